@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Builds the programs that tests, lint and the demo use (BuildKit's daemon, act, linters) at the versions that
+# the modules under internal/tools pin, into .cache/bin. Does nothing when they are there and no version has changed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bin="$PWD/.cache/bin"
+want=$(cat internal/tools/go.* internal/tools/act/go.* | sha256sum)
+if [[ "$(cat "$bin/.tools" 2>/dev/null)" == "$want" ]]; then
+	exit 0
+fi
+echo "tools: building BuildKit, act and the linters (about 4 minutes on 2 cores, once)"
+mkdir -p "$bin"
+for module in internal/tools internal/tools/act; do
+	(cd "$module" && CGO_ENABLED=0 GOBIN="$bin" go install -trimpath -ldflags='-s -w' tool)
+done
+echo "$want" >"$bin/.tools"
