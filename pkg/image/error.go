@@ -1,0 +1,118 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"google.golang.org/grpc/codes"
+)
+
+// BuildError is a Dockerfile that can not be built: a step that failed, or a line that means nothing.
+type BuildError struct {
+	File    string // the Dockerfile as [Request] names it
+	Line    int    // from 1; 0 when BuildKit did not say
+	EndLine int
+	Excerpt string // the lines around it, marked; "" when BuildKit did not send them
+	Vertex  string // digest of the step that failed; "" when none did
+	Message string // BuildKit's, on one line
+	err     error
+}
+
+func (e *BuildError) Error() string {
+	where := filepath.Base(e.File)
+	if e.Line > 0 {
+		where = fmt.Sprintf("%s:%d", where, e.Line)
+	}
+	return fmt.Sprintf("%s: %s: mend that line; what the step wrote is in the log above", where, e.Message)
+}
+
+func (e *BuildError) Unwrap() error { return e.err }
+
+var (
+	prefixes = regexp.MustCompile(`^(failed to solve|rpc error: code = \w+ desc|dockerfile parse error on line \d+|failed to read dockerfile)[:=] *`)
+	noFile   = regexp.MustCompile(`failed to read dockerfile: .*no such file or directory`)
+)
+
+// explain turns what BuildKit answered into one sentence.
+func explain(ctx context.Context, r Request, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	message := oneLine(err.Error())
+	if noFile.MatchString(message) {
+		return &said{fmt.Sprintf("there is no Dockerfile %s: name the one to build from in the input dockerfile", r.Dockerfile), err}
+	}
+	sources := errdefs.Sources(err)
+	vertex := new(errdefs.VertexError)
+	failed := errors.As(err, &vertex)
+	if len(sources) == 0 && !failed {
+		switch code := grpcerrors.Code(err); {
+		case strings.Contains(message, "failed to push"):
+			return pushError(message, err)
+		case code == codes.Unavailable:
+			return &said{fmt.Sprintf("the builder for %s went away during the build (%s): run it again; if it stays away, look at the builder's log", r.Platform, message), err}
+		}
+		return &said{fmt.Sprintf("build for %s: %s", r.Platform, message), err}
+	}
+	if !failed && strings.Contains(message, "failed to push") {
+		return pushError(message, err)
+	}
+	e := &BuildError{File: r.Dockerfile, Message: message, err: err}
+	if failed {
+		e.Vertex = vertex.Digest
+	}
+	for _, source := range sources {
+		for _, lines := range source.Ranges {
+			if e.Line == 0 || int(lines.Start.Line) < e.Line {
+				e.Line = int(lines.Start.Line)
+			}
+			e.EndLine = max(e.EndLine, int(lines.End.Line))
+		}
+		var excerpt bytes.Buffer
+		if source.Print(&excerpt) == nil {
+			e.Excerpt = excerpt.String()
+		}
+	}
+	return e
+}
+
+func pushError(message string, err error) error {
+	cure := "check that the registry answers and that the reference is right"
+	switch lower := strings.ToLower(message); {
+	case strings.Contains(lower, "401"), strings.Contains(lower, "unauthorized"), strings.Contains(lower, "authentication required"), strings.Contains(lower, "no basic auth"):
+		cure = "log in to the registry first (docker login), with a password that has not expired"
+	case strings.Contains(lower, "403"), strings.Contains(lower, "denied"), strings.Contains(lower, "insufficient_scope"):
+		cure = "the account may not push there: give it the right, or push elsewhere"
+	case strings.Contains(lower, "429"):
+		cure = "the registry asks to slow down: try again in a few minutes"
+	}
+	return &said{message + ": " + cure, err}
+}
+
+// said is an error in one sentence of ours, with what it was made from.
+type said struct {
+	sentence string
+	err      error
+}
+
+func (e *said) Error() string { return e.sentence }
+func (e *said) Unwrap() error { return e.err }
+
+// oneLine is BuildKit's message without what its layers put before it, on one line.
+func oneLine(message string) string {
+	message = strings.Join(strings.Fields(message), " ")
+	for {
+		short := prefixes.ReplaceAllString(message, "")
+		if short == message {
+			return message
+		}
+		message = short
+	}
+}
