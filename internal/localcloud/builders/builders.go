@@ -1,0 +1,183 @@
+// Package builders is the stand-in for Depot's machines: real, stock BuildKit daemons, one for each platform, that
+// nobody reaches but over TCP with a certificate made for one build.
+//
+// The daemons keep their layers in a state directory, so that a build finds what an earlier one left, as on Depot.
+package builders
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Options says which daemons to start, and where they keep what they build.
+type Options struct {
+	// Dir holds the state: the layer cache, which survives Stop, the daemons' configuration and their logs.
+	// One Builders at a time may use it.
+	Dir string
+	// Platforms that have a machine. Default: linux/amd64 and linux/arm64. The daemon of another architecture than
+	// ours builds Dockerfiles without RUN.
+	Platforms []string
+	// Mirrors maps a registry's host (docker.io) to the host:port that serves its images over plain HTTP.
+	Mirrors map[string]string
+	// Insecure lists the registries, host:port, that speak plain HTTP.
+	Insecure []string
+	// Program is the BuildKit daemon. Default: .cache/bin/buildkitd of this module.
+	Program string
+}
+
+// Builders are running daemons. Stop ends them.
+type Builders struct {
+	machines map[string]*machine // by platform
+	sockets  string              // directory that only we may enter
+
+	mutex       sync.Mutex
+	connections map[*Connection]struct{}
+	stopped     bool
+}
+
+// ErrNoMachine is Open's answer to a platform that has no machine.
+var ErrNoMachine = errors.New("no machine for this platform")
+
+// Start starts a daemon for each platform and returns once all of them answer. It needs root, because a Dockerfile's
+// RUN does. ctx is for starting only: the daemons live until Stop or, whatever happens, until our process ends.
+func Start(ctx context.Context, o Options) (*Builders, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("builders: BuildKit's daemon needs root to run Dockerfiles")
+	}
+	program, err := findProgram(o.Program)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := exec.LookPath("runc"); err != nil {
+		return nil, errors.New("builders: runc is missing: run scripts/packages.sh (apt-get install runc)")
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("builders: %w", err)
+	}
+	// A socket's path holds 107 bytes, a state directory may be deeper than that.
+	sockets, err := os.MkdirTemp("", "builders-")
+	if err != nil {
+		return nil, fmt.Errorf("builders: %w", err)
+	}
+	platforms := o.Platforms
+	if len(platforms) == 0 {
+		platforms = []string{"linux/amd64", "linux/arm64"}
+	}
+
+	b := &Builders{machines: map[string]*machine{}, sockets: sockets, connections: map[*Connection]struct{}{}}
+	group, starting := errgroup.WithContext(ctx)
+	for _, platform := range platforms {
+		name := strings.ReplaceAll(platform, "/", "-")
+		m := &machine{
+			platform: platform,
+			dir:      filepath.Join(dir, name),
+			socket:   filepath.Join(sockets, name+".sock"),
+		}
+		b.machines[platform] = m
+		group.Go(func() error { return m.start(starting, program, o) })
+	}
+	if err := group.Wait(); err != nil {
+		return nil, errors.Join(err, b.Stop())
+	}
+	return b, nil
+}
+
+// Open lends the platform's machine to one build: a TCP address on loopback, and certificates made for this call, valid
+// for lifetime, that no other address accepts. Close the connection when the build ends.
+func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, error) {
+	m := b.machines[platform]
+	if m == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNoMachine, platform)
+	}
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	if b.stopped {
+		return nil, errors.New("the builders are stopped")
+	}
+	c, err := open(m.socket, lifetime)
+	if err != nil {
+		return nil, err
+	}
+	b.connections[c] = struct{}{}
+	c.forget = func() {
+		b.mutex.Lock()
+		defer b.mutex.Unlock()
+		delete(b.connections, c)
+	}
+	return c, nil
+}
+
+// Address is the daemon's own address, unix://…, for tests that compare another client on the same daemon.
+// It is "" for a platform without a machine.
+func (b *Builders) Address(platform string) string {
+	if m := b.machines[platform]; m != nil {
+		return "unix://" + m.socket
+	}
+	return ""
+}
+
+// Stop cuts every connection, ends the daemons and what they were running, and removes their mounts. The layer cache
+// stays. It may be called twice.
+func (b *Builders) Stop() error {
+	b.mutex.Lock()
+	b.stopped = true
+	open := make([]*Connection, 0, len(b.connections))
+	for c := range b.connections {
+		open = append(open, c)
+	}
+	b.mutex.Unlock()
+	for _, c := range open {
+		c.Close()
+	}
+
+	var group errgroup.Group
+	for _, m := range b.machines {
+		group.Go(m.stop)
+	}
+	return errors.Join(group.Wait(), os.RemoveAll(b.sockets))
+}
+
+// findProgram is the daemon that scripts/tools.sh builds, unless another one is named.
+func findProgram(named string) (string, error) {
+	if named != "" {
+		return named, nil
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("builders: %w", err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			break
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("builders: run this inside the checkout: no go.mod above the current directory")
+		}
+		dir = filepath.Dir(dir)
+	}
+	program := filepath.Join(dir, ".cache", "bin", "buildkitd")
+	if _, err := os.Stat(program); err != nil {
+		return "", fmt.Errorf("builders: BuildKit's daemon is not built: run scripts/tools.sh (%w)", err)
+	}
+	return program, nil
+}
+
+// lastLine of a log, for the sentence that says why a daemon ended.
+func lastLine(file string) string {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return lines[len(lines)-1]
+}

@@ -1,0 +1,310 @@
+package builders
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/tonistiigi/fsutil"
+)
+
+// start gives a test its own daemons, and checks at its end that nothing of them is left.
+func start(t *testing.T, o Options) *Builders {
+	t.Helper()
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	b, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Stop(); err != nil {
+			t.Error(err)
+		}
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(mounts, []byte(o.Dir)) {
+			t.Errorf("mounts are left below %s:\n%s", o.Dir, mounts)
+		}
+		for _, m := range b.machines {
+			if err := syscall.Kill(m.process.Pid, 0); err == nil {
+				t.Errorf("the daemon for %s still runs", m.platform)
+			}
+		}
+	})
+	return b
+}
+
+func connect(t *testing.T, c *Connection, ca, cert, key string) (*client.Client, error) {
+	t.Helper()
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	options := []client.ClientOpt{client.WithServerConfig(c.ServerName, file("ca", ca))}
+	if cert != "" {
+		options = append(options, client.WithCredentials(file("cert", cert), file("key", key)))
+	}
+	bk, err := client.New(t.Context(), c.Endpoint, options...)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { bk.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	_, err = bk.ListWorkers(ctx)
+	return bk, err
+}
+
+// solve builds a folder with the given Dockerfile and file, and counts the steps that were not cached.
+func solve(t *testing.T, bk *client.Client, dockerfile, file string) (digest string, executed int, err error) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range map[string]string{"Dockerfile": dockerfile, "file": file} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree, err := fsutil.NewFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := make(chan *client.SolveStatus)
+	counted := make(chan map[string]bool)
+	go func() {
+		steps := map[string]bool{}
+		for s := range status {
+			for _, v := range s.Vertexes {
+				if v.Completed != nil && strings.HasPrefix(v.Name, "[") && !strings.HasPrefix(v.Name, "[internal]") {
+					steps[v.Digest.String()] = v.Cached
+				}
+			}
+		}
+		counted <- steps
+	}()
+	response, err := bk.Solve(t.Context(), nil, client.SolveOpt{
+		Frontend:    "dockerfile.v0",
+		LocalMounts: map[string]fsutil.FS{"context": tree, "dockerfile": tree},
+		Exports:     []client.ExportEntry{{Type: client.ExporterImage}},
+	}, status)
+	for _, cached := range <-counted {
+		if !cached {
+			executed++
+		}
+	}
+	if err != nil {
+		return "", executed, err
+	}
+	return response.ExporterResponse[exptypes.ExporterImageDigestKey], executed, nil
+}
+
+func TestEachPlatformHasItsMachine(t *testing.T) {
+	b := start(t, Options{})
+	for _, platform := range []string{"linux/amd64", "linux/arm64"} {
+		c, err := b.Open(platform, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bk, err := connect(t, c, c.CACert, c.Cert, c.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		workers, err := bk.ListWorkers(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := workers[0].Platforms[0]
+		if got := p.OS + "/" + p.Architecture; got != platform || len(workers) != 1 {
+			t.Errorf("%d workers, the first for %s; want one for %s", len(workers), got, platform)
+		}
+		if _, _, err := solve(t, bk, "FROM scratch\nCOPY file /\n", platform); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := b.Open("linux/riscv64", time.Minute); !errors.Is(err, ErrNoMachine) {
+		t.Errorf("linux/riscv64: %v, want %v", err, ErrNoMachine)
+	}
+	if got := b.Address("linux/riscv64"); got != "" {
+		t.Errorf("address of linux/riscv64: %q", got)
+	}
+	if info, err := os.Stat(b.sockets); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the sockets' directory: %v, %v; want only us to enter it", info.Mode(), err)
+	}
+}
+
+// What runs is the daemon's own program: it is there, and needs no library.
+func TestRunStepsRun(t *testing.T) {
+	b := start(t, Options{Platforms: []string{"linux/amd64"}})
+	bk, err := client.New(t.Context(), b.Address("linux/amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bk.Close()
+	program, err := findProgram("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	static, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dockerfile := "FROM scratch\nCOPY --chmod=755 file /bin\nRUN [\"/bin\", \"--version\"]\nRUN [\"/absent\"]\n"
+	_, _, err = solve(t, bk, dockerfile, string(static))
+	if err == nil || !strings.Contains(err.Error(), "/absent") {
+		t.Errorf("got %v, want the first RUN to succeed, and the second to miss /absent", err)
+	}
+}
+
+func TestCertificatesAreOneBuilds(t *testing.T) {
+	b := start(t, Options{Platforms: []string{"linux/amd64"}})
+	open := func(lifetime time.Duration) *Connection {
+		t.Helper()
+		c, err := b.Open("linux/amd64", lifetime)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c, other, expired, ended := open(time.Minute), open(time.Minute), open(-time.Second), open(time.Minute)
+	ended.Close()
+	ended.Close()
+	for _, test := range []struct {
+		name          string
+		to            *Connection
+		ca, cert, key string
+		ok            bool
+	}{
+		{"own certificate", c, c.CACert, c.Cert, c.Key, true},
+		{"without a certificate", c, c.CACert, "", "", false},
+		{"another build's certificate", c, c.CACert, other.Cert, other.Key, false},
+		{"another build's machine", other, c.CACert, c.Cert, c.Key, false},
+		{"after its time", expired, expired.CACert, expired.Cert, expired.Key, false},
+		{"after the build's end", ended, ended.CACert, ended.Cert, ended.Key, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if _, err := connect(t, test.to, test.ca, test.cert, test.key); (err == nil) != test.ok {
+				t.Errorf("got %v, want success: %v", err, test.ok)
+			}
+		})
+	}
+}
+
+func TestTheEndCutsWhatIsOpen(t *testing.T) {
+	b := start(t, Options{Platforms: []string{"linux/amd64"}})
+	c, err := b.Open("linux/amd64", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bk, err := connect(t, c, c.CACert, c.Cert, c.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := bk.ListWorkers(ctx); err == nil {
+		t.Error("the machine still answers after the build's end")
+	}
+	if err := b.Stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.Open("linux/amd64", time.Minute); err == nil {
+		t.Error("stopped builders lend a machine")
+	}
+}
+
+func TestTheLayerCacheSurvivesARestart(t *testing.T) {
+	dir := t.TempDir()
+	build := func() (string, int) {
+		t.Helper()
+		b := start(t, Options{Dir: dir, Platforms: []string{"linux/amd64"}})
+		bk, err := client.New(t.Context(), b.Address("linux/amd64"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer bk.Close()
+		digest, executed, err := solve(t, bk, "FROM scratch\nCOPY file /\n", "kept")
+		if err != nil {
+			t.Fatal(err)
+		}
+		bk.Close()
+		if err := b.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		return digest, executed
+	}
+	digest, executed := build()
+	if executed != 1 {
+		t.Errorf("a build from nothing executed %d steps, want 1", executed)
+	}
+	again, executed := build()
+	if executed != 0 {
+		t.Errorf("the same build executed %d steps after a restart, want 0", executed)
+	}
+	if again != digest {
+		t.Logf("the image's digest differs (%s, %s): its config holds the time", digest, again)
+	}
+}
+
+func TestConfiguration(t *testing.T) {
+	got := configuration(&machine{platform: "linux/arm64", dir: "/state/linux-arm64", socket: "/s/linux-arm64.sock"}, Options{
+		Mirrors:  map[string]string{"docker.io": "127.0.0.1:1"},
+		Insecure: []string{"127.0.0.1:2", "127.0.0.1:1"},
+	})
+	want := `root = "/state/linux-arm64/root"
+insecure-entitlements = ["network.host", "security.insecure"]
+[grpc]
+  address = ["unix:///s/linux-arm64.sock"]
+[worker.containerd]
+  enabled = false
+[worker.oci]
+  enabled = true
+  platforms = ["linux/arm64"]
+  binary = "runc"
+  networkMode = "host"
+[registry."docker.io"]
+  mirrors = ["127.0.0.1:1"]
+[registry."127.0.0.1:1"]
+  http = true
+[registry."127.0.0.1:2"]
+  http = true
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestWhatIsMissingIsNamed(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "buildkitd")
+	if err := os.WriteFile(broken, []byte("#!/bin/sh\necho no such luck\nexit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for program, want := range map[string]string{
+		filepath.Join(t.TempDir(), "absent"): "no such file",
+		broken:                               "ended at once: no such luck",
+	} {
+		_, err := Start(t.Context(), Options{Dir: t.TempDir(), Program: program, Platforms: []string{"linux/amd64"}})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", program, err, want)
+		}
+	}
+	t.Chdir(t.TempDir())
+	if _, err := Start(t.Context(), Options{Dir: t.TempDir()}); err == nil {
+		t.Error("started without a checkout, and without a program")
+	}
+}

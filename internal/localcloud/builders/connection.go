@@ -1,0 +1,202 @@
+package builders
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"sync"
+	"time"
+)
+
+// Connection is one build's way to a machine: where it is, and what proves to each side who the other one is.
+// CACert, Cert and Key are PEM.
+type Connection struct {
+	Endpoint   string // tcp://127.0.0.1:PORT
+	ServerName string // the name in the server's certificate
+	CACert     string // who signed the server's certificate
+	Cert, Key  string // the client's certificate and its private key
+
+	listener net.Listener
+	socket   string
+	forget   func()
+
+	mutex  sync.Mutex
+	open   map[net.Conn]struct{}
+	closed bool
+	served sync.WaitGroup
+}
+
+// Close ends the listener and cuts what still goes through it. It may be called twice.
+func (c *Connection) Close() error {
+	c.mutex.Lock()
+	first := !c.closed
+	c.closed = true
+	for conn := range c.open {
+		conn.Close()
+	}
+	c.mutex.Unlock()
+	if first {
+		c.listener.Close()
+		if c.forget != nil {
+			c.forget()
+		}
+	}
+	c.served.Wait()
+	return nil
+}
+
+// open listens on loopback and passes on to the socket what clients with this connection's certificate send.
+func open(socket string, lifetime time.Duration) (*Connection, error) {
+	const serverName = "builder.localcloud"
+	until := time.Now().Add(lifetime)
+	authority, authorityKey, err := certificate(until, x509.Certificate{
+		Subject:               pkix.Name{CommonName: "builds of one connection"},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	server, serverKey, err := certificate(until, x509.Certificate{
+		Subject:     pkix.Name{CommonName: serverName},
+		DNSNames:    []string{serverName},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, authority, authorityKey)
+	if err != nil {
+		return nil, err
+	}
+	user, userKey, err := certificate(until, x509.Certificate{
+		Subject:     pkix.Name{CommonName: "build"},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, authority, authorityKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(userKey)
+	if err != nil {
+		return nil, fmt.Errorf("write the build's key: %w", err)
+	}
+
+	trusted := x509.NewCertPool()
+	trusted.AddCert(authority)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{server.Raw}, PrivateKey: serverKey}},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    trusted,
+		NextProtos:   []string{"h2"}, // gRPC's clients insist on it
+		MinVersion:   tls.VersionTLS12,
+		// A resumed session would be believed without a look at the certificate's dates.
+		SessionTicketsDisabled: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen for a build: %w", err)
+	}
+	c := &Connection{
+		Endpoint:   "tcp://" + listener.Addr().String(),
+		ServerName: serverName,
+		CACert:     string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Raw})),
+		Cert:       string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: user.Raw})),
+		Key:        string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
+		listener:   listener,
+		socket:     socket,
+		open:       map[net.Conn]struct{}{},
+	}
+	c.served.Go(c.serve)
+	return c, nil
+}
+
+// certificate makes a key and a certificate that the parent signs, or that signs itself without a parent.
+func certificate(until time.Time, template x509.Certificate, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a key: %w", err)
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a certificate: %w", err)
+	}
+	template.SerialNumber = serial
+	template.NotBefore = time.Now().Add(-time.Minute) // for clocks that differ a little
+	template.NotAfter = until
+	if parent == nil {
+		parent, parentKey = &template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, parent, &key.PublicKey, parentKey)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a certificate: %w", err)
+	}
+	made, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a certificate: %w", err)
+	}
+	return made, key, nil
+}
+
+func (c *Connection) serve() {
+	for {
+		conn, err := c.listener.Accept()
+		if err != nil {
+			return // closed
+		}
+		c.served.Go(func() { c.pass(conn.(*tls.Conn)) })
+	}
+}
+
+// pass shows the client the daemon once its certificate has been accepted.
+func (c *Connection) pass(client *tls.Conn) {
+	defer client.Close()
+	if !c.track(client) {
+		return
+	}
+	defer c.untrack(client)
+	_ = client.SetDeadline(time.Now().Add(10 * time.Second))
+	if err := client.Handshake(); err != nil {
+		return
+	}
+	_ = client.SetDeadline(time.Time{})
+
+	daemon, err := net.Dial("unix", c.socket)
+	if err != nil {
+		return
+	}
+	defer daemon.Close()
+	if !c.track(daemon) {
+		return
+	}
+	defer c.untrack(daemon)
+	var there sync.WaitGroup
+	there.Go(func() {
+		_, _ = io.Copy(daemon, client)
+		daemon.Close()
+	})
+	_, _ = io.Copy(client, daemon)
+	client.Close()
+	there.Wait()
+}
+
+func (c *Connection) track(conn net.Conn) bool {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.closed {
+		return false
+	}
+	c.open[conn] = struct{}{}
+	return true
+}
+
+func (c *Connection) untrack(conn net.Conn) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	delete(c.open, conn)
+}

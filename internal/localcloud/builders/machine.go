@@ -1,0 +1,184 @@
+package builders
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/moby/buildkit/client"
+	"golang.org/x/sys/unix"
+)
+
+// machine is one daemon: its private socket, its directory, its process.
+type machine struct {
+	platform, dir, socket string
+
+	process *os.Process
+	ended   chan struct{} // closed when the process has been waited for
+}
+
+// start runs the daemon and waits until it answers, at most 60 s.
+func (m *machine) start(ctx context.Context, program string, o Options) error {
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		return fmt.Errorf("builders: %w", err)
+	}
+	config := filepath.Join(m.dir, "buildkitd.toml")
+	if err := os.WriteFile(config, []byte(configuration(m, o)), 0o600); err != nil {
+		return fmt.Errorf("builders: %w", err)
+	}
+	logFile := filepath.Join(m.dir, "buildkitd.log")
+	log, err := os.Create(logFile)
+	if err != nil {
+		return fmt.Errorf("builders: %w", err)
+	}
+	defer log.Close()
+
+	command := exec.Command(program, "--config", config)
+	command.Stdout, command.Stderr = log, log
+	// The daemon ends with us, even when we are killed: SIGTERM lets it end the containers that it runs. Its own
+	// process group keeps a terminal's Ctrl-C away from it: we stop it when our own work is over.
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	m.ended = make(chan struct{})
+	started := make(chan error, 1)
+	go func() {
+		// Pdeathsig means the death of the thread that started the process, so this one has to stay.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(m.ended)
+		err := command.Start()
+		m.process = command.Process
+		started <- err
+		if err == nil {
+			_ = command.Wait() // how it ended is in its log
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("builders: start %s: %w", program, err)
+	}
+	return m.ready(ctx, logFile)
+}
+
+func (m *machine) ready(ctx context.Context, logFile string) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	c, err := client.New(ctx, "unix://"+m.socket)
+	if err != nil {
+		return fmt.Errorf("builders: %w", err)
+	}
+	defer c.Close()
+	for {
+		_, err := c.ListWorkers(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-m.ended:
+			return fmt.Errorf("builders: the daemon for %s ended at once: %s", m.platform, lastLine(logFile))
+		case <-ctx.Done():
+			return fmt.Errorf("builders: the daemon for %s does not answer (%w): %s", m.platform, err, lastLine(logFile))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// stop ends the process: politely, then, after 5 s, by force; and removes what a forced end leaves.
+func (m *machine) stop() error {
+	if m.process == nil {
+		return nil
+	}
+	_ = m.process.Signal(syscall.SIGTERM)
+	select {
+	case <-m.ended:
+	case <-time.After(5 * time.Second):
+		_ = m.process.Kill()
+		<-m.ended
+	}
+	return errors.Join(m.removeContainers(), m.removeMounts())
+}
+
+// removeContainers ends containers of the daemon that outlived it: runc knows them by the directory of their bundle.
+func (m *machine) removeContainers() error {
+	list, err := exec.Command("runc", "list", "--format", "json").Output()
+	if err != nil {
+		return fmt.Errorf("builders: runc list: %w", err)
+	}
+	var containers []struct{ ID, Bundle string }
+	if err := json.Unmarshal(list, &containers); err != nil {
+		return fmt.Errorf("builders: runc list: %w", err)
+	}
+	var errs []error
+	for _, c := range containers {
+		if !strings.HasPrefix(c.Bundle, m.dir+"/") {
+			continue
+		}
+		if out, err := exec.Command("runc", "delete", "--force", c.ID).CombinedOutput(); err != nil {
+			errs = append(errs, fmt.Errorf("builders: runc delete %s: %w: %s", c.ID, err, out))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeMounts unmounts all that is mounted below the daemon's directory, the innermost first.
+func (m *machine) removeMounts() error {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return fmt.Errorf("builders: %w", err)
+	}
+	var points []string
+	for line := range strings.Lines(string(table)) {
+		// proc(5): the fifth field is the mount point, with octal escapes for spaces.
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		point := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[4])
+		if strings.HasPrefix(point, m.dir+"/") {
+			points = append(points, point)
+		}
+	}
+	var errs []error
+	for _, point := range slices.Backward(points) {
+		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+			errs = append(errs, fmt.Errorf("builders: unmount %s: %w", point, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// configuration is the daemon's buildkitd.toml.
+// https://github.com/moby/buildkit/blob/master/docs/buildkitd.toml.md
+func configuration(m *machine, o Options) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "root = %q\n", filepath.Join(m.dir, "root"))
+	// Depot allows both to those who ask for them.
+	fmt.Fprintf(&s, "insecure-entitlements = [%q, %q]\n", "network.host", "security.insecure")
+	fmt.Fprintf(&s, "[grpc]\n  address = [%q]\n", "unix://"+m.socket)
+	fmt.Fprintf(&s, "[worker.containerd]\n  enabled = false\n")
+	// RUN shares the host's network: names resolve as they do outside, without a bridge to set up.
+	fmt.Fprintf(&s, "[worker.oci]\n  enabled = true\n  platforms = [%q]\n  binary = \"runc\"\n  networkMode = \"host\"\n", m.platform)
+
+	mirrors, http := o.Mirrors, slices.Clone(o.Insecure)
+	hosts := make([]string, 0, len(mirrors))
+	for host, mirror := range mirrors {
+		hosts = append(hosts, host)
+		http = append(http, mirror)
+	}
+	slices.Sort(hosts)
+	for _, host := range hosts {
+		fmt.Fprintf(&s, "[registry.%q]\n  mirrors = [%q]\n", host, mirrors[host])
+	}
+	slices.Sort(http)
+	for _, host := range slices.Compact(http) {
+		fmt.Fprintf(&s, "[registry.%q]\n  http = true\n", host)
+	}
+	return s.String()
+}
