@@ -68,6 +68,9 @@ func (r *Runner) Mask(secret string) {
 // Redact returns s with every masked secret replaced by ***.
 func (r *Runner) Redact(s string) string { return r.secrets.redact(s) }
 
+// Clean returns a line that others made so that it can be shown: redacted, with control characters as their pictures.
+func (r *Runner) Clean(line string) string { return r.Redact(visible(line)) }
+
 // Infof writes one line of our own.
 func (r *Runner) Infof(format string, args ...any) {
 	r.line(r.log(), fmt.Sprintf(format, args...))
@@ -164,7 +167,7 @@ func (r *Runner) Log() io.WriteCloser {
 // visible, secrets are redacted. Close writes what is left of an unfinished line.
 func (r *Runner) Untrusted() io.WriteCloser {
 	return &lineWriter{emit: func(line string) {
-		line = r.Redact(visible(line))
+		line = r.Clean(line)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if !r.inActions {
