@@ -1,0 +1,170 @@
+package depotapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+)
+
+// handlePull adds the calls that the CLI has and depot-go v0.5.1 has not: who built what, and how to pull what was saved.
+func (s *Server) handlePull(mux *http.ServeMux) {
+	for name, answer := range map[string]func(ctx context.Context, header http.Header, request fields) (fields, error){
+		"GetPullToken": s.getPullToken,
+		"GetPullInfo":  s.getPullInfo,
+		"GetBuild":     s.getBuild,
+	} {
+		method := pullMethods.ByName(protoreflect.Name(name))
+		procedure := fmt.Sprintf("/%s/%s", method.Parent().FullName(), name)
+		mux.Handle(procedure, connect.NewUnaryHandler(procedure,
+			func(ctx context.Context, request *connect.Request[dynamicpb.Message]) (*connect.Response[dynamicpb.Message], error) {
+				response, err := answer(ctx, request.Header(), read(request.Msg))
+				if err != nil {
+					return nil, err
+				}
+				return connect.NewResponse(write(method.Output(), response)), nil
+			},
+			connect.WithSchema(method),
+			connect.WithRequestInitializer(func(_ connect.Spec, message any) error {
+				*message.(*dynamicpb.Message) = *dynamicpb.NewMessage(method.Input())
+				return nil
+			}),
+		))
+	}
+}
+
+// getPullToken makes a password, for the user x-token, that pulls what the project has saved.
+func (s *Server) getPullToken(ctx context.Context, header http.Header, request fields) (fields, error) {
+	project, _, err := s.pullable(ctx, header, request["project_id"], request["build_id"])
+	if err != nil {
+		return nil, err
+	}
+	token, err := s.credential(ctx, project, false)
+	if err != nil {
+		return nil, err
+	}
+	return fields{"token": token}, nil
+}
+
+// getPullInfo says all that is needed to pull one saved build.
+func (s *Server) getPullInfo(ctx context.Context, header http.Header, request fields) (fields, error) {
+	project, build, err := s.pullable(ctx, header, "", request["build_id"])
+	if err != nil {
+		return nil, err
+	}
+	if build == nil || !build.saved {
+		return nil, refuse(connect.CodeNotFound, "build %s was not saved", request["build_id"])
+	}
+	password, err := s.credential(ctx, project, false)
+	if err != nil {
+		return nil, err
+	}
+	return fields{"reference": s.reference(build, build.id), "username": "x-token", "password": password}, nil
+}
+
+func (s *Server) getBuild(ctx context.Context, header http.Header, request fields) (fields, error) {
+	project, build, err := s.pullable(ctx, header, "", request["build_id"])
+	if err != nil {
+		return nil, err
+	}
+	if build == nil {
+		return nil, refuse(connect.CodeInvalidArgument, "build_id is required")
+	}
+	return fields{"build_id": build.id, "project_id": project, "build_url": s.buildURL(build)}, nil
+}
+
+// pullable is the project that the caller may read from, and the build, where one is named.
+func (s *Server) pullable(ctx context.Context, header http.Header, projectID, buildID string) (string, *build, error) {
+	s.note(ctx, func(c *Call) { c.Project, c.BuildID = projectID, buildID })
+	who, err := s.identify(ctx, header)
+	if err != nil {
+		return "", nil, err
+	}
+	var build *build
+	if buildID != "" {
+		s.mutex.Lock()
+		build = s.builds[buildID]
+		s.mutex.Unlock()
+		if build == nil || projectID != "" && projectID != build.project {
+			return "", nil, refuse(connect.CodeNotFound, "build %s not found", buildID)
+		}
+		projectID = build.project
+		if who.kind == BuildToken && who.build != build {
+			return "", nil, refuse(connect.CodePermissionDenied, "this token may not use build %s", buildID)
+		}
+	}
+	project, err := s.authorize(who, projectID)
+	if err != nil {
+		return "", nil, err
+	}
+	s.note(ctx, func(c *Call) { c.Project = project.ID })
+	return project.ID, build, nil
+}
+
+// fields are a message's strings by name: all that these messages hold.
+type fields map[string]string
+
+func read(m *dynamicpb.Message) fields {
+	f := fields{}
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		f[string(field.Name())] = value.String()
+		return true
+	})
+	return f
+}
+
+func write(of protoreflect.MessageDescriptor, f fields) *dynamicpb.Message {
+	m := dynamicpb.NewMessage(of)
+	for name, value := range f {
+		m.Set(of.Fields().ByName(protoreflect.Name(name)), protoreflect.ValueOfString(value))
+	}
+	return m
+}
+
+// pullMethods describes what the CLI's build.proto has beyond depot-go's: each message's fields are strings, numbered in
+// the order given here.
+var pullMethods = func() protoreflect.MethodDescriptors {
+	file := &descriptorpb.FileDescriptorProto{
+		Name:    proto.String("depotapi/pull.proto"),
+		Package: proto.String("depot.cli.v1"),
+		Syntax:  proto.String("proto3"),
+		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("BuildService")}},
+	}
+	message := func(name string, fields ...string) *string {
+		m := &descriptorpb.DescriptorProto{Name: &name}
+		for i, field := range fields {
+			m.Field = append(m.Field, &descriptorpb.FieldDescriptorProto{
+				Name:   proto.String(field),
+				Number: proto.Int32(int32(i + 1)),
+				Type:   descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+				Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+			})
+		}
+		file.MessageType = append(file.MessageType, m)
+		return proto.String(".depot.cli.v1." + name)
+	}
+	method := func(name string, input, output *string) {
+		service := file.Service[0]
+		service.Method = append(service.Method, &descriptorpb.MethodDescriptorProto{Name: &name, InputType: input, OutputType: output})
+	}
+	method("GetPullToken",
+		message("GetPullTokenRequest", "project_id", "build_id"),
+		message("GetPullTokenResponse", "token"))
+	method("GetPullInfo",
+		message("GetPullInfoRequest", "build_id"),
+		message("GetPullInfoResponse", "reference", "username", "password"))
+	method("GetBuild",
+		message("GetBuildRequest", "build_id"),
+		message("GetBuildResponse", "build_id", "project_id", "build_url"))
+	descriptor, err := protodesc.NewFile(file, nil)
+	if err != nil {
+		panic(err) // the description above is wrong
+	}
+	return descriptor.Services().Get(0).Methods()
+}()
