@@ -261,6 +261,79 @@ func TestTheLayerCacheSurvivesARestart(t *testing.T) {
 	}
 }
 
+// A build that never ends, on a daemon that is stopped, and on one that is killed: nothing of it is left.
+func TestStopEndsWhatRuns(t *testing.T) {
+	daemon, err := findProgram("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	static, err := os.ReadFile(filepath.Join(filepath.Dir(daemon), "buildctl"))
+	if err != nil {
+		t.Fatalf("buildctl is not built: run scripts/tools.sh (%v)", err)
+	}
+	for name, before := range map[string]func(m *machine){
+		"stopped": func(*machine) {},
+		"killed": func(m *machine) {
+			_ = m.process.Kill()
+			<-m.ended
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := start(t, Options{Platforms: []string{"linux/amd64"}})
+			m := b.machines["linux/amd64"]
+			bk, err := client.New(t.Context(), b.Address("linux/amd64"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer bk.Close()
+			solved := make(chan error)
+			go func() {
+				waits := `RUN ["/bin", "--wait", "--addr", "unix:///absent", "debug", "workers"]`
+				_, _, err := solve(t, bk, "FROM scratch\nCOPY --chmod=755 file /bin\n"+waits+"\n", string(static))
+				solved <- err
+			}()
+			for end := time.Now().Add(20 * time.Second); len(running(t, m)) == 0; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("the step does not start")
+				}
+			}
+			containers := running(t, m)
+			before(m)
+			began := time.Now()
+			if err := b.Stop(); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took > 8*time.Second {
+				t.Errorf("stopping took %s", took)
+			}
+			if err := <-solved; err == nil {
+				t.Error("the build succeeded")
+			}
+			if left := running(t, m); len(left) > 0 {
+				t.Errorf("containers %v of %v are left", left, containers)
+			}
+		})
+	}
+}
+
+// running lists the processes that work in a container below the daemon's directory.
+func running(t *testing.T, m *machine) []string {
+	t.Helper()
+	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, file := range commands {
+		line, _ := os.ReadFile(file) // it may have ended meanwhile
+		root, _ := os.Readlink(filepath.Join(filepath.Dir(file), "root"))
+		if bytes.HasPrefix(line, []byte("/bin\x00--wait")) || root != "/" && strings.HasPrefix(root, m.dir) {
+			found = append(found, filepath.Base(filepath.Dir(file)))
+		}
+	}
+	return found
+}
+
 func TestConfiguration(t *testing.T) {
 	got := configuration(&machine{platform: "linux/arm64", dir: "/state/linux-arm64", socket: "/s/linux-arm64.sock"}, Options{
 		Mirrors:  map[string]string{"docker.io": "127.0.0.1:1"},

@@ -139,12 +139,7 @@ var pullMethods = func() protoreflect.MethodDescriptors {
 	message := func(name string, fields ...string) *string {
 		m := &descriptorpb.DescriptorProto{Name: &name}
 		for i, field := range fields {
-			m.Field = append(m.Field, &descriptorpb.FieldDescriptorProto{
-				Name:   proto.String(field),
-				Number: proto.Int32(int32(i + 1)),
-				Type:   descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
-				Label:  descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
-			})
+			m.Field = append(m.Field, stringField(field, i+1))
 		}
 		file.MessageType = append(file.MessageType, m)
 		return proto.String(".depot.cli.v1." + name)

@@ -3,7 +3,7 @@
 //
 // It authenticates as Depot does, lends machines for the time of a build, remembers every call for tests to ask, and
 // fails on demand. Protocol: github.com/depot/depot-go, proto/depot/cli/v1/build.proto; the messages that only the CLI
-// has are in pull.go.
+// has are in pull.go and projects.go.
 package depotapi
 
 import (
@@ -134,6 +134,7 @@ func (s *Server) handler() http.Handler {
 	service := http.NewServeMux()
 	service.Handle(cliv1connect.NewBuildServiceHandler(&buildService{server: s}))
 	s.handlePull(service)
+	s.handleProjects(service)
 	s.handleFork(service)
 	return s.record(s.fail(service))
 }
