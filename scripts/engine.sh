@@ -2,12 +2,12 @@
 # Runs a Docker Engine of its own, beside any other: its data, log and socket are in DIR, its processes and mounts in
 # namespaces that end with it, its bridge is named after DIR.
 #
-#   scripts/engine.sh current|oldest DIR [foreground]
+#   scripts/engine.sh current|oldest DIR [foreground|owned]
 #
 # current is the engine that scripts/engine-build.sh builds, oldest is Debian's 20.10. Without "foreground" it returns
 # once the engine answers, and the process in DIR/engine.pid keeps it. That process, on SIGTERM or SIGINT, ends all
-# that it started and leaves DIR only. With ENGINE_OWNER=PID it also ends when that process does. ENGINE_SOCKET=PATH
-# puts the socket elsewhere than DIR/docker.sock: its path may hold 107 bytes.
+# that it started and leaves DIR only. An owned one also does so when its standard input ends, as a pipe's does with the
+# process that holds it. ENGINE_SOCKET=PATH puts the socket elsewhere than DIR/docker.sock: a path may hold 107 bytes.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -17,8 +17,8 @@ fail() {
 }
 
 kind=${1:-} mode=${3:-background}
-if [[ $# -lt 2 || ! $kind =~ ^(current|oldest)$ || ! $mode =~ ^(foreground|background)$ ]]; then
-	fail "usage: scripts/engine.sh current|oldest DIR [foreground]"
+if [[ $# -lt 2 || ! $kind =~ ^(current|oldest)$ || ! $mode =~ ^(foreground|background|owned)$ ]]; then
+	fail "usage: scripts/engine.sh current|oldest DIR [foreground|owned]"
 fi
 [[ $(id -u) == 0 ]] || fail "a Docker Engine needs root: sudo $0 $*"
 if [[ $kind == current ]]; then
@@ -85,7 +85,8 @@ finish() {
 	trap - EXIT
 	[[ ! $watch ]] || kill "$watch" 2>/dev/null || true
 	if [[ $init ]]; then
-		pkill -TERM -P "$init" || true # the first process of the namespace, which passes it on
+		# The first process of the namespace passes it on.
+		xargs -r kill <"/proc/$init/task/$init/children" 2>/dev/null || true
 		for ((i = 0; i < 150; i++)); do
 			kill -0 "$init" 2>/dev/null || break
 			sleep 0.1
@@ -111,7 +112,7 @@ done
 ip link add "$bridge" type bridge
 ip addr add "$subnet.1/24" dev "$bridge"
 ip link set "$bridge" up
-sysctl -qw net.ipv4.ip_forward=1
+echo 1 >/proc/sys/net/ipv4/ip_forward
 rules -I "$subnet.0/24"
 
 # The machine's own /etc/docker/daemon.json is another engine's, as are /run/docker and /run/containerd.
@@ -128,9 +129,14 @@ setpriv --pdeathsig KILL unshare --mount --propagation slave --pid --fork --kill
 	--pidfile /run/docker/engine.pid --host "unix://$socket" --bridge "$bridge" --iptables=false --ip6tables=false \
 	--shutdown-timeout 5 --log-level warn </dev/null &
 init=$!
-if [[ ${ENGINE_OWNER:-} ]]; then
-	(while kill -0 "$ENGINE_OWNER" 2>/dev/null; do sleep 1; done && kill $$) &
+if [[ $mode == owned ]]; then
+	exec 3<&0
+	(
+		while read -r -u 3; do :; done
+		kill $$
+	) &
 	watch=$!
+	exec 3<&-
 fi
 wait "$init" || true
 fail "the engine ended by itself"

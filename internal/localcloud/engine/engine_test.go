@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The process that a test kills: it starts an engine, says so and waits.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("ENGINE_TEST_OWNER_DIR"); dir != "" {
+		if _, err := Start(context.Background(), Oldest, dir, os.Stderr); err != nil {
+			os.Stderr.WriteString(err.Error())
+			os.Exit(1)
+		}
+		os.Stdout.WriteString("ready\n")
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+func TestStartsSideBySideAndLeavesNothing(t *testing.T) {
+	versions := map[string]string{Current: "1.5", Oldest: "1.41"}
+	for _, kinds := range [][]string{{Current, Oldest}, {Current, Current}, {Oldest, Oldest}} {
+		t.Run(strings.Join(kinds, " "), func(t *testing.T) {
+			root, before := t.TempDir(), traces(t, "")
+			var engines []*Engine
+			for i, kind := range kinds {
+				e, err := Start(t.Context(), kind, filepath.Join(root, strconv.Itoa(i)), t.Output())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer e.Stop() // again is harmless
+				engines = append(engines, e)
+			}
+			for i, e := range engines {
+				if got := apiVersion(t, e.Host); !strings.HasPrefix(got, versions[kinds[i]]) {
+					t.Errorf("%s: API %s, want %s", kinds[i], got, versions[kinds[i]])
+				}
+			}
+			for _, e := range engines {
+				if err := e.Stop(); err != nil {
+					t.Error(err)
+				}
+			}
+			if left := traces(t, root); len(left) > 0 {
+				t.Errorf("left: %q", left)
+			}
+			if after := traces(t, ""); !slices.Equal(before, after) {
+				t.Errorf("left: %q, before: %q", after, before)
+			}
+		})
+	}
+}
+
+func TestKeepsItsDataAndTakesALongDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 30))
+	for range 2 { // the second time on the first one's data
+		e, err := Start(t.Context(), Current, dir, t.Output())
+		if err != nil {
+			t.Fatal(err)
+		}
+		apiVersion(t, e.Host)
+		if err := e.Stop(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(strings.TrimPrefix(e.Host, "unix://")); err == nil {
+			t.Errorf("%s is left", e.Host)
+		}
+	}
+}
+
+func TestEndsWithItsOwner(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			dir, before := t.TempDir(), traces(t, "")
+			owner := exec.Command(os.Args[0])
+			owner.Env = append(os.Environ(), "ENGINE_TEST_OWNER_DIR="+dir)
+			owner.Stderr = t.Output()
+			out, err := owner.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := owner.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := out.Read(make([]byte, 6)); err != nil {
+				t.Fatalf("the owner did not start an engine: %v", err)
+			}
+			_ = owner.Process.Signal(signal)
+			for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+				left, after := traces(t, dir), traces(t, "")
+				if len(left) == 0 && slices.Equal(before, after) {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("left: %q %q, before: %q", left, after, before)
+				}
+			}
+			_ = owner.Wait()
+		})
+	}
+}
+
+func TestSaysWhyItDoesNotStart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, test := range []struct {
+		name, kind, dir, want string
+		ctx                   context.Context
+	}{
+		{name: "unknown kind", kind: "newest", dir: t.TempDir(), want: "usage: scripts/engine.sh current|oldest"},
+		{name: "a file for a directory", kind: Current, dir: file, want: "cannot create directory"},
+		{name: "cancelled", kind: Current, dir: t.TempDir(), want: "context canceled", ctx: cancelled},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.ctx == nil {
+				test.ctx = t.Context()
+			}
+			e, err := Start(test.ctx, test.kind, test.dir, t.Output())
+			if err == nil {
+				e.Stop()
+				t.Fatal("it started")
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+			if left := traces(t, test.dir); len(left) > 0 {
+				t.Errorf("left: %q", left)
+			}
+		})
+	}
+}
+
+// traces are the processes and mounts that name dir, or, without one, the bridges and firewall rules of all engines.
+func traces(t *testing.T, dir string) []string {
+	t.Helper()
+	var found []string
+	if dir == "" {
+		for _, command := range [][]string{{"ip", "-br", "link"}, {"iptables", "-S"}, {"iptables", "-t", "nat", "-S"}} {
+			out, err := exec.Command(command[0], command[1:]...).Output()
+			if err != nil {
+				t.Fatalf("%q: %v (scripts/packages.sh installs it)", command, err)
+			}
+			for line := range strings.Lines(string(out)) {
+				if strings.Contains(line, "engine-") {
+					found = append(found, strings.TrimSpace(line))
+				}
+			}
+		}
+		return found
+	}
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, "/proc/self/mountinfo") {
+		data, _ := os.ReadFile(file) // a process that has ended
+		for line := range strings.Lines(strings.ReplaceAll(string(data), "\x00", " ")) {
+			if strings.Contains(line, dir+"/") || strings.Contains(line, dir+" ") {
+				found = append(found, file+": "+line)
+			}
+		}
+	}
+	return found
+}
+
+func apiVersion(t *testing.T, host string) string {
+	t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(host, "unix://"))
+	}}
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("http://engine/version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var version struct{ APIVersion string }
+	if err := json.NewDecoder(response.Body).Decode(&version); err != nil {
+		t.Fatal(err)
+	}
+	return version.APIVersion
+}
