@@ -172,12 +172,20 @@ func findProgram(named string) (string, error) {
 	return program, nil
 }
 
-// lastLine of a log, for the sentence that says why a daemon ended.
-func lastLine(file string) string {
-	data, err := os.ReadFile(file)
+// cause is the line of a daemon's log that says why it ended: its own word, or where Go's runtime gave up, or else
+// the last one.
+func cause(logFile string) string {
+	data, err := os.ReadFile(logFile)
 	if err != nil {
 		return err.Error()
 	}
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	for _, line := range lines {
+		for _, end := range []string{"buildkitd: ", "panic: ", "fatal error: ", "runtime: ", "SIG"} {
+			if strings.HasPrefix(line, end) {
+				return line
+			}
+		}
+	}
 	return lines[len(lines)-1]
 }

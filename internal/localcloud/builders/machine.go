@@ -28,7 +28,8 @@ type machine struct {
 
 // start runs the daemon and waits until it answers, at most 60 s.
 func (m *machine) start(ctx context.Context, program string, o Options) error {
-	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+	temporary := filepath.Join(m.dir, "tmp") // where the daemon mounts what it reads and writes
+	if err := os.MkdirAll(temporary, 0o700); err != nil {
 		return fmt.Errorf("builders: %w", err)
 	}
 	config := filepath.Join(m.dir, "buildkitd.toml")
@@ -44,6 +45,7 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 
 	command := exec.Command(program, "--config", config)
 	command.Stdout, command.Stderr = log, log
+	command.Env = append(os.Environ(), "TMPDIR="+temporary)
 	// The daemon ends with us, even when we are killed: SIGTERM lets it end the containers that it runs. Its own
 	// process group keeps a terminal's Ctrl-C away from it: we stop it when our own work is over.
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
@@ -82,9 +84,9 @@ func (m *machine) ready(ctx context.Context, logFile string) error {
 		}
 		select {
 		case <-m.ended:
-			return fmt.Errorf("builders: the daemon for %s ended at once: %s", m.platform, lastLine(logFile))
+			return fmt.Errorf("builders: the daemon for %s ended at once: %s", m.platform, cause(logFile))
 		case <-ctx.Done():
-			return fmt.Errorf("builders: the daemon for %s does not answer (%w): %s", m.platform, err, lastLine(logFile))
+			return fmt.Errorf("builders: the daemon for %s does not answer (%w): %s", m.platform, err, cause(logFile))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -162,6 +164,8 @@ func configuration(m *machine, o Options) string {
 	// Depot allows both to those who ask for them.
 	fmt.Fprintf(&s, "insecure-entitlements = [%q, %q]\n", "network.host", "security.insecure")
 	fmt.Fprintf(&s, "[grpc]\n  address = [%q]\n", "unix://"+m.socket)
+	// Its default is one path for all daemons of a host, and the second one to start at that moment would end.
+	fmt.Fprintf(&s, "[otel]\n  socketPath = %q\n", strings.TrimSuffix(m.socket, ".sock")+"-otel.sock")
 	fmt.Fprintf(&s, "[worker.containerd]\n  enabled = false\n")
 	// RUN shares the host's network: names resolve as they do outside, without a bridge to set up.
 	fmt.Fprintf(&s, "[worker.oci]\n  enabled = true\n  platforms = [%q]\n  binary = \"runc\"\n  networkMode = \"host\"\n", m.platform)
