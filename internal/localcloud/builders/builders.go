@@ -60,7 +60,7 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 	if _, err := exec.LookPath("runc"); err != nil {
 		return nil, errors.New("builders: runc is missing: run scripts/packages.sh (apt-get install runc)")
 	}
-	dir, err := filepath.Abs(o.Dir)
+	dir, err := stateDirectory(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("builders: %w", err)
 	}
@@ -145,6 +145,18 @@ func (b *Builders) Stop() error {
 		group.Go(m.stop)
 	}
 	return errors.Join(group.Wait(), os.RemoveAll(b.sockets))
+}
+
+// stateDirectory makes the directory, and names it as the table of mounts does: absolute, without symbolic links.
+func stateDirectory(named string) (string, error) {
+	if err := os.MkdirAll(named, 0o700); err != nil {
+		return "", err
+	}
+	dir, err := filepath.Abs(named)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(dir)
 }
 
 // findProgram is the daemon that scripts/tools.sh builds, unless another one is named.
