@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"strings"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -23,6 +24,7 @@ type archive struct {
 	manifest, config v1.Hash
 	files            []file
 	total            int64 // bytes of all files
+	zstd             bool  // some layer is compressed so
 }
 
 // file is one entry of the archive.
@@ -90,6 +92,7 @@ func newArchive(name reference.NamedTagged, img v1.Image) (*archive, error) {
 		if err := digest.Digest(hash.String()).Validate(); err != nil {
 			return nil, fmt.Errorf("layer %s: %w", hash, err)
 		}
+		a.zstd = a.zstd || strings.HasSuffix(string(manifest.Layers[i].MediaType), "zstd")
 		old.Layers = append(old.Layers, blobPath(hash))
 		if !seen[hash] {
 			seen[hash] = true

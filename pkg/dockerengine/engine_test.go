@@ -1,7 +1,6 @@
 package dockerengine
 
 import (
-	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -98,15 +97,8 @@ func remove(t *testing.T, e *Engine, name string) {
 // image is one that prints "hello WORD", with the given layers under the program's.
 func image(t *testing.T, word string, below ...v1.Layer) v1.Image {
 	t.Helper()
-	var content bytes.Buffer
-	out := tar.NewWriter(&content)
-	if err := out.WriteHeader(&tar.Header{Name: "hello", Mode: 0o755, Size: int64(len(hello))}); err != nil {
-		t.Fatal(err)
-	}
-	out.Write(hello)
-	out.Close()
 	program, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(content.Bytes())), nil
+		return io.NopCloser(bytes.NewReader(archiveOf("hello", hello))), nil
 	})
 	if err != nil {
 		t.Fatal(err)

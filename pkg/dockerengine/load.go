@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/client"
+	"github.com/moby/moby/client/pkg/versions"
 )
 
 // Platform is what the engine runs: "linux/amd64".
@@ -80,6 +82,10 @@ func (e *Engine) Load(ctx context.Context, name string, img v1.Image) error {
 		}
 	}
 
+	if version := e.client.ClientVersion(); a.zstd && versions.LessThan(version, "1.42") {
+		return fail(fmt.Errorf("the image has layers compressed with zstd, which this engine (API %s) does not read: "+
+			"update it to 23 or later, or build the image with gzip layers", version))
+	}
 	if err := e.send(ctx, a); err != nil {
 		return fail(errors.Join(err, e.restore(ctx, tagged.String(), before)))
 	}
@@ -200,6 +206,12 @@ func (e *Engine) exchange(ctx context.Context, archive io.Reader, watch *watch) 
 func explain(err error) error {
 	if err == nil {
 		return nil
+	}
+	if client.IsErrConnectionFailed(err) {
+		if request := new(url.Error); errors.As(err, &request) { // whose text is the address once more
+			err = request.Err
+		}
+		return fmt.Errorf("the connection to it broke (%w): see whether it still runs (docker info), and its log", err)
 	}
 	text := err.Error()
 	for _, known := range []struct{ part, remedy string }{

@@ -46,9 +46,16 @@ type Engine struct {
 // https://docs.docker.com/engine/manage-resources/contexts/ and
 // https://docs.docker.com/reference/cli/docker/#environment-variables.
 func Open(ctx context.Context, getenv func(string) string) (*Engine, error) {
+	return first(ctx, find(getenv), getenv)
+}
+
+// Close frees the connections to the engine.
+func (e *Engine) Close() error { return e.client.Close() }
+
+// first is the first candidate that answers.
+func first(ctx context.Context, candidates []candidate, getenv func(string) string) (*Engine, error) {
 	var tried []string
 	denied := false
-	candidates := find(getenv)
 	for _, c := range candidates {
 		e, err := c.open(ctx, getenv)
 		if err == nil {
@@ -73,9 +80,6 @@ func Open(ctx context.Context, getenv func(string) string) (*Engine, error) {
 	}
 	return nil, fmt.Errorf("no Docker Engine answers. Tried %s. To do: %s", strings.Join(tried, "; "), remedy)
 }
-
-// Close frees the connections to the engine.
-func (e *Engine) Close() error { return e.client.Close() }
 
 // candidate is an address where an engine may be.
 type candidate struct {

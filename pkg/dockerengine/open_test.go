@@ -1,0 +1,347 @@
+package dockerengine
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	dockercontext "github.com/docker/cli/cli/context"
+	"github.com/docker/cli/cli/context/docker"
+	"github.com/docker/cli/cli/context/store"
+	"golang.org/x/sys/unix"
+
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+)
+
+// hosts lists what would be tried, as "name host".
+func hosts(getenv func(string) string) string {
+	var list []string
+	for _, c := range find(getenv) {
+		list = append(list, strings.TrimSpace(c.name+" "+strings.TrimPrefix(c.endpoint.Host, "unix://")))
+	}
+	return strings.Join(list, ", ")
+}
+
+func TestFind(t *testing.T) {
+	home := t.TempDir()
+	writeContext(t, filepath.Join(home, ".docker"), "colima", "unix:///run/colima.sock", nil)
+	writeContext(t, filepath.Join(home, "current"), "default-socket", "unix:///var/run/docker.sock", nil)
+	write(t, filepath.Join(home, "current", "config.json"), `{"currentContext": "default-socket"}`)
+	write(t, filepath.Join(home, "gone", "config.json"), `{"currentContext": "gone"}`)
+	write(t, filepath.Join(home, "garbage", "config.json"), `{"currentContext`)
+	rest := "OrbStack H/.orbstack/run/docker.sock, Colima H/.colima/default/docker.sock, Docker Desktop H/.docker/run/docker.sock"
+	for _, test := range []struct {
+		name, want string
+		env        map[string]string
+	}{
+		{"nothing set", "default socket /var/run/docker.sock, " + rest + ", Podman /run/podman/podman.sock", nil},
+		{"a login session", "default socket /var/run/docker.sock, rootless Docker /run/user/7/docker.sock, " + rest +
+			", rootless Podman /run/user/7/podman/podman.sock, Podman /run/podman/podman.sock", map[string]string{"XDG_RUNTIME_DIR": "/run/user/7"}},
+		{"DOCKER_HOST rules alone", "DOCKER_HOST /x.sock", map[string]string{"DOCKER_HOST": "unix:///x.sock", "DOCKER_CONTEXT": "colima"}},
+		{"DOCKER_HOST without a scheme", "DOCKER_HOST tcp://10.0.0.1:2375", map[string]string{"DOCKER_HOST": "10.0.0.1:2375"}},
+		{"DOCKER_CONTEXT rules alone", "DOCKER_CONTEXT colima /run/colima.sock", map[string]string{"DOCKER_CONTEXT": "colima"}},
+		{"the default context by name", "default socket /var/run/docker.sock, " + rest + ", Podman /run/podman/podman.sock",
+			map[string]string{"DOCKER_CONTEXT": "default", "DOCKER_CONFIG": home + "/current"}},
+		{"the current context, once", "docker's context default-socket /var/run/docker.sock, " + rest + ", Podman /run/podman/podman.sock",
+			map[string]string{"DOCKER_CONFIG": home + "/current"}},
+		{"a current context that is gone", "docker's context gone, default socket /var/run/docker.sock, " + rest +
+			", Podman /run/podman/podman.sock", map[string]string{"DOCKER_CONFIG": home + "/gone"}},
+		{"a configuration that is garbage", "docker's current context, default socket /var/run/docker.sock, " + rest +
+			", Podman /run/podman/podman.sock", map[string]string{"DOCKER_CONFIG": home + "/garbage"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			values := map[string]string{"HOME": home}
+			for name, value := range test.env {
+				values[name] = value
+			}
+			if got := strings.ReplaceAll(hosts(env(values)), home+"/", "H/"); got != test.want {
+				t.Errorf("\n%s, want\n%s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestOpenSaysWhyNot(t *testing.T) {
+	dir := t.TempDir()
+	stale := filepath.Join(dir, "stale.sock")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.SetUnlinkOnClose(false)
+	listener.Close()
+	garbage := serve(t, func(conn net.Conn) { io.WriteString(conn, "SSH-2.0-OpenSSH\r\n"); conn.Close() })
+	for _, test := range []struct {
+		name string
+		env  map[string]string
+		want []string
+	}{
+		{"no such socket", map[string]string{"DOCKER_HOST": "unix://" + dir + "/none.sock"},
+			[]string{"no Docker Engine answers. Tried unix://" + dir + "/none.sock (DOCKER_HOST): no such file", "or unset the variable"}},
+		{"nobody listens", map[string]string{"DOCKER_HOST": "unix://" + stale}, []string{"nothing listens there"}},
+		{"nobody listens, tcp", map[string]string{"DOCKER_HOST": "tcp://127.0.0.1:1"}, []string{"tcp://127.0.0.1:1 (DOCKER_HOST): "}},
+		{"not an engine", map[string]string{"DOCKER_HOST": "tcp://" + garbage}, []string{"malformed HTTP"}},
+		{"not an address", map[string]string{"DOCKER_HOST": "carrier-pigeon"}, []string{"tcp://carrier-pigeon"}},
+		{"no such context", map[string]string{"DOCKER_CONTEXT": "gone"}, []string{"DOCKER_CONTEXT gone: ", "docker context ls"}},
+		{"no certificates", map[string]string{"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": dir},
+			[]string{"ca.pem: no such file"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.env["HOME"] = dir
+			e, err := Open(t.Context(), env(test.env))
+			if err == nil {
+				e.Close()
+				t.Fatal("it opened")
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%v, want %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestOpenTriesThemAll(t *testing.T) {
+	dir := t.TempDir()
+	getenv := env(map[string]string{"HOME": dir})
+	moved := find(getenv) // into a directory of ours, whatever this machine runs
+	for i, c := range moved {
+		if !strings.Contains(c.endpoint.Host, dir) {
+			moved[i].endpoint.Host = "unix://" + dir + strings.TrimPrefix(c.endpoint.Host, "unix://")
+		}
+	}
+	_, err := first(t.Context(), moved, getenv)
+	if err == nil {
+		t.Fatal("it opened")
+	}
+	got := strings.ReplaceAll(err.Error(), dir, "H")
+	want := "no Docker Engine answers. Tried unix://H/var/run/docker.sock (default socket): no such file; " +
+		"unix://H/.orbstack/run/docker.sock (OrbStack): no such file; unix://H/.colima/default/docker.sock (Colima): no such file; " +
+		"unix://H/.docker/run/docker.sock (Docker Desktop): no such file; unix://H/run/podman/podman.sock (Podman): no such file. " +
+		"To do: start Docker (sudo systemctl start docker, Docker Desktop, OrbStack or Colima), or name an engine in DOCKER_HOST"
+	if got != want {
+		t.Errorf("\n%s, want\n%s", got, want)
+	}
+
+	colima := filepath.Join(dir, ".colima", "default")
+	if err := os.MkdirAll(colima, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(strings.TrimPrefix(engines[engine.Current], "unix://"), filepath.Join(colima, "docker.sock")); err != nil {
+		t.Fatal(err)
+	}
+	e, err := first(t.Context(), moved, getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if e.Host != "unix://"+colima+"/docker.sock" {
+		t.Error(e.Host)
+	}
+}
+
+func TestOpenWithoutPermission(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "docker.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if err := os.Chmod(socket, 0o660); err != nil {
+		t.Fatal(err)
+	}
+	// Files and sockets are opened as another user, by this thread only, see setfsuid(2).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, set := range []func(int) error{func(id int) error { _, err := unix.SetfsgidRetGid(id); return err },
+		func(id int) error { _, err := unix.SetfsuidRetUid(id); return err }} {
+		if err := set(65534); err != nil {
+			t.Fatal(err)
+		}
+		defer set(0)
+	}
+	_, err = Open(t.Context(), env(map[string]string{"DOCKER_HOST": "unix://" + socket, "HOME": "/nonexistent"}))
+	if err == nil || !strings.Contains(err.Error(), "permission denied. To do: let your user use the socket") ||
+		!strings.Contains(err.Error(), "docker group") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestOpenEndsWhenTheEngineIsSilent(t *testing.T) {
+	host := serve(t, func(conn net.Conn) { io.Copy(io.Discard, conn) })
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := Open(ctx, env(map[string]string{"DOCKER_HOST": "tcp://" + host})); err == nil || !strings.Contains(err.Error(), "deadline") {
+		t.Error(err)
+	}
+	began := time.Now()
+	_, err := Open(t.Context(), env(map[string]string{"DOCKER_HOST": "tcp://" + host}))
+	if err == nil || !strings.Contains(err.Error(), "no answer within 5s") || time.Since(began) > 10*time.Second {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+func TestOpenAndLoadOverTLS(t *testing.T) {
+	home := t.TempDir()
+	server, files := certificates(t)
+	for name, content := range map[string][]byte{"ca.pem": files.CA, "cert.pem": files.Cert, "key.pem": files.Key} {
+		write(t, filepath.Join(home, "certs", name), string(content))
+	}
+	for kind, host := range engines {
+		t.Run(kind, func(t *testing.T) {
+			address := serve(t, func(conn net.Conn) {
+				secure := tls.Server(conn, server)
+				defer secure.Close()
+				relay(secure, host)
+			})
+			writeContext(t, filepath.Join(home, ".docker"), "remote-"+kind, "tcp://"+address, files)
+			for name, values := range map[string]map[string]string{
+				"DOCKER_CERT_PATH": {"DOCKER_HOST": "tcp://" + address, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": home + "/certs"},
+				"a context":        {"DOCKER_CONTEXT": "remote-" + kind},
+			} {
+				values["HOME"] = home
+				e, err := Open(t.Context(), env(values))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer e.Close()
+				remove(t, e, "tls:ci")
+				if err := e.Load(t.Context(), "tls:ci", image(t, name)); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := Open(t.Context(), env(map[string]string{"DOCKER_HOST": "tcp://" + address, "HOME": home})); err == nil {
+				t.Error("it opened without certificates")
+			}
+		})
+	}
+}
+
+func TestOpenAndLoadOverSSH(t *testing.T) {
+	for kind, host := range engines {
+		t.Run(kind, func(t *testing.T) {
+			// In ssh's place a program that runs on this machine what ssh is asked to run on the other.
+			bin := t.TempDir()
+			write(t, filepath.Join(bin, "ssh"), "#!/bin/sh\ncase \"$*\" in *'-l user'*'engine.example docker system dial-stdio') ;; *) exit 1;; esac\n"+
+				"exec docker --host "+host+" system dial-stdio\n")
+			if err := os.Chmod(filepath.Join(bin, "ssh"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+			e, err := Open(t.Context(), env(map[string]string{"DOCKER_HOST": "ssh://user@engine.example", "HOME": bin}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			remove(t, e, "ssh:ci")
+			if err := e.Load(t.Context(), "ssh:ci", image(t, "ssh")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func write(t *testing.T, name, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeContext is what docker context create does.
+func writeContext(t *testing.T, configDir, name, host string, files *dockercontext.TLSData) {
+	t.Helper()
+	contexts := store.New(filepath.Join(configDir, "contexts"), store.NewConfig(func() any { return &map[string]any{} }))
+	if err := contexts.CreateOrUpdate(store.Metadata{
+		Name: name, Metadata: map[string]any{}, Endpoints: map[string]any{docker.DockerEndpoint: docker.EndpointMeta{Host: host}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if files == nil {
+		return
+	}
+	if err := contexts.ResetEndpointTLSMaterial(name, docker.DockerEndpoint, files.ToStoreTLSData()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serve accepts connections on loopback until the test ends.
+func serve(t *testing.T, handle func(net.Conn)) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go handle(conn)
+		}
+	}()
+	return listener.Addr().String()
+}
+
+func relay(conn net.Conn, host string) {
+	engine, err := net.Dial("unix", strings.TrimPrefix(host, "unix://"))
+	if err != nil {
+		return
+	}
+	defer engine.Close()
+	go func() {
+		io.Copy(engine, conn)
+		engine.(*net.UnixConn).CloseWrite()
+	}()
+	io.Copy(conn, engine)
+}
+
+// certificates are an engine's side of a mutual TLS and its user's.
+func certificates(t *testing.T) (*tls.Config, *dockercontext.TLSData) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(certificate)
+	return &tls.Config{
+			Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: pool,
+		}, &dockercontext.TLSData{
+			CA: certificate, Cert: certificate, Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
+		}
+}
