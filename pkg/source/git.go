@@ -1,0 +1,87 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// git runs the git program in one place, with settings that no repository and no user can change: no hooks, no file system monitor, no
+// prompts, and none of the protocols that run a command.
+type git struct {
+	dir      string   // where it runs
+	settings []string // further settings, name and value in turn; passed in the environment, so no credential is an argument
+	env      []string
+}
+
+// run returns what git prints.
+func (g git) run(ctx context.Context, stdin io.Reader, args ...string) ([]byte, error) {
+	var out bytes.Buffer
+	err := g.pipe(ctx, stdin, &out, args...)
+	return out.Bytes(), err
+}
+
+func (g git) pipe(ctx context.Context, stdin io.Reader, stdout io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd.Dir, cmd.Stdin, cmd.Stdout = g.dir, stdin, stdout
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	for _, variable := range os.Environ() {
+		if !strings.HasPrefix(variable, "GIT_") || strings.HasPrefix(variable, "GIT_SSL_") || strings.HasPrefix(variable, "GIT_PROXY_") {
+			cmd.Env = append(cmd.Env, variable)
+		}
+	}
+	settings := append([]string{
+		"core.hooksPath", "/dev/null", "core.fsmonitor", "false", "core.attributesFile", "/dev/null", "core.quotePath", "false",
+		"safe.directory", "*", "submodule.recurse", "false", "advice.detachedHead", "false",
+		"protocol.allow", "never", "protocol.https.allow", "always", "protocol.http.allow", "always", "protocol.ssh.allow", "always", "protocol.file.allow", "always",
+		"http.lowSpeedLimit", "1000", "http.lowSpeedTime", "60",
+	}, g.settings...)
+	cmd.Env = append(cmd.Env, "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true", "GIT_OPTIONAL_LOCKS=0", "LC_ALL=C", fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
+	for i := 0; i < len(settings); i += 2 {
+		cmd.Env = append(cmd.Env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, settings[i]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, settings[i+1]))
+	}
+	cmd.Env = append(cmd.Env, g.env...)
+	// git has children of its own (git-remote-https): all end with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 2 * time.Second
+	err := cmd.Run()
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, exec.ErrNotFound):
+		return errors.New("git is not installed: install it (apt-get install git)")
+	}
+	return &gitError{command: args[0], said: said(stderr.String()), err: err}
+}
+
+// gitError is a git that failed.
+type gitError struct {
+	command string
+	said    string
+	err     error
+}
+
+func (e *gitError) Error() string { return fmt.Sprintf("git %s: %s", e.command, e.said) }
+func (e *gitError) Unwrap() error { return e.err }
+
+// said is the last thing that git complained of.
+func said(stderr string) string {
+	lines := strings.Split(strings.TrimSpace(stderr), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		if strings.HasPrefix(lines[i], "fatal:") || strings.HasPrefix(lines[i], "error:") || strings.HasPrefix(lines[i], "remote:") {
+			return visible(lines[i])
+		}
+	}
+	return visible(lines[len(lines)-1])
+}

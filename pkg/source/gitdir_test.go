@@ -1,0 +1,242 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// sh runs commands in dir as a developer would, with a git that knows nobody's settings.
+func sh(t testing.TB, dir, script string) string {
+	t.Helper()
+	cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
+		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
+		"GIT_AUTHOR_DATE=1700000000 +0000", "GIT_COMMITTER_DATE=1700000000 +0000",
+		"GIT_CONFIG_COUNT=2", "GIT_CONFIG_KEY_0=protocol.file.allow", "GIT_CONFIG_VALUE_0=always", "GIT_CONFIG_KEY_1=init.defaultBranch", "GIT_CONFIG_VALUE_1=main")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// newRepository has what a repository may have: links, programs, odd names, a submodule's commit, a history.
+func newRepository(t testing.TB) string {
+	dir := filepath.Join(t.TempDir(), "origin")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sh(t, dir, `git init -q
+		git config uploadpack.allowFilter true; git config uploadpack.allowAnySHA1InWant true
+		mkdir -p a/b 'with space'; echo one > a/b/file; echo two > 'with space/ä'; printf 'x\n' > $'tab\there'
+		printf '#!/bin/sh\n' > run.sh; chmod +x run.sh; ln -s a/b/file link; ln -s /missing dangling; : > empty
+		git add .; git commit -qm first
+		git update-index --add --cacheinfo 160000,1234567890123456789012345678901234567890,module; mkdir module
+		echo more >> a/b/file; git add a; git commit -qm second`)
+	return dir
+}
+
+// content is every file of a folder with its permissions and its time, as one line each.
+func content(t testing.TB, dir string) string {
+	t.Helper()
+	var lines []string
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		sum := ""
+		if e.Type().IsRegular() {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			sum = fmt.Sprintf("%x", sha256.Sum256(data))
+		}
+		name, _ := filepath.Rel(dir, path)
+		lines = append(lines, fmt.Sprintf("%s %s %s %s", name, info.Mode(), info.ModTime().UTC().Format(time.RFC3339Nano), sum))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func gitDirOf(t testing.TB, checkout string) string {
+	t.Helper()
+	tree, err := Checkout(context.Background(), checkout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "git")
+	if err := tree.GitDir(context.Background(), dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestGitDirIsTheSameFromAnyClone(t *testing.T) {
+	origin := newRepository(t)
+	want := content(t, gitDirOf(t, origin))
+	for name, script := range map[string]string{
+		"clone":           "git clone -q %s c",
+		"shallow clone":   "git clone -q --depth 1 file://%s c",
+		"partial clone":   "git clone -q --filter=blob:none --no-checkout file://%s c",
+		"treeless clone":  "git clone -q --filter=tree:0 --no-checkout file://%s c",
+		"worktree":        "git -C %s worktree add -q --detach $PWD/c",
+		"repacked":        "git clone -q %s c; git -C c -c pack.window=50 -c core.compression=9 repack -qadf",
+		"loose":           "git clone -q %s c; cd c; git repack -qad; mv .git/objects/pack .git/p; for p in .git/p/*.pack; do git unpack-objects -q < $p; done",
+		"another umask":   "umask 077; git clone -q %s c",
+		"settings change": "git clone -q %s c; git -C c config core.autocrlf true; git -C c config index.version 4; git -C c config core.bigFileThreshold 1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			parent := t.TempDir()
+			if name == "worktree" {
+				t.Cleanup(func() { sh(t, origin, "git worktree prune") })
+			}
+			sh(t, parent, fmt.Sprintf(script, origin))
+			if got := content(t, gitDirOf(t, filepath.Join(parent, "c"))); got != want {
+				t.Errorf("the .git differs:\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestGitDirIsARepository(t *testing.T) {
+	origin := newRepository(t)
+	head := sh(t, origin, "git rev-parse HEAD")
+	copied := filepath.Join(t.TempDir(), "copy")
+	sh(t, filepath.Dir(copied), fmt.Sprintf("git clone -q %s copy; rm -rf copy/.git; cp -r %s copy/.git", origin, gitDirOf(t, origin)))
+	for _, test := range []struct{ script, want string }{
+		{"git rev-parse HEAD", head},
+		{"git status --porcelain", ""},
+		{"git fsck --strict --no-dangling", ""},
+		{"git log --format=%s", "second"},
+		{"git ls-files -s | wc -l", sh(t, origin, "git ls-files -s | wc -l")},
+		{"git cat-file -p HEAD:a/b/file", "one\nmore"},
+		{"git count-objects -v | grep ^in-pack", "in-pack: " + sh(t, origin, "git rev-list --objects --no-walk HEAD | wc -l")},
+		{"echo x > new; git add new; git commit -qm third; git log --oneline | wc -l", "2"},
+	} {
+		if got := sh(t, copied, test.script); got != test.want {
+			t.Errorf("%s: %q, want %q", test.script, got, test.want)
+		}
+	}
+}
+
+func TestGitDirOfSHA256(t *testing.T) {
+	dir := t.TempDir()
+	sh(t, dir, "git init -q --object-format=sha256 .; echo a > a; git add a; git commit -qm first")
+	copied := t.TempDir()
+	sh(t, copied, fmt.Sprintf("cp -r %s .git; cp %s/a .", gitDirOf(t, dir), dir))
+	if got := sh(t, copied, "git fsck --strict; git status --porcelain; git log --format=%s"); got != "first" {
+		t.Errorf("%q", got)
+	}
+}
+
+// A builder that has the last commit's .git is sent only what changed.
+func TestAChangedFileChangesFewFiles(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "r")
+	sh(t, filepath.Dir(dir), `git init -q r; cd r; for i in $(seq 2000); do mkdir -p d$((i % 20)); echo $i > d$((i % 20))/f$i; done; git add .; git commit -qm first`)
+	before := content(t, gitDirOf(t, dir))
+	sh(t, dir, "echo changed > d1/f1; git commit -qam second")
+	after := strings.Split(content(t, gitDirOf(t, dir)), "\n")
+	changed := 0
+	for _, line := range after {
+		if !strings.Contains(before+"\n", line+"\n") {
+			changed++
+		}
+	}
+	// A blob, two trees and a commit leave four packs at most and four others take the new ones, each with its index; beside them HEAD, index
+	// and shallow.
+	if changed > 19 || changed < 4 {
+		t.Errorf("%d of %d files changed", changed, len(after))
+	}
+}
+
+func TestGitDirWithoutCommit(t *testing.T) {
+	dir := t.TempDir()
+	tree, err := Checkout(t.Context(), dir)
+	if err != nil || tree.SHA != "" {
+		t.Fatalf("%+v, %v", tree, err)
+	}
+	if err := tree.GitDir(t.Context(), filepath.Join(t.TempDir(), "git")); err == nil || !strings.Contains(err.Error(), "there is no commit") {
+		t.Error(err)
+	}
+}
+
+func TestCheckout(t *testing.T) {
+	origin := newRepository(t)
+	sh(t, origin, "rmdir module; git config core.fsmonitor 'touch fsmonitor-ran; false'; git remote add origin git@github.com:octo/cat.git")
+	tree, err := Checkout(t.Context(), origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tree.SHA != sh(t, origin, "git rev-parse HEAD") || tree.Ref != "refs/heads/main" || tree.Repository != "octo/cat" {
+		t.Errorf("%+v", tree)
+	}
+	if _, err := os.Stat(filepath.Join(origin, "fsmonitor-ran")); err == nil {
+		t.Error("the repository's file system monitor ran")
+	}
+	sh(t, origin, "git config --unset core.fsmonitor; mkdir module")
+	for _, test := range []struct {
+		script string
+		dirty  bool
+	}{{"true", false}, {"touch new", true}, {"rm new; echo x >> run.sh", true}, {"git checkout -q run.sh; git checkout -q --detach", false}} {
+		sh(t, origin, test.script)
+		if tree, err = Checkout(t.Context(), origin); err != nil || tree.Dirty != test.dirty {
+			t.Errorf("%s: dirty %t, %v; want %t", test.script, tree.Dirty, err, test.dirty)
+		}
+	}
+	if tree.Ref != "" {
+		t.Errorf("detached, and yet %s", tree.Ref)
+	}
+}
+
+func TestOwnerAndName(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://github.com/a/b.git":          "a/b",
+		"https://github.com/a/b":              "a/b",
+		"https://user:pw@github.com/a/b.c":    "a/b.c",
+		"git@github.com:a/b.git":              "a/b",
+		"ssh://git@github.com:22/a/b.git":     "a/b",
+		"http://127.0.0.1:8080/a/b":           "a/b",
+		"/srv/a/b":                            "",
+		"https://gitlab.example/group/sub/b/": "",
+	} {
+		if got := ownerAndName(url); got != want {
+			t.Errorf("%s: %q, want %q", url, got, want)
+		}
+	}
+}
+
+// BenchmarkGitDir makes the .git of a commit with 100,000 objects.
+func BenchmarkGitDir(b *testing.B) {
+	dir := b.TempDir()
+	sh(b, dir, `git init -q; (
+		echo 'commit refs/heads/main'; echo 'committer a <a@b> 1700000000 +0000'; echo 'data 1'; echo x
+		awk 'BEGIN { for (i = 0; i < 98000; i++) { s = sprintf("file %d %d\n", i, i * 7919); printf "M 644 inline d%d/f%d\ndata %d\n%s\n", i % 2000, i, length(s), s } }'
+	) | git fast-import --quiet; git update-ref HEAD refs/heads/main`)
+	tree, err := Checkout(b.Context(), dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		out := filepath.Join(b.TempDir(), "git")
+		if err := tree.GitDir(b.Context(), out); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
