@@ -6,12 +6,14 @@ import (
 	"io"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
@@ -21,17 +23,14 @@ import (
 )
 
 func TestLoadOnAFullDisk(t *testing.T) {
-	random, err := random.Layer(96<<20, types.OCILayer)
-	if err != nil {
-		t.Fatal(err)
-	}
+	large := static.NewLayer(archiveOf("zeros", make([]byte, 96<<20)), types.OCIUncompressedLayer)
 	zeros, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(archiveOf("zeros", make([]byte, 96<<20)))), nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, layer := range map[string]v1.Layer{"by the archive": random, "by what it unpacks to": zeros} {
+	for name, layer := range map[string]v1.Layer{"by the archive": large, "by what it unpacks to": zeros} {
 		for kind := range engines {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				dir := t.TempDir()
@@ -58,10 +57,7 @@ func TestLoadOnAFullDisk(t *testing.T) {
 }
 
 func TestLoadNeedsLittleMemory(t *testing.T) {
-	layer, err := random.Layer(200<<20, types.OCILayer)
-	if err != nil {
-		t.Fatal(err)
-	}
+	layer := static.NewLayer(archiveOf("zeros", make([]byte, 200<<20)), types.OCIUncompressedLayer)
 	onBoth(t, func(t *testing.T, e *Engine) {
 		img := image(t, "large", layer)
 		remove(t, e, "large:ci")
@@ -85,13 +81,16 @@ func TestLoadRepairs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		img := image(t, "whole")
+		layer, err := random.Layer(1000, types.OCILayer) // one that no other image has
+		if err != nil {
+			t.Fatal(err)
+		}
+		img := image(t, "whole", layer)
 		a, err := newArchive(name.(reference.NamedTagged), img)
 		if err != nil {
 			t.Fatal(err)
 		}
-		whole := a.files
-		a.files = whole[:len(whole)-1]
+		a.files = slices.Delete(a.files, len(a.files)-2, len(a.files)-1)
 		if err := e.send(t.Context(), a); err == nil {
 			t.Error("an archive without its layer loaded")
 		}

@@ -38,6 +38,7 @@ type Stats struct {
 // Step is one thing that the builder did, in the order of their beginnings.
 type Step struct {
 	Name     string
+	Began    time.Time // zero when it never did
 	Duration time.Duration
 	Cached   bool
 	Error    string // "" when it went well
@@ -213,6 +214,7 @@ func (l *ledger) add(stats *Stats, seen map[string]bool) {
 	for _, v := range vertexes {
 		step := Step{Name: v.Name, Cached: v.Cached, Error: v.Error}
 		if v.Started != nil && v.Completed != nil {
+			step.Began = *v.Started
 			step.Duration = v.Completed.Sub(*v.Started)
 		}
 		stats.Steps = append(stats.Steps, step)

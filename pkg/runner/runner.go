@@ -131,13 +131,14 @@ func (r *Runner) annotate(level string, a Annotation) {
 	})
 }
 
-// Fail reports the error that ends the program: one sentence on standard error and, in Actions, one annotation.
-func (r *Runner) Fail(err error) {
-	message := r.Redact(strings.TrimSpace(err.Error()))
+// Fail reports the error that ends the program: one sentence on standard error and, in Actions, one annotation, at the place
+// that at names if it names one.
+func (r *Runner) Fail(err error, at Annotation) {
+	at.Message = strings.TrimSpace(err.Error())
 	if r.inActions {
-		r.Error(Annotation{Message: message})
+		r.annotate("error", at)
 	}
-	r.line(r.stderr, "error: "+message)
+	r.line(r.stderr, "error: "+at.Message)
 }
 
 // Group folds what follows, until EndGroup, under title. Groups do not nest.

@@ -102,7 +102,7 @@ func TestSecretsAreUnreadable(t *testing.T) {
 	_, _ = io.WriteString(w, "hunt")
 	_, _ = io.WriteString(w, "er2 in pieces")
 	_ = w.Close()
-	r.Fail(errors.New("no hunter2"))
+	r.Fail(errors.New("no hunter2"), Annotation{})
 	if err := errors.Join(r.Output("x", "hunter2"), r.Summary("hunter2")); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestForAPerson(t *testing.T) {
 	if err := r.Output("digest", "sha256:1"); err != nil {
 		t.Fatal(err)
 	}
-	r.Fail(errors.New("no builder"))
+	r.Fail(errors.New("no builder"), Annotation{})
 	if want := "building\nwarning: Dockerfile:3: old form\n==> solve\nerror: no builder\n"; stderr.String() != want {
 		t.Errorf("stderr: want %q, have %q", want, stderr)
 	}

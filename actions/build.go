@@ -1,0 +1,430 @@
+package actions
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/moby/buildkit/client"
+	"github.com/org/sandbox-actions/pkg/builder"
+	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/source"
+	"golang.org/x/sync/errgroup"
+)
+
+// Program is where an action runs.
+type Program struct {
+	Runner  *runner.Runner
+	Getenv  func(string) string
+	Dir     string   // where relative paths start: the workspace
+	Display *os.File // a terminal to show progress on; nil where there is none
+}
+
+// BuildResult is what a build publishes, field by field, as outputs of the step.
+type BuildResult struct {
+	Digest      string `output:"digest" help:"Digest of what was built: of the manifest, or of the index when there are several platforms or attestations."`
+	ImageID     string `output:"image_id" help:"Digest of the image's config (of the loaded platform's, when there are several)."`
+	ImageRef    string `output:"image_ref" help:"What a later step or job should use: the first pushed reference, else the one in Depot's registry, both with the digest; else the local name."`
+	ImageName   string `output:"image_name" help:"Name in the local engine; empty when it was not loaded."`
+	Platforms   string `output:"platforms" help:"Platforms that were built, by comma."`
+	GitSHA      string `output:"git_sha" help:"Commit that was built."`
+	GitRef      string `output:"git_ref" help:"Ref that was built, in full; empty when a SHA was given."`
+	BuildID     string `output:"build_id" help:"Depot's id of the build."`
+	BuildURL    string `output:"build_url" help:"The build's page at Depot."`
+	ProjectID   string `output:"project_id" help:"Depot project."`
+	CachedSteps int    `output:"cached_steps" help:"Steps of the Dockerfile that were taken from the cache."`
+	TotalSteps  int    `output:"total_steps" help:"Steps of the Dockerfile, without FROM, of all platforms."`
+	Metadata    string `output:"metadata" help:"What BuildKit's exporter answered, as JSON; by platform when there are several."`
+}
+
+// Build builds an image from a ref and, as the inputs say, loads it, pushes it and keeps it. Outputs and summary are written only
+// when all of that is done.
+//
+// An error is one sentence: what failed, why, and what to do.
+func (p *Program) Build(ctx context.Context, in *BuildInputs) error {
+	for _, secret := range secretsOf(*in) {
+		p.Runner.Mask(secret)
+	}
+	plan, err := check(in, p.Getenv, p.Dir)
+	if err != nil {
+		return err
+	}
+	for _, read := range plan.request.Secrets {
+		if secret, err := read(); err == nil {
+			p.Runner.Mask(string(secret))
+		}
+	}
+	b := &build{Program: p, in: in, plan: plan, began: time.Now()}
+	ctx, stop := b.phases.deadline(ctx, in.Timeout)
+	defer stop()
+	if b.scratch, err = os.MkdirTemp(p.Getenv("RUNNER_TEMP"), "sandbox-build-"); err != nil {
+		return fmt.Errorf("make a temporary folder: %w: free some space, or set RUNNER_TEMP to a folder that can be written", err)
+	}
+	defer os.RemoveAll(b.scratch)
+	if err := b.run(ctx); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+	return b.publish()
+}
+
+// build is one build under way.
+type build struct {
+	*Program
+	in      *BuildInputs
+	plan    *plan
+	phases  phases
+	scratch string
+	began   time.Time
+
+	credentials credentials
+	tree        source.Tree
+	commit      source.Commit
+	engine      *dockerengine.Engine // nil without load
+	loads       string               // the platform that is loaded
+	work        *builder.Build
+	solved      []*image.Result // in the order of the platforms
+	stats       image.Stats
+	index       v1.ImageIndex // nil for one platform
+	result      BuildResult
+}
+
+func (b *build) run(ctx context.Context) (err error) {
+	// What can be wrong is found out first, all at once: the engine, the credentials, the ref.
+	var first errgroup.Group
+	first.Go(func() error { return b.openEngine(ctx) })
+	first.Go(func() error { return b.findCredentials(ctx) })
+	if err := first.Wait(); err != nil {
+		return err
+	}
+	if err := b.resolve(ctx); err != nil {
+		return err
+	}
+
+	// The tree is fetched while the builder gets ready, unless only the tree knows the builder's project.
+	start, err := b.builder()
+	if errors.Is(err, builder.ErrNoProject) && b.commit.SHA != "" {
+		if err = b.fetch(ctx); err == nil {
+			start, err = b.builder()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	ready := b.phases.begin("the builder")
+	var second errgroup.Group
+	second.Go(func() error { return b.fetch(ctx) })
+	second.Go(func() error {
+		defer ready()
+		work, err := start.Start(ctx, b.builderRequest())
+		if err != nil {
+			return err
+		}
+		b.work = work
+		context.AfterFunc(ctx, func() { work.Finish(context.Canceled) })
+		for _, platform := range b.plan.platforms {
+			second.Go(func() error { // acquired side by side; Machine is asked again by solve
+				defer b.phases.begin("a machine for %s", platform)()
+				_, err := work.Machine(ctx, platform)
+				return err
+			})
+		}
+		return nil
+	})
+	err = second.Wait()
+	if b.work != nil {
+		defer func() { b.work.Finish(b.outcome(ctx, err)) }()
+	}
+	if err != nil {
+		return err
+	}
+	if b.work.URL != "" {
+		b.Runner.Infof("Depot build %s: %s", b.work.ID, b.work.URL)
+	}
+	if err = b.solve(ctx); err != nil {
+		return err
+	}
+	if err = b.push(ctx); err != nil {
+		return err
+	}
+	return b.load(ctx)
+}
+
+// outcome is what the builder is told of the end.
+func (b *build) outcome(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Canceled
+	case err != nil:
+		return errors.New(b.Runner.Redact(err.Error()))
+	}
+	return nil
+}
+
+// openEngine finds the Docker Engine before anything is spent on an image that it could not take.
+func (b *build) openEngine(ctx context.Context) (err error) {
+	if !b.in.Load {
+		return nil
+	}
+	defer b.phases.begin("the Docker Engine")()
+	if b.engine, err = dockerengine.Open(ctx, b.Getenv); err != nil {
+		return fmt.Errorf("input load: %w, or set load: false", err)
+	}
+	platform, err := b.engine.Platform(ctx)
+	if err != nil {
+		return err
+	}
+	b.loads = b.plan.platforms[0]
+	if len(b.plan.platforms) == 1 {
+		if b.loads != platform {
+			b.Runner.Infof("The image is for %s and the Docker Engine is %s: it is loaded all the same, and runs there only by emulation", b.loads, platform)
+		}
+		return nil
+	}
+	for _, built := range b.plan.platforms {
+		if built == platform {
+			b.loads = platform
+			b.Runner.Infof("Of the platforms %s is loaded: it is the Docker Engine's", platform)
+			return nil
+		}
+	}
+	return refuse("platform", strings.Join(b.plan.platforms, ","), "does not hold the Docker Engine's own, "+platform+": add it, or set load: false")
+}
+
+// solve builds every platform on its own machine, at the same time, and shows it.
+func (b *build) solve(ctx context.Context) error {
+	defer b.phases.begin("the build")()
+	b.solved = make([]*image.Result, len(b.plan.platforms))
+	machines := make([]image.Machine, len(b.plan.platforms))
+	var solves errgroup.Group
+	solveCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for i, platform := range b.plan.platforms {
+		request, err := b.request(platform)
+		if err != nil {
+			return err
+		}
+		machine, err := b.work.Machine(ctx, platform)
+		if err != nil {
+			return err
+		}
+		machines[i] = image.Machine{Platform: platform, Status: make(chan *client.SolveStatus)}
+		solves.Go(func() (err error) {
+			if b.solved[i], err = image.Solve(solveCtx, machine, request, machines[i].Status); err != nil {
+				cancel(err) // the other platforms need not be built to their ends
+			}
+			return err
+		})
+	}
+	done := make(chan error, 1)
+	go func() {
+		stats, shown := image.Progress(ctx, machines, b.Runner.Clean, b.display())
+		err := solves.Wait()
+		b.stats = stats
+		if err == nil && shown != nil {
+			b.Runner.Infof("The progress could not be shown: %v", shown)
+		}
+		done <- err
+	}()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		select { // the builder is told at once; its last words are waited for only shortly
+		case err = <-done:
+		case <-time.After(2 * time.Second):
+		}
+		return context.Cause(ctx)
+	}
+	if cause := context.Cause(solveCtx); err != nil && cause != nil {
+		err = cause
+	}
+	b.annotate(err)
+	return err
+}
+
+// request is everything about one platform's solve.
+func (b *build) request(platform string) (image.Request, error) {
+	r, err := b.plan.forPlatform(platform, b.Dir)
+	if err != nil {
+		return r, err
+	}
+	r.Push = append(r.Push, b.plan.push...)
+	for _, tag := range b.savedTags() {
+		r.Push = append(r.Push, tag)
+	}
+	if len(b.plan.platforms) > 1 {
+		r.ByDigest = true
+		for i, reference := range r.Push {
+			r.Push[i] = repository(reference)
+		}
+	}
+	r.Auth = b.auth()
+	for name, value := range b.credentials.secrets {
+		if r.Secrets[name] == nil {
+			r.Secrets[name] = func() ([]byte, error) { return []byte(value), nil }
+		}
+	}
+	if epoch := b.Getenv("SOURCE_DATE_EPOCH"); epoch != "" && r.BuildArgs["SOURCE_DATE_EPOCH"] == "" {
+		r.BuildArgs["SOURCE_DATE_EPOCH"] = epoch
+	}
+	if b.in.Load && platform == b.loads {
+		r.Scratch = filepath.Join(b.scratch, "layers")
+		if err := os.MkdirAll(r.Scratch, 0o700); err != nil {
+			return r, fmt.Errorf("make a temporary folder: %w", err)
+		}
+	}
+	r.SharedKey = b.sharedKey(platform)
+	return r, nil
+}
+
+// sharedKey lets the builder keep what it was sent. A fetched tree has times made from its content, so all machines share one key;
+// a checkout's files are known by their times only on the machine that they are on.
+func (b *build) sharedKey(platform string) string {
+	place := b.repositoryName()
+	if b.commit.SHA == "" {
+		host, _ := os.Hostname()
+		place = host + "\n" + b.tree.Dir
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(place+"\n"+b.in.Context+"\n"+platform)))
+}
+
+func (b *build) auth() image.Auth {
+	auth := image.Auth{Mask: b.Runner.Mask}
+	for _, c := range b.work.Credentials {
+		auth.Credentials = append(auth.Credentials, image.Credential(c))
+	}
+	return auth
+}
+
+// savedTags are the references in Depot's registry.
+func (b *build) savedTags() []string {
+	tags := append([]string(nil), b.work.Tags...)
+	if len(tags) > 0 {
+		for _, tag := range b.plan.saveTags {
+			tags = append(tags, repository(tags[0])+":"+tag)
+		}
+	}
+	return tags
+}
+
+// repository is a reference without its tag.
+func repository(reference string) string {
+	if i := strings.LastIndex(reference, ":"); i > strings.LastIndex(reference, "/") {
+		return reference[:i]
+	}
+	return reference
+}
+
+// push gives several platforms one name: BuildKit has pushed each from its machine, and the index is ours.
+func (b *build) push(ctx context.Context) (err error) {
+	if len(b.solved) == 1 {
+		b.result.Digest = b.solved[0].Digest.String()
+		return nil
+	}
+	if b.index, err = image.Join(b.solved, b.plan.indexAnnotations()); err != nil {
+		return fmt.Errorf("make the index of %s: %w", strings.Join(b.plan.platforms, " and "), err)
+	}
+	digest, err := b.index.Digest()
+	if err != nil {
+		return fmt.Errorf("make the index of %s: %w", strings.Join(b.plan.platforms, " and "), err)
+	}
+	b.result.Digest = digest.String()
+	var pushes errgroup.Group
+	for _, reference := range append(b.savedTags(), b.plan.push...) {
+		pushes.Go(func() error {
+			defer b.phases.begin("the push of %s", reference)()
+			return image.Push(ctx, reference, b.index, b.auth())
+		})
+	}
+	return pushes.Wait()
+}
+
+// loaded is the result that goes to the engine, or the first one.
+func (b *build) loaded() *image.Result {
+	for _, r := range b.solved {
+		if r.Platform == b.loads {
+			return r
+		}
+	}
+	return b.solved[0]
+}
+
+func (b *build) load(ctx context.Context) error {
+	if b.engine == nil {
+		return nil
+	}
+	defer b.phases.begin("the Docker Engine to load %s", b.in.ImageName)()
+	b.Runner.Group("Load " + b.in.ImageName)
+	defer b.Runner.EndGroup()
+	began := time.Now()
+	if err := b.engine.Load(ctx, b.in.ImageName, b.loaded().Image); err != nil {
+		return err
+	}
+	b.Runner.Infof("Loaded %s in %s", b.in.ImageName, time.Since(began).Round(10*time.Millisecond))
+	return nil
+}
+
+// annotate puts what BuildKit's checks found at the lines that it is about, and shows the lines that failed.
+func (b *build) annotate(err error) {
+	file := b.relative(b.plan.request.Dockerfile)
+	for _, w := range b.stats.Warnings {
+		message := w.Short
+		if w.Detail != "" {
+			message += ": " + w.Detail
+		}
+		if w.URL != "" {
+			message += " (" + w.URL + ")"
+		}
+		b.Runner.Warning(runner.Annotation{Title: "Dockerfile check", File: file, Line: w.Line, EndLine: w.EndLine, Message: message})
+	}
+	if failed := new(image.BuildError); errors.As(err, &failed) && failed.Excerpt != "" {
+		failed.File = file
+		out := b.Runner.Untrusted()
+		fmt.Fprint(out, failed.Excerpt)
+		_ = out.Close() // to the log: there is nowhere to report to
+	}
+}
+
+// relative is a path as the repository's readers know it.
+func (b *build) relative(path string) string {
+	for _, root := range []string{b.tree.Dir, b.Dir} {
+		if relative, err := filepath.Rel(root, path); err == nil && root != "" && !strings.HasPrefix(relative, "..") {
+			return relative
+		}
+	}
+	return path
+}
+
+func (b *build) display() image.Display {
+	switch {
+	case b.Runner.InActions():
+		return image.Groups(b.Runner)
+	case b.Display != nil:
+		return image.Terminal(b.Display)
+	}
+	return func(ctx context.Context, status chan *client.SolveStatus) error {
+		out := b.Runner.Untrusted()
+		defer out.Close()
+		return image.Plain(out)(ctx, status)
+	}
+}
+
+// Fail reports the error that ends the program.
+func (p *Program) Fail(err error) {
+	at := runner.Annotation{}
+	if failed := new(image.BuildError); errors.As(err, &failed) {
+		at.File, at.Line, at.EndLine = failed.File, failed.Line, failed.EndLine
+	}
+	p.Runner.Fail(err, at)
+}
