@@ -23,9 +23,9 @@ import (
 )
 
 func TestLoadOnAFullDisk(t *testing.T) {
-	large := static.NewLayer(archiveOf("zeros", make([]byte, 96<<20)), types.OCIUncompressedLayer)
+	large := static.NewLayer(archiveOf("zeros", make([]byte, 48<<20)), types.OCIUncompressedLayer)
 	zeros, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(archiveOf("zeros", make([]byte, 96<<20)))), nil
+		return io.NopCloser(bytes.NewReader(archiveOf("zeros", make([]byte, 48<<20)))), nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func TestLoadOnAFullDisk(t *testing.T) {
 		for kind := range engines {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				dir := t.TempDir()
-				if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
+				if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=32m"); err != nil {
 					t.Fatal(err)
 				}
 				defer unix.Unmount(dir, unix.MNT_DETACH)
@@ -57,7 +57,7 @@ func TestLoadOnAFullDisk(t *testing.T) {
 }
 
 func TestLoadNeedsLittleMemory(t *testing.T) {
-	layer := static.NewLayer(archiveOf("zeros", make([]byte, 200<<20)), types.OCIUncompressedLayer)
+	layer := static.NewLayer(archiveOf("zeros", make([]byte, 100<<20)), types.OCIUncompressedLayer)
 	onBoth(t, func(t *testing.T, e *Engine) {
 		img := image(t, "large", layer)
 		remove(t, e, "large:ci")
@@ -68,7 +68,7 @@ func TestLoadNeedsLittleMemory(t *testing.T) {
 		}
 		runtime.ReadMemStats(&after)
 		if used := after.TotalAlloc - before.TotalAlloc; used > 8<<20 {
-			t.Errorf("loading 200 MB took %d MB of memory", used>>20)
+			t.Errorf("loading 100 MB took %d MB of memory", used>>20)
 		}
 	})
 }

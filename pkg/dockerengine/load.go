@@ -202,16 +202,21 @@ func (e *Engine) exchange(ctx context.Context, archive io.Reader, watch *watch) 
 	}
 }
 
+// cause is an error of the client without the request's address, which our sentences name.
+func cause(err error) error {
+	if request := new(url.Error); errors.As(err, &request) {
+		return request.Err
+	}
+	return err
+}
+
 // explain adds what to do to errors that an engine's users can mend.
 func explain(err error) error {
 	if err == nil {
 		return nil
 	}
 	if client.IsErrConnectionFailed(err) {
-		if request := new(url.Error); errors.As(err, &request) { // whose text is the address once more
-			err = request.Err
-		}
-		return fmt.Errorf("the connection to it broke (%w): see whether it still runs (docker info), and its log", err)
+		return fmt.Errorf("the connection to it broke (%w): see whether it still runs (docker info), and its log", cause(err))
 	}
 	text := err.Error()
 	for _, known := range []struct{ part, remedy string }{

@@ -208,7 +208,7 @@ func (c candidate) open(ctx context.Context, getenv func(string) string) (*Engin
 		if errors.Is(err, context.DeadlineExceeded) {
 			return nil, fmt.Errorf("no answer within %s", timeout)
 		}
-		return nil, err
+		return nil, cause(err)
 	}
 	return &Engine{Host: c.endpoint.Host, client: api, silence: 5 * time.Minute}, nil
 }

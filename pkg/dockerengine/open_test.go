@@ -83,7 +83,11 @@ func TestOpenSaysWhyNot(t *testing.T) {
 	}
 	listener.SetUnlinkOnClose(false)
 	listener.Close()
-	garbage := serve(t, func(conn net.Conn) { io.WriteString(conn, "SSH-2.0-OpenSSH\r\n"); conn.Close() })
+	garbage := serve(t, func(conn net.Conn) {
+		conn.Read(make([]byte, 1000))
+		io.WriteString(conn, "SSH-2.0-OpenSSH\r\n")
+		conn.Close()
+	})
 	for _, test := range []struct {
 		name string
 		env  map[string]string
