@@ -1,0 +1,109 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	hub "github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Mirror stands in for Docker Hub: anonymous, to read only.
+type Mirror struct {
+	Addr   string // host:port, plain HTTP
+	server *http.Server
+	served chan struct{}
+}
+
+// StartMirror serves library/debian:bookworm-slim for linux/amd64 and linux/arm64 from the tar that scripts/base-image.sh makes.
+func StartMirror(ctx context.Context, tar string) (*Mirror, error) {
+	base, err := debian(tar)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	m := &Mirror{Addr: listener.Addr().String(), served: make(chan struct{})}
+	content := hub.New(hub.Logger(log.New(io.Discard, "", 0)))
+	filled := make(chan struct{})
+	m.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-filled:
+			if r.Method != http.MethodGet && r.Method != http.MethodHead {
+				http.Error(w, "a mirror is to read only", http.StatusMethodNotAllowed)
+				return
+			}
+		default: // it is we who fill it
+		}
+		content.ServeHTTP(w, r)
+	})}
+	go func() {
+		defer close(m.served)
+		_ = m.server.Serve(listener) // ends by Stop
+	}()
+	reference, err := name.ParseReference(m.Addr + "/library/debian:bookworm-slim")
+	if err == nil {
+		err = remote.WriteIndex(reference, base, remote.WithContext(ctx))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("fill the mirror: %w", err), m.Stop())
+	}
+	close(filled)
+	return m, nil
+}
+
+// Stop ends the mirror.
+func (m *Mirror) Stop() error {
+	err := m.server.Close()
+	<-m.served
+	return err
+}
+
+// debian is the index of the base image. arm64 has the same layer: no program in it would run, but FROM and COPY need none.
+func debian(tar string) (v1.ImageIndex, error) {
+	if _, err := os.Stat(tar); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no base image %s: run scripts/base-image.sh", tar)
+	}
+	layer, err := tarball.LayerFromFile(tar, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
+	if err != nil {
+		return nil, fmt.Errorf("read the base image: %w", err)
+	}
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, architecture := range []string{"amd64", "arm64"} {
+		config := &v1.ConfigFile{
+			Architecture: architecture, OS: "linux", Created: v1.Time{Time: time.Unix(0, 0).UTC()}, RootFS: v1.RootFS{Type: "layers"},
+			Config: v1.Config{Cmd: []string{"bash"}, Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
+		}
+		if architecture == "arm64" {
+			config.Variant = "v8"
+		}
+		image, err := mutate.ConfigFile(mutate.MediaType(empty.Image, types.OCIManifestSchema1), config)
+		if err != nil {
+			return nil, err
+		}
+		image = mutate.ConfigMediaType(image, types.OCIConfigJSON)
+		if image, err = mutate.Append(image, mutate.Addendum{Layer: layer, History: v1.History{CreatedBy: "debian.sh", Created: config.Created}}); err != nil {
+			return nil, err
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{
+			Platform: &v1.Platform{OS: "linux", Architecture: architecture, Variant: config.Variant},
+		}})
+	}
+	return index, nil
+}
