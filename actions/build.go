@@ -141,8 +141,7 @@ func (b *build) run(ctx context.Context) (err error) {
 		}
 		return nil
 	})
-	err = second.Wait()
-	if b.work != nil {
+	if err = second.Wait(); b.work != nil {
 		defer func() { b.work.Finish(b.outcome(ctx, err)) }()
 	}
 	if err != nil {
@@ -204,23 +203,30 @@ func (b *build) openEngine(ctx context.Context) (err error) {
 // solve builds every platform on its own machine, at the same time, and shows it.
 func (b *build) solve(ctx context.Context) error {
 	defer b.phases.begin("the build")()
-	b.solved = make([]*image.Result, len(b.plan.platforms))
-	machines := make([]image.Machine, len(b.plan.platforms))
-	var solves errgroup.Group
-	solveCtx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	for i, platform := range b.plan.platforms {
+	var requests []image.Request
+	for _, platform := range b.plan.platforms {
 		request, err := b.request(platform)
 		if err != nil {
 			return err
 		}
-		machine, err := b.work.Machine(ctx, platform)
-		if err != nil {
-			return err
-		}
-		machines[i] = image.Machine{Platform: platform, Status: make(chan *client.SolveStatus)}
-		solves.Go(func() (err error) {
-			if b.solved[i], err = image.Solve(solveCtx, machine, request, machines[i].Status); err != nil {
+		requests = append(requests, request)
+	}
+	// On success it lasts as long as ctx: the images are read later.
+	solving, cancel := context.WithCancelCause(ctx)
+	context.AfterFunc(ctx, func() { cancel(nil) })
+	b.solved = make([]*image.Result, len(requests))
+	machines := make([]image.Machine, len(requests))
+	var solves errgroup.Group
+	for i, request := range requests {
+		machines[i] = image.Machine{Platform: request.Platform, Status: make(chan *client.SolveStatus)}
+		solves.Go(func() error {
+			machine, err := b.work.Machine(ctx, request.Platform) // connected by now
+			if err != nil {
+				close(machines[i].Status)
+			} else {
+				b.solved[i], err = image.Solve(solving, machine, request, machines[i].Status)
+			}
+			if err != nil {
 				cancel(err) // the other platforms need not be built to their ends
 			}
 			return err
@@ -236,21 +242,20 @@ func (b *build) solve(ctx context.Context) error {
 		}
 		done <- err
 	}()
-	var err error
 	select {
-	case err = <-done:
+	case err := <-done:
+		if cause := context.Cause(solving); err != nil && cause != nil {
+			err = cause
+		}
+		b.annotate(err)
+		return err
 	case <-ctx.Done():
 		select { // the builder is told at once; its last words are waited for only shortly
-		case err = <-done:
+		case <-done:
 		case <-time.After(2 * time.Second):
 		}
 		return context.Cause(ctx)
 	}
-	if cause := context.Cause(solveCtx); err != nil && cause != nil {
-		err = cause
-	}
-	b.annotate(err)
-	return err
 }
 
 // request is everything about one platform's solve.
@@ -259,10 +264,7 @@ func (b *build) request(platform string) (image.Request, error) {
 	if err != nil {
 		return r, err
 	}
-	r.Push = append(r.Push, b.plan.push...)
-	for _, tag := range b.savedTags() {
-		r.Push = append(r.Push, tag)
-	}
+	r.Push = append(b.savedTags(), b.plan.push...)
 	if len(b.plan.platforms) > 1 {
 		r.ByDigest = true
 		for i, reference := range r.Push {

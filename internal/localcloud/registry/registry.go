@@ -31,7 +31,7 @@ import (
 // Account may do something in the repositories below a prefix.
 type Account struct {
 	User, Password string
-	Prefix         string    // "team/": repositories that begin so; "": all
+	Prefix         string    // "team": the repository of that name, and those below it; "": all
 	Push           bool      // and not only pull
 	Expires        time.Time // zero: never
 }
@@ -217,7 +217,7 @@ func (a Account) grant(scope string) (access, error) {
 		return access{}, errors.New("no scope of a repository")
 	}
 	granted := access{Type: kind, Name: rest[:i], Actions: []string{}}
-	if !strings.HasPrefix(granted.Name, a.Prefix) {
+	if prefix := strings.TrimSuffix(a.Prefix, "/"); prefix != "" && granted.Name != prefix && !strings.HasPrefix(granted.Name, prefix+"/") {
 		return granted, nil
 	}
 	for action := range strings.SplitSeq(rest[i+1:], ",") {

@@ -1,0 +1,183 @@
+// Package localcloud stands in, on loopback, for the services that a test or a demo can not reach: Depot, GitHub with its OIDC issuer,
+// registries, and with them a Docker Engine. It is made of real parts (buildkitd behind mTLS, distribution's registry, git, dockerd) and of
+// stand-ins for the services' own APIs that refuse what the services refuse.
+//
+// Only tests and this package's own command import it: a program is pointed at it by the services' own variables, see [Cloud.Env].
+package localcloud
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/org/sandbox-actions/internal/localcloud/builders"
+	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/internal/localcloud/github"
+	"github.com/org/sandbox-actions/internal/localcloud/registry"
+	"golang.org/x/sync/errgroup"
+)
+
+// Options says what the cloud holds.
+type Options struct {
+	// Dir keeps what outlives the cloud: the builders' layers and the engine's images. One cloud at a time may use it.
+	Dir string
+	// Base is the tar of debian:bookworm-slim that scripts/base-image.sh makes.
+	Base string
+	// Engine is engine.Current or engine.Oldest; "" for none.
+	Engine string
+	// Repositories are what GitHub has. The first one is where the OIDC tokens come from, and what Depot trusts.
+	Repositories []github.Repository
+	// Log is where the engine writes; nil for nowhere.
+	Log io.Writer
+}
+
+// Project is the Depot project, and with it the repository in Depot's registry.
+const Project = "sandbox"
+
+// RegistryUser may push to and pull from every repository of the registry, with [Cloud.RegistryPassword].
+const RegistryUser = "robot"
+
+// Cloud is a running local cloud. Stop ends it.
+type Cloud struct {
+	Depot    *depotapi.Server
+	GitHub   *github.Server
+	Registry *registry.Registry
+	Builders *builders.Builders
+	Engine   *engine.Engine // nil without one
+
+	// DepotToken opens the project, OrganizationToken every project, GitHubToken every repository.
+	DepotToken, OrganizationToken, GitHubToken, RegistryPassword string
+
+	lock   *os.File
+	mirror *registry.Mirror
+}
+
+// Start starts everything and returns once all of it answers. ctx is for starting only.
+func Start(ctx context.Context, o Options) (*Cloud, error) {
+	if len(o.Repositories) == 0 {
+		return nil, errors.New("localcloud: GitHub needs a repository")
+	}
+	c := &Cloud{
+		DepotToken: "depot_project_" + rand.Text(), OrganizationToken: "depot_org_" + rand.Text(),
+		GitHubToken: "ghs_" + rand.Text(), RegistryPassword: rand.Text(),
+	}
+	if err := c.start(ctx, o); err != nil {
+		return nil, errors.Join(fmt.Errorf("localcloud: %w", err), c.Stop())
+	}
+	return c, nil
+}
+
+func (c *Cloud) start(ctx context.Context, o Options) (err error) {
+	if c.lock, err = lock(o.Dir); err != nil {
+		return err
+	}
+	group, starting := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.startDepot(starting, o) })
+	if o.Engine != "" {
+		group.Go(func() (err error) {
+			c.Engine, err = engine.Start(starting, o.Engine, filepath.Join(o.Dir, "engine-"+o.Engine), o.Log)
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// startDepot starts what a build at Depot needs: registries, which the builders must know, the builders, GitHub, whose tokens Depot trusts.
+func (c *Cloud) startDepot(ctx context.Context, o Options) (err error) {
+	if c.mirror, err = registry.StartMirror(ctx, o.Base); err != nil {
+		return err
+	}
+	c.Registry, err = registry.Start(ctx, filepath.Join(o.Dir, "registry"), registry.Account{User: RegistryUser, Password: c.RegistryPassword, Push: true})
+	if err != nil {
+		return err
+	}
+	c.Builders, err = builders.Start(ctx, builders.Options{
+		Dir:     filepath.Join(o.Dir, "builders"),
+		Mirrors: map[string]string{"docker.io": c.mirror.Addr}, Insecure: []string{c.Registry.Addr},
+	})
+	if err != nil {
+		return err
+	}
+	first := o.Repositories[0].Owner + "/" + o.Repositories[0].Name
+	c.GitHub, err = github.Start(ctx, github.Options{
+		Repositories: o.Repositories, Tokens: []string{c.GitHubToken}, Claims: map[string]string{"repository": first},
+	})
+	if err != nil {
+		return err
+	}
+	c.Depot, err = depotapi.Start(depotapi.Options{
+		Projects:           []depotapi.Project{{ID: Project, Tokens: []string{c.DepotToken}, Trust: []string{first}}, {ID: "other"}},
+		OrganizationTokens: []string{c.OrganizationToken},
+		Issuer:             c.GitHub.Issuer(), Machines: c.Builders,
+		Registry: depotapi.Registry{Host: c.Registry.Addr, Credential: c.depotCredential},
+	})
+	return err
+}
+
+// depotCredential is a password for a project's own repository that is good for an hour, as Depot's are.
+func (c *Cloud) depotCredential(project string, push bool) (string, error) {
+	password := rand.Text()
+	c.Registry.AddAccount(registry.Account{User: "x-token", Password: password, Prefix: project, Push: push, Expires: time.Now().Add(time.Hour)})
+	return password, nil
+}
+
+// Env is the environment that points a program at the cloud, by name.
+func (c *Cloud) Env() map[string]string {
+	env := map[string]string{
+		"DEPOT_API_URL": c.Depot.URL(), "DEPOT_TOKEN": c.DepotToken, "DEPOT_PROJECT_ID": Project,
+		"GITHUB_API_URL": c.GitHub.APIURL(), "GITHUB_SERVER_URL": c.GitHub.ServerURL(), "GITHUB_TOKEN": c.GitHubToken,
+		"ACTIONS_ID_TOKEN_REQUEST_URL": c.GitHub.IDTokenRequestURL(), "ACTIONS_ID_TOKEN_REQUEST_TOKEN": c.GitHub.IDTokenRequestToken(),
+		"LOCALCLOUD_REGISTRY": c.Registry.Addr, "LOCALCLOUD_REGISTRY_USERNAME": RegistryUser, "LOCALCLOUD_REGISTRY_PASSWORD": c.RegistryPassword,
+	}
+	if c.Engine != nil {
+		env["DOCKER_HOST"] = c.Engine.Host
+	}
+	return env
+}
+
+// Stop ends everything that was started, what needs the others first.
+func (c *Cloud) Stop() error {
+	var errs []error
+	end := func(started bool, stop func() error) {
+		if started {
+			errs = append(errs, stop())
+		}
+	}
+	end(c.Engine != nil, func() error { return c.Engine.Stop() })
+	end(c.Depot != nil, func() error { return c.Depot.Close() })
+	end(c.Builders != nil, func() error { return c.Builders.Stop() })
+	end(c.GitHub != nil, func() error { return c.GitHub.Close() })
+	end(c.Registry != nil, func() error { return c.Registry.Stop() })
+	end(c.mirror != nil, func() error { return c.mirror.Stop() })
+	end(c.lock != nil, func() error { return c.lock.Close() }) // which unlocks it
+	return errors.Join(errs...)
+}
+
+// lock keeps a second cloud away from dir, until the file is closed or the process ends.
+func lock(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		owner, _ := io.ReadAll(file)
+		return nil, errors.Join(fmt.Errorf("another local cloud (process %s) uses %s: stop it, or name another folder", strings.TrimSpace(string(owner)), dir), file.Close())
+	}
+	return file, errors.Join(file.Truncate(0), write(file, fmt.Sprintln(os.Getpid())))
+}
+
+func write(file *os.File, text string) error {
+	_, err := file.WriteString(text)
+	return err
+}
