@@ -1,0 +1,22 @@
+package dockerengine
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// processOwner describes a process: the boot, and the moment of the process's start, see sysctl(3).
+func processOwner(pid int) (owner, error) {
+	boot, err := unix.Sysctl("kern.bootsessionuuid")
+	if err != nil {
+		return owner{}, err
+	}
+	process, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
+	if err != nil {
+		return owner{}, err
+	}
+	began := process.Proc.P_starttime
+	return owner{machine: strings.TrimSpace(boot), pid: pid, start: fmt.Sprintf("%d.%d", began.Sec, began.Usec)}, nil
+}

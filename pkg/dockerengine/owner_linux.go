@@ -1,0 +1,29 @@
+package dockerengine
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// processOwner describes a process: the boot, the PID namespace, and the clock ticks from the boot to the process's start, see proc(5).
+func processOwner(pid int) (owner, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return owner{}, err
+	}
+	namespace, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return owner{}, err
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return owner{}, err
+	}
+	// The second field is the program's name in parentheses, and may hold anything.
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) < 20 {
+		return owner{}, fmt.Errorf("/proc/%d/stat is not as in proc(5)", pid)
+	}
+	return owner{machine: strings.TrimSpace(string(boot)) + "/" + namespace, pid: pid, start: fields[19]}, nil
+}
