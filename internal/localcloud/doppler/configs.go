@@ -1,0 +1,252 @@
+package doppler
+
+import (
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// created is when everything was: nobody here asks.
+const created = "2024-01-01T00:00:00.000Z"
+
+type project struct {
+	name    string
+	configs []*config
+}
+
+type config struct {
+	project *project
+	name    string
+	secrets map[string]string // raw, its own
+	fetched bool
+}
+
+func newProject(p Project) *project {
+	made := &project{name: p.Name}
+	for _, c := range p.Configs {
+		secrets := maps.Clone(c.Secrets)
+		if secrets == nil {
+			secrets = map[string]string{}
+		}
+		made.configs = append(made.configs, &config{project: made, name: c.Name, secrets: secrets})
+	}
+	return made
+}
+
+// environment is what the name begins with.
+func (c *config) environment() string {
+	name, _, _ := strings.Cut(c.name, "_")
+	return name
+}
+
+func (p *project) config(name string) *config {
+	for _, c := range p.configs {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// raw is what the config holds: its own secrets, those of its environment's root, and where it is.
+func (c *config) raw() map[string]string {
+	all := map[string]string{}
+	if root := c.project.config(c.environment()); root != nil {
+		maps.Copy(all, root.secrets)
+	}
+	maps.Copy(all, c.secrets)
+	maps.Copy(all, c.managed())
+	return all
+}
+
+func (c *config) managed() map[string]string {
+	return map[string]string{"DOPPLER_PROJECT": c.project.name, "DOPPLER_ENVIRONMENT": c.environment(), "DOPPLER_CONFIG": c.name}
+}
+
+var reference = regexp.MustCompile(`\$\{([A-Za-z0-9_.-]+)\}`)
+
+// compute resolves the references in a raw value: ${NAME}, ${config.NAME}, ${project.config.NAME}. One that leads nowhere, or in a circle,
+// stays as it is.
+func (s *Server) compute(c *config, raw string, through ...string) string {
+	return reference.ReplaceAllStringFunc(raw, func(text string) string {
+		parts := strings.Split(text[2:len(text)-1], ".")
+		target, name := c, parts[len(parts)-1]
+		switch len(parts) {
+		case 1:
+		case 2:
+			target = c.project.config(parts[0])
+		case 3:
+			target = nil
+			if p := s.project(parts[0]); p != nil {
+				target = p.config(parts[1])
+			}
+		default:
+			return text
+		}
+		if target == nil {
+			return text
+		}
+		value, ok := target.raw()[name]
+		here := target.project.name + "." + target.name + "." + name
+		if !ok || slices.Contains(through, here) {
+			return text
+		}
+		return s.compute(target, value, append(slices.Clone(through), here)...)
+	})
+}
+
+func (s *Server) project(name string) *project {
+	for _, p := range s.projects {
+		if p.name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// lookUp finds the config that a request means, which the token opens. To a service token every other name is one that it may not use, be
+// there anything or not; to the others what they may not see is not there.
+func (s *Server) lookUp(t Token, projectName, configName string) (*config, error) {
+	if t.Kind() == Service {
+		own := t.Access[0]
+		switch {
+		case projectName != "" && projectName != own.Project:
+			return nil, refuse(http.StatusBadRequest, "This token does not have access to requested project '%s'", projectName)
+		case configName != "" && configName != own.Config:
+			return nil, refuse(http.StatusBadRequest, "This token does not have access to requested config '%s'", configName)
+		}
+		projectName, configName = own.Project, own.Config
+	}
+	p, err := s.lookUpProject(t, projectName)
+	if err != nil {
+		return nil, err
+	}
+	if configName == "" {
+		return nil, refuse(http.StatusBadRequest, "You must specify a config")
+	}
+	c := p.config(configName)
+	if c == nil || !t.may(p.name, configName, false) {
+		return nil, refuse(http.StatusNotFound, "Could not find requested config '%s'", configName)
+	}
+	return c, nil
+}
+
+func (s *Server) lookUpProject(t Token, name string) (*project, error) {
+	if name == "" && t.Kind() == Service {
+		name = t.Access[0].Project
+	}
+	if name == "" {
+		return nil, refuse(http.StatusBadRequest, "You must specify a project")
+	}
+	p := s.project(name)
+	if p == nil || !t.may(name, "", false) {
+		if t.Kind() == Service {
+			return nil, refuse(http.StatusBadRequest, "This token does not have access to requested project '%s'", name)
+		}
+		return nil, refuse(http.StatusNotFound, "Could not find requested project '%s'", name)
+	}
+	return p, nil
+}
+
+// handleConfigs serves what there is: projects, environments, configs.
+func (s *Server) handleConfigs(mux *http.ServeMux) {
+	s.locked(mux, "GET /v3/projects", func(r *http.Request, t Token) (map[string]any, error) {
+		var list []map[string]any
+		for _, p := range s.projects {
+			if t.may(p.name, "", false) {
+				list = append(list, p.info())
+			}
+		}
+		return paged(r, "projects", list)
+	})
+	s.locked(mux, "GET /v3/projects/project", func(r *http.Request, t Token) (map[string]any, error) {
+		p, err := s.lookUpProject(t, r.FormValue("project"))
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{"project": p.info()}, nil
+	})
+	s.locked(mux, "GET /v3/environments", func(r *http.Request, t Token) (map[string]any, error) {
+		p, err := s.lookUpProject(t, r.FormValue("project"))
+		if err != nil {
+			return nil, err
+		}
+		var list []map[string]any
+		for _, c := range p.configs {
+			if name := c.environment(); name == c.name {
+				list = append(list, map[string]any{"id": name, "slug": name, "name": name, "project": p.name, "created_at": created, "initial_fetch_at": nil})
+			}
+		}
+		return paged(r, "environments", list)
+	})
+	s.locked(mux, "GET /v3/configs", func(r *http.Request, t Token) (map[string]any, error) {
+		p, err := s.lookUpProject(t, r.FormValue("project"))
+		if err != nil {
+			return nil, err
+		}
+		var list []map[string]any
+		for _, c := range p.configs {
+			if environment := r.FormValue("environment"); t.may(p.name, c.name, false) && (environment == "" || environment == c.environment()) {
+				list = append(list, c.info())
+			}
+		}
+		return paged(r, "configs", list)
+	})
+	s.locked(mux, "GET /v3/configs/config", func(r *http.Request, t Token) (map[string]any, error) {
+		c, err := s.lookUp(t, r.FormValue("project"), r.FormValue("config"))
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{"config": c.info()}, nil
+	})
+}
+
+// locked is handle, with what there is locked meanwhile.
+func (s *Server) locked(mux *http.ServeMux, pattern string, f func(*http.Request, Token) (map[string]any, error)) {
+	s.handle(mux, pattern, func(r *http.Request, t Token) (map[string]any, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return f(r, t)
+	})
+}
+
+func (p *project) info() map[string]any {
+	return map[string]any{"id": p.name, "slug": p.name, "name": p.name, "description": "", "created_at": created}
+}
+
+func (c *config) info() map[string]any {
+	var fetched any
+	if c.fetched {
+		fetched = created
+	}
+	return map[string]any{
+		"name": c.name, "slug": c.name, "root": c.name == c.environment(), "locked": false, "environment": c.environment(), "project": c.project.name,
+		"created_at": created, "initial_fetch_at": fetched, "last_fetch_at": fetched, "inheritable": false, "inheriting": false, "inherits": []any{}, "inheritedBy": []any{},
+	}
+}
+
+// paged is one page of a list, 20 long unless another length is asked for.
+func paged(r *http.Request, name string, list []map[string]any) (map[string]any, error) {
+	page, size := 1, 20
+	for field, number := range map[string]*int{"page": &page, "per_page": &size} {
+		text := r.FormValue(field)
+		if text == "" || text == "0" {
+			continue
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return nil, refuse(http.StatusBadRequest, "Please provide a valid %s", field)
+		}
+		*number = n
+	}
+	size = min(size, 100)
+	from := min((page-1)*size, len(list))
+	part := list[from:min(from+size, len(list))]
+	if part == nil {
+		part = []map[string]any{}
+	}
+	return map[string]any{name: part, "page": page}, nil
+}

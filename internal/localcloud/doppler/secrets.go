@@ -1,0 +1,203 @@
+package doppler
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Write is a call that changed secrets.
+type Write struct {
+	Project, Config string
+	Token           Kind
+	Set             map[string]string // name and new raw value, of those that changed
+	Deleted         []string
+}
+
+// Writes lists the calls that changed secrets, in order. Those that changed nothing are among the requests only.
+func (s *Server) Writes() []Write {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.writes)
+}
+
+// Secret is the raw value in a config, references unresolved; "" when there is none.
+func (s *Server) Secret(project, config, name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.project(project); p != nil && p.config(config) != nil {
+		return p.config(config).raw()[name]
+	}
+	return ""
+}
+
+// SetSecret changes a raw value as somebody else would, past tokens, requests and writes. The config has to be there.
+func (s *Server) SetSecret(project, config, name, raw string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.project(project).config(config).secrets[name] = raw
+}
+
+// handleSecrets serves reading and writing secrets.
+func (s *Server) handleSecrets(mux *http.ServeMux) {
+	const path = "/v3/configs/config/secrets"
+	s.locked(mux, "GET "+path, func(r *http.Request, t Token) (map[string]any, error) {
+		c, err := s.lookUp(t, r.FormValue("project"), r.FormValue("config"))
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{"secrets": s.show(c, r)}, nil
+	})
+	s.locked(mux, "GET "+path+"/names", func(r *http.Request, t Token) (map[string]any, error) {
+		c, err := s.lookUp(t, r.FormValue("project"), r.FormValue("config"))
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{"names": slices.Sorted(maps.Keys(c.raw()))}, nil
+	})
+	s.locked(mux, "GET /v3/configs/config/secret", func(r *http.Request, t Token) (map[string]any, error) {
+		c, err := s.lookUp(t, r.FormValue("project"), r.FormValue("config"))
+		if err != nil {
+			return nil, err
+		}
+		name := r.FormValue("name")
+		raw, ok := c.raw()[name]
+		if !ok {
+			return nil, refuse(http.StatusNotFound, "Could not find requested secret '%s'", name)
+		}
+		return map[string]any{"name": name, "value": s.value(c, raw)}, nil
+	})
+	s.locked(mux, "POST "+path, func(r *http.Request, t Token) (map[string]any, error) {
+		var body change
+		if json.NewDecoder(r.Body).Decode(&body) != nil {
+			return nil, refuse(http.StatusBadRequest, "Please provide a valid JSON body")
+		}
+		for name, field := range map[string]*string{"project": &body.Project, "config": &body.Config} {
+			if *field == "" {
+				*field = r.FormValue(name)
+			}
+		}
+		c, err := s.lookUp(t, body.Project, body.Config)
+		if err != nil {
+			return nil, err
+		}
+		if !t.may(c.project.name, c.name, true) {
+			return nil, refuse(http.StatusForbidden, "You do not have write access to this config's secrets.")
+		}
+		if err := s.write(c, t, body); err != nil {
+			return nil, err
+		}
+		return map[string]any{"secrets": s.show(c, r)}, nil
+	})
+	s.locked(mux, "GET /v3/configs/config/logs", func(r *http.Request, t Token) (map[string]any, error) {
+		c, err := s.lookUp(t, r.FormValue("project"), r.FormValue("config"))
+		if err != nil {
+			return nil, err
+		}
+		var list []map[string]any
+		for i, w := range slices.Backward(s.writes) {
+			if w.Project == c.project.name && w.Config == c.name {
+				text := "Changed " + strings.Join(slices.Sorted(maps.Keys(w.Set)), ", ")
+				list = append(list, map[string]any{"id": strconv.Itoa(i), "text": text, "html": text, "created_at": created, "config": c.name,
+					"environment": c.environment(), "project": c.project.name, "user": map[string]string{"name": string(w.Token)}})
+			}
+		}
+		return paged(r, "logs", list)
+	})
+	mux.HandleFunc("GET "+path+"/download", s.download)
+}
+
+// show is what a config holds, or those of it that the request asks for.
+func (s *Server) show(c *config, r *http.Request) map[string]any {
+	secrets := map[string]any{}
+	for name, raw := range c.raw() {
+		if wanted(r, name) && (r.FormValue("include_managed_secrets") != "false" || c.managed()[name] == "") {
+			secrets[name] = s.value(c, raw)
+		}
+	}
+	c.fetched = true
+	return secrets
+}
+
+func wanted(r *http.Request, name string) bool {
+	list := r.FormValue("secrets")
+	return list == "" || slices.Contains(strings.Split(list, ","), name)
+}
+
+func (s *Server) value(c *config, raw string) map[string]any {
+	return map[string]any{
+		"raw": raw, "computed": s.compute(c, raw), "note": "", "rawVisibility": "masked", "computedVisibility": "masked",
+		"rawValueType": map[string]string{"type": "string"}, "computedValueType": map[string]string{"type": "string"},
+	}
+}
+
+// change is what a write asks for: secrets by name, null to delete one; or change requests, which may say what they expect to find.
+type change struct {
+	Project  string             `json:"project"`
+	Config   string             `json:"config"`
+	Secrets  map[string]*string `json:"secrets"`
+	Requests []struct {
+		Name          string  `json:"name"`
+		OriginalName  *string `json:"originalName"`
+		Value         *string `json:"value"` // null leaves it as it is
+		OriginalValue *string `json:"originalValue"`
+		ShouldDelete  bool    `json:"shouldDelete"`
+	} `json:"change_requests"`
+}
+
+var secretName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
+
+// write does all of a change, or nothing. That an unexpected value is a conflict is documented; its status and words are not.
+func (s *Server) write(c *config, t Token, asked change) error {
+	if (asked.Secrets == nil) == (asked.Requests == nil) {
+		return refuse(http.StatusBadRequest, "Please provide either secrets or change_requests")
+	}
+	now, secrets := c.raw(), maps.Clone(asked.Secrets)
+	if secrets == nil {
+		secrets = map[string]*string{}
+	}
+	for _, r := range asked.Requests {
+		current, there := now[r.Name]
+		switch {
+		case r.OriginalName != nil && *r.OriginalName != r.Name:
+			return refuse(http.StatusBadRequest, "Secrets are not renamed here")
+		case r.OriginalName != nil && !there:
+			return refuse(http.StatusBadRequest, "Could not find requested secret '%s'", r.Name)
+		case r.OriginalValue != nil && current != *r.OriginalValue:
+			return refuse(http.StatusConflict, "The original value of '%s' does not match", r.Name)
+		case r.ShouldDelete:
+			secrets[r.Name] = nil
+		case r.Value != nil:
+			secrets[r.Name] = r.Value
+		case !there:
+			return refuse(http.StatusBadRequest, "Please provide a value for '%s'", r.Name)
+		}
+	}
+	done := Write{Project: c.project.name, Config: c.name, Token: t.Kind(), Set: map[string]string{}}
+	for name, value := range secrets {
+		switch current, there := c.secrets[name]; {
+		case c.managed()[name] != "":
+			return refuse(http.StatusBadRequest, "The secret '%s' is reserved", name)
+		case !secretName.MatchString(name):
+			return refuse(http.StatusBadRequest, "Secret names must only contain uppercase letters, numbers, and underscores: '%s'", name)
+		case value == nil && there:
+			done.Deleted = append(done.Deleted, name)
+		case value != nil && (!there || current != *value):
+			done.Set[name] = *value
+		}
+	}
+	if len(done.Set)+len(done.Deleted) == 0 {
+		return nil
+	}
+	maps.Copy(c.secrets, done.Set)
+	for _, name := range done.Deleted {
+		delete(c.secrets, name)
+	}
+	slices.Sort(done.Deleted)
+	s.writes = append(s.writes, done)
+	return nil
+}
