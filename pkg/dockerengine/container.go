@@ -24,6 +24,7 @@ import (
 // caller's context only.
 const (
 	stepTimeout   = time.Minute
+	killTimeout   = 3 * time.Second
 	removeTimeout = 30 * time.Second
 )
 
@@ -200,6 +201,7 @@ func (c *Container) Run(ctx context.Context, streams Streams) (exit int, err err
 	if err := c.Start(ctx); err != nil {
 		cancel(err)
 		_, _ = c.exit(running, wait)
+		c.end(ctx) // it may have started before ctx ended
 		return 0, err
 	}
 	copied := make(chan error, 1)
@@ -216,11 +218,19 @@ func (c *Container) Run(ctx context.Context, streams Streams) (exit int, err err
 		err = <-copied
 	}
 	if err != nil {
-		attached.Close()
-		_ = c.Kill(context.WithoutCancel(ctx), "KILL") // it may have ended; Remove is forced anyway
+		c.end(ctx)
 		return 0, err
 	}
 	return exit, nil
+}
+
+// end kills the container, whatever has become of ctx. That it had ended already is no error, and Remove is forced anyway.
+func (c *Container) end(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
+	defer cancel()
+	if c.Kill(ctx, "KILL") == nil {
+		_, _ = c.Wait(ctx)
+	}
 }
 
 // Wait waits until the container does not run and answers its exit code.
@@ -273,8 +283,8 @@ func (a *Attachment) Close() {
 	a.conn.Close()
 }
 
-// noDetachKeys stands for the keys that would leave a container running: a byte that no keyboard sends.
-const noDetachKeys = "\xff"
+// noDetachKeys stands in the place of docker's, Ctrl-P Ctrl-Q, which shells need: what nobody types.
+const noDetachKeys = "ctrl-@,ctrl-@,ctrl-@,ctrl-@"
 
 // pump copies until the process's output ends.
 func pump(conn client.HijackedResponse, streams Streams, tty bool) error {
@@ -300,8 +310,9 @@ func pump(conn client.HijackedResponse, streams Streams, tty bool) error {
 	return err
 }
 
-// Exec runs one more process in a running container and answers its exit code. When ctx ends the process runs on until the
-// container is stopped: an engine can not end it.
+// Exec runs one more process in a running container and answers its exit code; of a program that can not be started it is 126
+// or 127, as in a shell, and Out says why. When ctx ends the process runs on until the container is stopped: an engine can not
+// end it. Children that keep the output open are waited for 2 seconds.
 func (c *Container) Exec(ctx context.Context, spec ExecSpec) (exit int, err error) {
 	fail := func(err error) (int, error) {
 		return 0, c.failed(ctx, fmt.Sprintf("run %q in", strings.Join(spec.Cmd, " ")), err)
@@ -344,7 +355,7 @@ func (c *Container) Exec(ctx context.Context, spec ExecSpec) (exit int, err erro
 }
 
 // Logs writes what the container has printed so far, and with follow what it prints until it ends. Of much output only the
-// newest 16 MB are there for certain.
+// newest is there: 16 MB in the engine's own form, which is larger than the text.
 func (c *Container) Logs(ctx context.Context, follow bool, streams Streams) error {
 	stream, err := c.engine.client.ContainerLogs(ctx, c.ID, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Follow: follow})
 	if err != nil {

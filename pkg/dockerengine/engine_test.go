@@ -31,10 +31,15 @@ import (
 // engines are the two that every test runs on, by kind: their hosts.
 var engines = map[string]string{}
 
-// hello is a static program that prints its first argument.
-var hello []byte
+// probe is testdata/probe, a static program.
+var probe []byte
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if host := os.Getenv("ENGINE_TEST_OWNER_OF"); host != "" {
+		makeAndWait(host)
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "engines-")
@@ -51,17 +56,12 @@ func run(m *testing.M) int {
 		defer started.Stop()
 		engines[kind] = started.Host
 	}
-	source := filepath.Join(dir, "hello.go")
-	program := `package main; import "os"; func main() { os.Stdout.WriteString("hello " + os.Args[1] + "\n") }`
-	if err := os.WriteFile(source, []byte(program), 0o600); err != nil {
-		panic(err)
-	}
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "hello"), source)
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "probe"), "./testdata/probe")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		panic(string(out))
 	}
-	if hello, err = os.ReadFile(filepath.Join(dir, "hello")); err != nil {
+	if probe, err = os.ReadFile(filepath.Join(dir, "probe")); err != nil {
 		panic(err)
 	}
 	return m.Run()
@@ -98,7 +98,7 @@ func remove(t *testing.T, e *Engine, name string) {
 func image(t *testing.T, word string, below ...v1.Layer) v1.Image {
 	t.Helper()
 	program, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(archiveOf("hello", hello))), nil
+		return io.NopCloser(bytes.NewReader(archiveOf("probe", probe))), nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func withConfig(t *testing.T, img v1.Image, word string) *v1.ConfigFile {
 	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", "amd64"
-	config.Config.Entrypoint, config.Config.Cmd = []string{"/hello"}, []string{word}
+	config.Config.Entrypoint, config.Config.Cmd = []string{"/probe"}, []string{"hello", word}
 	return config
 }
 

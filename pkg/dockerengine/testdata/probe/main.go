@@ -1,0 +1,128 @@
+// Probe is the one program of the tests' images: its first argument says what it does.
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	argument := ""
+	if len(os.Args) > 2 {
+		argument = os.Args[2]
+	}
+	switch os.Args[1] {
+	case "hello":
+		fmt.Println("hello", argument)
+	case "exit":
+		code, _ := strconv.Atoi(argument)
+		os.Exit(code)
+	case "streams":
+		fmt.Print("to out")
+		fmt.Fprint(os.Stderr, "to err")
+	case "cat":
+		io.Copy(os.Stdout, os.Stdin)
+	case "env":
+		fmt.Print(os.Getenv(argument))
+	case "where":
+		dir, _ := os.Getwd()
+		fmt.Print(os.Getuid(), ":", os.Getgid(), " ", dir)
+	case "spam": // so many megabytes
+		count, _ := strconv.Atoi(argument)
+		lines := bytes.Repeat(append(bytes.Repeat([]byte("spam "), 204), "...\n"...), 1<<10)
+		for range count {
+			os.Stdout.Write(lines)
+		}
+	case "trap": // says what it gets, and ends when it is asked to
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+		fmt.Println("ready")
+		for s := range signals {
+			fmt.Println(s)
+			if s == syscall.SIGTERM {
+				os.Exit(3)
+			}
+		}
+	case "stubborn":
+		signal.Ignore(syscall.SIGTERM)
+		fmt.Println("ready")
+		time.Sleep(time.Hour)
+	case "child": // leaves one that keeps the output open
+		child := exec.Command(os.Args[0], "stubborn")
+		child.Stdout, child.Stderr = os.Stdout, os.Stderr
+		fmt.Println("left", child.Start() == nil)
+	case "serve": // once it is healthy it says so
+		http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "served") })
+		fmt.Println(http.ListenAndServe(":"+argument, nil))
+	case "check":
+		response, err := http.Get("http://127.0.0.1:" + argument)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Print(response.Status)
+	case "memory":
+		var all [][]byte
+		for {
+			all = append(all, bytes.Repeat([]byte{1}, 1<<20))
+		}
+	case "fork": // until it may not
+		for i := range 10000 {
+			if err := exec.Command(os.Args[0], "stubborn").Start(); err != nil {
+				fmt.Println("refused", i < 9999)
+				return
+			}
+		}
+	case "write":
+		fmt.Print(os.WriteFile(argument, []byte("x"), 0o600) == nil)
+	case "read":
+		content, err := os.ReadFile(argument)
+		fmt.Print(string(content), err)
+	case "status": // a line of proc(5)'s status
+		content, _ := os.ReadFile("/proc/self/status")
+		for line := range strings.Lines(string(content)) {
+			if strings.HasPrefix(line, argument+":") {
+				fmt.Print(strings.Join(strings.Fields(line)[1:], " "))
+			}
+		}
+	case "terminal": // its size, and each new one; then what is typed, by line
+		resized := make(chan os.Signal, 1)
+		signal.Notify(resized, syscall.SIGWINCH, syscall.SIGINT)
+		print := func() {
+			size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+			if err != nil {
+				fmt.Println("no terminal")
+				return
+			}
+			fmt.Printf("%dx%d\n", size.Col, size.Row)
+		}
+		go func() {
+			for s := range resized {
+				if s == syscall.SIGINT {
+					fmt.Println("interrupted")
+					os.Exit(130)
+				}
+				print()
+			}
+		}()
+		print()
+		for {
+			var word string
+			if _, err := fmt.Scanln(&word); err != nil {
+				os.Exit(9)
+			}
+			fmt.Println("typed", word)
+		}
+	}
+}
