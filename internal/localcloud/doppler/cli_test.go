@@ -1,0 +1,177 @@
+package doppler
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	readToken  = "dp.st.dev.read"
+	writeToken = "dp.st.dev.write"
+	prdToken   = "dp.st.prd.write"
+	cliToken   = "dp.ct.everything"
+)
+
+// options are two projects, and a token of each kind.
+func options() Options {
+	return Options{
+		Projects: []Project{
+			{Name: "sandbox", Configs: []Config{
+				{Name: "dev", Secrets: map[string]string{
+					"PLAIN": "one", "QUOTED": "a \"b\" $c `d`\n#e", "REFERENCE": "<${PLAIN}>", "CHAIN": "${REFERENCE}${prd.PLAIN}${other.dev.PLAIN}",
+					"NOWHERE": "${ABSENT}", "CIRCLE": "${CIRCLE}", "PER_CONFIG": "${DOPPLER_CONFIG}",
+				}},
+				{Name: "dev_personal", Secrets: map[string]string{"PLAIN": "mine"}},
+				{Name: "prd", Secrets: map[string]string{"PLAIN": "two"}},
+			}},
+			{Name: "other", Configs: []Config{{Name: "dev", Secrets: map[string]string{"PLAIN": "three"}}}},
+		},
+		Tokens: []Token{
+			{Value: readToken, Access: []Access{{Project: "sandbox", Config: "dev"}}},
+			{Value: writeToken, Access: []Access{{Project: "sandbox", Config: "dev", Write: true}}},
+			{Value: prdToken, Access: []Access{{Project: "sandbox", Config: "prd", Write: true}}},
+			{Value: "dp.st.dev.expired", Access: []Access{{Project: "sandbox", Config: "dev"}}, Expires: time.Now().Add(-time.Second)},
+			{Value: cliToken, Access: []Access{{Project: "sandbox", Write: true}, {Project: "other", Write: true}}},
+			{Value: "dp.sa.sandbox", Access: []Access{{Project: "sandbox", Config: "dev"}, {Project: "sandbox", Config: "prd", Write: true}}},
+		},
+	}
+}
+
+func start(t *testing.T, o Options) *Server {
+	t.Helper()
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// The real Doppler CLI: what it can do here, it can do at Doppler, and what it says of our refusals, its users read.
+func TestTheDopplerCLI(t *testing.T) {
+	for _, test := range []struct {
+		name, token, arguments string
+		ok                     bool
+		output                 string // all of standard output
+		message                string // part of standard error
+		fault                  Fault
+		dev                    string // what SET is in the config dev afterwards
+	}{
+		{name: "get", token: readToken, arguments: "secrets get PLAIN --plain", ok: true, output: "one"},
+		{name: "get what refers to others", token: readToken, arguments: "secrets get CHAIN --plain", ok: true, output: "<one>twothree"},
+		{name: "get raw", token: readToken, arguments: "secrets get REFERENCE --plain --raw", ok: true, output: "<${PLAIN}>"},
+		{name: "get two", token: readToken, arguments: "secrets get PLAIN DOPPLER_CONFIG --plain", ok: true, output: "one\ndev"},
+		{name: "get from another config", token: cliToken, arguments: "secrets get PLAIN --plain -p sandbox -c prd", ok: true, output: "two"},
+		{name: "get from a branch config", token: cliToken, arguments: "secrets get PLAIN REFERENCE PER_CONFIG --plain -p sandbox -c dev_personal", ok: true, output: "mine\n<mine>\ndev_personal"},
+		{name: "get what is not there", token: readToken, arguments: "secrets get ABSENT --plain", message: "Could not find requested secret: ABSENT"},
+		{name: "names", token: prdToken, arguments: "secrets --only-names --json", ok: true, output: `{"DOPPLER_CONFIG":{},"DOPPLER_ENVIRONMENT":{},"DOPPLER_PROJECT":{},"PLAIN":{}}`},
+		{name: "set", token: writeToken, arguments: "secrets set SET=new --silent", ok: true, dev: "new"},
+		{name: "set two", token: writeToken, arguments: "secrets set SET=new OTHER=${SET} --json", ok: true,
+			output: `{"OTHER":{"computed":"new","computedVisibility":"masked","note":""},"SET":{"computed":"new","computedVisibility":"masked","note":""}}`, dev: "new"},
+		{name: "set a reference", token: writeToken, arguments: "secrets set SET=${PLAIN} --silent", ok: true, dev: "${PLAIN}"},
+		{name: "set with a token of the project", token: cliToken, arguments: "secrets set SET=new --silent -p sandbox -c dev", ok: true, dev: "new"},
+		{name: "set with a token that reads", token: readToken, arguments: "secrets set SET=new", message: "You do not have write access to this config's secrets."},
+		{name: "set a bad name", token: writeToken, arguments: "secrets set bad-name=new", message: "Secret names must only contain"},
+		{name: "set a reserved name", token: writeToken, arguments: "secrets set DOPPLER_CONFIG=new", message: "reserved"},
+		{name: "delete", token: writeToken, arguments: "secrets delete PLAIN -y --silent", ok: true},
+		{name: "download json", token: prdToken, arguments: "secrets download --no-file --format json", ok: true,
+			output: `{"DOPPLER_CONFIG":"prd","DOPPLER_ENVIRONMENT":"prd","DOPPLER_PROJECT":"sandbox","PLAIN":"two"}`},
+		{name: "download env", token: prdToken, arguments: "secrets download --no-file --format env", ok: true,
+			output: "DOPPLER_CONFIG=\"prd\"\nDOPPLER_ENVIRONMENT=\"prd\"\nDOPPLER_PROJECT=\"sandbox\"\nPLAIN=\"two\""},
+		{name: "download yaml", token: prdToken, arguments: "secrets download --no-file --format yaml", ok: true,
+			output: "DOPPLER_CONFIG: prd\nDOPPLER_ENVIRONMENT: prd\nDOPPLER_PROJECT: sandbox\nPLAIN: two"},
+		{name: "download docker", token: prdToken, arguments: "secrets download --no-file --format docker", ok: true,
+			output: "DOPPLER_CONFIG=prd\nDOPPLER_ENVIRONMENT=prd\nDOPPLER_PROJECT=sandbox\nPLAIN=two"},
+		{name: "run", token: readToken, arguments: "run -- printenv QUOTED REFERENCE DOPPLER_CONFIG", ok: true, output: "a \"b\" $c `d`\n#e\n<one>\ndev"},
+		{name: "run passes the exit code on", token: readToken, arguments: "run -- false"},
+		{name: "run in another's config", token: readToken, arguments: "run -p sandbox -c prd -- true", message: "This token does not have access to requested config 'prd'"},
+		{name: "projects", token: readToken, arguments: "projects --json", ok: true,
+			output: `[{"id":"sandbox","name":"sandbox","description":"","created_at":"2024-01-01T00:00:00.000Z"}]`},
+		{name: "me", token: readToken, arguments: "me --json", ok: true,
+			output: `{"workplace":{"name":"Local cloud","slug":"local"},"type":"service_token","token_preview":"dp.st.…ead","slug":"local","created_at":"2024-01-01T00:00:00.000Z","name":"local","last_seen_at":"2024-01-01T00:00:00.000Z"}`},
+		{name: "no such config", token: cliToken, arguments: "secrets get PLAIN -p sandbox -c absent", message: "Could not find requested config 'absent'"},
+		{name: "no such project", token: cliToken, arguments: "secrets get PLAIN -p absent -c dev", message: "Could not find requested project 'absent'"},
+		{name: "another's project", token: readToken, arguments: "secrets get PLAIN -p other -c dev", message: "This token does not have access to requested project 'other'"},
+		{name: "no project", token: cliToken, arguments: "secrets get PLAIN", message: "You must specify a project"},
+		{name: "bad token", token: "dp.st.dev.nobody", arguments: "secrets get PLAIN", message: "Invalid Auth token"},
+		{name: "expired token", token: "dp.st.dev.expired", arguments: "secrets get PLAIN", message: "Invalid Auth token"},
+		{name: "slow down, once", token: readToken, arguments: "secrets get PLAIN --plain", ok: true, output: "one",
+			fault: Fault{Status: 429, Times: 1, Header: map[string]string{"Retry-After": "1"}}},
+		{name: "an error of Doppler's", token: readToken, arguments: "secrets get PLAIN", message: "Internal Server Error", fault: Fault{Status: 500}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, options())
+			if test.fault.Status != 0 {
+				s.Fail(test.fault)
+			}
+			command := cli(t, s, t.TempDir(), test.token, test.arguments)
+			var out, complaint bytes.Buffer
+			command.Stdout, command.Stderr = &out, &complaint
+			err := command.Run()
+			if got := strings.TrimRight(out.String(), "\n"); (err == nil) != test.ok || got != test.output || !strings.Contains(complaint.String(), test.message) {
+				t.Errorf("%v, want success: %v; standard output\n%s\nwant\n%s\nstandard error, which has to hold %q\n%s", err, test.ok, got, test.output, test.message, &complaint)
+			}
+			if got := s.Secret("sandbox", "dev", "SET"); got != test.dev {
+				t.Errorf("SET is %q, want %q", got, test.dev)
+			}
+			if len(s.Requests()) == 0 {
+				t.Error("the CLI asked for nothing")
+			}
+		})
+	}
+}
+
+// What the CLI keeps, it asks about before it is used again.
+func TestTheDopplerCLIAsksWhetherItIsStillTheSame(t *testing.T) {
+	s, home := start(t, options()), t.TempDir()
+	for _, want := range []struct {
+		plain  string
+		status int
+	}{{"one", 200}, {"one", 304}, {"changed", 200}} {
+		if want.plain == "changed" {
+			s.SetSecret("sandbox", "dev", "PLAIN", "changed")
+		}
+		out, err := cli(t, s, home, readToken, "run -- printenv PLAIN").Output()
+		if err != nil || string(out) != want.plain+"\n" {
+			t.Errorf("%q, %v; want %q", out, err, want.plain)
+		}
+		requests := s.Requests()
+		if last := requests[len(requests)-1]; last.Status != want.status {
+			t.Errorf("answered with %d, want %d", last.Status, want.status)
+		}
+	}
+}
+
+// cli is the CLI with its files below home, and no way to anywhere but s.
+func cli(t *testing.T, s *Server, home, token, arguments string) *exec.Cmd {
+	t.Helper()
+	program, err := filepath.Abs("../../../.cache/bin/doppler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(program); err != nil {
+		t.Fatalf("the Doppler CLI is not installed: run scripts/tools.sh (%v)", err)
+	}
+	dir := filepath.Join(home, ".doppler")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// Its statistics go to Doppler, whatever the API's host.
+	if err := os.WriteFile(filepath.Join(dir, ".doppler.yaml"), []byte("analytics:\n  disable: true\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(t.Context(), program, append([]string{"--api-host", s.URL(), "--no-check-version"}, strings.Fields(arguments)...)...)
+	command.WaitDelay = time.Second
+	command.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "DOPPLER_TOKEN=" + token}
+	return command
+}
