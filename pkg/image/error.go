@@ -26,11 +26,11 @@ type BuildError struct {
 }
 
 func (e *BuildError) Error() string {
-	where := filepath.Base(e.File)
-	if e.Line > 0 {
-		where = fmt.Sprintf("%s:%d", where, e.Line)
+	file := filepath.Base(e.File)
+	if e.Line == 0 { // of a step that fetches something, BuildKit tells no line
+		return fmt.Sprintf("%s: %s: mend the step that the log above shows as failed", file, e.Message)
 	}
-	return fmt.Sprintf("%s: %s: mend that line; what the step wrote is in the log above", where, e.Message)
+	return fmt.Sprintf("%s:%d: %s: mend that line; what the step wrote is in the log above", file, e.Line, e.Message)
 }
 
 func (e *BuildError) Unwrap() error { return e.err }
@@ -46,7 +46,7 @@ func explain(ctx context.Context, r Request, err error) error {
 		return cause
 	}
 	message := oneLine(err.Error())
-	if noFile.MatchString(message) {
+	if noFile.MatchString(err.Error()) {
 		return &said{fmt.Sprintf("there is no Dockerfile %s: name the one to build from in the input dockerfile", r.Dockerfile), err}
 	}
 	sources := errdefs.Sources(err)
@@ -55,14 +55,14 @@ func explain(ctx context.Context, r Request, err error) error {
 	if len(sources) == 0 && !failed {
 		switch code := grpcerrors.Code(err); {
 		case strings.Contains(message, "failed to push"):
-			return pushError(message, err)
+			return pushError(ctx, message, err)
 		case code == codes.Unavailable:
 			return &said{fmt.Sprintf("the builder for %s went away during the build (%s): run it again; if it stays away, look at the builder's log", r.Platform, message), err}
 		}
 		return &said{fmt.Sprintf("build for %s: %s", r.Platform, message), err}
 	}
 	if !failed && strings.Contains(message, "failed to push") {
-		return pushError(message, err)
+		return pushError(ctx, message, err)
 	}
 	e := &BuildError{File: r.Dockerfile, Message: message, err: err}
 	if failed {
@@ -83,17 +83,16 @@ func explain(ctx context.Context, r Request, err error) error {
 	return e
 }
 
-func pushError(message string, err error) error {
-	cure := "check that the registry answers and that the reference is right"
-	switch lower := strings.ToLower(message); {
-	case strings.Contains(lower, "401"), strings.Contains(lower, "unauthorized"), strings.Contains(lower, "authentication required"), strings.Contains(lower, "no basic auth"):
-		cure = "log in to the registry first (docker login), with a password that has not expired"
-	case strings.Contains(lower, "403"), strings.Contains(lower, "denied"), strings.Contains(lower, "insufficient_scope"):
-		cure = "the account may not push there: give it the right, or push elsewhere"
-	case strings.Contains(lower, "429"):
-		cure = "the registry asks to slow down: try again in a few minutes"
+// pushed finds the reference in BuildKit's words.
+var pushed = regexp.MustCompile(`failed to push (\S+):`)
+
+func pushError(ctx context.Context, message string, err error) error {
+	reference := "the image"
+	if found := pushed.FindStringSubmatch(message); found != nil {
+		reference = found[1]
+		message = strings.TrimSpace(strings.Replace(message, found[0], "", 1))
 	}
-	return &said{message + ": " + cure, err}
+	return registryError(ctx, "push", reference, &said{message, err})
 }
 
 // said is an error in one sentence of ours, with what it was made from.

@@ -2,10 +2,7 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
-	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -13,7 +10,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
@@ -48,21 +44,51 @@ func Join(results []*Result, annotations map[string]string) (v1.ImageIndex, erro
 	return index, nil
 }
 
-// Push gives index the name reference. Its images must be in that repository already: BuildKit pushed them by digest.
+// Push gives index the name reference. What that repository lacks of its images is streamed there; after BuildKit has pushed them by
+// digest that is nothing. Errors are as those of [PushImage].
 func Push(ctx context.Context, reference string, index v1.ImageIndex, keychain authn.Keychain) error {
+	return push(ctx, reference, keychain, nil, func(ref name.Reference, options []remote.Option) error {
+		return remote.WriteIndex(ref, index, options...)
+	})
+}
+
+// PushImage sends an image from wherever it is to a registry, as it is: its digest stays. Layers that are there are not sent again, the others
+// are streamed, through little memory and no file. progress is called, by one goroutine, with the bytes that are there and the
+// bytes that will be; it may be nil.
+//
+// A broken connection, 429 and 5xx are tried again for a while. An error that is [ErrUnauthorized] asks for a fresh login: with it, the same
+// call goes on with what is still missing.
+func PushImage(ctx context.Context, reference string, image v1.Image, keychain authn.Keychain, progress func(done, total int64)) error {
+	return push(ctx, reference, keychain, progress, func(ref name.Reference, options []remote.Option) error {
+		return remote.Write(ref, image, options...)
+	})
+}
+
+func push(ctx context.Context, reference string, keychain authn.Keychain, progress func(done, total int64), write func(name.Reference, []remote.Option) error) error {
 	ref, err := name.ParseReference(reference)
 	if err != nil {
-		return fmt.Errorf("push the index: %w", err)
+		return fmt.Errorf("push %q: %w: write for example registry.example.com/team/name:tag", reference, err)
 	}
-	if err := remote.WriteIndex(ref, index, remote.WithContext(ctx), remote.WithAuthFromKeychain(keychain)); err != nil {
-		answer := new(transport.Error)
-		if errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden) {
-			return pushError(fmt.Sprintf("failed to push %s: %d", reference, answer.StatusCode), err)
-		}
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
-		return pushError("failed to push "+reference+": "+strings.Join(strings.Fields(err.Error()), " "), err)
+	options := registryOptions(ctx, keychain)
+	shown := make(chan struct{})
+	close(shown)
+	if progress != nil {
+		updates := make(chan v1.Update) // the library closes it
+		options = append(options, remote.WithProgress(updates))
+		shown = make(chan struct{})
+		go func() {
+			defer close(shown)
+			for u := range updates {
+				if u.Error == nil {
+					progress(u.Complete, u.Total)
+				}
+			}
+		}()
+	}
+	err = write(ref, options)
+	<-shown
+	if err != nil {
+		return registryError(ctx, "push", reference, err)
 	}
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +27,7 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/session"
+	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto" // names of files need not be UTF-8, and only this codec lets them pass
 	"github.com/tonistiigi/fsutil"
 	"golang.org/x/sync/errgroup"
 )
@@ -244,7 +244,7 @@ func (r Request) options() (client.SolveOpt, error) {
 // addContext makes from available as the named context.
 func addContext(opt *client.SolveOpt, name, from string) error {
 	key := "context:" + name
-	if layout, ok := strings.CutPrefix(from, "oci-layout://"); ok {
+	if layout, ok := strings.CutPrefix(from, layoutScheme); ok {
 		dir, reference := splitLayout(layout)
 		digest, err := layoutDigest(dir, reference)
 		if err != nil {
@@ -256,7 +256,7 @@ func addContext(opt *client.SolveOpt, name, from string) error {
 		}
 		id := contentKey(name)
 		opt.OCIStores[id] = store
-		opt.FrontendAttrs[key] = "oci-layout://" + id + "@" + digest
+		opt.FrontendAttrs[key] = layoutScheme + id + "@" + digest
 		return nil
 	}
 	if isRemote(from) || strings.HasPrefix(from, "docker-image://") {
@@ -277,38 +277,6 @@ func addContext(opt *client.SolveOpt, name, from string) error {
 func contentKey(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return "context-" + hex.EncodeToString(sum[:8])
-}
-
-// splitLayout parts path[:tag][@digest].
-func splitLayout(layout string) (dir, reference string) {
-	if dir, digest, ok := strings.Cut(layout, "@"); ok {
-		return dir, digest
-	}
-	if i := strings.LastIndex(layout, ":"); i > strings.LastIndex(layout, "/") {
-		return layout[:i], layout[i+1:]
-	}
-	return layout, ""
-}
-
-// layoutDigest finds the image that reference (a digest, a tag, or "") names in an OCI layout's index.
-func layoutDigest(dir, reference string) (string, error) {
-	if strings.Contains(reference, ":") {
-		return reference, nil
-	}
-	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
-	if err != nil {
-		return "", fmt.Errorf("%s is no OCI layout: %w", dir, err)
-	}
-	var index v1.IndexManifest
-	if err := json.Unmarshal(data, &index); err != nil {
-		return "", fmt.Errorf("%s/index.json: %w", dir, err)
-	}
-	for _, m := range index.Manifests {
-		if tag := m.Annotations["org.opencontainers.image.ref.name"]; reference == "" || tag == reference || strings.HasSuffix(tag, ":"+reference) {
-			return m.Digest.String(), nil
-		}
-	}
-	return "", fmt.Errorf("the OCI layout %s holds no image %q", dir, reference)
 }
 
 // isRemote reports whether a context is fetched by the builder.

@@ -1,0 +1,332 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	hub "github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/moby/buildkit/client"
+	"github.com/org/sandbox-actions/internal/localcloud/builders"
+	"github.com/org/sandbox-actions/internal/localcloud/registry"
+	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/sync/errgroup"
+)
+
+var update = flag.Bool("update", false, "write the golden files in testdata")
+
+const (
+	amd64 = "linux/amd64"
+	arm64 = "linux/arm64"
+
+	// The password that no file and no log may hold.
+	password = "correct-horse-battery-staple"
+)
+
+// world is what the tests of this package share: daemons, registries, and servers of what a Dockerfile fetches.
+type world struct {
+	dir      string
+	state    string // of the daemons
+	builders *builders.Builders
+	registry *registry.Registry // with accounts: robot (pushes below team/), reader
+	hub      *httptest.Server   // Docker Hub: debian:bookworm-slim, onbuild:1, small:1
+	files    *httptest.Server   // /hello.txt
+	git      *httptest.Server   // /repo.git
+	commit   string             // of its branch main
+	agent    string             // socket of an ssh agent with one key
+	layout   string             // folder of an OCI layout: small:1
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "image-")
+	if err == nil {
+		// Docker's configuration of whoever runs the tests is nothing to them.
+		err = os.Setenv("DOCKER_CONFIG", filepath.Join(dir, "docker"))
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	shared = sync.OnceValues(func() (*world, error) { return start(dir) })
+	code := m.Run()
+	if started {
+		if w, err := shared(); err == nil {
+			if err := w.stop(); err != nil {
+				log.Print(err)
+				code = 1
+			}
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		log.Print(err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+var (
+	shared  func() (*world, error)
+	started bool // shared was called
+)
+
+// theWorld is started by the first test that needs it.
+func theWorld(t testing.TB) *world {
+	t.Helper()
+	started = true
+	w, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func start(dir string) (_ *world, err error) {
+	w := &world{dir: dir, state: filepath.Join(dir, "builders")}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.stop())
+		}
+	}()
+	ctx := context.Background()
+	w.hub = httptest.NewServer(hub.New(hub.Logger(log.New(io.Discard, "", 0))))
+	w.files = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/hello.txt" {
+			http.NotFound(rw, r)
+			return
+		}
+		rw.Header().Set("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+		fmt.Fprintln(rw, "hello over HTTP")
+	}))
+	var group errgroup.Group
+	group.Go(w.fillHub)
+	group.Go(w.serveGit)
+	group.Go(w.startAgent)
+	group.Go(func() (err error) {
+		w.registry, err = registry.Start(ctx, filepath.Join(dir, "registry"),
+			registry.Account{User: "robot", Password: password, Prefix: "team/", Push: true},
+			registry.Account{User: "reader", Password: password})
+		if err != nil {
+			return err
+		}
+		w.builders, err = builders.Start(ctx, builders.Options{
+			Dir:      w.state,
+			Mirrors:  map[string]string{"docker.io": host(w.hub)},
+			Insecure: []string{w.registry.Addr},
+		})
+		return err
+	})
+	return w, group.Wait()
+}
+
+func (w *world) stop() (err error) {
+	for _, s := range []*httptest.Server{w.hub, w.files, w.git} {
+		if s != nil {
+			s.Close()
+		}
+	}
+	if w.builders != nil {
+		err = errors.Join(err, w.builders.Stop())
+	}
+	if w.registry != nil {
+		err = errors.Join(err, w.registry.Stop())
+	}
+	return err
+}
+
+func host(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
+
+// fillHub pushes the base images. Debian's layer is left uncompressed: compressing it takes longer than most of the tests.
+func (w *world) fillHub() error {
+	file := filepath.Join("..", "..", ".cache", "base", "bookworm-slim.tar")
+	root, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("there is no base image: run scripts/base-image.sh (%w)", err)
+	}
+	uncompressed := static.NewLayer(root, types.OCIUncompressedLayer)
+	debian, err := baseImage(v1.Config{Cmd: []string{"bash"}, Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}, uncompressed)
+	if err != nil {
+		return err
+	}
+	small, err := baseImage(v1.Config{Labels: map[string]string{"from": "small"}}, gzipped(tarOf("small.txt", "small\n")))
+	if err != nil {
+		return err
+	}
+	onbuild, err := baseImage(v1.Config{OnBuild: []string{"COPY file /triggered"}}, gzipped(tarOf("base.txt", "base\n")))
+	if err != nil {
+		return err
+	}
+	for reference, image := range map[string]v1.Image{"debian:bookworm-slim": debian, "small:1": small, "onbuild:1": onbuild} {
+		ref, err := name.ParseReference(host(w.hub) + "/library/" + reference)
+		if err != nil {
+			return err
+		}
+		if err := remote.Write(ref, image); err != nil {
+			return err
+		}
+	}
+	w.layout = filepath.Join(w.dir, "layout")
+	path, err := layout.Write(w.layout, empty.Index)
+	if err != nil {
+		return err
+	}
+	return path.AppendImage(small, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": "1"}))
+}
+
+func baseImage(config v1.Config, layer v1.Layer) (v1.Image, error) {
+	image, err := mutate.ConfigFile(mutate.MediaType(empty.Image, types.OCIManifestSchema1), &v1.ConfigFile{
+		Architecture: "amd64", OS: "linux", Created: v1.Time{Time: time.Unix(0, 0).UTC()}, RootFS: v1.RootFS{Type: "layers"}, Config: config,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return mutate.Append(mutate.ConfigMediaType(image, types.OCIConfigJSON), mutate.Addendum{
+		Layer:   layer,
+		History: v1.History{CreatedBy: "base", Created: v1.Time{Time: time.Unix(0, 0).UTC()}},
+	})
+}
+
+func gzipped(tar []byte) v1.Layer {
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(tar)), nil }, tarball.WithMediaType(types.OCILayer))
+	if err != nil {
+		panic(err) // a buffer can be read
+	}
+	return layer
+}
+
+// serveGit is git's own server, over HTTP, of a repository with the branches main and other.
+func (w *world) serveGit() error {
+	root := filepath.Join(w.dir, "git")
+	work := filepath.Join(w.dir, "work")
+	script := `set -eu
+git init -q -b main "$WORK"
+cd "$WORK"
+printf 'from git\n' >tracked.txt
+printf 'FROM scratch\nCOPY tracked.txt /\n' >Dockerfile
+git add .
+git commit -q -m first
+git checkout -q -b other
+printf 'other\n' >other.txt
+git add .
+git commit -q -m second
+git clone -q --bare "$WORK" "$ROOT/repo.git"
+git rev-parse main
+git --exec-path`
+	command := exec.Command("bash", "-c", script)
+	command.Env = append(os.Environ(), "WORK="+work, "ROOT="+root, "HOME="+w.dir, "GIT_CONFIG_NOSYSTEM=1",
+		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_AUTHOR_DATE=2026-01-01T00:00:00Z",
+		"GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com", "GIT_COMMITTER_DATE=2026-01-01T00:00:00Z")
+	out, err := command.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("make a repository: %w: %s", err, out)
+	}
+	lines := strings.Fields(string(out))
+	w.commit = lines[len(lines)-2]
+	w.git = httptest.NewServer(&cgi.Handler{
+		Path:   filepath.Join(lines[len(lines)-1], "git-http-backend"),
+		Env:    []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "HOME=" + w.dir},
+		Stderr: io.Discard,
+	})
+	return nil
+}
+
+func (w *world) startAgent() error {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	keys := agent.NewKeyring()
+	if err := keys.Add(agent.AddedKey{PrivateKey: key, Comment: "a key of the tests"}); err != nil {
+		return err
+	}
+	w.agent = filepath.Join(w.dir, "agent.sock")
+	listener, err := net.Listen("unix", w.agent)
+	if err != nil {
+		return err
+	}
+	go func() { // ends with the process: tests in parallel use it to the last
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_ = agent.ServeAgent(keys, conn) // its end is the client's
+			}()
+		}
+	}()
+	return nil
+}
+
+// machine connects to the daemon for a platform.
+func (w *world) machine(t testing.TB, platform string) *client.Client {
+	t.Helper()
+	c, err := client.New(t.Context(), w.builders.Address(platform))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// solve builds r, and returns what the builder said on the way.
+func solve(ctx context.Context, c *client.Client, r Request) (*Result, []*client.SolveStatus, error) {
+	status := make(chan *client.SolveStatus)
+	seen := make(chan []*client.SolveStatus)
+	go func() {
+		var all []*client.SolveStatus
+		for s := range status {
+			all = append(all, s)
+		}
+		seen <- all
+	}()
+	result, err := Solve(ctx, c, r, status)
+	return result, <-seen, err
+}
+
+// folderOf makes a build context of files by their names.
+func folderOf(t testing.TB, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// request is the build of a folder with a Dockerfile.
+func request(dir string) Request {
+	return Request{Platform: amd64, Context: dir, Dockerfile: filepath.Join(dir, "Dockerfile")}
+}

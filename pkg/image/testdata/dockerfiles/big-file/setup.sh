@@ -1,0 +1,1 @@
+head -c 25165824 /dev/urandom >big

@@ -1,0 +1,1 @@
+ln one two
