@@ -1,5 +1,5 @@
 // Package localcloud stands in, on loopback, for the services that a test or a demo can not reach: Depot, GitHub with its OIDC issuer,
-// registries, and with them a Docker Engine. It is made of real parts (buildkitd behind mTLS, distribution's registry, git, dockerd) and of
+// Doppler, registries, and with them a Docker Engine. It is made of real parts (buildkitd behind mTLS, distribution's registry, git, dockerd) and of
 // stand-ins for the services' own APIs that refuse what the services refuse.
 //
 // Only tests and this package's own command import it: a program is pointed at it by the services' own variables, see [Cloud.Env].
@@ -19,6 +19,7 @@ import (
 
 	"github.com/org/sandbox-actions/internal/localcloud/builders"
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
+	"github.com/org/sandbox-actions/internal/localcloud/doppler"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
@@ -39,8 +40,11 @@ type Options struct {
 	Log io.Writer
 }
 
-// Project is the Depot project, and with it the repository in Depot's registry.
+// Project is the Depot project, with it the repository in Depot's registry, and the Doppler project.
 const Project = "sandbox"
+
+// DopplerIdentity is the service account identity that workflows of the first repository enter with OIDC; it reads and writes all configs.
+const DopplerIdentity = "3f0c7a52-1d8e-4c6b-9a41-5e2b7d90c318"
 
 // RegistryUser may push to and pull from every repository of the registry, with [Cloud.RegistryPassword].
 const RegistryUser = "robot"
@@ -48,6 +52,7 @@ const RegistryUser = "robot"
 // Cloud is a running local cloud. Stop ends it.
 type Cloud struct {
 	Depot    *depotapi.Server
+	Doppler  *doppler.Server
 	GitHub   *github.Server
 	Registry *registry.Registry
 	Builders *builders.Builders
@@ -55,6 +60,9 @@ type Cloud struct {
 
 	// DepotToken opens the project, OrganizationToken every project, GitHubToken every repository.
 	DepotToken, OrganizationToken, GitHubToken, RegistryPassword string
+
+	// DopplerToken and DopplerTokenPRD are service tokens that read and write the configs dev and prd.
+	DopplerToken, DopplerTokenPRD string
 
 	lock   *os.File
 	mirror *registry.Mirror
@@ -68,6 +76,7 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 	c := &Cloud{
 		DepotToken: "depot_project_" + rand.Text(), OrganizationToken: "depot_org_" + rand.Text(),
 		GitHubToken: "ghs_" + rand.Text(), RegistryPassword: rand.Text(),
+		DopplerToken: "dp.st.dev." + rand.Text(), DopplerTokenPRD: "dp.st.prd." + rand.Text(),
 	}
 	if err := c.start(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("localcloud: %w", err), c.Stop())
@@ -119,6 +128,26 @@ func (c *Cloud) startDepot(ctx context.Context, o Options) (err error) {
 		Issuer:             c.GitHub.Issuer(), Machines: c.Builders,
 		Registry: depotapi.Registry{Host: c.Registry.Addr, Credential: c.depotCredential},
 	})
+	if err != nil {
+		return err
+	}
+	return c.startDoppler(ctx, o)
+}
+
+func (c *Cloud) startDoppler(ctx context.Context, o Options) (err error) {
+	writes := func(config string) []doppler.Access {
+		return []doppler.Access{{Project: Project, Config: config, Write: true}}
+	}
+	first := o.Repositories[0]
+	c.Doppler, err = doppler.Start(ctx, doppler.Options{
+		Projects: []doppler.Project{{Name: Project, Configs: []doppler.Config{{Name: "dev"}, {Name: "prd"}}}},
+		Tokens:   []doppler.Token{{Value: c.DopplerToken, Access: writes("dev")}, {Value: c.DopplerTokenPRD, Access: writes("prd")}},
+		Identities: []doppler.Identity{{
+			ID: DopplerIdentity, Audience: "https://github.com/" + first.Owner, Access: writes(""),
+			Claims: map[string]string{"sub": "repo:" + first.Owner + "/" + first.Name + ":*"},
+		}},
+		Issuer: c.GitHub.Issuer(),
+	})
 	return err
 }
 
@@ -135,6 +164,7 @@ func (c *Cloud) Env() map[string]string {
 		"DEPOT_API_URL": c.Depot.URL(), "DEPOT_TOKEN": c.DepotToken, "DEPOT_PROJECT_ID": Project,
 		"GITHUB_API_URL": c.GitHub.APIURL(), "GITHUB_SERVER_URL": c.GitHub.ServerURL(), "GITHUB_TOKEN": c.GitHubToken,
 		"ACTIONS_ID_TOKEN_REQUEST_URL": c.GitHub.IDTokenRequestURL(), "ACTIONS_ID_TOKEN_REQUEST_TOKEN": c.GitHub.IDTokenRequestToken(),
+		"DOPPLER_API_HOST": c.Doppler.URL(), "DOPPLER_TOKEN": c.DopplerToken, "DOPPLER_TOKEN_PRD": c.DopplerTokenPRD,
 		"LOCALCLOUD_REGISTRY": c.Registry.Addr, "LOCALCLOUD_REGISTRY_USERNAME": RegistryUser, "LOCALCLOUD_REGISTRY_PASSWORD": c.RegistryPassword,
 	}
 	if c.Engine != nil {
@@ -152,6 +182,7 @@ func (c *Cloud) Stop() error {
 		}
 	}
 	end(c.Engine != nil, func() error { return c.Engine.Stop() })
+	end(c.Doppler != nil, func() error { return c.Doppler.Close() })
 	end(c.Depot != nil, func() error { return c.Depot.Close() })
 	end(c.Builders != nil, func() error { return c.Builders.Stop() })
 	end(c.GitHub != nil, func() error { return c.GitHub.Close() })

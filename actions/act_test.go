@@ -1,0 +1,149 @@
+package actions
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// checkoutRef is the commit of actions/checkout that our workflows pin.
+var checkoutRef = regexp.MustCompile(`actions/checkout@([0-9a-f]{40})`)
+
+// actRun is one `gh workflow run`, done by act on this machine.
+type actRun struct {
+	dir      string // the repository
+	workflow string
+	inputs   map[string]string
+	secrets  map[string]string
+	vars     map[string]string
+	noOIDC   bool // the job may not ask for an OIDC token
+}
+
+// act runs a workflow in a copy of a repository, with the repository's own actions fetched from the cloud's GitHub.
+func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
+	t.Helper()
+	program, err := filepath.Abs("../.cache/bin/act")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(program); err != nil {
+		t.Fatalf("act is not built: run scripts/tools.sh (%v)", err)
+	}
+	checkout, err := filepath.Abs("testdata/checkout")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pinned := checkoutRef.FindStringSubmatch(read(t, filepath.Join("..", ".github/workflows/build-docker-image.yml")))
+	if pinned == nil {
+		t.Fatal("the workflow uses no actions/checkout")
+	}
+	home := t.TempDir()
+	args := []string{
+		"workflow_dispatch", "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted",
+		"--no-cache-server", "--action-cache-path", filepath.Join(home, "cache"), "--use-new-action-cache", "--json",
+		"--local-repository", "actions/checkout@" + pinned[1] + "=" + checkout,
+		"--secret", "GITHUB_TOKEN", "--env-file", filepath.Join(home, "env"),
+	}
+	env := w.Env()
+	environ := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "GITHUB_TOKEN=" + w.GitHubToken}
+	for name, value := range map[string]string{"GOCACHE": goEnv(t, "GOCACHE"), "GOMODCACHE": goEnv(t, "GOMODCACHE"), "GOPROXY": goEnv(t, "GOPROXY"), "GOSUMDB": goEnv(t, "GOSUMDB")} {
+		env[name] = value
+	}
+	var variables strings.Builder
+	for name, value := range env {
+		if name == "DEPOT_TOKEN" || name == "DEPOT_PROJECT_ID" || strings.HasPrefix(name, "LOCALCLOUD_") || r.noOIDC && strings.HasPrefix(name, "ACTIONS_ID_TOKEN_") {
+			continue
+		}
+		variables.WriteString(name + "=" + value + "\n")
+	}
+	file := filepath.Join(home, "env")
+	if err := os.WriteFile(file, []byte(variables.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range r.inputs {
+		args = append(args, "--input", name+"="+value)
+	}
+	for name, value := range r.vars {
+		args = append(args, "--var", name+"="+value)
+	}
+	for name, value := range r.secrets {
+		args = append(args, "--secret", name)
+		environ = append(environ, name+"="+value)
+	}
+	command := exec.CommandContext(t.Context(), program, args...)
+	command.Dir, command.Env = r.dir, environ
+	out, err := command.CombinedOutput()
+	return messages(string(out)), err == nil
+}
+
+// messages are what act's JSON log says, line by line.
+func messages(log string) string {
+	var s strings.Builder
+	for line := range strings.Lines(log) {
+		var entry struct{ Job, Msg string }
+		if json.Unmarshal([]byte(line), &entry) != nil {
+			s.WriteString(line)
+			continue
+		}
+		s.WriteString(entry.Job + " | " + strings.TrimRight(entry.Msg, "\n") + "\n")
+	}
+	return s.String()
+}
+
+func goEnv(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Workflows of a repository that is not ours: what they get out of the build.
+func TestWorkflowsOfACaller(t *testing.T) {
+	w := cloud(t)
+	sha := git(t, w.caller, "rev-parse", "HEAD")
+	for _, test := range []struct {
+		name string
+		run  actRun
+		ok   bool
+		want []string // regular expressions that the log holds
+	}{
+		{name: "outputs reach the next step and the next job", run: actRun{dir: w.caller, workflow: "steps.yml"}, ok: true, want: []string{
+			`(?m)hello$`, `built for amd64`, `the step's digest is sha256:[0-9a-f]{64} of ` + sha, `the job's digest is sha256:[0-9a-f]{64}`,
+		}},
+		{name: "the reusable workflow, saved for another job", run: actRun{dir: w.caller, workflow: "call.yml", vars: map[string]string{
+			"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": git(t, w.ours, "rev-parse", "HEAD"),
+		}}, ok: true, want: []string{
+			`called ` + regexp.QuoteMeta(w.Registry.Addr) + `/sandbox:[a-z0-9]+@(sha256:[0-9a-f]{64}), sha256:[0-9a-f]{64}, ` + sha,
+		}},
+		{name: "a matrix of platforms", run: actRun{dir: w.caller, workflow: "matrix.yml"}, ok: true, want: []string{
+			`built linux/amd64 as sha256:`, `built linux/arm64 as sha256:`,
+		}},
+		{name: "our own workflow, dispatched", run: actRun{dir: w.ours, workflow: "build-docker-image.yml", inputs: map[string]string{"ref": "v1", "save": "true", "docker_platform": "linux/amd64"}}, ok: true, want: []string{
+			`::set-output:: digest=sha256:[0-9a-f]{64}`, `::set-output:: git_ref=refs/tags/v1`,
+		}},
+		{name: "no permission to ask for an OIDC token", run: actRun{dir: w.caller, workflow: "steps.yml", noOIDC: true}, want: []string{
+			"add these two lines to the workflow or the job: `permissions:` and, below it, `id-token: write`",
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			log, ok := w.act(t, test.run)
+			if ok != test.ok {
+				t.Errorf("success: %t, want %t", ok, test.ok)
+			}
+			for _, want := range test.want {
+				if !regexp.MustCompile(want).MatchString(log) {
+					t.Errorf("the log does not hold %s", want)
+				}
+			}
+			if t.Failed() {
+				t.Log(log)
+			}
+		})
+	}
+}

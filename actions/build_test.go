@@ -1,0 +1,444 @@
+package actions
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"golang.org/x/crypto/ssh"
+)
+
+// succeed runs a build that has to go well.
+func (w *world) succeed(t *testing.T, i invocation) outcome {
+	t.Helper()
+	o := w.run(t, i)
+	if o.exit != 0 {
+		t.Fatalf("exit %d:\n%s%s", o.exit, o.stdout, o.stderr)
+	}
+	return o
+}
+
+// docker runs Docker's command line against an engine.
+func docker(t *testing.T, host string, args ...string) string {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), "docker", args...)
+	command.Env = append(os.Environ(), "DOCKER_HOST="+host, "DOCKER_CONFIG="+t.TempDir())
+	out, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// login is a home folder whose Docker configuration opens the cloud's registry.
+func (w *world) login(t *testing.T) string {
+	t.Helper()
+	home := t.TempDir()
+	auth := base64.StdEncoding.EncodeToString([]byte("robot:" + w.RegistryPassword))
+	if err := os.MkdirAll(filepath.Join(home, ".docker"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, w.Registry.Addr, auth)
+	if err := os.WriteFile(filepath.Join(home, ".docker/config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return home
+}
+
+// pull reads what a registry has, as somebody with a password, and validates all of it.
+func pull(t *testing.T, reference, user, password string) *remote.Descriptor {
+	t.Helper()
+	ref, err := name.ParseReference(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := remote.Get(ref, remote.WithAuth(&authn.Basic{Username: user, Password: password}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.MediaType.IsIndex() {
+		index, err := d.ImageIndex()
+		if err == nil {
+			err = validate.Index(index)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return d
+	}
+	image, err := d.Image()
+	if err == nil {
+		err = validate.Image(image)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	return d
+}
+
+const base = "FROM debian:bookworm-slim\n"
+
+// Each input does what the table of the README says. What a step can see is asserted by the step.
+func TestEveryInput(t *testing.T) {
+	w := cloud(t)
+	home := w.login(t)
+	keyFile := filepath.Join(t.TempDir(), "key")
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(keyFile, pem.EncodeToMemory(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	fill := func(files map[string]string) string {
+		dir := t.TempDir()
+		for name, content := range files {
+			path := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	config := func(t *testing.T, imageName string) v1.Config {
+		var list []struct{ Config v1.Config }
+		if err := json.Unmarshal([]byte(docker(t, w.Engine.Host, "image", "inspect", imageName)), &list); err != nil {
+			t.Fatal(err)
+		}
+		return list[0].Config
+	}
+	manifest := func(t *testing.T, reference string) []byte {
+		return pull(t, reference, "robot", w.RegistryPassword).Manifest
+	}
+	registry := w.Registry.Addr
+	for _, test := range []struct {
+		name   string // the input
+		docker string
+		dir    string
+		inputs map[string]string
+		env    map[string]string
+		check  func(t *testing.T, o outcome)
+	}{
+		{name: "platform", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"platform": "linux/arm64"}, check: func(t *testing.T, o outcome) {
+			if got := docker(t, w.Engine.Host, "image", "inspect", "-f", "{{.Architecture}}", "iterate-sandbox:ci"); got != "arm64" || o.outputs["platforms"] != "linux/arm64" {
+				t.Errorf("architecture %s, platforms %s", got, o.outputs["platforms"])
+			}
+		}},
+		{name: "context", dir: fill(map[string]string{"sub/Dockerfile": "FROM scratch\nCOPY file /\n", "sub/file": ""}), inputs: map[string]string{"context": "sub"}},
+		{name: "dockerfile", dir: fill(map[string]string{"other/Containerfile": "FROM scratch\nCOPY file /\n", "file": ""}), inputs: map[string]string{"dockerfile": "other/Containerfile"}},
+		{name: "sandbox/Dockerfile where there is no other", dir: fill(map[string]string{"sandbox/Dockerfile": "FROM scratch\nCOPY file /\n", "file": ""})},
+		{name: "target", docker: "FROM scratch AS one\nLABEL stage=one\nFROM scratch\nCOPY absent /\n", inputs: map[string]string{"target": "one"}, check: func(t *testing.T, _ outcome) {
+			if got := config(t, "iterate-sandbox:ci").Labels["stage"]; got != "one" {
+				t.Errorf("stage %q", got)
+			}
+		}},
+		{name: "image_name", docker: "FROM scratch\nLABEL a=b\n", inputs: map[string]string{"image_name": "example.com/team/name:tag"}, check: func(t *testing.T, o outcome) {
+			config(t, "example.com/team/name:tag")
+			if o.outputs["image_name"] != "example.com/team/name:tag" || o.outputs["image_ref"] != o.outputs["image_name"] {
+				t.Errorf("outputs %v", o.outputs)
+			}
+		}},
+		{name: "build_args", docker: base + "ARG A\nARG B\nRUN test \"$A\" = 1,2 && test \"$B\" = there\n", inputs: map[string]string{"build_args": "A=1,2\nB"}, env: map[string]string{"B": "there"}},
+		{name: "build_contexts", docker: "FROM scratch\nCOPY --from=more file /\nCOPY --from=image /etc/debian_version /\n", inputs: map[string]string{
+			"build_contexts": "more=" + fill(map[string]string{"file": ""}) + "\nimage=docker-image://debian:bookworm-slim"}},
+		{name: "labels", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"labels": "one=1\n\"two=a,b\""}, check: func(t *testing.T, _ outcome) {
+			if got := config(t, "iterate-sandbox:ci").Labels; got["one"] != "1" || got["two"] != "a,b" {
+				t.Errorf("labels %v", got)
+			}
+		}},
+		{name: "annotations", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"annotations": "a=b\nindex:c=d", "push": registry + "/team/annotated:1", "provenance": "true", "load": "false"}, check: func(t *testing.T, o outcome) {
+			var index v1.IndexManifest
+			if err := json.Unmarshal(manifest(t, registry+"/team/annotated:1"), &index); err != nil {
+				t.Fatal(err)
+			}
+			var image v1.Manifest
+			if err := json.Unmarshal(manifest(t, registry+"/team/annotated@"+index.Manifests[0].Digest.String()), &image); err != nil {
+				t.Fatal(err)
+			}
+			if index.Annotations["c"] != "d" || image.Annotations["a"] != "b" || image.Annotations["c"] != "" {
+				t.Errorf("annotations of the index %v, of the image %v", index.Annotations, image.Annotations)
+			}
+		}},
+		{name: "secrets", docker: base + "RUN --mount=type=secret,id=one test \"$(cat /run/secrets/one)\" = first-value\n" +
+			"RUN --mount=type=secret,id=two,env=TWO test \"$TWO\" = second-value\nRUN --mount=type=secret,id=three test \"$(cat /run/secrets/three)\" = third-value\n",
+			dir: "", inputs: map[string]string{"secrets": "one=first-value", "secret_envs": "two=SECOND", "secret_files": "three=" + filepath.Join(fill(map[string]string{"s": "third-value"}), "s")},
+			env: map[string]string{"SECOND": "second-value"}},
+		{name: "ssh", docker: base + "RUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\n", inputs: map[string]string{"ssh": "default=" + keyFile}},
+		{name: "allow and network", docker: base + "RUN true # host\n", inputs: map[string]string{"allow": "network.host", "network": "host"}},
+		{name: "allow security.insecure", docker: base + "RUN --security=insecure mount -t tmpfs none /mnt\n", inputs: map[string]string{"allow": "security.insecure"}},
+		{name: "network none", docker: base + "RUN test \"$(ls /sys/class/net)\" = lo\n", inputs: map[string]string{"network": "none"}},
+		{name: "add_hosts", docker: base + "RUN grep -q '10.1.2.3.*build.example' /etc/hosts\n", inputs: map[string]string{"add_hosts": "build.example:10.1.2.3"}},
+		{name: "shm_size", docker: base + "RUN df -m /dev/shm | grep -q ' 123 '\n", inputs: map[string]string{"shm_size": "123m"}},
+		{name: "ulimit", docker: base + "RUN test \"$(ulimit -n)\" = 1234\n", inputs: map[string]string{"ulimit": "nofile=1234:1234"}},
+		{name: "cgroup_parent", docker: base + "RUN grep -q parent-of-builds /proc/self/cgroup || test -z \"$(cat /proc/self/cgroup)\" || grep -q '^0::/$' /proc/self/cgroup\n", inputs: map[string]string{"cgroup_parent": "parent-of-builds"}},
+		{name: "outputs", docker: "FROM scratch\nCOPY Dockerfile /file\n", inputs: map[string]string{"load": "false",
+			"outputs": "type=local,dest=" + out + "/local\n# and\ntype=oci,dest=" + out + "/image.tar\ntype=oci,tar=false,dest=" + out + "/layout"}, check: func(t *testing.T, o outcome) {
+			for _, file := range []string{"local/file", "image.tar"} {
+				if _, err := os.Stat(filepath.Join(out, file)); err != nil {
+					t.Error(err)
+				}
+			}
+			index, err := layout.ImageIndexFromPath(out + "/layout")
+			if err == nil {
+				err = validate.Index(index)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}},
+		{name: "attests", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"attests": "type=provenance,mode=max", "push": registry + "/team/attested:1"}, check: func(t *testing.T, o outcome) {
+			if index := manifest(t, registry+"/team/attested:1"); !bytes.Contains(index, []byte("attestation-manifest")) {
+				t.Errorf("no attestation in %s", index)
+			}
+			config(t, "iterate-sandbox:ci") // loaded all the same
+		}},
+		{name: "provenance of a pushed image", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"push": registry + "/team/proven:1", "load": "false"}, check: func(t *testing.T, o outcome) {
+			if !strings.HasPrefix(o.outputs["image_ref"], registry+"/team/proven:1@sha256:") {
+				t.Errorf("image_ref %s", o.outputs["image_ref"])
+			}
+		}},
+		{name: "no provenance", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"provenance": "false", "push": registry + "/team/unproven:1", "load": "false"}, check: func(t *testing.T, o outcome) {
+			if d := pull(t, registry+"/team/unproven:1", "robot", w.RegistryPassword); d.MediaType.IsIndex() || d.Digest.String() != o.outputs["digest"] {
+				t.Errorf("%s %s, want the image %s", d.MediaType, d.Digest, o.outputs["digest"])
+			}
+		}},
+		{name: "push of two platforms", docker: "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n", inputs: map[string]string{
+			"platform": "linux/amd64,linux/arm64", "push": registry + "/team/both:1\n" + registry + "/team/both:2", "provenance": "false"}, check: func(t *testing.T, o outcome) {
+			for _, tag := range []string{"1", "2"} {
+				if d := pull(t, registry+"/team/both:"+tag, "robot", w.RegistryPassword); !d.MediaType.IsIndex() || d.Digest.String() != o.outputs["digest"] {
+					t.Errorf("%s %s, want the index %s", d.MediaType, d.Digest, o.outputs["digest"])
+				}
+			}
+			config(t, "iterate-sandbox:ci")
+		}},
+		{name: "save", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"save": "true", "save_tags": "v1", "load": "false", "provenance": "false"}, check: func(t *testing.T, o outcome) {
+			// Another job, without Docker: Depot gives it a password for image_ref.
+			password := w.pullToken(t, o.outputs["build_id"])
+			if d := pull(t, o.outputs["image_ref"], "x-token", password); d.Digest.String() != o.outputs["digest"] {
+				t.Errorf("pulled %s, want %s", d.Digest, o.outputs["digest"])
+			}
+			pull(t, registry+"/sandbox:v1", "x-token", password)
+		}},
+		{name: "save of two platforms", docker: "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n", inputs: map[string]string{"save": "true", "load": "false", "platform": "linux/amd64,linux/arm64"}, check: func(t *testing.T, o outcome) {
+			if d := pull(t, o.outputs["image_ref"], "x-token", w.pullToken(t, o.outputs["build_id"])); !d.MediaType.IsIndex() {
+				t.Errorf("image_ref is %s", d.MediaType)
+			}
+		}},
+		{name: "depot_project and depot_token", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"depot_project": "other", "depot_token": w.OrganizationToken}, check: func(t *testing.T, o outcome) {
+			if o.outputs["project_id"] != "other" || o.outputs["build_url"] == "" {
+				t.Errorf("outputs %v", o.outputs)
+			}
+		}},
+		{name: "builder", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"builder": w.Builders.Address("linux/amd64")}, check: func(t *testing.T, o outcome) {
+			if o.outputs["build_id"] != "" || o.outputs["digest"] == "" {
+				t.Errorf("outputs %v", o.outputs)
+			}
+		}},
+		{name: "pull", docker: base + "RUN true\n", inputs: map[string]string{"pull": "true"}},
+		{name: "timeout", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"timeout": "1m30s"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			env := map[string]string{"HOME": home}
+			for name, value := range test.env {
+				env[name] = value
+			}
+			o := w.succeed(t, invocation{docker: test.docker, dir: test.dir, inputs: test.inputs, env: env})
+			if !regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).MatchString(o.outputs["digest"]) || !strings.Contains(o.summary, o.outputs["digest"]) {
+				t.Errorf("digest %q; summary %s", o.outputs["digest"], o.summary)
+			}
+			if len(o.outputs) != len(outputsOf(BuildResult{})) {
+				t.Errorf("%d outputs: %v", len(o.outputs), o.outputs)
+			}
+			if test.check != nil {
+				test.check(t, o)
+			}
+		})
+	}
+}
+
+// pullToken is what Depot gives to who may pull what a build saved.
+func (w *world) pullToken(t *testing.T, build string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.Depot.URL()+"/depot.cli.v1.BuildService/GetPullToken",
+		strings.NewReader(fmt.Sprintf(`{"projectId": "sandbox", "buildId": %q}`, build)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", "Bearer "+w.DepotToken)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer struct{ Token string }
+	if err := json.Unmarshal(body, &answer); err != nil || answer.Token == "" {
+		t.Fatalf("GetPullToken: %v: %s", err, body)
+	}
+	return answer.Token
+}
+
+func TestNoCacheInputs(t *testing.T) {
+	w := cloud(t)
+	docker := base + "RUN echo one > /one\nFROM debian:bookworm-slim AS second\nRUN echo two > /two\nCOPY --from=0 /one /\n"
+	for _, test := range []struct {
+		name   string
+		inputs map[string]string
+		cached int
+	}{
+		{"all cached", nil, 3},
+		{"no_cache", map[string]string{"no_cache": "true"}, 0},
+		{"no_cache_filters", map[string]string{"no_cache_filters": "second"}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.name == "all cached" {
+				w.succeed(t, invocation{docker: docker})
+			}
+			o := w.succeed(t, invocation{docker: docker, inputs: test.inputs})
+			if o.outputs["total_steps"] != "3" || o.outputs["cached_steps"] != strconv.Itoa(test.cached) {
+				t.Errorf("%s of %s steps cached, want %d of 3", o.outputs["cached_steps"], o.outputs["total_steps"], test.cached)
+			}
+		})
+	}
+}
+
+// Asked twice for the same commit, it is the same image, whoever asks; nothing is built again.
+func TestRefs(t *testing.T) {
+	w := cloud(t)
+	dir := w.caller
+	sha := git(t, dir, "rev-parse", "HEAD")
+	for _, command := range [][]string{{"update-ref", "refs/pull/7/head", sha}, {"update-ref", "refs/pull/7/merge", sha}, {"tag", "-f", "light"}, {"tag", "-f", "-a", "-m", "x", "heavy"}} {
+		git(t, dir, command...)
+	}
+	var digest string
+	for _, test := range []struct{ ref, full string }{
+		{"", ""}, {"main", "refs/heads/main"}, {"light", "refs/tags/light"}, {"heavy", "refs/tags/heavy"}, {sha, ""}, {sha[:9], ""},
+		{"refs/pull/7/merge", "refs/pull/7/merge"}, {"refs/pull/7/head", "refs/pull/7/head"}, {"#7", "refs/pull/7/merge"},
+	} {
+		t.Run("ref "+test.ref, func(t *testing.T) {
+			// The workspace is empty: without a ref it is the event's commit.
+			o := w.succeed(t, invocation{dir: t.TempDir(), inputs: map[string]string{"ref": test.ref, "load": "false", "git_context": "git"}, env: map[string]string{"GITHUB_SHA": sha}})
+			if digest == "" {
+				digest = o.outputs["digest"]
+			}
+			if o.outputs["git_sha"] != sha || o.outputs["git_ref"] != test.full || o.outputs["digest"] != digest {
+				t.Errorf("sha %s, ref %s, digest %s", o.outputs["git_sha"], o.outputs["git_ref"], o.outputs["digest"])
+			}
+			if test.ref != "" && o.outputs["cached_steps"] != o.outputs["total_steps"] {
+				t.Errorf("%s of %s steps cached", o.outputs["cached_steps"], o.outputs["total_steps"])
+			}
+		})
+	}
+	t.Run("a checkout with a changed file", func(t *testing.T) {
+		clone := t.TempDir()
+		git(t, clone, "clone", "--quiet", dir, ".")
+		if err := os.WriteFile(filepath.Join(clone, "greeting"), []byte("changed\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		o := w.succeed(t, invocation{dir: clone, inputs: map[string]string{"image_name": "caller:dirty"}})
+		if !strings.Contains(o.stdout, sha+"-dirty") || o.outputs["git_sha"] != sha {
+			t.Errorf("the log does not say %s-dirty:\n%s", sha, o.stdout)
+		}
+		if got := docker(t, w.Engine.Host, "run", "--rm", "caller:dirty", "cat", "/greeting"); got != "changed" {
+			t.Errorf("the image holds %q", got)
+		}
+	})
+}
+
+// The engine that is old, and the one of today: both take the image, and run it.
+func TestLoadsIntoTheOldestEngine(t *testing.T) {
+	w := cloud(t)
+	oldest, err := engine.Start(t.Context(), engine.Oldest, t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := oldest.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	for host, ids := range map[string][]string{oldest.Host: {"image_id"}, w.Engine.Host: {"image_id", "digest"}} {
+		o := w.succeed(t, invocation{docker: base + "RUN echo there > /there\n", inputs: map[string]string{"image_name": "both:1"}, env: map[string]string{"DOCKER_HOST": host}})
+		if got := docker(t, host, "run", "--rm", "both:1", "cat", "/there"); got != "there" {
+			t.Errorf("%s: %q", host, got)
+		}
+		id, known := docker(t, host, "image", "inspect", "-f", "{{.Id}}", "both:1"), false
+		for _, output := range ids {
+			known = known || o.outputs[output] == id
+		}
+		if !known {
+			t.Errorf("%s: the engine's id %s is none of %v", host, id, ids)
+		}
+	}
+}
+
+// With several platforms and no engine for any of them nothing is built.
+func TestPlatformsWithoutTheEngines(t *testing.T) {
+	w := cloud(t)
+	before := len(w.Depot.Calls())
+	o := w.run(t, invocation{docker: "FROM scratch\n", inputs: map[string]string{"platform": "linux/arm64,linux/riscv64", "builder": w.Builders.Address("linux/arm64")}})
+	if o.exit != 1 || !strings.Contains(o.stderr, "does not hold the Docker Engine's own, linux/amd64: add it, or set load: false") {
+		t.Errorf("exit %d: %s", o.exit, o.stderr)
+	}
+	if len(w.Depot.Calls()) != before {
+		t.Error("Depot was asked")
+	}
+}
+
+// sentences are what a failed program says on standard error, and its ::error commands.
+func sentences(t *testing.T, o outcome) (stderr, annotations []string) {
+	t.Helper()
+	for _, stream := range []string{o.stdout, o.stderr} {
+		stopped := ""
+		for lines := bufio.NewScanner(strings.NewReader(stream)); lines.Scan(); {
+			line := lines.Text()
+			switch {
+			case stopped != "":
+				if line == "::"+stopped+"::" {
+					stopped = ""
+				}
+			case strings.HasPrefix(line, "::stop-commands::"):
+				stopped = strings.TrimPrefix(line, "::stop-commands::")
+			case strings.HasPrefix(line, "::error"):
+				annotations = append(annotations, line)
+			}
+		}
+	}
+	for line := range strings.Lines(o.stderr) {
+		stderr = append(stderr, strings.TrimRight(line, "\n"))
+	}
+	return stderr, annotations
+}

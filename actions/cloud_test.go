@@ -1,0 +1,264 @@
+package actions
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/org/sandbox-actions/internal/localcloud"
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/internal/localcloud/github"
+)
+
+// caller is the repository whose workflows run; ours is org/sandbox-actions.
+const caller = "acme/caller"
+
+// world is what the tests of this package share: a cloud, the two repositories at GitHub, and our programs.
+type world struct {
+	*localcloud.Cloud
+	dir      string // temporary, removed at the end
+	caller   string // checkout of the caller's repository
+	ours     string // clone of this checkout with what is not committed yet, at v1
+	programs string // folder of action-build, …
+}
+
+var theWorld *world
+
+// start begins what a test needs when the first one asks: tables of inputs need none of it.
+var start = sync.OnceValues(func() (*world, error) {
+	root, err := filepath.Abs("..")
+	if err != nil {
+		return nil, err
+	}
+	w := &world{}
+	theWorld = w
+	if w.dir, err = os.MkdirTemp("", "actions-"); err != nil {
+		return nil, err
+	}
+	w.ours, w.caller, w.programs = filepath.Join(w.dir, "ours"), filepath.Join(w.dir, "caller"), filepath.Join(w.dir, "bin")
+	if err := w.repositories(root); err != nil {
+		return nil, err
+	}
+	if out, err := exec.Command("go", "build", "-o", w.programs+"/", "../action-build").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	w.Cloud, err = localcloud.Start(context.Background(), localcloud.Options{
+		Dir: filepath.Join(root, ".cache/test/actions"), Base: filepath.Join(root, ".cache/base/bookworm-slim.tar"), Engine: engine.Current,
+		Repositories: []github.Repository{
+			{Owner: "acme", Name: "caller", Dir: w.caller, Private: true},
+			{Owner: "org", Name: "sandbox-actions", Dir: w.ours},
+		},
+	})
+	return w, err
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if theWorld != nil {
+		if theWorld.Cloud != nil {
+			if err := theWorld.Stop(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				code = 1
+			}
+		}
+		if err := os.RemoveAll(theWorld.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func cloud(t *testing.T) *world {
+	t.Helper()
+	w, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// repositories makes the caller's repository from testdata, and ours from this checkout as it is.
+func (w *world) repositories(root string) error {
+	if err := os.CopyFS(w.caller, os.DirFS("testdata/caller")); err != nil {
+		return err
+	}
+	script := `set -euo pipefail
+export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z' GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.com GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.com
+git init --quiet --initial-branch=main "$CALLER"
+git -C "$CALLER" add --all
+git -C "$CALLER" commit --quiet --message=begin
+git -C "$CALLER" remote add origin https://github.com/acme/caller
+git init --quiet --initial-branch=main "$OURS"
+cd "$ROOT"
+git ls-files --cached --others --exclude-standard -z | while IFS= read -r -d '' file; do
+	if [[ -e $file || -L $file ]]; then printf '%s\0' "$file"; fi
+done | tar --null --no-recursion --files-from=- --create --file=- | tar --extract --file=- --directory="$OURS"
+git -C "$OURS" add --all
+git -C "$OURS" commit --quiet --message=release
+git -C "$OURS" tag v1
+git -C "$OURS" remote add origin https://github.com/org/sandbox-actions`
+	command := exec.Command("bash", "-c", script)
+	command.Env = append(os.Environ(), "ROOT="+root, "CALLER="+w.caller, "OURS="+w.ours)
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("make the repositories: %w: %s", err, out)
+	}
+	return nil
+}
+
+// git runs git in dir and returns what it says.
+func git(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	command := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@example.com"}, args...)...)
+	out, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// outcome is what a program left.
+type outcome struct {
+	exit           int
+	stdout, stderr string
+	outputs        map[string]string // of the step
+	outputFile     string            // as it was written
+	summary        string
+}
+
+// invocation is one run of a program, as a step of a workflow has it.
+type invocation struct {
+	program string // "" for action-build
+	dir     string // the workspace; "" for a new folder with the Dockerfile
+	docker  string // Dockerfile of that folder
+	inputs  map[string]string
+	env     map[string]string // over the cloud's; "" removes a variable
+	started func(pid int, stdout *bytes.Buffer)
+	limit   time.Duration
+}
+
+// run runs a program and looks for what it left in its temporary folder: nothing.
+func (w *world) run(t *testing.T, i invocation) outcome {
+	t.Helper()
+	if i.program == "" {
+		i.program = "action-build"
+	}
+	if i.dir == "" {
+		i.dir = t.TempDir()
+		if err := os.WriteFile(filepath.Join(i.dir, "Dockerfile"), []byte(i.docker), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if i.limit == 0 {
+		i.limit = 2 * time.Minute
+	}
+	temp := t.TempDir()
+	files := t.TempDir()
+	env := w.Env()
+	delete(env, "DEPOT_TOKEN") // OIDC opens Depot
+	for name, value := range map[string]string{
+		"PATH": os.Getenv("PATH"), "HOME": files, "RUNNER_TEMP": temp, "TMPDIR": temp, "GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY": caller,
+		"GITHUB_OUTPUT": filepath.Join(files, "output"), "GITHUB_STEP_SUMMARY": filepath.Join(files, "summary"), "GITHUB_WORKSPACE": i.dir,
+	} {
+		env[name] = value
+	}
+	for name, value := range i.inputs {
+		env["INPUT_"+strings.ToUpper(name)] = value
+	}
+	for name, value := range i.env {
+		env[name] = value
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), i.limit)
+	defer cancel()
+	command := exec.CommandContext(ctx, filepath.Join(w.programs, i.program))
+	command.Dir = i.dir
+	for name, value := range env {
+		if value != "" {
+			command.Env = append(command.Env, name+"="+value)
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, &stderr
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if i.started != nil {
+		i.started(command.Process.Pid, &stdout)
+	}
+	_ = command.Wait() // its exit code is looked at by the test
+	if ctx.Err() != nil {
+		t.Fatalf("it did not end within %s:\n%s%s", i.limit, &stdout, &stderr)
+	}
+	left := tree(t, temp)
+	if len(left) > 0 {
+		t.Errorf("left in the temporary folder: %q", left)
+	}
+	o := outcome{exit: command.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String()}
+	o.outputFile = read(t, filepath.Join(files, "output"))
+	o.summary = read(t, filepath.Join(files, "summary"))
+	o.outputs = parseOutputs(t, o.outputFile)
+	return o
+}
+
+// tree lists all that is in a folder.
+func tree(t *testing.T, dir string) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if path != dir {
+			found = append(found, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// read is a file's text; "" when it was never written.
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// parseOutputs reads GITHUB_OUTPUT as the runner does: NAME=VALUE, or NAME<<DELIMITER up to a line that is DELIMITER.
+func parseOutputs(t *testing.T, text string) map[string]string {
+	t.Helper()
+	outputs := map[string]string{}
+	lines := strings.Split(text, "\n")
+	for n := 0; n < len(lines); n++ {
+		equals, heredoc := strings.Index(lines[n], "="), strings.Index(lines[n], "<<")
+		switch {
+		case lines[n] == "":
+		case heredoc >= 0 && (equals < 0 || heredoc < equals):
+			name, delimiter := lines[n][:heredoc], lines[n][heredoc+2:]
+			var value []string
+			for n++; n < len(lines) && lines[n] != delimiter; n++ {
+				value = append(value, lines[n])
+			}
+			if n == len(lines) {
+				t.Errorf("the output %s has no end", name)
+			}
+			outputs[name] = strings.Join(value, "\n")
+		case equals > 0:
+			outputs[lines[n][:equals]] = lines[n][equals+1:]
+		default:
+			t.Errorf("a line of GITHUB_OUTPUT that the runner refuses: %q", lines[n])
+		}
+	}
+	return outputs
+}
