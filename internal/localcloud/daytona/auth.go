@@ -1,0 +1,153 @@
+package daytona
+
+import (
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// tokens says what a call is made with.
+type tokens int
+
+const (
+	both  tokens = iota
+	keys         // API keys only
+	users        // users only, whom a JWT names
+)
+
+// caller is who asks.
+type caller struct {
+	*Organization
+	key *Key // nil for a user
+}
+
+var jwt = regexp.MustCompile(`^eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
+
+var (
+	unknown  = refusal{http.StatusUnauthorized, "Invalid credentials"} // an expired key is as good as none
+	confused = refusal{http.StatusForbidden, "Invalid authentication context"}
+	denied   = refusal{http.StatusForbidden, "Access denied"}
+)
+
+// authorize finds the organization that a request is for. A key belongs to one, and the header is not asked; a user names one in it.
+func (s *Server) authorize(r *http.Request, c call) (caller, error) {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if token == "" || (jwt.MatchString(token) && c.tokens == keys) || (!jwt.MatchString(token) && c.tokens == users) {
+		return caller{}, unknown
+	}
+	who, known := caller{}, false
+	asked := r.PathValue("organization")
+	for i := range s.options.Organizations {
+		o := &s.options.Organizations[i]
+		if slices.Contains(o.UserTokens, token) {
+			known = true
+			if named := r.Header.Get("X-Daytona-Organization-ID"); o.ID == asked || (asked == "" && o.ID == named) {
+				who.Organization = o
+			}
+		}
+		for k := range o.Keys {
+			if key := &o.Keys[k]; key.Value == token && (key.Expires.IsZero() || time.Now().Before(key.Expires)) {
+				who, known = caller{o, key}, true
+			}
+		}
+	}
+	switch {
+	case !known:
+		return caller{}, unknown
+	case who.Organization == nil:
+		return caller{}, confused
+	case who.key != nil && len(c.any) > 0 && !slices.ContainsFunc(c.any, func(p string) bool { return slices.Contains(who.key.Permissions, p) }):
+		return caller{}, denied
+	}
+	return who, nil
+}
+
+func (s *Server) currentKey(who caller, _ *http.Request) (any, error) {
+	k := who.key
+	var expires any
+	if !k.Expires.IsZero() {
+		expires = stamp(k.Expires)
+	}
+	permissions := k.Permissions
+	if permissions == nil {
+		permissions = []string{}
+	}
+	masked := strings.Repeat("*", 20)
+	if len(k.Value) > 8 {
+		masked = k.Value[:3] + masked + k.Value[len(k.Value)-3:]
+	}
+	return map[string]any{
+		"name": k.Name, "value": masked, "createdAt": stamp(began), "permissions": permissions,
+		"lastUsedAt": stamp(time.Now()), "expiresAt": expires, "userId": "user-1",
+	}, nil
+}
+
+// began is when everything was made that was there from the start.
+var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func (s *Server) organization(who caller, _ *http.Request) (any, error) {
+	o := who.Organization
+	answer := map[string]any{
+		"id": o.ID, "name": o.Name, "createdBy": "user-1", "personal": false, "createdAt": stamp(began), "updatedAt": stamp(began),
+		"suspended": o.Suspended != "", "suspendedAt": nil, "suspensionReason": nil, "suspendedUntil": nil, "suspensionCleanupGracePeriodHours": 24,
+		"maxCpuPerSandbox": o.cpu(Region{}), "maxMemoryPerSandbox": o.memory(Region{}), "maxDiskPerSandbox": o.disk(Region{}),
+		"snapshotDeactivationTimeoutMinutes": 20160, "sandboxLimitedNetworkEgress": false,
+		"authenticatedRateLimit": nil, "sandboxCreateRateLimit": nil, "sandboxLifecycleRateLimit": nil, "experimentalConfig": nil, "otelConfig": nil,
+		"authenticatedRateLimitTtlSeconds": nil, "sandboxCreateRateLimitTtlSeconds": nil, "sandboxLifecycleRateLimitTtlSeconds": nil,
+	}
+	if o.Suspended != "" {
+		answer["suspendedAt"], answer["suspensionReason"] = stamp(began), o.Suspended
+	}
+	if len(o.Regions) > 0 {
+		answer["defaultRegionId"] = o.Regions[0].ID
+	}
+	return answer, nil
+}
+
+func (o *Organization) cpu(r Region) int    { return first(r.MaxCPU, o.MaxCPU, 4) }
+func (o *Organization) memory(r Region) int { return first(r.MaxMemory, o.MaxMemory, 8) }
+func (o *Organization) disk(r Region) int   { return first(r.MaxDisk, o.MaxDisk, 10) }
+func (o *Organization) quota() int          { return first(o.Snapshots, 30) }
+
+// first is the first that is not 0.
+func first(values ...int) int {
+	return values[max(0, slices.IndexFunc(values, func(v int) bool { return v != 0 }))]
+}
+
+func (s *Server) usage(who caller, _ *http.Request) (any, error) {
+	regions := []any{}
+	orNull := func(v int) any {
+		if v == 0 {
+			return nil
+		}
+		return v
+	}
+	for _, r := range who.Regions {
+		regions = append(regions, map[string]any{
+			"regionId": r.ID, "sandboxClass": class,
+			"totalCpuQuota": 100, "currentCpuUsage": 0, "totalMemoryQuota": 200, "currentMemoryUsage": 0,
+			"totalDiskQuota": 300, "currentDiskUsage": 0, "totalGpuQuota": 0, "currentGpuUsage": 0,
+			"maxCpuPerSandbox": orNull(r.MaxCPU), "maxMemoryPerSandbox": orNull(r.MaxMemory), "maxDiskPerSandbox": orNull(r.MaxDisk),
+			"maxDiskPerNonEphemeralSandbox": nil, "maxCpuPerGpuSandbox": nil, "maxMemoryPerGpuSandbox": nil, "maxDiskPerGpuSandbox": nil,
+		})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return map[string]any{
+		"regionUsage": regions, "totalSnapshotQuota": who.quota(), "currentSnapshotUsage": s.used(who.Organization),
+		"totalVolumeQuota": 10, "currentVolumeUsage": 0,
+	}, nil
+}
+
+func (s *Server) regions(who caller, _ *http.Request) (any, error) {
+	list := []any{}
+	for _, r := range who.Regions {
+		list = append(list, map[string]any{
+			"id": r.ID, "name": r.Name, "organizationId": nil, "regionType": "shared", "createdAt": stamp(began), "updatedAt": stamp(began),
+			"proxyUrl": nil, "sshGatewayUrl": nil, "snapshotManagerUrl": nil,
+		})
+	}
+	return list, nil
+}

@@ -1,0 +1,116 @@
+package daytona
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"regexp"
+	"time"
+
+	"github.com/org/sandbox-actions/internal/localcloud/registry"
+)
+
+// runner is the registry's user that the runner is.
+const runner = "daytona-runner"
+
+// pushAccess makes a robot account that may push to the project, for an hour.
+func (s *Server) pushAccess(who caller, r *http.Request) (any, error) {
+	if region := r.FormValue("regionId"); region != "" {
+		if _, ok := find(who.Regions, region); !ok {
+			return nil, http.ErrNotSupported // there it has no registry, and says nothing but 500
+		}
+	}
+	id := newID()
+	robot := registry.Account{
+		User: "robot$" + s.options.Project + "+temp-push-robot-" + id[:8] + id[9:13], Password: newID() + newID(),
+		Prefix: s.options.Project + "/", Push: true, Expires: time.Now().Add(s.options.AccessLife),
+	}
+	s.options.Registry.AddAccount(robot)
+	s.mu.Lock()
+	s.expired = false
+	s.mu.Unlock()
+	return map[string]any{
+		"username": robot.User, "secret": robot.Password, "registryUrl": s.host, "registryId": "00000000-0000-4000-8000-000000000001",
+		"project": s.options.Project, "expiresAt": stamp(robot.Expires),
+	}, nil
+}
+
+func find(regions []Region, id string) (Region, bool) {
+	for _, r := range regions {
+		if r.ID == id {
+			return r, true
+		}
+	}
+	return Region{}, false
+}
+
+var (
+	blobs     = regexp.MustCompile(`^/v2/(.+)/blobs/sha256:`)
+	manifests = regexp.MustCompile(`^/v2/(.+)/manifests/`)
+)
+
+// harbor is the registry as the world sees it: the real one, which may deny an image for a while after it was pushed, and may fail.
+func (s *Server) harbor() http.Handler {
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: s.options.Registry.Addr})
+			r.Out.Host = r.In.Host // so that what it refers to is here
+		},
+		ModifyResponse: func(answer *http.Response) error {
+			pushed := manifests.FindStringSubmatch(answer.Request.URL.Path)
+			if answer.Request.Method == http.MethodPut && pushed != nil && answer.StatusCode == http.StatusCreated && answer.Request.UserAgent() != s.puller {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.late[pushed[1]] = s.options.Late
+			}
+			return nil
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if status, code := s.trouble(r); status != 0 {
+			w.Header().Set("Content-Type", "application/json")
+			if status == http.StatusUnauthorized {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+s.options.Registry.Addr+`/token",service="registry"`)
+			}
+			w.WriteHeader(status)
+			_ = json.NewEncoder(w).Encode(map[string]any{"errors": []any{map[string]string{"code": code, "message": code}}}) // the client may be gone
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	})
+}
+
+// trouble is what goes wrong with a request to the registry: a status and a code of https://github.com/opencontainers/distribution-spec.
+func (s *Server) trouble(r *http.Request) (int, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if name := manifests.FindStringSubmatch(r.URL.Path); reads && name != nil && s.late[name[1]] > 0 {
+		s.late[name[1]]--
+		return http.StatusNotFound, "MANIFEST_UNKNOWN"
+	}
+	own := r.UserAgent() == s.puller
+	f, ok := s.takeFault(func(f Fault) bool {
+		switch f.Registry {
+		case RefusesPush, Expires:
+			return !reads && !own
+		case LosesBlob:
+			return r.Method == http.MethodGet && blobs.MatchString(r.URL.Path)
+		}
+		return false
+	})
+	if ok && f.Registry == Expires {
+		s.expired = true
+	}
+	switch {
+	case s.expired && !own:
+		return http.StatusUnauthorized, "UNAUTHORIZED"
+	case ok && f.Registry == RefusesPush:
+		return http.StatusForbidden, "DENIED"
+	case ok && f.Registry == LosesBlob:
+		return http.StatusNotFound, "BLOB_UNKNOWN"
+	}
+	return 0, ""
+}
