@@ -58,7 +58,7 @@ func (t Token) Kind() Kind {
 func (t Token) check() error {
 	switch t.Kind() {
 	case "":
-		return errors.New("a token's value begins with dp.st., dp.ct., dp.pt., dp.sa. or dp.said.")
+		return errors.New("no kind of token begins like this one: dp.st., dp.ct., dp.pt., dp.sa. and dp.said. do")
 	case Service:
 		if len(t.Access) != 1 || t.Access[0].Config == "" || !strings.HasPrefix(t.Value, "dp.st."+t.Access[0].Config+".") {
 			return errors.New("a service token opens one config, and its value begins with dp.st. and that config's name")
