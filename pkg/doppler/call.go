@@ -155,6 +155,11 @@ func (e *statusError) isDenial() bool {
 	return false
 }
 
+func isDenial(err error) bool {
+	failed := new(statusError)
+	return errors.As(err, &failed) && failed.isDenial()
+}
+
 // isObjection is whether Doppler objects to what is asked for, and neither to the token nor to the moment.
 func (e *statusError) isObjection() bool {
 	return e.isDoppler && e.status < 500 && e.status != http.StatusUnauthorized && e.status != http.StatusTooManyRequests && !e.isDenial() && !e.forbidsWrite()

@@ -49,7 +49,7 @@ func (c Client) Raw(ctx context.Context, names ...string) (map[string]string, er
 	raw := map[string]string{}
 	for name, value := range values {
 		if value.Raw == nil {
-			return nil, fmt.Errorf("read %s: the secret %s is restricted, its value can not be read: set its visibility to masked", c.name(), name)
+			return nil, c.restricted(name)
 		}
 		raw[name] = *value.Raw
 	}
@@ -131,43 +131,32 @@ func (c Client) Set(ctx context.Context, want map[string]string, allow func(curr
 	return false, failed.sentence(doing, "somebody else writes to it at the same time: run this again")
 }
 
-// Everywhere is what a secret is in each config of the project that the token can read, references resolved; configs without it, and those that
-// the token may not read, are left out. The key is the config's name. With a service token that is one config at most.
+// Everywhere is what a secret is in each config that the token can read, references resolved; configs without it, and those that the token may not
+// read, are left out. The key is "project.config", as in Doppler's references. A service token can read its own config only.
 func (c Client) Everywhere(ctx context.Context, name string) (map[string]string, error) {
 	own, err := c.values(ctx, name, "DOPPLER_PROJECT", "DOPPLER_CONFIG")
 	if err != nil {
 		return nil, err
 	}
-	if c.Project == "" {
-		c.Project = own["DOPPLER_PROJECT"].computed()
-	}
-	if c.Config == "" {
-		c.Config = own["DOPPLER_CONFIG"].computed()
-	}
-	configs, err := c.configs(ctx)
-	if failed := new(statusError); errors.As(err, &failed) && failed.isDenial() {
-		configs, err = nil, nil // a service token that may not list
-	}
+	c.Project, c.Config = own["DOPPLER_PROJECT"].computed(c.Project), own["DOPPLER_CONFIG"].computed(c.Config)
+	places, err := c.places(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found := make([]*secret, len(configs))
+	found := make([]secret, len(places))
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(4)
-	for i, config := range configs {
-		if config == c.Config {
+	for i, place := range places {
+		if place.name() == c.name() {
+			found[i] = own[name]
 			continue
 		}
 		group.Go(func() error {
-			other := c
-			other.Config = config
-			values, err := other.values(limited, name)
-			if failed := new(statusError); errors.As(err, &failed) && failed.isDenial() {
+			values, err := place.values(limited, name)
+			if isDenial(err) {
 				return nil
 			}
-			if value, ok := values[name]; ok {
-				found[i] = &value
-			}
+			found[i] = values[name]
 			return err
 		})
 	}
@@ -175,26 +164,37 @@ func (c Client) Everywhere(ctx context.Context, name string) (map[string]string,
 		return nil, err
 	}
 	everywhere := map[string]string{}
-	add := func(config string, value secret) error {
-		if value.Computed == nil {
-			return fmt.Errorf("read Doppler's config %q: the secret %s is restricted, its value can not be read: set its visibility to masked", config, name)
-		}
-		everywhere[config] = *value.Computed
-		return nil
-	}
-	if value, ok := own[name]; ok {
-		if err := add(c.Config, value); err != nil {
-			return nil, err
-		}
-	}
 	for i, value := range found {
-		if value != nil {
-			if err := add(configs[i], *value); err != nil {
-				return nil, err
-			}
+		switch {
+		case value.Computed != nil:
+			everywhere[places[i].Project+"."+places[i].Config] = *value.Computed
+		case value.exists:
+			return nil, places[i].restricted(name)
 		}
 	}
 	return everywhere, nil
+}
+
+// places are all configs that the token sees, its own first.
+func (c Client) places(ctx context.Context) ([]Client, error) {
+	places := []Client{c}
+	projects, err := c.list(ctx, "projects", url.Values{})
+	if err != nil && !isDenial(err) {
+		return nil, err
+	}
+	for _, project := range projects {
+		configs, err := c.list(ctx, "configs", url.Values{"project": {project}})
+		if err != nil && !isDenial(err) {
+			return nil, err
+		}
+		for _, config := range configs {
+			place := c
+			if place.Project, place.Config = project, config; place.name() != c.name() {
+				places = append(places, place)
+			}
+		}
+	}
+	return places, nil
 }
 
 // Login trades a GitHub OIDC token for a token of the service account that identity belongs to. How long it lives is the identity's affair,
@@ -241,13 +241,18 @@ func subject(idToken string) string {
 type secret struct {
 	Raw      *string `json:"raw"`
 	Computed *string `json:"computed"`
+	exists   bool
 }
 
-func (s secret) computed() string {
+func (s secret) computed(otherwise string) string {
 	if s.Computed == nil {
-		return ""
+		return otherwise
 	}
 	return *s.Computed
+}
+
+func (c Client) restricted(name string) error {
+	return fmt.Errorf("read %s: the secret %s is restricted, its value can not be read: set its visibility to masked", c.name(), name)
 }
 
 // values are those of the named secrets that exist.
@@ -259,8 +264,14 @@ func (c Client) values(ctx context.Context, names ...string) (map[string]secret,
 	if err := c.do(ctx, c.call("read "+c.name(), http.MethodGet, "/v3/configs/config/secrets", query), &answer); err != nil {
 		return nil, err
 	}
-	maps.DeleteFunc(answer.Secrets, func(name string, _ secret) bool { return !slices.Contains(names, name) })
-	return answer.Secrets, nil
+	values := map[string]secret{}
+	for _, name := range names {
+		if value, ok := answer.Secrets[name]; ok {
+			value.exists = true
+			values[name] = value
+		}
+	}
+	return values, nil
 }
 
 // change is a change request: what is to be, and what is expected to be there. "If specified, the request will only be processed if the
@@ -278,12 +289,7 @@ func (c Client) write(ctx context.Context, doing string, changes []change) error
 	return c.do(ctx, write, &struct{}{})
 }
 
-// configs are the names of the project's configs that the token can see.
-func (c Client) configs(ctx context.Context) ([]string, error) {
-	return c.list(ctx, "configs", url.Values{"project": {c.Project}})
-}
-
-// list reads all pages of a list of names.
+// list reads all pages of a list: the names of configs, or the slugs of projects, by which they are asked for.
 func (c Client) list(ctx context.Context, what string, query url.Values) ([]string, error) {
 	const size, maxPages = 100, 50
 	var names []string
@@ -291,7 +297,7 @@ func (c Client) list(ctx context.Context, what string, query url.Values) ([]stri
 	for page := range maxPages {
 		query.Set("page", strconv.Itoa(page+1))
 		var answer map[string]json.RawMessage
-		var entries []struct{ Name string }
+		var entries []struct{ Name, Slug string }
 		ask := call{doing: "list Doppler's " + what, method: http.MethodGet, path: "/v3/" + what + "?" + query.Encode()}
 		if err := c.do(ctx, ask, &answer); err != nil {
 			return nil, err
@@ -301,8 +307,12 @@ func (c Client) list(ctx context.Context, what string, query url.Values) ([]stri
 		}
 		before := len(names)
 		for _, entry := range entries {
-			if !slices.Contains(names, entry.Name) {
-				names = append(names, entry.Name)
+			name := entry.Name
+			if what == "projects" && entry.Slug != "" {
+				name = entry.Slug
+			}
+			if !slices.Contains(names, name) {
+				names = append(names, name)
 			}
 		}
 		if len(names) == before { // how long a page may be is Doppler's affair: the last is the one with nothing new

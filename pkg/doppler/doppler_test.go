@@ -43,7 +43,7 @@ func start(t *testing.T, issuer string) *local.Server {
 				{Name: "stg", Secrets: map[string]string{name: "${prd." + name + "}"}},
 				{Name: "empty"},
 			}},
-			{Name: "website", Configs: []local.Config{{Name: "dev"}}},
+			{Name: "website", Configs: []local.Config{{Name: "dev", Secrets: map[string]string{name: "pinned"}}}},
 		},
 		Tokens: []local.Token{
 			{Value: readToken, Access: []local.Access{{Project: "sandbox", Config: "dev"}}},
@@ -244,26 +244,28 @@ func TestSet(t *testing.T) {
 }
 
 func TestEverywhere(t *testing.T) {
-	all := map[string]string{"dev": "old", "prd": "released", "stg": "released"}
+	all := map[string]string{"sandbox.dev": "old", "sandbox.prd": "released", "sandbox.stg": "released", "website.dev": "pinned"}
+	own := map[string]string{"sandbox.dev": "old"}
 	dev := Client{Token: cliToken, Project: "sandbox", Config: "dev"}
 	for _, test := range []struct {
 		name   string
 		client Client
 		fault  local.Fault
-		spared int // requests that go well before the fault: one for its own config, two for the list
+		spared int // requests that go well before the fault: one for its own config, two for the projects, two for the configs of each of the two
 		want   map[string]string
 		err    string // part of it
 	}{
 		{name: "all that an account sees", client: dev, want: all},
 		{name: "from a config without it", client: Client{Token: cliToken, Project: "sandbox", Config: "empty"}, want: all},
-		{name: "what a service account may see", client: Client{Token: oneToken, Project: "sandbox", Config: "dev"}, want: map[string]string{"dev": "old", "prd": "released"}},
-		{name: "its own is all that a service token sees", client: Client{Token: readToken}, want: map[string]string{"dev": "old"}},
-		{name: "the list is denied", client: dev, fault: local.Fault{Status: 403}, spared: 1, want: map[string]string{"dev": "old"}},
-		{name: "the list can not be read now", client: dev, fault: local.Fault{Status: 503}, spared: 1, err: "list Doppler's configs: Doppler answered 503"},
-		{name: "the others are denied", client: dev, fault: local.Fault{Status: 404}, spared: 3, want: map[string]string{"dev": "old"}},
-		{name: "the others can not be read now", client: dev, fault: local.Fault{Status: 503}, spared: 3, err: `of the project "sandbox": Doppler answered 503`},
+		{name: "what a service account may see", client: Client{Token: oneToken, Project: "sandbox", Config: "dev"}, want: map[string]string{"sandbox.dev": "old", "sandbox.prd": "released"}},
+		{name: "its own is all that a service token sees", client: Client{Token: readToken}, want: own},
+		{name: "the list is denied", client: dev, fault: local.Fault{Status: 403}, spared: 1, want: own},
+		{name: "the list can not be read now", client: dev, fault: local.Fault{Status: 503}, spared: 1, err: "list Doppler's projects: Doppler answered 503"},
+		{name: "a project can not be read now", client: dev, fault: local.Fault{Status: 503}, spared: 4, err: "list Doppler's configs: Doppler answered 503"},
+		{name: "the others are denied", client: dev, fault: local.Fault{Status: 404}, spared: 7, want: own},
+		{name: "the others can not be read now", client: dev, fault: local.Fault{Status: 503}, spared: 7, err: `Doppler answered 503`},
 		{name: "its own can not be read now", client: dev, fault: local.Fault{Status: 503}, err: `read Doppler's config "dev" of the project "sandbox": Doppler answered 503`},
-		{name: "the others are restricted", client: dev, fault: local.Fault{Status: 200, Body: `{"secrets": {"DAYTONA_SNAPSHOT_NAME": {}}}`}, spared: 3,
+		{name: "the others are restricted", client: dev, fault: local.Fault{Status: 200, Body: `{"secrets": {"DAYTONA_SNAPSHOT_NAME": {}}}`}, spared: 7,
 			err: `the secret DAYTONA_SNAPSHOT_NAME is restricted`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

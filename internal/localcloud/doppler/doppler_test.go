@@ -1,0 +1,272 @@
+package doppler
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/sandbox-actions/internal/localcloud/github"
+)
+
+// ask makes a request, and returns the answer's status and body.
+func ask(t *testing.T, s *Server, method, path, token, body string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, s.URL()+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, strings.TrimSpace(string(data))
+}
+
+func TestRequests(t *testing.T) {
+	const (
+		secrets = "/v3/configs/config/secrets"
+		dev     = "?project=sandbox&config=dev"
+	)
+	refused := func(message string) string { return `{"messages":["` + message + `"],"success":false}` }
+	for _, test := range []struct {
+		name, method, path, token, body string
+		status                          int
+		answer                          string // the whole of it, or the part of it after …
+		set                             map[string]string
+		deleted                         []string
+	}{
+		{name: "no token", path: secrets + dev, status: 401, answer: refused("Invalid Auth token")},
+		{name: "unknown path", path: "/v3/absent", token: cliToken, status: 404, answer: refused("Could not find requested resource")},
+		{name: "one secret", path: "/v3/configs/config/secret" + dev + "&name=REFERENCE", token: cliToken, status: 200, answer: `…"computed":"\u003cone\u003e"`},
+		{name: "no such secret", path: "/v3/configs/config/secret" + dev + "&name=ABSENT", token: cliToken, status: 404, answer: refused("Could not find requested secret 'ABSENT'")},
+		{name: "only some secrets", path: secrets + "/download" + dev + "&secrets=PLAIN,ABSENT", token: cliToken, status: 200, answer: `{"PLAIN":"one"}`},
+		{name: "a reference to nowhere stays", path: secrets + "/download" + dev + "&secrets=NOWHERE", token: cliToken, status: 200, answer: `{"NOWHERE":"${ABSENT}"}`},
+		{name: "a circle ends", path: secrets + "/download" + dev + "&secrets=CIRCLE", token: cliToken, status: 200, answer: `{"CIRCLE":"${CIRCLE}"}`},
+		{name: "no such format", path: secrets + "/download" + dev + "&format=ini", token: cliToken, status: 400, answer: refused("Please provide a valid format")},
+		{name: "names of a branch config", path: secrets + "/names?project=sandbox&config=dev_personal", token: cliToken, status: 200,
+			answer: `{"names":["CHAIN","CIRCLE","DOPPLER_CONFIG","DOPPLER_ENVIRONMENT","DOPPLER_PROJECT","NOWHERE","PER_CONFIG","PLAIN","QUOTED","REFERENCE"],"success":true}`},
+		{name: "without managed secrets", path: secrets + "?include_managed_secrets=false&project=sandbox&config=dev&secrets=DOPPLER_CONFIG", token: cliToken, status: 200, answer: `{"secrets":{},"success":true}`},
+		{name: "a config", path: "/v3/configs/config?project=sandbox&config=dev_personal", token: cliToken, status: 200, answer: `…"environment":"dev"`},
+		{name: "a service account's other config", path: secrets + "?project=sandbox&config=dev_personal", token: "dp.sa.sandbox", status: 404, answer: refused("Could not find requested config 'dev_personal'")},
+		{name: "a service account's other project", path: secrets + "?project=other&config=dev", token: "dp.sa.sandbox", status: 404, answer: refused("Could not find requested project 'other'")},
+		{name: "a service account reads only", method: "POST", path: secrets + dev, token: "dp.sa.sandbox", body: `{"secrets":{"A":"b"}}`, status: 403, answer: refused("You do not have write access to this config's secrets.")},
+		{name: "a service account writes", method: "POST", path: secrets, token: "dp.sa.sandbox", body: `{"project":"sandbox","config":"prd","secrets":{"A":"b"}}`, status: 200, answer: `…"A":`, set: map[string]string{"A": "b"}},
+		{name: "the same again", method: "POST", path: secrets + dev, token: writeToken, body: `{"secrets":{"PLAIN":"one"}}`, status: 200, answer: `…"PLAIN":`},
+		{name: "set and delete", method: "POST", path: secrets, token: writeToken, body: `{"secrets":{"A":"${PLAIN}","QUOTED":null,"ABSENT":null}}`, status: 200, answer: `…"A":`, set: map[string]string{"A": "${PLAIN}"}, deleted: []string{"QUOTED"}},
+		{name: "all or nothing", method: "POST", path: secrets, token: writeToken, body: `{"secrets":{"A":"1","b":"2"}}`, status: 400, answer: refused("Secret names must only contain uppercase letters, numbers, and underscores: 'b'")},
+		{name: "a change", method: "POST", path: secrets, token: writeToken, body: `{"change_requests":[{"name":"PLAIN","originalName":"PLAIN","value":"x","originalValue":"one"}]}`, status: 200, answer: `…`, set: map[string]string{"PLAIN": "x"}},
+		{name: "a change that leaves it as it is", method: "POST", path: secrets, token: writeToken, body: `{"change_requests":[{"name":"PLAIN","originalName":"PLAIN","value":null}]}`, status: 200, answer: `…`},
+		{name: "a change that expects another value", method: "POST", path: secrets, token: writeToken, body: `{"change_requests":[{"name":"A","originalName":null,"value":"x"},{"name":"PLAIN","originalName":"PLAIN","value":"x","originalValue":"two"}]}`, status: 409, answer: refused("The original value of 'PLAIN' does not match")},
+		{name: "a change of what is not there", method: "POST", path: secrets, token: writeToken, body: `{"change_requests":[{"name":"ABSENT","originalName":"ABSENT","value":"x"}]}`, status: 400, answer: refused("Could not find requested secret 'ABSENT'")},
+		{name: "a change that deletes", method: "POST", path: secrets, token: writeToken, body: `{"change_requests":[{"name":"PLAIN","originalName":"PLAIN","shouldDelete":true}]}`, status: 200, answer: `…`, deleted: []string{"PLAIN"}},
+		{name: "neither secrets nor changes", method: "POST", path: secrets, token: writeToken, body: `{}`, status: 400, answer: refused("Please provide either secrets or change_requests")},
+		{name: "no JSON", method: "POST", path: secrets, token: writeToken, body: `hello`, status: 400, answer: refused("Please provide a valid JSON body")},
+		{name: "a page", path: "/v3/configs?project=sandbox&page=2&per_page=2", token: cliToken, status: 200, answer: `…"name":"prd"`},
+		{name: "behind the last page", path: "/v3/configs?project=sandbox&page=9", token: cliToken, status: 200, answer: `{"configs":[],"page":9,"success":true}`},
+		{name: "no page", path: "/v3/configs?project=sandbox&page=-1", token: cliToken, status: 400, answer: refused("Please provide a valid page")},
+		{name: "environments", path: "/v3/environments?project=other", token: cliToken, status: 200,
+			answer: `{"environments":[{"created_at":"2024-01-01T00:00:00.000Z","id":"dev","initial_fetch_at":null,"name":"dev","project":"other","slug":"dev"}],"page":1,"success":true}`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, options())
+			if test.method == "" {
+				test.method = http.MethodGet
+			}
+			status, answer := ask(t, s, test.method, test.path, test.token, test.body)
+			part, isPart := strings.CutPrefix(test.answer, "…")
+			if status != test.status || isPart && !strings.Contains(answer, part) || !isPart && answer != test.answer {
+				t.Errorf("%d %s\nwant %d %s", status, answer, test.status, test.answer)
+			}
+			var set map[string]string
+			var deleted []string
+			for _, w := range s.Writes() {
+				set, deleted = w.Set, w.Deleted
+			}
+			if !maps.Equal(set, test.set) || !slices.Equal(deleted, test.deleted) {
+				t.Errorf("set %v, deleted %v; want %v and %v", set, deleted, test.set, test.deleted)
+			}
+		})
+	}
+}
+
+func TestConfigsThatATokenSees(t *testing.T) {
+	s := start(t, options())
+	for token, want := range map[string]string{readToken: "dev", "dp.sa.sandbox": "dev prd", cliToken: "dev dev_personal prd"} {
+		_, body := ask(t, s, http.MethodGet, "/v3/configs?project=sandbox", token, "")
+		var answer struct{ Configs []struct{ Name string } }
+		if err := json.Unmarshal([]byte(body), &answer); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, c := range answer.Configs {
+			names = append(names, c.Name)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s sees %q, want %q", token, got, want)
+		}
+	}
+}
+
+func TestTokensThatDopplerWouldNotMake(t *testing.T) {
+	for _, token := range []Token{
+		{Value: "secret"},
+		{Value: "dp.st.dev.a"},
+		{Value: "dp.st.dev.a", Access: []Access{{Project: "sandbox"}}},
+		{Value: "dp.st.dev.a", Access: []Access{{Project: "sandbox", Config: "prd"}}},
+		{Value: "dp.st.dev.a", Access: []Access{{Project: "sandbox", Config: "dev"}, {Project: "sandbox", Config: "prd"}}},
+	} {
+		if s, err := Start(t.Context(), Options{Tokens: []Token{token}}); err == nil {
+			t.Errorf("%v is taken", token)
+			_ = s.Close()
+		}
+	}
+}
+
+func TestEntryWithOIDC(t *testing.T) {
+	issuer, err := github.Start(t.Context(), github.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer issuer.Close()
+	const audience = "https://github.com/org"
+	o := options()
+	o.Issuer = issuer.Issuer()
+	o.Identities = []Identity{
+		{ID: "any-branch", Audience: audience, Claims: map[string]string{"sub": "repo:org/sandbox-actions:*"}, Access: []Access{{Project: "sandbox", Config: "dev"}}},
+		{ID: "one-workflow", Audience: audience, Claims: map[string]string{"repository": "org/sandbox-actions", "ref": "refs/heads/main", "environment": "prd"}},
+		{ID: "short", Audience: audience, Access: []Access{{Project: "sandbox"}}, Life: time.Nanosecond},
+	}
+	s := start(t, o)
+	forged, err := issuer.Forge(audience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, identity, audience string
+		change                   func(map[string]any)
+		token                    string
+		status                   int
+		message                  string
+	}{
+		{name: "trusted", identity: "any-branch", status: 200},
+		{name: "a claim is not there", identity: "one-workflow", status: 401, message: "The claim 'environment' of the OIDC token does not match the identity"},
+		{name: "all claims are right", identity: "one-workflow", change: func(c map[string]any) { c["environment"] = "prd" }, status: 200},
+		{name: "a claim ends otherwise", identity: "one-workflow", change: func(c map[string]any) { c["environment"] = "prd"; c["ref"] = "refs/heads/main2" }, status: 401, message: "The claim 'ref'"},
+		{name: "another repository", identity: "any-branch", change: func(c map[string]any) { c["sub"] = "repo:evil/repo:org/sandbox-actions:x" }, status: 401, message: "The claim 'sub'"},
+		{name: "another audience", identity: "any-branch", audience: "https://depot.dev", status: 401, message: "expected audience"},
+		{name: "expired", identity: "any-branch", change: func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() }, status: 401, message: "The OIDC token has expired"},
+		{name: "forged", identity: "any-branch", token: forged, status: 401, message: "failed to verify signature"},
+		{name: "not signed", identity: "any-branch", token: "eyJhbGciOiJub25lIn0.e30.", status: 401, message: "Invalid OIDC token"},
+		{name: "no such identity", identity: "absent", status: 401, message: "Could not find requested identity 'absent'"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.audience == "" {
+				test.audience = audience
+			}
+			if test.token == "" {
+				if test.token, err = issuer.Mint(test.audience, test.change); err != nil {
+					t.Fatal(err)
+				}
+			}
+			status, answer := ask(t, s, http.MethodPost, "/v3/auth/oidc", "", fmt.Sprintf(`{"identity":%q,"token":%q}`, test.identity, test.token))
+			if status != test.status || !strings.Contains(answer, test.message) {
+				t.Errorf("%d %s, want %d and %q", status, answer, test.status, test.message)
+			}
+		})
+	}
+
+	enter := func(identity string) string {
+		token, err := issuer.Mint(audience, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, answer := ask(t, s, http.MethodPost, "/v3/auth/oidc", "", fmt.Sprintf(`{"identity":%q,"token":%q}`, identity, token))
+		var entered struct {
+			Token   string
+			Expires time.Time `json:"expires_at"`
+		}
+		if err := json.Unmarshal([]byte(answer), &entered); err != nil || entered.Token == "" || entered.Expires.IsZero() {
+			t.Fatalf("%v: %s", err, answer)
+		}
+		return entered.Token
+	}
+	const dev = "/v3/configs/config?project=sandbox&config=dev"
+	token := enter("any-branch")
+	for _, test := range []struct {
+		name, path, token string
+		status            int
+	}{
+		{"its config", dev, token, 200},
+		{"another config", "/v3/configs/config?project=sandbox&config=prd", token, 404},
+		{"a token that has lived out", dev, enter("short"), 401},
+	} {
+		if status, answer := ask(t, s, http.MethodGet, test.path, test.token, ""); status != test.status {
+			t.Errorf("%s: %d %s, want %d", test.name, status, answer, test.status)
+		}
+	}
+	ask(t, s, http.MethodPost, "/v3/auth/revoke", "", fmt.Sprintf(`{"token":%q}`, token))
+	if status, _ := ask(t, s, http.MethodGet, dev, token, ""); status != 401 {
+		t.Errorf("a revoked token: %d, want 401", status)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	s := start(t, options())
+	const path = "/v3/configs/config/secrets"
+	before := 0
+	s.Fail(Fault{Method: "POST", Times: 1, Status: 504, Late: true, Body: "<html>", Header: map[string]string{"X-Test": "yes"}})
+	s.Fail(Fault{Path: "/names", Times: 1, Before: func() { before++ }})
+	s.Fail(Fault{Path: "/names", Status: 429})
+	for i, want := range []struct {
+		method, path, body string
+		status             int
+		answer             string
+	}{
+		{"GET", "/v3/me", "", 200, "service_token"},
+		{"POST", path, `{"secrets":{"PLAIN":"late"}}`, 504, "<html>"},
+		{"POST", path, `{"secrets":{"PLAIN":"late"}}`, 200, "late"},
+		{"GET", path + "/names", "", 200, "PLAIN"},
+		{"GET", path + "/names", "", 429, `{"messages":["Too Many Requests"],"success":false}`},
+	} {
+		if status, answer := ask(t, s, want.method, want.path, writeToken, want.body); status != want.status || !strings.Contains(answer, want.answer) {
+			t.Errorf("%d: %d %s, want %d %s", i, status, answer, want.status, want.answer)
+		}
+	}
+	if before != 1 || len(s.Writes()) != 1 {
+		t.Errorf("%d calls before, %d writes; want 1 and 1", before, len(s.Writes()))
+	}
+	s.Heal()
+	if status, _ := ask(t, s, http.MethodGet, path+"/names", writeToken, ""); status != 200 {
+		t.Errorf("healed: %d", status)
+	}
+	requests := s.Requests()
+	if want := (Request{Method: "POST", Path: path, Status: 504, Token: Service}); len(requests) != 6 || requests[1] != want {
+		t.Errorf("%+v, want six and second %+v", requests, want)
+	}
+}
+
+// Whoever changed a config can be asked for.
+func TestLogs(t *testing.T) {
+	s := start(t, options())
+	ask(t, s, http.MethodPost, "/v3/configs/config/secrets", prdToken, `{"secrets":{"B":"1","A":"2"}}`)
+	ask(t, s, http.MethodPost, "/v3/configs/config/secrets", writeToken, `{"secrets":{"C":"3"}}`)
+	_, answer := ask(t, s, http.MethodGet, "/v3/configs/config/logs?project=sandbox&config=prd", cliToken, "")
+	if !strings.Contains(answer, `"text":"Changed A, B"`) || strings.Contains(answer, "Changed C") {
+		t.Error(answer)
+	}
+}
