@@ -370,10 +370,11 @@ func (b *build) load(ctx context.Context) error {
 	b.Runner.Group("Load " + b.in.ImageName)
 	defer b.Runner.EndGroup()
 	began := time.Now()
-	if err := b.engine.Load(ctx, b.in.ImageName, b.loaded().Image); err != nil {
+	loaded, err := b.engine.Load(ctx, b.in.ImageName, b.loaded().Image)
+	if err != nil {
 		return err
 	}
-	b.Runner.Infof("Loaded %s in %s", b.in.ImageName, time.Since(began).Round(10*time.Millisecond))
+	b.Runner.Infof("Loaded %s in %s: %s", b.in.ImageName, time.Since(began).Round(10*time.Millisecond), loaded)
 	return nil
 }
 

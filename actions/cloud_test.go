@@ -142,7 +142,7 @@ type invocation struct {
 	docker  string // Dockerfile of that folder
 	inputs  map[string]string
 	env     map[string]string // over the cloud's; "" removes a variable
-	started func(pid int, stdout *bytes.Buffer)
+	started func(pid int, stdout *safeBuffer)
 	limit   time.Duration
 }
 
@@ -186,7 +186,7 @@ func (w *world) run(t *testing.T, i invocation) outcome {
 			command.Env = append(command.Env, name+"="+value)
 		}
 	}
-	var stdout, stderr bytes.Buffer
+	var stdout, stderr safeBuffer
 	command.Stdout, command.Stderr = &stdout, &stderr
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
@@ -207,6 +207,24 @@ func (w *world) run(t *testing.T, i invocation) outcome {
 	o.summary = read(t, filepath.Join(files, "summary"))
 	o.outputs = parseOutputs(t, o.outputFile)
 	return o
+}
+
+// safeBuffer may be read while it is written.
+type safeBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
 }
 
 // tree lists all that is in a folder.

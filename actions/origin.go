@@ -97,6 +97,9 @@ func (b *build) resolve(ctx context.Context) error {
 			ref = sha
 		} else {
 			b.say()
+			if b.in.GitContext != "" && b.tree.SHA == "" {
+				return refuse("git_context", b.in.GitContext, "needs a commit, and what is built is no git repository: give a ref, or build from a clone")
+			}
 			return b.plan.locate(b.tree.Dir)
 		}
 	}
@@ -176,9 +179,6 @@ func (b *build) fetch(ctx context.Context) error {
 	}
 	if b.in.GitContext == "" || b.plan.request.Contexts[b.in.GitContext] != "" {
 		return nil
-	}
-	if b.tree.SHA == "" {
-		return refuse("git_context", b.in.GitContext, "needs a commit, and what is built is no git repository: give a ref, or build from a clone")
 	}
 	dir := filepath.Join(b.scratch, "git")
 	if err := b.tree.GitDir(ctx, dir); err != nil {

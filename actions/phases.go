@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// phases knows what is being waited for, so that the end of the time can say it.
+// phases knows what is being waited for, so that an end before the end can say it.
 type phases struct {
 	mu     sync.Mutex
 	active []string
@@ -30,17 +30,23 @@ func (p *phases) begin(format string, args ...any) (end func()) {
 	})
 }
 
-// deadline ends ctx after timeout, with a cause that says what was waited for.
-func (p *phases) deadline(ctx context.Context, timeout time.Duration) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (p *phases) waited() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.active) == 0 {
+		return "the end"
+	}
+	return strings.Join(p.active, " and ")
+}
+
+// deadline makes a context that ends after timeout, or with parent, with a cause that says what was waited for then.
+func (p *phases) deadline(parent context.Context, timeout time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	timer := time.AfterFunc(timeout, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		waited := strings.Join(p.active, " and ")
-		if waited == "" {
-			waited = "the end"
-		}
-		cancel(fmt.Errorf("the timeout of %s is over, while waiting for %s: raise the input timeout, or find out why that takes so long", timeout, waited))
+		cancel(fmt.Errorf("the timeout of %s is over, while waiting for %s: raise the input timeout, or find out why that takes so long", timeout, p.waited()))
 	})
-	return ctx, func() { timer.Stop(); cancel(nil) }
+	forget := context.AfterFunc(parent, func() {
+		cancel(fmt.Errorf("canceled (%w), while waiting for %s: nothing was published, run it again", context.Cause(parent), p.waited()))
+	})
+	return ctx, func() { forget(); timer.Stop(); cancel(nil) }
 }
