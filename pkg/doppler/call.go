@@ -18,7 +18,7 @@ import (
 const (
 	maxTries    = 4
 	maxAnswer   = 8 << 20 // bytes
-	longestWait = 30      // seconds of a Retry-After
+	longestWait = 60      // seconds of a Retry-After: Doppler counts requests by the minute
 )
 
 // Variables for tests.

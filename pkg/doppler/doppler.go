@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Client reads and writes one config. Every method ends in a minute or so, however Doppler answers.
+// Client reads and writes one config. However Doppler answers, every call ends: after four tries of 15 s at most, and waits that Doppler asks for,
+// of a minute at most each.
 type Client struct {
 	Host    string // "" for https://api.doppler.com
 	Token   string // a service token, which is bound to one project and config, or a token of an account

@@ -316,7 +316,7 @@ func TestErrors(t *testing.T) {
 		{name: "slow down, once, for a second", client: Client{Token: readToken}, fault: local.Fault{Status: 429, Times: 1, Header: map[string]string{"Retry-After": "1"}}, requests: 2},
 		{name: "slow down, always", client: Client{Token: readToken}, fault: local.Fault{Status: 429}, requests: 4,
 			err: read + `Doppler answered 429, Too Many Requests: Doppler asks to slow down: try again in a minute`},
-		{name: "slow down for longer than we wait", client: Client{Token: readToken}, fault: local.Fault{Status: 429, Header: map[string]string{"Retry-After": "60"}}, requests: 1,
+		{name: "slow down for longer than we wait", client: Client{Token: readToken}, fault: local.Fault{Status: 429, Header: map[string]string{"Retry-After": "61"}}, requests: 1,
 			err: read + `Doppler answered 429, Too Many Requests: Doppler asks to slow down: try again in a minute`},
 		{name: "500 once", client: Client{Token: readToken}, fault: local.Fault{Status: 500, Times: 1}, requests: 2},
 		{name: "500 always", client: Client{Token: readToken}, fault: local.Fault{Status: 500}, requests: 4,

@@ -270,3 +270,23 @@ func TestLogs(t *testing.T) {
 		t.Error(answer)
 	}
 }
+
+func TestRateLimit(t *testing.T) {
+	o := options()
+	o.Limit = 2
+	s := start(t, o)
+	var got []int
+	for _, token := range []string{readToken, readToken, readToken, cliToken} {
+		status, _ := ask(t, s, http.MethodGet, "/v3/me", token, "")
+		got = append(got, status)
+	}
+	if want := []int{200, 200, 429, 200}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	s.mu.Lock()
+	s.window = time.Now().Add(-time.Minute)
+	s.mu.Unlock()
+	if status, _ := ask(t, s, http.MethodGet, "/v3/me", readToken, ""); status != 200 {
+		t.Errorf("a minute later: %d", status)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +39,7 @@ type Options struct {
 	Tokens     []Token
 	Identities []Identity
 	Issuer     string // URL of the OIDC issuer whose tokens open identities; "": none do
+	Limit      int    // requests of one token in a minute, as Doppler's plans have it (240 and more); 0 for none
 }
 
 // Request is one request, as tests ask for it.
@@ -69,7 +71,11 @@ type Server struct {
 	served   chan struct{}
 	identity identities
 
+	limit int
+
 	mu       sync.Mutex
+	window   time.Time      // when counting began
+	counts   map[string]int // requests since then, by token
 	projects []*project
 	tokens   []Token
 	requests []*Request
@@ -79,7 +85,7 @@ type Server struct {
 
 // Start serves on a loopback port of the system's choice.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	s := &Server{served: make(chan struct{}), tokens: slices.Clone(o.Tokens), identity: identities{issuer: o.Issuer, list: o.Identities}}
+	s := &Server{served: make(chan struct{}), limit: o.Limit, tokens: slices.Clone(o.Tokens), identity: identities{issuer: o.Issuer, list: o.Identities}}
 	for _, p := range o.Projects {
 		s.projects = append(s.projects, newProject(p))
 	}
@@ -192,6 +198,11 @@ func (s *Server) record(next http.Handler) http.Handler {
 		case <-r.Context().Done():
 			return
 		}
+		if wait := s.count(r.Header.Get("Authorization")); wait > 0 {
+			counted.Header().Set("Retry-After", strconv.Itoa(wait))
+			refuse(http.StatusTooManyRequests, "Exceeded rate limit").send(counted)
+			return
+		}
 		if f.Status == 0 && !f.Silence {
 			next.ServeHTTP(counted, r)
 			return
@@ -213,6 +224,21 @@ func (s *Server) record(next http.Handler) http.Handler {
 		counted.WriteHeader(f.Status)
 		_, _ = counted.Write([]byte(f.Body)) // the client may be gone
 	})
+}
+
+// count says for how many seconds a token has to wait; 0: it need not.
+func (s *Server) count(token string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if now.Sub(s.window) >= time.Minute {
+		s.window, s.counts = now, map[string]int{}
+	}
+	s.counts[token]++
+	if s.limit == 0 || s.counts[token] <= s.limit {
+		return 0
+	}
+	return int((time.Minute - now.Sub(s.window)).Seconds()) + 1
 }
 
 // answer remembers the status that was sent.
