@@ -91,7 +91,8 @@ func (c Client) CheckWrite(ctx context.Context, names ...string) error {
 
 // Set makes secrets have these raw values, all in one call, and says whether they were others before: no call is made when they are not. Before it
 // writes, allow is asked (it may be nil) with what they are now, those that exist; its error is Set's. A write holds only for what allow has
-// seen: when somebody else writes in between, Doppler refuses it, and all begins anew. That makes it safe to repeat, too.
+// seen: when somebody else writes in between, Doppler refuses it, and all begins anew. That makes it safe to repeat, too. (Of a secret that does
+// not exist yet nothing can be expected: whoever makes it last has it.)
 func (c Client) Set(ctx context.Context, want map[string]string, allow func(current map[string]string) error) (bool, error) {
 	const tries = 3
 	names := slices.Sorted(maps.Keys(want))
