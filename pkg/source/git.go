@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// stalled is how long git waits for a server that sends next to nothing.
+var stalled = 60 * time.Second
+
 // git runs the git program in one place, with settings that no repository and no user can change: no hooks, no file system monitor, no
 // prompts, and none of the protocols that run a command.
 type git struct {
@@ -42,9 +45,9 @@ func (g git) pipe(ctx context.Context, stdin io.Reader, stdout io.Writer, args .
 		"core.hooksPath", "/dev/null", "core.fsmonitor", "false", "core.attributesFile", "/dev/null", "core.quotePath", "false",
 		"safe.directory", "*", "submodule.recurse", "false", "advice.detachedHead", "false",
 		"protocol.allow", "never", "protocol.https.allow", "always", "protocol.http.allow", "always", "protocol.ssh.allow", "always", "protocol.file.allow", "always",
-		"http.lowSpeedLimit", "1000", "http.lowSpeedTime", "60",
+		"http.lowSpeedLimit", "1000", "http.lowSpeedTime", fmt.Sprint(int(stalled.Seconds())),
 	}, g.settings...)
-	cmd.Env = append(cmd.Env, "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true", "GIT_OPTIONAL_LOCKS=0", "LC_ALL=C", fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
+	cmd.Env = append(cmd.Env, "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_REPLACE_OBJECTS=1", "LC_ALL=C", fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
 	for i := 0; i < len(settings); i += 2 {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, settings[i]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, settings[i+1]))
 	}
@@ -63,6 +66,20 @@ func (g git) pipe(ctx context.Context, stdin io.Reader, stdout io.Writer, args .
 		return errors.New("git is not installed: install it (apt-get install git)")
 	}
 	return &gitError{command: args[0], said: said(stderr.String()), err: err}
+}
+
+// recent refuses a git that would run without our settings: it does not read them from the environment.
+func (g git) recent(ctx context.Context) error {
+	out, err := g.run(ctx, nil, "version")
+	if err != nil {
+		return err
+	}
+	var major, minor int
+	version := strings.TrimSpace(strings.TrimPrefix(string(out), "git version "))
+	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n != 2 || major < 2 || major == 2 && minor < 31 {
+		return fmt.Errorf("git %s is too old: install git 2.31 or later", visible(version))
+	}
+	return nil
 }
 
 // gitError is a git that failed.

@@ -91,7 +91,7 @@ func (t Tree) GitDir(ctx context.Context, dir string) error {
 		if err := os.Chmod(path, 0o755); err != nil {
 			return err
 		}
-		return setTime(path, nil)
+		return setTime(path, "")
 	})
 }
 
@@ -113,8 +113,7 @@ func (w *gitDir) seal(path string, data []byte) error {
 	if err := os.Chmod(path, 0o644); err != nil {
 		return err
 	}
-	sum := sha256.Sum256(data)
-	return setTime(path, sum[:])
+	return setTime(path, fmt.Sprintf("%x", sha256.Sum256(data)))
 }
 
 // packs reads the objects, which are sorted, and writes a pack for each first byte.

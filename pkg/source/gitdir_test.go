@@ -6,28 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
-
-// sh runs commands in dir as a developer would, with a git that knows nobody's settings.
-func sh(t testing.TB, dir, script string) string {
-	t.Helper()
-	cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
-		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
-		"GIT_AUTHOR_DATE=1700000000 +0000", "GIT_COMMITTER_DATE=1700000000 +0000",
-		"GIT_CONFIG_COUNT=2", "GIT_CONFIG_KEY_0=protocol.file.allow", "GIT_CONFIG_VALUE_0=always", "GIT_CONFIG_KEY_1=init.defaultBranch", "GIT_CONFIG_VALUE_1=main")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", script, err, out)
-	}
-	return strings.TrimSpace(string(out))
-}
 
 // newRepository has what a repository may have: links, programs, odd names, a submodule's commit, a history.
 func newRepository(t testing.TB) string {
@@ -174,51 +157,6 @@ func TestGitDirWithoutCommit(t *testing.T) {
 	}
 	if err := tree.GitDir(t.Context(), filepath.Join(t.TempDir(), "git")); err == nil || !strings.Contains(err.Error(), "there is no commit") {
 		t.Error(err)
-	}
-}
-
-func TestCheckout(t *testing.T) {
-	origin := newRepository(t)
-	sh(t, origin, "rmdir module; git config core.fsmonitor 'touch fsmonitor-ran; false'; git remote add origin git@github.com:octo/cat.git")
-	tree, err := Checkout(t.Context(), origin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if tree.SHA != sh(t, origin, "git rev-parse HEAD") || tree.Ref != "refs/heads/main" || tree.Repository != "octo/cat" {
-		t.Errorf("%+v", tree)
-	}
-	if _, err := os.Stat(filepath.Join(origin, "fsmonitor-ran")); err == nil {
-		t.Error("the repository's file system monitor ran")
-	}
-	sh(t, origin, "git config --unset core.fsmonitor; mkdir module")
-	for _, test := range []struct {
-		script string
-		dirty  bool
-	}{{"true", false}, {"touch new", true}, {"rm new; echo x >> run.sh", true}, {"git checkout -q run.sh; git checkout -q --detach", false}} {
-		sh(t, origin, test.script)
-		if tree, err = Checkout(t.Context(), origin); err != nil || tree.Dirty != test.dirty {
-			t.Errorf("%s: dirty %t, %v; want %t", test.script, tree.Dirty, err, test.dirty)
-		}
-	}
-	if tree.Ref != "" {
-		t.Errorf("detached, and yet %s", tree.Ref)
-	}
-}
-
-func TestOwnerAndName(t *testing.T) {
-	for url, want := range map[string]string{
-		"https://github.com/a/b.git":          "a/b",
-		"https://github.com/a/b":              "a/b",
-		"https://user:pw@github.com/a/b.c":    "a/b.c",
-		"git@github.com:a/b.git":              "a/b",
-		"ssh://git@github.com:22/a/b.git":     "a/b",
-		"http://127.0.0.1:8080/a/b":           "a/b",
-		"/srv/a/b":                            "",
-		"https://gitlab.example/group/sub/b/": "",
-	} {
-		if got := ownerAndName(url); got != want {
-			t.Errorf("%s: %q, want %q", url, got, want)
-		}
 	}
 }
 

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -59,8 +61,10 @@ func CheckRef(ref string) error {
 		return refuse(`holds "@{"`)
 	case strings.Contains(ref, "//"), strings.HasPrefix(ref, "/"), strings.HasSuffix(ref, "/"):
 		return refuse(`has a "/" with nothing beside it`)
-	case strings.HasSuffix(ref, "."), strings.HasSuffix(ref, ".lock"), strings.HasPrefix(ref, "."), strings.Contains(ref, "/."):
-		return refuse(`begins or ends a part with "." or ends with ".lock"`)
+	case strings.HasPrefix(ref, "."), strings.Contains(ref, "/."), strings.HasSuffix(ref, "."):
+		return refuse(`ends with ".", or begins a part with it`)
+	case strings.HasSuffix(ref, ".lock"), strings.Contains(ref, ".lock/"):
+		return refuse(`ends a part with ".lock"`)
 	case strings.ToValidUTF8(ref, "") != ref:
 		return refuse("is not UTF-8")
 	case strings.HasPrefix(ref, "#") && !pullPattern.MatchString(ref):
@@ -89,8 +93,8 @@ func (r Repository) Resolve(ctx context.Context, ref string) (Commit, error) {
 	if err := CheckRef(ref); err != nil {
 		return Commit{}, err
 	}
-	if !namePattern.MatchString(r.Owner) || !namePattern.MatchString(r.Name) {
-		return Commit{}, fmt.Errorf("%q is not a repository's name: it looks like owner/name", r.Owner+"/"+r.Name)
+	if err := r.check(); err != nil {
+		return Commit{}, err
 	}
 	if lower := strings.ToLower(ref); shaPattern.MatchString(lower) {
 		return r.bySHA(ctx, ref, lower)
@@ -111,7 +115,7 @@ func (r Repository) Resolve(ctx context.Context, ref string) (Commit, error) {
 		if sha, err := r.byName(ctx, full); err == nil {
 			return Commit{SHA: sha, Ref: full}, nil
 		} else if !isStatus(err, http.StatusNotFound) {
-			return Commit{}, r.explain("resolve "+ref, err)
+			return Commit{}, r.explain(ctx, "resolve "+ref, err)
 		}
 	}
 	if shortPattern.MatchString(ref) {
@@ -129,27 +133,35 @@ type missingError struct{ text string }
 
 func (e *missingError) Error() string { return e.text }
 
+// unusableError says in full what is wrong with what GitHub has.
+type unusableError struct{ text string }
+
+func (e *unusableError) Error() string { return e.text }
+
+// check refuses what is the name of no repository.
+func (r Repository) check() error {
+	if !isName(r.Owner) || !isName(r.Name) {
+		return fmt.Errorf("%q is not a repository's name: it looks like owner/name", r.Owner+"/"+r.Name)
+	}
+	return nil
+}
+
+func isName(s string) bool { return namePattern.MatchString(s) && strings.Trim(s, ".") != "" }
+
 func (r Repository) bySHA(ctx context.Context, ref, sha string) (Commit, error) {
 	found, err := retry(ctx, func(ctx context.Context) (*github.RepositoryCommit, error) {
 		c, _, err := r.Client.Repositories.GetCommit(ctx, r.Owner, r.Name, sha, &github.ListOptions{PerPage: 1})
 		return c, err
 	})
 	full := strings.ToLower(found.GetSHA())
-	var answer *github.ErrorResponse
 	switch {
-	case isStatus(err, http.StatusUnprocessableEntity, http.StatusConflict) && errors.As(err, &answer) && strings.Contains(strings.ToLower(answer.Message), "ambiguous"):
-		return Commit{}, fmt.Errorf("resolve %s: several commits of %s/%s begin with it (GitHub: %s): give more digits of the SHA", ref, r.Owner, r.Name, visible(answer.Message))
-	case isStatus(err, http.StatusUnprocessableEntity, http.StatusNotFound, http.StatusConflict):
+	case isStatus(err, http.StatusUnprocessableEntity, http.StatusNotFound):
 		if err := r.reachable(ctx, ref); err != nil {
 			return Commit{}, err
 		}
-		text := fmt.Sprintf("%s/%s has no commit %s", r.Owner, r.Name, ref)
-		if len(sha) < 40 {
-			text += ", or several that begin so"
-		}
-		return Commit{}, &missingError{text + ": push it, or give the full SHA of a commit that GitHub has"}
+		return Commit{}, &missingError{fmt.Sprintf("%s/%s has no commit %s: push it, or give the SHA of a commit that GitHub has", r.Owner, r.Name, ref)}
 	case err != nil:
-		return Commit{}, r.explain("resolve "+ref, err)
+		return Commit{}, r.explain(ctx, "resolve "+ref, err)
 	case !shaPattern.MatchString(full) || !strings.HasPrefix(full, sha):
 		return Commit{}, fmt.Errorf("resolve %s: GitHub's API at %s answered %q, which is no commit of that SHA: check GITHUB_API_URL", ref, r.Client.BaseURL.Host, found.GetSHA())
 	}
@@ -168,7 +180,7 @@ func (r Repository) byName(ctx context.Context, full string) (string, error) {
 	kind, sha := found.GetObject().GetType(), found.GetObject().GetSHA()
 	for range 10 { // a tag may name a tag
 		if !shaPattern.MatchString(sha) {
-			return "", fmt.Errorf("GitHub's API at %s answered no SHA for %s: check GITHUB_API_URL", r.Client.BaseURL.Host, full)
+			return "", &unusableError{fmt.Sprintf("GitHub's API at %s answered no SHA for %s: check GITHUB_API_URL", r.Client.BaseURL.Host, full)}
 		}
 		switch kind {
 		case "commit":
@@ -183,10 +195,10 @@ func (r Repository) byName(ctx context.Context, full string) (string, error) {
 			}
 			kind, sha = tag.GetObject().GetType(), tag.GetObject().GetSHA()
 		default:
-			return "", fmt.Errorf("%s names a %s, not a commit: give a ref that names a commit", full, visible(kind))
+			return "", &unusableError{fmt.Sprintf("%s names a %s, not a commit: give a ref that names a commit", full, visible(kind))}
 		}
 	}
-	return "", fmt.Errorf("%s is a tag of a tag more than ten deep: give the commit's SHA", full)
+	return "", &unusableError{full + " is a tag of a tag, more than ten deep: give the commit's SHA"}
 }
 
 func (r Repository) byPull(ctx context.Context, ref, number, side string) (Commit, error) {
@@ -199,7 +211,7 @@ func (r Repository) byPull(ctx context.Context, ref, number, side string) (Commi
 		return Commit{SHA: sha, Ref: full}, nil
 	}
 	if !isStatus(err, http.StatusNotFound) {
-		return Commit{}, r.explain("resolve "+ref, err)
+		return Commit{}, r.explain(ctx, "resolve "+ref, err)
 	}
 	var n int
 	fmt.Sscan(number, &n) // the pattern has checked the digits
@@ -214,7 +226,7 @@ func (r Repository) byPull(ctx context.Context, ref, number, side string) (Commi
 		}
 		return Commit{}, fmt.Errorf("%s/%s has no pull request #%s (tried %s): check the number", r.Owner, r.Name, number, full)
 	case err != nil:
-		return Commit{}, r.explain("resolve "+ref, err)
+		return Commit{}, r.explain(ctx, "resolve "+ref, err)
 	case side == "head" && shaPattern.MatchString(pull.GetHead().GetSHA()):
 		return Commit{SHA: pull.GetHead().GetSHA(), Ref: full}, nil
 	}
@@ -230,15 +242,26 @@ func (r Repository) unknown(ctx context.Context, ref string, tried []string) err
 	if err := r.reachable(ctx, ref); err != nil {
 		return err
 	}
+	names, commits := r.near(ctx, ref)
+	if len(commits) > 1 {
+		// Of an ambiguous SHA GitHub says the same as of one that there is not.
+		return fmt.Errorf("several commits of %s/%s begin with %s, among them %s: give more digits of the SHA", r.Owner, r.Name, ref, strings.Join(commits, ", "))
+	}
 	text := fmt.Sprintf("%s/%s has no %s (tried %s)", r.Owner, r.Name, ref, strings.Join(tried, ", "))
-	if near := r.near(ctx, ref); len(near) > 0 {
-		return fmt.Errorf("%s: did you mean %s?", text, strings.Join(near, ", "))
+	switch {
+	case len(names) > 0:
+		return fmt.Errorf("%s: did you mean %s?", text, strings.Join(names, ", "))
+	case shortPattern.MatchString(ref):
+		return fmt.Errorf("%s, or several commits begin so: check it, push it, or give the full SHA", text)
 	}
 	return fmt.Errorf("%s: check the name, or push it", text)
 }
 
-// near lists at most three branches and tags whose names are like ref. It is only advice: without an answer, none.
-func (r Repository) near(ctx context.Context, ref string) []string {
+// near lists at most three branches and tags whose names are like ref, and, if it may be a short SHA, three commits that begin so, of the
+// latest and those that branches and tags name. It is only advice: without an answer, none.
+func (r Repository) near(ctx context.Context, ref string) (names, commits []string) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	type match struct {
 		name  string
 		score float64
@@ -248,6 +271,11 @@ func (r Repository) near(ctx context.Context, ref string) []string {
 		name = strings.TrimPrefix(name, prefix)
 	}
 	var matches []match
+	begins := func(sha string) {
+		if shortPattern.MatchString(ref) && shaPattern.MatchString(sha) && strings.HasPrefix(sha, strings.ToLower(ref)) && !slices.Contains(commits, sha) {
+			commits = append(commits, sha)
+		}
+	}
 	for _, kind := range []string{"heads/", "tags/"} {
 		refs, err := retry(ctx, func(ctx context.Context) ([]*github.Reference, error) {
 			refs, _, err := r.Client.Git.ListMatchingRefs(ctx, r.Owner, r.Name, &github.ReferenceListOptions{Ref: kind})
@@ -257,6 +285,9 @@ func (r Repository) near(ctx context.Context, ref string) []string {
 			continue
 		}
 		for _, found := range refs {
+			if found.GetObject().GetType() == "commit" {
+				begins(found.GetObject().GetSHA())
+			}
 			short := strings.TrimPrefix(found.GetRef(), "refs/"+kind)
 			score := levenshtein.Match(strings.ToLower(name), strings.ToLower(short), nil)
 			if strings.HasSuffix(short, "/"+name) || strings.HasSuffix(name, "/"+short) {
@@ -268,11 +299,21 @@ func (r Repository) near(ctx context.Context, ref string) []string {
 		}
 	}
 	slices.SortStableFunc(matches, func(a, b match) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.name, b.name)) })
-	var names []string
 	for _, m := range matches[:min(3, len(matches))] {
 		names = append(names, m.name)
 	}
-	return names
+	if shortPattern.MatchString(ref) {
+		latest, err := retry(ctx, func(ctx context.Context) ([]*github.RepositoryCommit, error) {
+			latest, _, err := r.Client.Repositories.ListCommits(ctx, r.Owner, r.Name, &github.CommitsListOptions{ListOptions: github.ListOptions{PerPage: 100}})
+			return latest, err
+		})
+		if err == nil {
+			for _, c := range latest {
+				begins(c.GetSHA())
+			}
+		}
+	}
+	return names, commits[:min(3, len(commits))]
 }
 
 // reachable tells a ref that is not there from a repository that is not there, or not for us: GitHub answers 404 to both.
@@ -284,51 +325,102 @@ func (r Repository) reachable(ctx context.Context, ref string) error {
 	if err == nil {
 		return nil
 	}
-	return r.explain("resolve "+ref, err)
+	return r.explain(ctx, "resolve "+ref, err)
 }
 
 // explain turns what the API or the network answered into one sentence: what failed, why, what to do.
-func (r Repository) explain(doing string, err error) error {
-	var (
-		limit  *github.RateLimitError
-		abuse  *github.AbuseRateLimitError
-		answer *github.ErrorResponse
-	)
-	fail := func(format string, args ...any) error {
-		return fmt.Errorf("%s in %s/%s: %s: %w", doing, r.Owner, r.Name, fmt.Sprintf(format, args...), err)
+func (r Repository) explain(ctx context.Context, doing string, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
 	}
+	doing = fmt.Sprintf("%s in %s/%s", doing, r.Owner, r.Name)
+	if unusable := new(unusableError); errors.As(err, &unusable) {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	fail := func(format string, args ...any) error {
+		return &apiError{fmt.Sprintf("%s: %s: %s", doing, fmt.Sprintf(format, args...), visible(err.Error())), err}
+	}
+	var answer *github.ErrorResponse
 	status := 0
 	if errors.As(err, &answer) && answer.Response != nil {
 		status = answer.Response.StatusCode
 	}
+	limit, limited := limitOf(err)
+	host := r.Client.BaseURL.Host
 	switch {
-	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("%s in %s/%s: %w", doing, r.Owner, r.Name, err)
-	case errors.As(err, &limit):
-		return fail("GitHub's rate limit is used up until %s; try again then, or give a github_token with its own limit", limit.Rate.Reset.UTC().Format("15:04:05 UTC on 2006-01-02"))
-	case errors.As(err, &abuse):
-		return fail("GitHub asks to slow down (secondary rate limit); try again in %s", abuse.GetRetryAfter())
+	case limited && !limit.reset.IsZero():
+		return fail("GitHub's rate limit is used up until %s; try again then, or give a github_token with its own limit", limit.reset.UTC().Format("15:04:05 UTC on 2006-01-02"))
+	case limited && limit.wait > 0:
+		return fail("GitHub asks to slow down (secondary rate limit); try again in %s", limit.wait.Round(time.Second))
+	case limited:
+		return fail("GitHub asks to slow down (secondary rate limit); try again in a few minutes")
 	case status == http.StatusUnauthorized:
 		return fail("GitHub refused the token (401); give a github_token that has not expired")
 	case status == http.StatusNotFound && r.Token == "":
 		return fail("GitHub says that there is no such repository (404), which is also its answer for a private one without a token; check the name, or give a github_token that may read it")
 	case status == http.StatusNotFound:
 		return fail("GitHub says that there is no such repository (404), which is also its answer when the token may not read it; check the name, and that the github_token has contents: read there")
+	case status == http.StatusConflict:
+		return fail("the repository is empty (409); push a commit first")
 	case status == http.StatusForbidden:
 		return fail("GitHub forbids it (403); the github_token needs contents: read")
-	case status == http.StatusTooManyRequests:
-		return fail("GitHub asks to slow down (429); try again in a few minutes")
 	case status >= 500:
-		return fail("GitHub's API at %s answered %d, %d times; try again later (https://www.githubstatus.com)", r.Client.BaseURL.Host, status, maxTries)
+		return fail("GitHub's API at %s answered %d, %d times; try again later (https://www.githubstatus.com)", host, status, maxTries)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fail("GitHub's API at %s did not answer in time; check the network", r.Client.BaseURL.Host)
+		return fail("GitHub's API at %s did not answer within %s, %d times; check the network", host, requestTimeout, maxTries)
 	case status > 0:
-		return fail("GitHub's API at %s answered %d", r.Client.BaseURL.Host, status)
+		return fail("GitHub's API at %s answered %d; check GITHUB_API_URL", host, status)
+	case broken(err):
+		return fail("GitHub's API at %s can not be reached; check the network and GITHUB_API_URL", host)
 	}
-	if transport := new(url.Error); errors.As(err, &transport) {
-		return fail("GitHub's API at %s can not be reached; check the network and GITHUB_API_URL", r.Client.BaseURL.Host)
+	return fail("GitHub's API at %s gave an answer that can not be used; check GITHUB_API_URL", host)
+}
+
+// apiError is what an answer of the API, or none, means for us. What the other side said is on one line of it.
+type apiError struct {
+	text string
+	err  error
+}
+
+func (e *apiError) Error() string { return e.text }
+func (e *apiError) Unwrap() error { return e.err }
+
+// limit is GitHub's wish for fewer requests.
+// https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
+type limit struct {
+	reset time.Time     // when the requests of an hour begin anew; zero for the limit on how fast we ask
+	wait  time.Duration // until we may ask again; 0 when it does not say
+}
+
+// limitOf reads it in all of its forms, of which go-github knows some: 403 and 429, for both limits, with and without Retry-After.
+func limitOf(err error) (limit, bool) {
+	var (
+		primary   *github.RateLimitError
+		secondary *github.AbuseRateLimitError
+		answer    *github.ErrorResponse
+	)
+	switch {
+	case errors.As(err, &primary):
+		return limit{reset: primary.Rate.Reset.Time, wait: time.Until(primary.Rate.Reset.Time)}, true
+	case errors.As(err, &secondary):
+		return limit{wait: secondary.GetRetryAfter()}, true
+	case !isStatus(err, http.StatusForbidden, http.StatusTooManyRequests) || !errors.As(err, &answer):
+		return limit{}, false
 	}
-	return fail("GitHub's API at %s gave an answer that can not be used; check GITHUB_API_URL", r.Client.BaseURL.Host)
+	header := answer.Response.Header
+	if seconds, err := strconv.ParseInt(header.Get("X-RateLimit-Reset"), 10, 64); err == nil && header.Get("X-RateLimit-Remaining") == "0" {
+		reset := time.Unix(seconds, 0)
+		return limit{reset: reset, wait: time.Until(reset)}, true
+	}
+	seconds, err := strconv.Atoi(header.Get("Retry-After"))
+	limited := err == nil || answer.Response.StatusCode == http.StatusTooManyRequests || strings.Contains(strings.ToLower(answer.Message), "rate limit")
+	return limit{wait: time.Duration(seconds) * time.Second}, limited
+}
+
+// broken reports whether the network failed, and not who answered over it.
+func broken(err error) bool {
+	var transport *url.Error
+	return errors.As(err, &transport) || errors.As(err, new(net.Error)) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 const maxTries = 3
@@ -339,7 +431,7 @@ var (
 	longestWait    = 30 * time.Second       // of a Retry-After that we wait for
 )
 
-// retry asks again when the answer may be another one next time: 5xx, 429 with a short wait, silence, a broken connection.
+// retry asks again when the answer may be another one next time: 5xx, a limit with a short wait, silence, a broken connection.
 func retry[T any](ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval = firstWait
@@ -347,53 +439,34 @@ func retry[T any](ctx context.Context, ask func(context.Context) (T, error)) (T,
 		once, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
 		value, err := ask(once)
-		var (
-			limit     *github.RateLimitError
-			abuse     *github.AbuseRateLimitError
-			answer    *github.ErrorResponse
-			transport *url.Error
-		)
-		switch {
-		case err == nil:
+		if err == nil {
 			return value, nil
+		}
+		var answer *github.ErrorResponse
+		limit, limited := limitOf(err)
+		switch {
 		case ctx.Err() != nil:
 			return value, backoff.Permanent(context.Cause(ctx))
-		case errors.As(err, &limit):
+		case limited && limit.wait > longestWait:
 			return value, backoff.Permanent(err)
-		case errors.As(err, &abuse):
-			if wait := abuse.GetRetryAfter(); wait > 0 && wait <= longestWait {
-				return value, retryAfter(ctx, err, wait)
-			}
-			return value, backoff.Permanent(err)
-		case errors.As(err, &answer) && answer.Response != nil:
-			status := answer.Response.StatusCode
-			if status == http.StatusTooManyRequests {
-				seconds, _ := time.ParseDuration(answer.Response.Header.Get("Retry-After") + "s")
-				if seconds > longestWait {
-					return value, backoff.Permanent(err)
-				}
-				return value, retryAfter(ctx, err, seconds)
-			}
-			if status < 500 {
-				return value, backoff.Permanent(err)
-			}
+		case limited && limit.wait > 0:
+			return value, later{err, limit.wait}
+		case limited && limit.reset.IsZero(), errors.As(err, &answer) && answer.Response != nil && answer.Response.StatusCode >= 500:
 			return value, err
-		case errors.As(err, &transport), errors.Is(err, context.DeadlineExceeded), errors.As(err, new(net.Error)):
+		case errors.Is(err, context.DeadlineExceeded), broken(err):
 			return value, err
 		}
 		return value, backoff.Permanent(err)
 	}, backoff.WithBackOff(waits), backoff.WithMaxTries(maxTries), backoff.WithMaxElapsedTime(5*time.Minute))
 }
 
-// retryAfter waits as long as the server asked for, then lets the error be tried again.
-func retryAfter(ctx context.Context, err error, wait time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return backoff.Permanent(context.Cause(ctx))
-	case <-time.After(wait):
-		return err
-	}
+// later is an error that may be gone after a wait.
+type later struct {
+	error
+	wait time.Duration
 }
+
+func (l later) Unwrap() []error { return []error{l.error, &backoff.RetryAfterError{Duration: l.wait}} }
 
 func isStatus(err error, statuses ...int) bool {
 	var answer *github.ErrorResponse
@@ -408,5 +481,5 @@ func visible(text string) string {
 		}
 		return c
 	}, text)
-	return text[:min(len(text), 300)]
+	return strings.ToValidUTF8(text[:min(len(text), 300)], "")
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,9 @@ type Tree struct {
 // Checkout is dir as it is: with what was changed and not committed.
 func Checkout(ctx context.Context, dir string) (Tree, error) {
 	t := Tree{Dir: dir, git: git{dir: dir}}
+	if err := t.git.recent(ctx); err != nil {
+		return Tree{}, err
+	}
 	sha, err := t.git.run(ctx, nil, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
 	if failed := new(gitError); errors.As(err, &failed) {
 		return t, nil // no repository, or no commit yet
@@ -45,7 +49,7 @@ func Checkout(ctx context.Context, dir string) (Tree, error) {
 	if url, err := t.git.run(ctx, nil, "config", "--get", "remote.origin.url"); err == nil {
 		t.Repository = ownerAndName(strings.TrimSpace(string(url)))
 	}
-	status, err := t.git.run(ctx, nil, "status", "--porcelain", "--ignore-submodules=dirty")
+	status, err := t.git.run(ctx, nil, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=dirty")
 	if err != nil {
 		return Tree{}, fmt.Errorf("look for changed files: %w", err)
 	}
@@ -56,7 +60,7 @@ func Checkout(ctx context.Context, dir string) (Tree, error) {
 var remoteForm = regexp.MustCompile(`^(?:https?://(?:[^/@]+@)?[^/]+/|ssh://[^/]+/|[^/@:]+@[^/:]+:)([A-Za-z0-9._-]+)/([A-Za-z0-9._-]+?)(?:\.git)?/?$`)
 
 func ownerAndName(url string) string {
-	if m := remoteForm.FindStringSubmatch(url); m != nil {
+	if m := remoteForm.FindStringSubmatch(url); m != nil && isName(m[1]) && isName(m[2]) {
 		return m[1] + "/" + m[2]
 	}
 	return ""
@@ -72,6 +76,9 @@ func (r Repository) Fetch(ctx context.Context, c Commit, dir string) (Tree, erro
 	if !shaPattern.MatchString(c.SHA) {
 		return Tree{}, fmt.Errorf("%s: that is no full SHA", doing)
 	}
+	if err := r.check(); err != nil {
+		return Tree{}, err
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Tree{}, fmt.Errorf("%s: %w", doing, err)
 	}
@@ -80,11 +87,14 @@ func (r Repository) Fetch(ctx context.Context, c Commit, dir string) (Tree, erro
 	g := git{dir: dir, env: []string{
 		"GIT_DIR=" + objects, "GIT_WORK_TREE=" + dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
 	}}
-	format := "sha1"
-	if len(c.SHA) == 64 {
-		format = "sha256"
+	if err := g.recent(ctx); err != nil {
+		return Tree{}, fmt.Errorf("%s: %w", doing, err)
 	}
-	if _, err := g.run(ctx, nil, "init", "--quiet", "--template=", "--object-format="+format); err != nil {
+	start := []string{"init", "--quiet", "--template="}
+	if len(c.SHA) == 64 {
+		start = append(start, "--object-format=sha256")
+	}
+	if _, err := g.run(ctx, nil, start...); err != nil {
 		return Tree{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	withToken := g
@@ -108,7 +118,7 @@ func (r Repository) Fetch(ctx context.Context, c Commit, dir string) (Tree, erro
 	if _, err := g.run(ctx, nil, "checkout", "--quiet", "--force", "--detach", c.SHA); err != nil {
 		return Tree{}, explainFetch(ctx, doing, server, r.Token != "", err)
 	}
-	t := Tree{Dir: dir, SHA: c.SHA, Ref: c.Ref, git: withToken}
+	t := Tree{Dir: dir, SHA: c.SHA, Ref: c.Ref, git: g}
 	head, err := g.run(ctx, nil, "rev-parse", "HEAD")
 	if err != nil {
 		return Tree{}, fmt.Errorf("%s: %w", doing, err)
@@ -157,6 +167,8 @@ func explainFetch(ctx context.Context, doing, server string, hasToken bool, err 
 		cure = "the token may not read it: give a github_token with contents: read that has not expired"
 	case contains("could not read Username", "Authentication failed", "error: 401", "error: 403"):
 		cure = "it is private, or not there: give a github_token with contents: read"
+	case contains("error: 301", "error: 302", "error: 307", "error: 308"):
+		cure = "it was renamed or moved, and a token is not sent after it: give the name that it has now"
 	case contains("not found", "error: 404"):
 		cure = "there is no such repository, or the token may not see it: check the name and the github_token"
 	case contains("not our ref", "remote ref", "no such remote"):
@@ -202,32 +214,57 @@ func (t Tree) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i := len(list) - 1; i >= 0; i-- { // folders after what is in them
-		e := list[i]
-		path := filepath.Join(t.Dir, e.path)
+	known := make(map[string]entry, len(list))
+	for _, e := range list {
+		known[e.path] = e
+	}
+	// What is on the disk leads, and not what the commit says, which may be of bad intent: so no link is followed.
+	var folders []string
+	err = filepath.WalkDir(t.Dir, func(path string, file os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(t.Dir, path)
+		if err != nil {
+			return err
+		}
 		mode := os.FileMode(0o644)
-		if e.mode == "100755" || e.mode == "040000" {
+		switch {
+		case file.IsDir():
+			folders = append(folders, path)
+			return os.Chmod(path, 0o755)
+		case known[name].mode == "100755":
 			mode = 0o755
 		}
-		if e.mode != "120000" {
+		if file.Type().IsRegular() {
 			if err := os.Chmod(path, mode); err != nil {
 				return err
 			}
 		}
-		id, err := hex.DecodeString(e.id)
+		return setTime(path, known[name].id)
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range slices.Backward(folders) { // after what is in them
+		name, err := filepath.Rel(t.Dir, path)
 		if err != nil {
 			return err
 		}
-		if err := setTime(path, id); err != nil {
+		if err := setTime(path, known[name].id); err != nil {
 			return err
 		}
 	}
-	return setTime(t.Dir, nil)
+	return nil
 }
 
-// setTime makes a file's time from what it holds. Who compares times to find what has changed (BuildKit's transfer of a context) then
+// setTime makes a file's time from the id of what it holds, "" for a folder that has none. Who compares times to find what has changed (BuildKit's transfer of a context) then
 // finds just that; one fixed time for all would make it miss a change that keeps the size.
-func setTime(path string, sum []byte) error {
+func setTime(path, id string) error {
+	sum, err := hex.DecodeString(id)
+	if err != nil {
+		return err
+	}
 	moment := time.Unix(1_000_000_000, 0)
 	if len(sum) >= 4 {
 		moment = moment.Add(time.Duration(binary.BigEndian.Uint32(sum) % 1_000_000_000))
