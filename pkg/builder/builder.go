@@ -9,10 +9,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client"
@@ -43,6 +47,10 @@ type Build struct {
 	finish  func(err error)
 	pull    func(ctx context.Context) (Credential, error)
 
+	alive   context.Context // ends with Finish, not with who asked for the build
+	end     context.CancelCauseFunc
+	running sync.WaitGroup // all that works for the build until then
+
 	mu       sync.Mutex
 	machines map[string]*machine
 	finished sync.Once
@@ -50,42 +58,75 @@ type Build struct {
 
 // machine is the connection for one platform, made once.
 type machine struct {
-	once   sync.Once
+	ready  chan struct{} // closed when client or err is there
 	client *client.Client
 	err    error
+}
+
+// ErrFinished is what [Build.Machine] says after [Build.Finish].
+var ErrFinished = errors.New("the build is finished")
+
+func newBuild(ctx context.Context) *Build {
+	b := &Build{machines: map[string]*machine{}}
+	b.alive, b.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	return b
 }
 
 // Machine returns the BuildKit for a platform, connected. It waits until there is one, as long as ctx allows; asked again, it answers the same.
 // Platforms may be asked for at the same time.
 func (b *Build) Machine(ctx context.Context, platform string) (*client.Client, error) {
-	b.mu.Lock()
-	m := b.machines[platform]
-	if m == nil {
-		m = &machine{}
-		b.machines[platform] = m
+	m, err := b.machine(platform)
+	if err != nil {
+		return nil, err
 	}
-	b.mu.Unlock()
-	m.once.Do(func() { m.client, m.err = b.connect(ctx, platform) })
-	return m.client, m.err
+	select {
+	case <-m.ready:
+		return m.client, m.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// machine begins to connect when it is asked for the first time. Who waits may give up; the connection is the build's, and ends with it.
+func (b *Build) machine(platform string) (*machine, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.alive.Err() != nil {
+		return nil, ErrFinished
+	}
+	if m := b.machines[platform]; m != nil {
+		return m, nil
+	}
+	m := &machine{ready: make(chan struct{})}
+	b.machines[platform] = m
+	b.running.Go(func() {
+		defer close(m.ready)
+		m.client, m.err = b.connect(b.alive, platform)
+	})
+	return m, nil
 }
 
 // PullCredential is what another job needs to pull what was saved. Depot only.
 func (b *Build) PullCredential(ctx context.Context) (Credential, error) {
 	if b.pull == nil {
-		return Credential{}, errors.New("only Depot keeps images")
+		return Credential{}, errors.New("nothing was saved in Depot's registry: give the input save, with Depot as the builder")
 	}
 	return b.pull(ctx)
 }
 
 // Finish gives back what the build took: connections, and the build at Depot, which is told how it ended. A context.Canceled in err means
-// that it was canceled. It takes no longer than 4 seconds, whatever became of the build's context, and does nothing when called again.
+// that it was canceled. It takes no longer than 4 seconds, whatever became of the build's context and of machines that are waited for, and does
+// nothing when called again.
 func (b *Build) Finish(err error) {
 	b.finished.Do(func() {
-		b.finish(err)
 		b.mu.Lock()
-		defer b.mu.Unlock()
+		b.end(ErrFinished) // from here on nothing begins, and what runs comes to its end
+		b.mu.Unlock()
+		if b.finish != nil {
+			b.finish(err)
+		}
+		b.running.Wait()
 		for _, m := range b.machines {
-			m.once.Do(func() { m.err = errors.New("the build is finished") })
 			if m.client != nil {
 				_ = m.client.Close() // nobody is left to tell
 			}
@@ -105,19 +146,33 @@ const CertPath = "BUILDKIT_CERT_PATH"
 // CheckAddress refuses what is no address of a BuildKit. It asks nobody.
 func CheckAddress(addr string) error {
 	scheme, rest, ok := strings.Cut(addr, "://")
-	switch {
-	case !ok || scheme != "unix" && scheme != "tcp":
+	if !ok || scheme != "unix" && scheme != "tcp" {
 		return fmt.Errorf("%q is no builder: write depot, unix:///path/of/buildkitd.sock or tcp://host:port", addr)
-	case scheme == "unix" && !strings.HasPrefix(rest, "/"):
-		return fmt.Errorf("%q names no socket: write unix:// and an absolute path", addr)
-	case scheme == "tcp" && !strings.Contains(rest, ":"):
+	}
+	if strings.ContainsFunc(addr, func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }) {
+		return fmt.Errorf("%q holds a character that is in no address: write unix:///path/of/buildkitd.sock or tcp://host:port", addr)
+	}
+	if scheme == "unix" {
+		if !strings.HasPrefix(rest, "/") || strings.HasSuffix(rest, "/") {
+			return fmt.Errorf("%q names no socket: write unix:// and an absolute path", addr)
+		}
+		return nil
+	}
+	host, port, err := net.SplitHostPort(rest)
+	if err != nil || port == "" {
 		return fmt.Errorf("%q has no port: write tcp://host:port", addr)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("%q has no port between 1 and 65535: write tcp://host:port", addr)
+	}
+	if host == "" || strings.ContainsAny(host, "/@?# ") {
+		return fmt.Errorf("%q names no host: write tcp://host:port", addr)
 	}
 	return nil
 }
 
 // Start connects once it is asked for a machine. Every platform is built on the same daemon, which must offer it.
-func (a Address) Start(context.Context, Request) (*Build, error) {
+func (a Address) Start(ctx context.Context, _ Request) (*Build, error) {
 	if err := CheckAddress(a.Addr); err != nil {
 		return nil, err
 	}
@@ -127,28 +182,28 @@ func (a Address) Start(context.Context, Request) (*Build, error) {
 			return nil, err
 		}
 	}
-	return &Build{
-		machines: map[string]*machine{},
-		finish:   func(error) {},
-		connect: func(ctx context.Context, platform string) (*client.Client, error) {
-			c, workers, err := target.connect(ctx, connectPatience)
-			if err != nil {
-				return nil, fmt.Errorf("builder %s: %w", a.Addr, err)
+	b := newBuild(ctx)
+	b.connect = func(ctx context.Context, platform string) (*client.Client, error) {
+		c, workers, err := target.connect(ctx, connectPatience)
+		if err != nil {
+			return nil, fmt.Errorf("builder %s: %w", a.Addr, err)
+		}
+		var offers []string
+		for _, w := range workers {
+			for _, p := range w.Platforms {
+				offers = append(offers, platforms.Format(platforms.Normalize(p)))
 			}
-			var offers []string
-			for _, w := range workers {
-				for _, p := range w.Platforms {
-					offers = append(offers, platforms.Format(platforms.Normalize(p)))
-				}
-			}
-			if !slices.Contains(offers, platform) {
-				_ = c.Close()
-				return nil, fmt.Errorf("builder %s: it builds %s, not %s: change the input platform, or the builder", a.Addr, strings.Join(slices.Compact(slices.Sorted(slices.Values(offers))), ", "), platform)
-			}
-			return c, nil
-		},
-	}, nil
+		}
+		if !slices.Contains(offers, platform) {
+			_ = c.Close()
+			offers = slices.DeleteFunc(offers, func(name string) bool { return strings.HasPrefix(name, "linux/amd64/") }) // its generations are no news
+			slices.Sort(offers)
+			return nil, fmt.Errorf("builder %s: it builds %s, not %s: change the input platform, or the builder", a.Addr, strings.Join(slices.Compact(offers), ", "), platform)
+		}
+		return c, nil
+	}
+	return b, nil
 }
 
-// connectPatience bounds how long a daemon may take to answer once its address is known: it may be starting.
-var connectPatience = 30 * time.Second
+// connectPatience bounds how long a daemon may take to answer once its address is known: it may be starting. A variable for tests.
+var connectPatience = time.Minute

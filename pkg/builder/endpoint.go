@@ -70,20 +70,29 @@ const (
 	probeTimeout = 15 * time.Second // for the daemon's first answer
 )
 
-// connect makes a client that has answered once. A daemon that is starting is asked again, first after 50 ms, for as long as patience; a refused
+// firstConnectWait is before the second try; it grows with each. A variable for tests.
+var firstConnectWait = 50 * time.Millisecond
+
+// connect makes a client that has answered once. A daemon that is starting is asked again, for as long as patience; a refused
 // certificate ends that at once.
 func (e *endpoint) connect(ctx context.Context, patience time.Duration) (*client.Client, []*client.WorkerInfo, error) {
 	var mu sync.Mutex
 	var last error // of the latest dial: gRPC's own says less
-	dial := func(ctx context.Context, _ string) (net.Conn, error) {
-		conn, err := e.dial(ctx)
+	note := func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		last = err
-		return conn, err
+	}
+	dial := func(ctx context.Context, _ string) (net.Conn, error) {
+		conn, err := e.dial(ctx)
+		note(err)
+		if err != nil {
+			return nil, err
+		}
+		return listeningConn{conn, note}, nil
 	}
 	waits := backoff.NewExponentialBackOff()
-	waits.InitialInterval, waits.MaxInterval = 50*time.Millisecond, 2*time.Second
+	waits.InitialInterval, waits.MaxInterval = firstConnectWait, 2*time.Second
 	type ready struct {
 		client  *client.Client
 		workers []*client.WorkerInfo
@@ -99,13 +108,14 @@ func (e *endpoint) connect(ctx context.Context, patience time.Duration) (*client
 		if err == nil {
 			return ready{c, workers}, nil
 		}
-		_ = c.Close()
 		mu.Lock()
-		defer mu.Unlock()
 		if last != nil {
 			err = last
 		}
-		if refused(err) {
+		mu.Unlock()
+		_ = c.Close()
+		// A socket that is not there, or not ours, will not change by waiting: who starts a daemon beside us has to see that it runs.
+		if refused(err) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
 			return ready{}, backoff.Permanent(err)
 		}
 		return ready{}, err
@@ -140,6 +150,21 @@ func (e *endpoint) dial(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	return secure, nil
+}
+
+// listeningConn notes that the daemon refuses our certificate. Under TLS 1.3 it says so after the handshake, and gRPC may have failed to write by then.
+type listeningConn struct {
+	net.Conn
+	note func(error)
+}
+
+// Read is the connection's.
+func (c listeningConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil && refused(err) {
+		c.note(err)
+	}
+	return n, err
 }
 
 // refused reports whether a certificate was not believed, by us or by the daemon (TLS 1.3 says so only at the first read).

@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // Audience is what an OIDC token for Depot is made for.
@@ -30,7 +32,7 @@ type TokenSource struct {
 	Input   string // the input depot_token
 	Getenv  func(string) string
 	IDToken func(ctx context.Context, audience string) (string, error) // of the Actions runner; errors where the job has none
-	Log     func(format string, args ...any)
+	Log     func(format string, args ...any)                           // may not be nil: the second way needs it
 
 	ClaimURL string // "" for Depot's
 }
@@ -38,32 +40,48 @@ type TokenSource struct {
 // Token returns the input, DEPOT_TOKEN, or an OIDC token. A pull request from a fork of a public repository is given no OIDC token by
 // GitHub: for those it takes Depot's second way, and never tries the first.
 func (s TokenSource) Token(ctx context.Context) (string, error) {
-	if s.Input != "" {
-		return s.Input, nil
-	}
-	if token := s.Getenv("DEPOT_TOKEN"); token != "" {
-		return token, nil
-	}
-	if s.Getenv("GITHUB_ACTIONS") != "true" && s.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL") == "" {
-		return "", ErrNoToken
-	}
-	if s.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL") == "" {
-		if repository := s.forkOf(); repository != "" {
-			return s.challenge(ctx, repository)
+	for _, given := range []struct{ name, token string }{
+		{"the input depot_token", s.Input}, {"DEPOT_TOKEN", s.Getenv("DEPOT_TOKEN")},
+	} {
+		token := strings.TrimSpace(given.token)
+		if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return "", fmt.Errorf("%s is no token: it holds white space or other characters that no token has: copy it again", given.name)
 		}
-		return "", ErrNoIDToken
+		if token != "" {
+			return token, nil
+		}
 	}
-	return s.IDToken(ctx, Audience)
+	if s.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL") == "" || s.Getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN") == "" {
+		if s.Getenv("GITHUB_ACTIONS") != "true" {
+			return "", ErrNoToken
+		}
+		repository, private := s.forkOf()
+		switch {
+		case repository == "":
+			return "", ErrNoIDToken
+		case private:
+			return "", fmt.Errorf("enter Depot for a pull request from a fork: GitHub gives it no OIDC token, and Depot has another way only for public repositories: push the branch to %s itself", repository)
+		}
+		return s.challenge(ctx, repository)
+	}
+	token, err := s.IDToken(ctx, Audience)
+	switch {
+	case err != nil && context.Cause(ctx) != nil:
+		return "", context.Cause(ctx)
+	case err != nil:
+		return "", fmt.Errorf("enter Depot with GitHub OIDC: %w: run the job again, or give depot_token", err)
+	}
+	return token, nil
 }
 
-// forkOf is the public repository that a fork's pull request is for; "" when the run is of anything else.
-func (s TokenSource) forkOf() string {
+// forkOf is the repository that a fork's pull request is for; "" when the run is of anything else.
+func (s TokenSource) forkOf() (name string, private bool) {
 	if s.Getenv("GITHUB_EVENT_NAME") != "pull_request" || s.Getenv("GITHUB_RUN_ID") == "" {
-		return ""
+		return "", false
 	}
 	data, err := os.ReadFile(s.Getenv("GITHUB_EVENT_PATH"))
 	if err != nil {
-		return ""
+		return "", false
 	}
 	type repository struct {
 		FullName string `json:"full_name"`
@@ -77,52 +95,35 @@ func (s TokenSource) forkOf() string {
 			} `json:"head"`
 		} `json:"pull_request"`
 	}
-	if json.Unmarshal(data, &event) != nil || event.Repository.Private ||
+	if json.Unmarshal(data, &event) != nil ||
 		event.PullRequest.Head.Repo.FullName == "" || event.PullRequest.Head.Repo.FullName == event.Repository.FullName {
-		return ""
+		return "", false
 	}
-	return event.Repository.FullName
+	return event.Repository.FullName, event.Repository.Private
 }
 
-const (
-	challengeTime   = 3 * time.Minute
-	challengePeriod = time.Second
+// Variables for tests.
+var (
+	challengeTime   = 3 * time.Minute // for Depot to see the challenge
+	challengePeriod = time.Second     // between two looks
 )
 
 // challenge proves which workflow run we are: Depot gives a code, we print it into the run's public log, Depot reads it there.
 func (s TokenSource) challenge(ctx context.Context, repository string) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, challengeTime, fmt.Errorf("Depot did not see the challenge in the run's log within %s: run the job again, or push the branch to %s itself", challengeTime, repository))
+	ctx, cancel := context.WithTimeoutCause(ctx, challengeTime, fmt.Errorf("enter Depot for a pull request from a fork: Depot did not see the challenge in the run's log within %s: run the job again, or push the branch to %s itself", challengeTime, repository))
 	defer cancel()
-	claim, err := json.Marshal(map[string]string{
-		"aud": Audience, "eventName": "pull_request", "repo": repository, "runID": s.Getenv("GITHUB_RUN_ID"),
-	})
+	got, err := s.claim(ctx, repository)
 	if err != nil {
-		return "", err
-	}
-	url := s.ClaimURL
-	if url == "" {
-		url = claimURL
-	}
-	const doing = "enter Depot for a pull request from a fork"
-	status, answer, err := post(ctx, url, claim)
-	var got struct {
-		Code     string `json:"challengeCode"`
-		Exchange string `json:"exchangeURL"`
-	}
-	switch {
-	case err != nil && context.Cause(ctx) != nil:
-		return "", context.Cause(ctx)
-	case err != nil:
-		return "", fmt.Errorf("%s: %w: run the job again", doing, err)
-	case status != http.StatusOK:
-		return "", fmt.Errorf("%s: Depot refused it (%d): see that the project allows pull requests from forks in its settings at Depot", doing, status)
-	case json.Unmarshal(answer, &got) != nil || got.Code == "" || !strings.HasPrefix(got.Exchange, "http"):
-		return "", fmt.Errorf("%s: the answer of %s holds no challenge: try again later", doing, url)
+		if cause := context.Cause(ctx); cause != nil {
+			return "", cause
+		}
+		return "", fmt.Errorf("enter Depot for a pull request from a fork: %w", err)
 	}
 	for {
 		s.Log("Waiting for OIDC auth challenge %s", got.Code) // Depot looks for this line
 		status, answer, err := post(ctx, got.Exchange, nil)
-		if token := strings.TrimSpace(string(answer)); err == nil && status == http.StatusOK && token != "" {
+		token := strings.TrimSpace(string(answer))
+		if err == nil && status == http.StatusOK && token != "" && !strings.ContainsAny(token, " \t\r\n<") {
 			return token, nil
 		}
 		select {
@@ -131,6 +132,43 @@ func (s TokenSource) challenge(ctx context.Context, repository string) (string, 
 			return "", context.Cause(ctx)
 		}
 	}
+}
+
+// claimed is Depot's answer to a claim: what to print, and where to ask for the token then.
+type claimed struct {
+	Code     string `json:"challengeCode"`
+	Exchange string `json:"exchangeURL"`
+}
+
+// claim says which run we are. It may be said again: an unused challenge expires.
+func (s TokenSource) claim(ctx context.Context, repository string) (claimed, error) {
+	body, err := json.Marshal(map[string]string{
+		"aud": Audience, "eventName": "pull_request", "repo": repository, "runID": s.Getenv("GITHUB_RUN_ID"),
+	})
+	if err != nil {
+		return claimed{}, err
+	}
+	url := s.ClaimURL
+	if url == "" {
+		url = claimURL
+	}
+	waits := backoff.NewExponentialBackOff()
+	waits.InitialInterval = firstWait
+	return backoff.Retry(ctx, func() (claimed, error) {
+		var got claimed
+		status, answer, err := post(ctx, url, body)
+		switch {
+		case err != nil:
+			return got, fmt.Errorf("%s can not be reached (%s): check the network, and run the job again", url, oneLine(err))
+		case status == http.StatusTooManyRequests || status >= http.StatusInternalServerError:
+			return got, fmt.Errorf("Depot failed (%d): run the job again later (https://status.depot.dev)", status)
+		case status != http.StatusOK:
+			return got, backoff.Permanent(fmt.Errorf("Depot refuses it (%d): see that the project allows pull requests from forks in its settings at Depot", status))
+		case json.Unmarshal(answer, &got) != nil || got.Code == "" || !strings.HasPrefix(got.Exchange, "http"):
+			return got, fmt.Errorf("the answer of %s holds no challenge: run the job again later", url)
+		}
+		return got, nil
+	}, backoff.WithBackOff(waits), backoff.WithMaxTries(maxTries))
 }
 
 func post(ctx context.Context, url string, body []byte) (int, []byte, error) {

@@ -1,11 +1,13 @@
 package depotapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -17,8 +19,10 @@ type Fault struct {
 	Method string // which calls (CreateBuild); empty: all
 	Times  int    // how many of them; 0: every one
 
-	Delay   time.Duration // before anything else
-	Silence bool          // no answer, until the client gives up
+	Delay   time.Duration   // before anything else
+	Hold    <-chan struct{} // no answer before it is closed; nil: at once
+	Silence bool            // no answer, until the client gives up
+	Hangup  bool            // the connection is closed instead of an answer; what was asked for may have been done
 
 	// Code and Message are an error of the API's: resource_exhausted is HTTP's 429, unavailable its 503.
 	Code    connect.Code
@@ -27,6 +31,8 @@ type Fault struct {
 	// Status and Body are an answer that is not the API's at all, such as a proxy's error page.
 	Status int
 	Body   string
+
+	Header map[string]string // of the answer, for example Retry-After
 
 	// Machine spoils what GetBuildKitConnection says.
 	Machine MachineFault
@@ -41,6 +47,9 @@ const (
 	Unreachable     MachineFault = "unreachable"      // active, and nothing listens there
 	RefusesClient   MachineFault = "refuses client"   // the client's certificate is another build's
 	UntrustedServer MachineFault = "untrusted server" // the server's certificate has another authority
+	NoCertificates  MachineFault = "no certificates"  // active, and nothing to prove who we are with
+	GarbledKey      MachineFault = "garbled key"      // the client's private key is none
+	BadAddress      MachineFault = "bad address"      // the machine's address is none
 )
 
 // Fail makes calls go wrong from now on, beside those that already do.
@@ -90,6 +99,10 @@ func (s *Server) fail(next http.Handler) http.Handler {
 		var method string
 		s.note(r.Context(), func(c *Call) { method = c.Method })
 		f := s.nextFault(method)
+		if f.Delay > 0 || f.Hold != nil { // what is not read yet would hide from the server that the client leaves
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+		}
 		if f.Delay > 0 {
 			select {
 			case <-time.After(f.Delay):
@@ -97,7 +110,19 @@ func (s *Server) fail(next http.Handler) http.Handler {
 				return
 			}
 		}
+		if f.Hold != nil {
+			select {
+			case <-f.Hold:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		for name, value := range f.Header {
+			w.Header().Set(name, value)
+		}
 		switch {
+		case f.Hangup:
+			panic(http.ErrAbortHandler)
 		case f.Silence:
 			_, _ = io.Copy(io.Discard, r.Body) // or the server would not see the client leave
 			<-r.Context().Done()
@@ -117,6 +142,12 @@ func (s *Server) fail(next http.Handler) http.Handler {
 // spoil makes an active connection one that does not work.
 func (s *Server) spoil(c *cliv1.GetBuildKitConnectionResponse_ActiveConnection, trouble MachineFault, platform string) error {
 	switch trouble {
+	case NoCertificates:
+		c.CaCert, c.Cert = nil, nil
+	case GarbledKey:
+		c.Cert.Key = "-----BEGIN PRIVATE KEY-----\nZ2FyYmxlZA==\n-----END PRIVATE KEY-----\n"
+	case BadAddress:
+		c.Endpoint = strings.TrimPrefix(c.Endpoint, "tcp://")
 	case Unreachable:
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -1,0 +1,144 @@
+package builder
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
+	"github.com/org/sandbox-actions/internal/localcloud/registry"
+)
+
+func TestSave(t *testing.T) {
+	kept, err := registry.Start(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = kept.Stop() })
+	kept.AddAccount(registry.Account{User: "x-token", Password: "push-secret", Prefix: "sandbox", Push: true})
+	kept.AddAccount(registry.Account{User: "x-token", Password: "pull-secret", Prefix: "sandbox"})
+	withRegistry := func(o *depotapi.Options) {
+		o.Registry = depotapi.Registry{Host: kept.Addr, Credential: func(_ string, push bool) (string, error) {
+			if push {
+				return "push-secret", nil
+			}
+			return "pull-secret", nil
+		}}
+	}
+	image, err := random.Image(100, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	push := func(reference string, c Credential) error {
+		ref, err := name.NewTag(reference)
+		if err != nil {
+			return err
+		}
+		return remote.Write(ref, image, remote.WithAuth(&authn.Basic{Username: c.Username, Password: c.Password}))
+	}
+
+	t.Run("kept, and pulled by another", func(t *testing.T) {
+		startDepot(t, withRegistry)
+		j := &journal{}
+		b := startBuild(t, depot(j, "project-token"), Request{Save: true})
+		if len(b.Tags) != 1 || b.Tags[0] != kept.Addr+"/sandbox:"+b.ID || len(b.Credentials) != 1 || b.Credentials[0].Host != kept.Addr {
+			t.Fatalf("tags %q, credentials %+v", b.Tags, b.Credentials)
+		}
+		if err := push(b.Tags[0], b.Credentials[0]); err != nil {
+			t.Fatal(err)
+		}
+		pulls, err := b.PullCredential(t.Context())
+		if err != nil || pulls.Host != kept.Addr {
+			t.Fatalf("%+v, %v", pulls, err)
+		}
+		if err := push(b.Tags[0]+"-other", pulls); err == nil {
+			t.Error("what pulls may push")
+		}
+		ref, err := name.ParseReference(b.Tags[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := remote.Image(ref, remote.WithAuth(&authn.Basic{Username: pulls.Username, Password: pulls.Password}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same(t, got) != same(t, image) {
+			t.Error("another image came back")
+		}
+		masked := strings.Join(j.secrets(), "\n")
+		for _, secret := range []string{"push-secret", "pull-secret"} {
+			if !strings.Contains(masked, secret) {
+				t.Errorf("%s is not masked", secret)
+			}
+		}
+	})
+
+	t.Run("nothing to keep", func(t *testing.T) {
+		startDepot(t, withRegistry)
+		b := startBuild(t, depot(&journal{}, "project-token"), Request{})
+		if len(b.Tags)+len(b.Credentials) != 0 {
+			t.Errorf("tags %q, credentials %+v", b.Tags, b.Credentials)
+		}
+		if _, err := b.PullCredential(t.Context()); err == nil {
+			t.Error("a credential for nothing")
+		} else {
+			oneSentence(t, err)
+		}
+	})
+
+	t.Run("Depot has no registry", func(t *testing.T) {
+		startDepot(t)
+		_, err := depot(&journal{}, "project-token").Start(t.Context(), Request{Save: true})
+		const want = `create a build in project "sandbox": Depot refuses it (this organization has no registry): run it again, and look at the build's page if it happens again`
+		if err == nil || err.Error() != want {
+			t.Errorf("got\n%v\nwant\n%s", err, want)
+		}
+	})
+
+	for _, test := range []struct {
+		name  string
+		fault depotapi.Fault
+		want  string
+	}{
+		{"5xx once", depotapi.Fault{Times: 1, Status: 502}, ""},
+		{"5xx for ever", depotapi.Fault{Status: 502}, "Depot's API at API failed (502), after 5 tries (502 Bad Gateway): try again later (https://status.depot.dev)"},
+		{"garbage", depotapi.Fault{Status: 200, Header: map[string]string{"Content-Type": "application/json"}, Body: "<html>"},
+			"what answers at API is not Depot's API, after 5 tries (unmarshal message: invalid character '<' looking for beginning of value): check DEPOT_API_URL, and what stands between"},
+		{"no token", depotapi.Fault{Status: 200, Header: map[string]string{"Content-Type": "application/json"}, Body: "{}"},
+			"the answer of API holds none: check DEPOT_API_URL"},
+		{"silence", depotapi.Fault{Silence: true}, "Depot's API at API did not answer within 100ms, after 5 tries: check the network, and https://status.depot.dev"},
+	} {
+		t.Run("GetPullToken, "+test.name, func(t *testing.T) {
+			s := startDepot(t, withRegistry)
+			b := startBuild(t, depot(&journal{}, "project-token"), Request{Save: true})
+			if test.fault.Silence {
+				set(t, &callTimeout, 100*time.Millisecond)
+			}
+			test.fault.Method = "GetPullToken"
+			s.Fail(test.fault)
+			_, err := b.PullCredential(t.Context())
+			got := ""
+			if err != nil {
+				oneSentence(t, err, "pull-secret")
+				got = strings.TrimPrefix(strings.ReplaceAll(err.Error(), s.URL(), "API"), "get a token to pull what was saved: ")
+			}
+			if got != test.want {
+				t.Errorf("got\n%s\nwant\n%s", got, test.want)
+			}
+		})
+	}
+}
+
+func same(t *testing.T, image v1.Image) v1.Hash {
+	t.Helper()
+	digest, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest
+}
