@@ -295,6 +295,28 @@ func (w *world) machine(t testing.TB, platform string) *client.Client {
 	return c
 }
 
+// emptyMachine starts a daemon of the test's own, which holds nothing.
+func (w *world) emptyMachine(t testing.TB) *client.Client {
+	t.Helper()
+	b, err := builders.Start(t.Context(), builders.Options{
+		Dir: t.TempDir(), Platforms: []string{amd64}, Mirrors: map[string]string{"docker.io": host(w.hub)}, Insecure: []string{w.registry.Addr},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	c, err := client.New(t.Context(), b.Address(amd64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
 // solve builds r, and returns what the builder said on the way.
 func solve(ctx context.Context, c *client.Client, r Request) (*Result, []*client.SolveStatus, error) {
 	status := make(chan *client.SolveStatus)

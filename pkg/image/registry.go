@@ -115,6 +115,9 @@ func registryError(ctx context.Context, doing, reference string, err error) erro
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
+	if ours := new(builderError); errors.As(err, &ours) {
+		return fmt.Errorf("%s %s: %w", doing, reference, ours)
+	}
 	host := reference
 	if ref, err := name.ParseReference(reference); err == nil {
 		host = ref.Context().RegistryStr()

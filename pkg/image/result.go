@@ -16,27 +16,45 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/opencontainers/go-digest"
 	v1spec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc/codes"
 )
 
 // smallBlob bounds what is read into memory: manifests, indexes and configs.
 const smallBlob = 16 << 20
 
-// silence bounds how long a builder may take for its next bytes of a blob.
-const silence = time.Minute
+// builderSilence bounds how long a builder may take for its next bytes of a blob.
+const builderSilence = time.Minute
 
 // blobs reads from the builder's content store, and from a folder for what the builder does not hold.
 type blobs struct {
 	ctx    context.Context // of the build: the values that are made here read later, and their interfaces have no context
 	client contentapi.ContentClient
 	local  content.Store // may be nil
+
+	silence time.Duration // bounds how long the builder may take for its next bytes
 }
 
 func (b *blobs) has(hash v1.Hash) error {
-	_, err := b.client.Info(b.ctx, &contentapi.InfoRequest{Digest: hash.String()})
+	ctx, cancel := context.WithTimeoutCause(b.ctx, b.silence, fmt.Errorf("the builder has not said for %s whether it holds %s", b.silence, hash))
+	defer cancel()
+	_, err := b.client.Info(ctx, &contentapi.InfoRequest{Digest: hash.String()})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
 	return err
 }
+
+// builderError is why a blob can not be read from the builder. It tells whose fault it is when somebody else was reading.
+type builderError struct {
+	sentence string
+	err      error // may be nil
+}
+
+func (e *builderError) Error() string { return e.sentence }
+func (e *builderError) Unwrap() error { return e.err }
 
 // open streams a blob, and fails at its end when its digest or size is not what it is called by.
 func (b *blobs) open(hash v1.Hash, size int64) (io.ReadCloser, error) {
@@ -53,12 +71,14 @@ func (b *blobs) open(hash v1.Hash, size int64) (io.ReadCloser, error) {
 		}
 	}
 	ctx, cancel := context.WithCancelCause(b.ctx)
-	stream, err := b.client.Read(ctx, &contentapi.ReadContentRequest{Digest: hash.String()})
-	if err != nil {
+	r := &blobReader{ctx: ctx, cancel: cancel, silence: b.silence, verifier: name.Verifier(), name: hash, want: size}
+	var err error
+	if r.stream, err = b.client.Read(ctx, &contentapi.ReadContentRequest{Digest: hash.String()}); err != nil {
+		err = r.explain(err)
 		cancel(nil)
 		return nil, err
 	}
-	return &blobReader{stream: stream, ctx: ctx, cancel: cancel, verifier: name.Verifier(), name: hash, want: size}, nil
+	return r, nil
 }
 
 // blobReader is one stream of the content API.
@@ -66,6 +86,7 @@ type blobReader struct {
 	stream   contentapi.Content_ReadClient
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
+	silence  time.Duration
 	rest     []byte
 	verifier digest.Verifier
 	name     v1.Hash
@@ -75,30 +96,42 @@ type blobReader struct {
 
 func (r *blobReader) Read(p []byte) (int, error) {
 	for len(r.rest) == 0 {
-		timer := time.AfterFunc(silence, func() {
-			r.cancel(fmt.Errorf("the builder sent nothing of %s for %s", r.name, silence))
+		timer := time.AfterFunc(r.silence, func() {
+			r.cancel(&builderError{sentence: fmt.Sprintf("the builder sent nothing of %s for %s: see whether it still runs, and try again", r.name, r.silence)})
 		})
 		chunk, err := r.stream.Recv()
 		timer.Stop()
 		switch {
 		case errors.Is(err, io.EOF) && r.want >= 0 && r.got != r.want:
-			return 0, fmt.Errorf("the builder sent %d of %d bytes of %s", r.got, r.want, r.name)
+			return 0, &builderError{sentence: fmt.Sprintf("the builder sent %d of %d bytes of %s: build again", r.got, r.want, r.name)}
 		case errors.Is(err, io.EOF) && !r.verifier.Verified():
-			return 0, fmt.Errorf("the builder sent other bytes than those of %s", r.name)
+			return 0, &builderError{sentence: fmt.Sprintf("the builder sent other bytes than those of %s: its disk may be damaged; build again without its cache", r.name)}
 		case errors.Is(err, io.EOF):
 			return 0, io.EOF
-		case err != nil && context.Cause(r.ctx) != nil:
-			return 0, context.Cause(r.ctx)
 		case err != nil:
-			return 0, fmt.Errorf("read %s from the builder: %w", r.name, err)
+			return 0, r.explain(err)
 		}
 		r.rest = chunk.Data
 		r.got += int64(len(chunk.Data))
-		_, _ = r.verifier.Write(chunk.Data)
+		_, _ = r.verifier.Write(chunk.Data) // a hash's Write never fails
 	}
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
 	return n, nil
+}
+
+func (r *blobReader) explain(err error) error {
+	if cause := context.Cause(r.ctx); cause != nil {
+		return cause
+	}
+	why := oneLine(err.Error())
+	switch grpcerrors.Code(err) {
+	case codes.NotFound:
+		return &builderError{fmt.Sprintf("the builder does not hold %s: it has removed it, or never pulled that layer of a base image; build again", r.name), err}
+	case codes.Unavailable, codes.Canceled:
+		return &builderError{fmt.Sprintf("the builder went away while %s was read (%s): run it again", r.name, why), err}
+	}
+	return &builderError{fmt.Sprintf("read %s from the builder: %s: run it again", r.name, why), err}
 }
 
 func (r *blobReader) Close() error {

@@ -69,9 +69,40 @@ type Request struct {
 	Push     []string // references that BuildKit pushes to
 	ByDigest bool     // push without the tags, for an index that is made later
 
+	// Destination is where the layers' bytes go.
+	Destination Destination
+
 	// Scratch is an empty folder of the caller's. With it the result can always be read whole: base layers that the builder
 	// never needed to pull are put there. Without it they are left where they are.
 	Scratch string
+}
+
+// Destination is where the layers of an image go. It decides how the builder compresses them, which is much of the time of a cold build. Layers
+// that the builder holds already, of a base image or of an earlier build, stay as they are, except for [Registry].
+type Destination string
+
+// The destinations.
+const (
+	Anywhere     Destination = ""               // gzip, as BuildKit does by itself
+	Registry     Destination = "registry"       // gzip, also for what an earlier build left otherwise: every registry and engine reads it, and the manifest does not depend on who built before
+	NearEngine   Destination = "near engine"    // not compressed: builder and engine are on one machine
+	FarEngine    Destination = "far engine"     // zstd at its fastest: Docker 23 and later read it
+	FarOldEngine Destination = "far old engine" // gzip at its fastest: every engine reads it
+)
+
+// compression is what the image exporter is told.
+func (d Destination) compression() map[string]string {
+	switch d {
+	case Registry:
+		return map[string]string{"compression": "gzip", "force-compression": "true"}
+	case NearEngine:
+		return map[string]string{"compression": "uncompressed"}
+	case FarEngine:
+		return map[string]string{"compression": "zstd", "compression-level": "1"}
+	case FarOldEngine:
+		return map[string]string{"compression": "gzip", "compression-level": "1"}
+	}
+	return nil
 }
 
 // SSH is one agent socket, or keys, that a step may use.
@@ -81,6 +112,10 @@ type SSH struct {
 }
 
 // Result is an image that a builder holds. It can be read while the builder's connection is open.
+//
+// Two digests name it. Digest is that of the bytes as they are stored and moved, and with the compression of a layer it changes: the same
+// build has one Digest for a [Registry], and another for a [NearEngine]. The config's digest (Image.ConfigName, Docker's image ID) names
+// the files and the configuration, whatever the compression.
 type Result struct {
 	Platform string
 	Digest   v1.Hash           // of what was built and pushed: the manifest's, or the index's when there are attestations
@@ -103,7 +138,7 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 	if err != nil {
 		return nil, explain(ctx, r, err)
 	}
-	b := &blobs{ctx: ctx, client: c.ContentClient()}
+	b := &blobs{ctx: ctx, client: c.ContentClient(), silence: builderSilence}
 	result, err := b.result(r.Platform, response.ExporterResponse)
 	if err != nil {
 		return nil, fmt.Errorf("read the image from the builder: %w", err)
@@ -154,10 +189,9 @@ func (r Request) complete(ctx context.Context, c *client.Client, b *blobs, image
 
 // exporter is the image exporter's part.
 func (r Request) exporter() map[string]string {
-	attrs := maps.Clone(r.Annotations)
-	if attrs == nil {
-		attrs = map[string]string{}
-	}
+	attrs := map[string]string{}
+	maps.Copy(attrs, r.Annotations)
+	maps.Copy(attrs, r.Destination.compression())
 	// Timestamps in layers are clamped only when the caller fixes the time; otherwise every layer would be written anew.
 	if r.BuildArgs["SOURCE_DATE_EPOCH"] != "" {
 		attrs[string(exptypes.OptKeyRewriteTimestamp)] = "true"

@@ -1,0 +1,330 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"github.com/klauspost/compress/zstd"
+	"github.com/moby/buildkit/client"
+	"github.com/opencontainers/go-digest"
+)
+
+// The same build for each destination: another compression, the same config. For a registry the manifest does not depend on what was
+// built before.
+func TestDestinations(t *testing.T) {
+	c := theWorld(t).machine(t, amd64)
+	dir := folderOf(t, map[string]string{
+		"Dockerfile": "FROM small:1\nCOPY file /\n",
+		"file":       strings.Repeat("the same line, over and over\n", 1000),
+	})
+	build := func(d Destination, anew bool) *Result {
+		t.Helper()
+		r := request(dir)
+		r.Destination, r.NoCache = d, anew
+		r.BuildArgs = map[string]string{"SOURCE_DATE_EPOCH": "1700000000"} // a fresh layer is the same layer
+		result, _, err := solve(t.Context(), c, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result
+	}
+	var config v1.Hash
+	manifests := map[Destination]v1.Hash{}
+	for _, test := range []struct {
+		to   Destination
+		want types.MediaType
+	}{
+		{Anywhere, types.OCILayer},
+		{Registry, types.OCILayer},
+		{NearEngine, types.OCIUncompressedLayer},
+		{FarEngine, types.OCILayerZStd},
+		{FarOldEngine, types.OCILayer},
+	} {
+		result := build(test.to, true)
+		manifest, err := result.Image.Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := manifest.Layers[0].MediaType; got != types.OCILayer {
+			t.Errorf("%q: the base image's layer has become %s", test.to, got)
+		}
+		if got := manifest.Layers[1].MediaType; got != test.want {
+			t.Errorf("%q: %s, want %s", test.to, got, test.want)
+		}
+		if name, err := result.Image.ConfigName(); err != nil || config != (v1.Hash{}) && name != config {
+			t.Errorf("%q: the config is %s (%v), and was %s", test.to, name, err, config)
+		} else {
+			config = name
+		}
+		whole(t, result.Image)
+		manifests[test.to] = result.Digest
+	}
+	if manifests[Anywhere] != manifests[Registry] {
+		t.Errorf("fresh for a registry %s, by default %s", manifests[Registry], manifests[Anywhere])
+	}
+	for _, before := range []Destination{NearEngine, FarEngine, Registry} {
+		build(before, true)
+		if got := build(Registry, false).Digest; got != manifests[Registry] {
+			t.Errorf("for a registry after %q: %s, want %s", before, got, manifests[Registry])
+		}
+	}
+}
+
+// whole reads all of an image, and compares its bytes with its digests. The library's validation reads gzip only.
+func whole(t testing.TB, image v1.Image) {
+	t.Helper()
+	layers, err := image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gzip := true
+	for _, layer := range layers {
+		mediaType, err := layer.MediaType()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mediaType == types.OCILayer || mediaType == types.DockerLayer {
+			continue
+		}
+		gzip = false
+		stream, err := layer.Compressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(stream)
+		if err := errors.Join(err, stream.Close()); err != nil {
+			t.Error(err)
+			continue
+		}
+		hash, err := layer.Digest()
+		if err != nil || digest.FromBytes(data).String() != hash.String() {
+			t.Errorf("the layer %s (%v) holds %s", hash, err, digest.FromBytes(data))
+		}
+		if mediaType == types.OCILayerZStd {
+			decoder, err := zstd.NewReader(nil)
+			if err == nil {
+				data, err = decoder.DecodeAll(data, nil)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		diffID, err := layer.DiffID()
+		if err != nil || digest.FromBytes(data).String() != diffID.String() {
+			t.Errorf("the layer's diff ID is %s (%v), and its content %s", diffID, err, digest.FromBytes(data))
+		}
+	}
+	if !gzip {
+		return
+	}
+	if err := validate.Image(image); err != nil {
+		t.Error(err)
+	}
+}
+
+// A base image that no step reads is never pulled by the builder, and with a scratch folder can be read all the same.
+func TestLayersThatTheBuilderNeverPulled(t *testing.T) {
+	w := theWorld(t)
+	// Its own daemon has pulled nothing yet; the shared one has, for other tests.
+	c := w.emptyMachine(t)
+	dir := folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nLABEL x=y\n"})
+	r := request(dir)
+	result, _, err := solve(t.Context(), c, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := result.Image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := layers[0].Compressed()
+	if err == nil {
+		_, err = io.Copy(io.Discard, stream)
+		stream.Close()
+	}
+	if want := "the builder does not hold"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("without a scratch folder: %v, want %q", err, want)
+	}
+	digest := result.Digest
+	for _, to := range []Destination{Anywhere, NearEngine, Registry} {
+		r.Scratch, r.Destination = t.TempDir(), to
+		if result, _, err = solve(t.Context(), c, r); err != nil {
+			t.Fatal(err)
+		}
+		if result.Digest != digest {
+			t.Errorf("%q: %s, and without a scratch folder %s", to, result.Digest, digest)
+		}
+		whole(t, result.Image)
+	}
+}
+
+func TestOutputs(t *testing.T) {
+	c := theWorld(t).machine(t, amd64)
+	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})
+	for _, test := range []struct {
+		name, output string
+		made         []string
+	}{
+		{"a folder by its name alone", "out", []string{"out/file"}},
+		{"local", "type=local,dest=out", []string{"out/file"}},
+		{"tar", "type=tar,dest=deep/er/out.tar", []string{"deep/er/out.tar"}},
+		{"oci", "type=oci,dest=out.tar", []string{"out.tar"}},
+		{"oci folder", "type=oci,tar=false,dest=out", []string{"out/index.json", "out/oci-layout"}},
+		{"docker", "type=docker,dest=out.tar,name=local:1", []string{"out.tar"}},
+		{"image", "type=image,name=docker.io/library/kept:1", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			out := t.TempDir()
+			entry, err := ParseOutput(test.output, out, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := request(dir)
+			r.Outputs = []client.ExportEntry{entry}
+			result, _, err := solve(t.Context(), c, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole(t, result.Image)
+			for _, file := range test.made {
+				if info, err := os.Stat(filepath.Join(out, file)); err != nil || info.Size() == 0 {
+					t.Errorf("%s is not there: %v", file, err)
+				}
+			}
+			if strings.Contains(test.output, "type=oci,tar=false") {
+				image, err := Open(t.Context(), filepath.Join(out, "out"), amd64, Auth{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, err := image.Digest(); err != nil || got != result.Digest {
+					t.Errorf("the layout holds %s (%v), the result is %s", got, err, result.Digest)
+				}
+			}
+		})
+	}
+}
+
+// An output that can not be written ends the build with one sentence, and no half file pretends to be whole.
+func TestOutputThatCanNotBeWritten(t *testing.T) {
+	c := theWorld(t).machine(t, amd64)
+	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})
+	entry, err := ParseOutput("type=tar,dest=file/below", dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := request(dir)
+	r.Outputs = []client.ExportEntry{entry}
+	if _, _, err := solve(t.Context(), c, r); err == nil || !strings.Contains(err.Error(), "not a directory") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v, want one line with the cause", err)
+	}
+}
+
+func TestRequestsThatCanNotBe(t *testing.T) {
+	c := theWorld(t).machine(t, amd64)
+	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	for _, test := range []struct {
+		name   string
+		change func(r *Request)
+		want   string
+	}{
+		{"context that is not there", func(r *Request) { r.Context = filepath.Join(dir, "absent") }, "build context " + dir + "/absent does not exist"},
+		{"context that is a file", func(r *Request) { r.Context = filepath.Join(dir, "Dockerfile") }, "is not a folder"},
+		{"folder of the Dockerfile that is not there", func(r *Request) { r.Dockerfile = filepath.Join(dir, "absent", "Dockerfile") }, "the Dockerfile's folder " + dir + "/absent does not exist"},
+		{"named context that is not there", func(r *Request) { r.Contexts = map[string]string{"x": filepath.Join(dir, "absent")} }, `build context "x": ` + dir + "/absent does not exist"},
+		{"named context that is no layout", func(r *Request) { r.Contexts = map[string]string{"x": "oci-layout://" + dir} }, "is no OCI layout"},
+		{"ssh without an agent", func(r *Request) { r.SSH = []SSH{{ID: "default", Paths: []string{filepath.Join(dir, "absent")}}} }, "start an agent"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := request(dir)
+			test.change(&r)
+			_, _, err := solve(t.Context(), c, r)
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// A build that is canceled ends at once, with the cause that it was canceled for.
+func TestCancel(t *testing.T) {
+	c := theWorld(t).machine(t, amd64)
+	dir := folderOf(t, map[string]string{"Dockerfile": "FROM debian:bookworm-slim\nRUN echo running && sleep 600\n"})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	status := make(chan *client.SolveStatus)
+	cause := errors.New("the test has seen enough")
+	go func() {
+		for s := range status {
+			if slices.ContainsFunc(s.Logs, func(l *client.VertexLog) bool { return bytes.Contains(l.Data, []byte("running")) }) {
+				cancel(cause)
+			}
+		}
+	}()
+	r := request(dir)
+	r.NoCache = true
+	if _, err := Solve(ctx, c, r, status); !errors.Is(err, cause) {
+		t.Errorf("got %v, want the cause", err)
+	}
+}
+
+// What the builder is sent once is not sent again under the same key.
+func TestSharedKey(t *testing.T) {
+	c := theWorld(t).machine(t, amd64)
+	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY big /\n", "big": strings.Repeat("0123456789abcdef", 1<<16)})
+	sent := func() int64 {
+		t.Helper()
+		r := request(dir)
+		r.SharedKey = "TestSharedKey " + dir
+		_, seen, err := solve(t.Context(), c, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var most int64
+		for _, s := range seen {
+			for _, status := range s.Statuses {
+				if status.ID == "transferring context:" || status.Name == "transferring" {
+					most = max(most, status.Current)
+				}
+			}
+		}
+		return most
+	}
+	first, second := sent(), sent()
+	if first < 1<<20 || second >= 1<<16 {
+		t.Errorf("%d bytes were sent first, and %d then; want the megabyte once", first, second)
+	}
+}
+
+func TestAnnotationsOfOneManifest(t *testing.T) {
+	c := theWorld(t).machine(t, amd64)
+	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	r := request(dir)
+	r.Annotations = map[string]string{"annotation.com.example.one": "1", "annotation-manifest.com.example.two": "2", "annotation-index.com.example.three": "3"}
+	r.Attestations = map[string]string{"provenance": "mode=min"}
+	result, _, err := solve(t.Context(), c, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := result.Image.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := result.Index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(manifest.Annotations["com.example.one"], manifest.Annotations["com.example.two"], index.Annotations["com.example.three"])
+	if got != "123" {
+		t.Errorf("annotations of the manifest %v, of the index %v", manifest.Annotations, index.Annotations)
+	}
+}
