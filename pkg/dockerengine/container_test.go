@@ -43,7 +43,7 @@ func loaded(t *testing.T, e *Engine) string {
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Load(t.Context(), name, img); err != nil {
+	if _, err := e.Load(t.Context(), name, img); err != nil {
 		t.Fatal(err)
 	}
 	return name

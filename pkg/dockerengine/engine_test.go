@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/stream"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -94,7 +95,7 @@ func remove(t *testing.T, e *Engine, name string) {
 	})
 }
 
-// image is one that prints "hello WORD", with the given layers under the program's.
+// image is one that prints "hello WORD", with the given layers under the program's, and one that no other image has.
 func image(t *testing.T, word string, below ...v1.Layer) v1.Image {
 	t.Helper()
 	program, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
@@ -103,7 +104,11 @@ func image(t *testing.T, word string, below ...v1.Layer) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := mutate.AppendLayers(empty.Image, append(below, program)...)
+	unique, err := random.Layer(1000, types.OCILayer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, slices.Concat(below, []v1.Layer{program, unique})...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,19 +209,25 @@ func TestLoad(t *testing.T) {
 					img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
 				}
 				var read atomic.Int64
-				var last, total int64
-				e.Progress = func(done, all int64) {
-					if done < last || done > all {
-						t.Errorf("progress went from %d to %d of %d", last, done, all)
+				done := map[string]int64{}
+				e.Progress = func(l Layer) {
+					if l.Sent < done[l.Digest] || l.Sent > l.Size || l.Number > l.Count {
+						t.Errorf("from %d to %+v", done[l.Digest], l)
 					}
-					last, total = done, all
+					done[l.Digest] = l.Sent
 				}
-				if err := e.Load(t.Context(), test.image, counted(img, &read)); err != nil {
+				loaded, err := e.Load(t.Context(), test.image, counted(img, &read))
+				if err != nil {
 					t.Fatal(err)
 				}
-				if last != total || total < read.Load() || read.Load() == 0 {
-					t.Errorf("progress ended at %d of %d, %d bytes of layers", last, total, read.Load())
+				shown := int64(0)
+				for _, sent := range done {
+					shown += sent
 				}
+				if shown != read.Load() || loaded.Sent != read.Load() || read.Load() == 0 {
+					t.Errorf("%d bytes of layers were read, %d shown, %d said", read.Load(), shown, loaded.Sent)
+				}
+				checkID(t, e, test.image, loaded, img)
 				if got, want := prints(t, e, test.image), "hello "+test.name; got != want {
 					t.Errorf("it prints %q, want %q", got, want)
 				}
@@ -225,9 +236,11 @@ func TestLoad(t *testing.T) {
 				read.Store(0)
 				for _, name := range []string{test.image, "other:name"} {
 					remove(t, e, name)
-					if err := e.Load(t.Context(), name, counted(img, &read)); err != nil {
-						t.Fatal(err)
+					loaded, err := e.Load(t.Context(), name, counted(img, &read))
+					if err != nil || loaded.Sent != 0 || loaded.Held != loaded.Layers {
+						t.Errorf("%+v, %v", loaded, err)
 					}
+					checkID(t, e, name, loaded, img)
 					if got, want := prints(t, e, name), "hello "+test.name; got != want {
 						t.Errorf("%s prints %q, want %q", name, got, want)
 					}
@@ -238,6 +251,116 @@ func TestLoad(t *testing.T) {
 			})
 		})
 	}
+}
+
+// checkID looks whether the name is the image's, by the id that the engine's store uses.
+func checkID(t *testing.T, e *Engine, name string, loaded Loaded, img v1.Image) {
+	t.Helper()
+	want, err := img.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loaded.Config != want.String() {
+		t.Errorf("%+v, want the config %s", loaded, want)
+	}
+	if e.Host == engines[engine.Current] {
+		if want, err = img.Digest(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if id, err := e.ImageID(t.Context(), name); err != nil || id != want.String() || loaded.ID != id {
+		t.Errorf("%s is %s, said to be %s, want %s (%v)", name, id, loaded.ID, want, err)
+	}
+}
+
+func TestLoadSendsWhatIsLacking(t *testing.T) {
+	layers := make([]v1.Layer, 5)
+	for i := range layers {
+		layers[i] = layerOf(t, types.OCILayer)
+	}
+	other := layerOf(t, types.OCILayer)
+	for _, test := range []struct {
+		name            string
+		below           []v1.Layer
+		current, oldest int // how many of them are sent, to an engine that has all five
+	}{
+		{"all the same", layers, 0, 0},
+		{"one more on top", append(layers[:5:5], other), 1, 1},
+		{"the last one changed", append(layers[:4:4], other), 1, 1},
+		{"the first one changed", append([]v1.Layer{other}, layers[1:]...), 1, 5},
+		{"fewer", layers[:2], 0, 0},
+		{"one twice", append(layers[:5:5], layers[0]), 0, 1},
+		{"in another order", []v1.Layer{layers[0], layers[2], layers[1]}, 0, 2},
+		{"none", nil, 0, 0},
+		{"the same, compressed otherwise", otherwise(t, layers), 5, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, e *Engine) {
+				remove(t, e, "lacking:ci")
+				img, err := mutate.AppendLayers(empty.Image, layers...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := e.Load(t.Context(), "lacking:ci", img); err != nil {
+					t.Fatal(err)
+				}
+				want := map[string]int{engines[engine.Current]: test.current, engines[engine.Oldest]: test.oldest}[e.Host]
+				var read atomic.Int64
+				img = image(t, "lacking", test.below...)
+				before := images(t, e)
+				loaded, err := e.Load(t.Context(), "lacking:ci", counted(img, &read))
+				// Above the layers of the table are the program's and one of its own, of which the current engine knows the former.
+				if got := loaded.Layers - loaded.Held - 1; err != nil || e.Host == engines[engine.Oldest] && got-1 != want || e.Host == engines[engine.Current] && got != want && got-1 != want {
+					t.Errorf("%d layers were sent, want %d (%v)", got, want, err)
+				}
+				if loaded.Sent != read.Load() {
+					t.Errorf("%d bytes were read, %d said", read.Load(), loaded.Sent)
+				}
+				if got := prints(t, e, "lacking:ci"); got != "hello lacking" {
+					t.Error(got)
+				}
+				// The name has moved: what it named before is there without one.
+				if after := images(t, e); after > before+1 {
+					t.Errorf("%d images became %d", before, after)
+				}
+			})
+		})
+	}
+}
+
+func layerOf(t *testing.T, media types.MediaType) v1.Layer {
+	t.Helper()
+	layer, err := random.Layer(10_000, media)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return layer
+}
+
+// otherwise are the same layers, uncompressed.
+func otherwise(t *testing.T, layers []v1.Layer) (list []v1.Layer) {
+	t.Helper()
+	for _, layer := range layers {
+		from, err := layer.Uncompressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, static.NewLayer(content, types.OCIUncompressedLayer))
+	}
+	return list
+}
+
+func images(t *testing.T, e *Engine) int {
+	t.Helper()
+	list, err := e.client.ImageList(t.Context(), client.ImageListOptions{All: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list.Items)
 }
 
 func TestLoadThatFailsLeavesTheName(t *testing.T) {
@@ -271,7 +394,7 @@ func TestLoadThatFailsLeavesTheName(t *testing.T) {
 				bad := changed{image(t, "bad"), test.open}
 				check := func(want string) {
 					t.Helper()
-					err := e.Load(t.Context(), "failing:ci", bad)
+					_, err := e.Load(t.Context(), "failing:ci", bad)
 					if err == nil || !strings.Contains(err.Error(), test.want) {
 						t.Errorf("%v, want %q", err, test.want)
 					}
@@ -281,7 +404,7 @@ func TestLoadThatFailsLeavesTheName(t *testing.T) {
 				}
 				check("")
 				remove(t, e, "failing:ci")
-				if err := e.Load(t.Context(), "failing:ci", image(t, "good")); err != nil {
+				if _, err := e.Load(t.Context(), "failing:ci", image(t, "good")); err != nil {
 					t.Fatal(err)
 				}
 				id, err := e.ImageID(t.Context(), "failing:ci")
@@ -326,7 +449,7 @@ func TestLoadRefuses(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, e *Engine) {
-				err := e.Load(t.Context(), test.image, test.img)
+				_, err := e.Load(t.Context(), test.image, test.img)
 				if err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("%v, want %q", err, test.want)
 				}
@@ -342,7 +465,7 @@ func TestLoadEndsWhenNothingMoves(t *testing.T) {
 			return reader, nil
 		}}
 		e.silence = 200 * time.Millisecond
-		err := e.Load(t.Context(), "stuck:ci", stuck)
+		_, err := e.Load(t.Context(), "stuck:ci", stuck)
 		if err == nil || !strings.Contains(err.Error(), "the builder that holds the image has been silent for 200ms") {
 			t.Error(err)
 		}
@@ -350,7 +473,7 @@ func TestLoadEndsWhenNothingMoves(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
 		began := time.Now()
-		if err := e.Load(ctx, "stuck:ci", stuck); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
+		if _, err := e.Load(ctx, "stuck:ci", stuck); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
 			t.Error(time.Since(began), err)
 		}
 		if id, err := e.ImageID(t.Context(), "stuck:ci"); id != "" || err != nil {

@@ -6,17 +6,15 @@ import (
 	"io"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
+	"github.com/moby/moby/client"
 	"golang.org/x/sys/unix"
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
@@ -44,7 +42,7 @@ func TestLoadOnAFullDisk(t *testing.T) {
 				}
 				defer started.Stop()
 				e := openHost(t, started.Host)
-				err = e.Load(t.Context(), "big:ci", image(t, "big", layer))
+				_, err = e.Load(t.Context(), "big:ci", image(t, "big", layer))
 				if err == nil || !strings.Contains(err.Error(), "no space left on device: free some of the engine's disk") {
 					t.Errorf("%v", err)
 				}
@@ -63,7 +61,7 @@ func TestLoadNeedsLittleMemory(t *testing.T) {
 		remove(t, e, "large:ci")
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		if err := e.Load(t.Context(), "large:ci", img); err != nil {
+		if _, err := e.Load(t.Context(), "large:ci", img); err != nil {
 			t.Fatal(err)
 		}
 		runtime.ReadMemStats(&after)
@@ -73,32 +71,66 @@ func TestLoadNeedsLittleMemory(t *testing.T) {
 	})
 }
 
-// An image whose name is there and whose layers are not is what a broken load leaves: the current engine keeps it.
-func TestLoadRepairs(t *testing.T) {
+// An archive that leaves out a layer which the engine lacks: the whole follows. When that fails, nothing is left.
+func TestLoadAfterAWrongGuess(t *testing.T) {
 	onBoth(t, func(t *testing.T, e *Engine) {
-		remove(t, e, "partial:ci")
-		name, err := reference.ParseNormalizedNamed("partial:ci")
+		img := image(t, "whole", layerOf(t, types.OCILayer))
+		a, err := newArchive(img)
 		if err != nil {
 			t.Fatal(err)
 		}
-		layer, err := random.Layer(1000, types.OCILayer) // one that no other image has
-		if err != nil {
-			t.Fatal(err)
-		}
-		img := image(t, "whole", layer)
-		a, err := newArchive(name.(reference.NamedTagged), img)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.files = slices.Delete(a.files, len(a.files)-2, len(a.files)-1)
-		if err := e.send(t.Context(), a); err == nil {
-			t.Error("an archive without its layer loaded")
+		before := images(t, e)
+		guess := map[v1.Hash]bool{a.digests[0]: true}
+		if err := e.send(t.Context(), a, a.without(guess)); err == nil || !wrongGuess(err) {
+			t.Errorf("an archive without its layer: %v", err)
 		}
 		if id := e.has(t.Context(), a); id != "" {
 			t.Errorf("half of %s is taken for the whole", id)
 		}
-		if err := e.Load(t.Context(), "partial:ci", img); err != nil {
+		if err := e.discard(t.Context(), a); err != nil {
+			t.Error(err)
+		}
+		if after := images(t, e); after != before {
+			t.Errorf("%d images became %d", before, after)
+		}
+
+		sent, err := e.sendLacking(t.Context(), a, guess)
+		if err != nil || len(sent) != len(a.layers) {
+			t.Errorf("%d layers sent, %v", len(sent), err)
+		}
+		remove(t, e, "guess:ci")
+		if loaded, err := e.Load(t.Context(), "guess:ci", img); err != nil || loaded.Sent != 0 {
+			t.Errorf("%+v, %v", loaded, err)
+		}
+		if got := prints(t, e, "guess:ci"); got != "hello whole" {
+			t.Error(got)
+		}
+		if after := images(t, e); after != before+1 {
+			t.Errorf("%d images became %d", before, after)
+		}
+	})
+}
+
+// An image that is there by its name but not whole, as docker load leaves it on the current engine, is repaired.
+func TestLoadRepairs(t *testing.T) {
+	onBoth(t, func(t *testing.T, e *Engine) {
+		remove(t, e, "partial:ci")
+		img := image(t, "whole", layerOf(t, types.OCILayer))
+		a, err := newArchive(img)
+		if err != nil {
 			t.Fatal(err)
+		}
+		if err := e.send(t.Context(), a, a.layers[1:]); err == nil {
+			t.Error("an archive without its layer loaded")
+		}
+		if e.Host == engines[engine.Current] {
+			if _, err := e.client.ImageTag(t.Context(), client.ImageTagOptions{Source: a.manifest.String(), Target: "partial:ci"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		loaded, err := e.Load(t.Context(), "partial:ci", img)
+		if err != nil || loaded.Sent == 0 {
+			t.Errorf("%+v, %v", loaded, err)
 		}
 		if got := prints(t, e, "partial:ci"); got != "hello whole" {
 			t.Error(got)
@@ -121,7 +153,7 @@ func TestLoadWhenTheEngineDies(t *testing.T) {
 				}
 				return l.Compressed()
 			}}
-			err = e.Load(t.Context(), "dying:ci", dying)
+			_, err = e.Load(t.Context(), "dying:ci", dying)
 			if err == nil || !strings.Contains(err.Error(), "load dying:ci into the Docker Engine at "+started.Host) {
 				t.Errorf("%v", err)
 			}
@@ -150,7 +182,7 @@ func TestLoadZstd(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			e := openHost(t, engines[kind])
 			remove(t, e, "zstd:ci")
-			err := e.Load(t.Context(), "zstd:ci", image(t, "zstd", layer))
+			_, err := e.Load(t.Context(), "zstd:ci", image(t, "zstd", layer))
 			switch {
 			case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
 				t.Errorf("%v, want %q", err, want)

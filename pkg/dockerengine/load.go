@@ -13,6 +13,7 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	"github.com/docker/go-units"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/client"
@@ -45,63 +46,97 @@ func (e *Engine) ImageID(ctx context.Context, name string) (string, error) {
 	return image.ID, nil
 }
 
-// Load puts an image into the engine and calls it name. An image that the engine has already is only named; any other
-// is streamed to it as one archive, whole, in little memory. When it fails, name is what it was before. Load ends with
-// ctx, or when for 5 minutes neither the image's source nor the engine has shown any sign of life.
-func (e *Engine) Load(ctx context.Context, name string, img v1.Image) error {
-	fail := func(err error) error {
-		return fmt.Errorf("load %s into the Docker Engine at %s: %w", name, e.Host, err)
+// Loaded is what a load came to.
+type Loaded struct {
+	ID     string // the engine's id of the image
+	Config string // digest of the image's config; with the containerd image store the id is the manifest's, which names this config
+	Sent   int64  // bytes of layers that the engine was sent
+	Layers int    // of the image
+	Held   int    // of those, how many the engine had
+}
+
+// String says it in a few words.
+func (l Loaded) String() string {
+	if l.Held == l.Layers {
+		return fmt.Sprintf("all %d layers were there", l.Layers)
 	}
+	return fmt.Sprintf("%d of %d layers were there, %s sent", l.Held, l.Layers, units.HumanSize(float64(l.Sent)))
+}
+
+// Load puts an image into the engine and calls it name. An image that the engine has already is only named; of any other it is
+// sent, as one archive and in little memory, the layers that it lacks. The name is moved when the image is whole: when Load
+// fails it is what it was before. Load ends with ctx, or when for 5 minutes neither the image's source nor the engine has shown
+// any sign of life.
+func (e *Engine) Load(ctx context.Context, name string, img v1.Image) (Loaded, error) {
+	loaded, err := e.load(ctx, name, img)
+	if err != nil {
+		return Loaded{}, fmt.Errorf("load %s into the Docker Engine at %s: %w", name, e.Host, err)
+	}
+	return loaded, nil
+}
+
+func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, error) {
 	ref, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
-		return fail(fmt.Errorf("not an image's name: %w", err))
+		return Loaded{}, fmt.Errorf("not an image's name: %w", err)
 	}
-	tagged, ok := reference.TagNameOnly(ref).(reference.NamedTagged)
-	if _, digested := ref.(reference.Digested); !ok || digested {
-		return fail(errors.New("not an image's name: only a registry can name an image by its digest"))
+	if _, digested := ref.(reference.Digested); digested {
+		return Loaded{}, errors.New("not an image's name: only a registry can name an image by its digest")
 	}
-	a, err := newArchive(tagged, img)
+	ref = reference.TagNameOnly(ref)
+	a, err := newArchive(img)
 	if err != nil {
-		return fail(err)
+		return Loaded{}, err
 	}
 
-	before, err := e.ImageID(ctx, tagged.String())
-	if err != nil {
-		return fail(err)
+	loaded := Loaded{Config: a.config.String(), Layers: len(a.layers), Held: len(a.layers)}
+	id := e.has(ctx, a)
+	if id == "" {
+		sent, err := e.sendLacking(ctx, a, e.holds(ctx, a))
+		if err != nil {
+			return Loaded{}, errors.Join(err, e.discard(ctx, a))
+		}
+		if id = e.has(ctx, a); id == "" {
+			return Loaded{}, fmt.Errorf("the engine says that all went well, but has neither %s nor all of it: see its log", a.manifest)
+		}
+		for _, f := range sent {
+			loaded.Held--
+			loaded.Sent += f.size
+		}
 	}
-	if id := e.has(ctx, a); id != "" {
-		if id == before {
-			return nil
-		}
-		_, err := e.client.ImageTag(ctx, client.ImageTagOptions{Source: id, Target: tagged.String()})
-		if err == nil {
-			return nil
-		}
-		if !cerrdefs.IsNotFound(err) { // removed meanwhile
-			return fail(err)
-		}
-	}
+	return loaded, e.name(ctx, id, ref.String(), &loaded)
+}
 
-	if version := e.client.ClientVersion(); a.zstd && versions.LessThan(version, "1.42") {
-		return fail(fmt.Errorf("the image has layers compressed with zstd, which this engine (API %s) does not read: "+
-			"update it to 23 or later, or build the image with gzip layers", version))
+// sendLacking sends the archive without what the engine holds or, when it turns out that it does not, whole.
+func (e *Engine) sendLacking(ctx context.Context, a *archive, held map[v1.Hash]bool) (sent []file, err error) {
+	lacking := a.without(held)
+	err = e.send(ctx, a, lacking)
+	if err == nil || len(held) == 0 || !wrongGuess(err) {
+		return lacking, err
 	}
-	if err := e.send(ctx, a); err != nil {
-		return fail(errors.Join(err, e.restore(ctx, tagged.String(), before)))
+	return a.layers, e.send(ctx, a, a.layers)
+}
+
+// name gives a whole image its name, and looks whether it has it.
+func (e *Engine) name(ctx context.Context, id, name string, loaded *Loaded) error {
+	var err error
+	if loaded.ID, err = e.ImageID(ctx, name); err != nil || loaded.ID == id {
+		return err
 	}
-	id, err := e.ImageID(ctx, tagged.String())
-	if err != nil {
-		return fail(err)
+	step, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	if _, err := e.client.ImageTag(step, client.ImageTagOptions{Source: id, Target: name}); err != nil {
+		return fmt.Errorf("name it: %w", e.because(ctx, err))
 	}
-	if id != a.manifest.String() && id != a.config.String() {
-		return fail(fmt.Errorf("the engine says that all went well, but %s is %q instead of %s", name, id, a.config))
+	if loaded.ID, err = e.ImageID(ctx, name); err == nil && loaded.ID != id {
+		err = fmt.Errorf("the engine was told to name %s so, and shows %q: is another load using the same name", id, loaded.ID)
 	}
-	return nil
+	return err
 }
 
 // has is the engine's id of the archive's image, if it has all of it. An engine that does not tell has nothing.
 func (e *Engine) has(ctx context.Context, a *archive) string {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	for _, hash := range []v1.Hash{a.manifest, a.config} {
 		image, err := e.client.ImageInspect(ctx, hash.String())
@@ -124,29 +159,35 @@ func (e *Engine) has(ctx context.Context, a *archive) string {
 	return ""
 }
 
-// restore undoes what a failed load did to the name: the current engine gives it to an image even if it could not
-// unpack it.
-func (e *Engine) restore(ctx context.Context, name, before string) error {
+// discard removes what a load left that failed: the current engine keeps an image that it could not unpack.
+func (e *Engine) discard(ctx context.Context, a *archive) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
-	now, err := e.ImageID(ctx, name)
-	switch {
-	case err != nil || now == before:
-		return nil // what failed is told already, and an engine that is gone has restored nothing worse
-	case before == "":
-		_, err = e.client.ImageRemove(ctx, name, client.ImageRemoveOptions{PruneChildren: true})
-	default:
-		_, err = e.client.ImageTag(ctx, client.ImageTagOptions{Source: before, Target: name})
+	image, err := e.client.ImageInspect(ctx, a.manifest.String())
+	if err != nil || len(image.RepoTags) > 0 {
+		return nil // there is none, or one that is someone's; an engine that is gone has left nothing worse
 	}
+	_, err = e.client.ImageRemove(ctx, a.manifest.String(), client.ImageRemoveOptions{PruneChildren: true})
 	if err != nil && !cerrdefs.IsNotFound(err) {
-		return fmt.Errorf("it left a broken image of that name (docker image rm %s): %w", name, err)
+		return fmt.Errorf("it left a broken image (docker image rm %s): %w", a.manifest, err)
 	}
 	return nil
 }
 
+// wrongGuess says whether the engine lacks a layer that an archive left out, in the words of its two image stores.
+func wrongGuess(err error) bool {
+	return strings.Contains(err.Error(), "no such file or directory") || strings.Contains(err.Error(), "not found")
+}
+
 // send streams the archive and reads the engine's answer to its end. See
 // https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageLoad.
-func (e *Engine) send(parent context.Context, a *archive) error {
+func (e *Engine) send(parent context.Context, a *archive, layers []file) error {
+	for _, f := range layers {
+		if version := e.client.ClientVersion(); f.zstd && versions.LessThan(version, "1.42") {
+			return fmt.Errorf("the image has layers compressed with zstd, which this engine (API %s) does not read: "+
+				"update it to 23 or later, or build the image with gzip layers", version)
+		}
+	}
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	watch := newWatch(e.silence, cancel)
@@ -155,7 +196,7 @@ func (e *Engine) send(parent context.Context, a *archive) error {
 	reader, writer := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
-		err := a.write(ctx, writer, watch, e.Progress)
+		err := a.write(ctx, writer, layers, watch, e.Progress)
 		writer.CloseWithError(err)
 		written <- err
 	}()

@@ -32,8 +32,8 @@ const (
 type Engine struct {
 	Host string // its address, as in DOCKER_HOST
 
-	// Progress, if set, is told during Load how many bytes of how many have been sent.
-	Progress func(done, total int64)
+	// Progress, if set, is told during Load how far each layer is that is sent.
+	Progress func(Layer)
 
 	client  *client.Client
 	silence time.Duration // how long the engine or an image's source may say nothing

@@ -224,7 +224,7 @@ func TestOpenAndLoadOverTLS(t *testing.T) {
 				}
 				defer e.Close()
 				remove(t, e, "tls:ci")
-				if err := e.Load(t.Context(), "tls:ci", image(t, name)); err != nil {
+				if _, err := e.Load(t.Context(), "tls:ci", image(t, name)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -252,7 +252,7 @@ func TestOpenAndLoadOverSSH(t *testing.T) {
 			}
 			defer e.Close()
 			remove(t, e, "ssh:ci")
-			if err := e.Load(t.Context(), "ssh:ci", image(t, "ssh")); err != nil {
+			if _, err := e.Load(t.Context(), "ssh:ci", image(t, "ssh")); err != nil {
 				t.Error(err)
 			}
 		})
