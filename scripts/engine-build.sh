@@ -11,10 +11,10 @@ if [[ "$(cat "$bin/.built" 2>/dev/null)" == "$want" ]]; then
 fi
 echo "engine: building the current Docker Engine from its modules (about 5 minutes on 2 cores, once)"
 mkdir -p "$bin"
-cd internal/tools/engine
+install=(scripts/quiet.sh engine go -C internal/tools/engine install -trimpath)
 # runc needs C for its seccomp filters; the others are plain Go.
-CGO_ENABLED=1 GOBIN="$bin" go install -trimpath -tags seccomp -ldflags='-s -w' github.com/opencontainers/runc
-CGO_ENABLED=0 GOBIN="$bin" go install -trimpath -ldflags='-s -w' \
+CGO_ENABLED=1 GOBIN="$bin" "${install[@]}" -tags seccomp -ldflags='-s -w' github.com/opencontainers/runc
+CGO_ENABLED=0 GOBIN="$bin" "${install[@]}" -ldflags='-s -w' \
 	github.com/containerd/containerd/v2/cmd/containerd \
 	github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 \
 	github.com/moby/moby/v2/cmd/docker-proxy \

@@ -9,6 +9,7 @@ command -v go >/dev/null || {
 	exit 1
 }
 scripts/packages.sh
+scripts/quiet.sh setup go mod download
 scripts/tools.sh
 [[ ${1:?lint, test or demo} == lint ]] && exit 0
 # The base image waits for the network, the engine for the processor.

@@ -13,7 +13,7 @@ fi
 echo "tools: building BuildKit, act, the Doppler CLI and the linters (about 4 minutes on 2 cores, once)"
 mkdir -p "$bin"
 for module in "${modules[@]}"; do
-	(cd "$module" && CGO_ENABLED=0 GOBIN="$bin" go install -trimpath -ldflags='-s -w' tool)
+	CGO_ENABLED=0 GOBIN="$bin" scripts/quiet.sh tools go -C "$module" install -trimpath -ldflags='-s -w' tool
 done
 mv "$bin/cli" "$bin/doppler" # DopplerHQ/cli
 echo "$want" >"$bin/.tools"

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs a command without its output, of which the end is shown when it fails: scripts/quiet.sh NAME COMMAND…
+set -euo pipefail
+name=$1
+shift
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! "$@" >"$log" 2>&1; then
+	tail -n 20 "$log" >&2
+	echo "$name: failed: $*" >&2
+	exit 1
+fi
