@@ -1,0 +1,192 @@
+package suite
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	reader "github.com/joshdk/go-junit"
+	"github.com/jstemmer/go-junit-report/v2/junit"
+)
+
+// maxJUnit bounds the files that are read, in bytes.
+const maxJUnit = 64 << 20
+
+// WriteJUnit writes the report as JUnit XML, in the form that Jenkins's schema (junit-10.xsd) describes and other readers share.
+func (r *Report) WriteJUnit(w io.Writer) error {
+	s := junit.Testsuite{Name: xmlText(r.Suite), Time: xmlSeconds(r.Duration), File: xmlText(r.File)}
+	s.SetTimestamp(r.Started)
+	s.AddProperty("image", r.Image)
+	s.AddProperty("seed", fmt.Sprint(r.Seed))
+	for _, t := range r.Tests {
+		c := junit.Testcase{Name: xmlText(t.Name), Classname: xmlText(t.Class), Time: xmlSeconds(t.Duration)}
+		if c.Classname == "" {
+			c.Classname = s.Name
+		}
+		switch t.Status {
+		case Skipped:
+			c.Skipped = &junit.Result{Message: xmlText(t.Reason)}
+		case Failed:
+			c.Failure = &junit.Result{Type: "failure", Message: xmlText(t.summary()), Data: xmlText(t.details())}
+		case Flaky:
+			// Readers know no such status: it counts as passed there, and says what it was.
+			c.SystemOut = &junit.Output{Data: xmlText(fmt.Sprintf("flaky: passed at attempt %d; before:\n%s", t.Attempts, t.details()))}
+		}
+		s.AddTestcase(c)
+	}
+	suites := junit.Testsuites{Name: s.Name, Time: s.Time}
+	suites.AddSuite(s)
+	suites.Skipped = 0 // the schema has it in testsuite only
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	return suites.WriteXML(w)
+}
+
+// summary is the first failure, in one line.
+func (t *Result) summary() string {
+	if len(t.Failures) == 0 {
+		return ""
+	}
+	more := ""
+	if n := len(t.Failures) - 1; n > 0 {
+		more = fmt.Sprintf(" (and %d more)", n)
+	}
+	return t.Failures[0].Message + more
+}
+
+// details are all failures with what was seen.
+func (t *Result) details() string {
+	var b strings.Builder
+	for i, f := range t.Failures {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		if t.File != "" && f.Line > 0 {
+			fmt.Fprintf(&b, "%s:%d: ", t.File, f.Line)
+		}
+		b.WriteString(f.Message + "\n")
+		if f.Detail != "" {
+			b.WriteString(strings.TrimSuffix(f.Detail, "\n") + "\n")
+		}
+	}
+	if t.Log != "" {
+		fmt.Fprintf(&b, "All that its container printed is in %s.\n", t.Log)
+	}
+	return b.String()
+}
+
+func xmlSeconds(d time.Duration) string { return fmt.Sprintf("%.3f", max(d, 0).Seconds()) }
+
+// xmlText is what of a text XML can hold: the library writes it as CDATA, where nothing can be escaped. See https://www.w3.org/TR/xml/#charsets.
+func xmlText(s string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c == '\t', c == '\n', c >= 0x20 && c <= 0x7e, c >= 0xa0 && c <= 0xd7ff, c >= 0xe000 && c <= 0xfffd, c >= 0x10000 && c <= 0x10ffff:
+			return c
+		case c < 0x20:
+			return 0x2400 + c // its picture
+		}
+		return 0xfffd
+	}, s)
+}
+
+// ReadJUnit reads a JUnit XML file that another program wrote.
+func ReadJUnit(file string) (*Report, error) {
+	fail := func(err error) (*Report, error) {
+		return nil, fmt.Errorf("read the JUnit file %s: %w", file, err)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return fail(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxJUnit+1))
+	switch {
+	case err != nil:
+		return fail(err)
+	case len(data) > maxJUnit:
+		return fail(fmt.Errorf("it is longer than %d MiB", maxJUnit>>20))
+	case !bytes.Contains(data, []byte("<testsuite")):
+		return fail(errNoTests)
+	}
+	suites, err := reader.Ingest(data)
+	if err != nil {
+		return fail(err)
+	}
+	r := &Report{Suite: filepath.Base(file), File: file}
+	for _, s := range suites {
+		r.ingest(s)
+	}
+	r.count()
+	return r, nil
+}
+
+var errNoTests = errors.New("it holds no testsuite")
+
+func (r *Report) ingest(s reader.Suite) {
+	for _, t := range s.Tests {
+		result := &Result{Name: t.Name, Class: t.Classname, Duration: t.Duration, Status: Passed, Attempts: 1}
+		if result.Class == "" {
+			result.Class = s.Name
+		}
+		switch t.Status {
+		case reader.StatusSkipped:
+			result.Status, result.Reason, result.Attempts = Skipped, t.Message, 0
+		case reader.StatusFailed, reader.StatusError:
+			result.Status = Failed
+			f := Failure{Message: strings.Join(strings.Fields(t.Message), " ")}
+			if t.Error != nil {
+				f.Detail = excerpt(strings.TrimSpace(t.Error.Error()))
+			}
+			if f.Message == "" {
+				f.Message, _, _ = strings.Cut(f.Detail, "\n")
+			}
+			result.Failures = []Failure{f}
+		}
+		r.Duration += t.Duration
+		r.Tests = append(r.Tests, result)
+	}
+	for _, inner := range s.Suites {
+		r.ingest(inner)
+	}
+}
+
+// ReadJUnitFiles reads the JUnit files in a folder that are no older than since, and answers nil when there is none. Other XML files are
+// left alone, and so are those whose names are in except.
+func ReadJUnitFiles(dir string, since time.Time, except ...string) (*Report, error) {
+	files, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.xml"))
+	if err != nil {
+		return nil, err
+	}
+	var all *Report
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || info.ModTime().Before(since) || slices.Contains(except, filepath.Base(file))) {
+			continue
+		}
+		r, err := ReadJUnit(file)
+		switch {
+		case errors.Is(err, errNoTests):
+		case err != nil:
+			return nil, err
+		case all == nil:
+			all = r
+		default:
+			all.Add(r)
+		}
+	}
+	return all, nil
+}
+
+func escapeGlob(dir string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(dir)
+}

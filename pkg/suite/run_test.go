@@ -1,0 +1,370 @@
+package suite
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// parse makes a suite of text, in a folder of its own with the given files beside it.
+func parse(t *testing.T, text string, files map[string]string) *Suite {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := Parse(filepath.Join(dir, "tests.yaml"), []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// A test of a table: want is the status, and what the first failure must say.
+type want struct {
+	status  Status
+	message string
+}
+
+func check(t *testing.T, r *Report, wants map[string]want) {
+	t.Helper()
+	if len(r.Tests) != len(wants) {
+		t.Errorf("%d results, want %d", len(r.Tests), len(wants))
+	}
+	for _, result := range r.Tests {
+		w, ok := wants[result.Name]
+		if !ok {
+			t.Errorf("unexpected test %q", result.Name)
+			continue
+		}
+		if result.Status != w.status || !strings.Contains(result.summary(), w.message) || w.message == "" && result.Status != Flaky && len(result.Failures) > 0 {
+			t.Errorf("%q is %s (%q), want %s (%q)\n%s", result.Name, result.Status, result.summary(), w.status, w.message, result.details())
+		}
+	}
+}
+
+func TestCommands(t *testing.T) {
+	s := parse(t, `
+tests:
+  - {name: a list, run: [echo, hello], stdout: '^hello\n$'}
+  - {name: a line, run: 'echo $((6*7)) && echo oops >&2; exit 3', exit: 3, stdout: {equals: "42\n"}, stderr: oops}
+  - {name: nobody, run: id -u, stdout: '^65534\n$'}
+  - {name: root, user: root, run: id -u, stdout: '^0\n$'}
+  - {name: a number, user: 1234, run: id -u, stdout: '^1234\n$'}
+  - {name: no privileges, run: 'grep -E "^(CapEff|CapBnd|NoNewPrivs)" /proc/self/status', stdout: {include: ['CapEff:\s*0+\n', 'CapBnd:\s*0+\n', 'NoNewPrivs:\s*1']}}
+  - {name: the engine's privileges, user: root, privileges: default, run: grep CapEff /proc/self/status, stdout: {exclude: ['CapEff:\s*0+\n']}}
+  - {name: no network, run: cat /proc/net/dev, stdout: {exclude: [eth0]}}
+  - {name: network, network: bridge, run: cat /proc/net/dev, stdout: eth0}
+  - {name: env, env: {A: 1, MODE: other}, run: echo $A $MODE, stdout: {equals: "1 other\n"}}
+  - {name: workdir, workdir: /usr/lib, run: pwd, stdout: {equals: "/usr/lib\n"}}
+  - {name: the image's workdir, run: pwd, stdout: {equals: "/tmp\n"}}
+  - {name: tty, tty: true, run: 'test -t 1 && echo yes >&2', stdout: yes, stderr: {equals: ""}}
+  - {name: entry point, entrypoint: true, run: [print, through, it], stdout: {equals: "through it\n"}}
+  - {name: fixture, mounts: [{source: fixtures, target: /fixtures}], run: 'cat /fixtures/a && ! touch /fixtures/b 2>/dev/null', stdout: {golden: fixtures/a}}
+  - {name: limits, limits: {memory: 64MiB, cpus: 0.5, pids: 20}, run: 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || true', stdout: '67108864'}
+  - {name: setup, setup: [[mkdir, /tmp/x], 'echo made > /tmp/x/y'], run: cat /tmp/x/y, stdout: made}
+  - {name: matrix, matrix: {LANG: [C, C.UTF-8], N: [1, 2]}, run: 'echo $LANG$N', stdout: '^C(.UTF-8)?[12]\n$'}
+  - {name: skipped, skip: not today, run: 'false'}
+  - {name: wrong exit, run: 'echo why; exit 4'}
+  - {name: no such program, run: [/no/such/program]}
+  - {name: setup fails, setup: ['echo no >&2; exit 9'], run: 'true'}
+  - {name: not included, run: echo a, stdout: '^b'}
+  - {name: excluded, run: echo a secret, stdout: {exclude: [sec]}}
+  - {name: another text, run: 'printf "a\nb\nc\n"', stdout: {equals: "a\nB\nc\n"}}
+  - {name: too slow, timeout: 1s, run: sleep 60}
+  - {name: too slow in a shared one, timeout: 2s, session: slow, run: sleep 60}
+  - {name: after that, session: slow, run: 'true'}
+`[1:], map[string]string{"fixtures/a": "content of a\n"})
+	wants := map[string]want{
+		"wrong exit": {Failed, "the exit code is 4, want 0"}, "no such program": {Failed, "/no/such/program"},
+		"setup fails": {Failed, "the setup command ended with exit code 9"}, "not included": {Failed, `stdout does not match "^b"`},
+		"excluded": {Failed, `stdout must not match "sec", and has "sec"`}, "another text": {Failed, "stdout is not what equals says"},
+		"too slow": {Failed, "it did not end within 1s, and was killed"}, "too slow in a shared one": {Failed, "it did not end within 2s"},
+		"skipped": {Skipped, ""},
+	}
+	for _, test := range s.Tests {
+		if _, ok := wants[test.Name]; !ok {
+			wants[test.Name] = want{Passed, ""}
+		}
+	}
+	onBoth(t, func(t *testing.T, m *machine) {
+		dir := t.TempDir()
+		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, r, wants)
+		if r.Total != 31 || r.Failed != 8 || r.Skipped != 1 || r.Passed != 22 || r.Flaky != 0 {
+			t.Error(r.Line())
+		}
+		for _, result := range r.Tests {
+			if result.Name == "another text" && !strings.Contains(result.details(), " a\n-B\n+b\n c\n") {
+				t.Errorf("no difference in %q", result.details())
+			}
+			if result.Name == "wrong exit" {
+				log, err := os.ReadFile(result.Log)
+				if string(log) != "why\n" || err != nil {
+					t.Errorf("the log is %q, %v", log, err)
+				}
+			}
+		}
+	})
+}
+
+func TestAnImageWithoutAShell(t *testing.T) {
+	s := parse(t, `
+tests:
+  - {name: its program, run: [/service, print, hello], stdout: {equals: "hello\n"}}
+  - {name: a line, run: echo}
+  - {name: a session, session: s, run: [/service, print]}
+  - {name: a service, service: {ready: {http: {port: 8080, path: /health}}}}
+`[1:], nil)
+	onBoth(t, func(t *testing.T, m *machine) {
+		r, err := Run(t.Context(), s, Options{Image: scratch, ImageID: m.scratch, Engine: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, r, map[string]want{
+			"its program": {Passed, ""}, "a service": {Passed, ""}, "a line": {Failed, "/bin/sh"},
+			"a session": {Failed, "session and setup need /bin/sh in the image"},
+		})
+	})
+}
+
+func TestServices(t *testing.T) {
+	s := parse(t, `
+tests:
+  - name: all of it
+    env: {MODE: tested}
+    service:
+      ready: {healthy: true, port: 8080, http: {port: 8080, path: /health}, log: listening, within: 30s}
+      steps:
+        - http: {port: 8080, path: /health, headers: {X-Version: '7', X-No: null}, body: {equals: '{"status":"ok","mode":"tested"}'}}
+        - http: {port: 8080, path: /moved, status: 302, headers: {Location: {matches: health$}}}
+        - http: {port: 8080, path: /echo, method: POST, request: {X-Ask: it, Host: example.com}, body: ^POST it example.com$}
+        - run: [/service, health]
+        - run: id -u
+          stdout: ^0
+        - restart: true
+        - http: {port: 8080, path: /health}
+        - logs: {stdout: '(?s)listening.*ending.*listening'}
+        - stop: {exit: 0, within: 5s}
+        - logs: {stdout: {include: ['ending\n$']}, stderr: {equals: ""}}
+  - {name: a signal, service: {ready: {log: listening}, steps: [{stop: {signal: TERM, within: 5s}}]}}
+  - {name: killed, service: {ready: {log: listening}, steps: [{stop: {signal: SIGKILL, exit: 137}}]}}
+  - {name: its command, service: {command: [hang], steps: [{run: [cat, /proc/1/cmdline], stdout: hang}]}}
+  - {name: wrong status, service: {ready: {port: 8080}, steps: [{http: {port: 8080, path: /no}}]}}
+  - {name: wrong body, service: {ready: {port: 8080}, steps: [{http: {port: 8080, path: /health, body: nothing}}]}}
+  - {name: wrong header, service: {ready: {port: 8080}, steps: [{http: {port: 8080, path: /health, headers: {X-Version: '8'}}}]}}
+  - {name: never ready, service: {ready: {port: 9999, within: 1s}}}
+  - {name: never logs, service: {ready: {log: nothing like it, within: 1s}}}
+  - {name: ends at once, service: {command: [fail], ready: {port: 8080}}}
+  - {name: slow to end, env: {STUBBORN: 1}, service: {ready: {log: listening}, steps: [{stop: {within: 1s}}]}}
+  - {name: deaf to a signal, env: {STUBBORN: 1}, service: {ready: {log: listening}, steps: [{stop: {signal: TERM, within: 1s}}]}}
+  - {name: wrong exit, env: {SULKY: 1}, service: {ready: {log: listening}, steps: [{stop: true}]}}
+  - {name: wrong log, service: {ready: {log: listening}, steps: [{logs: {stdout: {exclude: [listen]}}}]}}
+  - {name: wrong step, service: {ready: {log: listening}, steps: [{run: exit 7, within: 300ms}]}}
+  - {name: too slow, timeout: 2s, service: {ready: {log: never, within: 30s}}}
+`[1:], nil)
+	wants := map[string]want{
+		"all of it": {Passed, ""}, "a signal": {Passed, ""}, "killed": {Passed, ""}, "its command": {Passed, ""},
+		"wrong status": {Failed, "GET /no on port 8080: the status is 404, want 200"}, "wrong body": {Failed, `the body of GET /health does not match "nothing"`},
+		"wrong header": {Failed, `the header X-Version is "7", and must be "8"`}, "never ready": {Failed, "not ready within 1s: port 9999 accepts no connection"},
+		"never logs": {Failed, `not ready within 1s: the log does not match "nothing like it"`}, "ends at once": {Failed, "the service ended by itself, with exit code 3"},
+		"slow to end": {Failed, "it did not end within 1s, and was killed"}, "deaf to a signal": {Failed, "it did not end within 1s of the signal TERM"},
+		"wrong exit": {Failed, "it ended with exit code 5, want 0"}, "wrong log": {Failed, `the log's stdout must not match "listen"`},
+		"wrong step": {Failed, "the exit code is 7, want 0"}, "too slow": {Failed, "it did not end within 2s, and was killed"},
+	}
+	onBoth(t, func(t *testing.T, m *machine) {
+		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, r, wants)
+		for _, result := range r.Tests {
+			if result.Name == "ends at once" && !strings.Contains(result.details(), "it can not start") {
+				t.Errorf("the log is missing in %q", result.details())
+			}
+		}
+	})
+}
+
+func TestTroublemakers(t *testing.T) {
+	s := parse(t, `
+defaults: {timeout: 20s}
+tests:
+  - {name: prints without end, run: [/service, flood]}
+  - {name: forks without end, limits: {pids: 30}, run: ':(){ :|:& };:; sleep 1; exit 1'}
+  - {name: kills its container, user: root, run: 'kill -9 1; kill -TERM 1; echo still here; exit 1'}
+  - {name: kills the shared one, session: s, user: root, run: 'kill -9 -1; exit 1'}
+  - {name: leaves children, run: 'sleep 1000 & sleep 1000 & exit 0'}
+  - {name: leaves deaf children, session: t, run: '(trap "" TERM; exec sleep 1000) >/dev/null 2>&1 & exit 0'}
+  - {name: takes all memory, limits: {memory: 32MiB}, run: 'head -c 200M /dev/zero | tail'}
+  - {name: obeys nobody, timeout: 1s, run: [/service, hang]}
+  - {name: speaks to the runner, run: 'printf "::error::no\n\033[2J\000\377::stop-commands::x\n"; exit 1'}
+`[1:], nil)
+	onBoth(t, func(t *testing.T, m *machine) {
+		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 3, ReportDir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, r, map[string]want{
+			"prints without end": {Failed, "it printed more than 8 MiB, and was killed"}, "forks without end": {Failed, "the exit code is"},
+			"kills its container": {Failed, "the exit code is"}, "kills the shared one": {Failed, "the exit code is 1"},
+			"leaves children": {Passed, ""}, "leaves deaf children": {Passed, ""}, "takes all memory": {Failed, "the exit code is"},
+			"obeys nobody": {Failed, "it did not end within 1s, and was killed"}, "speaks to the runner": {Failed, "the exit code is 1"},
+		})
+	})
+}
+
+func TestSessions(t *testing.T) {
+	s := parse(t, `
+tests:
+  - {name: one, session: a, run: 'echo $$ > /tmp/first; hostname > /tmp/host'}
+  - {name: alone, run: test ! -e /tmp/first}
+  - {name: two, session: a, run: 'test "$(cat /tmp/host)" = "$(hostname)"', env: {A: b}}
+  - {name: another, session: b, run: test ! -e /tmp/first}
+  - {name: three, session: a, user: root, run: 'id -u; cat /tmp/first', stdout: ^0}
+`[1:], nil)
+	onBoth(t, func(t *testing.T, m *machine) {
+		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, r, map[string]want{"one": {Passed, ""}, "alone": {Passed, ""}, "two": {Passed, ""}, "another": {Passed, ""}, "three": {Passed, ""}})
+	})
+}
+
+func TestChoiceAndOrder(t *testing.T) {
+	s := parse(t, `
+tests:
+  - {name: git works, tags: [tools], run: 'true'}
+  - {name: git clones, tags: [tools, slow], run: 'true'}
+  - {name: user, tags: [user], run: 'true'}
+`[1:], nil)
+	m := machines["current"]
+	for _, test := range []struct {
+		name string
+		run  string
+		tags []string
+		want string
+	}{
+		{"all", "", nil, "git works, git clones, user"},
+		{"a pattern", "^git", nil, "git works, git clones"},
+		{"a tag", "", []string{"slow", "user"}, "git clones, user"},
+		{"both", "clones", []string{"tools"}, "git clones"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := Options{Image: debian, ImageID: m.debian, Engine: m, Tags: test.tags}
+			if test.run != "" {
+				o.Run = regexp.MustCompile(test.run)
+			}
+			r, err := Run(t.Context(), s, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, result := range r.Tests {
+				names = append(names, result.Name)
+			}
+			if got := strings.Join(names, ", "); got != test.want || r.Passed != len(names) {
+				t.Errorf("%s: %s, want %s", got, r.Line(), test.want)
+			}
+		})
+	}
+	_, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Run: regexp.MustCompile("nothing")})
+	if err == nil || !strings.Contains(err.Error(), "no test of") {
+		t.Error(err)
+	}
+	order := func(seed uint64) string {
+		var names []string
+		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 1, Seed: seed,
+			Progress: func(r *Result, _, _ int) { names = append(names, r.Name) }})
+		if err != nil || seed != 0 && r.Seed != seed || r.Seed == 0 {
+			t.Fatal(r, err)
+		}
+		return strings.Join(names, ", ")
+	}
+	seen := map[string]bool{}
+	for seed := uint64(1); seed < 6; seed++ {
+		seen[order(seed)] = true
+	}
+	if order(3) != order(3) || len(seen) < 2 {
+		t.Errorf("orders: %v", seen)
+	}
+	order(0)
+}
+
+func TestRetries(t *testing.T) {
+	s := parse(t, `
+tests:
+  - {name: never, retries: 2, run: 'false'}
+  - {name: at once, retries: 2, run: 'true'}
+  - {name: in the end, retries: 3, mounts: [{source: state, target: /state}], run: 'test -e /state/ready || { echo not yet; exit 1; }'}
+`[1:], map[string]string{"state/x": ""})
+	ready := filepath.Join(filepath.Dir(s.File), "state/ready")
+	m := machines["current"]
+	// The state changes when the test has been tried once.
+	e := createHook{m, func(spec int) {
+		if spec == 2 {
+			if err := os.WriteFile(ready, nil, 0o644); err != nil {
+				t.Error(err)
+			}
+		}
+	}, new(int)}
+	only := regexp.MustCompile("in the end")
+	r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: e, Run: only, ReportDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, r, map[string]want{"in the end": {Flaky, ""}})
+	if result := r.Tests[0]; r.Passed != 0 || r.Flaky != 1 || result.Attempts != 2 || !strings.Contains(result.details(), "not yet") {
+		t.Errorf("%s, %+v", r.Line(), result)
+	}
+	if a := r.Annotations(); len(a) != 1 || !a[0].Warning || !strings.Contains(a[0].Message, "it passed only at attempt 2") {
+		t.Errorf("%+v", a)
+	}
+	r, err = Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Run: regexp.MustCompile("never|at once")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, r, map[string]want{"never": {Failed, "the exit code is 1"}, "at once": {Passed, ""}})
+	if r.Tests[0].Attempts != 3 || r.Tests[1].Attempts != 1 {
+		t.Error(r.Tests[0].Attempts, r.Tests[1].Attempts)
+	}
+}
+
+func TestCancelLeavesNothing(t *testing.T) {
+	s := parse(t, `
+tests:
+  - {name: one, run: sleep 100}
+  - {name: two, session: s, run: sleep 100}
+  - {name: three, service: {ready: {log: never}}}
+  - {name: four, run: sleep 100}
+`[1:], nil)
+	onBoth(t, func(t *testing.T, m *machine) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		e := createHook{m, func(n int) {
+			if n == 3 {
+				cancel()
+			}
+		}, new(int)}
+		r, err := Run(ctx, s, Options{Image: debian, ImageID: m.debian, Engine: e, Parallel: 3})
+		if err == nil || !strings.Contains(err.Error(), "the tests were not all run: context canceled") {
+			t.Error(err)
+		}
+		if r.Skipped != 4 || r.Failed != 0 {
+			t.Error(r.Line())
+		}
+	})
+}

@@ -1,0 +1,64 @@
+// Command service is what the suite's tests run in containers: a server, and a few ways to misbehave. It needs no file beside itself.
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "print":
+			fmt.Println(strings.Join(os.Args[2:], " "))
+			return
+		case "flood":
+			chunk := []byte(strings.Repeat(strings.Repeat("x", 1023)+"\n", 1024))
+			for range 1024 { // 1 GiB
+				if _, err := os.Stdout.Write(chunk); err != nil {
+					os.Exit(1)
+				}
+			}
+			return
+		case "hang":
+			signal.Ignore(syscall.SIGTERM)
+			time.Sleep(time.Hour)
+		case "health":
+			response, err := http.Get("http://127.0.0.1:8080/health")
+			if err != nil || response.StatusCode != http.StatusOK {
+				fmt.Println("not healthy", err)
+				os.Exit(1)
+			}
+			return
+		case "fail":
+			fmt.Fprintln(os.Stderr, "it can not start")
+			os.Exit(3)
+		}
+	}
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGTERM)
+	http.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Version", "7")
+		fmt.Fprintf(w, `{"status":"ok","mode":%q}`, os.Getenv("MODE"))
+	})
+	http.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/health", http.StatusFound) })
+	http.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Method, " ", r.Header.Get("X-Ask"), " ", r.Host) })
+	go func() {
+		fmt.Println("listening on 8080")
+		fmt.Fprintln(os.Stderr, http.ListenAndServe(":8080", nil))
+		os.Exit(4)
+	}()
+	<-ended
+	fmt.Println("ending")
+	if os.Getenv("STUBBORN") != "" {
+		time.Sleep(time.Hour)
+	}
+	if os.Getenv("SULKY") != "" {
+		os.Exit(5)
+	}
+}
