@@ -161,6 +161,8 @@ func explainFetch(ctx context.Context, doing, server string, hasToken bool, err 
 		return false
 	}
 	switch {
+	case contains("error: 429"):
+		cure = "tried " + fmt.Sprint(maxTries) + " times: the server asks to slow down: try again in a few minutes"
 	case passing(err):
 		cure = "tried " + fmt.Sprint(maxTries) + " times: check the network, and that " + server + " (GITHUB_SERVER_URL) answers"
 	case contains("could not read Username", "Authentication failed", "error: 401", "error: 403") && hasToken:
@@ -173,6 +175,10 @@ func explainFetch(ctx context.Context, doing, server string, hasToken bool, err 
 		cure = "there is no such repository, or the token may not see it: check the name and the github_token"
 	case contains("not our ref", "remote ref", "no such remote"):
 		cure = "the server no longer has that commit: push it again, or give a ref that is there"
+	case contains("is this a git repository", "dumb http transport", "protocol error", "bad line length", "invalid server response", "expected flush"):
+		cure = "that is no answer of a git server: check " + server + " (GITHUB_SERVER_URL)"
+	case contains("invalid path"):
+		cure = "the commit has a file that git does not write, for it could act: remove it"
 	case contains("No space left", "disk quota"):
 		cure = "the disk is full: free some space, or set RUNNER_TEMP to a folder on another disk"
 	}
