@@ -175,13 +175,15 @@ var jwt = regexp.MustCompile(`^eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_
 func (c *Client) user() bool { return jwt.MatchString(c.Key) }
 
 const (
-	callTimeout = 20 * time.Second
 	maxTries    = 4
 	longestWait = 60 // seconds of a Retry-After: Daytona counts by the minute
 )
 
-// firstWait is how long the second try waits; it doubles. A variable for tests.
-var firstWait = 300 * time.Millisecond
+// Variables for tests.
+var (
+	callTimeout = 20 * time.Second
+	firstWait   = 300 * time.Millisecond // before the second try; it doubles
+)
 
 // httpClient follows no redirect: the key is for this host.
 var httpClient = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

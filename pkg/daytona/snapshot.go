@@ -172,8 +172,8 @@ type Request struct {
 	Region     string   // its ID; "" is the organization's default
 }
 
-// How long Create goes on when it is cancelled: for the answer, then to delete what was made.
-const (
+// How long Create goes on when it is cancelled: for the answer, then to delete what was made. Variables for tests.
+var (
 	graceOfAnswer = 2 * time.Second
 	graceOfDelete = 2 * time.Second
 )

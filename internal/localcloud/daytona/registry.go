@@ -6,6 +6,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
@@ -58,6 +59,10 @@ func (s *Server) harbor() http.Handler {
 			r.Out.Host = r.In.Host // so that what it refers to is here
 		},
 		ModifyResponse: func(answer *http.Response) error {
+			// Tokens are asked for here too: clients distrust a registry that sends them to another address on the loopback.
+			if challenge := answer.Header.Get("WWW-Authenticate"); challenge != "" {
+				answer.Header.Set("WWW-Authenticate", strings.ReplaceAll(challenge, s.options.Registry.Addr, s.host))
+			}
 			pushed := manifests.FindStringSubmatch(answer.Request.URL.Path)
 			if answer.Request.Method == http.MethodPut && pushed != nil && answer.StatusCode == http.StatusCreated && answer.Request.UserAgent() != s.puller {
 				s.mu.Lock()
@@ -72,7 +77,7 @@ func (s *Server) harbor() http.Handler {
 		if status, code := s.trouble(r); status != 0 {
 			w.Header().Set("Content-Type", "application/json")
 			if status == http.StatusUnauthorized {
-				w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+s.options.Registry.Addr+`/token",service="registry"`)
+				w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+s.host+`/token",service="registry"`)
 			}
 			w.WriteHeader(status)
 			_ = json.NewEncoder(w).Encode(map[string]any{"errors": []any{map[string]string{"code": code, "message": code}}}) // the client may be gone
@@ -86,7 +91,7 @@ func (s *Server) harbor() http.Handler {
 func (s *Server) trouble(r *http.Request) (int, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead || r.URL.Path == "/token"
 	if name := manifests.FindStringSubmatch(r.URL.Path); reads && name != nil && s.late[name[1]] > 0 {
 		s.late[name[1]]--
 		return http.StatusNotFound, "MANIFEST_UNKNOWN"

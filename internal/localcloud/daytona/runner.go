@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -72,10 +72,15 @@ func (s *Server) make(ctx context.Context, it *snapshot, o *Organization) error 
 		if err := s.step(ctx, it, "active", 1); err != nil {
 			return err
 		}
-		return errors.New("Timeout processing snapshot on initial runner") //nolint:staticcheck // Daytona's words
+		return reason("Timeout processing snapshot on initial runner")
 	}
 	return s.step(ctx, it, "active", 0)
 }
+
+// reason is one of Daytona's own.
+type reason string
+
+func (r reason) Error() string { return string(r) }
 
 // step enters a state and stays in it until it was read so many times.
 func (s *Server) step(ctx context.Context, it *snapshot, state string, reads int) error {
@@ -158,7 +163,7 @@ func (s *Server) inspect(ctx context.Context, it *snapshot, o *Organization) (v1
 	defer s.mu.Unlock()
 	it.ref, it.size = s.internal(found.Digest.Hex), float64(total)/(1<<30)
 	if it.size > most {
-		return fail(fmt.Errorf("Snapshot size (%.2fGB) exceeds maximum allowed size of %vGB", it.size, most)) //nolint:staticcheck // Daytona's words
+		return fail(reason(fmt.Sprintf("Snapshot size (%.2fGB) exceeds maximum allowed size of %vGB", it.size, most)))
 	}
 	if len(it.entrypoint) == 0 {
 		it.entrypoint = config.Config.Entrypoint
@@ -282,7 +287,7 @@ func (s *Server) shared(it *snapshot) bool {
 	return false
 }
 
-// clear takes a removed snapshot away once the runner has let go of it, and its image from the engine unless another needs it.
+// clear takes a removed snapshot away once the runner has let go of it, with its image in the engine unless another needs it.
 func (s *Server) clear(it *snapshot) {
 	select {
 	case <-it.ended:
@@ -293,26 +298,23 @@ func (s *Server) clear(it *snapshot) {
 		return
 	}
 	s.mu.Lock()
-	needed := it.ref == ""
-	for i := 0; i < len(s.snapshots); i++ {
-		if s.snapshots[i] == it {
-			s.snapshots = append(s.snapshots[:i:i], s.snapshots[i+1:]...)
-			i--
-			continue
-		}
-		needed = needed || s.snapshots[i].ref == it.ref
-	}
+	needed := it.ref == "" || slices.ContainsFunc(s.snapshots, func(other *snapshot) bool { return other != it && other.ref == it.ref })
 	s.mu.Unlock()
-	if needed || s.engine == nil {
-		return
+	if !needed && s.engine != nil {
+		s.forget(it)
 	}
-	hex, _, _ := strings.Cut(it.ref[strings.LastIndex(it.ref, "daytona-")+len("daytona-"):], ":")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.snapshots = slices.DeleteFunc(s.snapshots, func(other *snapshot) bool { return other == it })
+}
+
+// forget removes a snapshot's image from the engine. When it fails, it stays.
+func (s *Server) forget(it *snapshot) {
 	docker, err := client.New(client.WithHost(s.options.Engine))
 	if err != nil {
 		return
 	}
 	defer docker.Close()
-	if _, err := docker.ImageRemove(s.ctx, local(hex), client.ImageRemoveOptions{Force: true, PruneChildren: true}); err != nil && !cerrdefs.IsNotFound(err) {
-		return // the next sandbox of that image finds it there
-	}
+	hex := strings.TrimSuffix(strings.TrimPrefix(it.ref, s.host+"/sbox/daytona-"), ":daytona")
+	_, _ = docker.ImageRemove(s.ctx, local(hex), client.ImageRemoveOptions{Force: true, PruneChildren: true})
 }

@@ -161,7 +161,7 @@ func (s *Server) api() http.Handler {
 		"GET /api/snapshots/{id}":                       {answer: s.get},
 		"DELETE /api/snapshots/{id}":                    {any: []string{DeleteSnapshots}, answer: s.remove},
 		"POST /api/snapshots/{id}/activate":             {any: []string{WriteSnapshots}, answer: s.activate},
-		"POST /api/snapshots/{id}/deactivate":           {any: []string{WriteSnapshots}, answer: s.deactivate},
+		"POST /api/snapshots/{id}/deactivate":           {any: []string{WriteSnapshots}, answer: s.deactivate, status: http.StatusNoContent},
 		"GET /api/snapshots/{id}/build-logs-url":        {answer: s.buildLogsURL},
 		"GET /api/snapshots/{id}/build-logs":            {answer: s.buildLogs},
 	} {
@@ -176,7 +176,7 @@ func (s *Server) api() http.Handler {
 				refuse(w, r, err)
 				return
 			}
-			send(w, body)
+			send(w, c.status, body)
 		})
 	}
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
@@ -194,6 +194,7 @@ type call struct {
 	tokens tokens
 	any    []string // permissions of a key, one of which is needed
 	answer func(caller, *http.Request) (any, error)
+	status int // 0: 200
 }
 
 // refusal is an answer that is none.
@@ -216,9 +217,10 @@ func refuse(w http.ResponseWriter, r *http.Request, err error) {
 	})
 }
 
-func send(w http.ResponseWriter, body any) {
+func send(w http.ResponseWriter, status int, body any) {
 	switch body := body.(type) {
 	case nil:
+		w.WriteHeader(max(status, http.StatusOK))
 	case string:
 		w.Header().Set("Content-Type", "application/octet-stream")
 		_, _ = w.Write([]byte(body))

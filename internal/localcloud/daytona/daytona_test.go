@@ -1,0 +1,803 @@
+package daytona
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	api "github.com/daytonaio/daytona/libs/api-client-go"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/internal/localcloud/registry"
+)
+
+var (
+	docker  string // the host of an engine that all tests share
+	program []byte // static: it waits, or fails when told to
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "daytona-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	started, err := engine.Start(context.Background(), engine.Oldest, filepath.Join(dir, "engine"), nil)
+	if err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		return 1
+	}
+	defer started.Stop()
+	docker = started.Host
+	source := filepath.Join(dir, "program.go")
+	text := `package main
+
+import ("os"; "os/signal")
+
+func main() {
+	if os.Args[1] == "fail" { os.Stdout.WriteString("nothing to do\n"); os.Exit(3) }
+	c := make(chan os.Signal, 1); signal.Notify(c); <-c
+}`
+	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
+		panic(err)
+	}
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), source)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		panic(string(out))
+	}
+	if program, err = os.ReadFile(filepath.Join(dir, "program")); err != nil {
+		panic(err)
+	}
+	return m.Run()
+}
+
+// A JWT is known by its shape.
+const user = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyLTEifQ.c2ln"
+
+// cloud is a Daytona with an organization of each kind.
+func cloud(t *testing.T, change func(*Options)) *Server {
+	t.Helper()
+	r, err := registry.Start(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Stop() })
+	o := Options{
+		Registry: r,
+		Organizations: []Organization{
+			{
+				ID: "org-1", Name: "one", UserTokens: []string{user}, MaxSnapshotGB: 1, Snapshots: 4,
+				Regions: []Region{{ID: "us", Name: "US"}, {ID: "eu", Name: "EU", MaxCPU: 2}, {ID: "void", Name: "Void", Empty: true}},
+				Keys: []Key{
+					{Name: "all", Value: "dtn_all", Permissions: []string{WriteSnapshots, DeleteSnapshots}},
+					{Name: "sandboxes", Value: "dtn_sandboxes", Permissions: []string{WriteSandboxes}},
+					{Name: "reader", Value: "dtn_reader"},
+					{Name: "old", Value: "dtn_old", Permissions: []string{WriteSnapshots}, Expires: time.Now().Add(-time.Second)},
+				},
+			},
+			{ID: "org-2", Name: "two", Regions: []Region{{ID: "asia", Name: "Asia"}}, Keys: []Key{{Name: "other", Value: "dtn_other", Permissions: []string{WriteSnapshots, DeleteSnapshots}}}},
+			{ID: "org-3", Name: "three", Suspended: "unpaid", Regions: []Region{{ID: "us", Name: "US"}}, Keys: []Key{{Name: "k", Value: "dtn_suspended", Permissions: []string{WriteSnapshots}}}},
+			{ID: "org-4", Name: "four", Keys: []Key{{Name: "k", Value: "dtn_nowhere", Permissions: []string{WriteSnapshots}}}},
+		},
+	}
+	if change != nil {
+		change(&o)
+	}
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func as(s *Server, key string) *api.APIClient {
+	c := api.NewConfiguration()
+	c.Servers = api.ServerConfigurations{{URL: s.URL()}}
+	c.AddDefaultHeader("Authorization", "Bearer "+key)
+	return api.NewAPIClient(c)
+}
+
+// raw sends a request as it is.
+func raw(t *testing.T, s *Server, key, method, path, body string, header ...string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, s.URL()+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != "" {
+		r.Header.Set("Authorization", "Bearer "+key)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(data)
+}
+
+// refused reads an error in Daytona's form, and nothing else.
+func refused(t *testing.T, path, body string) string {
+	t.Helper()
+	var e struct {
+		Path, Timestamp, Error, Message *string
+		StatusCode                      *int
+	}
+	d := json.NewDecoder(strings.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&e); err != nil || e.Path == nil || e.Timestamp == nil || e.Error == nil || e.Message == nil || e.StatusCode == nil {
+		t.Fatalf("no error of Daytona's: %s (%v)", body, err)
+	}
+	if *e.Path != "/api"+path || *e.Error != http.StatusText(*e.StatusCode) {
+		t.Errorf("path %q, error %q", *e.Path, *e.Error)
+	}
+	return *e.Message
+}
+
+// access is push access with a key.
+func access(t *testing.T, s *Server, key string) *api.RegistryPushAccessDto {
+	t.Helper()
+	a, _, err := as(s, key).DockerRegistryAPI.GetTransientPushAccess(t.Context()).Execute()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func pushTo(t *testing.T, a *api.RegistryPushAccessDto, repository string, what remote.Taggable) (string, error) {
+	t.Helper()
+	ref, err := name.ParseReference(a.RegistryUrl + "/" + repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth := remote.WithAuth(&authn.Basic{Username: a.Username, Password: a.Secret})
+	if index, ok := what.(v1.ImageIndex); ok {
+		return ref.String(), remote.WriteIndex(ref, index, auth)
+	}
+	return ref.String(), remote.Write(ref, what.(v1.Image), auth)
+}
+
+// push pushes an image as a client of Daytona does.
+func push(t *testing.T, s *Server, repository string, what remote.Taggable) string {
+	t.Helper()
+	a := access(t, s, "dtn_all")
+	ref, err := pushTo(t, a, a.Project+"/"+repository, what)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+// image is a small one for a platform. The program is in it when the entrypoint is.
+func image(t *testing.T, architecture string, entrypoint ...string) v1.Image {
+	t.Helper()
+	unique, err := random.Layer(100, types.DockerLayer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers := []v1.Layer{unique}
+	if len(entrypoint) > 0 {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := w.WriteHeader(&tar.Header{Name: "program", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))}); err != nil {
+			t.Fatal(err)
+		}
+		w.Write(program)
+		w.Close()
+		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers = append(layers, layer)
+	}
+	img, err := mutate.AppendLayers(empty.Image, layers...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture, config.Config.Entrypoint = "linux", architecture, entrypoint
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// until asks for a snapshot until it is no longer on its way.
+func until(t *testing.T, s *Server, id string) *api.SnapshotDto {
+	t.Helper()
+	for {
+		dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), id).Execute()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch dto.State {
+		case api.SNAPSHOTSTATE_ACTIVE, api.SNAPSHOTSTATE_ERROR:
+			return dto
+		}
+	}
+}
+
+func create(t *testing.T, s *Server, name, image string, entrypoint ...string) *api.SnapshotDto {
+	t.Helper()
+	r := api.NewCreateSnapshot(name)
+	r.SetImageName(image)
+	r.Entrypoint = entrypoint
+	dto, _, err := as(s, "dtn_all").SnapshotsAPI.CreateSnapshot(t.Context()).CreateSnapshot(*r).Execute()
+	if err != nil {
+		t.Fatal(err, string(err.(*api.GenericOpenAPIError).Body()))
+	}
+	return dto
+}
+
+func TestTokens(t *testing.T) {
+	s := cloud(t, nil)
+	id := s.Put(Snapshot{Organization: "org-1", Name: "there"})
+	foreign := s.Put(Snapshot{Organization: "org-2", Name: "theirs"})
+	const organization = "X-Daytona-Organization-ID"
+	for _, test := range []struct {
+		name, key, method, path string
+		header                  []string
+		status                  int
+		message                 string // of an error
+	}{
+		{name: "no key", method: "GET", path: "/snapshots", status: 401, message: "Invalid credentials"},
+		{name: "no such key", key: "dtn_no", method: "GET", path: "/snapshots", status: 401, message: "Invalid credentials"},
+		{name: "an expired key", key: "dtn_old", method: "GET", path: "/api-keys/current", status: 401, message: "Invalid credentials"},
+		{name: "a key reads without permissions", key: "dtn_reader", method: "GET", path: "/snapshots", status: 200},
+		{name: "a key tells of itself", key: "dtn_reader", method: "GET", path: "/api-keys/current", status: 200},
+		{name: "a user has no current key", key: user, method: "GET", path: "/api-keys/current", header: []string{organization, "org-1"}, status: 401, message: "Invalid credentials"},
+		{name: "a key may not read the organization", key: "dtn_all", method: "GET", path: "/organizations/org-1", status: 401, message: "Invalid credentials"},
+		{name: "a key may not read the usage", key: "dtn_all", method: "GET", path: "/organizations/org-1/usage", status: 401, message: "Invalid credentials"},
+		{name: "a user may", key: user, method: "GET", path: "/organizations/org-1/usage", status: 200},
+		{name: "but not of another organization", key: user, method: "GET", path: "/organizations/org-2/usage", status: 403, message: "Invalid authentication context"},
+		{name: "a user without an organization", key: user, method: "GET", path: "/snapshots", status: 403, message: "Invalid authentication context"},
+		{name: "a user of another organization", key: user, method: "GET", path: "/snapshots", header: []string{organization, "org-2"}, status: 403, message: "Invalid authentication context"},
+		{name: "a user with an organization", key: user, method: "GET", path: "/snapshots", header: []string{organization, "org-1"}, status: 200},
+		{name: "a key's header is not read", key: "dtn_all", method: "GET", path: "/snapshots/there", header: []string{organization, "org-2"}, status: 200},
+		{name: "another organization's snapshot", key: "dtn_other", method: "GET", path: "/snapshots/" + id, status: 404, message: "Snapshot with ID or name " + id + " not found"},
+		{name: "or by name", key: "dtn_all", method: "GET", path: "/snapshots/theirs", status: 404, message: "Snapshot with ID or name theirs not found"},
+		{name: "push access without permission", key: "dtn_reader", method: "GET", path: "/docker-registry/registry-push-access", status: 403, message: "Access denied"},
+		{name: "push access for sandboxes", key: "dtn_sandboxes", method: "GET", path: "/docker-registry/registry-push-access", status: 200},
+		{name: "push access in an unknown region", key: "dtn_all", method: "GET", path: "/docker-registry/registry-push-access?regionId=no", status: 500, message: "An unexpected error occurred."},
+		{name: "create without permission", key: "dtn_sandboxes", method: "POST", path: "/snapshots", status: 403, message: "Access denied"},
+		{name: "activate without permission", key: "dtn_reader", method: "POST", path: "/snapshots/" + id + "/activate", status: 403, message: "Access denied"},
+		{name: "delete without permission", key: "dtn_sandboxes", method: "DELETE", path: "/snapshots/" + id, status: 403, message: "Access denied"},
+		{name: "delete by name", key: "dtn_all", method: "DELETE", path: "/snapshots/there", status: 400, message: "Validation failed (uuid is expected)"},
+		{name: "delete another's", key: "dtn_all", method: "DELETE", path: "/snapshots/" + foreign, status: 404, message: "Snapshot with ID or name " + foreign + " not found"},
+		{name: "no such call", key: "dtn_all", method: "PUT", path: "/snapshot", status: 404, message: "Cannot PUT /api/snapshot"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			status, body := raw(t, s, test.key, test.method, test.path, "{}", test.header...)
+			if status != test.status {
+				t.Fatalf("%d, want %d: %s", status, test.status, body)
+			}
+			if test.message == "" {
+				return
+			}
+			if got := refused(t, test.path, body); got != test.message {
+				t.Errorf("%q, want %q", got, test.message)
+			}
+		})
+	}
+	if status, body := raw(t, s, "dtn_all", "GET", "/../snapshots", ""); status != 200 || !strings.Contains(body, "<!doctype html>") {
+		t.Errorf("outside of the API: %d %s", status, body)
+	}
+}
+
+func TestCreateRules(t *testing.T) {
+	s := cloud(t, nil)
+	s.Put(Snapshot{Organization: "org-1", Name: "taken", State: "error", Reason: "no"})
+	digest := "@sha256:" + strings.Repeat("a", 64)
+	for _, test := range []struct {
+		name, key, body string
+		status          int
+		message         string
+	}{
+		{name: "no JSON", body: `{`, status: 400, message: "unexpected EOF"},
+		{name: "no name", body: `{"imageName":"a:1"}`, status: 400, message: "name must be a string"},
+		{name: "no image", body: `{"name":"a"}`, status: 400, message: "Must specify an image name when not using a build info entry"},
+		{name: "negative", body: `{"name":"a","imageName":"a:1","cpu":-1}`, status: 400, message: "cpu must not be less than 0"},
+		{name: "a fraction", body: `{"name":"a","imageName":"a:1","cpu":1.5}`, status: 500, message: "An unexpected error occurred."},
+		{name: "an empty name", body: `{"name":"","imageName":"a:1"}`, status: 400, message: "Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes"},
+		{name: "a space", body: `{"name":"a b","imageName":"a:1"}`, status: 400, message: "Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes"},
+		{name: "no tag", body: `{"name":"a","imageName":"a"}`, status: 400, message: "Image name must include a tag (e.g., ubuntu:22.04) or digest (@sha256:...)"},
+		{name: "latest", body: `{"name":"a","imageName":"a:latest"}`, status: 400, message: `Images with tag ":latest" are not allowed`},
+		{name: "a bad image", body: `{"name":"a","imageName":"a b:1"}`, status: 400, message: "Invalid image name format. Must be lowercase, may contain digits, dots, dashes, and single slashes between components"},
+		{name: "half a digest", body: `{"name":"a","imageName":"a@sha256:12"}`, status: 400, message: "Invalid digest format. Must be image@sha256:64_hex_characters"},
+		{name: "too many cores", body: `{"name":"a","imageName":"a:1","cpu":8}`, status: 400, message: "CPU request 8 exceeds maximum allowed per sandbox (4).\nNeed higher resource limits per-sandbox? Contact us at support@daytona.io and let us know about your use case."},
+		{name: "too much memory", body: `{"name":"a","imageName":"a:1","memory":9}`, status: 400, message: "Memory request 9GB exceeds maximum allowed per sandbox (8GB).\nNeed"},
+		{name: "too much disk", body: `{"name":"a","imageName":"a:1","disk":11}`, status: 400, message: "Disk request 11GB exceeds maximum allowed per sandbox (10GB).\nNeed"},
+		{name: "a region's own limit", body: `{"name":"a","imageName":"a:1","cpu":3,"regionId":"eu"}`, status: 400, message: "CPU request 3 exceeds maximum allowed per sandbox (2).\nNeed"},
+		{name: "no such region", body: `{"name":"a","imageName":"a:1","regionId":"mars"}`, status: 404, message: "Region not found"},
+		{name: "others' region", body: `{"name":"a","imageName":"a:1","regionId":"asia"}`, status: 403, message: "Region asia is not available to the organization"},
+		{name: "no runner", body: `{"name":"a","imageName":"a:1","regionId":"void"}`, status: 400, message: "No runners are configured in region 'Void' for sandbox class 'container'. Try a different region or sandbox class."},
+		{name: "no region at all", key: "dtn_nowhere", body: `{"name":"a","imageName":"a:1"}`, status: 400, message: "This organization does not have a default region. Please open the Daytona Dashboard to set a default region."},
+		{name: "suspended", key: "dtn_suspended", body: `{"name":"a","imageName":"a:1"}`, status: 403, message: "Organization is suspended: unpaid"},
+		{name: "a name that failed before", body: `{"name":"taken","imageName":"a:1"}`, status: 409, message: `Snapshot with name "taken" already exists for this organization`},
+		{name: "another organization's name is free", key: "dtn_other", body: `{"name":"taken","imageName":"a` + digest + `"}`, status: 200},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.key == "" {
+				test.key = "dtn_all"
+			}
+			status, body := raw(t, s, test.key, "POST", "/snapshots", test.body)
+			if status != test.status {
+				t.Fatalf("%d, want %d: %s", status, test.status, body)
+			}
+			if test.message == "" {
+				return
+			}
+			if got := refused(t, "/snapshots", body); !strings.HasPrefix(got, test.message) {
+				t.Errorf("%q, want %q", got, test.message)
+			}
+		})
+	}
+	for i := range 4 {
+		s.Put(Snapshot{Organization: "org-1", Name: fmt.Sprint("one of four ", i)})
+	}
+	if status, body := raw(t, s, "dtn_all", "POST", "/snapshots", `{"name":"fifth","imageName":"a:1"}`); status != 400 || refused(t, "/snapshots", body) != "Snapshot quota exceeded. Maximum allowed: 4" {
+		t.Error(status, body)
+	}
+}
+
+func TestLife(t *testing.T) {
+	s := cloud(t, func(o *Options) { o.Engine, o.Linger, o.Alive = docker, 1, 100*time.Millisecond })
+	img := image(t, "amd64", "/program", "wait")
+	digest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := push(t, s, "app:1", img)
+	made := create(t, s, "app-1", ref)
+	states := []string{string(made.State)}
+	for made.State != api.SNAPSHOTSTATE_ACTIVE && made.State != api.SNAPSHOTSTATE_ERROR {
+		dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), "app-1").Execute()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if made = dto; states[len(states)-1] != string(dto.State) {
+			states = append(states, string(dto.State))
+		}
+	}
+	if got := strings.Join(states, " "); got != "pending pulling active" {
+		t.Fatalf("%s: %v", got, made.GetErrorReason())
+	}
+	if !strings.HasSuffix(made.GetRef(), "/daytona-"+digest.Hex+":daytona") || made.GetSize() <= 0 || made.Entrypoint[0] != "/program" {
+		t.Errorf("ref %q, size %v, entrypoint %v", made.GetRef(), made.GetSize(), made.Entrypoint)
+	}
+	// What Daytona keeps is the image, byte for byte; what was pushed is gone.
+	at, err := name.ParseReference(made.GetRef())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := remote.Image(at, s.remote(t.Context())...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := kept.Digest(); err != nil || got != digest || validate.Image(kept) != nil {
+		t.Error(got, err)
+	}
+	a := access(t, s, "dtn_all")
+	auth := remote.WithAuth(&authn.Basic{Username: a.Username, Password: a.Secret})
+	if pushed, _ := name.ParseReference(ref); true {
+		if _, err := remote.Head(pushed, auth); err == nil {
+			t.Error("the pushed image is still there")
+		}
+	}
+	if out := dockerOut(t, "ps", "--all", "--quiet", "--filter", "label=io.daytona.snapshot"); out != "" {
+		t.Errorf("a container is left: %s", out)
+	}
+	if out := dockerOut(t, "images", "--quiet", local(digest.Hex)); out == "" {
+		t.Error("the runner's engine does not have the image")
+	}
+
+	if _, err := as(s, "dtn_all").SnapshotsAPI.RemoveSnapshot(t.Context(), made.Id).Execute(); err != nil {
+		t.Fatal(err)
+	}
+	dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), made.Id).Execute()
+	if err != nil || dto.State != api.SNAPSHOTSTATE_REMOVING {
+		t.Fatal(dto, err)
+	}
+	for {
+		_, answer, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), made.Id).Execute()
+		if err != nil {
+			if answer == nil || answer.StatusCode != http.StatusNotFound {
+				t.Error(err)
+			}
+			break
+		}
+	}
+	if out := dockerOut(t, "images", "--quiet", local(digest.Hex)); out != "" {
+		t.Error("the runner's engine still has the image")
+	}
+}
+
+func dockerOut(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("docker", append([]string{"--host", docker}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker (scripts/packages.sh installs it): %v: %s", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestReasons(t *testing.T) {
+	s := cloud(t, func(o *Options) {
+		// A program that ends is noticed as soon as it does; none of these lives.
+		o.Engine, o.Alive, o.Organizations[0].MaxSnapshotGB, o.Organizations[0].Snapshots = docker, time.Minute, 0.01, 20
+	})
+	large, err := random.Image(11<<20, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := large.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", "amd64"
+	if large, err = mutate.ConfigFile(large, config); err != nil {
+		t.Fatal(err)
+	}
+	arm := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{
+		Add: image(t, "arm64"), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}},
+	})
+	for _, test := range []struct {
+		name, want string
+		image      func() string
+		entrypoint []string
+		fault      RegistryFault
+	}{
+		{name: "never pushed", image: func() string { return s.RegistryHost() + "/sbox-transient/no:1" }, want: "MANIFEST_UNKNOWN"},
+		{name: "elsewhere", image: func() string { return "docker.io/library/debian:12" }, want: "pull access denied for index.docker.io/library/debian"},
+		{name: "arm64", image: func() string { return push(t, s, "arm:1", image(t, "arm64")) }, want: "architecture (arm64) is not x64 compatible"},
+		{name: "an index without amd64", image: func() string { return push(t, s, "index:1", arm) }, want: "no matching manifest for linux/amd64"},
+		{name: "too large", image: func() string { return push(t, s, "large:1", large) }, want: "Snapshot size (0.01GB) exceeds maximum allowed size of 0.01GB"},
+		{name: "a lost blob", image: func() string { return push(t, s, "lost:1", image(t, "amd64", "/program", "wait")) }, fault: LosesBlob, want: "BLOB_UNKNOWN"},
+		{name: "it ends at once", image: func() string { return push(t, s, "fails:1", image(t, "amd64", "/program", "fail")) }, want: "container exited with code 3 at once: nothing to do"},
+		{name: "no such program", image: func() string { return push(t, s, "none:1", image(t, "amd64", "/program", "wait")) }, entrypoint: []string{"/no"}, want: "no such file or directory"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ref := test.image()
+			if test.fault != "" {
+				s.Fail(Fault{Registry: test.fault})
+				defer s.Heal()
+			}
+			dto := create(t, s, strings.ReplaceAll(test.name, " ", "-"), ref, test.entrypoint...)
+			dto = until(t, s, dto.Id)
+			if dto.State != api.SNAPSHOTSTATE_ERROR || !strings.Contains(dto.GetErrorReason(), test.want) {
+				t.Errorf("%s, %q, want %q", dto.State, dto.GetErrorReason(), test.want)
+			}
+		})
+	}
+	if out := dockerOut(t, "ps", "--all", "--quiet", "--filter", "label=io.daytona.snapshot"); out != "" {
+		t.Errorf("a container is left: %s", out)
+	}
+}
+
+func TestPushAccess(t *testing.T) {
+	s := cloud(t, func(o *Options) { o.AccessLife = time.Hour })
+	a := access(t, s, "dtn_all")
+	expires, err := time.Parse(time.RFC3339, a.ExpiresAt)
+	if err != nil || time.Until(expires) < 50*time.Minute || time.Until(expires) > time.Hour {
+		t.Errorf("it expires at %q", a.ExpiresAt)
+	}
+	img := image(t, "amd64")
+	if _, err := pushTo(t, a, a.Project+"/app:1", img); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pushTo(t, a, "other/app:1", img); err == nil {
+		t.Error("it may push to another project")
+	}
+	for name, test := range map[string]struct {
+		fault RegistryFault
+		want  string
+	}{
+		"refused":                  {RefusesPush, "DENIED"},
+		"expired while it is used": {Expires, "UNAUTHORIZED"},
+	} {
+		s.Fail(Fault{Registry: test.fault})
+		if _, err := pushTo(t, a, a.Project+"/new:1", image(t, "amd64")); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %s", name, err, test.want)
+		}
+		s.Heal()
+	}
+	s.Fail(Fault{Registry: Expires, Times: 1})
+	img = image(t, "amd64")
+	if _, err := pushTo(t, a, a.Project+"/new:1", img); err == nil {
+		t.Error("access did not end")
+	}
+	if _, err := pushTo(t, access(t, s, "dtn_all"), a.Project+"/new:1", img); err != nil {
+		t.Errorf("with new access: %v", err)
+	}
+	brief := cloud(t, func(o *Options) { o.AccessLife = time.Nanosecond })
+	if _, err := pushTo(t, access(t, brief, "dtn_all"), a.Project+"/app:1", img); err == nil {
+		t.Error("it may push although it has expired")
+	}
+}
+
+func TestLate(t *testing.T) {
+	s := cloud(t, func(o *Options) { o.Late = 2 })
+	img := image(t, "amd64")
+	pushed, err := name.ParseReference(push(t, s, "app:1", img))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := access(t, s, "dtn_all")
+	auth := remote.WithAuth(&authn.Basic{Username: a.Username, Password: a.Secret})
+	var seen []bool
+	for range 3 {
+		_, err := remote.Head(pushed, auth)
+		seen = append(seen, err == nil)
+	}
+	if fmt.Sprint(seen) != "[false false true]" {
+		t.Errorf("seen: %v", seen)
+	}
+}
+
+func TestSnapshotFaults(t *testing.T) {
+	for _, test := range []struct {
+		fault SnapshotFault
+		want  string
+	}{
+		{Falls, "pending pulling active error"},
+		{Strange, "pending pulling propagating active"},
+	} {
+		t.Run(string(test.fault), func(t *testing.T) {
+			s := cloud(t, func(o *Options) { o.Linger = 1 })
+			ref := push(t, s, "app:1", image(t, "amd64"))
+			s.Fail(Fault{Snapshot: test.fault, Times: 1})
+			id := create(t, s, "app-1", ref).Id
+			states := []string{"pending"}
+			for last := test.want[strings.LastIndex(test.want, " ")+1:]; states[len(states)-1] != last; {
+				_, body := raw(t, s, "dtn_all", "GET", "/snapshots/"+id, "")
+				var dto struct{ State string }
+				if err := json.Unmarshal([]byte(body), &dto); err != nil {
+					t.Fatal(err, body)
+				}
+				if states[len(states)-1] != dto.State {
+					states = append(states, dto.State)
+				}
+			}
+			if got := strings.Join(states, " "); got != test.want {
+				t.Errorf("%s, want %s", got, test.want)
+			}
+		})
+	}
+	t.Run("stuck", func(t *testing.T) {
+		s := cloud(t, nil)
+		ref := push(t, s, "app:1", image(t, "amd64"))
+		s.Fail(Fault{Snapshot: Stuck, Times: 1})
+		stuck := create(t, s, "app-1", ref)
+		if dto := until(t, s, create(t, s, "app-2", ref).Id); dto.State != api.SNAPSHOTSTATE_ACTIVE {
+			t.Error(dto.State, dto.GetErrorReason())
+		}
+		if dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), stuck.Id).Execute(); err != nil || dto.State != api.SNAPSHOTSTATE_PENDING {
+			t.Error(dto, err)
+		}
+	})
+}
+
+func TestFaults(t *testing.T) {
+	s := cloud(t, nil)
+	s.Fail(Fault{Path: "/regions", Times: 1, Status: 429, Message: "ThrottlerException: Too Many Requests", Header: map[string]string{"Retry-After-authenticated": "7"}})
+	if status, body := raw(t, s, "dtn_all", "GET", "/regions", ""); status != 429 || refused(t, "/regions", body) != "ThrottlerException: Too Many Requests" {
+		t.Error(status, body)
+	}
+	if status, _ := raw(t, s, "dtn_all", "GET", "/regions", ""); status != 200 {
+		t.Error(status)
+	}
+	s.Fail(Fault{Method: "POST", Path: "/snapshots", Times: 1, Break: true, After: true})
+	r, err := http.NewRequestWithContext(t.Context(), "POST", s.URL()+"/snapshots", strings.NewReader(`{"name":"a","imageName":"a:1"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer dtn_all")
+	if answer, err := http.DefaultClient.Do(r); err == nil {
+		t.Error("an answer:", answer.Status)
+	}
+	if status, _ := raw(t, s, "dtn_all", "GET", "/snapshots/a", ""); status != 200 {
+		t.Errorf("what was asked for was not done: %d", status)
+	}
+	s.Fail(Fault{Path: "/snapshots", Status: 502, Body: "<html>bad gateway</html>"})
+	if status, body := raw(t, s, "dtn_all", "GET", "/snapshots", ""); status != 502 || body != "<html>bad gateway</html>" {
+		t.Error(status, body)
+	}
+	s.Heal()
+	if status, _ := raw(t, s, "dtn_all", "GET", "/snapshots", ""); status != 200 {
+		t.Error(status)
+	}
+	var statuses []int
+	for _, r := range s.Requests() {
+		statuses = append(statuses, r.Status)
+	}
+	if fmt.Sprint(statuses) != "[429 200 0 200 502 200]" {
+		t.Errorf("noted: %v", statuses)
+	}
+}
+
+func TestPagesAndActivation(t *testing.T) {
+	s := cloud(t, func(o *Options) { o.Organizations[0].Snapshots = 100 })
+	for i := range 5 {
+		s.Put(Snapshot{Organization: "org-1", Name: fmt.Sprint("App-", i), State: "inactive", Created: began.Add(time.Duration(i) * time.Hour)})
+	}
+	s.Put(Snapshot{Name: "daytona/app", General: true})
+	list := func(query string) string {
+		t.Helper()
+		status, body := raw(t, s, "dtn_all", "GET", "/snapshots?"+query, "")
+		if status != 200 {
+			return refused(t, "/snapshots?"+query, body)
+		}
+		var page struct {
+			Items             []struct{ Name string }
+			Total, TotalPages int
+		}
+		if err := json.Unmarshal([]byte(body), &page); err != nil {
+			t.Fatal(err, body)
+		}
+		var names []string
+		for _, it := range page.Items {
+			names = append(names, it.Name)
+		}
+		return fmt.Sprintf("%s of %d on %d", strings.Join(names, " "), page.Total, page.TotalPages)
+	}
+	for query, want := range map[string]string{
+		"page=1&limit=2&sort=createdAt": "App-4 App-3 of 6 on 3",
+		"page=3&limit=2&sort=createdAt": "App-0 daytona/app of 6 on 3",
+		"page=9&limit=2":                " of 6 on 3",
+		"name=P-1":                      "App-1 of 1 on 1",
+		"sort=name&order=asc&limit=1":   "App-0 of 6 on 6",
+		"limit=201":                     "limit must not be greater than 200",
+		"page=0":                        "page must not be less than 1",
+		"page=x":                        "page must be an integer number",
+		"sort=size":                     "sort must be one of the following values: name, state, lastUsedAt, createdAt",
+	} {
+		if got := list(query); got != want {
+			t.Errorf("%s: %q, want %q", query, got, want)
+		}
+	}
+
+	ref := push(t, s, "app:1", image(t, "amd64"))
+	idle := s.Put(Snapshot{Organization: "org-1", Name: "idle", Image: ref, State: "inactive", Created: began})
+	change := func(id, what string, want int) string {
+		t.Helper()
+		path := "/snapshots/" + id + "/" + what
+		status, body := raw(t, s, "dtn_all", "POST", path, "")
+		if status != want {
+			t.Fatalf("%s: %d, want %d: %s", path, status, want, body)
+		}
+		if status < 400 {
+			return ""
+		}
+		return refused(t, path, body)
+	}
+	change(idle, "activate", 200)
+	if dto := until(t, s, idle); dto.State != api.SNAPSHOTSTATE_ACTIVE {
+		t.Fatal(dto.State, dto.GetErrorReason())
+	}
+	if got := change(idle, "activate", 400); got != "Snapshot "+idle+" is already active" {
+		t.Error(got)
+	}
+	change(idle, "deactivate", 204)
+	if got := change(idle, "activate", 400); got != "Snapshot deactivation is still in progress. Please try again in a few minutes." {
+		t.Error(got)
+	}
+	broken := s.Put(Snapshot{Organization: "org-1", Name: "broken", State: "build_failed", Log: "step 1\nstep 2 failed\n"})
+	if got := change(broken, "activate", 400); got != "Snapshot "+broken+" cannot be activated - it is in build_failed state" {
+		t.Error(got)
+	}
+	if status, body := raw(t, s, "dtn_all", "GET", "/snapshots/"+broken+"/build-logs", ""); status != 200 || body != "step 1\nstep 2 failed\n" {
+		t.Error(status, body)
+	}
+	if status, body := raw(t, s, "dtn_all", "GET", "/snapshots/"+idle+"/build-logs", ""); status != 404 || !strings.HasSuffix(refused(t, "/snapshots/"+idle+"/build-logs", body), "has no build info") {
+		t.Error(status, body)
+	}
+}
+
+// Every answer has all that Daytona's own client asks for, and nothing that it does not know.
+func TestAnswersAreThoseOfTheClient(t *testing.T) {
+	s := cloud(t, nil)
+	s.Put(Snapshot{Organization: "org-1", Name: "built", State: "build_failed", Reason: "no", Log: "log"})
+	ref := push(t, s, "app:1", image(t, "amd64"))
+	made := create(t, s, "made", ref)
+	done := until(t, s, made.Id)
+	idle := s.Put(Snapshot{Organization: "org-1", Name: "idle", Image: ref, State: "inactive", Created: began})
+	c, u, ctx := as(s, "dtn_all"), as(s, user), t.Context()
+	answers := map[string]any{"create": made, "get": done}
+	note := func(what string, answer any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		answers[what] = answer
+	}
+	key, _, err := c.ApiKeysAPI.GetCurrentApiKey(ctx).Execute()
+	note("current key", key, err)
+	list, _, err := c.SnapshotsAPI.GetAllSnapshots(ctx).Execute()
+	note("list", list, err)
+	regions, _, err := c.OrganizationsAPI.ListAvailableRegions(ctx).Execute()
+	note("regions", regions, err)
+	pushAccess, _, err := c.DockerRegistryAPI.GetTransientPushAccess(ctx).RegionId("eu").Execute()
+	note("push access", pushAccess, err)
+	organization, _, err := u.OrganizationsAPI.GetOrganization(ctx, "org-1").Execute()
+	note("organization", organization, err)
+	usage, _, err := u.OrganizationsAPI.GetOrganizationUsageOverview(ctx, "org-1").Execute()
+	note("usage", usage, err)
+	activated, _, err := c.SnapshotsAPI.ActivateSnapshot(ctx, idle).Execute()
+	note("activate", activated, err)
+	logs, _, err := c.SnapshotsAPI.GetSnapshotBuildLogsUrl(ctx, "built").Execute()
+	note("build logs' URL", logs, err)
+	if len(list.Items) != 3 || len(regions) != 3 || len(usage.RegionUsage) != 3 || usage.CurrentSnapshotUsage < 1 {
+		t.Errorf("%d snapshots, %d regions, usage %+v", len(list.Items), len(regions), usage)
+	}
+	for what, answer := range answers {
+		strange(reflect.ValueOf(answer), func(found string) { t.Errorf("%s: %s", what, found) })
+	}
+}
+
+// strange finds what the client did not know.
+func strange(v reflect.Value, report func(string)) {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if !v.IsNil() {
+			strange(v.Elem(), report)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			strange(v.Index(i), report)
+		}
+	case reflect.String:
+		if v.String() == "11184809" {
+			report("a value that is not known")
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).Name == "AdditionalProperties" {
+				if v.Field(i).Len() > 0 {
+					report(fmt.Sprintf("%s has %v", v.Type(), v.Field(i)))
+				}
+				continue
+			}
+			strange(v.Field(i), report)
+		}
+	}
+}
