@@ -34,7 +34,7 @@ func (t Tree) GitDir(ctx context.Context, dir string) error {
 	if !shaPattern.MatchString(t.SHA) {
 		return errors.New("there is no commit to make a .git of: commit something first")
 	}
-	w := &gitDir{dir: dir, newHash: sha1.New}
+	w := &gitDir{dir: dir, newHash: sha1.New, buffer: bufio.NewWriterSize(io.Discard, 1<<20), compress: zlib.NewWriter(io.Discard)}
 	config := "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n[gc]\n\tautoPackLimit = 0\n"
 	if len(t.SHA) == 64 {
 		w.newHash = sha256.New
@@ -96,8 +96,10 @@ func (t Tree) GitDir(ctx context.Context, dir string) error {
 }
 
 type gitDir struct {
-	dir     string
-	newHash func() hash.Hash
+	dir      string
+	newHash  func() hash.Hash
+	buffer   *bufio.Writer // of one pack after the other
+	compress *zlib.Writer
 }
 
 func (w *gitDir) file(name string, data []byte) error {
@@ -161,18 +163,14 @@ func (w *gitDir) pack(objects *bufio.Reader, ids []string) error {
 	defer os.Remove(file.Name())
 	defer file.Close()
 	sum := w.newHash()
-	buffered := bufio.NewWriterSize(file, 1<<20)
-	out := &counter{w: io.MultiWriter(buffered, sum)}
+	w.buffer.Reset(file)
+	out := &counter{w: io.MultiWriter(w.buffer, sum)}
 	header := binary.BigEndian.AppendUint32([]byte("PACK\x00\x00\x00\x02"), uint32(len(ids)))
 	if _, err := out.Write(header); err != nil {
 		return err
 	}
 	var offsets []int64
 	var sums []uint32
-	compress, err := zlib.NewWriterLevel(io.Discard, zlib.DefaultCompression)
-	if err != nil {
-		return err
-	}
 	for _, id := range ids {
 		head, err := objects.ReadString('\n')
 		if err != nil {
@@ -192,11 +190,11 @@ func (w *gitDir) pack(objects *bufio.Reader, ids []string) error {
 		if _, err := target.Write(objectHeader(objectTypes[fields[1]], size)); err != nil {
 			return err
 		}
-		compress.Reset(target)
-		if _, err := io.CopyN(compress, objects, size); err != nil {
+		w.compress.Reset(target)
+		if _, err := io.CopyN(w.compress, objects, size); err != nil {
 			return fmt.Errorf("read object %s: %w", id, err)
 		}
-		if err := compress.Close(); err != nil {
+		if err := w.compress.Close(); err != nil {
 			return err
 		}
 		if _, err := objects.Discard(1); err != nil { // the line break after the object
@@ -205,10 +203,10 @@ func (w *gitDir) pack(objects *bufio.Reader, ids []string) error {
 		sums = append(sums, check.Sum32())
 	}
 	checksum := sum.Sum(nil)
-	if _, err := buffered.Write(checksum); err != nil {
+	if _, err := w.buffer.Write(checksum); err != nil {
 		return err
 	}
-	if err := buffered.Flush(); err != nil {
+	if err := w.buffer.Flush(); err != nil {
 		return err
 	}
 	name := filepath.Join(folder, "pack-"+hex.EncodeToString(checksum))

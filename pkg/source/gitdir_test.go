@@ -8,8 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	standin "github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
 // newRepository has what a repository may have: links, programs, odd names, a submodule's commit, a history.
@@ -83,6 +86,9 @@ func TestGitDirIsTheSameFromAnyClone(t *testing.T) {
 		"repacked":        "git clone -q %s c; git -C c -c pack.window=50 -c core.compression=9 repack -qadf",
 		"loose":           "git clone -q %s c; cd c; git repack -qad; mv .git/objects/pack .git/p; for p in .git/p/*.pack; do git unpack-objects -q < $p; done",
 		"another umask":   "umask 077; git clone -q %s c",
+		"shared objects":  "git clone -q --shared %s c",
+		"sparse":          "git clone -q --sparse %s c",
+		"replaced commit": "git clone -q %s c; git -C c replace HEAD HEAD^; git -C c replace HEAD^{tree} HEAD^^{tree}",
 		"settings change": "git clone -q %s c; git -C c config core.autocrlf true; git -C c config index.version 4; git -C c config core.bigFileThreshold 1",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,6 +101,54 @@ func TestGitDirIsTheSameFromAnyClone(t *testing.T) {
 				t.Errorf("the .git differs:\n%s\nwant\n%s", got, want)
 			}
 		})
+	}
+}
+
+func TestGitDirIsTheSameForAnyUser(t *testing.T) {
+	origin := newRepository(t)
+	want := content(t, gitDirOf(t, origin))
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CONFIG_HOME", home)
+	t.Setenv("GIT_WORK_TREE", "/nowhere")
+	t.Setenv("LC_ALL", "de_DE.UTF-8")
+	for name, value := range map[string]string{
+		"core.autocrlf": "true", "core.quotePath": "true", "core.precomposeUnicode": "true", "core.abbrev": "4", "core.compression": "0", "core.checkRoundtripEncoding": "UTF-16",
+		"i18n.logOutputEncoding": "latin1", "color.ui": "always", "index.version": "4", "pack.indexVersion": "1", "log.showSignature": "true", "status.short": "true",
+		"core.fsmonitor": "touch " + home + "/ran; false", "core.hooksPath": home, "extensions.worktreeConfig": "true",
+	} {
+		sh(t, home, fmt.Sprintf("git config -f .gitconfig %s '%s'", name, value))
+	}
+	umask := syscall.Umask(0o077)
+	got := content(t, gitDirOf(t, origin))
+	syscall.Umask(umask)
+	if got != want {
+		t.Errorf("the .git differs:\n%s\nwant\n%s", got, want)
+	}
+	if _, err := os.Stat(filepath.Join(home, "ran")); err == nil {
+		t.Error("the user's file system monitor ran")
+	}
+}
+
+// What is fetched and what is cloned are the same files and the same .git, so that a commit is built once wherever it is built.
+func TestGitDirOfAFetchedCommit(t *testing.T) {
+	origin := newRepository(t)
+	hub.Change(func(o *standin.Options) {
+		o.Repositories = append(o.Repositories, standin.Repository{Owner: "octo", Name: "origin", Dir: origin, Private: true})
+	})
+	tree, err := fetch(t, fromHub(t, "origin", goodToken), sh(t, origin, "git rev-parse HEAD"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "git")
+	if err := tree.GitDir(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := content(t, dir), content(t, gitDirOf(t, origin)); got != want {
+		t.Errorf("the .git differs:\n%s\nwant\n%s", got, want)
+	}
+	if got := sh(t, tree.Dir, "GIT_DIR="+dir+" GIT_WORK_TREE=$PWD git status --porcelain"); got != "" {
+		t.Errorf("git status beside it: %s", got)
 	}
 }
 
@@ -131,10 +185,9 @@ func TestGitDirOfSHA256(t *testing.T) {
 
 // A builder that has the last commit's .git is sent only what changed.
 func TestAChangedFileChangesFewFiles(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "r")
-	sh(t, filepath.Dir(dir), `git init -q r; cd r; for i in $(seq 2000); do mkdir -p d$((i % 20)); echo $i > d$((i % 20))/f$i; done; git add .; git commit -qm first`)
+	dir := manyFiles(t, 2_000)
 	before := content(t, gitDirOf(t, dir))
-	sh(t, dir, "echo changed > d1/f1; git commit -qam second")
+	sh(t, dir, `printf 'commit refs/heads/main\ncommitter a <a@b> 1700000001 +0000\ndata 1\nx\nfrom refs/heads/main^0\nM 644 inline d1/f1\ndata 7\nchanged\n' | git fast-import --quiet`)
 	after := strings.Split(content(t, gitDirOf(t, dir)), "\n")
 	changed := 0
 	for _, line := range after {
@@ -160,20 +213,24 @@ func TestGitDirWithoutCommit(t *testing.T) {
 	}
 }
 
+// manyFiles is a repository with a commit of n files.
+func manyFiles(t testing.TB, n int) string {
+	dir := t.TempDir()
+	sh(t, dir, fmt.Sprintf(`git init -q; (
+		echo 'commit refs/heads/main'; echo 'committer a <a@b> 1700000000 +0000'; echo 'data 1'; echo x
+		awk 'BEGIN { for (i = 0; i < %[1]d; i++) { s = sprintf("file %%d %%d\n", i, i * 7919); printf "M 644 inline d%%d/f%%d\ndata %%d\n%%s\n", i %% (%[1]d / 50), i, length(s), s } }'
+	) | git fast-import --quiet`, n))
+	return dir
+}
+
 // BenchmarkGitDir makes the .git of a commit with 100,000 objects.
 func BenchmarkGitDir(b *testing.B) {
-	dir := b.TempDir()
-	sh(b, dir, `git init -q; (
-		echo 'commit refs/heads/main'; echo 'committer a <a@b> 1700000000 +0000'; echo 'data 1'; echo x
-		awk 'BEGIN { for (i = 0; i < 98000; i++) { s = sprintf("file %d %d\n", i, i * 7919); printf "M 644 inline d%d/f%d\ndata %d\n%s\n", i % 2000, i, length(s), s } }'
-	) | git fast-import --quiet; git update-ref HEAD refs/heads/main`)
-	tree, err := Checkout(b.Context(), dir)
+	tree, err := Checkout(b.Context(), manyFiles(b, 98_000))
 	if err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		out := filepath.Join(b.TempDir(), "git")
-		if err := tree.GitDir(b.Context(), out); err != nil {
+		if err := tree.GitDir(b.Context(), filepath.Join(b.TempDir(), "git")); err != nil {
 			b.Fatal(err)
 		}
 	}
