@@ -1,6 +1,7 @@
 package daytona
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -421,36 +422,58 @@ func TestCreate(t *testing.T) {
 
 func TestCreateCancelled(t *testing.T) {
 	set(t, &graceOfAnswer, 100*time.Millisecond)
-	set(t, &graceOfDelete, 30*time.Second)
 	why := errors.New("why")
-	for name, fault := range map[string]cloud.Fault{
-		"with the answer on its way": {Silence: true, After: true},
-		"with a broken connection":   {Break: true, After: true},
-		"before it was carried out":  {Silence: true},
+	get := cloud.Fault{Method: "GET", Path: "/snapshots/app-1", Silence: true, Times: 1} // the look that follows is what is cancelled
+	for _, test := range []struct {
+		name   string
+		there  *cloud.Snapshot // of that name, already
+		post   cloud.Fault
+		others []cloud.Fault
+		grace  time.Duration
+		want   string
+		left   bool
+	}{
+		{name: "with the answer on its way", post: cloud.Fault{Silence: true, After: true}},
+		{name: "with a broken connection", post: cloud.Fault{Break: true, After: true}, others: []cloud.Fault{get}},
+		{name: "before it was carried out", post: cloud.Fault{Silence: true}},
+		{name: "when the name is another's", there: &cloud.Snapshot{Image: "other:1", State: "error"}, post: cloud.Fault{Silence: true}, left: true},
+		{
+			name: "and it can not be deleted", post: cloud.Fault{Silence: true, After: true}, others: []cloud.Fault{{Method: "DELETE", Status: 403, Message: "Access denied"}},
+			want: "why; the snapshot app-1 was made and could not be deleted: delete it by `action-snapshot delete app-1`", left: true,
+		},
+		{
+			name: "and Daytona is silent", post: cloud.Fault{Silence: true, After: true}, others: []cloud.Fault{{Method: "GET", Path: "/snapshots/app-1", Silence: true}}, grace: 100 * time.Millisecond,
+			want: "why; whether the snapshot app-1 was made is not known", left: true,
+		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
+			set(t, &graceOfDelete, cmp.Or(test.grace, 30*time.Second))
 			s := start(t, nil)
 			c := &Client{URL: s.URL(), Key: "dtn_all"}
 			_, ref := push(t, c, image(t))
+			if test.there != nil {
+				test.there.Organization, test.there.Name = "org-1", "app-1"
+				s.Put(*test.there)
+			}
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)
-			fault.Method, fault.Path = "POST", "/snapshots"
-			s.Fail(fault)
-			if fault.Break { // the look that follows is what is cancelled
-				s.Fail(cloud.Fault{Method: "GET", Path: "/snapshots/app-1", Silence: true, Times: 1})
+			test.post.Method, test.post.Path = "POST", "/snapshots"
+			for _, f := range append(test.others, test.post, cloud.Fault{Snapshot: cloud.Stuck}) {
+				s.Fail(f)
 			}
 			cancelled := make(chan struct{})
 			go func() {
 				defer close(cancelled)
 				defer cancel(why)
-				for fault.After { // until it is carried out
+				for test.post.After { // until it is carried out
 					if list, err := c.List(ctx, "app-1"); err != nil || len(list) == 1 {
 						return
 					}
 				}
 			}()
 			_, err := c.Create(ctx, Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}})
-			if !errors.Is(err, why) {
+			says(t, err, cmp.Or(test.want, "why"))
+			if !errors.Is(err, why) || (test.want == "" && err != why) {
 				t.Error(err)
 			}
 			<-cancelled
@@ -459,10 +482,16 @@ func TestCreateCancelled(t *testing.T) {
 				list, err := c.List(t.Context(), "")
 				if err != nil || len(list) == 0 {
 					says(t, err, "")
+					if test.left {
+						t.Error("it is gone")
+					}
 					break
 				}
 				if list[0].State != Removing {
-					t.Fatalf("it is left: %+v", list[0])
+					if !test.left {
+						t.Errorf("it is left: %+v", list[0])
+					}
+					break
 				}
 			}
 		})
@@ -534,6 +563,26 @@ func TestWait(t *testing.T) {
 	}
 }
 
+// The reasons are those of Daytona's runners, of Docker and of registries.
+func TestCures(t *testing.T) {
+	for _, test := range []struct{ reason, want string }{
+		{"Snapshot size (21.50GB) exceeds maximum allowed size of 20GB", "make the image smaller, or ask Daytona"},
+		{"image sha256:12 architecture (arm64) is not x64 compatible", "build it for linux/amd64"},
+		{"no matching manifest for linux/amd64 in the manifest list entries", "build it for linux/amd64"},
+		{"failed to register layer: write /usr/lib/x: no space left on device", "the runner's disk is full"},
+		{"Timeout while pulling snapshot to runner", "Daytona was too slow"},
+		{"container exited with code 3 at once: nothing to do", "give an entrypoint that runs on"},
+		{`exec: "slep": executable file not found in $PATH`, "correct the entrypoint"},
+		{"BLOB_UNKNOWN: blob unknown to registry", "the registry has lost a part of the image"},
+		{"artifact sbox/app:1 not found", "the registry does not have the image"},
+		{"pull access denied for app, repository does not exist", "Daytona may not read the image"},
+		{"open /x: permission denied", "try again, and ask Daytona"},
+	} {
+		err := &Failure{Snapshot: Snapshot{Name: "app-1", State: Failed, Reason: test.reason}}
+		says(t, err, "the snapshot app-1 is in the state error: "+test.reason+": "+test.want)
+	}
+}
+
 func TestWaitEnds(t *testing.T) {
 	s := start(t, nil)
 	c := &Client{URL: s.URL(), Key: "dtn_all"}
@@ -556,6 +605,13 @@ func TestWaitEnds(t *testing.T) {
 			t.Errorf("%+v, %v", got, err)
 		}
 		says(t, err, "the timeout is over; the snapshot app-1 has been pending for 0s: the Snapshots page of Daytona's dashboard may say why")
+	})
+	t.Run("with the context, before anything is known", func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(why)
+		if _, err := c.Wait(ctx, made.ID, nil); err != why {
+			t.Error(err)
+		}
 	})
 	t.Run("when Daytona does not answer for long", func(t *testing.T) {
 		set(t, &outage, 0)
@@ -637,6 +693,9 @@ func TestFindListDeleteActivate(t *testing.T) {
 	says(t, c.WaitGone(ctx, kept.ID), "the snapshot kept was deleted, and is error again")
 	s.Fail(cloud.Fault{Method: "DELETE", Break: true, After: true, Times: 1})
 	says(t, c.Delete(ctx, kept.ID), "")
+	ended, end := context.WithCancelCause(ctx)
+	end(errors.New("why"))
+	says(t, c.WaitGone(ended, kept.ID), "why")
 	says(t, c.WaitGone(ctx, kept.ID), "")
 	says(t, c.Delete(ctx, kept.ID), "")
 	if _, found, err := c.Find(ctx, "kept"); found || err != nil {

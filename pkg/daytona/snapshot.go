@@ -204,22 +204,23 @@ func (c *Client) Create(ctx context.Context, r Request) (Snapshot, error) {
 	doubtful := false // an earlier request may have been carried out
 	for try := 1; ; try++ {
 		made, err := c.post(longer, about, *request)
-		if cause := context.Cause(ctx); cause != nil {
-			return Snapshot{}, c.withdraw(ctx, r, made, err, cause)
-		}
-		if err == nil {
-			return made, c.mine(ctx, made)
-		}
 		answered := status(err)
-		unclear := answered < 300 || answered >= 500
-		if !unclear && (answered != http.StatusConflict || !doubtful) {
+		unclear := err != nil && (answered < 300 || answered >= 500)
+		doubtful = doubtful || unclear
+		switch cause := context.Cause(ctx); {
+		case cause != nil && (err == nil || doubtful):
+			return Snapshot{}, c.withdraw(ctx, r, made.ID, cause)
+		case cause != nil:
+			return Snapshot{}, cause
+		case err == nil:
+			return made, c.mine(ctx, made)
+		case !doubtful || (!unclear && answered != http.StatusConflict):
 			return Snapshot{}, err
 		}
-		doubtful = true
 		found, ok, lookErr := c.Find(longer, r.Name)
 		switch {
 		case context.Cause(ctx) != nil:
-			return Snapshot{}, c.withdraw(ctx, r, found, err, context.Cause(ctx))
+			return Snapshot{}, c.withdraw(ctx, r, "", context.Cause(ctx))
 		case ok && found.Image == r.Image:
 			return found, c.mine(ctx, found)
 		case lookErr != nil || !unclear || try == maxTries:
@@ -251,29 +252,28 @@ func (c *Client) mine(ctx context.Context, made Snapshot) error {
 	if c.Organization == "" || made.Organization == "" || made.Organization == c.Organization {
 		return nil
 	}
-	return errors.Join(
-		fmt.Errorf("the Daytona key is one of the organization %s, not of %s: give the key of the right organization, or correct DAYTONA_ORG_ID", made.Organization, c.Organization),
-		c.Delete(ctx, made.ID))
+	err := fmt.Errorf("the Daytona key is one of the organization %s, not of %s: give the key of the right organization, or correct DAYTONA_ORG_ID", made.Organization, c.Organization)
+	if c.Delete(ctx, made.ID) != nil {
+		return fmt.Errorf("%w; the snapshot %s was made there and could not be deleted: delete it by hand", err, made.Name)
+	}
+	return err
 }
 
-// withdraw deletes what a cancelled request has made.
-func (c *Client) withdraw(ctx context.Context, r Request, made Snapshot, err, cause error) error {
+// withdraw deletes what a cancelled request has made. Without an ID it looks for it; what is active by then may be another run's, and stays.
+func (c *Client) withdraw(ctx context.Context, r Request, id string, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceOfDelete)
 	defer cancel()
-	if made.ID == "" && status(err) >= 400 && status(err) < 500 {
-		return cause // refused
-	}
-	if made.ID == "" {
+	if id == "" {
 		found, ok, err := c.Find(ctx, r.Name)
-		if err != nil {
+		switch {
+		case err != nil:
 			return fmt.Errorf("%w; whether the snapshot %s was made is not known: see `action-snapshot list`", cause, r.Name)
-		}
-		if !ok || found.Image != r.Image || found.State == Active {
+		case !ok || found.Image != r.Image || found.State == Active:
 			return cause
 		}
-		made = found
+		id = found.ID
 	}
-	if err := c.Delete(ctx, made.ID); err != nil {
+	if c.Delete(ctx, id) != nil {
 		return fmt.Errorf("%w; the snapshot %s was made and could not be deleted: delete it by `action-snapshot delete %s`", cause, r.Name, r.Name)
 	}
 	return cause

@@ -47,26 +47,26 @@ func (f *Failure) Error() string {
 	return fmt.Sprintf("the snapshot %s is in the state %s: %s: %s", f.Snapshot.Name, f.Snapshot.State, reason, cure(reason))
 }
 
-// cures are what to do about the reasons that Daytona and its runners give, by a part of them.
+// cures are what to do about the reasons that Daytona and its runners give, by a part of them in lower case. The first that fits counts.
 var cures = []struct{ part, cure string }{
 	{"exceeds maximum allowed size", "make the image smaller, or ask Daytona for a larger limit (https://app.daytona.io/dashboard/limits)"},
 	{"x64 compatible", "build it for linux/amd64"},
 	{"linux/amd64", "build it for linux/amd64"},
 	{"no space left on device", "the runner's disk is full: try again later, or make the image smaller"},
-	{"Timeout", "Daytona was too slow for it: try again, or make the image smaller"},
+	{"timeout", "Daytona was too slow for it: try again, or make the image smaller"},
 	{"exited with code", "give an entrypoint that runs on, such as `sleep infinity`, and see that it starts with `docker run`"},
 	{"executable file not found", "correct the entrypoint: it names a program that is not in the image"},
 	{"no such file or directory", "correct the entrypoint: it names a program that is not in the image"},
-	{"BLOB_UNKNOWN", "the registry has lost a part of the image: push it again, as a new run does"},
-	{"MANIFEST_UNKNOWN", "the registry does not have the image: push it again, as a new run does"},
+	{"blob_unknown", "the registry has lost a part of the image: push it again, as a new run does"},
+	{"manifest_unknown", "the registry does not have the image: push it again, as a new run does"},
 	{"not found", "the registry does not have the image: push it again, as a new run does"},
-	{"denied", "Daytona may not read the image: push it to the registry that Daytona gives access to"},
-	{"UNAUTHORIZED", "Daytona may not read the image: push it to the registry that Daytona gives access to"},
+	{"access denied", "Daytona may not read the image: push it to the registry that Daytona gives access to"},
+	{"unauthorized", "Daytona may not read the image: push it to the registry that Daytona gives access to"},
 }
 
 func cure(reason string) string {
 	for _, known := range cures {
-		if strings.Contains(strings.ToLower(reason), strings.ToLower(known.part)) {
+		if strings.Contains(strings.ToLower(reason), known.part) {
 			return known.cure
 		}
 	}
