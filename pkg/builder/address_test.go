@@ -89,9 +89,9 @@ func FuzzCheckAddress(f *testing.F) {
 }
 
 func TestAddress(t *testing.T) {
-	amd64 := machines.Address("linux/amd64")
+	amd64 := machines(t).Address("linux/amd64")
 	dir := t.TempDir()
-	lentConnection, err := machines.Open("linux/amd64", time.Minute)
+	lentConnection, err := machines(t).Open("linux/amd64", time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func TestSentences(t *testing.T) {
 		{name: "no such project", project: "absent", calls: 1,
 			want: `create a build in project "absent": Depot does not find it (project absent not found): check the project's id in depot.json, DEPOT_PROJECT_ID or depot_project`},
 		{name: "no project", token: "organization-token", project: "-", calls: 1,
-			want: `create a build in project "": Depot refuses it (project_id is required): run it again, and look at the build's page if it happens again`},
+			want: ErrNoProject.Error()},
 		{name: "conflict", fault: depotapi.Fault{Code: connect.CodeAlreadyExists, Message: "busy"}, calls: 1,
 			want: create + "Depot refuses it (busy): run it again, and look at the build's page if it happens again"},
 		{name: "429 for ever", fault: depotapi.Fault{Code: connect.CodeResourceExhausted, Message: "slow down"}, calls: 5,

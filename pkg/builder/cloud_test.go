@@ -20,11 +20,29 @@ import (
 	"github.com/tonistiigi/fsutil"
 )
 
-// machines are two real BuildKit daemons, and actions a GitHub with an OIDC issuer, for all tests.
+// actions is a GitHub with an OIDC issuer, for all tests.
+var actions *github.Server
+
+// shared are two real BuildKit daemons, for all tests that need them; see machines.
 var (
-	machines *builders.Builders
-	actions  *github.Server
+	shared    *builders.Builders
+	sharedDir string
+	sharing   sync.Once
 )
+
+func machines(t *testing.T) *builders.Builders {
+	t.Helper()
+	sharing.Do(func() {
+		var err error
+		if shared, err = builders.Start(context.Background(), builders.Options{Dir: sharedDir}); err != nil {
+			t.Error(err)
+		}
+	})
+	if shared == nil {
+		t.Fatal("the machines did not start")
+	}
+	return shared
+}
 
 // asShipped are the times that users have; tests wait for less.
 var asShipped = struct {
@@ -41,25 +59,26 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
-func run(m *testing.M) int {
-	ctx := context.Background()
-	dir, err := os.MkdirTemp("", "builder-test-")
-	if err != nil {
+func run(m *testing.M) (code int) {
+	var err error
+	if sharedDir, err = os.MkdirTemp("", "builder-test-"); err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	if machines, err = builders.Start(ctx, builders.Options{Dir: dir}); err != nil {
-		log.Print(err)
-		return 1
-	}
-	defer machines.Stop()
-	if actions, err = github.Start(ctx, github.Options{}); err != nil {
+	defer os.RemoveAll(sharedDir)
+	if actions, err = github.Start(context.Background(), github.Options{}); err != nil {
 		log.Print(err)
 		return 1
 	}
 	defer actions.Close()
 	firstWait, firstConnectWait = time.Millisecond, time.Millisecond
-	return m.Run()
+	code = m.Run()
+	if shared != nil {
+		if err := shared.Stop(); err != nil {
+			log.Print(err)
+			return 1
+		}
+	}
+	return code
 }
 
 // set changes a variable for one test.
@@ -80,7 +99,7 @@ func startDepot(t *testing.T, change ...func(*depotapi.Options)) *depotapi.Serve
 		},
 		OrganizationTokens: []string{"organization-token"},
 		Issuer:             actions.Issuer(),
-		Machines:           machines,
+		Machines:           machines(t),
 		Wait:               time.Millisecond,
 	}
 	for _, c := range change {

@@ -19,7 +19,7 @@ import (
 
 // Depot lends machines for a build.
 type Depot struct {
-	Project string
+	Project string // "" when the token names it: a project's own token does
 	Token   func(context.Context) (string, error)
 	Log     func(format string, args ...any) // says what is waited for; may be nil
 	Mask    func(secret string)              // called with each secret before its first use; may be nil
@@ -60,6 +60,9 @@ func (d Depot) Start(ctx context.Context, r Request) (*Build, error) {
 	options.Outputs = []*cliv1.BuildOutput{{Kind: "image"}}
 	request := &cliv1.CreateBuildRequest{ProjectId: d.Project, Options: []*cliv1.BuildOptions{options}}
 	created, err := call(ctx, fmt.Sprintf("create a build in project %q", d.Project), token, request, s.service.CreateBuild, once)
+	if d.Project == "" && connect.CodeOf(err) == connect.CodeInvalidArgument {
+		return nil, ErrNoProject
+	}
 	if err != nil {
 		return nil, err
 	}

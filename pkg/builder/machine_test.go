@@ -103,7 +103,7 @@ func addressIn(sentence string) string {
 // A certificate is one build's: it opens nothing else, and nothing after its time.
 func TestCertificatesAreOneBuilds(t *testing.T) {
 	open := func(lifetime time.Duration) *builders.Connection {
-		c, err := machines.Open("linux/amd64", lifetime)
+		c, err := machines(t).Open("linux/amd64", lifetime)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -360,7 +360,7 @@ func TestTransientErrorsAreRetried(t *testing.T) {
 }
 
 func TestConnectTriesAgainSoon(t *testing.T) {
-	socket := strings.TrimPrefix(machines.Address("linux/amd64"), "unix://")
+	socket := strings.TrimPrefix(machines(t).Address("linux/amd64"), "unix://")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -2,10 +2,14 @@ package depotapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
+	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,14 +20,20 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/moby/buildkit/client"
 	"github.com/org/sandbox-actions/internal/localcloud/builders"
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/pkg/builder"
+	"github.com/tonistiigi/fsutil"
 )
 
-// The real Depot CLI: what it can do here, it can do at Depot, and what it says of our refusals, its users read.
+// The real Depot CLI: what it can do here, it can do at Depot, and what it says of our refusals, its users read. Our builder
+// is refused where the CLI is, and gets on where it does.
 func TestTheDepotCLI(t *testing.T) {
 	program, err := filepath.Abs("../../../.cache/depot/depot")
 	if err != nil {
@@ -43,12 +53,27 @@ func TestTheDepotCLI(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s := start(t, Options{Machines: machines, Registry: Registry{Host: host, Credential: func(_ string, mayPush bool) (string, error) {
+	issuer := startIssuer(t)
+	s := start(t, Options{Machines: machines, Issuer: issuer.url, Registry: Registry{Host: host, Credential: func(_ string, mayPush bool) (string, error) {
 		if mayPush {
 			return push, nil
 		}
 		return pull, nil
 	}}})
+
+	engines := map[string]string{} // by kind, their addresses
+	for _, kind := range []string{engine.Current, engine.Oldest} {
+		e, err := engine.Start(t.Context(), kind, t.TempDir(), t.Output())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := e.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		engines[kind] = e.Host
+	}
 
 	dir := t.TempDir()
 	metadata := filepath.Join(dir, "metadata.json")
@@ -60,10 +85,15 @@ func TestTheDepotCLI(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	untrusted := issuer.token(t, map[string]any{"repository": "else/where"})
+	expired := issuer.token(t, map[string]any{"repository": "org/sandbox-actions", "exp": time.Now().Add(-time.Minute).Unix()})
 	for _, test := range []struct {
 		name, token, project, arguments string
+		engine                          string // kind of the one that DOCKER_HOST names
+		fault                           Fault
 		ok                              bool
 		output                          string // what the CLI has to say
+		ours                            string // what our builder says, where it refuses as well; "" where it does not
 		result                          string // of FinishBuild
 		image                           string // what the registry has to have; BUILD is the build's ID
 		platforms                       string // of that image
@@ -84,10 +114,30 @@ func TestTheDepotCLI(t *testing.T) {
 			image: host + "/sandbox:BUILD", platforms: "linux/arm64"},
 		{name: "pull token", arguments: "pull-token", ok: true, output: pull},
 		{name: "organization token", token: "organization-token", arguments: "build .", ok: true, result: "success"},
-		{name: "failing Dockerfile", arguments: "build -f " + filepath.Join(dir, "failing") + " .", output: `"/absent": not found`, result: "error"},
-		{name: "bad token", token: "nobody's", arguments: "build .", output: "unauthenticated: invalid API token"},
-		{name: "another's project", project: "other", arguments: "build .", output: "permission_denied: this token may not use project other"},
-		{name: "no such project", project: "absent", arguments: "build .", output: "sandbox,sandbox"},
+		{name: "load into the current engine", engine: engine.Current, arguments: "build --load -t image:1 .", ok: true, result: "success", image: "image:1", platforms: "linux/amd64"},
+		{name: "load into the oldest engine", engine: engine.Oldest, arguments: "build --load -t image:1 .", ok: true, result: "success", image: "image:1", platforms: "linux/amd64"},
+		// At Depot the CLI loads one of several platforms by what Depot's own BuildKit adds; a stock one leaves it only the tar, which holds one.
+		{name: "load both platforms", engine: engine.Current, arguments: "build --load -t image:2 --platform linux/amd64,linux/arm64 .",
+			output: "docker exporter does not currently support exporting manifest lists", result: "error"},
+		{name: "load, push and save", engine: engine.Current, arguments: "build --load --save --push -t " + host + "/team/image:3 .", ok: true, result: "success", image: host + "/team/image:3", platforms: "linux/amd64"},
+		{name: "OIDC", token: issuer.token(t, map[string]any{"repository": "org/sandbox-actions"}), arguments: "build .", ok: true, result: "success"},
+		{name: "failing Dockerfile", arguments: "build -f failing .", output: `"/absent": not found`, ours: `"/absent": not found`, result: "error"},
+		{name: "bad token", token: "nobody's", arguments: "build .", output: "unauthenticated: invalid API token", ours: "Depot does not accept the token (invalid API token)"},
+		{name: "OIDC of another repository", token: untrusted, arguments: "build .", output: "permission_denied: project sandbox has no trust relationship with else/where",
+			ours: "Depot does not trust the caller (project sandbox has no trust relationship with else/where)"},
+		{name: "OIDC too late", token: expired, arguments: "build .", output: "unauthenticated: the OIDC token has expired", ours: "Depot does not accept the token (the OIDC token has expired)"},
+		{name: "another's project", project: "other", arguments: "build .", output: "permission_denied: this token may not use project other",
+			ours: "Depot does not trust the caller (this token may not use project other)"},
+		{name: "no such project", project: "absent", arguments: "build .", output: "sandbox,sandbox", ours: "Depot does not find it (project absent not found)"},
+		{name: "no token", token: "-", arguments: "build .", output: "missing API token", ours: builder.ErrNoToken.Error()},
+		{name: "a project's token names the project", project: "-", arguments: "build .", ok: true, result: "success"},
+		{name: "no project", project: "-", token: "organization-token", arguments: "build .", output: "project_id is required", ours: builder.ErrNoProject.Error()},
+		{name: "out of order", fault: Fault{Method: "CreateBuild", Code: connect.CodeUnavailable, Message: "maintenance"}, arguments: "build .", output: "unavailable: maintenance", ours: "Depot's API at URL failed (503), after 5 tries (maintenance)"},
+		{name: "slow down", fault: Fault{Method: "CreateBuild", Code: connect.CodeResourceExhausted, Message: "slow down", Header: map[string]string{"Retry-After": "3600"}}, arguments: "build .",
+			output: "resource_exhausted: slow down", ours: "Depot asks to slow down (429), and to come back in 1h0m0s (slow down)"},
+		{name: "a proxy's page", fault: Fault{Method: "CreateBuild", Status: 200, Body: "<html>"}, arguments: "build .", output: "text/html", ours: "what answers at URL is not Depot's API"},
+		{name: "no machine", fault: Fault{Method: "GetBuildKitConnection", Code: connect.CodeFailedPrecondition, Message: "the plan has no minutes left"}, arguments: "build .", output: "the plan has no minutes left",
+			ours: "get a machine for linux/amd64: Depot refuses it (the plan has no minutes left)", result: "error"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := len(s.Calls())
@@ -96,6 +146,12 @@ func TestTheDepotCLI(t *testing.T) {
 			}
 			if test.project == "" {
 				test.project = "sandbox"
+			}
+			who := map[string]string{"DEPOT_TOKEN": test.token, "DEPOT_PROJECT_ID": test.project}
+			maps.DeleteFunc(who, func(_, value string) bool { return value == "-" })
+			if test.fault.Method != "" {
+				s.Fail(test.fault)
+				defer s.Heal()
 			}
 			home := t.TempDir()
 			if strings.Contains(test.arguments, "--push") { // the others have to do with what CreateBuild gives them
@@ -109,7 +165,16 @@ func TestTheDepotCLI(t *testing.T) {
 			command.Dir = dir
 			command.Env = []string{
 				"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "DOCKER_CONFIG=" + home, "DEPOT_ERROR_TELEMETRY=0", "DEPOT_NO_UPDATE_NOTIFIER=1",
-				"DEPOT_API_URL=" + s.URL(), "DEPOT_TOKEN=" + test.token, "DEPOT_PROJECT_ID=" + test.project,
+				"DEPOT_API_URL=" + s.URL(),
+			}
+			for name, value := range who {
+				command.Env = append(command.Env, name+"="+value)
+			}
+			if test.engine != "" {
+				command.Env = append(command.Env, "DOCKER_HOST="+engines[test.engine])
+			}
+			if test.engine == engine.Oldest {
+				command.Env = append(command.Env, "DOCKER_API_VERSION=1.41")
 			}
 			output, err := command.CombinedOutput()
 			if (err == nil) != test.ok || !strings.Contains(string(output), test.output) {
@@ -127,10 +192,23 @@ func TestTheDepotCLI(t *testing.T) {
 			if result != test.result {
 				t.Errorf("the build's result is %q, want %q", result, test.result)
 			}
-			if test.image != "" {
+			if test.image != "" && !strings.Contains(test.image, host) {
+				if got := loaded(t, engines[test.engine], test.image); got != test.platforms {
+					t.Errorf("the engine has %s for %q, want %q", test.image, got, test.platforms)
+				}
+			} else if test.image != "" {
 				reference := strings.ReplaceAll(test.image, "BUILD", build)
 				if got := platforms(t, reference, pull); got != test.platforms {
 					t.Errorf("%s is for %q, want %q", reference, got, test.platforms)
+				}
+			}
+			if strings.HasPrefix(test.arguments, "build") {
+				said := ""
+				if err := ours(t, dir, func(name string) string { return who[name] }, test.arguments); err != nil {
+					said = strings.ReplaceAll(err.Error(), s.URL(), "URL")
+				}
+				if !strings.Contains(said, test.ours) || (said == "") != (test.ours == "") {
+					t.Errorf("our builder says %q, want %q", said, test.ours)
 				}
 			}
 		})
@@ -150,6 +228,68 @@ func TestTheDepotCLI(t *testing.T) {
 	if !strings.HasPrefix(written.Digest, "sha256:") || written.Build.BuildID == "" || written.Build.ProjectID != "sandbox" {
 		t.Errorf("metadata %s", data)
 	}
+}
+
+// ours does with our builder what the CLI's arguments say, as far as the builder goes: start a build, have its machines, solve, finish.
+func ours(t *testing.T, dir string, getenv func(string) string, arguments string) (err error) {
+	request := builder.Request{Platforms: []string{"linux/amd64"}, Save: strings.Contains(arguments, "--save")}
+	dockerfile, words := "Dockerfile", strings.Fields(arguments)
+	for i, word := range words {
+		switch word {
+		case "--platform":
+			request.Platforms = strings.Split(words[i+1], ",")
+		case "-f":
+			dockerfile = words[i+1]
+		}
+	}
+	tree, err := fsutil.NewFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	project, err := builder.FindProject(dir, getenv)
+	if err != nil && !errors.Is(err, builder.ErrNoProject) { // without one, the token may name it
+		return err
+	}
+	b, err := builder.Depot{Project: project, Token: builder.TokenSource{Getenv: getenv}.Token}.Start(t.Context(), request)
+	if err != nil {
+		return err
+	}
+	defer func() { b.Finish(err) }()
+	for _, platform := range request.Platforms {
+		machine, err := b.Machine(t.Context(), platform)
+		if err != nil {
+			return err
+		}
+		if _, err := machine.Solve(t.Context(), nil, client.SolveOpt{
+			Frontend: "dockerfile.v0", FrontendAttrs: map[string]string{"filename": dockerfile},
+			LocalMounts: map[string]fsutil.FS{"context": tree, "dockerfile": tree},
+			Exports:     []client.ExportEntry{{Type: client.ExporterImage}},
+		}, nil); err != nil {
+			return err
+		}
+	}
+	if request.Save {
+		_, err = b.PullCredential(t.Context())
+	}
+	return err
+}
+
+// loaded is the platform of an image that a Docker Engine has.
+func loaded(t *testing.T, host, image string) string {
+	t.Helper()
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(host, "unix://"))
+	}}}
+	response, err := c.Get("http://engine/v1.41/images/" + image + "/json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var inspected struct{ Os, Architecture string }
+	if err := json.NewDecoder(response.Body).Decode(&inspected); err != nil {
+		t.Fatal(err)
+	}
+	return inspected.Os + "/" + inspected.Architecture
 }
 
 // startRegistry is a registry that wants x-token's password: one to push, another to pull.

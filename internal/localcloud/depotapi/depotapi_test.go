@@ -420,6 +420,8 @@ func TestAForksChallenge(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	s := start(t, Options{})
+	gone := make(chan struct{})
+	close(gone)
 	for _, test := range []struct {
 		name  string
 		fault Fault
@@ -432,6 +434,9 @@ func TestFaults(t *testing.T) {
 		{"garbage", Fault{Times: 1, Status: 200, Body: "\x00garbage"}, []string{"internal", "ok"}},
 		{"silence", Fault{Times: 1, Silence: true}, []string{"deadline_exceeded", "ok"}},
 		{"late", Fault{Times: 1, Delay: 20 * time.Millisecond}, []string{"ok"}},
+		{"held back", Fault{Times: 1, Hold: make(chan struct{})}, []string{"deadline_exceeded", "ok"}},
+		{"held back until now", Fault{Times: 1, Hold: gone}, []string{"ok"}},
+		{"hung up", Fault{Times: 1, Hangup: true}, []string{"unavailable", "ok"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			defer s.Heal()
@@ -450,7 +455,7 @@ func TestFaults(t *testing.T) {
 
 func TestSpoiledMachines(t *testing.T) {
 	s, _ := startWithMachines(t, "linux/amd64")
-	for _, fault := range []MachineFault{NeverActive, Unreachable, RefusesClient, UntrustedServer} {
+	for _, fault := range []MachineFault{NeverActive, Unreachable, RefusesClient, UntrustedServer, GarbledKey, BadAddress} {
 		s.Heal()
 		s.Fail(Fault{Method: "GetBuildKitConnection", Machine: fault})
 		b := createBuild(t, "project-token")
@@ -478,6 +483,36 @@ func TestSpoiledMachines(t *testing.T) {
 			t.Error(err)
 		}
 		b.Finish(context.Canceled)
+	}
+}
+
+func TestAnswersHeaders(t *testing.T) {
+	s := start(t, Options{})
+	s.Fail(Fault{Code: connect.CodeResourceExhausted, Message: "slow down", Header: map[string]string{"Retry-After": "7"}})
+	_, err := service(s, "project-token").CreateBuild(t.Context(), connect.NewRequest(&cliv1.CreateBuildRequest{}))
+	if refused := new(connect.Error); !errors.As(err, &refused) || refused.Meta().Get("Retry-After") != "7" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAMachineWithoutCertificates(t *testing.T) {
+	s, _ := startWithMachines(t, "linux/amd64")
+	s.Fail(Fault{Method: "GetBuildKitConnection", Machine: NoCertificates})
+	b := createBuild(t, "project-token")
+	defer b.Finish(nil)
+	request := connect.NewRequest(&cliv1.GetBuildKitConnectionRequest{BuildId: b.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64})
+	for {
+		response, err := service(s, b.Token).GetBuildKitConnection(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if response.Msg.GetPending() != nil {
+			continue
+		}
+		if active := response.Msg.GetActive(); active.GetEndpoint() == "" || active.Cert != nil || active.CaCert != nil {
+			t.Errorf("got %v", active)
+		}
+		return
 	}
 }
 
