@@ -387,6 +387,7 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	ref := push(t, s, "app:1", img)
+	s.Fail(Fault{Registry: RefusesPush}) // the runner may push in any case
 	made := create(t, s, "app-1", ref)
 	states := []string{string(made.State)}
 	for made.State != api.SNAPSHOTSTATE_ACTIVE && made.State != api.SNAPSHOTSTATE_ERROR {
@@ -403,6 +404,14 @@ func TestLife(t *testing.T) {
 	}
 	if !strings.HasSuffix(made.GetRef(), "/daytona-"+digest.Hex+":daytona") || made.GetSize() <= 0 || made.Entrypoint[0] != "/program" {
 		t.Errorf("ref %q, size %v, entrypoint %v", made.GetRef(), made.GetSize(), made.Entrypoint)
+	}
+	for _, r := range s.Requests() {
+		if r.Registry && !strings.HasPrefix(r.Path, "/v2/sbox-transient/app/") && r.Path != "/v2/" && r.Path != "/token" {
+			t.Errorf("what the runner asks for is noted: %+v", r)
+		}
+		if r.Registry && r.Method == "GET" && strings.Contains(r.Path, "/sha256:") {
+			t.Errorf("what the runner pulls is noted: %+v", r)
+		}
 	}
 	// What Daytona keeps is the image, byte for byte; what was pushed is gone.
 	at, err := name.ParseReference(made.GetRef())

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // Request is one request, as tests ask for it.
@@ -121,24 +122,24 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 type countedBody struct {
 	io.ReadCloser
-	n *int64
+	n *atomic.Int64 // a proxy may go on reading when the answer is there
 }
 
 func (b countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	*b.n += int64(n)
+	b.n.Add(int64(n))
 	return n, err
 }
 
 // record notes each request and lets it fail where it shall.
 func (s *Server) record(registry bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if registry && r.UserAgent() == s.puller {
+		if registry && s.own(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
 		answer := &recorder{ResponseWriter: w}
-		var read int64
+		var read atomic.Int64
 		r.Body = countedBody{r.Body, &read}
 		defer func() {
 			if answer.status == 0 && !answer.silent {
@@ -148,7 +149,7 @@ func (s *Server) record(registry bool, next http.Handler) http.Handler {
 			defer s.mu.Unlock()
 			s.requests = append(s.requests, Request{
 				Method: r.Method, Path: r.URL.Path, Registry: registry, Status: answer.status,
-				HasToken: r.Header.Get("Authorization") != "", Organization: r.Header.Get("X-Daytona-Organization-ID"), Bytes: read,
+				HasToken: r.Header.Get("Authorization") != "", Organization: r.Header.Get("X-Daytona-Organization-ID"), Bytes: read.Load(),
 			})
 		}()
 		f, ok := s.fault(func(f Fault) bool {

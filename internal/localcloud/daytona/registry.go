@@ -46,6 +46,9 @@ func find(regions []Region, id string) (Region, bool) {
 	return Region{}, false
 }
 
+// own reports whether it is the runner that asks.
+func (s *Server) own(r *http.Request) bool { return strings.HasPrefix(r.UserAgent(), s.puller) }
+
 var (
 	blobs     = regexp.MustCompile(`^/v2/(.+)/blobs/sha256:`)
 	manifests = regexp.MustCompile(`^/v2/(.+)/manifests/`)
@@ -64,7 +67,7 @@ func (s *Server) harbor() http.Handler {
 				answer.Header.Set("WWW-Authenticate", strings.ReplaceAll(challenge, s.options.Registry.Addr, s.host))
 			}
 			pushed := manifests.FindStringSubmatch(answer.Request.URL.Path)
-			if answer.Request.Method == http.MethodPut && pushed != nil && answer.StatusCode == http.StatusCreated && answer.Request.UserAgent() != s.puller {
+			if answer.Request.Method == http.MethodPut && pushed != nil && answer.StatusCode == http.StatusCreated && !s.own(answer.Request) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				s.late[pushed[1]] = s.options.Late
@@ -96,7 +99,7 @@ func (s *Server) trouble(r *http.Request) (int, string) {
 		s.late[name[1]]--
 		return http.StatusNotFound, "MANIFEST_UNKNOWN"
 	}
-	own := r.UserAgent() == s.puller
+	own := s.own(r)
 	f, ok := s.takeFault(func(f Fault) bool {
 		switch f.Registry {
 		case RefusesPush, Expires:

@@ -270,8 +270,8 @@ func (s *Server) used(o *Organization) int {
 	return n
 }
 
-// own finds a snapshot that the caller may read, or, unless general ones are fine, change. The server is locked.
-func (s *Server) own(who caller, id string, general bool) (*snapshot, error) {
+// find finds a snapshot that the caller may read, or, unless general ones are fine, change. The server is locked.
+func (s *Server) find(who caller, id string, general bool) (*snapshot, error) {
 	for _, it := range s.snapshots {
 		if it.id == id && (it.organization == who.ID || (it.general && general)) {
 			return it, nil
@@ -288,7 +288,7 @@ func (s *Server) own(who caller, id string, general bool) (*snapshot, error) {
 func (s *Server) get(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it, err := s.own(who, r.PathValue("id"), true)
+	it, err := s.find(who, r.PathValue("id"), true)
 	if err != nil {
 		return nil, err
 	}
@@ -369,7 +369,7 @@ var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // change finds a snapshot that shall change; by its ID only, although another is looked for by name first.
 func (s *Server) change(who caller, id string) (*snapshot, error) {
-	it, err := s.own(who, id, false)
+	it, err := s.find(who, id, false)
 	if err == nil && !uuid.MatchString(id) {
 		err = bad("Validation failed (uuid is expected)")
 	}
@@ -435,7 +435,7 @@ func (s *Server) enter(it *snapshot, state string) {
 }
 
 func (s *Server) built(who caller, r *http.Request) (*snapshot, error) {
-	it, err := s.own(who, r.PathValue("id"), false)
+	it, err := s.find(who, r.PathValue("id"), false)
 	if err == nil && it.log == "" {
 		err = refusal{http.StatusNotFound, "Snapshot " + it.id + " has no build info"}
 	}
