@@ -128,6 +128,7 @@ func (w *gitDir) packs(ctx context.Context, t Tree, ids []string) error {
 	}
 	read, write := io.Pipe()
 	group, ctx := errgroup.WithContext(ctx)
+	var failed error // of packing, which ends git too
 	group.Go(func() error {
 		err := t.git.pipe(ctx, strings.NewReader(strings.Join(ids, "\n")+"\n"), write, "cat-file", "--batch", "--buffer")
 		_ = write.CloseWithError(cmp.Or(err, io.EOF))
@@ -141,6 +142,7 @@ func (w *gitDir) packs(ctx context.Context, t Tree, ids []string) error {
 				n = len(ids)
 			}
 			if err := w.pack(objects, ids[:n]); err != nil {
+				failed = err
 				_ = read.CloseWithError(err)
 				return err
 			}
@@ -148,7 +150,11 @@ func (w *gitDir) packs(ctx context.Context, t Tree, ids []string) error {
 		}
 		return nil
 	})
-	return group.Wait()
+	err := group.Wait()
+	if failed != nil && !errors.Is(failed, err) {
+		return failed
+	}
+	return err
 }
 
 var objectTypes = map[string]byte{"commit": 1, "tree": 2, "blob": 3}
@@ -174,7 +180,7 @@ func (w *gitDir) pack(objects *bufio.Reader, ids []string) error {
 	for _, id := range ids {
 		head, err := objects.ReadString('\n')
 		if err != nil {
-			return fmt.Errorf("git cat-file: %w", err)
+			return fmt.Errorf("read object %s: %w", id, err)
 		}
 		fields := strings.Fields(head)
 		if len(fields) != 3 || fields[0] != id || objectTypes[fields[1]] == 0 {

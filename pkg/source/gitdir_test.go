@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -136,6 +137,7 @@ func TestGitDirOfAFetchedCommit(t *testing.T) {
 	hub.Change(func(o *standin.Options) {
 		o.Repositories = append(o.Repositories, standin.Repository{Owner: "octo", Name: "origin", Dir: origin, Private: true})
 	})
+	defer hub.Change(func(o *standin.Options) { o.Repositories = o.Repositories[:len(o.Repositories)-1] })
 	tree, err := fetch(t, fromHub(t, "origin", goodToken), sh(t, origin, "git rev-parse HEAD"))
 	if err != nil {
 		t.Fatal(err)
@@ -199,6 +201,38 @@ func TestAChangedFileChangesFewFiles(t *testing.T) {
 	// and shallow.
 	if changed > 19 || changed < 4 {
 		t.Errorf("%d of %d files changed", changed, len(after))
+	}
+}
+
+func TestGitDirSaysWhatIsMissing(t *testing.T) {
+	for _, test := range []struct {
+		name, script string
+		says         []string
+	}{
+		{"a lost object", "git clone -q ORIGIN c; cd c; git unpack-objects -q < $(ls .git/objects/pack/*.pack) || true; id=$(git rev-parse HEAD:a/b/file); rm -rf .git/objects/${id:0:2}/${id:2}", []string{"git has no object ", "fetch the commit again"}},
+		{"a lost tree", "git clone -q ORIGIN c; cd c; id=$(git rev-parse HEAD:a); rm -rf .git/objects/${id:0:2}/${id:2}", []string{"git ls-tree"}},
+		{"a partial clone whose origin is gone", "git clone -q --filter=blob:none --no-checkout file://ORIGIN c; git -C c remote set-url origin file:///nowhere", []string{"get the objects that the partial clone lacks: git pack-objects"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			origin, parent := newRepository(t), t.TempDir()
+			sh(t, parent, strings.ReplaceAll(test.script, "ORIGIN", origin))
+			tree, err := Checkout(t.Context(), filepath.Join(parent, "c"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			oneLine(t, tree.GitDir(t.Context(), filepath.Join(t.TempDir(), "git")), test.says...)
+		})
+	}
+	tree, err := Checkout(t.Context(), newRepository(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	oneLine(t, tree.GitDir(t.Context(), "/dev/null/git"), "not a directory")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("the timeout of 30m is over")
+	cancel(why)
+	if err := tree.GitDir(ctx, filepath.Join(t.TempDir(), "git")); !errors.Is(err, why) {
+		t.Error(err)
 	}
 }
 

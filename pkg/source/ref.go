@@ -201,6 +201,10 @@ func (r Repository) byName(ctx context.Context, full string) (string, error) {
 	return "", &unusableError{full + " is a tag of a tag, more than ten deep: give the commit's SHA"}
 }
 
+// errUnmerged says that GitHub is still at merging a pull request for trial. To ask for one makes it begin.
+// https://docs.github.com/en/rest/guides/using-the-rest-api-to-interact-with-your-git-database#checking-mergeability-of-pull-requests
+var errUnmerged = errors.New("not merged for trial yet")
+
 func (r Repository) byPull(ctx context.Context, ref, number, side string) (Commit, error) {
 	if side == "" {
 		side = "merge"
@@ -217,24 +221,41 @@ func (r Repository) byPull(ctx context.Context, ref, number, side string) (Commi
 	fmt.Sscan(number, &n) // the pattern has checked the digits
 	pull, err := retry(ctx, func(ctx context.Context) (*github.PullRequest, error) {
 		pull, _, err := r.Client.PullRequests.Get(ctx, r.Owner, r.Name, n)
+		if err == nil && side == "merge" && pull.GetState() == "open" && pull.Mergeable == nil {
+			err = later{errUnmerged, mergeWait}
+		}
 		return pull, err
 	})
+	if err == nil && pull.GetMergeable() {
+		sha, err = r.byName(ctx, full)
+		if err == nil {
+			return Commit{SHA: sha, Ref: full}, nil
+		}
+		if isStatus(err, http.StatusNotFound) {
+			err = errUnmerged
+		}
+	}
+	why := "it conflicts with its base"
 	switch {
 	case isStatus(err, http.StatusNotFound):
 		if err := r.reachable(ctx, ref); err != nil {
 			return Commit{}, err
 		}
 		return Commit{}, fmt.Errorf("%s/%s has no pull request #%s (tried %s): check the number", r.Owner, r.Name, number, full)
+	case errors.Is(err, errUnmerged):
+		why = "GitHub has not merged it for trial yet; try again in a minute"
 	case err != nil:
 		return Commit{}, r.explain(ctx, "resolve "+ref, err)
-	case side == "head" && shaPattern.MatchString(pull.GetHead().GetSHA()):
-		return Commit{SHA: pull.GetHead().GetSHA(), Ref: full}, nil
-	}
-	why := "it conflicts with its base, or GitHub has not merged it for trial yet"
-	if pull.GetState() == "closed" {
+	case side == "head":
+		why = "its commits are gone"
+	case pull.GetState() == "closed":
 		why = "the pull request is closed"
 	}
-	return Commit{}, fmt.Errorf("pull request #%s of %s/%s has no %s: %s; use refs/pull/%s/head", number, r.Owner, r.Name, full, why, number)
+	text := fmt.Sprintf("pull request #%s of %s/%s has no %s: %s", number, r.Owner, r.Name, full, why)
+	if side == "merge" {
+		text += fmt.Sprintf("; use refs/pull/%s/head", number)
+	}
+	return Commit{}, errors.New(text)
 }
 
 // unknown says what was tried and what is near.
@@ -429,6 +450,7 @@ var (
 	requestTimeout = 20 * time.Second       // for one answer of the API
 	firstWait      = 500 * time.Millisecond // before the second try; it doubles
 	longestWait    = 30 * time.Second       // of a Retry-After that we wait for
+	mergeWait      = 3 * time.Second        // for GitHub to merge a pull request for trial
 )
 
 // retry asks again when the answer may be another one next time: 5xx, a limit with a short wait, silence, a broken connection.
@@ -447,6 +469,8 @@ func retry[T any](ctx context.Context, ask func(context.Context) (T, error)) (T,
 		switch {
 		case ctx.Err() != nil:
 			return value, backoff.Permanent(context.Cause(ctx))
+		case errors.As(err, new(*backoff.RetryAfterError)):
+			return value, err
 		case limited && limit.wait > longestWait:
 			return value, backoff.Permanent(err)
 		case limited && limit.wait > 0:

@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/google/go-github/v62/github"
 	standin "github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
@@ -174,6 +175,57 @@ func TestResolveWhenTheAPIFails(t *testing.T) {
 		_, err := fromHub(t, "app", goodToken).Resolve(t.Context(), strings.Repeat("0", 40))
 		oneLine(t, err, "which is no commit of that SHA: check GITHUB_API_URL")
 	})
+}
+
+func TestResolveOfPullRequests(t *testing.T) {
+	set(t, &mergeWait, time.Millisecond)
+	merge := sh(t, hubDir+"/app", "git rev-parse refs/pull/1/merge")
+	missing := standin.Fault{Path: "/git/ref/pull/1/", Status: 404, Body: `{"message":"Not Found"}`}
+	missingOnce := missing
+	missingOnce.Times = 1
+	unmerged := standin.Fault{Path: "/pulls/1", Status: 200, Body: `{"number":1,"state":"open","mergeable":null}`}
+	unmergedTwice := unmerged
+	unmergedTwice.Times = 2
+	for _, test := range []struct {
+		name, token, ref string
+		faults           []standin.Fault
+		says             []string // none: it goes well in the end
+	}{
+		{"merged for trial when asked for", goodToken, "#1", []standin.Fault{missingOnce, unmergedTwice}, nil},
+		{"not merged for trial yet", goodToken, "#1", []standin.Fault{missing, unmerged}, []string{"GitHub has not merged it for trial yet; try again in a minute; use refs/pull/1/head"}},
+		{"said to be merged for trial", goodToken, "#1", []standin.Fault{missing}, []string{"GitHub has not merged it for trial yet"}},
+		{"without a head", goodToken, "refs/pull/1/head", []standin.Fault{missing, unmerged}, []string{"pull request #1 of octo/app has no refs/pull/1/head: its commits are gone"}},
+		{"5xx for the ref", goodToken, "#1", []standin.Fault{{Path: "/git/ref/", Status: 500}}, []string{"resolve #1 in octo/app", "answered 500, 3 times"}},
+		{"5xx for the pull request", goodToken, "#1", []standin.Fault{missing, {Path: "/pulls/", Status: 500}}, []string{"answered 500, 3 times"}},
+		{"private without a token", "", "#1", nil, []string{"resolve #1 in octo/app", "a private one without a token"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			fail(t, test.faults...)
+			got, err := fromHub(t, "app", test.token).Resolve(t.Context(), test.ref)
+			if test.says != nil {
+				oneLine(t, err, test.says...)
+			} else if want := (Commit{SHA: merge, Ref: "refs/pull/1/merge"}); err != nil || got != want {
+				t.Errorf("%+v, %v; want %+v", got, err, want)
+			}
+		})
+	}
+}
+
+func TestResolveOfTags(t *testing.T) {
+	app := hubDir + "/app"
+	sh(t, app, "to=trunk; for i in $(seq 11); do git tag -m x deep-$i $to; to=deep-$i; done")
+	t.Cleanup(func() { sh(t, app, "git tag -d $(git tag -l 'deep-*')") })
+	if got, err := fromHub(t, "app", goodToken).Resolve(t.Context(), "deep-9"); err != nil || got.SHA != sh(t, app, "git rev-parse trunk") {
+		t.Errorf("%+v, %v", got, err)
+	}
+	_, err := fromHub(t, "app", goodToken).Resolve(t.Context(), "deep-11")
+	oneLine(t, err, "refs/tags/deep-11 is a tag of a tag, more than ten deep: give the commit's SHA")
+	fail(t, standin.Fault{Path: "/git/tags/", Status: 503})
+	_, err = fromHub(t, "app", goodToken).Resolve(t.Context(), "v1.0")
+	oneLine(t, err, "resolve v1.0 in octo/app", "answered 503, 3 times", "read the annotated tag refs/tags/v1.0")
+	if answer := new(github.ErrorResponse); !errors.As(err, &answer) {
+		t.Errorf("the cause is lost: %T", err)
+	}
 }
 
 func TestResolveEndsWhenCancelled(t *testing.T) {

@@ -179,7 +179,7 @@ func explainFetch(ctx context.Context, doing, server string, hasToken bool, err 
 		cure = "that is no answer of a git server: check " + server + " (GITHUB_SERVER_URL)"
 	case contains("invalid path"):
 		cure = "the commit has a file that git does not write, for it could act: remove it"
-	case contains("No space left", "disk quota"):
+	case contains("No space left", "Out of diskspace", "disk quota", "Disk quota"):
 		cure = "the disk is full: free some space, or set RUNNER_TEMP to a folder on another disk"
 	}
 	return fmt.Errorf("%s: %w: %s", doing, err, cure)

@@ -285,6 +285,18 @@ func TestFetchSaysWhy(t *testing.T) {
 		_, err := fromHub(t, "app", goodToken).Fetch(t.Context(), Commit{SHA: sha}, "/dev/null/source")
 		oneLine(t, err, "fetch "+sha+" of octo/app", "not a directory")
 	})
+	t.Run("a full disk", func(t *testing.T) {
+		dir := t.TempDir()
+		if out, err := shell(dir, "mount -t tmpfs -o size=64k small ."); err != nil {
+			t.Fatalf("%s: run the tests as root on Linux (sudo make test)", out)
+		}
+		defer sh(t, "/", "umount -l "+dir)
+		if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 24<<10), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, err := fromHub(t, "app", goodToken).Fetch(t.Context(), Commit{SHA: sha}, filepath.Join(dir, "source"))
+		oneLine(t, err, "the disk is full: free some space, or set RUNNER_TEMP to a folder on another disk")
+	})
 	for name, test := range map[string]struct{ program, says string }{
 		"no git":        {"", "git is not installed: install it"},
 		"an old git":    {"git version 2.25.1", "git 2.25.1 is too old: install git 2.31 or later"},
