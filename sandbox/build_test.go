@@ -9,7 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"maps"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path"
@@ -254,7 +258,7 @@ func TestFiles(t *testing.T) {
 	}
 
 	var privileged, loose, left []string
-	unwanted := regexp.MustCompile(`^/(tmp|var/tmp)/.|^/var/lib/apt/lists/.|^/var/cache/(apt|debconf)/.*(\.deb|\.bin|-old)$|/__pycache__$|^/usr/bin/(gcc|cc|g\+\+|make|ld|as)$|` +
+	unwanted := regexp.MustCompile(`^/(tmp|var/tmp)/.|^/var/lib/apt/lists/.|^/var/cache/(apt|debconf)/.*(\.deb|\.bin|-old)$|^/usr/bin/(gcc|cc|g\+\+|make|ld|as)$|` +
 		`\.env$|/\.npmrc$|/\.netrc$|/id_(rsa|ed25519)$|/sandbox/node/node_modules/fsevents`)
 	for name, h := range files {
 		if h.Mode&0o6000 != 0 && h.Typeflag == tar.TypeReg {
@@ -359,6 +363,126 @@ func TestACommitChangesTheLastLayers(t *testing.T) {
 	t.Logf("%d of %d layers changed: %d bytes; %d of %d steps cached", len(changed), len(layers), size, stats.Cached, stats.Total)
 	if !slices.Equal(changed, []int{-3, -2, -1}) {
 		t.Errorf("layers %v changed, counted from the end; want the last three: files, .git, and what /health says", changed)
+	}
+}
+
+// What a team may do otherwise, and what RUN then sees of the image as its user would.
+func TestOtherWays(t *testing.T) {
+	o, err := origin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const status = `{ pwd; git rev-parse HEAD; git status --porcelain; jq -c . /opt/sandbox/services/health/build.json; }`
+	for _, test := range []struct {
+		name, script string
+		change       func(r *image.Request)
+		want         string
+	}{
+		{
+			name: "files that are not committed",
+			script: `echo more >> README.md; rm bin/tool; echo new > new; mkdir node_modules .cache test-results
+				touch node_modules/ignored .cache/ignored test-results/ignored .env`,
+			want: "/home/iterate/src/github.com/team/app\n" + o.commit + "\n M README.md\n D bin/tool\n?? new\n" +
+				`{"repository":"team/app","commit":"` + o.commit + `"}`,
+		},
+		{
+			name:   "no git_context",
+			change: func(r *image.Request) { r.Contexts = nil },
+			want:   "/home/iterate/src/github.com/team/app\n" + `{"repository":"team/app","commit":""}`,
+		},
+		{
+			name:   "another repository",
+			change: func(r *image.Request) { r.BuildArgs["GITHUB_REPOSITORY"] = "other/Thing.js" },
+			want:   "/home/iterate/src/github.com/other/Thing.js\n" + o.commit + "\n" + `{"repository":"other/Thing.js","commit":"` + o.commit + `"}`,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			copied := team{t.TempDir()}
+			if _, err := copied.sh(`git clone -q "$1" .; `+test.script, o.dir); err != nil {
+				t.Fatal(err)
+			}
+			// A Dockerfile of the team's own, elsewhere, with its own list of what to leave out.
+			dir := t.TempDir()
+			if _, err := copied.sh(`{ cat sandbox/Dockerfile; printf '\nRUN %s > /tmp/status\nFROM scratch\nCOPY --from=1 /tmp/status /\n' "$2"; } > "$1/own.Dockerfile"
+				cp sandbox/Dockerfile.dockerignore "$1/own.Dockerfile.dockerignore"`, dir, status); err != nil {
+				t.Fatal(err)
+			}
+			got, _, err := copied.build(t.Context(), machines[0], func(r *image.Request) {
+				r.Dockerfile = filepath.Join(dir, "own.Dockerfile")
+				if test.change != nil {
+					test.change(r)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			headers(t, unpack(t, got.Image)[0], func(_ *tar.Header, content io.Reader) {
+				data, err := io.ReadAll(content)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := strings.TrimSpace(string(data)); got != test.want {
+					t.Errorf("%s\nwant\n%s", got, test.want)
+				}
+			})
+		})
+	}
+}
+
+// With DEBIAN_SNAPSHOT all packages are of that moment. The service is not asked here: what is asked of it goes through a proxy of ours, as a
+// team's traffic may go through theirs, and Debian's own servers answer.
+func TestDebianSnapshot(t *testing.T) {
+	archive := regexp.MustCompile(`^http://snapshot\.debian\.org/archive/(debian|debian-security)/20261101T000000Z/(.*)$`)
+	var mutex sync.Mutex
+	asked := map[string]bool{}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		was := r.In.URL.String()
+		is := archive.ReplaceAllString(was, "http://deb.debian.org/$1/$2")
+		mutex.Lock()
+		asked[regexp.MustCompile(`/(dists/[^/]+|pool)/.*`).ReplaceAllString(was, "/$1")] = true
+		mutex.Unlock()
+		to, err := url.Parse(is)
+		if err != nil || is == was {
+			to = &url.URL{Scheme: "http", Host: "127.0.0.1:9", Path: "/not-a-snapshot"}
+		}
+		r.Out.URL, r.Out.Host = to, to.Host
+	}, ErrorLog: log.New(t.Output(), "", 0)})
+	defer proxy.Close()
+
+	dockerfile, err := os.ReadFile("Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, found := strings.Cut(string(dockerfile), "\n# Node.js and npm")
+	packages := regexp.MustCompile(`(?s)--no-install-recommends \\\n.*?; \\`)
+	if !found || !packages.MatchString(first) {
+		t.Fatal("the Dockerfile has changed: this test cuts it after the Debian packages, and installs only one")
+	}
+	first = packages.ReplaceAllString(first, "--no-install-recommends jq; \\")
+	dir := team{t.TempDir()}
+	if _, err := dir.sh(`mkdir sandbox; echo "$1" > sandbox/Dockerfile; git init -q .; git add .; git commit -qm first`, first); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = dir.build(t.Context(), machines[0], func(r *image.Request) {
+		r.NoCache = true
+		r.BuildArgs = map[string]string{"DEBIAN_SNAPSHOT": "20261101T000000Z", "http_proxy": proxy.URL, "HTTP_PROXY": proxy.URL}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const base = "http://snapshot.debian.org/archive/"
+	for _, want := range []string{
+		"debian/20261101T000000Z/dists/bookworm", "debian/20261101T000000Z/dists/bookworm-updates", "debian/20261101T000000Z/pool",
+		"debian-security/20261101T000000Z/dists/bookworm-security",
+	} {
+		if !asked[base+want] {
+			t.Errorf("nothing was asked of %s%s", base, want)
+		}
+		delete(asked, base+want)
+	}
+	delete(asked, base+"debian-security/20261101T000000Z/pool") // whether the latest package is from there changes
+	if len(asked) > 0 {
+		t.Errorf("besides, it asked for %v", slices.Collect(maps.Keys(asked)))
 	}
 }
 
