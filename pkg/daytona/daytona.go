@@ -118,6 +118,25 @@ func (c *Client) Regions(ctx context.Context) ([]Region, error) {
 	return regions, nil
 }
 
+// Region finds one that the organization may use, by its ID or its name; "" is the default one, which stays "".
+func (c *Client) Region(ctx context.Context, wanted string) (Region, error) {
+	if wanted == "" {
+		return Region{}, nil
+	}
+	regions, err := c.Regions(ctx)
+	if err != nil {
+		return Region{}, err
+	}
+	var names []string
+	for _, r := range regions {
+		if r.ID == wanted || strings.EqualFold(r.Name, wanted) {
+			return r, nil
+		}
+		names = append(names, r.ID)
+	}
+	return Region{}, fmt.Errorf("the organization has no region %q: give one of %s, or none for the default one", wanted, strings.Join(names, ", "))
+}
+
 // pointer makes a slice that may be missing one like all other answers.
 func pointer[T any](list []T, r *http.Response, err error) (*[]T, *http.Response, error) {
 	if list == nil {

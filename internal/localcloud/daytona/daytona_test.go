@@ -27,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"golang.org/x/sys/unix"
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
@@ -253,6 +254,7 @@ func until(t *testing.T, s *Server, id string) *api.SnapshotDto {
 		case api.SNAPSHOTSTATE_ACTIVE, api.SNAPSHOTSTATE_ERROR:
 			return dto
 		}
+		time.Sleep(5 * time.Millisecond) // a courtesy to the machine
 	}
 }
 
@@ -520,6 +522,39 @@ func TestReasons(t *testing.T) {
 	}
 	if out := dockerOut(t, "ps", "--all", "--quiet", "--filter", "label=io.daytona.snapshot"); out != "" {
 		t.Errorf("a container is left: %s", out)
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=32m"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	full, err := engine.Start(t.Context(), engine.Oldest, filepath.Join(dir, "engine"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Stop()
+	s := cloud(t, func(o *Options) { o.Engine = full.Host })
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: "zeros", Typeflag: tar.TypeReg, Mode: 0o644, Size: 48 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	w.Write(make([]byte, 48<<20))
+	w.Close()
+	zeros, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(image(t, "amd64"), zeros)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dto := until(t, s, create(t, s, "app-1", push(t, s, "app:1", img)).Id)
+	if dto.State != api.SNAPSHOTSTATE_ERROR || !strings.Contains(dto.GetErrorReason(), "no space left on device") {
+		t.Errorf("%s, %q", dto.State, dto.GetErrorReason())
 	}
 }
 
