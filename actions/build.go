@@ -20,14 +20,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Program is where an action runs.
-type Program struct {
-	Runner  *runner.Runner
-	Getenv  func(string) string
-	Dir     string   // where relative paths start: the workspace
-	Display *os.File // a terminal to show progress on; nil where there is none
-}
-
 // BuildResult is what a build publishes, field by field, as outputs of the step.
 type BuildResult struct {
 	Digest      string `output:"digest" help:"Digest of what was built: of the manifest, or of the index when there are several platforms or attestations."`
@@ -50,32 +42,16 @@ type BuildResult struct {
 //
 // An error is one sentence: what failed, why, and what to do.
 func (p *Program) Build(ctx context.Context, in *BuildInputs) error {
-	for _, secret := range secretsOf(*in) {
-		p.Runner.Mask(secret)
-	}
-	plan, err := check(in, p.Getenv, p.Dir)
+	b, err := p.newBuild(in)
 	if err != nil {
 		return err
 	}
-	for _, read := range plan.request.Secrets {
-		if secret, err := read(); err == nil {
-			p.Runner.Mask(string(secret))
+	return b.within(ctx, func(ctx context.Context) error {
+		if err := b.prepare(ctx); err != nil {
+			return err
 		}
-	}
-	b := &build{Program: p, in: in, plan: plan, began: time.Now()}
-	ctx, stop := b.phases.deadline(ctx, in.Timeout)
-	defer stop()
-	if b.scratch, err = os.MkdirTemp(p.Getenv("RUNNER_TEMP"), "sandbox-build-"); err != nil {
-		return fmt.Errorf("make a temporary folder: %w: free some space, or set RUNNER_TEMP to a folder that can be written", err)
-	}
-	defer os.RemoveAll(b.scratch)
-	if err := b.run(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
-		return err
-	}
-	return b.publish()
+		return b.make(ctx, b.load)
+	}, b.publish)
 }
 
 // build is one build under way.
@@ -87,30 +63,72 @@ type build struct {
 	scratch string
 	began   time.Time
 
-	credentials credentials
-	tree        source.Tree
-	commit      source.Commit
-	engine      *dockerengine.Engine // nil without load
-	loads       string               // the platform that is loaded
-	work        *builder.Build
-	solved      []*image.Result // in the order of the platforms
-	stats       image.Stats
-	index       v1.ImageIndex // nil for one platform
-	result      BuildResult
+	withoutDoppler bool // goes as well, where no token is given
+	credentials    credentials
+	tree           source.Tree
+	commit         source.Commit
+	engine         *dockerengine.Engine // nil without load
+	loads          string               // the platform that is loaded
+	work           *builder.Build
+	solved         []*image.Result // in the order of the platforms
+	stats          image.Stats
+	index          v1.ImageIndex // nil for one platform
+	result         BuildResult
 }
 
-func (b *build) run(ctx context.Context) (err error) {
-	// What can be wrong is found out first, all at once: the engine, the credentials, the ref.
+// newBuild checks the inputs, and hides what must not be seen, before anything is done.
+func (p *Program) newBuild(in *BuildInputs) (*build, error) {
+	for _, secret := range secretsOf(*in) {
+		p.Runner.Mask(secret)
+	}
+	plan, err := check(in, p.Getenv, p.Dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, read := range plan.request.Secrets {
+		if secret, err := read(); err == nil {
+			p.Runner.Mask(string(secret))
+		}
+	}
+	return &build{Program: p, in: in, plan: plan, began: time.Now()}, nil
+}
+
+// within runs a story with its deadline and its temporary folder, and publishes when it went well.
+func (b *build) within(ctx context.Context, story func(context.Context) error, publish func() error) (err error) {
+	ctx, stop := b.phases.deadline(ctx, b.in.Timeout)
+	defer stop()
+	if b.scratch, err = os.MkdirTemp(b.Getenv("RUNNER_TEMP"), "sandbox-"); err != nil {
+		return fmt.Errorf("make a temporary folder: %w: free some space, or set RUNNER_TEMP to a folder that can be written", err)
+	}
+	defer os.RemoveAll(b.scratch)
+	if err := story(ctx); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+	return publish()
+}
+
+// prepare finds out, all at once, what can be wrong before a build: the engine, the credentials, the ref.
+func (b *build) prepare(ctx context.Context) error {
 	var first errgroup.Group
 	first.Go(func() error { return b.openEngine(ctx) })
-	first.Go(func() error { return b.findCredentials(ctx) })
+	first.Go(func() error { return b.enterDoppler(ctx) })
 	if err := first.Wait(); err != nil {
 		return err
 	}
-	if err := b.resolve(ctx); err != nil {
-		return err
-	}
+	return b.resolve(ctx)
+}
 
+func (b *build) enterDoppler(ctx context.Context) (err error) {
+	defer b.phases.begin("Doppler")()
+	b.credentials, err = b.findCredentials(ctx, b.in.DopplerInputs, b.repositoryName(), b.withoutDoppler)
+	return err
+}
+
+// make builds every platform, pushes what is to be pushed, and lets use have the images as long as the builder is there.
+func (b *build) make(ctx context.Context, use func(context.Context) error) (err error) {
 	// The tree is fetched while the builder gets ready, unless only the tree knows the builder's project.
 	start, err := b.builder()
 	if errors.Is(err, builder.ErrNoProject) && b.commit.SHA != "" {
@@ -156,7 +174,7 @@ func (b *build) run(ctx context.Context) (err error) {
 	if err = b.push(ctx); err != nil {
 		return err
 	}
-	return b.load(ctx)
+	return use(ctx)
 }
 
 // outcome is what the builder is told of the end.
@@ -421,13 +439,4 @@ func (b *build) display() image.Display {
 		defer out.Close()
 		return image.Plain(out)(ctx, status)
 	}
-}
-
-// Fail reports the error that ends the program.
-func (p *Program) Fail(err error) {
-	at := runner.Annotation{}
-	if failed := new(image.BuildError); errors.As(err, &failed) {
-		at.File, at.Line, at.EndLine = failed.File, failed.Line, failed.EndLine
-	}
-	p.Runner.Fail(err, at)
 }

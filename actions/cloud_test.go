@@ -48,7 +48,7 @@ var start = sync.OnceValues(func() (*world, error) {
 	if err := w.repositories(root); err != nil {
 		return nil, err
 	}
-	if out, err := exec.Command("go", "build", "-o", w.programs+"/", "../action-build").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", w.programs+"/", "../action-build", "../action-snapshot").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
 	w.Cloud, err = localcloud.Start(context.Background(), localcloud.Options{
@@ -279,4 +279,11 @@ func parseOutputs(t *testing.T, text string) map[string]string {
 		}
 	}
 	return outputs
+}
+
+func writeFile(t *testing.T, dir, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }

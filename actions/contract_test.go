@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,15 +22,15 @@ var update = flag.Bool("update", false, "write action.yml and the README's table
 // input is one field of an inputs struct, as its readers see it.
 type input struct{ name, help, value string }
 
-func inputsOf(t *testing.T, target any) []input {
+func inputsOf(t *testing.T, target inputs) []input {
 	t.Helper()
-	parser, err := kong.New(target)
+	parser, err := kong.New(target, target.vars())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var list []input
 	for _, f := range parser.Model.Flags {
-		if f.Name == "help" {
+		if f.Name == "help" || f.Tag.Has("prompt") { // of a prompt only
 			continue
 		}
 		value := f.Default
@@ -44,9 +47,10 @@ func inputsOf(t *testing.T, target any) []input {
 
 func outputsOf(result any) []input {
 	var list []input
-	for i := range reflect.TypeOf(result).NumField() {
-		tag := reflect.TypeOf(result).Field(i).Tag
-		list = append(list, input{name: tag.Get("output"), help: tag.Get("help")})
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(result)) {
+		if !field.Anonymous {
+			list = append(list, input{name: field.Tag.Get("output"), help: field.Tag.Get("help")})
+		}
 	}
 	return list
 }
@@ -69,7 +73,7 @@ func actionYAML(name, title, description string, inputs, outputs []input) string
 	return s.String()
 }
 
-func table(head string, rows []input, withDefault bool) string {
+func rowsOf(head string, rows []input, withDefault bool) string {
 	var s strings.Builder
 	if withDefault {
 		fmt.Fprintf(&s, "| %s | default | meaning |\n| --- | --- | --- |\n", head)
@@ -90,26 +94,46 @@ func table(head string, rows []input, withDefault bool) string {
 	return s.String()
 }
 
+// contracts are the actions, each with its structs and its words in the marketplace.
+var contracts = []struct {
+	name, title, about string
+	inputs             inputs
+	result             any
+}{
+	{"build", "Build a sandbox image", "Builds an image on Depot with GitHub OIDC, loads it, pushes it, and emits its digest.", &BuildInputs{}, BuildResult{}},
+	{"snapshot", "Make a Daytona snapshot", "Builds a sandbox image, pushes it from the builder to Daytona, and has Doppler name the snapshot.", &SnapshotInputs{}, SnapshotResult{}},
+}
+
 // TestContract holds flags, variables, action.yml and the README's tables together.
 func TestContract(t *testing.T) {
-	inputs, outputs := inputsOf(t, &BuildInputs{}), outputsOf(BuildResult{})
-	same(t, "../build/action.yml", func([]byte) string {
-		return actionYAML("build", "Build a sandbox image", "Builds an image on Depot with GitHub OIDC, loads it, pushes it, and emits its digest.", inputs, outputs)
-	})
-	same(t, "../README.md", func(old []byte) string {
-		text := string(old)
-		for marker, table := range map[string]string{
-			"build inputs":  table("input", inputs, true),
-			"build outputs": table("output", outputs, false),
-		} {
-			between := regexp.MustCompile(`(?s)(<!-- ` + marker + ` -->\n).*?(<!-- end -->)`)
-			if !between.MatchString(text) {
-				t.Errorf("README.md has no place for the %s", marker)
+	build, built := inputsOf(t, &BuildInputs{}), outputsOf(BuildResult{})
+	for _, c := range contracts {
+		inputs, outputs := inputsOf(t, c.inputs), outputsOf(c.result)
+		same(t, "../"+c.name+"/action.yml", func([]byte) string { return actionYAML(c.name, c.title, c.about, inputs, outputs) })
+		same(t, "../README.md", func(old []byte) string {
+			ownInputs, ownOutputs := inputs, outputs
+			if c.name != "build" { // the README has what the others add to build's
+				ownInputs, ownOutputs = without(inputs, build), without(outputs, built)
 			}
-			text = between.ReplaceAllString(text, "${1}"+strings.ReplaceAll(table, "$", "$$")+"${2}")
-		}
-		return text
-	})
+			text := string(old)
+			for marker, rows := range map[string]string{
+				c.name + " inputs":  rowsOf("input", ownInputs, true),
+				c.name + " outputs": rowsOf("output", ownOutputs, false),
+			} {
+				between := regexp.MustCompile(`(?s)(<!-- ` + marker + ` -->\n).*?(<!-- end -->)`)
+				if !between.MatchString(text) {
+					t.Errorf("README.md has no place for the %s", marker)
+				}
+				text = between.ReplaceAllString(text, "${1}"+strings.ReplaceAll(rows, "$", "$$")+"${2}")
+			}
+			return text
+		})
+	}
+}
+
+// without leaves out the rows that are in others, unless they have another default.
+func without(rows, others []input) []input {
+	return slices.DeleteFunc(slices.Clone(rows), func(row input) bool { return slices.Contains(others, row) })
 }
 
 func same(t *testing.T, file string, made func(old []byte) string) {
@@ -130,7 +154,7 @@ func same(t *testing.T, file string, made func(old []byte) string) {
 
 // The contract of the mission: these names and defaults are promised.
 func TestPromisedInputsAndOutputs(t *testing.T) {
-	promised := map[string]string{
+	build := map[string]string{
 		"ref": "", "platform": "linux/amd64", "doppler_config": "", "doppler_project": "", "doppler_token": "", "doppler_identity": "",
 		"context": ".", "dockerfile": "Dockerfile", "target": "", "image_name": "iterate-sandbox:ci",
 		"build_args": "", "build_contexts": "", "labels": "", "annotations": "", "secrets": "", "secret_envs": "", "secret_files": "",
@@ -139,28 +163,51 @@ func TestPromisedInputsAndOutputs(t *testing.T) {
 		"git_context": "", "load": "true", "push": "", "save": "false", "save_tags": "", "depot_project": "", "depot_token": "",
 		"builder": "depot", "github_token": "${{ github.token }}", "timeout": "30m",
 	}
-	inputs := inputsOf(t, &BuildInputs{})
-	if len(inputs) != len(promised) {
-		t.Errorf("%d inputs, want %d", len(inputs), len(promised))
-	}
-	for _, i := range inputs {
-		if value, ok := promised[i.name]; !ok || value != i.value {
-			t.Errorf("input %s has the default %q; promised: %t %q", i.name, i.value, ok, value)
+	built := "digest image_id image_ref image_name platforms git_sha git_ref build_id build_url project_id cached_steps total_steps metadata"
+	for _, test := range []struct {
+		inputs inputs
+		adds   map[string]string
+		result any
+		emits  string
+	}{
+		{&BuildInputs{}, nil, BuildResult{}, built},
+		{&SnapshotInputs{}, map[string]string{
+			"load": "false", "doppler_config": "dev", "image": "", "name": "", "name_prefix": "iterate-sandbox", "cpu": "2", "memory": "4", "disk": "10",
+			"entrypoint": "", "region": "", "if_exists": "reuse", "keep": "0", "update_doppler": "true",
+			"daytona_api_key": "", "daytona_organization_id": "", "daytona_api_url": "",
+		}, SnapshotResult{}, built + " snapshot_name snapshot_id snapshot_state snapshot_size_gb reused doppler_updated"},
+	} {
+		promised := maps.Clone(build)
+		maps.Copy(promised, test.adds)
+		inputs := inputsOf(t, test.inputs)
+		if len(inputs) != len(promised) {
+			t.Errorf("%T: %d inputs, want %d", test.inputs, len(inputs), len(promised))
 		}
-	}
-	var names []string
-	for _, o := range outputsOf(BuildResult{}) {
-		names = append(names, o.name)
-	}
-	want := "digest image_id image_ref image_name platforms git_sha git_ref build_id build_url project_id cached_steps total_steps metadata"
-	if got := strings.Join(names, " "); got != want {
-		t.Errorf("outputs %s, want %s", got, want)
+		for _, i := range inputs {
+			if value, ok := promised[i.name]; !ok || value != i.value {
+				t.Errorf("%T: input %s has the default %q; promised: %t %q", test.inputs, i.name, i.value, ok, value)
+			}
+		}
+		var names []string
+		for _, o := range outputsOf(test.result) {
+			names = append(names, o.name)
+		}
+		if got := strings.Join(names, " "); got != test.emits {
+			t.Errorf("%T: outputs %s, want %s", test.result, got, test.emits)
+		}
 	}
 }
 
 // An expression in a script is how a title or a branch name becomes a command.
 func TestNoExpressionInScripts(t *testing.T) {
-	for _, file := range []string{"../build/action.yml", "../.github/workflows/build-docker-image.yml"} {
+	files, err := filepath.Glob("../.github/workflows/*.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range contracts {
+		files = append(files, "../"+c.name+"/action.yml")
+	}
+	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/go-github/v62/github"
 	"github.com/org/sandbox-actions/pkg/builder"
@@ -18,59 +21,105 @@ import (
 
 // credentials are what Doppler supplied; empty without it.
 type credentials struct {
+	doppler *doppler.Client
 	secrets map[string]string
 }
 
-// findCredentials reads the Doppler config, if one is named, and masks all that it holds.
-func (b *build) findCredentials(ctx context.Context) error {
-	in := b.in
-	token := in.DopplerToken
-	if in.DopplerConfig == "" && in.DopplerProject == "" && token == "" && in.DopplerIdentity == "" {
-		return nil
+// findCredentials reads the Doppler config, if one is named, and masks all that it holds. repository is whose workflow enters with OIDC;
+// without any token it is an error, or, if optional, nothing.
+func (p *Program) findCredentials(ctx context.Context, in DopplerInputs, repository string, optional bool) (credentials, error) {
+	if in == (DopplerInputs{}) {
+		return credentials{}, nil
 	}
-	defer b.phases.begin("Doppler")()
-	if token == "" && in.DopplerIdentity == "" {
-		token = b.Getenv("DOPPLER_TOKEN")
+	client := doppler.Client{Host: p.Getenv("DOPPLER_API_HOST"), Token: in.DopplerToken, Project: in.DopplerProject, Config: in.DopplerConfig}
+	if client.Token == "" && in.DopplerIdentity == "" {
+		client.Token = p.Getenv("DOPPLER_TOKEN")
 	}
-	host := b.Getenv("DOPPLER_API_HOST")
+	if client.Token == "" && in.DopplerIdentity == "" && !p.Runner.InActions() {
+		client.Token = p.dopplerCLI(ctx, "token")
+		if client.Project == "" && client.Token != "" {
+			client.Project = p.dopplerCLI(ctx, "project")
+		}
+	}
 	switch {
-	case token != "":
-		b.Runner.Mask(token)
+	case client.Token != "":
+		p.Runner.Mask(client.Token)
+	case in.DopplerIdentity == "" && optional:
+		return credentials{}, nil
 	case in.DopplerIdentity == "":
-		return fmt.Errorf("input doppler_config: %q can not be read without a token: give doppler_token (a service token), set DOPPLER_TOKEN, or give doppler_identity to enter with GitHub OIDC", in.DopplerConfig)
+		return credentials{}, fmt.Errorf("input doppler_config: %q can not be read without a token: give doppler_token (a service token), set DOPPLER_TOKEN, or give doppler_identity to enter with GitHub OIDC", in.DopplerConfig)
 	default:
-		owner, _, _ := strings.Cut(b.repositoryName(), "/")
-		id, err := b.Runner.IDToken(ctx, "https://github.com/"+owner)
-		if errors.Is(err, runner.ErrNoIDToken) {
-			return fmt.Errorf("input doppler_identity: %w", builder.ErrNoIDToken)
+		client.Renew = func(ctx context.Context) (string, error) { return p.dopplerLogin(ctx, in.DopplerIdentity, repository) }
+		var err error
+		if client.Token, err = client.Renew(ctx); err != nil {
+			return credentials{}, err
 		}
-		if err != nil {
-			return err
-		}
-		if token, err = doppler.Login(ctx, host, in.DopplerIdentity, id); err != nil {
-			return err
-		}
-		b.Runner.Mask(token)
 	}
-	secrets, err := doppler.Client{Host: host, Token: token, Project: in.DopplerProject, Config: in.DopplerConfig}.Secrets(ctx)
+	secrets, err := client.Secrets(ctx)
 	if err != nil {
-		return err
+		return credentials{}, err
 	}
 	for name, value := range secrets {
-		if !strings.HasPrefix(name, "DOPPLER_") { // the names of project, environment and config are no secrets
-			b.Runner.Mask(value)
+		if !public(name, value) {
+			p.Runner.Mask(value)
 		}
 	}
-	b.credentials.secrets = secrets
-	return nil
+	return credentials{&client, secrets}, nil
+}
+
+// public says what of a config is no secret: names and places that we show ourselves, and what would hide half of every log.
+func public(name, value string) bool {
+	switch name {
+	case nameSecret, mirrorSecret, "DEPOT_PROJECT_ID", "DAYTONA_API_URL", "DAYTONA_ORG_ID", "DAYTONA_ORGANIZATION_ID":
+		return true
+	}
+	_, err := strconv.ParseBool(value)
+	return err == nil || strings.HasPrefix(name, "DOPPLER_")
+}
+
+// dopplerLogin enters Doppler with the job's identity.
+func (p *Program) dopplerLogin(ctx context.Context, identity, repository string) (string, error) {
+	owner, _, _ := strings.Cut(repository, "/")
+	id, err := p.Runner.IDToken(ctx, "https://github.com/"+owner)
+	if errors.Is(err, runner.ErrNoIDToken) {
+		return "", fmt.Errorf("input doppler_identity: %w", builder.ErrNoIDToken)
+	}
+	if err != nil {
+		return "", err
+	}
+	token, err := doppler.Login(ctx, p.Getenv("DOPPLER_API_HOST"), identity, id)
+	if err == nil {
+		p.Runner.Mask(token)
+	}
+	return token, err
+}
+
+// dopplerCLI is a setting that a developer has made with `doppler login` and `doppler setup`; "" where there is none.
+func (p *Program) dopplerCLI(ctx context.Context, setting string) string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	command := exec.CommandContext(ctx, "doppler", "configure", "get", setting, "--plain", "--no-check-version")
+	command.Dir = p.Dir
+	out, err := command.Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // getenv is the environment, where Doppler has not said otherwise.
 func (b *build) getenv(name string) string {
-	if value := b.credentials.secrets[name]; value != "" {
-		return value
+	return first(b.credentials.secrets[name], b.Getenv(name))
+}
+
+// first is the first value that is there.
+func first(values ...string) string {
+	for _, value := range values {
+		if value != "" {
+			return value
+		}
 	}
-	return b.Getenv(name)
+	return ""
 }
 
 // repositoryName is owner/name: the workflow's repository, else that of the checkout's remote.

@@ -14,8 +14,16 @@ import (
 	"github.com/org/sandbox-actions/pkg/image"
 )
 
-// publish writes the outputs and the summary. Everything that they name is ready.
+// publish writes the outputs and the summary of a build. Everything that they name is ready.
 func (b *build) publish() error {
+	if err := b.describe(); err != nil {
+		return err
+	}
+	return b.write(b.result, b.summary())
+}
+
+// describe fills the result of a build.
+func (b *build) describe() error {
 	config, err := b.loaded().Image.ConfigName()
 	if err != nil {
 		return fmt.Errorf("read the image's config: %w", err)
@@ -33,23 +41,32 @@ func (b *build) publish() error {
 	if remote := append(slices.Clone(b.plan.push), b.savedTags()...); len(remote) > 0 {
 		r.ImageRef = remote[0] + "@" + r.Digest
 	}
-	if r.Metadata, err = metadata(b.solved); err != nil {
-		return err
-	}
-	if err := b.outputs(*r); err != nil {
+	r.Metadata, err = metadata(b.solved)
+	return err
+}
+
+// write publishes a result struct and a summary.
+func (p *Program) write(result any, summary string) error {
+	if err := p.outputs(reflect.ValueOf(result)); err != nil {
 		return fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", err)
 	}
-	if err := b.Runner.Summary(b.summary()); err != nil {
+	if err := p.Runner.Summary(summary); err != nil {
 		return fmt.Errorf("write the job's summary (GITHUB_STEP_SUMMARY): %w", err)
 	}
 	return nil
 }
 
 // outputs publishes every field of a result struct under its tag.
-func (p *Program) outputs(result any) error {
-	v := reflect.ValueOf(result)
-	for i := range v.NumField() {
-		if err := p.Runner.Output(v.Type().Field(i).Tag.Get("output"), fmt.Sprint(v.Field(i).Interface())); err != nil {
+func (p *Program) outputs(result reflect.Value) error {
+	for i := range result.NumField() {
+		field := result.Type().Field(i)
+		if field.Anonymous {
+			if err := p.outputs(result.Field(i)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := p.Runner.Output(field.Tag.Get("output"), fmt.Sprint(result.Field(i).Interface())); err != nil {
 			return err
 		}
 	}
@@ -81,38 +98,50 @@ func metadata(results []*image.Result) (string, error) {
 const slowest = 8
 
 func (b *build) summary() string {
-	var s strings.Builder
 	r := b.result
-	row := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(&s, "| %s | %s |\n", name, value)
-		}
-	}
-	code := func(value string) string {
-		if value == "" {
-			return ""
-		}
-		return "`" + strings.NewReplacer("`", "'", "|", "\\|", "\n", " ").Replace(value) + "`"
-	}
-	fmt.Fprintf(&s, "### Image built\n\n| | |\n| --- | --- |\n")
-	row("Digest", code(r.Digest))
-	row("Use it as", code(r.ImageRef))
-	row("Platforms", code(r.Platforms))
+	s := table("Image built")
+	s.row("Digest", code(r.Digest))
+	s.row("Use it as", code(r.ImageRef))
+	s.row("Platforms", code(r.Platforms))
 	commit := r.GitSHA
 	if b.tree.Dirty {
 		commit += "-dirty"
 	}
-	row("Commit", code(strings.TrimSpace(commit+" "+r.GitRef)))
+	s.row("Commit", code(strings.TrimSpace(commit+" "+r.GitRef)))
 	if r.TotalSteps > 0 {
-		row("Cached", fmt.Sprintf("%d of %d steps", r.CachedSteps, r.TotalSteps))
+		s.row("Cached", fmt.Sprintf("%d of %d steps", r.CachedSteps, r.TotalSteps))
 	}
-	row("Size", b.sizes())
-	row("Time", time.Since(b.began).Round(100*time.Millisecond).String())
+	s.row("Size", b.sizes())
+	s.row("Time", time.Since(b.began).Round(100*time.Millisecond).String())
 	if strings.HasPrefix(r.BuildURL, "https://") || strings.HasPrefix(r.BuildURL, "http://") {
-		row("Depot build", fmt.Sprintf("[%s](%s)", r.BuildID, strings.NewReplacer("(", "%28", ")", "%29", "|", "%7C", " ", "%20").Replace(r.BuildURL)))
+		s.row("Depot build", fmt.Sprintf("[%s](%s)", r.BuildID, strings.NewReplacer("(", "%28", ")", "%29", "|", "%7C", " ", "%20").Replace(r.BuildURL)))
 	}
 	s.WriteString(b.chart())
 	return s.String()
+}
+
+// rows is a Markdown table of names and values.
+type rows struct{ strings.Builder }
+
+func table(title string) *rows {
+	r := &rows{}
+	fmt.Fprintf(r, "### %s\n\n| | |\n| --- | --- |\n", title)
+	return r
+}
+
+// row leaves out what has no value.
+func (r *rows) row(name, value string) {
+	if value != "" {
+		fmt.Fprintf(r, "| %s | %s |\n", name, value)
+	}
+}
+
+// code keeps text from meaning anything to Markdown.
+func code(value string) string {
+	if value == "" {
+		return ""
+	}
+	return "`" + strings.NewReplacer("`", "'", "|", "\\|", "\n", " ").Replace(value) + "`"
 }
 
 // sizes is what a registry stores of each image.

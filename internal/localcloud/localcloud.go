@@ -1,5 +1,5 @@
 // Package localcloud stands in, on loopback, for the services that a test or a demo can not reach: Depot, GitHub with its OIDC issuer,
-// Doppler, registries, and with them a Docker Engine. It is made of real parts (buildkitd behind mTLS, distribution's registry, git, dockerd) and of
+// Doppler, Daytona, registries, and with them a Docker Engine. It is made of real parts (buildkitd behind mTLS, distribution's registry, git, dockerd) and of
 // stand-ins for the services' own APIs that refuse what the services refuse.
 //
 // Only tests and this package's own command import it: a program is pointed at it by the services' own variables, see [Cloud.Env].
@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud/builders"
+	"github.com/org/sandbox-actions/internal/localcloud/daytona"
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/internal/localcloud/doppler"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
@@ -53,6 +54,7 @@ const RegistryUser = "robot"
 type Cloud struct {
 	Depot    *depotapi.Server
 	Doppler  *doppler.Server
+	Daytona  *daytona.Server
 	GitHub   *github.Server
 	Registry *registry.Registry
 	Builders *builders.Builders
@@ -63,9 +65,12 @@ type Cloud struct {
 
 	// DopplerToken and DopplerTokenPRD are service tokens that read and write the configs dev and prd.
 	DopplerToken, DopplerTokenPRD string
+	// DaytonaKey may make and delete snapshots. Both configs hold it, too.
+	DaytonaKey string
 
 	lock   *os.File
 	mirror *registry.Mirror
+	runner *engine.Engine // Daytona's
 }
 
 // Start starts everything and returns once all of it answers. ctx is for starting only.
@@ -76,7 +81,7 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 	c := &Cloud{
 		DepotToken: "depot_project_" + rand.Text(), OrganizationToken: "depot_org_" + rand.Text(),
 		GitHubToken: "ghs_" + rand.Text(), RegistryPassword: rand.Text(),
-		DopplerToken: "dp.st.dev." + rand.Text(), DopplerTokenPRD: "dp.st.prd." + rand.Text(),
+		DopplerToken: "dp.st.dev." + rand.Text(), DopplerTokenPRD: "dp.st.prd." + rand.Text(), DaytonaKey: "dtn_" + rand.Text(),
 	}
 	if err := c.start(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("localcloud: %w", err), c.Stop())
@@ -89,28 +94,56 @@ func (c *Cloud) start(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	group, starting := errgroup.WithContext(ctx)
-	group.Go(func() error { return c.startDepot(starting, o) })
+	group.Go(func() (err error) {
+		c.mirror, err = registry.StartMirror(starting, o.Base)
+		return err
+	})
+	group.Go(func() (err error) {
+		c.Registry, err = registry.Start(starting, filepath.Join(o.Dir, "registry"), registry.Account{User: RegistryUser, Password: c.RegistryPassword, Push: true})
+		return err
+	})
 	if o.Engine != "" {
 		group.Go(func() (err error) {
 			c.Engine, err = engine.Start(starting, o.Engine, filepath.Join(o.Dir, "engine-"+o.Engine), o.Log)
 			return err
 		})
+		group.Go(func() (err error) {
+			c.runner, err = engine.Start(starting, engine.Current, filepath.Join(o.Dir, "engine-runner"), o.Log)
+			return err
+		})
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, start := range []func(context.Context, Options) error{c.startDaytona, c.startDepot, c.startDoppler} {
+		if err := start(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// startDepot starts what a build at Depot needs: registries, which the builders must know, the builders, GitHub, whose tokens Depot trusts.
+// startDaytona starts it before the builders, which must know its registry.
+func (c *Cloud) startDaytona(ctx context.Context, _ Options) (err error) {
+	options := daytona.Options{
+		Registry: c.Registry,
+		Organizations: []daytona.Organization{{
+			ID: "0c7e1d2a-6f4b-4b7e-9d53-8a1f2e3c4d5b", Name: "local cloud", Regions: []daytona.Region{{ID: "local", Name: "Local"}},
+			Keys: []daytona.Key{{Name: "local cloud", Value: c.DaytonaKey, Permissions: []string{daytona.WriteSnapshots, daytona.DeleteSnapshots}}},
+		}},
+	}
+	if c.runner != nil {
+		options.Engine = c.runner.Host
+	}
+	c.Daytona, err = daytona.Start(ctx, options)
+	return err
+}
+
+// startDepot starts what a build at Depot needs: the builders, and GitHub, whose tokens Depot trusts.
 func (c *Cloud) startDepot(ctx context.Context, o Options) (err error) {
-	if c.mirror, err = registry.StartMirror(ctx, o.Base); err != nil {
-		return err
-	}
-	c.Registry, err = registry.Start(ctx, filepath.Join(o.Dir, "registry"), registry.Account{User: RegistryUser, Password: c.RegistryPassword, Push: true})
-	if err != nil {
-		return err
-	}
 	c.Builders, err = builders.Start(ctx, builders.Options{
 		Dir:     filepath.Join(o.Dir, "builders"),
-		Mirrors: map[string]string{"docker.io": c.mirror.Addr}, Insecure: []string{c.Registry.Addr},
+		Mirrors: map[string]string{"docker.io": c.mirror.Addr}, Insecure: []string{c.Registry.Addr, c.Daytona.RegistryHost()},
 	})
 	if err != nil {
 		return err
@@ -128,19 +161,17 @@ func (c *Cloud) startDepot(ctx context.Context, o Options) (err error) {
 		Issuer:             c.GitHub.Issuer(), Machines: c.Builders,
 		Registry: depotapi.Registry{Host: c.Registry.Addr, Credential: c.depotCredential},
 	})
-	if err != nil {
-		return err
-	}
-	return c.startDoppler(ctx, o)
+	return err
 }
 
 func (c *Cloud) startDoppler(ctx context.Context, o Options) (err error) {
 	writes := func(config string) []doppler.Access {
 		return []doppler.Access{{Project: Project, Config: config, Write: true}}
 	}
+	secrets := map[string]string{"DAYTONA_API_KEY": c.DaytonaKey}
 	first := o.Repositories[0]
 	c.Doppler, err = doppler.Start(ctx, doppler.Options{
-		Projects: []doppler.Project{{Name: Project, Configs: []doppler.Config{{Name: "dev"}, {Name: "prd"}}}},
+		Projects: []doppler.Project{{Name: Project, Configs: []doppler.Config{{Name: "dev", Secrets: secrets}, {Name: "prd", Secrets: secrets}}}},
 		Tokens:   []doppler.Token{{Value: c.DopplerToken, Access: writes("dev")}, {Value: c.DopplerTokenPRD, Access: writes("prd")}},
 		Identities: []doppler.Identity{{
 			ID: DopplerIdentity, Audience: "https://github.com/" + first.Owner, Access: writes(""),
@@ -165,6 +196,7 @@ func (c *Cloud) Env() map[string]string {
 		"GITHUB_API_URL": c.GitHub.APIURL(), "GITHUB_SERVER_URL": c.GitHub.ServerURL(), "GITHUB_TOKEN": c.GitHubToken,
 		"ACTIONS_ID_TOKEN_REQUEST_URL": c.GitHub.IDTokenRequestURL(), "ACTIONS_ID_TOKEN_REQUEST_TOKEN": c.GitHub.IDTokenRequestToken(),
 		"DOPPLER_API_HOST": c.Doppler.URL(), "DOPPLER_TOKEN": c.DopplerToken, "DOPPLER_TOKEN_PRD": c.DopplerTokenPRD,
+		"DAYTONA_API_URL": c.Daytona.URL(), "DAYTONA_API_KEY": c.DaytonaKey,
 		"LOCALCLOUD_REGISTRY": c.Registry.Addr, "LOCALCLOUD_REGISTRY_USERNAME": RegistryUser, "LOCALCLOUD_REGISTRY_PASSWORD": c.RegistryPassword,
 	}
 	if c.Engine != nil {
@@ -182,6 +214,8 @@ func (c *Cloud) Stop() error {
 		}
 	}
 	end(c.Engine != nil, func() error { return c.Engine.Stop() })
+	end(c.Daytona != nil, func() error { return c.Daytona.Close() })
+	end(c.runner != nil, func() error { return c.runner.Stop() })
 	end(c.Doppler != nil, func() error { return c.Doppler.Close() })
 	end(c.Depot != nil, func() error { return c.Depot.Close() })
 	end(c.Builders != nil, func() error { return c.Builders.Stop() })

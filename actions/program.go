@@ -1,0 +1,62 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/runner"
+	"golang.org/x/term"
+)
+
+// Program is where an action runs.
+type Program struct {
+	Runner  *runner.Runner
+	Stdout  io.Writer
+	Getenv  func(string) string
+	Dir     string   // where relative paths start: the workspace
+	Display *os.File // a terminal to show progress on; nil where there is none
+}
+
+// Command is one thing that a program does.
+type Command struct {
+	Name, About string
+	Inputs      inputs // a pointer: filled from flags and variables before Do
+	Do          func(context.Context, *Program) error
+}
+
+// Main does it with the arguments args, in this process, and returns the exit code: 0, or 1 with one sentence on standard error and, in
+// Actions, one annotation. SIGINT and SIGTERM end it in order; a second one ends it at once.
+func (c Command) Main(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	dir, err := os.Getwd()
+	p := &Program{Runner: runner.New(os.Stdout, os.Stderr, os.Getenv), Stdout: os.Stdout, Getenv: os.Getenv, Dir: dir}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		p.Display = os.Stderr
+	}
+	if err == nil {
+		var warnings []string
+		warnings, err = Inputs{Program: c.Name, About: c.About, Args: args, Environ: os.Environ(), Stdout: os.Stdout}.Parse(c.Inputs)
+		for _, warning := range warnings {
+			p.Runner.Warning(runner.Annotation{Message: warning})
+		}
+	}
+	if err == nil {
+		err = c.Do(ctx, p)
+	}
+	if err == nil || errors.Is(err, ErrHelp) {
+		return 0
+	}
+	at := runner.Annotation{}
+	if failed := new(image.BuildError); errors.As(err, &failed) {
+		at.File, at.Line, at.EndLine = failed.File, failed.Line, failed.EndLine
+	}
+	p.Runner.Fail(err, at)
+	return 1
+}
