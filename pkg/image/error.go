@@ -52,17 +52,14 @@ func explain(ctx context.Context, r Request, err error) error {
 	sources := errdefs.Sources(err)
 	vertex := new(errdefs.VertexError)
 	failed := errors.As(err, &vertex)
+	if !failed && strings.Contains(message, "failed to push") || len(sources) == 0 && !failed && len(r.Push) > 0 && noToken.MatchString(message) {
+		return pushError(ctx, r, message, err)
+	}
 	if len(sources) == 0 && !failed {
-		switch code := grpcerrors.Code(err); {
-		case strings.Contains(message, "failed to push"):
-			return pushError(ctx, message, err)
-		case code == codes.Unavailable:
+		if grpcerrors.Code(err) == codes.Unavailable {
 			return &said{fmt.Sprintf("the builder for %s went away during the build (%s): run it again; if it stays away, look at the builder's log", r.Platform, message), err}
 		}
 		return &said{fmt.Sprintf("build for %s: %s", r.Platform, message), err}
-	}
-	if !failed && strings.Contains(message, "failed to push") {
-		return pushError(ctx, message, err)
 	}
 	e := &BuildError{File: r.Dockerfile, Message: message, err: err}
 	if failed {
@@ -83,14 +80,17 @@ func explain(ctx context.Context, r Request, err error) error {
 	return e
 }
 
-// pushed finds the reference in BuildKit's words.
-var pushed = regexp.MustCompile(`failed to push (\S+):`)
+var (
+	pushed  = regexp.MustCompile(`failed to push (\S+): *`) // how BuildKit names the reference
+	noToken = regexp.MustCompile(`failed to fetch (oauth|anonymous) token`)
+)
 
-func pushError(ctx context.Context, message string, err error) error {
-	reference := "the image"
+// pushError is what became of BuildKit's push. Where it does not say which reference failed, it was one of those.
+func pushError(ctx context.Context, r Request, message string, err error) error {
+	reference := strings.Join(r.Push, ", ")
 	if found := pushed.FindStringSubmatch(message); found != nil {
 		reference = found[1]
-		message = strings.TrimSpace(strings.Replace(message, found[0], "", 1))
+		message = strings.Replace(message, found[0], "", 1)
 	}
 	return registryError(ctx, "push", reference, &said{message, err})
 }

@@ -73,6 +73,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		log.Fatal(err)
 	}
+	firstWait = 5 * time.Millisecond // what is tried again need not be waited for here
 	shared = sync.OnceValues(func() (*world, error) { return start(dir) })
 	code := m.Run()
 	if started {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,13 +40,13 @@ func registryOptions(ctx context.Context, keychain authn.Keychain) []remote.Opti
 	return []remote.Option{
 		remote.WithContext(ctx),
 		remote.WithAuthFromKeychain(keychain),
-		remote.WithTransport(patient{registryTransport}),
+		remote.WithTransport(patient{registryTransport(registrySilence)}),
 		remote.WithRetryBackoff(remote.Backoff{Duration: firstWait, Factor: 3, Jitter: 0.1, Steps: 3}),
 		remote.WithRetryStatusCodes(), // patient does that: it knows how long to wait, and sends the body again
 	}
 }
 
-var registryTransport = func() http.RoundTripper {
+func registryTransport(silence time.Duration) http.RoundTripper {
 	t := remote.DefaultTransport.(*http.Transport).Clone()
 	dial := t.DialContext
 	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -53,25 +54,29 @@ var registryTransport = func() http.RoundTripper {
 		if err != nil {
 			return nil, err
 		}
-		return watched{conn}, nil
+		return watched{conn, silence}, nil
 	}
 	return t
-}()
+}
 
 // watched is a connection that fails when nothing moves on it. Whoever waits to read while much is written is not silent.
-type watched struct{ net.Conn }
+type watched struct {
+	net.Conn
+	silence time.Duration
+}
 
 func (c watched) Read(p []byte) (int, error) {
-	_ = c.SetDeadline(time.Now().Add(registrySilence)) // of a closed connection, which Read reports
+	_ = c.SetDeadline(time.Now().Add(c.silence)) // fails for a closed connection, as Read does
 	return c.Conn.Read(p)
 }
 
 func (c watched) Write(p []byte) (int, error) {
-	_ = c.SetDeadline(time.Now().Add(registrySilence))
+	_ = c.SetDeadline(time.Now().Add(c.silence))
 	return c.Conn.Write(p)
 }
 
-// patient sends a request again when the registry asks to slow down (429) or fails (5xx).
+// patient sends a request again when the registry asks to slow down (429) or fails (5xx). One with a body it gives back, after the
+// wait that the registry asked for: the library then sends it again from its beginning, and counts it once.
 type patient struct{ next http.RoundTripper }
 
 func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -82,34 +87,33 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 		if err != nil || response.StatusCode != http.StatusTooManyRequests && response.StatusCode < 500 || try == maxTries {
 			return response, err
 		}
-		wait := waits.NextBackOff()
-		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil {
-			wait = max(wait, time.Duration(seconds)*time.Second)
+		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
+		wait := time.Duration(seconds) * time.Second
+		hasBody := r.Body != nil && r.Body != http.NoBody
+		if !hasBody {
+			wait = max(wait, waits.NextBackOff())
 		}
-		if wait > longestWait || r.Body != nil && r.Body != http.NoBody && r.GetBody == nil {
+		if wait > longestWait {
+			return response, nil
+		}
+		select {
+		case <-r.Context().Done():
+			_ = response.Body.Close()
+			return nil, context.Cause(r.Context())
+		case <-time.After(wait):
+		}
+		if hasBody {
 			return response, nil
 		}
 		_, _ = io.CopyN(io.Discard, response.Body, 64<<10) // so that the connection can be used again
 		_ = response.Body.Close()
-		select {
-		case <-r.Context().Done():
-			return nil, context.Cause(r.Context())
-		case <-time.After(wait):
-		}
-		again := r.Clone(r.Context())
-		if r.GetBody != nil {
-			if again.Body, err = r.GetBody(); err != nil {
-				return nil, err
-			}
-		}
-		r = again
 	}
 }
 
 // statusInText finds what a registry answered in BuildKit's words. A digest's or a port's digits stand alone nowhere.
 var statusInText = regexp.MustCompile(`\b(401|403|404|429|5\d\d) [A-Z]`)
 
-// registryError says what became of doing ("push", "read") at a reference, and what to do. What is known of the cause comes as err: an
+// registryError says what became of doing ("push", "read") at a reference, or one of several by comma, and what to do. What is known of the cause comes as err: an
 // error of go-containerregistry, or BuildKit's text.
 func registryError(ctx context.Context, doing, reference string, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
@@ -118,10 +122,13 @@ func registryError(ctx context.Context, doing, reference string, err error) erro
 	if ours := new(builderError); errors.As(err, &ours) {
 		return fmt.Errorf("%s %s: %w", doing, reference, ours)
 	}
-	host := reference
-	if ref, err := name.ParseReference(reference); err == nil {
-		host = ref.Context().RegistryStr()
+	var hosts []string
+	for part := range strings.SplitSeq(reference, ", ") {
+		if ref, err := name.ParseReference(part); err == nil && !slices.Contains(hosts, ref.Context().RegistryStr()) {
+			hosts = append(hosts, ref.Context().RegistryStr())
+		}
 	}
+	host := strings.Join(hosts, " and ")
 	text := oneLine(err.Error())
 	lower := strings.ToLower(text)
 	status := 0
@@ -133,15 +140,15 @@ func registryError(ctx context.Context, doing, reference string, err error) erro
 	says := func(format string, args ...any) error {
 		return &said{fmt.Sprintf("%s %s: %s", doing, reference, fmt.Sprintf(format, args...)), err}
 	}
-	may := map[string]string{"push": "push there"}[doing]
-	if may == "" {
-		may = "read it"
+	may := "read it"
+	if doing == "push" {
+		may = "push there"
 	}
 	var timeout net.Error
 	switch {
 	case strings.Contains(lower, "insufficient_scope"), strings.Contains(lower, "denied"), status == http.StatusForbidden:
-		return says("the registry does not let this account %s (%s): give it the right, or use another account or repository", may, text)
-	case status == http.StatusUnauthorized, strings.Contains(lower, "no basic auth credentials"), strings.Contains(lower, "authentication required"):
+		return says("the registry does not let this account %s (%s): give it the right, or log in to %s as one that has it", may, text, host)
+	case status == http.StatusUnauthorized, strings.Contains(lower, "unauthorized"), strings.Contains(lower, "no basic auth credentials"), strings.Contains(lower, "authentication required"):
 		err = errors.Join(ErrUnauthorized, err)
 		return says("the registry does not accept the login, or it may not %s (%s): log in to %s (docker login) with a password that has not expired", may, text, host)
 	case status == http.StatusNotFound:

@@ -214,8 +214,12 @@ func (i *builtImage) LayerByDigest(hash v1.Hash) (partial.CompressedLayer, error
 		return partial.ConfigLayer(i)
 	}
 	for n, descriptor := range i.manifest.Layers {
-		if descriptor.Digest == hash && n < len(i.file.RootFS.DiffIDs) {
-			return &builtLayer{blobs: i.blobs, descriptor: descriptor, diffID: i.file.RootFS.DiffIDs[n]}, nil
+		if descriptor.Digest == hash {
+			layer := &builtLayer{blobs: i.blobs, descriptor: descriptor, diffID: hash}
+			if n < len(i.file.RootFS.DiffIDs) { // an attestation's statements are no files of a root
+				layer.diffID = i.file.RootFS.DiffIDs[n]
+			}
+			return layer, nil
 		}
 	}
 	return nil, fmt.Errorf("the image has no layer %s", hash)
