@@ -355,7 +355,7 @@ func TestAService(t *testing.T) {
 		}
 		for range 2 { // the second time after a restart
 			state := healthy(t, c)
-			if !state.Running || state.Status != "running" || state.Probe != "200 OK" || state.StartedAt.Before(before) || len(state.Ports) != 1 {
+			if !state.Running || state.Status != "running" || state.Probe != "[200 OK]" || state.StartedAt.Before(before) || len(state.Ports) != 1 {
 				t.Errorf("%+v", state)
 			}
 			if got := get(t, "http://"+state.Ports[8080]); got != "served" {

@@ -78,7 +78,7 @@ func first(ctx context.Context, candidates []candidate, getenv func(string) stri
 	case len(candidates) == 1:
 		remedy = "start that engine, or unset the variable to use the default one"
 	}
-	return nil, fmt.Errorf("no Docker Engine answers. Tried %s. To do: %s", strings.Join(tried, "; "), remedy)
+	return nil, fmt.Errorf("no Docker Engine answers (%s): %s", strings.Join(tried, "; "), remedy)
 }
 
 // candidate is an address where an engine may be.

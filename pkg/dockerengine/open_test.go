@@ -94,7 +94,7 @@ func TestOpenSaysWhyNot(t *testing.T) {
 		want []string
 	}{
 		{"no such socket", map[string]string{"DOCKER_HOST": "unix://" + dir + "/none.sock"},
-			[]string{"no Docker Engine answers. Tried unix://" + dir + "/none.sock (DOCKER_HOST): no such file", "or unset the variable"}},
+			[]string{"no Docker Engine answers (unix://" + dir + "/none.sock (DOCKER_HOST): no such file", "or unset the variable"}},
 		{"nobody listens", map[string]string{"DOCKER_HOST": "unix://" + stale}, []string{"nothing listens there"}},
 		{"nobody listens, tcp", map[string]string{"DOCKER_HOST": "tcp://127.0.0.1:1"}, []string{"tcp://127.0.0.1:1 (DOCKER_HOST): "}},
 		{"not an engine", map[string]string{"DOCKER_HOST": "tcp://" + garbage}, []string{"malformed HTTP"}},
@@ -133,10 +133,10 @@ func TestOpenTriesThemAll(t *testing.T) {
 		t.Fatal("it opened")
 	}
 	got := strings.ReplaceAll(err.Error(), dir, "H")
-	want := "no Docker Engine answers. Tried unix://H/var/run/docker.sock (default socket): no such file; " +
+	want := "no Docker Engine answers (unix://H/var/run/docker.sock (default socket): no such file; " +
 		"unix://H/.orbstack/run/docker.sock (OrbStack): no such file; unix://H/.colima/default/docker.sock (Colima): no such file; " +
-		"unix://H/.docker/run/docker.sock (Docker Desktop): no such file; unix://H/run/podman/podman.sock (Podman): no such file. " +
-		"To do: start Docker (sudo systemctl start docker, Docker Desktop, OrbStack or Colima), or name an engine in DOCKER_HOST"
+		"unix://H/.docker/run/docker.sock (Docker Desktop): no such file; unix://H/run/podman/podman.sock (Podman): no such file): " +
+		"start Docker (sudo systemctl start docker, Docker Desktop, OrbStack or Colima), or name an engine in DOCKER_HOST"
 	if got != want {
 		t.Errorf("\n%s, want\n%s", got, want)
 	}
@@ -179,7 +179,7 @@ func TestOpenWithoutPermission(t *testing.T) {
 		defer set(0)
 	}
 	_, err = Open(t.Context(), env(map[string]string{"DOCKER_HOST": "unix://" + socket, "HOME": "/nonexistent"}))
-	if err == nil || !strings.Contains(err.Error(), "permission denied. To do: let your user use the socket") ||
+	if err == nil || !strings.Contains(err.Error(), "permission denied): let your user use the socket") ||
 		!strings.Contains(err.Error(), "docker group") {
 		t.Errorf("%v", err)
 	}
