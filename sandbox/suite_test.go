@@ -20,6 +20,7 @@ func TestSuite(t *testing.T) {
 	}
 	for i, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			home := t.TempDir()
 			e, err := dockerengine.Open(t.Context(), func(name string) string {
 				return map[string]string{"DOCKER_HOST": hosts[i], "HOME": home}[name]

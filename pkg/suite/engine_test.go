@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,51 +31,72 @@ type machine struct {
 }
 
 var (
-	machines        = map[string]*machine{} // by the engine's kind
+	machines        map[string]*machine // by the engine's kind; see fleet
 	debian, scratch v1.Image
+	running         []func() // ends the engines, the last first
+	startOnce       sync.Once
+	startErr        error
 )
 
-func TestMain(m *testing.M) { os.Exit(start(m)) }
-
-func start(m *testing.M) int {
-	fail := func(err error) int {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, end := range slices.Backward(running) {
+		end()
 	}
+	os.Exit(code)
+}
+
+// fleet starts the engines when the first test asks for them: a fuzz target's processes need none.
+func fleet(t *testing.T) map[string]*machine {
+	t.Helper()
+	startOnce.Do(func() { startErr = start() })
+	if startErr != nil {
+		t.Fatal(startErr)
+	}
+	return machines
+}
+
+func start() error {
 	dir, err := os.MkdirTemp("", "suite-engines-")
 	if err != nil {
-		return fail(err)
+		return err
 	}
-	defer os.RemoveAll(dir)
+	running = append(running, func() { os.RemoveAll(dir) })
 	if err := images(dir); err != nil {
-		return fail(err)
+		return err
 	}
+	started := map[string]*machine{}
 	for _, kind := range []string{engine.Current, engine.Oldest} {
-		started, err := engine.Start(context.Background(), kind, filepath.Join(dir, kind), nil)
+		daemon, err := engine.Start(context.Background(), kind, filepath.Join(dir, kind), nil)
 		if err != nil {
-			return fail(err)
+			return err
 		}
-		defer started.Stop()
+		running = append(running, func() {
+			if err := daemon.Stop(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		})
 		e, err := dockerengine.Open(context.Background(), func(name string) string {
-			return map[string]string{"DOCKER_HOST": started.Host, "HOME": dir}[name]
+			return map[string]string{"DOCKER_HOST": daemon.Host, "HOME": dir}[name]
 		})
 		if err != nil {
-			return fail(err)
+			return err
 		}
-		defer e.Close()
-		machine := &machine{Engine: e}
-		for name, img := range map[*string]v1.Image{&machine.debian: debian, &machine.scratch: scratch} {
-			tag := "suite-test:" + map[bool]string{true: "debian", false: "scratch"}[img == debian]
-			if _, err := e.Load(context.Background(), tag, img); err != nil {
-				return fail(err)
+		running = append(running, func() { e.Close() })
+		m := &machine{Engine: e}
+		for tag, id := range map[string]*string{"debian": &m.debian, "scratch": &m.scratch} {
+			img := map[string]v1.Image{"debian": debian, "scratch": scratch}[tag]
+			if _, err := e.Load(context.Background(), "suite-test:"+tag, img); err != nil {
+				return err
 			}
-			if *name, err = e.ImageID(context.Background(), tag); err != nil {
-				return fail(err)
+			if *id, err = e.ImageID(context.Background(), "suite-test:"+tag); err != nil {
+				return err
 			}
 		}
-		machines[kind] = machine
+		started[kind] = m
 	}
-	return m.Run()
+	machines = started
+	return nil
 }
 
 // images makes the two: the program is the one in testdata/service.
@@ -138,7 +160,7 @@ func archive(header tar.Header, content string) []byte {
 
 // onBoth runs a test on each engine, and looks that it leaves no container.
 func onBoth(t *testing.T, test func(t *testing.T, m *machine)) {
-	for _, kind := range slices.Sorted(maps.Keys(machines)) {
+	for _, kind := range slices.Sorted(maps.Keys(fleet(t))) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			test(t, machines[kind])

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
 // parse makes a suite of text, in a folder of its own with the given files beside it.
@@ -251,7 +253,7 @@ tests:
   - {name: git clones, tags: [tools, slow], run: 'true'}
   - {name: user, tags: [user], run: 'true'}
 `[1:], nil)
-	m := machines["current"]
+	m := fleet(t)[engine.Current]
 	for _, test := range []struct {
 		name string
 		run  string
@@ -312,7 +314,7 @@ tests:
   - {name: in the end, retries: 3, mounts: [{source: state, target: /state}], run: 'test -e /state/ready || { echo not yet; exit 1; }'}
 `[1:], map[string]string{"state/x": ""})
 	ready := filepath.Join(filepath.Dir(s.File), "state/ready")
-	m := machines["current"]
+	m := fleet(t)[engine.Current]
 	// The state changes when the test has been tried once.
 	e := createHook{m, func(spec int) {
 		if spec == 2 {

@@ -165,10 +165,13 @@ func (t *Tree) add(node *inode) error {
 	parent := t.makeFolder(dir)
 	if header.Typeflag == tar.TypeLink {
 		target, _ := t.find(path.Clean("/"+header.Linkname), false)
-		if target == nil || target.children != nil {
-			return fmt.Errorf("%s is a hard link to %s, which is not there", header.Name, header.Linkname)
+		if target == nil || target.children != nil || target.layer != node.layer {
+			return fmt.Errorf("%s is a hard link to %s, which is no file of the layer", header.Name, header.Linkname)
 		}
-		parent.children[name] = &entry{inode: target.inode}
+		// A link's header has an owner and a mode too. The engines give them to the file.
+		linked := target.inode
+		linked.header.Uid, linked.header.Gid, linked.header.Mode = header.Uid, header.Gid, header.Mode
+		parent.children[name] = &entry{inode: linked}
 		return nil
 	}
 	fresh := &entry{inode: node}

@@ -47,7 +47,9 @@ func main() {
 		fmt.Fprintf(w, `{"status":"ok","mode":%q}`, os.Getenv("MODE"))
 	})
 	http.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/health", http.StatusFound) })
-	http.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Method, " ", r.Header.Get("X-Ask"), " ", r.Host) })
+	http.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Method, " ", r.Header.Get("X-Ask"), " ", r.Host)
+	})
 	go func() {
 		fmt.Println("listening on 8080")
 		fmt.Fprintln(os.Stderr, http.ListenAndServe(":8080", nil))
