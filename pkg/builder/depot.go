@@ -127,7 +127,8 @@ type session struct {
 	build   *Build
 	id      string
 	token   string
-	warned  sync.Once
+	warned  sync.Once // that Depot does not hear
+	limited sync.Once // that Depot will end the build
 }
 
 // connect waits for a platform's machine and connects to it. That the build lives is reported before the machine is there, so that
@@ -210,10 +211,16 @@ func (s *session) reportHealth(ctx context.Context, kind cliv1.BuilderPlatform) 
 	for {
 		limited, cancel := context.WithTimeout(ctx, callTimeout)
 		request := &cliv1.ReportBuildHealthRequest{BuildId: s.id, Platform: kind}
-		_, err := s.service.ReportBuildHealth(limited, api.WithAuthentication(connect.NewRequest(request), s.token))
+		answer, err := s.service.ReportBuildHealth(limited, api.WithAuthentication(connect.NewRequest(request), s.token))
 		cancel()
 		if err != nil && ctx.Err() == nil { // the next report is the next try
 			s.warned.Do(func() { s.log("Depot did not take a report that the build lives (%s); it goes on", oneLine(err)) })
+		}
+		if err == nil && answer.Msg.CancelsAt.IsValid() { // else nobody would know why the machine goes away then
+			at := answer.Msg.CancelsAt.AsTime()
+			s.limited.Do(func() {
+				s.log("Depot will cancel this build at %s, in %s: that is the project's limit", at.Format(time.TimeOnly+" MST"), time.Until(at).Round(time.Second))
+			})
 		}
 		select {
 		case <-ticker.C:

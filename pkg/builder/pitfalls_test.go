@@ -187,6 +187,22 @@ func TestHealthIsReported(t *testing.T) {
 	})
 }
 
+// Depot says with its answers to health reports when it will cancel a build.
+func TestDepotsLimitIsSaid(t *testing.T) {
+	set(t, &healthPeriod, time.Millisecond)
+	s := startDepot(t, func(o *depotapi.Options) { o.Limit = time.Hour })
+	j := &journal{}
+	b := startBuild(t, depot(j, "project-token"), Request{})
+	if _, err := b.Machine(t.Context(), "linux/amd64"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "more than one report", func() bool { return calls(s, "ReportBuildHealth", nil) > 2 })
+	b.Finish(nil)
+	if text := j.text(); !strings.HasPrefix(text, "Depot will cancel this build at ") || !strings.HasSuffix(text, ": that is the project's limit") || strings.Contains(text, "\n") {
+		t.Errorf("logged: %q", text)
+	}
+}
+
 func TestFinish(t *testing.T) {
 	canceledCall := func(t *testing.T, b *Build) error {
 		c, err := b.Machine(t.Context(), "linux/amd64")

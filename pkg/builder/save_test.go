@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	cliv1 "github.com/depot/depot-go/proto/depot/cli/v1"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
+	"google.golang.org/protobuf/proto"
 )
 
 func TestSave(t *testing.T) {
@@ -97,6 +99,23 @@ func TestSave(t *testing.T) {
 		const want = `create a build in project "sandbox": Depot refuses it (this organization has no registry): run it again, and look at the build's page if it happens again`
 		if err == nil || err.Error() != want {
 			t.Errorf("got\n%v\nwant\n%s", err, want)
+		}
+	})
+
+	t.Run("Depot names no place", func(t *testing.T) {
+		s := startDepot(t)
+		answer, err := proto.Marshal(&cliv1.CreateBuildResponse{BuildId: "build", BuildToken: "build-secret"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Fail(depotapi.Fault{Method: "CreateBuild", Status: 200, Header: map[string]string{"Content-Type": "application/proto"}, Body: string(answer)})
+		_, err = depot(&journal{}, "project-token").Start(t.Context(), Request{Save: true})
+		const want = "input save: Depot named no place in its registry for project sandbox: check the project's registry settings at Depot"
+		if err == nil || err.Error() != want {
+			t.Errorf("got\n%v\nwant\n%s", err, want)
+		}
+		if n := calls(s, "FinishBuild", func(c depotapi.Call) bool { return c.Result == "error" }); n != 1 {
+			t.Errorf("Depot was told of the end %d times", n)
 		}
 	})
 

@@ -8,12 +8,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	cliv1 "github.com/depot/depot-go/proto/depot/cli/v1"
 	"github.com/depot/depot-go/proto/depot/cli/v1/cliv1connect"
 	"github.com/org/sandbox-actions/internal/localcloud/builders"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // build is one build, from CreateBuild to FinishBuild.
@@ -21,6 +23,7 @@ type build struct {
 	id, token, project string
 	saved              bool
 	finished           bool
+	cancelsAt          time.Time // zero: never
 
 	asked map[string]int                  // GetBuildKitConnection calls by platform
 	lent  map[string]*builders.Connection // by platform
@@ -95,6 +98,10 @@ func (b *buildService) CreateBuild(ctx context.Context, request *connect.Request
 
 	s.mutex.Lock()
 	s.builds[made.id] = made
+	if s.options.Limit > 0 {
+		made.cancelsAt = time.Now().Add(s.options.Limit)
+		time.AfterFunc(s.options.Limit, func() { s.end(made) })
+	}
 	s.mutex.Unlock()
 	s.note(ctx, func(c *Call) { c.BuildID, c.Project = made.id, project.ID })
 	return connect.NewResponse(response), nil
@@ -148,10 +155,15 @@ func (b *buildService) GetBuildKitConnection(ctx context.Context, request *conne
 
 // ReportBuildHealth is a client's sign of life.
 func (b *buildService) ReportBuildHealth(ctx context.Context, request *connect.Request[cliv1.ReportBuildHealthRequest]) (*connect.Response[cliv1.ReportBuildHealthResponse], error) {
-	if _, _, err := b.running(ctx, request, request.Msg.BuildId, request.Msg.Platform); err != nil {
+	build, _, err := b.running(ctx, request, request.Msg.BuildId, request.Msg.Platform)
+	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&cliv1.ReportBuildHealthResponse{}), nil
+	response := &cliv1.ReportBuildHealthResponse{}
+	if !build.cancelsAt.IsZero() {
+		response.CancelsAt = timestamppb.New(build.cancelsAt)
+	}
+	return connect.NewResponse(response), nil
 }
 
 // FinishBuild takes back the build's machines.
@@ -171,18 +183,23 @@ func (b *buildService) FinishBuild(ctx context.Context, request *connect.Request
 	if err != nil {
 		return nil, err
 	}
-	s.mutex.Lock()
-	finished := build.finished
-	build.finished = true
-	lent := build.takeBack()
-	s.mutex.Unlock()
-	if finished {
+	if !s.end(build) {
 		return nil, refuse(connect.CodeFailedPrecondition, "build %s has finished", build.id)
 	}
+	return connect.NewResponse(&cliv1.FinishBuildResponse{}), nil
+}
+
+// end takes back a build's machines. It reports whether the build was running.
+func (s *Server) end(b *build) bool {
+	s.mutex.Lock()
+	ended := !b.finished
+	b.finished = true
+	lent := b.takeBack()
+	s.mutex.Unlock()
 	for _, c := range lent {
 		_ = c.Close() // cutting is all that it does
 	}
-	return connect.NewResponse(&cliv1.FinishBuildResponse{}), nil
+	return ended
 }
 
 // own is the build that a request speaks of, when the request carries that build's token.

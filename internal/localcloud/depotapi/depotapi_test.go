@@ -261,6 +261,27 @@ func TestBuildTokensAreOneBuilds(t *testing.T) {
 	t.Error("the finished build's error was not recorded")
 }
 
+func TestALimitEndsABuild(t *testing.T) {
+	_, b := startWithMachines(t, "linux/amd64")
+	s := start(t, Options{Machines: b, Limit: 300 * time.Millisecond})
+	build := createBuild(t, "project-token")
+	var said time.Time
+	for end := time.Now().Add(10 * time.Second); ; {
+		response, err := service(s, build.Token).ReportBuildHealth(t.Context(), connect.NewRequest(&cliv1.ReportBuildHealthRequest{
+			BuildId: build.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64,
+		}))
+		if err != nil {
+			if code(err) != "failed_precondition" || said.IsZero() || time.Now().Before(said) {
+				t.Errorf("%v; the limit was said to be at %s", err, said)
+			}
+			return
+		}
+		if said = response.Msg.CancelsAt.AsTime(); time.Now().After(end) {
+			t.Fatal("the build goes on")
+		}
+	}
+}
+
 func TestBothHTTPVersions(t *testing.T) {
 	s := start(t, Options{})
 	for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {

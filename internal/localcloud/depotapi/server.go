@@ -38,6 +38,8 @@ type Options struct {
 	Wait time.Duration
 	// Lifetime of a build's certificates. Default: 10 minutes.
 	Lifetime time.Duration
+	// Limit is how long a build may take: Depot says so with every health report, and cancels the build then. 0: for ever.
+	Limit time.Duration
 }
 
 // Project is one Depot project.
