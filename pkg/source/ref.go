@@ -358,8 +358,9 @@ func (r Repository) explain(ctx context.Context, doing string, err error) error 
 	if unusable := new(unusableError); errors.As(err, &unusable) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	fail := func(format string, args ...any) error {
-		return &apiError{fmt.Sprintf("%s: %s: %s", doing, fmt.Sprintf(format, args...), visible(err.Error())), err}
+	fail := func(cure, format string, args ...any) error {
+		detail := visible(strings.TrimSpace(strings.TrimSuffix(err.Error(), "[]")))
+		return &apiError{fmt.Sprintf("%s: %s (%s): %s", doing, fmt.Sprintf(format, args...), detail, cure), err}
 	}
 	var answer *github.ErrorResponse
 	status := 0
@@ -370,31 +371,29 @@ func (r Repository) explain(ctx context.Context, doing string, err error) error 
 	host := r.Client.BaseURL.Host
 	switch {
 	case limited && !limit.reset.IsZero():
-		return fail("GitHub's rate limit is used up until %s; try again then, or give a github_token with its own limit", limit.reset.UTC().Format("15:04:05 UTC on 2006-01-02"))
+		return fail("try again then, or give a github_token with its own limit", "GitHub's rate limit is used up until %s", limit.reset.UTC().Format("15:04:05 UTC on 2006-01-02"))
 	case limited && limit.wait > 0:
-		return fail("GitHub asks to slow down (secondary rate limit); try again in %s", limit.wait.Round(time.Second))
+		return fail(fmt.Sprintf("try again in %s", limit.wait.Round(time.Second)), "GitHub asks to slow down")
 	case limited:
-		return fail("GitHub asks to slow down (secondary rate limit); try again in a few minutes")
+		return fail("try again in a few minutes", "GitHub asks to slow down")
 	case status == http.StatusUnauthorized:
-		return fail("GitHub refused the token (401); give a github_token that has not expired")
+		return fail("give a github_token that has not expired", "GitHub refused the token")
 	case status == http.StatusNotFound && r.Token == "":
-		return fail("GitHub says that there is no such repository (404), which is also its answer for a private one without a token; check the name, or give a github_token that may read it")
+		return fail("check the name, or give a github_token that may read it", "GitHub says that there is no such repository, which is also its answer for a private one without a token")
 	case status == http.StatusNotFound:
-		return fail("GitHub says that there is no such repository (404), which is also its answer when the token may not read it; check the name, and that the github_token has contents: read there")
+		return fail("check the name, and that the github_token has contents: read there", "GitHub says that there is no such repository, which is also its answer when the token may not read it")
 	case status == http.StatusConflict:
-		return fail("the repository is empty (409); push a commit first")
+		return fail("push a commit first", "the repository is empty")
 	case status == http.StatusForbidden:
-		return fail("GitHub forbids it (403); the github_token needs contents: read")
+		return fail("the github_token needs contents: read", "GitHub forbids it")
 	case status >= 500:
-		return fail("GitHub's API at %s answered %d, %d times; try again later (https://www.githubstatus.com)", host, status, maxTries)
+		return fail("try again later (https://www.githubstatus.com)", "GitHub's API at %s failed %d times", host, maxTries)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fail("GitHub's API at %s did not answer within %s, %d times; check the network", host, requestTimeout, maxTries)
-	case status > 0:
-		return fail("GitHub's API at %s answered %d; check GITHUB_API_URL", host, status)
+		return fail("check the network", "GitHub's API at %s did not answer within %s, %d times", host, requestTimeout, maxTries)
 	case broken(err):
-		return fail("GitHub's API at %s can not be reached; check the network and GITHUB_API_URL", host)
+		return fail("check the network and GITHUB_API_URL", "GitHub's API at %s can not be reached", host)
 	}
-	return fail("GitHub's API at %s gave an answer that can not be used; check GITHUB_API_URL", host)
+	return fail("check GITHUB_API_URL", "GitHub's API at %s gave an answer that can not be used", host)
 }
 
 // apiError is what an answer of the API, or none, means for us. What the other side said is on one line of it.

@@ -78,9 +78,9 @@ func TestResolveSaysWhatIsThere(t *testing.T) {
 		{"no such pull request", "app", "#4", []string{"octo/app has no pull request #4 (tried refs/pull/4/merge): check the number"}},
 		{"a pull request with conflicts", "app", "#2", []string{"pull request #2 of octo/app has no refs/pull/2/merge: it conflicts", "use refs/pull/2/head"}},
 		{"a pull request that is closed", "app", "refs/pull/3/merge", []string{"the pull request is closed; use refs/pull/3/head"}},
-		{"an empty repository", "empty", "trunk", []string{"resolve trunk in octo/empty: the repository is empty (409); push a commit first"}},
-		{"no such repository", "nothing", "trunk", []string{"no such repository (404)", "the github_token has contents: read there"}},
-		{"a SHA of no such repository", "nothing", strings.Repeat("0", 40), []string{"no such repository (404)"}},
+		{"an empty repository", "empty", "trunk", []string{"resolve trunk in octo/empty: the repository is empty (", "409 Git Repository is empty.): push a commit first"}},
+		{"no such repository", "nothing", "trunk", []string{"there is no such repository, which", "404 Not Found): check the name, and that the github_token has contents: read there"}},
+		{"a SHA of no such repository", "nothing", strings.Repeat("0", 40), []string{"there is no such repository, which"}},
 		{"no repository's name", "..", "trunk", []string{`"octo/.." is not a repository's name`}},
 		{"no ref", "app", "-trunk", []string{`begins with "-"`}},
 	} {
@@ -94,10 +94,10 @@ func TestResolveSaysWhatIsThere(t *testing.T) {
 	}
 	for ref, says := range map[string]string{"trunk": "a private one without a token", strings.Repeat("0", 40): "give a github_token that may read it"} {
 		_, err := fromHub(t, "app", "").Resolve(t.Context(), ref)
-		oneLine(t, err, "resolve "+ref+" in octo/app", "(404)", says)
+		oneLine(t, err, "resolve "+ref+" in octo/app: ", "404 Not Found)", says)
 	}
 	_, err := fromHub(t, "app", "ghs_another").Resolve(t.Context(), "trunk")
-	oneLine(t, err, "GitHub refused the token (401); give a github_token that has not expired")
+	oneLine(t, err, "GitHub refused the token (", "401 Bad credentials): give a github_token that has not expired")
 }
 
 func TestResolveWhenTheAPIFails(t *testing.T) {
@@ -116,27 +116,27 @@ func TestResolveWhenTheAPIFails(t *testing.T) {
 		says     []string // none: it goes well in the end
 	}{
 		{"5xx that ends", times(2, page), 3, nil},
-		{"5xx", page, 3, []string{"answered 502, 3 times; try again later"}},
-		{"503 in JSON", standin.Fault{Path: "/api/v3/", Status: 503, Body: `{"message":"Service unavailable"}`}, 3, []string{"answered 503, 3 times"}},
+		{"5xx", page, 3, []string{"failed 3 times (", ": 502): try again later"}},
+		{"503 in JSON", standin.Fault{Path: "/api/v3/", Status: 503, Body: `{"message":"Service unavailable"}`}, 3, []string{"failed 3 times", "503 Service unavailable"}},
 		{"hour's limit", standin.PrimaryLimit(403, reset), 1, []string{"rate limit is used up until " + until, "a github_token with its own limit"}},
 		{"hour's limit as 429", standin.PrimaryLimit(429, reset), 1, []string{"rate limit is used up until " + until}},
-		{"too fast", standin.SecondaryLimit(403, time.Minute), 1, []string{"asks to slow down (secondary rate limit); try again in 1m"}},
-		{"too fast as 429", standin.SecondaryLimit(429, time.Minute), 1, []string{"asks to slow down (secondary rate limit); try again in 1m0s"}},
+		{"too fast", standin.SecondaryLimit(403, time.Minute), 1, []string{"GitHub asks to slow down (", "secondary rate limit", ": try again in 1m0s"}},
+		{"too fast as 429", standin.SecondaryLimit(429, time.Minute), 1, []string{"GitHub asks to slow down (", ": try again in 1m0s"}},
 		{"too fast for a moment", times(1, standin.SecondaryLimit(429, time.Second)), 2, nil},
 		{"too fast, and no word of how long", standin.SecondaryLimit(429, 0), 3, []string{"try again in a few minutes"}},
 		{"too fast, undocumented", undocumented, 3, []string{"asks to slow down"}},
-		{"forbidden", standin.Fault{Path: "/api/v3/", Status: 403, Body: `{"message":"Resource not accessible by integration"}`}, 1, []string{"GitHub forbids it (403); the github_token needs contents: read", "not accessible by integration"}},
+		{"forbidden", standin.Fault{Path: "/api/v3/", Status: 403, Body: `{"message":"Resource not accessible by integration"}`}, 1, []string{"GitHub forbids it (", "403 Resource not accessible by integration): the github_token needs contents: read"}},
 		{"forbidden, with a message that acts", forged, 1, []string{"no ::error::forged"}},
-		{"unauthorized", standin.Fault{Path: "/api/v3/", Status: 401, Body: `{"message":"Bad credentials"}`}, 1, []string{"refused the token (401)"}},
-		{"teapot", standin.Fault{Path: "/api/v3/", Status: 418}, 1, []string{"answered 418; check GITHUB_API_URL"}},
-		{"a page instead of JSON", answer("<html>"), 1, []string{"gave an answer that can not be used; check GITHUB_API_URL"}},
+		{"unauthorized", standin.Fault{Path: "/api/v3/", Status: 401, Body: `{"message":"Bad credentials"}`}, 1, []string{"GitHub refused the token"}},
+		{"teapot", standin.Fault{Path: "/api/v3/", Status: 418}, 1, []string{"gave an answer that can not be used (", ": 418): check GITHUB_API_URL"}},
+		{"a page instead of JSON", answer("<html>"), 1, []string{"gave an answer that can not be used (invalid character", "): check GITHUB_API_URL"}},
 		{"JSON of something else", answer("[1, 2]"), 1, []string{"gave an answer that can not be used"}},
 		{"JSON without a SHA", answer("{}"), 1, []string{"answered no SHA for refs/heads/trunk: check GITHUB_API_URL"}},
 		{"JSON with a SHA that acts", answer(`{"object":{"type":"commit","sha":"--upload-pack=x"}}`), 1, []string{"answered no SHA"}},
 		{"JSON with a type that acts", answer(`{"object":{"type":"\n::error::x","sha":"` + strings.Repeat("0", 40) + `"}}`), 1, []string{"names a  ::error::x, not a commit"}},
 		{"half of an answer", answer(`{"object":{"type":"com`), 3, []string{"can not be reached"}},
-		{"a connection that ends", standin.Fault{Path: "/api/v3/", Hangup: true}, 3, []string{"can not be reached; check the network and GITHUB_API_URL"}},
-		{"silence", standin.Fault{Silence: true}, 3, []string{"did not answer within 100ms, 3 times; check the network"}},
+		{"a connection that ends", standin.Fault{Path: "/api/v3/", Hangup: true}, 3, []string{"can not be reached (", "EOF): check the network and GITHUB_API_URL"}},
+		{"silence", standin.Fault{Silence: true}, 3, []string{"did not answer within 100ms, 3 times (context deadline exceeded): check the network"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.fault.Silence {
@@ -195,8 +195,8 @@ func TestResolveOfPullRequests(t *testing.T) {
 		{"not merged for trial yet", goodToken, "#1", []standin.Fault{missing, unmerged}, []string{"GitHub has not merged it for trial yet; try again in a minute; use refs/pull/1/head"}},
 		{"said to be merged for trial", goodToken, "#1", []standin.Fault{missing}, []string{"GitHub has not merged it for trial yet"}},
 		{"without a head", goodToken, "refs/pull/1/head", []standin.Fault{missing, unmerged}, []string{"pull request #1 of octo/app has no refs/pull/1/head: its commits are gone"}},
-		{"5xx for the ref", goodToken, "#1", []standin.Fault{{Path: "/git/ref/", Status: 500}}, []string{"resolve #1 in octo/app", "answered 500, 3 times"}},
-		{"5xx for the pull request", goodToken, "#1", []standin.Fault{missing, {Path: "/pulls/", Status: 500}}, []string{"answered 500, 3 times"}},
+		{"5xx for the ref", goodToken, "#1", []standin.Fault{{Path: "/git/ref/", Status: 500}}, []string{"resolve #1 in octo/app", "failed 3 times"}},
+		{"5xx for the pull request", goodToken, "#1", []standin.Fault{missing, {Path: "/pulls/", Status: 500}}, []string{"failed 3 times"}},
 		{"private without a token", "", "#1", nil, []string{"resolve #1 in octo/app", "a private one without a token"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -222,7 +222,7 @@ func TestResolveOfTags(t *testing.T) {
 	oneLine(t, err, "refs/tags/deep-11 is a tag of a tag, more than ten deep: give the commit's SHA")
 	fail(t, standin.Fault{Path: "/git/tags/", Status: 503})
 	_, err = fromHub(t, "app", goodToken).Resolve(t.Context(), "v1.0")
-	oneLine(t, err, "resolve v1.0 in octo/app", "answered 503, 3 times", "read the annotated tag refs/tags/v1.0")
+	oneLine(t, err, "resolve v1.0 in octo/app", "failed 3 times", "read the annotated tag refs/tags/v1.0")
 	if answer := new(github.ErrorResponse); !errors.As(err, &answer) {
 		t.Errorf("the cause is lost: %T", err)
 	}
