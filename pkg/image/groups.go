@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -53,6 +54,7 @@ type groupedStep struct {
 	tail     []byte // the last lines
 	dropped  int
 	finished bool
+	queued   bool // or live
 }
 
 func (g *groups) update(s *client.SolveStatus) {
@@ -62,14 +64,14 @@ func (g *groups) update(s *client.SolveStatus) {
 			step = &groupedStep{}
 			g.steps[v.Digest] = step
 		}
-		begun := step.vertex.Started != nil
+		again := v.Completed == nil || step.vertex.Started == nil // BuildKit may do a step in several goes
 		cached := step.vertex.Cached || v.Cached
 		step.vertex = *v
 		step.vertex.Cached = cached
-		if v.Started != nil && !begun {
-			g.queue = append(g.queue, step)
-		}
 		step.finished = v.Completed != nil
+		if v.Started != nil && again {
+			g.enqueue(step)
+		}
 	}
 	for _, p := range s.Statuses {
 		// Only ends: a log is read afterwards, and a line for each percent is noise there.
@@ -87,6 +89,13 @@ func (g *groups) update(s *client.SolveStatus) {
 	g.show(false)
 }
 
+func (g *groups) enqueue(step *groupedStep) {
+	if !step.queued {
+		step.queued = true
+		g.queue = append(g.queue, step)
+	}
+}
+
 func (g *groups) write(vertex digest.Digest, data []byte) {
 	step := g.steps[vertex]
 	if step == nil {
@@ -96,6 +105,7 @@ func (g *groups) write(vertex digest.Digest, data []byte) {
 		step.dropped += len(data)
 		return
 	}
+	g.enqueue(step)
 	step.log = append(step.log, data...)
 	step.tail = append(step.tail, data...)
 	if lines := bytes.SplitAfter(step.tail, []byte("\n")); len(lines) > tailLines {
@@ -122,16 +132,19 @@ func (g *groups) show(all bool) {
 			return
 		}
 		g.end(step)
-		g.live = nil
+		step.queued, g.live = false, nil
 	}
 }
 
 func (g *groups) end(step *groupedStep) {
 	if step.dropped > 0 {
 		fmt.Fprintf(g.out, "(%s more were not kept)\n", units.HumanSize(float64(step.dropped)))
+		step.dropped = 0
 	}
 	v := step.vertex
 	switch {
+	case strings.HasSuffix(v.Error, context.Canceled.Error()): // because another one failed
+		fmt.Fprintln(g.out, "canceled")
 	case v.Error != "":
 		g.folder.EndGroup()
 		fmt.Fprintf(g.out, "%s\n%s%s\n", v.Name, step.tail, v.Error)

@@ -72,13 +72,17 @@ func Progress(ctx context.Context, machines []Machine, clean func(line string) s
 		}
 		ledger[i] = l
 		group.Go(func() error {
-			for status := range m.Status {
-				l.take(status)
+			pass := func(status *client.SolveStatus) {
 				select {
 				case shown <- status:
 				case <-failed:
 				}
 			}
+			for status := range m.Status {
+				l.take(status)
+				pass(status)
+			}
+			pass(&client.SolveStatus{Logs: l.unfinished()})
 			return nil
 		})
 	}
@@ -98,12 +102,18 @@ type ledger struct {
 	platform string // "" when it is the only one
 	clean    func(string) string
 	vertexes map[digest.Digest]*client.Vertex
-	rest     map[string][]byte // of lines that have not ended, by vertex and stream
+	rest     map[stream]*client.VertexLog // lines that have not ended
 	warnings []Warning
 }
 
+// stream is one output of a step.
+type stream struct {
+	vertex digest.Digest
+	number int
+}
+
 func newLedger(clean func(string) string) *ledger {
-	return &ledger{clean: clean, vertexes: map[digest.Digest]*client.Vertex{}, rest: map[string][]byte{}}
+	return &ledger{clean: clean, vertexes: map[digest.Digest]*client.Vertex{}, rest: map[stream]*client.VertexLog{}}
 }
 
 // take books status, and changes it into what may be shown.
@@ -133,18 +143,13 @@ func (l *ledger) take(status *client.SolveStatus) {
 	status.Logs = nil
 	for _, log := range logs {
 		log.Vertex = l.key(log.Vertex)
-		if log.Data = l.lines(fmt.Sprint(log.Vertex, log.Stream), log.Data); len(log.Data) > 0 {
+		if log.Data = l.lines(log); len(log.Data) > 0 {
 			status.Logs = append(status.Logs, log)
 		}
 	}
 	for _, v := range status.Vertexes {
-		if v.Completed == nil {
-			continue
-		}
-		for _, stream := range []int{1, 2} {
-			if data := l.lines(fmt.Sprint(v.Digest, stream), []byte("\n")); len(data) > 1 {
-				status.Logs = append(status.Logs, &client.VertexLog{Vertex: v.Digest, Stream: stream, Data: data, Timestamp: *v.Completed})
-			}
+		if v.Completed != nil {
+			status.Logs = append(status.Logs, l.unfinished(stream{v.Digest, 1}, stream{v.Digest, 2})...)
 		}
 	}
 	for _, w := range status.Warnings {
@@ -168,18 +173,45 @@ func (l *ledger) take(status *client.SolveStatus) {
 }
 
 // lines returns the whole lines of what a step has written by now, cleaned: a secret written in two pieces is seen as one.
-func (l *ledger) lines(stream string, data []byte) []byte {
-	data = append(l.rest[stream], data...)
+func (l *ledger) lines(log *client.VertexLog) []byte {
+	from := stream{log.Vertex, log.Stream}
+	data := log.Data
+	if before := l.rest[from]; before != nil {
+		data = append(before.Data, data...)
+	}
 	end := bytes.LastIndexAny(data, "\r\n")
 	if end < 0 && len(data) > 64<<10 {
 		end = len(data) - 1
 	}
-	l.rest[stream] = bytes.Clone(data[end+1:])
+	delete(l.rest, from)
+	if end+1 < len(data) {
+		rest := *log
+		rest.Data = bytes.Clone(data[end+1:])
+		l.rest[from] = &rest
+	}
 	var clean bytes.Buffer
 	for _, line := range bytes.FieldsFunc(data[:end+1], func(c rune) bool { return c == '\r' || c == '\n' }) {
 		clean.WriteString(l.clean(string(line)) + "\n")
 	}
 	return clean.Bytes()
+}
+
+// unfinished ends the lines of steps that write no more: of those, or of all.
+func (l *ledger) unfinished(streams ...stream) []*client.VertexLog {
+	if streams == nil {
+		streams = slices.SortedFunc(maps.Keys(l.rest), func(a, b stream) int {
+			return cmp.Or(cmp.Compare(a.vertex, b.vertex), cmp.Compare(a.number, b.number))
+		})
+	}
+	var logs []*client.VertexLog
+	for _, from := range streams {
+		if log := l.rest[from]; log != nil {
+			delete(l.rest, from)
+			log.Data = []byte(l.clean(string(log.Data)) + "\n")
+			logs = append(logs, log)
+		}
+	}
+	return logs
 }
 
 // key keeps the same step on two machines apart.

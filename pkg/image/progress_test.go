@@ -1,0 +1,424 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/opencontainers/go-digest"
+	"github.com/org/sandbox-actions/pkg/runner"
+)
+
+// script is what machines say, in order: each line goes to one of them.
+type script []struct {
+	machine int
+	status  client.SolveStatus
+}
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// at is a moment, in seconds after the beginning.
+func at(seconds float64) *time.Time {
+	moment := epoch.Add(time.Duration(seconds * float64(time.Second)))
+	return &moment
+}
+
+func id(name string) digest.Digest { return digest.FromString(name) }
+
+// step says how a step goes: begun at a moment, ended at another (0: not yet).
+func step(name string, begun, ended float64, change ...func(*client.Vertex)) client.SolveStatus {
+	v := &client.Vertex{Digest: id(name), Name: name, Started: at(begun)}
+	if ended > 0 {
+		v.Completed = at(ended)
+	}
+	for _, c := range change {
+		c(v)
+	}
+	return client.SolveStatus{Vertexes: []*client.Vertex{v}}
+}
+
+func cached(v *client.Vertex) { v.Cached = true }
+func fails(why string) func(*client.Vertex) {
+	return func(v *client.Vertex) { v.Error = why }
+}
+
+func says(name string, seconds float64, text string) client.SolveStatus {
+	return client.SolveStatus{Logs: []*client.VertexLog{{Vertex: id(name), Stream: 1, Data: []byte(text), Timestamp: *at(seconds)}}}
+}
+
+func moved(name, what string, bytes int64, begun, ended float64) client.SolveStatus {
+	s := &client.VertexStatus{Vertex: id(name), ID: what, Current: bytes, Total: bytes, Timestamp: *at(ended), Started: at(begun)}
+	if ended > 0 {
+		s.Completed = at(ended)
+	}
+	return client.SolveStatus{Statuses: []*client.VertexStatus{s}}
+}
+
+const (
+	load  = "[internal] load build definition from Dockerfile"
+	from  = "[1/3] FROM docker.io/library/debian:bookworm-slim"
+	build = "[2/3] RUN make"
+	copy_ = "[stage-1 3/3] COPY --from=build /out /"
+)
+
+// scripts of builds; what each looks like is in testdata/progress.
+var scripts = map[string]script{
+	"all-goes-well": {
+		{0, step(load, 0, 0)}, {0, moved(load, "transferring dockerfile", 120, 0, 0.1)}, {0, step(load, 0, 0.2)},
+		{0, step(from, 0.2, 0.3, cached)},
+		{0, step(build, 0.3, 0)}, {0, says(build, 1, "compiling\nlin")},
+		{0, step(copy_, 0.3, 0)}, {0, says(copy_, 1.5, "copied\n")}, {0, step(copy_, 0.3, 1.6)},
+		{0, says(build, 2, "king\nno newline at the end")}, {0, step(build, 0.3, 2.5)},
+	},
+	"a-step-fails": {
+		{0, step(from, 0, 0.1, cached)}, {0, step(build, 0.2, 0)}, {0, step(copy_, 0.2, 0)},
+		{0, says(build, 1, strings.Repeat("a line of many\n", 40))}, {0, says(build, 1, "make: *** [all] Error 2\n")},
+		{0, step(build, 0.2, 2, fails("process \"/bin/sh -c make\" did not complete successfully: exit code: 2"))},
+		{0, step(copy_, 0.2, 2, fails("failed to compute cache key: context canceled"))},
+	},
+	"two-machines": {
+		{0, step(build, 0, 0)}, {1, step(build, 0, 0)},
+		{0, says(build, 1, "on the fir")}, {1, says(build, 1, "on the sec")}, {0, says(build, 1.5, "st\n")}, {1, says(build, 1.5, "ond\n")},
+		{1, step(build, 0, 2)}, {1, step(copy_, 2, 2.1, cached)}, {0, step(build, 0, 3)}, {0, step(copy_, 3, 3.5)},
+	},
+	"hostile-output": {
+		{0, step("[1/2] RUN ::error::in a name\n::add-mask::x", 0, 0)},
+		{0, says("[1/2] RUN ::error::in a name\n::add-mask::x", 1, "::set-output name=digest::forged\n::add-mask::e\r::error::after a return\n::stop-commands::mine\n::mine::\n##[error]old\n")},
+		{0, says("[1/2] RUN ::error::in a name\n::add-mask::x", 1, "\x1b[2J\x1b]0;title\x07\x1b[31mred\nbell\x07 back\x08space null\x00 del\x7f c1\u009b\n_GitHubActionsFileCommandDelimeter_\n")},
+		{0, says("[1/2] RUN ::error::in a name\n::add-mask::x", 1, "the password is hunter")}, {0, says("[1/2] RUN ::error::in a name\n::add-mask::x", 1, "2-hunter2 here\n\xff\xfe not UTF-8\n")},
+		{0, moved("[1/2] RUN ::error::in a name\n::add-mask::x", "::error::of a transfer hunter2-hunter2", 10, 1, 2)},
+		{0, step("[1/2] RUN ::error::in a name\n::add-mask::x", 0, 2, fails("::error::failed with hunter2-hunter2\n::error::again"))},
+	},
+	"a-step-in-two-goes": {
+		{0, step(load, 0, 0)}, {0, says(load, 0.1, "first\n")}, {0, step(load, 0, 0.2)},
+		{0, step(load, 0.3, 0)}, {0, says(load, 0.4, "second\n")}, {0, step(load, 0.3, 0.5)},
+		{0, says(load, 0.6, "an afterthought\n")},
+	},
+	"cut-short": {
+		{0, step(build, 0, 0)}, {0, says(build, 1, "half a li")}, {0, step(copy_, 0.5, 0)}, {0, says(copy_, 1, "waiting\n")},
+	},
+	"nothing-at-all": {},
+}
+
+// play shows a script, and answers what a runner is sent.
+func play(t *testing.T, s script, inActions bool, show func(r *runner.Runner) Display) (shown string, stats Stats) {
+	t.Helper()
+	var out bytes.Buffer
+	r := runner.New(&out, &out, func(name string) string {
+		if name == "GITHUB_ACTIONS" && inActions {
+			return "true"
+		}
+		return ""
+	})
+	r.Mask("hunter2-hunter2")
+	out.Reset()
+	machines := []Machine{{Platform: amd64, Status: make(chan *client.SolveStatus)}}
+	for _, line := range s {
+		if line.machine == 1 {
+			machines = append(machines[:1], Machine{Platform: arm64, Status: make(chan *client.SolveStatus)})
+		}
+	}
+	go func() {
+		for _, line := range s {
+			machines[line.machine].Status <- clone(line.status)
+			machines[line.machine].Status <- new(client.SolveStatus) // taken once the one before is shown
+		}
+		for _, m := range machines {
+			close(m.Status)
+		}
+	}()
+	stats, err := Progress(t.Context(), machines, r.Clean, show(r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String(), stats
+}
+
+// clone keeps the scripts as they are: Progress changes what it is given.
+func clone(s client.SolveStatus) *client.SolveStatus {
+	c := new(client.SolveStatus)
+	for _, v := range s.Vertexes {
+		vertex := *v
+		c.Vertexes = append(c.Vertexes, &vertex)
+	}
+	for _, status := range s.Statuses {
+		changed := *status
+		c.Statuses = append(c.Statuses, &changed)
+	}
+	for _, l := range s.Logs {
+		log := *l
+		c.Logs = append(c.Logs, &log)
+	}
+	for _, w := range s.Warnings {
+		warning := *w
+		c.Warnings = append(c.Warnings, &warning)
+	}
+	return c
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", "progress", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v: go test ./pkg/image -run Progress -update writes it", err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
+	}
+}
+
+func TestProgressInGroups(t *testing.T) {
+	for name, s := range scripts {
+		t.Run(name, func(t *testing.T) {
+			out, _ := play(t, s, true, func(r *runner.Runner) Display { return Groups(r) })
+			obeyed(t, out)
+			golden(t, name+".groups", anonymous(out))
+		})
+	}
+}
+
+func TestProgressLineByLine(t *testing.T) {
+	for name, s := range scripts {
+		t.Run(name, func(t *testing.T) {
+			show := func(r *runner.Runner) Display {
+				return func(ctx context.Context, status chan *client.SolveStatus) error {
+					out := r.Untrusted()
+					defer out.Close()
+					return Plain(out)(ctx, status)
+				}
+			}
+			out, _ := play(t, s, true, show)
+			obeyed(t, out)
+			golden(t, name+".plain", anonymous(out))
+		})
+	}
+}
+
+// Where there is no terminal, what is for one comes line by line.
+func TestProgressOnAFile(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	play(t, scripts["all-goes-well"], false, func(*runner.Runner) Display { return Terminal(file) })
+	var plain bytes.Buffer
+	play(t, scripts["all-goes-well"], false, func(*runner.Runner) Display { return Plain(&plain) })
+	if got, err := os.ReadFile(file.Name()); err != nil || string(got) != plain.String() || plain.Len() == 0 {
+		t.Errorf("got (%v)\n%s\nwant\n%s", err, got, plain.String())
+	}
+}
+
+var stopCommand = regexp.MustCompile(`^::stop-commands::(\w{20,})$`)
+
+// anonymous gives all tokens one name.
+func anonymous(out string) string {
+	for _, line := range strings.Split(out, "\n") {
+		if found := stopCommand.FindStringSubmatch(line); found != nil {
+			out = strings.ReplaceAll(out, found[1], "TOKEN")
+		}
+	}
+	return out
+}
+
+// obeyed reads what an Actions runner is sent as that does, and fails if it finds a command that is not ours, or a secret.
+func obeyed(t *testing.T, out string) {
+	t.Helper()
+	if strings.Contains(out, "hunter2-hunter2") {
+		t.Errorf("the secret is in\n%s", out)
+	}
+	token := ""
+	for _, line := range strings.FieldsFunc(out, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		switch {
+		case token != "":
+			if line == "::"+token+"::" {
+				token = ""
+			}
+		case stopCommand.MatchString(line):
+			token = stopCommand.FindStringSubmatch(line)[1]
+		case strings.HasPrefix(line, "::group::"), line == "::endgroup::":
+		case strings.Contains(line, "::") || strings.Contains(line, "##["):
+			t.Errorf("the runner would obey %q", line)
+		}
+	}
+	for _, r := range out {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			t.Errorf("the control character %U is shown", r)
+		}
+	}
+}
+
+func TestProgressAddsUp(t *testing.T) {
+	warning := func(line, end int32, short string) client.SolveStatus {
+		w := &client.VertexWarning{Vertex: id(load), Short: []byte(short), Detail: [][]byte{[]byte("one"), []byte("two")}, URL: "https://docs.docker.com/x"}
+		if line > 0 {
+			w.Range = []*pb.Range{{Start: &pb.Position{Line: line}, End: &pb.Position{Line: end}}}
+		}
+		return client.SolveStatus{Warnings: []*client.VertexWarning{w}}
+	}
+	for _, test := range []struct {
+		name          string
+		script        script
+		cached, total int
+		steps         []string
+		warnings      []Warning
+	}{
+		{name: "nothing"},
+		{
+			name:   "without FROM and what is the frontend's own",
+			script: scripts["all-goes-well"],
+			total:  2,
+			steps:  []string{load, from + " cached", build, copy_},
+		},
+		{
+			name: "cached",
+			script: script{{0, step(from, 0, 0.1, cached)}, {0, step(build, 0.2, 0.3, cached)},
+				{0, step("exporting to image", 0.4, 0.5)}, {0, step(copy_, 0.3, 0.4, cached)}},
+			cached: 2, total: 2,
+			steps: []string{from + " cached", build + " cached", copy_ + " cached", "exporting to image"},
+		},
+		{
+			name: "known to be cached before it ends",
+			script: script{{0, step(build, 0, 0, cached)}, {0, step(build, 0, 1)},
+				{0, step(build, 0, 1)}},
+			cached: 1, total: 1,
+			steps: []string{build + " cached"},
+		},
+		{
+			name:   "of both platforms",
+			script: scripts["two-machines"],
+			cached: 1, total: 4,
+			steps: []string{"[linux/amd64 2/3] RUN make", "[linux/amd64 stage-1 3/3] COPY --from=build /out /",
+				"[linux/arm64 2/3] RUN make", "[linux/arm64 stage-1 3/3] COPY --from=build /out / cached"},
+		},
+		{
+			name:   "warnings, each once",
+			script: script{{0, warning(3, 4, "one")}, {1, warning(3, 4, "one")}, {0, warning(0, 0, "two")}, {1, warning(7, 7, "hunter2-hunter2\x1b[0m")}},
+			warnings: []Warning{
+				{Line: 3, EndLine: 4, Short: "one", Detail: "one two", URL: "https://docs.docker.com/x"},
+				{Short: "two", Detail: "one two", URL: "https://docs.docker.com/x"},
+				{Line: 7, EndLine: 7, Short: "***␛[0m", Detail: "one two", URL: "https://docs.docker.com/x"},
+			},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, stats := play(t, test.script, true, func(r *runner.Runner) Display { return Groups(r) })
+			if stats.Cached != test.cached || stats.Total != test.total {
+				t.Errorf("%d of %d cached, want %d of %d", stats.Cached, stats.Total, test.cached, test.total)
+			}
+			var steps []string
+			for _, s := range stats.Steps {
+				name := s.Name
+				if s.Cached {
+					name += " cached"
+				}
+				steps = append(steps, name)
+			}
+			if !reflect.DeepEqual(steps, test.steps) {
+				t.Errorf("steps %q, want %q", steps, test.steps)
+			}
+			if !reflect.DeepEqual(stats.Warnings, test.warnings) {
+				t.Errorf("warnings %+v, want %+v", stats.Warnings, test.warnings)
+			}
+		})
+	}
+}
+
+// A step that writes without end while another one is shown is cut, and says so.
+func TestProgressIsBounded(t *testing.T) {
+	long := script{{0, step(build, 0, 0)}, {0, step(copy_, 0, 0)}}
+	for range 100 {
+		long = append(long, script{{0, says(copy_, 1, strings.Repeat("0123456789abcde\n", 1<<12))}}...)
+	}
+	long = append(long, script{{0, step(build, 0, 1)}, {0, step(copy_, 0, 2)}}...)
+	out, _ := play(t, long, true, func(r *runner.Runner) Display { return Groups(r) })
+	if !strings.Contains(out, "(2.359MB more were not kept)") || len(out) > pending+1<<10 {
+		t.Errorf("%d bytes are shown, and the end is %q", len(out), out[len(out)-200:])
+	}
+	endless, _ := play(t, script{{0, step(build, 0, 0)}, {0, says(build, 1, strings.Repeat("x", 200<<10))}, {0, step(build, 0, 1)}}, true,
+		func(r *runner.Runner) Display { return Groups(r) })
+	if got := strings.Count(endless, "x"); got != 200<<10 {
+		t.Errorf("%d bytes of a line without end are shown, want all %d", got, 200<<10)
+	}
+}
+
+// A display that fails stops no build.
+func TestProgressWithoutADisplay(t *testing.T) {
+	status := make(chan *client.SolveStatus)
+	go func() {
+		for _, line := range scripts["all-goes-well"] {
+			status <- clone(line.status)
+		}
+		close(status)
+	}()
+	broken := errors.New("no terminal")
+	stats, err := Progress(t.Context(), []Machine{{amd64, status}}, func(line string) string { return line },
+		func(context.Context, chan *client.SolveStatus) error { return broken })
+	if !errors.Is(err, broken) || stats.Total != 2 {
+		t.Errorf("%d steps, %v", stats.Total, err)
+	}
+}
+
+// A real build, with what it writes and what is wrong with it.
+func TestProgressOfARealBuild(t *testing.T) {
+	w := theWorld(t)
+	dir := folderOf(t, map[string]string{"Dockerfile": `from debian:bookworm-slim AS one
+RUN printf '::error::forged\n::set-output name=digest::x\n\033[31mred\n' && printf 'hunter2-' && sleep 0.1 && echo hunter2
+FROM one
+ENV KEY value
+RUN echo the last words && exit 3
+`})
+	var out bytes.Buffer
+	r := runner.New(&out, &out, func(name string) string { return map[string]string{"GITHUB_ACTIONS": "true"}[name] })
+	r.Mask("hunter2-hunter2")
+	out.Reset()
+	status := make(chan *client.SolveStatus)
+	failed := make(chan error)
+	request := request(dir)
+	request.NoCache = true
+	go func() {
+		_, err := Solve(t.Context(), w.machine(t, amd64), request, status)
+		failed <- err
+	}()
+	stats, err := Progress(t.Context(), []Machine{{amd64, status}}, r.Clean, Groups(r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; err == nil || !strings.HasPrefix(err.Error(), "Dockerfile:5: ") {
+		t.Errorf("got %v, want line 5", err)
+	}
+	obeyed(t, out.String())
+	unfolded := out.String()[strings.LastIndex(out.String(), "::endgroup::"):]
+	if !strings.Contains(unfolded, "the last words") || !strings.Contains(unfolded, "exit code: 3") {
+		t.Errorf("the failure is folded in\n%s", out.String())
+	}
+	if stats.Total != 2 {
+		t.Errorf("%d steps", stats.Total)
+	}
+	var warnings []string
+	for _, w := range stats.Warnings {
+		warnings = append(warnings, fmt.Sprintf("%d %s", w.Line, strings.SplitN(w.Short, ":", 2)[0]))
+	}
+	if want := []string{"1 FromAsCasing", "1 ConsistentInstructionCasing", "4 LegacyKeyValueFormat", "4 SecretsUsedInArgOrEnv"}; !reflect.DeepEqual(warnings, want) {
+		t.Errorf("warnings %q, want %q", warnings, want)
+	}
+}
