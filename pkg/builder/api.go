@@ -84,6 +84,9 @@ const (
 // when it has surely made nothing: it never arrived, or was refused. It is not cut when ctx ends, either, but given a moment more: what it
 // made would be nobody's. So it may succeed although ctx has ended.
 func call[Q, A any](ctx context.Context, doing, token string, request *Q, method func(context.Context, *connect.Request[Q]) (*connect.Response[A], error), repeatable bool) (*A, error) {
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval = firstWait
 	var came *heard

@@ -338,6 +338,13 @@ func TestStartCanceledWhileTheBuildIsMade(t *testing.T) {
 	if n := calls(s, "FinishBuild", func(c depotapi.Call) bool { return c.Result == "canceled" }); n != 1 {
 		t.Errorf("Depot was told %d times that it is canceled", n)
 	}
+	before := len(s.Calls())
+	if _, err := depot(&journal{}, "project-token").Start(ctx, Request{}); err == nil || err.Error() != "Ctrl-C" {
+		t.Errorf("Start, too late: %v", err)
+	}
+	if n := len(s.Calls()) - before; n != 0 {
+		t.Errorf("%d calls after the end", n)
+	}
 }
 
 func TestTransientErrorsAreRetried(t *testing.T) {
