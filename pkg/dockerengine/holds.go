@@ -21,28 +21,45 @@ func (e *Engine) holds(ctx context.Context, a *archive) map[v1.Hash]bool {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	if blobs := e.blobs(ctx); blobs != nil {
-		defer blobs.Close()
-		return a.amongBlobs(ctx, contentapi.NewContentClient(blobs))
+		return a.amongBlobs(ctx, blobs)
 	}
 	return e.amongImages(ctx, a)
 }
 
-// blobs is a connection to the engine's content store, or nil where it has none of containerd's: it is part of the BuildKit that
-// engines contain. See https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Session and
+// content is a connection to an engine's content store.
+type content struct {
+	mutex sync.Mutex
+	conn  *grpc.ClientConn
+}
+
+func (c *content) close() error {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.conn == nil {
+		return nil
+	}
+	return c.conn.Close()
+}
+
+// blobs is the engine's content store, or nil where it has none of containerd's: it is part of the BuildKit that engines contain.
+// See https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Session and
 // https://github.com/moby/buildkit/blob/master/control/control.go.
-func (e *Engine) blobs(ctx context.Context) *grpc.ClientConn {
+func (e *Engine) blobs(ctx context.Context) contentapi.ContentClient {
 	info, err := e.client.Info(ctx, client.InfoOptions{})
 	if err != nil || !slices.Contains(info.Info.DriverStatus, containerdStore) {
 		return nil
 	}
-	conn, err := grpc.NewClient("passthrough:engine", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return e.client.DialHijack(ctx, "/grpc", "h2c", nil)
-		}))
-	if err != nil {
-		return nil
+	e.content.mutex.Lock()
+	defer e.content.mutex.Unlock()
+	if e.content.conn == nil {
+		if e.content.conn, err = grpc.NewClient("passthrough:engine", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+				return e.client.DialHijack(ctx, "/grpc", "h2c", nil)
+			})); err != nil {
+			return nil
+		}
 	}
-	return conn
+	return contentapi.NewContentClient(e.content.conn)
 }
 
 // containerdStore is what docker info shows of an engine whose images are in containerd's store.

@@ -36,6 +36,7 @@ type Engine struct {
 	Progress func(Layer)
 
 	client  *client.Client
+	content content       // of its image store
 	silence time.Duration // how long the engine or an image's source may say nothing
 }
 
@@ -50,7 +51,7 @@ func Open(ctx context.Context, getenv func(string) string) (*Engine, error) {
 }
 
 // Close frees the connections to the engine.
-func (e *Engine) Close() error { return e.client.Close() }
+func (e *Engine) Close() error { return errors.Join(e.content.close(), e.client.Close()) }
 
 // first is the first candidate that answers.
 func first(ctx context.Context, candidates []candidate, getenv func(string) string) (*Engine, error) {
