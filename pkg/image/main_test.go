@@ -55,7 +55,7 @@ type world struct {
 	state    string // of the daemons
 	builders *builders.Builders
 	registry *registry.Registry // with accounts: robot (pushes below team/), reader
-	hub      *httptest.Server   // Docker Hub: debian:bookworm-slim, onbuild:1, small:1
+	hub      *httptest.Server   // Docker Hub: debian:bookworm-slim, onbuild:1, scanner:1, small:1
 	files    *httptest.Server   // /hello.txt
 	git      *httptest.Server   // /repo.git
 	commit   string             // of its branch main
@@ -182,7 +182,13 @@ func (w *world) fillHub() error {
 	if err != nil {
 		return err
 	}
-	for reference, image := range map[string]v1.Image{"debian:bookworm-slim": debian, "small:1": small, "onbuild:1": onbuild} {
+	// What BuildKit asks of a scanner: https://github.com/moby/buildkit/blob/master/docs/attestations/sbom-protocol.md
+	scanner, err := baseImage(v1.Config{Entrypoint: []string{"/bin/sh", "-c", `echo '{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document", "predicate": {"name": "scanned"}}' >"$BUILDKIT_SCAN_DESTINATION/scan.spdx.json"`},
+		Env: []string{"PATH=/usr/bin:/bin"}}, uncompressed)
+	if err != nil {
+		return err
+	}
+	for reference, image := range map[string]v1.Image{"debian:bookworm-slim": debian, "small:1": small, "onbuild:1": onbuild, "scanner:1": scanner} {
 		ref, err := name.ParseReference(host(w.hub) + "/library/" + reference)
 		if err != nil {
 			return err

@@ -21,6 +21,9 @@ func ParseOutput(value, dir string, several bool) (client.ExportEntry, error) {
 	refuse := func(why string) (client.ExportEntry, error) {
 		return client.ExportEntry{}, fmt.Errorf("%q %s", value, why)
 	}
+	if value == "" {
+		return refuse("is empty: write type=local,dest=FOLDER, or another type")
+	}
 	fields, err := csvvalue.Fields(value, nil)
 	if err != nil {
 		return refuse("is not CSV: " + err.Error())
@@ -41,7 +44,7 @@ func ParseOutput(value, dir string, several bool) (client.ExportEntry, error) {
 	}
 	destination := entry.Attrs["dest"]
 	delete(entry.Attrs, "dest")
-	if destination != "" && !filepath.IsAbs(destination) {
+	if destination != "" && destination != "-" && !filepath.IsAbs(destination) {
 		destination = filepath.Join(dir, destination)
 	}
 	isFolder := entry.Type == client.ExporterLocal

@@ -165,8 +165,7 @@ func (r Request) complete(ctx context.Context, c *client.Client, b *blobs, image
 	if err := group.Wait(); err == nil || !errdefs.IsNotFound(errgrpc.ToNative(err)) {
 		return err
 	}
-	again := r
-	again.NoCache, again.NoCacheFilters, again.Pull, again.Attestations = false, nil, false, nil
+	again := r.cached()
 	opt, err := again.options()
 	if err != nil {
 		return err

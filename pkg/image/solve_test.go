@@ -328,3 +328,68 @@ func TestAnnotationsOfOneManifest(t *testing.T) {
 		t.Errorf("annotations of the manifest %v, of the index %v", manifest.Annotations, index.Annotations)
 	}
 }
+
+// Attestations are in the index, and the image stays what it is without them. A scanner for an SBOM is an image like any other.
+func TestAttestations(t *testing.T) {
+	w := theWorld(t)
+	c := w.machine(t, amd64)
+	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	plain, _, err := solve(t.Context(), c, request(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain.Index != nil {
+		t.Error("an index without attestations")
+	}
+	const provenance, sbom = "https://slsa.dev/provenance", "https://spdx.dev/Document"
+	for _, test := range []struct {
+		name  string
+		asked map[string]string
+		want  []string // predicates
+	}{
+		{"provenance", map[string]string{"provenance": "mode=max"}, []string{provenance}},
+		{"sbom", map[string]string{"sbom": "generator=scanner:1"}, []string{sbom}},
+		{"both", map[string]string{"provenance": "mode=min", "sbom": "generator=scanner:1"}, []string{provenance, sbom}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := request(dir)
+			r.Attestations = test.asked
+			result, _, err := solve(t.Context(), c, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := validate.Index(result.Index); err != nil {
+				t.Error(err)
+			}
+			if got, err := result.Image.Digest(); err != nil || got == result.Digest || got != plain.Digest {
+				t.Errorf("the image is %s (%v), and without attestations %s; the index is %s", got, err, plain.Digest, result.Digest)
+			}
+			index, err := result.Index.IndexManifest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var predicates []string
+			for _, m := range index.Manifests {
+				if m.Annotations["vnd.docker.reference.type"] != "attestation-manifest" {
+					continue
+				}
+				image, err := result.Index.Image(m.Digest)
+				if err != nil {
+					t.Fatal(err)
+				}
+				manifest, err := image.Manifest()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, layer := range manifest.Layers {
+					predicates = append(predicates, layer.Annotations["in-toto.io/predicate-type"])
+				}
+			}
+			for _, want := range test.want {
+				if !slices.ContainsFunc(predicates, func(p string) bool { return strings.HasPrefix(p, want) }) {
+					t.Errorf("the predicates are %q, want %q", predicates, want)
+				}
+			}
+		})
+	}
+}
