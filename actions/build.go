@@ -387,6 +387,11 @@ func (b *build) load(ctx context.Context) error {
 	defer b.phases.begin("the Docker Engine to load %s", b.in.ImageName)()
 	b.Runner.Group("Load " + b.in.ImageName)
 	defer b.Runner.EndGroup()
+	b.engine.Progress = func(l dockerengine.Layer) {
+		if l.Sent == l.Size {
+			b.Runner.Infof("%s", l)
+		}
+	}
 	began := time.Now()
 	loaded, err := b.engine.Load(ctx, b.in.ImageName, b.loaded().Image)
 	if err != nil {

@@ -76,7 +76,7 @@ func onBoth(t *testing.T, test func(t *testing.T, e *Engine)) {
 	}
 }
 
-func openHost(t *testing.T, host string) *Engine {
+func openHost(t testing.TB, host string) *Engine {
 	t.Helper()
 	e, err := Open(t.Context(), env(map[string]string{"DOCKER_HOST": host, "HOME": t.TempDir()}))
 	if err != nil {
@@ -90,7 +90,7 @@ func env(values map[string]string) func(string) string {
 	return func(name string) string { return values[name] }
 }
 
-func remove(t *testing.T, e *Engine, name string) {
+func remove(t testing.TB, e *Engine, name string) {
 	t.Helper()
 	t.Cleanup(func() {
 		_, _ = e.client.ImageRemove(context.Background(), name, client.ImageRemoveOptions{Force: true, PruneChildren: true})

@@ -90,19 +90,22 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 	}
 
 	loaded := Loaded{Config: a.config.String(), Layers: len(a.layers), Held: len(a.layers)}
+	if id := e.has(ctx, a); id != "" {
+		if err := e.name(ctx, id, ref.String(), &loaded); !cerrdefs.IsNotFound(err) {
+			return loaded, err
+		} // removed meanwhile
+	}
+	sent, err := e.sendLacking(ctx, a, e.holds(ctx, a))
+	if err != nil {
+		return Loaded{}, e.discard(ctx, a, err)
+	}
 	id := e.has(ctx, a)
 	if id == "" {
-		sent, err := e.sendLacking(ctx, a, e.holds(ctx, a))
-		if err != nil {
-			return Loaded{}, errors.Join(err, e.discard(ctx, a))
-		}
-		if id = e.has(ctx, a); id == "" {
-			return Loaded{}, fmt.Errorf("the engine says that all went well, but has neither %s nor all of it: see its log", a.manifest)
-		}
-		for _, f := range sent {
-			loaded.Held--
-			loaded.Sent += f.size
-		}
+		return Loaded{}, fmt.Errorf("the engine says that all went well, but has no whole image %s: see its log", a.manifest)
+	}
+	for _, f := range sent {
+		loaded.Held--
+		loaded.Sent += f.size
 	}
 	return loaded, e.name(ctx, id, ref.String(), &loaded)
 }
@@ -159,19 +162,19 @@ func (e *Engine) has(ctx context.Context, a *archive) string {
 	return ""
 }
 
-// discard removes what a load left that failed: the current engine keeps an image that it could not unpack.
-func (e *Engine) discard(ctx context.Context, a *archive) error {
+// discard removes what a load left that failed with err: the current engine keeps an image that it could not unpack.
+func (e *Engine) discard(ctx context.Context, a *archive, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
-	image, err := e.client.ImageInspect(ctx, a.manifest.String())
-	if err != nil || len(image.RepoTags) > 0 {
-		return nil // there is none, or one that is someone's; an engine that is gone has left nothing worse
+	image, missing := e.client.ImageInspect(ctx, a.manifest.String())
+	if missing != nil || len(image.RepoTags) > 0 {
+		return err // there is none, or one that is someone's; an engine that is gone has left nothing worse
 	}
-	_, err = e.client.ImageRemove(ctx, a.manifest.String(), client.ImageRemoveOptions{PruneChildren: true})
-	if err != nil && !cerrdefs.IsNotFound(err) {
-		return fmt.Errorf("it left a broken image (docker image rm %s): %w", a.manifest, err)
+	_, removed := e.client.ImageRemove(ctx, a.manifest.String(), client.ImageRemoveOptions{PruneChildren: true})
+	if removed != nil && !cerrdefs.IsNotFound(removed) {
+		return fmt.Errorf("%w, and a broken image was left (docker image rm %s): %v", err, a.manifest, removed)
 	}
-	return nil
+	return err
 }
 
 // wrongGuess says whether the engine lacks a layer that an archive left out, in the words of its two image stores.

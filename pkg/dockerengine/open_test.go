@@ -246,14 +246,21 @@ func TestOpenAndLoadOverSSH(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-			e, err := Open(t.Context(), env(map[string]string{"DOCKER_HOST": "ssh://user@engine.example", "HOME": bin}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer e.Close()
-			remove(t, e, "ssh:ci")
-			if _, err := e.Load(t.Context(), "ssh:ci", image(t, "ssh")); err != nil {
-				t.Error(err)
+			writeContext(t, filepath.Join(bin, ".docker"), "far", "ssh://user@engine.example", nil)
+			for name, values := range map[string]map[string]string{
+				"DOCKER_HOST": {"DOCKER_HOST": "ssh://user@engine.example"},
+				"a context":   {"DOCKER_CONTEXT": "far"},
+			} {
+				values["HOME"] = bin
+				e, err := Open(t.Context(), env(values))
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				defer e.Close()
+				remove(t, e, "ssh:ci")
+				if _, err := e.Load(t.Context(), "ssh:ci", image(t, name)); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
 			}
 		})
 	}
