@@ -2,7 +2,7 @@
 # Installs the Debian packages that tests, lint and the demo need. Says nothing when all are there.
 set -euo pipefail
 
-packages=(ca-certificates curl debootstrap docker.io gcc git iproute2 iptables libc6-dev libseccomp-dev make pkg-config runc shellcheck)
+packages=(ca-certificates curl debootstrap docker.io gcc git iproute2 iptables libc6-dev libseccomp-dev libxml2-utils make pkg-config runc shellcheck)
 command -v npm >/dev/null || packages+=(npm) # fetches the Depot CLI; any npm will do
 
 missing=()

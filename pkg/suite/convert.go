@@ -30,7 +30,10 @@ func Convert(data []byte) ([]byte, []Warning, error) {
 		}
 	}
 	c := &converter{decoder: d, names: map[string]bool{}}
-	to := c.convert(&from)
+	var to ourSuite
+	if len(d.problems) == 0 {
+		to = c.convert(&from)
+	}
 	if len(d.problems) == 0 && len(to.Tests) == 0 {
 		d.fail(1, "the file holds no test that can be converted")
 	}
@@ -387,7 +390,7 @@ func (c *converter) path(theirs loose, line int) string {
 		c.warn(line, "the path %q is taken from / now", theirs)
 		name = "/" + name
 	}
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "{", `\{`).Replace(name)
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "{", `\{`, "}", `\}`).Replace(name)
 }
 
 var permissionForm = regexp.MustCompile(`^([a-zA-Z]*|-)([r-][w-][x-][r-][w-][x-][r-][w-][x-])$`)

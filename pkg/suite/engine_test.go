@@ -39,6 +39,10 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if host := os.Getenv("SUITE_TEST_HOST"); host != "" {
+		fmt.Fprintln(os.Stderr, runUntilKilled(host, os.Getenv("SUITE_TEST_IMAGE")))
+		os.Exit(1)
+	}
 	code := m.Run()
 	for _, end := range slices.Backward(running) {
 		end()
@@ -47,7 +51,7 @@ func TestMain(m *testing.M) {
 }
 
 // fleet starts the engines when the first test asks for them: a fuzz target's processes need none.
-func fleet(t *testing.T) map[string]*machine {
+func fleet(t testing.TB) map[string]*machine {
 	t.Helper()
 	startOnce.Do(func() { startErr = start() })
 	if startErr != nil {

@@ -219,21 +219,30 @@ func (t *Tree) owned(f File, want string) string {
 
 // id is the number that a name has in the image's /etc/passwd or /etc/group, see passwd(5).
 func (t *Tree) id(file, name string) (int, bool) {
-	f, ok := t.Stat(file)
-	if !ok {
-		return 0, false
-	}
-	content, err := t.Contents([]File{f})
-	if err != nil {
-		return 0, false
-	}
-	for lines := bufio.NewScanner(bytes.NewReader(content[0])); lines.Scan(); {
-		if fields := strings.Split(lines.Text(), ":"); len(fields) > 2 && fields[0] == name {
-			id, err := strconv.Atoi(fields[2])
-			return id, err == nil
+	ids, read := t.ids[file]
+	if !read {
+		ids = map[string]int{}
+		t.ids[file] = ids
+		f, ok := t.Stat(file)
+		if !ok {
+			return 0, false
+		}
+		content, err := t.Contents([]File{f})
+		if err != nil {
+			return 0, false
+		}
+		for lines := bufio.NewScanner(bytes.NewReader(content[0])); lines.Scan(); {
+			fields := strings.Split(lines.Text(), ":")
+			if len(fields) < 3 {
+				continue
+			}
+			if id, err := strconv.Atoi(fields[2]); err == nil {
+				ids[fields[0]] = id
+			}
 		}
 	}
-	return 0, false
+	id, ok := ids[name]
+	return id, ok
 }
 
 func list(files []File) string {

@@ -343,7 +343,7 @@ func (d *decoder) files(c *fileCheck, dir string) {
 			if i > 0 {
 				pathLine = d.line(&c.Except[i-1], c.Line)
 			}
-			d.fail(pathLine, "%q is no pattern: * matches within a name, ** across folders, and [, {, ? and \\ are written after a \\", pattern)
+			d.fail(pathLine, "%q is no pattern: * matches within a name, ** across folders, and [ { } ? \\ are written after a \\", pattern)
 		}
 	}
 	for i := range c.Having {

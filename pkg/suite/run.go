@@ -2,6 +2,7 @@ package suite
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -143,7 +144,9 @@ func newRun(s *Suite, o Options) (*run, error) {
 	if len(r.report.Tests) == 0 {
 		return nil, fmt.Errorf("no test of %s is chosen by the pattern and tags that were given: there are %d", s.File, len(s.Tests))
 	}
-	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(r.units), func(i, j int) { r.units[i], r.units[j] = r.units[j], r.units[i] })
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
+	rand.New(rand.NewChaCha8(key)).Shuffle(len(r.units), func(i, j int) { r.units[i], r.units[j] = r.units[j], r.units[i] })
 	for _, result := range r.report.Tests {
 		if result.Status == Skipped {
 			r.ended(result)

@@ -2,13 +2,19 @@ package suite
 
 import (
 	"context"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
 // parse makes a suite of text, in a folder of its own with the given files beside it.
@@ -253,7 +259,10 @@ tests:
   - {name: git clones, tags: [tools, slow], run: 'true'}
   - {name: user, tags: [user], run: 'true'}
 `[1:], nil)
-	m := fleet(t)[engine.Current]
+	img, err := imageOf(v1.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name string
 		run  string
@@ -266,7 +275,7 @@ tests:
 		{"both", "clones", []string{"tools"}, "git clones"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := Options{Image: debian, ImageID: m.debian, Engine: m, Tags: test.tags}
+			o := Options{Image: img, Engine: full{}, Tags: test.tags}
 			if test.run != "" {
 				o.Run = regexp.MustCompile(test.run)
 			}
@@ -278,18 +287,18 @@ tests:
 			for _, result := range r.Tests {
 				names = append(names, result.Name)
 			}
-			if got := strings.Join(names, ", "); got != test.want || r.Passed != len(names) {
+			if got := strings.Join(names, ", "); got != test.want || r.Failed != len(names) || r.Tests[0].summary() != "no space left" {
 				t.Errorf("%s: %s, want %s", got, r.Line(), test.want)
 			}
 		})
 	}
-	_, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Run: regexp.MustCompile("nothing")})
+	_, err = Run(t.Context(), s, Options{Image: img, Engine: full{}, Run: regexp.MustCompile("nothing")})
 	if err == nil || !strings.Contains(err.Error(), "no test of") {
 		t.Error(err)
 	}
 	order := func(seed uint64) string {
 		var names []string
-		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 1, Seed: seed,
+		r, err := Run(t.Context(), s, Options{Image: img, Engine: full{}, Parallel: 1, Seed: seed,
 			Progress: func(r *Result, _, _ int) { names = append(names, r.Name) }})
 		if err != nil || seed != 0 && r.Seed != seed || r.Seed == 0 {
 			t.Fatal(r, err)
@@ -297,14 +306,22 @@ tests:
 		return strings.Join(names, ", ")
 	}
 	seen := map[string]bool{}
-	for seed := uint64(1); seed < 6; seed++ {
+	for seed := uint64(1); seed < 20; seed++ {
 		seen[order(seed)] = true
 	}
-	if order(3) != order(3) || len(seen) < 2 {
+	if order(3) != order(3) || len(seen) != 6 {
 		t.Errorf("orders: %v", seen)
 	}
 	order(0)
 }
+
+// full is an engine that makes no container.
+type full struct{}
+
+func (full) Create(context.Context, dockerengine.ContainerSpec) (*dockerengine.Container, error) {
+	return nil, errors.New("no space left")
+}
+func (full) Reap(context.Context) (int, error) { return 0, nil }
 
 func TestRetries(t *testing.T) {
 	s := parse(t, `
@@ -354,19 +371,75 @@ tests:
   - {name: four, run: sleep 100}
 `[1:], nil)
 	onBoth(t, func(t *testing.T, m *machine) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		e := createHook{m, func(n int) {
-			if n == 3 {
-				cancel()
-			}
-		}, new(int)}
-		r, err := Run(ctx, s, Options{Image: debian, ImageID: m.debian, Engine: e, Parallel: 3})
-		if err == nil || !strings.Contains(err.Error(), "the tests were not all run: context canceled") {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		go func() {
+			whenRunning(t, m, 3)
+			cancel(errors.New("the workflow was cancelled"))
+		}()
+		r, err := Run(ctx, s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 3})
+		if err == nil || err.Error() != "the tests were not all run: the workflow was cancelled" {
 			t.Error(err)
 		}
-		if r.Skipped != 4 || r.Failed != 0 {
-			t.Error(r.Line())
+		if r.Skipped != 4 || r.Failed != 0 || r.Tests[0].Reason != "not run: the workflow was cancelled" {
+			t.Error(r.Line(), r.Tests[0].Reason)
 		}
 	})
+}
+
+// whenRunning waits for n containers.
+func whenRunning(t *testing.T, m *machine, n int) {
+	for t.Context().Err() == nil {
+		out, err := exec.Command("docker", "--host", m.Host, "ps", "--quiet").Output()
+		if err != nil {
+			t.Errorf("docker ps (scripts/packages.sh installs it): %v", err)
+			return
+		}
+		if strings.Count(string(out), "\n") == n {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// A run that is killed removes nothing; the next one does.
+func TestTheNextRunCleansUp(t *testing.T) {
+	s := parse(t, "tests: [{name: a, run: 'true'}]", nil)
+	onBoth(t, func(t *testing.T, m *machine) {
+		killed := exec.Command(os.Args[0])
+		killed.Env = append(os.Environ(), "SUITE_TEST_HOST="+m.Host, "SUITE_TEST_IMAGE="+m.debian)
+		if err := killed.Start(); err != nil {
+			t.Fatal(err)
+		}
+		whenRunning(t, m, 2)
+		if err := killed.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = killed.Wait() // killed
+		var log strings.Builder
+		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Log: &log})
+		if err != nil || r.Passed != 1 || log.String() != "removed 2 containers that an earlier run left\n" {
+			t.Error(r, err, log.String())
+		}
+	})
+}
+
+// runUntilKilled is the process that TestTheNextRunCleansUp kills.
+func runUntilKilled(host, image string) error {
+	e, err := dockerengine.Open(context.Background(), func(name string) string {
+		return map[string]string{"DOCKER_HOST": host, "HOME": os.TempDir()}[name]
+	})
+	if err != nil {
+		return err
+	}
+	img, err := imageOf(v1.Config{})
+	if err != nil {
+		return err
+	}
+	s, err := Parse("tests.yaml", []byte("tests: [{name: a, run: sleep 100}, {name: b, session: s, run: sleep 100}]"))
+	if err != nil {
+		return err
+	}
+	_, err = Run(context.Background(), s, Options{Image: img, ImageID: image, Engine: e, Parallel: 2})
+	return err
 }

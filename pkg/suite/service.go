@@ -110,7 +110,7 @@ func (s *server) ready(ctx context.Context) []Failure {
 	if within == 0 {
 		within = defaultReady
 	}
-	failures := s.until(ctx, within, r.Line, func(ctx context.Context) []Failure {
+	failures := s.until(ctx, within, r.Line, func() []Failure {
 		state, err := s.Inspect(ctx)
 		switch {
 		case err != nil:
@@ -149,54 +149,39 @@ func (s *server) ready(ctx context.Context) []Failure {
 	return failures
 }
 
-// until tries until nothing fails, and answers what failed last when the time has passed or the service has ended. A time of 0 is one try.
-func (s *server) until(ctx context.Context, within time.Duration, line int, try func(context.Context) []Failure) []Failure {
-	bounded := ctx
-	if within > 0 {
-		var cancel context.CancelFunc
-		bounded, cancel = context.WithTimeout(ctx, within)
-		defer cancel()
-	}
-	var last []Failure
-	for {
-		failures := try(bounded)
-		if len(failures) == 0 {
-			return nil
+// until tries until nothing fails, and answers what failed last when the time has passed or the service has ended. Within it begins to try
+// again: a try that was begun is never broken off but by the test's own end. A time of 0 is one try.
+func (s *server) until(ctx context.Context, within time.Duration, line int, try func() []Failure) []Failure {
+	passed := time.After(within)
+	for ended := false; ; {
+		failures := try()
+		switch {
+		case ctx.Err() != nil && len(failures) > 0:
+			return s.run.broke(ctx, line, context.Cause(ctx))
+		case len(failures) == 0, within == 0, ended:
+			return failures
 		}
-		if bounded.Err() == nil || last == nil {
-			last = failures // what the end of the time broke off says less
-		}
-		if ctx.Err() != nil {
-			return withDetail(s.run.broke(ctx, line, context.Cause(ctx)), last)
-		}
-		if within == 0 {
-			return last
-		}
-		if state, err := s.Inspect(bounded); err == nil && !state.Running {
-			return last
+		if state, err := s.Inspect(ctx); err == nil && !state.Running {
+			ended = true // one more, which sees that
+			continue
 		}
 		select {
-		case <-bounded.Done():
-			if ctx.Err() != nil {
-				return withDetail(s.run.broke(ctx, line, context.Cause(ctx)), last)
-			}
-			return last
+		case <-ctx.Done():
+			broke := s.run.broke(ctx, line, context.Cause(ctx))
+			broke[0].Message += "; by then: " + failures[0].Message
+			broke[0].Detail = failures[0].Detail
+			return broke
+		case <-passed:
+			return failures
 		case <-time.After(pollInterval):
 		}
 	}
 }
 
-// withDetail says after a test's end what was still wrong.
-func withDetail(failures, last []Failure) []Failure {
-	failures[0].Message += "; by then: " + last[0].Message
-	failures[0].Detail = last[0].Detail
-	return failures
-}
-
 func (s *server) step(ctx context.Context, step *step) []Failure {
 	switch {
 	case step.Run != nil:
-		return s.until(ctx, time.Duration(step.Within), step.Line, func(ctx context.Context) []Failure {
+		return s.until(ctx, time.Duration(step.Within), step.Line, func() []Failure {
 			var seen transcript
 			exit, err := s.Exec(ctx, dockerengine.ExecSpec{
 				Cmd: step.Run.args, User: string(step.User), Env: pairs(step.Env), WorkDir: step.Workdir, Streams: seen.streams(),
@@ -207,7 +192,7 @@ func (s *server) step(ctx context.Context, step *step) []Failure {
 			return s.run.compare(&step.command, exit, &seen)
 		})
 	case step.HTTP != nil:
-		return s.until(ctx, time.Duration(step.Within), step.Line, func(ctx context.Context) []Failure {
+		return s.until(ctx, time.Duration(step.Within), step.Line, func() []Failure {
 			state, err := s.Inspect(ctx)
 			if err != nil {
 				return s.run.broke(ctx, step.Line, err)
@@ -215,7 +200,7 @@ func (s *server) step(ctx context.Context, step *step) []Failure {
 			return s.http(ctx, state, step.HTTP)
 		})
 	case step.Logs != nil:
-		return s.until(ctx, time.Duration(step.Within), step.Line, func(ctx context.Context) (failures []Failure) {
+		return s.until(ctx, time.Duration(step.Within), step.Line, func() (failures []Failure) {
 			seen, err := s.logs(ctx)
 			if err != nil {
 				return s.run.broke(ctx, step.Line, err)

@@ -32,6 +32,7 @@ type Tree struct {
 	root   *entry
 	layers []v1.Layer
 	count  int
+	ids    map[string]map[string]int // of /etc/passwd and /etc/group, by name, once they have been read
 }
 
 // File is one of a tree.
@@ -66,7 +67,7 @@ func ReadTree(ctx context.Context, img v1.Image) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the image's layers: %w", err)
 	}
-	t := &Tree{root: folder(), layers: layers}
+	t := &Tree{root: folder(), layers: layers, ids: map[string]map[string]int{}}
 	for i, layer := range layers {
 		if err := t.read(ctx, i, layer); err != nil {
 			name := fmt.Sprint(i + 1)
