@@ -16,7 +16,8 @@ fi
 echo "base-image: making debian:bookworm-slim with debootstrap (half a minute, once)"
 mkdir -p "$(dirname "$tar")"
 root=$(mktemp -d)
-trap 'rm -rf "$root"' EXIT
+# A debootstrap that was cut off leaves them mounted.
+trap 'umount "$root/proc" "$root/sys" 2>/dev/null || true; rm -rf --one-file-system "$root"' EXIT
 mirror=http://deb.debian.org/debian
 if ! debootstrap --variant=minbase --include=ca-certificates bookworm "$root" "$mirror" >"$tar.log" 2>&1; then
 	tail -n 20 "$tar.log" >&2
@@ -45,6 +46,7 @@ rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/cache
 find "$root/var/log" -type f -delete
 : >"$root/etc/machine-id"
 
+chmod 755 "$root" # mktemp's are its owner's only
 tar --sort=name --mtime=@0 --numeric-owner --format=gnu -C "$root" -cf "$tar.new" .
 mv "$tar.new" "$tar"
 echo "$want" >"$tar.made"
