@@ -120,14 +120,15 @@ func (c *Client) Limits(ctx context.Context, region string) (Limits, error) {
 	}
 	var l Limits
 	for _, one := range []struct {
+		name    string
 		to      *int
 		request func(*api.CreateSnapshot)
 	}{
-		{&l.Sandbox.CPU, func(s *api.CreateSnapshot) { s.SetCpu(math.MaxInt32) }},
-		{&l.Sandbox.Memory, func(s *api.CreateSnapshot) { s.SetMemory(math.MaxInt32) }},
-		{&l.Sandbox.Disk, func(s *api.CreateSnapshot) { s.SetDisk(math.MaxInt32) }},
+		{"cpu", &l.Sandbox.CPU, func(s *api.CreateSnapshot) { s.SetCpu(math.MaxInt32) }},
+		{"memory", &l.Sandbox.Memory, func(s *api.CreateSnapshot) { s.SetMemory(math.MaxInt32) }},
+		{"disk", &l.Sandbox.Disk, func(s *api.CreateSnapshot) { s.SetDisk(math.MaxInt32) }},
 	} {
-		request := api.NewCreateSnapshot("sandbox-actions-asks-for-the-limits")
+		request := api.NewCreateSnapshot("sandbox-actions-asks-for-the-limit-of-" + one.name)
 		request.SetImageName("sandbox-actions/asks-for-the-limits:0")
 		if region != "" {
 			request.SetRegionId(region)
@@ -136,10 +137,11 @@ func (c *Client) Limits(ctx context.Context, region string) (Limits, error) {
 		made, err := c.post(ctx, call{doing: "ask Daytona for the organization's limits", permission: WriteSnapshots, missing: noRegion(region)}, *request)
 		refused := new(Error)
 		switch {
-		case err == nil: // it has no limits at all
+		case err == nil: // there is no limit
 			if err := c.Delete(ctx, made.ID); err != nil {
 				return l, err
 			}
+		case status(err) == http.StatusConflict: // nor here, where another run is asking too: names are looked at last
 		case !errors.As(err, &refused) || refused.Status != http.StatusBadRequest:
 			return l, err
 		default:

@@ -173,10 +173,14 @@ func TestLimits(t *testing.T) {
 			o.Organizations[0].MaxCPU, o.Organizations[0].MaxMemory, o.Organizations[0].MaxDisk = 1<<31-1, 1<<31-1, 5
 		})
 		c := &Client{URL: s.URL(), Key: "dtn_all"}
+		s.Put(cloud.Snapshot{Organization: "org-1", Name: "sandbox-actions-asks-for-the-limit-of-memory"}) // another run does
 		limits, err := c.Limits(t.Context(), "")
 		says(t, err, "")
 		if limits != (Limits{Sandbox: Resources{Disk: 5}}) {
 			t.Errorf("%+v", limits)
+		}
+		if list, err := c.List(t.Context(), "sandbox-actions-asks-for-the-limit-of-cpu"); err != nil || (len(list) > 0 && list[0].State != Removing) {
+			t.Errorf("it is left: %v, %v", list, err)
 		}
 	})
 }
