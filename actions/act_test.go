@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/org/sandbox-actions/internal/localcloud"
 )
 
 // checkoutRef is the commit of actions/checkout that our workflows pin.
@@ -55,7 +57,8 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 	}
 	var variables strings.Builder
 	for name, value := range env {
-		if name == "DEPOT_TOKEN" || name == "DEPOT_PROJECT_ID" || strings.HasPrefix(name, "LOCALCLOUD_") || r.noOIDC && strings.HasPrefix(name, "ACTIONS_ID_TOKEN_") {
+		// What a workflow has of its own: secrets, variables, files.
+		if name == "DEPOT_TOKEN" || name == "DEPOT_PROJECT_ID" || name == "DAYTONA_API_KEY" || strings.HasPrefix(name, "DOPPLER_TOKEN") || strings.HasPrefix(name, "LOCALCLOUD_") || r.noOIDC && strings.HasPrefix(name, "ACTIONS_ID_TOKEN_") {
 			continue
 		}
 		variables.WriteString(name + "=" + value + "\n")
@@ -107,6 +110,7 @@ func goEnv(t *testing.T, name string) string {
 func TestWorkflowsOfACaller(t *testing.T) {
 	w := cloud(t)
 	sha := git(t, w.caller, "rev-parse", "HEAD")
+	release := map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": git(t, w.ours, "rev-parse", "HEAD")}
 	for _, test := range []struct {
 		name string
 		run  actRun
@@ -116,9 +120,7 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		{name: "outputs reach the next step and the next job", run: actRun{dir: w.caller, workflow: "steps.yml"}, ok: true, want: []string{
 			`(?m)hello$`, `built for amd64`, `the step's digest is sha256:[0-9a-f]{64} of ` + sha, `the job's digest is sha256:[0-9a-f]{64}`,
 		}},
-		{name: "the reusable workflow, saved for another job", run: actRun{dir: w.caller, workflow: "call.yml", vars: map[string]string{
-			"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": git(t, w.ours, "rev-parse", "HEAD"),
-		}}, ok: true, want: []string{
+		{name: "the reusable workflow, saved for another job", run: actRun{dir: w.caller, workflow: "call.yml", vars: release}, ok: true, want: []string{
 			`called ` + regexp.QuoteMeta(w.Registry.Addr) + `/sandbox:[a-z0-9]+@(sha256:[0-9a-f]{64}), sha256:[0-9a-f]{64}, ` + sha,
 		}},
 		{name: "a matrix of platforms", run: actRun{dir: w.caller, workflow: "matrix.yml"}, ok: true, want: []string{
@@ -126,6 +128,15 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		}},
 		{name: "our own workflow, dispatched", run: actRun{dir: w.ours, workflow: "build-docker-image.yml", inputs: map[string]string{"ref": "v1", "save": "true", "docker_platform": "linux/amd64"}}, ok: true, want: []string{
 			`::set-output:: digest=sha256:[0-9a-f]{64}`, `::set-output:: git_ref=refs/tags/v1`,
+		}},
+		{name: "a snapshot without a stored secret", run: actRun{dir: w.caller, workflow: "snapshot.yml", vars: map[string]string{"DOPPLER_IDENTITY": localcloud.DopplerIdentity}}, ok: true, want: []string{
+			`a sandbox starts from iterate-sandbox-\d{8}-\d{6}-` + sha[:7] + `-`,
+		}},
+		{name: "the reusable workflow of a snapshot, for prd", run: actRun{dir: w.caller, workflow: "snapshot-call.yml", vars: release, secrets: map[string]string{"DOPPLER_TOKEN_PRD": w.DopplerTokenPRD}}, ok: true, want: []string{
+			`called for called of sha256:[0-9a-f]{64} at ` + sha,
+		}},
+		{name: "our own snapshot workflow, dispatched", run: actRun{dir: w.ours, workflow: "build-daytona-snapshot.yml", inputs: map[string]string{"ref": "v1", "doppler_config": "dev", "update_doppler": "true"}, secrets: map[string]string{"DOPPLER_TOKEN": w.DopplerToken}}, ok: true, want: []string{
+			`::set-output:: snapshot_name=iterate-sandbox-`, `::set-output:: doppler_updated=true`,
 		}},
 		{name: "no permission to ask for an OIDC token", run: actRun{dir: w.caller, workflow: "steps.yml", noOIDC: true}, want: []string{
 			"add these two lines to the workflow or the job: `permissions:` and, below it, `id-token: write`",

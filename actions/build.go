@@ -139,27 +139,41 @@ func (b *build) make(ctx context.Context, use func(context.Context) error) (err 
 	if err != nil {
 		return err
 	}
-	ready := b.phases.begin("the builder")
+	// Whatever fails first, the others need not be waited for.
+	waiting, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
 	var second errgroup.Group
-	second.Go(func() error { return b.fetch(ctx) })
-	second.Go(func() error {
-		defer ready()
-		work, err := start.Start(ctx, b.builderRequest())
+	begin := func(what string, do func() error) {
+		done := b.phases.begin("%s", what)
+		second.Go(func() error {
+			defer done()
+			err := do()
+			if err != nil {
+				giveUp(err)
+			}
+			return err
+		})
+	}
+	begin("the commit", func() error { return b.fetch(waiting) })
+	begin("the builder", func() error {
+		work, err := start.Start(waiting, b.builderRequest())
 		if err != nil {
 			return err
 		}
 		b.work = work
 		context.AfterFunc(ctx, func() { work.Finish(context.Canceled) })
-		for _, platform := range b.plan.platforms {
-			second.Go(func() error { // acquired side by side; Machine is asked again by solve
-				defer b.phases.begin("a machine for %s", platform)()
-				_, err := work.Machine(ctx, platform)
+		for _, platform := range b.plan.platforms { // acquired side by side; Machine is asked again by solve
+			begin("a machine for "+platform, func() error {
+				_, err := work.Machine(waiting, platform)
 				return err
 			})
 		}
 		return nil
 	})
-	if err = second.Wait(); b.work != nil {
+	if err = second.Wait(); err != nil && context.Cause(waiting) != nil {
+		err = context.Cause(waiting)
+	}
+	if b.work != nil {
 		defer func() { b.work.Finish(b.outcome(ctx, err)) }()
 	}
 	if err != nil {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/term"
 )
 
@@ -32,6 +34,8 @@ type Command struct {
 // Main does it with the arguments args, in this process, and returns the exit code: 0, or 1 with one sentence on standard error and, in
 // Actions, one annotation. SIGINT and SIGTERM end it in order; a second one ends it at once.
 func (c Command) Main(args []string) int {
+	log.SetOutput(io.Discard) // what libraries remark by themselves is no part of what we say
+	logrus.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)

@@ -104,6 +104,8 @@ type snapshot struct {
 	reused  bool
 	updated bool
 	removed []string
+
+	replaced []daytona.Snapshot // of the same image, under other names
 }
 
 // The secrets that Doppler holds of it.
@@ -447,9 +449,6 @@ func (s *snapshot) reuse(ctx context.Context) (bool, error) {
 	defer s.phases.begin("Daytona's list of snapshots")()
 	candidates := []daytona.Snapshot{s.same}
 	if s.in.Name == "" {
-		if s.in.IfExists != "reuse" {
-			return false, nil
-		}
 		list, err := s.client.List(ctx, s.in.NamePrefix)
 		if err != nil {
 			return false, err
@@ -457,8 +456,15 @@ func (s *snapshot) reuse(ctx context.Context) (bool, error) {
 		candidates = list
 	}
 	for _, c := range candidates {
-		if c.ID == "" || broken(c) || c.State == daytona.Removing || !s.isSame(c) || s.in.IfExists != "reuse" {
+		if c.ID == "" || broken(c) || c.State == daytona.Removing || !s.isSame(c) {
 			continue
+		}
+		switch {
+		case s.in.IfExists == "replace":
+			s.replaced = append(s.replaced, c)
+			continue
+		case s.in.IfExists == "fail":
+			return false, fmt.Errorf("the snapshot %s is of the same image, and if_exists is fail: use it, or write if_exists: reuse or replace", c.Name)
 		}
 		s.Runner.Infof("The snapshot %s is of the same image: it is used, and nothing is pushed", c.Name)
 		if c.State == daytona.Inactive {
@@ -517,7 +523,7 @@ func (s *snapshot) makeRoom(ctx context.Context) error {
 	if broken(s.same) {
 		s.Runner.Infof("Removing the snapshot %s, which an earlier run left in the state %s", s.same.Name, s.same.State)
 	} else {
-		s.Runner.Infof("Replacing the snapshot %s: until the new one is active no sandbox starts from it", s.same.Name)
+		s.Runner.Warning(runner.Annotation{Message: fmt.Sprintf("Replacing the snapshot %s: it is gone before the new one is active, and should that fail no sandbox starts from this name", s.same.Name)})
 	}
 	if err := s.client.Delete(ctx, s.same.ID); err != nil {
 		return err
@@ -525,32 +531,21 @@ func (s *snapshot) makeRoom(ctx context.Context) error {
 	return s.client.WaitGone(ctx, s.same.ID)
 }
 
-// undo removes a snapshot that has not become active, which would keep its name and its place taken, and has the one that it was to replace
-// made again of its image, which the registry still has.
+// undo removes a snapshot that has not become active, which would keep its name and its place taken.
 func (s *snapshot) undo(ctx context.Context, made daytona.Snapshot, failed error) error {
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*time.Second)
-	defer cancel()
-	if made.ID != "" {
-		err := s.client.Delete(late, made.ID)
-		if err == nil && s.same.ID != "" {
-			err = s.client.WaitGone(late, made.ID)
-		}
-		if err != nil {
-			return fmt.Errorf("%w; it could not be removed (%s): delete %s at https://app.daytona.io/dashboard/snapshots", failed, s.Runner.Redact(err.Error()), made.Name)
-		}
+	if s.same.ID != "" && !broken(s.same) {
+		// Daytona keeps no image that it could be made of again.
+		failed = fmt.Errorf("%w; the snapshot %s, which it was to replace, is gone: make one of that name before a sandbox is to start from it", failed, s.same.Name)
 	}
-	old := s.same
-	if old.ID == "" || broken(old) {
+	if made.ID == "" {
 		return failed
 	}
-	again := daytona.Request{Name: old.Name, Image: old.Image, Resources: old.Resources, Entrypoint: old.Entrypoint}
-	if len(old.Regions) > 0 {
-		again.Region = old.Regions[0]
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*time.Second)
+	defer cancel()
+	if err := s.client.Delete(late, made.ID); err != nil {
+		return fmt.Errorf("%w; it could not be removed (%s): delete %s at https://app.daytona.io/dashboard/snapshots", failed, s.Runner.Redact(err.Error()), made.Name)
 	}
-	if _, err := s.client.Create(late, again); err != nil {
-		return fmt.Errorf("%w; the snapshot that it was to replace is gone, and can not be made again (%s): make one of that name, which Doppler may point to", failed, s.Runner.Redact(err.Error()))
-	}
-	return fmt.Errorf("%w; the snapshot that it was to replace is being made again of %s", failed, old.Image)
+	return failed
 }
 
 // wait waits for active, and says what Daytona says when that changes, and now and then.
@@ -655,52 +650,54 @@ func (s *snapshot) tellDoppler(ctx context.Context) error {
 // clean deletes older snapshots of the prefix, but none that a Doppler config names, nor one that is in use. The snapshot is there whatever
 // becomes of this.
 func (s *snapshot) clean(ctx context.Context) {
-	if s.in.Keep == 0 {
-		return
-	}
 	defer s.phases.begin("the removal of old snapshots")()
 	warn := func(err error) {
-		s.Runner.Warning(runner.Annotation{Title: "Old snapshots are left", Message: fmt.Sprintf("input keep: %v", err)})
+		s.Runner.Warning(runner.Annotation{Title: "Old snapshots are left", Message: err.Error()})
 	}
-	list, err := s.client.List(ctx, s.in.NamePrefix)
-	if err != nil {
-		warn(err)
-		return
-	}
-	var names map[string]string
-	if s.credentials.doppler != nil {
-		if names, err = s.credentials.doppler.Everywhere(ctx, nameSecret); err != nil {
+	old := slices.DeleteFunc(s.replaced, func(c daytona.Snapshot) bool { return c.ID == s.same.ID })
+	if s.in.Keep > 0 {
+		list, err := s.client.List(ctx, s.in.NamePrefix)
+		if err != nil {
 			warn(err)
 			return
 		}
+		list = slices.DeleteFunc(list, func(c daytona.Snapshot) bool {
+			return c.ID == s.ready.ID || slices.ContainsFunc(old, func(o daytona.Snapshot) bool { return o.ID == c.ID })
+		})
+		old = append(old, list[min(len(list), s.in.Keep-1):]...) // ours is one of those that stay
+	}
+	if len(old) == 0 {
+		return
 	}
 	named := map[string]string{}
-	for config, name := range names {
-		named[name] = config
-	}
-	kept := 0
-	for _, old := range list {
-		if kept < s.in.Keep || old.ID == s.ready.ID {
-			kept++
-			continue
+	if s.credentials.doppler != nil {
+		configs, err := s.credentials.doppler.Everywhere(ctx, nameSecret)
+		if err != nil {
+			warn(err)
+			return
 		}
-		switch config := named[old.Name]; {
+		for config, name := range configs {
+			named[name] = config
+		}
+	}
+	for _, c := range old {
+		switch config := named[c.Name]; {
 		case config != "":
-			s.Runner.Infof("Kept the snapshot %s: Doppler's %s names it", old.Name, config)
+			s.Runner.Infof("Kept the snapshot %s: Doppler's %s names it", c.Name, config)
 		case s.in.DryRun:
-			s.Runner.Infof("Would delete the snapshot %s", old.Name)
+			s.Runner.Infof("Would delete the snapshot %s", c.Name)
 		default:
-			err := s.client.Delete(ctx, old.ID)
+			err := s.client.Delete(ctx, c.ID)
 			if failed := new(daytona.Error); errors.As(err, &failed) && failed.Status == 409 {
-				s.Runner.Infof("Kept the snapshot %s: it is in use", old.Name)
+				s.Runner.Infof("Kept the snapshot %s: it is in use", c.Name)
 				continue
 			}
 			if err != nil {
 				warn(err)
 				return
 			}
-			s.removed = append(s.removed, old.Name)
-			s.Runner.Infof("Deleted the snapshot %s", old.Name)
+			s.removed = append(s.removed, c.Name)
+			s.Runner.Infof("Deleted the snapshot %s", c.Name)
 		}
 	}
 }
