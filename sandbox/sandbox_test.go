@@ -82,8 +82,10 @@ func start(ctx context.Context, state string, stops *stops) error {
 					return err
 				}
 				stops.add(b.Stop)
-				machines[i], err = client.New(ctx, b.Address(platform))
-				return err
+				if machines[i], err = client.New(ctx, b.Address(platform)); err != nil {
+					return err
+				}
+				return machines[i].Prune(ctx, nil, client.WithKeepOpt(0, 0, 3e9, 0)) // what was built long ago
 			})
 		}
 		return nil
