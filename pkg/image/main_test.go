@@ -64,17 +64,7 @@ type world struct {
 }
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	dir, err := os.MkdirTemp("", "image-")
-	if err == nil {
-		// Docker's configuration of whoever runs the tests is nothing to them.
-		err = os.Setenv("DOCKER_CONFIG", filepath.Join(dir, "docker"))
-	}
-	if err != nil {
-		log.Fatal(err)
-	}
 	firstWait = 5 * time.Millisecond // what is tried again need not be waited for here
-	shared = sync.OnceValues(func() (*world, error) { return start(dir) })
 	code := m.Run()
 	if started {
 		if w, err := shared(); err == nil {
@@ -84,15 +74,11 @@ func TestMain(m *testing.M) {
 			}
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		log.Print(err)
-		code = 1
-	}
 	os.Exit(code)
 }
 
 var (
-	shared  func() (*world, error)
+	shared  = sync.OnceValues(start)
 	started bool // shared was called
 )
 
@@ -107,13 +93,21 @@ func theWorld(t testing.TB) *world {
 	return w
 }
 
-func start(dir string) (_ *world, err error) {
+func start() (_ *world, err error) {
+	dir, err := os.MkdirTemp("", "image-")
+	if err != nil {
+		return nil, err
+	}
 	w := &world{dir: dir, state: filepath.Join(dir, "builders")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.stop())
 		}
 	}()
+	// Docker's configuration of whoever runs the tests is nothing to them.
+	if err := os.Setenv("DOCKER_CONFIG", filepath.Join(dir, "docker")); err != nil {
+		return nil, err
+	}
 	ctx := context.Background()
 	w.hub = httptest.NewServer(hub.New(hub.Logger(log.New(io.Discard, "", 0))))
 	w.files = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -157,7 +151,7 @@ func (w *world) stop() (err error) {
 	if w.registry != nil {
 		err = errors.Join(err, w.registry.Stop())
 	}
-	return err
+	return errors.Join(err, os.RemoveAll(w.dir))
 }
 
 func host(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,9 +210,29 @@ func TestProgressLineByLine(t *testing.T) {
 			}
 			out, _ := play(t, s, true, show)
 			obeyed(t, out)
-			golden(t, name+".plain", anonymous(out))
+			golden(t, name+".plain", plainContent(out))
 		})
 	}
+}
+
+var (
+	plainPrefix = regexp.MustCompile(`^(#\d+ )?(\d+\.\d+ )?`)
+	plainState  = regexp.MustCompile(`^(|\.\.\.|-+|DONE .*|::.*::|::stop-commands::.*)$`)
+)
+
+// plainContent is what BuildKit's own display says, each line once and sorted: in which order steps take turns depends on the clock.
+func plainContent(out string) string {
+	said := map[string]bool{}
+	for line := range strings.Lines(out) {
+		if line = plainPrefix.ReplaceAllString(strings.TrimSuffix(line, "\n"), ""); !plainState.MatchString(line) {
+			said[line] = true
+		}
+	}
+	var s strings.Builder
+	for _, line := range slices.Sorted(maps.Keys(said)) {
+		s.WriteString(line + "\n")
+	}
+	return s.String()
 }
 
 // Where there is no terminal, what is for one comes line by line.
@@ -223,7 +245,7 @@ func TestProgressOnAFile(t *testing.T) {
 	play(t, scripts["all-goes-well"], false, func(*runner.Runner) Display { return Terminal(file) })
 	var plain bytes.Buffer
 	play(t, scripts["all-goes-well"], false, func(*runner.Runner) Display { return Plain(&plain) })
-	if got, err := os.ReadFile(file.Name()); err != nil || string(got) != plain.String() || plain.Len() == 0 {
+	if got, err := os.ReadFile(file.Name()); err != nil || plainContent(string(got)) != plainContent(plain.String()) || plain.Len() == 0 {
 		t.Errorf("got (%v)\n%s\nwant\n%s", err, got, plain.String())
 	}
 }
