@@ -134,16 +134,16 @@ var errNoTests = errors.New("it holds no testsuite")
 
 func (r *Report) ingest(s reader.Suite) {
 	for _, t := range s.Tests {
-		result := &Result{Name: t.Name, Class: t.Classname, Duration: t.Duration, Status: Passed, Attempts: 1}
+		result := &Result{Name: oneLine(t.Name), Class: oneLine(t.Classname), Duration: t.Duration, Status: Passed, Attempts: 1}
 		if result.Class == "" {
-			result.Class = s.Name
+			result.Class = oneLine(s.Name)
 		}
 		switch t.Status {
 		case reader.StatusSkipped:
-			result.Status, result.Reason, result.Attempts = Skipped, t.Message, 0
+			result.Status, result.Reason, result.Attempts = Skipped, oneLine(t.Message), 0
 		case reader.StatusFailed, reader.StatusError:
 			result.Status = Failed
-			f := Failure{Message: strings.Join(strings.Fields(t.Message), " ")}
+			f := Failure{Message: oneLine(t.Message)}
 			if t.Error != nil {
 				f.Detail = excerpt(strings.TrimSpace(t.Error.Error()))
 			}
@@ -159,6 +159,9 @@ func (r *Report) ingest(s reader.Suite) {
 		r.ingest(inner)
 	}
 }
+
+// oneLine is what another program wrote, so that it can stand in a line of ours.
+func oneLine(s string) string { return visible(strings.Join(strings.Fields(s), " ")) }
 
 // ReadJUnitFiles reads the JUnit files in a folder that are no older than since, and answers nil when there is none. Other XML files are
 // left alone, and so are those whose names are in except.

@@ -142,6 +142,7 @@ func TestReadJUnit(t *testing.T) {
 		{"pytest", `<testsuites><testsuite name="pytest" errors="1"><testcase name="x"><error message="e"/></testcase><testcase name="s"><skipped message="later"/></testcase></testsuite></testsuites>`, "2 tests: 0 passed, 1 failed, 1 skipped (0s)", ""},
 		{"a suite alone", `<testsuite name="a"><testcase name="x"/></testsuite>`, "1 tests: 1 passed (0s)", ""},
 		{"suites in suites", `<testsuites><testsuite name="a"><testsuite name="b"><testcase name="x"/></testsuite><testcase name="y"/></testsuite></testsuites>`, "2 tests: 2 passed (0s)", ""},
+		{"names of lines", `<testsuite name="a"><testcase name="x&#10;::error::no" classname="c&#13;&#10;d"/></testsuite>`, "1 tests: 1 passed (0s)", ""},
 		{"no test", `<testsuites/>`, "0 tests: 0 passed (0s)", ""},
 		{"other XML", `<coverage/>`, "", "it holds no testsuite"},
 		{"half of it", `<testsuites><testsuite name="a"><testcase`, "", "XML syntax error"},
@@ -161,6 +162,11 @@ func TestReadJUnit(t *testing.T) {
 			}
 			if err != nil || r.Line() != test.want {
 				t.Errorf("%s, %v, want %s", r.Line(), err, test.want)
+			}
+			for _, result := range r.Tests {
+				if strings.ContainsAny(result.title(), "\r\n") {
+					t.Errorf("%q is not one line", result.title())
+				}
 			}
 		})
 	}

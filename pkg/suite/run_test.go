@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -359,6 +361,78 @@ tests:
 	check(t, r, map[string]want{"never": {Failed, "the exit code is 1"}, "at once": {Passed, ""}})
 	if r.Tests[0].Attempts != 3 || r.Tests[1].Attempts != 1 {
 		t.Error(r.Tests[0].Attempts, r.Tests[1].Attempts)
+	}
+}
+
+// What Clean takes out is nowhere: not in what a report says, nor in the log that is kept.
+func TestSecretsAreTakenOut(t *testing.T) {
+	s := parse(t, `
+tests:
+  - {name: prints it, run: 'echo the token is hunter2; echo hunter2 >&2; exit 1', stdout: {exclude: [hunter.]}, stderr: {equals: x}}
+  - {name: serves it, service: {command: [print, hunter2], ready: {port: 8080}}}
+`[1:], nil)
+	m := fleet(t)[engine.Current]
+	dir := t.TempDir()
+	r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, ReportDir: dir,
+		Clean: func(line string) string { return strings.ReplaceAll(line, "hunter2", "***") }})
+	if err != nil || r.Failed != 2 {
+		t.Fatal(r, err)
+	}
+	var all bytes.Buffer
+	for _, result := range r.Tests {
+		log, err := os.ReadFile(result.Log)
+		if err != nil || !strings.Contains(string(log), "***") {
+			t.Errorf("%s: %q, %v", result.Name, log, err)
+		}
+		all.Write(log)
+	}
+	if err := errors.Join(r.WriteJSON(&all), r.WriteJUnit(&all), r.WriteMarkdown(&all), r.WriteText(&all, &all)); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(all.String(), "hunter2") {
+		t.Error(all.String())
+	}
+}
+
+// An engine that goes away ends each test in its failure, and the run.
+func TestTheEngineStops(t *testing.T) {
+	fleet(t) // for its images
+	dir, err := os.MkdirTemp("", "suite-stops-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	daemon, err := engine.Start(t.Context(), engine.Current, dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := sync.OnceValue(daemon.Stop)
+	defer stop()
+	e, err := dockerengine.Open(t.Context(), func(name string) string { return map[string]string{"DOCKER_HOST": daemon.Host, "HOME": dir}[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if _, err := e.Load(t.Context(), "stops:ci", scratch); err != nil {
+		t.Fatal(err)
+	}
+	s := parse(t, `
+tests:
+  - {name: a command, run: [/service, hang]}
+  - {name: a service, service: {command: [hang], ready: {log: never}}}
+`[1:], nil)
+	go func() {
+		whenRunning(t, &machine{Engine: e}, 2)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	r, err := Run(t.Context(), s, Options{Image: scratch, ImageID: "stops:ci", Engine: e, Parallel: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Failed != 2 {
+		t.Error(r.Line())
 	}
 }
 

@@ -161,8 +161,8 @@ func (s *server) until(ctx context.Context, within time.Duration, line int, try 
 		case len(failures) == 0, within == 0, ended:
 			return failures
 		}
-		if state, err := s.Inspect(ctx); err == nil && !state.Running {
-			ended = true // one more, which sees that
+		if state, err := s.Inspect(ctx); err != nil || !state.Running {
+			ended = true // the service, or the engine: one more, which sees that
 			continue
 		}
 		select {

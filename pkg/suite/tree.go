@@ -21,6 +21,7 @@ import (
 const (
 	maxEntries = 4_000_000 // files
 	maxContent = 16 << 20  // bytes of a file that is compared
+	maxHeld    = 256 << 20 // bytes of all files that are compared
 	maxLinks   = 40        // symbolic links that lead to one file, as in path_resolution(7)
 )
 
@@ -314,12 +315,16 @@ func walk(e *entry, name string, visit func(string, *entry)) {
 func (t *Tree) Contents(files []File) ([][]byte, error) {
 	contents := make([][]byte, len(files))
 	wanted := map[int]map[int][]int{} // layer, entry, which of files
+	var held int64
 	for i, f := range files {
 		switch {
 		case f.Type != "file":
 			return nil, fmt.Errorf("%s is a %s, and has no content", f.Path, f.Type)
 		case f.Size > maxContent:
 			return nil, fmt.Errorf("%s has %d bytes, more than can be compared (%d)", f.Path, f.Size, maxContent)
+		}
+		if held += f.Size; held > maxHeld {
+			return nil, fmt.Errorf("the files to compare have more than %d MiB together: name fewer", maxHeld>>20)
 		}
 		if wanted[f.inode.layer] == nil {
 			wanted[f.inode.layer] = map[int][]int{}
