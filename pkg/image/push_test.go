@@ -564,3 +564,61 @@ func TestPushIsCanceled(t *testing.T) {
 		t.Errorf("got %v, want the cause", err)
 	}
 }
+
+// What was built is pushed later, by the builder, once there is a login for it; the digest is that of what was built.
+func TestPushBuilt(t *testing.T) {
+	w := theWorld(t)
+	c := w.machine(t, amd64)
+	dir := folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY file /\n", "file": "built once\n"})
+	for _, test := range []struct {
+		name   string
+		change func(r *Request)
+	}{
+		{"plain", func(*Request) {}},
+		{"built anew", func(r *Request) { r.NoCache = true }},
+		{"with attestations", func(r *Request) { r.Attestations = map[string]string{"provenance": "mode=min"} }},
+		{"for an engine", func(r *Request) { r.Destination = NearEngine }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := request(dir)
+			test.change(&r)
+			built, _, err := solve(t.Context(), c, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reference := w.registry.Addr + "/team/built:" + strings.ReplaceAll(test.name, " ", "-")
+			if err := PushBuilt(t.Context(), c, r, built, w.login("robot", "expired"), reference); !errors.Is(err, ErrUnauthorized) {
+				t.Errorf("with a login that has expired: %v", err)
+			}
+			if err := PushBuilt(t.Context(), c, r, built, w.login("robot", password), reference); err != nil {
+				t.Fatal(err)
+			}
+			image, err := Open(t.Context(), reference, amd64, w.login("reader", password))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := image.Digest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want, err := built.Image.Digest(); err != nil || got != want {
+				t.Errorf("the registry holds %s, and %s was built (%v)", got, want, err)
+			}
+			whole(t, image)
+		})
+	}
+	t.Run("the context has changed", func(t *testing.T) {
+		r := request(dir)
+		built, _, err := solve(t.Context(), c, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "file"), []byte("something else\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		err = PushBuilt(t.Context(), c, r, built, w.login("robot", password), w.registry.Addr+"/team/built:changed")
+		if err == nil || !strings.Contains(err.Error(), "built "+"sha256:") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("got %v, want that another image was built", err)
+		}
+	})
+}

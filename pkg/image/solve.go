@@ -287,6 +287,7 @@ func addContext(opt *client.SolveOpt, name, from string) error {
 		if err != nil {
 			return err
 		}
+		_ = os.Remove(filepath.Join(dir, "ingest")) // the store makes it to write, and a layout is only read
 		id := contentKey(name)
 		opt.OCIStores[id] = store
 		opt.FrontendAttrs[key] = layoutScheme + id + "@" + digest

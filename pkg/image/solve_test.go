@@ -256,6 +256,35 @@ func TestRequestsThatCanNotBe(t *testing.T) {
 	}
 }
 
+// A layout that is a context is only read.
+func TestALayoutStaysAsItIs(t *testing.T) {
+	w := theWorld(t)
+	layout := filepath.Join(t.TempDir(), "layout")
+	if err := os.CopyFS(layout, os.DirFS(w.layout)); err != nil {
+		t.Fatal(err)
+	}
+	list := func() (names []string) {
+		entries, err := os.ReadDir(layout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	before := list()
+	dir := folderOf(t, map[string]string{"Dockerfile": "FROM base\nCOPY --from=base /small.txt /again\n"})
+	r := request(dir)
+	r.Contexts = map[string]string{"base": "oci-layout://" + layout}
+	if _, _, err := solve(t.Context(), w.machine(t, amd64), r); err != nil {
+		t.Fatal(err)
+	}
+	if after := list(); !slices.Equal(after, before) {
+		t.Errorf("the layout held %q, and holds %q", before, after)
+	}
+}
+
 // A build that is canceled ends at once, with the cause that it was canceled for.
 func TestCancel(t *testing.T) {
 	c := theWorld(t).machine(t, amd64)
