@@ -405,9 +405,9 @@ func TestLoadThatFailsLeavesTheName(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, e *Engine) {
 				// Nothing of that name yet, and then an image that must stay.
-				bad := changed{image(t, "bad"), test.open}
 				check := func(want string) {
 					t.Helper()
+					bad := changed{image(t, "bad"), test.open} // another each time: what came through whole is kept
 					_, err := e.Load(t.Context(), "failing:ci", bad)
 					if err == nil || !strings.Contains(err.Error(), test.want) {
 						t.Errorf("%v, want %q", err, test.want)

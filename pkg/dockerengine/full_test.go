@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -122,43 +123,46 @@ func (l *endless) Compressed() (io.ReadCloser, error) {
 
 // An archive that leaves out a layer which the engine lacks: the whole follows. When that fails, nothing is left.
 func TestLoadAfterAWrongGuess(t *testing.T) {
-	onBoth(t, func(t *testing.T, e *Engine) {
-		img := image(t, "whole", layerOf(t, types.OCILayer))
-		a, err := newArchive(img)
-		if err != nil {
-			t.Fatal(err)
-		}
-		before := images(t, e)
-		guess := map[v1.Hash]bool{a.digests[0]: true}
-		wrong := e.send(t.Context(), a, a.without(guess))
-		if wrong == nil || !wrongGuess(wrong) {
-			t.Errorf("an archive without its layer: %v", wrong)
-		}
-		if id := e.has(t.Context(), a); id != "" {
-			t.Errorf("half of %s is taken for the whole", id)
-		}
-		if err := e.discard(t.Context(), a, wrong); err != wrong {
-			t.Error(err)
-		}
-		if after := images(t, e); after != before {
-			t.Errorf("%d images became %d", before, after)
-		}
+	for _, architecture := range []string{"amd64", "arm64"} {
+		t.Run(architecture, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, e *Engine) {
+				img := image(t, "whole", layerOf(t, types.OCILayer))
+				config := must(img.ConfigFile()).DeepCopy()
+				config.Architecture = architecture
+				a := must(newArchive(must(mutate.ConfigFile(img, config))))
+				before := images(t, e)
+				guess := map[v1.Hash]bool{a.digests[0]: true}
+				wrong := e.send(t.Context(), a, a.without(guess))
+				if id := e.has(t.Context(), a); id != "" || wrong != nil && !wrongGuess(wrong) {
+					t.Errorf("half of an image is taken for the whole %q: %v", id, wrong)
+				}
+				if err := e.discard(t.Context(), a, errNotWhole); err != errNotWhole {
+					t.Error(err)
+				}
+				if after := images(t, e); after != before {
+					t.Errorf("%d images became %d", before, after)
+				}
 
-		sent, err := e.sendLacking(t.Context(), a, guess)
-		if err != nil || len(sent) != len(a.layers) {
-			t.Errorf("%d layers sent, %v", len(sent), err)
-		}
-		remove(t, e, "guess:ci")
-		if loaded, err := e.Load(t.Context(), "guess:ci", img); err != nil || loaded.Sent != 0 {
-			t.Errorf("%+v, %v", loaded, err)
-		}
-		if got := prints(t, e, "guess:ci"); got != "hello whole" {
-			t.Error(got)
-		}
-		if after := images(t, e); after != before+1 {
-			t.Errorf("%d images became %d", before, after)
-		}
-	})
+				sent, id, err := e.sendLacking(t.Context(), a, guess)
+				if err != nil || len(sent) != len(a.layers) || id == "" {
+					t.Errorf("%d layers sent, %q, %v", len(sent), id, err)
+				}
+				remove(t, e, "guess:ci")
+				var loaded Loaded
+				if err := e.name(t.Context(), id, "guess:ci", &loaded); err != nil {
+					t.Error(err)
+				}
+				if architecture == "amd64" {
+					if got := prints(t, e, "guess:ci"); got != "hello whole" {
+						t.Error(got)
+					}
+				}
+				if after := images(t, e); after != before+1 {
+					t.Errorf("%d images became %d", before, after)
+				}
+			})
+		})
+	}
 }
 
 // An image that is there by its name but not whole, as docker load leaves it on the current engine, is repaired.

@@ -95,13 +95,9 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 			return loaded, err
 		} // removed meanwhile
 	}
-	sent, err := e.sendLacking(ctx, a, e.holds(ctx, a))
+	sent, id, err := e.sendLacking(ctx, a, e.holds(ctx, a))
 	if err != nil {
 		return Loaded{}, e.discard(ctx, a, err)
-	}
-	id := e.has(ctx, a)
-	if id == "" {
-		return Loaded{}, fmt.Errorf("the engine says that all went well, but has no whole image %s: see its log", a.manifest)
 	}
 	for _, f := range sent {
 		loaded.Held--
@@ -110,15 +106,27 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 	return loaded, e.name(ctx, id, ref.String(), &loaded)
 }
 
-// sendLacking sends the archive without what the engine holds or, when it turns out that it does not, whole.
-func (e *Engine) sendLacking(ctx context.Context, a *archive, held map[v1.Hash]bool) (sent []file, err error) {
-	lacking := a.without(held)
-	err = e.send(ctx, a, lacking)
-	if err == nil || len(held) == 0 || !wrongGuess(err) {
-		return lacking, err
+// sendLacking sends the archive without what the engine holds or, when it turns out that it does not, whole. It answers what was
+// sent, and the engine's id of the image that it has now.
+func (e *Engine) sendLacking(ctx context.Context, a *archive, held map[v1.Hash]bool) (sent []file, id string, err error) {
+	for {
+		sent = a.without(held)
+		if err = e.send(ctx, a, sent); err == nil {
+			if id = e.has(ctx, a); id != "" {
+				return sent, id, nil
+			}
+			err = errNotWhole
+		}
+		if len(held) == 0 || !wrongGuess(err) {
+			return nil, "", err
+		}
+		held = nil
 	}
-	return a.layers, e.send(ctx, a, a.layers)
 }
+
+// errNotWhole is what the current engine does with an image of another platform than its own: it does not unpack it, and so
+// does not miss what is lacking.
+var errNotWhole = errors.New("the engine says that all went well, but the image is not there or not whole: see its log")
 
 // name gives a whole image its name, and looks whether it has it.
 func (e *Engine) name(ctx context.Context, id, name string, loaded *Loaded) error {
@@ -179,7 +187,7 @@ func (e *Engine) discard(ctx context.Context, a *archive, err error) error {
 
 // wrongGuess says whether the engine lacks a layer that an archive left out, in the words of its two image stores.
 func wrongGuess(err error) bool {
-	return strings.Contains(err.Error(), "no such file or directory") || strings.Contains(err.Error(), "not found")
+	return errors.Is(err, errNotWhole) || strings.Contains(err.Error(), "no such file or directory") || strings.Contains(err.Error(), "not found")
 }
 
 // send streams the archive and reads the engine's answer to its end. See
