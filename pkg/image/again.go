@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/moby/buildkit/client"
 )
@@ -13,27 +14,29 @@ func (r Request) cached() Request {
 	return r
 }
 
-// PushBuilt pushes the image that r built on c, and not its attestations, straight from the builder to references: a second solve, in which
-// everything is cached. It fails when the builder would make another image by now. An error that is [ErrUnauthorized] asks for a fresh login
-// in auth: with it, the same call goes on with what is still missing.
+// PushBuilt pushes the image that r built on c, and not its attestations, straight from the builder to references: everything is cached by
+// then. It fails, and pushes nothing, when the builder would make another image by now. An error that is [ErrUnauthorized] asks for a fresh
+// login in auth: with it, the same call goes on with what is still missing.
 func PushBuilt(ctx context.Context, c *client.Client, r Request, built *Result, auth Auth, references ...string) error {
-	again := r.cached()
-	again.Push, again.ByDigest, again.Outputs, again.Auth = references, false, nil, auth
-	status := make(chan *client.SolveStatus)
-	go func() { // ends when Solve closes it
-		for range status {
-		}
-	}()
-	result, err := Solve(ctx, c, again, status)
-	if err != nil {
-		return err
-	}
 	want, err := built.Image.Digest()
 	if err != nil {
 		return err
 	}
-	if result.Digest != want {
-		return fmt.Errorf("push %v: the builder has forgotten %s and built %s instead: run it again", references, want, result.Digest)
+	again := r.cached()
+	again.ByDigest, again.Outputs, again.Auth, again.Scratch = false, nil, auth, ""
+	for _, again.Push = range [][]string{nil, references} { // what it would be, and then there
+		status := make(chan *client.SolveStatus)
+		go func() { // ends when Solve closes it
+			for range status {
+			}
+		}()
+		result, err := Solve(ctx, c, again, status)
+		if err != nil {
+			return err
+		}
+		if result.Digest != want {
+			return fmt.Errorf("push %s: the builder has forgotten %s and built %s instead: run it again", strings.Join(references, ", "), want, result.Digest)
+		}
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func (e *BuildError) Error() string {
 func (e *BuildError) Unwrap() error { return e.err }
 
 var (
-	prefixes = regexp.MustCompile(`^(failed to solve|rpc error: code = \w+ desc|dockerfile parse error on line \d+|failed to read dockerfile)[:=] *`)
+	prefixes = regexp.MustCompile(`^(failed to solve|rpc error: code = \w+ desc|dockerfile parse error on line \d+|failed to read dockerfile) *[:=] *`)
 	noFile   = regexp.MustCompile(`failed to read dockerfile: .*no such file or directory`)
 )
 

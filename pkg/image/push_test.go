@@ -620,5 +620,8 @@ func TestPushBuilt(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "built "+"sha256:") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("got %v, want that another image was built", err)
 		}
+		if _, err := Open(t.Context(), w.registry.Addr+"/team/built:changed", amd64, w.login("reader", password)); err == nil {
+			t.Error("the other image was pushed")
+		}
 	})
 }
