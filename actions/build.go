@@ -102,7 +102,7 @@ func (b *build) within(ctx context.Context, story func(context.Context) error, p
 	}
 	defer os.RemoveAll(b.scratch)
 	if err := story(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			return cause
 		}
 		return err

@@ -48,7 +48,7 @@ var start = sync.OnceValues(func() (*world, error) {
 	if err := w.repositories(root); err != nil {
 		return nil, err
 	}
-	if out, err := exec.Command("go", "build", "-o", w.programs+"/", "../action-build", "../action-snapshot").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", w.programs+"/", "../action-build", "../action-snapshot", "../action-test").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
 	w.Cloud, err = localcloud.Start(context.Background(), localcloud.Options{

@@ -102,6 +102,7 @@ var contracts = []struct {
 }{
 	{"build", "Build a sandbox image", "Builds an image on Depot with GitHub OIDC, loads it, pushes it, and emits its digest.", &BuildInputs{}, BuildResult{}},
 	{"snapshot", "Make a Daytona snapshot", "Builds a sandbox image, pushes it from the builder to Daytona, and has Doppler name the snapshot.", &SnapshotInputs{}, SnapshotResult{}},
+	{"test", "Test a sandbox image", "Builds a sandbox image, loads it into the Docker Engine, and runs its test suite.", &TestInputs{}, TestResult{}},
 }
 
 // TestContract holds flags, variables, action.yml and the README's tables together.
@@ -176,6 +177,8 @@ func TestPromisedInputsAndOutputs(t *testing.T) {
 			"entrypoint": "", "region": "", "if_exists": "reuse", "keep": "0", "update_doppler": "true",
 			"daytona_api_key": "", "daytona_organization_id": "", "daytona_api_url": "",
 		}, SnapshotResult{}, built + " snapshot_name snapshot_id snapshot_state snapshot_size_gb reused doppler_updated"},
+		{&TestInputs{}, map[string]string{"image": "", "suite": "sandbox/tests.yaml", "command": "", "parallel": "cores", "report_dir": "test-results"},
+			TestResult{}, built + " tests_total tests_passed tests_failed tests_skipped report"},
 	} {
 		promised := maps.Clone(build)
 		maps.Copy(promised, test.adds)

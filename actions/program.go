@@ -31,8 +31,8 @@ type Command struct {
 	Do          func(context.Context, *Program) error
 }
 
-// Main does it with the arguments args, in this process, and returns the exit code: 0, or 1 with one sentence on standard error and, in
-// Actions, one annotation. SIGINT and SIGTERM end it in order; a second one ends it at once.
+// Main does it with the arguments args, in this process, and returns the exit code: 0, or 1 (or the code of a command that was
+// run) with one sentence on standard error and, in Actions, one annotation. SIGINT and SIGTERM end it in order; a second one ends it at once.
 func (c Command) Main(args []string) int {
 	log.SetOutput(io.Discard) // what libraries remark by themselves is no part of what we say
 	logrus.SetOutput(io.Discard)
@@ -54,13 +54,20 @@ func (c Command) Main(args []string) int {
 	if err == nil {
 		err = c.Do(ctx, p)
 	}
-	if err == nil || errors.Is(err, ErrHelp) {
+	if err == nil || err == ErrHelp {
 		return 0
+	}
+	code := 1
+	if own := (exit{}); errors.As(err, &own) {
+		code = own.code
+	}
+	if errors.Is(err, ErrHelp) { // said already
+		return code
 	}
 	at := runner.Annotation{}
 	if failed := new(image.BuildError); errors.As(err, &failed) {
 		at.File, at.Line, at.EndLine = failed.File, failed.Line, failed.EndLine
 	}
 	p.Runner.Fail(err, at)
-	return 1
+	return code
 }

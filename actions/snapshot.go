@@ -5,20 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"os/user"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/distribution/reference"
 	"github.com/docker/go-units"
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/shlex"
 	"github.com/org/sandbox-actions/pkg/daytona"
-	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/source"
@@ -157,14 +154,14 @@ func (s *snapshot) run(ctx context.Context) error {
 		if err := s.enterDoppler(ctx); err != nil {
 			return err
 		}
-		taken, err := s.take(ctx)
+		taken, err := s.take(ctx, s.in.Image, "linux/amd64")
 		if err != nil {
 			return err
 		}
 		if err := s.ask(ctx); err != nil {
 			return err
 		}
-		if err := s.offer(ctx, taken, func(reference string, auth image.Auth) error { return s.send(ctx, reference, taken, auth) }); err != nil {
+		if err := s.offer(ctx, taken.Image, func(reference string, auth image.Auth) error { return s.send(ctx, reference, taken.Image, auth) }); err != nil {
 			return err
 		}
 	} else {
@@ -211,8 +208,12 @@ func (s *snapshot) ask(ctx context.Context) error {
 	}
 	var calls errgroup.Group
 	calls.Go(func() error {
-		if err := s.findRegion(ctx); err != nil {
-			return err
+		if in.Region != "" {
+			region, err := s.client.Region(ctx, in.Region)
+			if err != nil {
+				return fmt.Errorf("input region: %w", err)
+			}
+			s.region = region.ID
 		}
 		limits, err := s.client.Limits(ctx, s.region)
 		if err != nil {
@@ -256,25 +257,6 @@ func (p *Program) enterDaytona(in DaytonaInputs, config string, getenv func(stri
 	return client, nil
 }
 
-func (s *snapshot) findRegion(ctx context.Context) error {
-	if s.in.Region == "" {
-		return nil
-	}
-	regions, err := s.client.Regions(ctx)
-	if err != nil {
-		return err
-	}
-	var known []string
-	for _, r := range regions {
-		if r.ID == s.in.Region || strings.EqualFold(r.Name, s.in.Region) {
-			s.region = r.ID
-			return nil
-		}
-		known = append(known, r.ID)
-	}
-	return refuse("region", s.in.Region, "is no region of the organization: write "+strings.Join(known, " or ")+", or leave it out")
-}
-
 // lookAtName finds the snapshot that has the name already. What it is good for is known when the image is.
 func (s *snapshot) lookAtName(ctx context.Context) error {
 	same, found, err := s.client.Find(ctx, s.in.Name)
@@ -291,58 +273,6 @@ func (s *snapshot) lookAtName(ctx context.Context) error {
 // broken says that a snapshot will never be active.
 func broken(s daytona.Snapshot) bool {
 	return s.State == daytona.Failed || s.State == daytona.BuildFailed
-}
-
-// take finds an image that is there already: in the engine, in a folder, in a registry.
-func (s *snapshot) take(ctx context.Context) (v1.Image, error) {
-	name := s.in.Image
-	defer s.phases.begin("the image %s", name)()
-	auth := image.Auth{Mask: s.Runner.Mask}
-	fail := func(err error) error { return fmt.Errorf("input image: %w", err) }
-	if strings.HasPrefix(name, "oci-layout://") || strings.HasPrefix(name, "/") || strings.HasPrefix(name, "./") || strings.HasPrefix(name, "../") {
-		if path, ok := strings.CutPrefix(name, "oci-layout://"); !filepath.IsAbs(strings.TrimPrefix(name, "oci-layout://")) {
-			name = filepath.Join(s.Dir, path)
-			if ok {
-				name = "oci-layout://" + name
-			}
-		}
-		taken, err := image.Open(ctx, name, "linux/amd64", auth)
-		if err != nil {
-			return nil, fail(err)
-		}
-		return taken, nil
-	}
-	named, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return nil, refuse("image", name, "is no image ("+err.Error()+"): write a name in the engine, a registry reference, or ./FOLDER of an OCI layout")
-	}
-	remote := reference.Domain(named) != "docker.io" || strings.HasPrefix(name, "docker.io/")
-	engine, err := dockerengine.Open(ctx, s.Getenv)
-	if err == nil {
-		defer context.AfterFunc(ctx, func() { _ = engine.Close() })
-		id, err := engine.ImageID(ctx, name)
-		if err != nil {
-			return nil, fail(err)
-		}
-		if id != "" {
-			taken, err := engineImage(ctx, engine, name)
-			if err != nil {
-				return nil, fail(err)
-			}
-			return taken, nil
-		}
-	}
-	switch {
-	case remote:
-		taken, err := image.Open(ctx, name, "linux/amd64", auth)
-		if err != nil {
-			return nil, fail(err)
-		}
-		return taken, nil
-	case err != nil:
-		return nil, fail(err)
-	}
-	return nil, refuse("image", name, "is not in the Docker Engine: build it (go run ./action-build, or the build action), or leave the input image empty to have it built")
 }
 
 // pushBuilt offers the image that was built, as long as the builder is there.

@@ -47,6 +47,9 @@ const Project = "sandbox"
 // DopplerIdentity is the service account identity that workflows of the first repository enter with OIDC; it reads and writes all configs.
 const DopplerIdentity = "3f0c7a52-1d8e-4c6b-9a41-5e2b7d90c318"
 
+// DaytonaOrganization is the ID of the organization whose keys the cloud has.
+const DaytonaOrganization = "0c7e1d2a-6f4b-4b7e-9d53-8a1f2e3c4d5b"
+
 // RegistryUser may push to and pull from every repository of the registry, with [Cloud.RegistryPassword].
 const RegistryUser = "robot"
 
@@ -65,8 +68,8 @@ type Cloud struct {
 
 	// DopplerToken and DopplerTokenPRD are service tokens that read and write the configs dev and prd.
 	DopplerToken, DopplerTokenPRD string
-	// DaytonaKey may make and delete snapshots. Both configs hold it, too.
-	DaytonaKey string
+	// DaytonaKey may make and delete snapshots. Both configs hold it, too. DaytonaReadKey may not.
+	DaytonaKey, DaytonaReadKey string
 
 	lock   *os.File
 	mirror *registry.Mirror
@@ -81,7 +84,7 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 	c := &Cloud{
 		DepotToken: "depot_project_" + rand.Text(), OrganizationToken: "depot_org_" + rand.Text(),
 		GitHubToken: "ghs_" + rand.Text(), RegistryPassword: rand.Text(),
-		DopplerToken: "dp.st.dev." + rand.Text(), DopplerTokenPRD: "dp.st.prd." + rand.Text(), DaytonaKey: "dtn_" + rand.Text(),
+		DopplerToken: "dp.st.dev." + rand.Text(), DopplerTokenPRD: "dp.st.prd." + rand.Text(), DaytonaKey: "dtn_" + rand.Text(), DaytonaReadKey: "dtn_" + rand.Text(),
 	}
 	if err := c.start(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("localcloud: %w", err), c.Stop())
@@ -128,8 +131,11 @@ func (c *Cloud) startDaytona(ctx context.Context, _ Options) (err error) {
 	options := daytona.Options{
 		Registry: c.Registry,
 		Organizations: []daytona.Organization{{
-			ID: "0c7e1d2a-6f4b-4b7e-9d53-8a1f2e3c4d5b", Name: "local cloud", Regions: []daytona.Region{{ID: "local", Name: "Local"}},
-			Keys: []daytona.Key{{Name: "local cloud", Value: c.DaytonaKey, Permissions: []string{daytona.WriteSnapshots, daytona.DeleteSnapshots}}},
+			ID: DaytonaOrganization, Name: "local cloud", Regions: []daytona.Region{{ID: "local", Name: "Local"}},
+			Keys: []daytona.Key{
+				{Name: "local cloud", Value: c.DaytonaKey, Permissions: []string{daytona.WriteSnapshots, daytona.DeleteSnapshots}},
+				{Name: "reader", Value: c.DaytonaReadKey},
+			},
 		}},
 	}
 	if c.runner != nil {

@@ -1,0 +1,117 @@
+package actions
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A suite that passes, fails, skips; a command beside it; an image that is taken instead of built.
+func TestTheTestAction(t *testing.T) {
+	w := cloud(t)
+	dir := t.TempDir()
+	writeFile(t, dir, "Dockerfile", base+"RUN echo hello > /greeting\nENV GREETING=hello\nUSER nobody\n")
+	writeFile(t, dir, "good.yaml", `
+tests:
+  - name: greets
+    run: [cat, /greeting]
+    stdout: {include: ["(?m)^hello$"]}
+  - name: has its environment
+    image:
+      env: {GREETING: hello}
+  - name: has its file
+    files:
+      - path: /greeting
+        content: {include: ["hello"]}
+  - name: not yet
+    skip: nobody knows how
+    run: ["true"]
+`)
+	writeFile(t, dir, "bad.yaml", `
+tests:
+  - name: greets
+    run: [cat, /greeting]
+    stdout: {include: ["(?m)^goodbye$"]}
+  - name: prints commands
+    run: [sh, -c, "echo '::error::forged'; printf '\\033[2J'; exit 3"]
+`)
+	for _, test := range []struct {
+		name     string
+		inputs   map[string]string
+		exit     int
+		sentence string
+		outputs  map[string]string
+		log      string
+	}{
+		{name: "all pass", inputs: map[string]string{"suite": "good.yaml"}, outputs: map[string]string{"tests_total": "4", "tests_passed": "3", "tests_failed": "0", "tests_skipped": "1", "report": "test-results/junit.xml"}},
+		{name: "an image that is there", inputs: map[string]string{"suite": "good.yaml", "image": "iterate-sandbox:ci"}, outputs: map[string]string{"tests_passed": "3", "image_ref": "iterate-sandbox:ci"}},
+		{name: "some fail", inputs: map[string]string{"suite": "bad.yaml"}, exit: 1, sentence: "2 of 2 tests failed: see them above and in test-results/junit.xml", outputs: map[string]string{"tests_failed": "2", "tests_passed": "0"}, log: "::error "},
+		{name: "a command", inputs: map[string]string{"suite": "good.yaml", "command": `test "$RUN_LOCAL_DOCKER_TESTS" = true && docker run --rm "$LOCAL_DOCKER_IMAGE_NAME" cat /greeting && echo '::error::forged' && mkdir -p test-results && ` +
+			`echo '<testsuites><testsuite name="s" tests="2" failures="1"><testcase name="a"/><testcase name="b"><failure message="no"/></testcase></testsuite></testsuites>' > test-results/host.xml`},
+			exit: 1, sentence: "1 of 6 tests failed", outputs: map[string]string{"tests_total": "6", "tests_passed": "4", "tests_failed": "1"}},
+		{name: "a command that fails", inputs: map[string]string{"suite": "good.yaml", "command": "echo last words; exit 7"}, exit: 7, sentence: `the command "echo last words; exit 7" ended with exit code 7`, outputs: map[string]string{"tests_failed": "0"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := os.RemoveAll(filepath.Join(dir, "test-results")); err != nil {
+				t.Fatal(err)
+			}
+			o := w.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs})
+			if o.exit != test.exit || !strings.Contains(o.stderr, test.sentence) || strings.Count(o.stderr, "\n") > 1 {
+				t.Fatalf("exit %d:\n%s%s", o.exit, o.stdout, o.stderr)
+			}
+			for name, want := range test.outputs {
+				if o.outputs[name] != want {
+					t.Errorf("%s is %q, want %q", name, o.outputs[name], want)
+				}
+			}
+			if len(o.outputs) != len(outputsOf(TestResult{})) || !strings.Contains(o.summary, "greets") {
+				t.Errorf("outputs %v; summary %s", o.outputs, o.summary)
+			}
+			if !strings.Contains(read(t, filepath.Join(dir, "test-results/junit.xml")), "<testsuite") {
+				t.Error("there is no JUnit report")
+			}
+			for _, command := range obeyed(t, o.stdout) {
+				if strings.HasPrefix(command, "::error::forged") {
+					t.Errorf("the runner obeys %q", command)
+				}
+			}
+			if strings.ContainsRune(o.stdout+o.summary, '\x1b') || !strings.Contains(o.stdout, test.log) {
+				t.Errorf("log:\n%q", o.stdout)
+			}
+			if left := docker(t, w.Engine.Host, "ps", "-aq"); left != "" {
+				t.Errorf("containers are left: %s", left)
+			}
+		})
+	}
+}
+
+// What can not be tested is said before anything is built.
+func TestTestInputs(t *testing.T) {
+	w := cloud(t)
+	dir := t.TempDir()
+	for name, content := range map[string]string{"Dockerfile": "FROM scratch\n", "unknown.yaml": "tests:\n  - name: a\n    rnu: [true]\n", "empty.yaml": "", "regex.yaml": "tests:\n  - name: a\n    run: [ls]\n    stdout: {include: ['(']}\n"} {
+		writeFile(t, dir, name, content)
+	}
+	for _, test := range []struct {
+		name, sentence string
+		inputs         map[string]string
+	}{
+		{"no suite of that name", `input suite: .*absent\.yaml`, map[string]string{"suite": "absent.yaml"}},
+		{"empty", `input suite: .*empty\.yaml`, map[string]string{"suite": "empty.yaml"}},
+		{"unknown key", `input suite: .*unknown\.yaml:3: .*rnu.*did you mean`, map[string]string{"suite": "unknown.yaml"}},
+		{"regular expression", `input suite: .*regex\.yaml:4: `, map[string]string{"suite": "regex.yaml"}},
+		{"parallel", `input parallel: "many" is no number of containers: write cores, or 1 or more`, map[string]string{"suite": "regex.yaml", "parallel": "many"}},
+		{"load", `input load: "false" leaves nothing to test`, map[string]string{"load": "false"}},
+		{"image that is not there", `input image: "absent:1" is not in the Docker Engine: build it`, map[string]string{"image": "absent:1", "command": "true"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			calls := len(w.Depot.Calls())
+			o := w.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs})
+			failedWith(t, o, test.sentence)
+			if len(w.Depot.Calls()) != calls {
+				t.Error("Depot was asked")
+			}
+		})
+	}
+}
