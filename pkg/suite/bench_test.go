@@ -8,13 +8,18 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
-// BenchmarkFortyCommands is what 40 commands take: a container each one after the other, a container each several at a time, and one that all share.
+// BenchmarkFortyCommands is what 40 commands take: a container each, one after the other or several at a time; one container that all share;
+// and four containers at a time that ten share each.
 func BenchmarkFortyCommands(b *testing.B) {
-	suite := func(session string) *Suite {
+	suite := func(sessions int) *Suite {
 		var text strings.Builder
 		text.WriteString("tests:\n")
 		for i := range 40 {
-			fmt.Fprintf(&text, "  - {name: %d, run: [/service, print, hello], stdout: hello%s}\n", i, session)
+			session := ""
+			if sessions > 0 {
+				session = fmt.Sprintf(", session: s%d", i%sessions)
+			}
+			fmt.Fprintf(&text, "  - {name: command %d, run: [/service, print, hello], stdout: hello%s}\n", i, session)
 		}
 		s, err := Parse("tests.yaml", []byte(text.String()))
 		if err != nil {
@@ -26,10 +31,10 @@ func BenchmarkFortyCommands(b *testing.B) {
 		m := fleet(b)[kind]
 		for _, bench := range []struct {
 			name     string
-			session  string
+			sessions int
 			parallel int
-		}{{"sequence", "", 1}, {"parallel-4", "", 4}, {"parallel-8", "", 8}, {"session", ", session: s", 1}} {
-			s := suite(bench.session)
+		}{{"sequence", 0, 1}, {"parallel-4", 0, 4}, {"parallel-8", 0, 8}, {"session", 1, 1}, {"sessions-4", 4, 4}} {
+			s := suite(bench.sessions)
 			b.Run(kind+"/"+bench.name, func(b *testing.B) {
 				for b.Loop() {
 					r, err := Run(b.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: bench.parallel})
