@@ -311,7 +311,7 @@ tests:
 	for seed := uint64(1); seed < 20; seed++ {
 		seen[order(seed)] = true
 	}
-	if order(3) != order(3) || len(seen) != 6 {
+	if first, again := order(3), order(3); first != again || len(seen) != 6 {
 		t.Errorf("orders: %v", seen)
 	}
 	order(0)

@@ -113,7 +113,7 @@ func (t *Tree) read(ctx context.Context, number int, layer v1.Layer) error {
 			return fmt.Errorf("the image has more than %d files", maxEntries)
 		}
 		header.Name = path.Clean("/" + header.Name)
-		header.PAXRecords, header.Xattrs = nil, nil //nolint:staticcheck // memory
+		header.PAXRecords = nil // memory
 		// A whiteout is for what is below, never for its own layer: it comes first, wherever it stands.
 		if folder, name := path.Split(header.Name); strings.HasPrefix(name, whiteout) {
 			t.hide(folder, name)
@@ -159,7 +159,7 @@ func (t *Tree) add(node *inode) error {
 	switch header.Typeflag {
 	case tar.TypeXGlobalHeader:
 		return nil
-	case tar.TypeReg, tar.TypeRegA, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeGNUSparse, tar.TypeCont: //nolint:staticcheck // old archives
+	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeGNUSparse, tar.TypeCont:
 	default:
 		return fmt.Errorf("%s has the unknown type %q", header.Name, header.Typeflag)
 	}
