@@ -1,3 +1,5 @@
+#!/usr/bin/env bash
+set -eu
 echo space >'with space'
 echo utf >$'\xc3\xbcml\xc3\xa4ut'
 echo x >./-dash

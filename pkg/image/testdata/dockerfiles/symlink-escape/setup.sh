@@ -1,1 +1,3 @@
+#!/usr/bin/env bash
+set -eu
 ln -s ../../../../../etc/passwd escape

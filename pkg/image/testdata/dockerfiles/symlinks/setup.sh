@@ -1,3 +1,5 @@
+#!/usr/bin/env bash
+set -eu
 ln -s target links/to-file
 ln -s /nowhere links/dangling
 ln -s loop links/loop
