@@ -37,7 +37,7 @@ func Convert(data []byte) ([]byte, []Warning, error) {
 	if len(d.problems) == 0 && len(to.Tests) == 0 {
 		d.fail(1, "the file holds no test that can be converted")
 	}
-	if err := d.err("container-structure-test"); err != nil {
+	if err := d.err(""); err != nil {
 		return nil, c.warnings, err
 	}
 	var b bytes.Buffer

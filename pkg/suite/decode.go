@@ -25,7 +25,7 @@ type Problem struct {
 
 // Invalid is a file that can not be right.
 type Invalid struct {
-	File     string
+	File     string    // "" where the caller knows it
 	Problems []Problem // at least one, in the order of their lines
 }
 
@@ -34,7 +34,11 @@ func (e *Invalid) Error() string {
 	if n := len(e.Problems) - 1; n > 0 {
 		more = fmt.Sprintf(" (and %d more)", n)
 	}
-	return fmt.Sprintf("%s:%d: %s%s", e.File, e.Problems[0].Line, e.Problems[0].Message, more)
+	where := fmt.Sprintf("%s:%d", e.File, e.Problems[0].Line)
+	if e.File == "" {
+		where = fmt.Sprintf("line %d", e.Problems[0].Line)
+	}
+	return where + ": " + e.Problems[0].Message + more
 }
 
 // decoder fills structs from YAML nodes and notes all that does not fit.

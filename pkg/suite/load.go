@@ -53,8 +53,12 @@ func Load(file string) (*Suite, error) {
 
 // Parse is [Load] for data that came from file: what the suite names is looked for beside it.
 func Parse(file string, data []byte) (*Suite, error) {
+	dir, err := filepath.Abs(filepath.Dir(file))
+	if err != nil {
+		return nil, fmt.Errorf("read the test suite %s: %w", file, err)
+	}
 	d := &decoder{lines: map[any]int{}}
-	s := &Suite{File: file, Name: filepath.Base(file)}
+	s := &Suite{File: file, Name: filepath.Base(file), dir: dir}
 	if root := d.document(data); root != nil {
 		d.suite(root, s)
 	}
@@ -117,7 +121,7 @@ func (d *decoder) suite(root *yaml.Node, s *Suite) {
 	if doc.Name != "" {
 		s.Name = doc.Name
 	}
-	dir := filepath.Dir(s.File)
+	dir := s.dir
 	d.settings(&doc.Defaults, doc.Line, dir)
 	node := doc.Tests.node
 	switch {

@@ -82,8 +82,7 @@ func Run(ctx context.Context, s *Suite, o Options) (*Report, error) {
 // run is one run of a suite.
 type run struct {
 	Options
-	suite    *Suite
-	dir      string // of the suite's file, absolute
+	dir      string // of the suite's file
 	log      io.Writer
 	parallel int
 	config   *v1.ConfigFile
@@ -97,17 +96,14 @@ type run struct {
 }
 
 func newRun(s *Suite, o Options) (*run, error) {
-	dir, err := filepath.Abs(filepath.Dir(s.File))
-	if err != nil {
-		return nil, err
-	}
-	r := &run{Options: o, suite: s, dir: dir, log: o.Log, parallel: o.Parallel, tests: map[*Result]*Test{}}
+	r := &run{Options: o, dir: s.dir, log: o.Log, parallel: o.Parallel, tests: map[*Result]*Test{}}
 	if r.log == nil {
 		r.log = io.Discard
 	}
 	if r.parallel <= 0 {
 		r.parallel = runtime.NumCPU()
 	}
+	var err error
 	if r.config, err = o.Image.ConfigFile(); err != nil {
 		return nil, fmt.Errorf("read the image's config: %w", err)
 	}

@@ -68,6 +68,7 @@ tests:
   - {name: content of a folder, files: [{path: /app, content: x}]}
   - {name: too many, files: [{path: '/**/*.pem', count: {max: 0}}]}
 `[1:], map[string]string{"golden.txt": "y"})
+	s.File = "sandbox/tests.yaml" // what reports say; files are still looked for where the suite was
 	counted := &countedImage{Image: img}
 	r, err := Run(t.Context(), s, Options{Image: counted})
 	if err != nil {
@@ -96,6 +97,9 @@ tests:
 		}
 	}
 	check(t, r, wants)
+	if got := r.Tests[1]; got.File != "sandbox/tests.yaml" || got.Line != 4 || got.Failures[0].Line != 4 {
+		t.Errorf("%+v", got)
+	}
 	// Both once for headers, both once for contents, and the lower one for passwd and for group.
 	if n := counted.opened.Load(); n != 6 {
 		t.Errorf("layers were read %d times", n)

@@ -17,9 +17,11 @@ var Schema []byte
 
 // Suite is a file of tests for one image.
 type Suite struct {
-	File  string  // as it was given to Load, for reports
+	File  string  // as it was given to Load; what reports say, so it may be changed
 	Name  string  // what the report is called; the file's name when it says nothing
 	Tests []*Test // in the file's order, each value of a matrix a test of its own
+
+	dir string // that golden files and mounts are relative to, absolute
 }
 
 // Test is one test: of the image's metadata, of its files, of a command, or of the image as a service. Exactly one of Image, Files, Run
