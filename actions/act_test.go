@@ -12,8 +12,8 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud"
 )
 
-// checkoutRef is the commit of actions/checkout that our workflows pin.
-var checkoutRef = regexp.MustCompile(`actions/checkout@([0-9a-f]{40})`)
+// pins are the commits of GitHub's own actions that our workflows use; testdata has what stands in for each.
+var pins = regexp.MustCompile(`uses: (actions/([a-z-]+)@[0-9a-f]{40})`)
 
 // actRun is one `gh workflow run`, done by act on this machine.
 type actRun struct {
@@ -35,20 +35,24 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 	if _, err := os.Stat(program); err != nil {
 		t.Fatalf("act is not built: run scripts/tools.sh (%v)", err)
 	}
-	checkout, err := filepath.Abs("testdata/checkout")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pinned := checkoutRef.FindStringSubmatch(read(t, filepath.Join("..", ".github/workflows/build-docker-image.yml")))
-	if pinned == nil {
-		t.Fatal("the workflow uses no actions/checkout")
-	}
 	home := t.TempDir()
 	args := []string{
 		"workflow_dispatch", "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted",
 		"--no-cache-server", "--action-cache-path", filepath.Join(home, "cache"), "--use-new-action-cache", "--json",
-		"--local-repository", "actions/checkout@" + pinned[1] + "=" + checkout,
 		"--secret", "GITHUB_TOKEN", "--env-file", filepath.Join(home, "env"),
+	}
+	workflows, err := filepath.Glob("../.github/workflows/*.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, workflow := range workflows {
+		for _, pin := range pins.FindAllStringSubmatch(read(t, workflow), -1) {
+			standIn, err := filepath.Abs(filepath.Join("testdata", pin[2]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			args = append(args, "--local-repository", pin[1]+"="+standIn)
+		}
 	}
 	env := w.Env()
 	environ := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "GITHUB_TOKEN=" + w.GitHubToken}
@@ -137,6 +141,15 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		}},
 		{name: "our own snapshot workflow, dispatched", run: actRun{dir: w.ours, workflow: "build-daytona-snapshot.yml", inputs: map[string]string{"ref": "v1", "doppler_config": "dev", "update_doppler": "true"}, secrets: map[string]string{"DOPPLER_TOKEN": w.DopplerToken}}, ok: true, want: []string{
 			`::set-output:: snapshot_name=iterate-sandbox-`, `::set-output:: doppler_updated=true`,
+		}},
+		{name: "tests, green and red", run: actRun{dir: w.caller, workflow: "test.yml"}, ok: true, want: []string{
+			`green 1, red 1 and failure`, `::error file=failing.yaml,line=4`,
+		}},
+		{name: "the reusable workflow of tests, green", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release}, ok: true, want: []string{
+			`called 1 passed, 0 failed of sha256:[0-9a-f]{64}`, `artifact test-results-\S* holds test-results/junit.xml`,
+		}},
+		{name: "the reusable workflow of tests, red", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release, inputs: map[string]string{"command": "exit 9"}}, want: []string{
+			`::set-output:: tests_passed=1`, `ended with exit code 9`, `artifact test-results-\S* holds test-results/junit.xml`,
 		}},
 		{name: "no permission to ask for an OIDC token", run: actRun{dir: w.caller, workflow: "steps.yml", noOIDC: true}, want: []string{
 			"add these two lines to the workflow or the job: `permissions:` and, below it, `id-token: write`",

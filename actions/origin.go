@@ -209,22 +209,29 @@ func (b *build) repository() (source.Repository, error) {
 	return r, nil
 }
 
-// fetch gets the commit's tree, unless the checkout itself is built, and what the context needs beside it.
+// fetchTree gets the commit's files, unless the checkout itself is used, or they are there.
+func (b *build) fetchTree(ctx context.Context) error {
+	if b.commit.SHA == "" || b.tree.Dir != "" {
+		return nil
+	}
+	defer b.phases.begin("git to fetch %s", b.commit.SHA)()
+	repository, err := b.repository()
+	if err != nil {
+		return err
+	}
+	name := b.tree.Repository
+	b.tree, err = repository.Fetch(ctx, b.commit, filepath.Join(b.scratch, "source"))
+	b.tree.Repository = name
+	return err
+}
+
+// fetch gets what is built: the commit's files, and what the context needs beside them.
 func (b *build) fetch(ctx context.Context) error {
-	if b.commit.SHA != "" && b.tree.Dir == "" {
-		defer b.phases.begin("git to fetch %s", b.commit.SHA)()
-		repository, err := b.repository()
-		if err != nil {
-			return err
-		}
-		name := b.tree.Repository
-		if b.tree, err = repository.Fetch(ctx, b.commit, filepath.Join(b.scratch, "source")); err != nil {
-			return err
-		}
-		b.tree.Repository = name
-		if err := b.plan.locate(b.tree.Dir); err != nil {
-			return err
-		}
+	if err := b.fetchTree(ctx); err != nil {
+		return err
+	}
+	if err := b.plan.locate(b.tree.Dir); err != nil {
+		return err
 	}
 	if b.in.GitContext == "" || b.plan.request.Contexts[b.in.GitContext] != "" {
 		return nil

@@ -47,8 +47,8 @@ tests:
 		{name: "all pass", inputs: map[string]string{"suite": "good.yaml"}, outputs: map[string]string{"tests_total": "4", "tests_passed": "3", "tests_failed": "0", "tests_skipped": "1", "report": "test-results/junit.xml"}},
 		{name: "an image that is there", inputs: map[string]string{"suite": "good.yaml", "image": "iterate-sandbox:ci"}, outputs: map[string]string{"tests_passed": "3", "image_ref": "iterate-sandbox:ci"}},
 		{name: "some fail", inputs: map[string]string{"suite": "bad.yaml"}, exit: 1, sentence: "2 of 2 tests failed: see them above and in test-results/junit.xml", outputs: map[string]string{"tests_failed": "2", "tests_passed": "0"}, log: "::error "},
-		{name: "a command", inputs: map[string]string{"suite": "good.yaml", "command": `test "$RUN_LOCAL_DOCKER_TESTS" = true && docker run --rm "$LOCAL_DOCKER_IMAGE_NAME" cat /greeting && echo '::error::forged' && mkdir -p test-results && ` +
-			`echo '<testsuites><testsuite name="s" tests="2" failures="1"><testcase name="a"/><testcase name="b"><failure message="no"/></testcase></testsuite></testsuites>' > test-results/host.xml`},
+		{name: "a command", inputs: map[string]string{"suite": "good.yaml", "command": `test "$RUN_LOCAL_DOCKER_TESTS" = true && docker run --rm "$LOCAL_DOCKER_IMAGE_NAME" cat /greeting && echo '::error::forged' && ` +
+			`echo '<testsuites><testsuite name="s" tests="2" failures="1"><testcase name="a"/><testcase name="b"><failure message="no"/></testcase></testsuite></testsuites>' > "$TEST_REPORT_DIR/host.xml"`},
 			exit: 1, sentence: "1 of 6 tests failed", outputs: map[string]string{"tests_total": "6", "tests_passed": "4", "tests_failed": "1"}},
 		{name: "a command that fails", inputs: map[string]string{"suite": "good.yaml", "command": "echo last words; exit 7"}, exit: 7, sentence: `the command "echo last words; exit 7" ended with exit code 7`, outputs: map[string]string{"tests_failed": "0"}},
 	} {

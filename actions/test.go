@@ -28,7 +28,7 @@ type TestInputs struct {
 	BuildInputs
 	Image     string `short:"i" help:"Take this image instead of building: a name in the local engine, a registry reference, or the folder of an OCI layout (./FOLDER)."`
 	Suite     string `help:"The declarative suite. With a command it may be none; the default one may be missing then." default:"${suite}"`
-	Command   string `help:"Test command on the host, with RUN_LOCAL_DOCKER_TESTS=true and LOCAL_DOCKER_IMAGE_NAME set."`
+	Command   string `help:"Test command on the host, in the tested commit's files, with RUN_LOCAL_DOCKER_TESTS=true, LOCAL_DOCKER_IMAGE_NAME, DOCKER_HOST and TEST_REPORT_DIR set. JUnit files that it writes there are counted."`
 	Parallel  string `help:"Containers at a time: a number, or cores." default:"cores"`
 	ReportDir string `help:"Folder for the JUnit XML and the logs of failed tests' containers." default:"test-results"`
 	Run       string `prompt:"" help:"Only tests whose names this regular expression matches."`
@@ -81,6 +81,7 @@ type test struct {
 	in       *TestInputs
 	options  suite.Options
 	suite    *suite.Suite // nil without one
+	root     string       // the files of the commit that is tested, or the workspace
 	name     string       // of the image in the engine
 	report   *suite.Report
 	file     string // JUnit XML
@@ -125,7 +126,14 @@ func (t *test) run(ctx context.Context) error {
 	if err := t.prepare(ctx); err != nil {
 		return err
 	}
-	if err := t.readSuite(ctx); err != nil {
+	t.root = t.Dir
+	if t.commit.SHA != "" {
+		if err := t.fetchTree(ctx); err != nil {
+			return err
+		}
+		t.root = t.tree.Dir
+	}
+	if err := t.readSuite(); err != nil {
 		return err
 	}
 	if t.in.Image == "" {
@@ -151,27 +159,22 @@ func (t *test) run(ctx context.Context) error {
 	return t.writeReport()
 }
 
-// prepare is build's, but for what only a build needs.
+// prepare is build's. An image that is there needs no commit, unless the suite is in one.
 func (t *test) prepare(ctx context.Context) error {
-	if t.in.Image == "" || t.in.Ref != "" {
+	_, noCheckout := os.Stat(filepath.Join(t.Dir, ".git"))
+	_, noSuite := os.Stat(filepath.Join(t.Dir, t.in.Suite))
+	if t.in.Image == "" || t.in.Ref != "" || t.Runner.InActions() && t.in.Suite != "none" && noCheckout != nil && noSuite != nil {
 		return t.build.prepare(ctx)
 	}
 	return t.openEngine(ctx)
 }
 
 // readSuite reads the suite of the commit that is tested, before anything is spent on an image that it could not test.
-func (t *test) readSuite(ctx context.Context) error {
+func (t *test) readSuite() error {
 	if t.in.Suite == "none" {
 		return nil
 	}
-	root := t.Dir
-	if t.commit.SHA != "" {
-		if err := t.fetch(ctx); err != nil {
-			return err
-		}
-		root = t.tree.Dir
-	}
-	path, err := inside(root, t.in.Suite)
+	path, err := inside(t.root, t.in.Suite)
 	if err != nil {
 		return fmt.Errorf("input suite: %w", err)
 	}
@@ -253,11 +256,14 @@ func (t *test) runCommand(ctx context.Context) error {
 	t.Runner.Group("Run " + t.in.Command)
 	defer t.Runner.EndGroup()
 	began := time.Now()
+	if err := os.MkdirAll(t.reportDir(), 0o755); err != nil {
+		return fmt.Errorf("input report_dir: %w: name a folder that can be written", err)
+	}
 	out := t.Runner.Untrusted()
 	defer out.Close()
 	command := exec.CommandContext(ctx, "sh", "-c", t.in.Command)
-	command.Dir, command.Stdout, command.Stderr = t.Dir, out, out
-	command.Env = append(os.Environ(), "RUN_LOCAL_DOCKER_TESTS=true", "LOCAL_DOCKER_IMAGE_NAME="+t.name, "DOCKER_HOST="+t.engine.Host)
+	command.Dir, command.Stdout, command.Stderr = t.root, out, out
+	command.Env = append(os.Environ(), "RUN_LOCAL_DOCKER_TESTS=true", "LOCAL_DOCKER_IMAGE_NAME="+t.name, "DOCKER_HOST="+t.engine.Host, "TEST_REPORT_DIR="+t.reportDir())
 	// It and its children are one group, so that all of them end.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGTERM) }
