@@ -25,9 +25,10 @@ import (
 // until it is whole.
 type archive struct {
 	manifest, config v1.Hash
-	diffIDs          []v1.Hash // of the layers, from the lowest
-	digests          []v1.Hash // likewise; equal layers are one blob
-	small            []file    // manifest, config, and what says that this is an image
+	mediaType        types.MediaType // of the manifest
+	diffIDs          []v1.Hash       // of the layers, from the lowest
+	digests          []v1.Hash       // likewise; equal layers are one blob
+	small            []file          // manifest, config, and what says that this is an image
 	layers           []file
 }
 
@@ -59,8 +60,7 @@ func newArchive(img v1.Image) (*archive, error) {
 	if a.manifest, err = img.Digest(); err != nil {
 		return nil, fmt.Errorf("read the image's manifest: %w", err)
 	}
-	mediaType, err := img.MediaType()
-	if err != nil {
+	if a.mediaType, err = img.MediaType(); err != nil {
 		return nil, fmt.Errorf("read the image's manifest: %w", err)
 	}
 
@@ -68,7 +68,7 @@ func newArchive(img v1.Image) (*archive, error) {
 		SchemaVersion: 2,
 		MediaType:     types.OCIImageIndex,
 		Manifests: []v1.Descriptor{{
-			MediaType: mediaType, Size: int64(len(raw)), Digest: a.manifest,
+			MediaType: a.mediaType, Size: int64(len(raw)), Digest: a.manifest,
 		}},
 	}
 	old := struct {

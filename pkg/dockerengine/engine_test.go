@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -74,6 +75,16 @@ func onBoth(t *testing.T, test func(t *testing.T, e *Engine)) {
 	for _, kind := range slices.Sorted(maps.Keys(engines)) {
 		t.Run(kind, func(t *testing.T) { test(t, openHost(t, engines[kind])) })
 	}
+}
+
+// everyWay runs a test on each engine, and on the one that pulls also with archives.
+func everyWay(t *testing.T, test func(t *testing.T, e *Engine)) {
+	onBoth(t, test)
+	t.Run("current by archive", func(t *testing.T) {
+		e := openHost(t, engines[engine.Current])
+		e.archiveOnly = true
+		test(t, e)
+	})
 }
 
 func openHost(t testing.TB, host string) *Engine {
@@ -199,7 +210,7 @@ func TestLoad(t *testing.T) {
 		{name: "equal layers", image: "sandbox:twice", media: types.OCIManifestSchema1, below: []v1.Layer{shared, shared}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, e *Engine) {
+			everyWay(t, func(t *testing.T, e *Engine) {
 				remove(t, e, test.image)
 				img := mutate.MediaType(image(t, test.name, test.below...), test.media)
 				if test.media == types.OCIManifestSchema1 {
@@ -268,6 +279,9 @@ func checkID(t *testing.T, e *Engine, name string, loaded Loaded, img v1.Image) 
 	if id, err := e.ImageID(t.Context(), name); err != nil || id != want.String() || loaded.ID != id {
 		t.Errorf("%s is %s, said to be %s, want %s (%v)", name, id, loaded.ID, want, err)
 	}
+	if names := must(e.client.ImageInspect(t.Context(), name)); strings.Contains(fmt.Sprint(names.RepoTags, names.RepoDigests), "127.0.0.1") {
+		t.Errorf("it has names left: %q, %q", names.RepoTags, names.RepoDigests)
+	}
 }
 
 func TestLoadSendsWhatIsLacking(t *testing.T) {
@@ -292,7 +306,7 @@ func TestLoadSendsWhatIsLacking(t *testing.T) {
 		{"the same, compressed otherwise", otherwise(t, layers), 5, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, e *Engine) {
+			everyWay(t, func(t *testing.T, e *Engine) {
 				remove(t, e, "lacking:ci")
 				img, err := mutate.AppendLayers(empty.Image, layers...)
 				if err != nil {
@@ -403,7 +417,7 @@ func TestLoadThatFailsLeavesTheName(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, e *Engine) {
+			everyWay(t, func(t *testing.T, e *Engine) {
 				// Nothing of that name yet, and then an image that must stay.
 				check := func(want string) {
 					t.Helper()
@@ -473,7 +487,7 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 func TestLoadEndsWhenNothingMoves(t *testing.T) {
-	onBoth(t, func(t *testing.T, e *Engine) {
+	everyWay(t, func(t *testing.T, e *Engine) {
 		stuck := changed{image(t, "stuck"), func(v1.Layer) (io.ReadCloser, error) {
 			reader, _ := io.Pipe()
 			return reader, nil

@@ -64,8 +64,8 @@ func (l Loaded) String() string {
 }
 
 // Load puts an image into the engine and calls it name. An image that the engine has already is only named; of any other it is
-// sent, as one archive and in little memory, the layers that it lacks. The name is moved when the image is whole: when Load
-// fails it is what it was before. Load ends with ctx, or when for 5 minutes neither the image's source nor the engine has shown
+// given, in little memory, the layers that it lacks: in one archive or, where that is faster and the engine shares our loopback, by
+// a pull. The name is moved when the image is whole: when Load fails it is what it was before. Load ends with ctx, or when for 5 minutes neither the image's source nor the engine has shown
 // any sign of life.
 func (e *Engine) Load(ctx context.Context, name string, img v1.Image) (Loaded, error) {
 	loaded, err := e.load(ctx, name, img)
@@ -95,14 +95,30 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 			return loaded, err
 		} // removed meanwhile
 	}
+	count := func(sent []file) {
+		for _, f := range sent {
+			loaded.Held--
+			loaded.Sent += f.size
+		}
+	}
+	if e.mayPull(ctx) {
+		sent, err := e.pull(ctx, a, func() error {
+			id := e.has(ctx, a)
+			if id == "" {
+				return fmt.Errorf("%w: %w", errNoPull, errNotWhole)
+			}
+			return e.name(ctx, id, ref.String(), &loaded)
+		})
+		if !errors.Is(err, errNoPull) {
+			count(sent)
+			return loaded, err
+		}
+	}
 	sent, id, err := e.sendLacking(ctx, a, e.holds(ctx, a))
 	if err != nil {
 		return Loaded{}, e.discard(ctx, a, err)
 	}
-	for _, f := range sent {
-		loaded.Held--
-		loaded.Sent += f.size
-	}
+	count(sent)
 	return loaded, e.name(ctx, id, ref.String(), &loaded)
 }
 

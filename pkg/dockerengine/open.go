@@ -35,9 +35,10 @@ type Engine struct {
 	// Progress, if set, is told during Load how far each layer is that is sent.
 	Progress func(Layer)
 
-	client  *client.Client
-	content content       // of its image store
-	silence time.Duration // how long the engine or an image's source may say nothing
+	client      *client.Client
+	content     content       // of its image store
+	silence     time.Duration // how long the engine or an image's source may say nothing
+	archiveOnly bool          // load without a pull from our loopback
 }
 
 // Open finds the Docker Engine that docker itself would use, and a few more. DOCKER_HOST (with DOCKER_TLS_VERIFY,
