@@ -162,7 +162,7 @@ func archive(header tar.Header, content string) []byte {
 	return b.Bytes()
 }
 
-// onBoth runs a test on each engine, and looks that it leaves no container.
+// onBoth runs a test on each engine, and looks that it leaves no container and no volume.
 func onBoth(t *testing.T, test func(t *testing.T, m *machine)) {
 	for _, kind := range slices.Sorted(maps.Keys(fleet(t))) {
 		t.Run(kind, func(t *testing.T) {
@@ -171,6 +171,10 @@ func onBoth(t *testing.T, test func(t *testing.T, m *machine)) {
 			left, err := machines[kind].Containers(context.Background())
 			if err != nil || len(left) > 0 {
 				t.Errorf("containers are left: %v, %v", left, err)
+			}
+			volumes, err := exec.Command("docker", "--host", machines[kind].Host, "volume", "ls", "--quiet").Output()
+			if err != nil || len(volumes) > 0 {
+				t.Errorf("volumes are left: %s, %v", volumes, err)
 			}
 		})
 	}

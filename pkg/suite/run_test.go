@@ -14,6 +14,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/pkg/dockerengine"
@@ -246,11 +247,20 @@ tests:
   - {name: three, session: a, user: root, run: 'id -u; cat /tmp/first', stdout: ^0}
 `[1:], nil)
 	onBoth(t, func(t *testing.T, m *machine) {
-		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4})
-		if err != nil {
+		// Two runs at once do not know of each other.
+		var group errgroup.Group
+		for range 2 {
+			group.Go(func() error {
+				r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 2})
+				if err == nil {
+					check(t, r, map[string]want{"one": {Passed, ""}, "alone": {Passed, ""}, "two": {Passed, ""}, "another": {Passed, ""}, "three": {Passed, ""}})
+				}
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		check(t, r, map[string]want{"one": {Passed, ""}, "alone": {Passed, ""}, "two": {Passed, ""}, "another": {Passed, ""}, "three": {Passed, ""}})
 	})
 }
 
@@ -418,8 +428,8 @@ func TestTheEngineStops(t *testing.T) {
 	}
 	s := parse(t, `
 tests:
-  - {name: a command, run: [/service, hang]}
-  - {name: a service, service: {command: [hang], ready: {log: never}}}
+  - {name: a command, env: {SULKY: 1}, run: [/service]}
+  - {name: a service, env: {SULKY: 1}, service: {ready: {log: never}}}
 `[1:], nil)
 	go func() {
 		whenRunning(t, &machine{Engine: e}, 2)
