@@ -22,7 +22,7 @@ import (
 
 // BuildResult is what a build publishes, field by field, as outputs of the step.
 type BuildResult struct {
-	Digest      string `output:"digest" help:"Digest of what was built: of the manifest, or of the index when there are several platforms or attestations."`
+	Digest      string `output:"digest" help:"Digest of what was built: of the manifest, or of the index when there are several platforms or attestations. An image that is only loaded has its layers compressed otherwise, and so another digest, than one that is pushed or saved; image_id is the same."`
 	ImageID     string `output:"image_id" help:"Digest of the image's config (of the loaded platform's, when there are several)."`
 	ImageRef    string `output:"image_ref" help:"What a later step or job should use: the first pushed reference, else the one in Depot's registry, both with the digest; else the local name."`
 	ImageName   string `output:"image_name" help:"Name in the local engine; empty when it was not loaded."`
@@ -312,6 +312,7 @@ func (b *build) request(platform string) (image.Request, error) {
 	if epoch := b.Getenv("SOURCE_DATE_EPOCH"); epoch != "" && r.BuildArgs["SOURCE_DATE_EPOCH"] == "" {
 		r.BuildArgs["SOURCE_DATE_EPOCH"] = epoch
 	}
+	r.Destination = b.destination()
 	if b.in.Load && platform == b.loads {
 		r.Scratch = filepath.Join(b.scratch, "layers")
 		if err := os.MkdirAll(r.Scratch, 0o700); err != nil {
@@ -320,6 +321,20 @@ func (b *build) request(platform string) (image.Request, error) {
 	}
 	r.SharedKey = b.sharedKey(platform)
 	return r, nil
+}
+
+// destination decides how layers are compressed, which is much of the time of a cold build. What others will name by its digest is as every
+// registry has it, whatever was built before; what only our engine gets is as fast as can be.
+func (b *build) destination() image.Destination {
+	switch {
+	case b.engine == nil || len(b.plan.push) > 0 || b.in.Save || len(b.plan.outputs) > 0 || len(b.plan.platforms) > 1:
+		return image.Registry
+	case builder.Near(b.in.Builder):
+		return image.NearEngine
+	case b.engine.ReadsZstd():
+		return image.FarEngine
+	}
+	return image.FarOldEngine
 }
 
 // sharedKey lets the builder keep what it was sent. A fetched tree has times made from its content, so all machines share one key;

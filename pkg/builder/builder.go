@@ -171,6 +171,17 @@ func CheckAddress(addr string) error {
 	return nil
 }
 
+// Near reports whether an address is of this machine, so that bytes cost less than their compression. Depot's machines never are.
+func Near(addr string) bool {
+	scheme, rest, _ := strings.Cut(addr, "://")
+	if scheme == "unix" {
+		return true
+	}
+	host, _, err := net.SplitHostPort(rest)
+	ip := net.ParseIP(host)
+	return err == nil && scheme == "tcp" && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
 // Start connects once it is asked for a machine. Every platform is built on the same daemon, which must offer it.
 func (a Address) Start(ctx context.Context, _ Request) (*Build, error) {
 	if err := CheckAddress(a.Addr); err != nil {

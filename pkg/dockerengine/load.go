@@ -31,6 +31,9 @@ func (e *Engine) Platform(ctx context.Context) (string, error) {
 	return version.Os + "/" + version.Arch, nil
 }
 
+// ReadsZstd reports whether the engine reads layers that are compressed with zstd: Docker 23 and later do.
+func (e *Engine) ReadsZstd() bool { return !versions.LessThan(e.client.ClientVersion(), "1.42") }
+
 // ImageID is the engine's id of the image called name, "sha256:…", or "" when there is none. It is the digest of the
 // image's config or, with the containerd image store, of its manifest or index.
 func (e *Engine) ImageID(ctx context.Context, name string) (string, error) {
@@ -210,9 +213,9 @@ func wrongGuess(err error) bool {
 // https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageLoad.
 func (e *Engine) send(parent context.Context, a *archive, layers []file) error {
 	for _, f := range layers {
-		if version := e.client.ClientVersion(); f.zstd && versions.LessThan(version, "1.42") {
+		if f.zstd && !e.ReadsZstd() {
 			return fmt.Errorf("the image has layers compressed with zstd, which this engine (API %s) does not read: "+
-				"update it to 23 or later, or build the image with gzip layers", version)
+				"update it to 23 or later, or build the image with gzip layers", e.client.ClientVersion())
 		}
 	}
 	ctx, cancel := context.WithCancelCause(parent)

@@ -134,16 +134,25 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 		return nil, err
 	}
 	opt.Exports = append([]client.ExportEntry{{Type: client.ExporterImage, Attrs: r.exporter()}}, r.Outputs...)
+	b := &blobs{ctx: ctx, client: c.ContentClient(), silence: builderSilence}
+	if r.Scratch != "" && r.fixedTime() {
+		// Layers with rewritten times belong to nothing that the builder keeps: its next clean-up, seconds later, takes them.
+		copied, err := r.copyTo(b)
+		if err != nil {
+			close(status)
+			return nil, err
+		}
+		opt.Exports = append(opt.Exports, copied)
+	}
 	response, err := c.Solve(ctx, nil, opt, status)
 	if err != nil {
 		return nil, explain(ctx, r, err)
 	}
-	b := &blobs{ctx: ctx, client: c.ContentClient(), silence: builderSilence}
 	result, err := b.result(r.Platform, response.ExporterResponse)
 	if err != nil {
 		return nil, fmt.Errorf("read the image from the builder: %w", err)
 	}
-	if r.Scratch != "" {
+	if r.Scratch != "" && b.local == nil {
 		if err := r.complete(ctx, c, b, result.Image); err != nil {
 			return nil, fmt.Errorf("get the layers that the builder does not hold: %w", err)
 		}
@@ -170,21 +179,31 @@ func (r Request) complete(ctx context.Context, c *client.Client, b *blobs, image
 	if err != nil {
 		return err
 	}
-	store, err := local.NewStore(r.Scratch)
+	copied, err := again.copyTo(b)
 	if err != nil {
 		return err
 	}
-	attrs := again.exporter()
+	opt.Exports = []client.ExportEntry{copied}
+	_, err = c.Solve(ctx, nil, opt, nil)
+	return err
+}
+
+// copyTo is an export of the same image into the scratch folder, where b then reads first.
+func (r Request) copyTo(b *blobs) (client.ExportEntry, error) {
+	store, err := local.NewStore(r.Scratch)
+	if err != nil {
+		return client.ExportEntry{}, err
+	}
+	attrs := r.exporter()
 	delete(attrs, string(exptypes.OptKeyPush))
 	delete(attrs, string(exptypes.OptKeyName))
 	attrs["tar"] = "false"
-	opt.Exports = []client.ExportEntry{{Type: client.ExporterOCI, Attrs: attrs, OutputStore: store}}
-	if _, err := c.Solve(ctx, nil, opt, nil); err != nil {
-		return err
-	}
 	b.local = store
-	return nil
+	return client.ExportEntry{Type: client.ExporterOCI, Attrs: attrs, OutputStore: store}, nil
 }
+
+// fixedTime says that the caller fixes the time of everything in the image.
+func (r Request) fixedTime() bool { return r.BuildArgs["SOURCE_DATE_EPOCH"] != "" }
 
 // exporter is the image exporter's part.
 func (r Request) exporter() map[string]string {
@@ -192,7 +211,7 @@ func (r Request) exporter() map[string]string {
 	maps.Copy(attrs, r.Annotations)
 	maps.Copy(attrs, r.Destination.compression())
 	// Timestamps in layers are clamped only when the caller fixes the time; otherwise every layer would be written anew.
-	if r.BuildArgs["SOURCE_DATE_EPOCH"] != "" {
+	if r.fixedTime() {
 		attrs[string(exptypes.OptKeyRewriteTimestamp)] = "true"
 	}
 	if len(r.Push) > 0 {

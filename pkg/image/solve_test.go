@@ -169,6 +169,30 @@ func TestLayersThatTheBuilderNeverPulled(t *testing.T) {
 	}
 }
 
+// With a fixed time the layers are written anew, and the builder cleans them up soon: with a scratch folder they can be read all the same.
+func TestLayersOfAFixedTime(t *testing.T) {
+	w := theWorld(t)
+	c := w.emptyMachine(t)
+	r := request(folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY Dockerfile /\n"}))
+	r.BuildArgs = map[string]string{"SOURCE_DATE_EPOCH": "0"}
+	without, _, err := solve(t.Context(), c, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Scratch = t.TempDir()
+	result, _, err := solve(t.Context(), c, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result.Digest != without.Digest {
+		t.Errorf("%s, and without a scratch folder %s", result.Digest, without.Digest)
+	}
+	if err := c.Prune(t.Context(), nil, client.PruneAll); err != nil { // the clean-up, without waiting for it
+		t.Fatal(err)
+	}
+	whole(t, result.Image)
+}
+
 func TestOutputs(t *testing.T) {
 	c := theWorld(t).machine(t, amd64)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})
