@@ -1,8 +1,14 @@
 package sandbox_test
 
 import (
+	"archive/tar"
 	"bytes"
+	"slices"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/suite"
@@ -49,5 +55,60 @@ func TestSuite(t *testing.T) {
 				t.Error(text.String())
 			}
 		})
+	}
+}
+
+// What must not be in the image is seen when it is.
+func TestSuiteSees(t *testing.T) {
+	o, err := origin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, err := suite.Load("tests.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	for _, h := range []tar.Header{
+		{Name: "home/iterate/.env", Mode: 0o600},
+		{Name: "etc/shadow", Mode: 0o644},
+		{Name: "opt/tool", Mode: 0o4755},
+		{Name: "opt/loose", Mode: 0o666},
+		{Name: "tmp/left", Mode: 0o600},
+	} {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(o.image, static.NewLayer(layer.Bytes(), types.OCIUncompressedLayer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = file.DeepCopy()
+	file.Config.Env = append(file.Config.Env, "GITHUB_TOKEN=a")
+	if img, err = mutate.ConfigFile(img, file); err != nil {
+		t.Fatal(err)
+	}
+	report, err := suite.Run(t.Context(), tests, suite.Options{Image: img, Tags: []string{"image"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"config", "user and home", "no secrets", "no setuid surprises", "nothing that anybody may write", "nothing left over"}
+	var failed []string
+	for _, test := range report.Tests {
+		if test.Status == suite.Failed {
+			failed = append(failed, test.Name)
+		}
+	}
+	if !slices.Equal(failed, want) {
+		t.Errorf("%q fail, want %q", failed, want)
 	}
 }
