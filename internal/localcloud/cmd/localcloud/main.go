@@ -2,13 +2,15 @@
 //
 //	go run ./internal/localcloud/cmd/localcloud --env FILE [--engine current|oldest|none]
 //
-// Once everything answers it writes FILE, which a shell sources to point any program at it. FILE is removed at the end.
+// Once everything answers it writes FILE, which a shell sources to point any program at it. FILE is removed at the end. At SIGUSR1 it says
+// how many bytes Daytona's registry has been sent: "pushed N".
 package main
 
 import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -63,13 +65,32 @@ func run(ctx context.Context, o options) error {
 	}
 	if err = writeEnv(o.Env, cloud.Env()); err == nil {
 		fmt.Fprintf(os.Stderr, "The local cloud is ready: source %s. Ctrl-C ends it.\n", o.Env)
-		<-ctx.Done()
+		asked := make(chan os.Signal, 1)
+		signal.Notify(asked, syscall.SIGUSR1)
+		for ctx.Err() == nil {
+			select {
+			case <-asked:
+				fmt.Fprintf(os.Stderr, "pushed %d\n", pushed(cloud))
+			case <-ctx.Done():
+			}
+		}
 		err = os.Remove(o.Env)
 	}
 	if stopped := cloud.Stop(); err == nil {
 		err = stopped
 	}
 	return err
+}
+
+// pushed is how many bytes of images have been sent to Daytona's registry.
+func pushed(cloud *localcloud.Cloud) int64 {
+	var sum int64
+	for _, request := range cloud.Daytona.Requests() {
+		if request.Registry && request.Method != http.MethodGet && request.Method != http.MethodHead {
+			sum += request.Bytes
+		}
+	}
+	return sum
 }
 
 // checkout is the root of the module that we run in.
