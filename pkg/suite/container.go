@@ -105,7 +105,7 @@ func (r *run) session(ctx context.Context, t *Test, shared **box) ([]Failure, []
 		if *shared == nil || (*shared).broken {
 			r.remove(ctx, *shared)
 			*shared = nil
-			b, err := r.keepOne(ctx, t)
+			b, err := r.open(ctx, t)
 			if err != nil {
 				return r.broke(ctx, t.Line, err)
 			}
@@ -138,8 +138,8 @@ func (r *run) session(ctx context.Context, t *Test, shared **box) ([]Failure, []
 	return failures, seen.all()
 }
 
-// keepOne starts a container that stays until it is removed.
-func (r *run) keepOne(ctx context.Context, t *Test) (*box, error) {
+// open starts a container that stays until it is removed.
+func (r *run) open(ctx context.Context, t *Test) (*box, error) {
 	spec := r.spec(t)
 	spec.Entrypoint, spec.Cmd, spec.TTY, spec.Stdin = keeper[:1], keeper[1:], false, true
 	spec.WorkDir = "" // a test's own, which need not be there yet
@@ -178,7 +178,8 @@ func (r *run) exec(ctx context.Context, b *box, t *Test, args []string, seen *tr
 // compare holds what a command did against what it must do.
 func (r *run) compare(c *command, exit int, seen *transcript) (failures []Failure) {
 	if exit != c.Exit {
-		failures = append(failures, Failure{Line: c.Run.Line, Message: fmt.Sprintf("the exit code is %d, want %d", exit, c.Exit), Detail: excerpt(string(seen.all()))})
+		message := fmt.Sprintf("the exit code is %d, want %d", exit, c.Exit)
+		failures = append(failures, Failure{Line: c.Run.Line, Message: message, Detail: excerpt(string(seen.all()))})
 	}
 	if c.Stdout != nil {
 		failures = append(failures, c.Stdout.check("stdout", seen.out.String(), r.dir)...)

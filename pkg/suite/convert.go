@@ -26,7 +26,8 @@ func Convert(data []byte) ([]byte, []Warning, error) {
 	if root := d.document(data); root != nil {
 		d.value(root, reflect.ValueOf(&from).Elem(), "the file")
 		if len(d.problems) == 0 && from.SchemaVersion != "2.0.0" {
-			d.fail(d.line(&from.SchemaVersion, 1), "schemaVersion is %q: only files of container-structure-test's schema 2.0.0 can be converted", from.SchemaVersion)
+			d.fail(d.line(&from.SchemaVersion, 1), "schemaVersion is %q: only files of container-structure-test's schema 2.0.0 can be converted",
+				from.SchemaVersion)
 		}
 	}
 	c := &converter{decoder: d, names: map[string]bool{}}
@@ -261,8 +262,8 @@ func (c *converter) convert(from *structureTest) ourSuite {
 	}
 	if m := from.Metadata; m != nil {
 		image := &ourImage{
-			Env: c.values(append(m.Env, m.OldEnv...)), Labels: c.values(m.Labels), Entrypoint: m.Entry, Cmd: m.Cmd, User: string(m.User), Workdir: string(m.Workdir),
-			Ports: plain(m.Ports), PortsAbsent: plain(m.NoPorts), Volumes: m.Volumes, VolumesAbsent: m.NoVolumes,
+			Env: c.values(append(m.Env, m.OldEnv...)), Labels: c.values(m.Labels), Entrypoint: m.Entry, Cmd: m.Cmd,
+			User: string(m.User), Workdir: string(m.Workdir), Ports: plain(m.Ports), PortsAbsent: plain(m.NoPorts), Volumes: m.Volumes, VolumesAbsent: m.NoVolumes,
 		}
 		for _, port := range append(plain(m.Ports), plain(m.NoPorts)...) {
 			if !portForm.MatchString(port) {
@@ -298,7 +299,8 @@ func (c *converter) options(from *structureTest, to *ourDefaults) {
 		c.warn(o.Line, "containerRunOptions.envFile %q is left out: write its variables into defaults.env", o.EnvFile)
 	}
 	if len(o.Env) > 0 {
-		c.warn(o.Line, "containerRunOptions.envVars is left out: a suite does not read the environment that it is run in; write the values of %s into defaults.env", strings.Join(plain(o.Env), ", "))
+		c.warn(o.Line, "containerRunOptions.envVars is left out: a suite does not read the environment that it is run in; write the values of %s "+
+			"into defaults.env", strings.Join(plain(o.Env), ", "))
 	}
 	if len(o.Capabilities) > 0 {
 		c.warn(o.Line, "containerRunOptions.capabilities is left out: there are only the engine's default ones and privileges: all")
@@ -319,7 +321,8 @@ func (c *converter) options(from *structureTest, to *ourDefaults) {
 
 // name is a test's, which is one line and has no double.
 func (c *converter) name(theirs loose, line int) string {
-	name := shorten(strings.Join(strings.FieldsFunc(string(theirs), func(r rune) bool { return r == ' ' || !nameForm.MatchString(string(r)) }), " "), 180)
+	between := func(r rune) bool { return r == ' ' || !nameForm.MatchString(string(r)) }
+	name := shorten(strings.Join(strings.FieldsFunc(string(theirs), between), " "), 180)
 	if name == "" {
 		c.fail(line, "a test has no name")
 		return ""
@@ -356,7 +359,8 @@ var variable = regexp.MustCompile(`\$\{?[A-Za-z_]`)
 // variables warns of what the other tool replaces by the image's variables.
 func (c *converter) variables(line int, where, text string) {
 	if variable.MatchString(text) {
-		c.warn(line, "%s refers to a variable in %q, which is not replaced here: write its value, or let a shell do it (run with one line of text)", where, text)
+		c.warn(line, "%s refers to a variable in %q, which is not replaced here: write its value, or let a shell do it (run with one line of text)",
+			where, text)
 	}
 }
 

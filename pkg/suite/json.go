@@ -41,7 +41,10 @@ func (r *Report) WriteJSON(w io.Writer) error {
 		Tests   []test    `json:"tests"`
 	}{r.Suite, r.File, r.Image, r.Seed, r.Started.UTC(), r.Duration.Seconds(), r.Total, r.Passed, r.Failed, r.Skipped, r.Flaky, []test{}}
 	for _, t := range r.Tests {
-		out := test{Name: t.Name, Class: t.Class, File: t.File, Line: t.Line, Tags: t.Tags, Status: t.Status, Attempts: t.Attempts, Reason: t.Reason, Seconds: t.Duration.Seconds(), Log: t.Log}
+		out := test{
+			Name: t.Name, Class: t.Class, File: t.File, Line: t.Line, Tags: t.Tags, Status: t.Status, Attempts: t.Attempts, Reason: t.Reason,
+			Seconds: t.Duration.Seconds(), Log: t.Log,
+		}
 		for _, f := range t.Failures {
 			out.Failures = append(out.Failures, failure(f))
 		}

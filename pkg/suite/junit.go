@@ -173,7 +173,10 @@ func ReadJUnitFiles(dir string, since time.Time, except ...string) (*Report, err
 	var all *Report
 	for _, file := range files {
 		info, err := os.Stat(file)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || info.ModTime().Before(since) || slices.Contains(except, filepath.Base(file))) {
+		if errors.Is(err, fs.ErrNotExist) || slices.Contains(except, filepath.Base(file)) {
+			continue
+		}
+		if err == nil && (!info.Mode().IsRegular() || info.ModTime().Before(since)) {
 			continue
 		}
 		r, err := ReadJUnit(file)

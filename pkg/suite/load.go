@@ -228,9 +228,12 @@ func (d *decoder) test(t *Test, dir string) {
 		d.fail(t.Line, "test %q must have exactly one of image, files, run and service, not %d", t.Name, kinds)
 	}
 	if t.Run == nil {
-		for key, set := range map[string]bool{"setup": t.Setup != nil, "session": t.Session != "", "exit": t.Exit != 0, "stdout": t.Stdout != nil, "stderr": t.Stderr != nil} {
-			if set {
-				d.fail(t.Line, "%s of test %q belongs to a command: add run, or remove it", key, t.Name)
+		for _, key := range []struct {
+			name string
+			set  bool
+		}{{"setup", t.Setup != nil}, {"session", t.Session != ""}, {"exit", t.Exit != 0}, {"stdout", t.Stdout != nil}, {"stderr", t.Stderr != nil}} {
+			if key.set {
+				d.fail(t.Line, "%s of test %q belongs to a command: add run, or remove it", key.name, t.Name)
 			}
 		}
 	}
@@ -245,8 +248,8 @@ func (d *decoder) test(t *Test, dir string) {
 	if t.Retries > maxRetries {
 		d.fail(d.line(&t.Retries, t.Line), "%d retries hide what is wrong: write at most %d", t.Retries, maxRetries)
 	}
-	for name, values := range t.Matrix {
-		if len(values) == 0 || !envForm.MatchString(name) {
+	for _, name := range slices.Sorted(maps.Keys(t.Matrix)) {
+		if len(t.Matrix[name]) == 0 || !envForm.MatchString(name) {
 			d.fail(d.line(&t.Matrix, t.Line), "matrix.%s must be an environment variable with a list of its values", name)
 		}
 	}
@@ -358,7 +361,8 @@ func (d *decoder) files(c *fileCheck, dir string) {
 	if c.Mode != "" && !modeForm.MatchString(c.Mode) {
 		d.fail(d.line(&c.Mode, c.Line), `mode %q is written in quotes as "0644" or "4755"`, c.Mode)
 	}
-	if c.Absent && (c.Type != "" || c.Mode != "" || c.Owner != "" || c.ExecutableBy != "" || c.Target != nil || c.Size != nil || c.Count != nil || c.Content != nil) {
+	asks := c.Type != "" || c.Mode != "" || c.Owner != "" || c.ExecutableBy != "" || c.Target != nil || c.Size != nil || c.Count != nil || c.Content != nil
+	if c.Absent && asks {
 		d.fail(c.Line, "a file that must be absent can not be like something: to choose which must be absent write having and except")
 	}
 	d.output(c.Content, dir)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -344,7 +345,8 @@ func (s *server) http(ctx context.Context, state dockerengine.State, c *httpChec
 		failures = fail("the status is %d, want %d", response.StatusCode, status)
 		failures[0].Detail = excerpt(body.String())
 	}
-	for name, want := range c.Headers {
+	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+		want := c.Headers[name]
 		_, there := response.Header[http.CanonicalHeaderKey(name)]
 		if wrong := want.compare(response.Header.Get(name), there); wrong != "" {
 			failures = append(failures, fail("the header %s %s", name, wrong)...)
