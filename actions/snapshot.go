@@ -95,6 +95,7 @@ type snapshot struct {
 	same    daytona.Snapshot // that has the name which was asked for; zero when it is free
 	named   string           // what Doppler named when we began
 	digest  v1.Hash          // of the image
+	starts  []string         // the entry point of a sandbox: the one that was asked for, or the image's
 	access  func() (daytona.PushAccess, error)
 	pushed  daytona.PushAccess
 	ready   daytona.Snapshot // active, ours or one that was there
@@ -301,6 +302,9 @@ func (s *snapshot) offer(ctx context.Context, built v1.Image, push func(referenc
 	if platform := config.OS + "/" + config.Architecture; platform != "linux/amd64" {
 		return fmt.Errorf("the image is for %s, and Daytona runs linux/amd64 only: build it for that", platform)
 	}
+	if s.starts = s.entrypoint; len(s.starts) == 0 {
+		s.starts = config.Config.Entrypoint
+	}
 	if s.digest, err = built.Digest(); err != nil {
 		return fmt.Errorf("read the image's manifest: %w", err)
 	}
@@ -417,7 +421,7 @@ func (s *snapshot) reuse(ctx context.Context) (bool, error) {
 
 func (s *snapshot) isSame(c daytona.Snapshot) bool {
 	return (c.Digest == s.digest.String() || strings.HasSuffix(c.Image, "@"+s.digest.String())) && c.Resources == s.resources &&
-		slices.Equal(c.Entrypoint, s.entrypoint) && (s.region == "" || slices.Contains(c.Regions, s.region))
+		(slices.Equal(c.Entrypoint, s.starts) || slices.Equal(c.Entrypoint, s.entrypoint)) && (s.region == "" || slices.Contains(c.Regions, s.region))
 }
 
 // create makes the snapshot, and waits until it is active.
