@@ -58,7 +58,7 @@ func (e *Engine) pull(parent context.Context, a *archive, named func() error) (s
 		cancel(errEngineDone)
 		server.Close()
 		<-served
-		r.serving.Wait()
+		r.close()
 	}()
 	late := time.AfterFunc(comesWithin, func() {
 		if !r.reached() {
@@ -83,8 +83,9 @@ func (e *Engine) pull(parent context.Context, a *archive, named func() error) (s
 		}
 	}()
 	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	return r.given, named()
+	sent = slices.Clone(r.given)
+	r.mutex.Unlock()
+	return sent, named()
 }
 
 // fetch is docker pull.
@@ -119,8 +120,27 @@ type imageRegistry struct {
 	once     sync.Once
 	serving  sync.WaitGroup
 
-	mutex sync.Mutex
-	given []file
+	mutex  sync.Mutex
+	given  []file
+	closed bool
+}
+
+// close waits for the requests that are being answered.
+func (r *imageRegistry) close() {
+	r.mutex.Lock()
+	r.closed = true
+	r.mutex.Unlock()
+	r.serving.Wait()
+}
+
+// enter takes a request on, unless it comes too late.
+func (r *imageRegistry) enter() bool {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if !r.closed {
+		r.serving.Add(1)
+	}
+	return !r.closed
 }
 
 // reached says whether the engine has asked for anything.
@@ -134,7 +154,9 @@ func (r *imageRegistry) reached() bool {
 }
 
 func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
-	r.serving.Add(1)
+	if !r.enter() {
+		panic(http.ErrAbortHandler)
+	}
 	defer r.serving.Done()
 	r.watch.alive(theEngine)
 	if request.Method != http.MethodGet && request.Method != http.MethodHead {

@@ -58,8 +58,10 @@ func main() {
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ready")
 		time.Sleep(time.Hour)
+	case "sleep":
+		time.Sleep(time.Hour)
 	case "child": // leaves one that keeps the output open
-		child := exec.Command(os.Args[0], "stubborn")
+		child := exec.Command(os.Args[0], "sleep")
 		child.Stdout, child.Stderr = os.Stdout, os.Stderr
 		fmt.Println("left", child.Start() == nil)
 	case "serve": // HTTP, as little of it as will do
@@ -89,7 +91,7 @@ func main() {
 		}
 	case "fork": // until it may not
 		for i := range 10000 {
-			if err := exec.Command(os.Args[0], "stubborn").Start(); err != nil {
+			if err := exec.Command(os.Args[0], "sleep").Start(); err != nil {
 				fmt.Println("refused", i < 9999)
 				return
 			}
