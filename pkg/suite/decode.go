@@ -66,15 +66,20 @@ func (d *decoder) err(file string) error {
 	return &Invalid{File: file, Problems: d.problems}
 }
 
+// visit counts a node, and says whether there may be so many.
+func (d *decoder) visit(n *yaml.Node) bool {
+	if d.nodes++; d.nodes == maxNodes+1 {
+		d.fail(n.Line, "the file is larger than a suite may be: use fewer aliases, or several files")
+	}
+	return d.nodes <= maxNodes
+}
+
 // value fills v, which is called name, from n.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, name string) {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	if d.nodes++; d.nodes > maxNodes {
-		if d.nodes == maxNodes+1 {
-			d.fail(n.Line, "the file is larger than a suite may be: use fewer aliases, or several files")
-		}
+	if !d.visit(n) {
 		return
 	}
 	if v.Kind() == reflect.Pointer {
@@ -218,7 +223,7 @@ func (d *decoder) pairs(n *yaml.Node, name string, each func(key string, at, ite
 		for from.Kind == yaml.AliasNode {
 			from = from.Alias
 		}
-		if d.nodes++; d.nodes > maxNodes {
+		if !d.visit(from) {
 			return
 		}
 		if from.Kind != yaml.MappingNode {

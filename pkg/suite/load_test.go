@@ -91,7 +91,10 @@ func TestParseRefuses(t *testing.T) {
 		{"a port without a network", "tests:\n  - name: a\n    network: none\n    service: {ready: {port: 80}}", "3: ports of a container without a network can not be reached"},
 		{"ready for nothing", "tests:\n  - {name: a, service: {ready: {within: 1s}}}", "2: ready says nothing"},
 		{"several", "tests:\n  - {name: a, run: x, exit: no}\n  - {name: b, rum: x}", `2: exit must be a whole number from 0, not "no" (and 1 more)`},
-		{"aliases without end", "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\ntests: [{name: a, run: *b}]", `1: the suite has no key "a"`},
+		{"aliases without end", "tests:\n  - name: a\n    run: x\n    tags: &t [" + strings.Repeat("a,", 1000) + "]\n    setup: [" + strings.Repeat("*t,", 1000) + "]", "4: the file is larger than a suite may be: use fewer aliases"},
+		{"merges without end", "tests:\n  - &a {name: a, run: x}\n  - &b {name: b, <<: [" + strings.Repeat("*a,", 1000) + "]}\n  - {name: c, <<: [" + strings.Repeat("*b,", 1000) + "]}", "the file is larger than a suite may be: use fewer aliases"},
+		{"an alias of itself", "tests: &t [*t]", "1: a test must be a mapping (key: value), not a list"},
+		{"a merge of itself", "tests:\n  - &a {name: a, run: x, <<: *a}", "2: the file is larger than a suite may be"},
 		{"far too large", strings.Repeat("#", maxFile+1), "1: the file is larger than a suite may be"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -272,6 +275,9 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%q", err)
 			}
 			return
+		}
+		if len(s.Tests) == 0 {
+			t.Error("a suite without tests")
 		}
 		for _, test := range s.Tests {
 			if test.Name == "" || test.Line < 1 {
