@@ -19,6 +19,7 @@ var pins = regexp.MustCompile(`uses: (actions/([a-z-]+)@[0-9a-f]{40})`)
 type actRun struct {
 	dir      string // the repository
 	workflow string
+	event    string // "" for workflow_dispatch
 	inputs   map[string]string
 	secrets  map[string]string
 	vars     map[string]string
@@ -36,8 +37,11 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 		t.Fatalf("act is not built: run scripts/tools.sh (%v)", err)
 	}
 	home := t.TempDir()
+	if r.event == "" {
+		r.event = "workflow_dispatch"
+	}
 	args := []string{
-		"workflow_dispatch", "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted",
+		r.event, "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted",
 		"--no-cache-server", "--action-cache-path", filepath.Join(home, "cache"), "--use-new-action-cache", "--json",
 		"--secret", "GITHUB_TOKEN", "--env-file", filepath.Join(home, "env"),
 	}
