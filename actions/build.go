@@ -329,12 +329,12 @@ func (b *build) destination() image.Destination {
 	switch {
 	case b.engine == nil || len(b.plan.push) > 0 || b.in.Save || len(b.plan.outputs) > 0 || len(b.plan.platforms) > 1:
 		return image.Registry
+	case !b.engine.ReadsZstd():
+		return image.OldEngine
 	case builder.Near(b.in.Builder):
 		return image.NearEngine
-	case b.engine.ReadsZstd():
-		return image.FarEngine
 	}
-	return image.FarOldEngine
+	return image.FarEngine
 }
 
 // sharedKey lets the builder keep what it was sent. A fetched tree has times made from its content, so all machines share one key;

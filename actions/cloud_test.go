@@ -138,6 +138,7 @@ type outcome struct {
 // invocation is one run of a program, as a step of a workflow has it.
 type invocation struct {
 	program string // "" for action-build
+	args    []string
 	dir     string // the workspace; "" for a new folder with the Dockerfile
 	docker  string // Dockerfile of that folder
 	inputs  map[string]string
@@ -179,7 +180,7 @@ func (w *world) run(t *testing.T, i invocation) outcome {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), i.limit)
 	defer cancel()
-	command := exec.CommandContext(ctx, filepath.Join(w.programs, i.program))
+	command := exec.CommandContext(ctx, filepath.Join(w.programs, i.program), i.args...)
 	command.Dir = i.dir
 	for name, value := range env {
 		if value != "" {

@@ -132,10 +132,7 @@ func TestReadmeCommands(t *testing.T) {
 	if starts == "" || commands < 8 {
 		t.Fatalf("%d commands, of which %q starts a local cloud", commands, starts)
 	}
-	environ := os.Environ()
-	for _, name := range []string{"HOME=" + t.TempDir(), "GOCACHE=" + goEnv(t, "GOCACHE"), "GOMODCACHE=" + goEnv(t, "GOMODCACHE")} {
-		environ = append(environ, name)
-	}
+	environ := append(os.Environ(), "HOME="+t.TempDir(), "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+goEnv(t, "GOMODCACHE"))
 	bash := func(script string) *exec.Cmd {
 		command := exec.CommandContext(t.Context(), "bash", "-c", script)
 		command.Dir, command.Env = dir, environ

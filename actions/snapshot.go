@@ -336,7 +336,7 @@ func (s *snapshot) offer(ctx context.Context, built v1.Image, push func(referenc
 			return err
 		}
 		if found != s.digest.String() {
-			return fmt.Errorf("Daytona's registry shows %s where %s was pushed: run it again, and report it to Daytona if it stays", found, s.digest)
+			return fmt.Errorf("push to Daytona: its registry shows %s where %s was pushed: run it again, and report it to Daytona if it stays", found, s.digest)
 		}
 		s.Runner.Infof("Pushed %s@%s in %s", target, s.digest, time.Since(began).Round(100*time.Millisecond))
 		return nil

@@ -184,7 +184,7 @@ func (t *test) readSuite() error {
 	if t.suite, err = suite.Load(path); err != nil {
 		var invalid *suite.Invalid
 		if errors.As(err, &invalid) {
-			for _, problem := range invalid.Problems[:len(invalid.Problems)-1] { // the last one is the error itself
+			for _, problem := range invalid.Problems[1:] { // the first one is the error itself
 				t.Runner.Warning(runner.Annotation{File: t.relative(path), Line: problem.Line, Message: problem.Message})
 			}
 		}

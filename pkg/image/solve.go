@@ -78,16 +78,16 @@ type Request struct {
 }
 
 // Destination is where the layers of an image go. It decides how the builder compresses them, which is much of the time of a cold build. Layers
-// that the builder holds already, of a base image or of an earlier build, stay as they are, except for [Registry].
+// that the builder holds already, of a base image or of an earlier build, stay as they are, except for [Registry] and [OldEngine].
 type Destination string
 
 // The destinations.
 const (
-	Anywhere     Destination = ""               // gzip, as BuildKit does by itself
-	Registry     Destination = "registry"       // gzip, also for what an earlier build left otherwise: every registry and engine reads it, and the manifest does not depend on who built before
-	NearEngine   Destination = "near engine"    // not compressed: builder and engine are on one machine
-	FarEngine    Destination = "far engine"     // zstd at its fastest: Docker 23 and later read it
-	FarOldEngine Destination = "far old engine" // gzip at its fastest: every engine reads it
+	Anywhere   Destination = ""            // gzip, as BuildKit does by itself
+	Registry   Destination = "registry"    // gzip, also for what an earlier build left otherwise: every registry and engine reads it, and the manifest does not depend on who built before
+	NearEngine Destination = "near engine" // not compressed: builder and engine are on one machine
+	FarEngine  Destination = "far engine"  // zstd at its fastest: Docker 23 and later read it
+	OldEngine  Destination = "old engine"  // gzip at its fastest, also for what an earlier build left otherwise: every engine reads it
 )
 
 // compression is what the image exporter is told.
@@ -99,8 +99,8 @@ func (d Destination) compression() map[string]string {
 		return map[string]string{"compression": "uncompressed"}
 	case FarEngine:
 		return map[string]string{"compression": "zstd", "compression-level": "1"}
-	case FarOldEngine:
-		return map[string]string{"compression": "gzip", "compression-level": "1"}
+	case OldEngine:
+		return map[string]string{"compression": "gzip", "compression-level": "1", "force-compression": "true"}
 	}
 	return nil
 }
@@ -133,7 +133,18 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 		close(status)
 		return nil, err
 	}
-	opt.Exports = append([]client.ExportEntry{{Type: client.ExporterImage, Attrs: r.exporter()}}, r.Outputs...)
+	var layouts []client.ExportEntry
+	for _, output := range r.Outputs {
+		if output.Type != client.ExporterLocal && output.Type != client.ExporterTar && output.Attrs["compression"] == "" {
+			output.Attrs = maps.Clone(output.Attrs)
+			maps.Copy(output.Attrs, r.Destination.compression()) // the same image as everywhere
+		}
+		if output.OutputDir != "" && output.Type != client.ExporterLocal {
+			layouts = append(layouts, output)
+		} else {
+			opt.Exports = append(opt.Exports, output)
+		}
+	}
 	b := &blobs{ctx: ctx, client: c.ContentClient(), silence: builderSilence}
 	if r.Scratch != "" && r.fixedTime() {
 		// Layers with rewritten times belong to nothing that the builder keeps: its next clean-up, seconds later, takes them.
@@ -144,6 +155,8 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 		}
 		opt.Exports = append(opt.Exports, copied)
 	}
+	// The last one: of what several exporters answer BuildKit keeps the last, and another one's digest may be of other compression.
+	opt.Exports = append(opt.Exports, client.ExportEntry{Type: client.ExporterImage, Attrs: r.exporter()})
 	response, err := c.Solve(ctx, nil, opt, status)
 	if err != nil {
 		return nil, explain(ctx, r, err)
@@ -152,12 +165,31 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 	if err != nil {
 		return nil, fmt.Errorf("read the image from the builder: %w", err)
 	}
+	for _, layout := range layouts {
+		if err := r.write(ctx, c, layout); err != nil {
+			return nil, explain(ctx, r, err)
+		}
+	}
 	if r.Scratch != "" && b.local == nil {
 		if err := r.complete(ctx, c, b, result.Image); err != nil {
 			return nil, fmt.Errorf("get the layers that the builder does not hold: %w", err)
 		}
 	}
 	return result, nil
+}
+
+// write exports what was built as an OCI layout. BuildKit's client writes its index of the one answer that it has for all exporters, so this
+// one is alone in a second, cached solve.
+func (r Request) write(ctx context.Context, c *client.Client, layout client.ExportEntry) error {
+	again := r.cached()
+	again.Attestations = r.Attestations
+	opt, err := again.options()
+	if err != nil {
+		return err
+	}
+	opt.Exports = []client.ExportEntry{layout}
+	_, err = c.Solve(ctx, nil, opt, nil)
+	return err
 }
 
 // complete gets the layers that the builder knows but never pulled, because no step read them: a second, fully cached solve has

@@ -49,7 +49,7 @@ func TestDestinations(t *testing.T) {
 		{Registry, types.OCILayer},
 		{NearEngine, types.OCIUncompressedLayer},
 		{FarEngine, types.OCILayerZStd},
-		{FarOldEngine, types.OCILayer},
+		{OldEngine, types.OCILayer},
 	} {
 		result := build(test.to, true)
 		manifest, err := result.Image.Manifest()
@@ -77,6 +77,14 @@ func TestDestinations(t *testing.T) {
 		build(before, true)
 		if got := build(Registry, false).Digest; got != manifests[Registry] {
 			t.Errorf("for a registry after %q: %s, want %s", before, got, manifests[Registry])
+		}
+		build(before, true)
+		manifest, err := build(OldEngine, false).Image.Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := manifest.Layers[1].MediaType; got != types.OCILayer {
+			t.Errorf("for an old engine after %q: %s", before, got)
 		}
 	}
 }
@@ -240,6 +248,35 @@ func TestOutputs(t *testing.T) {
 }
 
 // An output that can not be written ends the build with one sentence, and no half file pretends to be whole.
+// The digest is that of the image, not of an output that is compressed otherwise.
+func TestOutputsLeaveTheDigest(t *testing.T) {
+	w := theWorld(t)
+	r := request(folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY file /\n", "file": strings.Repeat("another line\n", 1000)}))
+	r.Destination = NearEngine
+	alone, _, err := solve(t.Context(), w.machine(t, amd64), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	output, err := ParseOutput("type=oci,tar=false,force-compression=true,compression=zstd,dest="+folder, "/", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Outputs = []client.ExportEntry{output}
+	both, _, err := solve(t.Context(), w.machine(t, amd64), r)
+	if err != nil || both.Digest != alone.Digest {
+		t.Errorf("%v: %s, and without the output %s", err, both.Digest, alone.Digest)
+	}
+	written, err := Open(t.Context(), "oci-layout://"+folder, amd64, Auth{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole(t, written)
+	if manifest, err := written.Manifest(); err != nil || manifest.Layers[1].MediaType != types.OCILayerZStd {
+		t.Errorf("%v: %v", err, manifest)
+	}
+}
+
 func TestOutputThatCanNotBeWritten(t *testing.T) {
 	c := theWorld(t).machine(t, amd64)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})

@@ -1,0 +1,134 @@
+package actions
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+)
+
+// A snapshot of an image that is there: in an engine of either age, in a registry, in a folder. What comes from a place that keeps
+// manifests has the same digest at Daytona; nothing is built.
+func TestSnapshotOfAnImageThatIsThere(t *testing.T) {
+	w := cloud(t)
+	oldest, err := engine.Start(t.Context(), engine.Oldest, t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := oldest.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	home, layout := w.login(t), t.TempDir()
+	env := map[string]string{"HOME": home}
+	docker := unique(t)
+	loaded := w.succeed(t, invocation{docker: docker, inputs: map[string]string{"image_name": "taken:1"}, env: env})
+	w.succeed(t, invocation{docker: docker, inputs: map[string]string{"image_name": "taken:1"}, env: withEnv(env, map[string]string{"DOCKER_HOST": oldest.Host})})
+	pushed := w.succeed(t, invocation{docker: docker, env: env, inputs: map[string]string{
+		"load": "false", "push": w.Registry.Addr + "/team/taken:1", "provenance": "false", "outputs": "type=oci,tar=false,dest=" + layout,
+	}})
+	w.succeed(t, invocation{docker: docker, inputs: map[string]string{"image_name": "arm:1", "platform": "linux/arm64"}, env: env})
+	for _, test := range []struct {
+		name, image string
+		env         map[string]string
+		digest      string // "": another one, since that engine keeps no manifest
+		fails       string
+	}{
+		{name: "the current engine", image: "taken:1", digest: loaded.outputs["digest"]},
+		{name: "the oldest engine", image: "taken:1", env: map[string]string{"DOCKER_HOST": oldest.Host}},
+		{name: "a registry", image: pushed.outputs["image_ref"], digest: pushed.outputs["digest"]},
+		{name: "a registry, without an engine", image: w.Registry.Addr + "/team/taken:1", env: map[string]string{"DOCKER_HOST": "unix:///absent.sock"}, digest: pushed.outputs["digest"]},
+		{name: "a folder", image: layout, digest: pushed.outputs["digest"]},
+		{name: "another architecture", image: "arm:1", fails: `input image: .*linux/arm64`},
+		{name: "one that is not there", image: "absent:1", fails: `input image: "absent:1" is not in the Docker Engine: build it`},
+		{name: "no image of that registry", image: w.Registry.Addr + "/team/absent:1", fails: `input image: .*absent:1`},
+		{name: "no folder", image: "./absent", fails: `input image: .*absent`},
+		{name: "no engine", image: "taken:1", env: map[string]string{"DOCKER_HOST": "unix:///absent.sock"}, fails: `no Docker Engine`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			builds, asked := len(w.Depot.Calls()), len(w.Daytona.Requests())
+			o := w.run(t, invocation{program: "action-snapshot", docker: docker, inputs: map[string]string{"image": test.image, "update_doppler": "false"}, env: withEnv(env, test.env)})
+			if len(w.Depot.Calls()) != builds {
+				t.Error("something was built")
+			}
+			if test.fails != "" {
+				failedWith(t, o, test.fails)
+				for _, request := range w.Daytona.Requests()[asked:] {
+					if request.Registry {
+						t.Errorf("the registry was asked: %s %s", request.Method, request.Path)
+					}
+				}
+				return
+			}
+			if o.exit != 0 {
+				t.Fatalf("exit %d:\n%s%s", o.exit, o.stdout, o.stderr)
+			}
+			if test.digest != "" && o.outputs["digest"] != test.digest {
+				t.Errorf("digest %s, want %s", o.outputs["digest"], test.digest)
+			}
+			if made := w.snapshots(t)[o.outputs["snapshot_name"]]; made.Digest != o.outputs["digest"] {
+				t.Errorf("Daytona has %s, and the output is %s", made.Digest, o.outputs["digest"])
+			}
+			if o.outputs["reused"] == "false" {
+				w.forget(t, o.outputs["snapshot_name"])
+			}
+		})
+	}
+}
+
+// The shell's exit code is the command's, and its arguments arrive as they are; a terminal is tried in pkg/dockerengine.
+func TestShell(t *testing.T) {
+	w := cloud(t)
+	w.succeed(t, invocation{docker: base + "WORKDIR /here\n", inputs: map[string]string{"image_name": "shell:1"}})
+	dir := t.TempDir()
+	writeFile(t, dir, "seen", "mounted\n")
+	for _, test := range []struct {
+		name   string
+		args   []string
+		exit   int
+		output string
+	}{
+		{"a command", []string{"--image", "shell:1", "--", "sh", "-c", "echo $0 $1; exit 5", "a b", "c"}, 5, "a b c\n"},
+		{"the folder", []string{"--image", "shell:1", "--mount", "--", "cat", "/here/seen"}, 0, "mounted\n"},
+		{"no image", []string{"--image", "absent:1"}, 1, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := w.run(t, invocation{program: "action-test", args: append([]string{"shell"}, test.args...), dir: dir, env: map[string]string{"GITHUB_ACTIONS": ""}})
+			if o.exit != test.exit || o.stdout != test.output || test.exit == 1 && !strings.Contains(o.stderr, `"absent:1" is not in the Docker Engine`) {
+				t.Errorf("exit %d, %q, %s", o.exit, o.stdout, o.stderr)
+			}
+			if left := docker(t, w.Engine.Host, "ps", "-aq"); left != "" {
+				t.Errorf("left: %s", left)
+			}
+		})
+	}
+}
+
+// A suite of container-structure-test's becomes one of ours, and runs.
+func TestConvert(t *testing.T) {
+	w := cloud(t)
+	dir := t.TempDir()
+	writeFile(t, dir, "structure.yaml", `schemaVersion: "2.0.0"
+commandTests:
+  - name: "debian"
+    command: "cat"
+    args: ["/etc/debian_version"]
+    expectedOutput: ["^12"]
+fileExistenceTests:
+  - name: "passwd"
+    path: "/etc/passwd"
+    shouldExist: true
+    permissions: "-rw-r--r--"
+`)
+	converted := w.run(t, invocation{program: "action-test", args: []string{"convert", "structure.yaml"}, dir: dir, env: map[string]string{"GITHUB_ACTIONS": ""}})
+	if converted.exit != 0 {
+		t.Fatal(converted.stderr)
+	}
+	writeFile(t, dir, "tests.yaml", converted.stdout)
+	writeFile(t, dir, "Dockerfile", base)
+	o := w.succeed(t, invocation{program: "action-test", dir: dir, inputs: map[string]string{"suite": "tests.yaml"}})
+	if o.outputs["tests_passed"] != "2" {
+		t.Errorf("outputs %v", o.outputs)
+	}
+}
