@@ -94,7 +94,7 @@ func TestFailures(t *testing.T) {
 			sentence: `the machine for linux/amd64 at 127.0.0.1:\d+: the TLS connection is refused`},
 		{name: "builder's socket is missing", inputs: map[string]string{"builder": "unix:///absent/buildkitd.sock"}, sentence: `builder unix:///absent/buildkitd.sock: there is no such socket`},
 
-		{name: "ref that is not there", inputs: map[string]string{"ref": "mian"}, sentence: `"mian".*main`},
+		{name: "ref that is not there", inputs: map[string]string{"ref": "mains"}, sentence: `acme/caller has no mains \(tried refs/heads/mains, refs/tags/mains.*main`},
 		{name: "private repository without a token", inputs: map[string]string{"ref": "main"}, env: map[string]string{"GITHUB_TOKEN": ""}, sentence: `github_token`},
 		{name: "GitHub is down", do: hub(github.Fault{Path: "/api/v3/", Status: 503, Body: "{}"}), inputs: map[string]string{"ref": "main"}, sentence: `GitHub`},
 
@@ -103,7 +103,7 @@ func TestFailures(t *testing.T) {
 		{name: "file that is not in the context", docker: "FROM scratch\n\nCOPY absent /\n", spends: true, sentence: `Dockerfile:3: .*"/absent": not found`},
 		{name: "no such stage", docker: scratch, inputs: map[string]string{"target": "absent"}, spends: true, sentence: `target stage "absent" could not be found`},
 		{name: "no such base image", docker: "FROM " + nobody + "/absent:1\n", spends: true, sentence: `Dockerfile:1: .*` + nobody},
-		{name: "push without a login", inputs: map[string]string{"push": w.Registry.Addr + "/team/x:1"}, spends: true, sentence: `log in to the registry first \(docker login\)`},
+		{name: "push without a login", inputs: map[string]string{"push": w.Registry.Addr + "/team/x:1"}, spends: true, sentence: `push \S+/team/x:1: the registry does not accept the login.*log in to \S+ \(docker login\)`},
 
 		{name: "no engine", env: map[string]string{"DOCKER_HOST": "unix:///absent.sock"}, sentence: `^error: input load: no Docker Engine answers.*unix:///absent.sock.*no such file.*or set load: false`},
 		{name: "Doppler without a token", inputs: map[string]string{"doppler_config": "dev"}, env: map[string]string{"DOPPLER_TOKEN": ""}, sentence: `input doppler_config: "dev" can not be read without a token`},

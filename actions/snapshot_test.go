@@ -42,7 +42,7 @@ func TestSnapshot(t *testing.T) {
 	run := func(inputs map[string]string) outcome {
 		return w.succeed(t, invocation{program: "action-snapshot", dir: dir, docker: small, inputs: inputs, env: map[string]string{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}})
 	}
-	writeFile(t, dir, "Dockerfile", small+"ENTRYPOINT [\"env\"]\n") // Daytona says which one it took
+	writeFile(t, dir, "Dockerfile", small+"ENTRYPOINT [\"sleep\", \"600\"]\n") // Daytona says which one it took
 	one := run(nil)
 	name := one.outputs["snapshot_name"]
 	if !regexp.MustCompile(`^iterate-sandbox-\d{8}-\d{6}-[0-9a-f]{7}-octocat$`).MatchString(name) {

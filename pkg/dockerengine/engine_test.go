@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -316,12 +317,15 @@ func TestLoadSendsWhatIsLacking(t *testing.T) {
 					t.Fatal(err)
 				}
 				want := map[string]int{engines[engine.Current]: test.current, engines[engine.Oldest]: test.oldest}[e.Host]
+				var mu sync.Mutex // an engine may pull several layers at a time
 				opened := map[v1.Hash]bool{}
 				img = changed{image(t, "lacking", test.below...), func(l v1.Layer) (io.ReadCloser, error) {
 					digest, err := l.Digest()
 					if err != nil {
 						return nil, err
 					}
+					mu.Lock()
+					defer mu.Unlock()
 					opened[digest] = true
 					return l.Compressed()
 				}}

@@ -102,7 +102,7 @@ func (d Destination) compression() map[string]string {
 	case OldEngine:
 		return map[string]string{"compression": "gzip", "compression-level": "1", "force-compression": "true"}
 	}
-	return nil
+	return map[string]string{}
 }
 
 // SSH is one agent socket, or keys, that a step may use.
@@ -136,8 +136,9 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 	var layouts []client.ExportEntry
 	for _, output := range r.Outputs {
 		if output.Type != client.ExporterLocal && output.Type != client.ExporterTar && output.Attrs["compression"] == "" {
-			output.Attrs = maps.Clone(output.Attrs)
-			maps.Copy(output.Attrs, r.Destination.compression()) // the same image as everywhere
+			attrs := r.Destination.compression() // the same image as everywhere
+			maps.Copy(attrs, output.Attrs)
+			output.Attrs = attrs
 		}
 		if output.OutputDir != "" && output.Type != client.ExporterLocal {
 			layouts = append(layouts, output)

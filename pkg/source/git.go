@@ -92,9 +92,14 @@ type gitError struct {
 func (e *gitError) Error() string { return fmt.Sprintf("git %s: %s", e.command, e.said) }
 func (e *gitError) Unwrap() error { return e.err }
 
-// said is the last thing that git complained of.
+// said is the last thing that git complained of, unless the disk is full: that is what the rest comes from.
 func said(stderr string) string {
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
+	for _, line := range lines {
+		if strings.Contains(line, "No space left on device") {
+			return visible(line)
+		}
+	}
 	for i := len(lines) - 1; i >= 0; i-- {
 		if strings.HasPrefix(lines[i], "fatal:") || strings.HasPrefix(lines[i], "error:") || strings.HasPrefix(lines[i], "remote:") {
 			return visible(lines[i])
