@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the root of debian:bookworm-slim from Debian's packages, as .cache/base/bookworm-slim.tar: what the local cloud serves where
-# Docker Hub is out of reach. Does nothing when it is there.
+# Docker Hub is out of reach; and .tar.gz, with the SHA-256 of both in .tar.sums. Does nothing when they are there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -49,5 +49,7 @@ find "$root/var/log" -type f -delete
 chmod 755 "$root" # mktemp's are its owner's only
 tar --sort=name --mtime=@0 --numeric-owner --format=gnu -C "$root" -cf "$tar.new" .
 mv "$tar.new" "$tar"
+gzip --no-name <"$tar" >"$tar.gz"
+(cd "$(dirname "$tar")" && sha256sum "${tar##*/}" "${tar##*/}.gz" >"$tar.sums")
 echo "$want" >"$tar.made"
 rm -f "$tar.log"

@@ -2,7 +2,11 @@ package registry
 
 import (
 	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -85,13 +89,23 @@ func TestMirror(t *testing.T) {
 	if _, err := StartMirror(t.Context(), file); err == nil {
 		t.Fatal("no error without a base image")
 	}
-	f, err := os.Create(file)
-	if err != nil {
+	var content, compressed bytes.Buffer
+	w := tar.NewWriter(&content)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "./etc/", Typeflag: tar.TypeDir, Mode: 0o755}), w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	w := tar.NewWriter(f)
-	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "./etc/", Typeflag: tar.TypeDir, Mode: 0o755}), w.Close(), f.Close()); err != nil {
+	z := gzip.NewWriter(&compressed)
+	if _, err := z.Write(content.Bytes()); err != nil {
 		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sums := fmt.Sprintf("%x  base.tar\n%x  base.tar.gz\n", sha256.Sum256(content.Bytes()), sha256.Sum256(compressed.Bytes()))
+	for name, data := range map[string][]byte{"": content.Bytes(), ".gz": compressed.Bytes(), ".sums": []byte(sums)} {
+		if err := os.WriteFile(file+name, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var digests []string
 	for range 2 {
