@@ -11,7 +11,7 @@ if ! command -v go >/dev/null; then
 fi
 # The caller's own Go settings and workspaces are none of ours; versions are those of go.sum.
 folder=$(mktemp -d "${RUNNER_TEMP:-${TMPDIR:-/tmp}}/sandbox-actions-XXXXXX")
-if ! (cd "$root" && env -u GOFLAGS GOWORK=off CGO_ENABLED=0 go build -mod=readonly -trimpath -o "$folder/$name" "./$name"); then
+if ! (cd "$root" && env -u GOFLAGS GOWORK=off CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags='-s -w' -o "$folder/$name" "./$name"); then
 	rm -rf "$folder"
 	echo "::error::$name could not be built from its source: what Go said is above."
 	exit 1

@@ -205,6 +205,10 @@ func (t team) build(ctx context.Context, machine *client.Client, change func(*im
 			request.BuildArgs[name] = value
 		}
 	}
+	// The base image's layer, too, is to be read, though the builder may know its files from another day's pull.
+	if request.Scratch, err = os.MkdirTemp(filepath.Dir(t.dir), "layers-"); err != nil {
+		return nil, image.Stats{}, err
+	}
 	if change != nil {
 		change(&request)
 	}
