@@ -1,9 +1,15 @@
 package actions
 
 import (
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/creack/pty"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
@@ -130,5 +136,59 @@ fileExistenceTests:
 	o := w.succeed(t, invocation{program: "action-test", dir: dir, inputs: map[string]string{"suite": "tests.yaml"}})
 	if o.outputs["tests_passed"] != "2" {
 		t.Errorf("outputs %v", o.outputs)
+	}
+}
+
+// A person types into the shell: the terminal has its size, Ctrl-C ends what runs and not the shell, exit's code comes out.
+func TestShellAtATerminal(t *testing.T) {
+	w := cloud(t)
+	w.succeed(t, invocation{docker: base + "CMD [\"bash\"]\n", inputs: map[string]string{"image_name": "terminal:1"}})
+	command := exec.CommandContext(t.Context(), filepath.Join(w.programs, "action-test"), "shell", "--image", "terminal:1", "--", "bash", "--norc")
+	command.Env = append(os.Environ(), "DOCKER_HOST="+w.Engine.Host)
+	terminal, err := pty.StartWithSize(command, &pty.Winsize{Rows: 33, Cols: 77})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	var screen safeBuffer
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(&screen, terminal) // ends with an error when the program has
+	}()
+	wait := func(text string) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); !strings.Contains(screen.String(), text); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%q does not come:\n%q", text, screen.String())
+			}
+		}
+	}
+	typed := func(text string) {
+		t.Helper()
+		if _, err := terminal.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	typed("echo $((40 + 2)) of $(stty size)\r")
+	wait("42 of 33 77")
+	if err := pty.Setsize(terminal, &pty.Winsize{Rows: 44, Cols: 99}); err != nil {
+		t.Fatal(err)
+	}
+	typed("until [ \"$(stty size)\" = '44 99' ]; do :; done; echo $((6 * 7))-resized\r")
+	wait("42-resized")
+	typed("echo $((1 + 1))-sleeps; sleep 300\r")
+	wait("2-sleeps")
+	typed("\x03")
+	typed("echo $((1 + 2))-still here\r")
+	wait("3-still here")
+	typed("exit 5\r")
+	err = command.Wait()
+	<-read
+	if code := command.ProcessState.ExitCode(); code != 5 {
+		t.Errorf("exit %d (%v)", code, err)
+	}
+	if left := docker(t, w.Engine.Host, "ps", "-aq"); left != "" {
+		t.Errorf("left: %s", left)
 	}
 }

@@ -1,0 +1,236 @@
+package actions
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/source"
+)
+
+// BenchmarkPeers takes the sandbox image through what our users do today and through ours, one beside the other on the same cloud, and
+// prints both with their ratio:
+//
+//	go test ./actions -run - -bench Peers -benchtime 1x
+//
+// The peers are the real Depot CLI and Docker's own. Times are wall times of whole programs; memory is the largest resident size of one
+// of them; moved is what they read and wrote themselves, the runner's part of the way.
+func BenchmarkPeers(b *testing.B) {
+	w, err := start()
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := newPeers(b, w)
+	for range b.N {
+		p.build("cold build", []string{"--no-cache", "--no-load"}, []string{"--no-cache"})
+		p.build("cached build", []string{"--no-load"}, nil)
+		for _, kind := range []string{engine.Current, engine.Oldest} {
+			p.engine(kind)
+			p.build("first load, "+kind, []string{"--image-name", "ours:1"}, []string{"--load", "-t", "theirs:1"})
+			p.build("unchanged, "+kind, []string{"--image-name", "ours:1"}, []string{"--load", "-t", "theirs:1"})
+			p.touch()
+			p.build("one file changed, "+kind, []string{"--image-name", "ours:1"}, []string{"--load", "-t", "theirs:1"})
+			p.snapshot("snapshot, " + kind)
+		}
+	}
+}
+
+// peers are the two ways.
+type peers struct {
+	b        *testing.B
+	w        *world
+	dir, git string
+	host     string // of the engine
+	depot    string
+}
+
+func newPeers(b *testing.B, w *world) *peers {
+	depot, err := filepath.Abs("../.cache/depot/depot")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := os.Stat(depot); err != nil {
+		b.Fatalf("the Depot CLI is not installed: run scripts/depot-cli.sh (%v)", err)
+	}
+	p := &peers{b: b, w: w, dir: filepath.Join(b.TempDir(), "clone"), depot: depot}
+	p.do(exec.Command("git", "clone", "--quiet", w.ours, p.dir))
+	p.commitContext()
+	return p
+}
+
+// commitContext makes the .git that the image gets; ours makes its own.
+func (p *peers) commitContext() {
+	p.git = filepath.Join(p.b.TempDir(), "git")
+	tree, err := source.Checkout(p.b.Context(), p.dir)
+	if err == nil {
+		err = tree.GitDir(p.b.Context(), p.git)
+	}
+	if err != nil {
+		p.b.Fatal(err)
+	}
+}
+
+// touch changes one file, and commits it.
+func (p *peers) touch() {
+	if err := os.WriteFile(filepath.Join(p.dir, "README.md"), []byte(time.Now().String()), 0o644); err != nil {
+		p.b.Fatal(err)
+	}
+	p.do(exec.Command("git", "-C", p.dir, "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "--all", "--message=touch"))
+	p.commitContext()
+}
+
+// engine is an empty one of this kind from now on.
+func (p *peers) engine(kind string) {
+	started, err := engine.Start(p.b.Context(), kind, p.b.TempDir(), nil)
+	if err != nil {
+		p.b.Fatal(err)
+	}
+	p.b.Cleanup(func() { _ = started.Stop() })
+	p.host = started.Host
+}
+
+func (p *peers) environ(more ...string) []string {
+	environ := append(os.Environ(), "HOME="+p.b.TempDir(), "DEPOT_ERROR_TELEMETRY=0", "DEPOT_NO_UPDATE_NOTIFIER=1", "DOCKER_API_VERSION=1.41")
+	for name, value := range p.w.Env() {
+		environ = append(environ, name+"="+value)
+	}
+	return append(append(environ, "DOCKER_HOST="+p.host), more...)
+}
+
+// build builds in both ways.
+func (p *peers) build(name string, ours, theirs []string) {
+	p.compare(name,
+		p.run(p.ours("action-build", append([]string{"--platform", "linux/amd64", "--git-context", "git", "--build-args", "GITHUB_REPOSITORY=org/sandbox-actions"}, ours...)...)),
+		p.run(p.theirs(theirs...)))
+}
+
+func (p *peers) ours(program string, args ...string) *exec.Cmd {
+	command := exec.Command(filepath.Join(p.w.programs, program), args...)
+	command.Dir, command.Env = p.dir, p.environ()
+	return command
+}
+
+func (p *peers) theirs(args ...string) *exec.Cmd {
+	command := exec.Command(p.depot, append([]string{"build", "-f", "sandbox/Dockerfile", "--platform", "linux/amd64", "--build-context", "git=" + p.git,
+		"--build-arg", "GITHUB_REPOSITORY=org/sandbox-actions", "."}, args...)...)
+	command.Dir, command.Env = p.dir, p.environ()
+	return command
+}
+
+// snapshot makes an active snapshot of an image that the builder has: ours from the builder; theirs by a load, a push and Daytona's API.
+func (p *peers) snapshot(name string) {
+	ours := p.run(p.ours("action-snapshot", "--image=", "--git-context", "git", "--build-args", "GITHUB_REPOSITORY=org/sandbox-actions", "--name", "ours", "--name-prefix", strings.ReplaceAll(name, ", ", "-"), "--no-update-doppler"))
+	client := &daytona.Client{URL: p.w.Daytona.URL(), Key: p.w.DaytonaKey}
+	access, err := client.PushAccess(p.b.Context(), "")
+	if err != nil {
+		p.b.Fatal(err)
+	}
+	reference := fmt.Sprintf("%s/%s/theirs-%s:1", access.Registry, access.Project, strings.ReplaceAll(name, ", ", "-"))
+	theirs := p.run(p.theirs("--load", "-t", reference))
+	login := exec.Command("docker", "login", access.Registry, "--username", access.User, "--password-stdin")
+	login.Stdin, login.Env = strings.NewReader(access.Secret), p.environ()
+	push := exec.Command("docker", "push", "--quiet", reference)
+	push.Env = login.Env
+	began := time.Now()
+	p.do(login)
+	theirs.add(p.run(push))
+	made, err := client.Create(p.b.Context(), daytona.Request{Name: "theirs", Image: reference, Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 3}})
+	if err == nil {
+		_, err = client.Wait(p.b.Context(), made.ID, nil)
+	}
+	if err != nil {
+		p.b.Fatal(err)
+	}
+	theirs.took += time.Since(began) - theirs.last
+	p.compare(name, ours, theirs)
+	for _, name := range []string{"ours", "theirs"} {
+		if s, found, err := client.Find(p.b.Context(), name); err == nil && found {
+			if err := client.Delete(p.b.Context(), s.ID); err != nil {
+				p.b.Fatal(err)
+			}
+			if err := client.WaitGone(p.b.Context(), s.ID); err != nil {
+				p.b.Fatal(err)
+			}
+		}
+	}
+}
+
+// cost is what one way came to.
+type cost struct {
+	took, last time.Duration
+	memory     int64 // bytes
+	moved      int64 // bytes
+}
+
+func (c *cost) add(more cost) {
+	c.took, c.last = c.took+more.took, more.took
+	c.memory, c.moved = max(c.memory, more.memory), c.moved+more.moved
+}
+
+func (p *peers) do(command *exec.Cmd) {
+	p.b.Helper()
+	if out, err := command.CombinedOutput(); err != nil {
+		p.b.Fatalf("%s: %v\n%s", command, err, out)
+	}
+}
+
+// run runs a program and measures it.
+func (p *peers) run(command *exec.Cmd) cost {
+	p.b.Helper()
+	var out bytes.Buffer
+	command.Stdout, command.Stderr = &out, &out
+	began := time.Now()
+	if err := command.Start(); err != nil {
+		p.b.Fatal(err)
+	}
+	var c cost
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	for {
+		select {
+		case err := <-ended:
+			if err != nil {
+				p.b.Fatalf("%s: %v\n%s", command, err, &out)
+			}
+			c.took = time.Since(began)
+			if usage, ok := command.ProcessState.SysUsage().(*syscall.Rusage); ok {
+				c.memory = usage.Maxrss * 1024
+			}
+			return c
+		case <-time.After(5 * time.Millisecond):
+			c.moved = max(c.moved, moved(command.Process.Pid))
+		}
+	}
+}
+
+// moved is what a process has read and written by now, see proc(5).
+func moved(pid int) int64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		return 0
+	}
+	var sum int64
+	for line := range strings.Lines(string(data)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		if n, err := strconv.ParseInt(value, 10, 64); err == nil && (name == "rchar" || name == "wchar") {
+			sum += n
+		}
+	}
+	return sum
+}
+
+func (p *peers) compare(name string, ours, theirs cost) {
+	show := func(c cost) string {
+		return fmt.Sprintf("%6.2f s %4d MB of memory %5d MB moved", c.took.Seconds(), c.memory>>20, c.moved>>20)
+	}
+	fmt.Printf("%-28s ours %s   theirs %s   %.1f times\n", name, show(ours), show(theirs), theirs.took.Seconds()/ours.took.Seconds())
+}
