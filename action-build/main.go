@@ -10,8 +10,8 @@ import (
 
 func main() {
 	var in actions.BuildInputs
-	os.Exit(actions.Command{
+	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name: "action-build", About: "Builds an image on Depot or another BuildKit, loads it, pushes it, and prints what it is.",
 		Inputs: &in, Do: func(ctx context.Context, p *actions.Program) error { return p.Build(ctx, &in) },
-	}.Main(os.Args[1:]))
+	}))
 }

@@ -11,26 +11,16 @@ import (
 
 func main() {
 	var in actions.TestInputs
-	command := actions.Command{
+	var shell actions.ShellInputs
+	var convert actions.ConvertInputs
+	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name: "action-test", About: "Tests an image in the local Docker Engine. Also: action-test shell [-- CMD…], action-test convert FILE.",
 		Inputs: &in, Do: func(ctx context.Context, p *actions.Program) error { return p.Test(ctx, &in) },
-	}
-	args := os.Args[1:]
-	if len(args) > 0 {
-		var shell actions.ShellInputs
-		var convert actions.ConvertInputs
-		switch args[0] {
-		case "shell":
-			command, args = actions.Command{
-				Name: "action-test shell", About: "Opens a terminal in a fresh container of the image.",
-				Inputs: &shell, Do: func(ctx context.Context, p *actions.Program) error { return p.Shell(ctx, &shell) },
-			}, args[1:]
-		case "convert":
-			command, args = actions.Command{
-				Name: "action-test convert", About: "Writes a suite of container-structure-test's as one for this program.",
-				Inputs: &convert, Do: func(ctx context.Context, p *actions.Program) error { return p.Convert(ctx, &convert) },
-			}, args[1:]
-		}
-	}
-	os.Exit(command.Main(args))
+	}, actions.Command{
+		Name: "action-test shell", About: "Opens a terminal in a fresh container of the image.",
+		Inputs: &shell, Do: func(ctx context.Context, p *actions.Program) error { return p.Shell(ctx, &shell) },
+	}, actions.Command{
+		Name: "action-test convert", About: "Writes a suite of container-structure-test's as one for this program.",
+		Inputs: &convert, Do: func(ctx context.Context, p *actions.Program) error { return p.Convert(ctx, &convert) },
+	}))
 }

@@ -116,19 +116,6 @@ func TestEveryInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := t.TempDir()
-	fill := func(files map[string]string) string {
-		dir := t.TempDir()
-		for name, content := range files {
-			path := filepath.Join(dir, name)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return dir
-	}
 	config := func(t *testing.T, imageName string) v1.Config {
 		var list []struct{ Config v1.Config }
 		if err := json.Unmarshal([]byte(docker(t, w.Engine.Host, "image", "inspect", imageName)), &list); err != nil {
@@ -153,9 +140,9 @@ func TestEveryInput(t *testing.T) {
 				t.Errorf("architecture %s, platforms %s", got, o.outputs["platforms"])
 			}
 		}},
-		{name: "context", dir: fill(map[string]string{"sub/Dockerfile": "FROM scratch\nCOPY file /\n", "sub/file": ""}), inputs: map[string]string{"context": "sub"}},
-		{name: "dockerfile", dir: fill(map[string]string{"other/Containerfile": "FROM scratch\nCOPY file /\n", "file": ""}), inputs: map[string]string{"dockerfile": "other/Containerfile"}},
-		{name: "sandbox/Dockerfile where there is no other", dir: fill(map[string]string{"sandbox/Dockerfile": "FROM scratch\nCOPY file /\n", "file": ""})},
+		{name: "context", dir: folderOf(t, map[string]string{"sub/Dockerfile": "FROM scratch\nCOPY file /\n", "sub/file": ""}), inputs: map[string]string{"context": "sub"}},
+		{name: "dockerfile", dir: folderOf(t, map[string]string{"other/Containerfile": "FROM scratch\nCOPY file /\n", "file": ""}), inputs: map[string]string{"dockerfile": "other/Containerfile"}},
+		{name: "sandbox/Dockerfile where there is no other", dir: folderOf(t, map[string]string{"sandbox/Dockerfile": "FROM scratch\nCOPY file /\n", "file": ""})},
 		{name: "target", docker: "FROM scratch AS one\nLABEL stage=one\nFROM scratch\nCOPY absent /\n", inputs: map[string]string{"target": "one"}, check: func(t *testing.T, _ outcome) {
 			if got := config(t, "iterate-sandbox:ci").Labels["stage"]; got != "one" {
 				t.Errorf("stage %q", got)
@@ -169,7 +156,7 @@ func TestEveryInput(t *testing.T) {
 		}},
 		{name: "build_args", docker: base + "ARG A\nARG B\nRUN test \"$A\" = 1,2 && test \"$B\" = there\n", inputs: map[string]string{"build_args": "A=1,2\nB"}, env: map[string]string{"B": "there"}},
 		{name: "build_contexts", docker: "FROM scratch\nCOPY --from=more file /\nCOPY --from=image /etc/debian_version /\n", inputs: map[string]string{
-			"build_contexts": "more=" + fill(map[string]string{"file": ""}) + "\nimage=docker-image://debian:bookworm-slim"}},
+			"build_contexts": "more=" + folderOf(t, map[string]string{"file": ""}) + "\nimage=docker-image://debian:bookworm-slim"}},
 		{name: "labels", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"labels": "one=1\n\"two=a,b\""}, check: func(t *testing.T, _ outcome) {
 			if got := config(t, "iterate-sandbox:ci").Labels; got["one"] != "1" || got["two"] != "a,b" {
 				t.Errorf("labels %v", got)
@@ -190,7 +177,7 @@ func TestEveryInput(t *testing.T) {
 		}},
 		{name: "secrets", docker: base + "RUN --mount=type=secret,id=one test \"$(cat /run/secrets/one)\" = first-value\n" +
 			"RUN --mount=type=secret,id=two,env=TWO test \"$TWO\" = second-value\nRUN --mount=type=secret,id=three test \"$(cat /run/secrets/three)\" = third-value\n",
-			dir: "", inputs: map[string]string{"secrets": "one=first-value", "secret_envs": "two=SECOND", "secret_files": "three=" + filepath.Join(fill(map[string]string{"s": "third-value"}), "s")},
+			dir: "", inputs: map[string]string{"secrets": "one=first-value", "secret_envs": "two=SECOND", "secret_files": "three=" + filepath.Join(folderOf(t, map[string]string{"s": "third-value"}), "s")},
 			env: map[string]string{"SECOND": "second-value"}},
 		{name: "ssh", docker: base + "RUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\n", inputs: map[string]string{"ssh": "default=" + keyFile}},
 		{name: "allow and network", docker: base + "RUN true # host\n", inputs: map[string]string{"allow": "network.host", "network": "host"}},

@@ -2,7 +2,6 @@ package actions
 
 import (
 	"net"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -20,15 +19,6 @@ import (
 func TestFailures(t *testing.T) {
 	w := cloud(t)
 	const scratch = "FROM scratch\nCOPY Dockerfile /\n"
-	with := func(files map[string]string) string {
-		dir := t.TempDir()
-		for name, content := range files {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return dir
-	}
 	stopped, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -72,8 +62,8 @@ func TestFailures(t *testing.T) {
 		{name: "git_context without a commit", inputs: map[string]string{"git_context": "git"}, sentence: `input git_context: "git" needs a commit`},
 
 		{name: "no project", env: map[string]string{"DEPOT_PROJECT_ID": ""}, sentence: `no Depot project: commit a depot.json .*, set DEPOT_PROJECT_ID, or give the input depot_project`},
-		{name: "depot.json without an id", dir: with(map[string]string{"Dockerfile": scratch, "depot.json": "{}"}), env: map[string]string{"DEPOT_PROJECT_ID": ""}, sentence: `depot.json" names no project`},
-		{name: "depot.json that is none", dir: with(map[string]string{"Dockerfile": scratch, "depot.json": "{"}), env: map[string]string{"DEPOT_PROJECT_ID": ""}, sentence: `depot.json" can not be understood: it holds \{"id"`},
+		{name: "depot.json without an id", dir: folderOf(t, map[string]string{"Dockerfile": scratch, "depot.json": "{}"}), env: map[string]string{"DEPOT_PROJECT_ID": ""}, sentence: `depot.json" names no project`},
+		{name: "depot.json that is none", dir: folderOf(t, map[string]string{"Dockerfile": scratch, "depot.json": "{"}), env: map[string]string{"DEPOT_PROJECT_ID": ""}, sentence: `depot.json" can not be understood: it holds \{"id"`},
 		{name: "no project of that name", inputs: map[string]string{"depot_project": "absent", "depot_token": w.OrganizationToken}, sentence: `Depot does not find it \(project absent not found\): check the project's id`},
 		{name: "no token and no OIDC", env: noID, sentence: "the job may not ask for an OIDC token: add these two lines to the workflow or the job: `permissions:` and, below it, `id-token: write`"},
 		{name: "not trusted", env: map[string]string{"DEPOT_PROJECT_ID": "other"}, sentence: `Depot does not trust the caller \(.*no trust relationship with acme/caller\): add the repository to the project's trust relationships`},
@@ -303,24 +293,9 @@ func TestHostileOutput(t *testing.T) {
 		"##[error]forged", "##[set-env name=FORGED]1", "_GitHubActionsFileCommandDelimeter_", "digest<<_GitHubActionsFileCommandDelimeter_", "EOF", "ghadelimiter_0",
 		"\x1b[2J\x1b]0;forged\x07", "carriage\r::error::forged", "a\u2028::error::forged",
 	}
-	dir := t.TempDir()
-	for name, content := range map[string]string{
-		"Dockerfile": "FROM scratch AS Upper\n" + base + "COPY lines /\nLABEL forged=\"::error::forged\"\nRUN cat /lines && cat /lines >&2\n",
-		"lines":      strings.Join(lines, "\n") + "\n",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	failing := t.TempDir()
-	for name, content := range map[string]string{
-		"Dockerfile": base + "COPY lines /\nRUN cat /lines; echo '::error::forged' >&2; exit 3\n",
-		"lines":      strings.Join(lines, "\n") + "\n",
-	} {
-		if err := os.WriteFile(filepath.Join(failing, name), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	text := strings.Join(lines, "\n") + "\n"
+	dir := folderOf(t, map[string]string{"lines": text, "Dockerfile": "FROM scratch AS Upper\n" + base + "COPY lines /\nLABEL forged=\"::error::forged\"\nRUN cat /lines && cat /lines >&2\n"})
+	failing := folderOf(t, map[string]string{"lines": text, "Dockerfile": base + "COPY lines /\nRUN cat /lines; echo '::error::forged' >&2; exit 3\n"})
 	for name, dir := range map[string]string{"a build that goes well": dir, "a build that fails": failing} {
 		t.Run(name, func(t *testing.T) {
 			o := w.run(t, invocation{dir: dir, inputs: map[string]string{"no_cache": "true", "labels": "x=::error::forged"}})

@@ -26,14 +26,21 @@ type Program struct {
 
 // Command is one thing that a program does.
 type Command struct {
-	Name, About string
+	Name, About string // "action-test"; "action-test shell" for one that is asked for by its word
 	Inputs      inputs // a pointer: filled from flags and variables before Do
 	Do          func(context.Context, *Program) error
 }
 
-// Main does it with the arguments args, in this process, and returns the exit code: 0, or 1 (or the code of a command that was
+// Main does the command whose word args begin with, or else the first one, in this process, and returns the exit code: 0, or 1 (or the code of a command that was
 // run) with one sentence on standard error and, in Actions, one annotation. SIGINT and SIGTERM end it in order; a second one ends it at once.
-func (c Command) Main(args []string) int {
+func Main(args []string, first Command, others ...Command) int {
+	c := first
+	for _, other := range others {
+		if len(args) > 0 && other.Name == first.Name+" "+args[0] {
+			c, args = other, args[1:]
+			break
+		}
+	}
 	log.SetOutput(io.Discard) // what libraries remark by themselves is no part of what we say
 	logrus.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

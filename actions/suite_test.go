@@ -89,10 +89,7 @@ tests:
 // What can not be tested is said before anything is built.
 func TestTestInputs(t *testing.T) {
 	w := cloud(t)
-	dir := t.TempDir()
-	for name, content := range map[string]string{"Dockerfile": "FROM scratch\n", "unknown.yaml": "tests:\n  - name: a\n    rnu: [true]\n", "empty.yaml": "", "regex.yaml": "tests:\n  - name: a\n    run: [ls]\n    stdout: {include: ['(']}\n"} {
-		writeFile(t, dir, name, content)
-	}
+	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\n", "unknown.yaml": "tests:\n  - name: a\n    rnu: [true]\n", "empty.yaml": "", "regex.yaml": "tests:\n  - name: a\n    run: [ls]\n    stdout: {include: ['(']}\n"})
 	for _, test := range []struct {
 		name, sentence string
 		inputs         map[string]string
