@@ -1,7 +1,7 @@
 # What each installs or builds is kept in .cache, and done once.
 .PHONY: demo test lint clean
 
-demo: ## Builds the sandbox image twice against the local cloud.
+demo: ## The sandbox image from source to a snapshot, twice, against the local cloud.
 	@scripts/setup.sh demo
 	@scripts/demo.sh
 

@@ -106,7 +106,7 @@ func TestReadmeCommands(t *testing.T) {
 	if err := os.Symlink(filepath.Join(root, ".cache"), filepath.Join(dir, ".cache")); err != nil { // what setup made
 		t.Fatal(err)
 	}
-	writeFile(t, dir, ".git/info/exclude", ".cache\ncloud.env\nimage.tar\n")
+	writeFile(t, dir, ".git/info/exclude", ".cache\n") // a link is no folder to .gitignore
 	var script strings.Builder
 	script.WriteString("set -euo pipefail\n")
 	var starts string
