@@ -282,6 +282,9 @@ func parseOutputs(t *testing.T, text string) map[string]string {
 	return outputs
 }
 
+// busyEnd bounds the end after a signal: twice the 5 s that are promised, since the machine is busy with other tests.
+const busyEnd = 10 * time.Second
+
 // folderOf is a new folder with these files.
 func folderOf(t *testing.T, files map[string]string) string {
 	t.Helper()
