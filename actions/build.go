@@ -64,6 +64,7 @@ type build struct {
 	began   time.Time
 
 	withoutDoppler bool // goes as well, where no token is given
+	needsEngine    bool // to load is no choice
 	credentials    credentials
 	tree           source.Tree
 	commit         source.Commit
@@ -209,6 +210,9 @@ func (b *build) openEngine(ctx context.Context) (err error) {
 	}
 	defer b.phases.begin("the Docker Engine")()
 	if b.engine, err = dockerengine.Open(ctx, b.Getenv); err != nil {
+		if b.needsEngine {
+			return err
+		}
 		return fmt.Errorf("input load: %w, or set load: false", err)
 	}
 	platform, err := b.engine.Platform(ctx)

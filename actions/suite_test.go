@@ -93,18 +93,20 @@ func TestTestInputs(t *testing.T) {
 	for _, test := range []struct {
 		name, sentence string
 		inputs         map[string]string
+		env            map[string]string
 	}{
-		{"no suite of that name", `input suite: .*absent\.yaml`, map[string]string{"suite": "absent.yaml"}},
-		{"empty", `input suite: .*empty\.yaml`, map[string]string{"suite": "empty.yaml"}},
-		{"unknown key", `input suite: .*unknown\.yaml:3: .*rnu.*did you mean`, map[string]string{"suite": "unknown.yaml"}},
-		{"regular expression", `input suite: .*regex\.yaml:4: `, map[string]string{"suite": "regex.yaml"}},
-		{"parallel", `input parallel: "many" is no number of containers: write cores, or 1 or more`, map[string]string{"suite": "regex.yaml", "parallel": "many"}},
-		{"load", `input load: "false" leaves nothing to test`, map[string]string{"load": "false"}},
-		{"image that is not there", `input image: "absent:1" is not in the Docker Engine: build it`, map[string]string{"image": "absent:1", "command": "true"}},
+		{"no engine", `^error: no Docker Engine answers .*: start that engine, or unset the variable to use the default one$`, map[string]string{"suite": "regex.yaml"}, map[string]string{"DOCKER_HOST": "unix:///absent"}},
+		{"no suite of that name", `input suite: .*absent\.yaml`, map[string]string{"suite": "absent.yaml"}, nil},
+		{"empty", `input suite: .*empty\.yaml`, map[string]string{"suite": "empty.yaml"}, nil},
+		{"unknown key", `input suite: .*unknown\.yaml:3: .*rnu.*did you mean`, map[string]string{"suite": "unknown.yaml"}, nil},
+		{"regular expression", `input suite: .*regex\.yaml:4: `, map[string]string{"suite": "regex.yaml"}, nil},
+		{"parallel", `input parallel: "many" is no number of containers: write cores, or 1 or more`, map[string]string{"suite": "regex.yaml", "parallel": "many"}, nil},
+		{"load", `input load: "false" leaves nothing to test`, map[string]string{"load": "false"}, nil},
+		{"image that is not there", `input image: "absent:1" is not in the Docker Engine: build it`, map[string]string{"image": "absent:1", "command": "true"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			calls := len(w.Depot.Calls())
-			o := w.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs})
+			o := w.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs, env: test.env})
 			failedWith(t, o, test.sentence)
 			if len(w.Depot.Calls()) != calls {
 				t.Error("Depot was asked")

@@ -68,6 +68,7 @@ func (p *Program) Test(ctx context.Context, in *TestInputs) error {
 	if err != nil {
 		return err
 	}
+	b.needsEngine = true
 	t := &test{build: b, in: in}
 	if err := t.check(); err != nil {
 		return err
