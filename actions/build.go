@@ -103,7 +103,8 @@ func (b *build) within(ctx context.Context, story func(context.Context) error, p
 	}
 	defer os.RemoveAll(b.scratch)
 	if err := story(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		// What is said beside the cause is kept, but no input is to blame for an end by signal or by timeout.
+		if cause := context.Cause(ctx); cause != nil && (!errors.Is(err, cause) || strings.HasPrefix(err.Error(), "input ")) {
 			return cause
 		}
 		return err

@@ -74,6 +74,8 @@ func TestSnapshotFailures(t *testing.T) {
 		{name: "a token that may not write", inputs: map[string]string{"doppler_token": readOnly}, sentence: `input update_doppler: `},
 		{name: "wrong key", inputs: map[string]string{"daytona_api_key": "dtn_wrong"}, sentence: `(?i)daytona.*401|does not accept`},
 		{name: "a key without the permission", inputs: map[string]string{"daytona_api_key": w.DaytonaReadKey}, sentence: `has not the permission write:snapshots: make a key that has`},
+		{name: "an expired key", inputs: map[string]string{"daytona_api_key": w.DaytonaExpiredKey}, sentence: `(?i)expired`},
+		{name: "a key of another organization", inputs: map[string]string{"daytona_api_key": w.DaytonaOtherKey, "daytona_organization_id": localcloud.DaytonaOrganization}, sentence: `organization`},
 		{name: "429 for ever", do: fails(cloudaytona.Fault{Status: 429, Message: "Too Many Requests"}), sentence: `429`},
 		{name: "500 for ever", do: fails(cloudaytona.Fault{Status: 500, Message: "Internal server error"}), sentence: `500`},
 		{name: "HTML", do: fails(cloudaytona.Fault{Status: 200, Body: "<html>sign in</html>"}), sentence: `(?i)daytona`},
@@ -87,6 +89,9 @@ func TestSnapshotFailures(t *testing.T) {
 		{name: "active, and then not", do: fails(cloudaytona.Fault{Snapshot: cloudaytona.Falls}), spends: true, sentence: `(?i)error`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if test.name == "a key of another organization" { // which is seen only where it has a snapshot
+				w.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.OtherOrganization, Name: "another's"})
+			}
 			if strings.HasPrefix(test.name, "taken") {
 				w.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "taken"})
 				defer w.forget(t, "taken")
@@ -304,8 +309,10 @@ func TestKeep(t *testing.T) {
 // Canceled while Daytona is at it: the snapshot is removed, Doppler is as it was, within 5 seconds.
 func TestSnapshotCancel(t *testing.T) {
 	w := cloud(t)
-	for _, until := range []string{"exporting", "Push to Daytona", "is pending"} {
-		t.Run(until, func(t *testing.T) {
+	for name, until := range map[string]string{
+		"at once": "::add-mask::", "in the build": "::group::exporting", "in the push": "::group::Push to Daytona", "while Daytona is at it": " is pending",
+	} {
+		t.Run(name, func(t *testing.T) {
 			before, doppler := w.snapshots(t), w.Doppler.Secret(localcloud.Project, "dev", nameSecret)
 			w.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Stuck})
 			defer w.Daytona.Heal()

@@ -67,8 +67,9 @@ done
 same 'first build' 'second build' digest
 docker run --rm iterate-sandbox:local sh -c 'echo "demo: in the image: $(git --version), node $(node --version), $(git status --short | wc -l) changed files at $(git rev-parse --short HEAD)"'
 
-run 'test suite' action-test --report-dir "$folder/results"
+GITHUB_STEP_SUMMARY=$folder/summary run 'test suite' action-test --report-dir "$folder/results"
 echo "      $(result 'test suite' tests_passed) of $(result 'test suite' tests_total) passed, $(result 'test suite' tests_failed) failed, $(result 'test suite' tests_skipped) skipped"
+grep '^|' "$folder/summary" | grep -v 'Image built' | cut -c1-60 | pr -2 -t -w 126 -l 1000 | sed 's/^/      /'
 
 sent=0
 for snapshot in 'first snapshot' 'second snapshot'; do

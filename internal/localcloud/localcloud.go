@@ -47,8 +47,11 @@ const Project = "sandbox"
 // DopplerIdentity is the service account identity that workflows of the first repository enter with OIDC; it reads and writes all configs.
 const DopplerIdentity = "3f0c7a52-1d8e-4c6b-9a41-5e2b7d90c318"
 
-// DaytonaOrganization is the ID of the organization whose keys the cloud has.
-const DaytonaOrganization = "0c7e1d2a-6f4b-4b7e-9d53-8a1f2e3c4d5b"
+// DaytonaOrganization is the ID of the organization whose keys the cloud has, OtherOrganization that of a stranger.
+const (
+	DaytonaOrganization = "0c7e1d2a-6f4b-4b7e-9d53-8a1f2e3c4d5b"
+	OtherOrganization   = "5d2f8e61-3b7a-4c09-8e14-f6a9d0b7c235"
+)
 
 // RegistryUser may push to and pull from every repository of the registry, with [Cloud.RegistryPassword].
 const RegistryUser = "robot"
@@ -68,8 +71,9 @@ type Cloud struct {
 
 	// DopplerToken and DopplerTokenPRD are service tokens that read and write the configs dev and prd.
 	DopplerToken, DopplerTokenPRD string
-	// DaytonaKey may make and delete snapshots. Both configs hold it, too. DaytonaReadKey may not.
-	DaytonaKey, DaytonaReadKey string
+	// DaytonaKey may make and delete snapshots. Both configs hold it, too. DaytonaReadKey may not, DaytonaExpiredKey could
+	// once, and DaytonaOtherKey may so in another organization.
+	DaytonaKey, DaytonaReadKey, DaytonaExpiredKey, DaytonaOtherKey string
 
 	lock   *os.File
 	mirror *registry.Mirror
@@ -85,6 +89,7 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 		DepotToken: "depot_project_" + rand.Text(), OrganizationToken: "depot_org_" + rand.Text(),
 		GitHubToken: "ghs_" + rand.Text(), RegistryPassword: rand.Text(),
 		DopplerToken: "dp.st.dev." + rand.Text(), DopplerTokenPRD: "dp.st.prd." + rand.Text(), DaytonaKey: "dtn_" + rand.Text(), DaytonaReadKey: "dtn_" + rand.Text(),
+		DaytonaExpiredKey: "dtn_" + rand.Text(), DaytonaOtherKey: "dtn_" + rand.Text(),
 	}
 	if err := c.start(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("localcloud: %w", err), c.Stop())
@@ -128,13 +133,18 @@ func (c *Cloud) start(ctx context.Context, o Options) (err error) {
 
 // startDaytona starts it before the builders, which must know its registry.
 func (c *Cloud) startDaytona(ctx context.Context, _ Options) (err error) {
+	all := []string{daytona.WriteSnapshots, daytona.DeleteSnapshots}
 	options := daytona.Options{
 		Registry: c.Registry,
 		Organizations: []daytona.Organization{{
+			ID: OtherOrganization, Name: "another", Regions: []daytona.Region{{ID: "local", Name: "Local"}},
+			Keys: []daytona.Key{{Name: "another's", Value: c.DaytonaOtherKey, Permissions: all}},
+		}, {
 			ID: DaytonaOrganization, Name: "local cloud", Regions: []daytona.Region{{ID: "local", Name: "Local"}},
 			Keys: []daytona.Key{
-				{Name: "local cloud", Value: c.DaytonaKey, Permissions: []string{daytona.WriteSnapshots, daytona.DeleteSnapshots}},
+				{Name: "local cloud", Value: c.DaytonaKey, Permissions: all},
 				{Name: "reader", Value: c.DaytonaReadKey},
+				{Name: "late", Value: c.DaytonaExpiredKey, Permissions: all, Expires: time.Now().Add(-time.Hour)},
 			},
 		}},
 	}
