@@ -77,11 +77,8 @@ type build struct {
 	result         BuildResult
 }
 
-// newBuild checks the inputs, and hides what must not be seen, before anything is done.
+// newBuild checks the inputs, and hides the build secrets that they name, before anything is done.
 func (p *Program) newBuild(in *BuildInputs) (*build, error) {
-	for _, secret := range secretsOf(*in) {
-		p.Runner.Mask(secret)
-	}
 	plan, err := check(in, p.Getenv, p.Dir)
 	if err != nil {
 		return nil, err
@@ -414,20 +411,25 @@ func (b *build) loaded() *image.Result {
 	return b.solved[0]
 }
 
+// load puts what was built into the engine, if it is to be there.
 func (b *build) load(ctx context.Context) error {
-	if b.engine == nil {
+	if !b.in.Load {
 		return nil
 	}
+	return b.loadImage(ctx, b.loaded().Image)
+}
+
+func (b *build) loadImage(ctx context.Context, built v1.Image) error {
 	defer b.phases.begin("the Docker Engine to load %s", b.in.ImageName)()
 	b.Runner.Group("Load " + b.in.ImageName)
 	defer b.Runner.EndGroup()
+	began := time.Now()
 	b.engine.Progress = func(l dockerengine.Layer) {
 		if l.Sent == l.Size {
 			b.Runner.Infof("%s", l)
 		}
 	}
-	began := time.Now()
-	loaded, err := b.engine.Load(ctx, b.in.ImageName, b.loaded().Image)
+	loaded, err := b.engine.Load(ctx, b.in.ImageName, built)
 	if err != nil {
 		return err
 	}

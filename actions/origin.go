@@ -25,6 +25,11 @@ type credentials struct {
 	secrets map[string]string
 }
 
+// over is an environment in which the secrets come first.
+func (c credentials) over(getenv func(string) string) func(string) string {
+	return func(name string) string { return first(c.secrets[name], getenv(name)) }
+}
+
 // findCredentials reads the Doppler config, if one is named, and masks all that it holds. repository is whose workflow enters with OIDC;
 // without any token it is an error, or, if optional, nothing.
 func (p *Program) findCredentials(ctx context.Context, in DopplerInputs, repository string, optional bool) (credentials, error) {
@@ -109,7 +114,7 @@ func (p *Program) dopplerCLI(ctx context.Context, setting string) string {
 
 // getenv is the environment, where Doppler has not said otherwise.
 func (b *build) getenv(name string) string {
-	return first(b.credentials.secrets[name], b.Getenv(name))
+	return b.credentials.over(b.Getenv)(name)
 }
 
 // first is the first value that is there.

@@ -7,6 +7,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"reflect"
 	"syscall"
 
 	"github.com/org/sandbox-actions/pkg/image"
@@ -27,7 +28,7 @@ type Program struct {
 // Command is one thing that a program does.
 type Command struct {
 	Name, About string // "action-test"; "action-test shell" for one that is asked for by its word
-	Inputs      inputs // a pointer: filled from flags and variables before Do
+	Inputs      inputs // a pointer: filled from flags and variables before Do, and its secrets masked
 	Do          func(context.Context, *Program) error
 }
 
@@ -59,6 +60,9 @@ func Main(args []string, first Command, others ...Command) int {
 		}
 	}
 	if err == nil {
+		for _, secret := range secretsOf(reflect.ValueOf(c.Inputs).Elem().Interface()) {
+			p.Runner.Mask(secret)
+		}
 		err = c.Do(ctx, p)
 	}
 	if err == nil || err == ErrHelp {

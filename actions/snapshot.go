@@ -69,9 +69,6 @@ type SnapshotResult struct {
 //
 // An error is one sentence: what failed, why, and what to do.
 func (p *Program) Snapshot(ctx context.Context, in *SnapshotInputs) error {
-	for _, secret := range secretsOf(*in) {
-		p.Runner.Mask(secret)
-	}
 	b, err := p.newBuild(&in.BuildInputs)
 	if err != nil {
 		return err
@@ -116,7 +113,7 @@ const (
 // check refuses what can not be right. It asks nobody.
 func (s *snapshot) check() (err error) {
 	in := s.in
-	if slices.Compare(s.plan.platforms, []string{"linux/amd64"}) != 0 {
+	if !slices.Equal(s.plan.platforms, []string{"linux/amd64"}) {
 		return refuse("platform", strings.Join(s.plan.platforms, ","), "is no platform of Daytona's: write linux/amd64, and nothing else")
 	}
 	if in.Load {
@@ -320,7 +317,7 @@ func (s *snapshot) offer(ctx context.Context, built v1.Image, push func(referenc
 			return err
 		}
 		// The tag follows from the digest, so that the same image is pushed to the same place.
-		target := fmt.Sprintf("%s/%s/%s", s.pushed.Registry, s.pushed.Project, repositoryPart(s.in.NamePrefix))
+		target := s.target()
 		auth := image.Auth{Credentials: []image.Credential{{Host: s.pushed.Registry, Username: s.pushed.User, Password: s.pushed.Secret}}, Mask: s.Runner.Mask}
 		err = push(target+":"+s.digest.Algorithm+"-"+s.digest.Hex, auth)
 		if errors.Is(err, image.ErrUnauthorized) && try < maxAccesses {
@@ -361,11 +358,13 @@ func (s *snapshot) askAccess(ctx context.Context) {
 // maxAccesses bounds how often new access to the registry is asked for during one push.
 const maxAccesses = 4
 
-// repositoryPart is a prefix in the letters of a repository.
-func repositoryPart(prefix string) string {
-	part := strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(prefix), "-"), "-")
-	return first(part, "snapshot")
+// target is the repository in Daytona's registry that holds the images of a prefix.
+func (s *snapshot) target() string {
+	name := strings.Trim(notInRepository.ReplaceAllString(strings.ToLower(s.in.NamePrefix), "-"), "-")
+	return s.pushed.Registry + "/" + s.pushed.Project + "/" + first(name, "snapshot")
 }
+
+var notInRepository = regexp.MustCompile(`[^a-z0-9]+`)
 
 // send streams an image that nobody built here.
 func (s *snapshot) send(ctx context.Context, reference string, taken v1.Image, auth authn.Keychain) error {
@@ -432,7 +431,7 @@ func (s *snapshot) create(ctx context.Context) (err error) {
 	}
 	request := daytona.Request{
 		Name: name, Resources: s.resources, Entrypoint: s.entrypoint, Region: s.region,
-		Image: fmt.Sprintf("%s/%s/%s@%s", s.pushed.Registry, s.pushed.Project, repositoryPart(s.in.NamePrefix), s.digest),
+		Image: s.target() + "@" + s.digest.String(),
 	}
 	if s.same.ID != "" {
 		if err := s.makeRoom(ctx); err != nil {

@@ -85,12 +85,10 @@ func (p *Program) DeleteSnapshot(ctx context.Context, in *DeleteSnapshotInputs) 
 
 // enter finds the credentials for Daytona where snapshots have them from.
 func (p *Program) enter(ctx context.Context, dopplerIn DopplerInputs, daytonaIn DaytonaInputs) (daytona.Client, credentials, error) {
-	p.Runner.Mask(dopplerIn.DopplerToken)
-	p.Runner.Mask(daytonaIn.DaytonaAPIKey)
 	doppler, err := p.findCredentials(ctx, dopplerIn, p.Getenv("GITHUB_REPOSITORY"), first(daytonaIn.DaytonaAPIKey, p.Getenv("DAYTONA_API_KEY")) != "")
 	if err != nil {
 		return daytona.Client{}, doppler, err
 	}
-	client, err := p.enterDaytona(daytonaIn, dopplerIn.DopplerConfig, func(name string) string { return first(doppler.secrets[name], p.Getenv(name)) })
+	client, err := p.enterDaytona(daytonaIn, dopplerIn.DopplerConfig, doppler.over(p.Getenv))
 	return client, doppler, err
 }

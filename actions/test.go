@@ -197,7 +197,6 @@ func (t *test) readSuite() error {
 
 // takeImage has an image that is there already in the engine.
 func (t *test) takeImage(ctx context.Context) error {
-	defer t.phases.begin("the image %s", t.in.Image)()
 	found, err := t.take(ctx, t.in.Image, "")
 	if err != nil {
 		return err
@@ -207,8 +206,7 @@ func (t *test) takeImage(ctx context.Context) error {
 		return nil
 	}
 	t.name = t.in.ImageName
-	_, err = t.engine.Load(ctx, t.name, found.Image)
-	return err
+	return t.loadImage(ctx, found.Image)
 }
 
 // runSuite runs the suite against what the engine has. The builder is not needed any more.

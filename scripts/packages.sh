@@ -24,12 +24,7 @@ if [[ ! -e $policy ]]; then
 	chmod +x "$policy"
 	trap 'rm -f "$policy"' EXIT
 fi
-log=$(mktemp)
 export DEBIAN_FRONTEND=noninteractive
-if ! { apt-get update -q && "${install[@]}"; } >"$log" 2>&1; then
-	tail -n 20 "$log" >&2
-	echo "packages: failed: ${install[*]}" >&2
-	rm -f "$log"
-	exit 1
-fi
-rm -f "$log"
+quiet=$(dirname "$0")/quiet.sh
+"$quiet" packages apt-get update -q
+"$quiet" packages "${install[@]}"

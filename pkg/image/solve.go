@@ -166,8 +166,11 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 	if err != nil {
 		return nil, fmt.Errorf("read the image from the builder: %w", err)
 	}
+	// BuildKit's client writes a layout's index of the one answer that it has for all exporters, so each is alone in a solve of its own.
 	for _, layout := range layouts {
-		if err := r.write(ctx, c, layout); err != nil {
+		again := r.cached()
+		again.Attestations = r.Attestations
+		if err := again.export(ctx, c, layout); err != nil {
 			return nil, explain(ctx, r, err)
 		}
 	}
@@ -177,20 +180,6 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 		}
 	}
 	return result, nil
-}
-
-// write exports what was built as an OCI layout. BuildKit's client writes its index of the one answer that it has for all exporters, so this
-// one is alone in a second, cached solve.
-func (r Request) write(ctx context.Context, c *client.Client, layout client.ExportEntry) error {
-	again := r.cached()
-	again.Attestations = r.Attestations
-	opt, err := again.options()
-	if err != nil {
-		return err
-	}
-	opt.Exports = []client.ExportEntry{layout}
-	_, err = c.Solve(ctx, nil, opt, nil)
-	return err
 }
 
 // complete gets the layers that the builder knows but never pulled, because no step read them: a second, fully cached solve has
@@ -208,15 +197,20 @@ func (r Request) complete(ctx context.Context, c *client.Client, b *blobs, image
 		return err
 	}
 	again := r.cached()
-	opt, err := again.options()
-	if err != nil {
-		return err
-	}
 	copied, err := again.copyTo(b)
 	if err != nil {
 		return err
 	}
-	opt.Exports = []client.ExportEntry{copied}
+	return again.export(ctx, c, copied)
+}
+
+// export builds once more, for one exporter.
+func (r Request) export(ctx context.Context, c *client.Client, entry client.ExportEntry) error {
+	opt, err := r.options()
+	if err != nil {
+		return err
+	}
+	opt.Exports = []client.ExportEntry{entry}
 	_, err = c.Solve(ctx, nil, opt, nil)
 	return err
 }

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/org/sandbox-actions/internal/localcloud/checkout"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -164,18 +165,9 @@ func findProgram(named string) (string, error) {
 	if named != "" {
 		return named, nil
 	}
-	dir, err := os.Getwd()
+	dir, err := checkout.Root()
 	if err != nil {
 		return "", fmt.Errorf("builders: %w", err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("builders: run this inside the checkout: no go.mod above the current directory")
-		}
-		dir = filepath.Dir(dir)
 	}
 	program := filepath.Join(dir, ".cache", "bin", "buildkitd")
 	if _, err := os.Stat(program); err != nil {

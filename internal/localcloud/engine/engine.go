@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/org/sandbox-actions/internal/localcloud/checkout"
 )
 
 // Kinds of engines. Current is a release of today with the containerd image store, built from its modules by
@@ -37,9 +39,9 @@ type Engine struct {
 // Start starts an engine whose images and containers are kept in dir, and returns once it answers. What it logs goes to
 // log, which may be nil. ctx is for starting only: the engine lives until Stop or until our process ends. It needs root.
 func Start(ctx context.Context, kind, dir string, log io.Writer) (*Engine, error) {
-	script, err := findScript()
+	root, err := checkout.Root()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("engine: %w", err)
 	}
 	dir, err = filepath.Abs(dir)
 	if err != nil {
@@ -56,7 +58,7 @@ func Start(ctx context.Context, kind, dir string, log io.Writer) (*Engine, error
 	e.Host = "unix://" + socket
 
 	last := &tail{next: log}
-	e.command = exec.Command(script, kind, dir, "owned")
+	e.command = exec.Command(filepath.Join(root, "scripts", "engine.sh"), kind, dir, "owned")
 	e.command.Env = append(os.Environ(), "ENGINE_SOCKET="+socket)
 	e.command.Stdout, e.command.Stderr = last, last
 	// The engine ends when this pipe does, however our process ends.
@@ -152,21 +154,4 @@ func (t *tail) String() string {
 	defer t.mutex.Unlock()
 	lines := strings.Split(strings.TrimSpace(string(t.end)), "\n")
 	return strings.Join(lines[max(0, len(lines)-3):], "; ")
-}
-
-// findScript is scripts/engine.sh of the module that we run in.
-func findScript() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("engine: %w", err)
-	}
-	for ; ; dir = filepath.Dir(dir) {
-		script := filepath.Join(dir, "scripts", "engine.sh")
-		if _, err := os.Stat(script); err == nil {
-			return script, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("engine: run this inside the checkout: no scripts/engine.sh above the current directory")
-		}
-	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/org/sandbox-actions/internal/localcloud"
+	"github.com/org/sandbox-actions/internal/localcloud/checkout"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
@@ -42,7 +43,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
-	root, err := checkout()
+	root, err := checkout.Root()
 	if err != nil {
 		return err
 	}
@@ -91,21 +92,6 @@ func pushed(cloud *localcloud.Cloud) int64 {
 		}
 	}
 	return sum
-}
-
-// checkout is the root of the module that we run in.
-func checkout() (string, error) {
-	dir, err := os.Getwd()
-	for err == nil {
-		if _, missing := os.Stat(filepath.Join(dir, "go.mod")); missing == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("there is no go.mod above the current folder: run this inside the checkout")
-		}
-		dir = filepath.Dir(dir)
-	}
-	return "", err
 }
 
 // writeEnv writes the file whole or not at all: it holds tokens, and who waits for it may read it at once.
