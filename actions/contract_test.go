@@ -66,7 +66,19 @@ func actionYAML(name, title, description string, inputs, outputs []input) string
 	for _, o := range outputs {
 		fmt.Fprintf(&s, "  %s:\n    description: %q\n    value: ${{ steps.%s.outputs.%s }}\n", o.name, o.help, name, o.name)
 	}
-	fmt.Fprintf(&s, "runs:\n  using: composite\n  steps:\n    - id: %s\n      shell: bash\n      run: exec \"$GITHUB_ACTION_PATH/../actions/run.sh\" %s\n      env:\n", name, name)
+	fmt.Fprintf(&s, `runs:
+  using: composite
+  steps:
+    - if: runner.os == 'Windows'
+      shell: bash
+      run: |
+        echo "::error::This action does not run on Windows: have the job run on Linux or macOS"
+        exit 1
+    - id: %s
+      shell: /bin/sh -e {0} # which an earlier step can not replace, and which reads no BASH_ENV
+      run: exec /bin/sh "$GITHUB_ACTION_PATH/../actions/run.sh" %s
+      env:
+`, name, name)
 	for _, i := range inputs {
 		fmt.Fprintf(&s, "        INPUT_%s: ${{ inputs.%s }}\n", strings.ToUpper(i.name), i.name)
 	}
