@@ -66,8 +66,9 @@ type Cloud struct {
 	Builders *builders.Builders
 	Engine   *engine.Engine // nil without one
 
-	// DepotToken opens the project, OrganizationToken every project, GitHubToken every repository.
-	DepotToken, OrganizationToken, GitHubToken, RegistryPassword string
+	// DepotToken opens the project, OrganizationToken every project, GitHubToken every repository. GitHubWriteToken may publish, too:
+	// `contents: write` and `attestations: write` everywhere.
+	DepotToken, OrganizationToken, GitHubToken, GitHubWriteToken, RegistryPassword string
 
 	// DopplerToken and DopplerTokenPRD are service tokens that read and write the configs dev and prd.
 	DopplerToken, DopplerTokenPRD string
@@ -87,7 +88,7 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 	}
 	c := &Cloud{
 		DepotToken: "depot_project_" + rand.Text(), OrganizationToken: "depot_org_" + rand.Text(),
-		GitHubToken: "ghs_" + rand.Text(), RegistryPassword: rand.Text(),
+		GitHubToken: "ghs_" + rand.Text(), GitHubWriteToken: "ghs_" + rand.Text(), RegistryPassword: rand.Text(),
 		DopplerToken: "dp.st.dev." + rand.Text(), DopplerTokenPRD: "dp.st.prd." + rand.Text(), DaytonaKey: "dtn_" + rand.Text(), DaytonaReadKey: "dtn_" + rand.Text(),
 		DaytonaExpiredKey: "dtn_" + rand.Text(), DaytonaOtherKey: "dtn_" + rand.Text(),
 	}
@@ -167,6 +168,7 @@ func (c *Cloud) startDepot(ctx context.Context, o Options) (err error) {
 	first := o.Repositories[0].Owner + "/" + o.Repositories[0].Name
 	c.GitHub, err = github.Start(ctx, github.Options{
 		Repositories: o.Repositories, Tokens: []string{c.GitHubToken}, Claims: map[string]string{"repository": first},
+		JobTokens: []github.Token{{Value: c.GitHubWriteToken, Permissions: map[string]string{"contents": "write", "attestations": "write"}}},
 	})
 	if err != nil {
 		return err

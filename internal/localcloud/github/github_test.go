@@ -304,7 +304,6 @@ func TestGit(t *testing.T) {
 		{"partial, with the files", "git clone -q --filter=blob:limit=1k URL/octo/public c; wc -c < c/big", "100000", ""},
 		{"what is there to fetch", "git ls-remote URL/octo/public | cut -f2 | grep -v -e many -e tags | tr '\\n' ' '",
 			"HEAD refs/heads/feature/x refs/heads/trunk refs/pull/1/head refs/pull/1/merge refs/pull/2/head refs/pull/3/head", ""},
-		{"push", "git clone -q URL/octo/public c; cd c; git TOKEN push -q origin HEAD:refs/heads/new", "", "not found"},
 		{"another file of the repository", "curl -sf URL/octo/public/config", "", ""},
 		{"a file beside the repository", "curl -sfL --path-as-is URL/octo/public/../private/info/refs", "", ""},
 		{"with the dumb protocol", "curl -sf URL/octo/public/objects/info/packs", "", ""},

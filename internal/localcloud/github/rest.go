@@ -16,48 +16,111 @@ import (
 	"time"
 )
 
-// handleREST serves what https://docs.github.com/en/rest describes, below /api/v3 as GitHub Enterprise Server does.
-func (s *Server) handleREST(mux *http.ServeMux) {
-	for pattern, endpoint := range map[string]struct {
-		answer        func(context.Context, Repository, *http.Request) (any, *refusal)
-		documentation string
-	}{
-		"":                            {s.repository, "repos/repos#get-a-repository"},
-		"/branches/{branch...}":       {s.branch, "branches/branches#get-a-branch"},
-		"/commits":                    {s.commits, "commits/commits#list-commits"},
-		"/commits/{ref...}":           {s.commit, "commits/commits#get-a-commit"},
-		"/git/matching-refs/{ref...}": {s.matching, "git/refs#list-matching-references"},
-		"/git/ref/{ref...}":           {s.ref, "git/refs#get-a-reference"},
-		"/git/tags/{sha}":             {s.tag, "git/tags#get-a-tag"},
-		"/pulls/{number}":             {s.pull, "pulls/pulls#get-a-pull-request"},
-	} {
-		documentation := "https://docs.github.com/rest/" + endpoint.documentation
-		mux.HandleFunc("GET /api/v3/repos/{owner}/{name}"+pattern, s.limited(func(w http.ResponseWriter, r *http.Request) {
-			repository, status := s.entry(r, r.PathValue("owner"), r.PathValue("name"))
-			switch status {
-			case http.StatusUnauthorized:
-				refuse(w, status, "Bad credentials", "https://docs.github.com/rest")
-				return
-			case http.StatusNotFound:
-				refuse(w, status, "Not Found", documentation)
-				return
-			}
-			body, refused := endpoint.answer(r.Context(), repository, r)
-			if refused != nil {
-				refuse(w, refused.status, refused.message, documentation)
-				return
-			}
-			send(w, http.StatusOK, body)
-		}))
+// endpoint is one of what https://docs.github.com/en/rest describes.
+type endpoint struct {
+	pattern       string // the method, and the path below a repository
+	need          need
+	answer        func(context.Context, Repository, *http.Request) (any, *refusal)
+	documentation string
+}
+
+func (s *Server) readEndpoints() []endpoint {
+	return []endpoint{
+		{"GET ", readMetadata, s.repository, "repos/repos#get-a-repository"},
+		{"GET /branches/{branch...}", readContents, s.branch, "branches/branches#get-a-branch"},
+		{"GET /commits", readContents, s.commits, "commits/commits#list-commits"},
+		{"GET /commits/{ref...}", readContents, s.commit, "commits/commits#get-a-commit"},
+		{"GET /git/tags/{sha}", readContents, s.tag, "git/tags#get-a-tag"},
+		{"GET /pulls/{number}", readContents, s.pull, "pulls/pulls#get-a-pull-request"},
 	}
+}
+
+// handleREST serves the API below /api/v3 and its uploads below /api/uploads, as GitHub Enterprise Server does.
+func (s *Server) handleREST(mux *http.ServeMux) {
+	for _, e := range slices.Concat(s.readEndpoints(), s.refEndpoints(), s.releaseEndpoints(), s.assetEndpoints(), s.attestationEndpoints()) {
+		method, path, _ := strings.Cut(e.pattern, " ")
+		mux.HandleFunc(method+" /api/v3/repos/{owner}/{name}"+path, s.limited(s.answer(e)))
+	}
+	upload := endpoint{"POST", writeContents, s.upload, "releases/assets#upload-a-release-asset"}
+	mux.HandleFunc("POST /api/uploads/repos/{owner}/{name}/releases/{id}/assets", s.limited(s.answer(upload)))
 	mux.HandleFunc("GET /api/v3/rate_limit", func(w http.ResponseWriter, r *http.Request) {
 		_, now := s.spend(r, 0)
 		core := map[string]any{"limit": now.limit, "used": now.used, "remaining": now.limit - now.used, "reset": now.reset.Unix()}
 		send(w, http.StatusOK, map[string]any{"resources": map[string]any{"core": core}, "rate": core})
 	})
 	mux.HandleFunc("/api/v3/", s.limited(func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusNotFound, "Not Found", "https://docs.github.com/rest")
+		refuse(w, *notFound, "https://docs.github.com/rest")
 	}))
+}
+
+// redirect is an answer that is elsewhere, page one of which a part is sent at a time.
+type (
+	redirect string
+	page     []any
+)
+
+// answer lets in who may, and sends what the endpoint says.
+func (s *Server) answer(e endpoint) http.HandlerFunc {
+	documentation := "https://docs.github.com/rest/" + e.documentation
+	return func(w http.ResponseWriter, r *http.Request) {
+		repository, status := s.entry(r, r.PathValue("owner"), r.PathValue("name"), e.need)
+		var body any
+		var refused *refusal
+		switch status {
+		case http.StatusUnauthorized:
+			refused = &refusal{status: status, message: "Requires authentication"}
+			if _, given := tokenOf(r); given {
+				refused.message = "Bad credentials"
+			}
+		case http.StatusForbidden:
+			refused = &refusal{status: status, message: "Resource not accessible by integration"}
+		case http.StatusNotFound:
+			refused = notFound
+		default:
+			body, refused = e.answer(r.Context(), repository, r)
+		}
+		if refused != nil {
+			discard(r)
+			refuse(w, *refused, documentation)
+			return
+		}
+		switch answer := body.(type) {
+		case redirect:
+			http.Redirect(w, r, string(answer), http.StatusFound)
+		case page:
+			send(w, http.StatusOK, answer.part(w, r))
+		case nil:
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			status := http.StatusOK
+			if r.Method == http.MethodPost {
+				status = http.StatusCreated
+			}
+			send(w, status, answer)
+		}
+	}
+}
+
+// part is the part that is asked for; the header Link names the next one.
+// https://docs.github.com/en/rest/using-the-rest-api/using-pagination-in-the-rest-api
+func (p page) part(w http.ResponseWriter, r *http.Request) []any {
+	query := r.URL.Query()
+	size, err := strconv.Atoi(query.Get("per_page"))
+	if err != nil || size < 1 {
+		size = 30
+	}
+	size = min(size, 100)
+	number, err := strconv.Atoi(query.Get("page"))
+	if err != nil || number < 1 {
+		number = 1
+	}
+	from := min((number-1)*size, len(p))
+	to := min(from+size, len(p))
+	if to < len(p) {
+		query.Set("page", strconv.Itoa(number+1))
+		w.Header().Set("Link", fmt.Sprintf("<http://%s%s?%s>; rel=\"next\"", r.Host, r.URL.Path, query.Encode()))
+	}
+	return p[from:to]
 }
 
 // rate is how often one has asked in an hour.
@@ -81,7 +144,7 @@ func (s *Server) limited(next http.HandlerFunc) http.HandlerFunc {
 		}
 		w.Header().Set("X-RateLimit-Resource", "core")
 		if !ok {
-			refuse(w, http.StatusForbidden, "API rate limit exceeded for user ID 1.", rateLimits)
+			refuse(w, refusal{status: http.StatusForbidden, message: "API rate limit exceeded for user ID 1."}, rateLimits)
 			return
 		}
 		next(w, r)
@@ -113,17 +176,52 @@ func (s *Server) spend(r *http.Request, n int) (bool, rate) {
 type refusal struct {
 	status  int
 	message string
+	errors  []fieldError
+}
+
+// fieldError says what is wrong with a field of what was sent.
+type fieldError struct {
+	Resource string `json:"resource"`
+	Code     string `json:"code"`
+	Field    string `json:"field,omitempty"`
+	Message  string `json:"message,omitempty"`
 }
 
 var (
-	notFound = &refusal{http.StatusNotFound, "Not Found"}
-	empty    = &refusal{http.StatusConflict, "Git Repository is empty."}
+	notFound = &refusal{status: http.StatusNotFound, message: "Not Found"}
+	empty    = &refusal{status: http.StatusConflict, message: "Git Repository is empty."}
 )
 
-func refuse(w http.ResponseWriter, status int, message, documentation string) {
+// unprocessable refuses a request that can not be done.
+func unprocessable(message string) *refusal {
+	return &refusal{status: http.StatusUnprocessableEntity, message: message}
+}
+
+// invalid refuses a request for what its fields hold.
+func invalid(errors ...fieldError) *refusal {
+	return &refusal{status: http.StatusUnprocessableEntity, message: "Validation Failed", errors: errors}
+}
+
+// missing refuses a request without a field that it must have.
+func missing(field string) *refusal {
+	return unprocessable(fmt.Sprintf("Invalid request.\n\n%q wasn't supplied.", field))
+}
+
+// decode reads a request's JSON.
+func decode(r *http.Request, into any) *refusal {
+	if err := json.NewDecoder(r.Body).Decode(into); err != nil {
+		return &refusal{status: http.StatusBadRequest, message: "Problems parsing JSON"}
+	}
+	return nil
+}
+
+func refuse(w http.ResponseWriter, refused refusal, documentation string) {
+	if refused.status == http.StatusUnauthorized {
+		documentation = "https://docs.github.com/rest"
+	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = io.WriteString(w, errorBody(status, message, documentation)) // the client may be gone
+	w.WriteHeader(refused.status)
+	_, _ = io.WriteString(w, errorBody(refused, documentation)) // the client may be gone
 }
 
 func send(w http.ResponseWriter, status int, body any) {
@@ -137,7 +235,7 @@ var settings = []string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", 
 
 // run runs git in the repository.
 func (r Repository) run(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "safe.directory=*", "-C", r.Dir}, args...)...)
+	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-C", r.Dir}, args...)...)
 	// What is set for a git of who started us is not for GitHub's.
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GIT_") }), settings...)
 	var out, complaint bytes.Buffer
@@ -169,64 +267,11 @@ func (s *Server) repository(ctx context.Context, r Repository, _ *http.Request) 
 	}, nil
 }
 
-type object struct {
-	Type string `json:"type"`
-	SHA  string `json:"sha"`
-	URL  string `json:"url"`
-}
-
-type reference struct {
-	Ref    string `json:"ref"`
-	URL    string `json:"url"`
-	Object object `json:"object"`
-}
-
-// references lists what begins so, of all that was pushed or that GitHub made: not what a checkout has besides.
-func (s *Server) references(ctx context.Context, r Repository, prefix string) ([]reference, *refusal) {
-	out, err := r.run(ctx, "for-each-ref", "--format=%(refname) %(objecttype) %(objectname)", "refs/heads", "refs/tags", "refs/pull")
-	if err != nil {
-		return nil, notFound
-	}
-	if out == "" {
-		return nil, empty
-	}
-	list := []reference{}
-	api := s.APIURL() + "/repos/" + r.Owner + "/" + r.Name + "/git/"
-	for line := range strings.Lines(out) {
-		if f := strings.Fields(line); len(f) == 3 && strings.HasPrefix(f[0], prefix) {
-			list = append(list, reference{f[0], api + f[0], object{f[1], f[2], api + f[1] + "s/" + f[2]}})
-		}
-	}
-	return list, nil
-}
-
-func (s *Server) ref(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	full := "refs/" + request.PathValue("ref")
-	list, refused := s.references(ctx, r, full)
-	if refused != nil {
-		return nil, refused
-	}
-	for _, found := range list {
-		if found.Ref == full {
-			return found, nil
-		}
-	}
-	return nil, notFound
-}
-
-func (s *Server) matching(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	list, refused := s.references(ctx, r, "refs/"+request.PathValue("ref"))
-	if refused != nil {
-		return nil, refused
-	}
-	return list, nil
-}
-
 func (s *Server) branch(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
 	name := request.PathValue("branch")
 	tip, err := r.commit(ctx, "refs/heads/"+name)
 	if err != nil {
-		return nil, &refusal{http.StatusNotFound, "Branch not found"}
+		return nil, &refusal{status: http.StatusNotFound, message: "Branch not found"}
 	}
 	return map[string]any{"name": name, "commit": tip, "protected": false}, nil
 }
@@ -338,7 +383,7 @@ func (s *Server) commit(ctx context.Context, r Repository, request *http.Request
 			return found, nil
 		}
 	}
-	return nil, &refusal{http.StatusUnprocessableEntity, "No commit found for SHA: " + ref}
+	return nil, unprocessable("No commit found for SHA: " + ref)
 }
 
 // pull answers for whatever has a refs/pull/N/head. It is merged when the default branch has it.

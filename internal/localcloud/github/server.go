@@ -1,11 +1,13 @@
-// Package github stands in for GitHub on loopback: the REST endpoints that resolving a ref needs, git over HTTP, and the OIDC issuer of Actions.
-// What it knows of a repository comes from a real one, by real git.
+// Package github stands in for GitHub on loopback: the REST endpoints that resolving a ref and publishing a release need, git over HTTP, the
+// downloads of releases, and the OIDC issuer of Actions. What it knows of a repository comes from a real one, by real git; releases, their
+// assets and attestations are kept in memory until Close.
 package github
 
 import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -28,8 +30,10 @@ type Repository struct {
 type Options struct {
 	Repositories []Repository
 	Tokens       []string          // may read all of them
+	JobTokens    []Token           // may do what each says
 	Claims       map[string]string // of OIDC tokens, over the defaults: repository, ref, environment, …
 	RateLimit    int               // requests to the API in an hour, for each token and for all who have none; 0: 5000
+	DownloadFor  time.Duration     // a signed address of an asset is good for so long; 0: 5 minutes
 }
 
 // Request is one request, as tests ask for it.
@@ -41,11 +45,13 @@ type Request struct {
 
 // Server is the running stand-in.
 type Server struct {
-	url    string
-	server *http.Server
-	served chan struct{}
-	key    *rsa.PrivateKey
-	bearer string // opens the OIDC endpoint, as a runner's job has it
+	url     string
+	objects string // the URL of the host that has the assets
+	servers []*http.Server
+	serving sync.WaitGroup
+	key     *rsa.PrivateKey
+	bearer  string // opens the OIDC endpoint, as a runner's job has it
+	signer  []byte // of the assets' addresses
 
 	mu       sync.Mutex
 	options  Options
@@ -54,31 +60,49 @@ type Server struct {
 	faults   []*Fault
 	closed   bool
 	handling sync.WaitGroup
+
+	making sync.Mutex       // held by a request that reads or changes what is made
+	made   map[string]*made // by repository
+	lastID int64
 }
 
-// Start serves on a loopback port of the system's choice.
+// Start serves on loopback ports of the system's choice.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, fmt.Errorf("github: %w", err)
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("github: %w", err)
-	}
 	s := &Server{
-		url: "http://" + listener.Addr().String(), served: make(chan struct{}), key: key, bearer: rand.Text(), options: o, rates: map[string]*rate{},
+		key: key, bearer: rand.Text(), signer: []byte(rand.Text()), options: o, rates: map[string]*rate{}, made: map[string]*made{},
 	}
 	mux := http.NewServeMux()
 	s.handleREST(mux)
 	s.handleOIDC(mux)
-	mux.HandleFunc("/", s.git)
-	s.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: s.record(s.fail(mux))}
-	go func() {
-		defer close(s.served)
-		_ = s.server.Serve(listener) // ends by Close
-	}()
+	mux.HandleFunc("/", s.web)
+	for _, handler := range []http.Handler{mux, http.HandlerFunc(s.object)} {
+		if err := s.serve(ctx, handler); err != nil {
+			return nil, errors.Join(fmt.Errorf("github: %w", err), s.Close())
+		}
+	}
 	return s, nil
+}
+
+// serve serves GitHub itself first, then the host that has the assets. That one is named otherwise: to a client it is another host, not
+// another port of the same.
+func (s *Server) serve(ctx context.Context, handler http.Handler) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	if s.url == "" {
+		s.url = "http://" + listener.Addr().String()
+	} else {
+		s.objects = "http://" + strings.Replace(listener.Addr().String(), "127.0.0.1", "localhost", 1)
+	}
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: s.record(s.fail(handler))}
+	s.servers = append(s.servers, server)
+	s.serving.Go(func() { _ = server.Serve(listener) }) // ends by Close
+	return nil
 }
 
 // Close ends the stand-in, and with it every request at hand.
@@ -86,10 +110,13 @@ func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	err := s.server.Close()
-	<-s.served
+	var errs []error
+	for _, server := range s.servers {
+		errs = append(errs, server.Close())
+	}
+	s.serving.Wait()
 	s.handling.Wait()
-	return err
+	return errors.Join(errs...)
 }
 
 // ServerURL is GITHUB_SERVER_URL: where git fetches from.
@@ -98,12 +125,16 @@ func (s *Server) ServerURL() string { return s.url }
 // APIURL is GITHUB_API_URL.
 func (s *Server) APIURL() string { return s.url + "/api/v3" }
 
+// UploadURL is where the assets of releases are sent to, as GitHub Enterprise Server has it.
+func (s *Server) UploadURL() string { return s.url + "/api/uploads" }
+
 // Change changes what GitHub knows from now on: change gets the options to edit, slices and maps being its own.
 func (s *Server) Change(change func(*Options)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.options
 	o.Repositories, o.Tokens, o.Claims = slices.Clone(o.Repositories), slices.Clone(o.Tokens), maps.Clone(o.Claims)
+	o.JobTokens = slices.Clone(o.JobTokens)
 	if o.Claims == nil {
 		o.Claims = map[string]string{}
 	}
@@ -172,30 +203,6 @@ func (a *answer) Write(p []byte) (int, error) {
 
 // Unwrap lets http.ResponseController reach what is below.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
-
-// tokenOf is the token that a request carries: as git's password, or as the API's bearer.
-func tokenOf(r *http.Request) (string, bool) {
-	if _, password, ok := r.BasicAuth(); ok {
-		return password, true
-	}
-	_, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	return token, ok
-}
-
-// entry says who may see a repository: everybody, or who has a token. GitHub says of a private one to others that it is not there.
-func (s *Server) entry(r *http.Request, owner, name string) (Repository, int) {
-	o := s.now()
-	token, given := tokenOf(r)
-	if given && !slices.Contains(o.Tokens, token) {
-		return Repository{}, http.StatusUnauthorized
-	}
-	for _, repository := range o.Repositories {
-		if strings.EqualFold(repository.Owner, owner) && strings.EqualFold(repository.Name, name) && (given || !repository.Private) {
-			return repository, http.StatusOK
-		}
-	}
-	return Repository{}, http.StatusNotFound
-}
 
 // discard reads a request's body to its end: until then the server does not see the client leave.
 func discard(r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
