@@ -46,6 +46,7 @@ type release struct {
 // open gives what was made of a repository, to one request at a time. A release whose tag is gone is a draft again.
 func (s *Server) open(ctx context.Context, r Repository) (m *made, done func()) {
 	s.making.Lock()
+	ctx = context.WithoutCancel(ctx) // a client that leaves takes no tag away
 	name := strings.ToLower(r.Owner + "/" + r.Name)
 	m = s.made[name]
 	if m == nil {

@@ -22,7 +22,7 @@ import (
 // Repository is one repository.
 type Repository struct {
 	Owner, Name string
-	Dir         string // of the real repository: bare, a checkout or a worktree
+	Dir         string // of the real repository: bare, a checkout or a worktree. What is pushed is written there, into .git only
 	Private     bool
 }
 

@@ -1,0 +1,208 @@
+package github
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	api "github.com/google/go-github/v62/github"
+)
+
+func TestReleases(t *testing.T) {
+	s, dir, first, second, _ := startPublisher(t)
+	must(t, dir, "git -C app tag tagged "+first)
+	var draft, latest string // the paths of two releases
+	find := func(tag string) string {
+		t.Helper()
+		_, body := ask(t, "GET", s.APIURL()+"/repos/octo/app/releases", "app", "")
+		var list []struct {
+			ID  int64
+			Tag string `json:"tag_name"`
+		}
+		if err := json.Unmarshal([]byte(body), &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range list {
+			if x.Tag == tag {
+				return fmt.Sprintf("/%d", x.ID)
+			}
+		}
+		t.Fatalf("no release %s: %s", tag, body)
+		return ""
+	}
+	const notATag = `"errors":[{"resource":"Release","code":"custom","field":"tag_name","message":"tag_name is not a valid tag"},` +
+		`{"resource":"Release","code":"custom","message":"Published releases must have a valid tag"}`
+	const badTarget = `{"resource":"Release","code":"invalid","field":"target_commitish"}]`
+	const notLatest = `"errors":[{"resource":"Release","code":"custom","message":"Latest release cannot be draft or prerelease."}]`
+	for _, test := range []struct {
+		name, method, token string
+		path                func() string
+		body                string
+		status              int
+		want                string
+	}{
+		{"latest of none", "GET", "app", path("/latest"), "", 404, "Not Found"},
+		{"without a tag", "POST", "app", path(""), `{"name":"x"}`, 422, `\"tag_name\" wasn't supplied.`},
+		{"with no tag's name", "POST", "app", path(""), `{"tag_name":"v 1"}`, 422, notATag + "]"},
+		{"of a branch that is not there", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"nothing"}`, 422, notATag + "," + badTarget},
+		{"of a short SHA", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"` + first[:9] + `"}`, 422, badTarget},
+		{"of HEAD", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"HEAD"}`, 422, badTarget},
+		{"of an expression", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"main~1"}`, 422, badTarget},
+		{"a draft of a tag", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"tagged","draft":true}`, 422, `"errors":[` + badTarget},
+		{"a pre-release that is the latest", "POST", "app", path(""), `{"tag_name":"v1.0.0","prerelease":true,"make_latest":"true"}`, 422, notLatest},
+
+		{"draft", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"` + first + `","draft":true,"name":"One","body":"notes"}`, 201, `"published_at":null`},
+		{"a second draft of the tag", "POST", "app", path(""), `{"tag_name":"v1.0.0","draft":true,"name":"Two"}`, 201, `"name":"Two"`},
+		{"draft by tag", "GET", "app", path("/tags/v1.0.0"), "", 404, "Not Found"},
+		{"draft by ID", "GET", "app", func() string { draft = find("v1.0.0"); return draft }, "", 200, "/releases/tag/untagged-"},
+		{"draft by ID to who reads", "GET", "reads", func() string { return draft }, "", 404, "Not Found"},
+		{"draft as the latest", "PATCH", "app", func() string { return draft }, `{"make_latest":"true"}`, 422, notLatest},
+		{"draft makes no tag", "GET", "app", func() string { return "/../git/ref/tags/v1.0.0" }, "", 404, "Not Found"},
+		{"its target is changed", "PATCH", "app", func() string { return draft }, `{"target_commitish":"` + first + `"}`, 200, `"name":"Two"`},
+		{"published", "PATCH", "app", func() string { return draft }, `{"draft":false}`, 200, `"tag_name":"v1.0.0"`},
+		{"publishing makes the tag", "GET", "app", path("/../git/ref/tags/v1.0.0"), "", 200, `"type":"commit","sha":"` + first},
+		{"by tag", "GET", "reads", path("/tags/v1.0.0"), "", 200, `"html_url":"` + s.ServerURL() + `/octo/app/releases/tag/v1.0.0"`},
+		{"latest", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
+		{"the tag again", "POST", "app", path(""), `{"tag_name":"v1.0.0"}`, 422,
+			`{"message":"Validation Failed","errors":[{"resource":"Release","code":"already_exists","field":"tag_name"}],"documentation_url":"https://docs.github.com/rest/releases/releases#create-a-release","status":"422"}`},
+
+		{"of a tag that is there", "POST", "app", path(""), `{"tag_name":"tagged","target_commitish":"main","make_latest":"false"}`, 201, `"created_at":"2023-11-14T22:13:20Z"`},
+		{"that tag stays", "GET", "app", path("/../git/ref/tags/tagged"), "", 200, first},
+		{"not said to be the latest", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
+		{"pre-release", "POST", "app", path(""), `{"tag_name":"v1.1.0-rc.1","prerelease":true}`, 201, `"target_commitish":"main"`},
+		{"pre-release is not the latest", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
+		{"the default branch", "GET", "app", path("/../git/ref/tags/v1.1.0-rc.1"), "", 200, second},
+		{"by a tag with a slash", "POST", "app", path(""), `{"tag_name":"a/v1"}`, 201, `"tag_name":"a/v1"`},
+		{"by tag with a slash", "GET", "reads", path("/tags/a/v1"), "", 200, `"tag_name":"a/v1"`},
+		{"by tag with a slash, escaped", "GET", "reads", path("/tags/a%2Fv1"), "", 200, `"tag_name":"a/v1"`},
+		{"latest is the one that was published last", "GET", "reads", path("/latest"), "", 200, `"tag_name":"a/v1"`},
+		{"said to be the latest", "PATCH", "app", func() string { return draft }, `{"make_latest":"true"}`, 200, ""},
+		{"latest is what it is said to be", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
+		{"by age", "PATCH", "app", func() string { return draft }, `{"make_latest":"legacy"}`, 200, ""},
+		{"latest is that of the newest commit", "GET", "reads", path("/latest"), "", 200, `"tag_name":"a/v1"`},
+		{"edited", "PATCH", "app", func() string { return draft }, `{"body":"more"}`, 200, `"body":"more"`},
+
+		{"deleted", "DELETE", "app", func() string { latest = find("a/v1"); return latest }, "", 204, ""},
+		{"deleted twice", "DELETE", "app", func() string { return latest }, "", 404, "Not Found"},
+		{"the tag of the deleted", "GET", "app", path("/../git/ref/tags/a/v1"), "", 200, second},
+		{"its tag is deleted", "DELETE", "app", path("/../git/refs/tags/v1.0.0"), "", 204, ""},
+		{"without its tag it is a draft", "GET", "app", path("/tags/v1.0.0"), "", 404, "Not Found"},
+		{"without its tag it is a draft, by ID", "GET", "app", func() string { return draft }, "", 200, `"draft":true`},
+		{"no number", "GET", "app", path("/x"), "", 404, "Not Found"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			address := s.APIURL() + "/repos/octo/app/releases" + test.path()
+			if i := strings.Index(address, "/releases/../"); i > 0 {
+				address = address[:i] + address[i+len("/releases/.."):]
+			}
+			if status, body := ask(t, test.method, address, test.token, test.body); status != test.status || !strings.Contains(body, test.want) {
+				t.Errorf("%d %s\nwant %d %s", status, body, test.status, test.want)
+			}
+		})
+	}
+	if status, body := ask(t, "POST", s.APIURL()+"/repos/octo/empty/releases", "writes", `{"tag_name":"v1"}`); status != 422 || !strings.Contains(body, "Repository is empty.") {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+func sum(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(content))) }
+
+func path(p string) func() string { return func() string { return p } }
+
+// What go-github does with releases, from a draft to the bytes of an asset.
+func TestReleaseByGoGitHub(t *testing.T) {
+	s, dir, first, _, _ := startPublisher(t)
+	c := publisher(t, s, "app")
+	releases := c.Repositories
+	draft, _, err := releases.CreateRelease(t.Context(), "octo", "app", &api.RepositoryRelease{TagName: api.String("v1.0.0"), TargetCommitish: &first, Draft: api.Bool(true)})
+	if err != nil || !draft.GetDraft() || draft.GetUploadURL() != fmt.Sprintf("%s/repos/octo/app/releases/%d/assets{?name,label}", s.UploadURL(), draft.GetID()) {
+		t.Fatalf("%v %v", draft, err)
+	}
+	upload := func(name, content string) (*api.ReleaseAsset, error) {
+		file := filepath.Join(dir, "asset")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		a, _, err := releases.UploadReleaseAsset(t.Context(), "octo", "app", draft.GetID(), &api.UploadOptions{Name: name, Label: "a program", MediaType: "application/x-executable"}, f)
+		return a, err
+	}
+	program, err := upload("action-build-linux-amd64", "program")
+	if err != nil || program.GetSize() != 7 || program.GetState() != "uploaded" || program.GetContentType() != "application/x-executable" || program.GetLabel() != "a program" {
+		t.Fatalf("%v %v", program, err)
+	}
+	answer := new(api.ErrorResponse)
+	if _, err := upload("action-build-linux-amd64", "other"); !errors.As(err, &answer) || answer.Response.StatusCode != 422 || len(answer.Errors) != 1 || answer.Errors[0].Code != "already_exists" || answer.Errors[0].Field != "name" {
+		t.Errorf("the same name: %v", err)
+	}
+	if _, err := upload("empty", ""); !errors.As(err, &answer) || answer.Message != "Bad Content-Length: " { // go-github sends it in chunks
+		t.Errorf("an empty file: %v", err)
+	}
+	if status, body := ask(t, "POST", strings.Replace(draft.GetUploadURL(), "{?name,label}", "?name=empty", 1), "app", ""); status != 422 || !strings.Contains(body, "size must be greater than or equal to 1") {
+		t.Errorf("an empty file: %d %s", status, body)
+	}
+	if a, err := upload("my notes (1).txt", "x"); err != nil || a.GetName() != "my.notes.1.txt" {
+		t.Errorf("%v %v", a, err)
+	}
+	if list, answer, err := releases.ListReleaseAssets(t.Context(), "octo", "app", draft.GetID(), &api.ListOptions{PerPage: 1}); err != nil || len(list) != 1 || answer.NextPage != 2 {
+		t.Errorf("%v %v %v", list, answer, err)
+	}
+	if list, answer, err := releases.ListReleaseAssets(t.Context(), "octo", "app", draft.GetID(), &api.ListOptions{PerPage: 1, Page: 2}); err != nil || len(list) != 1 || answer.NextPage != 0 || list[0].GetName() != "my.notes.1.txt" {
+		t.Errorf("%v %v %v", list, answer, err)
+	}
+	// A draft's assets are there for who may write, and for nobody else.
+	read := func(token string) (string, error) {
+		content, _, err := publisher(t, s, token).Repositories.DownloadReleaseAsset(t.Context(), "octo", "app", program.GetID(), http.DefaultClient)
+		if err != nil {
+			return "", err
+		}
+		defer content.Close()
+		body, err := io.ReadAll(content)
+		return string(body), err
+	}
+	if got, err := read("app"); err != nil || got != "program" {
+		t.Errorf("%q %v", got, err)
+	}
+	if got, err := read("reads"); err == nil {
+		t.Errorf("a draft's asset to who reads: %q", got)
+	}
+	if _, _, err := releases.EditRelease(t.Context(), "octo", "app", draft.GetID(), &api.RepositoryRelease{Draft: api.Bool(false)}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := read("app-reads"); err != nil || got != "program" {
+		t.Errorf("%q %v", got, err)
+	}
+	release, _, err := releases.GetLatestRelease(t.Context(), "octo", "app")
+	if err != nil || len(release.Assets) != 2 || release.Assets[0].GetBrowserDownloadURL() != s.ServerURL()+"/octo/app/releases/download/v1.0.0/action-build-linux-amd64" {
+		t.Fatalf("%v %v", release, err)
+	}
+	if _, body := ask(t, "GET", program.GetURL(), "app-reads", ""); !strings.Contains(body, `"digest":"sha256:`+sum("program")+`"`) {
+		t.Errorf("%s", body)
+	}
+	if _, err := releases.DeleteReleaseAsset(t.Context(), "octo", "app", program.GetID()); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := releases.GetReleaseAsset(t.Context(), "octo", "app", program.GetID()); err == nil {
+		t.Error("it is still there")
+	}
+	if _, err := releases.DeleteRelease(t.Context(), "octo", "app", draft.GetID()); err != nil {
+		t.Error(err)
+	}
+	if list, _, err := releases.ListReleases(t.Context(), "octo", "app", nil); err != nil || len(list) != 0 {
+		t.Errorf("%v %v", list, err)
+	}
+	if status, body := ask(t, "POST", s.UploadURL()+"/repos/octo/app/releases/99/assets?name=a", "app", "x"); status != 404 {
+		t.Errorf("%d %s", status, body)
+	}
+}
