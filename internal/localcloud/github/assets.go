@@ -1,10 +1,11 @@
 package github
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -27,7 +28,7 @@ func (s *Server) assetEndpoints() []endpoint {
 type asset struct {
 	id                       int64
 	name, label, contentType string
-	content                  []byte
+	content                  []byte // nil for what was cut off
 	digest                   string
 	uploaded                 time.Time
 	downloads                int
@@ -37,14 +38,12 @@ type asset struct {
 // unusual is what GitHub puts a dot for in the name of an asset.
 var unusual = regexp.MustCompile(`\.*[^A-Za-z0-9._+@~-]+[^A-Za-z0-9_+@~-]*`)
 
+// upload takes an asset. One that is cut off leaves its name taken, until it is deleted.
 func (s *Server) upload(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
 	if request.ContentLength < 0 {
 		return nil, &refusal{status: http.StatusBadRequest, message: "Bad Content-Length: "}
 	}
 	content, err := io.ReadAll(request.Body)
-	if err != nil {
-		return nil, &refusal{status: http.StatusBadRequest, message: "Bad Content-Length: " + strconv.FormatInt(request.ContentLength, 10)}
-	}
 	m, done := s.open(ctx, r)
 	defer done()
 	x, refused := s.find(m, r, request, request.PathValue("id"))
@@ -56,20 +55,20 @@ func (s *Server) upload(ctx context.Context, r Repository, request *http.Request
 	switch {
 	case name == "":
 		return nil, missing("name")
-	case len(content) == 0:
-		return nil, invalid(fieldError{"ReleaseAsset", "custom", "size", "size must be greater than or equal to 1"})
 	case slices.ContainsFunc(x.assets, func(a *asset) bool { return a.name == name }):
 		return nil, invalid(fieldError{Resource: "ReleaseAsset", Code: "already_exists", Field: "name"})
+	case request.ContentLength == 0:
+		return nil, invalid(fieldError{"ReleaseAsset", "custom", "size", "size must be greater than or equal to 1"})
 	}
-	sum := sha256.Sum256(content)
 	a := &asset{
-		id: s.nextID(), name: name, label: query.Get("label"), contentType: request.Header.Get("Content-Type"), content: content,
-		digest: "sha256:" + hex.EncodeToString(sum[:]), uploaded: time.Now(), object: Objects + strconv.FormatInt(x.id, 10) + "/" + rand.Text(),
-	}
-	if a.contentType == "" {
-		a.contentType = octets
+		id: s.nextID(), name: name, label: query.Get("label"), contentType: cmp.Or(request.Header.Get("Content-Type"), octets),
+		uploaded: time.Now().UTC().Truncate(time.Second), object: Objects + strconv.FormatInt(x.id, 10) + "/" + rand.Text(),
 	}
 	x.assets = append(x.assets, a)
+	if err != nil {
+		return nil, &refusal{status: http.StatusBadGateway, message: "Error saving asset"} // to nobody
+	}
+	a.content, a.digest = content, fmt.Sprintf("sha256:%x", sha256.Sum256(content))
 	return s.assetBody(r, x, a), nil
 }
 
@@ -96,6 +95,9 @@ func (s *Server) asset(ctx context.Context, r Repository, request *http.Request)
 		return nil, refused
 	}
 	if request.Header.Get("Accept") == octets {
+		if a.content == nil {
+			return nil, notFound
+		}
 		return redirect(s.sign(a)), nil
 	}
 	return s.assetBody(r, x, a), nil
@@ -130,13 +132,32 @@ func (s *Server) listAssets(ctx context.Context, r Repository, request *http.Req
 	return list, nil
 }
 
-func (s *Server) assetBody(r Repository, x *release, a *asset) map[string]any {
+type assetBody struct {
+	URL         string    `json:"url"`
+	ID          int64     `json:"id"`
+	NodeID      string    `json:"node_id"`
+	Name        string    `json:"name"`
+	Label       string    `json:"label"`
+	Uploader    user      `json:"uploader"`
+	ContentType string    `json:"content_type"`
+	State       string    `json:"state"`
+	Size        int       `json:"size"`
+	Digest      *string   `json:"digest"`
+	Downloads   int       `json:"download_count"`
+	Created     time.Time `json:"created_at"`
+	Updated     time.Time `json:"updated_at"`
+	Download    string    `json:"browser_download_url"`
+}
+
+func (s *Server) assetBody(r Repository, x *release, a *asset) assetBody {
 	id, repository := strconv.FormatInt(a.id, 10), r.Owner+"/"+r.Name
-	return map[string]any{
-		"id": a.id, "node_id": "RA_" + id, "url": s.APIURL() + "/repos/" + repository + "/releases/assets/" + id,
-		"browser_download_url": s.url + "/" + repository + "/releases/download/" + x.address() + "/" + url.PathEscape(a.name),
-		"name":                 a.name, "label": a.label, "state": "uploaded", "content_type": a.contentType, "size": len(a.content), "digest": a.digest,
-		"download_count": a.downloads, "uploader": map[string]any{"login": "github-actions[bot]", "type": "Bot"},
-		"created_at": a.uploaded.UTC().Format(time.RFC3339), "updated_at": a.uploaded.UTC().Format(time.RFC3339),
+	body := assetBody{
+		URL: s.APIURL() + "/repos/" + repository + "/releases/assets/" + id, ID: a.id, NodeID: "RA_" + id, Name: a.name, Label: a.label,
+		Uploader: s.bot(), ContentType: a.contentType, State: "starter", Size: len(a.content), Downloads: a.downloads, Created: a.uploaded, Updated: a.uploaded,
+		Download: s.url + "/" + repository + "/releases/download/" + x.address() + "/" + url.PathEscape(a.name),
 	}
+	if a.content != nil {
+		body.State, body.Digest = "uploaded", &a.digest
+	}
+	return body
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -42,7 +43,7 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, owner, name, p
 		i := strings.LastIndex(rest, "/") // a tag may have slashes
 		if x := m.byTag(rest[:max(i, 0)]); x != nil {
 			for _, a := range x.assets {
-				if a.name == rest[i+1:] {
+				if a.name == rest[i+1:] && a.content != nil {
 					a.downloads++
 					http.Redirect(w, r, s.sign(a), http.StatusFound)
 					return
@@ -58,17 +59,20 @@ const Objects = "/github-production-release-asset/"
 
 // sign makes an address that everybody may read from, for a while.
 func (s *Server) sign(a *asset) string {
-	end := time.Now().Add(cmp.Or(s.now().DownloadFor, 5*time.Minute)).UTC().Format(time.RFC3339Nano)
 	query := url.Values{
-		"se": {end}, "sig": {s.signature(a.object, end)}, "sp": {"r"},
-		"rscd": {"attachment; filename=" + a.name}, "rsct": {a.contentType},
+		"se": {time.Now().Add(cmp.Or(s.now().DownloadFor, 5*time.Minute)).UTC().Format(time.RFC3339Nano)},
+		"sp": {"r"}, "rscd": {"attachment; filename=" + a.name}, "rsct": {a.contentType},
 	}
+	query.Set("sig", s.signature(a.object, query))
 	return s.objects + a.object + "?" + query.Encode()
 }
 
-func (s *Server) signature(object, end string) string {
+// signature is that of all an address says besides.
+func (s *Server) signature(object string, query url.Values) string {
+	query = maps.Clone(query)
+	query.Del("sig")
 	sum := hmac.New(sha256.New, s.signer)
-	_, _ = fmt.Fprintf(sum, "%s\n%s", object, end) // a hash takes all
+	_, _ = fmt.Fprintf(sum, "%s?%s", object, query.Encode()) // a hash takes all
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
@@ -80,7 +84,7 @@ func (s *Server) object(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Header.Get("Authorization") != "":
 		storageError(w, http.StatusBadRequest, "InvalidArgument", "Only one auth mechanism allowed; only the signature or the Authorization header should be specified")
-	case err != nil || !hmac.Equal([]byte(query.Get("sig")), []byte(s.signature(r.URL.Path, query.Get("se")))):
+	case err != nil || !hmac.Equal([]byte(query.Get("sig")), []byte(s.signature(r.URL.Path, query))):
 		storageError(w, http.StatusForbidden, "AuthenticationFailed", "Signature did not match.")
 	case time.Now().After(end):
 		storageError(w, http.StatusForbidden, "AuthenticationFailed", "Signature not valid in the specified time frame.")

@@ -62,7 +62,7 @@ func TestDownloads(t *testing.T) {
 		{"public, with a token that is not good", "-L -H 'Authorization: Bearer bad' URL/octo/lib/releases/download/v1.0.0/program", "one 200 1"},
 		{"private by the API", "-L " + token + octets + api, "private 200 1"},
 		{"private by the API, without a token", "-L " + octets + api + " | grep -o Not.Found", "Not Found"},
-		{"private by the API, described", "-L " + token + api + ` | grep -o '"name":"program"'`, `"name":"program"`},
+		{"private by the API, described", "-L " + token + api + ` | grep '^  "name": '`, `"name": "program",`},
 		{"private by the API, with a token that goes on to the next host", "-L --location-trusted " + token + octets + api, "Only one auth mechanism allowed; only the signature or the Authorization header should be specified 400 1"},
 		{"public, with a token that goes on to the next host", "-L --location-trusted " + token + "URL/octo/lib/releases/download/v1.0.0/program", "400 1"},
 	} {
@@ -127,6 +127,7 @@ func TestSignedAddresses(t *testing.T) {
 		{"good, twice", "GET", good.String(), 200, "one"},
 		{"late", "GET", late, 403, "Signature not valid in the specified time frame."},
 		{"for longer", "GET", change("se", time.Now().Add(time.Hour).Format(time.RFC3339Nano)), 403, "Signature did not match."},
+		{"as another type", "GET", change("rsct", "text/html"), 403, "Signature did not match."},
 		{"another signature", "GET", change("sig", "00"), 403, "Signature did not match."},
 		{"without a signature", "GET", "http://" + good.Host + good.Path, 403, "AuthenticationFailed"},
 		{"to write", "PUT", good.String(), 403, "AuthorizationPermissionMismatch"},

@@ -31,7 +31,7 @@ type Fault struct {
 // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
 func PrimaryLimit(status int, reset time.Time) Fault {
 	return Fault{
-		Path: "/api/v3/", Status: status, Body: errorBody(refusal{status: status, message: "API rate limit exceeded for user ID 1."}, rateLimits),
+		Path: "/api/v3/", Status: status, Body: string(errorBody(refusal{status: status, message: "API rate limit exceeded for user ID 1."}, rateLimits)),
 		Header: map[string]string{
 			"Content-Type": "application/json; charset=utf-8", "X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "0",
 			"X-RateLimit-Used": "5000", "X-RateLimit-Resource": "core", "X-RateLimit-Reset": strconv.FormatInt(reset.Unix(), 10),
@@ -43,9 +43,9 @@ func PrimaryLimit(status int, reset time.Time) Fault {
 func SecondaryLimit(status int, retryAfter time.Duration) Fault {
 	f := Fault{
 		Path: "/api/v3/", Status: status,
-		Body: errorBody(refusal{
+		Body: string(errorBody(refusal{
 			status: status, message: "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
-		}, rateLimits+"#about-secondary-rate-limits"),
+		}, rateLimits+"#about-secondary-rate-limits")),
 		Header: map[string]string{"Content-Type": "application/json; charset=utf-8", "X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "4000"},
 	}
 	if retryAfter > 0 {
@@ -133,12 +133,12 @@ func (s *Server) nextFault(r *http.Request) (Fault, bool) {
 const rateLimits = "https://docs.github.com/rest/overview/rate-limits-for-the-rest-api"
 
 // errorBody is how GitHub's API words an error.
-func errorBody(r refusal, documentation string) string {
+func errorBody(r refusal, documentation string) json.RawMessage {
 	body, _ := json.Marshal(struct { // strings: nothing to fail
 		Message       string       `json:"message"`
 		Errors        []fieldError `json:"errors,omitempty"`
 		Documentation string       `json:"documentation_url"`
 		Status        string       `json:"status"`
 	}{r.message, r.errors, documentation, strconv.Itoa(r.status)})
-	return string(body)
+	return body
 }

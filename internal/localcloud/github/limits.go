@@ -27,7 +27,7 @@ func (s *Server) limited(next http.HandlerFunc) http.HandlerFunc {
 		}
 		w.Header().Set("X-RateLimit-Resource", "core")
 		if !ok {
-			refuse(w, refusal{status: http.StatusForbidden, message: "API rate limit exceeded for user ID 1."}, rateLimits)
+			refuse(w, r, refusal{status: http.StatusForbidden, message: "API rate limit exceeded for user ID 1."}, rateLimits)
 			return
 		}
 		next(w, r)
@@ -37,7 +37,7 @@ func (s *Server) limited(next http.HandlerFunc) http.HandlerFunc {
 func (s *Server) rateLimit(w http.ResponseWriter, r *http.Request) {
 	_, now := s.spend(r, 0)
 	core := map[string]any{"limit": now.limit, "used": now.used, "remaining": now.limit - now.used, "reset": now.reset.Unix()}
-	send(w, http.StatusOK, map[string]any{"resources": map[string]any{"core": core}, "rate": core})
+	send(w, r, http.StatusOK, map[string]any{"resources": map[string]any{"core": core}, "rate": core})
 }
 
 // spend takes n of the requests that the sender has left, and says how many that are.

@@ -25,32 +25,32 @@ func (s *Server) IDTokenRequestToken() string { return s.bearer }
 // handleOIDC serves discovery, keys, and tokens for who has the job's bearer.
 // https://docs.github.com/en/actions/reference/security/oidc
 func (s *Server) handleOIDC(mux *http.ServeMux) {
-	mux.HandleFunc("GET /oidc/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /oidc/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
 		supported := []string{"sub", "aud", "exp", "iat", "iss", "jti", "nbf", "environment", "repository_owner"}
 		for name := range s.defaultClaims() {
 			supported = append(supported, name)
 		}
-		send(w, http.StatusOK, map[string]any{
+		send(w, r, http.StatusOK, map[string]any{
 			"issuer": s.Issuer(), "jwks_uri": s.Issuer() + "/.well-known/jwks", "response_types_supported": []string{"id_token"},
 			"subject_types_supported": []string{"public", "pairwise"}, "id_token_signing_alg_values_supported": []string{"RS256"},
 			"scopes_supported": []string{"openid"}, "claims_supported": supported,
 		})
 	})
-	mux.HandleFunc("GET /oidc/.well-known/jwks", func(w http.ResponseWriter, _ *http.Request) {
-		send(w, http.StatusOK, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: s.key.Public(), KeyID: keyID, Algorithm: "RS256", Use: "sig"}}})
+	mux.HandleFunc("GET /oidc/.well-known/jwks", func(w http.ResponseWriter, r *http.Request) {
+		send(w, r, http.StatusOK, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: s.key.Public(), KeyID: keyID, Algorithm: "RS256", Use: "sig"}}})
 	})
 	mux.HandleFunc("GET /oidc/token", func(w http.ResponseWriter, r *http.Request) {
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare([]byte(token), []byte(s.bearer)) == 0 {
-			send(w, http.StatusUnauthorized, map[string]string{"message": "the job's token is missing or wrong"})
+			send(w, r, http.StatusUnauthorized, map[string]string{"message": "the job's token is missing or wrong"})
 			return
 		}
 		token, err := s.Mint(r.URL.Query().Get("audience"), nil)
 		if err != nil {
-			send(w, http.StatusInternalServerError, map[string]string{"message": err.Error()})
+			send(w, r, http.StatusInternalServerError, map[string]string{"message": err.Error()})
 			return
 		}
-		send(w, http.StatusOK, map[string]any{"count": len(token), "value": token})
+		send(w, r, http.StatusOK, map[string]any{"count": len(token), "value": token})
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -207,107 +206,57 @@ func (s *Server) deleteRelease(ctx context.Context, r Repository, request *http.
 	return nil, nil
 }
 
-// releaseWish is what a release shall be. What is not said stays.
-type releaseWish struct {
-	Tag        string  `json:"tag_name"`
-	Target     string  `json:"target_commitish"`
-	Name       *string `json:"name"`
-	Body       *string `json:"body"`
-	Draft      *bool   `json:"draft"`
-	Prerelease *bool   `json:"prerelease"`
-	MakeLatest string  `json:"make_latest"` // true, false, legacy
+// releaseBody is a release in the API's words, and in its order: not every program that reads it is one that parses.
+type releaseBody struct {
+	URL        string      `json:"url"`
+	AssetsURL  string      `json:"assets_url"`
+	UploadURL  string      `json:"upload_url"`
+	HTMLURL    string      `json:"html_url"`
+	ID         int64       `json:"id"`
+	Author     user        `json:"author"`
+	NodeID     string      `json:"node_id"`
+	Tag        string      `json:"tag_name"`
+	Target     string      `json:"target_commitish"`
+	Name       *string     `json:"name"`
+	Draft      bool        `json:"draft"`
+	Immutable  bool        `json:"immutable"`
+	Prerelease bool        `json:"prerelease"`
+	Created    time.Time   `json:"created_at"`
+	Published  *time.Time  `json:"published_at"`
+	Assets     []assetBody `json:"assets"`
+	Tarball    *string     `json:"tarball_url"`
+	Zipball    *string     `json:"zipball_url"`
+	Body       *string     `json:"body"`
 }
 
-var latestCanNotBe = invalid(fieldError{Resource: "Release", Code: "custom", Message: "Latest release cannot be draft or prerelease."})
-
-// grant makes x what is wished, or says why not. What is published has a tag: it is made where there is none.
-func (m *made) grant(ctx context.Context, r Repository, x *release, wanted releaseWish, draft bool) *refusal {
-	x.tag, x.target, x.draft = cmp.Or(wanted.Tag, x.tag), cmp.Or(wanted.Target, x.target), draft
-	x.name, x.body = cmp.Or(wanted.Name, x.name), cmp.Or(wanted.Body, x.body)
-	if wanted.Prerelease != nil {
-		x.prerelease = *wanted.Prerelease
-	}
-	if out, err := r.run(ctx, "for-each-ref", "--count=1", "refs/heads"); err != nil || out == "" {
-		return invalid(fieldError{Resource: "Release", Code: "custom", Message: "Repository is empty."})
-	}
-	if x.tag == "" {
-		return missing("tag_name")
-	}
-	if x.prerelease && wanted.MakeLatest == "true" {
-		return latestCanNotBe
-	}
-	if published := m.byTag(x.tag); !draft && published != nil && published.id != x.id {
-		return invalid(fieldError{Resource: "Release", Code: "already_exists", Field: "tag_name"})
-	}
-	ref := "refs/tags/" + x.tag
-	tagged := r.has(ctx, ref)
-	var wrong []fieldError
-	target, targetErr := commit{}, errors.New("neither a branch nor a full SHA")
-	if branch := "refs/heads/" + x.target; r.has(ctx, branch) {
-		target, targetErr = r.commit(ctx, branch)
-	} else if fullSHA.MatchString(x.target) {
-		target, targetErr = r.commit(ctx, x.target)
-	}
-	_, formatErr := r.run(ctx, "check-ref-format", ref)
-	if formatErr != nil || !draft && !tagged && targetErr != nil {
-		wrong = append(wrong, fieldError{Resource: "Release", Code: "custom", Field: "tag_name", Message: "tag_name is not a valid tag"})
-		if !draft {
-			wrong = append(wrong, fieldError{Resource: "Release", Code: "custom", Message: "Published releases must have a valid tag"})
-		}
-	}
-	if targetErr != nil {
-		wrong = append(wrong, fieldError{Resource: "Release", Code: "invalid", Field: "target_commitish"})
-	}
-	if wrong != nil {
-		return invalid(wrong...)
-	}
-	if tagged {
-		if at, err := r.commit(ctx, ref); err == nil {
-			target = at
-		}
-	} else if !draft {
-		if _, err := r.run(ctx, "update-ref", ref, target.SHA, strings.Repeat("0", 40)); err != nil {
-			return invalid(fieldError{Resource: "Release", Code: "custom", Field: "tag_name", Message: "tag_name is not a valid tag"})
-		}
-	}
-	x.created, _ = time.Parse(time.RFC3339, target.Commit.Committer.Date) // git's own
-	if !draft && x.published.IsZero() {
-		x.published = time.Now()
-	}
-	return nil
+type user struct {
+	Login string `json:"login"`
+	ID    int64  `json:"id"`
+	URL   string `json:"url"`
+	Type  string `json:"type"`
 }
 
-// remember keeps which release is the latest. One that is newly published is, unless it says otherwise.
-func (m *made) remember(x *release, makeLatest string, newly bool) {
-	switch {
-	case x.draft || x.prerelease:
-	case makeLatest == "legacy":
-		m.latest = 0
-	case makeLatest == "true" || makeLatest == "" && newly:
-		m.latest = x.id
-	case makeLatest == "false" && m.latest == x.id:
-		m.latest = 0
-	}
+// bot is who a job's token is.
+func (s *Server) bot() user {
+	return user{"github-actions[bot]", 41898282, s.APIURL() + "/users/github-actions%5Bbot%5D", "Bot"}
 }
 
-func (s *Server) releaseBody(r Repository, x *release) map[string]any {
-	repository := "/repos/" + r.Owner + "/" + r.Name
-	path := repository + "/releases/" + strconv.FormatInt(x.id, 10)
-	assets := []any{}
-	for _, a := range x.assets {
-		assets = append(assets, s.assetBody(r, x, a))
-	}
-	body := map[string]any{
-		"id": x.id, "node_id": "RE_" + strconv.FormatInt(x.id, 10), "author": map[string]any{"login": "github-actions[bot]", "type": "Bot"},
-		"url": s.APIURL() + path, "assets_url": s.APIURL() + path + "/assets", "upload_url": s.UploadURL() + path + "/assets{?name,label}",
-		"html_url": s.url + "/" + r.Owner + "/" + r.Name + "/releases/tag/" + x.address(),
-		"tag_name": x.tag, "target_commitish": x.target, "name": x.name, "body": x.body, "draft": x.draft, "prerelease": x.prerelease,
-		"immutable": false, "created_at": x.created.UTC().Format(time.RFC3339), "published_at": nil, "tarball_url": nil, "zipball_url": nil,
-		"assets": assets,
+func (s *Server) releaseBody(r Repository, x *release) releaseBody {
+	id, repository := strconv.FormatInt(x.id, 10), "/repos/"+r.Owner+"/"+r.Name
+	path := repository + "/releases/" + id
+	body := releaseBody{
+		URL: s.APIURL() + path, AssetsURL: s.APIURL() + path + "/assets", UploadURL: s.UploadURL() + path + "/assets{?name,label}",
+		HTMLURL: s.url + "/" + r.Owner + "/" + r.Name + "/releases/tag/" + x.address(),
+		ID:      x.id, Author: s.bot(), NodeID: "RE_" + id, Tag: x.tag, Target: x.target, Name: x.name, Draft: x.draft, Prerelease: x.prerelease,
+		Created: x.created.UTC(), Assets: []assetBody{}, Body: x.body,
 	}
 	if !x.draft {
-		body["published_at"] = x.published.UTC().Format(time.RFC3339)
-		body["tarball_url"], body["zipball_url"] = s.APIURL()+repository+"/tarball/"+x.tag, s.APIURL()+repository+"/zipball/"+x.tag
+		published := x.published.UTC().Truncate(time.Second)
+		tarball, zipball := s.APIURL()+repository+"/tarball/"+x.tag, s.APIURL()+repository+"/zipball/"+x.tag
+		body.Published, body.Tarball, body.Zipball = &published, &tarball, &zipball
+	}
+	for _, a := range x.assets {
+		body.Assets = append(body.Assets, s.assetBody(r, x, a))
 	}
 	return body
 }

@@ -11,13 +11,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	api "github.com/google/go-github/v62/github"
 )
 
 func TestReleases(t *testing.T) {
 	s, dir, first, second, _ := startPublisher(t)
-	must(t, dir, "git -C app tag tagged "+first)
+	must(t, dir, "cd app; git tag tagged "+first+"; git tag tree 'HEAD^{tree}'")
 	var draft, latest string // the paths of two releases
 	find := func(tag string) string {
 		t.Helper()
@@ -92,6 +93,9 @@ func TestReleases(t *testing.T) {
 		{"deleted", "DELETE", "app", func() string { latest = find("a/v1"); return latest }, "", 204, ""},
 		{"deleted twice", "DELETE", "app", func() string { return latest }, "", 404, "Not Found"},
 		{"the tag of the deleted", "GET", "app", path("/../git/ref/tags/a/v1"), "", 200, second},
+		{"below a tag", "POST", "app", path(""), `{"tag_name":"tagged/v1"}`, 422, "tag_name is not a valid tag"},
+		{"of a tag that names no commit", "POST", "app", path(""), `{"tag_name":"tree"}`, 422, notATag + "]"},
+		{"of a tag, with a target that is none", "POST", "app", path(""), `{"tag_name":"tagged","target_commitish":"nothing","draft":true}`, 422, `"errors":[` + badTarget},
 		{"its tag is deleted", "DELETE", "app", path("/../git/refs/tags/v1.0.0"), "", 204, ""},
 		{"without its tag it is a draft", "GET", "app", path("/tags/v1.0.0"), "", 404, "Not Found"},
 		{"without its tag it is a draft, by ID", "GET", "app", func() string { return draft }, "", 200, `"draft":true`},
@@ -109,6 +113,54 @@ func TestReleases(t *testing.T) {
 	}
 	if status, body := ask(t, "POST", s.APIURL()+"/repos/octo/empty/releases", "writes", `{"tag_name":"v1"}`); status != 422 || !strings.Contains(body, "Repository is empty.") {
 		t.Errorf("%d %s", status, body)
+	}
+}
+
+// What the docs of uploads say: one that is cut off leaves an asset of the state starter, which has to be deleted.
+func TestUploadThatIsCutOff(t *testing.T) {
+	s, _, _, _, _ := startPublisher(t)
+	c := publisher(t, s, "app")
+	release, _, err := c.Repositories.CreateRelease(t.Context(), "octo", "app", &api.RepositoryRelease{TagName: api.String("v1.0.0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := fmt.Sprintf("repos/octo/app/releases/%d/assets?name=program", release.GetID())
+	upload := func(content io.Reader, size int64) (*api.ReleaseAsset, error) {
+		request, err := c.NewUploadRequest(path, content, size, "application/octet-stream")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &api.ReleaseAsset{}
+		_, err = c.Do(t.Context(), request, a)
+		return a, err
+	}
+	if _, err := upload(io.MultiReader(strings.NewReader("pro"), iotest.ErrReader(io.ErrClosedPipe)), 7); err == nil {
+		t.Fatal("it was not cut off")
+	}
+	var left *api.ReleaseAsset
+	for left == nil { // the server has to see it first
+		list, _, err := c.Repositories.ListReleaseAssets(t.Context(), "octo", "app", release.GetID(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) > 0 {
+			left = list[0]
+		}
+	}
+	if left.GetState() != "starter" || left.GetSize() != 0 {
+		t.Errorf("%v", left)
+	}
+	if answer, body := get(t, left.GetBrowserDownloadURL(), ""); answer.StatusCode != 404 {
+		t.Errorf("%s %s", answer.Status, body)
+	}
+	if _, err := upload(strings.NewReader("program"), 7); err == nil || !strings.Contains(err.Error(), "already_exists") {
+		t.Errorf("its name is free: %v", err)
+	}
+	if _, err := c.Repositories.DeleteReleaseAsset(t.Context(), "octo", "app", left.GetID()); err != nil {
+		t.Error(err)
+	}
+	if a, err := upload(strings.NewReader("program"), 7); err != nil || a.GetState() != "uploaded" {
+		t.Errorf("%v %v", a, err)
 	}
 }
 
@@ -189,6 +241,11 @@ func TestReleaseByGoGitHub(t *testing.T) {
 	}
 	if _, body := ask(t, "GET", program.GetURL(), "app-reads", ""); !strings.Contains(body, `"digest":"sha256:`+sum("program")+`"`) {
 		t.Errorf("%s", body)
+	}
+	// A shell script reads the fields in GitHub's order, one in a line.
+	lines := must(t, dir, "curl -s -H 'Authorization: Bearer app' "+release.GetURL()+` | grep -o -e '^ *"url": "[^"]*/assets/[0-9]*"' -e '^ *"name": "[^"]*"' | cut -d'"' -f2 | tr '\n' ' '`)
+	if lines != "url name url name" {
+		t.Errorf("%s", lines)
 	}
 	if _, err := releases.DeleteReleaseAsset(t.Context(), "octo", "app", program.GetID()); err != nil {
 		t.Error(err)

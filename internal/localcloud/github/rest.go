@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -28,8 +27,8 @@ func (s *Server) handleREST(mux *http.ServeMux) {
 	upload := endpoint{"POST", writeContents, s.upload, "releases/assets#upload-a-release-asset"}
 	mux.HandleFunc("POST /api/uploads/repos/{owner}/{name}/releases/{id}/assets", s.limited(s.answer(upload)))
 	mux.HandleFunc("GET /api/v3/rate_limit", s.rateLimit)
-	mux.HandleFunc("/api/v3/", s.limited(func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, *notFound, "https://docs.github.com/rest")
+	mux.HandleFunc("/api/v3/", s.limited(func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, r, *notFound, "https://docs.github.com/rest")
 	}))
 }
 
@@ -61,14 +60,14 @@ func (s *Server) answer(e endpoint) http.HandlerFunc {
 		}
 		if refused != nil {
 			discard(r)
-			refuse(w, *refused, documentation)
+			refuse(w, r, *refused, documentation)
 			return
 		}
 		switch answer := body.(type) {
 		case redirect:
 			http.Redirect(w, r, string(answer), http.StatusFound)
 		case page:
-			send(w, http.StatusOK, answer.part(w, r))
+			send(w, r, http.StatusOK, answer.part(w, r))
 		case nil:
 			w.WriteHeader(http.StatusNoContent)
 		default:
@@ -76,7 +75,7 @@ func (s *Server) answer(e endpoint) http.HandlerFunc {
 			if r.Method == http.MethodPost {
 				status = http.StatusCreated
 			}
-			send(w, status, answer)
+			send(w, r, status, answer)
 		}
 	}
 }
@@ -145,17 +144,20 @@ func decode(r *http.Request, into any) *refusal {
 	return nil
 }
 
-func refuse(w http.ResponseWriter, refused refusal, documentation string) {
+func refuse(w http.ResponseWriter, r *http.Request, refused refusal, documentation string) {
 	if refused.status == http.StatusUnauthorized {
 		documentation = "https://docs.github.com/rest"
 	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(refused.status)
-	_, _ = io.WriteString(w, errorBody(refused, documentation)) // the client may be gone
+	send(w, r, refused.status, errorBody(refused, documentation))
 }
 
-func send(w http.ResponseWriter, status int, body any) {
+// send sends JSON; to curl, in lines that people can read.
+func send(w http.ResponseWriter, r *http.Request, status int, body any) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the client may be gone
+	encoder := json.NewEncoder(w)
+	if strings.HasPrefix(r.UserAgent(), "curl/") {
+		encoder.SetIndent("", "  ")
+	}
+	_ = encoder.Encode(body) // the client may be gone
 }
