@@ -38,9 +38,9 @@ get() {
 	0/*/text/html*) status=404 why="$1 wants a login" ;;
 	0/*) return ;;
 	22/404/*) why="$1 answers 404: the release is gone, or it is private and github_token may not read it" ;;
-	22/*) why="$1 answers $status" ;;
+	22/[1-9]*) why="$1 answers $status" ;;
 	23/*) fail "$asset can not be written into ${work%/*}: is the disk full?" ;;
-	*) why="$1 can not be had: $(sed -n '$p' "$part.error")" ;;
+	*) why="$1: $(sed -n '$p' "$part.error")" ;;
 	esac
 	return 1
 }
