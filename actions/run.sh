@@ -65,7 +65,7 @@ private() {
 build() {
 	from=$(PATH=$path && command -v go) || return
 	[ -z "$want" ] || printf '%s can not be had: %s; it is built\n' "$asset" "$why" >&2
-	(cd "$here/.." && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 exec "$from" build -trimpath -buildvcs=false -o "$part" \
+	(cd "$here/.." && GOFLAGS=-mod=readonly GOWORK=off GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off CGO_ENABLED=0 exec "$from" build -trimpath -buildvcs=false -o "$part" \
 		-ldflags="-s -w -buildid=${version:+ -X github.com/org/sandbox-actions/actions.Version=$version}" "./$name") &
 	await
 	[ "$code" = 0 ] || fail "$name could not be built from its source: what $from said is above"

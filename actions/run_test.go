@@ -292,7 +292,7 @@ func TestRunRefuses(t *testing.T) {
 			sentence: `^::error::The release v1.2.3 has no action-build-linux-i686: have the job run on Linux or macOS, on amd64 or arm64$`,
 		},
 		{
-			name: "a full disk", do: func(t *testing.T, j job, _ string) { fill(t, j.toolCache) },
+			name: "a full disk", do: func(t *testing.T, j job, _ string) { fullDisk(t, j.toolCache) },
 			sentence: asset + ` can not be written into .*/tool cache/sandbox-actions/v1.2.3/` + runtime.GOARCH + `: is the disk full\?$`,
 		},
 	} {
@@ -340,8 +340,8 @@ func TestRunRefuses(t *testing.T) {
 	}
 }
 
-// fill makes the disk of a folder one that is full.
-func fill(t *testing.T, dir string) {
+// fullDisk makes the disk of a folder one that is full.
+func fullDisk(t *testing.T, dir string) {
 	t.Helper()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=16k"); err != nil {
 		t.Fatal(err)
