@@ -33,10 +33,10 @@ func TestPermissions(t *testing.T) {
 		{"an attestation with a token for reading", "POST", "octo/app/attestations", "app-reads", "{}", 403, integration},
 		{"a ref with a token for reading", "POST", "octo/app/git/refs", "app-reads", "{}", 403, integration},
 		{"drafts, to who may write", "GET", "octo/app/releases", "app", "", 200, `"draft":true`},
-		{"no drafts to who reads", "GET", "octo/app/releases", "app-reads", "", 200, "[]"},
-		{"no drafts to who reads all", "GET", "octo/lib/releases", "reads", "", 200, "[]"},
-		{"no drafts to another", "GET", "octo/lib/releases", "app", "", 200, "[]"},
-		{"no drafts to the public", "GET", "octo/lib/releases", "", "", 200, "[]"},
+		{"no drafts to who reads", "GET", "octo/app/releases", "app-reads", "", 200, "[]\n"},
+		{"no drafts to who reads all", "GET", "octo/lib/releases", "reads", "", 200, "[]\n"},
+		{"no drafts to another", "GET", "octo/lib/releases", "app", "", 200, "[]\n"},
+		{"no drafts to the public", "GET", "octo/lib/releases", "", "", 200, "[]\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if status, body := ask(t, test.method, s.APIURL()+"/repos/"+test.path, test.token, test.body); status != test.status || !strings.Contains(body, test.want) {
