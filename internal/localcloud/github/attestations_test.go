@@ -15,7 +15,8 @@ func TestAttestations(t *testing.T) {
 			mediaType, base64.StdEncoding.EncodeToString([]byte(statement)))
 	}
 	const v03 = "application/vnd.dev.sigstore.bundle.v0.3+json"
-	statement := fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://slsa.dev/provenance/v1","subject":[{"name":"other","digest":{"sha256":%q}},{"name":"program","digest":{"sha256":%q}}]}`,
+	statement := fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://slsa.dev/provenance/v1",`+
+		`"subject":[{"name":"other","digest":{"sha256":%q}},{"name":"program","digest":{"sha256":%q}}]}`,
 		sum("other"), sum("program"))
 	for _, test := range []struct {
 		name, method, path, token, body string

@@ -63,7 +63,8 @@ func TestDownloads(t *testing.T) {
 		{"private by the API", "-L " + token + octets + api, "private 200 1"},
 		{"private by the API, without a token", "-L " + octets + api + " | grep -o Not.Found", "Not Found"},
 		{"private by the API, described", "-L " + token + api + ` | grep '^  "name": '`, `"name": "program",`},
-		{"private by the API, with a token that goes on to the next host", "-L --location-trusted " + token + octets + api, "Only one auth mechanism allowed; only the signature or the Authorization header should be specified 400 1"},
+		{"private by the API, with a token that goes on to the next host", "-L --location-trusted " + token + octets + api,
+			"Only one auth mechanism allowed; only the signature or the Authorization header should be specified 400 1"},
 		{"public, with a token that goes on to the next host", "-L --location-trusted " + token + "URL/octo/lib/releases/download/v1.0.0/program", "400 1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -8,7 +8,8 @@ import (
 
 func TestPush(t *testing.T) {
 	s, dir, first, _, other := startPublisher(t)
-	must(t, dir, "git clone -q -b main app local; cd local; echo 4 > file; git commit -qam fourth; git tag -am annotated v1; echo hook > ../app/.git/hooks/pre-receive; chmod +x ../app/.git/hooks/pre-receive")
+	must(t, dir, `git clone -q -b main app local; cd local; echo 4 > file; git commit -qam fourth; git tag -am annotated v1
+		echo hook > ../app/.git/hooks/pre-receive; chmod +x ../app/.git/hooks/pre-receive`)
 	fourth := must(t, dir, "git -C local rev-parse HEAD")
 	must(t, dir, "head -c 3000000 /dev/urandom > local/big; cd local; git checkout -q -b big; git add big; git commit -qm big")
 	for _, test := range []struct {
@@ -51,7 +52,8 @@ func TestPush(t *testing.T) {
 			}
 		})
 	}
-	if out, err := sh(t.Context(), dir, "git ls-remote "+strings.Replace(s.ServerURL(), "//", "//x:app-none@", 1)+"/octo/app"); err == nil || !strings.Contains(out, "Write access to repository not granted.") {
+	out, err := sh(t.Context(), dir, "git ls-remote "+strings.Replace(s.ServerURL(), "//", "//x:app-none@", 1)+"/octo/app")
+	if err == nil || !strings.Contains(out, "Write access to repository not granted.") {
 		t.Errorf("to read without contents: %v %s", err, out)
 	}
 }

@@ -55,7 +55,8 @@ func TestRefs(t *testing.T) {
 	if _, _, err := c.Git.CreateRef(t.Context(), "octo", "app", &api.Reference{Ref: api.String("heads/go"), Object: &api.GitObject{SHA: &first}}); err != nil {
 		t.Error(err)
 	}
-	if ref, _, err := c.Git.UpdateRef(t.Context(), "octo", "app", &api.Reference{Ref: api.String("heads/go"), Object: &api.GitObject{SHA: &second}}, false); err != nil || ref.GetObject().GetSHA() != second {
+	ref, _, err := c.Git.UpdateRef(t.Context(), "octo", "app", &api.Reference{Ref: api.String("heads/go"), Object: &api.GitObject{SHA: &second}}, false)
+	if err != nil || ref.GetObject().GetSHA() != second {
 		t.Errorf("%v %v", ref, err)
 	}
 	if _, err := c.Git.DeleteRef(t.Context(), "octo", "app", "heads/go"); err != nil {

@@ -173,7 +173,9 @@ func TestReleaseByGoGitHub(t *testing.T) {
 	s, dir, first, _, _ := startPublisher(t)
 	c := publisher(t, s, "app")
 	releases := c.Repositories
-	draft, _, err := releases.CreateRelease(t.Context(), "octo", "app", &api.RepositoryRelease{TagName: api.String("v1.0.0"), TargetCommitish: &first, Draft: api.Bool(true)})
+	draft, _, err := releases.CreateRelease(t.Context(), "octo", "app", &api.RepositoryRelease{
+		TagName: api.String("v1.0.0"), TargetCommitish: &first, Draft: api.Bool(true),
+	})
 	if err != nil || !draft.GetDraft() || draft.GetUploadURL() != fmt.Sprintf("%s/repos/octo/app/releases/%d/assets{?name,label}", s.UploadURL(), draft.GetID()) {
 		t.Fatalf("%v %v", draft, err)
 	}
@@ -187,21 +189,25 @@ func TestReleaseByGoGitHub(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		a, _, err := releases.UploadReleaseAsset(t.Context(), "octo", "app", draft.GetID(), &api.UploadOptions{Name: name, Label: "a program", MediaType: "application/x-executable"}, f)
+		options := &api.UploadOptions{Name: name, Label: "a program", MediaType: "application/x-executable"}
+		a, _, err := releases.UploadReleaseAsset(t.Context(), "octo", "app", draft.GetID(), options, f)
 		return a, err
 	}
 	program, err := upload("action-build-linux-amd64", "program")
-	if err != nil || program.GetSize() != 7 || program.GetState() != "uploaded" || program.GetContentType() != "application/x-executable" || program.GetLabel() != "a program" {
+	if err != nil || program.GetSize() != 7 || program.GetState() != "uploaded" ||
+		program.GetContentType() != "application/x-executable" || program.GetLabel() != "a program" {
 		t.Fatalf("%v %v", program, err)
 	}
 	answer := new(api.ErrorResponse)
-	if _, err := upload("action-build-linux-amd64", "other"); !errors.As(err, &answer) || answer.Response.StatusCode != 422 || len(answer.Errors) != 1 || answer.Errors[0].Code != "already_exists" || answer.Errors[0].Field != "name" {
+	if _, err := upload("action-build-linux-amd64", "other"); !errors.As(err, &answer) || answer.Response.StatusCode != 422 || len(answer.Errors) != 1 ||
+		answer.Errors[0].Code != "already_exists" || answer.Errors[0].Field != "name" {
 		t.Errorf("the same name: %v", err)
 	}
 	if _, err := upload("empty", ""); !errors.As(err, &answer) || answer.Message != "Bad Content-Length: " { // go-github sends it in chunks
 		t.Errorf("an empty file: %v", err)
 	}
-	if status, body := ask(t, "POST", strings.Replace(draft.GetUploadURL(), "{?name,label}", "?name=empty", 1), "app", ""); status != 422 || !strings.Contains(body, "size must be greater than or equal to 1") {
+	address := strings.Replace(draft.GetUploadURL(), "{?name,label}", "?name=empty", 1)
+	if status, body := ask(t, "POST", address, "app", ""); status != 422 || !strings.Contains(body, "size must be greater than or equal to 1") {
 		t.Errorf("an empty file: %d %s", status, body)
 	}
 	if a, err := upload("my notes (1).txt", "x"); err != nil || a.GetName() != "my.notes.1.txt" {
