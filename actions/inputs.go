@@ -2,6 +2,7 @@
 package actions
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -124,22 +125,18 @@ func (in Inputs) Parse(target inputs) (warnings []string, err error) {
 		}
 		return nil, nil
 	})
-	help := false
 	parser, err := kong.New(target,
 		kong.Name(in.Program), kong.Description(in.About), kong.Resolvers(resolve), target.vars(),
-		kong.Writers(in.Stdout, in.Stdout), kong.Exit(func(int) { help = true }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+		kong.Writers(in.Stdout, in.Stdout), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
 		return nil, err
 	}
 	for _, flag := range parser.Model.Flags {
 		known = append(known, Variable(flag.Name))
 	}
-	_, err = parser.Parse(in.Args)
-	switch {
-	case help:
-		return nil, ErrHelp
-	case err != nil:
+	if err := fill(parser, in.Args); errors.Is(err, ErrHelp) {
+		return nil, err
+	} else if err != nil {
 		return nil, inputError(err, inActions)
 	}
 	for _, line := range in.Environ {
@@ -150,6 +147,36 @@ func (in Inputs) Parse(target inputs) (warnings []string, err error) {
 		}
 	}
 	return warnings, nil
+}
+
+// fill takes the steps of parser.Parse, without its hooks and checks, of which we use none: they look methods up by name, for which the
+// linker has to keep every exported method of every library, a quarter of the program.
+func fill(parser *kong.Kong, args []string) error {
+	given, err := kong.Trace(parser, args)
+	if err != nil {
+		return err
+	}
+	if given.Error != nil {
+		return given.Error
+	}
+	if slices.ContainsFunc(given.Path, func(p *kong.Path) bool { return p.Flag == parser.Model.HelpFlag }) {
+		return cmp.Or(given.PrintUsage(false), ErrHelp)
+	}
+	if err := given.Reset(); err != nil {
+		return err
+	}
+	if err := given.Resolve(); err != nil {
+		return err
+	}
+	if _, err := given.Apply(); err != nil {
+		return err
+	}
+	for _, argument := range parser.Model.Positional {
+		if argument.Required && !argument.Set {
+			return fmt.Errorf("the argument <%s> is missing: %s", argument.Name, argument.Help)
+		}
+	}
+	return nil
 }
 
 // Variable is the environment variable of a flag.
