@@ -27,7 +27,6 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/session"
-	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto" // names of files need not be UTF-8, and only this codec lets them pass
 	"github.com/tonistiigi/fsutil"
 	"golang.org/x/sync/errgroup"
 )
