@@ -109,6 +109,18 @@ func TestHelpNamesEveryInput(t *testing.T) {
 	}
 }
 
+func TestMissingArgument(t *testing.T) {
+	_, err := Inputs{Program: "action-test convert", Stdout: &bytes.Buffer{}}.Parse(&ConvertInputs{})
+	if want := "the argument <file> is missing: Suite of container-structure-test, schema 2.0.0."; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	for _, words := range [][]string{nil, {"--", "ls"}, {"ls", "-l"}} { // those of a shell need not be there
+		if _, err := (Inputs{Program: "action-test shell", Args: words, Stdout: &bytes.Buffer{}}).Parse(&ShellInputs{}); err != nil {
+			t.Errorf("shell %q: %v", words, err)
+		}
+	}
+}
+
 // What cannot be right is refused with its name, its value and what would be right, before anybody is asked.
 func TestWrongInputs(t *testing.T) {
 	dir := t.TempDir()
