@@ -1,99 +1,98 @@
 #!/bin/sh
-# Finds the program of an action and becomes it: actions/run.sh build. Inputs are in INPUT_* variables; nothing is evaluated.
-# A release's commit holds the SHA-256 of its programs, in checksums.txt: who pins the commit pins what is run. Where that file is
-# not, on a branch, the program is built from the checkout.
-set -eu
-unset -f awk chmod command curl cut date kill mkdir mktemp mv openssl printf read rm sed sha256sum shasum tr uname wait || : # the caller's
-here=${0%/*} name=action-${1:?the name of an action} path=${PATH:-} child='' work='' want='' version='' from='' why='it is of no release'
-shift
-PATH=/usr/bin:/bin:/usr/local/bin # what an earlier step put before these is not asked
-trap '[ -z "$child" ] || kill "$child" 2>/dev/null || :; rm -rf "$work"' EXIT && trap 'exit 130' HUP INT TERM
+# Finds the program of an action and becomes it: actions/run.sh build. In the commit of a release, checksums.txt holds the SHA-256 of its
+# programs: who pins the commit pins what is run. Without that file, on a branch, the program is built from the checkout.
+set -eu # Names begin with _ since the caller's variables are the program's, too.
+unset -f awk cat chmod command curl cut date kill mkdir mktemp mv openssl printf read rm sed sha256sum shasum tr uname wait || : # the caller's
+_here=${0%/*} _name=action-${1:?the name of an action} _path=${PATH:-} _child='' _work='' _want='' _version='' _from=''
+_token=${SANDBOX_ACTIONS_TOKEN:-${INPUT_GITHUB_TOKEN:-}} _why='this commit is no release, such as @v1 is'
+shift && PATH=/usr/bin:/bin:/usr/local/bin # what an earlier step put before these is not asked
+trap '[ -z "$_child" ] || kill "$_child" 2>/dev/null || :; rm -rf "$_work"' EXIT && trap 'exit 130' HUP INT TERM
 
 fail() { printf '::error::%s\n' "$1" && exit 1; }
 
 # clock sets now, in hundredths of a second where the system has them.
-clock() { if read -r now _ 2>/dev/null </proc/uptime; then now=${now%.*}${now#*.}; else now=$(date +%s)00; fi; }
+clock() { if read -r _now _ 2>/dev/null </proc/uptime; then _now=${_now%.*}${_now#*.}; else _now=$(date +%s)00; fi; }
 
-# await waits for what was begun last, in such a way that a signal ends it.
-await() { child=$! code=0 && { wait "$child" || code=$?; } && child=''; }
+await() { _child=$! _code=0 && { wait "$_child" || _code=$?; } && _child=''; } # a signal ends it
 
 # verify ends it, unless the file $1 is what the release's commit names. OpenSSL is four times as fast as some sha256sum.
 verify() {
-	for tool in 'openssl dgst -sha256 -r' sha256sum 'shasum -a 256'; do ! command -v "${tool%% *}" >/dev/null || break; done
-	sum=$($tool <"$1" | cut -d ' ' -f 1)
-	[ "$sum" = "$want" ] || fail "$asset from $from has the SHA-256 $sum, but the commit of $version names $want: it was not run"
+	for _tool in 'openssl dgst -sha256 -r' sha256sum 'shasum -a 256'; do ! command -v "${_tool%% *}" >/dev/null || break; done
+	_sum=$($_tool <"$1" | cut -d ' ' -f 1)
+	[ "$_sum" = "$_want" ] || fail "$_asset from $_from has the SHA-256 $_sum, but the commit of $_version names $_want: it was not run"
 }
 
 # get writes what the address $1 answers, as the type $2, for the token $3, into the file $part, or says why not. The token goes by
 # standard input: no list of processes shows it.
 get() {
-	port=${1#http://127.0.0.1:} && port=${port%%/*} && scheme='=https' status='' type='' from=$1
-	case $port in '' | *[!0-9]*) ;; *) scheme='=http' ;; esac # this machine's own server
-	printf '%s\n' "Accept: $2" ${3:+"Authorization: Bearer $3"} | curl -q --silent --show-error --fail --location --header @- --output "$part" \
-		--proto "$scheme" --proto-redir "$scheme" --tlsv1.2 --retry 3 --connect-timeout 15 --speed-limit 1000 --speed-time 20 --max-time 600 \
-		--write-out '%{http_code} %{content_type}\n' "$1" >"$part.answer" 2>"$part.error" &
+	_port=${1#http://127.0.0.1:} && _port=${_port%%/*} && _scheme='=https' _status='' _type='' _from=$1
+	case $_port in '' | *[!0-9]*) ;; *) _scheme='=http' ;; esac # this machine's own server
+	printf '%s\n' "Accept: $2" ${3:+"Authorization: Bearer $3"} | curl -q --silent --show-error --fail --location --header @- --output "$_part" \
+		--proto "$_scheme" --proto-redir "$_scheme" --tlsv1.2 --retry 3 --connect-timeout 15 --speed-limit 1000 --speed-time 20 --max-time 600 \
+		--write-out '%{http_code} %{content_type}\n' "$1" >"$_part.answer" 2>"$_part.error" &
 	await
-	read -r status type <"$part.answer" || :
-	case $code/$status/$type in
-	0/*/text/html*) status=404 why="$1 wants a login" ;;
+	read -r _status _type <"$_part.answer" || :
+	case $_code/$_status/$_type in
+	0/*/text/html*) _status=404 _why="$1 wants a login" ;;
 	0/*) return ;;
-	22/404/*) why="$1 answers 404: the release is gone, or it is private and github_token may not read it" ;;
-	22/[1-9]*) why="$1 answers $status" ;;
-	23/*) fail "$asset can not be written into ${work%/*}: is the disk full?" ;;
-	*) why="$1: $(sed -n '$p' "$part.error")" ;;
+	22/404/*) _why="$1 answers 404: the release is gone, or it is private and github_token may not read it" ;;
+	22/[1-9]*) _why="$1 answers $_status" ;;
+	23/*) fail "$_asset can not be written into ${_work%/*}: is the disk full?" ;;
+	*) _why="$1: $(sed -n '$p' "$_part.error")" ;;
 	esac
 	return 1
 }
 
 # fetch downloads the asset from the job's own GitHub, or else from where the release was made. A private one's is the API's, by number.
 fetch() {
-	repository=${home#*://*/} && origin=${home%/"$repository"} && own=${GITHUB_SERVER_URL:-$origin}
-	get "$own/$repository/releases/download/$version/$asset" application/octet-stream && return
-	if [ "$status" = 404 ] && [ -n "${INPUT_GITHUB_TOKEN:-}" ]; then private && return; fi
-	[ "$own" != "$origin" ] && get "$home/releases/download/$version/$asset" application/octet-stream
+	_repository=${_home#*://*/} && _origin=${_home%/"$_repository"} && _own=${GITHUB_SERVER_URL:-$_origin}
+	get "$_own/$_repository/releases/download/$_version/$_asset" application/octet-stream && return
+	if [ "$_status" = 404 ] && [ -n "$_token" ]; then private && return; fi
+	[ "$_own" != "$_origin" ] && get "$_home/releases/download/$_version/$_asset" application/octet-stream
 }
 
 private() {
-	releases=${GITHUB_API_URL:-https://api.github.com}/repos/$repository/releases
-	get "$releases/tags/$version" application/vnd.github+json "$INPUT_GITHUB_TOKEN" || return
-	get "$releases/assets/$(tr '{},' '\n' <"$part" | awk -F '"' -v asset="$asset" '
-		$2 == "url" && $4 ~ /\/releases\/assets\/[0-9]+$/ { id = $4; sub(/.*\//, "", id) }
-		$2 == "name" && $4 == asset { print id; exit }')" application/octet-stream "$INPUT_GITHUB_TOKEN"
+	_releases=${GITHUB_API_URL:-https://api.github.com}/repos/$_repository/releases
+	get "$_releases/tags/$_version" application/vnd.github+json "$_token" || return
+	_number=$(tr '{},' '\n' <"$_part" | awk -F '"' -v asset="$_asset" \
+		'$2 == "url" && $4 ~ /\/assets\/[0-9]+$/ { n = $4; sub(/.*\//, "", n) } $2 == "name" && $4 == asset { print n; exit }')
+	get "$_releases/assets/$_number" application/octet-stream "$_token"
 }
 
-# build makes the program from the checkout with the caller's Go, and with none of the caller's settings for it.
+# build makes the program from the checkout as a release does, with the caller's Go, and with none of the caller's settings for it.
 build() {
-	from=$(PATH=$path && command -v go) || return
-	[ -z "$want" ] || printf '%s can not be had: %s; it is built\n' "$asset" "$why" >&2
-	(cd "$here/.." && GOFLAGS=-mod=readonly GOWORK=off GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off CGO_ENABLED=0 exec "$from" build -trimpath -buildvcs=false -o "$part" \
-		-ldflags="-s -w -buildid=${version:+ -X github.com/org/sandbox-actions/actions.Version=$version}" "./$name") &
+	_from=$(PATH=$_path && command -v go) || return
+	_flags=$(cat "$_here/goflags") && _ldflags="-s -w -buildid= -funcalign=16${_version:+ -X github.com/org/sandbox-actions/actions.Version=$_version}"
+	(cd "$_here/.." && export GOFLAGS="-mod=readonly $_flags" GOWORK=off GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off CGO_ENABLED=0 &&
+		exec "$_from" build -trimpath -buildvcs=false -ldflags="$_ldflags" -o "$_part" "./$_name") &
 	await
-	[ "$code" = 0 ] || fail "$name could not be built from its source: what $from said is above"
+	[ "$_code" = 0 ] || fail "$_name could not be built from its source: what $_from said is above"
+	_from="$_from ($_why)"
 }
 
-clock && began=$now asset=$name-$(uname -sm | tr 'A-Z ' 'a-z-' | sed 's/x86_64$/amd64/; s/aarch64$/arm64/')
-if [ -f "$here/checksums.txt" ]; then
-	while read -r sum file more; do
-		case $sum/$file in '#/'*) home=$file version=${more%% *} ;; */"$asset") want=$sum ;; esac
-	done <"$here/checksums.txt"
-	[ -n "$want" ] || fail "The release $version has no $asset: have the job run on Linux or macOS, on amd64 or arm64"
+clock && _began=$_now _asset=$_name-$(uname -sm | tr 'A-Z ' 'a-z-' | sed 's/x86_64$/amd64/; s/aarch64$/arm64/')
+if [ -f "$_here/checksums.txt" ]; then
+	while read -r _sum _file _more; do
+		case $_sum/$_file in '#/'*) _home=$_file _version=${_more%% *} ;; */"$_asset") _want=$_sum ;; esac
+	done <"$_here/checksums.txt"
+	[ -n "$_want" ] || fail "The release $_version has no $_asset: have the job run on Linux or macOS, on amd64 or arm64"
 fi
-cache=${RUNNER_TOOL_CACHE:-/dev/null}/sandbox-actions/$version/${asset##*-}
-for program in "$here/$asset" "$cache/$name"; do
-	if [ -n "$want" ] && [ -f "$program" ]; then from=$program && verify "$program" && break; fi
+_cache=${RUNNER_TOOL_CACHE:-/dev/null}/sandbox-actions/$_version/${_asset##*-}
+for _program in "$_here/$_asset" "$_cache/$_name"; do
+	if [ -n "$_want" ] && [ -f "$_program" ]; then _from=$_program && verify "$_program" && break; fi
 done
-if [ -z "$from" ]; then
-	if [ -z "$want" ] || ! mkdir -p "$cache" 2>/dev/null || [ ! -w "$cache" ]; then cache=''; fi
-	work=$(mktemp -d "${cache:-${RUNNER_TEMP:-${TMPDIR:-/tmp}}}/XXXXXX") || fail 'There is no place for the program: free some, or set RUNNER_TEMP'
-	part=$work/$name
-	{ [ -n "$want" ] && fetch; } || build || fail "$asset can not be had: $why; nor is there a Go to build it with (actions/setup-go)"
-	[ -z "$want" ] || verify "$part"
-	chmod 755 "$part"
-	if [ -n "$cache" ]; then program=$cache/$name && mv -f "$part" "$program"
-	elif exec 3<"$part" && [ -e /proc/self/fd/3 ]; then program=/proc/self/fd/3 # an open file can be run without its name
-	else program=$part work=''; fi # RUNNER_TEMP is emptied after the job
-	rm -rf "$work"
+if [ -z "$_from" ]; then
+	if [ -z "$_want" ] || ! mkdir -p "$_cache" 2>/dev/null || [ ! -w "$_cache" ]; then _cache=''; fi
+	_work=$(mktemp -d "${_cache:-${RUNNER_TEMP:-${TMPDIR:-/tmp}}}/XXXXXX") || fail 'There is no place for the program: free some, or set RUNNER_TEMP'
+	_part=$_work/$_name
+	{ [ -n "$_want" ] && fetch; } || build || fail "$_asset can not be had: $_why; nor is there a Go to build it with (actions/setup-go)"
+	[ -z "$_want" ] || verify "$_part"
+	chmod 755 "$_part"
+	if [ -n "$_cache" ]; then _program=$_cache/$_name && mv -f "$_part" "$_program"
+	elif exec 3<"$_part" && [ -e /proc/self/fd/3 ]; then _program=/proc/self/fd/3 # an open file can be run without its name
+	else _program=$_part _work=''; fi # RUNNER_TEMP is emptied after the job
+	rm -rf "$_work"
 fi
 clock
-printf '%s %s from %s, found in %d.%02d s\n' "$name" "$version" "$from" $(((now - began) / 100)) $(((now - began) % 100)) >&2
-PATH=$path exec "$program" "$@"
+printf '%s from %s, found in %d.%02d s\n' "$_name${_version:+ $_version}" "$_from" $(((_now - _began) / 100)) $(((_now - _began) % 100)) >&2
+unset SANDBOX_ACTIONS_TOKEN && PATH=$_path exec "$_program" "$@"

@@ -41,7 +41,7 @@ const (
 )
 
 // theProgram stands for action-build in the tests of how it is found: it says what it is called with.
-const theProgram = "#!/bin/sh\necho \"ran with $* and PATH=$PATH\"\n"
+const theProgram = "#!/bin/sh\necho \"ran with $* and PATH=$PATH\"\necho \"version=$version name=$name,$SANDBOX_ACTIONS_TOKEN.\"\n"
 
 // hub is a GitHub with the release v1.2.3 of org/sandbox-actions, public and private, whose only program is theProgram.
 func hub(t *testing.T, private bool) *github.Server {
@@ -184,6 +184,12 @@ func TestRunFindsTheProgram(t *testing.T) {
 			name: "a private release", home: private.ServerURL(), from: private.APIURL() + `/repos/org/sandbox-actions/releases/assets/\d+`, kept: true,
 			env: map[string]string{"GITHUB_SERVER_URL": private.ServerURL(), "GITHUB_API_URL": private.APIURL(), "INPUT_GITHUB_TOKEN": releaseReader},
 		},
+		{
+			name: "a private release, with the workflows' token", home: private.ServerURL(), from: private.APIURL(), kept: true,
+			env: map[string]string{
+				"GITHUB_SERVER_URL": private.ServerURL(), "GITHUB_API_URL": private.APIURL(), "INPUT_GITHUB_TOKEN": "ghs_of_the_caller", "SANDBOX_ACTIONS_TOKEN": releaseReader,
+			},
+		},
 		{name: "beside", home: nowhere, with: map[string]string{"actions/" + asset: theProgram}, from: `.*/build/../actions/` + asset},
 		{name: "the tool cache", home: nowhere, from: ".*/tool cache/sandbox-actions/v1.2.3/" + runtime.GOARCH + "/action-build", kept: true, do: func(t *testing.T, j job, _ string) {
 			keep(t, j, theProgram)
@@ -204,7 +210,7 @@ func TestRunFindsTheProgram(t *testing.T) {
 				test.do(t, j, root)
 			}
 			out, err := j.step(t, root).CombinedOutput()
-			if want := regexp.MustCompile(`(?m)^action-build v1\.2\.3 from ` + test.from + `\S*, found in \d+\.\d\d s$`); err != nil || !want.Match(out) || !bytes.Contains(out, []byte("ran with  and PATH="+os.Getenv("PATH")+"\n")) {
+			if want := regexp.MustCompile(`(?m)^action-build v1\.2\.3 from ` + test.from + `\S*, found in \d+\.\d\d s$`); err != nil || !want.Match(out) || !bytes.Contains(out, []byte("ran with  and PATH="+os.Getenv("PATH")+"\nversion= name=,.\n")) {
 				t.Errorf("%v: %s\nwant %s", err, out, want)
 			}
 			left := j.left(t)
@@ -385,7 +391,7 @@ func TestRunInAHostileEnvironment(t *testing.T) {
 	writeFile(t, dir, ".curlrc", "url = \"file:///etc/hostname\"\noutput = \""+mark+"\"\n")
 	writeFile(t, dir, ".gitconfig", "[core]\n\tfsmonitor = "+filepath.Join(bin, "git")+"\n[alias]\n\tstatus = !"+filepath.Join(bin, "git")+"\n")
 	env := map[string]string{
-		"PATH": bin, "HOME": dir, "BASH_ENV": filepath.Join(dir, "startup"), "ENV": filepath.Join(dir, "startup"), "CDPATH": "/", "IFS": "/",
+		"PATH": bin, "HOME": dir, "BASH_ENV": filepath.Join(dir, "startup"), "ENV": filepath.Join(dir, "startup"), "CDPATH": "/", "IFS": "/", "version": "mine", "name": "mine",
 		"GOFLAGS": "-toolexec=" + filepath.Join(bin, "go"), "BASH_FUNC_curl%%": "() { echo function >>'" + mark + "'; }", "BASH_FUNC_uname%%": "() { echo function >>'" + mark + "'; }",
 	}
 	for _, shell := range []string{"/bin/sh", "/bin/bash"} { // the sh of macOS, and of many containers, is bash
@@ -400,7 +406,7 @@ func TestRunInAHostileEnvironment(t *testing.T) {
 				command.Env = j.step(t, root).Env
 			}
 			out, err := command.CombinedOutput()
-			if err != nil || !bytes.Contains(out, []byte("ran with  and PATH="+bin+"\n")) {
+			if err != nil || !bytes.Contains(out, []byte("ran with  and PATH="+bin+"\nversion=mine name=mine,.\n")) {
 				t.Errorf("%v: %s", err, out)
 			}
 			if ran := read(t, mark); ran != "" {

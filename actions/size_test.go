@@ -20,7 +20,7 @@ const maxProgram = 20_000_000
 //
 //   - grpcnotrace leaves gRPC's tracing out. We have none, but its pages are templates, and a template may call any method: the linker
 //     would keep every exported method of every library.
-//   - -l inlines nothing, except in the packages that compress: it is a tenth of the program, and they are the ones where it is felt.
+//   - -l inlines nothing, a tenth of the program, except where it is felt: in Go's runtime, and in what goes over every byte of an image.
 const goflags = "goflags"
 
 // TestSize builds the programs as a release does.
