@@ -165,9 +165,17 @@ func (t *test) prepare(ctx context.Context) error {
 	_, noCheckout := os.Stat(filepath.Join(t.Dir, ".git"))
 	_, noSuite := os.Stat(filepath.Join(t.Dir, t.in.Suite))
 	if t.in.Image == "" || t.in.Ref != "" || t.Runner.InActions() && t.in.Suite != "none" && noCheckout != nil && noSuite != nil {
-		return t.build.prepare(ctx)
+		if err := t.build.prepare(ctx); err != nil {
+			return err
+		}
+	} else if err := t.openEngine(ctx); err != nil {
+		return err
 	}
-	return t.openEngine(ctx)
+	if t.commit.SHA != "" {
+		return nil
+	}
+	// The suite and the command are of the workspace.
+	return t.trust(ctx, filepath.Dir(filepath.Join(t.Dir, t.in.Suite)))
 }
 
 // readSuite reads the suite of the commit that is tested, before anything is spent on an image that it could not test.
@@ -201,11 +209,20 @@ func (t *test) takeImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	digest, err := found.Digest()
+	if err != nil {
+		return fmt.Errorf("input image: read its manifest: %w", err)
+	}
+	id, err := found.ConfigName()
+	if err != nil {
+		return fmt.Errorf("input image: read its config: %w", err)
+	}
+	t.build.result = BuildResult{Digest: digest.String(), ImageID: id.String(), ImageRef: t.in.Image, ImageName: t.in.Image}
 	if found.inEngine {
 		t.name = t.in.Image
 		return nil
 	}
-	t.name = t.in.ImageName
+	t.name, t.build.result.ImageName = t.in.ImageName, t.in.ImageName
 	return t.loadImage(ctx, found.Image)
 }
 
@@ -327,7 +344,7 @@ func (t *test) publish() error {
 			return err
 		}
 	} else {
-		t.build.result = BuildResult{ImageName: t.name, ImageRef: t.name, GitSHA: t.tree.SHA, GitRef: t.tree.Ref}
+		t.build.result.GitSHA, t.build.result.GitRef = t.tree.SHA, t.tree.Ref
 	}
 	r := t.report
 	result := TestResult{
