@@ -111,15 +111,17 @@ func foreignCheckout(ctx context.Context, e runner.Event, folder string) (string
 }
 
 // ofPull names the code of the event's pull request.
-func ofPull(e runner.Event) string {
+func ofPull(e runner.Event) string { return "code of " + pullRequest(e) }
+
+func pullRequest(e runner.Event) string {
 	from := "a fork"
 	if e.Head != "" {
 		from = "the fork " + e.Head
 	}
 	if e.Pull == 0 {
-		return "code of " + from
+		return from
 	}
-	return fmt.Sprintf("code of the pull request #%d from %s", e.Pull, from)
+	return fmt.Sprintf("the pull request #%d from %s", e.Pull, from)
 }
 
 // afford refuses, before anything is spent, what the pull request of a fork can not do: it is given no secrets and no OIDC token. What
@@ -129,7 +131,7 @@ func (b *build) afford(ctx context.Context) error {
 		return nil
 	}
 	refused := func(what string) error {
-		return fmt.Errorf("%s: this run is of %s, which GitHub gives neither secrets nor an OIDC token: leave it out for forks, or do it when the pull request is merged", what, ofPull(b.event))
+		return fmt.Errorf("%s: this run is of %s, which GitHub gives neither secrets nor an OIDC token: leave it out for forks, or do it when the pull request is merged", what, pullRequest(b.event))
 	}
 	if b.in.Save && b.in.DepotToken == "" && b.Getenv("DEPOT_TOKEN") == "" {
 		return refused("input save: Depot's registry is not open to forks")
