@@ -41,7 +41,7 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 		r.event = "workflow_dispatch"
 	}
 	args := []string{
-		r.event, "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted",
+		r.event, "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted", "--platform", "ubuntu-24.04-arm=-self-hosted",
 		"--no-cache-server", "--action-cache-path", filepath.Join(home, "cache"), "--use-new-action-cache", "--json",
 		"--secret", "GITHUB_TOKEN", "--env-file", filepath.Join(home, "env"),
 	}
@@ -118,7 +118,8 @@ func goEnv(t *testing.T, name string) string {
 func TestWorkflowsOfACaller(t *testing.T) {
 	w := cloud(t)
 	sha := git(t, w.caller, "rev-parse", "HEAD")
-	release := map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": git(t, w.ours, "rev-parse", "HEAD")}
+	commit := git(t, w.ours, "rev-parse", "HEAD")
+	release := map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": commit}
 	for _, test := range []struct {
 		name string
 		run  actRun
@@ -130,6 +131,13 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		}},
 		{name: "the reusable workflow, saved for another job", run: actRun{dir: w.caller, workflow: "call.yml", vars: release}, ok: true, want: []string{
 			`called ` + regexp.QuoteMeta(w.Registry.Addr) + `/sandbox:[a-z0-9]+@(sha256:[0-9a-f]{64}), sha256:[0-9a-f]{64}, ` + sha,
+			`::notice title=sandbox-actions::The action build is org/sandbox-actions@` + commit,
+		}},
+		{name: "the reusable workflow, and nobody says whose it is", run: actRun{dir: w.caller, workflow: "call.yml"}, want: []string{
+			`::error::This runner does not say whose workflow was called \(job.workflow_repository\), and acme/caller has no such action: set the variables`,
+		}},
+		{name: "the reusable workflow, of a repository that can not be read", run: actRun{dir: w.caller, workflow: "call.yml", vars: map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/private", "SANDBOX_ACTIONS_REF": "v1"}}, want: []string{
+			`::error::org/private can not be checked out at v1, which this workflow is of: if it is private, give the secret SANDBOX_ACTIONS_TOKEN`,
 		}},
 		{name: "a matrix of platforms", run: actRun{dir: w.caller, workflow: "matrix.yml"}, ok: true, want: []string{
 			`built linux/amd64 as sha256:`, `built linux/arm64 as sha256:`,
