@@ -1,7 +1,9 @@
 package actions
 
 import (
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,6 +122,10 @@ func TestWorkflowsOfACaller(t *testing.T) {
 	sha := git(t, w.caller, "rev-parse", "HEAD")
 	commit := git(t, w.ours, "rev-parse", "HEAD")
 	release := map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": commit}
+	called := map[string]string{
+		"BUILD_SECRETS":      "token=of the caller",
+		"DOCKER_AUTH_CONFIG": fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, w.Registry.Addr, base64.StdEncoding.EncodeToString([]byte(localcloud.RegistryUser+":"+w.RegistryPassword))),
+	}
 	for _, test := range []struct {
 		name string
 		run  actRun
@@ -157,11 +163,12 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		{name: "tests, green and red", run: actRun{dir: w.caller, workflow: "test.yml"}, ok: true, want: []string{
 			`green 1, red 1 and failure`, `::error file=failing.yaml,line=4`,
 		}},
-		{name: "the reusable workflow of tests, green", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release}, ok: true, want: []string{
-			`called 1 passed, 0 failed of sha256:[0-9a-f]{64}`, `artifact test-results-\S* holds test-results/junit.xml`,
+		{name: "the reusable workflow of tests, green", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: map[string]string{"push": w.Registry.Addr + "/team/called:1"}}, ok: true, want: []string{
+			`called 1 passed, 0 failed of sha256:[0-9a-f]{64}`, `artifact called-\S* holds test-results/junit.xml`,
+			`::set-output:: image_ref=` + regexp.QuoteMeta(w.Registry.Addr) + `/team/called:1@sha256:`,
 		}},
-		{name: "the reusable workflow of tests, red", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release, inputs: map[string]string{"command": "exit 9"}}, want: []string{
-			`::set-output:: tests_passed=1`, `ended with exit code 9`, `artifact test-results-\S* holds test-results/junit.xml`,
+		{name: "the reusable workflow of tests, red", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: map[string]string{"command": "exit 9"}}, want: []string{
+			`::set-output:: tests_passed=1`, `ended with exit code 9`, `artifact called-\S* holds test-results/junit.xml`,
 		}},
 		{name: "no permission to ask for an OIDC token", run: actRun{dir: w.caller, workflow: "steps.yml", noOIDC: true}, want: []string{
 			"add these two lines to the workflow or the job: `permissions:` and, below it, `id-token: write`",

@@ -1,7 +1,10 @@
 package actions
 
 import (
+	"io"
 	"os"
+	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -246,6 +249,84 @@ func TestPromisedWorkflows(t *testing.T) {
 		for name := range strings.FieldsSeq(promised.outputs) {
 			if w.On.Call.Outputs[name] == nil {
 				t.Errorf("%s has no output %s", file, name)
+			}
+		}
+	}
+}
+
+// recipe is one `gh workflow run`.
+type recipe struct {
+	workflow string
+	inputs   map[string]string
+}
+
+var (
+	recipeForm = regexp.MustCompile(`(?m)^gh workflow run (\S+)(.*)$`)
+	recipeArg  = regexp.MustCompile(`^ -f ([a-z_]+)=('[^']*'|[^\s'"]+)`)
+)
+
+// recipesIn are those of a document. An argument that is none of `-f NAME=VALUE` is an error.
+func recipesIn(t *testing.T, document string) (found []recipe) {
+	t.Helper()
+	for _, m := range recipeForm.FindAllStringSubmatch(document, -1) {
+		r := recipe{m[1], map[string]string{}}
+		rest := m[2]
+		for arg := recipeArg.FindStringSubmatch(rest); arg != nil; arg = recipeArg.FindStringSubmatch(rest) {
+			r.inputs[arg[1]] = strings.Trim(arg[2], "'")
+			rest = strings.TrimPrefix(rest, arg[0])
+		}
+		if rest != "" {
+			t.Errorf("%s: %q can not be read", m[0], rest)
+		}
+		found = append(found, r)
+	}
+	return found
+}
+
+// Every recipe names a workflow, and inputs that it has, with values that the action takes; and every input that can be given by hand has a recipe.
+func TestRecipes(t *testing.T) {
+	shown := map[string]bool{}
+	for _, r := range recipesIn(t, read(t, "../docs/recipes.md")) {
+		at := slices.IndexFunc(reusables, func(w reusable) bool { return w.File == r.workflow })
+		if at < 0 {
+			t.Errorf("there is no workflow %s", r.workflow)
+			continue
+		}
+		w := reusables[at]
+		dispatch := ourWorkflow(t, r.workflow).On.Dispatch.Inputs
+		environ := []string{"GITHUB_ACTIONS=true"}
+		for name, value := range r.inputs {
+			shown[r.workflow+" "+name] = true
+			if _, ok := dispatch[name]; !ok {
+				t.Errorf("%s has no input %s", r.workflow, name)
+			}
+			for action, workflow := range w.names {
+				if workflow == name {
+					name = action
+				}
+			}
+			if !slices.ContainsFunc(w.own, func(i input) bool { return i.name == name }) {
+				environ = append(environ, Variable(name)+"="+value)
+			}
+		}
+		in := reflect.New(reflect.TypeOf(w.inputs).Elem()).Interface().(inputs)
+		warnings, err := Inputs{Program: "action-" + w.Action, Environ: environ, Stdout: io.Discard}.Parse(in)
+		if err != nil || len(warnings) > 0 {
+			t.Errorf("%v: %v %q", r, err, warnings)
+			continue
+		}
+		build, ok := in.(*BuildInputs)
+		if !ok {
+			build = reflect.ValueOf(in).Elem().FieldByName("BuildInputs").Addr().Interface().(*BuildInputs)
+		}
+		if _, err := check(build, func(string) string { return "" }, t.TempDir()); err != nil {
+			t.Errorf("%v: %v", r, err)
+		}
+	}
+	for _, w := range reusables {
+		for _, name := range w.dispatch {
+			if !shown[w.File+" "+name] {
+				t.Errorf("docs/recipes.md does not show the input %s of %s", name, w.File)
 			}
 		}
 	}
