@@ -78,7 +78,9 @@ type bound struct {
 	next http.RoundTripper
 }
 
-func (b bound) RoundTrip(r *http.Request) (*http.Response, error) { return b.next.RoundTrip(r.WithContext(b.ctx)) }
+func (b bound) RoundTrip(r *http.Request) (*http.Response, error) {
+	return b.next.RoundTrip(r.WithContext(b.ctx))
+}
 
 func push(ctx context.Context, reference string, keychain authn.Keychain, progress func(done, total int64), write func(name.Reference, []remote.Option) error) error {
 	ref, err := name.ParseReference(reference)
