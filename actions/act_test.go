@@ -43,7 +43,8 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 		r.event = "workflow_dispatch"
 	}
 	args := []string{
-		r.event, "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted", "--platform", "ubuntu-24.04-arm=-self-hosted",
+		r.event, "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted",
+		"--platform", "ubuntu-24.04-arm=-self-hosted", "--platform", "macos-latest=-self-hosted",
 		"--no-cache-server", "--action-cache-path", filepath.Join(home, "cache"), "--use-new-action-cache", "--json",
 		"--secret", "GITHUB_TOKEN", "--env-file", filepath.Join(home, "env"),
 	}

@@ -75,9 +75,9 @@ func TestExamples(t *testing.T) {
 					}
 				}
 				slices.Sort(left)
-				tonight := regexp.MustCompile(`tonight's is (nightly\S+)`).FindStringSubmatch(log)
-				if len(left) != 2 || left[0] != "nightly-20260102-000000-1111111-a" || tonight == nil || left[1] != tonight[1] {
-					t.Errorf("left are %q", left)
+				tonight := regexp.MustCompile(`tonight's is (nightly\S+), tested ` + digest + `, released ` + digest).FindStringSubmatch(log)
+				if len(left) != 2 || left[0] != "nightly-20260102-000000-1111111-a" || tonight == nil || left[1] != tonight[1] || tonight[2] != tonight[3] {
+					t.Errorf("left are %q after %q", left, tonight)
 				}
 			}},
 		{folder: "platforms", workflow: "platforms.yml", event: "push", builds: 3, want: []string{
