@@ -1,6 +1,7 @@
 package actions
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/org/sandbox-actions/internal/localcloud"
+	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
 // pins are the commits of GitHub's own actions that our workflows use; testdata has what stands in for each.
@@ -25,7 +27,8 @@ type actRun struct {
 	inputs   map[string]string
 	secrets  map[string]string
 	vars     map[string]string
-	noOIDC   bool // the job may not ask for an OIDC token
+	noOIDC   bool   // the job may not ask for an OIDC token
+	token    string // GITHUB_TOKEN; "" for one that reads
 }
 
 // act runs a workflow in a copy of a repository, with the repository's own actions fetched from the cloud's GitHub.
@@ -62,7 +65,7 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 		}
 	}
 	env := w.Env()
-	environ := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "GITHUB_TOKEN=" + w.GitHubToken}
+	environ := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "GITHUB_TOKEN=" + cmp.Or(r.token, w.GitHubToken)}
 	for name, value := range map[string]string{"GOCACHE": goEnv(t, "GOCACHE"), "GOMODCACHE": goEnv(t, "GOMODCACHE"), "GOPROXY": goEnv(t, "GOPROXY"), "GOSUMDB": goEnv(t, "GOSUMDB")} {
 		env[name] = value
 	}
@@ -127,6 +130,17 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		"BUILD_SECRETS":      "token=of the caller",
 		"DOCKER_AUTH_CONFIG": fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, w.Registry.Addr, base64.StdEncoding.EncodeToString([]byte(localcloud.RegistryUser+":"+w.RegistryPassword))),
 	}
+	// What an action is of may be private: to the job's own token, which is for the repository that it runs in, it is not there then.
+	w.GitHub.Change(func(o *github.Options) {
+		o.Repositories = append(o.Repositories, github.Repository{Owner: "org", Name: "private", Dir: w.ours, Private: true})
+		o.JobTokens = append(o.JobTokens, github.Token{Value: "ghs_of_the_job", Repository: "org/sandbox-actions", Permissions: map[string]string{"contents": "read"}})
+	})
+	private := actRun{
+		dir: w.ours, workflow: "build-docker-image.yml", token: "ghs_of_the_job", vars: map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/private", "SANDBOX_ACTIONS_REF": "v1"},
+		inputs: map[string]string{"context": "actions/testdata/caller", "dockerfile": "actions/testdata/caller/Dockerfile"},
+	}
+	withToken := private
+	withToken.secrets = map[string]string{"SANDBOX_ACTIONS_TOKEN": w.GitHubToken}
 	for _, test := range []struct {
 		name string
 		run  actRun
@@ -143,8 +157,11 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		{name: "the reusable workflow, and nobody says whose it is", run: actRun{dir: w.caller, workflow: "call.yml"}, want: []string{
 			`::error::This runner does not say whose workflow was called \(job.workflow_repository\), and acme/caller has no such action: set the variables`,
 		}},
-		{name: "the reusable workflow, of a repository that can not be read", run: actRun{dir: w.caller, workflow: "call.yml", vars: map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/private", "SANDBOX_ACTIONS_REF": "v1"}}, want: []string{
+		{name: "an action that is private, and nobody gives a token for it", run: private, want: []string{
 			`::error::org/private can not be checked out at v1, which this workflow is of: if it is private, give the secret SANDBOX_ACTIONS_TOKEN`,
+		}},
+		{name: "an action that is private", run: withToken, ok: true, want: []string{
+			`::notice title=sandbox-actions::The action build is org/private@` + commit, `::set-output:: digest=sha256:[0-9a-f]{64}`,
 		}},
 		{name: "a matrix of platforms", run: actRun{dir: w.caller, workflow: "matrix.yml"}, ok: true, want: []string{
 			`built linux/amd64 as sha256:`, `built linux/arm64 as sha256:`,

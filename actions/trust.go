@@ -16,7 +16,7 @@ import (
 // trust refuses code that a stranger may have written, in a run that has secrets of this repository: pull_request_target, workflow_run and
 // issue_comment are started by anybody. A branch, a tag and the run's own commit are the repository's; a pull request of a fork is not, nor
 // is any commit that could be one of its, since a fork's commits can be fetched from the repository itself. folders are more that
-// is used besides the context.
+// is used besides the context. What a step has put into a checkout besides, such as an artifact, is not seen.
 func (b *build) trust(ctx context.Context, folders ...string) error {
 	e := b.event
 	if !e.Privileged() || b.in.AllowUntrustedRef {
