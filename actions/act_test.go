@@ -1,7 +1,10 @@
 package actions
 
 import (
+	"cmp"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/org/sandbox-actions/internal/localcloud"
+	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
 // pins are the commits of GitHub's own actions that our workflows use; testdata has what stands in for each.
@@ -23,7 +27,8 @@ type actRun struct {
 	inputs   map[string]string
 	secrets  map[string]string
 	vars     map[string]string
-	noOIDC   bool // the job may not ask for an OIDC token
+	noOIDC   bool   // the job may not ask for an OIDC token
+	token    string // GITHUB_TOKEN; "" for one that reads
 }
 
 // act runs a workflow in a copy of a repository, with the repository's own actions fetched from the cloud's GitHub.
@@ -42,6 +47,7 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 	}
 	args := []string{
 		r.event, "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted",
+		"--platform", "ubuntu-24.04-arm=-self-hosted", "--platform", "macos-latest=-self-hosted",
 		"--no-cache-server", "--action-cache-path", filepath.Join(home, "cache"), "--use-new-action-cache", "--json",
 		"--secret", "GITHUB_TOKEN", "--env-file", filepath.Join(home, "env"),
 	}
@@ -59,7 +65,7 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 		}
 	}
 	env := w.Env()
-	environ := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "GITHUB_TOKEN=" + w.GitHubToken}
+	environ := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "GITHUB_TOKEN=" + cmp.Or(r.token, w.GitHubToken)}
 	for name, value := range map[string]string{"GOCACHE": goEnv(t, "GOCACHE"), "GOMODCACHE": goEnv(t, "GOMODCACHE"), "GOPROXY": goEnv(t, "GOPROXY"), "GOSUMDB": goEnv(t, "GOSUMDB")} {
 		env[name] = value
 	}
@@ -118,7 +124,23 @@ func goEnv(t *testing.T, name string) string {
 func TestWorkflowsOfACaller(t *testing.T) {
 	w := cloud(t)
 	sha := git(t, w.caller, "rev-parse", "HEAD")
-	release := map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": git(t, w.ours, "rev-parse", "HEAD")}
+	commit := git(t, w.ours, "rev-parse", "HEAD")
+	release := map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": commit}
+	called := map[string]string{
+		"BUILD_SECRETS":      "token=of the caller",
+		"DOCKER_AUTH_CONFIG": fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, w.Registry.Addr, base64.StdEncoding.EncodeToString([]byte(localcloud.RegistryUser+":"+w.RegistryPassword))),
+	}
+	// What an action is of may be private: to the job's own token, which is for the repository that it runs in, it is not there then.
+	w.GitHub.Change(func(o *github.Options) {
+		o.Repositories = append(o.Repositories, github.Repository{Owner: "org", Name: "private", Dir: w.ours, Private: true})
+		o.JobTokens = append(o.JobTokens, github.Token{Value: "ghs_of_the_job", Repository: "org/sandbox-actions", Permissions: map[string]string{"contents": "read"}})
+	})
+	private := actRun{
+		dir: w.ours, workflow: "build-docker-image.yml", token: "ghs_of_the_job", vars: map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/private", "SANDBOX_ACTIONS_REF": "v1"},
+		inputs: map[string]string{"context": "actions/testdata/caller", "dockerfile": "actions/testdata/caller/Dockerfile"},
+	}
+	withToken := private
+	withToken.secrets = map[string]string{"SANDBOX_ACTIONS_TOKEN": w.GitHubToken}
 	for _, test := range []struct {
 		name string
 		run  actRun
@@ -130,6 +152,16 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		}},
 		{name: "the reusable workflow, saved for another job", run: actRun{dir: w.caller, workflow: "call.yml", vars: release}, ok: true, want: []string{
 			`called ` + regexp.QuoteMeta(w.Registry.Addr) + `/sandbox:[a-z0-9]+@(sha256:[0-9a-f]{64}), sha256:[0-9a-f]{64}, ` + sha,
+			`::notice title=sandbox-actions::The action build is org/sandbox-actions@` + commit,
+		}},
+		{name: "the reusable workflow, and nobody says whose it is", run: actRun{dir: w.caller, workflow: "call.yml"}, want: []string{
+			`::error::This runner does not say whose workflow was called \(job.workflow_repository\), and acme/caller has no such action: set the variables`,
+		}},
+		{name: "an action that is private, and nobody gives a token for it", run: private, want: []string{
+			`::error::org/private can not be checked out at v1, which this workflow is of: if it is private, give the secret SANDBOX_ACTIONS_TOKEN`,
+		}},
+		{name: "an action that is private", run: withToken, ok: true, want: []string{
+			`::notice title=sandbox-actions::The action build is org/private@` + commit, `::set-output:: digest=sha256:[0-9a-f]{64}`,
 		}},
 		{name: "a matrix of platforms", run: actRun{dir: w.caller, workflow: "matrix.yml"}, ok: true, want: []string{
 			`built linux/amd64 as sha256:`, `built linux/arm64 as sha256:`,
@@ -149,11 +181,12 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		{name: "tests, green and red", run: actRun{dir: w.caller, workflow: "test.yml"}, ok: true, want: []string{
 			`green 1, red 1 and failure`, `::error file=failing.yaml,line=4`,
 		}},
-		{name: "the reusable workflow of tests, green", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release}, ok: true, want: []string{
-			`called 1 passed, 0 failed of sha256:[0-9a-f]{64}`, `artifact test-results-\S* holds test-results/junit.xml`,
+		{name: "the reusable workflow of tests, green", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: map[string]string{"push": w.Registry.Addr + "/team/called:1"}}, ok: true, want: []string{
+			`called 1 passed, 0 failed of sha256:[0-9a-f]{64}`, `artifact called-\S* holds test-results/junit.xml`,
+			`::set-output:: image_ref=` + regexp.QuoteMeta(w.Registry.Addr) + `/team/called:1@sha256:`,
 		}},
-		{name: "the reusable workflow of tests, red", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release, inputs: map[string]string{"command": "exit 9"}}, want: []string{
-			`::set-output:: tests_passed=1`, `ended with exit code 9`, `artifact test-results-\S* holds test-results/junit.xml`,
+		{name: "the reusable workflow of tests, red", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: map[string]string{"command": "exit 9"}}, want: []string{
+			`::set-output:: tests_passed=1`, `ended with exit code 9`, `artifact called-\S* holds test-results/junit.xml`,
 		}},
 		{name: "no permission to ask for an OIDC token", run: actRun{dir: w.caller, workflow: "steps.yml", noOIDC: true}, want: []string{
 			"add these two lines to the workflow or the job: `permissions:` and, below it, `id-token: write`",

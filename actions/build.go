@@ -58,6 +58,7 @@ func (p *Program) Build(ctx context.Context, in *BuildInputs) error {
 type build struct {
 	*Program
 	in      *BuildInputs
+	event   runner.Event
 	plan    *plan
 	phases  phases
 	scratch string
@@ -88,7 +89,7 @@ func (p *Program) newBuild(in *BuildInputs) (*build, error) {
 			p.Runner.Mask(string(secret))
 		}
 	}
-	return &build{Program: p, in: in, plan: plan, began: time.Now()}, nil
+	return &build{Program: p, in: in, event: runner.ReadEvent(p.Getenv), plan: plan, began: time.Now()}, nil
 }
 
 // within runs a story with its deadline and its temporary folder, and publishes when it went well.
@@ -99,7 +100,10 @@ func (b *build) within(ctx context.Context, story func(context.Context) error, p
 		return fmt.Errorf("make a temporary folder: %w: free some space, or set RUNNER_TEMP to a folder that can be written", err)
 	}
 	defer os.RemoveAll(b.scratch)
-	if err := story(ctx); err != nil {
+	if err = b.afford(ctx); err == nil {
+		err = story(ctx)
+	}
+	if err != nil {
 		// What is said beside the cause is kept, but no input is to blame for an end by signal or by timeout.
 		if cause := context.Cause(ctx); cause != nil && (!errors.Is(err, cause) || strings.HasPrefix(err.Error(), "input ")) {
 			return cause

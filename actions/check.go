@@ -18,6 +18,7 @@ import (
 	"github.com/moby/buildkit/util/entitlements"
 	"github.com/org/sandbox-actions/pkg/builder"
 	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/source"
 	"github.com/tonistiigi/go-csvvalue"
 )
@@ -229,7 +230,11 @@ func (p *plan) secrets(in *BuildInputs, getenv func(string) string, dir string) 
 	for _, item := range in.Secrets {
 		id, value, ok := strings.Cut(item.Text, "=")
 		if !ok || value == "" {
-			return fmt.Errorf("input secrets, line %d: the secret %s has no value: write ID=VALUE, and see that the value is not empty", item.Line, idOnly(id, ok))
+			why := ""
+			if runner.ReadEvent(getenv).Fork() {
+				why = " (GitHub gives the pull request of a fork no secrets)"
+			}
+			return fmt.Errorf("input secrets, line %d: the secret %s has no value%s: write ID=VALUE, and see that the value is not empty", item.Line, idOnly(id, ok), why)
 		}
 		if err := add("secrets", item, id, func() ([]byte, error) { return []byte(value), nil }); err != nil {
 			return err

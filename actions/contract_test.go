@@ -168,7 +168,7 @@ func same(t *testing.T, file string, made func(old []byte) string) {
 // The contract of the mission: these names and defaults are promised.
 func TestPromisedInputsAndOutputs(t *testing.T) {
 	build := map[string]string{
-		"ref": "", "platform": "linux/amd64", "doppler_config": "", "doppler_project": "", "doppler_token": "", "doppler_identity": "",
+		"ref": "", "allow_untrusted_ref": "false", "platform": "linux/amd64", "doppler_config": "", "doppler_project": "", "doppler_token": "", "doppler_identity": "",
 		"context": ".", "dockerfile": "Dockerfile", "target": "", "image_name": "iterate-sandbox:ci",
 		"build_args": "", "build_contexts": "", "labels": "", "annotations": "", "secrets": "", "secret_envs": "", "secret_files": "",
 		"ssh": "", "allow": "", "add_hosts": "", "no_cache_filters": "", "outputs": "", "attests": "",

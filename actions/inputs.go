@@ -19,8 +19,9 @@ import (
 // BuildInputs are the inputs of the build action: flags of the program (--depot-project), variables of a composite step
 // (INPUT_DEPOT_PROJECT), rows of action.yml and of the README. An empty variable counts as not given.
 type BuildInputs struct {
-	Ref      string `help:"Branch, tag, SHA (full or short), refs/pull/N/merge, refs/pull/N/head or #N. Empty: the checkout as it is, or the event's commit where there is none."`
-	Platform List   `help:"linux/amd64, linux/arm64 or both: each is built natively on its own machine, at the same time." default:"linux/amd64"`
+	Ref               string `help:"Branch, tag, SHA (full or short), refs/pull/N/merge, refs/pull/N/head or #N. Empty: the checkout as it is, or the event's commit where there is none."`
+	AllowUntrustedRef bool   `help:"Build what a pull request of a fork, or anybody, may have written, although this run has secrets (pull_request_target, workflow_run, issue_comment). Such code can take all that the run may do: only after somebody has read it."`
+	Platform          List   `help:"linux/amd64, linux/arm64 or both: each is built natively on its own machine, at the same time." default:"linux/amd64"`
 	DopplerInputs
 	Context        string        `help:"Build context: a folder, or a URL that the builder fetches." default:"."`
 	Dockerfile     string        `help:"The Dockerfile, from the repository's root. Dockerfile is the one in the context, or sandbox/Dockerfile where there is none." default:"Dockerfile"`

@@ -154,6 +154,9 @@ func (b *build) resolve(ctx context.Context) error {
 			if b.in.GitContext != "" && b.tree.SHA == "" {
 				return refuse("git_context", b.in.GitContext, "needs a commit, and what is built is no git repository: give a ref, or build from a clone")
 			}
+			if err := b.trust(ctx); err != nil {
+				return err
+			}
 			return b.plan.locate(b.tree.Dir)
 		}
 	}
@@ -169,7 +172,7 @@ func (b *build) resolve(ctx context.Context) error {
 	}
 	b.tree = source.Tree{SHA: b.commit.SHA, Ref: b.commit.Ref, Repository: b.tree.Repository}
 	b.say()
-	return nil
+	return b.trust(ctx)
 }
 
 func (b *build) say() {
@@ -269,8 +272,13 @@ func (b *build) builder() (starter, error) {
 			return nil, err
 		}
 	}
+	return b.depot(project), nil
+}
+
+// depot is Depot, entered as the inputs and the job allow.
+func (b *build) depot(project string) builder.Depot {
 	token := builder.TokenSource{Input: b.in.DepotToken, Getenv: b.getenv, IDToken: b.Runner.IDToken, Log: b.Runner.Infof}
-	return builder.Depot{Project: project, Token: token.Token, Log: b.Runner.Infof, Mask: b.Runner.Mask}, nil
+	return builder.Depot{Project: project, Token: token.Token, Log: b.Runner.Infof, Mask: b.Runner.Mask}
 }
 
 func (b *build) builderRequest() builder.Request {

@@ -142,6 +142,9 @@ func (s *snapshot) check() (err error) {
 	if in.DryRun && in.Keep == 0 {
 		return errors.New("--dry-run says what --keep N would delete: give it, too")
 	}
+	if s.withoutSecrets() && in.DaytonaAPIKey == "" && s.Getenv("DAYTONA_API_KEY") == "" && in.DopplerToken == "" && s.Getenv("DOPPLER_TOKEN") == "" {
+		return fmt.Errorf("a snapshot needs Daytona's key: this run is of %s, which GitHub gives neither secrets nor an OIDC token: make the snapshot when the pull request is merged", pullRequest(s.event))
+	}
 	s.withoutDoppler = !in.UpdateDoppler && (in.DaytonaAPIKey != "" || s.Getenv("DAYTONA_API_KEY") != "")
 	return nil
 }

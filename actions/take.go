@@ -2,12 +2,15 @@ package actions
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/image"
 )
@@ -60,10 +63,25 @@ func (b *build) take(ctx context.Context, name, platform string) (taken, error) 
 		return taken{}, missing
 	}
 	found, err := image.Open(ctx, name, platform, auth)
+	if denied(err) && !strings.Contains(reference.Path(named), "/") {
+		// Such are the references of Depot's registry, where an earlier job may have saved it.
+		credential, refused := b.depot("").PullCredential(ctx, name)
+		if refused != nil {
+			return fail(fmt.Errorf("%w; if Depot keeps it: %w", err, refused))
+		}
+		auth.Credentials = append(auth.Credentials, image.Credential(credential))
+		found, err = image.Open(ctx, name, platform, auth)
+	}
 	if err != nil {
 		return fail(err)
 	}
 	return taken{Image: found}, nil
+}
+
+// denied says that a registry does not let us in.
+func denied(err error) bool {
+	answer := new(transport.Error)
+	return errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden)
 }
 
 // layoutFolder is the folder of an OCI layout that a name means, with its tag or digest.

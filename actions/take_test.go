@@ -192,3 +192,43 @@ func TestShellAtATerminal(t *testing.T) {
 		t.Errorf("left: %s", left)
 	}
 }
+
+// What one job has built and saved, the next one takes from Depot's registry without a login of its own; tested and released, it is the same image.
+func TestImageFromDepotsRegistry(t *testing.T) {
+	w := cloud(t)
+	saved := w.succeed(t, invocation{docker: unique(t), inputs: map[string]string{"save": "true", "load": "false", "provenance": "false"}})
+	ref := saved.outputs["image_ref"]
+	noID := map[string]string{"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}
+	for _, test := range []struct {
+		name, program string
+		inputs, env   map[string]string
+		sentence      string // "": the digest is the saved one's
+	}{
+		{name: "tested", program: "action-test", inputs: map[string]string{"image": ref, "suite": "none", "command": "test -n \"$LOCAL_DOCKER_IMAGE_NAME\""}},
+		{name: "released", program: "action-snapshot", inputs: map[string]string{"image": ref, "update_doppler": "false"}},
+		{name: "no such build", program: "action-snapshot", inputs: map[string]string{"image": w.Registry.Addr + "/sandbox:absent", "update_doppler": "false"},
+			sentence: `^error: input image: read \S+/sandbox:absent: the registry does not accept the login.*; if Depot keeps it: get a password to pull \S+/sandbox:absent: .*build absent not found`},
+		{name: "no way into Depot", program: "action-snapshot", inputs: map[string]string{"image": ref, "update_doppler": "false"}, env: noID,
+			sentence: "^error: input image: .*; if Depot keeps it: the job may not ask for an OIDC token"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before := len(w.Depot.Calls())
+			o := w.run(t, invocation{program: test.program, docker: small, inputs: test.inputs, env: test.env})
+			for _, call := range w.Depot.Calls()[before:] {
+				if call.Method == "CreateBuild" {
+					t.Error("it was built again")
+				}
+			}
+			if test.sentence != "" {
+				failedWith(t, o, test.sentence)
+				return
+			}
+			if o.exit != 0 || o.outputs["digest"] != saved.outputs["digest"] || o.outputs["image_ref"] != ref {
+				t.Errorf("exit %d, digest %s of %s, want %s of %s\n%s", o.exit, o.outputs["digest"], o.outputs["image_ref"], saved.outputs["digest"], ref, o.stderr)
+			}
+			if test.program == "action-snapshot" {
+				w.forget(t, o.outputs["snapshot_name"])
+			}
+		})
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -165,9 +166,17 @@ func (t *test) prepare(ctx context.Context) error {
 	_, noCheckout := os.Stat(filepath.Join(t.Dir, ".git"))
 	_, noSuite := os.Stat(filepath.Join(t.Dir, t.in.Suite))
 	if t.in.Image == "" || t.in.Ref != "" || t.Runner.InActions() && t.in.Suite != "none" && noCheckout != nil && noSuite != nil {
-		return t.build.prepare(ctx)
+		if err := t.build.prepare(ctx); err != nil {
+			return err
+		}
+	} else if err := t.openEngine(ctx); err != nil {
+		return err
 	}
-	return t.openEngine(ctx)
+	if t.commit.SHA != "" {
+		return nil
+	}
+	// The suite and the command are of the workspace.
+	return t.trust(ctx, filepath.Dir(filepath.Join(t.Dir, t.in.Suite)))
 }
 
 // readSuite reads the suite of the commit that is tested, before anything is spent on an image that it could not test.
@@ -201,11 +210,20 @@ func (t *test) takeImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	digest, err := found.Digest()
+	if err != nil {
+		return fmt.Errorf("input image: read its manifest: %w", err)
+	}
+	id, err := found.ConfigName()
+	if err != nil {
+		return fmt.Errorf("input image: read its config: %w", err)
+	}
+	t.build.result = BuildResult{Digest: digest.String(), ImageID: id.String(), ImageRef: t.in.Image, ImageName: t.in.Image}
 	if found.inEngine {
 		t.name = t.in.Image
 		return nil
 	}
-	t.name = t.in.ImageName
+	t.name, t.build.result.ImageName = t.in.ImageName, t.in.ImageName
 	return t.loadImage(ctx, found.Image)
 }
 
@@ -262,7 +280,10 @@ func (t *test) runCommand(ctx context.Context) error {
 	defer out.Close()
 	command := exec.CommandContext(ctx, "sh", "-c", t.in.Command)
 	command.Dir, command.Stdout, command.Stderr = t.root, out, out
-	command.Env = append(os.Environ(), "RUN_LOCAL_DOCKER_TESTS=true", "LOCAL_DOCKER_IMAGE_NAME="+t.name, "DOCKER_HOST="+t.engine.Host, "TEST_REPORT_DIR="+t.reportDir())
+	command.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // these are ours alone
+		return strings.HasPrefix(v, "DOCKER_AUTH_CONFIG=") || strings.HasPrefix(v, "SANDBOX_ACTIONS_TOKEN=")
+	})
+	command.Env = append(command.Env, "RUN_LOCAL_DOCKER_TESTS=true", "LOCAL_DOCKER_IMAGE_NAME="+t.name, "DOCKER_HOST="+t.engine.Host, "TEST_REPORT_DIR="+t.reportDir())
 	// It and its children are one group, so that all of them end.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGTERM) }
@@ -327,7 +348,7 @@ func (t *test) publish() error {
 			return err
 		}
 	} else {
-		t.build.result = BuildResult{ImageName: t.name, ImageRef: t.name, GitSHA: t.tree.SHA, GitRef: t.tree.Ref}
+		t.build.result.GitSHA, t.build.result.GitRef = t.tree.SHA, t.tree.Ref
 	}
 	r := t.report
 	result := TestResult{

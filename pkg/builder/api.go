@@ -34,17 +34,18 @@ const (
 // service is Depot's API: what depot-go has of it, and the one call that it has not.
 type service struct {
 	cliv1connect.BuildServiceClient
-	pullToken *connect.Client[pullTokenRequest, pullToken]
+	pullInfo *connect.Client[pullInfoRequest, pullInfo]
 }
 
-// GetPullToken's messages, depot.cli.v1 of github.com/depot/cli, in Connect's JSON.
+// GetPullInfo's messages, depot.cli.v1 of github.com/depot/cli, in Connect's JSON.
 type (
-	pullTokenRequest struct {
-		ProjectID string `json:"projectId"`
-		BuildID   string `json:"buildId"`
+	pullInfoRequest struct {
+		BuildID string `json:"buildId"`
 	}
-	pullToken struct {
-		Token string `json:"token"`
+	pullInfo struct {
+		Reference string `json:"reference"`
+		Username  string `json:"username"`
+		Password  string `json:"password"`
 	}
 )
 
@@ -60,8 +61,8 @@ func newService() service {
 	options := connect.WithClientOptions(api.WithUserAgent(), connect.WithReadMaxBytes(4<<20))
 	return service{
 		BuildServiceClient: cliv1connect.NewBuildServiceClient(listening, apiURL(), options),
-		pullToken: connect.NewClient[pullTokenRequest, pullToken](
-			listening, apiURL()+"/"+cliv1connect.BuildServiceName+"/GetPullToken", options, connect.WithCodec(plainJSON{})),
+		pullInfo: connect.NewClient[pullInfoRequest, pullInfo](
+			listening, apiURL()+"/"+cliv1connect.BuildServiceName+"/GetPullInfo", options, connect.WithCodec(plainJSON{})),
 	}
 }
 

@@ -45,7 +45,6 @@ type Build struct {
 
 	connect func(ctx context.Context, platform string) (*client.Client, error)
 	finish  func(err error)
-	pull    func(ctx context.Context) (Credential, error)
 
 	alive   context.Context // ends with Finish, not with who asked for the build
 	end     context.CancelCauseFunc
@@ -104,14 +103,6 @@ func (b *Build) machine(platform string) (*machine, error) {
 		m.client, m.err = b.connect(b.alive, platform)
 	})
 	return m, nil
-}
-
-// PullCredential is what another job needs to pull what was saved. Depot only.
-func (b *Build) PullCredential(ctx context.Context) (Credential, error) {
-	if b.pull == nil {
-		return Credential{}, errors.New("nothing was saved in Depot's registry: give the input save, with Depot as the builder")
-	}
-	return b.pull(ctx)
 }
 
 // Finish gives back what the build took: connections, and the build at Depot, which is told how it ended. A context.Canceled in err means

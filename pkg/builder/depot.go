@@ -98,9 +98,6 @@ func (d Depot) Start(ctx context.Context, r Request) (*Build, error) {
 		}
 		b.Credentials = append(b.Credentials, credential)
 	}
-	if r.Save {
-		b.pull = s.pull
-	}
 	if r.Save && len(b.Tags) == 0 {
 		b.Finish(errors.New("no registry"))
 		return nil, fmt.Errorf("input save: Depot named no place in its registry for project %s: check the project's registry settings at Depot", b.ProjectID)
@@ -250,19 +247,4 @@ func (s *session) finish(cause error) {
 		}
 		s.log("Depot could not be told that build %s is over (%s): it will notice by itself", s.id, oneLine(said))
 	}
-}
-
-// pull asks for a password that pulls what the build keeps.
-func (s *session) pull(ctx context.Context) (Credential, error) {
-	const doing = "get a token to pull what was saved"
-	answer, err := call(ctx, doing, s.token, &pullTokenRequest{s.build.ProjectID, s.build.ID}, s.service.pullToken.CallUnary, again)
-	if err != nil {
-		return Credential{}, err
-	}
-	if answer.Token == "" {
-		return Credential{}, fmt.Errorf("%s: the answer of %s holds none: check DEPOT_API_URL", doing, apiURL())
-	}
-	s.mask(answer.Token)
-	host, _, _ := strings.Cut(s.build.Tags[0], "/")
-	return Credential{Host: host, Username: "x-token", Password: answer.Token}, nil
 }

@@ -47,14 +47,15 @@ func TestSave(t *testing.T) {
 	t.Run("kept, and pulled by another", func(t *testing.T) {
 		startDepot(t, withRegistry)
 		j := &journal{}
-		b := startBuild(t, depot(j, "project-token"), Request{Save: true})
+		d := depot(j, "project-token")
+		b := startBuild(t, d, Request{Save: true})
 		if len(b.Tags) != 1 || b.Tags[0] != kept.Addr+"/sandbox:"+b.ID || len(b.Credentials) != 1 || b.Credentials[0].Host != kept.Addr {
 			t.Fatalf("tags %q, credentials %+v", b.Tags, b.Credentials)
 		}
 		if err := push(b.Tags[0], b.Credentials[0]); err != nil {
 			t.Fatal(err)
 		}
-		pulls, err := b.PullCredential(t.Context())
+		pulls, err := d.PullCredential(t.Context(), b.Tags[0]+"@"+same(t, image).String())
 		if err != nil || pulls.Host != kept.Addr {
 			t.Fatalf("%+v, %v", pulls, err)
 		}
@@ -82,14 +83,29 @@ func TestSave(t *testing.T) {
 
 	t.Run("nothing to keep", func(t *testing.T) {
 		startDepot(t, withRegistry)
-		b := startBuild(t, depot(&journal{}, "project-token"), Request{})
+		d := depot(&journal{}, "project-token")
+		b := startBuild(t, d, Request{})
 		if len(b.Tags)+len(b.Credentials) != 0 {
 			t.Errorf("tags %q, credentials %+v", b.Tags, b.Credentials)
 		}
-		if _, err := b.PullCredential(t.Context()); err == nil {
-			t.Error("a credential for nothing")
-		} else {
-			oneSentence(t, err)
+		for _, reference := range []string{kept.Addr + "/sandbox:" + b.ID, kept.Addr + "/sandbox", kept.Addr + "/team/sandbox:1", "sandbox"} {
+			if _, err := d.PullCredential(t.Context(), reference); err == nil {
+				t.Errorf("a password for %s", reference)
+			} else {
+				oneSentence(t, err)
+			}
+		}
+	})
+
+	t.Run("the name of a build, and another's registry", func(t *testing.T) {
+		startDepot(t, withRegistry)
+		j := &journal{}
+		d := depot(j, "project-token")
+		b := startBuild(t, d, Request{Save: true})
+		got, err := d.PullCredential(t.Context(), "evil.example.com/sandbox:"+b.ID)
+		want := "get a password to pull evil.example.com/sandbox:" + b.ID + ": Depot keeps that build as " + b.Tags[0] + ": write that"
+		if err == nil || err.Error() != want || got != (Credential{}) {
+			t.Errorf("got\n%v\nwant\n%s", err, want)
 		}
 	})
 
@@ -132,19 +148,20 @@ func TestSave(t *testing.T) {
 			"the answer of API holds none: check DEPOT_API_URL"},
 		{"silence", depotapi.Fault{Silence: true}, "Depot's API at API did not answer within 100ms, after 5 tries: check the network, and https://status.depot.dev"},
 	} {
-		t.Run("GetPullToken, "+test.name, func(t *testing.T) {
+		t.Run("GetPullInfo, "+test.name, func(t *testing.T) {
 			s := startDepot(t, withRegistry)
-			b := startBuild(t, depot(&journal{}, "project-token"), Request{Save: true})
+			d := depot(&journal{}, "project-token")
+			b := startBuild(t, d, Request{Save: true})
 			if test.fault.Silence {
 				set(t, &callTimeout, 100*time.Millisecond)
 			}
-			test.fault.Method = "GetPullToken"
+			test.fault.Method = "GetPullInfo"
 			s.Fail(test.fault)
-			_, err := b.PullCredential(t.Context())
+			_, err := d.PullCredential(t.Context(), b.Tags[0])
 			got := ""
 			if err != nil {
 				oneSentence(t, err, "pull-secret")
-				got = strings.TrimPrefix(strings.ReplaceAll(err.Error(), s.URL(), "API"), "get a token to pull what was saved: ")
+				got = strings.TrimPrefix(strings.ReplaceAll(err.Error(), s.URL(), "API"), "get a password to pull "+b.Tags[0]+": ")
 			}
 			if got != test.want {
 				t.Errorf("got\n%s\nwant\n%s", got, test.want)

@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/org/sandbox-actions/pkg/runner"
 )
 
 // Audience is what an OIDC token for Depot is made for.
@@ -76,30 +76,11 @@ func (s TokenSource) Token(ctx context.Context) (string, error) {
 
 // forkOf is the repository that a fork's pull request is for; "" when the run is of anything else.
 func (s TokenSource) forkOf() (name string, private bool) {
-	if s.Getenv("GITHUB_EVENT_NAME") != "pull_request" || s.Getenv("GITHUB_RUN_ID") == "" {
+	e := runner.ReadEvent(s.Getenv)
+	if !e.Fork() || e.Name != "pull_request" || e.Head == "" || s.Getenv("GITHUB_RUN_ID") == "" {
 		return "", false
 	}
-	data, err := os.ReadFile(s.Getenv("GITHUB_EVENT_PATH"))
-	if err != nil {
-		return "", false
-	}
-	type repository struct {
-		FullName string `json:"full_name"`
-		Private  bool   `json:"private"`
-	}
-	var event struct {
-		Repository  repository `json:"repository"`
-		PullRequest struct {
-			Head struct {
-				Repo repository `json:"repo"`
-			} `json:"head"`
-		} `json:"pull_request"`
-	}
-	if json.Unmarshal(data, &event) != nil ||
-		event.PullRequest.Head.Repo.FullName == "" || event.PullRequest.Head.Repo.FullName == event.Repository.FullName {
-		return "", false
-	}
-	return event.Repository.FullName, event.Repository.Private
+	return e.Repository, e.Private
 }
 
 // Variables for tests.

@@ -158,7 +158,7 @@ func pullRequest(t *testing.T, head string, private bool) string {
 	}
 	data, err := json.Marshal(map[string]any{
 		"repository":   repository{"org/sandbox-actions", private},
-		"pull_request": map[string]any{"head": map[string]any{"repo": repository{head, private}}},
+		"pull_request": map[string]any{"number": 7, "head": map[string]any{"repo": repository{head, private}}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -62,6 +63,23 @@ func PushImage(ctx context.Context, reference string, image v1.Image, keychain a
 	return push(ctx, reference, keychain, progress, func(ref name.Reference, options []remote.Option) error {
 		return remote.Write(ref, image, options...)
 	})
+}
+
+// MayPush asks a registry whether the login, or having none, lets us push to reference, as long as nothing has been made that would be lost otherwise.
+func MayPush(ctx context.Context, reference string, keychain authn.Keychain) error {
+	return push(ctx, reference, keychain, nil, func(ref name.Reference, _ []remote.Option) error {
+		return remote.CheckPushPermission(ref, keychain, bound{ctx, patient{registryTransport(registrySilence)}})
+	})
+}
+
+// bound ends requests that know no context with ours.
+type bound struct {
+	ctx  context.Context
+	next http.RoundTripper
+}
+
+func (b bound) RoundTrip(r *http.Request) (*http.Response, error) {
+	return b.next.RoundTrip(r.WithContext(b.ctx))
 }
 
 func push(ctx context.Context, reference string, keychain authn.Keychain, progress func(done, total int64), write func(name.Reference, []remote.Option) error) error {

@@ -625,3 +625,34 @@ func TestPushBuilt(t *testing.T) {
 		}
 	})
 }
+
+// Who may push is found out before anything is made, and nothing is left of the question.
+func TestMayPush(t *testing.T) {
+	w := theWorld(t)
+	ended, cancel := context.WithCancelCause(t.Context())
+	cancel(context.DeadlineExceeded)
+	for _, test := range []struct {
+		name string
+		ctx  context.Context
+		auth Auth
+		at   string
+		want string // "": it may
+	}{
+		{name: "who may", ctx: t.Context(), auth: w.login("robot", password), at: "/team/may:1"},
+		{name: "nobody", ctx: t.Context(), at: "/team/may:1", want: "the registry does not accept the login"},
+		{name: "who may read", ctx: t.Context(), auth: w.login("reader", password), at: "/team/may:1", want: "push "},
+		{name: "too late", ctx: ended, auth: w.login("robot", password), at: "/team/may:1", want: context.DeadlineExceeded.Error()},
+		{name: "no reference", ctx: t.Context(), at: "/TEAM", want: "write for example"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			asked := len(w.registry.Requests())
+			err := MayPush(test.ctx, w.registry.Addr+test.at, test.auth)
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+			if blobs, manifests := uploads(w.registry, asked); blobs+manifests > 0 {
+				t.Errorf("%d blobs and %d manifests were sent", blobs, manifests)
+			}
+		})
+	}
+}

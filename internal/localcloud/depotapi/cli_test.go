@@ -250,7 +250,8 @@ func ours(t *testing.T, dir string, getenv func(string) string, arguments string
 	if err != nil && !errors.Is(err, builder.ErrNoProject) { // without one, the token may name it
 		return err
 	}
-	b, err := builder.Depot{Project: project, Token: builder.TokenSource{Getenv: getenv}.Token}.Start(t.Context(), request)
+	depot := builder.Depot{Project: project, Token: builder.TokenSource{Getenv: getenv}.Token}
+	b, err := depot.Start(t.Context(), request)
 	if err != nil {
 		return err
 	}
@@ -269,7 +270,7 @@ func ours(t *testing.T, dir string, getenv func(string) string, arguments string
 		}
 	}
 	if request.Save {
-		_, err = b.PullCredential(t.Context())
+		_, err = depot.PullCredential(t.Context(), b.Tags[0])
 	}
 	return err
 }
