@@ -1,0 +1,154 @@
+package actions
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// subjects are the packages whose code says something, in the order of docs/sentences.md.
+var subjects = []string{"actions", "pkg/runner", "pkg/source", "pkg/builder", "pkg/image", "pkg/dockerengine", "pkg/suite", "pkg/daytona", "pkg/doppler"}
+
+// Every sentence that a program can end with is in docs/sentences.md.
+func TestSentencesContract(t *testing.T) {
+	same(t, "../docs/sentences.md", func(old []byte) string {
+		text := string(old)
+		for _, subject := range subjects {
+			var list strings.Builder
+			for _, sentence := range sentencesOf(t, "../"+subject) {
+				list.WriteString("- " + strings.NewReplacer("<", "&lt;", "*", `\*`).Replace(sentence) + "\n")
+			}
+			between := regexp.MustCompile(`(?s)(<!-- ` + subject + ` -->\n).*?(<!-- end -->)`)
+			if !between.MatchString(text) {
+				t.Errorf("docs/sentences.md has no place for %s", subject)
+			}
+			text = between.ReplaceAllLiteralString(text, between.FindStringSubmatch(text)[1]+list.String()+"<!-- end -->")
+		}
+		return text
+	})
+	packages, err := filepath.Glob("../pkg/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range packages {
+		if !slices.Contains(subjects, strings.TrimPrefix(dir, "../")) && len(sentencesOf(t, dir)) > 0 {
+			t.Errorf("%s is no subject of docs/sentences.md", dir)
+		}
+	}
+}
+
+// remarks are calls whose text ends nothing: it is shown beside the work, or is for machines, or is looked for in what others say.
+var remarks = regexp.MustCompile(`^(Infof|[lL]og|Group|begin|Warning|Notice|row|table|warn|Fprint(f|ln)|WriteString|Command(Context)?|git|MustCompile|[cC]ontains|HasPrefix|Format)$`)
+
+// sentencesOf are the texts of a package's code that can be a sentence or a part of one: of three words or more, with … for what is
+// known only then. What is only a remark is left out.
+func sentencesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob(dir + "/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(node ast.Node) bool {
+			switch node := node.(type) {
+			case *ast.ImportSpec, *ast.ArrayType:
+				return false
+			case *ast.Field: // a tag is no text
+				return node.Tag == nil
+			case *ast.CompositeLit: // words of a command, or what others say
+				if array, ok := node.Type.(*ast.ArrayType); ok && fmt.Sprint(array.Elt) == "string" {
+					return false
+				}
+			case *ast.CallExpr:
+				name := called(node)
+				if remarks.MatchString(name) {
+					return false
+				}
+				if name == "refuse" || name == "refuseLine" {
+					if input, ok := text(node.Args[0]); ok && len(node.Args) == 3 {
+						if why, ok := text(node.Args[2]); ok {
+							if name == "refuseLine" {
+								input += ", line …"
+							}
+							found = append(found, "input "+input+": … "+why)
+							return false
+						}
+					}
+				}
+			}
+			if expression, ok := node.(ast.Expr); ok {
+				if sentence, ok := text(expression); ok {
+					if len(word.FindAllString(sentence, -1)) >= 3 && !strings.Contains(sentence, "\n") {
+						found = append(found, strings.TrimSpace(sentence))
+					}
+					return false
+				}
+			}
+			return true
+		})
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+func called(call *ast.CallExpr) string {
+	switch function := call.Fun.(type) {
+	case *ast.Ident:
+		return function.Name
+	case *ast.SelectorExpr:
+		return function.Sel.Name
+	}
+	return ""
+}
+
+// word is one of a sentence, and not a part of a name.
+var word = regexp.MustCompile(`\S*[A-Za-z]\S*`)
+
+var verb = regexp.MustCompile(`%[-+# 0-9.\[\]*]*[a-zA-Z]`)
+
+// text is what an expression says: a literal, a format, or a concatenation with one.
+func text(expression ast.Expr) (string, bool) {
+	switch e := expression.(type) {
+	case *ast.BasicLit:
+		if e.Kind != token.STRING {
+			return "", false
+		}
+		value, err := strconv.Unquote(e.Value)
+		return verb.ReplaceAllString(strings.ReplaceAll(value, "%%", "%"), "…"), err == nil
+	case *ast.BinaryExpr:
+		left, isLeft := text(e.X)
+		right, isRight := text(e.Y)
+		if e.Op != token.ADD || !isLeft && !isRight {
+			return "", false
+		}
+		if !isLeft {
+			left = "…"
+		}
+		if !isRight {
+			right = "…"
+		}
+		return strings.ReplaceAll(left+right, "……", "…"), true
+	case *ast.ParenExpr:
+		return text(e.X)
+	case *ast.CallExpr:
+		if name := called(e); (name == "Sprintf" || name == "Errorf" || name == "New") && len(e.Args) > 0 {
+			return text(e.Args[0])
+		}
+	}
+	return "", false
+}
