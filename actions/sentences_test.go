@@ -5,16 +5,27 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// subjects are the packages whose code says something, in the order of docs/sentences.md.
-var subjects = []string{"actions", "pkg/runner", "pkg/source", "pkg/builder", "pkg/image", "pkg/dockerengine", "pkg/suite", "pkg/daytona", "pkg/doppler"}
+// subjects are the packages, and the script, that say something, in the order of docs/sentences.md.
+var subjects = []string{"actions/run.sh", "actions", "pkg/runner", "pkg/source", "pkg/builder", "pkg/image", "pkg/dockerengine", "pkg/suite", "pkg/daytona", "pkg/doppler"}
+
+func sentencesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	found, err := sentencesIn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
 
 // Every sentence that a program can end with is in docs/sentences.md.
 func TestSentencesContract(t *testing.T) {
@@ -44,16 +55,47 @@ func TestSentencesContract(t *testing.T) {
 	}
 }
 
+// documented are the sentences of the code as one expression that finds the last of them at the end of what was said.
+var documented = sync.OnceValue(func() *regexp.Regexp {
+	var all []string
+	for _, subject := range subjects {
+		found, err := sentencesIn("../" + subject)
+		if err != nil {
+			panic(err)
+		}
+		for _, sentence := range found {
+			all = append(all, strings.ReplaceAll(regexp.QuoteMeta(sentence), "…", ".*"))
+		}
+	}
+	return regexp.MustCompile(`(^|[:;,] |\()(` + strings.Join(all, "|") + `)$`)
+})
+
+// ofFlags is what the reader of flags says.
+var ofFlags = regexp.MustCompile(`^(input [a-z_]+|--[a-z-]+): expected |^unknown flag `)
+
+// checkDocumented sees that what a program ended with is in docs/sentences.md.
+func checkDocumented(t *testing.T, stderr string) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(stderr), "\n")
+	said, ok := strings.CutPrefix(lines[len(lines)-1], "error: ")
+	if ok && !ofFlags.MatchString(said) && !documented().MatchString(said) {
+		t.Errorf("not in docs/sentences.md: %s", said)
+	}
+}
+
 // remarks are calls whose text ends nothing: it is shown beside the work, or is for machines, or is looked for in what others say.
 var remarks = regexp.MustCompile(`^(Infof|[lL]og|Group|begin|Warning|Notice|row|table|warn|Fprint(f|ln)|WriteString|Command(Context)?|git|MustCompile|[cC]ontains|HasPrefix|Format)$`)
 
-// sentencesOf are the texts of a package's code that can be a sentence or a part of one: of three words or more, with … for what is
+// sentencesIn are the texts of a package's code that can be a sentence or a part of one: of three words or more (two before another's sentence), with … for what is
 // known only then. What is only a remark is left out.
-func sentencesOf(t *testing.T, dir string) []string {
-	t.Helper()
+func sentencesIn(dir string) ([]string, error) {
+	if strings.HasSuffix(dir, ".sh") {
+		script, err := os.ReadFile(dir)
+		return sentencesOfScript(string(script)), err
+	}
 	files, err := filepath.Glob(dir + "/*.go")
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	var found []string
 	for _, name := range files {
@@ -62,7 +104,7 @@ func sentencesOf(t *testing.T, dir string) []string {
 		}
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		ast.Inspect(file, func(node ast.Node) bool {
 			switch node := node.(type) {
@@ -93,7 +135,7 @@ func sentencesOf(t *testing.T, dir string) []string {
 			}
 			if expression, ok := node.(ast.Expr); ok {
 				if sentence, ok := text(expression); ok {
-					if len(word.FindAllString(sentence, -1)) >= 3 && !strings.Contains(sentence, "\n") {
+					if len(word.FindAllString(sentence, -1)) >= 3-strings.Count(sentence, "…: …") && !strings.Contains(sentence, "\n") {
 						found = append(found, strings.TrimSpace(sentence))
 					}
 					return false
@@ -101,6 +143,17 @@ func sentencesOf(t *testing.T, dir string) []string {
 			}
 			return true
 		})
+	}
+	slices.Sort(found)
+	return slices.Compact(found), nil
+}
+
+// sentencesOfScript are what a shell script ends with, and why.
+func sentencesOfScript(script string) []string {
+	var found []string
+	script = regexp.MustCompile(`\$(\w+|\{[^}]*\}|\([^)]*\))`).ReplaceAllString(script, "…")
+	for _, m := range regexp.MustCompile(`\b(?:fail |why=)(?:"([^"]+)"|'([^']+)')`).FindAllStringSubmatch(script, -1) {
+		found = append(found, m[1]+m[2])
 	}
 	slices.Sort(found)
 	return slices.Compact(found)
