@@ -169,6 +169,55 @@ func TestDocsLinks(t *testing.T) {
 	}
 }
 
+// What documents name in the code is there: files, and variables.
+func TestDocsNames(t *testing.T) {
+	file := regexp.MustCompile("`((?:actions|pkg|internal|scripts|docs|\\.github)/[A-Za-z0-9_./-]+\\.[a-z]+)`")
+	made := []string{"actions/checksums.txt", ".github/workflows/sandbox.yml"} // by a release, by the reader
+	for _, name := range documents(t) {
+		for _, m := range file.FindAllStringSubmatch(read(t, "../"+name), -1) {
+			if _, err := os.Stat("../" + m[1]); err != nil && !slices.Contains(made, m[1]) {
+				t.Errorf("%s: %s is not there", name, m[1])
+			}
+		}
+	}
+	var code strings.Builder
+	for _, pattern := range []string{"*.go", "../pkg/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		must(t, err)
+		for _, file := range files {
+			if !strings.HasSuffix(file, "_test.go") {
+				code.WriteString(read(t, file))
+			}
+		}
+	}
+	_, table, _ := strings.Cut(read(t, "../docs/reference.md"), "## Variables")
+	variables := regexp.MustCompile("`([A-Z_]{5,})`").FindAllStringSubmatch(table, -1)
+	for _, m := range variables {
+		if !strings.Contains(code.String(), `"`+m[1]+`"`) {
+			t.Errorf("nothing reads %s", m[1])
+		}
+	}
+	if len(variables) < 15 {
+		t.Errorf("only %d variables", len(variables))
+	}
+}
+
+// What docs/troubleshooting.md quotes is said by the programs.
+func TestTroubleshooting(t *testing.T) {
+	quoted := regexp.MustCompile(`(?m)^> (.*)$`).FindAllStringSubmatch(read(t, "../docs/troubleshooting.md"), -1)
+	sentences := read(t, "../docs/sentences.md")
+	for _, m := range quoted {
+		for _, said := range regexp.MustCompile(`…|: `).Split(m[1], -1) {
+			if said = strings.Trim(said, " :;,()"); !strings.Contains(sentences, said) {
+				t.Errorf("nothing says %q", said)
+			}
+		}
+	}
+	if len(quoted) < 10 {
+		t.Errorf("only %d sentences", len(quoted))
+	}
+}
+
 // Every command of the documents does what it says, in a clone, against a local cloud that it started itself. Of `make` only the demo
 // is run here: this is `make test`, and CI calls it as the README does.
 func TestDocsCommands(t *testing.T) {
