@@ -241,7 +241,8 @@ func TestDocsCommands(t *testing.T) {
 			continue
 		}
 		for line := range strings.Lines(strings.Join(blocksOf(t, name, "sh"), "")) {
-			line, _, _ = strings.Cut(strings.TrimSpace(line), "  #")
+			line, _, _ = strings.Cut(line, "  #")
+			line = strings.TrimSpace(line)
 			commands++
 			switch {
 			case line == "make test", line == "make lint":
