@@ -15,8 +15,8 @@ import (
 	"testing"
 )
 
-// subjects are the packages, and the script, that say something, in the order of docs/sentences.md.
-var subjects = []string{"actions/run.sh", "actions", "pkg/runner", "pkg/source", "pkg/builder", "pkg/image", "pkg/dockerengine", "pkg/suite", "pkg/daytona", "pkg/doppler"}
+// subjects are the packages, the script and the workflows, which all say something, in the order of docs/sentences.md.
+var subjects = []string{"actions/run.sh", ".github/workflows", "actions", "pkg/runner", "pkg/source", "pkg/builder", "pkg/image", "pkg/dockerengine", "pkg/suite", "pkg/daytona", "pkg/doppler"}
 
 func sentencesOf(t *testing.T, dir string) []string {
 	t.Helper()
@@ -93,13 +93,20 @@ func sentencesIn(dir string) ([]string, error) {
 		script, err := os.ReadFile(dir)
 		return sentencesOfScript(string(script)), err
 	}
-	files, err := filepath.Glob(dir + "/*.go")
+	files, err := filepath.Glob(dir + "/*.*")
 	if err != nil {
 		return nil, err
 	}
 	var found []string
 	for _, name := range files {
-		if strings.HasSuffix(name, "_test.go") {
+		if strings.HasSuffix(name, ".yml") {
+			steps, err := os.ReadFile(name)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, sentencesOfScript(string(steps))...)
+		}
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
 			continue
 		}
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
@@ -148,12 +155,12 @@ func sentencesIn(dir string) ([]string, error) {
 	return slices.Compact(found), nil
 }
 
-// sentencesOfScript are what a shell script ends with, and why.
+// sentencesOfScript are what a shell script, or the steps of a workflow, end with, and why.
 func sentencesOfScript(script string) []string {
 	var found []string
 	script = regexp.MustCompile(`\$(\w+|\{[^}]*\}|\([^)]*\))`).ReplaceAllString(script, "…")
-	for _, m := range regexp.MustCompile(`\b(?:fail |why=)(?:"([^"]+)"|'([^']+)')`).FindAllStringSubmatch(script, -1) {
-		found = append(found, m[1]+m[2])
+	for _, m := range regexp.MustCompile(`\b(?:fail |why=)(?:"([^"]+)"|'([^']+)')|"::error::([^"]+)"`).FindAllStringSubmatch(script, -1) {
+		found = append(found, m[1]+m[2]+m[3])
 	}
 	slices.Sort(found)
 	return slices.Compact(found)
