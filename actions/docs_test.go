@@ -131,7 +131,7 @@ func TestDocsRecipes(t *testing.T) {
 var (
 	link   = regexp.MustCompile(`\]\(([^()\s]+)\)`)
 	heads  = regexp.MustCompile(`(?m)^#+ (.*)$`)
-	noSlug = regexp.MustCompile("[^\\p{L}\\p{N} _-]")
+	noSlug = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
 // Every link to a file of ours leads there, and to a heading that it has.
