@@ -96,15 +96,15 @@ func TestDocsRecipes(t *testing.T) {
 				recipes++
 				var workflow struct {
 					On struct {
-						Dispatch struct{ Inputs map[string]any } `yaml:"workflow_dispatch"`
-						Call     struct{ Inputs map[string]any } `yaml:"workflow_call"`
+						Dispatch struct{ Inputs map[string]any }  `yaml:"workflow_dispatch"`
+						Call     *struct{ Inputs map[string]any } `yaml:"workflow_call"`
 					}
 				}
 				if err := yaml.Unmarshal([]byte(read(t, "../.github/workflows/"+m[1])), &workflow); err != nil {
 					t.Fatal(err)
 				}
 				for _, input := range regexp.MustCompile(`-f ([a-z_]+)=`).FindAllStringSubmatch(m[2], -1) {
-					if workflow.On.Dispatch.Inputs[input[1]] == nil || workflow.On.Call.Inputs[input[1]] == nil {
+					if workflow.On.Dispatch.Inputs[input[1]] == nil || workflow.On.Call != nil && workflow.On.Call.Inputs[input[1]] == nil {
 						t.Errorf("%s: %s has no input %s", name, m[1], input[1])
 					}
 				}
