@@ -207,6 +207,7 @@ func (w *world) run(t *testing.T, i invocation) outcome {
 	o.outputFile = read(t, filepath.Join(files, "output"))
 	o.summary = read(t, filepath.Join(files, "summary"))
 	o.outputs = parseOutputs(t, o.outputFile)
+	checkDocumented(t, o.stderr)
 	return o
 }
 

@@ -17,7 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-var update = flag.Bool("update", false, "write action.yml and the README's tables from the structs")
+var update = flag.Bool("update", false, "write action.yml and the tables of docs/ from the code")
 
 // input is one field of an inputs struct, as its readers see it.
 type input struct{ name, help, value string }
@@ -117,15 +117,15 @@ var contracts = []struct {
 	{"test", "Test a sandbox image", "Builds a sandbox image, loads it into the Docker Engine, and runs its test suite.", &TestInputs{}, TestResult{}},
 }
 
-// TestContract holds flags, variables, action.yml and the README's tables together.
+// TestContract holds flags, variables, action.yml and the tables of docs/reference.md together.
 func TestContract(t *testing.T) {
 	build, built := inputsOf(t, &BuildInputs{}), outputsOf(BuildResult{})
 	for _, c := range contracts {
 		inputs, outputs := inputsOf(t, c.inputs), outputsOf(c.result)
 		same(t, "../"+c.name+"/action.yml", func([]byte) string { return actionYAML(c.name, c.title, c.about, inputs, outputs) })
-		same(t, "../README.md", func(old []byte) string {
+		same(t, "../docs/reference.md", func(old []byte) string {
 			ownInputs, ownOutputs := inputs, outputs
-			if c.name != "build" { // the README has what the others add to build's
+			if c.name != "build" { // the tables have what the others add to build's
 				ownInputs, ownOutputs = without(inputs, build), without(outputs, built)
 			}
 			text := string(old)
@@ -135,7 +135,7 @@ func TestContract(t *testing.T) {
 			} {
 				between := regexp.MustCompile(`(?s)(<!-- ` + marker + ` -->\n).*?(<!-- end -->)`)
 				if !between.MatchString(text) {
-					t.Errorf("README.md has no place for the %s", marker)
+					t.Errorf("docs/reference.md has no place for the %s", marker)
 				}
 				text = between.ReplaceAllString(text, "${1}"+strings.ReplaceAll(rows, "$", "$$")+"${2}")
 			}
@@ -161,7 +161,7 @@ func same(t *testing.T, file string, made func(old []byte) string) {
 			t.Fatal(err)
 		}
 	} else if !bytes.Equal(old, []byte(want)) {
-		t.Errorf("%s does not agree with the structs: run go test ./actions -run Contract -update", file)
+		t.Errorf("%s does not agree with the code: run go test ./actions -run Contract -update", file)
 	}
 }
 
