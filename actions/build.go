@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -311,7 +312,7 @@ func (b *build) request(platform string) (image.Request, error) {
 	}
 	r.Auth = b.auth()
 	for name, value := range b.credentials.secrets {
-		if r.Secrets[name] == nil {
+		if r.Secrets[name] == nil && !slices.Contains(ours, name) {
 			r.Secrets[name] = func() ([]byte, error) { return []byte(value), nil }
 		}
 	}
@@ -328,6 +329,9 @@ func (b *build) request(platform string) (image.Request, error) {
 	r.SharedKey = b.sharedKey(platform)
 	return r, nil
 }
+
+// ours are credentials for services that we speak to, and no step of a Dockerfile does: of Doppler's secrets they are no build secrets.
+var ours = []string{"DEPOT_TOKEN", "DAYTONA_API_KEY"}
 
 // destination decides how layers are compressed, which is much of the time of a cold build. What others will name by its digest is as every
 // registry has it, whatever was built before; what only our engine gets is as fast as can be.

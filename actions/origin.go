@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -75,11 +76,12 @@ func (p *Program) findCredentials(ctx context.Context, in DopplerInputs, reposit
 // public says what of a config is no secret: names and places that we show ourselves, and what would hide half of every log.
 func public(name, value string) bool {
 	switch name {
-	case nameSecret, mirrorSecret, "DEPOT_PROJECT_ID", "DAYTONA_API_URL", "DAYTONA_ORG_ID", "DAYTONA_ORGANIZATION_ID":
+	case nameSecret, mirrorSecret, "DEPOT_PROJECT_ID", "DAYTONA_API_URL", "DAYTONA_ORG_ID", "DAYTONA_ORGANIZATION_ID",
+		"DOPPLER_PROJECT", "DOPPLER_ENVIRONMENT", "DOPPLER_CONFIG":
 		return true
 	}
 	_, err := strconv.ParseBool(value)
-	return err == nil || strings.HasPrefix(name, "DOPPLER_")
+	return err == nil
 }
 
 // dopplerLogin enters Doppler with the job's identity.
@@ -203,7 +205,7 @@ func (b *build) repository() (source.Repository, error) {
 	if r.ServerURL == "" {
 		r.ServerURL = "https://github.com"
 	}
-	r.Client = github.NewClient(nil)
+	r.Client = github.NewClient(&http.Client{CheckRedirect: sameServer})
 	if token != "" {
 		r.Client = r.Client.WithAuthToken(token)
 	}
@@ -215,6 +217,14 @@ func (b *build) repository() (source.Repository, error) {
 		r.Client.BaseURL = base
 	}
 	return r, nil
+}
+
+// sameServer follows a redirect, as of a repository that was renamed, on the server itself only: go-github sends the token with every request.
+func sameServer(next *http.Request, before []*http.Request) error {
+	if next.URL.Host != before[0].URL.Host || next.URL.Scheme != before[0].URL.Scheme || len(before) > 5 {
+		return http.ErrUseLastResponse
+	}
+	return nil
 }
 
 // fetchTree gets the commit's files, unless the checkout itself is used, or they are there.

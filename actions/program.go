@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"strings"
 	"syscall"
 
 	"github.com/org/sandbox-actions/pkg/image"
@@ -48,13 +49,18 @@ func Main(args []string, first Command, others ...Command) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	dir, err := os.Getwd()
-	p := &Program{Runner: runner.New(os.Stdout, os.Stderr, os.Getenv), Stdout: os.Stdout, Getenv: os.Getenv, Dir: dir}
+	environ := os.Environ()
+	getenv := keep(environ)
+	p := &Program{Runner: runner.New(os.Stdout, os.Stderr, getenv), Stdout: os.Stdout, Getenv: getenv, Dir: dir}
+	for _, name := range secretVariables {
+		p.Runner.Mask(getenv(name))
+	}
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		p.Display = os.Stderr
 	}
 	if err == nil {
 		var warnings []string
-		warnings, err = Inputs{Program: c.Name, About: c.About, Args: args, Environ: os.Environ(), Stdout: os.Stdout}.Parse(c.Inputs)
+		warnings, err = Inputs{Program: c.Name, About: c.About, Args: args, Environ: environ, Stdout: os.Stdout}.Parse(c.Inputs)
 		for _, warning := range warnings {
 			p.Runner.Warning(runner.Annotation{Message: warning})
 		}
@@ -81,4 +87,21 @@ func Main(args []string, first Command, others ...Command) int {
 	}
 	p.Runner.Fail(err, at)
 	return code
+}
+
+// secretVariables may hold credentials, also those that a run has no use for: a test command may print its environment.
+var secretVariables = []string{"DEPOT_TOKEN", "DOPPLER_TOKEN", "DAYTONA_API_KEY", "GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
+
+// keep takes what was given to this program alone, the inputs and the way to the job's identity, out of its environment: what it starts does not get
+// it. The returned function still knows it.
+func keep(environ []string) (getenv func(string) string) {
+	given := map[string]string{}
+	for _, variable := range environ {
+		name, value, _ := strings.Cut(variable, "=")
+		given[name] = value
+		if strings.HasPrefix(name, "INPUT_") || strings.HasPrefix(name, "ACTIONS_ID_TOKEN_REQUEST_") {
+			_ = os.Unsetenv(name) // it has just been read by that name
+		}
+	}
+	return func(name string) string { return given[name] }
 }

@@ -306,6 +306,7 @@ func (t *test) runCommand(ctx context.Context) error {
 		return fmt.Errorf("read what the command reported: %w", err)
 	}
 	if reported != nil {
+		reported.Clean(t.Runner.Clean)
 		t.report.Add(reported)
 	}
 	return nil

@@ -57,7 +57,11 @@ func (plainJSON) Marshal(message any) ([]byte, error)   { return json.Marshal(me
 func (plainJSON) Unmarshal(data []byte, into any) error { return json.Unmarshal(data, into) }
 
 func newService() service {
-	listening := &http.Client{Transport: listener{}}
+	listening := &http.Client{
+		Transport: listener{},
+		// No redirect is followed: the token is for this host.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	options := connect.WithClientOptions(api.WithUserAgent(), connect.WithReadMaxBytes(4<<20))
 	return service{
 		BuildServiceClient: cliv1connect.NewBuildServiceClient(listening, apiURL(), options),

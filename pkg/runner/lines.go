@@ -80,7 +80,7 @@ func (s *secrets) add(secret string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var added []string
-	for line := range strings.Lines(secret) {
+	for line := range strings.FieldsFuncSeq(secret, func(c rune) bool { return c == '\n' || c == '\r' }) {
 		line = strings.TrimSpace(line)
 		if len(line) < 4 || slices.Contains(s.values, line) {
 			continue

@@ -55,8 +55,8 @@ func New(stdout, stderr io.Writer, getenv func(string) string) *Runner {
 // InActions reports whether a GitHub Actions runner (or act) reads what is written.
 func (r *Runner) InActions() bool { return r.inActions }
 
-// Mask makes secret, and each line of it, unreadable in all that is written from now on. Call it before the secret is
-// used for anything. Lines of fewer than four bytes are left alone: hiding every "1" hides everything.
+// Mask makes each line of secret unreadable in all that is written from now on. A carriage return ends a line, too. Call it before
+// the secret is used for anything. Lines of fewer than four bytes are left alone: hiding every "1" hides everything.
 func (r *Runner) Mask(secret string) {
 	for _, line := range r.secrets.add(secret) {
 		if r.inActions {
@@ -69,7 +69,7 @@ func (r *Runner) Mask(secret string) {
 func (r *Runner) Redact(s string) string { return r.secrets.redact(s) }
 
 // Clean returns a line that others made so that it can be shown: redacted, with control characters as their pictures.
-func (r *Runner) Clean(line string) string { return r.Redact(visible(line)) }
+func (r *Runner) Clean(line string) string { return visible(r.Redact(line)) }
 
 // Infof writes one line of our own.
 func (r *Runner) Infof(format string, args ...any) {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -36,11 +38,7 @@ func (g git) pipe(ctx context.Context, stdin io.Reader, stdout io.Writer, args .
 	cmd.Dir, cmd.Stdin, cmd.Stdout = g.dir, stdin, stdout
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	for _, variable := range os.Environ() {
-		if !strings.HasPrefix(variable, "GIT_") || strings.HasPrefix(variable, "GIT_SSL_") || strings.HasPrefix(variable, "GIT_PROXY_") {
-			cmd.Env = append(cmd.Env, variable)
-		}
-	}
+	cmd.Env = environment(os.Environ())
 	settings := append([]string{
 		"core.hooksPath", "/dev/null", "core.fsmonitor", "false", "core.attributesFile", "/dev/null", "core.quotePath", "false",
 		"safe.directory", "*", "submodule.recurse", "false", "advice.detachedHead", "false",
@@ -66,6 +64,14 @@ func (g git) pipe(ctx context.Context, stdin io.Reader, stdout io.Writer, args .
 		return errors.New("git is not installed: install it (apt-get install git)")
 	}
 	return &gitError{command: args[0], said: said(stderr.String()), err: err}
+}
+
+// needed are the variables that git finds its files, its way out and its trust by.
+var needed = regexp.MustCompile(`^(PATH|HOME|USER|LOGNAME|TMPDIR|XDG_CONFIG_HOME|SSH_AUTH_SOCK|SSL_CERT_(FILE|DIR)|GIT_(SSL|PROXY)_\w+|(?i:(https?|all|no)_proxy))=`)
+
+// environment is what git gets of ours: what it needs, and none of the secrets that may be beside it.
+func environment(ours []string) []string {
+	return slices.DeleteFunc(slices.Clone(ours), func(variable string) bool { return !needed.MatchString(variable) })
 }
 
 // recent refuses a git that would run without our settings: it does not read them from the environment.

@@ -303,7 +303,7 @@ func (r *run) judge(result *Result, log []byte) error {
 	}
 	for i := range result.Failures {
 		f := &result.Failures[i]
-		f.Message, f.Detail = r.clean(f.Message), r.clean(f.Detail)
+		f.Message, f.Detail = cleanLines(f.Message, r.Clean), cleanLines(f.Detail, r.Clean)
 	}
 	var err error
 	if len(log) > 0 && r.ReportDir != "" {
@@ -313,13 +313,13 @@ func (r *run) judge(result *Result, log []byte) error {
 	return err
 }
 
-func (r *run) clean(text string) string {
-	if r.Clean == nil {
+func cleanLines(text string, clean func(line string) string) string {
+	if clean == nil {
 		return text
 	}
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
-		lines[i] = r.Clean(line)
+		lines[i] = clean(line)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -336,7 +336,7 @@ func (r *run) keep(result *Result, log []byte) (string, error) {
 	number := slices.Index(r.report.Tests, result) + 1
 	name := strings.Trim(notInNames.ReplaceAllString(shorten(result.Name, 80), "-"), "-")
 	file := filepath.Join(dir, fmt.Sprintf("%03d-%s.log", number, name))
-	if err := os.WriteFile(file, []byte(r.clean(string(log))), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(cleanLines(string(log), r.Clean)), 0o644); err != nil {
 		return "", fmt.Errorf("keep the log of test %q: %w", result.Name, err)
 	}
 	return file, nil

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +43,7 @@ type Builders struct {
 
 	mutex       sync.Mutex
 	connections map[*Connection]struct{}
+	tap         io.Writer
 	stopped     bool
 }
 
@@ -75,7 +77,7 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 		platforms = []string{"linux/amd64", "linux/arm64"}
 	}
 
-	b := &Builders{machines: map[string]*machine{}, sockets: sockets, connections: map[*Connection]struct{}{}}
+	b := &Builders{machines: map[string]*machine{}, sockets: sockets, connections: map[*Connection]struct{}{}, tap: io.Discard}
 	group, starting := errgroup.WithContext(ctx)
 	for _, platform := range platforms {
 		name := strings.ReplaceAll(platform, "/", "-")
@@ -105,7 +107,7 @@ func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, e
 	if b.stopped {
 		return nil, errors.New("the builders are stopped")
 	}
-	c, err := open(m.socket, lifetime)
+	c, err := open(m.socket, b.tap, lifetime)
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +118,14 @@ func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, e
 		delete(b.connections, c)
 	}
 	return c, nil
+}
+
+// Tap writes what clients send to the daemons to w, too, without its encryption: of the connections that are opened from now on. It must be
+// good for several goroutines, and not fail.
+func (b *Builders) Tap(w io.Writer) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	b.tap = w
 }
 
 // Address is the daemon's own address, unix://…, for tests that compare another client on the same daemon.

@@ -26,6 +26,7 @@ type Connection struct {
 
 	listener net.Listener
 	socket   string
+	tap      io.Writer // gets what the client sends
 	forget   func()
 
 	mutex  sync.Mutex
@@ -53,8 +54,8 @@ func (c *Connection) Close() error {
 	return nil
 }
 
-// open listens on loopback and passes on to the socket what clients with this connection's certificate send.
-func open(socket string, lifetime time.Duration) (*Connection, error) {
+// open listens on loopback and passes on to the socket, and to tap, what clients with this connection's certificate send.
+func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, error) {
 	const serverName = "builder.localcloud"
 	until := time.Now().Add(lifetime)
 	authority, authorityKey, err := certificate(until, x509.Certificate{
@@ -110,6 +111,7 @@ func open(socket string, lifetime time.Duration) (*Connection, error) {
 		Key:        string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
 		listener:   listener,
 		socket:     socket,
+		tap:        tap,
 		open:       map[net.Conn]struct{}{},
 	}
 	c.served.Go(c.serve)
@@ -177,7 +179,7 @@ func (c *Connection) pass(client *tls.Conn) {
 	defer c.untrack(daemon)
 	var there sync.WaitGroup
 	there.Go(func() {
-		_, _ = io.Copy(daemon, client)
+		_, _ = io.Copy(daemon, io.TeeReader(client, c.tap))
 		daemon.Close()
 	})
 	_, _ = io.Copy(client, daemon)

@@ -46,6 +46,7 @@ type Registry struct {
 	mu       sync.Mutex
 	accounts []Account
 	requests []string
+	tap      func(*http.Request)
 }
 
 const (
@@ -77,7 +78,11 @@ func Start(ctx context.Context, dir string, accounts ...Account) (*Registry, err
 	r.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		r.mu.Lock()
 		r.requests = append(r.requests, request.Method+" "+request.URL.Path)
+		tap := r.tap
 		r.mu.Unlock()
+		if tap != nil {
+			tap(request)
+		}
 		mux.ServeHTTP(w, request)
 	})}
 	go func() {
@@ -133,6 +138,13 @@ func (r *Registry) Requests() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.requests)
+}
+
+// Tap shows every request from now on to f before it is answered, whole; nil ends that. Who reads the body has to put it back.
+func (r *Registry) Tap(f func(*http.Request)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tap = f
 }
 
 // Stop ends the registry.
