@@ -104,6 +104,9 @@ func forms(text string) map[string]string {
 	return all
 }
 
+// unspaced is data without white space.
+//
+//go:norace
 func unspaced(data []byte) []byte {
 	if !bytes.ContainsAny(data, " \t\r\n") {
 		return data
@@ -118,7 +121,9 @@ func unspaced(data []byte) []byte {
 }
 
 // find looks for every secret: in data, or in what it is when unpacked, and in that without white space, which joins what was split over lines.
-// Forms of fewer bytes than atLeast are not looked for.
+// Forms of fewer bytes than atLeast are not looked for. The race detector is kept out of it, with which it takes many times as long.
+//
+//go:norace
 func (f *finder) find(data []byte, atLeast int) []found {
 	var all []found
 	data = unpacked(data)

@@ -36,6 +36,7 @@ import (
 	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
 	clouddoppler "github.com/org/sandbox-actions/internal/localcloud/doppler"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
+	"github.com/org/sandbox-actions/pkg/runner"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
@@ -77,6 +78,7 @@ func TestSecretsStaySecret(t *testing.T) {
 	waiting := func(_ *secretRun, stdout string) bool { return strings.Contains(stdout, "\nwaiting\n") }
 	// What an environment holds is printed, and is in a report, by a command that is none of ours.
 	tell := `env; env >&2; printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/></testcase></testsuite>' "$(env | grep TOKEN | tr -d '<>&"\n')" > "$TEST_REPORT_DIR/host.xml"`
+	stored := w.stores(t)
 	for _, test := range []struct {
 		program, from, end string
 		last               string // what the step does when it has shown its secrets
@@ -98,8 +100,7 @@ func TestSecretsStaySecret(t *testing.T) {
 		{program: "action-test", from: fromInputs, end: "cancel", inputs: map[string]string{"command": tell + "; echo waiting; sleep 300"}, exit: 1, interrupt: waiting},
 	} {
 		t.Run(test.program+" "+test.end, func(t *testing.T) {
-			began := time.Now()
-			s := w.secretRun(t, test.program, test.from, test.last)
+			s := w.secretRun(t, test.program, test.from, test.last, stored)
 			maps.Copy(s.inputs, test.inputs)
 			if test.daytona != "" {
 				w.Daytona.Fail(cloudaytona.Fault{Snapshot: test.daytona, Times: 1})
@@ -161,7 +162,7 @@ func TestSecretsStaySecret(t *testing.T) {
 					got[found.secret] = true
 				}
 			}
-			w.searchStores(t, s, f, began)
+			stored.canaries = append(stored.canaries, s.canaries...)
 
 			// The same search finds what has to be there.
 			for _, c := range s.canaries {
@@ -186,6 +187,7 @@ func TestSecretsStaySecret(t *testing.T) {
 			}
 		})
 	}
+	stored.search(t, w.buildLogs(t))
 }
 
 // secretRun is one run that has a secret in every place that can hold one.
@@ -194,10 +196,8 @@ type secretRun struct {
 	home     string
 	records  string // of the programs that are started
 	canaries []canary
-	doppler  *clouddoppler.Server
 
 	sent, answered map[string]*safeBuffer // by service
-	stores         []string               // folders of services that are the run's own
 }
 
 // secret makes one.
@@ -207,7 +207,7 @@ func (s *secretRun) secret(name, value string, owners ...string) string {
 }
 
 // secretRun makes a commit whose Dockerfile shows each build secret, and all that a program is given to build it. last is what the step does then.
-func (w *world) secretRun(t *testing.T, program, from, last string) *secretRun {
+func (w *world) secretRun(t *testing.T, program, from, last string, stored *stores) *secretRun {
 	s := &secretRun{home: t.TempDir(), records: t.TempDir(), sent: map[string]*safeBuffer{}, answered: map[string]*safeBuffer{}}
 	s.program, s.dir = program, t.TempDir()
 	for _, service := range []string{toDepot, toDoppler, toDaytona, toGitHub, toRunner, toRegistry, toDepotRegistry, toDaytonaRegistry, toBuilder, toEngine} {
@@ -305,7 +305,7 @@ func (w *world) secretRun(t *testing.T, program, from, last string) *secretRun {
 
 	// Who is spoken to, each with somebody in front who writes down what comes.
 	access := []clouddoppler.Access{{Project: localcloud.Project, Config: "dev", Write: true}}
-	s.doppler, err = clouddoppler.Start(t.Context(), clouddoppler.Options{
+	doppler, err := clouddoppler.Start(t.Context(), clouddoppler.Options{
 		Projects: []clouddoppler.Project{{Name: localcloud.Project, Configs: []clouddoppler.Config{{Name: "dev", Secrets: config}}}},
 		Tokens:   []clouddoppler.Token{{Value: serviceToken, Access: access}}, Issuer: w.GitHub.Issuer(),
 		Identities: []clouddoppler.Identity{{ID: localcloud.DopplerIdentity, Audience: "https://github.com/acme", Access: access, Claims: map[string]string{"sub": "repo:" + caller + ":*"}}},
@@ -313,9 +313,9 @@ func (w *world) secretRun(t *testing.T, program, from, last string) *secretRun {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.doppler.Close() })
+	t.Cleanup(func() { _ = doppler.Close() })
 	for variable, front := range map[string]struct{ service, url string }{
-		"DEPOT_API_URL": {toDepot, w.Depot.URL()}, "DOPPLER_API_HOST": {toDoppler, s.doppler.URL()}, "DAYTONA_API_URL": {toDaytona, w.Daytona.URL()},
+		"DEPOT_API_URL": {toDepot, w.Depot.URL()}, "DOPPLER_API_HOST": {toDoppler, doppler.URL()}, "DAYTONA_API_URL": {toDaytona, w.Daytona.URL()},
 		"GITHUB_API_URL": {toGitHub, w.GitHub.APIURL()}, "GITHUB_SERVER_URL": {toGitHub, w.GitHub.ServerURL()}, "ACTIONS_ID_TOKEN_REQUEST_URL": {toRunner, w.GitHub.IDTokenRequestURL()},
 	} {
 		s.env[variable] = s.front(t, front.service, front.url)
@@ -323,14 +323,8 @@ func (w *world) secretRun(t *testing.T, program, from, last string) *secretRun {
 	s.env["DOCKER_HOST"] = s.frontOfSocket(t, toEngine, w.Engine.Host)
 	w.Builders.Tap(s.sent[toBuilder])
 	t.Cleanup(func() { w.Builders.Tap(io.Discard) })
-	password := s.secret("registry's password", `Pa$$%41"`+r()+`'\ &:`, toRegistry)
-	store := t.TempDir()
-	own, err := registry.Start(t.Context(), store, registry.Account{User: "robot", Password: password, Push: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = own.Stop() })
-	s.stores = append(s.stores, store)
+	password := s.secret("registry's password", stored.password, toRegistry)
+	own := stored.registry
 	own.Tap(func(r *http.Request) { s.record(toRegistry, r) })
 	w.Registry.Tap(func(r *http.Request) {
 		if r.Host == w.Daytona.RegistryHost() {
@@ -565,22 +559,28 @@ func (s *sight) new(what ...string) bool {
 
 // look looks once. What has gone by then is left out.
 func (s *sight) look(pid int) {
-	temp := ""
+	temp, own := "", ""
 	for _, one := range family(pid) {
 		read := func(name string) string {
 			data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", one, name))
 			return string(data)
 		}
+		// Between fork and exec a child has our own program, and our environment: it is nobody yet.
+		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", one))
 		arguments, environment := read("cmdline"), read("environ")
 		if s.new("arguments", arguments) {
 			s.arguments = append(s.arguments, strings.ReplaceAll(arguments, "\x00", " "))
 		}
 		if one == pid {
+			own = program
 			for variable := range strings.SplitSeq(environment, "\x00") {
 				if dir, ok := strings.CutPrefix(variable, "RUNNER_TEMP="); ok {
 					temp = dir
 				}
 			}
+			continue
+		}
+		if err != nil || program == own {
 			continue
 		}
 		place := "the environment of what it starts"
@@ -589,12 +589,6 @@ func (s *sight) look(pid int) {
 			place = toGitFetch
 		case strings.Contains(environment, "RUN_LOCAL_DOCKER_TESTS=true"):
 			place = toCommand
-		}
-		// Between fork and exec a child has our own: it is no program yet.
-		if self, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil {
-			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", one)); err != nil || exe == self {
-				continue
-			}
 		}
 		if s.new("environment", environment) {
 			s.environments[place] = append(s.environments[place], strings.ReplaceAll(environment, "\x00", "\n"))
@@ -632,13 +626,36 @@ func family(pid int) []int {
 	return all
 }
 
-// searchStores looks through all that services have put on their disks since began: images and their layers, attestations, caches, logs, records
-// of builds. What a step prints is the builder's log of it, and is left out.
-func (w *world) searchStores(t *testing.T, s *secretRun, f *finder, began time.Time) {
-	logs := w.buildLogs(t)
+// stores are the folders in which services keep what they are sent: images and their layers, attestations, caches, logs, records of builds.
+type stores struct {
+	folders  []string
+	began    time.Time
+	canaries []canary // of all runs, none of which may be there
+	registry *registry.Registry
+	password string
+}
+
+// stores are those of the cloud, and one of a registry that is the test's own.
+func (w *world) stores(t *testing.T) *stores {
+	s := &stores{began: time.Now(), folders: []string{t.TempDir(), "../.cache/test/actions"}, password: `Pa$$%41"` + rand.Text() + `'\ &:`}
+	var err error
+	s.registry, err = registry.Start(t.Context(), s.folders[0], registry.Account{User: "robot", Password: s.password, Push: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.registry.Stop() })
+	return s
+}
+
+// search looks through every file that has changed since the beginning. logs are names of those that hold what steps have printed.
+func (s *stores) search(t *testing.T, logs map[string]bool) {
+	f := &finder{}
+	for i, c := range s.canaries {
+		f.add(fmt.Sprintf("%s (%d)", c.name, i), c.value)
+	}
 	searched := 0
-	for _, dir := range append(s.stores, filepath.Join("..", ".cache/test/actions")) {
-		err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+	for _, folder := range s.folders {
+		err := filepath.WalkDir(folder, func(path string, e fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
@@ -649,7 +666,7 @@ func (w *world) searchStores(t *testing.T, s *secretRun, f *finder, began time.T
 			if err != nil {
 				return nil // it has gone
 			}
-			if changed := info.Sys().(*syscall.Stat_t).Ctim; time.Unix(changed.Unix()).Before(began) {
+			if changed := info.Sys().(*syscall.Stat_t).Ctim; time.Unix(changed.Unix()).Before(s.began) {
 				return nil
 			}
 			data, err := os.ReadFile(path)
@@ -657,14 +674,16 @@ func (w *world) searchStores(t *testing.T, s *secretRun, f *finder, began time.T
 				return nil
 			}
 			searched++
-			s.check(t, path, f.find(data, inBytes))
+			for _, found := range f.find(data, inBytes) {
+				t.Errorf("%s: there is a secret, %s (%s): …%q…", path, found.secret, found.form, found.around)
+			}
 			return nil
 		})
 		if err != nil {
 			t.Error(err)
 		}
 	}
-	if searched < 10 {
+	if searched < 100 {
 		t.Errorf("only %d files were searched", searched)
 	}
 }
@@ -701,6 +720,56 @@ func (w *world) buildLogs(t *testing.T) map[string]bool {
 		}
 	}
 	return logs
+}
+
+// A redirect to another server, as by somebody between us and GitHub, does not get the token; one on the same server, as of a repository that was
+// renamed, is followed with it.
+func TestTokenAndRedirects(t *testing.T) {
+	const sha = "0123456789abcdef0123456789abcdef01234567"
+	for _, test := range []struct {
+		name     string
+		redirect func(own, stranger string) string
+		followed bool
+	}{
+		{"to a stranger", func(_, stranger string) string { return stranger }, false},
+		{"on the server", func(own, _ string) string { return own }, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var strangers []string // Authorization of what a stranger gets
+			stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				strangers = append(strangers, r.Header.Get("Authorization"))
+				fmt.Fprintf(w, `{"ref": "refs/heads/main", "object": {"type": "commit", "sha": %q}}`, sha)
+			}))
+			defer stranger.Close()
+			var own *httptest.Server
+			own = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.Header.Get("Authorization") != "Bearer ghs_canary":
+					w.WriteHeader(http.StatusUnauthorized)
+				case strings.HasPrefix(r.URL.Path, "/repositories/"):
+					fmt.Fprintf(w, `{"ref": "refs/heads/main", "object": {"type": "commit", "sha": %q}}`, sha)
+				default:
+					http.Redirect(w, r, test.redirect(own.URL, stranger.URL)+"/repositories/1/git/ref/heads/main", http.StatusMovedPermanently)
+				}
+			}))
+			defer own.Close()
+			getenv := func(name string) string {
+				return map[string]string{"GITHUB_API_URL": own.URL, "GITHUB_REPOSITORY": caller}[name]
+			}
+			b := &build{Program: &Program{Runner: runner.New(io.Discard, io.Discard, getenv), Getenv: getenv}, in: &BuildInputs{GithubToken: "ghs_canary"}}
+			repository, err := b.repository()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := repository.Resolve(t.Context(), "main")
+			if (err == nil) != test.followed || got.SHA == sha != test.followed {
+				t.Errorf("%+v, %v", got, err)
+			}
+			if len(strangers) > 0 {
+				t.Errorf("a stranger was asked, with %q", strangers)
+			}
+		})
+	}
 }
 
 // commit adds files to a repository and returns the new commit.

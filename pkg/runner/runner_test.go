@@ -122,6 +122,25 @@ func TestSecretsAreUnreadable(t *testing.T) {
 	}
 }
 
+// A secret is seen before control characters become pictures, and a carriage return ends a line of it as it ends one of the log.
+func TestSecretsWithControlCharacters(t *testing.T) {
+	for name, secret := range map[string]string{
+		"escape": "begin\x1b[31mend", "tab": "begin\tend", "carriage return": "begin\rends", "lines of Windows": "begin\r\nends", "C1": "begin\u0085end", "no UTF-8": "begin\xffend",
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, stdout, _ := record(inActions)
+			r.Mask(secret)
+			stdout.Reset() // the masks themselves
+			w := r.Untrusted()
+			_, _ = io.WriteString(w, "it is "+secret+" there\n")
+			_ = w.Close()
+			if got := stdout.String(); strings.Contains(got, "begin") || strings.Contains(got, "end") || !strings.Contains(got, "***") {
+				t.Errorf("a secret is readable in %q", got)
+			}
+		})
+	}
+}
+
 func TestMaskIsACommandOnlyInActions(t *testing.T) {
 	r, stdout, stderr := record(nil)
 	r.Mask("secret-value")
