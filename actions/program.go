@@ -50,7 +50,7 @@ func Main(args []string, first Command, others ...Command) int {
 	context.AfterFunc(ctx, stop)
 	dir, err := os.Getwd()
 	environ := os.Environ()
-	getenv := keep(environ)
+	getenv := withhold(environ)
 	p := &Program{Runner: runner.New(os.Stdout, os.Stderr, getenv), Stdout: os.Stdout, Getenv: getenv, Dir: dir}
 	for _, name := range secretVariables {
 		p.Runner.Mask(getenv(name))
@@ -92,9 +92,9 @@ func Main(args []string, first Command, others ...Command) int {
 // secretVariables may hold credentials, also those that a run has no use for: a test command may print its environment.
 var secretVariables = []string{"DEPOT_TOKEN", "DOPPLER_TOKEN", "DAYTONA_API_KEY", "GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
 
-// keep takes what was given to this program alone, the inputs and the way to the job's identity, out of its environment: what it starts does not get
+// withhold takes what was given to this program alone, the inputs and the way to the job's identity, out of its environment: what it starts does not get
 // it. The returned function still knows it.
-func keep(environ []string) (getenv func(string) string) {
+func withhold(environ []string) (getenv func(string) string) {
 	given := map[string]string{}
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
