@@ -66,14 +66,6 @@ func (g git) pipe(ctx context.Context, stdin io.Reader, stdout io.Writer, args .
 	return &gitError{command: args[0], said: said(stderr.String()), err: err}
 }
 
-// needed are the variables that git finds its files, its way out and its trust by.
-var needed = regexp.MustCompile(`^(PATH|HOME|USER|LOGNAME|TMPDIR|XDG_CONFIG_HOME|SSH_AUTH_SOCK|SSL_CERT_(FILE|DIR)|GIT_(SSL|PROXY)_\w+|(?i:(https?|all|no)_proxy))=`)
-
-// environment is what git gets of ours: what it needs, and none of the secrets that may be beside it.
-func environment(ours []string) []string {
-	return slices.DeleteFunc(slices.Clone(ours), func(variable string) bool { return !needed.MatchString(variable) })
-}
-
 // recent refuses a git that would run without our settings: it does not read them from the environment.
 func (g git) recent(ctx context.Context) error {
 	out, err := g.run(ctx, nil, "version")
@@ -112,4 +104,12 @@ func said(stderr string) string {
 		}
 	}
 	return visible(lines[len(lines)-1])
+}
+
+// needed are the variables that git finds its files, its way out and its trust by.
+var needed = regexp.MustCompile(`^(PATH|HOME|USER|LOGNAME|TMPDIR|XDG_CONFIG_HOME|SSH_AUTH_SOCK|SSL_CERT_(FILE|DIR)|GIT_(SSL|PROXY)_\w+|(?i:(https?|all|no)_proxy))=`)
+
+// environment is what git gets of ours: what it needs, and none of the secrets that may be beside it.
+func environment(ours []string) []string {
+	return slices.DeleteFunc(slices.Clone(ours), func(variable string) bool { return !needed.MatchString(variable) })
 }

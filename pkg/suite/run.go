@@ -303,7 +303,7 @@ func (r *run) judge(result *Result, log []byte) error {
 	}
 	for i := range result.Failures {
 		f := &result.Failures[i]
-		f.Message, f.Detail = cleanLines(f.Message, r.Clean), cleanLines(f.Detail, r.Clean)
+		f.Message, f.Detail = r.clean(f.Message), r.clean(f.Detail)
 	}
 	var err error
 	if len(log) > 0 && r.ReportDir != "" {
@@ -312,6 +312,8 @@ func (r *run) judge(result *Result, log []byte) error {
 	r.ended(result)
 	return err
 }
+
+func (r *run) clean(text string) string { return cleanLines(text, r.Clean) }
 
 func cleanLines(text string, clean func(line string) string) string {
 	if clean == nil {
@@ -336,7 +338,7 @@ func (r *run) keep(result *Result, log []byte) (string, error) {
 	number := slices.Index(r.report.Tests, result) + 1
 	name := strings.Trim(notInNames.ReplaceAllString(shorten(result.Name, 80), "-"), "-")
 	file := filepath.Join(dir, fmt.Sprintf("%03d-%s.log", number, name))
-	if err := os.WriteFile(file, []byte(cleanLines(string(log), r.Clean)), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(r.clean(string(log))), 0o644); err != nil {
 		return "", fmt.Errorf("keep the log of test %q: %w", result.Name, err)
 	}
 	return file, nil
