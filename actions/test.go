@@ -280,9 +280,7 @@ func (t *test) runCommand(ctx context.Context) error {
 	defer out.Close()
 	command := exec.CommandContext(ctx, "sh", "-c", t.in.Command)
 	command.Dir, command.Stdout, command.Stderr = t.root, out, out
-	command.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // these are ours alone
-		return strings.HasPrefix(v, "DOCKER_AUTH_CONFIG=") || strings.HasPrefix(v, "SANDBOX_ACTIONS_TOKEN=")
-	})
+	command.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "DOCKER_AUTH_CONFIG=") }) // which is ours alone
 	command.Env = append(command.Env, "RUN_LOCAL_DOCKER_TESTS=true", "LOCAL_DOCKER_IMAGE_NAME="+t.name, "DOCKER_HOST="+t.engine.Host, "TEST_REPORT_DIR="+t.reportDir())
 	// It and its children are one group, so that all of them end.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
