@@ -254,11 +254,7 @@ func (r *Runner) line(w io.Writer, text string) {
 	defer r.mu.Unlock()
 	r.resume()
 	if r.inActions {
-		// Our sentences quote names that others chose; a line of ours never begins a command by accident.
-		text = strings.ReplaceAll(text, "\n::", "\n ::")
-		if strings.HasPrefix(text, "::") || strings.HasPrefix(text, "##[") {
-			text = " " + text
-		}
+		text = inert(text)
 	}
 	fmt.Fprintln(w, text)
 }
