@@ -68,19 +68,14 @@ func visible(line string) string {
 	}, line)
 }
 
-// inert is a text of ours that the Actions runner takes for no command: our sentences quote names that others chose. It would obey a line that
-// begins with :: after any space, and one that has ##[ anywhere.
-// https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
-func inert(text string) string {
-	lines := strings.Split(strings.ReplaceAll(text, "##[", `##\[`), "\n")
-	for i, line := range lines {
-		line = visible(line)
-		if strings.HasPrefix(strings.TrimSpace(line), "::") {
-			line = `\` + line
-		}
-		lines[i] = line
+// inert is a line that the Actions runner takes for no command. It would obey one that begins with :: after any space, and one that has ##[
+// anywhere. https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
+func inert(line string) string {
+	line = strings.ReplaceAll(line, "##[", `##\[`)
+	if strings.HasPrefix(strings.TrimSpace(line), "::") {
+		return `\` + line
 	}
-	return strings.Join(lines, "\n")
+	return line
 }
 
 // secrets is the set of strings that nobody may read. The zero value is empty.
