@@ -78,8 +78,8 @@ func FuzzOpenLayout(f *testing.F) {
 			t.Fatal(err)
 		}
 		raw, err := image.RawManifest()
-		if err != nil || digest.FromBytes(raw).String() != hash.String() {
-			t.Errorf("%s is the digest of %q (%v)", hash, raw, err)
+		if err != nil || digest.FromBytes(raw).String() != hash.String() || files["blobs/sha256/"+hash.Hex] == nil {
+			t.Errorf("%s is the digest of %q (%v), and no name of a blob", hash, raw, err)
 		}
 		read, err := image.ConfigFile()
 		if err != nil || read.OS != "linux" || read.Architecture != "amd64" {
