@@ -14,6 +14,7 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/docker/go-units"
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/entitlements"
 	"github.com/org/sandbox-actions/pkg/builder"
@@ -147,7 +148,11 @@ func (p *plan) names(in *BuildInputs) error {
 		if _, ok := named.(reference.Digested); ok {
 			return refuseLine("push", item, "holds a digest, which only the build can know: write a tag")
 		}
-		p.push = append(p.push, reference.TagNameOnly(named).String())
+		full := reference.TagNameOnly(named).String()
+		if _, err := name.ParseReference(full); err != nil { // who pushes an index reads fewer
+			return refuseLine("push", item, "is no image reference ("+err.Error()+"): write for example ghcr.io/owner/name:tag")
+		}
+		p.push = append(p.push, full)
 	}
 	for _, item := range in.SaveTags {
 		if !tagForm.MatchString(item.Text) {

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
@@ -58,6 +60,37 @@ func written(t *testing.T, list []Item) string {
 		t.Fatal(err)
 	}
 	return text.String()
+}
+
+// FuzzReferences: what is taken for an image's reference before a build is one for those who push to it after the build.
+func FuzzReferences(f *testing.F) {
+	for _, seed := range []string{
+		"ghcr.io/a/b:1", "a", "a/b", "localhost/x", "localhost:5000/x:y", "[::1]:5000/x", "HOST/x", "host.example/a//b", "ghcr.io/a/B:1", "a:latest", "x@sha256:" + strings.Repeat("0", 64), "docker.io/library/x",
+		"ghcr.io/a__b/c-d.e:T_.-1", "-a", "a:" + strings.Repeat("t", 129), strings.Repeat("a/", 130) + "b", "a b", "\xff", "registry.example.com:99999/a:1", "index.docker.io/a",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		in, _, err := parse(t, nil, []string{"GITHUB_ACTIONS=true"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.Push = Lines{{Text: text, Line: 1}}
+		p, err := check(in, func(string) string { return "" }, t.TempDir())
+		if err != nil {
+			if strings.ContainsFunc(err.Error(), unicode.IsControl) {
+				t.Errorf("%q is not one line", err)
+			}
+			return
+		}
+		ref, err := name.ParseReference(p.push[0])
+		if err != nil {
+			t.Fatalf("%q is taken, and can not be pushed to: %v", text, err)
+		}
+		if ref.Name() != p.push[0] && !strings.HasPrefix(ref.Name(), "index.docker.io/") {
+			t.Errorf("%q is %s, and would be pushed to %s", text, p.push[0], ref)
+		}
+	})
 }
 
 var madeName = regexp.MustCompile(`-[0-9]{8}-[0-9]{6}-[0-9a-f]{0,7}(-dirty)?-[a-zA-Z0-9_.-]+$`)
