@@ -35,7 +35,11 @@ func Open(ctx context.Context, reference, platform string, keychain authn.Keycha
 		}
 	}
 	if isLayout(reference) {
-		return openLayout(reference, wanted)
+		image, err := openLayout(reference, wanted)
+		if err != nil {
+			return nil, &said{oneLine(err.Error()), err} // it quotes what is in the folder
+		}
+		return image, nil
 	}
 	return openRemote(ctx, reference, wanted, keychain)
 }
