@@ -14,6 +14,7 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/docker/go-units"
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/entitlements"
 	"github.com/org/sandbox-actions/pkg/builder"
@@ -79,7 +80,11 @@ func check(in *BuildInputs, getenv func(string) string, dir string) (*plan, erro
 		return nil, refuse("timeout", in.Timeout.String(), "is no time to wait: write for example 30m")
 	}
 	for _, output := range in.Outputs {
-		if _, err := image.ParseOutput(output.Text, dir, len(p.platforms) > 1); err != nil {
+		entry, err := image.ParseOutput(output.Text, dir, len(p.platforms) > 1)
+		if err == nil && entry.OutputDir != "" {
+			_, err = inside(dir, entry.OutputDir)
+		}
+		if err != nil {
 			return nil, atLine("outputs", output, err)
 		}
 		p.outputs = append(p.outputs, output.Text)
@@ -143,7 +148,11 @@ func (p *plan) names(in *BuildInputs) error {
 		if _, ok := named.(reference.Digested); ok {
 			return refuseLine("push", item, "holds a digest, which only the build can know: write a tag")
 		}
-		p.push = append(p.push, reference.TagNameOnly(named).String())
+		full := reference.TagNameOnly(named).String()
+		if _, err := name.ParseReference(full); err != nil { // who pushes an index reads fewer
+			return refuseLine("push", item, "is no image reference ("+err.Error()+"): write for example ghcr.io/owner/name:tag")
+		}
+		p.push = append(p.push, full)
 	}
 	for _, item := range in.SaveTags {
 		if !tagForm.MatchString(item.Text) {
@@ -258,8 +267,9 @@ func (p *plan) secrets(in *BuildInputs, getenv func(string) string, dir string) 
 		if !ok || path == "" {
 			return refuseLine("secret_files", item, "has no source: write ID=PATH")
 		}
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
+		path, err := inside(dir, path)
+		if err != nil {
+			return atLine("secret_files", item, err)
 		}
 		value, err := os.ReadFile(path)
 		if err != nil {
@@ -448,7 +458,7 @@ func (p *plan) dockerfile(root string) string {
 }
 
 // inside joins a path to root. A path that is written below root must also be below it once links are followed: otherwise a pull
-// request could have a link of its own send the runner's files to its build.
+// request could have a link of its own send the runner's files to its build, or have us write over them.
 func inside(root, path string) (string, error) {
 	joined := path
 	if !filepath.IsAbs(path) {
@@ -461,7 +471,11 @@ func inside(root, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if resolved, err := filepath.EvalSymlinks(joined); err == nil && !below(realRoot, resolved) {
+	there := joined // as much of it as is there
+	for _, err := os.Lstat(there); err != nil && there != root; _, err = os.Lstat(there) {
+		there = filepath.Dir(there)
+	}
+	if resolved, err := filepath.EvalSymlinks(there); err != nil || !below(realRoot, resolved) {
 		return "", fmt.Errorf("%q is a link that leads out of the repository", path)
 	}
 	return joined, nil

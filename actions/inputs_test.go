@@ -129,8 +129,10 @@ func TestWrongInputs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink("/etc", filepath.Join(dir, "out")); err != nil {
-		t.Fatal(err)
+	for link, to := range map[string]string{"out": "/etc", "dangling": "/nowhere/file"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, test := range []struct{ name, input, value, sentence string }{
 		{"platform", "PLATFORM", "linux/riscv64", `input platform: "linux/riscv64" is not a platform that can be built: write linux/amd64, linux/arm64 or both`},
@@ -176,6 +178,9 @@ func TestWrongInputs(t *testing.T) {
 		{"context", "CONTEXT", "missing", `input context: "missing" is not there`},
 		{"context that is a file", "CONTEXT", "file", `input context: "file" is a file: it must be a folder`},
 		{"context that leads out", "CONTEXT", "out", `input context: "out" is a link that leads out of the repository`},
+		{"secret file that leads out", "SECRET_FILES", "id=out/passwd", `input secret_files, line 1: "out/passwd" is a link that leads out of the repository`},
+		{"output that leads out", "OUTPUTS", "type=local,dest=out/there", `/out/there" is a link that leads out of the repository`},
+		{"output that leads nowhere", "OUTPUTS", "type=local,dest=dangling", `/dangling" is a link that leads out of the repository`},
 		{"dockerfile", "DOCKERFILE", "missing", `input dockerfile: "missing" is not there`},
 		{"empty dockerfile", "DOCKERFILE", "empty", `input dockerfile: "empty" is empty`},
 	} {

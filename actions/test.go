@@ -117,6 +117,9 @@ func (t *test) check() (err error) {
 			return refuse("seed", in.Seed, "is no seed: write the number that was printed")
 		}
 	}
+	if _, err := inside(t.Dir, in.ReportDir); err != nil {
+		return fmt.Errorf("input report_dir: %w", err)
+	}
 	if in.Output != "" && in.Output != "json" {
 		return refuse("output", in.Output, "is unknown: write json, or leave it out")
 	}
@@ -314,14 +317,11 @@ func (t *test) runCommand(ctx context.Context) error {
 const reportFile = "junit.xml"
 
 func (t *test) writeReport() error {
-	if err := os.MkdirAll(t.reportDir(), 0o755); err != nil {
-		return fmt.Errorf("input report_dir: %w", err)
-	}
 	var report bytes.Buffer
 	err := t.report.WriteJUnit(&report)
 	if err == nil {
 		t.file = filepath.Join(t.in.ReportDir, reportFile)
-		err = os.WriteFile(filepath.Join(t.reportDir(), reportFile), report.Bytes(), 0o644)
+		err = suite.WriteBelow(t.reportDir(), reportFile, report.Bytes())
 	}
 	if err != nil {
 		return fmt.Errorf("write the report: %w: free some space, or name another report_dir", err)

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/cenkalti/backoff/v5"
 	api "github.com/daytonaio/daytona/libs/api-client-go"
@@ -350,6 +351,7 @@ func message(response *http.Response) (text string, known bool) {
 
 // oneLine is a text of Daytona's as part of a sentence.
 func oneLine(text string) string {
-	text = strings.TrimRight(strings.Join(strings.Fields(text), " "), ".:")
-	return text[:min(len(text), 500)]
+	words := strings.FieldsFunc(text, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) })
+	text = strings.TrimRight(strings.Join(words, " "), ".:")
+	return strings.ToValidUTF8(text[:min(len(text), 500)], "")
 }

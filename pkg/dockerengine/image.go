@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -185,7 +186,7 @@ func (i *storedImage) resolve(hash v1.Hash, platform string) error {
 	if i.manifest.MediaType == "" { // which OCI allows
 		i.manifest.MediaType = types.OCIManifestSchema1
 	}
-	return isFor(platform, *config.Platform())
+	return isFor(platform, *cmp.Or(config.Platform(), &v1.Platform{OS: "unknown", Architecture: "unknown"}))
 }
 
 // among takes the image for the platform from an index, of which an engine may hold a part only.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/cenkalti/backoff/v5"
 )
@@ -178,7 +179,8 @@ func (e *statusError) read(data []byte, hidden ...string) {
 	if json.Unmarshal(data, &body) != nil {
 		return
 	}
-	text := strings.Join(strings.Fields(strings.Join(body.Messages, "; ")), " ")
+	words := strings.FieldsFunc(strings.Join(body.Messages, "; "), func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) })
+	text := strings.Join(words, " ")
 	for _, secret := range hidden {
 		if secret != "" {
 			text = strings.ReplaceAll(text, secret, "***")

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"unicode"
 
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/grpcerrors"
@@ -106,7 +107,7 @@ func (e *said) Unwrap() error { return e.err }
 
 // oneLine is BuildKit's message without what its layers put before it, on one line.
 func oneLine(message string) string {
-	message = strings.Join(strings.Fields(message), " ")
+	message = strings.Join(strings.FieldsFunc(message, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) }), " ")
 	for {
 		short := prefixes.ReplaceAllString(message, "")
 		if short == message {

@@ -35,7 +35,11 @@ func Open(ctx context.Context, reference, platform string, keychain authn.Keycha
 		}
 	}
 	if isLayout(reference) {
-		return openLayout(reference, wanted)
+		image, err := openLayout(reference, wanted)
+		if err != nil {
+			return nil, &said{oneLine(err.Error()), err} // it quotes what is in the folder
+		}
+		return image, nil
 	}
 	return openRemote(ctx, reference, wanted, keychain)
 }
@@ -133,6 +137,9 @@ func layoutImage(reference string, path layout.Path, found string, wanted *v1.Pl
 		return broken(err)
 	}
 	if several, err := index.ImageIndex(hash); err == nil {
+		if err := isOf(hash, several.RawManifest); err != nil {
+			return broken(err)
+		}
 		manifest, err := several.IndexManifest()
 		if err != nil {
 			return broken(err)
@@ -144,6 +151,9 @@ func layoutImage(reference string, path layout.Path, found string, wanted *v1.Pl
 	}
 	image, err := index.Image(hash)
 	if err != nil {
+		return broken(err)
+	}
+	if err := isOf(hash, image.RawManifest); err != nil {
 		return broken(err)
 	}
 	manifest, err := image.Manifest()
@@ -159,7 +169,19 @@ func layoutImage(reference string, path layout.Path, found string, wanted *v1.Pl
 			return broken(err)
 		}
 	}
+	if err := isOf(manifest.Config.Digest, image.RawConfigFile); err != nil {
+		return broken(err)
+	}
 	return image, nil
+}
+
+// isOf sees that what a folder holds by the name of a digest is of that digest: reading it does not. Layers are checked by whoever they are sent to.
+func isOf(hash v1.Hash, read func() ([]byte, error)) error {
+	raw, err := read()
+	if err == nil && digest.FromBytes(raw).String() != hash.String() {
+		err = fmt.Errorf("%s is not what its digest says", hash)
+	}
+	return err
 }
 
 func openRemote(ctx context.Context, reference string, wanted *v1.Platform, keychain authn.Keychain) (v1.Image, error) {

@@ -93,11 +93,29 @@ func ParseOutput(value, dir string, several bool) (client.ExportEntry, error) {
 		return refuse("is one file for several platforms: build one platform, or use type=local")
 	default:
 		entry.Output = func(map[string]string) (io.WriteCloser, error) {
-			if err := os.MkdirAll(filepath.Dir(destination), 0o755); err != nil {
-				return nil, err
-			}
-			return os.Create(destination)
+			return create(dir, destination)
 		}
 	}
 	return entry, nil
+}
+
+// create makes a file and the folders that it needs. Below dir it follows no link that leads out: the repository that is built may have it, to
+// have us write over another file of the machine.
+func create(dir, file string) (io.WriteCloser, error) {
+	below, err := filepath.Rel(dir, file)
+	if err != nil || !filepath.IsLocal(below) {
+		dir, below = filepath.Dir(file), filepath.Base(file)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if err := root.MkdirAll(filepath.Dir(below), 0o755); err != nil {
+		return nil, err
+	}
+	return root.Create(below)
 }

@@ -76,6 +76,32 @@ func TestParseOutput(t *testing.T) {
 	}
 }
 
+// A link of the repository's leads no output to another file of the machine; a place that the workflow names is used as it is.
+func TestOutputThroughALink(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	for link, to := range map[string]string{"file": filepath.Join(elsewhere, "victim"), "folder": elsewhere, "near": "inner"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dest, refused := range map[string]bool{"file": true, "folder/x": true, "near": false, "new/x": false, filepath.Join(elsewhere, "new/y"): false} {
+		entry, err := ParseOutput("type=tar,dest="+dest, dir, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := entry.Output(nil)
+		if refused != (err != nil) {
+			t.Errorf("%s: %v, refused must be %t", dest, err, refused)
+		}
+		if err == nil {
+			_ = out.Close()
+		}
+	}
+	if left, err := os.ReadDir(elsewhere); err != nil || len(left) != 1 {
+		t.Errorf("elsewhere: %v, %v", left, err)
+	}
+}
+
 func FuzzParseOutput(f *testing.F) {
 	for _, seed := range []string{"", "out", "-", "type=local,dest=out", `type=local,"dest=a,b"`, "type=oci,tar=false,dest=x", "type=image,name=x", "type=,dest=", "=,=", "type=tar,dest=-", "\"", "type=registry,name=a\nb"} {
 		f.Add(seed, true)

@@ -68,6 +68,16 @@ func visible(line string) string {
 	}, line)
 }
 
+// inert is a line that the Actions runner takes for no command. It would obey one that begins with :: after any space, and one that has ##[
+// anywhere. https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
+func inert(line string) string {
+	line = strings.ReplaceAll(line, "##[", `##\[`)
+	if strings.HasPrefix(strings.TrimSpace(line), "::") {
+		return `\` + line
+	}
+	return line
+}
+
 // secrets is the set of strings that nobody may read. The zero value is empty.
 type secrets struct {
 	mu       sync.RWMutex

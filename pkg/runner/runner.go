@@ -247,20 +247,20 @@ func (r *Runner) log() io.Writer {
 	return r.stderr
 }
 
-// line writes one line that is ours, after commands have been resumed.
+// line writes one line that is ours, after commands have been resumed. It quotes names that others chose, so no terminal and no runner
+// obeys it.
 func (r *Runner) line(w io.Writer, text string) {
-	text = r.Redact(text)
+	lines := strings.Split(r.Redact(text), "\n")
+	for i, line := range lines {
+		lines[i] = visible(line)
+		if r.inActions {
+			lines[i] = inert(lines[i])
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.resume()
-	if r.inActions {
-		// Our sentences quote names that others chose; a line of ours never begins a command by accident.
-		text = strings.ReplaceAll(text, "\n::", "\n ::")
-		if strings.HasPrefix(text, "::") || strings.HasPrefix(text, "##[") {
-			text = " " + text
-		}
-	}
-	fmt.Fprintln(w, text)
+	fmt.Fprintln(w, strings.Join(lines, "\n"))
 }
 
 // issue runs the library with commands resumed, and writes what it made.

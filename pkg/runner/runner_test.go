@@ -22,8 +22,9 @@ func record(env map[string]string) (r *Runner, stdout, stderr *bytes.Buffer) {
 
 var inActions = map[string]string{"GITHUB_ACTIONS": "true"}
 
-// commands returns what the Actions runner would obey in a log, by its own rules: a line that begins with :: while
-// commands are not stopped.
+// commands returns what the Actions runner would obey in a log while commands are not stopped, by its own rules: a line that begins with ::
+// after any space, or has ##[ anywhere.
+// https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
 func commands(log string) []string {
 	var found []string
 	token := ""
@@ -35,19 +36,21 @@ func commands(log string) []string {
 		case token != "":
 		case strings.HasPrefix(line, "::stop-commands::"):
 			token = strings.TrimPrefix(line, "::stop-commands::")
-		case strings.HasPrefix(line, "::"), strings.HasPrefix(line, "##["):
+		case strings.HasPrefix(line, "::"), strings.Contains(line, "##["):
 			found = append(found, line)
 		}
 	}
 	return found
 }
 
+// hostile are texts that the runner would obey, if it read them as they are.
+var hostile = []string{
+	"::add-mask::a", "::error::forged", "::set-output name=digest::forged", "::stop-commands::guess\n::guess::",
+	"\r::error::after a carriage return", "text\r::warning::x", "##[error]old form", "in a line ##[add-mask]a", "line\n  ::error::two", "  ::notice::indented",
+	"no newline at the end ::error::x", "\x1b[2J\x1b]0;title\x07", "::endgroup::",
+}
+
 func TestUntrustedTextNeverActs(t *testing.T) {
-	hostile := []string{
-		"::add-mask::a", "::error::forged", "::set-output name=digest::forged", "::stop-commands::guess\n::guess::",
-		"\r::error::after a carriage return", "text\r::warning::x", "##[error]old form", "  ::notice::indented",
-		"no newline at the end ::error::x", "\x1b[2J\x1b]0;title\x07", "::endgroup::",
-	}
 	for _, text := range hostile {
 		t.Run(text, func(t *testing.T) {
 			r, stdout, _ := record(inActions)

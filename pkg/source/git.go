@@ -19,7 +19,7 @@ import (
 var stalled = 60 * time.Second
 
 // git runs the git program in one place, with settings that no repository and no user can change: no hooks, no file system monitor, no
-// prompts, and none of the protocols that run a command.
+// prompts, none of the protocols that run a command, and no folder of the commit that poses as a repository with settings of its own.
 type git struct {
 	dir      string   // where it runs
 	settings []string // further settings, name and value in turn; passed in the environment, so no credential is an argument
@@ -42,10 +42,10 @@ func (g git) pipe(ctx context.Context, stdin io.Reader, stdout io.Writer, args .
 	settings := append([]string{
 		"core.hooksPath", "/dev/null", "core.fsmonitor", "false", "core.attributesFile", "/dev/null", "core.quotePath", "false",
 		"safe.directory", "*", "submodule.recurse", "false", "advice.detachedHead", "false",
-		"protocol.allow", "never", "protocol.https.allow", "always", "protocol.http.allow", "always", "protocol.ssh.allow", "always", "protocol.file.allow", "always",
+		"safe.bareRepository", "explicit", "http.saveCookies", "false",
 		"http.lowSpeedLimit", "1000", "http.lowSpeedTime", fmt.Sprint(int(stalled.Seconds())),
 	}, g.settings...)
-	cmd.Env = append(cmd.Env, "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_REPLACE_OBJECTS=1", "LC_ALL=C", fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
+	cmd.Env = append(cmd.Env, "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_REPLACE_OBJECTS=1", "GIT_ALLOW_PROTOCOL=https:http:ssh:file", "LC_ALL=C", fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
 	for i := 0; i < len(settings); i += 2 {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, settings[i]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, settings[i+1]))
 	}
@@ -64,6 +64,46 @@ func (g git) pipe(ctx context.Context, stdin io.Reader, stdout io.Writer, args .
 		return errors.New("git is not installed: install it (apt-get install git)")
 	}
 	return &gitError{command: args[0], said: said(stderr.String()), err: err}
+}
+
+// ownCommands are the settings by which what git does here would run a command (git-config), and what they are instead.
+var ownCommands = []struct {
+	form    *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile(`^filter\..*\.(clean|smudge|process)$`), ""},
+	{regexp.MustCompile(`^filter\..*\.required$`), "false"},
+	{regexp.MustCompile(`^credential\.(.*\.)?helper$`), ""},
+	{regexp.MustCompile(`^core\.sshcommand$`), "ssh"},
+}
+
+// distrust is git in a repository whose own settings run no command. They came with the folder, from anybody: an artifact, a cache, another user
+// of the machine. The machine's and the user's settings stay.
+func (g git) distrust(ctx context.Context) (git, error) {
+	out, err := g.run(ctx, nil, "config", "--list", "--show-scope", "--name-only", "--null")
+	if err != nil {
+		return git{}, err
+	}
+	list := strings.Split(string(out), "\x00") // scope and name in turn
+	g.settings = slices.Clone(g.settings)
+	for i := 0; i+1 < len(list); i += 2 {
+		scope, name := list[i], list[i+1]
+		if scope != "local" && scope != "worktree" {
+			continue
+		}
+		if strings.HasPrefix(name, "remote.") && strings.HasSuffix(name, ".uploadpack") {
+			g.env = append(slices.Clone(g.env), "GIT_ALLOW_PROTOCOL=https:http") // of two such settings the first counts, which is not ours; they act over file and ssh
+		}
+		for _, c := range ownCommands {
+			if c.form.MatchString(name) {
+				g.settings = append(g.settings, name, c.instead)
+				if strings.HasPrefix(name, "credential.") { // an empty one there is for that server only; here, for all
+					g.settings = append(g.settings, "credential.helper", "")
+				}
+			}
+		}
+	}
+	return g, nil
 }
 
 // recent refuses a git that would run without our settings: it does not read them from the environment.

@@ -123,7 +123,7 @@ func (w *gitDir) packs(ctx context.Context, t Tree, ids []string) error {
 	if promisor, _ := t.git.run(ctx, nil, "config", "--get-regexp", `^remote\..*\.promisor$`); len(promisor) > 0 {
 		// A partial clone lacks blobs and would fetch them one by one: packing fetches all of them at once.
 		if err := t.git.pipe(ctx, strings.NewReader(strings.Join(ids, "\n")+"\n"), io.Discard, "pack-objects", "--stdout", "--quiet", "--window=0"); err != nil {
-			return fmt.Errorf("get the objects that the partial clone lacks: %w", err)
+			return fmt.Errorf("get the objects that the partial clone lacks: %w: check out without a filter", err)
 		}
 	}
 	read, write := io.Pipe()

@@ -43,6 +43,9 @@ func Checkout(ctx context.Context, dir string) (Tree, error) {
 		return Tree{}, err
 	}
 	t.SHA = strings.TrimSpace(string(sha))
+	if t.git, err = t.git.distrust(ctx); err != nil {
+		return Tree{}, fmt.Errorf("read the repository's settings: %w", err)
+	}
 	if ref, err := t.git.run(ctx, nil, "symbolic-ref", "--quiet", "HEAD"); err == nil {
 		t.Ref = strings.TrimSpace(string(ref))
 	}

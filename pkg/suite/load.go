@@ -301,12 +301,23 @@ func (d *decoder) env(env map[string]text, place any, line int) {
 	}
 }
 
-// beside refuses a file that is not there.
+// beside refuses a file that is not there, and one that is elsewhere: a suite may be anybody's, and its containers see of this machine, and its
+// failures quote, only what came with it.
 func (d *decoder) beside(name string, line int, dir string) {
 	if filepath.IsAbs(name) {
 		d.fail(line, "%q must be relative to the suite's file", name)
-	} else if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+		return
+	}
+	root, err := os.OpenRoot(dir)
+	if err == nil {
+		_, err = root.Stat(name)
+		_ = root.Close()
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		d.fail(line, "there is no %q beside the suite: paths are relative to its file", name)
+	case err != nil:
+		d.fail(line, "%q can not be used (%v): it must be beside the suite's file or below it, and no link out of there", name, err)
 	}
 }
 

@@ -107,6 +107,46 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// A suite may come with a stranger's pull request: it shows its containers nothing of this machine but what came with it.
+func TestParseRefusesWhatIsElsewhere(t *testing.T) {
+	dir := t.TempDir()
+	for link, to := range map[string]string{"out": "/etc", "key": "/proc/self/environ", "up": "..", "near": "fixtures"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "fixtures"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for source, refused := range map[string]bool{"../..": true, "./../b": true, "out": true, "out/passwd": true, "up": true, "key": true, "fixtures": false, "near": false, ".": false} {
+		for _, test := range []string{"mounts: [{source: %q, target: /x}]", "stdout: {golden: %q}"} {
+			_, err := Parse(filepath.Join(dir, "tests.yaml"), fmt.Appendf(nil, "tests:\n  - {name: a, run: x, "+test+"}", source))
+			want := fmt.Sprintf("2: %q can not be used", source)
+			if refused != (err != nil) || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, refused must be %t", fmt.Sprintf(test, source), err, refused)
+			}
+		}
+	}
+}
+
+func TestWriteBelow(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "outside")
+	dir := t.TempDir()
+	for link, to := range map[string]string{"junit.xml": outside, "logs": filepath.Dir(outside), "near.xml": "real.xml"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, refused := range map[string]bool{"junit.xml": true, "logs/001-a.log": true, "../outside": true, "near.xml": false, "more/002-b.log": false} {
+		if err := WriteBelow(dir, name, []byte("x")); refused != (err != nil) {
+			t.Errorf("%s: %v, refused must be %t", name, err, refused)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Dir(outside)); err != nil || len(left) > 0 {
+		t.Errorf("outside: %v, %v", left, err)
+	}
+}
+
 func TestLoadRefuses(t *testing.T) {
 	dir := t.TempDir()
 	for file, want := range map[string]string{"no.yaml": "there is no test suite " + dir + "/no.yaml: write one", ".": "is a directory"} {

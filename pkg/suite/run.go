@@ -330,18 +330,31 @@ var notInNames = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 
 // keep writes a container's log into the report's folder and answers where.
 func (r *run) keep(result *Result, log []byte) (string, error) {
-	dir := filepath.Join(r.ReportDir, "logs")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("keep the log of test %q: %w", result.Name, err)
-	}
 	// The line, too: two names may differ in nothing else than what a file's name can not hold.
 	number := slices.Index(r.report.Tests, result) + 1
 	name := strings.Trim(notInNames.ReplaceAllString(shorten(result.Name, 80), "-"), "-")
-	file := filepath.Join(dir, fmt.Sprintf("%03d-%s.log", number, name))
-	if err := os.WriteFile(file, []byte(r.clean(string(log))), 0o644); err != nil {
+	file := filepath.Join("logs", fmt.Sprintf("%03d-%s.log", number, name))
+	if err := WriteBelow(r.ReportDir, file, []byte(r.clean(string(log)))); err != nil {
 		return "", fmt.Errorf("keep the log of test %q: %w", result.Name, err)
 	}
-	return file, nil
+	return filepath.Join(r.ReportDir, file), nil
+}
+
+// WriteBelow writes a file of a report below dir, and makes the folders that it needs. A link there that leads out of dir is refused: the
+// repository that is tested may have it, to have us write over another file of the machine.
+func WriteBelow(dir, name string, data []byte) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	return root.WriteFile(name, data, 0o644)
 }
 
 func (r *run) ended(result *Result) {

@@ -1,0 +1,162 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode"
+
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/opencontainers/go-digest"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// manifests are seeds: what stands in place of DIGEST is the config's.
+var manifests = []string{
+	`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"DIGEST","size":SIZE},"layers":[]}`,
+	`{"schemaVersion":2,"config":{"digest":"DIGEST","size":SIZE},"layers":[{"digest":"DIGEST","size":SIZE,"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip"}]}`,
+	`{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`, `{"config":{"digest":"sha256:../../etc/passwd","size":1}}`, `{"config":null}`, `[]`, `{}`, ``, `null`,
+}
+
+var configs = []string{`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}`, `{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:x"]}}`, `{}`, `null`, ``}
+
+func addManifests(f *testing.F, more ...any) {
+	for _, manifest := range manifests {
+		for _, config := range configs {
+			f.Add(append([]any{[]byte(manifest), []byte(config)}, more...)...)
+		}
+	}
+}
+
+// link puts the config's digest and size into a manifest.
+func link(manifest, config []byte) []byte {
+	return []byte(strings.NewReplacer("DIGEST", digest.FromBytes(config).String(), "SIZE", strconv.Itoa(len(config))).Replace(string(manifest)))
+}
+
+// FuzzOpenLayout: of a folder that anybody filled comes an image that is what its digest says, for the platform that was asked for, or one line.
+func FuzzOpenLayout(f *testing.F) {
+	addManifests(f, []byte(`{"manifests":[{"digest":"MANIFEST","size":1,"annotations":{"org.opencontainers.image.ref.name":"v1"}}]}`), false)
+	addManifests(f, []byte(`{"manifests":[{"digest":"MANIFEST","mediaType":"application/vnd.oci.image.index.v1+json","size":1}]}`), true)
+	addManifests(f, []byte(`{"manifests":[{"digest":"MANIFEST","mediaType":"application/vnd.oci.image.manifest.v1+json","size":1}]}`), true)
+	dir := f.TempDir()
+	blobs := filepath.Join(dir, "blobs", "sha256")
+	if err := os.MkdirAll(blobs, 0o755); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, manifest, config, index []byte, damaged bool) {
+		manifest = link(manifest, config)
+		index = []byte(strings.ReplaceAll(string(index), "MANIFEST", digest.FromBytes(manifest).String()))
+		files := map[string][]byte{"index.json": index, "blobs/sha256/" + digest.FromBytes(manifest).Encoded(): manifest, "blobs/sha256/" + digest.FromBytes(config).Encoded(): config}
+		for name, data := range files {
+			if damaged && strings.HasPrefix(name, "blobs") { // it is as long, and reads the same
+				data = bytes.Replace(data, []byte("layers"), []byte("Layers"), 1)
+			}
+			file := filepath.Join(dir, name)
+			if err := os.WriteFile(file, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			defer os.Remove(file)
+		}
+		image, err := Open(t.Context(), dir, amd64, Auth{})
+		if err != nil {
+			if strings.ContainsFunc(err.Error(), unicode.IsControl) {
+				t.Errorf("%q is not one line", err)
+			}
+			return
+		}
+		hash, err := image.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := image.RawManifest()
+		if err != nil || digest.FromBytes(raw).String() != hash.String() || files["blobs/sha256/"+hash.Hex] == nil {
+			t.Errorf("%s is the digest of %q (%v), and no name of a blob", hash, raw, err)
+		}
+		read, err := image.ConfigFile()
+		if err != nil || read.OS != "linux" || read.Architecture != "amd64" {
+			t.Errorf("%+v, %v", read, err)
+		}
+		name, err := image.ConfigName()
+		raw, readable := image.RawConfigFile()
+		if err != nil || readable != nil || digest.FromBytes(raw).String() != name.String() {
+			t.Errorf("%s is the digest of %q (%v, %v)", name, raw, err, readable)
+		}
+		if _, err := image.Layers(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// FuzzBuilt: whatever a builder answers of what it made, an image of it has the digest that was told.
+func FuzzBuilt(f *testing.F) {
+	addManifests(f, []byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"MANIFEST","size":1}`))
+	addManifests(f, []byte(`{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"MANIFEST","size":1}`))
+	f.Fuzz(func(t *testing.T, manifest, config, descriptor []byte) {
+		manifest = link(manifest, config)
+		descriptor = []byte(strings.ReplaceAll(string(descriptor), "MANIFEST", digest.FromBytes(manifest).String()))
+		b := &blobs{ctx: t.Context(), silence: builderSilence, client: held{blobs: map[digest.Digest][]byte{digest.FromBytes(manifest): manifest, digest.FromBytes(config): config}}}
+		r, err := b.result(amd64, map[string]string{exptypes.ExporterImageDescriptorKey: base64.StdEncoding.EncodeToString(descriptor)})
+		if err != nil {
+			return
+		}
+		raw, err := r.Image.RawManifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		hash, err := r.Image.Digest()
+		if err != nil || digest.FromBytes(raw).String() != hash.String() || r.Index == nil && hash != r.Digest {
+			t.Errorf("%s of %q, told was %s (%v)", hash, raw, r.Digest, err)
+		}
+		layers, err := r.Image.Layers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, layer := range layers {
+			content, err := layer.Compressed()
+			if err != nil {
+				continue
+			}
+			data, err := io.ReadAll(content)
+			if is, _ := layer.Digest(); err == nil && digest.FromBytes(data).String() != is.String() {
+				t.Errorf("%d bytes are given for the layer %s", len(data), is)
+			}
+		}
+	})
+}
+
+// held is a builder's content store.
+type held struct {
+	contentapi.ContentClient
+	blobs map[digest.Digest][]byte
+}
+
+func (h held) Read(_ context.Context, in *contentapi.ReadContentRequest, _ ...grpc.CallOption) (contentapi.Content_ReadClient, error) {
+	data, ok := h.blobs[digest.Digest(in.Digest)]
+	if !ok {
+		return nil, status.Error(codes.NotFound, "not found")
+	}
+	return &heldStream{rest: [][]byte{data[:len(data)/2], data[len(data)/2:]}}, nil
+}
+
+type heldStream struct {
+	grpc.ClientStream
+	rest [][]byte
+}
+
+func (s *heldStream) Recv() (*contentapi.ReadContentResponse, error) {
+	if len(s.rest) == 0 {
+		return nil, io.EOF
+	}
+	next := s.rest[0]
+	s.rest = s.rest[1:]
+	return &contentapi.ReadContentResponse{Data: next}, nil
+}

@@ -1,0 +1,69 @@
+package suite
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode"
+)
+
+// FuzzReadJUnit: of a file that anybody wrote, every test is counted once, what is shown of it is one line, and our own report says the same
+// of it to the next reader.
+func FuzzReadJUnit(f *testing.F) {
+	for _, seed := range []string{
+		`<testsuites><testsuite name="s"><testcase name="a" classname="c" time="0.1"/><testcase name="b"><failure message="m">detail</failure></testcase></testsuite></testsuites>`,
+		`<testsuite><testcase name="a"><skipped message="why"/></testcase><testsuite name="inner"><testcase name="b"><error>e</error></testcase></testsuite></testsuite>`,
+		`<testsuite><testcase name="line&#10;break ::error::x"><failure message="&#27;[31m"><![CDATA[ ]]&gt; ]]></failure></testcase></testsuite>`,
+		`<testsuite tests="9" failures="-1"/>`, `<testsuite><testcase/></testsuite>`, `<testsuite`, `<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><testsuite><testcase name="&a;"/></testsuite>`,
+		"<testsuite name='\xff'><testcase name='\xff' time='1e309'/></testsuite>",
+	} {
+		f.Add([]byte(seed))
+	}
+	dir := f.TempDir()
+	file, again := filepath.Join(dir, "theirs.xml"), filepath.Join(dir, "ours.xml")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := ReadJUnit(file)
+		if err != nil {
+			return
+		}
+		if n := r.Passed + r.Failed + r.Skipped + r.Flaky; n != r.Total || n != len(r.Tests) {
+			t.Errorf("%d tests: %+v", len(r.Tests), r)
+		}
+		for _, test := range r.Tests {
+			texts := []string{test.Name, test.Class, test.Reason}
+			for _, failure := range test.Failures {
+				texts = append(texts, failure.Message)
+			}
+			if text := strings.Join(texts, ""); strings.ContainsFunc(text, unicode.IsControl) || strings.ContainsRune(text, '\u2028') {
+				t.Errorf("%q is not one line", text)
+			}
+			if (test.Status == Failed) != (len(test.Failures) > 0) {
+				t.Errorf("%q is %s, with %d failures", test.Name, test.Status, len(test.Failures))
+			}
+		}
+		var ours bytes.Buffer
+		if err := r.WriteJUnit(&ours); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(again, ours.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		second, err := ReadJUnit(again)
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, &ours)
+		}
+		if second.Total != r.Total || second.Passed != r.Passed || second.Failed != r.Failed || second.Skipped != r.Skipped {
+			t.Errorf("%s became %s in\n%s", r.Line(), second.Line(), &ours)
+		}
+		for i, test := range second.Tests {
+			if test.Name != r.Tests[i].Name {
+				t.Errorf("the test %q became %q", r.Tests[i].Name, test.Name)
+			}
+		}
+	})
+}
