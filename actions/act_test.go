@@ -1,7 +1,9 @@
 package actions
 
 import (
+	"cmp"
 	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +25,9 @@ type actRun struct {
 	inputs   map[string]string
 	secrets  map[string]string
 	vars     map[string]string
-	noOIDC   bool // the job may not ask for an OIDC token
+	noOIDC   bool              // the job may not ask for an OIDC token
+	token    string            // GITHUB_TOKEN; "" for one that reads
+	env      map[string]string // of every step, besides the cloud's
 }
 
 // act runs a workflow in a copy of a repository, with the repository's own actions fetched from the cloud's GitHub.
@@ -42,6 +46,7 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 	}
 	args := []string{
 		r.event, "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted",
+		"--platform", "ubuntu-24.04-arm=-self-hosted", "--platform", "macos-latest=-self-hosted",
 		"--no-cache-server", "--action-cache-path", filepath.Join(home, "cache"), "--use-new-action-cache", "--json",
 		"--secret", "GITHUB_TOKEN", "--env-file", filepath.Join(home, "env"),
 	}
@@ -59,7 +64,8 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 		}
 	}
 	env := w.Env()
-	environ := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "GITHUB_TOKEN=" + w.GitHubToken}
+	maps.Copy(env, r.env)
+	environ := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "GITHUB_TOKEN=" + cmp.Or(r.token, w.GitHubToken)}
 	for name, value := range map[string]string{"GOCACHE": goEnv(t, "GOCACHE"), "GOMODCACHE": goEnv(t, "GOMODCACHE"), "GOPROXY": goEnv(t, "GOPROXY"), "GOSUMDB": goEnv(t, "GOSUMDB")} {
 		env[name] = value
 	}
