@@ -240,7 +240,7 @@ func (r *hub) because(err error) error {
 	case status == http.StatusForbidden:
 		return fmt.Errorf("GITHUB_TOKEN may not do that in %s/%s (%s): give the job `contents: write`", r.owner, r.name, words)
 	case status == http.StatusNotFound:
-		return fmt.Errorf("GitHub has none, or does not show it to GITHUB_TOKEN: see that %s is right, and that the token has `contents: write` there", r.home)
+		return fmt.Errorf("GitHub has none, or does not show it to GITHUB_TOKEN: see that %s is right, and that the token has `contents: write`", r.home)
 	case status == http.StatusConflict, status == http.StatusUnprocessableEntity:
 		return fmt.Errorf("GitHub refuses it (%s): see what %s/releases has, and run it again", words, r.home)
 	case status >= 500:

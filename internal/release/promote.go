@@ -35,7 +35,8 @@ func (r *hub) promote(ctx context.Context) error {
 		}
 		was := ""
 		for version, named := range tags {
-			if semver.Canonical(version) == version && semver.Major(version) == major && named == tags[major] && (was == "" || semver.Compare(version, was) > 0) {
+			ours := semver.Canonical(version) == version && semver.Major(version) == major
+			if ours && named == tags[major] && semver.Compare(version, was) > 0 {
 				was = version
 			}
 		}
@@ -72,7 +73,8 @@ func (r *hub) tagged(ctx context.Context) (commit string, err error) {
 		}
 		sums, err := r.sumsOf(ctx, commit)
 		if err == nil && sums != string(r.checksums) {
-			return refused("the commit %s that GitHub has for %s names other sums than %s/checksums.txt: build that commit's parent", commit, r.version, r.path)
+			return refused("the commit %s that GitHub has for %s names other sums than %s/checksums.txt: build that commit's parent",
+				commit, r.version, r.path)
 		}
 		return err
 	})

@@ -124,7 +124,8 @@ func (r *hub) upload(ctx context.Context, id int64) error {
 					return err
 				}
 				defer file.Close()
-				_, _, err = r.api.Repositories.UploadReleaseAsset(ctx, r.owner, r.name, id, &github.UploadOptions{Name: name, MediaType: "application/octet-stream"}, file)
+				options := &github.UploadOptions{Name: name, MediaType: "application/octet-stream"}
+				_, _, err = r.api.Repositories.UploadReleaseAsset(ctx, r.owner, r.name, id, options, file)
 				return err
 			})
 		})
@@ -164,7 +165,8 @@ func (r *hub) compare(ctx context.Context, id int64, download func(context.Conte
 		return err
 	}
 	if got, want := slices.Sorted(maps.Keys(assets)), slices.Sorted(maps.Keys(r.sums)); !slices.Equal(got, want) {
-		return fmt.Errorf("the release %s at GitHub has the assets %s, and not %s: delete the release, or take the next version", r.version, strings.Join(got, ", "), strings.Join(want, ", "))
+		return fmt.Errorf("the release %s at GitHub has the assets %s, and not %s: delete the release, or take the next version",
+			r.version, strings.Join(got, ", "), strings.Join(want, ", "))
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
@@ -173,7 +175,8 @@ func (r *hub) compare(ctx context.Context, id int64, download func(context.Conte
 			return r.transfer(ctx, "download "+name, func(ctx context.Context) error {
 				got, err := download(ctx, assets[name])
 				if err == nil && got != want {
-					return refused("%s of %s at GitHub has the SHA-256 %s, and what was built has %s: delete the release, or take the next version", name, r.version, got, want)
+					return refused("%s of %s at GitHub has the SHA-256 %s, and what was built has %s: delete the release, or take the next version",
+						name, r.version, got, want)
 				}
 				return err
 			})

@@ -47,7 +47,9 @@ func start(t *testing.T, private bool) *world {
 	w.Server, err = local.Start(t.Context(), local.Options{
 		Repositories: []local.Repository{{Owner: "org", Name: "sandbox-actions", Dir: filepath.Join(dir, "hub"), Private: private}},
 		Tokens:       []string{reads},
-		JobTokens:    []local.Token{{Value: writes, Repository: "org/sandbox-actions", Permissions: write}, {Value: "ghs_other", Repository: "org/other", Permissions: write}},
+		JobTokens: []local.Token{
+			{Value: writes, Repository: "org/sandbox-actions", Permissions: write}, {Value: "ghs_other", Repository: "org/other", Permissions: write},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +71,8 @@ func sh(t *testing.T, dir, script string, args ...string) string {
 	t.Helper()
 	command := exec.Command("bash", append([]string{"-euc", script, "sh"}, args...)...)
 	command.Dir = dir
-	command.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com")
+	command.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
+		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com")
 	out, err := command.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -228,22 +231,25 @@ func TestRefusals(t *testing.T) {
 		name, command string
 		before        func(t *testing.T, folder, version string)
 		token         string // "" for one that may write
-		want          string // regular words of the sentence
+		want          string // part of the sentence
 	}{
 		{name: "no token", command: "publish", token: "none", want: "there is no GITHUB_TOKEN: set it to a token that has contents: write"},
-		{name: "a token that nobody knows", command: "publish", token: "ghs_old", want: "enter org/sandbox-actions: GitHub does not know GITHUB_TOKEN, or no longer: give one that has not expired"},
+		{
+			name: "a token that nobody knows", command: "publish", token: "ghs_old",
+			want: "enter org/sandbox-actions: GitHub does not know GITHUB_TOKEN, or no longer: give one that has not expired",
+		},
 		{name: "a token that only reads", command: "publish", token: reads, want: "may not do that in org/sandbox-actions"},
 		{name: "a token of another repository", command: "publish", token: "ghs_other", want: "may not do that in org/sandbox-actions"},
 		{name: "a program that was changed", command: "publish", want: "action-test-linux-amd64 is not the program that checksums.txt names", before: func(t *testing.T, folder, _ string) {
 			sh(t, w.clone, `echo >>"$1/action-test-linux-amd64"`, folder)
 		}},
-		{name: "a file too many", command: "publish", want: "it holds action-build-linux-amd64, action-test-linux-amd64, checksums.txt, core, licenses.tar.gz, sbom.cdx.json, and not ", before: func(t *testing.T, folder, _ string) {
+		{name: "a file too many", command: "publish", want: "checksums.txt, core, licenses.tar.gz, sbom.cdx.json, and not ", before: func(t *testing.T, folder, _ string) {
 			sh(t, w.clone, `echo >"$1/core"`, folder)
 		}},
 		{name: "a line of another's", command: "publish", want: `checksums.txt holds the line "rm -rf /"`, before: func(t *testing.T, folder, _ string) {
 			sh(t, w.clone, `echo 'rm -rf /' >>"$1/checksums.txt"`, folder)
 		}},
-		{name: "no list of parts", command: "publish", want: "and not action-build-linux-amd64, action-test-linux-amd64, checksums.txt, licenses.tar.gz, sbom.cdx.json", before: func(t *testing.T, folder, _ string) {
+		{name: "no list of parts", command: "publish", want: "checksums.txt, licenses.tar.gz, and not ", before: func(t *testing.T, folder, _ string) {
 			sh(t, w.clone, `rm "$1/sbom.cdx.json"`, folder)
 		}},
 		{name: "another command", command: "delete", want: "usage: release publish|promote FOLDER"},
@@ -259,7 +265,7 @@ func TestRefusals(t *testing.T) {
 		{name: "a draft with another asset", command: "publish", want: "at GitHub has the SHA-256 ", before: func(t *testing.T, _, version string) {
 			w.attach(t, w.draft(t, version), "licenses.tar.gz", "other")
 		}},
-		{name: "a draft with an asset too many", command: "publish", want: "has the assets action-build-linux-amd64, action-test-linux-amd64, checksums.txt, core, ", before: func(t *testing.T, _, version string) {
+		{name: "a draft with an asset too many", command: "publish", want: "checksums.txt, core, licenses.tar.gz, sbom.cdx.json, and not ", before: func(t *testing.T, _, version string) {
 			w.attach(t, w.draft(t, version), "core", "other")
 		}},
 		{name: "two drafts", command: "publish", want: "GitHub has several releases of ", before: func(t *testing.T, _, version string) {
@@ -361,18 +367,48 @@ func TestFaults(t *testing.T) {
 		{name: "an asset is shown late", faults: []local.Fault{{Path: "/releases/download/", Times: 2, Status: 404}}},
 		{name: "asked to wait a second", faults: []local.Fault{once(local.SecondaryLimit(403, time.Second))}},
 
-		{name: "the API fails", faults: []local.Fault{{Path: "/api/v3/", Status: 502, Body: "<html>", Header: html}}, want: "enter org/sandbox-actions: GitHub failed 4 times (502): try again later (https://www.githubstatus.com)"},
-		{name: "the API is silent", faults: []local.Fault{{Path: "/api/v3/", Silence: true}}, want: "enter org/sandbox-actions: GitHub did not answer in time, 4 times: see that "},
+		{
+			name: "the API fails", faults: []local.Fault{{Path: "/api/v3/", Status: 502, Body: "<html>", Header: html}},
+			want: "enter org/sandbox-actions: GitHub failed 4 times (502): try again later (https://www.githubstatus.com)",
+		},
+		{
+			name: "the API is silent", faults: []local.Fault{{Path: "/api/v3/", Silence: true}},
+			want: "enter org/sandbox-actions: GitHub did not answer in time, 4 times: see that ",
+		},
 		{name: "the API hangs up", faults: []local.Fault{{Path: "/api/v3/", Hangup: true}}, want: "the connection to GitHub failed 4 times ("},
-		{name: "what answers is no API", faults: []local.Fault{{Path: "/api/v3/", Status: 200, Body: "<html>", Header: html}}, want: "is not GitHub's API (invalid character '<' looking for beginning of value): see that GITHUB_API_URL is right"},
-		{name: "what answers is an API of another kind", faults: []local.Fault{{Path: "/api/v3/", Status: 200, Body: "{}"}}, want: "is not GitHub's API (an answer that makes no sense): see that GITHUB_API_URL is right"},
-		{name: "the repository is gone", faults: []local.Fault{{Path: "/api/v3/", Status: 404}}, want: "enter org/sandbox-actions: GitHub has none, or does not show it to GITHUB_TOKEN: see that "},
-		{name: "the requests of an hour are used up", faults: []local.Fault{local.PrimaryLimit(403, time.Now().Add(time.Hour))}, want: "enter org/sandbox-actions: GitHub asks to slow down ("},
-		{name: "an upload is refused", faults: []local.Fault{{Path: "/api/uploads/", Status: 422, Body: `{"message":"Validation Failed","errors":[{"code":"custom","field":"size","message":"too\nlarge"}]}`}}, want: ": GitHub refuses it (Validation Failed custom size too␊large): see what "},
-		{name: "git is silent", faults: []local.Fault{{Path: "/info/refs", Silence: true}}, want: "push the tag v18.0.0: GitHub did not answer in time, 4 times: see that "},
-		{name: "git is forbidden", faults: []local.Fault{{Path: "/git-receive-pack", Status: 403}}, want: "push the tag v19.0.0: GITHUB_TOKEN may not do that in org/sandbox-actions ("},
+		{
+			name: "what answers is no API", faults: []local.Fault{{Path: "/api/v3/", Status: 200, Body: "<html>", Header: html}},
+			want: "is not GitHub's API (invalid character '<' looking for beginning of value): see that GITHUB_API_URL is right",
+		},
+		{
+			name: "what answers is an API of another kind", faults: []local.Fault{{Path: "/api/v3/", Status: 200, Body: "{}"}},
+			want: "is not GitHub's API (an answer that makes no sense): see that GITHUB_API_URL is right",
+		},
+		{
+			name: "the repository is gone", faults: []local.Fault{{Path: "/api/v3/", Status: 404}},
+			want: "enter org/sandbox-actions: GitHub has none, or does not show it to GITHUB_TOKEN: see that ",
+		},
+		{
+			name: "the requests of an hour are used up", faults: []local.Fault{local.PrimaryLimit(403, time.Now().Add(time.Hour))},
+			want: "enter org/sandbox-actions: GitHub asks to slow down (",
+		},
+		{
+			name: "an upload is refused", faults: []local.Fault{{Path: "/api/uploads/", Status: 422, Body: `{"message":"Validation Failed","errors":[{"code":"custom","field":"size","message":"too\nlarge"}]}`}},
+			want: ": GitHub refuses it (Validation Failed custom size too␊large): see what ",
+		},
+		{
+			name: "git is silent", faults: []local.Fault{{Path: "/info/refs", Silence: true}},
+			want: "push the tag v18.0.0: GitHub did not answer in time, 4 times: see that ",
+		},
+		{
+			name: "git is forbidden", faults: []local.Fault{{Path: "/git-receive-pack", Status: 403}},
+			want: "push the tag v19.0.0: GITHUB_TOKEN may not do that in org/sandbox-actions (",
+		},
 		{name: "git fails", faults: []local.Fault{{Path: "/info/refs", Status: 500}}, want: "push the tag v20.0.0: GitHub failed 4 times (500): "},
-		{name: "a byte is flipped on the way to strangers", faults: []local.Fault{{Path: "/releases/download/v21.0.0/action-build-linux-amd64", Status: 200, Body: "flipped"}}, want: "action-build-linux-amd64 of v21.0.0 at GitHub has the SHA-256 "},
+		{
+			name: "a byte is flipped on the way to strangers", faults: []local.Fault{{Path: "/releases/download/v21.0.0/action-build-linux-amd64", Status: 200, Body: "flipped"}},
+			want: "action-build-linux-amd64 of v21.0.0 at GitHub has the SHA-256 ",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			version := fmt.Sprintf("v%d.0.0", i+1)
