@@ -1,5 +1,5 @@
 # What each installs or builds is kept in .cache, and done once.
-.PHONY: demo test lint clean
+.PHONY: demo test lint release clean
 
 demo: ## The sandbox image from source to a snapshot, twice, against the local cloud.
 	@scripts/setup.sh demo
@@ -12,6 +12,9 @@ test: ## Every test, with the race detector, against real daemons on loopback.
 lint: ## gofmt, vet, staticcheck, actionlint, shellcheck.
 	@scripts/setup.sh lint
 	@scripts/lint.sh
+
+release: ## The programs, sums, SBOM, licences and the tagged commit of a release, into dist/VERSION: make release VERSION=v1.2.3
+	@scripts/release.sh "$$VERSION"
 
 clean: ## Removes all that the others made.
 	@scripts/clean.sh

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,8 +28,9 @@ type actRun struct {
 	inputs   map[string]string
 	secrets  map[string]string
 	vars     map[string]string
-	noOIDC   bool   // the job may not ask for an OIDC token
-	token    string // GITHUB_TOKEN; "" for one that reads
+	noOIDC   bool              // the job may not ask for an OIDC token
+	token    string            // GITHUB_TOKEN; "" for one that reads
+	env      map[string]string // of every step, besides the cloud's
 }
 
 // act runs a workflow in a copy of a repository, with the repository's own actions fetched from the cloud's GitHub.
@@ -65,6 +67,7 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 		}
 	}
 	env := w.Env()
+	maps.Copy(env, r.env)
 	environ := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "GITHUB_TOKEN=" + cmp.Or(r.token, w.GitHubToken)}
 	for name, value := range map[string]string{"GOCACHE": goEnv(t, "GOCACHE"), "GOMODCACHE": goEnv(t, "GOMODCACHE"), "GOPROXY": goEnv(t, "GOPROXY"), "GOSUMDB": goEnv(t, "GOSUMDB")} {
 		env[name] = value

@@ -1,8 +1,10 @@
 package actions
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"os"
@@ -16,6 +18,9 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/term"
 )
+
+// Version is the release that a program belongs to, such as v1.2.3, which scripts/release.sh links into it; empty in a build from source.
+var Version string
 
 // Program is where an action runs.
 type Program struct {
@@ -36,6 +41,10 @@ type Command struct {
 // Main does the command whose word args begin with, or else the first one, in this process, and returns the exit code: 0, or 1 (or the code of a command that was
 // run) with one sentence on standard error and, in Actions, one annotation. SIGINT and SIGTERM end it in order; a second one ends it at once.
 func Main(args []string, first Command, others ...Command) int {
+	if len(args) > 0 && args[0] == "--version" {
+		fmt.Println(first.Name, cmp.Or(Version, "(built from source)"))
+		return 0
+	}
 	c := first
 	for _, other := range others {
 		if len(args) > 0 && other.Name == first.Name+" "+args[0] {

@@ -2,4 +2,4 @@
 # Removes all that the other scripts made in this checkout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-rm -rf .cache test-results
+rm -rf .cache dist test-results
