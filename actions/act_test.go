@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,6 +32,7 @@ type actRun struct {
 	noOIDC   bool              // the job may not ask for an OIDC token
 	token    string            // GITHUB_TOKEN; "" for one that reads
 	env      map[string]string // of every step, besides the cloud's
+	hasGo    bool              // the runner has Go: what is of no release is built
 }
 
 // act runs a workflow in a copy of a repository, with the repository's own actions fetched from the cloud's GitHub.
@@ -68,10 +70,18 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 	}
 	env := w.Env()
 	maps.Copy(env, r.env)
-	environ := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "GITHUB_TOKEN=" + cmp.Or(r.token, w.GitHubToken)}
-	for name, value := range map[string]string{"GOCACHE": goEnv(t, "GOCACHE"), "GOMODCACHE": goEnv(t, "GOMODCACHE"), "GOPROXY": goEnv(t, "GOPROXY"), "GOSUMDB": goEnv(t, "GOSUMDB")} {
-		env[name] = value
+	path := filepath.SplitList(os.Getenv("PATH"))
+	if r.hasGo {
+		for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPROXY", "GOSUMDB"} {
+			env[name] = goEnv(t, name)
+		}
+	} else {
+		path = slices.DeleteFunc(path, func(dir string) bool {
+			_, err := os.Stat(filepath.Join(dir, "go"))
+			return err == nil
+		})
 	}
+	environ := []string{"HOME=" + home, "PATH=" + strings.Join(path, ":"), "GITHUB_TOKEN=" + cmp.Or(r.token, w.GitHubToken)}
 	var variables strings.Builder
 	for name, value := range env {
 		// What a workflow has of its own: secrets, variables, files.
@@ -127,7 +137,7 @@ func goEnv(t *testing.T, name string) string {
 func TestWorkflowsOfACaller(t *testing.T) {
 	w := cloud(t)
 	sha := git(t, w.caller, "rev-parse", "HEAD")
-	commit := git(t, w.ours, "rev-parse", "HEAD")
+	commit := w.release(t)
 	release := map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": commit}
 	called := map[string]string{
 		"BUILD_SECRETS":      "token=of the caller",
@@ -169,7 +179,7 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		{name: "a matrix of platforms", run: actRun{dir: w.caller, workflow: "matrix.yml"}, ok: true, want: []string{
 			`built linux/amd64 as sha256:`, `built linux/arm64 as sha256:`,
 		}},
-		{name: "our own workflow, dispatched", run: actRun{dir: w.ours, workflow: "build-docker-image.yml", inputs: map[string]string{"ref": "v1", "save": "true", "docker_platform": "linux/amd64"}}, ok: true, want: []string{
+		{name: "our own workflow, dispatched", run: actRun{dir: w.ours, hasGo: true, workflow: "build-docker-image.yml", inputs: map[string]string{"ref": "v1", "save": "true", "docker_platform": "linux/amd64"}}, ok: true, want: []string{
 			`::set-output:: digest=sha256:[0-9a-f]{64}`, `::set-output:: git_ref=refs/tags/v1`,
 		}},
 		{name: "a snapshot without a stored secret", run: actRun{dir: w.caller, workflow: "snapshot.yml", vars: map[string]string{"DOPPLER_IDENTITY": localcloud.DopplerIdentity}}, ok: true, want: []string{
@@ -178,7 +188,7 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		{name: "the reusable workflow of a snapshot, for prd", run: actRun{dir: w.caller, workflow: "snapshot-call.yml", vars: release, secrets: map[string]string{"DOPPLER_TOKEN_PRD": w.DopplerTokenPRD}}, ok: true, want: []string{
 			`called for called of sha256:[0-9a-f]{64} at ` + sha,
 		}},
-		{name: "our own snapshot workflow, dispatched", run: actRun{dir: w.ours, workflow: "build-daytona-snapshot.yml", inputs: map[string]string{"ref": "v1", "doppler_config": "dev", "update_doppler": "true"}, secrets: map[string]string{"DOPPLER_TOKEN": w.DopplerToken}}, ok: true, want: []string{
+		{name: "our own snapshot workflow, dispatched", run: actRun{dir: w.ours, hasGo: true, workflow: "build-daytona-snapshot.yml", inputs: map[string]string{"ref": "v1", "doppler_config": "dev", "update_doppler": "true"}, secrets: map[string]string{"DOPPLER_TOKEN": w.DopplerToken}}, ok: true, want: []string{
 			`::set-output:: snapshot_name=iterate-sandbox-`, `::set-output:: doppler_updated=true`,
 		}},
 		{name: "tests, green and red", run: actRun{dir: w.caller, workflow: "test.yml"}, ok: true, want: []string{

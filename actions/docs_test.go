@@ -50,7 +50,7 @@ func documents(t *testing.T) []string {
 func TestDocsSnippets(t *testing.T) {
 	w := cloud(t)
 	release := map[string]string{
-		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": git(t, w.ours, "rev-parse", "HEAD"), "DOPPLER_IDENTITY": localcloud.DopplerIdentity,
+		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": w.release(t), "DOPPLER_IDENTITY": localcloud.DopplerIdentity,
 	}
 	for _, name := range documents(t) {
 		if name == "docs/own-buildkit.md" { // its workflow needs its daemon: TestOwnBuildKit

@@ -43,7 +43,7 @@ func TestExamples(t *testing.T) {
 	const digest = `(sha256:[0-9a-f]{64})`
 	registry := regexp.QuoteMeta(w.Registry.Addr)
 	variables := map[string]string{
-		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": git(t, w.ours, "rev-parse", "HEAD"), // act lacks job.workflow_*
+		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": w.release(t), // act lacks job.workflow_*
 		"DOPPLER_IDENTITY": localcloud.DopplerIdentity, "DOPPLER_PROJECT": localcloud.Project,
 	}
 	tested := map[string]bool{}

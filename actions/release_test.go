@@ -46,7 +46,7 @@ func (w *world) releases(t *testing.T) *releases {
 // run has the workflow make a release.
 func (r *releases) run(t *testing.T, version string) (log string, ok bool) {
 	t.Helper()
-	return r.act(t, actRun{dir: r.dir, workflow: "release.yml", inputs: map[string]string{"version": version}, token: r.token, env: r.env})
+	return r.act(t, actRun{dir: r.dir, workflow: "release.yml", inputs: map[string]string{"version": version}, token: r.token, env: r.env, hasGo: true})
 }
 
 // tags are those that GitHub has, with their commits.

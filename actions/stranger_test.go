@@ -1,0 +1,113 @@
+package actions
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/org/sandbox-actions/internal/localcloud"
+	"github.com/org/sandbox-actions/internal/localcloud/github"
+)
+
+var releasing sync.Once
+
+// release makes v1.0.0 of our repository and moves v1 to it, as its maintainers do; once for all tests whose workflows use @v1. It returns the release's
+// commit.
+func (w *world) release(t *testing.T) (commit string) {
+	t.Helper()
+	releasing.Do(func() {
+		git(t, w.ours, "tag", "--delete", "v1")
+		for _, words := range [][]string{
+			{"scripts/release.sh", "v1.0.0"}, {"go", "run", "./internal/release", "publish", "dist/v1.0.0"}, {"go", "run", "./internal/release", "promote", "dist/v1.0.0"},
+		} {
+			command := exec.CommandContext(t.Context(), words[0], words[1:]...)
+			command.Dir = w.ours
+			command.Env = append(os.Environ(), "GITHUB_SERVER_URL="+w.GitHub.ServerURL(), "GITHUB_API_URL="+w.GitHub.APIURL(), "GITHUB_REPOSITORY=org/sandbox-actions",
+				"GITHUB_TOKEN="+w.GitHubWriteToken, "RELEASE_PLATFORMS=linux/"+runtime.GOARCH)
+			if out, err := command.CombinedOutput(); err != nil {
+				t.Fatalf("%q: %v: %s", words, err, out)
+			}
+		}
+	})
+	return git(t, w.ours, "rev-parse", "v1")
+}
+
+// strangers is all that a repository holds which has only ever heard of us: %s is what it pins.
+const strangers = `name: Stranger
+on: workflow_dispatch
+permissions: {}
+jobs:
+  image:
+    runs-on: ubuntu-latest
+    permissions:
+      contents: read
+      id-token: write
+    steps:
+      - run: |
+          if command -v go; then exit 1; fi
+          printf 'FROM debian:bookworm-slim\nRUN echo stranger >/name\n' >Dockerfile
+          printf 'tests:\n  - {name: it is named, run: [cat, /name], stdout: {include: [stranger]}}\n' >tests.yaml
+      - id: build
+        uses: org/sandbox-actions/build@%[1]s
+        with:
+          depot_project: ${{ vars.DEPOT_PROJECT_ID }}
+      - id: test
+        uses: org/sandbox-actions/test@%[1]s
+        with:
+          depot_project: ${{ vars.DEPOT_PROJECT_ID }}
+          suite: tests.yaml
+      - id: snapshot
+        uses: org/sandbox-actions/snapshot@%[1]s
+        with:
+          depot_project: ${{ vars.DEPOT_PROJECT_ID }}
+          doppler_project: sandbox
+          doppler_identity: ${{ vars.DOPPLER_IDENTITY }}
+      - run: echo "built $ID, tested $TESTED with $PASSED passed, released as $NAME"
+        env:
+          ID: ${{ steps.build.outputs.image_id }}
+          TESTED: ${{ steps.test.outputs.image_id }}
+          PASSED: ${{ steps.test.outputs.tests_passed }}
+          NAME: ${{ steps.snapshot.outputs.snapshot_name }}
+`
+
+// A repository that holds nothing but a workflow uses all three actions, by tag and by SHA, with the released programs and without Go. A byte that
+// is not the release's stops it.
+func TestStranger(t *testing.T) {
+	w := cloud(t)
+	commit := w.release(t)
+	vars := map[string]string{"DEPOT_PROJECT_ID": localcloud.Project, "DOPPLER_IDENTITY": localcloud.DopplerIdentity}
+	for _, pin := range []string{"v1", commit} {
+		t.Run(pin, func(t *testing.T) {
+			folder := t.TempDir()
+			if err := os.MkdirAll(filepath.Join(folder, ".github/workflows"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, folder, ".github/workflows/stranger.yml", fmt.Sprintf(strangers, pin))
+			run := actRun{dir: w.repository(t, folder), workflow: "stranger.yml", vars: vars}
+			log, ok := w.act(t, run)
+			if !ok || !regexp.MustCompile(`built (sha256:[0-9a-f]{64}), tested sha256:[0-9a-f]{64} with 1 passed, released as iterate-sandbox-\d{8}`).MatchString(log) {
+				t.Error(log)
+			}
+			for _, program := range []string{"action-build", "action-test", "action-snapshot"} {
+				from := fmt.Sprintf("%s v1.0.0 from %s/org/sandbox-actions/releases/download/v1.0.0/%[1]s-linux-%s, found in ", program, w.GitHub.ServerURL(), runtime.GOARCH)
+				if !strings.Contains(log, from) {
+					t.Errorf("the log does not hold %s:\n%s", from, log)
+				}
+			}
+
+			builds := len(w.Depot.Calls())
+			w.GitHub.Fail(github.Fault{Path: github.Objects, Flip: true})
+			log, ok = w.act(t, run)
+			w.GitHub.Heal()
+			if ok || !strings.Contains(log, "but the commit of v1.0.0 names ") || len(w.Depot.Calls()) != builds {
+				t.Errorf("a flipped byte does not stop it: %t, %d calls of Depot\n%s", ok, len(w.Depot.Calls())-builds, log)
+			}
+		})
+	}
+}
