@@ -184,7 +184,7 @@ func TestRelease(t *testing.T) {
 		command := exec.Command("sh", "actions/run.sh", "build", "--version")
 		command.Dir = elsewhere
 		command.Env = append(os.Environ(), "GITHUB_SERVER_URL="+r.GitHub.ServerURL(), "RUNNER_TOOL_CACHE=")
-		if out, err := command.CombinedOutput(); err != nil || !strings.Contains(string(out), "; it is built\n") || !strings.HasSuffix(string(out), "\naction-build v1.2.0\n") {
+		if out, err := command.CombinedOutput(); err != nil || !strings.Contains(string(out), " answers 404: the release is gone") || !strings.HasSuffix(string(out), "\naction-build v1.2.0\n") {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
@@ -217,7 +217,7 @@ func TestReleaseRefused(t *testing.T) {
 		{name: "a tag on another commit", before: "git tag v1.2.3", want: "v1.2.3 is a release of another commit"},
 		{name: "the commit of a release", before: "touch actions/checksums.txt; git add .; git commit -qm release", want: "HEAD is the commit of a release"},
 		{name: "a clone without a past", before: "git fetch -q --depth=1 . HEAD; git rev-parse HEAD >.git/shallow", want: "the clone lacks the history that the changelog needs"},
-		{name: "another Go", before: "git commit -qm go --allow-empty; mkdir ../bin; printf '#!/bin/sh\necho go1.99.1\n' >../bin/go; chmod +x ../bin/go", want: "this is go1.99.1, and a release is built with go1.26.8 of go.mod: set GOTOOLCHAIN=go1.26.8"},
+		{name: "another Go", before: "git commit -qm go --allow-empty; mkdir ../bin; printf '#!/bin/sh\necho go1.99.1\n' >../bin/go; chmod +x ../bin/go", want: "a release is built with go1.26.10 of go.mod, which this Go can not fetch: install it from https://go.dev/dl"},
 		{name: "no repository at GitHub", before: "git remote set-url origin /srv/git", want: "the remote origin is no repository at GitHub: set GITHUB_SERVER_URL and GITHUB_REPOSITORY=OWNER/NAME"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

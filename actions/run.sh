@@ -3,7 +3,7 @@
 # programs: who pins the commit pins what is run. Without that file, on a branch, the program is built from the checkout.
 set -eu # Names begin with _ since the caller's variables are the program's, too.
 unset -f awk cat chmod command curl cut date kill mkdir mktemp mv openssl printf read rm sed sha256sum shasum tr uname wait || : # the caller's
-_here=${0%/*} _name=action-${1:?the name of an action} _path=${PATH:-} _child='' _work='' _want='' _version='' _from=''
+_here=${0%/*} _name=action-${1:?the name of an action} _path=${PATH:-} _child='' _work='' _want='' _version='' _from='' _go=''
 _token=${SANDBOX_ACTIONS_TOKEN:-${INPUT_GITHUB_TOKEN:-}} _why='this commit is no release, such as @v1 is'
 shift && PATH=/usr/bin:/bin:/usr/local/bin # what an earlier step put before these is not asked
 trap '[ -z "$_child" ] || kill "$_child" 2>/dev/null || :; rm -rf "$_work"' EXIT && trap 'exit 130' HUP INT TERM
@@ -63,7 +63,7 @@ private() {
 build() {
 	_from=$(PATH=$_path && command -v go) || return
 	_flags=$(cat "$_here/goflags") && _ldflags="-s -w -buildid= -funcalign=16${_version:+ -X github.com/org/sandbox-actions/actions.Version=$_version}"
-	(cd "$_here/.." && export GOFLAGS="-mod=readonly $_flags" GOWORK=off GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off CGO_ENABLED=0 &&
+	(cd "$_here/.." && export GOFLAGS="-mod=readonly $_flags" GOTOOLCHAIN="${_go:-${GOTOOLCHAIN:-}}" GOWORK=off GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off CGO_ENABLED=0 &&
 		exec "$_from" build -trimpath -buildvcs=false -ldflags="$_ldflags" -o "$_part" "./$_name") &
 	await
 	[ "$_code" = 0 ] || fail "$_name could not be built from its source: what $_from said is above"
@@ -73,7 +73,7 @@ build() {
 clock && _began=$_now _asset=$_name-$(uname -sm | tr 'A-Z ' 'a-z-' | sed 's/x86_64$/amd64/; s/aarch64$/arm64/')
 if [ -f "$_here/checksums.txt" ]; then
 	while read -r _sum _file _more; do
-		case $_sum/$_file in '#/'*) _home=$_file _version=${_more%% *} ;; */"$_asset") _want=$_sum ;; esac
+		case $_sum/$_file in '#/'*) _home=$_file _version=${_more%% *} _go=${_more##* } ;; */"$_asset") _want=$_sum ;; esac
 	done <"$_here/checksums.txt"
 	[ -n "$_want" ] || fail "The release $_version has no $_asset: have the job run on Linux or macOS, on amd64 or arm64"
 fi

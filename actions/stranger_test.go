@@ -95,7 +95,7 @@ func TestStranger(t *testing.T) {
 				t.Error(log)
 			}
 			for _, program := range []string{"action-build", "action-test", "action-snapshot"} {
-				from := fmt.Sprintf("%s v1.0.0 from %s/org/sandbox-actions/releases/download/v1.0.0/%[1]s-linux-%s, found in ", program, w.GitHub.ServerURL(), runtime.GOARCH)
+				from := fmt.Sprintf("%[1]s v1.0.0 from %[2]s/org/sandbox-actions/releases/download/v1.0.0/%[1]s-linux-%[3]s, found in ", program, w.GitHub.ServerURL(), runtime.GOARCH)
 				if !strings.Contains(log, from) {
 					t.Errorf("the log does not hold %s:\n%s", from, log)
 				}

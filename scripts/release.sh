@@ -15,11 +15,11 @@ fail() {
 version=${1:-}
 names=(build snapshot test)
 read -ra platforms <<<"${RELEASE_PLATFORMS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64}"
-go=go$(sed -n 's/^go //p' go.mod)
+go=$(sed -n -e 's/^go /go/p' -e 's/^toolchain //p' go.mod | tail -n 1)
 largest=20000000 # bytes of a program
 # Settings of the user's own that would change the bytes.
 GOFLAGS="-mod=readonly $(cat actions/goflags)"
-export GOFLAGS CGO_ENABLED=0 GOAMD64=v1 GOARM64=v8.0 GOEXPERIMENT='' GOFIPS140=off GOWORK=off LC_ALL=C
+export GOFLAGS GOTOOLCHAIN="$go" CGO_ENABLED=0 GOAMD64=v1 GOARM64=v8.0 GOEXPERIMENT='' GOFIPS140=off GOWORK=off LC_ALL=C
 unset GOOS GOARCH GOROOT
 
 number='(0|[1-9][0-9]*)'
@@ -29,7 +29,7 @@ git rev-parse --quiet --verify HEAD >/dev/null || fail "there is no commit to re
 [[ $(git rev-parse --is-shallow-repository) == false ]] || fail "the clone lacks the history that the changelog needs: run \`git fetch --unshallow --tags\`"
 [[ -z $(git ls-tree HEAD actions/checksums.txt) ]] || fail "HEAD is the commit of a release: check out the one that it was made of, HEAD^"
 command -v go >/dev/null || fail "Go is missing: install $go from https://go.dev/dl"
-[[ $(go env GOVERSION) == "$go" ]] || fail "this is $(go env GOVERSION), and a release is built with $go of go.mod: set GOTOOLCHAIN=$go"
+[[ $(go env GOVERSION) == "$go" ]] || fail "a release is built with $go of go.mod, which this Go can not fetch: install it from https://go.dev/dl"
 if git rev-parse --quiet --verify "refs/tags/$version" >/dev/null; then
 	[[ $(git rev-parse --quiet --verify "$version^1") == "$(git rev-parse HEAD)" ]] || fail "$version is a release of another commit, $(git rev-parse --short "$version^1" 2>/dev/null): take the next version"
 fi
