@@ -184,7 +184,7 @@ func TestRelease(t *testing.T) {
 		command := exec.Command("sh", "actions/run.sh", "build", "--version")
 		command.Dir = elsewhere
 		command.Env = append(os.Environ(), "GITHUB_SERVER_URL="+r.GitHub.ServerURL(), "RUNNER_TOOL_CACHE=")
-		if out, err := command.CombinedOutput(); err != nil || !strings.Contains(string(out), "; it is built\n") || !strings.HasSuffix(string(out), "\naction-build v1.2.0\n") {
+		if out, err := command.CombinedOutput(); err != nil || !strings.Contains(string(out), "/go (") || !strings.HasSuffix(string(out), "\naction-build v1.2.0\n") {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
