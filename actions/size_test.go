@@ -54,12 +54,22 @@ func TestSize(t *testing.T) {
 func buildFor(t *testing.T, name, program, ldflags string) string {
 	t.Helper()
 	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags="+ldflags, "-o", program, "../"+name)
-	build.Env = append(os.Environ(), "GOFLAGS=-mod=readonly "+read(t, goflags), "GOWORK=off", "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	build.Env = append(os.Environ(), "GOTOOLCHAIN="+toolchain(t), "GOFLAGS=-mod=readonly "+read(t, goflags), "GOWORK=off", "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	said, err := build.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %.2000s", err, said)
 	}
 	return string(said)
+}
+
+// toolchain is the Go that a release is built with.
+func toolchain(t *testing.T) string {
+	t.Helper()
+	found := regexp.MustCompile(`(?m)^toolchain (\S+)$`).FindStringSubmatch(read(t, "../go.mod"))
+	if found == nil {
+		t.Fatal("go.mod names no toolchain")
+	}
+	return found[1]
 }
 
 var lookup = regexp.MustCompile(`(?m)^(\S+) <ReflectMethod> -> `)

@@ -93,9 +93,9 @@ for program in "$new"/action-*; do
 	[[ $(parts "$program") == "$(parts "$first")" ]] || fail "${program##*/} and ${first##*/} are made of different modules: one list of parts is no longer true of both"
 done
 tool() { GOFLAGS='-mod=readonly -trimpath' go tool -modfile=internal/tools/release/go.mod "$@"; }
-# The list's number comes from the programs: the same programs have the same list.
+# The list's number comes from the programs: the same programs have the same list. Its names hold for all platforms.
 serial=$(sha256sum <"$new/checksums.txt" | sed -E 's/^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*/\1-\2-8\3-8\4-\5/')
-tool cyclonedx-gomod bin -json -serial "$serial" -notimestamp -std -version "$version" -output "$new/sbom.cdx.json" "$first" 2>"$new/log" || {
+tool cyclonedx-gomod bin -json -serial "$serial" -notimestamp -short-purls -std -version "$version" -output "$new/sbom.cdx.json" "$first" 2>"$new/log" || {
 	cat "$new/log" >&2
 	fail "the list of parts (SBOM) could not be made: what cyclonedx-gomod said is above"
 }
