@@ -508,9 +508,73 @@ func TestRunTwiceAtOnce(t *testing.T) {
 	}
 }
 
-// On Windows the sentence is another step's, since there is no /bin/sh.
+// A container job has the runner's folders at other paths, and of Debian's image no curl, no openssl and no Go.
+func TestRunInAContainerJob(t *testing.T) {
+	w := cloud(t)
+	w.succeed(t, invocation{docker: base, inputs: map[string]string{"image_name": "container-job:1"}})
+	root, j := action(t, sums(closedServer(t))), newJob(t, nil)
+	script := j.step(t, root).Args[2]
+	run := func() string {
+		command := exec.CommandContext(t.Context(), "docker", "--host", w.Engine.Host, "run", "--rm", "--volume", root+":/__w/_actions/org/sandbox-actions/v1:ro",
+			"--volume", j.toolCache+":/__t", "--volume", filepath.Dir(script)+":/__w/_temp:ro", "--env", "RUNNER_TOOL_CACHE=/__t", "--env", "RUNNER_TEMP=/tmp",
+			"--env", "GITHUB_ACTION_PATH=/__w/_actions/org/sandbox-actions/v1/build", "container-job:1", "/bin/sh", "-e", "/__w/_temp/script.sh")
+		out, _ := command.CombinedOutput() // what it says is looked at
+		return string(out)
+	}
+	if out := run(); !regexp.MustCompile(`(?m)^::error::` + asset + ` can not be had: http\S+: .*curl: not found; nor is there a Go`).MatchString(out) {
+		t.Error(out)
+	}
+	keep(t, j, theProgram)
+	if out := run(); !strings.Contains(out, "action-build v1.2.3 from /__t/sandbox-actions/v1.2.3/") || !strings.Contains(out, "ran with ") {
+		t.Error(out)
+	}
+}
+
+// It is read by security teams.
 func TestRunIsShort(t *testing.T) {
 	if lines := strings.Count(read(t, "run.sh"), "\n"); lines >= 100 {
 		t.Errorf("run.sh has %d lines", lines)
 	}
+}
+
+// What run.sh adds to a program that the tool cache has: go test ./actions -run - -bench Start
+func BenchmarkStart(b *testing.B) {
+	dir := b.TempDir()
+	program := filepath.Join(dir, "tools/sandbox-actions/v1.2.3", runtime.GOARCH, "action-snapshot")
+	script := filepath.Join(dir, "actions/run.sh")
+	do := func(command *exec.Cmd) {
+		if out, err := command.CombinedOutput(); err != nil {
+			b.Fatalf("%v: %s", err, out)
+		}
+	}
+	file := func(path string) []byte {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return data
+	}
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid= -funcalign=16", "-o", program, "../action-snapshot")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly "+string(file(goflags)))
+	do(build)
+	for name, content := range map[string]string{
+		"run.sh":        string(file("run.sh")),
+		"checksums.txt": fmt.Sprintf("# https://github.com/org/sandbox-actions v1.2.3 go1\n%x  action-snapshot-%s\n", sha256.Sum256(file(program)), assetPlatform),
+	} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(script), 0o755), os.WriteFile(filepath.Join(dir, "actions", name), []byte(content), 0o644)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("the program alone", func(b *testing.B) {
+		for b.Loop() {
+			do(exec.Command(program, "--version"))
+		}
+	})
+	b.Run("by run.sh", func(b *testing.B) {
+		for b.Loop() {
+			command := exec.Command("/bin/sh", script, "snapshot", "--version")
+			command.Env = append(os.Environ(), "RUNNER_TOOL_CACHE="+filepath.Join(dir, "tools"))
+			do(command)
+		}
+	})
 }
