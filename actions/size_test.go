@@ -13,8 +13,9 @@ import (
 	"testing"
 )
 
-// maxProgram bounds a program, in bytes: a step that has none yet fetches it.
-const maxProgram = 20_000_000
+// maxProgram bounds a program for linux/amd64, in bytes: a step that has none yet fetches it. The same for darwin/amd64 has 0.65 MB more, and
+// scripts/release.sh releases none over 20 MB.
+const maxProgram = 19_350_000
 
 // goflags are what a release's build has in GOFLAGS, and why:
 //
