@@ -105,9 +105,12 @@ func (b *build) within(ctx context.Context, story func(context.Context) error, p
 		err = story(ctx)
 	}
 	if err != nil {
-		// What is said beside the cause is kept, but no input is to blame for an end by signal or by timeout.
-		if cause := context.Cause(ctx); cause != nil && (!errors.Is(err, cause) || strings.HasPrefix(err.Error(), "input ")) {
-			return cause
+		// What is said beside the cause is kept, but nothing that was being done is to blame for an end by signal or by timeout.
+		if cause := context.Cause(ctx); cause != nil {
+			said, found := strings.CutSuffix(err.Error(), cause.Error())
+			if !errors.Is(err, cause) || found && !strings.Contains(said, "\n") {
+				return cause
+			}
 		}
 		return err
 	}

@@ -230,6 +230,7 @@ func TestCancel(t *testing.T) {
 		do     func()
 		until  string // what the log or Depot's calls hold when the signal is sent
 		call   string
+		path   string // of what GitHub was asked
 		inputs map[string]string
 	}{
 		{name: "interrupted in a step", signal: unix.SIGINT, docker: slow, until: "started"},
@@ -239,7 +240,8 @@ func TestCancel(t *testing.T) {
 			do: func() { w.Depot.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive}) }},
 		{name: "while Depot is silent", signal: unix.SIGINT, docker: slow, call: "CreateBuild",
 			do: func() { w.Depot.Fail(depotapi.Fault{Method: "CreateBuild", Silence: true}) }},
-		{name: "while GitHub is silent", signal: unix.SIGINT, docker: slow, until: "add-mask", inputs: map[string]string{"ref": "main"},
+		{name: "as soon as it begins", signal: unix.SIGINT, docker: slow, until: "add-mask"},
+		{name: "while GitHub is silent", signal: unix.SIGINT, docker: slow, path: "/api/v3", inputs: map[string]string{"ref": "main"},
 			do: func() { w.GitHub.Fail(github.Fault{Path: "/api/v3", Silence: true}) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -248,13 +250,16 @@ func TestCancel(t *testing.T) {
 				defer w.Depot.Heal()
 				defer w.GitHub.Heal()
 			}
-			before := len(w.Depot.Calls())
+			before, asked := len(w.Depot.Calls()), len(w.GitHub.Requests())
 			var sent time.Time
 			o := w.run(t, invocation{docker: test.docker, inputs: test.inputs, started: func(pid int, stdout *safeBuffer) {
 				for {
 					seen := test.until != "" && strings.Contains(stdout.String(), test.until)
 					for _, call := range w.Depot.Calls()[before:] {
 						seen = seen || test.call == call.Method
+					}
+					for _, request := range w.GitHub.Requests()[asked:] {
+						seen = seen || test.path != "" && strings.HasPrefix(request.Path, test.path)
 					}
 					if seen {
 						break

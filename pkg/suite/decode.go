@@ -332,7 +332,7 @@ func (d *decoder) regexp(n *yaml.Node) *regexp.Regexp {
 	}
 	compiled, err := regexp.Compile(string(source))
 	if err != nil {
-		d.fail(n.Line, "%s: see https://github.com/google/re2/wiki/Syntax", strings.TrimPrefix(err.Error(), "error "))
+		d.fail(n.Line, "%s: mend the pattern (https://github.com/google/re2/wiki/Syntax)", strings.TrimPrefix(err.Error(), "error "))
 		return regexp.MustCompile("")
 	}
 	return compiled
