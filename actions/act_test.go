@@ -46,13 +46,19 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 		t.Fatalf("act is not built: run scripts/tools.sh (%v)", err)
 	}
 	home := t.TempDir()
+	// What act has fetched serves all runs: two jobs of one run that both fetch an action for the first time get in each other's way. The tool cache
+	// there is a hosted runner's: none of ours is in it.
+	cache := filepath.Join(w.dir, "act")
+	if err := os.RemoveAll(filepath.Join(cache, "tool_cache")); err != nil {
+		t.Fatal(err)
+	}
 	if r.event == "" {
 		r.event = "workflow_dispatch"
 	}
 	args := []string{
 		r.event, "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted",
 		"--platform", "ubuntu-24.04-arm=-self-hosted", "--platform", "macos-latest=-self-hosted",
-		"--no-cache-server", "--action-cache-path", filepath.Join(home, "cache"), "--use-new-action-cache", "--json",
+		"--no-cache-server", "--action-cache-path", cache, "--use-new-action-cache", "--json",
 		"--secret", "GITHUB_TOKEN", "--env-file", filepath.Join(home, "env"),
 	}
 	workflows, err := filepath.Glob("../.github/workflows/*.yml")
@@ -108,6 +114,22 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 	command.Dir, command.Env = r.dir, environ
 	out, err := command.CombinedOutput()
 	return messages(string(out)), err == nil
+}
+
+// actFails runs a workflow whose end is what its last step says. act does not wait for the output of a step that fails, so it may have to be asked again.
+func (w *world) actFails(t *testing.T, r actRun, says string) (log string) {
+	t.Helper()
+	for range 3 {
+		var ok bool
+		if log, ok = w.act(t, r); ok {
+			t.Errorf("it does not fail: %s", log)
+			break
+		}
+		if regexp.MustCompile(says).MatchString(log) {
+			break
+		}
+	}
+	return log
 }
 
 // messages are what act's JSON log says, line by line.
@@ -206,9 +228,11 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			log, ok := w.act(t, test.run)
-			if ok != test.ok {
-				t.Errorf("success: %t, want %t", ok, test.ok)
+			var log string
+			if !test.ok {
+				log = w.actFails(t, test.run, test.want[len(test.want)-1])
+			} else if log, test.ok = w.act(t, test.run); !test.ok {
+				t.Error("it fails")
 			}
 			for _, want := range test.want {
 				if !regexp.MustCompile(want).MatchString(log) {
