@@ -107,8 +107,9 @@ func (b *build) within(ctx context.Context, story func(context.Context) error, p
 	if err != nil {
 		// What is said beside the cause is kept, but nothing that was being done is to blame for an end by signal or by timeout.
 		if cause := context.Cause(ctx); cause != nil {
-			said, found := strings.CutSuffix(err.Error(), cause.Error())
-			if !errors.Is(err, cause) || found && !strings.Contains(said, "\n") {
+			said := err.Error()
+			doing := strings.HasPrefix(said, "input ") || strings.HasSuffix(said, cause.Error()) && !strings.Contains(said, "\n")
+			if doing || !errors.Is(err, cause) {
 				return cause
 			}
 		}
