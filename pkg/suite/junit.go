@@ -148,7 +148,8 @@ func (r *Report) ingest(s reader.Suite) {
 				f.Detail = excerpt(strings.TrimSpace(t.Error.Error()))
 			}
 			if f.Message == "" {
-				f.Message, _, _ = strings.Cut(f.Detail, "\n")
+				first, _, _ := strings.Cut(f.Detail, "\n")
+				f.Message = oneLine(first)
 			}
 			result.Failures = []Failure{f}
 		}
