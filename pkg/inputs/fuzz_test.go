@@ -36,7 +36,11 @@ func FuzzLists(f *testing.F) {
 				t.Errorf("element %q is not trimmed", item.Text)
 			}
 		}
-		again, _, err := parseBuild(t, nil, []string{"INPUT_ALLOW=" + quoteItems(t, in.Allow), "INPUT_LABELS=" + quoteItems(t, in.Labels)})
+		again, _, err := parseBuild(
+			t,
+			nil,
+			[]string{"INPUT_ALLOW=" + quoteItems(t, in.Allow), "INPUT_LABELS=" + quoteItems(t, in.Labels)},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,8 +65,12 @@ func quoteItems(t *testing.T, list []Item) string {
 // A reference that validation accepts is one that go-containerregistry pushes to.
 func FuzzReferences(f *testing.F) {
 	for _, seed := range []string{
-		"ghcr.io/a/b:1", "a", "a/b", "localhost/x", "localhost:5000/x:y", "[::1]:5000/x", "HOST/x", "host.example/a//b", "ghcr.io/a/B:1", "a:latest", "x@sha256:" + strings.Repeat("0", 64), "docker.io/library/x",
-		"ghcr.io/a__b/c-d.e:T_.-1", "-a", "a:" + strings.Repeat("t", 129), strings.Repeat("a/", 130) + "b", "a b", "\xff", "registry.example.com:99999/a:1", "index.docker.io/a",
+		"ghcr.io/a/b:1", "a", "a/b", "localhost/x", "localhost:5000/x:y", "[::1]:5000/x", "HOST/x", "host.example/a//b", "ghcr.io/a/B:1", "a:latest", "x@sha256:" + strings.Repeat(
+			"0", 64,
+		), "docker.io/library/x",
+		"ghcr.io/a__b/c-d.e:T_.-1", "-a", "a:" + strings.Repeat("t", 129), strings.Repeat(
+			"a/", 130,
+		) + "b", "a b", "\xff", "registry.example.com:99999/a:1", "index.docker.io/a",
 	} {
 		f.Add(seed)
 	}

@@ -87,7 +87,9 @@ func TestPrecedence(t *testing.T) {
 			"SANDBOX_BUILD_PLATFORM=linux/amd64", "LOCAL_DOCKER_IMAGE_NAME=mine:dev",
 		}, "linux/arm64", "x:y", false},
 		{"empty inputs count as not set", nil,
-			[]string{"GITHUB_ACTIONS=true", "INPUT_PLATFORM=", "INPUT_IMAGE_NAME= ", "INPUT_LOAD="}, "linux/amd64", "iterate-sandbox:ci", true},
+			[]string{
+				"GITHUB_ACTIONS=true", "INPUT_PLATFORM=", "INPUT_IMAGE_NAME= ", "INPUT_LOAD=",
+			}, "linux/amd64", "iterate-sandbox:ci", true},
 		{"flags before inputs", []string{"--platform", "linux/amd64", "--no-load", "--image-name=f:1"},
 			[]string{"INPUT_PLATFORM=linux/arm64", "INPUT_LOAD=true", "INPUT_IMAGE_NAME=x:y"}, "linux/amd64", "f:1", false},
 	} {
@@ -118,11 +120,18 @@ func TestDefaultsOfEachCommand(t *testing.T) {
 	var snapshot, terminalSnapshot, ownSnapshot Snapshot
 	parse(&snapshot, actions, developer)
 	parse(&terminalSnapshot)
-	parse(&ownSnapshot, developer, "DAYTONA_DEFAULT_SNAPSHOT_CPU=8", "DAYTONA_DEFAULT_SNAPSHOT_MEMORY=16", "DAYTONA_DEFAULT_SNAPSHOT_DISK=50")
+	parse(
+		&ownSnapshot,
+		developer,
+		"DAYTONA_DEFAULT_SNAPSHOT_CPU=8",
+		"DAYTONA_DEFAULT_SNAPSHOT_MEMORY=16",
+		"DAYTONA_DEFAULT_SNAPSHOT_DISK=50",
+	)
 	if snapshot.Load || snapshot.DopplerConfig != "dev" || snapshot.Image != "" {
 		t.Errorf("snapshot: load %t, doppler_config %q, image %q", snapshot.Load, snapshot.DopplerConfig, snapshot.Image)
 	}
-	if got := Texts(terminalSnapshot.Platform); terminalSnapshot.Image != "iterate-sandbox:local" || !slices.Equal(got, []string{SnapshotPlatform}) {
+	if got := Texts(terminalSnapshot.Platform); terminalSnapshot.Image != "iterate-sandbox:local" ||
+		!slices.Equal(got, []string{SnapshotPlatform}) {
 		t.Errorf("snapshot at a terminal: image %q, platform %q", terminalSnapshot.Image, got)
 	}
 	if s := ownSnapshot; s.Image != "mine:dev" || s.CPU != "8" || s.Memory != "16" || s.Disk != "50" {
@@ -133,7 +142,13 @@ func TestDefaultsOfEachCommand(t *testing.T) {
 	parse(&test, actions, developer)
 	parse(&terminalTest, developer)
 	if !test.Load || test.DopplerConfig != "" || test.Image != "" || test.Suite != DefaultSuite {
-		t.Errorf("test: load %t, doppler_config %q, image %q, suite %q", test.Load, test.DopplerConfig, test.Image, test.Suite)
+		t.Errorf(
+			"test: load %t, doppler_config %q, image %q, suite %q",
+			test.Load,
+			test.DopplerConfig,
+			test.Image,
+			test.Suite,
+		)
 	}
 	if terminalTest.Image != "mine:dev" {
 		t.Errorf("test at a terminal: image %q", terminalTest.Image)
@@ -165,7 +180,14 @@ func TestUnknownInputsNameTheNearest(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for _, target := range []any{&Build{}, &Snapshot{}, &Test{}} {
 		var out bytes.Buffer
-		_, err := Source{Program: "program", Description: "Does one thing.", Args: []string{"--help"}, Stdout: &out}.Parse(target)
+		_, err := Source{
+			Program:     "program",
+			Description: "Does one thing.",
+			Args:        []string{"--help"},
+			Stdout:      &out,
+		}.Parse(
+			target,
+		)
 		if !errors.Is(err, ErrHelp) {
 			t.Fatal(err)
 		}

@@ -60,7 +60,10 @@ func TestInvalidInputs(t *testing.T) {
 		{"open quote", "build_args", "A=1\n\"B=2", 2, "", "close every quote"},
 		{"label", "labels", "a=b\n=c", 2, "=c", "write NAME=VALUE"},
 		{"annotation", "annotations", "layer:a", 1, "layer:a", "not an annotation"},
-		{"annotation of another platform", "annotations", "manifest[linux/arm64]:a=b", 1, "manifest[linux/arm64]:a=b", "not in the input platform"},
+		{
+			"annotation of another platform", "annotations", "manifest[linux/arm64]:a=b", 1, "manifest[linux/arm64]:a=b",
+			"not in the input platform",
+		},
 		{"named context without source", "build_contexts", "base", 1, "base", "write NAME=DIRECTORY"},
 		{"named context not found", "build_contexts", "base=missing", 0, "base=missing", "not a directory"},
 		{"secret without value", "secrets", "A=1\nTOKEN=", 2, "", "the secret TOKEN has no value"},
@@ -129,10 +132,12 @@ func assertInvalid(t *testing.T, err error, input string, line int, value, reaso
 
 func TestErrorText(t *testing.T) {
 	for want, err := range map[string]error{
-		`input load: "maybe" must be true or false`:      Errorf("load", "maybe", "must be true or false"),
-		`input labels, line 2: "=c" has no name`:         itemErrorf("labels", Item{"=c", 2}, "has no name"),
-		`input ref: not found`:                           Wrap("ref", errors.New("not found")),
-		`input outputs, line 3: type zip is unsupported`: wrapItem("outputs", Item{"", 3}, errors.New("type zip is unsupported")),
+		`input load: "maybe" must be true or false`: Errorf("load", "maybe", "must be true or false"),
+		`input labels, line 2: "=c" has no name`:    itemErrorf("labels", Item{"=c", 2}, "has no name"),
+		`input ref: not found`:                      Wrap("ref", errors.New("not found")),
+		`input outputs, line 3: type zip is unsupported`: wrapItem(
+			"outputs", Item{"", 3}, errors.New("type zip is unsupported"),
+		),
 	} {
 		if err.Error() != want {
 			t.Errorf("%s, want %s", err, want)
@@ -172,7 +177,10 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 		input, reason string
 	}{
 		{"platform", func(in *Snapshot) { in.Platform = List{{"linux/arm64", 1}} }, "platform", "linux/amd64 only"},
-		{"two platforms", func(in *Snapshot) { in.Platform = append(in.Platform, Item{"linux/arm64", 1}) }, "platform", "linux/amd64 only"},
+		{
+			"two platforms", func(in *Snapshot) { in.Platform = append(in.Platform, Item{"linux/arm64", 1}) }, "platform",
+			"linux/amd64 only",
+		},
 		{"load", func(in *Snapshot) { in.Load, in.ImageName = true, "a:b" }, "load", "remove it"},
 		{"name", func(in *Snapshot) { in.Name = "a b" }, "name", "a b"},
 		{"prefix", func(in *Snapshot) { in.NamePrefix = "" }, "name_prefix", "empty"},
@@ -200,7 +208,13 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 
 func TestInvalidTestInputs(t *testing.T) {
 	valid := Test{
-		Build: Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute, Load: true, ImageName: "a:b"},
+		Build: Build{
+			Platform:  List{{"linux/amd64", 1}},
+			Builder:   "depot",
+			Timeout:   time.Minute,
+			Load:      true,
+			ImageName: "a:b",
+		},
 		Suite: DefaultSuite, Parallel: "cores", ReportDir: "test-results",
 	}
 	dir := repository(t)
@@ -250,10 +264,19 @@ func TestAttestations(t *testing.T) {
 		{"pushed", []string{push}, map[string]string{"provenance": defaultProvenance}},
 		{"saved", []string{"INPUT_SAVE=true"}, map[string]string{"provenance": defaultProvenance}},
 		{"pushed without", []string{push, "INPUT_PROVENANCE=false"}, map[string]string{}},
-		{"pushed, with attests", []string{push, "INPUT_ATTESTS=type=provenance,mode=max"}, map[string]string{"provenance": "mode=max"}},
-		{"provenance before attests", []string{"INPUT_ATTESTS=type=provenance,mode=max", "INPUT_PROVENANCE=mode=min"}, map[string]string{"provenance": "mode=min"}},
+		{
+			"pushed, with attests", []string{push, "INPUT_ATTESTS=type=provenance,mode=max"},
+			map[string]string{"provenance": "mode=max"},
+		},
+		{
+			"provenance before attests", []string{"INPUT_ATTESTS=type=provenance,mode=max", "INPUT_PROVENANCE=mode=min"},
+			map[string]string{"provenance": "mode=min"},
+		},
 		{"disabled", []string{"INPUT_ATTESTS=type=sbom,disabled=true"}, map[string]string{}},
-		{"short form", []string{"INPUT_ATTESTS=sbom", "INPUT_PROVENANCE=true"}, map[string]string{"sbom": "", "provenance": ""}},
+		{
+			"short form", []string{"INPUT_ATTESTS=sbom", "INPUT_PROVENANCE=true"},
+			map[string]string{"sbom": "", "provenance": ""},
+		},
 		{"generator", []string{"INPUT_SBOM=generator=a/b"}, map[string]string{"sbom": "generator=a/b"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -275,7 +298,9 @@ func TestAnnotations(t *testing.T) {
 		{"linux/amd64,linux/arm64",
 			map[string]string{"annotation.a": "1", "annotation-manifest-descriptor.d": "4"}, map[string]string{"b": "2"}},
 		{"linux/arm64",
-			map[string]string{"annotation.a": "1", "annotation-index.b": "2", "annotation-manifest-descriptor.d": "4"}, map[string]string{"b": "2"}},
+			map[string]string{
+				"annotation.a": "1", "annotation-index.b": "2", "annotation-manifest-descriptor.d": "4",
+			}, map[string]string{"b": "2"}},
 	} {
 		spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, text, "INPUT_PLATFORM="+test.platforms)
 		if err != nil {
@@ -292,13 +317,17 @@ func TestAnnotations(t *testing.T) {
 
 func TestSecrets(t *testing.T) {
 	dir := repository(t)
-	env := Env{Dir: dir, Getenv: func(name string) string { return map[string]string{"NPM": "n", "SOURCE_DATE_EPOCH": "7"}[name] }}
+	env := Env{
+		Dir:    dir,
+		Getenv: func(name string) string { return map[string]string{"NPM": "n", "SOURCE_DATE_EPOCH": "7"}[name] },
+	}
 	spec, err := buildSpec(t, env, "INPUT_SECRETS=A=1=2", "INPUT_SECRET_ENVS=TOKEN=NPM,NPM", "INPUT_SECRET_FILES=key=file")
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := spec.ReadSecrets()
-	if want := map[string]string{"A": "1=2", "TOKEN": "n", "NPM": "n", "key": "x"}; err != nil || !reflect.DeepEqual(got, want) {
+	if want := map[string]string{"A": "1=2", "TOKEN": "n", "NPM": "n", "key": "x"}; err != nil ||
+		!reflect.DeepEqual(got, want) {
 		t.Errorf("%v, %v; want %v", got, err, want)
 	}
 	if epoch := spec.Request.BuildArgs["SOURCE_DATE_EPOCH"]; epoch != "7" {
@@ -325,10 +354,18 @@ func TestResolve(t *testing.T) {
 		want      Paths
 	}{
 		{"sandbox/Dockerfile without one in the context", nil, Paths{dir, below("sandbox/Dockerfile"), map[string]string{}}},
-		{"the context's Dockerfile first", []string{"INPUT_CONTEXT=app"}, Paths{below("app"), below("app/Dockerfile"), map[string]string{}}},
-		{"dockerfile", []string{"INPUT_CONTEXT=lib", "INPUT_DOCKERFILE=app/Dockerfile"}, Paths{below("lib"), below("app/Dockerfile"), map[string]string{}}},
+		{
+			"the context's Dockerfile first", []string{"INPUT_CONTEXT=app"},
+			Paths{below("app"), below("app/Dockerfile"), map[string]string{}},
+		},
+		{
+			"dockerfile", []string{"INPUT_CONTEXT=lib", "INPUT_DOCKERFILE=app/Dockerfile"},
+			Paths{below("lib"), below("app/Dockerfile"), map[string]string{}},
+		},
 		{"remote context", []string{"INPUT_CONTEXT=" + git}, Paths{git, "Dockerfile", map[string]string{}}},
-		{"named contexts", []string{"INPUT_BUILD_CONTEXTS=a=lib\nb=docker-image://alpine\nc=oci-layout://lib\nd=git@github.com:a/b"},
+		{"named contexts", []string{
+			"INPUT_BUILD_CONTEXTS=a=lib\nb=docker-image://alpine\nc=oci-layout://lib\nd=git@github.com:a/b",
+		},
 			Paths{dir, below("sandbox/Dockerfile"), map[string]string{
 				"a": below("lib"), "b": "docker-image://alpine", "c": "oci-layout://" + below("lib"), "d": "git@github.com:a/b",
 			}}},
