@@ -72,7 +72,7 @@ type build struct {
 	commit         source.Commit
 	engine         *dockerengine.Engine // nil without load
 	loads          string               // the platform that is loaded
-	work           *builder.Build
+	work           *builder.Lease
 	solved         []*image.Result // in the order of the platforms
 	stats          image.Stats
 	index          v1.ImageIndex // nil for one platform
@@ -164,12 +164,12 @@ func (b *build) make(ctx context.Context, use func(context.Context) error) (err 
 	}
 	begin("the commit", func() error { return b.fetch(waiting) })
 	begin("the builder", func() error {
-		work, err := start.Start(waiting, b.builderRequest())
+		work, err := start.Acquire(waiting, b.builderRequest())
 		if err != nil {
 			return err
 		}
 		b.work = work
-		context.AfterFunc(ctx, func() { work.Finish(context.Canceled) })
+		context.AfterFunc(ctx, func() { work.Release(context.Canceled) })
 		for _, platform := range b.plan.platforms { // acquired side by side; Machine is asked again by solve
 			begin("a machine for "+platform, func() error {
 				_, err := work.Machine(waiting, platform)
@@ -182,7 +182,7 @@ func (b *build) make(ctx context.Context, use func(context.Context) error) (err 
 		err = context.Cause(waiting)
 	}
 	if b.work != nil {
-		defer func() { b.work.Finish(b.outcome(ctx, err)) }()
+		defer func() { b.work.Release(b.outcome(ctx, err)) }()
 	}
 	if err != nil {
 		return err
@@ -345,7 +345,7 @@ func (b *build) destination() image.Destination {
 		return image.Registry
 	case !b.engine.ReadsZstd():
 		return image.OldEngine
-	case builder.Near(b.in.Builder):
+	case builder.IsLocal(b.in.Builder):
 		return image.NearEngine
 	}
 	return image.FarEngine

@@ -15,8 +15,8 @@ import (
 
 	"github.com/google/go-github/v62/github"
 	"github.com/org/sandbox-actions/pkg/builder"
+	access "github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/doppler"
-	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
@@ -87,9 +87,9 @@ func public(name, value string) bool {
 // dopplerLogin enters Doppler with the job's identity.
 func (p *Program) dopplerLogin(ctx context.Context, identity, repository string) (string, error) {
 	owner, _, _ := strings.Cut(repository, "/")
-	id, err := p.Runner.IDToken(ctx, "https://github.com/"+owner)
-	if errors.Is(err, runner.ErrNoIDToken) {
-		return "", fmt.Errorf("input doppler_identity: %w", builder.ErrNoIDToken)
+	id, err := access.NewOIDC(p.Getenv, p.Runner.Mask).Token(ctx, "https://github.com/"+owner)
+	if errors.Is(err, access.ErrNoIDToken) {
+		return "", fmt.Errorf("input doppler_identity: %w", access.ErrNoIDToken)
 	}
 	if err != nil {
 		return "", err
@@ -262,14 +262,14 @@ func (b *build) fetch(ctx context.Context) error {
 	return nil
 }
 
-// starter is where a BuildKit comes from.
-type starter interface {
-	Start(context.Context, builder.Request) (*builder.Build, error)
+// acquirer is a source of BuildKit daemons.
+type acquirer interface {
+	Acquire(context.Context, builder.Request) (*builder.Lease, error)
 }
 
-func (b *build) builder() (starter, error) {
+func (b *build) builder() (acquirer, error) {
 	if b.in.Builder != "depot" {
-		return builder.Address{Addr: b.in.Builder, Getenv: b.Getenv}, nil
+		return builder.Address{Addr: b.in.Builder, CertDir: b.Getenv(builder.CertPath)}, nil
 	}
 	project := b.in.DepotProject
 	if project == "" {
@@ -287,8 +287,11 @@ func (b *build) builder() (starter, error) {
 
 // depot is Depot, entered as the inputs and the job allow.
 func (b *build) depot(project string) builder.Depot {
-	token := builder.TokenSource{Input: b.in.DepotToken, Getenv: b.getenv, IDToken: b.Runner.IDToken, Log: b.Runner.Infof}
-	return builder.Depot{Project: project, Token: token.Token, Log: b.Runner.Infof, Mask: b.Runner.Mask}
+	oidc := access.NewOIDC(b.Getenv, b.Runner.Mask)
+	token := access.Depot{Input: b.in.DepotToken, Getenv: b.getenv, OIDC: oidc, Logf: b.Runner.Infof}
+	return builder.Depot{
+		Project: project, APIURL: b.Getenv("DEPOT_API_URL"), Token: token.Token, Logf: b.Runner.Infof, Mask: b.Runner.Mask,
+	}
 }
 
 func (b *build) builderRequest() builder.Request {
