@@ -258,10 +258,10 @@ func (b *build) solve(ctx context.Context) error {
 	solving, cancel := context.WithCancelCause(ctx)
 	context.AfterFunc(ctx, func() { cancel(nil) })
 	b.solved = make([]*image.Result, len(requests))
-	machines := make([]image.Machine, len(requests))
+	machines := make([]image.PlatformStatus, len(requests))
 	var solves errgroup.Group
 	for i, request := range requests {
-		machines[i] = image.Machine{Platform: request.Platform, Status: make(chan *client.SolveStatus)}
+		machines[i] = image.PlatformStatus{Platform: request.Platform, Status: make(chan *client.SolveStatus)}
 		solves.Go(func() error {
 			machine, err := b.work.Machine(ctx, request.Platform) // connected by now
 			if err != nil {
@@ -309,7 +309,7 @@ func (b *build) request(platform string) (image.Request, error) {
 	}
 	r.Push = append(b.savedTags(), b.plan.push...)
 	if len(b.plan.platforms) > 1 {
-		r.ByDigest = true
+		r.PushByDigest = true
 		for i, reference := range r.Push {
 			r.Push[i] = repository(reference)
 		}
@@ -323,10 +323,10 @@ func (b *build) request(platform string) (image.Request, error) {
 	if epoch := b.Getenv("SOURCE_DATE_EPOCH"); epoch != "" && r.BuildArgs["SOURCE_DATE_EPOCH"] == "" {
 		r.BuildArgs["SOURCE_DATE_EPOCH"] = epoch
 	}
-	r.Destination = b.destination()
+	r.Compression = b.compression()
 	if b.in.Load && platform == b.loads {
-		r.Scratch = filepath.Join(b.scratch, "layers")
-		if err := os.MkdirAll(r.Scratch, 0o700); err != nil {
+		r.LayerDir = filepath.Join(b.scratch, "layers")
+		if err := os.MkdirAll(r.LayerDir, 0o700); err != nil {
 			return r, fmt.Errorf("make a temporary folder: %w", err)
 		}
 	}
@@ -337,18 +337,18 @@ func (b *build) request(platform string) (image.Request, error) {
 // ours are credentials for services that we speak to, and no step of a Dockerfile does: of Doppler's secrets they are no build secrets.
 var ours = []string{"DEPOT_TOKEN", "DAYTONA_API_KEY"}
 
-// destination decides how layers are compressed, which is much of the time of a cold build. What others will name by its digest is as every
+// compression decides how layers are compressed, which is much of the time of a cold build. What others will name by its digest is as every
 // registry has it, whatever was built before; what only our engine gets is as fast as can be.
-func (b *build) destination() image.Destination {
+func (b *build) compression() image.Compression {
 	switch {
 	case b.engine == nil || len(b.plan.push) > 0 || b.in.Save || len(b.plan.outputs) > 0 || len(b.plan.platforms) > 1:
-		return image.Registry
+		return image.Gzip
 	case !b.engine.ReadsZstd():
-		return image.OldEngine
+		return image.GzipFast
 	case builder.Near(b.in.Builder):
-		return image.NearEngine
+		return image.Uncompressed
 	}
-	return image.FarEngine
+	return image.ZstdFast
 }
 
 // sharedKey lets the builder keep what it was sent. A fetched tree has times made from its content, so all machines share one key;
@@ -395,7 +395,7 @@ func (b *build) push(ctx context.Context) (err error) {
 		b.result.Digest = b.solved[0].Digest.String()
 		return nil
 	}
-	if b.index, err = image.Join(b.solved, b.plan.indexAnnotations()); err != nil {
+	if b.index, err = image.JoinPlatforms(b.solved, b.plan.indexAnnotations()); err != nil {
 		return fmt.Errorf("make the index of %s: %w", strings.Join(b.plan.platforms, " and "), err)
 	}
 	digest, err := b.index.Digest()
@@ -407,7 +407,7 @@ func (b *build) push(ctx context.Context) (err error) {
 	for _, reference := range append(b.savedTags(), b.plan.push...) {
 		pushes.Go(func() error {
 			defer b.phases.begin("the push of %s", reference)()
-			return image.Push(ctx, reference, b.index, b.auth())
+			return image.PushIndex(ctx, reference, b.index, b.auth())
 		})
 	}
 	return pushes.Wait()

@@ -141,7 +141,7 @@ func (b *build) repositoryName() string {
 func (b *build) resolve(ctx context.Context) error {
 	defer b.phases.begin("GitHub to resolve the ref")()
 	ref := b.in.Ref
-	checkout, err := source.Checkout(ctx, b.Dir)
+	checkout, err := source.OpenCheckout(ctx, b.Dir)
 	if err != nil && ref == "" {
 		return err
 	}
@@ -255,7 +255,7 @@ func (b *build) fetch(ctx context.Context) error {
 		return nil
 	}
 	dir := filepath.Join(b.scratch, "git")
-	if err := b.tree.GitDir(ctx, dir); err != nil {
+	if err := b.tree.WriteGitDir(ctx, dir); err != nil {
 		return fmt.Errorf("input git_context: %w", err)
 	}
 	b.plan.request.Contexts[b.in.GitContext] = dir

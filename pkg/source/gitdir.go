@@ -24,13 +24,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// GitDir writes into dir, which it makes, what a .git of exactly the tree's commit holds: the commit, its trees and its blobs, an index, and a
+// WriteGitDir writes into dir, which it makes, what a .git of exactly the tree's commit holds: the commit, its trees and its blobs, an index, and a
 // detached HEAD. It is the same, byte for byte and second for second, from a clone, a shallow clone, a worktree or a partial clone, with any git.
 // Beside the commit's files `git status` finds nothing changed.
 //
 // The formats are git's: pack version 2, its index version 2, and the staging index version 2 (gitformat-pack, gitformat-index). Objects are
 // spread over packs by the first byte of their ids, so that a changed file changes a few packs, and the others need not be sent again.
-func (t Tree) GitDir(ctx context.Context, dir string) error {
+func (t Tree) WriteGitDir(ctx context.Context, dir string) error {
 	if !shaPattern.MatchString(t.SHA) {
 		return errors.New("there is no commit to make a .git of: commit something first")
 	}

@@ -64,12 +64,12 @@ func content(t testing.TB, dir string) string {
 
 func gitDirOf(t testing.TB, checkout string) string {
 	t.Helper()
-	tree, err := Checkout(context.Background(), checkout)
+	tree, err := OpenCheckout(context.Background(), checkout)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "git")
-	if err := tree.GitDir(context.Background(), dir); err != nil {
+	if err := tree.WriteGitDir(context.Background(), dir); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -143,7 +143,7 @@ func TestGitDirOfAFetchedCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "git")
-	if err := tree.GitDir(t.Context(), dir); err != nil {
+	if err := tree.WriteGitDir(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := content(t, dir), content(t, gitDirOf(t, origin)); got != want {
@@ -216,33 +216,33 @@ func TestGitDirSaysWhatIsMissing(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			origin, parent := newRepository(t), t.TempDir()
 			sh(t, parent, strings.ReplaceAll(test.script, "ORIGIN", origin))
-			tree, err := Checkout(t.Context(), filepath.Join(parent, "c"))
+			tree, err := OpenCheckout(t.Context(), filepath.Join(parent, "c"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			oneLine(t, tree.GitDir(t.Context(), filepath.Join(t.TempDir(), "git")), test.says...)
+			oneLine(t, tree.WriteGitDir(t.Context(), filepath.Join(t.TempDir(), "git")), test.says...)
 		})
 	}
-	tree, err := Checkout(t.Context(), newRepository(t))
+	tree, err := OpenCheckout(t.Context(), newRepository(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	oneLine(t, tree.GitDir(t.Context(), "/dev/null/git"), "not a directory")
+	oneLine(t, tree.WriteGitDir(t.Context(), "/dev/null/git"), "not a directory")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("the timeout of 30m is over")
 	cancel(why)
-	if err := tree.GitDir(ctx, filepath.Join(t.TempDir(), "git")); !errors.Is(err, why) {
+	if err := tree.WriteGitDir(ctx, filepath.Join(t.TempDir(), "git")); !errors.Is(err, why) {
 		t.Error(err)
 	}
 }
 
 func TestGitDirWithoutCommit(t *testing.T) {
 	dir := t.TempDir()
-	tree, err := Checkout(t.Context(), dir)
+	tree, err := OpenCheckout(t.Context(), dir)
 	if err != nil || tree.SHA != "" {
 		t.Fatalf("%+v, %v", tree, err)
 	}
-	if err := tree.GitDir(t.Context(), filepath.Join(t.TempDir(), "git")); err == nil || !strings.Contains(err.Error(), "there is no commit") {
+	if err := tree.WriteGitDir(t.Context(), filepath.Join(t.TempDir(), "git")); err == nil || !strings.Contains(err.Error(), "there is no commit") {
 		t.Error(err)
 	}
 }
@@ -259,12 +259,12 @@ func manyFiles(t testing.TB, n int) string {
 
 // BenchmarkGitDir makes the .git of a commit with 100,000 objects.
 func BenchmarkGitDir(b *testing.B) {
-	tree, err := Checkout(b.Context(), manyFiles(b, 98_000))
+	tree, err := OpenCheckout(b.Context(), manyFiles(b, 98_000))
 	if err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if err := tree.GitDir(b.Context(), filepath.Join(b.TempDir(), "git")); err != nil {
+		if err := tree.WriteGitDir(b.Context(), filepath.Join(b.TempDir(), "git")); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -51,11 +51,11 @@ func TestCheckoutOfHostileSettings(t *testing.T) {
 			sh(t, dir, fill.Replace(test.script))
 			dir = filepath.Join(dir, "r")
 			ran()
-			tree, err := Checkout(t.Context(), dir)
+			tree, err := OpenCheckout(t.Context(), dir)
 			if err != nil || tree.SHA == "" {
 				t.Fatalf("%+v, %v", tree, err)
 			}
-			err = tree.GitDir(t.Context(), filepath.Join(t.TempDir(), "git"))
+			err = tree.WriteGitDir(t.Context(), filepath.Join(t.TempDir(), "git"))
 			if test.fails == "" && err != nil {
 				t.Error(err)
 			} else if test.fails != "" {
@@ -74,7 +74,7 @@ func TestCheckoutOfHostileSettings(t *testing.T) {
 		dir := t.TempDir()
 		sh(t, dir, `git init -q; mkdir objects refs; echo ref: refs/heads/main > HEAD; git config -f config core.repositoryformatversion 0
 			git config -f config core.bare false; git config -f config core.worktree "$PWD"; git config -f config core.fsmonitor `+mark+`; rm -rf .git; mkdir sub`)
-		tree, err := Checkout(t.Context(), dir)
+		tree, err := OpenCheckout(t.Context(), dir)
 		if err != nil || tree.SHA != "" || tree.Repository != "" {
 			t.Errorf("%+v, %v", tree, err)
 		}
@@ -88,7 +88,7 @@ func TestCheckoutOfHostileSettings(t *testing.T) {
 			t.Fatal(err)
 		}
 		sh(t, dir, "git clone -q file://"+hubDir+"/app r; cd r; echo '* filter=mine' > .git/info/attributes; touch run.sh")
-		tree, err := Checkout(t.Context(), filepath.Join(dir, "r"))
+		tree, err := OpenCheckout(t.Context(), filepath.Join(dir, "r"))
 		if err != nil || tree.Dirty {
 			t.Errorf("%+v, %v", tree, err)
 		}

@@ -19,11 +19,11 @@ func TestPublished(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			sh(t, dir, "git init -q -b start .; git fetch -q --no-tags "+filepath.Join(hubDir, "app")+" "+test.fetch+"; git checkout -q --detach FETCH_HEAD")
-			tree, err := Checkout(t.Context(), dir)
+			tree, err := OpenCheckout(t.Context(), dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, err := tree.Published(t.Context()); err != nil || got != test.want {
+			if got, err := tree.IsPublished(t.Context()); err != nil || got != test.want {
 				t.Errorf("%t, %v; want %t", got, err, test.want)
 			}
 		})

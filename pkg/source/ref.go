@@ -42,9 +42,9 @@ var (
 	namePattern  = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 )
 
-// CheckRef refuses what can not be the name of a ref (see git-check-ref-format) and what git could take for an option or
+// ValidateRef refuses what can not be the name of a ref (see git-check-ref-format) and what git could take for an option or
 // an expression: a leading "-", control characters such as newlines, spaces, "..", and any of ~^:?*[\. It asks nobody.
-func CheckRef(ref string) error {
+func ValidateRef(ref string) error {
 	refuse := func(why string) error {
 		return fmt.Errorf("the ref %q %s: give a branch, a tag, a commit's SHA, refs/pull/N/merge, refs/pull/N/head or #N", ref, why)
 	}
@@ -90,7 +90,7 @@ func CheckRef(ref string) error {
 //
 // An error says what was tried, and which names are near.
 func (r Repository) Resolve(ctx context.Context, ref string) (Commit, error) {
-	if err := CheckRef(ref); err != nil {
+	if err := ValidateRef(ref); err != nil {
 		return Commit{}, err
 	}
 	if err := r.check(); err != nil {

@@ -260,7 +260,7 @@ var refs = map[string]string{
 
 func TestCheckRef(t *testing.T) {
 	for ref, why := range refs {
-		err := CheckRef(ref)
+		err := ValidateRef(ref)
 		if why == "" && err != nil || why != "" && (err == nil || !strings.Contains(err.Error(), why)) {
 			t.Errorf("%q: %v, want %q", ref, err, why)
 		}
@@ -276,7 +276,7 @@ func FuzzCheckRef(f *testing.F) {
 		f.Add(ref)
 	}
 	f.Fuzz(func(t *testing.T, ref string) {
-		if err := CheckRef(ref); err != nil {
+		if err := ValidateRef(ref); err != nil {
 			if strings.ContainsFunc(err.Error(), unicode.IsControl) {
 				t.Errorf("%q: %q", ref, err)
 			}

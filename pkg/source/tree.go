@@ -30,8 +30,8 @@ type Tree struct {
 	git git // where the commit's objects are
 }
 
-// Checkout is dir as it is: with what was changed and not committed.
-func Checkout(ctx context.Context, dir string) (Tree, error) {
+// OpenCheckout is dir as it is: with what was changed and not committed.
+func OpenCheckout(ctx context.Context, dir string) (Tree, error) {
 	t := Tree{Dir: dir, git: git{dir: dir}}
 	if err := t.git.recent(ctx); err != nil {
 		return Tree{}, err

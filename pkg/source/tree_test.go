@@ -21,7 +21,7 @@ import (
 func TestCheckout(t *testing.T) {
 	origin := newRepository(t)
 	sh(t, origin, "rmdir module; git config core.fsmonitor 'touch fsmonitor-ran; false'; git remote add origin git@github.com:octo/cat.git")
-	tree, err := Checkout(t.Context(), origin)
+	tree, err := OpenCheckout(t.Context(), origin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestCheckout(t *testing.T) {
 		dirty  bool
 	}{{"true", false}, {"touch new", true}, {"rm new; echo x >> run.sh", true}, {"git checkout -q run.sh; git checkout -q --detach", false}} {
 		sh(t, origin, test.script)
-		if tree, err = Checkout(t.Context(), origin); err != nil || tree.Dirty != test.dirty {
+		if tree, err = OpenCheckout(t.Context(), origin); err != nil || tree.Dirty != test.dirty {
 			t.Errorf("%s: dirty %t, %v; want %t", test.script, tree.Dirty, err, test.dirty)
 		}
 	}
@@ -313,7 +313,7 @@ func TestFetchSaysWhy(t *testing.T) {
 			t.Setenv("PATH", dir)
 			_, err := fetch(t, fromHub(t, "app", goodToken), sha)
 			oneLine(t, err, test.says)
-			_, err = Checkout(t.Context(), t.TempDir())
+			_, err = OpenCheckout(t.Context(), t.TempDir())
 			oneLine(t, err, test.says)
 		})
 	}
@@ -390,7 +390,7 @@ func TestFetchOfHostileRepositories(t *testing.T) {
 			}
 			if err == nil && !strings.Contains(test.script, "TREE=") {
 				git := filepath.Join(t.TempDir(), "git")
-				if err := tree.GitDir(t.Context(), git); err != nil {
+				if err := tree.WriteGitDir(t.Context(), git); err != nil {
 					t.Fatal(err)
 				}
 				if got := sh(t, tree.Dir, "GIT_DIR="+git+" GIT_WORK_TREE=$PWD git status --porcelain; GIT_DIR="+git+" git fsck --strict --no-dangling"); got != "" {
