@@ -64,7 +64,7 @@ func check(in *BuildInputs, getenv func(string) string, dir string) (*plan, erro
 		}
 	}
 	if in.Ref != "" {
-		if err := source.CheckRef(in.Ref); err != nil {
+		if err := source.ValidateRef(in.Ref); err != nil {
 			return nil, fmt.Errorf("input ref: %w", err)
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-github/v62/github"
 	"github.com/org/sandbox-actions/pkg/builder"
 	access "github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/doppler"
@@ -141,7 +138,7 @@ func (b *build) repositoryName() string {
 func (b *build) resolve(ctx context.Context) error {
 	defer b.phases.begin("GitHub to resolve the ref")()
 	ref := b.in.Ref
-	checkout, err := source.Checkout(ctx, b.Dir)
+	checkout, err := source.OpenCheckout(ctx, b.Dir)
 	if err != nil && ref == "" {
 		return err
 	}
@@ -201,30 +198,10 @@ func (b *build) repository() (source.Repository, error) {
 	if token != "" {
 		b.Runner.Mask(token)
 	}
-	r := source.Repository{Owner: owner, Name: name, Token: token, ServerURL: b.Getenv("GITHUB_SERVER_URL")}
-	if r.ServerURL == "" {
-		r.ServerURL = "https://github.com"
-	}
-	r.Client = github.NewClient(&http.Client{CheckRedirect: sameServer})
-	if token != "" {
-		r.Client = r.Client.WithAuthToken(token)
-	}
-	if api := b.Getenv("GITHUB_API_URL"); api != "" {
-		base, err := url.Parse(strings.TrimSuffix(api, "/") + "/")
-		if err != nil || base.Host == "" {
-			return r, fmt.Errorf("GITHUB_API_URL: %q is no URL: unset it, or set it to your server's API, such as https://api.github.com", api)
-		}
-		r.Client.BaseURL = base
-	}
-	return r, nil
-}
-
-// sameServer follows a redirect, as of a repository that was renamed, on the server itself only: go-github sends the token with every request.
-func sameServer(next *http.Request, before []*http.Request) error {
-	if next.URL.Host != before[0].URL.Host || next.URL.Scheme != before[0].URL.Scheme || len(before) > 5 {
-		return http.ErrUseLastResponse
-	}
-	return nil
+	return source.Repository{
+		Owner: owner, Name: name, Token: token,
+		APIURL: b.Getenv("GITHUB_API_URL"), ServerURL: b.Getenv("GITHUB_SERVER_URL"),
+	}, nil
 }
 
 // fetchTree gets the commit's files, unless the checkout itself is used, or they are there.
@@ -255,7 +232,7 @@ func (b *build) fetch(ctx context.Context) error {
 		return nil
 	}
 	dir := filepath.Join(b.scratch, "git")
-	if err := b.tree.GitDir(ctx, dir); err != nil {
+	if err := b.tree.WriteGitDir(ctx, dir); err != nil {
 		return fmt.Errorf("input git_context: %w", err)
 	}
 	b.plan.request.Contexts[b.in.GitContext] = dir

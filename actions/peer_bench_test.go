@@ -73,9 +73,9 @@ func newPeers(b *testing.B, w *world) *peers {
 // commitContext makes the .git that the image gets; ours makes its own.
 func (p *peers) commitContext() {
 	p.git = filepath.Join(p.b.TempDir(), "git")
-	tree, err := source.Checkout(p.b.Context(), p.dir)
+	tree, err := source.OpenCheckout(p.b.Context(), p.dir)
 	if err == nil {
-		err = tree.GitDir(p.b.Context(), p.git)
+		err = tree.WriteGitDir(p.b.Context(), p.git)
 	}
 	if err != nil {
 		p.b.Fatal(err)

@@ -289,7 +289,7 @@ func (s *snapshot) pushBuilt(ctx context.Context) error {
 	}
 	return s.offer(ctx, built.Image, func(reference string, auth image.Auth) error {
 		auth.Credentials = append(auth.Credentials, s.auth().Credentials...)
-		return image.PushBuilt(ctx, machine, request, built, auth, reference)
+		return image.PushFromBuilder(ctx, machine, request, built, auth, reference)
 	})
 }
 
@@ -520,7 +520,7 @@ func (s *snapshot) makeName(ctx context.Context) string {
 
 // person is who makes the snapshot.
 func (s *snapshot) person(ctx context.Context) string {
-	if name := first(s.Getenv("ITERATE_USER"), s.Getenv("GITHUB_ACTOR"), source.User(ctx, s.Dir)); name != "" {
+	if name := first(s.Getenv("ITERATE_USER"), s.Getenv("GITHUB_ACTOR"), source.UserName(ctx, s.Dir)); name != "" {
 		return name
 	}
 	if login, err := user.Current(); err == nil {

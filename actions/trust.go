@@ -91,7 +91,7 @@ func foreignCommit(e runner.Event, c source.Commit) string {
 
 // foreignCheckout says the same of a folder of the workspace.
 func foreignCheckout(ctx context.Context, e runner.Event, folder string) (string, error) {
-	tree, err := source.Checkout(ctx, folder)
+	tree, err := source.OpenCheckout(ctx, folder)
 	switch {
 	case err != nil:
 		return "", err
@@ -104,7 +104,7 @@ func foreignCheckout(ctx context.Context, e runner.Event, folder string) (string
 	case tree.SHA == e.SHA, tree.SHA == e.BaseSHA:
 		return "", nil
 	}
-	if published, err := tree.Published(ctx); published || err != nil {
+	if published, err := tree.IsPublished(ctx); published || err != nil {
 		return "", err
 	}
 	return "a checkout of " + tree.SHA + ", which no branch or tag names, and which may be " + ofPull(e), nil
@@ -140,7 +140,7 @@ func (b *build) afford(ctx context.Context) error {
 		return refused(fmt.Sprintf("input doppler_config: %q can not be read without a token", b.in.DopplerConfig))
 	}
 	for _, reference := range b.plan.push {
-		if err := image.MayPush(ctx, reference, image.Auth{Mask: b.Runner.Mask}); denied(err) {
+		if err := image.CheckPushPermission(ctx, reference, image.Auth{Mask: b.Runner.Mask}); denied(err) {
 			return refused(fmt.Sprintf("input push: %s does not let it push", reference))
 		} else if err != nil {
 			return err
