@@ -180,7 +180,7 @@ func (p *peers) forget(name string) {
 	s, found, err := client.Find(p.b.Context(), name)
 	if err == nil && found {
 		if err = client.Delete(p.b.Context(), s.ID); err == nil {
-			err = client.WaitGone(p.b.Context(), s.ID)
+			err = client.WaitUntilRemoved(p.b.Context(), s.ID)
 		}
 	}
 	if err != nil {

@@ -76,7 +76,7 @@ func (p *Program) DeleteSnapshot(ctx context.Context, in *DeleteSnapshotInputs) 
 	if err := client.Delete(ctx, found.ID); err != nil {
 		return err
 	}
-	if err := client.WaitGone(ctx, found.ID); err != nil {
+	if err := client.WaitUntilRemoved(ctx, found.ID); err != nil {
 		return err
 	}
 	p.Runner.Infof("Deleted the snapshot %s", found.Name)

@@ -71,7 +71,11 @@ func TestGitHubRateLimit(t *testing.T) {
 		{"success", 200, header("X-RateLimit-Remaining", "0", "X-RateLimit-Reset", reset), "", 0, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			response := &http.Response{StatusCode: test.status, Header: test.header, Body: io.NopCloser(strings.NewReader(test.body))}
+			response := &http.Response{
+				StatusCode: test.status,
+				Header:     test.header,
+				Body:       io.NopCloser(strings.NewReader(test.body)),
+			}
 			if test.header == nil {
 				response.Header = http.Header{}
 			}
@@ -285,13 +289,17 @@ func TestJSONClient(t *testing.T) {
 			if answer.Name != test.want || n != test.n {
 				t.Errorf("answer %q after %d requests, want %q after %d", answer.Name, n, test.want, test.n)
 			}
-			if got.method != test.seen.method || got.uri != test.seen.uri || got.body != test.seen.body || !maps.Equal(got.header, test.seen.header) {
+			if got.method != test.seen.method || got.uri != test.seen.uri || got.body != test.seen.body ||
+				!maps.Equal(got.header, test.seen.header) {
 				t.Errorf("sent %v, want %v", got, test.seen)
 			}
 		})
 	}
 	t.Run("unreachable", func(t *testing.T) {
-		client := JSONClient{Service: Service{Name: "S", URL: "http://127.0.0.1:1/base"}, HTTP: Config{Policy: Policy{Attempts: 1}}.Client()}
+		client := JSONClient{
+			Service: Service{Name: "S", URL: "http://127.0.0.1:1/base"},
+			HTTP:    Config{Policy: Policy{Attempts: 1}}.Client(),
+		}
 		err := client.Do(t.Context(), JSONCall{Op: "read", Path: "/v1/x"}, nil)
 		if failed, ok := errors.AsType[*APIError](err); !ok || failed.Status != 0 ||
 			!strings.HasPrefix(failed.Message, "cannot reach http://127.0.0.1:1/base: dial tcp") {

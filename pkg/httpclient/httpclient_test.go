@@ -204,7 +204,8 @@ func TestRetries(t *testing.T) {
 					t.Errorf("body %q, %v", data, err)
 				}
 			}
-			if got := s.requests(); len(got) != test.requests || slices.ContainsFunc(got, func(b string) bool { return b != "sent" }) {
+			if got := s.requests(); len(got) != test.requests ||
+				slices.ContainsFunc(got, func(b string) bool { return b != "sent" }) {
 				t.Errorf("requests with the bodies %q, want %d", got, test.requests)
 			}
 			if test.waits != nil && !slices.Equal(clock.slept, test.waits) {
@@ -336,7 +337,8 @@ func TestCancelWhileSending(t *testing.T) {
 	})
 	request, _ := http.NewRequestWithContext(ctx, "GET", "http://127.0.0.1/", nil)
 	clock := &fakeClock{now: epoch}
-	if _, err := (Config{Base: base, Clock: clock}).Client().Do(request); !errors.Is(err, interrupted) || clock.slept != nil {
+	if _, err := (Config{Base: base, Clock: clock}).Client().Do(request); !errors.Is(err, interrupted) ||
+		clock.slept != nil {
 		t.Errorf("%v, waits %v", err, clock.slept)
 	}
 }
