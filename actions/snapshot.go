@@ -609,7 +609,7 @@ func (s *snapshot) clean(ctx context.Context) {
 	}
 	named := map[string]string{}
 	if s.credentials.doppler != nil {
-		configs, err := s.credentials.doppler.Everywhere(ctx, nameSecret)
+		configs, err := s.credentials.doppler.ValuesByConfig(ctx, nameSecret)
 		if err != nil {
 			warn(err)
 			return

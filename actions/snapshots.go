@@ -63,7 +63,7 @@ func (p *Program) DeleteSnapshot(ctx context.Context, in *DeleteSnapshotInputs) 
 		return refuse("name", in.Name, "is no snapshot: action-snapshot list shows which there are")
 	}
 	if doppler.doppler != nil {
-		names, err := doppler.doppler.Everywhere(ctx, nameSecret)
+		names, err := doppler.doppler.ValuesByConfig(ctx, nameSecret)
 		if err != nil {
 			return err
 		}

@@ -152,6 +152,10 @@ func TestFailure(t *testing.T) {
 		format  bool
 	}{
 		{name: "no answer", err: io.ErrUnexpectedEOF, message: "cannot reach https://api.example: unexpected EOF", hint: "no answer"},
+		{
+			name: "an answer that is too large", err: &BodyTooLargeError{Limit: 7},
+			message: "the response is larger than 7 bytes", hint: "bad format", format: true,
+		},
 		{name: "a message", status: 401, body: `{"message":"no such\n token."}`, message: "no such token", hint: "unauthorized"},
 		{name: "a row for a message", status: 403, body: `{"message":"Insufficient Scope"}`, message: "Insufficient Scope", hint: "scope"},
 		{name: "the next row of a status", status: 403, body: `{"message":"no"}`, message: "no", hint: "forbidden"},
