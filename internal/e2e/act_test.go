@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"cmp"
@@ -38,7 +38,7 @@ type actRun struct {
 // act runs a workflow in a copy of a repository, with the repository's own actions fetched from the cloud's GitHub.
 func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 	t.Helper()
-	program, err := filepath.Abs("../.cache/bin/act")
+	program, err := filepath.Abs("../../.cache/bin/act")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 		"--no-cache-server", "--action-cache-path", cache, "--use-new-action-cache", "--json",
 		"--secret", "GITHUB_TOKEN", "--env-file", filepath.Join(home, "env"),
 	}
-	workflows, err := filepath.Glob("../.github/workflows/*.yml")
+	workflows, err := filepath.Glob("../../.github/workflows/*.yml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"bufio"
@@ -262,7 +262,7 @@ func TestEveryInput(t *testing.T) {
 			if !regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).MatchString(o.outputs["digest"]) || !strings.Contains(o.summary, o.outputs["digest"]) {
 				t.Errorf("digest %q; summary %s", o.outputs["digest"], o.summary)
 			}
-			if len(o.outputs) != len(outputsOf(BuildResult{})) {
+			if len(o.outputs) != len(outputsOf(t, "build")) {
 				t.Errorf("%d outputs: %v", len(o.outputs), o.outputs)
 			}
 			if test.check != nil {

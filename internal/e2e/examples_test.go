@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"maps"
@@ -89,7 +89,7 @@ func TestExamples(t *testing.T) {
 	} {
 		tested[test.folder] = true
 		t.Run(test.folder, func(t *testing.T) {
-			dir := w.repository(t, "../examples/"+test.folder)
+			dir := w.repository(t, "../../examples/"+test.folder)
 			if test.before != nil {
 				test.before(t, "")
 			}
@@ -123,7 +123,7 @@ func TestExamples(t *testing.T) {
 			}
 		})
 	}
-	folders, err := filepath.Glob("../examples/*/.github")
+	folders, err := filepath.Glob("../../examples/*/.github")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,11 +139,11 @@ func TestExamples(t *testing.T) {
 
 // actionlint knows of every workflow that we show what it knows of our own, and each has what a repository needs.
 func TestExamplesAreWhole(t *testing.T) {
-	workflows, err := filepath.Glob("../examples/*/.github/workflows/*.yml")
+	workflows, err := filepath.Glob("../../examples/*/.github/workflows/*.yml")
 	if err != nil || len(workflows) < 5 {
 		t.Fatalf("%v; %d workflows", err, len(workflows))
 	}
-	out, err := exec.Command("../.cache/bin/actionlint", append([]string{"-config-file", "../.github/actionlint.yaml"}, workflows...)...).CombinedOutput()
+	out, err := exec.Command("../../.cache/bin/actionlint", append([]string{"-config-file", "../../.github/actionlint.yaml"}, workflows...)...).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

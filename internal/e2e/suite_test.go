@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"os"
@@ -65,7 +65,7 @@ tests:
 					t.Errorf("%s is %q, want %q", name, o.outputs[name], want)
 				}
 			}
-			if len(o.outputs) != len(outputsOf(TestResult{})) || !strings.Contains(o.summary, "greets") {
+			if len(o.outputs) != len(outputsOf(t, "test")) || !strings.Contains(o.summary, "greets") {
 				t.Errorf("outputs %v; summary %s", o.outputs, o.summary)
 			}
 			if !strings.Contains(read(t, filepath.Join(dir, "test-results/junit.xml")), "<testsuite") {

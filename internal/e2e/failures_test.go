@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"net"
@@ -321,7 +321,7 @@ func TestHostileOutput(t *testing.T) {
 					t.Errorf("text %d holds control characters: %q", i, text)
 				}
 			}
-			if o.exit == 0 && (len(o.outputs) != len(outputsOf(BuildResult{})) || strings.Contains(o.outputs["digest"], "forged")) {
+			if o.exit == 0 && (len(o.outputs) != len(outputsOf(t, "build")) || strings.Contains(o.outputs["digest"], "forged")) {
 				t.Errorf("outputs %v", o.outputs)
 			}
 		})

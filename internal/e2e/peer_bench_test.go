@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"bytes"
@@ -57,7 +57,7 @@ type peers struct {
 }
 
 func newPeers(b *testing.B, w *world) *peers {
-	depot, err := filepath.Abs("../.cache/depot/depot")
+	depot, err := filepath.Abs("../../.cache/depot/depot")
 	if err != nil {
 		b.Fatal(err)
 	}

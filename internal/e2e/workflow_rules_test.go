@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ import (
 // TestWorkflowRules holds every workflow and action of this repository, and of the examples, against the rules below.
 func TestWorkflowRules(t *testing.T) {
 	var files []string
-	for _, pattern := range []string{"../.github/workflows/*.y*ml", "../*/action.y*ml", "../examples/*/.github/workflows/*.y*ml", "../examples/*/*/action.y*ml"} {
+	for _, pattern := range []string{"../../.github/workflows/*.y*ml", "../../*/action.y*ml", "../../examples/*/.github/workflows/*.y*ml", "../../examples/*/*/action.y*ml"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"context"
@@ -64,7 +64,7 @@ type container struct {
 // manifests are the parts of docs/buildkitd.yaml by their kinds.
 func manifests(t *testing.T) map[string]manifest {
 	t.Helper()
-	decoder := yaml.NewDecoder(strings.NewReader(read(t, "../docs/buildkitd.yaml")))
+	decoder := yaml.NewDecoder(strings.NewReader(read(t, "../../docs/buildkitd.yaml")))
 	found := map[string]manifest{}
 	for {
 		var m manifest
@@ -82,9 +82,9 @@ func manifests(t *testing.T) map[string]manifest {
 // The manifest is one that Kubernetes takes, and its parts find each other.
 func TestBuildKitManifest(t *testing.T) {
 	strict := exec.Command("go", "run", ".")
-	strict.Dir = "../internal/tools/kubernetes"
+	strict.Dir = "../../internal/tools/kubernetes"
 	strict.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
-	strict.Stdin = strings.NewReader(read(t, "../docs/buildkitd.yaml"))
+	strict.Stdin = strings.NewReader(read(t, "../../docs/buildkitd.yaml"))
 	if out, err := strict.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -148,7 +148,7 @@ func TestOwnBuildKit(t *testing.T) {
 	certificates := func(name string) (folder string, told []string) {
 		folder = filepath.Join(dir, name)
 		must(t, os.MkdirAll(filepath.Join(folder, "bin"), 0o755))
-		docs, err := filepath.Abs("../docs")
+		docs, err := filepath.Abs("../../docs")
 		must(t, err)
 		must(t, os.Symlink(docs, filepath.Join(folder, "docs")))
 		must(t, os.WriteFile(filepath.Join(folder, "bin/kubectl"), []byte("#!/bin/sh\nprintf '%s\\n' \"$*\" >>kubectl.log\n"), 0o755))
@@ -200,13 +200,13 @@ func startBuildKit(t *testing.T, w *world, dir, secret string) string {
 	must(t, os.Chmod(dir, 0o755))
 	must(t, os.CopyFS(filepath.Join(dir, "certs"), os.DirFS(secret)))
 	for _, program := range []string{"buildkitd", "buildctl"} {
-		data, err := os.ReadFile("../.cache/bin/" + program)
+		data, err := os.ReadFile("../../.cache/bin/" + program)
 		if err != nil {
 			t.Fatalf("BuildKit is not built: run scripts/tools.sh (%v)", err)
 		}
 		must(t, os.WriteFile(filepath.Join(dir, "bin", program), data, 0o755))
 	}
-	mirror, err := registry.StartMirror(t.Context(), "../.cache/base/bookworm-slim.tar")
+	mirror, err := registry.StartMirror(t.Context(), "../../.cache/base/bookworm-slim.tar")
 	must(t, err)
 	t.Cleanup(func() { must(t, mirror.Stop()) })
 	config := moved.Replace(parts["ConfigMap"].Data["buildkitd.toml"]) + fmt.Sprintf("[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n", mirror.Addr, mirror.Addr)

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"os"
@@ -22,7 +22,7 @@ var block = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
 func blocksOf(t *testing.T, document, language string) []string {
 	t.Helper()
 	var found []string
-	for _, m := range block.FindAllStringSubmatch(read(t, "../"+document), -1) {
+	for _, m := range block.FindAllStringSubmatch(read(t, "../../"+document), -1) {
 		if m[1] == language {
 			found = append(found, m[2])
 		}
@@ -33,10 +33,10 @@ func blocksOf(t *testing.T, document, language string) []string {
 // documents are all that is written for people, as paths from the root.
 func documents(t *testing.T) []string {
 	t.Helper()
-	list := git(t, "..", "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
+	list := git(t, "../..", "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
 	var found []string
 	for name := range strings.Lines(list) {
-		if name = strings.TrimSpace(name); read(t, "../"+name) != "" { // not one that was removed
+		if name = strings.TrimSpace(name); read(t, "../../"+name) != "" { // not one that was removed
 			found = append(found, name)
 		}
 	}
@@ -100,7 +100,7 @@ func TestDocsRecipes(t *testing.T) {
 						Call     *struct{ Inputs map[string]any } `yaml:"workflow_call"`
 					}
 				}
-				if err := yaml.Unmarshal([]byte(read(t, "../.github/workflows/"+m[1])), &workflow); err != nil {
+				if err := yaml.Unmarshal([]byte(read(t, "../../.github/workflows/"+m[1])), &workflow); err != nil {
 					t.Fatal(err)
 				}
 				for _, input := range regexp.MustCompile(`-f ([a-z_]+)=`).FindAllStringSubmatch(m[2], -1) {
@@ -116,7 +116,7 @@ func TestDocsRecipes(t *testing.T) {
 				for _, named := range asset.FindAllString(line, -1) {
 					assets++
 					parts := strings.Split(named, "-")
-					if len(parts) != 4 || read(t, "../action-"+parts[1]+"/main.go") == "" || !regexp.MustCompile(`^(linux|darwin)-(amd64|arm64)$`).MatchString(parts[2]+"-"+parts[3]) {
+					if len(parts) != 4 || read(t, "../../action-"+parts[1]+"/main.go") == "" || !regexp.MustCompile(`^(linux|darwin)-(amd64|arm64)$`).MatchString(parts[2]+"-"+parts[3]) {
 						t.Errorf("%s: no release holds %s", name, named)
 					}
 				}
@@ -138,7 +138,7 @@ var (
 func TestDocsLinks(t *testing.T) {
 	links := 0
 	for _, name := range documents(t) {
-		for _, m := range link.FindAllStringSubmatch(block.ReplaceAllString(read(t, "../"+name), ""), -1) {
+		for _, m := range link.FindAllStringSubmatch(block.ReplaceAllString(read(t, "../../"+name), ""), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
@@ -148,7 +148,7 @@ func TestDocsLinks(t *testing.T) {
 			if file != "" {
 				to = filepath.Join(filepath.Dir(name), file)
 			}
-			if _, err := os.Stat("../" + to); err != nil || strings.HasPrefix(to, "..") {
+			if _, err := os.Stat("../../" + to); err != nil || strings.HasPrefix(to, "..") {
 				t.Errorf("%s: %s is not there", name, m[1])
 				continue
 			}
@@ -156,7 +156,7 @@ func TestDocsLinks(t *testing.T) {
 				continue
 			}
 			var anchors []string
-			for _, head := range heads.FindAllStringSubmatch(block.ReplaceAllString(read(t, "../"+to), ""), -1) {
+			for _, head := range heads.FindAllStringSubmatch(block.ReplaceAllString(read(t, "../../"+to), ""), -1) {
 				anchors = append(anchors, strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(head[1]), ""), " ", "-"))
 			}
 			if !slices.Contains(anchors, anchor) {
@@ -174,14 +174,14 @@ func TestDocsNames(t *testing.T) {
 	file := regexp.MustCompile("`((?:actions|pkg|internal|scripts|docs|\\.github)/[A-Za-z0-9_./-]+\\.[a-z]+)`")
 	made := []string{"actions/checksums.txt", ".github/workflows/sandbox.yml"} // by a release, by the reader
 	for _, name := range documents(t) {
-		for _, m := range file.FindAllStringSubmatch(read(t, "../"+name), -1) {
-			if _, err := os.Stat("../" + m[1]); err != nil && !slices.Contains(made, m[1]) {
+		for _, m := range file.FindAllStringSubmatch(read(t, "../../"+name), -1) {
+			if _, err := os.Stat("../../" + m[1]); err != nil && !slices.Contains(made, m[1]) {
 				t.Errorf("%s: %s is not there", name, m[1])
 			}
 		}
 	}
 	var code strings.Builder
-	for _, pattern := range []string{"*.go", "../pkg/*/*.go"} {
+	for _, pattern := range []string{"../../actions/*.go", "../../pkg/*/*.go"} {
 		files, err := filepath.Glob(pattern)
 		must(t, err)
 		for _, file := range files {
@@ -190,7 +190,7 @@ func TestDocsNames(t *testing.T) {
 			}
 		}
 	}
-	_, table, _ := strings.Cut(read(t, "../docs/reference.md"), "## Variables")
+	_, table, _ := strings.Cut(read(t, "../../docs/reference.md"), "## Variables")
 	variables := regexp.MustCompile("`([A-Z_]{5,})`").FindAllStringSubmatch(table, -1)
 	for _, m := range variables {
 		if !strings.Contains(code.String(), `"`+m[1]+`"`) {
@@ -202,19 +202,33 @@ func TestDocsNames(t *testing.T) {
 	}
 }
 
-// What docs/troubleshooting.md quotes is said by the programs.
-func TestTroubleshooting(t *testing.T) {
-	quoted := regexp.MustCompile(`(?m)^> (.*)$`).FindAllStringSubmatch(read(t, "../docs/troubleshooting.md"), -1)
-	sentences := read(t, "../docs/sentences.md")
-	for _, m := range quoted {
-		for _, said := range regexp.MustCompile(`…|: `).Split(m[1], -1) {
-			if said = strings.Trim(said, " :;,()"); !strings.Contains(sentences, said) {
-				t.Errorf("nothing says %q", said)
+// docs/troubleshooting.md quotes the programs' messages: each part of a quotation is in the code.
+func TestDocsTroubleshooting(t *testing.T) {
+	concatenation := regexp.MustCompile(`"\s*\+\s*"`)
+	var code strings.Builder
+	for _, pattern := range []string{"../../actions/*.go", "../../actions/run.sh", "../../pkg/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		must(t, err)
+		for _, file := range files {
+			if !strings.HasSuffix(file, "_test.go") {
+				code.WriteString(concatenation.ReplaceAllString(strings.ReplaceAll(read(t, file), `\"`, `"`), ""))
 			}
 		}
 	}
-	if len(quoted) < 10 {
-		t.Errorf("only %d sentences", len(quoted))
+	parts := 0
+	for _, m := range regexp.MustCompile(`(?m)^> (.*)$`).FindAllStringSubmatch(read(t, "../../docs/troubleshooting.md"), -1) {
+		for _, part := range regexp.MustCompile(`…|: `).Split(m[1], -1) {
+			if part = strings.Trim(part, " :;,()`"); len(strings.Fields(part)) < 2 {
+				continue
+			}
+			parts++
+			if !strings.Contains(code.String(), part) {
+				t.Errorf("no program prints %q", part)
+			}
+		}
+	}
+	if parts == 0 {
+		t.Error("docs/troubleshooting.md quotes no message as `> message`")
 	}
 }
 
@@ -222,7 +236,7 @@ func TestTroubleshooting(t *testing.T) {
 // is run here: this is `make test`, and CI calls it as the README does.
 func TestDocsCommands(t *testing.T) {
 	w := cloud(t)
-	root, err := filepath.Abs("..")
+	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +260,7 @@ func TestDocsCommands(t *testing.T) {
 			commands++
 			switch {
 			case line == "make test", line == "make lint":
-				if !strings.Contains(read(t, "../.ci/run"), "make lint test") {
+				if !strings.Contains(read(t, "../../.ci/run"), "make lint test") {
 					t.Error("CI does not call make lint test")
 				}
 			case strings.HasPrefix(line, "scripts/test.sh "): // as the others, one of this very test's

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"fmt"
