@@ -14,12 +14,12 @@ import (
 
 // A container job mounts the runner's directories at other paths. Debian's image has no curl, no openssl and no Go.
 func TestContainerJob(t *testing.T) {
-	w := cloud(t)
-	w.succeed(t, invocation{docker: base, inputs: map[string]string{"image_name": "container-job:1"}})
+	e := setup(t)
+	e.mustRun(t, invocation{dockerfile: fromDebian, inputs: map[string]string{"image_name": "container-job:1"}})
 	const program = "#!/bin/sh\necho \"ran with $*\"\n"
 	platform := runtime.GOOS + "-" + runtime.GOARCH
 	steps := readAction(t, "build").Runs.Steps
-	root, toolCache := folderOf(t, map[string]string{
+	root, toolCache := writeFiles(t, map[string]string{
 		"actions/run.sh":   read(t, "../../actions/run.sh"),
 		"build/action.yml": read(t, "../../build/action.yml"),
 		"step.sh":          steps[len(steps)-1].Run,
@@ -28,7 +28,7 @@ func TestContainerJob(t *testing.T) {
 	}), t.TempDir()
 	run := func() string {
 		const mounted = "/__w/_actions/org/sandbox-actions/v1"
-		command := exec.CommandContext(t.Context(), "docker", "--host", w.Engine.Host, "run", "--rm",
+		command := exec.CommandContext(t.Context(), "docker", "--host", e.Engine.Host, "run", "--rm",
 			"--volume", root+":"+mounted+":ro", "--volume", toolCache+":/__t",
 			"--env", "RUNNER_TOOL_CACHE=/__t", "--env", "RUNNER_TEMP=/tmp", "--env", "GITHUB_ACTION_PATH="+mounted+"/build",
 			"container-job:1", "/bin/sh", "-e", mounted+"/step.sh")

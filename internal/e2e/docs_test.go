@@ -16,13 +16,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-var block = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
+var codeBlock = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
 
 // blocksOf are a document's examples in one language.
-func blocksOf(t *testing.T, document, language string) []string {
+func codeBlocks(t *testing.T, document, language string) []string {
 	t.Helper()
 	var found []string
-	for _, m := range block.FindAllStringSubmatch(read(t, "../../"+document), -1) {
+	for _, m := range codeBlock.FindAllStringSubmatch(read(t, "../../"+document), -1) {
 		if m[1] == language {
 			found = append(found, m[2])
 		}
@@ -48,15 +48,15 @@ func documents(t *testing.T) []string {
 
 // Every workflow in the documents runs, in a repository that is not ours; every suite is one.
 func TestDocsSnippets(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	release := map[string]string{
-		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": w.release(t), "DOPPLER_IDENTITY": localcloud.DopplerIdentity,
+		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": e.release(t), "DOPPLER_IDENTITY": localcloud.DopplerIdentity,
 	}
 	for _, name := range documents(t) {
 		if name == "docs/own-buildkit.md" { // its workflow needs its daemon: TestOwnBuildKit
 			continue
 		}
-		for _, snippet := range blocksOf(t, name, "yaml") {
+		for _, snippet := range codeBlocks(t, name, "yaml") {
 			var workflow struct {
 				Name string
 				On   string
@@ -73,10 +73,10 @@ func TestDocsSnippets(t *testing.T) {
 			}
 			t.Run(workflow.Name, func(t *testing.T) {
 				dir := t.TempDir()
-				git(t, dir, "clone", "--quiet", w.caller, ".")
+				git(t, dir, "clone", "--quiet", e.caller, ".")
 				git(t, dir, "remote", "set-url", "origin", "https://github.com/acme/caller")
 				writeFile(t, dir, ".github/workflows/snippet.yml", snippet)
-				log, ok := w.act(t, actRun{dir: dir, workflow: "snippet.yml", event: workflow.On, vars: release})
+				log, ok := e.act(t, actRun{dir: dir, workflow: "snippet.yml", event: workflow.On, vars: release})
 				if !ok {
 					t.Error(log)
 				}
@@ -91,7 +91,7 @@ func TestDocsRecipes(t *testing.T) {
 	asset := regexp.MustCompile(`\baction-[a-z0-9-]+`)
 	recipes, assets := 0, 0
 	for _, name := range documents(t) {
-		for _, text := range blocksOf(t, name, "text") {
+		for _, text := range codeBlocks(t, name, "text") {
 			for _, m := range recipe.FindAllStringSubmatch(text, -1) {
 				recipes++
 				var workflow struct {
@@ -129,16 +129,16 @@ func TestDocsRecipes(t *testing.T) {
 }
 
 var (
-	link   = regexp.MustCompile(`\]\(([^()\s]+)\)`)
-	heads  = regexp.MustCompile(`(?m)^#+ (.*)$`)
-	noSlug = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	markdownLink   = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	markdownHeading  = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	slugRemoves = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
 // Every link to a file of ours leads there, and to a heading that it has.
 func TestDocsLinks(t *testing.T) {
 	links := 0
 	for _, name := range documents(t) {
-		for _, m := range link.FindAllStringSubmatch(block.ReplaceAllString(read(t, "../../"+name), ""), -1) {
+		for _, m := range markdownLink.FindAllStringSubmatch(codeBlock.ReplaceAllString(read(t, "../../"+name), ""), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
@@ -156,8 +156,8 @@ func TestDocsLinks(t *testing.T) {
 				continue
 			}
 			var anchors []string
-			for _, head := range heads.FindAllStringSubmatch(block.ReplaceAllString(read(t, "../../"+to), ""), -1) {
-				anchors = append(anchors, strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(head[1]), ""), " ", "-"))
+			for _, head := range markdownHeading.FindAllStringSubmatch(codeBlock.ReplaceAllString(read(t, "../../"+to), ""), -1) {
+				anchors = append(anchors, strings.ReplaceAll(slugRemoves.ReplaceAllString(strings.ToLower(head[1]), ""), " ", "-"))
 			}
 			if !slices.Contains(anchors, anchor) {
 				t.Errorf("%s: %s has no heading #%s, only %q", name, to, anchor, anchors)
@@ -235,13 +235,13 @@ func TestDocsTroubleshooting(t *testing.T) {
 // Every command of the documents does what it says, in a clone, against a local cloud that it started itself. Of `make` only the demo
 // is run here: this is `make test`, and CI calls it as the README does.
 func TestDocsCommands(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "clone")
-	git(t, w.ours, "clone", "--quiet", w.ours, dir)
+	git(t, e.ours, "clone", "--quiet", e.ours, dir)
 	if err := os.Symlink(filepath.Join(root, ".cache"), filepath.Join(dir, ".cache")); err != nil { // what setup made
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestDocsCommands(t *testing.T) {
 		if name == "docs/own-buildkit.md" || name == "docs/releasing.md" { // TestOwnBuildKit, and the tests of a release, run theirs
 			continue
 		}
-		for line := range strings.Lines(strings.Join(blocksOf(t, name, "sh"), "")) {
+		for line := range strings.Lines(strings.Join(codeBlocks(t, name, "sh"), "")) {
 			line, _, _ = strings.Cut(line, "  #")
 			line = strings.TrimSpace(line)
 			commands++
@@ -264,7 +264,7 @@ func TestDocsCommands(t *testing.T) {
 					t.Error("CI does not call make lint test")
 				}
 			case strings.HasPrefix(line, "scripts/test.sh "): // as the others, one of this very test's
-				if folder := strings.Fields(line)[1]; len(tree(t, filepath.Join(root, folder))) == 0 {
+				if folder := strings.Fields(line)[1]; len(listFiles(t, filepath.Join(root, folder))) == 0 {
 					t.Errorf("%s: nothing is in %s", name, folder)
 				}
 			case line == "make demo":

@@ -15,16 +15,16 @@ const (
 	mirrorValue  = "${DAYTONA_SNAPSHOT_NAME}"
 )
 
-const small = "FROM debian:bookworm-slim\nCOPY Dockerfile /\nCMD [\"sleep\", \"60\"]\n"
+const sleepDockerfile = "FROM debian:bookworm-slim\nCOPY Dockerfile /\nCMD [\"sleep\", \"60\"]\n"
 
 // From a Dockerfile to a name in Doppler, twice: the second time nothing is made and nothing is pushed.
 func TestSnapshot(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	dir := t.TempDir()
-	run := func(inputs map[string]string) outcome {
-		return w.succeed(t, invocation{program: "action-snapshot", dir: dir, docker: small, inputs: inputs, env: map[string]string{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}})
+	run := func(inputs map[string]string) result {
+		return e.mustRun(t, invocation{program: "action-snapshot", dir: dir, dockerfile: sleepDockerfile, inputs: inputs, env: map[string]string{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}})
 	}
-	writeFile(t, dir, "Dockerfile", small+"ENTRYPOINT [\"sleep\", \"600\"]\n") // Daytona says which one it took
+	writeFile(t, dir, "Dockerfile", sleepDockerfile+"ENTRYPOINT [\"sleep\", \"600\"]\n") // Daytona says which one it took
 	one := run(nil)
 	name := one.outputs["snapshot_name"]
 	if !regexp.MustCompile(`^iterate-sandbox-\d{8}-\d{6}-[0-9a-f]{7}-octocat$`).MatchString(name) {
@@ -33,21 +33,21 @@ func TestSnapshot(t *testing.T) {
 	if one.outputs["snapshot_state"] != "active" || one.outputs["reused"] != "false" || one.outputs["doppler_updated"] != "true" || len(one.outputs) != len(outputsOf(t, "snapshot")) {
 		t.Errorf("outputs %v", one.outputs)
 	}
-	if got := w.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != name {
+	if got := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != name {
 		t.Errorf("Doppler names %q", got)
 	}
-	if got := w.Doppler.Secret(localcloud.Project, "dev", mirrorSecret); got != mirrorValue {
+	if got := e.Doppler.Secret(localcloud.Project, "dev", mirrorSecret); got != mirrorValue {
 		t.Errorf("Doppler's mirror is %q", got)
 	}
 	if !strings.Contains(one.summary, name) || !strings.Contains(one.summary, one.outputs["digest"]) {
 		t.Errorf("summary %s", one.summary)
 	}
-	before := len(w.Registry.Requests())
+	before := len(e.Registry.Requests())
 	two := run(nil)
 	if two.outputs["snapshot_name"] != name || two.outputs["reused"] != "true" || two.outputs["doppler_updated"] != "false" || two.outputs["digest"] != one.outputs["digest"] {
 		t.Errorf("outputs of the second run %v", two.outputs)
 	}
-	if requests := w.Registry.Requests()[before:]; len(requests) > 0 {
+	if requests := e.Registry.Requests()[before:]; len(requests) > 0 {
 		t.Errorf("the registry was asked in the second run: %q", requests)
 	}
 }
