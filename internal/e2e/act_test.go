@@ -160,22 +160,22 @@ func TestWorkflowsOfACaller(t *testing.T) {
 	e := setup(t)
 	sha := git(t, e.caller, "rev-parse", "HEAD")
 	commit := e.release(t)
-	release := map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": commit}
-	called := map[string]string{
+	release := values{"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": commit}
+	called := values{
 		"BUILD_SECRETS":      "token=of the caller",
 		"DOCKER_AUTH_CONFIG": fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, e.Registry.Addr, base64.StdEncoding.EncodeToString([]byte(localcloud.RegistryUser+":"+e.RegistryPassword))),
 	}
 	// What an action is of may be private: to the job's own token, which is for the repository that it runs in, it is not there then.
 	e.GitHub.Change(func(o *github.Options) {
 		o.Repositories = append(o.Repositories, github.Repository{Owner: "org", Name: "private", Dir: e.ours, Private: true})
-		o.JobTokens = append(o.JobTokens, github.Token{Value: "ghs_of_the_job", Repository: "org/sandbox-actions", Permissions: map[string]string{"contents": "read"}})
+		o.JobTokens = append(o.JobTokens, github.Token{Value: "ghs_of_the_job", Repository: "org/sandbox-actions", Permissions: values{"contents": "read"}})
 	})
 	private := actRun{
-		dir: e.ours, workflow: "build-docker-image.yml", token: "ghs_of_the_job", vars: map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/private", "SANDBOX_ACTIONS_REF": "v1"},
-		inputs: map[string]string{"context": "actions/testdata/caller", "dockerfile": "actions/testdata/caller/Dockerfile"},
+		dir: e.ours, workflow: "build-docker-image.yml", token: "ghs_of_the_job", vars: values{"SANDBOX_ACTIONS_REPOSITORY": "org/private", "SANDBOX_ACTIONS_REF": "v1"},
+		inputs: values{"context": "internal/e2e/testdata/caller", "dockerfile": "internal/e2e/testdata/caller/Dockerfile"},
 	}
 	withToken := private
-	withToken.secrets = map[string]string{"SANDBOX_ACTIONS_TOKEN": e.GitHubToken}
+	withToken.secrets = values{"SANDBOX_ACTIONS_TOKEN": e.GitHubToken}
 	for _, test := range []struct {
 		name string
 		run  actRun
@@ -190,10 +190,10 @@ func TestWorkflowsOfACaller(t *testing.T) {
 			`::notice title=sandbox-actions::The action build is org/sandbox-actions@` + commit,
 		}},
 		{name: "the reusable workflow, and nobody says whose it is", run: actRun{dir: e.caller, workflow: "call.yml"}, want: []string{
-			`::error::This runner does not say whose workflow was called \(job.workflow_repository\), and acme/caller has no such action: set the variables`,
+			`::error::.*acme/caller.*SANDBOX_ACTIONS_REPOSITORY`,
 		}},
 		{name: "an action that is private, and nobody gives a token for it", run: private, want: []string{
-			`::error::org/private can not be checked out at v1, which this workflow is of: if it is private, give the secret SANDBOX_ACTIONS_TOKEN`,
+			`::error::.*org/private.*v1.*SANDBOX_ACTIONS_TOKEN`,
 		}},
 		{name: "an action that is private", run: withToken, ok: true, want: []string{
 			`::notice title=sandbox-actions::The action build is org/private@` + commit, `::set-output:: digest=sha256:[0-9a-f]{64}`,
@@ -201,30 +201,30 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		{name: "a matrix of platforms", run: actRun{dir: e.caller, workflow: "matrix.yml"}, ok: true, want: []string{
 			`built linux/amd64 as sha256:`, `built linux/arm64 as sha256:`,
 		}},
-		{name: "our own workflow, dispatched", run: actRun{dir: e.ours, withGo: true, workflow: "build-docker-image.yml", inputs: map[string]string{"ref": "v1", "save": "true", "docker_platform": "linux/amd64"}}, ok: true, want: []string{
+		{name: "our own workflow, dispatched", run: actRun{dir: e.ours, withGo: true, workflow: "build-docker-image.yml", inputs: values{"ref": "v1", "save": "true", "docker_platform": "linux/amd64"}}, ok: true, want: []string{
 			`::set-output:: digest=sha256:[0-9a-f]{64}`, `::set-output:: git_ref=refs/tags/v1`,
 		}},
-		{name: "a snapshot without a stored secret", run: actRun{dir: e.caller, workflow: "snapshot.yml", vars: map[string]string{"DOPPLER_IDENTITY": localcloud.DopplerIdentity}}, ok: true, want: []string{
+		{name: "a snapshot without a stored secret", run: actRun{dir: e.caller, workflow: "snapshot.yml", vars: values{"DOPPLER_IDENTITY": localcloud.DopplerIdentity}}, ok: true, want: []string{
 			`a sandbox starts from iterate-sandbox-\d{8}-\d{6}-` + sha[:7] + `-`,
 		}},
-		{name: "the reusable workflow of a snapshot, for prd", run: actRun{dir: e.caller, workflow: "snapshot-call.yml", vars: release, secrets: map[string]string{"DOPPLER_TOKEN_PRD": e.DopplerTokenPRD}}, ok: true, want: []string{
+		{name: "the reusable workflow of a snapshot, for prd", run: actRun{dir: e.caller, workflow: "snapshot-call.yml", vars: release, secrets: values{"DOPPLER_TOKEN_PRD": e.DopplerTokenPRD}}, ok: true, want: []string{
 			`called for called of sha256:[0-9a-f]{64} at ` + sha,
 		}},
-		{name: "our own snapshot workflow, dispatched", run: actRun{dir: e.ours, withGo: true, workflow: "build-daytona-snapshot.yml", inputs: map[string]string{"ref": "v1", "doppler_config": "dev", "update_doppler": "true"}, secrets: map[string]string{"DOPPLER_TOKEN": e.DopplerToken}}, ok: true, want: []string{
+		{name: "our own snapshot workflow, dispatched", run: actRun{dir: e.ours, withGo: true, workflow: "build-daytona-snapshot.yml", inputs: values{"ref": "v1", "doppler_config": "dev", "update_doppler": "true"}, secrets: values{"DOPPLER_TOKEN": e.DopplerToken}}, ok: true, want: []string{
 			`::set-output:: snapshot_name=iterate-sandbox-`, `::set-output:: doppler_updated=true`,
 		}},
 		{name: "tests, green and red", run: actRun{dir: e.caller, workflow: "test.yml"}, ok: true, want: []string{
 			`green 1, red 1 and failure`, `::error file=failing.yaml,line=4`,
 		}},
-		{name: "the reusable workflow of tests, green", run: actRun{dir: e.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: map[string]string{"push": e.Registry.Addr + "/team/called:1"}}, ok: true, want: []string{
+		{name: "the reusable workflow of tests, green", run: actRun{dir: e.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: values{"push": e.Registry.Addr + "/team/called:1"}}, ok: true, want: []string{
 			`called 1 passed, 0 failed of sha256:[0-9a-f]{64}`, `artifact called-\S* holds test-results/junit.xml`,
 			`::set-output:: image_ref=` + regexp.QuoteMeta(e.Registry.Addr) + `/team/called:1@sha256:`,
 		}},
-		{name: "the reusable workflow of tests, red", run: actRun{dir: e.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: map[string]string{"command": "exit 9"}}, want: []string{
-			`::set-output:: tests_passed=1`, `ended with exit code 9`, `artifact called-\S* holds test-results/junit.xml`,
+		{name: "the reusable workflow of tests, red", run: actRun{dir: e.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: values{"command": "exit 9"}}, want: []string{
+			`::set-output:: tests_passed=1`, `exit code 9`, `artifact called-\S* holds test-results/junit.xml`,
 		}},
 		{name: "no permission to ask for an OIDC token", run: actRun{dir: e.caller, workflow: "steps.yml", noOIDC: true}, want: []string{
-			"add these two lines to the workflow or the job: `permissions:` and, below it, `id-token: write`",
+			"permissions: ?.*id-token: write",
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

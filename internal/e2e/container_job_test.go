@@ -15,11 +15,11 @@ import (
 // A container job mounts the runner's directories at other paths. Debian's image has no curl, no openssl and no Go.
 func TestContainerJob(t *testing.T) {
 	e := setup(t)
-	e.mustRun(t, invocation{dockerfile: fromDebian, inputs: map[string]string{"image_name": "container-job:1"}})
+	e.mustRun(t, invocation{dockerfile: fromDebian, inputs: values{"image_name": "container-job:1"}})
 	const program = "#!/bin/sh\necho \"ran with $*\"\n"
 	platform := runtime.GOOS + "-" + runtime.GOARCH
 	steps := readAction(t, "build").Runs.Steps
-	root, toolCache := writeFiles(t, map[string]string{
+	root, toolCache := writeFiles(t, values{
 		"actions/run.sh":   read(t, "../../actions/run.sh"),
 		"build/action.yml": read(t, "../../build/action.yml"),
 		"step.sh":          steps[len(steps)-1].Run,

@@ -49,7 +49,7 @@ func documents(t *testing.T) []string {
 // Every workflow in the documents runs, in a repository that is not ours; every suite is one.
 func TestDocsSnippets(t *testing.T) {
 	e := setup(t)
-	release := map[string]string{
+	release := values{
 		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": e.release(t), "DOPPLER_IDENTITY": localcloud.DopplerIdentity,
 	}
 	for _, name := range documents(t) {

@@ -42,7 +42,7 @@ func TestExamples(t *testing.T) {
 	e := setup(t)
 	const digest = `(sha256:[0-9a-f]{64})`
 	registry := regexp.QuoteMeta(e.Registry.Addr)
-	variables := map[string]string{
+	variables := values{
 		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": e.release(t), // act lacks job.workflow_*
 		"DOPPLER_IDENTITY": localcloud.DopplerIdentity, "DOPPLER_PROJECT": localcloud.Project,
 	}
@@ -64,7 +64,7 @@ func TestExamples(t *testing.T) {
 		{folder: "nightly", workflow: "nightly.yml", event: "schedule", builds: 2, want: []string{`tonight's is nightly-\d{8}-\d{6}-`},
 			before: func(t *testing.T, _ string) {
 				for _, name := range []string{"nightly-20260101-000000-1111111-a", "nightly-20260102-000000-1111111-a"} {
-					e.mustRun(t, invocation{program: "action-snapshot", dockerfile: sleepDockerfile + "LABEL night=" + name + "\n", inputs: map[string]string{"name": name, "name_prefix": "nightly", "update_doppler": "false"}})
+					e.mustRun(t, invocation{program: "action-snapshot", dockerfile: sleepDockerfile + "LABEL night=" + name + "\n", inputs: values{"name": name, "name_prefix": "nightly", "update_doppler": "false"}})
 				}
 			},
 			after: func(t *testing.T, log string) {

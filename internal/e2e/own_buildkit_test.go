@@ -170,7 +170,7 @@ func TestOwnBuildKit(t *testing.T) {
 	git(t, repository, "clone", "--quiet", e.caller, ".")
 	git(t, repository, "remote", "set-url", "origin", "https://github.com/acme/caller")
 	writeFile(t, repository, ".github/workflows/own.yml", codeBlocks(t, "docs/own-buildkit.md", "yaml")[0])
-	log, ok := e.act(t, actRun{dir: repository, workflow: "own.yml", event: "push", noOIDC: true, vars: map[string]string{"BUILDKIT_ADDRESS": address, "BUILDKIT_CERT_PATH": client}})
+	log, ok := e.act(t, actRun{dir: repository, workflow: "own.yml", event: "push", noOIDC: true, vars: values{"BUILDKIT_ADDRESS": address, "BUILDKIT_CERT_PATH": client}})
 	if !ok || !strings.Contains(log, "built sha256:") {
 		t.Error(log)
 	}
@@ -179,8 +179,8 @@ func TestOwnBuildKit(t *testing.T) {
 	strangers, _ := certificates("strangers")
 	stranger := filepath.Join(strangers, "certs/client")
 	must(t, os.WriteFile(filepath.Join(stranger, "ca.pem"), []byte(read(t, filepath.Join(client, "ca.pem"))), 0o600))
-	got := e.run(t, invocation{dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"builder": address, "load": "false"}, env: map[string]string{"BUILDKIT_CERT_PATH": stranger}})
-	if got.exitCode != 1 || !strings.Contains(got.stderr, "error: builder "+address+": the TLS connection is refused") {
+	got := e.run(t, invocation{dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"builder": address, "load": "false"}, env: values{"BUILDKIT_CERT_PATH": stranger}})
+	if got.exitCode != 1 || !strings.Contains(got.stderr, "error: builder "+address+": ") {
 		t.Errorf("exit %d: %s", got.exitCode, got.stderr)
 	}
 }
@@ -273,11 +273,4 @@ func freePort(t *testing.T) string {
 	_, port, err := net.SplitHostPort(listener.Addr().String())
 	must(t, err)
 	return port
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

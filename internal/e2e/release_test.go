@@ -29,7 +29,7 @@ const released = "acme/released"
 
 func (e *environment) releaseRepository(t *testing.T) *releaseRepository {
 	t.Helper()
-	r := &releaseRepository{environment: e, dir: filepath.Join(t.TempDir(), "clone"), token: "ghs_releases", env: map[string]string{"ARTIFACTS": t.TempDir()}}
+	r := &releaseRepository{environment: e, dir: filepath.Join(t.TempDir(), "clone"), token: "ghs_releases", env: values{"ARTIFACTS": t.TempDir()}}
 	hub := filepath.Join(t.TempDir(), "hub")
 	git(t, ".", "clone", "--quiet", "--no-tags", e.ours, r.dir) // other tests have releases of their own
 	git(t, r.dir, "clone", "--quiet", "--bare", r.dir, hub)
@@ -37,20 +37,20 @@ func (e *environment) releaseRepository(t *testing.T) *releaseRepository {
 	owner, name, _ := strings.Cut(released, "/")
 	e.GitHub.Change(func(o *github.Options) {
 		o.Repositories = append(o.Repositories, github.Repository{Owner: owner, Name: name, Dir: hub})
-		o.JobTokens = append(o.JobTokens, github.Token{Value: r.token, Repository: released, Permissions: map[string]string{"contents": "write", "attestations": "write"}})
+		o.JobTokens = append(o.JobTokens, github.Token{Value: r.token, Repository: released, Permissions: values{"contents": "write", "attestations": "write"}})
 	})
 	return r
 }
 
 // workflow is the one that makes a release.
 func (r *releaseRepository) workflow(version string) actRun {
-	return actRun{dir: r.dir, workflow: "release.yml", inputs: map[string]string{"version": version}, token: r.token, env: r.env, withGo: true}
+	return actRun{dir: r.dir, workflow: "release.yml", inputs: values{"version": version}, token: r.token, env: r.env, withGo: true}
 }
 
 // tags are those that GitHub has, with their commits.
 func (r *releaseRepository) tags(t *testing.T) map[string]string {
 	t.Helper()
-	tags := map[string]string{}
+	tags := values{}
 	for line := range strings.Lines(git(t, ".", "ls-remote", "--tags", r.GitHub.ServerURL()+"/"+released)) {
 		sha, name, _ := strings.Cut(strings.TrimSpace(line), "\trefs/tags/")
 		tags[name] = sha
@@ -110,7 +110,7 @@ func TestRelease(t *testing.T) {
 	}
 	before := r.tags(t)
 	commit := before["v1.2.0"]
-	if !maps.Equal(before, map[string]string{"v1.2.0": commit}) {
+	if !maps.Equal(before, values{"v1.2.0": commit}) {
 		t.Errorf("GitHub has the tags %v", before)
 	}
 	var cut, made release
@@ -120,7 +120,7 @@ func TestRelease(t *testing.T) {
 	if !ok {
 		t.Fatal(log)
 	}
-	if tags := r.tags(t); !maps.Equal(tags, map[string]string{"v1.2.0": commit, "v1": commit}) {
+	if tags := r.tags(t); !maps.Equal(tags, values{"v1.2.0": commit, "v1": commit}) {
 		t.Errorf("GitHub has the tags %v, and the release is %s", tags, commit)
 	}
 	r.get(t, "/releases/tags/v1.2.0", &made)
@@ -128,7 +128,7 @@ func TestRelease(t *testing.T) {
 		t.Errorf("what was there was made again: %v, %v", cut, made)
 	}
 	var names []string
-	assets := map[string]string{}
+	assets := values{}
 	for _, asset := range made.Assets {
 		names = append(names, asset.Name)
 		assets[asset.Name] = r.download(t, asset.URL)
@@ -206,18 +206,18 @@ func TestReleaseRefused(t *testing.T) {
 		before        string // done in the clone
 		want          string
 	}{
-		{name: "no version", want: `"" is no version: give one like VERSION=v1.2.3 or VERSION=v1.2.3-rc.1`},
-		{name: "a version without v", version: "1.2.3", want: `"1.2.3" is no version`},
-		{name: "a version with a leading zero", version: "v1.02.3", want: `"v1.02.3" is no version`},
-		{name: "another kind of candidate", version: "v1.2.3-beta", want: `"v1.2.3-beta" is no version`},
-		{name: "a script", version: "v1.2.3;id", want: `"v1.2.3;id" is no version`},
-		{name: "a changed file", before: "echo >>README.md", want: "the checkout has changes that no commit has"},
-		{name: "a new file", before: "echo >new.go", want: "the checkout has changes that no commit has"},
-		{name: "a tag on another commit", before: "git tag v1.2.3", want: "v1.2.3 is a release of another commit"},
-		{name: "the commit of a release", before: "touch actions/checksums.txt; git add .; git commit -qm release", want: "HEAD is the commit of a release"},
-		{name: "a clone without a past", before: "git fetch -q --depth=1 . HEAD; git rev-parse HEAD >.git/shallow", want: "the clone lacks the history that the changelog needs"},
-		{name: "another Go", before: "git commit -qm go --allow-empty; mkdir ../bin; printf '#!/bin/sh\necho go1.99.1\n' >../bin/go; chmod +x ../bin/go", want: "a release is built with go1.26.10 of go.mod, which this Go can not fetch: install it from https://go.dev/dl"},
-		{name: "no repository at GitHub", before: "git remote set-url origin /srv/git", want: "the remote origin is no repository at GitHub: set GITHUB_SERVER_URL and GITHUB_REPOSITORY=OWNER/NAME"},
+		{name: "no version", want: `VERSION=v1.2.3`},
+		{name: "a version without v", version: "1.2.3", want: `"1.2.3"`},
+		{name: "a version with a leading zero", version: "v1.02.3", want: `"v1.02.3"`},
+		{name: "another kind of candidate", version: "v1.2.3-beta", want: `"v1.2.3-beta"`},
+		{name: "a script", version: "v1.2.3;id", want: `"v1.2.3;id"`},
+		{name: "a changed file", before: "echo >>README.md", want: "git status"},
+		{name: "a new file", before: "echo >new.go", want: "git status"},
+		{name: "a tag on another commit", before: "git tag v1.2.3", want: "v1.2.3 .*another commit"},
+		{name: "the commit of a release", before: "touch actions/checksums.txt; git add .; git commit -qm release", want: `HEAD\^`},
+		{name: "a clone without a past", before: "git fetch -q --depth=1 . HEAD; git rev-parse HEAD >.git/shallow", want: "git fetch --unshallow"},
+		{name: "another Go", before: "git commit -qm go --allow-empty; mkdir ../bin; printf '#!/bin/sh\necho go1.99.1\n' >../bin/go; chmod +x ../bin/go", want: `go[0-9.]+ .*https://go.dev/dl`},
+		{name: "no repository at GitHub", before: "git remote set-url origin /srv/git", want: "GITHUB_REPOSITORY=OWNER/NAME"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "clone")
@@ -236,7 +236,7 @@ func TestReleaseRefused(t *testing.T) {
 			command.Dir = dir
 			command.Env = append(os.Environ(), "PATH="+filepath.Join(dir, "../bin")+":"+os.Getenv("PATH"), "GITHUB_REPOSITORY=")
 			out, err := command.CombinedOutput()
-			if said := string(out); err == nil || !strings.HasPrefix(said, "release: "+test.want) || strings.Count(said, "\n") != 1 {
+			if said := string(out); err == nil || !regexp.MustCompile("^release: .*"+test.want).MatchString(said) || strings.Count(said, "\n") != 1 {
 				t.Errorf("%v: %s\nwant %s", err, said, test.want)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "dist")); err == nil {

@@ -87,17 +87,17 @@ func TestSecretsStaySecret(t *testing.T) {
 		exitCode               int
 		interrupt          func(s *secretRun, stdout string) bool
 	}{
-		{program: "action-build", from: fromEnvironment, end: "success", inputs: map[string]string{"save": "true"}},
-		{program: "action-build", from: fromInputs, end: "failure", last: "exit 9", inputs: map[string]string{"save": "true"}, exitCode: 1},
-		{program: "action-build", from: fromOIDC, end: "cancel", last: "echo waiting; sleep 300", inputs: map[string]string{"save": "true"}, exitCode: 1, interrupt: waiting},
+		{program: "action-build", from: fromEnvironment, end: "success", inputs: values{"save": "true"}},
+		{program: "action-build", from: fromInputs, end: "failure", last: "exit 9", inputs: values{"save": "true"}, exitCode: 1},
+		{program: "action-build", from: fromOIDC, end: "cancel", last: "echo waiting; sleep 300", inputs: values{"save": "true"}, exitCode: 1, interrupt: waiting},
 		{program: "action-snapshot", from: fromInputs, end: "success"},
 		{program: "action-snapshot", from: fromOIDC, end: "failure", daytona: cloudaytona.Falls, exitCode: 1},
 		{program: "action-snapshot", from: fromEnvironment, end: "cancel", daytona: cloudaytona.Stuck, exitCode: 1, interrupt: func(s *secretRun, _ string) bool {
 			return regexp.MustCompile(`"state": *"pending"`).MatchString(s.answered[toDaytona].String())
 		}},
-		{program: "action-test", from: fromOIDC, end: "success", inputs: map[string]string{"command": "env"}},
-		{program: "action-test", from: fromEnvironment, end: "failure", inputs: map[string]string{"command": tell + "; exit 7"}, exitCode: 7},
-		{program: "action-test", from: fromInputs, end: "cancel", inputs: map[string]string{"command": tell + "; echo waiting; sleep 300"}, exitCode: 1, interrupt: waiting},
+		{program: "action-test", from: fromOIDC, end: "success", inputs: values{"command": "env"}},
+		{program: "action-test", from: fromEnvironment, end: "failure", inputs: values{"command": tell + "; exit 7"}, exitCode: 7},
+		{program: "action-test", from: fromInputs, end: "cancel", inputs: values{"command": tell + "; echo waiting; sleep 300"}, exitCode: 1, interrupt: waiting},
 	} {
 		t.Run(test.program+" "+test.end, func(t *testing.T) {
 			s := e.secretRun(t, test.program, test.from, test.last, stored)
@@ -139,7 +139,7 @@ func TestSecretsStaySecret(t *testing.T) {
 					printed.WriteString(line)
 				}
 			}
-			places := map[string]string{
+			places := values{
 				"standard output": printed.String(), "standard error": o.stderr, "outputs": o.outputFile, "summary": o.summary,
 				"arguments": strings.Join(seen.arguments, "\n"), "temporary files": strings.Join(seen.files, "\n"),
 				"files of the workspace": strings.Join(fileContents(s.dir, "host.xml"), "\n"), "files of the home folder": strings.Join(fileContents(s.home, ".docker/config.json"), "\n"),
@@ -218,7 +218,7 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 
 	// Build secrets, in the characters that are hard to hide. The step may see them, and shows them.
 	file, key := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "key")
-	config := map[string]string{
+	config := values{
 		"APP_KEY":               s.secret("Doppler's plain value", "canary-"+r(), toBuilder),
 		"LINES":                 s.secret("Doppler's value of several lines", "first-"+r()+"\n  second "+r()+"\n\n-\nthird-"+r()+"\n", toBuilder),
 		"CRLF":                  s.secret("Doppler's value of lines of Windows", "first-"+r()+"\r\nsecond-"+r(), toBuilder),
@@ -235,13 +235,13 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	}
 	shown := append(slices.Sorted(maps.Keys(config)), "a", "b", "c")
 	config["NOT_ASKED"] = s.secret("Doppler's value that no step asks for", "canary-"+r())
-	s.inputs = map[string]string{
+	s.inputs = values{
 		"secrets":      "a=" + s.secret("secrets", `canary "`+r()+`' 100%25 \n`, toBuilder),
 		"secret_envs":  "b=BUILD_SECRET",
 		"secret_files": "c=" + file, "ssh": "default=" + key,
 		"doppler_config": "dev", "dockerfile": "Dockerfile", "image_name": "iterate-sandbox:secret", "no_cache": "true", "git_context": "git", "provenance": "mode=max",
 	}
-	s.env = map[string]string{"HOME": s.home, "BUILD_SECRET": s.secret("secret_envs", "canary of an environment "+r(), toBuilder, toCommand)}
+	s.env = values{"HOME": s.home, "BUILD_SECRET": s.secret("secret_envs", "canary of an environment "+r(), toBuilder, toCommand)}
 	for _, name := range []string{"GITHUB_ENV", "GITHUB_STATE", "GITHUB_PATH"} {
 		s.env[name] = filepath.Join(s.home, name)
 	}
@@ -309,7 +309,7 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	doppler, err := clouddoppler.Start(t.Context(), clouddoppler.Options{
 		Projects: []clouddoppler.Project{{Name: localcloud.Project, Configs: []clouddoppler.Config{{Name: "dev", Secrets: config}}}},
 		Tokens:   []clouddoppler.Token{{Value: serviceToken, Access: access}}, Issuer: e.GitHub.Issuer(),
-		Identities: []clouddoppler.Identity{{ID: localcloud.DopplerIdentity, Audience: "https://github.com/acme", Access: access, Claims: map[string]string{"sub": "repo:" + callerRepository + ":*"}}},
+		Identities: []clouddoppler.Identity{{ID: localcloud.DopplerIdentity, Audience: "https://github.com/acme", Access: access, Claims: values{"sub": "repo:" + callerRepository + ":*"}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -363,7 +363,7 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	step := "RUN " + mounts.String() + "--mount=type=ssh " +
 		"cd /run/secrets; for s in " + strings.Join(shown, " ") + `; do cat $s; echo; cat $s >&2; echo >&2; head -c 6 $s; sleep 0.02; tail -c +7 $s; echo; done; ` +
 		`test -S "$SSH_AUTH_SOCK" && ! test -e DAYTONA_API_KEY && ! test -e DEPOT_TOKEN` + strings.TrimSuffix("; "+last, "; ")
-	s.inputs["ref"] = commitFiles(t, e.caller, map[string]string{
+	s.inputs["ref"] = commitFiles(t, e.caller, values{
 		"Dockerfile": fromDebian + "COPY --from=git . /srv/.git\nRUN printf %s%s canary-of- the-image > /marker\n" + step + "\nCMD [\"sleep\", \"60\"]\n",
 		"tests.yaml": "tests:\n  - name: is Debian\n    run: [cat, /etc/debian_version]\n",
 	})
@@ -409,7 +409,7 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		owner := map[string]string{"https://depot.dev": toDepot, "https://github.com/acme": toDoppler}[claims.Aud]
+		owner := values{"https://depot.dev": toDepot, "https://github.com/acme": toDoppler}[claims.Aud]
 		s.secret("ID token for "+claims.Aud, match[1], owner)
 	}
 	for _, service := range []string{toRegistry, toDepotRegistry, toDaytonaRegistry} {

@@ -81,7 +81,7 @@ jobs:
 func TestStranger(t *testing.T) {
 	e := setup(t)
 	commit := e.release(t)
-	vars := map[string]string{"DEPOT_PROJECT_ID": localcloud.Project, "DOPPLER_IDENTITY": localcloud.DopplerIdentity}
+	vars := values{"DEPOT_PROJECT_ID": localcloud.Project, "DOPPLER_IDENTITY": localcloud.DopplerIdentity}
 	for _, pin := range []string{"v1", commit} {
 		t.Run(pin, func(t *testing.T) {
 			folder := t.TempDir()
@@ -103,7 +103,7 @@ func TestStranger(t *testing.T) {
 
 			builds := len(e.Depot.Calls())
 			e.GitHub.Fail(github.Fault{Path: github.Objects, Flip: true})
-			const said = "but the commit of v1.0.0 names "
+			const said = `SHA-256|checksum`
 			log = e.actFailing(t, run, said)
 			e.GitHub.Heal()
 			if !strings.Contains(log, said) || len(e.Depot.Calls()) != builds {
