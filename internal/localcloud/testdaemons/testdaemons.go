@@ -17,8 +17,8 @@
 //	}
 //
 // The daemons are shared with tests of other packages that run at the same time. A test therefore gives its images names
-// of its own, removes what it creates, and never prunes. A test that stops a daemon, fills its disk or counts everything
-// that a daemon holds starts one of its own with engine.Start or builders.Start.
+// of its own, removes what it creates, and never prunes. A test that counts everything that an engine holds uses
+// PrivateEngine; one that stops a daemon or fills its disk starts it with engine.Start or builders.Start.
 package testdaemons
 
 import (
@@ -63,6 +63,19 @@ func Engine(t testing.TB, kind string) (host string) {
 		t.Skip("needs a Docker Engine; run without -short")
 	}
 	host, err := EngineHost(kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host
+}
+
+// PrivateEngine is Engine without the sharing: the engine is used by this test process only.
+func PrivateEngine(t testing.TB, kind string) (host string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a Docker Engine; run without -short")
+	}
+	host, err := own.engine(kind)
 	if err != nil {
 		t.Fatal(err)
 	}
