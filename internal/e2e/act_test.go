@@ -1,3 +1,5 @@
+//go:build linux
+
 package e2e
 
 import (
@@ -32,7 +34,7 @@ type actRun struct {
 	noOIDC   bool              // the job may not ask for an OIDC token
 	token    string            // GITHUB_TOKEN; "" for one that reads
 	env      map[string]string // of every step, besides the cloud's
-	withGo    bool              // the runner has Go: what is of no release is built
+	withGo   bool              // the runner has Go: what is of no release is built
 }
 
 // act runs a workflow in a copy of a repository, with the repository's own actions fetched from the cloud's GitHub.
@@ -46,7 +48,8 @@ func (e *environment) act(t *testing.T, r actRun) (log string, ok bool) {
 		t.Fatalf("act is not built: run scripts/tools.sh (%v)", err)
 	}
 	home := t.TempDir()
-	// What act has fetched serves all runs: two jobs of one run that both fetch an action for the first time get in each other's way. The tool cache
+	// What act has fetched serves all runs: two jobs of one run that both fetch an action for the first time get in each
+	// other's way. The tool cache
 	// there is a hosted runner's: none of ours is in it.
 	cache := filepath.Join(e.dir, "act")
 	if err := os.RemoveAll(filepath.Join(cache, "tool_cache")); err != nil {
@@ -87,11 +90,18 @@ func (e *environment) act(t *testing.T, r actRun) (log string, ok bool) {
 			return err == nil
 		})
 	}
-	environ := []string{"HOME=" + home, "PATH=" + strings.Join(path, ":"), "GITHUB_TOKEN=" + cmp.Or(r.token, e.GitHubToken)}
+	environ := []string{
+		"HOME=" + home,
+		"PATH=" + strings.Join(path, ":"),
+		"GITHUB_TOKEN=" + cmp.Or(r.token, e.GitHubToken),
+	}
 	var variables strings.Builder
 	for name, value := range env {
 		// What a workflow has of its own: secrets, variables, files.
-		if name == "DEPOT_TOKEN" || name == "DEPOT_PROJECT_ID" || name == "DAYTONA_API_KEY" || strings.HasPrefix(name, "DOPPLER_TOKEN") || strings.HasPrefix(name, "LOCALCLOUD_") || r.noOIDC && strings.HasPrefix(name, "ACTIONS_ID_TOKEN_") {
+		if name == "DEPOT_TOKEN" || name == "DEPOT_PROJECT_ID" || name == "DAYTONA_API_KEY" ||
+			strings.HasPrefix(name, "DOPPLER_TOKEN") ||
+			strings.HasPrefix(name, "LOCALCLOUD_") ||
+			r.noOIDC && strings.HasPrefix(name, "ACTIONS_ID_TOKEN_") {
 			continue
 		}
 		variables.WriteString(name + "=" + value + "\n")
@@ -116,7 +126,8 @@ func (e *environment) act(t *testing.T, r actRun) (log string, ok bool) {
 	return flattenLog(string(out)), err == nil
 }
 
-// actFails runs a workflow whose end is what its last step says. act does not wait for the output of a step that fails, so it may have to be asked again.
+// actFails runs a workflow whose end is what its last step says. act does not wait for the output of a step that fails,
+// so it may have to be asked again.
 func (e *environment) actFailing(t *testing.T, r actRun, says string) (log string) {
 	t.Helper()
 	for range 3 {
@@ -162,16 +173,25 @@ func TestWorkflowsOfACaller(t *testing.T) {
 	commit := e.release(t)
 	release := values{"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": commit}
 	called := values{
-		"BUILD_SECRETS":      "token=of the caller",
-		"DOCKER_AUTH_CONFIG": fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, e.Registry.Addr, base64.StdEncoding.EncodeToString([]byte(localcloud.RegistryUser+":"+e.RegistryPassword))),
+		"BUILD_SECRETS": "token=of the caller",
+		"DOCKER_AUTH_CONFIG": fmt.Sprintf(
+			`{"auths": {%q: {"auth": %q}}}`,
+			e.Registry.Addr,
+			base64.StdEncoding.EncodeToString([]byte(localcloud.RegistryUser+":"+e.RegistryPassword)),
+		),
 	}
-	// What an action is of may be private: to the job's own token, which is for the repository that it runs in, it is not there then.
+	// What an action is of may be private: to the job's own token, which is for the repository that it runs in, it is not
+	// there then.
 	e.GitHub.Change(func(o *github.Options) {
 		o.Repositories = append(o.Repositories, github.Repository{Owner: "org", Name: "private", Dir: e.ours, Private: true})
-		o.JobTokens = append(o.JobTokens, github.Token{Value: "ghs_of_the_job", Repository: "org/sandbox-actions", Permissions: values{"contents": "read"}})
+		o.JobTokens = append(
+			o.JobTokens,
+			github.Token{Value: "ghs_of_the_job", Repository: "org/sandbox-actions", Permissions: values{"contents": "read"}},
+		)
 	})
 	private := actRun{
-		dir: e.ours, workflow: "build-docker-image.yml", token: "ghs_of_the_job", vars: values{"SANDBOX_ACTIONS_REPOSITORY": "org/private", "SANDBOX_ACTIONS_REF": "v1"},
+		dir: e.ours, workflow: "build-docker-image.yml", token: "ghs_of_the_job",
+		vars:   values{"SANDBOX_ACTIONS_REPOSITORY": "org/private", "SANDBOX_ACTIONS_REF": "v1"},
 		inputs: values{"context": "internal/e2e/testdata/caller", "dockerfile": "internal/e2e/testdata/caller/Dockerfile"},
 	}
 	withToken := private
@@ -183,7 +203,8 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		want []string // regular expressions that the log holds
 	}{
 		{name: "outputs reach the next step and the next job", run: actRun{dir: e.caller, workflow: "steps.yml"}, ok: true, want: []string{
-			`(?m)hello$`, `built for amd64`, `the step's digest is sha256:[0-9a-f]{64} of ` + sha, `the job's digest is sha256:[0-9a-f]{64}`,
+			`(?m)hello$`, `built for amd64`, `the step's digest is sha256:[0-9a-f]{64} of ` + sha,
+			`the job's digest is sha256:[0-9a-f]{64}`,
 		}},
 		{name: "the reusable workflow, saved for another job", run: actRun{dir: e.caller, workflow: "call.yml", vars: release}, ok: true, want: []string{
 			`called ` + regexp.QuoteMeta(e.Registry.Addr) + `/sandbox:[a-z0-9]+@(sha256:[0-9a-f]{64}), sha256:[0-9a-f]{64}, ` + sha,
@@ -196,7 +217,8 @@ func TestWorkflowsOfACaller(t *testing.T) {
 			`::error::.*org/private.*v1.*SANDBOX_ACTIONS_TOKEN`,
 		}},
 		{name: "an action that is private", run: withToken, ok: true, want: []string{
-			`::notice title=sandbox-actions::The action build is org/private@` + commit, `::set-output:: digest=sha256:[0-9a-f]{64}`,
+			`::notice title=sandbox-actions::The action build is org/private@` + commit,
+			`::set-output:: digest=sha256:[0-9a-f]{64}`,
 		}},
 		{name: "a matrix of platforms", run: actRun{dir: e.caller, workflow: "matrix.yml"}, ok: true, want: []string{
 			`built linux/amd64 as sha256:`, `built linux/arm64 as sha256:`,

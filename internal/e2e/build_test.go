@@ -1,3 +1,5 @@
+//go:build linux
+
 package e2e
 
 import (
@@ -118,21 +120,24 @@ func TestEveryInput(t *testing.T) {
 	}
 	registry := e.Registry.Addr
 	for _, test := range []struct {
-		name   string // the input
+		name       string // the input
 		dockerfile string
-		dir    string
-		inputs map[string]string
-		env    map[string]string
-		check  func(t *testing.T, o result)
+		dir        string
+		inputs     map[string]string
+		env        map[string]string
+		check      func(t *testing.T, o result)
 	}{
 		{name: "platform", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"platform": "linux/arm64"}, check: func(t *testing.T, o result) {
 			if got := docker(t, e.Engine.Host, "image", "inspect", "-f", "{{.Architecture}}", "iterate-sandbox:ci"); got != "arm64" || o.outputs["platforms"] != "linux/arm64" {
 				t.Errorf("architecture %s, platforms %s", got, o.outputs["platforms"])
 			}
 		}},
-		{name: "context", dir: writeFiles(t, values{"sub/Dockerfile": "FROM scratch\nCOPY file /\n", "sub/file": ""}), inputs: values{"context": "sub"}},
-		{name: "dockerfile", dir: writeFiles(t, values{"other/Containerfile": "FROM scratch\nCOPY file /\n", "file": ""}), inputs: values{"dockerfile": "other/Containerfile"}},
-		{name: "sandbox/Dockerfile where there is no other", dir: writeFiles(t, values{"sandbox/Dockerfile": "FROM scratch\nCOPY file /\n", "file": ""})},
+		{name: "context", dir: writeFiles(t, values{"sub/Dockerfile": "FROM scratch\nCOPY file /\n", "sub/file": ""}),
+			inputs: values{"context": "sub"}},
+		{name: "dockerfile", dir: writeFiles(t, values{"other/Containerfile": "FROM scratch\nCOPY file /\n", "file": ""}),
+			inputs: values{"dockerfile": "other/Containerfile"}},
+		{name: "sandbox/Dockerfile where there is no other",
+			dir: writeFiles(t, values{"sandbox/Dockerfile": "FROM scratch\nCOPY file /\n", "file": ""})},
 		{name: "target", dockerfile: "FROM scratch AS one\nLABEL stage=one\nFROM scratch\nCOPY absent /\n", inputs: values{"target": "one"}, check: func(t *testing.T, _ result) {
 			if got := config(t, "iterate-sandbox:ci").Labels["stage"]; got != "one" {
 				t.Errorf("stage %q", got)
@@ -144,7 +149,8 @@ func TestEveryInput(t *testing.T) {
 				t.Errorf("outputs %v", o.outputs)
 			}
 		}},
-		{name: "build_args", dockerfile: fromDebian + "ARG A\nARG B\nRUN test \"$A\" = 1,2 && test \"$B\" = there\n", inputs: values{"build_args": "A=1,2\nB"}, env: values{"B": "there"}},
+		{name: "build_args", dockerfile: fromDebian + "ARG A\nARG B\nRUN test \"$A\" = 1,2 && test \"$B\" = there\n",
+			inputs: values{"build_args": "A=1,2\nB"}, env: values{"B": "there"}},
 		{name: "build_contexts", dockerfile: "FROM scratch\nCOPY --from=more file /\nCOPY --from=image /etc/debian_version /\n", inputs: values{
 			"build_contexts": "more=" + writeFiles(t, values{"file": ""}) + "\nimage=docker-image://debian:bookworm-slim"}},
 		{name: "labels", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"labels": "one=1\n\"two=a,b\""}, check: func(t *testing.T, _ result) {
@@ -167,16 +173,26 @@ func TestEveryInput(t *testing.T) {
 		}},
 		{name: "secrets", dockerfile: fromDebian + "RUN --mount=type=secret,id=one test \"$(cat /run/secrets/one)\" = first-value\n" +
 			"RUN --mount=type=secret,id=two,env=TWO test \"$TWO\" = second-value\nRUN --mount=type=secret,id=three test \"$(cat /run/secrets/three)\" = third-value\n",
-			dir: "", inputs: values{"secrets": "one=first-value", "secret_envs": "two=SECOND", "secret_files": "three=" + filepath.Join(writeFiles(t, values{"s": "third-value"}), "s")},
-			env: values{"SECOND": "second-value"}},
-		{name: "ssh", dockerfile: fromDebian + "RUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\n", inputs: values{"ssh": "default=" + keyFile}},
-		{name: "allow and network", dockerfile: fromDebian + "RUN true # host\n", inputs: values{"allow": "network.host", "network": "host"}},
-		{name: "allow security.insecure", dockerfile: fromDebian + "RUN --security=insecure mount -t tmpfs none /mnt\n", inputs: values{"allow": "security.insecure"}},
-		{name: "network none", dockerfile: fromDebian + "RUN test \"$(ls /sys/class/net)\" = lo\n", inputs: values{"network": "none"}},
-		{name: "add_hosts", dockerfile: fromDebian + "RUN grep -q '10.1.2.3.*build.example' /etc/hosts\n", inputs: values{"add_hosts": "build.example:10.1.2.3"}},
-		{name: "shm_size", dockerfile: fromDebian + "RUN df -m /dev/shm | grep -q ' 123 '\n", inputs: values{"shm_size": "123m"}},
-		{name: "ulimit", dockerfile: fromDebian + "RUN test \"$(ulimit -n)\" = 1234\n", inputs: values{"ulimit": "nofile=1234:1234"}},
-		{name: "cgroup_parent", dockerfile: fromDebian + "RUN grep -q parent-of-builds /proc/self/cgroup || test -z \"$(cat /proc/self/cgroup)\" || grep -q '^0::/$' /proc/self/cgroup\n", inputs: values{"cgroup_parent": "parent-of-builds"}},
+			dir:    "",
+			inputs: values{"secrets": "one=first-value", "secret_envs": "two=SECOND", "secret_files": "three=" + filepath.Join(writeFiles(t, values{"s": "third-value"}), "s")},
+			env:    values{"SECOND": "second-value"}},
+		{name: "ssh", dockerfile: fromDebian + "RUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\n",
+			inputs: values{"ssh": "default=" + keyFile}},
+		{name: "allow and network", dockerfile: fromDebian + "RUN true # host\n",
+			inputs: values{"allow": "network.host", "network": "host"}},
+		{name: "allow security.insecure", dockerfile: fromDebian + "RUN --security=insecure mount -t tmpfs none /mnt\n",
+			inputs: values{"allow": "security.insecure"}},
+		{name: "network none", dockerfile: fromDebian + "RUN test \"$(ls /sys/class/net)\" = lo\n",
+			inputs: values{"network": "none"}},
+		{name: "add_hosts", dockerfile: fromDebian + "RUN grep -q '10.1.2.3.*build.example' /etc/hosts\n",
+			inputs: values{"add_hosts": "build.example:10.1.2.3"}},
+		{name: "shm_size", dockerfile: fromDebian + "RUN df -m /dev/shm | grep -q ' 123 '\n",
+			inputs: values{"shm_size": "123m"}},
+		{name: "ulimit", dockerfile: fromDebian + "RUN test \"$(ulimit -n)\" = 1234\n",
+			inputs: values{"ulimit": "nofile=1234:1234"}},
+		{name: "cgroup_parent",
+			dockerfile: fromDebian + "RUN grep -q parent-of-builds /proc/self/cgroup || test -z \"$(cat /proc/self/cgroup)\" || grep -q '^0::/$' /proc/self/cgroup\n",
+			inputs:     values{"cgroup_parent": "parent-of-builds"}},
 		{name: "outputs", dockerfile: "FROM scratch\nCOPY Dockerfile /file\n", inputs: values{"load": "false",
 			"outputs": "type=local,dest=" + out + "/local\n# and\ntype=oci,dest=" + out + "/image.tar\ntype=oci,tar=false,dest=" + out + "/layout"}, check: func(t *testing.T, o result) {
 			for _, file := range []string{"local/file", "image.tar"} {
@@ -249,7 +265,8 @@ func TestEveryInput(t *testing.T) {
 				env[name] = value
 			}
 			o := e.mustRun(t, invocation{dockerfile: test.dockerfile, dir: test.dir, inputs: test.inputs, env: env})
-			if !regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).MatchString(o.outputs["digest"]) || !strings.Contains(o.summary, o.outputs["digest"]) {
+			if !regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).MatchString(o.outputs["digest"]) ||
+				!strings.Contains(o.summary, o.outputs["digest"]) {
 				t.Errorf("digest %q; summary %s", o.outputs["digest"], o.summary)
 			}
 			if len(o.outputs) != len(outputsOf(t, "build")) {
@@ -265,7 +282,8 @@ func TestEveryInput(t *testing.T) {
 // pullToken is what Depot gives to who may pull what a build saved.
 func (e *environment) pullToken(t *testing.T, build string) string {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.Depot.URL()+"/depot.cli.v1.BuildService/GetPullToken",
+	request,
+		err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.Depot.URL()+"/depot.cli.v1.BuildService/GetPullToken",
 		strings.NewReader(fmt.Sprintf(`{"projectId": "sandbox", "buildId": %q}`, build)))
 	if err != nil {
 		t.Fatal(err)
@@ -322,12 +340,20 @@ func TestRefs(t *testing.T) {
 	}
 	var digest string
 	for _, test := range []struct{ ref, full string }{
-		{"", ""}, {"main", "refs/heads/main"}, {"light", "refs/tags/light"}, {"heavy", "refs/tags/heavy"}, {sha, ""}, {sha[:9], ""},
+		{"", ""}, {"main", "refs/heads/main"}, {"light", "refs/tags/light"}, {"heavy", "refs/tags/heavy"}, {sha,
+			""}, {sha[:9], ""},
 		{"refs/pull/7/merge", "refs/pull/7/merge"}, {"refs/pull/7/head", "refs/pull/7/head"}, {"#7", "refs/pull/7/merge"},
 	} {
 		t.Run("ref "+test.ref, func(t *testing.T) {
 			// The workspace is empty: without a ref it is the event's commit.
-			o := e.mustRun(t, invocation{dir: t.TempDir(), inputs: values{"ref": test.ref, "load": "false", "git_context": "git"}, env: values{"GITHUB_SHA": sha}})
+			o := e.mustRun(
+				t,
+				invocation{
+					dir:    t.TempDir(),
+					inputs: values{"ref": test.ref, "load": "false", "git_context": "git"},
+					env:    values{"GITHUB_SHA": sha},
+				},
+			)
 			if digest == "" {
 				digest = o.outputs["digest"]
 			}
@@ -368,7 +394,14 @@ func TestLoadsIntoTheOldestEngine(t *testing.T) {
 		}
 	})
 	for host, ids := range map[string][]string{oldest.Host: {"image_id"}, e.Engine.Host: {"image_id", "digest"}} {
-		o := e.mustRun(t, invocation{dockerfile: fromDebian + "RUN echo there > /there\n", inputs: values{"image_name": "both:1"}, env: values{"DOCKER_HOST": host}})
+		o := e.mustRun(
+			t,
+			invocation{
+				dockerfile: fromDebian + "RUN echo there > /there\n",
+				inputs:     values{"image_name": "both:1"},
+				env:        values{"DOCKER_HOST": host},
+			},
+		)
 		if got := docker(t, host, "run", "--rm", "both:1", "cat", "/there"); got != "there" {
 			t.Errorf("%s: %q", host, got)
 		}
@@ -386,7 +419,13 @@ func TestLoadsIntoTheOldestEngine(t *testing.T) {
 func TestPlatformsWithoutTheEngines(t *testing.T) {
 	e := setup(t)
 	before := len(e.Depot.Calls())
-	o := e.run(t, invocation{dockerfile: "FROM scratch\n", inputs: values{"platform": "linux/arm64,linux/riscv64", "builder": e.Builders.Address("linux/arm64")}})
+	o := e.run(
+		t,
+		invocation{
+			dockerfile: "FROM scratch\n",
+			inputs:     values{"platform": "linux/arm64,linux/riscv64", "builder": e.Builders.Address("linux/arm64")},
+		},
+	)
 	if o.exitCode != 1 || !strings.Contains(o.stderr, "load: false") {
 		t.Errorf("exit %d: %s", o.exitCode, o.stderr)
 	}

@@ -46,24 +46,30 @@ var startEnvironment = sync.OnceValues(func() (*environment, error) {
 	if e.dir, err = os.MkdirTemp("", "e2e-"); err != nil {
 		return nil, err
 	}
-	e.ours, e.caller, e.programs = filepath.Join(e.dir, "ours"), filepath.Join(e.dir, "caller"), filepath.Join(e.dir, "bin")
+	e.ours, e.caller, e.programs = filepath.Join(
+		e.dir,
+		"ours",
+	), filepath.Join(
+		e.dir,
+		"caller",
+	), filepath.Join(
+		e.dir,
+		"bin",
+	)
 	if err := e.createRepositories(root); err != nil {
 		return nil, err
 	}
 	if err := e.buildPrograms(root); err != nil {
 		return nil, err
 	}
-	host, err := testdaemons.EngineHost(engine.Current)
-	if err != nil {
-		return nil, err
-	}
 	builders, err := testdaemons.AttachBuilders()
 	if err != nil {
 		return nil, err
 	}
+	// The cloud starts its own Docker Engine: tests assert that no container is left in it.
 	e.Cloud, err = localcloud.Start(context.Background(), localcloud.Options{
 		Dir: filepath.Join(root, cloudState), Base: filepath.Join(root, ".cache/base/bookworm-slim.tar"),
-		Engine: engine.Current, EngineHost: host, Builders: builders,
+		Engine: engine.Current, Builders: builders,
 		Repositories: []github.Repository{
 			{Owner: "acme", Name: "caller", Dir: e.caller, Private: true},
 			{Owner: "org", Name: "sandbox-actions", Dir: e.ours},
@@ -76,7 +82,11 @@ var startEnvironment = sync.OnceValues(func() (*environment, error) {
 const cloudState = ".cache/test/e2e"
 
 func TestMain(m *testing.M) {
-	code := testdaemons.Run(m, func() error { return stopEnvironment() })
+	code := testdaemons.Run(m)
+	if err := stopEnvironment(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
 	os.Exit(code)
 }
 
@@ -182,7 +192,7 @@ func (e *environment) run(t *testing.T, i invocation) result {
 	files := t.TempDir()
 	env := e.Env()
 	delete(env, "DEPOT_TOKEN") // the programs authenticate with OIDC
-	for name, value := range values{
+	for name, value := range map[string]string{
 		"PATH": os.Getenv("PATH"), "HOME": files, "RUNNER_TEMP": temp, "TMPDIR": temp, "GITHUB_ACTIONS": "true",
 		"GITHUB_REPOSITORY": callerRepository, "GITHUB_WORKSPACE": i.dir, "GITHUB_OUTPUT": filepath.Join(files, "output"),
 		"GITHUB_STEP_SUMMARY": filepath.Join(files, "summary"),
