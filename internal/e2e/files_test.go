@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,4 +69,11 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// merge returns base with the entries of over.
+func merge(base, over values) values {
+	merged := maps.Clone(base)
+	maps.Copy(merged, over)
+	return merged
 }

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -148,12 +147,6 @@ func TestSnapshotFailures(t *testing.T) {
 			}
 		})
 	}
-}
-
-func merge(base, over map[string]string) map[string]string {
-	merged := maps.Clone(base)
-	maps.Copy(merged, over)
-	return merged
 }
 
 // forget deletes a snapshot.
