@@ -286,7 +286,7 @@ func recipesIn(t *testing.T, document string) (found []recipe) {
 // Every recipe names a workflow, and inputs that it has, with values that the action takes; and every input that can be given by hand has a recipe.
 func TestRecipes(t *testing.T) {
 	shown := map[string]bool{}
-	for _, r := range recipesIn(t, read(t, "../docs/recipes.md")) {
+	for _, r := range recipesIn(t, read(t, "../examples/README.md")) {
 		at := slices.IndexFunc(reusables, func(w reusable) bool { return w.File == r.workflow })
 		if at < 0 {
 			t.Errorf("there is no workflow %s", r.workflow)
@@ -326,7 +326,7 @@ func TestRecipes(t *testing.T) {
 	for _, w := range reusables {
 		for _, name := range w.dispatch {
 			if !shown[w.File+" "+name] {
-				t.Errorf("docs/recipes.md does not show the input %s of %s", name, w.File)
+				t.Errorf("examples/README.md does not show the input %s of %s", name, w.File)
 			}
 		}
 	}
