@@ -81,7 +81,7 @@ func TestExamples(t *testing.T) {
 				}
 			}},
 		{folder: "platforms", workflow: "platforms.yml", event: "push", builds: 3, want: []string{
-			`linux/amd64,linux/arm64: ` + registry + `/sandbox:[a-z0-9]+@` + digest + `, 2 of 2 steps cached`,
+			`published ` + registry + `/sandbox:[a-z0-9]+@` + digest + ` for linux/amd64,linux/arm64, 2 of 2 steps cached`,
 		}},
 		{folder: "monorepo", workflow: "images.yml", event: "push", builds: 2, want: []string{
 			`(?s)the image ` + registry + `/sandbox:[a-z0-9]+@` + digest + `.*the image ` + registry + `/sandbox:[a-z0-9]+@` + digest,
