@@ -84,7 +84,7 @@ func TestExamples(t *testing.T) {
 			`published ` + registry + `/sandbox:[a-z0-9]+@` + digest + ` for linux/amd64,linux/arm64, 2 of 2 steps cached`,
 		}},
 		{folder: "monorepo", workflow: "images.yml", event: "push", builds: 2, want: []string{
-			`(?s)the image ` + registry + `/sandbox:[a-z0-9]+@` + digest + `.*the image ` + registry + `/sandbox:[a-z0-9]+@` + digest,
+			`(?s)saved ` + registry + `/sandbox:[a-z0-9]+@` + digest + `.*saved ` + registry + `/sandbox:[a-z0-9]+@` + digest,
 		}},
 	} {
 		tested[test.folder] = true
