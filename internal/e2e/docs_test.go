@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-var codeBlock = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
+var codeBlock = regexp.MustCompile("(?ms)^```([a-z ]*)\n(.*?)^```$")
 
 // codeBlocks returns the code blocks of a document in one language.
 func codeBlocks(t *testing.T, document, language string) []string {
