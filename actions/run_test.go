@@ -508,28 +508,6 @@ func TestRunTwiceAtOnce(t *testing.T) {
 	}
 }
 
-// A container job has the runner's folders at other paths, and of Debian's image no curl, no openssl and no Go.
-func TestRunInAContainerJob(t *testing.T) {
-	w := cloud(t)
-	w.succeed(t, invocation{docker: base, inputs: map[string]string{"image_name": "container-job:1"}})
-	root, j := action(t, sums(closedServer(t))), newJob(t, nil)
-	script := j.step(t, root).Args[2]
-	run := func() string {
-		command := exec.CommandContext(t.Context(), "docker", "--host", w.Engine.Host, "run", "--rm", "--volume", root+":/__w/_actions/org/sandbox-actions/v1:ro",
-			"--volume", j.toolCache+":/__t", "--volume", filepath.Dir(script)+":/__w/_temp:ro", "--env", "RUNNER_TOOL_CACHE=/__t", "--env", "RUNNER_TEMP=/tmp",
-			"--env", "GITHUB_ACTION_PATH=/__w/_actions/org/sandbox-actions/v1/build", "container-job:1", "/bin/sh", "-e", "/__w/_temp/script.sh")
-		out, _ := command.CombinedOutput() // what it says is looked at
-		return string(out)
-	}
-	if out := run(); !regexp.MustCompile(`(?m)^::error::` + asset + ` can not be had: http\S+: .*curl: not found; nor is there a Go`).MatchString(out) {
-		t.Error(out)
-	}
-	keep(t, j, theProgram)
-	if out := run(); !strings.Contains(out, "action-build v1.2.3 from /__t/sandbox-actions/v1.2.3/") || !strings.Contains(out, "ran with ") {
-		t.Error(out)
-	}
-}
-
 // It is read by security teams.
 func TestRunIsShort(t *testing.T) {
 	if lines := strings.Count(read(t, "run.sh"), "\n"); lines >= 100 {
