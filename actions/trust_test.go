@@ -1,27 +1,12 @@
 package actions
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
-	"io"
-	"math/big"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/source"
 )
@@ -208,105 +193,4 @@ func TestForeignCheckouts(t *testing.T) {
 			}
 		})
 	}
-}
-
-// The programs themselves: a pull request that anybody sends is refused before Depot hears of it, by all three; and what a fork may do, it can.
-func TestPullRequestsOfForks(t *testing.T) {
-	w := cloud(t)
-	target := map[string]string{"GITHUB_EVENT_NAME": "pull_request_target", "GITHUB_EVENT_PATH": eventFile(t, pullFrom("evil/caller", git(t, w.caller, "rev-parse", "HEAD"))), "GITHUB_SHA": eventSHA}
-	fork := map[string]string{
-		"GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": eventFile(t, pullFrom("friend/caller", headSHA)), "GITHUB_RUN_ID": "1", "GITHUB_SHA": mergeSHA,
-		"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "", "DOPPLER_TOKEN": "", "DAYTONA_API_KEY": "",
-	}
-	const noSecrets = `this run is of the pull request #7 from the fork friend/caller, which GitHub gives neither secrets nor an OIDC token: `
-	for _, test := range []struct {
-		name, program string
-		inputs, env   map[string]string
-		sentence      string
-	}{
-		{name: "target: the head's SHA", inputs: map[string]string{"ref": git(t, w.caller, "rev-parse", "HEAD")}, env: target, sentence: `^error: input ref: ".{40}" is code of the pull request #7 from the fork evil/caller, and this run \(pull_request_target\)`},
-		{name: "target: a snapshot", program: "action-snapshot", inputs: map[string]string{"ref": git(t, w.caller, "rev-parse", "HEAD")}, env: target, sentence: `is code of the pull request #7`},
-		{name: "target: a test", program: "action-test", inputs: map[string]string{"ref": git(t, w.caller, "rev-parse", "HEAD")}, env: target, sentence: `is code of the pull request #7`},
-		{name: "target: the suite of a workspace", program: "action-test", inputs: map[string]string{"image": "iterate-sandbox:ci", "suite": "none", "command": "true"}, env: target, sentence: `the folder \S+ is no checkout of a known commit`},
-		{name: "fork: save", inputs: map[string]string{"save": "true", "load": "false"}, env: fork, sentence: `^error: input save: Depot's registry is not open to forks: ` + noSecrets + `leave it out for forks`},
-		{name: "fork: push", inputs: map[string]string{"push": w.Registry.Addr + "/team/fork:1"}, env: fork, sentence: `^error: input push: \S+/team/fork:1 does not let it push: ` + noSecrets},
-		{name: "fork: Doppler", inputs: map[string]string{"doppler_config": "dev"}, env: fork, sentence: `^error: input doppler_config: "dev" can not be read without a token: ` + noSecrets},
-		{name: "fork: Doppler by identity", inputs: map[string]string{"doppler_config": "dev", "doppler_identity": "id"}, env: fork, sentence: `input doppler_config: "dev" can not be read without a token: ` + noSecrets},
-		{name: "fork: a secret that is empty", inputs: map[string]string{"secrets": "TOKEN="}, env: fork, sentence: `input secrets, line 1: the secret TOKEN has no value \(GitHub gives the pull request of a fork no secrets\)`},
-		{name: "fork: snapshot", program: "action-snapshot", env: fork, sentence: `^error: a snapshot needs Daytona's key: ` + noSecrets + `make the snapshot when the pull request is merged`},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			before, asked := len(w.Depot.Calls()), len(w.Daytona.Requests())
-			failedWith(t, w.run(t, invocation{program: test.program, docker: small, inputs: test.inputs, env: test.env}), test.sentence)
-			if len(w.Depot.Calls()) != before || len(w.Daytona.Requests()) != asked {
-				t.Error("Depot or Daytona was asked")
-			}
-		})
-	}
-
-	t.Run("fork: a build, by Depot's way for forks, loaded and tested", func(t *testing.T) {
-		env := withEnv(fork, claimProxy(t, w.Depot.ClaimURL()))
-		before := len(w.Depot.Calls())
-		o := w.succeed(t, invocation{program: "action-test", dir: folderOf(t, map[string]string{"Dockerfile": base, "sandbox/tests.yaml": "tests:\n  - {name: runs, run: [\"true\"]}\n"}), env: env})
-		if o.outputs["tests_passed"] != "1" || !strings.Contains(o.stdout, "Waiting for OIDC auth challenge ") {
-			t.Errorf("%v\n%s", o.outputs, o.stdout)
-		}
-		created := 0
-		for _, call := range w.Depot.Calls()[before:] {
-			if call.Method == "CreateBuild" && call.Token == depotapi.ForkToken {
-				created++
-			}
-		}
-		if created != 1 {
-			t.Errorf("%d builds by a fork's token", created)
-		}
-	})
-}
-
-// claimProxy is the environment in which https://actions-public-oidc.depot.dev, which no variable names, is the local cloud: a proxy, and an authority
-// that vouches for it.
-func claimProxy(t *testing.T, claimURL string) map[string]string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const host = "actions-public-oidc.depot.dev"
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{host}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	to, err := url.Parse(claimURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	depot := httptest.NewUnstartedServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL, r.Out.Host = to, to.Host }})
-	depot.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-	depot.StartTLS()
-	t.Cleanup(depot.Close)
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodConnect || r.Host != host+":443" {
-			http.Error(w, "only Depot is behind this proxy", http.StatusForbidden)
-			return
-		}
-		there, err := net.Dial("tcp", depot.Listener.Addr().String())
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
-		}
-		defer there.Close()
-		w.WriteHeader(http.StatusOK)
-		here, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			return
-		}
-		defer here.Close()
-		go func() { _, _ = io.Copy(there, here) }() // ends with either connection
-		_, _ = io.Copy(here, there)
-	}))
-	t.Cleanup(proxy.Close)
-	dir := t.TempDir()
-	writeFile(t, dir, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	return map[string]string{"HTTPS_PROXY": proxy.URL, "SSL_CERT_FILE": filepath.Join(dir, "ca.pem")}
 }

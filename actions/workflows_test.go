@@ -165,7 +165,7 @@ func (w reusable) workflow(t *testing.T) string {
 		}
 	}
 	var s strings.Builder
-	text := read(t, "testdata/workflow.yml.tmpl")
+	text := read(t, "../internal/e2e/testdata/workflow.yml.tmpl")
 	if err := template.Must(template.New(w.File).Delims("[[", "]]").Parse(text)).Execute(&s, data); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"net"
@@ -17,7 +17,7 @@ import (
 
 // What goes wrong, and the one sentence that says so.
 func TestFailures(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	const scratch = "FROM scratch\nCOPY Dockerfile /\n"
 	stopped, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -28,21 +28,21 @@ func TestFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	noID := map[string]string{"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}
-	expired, err := w.GitHub.Mint("https://depot.dev", func(claims map[string]any) { claims["exp"] = time.Now().Add(-time.Hour).Unix() })
+	expired, err := e.GitHub.Mint("https://depot.dev", func(claims map[string]any) { claims["exp"] = time.Now().Add(-time.Hour).Unix() })
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged, err := w.GitHub.Forge("https://depot.dev")
+	forged, err := e.GitHub.Forge("https://depot.dev")
 	if err != nil {
 		t.Fatal(err)
 	}
-	depot := func(f depotapi.Fault) func() { return func() { w.Depot.Fail(f) } }
-	hub := func(f github.Fault) func() { return func() { w.GitHub.Fail(f) } }
+	depot := func(f depotapi.Fault) func() { return func() { e.Depot.Fail(f) } }
+	hub := func(f github.Fault) func() { return func() { e.GitHub.Fail(f) } }
 
 	for _, test := range []struct {
 		name     string
 		do       func() // what goes wrong at the services
-		docker   string
+		dockerfile   string
 		dir      string
 		inputs   map[string]string
 		env      map[string]string
@@ -62,9 +62,9 @@ func TestFailures(t *testing.T) {
 		{name: "git_context without a commit", inputs: map[string]string{"git_context": "git"}, sentence: `input git_context: "git" needs a commit`},
 
 		{name: "no project", env: map[string]string{"DEPOT_PROJECT_ID": ""}, sentence: `no Depot project: commit a depot.json .*, set DEPOT_PROJECT_ID, or give the input depot_project`},
-		{name: "depot.json without an id", dir: folderOf(t, map[string]string{"Dockerfile": scratch, "depot.json": "{}"}), env: map[string]string{"DEPOT_PROJECT_ID": ""}, sentence: `depot.json" names no project`},
-		{name: "depot.json that is none", dir: folderOf(t, map[string]string{"Dockerfile": scratch, "depot.json": "{"}), env: map[string]string{"DEPOT_PROJECT_ID": ""}, sentence: `depot.json" can not be understood: it holds \{"id"`},
-		{name: "no project of that name", inputs: map[string]string{"depot_project": "absent", "depot_token": w.OrganizationToken}, sentence: `Depot does not find it \(project absent not found\): check the project's id`},
+		{name: "depot.json without an id", dir: writeFiles(t, map[string]string{"Dockerfile": scratch, "depot.json": "{}"}), env: map[string]string{"DEPOT_PROJECT_ID": ""}, sentence: `depot.json" names no project`},
+		{name: "depot.json that is none", dir: writeFiles(t, map[string]string{"Dockerfile": scratch, "depot.json": "{"}), env: map[string]string{"DEPOT_PROJECT_ID": ""}, sentence: `depot.json" can not be understood: it holds \{"id"`},
+		{name: "no project of that name", inputs: map[string]string{"depot_project": "absent", "depot_token": e.OrganizationToken}, sentence: `Depot does not find it \(project absent not found\): check the project's id`},
 		{name: "no token and no OIDC", env: noID, sentence: "the job may not ask for an OIDC token: add these two lines to the workflow or the job: `permissions:` and, below it, `id-token: write`"},
 		{name: "not trusted", env: map[string]string{"DEPOT_PROJECT_ID": "other"}, sentence: `Depot does not trust the caller \(.*no trust relationship with acme/caller\): add the repository to the project's trust relationships`},
 		{name: "wrong token", inputs: map[string]string{"depot_token": "wrong"}, sentence: `Depot does not accept the token \(invalid API token\)`},
@@ -88,12 +88,12 @@ func TestFailures(t *testing.T) {
 		{name: "private repository without a token", inputs: map[string]string{"ref": "main"}, env: map[string]string{"GITHUB_TOKEN": ""}, sentence: `github_token`},
 		{name: "GitHub is down", do: hub(github.Fault{Path: "/api/v3/", Status: 503, Body: "{}"}), inputs: map[string]string{"ref": "main"}, sentence: `GitHub`},
 
-		{name: "failing step", docker: base + "RUN echo last words && exit 7\n", spends: true, sentence: `Dockerfile:2: process .* exit code: 7: mend that line`},
-		{name: "syntax", docker: "FROM scratch\nCOPPY a b\n", spends: true, sentence: `Dockerfile:2: unknown instruction: COPPY`},
-		{name: "file that is not in the context", docker: "FROM scratch\n\nCOPY absent /\n", spends: true, sentence: `Dockerfile:3: .*"/absent": not found`},
-		{name: "no such stage", docker: scratch, inputs: map[string]string{"target": "absent"}, spends: true, sentence: `target stage "absent" could not be found`},
-		{name: "no such base image", docker: "FROM " + nobody + "/absent:1\n", spends: true, sentence: `Dockerfile:1: .*` + nobody},
-		{name: "push without a login", inputs: map[string]string{"push": w.Registry.Addr + "/team/x:1"}, spends: true, sentence: `push \S+/team/x:1: the registry does not accept the login.*log in to \S+ \(docker login\)`},
+		{name: "failing step", dockerfile: fromDebian + "RUN echo last words && exit 7\n", spends: true, sentence: `Dockerfile:2: process .* exit code: 7: mend that line`},
+		{name: "syntax", dockerfile: "FROM scratch\nCOPPY a b\n", spends: true, sentence: `Dockerfile:2: unknown instruction: COPPY`},
+		{name: "file that is not in the context", dockerfile: "FROM scratch\n\nCOPY absent /\n", spends: true, sentence: `Dockerfile:3: .*"/absent": not found`},
+		{name: "no such stage", dockerfile: scratch, inputs: map[string]string{"target": "absent"}, spends: true, sentence: `target stage "absent" could not be found`},
+		{name: "no such base image", dockerfile: "FROM " + nobody + "/absent:1\n", spends: true, sentence: `Dockerfile:1: .*` + nobody},
+		{name: "push without a login", inputs: map[string]string{"push": e.Registry.Addr + "/team/x:1"}, spends: true, sentence: `push \S+/team/x:1: the registry does not accept the login.*log in to \S+ \(docker login\)`},
 
 		{name: "no engine", env: map[string]string{"DOCKER_HOST": "unix:///absent.sock"}, sentence: `^error: input load: no Docker Engine answers.*unix:///absent.sock.*no such file.*or set load: false`},
 		{name: "Doppler without a token", inputs: map[string]string{"doppler_config": "dev"}, env: map[string]string{"DOPPLER_TOKEN": ""}, sentence: `input doppler_config: "dev" can not be read without a token`},
@@ -102,19 +102,19 @@ func TestFailures(t *testing.T) {
 		{name: "unknown Doppler identity", inputs: map[string]string{"doppler_config": "dev", "doppler_identity": "absent"}, sentence: `enter Doppler as the identity "absent": Doppler answered 401`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if test.docker == "" {
-				test.docker = scratch
+			if test.dockerfile == "" {
+				test.dockerfile = scratch
 			}
 			if test.do != nil {
 				test.do()
-				defer w.Depot.Heal()
-				defer w.GitHub.Heal()
+				defer e.Depot.Heal()
+				defer e.GitHub.Heal()
 			}
-			before := len(w.Depot.Calls())
-			o := w.run(t, invocation{docker: test.docker, dir: test.dir, inputs: test.inputs, env: test.env})
-			failedWith(t, o, test.sentence)
+			before := len(e.Depot.Calls())
+			o := e.run(t, invocation{dockerfile: test.dockerfile, dir: test.dir, inputs: test.inputs, env: test.env})
+			assertFailed(t, o, test.sentence)
 			created, finished := 0, ""
-			for _, call := range w.Depot.Calls()[before:] {
+			for _, call := range e.Depot.Calls()[before:] {
 				if call.Method == "CreateBuild" && call.Status == 200 && call.BuildID != "" {
 					created++
 				}
@@ -125,7 +125,7 @@ func TestFailures(t *testing.T) {
 			if test.spends != (created == 1) || test.spends && finished != "error" && finished != "canceled" {
 				t.Errorf("%d builds were created, finished as %q", created, finished)
 			}
-			for _, secret := range []string{w.OrganizationToken, expired, forged, "dp.st.dev.wrong"} {
+			for _, secret := range []string{e.OrganizationToken, expired, forged, "dp.st.dev.wrong"} {
 				if strings.Contains(o.stderr, secret) {
 					t.Errorf("the sentence holds a secret")
 				}
@@ -135,12 +135,12 @@ func TestFailures(t *testing.T) {
 }
 
 // failedWith asserts that a program ended with 1, one sentence and one annotation that say the same, and published nothing.
-func failedWith(t *testing.T, o outcome, sentence string) {
+func assertFailed(t *testing.T, o result, sentence string) {
 	t.Helper()
-	stderr, annotations := sentences(t, o)
+	stderr, annotations := errorLines(t, o)
 	switch {
-	case o.exit != 1:
-		t.Errorf("exit %d:\n%s%s", o.exit, o.stdout, o.stderr)
+	case o.exitCode != 1:
+		t.Errorf("exit %d:\n%s%s", o.exitCode, o.stdout, o.stderr)
 	case len(stderr) != 1 || len(annotations) != 1:
 		t.Errorf("%d lines on standard error, %d annotations:\n%s%s", len(stderr), len(annotations), o.stdout, o.stderr)
 	case !regexp.MustCompile(sentence).MatchString(stderr[0]):
@@ -155,7 +155,7 @@ func failedWith(t *testing.T, o outcome, sentence string) {
 
 // Depot's passing troubles are nobody's.
 func TestPassingTroubles(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	for _, fault := range []depotapi.Fault{
 		{Method: "CreateBuild", Times: 2, Code: connect.CodeUnavailable, Message: "moment"},
 		{Method: "CreateBuild", Times: 1, Code: connect.CodeResourceExhausted, Message: "moment"},
@@ -165,15 +165,15 @@ func TestPassingTroubles(t *testing.T) {
 		{Method: "FinishBuild", Times: 1, Code: connect.CodeUnavailable, Message: "moment"},
 	} {
 		t.Run(fault.Method+" "+fault.Message, func(t *testing.T) {
-			w.Depot.Fail(fault)
-			defer w.Depot.Heal()
-			w.succeed(t, invocation{docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"load": "false"}})
+			e.Depot.Fail(fault)
+			defer e.Depot.Heal()
+			e.mustRun(t, invocation{dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"load": "false"}})
 		})
 	}
 }
 
 func TestEngineOutOfDisk(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=48m"); err != nil {
 		t.Fatal(err)
@@ -192,13 +192,13 @@ func TestEngineOutOfDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	o := w.run(t, invocation{docker: base, env: map[string]string{"DOCKER_HOST": full.Host}})
-	failedWith(t, o, `load iterate-sandbox:ci into the Docker Engine at unix:.*no space left on device: free some of the engine's disk`)
+	o := e.run(t, invocation{dockerfile: fromDebian, env: map[string]string{"DOCKER_HOST": full.Host}})
+	assertFailed(t, o, `load iterate-sandbox:ci into the Docker Engine at unix:.*no space left on device: free some of the engine's disk`)
 }
 
 // The runner's own disk: there is no room for what a fetched ref needs.
 func TestRunnerOutOfDisk(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
 		t.Fatal(err)
@@ -210,9 +210,9 @@ func TestRunnerOutOfDisk(t *testing.T) {
 	})
 	for _, program := range []string{"action-build", "action-snapshot", "action-test"} {
 		t.Run(program, func(t *testing.T) {
-			o := w.run(t, invocation{program: program, dir: t.TempDir(), inputs: map[string]string{"ref": "main"}, env: map[string]string{"RUNNER_TEMP": dir}})
-			failedWith(t, o, `No space left on device.*free some space`)
-			if left := tree(t, dir); len(left) > 0 {
+			o := e.run(t, invocation{program: program, dir: t.TempDir(), inputs: map[string]string{"ref": "main"}, env: map[string]string{"RUNNER_TEMP": dir}})
+			assertFailed(t, o, `No space left on device.*free some space`)
+			if left := listFiles(t, dir); len(left) > 0 {
 				t.Errorf("left: %q", left)
 			}
 		})
@@ -221,44 +221,44 @@ func TestRunnerOutOfDisk(t *testing.T) {
 
 // Whenever it is told to stop, the build is canceled at Depot, nothing is published and nothing is left, within 5 seconds.
 func TestCancel(t *testing.T) {
-	w := cloud(t)
-	slow := base + "RUN echo started && sleep 300\n"
+	e := setup(t)
+	slow := fromDebian + "RUN echo started && sleep 300\n"
 	for _, test := range []struct {
 		name   string
 		signal unix.Signal
-		docker string
+		dockerfile string
 		do     func()
 		until  string // what the log or Depot's calls hold when the signal is sent
 		call   string
 		path   string // of what GitHub was asked
 		inputs map[string]string
 	}{
-		{name: "interrupted in a step", signal: unix.SIGINT, docker: slow, until: "started"},
-		{name: "terminated in a step", signal: unix.SIGTERM, docker: slow, until: "started"},
-		{name: "two platforms", signal: unix.SIGINT, docker: slow, until: "started", inputs: map[string]string{"platform": "linux/amd64,linux/arm64"}},
-		{name: "while a machine is waited for", signal: unix.SIGINT, docker: slow, call: "GetBuildKitConnection",
-			do: func() { w.Depot.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive}) }},
-		{name: "while Depot is silent", signal: unix.SIGINT, docker: slow, call: "CreateBuild",
-			do: func() { w.Depot.Fail(depotapi.Fault{Method: "CreateBuild", Silence: true}) }},
-		{name: "as soon as it begins", signal: unix.SIGINT, docker: slow, until: "add-mask"},
-		{name: "while GitHub is silent", signal: unix.SIGINT, docker: slow, path: "/api/v3", inputs: map[string]string{"ref": "main"},
-			do: func() { w.GitHub.Fail(github.Fault{Path: "/api/v3", Silence: true}) }},
+		{name: "interrupted in a step", signal: unix.SIGINT, dockerfile: slow, until: "started"},
+		{name: "terminated in a step", signal: unix.SIGTERM, dockerfile: slow, until: "started"},
+		{name: "two platforms", signal: unix.SIGINT, dockerfile: slow, until: "started", inputs: map[string]string{"platform": "linux/amd64,linux/arm64"}},
+		{name: "while a machine is waited for", signal: unix.SIGINT, dockerfile: slow, call: "GetBuildKitConnection",
+			do: func() { e.Depot.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive}) }},
+		{name: "while Depot is silent", signal: unix.SIGINT, dockerfile: slow, call: "CreateBuild",
+			do: func() { e.Depot.Fail(depotapi.Fault{Method: "CreateBuild", Silence: true}) }},
+		{name: "as soon as it begins", signal: unix.SIGINT, dockerfile: slow, until: "add-mask"},
+		{name: "while GitHub is silent", signal: unix.SIGINT, dockerfile: slow, path: "/api/v3", inputs: map[string]string{"ref": "main"},
+			do: func() { e.GitHub.Fail(github.Fault{Path: "/api/v3", Silence: true}) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.do != nil {
 				test.do()
-				defer w.Depot.Heal()
-				defer w.GitHub.Heal()
+				defer e.Depot.Heal()
+				defer e.GitHub.Heal()
 			}
-			before, asked := len(w.Depot.Calls()), len(w.GitHub.Requests())
+			before, asked := len(e.Depot.Calls()), len(e.GitHub.Requests())
 			var sent time.Time
-			o := w.run(t, invocation{docker: test.docker, inputs: test.inputs, started: func(pid int, stdout *safeBuffer) {
+			o := e.run(t, invocation{dockerfile: test.dockerfile, inputs: test.inputs, onStart: func(pid int, stdout *safeBuffer) {
 				for {
 					seen := test.until != "" && strings.Contains(stdout.String(), test.until)
-					for _, call := range w.Depot.Calls()[before:] {
+					for _, call := range e.Depot.Calls()[before:] {
 						seen = seen || test.call == call.Method
 					}
-					for _, request := range w.GitHub.Requests()[asked:] {
+					for _, request := range e.GitHub.Requests()[asked:] {
 						seen = seen || test.path != "" && strings.HasPrefix(request.Path, test.path)
 					}
 					if seen {
@@ -274,12 +274,12 @@ func TestCancel(t *testing.T) {
 					t.Error(err)
 				}
 			}})
-			if took := time.Since(sent); took > busyEnd {
+			if took := time.Since(sent); took > maxShutdown {
 				t.Errorf("it ended %s after the signal", took)
 			}
-			failedWith(t, o, `^error: canceled \((interrupt|terminated) signal received\), while waiting for .*: nothing was published, run it again`)
+			assertFailed(t, o, `^error: canceled \((interrupt|terminated) signal received\), while waiting for .*: nothing was published, run it again`)
 			created, canceled := 0, 0
-			for _, call := range w.Depot.Calls()[before:] {
+			for _, call := range e.Depot.Calls()[before:] {
 				if call.Method == "CreateBuild" && call.BuildID != "" {
 					created++
 				}
@@ -296,22 +296,22 @@ func TestCancel(t *testing.T) {
 
 // What a build prints is data, wherever it ends up.
 func TestHostileOutput(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	lines := []string{
 		"::set-output name=digest::forged", "::add-mask::hello", "::error::forged", "::warning file=x::forged", "::stop-commands::forged", "::group::forged", "::endgroup::",
 		"##[error]forged", "##[set-env name=FORGED]1", "_GitHubActionsFileCommandDelimeter_", "digest<<_GitHubActionsFileCommandDelimeter_", "EOF", "ghadelimiter_0",
 		"\x1b[2J\x1b]0;forged\x07", "carriage\r::error::forged", "a\u2028::error::forged",
 	}
 	text := strings.Join(lines, "\n") + "\n"
-	dir := folderOf(t, map[string]string{"lines": text, "Dockerfile": "FROM scratch AS Upper\n" + base + "COPY lines /\nLABEL forged=\"::error::forged\"\nRUN cat /lines && cat /lines >&2\n"})
-	failing := folderOf(t, map[string]string{"lines": text, "Dockerfile": base + "COPY lines /\nRUN cat /lines; echo '::error::forged' >&2; exit 3\n"})
+	dir := writeFiles(t, map[string]string{"lines": text, "Dockerfile": "FROM scratch AS Upper\n" + fromDebian + "COPY lines /\nLABEL forged=\"::error::forged\"\nRUN cat /lines && cat /lines >&2\n"})
+	failing := writeFiles(t, map[string]string{"lines": text, "Dockerfile": fromDebian + "COPY lines /\nRUN cat /lines; echo '::error::forged' >&2; exit 3\n"})
 	for name, dir := range map[string]string{"a build that goes well": dir, "a build that fails": failing} {
 		t.Run(name, func(t *testing.T) {
-			o := w.run(t, invocation{dir: dir, inputs: map[string]string{"no_cache": "true", "labels": "x=::error::forged"}})
+			o := e.run(t, invocation{dir: dir, inputs: map[string]string{"no_cache": "true", "labels": "x=::error::forged"}})
 			if !strings.Contains(o.stdout, "forged") {
 				t.Fatalf("the output is not there at all:\n%s%s", o.stdout, o.stderr)
 			}
-			for _, command := range obeyed(t, o.stdout) {
+			for _, command := range workflowCommands(t, o.stdout) {
 				if strings.Contains(command, "forged") && !strings.HasPrefix(command, "::error endLine=") && !strings.HasPrefix(command, "::group::") {
 					t.Errorf("the runner obeys %q", command)
 				}
@@ -321,7 +321,7 @@ func TestHostileOutput(t *testing.T) {
 					t.Errorf("text %d holds control characters: %q", i, text)
 				}
 			}
-			if o.exit == 0 && (len(o.outputs) != len(outputsOf(BuildResult{})) || strings.Contains(o.outputs["digest"], "forged")) {
+			if o.exitCode == 0 && (len(o.outputs) != len(outputsOf(t, "build")) || strings.Contains(o.outputs["digest"], "forged")) {
 				t.Errorf("outputs %v", o.outputs)
 			}
 		})
@@ -329,7 +329,7 @@ func TestHostileOutput(t *testing.T) {
 }
 
 // obeyed are the lines of a log that the runner takes for commands.
-func obeyed(t *testing.T, log string) []string {
+func workflowCommands(t *testing.T, log string) []string {
 	t.Helper()
 	var commands []string
 	stopped := ""

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"regexp"
@@ -11,16 +11,10 @@ import (
 
 // docs/moving.md has a row for each input and output of the actions that people come from, and names only what there is here.
 func TestMoving(t *testing.T) {
-	text := read(t, "../docs/moving.md")
+	text := read(t, "../../docs/moving.md")
 	var upstream map[string]struct{ Inputs, Outputs []string }
 	if err := yaml.Unmarshal([]byte(read(t, "testdata/build-push-actions.yaml")), &upstream); err != nil {
 		t.Fatal(err)
-	}
-	names := func(rows []input) (list []string) {
-		for _, row := range rows {
-			list = append(list, row.name)
-		}
-		return list
 	}
 	row := regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| (both|depot|docker) \\| (?:`([a-z_]+)`)? ?\\| (.*) ?\\|$")
 	part := func(from, to string) string {
@@ -36,8 +30,8 @@ func TestMoving(t *testing.T) {
 		here                  []string
 		ofDepot, ofDockersOwn []string
 	}{
-		{part("| input |", "| output |"), names(inputsOf(t, &BuildInputs{})), upstream["depot/build-push-action"].Inputs, upstream["docker/build-push-action"].Inputs},
-		{part("| output |", "## "), names(outputsOf(BuildResult{})), upstream["depot/build-push-action"].Outputs, upstream["docker/build-push-action"].Outputs},
+		{part("| input |", "| output |"), inputsOf(t, "build"), upstream["depot/build-push-action"].Inputs, upstream["docker/build-push-action"].Inputs},
+		{part("| output |", "## "), outputsOf(t, "build"), upstream["depot/build-push-action"].Outputs, upstream["docker/build-push-action"].Outputs},
 	} {
 		var depot, docker []string
 		for _, m := range row.FindAllStringSubmatch(table.rows, -1) {
@@ -63,7 +57,7 @@ func TestMoving(t *testing.T) {
 		}
 	}
 	_, scripts, _ := strings.Cut(text, "| the script |")
-	all := append(append(names(inputsOf(t, &SnapshotInputs{})), names(inputsOf(t, &TestInputs{}))...), "uses")
+	all := append(append(inputsOf(t, "snapshot"), inputsOf(t, "test")...), "uses")
 	found := regexp.MustCompile("(?m)^\\+ +(?:- )?([a-z_]+):|`([a-z_]+):[^`/]*`").FindAllStringSubmatch(part("```diff", "| input |")+scripts, -1)
 	for _, m := range found {
 		if name := m[1] + m[2]; !slices.Contains(all, name) {

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"crypto/sha256"
@@ -18,8 +18,8 @@ import (
 )
 
 // releases is a repository at the cloud's GitHub that has our files as they are, and makes releases of them.
-type releases struct {
-	*world
+type releaseRepository struct {
+	*environment
 	dir   string // its clone
 	token string // may write to it
 	env   map[string]string
@@ -27,15 +27,15 @@ type releases struct {
 
 const released = "acme/released"
 
-func (w *world) releases(t *testing.T) *releases {
+func (e *environment) releaseRepository(t *testing.T) *releaseRepository {
 	t.Helper()
-	r := &releases{world: w, dir: filepath.Join(t.TempDir(), "clone"), token: "ghs_releases", env: map[string]string{"ARTIFACTS": t.TempDir()}}
+	r := &releaseRepository{environment: e, dir: filepath.Join(t.TempDir(), "clone"), token: "ghs_releases", env: map[string]string{"ARTIFACTS": t.TempDir()}}
 	hub := filepath.Join(t.TempDir(), "hub")
-	git(t, ".", "clone", "--quiet", "--no-tags", w.ours, r.dir) // other tests have releases of their own
+	git(t, ".", "clone", "--quiet", "--no-tags", e.ours, r.dir) // other tests have releases of their own
 	git(t, r.dir, "clone", "--quiet", "--bare", r.dir, hub)
 	git(t, r.dir, "remote", "set-url", "origin", "https://github.com/"+released)
 	owner, name, _ := strings.Cut(released, "/")
-	w.GitHub.Change(func(o *github.Options) {
+	e.GitHub.Change(func(o *github.Options) {
 		o.Repositories = append(o.Repositories, github.Repository{Owner: owner, Name: name, Dir: hub})
 		o.JobTokens = append(o.JobTokens, github.Token{Value: r.token, Repository: released, Permissions: map[string]string{"contents": "write", "attestations": "write"}})
 	})
@@ -43,12 +43,12 @@ func (w *world) releases(t *testing.T) *releases {
 }
 
 // workflow is the one that makes a release.
-func (r *releases) workflow(version string) actRun {
-	return actRun{dir: r.dir, workflow: "release.yml", inputs: map[string]string{"version": version}, token: r.token, env: r.env, hasGo: true}
+func (r *releaseRepository) workflow(version string) actRun {
+	return actRun{dir: r.dir, workflow: "release.yml", inputs: map[string]string{"version": version}, token: r.token, env: r.env, withGo: true}
 }
 
 // tags are those that GitHub has, with their commits.
-func (r *releases) tags(t *testing.T) map[string]string {
+func (r *releaseRepository) tags(t *testing.T) map[string]string {
 	t.Helper()
 	tags := map[string]string{}
 	for line := range strings.Lines(git(t, ".", "ls-remote", "--tags", r.GitHub.ServerURL()+"/"+released)) {
@@ -59,14 +59,14 @@ func (r *releases) tags(t *testing.T) map[string]string {
 }
 
 // get reads what GitHub's API has to say.
-func (r *releases) get(t *testing.T, path string, into any) {
+func (r *releaseRepository) get(t *testing.T, path string, into any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(r.download(t, r.GitHub.APIURL()+"/repos/"+released+path)), into); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (r *releases) download(t *testing.T, address string) string {
+func (r *releaseRepository) download(t *testing.T, address string) string {
 	t.Helper()
 	answer, err := http.Get(address)
 	if err != nil {
@@ -94,8 +94,8 @@ type release struct {
 
 // The whole workflow, from a commit to the moved v1, by act; and the same release made in another folder without a network, to the byte.
 func TestRelease(t *testing.T) {
-	w := cloud(t)
-	r := w.releases(t)
+	e := setup(t)
+	r := e.releaseRepository(t)
 	r.env["RELEASE_PLATFORMS"] = "linux/amd64 darwin/arm64"
 	head := git(t, r.dir, "rev-parse", "HEAD")
 
@@ -103,7 +103,7 @@ func TestRelease(t *testing.T) {
 	const flipped = "action-test-linux-amd64"
 	r.GitHub.Fail(github.Fault{Path: "/releases/download/v1.2.0/" + flipped, Status: http.StatusOK, Body: "flipped"})
 	said := flipped + " of v1.2.0 at GitHub has the SHA-256 "
-	log := r.actFails(t, r.workflow("v1.2.0"), said)
+	log := r.actFailing(t, r.workflow("v1.2.0"), said)
 	r.GitHub.Heal()
 	if !strings.Contains(log, said) {
 		t.Fatalf("a flipped byte went unseen: %s", log)
@@ -200,7 +200,7 @@ func TestRelease(t *testing.T) {
 
 // What is no release is refused before anything is built, in one sentence.
 func TestReleaseRefused(t *testing.T) {
-	r := cloud(t).releases(t)
+	r := setup(t).releaseRepository(t)
 	for _, test := range []struct {
 		name, version string
 		before        string // done in the clone
@@ -248,16 +248,16 @@ func TestReleaseRefused(t *testing.T) {
 
 // A program that is of no release says so.
 func TestVersion(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	for _, program := range []string{"action-build", "action-snapshot", "action-test"} {
-		if got, want := w.run(t, invocation{program: program, args: []string{"--version"}}).stdout, program+" (built from source)\n"; got != want {
+		if got, want := e.run(t, invocation{program: program, args: []string{"--version"}}).stdout, program+" (built from source)\n"; got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }
 
 // make makes a release as at a prompt.
-func (r *releases) make(t *testing.T, dir, version string) (string, error) {
+func (r *releaseRepository) make(t *testing.T, dir, version string) (string, error) {
 	t.Helper()
 	command := exec.Command("make", "--silent", "release", "VERSION="+version)
 	command.Dir = dir
@@ -267,7 +267,7 @@ func (r *releases) make(t *testing.T, dir, version string) (string, error) {
 }
 
 // attested sees that GitHub keeps a provenance and a list of parts of a file, as `gh attestation verify` asks for them.
-func (r *releases) attested(t *testing.T, sum, name string) {
+func (r *releaseRepository) attested(t *testing.T, sum, name string) {
 	t.Helper()
 	var kept struct {
 		Attestations []struct {

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"bufio"
@@ -30,11 +30,11 @@ import (
 )
 
 // succeed runs a build that has to go well.
-func (w *world) succeed(t *testing.T, i invocation) outcome {
+func (e *environment) mustRun(t *testing.T, i invocation) result {
 	t.Helper()
-	o := w.run(t, i)
-	if o.exit != 0 {
-		t.Fatalf("exit %d:\n%s%s", o.exit, o.stdout, o.stderr)
+	o := e.run(t, i)
+	if o.exitCode != 0 {
+		t.Fatalf("exit %d:\n%s%s", o.exitCode, o.stdout, o.stderr)
 	}
 	return o
 }
@@ -52,14 +52,14 @@ func docker(t *testing.T, host string, args ...string) string {
 }
 
 // login is a home folder whose Docker configuration opens the cloud's registry.
-func (w *world) login(t *testing.T) string {
+func (e *environment) login(t *testing.T) string {
 	t.Helper()
 	home := t.TempDir()
-	auth := base64.StdEncoding.EncodeToString([]byte("robot:" + w.RegistryPassword))
+	auth := base64.StdEncoding.EncodeToString([]byte("robot:" + e.RegistryPassword))
 	if err := os.MkdirAll(filepath.Join(home, ".docker"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, w.Registry.Addr, auth)
+	config := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, e.Registry.Addr, auth)
 	if err := os.WriteFile(filepath.Join(home, ".docker/config.json"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -97,12 +97,12 @@ func pull(t *testing.T, reference, user, password string) *remote.Descriptor {
 	return d
 }
 
-const base = "FROM debian:bookworm-slim\n"
+const fromDebian = "FROM debian:bookworm-slim\n"
 
 // Each input does what the table of the README says. What a step can see is asserted by the step.
 func TestEveryInput(t *testing.T) {
-	w := cloud(t)
-	home := w.login(t)
+	e := setup(t)
+	home := e.login(t)
 	keyFile := filepath.Join(t.TempDir(), "key")
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -118,51 +118,51 @@ func TestEveryInput(t *testing.T) {
 	out := t.TempDir()
 	config := func(t *testing.T, imageName string) v1.Config {
 		var list []struct{ Config v1.Config }
-		if err := json.Unmarshal([]byte(docker(t, w.Engine.Host, "image", "inspect", imageName)), &list); err != nil {
+		if err := json.Unmarshal([]byte(docker(t, e.Engine.Host, "image", "inspect", imageName)), &list); err != nil {
 			t.Fatal(err)
 		}
 		return list[0].Config
 	}
 	manifest := func(t *testing.T, reference string) []byte {
-		return pull(t, reference, "robot", w.RegistryPassword).Manifest
+		return pull(t, reference, "robot", e.RegistryPassword).Manifest
 	}
-	registry := w.Registry.Addr
+	registry := e.Registry.Addr
 	for _, test := range []struct {
 		name   string // the input
-		docker string
+		dockerfile string
 		dir    string
 		inputs map[string]string
 		env    map[string]string
-		check  func(t *testing.T, o outcome)
+		check  func(t *testing.T, o result)
 	}{
-		{name: "platform", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"platform": "linux/arm64"}, check: func(t *testing.T, o outcome) {
-			if got := docker(t, w.Engine.Host, "image", "inspect", "-f", "{{.Architecture}}", "iterate-sandbox:ci"); got != "arm64" || o.outputs["platforms"] != "linux/arm64" {
+		{name: "platform", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"platform": "linux/arm64"}, check: func(t *testing.T, o result) {
+			if got := docker(t, e.Engine.Host, "image", "inspect", "-f", "{{.Architecture}}", "iterate-sandbox:ci"); got != "arm64" || o.outputs["platforms"] != "linux/arm64" {
 				t.Errorf("architecture %s, platforms %s", got, o.outputs["platforms"])
 			}
 		}},
-		{name: "context", dir: folderOf(t, map[string]string{"sub/Dockerfile": "FROM scratch\nCOPY file /\n", "sub/file": ""}), inputs: map[string]string{"context": "sub"}},
-		{name: "dockerfile", dir: folderOf(t, map[string]string{"other/Containerfile": "FROM scratch\nCOPY file /\n", "file": ""}), inputs: map[string]string{"dockerfile": "other/Containerfile"}},
-		{name: "sandbox/Dockerfile where there is no other", dir: folderOf(t, map[string]string{"sandbox/Dockerfile": "FROM scratch\nCOPY file /\n", "file": ""})},
-		{name: "target", docker: "FROM scratch AS one\nLABEL stage=one\nFROM scratch\nCOPY absent /\n", inputs: map[string]string{"target": "one"}, check: func(t *testing.T, _ outcome) {
+		{name: "context", dir: writeFiles(t, map[string]string{"sub/Dockerfile": "FROM scratch\nCOPY file /\n", "sub/file": ""}), inputs: map[string]string{"context": "sub"}},
+		{name: "dockerfile", dir: writeFiles(t, map[string]string{"other/Containerfile": "FROM scratch\nCOPY file /\n", "file": ""}), inputs: map[string]string{"dockerfile": "other/Containerfile"}},
+		{name: "sandbox/Dockerfile where there is no other", dir: writeFiles(t, map[string]string{"sandbox/Dockerfile": "FROM scratch\nCOPY file /\n", "file": ""})},
+		{name: "target", dockerfile: "FROM scratch AS one\nLABEL stage=one\nFROM scratch\nCOPY absent /\n", inputs: map[string]string{"target": "one"}, check: func(t *testing.T, _ result) {
 			if got := config(t, "iterate-sandbox:ci").Labels["stage"]; got != "one" {
 				t.Errorf("stage %q", got)
 			}
 		}},
-		{name: "image_name", docker: "FROM scratch\nLABEL a=b\n", inputs: map[string]string{"image_name": "example.com/team/name:tag"}, check: func(t *testing.T, o outcome) {
+		{name: "image_name", dockerfile: "FROM scratch\nLABEL a=b\n", inputs: map[string]string{"image_name": "example.com/team/name:tag"}, check: func(t *testing.T, o result) {
 			config(t, "example.com/team/name:tag")
 			if o.outputs["image_name"] != "example.com/team/name:tag" || o.outputs["image_ref"] != o.outputs["image_name"] {
 				t.Errorf("outputs %v", o.outputs)
 			}
 		}},
-		{name: "build_args", docker: base + "ARG A\nARG B\nRUN test \"$A\" = 1,2 && test \"$B\" = there\n", inputs: map[string]string{"build_args": "A=1,2\nB"}, env: map[string]string{"B": "there"}},
-		{name: "build_contexts", docker: "FROM scratch\nCOPY --from=more file /\nCOPY --from=image /etc/debian_version /\n", inputs: map[string]string{
-			"build_contexts": "more=" + folderOf(t, map[string]string{"file": ""}) + "\nimage=docker-image://debian:bookworm-slim"}},
-		{name: "labels", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"labels": "one=1\n\"two=a,b\""}, check: func(t *testing.T, _ outcome) {
+		{name: "build_args", dockerfile: fromDebian + "ARG A\nARG B\nRUN test \"$A\" = 1,2 && test \"$B\" = there\n", inputs: map[string]string{"build_args": "A=1,2\nB"}, env: map[string]string{"B": "there"}},
+		{name: "build_contexts", dockerfile: "FROM scratch\nCOPY --from=more file /\nCOPY --from=image /etc/debian_version /\n", inputs: map[string]string{
+			"build_contexts": "more=" + writeFiles(t, map[string]string{"file": ""}) + "\nimage=docker-image://debian:bookworm-slim"}},
+		{name: "labels", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"labels": "one=1\n\"two=a,b\""}, check: func(t *testing.T, _ result) {
 			if got := config(t, "iterate-sandbox:ci").Labels; got["one"] != "1" || got["two"] != "a,b" {
 				t.Errorf("labels %v", got)
 			}
 		}},
-		{name: "annotations", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"annotations": "a=b\nindex:c=d", "push": registry + "/team/annotated:1", "provenance": "true", "load": "false"}, check: func(t *testing.T, o outcome) {
+		{name: "annotations", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"annotations": "a=b\nindex:c=d", "push": registry + "/team/annotated:1", "provenance": "true", "load": "false"}, check: func(t *testing.T, o result) {
 			var index v1.IndexManifest
 			if err := json.Unmarshal(manifest(t, registry+"/team/annotated:1"), &index); err != nil {
 				t.Fatal(err)
@@ -175,20 +175,20 @@ func TestEveryInput(t *testing.T) {
 				t.Errorf("annotations of the index %v, of the image %v", index.Annotations, image.Annotations)
 			}
 		}},
-		{name: "secrets", docker: base + "RUN --mount=type=secret,id=one test \"$(cat /run/secrets/one)\" = first-value\n" +
+		{name: "secrets", dockerfile: fromDebian + "RUN --mount=type=secret,id=one test \"$(cat /run/secrets/one)\" = first-value\n" +
 			"RUN --mount=type=secret,id=two,env=TWO test \"$TWO\" = second-value\nRUN --mount=type=secret,id=three test \"$(cat /run/secrets/three)\" = third-value\n",
-			dir: "", inputs: map[string]string{"secrets": "one=first-value", "secret_envs": "two=SECOND", "secret_files": "three=" + filepath.Join(folderOf(t, map[string]string{"s": "third-value"}), "s")},
+			dir: "", inputs: map[string]string{"secrets": "one=first-value", "secret_envs": "two=SECOND", "secret_files": "three=" + filepath.Join(writeFiles(t, map[string]string{"s": "third-value"}), "s")},
 			env: map[string]string{"SECOND": "second-value"}},
-		{name: "ssh", docker: base + "RUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\n", inputs: map[string]string{"ssh": "default=" + keyFile}},
-		{name: "allow and network", docker: base + "RUN true # host\n", inputs: map[string]string{"allow": "network.host", "network": "host"}},
-		{name: "allow security.insecure", docker: base + "RUN --security=insecure mount -t tmpfs none /mnt\n", inputs: map[string]string{"allow": "security.insecure"}},
-		{name: "network none", docker: base + "RUN test \"$(ls /sys/class/net)\" = lo\n", inputs: map[string]string{"network": "none"}},
-		{name: "add_hosts", docker: base + "RUN grep -q '10.1.2.3.*build.example' /etc/hosts\n", inputs: map[string]string{"add_hosts": "build.example:10.1.2.3"}},
-		{name: "shm_size", docker: base + "RUN df -m /dev/shm | grep -q ' 123 '\n", inputs: map[string]string{"shm_size": "123m"}},
-		{name: "ulimit", docker: base + "RUN test \"$(ulimit -n)\" = 1234\n", inputs: map[string]string{"ulimit": "nofile=1234:1234"}},
-		{name: "cgroup_parent", docker: base + "RUN grep -q parent-of-builds /proc/self/cgroup || test -z \"$(cat /proc/self/cgroup)\" || grep -q '^0::/$' /proc/self/cgroup\n", inputs: map[string]string{"cgroup_parent": "parent-of-builds"}},
-		{name: "outputs", docker: "FROM scratch\nCOPY Dockerfile /file\n", inputs: map[string]string{"load": "false",
-			"outputs": "type=local,dest=" + out + "/local\n# and\ntype=oci,dest=" + out + "/image.tar\ntype=oci,tar=false,dest=" + out + "/layout"}, check: func(t *testing.T, o outcome) {
+		{name: "ssh", dockerfile: fromDebian + "RUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\n", inputs: map[string]string{"ssh": "default=" + keyFile}},
+		{name: "allow and network", dockerfile: fromDebian + "RUN true # host\n", inputs: map[string]string{"allow": "network.host", "network": "host"}},
+		{name: "allow security.insecure", dockerfile: fromDebian + "RUN --security=insecure mount -t tmpfs none /mnt\n", inputs: map[string]string{"allow": "security.insecure"}},
+		{name: "network none", dockerfile: fromDebian + "RUN test \"$(ls /sys/class/net)\" = lo\n", inputs: map[string]string{"network": "none"}},
+		{name: "add_hosts", dockerfile: fromDebian + "RUN grep -q '10.1.2.3.*build.example' /etc/hosts\n", inputs: map[string]string{"add_hosts": "build.example:10.1.2.3"}},
+		{name: "shm_size", dockerfile: fromDebian + "RUN df -m /dev/shm | grep -q ' 123 '\n", inputs: map[string]string{"shm_size": "123m"}},
+		{name: "ulimit", dockerfile: fromDebian + "RUN test \"$(ulimit -n)\" = 1234\n", inputs: map[string]string{"ulimit": "nofile=1234:1234"}},
+		{name: "cgroup_parent", dockerfile: fromDebian + "RUN grep -q parent-of-builds /proc/self/cgroup || test -z \"$(cat /proc/self/cgroup)\" || grep -q '^0::/$' /proc/self/cgroup\n", inputs: map[string]string{"cgroup_parent": "parent-of-builds"}},
+		{name: "outputs", dockerfile: "FROM scratch\nCOPY Dockerfile /file\n", inputs: map[string]string{"load": "false",
+			"outputs": "type=local,dest=" + out + "/local\n# and\ntype=oci,dest=" + out + "/image.tar\ntype=oci,tar=false,dest=" + out + "/layout"}, check: func(t *testing.T, o result) {
 			for _, file := range []string{"local/file", "image.tar"} {
 				if _, err := os.Stat(filepath.Join(out, file)); err != nil {
 					t.Error(err)
@@ -202,67 +202,67 @@ func TestEveryInput(t *testing.T) {
 				t.Error(err)
 			}
 		}},
-		{name: "attests", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"attests": "type=provenance,mode=max", "push": registry + "/team/attested:1"}, check: func(t *testing.T, o outcome) {
+		{name: "attests", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"attests": "type=provenance,mode=max", "push": registry + "/team/attested:1"}, check: func(t *testing.T, o result) {
 			if index := manifest(t, registry+"/team/attested:1"); !bytes.Contains(index, []byte("attestation-manifest")) {
 				t.Errorf("no attestation in %s", index)
 			}
 			config(t, "iterate-sandbox:ci") // loaded all the same
 		}},
-		{name: "provenance of a pushed image", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"push": registry + "/team/proven:1", "load": "false"}, check: func(t *testing.T, o outcome) {
+		{name: "provenance of a pushed image", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"push": registry + "/team/proven:1", "load": "false"}, check: func(t *testing.T, o result) {
 			if !strings.HasPrefix(o.outputs["image_ref"], registry+"/team/proven:1@sha256:") {
 				t.Errorf("image_ref %s", o.outputs["image_ref"])
 			}
 		}},
-		{name: "no provenance", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"provenance": "false", "push": registry + "/team/unproven:1", "load": "false"}, check: func(t *testing.T, o outcome) {
-			if d := pull(t, registry+"/team/unproven:1", "robot", w.RegistryPassword); d.MediaType.IsIndex() || d.Digest.String() != o.outputs["digest"] {
+		{name: "no provenance", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"provenance": "false", "push": registry + "/team/unproven:1", "load": "false"}, check: func(t *testing.T, o result) {
+			if d := pull(t, registry+"/team/unproven:1", "robot", e.RegistryPassword); d.MediaType.IsIndex() || d.Digest.String() != o.outputs["digest"] {
 				t.Errorf("%s %s, want the image %s", d.MediaType, d.Digest, o.outputs["digest"])
 			}
 		}},
-		{name: "push of two platforms", docker: "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n", inputs: map[string]string{
-			"platform": "linux/amd64,linux/arm64", "push": registry + "/team/both:1\n" + registry + "/team/both:2", "provenance": "false"}, check: func(t *testing.T, o outcome) {
+		{name: "push of two platforms", dockerfile: "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n", inputs: map[string]string{
+			"platform": "linux/amd64,linux/arm64", "push": registry + "/team/both:1\n" + registry + "/team/both:2", "provenance": "false"}, check: func(t *testing.T, o result) {
 			for _, tag := range []string{"1", "2"} {
-				if d := pull(t, registry+"/team/both:"+tag, "robot", w.RegistryPassword); !d.MediaType.IsIndex() || d.Digest.String() != o.outputs["digest"] {
+				if d := pull(t, registry+"/team/both:"+tag, "robot", e.RegistryPassword); !d.MediaType.IsIndex() || d.Digest.String() != o.outputs["digest"] {
 					t.Errorf("%s %s, want the index %s", d.MediaType, d.Digest, o.outputs["digest"])
 				}
 			}
 			config(t, "iterate-sandbox:ci")
 		}},
-		{name: "save", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"save": "true", "save_tags": "v1", "load": "false", "provenance": "false"}, check: func(t *testing.T, o outcome) {
+		{name: "save", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"save": "true", "save_tags": "v1", "load": "false", "provenance": "false"}, check: func(t *testing.T, o result) {
 			// Another job, without Docker: Depot gives it a password for image_ref.
-			password := w.pullToken(t, o.outputs["build_id"])
+			password := e.pullToken(t, o.outputs["build_id"])
 			if d := pull(t, o.outputs["image_ref"], "x-token", password); d.Digest.String() != o.outputs["digest"] {
 				t.Errorf("pulled %s, want %s", d.Digest, o.outputs["digest"])
 			}
 			pull(t, registry+"/sandbox:v1", "x-token", password)
 		}},
-		{name: "save of two platforms", docker: "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n", inputs: map[string]string{"save": "true", "load": "false", "platform": "linux/amd64,linux/arm64"}, check: func(t *testing.T, o outcome) {
-			if d := pull(t, o.outputs["image_ref"], "x-token", w.pullToken(t, o.outputs["build_id"])); !d.MediaType.IsIndex() {
+		{name: "save of two platforms", dockerfile: "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n", inputs: map[string]string{"save": "true", "load": "false", "platform": "linux/amd64,linux/arm64"}, check: func(t *testing.T, o result) {
+			if d := pull(t, o.outputs["image_ref"], "x-token", e.pullToken(t, o.outputs["build_id"])); !d.MediaType.IsIndex() {
 				t.Errorf("image_ref is %s", d.MediaType)
 			}
 		}},
-		{name: "depot_project and depot_token", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"depot_project": "other", "depot_token": w.OrganizationToken}, check: func(t *testing.T, o outcome) {
+		{name: "depot_project and depot_token", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"depot_project": "other", "depot_token": e.OrganizationToken}, check: func(t *testing.T, o result) {
 			if o.outputs["project_id"] != "other" || o.outputs["build_url"] == "" {
 				t.Errorf("outputs %v", o.outputs)
 			}
 		}},
-		{name: "builder", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"builder": w.Builders.Address("linux/amd64")}, check: func(t *testing.T, o outcome) {
+		{name: "builder", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"builder": e.Builders.Address("linux/amd64")}, check: func(t *testing.T, o result) {
 			if o.outputs["build_id"] != "" || o.outputs["digest"] == "" {
 				t.Errorf("outputs %v", o.outputs)
 			}
 		}},
-		{name: "pull", docker: base + "RUN true\n", inputs: map[string]string{"pull": "true"}},
-		{name: "timeout", docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"timeout": "1m30s"}},
+		{name: "pull", dockerfile: fromDebian + "RUN true\n", inputs: map[string]string{"pull": "true"}},
+		{name: "timeout", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"timeout": "1m30s"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			env := map[string]string{"HOME": home}
 			for name, value := range test.env {
 				env[name] = value
 			}
-			o := w.succeed(t, invocation{docker: test.docker, dir: test.dir, inputs: test.inputs, env: env})
+			o := e.mustRun(t, invocation{dockerfile: test.dockerfile, dir: test.dir, inputs: test.inputs, env: env})
 			if !regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).MatchString(o.outputs["digest"]) || !strings.Contains(o.summary, o.outputs["digest"]) {
 				t.Errorf("digest %q; summary %s", o.outputs["digest"], o.summary)
 			}
-			if len(o.outputs) != len(outputsOf(BuildResult{})) {
+			if len(o.outputs) != len(outputsOf(t, "build")) {
 				t.Errorf("%d outputs: %v", len(o.outputs), o.outputs)
 			}
 			if test.check != nil {
@@ -273,15 +273,15 @@ func TestEveryInput(t *testing.T) {
 }
 
 // pullToken is what Depot gives to who may pull what a build saved.
-func (w *world) pullToken(t *testing.T, build string) string {
+func (e *environment) pullToken(t *testing.T, build string) string {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.Depot.URL()+"/depot.cli.v1.BuildService/GetPullToken",
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.Depot.URL()+"/depot.cli.v1.BuildService/GetPullToken",
 		strings.NewReader(fmt.Sprintf(`{"projectId": "sandbox", "buildId": %q}`, build)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Authorization", "Bearer "+w.DepotToken)
+	request.Header.Set("Authorization", "Bearer "+e.DepotToken)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
@@ -299,8 +299,8 @@ func (w *world) pullToken(t *testing.T, build string) string {
 }
 
 func TestNoCacheInputs(t *testing.T) {
-	w := cloud(t)
-	docker := base + "RUN echo one > /one\nFROM debian:bookworm-slim AS second\nRUN echo two > /two\nCOPY --from=0 /one /\n"
+	e := setup(t)
+	docker := fromDebian + "RUN echo one > /one\nFROM debian:bookworm-slim AS second\nRUN echo two > /two\nCOPY --from=0 /one /\n"
 	for _, test := range []struct {
 		name   string
 		inputs map[string]string
@@ -312,9 +312,9 @@ func TestNoCacheInputs(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.name == "all cached" {
-				w.succeed(t, invocation{docker: docker})
+				e.mustRun(t, invocation{dockerfile: docker})
 			}
-			o := w.succeed(t, invocation{docker: docker, inputs: test.inputs})
+			o := e.mustRun(t, invocation{dockerfile: docker, inputs: test.inputs})
 			if o.outputs["total_steps"] != "3" || o.outputs["cached_steps"] != strconv.Itoa(test.cached) {
 				t.Errorf("%s of %s steps cached, want %d of 3", o.outputs["cached_steps"], o.outputs["total_steps"], test.cached)
 			}
@@ -324,8 +324,8 @@ func TestNoCacheInputs(t *testing.T) {
 
 // Asked twice for the same commit, it is the same image, whoever asks; nothing is built again.
 func TestRefs(t *testing.T) {
-	w := cloud(t)
-	dir := w.caller
+	e := setup(t)
+	dir := e.caller
 	sha := git(t, dir, "rev-parse", "HEAD")
 	for _, command := range [][]string{{"update-ref", "refs/pull/7/head", sha}, {"update-ref", "refs/pull/7/merge", sha}, {"tag", "-f", "light"}, {"tag", "-f", "-a", "-m", "x", "heavy"}} {
 		git(t, dir, command...)
@@ -337,7 +337,7 @@ func TestRefs(t *testing.T) {
 	} {
 		t.Run("ref "+test.ref, func(t *testing.T) {
 			// The workspace is empty: without a ref it is the event's commit.
-			o := w.succeed(t, invocation{dir: t.TempDir(), inputs: map[string]string{"ref": test.ref, "load": "false", "git_context": "git"}, env: map[string]string{"GITHUB_SHA": sha}})
+			o := e.mustRun(t, invocation{dir: t.TempDir(), inputs: map[string]string{"ref": test.ref, "load": "false", "git_context": "git"}, env: map[string]string{"GITHUB_SHA": sha}})
 			if digest == "" {
 				digest = o.outputs["digest"]
 			}
@@ -355,11 +355,11 @@ func TestRefs(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(clone, "greeting"), []byte("changed\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		o := w.succeed(t, invocation{dir: clone, inputs: map[string]string{"image_name": "caller:dirty"}})
+		o := e.mustRun(t, invocation{dir: clone, inputs: map[string]string{"image_name": "caller:dirty"}})
 		if !strings.Contains(o.stdout, sha+"-dirty") || o.outputs["git_sha"] != sha {
 			t.Errorf("the log does not say %s-dirty:\n%s", sha, o.stdout)
 		}
-		if got := docker(t, w.Engine.Host, "run", "--rm", "caller:dirty", "cat", "/greeting"); got != "changed" {
+		if got := docker(t, e.Engine.Host, "run", "--rm", "caller:dirty", "cat", "/greeting"); got != "changed" {
 			t.Errorf("the image holds %q", got)
 		}
 	})
@@ -367,7 +367,7 @@ func TestRefs(t *testing.T) {
 
 // The engine that is old, and the one of today: both take the image, and run it.
 func TestLoadsIntoTheOldestEngine(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	oldest, err := engine.Start(t.Context(), engine.Oldest, t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -377,8 +377,8 @@ func TestLoadsIntoTheOldestEngine(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for host, ids := range map[string][]string{oldest.Host: {"image_id"}, w.Engine.Host: {"image_id", "digest"}} {
-		o := w.succeed(t, invocation{docker: base + "RUN echo there > /there\n", inputs: map[string]string{"image_name": "both:1"}, env: map[string]string{"DOCKER_HOST": host}})
+	for host, ids := range map[string][]string{oldest.Host: {"image_id"}, e.Engine.Host: {"image_id", "digest"}} {
+		o := e.mustRun(t, invocation{dockerfile: fromDebian + "RUN echo there > /there\n", inputs: map[string]string{"image_name": "both:1"}, env: map[string]string{"DOCKER_HOST": host}})
 		if got := docker(t, host, "run", "--rm", "both:1", "cat", "/there"); got != "there" {
 			t.Errorf("%s: %q", host, got)
 		}
@@ -394,19 +394,19 @@ func TestLoadsIntoTheOldestEngine(t *testing.T) {
 
 // With several platforms and no engine for any of them nothing is built.
 func TestPlatformsWithoutTheEngines(t *testing.T) {
-	w := cloud(t)
-	before := len(w.Depot.Calls())
-	o := w.run(t, invocation{docker: "FROM scratch\n", inputs: map[string]string{"platform": "linux/arm64,linux/riscv64", "builder": w.Builders.Address("linux/arm64")}})
-	if o.exit != 1 || !strings.Contains(o.stderr, "does not hold the Docker Engine's own, linux/amd64: add it, or set load: false") {
-		t.Errorf("exit %d: %s", o.exit, o.stderr)
+	e := setup(t)
+	before := len(e.Depot.Calls())
+	o := e.run(t, invocation{dockerfile: "FROM scratch\n", inputs: map[string]string{"platform": "linux/arm64,linux/riscv64", "builder": e.Builders.Address("linux/arm64")}})
+	if o.exitCode != 1 || !strings.Contains(o.stderr, "does not hold the Docker Engine's own, linux/amd64: add it, or set load: false") {
+		t.Errorf("exit %d: %s", o.exitCode, o.stderr)
 	}
-	if len(w.Depot.Calls()) != before {
+	if len(e.Depot.Calls()) != before {
 		t.Error("Depot was asked")
 	}
 }
 
 // sentences are what a failed program says on standard error, and its ::error commands.
-func sentences(t *testing.T, o outcome) (stderr, annotations []string) {
+func errorLines(t *testing.T, o result) (stderr, annotations []string) {
 	t.Helper()
 	for _, stream := range []string{o.stdout, o.stderr} {
 		stopped := ""

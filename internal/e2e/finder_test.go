@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"bytes"
@@ -39,8 +39,8 @@ type found struct {
 // How short a text may be that is looked for: in what is printed, as short as Mask still hides; among megabytes of anything, longer than what may
 // be there by chance.
 const (
-	inText  = 4
-	inBytes = 6
+	minTextLength  = 4
+	minBinaryLength = 6
 )
 
 // add takes a secret's value, and each line of it. What is shorter than Mask hides is not looked for.
@@ -50,15 +50,15 @@ func (f *finder) add(secret, value string) {
 		lines[i] = strings.TrimSpace(line)
 	}
 	for _, part := range append(lines, value) {
-		for form, text := range forms(part) {
+		for form, text := range encodings(part) {
 			f.put(needle{secret, form, []byte(text)})
-			f.put(needle{secret, form + ", split", unspaced([]byte(text))})
+			f.put(needle{secret, form + ", split", withoutSpace([]byte(text))})
 		}
 	}
 }
 
 func (f *finder) put(n needle) {
-	if len(n.text) < inText {
+	if len(n.text) < minTextLength {
 		return
 	}
 	if f.needles == nil {
@@ -75,7 +75,7 @@ func (f *finder) put(n needle) {
 }
 
 // forms are the ways in which a text may appear, by name.
-func forms(text string) map[string]string {
+func encodings(text string) map[string]string {
 	all := map[string]string{"plain": text}
 	if len(text) < 8 {
 		return all
@@ -107,7 +107,7 @@ func forms(text string) map[string]string {
 // unspaced is data without white space.
 //
 //go:norace
-func unspaced(data []byte) []byte {
+func withoutSpace(data []byte) []byte {
 	if !bytes.ContainsAny(data, " \t\r\n") {
 		return data
 	}
@@ -126,8 +126,8 @@ func unspaced(data []byte) []byte {
 //go:norace
 func (f *finder) find(data []byte, atLeast int) []found {
 	var all []found
-	data = unpacked(data)
-	for _, searched := range [][]byte{data, unspaced(data)} {
+	data = decompress(data)
+	for _, searched := range [][]byte{data, withoutSpace(data)} {
 		for i := 0; i+4 <= len(searched); i++ {
 			if !f.first[int(searched[i])<<8|int(searched[i+1])] {
 				continue
@@ -146,7 +146,7 @@ func (f *finder) find(data []byte, atLeast int) []found {
 }
 
 // unpacked is data without its compression, if it has one.
-func unpacked(data []byte) []byte {
+func decompress(data []byte) []byte {
 	var reader io.Reader
 	var err error
 	switch {
@@ -179,7 +179,7 @@ func TestFinder(t *testing.T) {
 		f.add(name, value)
 	}
 	noise := strings.Repeat("nothing of interest\n", 1000)
-	if got := f.find([]byte(noise), inText); len(got) > 0 {
+	if got := f.find([]byte(noise), minTextLength); len(got) > 0 {
 		t.Errorf("found %v", got)
 	}
 	wrapped := func(s string) string {
@@ -234,11 +234,11 @@ func TestFinder(t *testing.T) {
 			if strings.HasSuffix(how, "gzip") || strings.HasSuffix(how, "zstd") {
 				data = plant(noise + value + noise)
 			}
-			got := f.find([]byte(data), inText)
+			got := f.find([]byte(data), minTextLength)
 			if len(got) == 0 || got[0].secret != name {
 				t.Errorf("%s, %s: found %v", name, how, got)
 			}
-			if got := f.find([]byte(data), inBytes); (len(got) > 0) != (name != "short") {
+			if got := f.find([]byte(data), minBinaryLength); (len(got) > 0) != (name != "short") {
 				t.Errorf("%s, %s, among bytes: found %v", name, how, got)
 			}
 		}

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"os"
@@ -9,9 +9,9 @@ import (
 
 // A suite that passes, fails, skips; a command beside it; an image that is taken instead of built.
 func TestTheTestAction(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	dir := t.TempDir()
-	writeFile(t, dir, "Dockerfile", base+"RUN echo hello > /greeting\nENV GREETING=hello\nUSER nobody\n")
+	writeFile(t, dir, "Dockerfile", fromDebian+"RUN echo hello > /greeting\nENV GREETING=hello\nUSER nobody\n")
 	writeFile(t, dir, "good.yaml", `
 tests:
   - name: greets
@@ -39,39 +39,39 @@ tests:
 	for _, test := range []struct {
 		name     string
 		inputs   map[string]string
-		exit     int
+		exitCode     int
 		sentence string
 		outputs  map[string]string
 		log      string
 	}{
 		{name: "all pass", inputs: map[string]string{"suite": "good.yaml"}, outputs: map[string]string{"tests_total": "4", "tests_passed": "3", "tests_failed": "0", "tests_skipped": "1", "report": "test-results/junit.xml"}},
 		{name: "an image that is there", inputs: map[string]string{"suite": "good.yaml", "image": "iterate-sandbox:ci"}, outputs: map[string]string{"tests_passed": "3", "image_ref": "iterate-sandbox:ci"}},
-		{name: "some fail", inputs: map[string]string{"suite": "bad.yaml"}, exit: 1, sentence: "2 of 2 tests failed: see them above and in test-results/junit.xml", outputs: map[string]string{"tests_failed": "2", "tests_passed": "0"}, log: "::error "},
+		{name: "some fail", inputs: map[string]string{"suite": "bad.yaml"}, exitCode: 1, sentence: "2 of 2 tests failed: see them above and in test-results/junit.xml", outputs: map[string]string{"tests_failed": "2", "tests_passed": "0"}, log: "::error "},
 		{name: "a command", inputs: map[string]string{"suite": "good.yaml", "command": `test "$RUN_LOCAL_DOCKER_TESTS" = true && docker run --rm "$LOCAL_DOCKER_IMAGE_NAME" cat /greeting && echo '::error::forged' && ` +
 			`echo '<testsuites><testsuite name="s" tests="2" failures="1"><testcase name="a"/><testcase name="b"><failure message="no"/></testcase></testsuite></testsuites>' > "$TEST_REPORT_DIR/host.xml"`},
-			exit: 1, sentence: "1 of 6 tests failed", outputs: map[string]string{"tests_total": "6", "tests_passed": "4", "tests_failed": "1"}},
-		{name: "a command that fails", inputs: map[string]string{"suite": "good.yaml", "command": "echo last words; exit 7"}, exit: 7, sentence: `the command "echo last words; exit 7" ended with exit code 7`, outputs: map[string]string{"tests_failed": "0"}},
+			exitCode: 1, sentence: "1 of 6 tests failed", outputs: map[string]string{"tests_total": "6", "tests_passed": "4", "tests_failed": "1"}},
+		{name: "a command that fails", inputs: map[string]string{"suite": "good.yaml", "command": "echo last words; exit 7"}, exitCode: 7, sentence: `the command "echo last words; exit 7" ended with exit code 7`, outputs: map[string]string{"tests_failed": "0"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := os.RemoveAll(filepath.Join(dir, "test-results")); err != nil {
 				t.Fatal(err)
 			}
-			o := w.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs})
-			if o.exit != test.exit || !strings.Contains(o.stderr, test.sentence) || strings.Count(o.stderr, "\n") > 1 {
-				t.Fatalf("exit %d:\n%s%s", o.exit, o.stdout, o.stderr)
+			o := e.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs})
+			if o.exitCode != test.exitCode || !strings.Contains(o.stderr, test.sentence) || strings.Count(o.stderr, "\n") > 1 {
+				t.Fatalf("exit %d:\n%s%s", o.exitCode, o.stdout, o.stderr)
 			}
 			for name, want := range test.outputs {
 				if o.outputs[name] != want {
 					t.Errorf("%s is %q, want %q", name, o.outputs[name], want)
 				}
 			}
-			if len(o.outputs) != len(outputsOf(TestResult{})) || !strings.Contains(o.summary, "greets") {
+			if len(o.outputs) != len(outputsOf(t, "test")) || !strings.Contains(o.summary, "greets") {
 				t.Errorf("outputs %v; summary %s", o.outputs, o.summary)
 			}
 			if !strings.Contains(read(t, filepath.Join(dir, "test-results/junit.xml")), "<testsuite") {
 				t.Error("there is no JUnit report")
 			}
-			for _, command := range obeyed(t, o.stdout) {
+			for _, command := range workflowCommands(t, o.stdout) {
 				if strings.HasPrefix(command, "::error::forged") {
 					t.Errorf("the runner obeys %q", command)
 				}
@@ -79,7 +79,7 @@ tests:
 			if strings.ContainsRune(o.stdout+o.summary, '\x1b') || !strings.Contains(o.stdout, test.log) {
 				t.Errorf("log:\n%q", o.stdout)
 			}
-			if left := docker(t, w.Engine.Host, "ps", "-aq"); left != "" {
+			if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
 				t.Errorf("containers are left: %s", left)
 			}
 		})
@@ -88,8 +88,8 @@ tests:
 
 // What can not be tested is said before anything is built.
 func TestTestInputs(t *testing.T) {
-	w := cloud(t)
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\n", "unknown.yaml": "tests:\n  - name: a\n    rnu: [true]\n", "empty.yaml": "", "regex.yaml": "tests:\n  - name: a\n    run: [ls]\n    stdout: {include: ['(']}\n"})
+	e := setup(t)
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\n", "unknown.yaml": "tests:\n  - name: a\n    rnu: [true]\n", "empty.yaml": "", "regex.yaml": "tests:\n  - name: a\n    run: [ls]\n    stdout: {include: ['(']}\n"})
 	for _, test := range []struct {
 		name, sentence string
 		inputs         map[string]string
@@ -105,10 +105,10 @@ func TestTestInputs(t *testing.T) {
 		{"image that is not there", `input image: "absent:1" is not in the Docker Engine: build it`, map[string]string{"image": "absent:1", "command": "true"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			calls := len(w.Depot.Calls())
-			o := w.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs, env: test.env})
-			failedWith(t, o, test.sentence)
-			if len(w.Depot.Calls()) != calls {
+			calls := len(e.Depot.Calls())
+			o := e.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs, env: test.env})
+			assertFailed(t, o, test.sentence)
+			if len(e.Depot.Calls()) != calls {
 				t.Error("Depot was asked")
 			}
 		})

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"cmp"
@@ -19,7 +19,7 @@ import (
 )
 
 // pins are the commits of GitHub's own actions that our workflows use; testdata has what stands in for each.
-var pins = regexp.MustCompile(`uses: (actions/([a-z-]+)@[0-9a-f]{40})`)
+var pinnedAction = regexp.MustCompile(`uses: (actions/([a-z-]+)@[0-9a-f]{40})`)
 
 // actRun is one `gh workflow run`, done by act on this machine.
 type actRun struct {
@@ -32,13 +32,13 @@ type actRun struct {
 	noOIDC   bool              // the job may not ask for an OIDC token
 	token    string            // GITHUB_TOKEN; "" for one that reads
 	env      map[string]string // of every step, besides the cloud's
-	hasGo    bool              // the runner has Go: what is of no release is built
+	withGo    bool              // the runner has Go: what is of no release is built
 }
 
 // act runs a workflow in a copy of a repository, with the repository's own actions fetched from the cloud's GitHub.
-func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
+func (e *environment) act(t *testing.T, r actRun) (log string, ok bool) {
 	t.Helper()
-	program, err := filepath.Abs("../.cache/bin/act")
+	program, err := filepath.Abs("../../.cache/bin/act")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 	home := t.TempDir()
 	// What act has fetched serves all runs: two jobs of one run that both fetch an action for the first time get in each other's way. The tool cache
 	// there is a hosted runner's: none of ours is in it.
-	cache := filepath.Join(w.dir, "act")
+	cache := filepath.Join(e.dir, "act")
 	if err := os.RemoveAll(filepath.Join(cache, "tool_cache")); err != nil {
 		t.Fatal(err)
 	}
@@ -61,12 +61,12 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 		"--no-cache-server", "--action-cache-path", cache, "--use-new-action-cache", "--json",
 		"--secret", "GITHUB_TOKEN", "--env-file", filepath.Join(home, "env"),
 	}
-	workflows, err := filepath.Glob("../.github/workflows/*.yml")
+	workflows, err := filepath.Glob("../../.github/workflows/*.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, workflow := range workflows {
-		for _, pin := range pins.FindAllStringSubmatch(read(t, workflow), -1) {
+		for _, pin := range pinnedAction.FindAllStringSubmatch(read(t, workflow), -1) {
 			standIn, err := filepath.Abs(filepath.Join("testdata", pin[2]))
 			if err != nil {
 				t.Fatal(err)
@@ -74,10 +74,10 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 			args = append(args, "--local-repository", pin[1]+"="+standIn)
 		}
 	}
-	env := w.Env()
+	env := e.Env()
 	maps.Copy(env, r.env)
 	path := filepath.SplitList(os.Getenv("PATH"))
-	if r.hasGo {
+	if r.withGo {
 		for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPROXY", "GOSUMDB"} {
 			env[name] = goEnv(t, name)
 		}
@@ -87,7 +87,7 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 			return err == nil
 		})
 	}
-	environ := []string{"HOME=" + home, "PATH=" + strings.Join(path, ":"), "GITHUB_TOKEN=" + cmp.Or(r.token, w.GitHubToken)}
+	environ := []string{"HOME=" + home, "PATH=" + strings.Join(path, ":"), "GITHUB_TOKEN=" + cmp.Or(r.token, e.GitHubToken)}
 	var variables strings.Builder
 	for name, value := range env {
 		// What a workflow has of its own: secrets, variables, files.
@@ -113,15 +113,15 @@ func (w *world) act(t *testing.T, r actRun) (log string, ok bool) {
 	command := exec.CommandContext(t.Context(), program, args...)
 	command.Dir, command.Env = r.dir, environ
 	out, err := command.CombinedOutput()
-	return messages(string(out)), err == nil
+	return flattenLog(string(out)), err == nil
 }
 
 // actFails runs a workflow whose end is what its last step says. act does not wait for the output of a step that fails, so it may have to be asked again.
-func (w *world) actFails(t *testing.T, r actRun, says string) (log string) {
+func (e *environment) actFailing(t *testing.T, r actRun, says string) (log string) {
 	t.Helper()
 	for range 3 {
 		var ok bool
-		if log, ok = w.act(t, r); ok {
+		if log, ok = e.act(t, r); ok {
 			t.Errorf("it does not fail: %s", log)
 			break
 		}
@@ -133,7 +133,7 @@ func (w *world) actFails(t *testing.T, r actRun, says string) (log string) {
 }
 
 // messages are what act's JSON log says, line by line.
-func messages(log string) string {
+func flattenLog(log string) string {
 	var s strings.Builder
 	for line := range strings.Lines(log) {
 		var entry struct{ Job, Msg string }
@@ -157,39 +157,39 @@ func goEnv(t *testing.T, name string) string {
 
 // Workflows of a repository that is not ours: what they get out of the build.
 func TestWorkflowsOfACaller(t *testing.T) {
-	w := cloud(t)
-	sha := git(t, w.caller, "rev-parse", "HEAD")
-	commit := w.release(t)
+	e := setup(t)
+	sha := git(t, e.caller, "rev-parse", "HEAD")
+	commit := e.release(t)
 	release := map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": commit}
 	called := map[string]string{
 		"BUILD_SECRETS":      "token=of the caller",
-		"DOCKER_AUTH_CONFIG": fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, w.Registry.Addr, base64.StdEncoding.EncodeToString([]byte(localcloud.RegistryUser+":"+w.RegistryPassword))),
+		"DOCKER_AUTH_CONFIG": fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, e.Registry.Addr, base64.StdEncoding.EncodeToString([]byte(localcloud.RegistryUser+":"+e.RegistryPassword))),
 	}
 	// What an action is of may be private: to the job's own token, which is for the repository that it runs in, it is not there then.
-	w.GitHub.Change(func(o *github.Options) {
-		o.Repositories = append(o.Repositories, github.Repository{Owner: "org", Name: "private", Dir: w.ours, Private: true})
+	e.GitHub.Change(func(o *github.Options) {
+		o.Repositories = append(o.Repositories, github.Repository{Owner: "org", Name: "private", Dir: e.ours, Private: true})
 		o.JobTokens = append(o.JobTokens, github.Token{Value: "ghs_of_the_job", Repository: "org/sandbox-actions", Permissions: map[string]string{"contents": "read"}})
 	})
 	private := actRun{
-		dir: w.ours, workflow: "build-docker-image.yml", token: "ghs_of_the_job", vars: map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/private", "SANDBOX_ACTIONS_REF": "v1"},
+		dir: e.ours, workflow: "build-docker-image.yml", token: "ghs_of_the_job", vars: map[string]string{"SANDBOX_ACTIONS_REPOSITORY": "org/private", "SANDBOX_ACTIONS_REF": "v1"},
 		inputs: map[string]string{"context": "actions/testdata/caller", "dockerfile": "actions/testdata/caller/Dockerfile"},
 	}
 	withToken := private
-	withToken.secrets = map[string]string{"SANDBOX_ACTIONS_TOKEN": w.GitHubToken}
+	withToken.secrets = map[string]string{"SANDBOX_ACTIONS_TOKEN": e.GitHubToken}
 	for _, test := range []struct {
 		name string
 		run  actRun
 		ok   bool
 		want []string // regular expressions that the log holds
 	}{
-		{name: "outputs reach the next step and the next job", run: actRun{dir: w.caller, workflow: "steps.yml"}, ok: true, want: []string{
+		{name: "outputs reach the next step and the next job", run: actRun{dir: e.caller, workflow: "steps.yml"}, ok: true, want: []string{
 			`(?m)hello$`, `built for amd64`, `the step's digest is sha256:[0-9a-f]{64} of ` + sha, `the job's digest is sha256:[0-9a-f]{64}`,
 		}},
-		{name: "the reusable workflow, saved for another job", run: actRun{dir: w.caller, workflow: "call.yml", vars: release}, ok: true, want: []string{
-			`called ` + regexp.QuoteMeta(w.Registry.Addr) + `/sandbox:[a-z0-9]+@(sha256:[0-9a-f]{64}), sha256:[0-9a-f]{64}, ` + sha,
+		{name: "the reusable workflow, saved for another job", run: actRun{dir: e.caller, workflow: "call.yml", vars: release}, ok: true, want: []string{
+			`called ` + regexp.QuoteMeta(e.Registry.Addr) + `/sandbox:[a-z0-9]+@(sha256:[0-9a-f]{64}), sha256:[0-9a-f]{64}, ` + sha,
 			`::notice title=sandbox-actions::The action build is org/sandbox-actions@` + commit,
 		}},
-		{name: "the reusable workflow, and nobody says whose it is", run: actRun{dir: w.caller, workflow: "call.yml"}, want: []string{
+		{name: "the reusable workflow, and nobody says whose it is", run: actRun{dir: e.caller, workflow: "call.yml"}, want: []string{
 			`::error::This runner does not say whose workflow was called \(job.workflow_repository\), and acme/caller has no such action: set the variables`,
 		}},
 		{name: "an action that is private, and nobody gives a token for it", run: private, want: []string{
@@ -198,40 +198,40 @@ func TestWorkflowsOfACaller(t *testing.T) {
 		{name: "an action that is private", run: withToken, ok: true, want: []string{
 			`::notice title=sandbox-actions::The action build is org/private@` + commit, `::set-output:: digest=sha256:[0-9a-f]{64}`,
 		}},
-		{name: "a matrix of platforms", run: actRun{dir: w.caller, workflow: "matrix.yml"}, ok: true, want: []string{
+		{name: "a matrix of platforms", run: actRun{dir: e.caller, workflow: "matrix.yml"}, ok: true, want: []string{
 			`built linux/amd64 as sha256:`, `built linux/arm64 as sha256:`,
 		}},
-		{name: "our own workflow, dispatched", run: actRun{dir: w.ours, hasGo: true, workflow: "build-docker-image.yml", inputs: map[string]string{"ref": "v1", "save": "true", "docker_platform": "linux/amd64"}}, ok: true, want: []string{
+		{name: "our own workflow, dispatched", run: actRun{dir: e.ours, withGo: true, workflow: "build-docker-image.yml", inputs: map[string]string{"ref": "v1", "save": "true", "docker_platform": "linux/amd64"}}, ok: true, want: []string{
 			`::set-output:: digest=sha256:[0-9a-f]{64}`, `::set-output:: git_ref=refs/tags/v1`,
 		}},
-		{name: "a snapshot without a stored secret", run: actRun{dir: w.caller, workflow: "snapshot.yml", vars: map[string]string{"DOPPLER_IDENTITY": localcloud.DopplerIdentity}}, ok: true, want: []string{
+		{name: "a snapshot without a stored secret", run: actRun{dir: e.caller, workflow: "snapshot.yml", vars: map[string]string{"DOPPLER_IDENTITY": localcloud.DopplerIdentity}}, ok: true, want: []string{
 			`a sandbox starts from iterate-sandbox-\d{8}-\d{6}-` + sha[:7] + `-`,
 		}},
-		{name: "the reusable workflow of a snapshot, for prd", run: actRun{dir: w.caller, workflow: "snapshot-call.yml", vars: release, secrets: map[string]string{"DOPPLER_TOKEN_PRD": w.DopplerTokenPRD}}, ok: true, want: []string{
+		{name: "the reusable workflow of a snapshot, for prd", run: actRun{dir: e.caller, workflow: "snapshot-call.yml", vars: release, secrets: map[string]string{"DOPPLER_TOKEN_PRD": e.DopplerTokenPRD}}, ok: true, want: []string{
 			`called for called of sha256:[0-9a-f]{64} at ` + sha,
 		}},
-		{name: "our own snapshot workflow, dispatched", run: actRun{dir: w.ours, hasGo: true, workflow: "build-daytona-snapshot.yml", inputs: map[string]string{"ref": "v1", "doppler_config": "dev", "update_doppler": "true"}, secrets: map[string]string{"DOPPLER_TOKEN": w.DopplerToken}}, ok: true, want: []string{
+		{name: "our own snapshot workflow, dispatched", run: actRun{dir: e.ours, withGo: true, workflow: "build-daytona-snapshot.yml", inputs: map[string]string{"ref": "v1", "doppler_config": "dev", "update_doppler": "true"}, secrets: map[string]string{"DOPPLER_TOKEN": e.DopplerToken}}, ok: true, want: []string{
 			`::set-output:: snapshot_name=iterate-sandbox-`, `::set-output:: doppler_updated=true`,
 		}},
-		{name: "tests, green and red", run: actRun{dir: w.caller, workflow: "test.yml"}, ok: true, want: []string{
+		{name: "tests, green and red", run: actRun{dir: e.caller, workflow: "test.yml"}, ok: true, want: []string{
 			`green 1, red 1 and failure`, `::error file=failing.yaml,line=4`,
 		}},
-		{name: "the reusable workflow of tests, green", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: map[string]string{"push": w.Registry.Addr + "/team/called:1"}}, ok: true, want: []string{
+		{name: "the reusable workflow of tests, green", run: actRun{dir: e.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: map[string]string{"push": e.Registry.Addr + "/team/called:1"}}, ok: true, want: []string{
 			`called 1 passed, 0 failed of sha256:[0-9a-f]{64}`, `artifact called-\S* holds test-results/junit.xml`,
-			`::set-output:: image_ref=` + regexp.QuoteMeta(w.Registry.Addr) + `/team/called:1@sha256:`,
+			`::set-output:: image_ref=` + regexp.QuoteMeta(e.Registry.Addr) + `/team/called:1@sha256:`,
 		}},
-		{name: "the reusable workflow of tests, red", run: actRun{dir: w.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: map[string]string{"command": "exit 9"}}, want: []string{
+		{name: "the reusable workflow of tests, red", run: actRun{dir: e.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: map[string]string{"command": "exit 9"}}, want: []string{
 			`::set-output:: tests_passed=1`, `ended with exit code 9`, `artifact called-\S* holds test-results/junit.xml`,
 		}},
-		{name: "no permission to ask for an OIDC token", run: actRun{dir: w.caller, workflow: "steps.yml", noOIDC: true}, want: []string{
+		{name: "no permission to ask for an OIDC token", run: actRun{dir: e.caller, workflow: "steps.yml", noOIDC: true}, want: []string{
 			"add these two lines to the workflow or the job: `permissions:` and, below it, `id-token: write`",
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log string
 			if !test.ok {
-				log = w.actFails(t, test.run, test.want[len(test.want)-1])
-			} else if log, test.ok = w.act(t, test.run); !test.ok {
+				log = e.actFailing(t, test.run, test.want[len(test.want)-1])
+			} else if log, test.ok = e.act(t, test.run); !test.ok {
 				t.Error("it fails")
 			}
 			for _, want := range test.want {

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ import (
 // TestWorkflowRules holds every workflow and action of this repository, and of the examples, against the rules below.
 func TestWorkflowRules(t *testing.T) {
 	var files []string
-	for _, pattern := range []string{"../.github/workflows/*.y*ml", "../*/action.y*ml", "../examples/*/.github/workflows/*.y*ml", "../examples/*/*/action.y*ml"} {
+	for _, pattern := range []string{"../../.github/workflows/*.y*ml", "../../*/action.y*ml", "../../examples/*/.github/workflows/*.y*ml", "../../examples/*/*/action.y*ml"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -25,7 +25,7 @@ func TestWorkflowRules(t *testing.T) {
 		t.Fatalf("only %q were found", files)
 	}
 	for _, file := range files {
-		for _, problem := range breaches(file, read(t, file)) {
+		for _, problem := range ruleViolations(file, read(t, file)) {
 			t.Error(problem)
 		}
 	}
@@ -91,7 +91,7 @@ jobs:
 		{"no YAML", "examples/ci.yml", "a: [", "did not find"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := breaches(test.file, test.text)
+			got := ruleViolations(test.file, test.text)
 			if test.want == "" && len(got) > 0 || test.want != "" && !slices.ContainsFunc(got, func(problem string) bool { return strings.Contains(problem, test.want) }) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
@@ -100,14 +100,14 @@ jobs:
 }
 
 var (
-	bySHA       = regexp.MustCompile(`@([0-9a-f]{40}|sha256:[0-9a-f]{64})$`)
-	withVersion = regexp.MustCompile(`^# v[0-9]+(\.[0-9]+){2}`)
-	otherRun    = regexp.MustCompile(`\bgh run download\b|/actions/artifacts\b`)
+	pinnedBySHA       = regexp.MustCompile(`@([0-9a-f]{40}|sha256:[0-9a-f]{64})$`)
+	versionComment = regexp.MustCompile(`^# v[0-9]+(\.[0-9]+){2}`)
+	readsOtherRun    = regexp.MustCompile(`\bgh run download\b|/actions/artifacts\b`)
 )
 
 // breaches are where a workflow or an action breaks a rule of ours, which are those of zizmor (https://docs.zizmor.sh/audits) that are about
 // running what somebody else wrote: one line for each, with what to do.
-func breaches(file, text string) (found []string) {
+func ruleViolations(file, text string) (found []string) {
 	var document yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
 		return []string{fmt.Sprintf("%s: %v", file, err)}
@@ -122,63 +122,63 @@ func breaches(file, text string) (found []string) {
 			return // this repository at this commit, or what stands for it in a stranger's
 		}
 		switch {
-		case !bySHA.MatchString(name):
+		case !pinnedBySHA.MatchString(name):
 			say(node, "%s is not pinned: write the full SHA of a version's commit, and the version beside it", name)
-		case !withVersion.MatchString(node.LineComment):
+		case !versionComment.MatchString(node.LineComment):
 			say(node, "%s has no version beside it: write # vN.N.N, which Dependabot keeps true", name)
 		}
 	}
 	steps := func(list *yaml.Node) {
 		for _, step := range list.Content {
-			action, with := at(step, "uses"), at(step, "with")
+			action, with := yamlValue(step, "uses"), yamlValue(step, "with")
 			uses(action)
 			name, _, _ := strings.Cut(action.Value, "@")
-			for key, node := range map[string]*yaml.Node{"run": at(step, "run"), "shell": at(step, "shell"), "script": at(with, "script")} {
+			for key, node := range map[string]*yaml.Node{"run": yamlValue(step, "run"), "shell": yamlValue(step, "shell"), "script": yamlValue(with, "script")} {
 				if strings.Contains(node.Value, "${{") {
 					say(node, "a step has ${{ }} in %s, where a name that somebody chose becomes code: pass it through env", key)
 				}
 			}
-			if name == "actions/checkout" && at(with, "persist-credentials").Value != "false" {
+			if name == "actions/checkout" && yamlValue(with, "persist-credentials").Value != "false" {
 				say(action, "a checkout leaves the token in .git: it needs persist-credentials: false")
 			}
-			if strings.HasPrefix(name, "actions/cache") || strings.HasPrefix(name, "actions/setup-") && at(with, "cache").Value != "false" {
+			if strings.HasPrefix(name, "actions/cache") || strings.HasPrefix(name, "actions/setup-") && yamlValue(with, "cache").Value != "false" {
 				say(action, "%s restores a cache, which any run of a branch may have filled, and runs what is in it: set cache: false, or leave it out", name)
 			}
-			if name == "actions/download-artifact" && at(with, "run-id").Value != "" || otherRun.MatchString(at(step, "run").Value) {
+			if name == "actions/download-artifact" && yamlValue(with, "run-id").Value != "" || readsOtherRun.MatchString(yamlValue(step, "run").Value) {
 				say(step, "a step fetches an artifact of another run, which may be a pull request's: build it here")
 			}
 		}
 	}
-	steps(at(at(root, "runs"), "steps"))
-	jobs := at(root, "jobs")
+	steps(yamlValue(yamlValue(root, "runs"), "steps"))
+	jobs := yamlValue(root, "jobs")
 	if len(jobs.Content) == 0 {
 		return found
 	}
-	on := at(root, "on")
+	on := yamlValue(root, "on")
 	if on.Value == "pull_request_target" || slices.ContainsFunc(on.Content, func(n *yaml.Node) bool { return n.Value == "pull_request_target" }) {
 		say(on, "pull_request_target gives a stranger's pull request this repository's secrets: use pull_request")
 	}
-	if top := at(root, "permissions"); top.Kind != yaml.MappingNode || len(top.Content) > 0 {
+	if top := yamlValue(root, "permissions"); top.Kind != yaml.MappingNode || len(top.Content) > 0 {
 		say(root, "permissions: {} is missing at the top: what a job needs is said there")
 	}
 	for i := 0; i+1 < len(jobs.Content); i += 2 {
 		name, job := jobs.Content[i].Value, jobs.Content[i+1]
-		called := at(job, "uses")
+		called := yamlValue(job, "uses")
 		uses(called)
-		steps(at(job, "steps"))
-		if all := at(job, "permissions"); all.Kind == yaml.ScalarNode { // without any it has those at the top: none
+		steps(yamlValue(job, "steps"))
+		if all := yamlValue(job, "permissions"); all.Kind == yaml.ScalarNode { // without any it has those at the top: none
 			say(all, "job %s has %s: name the permissions that it needs", name, all.Value)
 		}
-		if at(job, "secrets").Value == "inherit" {
+		if yamlValue(job, "secrets").Value == "inherit" {
 			say(job, "job %s passes secrets: inherit, which is all of them: name those that are needed", name)
 		}
 		if called.Value != "" || strings.Contains(file, "examples/") { // it is said there; an example is as short as may be, and our actions have their own timeout
 			continue
 		}
-		if at(job, "timeout-minutes").Value == "" {
+		if yamlValue(job, "timeout-minutes").Value == "" {
 			say(job, "job %s has no timeout-minutes: GitHub's own is six hours", name)
 		}
-		if at(root, "concurrency").Kind == 0 && at(job, "concurrency").Kind == 0 {
+		if yamlValue(root, "concurrency").Kind == 0 && yamlValue(job, "concurrency").Kind == 0 {
 			say(job, "job %s has no concurrency, nor has the workflow: say which runs wait for each other", name)
 		}
 	}
@@ -186,7 +186,7 @@ func breaches(file, text string) (found []string) {
 }
 
 // at is a mapping's value, an empty node where there is none.
-func at(mapping *yaml.Node, key string) *yaml.Node {
+func yamlValue(mapping *yaml.Node, key string) *yaml.Node {
 	if mapping.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(mapping.Content); i += 2 {
 			if mapping.Content[i].Value == key {

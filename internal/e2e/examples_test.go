@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"maps"
@@ -16,7 +16,7 @@ import (
 )
 
 // repository makes a folder a repository of its own. Until the test ends, GitHub has it in place of the caller's, whom Depot and Doppler trust.
-func (w *world) repository(t *testing.T, from string) (dir string) {
+func (e *environment) repository(t *testing.T, from string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
@@ -25,25 +25,25 @@ func (w *world) repository(t *testing.T, from string) (dir string) {
 	git(t, dir, "init", "--quiet", "--initial-branch=main")
 	git(t, dir, "add", "--all")
 	git(t, dir, "commit", "--quiet", "--message=begin")
-	git(t, dir, "remote", "add", "origin", "https://github.com/"+caller)
+	git(t, dir, "remote", "add", "origin", "https://github.com/"+callerRepository)
 	serve := func(dir string) {
-		w.GitHub.Change(func(o *github.Options) {
-			i := slices.IndexFunc(o.Repositories, func(r github.Repository) bool { return r.Owner+"/"+r.Name == caller })
+		e.GitHub.Change(func(o *github.Options) {
+			i := slices.IndexFunc(o.Repositories, func(r github.Repository) bool { return r.Owner+"/"+r.Name == callerRepository })
 			o.Repositories[i].Dir = dir
 		})
 	}
 	serve(dir)
-	t.Cleanup(func() { serve(w.caller) })
+	t.Cleanup(func() { serve(e.caller) })
 	return dir
 }
 
 // Every example is a whole repository, whose workflow runs from its own folder.
 func TestExamples(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	const digest = `(sha256:[0-9a-f]{64})`
-	registry := regexp.QuoteMeta(w.Registry.Addr)
+	registry := regexp.QuoteMeta(e.Registry.Addr)
 	variables := map[string]string{
-		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": w.release(t), // act lacks job.workflow_*
+		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": e.release(t), // act lacks job.workflow_*
 		"DOPPLER_IDENTITY": localcloud.DopplerIdentity, "DOPPLER_PROJECT": localcloud.Project,
 	}
 	tested := map[string]bool{}
@@ -64,12 +64,12 @@ func TestExamples(t *testing.T) {
 		{folder: "nightly", workflow: "nightly.yml", event: "schedule", builds: 2, want: []string{`tonight's is nightly-\d{8}-\d{6}-`},
 			before: func(t *testing.T, _ string) {
 				for _, name := range []string{"nightly-20260101-000000-1111111-a", "nightly-20260102-000000-1111111-a"} {
-					w.succeed(t, invocation{program: "action-snapshot", docker: small + "LABEL night=" + name + "\n", inputs: map[string]string{"name": name, "name_prefix": "nightly", "update_doppler": "false"}})
+					e.mustRun(t, invocation{program: "action-snapshot", dockerfile: sleepDockerfile + "LABEL night=" + name + "\n", inputs: map[string]string{"name": name, "name_prefix": "nightly", "update_doppler": "false"}})
 				}
 			},
 			after: func(t *testing.T, log string) {
 				var left []string
-				for name := range w.snapshots(t) {
+				for name := range e.snapshots(t) {
 					if strings.HasPrefix(name, "nightly-") {
 						left = append(left, name)
 					}
@@ -89,12 +89,12 @@ func TestExamples(t *testing.T) {
 	} {
 		tested[test.folder] = true
 		t.Run(test.folder, func(t *testing.T) {
-			dir := w.repository(t, "../examples/"+test.folder)
+			dir := e.repository(t, "../../examples/"+test.folder)
 			if test.before != nil {
 				test.before(t, "")
 			}
-			began := len(w.Depot.Calls())
-			log, ok := w.act(t, actRun{dir: dir, workflow: test.workflow, event: test.event, vars: variables})
+			began := len(e.Depot.Calls())
+			log, ok := e.act(t, actRun{dir: dir, workflow: test.workflow, event: test.event, vars: variables})
 			if !ok {
 				t.Errorf("it fails")
 			}
@@ -104,7 +104,7 @@ func TestExamples(t *testing.T) {
 				}
 			}
 			builds := 0
-			for _, call := range w.Depot.Calls()[began:] {
+			for _, call := range e.Depot.Calls()[began:] {
 				if call.Method == "CreateBuild" {
 					builds++
 					if call.Token != depotapi.OIDCToken {
@@ -123,7 +123,7 @@ func TestExamples(t *testing.T) {
 			}
 		})
 	}
-	folders, err := filepath.Glob("../examples/*/.github")
+	folders, err := filepath.Glob("../../examples/*/.github")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,11 +139,11 @@ func TestExamples(t *testing.T) {
 
 // actionlint knows of every workflow that we show what it knows of our own, and each has what a repository needs.
 func TestExamplesAreWhole(t *testing.T) {
-	workflows, err := filepath.Glob("../examples/*/.github/workflows/*.yml")
+	workflows, err := filepath.Glob("../../examples/*/.github/workflows/*.yml")
 	if err != nil || len(workflows) < 5 {
 		t.Fatalf("%v; %d workflows", err, len(workflows))
 	}
-	out, err := exec.Command("../.cache/bin/actionlint", append([]string{"-config-file", "../.github/actionlint.yaml"}, workflows...)...).CombinedOutput()
+	out, err := exec.Command("../../.cache/bin/actionlint", append([]string{"-config-file", "../../.github/actionlint.yaml"}, workflows...)...).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"fmt"
@@ -16,9 +16,9 @@ import (
 )
 
 // snapshots are those at Daytona by name.
-func (w *world) snapshots(t *testing.T) map[string]daytona.Snapshot {
+func (e *environment) snapshots(t *testing.T) map[string]daytona.Snapshot {
 	t.Helper()
-	list, err := w.daytona().List(t.Context(), "")
+	list, err := e.daytona().List(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,23 +29,23 @@ func (w *world) snapshots(t *testing.T) map[string]daytona.Snapshot {
 	return found
 }
 
-func (w *world) daytona() *daytona.Client {
-	return &daytona.Client{URL: w.Daytona.URL(), Key: w.DaytonaKey}
+func (e *environment) daytona() *daytona.Client {
+	return &daytona.Client{URL: e.Daytona.URL(), Key: e.DaytonaKey}
 }
 
 // unique makes an image that no snapshot is of.
-func unique(t *testing.T) string {
-	return small + "LABEL test=" + strings.ReplaceAll(t.Name(), "/", "-") + "\n"
+func uniqueDockerfile(t *testing.T) string {
+	return sleepDockerfile + "LABEL test=" + strings.ReplaceAll(t.Name(), "/", "-") + "\n"
 }
 
 // What goes wrong with a snapshot, and the one sentence that says so. Nothing is left at Daytona, and Doppler is as it was.
 func TestSnapshotFailures(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	readOnly := "dp.st.dev.readonly"
-	if err := w.Doppler.AddToken(clouddoppler.Token{Value: readOnly, Access: []clouddoppler.Access{{Project: localcloud.Project, Config: "dev"}}}); err != nil {
+	if err := e.Doppler.AddToken(clouddoppler.Token{Value: readOnly, Access: []clouddoppler.Access{{Project: localcloud.Project, Config: "dev"}}}); err != nil {
 		t.Fatal(err)
 	}
-	fails := func(f cloudaytona.Fault) func() { return func() { w.Daytona.Fail(f) } }
+	fails := func(f cloudaytona.Fault) func() { return func() { e.Daytona.Fail(f) } }
 	for _, test := range []struct {
 		name     string
 		do       func()
@@ -73,9 +73,9 @@ func TestSnapshotFailures(t *testing.T) {
 		{name: "unknown config", inputs: map[string]string{"doppler_config": "stg"}, sentence: `Doppler`},
 		{name: "a token that may not write", inputs: map[string]string{"doppler_token": readOnly}, sentence: `input update_doppler: `},
 		{name: "wrong key", inputs: map[string]string{"daytona_api_key": "dtn_wrong"}, sentence: `(?i)daytona.*401|does not accept`},
-		{name: "a key without the permission", inputs: map[string]string{"daytona_api_key": w.DaytonaReadKey}, sentence: `has not the permission write:snapshots: make a key that has`},
-		{name: "an expired key", inputs: map[string]string{"daytona_api_key": w.DaytonaExpiredKey}, sentence: `(?i)expired`},
-		{name: "a key of another organization", inputs: map[string]string{"daytona_api_key": w.DaytonaOtherKey, "daytona_organization_id": localcloud.DaytonaOrganization}, sentence: `organization`},
+		{name: "a key without the permission", inputs: map[string]string{"daytona_api_key": e.DaytonaReadKey}, sentence: `has not the permission write:snapshots: make a key that has`},
+		{name: "an expired key", inputs: map[string]string{"daytona_api_key": e.DaytonaExpiredKey}, sentence: `(?i)expired`},
+		{name: "a key of another organization", inputs: map[string]string{"daytona_api_key": e.DaytonaOtherKey, "daytona_organization_id": localcloud.DaytonaOrganization}, sentence: `organization`},
 		{name: "429 for ever", do: fails(cloudaytona.Fault{Status: 429, Message: "Too Many Requests"}), sentence: `429`},
 		{name: "500 for ever", do: fails(cloudaytona.Fault{Status: 500, Message: "Internal server error"}), sentence: `500`},
 		{name: "HTML", do: fails(cloudaytona.Fault{Status: 200, Body: "<html>sign in</html>"}), sentence: `(?i)daytona`},
@@ -90,41 +90,41 @@ func TestSnapshotFailures(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.name == "a key of another organization" { // which is seen only where it has a snapshot
-				w.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.OtherOrganization, Name: "another's"})
+				e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.OtherOrganization, Name: "another's"})
 			}
 			if strings.HasPrefix(test.name, "taken") {
-				w.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "taken"})
-				defer w.forget(t, "taken")
+				e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "taken"})
+				defer e.deleteSnapshot(t, "taken")
 			}
-			before, doppler, calls := w.snapshots(t), w.Doppler.Secret(localcloud.Project, "dev", nameSecret), len(w.Depot.Calls())
+			before, doppler, calls := e.snapshots(t), e.Doppler.Secret(localcloud.Project, "dev", nameSecret), len(e.Depot.Calls())
 			if test.do != nil {
 				test.do()
-				defer w.Daytona.Heal()
+				defer e.Daytona.Heal()
 			}
-			o := w.run(t, invocation{program: "action-snapshot", docker: unique(t), inputs: test.inputs, env: withEnv(map[string]string{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}, test.env)})
-			failedWith(t, o, test.sentence)
-			w.Daytona.Heal()
-			if spent := len(w.Depot.Calls()) > calls; spent != test.spends {
+			o := e.run(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), inputs: test.inputs, env: merge(map[string]string{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}, test.env)})
+			assertFailed(t, o, test.sentence)
+			e.Daytona.Heal()
+			if spent := len(e.Depot.Calls()) > calls; spent != test.spends {
 				t.Errorf("Depot was asked: %t, want %t", spent, test.spends)
 			}
-			w.gone(t, before)
-			if now := w.Doppler.Secret(localcloud.Project, "dev", nameSecret); now != doppler {
+			e.assertNoNewSnapshots(t, before)
+			if now := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); now != doppler {
 				t.Errorf("Doppler named %q, and names %q", doppler, now)
 			}
 		})
 	}
 }
 
-func withEnv(base, over map[string]string) map[string]string {
+func merge(base, over map[string]string) map[string]string {
 	merged := maps.Clone(base)
 	maps.Copy(merged, over)
 	return merged
 }
 
 // forget deletes a snapshot.
-func (w *world) forget(t *testing.T, name string) {
+func (e *environment) deleteSnapshot(t *testing.T, name string) {
 	t.Helper()
-	c := w.daytona()
+	c := e.daytona()
 	if s, found, err := c.Find(t.Context(), name); err != nil {
 		t.Error(err)
 	} else if found {
@@ -138,9 +138,9 @@ func (w *world) forget(t *testing.T, name string) {
 }
 
 // gone asserts that Daytona has no more snapshots than before, or soon.
-func (w *world) gone(t *testing.T, before map[string]daytona.Snapshot) {
+func (e *environment) assertNoNewSnapshots(t *testing.T, before map[string]daytona.Snapshot) {
 	t.Helper()
-	for name, s := range w.snapshots(t) {
+	for name, s := range e.snapshots(t) {
 		if _, there := before[name]; there {
 			continue
 		}
@@ -148,7 +148,7 @@ func (w *world) gone(t *testing.T, before map[string]daytona.Snapshot) {
 			t.Errorf("the snapshot %s was left %s", name, s.State)
 			continue
 		}
-		if err := w.daytona().WaitGone(t.Context(), s.ID); err != nil {
+		if err := e.daytona().WaitGone(t.Context(), s.ID); err != nil {
 			t.Error(err)
 		}
 	}
@@ -156,7 +156,7 @@ func (w *world) gone(t *testing.T, before map[string]daytona.Snapshot) {
 
 // Troubles that pass are nobody's.
 func TestSnapshotPassingTroubles(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	for name, fault := range map[string]cloudaytona.Fault{
 		"500 once":                       {Method: "GET", Times: 1, Status: 500, Message: "moment"},
 		"429 with a wait":                {Method: "GET", Times: 1, Status: 429, Header: map[string]string{"Retry-After": "1"}},
@@ -166,47 +166,47 @@ func TestSnapshotPassingTroubles(t *testing.T) {
 		"a connection that breaks, once": {Method: "GET", Path: "/snapshots", Times: 1, Break: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w.Daytona.Fail(fault)
-			defer w.Daytona.Heal()
-			before := w.snapshots(t)
-			o := w.succeed(t, invocation{program: "action-snapshot", docker: unique(t), inputs: map[string]string{"update_doppler": "false"}})
-			if more := len(w.snapshots(t)) - len(before); more != 1 || o.outputs["doppler_updated"] != "false" {
+			e.Daytona.Fail(fault)
+			defer e.Daytona.Heal()
+			before := e.snapshots(t)
+			o := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), inputs: map[string]string{"update_doppler": "false"}})
+			if more := len(e.snapshots(t)) - len(before); more != 1 || o.outputs["doppler_updated"] != "false" {
 				t.Errorf("%d more snapshots; outputs %v", more, o.outputs)
 			}
-			w.forget(t, o.outputs["snapshot_name"])
+			e.deleteSnapshot(t, o.outputs["snapshot_name"])
 		})
 	}
 }
 
 // Doppler fails when the snapshot is there: it stays, the sentence says how to finish by hand, and a second run finishes by itself.
 func TestDopplerFailsAtTheEnd(t *testing.T) {
-	w := cloud(t)
-	docker := unique(t)
+	e := setup(t)
+	docker := uniqueDockerfile(t)
 	// The first POST is the question whether the token may write.
-	w.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1})
-	w.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Status: 500})
-	o := w.run(t, invocation{program: "action-snapshot", docker: docker})
-	w.Doppler.Heal()
-	failedWith(t, o, `the snapshot (\S+) is active, but Doppler does not name it: .*; run it again, or set DAYTONA_SNAPSHOT_NAME=\S+ in the config "dev" by hand`)
-	o = w.succeed(t, invocation{program: "action-snapshot", docker: docker})
-	if o.outputs["reused"] != "true" || o.outputs["doppler_updated"] != "true" || w.Doppler.Secret(localcloud.Project, "dev", nameSecret) != o.outputs["snapshot_name"] {
+	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1})
+	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Status: 500})
+	o := e.run(t, invocation{program: "action-snapshot", dockerfile: docker})
+	e.Doppler.Heal()
+	assertFailed(t, o, `the snapshot (\S+) is active, but Doppler does not name it: .*; run it again, or set DAYTONA_SNAPSHOT_NAME=\S+ in the config "dev" by hand`)
+	o = e.mustRun(t, invocation{program: "action-snapshot", dockerfile: docker})
+	if o.outputs["reused"] != "true" || o.outputs["doppler_updated"] != "true" || e.Doppler.Secret(localcloud.Project, "dev", nameSecret) != o.outputs["snapshot_name"] {
 		t.Errorf("outputs %v", o.outputs)
 	}
 }
 
 // Another run has made a newer snapshot while ours was made: Doppler stays with it.
 func TestDopplerKeepsWhatIsNewer(t *testing.T) {
-	w := cloud(t)
-	w.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "iterate-sandbox-older")
-	w.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1}) // the question whether the token may write
-	w.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1, Before: func() {
-		w.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "iterate-sandbox-newer", Created: time.Now().Add(time.Second)})
-		w.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "iterate-sandbox-newer")
+	e := setup(t)
+	e.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "iterate-sandbox-older")
+	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1}) // the question whether the token may write
+	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1, Before: func() {
+		e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "iterate-sandbox-newer", Created: time.Now().Add(time.Second)})
+		e.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "iterate-sandbox-newer")
 	}})
-	defer w.Doppler.Heal()
-	defer w.forget(t, "iterate-sandbox-newer")
-	o := w.succeed(t, invocation{program: "action-snapshot", docker: unique(t)})
-	if got := w.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != "iterate-sandbox-newer" || o.outputs["doppler_updated"] != "false" {
+	defer e.Doppler.Heal()
+	defer e.deleteSnapshot(t, "iterate-sandbox-newer")
+	o := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t)})
+	if got := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != "iterate-sandbox-newer" || o.outputs["doppler_updated"] != "false" {
 		t.Errorf("Doppler names %q; outputs %v", got, o.outputs)
 	}
 	if !strings.Contains(o.stdout, "another run has made iterate-sandbox-newer meanwhile") {
@@ -216,7 +216,7 @@ func TestDopplerKeepsWhatIsNewer(t *testing.T) {
 
 // A name that a failed run has left, and one that is to be replaced.
 func TestSnapshotNamesThatAreTaken(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	for _, test := range []struct {
 		name   string
 		before cloudaytona.Snapshot
@@ -229,61 +229,61 @@ func TestSnapshotNamesThatAreTaken(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.before.Organization, test.before.Name = localcloud.DaytonaOrganization, "named"
-			w.Daytona.Put(test.before)
-			old := w.snapshots(t)["named"]
-			o := w.succeed(t, invocation{program: "action-snapshot", docker: unique(t), inputs: withEnv(map[string]string{"name": "named", "update_doppler": "false"}, test.inputs)})
-			now := w.snapshots(t)["named"]
+			e.Daytona.Put(test.before)
+			old := e.snapshots(t)["named"]
+			o := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), inputs: merge(map[string]string{"name": "named", "update_doppler": "false"}, test.inputs)})
+			now := e.snapshots(t)["named"]
 			if now.ID == old.ID || now.State != daytona.Active || now.Digest != o.outputs["digest"] {
 				t.Errorf("before %+v, now %+v", old, now)
 			}
-			w.forget(t, "named")
+			e.deleteSnapshot(t, "named")
 		})
 	}
 	t.Run("replaced in vain", func(t *testing.T) {
-		w.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "named"})
-		w.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Falls, Times: 1})
-		o := w.run(t, invocation{program: "action-snapshot", docker: unique(t), inputs: map[string]string{"name": "named", "if_exists": "replace", "update_doppler": "false"}})
-		w.Daytona.Heal()
-		failedWith(t, o, `; the snapshot named, which it was to replace, is gone: make one of that name before a sandbox is to start from it`)
+		e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "named"})
+		e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Falls, Times: 1})
+		o := e.run(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), inputs: map[string]string{"name": "named", "if_exists": "replace", "update_doppler": "false"}})
+		e.Daytona.Heal()
+		assertFailed(t, o, `; the snapshot named, which it was to replace, is gone: make one of that name before a sandbox is to start from it`)
 		if !strings.Contains(o.stdout, "::warning::Replacing the snapshot named: it is gone before the new one is active") {
 			t.Errorf("no warning:\n%s", o.stdout)
 		}
-		w.forget(t, "named")
+		e.deleteSnapshot(t, "named")
 	})
 	t.Run("another name, the same image", func(t *testing.T) {
-		run := func(inputs map[string]string) outcome {
-			return w.run(t, invocation{program: "action-snapshot", docker: unique(t), inputs: withEnv(map[string]string{"update_doppler": "false"}, inputs), env: map[string]string{"GITHUB_ACTOR": "octocat"}})
+		run := func(inputs map[string]string) result {
+			return e.run(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), inputs: merge(map[string]string{"update_doppler": "false"}, inputs), env: map[string]string{"GITHUB_ACTOR": "octocat"}})
 		}
 		one := run(nil)
-		failedWith(t, run(map[string]string{"if_exists": "fail"}), `the snapshot `+one.outputs["snapshot_name"]+` is of the same image, and if_exists is fail`)
+		assertFailed(t, run(map[string]string{"if_exists": "fail"}), `the snapshot `+one.outputs["snapshot_name"]+` is of the same image, and if_exists is fail`)
 		two := run(map[string]string{"if_exists": "replace", "name_prefix": "iterate-sandbox"})
-		if two.exit != 0 || two.outputs["snapshot_name"] == one.outputs["snapshot_name"] || two.outputs["digest"] != one.outputs["digest"] {
+		if two.exitCode != 0 || two.outputs["snapshot_name"] == one.outputs["snapshot_name"] || two.outputs["digest"] != one.outputs["digest"] {
 			t.Errorf("%v\n%s", two.outputs, two.stderr)
 		}
-		if s, there := w.snapshots(t)[one.outputs["snapshot_name"]]; there && s.State != daytona.Removing {
+		if s, there := e.snapshots(t)[one.outputs["snapshot_name"]]; there && s.State != daytona.Removing {
 			t.Errorf("the replaced one is %s", s.State)
 		}
-		w.forget(t, two.outputs["snapshot_name"])
+		e.deleteSnapshot(t, two.outputs["snapshot_name"])
 	})
 }
 
 // Older ones go, but none that Doppler names, whichever config it is; with --dry-run none goes.
 func TestKeep(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	now := time.Now()
 	for i := range 5 {
-		w.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: fmt.Sprintf("keep-%d", i), Created: now.Add(-time.Duration(i+1) * time.Hour)})
+		e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: fmt.Sprintf("keep-%d", i), Created: now.Add(-time.Duration(i+1) * time.Hour)})
 	}
-	w.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "other-1", Created: now.Add(-time.Hour)})
-	w.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, "keep-4")
+	e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "other-1", Created: now.Add(-time.Hour)})
+	e.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, "keep-4")
 	cliToken := "dp.ct.everything"
-	if err := w.Doppler.AddToken(clouddoppler.Token{Value: cliToken, Access: []clouddoppler.Access{{Project: localcloud.Project, Write: true}}}); err != nil {
+	if err := e.Doppler.AddToken(clouddoppler.Token{Value: cliToken, Access: []clouddoppler.Access{{Project: localcloud.Project, Write: true}}}); err != nil {
 		t.Fatal(err)
 	}
-	docker := unique(t)
+	docker := uniqueDockerfile(t)
 	names := func() []string {
 		var list []string
-		for name, s := range w.snapshots(t) {
+		for name, s := range e.snapshots(t) {
 			if s.State != daytona.Removing && (strings.HasPrefix(name, "keep-") || strings.HasPrefix(name, "other-")) {
 				list = append(list, name)
 			}
@@ -292,45 +292,45 @@ func TestKeep(t *testing.T) {
 		return list
 	}
 	inputs := map[string]string{"name_prefix": "keep", "name": "keep-new", "keep": "2", "doppler_token": cliToken, "doppler_project": localcloud.Project}
-	w.succeed(t, invocation{program: "action-snapshot", docker: docker, inputs: withEnv(inputs, map[string]string{"dry_run": "true"})})
+	e.mustRun(t, invocation{program: "action-snapshot", dockerfile: docker, inputs: merge(inputs, map[string]string{"dry_run": "true"})})
 	if got, want := names(), []string{"keep-0", "keep-1", "keep-2", "keep-3", "keep-4", "keep-new", "other-1"}; !slices.Equal(got, want) {
 		t.Errorf("after a dry run %q, want %q", got, want)
 	}
-	o := w.succeed(t, invocation{program: "action-snapshot", docker: docker, inputs: inputs})
+	o := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: docker, inputs: inputs})
 	if got, want := names(), []string{"keep-0", "keep-4", "keep-new", "other-1"}; !slices.Equal(got, want) {
 		t.Errorf("left %q, want %q\n%s", got, want, o.stdout)
 	}
 	for _, name := range append(names(), "keep-1", "keep-2", "keep-3") {
-		w.forget(t, name)
+		e.deleteSnapshot(t, name)
 	}
-	w.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, "")
+	e.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, "")
 }
 
 // Canceled while Daytona is at it: the snapshot is removed, Doppler is as it was, within 5 seconds.
 func TestSnapshotCancel(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	for name, until := range map[string]string{
 		"at once": "::add-mask::", "in the build": "::group::exporting", "in the push": "::group::Push to Daytona", "while Daytona is at it": " is pending",
 	} {
 		t.Run(name, func(t *testing.T) {
-			before, doppler := w.snapshots(t), w.Doppler.Secret(localcloud.Project, "dev", nameSecret)
-			w.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Stuck})
-			defer w.Daytona.Heal()
+			before, doppler := e.snapshots(t), e.Doppler.Secret(localcloud.Project, "dev", nameSecret)
+			e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Stuck})
+			defer e.Daytona.Heal()
 			var sent time.Time
-			o := w.run(t, invocation{program: "action-snapshot", docker: unique(t), started: func(pid int, stdout *safeBuffer) {
+			o := e.run(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), onStart: func(pid int, stdout *safeBuffer) {
 				for !strings.Contains(stdout.String(), until) && unix.Kill(pid, 0) == nil {
 					time.Sleep(5 * time.Millisecond)
 				}
 				sent = time.Now()
 				_ = unix.Kill(pid, unix.SIGINT)
 			}})
-			if took := time.Since(sent); took > busyEnd {
+			if took := time.Since(sent); took > maxShutdown {
 				t.Errorf("it ended %s after the signal", took)
 			}
-			failedWith(t, o, `^error: canceled \(interrupt signal received\), while waiting for .*: nothing was published, run it again`)
-			w.Daytona.Heal()
-			w.gone(t, before)
-			if now := w.Doppler.Secret(localcloud.Project, "dev", nameSecret); now != doppler {
+			assertFailed(t, o, `^error: canceled \(interrupt signal received\), while waiting for .*: nothing was published, run it again`)
+			e.Daytona.Heal()
+			e.assertNoNewSnapshots(t, before)
+			if now := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); now != doppler {
 				t.Errorf("Doppler names %q", now)
 			}
 		})

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"os"
@@ -16,13 +16,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-var block = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
+var codeBlock = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
 
 // blocksOf are a document's examples in one language.
-func blocksOf(t *testing.T, document, language string) []string {
+func codeBlocks(t *testing.T, document, language string) []string {
 	t.Helper()
 	var found []string
-	for _, m := range block.FindAllStringSubmatch(read(t, "../"+document), -1) {
+	for _, m := range codeBlock.FindAllStringSubmatch(read(t, "../../"+document), -1) {
 		if m[1] == language {
 			found = append(found, m[2])
 		}
@@ -33,10 +33,10 @@ func blocksOf(t *testing.T, document, language string) []string {
 // documents are all that is written for people, as paths from the root.
 func documents(t *testing.T) []string {
 	t.Helper()
-	list := git(t, "..", "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
+	list := git(t, "../..", "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
 	var found []string
 	for name := range strings.Lines(list) {
-		if name = strings.TrimSpace(name); read(t, "../"+name) != "" { // not one that was removed
+		if name = strings.TrimSpace(name); read(t, "../../"+name) != "" { // not one that was removed
 			found = append(found, name)
 		}
 	}
@@ -48,15 +48,15 @@ func documents(t *testing.T) []string {
 
 // Every workflow in the documents runs, in a repository that is not ours; every suite is one.
 func TestDocsSnippets(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	release := map[string]string{
-		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": w.release(t), "DOPPLER_IDENTITY": localcloud.DopplerIdentity,
+		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": e.release(t), "DOPPLER_IDENTITY": localcloud.DopplerIdentity,
 	}
 	for _, name := range documents(t) {
 		if name == "docs/own-buildkit.md" { // its workflow needs its daemon: TestOwnBuildKit
 			continue
 		}
-		for _, snippet := range blocksOf(t, name, "yaml") {
+		for _, snippet := range codeBlocks(t, name, "yaml") {
 			var workflow struct {
 				Name string
 				On   string
@@ -73,10 +73,10 @@ func TestDocsSnippets(t *testing.T) {
 			}
 			t.Run(workflow.Name, func(t *testing.T) {
 				dir := t.TempDir()
-				git(t, dir, "clone", "--quiet", w.caller, ".")
+				git(t, dir, "clone", "--quiet", e.caller, ".")
 				git(t, dir, "remote", "set-url", "origin", "https://github.com/acme/caller")
 				writeFile(t, dir, ".github/workflows/snippet.yml", snippet)
-				log, ok := w.act(t, actRun{dir: dir, workflow: "snippet.yml", event: workflow.On, vars: release})
+				log, ok := e.act(t, actRun{dir: dir, workflow: "snippet.yml", event: workflow.On, vars: release})
 				if !ok {
 					t.Error(log)
 				}
@@ -91,7 +91,7 @@ func TestDocsRecipes(t *testing.T) {
 	asset := regexp.MustCompile(`\baction-[a-z0-9-]+`)
 	recipes, assets := 0, 0
 	for _, name := range documents(t) {
-		for _, text := range blocksOf(t, name, "text") {
+		for _, text := range codeBlocks(t, name, "text") {
 			for _, m := range recipe.FindAllStringSubmatch(text, -1) {
 				recipes++
 				var workflow struct {
@@ -100,7 +100,7 @@ func TestDocsRecipes(t *testing.T) {
 						Call     *struct{ Inputs map[string]any } `yaml:"workflow_call"`
 					}
 				}
-				if err := yaml.Unmarshal([]byte(read(t, "../.github/workflows/"+m[1])), &workflow); err != nil {
+				if err := yaml.Unmarshal([]byte(read(t, "../../.github/workflows/"+m[1])), &workflow); err != nil {
 					t.Fatal(err)
 				}
 				for _, input := range regexp.MustCompile(`-f ([a-z_]+)=`).FindAllStringSubmatch(m[2], -1) {
@@ -116,7 +116,7 @@ func TestDocsRecipes(t *testing.T) {
 				for _, named := range asset.FindAllString(line, -1) {
 					assets++
 					parts := strings.Split(named, "-")
-					if len(parts) != 4 || read(t, "../action-"+parts[1]+"/main.go") == "" || !regexp.MustCompile(`^(linux|darwin)-(amd64|arm64)$`).MatchString(parts[2]+"-"+parts[3]) {
+					if len(parts) != 4 || read(t, "../../action-"+parts[1]+"/main.go") == "" || !regexp.MustCompile(`^(linux|darwin)-(amd64|arm64)$`).MatchString(parts[2]+"-"+parts[3]) {
 						t.Errorf("%s: no release holds %s", name, named)
 					}
 				}
@@ -129,16 +129,16 @@ func TestDocsRecipes(t *testing.T) {
 }
 
 var (
-	link   = regexp.MustCompile(`\]\(([^()\s]+)\)`)
-	heads  = regexp.MustCompile(`(?m)^#+ (.*)$`)
-	noSlug = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	markdownLink   = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	markdownHeading  = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	slugRemoves = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
 // Every link to a file of ours leads there, and to a heading that it has.
 func TestDocsLinks(t *testing.T) {
 	links := 0
 	for _, name := range documents(t) {
-		for _, m := range link.FindAllStringSubmatch(block.ReplaceAllString(read(t, "../"+name), ""), -1) {
+		for _, m := range markdownLink.FindAllStringSubmatch(codeBlock.ReplaceAllString(read(t, "../../"+name), ""), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
@@ -148,7 +148,7 @@ func TestDocsLinks(t *testing.T) {
 			if file != "" {
 				to = filepath.Join(filepath.Dir(name), file)
 			}
-			if _, err := os.Stat("../" + to); err != nil || strings.HasPrefix(to, "..") {
+			if _, err := os.Stat("../../" + to); err != nil || strings.HasPrefix(to, "..") {
 				t.Errorf("%s: %s is not there", name, m[1])
 				continue
 			}
@@ -156,8 +156,8 @@ func TestDocsLinks(t *testing.T) {
 				continue
 			}
 			var anchors []string
-			for _, head := range heads.FindAllStringSubmatch(block.ReplaceAllString(read(t, "../"+to), ""), -1) {
-				anchors = append(anchors, strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(head[1]), ""), " ", "-"))
+			for _, head := range markdownHeading.FindAllStringSubmatch(codeBlock.ReplaceAllString(read(t, "../../"+to), ""), -1) {
+				anchors = append(anchors, strings.ReplaceAll(slugRemoves.ReplaceAllString(strings.ToLower(head[1]), ""), " ", "-"))
 			}
 			if !slices.Contains(anchors, anchor) {
 				t.Errorf("%s: %s has no heading #%s, only %q", name, to, anchor, anchors)
@@ -174,14 +174,14 @@ func TestDocsNames(t *testing.T) {
 	file := regexp.MustCompile("`((?:actions|pkg|internal|scripts|docs|\\.github)/[A-Za-z0-9_./-]+\\.[a-z]+)`")
 	made := []string{"actions/checksums.txt", ".github/workflows/sandbox.yml"} // by a release, by the reader
 	for _, name := range documents(t) {
-		for _, m := range file.FindAllStringSubmatch(read(t, "../"+name), -1) {
-			if _, err := os.Stat("../" + m[1]); err != nil && !slices.Contains(made, m[1]) {
+		for _, m := range file.FindAllStringSubmatch(read(t, "../../"+name), -1) {
+			if _, err := os.Stat("../../" + m[1]); err != nil && !slices.Contains(made, m[1]) {
 				t.Errorf("%s: %s is not there", name, m[1])
 			}
 		}
 	}
 	var code strings.Builder
-	for _, pattern := range []string{"*.go", "../pkg/*/*.go"} {
+	for _, pattern := range []string{"../../actions/*.go", "../../pkg/*/*.go"} {
 		files, err := filepath.Glob(pattern)
 		must(t, err)
 		for _, file := range files {
@@ -190,7 +190,7 @@ func TestDocsNames(t *testing.T) {
 			}
 		}
 	}
-	_, table, _ := strings.Cut(read(t, "../docs/reference.md"), "## Variables")
+	_, table, _ := strings.Cut(read(t, "../../docs/reference.md"), "## Variables")
 	variables := regexp.MustCompile("`([A-Z_]{5,})`").FindAllStringSubmatch(table, -1)
 	for _, m := range variables {
 		if !strings.Contains(code.String(), `"`+m[1]+`"`) {
@@ -202,32 +202,46 @@ func TestDocsNames(t *testing.T) {
 	}
 }
 
-// What docs/troubleshooting.md quotes is said by the programs.
-func TestTroubleshooting(t *testing.T) {
-	quoted := regexp.MustCompile(`(?m)^> (.*)$`).FindAllStringSubmatch(read(t, "../docs/troubleshooting.md"), -1)
-	sentences := read(t, "../docs/sentences.md")
-	for _, m := range quoted {
-		for _, said := range regexp.MustCompile(`…|: `).Split(m[1], -1) {
-			if said = strings.Trim(said, " :;,()"); !strings.Contains(sentences, said) {
-				t.Errorf("nothing says %q", said)
+// docs/troubleshooting.md quotes the programs' messages: each part of a quotation is in the code.
+func TestDocsTroubleshooting(t *testing.T) {
+	concatenation := regexp.MustCompile(`"\s*\+\s*"`)
+	var code strings.Builder
+	for _, pattern := range []string{"../../actions/*.go", "../../actions/run.sh", "../../pkg/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		must(t, err)
+		for _, file := range files {
+			if !strings.HasSuffix(file, "_test.go") {
+				code.WriteString(concatenation.ReplaceAllString(strings.ReplaceAll(read(t, file), `\"`, `"`), ""))
 			}
 		}
 	}
-	if len(quoted) < 10 {
-		t.Errorf("only %d sentences", len(quoted))
+	parts := 0
+	for _, m := range regexp.MustCompile(`(?m)^> (.*)$`).FindAllStringSubmatch(read(t, "../../docs/troubleshooting.md"), -1) {
+		for _, part := range regexp.MustCompile(`…|: `).Split(m[1], -1) {
+			if part = strings.Trim(part, " :;,()`"); len(strings.Fields(part)) < 2 {
+				continue
+			}
+			parts++
+			if !strings.Contains(code.String(), part) {
+				t.Errorf("no program prints %q", part)
+			}
+		}
+	}
+	if parts == 0 {
+		t.Error("docs/troubleshooting.md quotes no message as `> message`")
 	}
 }
 
 // Every command of the documents does what it says, in a clone, against a local cloud that it started itself. Of `make` only the demo
 // is run here: this is `make test`, and CI calls it as the README does.
 func TestDocsCommands(t *testing.T) {
-	w := cloud(t)
-	root, err := filepath.Abs("..")
+	e := setup(t)
+	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "clone")
-	git(t, w.ours, "clone", "--quiet", w.ours, dir)
+	git(t, e.ours, "clone", "--quiet", e.ours, dir)
 	if err := os.Symlink(filepath.Join(root, ".cache"), filepath.Join(dir, ".cache")); err != nil { // what setup made
 		t.Fatal(err)
 	}
@@ -240,17 +254,17 @@ func TestDocsCommands(t *testing.T) {
 		if name == "docs/own-buildkit.md" || name == "docs/releasing.md" { // TestOwnBuildKit, and the tests of a release, run theirs
 			continue
 		}
-		for line := range strings.Lines(strings.Join(blocksOf(t, name, "sh"), "")) {
+		for line := range strings.Lines(strings.Join(codeBlocks(t, name, "sh"), "")) {
 			line, _, _ = strings.Cut(line, "  #")
 			line = strings.TrimSpace(line)
 			commands++
 			switch {
 			case line == "make test", line == "make lint":
-				if !strings.Contains(read(t, "../.ci/run"), "make lint test") {
+				if !strings.Contains(read(t, "../../.ci/run"), "make lint test") {
 					t.Error("CI does not call make lint test")
 				}
 			case strings.HasPrefix(line, "scripts/test.sh "): // as the others, one of this very test's
-				if folder := strings.Fields(line)[1]; len(tree(t, filepath.Join(root, folder))) == 0 {
+				if folder := strings.Fields(line)[1]; len(listFiles(t, filepath.Join(root, folder))) == 0 {
 					t.Errorf("%s: nothing is in %s", name, folder)
 				}
 			case line == "make demo":

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 )
 
 // manifest is what docs/buildkitd.yaml holds, as far as its parts must agree.
-type manifest struct {
+type kubernetesObject struct {
 	Kind     string
 	Metadata struct{ Name, Namespace string }
 	Data     map[string]string
@@ -34,7 +34,7 @@ type manifest struct {
 		Template    struct {
 			Metadata struct{ Labels map[string]any }
 			Spec     struct {
-				Containers []container
+				Containers []podContainer
 				Volumes    []struct {
 					Name      string
 					ConfigMap struct{ Name string } `yaml:"configMap"`
@@ -48,7 +48,7 @@ type manifest struct {
 	}
 }
 
-type container struct {
+type podContainer struct {
 	Image string
 	Args  []string
 	Ports []struct {
@@ -62,12 +62,12 @@ type container struct {
 }
 
 // manifests are the parts of docs/buildkitd.yaml by their kinds.
-func manifests(t *testing.T) map[string]manifest {
+func kubernetesObjects(t *testing.T) map[string]kubernetesObject {
 	t.Helper()
-	decoder := yaml.NewDecoder(strings.NewReader(read(t, "../docs/buildkitd.yaml")))
-	found := map[string]manifest{}
+	decoder := yaml.NewDecoder(strings.NewReader(read(t, "../../docs/buildkitd.yaml")))
+	found := map[string]kubernetesObject{}
 	for {
-		var m manifest
+		var m kubernetesObject
 		err := decoder.Decode(&m)
 		if errors.Is(err, io.EOF) {
 			return found
@@ -82,13 +82,13 @@ func manifests(t *testing.T) map[string]manifest {
 // The manifest is one that Kubernetes takes, and its parts find each other.
 func TestBuildKitManifest(t *testing.T) {
 	strict := exec.Command("go", "run", ".")
-	strict.Dir = "../internal/tools/kubernetes"
+	strict.Dir = "../../internal/tools/kubernetes"
 	strict.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
-	strict.Stdin = strings.NewReader(read(t, "../docs/buildkitd.yaml"))
+	strict.Stdin = strings.NewReader(read(t, "../../docs/buildkitd.yaml"))
 	if out, err := strict.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	parts := manifests(t)
+	parts := kubernetesObjects(t)
 	if got := slices.Sorted(maps.Keys(parts)); !slices.Equal(got, []string{"ConfigMap", "NetworkPolicy", "Service", "StatefulSet"}) {
 		t.Fatalf("kinds %q", got)
 	}
@@ -139,7 +139,7 @@ func TestBuildKitManifest(t *testing.T) {
 // What docs/own-buildkit.md says is done: its commands make the certificates, a daemon runs with the manifest's configuration and without root, and
 // its workflow builds there. `kubectl` is a stand-in that keeps what it is told.
 func TestOwnBuildKit(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	dir, err := os.MkdirTemp("", "own-buildkit-")
 	if err != nil {
 		t.Fatal(err)
@@ -148,11 +148,11 @@ func TestOwnBuildKit(t *testing.T) {
 	certificates := func(name string) (folder string, told []string) {
 		folder = filepath.Join(dir, name)
 		must(t, os.MkdirAll(filepath.Join(folder, "bin"), 0o755))
-		docs, err := filepath.Abs("../docs")
+		docs, err := filepath.Abs("../../docs")
 		must(t, err)
 		must(t, os.Symlink(docs, filepath.Join(folder, "docs")))
 		must(t, os.WriteFile(filepath.Join(folder, "bin/kubectl"), []byte("#!/bin/sh\nprintf '%s\\n' \"$*\" >>kubectl.log\n"), 0o755))
-		command := exec.Command("bash", "-euo", "pipefail", "-c", strings.Join(blocksOf(t, "docs/own-buildkit.md", "sh"), "\n"))
+		command := exec.Command("bash", "-euo", "pipefail", "-c", strings.Join(codeBlocks(t, "docs/own-buildkit.md", "sh"), "\n"))
 		command.Dir, command.Env = folder, append(os.Environ(), "PATH="+filepath.Join(folder, "bin")+":"+os.Getenv("PATH"))
 		if out, err := command.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -163,14 +163,14 @@ func TestOwnBuildKit(t *testing.T) {
 	if want := []string{"create namespace buildkit", "-n buildkit create secret generic buildkitd-certs --from-file=certs/server", "apply -f docs/buildkitd.yaml"}; !slices.Equal(told, want) {
 		t.Fatalf("kubectl was told %q", told)
 	}
-	address := startBuildKit(t, w, dir, filepath.Join(ours, "certs/server"))
+	address := startBuildKit(t, e, dir, filepath.Join(ours, "certs/server"))
 
 	client := filepath.Join(ours, "certs/client")
 	repository := t.TempDir()
-	git(t, repository, "clone", "--quiet", w.caller, ".")
+	git(t, repository, "clone", "--quiet", e.caller, ".")
 	git(t, repository, "remote", "set-url", "origin", "https://github.com/acme/caller")
-	writeFile(t, repository, ".github/workflows/own.yml", blocksOf(t, "docs/own-buildkit.md", "yaml")[0])
-	log, ok := w.act(t, actRun{dir: repository, workflow: "own.yml", event: "push", noOIDC: true, vars: map[string]string{"BUILDKIT_ADDRESS": address, "BUILDKIT_CERT_PATH": client}})
+	writeFile(t, repository, ".github/workflows/own.yml", codeBlocks(t, "docs/own-buildkit.md", "yaml")[0])
+	log, ok := e.act(t, actRun{dir: repository, workflow: "own.yml", event: "push", noOIDC: true, vars: map[string]string{"BUILDKIT_ADDRESS": address, "BUILDKIT_CERT_PATH": client}})
 	if !ok || !strings.Contains(log, "built sha256:") {
 		t.Error(log)
 	}
@@ -179,18 +179,18 @@ func TestOwnBuildKit(t *testing.T) {
 	strangers, _ := certificates("strangers")
 	stranger := filepath.Join(strangers, "certs/client")
 	must(t, os.WriteFile(filepath.Join(stranger, "ca.pem"), []byte(read(t, filepath.Join(client, "ca.pem"))), 0o600))
-	got := w.run(t, invocation{docker: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"builder": address, "load": "false"}, env: map[string]string{"BUILDKIT_CERT_PATH": stranger}})
-	if got.exit != 1 || !strings.Contains(got.stderr, "error: builder "+address+": the TLS connection is refused") {
-		t.Errorf("exit %d: %s", got.exit, got.stderr)
+	got := e.run(t, invocation{dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"builder": address, "load": "false"}, env: map[string]string{"BUILDKIT_CERT_PATH": stranger}})
+	if got.exitCode != 1 || !strings.Contains(got.stderr, "error: builder "+address+": the TLS connection is refused") {
+		t.Errorf("exit %d: %s", got.exitCode, got.stderr)
 	}
 }
 
 // startBuildKit runs the manifest's daemon as its pod would: as root of a user namespace that is nobody outside, with the secret and the
 // configuration mounted. Only the paths and the port are this test's. It returns its address.
-func startBuildKit(t *testing.T, w *world, dir, secret string) string {
+func startBuildKit(t *testing.T, e *environment, dir, secret string) string {
 	t.Helper()
 	const user, others = 1000, 100000 // what the image maps
-	parts := manifests(t)
+	parts := kubernetesObjects(t)
 	daemon := parts["StatefulSet"].Spec.Template.Spec.Containers[0]
 	port := freePort(t)
 	moved := strings.NewReplacer("/run/user/1000", dir+"/run", "/certs/", dir+"/certs/", "/etc/buildkit/", dir+"/etc/", "0.0.0.0:1234", "127.0.0.1:"+port)
@@ -200,13 +200,13 @@ func startBuildKit(t *testing.T, w *world, dir, secret string) string {
 	must(t, os.Chmod(dir, 0o755))
 	must(t, os.CopyFS(filepath.Join(dir, "certs"), os.DirFS(secret)))
 	for _, program := range []string{"buildkitd", "buildctl"} {
-		data, err := os.ReadFile("../.cache/bin/" + program)
+		data, err := os.ReadFile("../../.cache/bin/" + program)
 		if err != nil {
 			t.Fatalf("BuildKit is not built: run scripts/tools.sh (%v)", err)
 		}
 		must(t, os.WriteFile(filepath.Join(dir, "bin", program), data, 0o755))
 	}
-	mirror, err := registry.StartMirror(t.Context(), "../.cache/base/bookworm-slim.tar")
+	mirror, err := registry.StartMirror(t.Context(), "../../.cache/base/bookworm-slim.tar")
 	must(t, err)
 	t.Cleanup(func() { must(t, mirror.Stop()) })
 	config := moved.Replace(parts["ConfigMap"].Data["buildkitd.toml"]) + fmt.Sprintf("[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n", mirror.Addr, mirror.Addr)

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"bytes"
@@ -37,7 +37,6 @@ import (
 	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
 	clouddoppler "github.com/org/sandbox-actions/internal/localcloud/doppler"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
-	"github.com/org/sandbox-actions/pkg/runner"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
@@ -75,42 +74,42 @@ const (
 // No secret, wherever it comes from and however a run ends, is in anything that is left or printed, in any argument, in the environment of a
 // program that does not need it, or with anybody but its owner.
 func TestSecretsStaySecret(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	waiting := func(_ *secretRun, stdout string) bool { return strings.Contains(stdout, "\nwaiting\n") }
 	// What an environment holds is printed, and is in a report, by a command that is none of ours.
 	tell := `env; env >&2; printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/></testcase></testsuite>' "$(env | grep TOKEN | tr -d '<>&"\n')" > "$TEST_REPORT_DIR/host.xml"`
-	stored := w.stores(t)
+	stored := e.serviceStorage(t)
 	for _, test := range []struct {
 		program, from, end string
 		last               string // what the step does when it has shown its secrets
 		inputs             map[string]string
 		daytona            cloudaytona.SnapshotFault
-		exit               int
+		exitCode               int
 		interrupt          func(s *secretRun, stdout string) bool
 	}{
 		{program: "action-build", from: fromEnvironment, end: "success", inputs: map[string]string{"save": "true"}},
-		{program: "action-build", from: fromInputs, end: "failure", last: "exit 9", inputs: map[string]string{"save": "true"}, exit: 1},
-		{program: "action-build", from: fromOIDC, end: "cancel", last: "echo waiting; sleep 300", inputs: map[string]string{"save": "true"}, exit: 1, interrupt: waiting},
+		{program: "action-build", from: fromInputs, end: "failure", last: "exit 9", inputs: map[string]string{"save": "true"}, exitCode: 1},
+		{program: "action-build", from: fromOIDC, end: "cancel", last: "echo waiting; sleep 300", inputs: map[string]string{"save": "true"}, exitCode: 1, interrupt: waiting},
 		{program: "action-snapshot", from: fromInputs, end: "success"},
-		{program: "action-snapshot", from: fromOIDC, end: "failure", daytona: cloudaytona.Falls, exit: 1},
-		{program: "action-snapshot", from: fromEnvironment, end: "cancel", daytona: cloudaytona.Stuck, exit: 1, interrupt: func(s *secretRun, _ string) bool {
+		{program: "action-snapshot", from: fromOIDC, end: "failure", daytona: cloudaytona.Falls, exitCode: 1},
+		{program: "action-snapshot", from: fromEnvironment, end: "cancel", daytona: cloudaytona.Stuck, exitCode: 1, interrupt: func(s *secretRun, _ string) bool {
 			return regexp.MustCompile(`"state": *"pending"`).MatchString(s.answered[toDaytona].String())
 		}},
 		{program: "action-test", from: fromOIDC, end: "success", inputs: map[string]string{"command": "env"}},
-		{program: "action-test", from: fromEnvironment, end: "failure", inputs: map[string]string{"command": tell + "; exit 7"}, exit: 7},
-		{program: "action-test", from: fromInputs, end: "cancel", inputs: map[string]string{"command": tell + "; echo waiting; sleep 300"}, exit: 1, interrupt: waiting},
+		{program: "action-test", from: fromEnvironment, end: "failure", inputs: map[string]string{"command": tell + "; exit 7"}, exitCode: 7},
+		{program: "action-test", from: fromInputs, end: "cancel", inputs: map[string]string{"command": tell + "; echo waiting; sleep 300"}, exitCode: 1, interrupt: waiting},
 	} {
 		t.Run(test.program+" "+test.end, func(t *testing.T) {
-			s := w.secretRun(t, test.program, test.from, test.last, stored)
+			s := e.secretRun(t, test.program, test.from, test.last, stored)
 			maps.Copy(s.inputs, test.inputs)
 			if test.daytona != "" {
-				w.Daytona.Fail(cloudaytona.Fault{Snapshot: test.daytona, Times: 1})
-				defer w.Daytona.Heal()
+				e.Daytona.Fail(cloudaytona.Fault{Snapshot: test.daytona, Times: 1})
+				defer e.Daytona.Heal()
 			}
-			seen := &sight{}
-			s.started = func(pid int, stdout *safeBuffer) {
+			seen := &processWatcher{}
+			s.onStart = func(pid int, stdout *safeBuffer) {
 				for interrupted := false; unix.Kill(pid, 0) == nil; time.Sleep(10 * time.Millisecond) {
-					seen.look(pid)
+					seen.sample(pid)
 					if test.interrupt != nil && !interrupted && test.interrupt(s, stdout.String()) {
 						interrupted = true
 						_ = unix.Kill(pid, unix.SIGINT)
@@ -120,18 +119,18 @@ func TestSecretsStaySecret(t *testing.T) {
 					}
 				}
 			}
-			o := w.run(t, s.invocation)
-			if o.exit != test.exit {
-				t.Fatalf("exit %d:\n%s%s", o.exit, o.stdout, o.stderr)
+			o := e.run(t, s.invocation)
+			if o.exitCode != test.exitCode {
+				t.Fatalf("exit %d:\n%s%s", o.exitCode, o.stdout, o.stderr)
 			}
-			s.received(t)
+			s.collectIssuedSecrets(t)
 			f := &finder{}
 			for _, c := range s.canaries {
 				f.add(c.name, c.value)
 			}
 
 			// What is printed is looked at as it is, and not as the runner shows it. Only what tells the runner what to hide is left out.
-			commands := obeyed(t, o.stdout)
+			commands := workflowCommands(t, o.stdout)
 			var printed, masks strings.Builder
 			for line := range strings.Lines(o.stdout) {
 				if value, ok := strings.CutPrefix(strings.TrimSpace(line), "::add-mask::"); ok && slices.Contains(commands, strings.TrimSpace(line)) {
@@ -143,33 +142,33 @@ func TestSecretsStaySecret(t *testing.T) {
 			places := map[string]string{
 				"standard output": printed.String(), "standard error": o.stderr, "outputs": o.outputFile, "summary": o.summary,
 				"arguments": strings.Join(seen.arguments, "\n"), "temporary files": strings.Join(seen.files, "\n"),
-				"files of the workspace": strings.Join(contents(s.dir, "host.xml"), "\n"), "files of the home folder": strings.Join(contents(s.home, ".docker/config.json"), "\n"),
+				"files of the workspace": strings.Join(fileContents(s.dir, "host.xml"), "\n"), "files of the home folder": strings.Join(fileContents(s.home, ".docker/config.json"), "\n"),
 			}
-			if test.exit == 0 && s.inputs["load"] != "false" && test.program != "action-snapshot" {
-				places["the image"] = docker(t, w.Engine.Host, "image", "inspect", "iterate-sandbox:secret") + docker(t, w.Engine.Host, "history", "--no-trunc", "iterate-sandbox:secret")
+			if test.exitCode == 0 && s.inputs["load"] != "false" && test.program != "action-snapshot" {
+				places["the image"] = docker(t, e.Engine.Host, "image", "inspect", "iterate-sandbox:secret") + docker(t, e.Engine.Host, "history", "--no-trunc", "iterate-sandbox:secret")
 			}
-			for place, environments := range seen.environments {
+			for place, environments := range seen.startedEnvironments {
 				places[place] = strings.Join(environments, "\n")
 			}
-			for place, environments := range s.environments(t) {
+			for place, environments := range s.startedEnvironments(t) {
 				places[place] += strings.Join(environments, "\n")
 			}
 			for place, text := range places {
-				s.check(t, place, f.find([]byte(text), inText))
+				s.check(t, place, f.find([]byte(text), minTextLength))
 			}
 			got := map[string]bool{}
 			for service, sent := range s.sent {
-				for _, found := range s.check(t, service, f.find([]byte(sent.String()), inBytes)) {
+				for _, found := range s.check(t, service, f.find([]byte(sent.String()), minBinaryLength)) {
 					got[found.secret] = true
 				}
 			}
-			stored.pushed = stored.pushed || test.exit == 0
+			stored.pushed = stored.pushed || test.exitCode == 0
 			stored.canaries = append(stored.canaries, s.canaries...)
 
 			// The same search finds what has to be there.
 			for _, c := range s.canaries {
 				isSent := slices.ContainsFunc(c.owners, func(owner string) bool { return s.sent[owner] != nil })
-				if test.exit == 0 && isSent && !got[c.name] {
+				if test.exitCode == 0 && isSent && !got[c.name] {
 					t.Errorf("%s was never sent to %s: this test sees nothing", c.name, c.owners)
 				}
 				if test.from == fromEnvironment || !got[c.name] || strings.HasSuffix(c.name, "token of a registry") {
@@ -185,11 +184,11 @@ func TestSecretsStaySecret(t *testing.T) {
 				t.Errorf("this test sees nothing: %d arguments, %d temporary files\n%s%s", len(seen.arguments), len(seen.files), o.stdout, o.stderr)
 			}
 			if name := o.outputs["snapshot_name"]; name != "" {
-				w.forget(t, name)
+				e.deleteSnapshot(t, name)
 			}
 		})
 	}
-	stored.search(t, w.buildLogs(t))
+	stored.search(t, e.buildLogs(t))
 }
 
 // secretRun is one run that has a secret in every place that can hold one.
@@ -209,7 +208,7 @@ func (s *secretRun) secret(name, value string, owners ...string) string {
 }
 
 // secretRun makes a commit whose Dockerfile shows each build secret, and all that a program is given to build it. last is what the step does then.
-func (w *world) secretRun(t *testing.T, program, from, last string, stored *stores) *secretRun {
+func (e *environment) secretRun(t *testing.T, program, from, last string, stored *serviceStorage) *secretRun {
 	s := &secretRun{home: t.TempDir(), records: t.TempDir(), sent: map[string]*safeBuffer{}, answered: map[string]*safeBuffer{}}
 	s.program, s.dir = program, t.TempDir()
 	for _, service := range []string{toDepot, toDoppler, toDaytona, toGitHub, toRunner, toRegistry, toDepotRegistry, toDaytonaRegistry, toBuilder, toEngine} {
@@ -268,7 +267,7 @@ func (w *world) secretRun(t *testing.T, program, from, last string, stored *stor
 	// Credentials: each is used from one place, and a decoy is in every other one.
 	serviceToken := "dp.st.dev." + r()
 	usesDaytona, uses := program == "action-snapshot", map[string][]string{
-		"DEPOT_TOKEN": {w.DepotToken, toDepot}, "DOPPLER_TOKEN": {serviceToken, toDoppler}, "DAYTONA_API_KEY": {w.DaytonaKey}, "GITHUB_TOKEN": {w.GitHubToken, toGitHub, toGitFetch},
+		"DEPOT_TOKEN": {e.DepotToken, toDepot}, "DOPPLER_TOKEN": {serviceToken, toDoppler}, "DAYTONA_API_KEY": {e.DaytonaKey}, "GITHUB_TOKEN": {e.GitHubToken, toGitHub, toGitFetch},
 	}
 	if usesDaytona {
 		uses["DAYTONA_API_KEY"] = append(uses["DAYTONA_API_KEY"], toDaytona)
@@ -303,39 +302,39 @@ func (w *world) secretRun(t *testing.T, program, from, last string, stored *stor
 			s.args = []string{"--image="} // at a prompt an image is taken otherwise
 		}
 	}
-	s.secret("ACTIONS_ID_TOKEN_REQUEST_TOKEN", w.GitHub.IDTokenRequestToken(), mayAsk...)
+	s.secret("ACTIONS_ID_TOKEN_REQUEST_TOKEN", e.GitHub.IDTokenRequestToken(), mayAsk...)
 
 	// Who is spoken to, each with somebody in front who writes down what comes.
 	access := []clouddoppler.Access{{Project: localcloud.Project, Config: "dev", Write: true}}
 	doppler, err := clouddoppler.Start(t.Context(), clouddoppler.Options{
 		Projects: []clouddoppler.Project{{Name: localcloud.Project, Configs: []clouddoppler.Config{{Name: "dev", Secrets: config}}}},
-		Tokens:   []clouddoppler.Token{{Value: serviceToken, Access: access}}, Issuer: w.GitHub.Issuer(),
-		Identities: []clouddoppler.Identity{{ID: localcloud.DopplerIdentity, Audience: "https://github.com/acme", Access: access, Claims: map[string]string{"sub": "repo:" + caller + ":*"}}},
+		Tokens:   []clouddoppler.Token{{Value: serviceToken, Access: access}}, Issuer: e.GitHub.Issuer(),
+		Identities: []clouddoppler.Identity{{ID: localcloud.DopplerIdentity, Audience: "https://github.com/acme", Access: access, Claims: map[string]string{"sub": "repo:" + callerRepository + ":*"}}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = doppler.Close() })
 	for variable, front := range map[string]struct{ service, url string }{
-		"DEPOT_API_URL": {toDepot, w.Depot.URL()}, "DOPPLER_API_HOST": {toDoppler, doppler.URL()}, "DAYTONA_API_URL": {toDaytona, w.Daytona.URL()},
-		"GITHUB_API_URL": {toGitHub, w.GitHub.APIURL()}, "GITHUB_SERVER_URL": {toGitHub, w.GitHub.ServerURL()}, "ACTIONS_ID_TOKEN_REQUEST_URL": {toRunner, w.GitHub.IDTokenRequestURL()},
+		"DEPOT_API_URL": {toDepot, e.Depot.URL()}, "DOPPLER_API_HOST": {toDoppler, doppler.URL()}, "DAYTONA_API_URL": {toDaytona, e.Daytona.URL()},
+		"GITHUB_API_URL": {toGitHub, e.GitHub.APIURL()}, "GITHUB_SERVER_URL": {toGitHub, e.GitHub.ServerURL()}, "ACTIONS_ID_TOKEN_REQUEST_URL": {toRunner, e.GitHub.IDTokenRequestURL()},
 	} {
-		s.env[variable] = s.front(t, front.service, front.url)
+		s.env[variable] = s.recordingProxy(t, front.service, front.url)
 	}
-	s.env["DOCKER_HOST"] = s.frontOfSocket(t, toEngine, w.Engine.Host)
-	w.Builders.Tap(s.sent[toBuilder])
-	t.Cleanup(func() { w.Builders.Tap(io.Discard) })
+	s.env["DOCKER_HOST"] = s.recordingSocketProxy(t, toEngine, e.Engine.Host)
+	e.Builders.Tap(s.sent[toBuilder])
+	t.Cleanup(func() { e.Builders.Tap(io.Discard) })
 	password := s.secret("registry's password", stored.password, toRegistry)
 	own := stored.registry
 	own.Tap(func(r *http.Request) { s.record(toRegistry, r) })
-	w.Registry.Tap(func(r *http.Request) {
-		if r.Host == w.Daytona.RegistryHost() {
+	e.Registry.Tap(func(r *http.Request) {
+		if r.Host == e.Daytona.RegistryHost() {
 			s.record(toDaytonaRegistry, r)
 		} else {
 			s.record(toDepotRegistry, r)
 		}
 	})
-	t.Cleanup(func() { w.Registry.Tap(nil) })
+	t.Cleanup(func() { e.Registry.Tap(nil) })
 	if err := os.Mkdir(filepath.Join(s.home, ".docker"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -364,8 +363,8 @@ func (w *world) secretRun(t *testing.T, program, from, last string, stored *stor
 	step := "RUN " + mounts.String() + "--mount=type=ssh " +
 		"cd /run/secrets; for s in " + strings.Join(shown, " ") + `; do cat $s; echo; cat $s >&2; echo >&2; head -c 6 $s; sleep 0.02; tail -c +7 $s; echo; done; ` +
 		`test -S "$SSH_AUTH_SOCK" && ! test -e DAYTONA_API_KEY && ! test -e DEPOT_TOKEN` + strings.TrimSuffix("; "+last, "; ")
-	s.inputs["ref"] = commit(t, w.caller, map[string]string{
-		"Dockerfile": base + "COPY --from=git . /srv/.git\nRUN printf %s%s canary-of- the-image > /marker\n" + step + "\nCMD [\"sleep\", \"60\"]\n",
+	s.inputs["ref"] = commitFiles(t, e.caller, map[string]string{
+		"Dockerfile": fromDebian + "COPY --from=git . /srv/.git\nRUN printf %s%s canary-of- the-image > /marker\n" + step + "\nCMD [\"sleep\", \"60\"]\n",
 		"tests.yaml": "tests:\n  - name: is Debian\n    run: [cat, /etc/debian_version]\n",
 	})
 	if program == "action-test" {
@@ -375,7 +374,7 @@ func (w *world) secretRun(t *testing.T, program, from, last string, stored *stor
 }
 
 // received adds the secrets that services made during the run: they are in their answers.
-func (s *secretRun) received(t *testing.T) {
+func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 	find := func(name, service, pattern string, owners ...string) (found []string) {
 		for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(s.answered[service].String(), -1) {
 			found = append(found, s.secret(name, match[1], owners...))
@@ -439,7 +438,7 @@ func (s *secretRun) check(t *testing.T, place string, all []found) (allowed []fo
 }
 
 // front is the URL of a proxy that records what goes to a service, and what it answers.
-func (s *secretRun) front(t *testing.T, service, target string) string {
+func (s *secretRun) recordingProxy(t *testing.T, service, target string) string {
 	at, err := url.Parse(target)
 	if err != nil {
 		t.Fatal(err)
@@ -475,13 +474,13 @@ func (s *secretRun) record(service string, r *http.Request) {
 	if !strings.Contains(r.URL.Path, "/blobs/uploads/") {
 		body, _ := io.ReadAll(r.Body) // who answers meets the error, too
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		head = append(append(head, unpacked(body)...), '\n')
+		head = append(append(head, decompress(body)...), '\n')
 	}
 	_, _ = s.sent[service].Write(head)
 }
 
 // frontOfSocket is front for a Docker Engine.
-func (s *secretRun) frontOfSocket(t *testing.T, service, target string) string {
+func (s *secretRun) recordingSocketProxy(t *testing.T, service, target string) string {
 	dir, err := os.MkdirTemp("", "engine-") // not t's: the path would be too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -516,7 +515,7 @@ func (s *secretRun) frontOfSocket(t *testing.T, service, target string) string {
 }
 
 // environments are those of the programs that were started, by who may have what.
-func (s *secretRun) environments(t *testing.T) map[string][]string {
+func (s *secretRun) startedEnvironments(t *testing.T) map[string][]string {
 	all := map[string][]string{}
 	files, err := os.ReadDir(s.records)
 	if err != nil {
@@ -541,17 +540,17 @@ func (s *secretRun) environments(t *testing.T) map[string][]string {
 }
 
 // sight is what was seen of a program and those that it started while they ran.
-type sight struct {
+type processWatcher struct {
 	arguments    []string
-	environments map[string][]string // by who may have what
+	startedEnvironments map[string][]string // by who may have what
 	files        []string            // what was in its temporary folder
 	known        map[string]bool
 }
 
 // new says whether something is seen for the first time.
-func (s *sight) new(what ...string) bool {
+func (s *processWatcher) isNew(what ...string) bool {
 	if s.known == nil {
-		s.known, s.environments = map[string]bool{}, map[string][]string{}
+		s.known, s.startedEnvironments = map[string]bool{}, map[string][]string{}
 	}
 	key := strings.Join(what, "\x00")
 	was := s.known[key]
@@ -560,9 +559,9 @@ func (s *sight) new(what ...string) bool {
 }
 
 // look looks once. What has gone by then is left out.
-func (s *sight) look(pid int) {
+func (s *processWatcher) sample(pid int) {
 	temp, own := "", ""
-	for _, one := range family(pid) {
+	for _, one := range processTree(pid) {
 		read := func(name string) string {
 			data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", one, name))
 			return string(data)
@@ -570,7 +569,7 @@ func (s *sight) look(pid int) {
 		// Between fork and exec a child has our own program, and our environment: it is nobody yet.
 		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", one))
 		arguments, environment := read("cmdline"), read("environ")
-		if s.new("arguments", arguments) {
+		if s.isNew("arguments", arguments) {
 			s.arguments = append(s.arguments, strings.ReplaceAll(arguments, "\x00", " "))
 		}
 		if one == pid {
@@ -592,8 +591,8 @@ func (s *sight) look(pid int) {
 		case strings.Contains(environment, "RUN_LOCAL_DOCKER_TESTS=true"):
 			place = toCommand
 		}
-		if s.new("environment", environment) {
-			s.environments[place] = append(s.environments[place], strings.ReplaceAll(environment, "\x00", "\n"))
+		if s.isNew("environment", environment) {
+			s.startedEnvironments[place] = append(s.startedEnvironments[place], strings.ReplaceAll(environment, "\x00", "\n"))
 		}
 	}
 	if temp == "" {
@@ -604,7 +603,7 @@ func (s *sight) look(pid int) {
 			return nil
 		}
 		// A large file is a layer, which is looked at in the image.
-		if info, err := e.Info(); err == nil && info.Size() < 1<<20 && s.new("file", path, info.ModTime().String(), strconv.FormatInt(info.Size(), 10)) {
+		if info, err := e.Info(); err == nil && info.Size() < 1<<20 && s.isNew("file", path, info.ModTime().String(), strconv.FormatInt(info.Size(), 10)) {
 			if data, err := os.ReadFile(path); err == nil {
 				s.files = append(s.files, path+"\n"+string(data))
 			}
@@ -614,14 +613,14 @@ func (s *sight) look(pid int) {
 }
 
 // family is a process and all below it.
-func family(pid int) []int {
+func processTree(pid int) []int {
 	all := []int{pid}
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, list := range lists {
 		data, _ := os.ReadFile(list) // it may have ended
 		for field := range strings.FieldsSeq(string(data)) {
 			if child, err := strconv.Atoi(field); err == nil {
-				all = append(all, family(child)...)
+				all = append(all, processTree(child)...)
 			}
 		}
 	}
@@ -629,7 +628,7 @@ func family(pid int) []int {
 }
 
 // stores are the folders in which services keep what they are sent: images and their layers, attestations, caches, logs, records of builds.
-type stores struct {
+type serviceStorage struct {
 	folders  []string
 	began    time.Time
 	canaries []canary // of all runs, none of which may be there
@@ -642,8 +641,8 @@ type stores struct {
 const marker = "canary-of-the-image"
 
 // stores are those of the cloud, and one of a registry that is the test's own.
-func (w *world) stores(t *testing.T) *stores {
-	s := &stores{began: time.Now(), folders: []string{t.TempDir(), "../.cache/test/actions"}, password: `Pa$$%41"` + rand.Text() + `'\ &:`}
+func (e *environment) serviceStorage(t *testing.T) *serviceStorage {
+	s := &serviceStorage{began: time.Now(), folders: []string{t.TempDir(), "../../.cache/test/e2e"}, password: `Pa$$%41"` + rand.Text() + `'\ &:`}
 	var err error
 	s.registry, err = registry.Start(t.Context(), s.folders[0], registry.Account{User: "robot", Password: s.password, Push: true})
 	if err != nil {
@@ -654,7 +653,7 @@ func (w *world) stores(t *testing.T) *stores {
 }
 
 // search looks through every file that has changed since the beginning. logs are names of those that hold what steps have printed.
-func (s *stores) search(t *testing.T, logs map[string]bool) {
+func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
 	f := &finder{}
 	for i, c := range s.canaries {
 		f.add(fmt.Sprintf("%s (%d)", c.name, i), c.value)
@@ -686,7 +685,7 @@ func (s *stores) search(t *testing.T, logs map[string]bool) {
 				return nil
 			}
 			searched[sum] = true
-			for _, found := range f.find(data, inBytes) {
+			for _, found := range f.find(data, minBinaryLength) {
 				if found.secret == marker {
 					marked[folder] = true
 					continue
@@ -705,9 +704,9 @@ func (s *stores) search(t *testing.T, logs map[string]bool) {
 }
 
 // buildLogs are the names of blobs in which the builders keep what steps have printed.
-func (w *world) buildLogs(t *testing.T) map[string]bool {
+func (e *environment) buildLogs(t *testing.T) map[string]bool {
 	logs := map[string]bool{}
-	c, err := client.New(t.Context(), w.Builders.Address("linux/amd64"))
+	c, err := client.New(t.Context(), e.Builders.Address("linux/amd64"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -738,58 +737,8 @@ func (w *world) buildLogs(t *testing.T) map[string]bool {
 	return logs
 }
 
-// A redirect to another server, as by somebody between us and GitHub, does not get the token; one on the same server, as of a repository that was
-// renamed, is followed with it.
-func TestTokenAndRedirects(t *testing.T) {
-	const sha = "0123456789abcdef0123456789abcdef01234567"
-	for _, test := range []struct {
-		name     string
-		redirect func(own, stranger string) string
-		followed bool
-	}{
-		{"to a stranger", func(_, stranger string) string { return stranger }, false},
-		{"on the server", func(own, _ string) string { return own }, true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			var strangers []string // Authorization of what a stranger gets
-			stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				strangers = append(strangers, r.Header.Get("Authorization"))
-				fmt.Fprintf(w, `{"ref": "refs/heads/main", "object": {"type": "commit", "sha": %q}}`, sha)
-			}))
-			defer stranger.Close()
-			var own *httptest.Server
-			own = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				switch {
-				case r.Header.Get("Authorization") != "Bearer ghs_canary":
-					w.WriteHeader(http.StatusUnauthorized)
-				case strings.HasPrefix(r.URL.Path, "/repositories/"):
-					fmt.Fprintf(w, `{"ref": "refs/heads/main", "object": {"type": "commit", "sha": %q}}`, sha)
-				default:
-					http.Redirect(w, r, test.redirect(own.URL, stranger.URL)+"/repositories/1/git/ref/heads/main", http.StatusMovedPermanently)
-				}
-			}))
-			defer own.Close()
-			getenv := func(name string) string {
-				return map[string]string{"GITHUB_API_URL": own.URL, "GITHUB_REPOSITORY": caller}[name]
-			}
-			b := &build{Program: &Program{Runner: runner.New(io.Discard, io.Discard, getenv), Getenv: getenv}, in: &BuildInputs{GithubToken: "ghs_canary"}}
-			repository, err := b.repository()
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := repository.Resolve(t.Context(), "main")
-			if (err == nil) != test.followed || got.SHA == sha != test.followed {
-				t.Errorf("%+v, %v", got, err)
-			}
-			if len(strangers) > 0 {
-				t.Errorf("a stranger was asked, with %q", strangers)
-			}
-		})
-	}
-}
-
 // commit adds files to a repository and returns the new commit.
-func commit(t *testing.T, dir string, files map[string]string) string {
+func commitFiles(t *testing.T, dir string, files map[string]string) string {
 	t.Helper()
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
@@ -803,7 +752,7 @@ func commit(t *testing.T, dir string, files map[string]string) string {
 }
 
 // contents is what files below a folder hold now, but for one; those that go while it looks are left out.
-func contents(dir, but string) []string {
+func fileContents(dir, but string) []string {
 	var found []string
 	_ = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() || but != "" && strings.HasSuffix(path, but) {

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"fmt"
@@ -15,31 +15,31 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-var releasing sync.Once
+var releaseOnce sync.Once
 
 // release makes v1.0.0 of our repository and moves v1 to it, as its maintainers do; once for all tests whose workflows use @v1. It returns the release's
 // commit.
-func (w *world) release(t *testing.T) (commit string) {
+func (e *environment) release(t *testing.T) (commit string) {
 	t.Helper()
-	releasing.Do(func() {
-		git(t, w.ours, "tag", "--delete", "v1")
+	releaseOnce.Do(func() {
+		git(t, e.ours, "tag", "--delete", "v1")
 		for _, words := range [][]string{
 			{"scripts/release.sh", "v1.0.0"}, {"go", "run", "./internal/release", "publish", "dist/v1.0.0"}, {"go", "run", "./internal/release", "promote", "dist/v1.0.0"},
 		} {
 			command := exec.CommandContext(t.Context(), words[0], words[1:]...)
-			command.Dir = w.ours
-			command.Env = append(os.Environ(), "GITHUB_SERVER_URL="+w.GitHub.ServerURL(), "GITHUB_API_URL="+w.GitHub.APIURL(), "GITHUB_REPOSITORY=org/sandbox-actions",
-				"GITHUB_TOKEN="+w.GitHubWriteToken, "RELEASE_PLATFORMS=linux/"+runtime.GOARCH)
+			command.Dir = e.ours
+			command.Env = append(os.Environ(), "GITHUB_SERVER_URL="+e.GitHub.ServerURL(), "GITHUB_API_URL="+e.GitHub.APIURL(), "GITHUB_REPOSITORY=org/sandbox-actions",
+				"GITHUB_TOKEN="+e.GitHubWriteToken, "RELEASE_PLATFORMS=linux/"+runtime.GOARCH)
 			if out, err := command.CombinedOutput(); err != nil {
 				t.Fatalf("%q: %v: %s", words, err, out)
 			}
 		}
 	})
-	return git(t, w.ours, "rev-parse", "v1")
+	return git(t, e.ours, "rev-parse", "v1")
 }
 
 // strangers is all that a repository holds which has only ever heard of us: %s is what it pins.
-const strangers = `name: Stranger
+const consumerWorkflow = `name: Stranger
 on: workflow_dispatch
 permissions: {}
 jobs:
@@ -79,8 +79,8 @@ jobs:
 // A repository that holds nothing but a workflow uses all three actions, by tag and by SHA, with the released programs and without Go. A byte that
 // is not the release's stops it.
 func TestStranger(t *testing.T) {
-	w := cloud(t)
-	commit := w.release(t)
+	e := setup(t)
+	commit := e.release(t)
 	vars := map[string]string{"DEPOT_PROJECT_ID": localcloud.Project, "DOPPLER_IDENTITY": localcloud.DopplerIdentity}
 	for _, pin := range []string{"v1", commit} {
 		t.Run(pin, func(t *testing.T) {
@@ -88,26 +88,26 @@ func TestStranger(t *testing.T) {
 			if err := os.MkdirAll(filepath.Join(folder, ".github/workflows"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			writeFile(t, folder, ".github/workflows/stranger.yml", fmt.Sprintf(strangers, pin))
-			run := actRun{dir: w.repository(t, folder), workflow: "stranger.yml", vars: vars}
-			log, ok := w.act(t, run)
+			writeFile(t, folder, ".github/workflows/stranger.yml", fmt.Sprintf(consumerWorkflow, pin))
+			run := actRun{dir: e.repository(t, folder), workflow: "stranger.yml", vars: vars}
+			log, ok := e.act(t, run)
 			if !ok || !regexp.MustCompile(`built (sha256:[0-9a-f]{64}), tested sha256:[0-9a-f]{64} with 1 passed, released as iterate-sandbox-\d{8}`).MatchString(log) {
 				t.Error(log)
 			}
 			for _, program := range []string{"action-build", "action-test", "action-snapshot"} {
-				from := fmt.Sprintf("%[1]s v1.0.0 from %[2]s/org/sandbox-actions/releases/download/v1.0.0/%[1]s-linux-%[3]s, found in ", program, w.GitHub.ServerURL(), runtime.GOARCH)
+				from := fmt.Sprintf("%[1]s v1.0.0 from %[2]s/org/sandbox-actions/releases/download/v1.0.0/%[1]s-linux-%[3]s, found in ", program, e.GitHub.ServerURL(), runtime.GOARCH)
 				if !strings.Contains(log, from) {
 					t.Errorf("the log does not hold %s:\n%s", from, log)
 				}
 			}
 
-			builds := len(w.Depot.Calls())
-			w.GitHub.Fail(github.Fault{Path: github.Objects, Flip: true})
+			builds := len(e.Depot.Calls())
+			e.GitHub.Fail(github.Fault{Path: github.Objects, Flip: true})
 			const said = "but the commit of v1.0.0 names "
-			log = w.actFails(t, run, said)
-			w.GitHub.Heal()
-			if !strings.Contains(log, said) || len(w.Depot.Calls()) != builds {
-				t.Errorf("a flipped byte does not stop it: %d calls of Depot\n%s", len(w.Depot.Calls())-builds, log)
+			log = e.actFailing(t, run, said)
+			e.GitHub.Heal()
+			if !strings.Contains(log, said) || len(e.Depot.Calls()) != builds {
+				t.Errorf("a flipped byte does not stop it: %d calls of Depot\n%s", len(e.Depot.Calls())-builds, log)
 			}
 		})
 	}

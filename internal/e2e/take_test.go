@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"io"
@@ -16,7 +16,7 @@ import (
 // A snapshot of an image that is there: in an engine of either age, in a registry, in a folder. What comes from a place that keeps
 // manifests has the same digest at Daytona; nothing is built.
 func TestSnapshotOfAnImageThatIsThere(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	oldest, err := engine.Start(t.Context(), engine.Oldest, t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -26,15 +26,15 @@ func TestSnapshotOfAnImageThatIsThere(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	home, layout := w.login(t), t.TempDir()
+	home, layout := e.login(t), t.TempDir()
 	env := map[string]string{"HOME": home}
-	docker := unique(t)
-	loaded := w.succeed(t, invocation{docker: docker, inputs: map[string]string{"image_name": "taken:1"}, env: env})
-	w.succeed(t, invocation{docker: docker, inputs: map[string]string{"image_name": "taken:1"}, env: withEnv(env, map[string]string{"DOCKER_HOST": oldest.Host})})
-	pushed := w.succeed(t, invocation{docker: docker, env: env, inputs: map[string]string{
-		"load": "false", "push": w.Registry.Addr + "/team/taken:1", "provenance": "false", "outputs": "type=oci,tar=false,dest=" + layout,
+	docker := uniqueDockerfile(t)
+	loaded := e.mustRun(t, invocation{dockerfile: docker, inputs: map[string]string{"image_name": "taken:1"}, env: env})
+	e.mustRun(t, invocation{dockerfile: docker, inputs: map[string]string{"image_name": "taken:1"}, env: merge(env, map[string]string{"DOCKER_HOST": oldest.Host})})
+	pushed := e.mustRun(t, invocation{dockerfile: docker, env: env, inputs: map[string]string{
+		"load": "false", "push": e.Registry.Addr + "/team/taken:1", "provenance": "false", "outputs": "type=oci,tar=false,dest=" + layout,
 	}})
-	w.succeed(t, invocation{docker: docker, inputs: map[string]string{"image_name": "arm:1", "platform": "linux/arm64"}, env: env})
+	e.mustRun(t, invocation{dockerfile: docker, inputs: map[string]string{"image_name": "arm:1", "platform": "linux/arm64"}, env: env})
 	for _, test := range []struct {
 		name, image string
 		env         map[string]string
@@ -44,40 +44,40 @@ func TestSnapshotOfAnImageThatIsThere(t *testing.T) {
 		{name: "the current engine", image: "taken:1", digest: loaded.outputs["digest"]},
 		{name: "the oldest engine", image: "taken:1", env: map[string]string{"DOCKER_HOST": oldest.Host}},
 		{name: "a registry", image: pushed.outputs["image_ref"], digest: pushed.outputs["digest"]},
-		{name: "a registry, without an engine", image: w.Registry.Addr + "/team/taken:1", env: map[string]string{"DOCKER_HOST": "unix:///absent.sock"}, digest: pushed.outputs["digest"]},
+		{name: "a registry, without an engine", image: e.Registry.Addr + "/team/taken:1", env: map[string]string{"DOCKER_HOST": "unix:///absent.sock"}, digest: pushed.outputs["digest"]},
 		{name: "a folder", image: layout, digest: pushed.outputs["digest"]},
 		{name: "another architecture", image: "arm:1", fails: `input image: .*linux/arm64`},
 		{name: "one that is not there", image: "absent:1", fails: `input image: "absent:1" is not in the Docker Engine: build it`},
-		{name: "no image of that registry", image: w.Registry.Addr + "/team/absent:1", fails: `input image: .*absent:1`},
+		{name: "no image of that registry", image: e.Registry.Addr + "/team/absent:1", fails: `input image: .*absent:1`},
 		{name: "no folder", image: "./absent", fails: `input image: .*absent`},
 		{name: "no engine", image: "taken:1", env: map[string]string{"DOCKER_HOST": "unix:///absent.sock"}, fails: `no Docker Engine`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			builds, asked := len(w.Depot.Calls()), len(w.Daytona.Requests())
-			o := w.run(t, invocation{program: "action-snapshot", docker: docker, inputs: map[string]string{"image": test.image, "update_doppler": "false"}, env: withEnv(env, test.env)})
-			if len(w.Depot.Calls()) != builds {
+			builds, asked := len(e.Depot.Calls()), len(e.Daytona.Requests())
+			o := e.run(t, invocation{program: "action-snapshot", dockerfile: docker, inputs: map[string]string{"image": test.image, "update_doppler": "false"}, env: merge(env, test.env)})
+			if len(e.Depot.Calls()) != builds {
 				t.Error("something was built")
 			}
 			if test.fails != "" {
-				failedWith(t, o, test.fails)
-				for _, request := range w.Daytona.Requests()[asked:] {
+				assertFailed(t, o, test.fails)
+				for _, request := range e.Daytona.Requests()[asked:] {
 					if request.Registry {
 						t.Errorf("the registry was asked: %s %s", request.Method, request.Path)
 					}
 				}
 				return
 			}
-			if o.exit != 0 {
-				t.Fatalf("exit %d:\n%s%s", o.exit, o.stdout, o.stderr)
+			if o.exitCode != 0 {
+				t.Fatalf("exit %d:\n%s%s", o.exitCode, o.stdout, o.stderr)
 			}
 			if test.digest != "" && o.outputs["digest"] != test.digest {
 				t.Errorf("digest %s, want %s", o.outputs["digest"], test.digest)
 			}
-			if made := w.snapshots(t)[o.outputs["snapshot_name"]]; made.Digest != o.outputs["digest"] {
+			if made := e.snapshots(t)[o.outputs["snapshot_name"]]; made.Digest != o.outputs["digest"] {
 				t.Errorf("Daytona has %s, and the output is %s", made.Digest, o.outputs["digest"])
 			}
 			if o.outputs["reused"] == "false" {
-				w.forget(t, o.outputs["snapshot_name"])
+				e.deleteSnapshot(t, o.outputs["snapshot_name"])
 			}
 		})
 	}
@@ -85,14 +85,14 @@ func TestSnapshotOfAnImageThatIsThere(t *testing.T) {
 
 // The shell's exit code is the command's, and its arguments arrive as they are; a terminal is tried in pkg/dockerengine.
 func TestShell(t *testing.T) {
-	w := cloud(t)
-	w.succeed(t, invocation{docker: base + "WORKDIR /here\n", inputs: map[string]string{"image_name": "shell:1"}})
+	e := setup(t)
+	e.mustRun(t, invocation{dockerfile: fromDebian + "WORKDIR /here\n", inputs: map[string]string{"image_name": "shell:1"}})
 	dir := t.TempDir()
 	writeFile(t, dir, "seen", "mounted\n")
 	for _, test := range []struct {
 		name   string
 		args   []string
-		exit   int
+		exitCode   int
 		output string
 	}{
 		{"a command", []string{"--image", "shell:1", "--", "sh", "-c", "echo $0 $1; exit 5", "a b", "c"}, 5, "a b c\n"},
@@ -100,11 +100,11 @@ func TestShell(t *testing.T) {
 		{"no image", []string{"--image", "absent:1"}, 1, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := w.run(t, invocation{program: "action-test", args: append([]string{"shell"}, test.args...), dir: dir, env: map[string]string{"GITHUB_ACTIONS": ""}})
-			if o.exit != test.exit || o.stdout != test.output || test.exit == 1 && !strings.Contains(o.stderr, `"absent:1" is not in the Docker Engine`) {
-				t.Errorf("exit %d, %q, %s", o.exit, o.stdout, o.stderr)
+			o := e.run(t, invocation{program: "action-test", args: append([]string{"shell"}, test.args...), dir: dir, env: map[string]string{"GITHUB_ACTIONS": ""}})
+			if o.exitCode != test.exitCode || o.stdout != test.output || test.exitCode == 1 && !strings.Contains(o.stderr, `"absent:1" is not in the Docker Engine`) {
+				t.Errorf("exit %d, %q, %s", o.exitCode, o.stdout, o.stderr)
 			}
-			if left := docker(t, w.Engine.Host, "ps", "-aq"); left != "" {
+			if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
 				t.Errorf("left: %s", left)
 			}
 		})
@@ -113,7 +113,7 @@ func TestShell(t *testing.T) {
 
 // A suite of container-structure-test's becomes one of ours, and runs.
 func TestConvert(t *testing.T) {
-	w := cloud(t)
+	e := setup(t)
 	dir := t.TempDir()
 	writeFile(t, dir, "structure.yaml", `schemaVersion: "2.0.0"
 commandTests:
@@ -127,13 +127,13 @@ fileExistenceTests:
     shouldExist: true
     permissions: "-rw-r--r--"
 `)
-	converted := w.run(t, invocation{program: "action-test", args: []string{"convert", "structure.yaml"}, dir: dir, env: map[string]string{"GITHUB_ACTIONS": ""}})
-	if converted.exit != 0 {
+	converted := e.run(t, invocation{program: "action-test", args: []string{"convert", "structure.yaml"}, dir: dir, env: map[string]string{"GITHUB_ACTIONS": ""}})
+	if converted.exitCode != 0 {
 		t.Fatal(converted.stderr)
 	}
 	writeFile(t, dir, "tests.yaml", converted.stdout)
-	writeFile(t, dir, "Dockerfile", base)
-	o := w.succeed(t, invocation{program: "action-test", dir: dir, inputs: map[string]string{"suite": "tests.yaml"}})
+	writeFile(t, dir, "Dockerfile", fromDebian)
+	o := e.mustRun(t, invocation{program: "action-test", dir: dir, inputs: map[string]string{"suite": "tests.yaml"}})
 	if o.outputs["tests_passed"] != "2" {
 		t.Errorf("outputs %v", o.outputs)
 	}
@@ -141,10 +141,10 @@ fileExistenceTests:
 
 // A person types into the shell: the terminal has its size, Ctrl-C ends what runs and not the shell, exit's code comes out.
 func TestShellAtATerminal(t *testing.T) {
-	w := cloud(t)
-	w.succeed(t, invocation{docker: base + "CMD [\"bash\"]\n", inputs: map[string]string{"image_name": "terminal:1"}})
-	command := exec.CommandContext(t.Context(), filepath.Join(w.programs, "action-test"), "shell", "--image", "terminal:1", "--", "bash", "--norc")
-	command.Env = append(os.Environ(), "DOCKER_HOST="+w.Engine.Host)
+	e := setup(t)
+	e.mustRun(t, invocation{dockerfile: fromDebian + "CMD [\"bash\"]\n", inputs: map[string]string{"image_name": "terminal:1"}})
+	command := exec.CommandContext(t.Context(), filepath.Join(e.programs, "action-test"), "shell", "--image", "terminal:1", "--", "bash", "--norc")
+	command.Env = append(os.Environ(), "DOCKER_HOST="+e.Engine.Host)
 	terminal, err := pty.StartWithSize(command, &pty.Winsize{Rows: 33, Cols: 77})
 	if err != nil {
 		t.Fatal(err)
@@ -188,15 +188,15 @@ func TestShellAtATerminal(t *testing.T) {
 	if code := command.ProcessState.ExitCode(); code != 5 {
 		t.Errorf("exit %d (%v)", code, err)
 	}
-	if left := docker(t, w.Engine.Host, "ps", "-aq"); left != "" {
+	if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
 		t.Errorf("left: %s", left)
 	}
 }
 
 // What one job has built and saved, the next one takes from Depot's registry without a login of its own; tested and released, it is the same image.
 func TestImageFromDepotsRegistry(t *testing.T) {
-	w := cloud(t)
-	saved := w.succeed(t, invocation{docker: unique(t), inputs: map[string]string{"save": "true", "load": "false", "provenance": "false"}})
+	e := setup(t)
+	saved := e.mustRun(t, invocation{dockerfile: uniqueDockerfile(t), inputs: map[string]string{"save": "true", "load": "false", "provenance": "false"}})
 	ref := saved.outputs["image_ref"]
 	noID := map[string]string{"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}
 	for _, test := range []struct {
@@ -206,28 +206,28 @@ func TestImageFromDepotsRegistry(t *testing.T) {
 	}{
 		{name: "tested", program: "action-test", inputs: map[string]string{"image": ref, "suite": "none", "command": "test -n \"$LOCAL_DOCKER_IMAGE_NAME\""}},
 		{name: "released", program: "action-snapshot", inputs: map[string]string{"image": ref, "update_doppler": "false"}},
-		{name: "no such build", program: "action-snapshot", inputs: map[string]string{"image": w.Registry.Addr + "/sandbox:absent", "update_doppler": "false"},
+		{name: "no such build", program: "action-snapshot", inputs: map[string]string{"image": e.Registry.Addr + "/sandbox:absent", "update_doppler": "false"},
 			sentence: `^error: input image: read \S+/sandbox:absent: the registry does not accept the login.*; if Depot keeps it: get a password to pull \S+/sandbox:absent: .*build absent not found`},
 		{name: "no way into Depot", program: "action-snapshot", inputs: map[string]string{"image": ref, "update_doppler": "false"}, env: noID,
 			sentence: "^error: input image: .*; if Depot keeps it: the job may not ask for an OIDC token"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			before := len(w.Depot.Calls())
-			o := w.run(t, invocation{program: test.program, docker: small, inputs: test.inputs, env: test.env})
-			for _, call := range w.Depot.Calls()[before:] {
+			before := len(e.Depot.Calls())
+			o := e.run(t, invocation{program: test.program, dockerfile: sleepDockerfile, inputs: test.inputs, env: test.env})
+			for _, call := range e.Depot.Calls()[before:] {
 				if call.Method == "CreateBuild" {
 					t.Error("it was built again")
 				}
 			}
 			if test.sentence != "" {
-				failedWith(t, o, test.sentence)
+				assertFailed(t, o, test.sentence)
 				return
 			}
-			if o.exit != 0 || o.outputs["digest"] != saved.outputs["digest"] || o.outputs["image_ref"] != ref {
-				t.Errorf("exit %d, digest %s of %s, want %s of %s\n%s", o.exit, o.outputs["digest"], o.outputs["image_ref"], saved.outputs["digest"], ref, o.stderr)
+			if o.exitCode != 0 || o.outputs["digest"] != saved.outputs["digest"] || o.outputs["image_ref"] != ref {
+				t.Errorf("exit %d, digest %s of %s, want %s of %s\n%s", o.exitCode, o.outputs["digest"], o.outputs["image_ref"], saved.outputs["digest"], ref, o.stderr)
 			}
 			if test.program == "action-snapshot" {
-				w.forget(t, o.outputs["snapshot_name"])
+				e.deleteSnapshot(t, o.outputs["snapshot_name"])
 			}
 		})
 	}

@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"bytes"
@@ -20,10 +20,10 @@ import (
 )
 
 // caller is the repository whose workflows run; ours is org/sandbox-actions.
-const caller = "acme/caller"
+const callerRepository = "acme/caller"
 
 // world is what the tests of this package share: a cloud, the two repositories at GitHub, and our programs.
-type world struct {
+type environment struct {
 	*localcloud.Cloud
 	dir      string // temporary, removed at the end
 	caller   string // checkout of the caller's repository
@@ -31,46 +31,46 @@ type world struct {
 	programs string // folder of action-build, …
 }
 
-var theWorld *world
+var shared *environment
 
 // start begins what a test needs when the first one asks: tables of inputs need none of it.
-var start = sync.OnceValues(func() (*world, error) {
-	root, err := filepath.Abs("..")
+var startEnvironment = sync.OnceValues(func() (*environment, error) {
+	root, err := filepath.Abs("../..")
 	if err != nil {
 		return nil, err
 	}
-	w := &world{}
-	theWorld = w
-	if w.dir, err = os.MkdirTemp("", "actions-"); err != nil {
+	e := &environment{}
+	shared = e
+	if e.dir, err = os.MkdirTemp("", "e2e-"); err != nil {
 		return nil, err
 	}
-	w.ours, w.caller, w.programs = filepath.Join(w.dir, "ours"), filepath.Join(w.dir, "caller"), filepath.Join(w.dir, "bin")
-	if err := w.repositories(root); err != nil {
+	e.ours, e.caller, e.programs = filepath.Join(e.dir, "ours"), filepath.Join(e.dir, "caller"), filepath.Join(e.dir, "bin")
+	if err := e.createRepositories(root); err != nil {
 		return nil, err
 	}
-	if out, err := exec.Command("go", "build", "-o", w.programs+"/", "../action-build", "../action-snapshot", "../action-test").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", e.programs+"/", "../../action-build", "../../action-snapshot", "../../action-test").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
-	w.Cloud, err = localcloud.Start(context.Background(), localcloud.Options{
-		Dir: filepath.Join(root, ".cache/test/actions"), Base: filepath.Join(root, ".cache/base/bookworm-slim.tar"), Engine: engine.Current,
+	e.Cloud, err = localcloud.Start(context.Background(), localcloud.Options{
+		Dir: filepath.Join(root, ".cache/test/e2e"), Base: filepath.Join(root, ".cache/base/bookworm-slim.tar"), Engine: engine.Current,
 		Repositories: []github.Repository{
-			{Owner: "acme", Name: "caller", Dir: w.caller, Private: true},
-			{Owner: "org", Name: "sandbox-actions", Dir: w.ours},
+			{Owner: "acme", Name: "caller", Dir: e.caller, Private: true},
+			{Owner: "org", Name: "sandbox-actions", Dir: e.ours},
 		},
 	})
-	return w, err
+	return e, err
 })
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if theWorld != nil {
-		if theWorld.Cloud != nil {
-			if err := theWorld.Stop(); err != nil {
+	if shared != nil {
+		if shared.Cloud != nil {
+			if err := shared.Stop(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				code = 1
 			}
 		}
-		if err := os.RemoveAll(theWorld.dir); err != nil {
+		if err := os.RemoveAll(shared.dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
@@ -78,18 +78,18 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func cloud(t *testing.T) *world {
+func setup(t *testing.T) *environment {
 	t.Helper()
-	w, err := start()
+	e, err := startEnvironment()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w
+	return e
 }
 
 // repositories makes the caller's repository from testdata, and ours from this checkout as it is.
-func (w *world) repositories(root string) error {
-	if err := os.CopyFS(w.caller, os.DirFS("testdata/caller")); err != nil {
+func (e *environment) createRepositories(root string) error {
+	if err := os.CopyFS(e.caller, os.DirFS("testdata/caller")); err != nil {
 		return err
 	}
 	script := `set -euo pipefail
@@ -108,7 +108,7 @@ git -C "$OURS" commit --quiet --message=release
 git -C "$OURS" tag v1
 git -C "$OURS" remote add origin https://github.com/org/sandbox-actions`
 	command := exec.Command("bash", "-c", script)
-	command.Env = append(os.Environ(), "ROOT="+root, "CALLER="+w.caller, "OURS="+w.ours)
+	command.Env = append(os.Environ(), "ROOT="+root, "CALLER="+e.caller, "OURS="+e.ours)
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("make the repositories: %w: %s", err, out)
 	}
@@ -127,8 +127,8 @@ func git(t *testing.T, dir string, args ...string) string {
 }
 
 // outcome is what a program left.
-type outcome struct {
-	exit           int
+type result struct {
+	exitCode           int
 	stdout, stderr string
 	outputs        map[string]string // of the step
 	outputFile     string            // as it was written
@@ -140,34 +140,34 @@ type invocation struct {
 	program string // "" for action-build
 	args    []string
 	dir     string // the workspace; "" for a new folder with the Dockerfile
-	docker  string // Dockerfile of that folder
+	dockerfile  string // Dockerfile of that folder
 	inputs  map[string]string
 	env     map[string]string // over the cloud's; "" removes a variable
-	started func(pid int, stdout *safeBuffer)
-	limit   time.Duration
+	onStart func(pid int, stdout *safeBuffer)
+	timeout   time.Duration
 }
 
 // run runs a program and looks for what it left in its temporary folder: nothing.
-func (w *world) run(t *testing.T, i invocation) outcome {
+func (e *environment) run(t *testing.T, i invocation) result {
 	t.Helper()
 	if i.program == "" {
 		i.program = "action-build"
 	}
 	if i.dir == "" {
 		i.dir = t.TempDir()
-		if err := os.WriteFile(filepath.Join(i.dir, "Dockerfile"), []byte(i.docker), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(i.dir, "Dockerfile"), []byte(i.dockerfile), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if i.limit == 0 {
-		i.limit = 2 * time.Minute
+	if i.timeout == 0 {
+		i.timeout = 2 * time.Minute
 	}
 	temp := t.TempDir()
 	files := t.TempDir()
-	env := w.Env()
+	env := e.Env()
 	delete(env, "DEPOT_TOKEN") // OIDC opens Depot
 	for name, value := range map[string]string{
-		"PATH": os.Getenv("PATH"), "HOME": files, "RUNNER_TEMP": temp, "TMPDIR": temp, "GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY": caller,
+		"PATH": os.Getenv("PATH"), "HOME": files, "RUNNER_TEMP": temp, "TMPDIR": temp, "GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY": callerRepository,
 		"GITHUB_OUTPUT": filepath.Join(files, "output"), "GITHUB_STEP_SUMMARY": filepath.Join(files, "summary"), "GITHUB_WORKSPACE": i.dir,
 	} {
 		env[name] = value
@@ -178,9 +178,9 @@ func (w *world) run(t *testing.T, i invocation) outcome {
 	for name, value := range i.env {
 		env[name] = value
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), i.limit)
+	ctx, cancel := context.WithTimeout(t.Context(), i.timeout)
 	defer cancel()
-	command := exec.CommandContext(ctx, filepath.Join(w.programs, i.program), i.args...)
+	command := exec.CommandContext(ctx, filepath.Join(e.programs, i.program), i.args...)
 	command.Dir = i.dir
 	for name, value := range env {
 		if value != "" {
@@ -192,22 +192,21 @@ func (w *world) run(t *testing.T, i invocation) outcome {
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if i.started != nil {
-		i.started(command.Process.Pid, &stdout)
+	if i.onStart != nil {
+		i.onStart(command.Process.Pid, &stdout)
 	}
 	_ = command.Wait() // its exit code is looked at by the test
 	if ctx.Err() != nil {
-		t.Fatalf("it did not end within %s:\n%s%s", i.limit, &stdout, &stderr)
+		t.Fatalf("it did not end within %s:\n%s%s", i.timeout, &stdout, &stderr)
 	}
-	left := tree(t, temp)
+	left := listFiles(t, temp)
 	if len(left) > 0 {
 		t.Errorf("left in the temporary folder: %q", left)
 	}
-	o := outcome{exit: command.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String()}
+	o := result{exitCode: command.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String()}
 	o.outputFile = read(t, filepath.Join(files, "output"))
 	o.summary = read(t, filepath.Join(files, "summary"))
 	o.outputs = parseOutputs(t, o.outputFile)
-	checkDocumented(t, o.stderr)
 	return o
 }
 
@@ -230,7 +229,7 @@ func (b *safeBuffer) String() string {
 }
 
 // tree lists all that is in a folder.
-func tree(t *testing.T, dir string) []string {
+func listFiles(t *testing.T, dir string) []string {
 	t.Helper()
 	var found []string
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
@@ -284,10 +283,10 @@ func parseOutputs(t *testing.T, text string) map[string]string {
 }
 
 // busyEnd bounds the end after a signal: twice the 5 s that are promised, since the machine is busy with other tests.
-const busyEnd = 10 * time.Second
+const maxShutdown = 10 * time.Second
 
 // folderOf is a new folder with these files.
-func folderOf(t *testing.T, files map[string]string) string {
+func writeFiles(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range files {

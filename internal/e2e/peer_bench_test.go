@@ -1,4 +1,4 @@
-package actions
+package e2e
 
 import (
 	"bytes"
@@ -25,11 +25,11 @@ import (
 // The peers are the real Depot CLI and Docker's own. Times are wall times of whole programs; memory is the largest resident size of one
 // of them; moved is what they read and wrote themselves, the runner's part of the way.
 func BenchmarkPeers(b *testing.B) {
-	w, err := start()
+	e, err := startEnvironment()
 	if err != nil {
 		b.Fatal(err)
 	}
-	p := newPeers(b, w)
+	p := newPeers(b, e)
 	for range b.N {
 		p.build("cold build", []string{"--no-cache", "--no-load"}, []string{"--no-cache"})
 		p.warm([]string{"--no-load"}, nil)
@@ -50,22 +50,22 @@ func BenchmarkPeers(b *testing.B) {
 // peers are the two ways.
 type peers struct {
 	b                    *testing.B
-	w                    *world
+	e                    *environment
 	dir, git             string
 	oursHost, theirsHost string // of the engines, one for each way
 	depot, home          string
 }
 
-func newPeers(b *testing.B, w *world) *peers {
-	depot, err := filepath.Abs("../.cache/depot/depot")
+func newPeers(b *testing.B, e *environment) *peers {
+	depot, err := filepath.Abs("../../.cache/depot/depot")
 	if err != nil {
 		b.Fatal(err)
 	}
 	if _, err := os.Stat(depot); err != nil {
 		b.Fatalf("the Depot CLI is not installed: run scripts/depot-cli.sh (%v)", err)
 	}
-	p := &peers{b: b, w: w, dir: filepath.Join(b.TempDir(), "clone"), depot: depot, home: b.TempDir()}
-	p.do(exec.Command("git", "clone", "--quiet", w.ours, p.dir))
+	p := &peers{b: b, e: e, dir: filepath.Join(b.TempDir(), "clone"), depot: depot, home: b.TempDir()}
+	p.do(exec.Command("git", "clone", "--quiet", e.ours, p.dir))
 	p.commitContext()
 	return p
 }
@@ -105,7 +105,7 @@ func (p *peers) engines(kind string) {
 
 func (p *peers) environ(host string) []string {
 	environ := append(os.Environ(), "HOME="+p.home, "DEPOT_ERROR_TELEMETRY=0", "DEPOT_NO_UPDATE_NOTIFIER=1", "DOCKER_API_VERSION=1.41")
-	for name, value := range p.w.Env() {
+	for name, value := range p.e.Env() {
 		environ = append(environ, name+"="+value)
 	}
 	return append(environ, "DOCKER_HOST="+host)
@@ -127,7 +127,7 @@ func (p *peers) oursBuild(args ...string) *exec.Cmd {
 }
 
 func (p *peers) ours(program string, args ...string) *exec.Cmd {
-	command := exec.Command(filepath.Join(p.w.programs, program), args...)
+	command := exec.Command(filepath.Join(p.e.programs, program), args...)
 	command.Dir, command.Env = p.dir, p.environ(p.oursHost)
 	return command
 }
@@ -142,7 +142,7 @@ func (p *peers) theirs(args ...string) *exec.Cmd {
 // snapshot makes an active snapshot of an image that the builder has: ours from the builder; theirs by a load, a push and Daytona's API.
 func (p *peers) snapshot(name string) {
 	ours := p.snapshotOnce(strings.ReplaceAll(name, ", ", "-"))
-	client := &daytona.Client{URL: p.w.Daytona.URL(), Key: p.w.DaytonaKey}
+	client := &daytona.Client{URL: p.e.Daytona.URL(), Key: p.e.DaytonaKey}
 	access, err := client.PushAccess(p.b.Context(), "")
 	if err != nil {
 		p.b.Fatal(err)
@@ -165,18 +165,18 @@ func (p *peers) snapshot(name string) {
 	}
 	theirs.took += time.Since(began) - theirs.last
 	p.compare(name, ours, theirs)
-	p.forget("theirs")
+	p.deleteSnapshot("theirs")
 }
 
 // snapshotOnce makes one in our way, and deletes it.
-func (p *peers) snapshotOnce(prefix string) cost {
+func (p *peers) snapshotOnce(prefix string) usage {
 	c := p.run(p.ours("action-snapshot", "--image=", "--git-context", "git", "--build-args", "GITHUB_REPOSITORY=org/sandbox-actions", "--name", "ours", "--name-prefix", prefix, "--no-update-doppler"))
-	p.forget("ours")
+	p.deleteSnapshot("ours")
 	return c
 }
 
-func (p *peers) forget(name string) {
-	client := &daytona.Client{URL: p.w.Daytona.URL(), Key: p.w.DaytonaKey}
+func (p *peers) deleteSnapshot(name string) {
+	client := &daytona.Client{URL: p.e.Daytona.URL(), Key: p.e.DaytonaKey}
 	s, found, err := client.Find(p.b.Context(), name)
 	if err == nil && found {
 		if err = client.Delete(p.b.Context(), s.ID); err == nil {
@@ -189,13 +189,13 @@ func (p *peers) forget(name string) {
 }
 
 // cost is what one way came to.
-type cost struct {
+type usage struct {
 	took, last time.Duration
 	memory     int64 // bytes
 	moved      int64 // bytes
 }
 
-func (c *cost) add(more cost) {
+func (c *usage) add(more usage) {
 	c.took, c.last = c.took+more.took, more.took
 	c.memory, c.moved = max(c.memory, more.memory), c.moved+more.moved
 }
@@ -208,7 +208,7 @@ func (p *peers) do(command *exec.Cmd) {
 }
 
 // run runs a program and measures it.
-func (p *peers) run(command *exec.Cmd) cost {
+func (p *peers) run(command *exec.Cmd) usage {
 	p.b.Helper()
 	var out bytes.Buffer
 	command.Stdout, command.Stderr = &out, &out
@@ -216,7 +216,7 @@ func (p *peers) run(command *exec.Cmd) cost {
 	if err := command.Start(); err != nil {
 		p.b.Fatal(err)
 	}
-	var c cost
+	var c usage
 	ended := make(chan error, 1)
 	go func() { ended <- command.Wait() }()
 	for {
@@ -259,8 +259,8 @@ func used(pid int) (moved, memory int64) {
 	return moved, memory
 }
 
-func (p *peers) compare(name string, ours, theirs cost) {
-	show := func(c cost) string {
+func (p *peers) compare(name string, ours, theirs usage) {
+	show := func(c usage) string {
 		return fmt.Sprintf("%6.2f s %4d MB of memory %5d MB moved", c.took.Seconds(), c.memory>>20, c.moved>>20)
 	}
 	fmt.Printf("%-28s ours %s   theirs %s   %.1f times\n", name, show(ours), show(theirs), theirs.took.Seconds()/ours.took.Seconds())

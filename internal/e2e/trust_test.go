@@ -1,0 +1,159 @@
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
+)
+
+// eventFile is the file at GITHUB_EVENT_PATH.
+func eventFile(t *testing.T, payload string) string {
+	t.Helper()
+	if !json.Valid([]byte(payload)) {
+		t.Fatalf("that is no JSON: %s", payload)
+	}
+	dir := t.TempDir()
+	writeFile(t, dir, "event.json", payload)
+	return filepath.Join(dir, "event.json")
+}
+
+const (
+	headSHA  = "1111111111111111111111111111111111111111"
+	mergeSHA = "2222222222222222222222222222222222222222"
+	baseSHA  = "3333333333333333333333333333333333333333"
+	eventSHA = "4444444444444444444444444444444444444444"
+	otherSHA = "5555555555555555555555555555555555555555"
+)
+
+// pullFrom is the payload of a pull request's events, as GitHub sends it.
+func pullFrom(head, headCommit string) string {
+	repo := `{"full_name": "` + head + `"}`
+	if head == "" {
+		repo = "null" // the fork was deleted
+	}
+	return `{"repository": {"full_name": "acme/caller"}, "number": 7, "pull_request": {"number": 7, "merge_commit_sha": "` + mergeSHA + `",
+		"head": {"sha": "` + headCommit + `", "ref": "main", "repo": ` + repo + `}, "base": {"sha": "` + baseSHA + `", "ref": "main", "repo": {"full_name": "acme/caller"}}}}`
+}
+
+func runOf(head string) string {
+	return `{"repository": {"full_name": "acme/caller"}, "workflow_run": {"event": "pull_request", "head_sha": "` + headSHA + `", "head_branch": "main",
+		"head_repository": {"full_name": "` + head + `"}, "pull_requests": []}}`
+}
+
+// The programs themselves: a pull request that anybody sends is refused before Depot hears of it, by all three; and what a fork may do, it can.
+func TestPullRequestsOfForks(t *testing.T) {
+	e := setup(t)
+	target := map[string]string{"GITHUB_EVENT_NAME": "pull_request_target", "GITHUB_EVENT_PATH": eventFile(t, pullFrom("evil/caller", git(t, e.caller, "rev-parse", "HEAD"))), "GITHUB_SHA": eventSHA}
+	fork := map[string]string{
+		"GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": eventFile(t, pullFrom("friend/caller", headSHA)), "GITHUB_RUN_ID": "1", "GITHUB_SHA": mergeSHA,
+		"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "", "DOPPLER_TOKEN": "", "DAYTONA_API_KEY": "",
+	}
+	const noSecrets = `this run is of the pull request #7 from the fork friend/caller, which GitHub gives neither secrets nor an OIDC token: `
+	for _, test := range []struct {
+		name, program string
+		inputs, env   map[string]string
+		sentence      string
+	}{
+		{name: "target: the head's SHA", inputs: map[string]string{"ref": git(t, e.caller, "rev-parse", "HEAD")}, env: target, sentence: `^error: input ref: ".{40}" is code of the pull request #7 from the fork evil/caller, and this run \(pull_request_target\)`},
+		{name: "target: a snapshot", program: "action-snapshot", inputs: map[string]string{"ref": git(t, e.caller, "rev-parse", "HEAD")}, env: target, sentence: `is code of the pull request #7`},
+		{name: "target: a test", program: "action-test", inputs: map[string]string{"ref": git(t, e.caller, "rev-parse", "HEAD")}, env: target, sentence: `is code of the pull request #7`},
+		{name: "target: the suite of a workspace", program: "action-test", inputs: map[string]string{"image": "iterate-sandbox:ci", "suite": "none", "command": "true"}, env: target, sentence: `the folder \S+ is no checkout of a known commit`},
+		{name: "fork: save", inputs: map[string]string{"save": "true", "load": "false"}, env: fork, sentence: `^error: input save: Depot's registry is not open to forks: ` + noSecrets + `leave it out for forks`},
+		{name: "fork: push", inputs: map[string]string{"push": e.Registry.Addr + "/team/fork:1"}, env: fork, sentence: `^error: input push: \S+/team/fork:1 does not let it push: ` + noSecrets},
+		{name: "fork: Doppler", inputs: map[string]string{"doppler_config": "dev"}, env: fork, sentence: `^error: input doppler_config: "dev" can not be read without a token: ` + noSecrets},
+		{name: "fork: Doppler by identity", inputs: map[string]string{"doppler_config": "dev", "doppler_identity": "id"}, env: fork, sentence: `input doppler_config: "dev" can not be read without a token: ` + noSecrets},
+		{name: "fork: a secret that is empty", inputs: map[string]string{"secrets": "TOKEN="}, env: fork, sentence: `input secrets, line 1: the secret TOKEN has no value \(GitHub gives the pull request of a fork no secrets\)`},
+		{name: "fork: snapshot", program: "action-snapshot", env: fork, sentence: `^error: a snapshot needs Daytona's key: ` + noSecrets + `make the snapshot when the pull request is merged`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before, asked := len(e.Depot.Calls()), len(e.Daytona.Requests())
+			assertFailed(t, e.run(t, invocation{program: test.program, dockerfile: sleepDockerfile, inputs: test.inputs, env: test.env}), test.sentence)
+			if len(e.Depot.Calls()) != before || len(e.Daytona.Requests()) != asked {
+				t.Error("Depot or Daytona was asked")
+			}
+		})
+	}
+
+	t.Run("fork: a build, by Depot's way for forks, loaded and tested", func(t *testing.T) {
+		env := merge(fork, claimProxy(t, e.Depot.ClaimURL()))
+		before := len(e.Depot.Calls())
+		o := e.mustRun(t, invocation{program: "action-test", dir: writeFiles(t, map[string]string{"Dockerfile": fromDebian, "sandbox/tests.yaml": "tests:\n  - {name: runs, run: [\"true\"]}\n"}), env: env})
+		if o.outputs["tests_passed"] != "1" || !strings.Contains(o.stdout, "Waiting for OIDC auth challenge ") {
+			t.Errorf("%v\n%s", o.outputs, o.stdout)
+		}
+		created := 0
+		for _, call := range e.Depot.Calls()[before:] {
+			if call.Method == "CreateBuild" && call.Token == depotapi.ForkToken {
+				created++
+			}
+		}
+		if created != 1 {
+			t.Errorf("%d builds by a fork's token", created)
+		}
+	})
+}
+
+// claimProxy is the environment in which https://actions-public-oidc.depot.dev, which no variable names, is the local cloud: a proxy, and an authority
+// that vouches for it.
+func claimProxy(t *testing.T, claimURL string) map[string]string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const host = "actions-public-oidc.depot.dev"
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{host}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := url.Parse(claimURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	depot := httptest.NewUnstartedServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL, r.Out.Host = to, to.Host }})
+	depot.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	depot.StartTLS()
+	t.Cleanup(depot.Close)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect || r.Host != host+":443" {
+			http.Error(w, "only Depot is behind this proxy", http.StatusForbidden)
+			return
+		}
+		there, err := net.Dial("tcp", depot.Listener.Addr().String())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer there.Close()
+		w.WriteHeader(http.StatusOK)
+		here, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer here.Close()
+		go func() { _, _ = io.Copy(there, here) }() // ends with either connection
+		_, _ = io.Copy(here, there)
+	}))
+	t.Cleanup(proxy.Close)
+	dir := t.TempDir()
+	writeFile(t, dir, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	return map[string]string{"HTTPS_PROXY": proxy.URL, "SSL_CERT_FILE": filepath.Join(dir, "ca.pem")}
+}
