@@ -26,7 +26,8 @@ fi
 # The vulnerabilities of the standard library are those of the Go that is released with, not of who runs this.
 mkdir -p .cache/vuln
 GOBIN=$PWD/.cache/vuln scripts/quiet.sh vuln go -C internal/tools/vuln install -trimpath tool
-released=$(sed -n -e 's/^go /go/p' -e 's/^toolchain //p' go.mod | tail -n 1)
+# shellcheck source=actions/buildenv.sh
+released=$(. actions/buildenv.sh && echo "$go_toolchain")
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 if ! GOTOOLCHAIN=$released .cache/vuln/govulncheck -db "$database" ./action-build ./action-snapshot ./action-test >"$report" 2>&1; then
