@@ -207,7 +207,7 @@ func TestMask(t *testing.T) {
 		t.Errorf("outside of Actions, a mask was written: %s%s", stdout, stderr)
 	}
 	r, stdout, _ = record(inActions)
-	r.Mask("one-line\ntwo%line\nabc\nabcd\n")
+	r.Mask("  one-line \ntwo%line\nabc\nabcd\n")
 	r.Mask("one-line") // masked already
 	if want := "::add-mask::one-line\n::add-mask::two%25line\n::add-mask::abcd\n"; stdout.String() != want {
 		t.Errorf("got %q, want %q", stdout, want)
@@ -272,13 +272,19 @@ func TestSummaries(t *testing.T) {
 	}
 }
 
-func TestAnnotationInActions(t *testing.T) {
+func TestCommandsInActions(t *testing.T) {
 	r, stdout, stderr := record(inActions)
 	r.Warning(Annotation{Title: "Check", File: "Dockerfile", Line: 3, EndLine: 5, Message: "two\nlines"})
 	r.Error(Annotation{Message: "m"})
 	want := "::warning endLine=5,file=Dockerfile,line=3,title=Check::two%0Alines\n::error::m\n"
 	if stdout.String() != want || stderr.Len() > 0 {
 		t.Errorf("got %q and %q, want %q", stdout, stderr, want)
+	}
+	stdout.Reset()
+	r.Group("solve")
+	r.EndGroup()
+	if want := "::group::solve\n::endgroup::\n"; stdout.String() != want {
+		t.Errorf("got %q, want %q", stdout, want)
 	}
 	stdout.Reset()
 	r.Fail(errors.New("cause\n"), Annotation{File: "Dockerfile", Line: 3})
