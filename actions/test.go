@@ -195,7 +195,7 @@ func (t *test) readSuite() error {
 		return nil
 	}
 	if t.suite, err = suite.Load(path); err != nil {
-		var invalid *suite.Invalid
+		var invalid *suite.InvalidError
 		if errors.As(err, &invalid) {
 			for _, problem := range invalid.Problems[1:] { // the first one is the error itself
 				t.Runner.Warning(runner.Annotation{File: t.relative(path), Line: problem.Line, Message: problem.Message})

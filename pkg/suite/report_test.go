@@ -250,7 +250,7 @@ func TestDiff(t *testing.T) {
 			t.Errorf("%q and %q: %q, want %q", test.want, test.seen, got, test.diff)
 		}
 	}
-	if long := diff(strings.Repeat("a\n", 1e6), strings.Repeat("b\n", 1e6)); len(long) > 2*shownText {
+	if long := diff(strings.Repeat("a\n", 1e6), strings.Repeat("b\n", 1e6)); len(long) > 2*maxExcerpt {
 		t.Errorf("a difference of %d bytes", len(long))
 	}
 }
