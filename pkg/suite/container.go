@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
@@ -26,9 +27,23 @@ const exitKilled = 137
 // idleCommand keeps a shared container running: it waits for input that never comes. It needs only the shell.
 var idleCommand = []string{"/bin/sh", "-c", "read -r _"}
 
+// container is a container that a run creates. [*dockerengine.Container] implements it.
+type container interface {
+	Start(context.Context) error
+	Run(context.Context, dockerengine.Streams) (exit int, err error)
+	Exec(context.Context, dockerengine.ExecSpec) (exit int, err error)
+	Inspect(context.Context) (dockerengine.State, error)
+	Logs(ctx context.Context, follow bool, streams dockerengine.Streams) error
+	Restart(ctx context.Context, grace time.Duration) error
+	Stop(ctx context.Context, grace time.Duration) error
+	Kill(ctx context.Context, signal string) error
+	Wait(context.Context) (exit int, err error)
+	Remove(context.Context) error
+}
+
 // sharedContainer runs the commands of several tests, or a test's setup and its command.
 type sharedContainer struct {
-	*dockerengine.Container
+	container
 	broken bool // a command failed in a way that affects the next one
 }
 
@@ -93,7 +108,7 @@ func (r *run) runCommand(ctx context.Context, t *Test) ([]Failure, []byte) {
 	spec := r.containerSpec(t)
 	args := r.commandLine(t)
 	spec.Entrypoint, spec.Cmd = args[:1], args[1:]
-	c, err := r.Engine.Create(ctx, spec)
+	c, err := r.create(ctx, spec)
 	if err != nil {
 		return executionFailure(ctx, t.Run.Line, err), nil
 	}
@@ -160,7 +175,7 @@ func (r *run) startShared(ctx context.Context, t *Test) (*sharedContainer, error
 	spec := r.containerSpec(t)
 	spec.Entrypoint, spec.Cmd, spec.TTY, spec.Stdin = idleCommand[:1], idleCommand[1:], false, true
 	spec.WorkDir = "" // each command sets its own, which may not exist yet
-	c, err := r.Engine.Create(ctx, spec)
+	c, err := r.create(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -168,13 +183,13 @@ func (r *run) startShared(ctx context.Context, t *Test) (*sharedContainer, error
 		r.remove(ctx, c)
 		return nil, fmt.Errorf("session and setup need /bin/sh in the image: %w", err)
 	}
-	return &sharedContainer{Container: c}, nil
+	return &sharedContainer{container: c}, nil
 }
 
 // closeShared removes a shared container, if there is one.
 func (r *run) closeShared(ctx context.Context, shared **sharedContainer) {
 	if *shared != nil {
-		r.remove(ctx, (*shared).Container)
+		r.remove(ctx, (*shared).container)
 		*shared = nil
 	}
 }
@@ -233,7 +248,7 @@ func withOutput(failures []Failure, printed *transcript) []Failure {
 }
 
 // remove removes a container, even if ctx has ended. The next run removes a container that cannot be removed now.
-func (r *run) remove(ctx context.Context, c *dockerengine.Container) {
+func (r *run) remove(ctx context.Context, c container) {
 	if err := c.Remove(ctx); err != nil {
 		r.mutex.Lock()
 		defer r.mutex.Unlock()

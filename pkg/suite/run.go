@@ -57,6 +57,11 @@ func Run(ctx context.Context, s *Suite, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.execute(ctx)
+}
+
+// execute runs the tests.
+func (r *run) execute(ctx context.Context) (*Report, error) {
 	if err := r.reap(ctx); err != nil {
 		return nil, err
 	}
@@ -66,7 +71,7 @@ func Run(ctx context.Context, s *Suite, o Options) (*Report, error) {
 	for _, unit := range r.units {
 		containers.Go(func() error { return r.runUnit(ctx, unit) })
 	}
-	err = errors.Join(containers.Wait(), static.Wait())
+	err := errors.Join(containers.Wait(), static.Wait())
 	r.finish(ctx)
 	if cause := context.Cause(ctx); cause != nil {
 		err = fmt.Errorf("run the tests: stopped early: %w", cause)
@@ -80,6 +85,7 @@ type run struct {
 	suiteDir string // golden files and mounts are relative to it
 	log      io.Writer
 	parallel int
+	create   func(context.Context, dockerengine.ContainerSpec) (container, error)
 	config   *v1.ConfigFile
 	units    [][]*Result // tests with containers in start order; the tests of a unit share one, and run in sequence
 	static   []*Result   // tests without containers
@@ -97,6 +103,9 @@ func newRun(s *Suite, o Options) (*run, error) {
 	}
 	if r.parallel <= 0 {
 		r.parallel = runtime.NumCPU()
+	}
+	r.create = func(ctx context.Context, spec dockerengine.ContainerSpec) (container, error) {
+		return o.Engine.Create(ctx, spec)
 	}
 	var err error
 	if r.config, err = o.Image.ConfigFile(); err != nil {

@@ -335,45 +335,6 @@ func (full) Create(context.Context, dockerengine.ContainerSpec) (*dockerengine.C
 }
 func (full) Reap(context.Context) (int, error) { return 0, nil }
 
-func TestRetries(t *testing.T) {
-	s := parse(t, `
-tests:
-  - {name: never, retries: 2, run: 'false'}
-  - {name: at once, retries: 2, run: 'true'}
-  - {name: in the end, retries: 3, mounts: [{source: state, target: /state}], run: 'test -e /state/ready || { echo not yet; exit 1; }'}
-`[1:], map[string]string{"state/x": ""})
-	ready := filepath.Join(filepath.Dir(s.File), "state/ready")
-	m := fleet(t)[engine.Current]
-	// The state changes when the test has been tried once.
-	e := createHook{m, func(spec int) {
-		if spec == 2 {
-			if err := os.WriteFile(ready, nil, 0o644); err != nil {
-				t.Error(err)
-			}
-		}
-	}, new(int)}
-	only := regexp.MustCompile("in the end")
-	r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: e, Run: only, ReportDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	check(t, r, map[string]want{"in the end": {Flaky, ""}})
-	if result := r.Tests[0]; r.Passed != 0 || r.Flaky != 1 || result.Attempts != 2 || !strings.Contains(result.details(), "not yet") {
-		t.Errorf("%s, %+v", r.Line(), result)
-	}
-	if a := r.Annotations(); len(a) != 1 || !a[0].Warning || !strings.Contains(a[0].Message, "it passed only at attempt 2") {
-		t.Errorf("%+v", a)
-	}
-	r, err = Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Run: regexp.MustCompile("never|at once")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	check(t, r, map[string]want{"never": {Failed, "the exit code is 1"}, "at once": {Passed, ""}})
-	if r.Tests[0].Attempts != 3 || r.Tests[1].Attempts != 1 {
-		t.Error(r.Tests[0].Attempts, r.Tests[1].Attempts)
-	}
-}
-
 // What Clean takes out is nowhere: not in what a report says, nor in the log that is kept.
 func TestSecretsAreTakenOut(t *testing.T) {
 	s := parse(t, `

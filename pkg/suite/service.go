@@ -33,7 +33,7 @@ const (
 
 // runningService is a service under test.
 type runningService struct {
-	*dockerengine.Container
+	container
 	run *run
 	t   *Test
 }
@@ -46,7 +46,7 @@ func (r *run) runService(ctx context.Context, t *Test) ([]Failure, []byte) {
 	if t.Service.Ready != nil && t.Service.Ready.Healthy {
 		spec.HealthInterval = healthInterval
 	}
-	c, err := r.Engine.Create(ctx, spec)
+	c, err := r.create(ctx, spec)
 	if err != nil {
 		return executionFailure(ctx, t.Service.Line, err), nil
 	}
