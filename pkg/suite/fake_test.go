@@ -118,7 +118,10 @@ func (c *fakeContainer) Stop(ctx context.Context, grace time.Duration) error {
 	return c.engine.stop(ctx, c, grace)
 }
 
-func (c *fakeContainer) Kill(_ context.Context, signal string) error { c.call("kill %s", signal); return nil }
+func (c *fakeContainer) Kill(_ context.Context, signal string) error {
+	c.call("kill %s", signal)
+	return nil
+}
 
 func (c *fakeContainer) Wait(ctx context.Context) (int, error) { return 0, c.engine.stop(ctx, c, 0) }
 

@@ -1,4 +1,4 @@
-// Command service is what the suite's tests run in containers: a server, and a few ways to misbehave. It needs no file beside itself.
+// Command service runs in the containers of the tests: a server, with several ways to misbehave. It needs no other file.
 package main
 
 import (
@@ -36,7 +36,7 @@ func main() {
 			}
 			return
 		case "fail":
-			fmt.Fprintln(os.Stderr, "it can not start")
+			fmt.Fprintln(os.Stderr, "cannot start")
 			os.Exit(3)
 		}
 	}
@@ -60,7 +60,7 @@ func main() {
 	if os.Getenv("STUBBORN") != "" {
 		time.Sleep(time.Hour)
 	}
-	if os.Getenv("SULKY") != "" {
+	if os.Getenv("FAIL") != "" {
 		os.Exit(5)
 	}
 }
