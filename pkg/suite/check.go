@@ -89,8 +89,8 @@ func (c *checker) text(check *TextCheck, l location) {
 }
 
 func (c *checker) file(f *FileCheck, l location) {
-	hasCheck := f.Type != "" || f.Mode != "" || f.Owner != "" || f.ExecutableBy != "" || f.Target != nil || f.Size != nil ||
-		f.Count != nil || f.Content != nil
+	hasCheck := f.Type != "" || f.Mode != "" || f.Owner != "" || f.ExecutableBy != "" || f.Target != nil ||
+		f.Size != nil || f.Count != nil || f.Content != nil
 	if f.Absent && hasCheck {
 		c.addf(f.Line, "%s: an absent file cannot have other checks; select files with having and except", l)
 	}

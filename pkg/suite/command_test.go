@@ -92,7 +92,8 @@ func TestContainerSpec(t *testing.T) {
 }
 
 func TestMountsAreBelowTheSuite(t *testing.T) {
-	s := parse(t, "tests: [{name: a, run: x, mounts: [{source: fixtures, target: /f}]}]", map[string]string{"fixtures/a": ""})
+	const text = "tests: [{name: a, run: x, mounts: [{source: fixtures, target: /f}]}]"
+	s := parse(t, text, map[string]string{"fixtures/a": ""})
 	e := &fakeEngine{command: exits(0)}
 	runOnFake(t, e, s, Options{})
 	want := []dockerengine.Mount{{Source: filepath.Join(filepath.Dir(s.File), "fixtures"), Target: "/f"}}
@@ -139,7 +140,8 @@ tests:
 	if !slices.Equal(c.calls, wantCalls) {
 		t.Errorf("got calls %q, want %q", c.calls, wantCalls)
 	}
-	if !slices.Equal(append(c.spec.Entrypoint, c.spec.Cmd...), idleCommand) || !c.spec.Stdin || c.spec.TTY || c.spec.WorkDir != "" {
+	command := append(c.spec.Entrypoint, c.spec.Cmd...)
+	if !slices.Equal(command, idleCommand) || !c.spec.Stdin || c.spec.TTY || c.spec.WorkDir != "" {
 		t.Errorf("container: %+v", c.spec)
 	}
 	for i, exec := range c.execs[:3] {
@@ -233,7 +235,7 @@ func TestInterruptedCommands(t *testing.T) {
 			_, err := out.Write(make([]byte, maxOutput+1))
 			return 0, fmt.Errorf("copy: %w", err)
 		}, "command printed more than 8 MiB and was killed"},
-		{"output limit in a session", "session: s, run: x", func(_ *fakeContainer, _ []string, _, stderr io.Writer) (int, error) {
+		{"session output limit", "session: s, run: x", func(_ *fakeContainer, _ []string, _, stderr io.Writer) (int, error) {
 			_, err := stderr.Write(make([]byte, maxOutput+1))
 			return 0, fmt.Errorf("copy: %w", err)
 		}, "command printed more than 8 MiB and was killed"},
@@ -303,7 +305,8 @@ func TestFlakyTestsAreReported(t *testing.T) {
 		t.Error(r.Line())
 	}
 	a := r.Annotations()
-	if len(a) != 1 || !a[0].Warning || a[0].Message != "flaky: passed on attempt 2; earlier failure: exit code is 1, want 0" {
+	const want = "flaky: passed on attempt 2; earlier failure: exit code is 1, want 0"
+	if len(a) != 1 || !a[0].Warning || a[0].Message != want {
 		t.Errorf("%+v", a)
 	}
 }

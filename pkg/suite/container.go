@@ -127,8 +127,8 @@ func (r *run) runCommand(ctx context.Context, t *Test) ([]Failure, []byte) {
 	return failures, printed.all()
 }
 
-// runInSession runs a test's setup and command in a container that other tests of the session may share. *shared is that
-// container, nil before the first test.
+// runInSession runs a test's setup and command in a container that other tests of the session may share. *shared is
+// that container, nil before the first test.
 func (r *run) runInSession(ctx context.Context, t *Test, shared **sharedContainer) ([]Failure, []byte) {
 	var log transcript
 	failures := r.runSetupAndCommand(ctx, t, shared, &log)

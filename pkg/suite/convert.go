@@ -20,9 +20,9 @@ type Warning struct {
 }
 
 // Convert converts a file of container-structure-test (schema 2.0.0, YAML or JSON; see
-// https://github.com/GoogleContainerTools/container-structure-test) to a suite with the same checks. Commands run as root,
-// with the engine's default privileges and network, as they do there. For an invalid file it returns an [*InvalidError]
-// without a file name.
+// https://github.com/GoogleContainerTools/container-structure-test) to a suite with the same checks. Commands run as
+// root, with the engine's default privileges and network, as they do there. For an invalid file it returns an
+// [*InvalidError] without a file name.
 func Convert(data []byte) ([]byte, []Warning, error) {
 	validator, err := structureTestValidator()
 	if err != nil {
@@ -36,8 +36,8 @@ func Convert(data []byte) ([]byte, []Warning, error) {
 	}
 	var source structureTest
 	if len(c.problems) == 0 && c.decodeInto(nil, &source) && source.SchemaVersion != structureTestVersion {
-		c.addf(c.line(location{"schemaVersion"}), "schemaVersion is %q; only version %s of container-structure-test can be converted",
-			source.SchemaVersion, structureTestVersion)
+		c.addf(c.line(location{"schemaVersion"}), "schemaVersion is %q; only version %s of container-structure-test can be "+
+			"converted", source.SchemaVersion, structureTestVersion)
 	}
 	var suite Document
 	if len(c.problems) == 0 {
@@ -337,8 +337,8 @@ func (c *converter) commandTest(t *commandTest) *Test {
 		test.Setup = append(test.Setup, Command{Args: stringsOf(setup)})
 	}
 	if len(t.Setup) > 0 {
-		c.warnf(t.Line, "setup of %q runs in the container of the test instead of separate ones, and needs /bin/sh in the image",
-			t.Name)
+		c.warnf(t.Line, "setup of %q runs in the container of the test instead of separate ones, and needs /bin/sh in the "+
+			"image", t.Name)
 	}
 	if len(t.Teardown) > 0 {
 		c.warnf(t.Line, "teardown of %q is left out; the container of each test is removed", t.Name)
@@ -455,7 +455,8 @@ var variable = regexp.MustCompile(`\$\{?[A-Za-z_]`)
 // warnAboutVariables warns of references that container-structure-test replaces with the image's variables.
 func (c *converter) warnAboutVariables(line int, where, text string) {
 	if variable.MatchString(text) {
-		c.warnf(line, "%s: variables in %q are not expanded; write the value, or use a shell (run with a string)", where, text)
+		c.warnf(line, "%s: variables in %q are not expanded; write the value, or use a shell (run with a string)",
+			where, text)
 	}
 }
 

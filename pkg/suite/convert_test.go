@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// testdata/convert has files of container-structure-test, each with the converted suite, where comments are the warnings.
+// testdata/convert has files of container-structure-test, each with the converted suite, where comments are the
+// warnings.
 func TestConvert(t *testing.T) {
 	files, _ := filepath.Glob("testdata/convert/*.yaml")
 	if len(files) < 20 {
@@ -78,7 +79,8 @@ func TestConvertInvalid(t *testing.T) {
 			"5: fileContentTests[0].expectedContents[0]: invalid regular expression",
 		},
 		{
-			"invalid regular expression of a label", version + "metadataTest:\n  labels:\n  - {key: a, value: '(', isRegex: true}",
+			"invalid regular expression of a label",
+			version + "metadataTest:\n  labels:\n  - {key: a, value: '(', isRegex: true}",
 			"4: error parsing regexp: missing closing )",
 		},
 		{

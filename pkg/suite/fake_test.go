@@ -15,8 +15,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// fakeEngine creates containers that run functions instead of programs, and records what is requested of them. Tests use
-// it for what does not depend on a real engine: which containers are created, and how failures are reported.
+// fakeEngine creates containers that run functions instead of programs, and records what is requested of them. Tests
+// use it for what does not depend on a real engine: which containers are created, and how failures are reported.
 type fakeEngine struct {
 	// command is called for each command of a container, with the number of the container from 1.
 	command func(c *fakeContainer, args []string, out, err io.Writer) (exit int, failure error)

@@ -208,8 +208,8 @@ func unixMode(m fs.FileMode) uint32 {
 	return mode
 }
 
-// compareOwner describes how a file's owner differs from want, which is user or user:group by name or number. It returns
-// "" if they are the same.
+// compareOwner describes how a file's owner differs from want, which is user or user:group by name or number. It
+// returns "" if they are the same.
 func (t *Tree) compareOwner(f File, want string) string {
 	user, group, _ := strings.Cut(want, ":")
 	if difference := t.compareID("user", user, "/etc/passwd", f.UID); difference != "" {

@@ -137,7 +137,8 @@ var errNoTestsuite = errors.New("file has no testsuite element")
 func (r *Report) ingest(s reader.Suite) {
 	for _, t := range s.Tests {
 		result := &Result{
-			Name: safetext.Line(t.Name, 0), Class: safetext.Line(t.Classname, 0), Duration: t.Duration, Status: Passed, Attempts: 1,
+			Name: safetext.Line(t.Name, 0), Class: safetext.Line(t.Classname, 0),
+			Duration: t.Duration, Status: Passed, Attempts: 1,
 		}
 		if result.Class == "" {
 			result.Class = safetext.Line(s.Name, 0)
@@ -165,8 +166,8 @@ func (r *Report) ingest(s reader.Suite) {
 	}
 }
 
-// ReadJUnitFiles reads the JUnit files in dir that were changed at or after since, except those with the given names. It
-// ignores other XML files, and returns nil if there is no JUnit file.
+// ReadJUnitFiles reads the JUnit files in dir that were changed at or after since, except those with the given names.
+// It ignores other XML files, and returns nil if there is no JUnit file.
 func ReadJUnitFiles(dir string, since time.Time, except ...string) (*Report, error) {
 	files, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.xml"))
 	if err != nil {

@@ -30,7 +30,8 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "### %s %s\n\n", mark, escape(r.Suite))
 	b.WriteString("| total | passed | failed | flaky | skipped | time |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n")
-	fmt.Fprintf(&b, "| %d | %d | %d | %d | %d | %s |\n", r.Total, r.Passed, r.Failed, r.Flaky, r.Skipped, seconds(r.Duration))
+	fmt.Fprintf(&b, "| %d | %d | %d | %d | %d | %s |\n",
+		r.Total, r.Passed, r.Failed, r.Flaky, r.Skipped, seconds(r.Duration))
 	failed := r.failed()
 	for i, t := range failed {
 		if i == maxSummaryFailures {
@@ -49,7 +50,8 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 		fence := fenceFor(text)
 		fmt.Fprintf(&b, "%s%s\n%s\n%s\n", fence, kind, strings.TrimSuffix(text, "\n"), fence)
 	}
-	fmt.Fprintf(&b, "\n<details><summary>All %d tests</summary>\n\n| | test | time | |\n| --- | --- | ---: | --- |\n", r.Total)
+	fmt.Fprintf(&b, "\n<details><summary>All %d tests</summary>\n\n", r.Total)
+	b.WriteString("| | test | time | |\n| --- | --- | ---: | --- |\n")
 	for i, t := range r.Tests {
 		if i == maxSummaryRows {
 			fmt.Fprintf(&b, "| | … and %d more | | |\n", len(r.Tests)-i)

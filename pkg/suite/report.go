@@ -10,8 +10,8 @@ import (
 // Status is the outcome of a test.
 type Status string
 
-// Outcomes of a test. A flaky test failed at first and passed on a retry: it does not count as passed, and does not fail
-// the run.
+// Outcomes of a test. A flaky test failed at first and passed on a retry: it does not count as passed, and does not
+// fail the run.
 const (
 	Passed  Status = "passed"
 	Failed  Status = "failed"

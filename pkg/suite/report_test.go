@@ -56,8 +56,8 @@ func sample() *Report {
 }
 
 // hostile tries to act as a workflow command, Markdown, HTML, XML and a terminal sequence.
-const hostile = "::error::no\n```\n</details>\n# big <script>alert(1)</script>\n]]></failure>\x1b[2J\x00\xff\u0085\ufffe " +
-	"::stop-commands::x"
+const hostile = "::error::no\n```\n</details>\n# big <script>alert(1)</script>\n]]></failure>" +
+	"\x1b[2J\x00\xff\u0085\ufffe ::stop-commands::x"
 
 func TestGoldenReports(t *testing.T) {
 	for name, write := range map[string]func(*Report, io.Writer) error{
@@ -241,7 +241,10 @@ second</error></testcase>
 	want := []*Result{
 		{Name: "passed", Class: "c", Status: Passed, Attempts: 1, Duration: 1500 * time.Millisecond},
 		{Name: "skipped", Class: "s", Status: Skipped, Reason: "later"},
-		{Name: "failed", Class: "s", Status: Failed, Attempts: 1, Failures: []Failure{{Message: "wrong", Detail: "at line 3"}}},
+		{
+			Name: "failed", Class: "s", Status: Failed, Attempts: 1,
+			Failures: []Failure{{Message: "wrong", Detail: "at line 3"}},
+		},
 		{
 			Name: "no message", Class: "s", Status: Failed, Attempts: 1,
 			Failures: []Failure{{Message: "first", Detail: "first\nsecond"}},
@@ -320,7 +323,9 @@ func TestReportClean(t *testing.T) {
 
 func TestAnnotations(t *testing.T) {
 	r := sample()
-	r.Tests = append(r.Tests, &Result{Name: "other", Status: Failed, File: "f", Line: 5, Failures: []Failure{{Message: "m"}}})
+	r.Tests = append(r.Tests, &Result{
+		Name: "other", Status: Failed, File: "f", Line: 5, Failures: []Failure{{Message: "m"}}, // without a line
+	})
 	const file = "sandbox/tests.yaml"
 	want := []Annotation{
 		{File: file, Line: 14, Title: "other text", Message: "exit code is 1, want 0"},
@@ -371,8 +376,11 @@ func TestJSONIsJSON(t *testing.T) {
 		Total int
 		Tests []struct{ Status string }
 	}
-	if err := json.Unmarshal(b.Bytes(), &got); err != nil || got.Seed != "7" || got.Total != 5 || got.Tests[4].Status != "flaky" {
-		t.Error(got, err)
+	if err := json.Unmarshal(b.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Seed != "7" || got.Total != 5 || got.Tests[4].Status != "flaky" {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -401,7 +409,8 @@ func TestExcerpt(t *testing.T) {
 	}
 	long := "start" + strings.Repeat("x", maxExcerpt) + "end"
 	got := excerpt(long)
-	if !strings.HasPrefix(got, "start") || !strings.HasSuffix(got, "end") || !strings.Contains(got, "\n… 8 bytes omitted …\n") {
+	ends := strings.HasPrefix(got, "start") && strings.HasSuffix(got, "end")
+	if !ends || !strings.Contains(got, "\n… 8 bytes omitted …\n") {
 		t.Errorf("got %q", got)
 	}
 }

@@ -50,8 +50,8 @@ type Options struct {
 }
 
 // Run runs the tests of a suite and reports them in the order of the suite. Test failures are in the Report, not in the
-// error. The error is about tests that could not run, or about ctx ending early; the Report then has the results so far.
-// Run removes all of its containers before it returns.
+// error. The error is about tests that could not run, or about ctx ending early; the Report then has the results so
+// far. Run removes all of its containers before it returns.
 func Run(ctx context.Context, s *Suite, o Options) (*Report, error) {
 	r, err := newRun(s, o)
 	if err != nil {
@@ -131,8 +131,8 @@ func newRun(s *Suite, o Options) (*run, error) {
 		case t.Image != nil || t.Files != nil:
 			r.static = append(r.static, result)
 		case o.Engine == nil:
-			return nil, fmt.Errorf("test %q needs a container, but no Docker Engine is available; start one, or select tests of "+
-				"files and metadata", t.Name)
+			return nil, fmt.Errorf("test %q needs a container, but no Docker Engine is available; start one, or select tests "+
+				"of files and metadata", t.Name)
 		case t.Session != "" && started:
 			r.units[unit] = append(r.units[unit], result)
 		default:
@@ -143,7 +143,8 @@ func newRun(s *Suite, o Options) (*run, error) {
 		}
 	}
 	if len(r.report.Tests) == 0 {
-		return nil, fmt.Errorf("no tests of %s match the selected names and tags (the suite has %d tests)", s.File, len(s.Tests))
+		return nil, fmt.Errorf("no tests of %s match the selected names and tags (the suite has %d tests)",
+			s.File, len(s.Tests))
 	}
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
@@ -161,7 +162,8 @@ func (r *run) isSelected(t *Test) bool {
 	if r.Run != nil && !r.Run.MatchString(t.Name) {
 		return false
 	}
-	return r.Tags == nil || slices.ContainsFunc(r.Tags, func(tag string) bool { return slices.Contains(t.Tags, Word(tag)) })
+	hasTag := func(tag string) bool { return slices.Contains(t.Tags, Word(tag)) }
+	return r.Tags == nil || slices.ContainsFunc(r.Tags, hasTag)
 }
 
 // reap removes the containers of killed runs. It fails only if the engine cannot even list them.
@@ -351,8 +353,8 @@ func (r *run) writeLog(result *Result, log []byte) (string, error) {
 	return filepath.Join(r.ReportDir, file), nil
 }
 
-// WriteBelow writes a file below dir and creates the directories it needs. It fails if a symbolic link leads out of dir,
-// because an untrusted repository could use one to overwrite other files of the machine.
+// WriteBelow writes a file below dir and creates the directories it needs. It fails if a symbolic link leads out of
+// dir, because an untrusted repository could use one to overwrite other files of the machine.
 func WriteBelow(dir, name string, data []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

@@ -268,7 +268,11 @@ tests:
     exit: 2
     stderr: Cannot fork
   - {name: enough processes, limits: {pids: 100}, run: 'for i in $(seq 60); do sleep 10 & done'}
-  - {name: kills itself, user: root, run: 'kill -9 1; kill -TERM 1; echo still here; exit 3', exit: 3, stdout: still here}
+  - name: kills itself
+    user: root
+    run: 'kill -9 1; kill -TERM 1; echo still here; exit 3'
+    exit: 3
+    stdout: still here
   - {name: kills the session, session: s, user: root, run: 'kill -9 -1; exit 3', exit: 3}
   - {name: after the kill, session: s, run: echo a, stdout: a}
   - {name: leaves processes, run: 'sleep 1000 & sleep 1000 & exit 0'}
@@ -471,7 +475,8 @@ tests:
 		}
 		all.Write(log)
 	}
-	if err := errors.Join(r.WriteJSON(&all), r.WriteJUnit(&all), r.WriteMarkdown(&all), r.WriteText(&all, &all)); err != nil {
+	err = errors.Join(r.WriteJSON(&all), r.WriteJUnit(&all), r.WriteMarkdown(&all), r.WriteText(&all, &all))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(all.String(), "hunter2") {
@@ -516,7 +521,13 @@ tests:
 	if err != nil {
 		t.Fatal(err)
 	}
-	check(t, r, map[string]want{"command": {Failed, "ENGINE"}, "service": {Failed, "ENGINE"}})
+	// The stopping engine ends the containers, and then the connections.
+	cause := regexp.MustCompile(`exit code is 5,|exited with code 5$|docker\.sock`)
+	for _, result := range r.Tests {
+		if result.Status != Failed || !cause.MatchString(result.summary()) {
+			t.Errorf("%s %s: %s", result.Name, result.Status, result.summary())
+		}
+	}
 }
 
 func TestCancelRemovesContainers(t *testing.T) {

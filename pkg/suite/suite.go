@@ -1,5 +1,6 @@
-// Package suite tests a container image against a declarative file: its metadata, its files, commands in fresh or shared
-// containers, and the image as a running service. [Load] reads the file, [Run] runs it, and a [Report] has the results.
+// Package suite tests a container image against a declarative file: its metadata, its files, commands in fresh or
+// shared containers, and the image as a running service. [Load] reads the file, [Run] runs it, and a [Report] has the
+// results.
 //
 // The types in format.go define the format. schema.json, generated from them, describes it to editors.
 package suite
@@ -46,7 +47,7 @@ func Load(file string) (*Suite, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("test suite %s not found; create it (see schema.json for the format) or name another file", file)
+			return nil, fmt.Errorf("test suite %s not found; create it (schema.json has the format) or name another file", file)
 		}
 		return nil, fmt.Errorf("read the test suite: %w", err)
 	}
@@ -86,8 +87,8 @@ func Parse(file string, data []byte) (*Suite, error) {
 	return s, nil
 }
 
-// decode fills in the suite and checks the rules that the schema cannot express. It leaves out tests with violations, so
-// each mistake is reported once.
+// decode fills in the suite and checks the rules that the schema cannot express. It leaves out tests with violations,
+// so each mistake is reported once.
 func (s *Suite) decode(f *parsedFile, violations []violation) {
 	failed := map[string]bool{} // the top-level keys and the indexes of tests that have violations
 	for _, found := range violations {

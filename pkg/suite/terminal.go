@@ -8,8 +8,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// Progress shows the progress of a run: a line for each test, or, on a terminal, one status line that changes and a line
-// for each test that did not pass. Pass its Test method as Options.Progress.
+// Progress shows the progress of a run: a line for each test, or, on a terminal, one status line that changes and a
+// line for each test that did not pass. Pass its Test method as Options.Progress.
 type Progress struct {
 	Log      io.Writer
 	Terminal bool // whether Log is a terminal
@@ -44,8 +44,8 @@ func (p *Progress) Test(r *Result, done, total int) {
 	}
 }
 
-// WriteText writes the report as plain text: the failures with their details, and the counts. Output of the image goes to
-// untrusted, which must prevent it from acting as workflow commands; everything else goes to log.
+// WriteText writes the report as plain text: the failures with their details, and the counts. Output of the image goes
+// to untrusted, which must prevent it from acting as workflow commands; everything else goes to log.
 func (r *Report) WriteText(log, untrusted io.Writer) error {
 	for _, t := range r.failed() {
 		where := ""

@@ -215,8 +215,8 @@ func pathNames(name string) []string {
 	return strings.FieldsFunc(name, func(c rune) bool { return c == '/' })
 }
 
-// find returns the entry at a path, and its path without symbolic links. It follows links in the directories of the path
-// and, with followLast, one at the end. It returns nil if there is no such entry, or if links form a loop.
+// find returns the entry at a path, and its path without symbolic links. It follows links in the directories of the
+// path and, with followLast, one at the end. It returns nil if there is no such entry, or if links form a loop.
 func (t *Tree) find(name string, followLast bool) (*entry, string) {
 	rest := pathNames(name)
 	stack := []*entry{t.root}

@@ -21,8 +21,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// layerOf returns a layer of entries such as "dir a 755", "file a/b 644 content", "link a/c a/b" (hard), "symlink a/d b".
-// The mode may follow an owner: "file a/e 1000:5 4755 content".
+// layerOf returns a layer of entries such as "dir a 755", "file a/b 644 content", "link a/c a/b" (hard), "symlink a/d
+// b". The mode may follow an owner: "file a/e 1000:5 4755 content".
 func layerOf(t testing.TB, entries ...string) v1.Layer {
 	t.Helper()
 	var b bytes.Buffer
@@ -403,7 +403,8 @@ func TestReadTreeInvalid(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = ReadTree(t.Context(), img)
-			if err == nil || !strings.Contains(err.Error(), "read layer 2 (sha256:") || !strings.Contains(err.Error(), test.want) {
+			const layer = "read layer 2 (sha256:"
+			if err == nil || !strings.Contains(err.Error(), layer) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})

@@ -81,8 +81,8 @@ func suiteSchema() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// complete adds to a mapping's definition what invopop/jsonschema has no tags for: the keywords in the schema tag of its
-// Position, and its short form.
+// complete adds to a mapping's definition what invopop/jsonschema has no tags for: the keywords in the schema tag of
+// its Position, and its short form.
 func complete(definitions jsonschema.Definitions, t reflect.Type) error {
 	definition := definitions[t.Name()]
 	if definition == nil {

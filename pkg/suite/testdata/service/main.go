@@ -1,4 +1,5 @@
-// Command service runs in the containers of the tests: a server, with several ways to misbehave. It needs no other file.
+// Command service runs in the containers of the tests: a server, with several ways to misbehave. It needs no other
+// file.
 package main
 
 import (
@@ -46,7 +47,7 @@ func main() {
 		w.Header().Set("X-Version", "7")
 		fmt.Fprintf(w, `{"status":"ok","mode":%q}`, os.Getenv("MODE"))
 	})
-	http.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/health", http.StatusFound) })
+	http.Handle("/moved", http.RedirectHandler("/health", http.StatusFound))
 	http.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Method, " ", r.Header.Get("X-Ask"), " ", r.Host)
 	})
