@@ -33,14 +33,11 @@ func TestSnapshotOfAnImageThatIsThere(t *testing.T) {
 	env := values{"HOME": home}
 	docker := uniqueDockerfile(t)
 	loaded := e.mustRun(t, invocation{dockerfile: docker, inputs: values{"image_name": "taken:1"}, env: env})
-	e.mustRun(
-		t,
-		invocation{
-			dockerfile: docker,
-			inputs:     values{"image_name": "taken:1"},
-			env:        merge(env, values{"DOCKER_HOST": oldest.Host}),
-		},
-	)
+	e.mustRun(t, invocation{
+		dockerfile: docker,
+		inputs:     values{"image_name": "taken:1"},
+		env:        merge(env, values{"DOCKER_HOST": oldest.Host}),
+	})
 	pushed := e.mustRun(t, invocation{dockerfile: docker, env: env, inputs: values{
 		"load": "false", "push": e.Registry.Addr + "/team/taken:1", "provenance": "false",
 		"outputs": "type=oci,tar=false,dest=" + layout,
@@ -70,15 +67,12 @@ func TestSnapshotOfAnImageThatIsThere(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			builds, asked := len(e.Depot.Calls()), len(e.Daytona.Requests())
-			o := e.run(
-				t,
-				invocation{
-					program:    "action-snapshot",
-					dockerfile: docker,
-					inputs:     values{"image": test.image, "update_doppler": "false"},
-					env:        merge(env, test.env),
-				},
-			)
+			o := e.run(t, invocation{
+				program:    "action-snapshot",
+				dockerfile: docker,
+				inputs:     values{"image": test.image, "update_doppler": "false"},
+				env:        merge(env, test.env),
+			})
 			if len(e.Depot.Calls()) != builds {
 				t.Error("something was built")
 			}
@@ -125,15 +119,12 @@ func TestShell(t *testing.T) {
 		{"no image", []string{"--image", "absent:1"}, 1, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := e.run(
-				t,
-				invocation{
-					program: "action-test",
-					args:    append([]string{"shell"}, test.args...),
-					dir:     dir,
-					env:     values{"GITHUB_ACTIONS": ""},
-				},
-			)
+			o := e.run(t, invocation{
+				program: "action-test",
+				args:    append([]string{"shell"}, test.args...),
+				dir:     dir,
+				env:     values{"GITHUB_ACTIONS": ""},
+			})
 			if o.exitCode != test.exitCode || o.stdout != test.output ||
 				test.exitCode == 1 && !strings.Contains(o.stderr, `"absent:1"`) {
 				t.Errorf("exit %d, %q, %s", o.exitCode, o.stdout, o.stderr)
@@ -161,15 +152,12 @@ fileExistenceTests:
     shouldExist: true
     permissions: "-rw-r--r--"
 `)
-	converted := e.run(
-		t,
-		invocation{
-			program: "action-test",
-			args:    []string{"convert", "structure.yaml"},
-			dir:     dir,
-			env:     values{"GITHUB_ACTIONS": ""},
-		},
-	)
+	converted := e.run(t, invocation{
+		program: "action-test",
+		args:    []string{"convert", "structure.yaml"},
+		dir:     dir,
+		env:     values{"GITHUB_ACTIONS": ""},
+	})
 	if converted.exitCode != 0 {
 		t.Fatal(converted.stderr)
 	}

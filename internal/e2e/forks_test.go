@@ -116,17 +116,14 @@ func TestPullRequestsOfForks(t *testing.T) {
 	t.Run("fork: a build, by Depot's way for forks, loaded and tested", func(t *testing.T) {
 		env := merge(fork, claimProxy(t, e.Depot.ClaimURL()))
 		before := len(e.Depot.Calls())
-		o := e.mustRun(
-			t,
-			invocation{
-				program: "action-test",
-				dir: writeFiles(
-					t,
-					values{"Dockerfile": fromDebian, "sandbox/tests.yaml": "tests:\n  - {name: runs, run: [\"true\"]}\n"},
-				),
-				env: env,
-			},
-		)
+		o := e.mustRun(t, invocation{
+			program: "action-test",
+			dir: writeFiles(
+				t,
+				values{"Dockerfile": fromDebian, "sandbox/tests.yaml": "tests:\n  - {name: runs, run: [\"true\"]}\n"},
+			),
+			env: env,
+		})
 		if o.outputs["tests_passed"] != "1" || !strings.Contains(o.stdout, "Waiting for OIDC auth challenge ") {
 			t.Errorf("%v\n%s", o.outputs, o.stdout)
 		}

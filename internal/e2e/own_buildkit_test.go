@@ -193,16 +193,13 @@ func TestOwnBuildKit(t *testing.T) {
 	git(t, repository, "clone", "--quiet", e.caller, ".")
 	git(t, repository, "remote", "set-url", "origin", "https://github.com/acme/caller")
 	writeFile(t, repository, ".github/workflows/own.yml", codeBlocks(t, "docs/own-buildkit.md", "yaml")[0])
-	log, ok := e.act(
-		t,
-		actRun{
-			dir:      repository,
-			workflow: "own.yml",
-			event:    "push",
-			noOIDC:   true,
-			vars:     values{"BUILDKIT_ADDRESS": address, "BUILDKIT_CERT_PATH": client},
-		},
-	)
+	log, ok := e.act(t, actRun{
+		dir:      repository,
+		workflow: "own.yml",
+		event:    "push",
+		noOIDC:   true,
+		vars:     values{"BUILDKIT_ADDRESS": address, "BUILDKIT_CERT_PATH": client},
+	})
 	if !ok || !strings.Contains(log, "built sha256:") {
 		t.Error(log)
 	}
@@ -211,14 +208,11 @@ func TestOwnBuildKit(t *testing.T) {
 	strangers, _ := certificates("strangers")
 	stranger := filepath.Join(strangers, "certs/client")
 	must(t, os.WriteFile(filepath.Join(stranger, "ca.pem"), []byte(read(t, filepath.Join(client, "ca.pem"))), 0o600))
-	got := e.run(
-		t,
-		invocation{
-			dockerfile: "FROM scratch\nCOPY Dockerfile /\n",
-			inputs:     values{"builder": address, "load": "false"},
-			env:        values{"BUILDKIT_CERT_PATH": stranger},
-		},
-	)
+	got := e.run(t, invocation{
+		dockerfile: "FROM scratch\nCOPY Dockerfile /\n",
+		inputs:     values{"builder": address, "load": "false"},
+		env:        values{"BUILDKIT_CERT_PATH": stranger},
+	})
 	if got.exitCode != 1 || !strings.Contains(got.stderr, "error: builder "+address+": ") {
 		t.Errorf("exit %d: %s", got.exitCode, got.stderr)
 	}
@@ -260,11 +254,7 @@ func startBuildKit(t *testing.T, e *environment, dir, secret string) string {
 	t.Cleanup(func() { must(t, mirror.Stop()) })
 	config := moved.Replace(
 		parts["ConfigMap"].Data["buildkitd.toml"],
-	) + fmt.Sprintf(
-		"[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n",
-		mirror.Addr,
-		mirror.Addr,
-	)
+	) + fmt.Sprintf("[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n", mirror.Addr, mirror.Addr)
 	must(t, os.WriteFile(filepath.Join(dir, "etc/buildkitd.toml"), []byte(config), 0o644))
 	for _, folder := range []string{"run", "home", "certs"} {
 		must(t, filepath.WalkDir(filepath.Join(dir, folder), func(path string, _ os.DirEntry, err error) error {

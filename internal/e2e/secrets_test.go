@@ -162,13 +162,7 @@ func TestSecretsStaySecret(t *testing.T) {
 					"image",
 					"inspect",
 					"iterate-sandbox:secret",
-				) + docker(
-					t,
-					e.Engine.Host,
-					"history",
-					"--no-trunc",
-					"iterate-sandbox:secret",
-				)
+				) + docker(t, e.Engine.Host, "history", "--no-trunc", "iterate-sandbox:secret")
 			}
 			for place, environments := range seen.startedEnvironments {
 				places[place] = strings.Join(environments, "\n")

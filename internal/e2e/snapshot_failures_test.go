@@ -120,22 +120,17 @@ func TestSnapshotFailures(t *testing.T) {
 				localcloud.Project,
 				"dev",
 				nameSecret,
-			), len(
-				e.Depot.Calls(),
-			)
+			), len(e.Depot.Calls())
 			if test.do != nil {
 				test.do()
 				defer e.Daytona.Heal()
 			}
-			o := e.run(
-				t,
-				invocation{
-					program:    "action-snapshot",
-					dockerfile: uniqueDockerfile(t),
-					inputs:     test.inputs,
-					env:        merge(values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}, test.env),
-				},
-			)
+			o := e.run(t, invocation{
+				program:    "action-snapshot",
+				dockerfile: uniqueDockerfile(t),
+				inputs:     test.inputs,
+				env:        merge(values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}, test.env),
+			})
 			assertFailed(t, o, test.sentence)
 			e.Daytona.Heal()
 			if spent := len(e.Depot.Calls()) > calls; spent != test.spends {
@@ -273,14 +268,11 @@ func TestSnapshotNamesThatAreTaken(t *testing.T) {
 			test.before.Organization, test.before.Name = localcloud.DaytonaOrganization, "named"
 			e.Daytona.Put(test.before)
 			old := e.snapshots(t)["named"]
-			o := e.mustRun(
-				t,
-				invocation{
-					program:    "action-snapshot",
-					dockerfile: uniqueDockerfile(t),
-					inputs:     merge(values{"name": "named", "update_doppler": "false"}, test.inputs),
-				},
-			)
+			o := e.mustRun(t, invocation{
+				program:    "action-snapshot",
+				dockerfile: uniqueDockerfile(t),
+				inputs:     merge(values{"name": "named", "update_doppler": "false"}, test.inputs),
+			})
 			now := e.snapshots(t)["named"]
 			if now.ID == old.ID || now.State != daytona.Active || now.Digest != o.outputs["digest"] {
 				t.Errorf("before %+v, now %+v", old, now)
@@ -291,14 +283,11 @@ func TestSnapshotNamesThatAreTaken(t *testing.T) {
 	t.Run("replaced in vain", func(t *testing.T) {
 		e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "named"})
 		e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Falls, Times: 1})
-		o := e.run(
-			t,
-			invocation{
-				program:    "action-snapshot",
-				dockerfile: uniqueDockerfile(t),
-				inputs:     values{"name": "named", "if_exists": "replace", "update_doppler": "false"},
-			},
-		)
+		o := e.run(t, invocation{
+			program:    "action-snapshot",
+			dockerfile: uniqueDockerfile(t),
+			inputs:     values{"name": "named", "if_exists": "replace", "update_doppler": "false"},
+		})
 		e.Daytona.Heal()
 		assertFailed(t, o, `snapshot named.* (gone|deleted)`)
 		if !strings.Contains(o.stdout, "::warning::Replacing the snapshot named") {
@@ -308,15 +297,12 @@ func TestSnapshotNamesThatAreTaken(t *testing.T) {
 	})
 	t.Run("another name, the same image", func(t *testing.T) {
 		run := func(inputs map[string]string) result {
-			return e.run(
-				t,
-				invocation{
-					program:    "action-snapshot",
-					dockerfile: uniqueDockerfile(t),
-					inputs:     merge(values{"update_doppler": "false"}, inputs),
-					env:        values{"GITHUB_ACTOR": "octocat"},
-				},
-			)
+			return e.run(t, invocation{
+				program:    "action-snapshot",
+				dockerfile: uniqueDockerfile(t),
+				inputs:     merge(values{"update_doppler": "false"}, inputs),
+				env:        values{"GITHUB_ACTOR": "octocat"},
+			})
 		}
 		one := run(nil)
 		assertFailed(t, run(values{"if_exists": "fail"}), one.outputs["snapshot_name"]+` .*same image.*if_exists.*fail`)

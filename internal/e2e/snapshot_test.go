@@ -24,16 +24,13 @@ func TestSnapshot(t *testing.T) {
 	e := setup(t)
 	dir := t.TempDir()
 	run := func(inputs map[string]string) result {
-		return e.mustRun(
-			t,
-			invocation{
-				program:    "action-snapshot",
-				dir:        dir,
-				dockerfile: sleepDockerfile,
-				inputs:     inputs,
-				env:        values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"},
-			},
-		)
+		return e.mustRun(t, invocation{
+			program:    "action-snapshot",
+			dir:        dir,
+			dockerfile: sleepDockerfile,
+			inputs:     inputs,
+			env:        values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"},
+		})
 	}
 	writeFile(t, dir, "Dockerfile", sleepDockerfile+"ENTRYPOINT [\"sleep\", \"600\"]\n") // Daytona says which one it took
 	one := run(nil)
