@@ -412,9 +412,9 @@ func TestNoCacheInputs(t *testing.T) {
 			if test.name == "all cached" {
 				e.mustRun(t, invocation{dockerfile: docker})
 			}
-			o := e.mustRun(t, invocation{dockerfile: docker, inputs: test.inputs})
-			if o.outputs["total_steps"] != "3" || o.outputs["cached_steps"] != strconv.Itoa(test.cached) {
-				t.Errorf("%s of %s steps cached, want %d of 3", o.outputs["cached_steps"], o.outputs["total_steps"], test.cached)
+			r := e.mustRun(t, invocation{dockerfile: docker, inputs: test.inputs})
+			if r.outputs["total_steps"] != "3" || r.outputs["cached_steps"] != strconv.Itoa(test.cached) {
+				t.Errorf("%s of %s steps cached, want %d of 3", r.outputs["cached_steps"], r.outputs["total_steps"], test.cached)
 			}
 		})
 	}
@@ -439,19 +439,19 @@ func TestRefs(t *testing.T) {
 	} {
 		t.Run("ref "+test.ref, func(t *testing.T) {
 			// The workspace is empty: the default ref is the event's commit.
-			o := e.mustRun(t, invocation{
+			r := e.mustRun(t, invocation{
 				dir:    t.TempDir(),
 				inputs: values{"ref": test.ref, "load": "false", "git_context": "git"},
 				env:    values{"GITHUB_SHA": sha},
 			})
 			if digest == "" {
-				digest = o.outputs["digest"]
+				digest = r.outputs["digest"]
 			}
-			if o.outputs["git_sha"] != sha || o.outputs["git_ref"] != test.full || o.outputs["digest"] != digest {
-				t.Errorf("sha %s, ref %s, digest %s", o.outputs["git_sha"], o.outputs["git_ref"], o.outputs["digest"])
+			if r.outputs["git_sha"] != sha || r.outputs["git_ref"] != test.full || r.outputs["digest"] != digest {
+				t.Errorf("sha %s, ref %s, digest %s", r.outputs["git_sha"], r.outputs["git_ref"], r.outputs["digest"])
 			}
-			if test.ref != "" && o.outputs["cached_steps"] != o.outputs["total_steps"] {
-				t.Errorf("%s of %s steps cached", o.outputs["cached_steps"], o.outputs["total_steps"])
+			if test.ref != "" && r.outputs["cached_steps"] != r.outputs["total_steps"] {
+				t.Errorf("%s of %s steps cached", r.outputs["cached_steps"], r.outputs["total_steps"])
 			}
 		})
 	}
@@ -461,9 +461,9 @@ func TestRefs(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(clone, "greeting"), []byte("changed\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		o := e.mustRun(t, invocation{dir: clone, inputs: values{"image_name": "caller:dirty"}})
-		if !strings.Contains(o.stdout, sha+"-dirty") || o.outputs["git_sha"] != sha {
-			t.Errorf("the log lacks %s-dirty:\n%s", sha, o.stdout)
+		r := e.mustRun(t, invocation{dir: clone, inputs: values{"image_name": "caller:dirty"}})
+		if !strings.Contains(r.stdout, sha+"-dirty") || r.outputs["git_sha"] != sha {
+			t.Errorf("the log lacks %s-dirty:\n%s", sha, r.stdout)
 		}
 		if got := docker(t, e.Engine.Host, "run", "--rm", "caller:dirty", "cat", "/greeting"); got != "changed" {
 			t.Errorf("the image contains %q", got)
@@ -484,7 +484,7 @@ func TestLoadOldestEngine(t *testing.T) {
 		}
 	})
 	for host, ids := range map[string][]string{oldest.Host: {"image_id"}, e.Engine.Host: {"image_id", "digest"}} {
-		o := e.mustRun(t, invocation{
+		r := e.mustRun(t, invocation{
 			dockerfile: fromDebian + "RUN echo there > /there\n",
 			inputs:     values{"image_name": "both:1"},
 			env:        values{"DOCKER_HOST": host},
@@ -494,7 +494,7 @@ func TestLoadOldestEngine(t *testing.T) {
 		}
 		id, known := docker(t, host, "image", "inspect", "-f", "{{.Id}}", "both:1"), false
 		for _, output := range ids {
-			known = known || o.outputs[output] == id
+			known = known || r.outputs[output] == id
 		}
 		if !known {
 			t.Errorf("%s: the engine's image ID %s is not in the outputs %v", host, id, ids)
@@ -506,12 +506,12 @@ func TestLoadOldestEngine(t *testing.T) {
 func TestEnginePlatformMissing(t *testing.T) {
 	e := setup(t)
 	before := len(e.Depot.Calls())
-	o := e.run(t, invocation{
+	r := e.run(t, invocation{
 		dockerfile: "FROM scratch\n",
 		inputs:     values{"platform": "linux/arm64,linux/riscv64", "builder": e.Builders.Address("linux/arm64")},
 	})
-	if o.exitCode != 1 || !strings.Contains(o.stderr, "load: false") {
-		t.Errorf("exit code %d: %s", o.exitCode, o.stderr)
+	if r.exitCode != 1 || !strings.Contains(r.stderr, "load: false") {
+		t.Errorf("exit code %d: %s", r.exitCode, r.stderr)
 	}
 	if len(e.Depot.Calls()) != before {
 		t.Error("a build was created at Depot")
@@ -519,9 +519,9 @@ func TestEnginePlatformMissing(t *testing.T) {
 }
 
 // errorLines returns the lines on standard error, and the ::error commands that the runner executes.
-func errorLines(t *testing.T, o result) (stderr, annotations []string) {
+func errorLines(t *testing.T, r result) (stderr, annotations []string) {
 	t.Helper()
-	for _, stream := range []string{o.stdout, o.stderr} {
+	for _, stream := range []string{r.stdout, r.stderr} {
 		stopped := ""
 		for lines := bufio.NewScanner(strings.NewReader(stream)); lines.Scan(); {
 			line := lines.Text()
@@ -537,7 +537,7 @@ func errorLines(t *testing.T, o result) (stderr, annotations []string) {
 			}
 		}
 	}
-	for line := range strings.Lines(o.stderr) {
+	for line := range strings.Lines(r.stderr) {
 		stderr = append(stderr, strings.TrimRight(line, "\n"))
 	}
 	return stderr, annotations

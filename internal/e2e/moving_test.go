@@ -11,7 +11,7 @@ import (
 
 // docs/moving.md has a row for each input and output of the actions that people come from, and names only what there is
 // here.
-func TestMoving(t *testing.T) {
+func TestMovingDocs(t *testing.T) {
 	text := read(t, "../../docs/moving.md")
 	var upstream map[string]struct{ Inputs, Outputs []string }
 	if err := yaml.Unmarshal([]byte(read(t, "testdata/build-push-actions.yaml")), &upstream); err != nil {

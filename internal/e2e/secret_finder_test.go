@@ -172,7 +172,7 @@ func decompress(data []byte) []byte {
 }
 
 // The finder finds what was planted, in every form, and nothing where nothing was.
-func TestFinder(t *testing.T) {
+func TestSecretFinder(t *testing.T) {
 	values := map[string]string{
 		"plain": "canary-" + rand.Text(), "quotes": `canary "` + rand.Text() + `' \back`,
 		"percent": "canary%0A%25&<" + rand.Text(), "control": "canary\x1b[31m" + rand.Text(),

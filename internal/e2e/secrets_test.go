@@ -127,9 +127,9 @@ func TestSecretsStaySecret(t *testing.T) {
 					}
 				}
 			}
-			o := e.run(t, s.invocation)
-			if o.exitCode != test.exitCode {
-				t.Fatalf("exit %d:\n%s%s", o.exitCode, o.stdout, o.stderr)
+			r := e.run(t, s.invocation)
+			if r.exitCode != test.exitCode {
+				t.Fatalf("exit %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
 			}
 			s.collectIssuedSecrets(t)
 			f := &finder{}
@@ -139,9 +139,9 @@ func TestSecretsStaySecret(t *testing.T) {
 
 			// What is printed is looked at as it is, and not as the runner shows it. Only what tells the runner what to hide is
 			// left out.
-			commands := workflowCommands(t, o.stdout)
+			commands := workflowCommands(t, r.stdout)
 			var printed, masks strings.Builder
-			for line := range strings.Lines(o.stdout) {
+			for line := range strings.Lines(r.stdout) {
 				if value, ok := strings.CutPrefix(strings.TrimSpace(line), "::add-mask::"); ok &&
 					slices.Contains(commands, strings.TrimSpace(line)) {
 					masks.WriteString(strings.NewReplacer("%0D", "\r", "%0A", "\n", "%25", "%").Replace(value) + "\n")
@@ -150,7 +150,7 @@ func TestSecretsStaySecret(t *testing.T) {
 				}
 			}
 			places := values{
-				"standard output": printed.String(), "standard error": o.stderr, "outputs": o.outputFile, "summary": o.summary,
+				"standard output": printed.String(), "standard error": r.stderr, "outputs": r.outputFile, "summary": r.summary,
 				"arguments": strings.Join(seen.arguments, "\n"), "temporary files": strings.Join(seen.files, "\n"),
 				"files of the workspace":   strings.Join(fileContents(s.dir, "host.xml"), "\n"),
 				"files of the home folder": strings.Join(fileContents(s.home, ".docker/config.json"), "\n"),
@@ -197,16 +197,16 @@ func TestSecretsStaySecret(t *testing.T) {
 					}
 				}
 			}
-			if !strings.Contains(o.stdout+o.stderr, "***") || len(seen.arguments) < 2 || len(seen.files) == 0 {
+			if !strings.Contains(r.stdout+r.stderr, "***") || len(seen.arguments) < 2 || len(seen.files) == 0 {
 				t.Errorf(
 					"this test sees nothing: %d arguments, %d temporary files\n%s%s",
 					len(seen.arguments),
 					len(seen.files),
-					o.stdout,
-					o.stderr,
+					r.stdout,
+					r.stderr,
 				)
 			}
-			if name := o.outputs["snapshot_name"]; name != "" {
+			if name := r.outputs["snapshot_name"]; name != "" {
 				e.deleteSnapshot(t, name)
 			}
 		})

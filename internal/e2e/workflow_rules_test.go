@@ -32,7 +32,7 @@ func TestWorkflowRules(t *testing.T) {
 }
 
 // TestWorkflowRulesHold: each rule sees what breaks it, and nothing in what does not.
-func TestWorkflowRulesHold(t *testing.T) {
+func TestWorkflowRuleViolations(t *testing.T) {
 	const good = `on: {push: , pull_request: , workflow_run: {workflows: [CI]}}
 permissions: {}
 concurrency: {group: g}
