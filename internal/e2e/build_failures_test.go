@@ -105,7 +105,8 @@ func TestBuildFailures(t *testing.T) {
 			do:     depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive}),
 			inputs: values{"timeout": "2s"}, createsBuild: true,
 			want: `2s.*waiting for .*linux/amd64.*timeout`},
-		{name: "machine rejects the client", do: depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.RefusesClient}),
+		{name: "machine rejects the client",
+			do:           depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.RefusesClient}),
 			createsBuild: true,
 			want:         `linux/amd64 at 127.0.0.1:\d+: .*TLS`},
 		{name: "machine with an untrusted certificate",
@@ -254,10 +255,9 @@ func TestRunnerDiskFull(t *testing.T) {
 	})
 	for _, program := range []string{"action-build", "action-snapshot", "action-test"} {
 		t.Run(program, func(t *testing.T) {
-			r := e.run(
-				t,
-				invocation{program: program, dir: t.TempDir(), inputs: values{"ref": "main"}, env: values{"RUNNER_TEMP": dir}},
-			)
+			r := e.run(t, invocation{
+				program: program, dir: t.TempDir(), inputs: values{"ref": "main"}, env: values{"RUNNER_TEMP": dir},
+			})
 			assertFailed(t, r, `(?i)no space left on device.*free`)
 			if left := listFiles(t, dir); len(left) > 0 {
 				t.Errorf("files left: %q", left)
@@ -301,31 +301,28 @@ func TestCancel(t *testing.T) {
 			}
 			before, asked := len(e.Depot.Calls()), len(e.GitHub.Requests())
 			var sent time.Time
-			r := e.run(
-				t,
-				invocation{dockerfile: test.dockerfile, inputs: test.inputs, onStart: func(pid int, stdout *safeBuffer) {
-					for {
-						seen := test.until != "" && strings.Contains(stdout.String(), test.until)
-						for _, call := range e.Depot.Calls()[before:] {
-							seen = seen || test.call == call.Method
-						}
-						for _, request := range e.GitHub.Requests()[asked:] {
-							seen = seen || test.path != "" && strings.HasPrefix(request.Path, test.path)
-						}
-						if seen {
-							break
-						}
-						if unix.Kill(pid, 0) != nil || t.Context().Err() != nil {
-							return
-						}
-						time.Sleep(10 * time.Millisecond)
+			r := e.run(t, invocation{dockerfile: test.dockerfile, inputs: test.inputs, onStart: func(pid int, stdout *safeBuffer) {
+				for {
+					seen := test.until != "" && strings.Contains(stdout.String(), test.until)
+					for _, call := range e.Depot.Calls()[before:] {
+						seen = seen || test.call == call.Method
 					}
-					sent = time.Now()
-					if err := unix.Kill(pid, test.signal); err != nil {
-						t.Error(err)
+					for _, request := range e.GitHub.Requests()[asked:] {
+						seen = seen || test.path != "" && strings.HasPrefix(request.Path, test.path)
 					}
-				}},
-			)
+					if seen {
+						break
+					}
+					if unix.Kill(pid, 0) != nil || t.Context().Err() != nil {
+						return
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				sent = time.Now()
+				if err := unix.Kill(pid, test.signal); err != nil {
+					t.Error(err)
+				}
+			}})
 			if took := time.Since(sent); took > maxShutdown {
 				t.Errorf("the program exits %s after the signal", took)
 			}
@@ -360,8 +357,9 @@ func TestHostileOutput(t *testing.T) {
 	dir := writeFiles(
 		t,
 		values{
-			"lines":      text,
-			"Dockerfile": "FROM scratch AS Upper\n" + fromDebian + "COPY lines /\nLABEL forged=\"::error::forged\"\nRUN cat /lines && cat /lines >&2\n",
+			"lines": text,
+			"Dockerfile": "FROM scratch AS Upper\n" + fromDebian +
+				"COPY lines /\nLABEL forged=\"::error::forged\"\nRUN cat /lines && cat /lines >&2\n",
 		},
 	)
 	failing := writeFiles(

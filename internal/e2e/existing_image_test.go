@@ -15,7 +15,8 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
-// A snapshot of an existing image in a Docker Engine, a registry or a directory builds nothing. The image keeps its digest
+// A snapshot of an existing image in a Docker Engine, a registry or a directory builds nothing. The image keeps its
+// digest
 // if its source stores manifests.
 func TestSnapshotOfExistingImage(t *testing.T) {
 	e := setup(t)
@@ -41,10 +42,9 @@ func TestSnapshotOfExistingImage(t *testing.T) {
 		"load": "false", "push": e.Registry.Addr + "/team/taken:1", "provenance": "false",
 		"outputs": "type=oci,tar=false,dest=" + layout,
 	}})
-	e.mustRun(
-		t,
-		invocation{dockerfile: docker, inputs: values{"image_name": "arm:1", "platform": "linux/arm64"}, env: env},
-	)
+	e.mustRun(t, invocation{
+		dockerfile: docker, inputs: values{"image_name": "arm:1", "platform": "linux/arm64"}, env: env,
+	})
 	for _, test := range []struct {
 		name, image string
 		env         map[string]string
@@ -59,7 +59,8 @@ func TestSnapshotOfExistingImage(t *testing.T) {
 		{name: "a directory", image: layout, digest: pushed.outputs["digest"]},
 		{name: "another architecture", image: "arm:1", want: `input image: .*linux/arm64`},
 		{name: "an image that the engine lacks", image: "absent:1", want: `input image: .*"absent:1".*Docker Engine`},
-		{name: "an image that the registry lacks", image: e.Registry.Addr + "/team/absent:1", want: `input image: .*absent:1`},
+		{name: "an image that the registry lacks", image: e.Registry.Addr + "/team/absent:1",
+			want: `input image: .*absent:1`},
 		{name: "a directory that does not exist", image: "./absent", want: `input image: .*absent`},
 		{name: "no engine", image: "taken:1", env: values{"DOCKER_HOST": "unix:///absent.sock"},
 			want: `Docker Engine.*unix:///absent.sock`},
@@ -167,7 +168,8 @@ fileExistenceTests:
 	}
 }
 
-// The shell has a terminal of the right size, Ctrl-C interrupts the command and not the shell, and the exit code is that
+// The shell has a terminal of the right size, Ctrl-C interrupts the command and not the shell, and the exit code is
+// that
 // of the shell.
 func TestShellTerminal(t *testing.T) {
 	e := setup(t)
@@ -235,10 +237,9 @@ func TestShellTerminal(t *testing.T) {
 // The test and snapshot actions of another job use a saved image from Depot's registry without a login.
 func TestImageFromDepotRegistry(t *testing.T) {
 	e := setup(t)
-	saved := e.mustRun(
-		t,
-		invocation{dockerfile: uniqueDockerfile(t), inputs: values{"save": "true", "load": "false", "provenance": "false"}},
-	)
+	saved := e.mustRun(t, invocation{
+		dockerfile: uniqueDockerfile(t), inputs: values{"save": "true", "load": "false", "provenance": "false"},
+	})
 	ref := saved.outputs["image_ref"]
 	noID := values{"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}
 	for _, test := range []struct {

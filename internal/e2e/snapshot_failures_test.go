@@ -43,9 +43,9 @@ func uniqueDockerfile(t *testing.T) string {
 func TestSnapshotFailures(t *testing.T) {
 	e := setup(t)
 	readOnly := "dp.st.dev.readonly"
-	if err := e.Doppler.AddToken(clouddoppler.Token{Value: readOnly, Access: []clouddoppler.Access{{Project: localcloud.Project, Config: "dev"}}}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, e.Doppler.AddToken(clouddoppler.Token{
+		Value: readOnly, Access: []clouddoppler.Access{{Project: localcloud.Project, Config: "dev"}},
+	}))
 	fails := func(f cloudaytona.Fault) func() { return func() { e.Daytona.Fail(f) } }
 	for _, test := range []struct {
 		name         string
@@ -95,8 +95,9 @@ func TestSnapshotFailures(t *testing.T) {
 
 		{name: "taken by another image", inputs: values{"name": "taken"}, createsBuild: true,
 			want: `input name: .*"taken".*another image.*if_exists.*reuse`},
-		{name: "the registry refuses the push", do: fails(cloudaytona.Fault{Registry: cloudaytona.RefusesPush}), createsBuild: true,
-			want: `push .*: .*denied|DENIED|403`},
+		{name: "the registry refuses the push", do: fails(cloudaytona.Fault{Registry: cloudaytona.RefusesPush}),
+			createsBuild: true,
+			want:         `push .*: .*denied|DENIED|403`},
 		{name: "the registry loses a blob", do: fails(cloudaytona.Fault{Registry: cloudaytona.LosesBlob}), createsBuild: true,
 			want: `BLOB_UNKNOWN`},
 		{name: "a state that never changes", do: fails(cloudaytona.Fault{Snapshot: cloudaytona.Stuck}),
@@ -191,10 +192,9 @@ func TestDaytonaRecovers(t *testing.T) {
 			e.Daytona.Fail(fault)
 			defer e.Daytona.Heal()
 			before := e.snapshots(t)
-			r := e.mustRun(
-				t,
-				invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), inputs: values{"update_doppler": "false"}},
-			)
+			r := e.mustRun(t, invocation{
+				program: "action-snapshot", dockerfile: uniqueDockerfile(t), inputs: values{"update_doppler": "false"},
+			})
 			if more := len(e.snapshots(t)) - len(before); more != 1 || r.outputs["doppler_updated"] != "false" {
 				t.Errorf("%d more snapshots; outputs %v", more, r.outputs)
 			}
@@ -334,9 +334,9 @@ func TestKeep(t *testing.T) {
 	)
 	e.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, "keep-4")
 	cliToken := "dp.ct.everything"
-	if err := e.Doppler.AddToken(clouddoppler.Token{Value: cliToken, Access: []clouddoppler.Access{{Project: localcloud.Project, Write: true}}}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, e.Doppler.AddToken(clouddoppler.Token{
+		Value: cliToken, Access: []clouddoppler.Access{{Project: localcloud.Project, Write: true}},
+	}))
 	docker := uniqueDockerfile(t)
 	names := func() []string {
 		var list []string
@@ -355,15 +355,12 @@ func TestKeep(t *testing.T) {
 		"doppler_token":   cliToken,
 		"doppler_project": localcloud.Project,
 	}
-	e.mustRun(
-		t,
-		invocation{program: "action-snapshot", dockerfile: docker, inputs: merge(inputs, values{"dry_run": "true"})},
-	)
-	if got, want := names(), []string{"keep-0", "keep-1", "keep-2", "keep-3", "keep-4", "keep-new", "other-1"}; !slices.Equal(
-		got,
-		want,
-	) {
-		t.Errorf("after a dry run %q, want %q", got, want)
+	e.mustRun(t, invocation{
+		program: "action-snapshot", dockerfile: docker, inputs: merge(inputs, values{"dry_run": "true"}),
+	})
+	all := []string{"keep-0", "keep-1", "keep-2", "keep-3", "keep-4", "keep-new", "other-1"}
+	if got := names(); !slices.Equal(got, all) {
+		t.Errorf("after a dry run %q, want %q", got, all)
 	}
 	r := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: docker, inputs: inputs})
 	if got, want := names(), []string{"keep-0", "keep-4", "keep-new", "other-1"}; !slices.Equal(got, want) {
@@ -379,7 +376,8 @@ func TestKeep(t *testing.T) {
 func TestSnapshotCancel(t *testing.T) {
 	e := setup(t)
 	for name, until := range map[string]string{
-		"at the start": "::add-mask::", "during the build": "::group::exporting", "during the push": "::group::Push to Daytona",
+		"at the start": "::add-mask::", "during the build": "::group::exporting",
+		"during the push":          "::group::Push to Daytona",
 		"while Daytona creates it": " is pending",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -387,16 +385,13 @@ func TestSnapshotCancel(t *testing.T) {
 			e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Stuck})
 			defer e.Daytona.Heal()
 			var sent time.Time
-			r := e.run(
-				t,
-				invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), onStart: func(pid int, stdout *safeBuffer) {
-					for !strings.Contains(stdout.String(), until) && unix.Kill(pid, 0) == nil {
-						time.Sleep(5 * time.Millisecond)
-					}
-					sent = time.Now()
-					_ = unix.Kill(pid, unix.SIGINT)
-				}},
-			)
+			r := e.run(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), onStart: func(pid int, stdout *safeBuffer) {
+				for !strings.Contains(stdout.String(), until) && unix.Kill(pid, 0) == nil {
+					time.Sleep(5 * time.Millisecond)
+				}
+				sent = time.Now()
+				_ = unix.Kill(pid, unix.SIGINT)
+			}})
 			if took := time.Since(sent); took > maxShutdown {
 				t.Errorf("the program exits %s after the signal", took)
 			}
