@@ -301,7 +301,7 @@ func TestCancel(t *testing.T) {
 			}
 			before, asked := len(e.Depot.Calls()), len(e.GitHub.Requests())
 			var sent time.Time
-			r := e.run(t, invocation{dockerfile: test.dockerfile, inputs: test.inputs, onStart: func(pid int, stdout *safeBuffer) {
+			interrupt := func(pid int, stdout *safeBuffer) {
 				for {
 					seen := test.until != "" && strings.Contains(stdout.String(), test.until)
 					for _, call := range e.Depot.Calls()[before:] {
@@ -322,7 +322,8 @@ func TestCancel(t *testing.T) {
 				if err := unix.Kill(pid, test.signal); err != nil {
 					t.Error(err)
 				}
-			}})
+			}
+			r := e.run(t, invocation{dockerfile: test.dockerfile, inputs: test.inputs, onStart: interrupt})
 			if took := time.Since(sent); took > maxShutdown {
 				t.Errorf("the program exits %s after the signal", took)
 			}

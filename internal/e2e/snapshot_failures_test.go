@@ -385,13 +385,16 @@ func TestSnapshotCancel(t *testing.T) {
 			e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Stuck})
 			defer e.Daytona.Heal()
 			var sent time.Time
-			r := e.run(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), onStart: func(pid int, stdout *safeBuffer) {
+			interrupt := func(pid int, stdout *safeBuffer) {
 				for !strings.Contains(stdout.String(), until) && unix.Kill(pid, 0) == nil {
 					time.Sleep(5 * time.Millisecond)
 				}
 				sent = time.Now()
 				_ = unix.Kill(pid, unix.SIGINT)
-			}})
+			}
+			r := e.run(t, invocation{
+				program: "action-snapshot", dockerfile: uniqueDockerfile(t), onStart: interrupt,
+			})
 			if took := time.Since(sent); took > maxShutdown {
 				t.Errorf("the program exits %s after the signal", took)
 			}
