@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/alecthomas/kong"
 )
 
 // git runs git in dir and returns what it says.
@@ -90,3 +92,29 @@ func writeFile(t *testing.T, dir, name, content string) {
 
 // busyEnd bounds the end after a signal: twice the 5 s that are promised, since the machine is busy with other tests.
 const busyEnd = 10 * time.Second
+
+// input is one field of an inputs struct, as its readers see it.
+type input struct{ name, help, value string }
+
+func inputsOf(t *testing.T, target inputs) []input {
+	t.Helper()
+	parser, err := kong.New(target, target.vars())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []input
+	for _, f := range parser.Model.Flags {
+		if f.Name == "help" || f.Tag.Has("prompt") { // of a prompt only
+			continue
+		}
+		value := f.Default
+		switch {
+		case f.Name == "github-token":
+			value = "${{ github.token }}"
+		case value == "" && f.IsBool():
+			value = "false"
+		}
+		list = append(list, input{strings.ReplaceAll(f.Name, "-", "_"), f.Help, value})
+	}
+	return list
+}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package e2e
 
 import (
@@ -28,16 +30,6 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"golang.org/x/crypto/ssh"
 )
-
-// succeed runs a build that has to go well.
-func (e *environment) mustRun(t *testing.T, i invocation) result {
-	t.Helper()
-	o := e.run(t, i)
-	if o.exitCode != 0 {
-		t.Fatalf("exit %d:\n%s%s", o.exitCode, o.stdout, o.stderr)
-	}
-	return o
-}
 
 // docker runs Docker's command line against an engine.
 func docker(t *testing.T, host string, args ...string) string {
@@ -128,41 +120,45 @@ func TestEveryInput(t *testing.T) {
 	}
 	registry := e.Registry.Addr
 	for _, test := range []struct {
-		name   string // the input
+		name       string // the input
 		dockerfile string
-		dir    string
-		inputs map[string]string
-		env    map[string]string
-		check  func(t *testing.T, o result)
+		dir        string
+		inputs     map[string]string
+		env        map[string]string
+		check      func(t *testing.T, o result)
 	}{
-		{name: "platform", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"platform": "linux/arm64"}, check: func(t *testing.T, o result) {
+		{name: "platform", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"platform": "linux/arm64"}, check: func(t *testing.T, o result) {
 			if got := docker(t, e.Engine.Host, "image", "inspect", "-f", "{{.Architecture}}", "iterate-sandbox:ci"); got != "arm64" || o.outputs["platforms"] != "linux/arm64" {
 				t.Errorf("architecture %s, platforms %s", got, o.outputs["platforms"])
 			}
 		}},
-		{name: "context", dir: writeFiles(t, map[string]string{"sub/Dockerfile": "FROM scratch\nCOPY file /\n", "sub/file": ""}), inputs: map[string]string{"context": "sub"}},
-		{name: "dockerfile", dir: writeFiles(t, map[string]string{"other/Containerfile": "FROM scratch\nCOPY file /\n", "file": ""}), inputs: map[string]string{"dockerfile": "other/Containerfile"}},
-		{name: "sandbox/Dockerfile where there is no other", dir: writeFiles(t, map[string]string{"sandbox/Dockerfile": "FROM scratch\nCOPY file /\n", "file": ""})},
-		{name: "target", dockerfile: "FROM scratch AS one\nLABEL stage=one\nFROM scratch\nCOPY absent /\n", inputs: map[string]string{"target": "one"}, check: func(t *testing.T, _ result) {
+		{name: "context", dir: writeFiles(t, values{"sub/Dockerfile": "FROM scratch\nCOPY file /\n", "sub/file": ""}),
+			inputs: values{"context": "sub"}},
+		{name: "dockerfile", dir: writeFiles(t, values{"other/Containerfile": "FROM scratch\nCOPY file /\n", "file": ""}),
+			inputs: values{"dockerfile": "other/Containerfile"}},
+		{name: "sandbox/Dockerfile where there is no other",
+			dir: writeFiles(t, values{"sandbox/Dockerfile": "FROM scratch\nCOPY file /\n", "file": ""})},
+		{name: "target", dockerfile: "FROM scratch AS one\nLABEL stage=one\nFROM scratch\nCOPY absent /\n", inputs: values{"target": "one"}, check: func(t *testing.T, _ result) {
 			if got := config(t, "iterate-sandbox:ci").Labels["stage"]; got != "one" {
 				t.Errorf("stage %q", got)
 			}
 		}},
-		{name: "image_name", dockerfile: "FROM scratch\nLABEL a=b\n", inputs: map[string]string{"image_name": "example.com/team/name:tag"}, check: func(t *testing.T, o result) {
+		{name: "image_name", dockerfile: "FROM scratch\nLABEL a=b\n", inputs: values{"image_name": "example.com/team/name:tag"}, check: func(t *testing.T, o result) {
 			config(t, "example.com/team/name:tag")
 			if o.outputs["image_name"] != "example.com/team/name:tag" || o.outputs["image_ref"] != o.outputs["image_name"] {
 				t.Errorf("outputs %v", o.outputs)
 			}
 		}},
-		{name: "build_args", dockerfile: fromDebian + "ARG A\nARG B\nRUN test \"$A\" = 1,2 && test \"$B\" = there\n", inputs: map[string]string{"build_args": "A=1,2\nB"}, env: map[string]string{"B": "there"}},
-		{name: "build_contexts", dockerfile: "FROM scratch\nCOPY --from=more file /\nCOPY --from=image /etc/debian_version /\n", inputs: map[string]string{
-			"build_contexts": "more=" + writeFiles(t, map[string]string{"file": ""}) + "\nimage=docker-image://debian:bookworm-slim"}},
-		{name: "labels", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"labels": "one=1\n\"two=a,b\""}, check: func(t *testing.T, _ result) {
+		{name: "build_args", dockerfile: fromDebian + "ARG A\nARG B\nRUN test \"$A\" = 1,2 && test \"$B\" = there\n",
+			inputs: values{"build_args": "A=1,2\nB"}, env: values{"B": "there"}},
+		{name: "build_contexts", dockerfile: "FROM scratch\nCOPY --from=more file /\nCOPY --from=image /etc/debian_version /\n", inputs: values{
+			"build_contexts": "more=" + writeFiles(t, values{"file": ""}) + "\nimage=docker-image://debian:bookworm-slim"}},
+		{name: "labels", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"labels": "one=1\n\"two=a,b\""}, check: func(t *testing.T, _ result) {
 			if got := config(t, "iterate-sandbox:ci").Labels; got["one"] != "1" || got["two"] != "a,b" {
 				t.Errorf("labels %v", got)
 			}
 		}},
-		{name: "annotations", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"annotations": "a=b\nindex:c=d", "push": registry + "/team/annotated:1", "provenance": "true", "load": "false"}, check: func(t *testing.T, o result) {
+		{name: "annotations", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"annotations": "a=b\nindex:c=d", "push": registry + "/team/annotated:1", "provenance": "true", "load": "false"}, check: func(t *testing.T, o result) {
 			var index v1.IndexManifest
 			if err := json.Unmarshal(manifest(t, registry+"/team/annotated:1"), &index); err != nil {
 				t.Fatal(err)
@@ -177,17 +173,27 @@ func TestEveryInput(t *testing.T) {
 		}},
 		{name: "secrets", dockerfile: fromDebian + "RUN --mount=type=secret,id=one test \"$(cat /run/secrets/one)\" = first-value\n" +
 			"RUN --mount=type=secret,id=two,env=TWO test \"$TWO\" = second-value\nRUN --mount=type=secret,id=three test \"$(cat /run/secrets/three)\" = third-value\n",
-			dir: "", inputs: map[string]string{"secrets": "one=first-value", "secret_envs": "two=SECOND", "secret_files": "three=" + filepath.Join(writeFiles(t, map[string]string{"s": "third-value"}), "s")},
-			env: map[string]string{"SECOND": "second-value"}},
-		{name: "ssh", dockerfile: fromDebian + "RUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\n", inputs: map[string]string{"ssh": "default=" + keyFile}},
-		{name: "allow and network", dockerfile: fromDebian + "RUN true # host\n", inputs: map[string]string{"allow": "network.host", "network": "host"}},
-		{name: "allow security.insecure", dockerfile: fromDebian + "RUN --security=insecure mount -t tmpfs none /mnt\n", inputs: map[string]string{"allow": "security.insecure"}},
-		{name: "network none", dockerfile: fromDebian + "RUN test \"$(ls /sys/class/net)\" = lo\n", inputs: map[string]string{"network": "none"}},
-		{name: "add_hosts", dockerfile: fromDebian + "RUN grep -q '10.1.2.3.*build.example' /etc/hosts\n", inputs: map[string]string{"add_hosts": "build.example:10.1.2.3"}},
-		{name: "shm_size", dockerfile: fromDebian + "RUN df -m /dev/shm | grep -q ' 123 '\n", inputs: map[string]string{"shm_size": "123m"}},
-		{name: "ulimit", dockerfile: fromDebian + "RUN test \"$(ulimit -n)\" = 1234\n", inputs: map[string]string{"ulimit": "nofile=1234:1234"}},
-		{name: "cgroup_parent", dockerfile: fromDebian + "RUN grep -q parent-of-builds /proc/self/cgroup || test -z \"$(cat /proc/self/cgroup)\" || grep -q '^0::/$' /proc/self/cgroup\n", inputs: map[string]string{"cgroup_parent": "parent-of-builds"}},
-		{name: "outputs", dockerfile: "FROM scratch\nCOPY Dockerfile /file\n", inputs: map[string]string{"load": "false",
+			dir:    "",
+			inputs: values{"secrets": "one=first-value", "secret_envs": "two=SECOND", "secret_files": "three=" + filepath.Join(writeFiles(t, values{"s": "third-value"}), "s")},
+			env:    values{"SECOND": "second-value"}},
+		{name: "ssh", dockerfile: fromDebian + "RUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\n",
+			inputs: values{"ssh": "default=" + keyFile}},
+		{name: "allow and network", dockerfile: fromDebian + "RUN true # host\n",
+			inputs: values{"allow": "network.host", "network": "host"}},
+		{name: "allow security.insecure", dockerfile: fromDebian + "RUN --security=insecure mount -t tmpfs none /mnt\n",
+			inputs: values{"allow": "security.insecure"}},
+		{name: "network none", dockerfile: fromDebian + "RUN test \"$(ls /sys/class/net)\" = lo\n",
+			inputs: values{"network": "none"}},
+		{name: "add_hosts", dockerfile: fromDebian + "RUN grep -q '10.1.2.3.*build.example' /etc/hosts\n",
+			inputs: values{"add_hosts": "build.example:10.1.2.3"}},
+		{name: "shm_size", dockerfile: fromDebian + "RUN df -m /dev/shm | grep -q ' 123 '\n",
+			inputs: values{"shm_size": "123m"}},
+		{name: "ulimit", dockerfile: fromDebian + "RUN test \"$(ulimit -n)\" = 1234\n",
+			inputs: values{"ulimit": "nofile=1234:1234"}},
+		{name: "cgroup_parent",
+			dockerfile: fromDebian + "RUN grep -q parent-of-builds /proc/self/cgroup || test -z \"$(cat /proc/self/cgroup)\" || grep -q '^0::/$' /proc/self/cgroup\n",
+			inputs:     values{"cgroup_parent": "parent-of-builds"}},
+		{name: "outputs", dockerfile: "FROM scratch\nCOPY Dockerfile /file\n", inputs: values{"load": "false",
 			"outputs": "type=local,dest=" + out + "/local\n# and\ntype=oci,dest=" + out + "/image.tar\ntype=oci,tar=false,dest=" + out + "/layout"}, check: func(t *testing.T, o result) {
 			for _, file := range []string{"local/file", "image.tar"} {
 				if _, err := os.Stat(filepath.Join(out, file)); err != nil {
@@ -202,23 +208,23 @@ func TestEveryInput(t *testing.T) {
 				t.Error(err)
 			}
 		}},
-		{name: "attests", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"attests": "type=provenance,mode=max", "push": registry + "/team/attested:1"}, check: func(t *testing.T, o result) {
+		{name: "attests", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"attests": "type=provenance,mode=max", "push": registry + "/team/attested:1"}, check: func(t *testing.T, o result) {
 			if index := manifest(t, registry+"/team/attested:1"); !bytes.Contains(index, []byte("attestation-manifest")) {
 				t.Errorf("no attestation in %s", index)
 			}
 			config(t, "iterate-sandbox:ci") // loaded all the same
 		}},
-		{name: "provenance of a pushed image", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"push": registry + "/team/proven:1", "load": "false"}, check: func(t *testing.T, o result) {
+		{name: "provenance of a pushed image", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"push": registry + "/team/proven:1", "load": "false"}, check: func(t *testing.T, o result) {
 			if !strings.HasPrefix(o.outputs["image_ref"], registry+"/team/proven:1@sha256:") {
 				t.Errorf("image_ref %s", o.outputs["image_ref"])
 			}
 		}},
-		{name: "no provenance", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"provenance": "false", "push": registry + "/team/unproven:1", "load": "false"}, check: func(t *testing.T, o result) {
+		{name: "no provenance", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"provenance": "false", "push": registry + "/team/unproven:1", "load": "false"}, check: func(t *testing.T, o result) {
 			if d := pull(t, registry+"/team/unproven:1", "robot", e.RegistryPassword); d.MediaType.IsIndex() || d.Digest.String() != o.outputs["digest"] {
 				t.Errorf("%s %s, want the image %s", d.MediaType, d.Digest, o.outputs["digest"])
 			}
 		}},
-		{name: "push of two platforms", dockerfile: "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n", inputs: map[string]string{
+		{name: "push of two platforms", dockerfile: "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n", inputs: values{
 			"platform": "linux/amd64,linux/arm64", "push": registry + "/team/both:1\n" + registry + "/team/both:2", "provenance": "false"}, check: func(t *testing.T, o result) {
 			for _, tag := range []string{"1", "2"} {
 				if d := pull(t, registry+"/team/both:"+tag, "robot", e.RegistryPassword); !d.MediaType.IsIndex() || d.Digest.String() != o.outputs["digest"] {
@@ -227,7 +233,7 @@ func TestEveryInput(t *testing.T) {
 			}
 			config(t, "iterate-sandbox:ci")
 		}},
-		{name: "save", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"save": "true", "save_tags": "v1", "load": "false", "provenance": "false"}, check: func(t *testing.T, o result) {
+		{name: "save", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"save": "true", "save_tags": "v1", "load": "false", "provenance": "false"}, check: func(t *testing.T, o result) {
 			// Another job, without Docker: Depot gives it a password for image_ref.
 			password := e.pullToken(t, o.outputs["build_id"])
 			if d := pull(t, o.outputs["image_ref"], "x-token", password); d.Digest.String() != o.outputs["digest"] {
@@ -235,31 +241,32 @@ func TestEveryInput(t *testing.T) {
 			}
 			pull(t, registry+"/sandbox:v1", "x-token", password)
 		}},
-		{name: "save of two platforms", dockerfile: "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n", inputs: map[string]string{"save": "true", "load": "false", "platform": "linux/amd64,linux/arm64"}, check: func(t *testing.T, o result) {
+		{name: "save of two platforms", dockerfile: "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n", inputs: values{"save": "true", "load": "false", "platform": "linux/amd64,linux/arm64"}, check: func(t *testing.T, o result) {
 			if d := pull(t, o.outputs["image_ref"], "x-token", e.pullToken(t, o.outputs["build_id"])); !d.MediaType.IsIndex() {
 				t.Errorf("image_ref is %s", d.MediaType)
 			}
 		}},
-		{name: "depot_project and depot_token", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"depot_project": "other", "depot_token": e.OrganizationToken}, check: func(t *testing.T, o result) {
+		{name: "depot_project and depot_token", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"depot_project": "other", "depot_token": e.OrganizationToken}, check: func(t *testing.T, o result) {
 			if o.outputs["project_id"] != "other" || o.outputs["build_url"] == "" {
 				t.Errorf("outputs %v", o.outputs)
 			}
 		}},
-		{name: "builder", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"builder": e.Builders.Address("linux/amd64")}, check: func(t *testing.T, o result) {
+		{name: "builder", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"builder": e.Builders.Address("linux/amd64")}, check: func(t *testing.T, o result) {
 			if o.outputs["build_id"] != "" || o.outputs["digest"] == "" {
 				t.Errorf("outputs %v", o.outputs)
 			}
 		}},
-		{name: "pull", dockerfile: fromDebian + "RUN true\n", inputs: map[string]string{"pull": "true"}},
-		{name: "timeout", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"timeout": "1m30s"}},
+		{name: "pull", dockerfile: fromDebian + "RUN true\n", inputs: values{"pull": "true"}},
+		{name: "timeout", dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"timeout": "1m30s"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			env := map[string]string{"HOME": home}
+			env := values{"HOME": home}
 			for name, value := range test.env {
 				env[name] = value
 			}
 			o := e.mustRun(t, invocation{dockerfile: test.dockerfile, dir: test.dir, inputs: test.inputs, env: env})
-			if !regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).MatchString(o.outputs["digest"]) || !strings.Contains(o.summary, o.outputs["digest"]) {
+			if !regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).MatchString(o.outputs["digest"]) ||
+				!strings.Contains(o.summary, o.outputs["digest"]) {
 				t.Errorf("digest %q; summary %s", o.outputs["digest"], o.summary)
 			}
 			if len(o.outputs) != len(outputsOf(t, "build")) {
@@ -275,7 +282,8 @@ func TestEveryInput(t *testing.T) {
 // pullToken is what Depot gives to who may pull what a build saved.
 func (e *environment) pullToken(t *testing.T, build string) string {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.Depot.URL()+"/depot.cli.v1.BuildService/GetPullToken",
+	request,
+		err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.Depot.URL()+"/depot.cli.v1.BuildService/GetPullToken",
 		strings.NewReader(fmt.Sprintf(`{"projectId": "sandbox", "buildId": %q}`, build)))
 	if err != nil {
 		t.Fatal(err)
@@ -307,8 +315,8 @@ func TestNoCacheInputs(t *testing.T) {
 		cached int
 	}{
 		{"all cached", nil, 3},
-		{"no_cache", map[string]string{"no_cache": "true"}, 0},
-		{"no_cache_filters", map[string]string{"no_cache_filters": "second"}, 1},
+		{"no_cache", values{"no_cache": "true"}, 0},
+		{"no_cache_filters", values{"no_cache_filters": "second"}, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.name == "all cached" {
@@ -332,12 +340,20 @@ func TestRefs(t *testing.T) {
 	}
 	var digest string
 	for _, test := range []struct{ ref, full string }{
-		{"", ""}, {"main", "refs/heads/main"}, {"light", "refs/tags/light"}, {"heavy", "refs/tags/heavy"}, {sha, ""}, {sha[:9], ""},
+		{"", ""}, {"main", "refs/heads/main"}, {"light", "refs/tags/light"}, {"heavy", "refs/tags/heavy"}, {sha,
+			""}, {sha[:9], ""},
 		{"refs/pull/7/merge", "refs/pull/7/merge"}, {"refs/pull/7/head", "refs/pull/7/head"}, {"#7", "refs/pull/7/merge"},
 	} {
 		t.Run("ref "+test.ref, func(t *testing.T) {
 			// The workspace is empty: without a ref it is the event's commit.
-			o := e.mustRun(t, invocation{dir: t.TempDir(), inputs: map[string]string{"ref": test.ref, "load": "false", "git_context": "git"}, env: map[string]string{"GITHUB_SHA": sha}})
+			o := e.mustRun(
+				t,
+				invocation{
+					dir:    t.TempDir(),
+					inputs: values{"ref": test.ref, "load": "false", "git_context": "git"},
+					env:    values{"GITHUB_SHA": sha},
+				},
+			)
 			if digest == "" {
 				digest = o.outputs["digest"]
 			}
@@ -355,7 +371,7 @@ func TestRefs(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(clone, "greeting"), []byte("changed\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		o := e.mustRun(t, invocation{dir: clone, inputs: map[string]string{"image_name": "caller:dirty"}})
+		o := e.mustRun(t, invocation{dir: clone, inputs: values{"image_name": "caller:dirty"}})
 		if !strings.Contains(o.stdout, sha+"-dirty") || o.outputs["git_sha"] != sha {
 			t.Errorf("the log does not say %s-dirty:\n%s", sha, o.stdout)
 		}
@@ -378,7 +394,14 @@ func TestLoadsIntoTheOldestEngine(t *testing.T) {
 		}
 	})
 	for host, ids := range map[string][]string{oldest.Host: {"image_id"}, e.Engine.Host: {"image_id", "digest"}} {
-		o := e.mustRun(t, invocation{dockerfile: fromDebian + "RUN echo there > /there\n", inputs: map[string]string{"image_name": "both:1"}, env: map[string]string{"DOCKER_HOST": host}})
+		o := e.mustRun(
+			t,
+			invocation{
+				dockerfile: fromDebian + "RUN echo there > /there\n",
+				inputs:     values{"image_name": "both:1"},
+				env:        values{"DOCKER_HOST": host},
+			},
+		)
 		if got := docker(t, host, "run", "--rm", "both:1", "cat", "/there"); got != "there" {
 			t.Errorf("%s: %q", host, got)
 		}
@@ -396,8 +419,14 @@ func TestLoadsIntoTheOldestEngine(t *testing.T) {
 func TestPlatformsWithoutTheEngines(t *testing.T) {
 	e := setup(t)
 	before := len(e.Depot.Calls())
-	o := e.run(t, invocation{dockerfile: "FROM scratch\n", inputs: map[string]string{"platform": "linux/arm64,linux/riscv64", "builder": e.Builders.Address("linux/arm64")}})
-	if o.exitCode != 1 || !strings.Contains(o.stderr, "does not hold the Docker Engine's own, linux/amd64: add it, or set load: false") {
+	o := e.run(
+		t,
+		invocation{
+			dockerfile: "FROM scratch\n",
+			inputs:     values{"platform": "linux/arm64,linux/riscv64", "builder": e.Builders.Address("linux/arm64")},
+		},
+	)
+	if o.exitCode != 1 || !strings.Contains(o.stderr, "load: false") {
 		t.Errorf("exit %d: %s", o.exitCode, o.stderr)
 	}
 	if len(e.Depot.Calls()) != before {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package e2e
 
 import (
@@ -15,16 +17,19 @@ import (
 // A container job mounts the runner's directories at other paths. Debian's image has no curl, no openssl and no Go.
 func TestContainerJob(t *testing.T) {
 	e := setup(t)
-	e.mustRun(t, invocation{dockerfile: fromDebian, inputs: map[string]string{"image_name": "container-job:1"}})
+	e.mustRun(t, invocation{dockerfile: fromDebian, inputs: values{"image_name": "container-job:1"}})
 	const program = "#!/bin/sh\necho \"ran with $*\"\n"
 	platform := runtime.GOOS + "-" + runtime.GOARCH
 	steps := readAction(t, "build").Runs.Steps
-	root, toolCache := writeFiles(t, map[string]string{
+	root, toolCache := writeFiles(t, values{
 		"actions/run.sh":   read(t, "../../actions/run.sh"),
 		"build/action.yml": read(t, "../../build/action.yml"),
 		"step.sh":          steps[len(steps)-1].Run,
-		"actions/checksums.txt": fmt.Sprintf("# http://127.0.0.1:1/org/sandbox-actions v1.2.3 go1.26.8\n%x  action-build-%s\n",
-			sha256.Sum256([]byte(program)), platform),
+		"actions/checksums.txt": fmt.Sprintf(
+			"# http://127.0.0.1:1/org/sandbox-actions v1.2.3 go1.26.8\n%x  action-build-%s\n",
+			sha256.Sum256([]byte(program)),
+			platform,
+		),
 	}), t.TempDir()
 	run := func() string {
 		const mounted = "/__w/_actions/org/sandbox-actions/v1"
@@ -46,7 +51,8 @@ func TestContainerJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := run()
-	if !strings.Contains(out, "action-build v1.2.3 from /__t/sandbox-actions/v1.2.3/") || !strings.Contains(out, "ran with ") {
+	if !strings.Contains(out, "action-build v1.2.3 from /__t/sandbox-actions/v1.2.3/") ||
+		!strings.Contains(out, "ran with ") {
 		t.Error(out)
 	}
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package e2e
 
 import (
@@ -15,7 +17,8 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-// repository makes a folder a repository of its own. Until the test ends, GitHub has it in place of the caller's, whom Depot and Doppler trust.
+// repository makes a folder a repository of its own. Until the test ends, GitHub has it in place of the caller's, whom
+// Depot and Doppler trust.
 func (e *environment) repository(t *testing.T, from string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -28,7 +31,10 @@ func (e *environment) repository(t *testing.T, from string) (dir string) {
 	git(t, dir, "remote", "add", "origin", "https://github.com/"+callerRepository)
 	serve := func(dir string) {
 		e.GitHub.Change(func(o *github.Options) {
-			i := slices.IndexFunc(o.Repositories, func(r github.Repository) bool { return r.Owner+"/"+r.Name == callerRepository })
+			i := slices.IndexFunc(
+				o.Repositories,
+				func(r github.Repository) bool { return r.Owner+"/"+r.Name == callerRepository },
+			)
 			o.Repositories[i].Dir = dir
 		})
 	}
@@ -42,7 +48,7 @@ func TestExamples(t *testing.T) {
 	e := setup(t)
 	const digest = `(sha256:[0-9a-f]{64})`
 	registry := regexp.QuoteMeta(e.Registry.Addr)
-	variables := map[string]string{
+	variables := values{
 		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": e.release(t), // act lacks job.workflow_*
 		"DOPPLER_IDENTITY": localcloud.DopplerIdentity, "DOPPLER_PROJECT": localcloud.Project,
 	}
@@ -61,10 +67,11 @@ func TestExamples(t *testing.T) {
 					t.Errorf("that is not one image: %q", all)
 				}
 			}},
-		{folder: "nightly", workflow: "nightly.yml", event: "schedule", builds: 1, want: []string{`created nightly-\d{8}-\d{6}-`},
+		{folder: "nightly", workflow: "nightly.yml", event: "schedule", builds: 1,
+			want: []string{`created nightly-\d{8}-\d{6}-`},
 			before: func(t *testing.T, _ string) {
 				for _, name := range []string{"nightly-20260101-000000-1111111-a", "nightly-20260102-000000-1111111-a"} {
-					e.mustRun(t, invocation{program: "action-snapshot", dockerfile: sleepDockerfile + "LABEL night=" + name + "\n", inputs: map[string]string{"name": name, "name_prefix": "nightly", "update_doppler": "false"}})
+					e.mustRun(t, invocation{program: "action-snapshot", dockerfile: sleepDockerfile + "LABEL night=" + name + "\n", inputs: values{"name": name, "name_prefix": "nightly", "update_doppler": "false"}})
 				}
 			},
 			after: func(t *testing.T, log string) {
@@ -143,7 +150,8 @@ func TestExamplesAreWhole(t *testing.T) {
 	if err != nil || len(workflows) < 5 {
 		t.Fatalf("%v; %d workflows", err, len(workflows))
 	}
-	out, err := exec.Command("../../.cache/bin/actionlint", append([]string{"-config-file", "../../.github/actionlint.yaml"}, workflows...)...).CombinedOutput()
+	out, err := exec.Command("../../.cache/bin/actionlint", append([]string{"-config-file", "../../.github/actionlint.yaml"}, workflows...)...).
+		CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -9,7 +9,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// docs/moving.md has a row for each input and output of the actions that people come from, and names only what there is here.
+// docs/moving.md has a row for each input and output of the actions that people come from, and names only what there is
+// here.
 func TestMoving(t *testing.T) {
 	text := read(t, "../../docs/moving.md")
 	var upstream map[string]struct{ Inputs, Outputs []string }
@@ -30,8 +31,10 @@ func TestMoving(t *testing.T) {
 		here                  []string
 		ofDepot, ofDockersOwn []string
 	}{
-		{part("| input |", "| output |"), inputsOf(t, "build"), upstream["depot/build-push-action"].Inputs, upstream["docker/build-push-action"].Inputs},
-		{part("| output |", "## "), outputsOf(t, "build"), upstream["depot/build-push-action"].Outputs, upstream["docker/build-push-action"].Outputs},
+		{part("| input |", "| output |"), inputsOf(t, "build"), upstream["depot/build-push-action"].Inputs,
+			upstream["docker/build-push-action"].Inputs},
+		{part("| output |", "## "), outputsOf(t, "build"), upstream["depot/build-push-action"].Outputs,
+			upstream["docker/build-push-action"].Outputs},
 	} {
 		var depot, docker []string
 		for _, m := range row.FindAllStringSubmatch(table.rows, -1) {
@@ -58,7 +61,8 @@ func TestMoving(t *testing.T) {
 	}
 	_, scripts, _ := strings.Cut(text, "| the script |")
 	all := append(append(inputsOf(t, "snapshot"), inputsOf(t, "test")...), "uses")
-	found := regexp.MustCompile("(?m)^\\+ +(?:- )?([a-z_]+):|`([a-z_]+):[^`/]*`").FindAllStringSubmatch(part("```diff", "| input |")+scripts, -1)
+	found := regexp.MustCompile("(?m)^\\+ +(?:- )?([a-z_]+):|`([a-z_]+):[^`/]*`").
+		FindAllStringSubmatch(part("```diff", "| input |")+scripts, -1)
 	for _, m := range found {
 		if name := m[1] + m[2]; !slices.Contains(all, name) {
 			t.Errorf("there is no input %s here", name)

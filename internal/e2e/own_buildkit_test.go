@@ -1,3 +1,5 @@
+//go:build linux
+
 package e2e
 
 import (
@@ -89,7 +91,10 @@ func TestBuildKitManifest(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	parts := kubernetesObjects(t)
-	if got := slices.Sorted(maps.Keys(parts)); !slices.Equal(got, []string{"ConfigMap", "NetworkPolicy", "Service", "StatefulSet"}) {
+	if got := slices.Sorted(maps.Keys(parts)); !slices.Equal(
+		got,
+		[]string{"ConfigMap", "NetworkPolicy", "Service", "StatefulSet"},
+	) {
 		t.Fatalf("kinds %q", got)
 	}
 	set, service, policy := parts["StatefulSet"], parts["Service"], parts["NetworkPolicy"]
@@ -131,12 +136,14 @@ func TestBuildKitManifest(t *testing.T) {
 		t.Errorf("volumes that nobody mounts: %v", volumes)
 	}
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "github.com/moby/buildkit").Output()
-	if want := "docker.io/moby/buildkit:" + strings.TrimSpace(string(out)) + "-rootless"; err != nil || daemon.Image != want {
+	if want := "docker.io/moby/buildkit:" + strings.TrimSpace(string(out)) + "-rootless"; err != nil ||
+		daemon.Image != want {
 		t.Errorf("the image is %s; the version that we are made for and tested with is %s (%v)", daemon.Image, want, err)
 	}
 }
 
-// What docs/own-buildkit.md says is done: its commands make the certificates, a daemon runs with the manifest's configuration and without root, and
+// What docs/own-buildkit.md says is done: its commands make the certificates, a daemon runs with the manifest's
+// configuration and without root, and
 // its workflow builds there. `kubectl` is a stand-in that keeps what it is told.
 func TestOwnBuildKit(t *testing.T) {
 	e := setup(t)
@@ -151,8 +158,21 @@ func TestOwnBuildKit(t *testing.T) {
 		docs, err := filepath.Abs("../../docs")
 		must(t, err)
 		must(t, os.Symlink(docs, filepath.Join(folder, "docs")))
-		must(t, os.WriteFile(filepath.Join(folder, "bin/kubectl"), []byte("#!/bin/sh\nprintf '%s\\n' \"$*\" >>kubectl.log\n"), 0o755))
-		command := exec.Command("bash", "-euo", "pipefail", "-c", strings.Join(codeBlocks(t, "docs/own-buildkit.md", "sh"), "\n"))
+		must(
+			t,
+			os.WriteFile(
+				filepath.Join(folder, "bin/kubectl"),
+				[]byte("#!/bin/sh\nprintf '%s\\n' \"$*\" >>kubectl.log\n"),
+				0o755,
+			),
+		)
+		command := exec.Command(
+			"bash",
+			"-euo",
+			"pipefail",
+			"-c",
+			strings.Join(codeBlocks(t, "docs/own-buildkit.md", "sh"), "\n"),
+		)
 		command.Dir, command.Env = folder, append(os.Environ(), "PATH="+filepath.Join(folder, "bin")+":"+os.Getenv("PATH"))
 		if out, err := command.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -160,7 +180,10 @@ func TestOwnBuildKit(t *testing.T) {
 		return folder, strings.Split(strings.TrimSpace(read(t, filepath.Join(folder, "kubectl.log"))), "\n")
 	}
 	ours, told := certificates("ours")
-	if want := []string{"create namespace buildkit", "-n buildkit create secret generic buildkitd-certs --from-file=certs/server", "apply -f docs/buildkitd.yaml"}; !slices.Equal(told, want) {
+	if want := []string{"create namespace buildkit", "-n buildkit create secret generic buildkitd-certs --from-file=certs/server", "apply -f docs/buildkitd.yaml"}; !slices.Equal(
+		told,
+		want,
+	) {
 		t.Fatalf("kubectl was told %q", told)
 	}
 	address := startBuildKit(t, e, dir, filepath.Join(ours, "certs/server"))
@@ -170,7 +193,16 @@ func TestOwnBuildKit(t *testing.T) {
 	git(t, repository, "clone", "--quiet", e.caller, ".")
 	git(t, repository, "remote", "set-url", "origin", "https://github.com/acme/caller")
 	writeFile(t, repository, ".github/workflows/own.yml", codeBlocks(t, "docs/own-buildkit.md", "yaml")[0])
-	log, ok := e.act(t, actRun{dir: repository, workflow: "own.yml", event: "push", noOIDC: true, vars: map[string]string{"BUILDKIT_ADDRESS": address, "BUILDKIT_CERT_PATH": client}})
+	log, ok := e.act(
+		t,
+		actRun{
+			dir:      repository,
+			workflow: "own.yml",
+			event:    "push",
+			noOIDC:   true,
+			vars:     values{"BUILDKIT_ADDRESS": address, "BUILDKIT_CERT_PATH": client},
+		},
+	)
 	if !ok || !strings.Contains(log, "built sha256:") {
 		t.Error(log)
 	}
@@ -179,13 +211,21 @@ func TestOwnBuildKit(t *testing.T) {
 	strangers, _ := certificates("strangers")
 	stranger := filepath.Join(strangers, "certs/client")
 	must(t, os.WriteFile(filepath.Join(stranger, "ca.pem"), []byte(read(t, filepath.Join(client, "ca.pem"))), 0o600))
-	got := e.run(t, invocation{dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: map[string]string{"builder": address, "load": "false"}, env: map[string]string{"BUILDKIT_CERT_PATH": stranger}})
-	if got.exitCode != 1 || !strings.Contains(got.stderr, "error: builder "+address+": the TLS connection is refused") {
+	got := e.run(
+		t,
+		invocation{
+			dockerfile: "FROM scratch\nCOPY Dockerfile /\n",
+			inputs:     values{"builder": address, "load": "false"},
+			env:        values{"BUILDKIT_CERT_PATH": stranger},
+		},
+	)
+	if got.exitCode != 1 || !strings.Contains(got.stderr, "error: builder "+address+": ") {
 		t.Errorf("exit %d: %s", got.exitCode, got.stderr)
 	}
 }
 
-// startBuildKit runs the manifest's daemon as its pod would: as root of a user namespace that is nobody outside, with the secret and the
+// startBuildKit runs the manifest's daemon as its pod would: as root of a user namespace that is nobody outside, with
+// the secret and the
 // configuration mounted. Only the paths and the port are this test's. It returns its address.
 func startBuildKit(t *testing.T, e *environment, dir, secret string) string {
 	t.Helper()
@@ -193,7 +233,16 @@ func startBuildKit(t *testing.T, e *environment, dir, secret string) string {
 	parts := kubernetesObjects(t)
 	daemon := parts["StatefulSet"].Spec.Template.Spec.Containers[0]
 	port := freePort(t)
-	moved := strings.NewReplacer("/run/user/1000", dir+"/run", "/certs/", dir+"/certs/", "/etc/buildkit/", dir+"/etc/", "0.0.0.0:1234", "127.0.0.1:"+port)
+	moved := strings.NewReplacer(
+		"/run/user/1000",
+		dir+"/run",
+		"/certs/",
+		dir+"/certs/",
+		"/etc/buildkit/",
+		dir+"/etc/",
+		"0.0.0.0:1234",
+		"127.0.0.1:"+port,
+	)
 	for _, folder := range []string{"bin", "etc", "run", "home"} {
 		must(t, os.MkdirAll(filepath.Join(dir, folder), 0o755))
 	}
@@ -209,7 +258,13 @@ func startBuildKit(t *testing.T, e *environment, dir, secret string) string {
 	mirror, err := registry.StartMirror(t.Context(), "../../.cache/base/bookworm-slim.tar")
 	must(t, err)
 	t.Cleanup(func() { must(t, mirror.Stop()) })
-	config := moved.Replace(parts["ConfigMap"].Data["buildkitd.toml"]) + fmt.Sprintf("[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n", mirror.Addr, mirror.Addr)
+	config := moved.Replace(
+		parts["ConfigMap"].Data["buildkitd.toml"],
+	) + fmt.Sprintf(
+		"[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n",
+		mirror.Addr,
+		mirror.Addr,
+	)
 	must(t, os.WriteFile(filepath.Join(dir, "etc/buildkitd.toml"), []byte(config), 0o644))
 	for _, folder := range []string{"run", "home", "certs"} {
 		must(t, filepath.WalkDir(filepath.Join(dir, folder), func(path string, _ os.DirEntry, err error) error {
@@ -224,11 +279,18 @@ func startBuildKit(t *testing.T, e *environment, dir, secret string) string {
 	var log safeBuffer
 	command := exec.Command(filepath.Join(dir, "bin/buildkitd"), args...)
 	command.Stdout, command.Stderr = &log, &log
-	command.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(dir, "home"), "USER=user", "XDG_RUNTIME_DIR=" + filepath.Join(dir, "run"), "TMPDIR=" + filepath.Join(dir, "home")}
+	command.Env = []string{
+		"PATH=" + os.Getenv("PATH"),
+		"HOME=" + filepath.Join(dir, "home"),
+		"USER=user",
+		"XDG_RUNTIME_DIR=" + filepath.Join(dir, "run"),
+		"TMPDIR=" + filepath.Join(dir, "home"),
+	}
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: user, Size: 1}, {ContainerID: 1, HostID: others, Size: 65535}}
 	command.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
-		Credential: &syscall.Credential{Uid: 0, Gid: 0}, Setpgid: true,
+		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: ids, GidMappings: ids,
+		GidMappingsEnableSetgroups: true,
+		Credential:                 &syscall.Credential{Uid: 0, Gid: 0}, Setpgid: true,
 	}
 	must(t, command.Start())
 	ended := make(chan error, 1)
@@ -273,11 +335,4 @@ func freePort(t *testing.T) string {
 	_, port, err := net.SplitHostPort(listener.Addr().String())
 	must(t, err)
 	return port
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package e2e
 
 import (
@@ -17,12 +19,14 @@ import (
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
-// BenchmarkPeers takes the sandbox image through what our users do today and through ours, one beside the other on the same cloud, and
+// BenchmarkPeers takes the sandbox image through what our users do today and through ours, one beside the other on the
+// same cloud, and
 // prints both with their ratio:
 //
 //	go test ./actions -run - -bench Peers -benchtime 1x
 //
-// The peers are the real Depot CLI and Docker's own. Times are wall times of whole programs; memory is the largest resident size of one
+// The peers are the real Depot CLI and Docker's own. Times are wall times of whole programs; memory is the largest
+// resident size of one
 // of them; moved is what they read and wrote themselves, the runner's part of the way.
 func BenchmarkPeers(b *testing.B) {
 	e, err := startEnvironment()
@@ -87,7 +91,21 @@ func (p *peers) touch() {
 	if err := os.WriteFile(filepath.Join(p.dir, "README.md"), []byte(time.Now().String()), 0o644); err != nil {
 		p.b.Fatal(err)
 	}
-	p.do(exec.Command("git", "-C", p.dir, "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "--all", "--message=touch"))
+	p.do(
+		exec.Command(
+			"git",
+			"-C",
+			p.dir,
+			"-c",
+			"user.name=a",
+			"-c",
+			"user.email=a@example.com",
+			"commit",
+			"--quiet",
+			"--all",
+			"--message=touch",
+		),
+	)
 	p.commitContext()
 }
 
@@ -104,7 +122,13 @@ func (p *peers) engines(kind string) {
 }
 
 func (p *peers) environ(host string) []string {
-	environ := append(os.Environ(), "HOME="+p.home, "DEPOT_ERROR_TELEMETRY=0", "DEPOT_NO_UPDATE_NOTIFIER=1", "DOCKER_API_VERSION=1.41")
+	environ := append(
+		os.Environ(),
+		"HOME="+p.home,
+		"DEPOT_ERROR_TELEMETRY=0",
+		"DEPOT_NO_UPDATE_NOTIFIER=1",
+		"DOCKER_API_VERSION=1.41",
+	)
 	for name, value := range p.e.Env() {
 		environ = append(environ, name+"="+value)
 	}
@@ -123,7 +147,18 @@ func (p *peers) build(name string, ours, theirs []string) {
 }
 
 func (p *peers) oursBuild(args ...string) *exec.Cmd {
-	return p.ours("action-build", append([]string{"--platform", "linux/amd64", "--git-context", "git", "--build-args", "GITHUB_REPOSITORY=org/sandbox-actions"}, args...)...)
+	return p.ours(
+		"action-build",
+		append(
+			[]string{
+				"--platform",
+				"linux/amd64",
+				"--git-context",
+				"git",
+				"--build-args",
+				"GITHUB_REPOSITORY=org/sandbox-actions",
+			},
+			args...)...)
 }
 
 func (p *peers) ours(program string, args ...string) *exec.Cmd {
@@ -133,13 +168,16 @@ func (p *peers) ours(program string, args ...string) *exec.Cmd {
 }
 
 func (p *peers) theirs(args ...string) *exec.Cmd {
-	command := exec.Command(p.depot, append([]string{"build", "-f", "sandbox/Dockerfile", "--platform", "linux/amd64", "--build-context", "git=" + p.git,
-		"--build-arg", "GITHUB_REPOSITORY=org/sandbox-actions", "."}, args...)...)
+	command := exec.Command(
+		p.depot,
+		append([]string{"build", "-f", "sandbox/Dockerfile", "--platform", "linux/amd64", "--build-context", "git=" + p.git,
+			"--build-arg", "GITHUB_REPOSITORY=org/sandbox-actions", "."}, args...)...)
 	command.Dir, command.Env = p.dir, p.environ(p.theirsHost)
 	return command
 }
 
-// snapshot makes an active snapshot of an image that the builder has: ours from the builder; theirs by a load, a push and Daytona's API.
+// snapshot makes an active snapshot of an image that the builder has: ours from the builder; theirs by a load, a push
+// and Daytona's API.
 func (p *peers) snapshot(name string) {
 	ours := p.snapshotOnce(strings.ReplaceAll(name, ", ", "-"))
 	client := &daytona.Client{URL: p.e.Daytona.URL(), Key: p.e.DaytonaKey}
@@ -156,7 +194,10 @@ func (p *peers) snapshot(name string) {
 	began := time.Now()
 	p.do(login)
 	theirs.add(p.run(push))
-	made, err := client.Create(p.b.Context(), daytona.Request{Name: "theirs", Image: reference, Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 3}})
+	made, err := client.Create(
+		p.b.Context(),
+		daytona.Request{Name: "theirs", Image: reference, Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 3}},
+	)
 	if err == nil {
 		_, err = client.Wait(p.b.Context(), made.ID, nil)
 	}
@@ -170,7 +211,21 @@ func (p *peers) snapshot(name string) {
 
 // snapshotOnce makes one in our way, and deletes it.
 func (p *peers) snapshotOnce(prefix string) usage {
-	c := p.run(p.ours("action-snapshot", "--image=", "--git-context", "git", "--build-args", "GITHUB_REPOSITORY=org/sandbox-actions", "--name", "ours", "--name-prefix", prefix, "--no-update-doppler"))
+	c := p.run(
+		p.ours(
+			"action-snapshot",
+			"--image=",
+			"--git-context",
+			"git",
+			"--build-args",
+			"GITHUB_REPOSITORY=org/sandbox-actions",
+			"--name",
+			"ours",
+			"--name-prefix",
+			prefix,
+			"--no-update-doppler",
+		),
+	)
 	p.deleteSnapshot("ours")
 	return c
 }
@@ -263,5 +318,11 @@ func (p *peers) compare(name string, ours, theirs usage) {
 	show := func(c usage) string {
 		return fmt.Sprintf("%6.2f s %4d MB of memory %5d MB moved", c.took.Seconds(), c.memory>>20, c.moved>>20)
 	}
-	fmt.Printf("%-28s ours %s   theirs %s   %.1f times\n", name, show(ours), show(theirs), theirs.took.Seconds()/ours.took.Seconds())
+	fmt.Printf(
+		"%-28s ours %s   theirs %s   %.1f times\n",
+		name,
+		show(ours),
+		show(theirs),
+		theirs.took.Seconds()/ours.took.Seconds(),
+	)
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package e2e
 
 import (
@@ -71,7 +73,8 @@ const (
 	fromEnvironment = "the environment, at a prompt"
 )
 
-// No secret, wherever it comes from and however a run ends, is in anything that is left or printed, in any argument, in the environment of a
+// No secret, wherever it comes from and however a run ends, is in anything that is left or printed, in any argument, in
+// the environment of a
 // program that does not need it, or with anybody but its owner.
 func TestSecretsStaySecret(t *testing.T) {
 	e := setup(t)
@@ -84,20 +87,24 @@ func TestSecretsStaySecret(t *testing.T) {
 		last               string // what the step does when it has shown its secrets
 		inputs             map[string]string
 		daytona            cloudaytona.SnapshotFault
-		exitCode               int
+		exitCode           int
 		interrupt          func(s *secretRun, stdout string) bool
 	}{
-		{program: "action-build", from: fromEnvironment, end: "success", inputs: map[string]string{"save": "true"}},
-		{program: "action-build", from: fromInputs, end: "failure", last: "exit 9", inputs: map[string]string{"save": "true"}, exitCode: 1},
-		{program: "action-build", from: fromOIDC, end: "cancel", last: "echo waiting; sleep 300", inputs: map[string]string{"save": "true"}, exitCode: 1, interrupt: waiting},
+		{program: "action-build", from: fromEnvironment, end: "success", inputs: values{"save": "true"}},
+		{program: "action-build", from: fromInputs, end: "failure", last: "exit 9", inputs: values{"save": "true"},
+			exitCode: 1},
+		{program: "action-build", from: fromOIDC, end: "cancel", last: "echo waiting; sleep 300",
+			inputs: values{"save": "true"}, exitCode: 1, interrupt: waiting},
 		{program: "action-snapshot", from: fromInputs, end: "success"},
 		{program: "action-snapshot", from: fromOIDC, end: "failure", daytona: cloudaytona.Falls, exitCode: 1},
 		{program: "action-snapshot", from: fromEnvironment, end: "cancel", daytona: cloudaytona.Stuck, exitCode: 1, interrupt: func(s *secretRun, _ string) bool {
 			return regexp.MustCompile(`"state": *"pending"`).MatchString(s.answered[toDaytona].String())
 		}},
-		{program: "action-test", from: fromOIDC, end: "success", inputs: map[string]string{"command": "env"}},
-		{program: "action-test", from: fromEnvironment, end: "failure", inputs: map[string]string{"command": tell + "; exit 7"}, exitCode: 7},
-		{program: "action-test", from: fromInputs, end: "cancel", inputs: map[string]string{"command": tell + "; echo waiting; sleep 300"}, exitCode: 1, interrupt: waiting},
+		{program: "action-test", from: fromOIDC, end: "success", inputs: values{"command": "env"}},
+		{program: "action-test", from: fromEnvironment, end: "failure", inputs: values{"command": tell + "; exit 7"},
+			exitCode: 7},
+		{program: "action-test", from: fromInputs, end: "cancel",
+			inputs: values{"command": tell + "; echo waiting; sleep 300"}, exitCode: 1, interrupt: waiting},
 	} {
 		t.Run(test.program+" "+test.end, func(t *testing.T) {
 			s := e.secretRun(t, test.program, test.from, test.last, stored)
@@ -114,7 +121,8 @@ func TestSecretsStaySecret(t *testing.T) {
 						interrupted = true
 						_ = unix.Kill(pid, unix.SIGINT)
 					}
-					if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || strings.Contains(string(status), ") Z ") {
+					if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil ||
+						strings.Contains(string(status), ") Z ") {
 						return // it has ended, and run waits for it
 					}
 				}
@@ -129,23 +137,38 @@ func TestSecretsStaySecret(t *testing.T) {
 				f.add(c.name, c.value)
 			}
 
-			// What is printed is looked at as it is, and not as the runner shows it. Only what tells the runner what to hide is left out.
+			// What is printed is looked at as it is, and not as the runner shows it. Only what tells the runner what to hide is
+			// left out.
 			commands := workflowCommands(t, o.stdout)
 			var printed, masks strings.Builder
 			for line := range strings.Lines(o.stdout) {
-				if value, ok := strings.CutPrefix(strings.TrimSpace(line), "::add-mask::"); ok && slices.Contains(commands, strings.TrimSpace(line)) {
+				if value, ok := strings.CutPrefix(strings.TrimSpace(line), "::add-mask::"); ok &&
+					slices.Contains(commands, strings.TrimSpace(line)) {
 					masks.WriteString(strings.NewReplacer("%0D", "\r", "%0A", "\n", "%25", "%").Replace(value) + "\n")
 				} else {
 					printed.WriteString(line)
 				}
 			}
-			places := map[string]string{
+			places := values{
 				"standard output": printed.String(), "standard error": o.stderr, "outputs": o.outputFile, "summary": o.summary,
 				"arguments": strings.Join(seen.arguments, "\n"), "temporary files": strings.Join(seen.files, "\n"),
-				"files of the workspace": strings.Join(fileContents(s.dir, "host.xml"), "\n"), "files of the home folder": strings.Join(fileContents(s.home, ".docker/config.json"), "\n"),
+				"files of the workspace":   strings.Join(fileContents(s.dir, "host.xml"), "\n"),
+				"files of the home folder": strings.Join(fileContents(s.home, ".docker/config.json"), "\n"),
 			}
 			if test.exitCode == 0 && s.inputs["load"] != "false" && test.program != "action-snapshot" {
-				places["the image"] = docker(t, e.Engine.Host, "image", "inspect", "iterate-sandbox:secret") + docker(t, e.Engine.Host, "history", "--no-trunc", "iterate-sandbox:secret")
+				places["the image"] = docker(
+					t,
+					e.Engine.Host,
+					"image",
+					"inspect",
+					"iterate-sandbox:secret",
+				) + docker(
+					t,
+					e.Engine.Host,
+					"history",
+					"--no-trunc",
+					"iterate-sandbox:secret",
+				)
 			}
 			for place, environments := range seen.startedEnvironments {
 				places[place] = strings.Join(environments, "\n")
@@ -181,7 +204,13 @@ func TestSecretsStaySecret(t *testing.T) {
 				}
 			}
 			if !strings.Contains(o.stdout+o.stderr, "***") || len(seen.arguments) < 2 || len(seen.files) == 0 {
-				t.Errorf("this test sees nothing: %d arguments, %d temporary files\n%s%s", len(seen.arguments), len(seen.files), o.stdout, o.stderr)
+				t.Errorf(
+					"this test sees nothing: %d arguments, %d temporary files\n%s%s",
+					len(seen.arguments),
+					len(seen.files),
+					o.stdout,
+					o.stderr,
+				)
 			}
 			if name := o.outputs["snapshot_name"]; name != "" {
 				e.deleteSnapshot(t, name)
@@ -207,9 +236,15 @@ func (s *secretRun) secret(name, value string, owners ...string) string {
 	return value
 }
 
-// secretRun makes a commit whose Dockerfile shows each build secret, and all that a program is given to build it. last is what the step does then.
+// secretRun makes a commit whose Dockerfile shows each build secret, and all that a program is given to build it. last
+// is what the step does then.
 func (e *environment) secretRun(t *testing.T, program, from, last string, stored *serviceStorage) *secretRun {
-	s := &secretRun{home: t.TempDir(), records: t.TempDir(), sent: map[string]*safeBuffer{}, answered: map[string]*safeBuffer{}}
+	s := &secretRun{
+		home:     t.TempDir(),
+		records:  t.TempDir(),
+		sent:     map[string]*safeBuffer{},
+		answered: map[string]*safeBuffer{},
+	}
 	s.program, s.dir = program, t.TempDir()
 	for _, service := range []string{toDepot, toDoppler, toDaytona, toGitHub, toRunner, toRegistry, toDepotRegistry, toDaytonaRegistry, toBuilder, toEngine} {
 		s.sent[service], s.answered[service] = &safeBuffer{}, &safeBuffer{}
@@ -218,9 +253,13 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 
 	// Build secrets, in the characters that are hard to hide. The step may see them, and shows them.
 	file, key := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "key")
-	config := map[string]string{
-		"APP_KEY":               s.secret("Doppler's plain value", "canary-"+r(), toBuilder),
-		"LINES":                 s.secret("Doppler's value of several lines", "first-"+r()+"\n  second "+r()+"\n\n-\nthird-"+r()+"\n", toBuilder),
+	config := values{
+		"APP_KEY": s.secret("Doppler's plain value", "canary-"+r(), toBuilder),
+		"LINES": s.secret(
+			"Doppler's value of several lines",
+			"first-"+r()+"\n  second "+r()+"\n\n-\nthird-"+r()+"\n",
+			toBuilder,
+		),
 		"CRLF":                  s.secret("Doppler's value of lines of Windows", "first-"+r()+"\r\nsecond-"+r(), toBuilder),
 		"RETURN":                s.secret("Doppler's value with a carriage return", "before-"+r()+"\rafter-"+r(), toBuilder),
 		"REGEX":                 s.secret("Doppler's regular expression", `^(canary|[$]{2}.*\d+)?`+r()+`+$`, toBuilder),
@@ -235,13 +274,17 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	}
 	shown := append(slices.Sorted(maps.Keys(config)), "a", "b", "c")
 	config["NOT_ASKED"] = s.secret("Doppler's value that no step asks for", "canary-"+r())
-	s.inputs = map[string]string{
+	s.inputs = values{
 		"secrets":      "a=" + s.secret("secrets", `canary "`+r()+`' 100%25 \n`, toBuilder),
 		"secret_envs":  "b=BUILD_SECRET",
 		"secret_files": "c=" + file, "ssh": "default=" + key,
-		"doppler_config": "dev", "dockerfile": "Dockerfile", "image_name": "iterate-sandbox:secret", "no_cache": "true", "git_context": "git", "provenance": "mode=max",
+		"doppler_config": "dev", "dockerfile": "Dockerfile", "image_name": "iterate-sandbox:secret", "no_cache": "true",
+		"git_context": "git", "provenance": "mode=max",
 	}
-	s.env = map[string]string{"HOME": s.home, "BUILD_SECRET": s.secret("secret_envs", "canary of an environment "+r(), toBuilder, toCommand)}
+	s.env = values{
+		"HOME":         s.home,
+		"BUILD_SECRET": s.secret("secret_envs", "canary of an environment "+r(), toBuilder, toCommand),
+	}
 	for _, name := range []string{"GITHUB_ENV", "GITHUB_STATE", "GITHUB_PATH"} {
 		s.env[name] = filepath.Join(s.home, name)
 	}
@@ -267,7 +310,8 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	// Credentials: each is used from one place, and a decoy is in every other one.
 	serviceToken := "dp.st.dev." + r()
 	usesDaytona, uses := program == "action-snapshot", map[string][]string{
-		"DEPOT_TOKEN": {e.DepotToken, toDepot}, "DOPPLER_TOKEN": {serviceToken, toDoppler}, "DAYTONA_API_KEY": {e.DaytonaKey}, "GITHUB_TOKEN": {e.GitHubToken, toGitHub, toGitFetch},
+		"DEPOT_TOKEN": {e.DepotToken, toDepot}, "DOPPLER_TOKEN": {serviceToken, toDoppler}, "DAYTONA_API_KEY": {e.DaytonaKey},
+		"GITHUB_TOKEN": {e.GitHubToken, toGitHub, toGitFetch},
 	}
 	if usesDaytona {
 		uses["DAYTONA_API_KEY"] = append(uses["DAYTONA_API_KEY"], toDaytona)
@@ -307,17 +351,28 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	// Who is spoken to, each with somebody in front who writes down what comes.
 	access := []clouddoppler.Access{{Project: localcloud.Project, Config: "dev", Write: true}}
 	doppler, err := clouddoppler.Start(t.Context(), clouddoppler.Options{
-		Projects: []clouddoppler.Project{{Name: localcloud.Project, Configs: []clouddoppler.Config{{Name: "dev", Secrets: config}}}},
-		Tokens:   []clouddoppler.Token{{Value: serviceToken, Access: access}}, Issuer: e.GitHub.Issuer(),
-		Identities: []clouddoppler.Identity{{ID: localcloud.DopplerIdentity, Audience: "https://github.com/acme", Access: access, Claims: map[string]string{"sub": "repo:" + callerRepository + ":*"}}},
+		Projects: []clouddoppler.Project{
+			{Name: localcloud.Project, Configs: []clouddoppler.Config{{Name: "dev", Secrets: config}}},
+		},
+		Tokens: []clouddoppler.Token{{Value: serviceToken, Access: access}}, Issuer: e.GitHub.Issuer(),
+		Identities: []clouddoppler.Identity{
+			{
+				ID:       localcloud.DopplerIdentity,
+				Audience: "https://github.com/acme",
+				Access:   access,
+				Claims:   values{"sub": "repo:" + callerRepository + ":*"},
+			},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = doppler.Close() })
 	for variable, front := range map[string]struct{ service, url string }{
-		"DEPOT_API_URL": {toDepot, e.Depot.URL()}, "DOPPLER_API_HOST": {toDoppler, doppler.URL()}, "DAYTONA_API_URL": {toDaytona, e.Daytona.URL()},
-		"GITHUB_API_URL": {toGitHub, e.GitHub.APIURL()}, "GITHUB_SERVER_URL": {toGitHub, e.GitHub.ServerURL()}, "ACTIONS_ID_TOKEN_REQUEST_URL": {toRunner, e.GitHub.IDTokenRequestURL()},
+		"DEPOT_API_URL": {toDepot, e.Depot.URL()}, "DOPPLER_API_HOST": {toDoppler, doppler.URL()},
+		"DAYTONA_API_URL": {toDaytona, e.Daytona.URL()},
+		"GITHUB_API_URL":  {toGitHub, e.GitHub.APIURL()}, "GITHUB_SERVER_URL": {toGitHub, e.GitHub.ServerURL()},
+		"ACTIONS_ID_TOKEN_REQUEST_URL": {toRunner, e.GitHub.IDTokenRequestURL()},
 	} {
 		s.env[variable] = s.recordingProxy(t, front.service, front.url)
 	}
@@ -338,7 +393,10 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	if err := os.Mkdir(filepath.Join(s.home, ".docker"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	write(filepath.Join(s.home, ".docker/config.json"), fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, own.Addr, base64.StdEncoding.EncodeToString([]byte("robot:"+password))))
+	write(
+		filepath.Join(s.home, ".docker/config.json"),
+		fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, own.Addr, base64.StdEncoding.EncodeToString([]byte("robot:"+password))),
+	)
 	s.inputs["push"] = own.Addr + "/team/secret:1"
 
 	// Programs that are started tell what they were started with.
@@ -348,7 +406,11 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 		if err != nil {
 			t.Fatal(err)
 		}
-		script := fmt.Sprintf("#!/bin/sh\n{ tr '\\0' '\\n' </proc/$$/environ; printf '\\0'; tr '\\0' ' ' </proc/$$/cmdline; } >%s/$$\nexec %s \"$@\"\n", s.records, real)
+		script := fmt.Sprintf(
+			"#!/bin/sh\n{ tr '\\0' '\\n' </proc/$$/environ; printf '\\0'; tr '\\0' ' ' </proc/$$/cmdline; } >%s/$$\nexec %s \"$@\"\n",
+			s.records,
+			real,
+		)
 		if err := os.WriteFile(filepath.Join(programs, name), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -363,7 +425,7 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	step := "RUN " + mounts.String() + "--mount=type=ssh " +
 		"cd /run/secrets; for s in " + strings.Join(shown, " ") + `; do cat $s; echo; cat $s >&2; echo >&2; head -c 6 $s; sleep 0.02; tail -c +7 $s; echo; done; ` +
 		`test -S "$SSH_AUTH_SOCK" && ! test -e DAYTONA_API_KEY && ! test -e DEPOT_TOKEN` + strings.TrimSuffix("; "+last, "; ")
-	s.inputs["ref"] = commitFiles(t, e.caller, map[string]string{
+	s.inputs["ref"] = commitFiles(t, e.caller, values{
 		"Dockerfile": fromDebian + "COPY --from=git . /srv/.git\nRUN printf %s%s canary-of- the-image > /marker\n" + step + "\nCMD [\"sleep\", \"60\"]\n",
 		"tests.yaml": "tests:\n  - name: is Debian\n    run: [cat, /etc/debian_version]\n",
 	})
@@ -382,7 +444,11 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 		return found
 	}
 	find("token of a build", toDepot, `(build_[A-Z2-7]{26})`, toDepot)
-	credentials := find("credential for Depot's registry", toDepot, `(eC10b2tlb[A-Za-z0-9+/]+=*)`) // x-token:PASSWORD, which is taken apart
+	credentials := find(
+		"credential for Depot's registry",
+		toDepot,
+		`(eC10b2tlb[A-Za-z0-9+/]+=*)`,
+	) // x-token:PASSWORD, which is taken apart
 	if (len(credentials) > 0) != (s.inputs["save"] == "true") {
 		t.Errorf("%d credentials for Depot's registry were seen", len(credentials))
 	}
@@ -397,7 +463,8 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 		t.Error("no machine's key was seen")
 	}
 	find("token of a Doppler identity", toDoppler, `(dp\.said\.[A-Z2-7]+)`, toDoppler)
-	if found := find("access to Daytona's registry", toDaytona, `"secret": *"([^"]+)"`, toDaytonaRegistry); found == nil && s.program == "action-snapshot" {
+	if found := find("access to Daytona's registry", toDaytona, `"secret": *"([^"]+)"`, toDaytonaRegistry); found == nil &&
+		s.program == "action-snapshot" {
 		t.Error("no access to Daytona's registry was seen")
 	}
 	for _, match := range regexp.MustCompile(`"value": *"([^"]+)"`).FindAllStringSubmatch(s.answered[toRunner].String(), -1) {
@@ -409,7 +476,7 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		owner := map[string]string{"https://depot.dev": toDepot, "https://github.com/acme": toDoppler}[claims.Aud]
+		owner := values{"https://depot.dev": toDepot, "https://github.com/acme": toDoppler}[claims.Aud]
 		s.secret("ID token for "+claims.Aud, match[1], owner)
 	}
 	for _, service := range []string{toRegistry, toDepotRegistry, toDaytonaRegistry} {
@@ -541,10 +608,10 @@ func (s *secretRun) startedEnvironments(t *testing.T) map[string][]string {
 
 // sight is what was seen of a program and those that it started while they ran.
 type processWatcher struct {
-	arguments    []string
+	arguments           []string
 	startedEnvironments map[string][]string // by who may have what
-	files        []string            // what was in its temporary folder
-	known        map[string]bool
+	files               []string            // what was in its temporary folder
+	known               map[string]bool
 }
 
 // new says whether something is seen for the first time.
@@ -603,7 +670,8 @@ func (s *processWatcher) sample(pid int) {
 			return nil
 		}
 		// A large file is a layer, which is looked at in the image.
-		if info, err := e.Info(); err == nil && info.Size() < 1<<20 && s.isNew("file", path, info.ModTime().String(), strconv.FormatInt(info.Size(), 10)) {
+		if info, err := e.Info(); err == nil && info.Size() < 1<<20 &&
+			s.isNew("file", path, info.ModTime().String(), strconv.FormatInt(info.Size(), 10)) {
 			if data, err := os.ReadFile(path); err == nil {
 				s.files = append(s.files, path+"\n"+string(data))
 			}
@@ -627,7 +695,8 @@ func processTree(pid int) []int {
 	return all
 }
 
-// stores are the folders in which services keep what they are sent: images and their layers, attestations, caches, logs, records of builds.
+// stores are the folders in which services keep what they are sent: images and their layers, attestations, caches,
+// logs, records of builds.
 type serviceStorage struct {
 	folders  []string
 	began    time.Time
@@ -642,9 +711,17 @@ const marker = "canary-of-the-image"
 
 // stores are those of the cloud, and one of a registry that is the test's own.
 func (e *environment) serviceStorage(t *testing.T) *serviceStorage {
-	s := &serviceStorage{began: time.Now(), folders: []string{t.TempDir(), "../../.cache/test/e2e"}, password: `Pa$$%41"` + rand.Text() + `'\ &:`}
+	s := &serviceStorage{
+		began:    time.Now(),
+		folders:  []string{t.TempDir(), "../../.cache/test/e2e"},
+		password: `Pa$$%41"` + rand.Text() + `'\ &:`,
+	}
 	var err error
-	s.registry, err = registry.Start(t.Context(), s.folders[0], registry.Account{User: "robot", Password: s.password, Push: true})
+	s.registry, err = registry.Start(
+		t.Context(),
+		s.folders[0],
+		registry.Account{User: "robot", Password: s.password, Push: true},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -652,7 +729,8 @@ func (e *environment) serviceStorage(t *testing.T) *serviceStorage {
 	return s
 }
 
-// search looks through every file that has changed since the beginning. logs are names of those that hold what steps have printed.
+// search looks through every file that has changed since the beginning. logs are names of those that hold what steps
+// have printed.
 func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
 	f := &finder{}
 	for i, c := range s.canaries {
@@ -714,7 +792,8 @@ func (e *environment) buildLogs(t *testing.T) map[string]bool {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	list := func(activeOnly bool) (records []*controlapi.BuildHistoryRecord) {
-		events, err := c.ControlClient().ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{ActiveOnly: activeOnly, EarlyExit: true})
+		events, err := c.ControlClient().
+			ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{ActiveOnly: activeOnly, EarlyExit: true})
 		for err == nil {
 			var event *controlapi.BuildHistoryEvent
 			if event, err = events.Recv(); err == nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package e2e
 
 import (
@@ -22,7 +24,16 @@ func TestSnapshot(t *testing.T) {
 	e := setup(t)
 	dir := t.TempDir()
 	run := func(inputs map[string]string) result {
-		return e.mustRun(t, invocation{program: "action-snapshot", dir: dir, dockerfile: sleepDockerfile, inputs: inputs, env: map[string]string{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}})
+		return e.mustRun(
+			t,
+			invocation{
+				program:    "action-snapshot",
+				dir:        dir,
+				dockerfile: sleepDockerfile,
+				inputs:     inputs,
+				env:        values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"},
+			},
+		)
 	}
 	writeFile(t, dir, "Dockerfile", sleepDockerfile+"ENTRYPOINT [\"sleep\", \"600\"]\n") // Daytona says which one it took
 	one := run(nil)
@@ -30,7 +41,9 @@ func TestSnapshot(t *testing.T) {
 	if !regexp.MustCompile(`^iterate-sandbox-\d{8}-\d{6}-[0-9a-f]{7}-octocat$`).MatchString(name) {
 		t.Errorf("name %q", name)
 	}
-	if one.outputs["snapshot_state"] != "active" || one.outputs["reused"] != "false" || one.outputs["doppler_updated"] != "true" || len(one.outputs) != len(outputsOf(t, "snapshot")) {
+	if one.outputs["snapshot_state"] != "active" || one.outputs["reused"] != "false" ||
+		one.outputs["doppler_updated"] != "true" ||
+		len(one.outputs) != len(outputsOf(t, "snapshot")) {
 		t.Errorf("outputs %v", one.outputs)
 	}
 	if got := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != name {
@@ -44,7 +57,9 @@ func TestSnapshot(t *testing.T) {
 	}
 	before := len(e.Registry.Requests())
 	two := run(nil)
-	if two.outputs["snapshot_name"] != name || two.outputs["reused"] != "true" || two.outputs["doppler_updated"] != "false" || two.outputs["digest"] != one.outputs["digest"] {
+	if two.outputs["snapshot_name"] != name || two.outputs["reused"] != "true" ||
+		two.outputs["doppler_updated"] != "false" ||
+		two.outputs["digest"] != one.outputs["digest"] {
 		t.Errorf("outputs of the second run %v", two.outputs)
 	}
 	if requests := e.Registry.Requests()[before:]; len(requests) > 0 {

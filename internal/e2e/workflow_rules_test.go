@@ -65,34 +65,59 @@ jobs:
 		{"good", "examples/x/.github/workflows/ci.yml", good, ""},
 		{"an action by tag", "examples/ci.yml", step("uses: actions/cache@v4"), "actions/cache@v4 is not pinned"},
 		{"an action by a short SHA", "examples/ci.yml", step("uses: actions/setup-go@924ae3a # v6.5.0"), "is not pinned"},
-		{"an action without its version", "examples/ci.yml", step("uses: actions/setup-go@924ae3a1cded613372ab5595356fb5720e22ba16"), "has no version beside it"},
+		{"an action without its version", "examples/ci.yml",
+			step("uses: actions/setup-go@924ae3a1cded613372ab5595356fb5720e22ba16"), "has no version beside it"},
 		{"an image by tag", "examples/ci.yml", step("uses: docker://alpine:3"), "docker://alpine:3 is not pinned"},
-		{"our own by tag, outside the examples", ".github/workflows/ci.yml", good, "org/sandbox-actions/build@v1 is not pinned"},
-		{"a workflow by branch", "examples/ci.yml", replace("org/sandbox-actions/.github/workflows/build-docker-image.yml@v1", "acme/flows/.github/workflows/x.yml@main"), "x.yml@main is not pinned"},
-		{"no permissions at the top", "examples/ci.yml", replace("permissions: {}\n", ""), "permissions: {} is missing at the top"},
-		{"permissions at the top", "examples/ci.yml", replace("permissions: {}\n", "permissions: {contents: read}\n"), "permissions: {} is missing at the top"},
-		{"a job that may do all", "examples/ci.yml", replace("    permissions: {contents: read}\n    steps", "    permissions: write-all\n    steps"), "job a has write-all"},
+		{"our own by tag, outside the examples", ".github/workflows/ci.yml", good,
+			"org/sandbox-actions/build@v1 is not pinned"},
+		{"a workflow by branch", "examples/ci.yml",
+			replace("org/sandbox-actions/.github/workflows/build-docker-image.yml@v1", "acme/flows/.github/workflows/x.yml@main"),
+			"x.yml@main is not pinned"},
+		{"no permissions at the top", "examples/ci.yml", replace("permissions: {}\n", ""),
+			"permissions: {} is missing at the top"},
+		{"permissions at the top", "examples/ci.yml", replace("permissions: {}\n", "permissions: {contents: read}\n"),
+			"permissions: {} is missing at the top"},
+		{"a job that may do all", "examples/ci.yml",
+			replace("    permissions: {contents: read}\n    steps", "    permissions: write-all\n    steps"),
+			"job a has write-all"},
 		{"a template in a script", "examples/ci.yml", step("run: echo ${{ github.head_ref }}"), "has ${{ }} in run"},
-		{"a template in a script of an action", "build/action.yml", "runs:\n  using: composite\n  steps:\n    - run: echo ${{ inputs.ref }}\n      shell: sh\n", "has ${{ }} in run"},
+		{"a template in a script of an action", "build/action.yml",
+			"runs:\n  using: composite\n  steps:\n    - run: echo ${{ inputs.ref }}\n      shell: sh\n", "has ${{ }} in run"},
 		{"a template as a shell", "examples/ci.yml", step("{run: x, shell: '${{ inputs.shell }}'}"), "has ${{ }} in shell"},
-		{"a template in github-script", "examples/ci.yml", step("uses: actions/github-script@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v8.0.0\n        with: {script: 'x(${{ github.head_ref }})'}"), "has ${{ }} in script"},
-		{"credentials that stay", "examples/ci.yml", replace("        with: {persist-credentials: false}\n", ""), "needs persist-credentials: false"},
-		{"credentials that stay as said", "examples/ci.yml", step("uses: " + checkout + "\n        with: {persist-credentials: true}"), "needs persist-credentials: false"},
-		{"the dangerous trigger", "examples/ci.yml", replace("push: ,", "pull_request_target: ,"), "pull_request_target gives"},
-		{"the dangerous trigger, alone", "examples/ci.yml", replace("{push: , pull_request: , workflow_run: {workflows: [CI]}}", "pull_request_target"), "pull_request_target gives"},
-		{"all secrets", "examples/ci.yml", replace(`{DEPOT_TOKEN: "${{ secrets.DEPOT_TOKEN }}"}`, "inherit"), "secrets: inherit"},
-		{"a cache", "examples/ci.yml", step("uses: actions/cache@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v4.0.0"), "restores a cache"},
-		{"a part of a cache", "examples/ci.yml", step("uses: actions/cache/restore@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v4.0.0"), "restores a cache"},
-		{"a cache that comes by itself", "examples/ci.yml", step("uses: actions/setup-go@924ae3a1cded613372ab5595356fb5720e22ba16 # v6.5.0"), "restores a cache"},
-		{"an artifact of another run", "examples/ci.yml", step("uses: actions/download-artifact@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v5.0.0\n        with: {run-id: 1}"), "an artifact of another run"},
-		{"an artifact of another run, by hand", "examples/ci.yml", step("run: gh run download 1"), "an artifact of another run"},
+		{"a template in github-script", "examples/ci.yml",
+			step("uses: actions/github-script@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v8.0.0\n        with: {script: 'x(${{ github.head_ref }})'}"),
+			"has ${{ }} in script"},
+		{"credentials that stay", "examples/ci.yml", replace("        with: {persist-credentials: false}\n", ""),
+			"needs persist-credentials: false"},
+		{"credentials that stay as said", "examples/ci.yml",
+			step("uses: " + checkout + "\n        with: {persist-credentials: true}"), "needs persist-credentials: false"},
+		{"the dangerous trigger", "examples/ci.yml", replace("push: ,", "pull_request_target: ,"),
+			"pull_request_target gives"},
+		{"the dangerous trigger, alone", "examples/ci.yml",
+			replace("{push: , pull_request: , workflow_run: {workflows: [CI]}}", "pull_request_target"),
+			"pull_request_target gives"},
+		{"all secrets", "examples/ci.yml", replace(`{DEPOT_TOKEN: "${{ secrets.DEPOT_TOKEN }}"}`, "inherit"),
+			"secrets: inherit"},
+		{"a cache", "examples/ci.yml", step("uses: actions/cache@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v4.0.0"),
+			"restores a cache"},
+		{"a part of a cache", "examples/ci.yml",
+			step("uses: actions/cache/restore@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v4.0.0"), "restores a cache"},
+		{"a cache that comes by itself", "examples/ci.yml",
+			step("uses: actions/setup-go@924ae3a1cded613372ab5595356fb5720e22ba16 # v6.5.0"), "restores a cache"},
+		{"an artifact of another run", "examples/ci.yml",
+			step("uses: actions/download-artifact@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v5.0.0\n        with: {run-id: 1}"),
+			"an artifact of another run"},
+		{"an artifact of another run, by hand", "examples/ci.yml", step("run: gh run download 1"),
+			"an artifact of another run"},
 		{"no timeout", "ci.yml", replace("    timeout-minutes: 5\n", ""), "job a has no timeout-minutes"},
 		{"no concurrency", "ci.yml", replace("concurrency: {group: g}\n", ""), "job a has no concurrency"},
 		{"no YAML", "examples/ci.yml", "a: [", "did not find"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := ruleViolations(test.file, test.text)
-			if test.want == "" && len(got) > 0 || test.want != "" && !slices.ContainsFunc(got, func(problem string) bool { return strings.Contains(problem, test.want) }) {
+			if test.want == "" && len(got) > 0 ||
+				test.want != "" &&
+					!slices.ContainsFunc(got, func(problem string) bool { return strings.Contains(problem, test.want) }) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
@@ -100,12 +125,13 @@ jobs:
 }
 
 var (
-	pinnedBySHA       = regexp.MustCompile(`@([0-9a-f]{40}|sha256:[0-9a-f]{64})$`)
+	pinnedBySHA    = regexp.MustCompile(`@([0-9a-f]{40}|sha256:[0-9a-f]{64})$`)
 	versionComment = regexp.MustCompile(`^# v[0-9]+(\.[0-9]+){2}`)
-	readsOtherRun    = regexp.MustCompile(`\bgh run download\b|/actions/artifacts\b`)
+	readsOtherRun  = regexp.MustCompile(`\bgh run download\b|/actions/artifacts\b`)
 )
 
-// breaches are where a workflow or an action breaks a rule of ours, which are those of zizmor (https://docs.zizmor.sh/audits) that are about
+// breaches are where a workflow or an action breaks a rule of ours, which are those of zizmor
+// (https://docs.zizmor.sh/audits) that are about
 // running what somebody else wrote: one line for each, with what to do.
 func ruleViolations(file, text string) (found []string) {
 	var document yaml.Node
@@ -118,7 +144,8 @@ func ruleViolations(file, text string) (found []string) {
 	}
 	uses := func(node *yaml.Node) {
 		name := node.Value
-		if name == "" || strings.HasPrefix(name, "./") || strings.HasPrefix(name, "org/sandbox-actions/") && strings.Contains(file, "examples/") {
+		if name == "" || strings.HasPrefix(name, "./") ||
+			strings.HasPrefix(name, "org/sandbox-actions/") && strings.Contains(file, "examples/") {
 			return // this repository at this commit, or what stands for it in a stranger's
 		}
 		switch {
@@ -141,10 +168,16 @@ func ruleViolations(file, text string) (found []string) {
 			if name == "actions/checkout" && yamlValue(with, "persist-credentials").Value != "false" {
 				say(action, "a checkout leaves the token in .git: it needs persist-credentials: false")
 			}
-			if strings.HasPrefix(name, "actions/cache") || strings.HasPrefix(name, "actions/setup-") && yamlValue(with, "cache").Value != "false" {
-				say(action, "%s restores a cache, which any run of a branch may have filled, and runs what is in it: set cache: false, or leave it out", name)
+			if strings.HasPrefix(name, "actions/cache") ||
+				strings.HasPrefix(name, "actions/setup-") && yamlValue(with, "cache").Value != "false" {
+				say(
+					action,
+					"%s restores a cache, which any run of a branch may have filled, and runs what is in it: set cache: false, or leave it out",
+					name,
+				)
 			}
-			if name == "actions/download-artifact" && yamlValue(with, "run-id").Value != "" || readsOtherRun.MatchString(yamlValue(step, "run").Value) {
+			if name == "actions/download-artifact" && yamlValue(with, "run-id").Value != "" ||
+				readsOtherRun.MatchString(yamlValue(step, "run").Value) {
 				say(step, "a step fetches an artifact of another run, which may be a pull request's: build it here")
 			}
 		}
@@ -155,7 +188,8 @@ func ruleViolations(file, text string) (found []string) {
 		return found
 	}
 	on := yamlValue(root, "on")
-	if on.Value == "pull_request_target" || slices.ContainsFunc(on.Content, func(n *yaml.Node) bool { return n.Value == "pull_request_target" }) {
+	if on.Value == "pull_request_target" ||
+		slices.ContainsFunc(on.Content, func(n *yaml.Node) bool { return n.Value == "pull_request_target" }) {
 		say(on, "pull_request_target gives a stranger's pull request this repository's secrets: use pull_request")
 	}
 	if top := yamlValue(root, "permissions"); top.Kind != yaml.MappingNode || len(top.Content) > 0 {
@@ -172,7 +206,11 @@ func ruleViolations(file, text string) (found []string) {
 		if yamlValue(job, "secrets").Value == "inherit" {
 			say(job, "job %s passes secrets: inherit, which is all of them: name those that are needed", name)
 		}
-		if called.Value != "" || strings.Contains(file, "examples/") { // it is said there; an example is as short as may be, and our actions have their own timeout
+		if called.Value != "" ||
+			strings.Contains(
+				file,
+				"examples/",
+			) { // it is said there; an example is as short as may be, and our actions have their own timeout
 			continue
 		}
 		if yamlValue(job, "timeout-minutes").Value == "" {

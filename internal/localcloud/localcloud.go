@@ -33,8 +33,13 @@ type Options struct {
 	Dir string
 	// Base is the tar of debian:bookworm-slim that scripts/base-image.sh makes.
 	Base string
-	// Engine is engine.Current or engine.Oldest; "" for none.
+	// Engine is the kind of the Docker Engines to start, engine.Current or engine.Oldest: one for the programs, one as
+	// Daytona's runner. Empty: none.
 	Engine string
+	// EngineHost is the DOCKER_HOST of a running engine for the programs, instead of a new one. Stop leaves it running.
+	EngineHost string
+	// Builders are running BuildKit daemons to use instead of new ones. Stop leaves them running.
+	Builders *builders.Builders
 	// Repositories are what GitHub has. The first one is where the OIDC tokens come from, and what Depot trusts.
 	Repositories []github.Repository
 	// Log is where the engine writes; nil for nowhere.
@@ -111,13 +116,17 @@ func (c *Cloud) start(ctx context.Context, o Options) (err error) {
 		c.Registry, err = registry.Start(starting, filepath.Join(o.Dir, "registry"), registry.Account{User: RegistryUser, Password: c.RegistryPassword, Push: true})
 		return err
 	})
-	if o.Engine != "" {
+	if o.EngineHost != "" {
+		c.Engine = engine.Attach(o.EngineHost)
+	} else if o.Engine != "" {
 		group.Go(func() (err error) {
 			c.Engine, err = engine.Start(starting, o.Engine, filepath.Join(o.Dir, "engine-"+o.Engine), o.Log)
 			return err
 		})
+	}
+	if o.Engine != "" {
 		group.Go(func() (err error) {
-			c.runner, err = engine.Start(starting, engine.Current, filepath.Join(o.Dir, "engine-runner"), o.Log)
+			c.runner, err = engine.Start(starting, o.Engine, filepath.Join(o.Dir, "engine-runner-"+o.Engine), o.Log)
 			return err
 		})
 	}
@@ -158,12 +167,15 @@ func (c *Cloud) startDaytona(ctx context.Context, _ Options) (err error) {
 
 // startDepot starts what a build at Depot needs: the builders, and GitHub, whose tokens Depot trusts.
 func (c *Cloud) startDepot(ctx context.Context, o Options) (err error) {
-	c.Builders, err = builders.Start(ctx, builders.Options{
-		Dir:     filepath.Join(o.Dir, "builders"),
-		Mirrors: map[string]string{"docker.io": c.mirror.Addr}, Insecure: []string{c.Registry.Addr, c.Daytona.RegistryHost()},
-	})
-	if err != nil {
-		return err
+	if c.Builders = o.Builders; c.Builders == nil {
+		c.Builders, err = builders.Start(ctx, builders.Options{
+			Dir:      filepath.Join(o.Dir, "builders"),
+			Mirrors:  map[string]string{"docker.io": c.mirror.Addr},
+			Insecure: []string{c.Registry.Addr, c.Daytona.RegistryHost()},
+		})
+		if err != nil {
+			return err
+		}
 	}
 	first := o.Repositories[0].Owner + "/" + o.Repositories[0].Name
 	c.GitHub, err = github.Start(ctx, github.Options{

@@ -83,8 +83,15 @@ func Start(ctx context.Context, kind, dir string, log io.Writer) (*Engine, error
 	return e, nil
 }
 
-// Stop ends the engine, its containers first, and waits until nothing of it runs or is mounted.
+// Attach returns the engine at host, which another process or another Engine started. Its Stop does nothing.
+func Attach(host string) *Engine { return &Engine{Host: host} }
+
+// Stop stops the engine's containers and the engine, and waits until nothing of it runs or is mounted. It may be called
+// twice.
 func (e *Engine) Stop() error {
+	if e.command == nil {
+		return nil
+	}
 	_ = e.command.Process.Signal(syscall.SIGTERM)
 	var err error
 	select {

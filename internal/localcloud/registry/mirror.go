@@ -23,6 +23,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
+// BaseImage is the root file system of debian:bookworm-slim that scripts/setup.sh creates, relative to the checkout.
+const BaseImage = ".cache/base/bookworm-slim.tar"
+
 // Mirror stands in for Docker Hub: anonymous, to read only.
 type Mirror struct {
 	Addr   string // host:port, plain HTTP

@@ -36,10 +36,11 @@ type found struct {
 	around       string // what is there, and a little beside it
 }
 
-// How short a text may be that is looked for: in what is printed, as short as Mask still hides; among megabytes of anything, longer than what may
+// How short a text may be that is looked for: in what is printed, as short as Mask still hides; among megabytes of
+// anything, longer than what may
 // be there by chance.
 const (
-	minTextLength  = 4
+	minTextLength   = 4
 	minBinaryLength = 6
 )
 
@@ -120,8 +121,10 @@ func withoutSpace(data []byte) []byte {
 	return kept
 }
 
-// find looks for every secret: in data, or in what it is when unpacked, and in that without white space, which joins what was split over lines.
-// Forms of fewer bytes than atLeast are not looked for. The race detector is kept out of it, with which it takes many times as long.
+// find looks for every secret: in data, or in what it is when unpacked, and in that without white space, which joins
+// what was split over lines.
+// Forms of fewer bytes than atLeast are not looked for. The race detector is kept out of it, with which it takes many
+// times as long.
 //
 //go:norace
 func (f *finder) find(data []byte, atLeast int) []found {
@@ -171,8 +174,10 @@ func decompress(data []byte) []byte {
 // The finder finds what was planted, in every form, and nothing where nothing was.
 func TestFinder(t *testing.T) {
 	values := map[string]string{
-		"plain": "canary-" + rand.Text(), "quotes": `canary "` + rand.Text() + `' \back`, "percent": "canary%0A%25&<" + rand.Text(), "control": "canary\x1b[31m" + rand.Text(),
-		"lines": "canary " + rand.Text() + "\nsecond-" + rand.Text() + "\r\nthird-" + rand.Text(), "short": "~" + rand.Text()[:3],
+		"plain": "canary-" + rand.Text(), "quotes": `canary "` + rand.Text() + `' \back`,
+		"percent": "canary%0A%25&<" + rand.Text(), "control": "canary\x1b[31m" + rand.Text(),
+		"lines": "canary " + rand.Text() + "\nsecond-" + rand.Text() + "\r\nthird-" + rand.Text(),
+		"short": "~" + rand.Text()[:3],
 	}
 	f := &finder{}
 	for name, value := range values {
