@@ -64,7 +64,7 @@ func check(in *BuildInputs, getenv func(string) string, dir string) (*plan, erro
 		}
 	}
 	if in.Ref != "" {
-		if err := source.CheckRef(in.Ref); err != nil {
+		if err := source.ValidateRef(in.Ref); err != nil {
 			return nil, fmt.Errorf("input ref: %w", err)
 		}
 	}
@@ -240,7 +240,7 @@ func (p *plan) secrets(in *BuildInputs, getenv func(string) string, dir string) 
 		id, value, ok := strings.Cut(item.Text, "=")
 		if !ok || value == "" {
 			why := ""
-			if runner.ReadEvent(getenv).Fork() {
+			if runner.ReadEvent(getenv).IsFork() {
 				why = " (GitHub gives the pull request of a fork no secrets)"
 			}
 			return fmt.Errorf("input secrets, line %d: the secret %s has no value%s: write ID=VALUE, and see that the value is not empty", item.Line, idOnly(id, ok), why)

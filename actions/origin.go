@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,10 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-github/v62/github"
 	"github.com/org/sandbox-actions/pkg/builder"
+	access "github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/doppler"
-	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
@@ -87,14 +84,14 @@ func public(name, value string) bool {
 // dopplerLogin enters Doppler with the job's identity.
 func (p *Program) dopplerLogin(ctx context.Context, identity, repository string) (string, error) {
 	owner, _, _ := strings.Cut(repository, "/")
-	id, err := p.Runner.IDToken(ctx, "https://github.com/"+owner)
-	if errors.Is(err, runner.ErrNoIDToken) {
-		return "", fmt.Errorf("input doppler_identity: %w", builder.ErrNoIDToken)
+	id, err := access.NewOIDC(p.Getenv, p.Runner.Mask).Token(ctx, "https://github.com/"+owner)
+	if errors.Is(err, access.ErrNoIDToken) {
+		return "", fmt.Errorf("input doppler_identity: %w", access.ErrNoIDToken)
 	}
 	if err != nil {
 		return "", err
 	}
-	token, err := doppler.Login(ctx, p.Getenv("DOPPLER_API_HOST"), identity, id)
+	token, err := doppler.Client{Host: p.Getenv("DOPPLER_API_HOST")}.Login(ctx, identity, id)
 	if err == nil {
 		p.Runner.Mask(token)
 	}
@@ -141,7 +138,7 @@ func (b *build) repositoryName() string {
 func (b *build) resolve(ctx context.Context) error {
 	defer b.phases.begin("GitHub to resolve the ref")()
 	ref := b.in.Ref
-	checkout, err := source.Checkout(ctx, b.Dir)
+	checkout, err := source.OpenCheckout(ctx, b.Dir)
 	if err != nil && ref == "" {
 		return err
 	}
@@ -201,30 +198,10 @@ func (b *build) repository() (source.Repository, error) {
 	if token != "" {
 		b.Runner.Mask(token)
 	}
-	r := source.Repository{Owner: owner, Name: name, Token: token, ServerURL: b.Getenv("GITHUB_SERVER_URL")}
-	if r.ServerURL == "" {
-		r.ServerURL = "https://github.com"
-	}
-	r.Client = github.NewClient(&http.Client{CheckRedirect: sameServer})
-	if token != "" {
-		r.Client = r.Client.WithAuthToken(token)
-	}
-	if api := b.Getenv("GITHUB_API_URL"); api != "" {
-		base, err := url.Parse(strings.TrimSuffix(api, "/") + "/")
-		if err != nil || base.Host == "" {
-			return r, fmt.Errorf("GITHUB_API_URL: %q is no URL: unset it, or set it to your server's API, such as https://api.github.com", api)
-		}
-		r.Client.BaseURL = base
-	}
-	return r, nil
-}
-
-// sameServer follows a redirect, as of a repository that was renamed, on the server itself only: go-github sends the token with every request.
-func sameServer(next *http.Request, before []*http.Request) error {
-	if next.URL.Host != before[0].URL.Host || next.URL.Scheme != before[0].URL.Scheme || len(before) > 5 {
-		return http.ErrUseLastResponse
-	}
-	return nil
+	return source.Repository{
+		Owner: owner, Name: name, Token: token,
+		APIURL: b.Getenv("GITHUB_API_URL"), ServerURL: b.Getenv("GITHUB_SERVER_URL"),
+	}, nil
 }
 
 // fetchTree gets the commit's files, unless the checkout itself is used, or they are there.
@@ -255,21 +232,21 @@ func (b *build) fetch(ctx context.Context) error {
 		return nil
 	}
 	dir := filepath.Join(b.scratch, "git")
-	if err := b.tree.GitDir(ctx, dir); err != nil {
+	if err := b.tree.WriteGitDir(ctx, dir); err != nil {
 		return fmt.Errorf("input git_context: %w", err)
 	}
 	b.plan.request.Contexts[b.in.GitContext] = dir
 	return nil
 }
 
-// starter is where a BuildKit comes from.
-type starter interface {
-	Start(context.Context, builder.Request) (*builder.Build, error)
+// acquirer is a source of BuildKit daemons.
+type acquirer interface {
+	Acquire(context.Context, builder.Request) (*builder.Lease, error)
 }
 
-func (b *build) builder() (starter, error) {
+func (b *build) builder() (acquirer, error) {
 	if b.in.Builder != "depot" {
-		return builder.Address{Addr: b.in.Builder, Getenv: b.Getenv}, nil
+		return builder.Address{Addr: b.in.Builder, CertDir: b.Getenv(builder.CertPath)}, nil
 	}
 	project := b.in.DepotProject
 	if project == "" {
@@ -287,8 +264,11 @@ func (b *build) builder() (starter, error) {
 
 // depot is Depot, entered as the inputs and the job allow.
 func (b *build) depot(project string) builder.Depot {
-	token := builder.TokenSource{Input: b.in.DepotToken, Getenv: b.getenv, IDToken: b.Runner.IDToken, Log: b.Runner.Infof}
-	return builder.Depot{Project: project, Token: token.Token, Log: b.Runner.Infof, Mask: b.Runner.Mask}
+	oidc := access.NewOIDC(b.Getenv, b.Runner.Mask)
+	token := access.Depot{Input: b.in.DepotToken, Getenv: b.getenv, OIDC: oidc, Logf: b.Runner.Infof}
+	return builder.Depot{
+		Project: project, APIURL: b.Getenv("DEPOT_API_URL"), Token: token.Token, Logf: b.Runner.Infof, Mask: b.Runner.Mask,
+	}
 }
 
 func (b *build) builderRequest() builder.Request {

@@ -173,12 +173,12 @@ func (b *build) chart() string {
 	if len(steps) == 0 {
 		return ""
 	}
-	slices.SortStableFunc(steps, func(a, c image.Step) int { return a.Began.Compare(c.Began) })
-	first := steps[0].Began
+	slices.SortStableFunc(steps, func(a, c image.Step) int { return a.Started.Compare(c.Started) })
+	first := steps[0].Started
 	var s strings.Builder
 	s.WriteString("\n```mermaid\ngantt\n  title The slowest steps\n  dateFormat x\n  axisFormat %M:%S\n")
 	for _, step := range steps {
-		begin := step.Began.Sub(first).Milliseconds()
+		begin := step.Started.Sub(first).Milliseconds()
 		fmt.Fprintf(&s, "  %s (%s) :%d, %d\n", plainName(step.Name), step.Duration.Round(100*time.Millisecond), begin, begin+step.Duration.Milliseconds())
 	}
 	s.WriteString("```\n")

@@ -19,7 +19,7 @@ import (
 // is used besides the context. What a step has put into a checkout besides, such as an artifact, is not seen.
 func (b *build) trust(ctx context.Context, folders ...string) error {
 	e := b.event
-	if !e.Privileged() || b.in.AllowUntrustedRef {
+	if !e.IsPrivileged() || b.in.AllowUntrustedRef {
 		return nil
 	}
 	refused := func(what string) error {
@@ -32,7 +32,7 @@ func (b *build) trust(ctx context.Context, folders ...string) error {
 	} else {
 		folders = append(folders, b.Dir)
 	}
-	if !e.Foreign() {
+	if !e.IsExternal() {
 		return nil
 	}
 	used := []string{b.in.Context, filepath.Dir(b.in.Dockerfile)}
@@ -43,7 +43,7 @@ func (b *build) trust(ctx context.Context, folders ...string) error {
 	for _, from := range used {
 		switch {
 		case strings.Contains(from, "://") || strings.HasPrefix(from, "git@"):
-			if lower := strings.ToLower(from); strings.Contains(lower, "/pull/") || e.Head != "" && strings.Contains(lower, strings.ToLower(e.Head)) {
+			if lower := strings.ToLower(from); strings.Contains(lower, "/pull/") || e.HeadRepository != "" && strings.Contains(lower, strings.ToLower(e.HeadRepository)) {
 				return refused(fmt.Sprintf("the context %q is %s", from, ofPull(e)))
 			}
 		case filepath.IsAbs(from):
@@ -71,7 +71,7 @@ func (b *build) trust(ctx context.Context, folders ...string) error {
 // foreignCommit says whose a commit is, or may be; "" when it is the repository's own.
 func foreignCommit(e runner.Event, c source.Commit) string {
 	if pull, ok := strings.CutPrefix(c.Ref, "refs/pull/"); ok {
-		if number, _, _ := strings.Cut(pull, "/"); number == fmt.Sprint(e.Pull) && !e.Foreign() {
+		if number, _, _ := strings.Cut(pull, "/"); number == fmt.Sprint(e.Pull) && !e.IsExternal() {
 			return ""
 		} else if number != fmt.Sprint(e.Pull) {
 			return "code of the pull request #" + number
@@ -79,11 +79,11 @@ func foreignCommit(e runner.Event, c source.Commit) string {
 		return ofPull(e)
 	}
 	switch {
-	case !e.Foreign():
+	case !e.IsExternal():
 		return ""
 	case slices.Contains(e.Commits, c.SHA):
 		return ofPull(e)
-	case c.SHA == e.SHA, c.SHA == e.Base, strings.HasPrefix(c.Ref, "refs/heads/"), strings.HasPrefix(c.Ref, "refs/tags/"):
+	case c.SHA == e.SHA, c.SHA == e.BaseSHA, strings.HasPrefix(c.Ref, "refs/heads/"), strings.HasPrefix(c.Ref, "refs/tags/"):
 		return ""
 	}
 	return "a commit that no branch or tag names, which may be " + ofPull(e)
@@ -91,7 +91,7 @@ func foreignCommit(e runner.Event, c source.Commit) string {
 
 // foreignCheckout says the same of a folder of the workspace.
 func foreignCheckout(ctx context.Context, e runner.Event, folder string) (string, error) {
-	tree, err := source.Checkout(ctx, folder)
+	tree, err := source.OpenCheckout(ctx, folder)
 	switch {
 	case err != nil:
 		return "", err
@@ -101,10 +101,10 @@ func foreignCheckout(ctx context.Context, e runner.Event, folder string) (string
 		return "a checkout of " + tree.Repository, nil
 	case slices.Contains(e.Commits, tree.SHA):
 		return "a checkout of " + ofPull(e), nil
-	case tree.SHA == e.SHA, tree.SHA == e.Base:
+	case tree.SHA == e.SHA, tree.SHA == e.BaseSHA:
 		return "", nil
 	}
-	if published, err := tree.Published(ctx); published || err != nil {
+	if published, err := tree.IsPublished(ctx); published || err != nil {
 		return "", err
 	}
 	return "a checkout of " + tree.SHA + ", which no branch or tag names, and which may be " + ofPull(e), nil
@@ -115,8 +115,8 @@ func ofPull(e runner.Event) string { return "code of " + pullRequest(e) }
 
 func pullRequest(e runner.Event) string {
 	from := "a fork"
-	if e.Head != "" {
-		from = "the fork " + e.Head
+	if e.HeadRepository != "" {
+		from = "the fork " + e.HeadRepository
 	}
 	if e.Pull == 0 {
 		return from
@@ -140,7 +140,7 @@ func (b *build) afford(ctx context.Context) error {
 		return refused(fmt.Sprintf("input doppler_config: %q can not be read without a token", b.in.DopplerConfig))
 	}
 	for _, reference := range b.plan.push {
-		if err := image.MayPush(ctx, reference, image.Auth{Mask: b.Runner.Mask}); denied(err) {
+		if err := image.CheckPushPermission(ctx, reference, image.Auth{Mask: b.Runner.Mask}); denied(err) {
 			return refused(fmt.Sprintf("input push: %s does not let it push", reference))
 		} else if err != nil {
 			return err
@@ -151,5 +151,5 @@ func (b *build) afford(ctx context.Context) error {
 
 // withoutSecrets says that the run is of a fork's pull request and was given nothing.
 func (b *build) withoutSecrets() bool {
-	return b.event.Fork() && b.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL") == ""
+	return b.event.IsFork() && b.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL") == ""
 }

@@ -136,7 +136,7 @@ func TestForeignCheckouts(t *testing.T) {
 	git(t, hub, "branch", "--quiet", "-D", "fork")
 	git(t, hub, "config", "uploadpack.allowAnySHA1InWant", "true")
 	commit("main has moved")
-	event := runner.Event{Name: "pull_request_target", Repository: "acme/caller", SHA: begin, Pull: 7, Head: "evil/caller", Commits: []string{head, mergeSHA}}
+	event := runner.Event{Name: "pull_request_target", Repository: "acme/caller", SHA: begin, Pull: 7, HeadRepository: "evil/caller", Commits: []string{head, mergeSHA}}
 	const of = "code of the pull request #7 from the fork evil/caller"
 
 	for _, test := range []struct {
