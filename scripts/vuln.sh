@@ -29,7 +29,8 @@ fi
 mkdir -p .cache/vuln
 GOBIN=$PWD/.cache/vuln scripts/quiet.sh vuln go -C internal/tools/vuln install -trimpath tool
 # The standard library is that of the release's Go, not of the Go that runs this script.
-release_toolchain=$(sed -n -e 's/^go /go/p' -e 's/^toolchain //p' go.mod | tail -n 1)
+# shellcheck source=actions/buildenv.sh
+release_toolchain=$(. actions/buildenv.sh && echo "$go_toolchain")
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 if ! GOTOOLCHAIN=$release_toolchain .cache/vuln/govulncheck -db "$database" \

@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -20,11 +22,12 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-// releases is a repository at the cloud's GitHub that has our files as they are, and makes releases of them.
+// releaseRepository is a repository on the GitHub stand-in with the files of this checkout. Its workflow makes
+// releases.
 type releaseRepository struct {
 	*environment
-	dir   string // its clone
-	token string // may write to it
+	dir   string // a clone
+	token string // can write to the repository
 	env   map[string]string
 }
 
@@ -39,25 +42,22 @@ func (e *environment) releaseRepository(t *testing.T) *releaseRepository {
 		env:         values{"ARTIFACTS": t.TempDir()},
 	}
 	hub := filepath.Join(t.TempDir(), "hub")
-	git(t, ".", "clone", "--quiet", "--no-tags", e.ours, r.dir) // other tests have releases of their own
+	git(t, ".", "clone", "--quiet", "--no-tags", e.ours, r.dir) // other tests make releases, too
 	git(t, r.dir, "clone", "--quiet", "--bare", r.dir, hub)
 	git(t, r.dir, "remote", "set-url", "origin", "https://github.com/"+released)
 	owner, name, _ := strings.Cut(released, "/")
 	e.GitHub.Change(func(o *github.Options) {
 		o.Repositories = append(o.Repositories, github.Repository{Owner: owner, Name: name, Dir: hub})
-		o.JobTokens = append(
-			o.JobTokens,
-			github.Token{
-				Value:       r.token,
-				Repository:  released,
-				Permissions: values{"contents": "write", "attestations": "write"},
-			},
-		)
+		o.JobTokens = append(o.JobTokens, github.Token{
+			Value:       r.token,
+			Repository:  released,
+			Permissions: values{"contents": "write", "attestations": "write"},
+		})
 	})
 	return r
 }
 
-// workflow is the one that makes a release.
+// workflow returns a run of the release workflow.
 func (r *releaseRepository) workflow(version string) actRun {
 	return actRun{
 		dir:      r.dir,
@@ -69,7 +69,7 @@ func (r *releaseRepository) workflow(version string) actRun {
 	}
 }
 
-// tags are those that GitHub has, with their commits.
+// tags returns the repository's tags with their commits.
 func (r *releaseRepository) tags(t *testing.T) map[string]string {
 	t.Helper()
 	tags := values{}
@@ -80,7 +80,7 @@ func (r *releaseRepository) tags(t *testing.T) map[string]string {
 	return tags
 }
 
-// get reads what GitHub's API has to say.
+// get reads an answer of GitHub's API about the repository.
 func (r *releaseRepository) get(t *testing.T, path string, into any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(r.download(t, r.GitHub.APIURL()+"/repos/"+released+path)), into); err != nil {
@@ -90,14 +90,14 @@ func (r *releaseRepository) get(t *testing.T, path string, into any) {
 
 func (r *releaseRepository) download(t *testing.T, address string) string {
 	t.Helper()
-	answer, err := http.Get(address)
+	response, err := http.Get(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil || answer.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s: %v", address, answer.Status, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s: %v", address, response.Status, err)
 	}
 	return string(body)
 }
@@ -114,147 +114,161 @@ type release struct {
 	}
 }
 
-// The whole workflow, from a commit to the moved v1, by act; and the same release made in another folder without a
-// network, to the byte.
+// The release workflow, run by act, makes a release of a commit and moves v1 to it. Another clone makes the same
+// programs without a network.
 func TestRelease(t *testing.T) {
-	e := setup(t)
-	r := e.releaseRepository(t)
+	r := setup(t).releaseRepository(t)
 	r.env["RELEASE_PLATFORMS"] = "linux/amd64 darwin/arm64"
 	head := git(t, r.dir, "rev-parse", "HEAD")
 
-	// A byte of what GitHub hands out is another one.
-	const flipped = "action-test-linux-amd64"
-	r.GitHub.Fail(github.Fault{Path: "/releases/download/v1.2.0/" + flipped, Status: http.StatusOK, Body: "flipped"})
-	said := flipped + " of v1.2.0 at GitHub has the SHA-256 "
-	log := r.actFailing(t, r.workflow("v1.2.0"), said)
+	// A download that differs from what was built ends the workflow before v1 is moved.
+	const changed = "action-test-linux-amd64.gz"
+	r.GitHub.Fail(github.Fault{Path: "/releases/download/v1.2.0/" + changed, Status: http.StatusOK, Body: "changed"})
+	mismatch := "checksum mismatch for " + changed
+	log := r.actFailing(t, r.workflow("v1.2.0"), mismatch)
 	r.GitHub.Heal()
-	if !strings.Contains(log, said) {
-		t.Fatalf("a flipped byte went unseen: %s", log)
+	if !strings.Contains(log, mismatch) {
+		t.Fatalf("a changed download was accepted: %s", log)
 	}
-	before := r.tags(t)
-	commit := before["v1.2.0"]
-	if !maps.Equal(before, values{"v1.2.0": commit}) {
-		t.Errorf("GitHub has the tags %v", before)
+	tags := r.tags(t)
+	commit := tags["v1.2.0"]
+	if !maps.Equal(tags, values{"v1.2.0": commit}) {
+		t.Errorf("tags after the failure: %v", tags)
 	}
-	var cut, made release
-	r.get(t, "/releases/tags/v1.2.0", &cut)
+	var interrupted, completed release
+	r.get(t, "/releases/tags/v1.2.0", &interrupted)
 
+	// The next run keeps what the first one published.
 	log, ok := r.act(t, r.workflow("v1.2.0"))
 	if !ok {
 		t.Fatal(log)
 	}
 	if tags := r.tags(t); !maps.Equal(tags, values{"v1.2.0": commit, "v1": commit}) {
-		t.Errorf("GitHub has the tags %v, and the release is %s", tags, commit)
+		t.Errorf("tags: %v, want v1 and v1.2.0 on %s", tags, commit)
 	}
-	r.get(t, "/releases/tags/v1.2.0", &made)
-	if made.ID != cut.ID || !slices.Equal(made.Assets, cut.Assets) {
-		t.Errorf("what was there was made again: %v, %v", cut, made)
+	r.get(t, "/releases/tags/v1.2.0", &completed)
+	if completed.ID != interrupted.ID || !slices.Equal(completed.Assets, interrupted.Assets) {
+		t.Errorf("the second run published again: %v, %v", interrupted, completed)
 	}
-	var names []string
+	for _, want := range []string{"The first release.", "- release (" + head[:12] + ")", "`@" + commit + " # v1.2.0`"} {
+		if !strings.Contains(completed.Body, want) {
+			t.Errorf("the changelog lacks %q: %s", want, completed.Body)
+		}
+	}
 	assets := values{}
-	for _, asset := range made.Assets {
-		names = append(names, asset.Name)
+	for _, asset := range completed.Assets {
 		assets[asset.Name] = r.download(t, asset.URL)
 	}
-	slices.Sort(names)
-	if want := []string{
-		"action-build-darwin-arm64", "action-build-linux-amd64", "action-snapshot-darwin-arm64",
-		"action-snapshot-linux-amd64", "action-test-darwin-arm64", "action-test-linux-amd64",
+	if got, want := slices.Sorted(maps.Keys(assets)), []string{
+		"action-build-darwin-arm64.gz", "action-build-linux-amd64.gz", "action-snapshot-darwin-arm64.gz",
+		"action-snapshot-linux-amd64.gz", "action-test-darwin-arm64.gz", "action-test-linux-amd64.gz",
 		"checksums.txt", "licenses.tar.gz", "sbom.cdx.json",
-	}; !slices.Equal(names, want) {
-		t.Errorf("the assets are %q", names)
-	}
-	if !strings.Contains(made.Body, "The first release.") || !strings.Contains(made.Body, "- release ("+head[:12]+")") ||
-		!strings.Contains(made.Body, "`@"+commit+" # v1.2.0`") {
-		t.Errorf("the changelog is %s", made.Body)
+	}; !slices.Equal(got, want) {
+		t.Fatalf("the assets are %q", got)
 	}
 	for _, program := range []string{"action-build", "action-snapshot", "action-test"} {
-		if !strings.Contains(
-			log,
-			program+" v1.2.0 from "+r.GitHub.ServerURL()+"/"+released+"/releases/download/v1.2.0/"+program+"-linux-amd64",
-		) {
-			t.Errorf("%s of the release was not run: %s", program, log)
+		address := r.GitHub.ServerURL() + "/" + released + "/releases/download/v1.2.0/" + program + "-linux-amd64.gz"
+		if !strings.Contains(log, program+" v1.2.0 from "+address) {
+			t.Errorf("the workflow did not run %s of the release: %s", program, log)
 		}
 		for _, platform := range []string{"linux-amd64", "darwin-arm64"} {
-			sum := sha256.Sum256([]byte(assets[program+"-"+platform]))
-			r.attested(t, hex.EncodeToString(sum[:]), program+"-"+platform)
+			name := program + "-" + platform
+			sum := sumUnpacked(t, assets[name+".gz"])
+			if !strings.Contains(assets["checksums.txt"], sum+"  "+name+"\n") {
+				t.Errorf("checksums.txt does not have %s of %s: %s", sum, name, assets["checksums.txt"])
+			}
+			r.checkAttestations(t, sum, name)
 		}
 	}
 
-	t.Run("the same in another folder", func(t *testing.T) {
-		elsewhere := filepath.Join(t.TempDir(), "a folder of another name")
-		git(t, ".", "clone", "--quiet", r.dir, elsewhere)
-		if out, err := r.make(t, elsewhere, "v1.2.0"); err != nil {
+	t.Run("another clone", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "a directory of another name")
+		git(t, ".", "clone", "--quiet", r.dir, dir)
+		if out, err := r.makeRelease(t, dir, "v1.2.0"); err != nil {
 			t.Fatal(out)
 		}
-		if got := git(t, elsewhere, "rev-parse", "v1.2.0"); got != commit {
+		if got := git(t, dir, "rev-parse", "v1.2.0"); got != commit {
 			t.Errorf("the commit is %s, want %s", got, commit)
 		}
 		for name, want := range assets {
-			if got := read(t, filepath.Join(elsewhere, "dist/v1.2.0", name)); got != want {
-				t.Errorf("%s has other bytes", name)
+			if got := read(t, filepath.Join(dir, "dist/v1.2.0", name)); got != want {
+				t.Errorf("%s differs", name)
 			}
 		}
-		if status := git(t, elsewhere, "status", "--porcelain"); status != "" {
-			t.Errorf("the checkout is not as it was: %s", status)
+		if status := git(t, dir, "status", "--porcelain"); status != "" {
+			t.Errorf("the checkout has changed: %s", status)
 		}
-		if got := git(t, elsewhere, "diff", "--name-status", head, commit); got != "A\tactions/checksums.txt" {
-			t.Errorf("the release's commit differs by %s", got)
+		if got := git(t, dir, "diff", "--name-status", head, commit); got != "A\tactions/checksums.txt" {
+			t.Errorf("the release's commit changes %s", got)
 		}
-		if got := git(t, elsewhere, "show", commit+":actions/checksums.txt"); got != strings.TrimSpace(
-			assets["checksums.txt"],
-		) {
-			t.Errorf("the release's commit has the sums %s", got)
+		got := git(t, dir, "show", commit+":actions/checksums.txt")
+		if want := strings.TrimSpace(assets["checksums.txt"]); got != want {
+			t.Errorf("checksums.txt of the release's commit is %s, want %s", got, want)
 		}
-		// Nor has what a step builds of that commit, where it can not have the asset: run.sh runs nothing else.
-		git(t, elsewhere, "checkout", "--quiet", commit)
+		// A step that cannot download the program builds it, and runs it only if it is the same.
+		git(t, dir, "checkout", "--quiet", commit)
 		r.GitHub.Fail(github.Fault{Path: "/releases/download/", Status: http.StatusNotFound})
 		defer r.GitHub.Heal()
 		command := exec.Command("sh", "actions/run.sh", "build", "--version")
-		command.Dir = elsewhere
+		command.Dir = dir
 		command.Env = append(os.Environ(), "GITHUB_SERVER_URL="+r.GitHub.ServerURL(), "RUNNER_TOOL_CACHE=")
-		if out, err := command.CombinedOutput(); err != nil ||
-			!strings.Contains(string(out), " answers 404: the release is gone") ||
+		out, err := command.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), " answered 404: ") ||
 			!strings.HasSuffix(string(out), "\naction-build v1.2.0\n") {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
-	t.Run("an older line", func(t *testing.T) {
+	t.Run("an earlier version", func(t *testing.T) {
 		r.env["RELEASE_PLATFORMS"] = "linux/amd64"
-		if log, ok := r.act(t, r.workflow("v1.1.9")); !ok ||
-			!strings.Contains(log, "v1 stays v1.2.0, which is newer than v1.1.9") {
-			t.Errorf("it ended so: %s", log)
+		log, ok := r.act(t, r.workflow("v1.1.9"))
+		if !ok || !strings.Contains(log, "v1 stays at v1.2.0, which is newer than v1.1.9") {
+			t.Error(log)
 		}
 		if tags := r.tags(t); tags["v1"] != commit || tags["v1.1.9"] == "" {
-			t.Errorf("GitHub has the tags %v", tags)
+			t.Errorf("tags: %v", tags)
 		}
 	})
 }
 
-// What is no release is refused before anything is built, in one sentence.
+// sumUnpacked returns the SHA-256 of what gzip data holds.
+func sumUnpacked(t *testing.T, packed string) string {
+	t.Helper()
+	unpacked, err := gzip.NewReader(strings.NewReader(packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, unpacked); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// scripts/release.sh reports one error before it builds anything.
 func TestReleaseRefused(t *testing.T) {
 	r := setup(t).releaseRepository(t)
 	for _, test := range []struct {
 		name, version string
-		before        string // done in the clone
+		before        string // a script that runs in the clone; the version is v1.2.3 then
 		want          string
 	}{
 		{name: "no version", want: `VERSION=v1.2.3`},
 		{name: "a version without v", version: "1.2.3", want: `"1.2.3"`},
 		{name: "a version with a leading zero", version: "v1.02.3", want: `"v1.02.3"`},
-		{name: "another kind of candidate", version: "v1.2.3-beta", want: `"v1.2.3-beta"`},
-		{name: "a script", version: "v1.2.3;id", want: `"v1.2.3;id"`},
+		{name: "another kind of pre-release", version: "v1.2.3-beta", want: `"v1.2.3-beta"`},
+		{name: "a version that holds a command", version: "v1.2.3;id", want: `"v1.2.3;id"`},
 		{name: "a changed file", before: "echo >>README.md", want: "git status"},
 		{name: "a new file", before: "echo >new.go", want: "git status"},
 		{name: "a tag on another commit", before: "git tag v1.2.3", want: "v1.2.3 .*another commit"},
 		{name: "the commit of a release", before: "touch actions/checksums.txt; git add .; git commit -qm release",
 			want: `HEAD\^`},
-		{name: "a clone without a past", before: "git fetch -q --depth=1 . HEAD; git rev-parse HEAD >.git/shallow",
+		{name: "a shallow clone", before: "git fetch -q --depth=1 . HEAD; git rev-parse HEAD >.git/shallow",
 			want: "git fetch --unshallow"},
 		{name: "another Go",
-			before: "git commit -qm go --allow-empty; mkdir ../bin; printf '#!/bin/sh\necho go1.99.1\n' >../bin/go; chmod +x ../bin/go",
+			before: `mkdir ../bin; printf '#!/bin/sh\necho go1.99.1\n' >../bin/go; chmod +x ../bin/go`,
 			want:   `go[0-9.]+ .*https://go.dev/dl`},
-		{name: "no repository at GitHub", before: "git remote set-url origin /srv/git", want: "GITHUB_REPOSITORY=OWNER/NAME"},
+		{name: "a remote that is not on GitHub", before: "git remote set-url origin /srv/git",
+			want: "GITHUB_REPOSITORY=OWNER/NAME"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "clone")
@@ -279,29 +293,29 @@ func TestReleaseRefused(t *testing.T) {
 			command.Dir = dir
 			command.Env = append(os.Environ(), "PATH="+filepath.Join(dir, "../bin")+":"+os.Getenv("PATH"), "GITHUB_REPOSITORY=")
 			out, err := command.CombinedOutput()
-			if said := string(out); err == nil || !regexp.MustCompile("^release: .*"+test.want).MatchString(said) ||
-				strings.Count(said, "\n") != 1 {
-				t.Errorf("%v: %s\nwant %s", err, said, test.want)
+			if err == nil || !regexp.MustCompile("^release: .*"+test.want).Match(out) || bytes.Count(out, []byte("\n")) != 1 {
+				t.Errorf("%v: %s\nwant %s", err, out, test.want)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "dist")); err == nil {
-				t.Error("it began")
+				t.Error("dist exists")
 			}
 		})
 	}
 }
 
-// A program that is of no release says so.
+// A program that is not part of a release reports that it was built from source.
 func TestVersion(t *testing.T) {
 	e := setup(t)
 	for _, program := range []string{"action-build", "action-snapshot", "action-test"} {
-		if got, want := e.run(t, invocation{program: program, args: []string{"--version"}}).stdout, program+" (built from source)\n"; got != want {
+		got := e.run(t, invocation{program: program, args: []string{"--version"}}).stdout
+		if want := program + " (built from source)\n"; got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }
 
-// make makes a release as at a prompt.
-func (r *releaseRepository) make(t *testing.T, dir, version string) (string, error) {
+// makeRelease makes a release on the command line.
+func (r *releaseRepository) makeRelease(t *testing.T, dir, version string) (string, error) {
 	t.Helper()
 	command := exec.Command("make", "--silent", "release", "VERSION="+version)
 	command.Dir = dir
@@ -315,19 +329,20 @@ func (r *releaseRepository) make(t *testing.T, dir, version string) (string, err
 	return string(out), err
 }
 
-// attested sees that GitHub keeps a provenance and a list of parts of a file, as `gh attestation verify` asks for them.
-func (r *releaseRepository) attested(t *testing.T, sum, name string) {
+// checkAttestations checks that GitHub has a provenance and an SBOM of a program, as `gh attestation verify` reads
+// them.
+func (r *releaseRepository) checkAttestations(t *testing.T, sum, name string) {
 	t.Helper()
-	var kept struct {
+	var stored struct {
 		Attestations []struct {
 			Bundle struct {
 				DSSEEnvelope struct{ Payload []byte } `json:"dsseEnvelope"`
 			}
 		}
 	}
-	r.get(t, "/attestations/sha256:"+sum, &kept)
+	r.get(t, "/attestations/sha256:"+sum, &stored)
 	var types []string
-	for _, attestation := range kept.Attestations {
+	for _, attestation := range stored.Attestations {
 		var statement struct {
 			PredicateType string
 			Subject       []struct {
@@ -345,12 +360,12 @@ func (r *releaseRepository) attested(t *testing.T, sum, name string) {
 			}
 		}
 		if statement.PredicateType == "https://slsa.dev/provenance/v1" && statement.Predicate["aud"] != "sigstore" {
-			t.Errorf("%s is not signed for with the job's identity: %v", name, statement.Predicate)
+			t.Errorf("the provenance of %s does not have the job's identity: %v", name, statement.Predicate)
 		}
 	}
 	slices.Sort(types)
-	types = slices.Compact(types) // each run of the workflow attests
+	types = slices.Compact(types) // each run of the workflow adds one of each
 	if !slices.Equal(types, []string{"https://cyclonedx.org/bom", "https://slsa.dev/provenance/v1"}) {
-		t.Errorf("%s is attested as %v", name, types)
+		t.Errorf("%s has the attestations %v", name, types)
 	}
 }

@@ -19,16 +19,16 @@ import (
 
 var releaseOnce sync.Once
 
-// release makes v1.0.0 of our repository and moves v1 to it, as its maintainers do; once for all tests whose workflows
-// use @v1. It returns the release's
-// commit.
+// release makes the release v1.0.0 of this repository and moves v1 to it, once for all tests whose workflows use @v1.
+// It returns the release's commit.
 func (e *environment) release(t *testing.T) (commit string) {
 	t.Helper()
 	releaseOnce.Do(func() {
 		git(t, e.ours, "tag", "--delete", "v1")
 		for _, words := range [][]string{
-			{"scripts/release.sh", "v1.0.0"}, {"go", "run", "./internal/release", "publish", "dist/v1.0.0"}, {"go", "run",
-				"./internal/release", "promote", "dist/v1.0.0"},
+			{"scripts/release.sh", "v1.0.0"},
+			{"go", "run", "./internal/release", "publish", "dist/v1.0.0"},
+			{"go", "run", "./internal/release", "promote", "dist/v1.0.0"},
 		} {
 			command := exec.CommandContext(t.Context(), words[0], words[1:]...)
 			command.Dir = e.ours
@@ -48,8 +48,8 @@ func (e *environment) release(t *testing.T) (commit string) {
 	return git(t, e.ours, "rev-parse", "v1")
 }
 
-// strangers is all that a repository holds which has only ever heard of us: %s is what it pins.
-const consumerWorkflow = `name: Stranger
+// consumerWorkflow is the only file of a repository that uses the actions. %[1]s is the tag or commit that it pins.
+const consumerWorkflow = `name: Consumer
 on: workflow_dispatch
 permissions: {}
 jobs:
@@ -61,8 +61,8 @@ jobs:
     steps:
       - run: |
           if command -v go; then exit 1; fi
-          printf 'FROM debian:bookworm-slim\nRUN echo stranger >/name\n' >Dockerfile
-          printf 'tests:\n  - {name: it is named, run: [cat, /name], stdout: {include: [stranger]}}\n' >tests.yaml
+          printf 'FROM debian:bookworm-slim\nRUN echo consumer >/name\n' >Dockerfile
+          printf 'tests:\n  - {name: has its name, run: [cat, /name], stdout: {include: [consumer]}}\n' >tests.yaml
       - id: build
         uses: org/sandbox-actions/build@%[1]s
         with:
@@ -86,46 +86,42 @@ jobs:
           NAME: ${{ steps.snapshot.outputs.snapshot_name }}
 `
 
-// A repository that holds nothing but a workflow uses all three actions, by tag and by SHA, with the released programs
-// and without Go. A byte that
-// is not the release's stops it.
-func TestStranger(t *testing.T) {
+// A repository that holds only a workflow uses all three actions, by tag and by commit. The steps run the released
+// programs without Go, and refuse a download that was changed.
+func TestReleasedActions(t *testing.T) {
 	e := setup(t)
 	commit := e.release(t)
 	vars := values{"DEPOT_PROJECT_ID": localcloud.Project, "DOPPLER_IDENTITY": localcloud.DopplerIdentity}
+	result := regexp.MustCompile(
+		`built sha256:[0-9a-f]{64}, tested sha256:[0-9a-f]{64} with 1 passed, released as iterate-sandbox-\d{8}`)
 	for _, pin := range []string{"v1", commit} {
 		t.Run(pin, func(t *testing.T) {
-			folder := t.TempDir()
-			if err := os.MkdirAll(filepath.Join(folder, ".github/workflows"), 0o755); err != nil {
+			dir := t.TempDir()
+			if err := os.MkdirAll(filepath.Join(dir, ".github/workflows"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			writeFile(t, folder, ".github/workflows/stranger.yml", fmt.Sprintf(consumerWorkflow, pin))
-			run := actRun{dir: e.repository(t, folder), workflow: "stranger.yml", vars: vars}
+			writeFile(t, dir, ".github/workflows/consumer.yml", fmt.Sprintf(consumerWorkflow, pin))
+			run := actRun{dir: e.repository(t, dir), workflow: "consumer.yml", vars: vars}
 			log, ok := e.act(t, run)
-			if !ok ||
-				!regexp.MustCompile(`built (sha256:[0-9a-f]{64}), tested sha256:[0-9a-f]{64} with 1 passed, released as iterate-sandbox-\d{8}`).
-					MatchString(log) {
+			if !ok || !result.MatchString(log) {
 				t.Error(log)
 			}
 			for _, program := range []string{"action-build", "action-test", "action-snapshot"} {
-				from := fmt.Sprintf(
-					"%[1]s v1.0.0 from %[2]s/org/sandbox-actions/releases/download/v1.0.0/%[1]s-linux-%[3]s, found in ",
-					program,
-					e.GitHub.ServerURL(),
-					runtime.GOARCH,
-				)
-				if !strings.Contains(log, from) {
-					t.Errorf("the log does not hold %s:\n%s", from, log)
+				source := fmt.Sprintf(
+					"%[1]s v1.0.0 from %[2]s/org/sandbox-actions/releases/download/v1.0.0/%[1]s-linux-%[3]s.gz, found in ",
+					program, e.GitHub.ServerURL(), runtime.GOARCH)
+				if !strings.Contains(log, source) {
+					t.Errorf("the log does not have %s:\n%s", source, log)
 				}
 			}
 
-			builds := len(e.Depot.Calls())
+			calls := len(e.Depot.Calls())
 			e.GitHub.Fail(github.Fault{Path: github.Objects, Flip: true})
-			const said = `SHA-256|checksum`
-			log = e.actFailing(t, run, said)
+			const refusal = "; refusing to run it"
+			log = e.actFailing(t, run, refusal)
 			e.GitHub.Heal()
-			if !strings.Contains(log, said) || len(e.Depot.Calls()) != builds {
-				t.Errorf("a flipped byte does not stop it: %d calls of Depot\n%s", len(e.Depot.Calls())-builds, log)
+			if !strings.Contains(log, refusal) || len(e.Depot.Calls()) != calls {
+				t.Errorf("a changed download: %d calls of Depot\n%s", len(e.Depot.Calls())-calls, log)
 			}
 		})
 	}

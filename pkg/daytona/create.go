@@ -119,15 +119,18 @@ func (c *Client) withdraw(ctx context.Context, r Request, id string, cause error
 		found, ok, err := c.Find(ctx, r.Name)
 		switch {
 		case err != nil:
-			return fmt.Errorf("%w; snapshot %s may have been created (see `action-snapshot list`)", cause, r.Name)
+			return &LeftoverError{cause, []string{
+				fmt.Sprintf("snapshot %s may have been created (see `action-snapshot list`)", r.Name),
+			}}
 		case !ok || found.Image != r.Image || found.State == Active:
 			return cause
 		}
 		id = found.ID
 	}
 	if c.Delete(ctx, id) != nil {
-		return fmt.Errorf("%w; snapshot %s was created and could not be deleted (run `action-snapshot delete %s`)",
-			cause, r.Name, r.Name)
+		return &LeftoverError{cause, []string{
+			fmt.Sprintf("snapshot %s was created and could not be deleted (run `action-snapshot delete %[1]s`)", r.Name),
+		}}
 	}
 	return cause
 }

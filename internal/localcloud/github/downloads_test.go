@@ -149,7 +149,7 @@ func TestSignedAddresses(t *testing.T) {
 	publish(t, s, "lib", "v2.0.0", "program", "two", false)
 	left, leave := context.WithCancel(t.Context())
 	leave()
-	m, done := s.open(left, s.now().Repositories[1])
+	m, done := s.lockStore(left, s.currentOptions().Repositories[1])
 	done()
 	if m.byTag("v2.0.0") == nil {
 		t.Error("a client that leaves makes a draft of a release")
