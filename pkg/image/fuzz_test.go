@@ -103,7 +103,7 @@ func FuzzBuilt(f *testing.F) {
 	f.Fuzz(func(t *testing.T, manifest, config, descriptor []byte) {
 		manifest = link(manifest, config)
 		descriptor = []byte(strings.ReplaceAll(string(descriptor), "MANIFEST", digest.FromBytes(manifest).String()))
-		b := &blobs{ctx: t.Context(), silence: builderSilence, client: held{blobs: map[digest.Digest][]byte{digest.FromBytes(manifest): manifest, digest.FromBytes(config): config}}}
+		b := &contentStore{ctx: t.Context(), client: held{blobs: map[digest.Digest][]byte{digest.FromBytes(manifest): manifest, digest.FromBytes(config): config}}}
 		r, err := b.result(amd64, map[string]string{exptypes.ExporterImageDescriptorKey: base64.StdEncoding.EncodeToString(descriptor)})
 		if err != nil {
 			return

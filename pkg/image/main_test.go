@@ -49,8 +49,8 @@ const (
 	password = "correct-horse-battery-staple"
 )
 
-// world is what the tests of this package share: daemons, registries, and servers of what a Dockerfile fetches.
-type world struct {
+// services are what the tests of this package share: daemons, registries, and servers that Dockerfiles fetch from.
+type services struct {
 	dir      string
 	state    string // of the daemons
 	builders *builders.Builders
@@ -64,7 +64,6 @@ type world struct {
 }
 
 func TestMain(m *testing.M) {
-	firstWait = 5 * time.Millisecond // what is tried again need not be waited for here
 	code := m.Run()
 	if started {
 		if w, err := shared(); err == nil {
@@ -82,8 +81,8 @@ var (
 	started bool // shared was called
 )
 
-// theWorld is started by the first test that needs it.
-func theWorld(t testing.TB) *world {
+// sharedServices starts the services at their first use.
+func sharedServices(t testing.TB) *services {
 	t.Helper()
 	started = true
 	w, err := shared()
@@ -93,12 +92,12 @@ func theWorld(t testing.TB) *world {
 	return w
 }
 
-func start() (_ *world, err error) {
+func start() (_ *services, err error) {
 	dir, err := os.MkdirTemp("", "image-")
 	if err != nil {
 		return nil, err
 	}
-	w := &world{dir: dir, state: filepath.Join(dir, "builders")}
+	w := &services{dir: dir, state: filepath.Join(dir, "builders")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.stop())
@@ -139,7 +138,7 @@ func start() (_ *world, err error) {
 	return w, group.Wait()
 }
 
-func (w *world) stop() (err error) {
+func (w *services) stop() (err error) {
 	for _, s := range []*httptest.Server{w.hub, w.files, w.git} {
 		if s != nil {
 			s.Close()
@@ -157,7 +156,7 @@ func (w *world) stop() (err error) {
 func host(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
 
 // fillHub pushes the base images. Debian's layer is left uncompressed: compressing it takes longer than most of the tests.
-func (w *world) fillHub() error {
+func (w *services) fillHub() error {
 	file := filepath.Join("..", "..", ".cache", "base", "bookworm-slim.tar")
 	root, err := os.ReadFile(file)
 	if err != nil {
@@ -221,7 +220,7 @@ func gzipped(tar []byte) v1.Layer {
 }
 
 // serveGit is git's own server, over HTTP, of a repository with the branches main and other.
-func (w *world) serveGit() error {
+func (w *services) serveGit() error {
 	root := filepath.Join(w.dir, "git")
 	work := filepath.Join(w.dir, "work")
 	script := `set -eu
@@ -256,7 +255,7 @@ git --exec-path`
 	return nil
 }
 
-func (w *world) startAgent() error {
+func (w *services) startAgent() error {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return err
@@ -286,7 +285,7 @@ func (w *world) startAgent() error {
 }
 
 // machine connects to the daemon for a platform.
-func (w *world) machine(t testing.TB, platform string) *client.Client {
+func (w *services) machine(t testing.TB, platform string) *client.Client {
 	t.Helper()
 	c, err := client.New(t.Context(), w.builders.Address(platform))
 	if err != nil {
@@ -297,7 +296,7 @@ func (w *world) machine(t testing.TB, platform string) *client.Client {
 }
 
 // emptyMachine starts a daemon of the test's own, which holds nothing.
-func (w *world) emptyMachine(t testing.TB) *client.Client {
+func (w *services) emptyMachine(t testing.TB) *client.Client {
 	t.Helper()
 	b, err := builders.Start(t.Context(), builders.Options{
 		Dir: t.TempDir(), Platforms: []string{amd64}, Mirrors: map[string]string{"docker.io": host(w.hub)}, Insecure: []string{w.registry.Addr},

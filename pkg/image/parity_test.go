@@ -61,7 +61,7 @@ type expectedFile struct {
 
 // Each Dockerfile is built by Solve and by buildctl on the same daemon: both make the same image, or both refuse the same line.
 func TestParityWithBuildctl(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	folders, err := filepath.Glob("testdata/dockerfiles/*/expect.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func TestParityWithBuildctl(t *testing.T) {
 }
 
 // prepare copies the folder of a case, and makes what its setup.sh makes.
-func prepare(t *testing.T, w *world, folder, dir string) *expectation {
+func prepare(t *testing.T, w *services, folder, dir string) *expectation {
 	t.Helper()
 	if err := os.CopyFS(dir, os.DirFS(folder)); err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func prepare(t *testing.T, w *world, folder, dir string) *expectation {
 	return e
 }
 
-func (e *expectation) request(w *world, dir string) Request {
+func (e *expectation) request(w *services, dir string) Request {
 	r := request(dir)
 	switch {
 	case isRemote(e.Context):
@@ -163,7 +163,7 @@ func (e *expectation) request(w *world, dir string) Request {
 var whereBuildctl = regexp.MustCompile(`(?m)^\S+:(\d+)\n-{20}$`)
 
 // buildctl builds r with BuildKit's own program. It answers the digest of the config, or what it says and the line that it is about.
-func buildctl(t *testing.T, w *world, r Request) (config string, line int, err error) {
+func buildctl(t *testing.T, w *services, r Request) (config string, line int, err error) {
 	t.Helper()
 	program := filepath.Join("..", "..", ".cache", "bin", "buildctl")
 	if _, err := os.Stat(program); err != nil {
@@ -239,7 +239,7 @@ func buildctl(t *testing.T, w *world, r Request) (config string, line int, err e
 		add("--allow", "%s", a)
 	}
 	output := "type=image"
-	for key, value := range r.exporter() {
+	for key, value := range r.exporterAttrs() {
 		output += "," + strconv.Quote(key+"="+value)
 	}
 	arguments = append(arguments, "--output", output)

@@ -373,7 +373,7 @@ func TestProgressIsBounded(t *testing.T) {
 	}
 	long = append(long, script{{0, step(build, 0, 1)}, {0, step(copy_, 0, 2)}}...)
 	out, _ := play(t, long, true, func(r *runner.Runner) Display { return Groups(r) })
-	if !strings.Contains(out, "(2.359MB more were not kept)") || len(out) > pending+1<<10 {
+	if !strings.Contains(out, "(2.359MB of output omitted)") || len(out) > maxPending+1<<10 {
 		t.Errorf("%d bytes are shown, and the end is %q", len(out), out[len(out)-200:])
 	}
 	endless, _ := play(t, script{{0, step(build, 0, 0)}, {0, says(build, 1, strings.Repeat("x", 200<<10))}, {0, step(build, 0, 1)}}, true,
@@ -402,7 +402,7 @@ func TestProgressWithoutADisplay(t *testing.T) {
 
 // A real build, with what it writes and what is wrong with it.
 func TestProgressOfARealBuild(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	dir := folderOf(t, map[string]string{"Dockerfile": `from debian:bookworm-slim AS one
 RUN printf '::error::forged\n::set-output name=digest::x\n\033[31mred\n' && printf 'hunter2-' && sleep 0.1 && echo hunter2
 FROM one

@@ -28,10 +28,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
 // login enters the test's registry.
-func (w *world) login(user, password string) Auth {
+func (w *services) login(user, password string) Auth {
 	return Auth{Credentials: []Credential{{Host: w.registry.Addr, Username: user, Password: password}}}
 }
 
@@ -50,7 +51,7 @@ func uploads(r *registry.Registry, n int) (blobs, manifests int) {
 
 // Each machine pushes its platform by digest, and one index gives them a name: twice the same bytes, and nothing is moved for it.
 func TestSeveralPlatforms(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	for _, test := range []struct {
 		name         string
 		attestations map[string]string
@@ -149,7 +150,7 @@ func TestSeveralPlatforms(t *testing.T) {
 
 // The builder gets tokens for the registry. The password is in nothing that it writes, and we write nothing.
 func TestPasswordsStayHere(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	r := request(dir)
 	r.Push, r.Auth = []string{w.registry.Addr + "/team/direct:1", w.registry.Addr + "/team/direct:2"}, w.login("robot", password)
@@ -191,7 +192,7 @@ func TestPasswordsStayHere(t *testing.T) {
 
 // What Docker's configuration knows is used where no credential is given, and masked first.
 func TestDockersConfiguration(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	folder := os.Getenv("DOCKER_CONFIG")
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		t.Fatal(err)
@@ -220,41 +221,36 @@ func smallImage(t testing.TB) v1.Image {
 	return image
 }
 
-// A push fails with the same sentence whether BuildKit pushes or we do.
+// A push fails with the same error whether BuildKit or this process pushes.
 func TestPushFails(t *testing.T) {
-	w := theWorld(t)
-	closed := httptest.NewServer(http.NotFoundHandler())
-	gone := host(closed)
-	closed.Close()
+	w := sharedServices(t)
+	gone := closedAddress()
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	login := "log in to " + w.registry.Addr + " (docker login)"
 	for _, test := range []struct {
 		name, reference string
 		auth            Auth
-		want            string
+		hint            string
 		unauthorized    bool
 	}{
-		{"wrong password", w.registry.Addr + "/team/x:1", w.login("robot", "wrong"), "log in to " + w.registry.Addr + " (docker login)", true},
-		{"no login", w.registry.Addr + "/team/x:1", Auth{}, "log in to " + w.registry.Addr + " (docker login)", true},
-		{"another's repository", w.registry.Addr + "/other/x:1", w.login("robot", password), "push there", false},
-		{"an account that only reads", w.registry.Addr + "/team/x:1", w.login("reader", password), "push there", false},
-		{"registry gone", gone + "/team/x:1", Auth{}, "check that " + gone + " answers", false},
+		{"wrong password", w.registry.Addr + "/team/x:1", w.login("robot", "wrong"), login, true},
+		{"no login", w.registry.Addr + "/team/x:1", Auth{}, login, true},
+		{"repository of others", w.registry.Addr + "/other/x:1", w.login("robot", password), "push to the repository", false},
+		{"read-only account", w.registry.Addr + "/team/x:1", w.login("reader", password), "push to the repository", false},
+		{"connection refused", gone + "/team/x:1", Auth{}, "check that " + gone + " answers", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := request(dir)
 			r.Push, r.Auth = []string{test.reference}, test.auth
 			_, _, err := solve(t.Context(), w.machine(t, amd64), r)
-			for by, err := range map[string]error{"BuildKit": err, "us": PushImage(t.Context(), test.reference, smallImage(t), test.auth, nil)} {
-				if err == nil {
-					t.Errorf("pushed by %s: no error", by)
+			own := fastRegistry(test.auth).pushImage(t.Context(), test.reference, smallImage(t), nil)
+			for by, err := range map[string]error{"BuildKit": err, "this process": own} {
+				failure, ok := errors.AsType[*httpclient.APIError](err)
+				if !ok || failure.Op != "push "+test.reference || !strings.Contains(failure.Hint, test.hint) {
+					t.Errorf("pushed by %s: error = %#v", by, err)
 					continue
 				}
-				text := err.Error()
-				if !strings.HasPrefix(text, "push "+test.reference+": ") || !strings.Contains(text, test.want) || strings.Contains(text, "\n") {
-					t.Errorf("pushed by %s: %q, want one line that begins with the reference and holds %q", by, text, test.want)
-				}
-				if strings.Contains(text, password) {
-					t.Errorf("pushed by %s: the password is in %q", by, text)
-				}
+				checkLine(t, err)
 				if test.unauthorized && !errors.Is(err, ErrUnauthorized) {
 					t.Errorf("pushed by %s: %v is not ErrUnauthorized", by, err)
 				}
@@ -289,7 +285,7 @@ func faulty(t testing.TB, r *registry.Registry, fault func(w http.ResponseWriter
 
 // What is safe to send again is sent again, and the image arrives whole.
 func TestPushImageThroughTroubles(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	answer := func(status int, header ...string) func(http.ResponseWriter, *http.Request) {
 		return func(rw http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -341,7 +337,7 @@ func TestPushImageThroughTroubles(t *testing.T) {
 			reference := addr + "/team/troubles:1"
 			auth := Auth{Credentials: []Credential{{Host: addr, Username: "robot", Password: password}}}
 			var done, total int64
-			err := PushImage(t.Context(), reference, image, auth, func(d, of int64) { done, total = d, of })
+			err := fastRegistry(auth).pushImage(t.Context(), reference, image, func(d, of int64) { done, total = d, of })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -362,70 +358,63 @@ func TestPushImageThroughTroubles(t *testing.T) {
 	}
 }
 
-// What can not be mended ends, in one sentence.
 func TestPushImageGivesUp(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
+	always := func(status int, header ...string) func(http.ResponseWriter, *http.Request) bool {
+		return func(rw http.ResponseWriter, _ *http.Request) bool {
+			for i := 0; i < len(header); i += 2 {
+				rw.Header().Set(header[i], header[i+1])
+			}
+			rw.WriteHeader(status)
+			return true
+		}
+	}
+	only := func(method, path string, fault func(http.ResponseWriter, *http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
+		return func(rw http.ResponseWriter, r *http.Request) bool {
+			return r.Method == method && strings.Contains(r.URL.Path, path) && fault(rw, r)
+		}
+	}
 	for _, test := range []struct {
 		name   string
 		fault  func(rw http.ResponseWriter, r *http.Request) bool
-		image  func(v1.Image) v1.Image
-		change func(t *testing.T)
-		want   string
+		status int
+		is     error // in the error's tree; may be nil
+		hint   string
 	}{
-		{name: "500 for ever", want: "the registry fails", fault: func(rw http.ResponseWriter, r *http.Request) bool {
-			if r.Method == http.MethodPatch {
-				rw.WriteHeader(http.StatusInternalServerError)
-			}
-			return r.Method == http.MethodPatch
-		}},
-		{name: "429 for a long time", want: "asks to slow down", fault: func(rw http.ResponseWriter, r *http.Request) bool {
-			rw.Header().Set("Retry-After", "3600")
-			rw.WriteHeader(http.StatusTooManyRequests)
-			return true
-		}},
-		{name: "403 at the manifest", want: "does not let this account push there", fault: func(rw http.ResponseWriter, r *http.Request) bool {
-			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
-				rw.WriteHeader(http.StatusForbidden)
-				return true
-			}
-			return false
-		}},
-		{name: "garbage", want: "check that", fault: func(rw http.ResponseWriter, r *http.Request) bool {
+		{"500", only(http.MethodPatch, "/", always(500)), 500, nil, "try again later"},
+		{"429 for an hour", always(429, "Retry-After", "3600"), 429, nil, "try again in a few minutes"},
+		{"403 at the manifest", only(http.MethodPut, "/manifests/", always(403)), 403, nil, "permission to push to"},
+		{"web page", func(rw http.ResponseWriter, _ *http.Request) bool {
 			fmt.Fprintln(rw, "<html>It works!</html>")
 			return true
-		}},
-		{name: "silence", want: "has been silent for", fault: func(rw http.ResponseWriter, r *http.Request) bool {
-			if r.Method == http.MethodPatch {
-				_, _ = io.Copy(io.Discard, r.Body)
-				<-r.Context().Done()
-				return true
-			}
-			return false
-		}, change: func(t *testing.T) {
-			before := registrySilence
-			registrySilence = 100 * time.Millisecond
-			t.Cleanup(func() { registrySilence = before })
-		}},
-		{name: "the builder goes away", want: "the builder went away", fault: func(http.ResponseWriter, *http.Request) bool { return false }, image: func(image v1.Image) v1.Image {
-			return brokenImage{image, &builderError{sentence: "the builder went away"}}
-		}},
+		}, 0, nil, "check that"},
+		{"no answer", only(http.MethodPatch, "/", func(_ http.ResponseWriter, r *http.Request) bool {
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-r.Context().Done()
+			return true
+		}), 0, os.ErrDeadlineExceeded, "try again later"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if test.change != nil {
-				test.change(t)
-			}
 			addr := faulty(t, w.registry, test.fault)
-			image := smallImage(t)
-			if test.image != nil {
-				image = test.image(image)
+			client := fastRegistry(Auth{Credentials: []Credential{{Host: addr, Username: "robot", Password: password}}})
+			client.idleTimeout = 300 * time.Millisecond
+			err := client.pushImage(t.Context(), addr+"/team/gives-up:1", smallImage(t), func(int64, int64) {})
+			failure, ok := errors.AsType[*httpclient.APIError](err)
+			if !ok || failure.Op != "push "+addr+"/team/gives-up:1" || !strings.Contains(failure.Hint, test.hint) ||
+				test.is != nil && !errors.Is(err, test.is) || test.name != "web page" && failure.Status != test.status {
+				t.Fatalf("error = %#v", err)
 			}
-			auth := Auth{Credentials: []Credential{{Host: addr, Username: "robot", Password: password}}}
-			err := PushImage(t.Context(), addr+"/team/gives-up:1", image, auth, func(int64, int64) {})
-			if err == nil || !strings.HasPrefix(err.Error(), "push "+addr+"/team/gives-up:1: ") || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("got %v, want one line with %q", err, test.want)
-			}
+			checkLine(t, err)
 		})
 	}
+	t.Run("the builder fails", func(t *testing.T) {
+		broken := &ReadError{Reason: "the connection to the builder was lost"}
+		auth := w.login("robot", password)
+		err := fastRegistry(auth).pushImage(t.Context(), w.registry.Addr+"/team/gives-up:1", brokenImage{smallImage(t), broken}, nil)
+		if failure, ok := errors.AsType[*ReadError](err); !ok || failure != broken {
+			t.Errorf("error = %#v, want the builder's", err)
+		}
+	})
 }
 
 // brokenImage has layers that can not be read.
@@ -452,7 +441,7 @@ func (l brokenLayer) Read([]byte) (int, error)           { return 0, l.err }
 
 // Access that ends during a push: the same call with a fresh login sends what is still missing, and no more.
 func TestPushImageGoesOn(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	image := smallImage(t)
 	var mu sync.Mutex
 	patches, expired := 0, true
@@ -486,7 +475,7 @@ func TestPushImageGoesOn(t *testing.T) {
 
 // An image of any size passes through little memory, and through no file.
 func TestPushImageInLittleMemory(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	const size = 64 << 20
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "absent"))
 	image, err := mutate.AppendLayers(empty.Image, zeros(t, size))
@@ -547,7 +536,7 @@ func (l *zeroLayer) Compressed() (io.ReadCloser, error) {
 }
 
 func TestPushIsCanceled(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	cause := errors.New("the test has seen enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	addr := faulty(t, w.registry, func(_ http.ResponseWriter, r *http.Request) bool {
@@ -567,7 +556,7 @@ func TestPushIsCanceled(t *testing.T) {
 
 // What was built is pushed later, by the builder, once there is a login for it; the digest is that of what was built.
 func TestPushBuilt(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	c := w.machine(t, amd64)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY file /\n", "file": "built once\n"})
 	for _, test := range []struct {
@@ -628,7 +617,7 @@ func TestPushBuilt(t *testing.T) {
 
 // Who may push is found out before anything is made, and nothing is left of the question.
 func TestMayPush(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	ended, cancel := context.WithCancelCause(t.Context())
 	cancel(context.DeadlineExceeded)
 	for _, test := range []struct {
@@ -655,4 +644,16 @@ func TestMayPush(t *testing.T) {
 			}
 		})
 	}
+}
+
+// fastRegistry retries without long waits.
+func fastRegistry(auth Auth) registryClient {
+	return registryClient{keychain: auth, minWait: time.Millisecond}
+}
+
+// closedAddress is an address on loopback where nothing listens.
+func closedAddress() string {
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	return host(server)
 }

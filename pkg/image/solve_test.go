@@ -23,7 +23,7 @@ import (
 // The same build for each destination: another compression, the same config. For a registry the manifest does not depend on what was
 // built before.
 func TestDestinations(t *testing.T) {
-	c := theWorld(t).machine(t, amd64)
+	c := sharedServices(t).machine(t, amd64)
 	dir := folderOf(t, map[string]string{
 		"Dockerfile": "FROM small:1\nCOPY file /\n",
 		"file":       strings.Repeat("the same line, over and over\n", 1000),
@@ -143,7 +143,7 @@ func whole(t testing.TB, image v1.Image) {
 
 // A base image that no step reads is never pulled by the builder, and with a scratch folder can be read all the same.
 func TestLayersThatTheBuilderNeverPulled(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	// Its own daemon has pulled nothing yet; the shared one has, for other tests.
 	c := w.emptyMachine(t)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nLABEL x=y\n"})
@@ -179,7 +179,7 @@ func TestLayersThatTheBuilderNeverPulled(t *testing.T) {
 
 // With a fixed time the layers are written anew, and the builder cleans them up soon: with a scratch folder they can be read all the same.
 func TestLayersOfAFixedTime(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	c := w.emptyMachine(t)
 	r := request(folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY Dockerfile /\n"}))
 	r.BuildArgs = map[string]string{"SOURCE_DATE_EPOCH": "0"}
@@ -202,7 +202,7 @@ func TestLayersOfAFixedTime(t *testing.T) {
 }
 
 func TestOutputs(t *testing.T) {
-	c := theWorld(t).machine(t, amd64)
+	c := sharedServices(t).machine(t, amd64)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})
 	for _, test := range []struct {
 		name, output string
@@ -250,7 +250,7 @@ func TestOutputs(t *testing.T) {
 // An output that can not be written ends the build with one sentence, and no half file pretends to be whole.
 // The digest is that of the image, not of an output that is compressed otherwise.
 func TestOutputsLeaveTheDigest(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	r := request(folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY file /\n", "file": strings.Repeat("another line\n", 1000)}))
 	r.Compression = Uncompressed
 	alone, _, err := solve(t.Context(), w.machine(t, amd64), r)
@@ -278,7 +278,7 @@ func TestOutputsLeaveTheDigest(t *testing.T) {
 }
 
 func TestOutputThatCanNotBeWritten(t *testing.T) {
-	c := theWorld(t).machine(t, amd64)
+	c := sharedServices(t).machine(t, amd64)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})
 	entry, err := ParseOutput("type=tar,dest=file/below", dir, false)
 	if err != nil {
@@ -292,7 +292,7 @@ func TestOutputThatCanNotBeWritten(t *testing.T) {
 }
 
 func TestRequestsThatCanNotBe(t *testing.T) {
-	c := theWorld(t).machine(t, amd64)
+	c := sharedServices(t).machine(t, amd64)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	for _, test := range []struct {
 		name   string
@@ -319,7 +319,7 @@ func TestRequestsThatCanNotBe(t *testing.T) {
 
 // A layout that is a context is only read.
 func TestALayoutStaysAsItIs(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	layout := filepath.Join(t.TempDir(), "layout")
 	if err := os.CopyFS(layout, os.DirFS(w.layout)); err != nil {
 		t.Fatal(err)
@@ -348,7 +348,7 @@ func TestALayoutStaysAsItIs(t *testing.T) {
 
 // A build that is canceled ends at once, with the cause that it was canceled for.
 func TestCancel(t *testing.T) {
-	c := theWorld(t).machine(t, amd64)
+	c := sharedServices(t).machine(t, amd64)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM debian:bookworm-slim\nRUN echo running && sleep 600\n"})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	status := make(chan *client.SolveStatus)
@@ -369,7 +369,7 @@ func TestCancel(t *testing.T) {
 
 // What the builder is sent once is not sent again under the same key.
 func TestSharedKey(t *testing.T) {
-	c := theWorld(t).machine(t, amd64)
+	c := sharedServices(t).machine(t, amd64)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY big /\n", "big": strings.Repeat("0123456789abcdef", 1<<16)})
 	sent := func() int64 {
 		t.Helper()
@@ -396,7 +396,7 @@ func TestSharedKey(t *testing.T) {
 }
 
 func TestAnnotationsOfOneManifest(t *testing.T) {
-	c := theWorld(t).machine(t, amd64)
+	c := sharedServices(t).machine(t, amd64)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	r := request(dir)
 	r.Annotations = map[string]string{"annotation.com.example.one": "1", "annotation-manifest.com.example.two": "2", "annotation-index.com.example.three": "3"}
@@ -421,7 +421,7 @@ func TestAnnotationsOfOneManifest(t *testing.T) {
 
 // Attestations are in the index, and the image stays what it is without them. A scanner for an SBOM is an image like any other.
 func TestAttestations(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	c := w.machine(t, amd64)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	plain, _, err := solve(t.Context(), c, request(dir))

@@ -49,7 +49,7 @@ func layerOf(t testing.TB, image v1.Image) io.ReadCloser {
 }
 
 func TestTheBuilderGoesAway(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	connection, err := w.builders.Open(amd64, time.Minute)
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestTheBuilderGoesAway(t *testing.T) {
 
 // A large layer is read through little memory.
 func TestReadInLittleMemory(t *testing.T) {
-	c := theWorld(t).machine(t, amd64)
+	c := sharedServices(t).machine(t, amd64)
 	result := large(t, c, 64<<20)
 	live := func() int64 {
 		var m runtime.MemStats
@@ -153,7 +153,7 @@ func (s tamperedStream) Recv() (*contentapi.ReadContentResponse, error) {
 }
 
 func TestWhatABuilderSendsIsChecked(t *testing.T) {
-	c := theWorld(t).machine(t, amd64)
+	c := sharedServices(t).machine(t, amd64)
 	result := large(t, c, 100_000)
 	layers, err := result.Image.Layers()
 	if err != nil {
@@ -185,9 +185,9 @@ func TestWhatABuilderSendsIsChecked(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.client.ContentClient = c.ContentClient()
-			b := &blobs{ctx: t.Context(), client: test.client, silence: 50 * time.Millisecond}
+			b := &contentStore{ctx: t.Context(), client: test.client, idleTimeout: 50 * time.Millisecond}
 			if !test.client.mute {
-				b.silence = time.Minute
+				b.idleTimeout = time.Minute
 			}
 			size, err := layers[0].Size()
 			if err != nil {
@@ -204,15 +204,15 @@ func TestWhatABuilderSendsIsChecked(t *testing.T) {
 		})
 	}
 	t.Run("silence when asked what it holds", func(t *testing.T) {
-		b := &blobs{ctx: t.Context(), client: tampered{ContentClient: c.ContentClient(), mute: true}, silence: 50 * time.Millisecond}
-		if err := b.has(layer); err == nil || !strings.Contains(err.Error(), "the builder has not said for 50ms") {
+		b := &contentStore{ctx: t.Context(), client: tampered{ContentClient: c.ContentClient(), mute: true}, idleTimeout: 50 * time.Millisecond}
+		if err := b.checkHas(layer); err == nil || !strings.Contains(err.Error(), "the builder has not said for 50ms") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("canceled", func(t *testing.T) {
 		cause := errors.New("the test has seen enough")
 		ctx, cancel := context.WithCancelCause(t.Context())
-		b := &blobs{ctx: ctx, client: c.ContentClient(), silence: time.Minute}
+		b := &contentStore{ctx: ctx, client: c.ContentClient(), idleTimeout: time.Minute}
 		cancel(cause)
 		stream, err := b.open(layer, -1)
 		if err == nil {
@@ -226,7 +226,7 @@ func TestWhatABuilderSendsIsChecked(t *testing.T) {
 }
 
 func TestWhatABuilderAnswersIsChecked(t *testing.T) {
-	c := theWorld(t).machine(t, amd64)
+	c := sharedServices(t).machine(t, amd64)
 	result := large(t, c, 1000)
 	layers, err := result.Image.Layers()
 	if err != nil {
@@ -236,7 +236,7 @@ func TestWhatABuilderAnswersIsChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &blobs{ctx: t.Context(), client: c.ContentClient(), silence: time.Minute}
+	b := &contentStore{ctx: t.Context(), client: c.ContentClient(), idleTimeout: time.Minute}
 	for name, answer := range map[string]map[string]string{
 		"no descriptor":            {},
 		"a descriptor of no form":  {exptypes.ExporterImageDescriptorKey: "%%%"},
@@ -249,14 +249,14 @@ func TestWhatABuilderAnswersIsChecked(t *testing.T) {
 	if _, err := b.image(layer); err == nil || !strings.Contains(err.Error(), "manifest "+layer.String()) {
 		t.Errorf("a layer as a manifest: %v", err)
 	}
-	huge := large(t, c, smallBlob+1)
+	huge := large(t, c, maxMetadata+1)
 	if layers, err = huge.Image.Layers(); err != nil {
 		t.Fatal(err)
 	}
 	if layer, err = layers[0].Digest(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.small(layer); err == nil || !strings.Contains(err.Error(), "larger than a manifest or a config may be") {
+	if _, err := b.readAll(layer); err == nil || !strings.Contains(err.Error(), "larger than a manifest or a config may be") {
 		t.Errorf("a manifest of 16 MiB: %v", err)
 	}
 }
