@@ -91,7 +91,7 @@ func (p *Program) dopplerLogin(ctx context.Context, identity, repository string)
 	if err != nil {
 		return "", err
 	}
-	token, err := doppler.Login(ctx, p.Getenv("DOPPLER_API_HOST"), identity, id)
+	token, err := doppler.Client{Host: p.Getenv("DOPPLER_API_HOST")}.Login(ctx, identity, id)
 	if err == nil {
 		p.Runner.Mask(token)
 	}

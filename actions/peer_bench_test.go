@@ -158,7 +158,7 @@ func (p *peers) snapshot(name string) {
 	theirs.add(p.run(push))
 	made, err := client.Create(p.b.Context(), daytona.Request{Name: "theirs", Image: reference, Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 3}})
 	if err == nil {
-		_, err = client.Wait(p.b.Context(), made.ID, nil)
+		_, err = client.WaitUntilActive(p.b.Context(), made.ID, nil)
 	}
 	if err != nil {
 		p.b.Fatal(err)
@@ -180,7 +180,7 @@ func (p *peers) forget(name string) {
 	s, found, err := client.Find(p.b.Context(), name)
 	if err == nil && found {
 		if err = client.Delete(p.b.Context(), s.ID); err == nil {
-			err = client.WaitGone(p.b.Context(), s.ID)
+			err = client.WaitUntilRemoved(p.b.Context(), s.ID)
 		}
 	}
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os/user"
 	"regexp"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/shlex"
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/source"
@@ -196,7 +198,7 @@ func (s *snapshot) ask(ctx context.Context) error {
 	if s.client, err = s.enterDaytona(in.DaytonaInputs, in.DopplerConfig, s.getenv); err != nil {
 		return err
 	}
-	me, err := s.client.Me(ctx) // a wrong key is said once, not by every call
+	me, err := s.client.CurrentKey(ctx) // a wrong key is said once, not by every call
 	if err != nil {
 		return err
 	}
@@ -331,7 +333,7 @@ func (s *snapshot) offer(ctx context.Context, built v1.Image, push func(referenc
 		if err != nil {
 			return err
 		}
-		found, err := s.pushed.WaitForImage(ctx, target+"@"+s.digest.String())
+		found, err := s.client.WaitForImage(ctx, s.pushed, target+"@"+s.digest.String())
 		if err != nil {
 			return err
 		}
@@ -464,7 +466,7 @@ func (s *snapshot) makeRoom(ctx context.Context) error {
 	if err := s.client.Delete(ctx, s.same.ID); err != nil {
 		return err
 	}
-	return s.client.WaitGone(ctx, s.same.ID)
+	return s.client.WaitUntilRemoved(ctx, s.same.ID)
 }
 
 // undo removes a snapshot that has not become active, which would keep its name and its place taken.
@@ -489,7 +491,7 @@ func (s *snapshot) wait(ctx context.Context, made daytona.Snapshot) (daytona.Sna
 	defer s.phases.begin("the snapshot %s to be active (look at https://app.daytona.io/dashboard/snapshots)", made.Name)()
 	var state daytona.State
 	var said time.Time
-	ready, err := s.client.Wait(ctx, made.ID, func(now daytona.Snapshot, since time.Duration) {
+	ready, err := s.client.WaitUntilActive(ctx, made.ID, func(now daytona.Snapshot, since time.Duration) {
 		if now.State == state && time.Since(said) < 15*time.Second {
 			return
 		}
@@ -500,7 +502,7 @@ func (s *snapshot) wait(ctx context.Context, made daytona.Snapshot) (daytona.Sna
 		}
 		state, said = now.State, time.Now()
 	})
-	if failed := new(daytona.Failure); errors.As(err, &failed) && failed.Log != "" {
+	if failed := new(daytona.SnapshotError); errors.As(err, &failed) && failed.Log != "" {
 		out := s.Runner.Untrusted()
 		fmt.Fprintln(out, failed.Log)
 		_ = out.Close() // to the log: there is nowhere to report to
@@ -607,7 +609,7 @@ func (s *snapshot) clean(ctx context.Context) {
 	}
 	named := map[string]string{}
 	if s.credentials.doppler != nil {
-		configs, err := s.credentials.doppler.Everywhere(ctx, nameSecret)
+		configs, err := s.credentials.doppler.ValuesByConfig(ctx, nameSecret)
 		if err != nil {
 			warn(err)
 			return
@@ -624,7 +626,7 @@ func (s *snapshot) clean(ctx context.Context) {
 			s.Runner.Infof("Would delete the snapshot %s", c.Name)
 		default:
 			err := s.client.Delete(ctx, c.ID)
-			if failed := new(daytona.Error); errors.As(err, &failed) && failed.Status == 409 {
+			if httpclient.Status(err) == http.StatusConflict {
 				s.Runner.Infof("Kept the snapshot %s: it is in use", c.Name)
 				continue
 			}

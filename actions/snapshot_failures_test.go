@@ -131,7 +131,7 @@ func (w *world) forget(t *testing.T, name string) {
 		if err := c.Delete(t.Context(), s.ID); err != nil {
 			t.Error(err)
 		}
-		if err := c.WaitGone(t.Context(), s.ID); err != nil {
+		if err := c.WaitUntilRemoved(t.Context(), s.ID); err != nil {
 			t.Error(err)
 		}
 	}
@@ -148,7 +148,7 @@ func (w *world) gone(t *testing.T, before map[string]daytona.Snapshot) {
 			t.Errorf("the snapshot %s was left %s", name, s.State)
 			continue
 		}
-		if err := w.daytona().WaitGone(t.Context(), s.ID); err != nil {
+		if err := w.daytona().WaitUntilRemoved(t.Context(), s.ID); err != nil {
 			t.Error(err)
 		}
 	}

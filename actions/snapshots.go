@@ -63,7 +63,7 @@ func (p *Program) DeleteSnapshot(ctx context.Context, in *DeleteSnapshotInputs) 
 		return refuse("name", in.Name, "is no snapshot: action-snapshot list shows which there are")
 	}
 	if doppler.doppler != nil {
-		names, err := doppler.doppler.Everywhere(ctx, nameSecret)
+		names, err := doppler.doppler.ValuesByConfig(ctx, nameSecret)
 		if err != nil {
 			return err
 		}
@@ -76,7 +76,7 @@ func (p *Program) DeleteSnapshot(ctx context.Context, in *DeleteSnapshotInputs) 
 	if err := client.Delete(ctx, found.ID); err != nil {
 		return err
 	}
-	if err := client.WaitGone(ctx, found.ID); err != nil {
+	if err := client.WaitUntilRemoved(ctx, found.ID); err != nil {
 		return err
 	}
 	p.Runner.Infof("Deleted the snapshot %s", found.Name)

@@ -147,7 +147,7 @@ func (t *transport) backoff(n int) time.Duration {
 	for range n - 1 {
 		wait = min(2*wait, t.policy.MaxWait)
 	}
-	return wait/2 + rand.N(wait/2+1)
+	return wait/2 + rand.N(wait-wait/2+1)
 }
 
 func (t *transport) waitBeforeRetry(request *http.Request) error {
@@ -170,12 +170,6 @@ func mayPass(err error) bool {
 type TimeoutError struct{ Limit time.Duration }
 
 func (e *TimeoutError) Error() string { return fmt.Sprintf("no answer within %s", e.Limit) }
-
-// Timeout implements [net.Error].
-func (e *TimeoutError) Timeout() bool { return true }
-
-// Temporary implements [net.Error].
-func (e *TimeoutError) Temporary() bool { return true }
 
 func (e *TimeoutError) Unwrap() error { return context.DeadlineExceeded }
 
