@@ -29,7 +29,9 @@ func TestClassifyPushFailure(t *testing.T) {
 		unauthorized  bool
 		hint          string // part of it
 	}{
-		{"numbers in a digest", push + "unknown blob " + digest, "push ghcr.io/a/b:1", 0, false, "check that ghcr.io answers"},
+		{
+			"numbers in a digest", push + "unknown blob " + digest, "push ghcr.io/a/b:1", 0, false, "check that ghcr.io answers",
+		},
 		{
 			"401", push + "unexpected status from HEAD request to https://ghcr.io/v2/: 401 Unauthorized",
 			"push ghcr.io/a/b:1", 401, true, "log in to ghcr.io (docker login)",
@@ -98,7 +100,8 @@ func TestClassifyBuilderError(t *testing.T) {
 			"something new", "",
 		},
 		{
-			"missing Dockerfile", missing, status.Error(codes.Unknown, "failed to solve: failed to read dockerfile: open absent"),
+			"missing Dockerfile", missing,
+			status.Error(codes.Unknown, "failed to solve: failed to read dockerfile: open absent"),
 			"Dockerfile " + dir + "/absent not found", "set the input dockerfile",
 		},
 		{
@@ -113,7 +116,8 @@ func TestClassifyBuilderError(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			err := classifyError(t.Context(), test.request, test.err)
 			failure, ok := errors.AsType[*BuilderError](err)
-			if !ok || failure.Platform != amd64 || failure.Message != test.message || !strings.Contains(failure.Hint, test.hint) {
+			if !ok || failure.Platform != amd64 || failure.Message != test.message ||
+				!strings.Contains(failure.Hint, test.hint) {
 				t.Errorf("error = %#v", err)
 			}
 			checkLine(t, err)
@@ -139,7 +143,8 @@ func TestClassifyBuildError(t *testing.T) {
 	}
 	failed := errdefs.WithSource(&gateway.ExitError{ExitCode: 2, Err: errors.New("make failed")}, source)
 	failed = fmt.Errorf("failed to solve: %w", errdefs.WrapVertex(failed, "sha256:x"))
-	err := classifyError(t.Context(), Request{Dockerfile: "/src/Dockerfile"}, grpcerrors.FromGRPC(grpcerrors.ToGRPC(t.Context(), failed)))
+	received := grpcerrors.FromGRPC(grpcerrors.ToGRPC(t.Context(), failed))
+	err := classifyError(t.Context(), Request{Dockerfile: "/src/Dockerfile"}, received)
 	failure, ok := errors.AsType[*BuildError](err)
 	if !ok {
 		t.Fatalf("error = %#v, want a BuildError", err)

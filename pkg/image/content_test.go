@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -16,10 +17,11 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc"
 )
 
-// large is an image with one layer of noise, which no compression makes small.
+// large builds an image with one layer of random bytes, which do not compress.
 func large(t testing.TB, c *client.Client, size int) *Result {
 	t.Helper()
 	noise := make([]byte, size)
@@ -48,7 +50,7 @@ func layerOf(t testing.TB, image v1.Image) io.ReadCloser {
 	return stream
 }
 
-func TestTheBuilderGoesAway(t *testing.T) {
+func TestBuilderConnectionIsLost(t *testing.T) {
 	w := sharedServices(t)
 	connection, err := w.builders.Open(amd64, time.Minute)
 	if err != nil {
@@ -61,7 +63,8 @@ func TestTheBuilderGoesAway(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c, err := client.New(t.Context(), connection.Endpoint, client.WithServerConfig(connection.ServerName, filepath.Join(dir, "ca")),
+	c, err := client.New(t.Context(), connection.Endpoint,
+		client.WithServerConfig(connection.ServerName, filepath.Join(dir, "ca")),
 		client.WithCredentials(filepath.Join(dir, "cert"), filepath.Join(dir, "key")))
 	if err != nil {
 		t.Fatal(err)
@@ -73,12 +76,15 @@ func TestTheBuilderGoesAway(t *testing.T) {
 	}
 	connection.Close()
 	_, err = io.Copy(io.Discard, stream)
-	if err == nil || !strings.Contains(err.Error(), "the builder went away while sha256:") || strings.Contains(err.Error(), "\n") {
-		t.Errorf("got %v, want that the builder went away", err)
+	readFailure, ok := errors.AsType[*ReadError](err)
+	if !ok || !strings.Contains(readFailure.Reason, "connection to the builder") {
+		t.Errorf("error = %#v, want a lost connection", err)
 	}
 	dockerfile := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
-	if _, _, err := solve(t.Context(), c, request(dockerfile)); err == nil || !strings.Contains(err.Error(), "the builder for linux/amd64 went away") {
-		t.Errorf("a build on it: %v", err)
+	_, _, err = solve(t.Context(), c, request(dockerfile))
+	failure, ok := errors.AsType[*BuilderError](err)
+	if !ok || !strings.Contains(failure.Message, "connection to the builder") || failure.Hint == "" {
+		t.Errorf("build: error = %#v, want a lost connection", err)
 	}
 }
 
@@ -111,20 +117,24 @@ func TestReadInLittleMemory(t *testing.T) {
 	}
 }
 
-// tampered is a builder's content with something wrong.
-type tampered struct {
+// tamperedContent changes what a builder sends.
+type tamperedContent struct {
 	contentapi.ContentClient
 	change func(*contentapi.ReadContentResponse) *contentapi.ReadContentResponse // nil ends the stream
-	mute   bool
+	silent bool
 }
 
-func (c tampered) Read(ctx context.Context, r *contentapi.ReadContentRequest, options ...grpc.CallOption) (contentapi.Content_ReadClient, error) {
+func (c tamperedContent) Read(
+	ctx context.Context, r *contentapi.ReadContentRequest, options ...grpc.CallOption,
+) (contentapi.Content_ReadClient, error) {
 	stream, err := c.ContentClient.Read(ctx, r, options...)
 	return tamperedStream{stream, ctx, c}, err
 }
 
-func (c tampered) Info(ctx context.Context, r *contentapi.InfoRequest, options ...grpc.CallOption) (*contentapi.InfoResponse, error) {
-	if c.mute {
+func (c tamperedContent) Info(
+	ctx context.Context, r *contentapi.InfoRequest, options ...grpc.CallOption,
+) (*contentapi.InfoResponse, error) {
+	if c.silent {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
@@ -134,11 +144,11 @@ func (c tampered) Info(ctx context.Context, r *contentapi.InfoRequest, options .
 type tamperedStream struct {
 	contentapi.Content_ReadClient
 	ctx    context.Context
-	client tampered
+	client tamperedContent
 }
 
 func (s tamperedStream) Recv() (*contentapi.ReadContentResponse, error) {
-	if s.client.mute {
+	if s.client.silent {
 		<-s.ctx.Done()
 		return nil, s.ctx.Err()
 	}
@@ -152,10 +162,9 @@ func (s tamperedStream) Recv() (*contentapi.ReadContentResponse, error) {
 	return answer, nil
 }
 
-func TestWhatABuilderSendsIsChecked(t *testing.T) {
+func TestBlobIsVerified(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
-	result := large(t, c, 100_000)
-	layers, err := result.Image.Layers()
+	layers, err := large(t, c, 100_000).Image.Layers()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,100 +172,111 @@ func TestWhatABuilderSendsIsChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	size, err := layers[0].Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	type answer = contentapi.ReadContentResponse
 	absent := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
+	const idle = 50 * time.Millisecond
 	for _, test := range []struct {
 		name   string
 		hash   v1.Hash
-		client tampered
-		want   string
+		client tamperedContent
+		reason string
 	}{
-		{"a bit turned", layer, tampered{change: func(a *contentapi.ReadContentResponse) *contentapi.ReadContentResponse {
+		{"flipped bit", layer, tamperedContent{change: func(a *answer) *answer {
 			a.Data[0] ^= 1
 			return a
-		}}, "the builder sent other bytes than those of " + layer.String()},
-		{"nothing at all", layer, tampered{change: func(*contentapi.ReadContentResponse) *contentapi.ReadContentResponse { return nil }}, "the builder sent 0 of "},
-		{"a byte more", layer, tampered{change: func(a *contentapi.ReadContentResponse) *contentapi.ReadContentResponse {
+		}}, "digest mismatch"},
+		{"no bytes", layer, tamperedContent{change: func(*answer) *answer { return nil }}, "got 0 of "},
+		{"one more byte", layer, tamperedContent{change: func(a *answer) *answer {
 			a.Data = append(a.Data, 'x')
 			return a
-		}}, "bytes of " + layer.String()},
-		{"silence", layer, tampered{mute: true}, "the builder sent nothing of " + layer.String() + " for 50ms"},
-		{"a blob that is not there", absent, tampered{}, "the builder does not hold " + absent.String()},
-		{"a digest that is none", v1.Hash{Algorithm: "md5", Hex: "x"}, tampered{}, "unsupported digest algorithm"},
+		}}, fmt.Sprintf("got %d of %d bytes", size+1, size)},
+		{"no answer", layer, tamperedContent{silent: true}, "no data for 50ms"},
+		{"unknown blob", absent, tamperedContent{}, "not found"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.client.ContentClient = c.ContentClient()
-			b := &contentStore{ctx: t.Context(), client: test.client, idleTimeout: 50 * time.Millisecond}
-			if !test.client.mute {
-				b.idleTimeout = time.Minute
+			store := &contentStore{ctx: t.Context(), client: test.client}
+			if test.client.silent {
+				store.idleTimeout = idle
 			}
-			size, err := layers[0].Size()
-			if err != nil {
-				t.Fatal(err)
-			}
-			stream, err := b.open(test.hash, size)
-			if err == nil {
-				_, err = io.Copy(io.Discard, stream)
-				stream.Close()
-			}
-			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("got %v, want one line with %q", err, test.want)
-			}
+			checkReadError(t, readBlob(store, test.hash, size), test.hash, test.reason)
 		})
 	}
-	t.Run("silence when asked what it holds", func(t *testing.T) {
-		b := &contentStore{ctx: t.Context(), client: tampered{ContentClient: c.ContentClient(), mute: true}, idleTimeout: 50 * time.Millisecond}
-		if err := b.checkHas(layer); err == nil || !strings.Contains(err.Error(), "the builder has not said for 50ms") {
-			t.Errorf("got %v", err)
-		}
-	})
-	t.Run("canceled", func(t *testing.T) {
-		cause := errors.New("the test has seen enough")
-		ctx, cancel := context.WithCancelCause(t.Context())
-		b := &contentStore{ctx: ctx, client: c.ContentClient(), idleTimeout: time.Minute}
-		cancel(cause)
-		stream, err := b.open(layer, -1)
-		if err == nil {
-			_, err = io.Copy(io.Discard, stream)
-			stream.Close()
-		}
-		if !errors.Is(err, cause) {
-			t.Errorf("got %v, want the cause", err)
-		}
-	})
+	store := &contentStore{ctx: t.Context(), client: c.ContentClient()}
+	if err := readBlob(store, layer, size); err != nil {
+		t.Errorf("whole blob: %v", err)
+	}
+	if err := readBlob(store, layer, -1); err != nil {
+		t.Errorf("whole blob of unknown size: %v", err)
+	}
+	if err := readBlob(store, v1.Hash{Algorithm: "md5", Hex: "x"}, -1); !errors.Is(err, digest.ErrDigestUnsupported) {
+		t.Errorf("unsupported digest: error = %v", err)
+	}
+	if err := store.checkHas(layer); err != nil {
+		t.Errorf("check for a blob: %v", err)
+	}
+	silent := &contentStore{
+		ctx: t.Context(), client: tamperedContent{ContentClient: c.ContentClient(), silent: true}, idleTimeout: idle,
+	}
+	checkReadError(t, silent.checkHas(layer), layer, "no answer for 50ms")
+	cause := errors.New("timed out")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if err := readBlob(&contentStore{ctx: ctx, client: c.ContentClient()}, layer, -1); !errors.Is(err, cause) {
+		t.Errorf("canceled: error = %v, want the cause", err)
+	}
 }
 
-func TestWhatABuilderAnswersIsChecked(t *testing.T) {
+func readBlob(store *contentStore, hash v1.Hash, size int64) error {
+	stream, err := store.open(hash, size)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, stream)
+	return errors.Join(err, stream.Close())
+}
+
+func checkReadError(t *testing.T, err error, hash v1.Hash, reason string) {
+	t.Helper()
+	failure, ok := errors.AsType[*ReadError](err)
+	if !ok || failure.Digest != hash || !strings.Contains(failure.Reason, reason) || failure.Hint == "" {
+		t.Fatalf("error = %#v, want a ReadError with %q", err, reason)
+	}
+	checkLine(t, err)
+}
+
+func TestExporterAnswerIsChecked(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
-	result := large(t, c, 1000)
-	layers, err := result.Image.Layers()
-	if err != nil {
-		t.Fatal(err)
+	firstLayer := func(result *Result) v1.Hash {
+		t.Helper()
+		layers, err := result.Image.Layers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		layer, err := layers[0].Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return layer
 	}
-	layer, err := layers[0].Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &contentStore{ctx: t.Context(), client: c.ContentClient(), idleTimeout: time.Minute}
-	for name, answer := range map[string]map[string]string{
-		"no descriptor":            {},
-		"a descriptor of no form":  {exptypes.ExporterImageDescriptorKey: "%%%"},
-		"a descriptor of no image": {exptypes.ExporterImageDescriptorKey: "e30="}, // {}
+	store := &contentStore{ctx: t.Context(), client: c.ContentClient()}
+	for name, descriptor := range map[string]string{
+		"missing": "", "not base64": "%%%", "not JSON": "e30", "empty object": "e30=",
 	} {
-		if _, err := b.result(amd64, answer); err == nil {
-			t.Errorf("%s: no error", name)
+		if _, err := store.result(amd64, map[string]string{exptypes.ExporterImageDescriptorKey: descriptor}); err == nil {
+			t.Errorf("descriptor %s: no error", name)
 		}
 	}
-	if _, err := b.image(layer); err == nil || !strings.Contains(err.Error(), "manifest "+layer.String()) {
-		t.Errorf("a layer as a manifest: %v", err)
+	layer := firstLayer(large(t, c, 1000))
+	if _, err := store.image(layer); err == nil || !strings.Contains(err.Error(), "parse manifest "+layer.String()) {
+		t.Errorf("layer as a manifest: error = %v", err)
 	}
-	huge := large(t, c, maxMetadata+1)
-	if layers, err = huge.Image.Layers(); err != nil {
-		t.Fatal(err)
-	}
-	if layer, err = layers[0].Digest(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.readAll(layer); err == nil || !strings.Contains(err.Error(), "larger than a manifest or a config may be") {
-		t.Errorf("a manifest of 16 MiB: %v", err)
+	huge := firstLayer(large(t, c, maxMetadata+1))
+	if _, err := store.readAll(huge); err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("manifest of 16 MiB: error = %v", err)
 	}
 }

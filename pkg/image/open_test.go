@@ -51,7 +51,9 @@ func indexOf(t testing.TB, architectures ...string) (index v1.ImageIndex, digest
 			t.Fatal(err)
 		}
 		digests = append(digests, digest)
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: architecture}}},
+		platform := &v1.Platform{OS: "linux", Architecture: architecture}
+		index = mutate.AppendManifests(index,
+			mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: platform}},
 			mutate.IndexAddendum{Add: smallImage(t), Descriptor: v1.Descriptor{
 				Platform:    &v1.Platform{OS: "unknown", Architecture: "unknown"},
 				Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest"},
@@ -171,7 +173,10 @@ func TestOpenLayout(t *testing.T) {
 		{"missing layer", lacking, "no such file or directory", "write it again"},
 		{"truncated layer", short, " has 10 of ", "write it again"},
 		{"damaged manifest", garbled, "", "write it again"},
-		{"damaged config of the same size", altered, "digest mismatch of " + manifest.Config.Digest.String(), "write it again"},
+		{
+			"damaged config of the same size", altered, "digest mismatch of " + manifest.Config.Digest.String(),
+			"write it again",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Open(t.Context(), test.reference, "", Auth{})
@@ -194,7 +199,8 @@ func TestOpenLayout(t *testing.T) {
 			checkPlatformError(t, err, test.platform, test.platforms)
 		})
 	}
-	if _, err := Open(t.Context(), single, "a/b/c/d/e", Auth{}); err == nil || !strings.Contains(err.Error(), "linux/amd64") {
+	_, err = Open(t.Context(), single, "a/b/c/d/e", Auth{})
+	if err == nil || !strings.Contains(err.Error(), "use for example linux/amd64") {
 		t.Errorf("invalid platform: error = %v", err)
 	}
 }
@@ -406,7 +412,10 @@ func TestOpenAndPush(t *testing.T) {
 
 func FuzzLayoutReference(f *testing.F) {
 	hash := "sha256:" + strings.Repeat("ab", 32)
-	for _, seed := range []string{"", "/dir", "/dir:tag", "/dir@" + hash, "/dir:tag@" + hash, "/a:b/c", "/a@b/c:d", ":", "@", "/dir:", "./rel:x", "/dir@sha256:short", "/dir@" + hash + "@" + hash} {
+	for _, seed := range []string{
+		"", "/dir", "/dir:tag", "/dir@" + hash, "/dir:tag@" + hash, "/a:b/c", "/a@b/c:d", ":", "@", "/dir:", "./rel:x",
+		"/dir@sha256:short", "/dir@" + hash + "@" + hash,
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, layout string) {

@@ -80,7 +80,7 @@ func (c registryCall) failure(ctx context.Context, message string, err error) er
 func diagnostics(answer *transport.Error) string {
 	var list []string
 	for _, d := range answer.Errors {
-		list = append(list, d.String())
+		list = append(list, strings.TrimSuffix(fmt.Sprintf("%s: %s", d.Code, d.Message), ": "))
 	}
 	return safetext.Line(strings.Join(list, "; "), maxMessage)
 }
