@@ -181,7 +181,7 @@ func (t team) sh(script string, args ...string) (string, error) {
 
 // build builds the repository as it is, on a machine, as action-build does with git_context: git. change may ask for something else.
 func (t team) build(ctx context.Context, machine *client.Client, change func(*image.Request)) (*image.Result, image.Stats, error) {
-	tree, err := source.Checkout(ctx, t.dir)
+	tree, err := source.OpenCheckout(ctx, t.dir)
 	if err != nil {
 		return nil, image.Stats{}, err
 	}
@@ -191,7 +191,7 @@ func (t team) build(ctx context.Context, machine *client.Client, change func(*im
 	}
 	defer os.RemoveAll(scratch)
 	git := filepath.Join(scratch, "git")
-	if err := tree.GitDir(ctx, git); err != nil {
+	if err := tree.WriteGitDir(ctx, git); err != nil {
 		return nil, image.Stats{}, err
 	}
 	request := image.Request{
@@ -206,7 +206,7 @@ func (t team) build(ctx context.Context, machine *client.Client, change func(*im
 		}
 	}
 	// The base image's layer, too, is to be read, though the builder may know its files from another day's pull.
-	if request.Scratch, err = os.MkdirTemp(filepath.Dir(t.dir), "layers-"); err != nil {
+	if request.LayerDir, err = os.MkdirTemp(filepath.Dir(t.dir), "layers-"); err != nil {
 		return nil, image.Stats{}, err
 	}
 	if change != nil {
@@ -218,7 +218,7 @@ func (t team) build(ctx context.Context, machine *client.Client, change func(*im
 	var group errgroup.Group
 	status := make(chan *client.SolveStatus)
 	group.Go(func() (err error) {
-		stats, err = image.Progress(ctx, []image.Machine{{Platform: platform, Status: status}}, strings.Clone, image.Plain(&log))
+		stats, err = image.Progress(ctx, []image.PlatformStatus{{Platform: platform, Status: status}}, strings.Clone, image.Plain(&log))
 		return err
 	})
 	group.Go(func() (err error) {

@@ -77,9 +77,9 @@ func newPeers(b *testing.B, e *environment) *peers {
 // commitContext makes the .git that the image gets; ours makes its own.
 func (p *peers) commitContext() {
 	p.git = filepath.Join(p.b.TempDir(), "git")
-	tree, err := source.Checkout(p.b.Context(), p.dir)
+	tree, err := source.OpenCheckout(p.b.Context(), p.dir)
 	if err == nil {
-		err = tree.GitDir(p.b.Context(), p.git)
+		err = tree.WriteGitDir(p.b.Context(), p.git)
 	}
 	if err != nil {
 		p.b.Fatal(err)
@@ -199,7 +199,7 @@ func (p *peers) snapshot(name string) {
 		daytona.Request{Name: "theirs", Image: reference, Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 3}},
 	)
 	if err == nil {
-		_, err = client.Wait(p.b.Context(), made.ID, nil)
+		_, err = client.WaitUntilActive(p.b.Context(), made.ID, nil)
 	}
 	if err != nil {
 		p.b.Fatal(err)
@@ -235,7 +235,7 @@ func (p *peers) deleteSnapshot(name string) {
 	s, found, err := client.Find(p.b.Context(), name)
 	if err == nil && found {
 		if err = client.Delete(p.b.Context(), s.ID); err == nil {
-			err = client.WaitGone(p.b.Context(), s.ID)
+			err = client.WaitUntilRemoved(p.b.Context(), s.ID)
 		}
 	}
 	if err != nil {

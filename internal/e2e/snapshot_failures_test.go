@@ -159,7 +159,7 @@ func (e *environment) deleteSnapshot(t *testing.T, name string) {
 		if err := c.Delete(t.Context(), s.ID); err != nil {
 			t.Error(err)
 		}
-		if err := c.WaitGone(t.Context(), s.ID); err != nil {
+		if err := c.WaitUntilRemoved(t.Context(), s.ID); err != nil {
 			t.Error(err)
 		}
 	}
@@ -176,7 +176,7 @@ func (e *environment) assertNoNewSnapshots(t *testing.T, before map[string]dayto
 			t.Errorf("the snapshot %s was left %s", name, s.State)
 			continue
 		}
-		if err := e.daytona().WaitGone(t.Context(), s.ID); err != nil {
+		if err := e.daytona().WaitUntilRemoved(t.Context(), s.ID); err != nil {
 			t.Error(err)
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 
 	"github.com/org/sandbox-actions/actions"
@@ -15,11 +14,8 @@ type action struct {
 
 	Inputs  []inputs.Field // of a workflow
 	Flags   []inputs.Field // of the command line only
-	Outputs []output
+	Outputs []actions.OutputField
 }
-
-// output is one output of an action.
-type output struct{ Name, Help string }
 
 // loadActions returns the actions in the order of the docs: build, snapshot, test.
 func loadActions() ([]action, error) {
@@ -38,9 +34,9 @@ func loadActions() ([]action, error) {
 		},
 	}
 	declared := []struct{ inputs, outputs any }{
-		{&inputs.Build{}, actions.BuildResult{}},
-		{&inputs.Snapshot{}, actions.SnapshotResult{}},
-		{&inputs.Test{}, actions.TestResult{}},
+		{&inputs.Build{}, actions.BuildOutputs{}},
+		{&inputs.Snapshot{}, actions.SnapshotOutputs{}},
+		{&inputs.Test{}, actions.TestOutputs{}},
 	}
 	for i := range list {
 		fields, err := inputs.Fields(declared[i].inputs)
@@ -54,18 +50,9 @@ func loadActions() ([]action, error) {
 				list[i].Inputs = append(list[i].Inputs, field)
 			}
 		}
-		list[i].Outputs = outputsOf(declared[i].outputs)
+		list[i].Outputs = actions.OutputFields(declared[i].outputs)
 	}
 	return list, nil
-}
-
-func outputsOf(result any) (list []output) {
-	for _, field := range reflect.VisibleFields(reflect.TypeOf(result)) {
-		if !field.Anonymous {
-			list = append(list, output{field.Tag.Get("output"), field.Tag.Get("help")})
-		}
-	}
-	return list
 }
 
 // withoutFields returns the fields that others lacks or declares with another default.
@@ -74,9 +61,9 @@ func withoutFields(fields, others []inputs.Field) []inputs.Field {
 }
 
 // ownOutputs returns the outputs of an action that build does not have, or all outputs of build.
-func ownOutputs(a, build action) []output {
+func ownOutputs(a, build action) []actions.OutputField {
 	if a.Name == build.Name {
 		return a.Outputs
 	}
-	return slices.DeleteFunc(slices.Clone(a.Outputs), func(o output) bool { return slices.Contains(build.Outputs, o) })
+	return slices.DeleteFunc(slices.Clone(a.Outputs), func(o actions.OutputField) bool { return slices.Contains(build.Outputs, o) })
 }

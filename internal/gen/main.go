@@ -77,7 +77,7 @@ func render(name string, data any) (string, error) {
 		"outputs": ownOutputs,
 		"cell":    func(text string) string { return strings.ReplaceAll(text, "|", `\|`) },
 	}
-	t, err := template.New(name + ".tmpl").Delims("[[", "]]").Funcs(functions).ParseFS(templates, "templates/"+name+".tmpl")
+	t, err := template.New(name+".tmpl").Delims("[[", "]]").Funcs(functions).ParseFS(templates, "templates/"+name+".tmpl")
 	if err != nil {
 		return "", err
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/org/sandbox-actions/actions"
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
@@ -19,7 +20,7 @@ type workflow struct {
 	Group       string // of concurrency
 
 	Dispatch, Call, Secrets []field
-	Outputs                 []output
+	Outputs                 []actions.OutputField
 	With                    []assignment // inputs of the action
 	Repository, Commit      string       // expressions: where the action comes from
 }

@@ -87,7 +87,7 @@ func (h Hint) matches(e *APIError) bool {
 	case Any:
 		return true
 	case NoAnswer:
-		return e.Status == 0
+		return e.Status == 0 && !errors.Is(e.Err, ErrFormat)
 	case BadFormat:
 		return errors.Is(e.Err, ErrFormat) && e.Status < 500
 	case ClientErrors:
@@ -129,6 +129,9 @@ func (s Service) Failure(
 			err = wrapped.Err // without method and full URL
 		}
 		e.Message = fmt.Sprintf("cannot reach %s: %v", s.URL, err)
+		if errors.As(err, new(*BodyTooLargeError)) {
+			e.Message, e.Err = err.Error(), errors.Join(ErrFormat, err)
+		}
 	} else {
 		s.readAnswer(e, response)
 	}

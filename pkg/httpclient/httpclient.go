@@ -125,7 +125,8 @@ func Idempotent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idempotencyKey{}, true)
 }
 
-// NotIdempotent marks the requests of ctx as unsafe to repeat once they may have been carried out, whatever their method.
+// NotIdempotent marks the requests of ctx as unsafe to repeat once they may have been carried out, whatever their
+// method.
 func NotIdempotent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idempotencyKey{}, false)
 }

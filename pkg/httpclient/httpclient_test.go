@@ -13,34 +13,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/org/sandbox-actions/internal/fakeclock"
 )
-
-var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-
-// fakeClock advances only when it sleeps.
-type fakeClock struct {
-	mu      sync.Mutex
-	now     time.Time
-	slept   []time.Duration
-	onSleep func()
-}
-
-func (c *fakeClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *fakeClock) Sleep(ctx context.Context, d time.Duration) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.slept = append(c.slept, d)
-	c.now = c.now.Add(d)
-	if c.onSleep != nil {
-		c.onSleep()
-	}
-	return context.Cause(ctx)
-}
 
 // reply is one answer of a scripted server.
 type reply struct {
@@ -154,7 +129,8 @@ func TestRetries(t *testing.T) {
 			requests: 2, status: 200, waits: seconds(7),
 		},
 		{
-			name: "Retry-After as a date", replies: []reply{after(429, "Retry-After", epoch.Add(9*time.Second).Format(http.TimeFormat)), ok},
+			name:     "Retry-After as a date",
+			replies:  []reply{after(429, "Retry-After", fakeclock.Start.Add(9*time.Second).Format(http.TimeFormat)), ok},
 			requests: 2, status: 200, waits: seconds(9),
 		},
 		{
@@ -185,7 +161,7 @@ func TestRetries(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			clock := &fakeClock{now: epoch}
+			clock := &fakeclock.Clock{}
 			s := startServer(t, test.replies...)
 			ctx := t.Context()
 			if test.mark != nil {
@@ -204,28 +180,29 @@ func TestRetries(t *testing.T) {
 					t.Errorf("body %q, %v", data, err)
 				}
 			}
-			if got := s.requests(); len(got) != test.requests || slices.ContainsFunc(got, func(b string) bool { return b != "sent" }) {
+			if got := s.requests(); len(got) != test.requests ||
+				slices.ContainsFunc(got, func(b string) bool { return b != "sent" }) {
 				t.Errorf("requests with the bodies %q, want %d", got, test.requests)
 			}
-			if test.waits != nil && !slices.Equal(clock.slept, test.waits) {
-				t.Errorf("waits %v, want %v", clock.slept, test.waits)
+			if test.waits != nil && !slices.Equal(clock.Slept(), test.waits) {
+				t.Errorf("waits %v, want %v", clock.Slept(), test.waits)
 			}
 		})
 	}
 }
 
 func TestBackoff(t *testing.T) {
-	clock := &fakeClock{now: epoch}
+	clock := &fakeclock.Clock{}
 	s := startServer(t, reply{status: 500})
 	policy := Policy{Attempts: 6, MinWait: time.Second, MaxWait: 5 * time.Second}
 	if _, err := (Config{Policy: policy, Clock: clock}).Client().Get(s.URL); err != nil {
 		t.Fatal(err)
 	}
-	if len(clock.slept) != 5 {
-		t.Fatalf("waits %v, want 5", clock.slept)
+	if len(clock.Slept()) != 5 {
+		t.Fatalf("waits %v, want 5", clock.Slept())
 	}
 	for i, most := range []time.Duration{1, 2, 4, 5, 5} {
-		if wait := clock.slept[i]; wait < most*time.Second/2 || wait > most*time.Second {
+		if wait := clock.Slept()[i]; wait < most*time.Second/2 || wait > most*time.Second {
 			t.Errorf("wait %d is %s, want %d s less at most half", i, wait, most)
 		}
 	}
@@ -235,11 +212,11 @@ func TestUnreachable(t *testing.T) {
 	s := startServer(t, reply{})
 	s.Close()
 	for _, method := range []string{"GET", "POST"} { // no connection: neither was carried out
-		clock := &fakeClock{now: epoch}
+		clock := &fakeclock.Clock{}
 		request, _ := http.NewRequestWithContext(t.Context(), method, s.URL, nil)
 		_, err := Config{Clock: clock}.Client().Do(request)
-		if err == nil || !strings.HasSuffix(err.Error(), "connection refused, after 4 attempts") || len(clock.slept) != 3 {
-			t.Errorf("%s: %v, waits %v", method, err, clock.slept)
+		if err == nil || !strings.HasSuffix(err.Error(), "connection refused, after 4 attempts") || len(clock.Slept()) != 3 {
+			t.Errorf("%s: %v, waits %v", method, err, clock.Slept())
 		}
 	}
 }
@@ -247,7 +224,7 @@ func TestUnreachable(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	s := startServer(t, reply{silent: true})
 	policy := Policy{Timeout: 20 * time.Millisecond, Attempts: 2}
-	_, err := Config{Policy: policy, Clock: &fakeClock{now: epoch}}.Client().Get(s.URL)
+	_, err := Config{Policy: policy, Clock: &fakeclock.Clock{}}.Client().Get(s.URL)
 	timeout, ok := errors.AsType[*TimeoutError](err)
 	if !ok || timeout.Limit != policy.Timeout || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v, want a timeout", err)
@@ -258,9 +235,9 @@ func TestCertificateIsNotRetried(t *testing.T) {
 	s := httptest.NewTLSServer(http.NotFoundHandler())
 	defer s.Close()
 	s.Config.ErrorLog = nil
-	clock := &fakeClock{now: epoch}
-	if _, err := (Config{Clock: clock}).Client().Get(s.URL); err == nil || clock.slept != nil {
-		t.Errorf("%v, waits %v", err, clock.slept)
+	clock := &fakeclock.Clock{}
+	if _, err := (Config{Clock: clock}).Client().Get(s.URL); err == nil || clock.Slept() != nil {
+		t.Errorf("%v, waits %v", err, clock.Slept())
 	}
 }
 
@@ -283,7 +260,7 @@ func TestBodyTooLarge(t *testing.T) {
 func TestBodyThatCannotBeReadAgain(t *testing.T) {
 	s := startServer(t, reply{status: 500})
 	request, _ := http.NewRequestWithContext(t.Context(), "PUT", s.URL, io.MultiReader(strings.NewReader("sent")))
-	response, err := Config{Clock: &fakeClock{now: epoch}}.Client().Do(request)
+	response, err := Config{Clock: &fakeclock.Clock{}}.Client().Do(request)
 	if err != nil || response.StatusCode != 500 || !slices.Equal(s.requests(), []string{"sent"}) {
 		t.Errorf("%v, %v, requests %q", response, err, s.requests())
 	}
@@ -292,7 +269,7 @@ func TestBodyThatCannotBeReadAgain(t *testing.T) {
 func TestStreamBody(t *testing.T) {
 	s := startServer(t, reply{status: 503}, reply{body: "done"})
 	policy := Policy{StreamBody: true, MaxBody: 1}
-	response, err := Config{Policy: policy, Clock: &fakeClock{now: epoch}}.Client().Get(s.URL)
+	response, err := Config{Policy: policy, Clock: &fakeclock.Clock{}}.Client().Get(s.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +296,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 	s := startServer(t, reply{status: 500})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	interrupted := errors.New("interrupted")
-	clock := &fakeClock{now: epoch, onSleep: func() { cancel(interrupted) }}
+	clock := &fakeclock.Clock{OnSleep: func() { cancel(interrupted) }}
 	request, _ := http.NewRequestWithContext(ctx, "GET", s.URL, nil)
 	_, err := Config{Clock: clock}.Client().Do(request)
 	if !errors.Is(err, interrupted) || len(s.requests()) != 1 {
@@ -335,9 +312,10 @@ func TestCancelWhileSending(t *testing.T) {
 		return nil, errors.New("broken")
 	})
 	request, _ := http.NewRequestWithContext(ctx, "GET", "http://127.0.0.1/", nil)
-	clock := &fakeClock{now: epoch}
-	if _, err := (Config{Base: base, Clock: clock}).Client().Do(request); !errors.Is(err, interrupted) || clock.slept != nil {
-		t.Errorf("%v, waits %v", err, clock.slept)
+	clock := &fakeclock.Clock{}
+	if _, err := (Config{Base: base, Clock: clock}).Client().Do(request); !errors.Is(err, interrupted) ||
+		clock.Slept() != nil {
+		t.Errorf("%v, waits %v", err, clock.Slept())
 	}
 }
 
@@ -375,7 +353,10 @@ func TestRedirects(t *testing.T) {
 		{name: "back from another host", follow: true, path: "/return", status: 200, arrived: "/end"},
 		{name: "a loop", follow: true, path: "/loop", status: 307, arrived: "/loop", secret: true},
 		{name: "a body stays here", method: "POST", follow: true, path: "/away", status: 307, arrived: "/away", secret: true},
-		{name: "a body to the same host", method: "POST", follow: true, path: "/here", status: 200, arrived: "/end", secret: true},
+		{
+			name: "a body to the same host", method: "POST", follow: true, path: "/here", status: 200, arrived: "/end",
+			secret: true,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var arrived string

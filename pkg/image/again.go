@@ -14,16 +14,16 @@ func (r Request) cached() Request {
 	return r
 }
 
-// PushBuilt pushes the image that r built on c, and not its attestations, straight from the builder to references: everything is cached by
+// PushFromBuilder pushes the image that r built on c, and not its attestations, straight from the builder to references: everything is cached by
 // then. It fails, and pushes nothing, when the builder would make another image by now. An error that is [ErrUnauthorized] asks for a fresh
 // login in auth: with it, the same call goes on with what is still missing.
-func PushBuilt(ctx context.Context, c *client.Client, r Request, built *Result, auth Auth, references ...string) error {
+func PushFromBuilder(ctx context.Context, c *client.Client, r Request, built *Result, auth Auth, references ...string) error {
 	want, err := built.Image.Digest()
 	if err != nil {
 		return err
 	}
 	again := r.cached()
-	again.ByDigest, again.Outputs, again.Auth, again.Scratch = false, nil, auth, ""
+	again.PushByDigest, again.Outputs, again.Auth, again.LayerDir = false, nil, auth, ""
 	for _, again.Push = range [][]string{nil, references} { // what it would be, and then there
 		status := make(chan *client.SolveStatus)
 		go func() { // ends when Solve closes it

@@ -14,8 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Folder is where text is folded under titles, as the log of GitHub Actions does.
-type Folder interface {
+// LogGroups is where text is folded under titles, as the log of GitHub Actions does.
+type LogGroups interface {
 	Group(title string)
 	EndGroup()
 	Untrusted() io.WriteCloser // for text that others made
@@ -29,7 +29,7 @@ const tailLines = 30
 
 // Groups shows each step of a build as one group. Steps run at the same time, but a log has one end: the step that is shown is
 // followed live to its end, the others are kept until then. The last lines of a step that failed are shown again, unfolded.
-func Groups(folder Folder) Display {
+func Groups(folder LogGroups) Display {
 	return func(ctx context.Context, status chan *client.SolveStatus) error {
 		g := &groups{folder: folder, out: folder.Untrusted(), steps: map[digest.Digest]*groupedStep{}}
 		for s := range status {
@@ -41,7 +41,7 @@ func Groups(folder Folder) Display {
 }
 
 type groups struct {
-	folder Folder
+	folder LogGroups
 	out    io.WriteCloser
 	steps  map[digest.Digest]*groupedStep
 	queue  []*groupedStep // begun and not yet shown to the end, in the order of their beginnings

@@ -75,7 +75,7 @@ func TestParityWithBuildctl(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "context")
 			e := prepare(t, w, filepath.Dir(file), dir)
 			r := e.request(w, dir)
-			r.Scratch = t.TempDir() // what no step needs of a base image is looked at all the same
+			r.LayerDir = t.TempDir() // what no step needs of a base image is looked at all the same
 			result, _, err := solve(t.Context(), w.machine(t, amd64), r)
 			config, line, theirs := buildctl(t, w, r)
 			if e.Error != "" || e.Message != "" {

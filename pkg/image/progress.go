@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Machine is one builder at work.
-type Machine struct {
+// PlatformStatus is one builder at work.
+type PlatformStatus struct {
 	Platform string
 	Status   chan *client.SolveStatus // as given to [Solve]
 }
@@ -38,7 +38,7 @@ type Stats struct {
 // Step is one thing that the builder did, in the order of their beginnings.
 type Step struct {
 	Name     string
-	Began    time.Time // zero when it never did
+	Started  time.Time // zero when it never did
 	Duration time.Duration
 	Cached   bool
 	Error    string // "" when it went well
@@ -56,7 +56,7 @@ var stepName = regexp.MustCompile(`^\[(?:.* )?\d+/\d+\] (\S+)`)
 
 // Progress shows what machines do until all are done, and adds it up. Every name and line that comes out of the build passes
 // through clean first. Statuses are read to their ends whatever becomes of the display, so that no build waits for one.
-func Progress(ctx context.Context, machines []Machine, clean func(line string) string, show Display) (Stats, error) {
+func Progress(ctx context.Context, machines []PlatformStatus, clean func(line string) string, show Display) (Stats, error) {
 	shown := make(chan *client.SolveStatus)
 	failed := make(chan struct{})
 	var display, group errgroup.Group
@@ -246,7 +246,7 @@ func (l *ledger) add(stats *Stats, seen map[string]bool) {
 	for _, v := range vertexes {
 		step := Step{Name: v.Name, Cached: v.Cached, Error: v.Error}
 		if v.Started != nil && v.Completed != nil {
-			step.Began = *v.Started
+			step.Started = *v.Started
 			step.Duration = v.Completed.Sub(*v.Started)
 		}
 		stats.Steps = append(stats.Steps, step)

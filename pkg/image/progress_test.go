@@ -124,10 +124,10 @@ func play(t *testing.T, s script, inActions bool, show func(r *runner.Runner) Di
 	})
 	r.Mask("hunter2-hunter2")
 	out.Reset()
-	machines := []Machine{{Platform: amd64, Status: make(chan *client.SolveStatus)}}
+	machines := []PlatformStatus{{Platform: amd64, Status: make(chan *client.SolveStatus)}}
 	for _, line := range s {
 		if line.machine == 1 {
-			machines = append(machines[:1], Machine{Platform: arm64, Status: make(chan *client.SolveStatus)})
+			machines = append(machines[:1], PlatformStatus{Platform: arm64, Status: make(chan *client.SolveStatus)})
 		}
 	}
 	go func() {
@@ -393,7 +393,7 @@ func TestProgressWithoutADisplay(t *testing.T) {
 		close(status)
 	}()
 	broken := errors.New("no terminal")
-	stats, err := Progress(t.Context(), []Machine{{amd64, status}}, func(line string) string { return line },
+	stats, err := Progress(t.Context(), []PlatformStatus{{amd64, status}}, func(line string) string { return line },
 		func(context.Context, chan *client.SolveStatus) error { return broken })
 	if !errors.Is(err, broken) || stats.Total != 2 {
 		t.Errorf("%d steps, %v", stats.Total, err)
@@ -421,7 +421,7 @@ RUN echo the last words && exit 3
 		_, err := Solve(t.Context(), w.machine(t, amd64), request, status)
 		failed <- err
 	}()
-	stats, err := Progress(t.Context(), []Machine{{amd64, status}}, r.Clean, Groups(r))
+	stats, err := Progress(t.Context(), []PlatformStatus{{amd64, status}}, r.Clean, Groups(r))
 	if err != nil {
 		t.Fatal(err)
 	}

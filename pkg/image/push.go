@@ -14,9 +14,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Join makes one index of the images of several platforms, in the order given, with their attestations. The same images in the same
+// JoinPlatforms makes one index of the images of several platforms, in the order given, with their attestations. The same images in the same
 // order make the same index.
-func Join(results []*Result, annotations map[string]string) (v1.ImageIndex, error) {
+func JoinPlatforms(results []*Result, annotations map[string]string) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, r := range results {
 		platform, err := v1.ParsePlatform(r.Platform)
@@ -45,9 +45,9 @@ func Join(results []*Result, annotations map[string]string) (v1.ImageIndex, erro
 	return index, nil
 }
 
-// Push gives index the name reference. What that repository lacks of its images is streamed there; after BuildKit has pushed them by
+// PushIndex gives index the name reference. What that repository lacks of its images is streamed there; after BuildKit has pushed them by
 // digest that is nothing. Errors are as those of [PushImage].
-func Push(ctx context.Context, reference string, index v1.ImageIndex, keychain authn.Keychain) error {
+func PushIndex(ctx context.Context, reference string, index v1.ImageIndex, keychain authn.Keychain) error {
 	return push(ctx, reference, keychain, nil, func(ref name.Reference, options []remote.Option) error {
 		return remote.WriteIndex(ref, index, options...)
 	})
@@ -65,8 +65,8 @@ func PushImage(ctx context.Context, reference string, image v1.Image, keychain a
 	})
 }
 
-// MayPush asks a registry whether the login, or having none, lets us push to reference, as long as nothing has been made that would be lost otherwise.
-func MayPush(ctx context.Context, reference string, keychain authn.Keychain) error {
+// CheckPushPermission asks a registry whether the login, or having none, lets us push to reference, as long as nothing has been made that would be lost otherwise.
+func CheckPushPermission(ctx context.Context, reference string, keychain authn.Keychain) error {
 	return push(ctx, reference, keychain, nil, func(ref name.Reference, _ []remote.Option) error {
 		return remote.CheckPushPermission(ref, keychain, bound{ctx, patient{registryTransport(registrySilence)}})
 	})

@@ -68,15 +68,15 @@ func TestSeveralPlatforms(t *testing.T) {
 				var results []*Result
 				for _, platform := range []string{amd64, arm64} {
 					r := request(dir)
-					r.Platform, r.Push, r.ByDigest, r.Auth = platform, []string{repository}, true, w.login("robot", password)
-					r.Attestations, r.Destination = test.attestations, Registry
+					r.Platform, r.Push, r.PushByDigest, r.Auth = platform, []string{repository}, true, w.login("robot", password)
+					r.Attestations, r.Compression = test.attestations, Gzip
 					result, _, err := solve(t.Context(), w.machine(t, platform), r)
 					if err != nil {
 						t.Fatal(err)
 					}
 					results = append(results, result)
 				}
-				index, err := Join(results, test.annotations)
+				index, err := JoinPlatforms(results, test.annotations)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -84,7 +84,7 @@ func TestSeveralPlatforms(t *testing.T) {
 			}
 			results, index := join()
 			before := len(w.registry.Requests())
-			if err := Push(t.Context(), repository+":both", index, w.login("robot", password)); err != nil {
+			if err := PushIndex(t.Context(), repository+":both", index, w.login("robot", password)); err != nil {
 				t.Fatal(err)
 			}
 			if blobs, manifests := uploads(w.registry, before); blobs != 0 || manifests != 1 {
@@ -577,7 +577,7 @@ func TestPushBuilt(t *testing.T) {
 		{"plain", func(*Request) {}},
 		{"built anew", func(r *Request) { r.NoCache = true }},
 		{"with attestations", func(r *Request) { r.Attestations = map[string]string{"provenance": "mode=min"} }},
-		{"for an engine", func(r *Request) { r.Destination = NearEngine }},
+		{"for an engine", func(r *Request) { r.Compression = Uncompressed }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := request(dir)
@@ -587,10 +587,10 @@ func TestPushBuilt(t *testing.T) {
 				t.Fatal(err)
 			}
 			reference := w.registry.Addr + "/team/built:" + strings.ReplaceAll(test.name, " ", "-")
-			if err := PushBuilt(t.Context(), c, r, built, w.login("robot", "expired"), reference); !errors.Is(err, ErrUnauthorized) {
+			if err := PushFromBuilder(t.Context(), c, r, built, w.login("robot", "expired"), reference); !errors.Is(err, ErrUnauthorized) {
 				t.Errorf("with a login that has expired: %v", err)
 			}
-			if err := PushBuilt(t.Context(), c, r, built, w.login("robot", password), reference); err != nil {
+			if err := PushFromBuilder(t.Context(), c, r, built, w.login("robot", password), reference); err != nil {
 				t.Fatal(err)
 			}
 			image, err := Open(t.Context(), reference, amd64, w.login("reader", password))
@@ -616,7 +616,7 @@ func TestPushBuilt(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "file"), []byte("something else\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		err = PushBuilt(t.Context(), c, r, built, w.login("robot", password), w.registry.Addr+"/team/built:changed")
+		err = PushFromBuilder(t.Context(), c, r, built, w.login("robot", password), w.registry.Addr+"/team/built:changed")
 		if err == nil || !strings.Contains(err.Error(), "built "+"sha256:") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("got %v, want that another image was built", err)
 		}
@@ -646,7 +646,7 @@ func TestMayPush(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			asked := len(w.registry.Requests())
-			err := MayPush(test.ctx, w.registry.Addr+test.at, test.auth)
+			err := CheckPushPermission(test.ctx, w.registry.Addr+test.at, test.auth)
 			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v, want %q", err, test.want)
 			}

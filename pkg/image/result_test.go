@@ -26,7 +26,7 @@ func large(t testing.TB, c *client.Client, size int) *Result {
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise) // never fails
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY noise /\n", "noise": string(noise)})
 	r := request(dir)
-	r.Destination = NearEngine
+	r.Compression = Uncompressed
 	result, _, err := solve(context.WithoutCancel(t.Context()), c, r)
 	if err != nil {
 		t.Fatal(err)

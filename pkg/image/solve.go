@@ -1,9 +1,3 @@
-// Package image turns a Dockerfile into an image by BuildKit, and moves no byte of it that nobody asked for.
-//
-// [Solve] leaves the image in the builder; its [Result] is a go-containerregistry image whose manifest, config and layers are
-// read from the builder's content store when somebody reads them. BuildKit's protocol is that of its client package; the attributes
-// of the Dockerfile frontend and of the image exporter are named as in
-// https://github.com/moby/buildkit/blob/master/README.md and docs/reference.
 package image
 
 import (
@@ -27,6 +21,7 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/session"
+	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto" // accepts file names that are not UTF-8, as buildctl does
 	"github.com/tonistiigi/fsutil"
 	"golang.org/x/sync/errgroup"
 )
@@ -65,43 +60,14 @@ type Request struct {
 	Annotations  map[string]string // by the image exporter's attribute, for example "annotation.org.opencontainers.image.source"
 	Outputs      []client.ExportEntry
 
-	Push     []string // references that BuildKit pushes to
-	ByDigest bool     // push without the tags, for an index that is made later
+	Push         []string // references that BuildKit pushes to
+	PushByDigest bool     // push without the tags, for an index that is made later
 
-	// Destination is where the layers' bytes go.
-	Destination Destination
+	Compression Compression
 
-	// Scratch is an empty folder of the caller's. With it the result can always be read whole: base layers that the builder
+	// LayerDir is an empty folder of the caller's. With it the result can always be read whole: base layers that the builder
 	// never needed to pull are put there. Without it they are left where they are.
-	Scratch string
-}
-
-// Destination is where the layers of an image go. It decides how the builder compresses them, which is much of the time of a cold build. Layers
-// that the builder holds already, of a base image or of an earlier build, stay as they are, except for [Registry] and [OldEngine].
-type Destination string
-
-// The destinations.
-const (
-	Anywhere   Destination = ""            // gzip, as BuildKit does by itself
-	Registry   Destination = "registry"    // gzip, also for what an earlier build left otherwise: every registry and engine reads it, and the manifest does not depend on who built before
-	NearEngine Destination = "near engine" // not compressed: builder and engine are on one machine
-	FarEngine  Destination = "far engine"  // zstd at its fastest: Docker 23 and later read it
-	OldEngine  Destination = "old engine"  // gzip at its fastest, also for what an earlier build left otherwise: every engine reads it
-)
-
-// compression is what the image exporter is told.
-func (d Destination) compression() map[string]string {
-	switch d {
-	case Registry:
-		return map[string]string{"compression": "gzip", "force-compression": "true"}
-	case NearEngine:
-		return map[string]string{"compression": "uncompressed"}
-	case FarEngine:
-		return map[string]string{"compression": "zstd", "compression-level": "1"}
-	case OldEngine:
-		return map[string]string{"compression": "gzip", "compression-level": "1", "force-compression": "true"}
-	}
-	return map[string]string{}
+	LayerDir string
 }
 
 // SSH is one agent socket, or keys, that a step may use.
@@ -113,7 +79,7 @@ type SSH struct {
 // Result is an image that a builder holds. It can be read while the builder's connection is open.
 //
 // Two digests name it. Digest is that of the bytes as they are stored and moved, and with the compression of a layer it changes: the same
-// build has one Digest for a [Registry], and another for a [NearEngine]. The config's digest (Image.ConfigName, Docker's image ID) names
+// build has one Digest for a [Gzip], and another for a [Uncompressed]. The config's digest (Image.ConfigName, Docker's image ID) names
 // the files and the configuration, whatever the compression.
 type Result struct {
 	Platform string
@@ -135,7 +101,7 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 	var layouts []client.ExportEntry
 	for _, output := range r.Outputs {
 		if output.Type != client.ExporterLocal && output.Type != client.ExporterTar && output.Attrs["compression"] == "" {
-			attrs := r.Destination.compression() // the same image as everywhere
+			attrs := r.Compression.exporterAttrs() // the same image as everywhere
 			maps.Copy(attrs, output.Attrs)
 			output.Attrs = attrs
 		}
@@ -146,7 +112,7 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 		}
 	}
 	b := &blobs{ctx: ctx, client: c.ContentClient(), silence: builderSilence}
-	if r.Scratch != "" && r.fixedTime() {
+	if r.LayerDir != "" && r.fixedTime() {
 		// Layers with rewritten times belong to nothing that the builder keeps: its next clean-up, seconds later, takes them.
 		copied, err := r.copyTo(b)
 		if err != nil {
@@ -173,7 +139,7 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 			return nil, explain(ctx, r, err)
 		}
 	}
-	if r.Scratch != "" && b.local == nil {
+	if r.LayerDir != "" && b.local == nil {
 		if err := r.complete(ctx, c, b, result.Image); err != nil {
 			return nil, fmt.Errorf("get the layers that the builder does not hold: %w", err)
 		}
@@ -216,7 +182,7 @@ func (r Request) export(ctx context.Context, c *client.Client, entry client.Expo
 
 // copyTo is an export of the same image into the scratch folder, where b then reads first.
 func (r Request) copyTo(b *blobs) (client.ExportEntry, error) {
-	store, err := local.NewStore(r.Scratch)
+	store, err := local.NewStore(r.LayerDir)
 	if err != nil {
 		return client.ExportEntry{}, err
 	}
@@ -235,7 +201,7 @@ func (r Request) fixedTime() bool { return r.BuildArgs["SOURCE_DATE_EPOCH"] != "
 func (r Request) exporter() map[string]string {
 	attrs := map[string]string{}
 	maps.Copy(attrs, r.Annotations)
-	maps.Copy(attrs, r.Destination.compression())
+	maps.Copy(attrs, r.Compression.exporterAttrs())
 	// Timestamps in layers are clamped only when the caller fixes the time; otherwise every layer would be written anew.
 	if r.fixedTime() {
 		attrs[string(exptypes.OptKeyRewriteTimestamp)] = "true"
@@ -243,7 +209,7 @@ func (r Request) exporter() map[string]string {
 	if len(r.Push) > 0 {
 		attrs[string(exptypes.OptKeyName)] = strings.Join(r.Push, ",")
 		attrs[string(exptypes.OptKeyPush)] = "true"
-		if r.ByDigest {
+		if r.PushByDigest {
 			attrs[string(exptypes.OptKeyPushByDigest)] = "true"
 		}
 	}

@@ -28,10 +28,10 @@ func TestDestinations(t *testing.T) {
 		"Dockerfile": "FROM small:1\nCOPY file /\n",
 		"file":       strings.Repeat("the same line, over and over\n", 1000),
 	})
-	build := func(d Destination, anew bool) *Result {
+	build := func(d Compression, anew bool) *Result {
 		t.Helper()
 		r := request(dir)
-		r.Destination, r.NoCache = d, anew
+		r.Compression, r.NoCache = d, anew
 		r.BuildArgs = map[string]string{"SOURCE_DATE_EPOCH": "1700000000"} // a fresh layer is the same layer
 		result, _, err := solve(t.Context(), c, r)
 		if err != nil {
@@ -40,16 +40,16 @@ func TestDestinations(t *testing.T) {
 		return result
 	}
 	var config v1.Hash
-	manifests := map[Destination]v1.Hash{}
+	manifests := map[Compression]v1.Hash{}
 	for _, test := range []struct {
-		to   Destination
+		to   Compression
 		want types.MediaType
 	}{
-		{Anywhere, types.OCILayer},
-		{Registry, types.OCILayer},
-		{NearEngine, types.OCIUncompressedLayer},
-		{FarEngine, types.OCILayerZStd},
-		{OldEngine, types.OCILayer},
+		{DefaultCompression, types.OCILayer},
+		{Gzip, types.OCILayer},
+		{Uncompressed, types.OCIUncompressedLayer},
+		{ZstdFast, types.OCILayerZStd},
+		{GzipFast, types.OCILayer},
 	} {
 		result := build(test.to, true)
 		manifest, err := result.Image.Manifest()
@@ -70,16 +70,16 @@ func TestDestinations(t *testing.T) {
 		whole(t, result.Image)
 		manifests[test.to] = result.Digest
 	}
-	if manifests[Anywhere] != manifests[Registry] {
-		t.Errorf("fresh for a registry %s, by default %s", manifests[Registry], manifests[Anywhere])
+	if manifests[DefaultCompression] != manifests[Gzip] {
+		t.Errorf("fresh for a registry %s, by default %s", manifests[Gzip], manifests[DefaultCompression])
 	}
-	for _, before := range []Destination{NearEngine, FarEngine, Registry} {
+	for _, before := range []Compression{Uncompressed, ZstdFast, Gzip} {
 		build(before, true)
-		if got := build(Registry, false).Digest; got != manifests[Registry] {
-			t.Errorf("for a registry after %q: %s, want %s", before, got, manifests[Registry])
+		if got := build(Gzip, false).Digest; got != manifests[Gzip] {
+			t.Errorf("for a registry after %q: %s, want %s", before, got, manifests[Gzip])
 		}
 		build(before, true)
-		manifest, err := build(OldEngine, false).Image.Manifest()
+		manifest, err := build(GzipFast, false).Image.Manifest()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,8 +165,8 @@ func TestLayersThatTheBuilderNeverPulled(t *testing.T) {
 		t.Errorf("without a scratch folder: %v, want %q", err, want)
 	}
 	digest := result.Digest
-	for _, to := range []Destination{Anywhere, NearEngine, Registry} {
-		r.Scratch, r.Destination = t.TempDir(), to
+	for _, to := range []Compression{DefaultCompression, Uncompressed, Gzip} {
+		r.LayerDir, r.Compression = t.TempDir(), to
 		if result, _, err = solve(t.Context(), c, r); err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +187,7 @@ func TestLayersOfAFixedTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Scratch = t.TempDir()
+	r.LayerDir = t.TempDir()
 	result, _, err := solve(t.Context(), c, r)
 	if err != nil {
 		t.Fatal(err)
@@ -252,7 +252,7 @@ func TestOutputs(t *testing.T) {
 func TestOutputsLeaveTheDigest(t *testing.T) {
 	w := theWorld(t)
 	r := request(folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY file /\n", "file": strings.Repeat("another line\n", 1000)}))
-	r.Destination = NearEngine
+	r.Compression = Uncompressed
 	alone, _, err := solve(t.Context(), w.machine(t, amd64), r)
 	if err != nil {
 		t.Fatal(err)

@@ -295,7 +295,7 @@ func validateLimits(spec *BuildSpec, in Build, _ Env) error {
 
 func validateBuilder(_ *BuildSpec, in Build, _ Env) error {
 	if in.Ref != "" {
-		if err := source.CheckRef(in.Ref); err != nil {
+		if err := source.ValidateRef(in.Ref); err != nil {
 			return Wrap("ref", err)
 		}
 	}

@@ -7,7 +7,8 @@ import (
 	"unicode"
 )
 
-// FuzzUntrusted: whatever others print, in whatever pieces it comes, the runner obeys our own commands only, and reads no secret.
+// FuzzUntrusted: whatever others print, in whatever pieces it comes, the runner obeys our own commands only, and
+// reads no secret.
 func FuzzUntrusted(f *testing.F) {
 	for _, text := range hostile {
 		f.Add(text, uint8(1))
@@ -30,10 +31,14 @@ func FuzzUntrusted(f *testing.F) {
 		if got := commands(stdout.String()); !slices.Equal(got, []string{"::notice::ours"}) {
 			t.Errorf("the runner obeys %q in\n%s", got, stdout)
 		}
-		if strings.ContainsFunc(stdout.String(), func(c rune) bool { return unicode.IsControl(c) && c != '\n' && c != '\t' }) {
+		if strings.ContainsFunc(
+			stdout.String(),
+			func(c rune) bool { return unicode.IsControl(c) && c != '\n' && c != '\t' },
+		) {
 			t.Errorf("control characters are left in %q", stdout)
 		}
-		if strings.Contains(stdout.String(), "hunter2") && len(text) < maxLine { // a line is cut at that length, whatever is there
+		if strings.Contains(stdout.String(), "hunter2") &&
+			len(text) < maxLine { // a line is cut at that length, whatever is there
 			t.Errorf("a secret is readable in %q", stdout)
 		}
 	})

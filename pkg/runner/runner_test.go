@@ -2,11 +2,8 @@ package runner
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,8 +19,8 @@ func record(env map[string]string) (r *Runner, stdout, stderr *bytes.Buffer) {
 
 var inActions = map[string]string{"GITHUB_ACTIONS": "true"}
 
-// commands returns what the Actions runner would obey in a log while commands are not stopped, by its own rules: a line that begins with ::
-// after any space, or has ##[ anywhere.
+// commands returns what the Actions runner would obey in a log while commands are not stopped, by its own rules: a
+// line that begins with :: after any space, or has ##[ anywhere.
 // https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
 func commands(log string) []string {
 	var found []string
@@ -125,7 +122,8 @@ func TestSecretsAreUnreadable(t *testing.T) {
 	}
 }
 
-// A secret is seen before control characters become pictures, and a carriage return ends a line of it as it ends one of the log.
+// A secret is seen before control characters become pictures, and a carriage return ends a line of it as it ends
+// one of the log.
 func TestSecretsWithControlCharacters(t *testing.T) {
 	for name, secret := range map[string]string{
 		"escape": "begin\x1b[31mend", "tab": "begin\tend", "carriage return": "begin\rends", "lines of Windows": "begin\r\nends", "C1": "begin\u0085end", "no UTF-8": "begin\xffend",
@@ -137,7 +135,8 @@ func TestSecretsWithControlCharacters(t *testing.T) {
 			w := r.Untrusted()
 			_, _ = io.WriteString(w, "it is "+secret+" there\n")
 			_ = w.Close()
-			if got := stdout.String(); strings.Contains(got, "begin") || strings.Contains(got, "end") || !strings.Contains(got, "***") {
+			if got := stdout.String(); strings.Contains(got, "begin") || strings.Contains(got, "end") ||
+				!strings.Contains(got, "***") {
 				t.Errorf("a secret is readable in %q", got)
 			}
 		})
@@ -191,45 +190,5 @@ func TestForAPerson(t *testing.T) {
 	}
 	if want := "digest=sha256:1\n"; stdout.String() != want {
 		t.Errorf("stdout: want %q, have %q", want, stdout)
-	}
-}
-
-func TestIDToken(t *testing.T) {
-	answers := map[string]struct {
-		status int
-		body   string
-		want   string // in the token or the error
-	}{
-		"token":   {200, `{"value":"aaa.bbb.ccc"}`, "aaa.bbb.ccc"},
-		"refused": {403, `no`, "no"},
-		"empty":   {200, `{}`, "holds no token"},
-		"garbage": {200, `<html>`, "JSON"},
-	}
-	for name, answer := range answers {
-		t.Run(name, func(t *testing.T) {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-				if q.URL.Query().Get("audience") != "https://depot.dev" || q.Header.Get("Authorization") != "Bearer request-token" {
-					t.Errorf("asked with %s, %s", q.URL, q.Header)
-				}
-				w.WriteHeader(answer.status)
-				_, _ = io.WriteString(w, answer.body)
-			}))
-			defer server.Close()
-			r, stdout, _ := record(map[string]string{"GITHUB_ACTIONS": "true",
-				"ACTIONS_ID_TOKEN_REQUEST_URL": server.URL + "?v=1", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-token"})
-			token, err := r.IDToken(context.Background(), "https://depot.dev")
-			if err != nil {
-				token = err.Error()
-			} else if !strings.Contains(stdout.String(), "::add-mask::"+token) {
-				t.Error("the token is not masked")
-			}
-			if !strings.Contains(token, answer.want) {
-				t.Errorf("want %q, have %q", answer.want, token)
-			}
-		})
-	}
-	r, _, _ := record(inActions)
-	if _, err := r.IDToken(context.Background(), "x"); !errors.Is(err, ErrNoIDToken) {
-		t.Errorf("want ErrNoIDToken, have %v", err)
 	}
 }

@@ -42,7 +42,7 @@ func (e *UntrustedError) Error() string {
 // Check returns an [*UntrustedError] if anyone can trigger the event and code may come from an outsider. It does not
 // look at files that an earlier step added to a checkout.
 func Check(ctx context.Context, event runner.Event, code Code) error {
-	if !event.Privileged() {
+	if !event.IsPrivileged() {
 		return nil
 	}
 	directories := slices.Clone(code.Directories)
@@ -51,7 +51,7 @@ func Check(ctx context.Context, event runner.Event, code Code) error {
 	} else if author := externalCommit(event, code.Commit); author != "" {
 		return &UntrustedError{fmt.Sprintf("input ref: %q is %s", code.Ref, author), event}
 	}
-	if !event.Foreign() {
+	if !event.IsExternal() {
 		return nil
 	}
 	for _, context := range code.Contexts {
@@ -93,17 +93,17 @@ func externalCommit(event runner.Event, commit source.Commit) string {
 		switch {
 		case number != fmt.Sprint(event.Pull):
 			return "code from pull request #" + number
-		case event.Foreign():
+		case event.IsExternal():
 			return pullRequestCode(event)
 		}
 		return ""
 	}
 	switch {
-	case !event.Foreign():
+	case !event.IsExternal():
 		return ""
 	case slices.Contains(event.Commits, commit.SHA):
 		return pullRequestCode(event)
-	case commit.SHA == event.SHA, commit.SHA == event.Base,
+	case commit.SHA == event.SHA, commit.SHA == event.BaseSHA,
 		strings.HasPrefix(commit.Ref, "refs/heads/"), strings.HasPrefix(commit.Ref, "refs/tags/"):
 		return ""
 	}
@@ -112,7 +112,7 @@ func externalCommit(event runner.Event, commit source.Commit) string {
 
 // externalCheckout describes whose code a directory holds or may hold; empty for the repository's own.
 func externalCheckout(ctx context.Context, event runner.Event, directory string) (string, error) {
-	tree, err := source.Checkout(ctx, directory)
+	tree, err := source.OpenCheckout(ctx, directory)
 	switch {
 	case err != nil:
 		return "", err
@@ -122,10 +122,10 @@ func externalCheckout(ctx context.Context, event runner.Event, directory string)
 		return "a checkout of " + tree.Repository, nil
 	case slices.Contains(event.Commits, tree.SHA):
 		return "a checkout of " + pullRequestCode(event), nil
-	case tree.SHA == event.SHA, tree.SHA == event.Base:
+	case tree.SHA == event.SHA, tree.SHA == event.BaseSHA:
 		return "", nil
 	}
-	if published, err := tree.Published(ctx); published || err != nil {
+	if published, err := tree.IsPublished(ctx); published || err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("a checkout of %s, which no branch or tag contains and which may be %s",
@@ -135,7 +135,7 @@ func externalCheckout(ctx context.Context, event runner.Event, directory string)
 // isExternalURL reports whether BuildKit would fetch the event's pull request, or the fork that it comes from.
 func isExternalURL(event runner.Event, url string) bool {
 	lower := strings.ToLower(url)
-	return strings.Contains(lower, "/pull/") || event.Head != "" && strings.Contains(lower, strings.ToLower(event.Head))
+	return strings.Contains(lower, "/pull/") || event.HeadRepository != "" && strings.Contains(lower, strings.ToLower(event.HeadRepository))
 }
 
 func pullRequestCode(event runner.Event) string { return "code from " + PullRequest(event) }
@@ -143,8 +143,8 @@ func pullRequestCode(event runner.Event) string { return "code from " + PullRequ
 // PullRequest describes the pull request of an event: "pull request #7 from the fork evil/caller".
 func PullRequest(event runner.Event) string {
 	from := "a fork"
-	if event.Head != "" {
-		from = "the fork " + event.Head
+	if event.HeadRepository != "" {
+		from = "the fork " + event.HeadRepository
 	}
 	if event.Pull == 0 {
 		return from

@@ -189,7 +189,7 @@ func TestCheckouts(t *testing.T) {
 	git(t, hub, "config", "uploadpack.allowAnySHA1InWant", "true")
 	commit("main after the event")
 	event := runner.Event{
-		Name: "pull_request_target", Repository: "acme/caller", SHA: atEvent, Pull: 7, Head: "evil/caller",
+		Name: "pull_request_target", Repository: "acme/caller", SHA: atEvent, Pull: 7, HeadRepository: "evil/caller",
 		Commits: []string{head, mergeSHA},
 	}
 
@@ -303,7 +303,7 @@ func atWork(work string, paths []string) (list []string) {
 }
 
 func TestCheckForkPermissions(t *testing.T) {
-	event := runner.Event{Name: "pull_request", Repository: "acme/caller", Pull: 7, Head: "friend/caller"}
+	event := runner.Event{Name: "pull_request", Repository: "acme/caller", Pull: 7, HeadRepository: "friend/caller"}
 	failed := errors.New("registry is down")
 	for _, test := range []struct {
 		name    string

@@ -125,6 +125,14 @@ func (s *Server) usage(who caller, _ *http.Request) (any, error) {
 		return v
 	}
 	for _, r := range who.Regions {
+		// Each class of sandboxes has limits of its own.
+		regions = append(regions, map[string]any{
+			"regionId": r.ID, "sandboxClass": "android",
+			"totalCpuQuota": 100, "currentCpuUsage": 0, "totalMemoryQuota": 200, "currentMemoryUsage": 0,
+			"totalDiskQuota": 300, "currentDiskUsage": 0, "totalGpuQuota": 0, "currentGpuUsage": 0,
+			"maxCpuPerSandbox": 64, "maxMemoryPerSandbox": 128, "maxDiskPerSandbox": 256,
+			"maxDiskPerNonEphemeralSandbox": nil, "maxCpuPerGpuSandbox": nil, "maxMemoryPerGpuSandbox": nil, "maxDiskPerGpuSandbox": nil,
+		})
 		regions = append(regions, map[string]any{
 			"regionId": r.ID, "sandboxClass": class,
 			"totalCpuQuota": 100, "currentCpuUsage": 0, "totalMemoryQuota": 200, "currentMemoryUsage": 0,

@@ -1,6 +1,7 @@
 package doppler
 
 import (
+	"cmp"
 	"maps"
 	"net/http"
 	"regexp"
@@ -13,7 +14,8 @@ import (
 const created = "2024-01-01T00:00:00.000Z"
 
 type project struct {
-	name    string
+	name    string // the slug
+	title   string
 	configs []*config
 }
 
@@ -25,7 +27,7 @@ type config struct {
 }
 
 func newProject(p Project) *project {
-	made := &project{name: p.Name}
+	made := &project{name: p.Name, title: cmp.Or(p.Title, p.Name)}
 	for _, c := range p.Configs {
 		secrets := maps.Clone(c.Secrets)
 		if secrets == nil {
@@ -214,7 +216,7 @@ func (s *Server) locked(mux *http.ServeMux, pattern string, f func(*http.Request
 }
 
 func (p *project) info() map[string]any {
-	return map[string]any{"id": p.name, "slug": p.name, "name": p.name, "description": "", "created_at": created}
+	return map[string]any{"id": p.name, "slug": p.name, "name": p.title, "description": "", "created_at": created}
 }
 
 func (c *config) info() map[string]any {

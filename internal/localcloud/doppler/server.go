@@ -22,7 +22,8 @@ import (
 
 // Project is a set of configs.
 type Project struct {
-	Name    string
+	Name    string // its slug, which identifies it
+	Title   string // the name that people see; "": Name
 	Configs []Config
 }
 
