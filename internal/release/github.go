@@ -46,8 +46,7 @@ const (
 	maxRetryAfter = 30 * time.Second // a rate limit that lasts longer ends the operation
 )
 
-// newPublisher returns a publisher that uses the API at apiURL; "" means the API of the server that the artifacts
-// name.
+// newPublisher returns a publisher that uses the API at apiURL; "" means the API of the server in the artifacts.
 func newPublisher(a artifacts, apiURL, token string, l limits, log *runner.Runner) (*publisher, error) {
 	if token == "" {
 		return nil, errors.New("missing GITHUB_TOKEN (set it to a token with contents: write, for example $(gh auth token))")
@@ -95,12 +94,8 @@ func (p *publisher) checkAccess(ctx context.Context) error {
 func (p *publisher) listReleases(ctx context.Context) ([]*github.RepositoryRelease, error) {
 	var all []*github.RepositoryRelease
 	for page := 1; page != 0; {
-		some, response, err := p.api.Repositories.ListReleases(
-			ctx,
-			p.owner,
-			p.name,
-			&github.ListOptions{Page: page, PerPage: 100},
-		)
+		some, response, err := p.api.Repositories.ListReleases(ctx, p.owner, p.name,
+			&github.ListOptions{Page: page, PerPage: 100})
 		if err != nil {
 			return nil, err
 		}
