@@ -543,26 +543,29 @@ printf '%s\n' "$SOURCE" >"$2"
 
 // Nothing that the caller's environment holds is executed, other than the program.
 func TestRunIgnoresEnvironment(t *testing.T) {
-	s := startGitHub(t, false)
+	s := startGitHub(t, true) // a private release needs more commands
 	dir := t.TempDir()
 	mark := filepath.Join(dir, "mark")
 	evil := "#!/bin/sh\necho \"$0 $*\" >>'" + mark + "'\n"
 	bin := filepath.Join(dir, "bin")
-	for name := range strings.FieldsSeq(`sh bash dash env awk cat chmod curl cut date git go gzip mkdir mktemp mv openssl rm sed
-		sha256sum shasum tail tr uname`) {
+	commands := strings.Fields(`awk bash cat chmod curl cut dash date env git go gzip mkdir mktemp mv openssl rm sed sh
+		sha256sum shasum tail tr uname`)
+	for _, name := range commands {
 		writeFiles(t, bin, map[string]string{name: evil})
 	}
 	writeFiles(t, dir, map[string]string{
 		"mark":       "",
 		"startup":    evil,
-		".curlrc":    "url = \"file:///etc/hostname\"\noutput = \"" + mark + "\"\n",
+		".curlrc":    "trace-ascii = \"" + mark + "\"\n", // it would show the token
 		".gitconfig": "[core]\n\tfsmonitor = " + bin + "/git\n[alias]\n\tstatus = !" + bin + "/git\n",
 	})
 	env := map[string]string{
 		"PATH": bin, "HOME": dir, "BASH_ENV": filepath.Join(dir, "startup"), "ENV": filepath.Join(dir, "startup"),
 		"CDPATH": "/", "IFS": "/", "version": "mine", "name": "mine", "GOFLAGS": "-toolexec=" + filepath.Join(bin, "go"),
+		"GITHUB_SERVER_URL": s.ServerURL(), "GITHUB_API_URL": s.APIURL(), "INPUT_GITHUB_TOKEN": readToken,
 	}
-	for _, name := range []string{"curl", "uname", "gzip", "tail"} {
+	builtins := []string{"[", "cd", "command", "kill", "printf", "read", "ulimit", "wait"}
+	for _, name := range slices.Concat(commands, builtins) {
 		env["BASH_FUNC_"+name+"%%"] = "() { echo function >>'" + mark + "'; }"
 	}
 	// sh is bash on macOS and busybox in many containers.
