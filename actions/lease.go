@@ -82,7 +82,10 @@ func depot(job job, spec inputs.BuildSpec, doppler credentials.Doppler, project 
 	token := credentials.Depot{
 		Input: spec.DepotToken, Getenv: doppler.Over(job.Getenv), OIDC: job.oidc(), Logf: job.Runner.Infof,
 	}
-	return builder.Depot{Project: project, Token: token.Token, Logf: job.Runner.Infof, Mask: job.Runner.Mask}
+	return builder.Depot{
+		Project: project, Token: token.Token, APIURL: job.Getenv("DEPOT_API_URL"),
+		Logf: job.Runner.Infof, Mask: job.Runner.Mask,
+	}
 }
 
 func builderRequest(spec inputs.BuildSpec) builder.Request {
