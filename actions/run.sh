@@ -115,7 +115,8 @@ find_local() {
 	return 1
 }
 
-# set_protocol sets _protocol to the one that may be used for the URL $1: HTTPS, or HTTP for a server of this machine.
+# set_protocol sets _protocol to the one that the URL $1 and its redirects may use: HTTPS, or HTTP for a server of this
+# machine.
 set_protocol() {
 	_protocol='=https'
 	_port=${1#http://127.0.0.1:}
@@ -136,7 +137,7 @@ get() {
 	set_protocol "$1"
 	printf '%s\n' "Accept: $2" ${3:+"Authorization: Bearer $3"} |
 		curl -q --silent --show-error --fail --location --header @- --output "$_download" \
-			--proto "$_protocol" --proto-redir "$_protocol" --tlsv1.2 \
+			--proto "$_protocol" --tlsv1.2 \
 			--retry 3 --connect-timeout 15 --speed-limit 1000 --speed-time 20 --max-time 600 --max-filesize 100000000 \
 			--write-out '%{http_code} %{content_type}\n' "$1" >"$_temporary/response" 2>"$_temporary/error" &
 	wait_for_child

@@ -731,25 +731,20 @@ func TestRunConcurrently(t *testing.T) {
 func BenchmarkStart(b *testing.B) {
 	dir := b.TempDir()
 	program := filepath.Join(dir, "tools/sandbox-actions/v1.2.3", runtime.GOARCH, "action-snapshot")
-	script := filepath.Join(dir, "actions/run.sh")
+	runScript := filepath.Join(dir, "actions/run.sh")
 	run := func(command *exec.Cmd) {
 		if out, err := command.CombinedOutput(); err != nil {
 			b.Fatalf("%v: %s", err, out)
 		}
 	}
-	build := exec.Command(
-		"sh",
-		"-euc",
-		`. actions/buildenv.sh; exec go build -ldflags="$(link_flags '')" -o "$1" ./action-snapshot`,
-		"sh",
-		program,
-	)
+	const compile = `. actions/buildenv.sh; exec go build -ldflags="$(link_flags '')" -o "$1" ./action-snapshot`
+	build := exec.Command("sh", "-euc", compile, "sh", program)
 	build.Dir = ".."
 	run(build)
 	sums := fmt.Sprintf("# https://github.com/org/sandbox-actions v1.2.3 go1\n%s  action-snapshot-%s\n",
 		sha256Hex(readFile(b, program)), platform)
 	for name, content := range map[string]string{"run.sh": readFile(b, "run.sh"), "checksums.txt": sums} {
-		path := filepath.Join(filepath.Dir(script), name)
+		path := filepath.Join(filepath.Dir(runScript), name)
 		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644))
 		if err != nil {
 			b.Fatal(err)
@@ -762,7 +757,7 @@ func BenchmarkStart(b *testing.B) {
 	})
 	b.Run("through run.sh", func(b *testing.B) {
 		for b.Loop() {
-			command := exec.Command("/bin/sh", script, "snapshot", "--version")
+			command := exec.Command("/bin/sh", runScript, "snapshot", "--version")
 			command.Env = append(os.Environ(), "RUNNER_TOOL_CACHE="+filepath.Join(dir, "tools"))
 			run(command)
 		}
