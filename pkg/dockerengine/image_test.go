@@ -10,18 +10,17 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
 func TestImage(t *testing.T) {
-	twice := layerOf(t, types.OCILayer)
-	onBoth(t, func(t *testing.T, e *Engine) {
-		remove(t, e, "stored:ci")
-		built := image(t, "stored", layerOf(t, types.OCILayer), twice, otherwise(t, []v1.Layer{layerOf(t, types.OCILayer)})[0], twice)
+	twice := randomLayer(t)
+	onBoth(t, func(t *testing.T, kind string, e *Engine) {
+		removeImage(t, e, "stored:ci")
+		plain := uncompressed(t, randomLayer(t))[0]
+		built := newImage(t, "stored", randomLayer(t), twice, plain, twice)
 		if _, err := e.Load(t.Context(), "stored:ci", built); err != nil {
 			t.Fatal(err)
 		}
@@ -31,30 +30,30 @@ func TestImage(t *testing.T) {
 		}
 		layers, err := stored.Layers()
 		if len(stored.ReadOrder) != 5 {
-			t.Errorf("%d layers to read", len(stored.ReadOrder))
+			t.Errorf("%d layers in ReadOrder, want 5", len(stored.ReadOrder))
 		}
 		if err != nil || len(layers) != 6 {
 			t.Fatalf("%d layers, %v", len(layers), err)
 		}
 		for i := range layers {
 			checkLayer(t, layers[i])
-			checkLayer(t, layers[len(layers)-1-i]) // in another order, and again
+			checkLayer(t, layers[len(layers)-1-i]) // out of order, and a second time
 		}
 		want, err := built.Digest()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Host == engines[engine.Oldest] {
-			want = again(t, e, "stored:ci")
+		if kind == engine.Oldest {
+			want = digestOf(t, e, "stored:ci")
 		}
 		if got, err := stored.Digest(); err != nil || got != want {
-			t.Errorf("%s, want %s (%v)", got, want, err)
+			t.Errorf("the digest is %s, want %s (%v)", got, want, err)
 		}
-		if got, err := stored.ConfigName(); err != nil || got.String() != must(built.ConfigName()).String() {
+		if got, err := stored.ConfigName(); err != nil || got != must(built.ConfigName()) {
 			t.Errorf("the config is %s (%v)", got, err)
 		}
 
-		// A push, layers at once, and back into the engine: nothing is lacking.
+		// The image can be pushed, which reads layers concurrently, and loaded again, which sends nothing.
 		server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 		defer server.Close()
 		ref, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/stored:ci")
@@ -77,7 +76,7 @@ func TestImage(t *testing.T) {
 	})
 }
 
-// checkLayer looks whether a layer is what it says.
+// checkLayer checks the layer's content against its digests and its size.
 func checkLayer(t *testing.T, layer v1.Layer) {
 	t.Helper()
 	for _, side := range []struct {
@@ -97,20 +96,13 @@ func checkLayer(t *testing.T, layer v1.Layer) {
 			t.Errorf("%s layer: %s, want %s (%v, %v)", side.what, hash, side.want, err, closed)
 		}
 		if want := must(layer.Size()); side.what == "compressed" && size != want {
-			t.Errorf("it has %d bytes, want %d", size, want)
+			t.Errorf("the layer has %d bytes, want %d", size, want)
 		}
 	}
 }
 
-func must[T any](value T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return value
-}
-
-// again is the digest of the image when it is taken another time.
-func again(t *testing.T, e *Engine, name string) v1.Hash {
+// digestOf opens an image and returns its digest.
+func digestOf(t *testing.T, e *Engine, name string) v1.Hash {
 	t.Helper()
 	img, err := e.Image(t.Context(), name, "")
 	if err != nil {
@@ -119,11 +111,11 @@ func again(t *testing.T, e *Engine, name string) v1.Hash {
 	return must(img.Digest())
 }
 
-// A push one after the other reads the engine's archive once.
-func TestImageIsReadInOneGo(t *testing.T) {
-	e := openHost(t, engines[engine.Oldest])
-	remove(t, e, "stored:ci")
-	if _, err := e.Load(t.Context(), "stored:ci", image(t, "stored", layerOf(t, types.OCILayer), layerOf(t, types.OCILayer))); err != nil {
+// Reading the layers one after the other, in ReadOrder, requests the engine's archive once.
+func TestImageReadOrder(t *testing.T) {
+	e := openHost(t, engineHost(t, engine.Oldest))
+	removeImage(t, e, "stored:ci")
+	if _, err := e.Load(t.Context(), "stored:ci", newImage(t, "stored", randomLayer(t), randomLayer(t))); err != nil {
 		t.Fatal(err)
 	}
 	img, err := e.Image(t.Context(), "stored:ci", "")
@@ -143,33 +135,30 @@ func TestImageIsReadInOneGo(t *testing.T) {
 		layer.Close()
 	}
 	if len(streams) != 4 {
-		t.Errorf("%d layers", len(streams))
+		t.Errorf("%d layers, want 4", len(streams))
 	}
 	for _, s := range streams {
 		if s != streams[0] {
-			t.Error("the archive was asked for again")
+			t.Error("the archive was requested again")
 		}
 	}
 }
 
-func TestImageSaysWhyNot(t *testing.T) {
-	onBoth(t, func(t *testing.T, e *Engine) {
-		remove(t, e, "arm:ci")
-		img := image(t, "arm")
-		config := must(img.ConfigFile()).DeepCopy()
-		config.Architecture, config.Variant = "arm64", "v8"
-		img, err := mutate.ConfigFile(img, config)
-		if err != nil {
-			t.Fatal(err)
-		}
+func TestImageFailures(t *testing.T) {
+	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+		removeImage(t, e, "arm:ci")
+		img := withConfig(t, newImage(t, "arm"), func(config *v1.ConfigFile) {
+			config.Architecture, config.Variant = "arm64", "v8"
+		})
 		if _, err := e.Load(t.Context(), "arm:ci", img); err != nil {
 			t.Fatal(err)
 		}
 		for _, test := range []struct{ name, image, platform, want string }{
-			{"no such image", "no/such:image", "", "read no/such:image from the Docker Engine at " + e.Host + ": it has no image of that name"},
+			{"unknown image", "no/such:image", "", "read no/such:image from the Docker Engine at " + e.Host +
+				": image not found"},
 			{"another platform", "arm:ci", "linux/amd64", "the image is for linux/arm64/v8, not for linux/amd64"},
 			{"another variant", "arm:ci", "linux/arm64/v7", "not for linux/arm64/v7"},
-			{"no platform", "arm:ci", "a/b/c/d", "is not a platform"},
+			{"invalid platform", "arm:ci", "a/b/c/d", "invalid platform"},
 			{"the platform without its variant", "arm:ci", "linux/arm64", ""},
 			{"any platform", "arm:ci", "", ""},
 		} {
