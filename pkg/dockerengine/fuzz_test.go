@@ -33,7 +33,12 @@ func newFakeEngine(t testing.TB, body []byte) *Engine {
 // engineOn returns an engine of API 1.41 whose requests answer handles.
 func engineOn(t testing.TB, answer transport) *Engine {
 	t.Helper()
-	api, err := client.New(client.WithHost("tcp://engine:2375"), client.WithAPIVersion("1.41"),
+	return engineOfVersion(t, "1.41", answer)
+}
+
+func engineOfVersion(t testing.TB, version string, answer transport) *Engine {
+	t.Helper()
+	api, err := client.New(client.WithHost("tcp://engine:2375"), client.WithAPIVersion(version),
 		client.WithHTTPClient(&http.Client{Transport: answer}))
 	if err != nil {
 		t.Fatal(err)

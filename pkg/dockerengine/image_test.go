@@ -1,8 +1,11 @@
 package dockerengine
 
 import (
+	"bytes"
+	"errors"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -10,7 +13,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
@@ -170,4 +176,123 @@ func TestImageFailures(t *testing.T) {
 			})
 		}
 	})
+}
+
+func TestCheckPlatform(t *testing.T) {
+	amd64 := v1.Platform{OS: "linux", Architecture: "amd64"}
+	v8 := v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}
+	for _, test := range []struct {
+		want   string
+		actual v1.Platform
+		ok     bool
+	}{
+		{"", v8, true}, {"linux/amd64", amd64, true}, {"linux/arm64", v8, true}, {"linux/arm64/v8", v8, true},
+		{"linux/amd64/v2", amd64, true}, {"linux/arm64/v7", v8, false}, {"linux/arm64", amd64, false},
+		{"windows/amd64", amd64, false}, {"a/b/c/d", amd64, false},
+	} {
+		if err := checkPlatform(test.want, test.actual); (err == nil) != test.ok {
+			t.Errorf("%q for %s: %v", test.want, test.actual, err)
+		}
+	}
+}
+
+// An index may list attestations and images for other platforms, and the engine may lack some of its images.
+func TestResolveIndex(t *testing.T) {
+	layer := randomLayer(t)
+	blobs := map[v1.Hash][]byte{}
+	add := func(architecture string) (v1.Descriptor, v1.Hash) {
+		img := withConfig(t, must(mutate.AppendLayers(empty.Image, layer)), func(config *v1.ConfigFile) {
+			config.OS, config.Architecture = "linux", architecture
+		})
+		digest, config := must(img.Digest()), must(img.ConfigName())
+		blobs[digest], blobs[config] = must(img.RawManifest()), must(img.RawConfigFile())
+		return v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: digest}, config
+	}
+	arm, _ := add("arm64")
+	amd, config := add("amd64")
+	absent := v1.Descriptor{
+		MediaType: types.OCIManifestSchema1, Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)},
+	}
+	attestation := amd
+	attestation.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
+	for _, test := range []struct {
+		name      string
+		manifests []v1.Descriptor
+		ok        bool
+	}{
+		{"one of several", []v1.Descriptor{absent, arm, amd}, true},
+		{"attestation only", []v1.Descriptor{attestation}, false},
+		{"not an image", []v1.Descriptor{{MediaType: types.OCIImageIndex, Digest: amd.Digest}}, false},
+		{"another platform", []v1.Descriptor{arm}, false},
+		{"empty", nil, false},
+	} {
+		i := &storedImage{open: func(d v1.Descriptor) (io.ReadCloser, error) {
+			if blobs[d.Digest] == nil {
+				return nil, errors.New("not found")
+			}
+			return io.NopCloser(bytes.NewReader(blobs[d.Digest])), nil
+		}}
+		err := i.resolveIndex(&v1.IndexManifest{Manifests: test.manifests}, "linux/amd64")
+		if (err == nil) != test.ok || test.ok && i.manifest.Config.Digest != config {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+func TestReadMetadata(t *testing.T) {
+	content := bytes.Repeat([]byte("a"), maxMetadata+1)
+	for _, test := range []struct {
+		name string
+		size int
+		hash []byte
+		ok   bool
+	}{
+		{"largest", maxMetadata, content[:maxMetadata], true},
+		{"too large", maxMetadata + 1, content, false},
+		{"another digest", 10, content[:9], false},
+	} {
+		i := &storedImage{open: func(v1.Descriptor) (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(content[:test.size])), nil
+		}}
+		hash, _, err := v1.SHA256(bytes.NewReader(test.hash))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := i.readMetadata(v1.Descriptor{Digest: hash})
+		if (err == nil) != test.ok || test.ok && len(data) != test.size {
+			t.Errorf("%s: %d bytes, %v", test.name, len(data), err)
+		}
+	}
+}
+
+// Layers are read from one pass over the archive as long as they are read in its order.
+func TestSavedArchiveOpen(t *testing.T) {
+	names := []string{"a", "b", "c"}
+	files := map[string]string{"a": "first", "b": "second", "c": "third"}
+	passes := 0
+	e := engineOn(t, func(*http.Request) (*http.Response, error) {
+		passes++
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(tarOfFiles(files, names)))}, nil
+	})
+	id := v1.Hash{Algorithm: "sha256", Hex: "0"}
+	a := &savedArchive{engine: e, ctx: t.Context(), id: id, entries: map[string]savedEntry{}}
+	if _, err := a.scan(); err != nil {
+		t.Fatal(err)
+	}
+	passes = 0
+	for _, step := range []struct {
+		name   string
+		passes int
+	}{{"a", 1}, {"b", 1}, {"c", 1}, {"c", 2}, {"a", 3}, {"c", 3}, {"a", 4}, {"a", 5}} {
+		layer, err := a.open(step.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(layer)
+		err = errors.Join(err, layer.Close())
+		if err != nil || string(content) != files[step.name] || passes != step.passes {
+			t.Errorf("%s: %q after %d passes, want %q after %d (%v)",
+				step.name, content, passes, files[step.name], step.passes, err)
+		}
+	}
 }

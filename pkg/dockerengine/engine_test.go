@@ -1,0 +1,132 @@
+package dockerengine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+)
+
+// fakeAPI answers requests by "METHOD /path" without the API's version. Others get 404.
+type fakeAPI struct {
+	answers  map[string]string // JSON; "!CODE text" for an error
+	requests []string
+}
+
+func (f *fakeAPI) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
+	path := r.Method + " " + strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/v1.41"), "/v1.50")
+	f.requests = append(f.requests, path)
+	answer, ok := f.answers[path]
+	status := http.StatusOK
+	if !ok {
+		answer, status = `{"message":"no such thing"}`, http.StatusNotFound
+	} else if code, text, isError := strings.Cut(answer, " "); isError && strings.HasPrefix(code, "!") {
+		if _, err := fmt.Sscanf(code, "!%d", &status); err != nil {
+			return nil, err
+		}
+		answer = fmt.Sprintf(`{"message":%q}`, text)
+	}
+	return &http.Response{
+		StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(strings.NewReader(answer)),
+	}, nil
+}
+
+func (f *fakeAPI) engine(t *testing.T) *Engine { return engineOn(t, f.RoundTrip) }
+
+func TestReadsZstd(t *testing.T) {
+	for version, want := range map[string]bool{"1.41": false, "1.42": true, "1.50": true} {
+		api, err := client.New(client.WithHost("tcp://engine:2375"), client.WithAPIVersion(version))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := (&Engine{client: api}).ReadsZstd(); got != want {
+			t.Errorf("API %s: %t, want %t", version, got, want)
+		}
+	}
+}
+
+func TestImageID(t *testing.T) {
+	for _, test := range []struct {
+		name, answer, want string
+		fails              bool
+	}{
+		{"image", `{"Id":"sha256:1"}`, "sha256:1", false},
+		{"no image", "!404 no such image", "", false},
+		{"failure", "!500 broken", "", true},
+	} {
+		api := &fakeAPI{answers: map[string]string{"GET /images/app:1/json": test.answer}}
+		got, err := api.engine(t).ImageID(t.Context(), "app:1")
+		if got != test.want || (err != nil) != test.fails {
+			t.Errorf("%s: %q, %v", test.name, got, err)
+		}
+	}
+}
+
+func TestClassifyError(t *testing.T) {
+	e := &Engine{Host: "unix:///engine.sock"}
+	cause := errors.New("the test ended")
+	canceled, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	plain := errors.New("broken")
+	for _, test := range []struct {
+		name string
+		ctx  context.Context
+		err  error
+		is   error
+		hint string
+	}{
+		{"context ended", canceled, plain, cause, ""},
+		{"context ended without an error", canceled, nil, cause, ""},
+		{"deadline of a step", t.Context(), fmt.Errorf("get: %w", context.DeadlineExceeded), nil, e.Host},
+		{"disk", t.Context(), &engineError{"write /x: no space left on device"}, nil, "docker system prune"},
+		{"quota", t.Context(), &engineError{"write /x: disk quota exceeded"}, nil, "docker system prune"},
+		{"permission", t.Context(), &engineError{"open /x: permission denied"}, nil, "check the engine's log"},
+		{"other", t.Context(), plain, plain, ""},
+	} {
+		err := e.classifyError(test.ctx, test.err)
+		if err == nil || test.is != nil && err != test.is || !strings.Contains(err.Error(), test.hint) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if engine := new(engineError); errors.As(test.err, &engine) && !errors.As(err, &engine) {
+			t.Errorf("%s: %v lost its type", test.name, err)
+		}
+	}
+	if err := e.classifyError(t.Context(), nil); err != nil {
+		t.Errorf("no error became %v", err)
+	}
+}
+
+func TestIdleTimer(t *testing.T) {
+	for _, last := range []peer{peerSource, peerEngine} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		idle := newIdleTimer(time.Hour, cancel)
+		idle.touch(peerSource)
+		idle.touch(last)
+		if ctx.Err() != nil {
+			t.Fatal("canceled before the timeout")
+		}
+		idle.timer.Reset(0)
+		<-ctx.Done()
+		err := new(idleError)
+		if !errors.As(context.Cause(ctx), &err) || err.peer != last || err.timeout != time.Hour {
+			t.Errorf("%+v, want %s", context.Cause(ctx), last)
+		}
+	}
+	stopped, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	idle := newIdleTimer(time.Hour, cancel)
+	idle.stop()
+	if idle.timer.Stop() || stopped.Err() != nil {
+		t.Error("the stopped timer still runs")
+	}
+}
