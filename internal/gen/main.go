@@ -100,8 +100,8 @@ func render(name string, data any, pins map[string]string) (string, error) {
 
 var pinnedAction = regexp.MustCompile(`uses: (actions/[a-z-]+)(@[0-9a-f]{40} # v\S+)`)
 
-// readPins returns the pinned versions of GitHub's own actions, as ACTION@SHA # VERSION by action, in the workflows that
-// people edit. Dependabot updates these and the generated workflows together.
+// readPins returns the pinned versions of GitHub's own actions, as ACTION@SHA # VERSION by action, in the workflows
+// that people edit. Dependabot updates these and the generated workflows together.
 func readPins(root string) (map[string]string, error) {
 	pins := map[string]string{}
 	for _, name := range []string{"ci.yml", "release.yml"} {

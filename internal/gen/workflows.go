@@ -98,12 +98,12 @@ var workflowConfigs = map[string]workflowConfig{
 	},
 }
 
-// neverPassed are inputs that no workflow has: a caller cannot provide files or variables of the runner, and the workflow
-// decides whether the image is loaded.
+// neverPassed are inputs that no workflow has: a caller cannot provide files or variables of the runner, and the
+// workflow decides whether the image is loaded.
 var neverPassed = []string{"secret_envs", "secret_files", "ssh", "outputs", "load", "github_token"}
 
-// workflowHelp replaces the help of inputs that mean something else in a workflow, which has no checkout of the caller's
-// repository and reads its variables.
+// workflowHelp replaces the help of inputs that mean something else in a workflow, which has no checkout of the
+// caller's repository and reads its variables.
 var workflowHelp = map[string]string{
 	"ref": "Branch, tag, commit SHA (full or short), refs/pull/N/merge, refs/pull/N/head or #N. " +
 		"Default: the run's commit.",
