@@ -15,8 +15,8 @@ _max_program_blocks=400000
 # Earlier steps of the job may have put other commands first in PATH, or exported shell functions named like commands.
 _caller_path=${PATH:-}
 PATH=/usr/bin:/bin:/usr/local/bin
-unset -f awk cat chmod command curl date go gzip kill mkdir mktemp mv openssl printf read rm sed sha256sum shasum \
-	tail tr uname wait || :
+unset -f [ awk cd chmod command curl date go gzip kill mkdir mktemp mv openssl printf read rm sha256sum shasum tail tr \
+	ulimit uname wait || :
 
 # fail prints an error annotation and exits.
 fail() {
@@ -115,7 +115,8 @@ find_local() {
 	return 1
 }
 
-# set_protocol sets _protocol to the one that may be used for the URL $1: HTTPS, or HTTP for a server of this machine.
+# set_protocol sets _protocol to the one that the URL $1 and its redirects may use: HTTPS, or HTTP for a server of this
+# machine.
 set_protocol() {
 	_protocol='=https'
 	_port=${1#http://127.0.0.1:}
@@ -136,7 +137,7 @@ get() {
 	set_protocol "$1"
 	printf '%s\n' "Accept: $2" ${3:+"Authorization: Bearer $3"} |
 		curl -q --silent --show-error --fail --location --header @- --output "$_download" \
-			--proto "$_protocol" --proto-redir "$_protocol" --tlsv1.2 \
+			--proto "$_protocol" --tlsv1.2 \
 			--retry 3 --connect-timeout 15 --speed-limit 1000 --speed-time 20 --max-time 600 --max-filesize 100000000 \
 			--write-out '%{http_code} %{content_type}\n' "$1" >"$_temporary/response" 2>"$_temporary/error" &
 	wait_for_child

@@ -150,8 +150,10 @@ func checkout(t *testing.T, files map[string]string) (root string) {
 
 // checksums returns the checksums.txt of the release v1.2.3 that the server made.
 func checksums(server string) map[string]string {
-	return map[string]string{"actions/checksums.txt": fmt.Sprintf("# %s/org/sandbox-actions v1.2.3 go1.26.8\n%s  %s\n%s  %s\n",
-		server, sha256Hex("another"), "action-test-"+platform, sha256Hex(program), asset)}
+	const format = "# %s/org/sandbox-actions v1.2.3 go1.26.8\n%s  action-test-%s\n%s  %s\n"
+	return map[string]string{
+		"actions/checksums.txt": fmt.Sprintf(format, server, sha256Hex("another"), platform, sha256Hex(program), asset),
+	}
 }
 
 // job is where a step runs: the runner's folders, and the environment.
@@ -317,7 +319,8 @@ func TestRunFindsProgram(t *testing.T) {
 			if !found.Match(out) {
 				t.Errorf("%s\nwant %s", out, found)
 			}
-			if want := "ran with  and PATH=" + os.Getenv("PATH") + "\nversion= name=,.\n"; !bytes.Contains(out, []byte(want)) {
+			want := "ran with  and PATH=" + os.Getenv("PATH") + "\nversion= name=,.\n"
+			if !bytes.Contains(out, []byte(want)) {
 				t.Errorf("%s\nwant %s", out, want)
 			}
 			files := j.files(t)
@@ -358,16 +361,19 @@ func TestRunRefuses(t *testing.T) {
 		{
 			name:  "another program in the release",
 			fault: github.Fault{Path: github.Objects, Status: 200, Body: pack(t, changed), Header: octets},
-			want: `^::error::checksum mismatch for http://127.0.0.1:\d+/org/sandbox-actions/releases/download/v1.2.3/` + asset +
-				`\.gz: got ` + sha256Hex(changed) + `, the commit of v1.2.3 has ` + sha256Hex(program) + `; refusing to run it$`,
+			want: `^::error::checksum mismatch for http://127.0.0.1:\d+/org/sandbox-actions/releases/download/v1.2.3/` +
+				asset + `\.gz: got ` + sha256Hex(changed) + `, the commit of v1.2.3 has ` + sha256Hex(program) +
+				`; refusing to run it$`,
 		},
 		{
 			name: "a corrupt archive", fault: github.Fault{Path: github.Objects, Flip: true},
 			want: `^::error::cannot unpack http://127.*/` + asset + `\.gz: .*gzip.*refusing to run it$`,
 		},
 		{
-			name:  "an archive of more than the limit",
-			fault: github.Fault{Path: github.Objects, Status: 200, Body: pack(t, program+strings.Repeat("#", 600)), Header: octets},
+			name: "an archive of more than the limit",
+			fault: github.Fault{
+				Path: github.Objects, Status: 200, Body: pack(t, program+strings.Repeat("#", 600)), Header: octets,
+			},
 			files: map[string]string{"actions/limit": "1"},
 			want:  `^::error::cannot unpack http://127`,
 		},
@@ -395,9 +401,10 @@ func TestRunRefuses(t *testing.T) {
 			want: ` answered 404: the release was deleted, or it is private and github_token cannot read it; ` +
 				`no Go toolchain to build it from source \(add actions/setup-go\)$`,
 		},
-		{name: "a private release without a token", private: true, want: `answered 404: the release was deleted, or it is private`},
+		{name: "a private release without a token", private: true, want: `answered 404: the release was deleted, or`},
 		{
-			name: "a private release with an invalid token", private: true, env: map[string]string{"INPUT_GITHUB_TOKEN": "ghs_bad"},
+			name: "a private release with an invalid token", private: true,
+			env:  map[string]string{"INPUT_GITHUB_TOKEN": "ghs_bad"},
 			want: `/releases/tags/v1.2.3 answered 401`,
 		},
 		{name: "always 503", fault: github.Fault{Path: "/releases/download/", Status: 503}, want: `answered 503`, asks: 4},
@@ -406,6 +413,12 @@ func TestRunRefuses(t *testing.T) {
 			fault: github.Fault{Path: "/releases/download/", Status: 429, Header: map[string]string{"Retry-After": "1"}},
 		},
 		{name: "no server", home: closedServer(t), want: `cannot download ` + asset + `: http://127.*: curl: \(7\)`},
+		{
+			name: "a redirect to another protocol", want: `/releases/download/.*curl: \(1\)`,
+			fault: github.Fault{
+				Path: "/releases/download/", Status: 302, Header: map[string]string{"Location": "ftp://127.0.0.1:1/program"},
+			},
+		},
 		{name: "HTTP", home: "http://198.51.100.1", want: `: http://198.51.100.1/.*curl: \(1\)`},
 		{name: "HTTP disguised as loopback", home: "http://127.0.0.1:1@198.51.100.1", want: `198.51.100.1/.*curl: \(1\)`},
 		{
@@ -477,6 +490,22 @@ func TestRunRefuses(t *testing.T) {
 	}
 }
 
+// Some servers answer a login page instead of 404 for a private repository.
+func TestRunReadsPrivateReleaseAfterLoginPage(t *testing.T) {
+	s := startGitHub(t, true)
+	s.Fail(github.Fault{
+		Path: "/releases/download/", Status: 200, Body: "<html>Sign in</html>",
+		Header: map[string]string{"Content-Type": "text/html"},
+	})
+	j := newJob(t, map[string]string{
+		"GITHUB_SERVER_URL": s.ServerURL(), "GITHUB_API_URL": s.APIURL(), "INPUT_GITHUB_TOKEN": readToken,
+	})
+	out, err := j.step(t, checkout(t, checksums(s.ServerURL()))).CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("ran with")) {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 func TestRunRetriesServerErrors(t *testing.T) {
 	s := startGitHub(t, false)
 	s.Fail(github.Fault{Path: "/releases/download/", Status: 502, Times: 2})
@@ -505,12 +534,14 @@ printf '%s\n' "$SOURCE" >"$2"
 		want   []string // regular expressions
 	}{
 		{name: "a branch", source: program, want: []string{
-			`(?m)^go build -ldflags=-s -w -buildid= -o .*/action-build ./action-build; ` + flags + `GOTOOLCHAIN=auto GOOS= CGO_ENABLED=0$`,
+			`(?m)^go build -ldflags=-s -w -buildid= -o .*/action-build ./action-build; ` + flags +
+				`GOTOOLCHAIN=auto GOOS= CGO_ENABLED=0$`,
 			`(?m)^action-build from /.*/go \(this commit is not a release, such as @v1 is\), found in`,
 			`(?m)^ran with  and PATH=`,
 		}},
 		{name: "a release without its program", files: checksums(gone), source: program, want: []string{
-			`(?m)^go build -ldflags=-s -w -buildid= -X github.com/org/sandbox-actions/actions.Version=v1.2.3 -o .*/action-build ` +
+			`(?m)^go build -ldflags=-s -w -buildid= -X github.com/org/sandbox-actions/actions.Version=v1.2.3 ` +
+				`-o .*/action-build ` +
 				`./action-build; ` + flags + `GOTOOLCHAIN=` + toolchain + ` GOOS= CGO_ENABLED=0$`,
 			`(?m)^action-build v1.2.3 from /.*/go \(http\S+ answered 404: .*\), found in`,
 			`(?m)^ran with  and PATH=`,
@@ -526,7 +557,8 @@ printf '%s\n' "$SOURCE" >"$2"
 			bin := t.TempDir()
 			writeFiles(t, bin, map[string]string{"go": fakeGo})
 			j := newJob(t, map[string]string{
-				"PATH": bin, "GOTOOLCHAIN": "auto", "GOFLAGS": "-toolexec=evil", "GOOS": "plan9", "SOURCE": strings.TrimSuffix(test.source, "\n"),
+				"PATH": bin, "GOTOOLCHAIN": "auto", "GOFLAGS": "-toolexec=evil", "GOOS": "plan9",
+				"SOURCE": strings.TrimSuffix(test.source, "\n"),
 			})
 			out, err := j.step(t, checkout(t, test.files)).CombinedOutput()
 			if (err != nil) != test.fails || test.fails && bytes.Contains(out, []byte("ran with")) {
@@ -543,26 +575,29 @@ printf '%s\n' "$SOURCE" >"$2"
 
 // Nothing that the caller's environment holds is executed, other than the program.
 func TestRunIgnoresEnvironment(t *testing.T) {
-	s := startGitHub(t, false)
+	s := startGitHub(t, true) // a private release needs more commands
 	dir := t.TempDir()
 	mark := filepath.Join(dir, "mark")
 	evil := "#!/bin/sh\necho \"$0 $*\" >>'" + mark + "'\n"
 	bin := filepath.Join(dir, "bin")
-	for name := range strings.FieldsSeq(`sh bash dash env awk cat chmod curl cut date git go gzip mkdir mktemp mv openssl rm sed
-		sha256sum shasum tail tr uname`) {
+	commands := strings.Fields(`awk bash cat chmod curl cut dash date env git go gzip mkdir mktemp mv openssl rm sed sh
+		sha256sum shasum tail tr uname`)
+	for _, name := range commands {
 		writeFiles(t, bin, map[string]string{name: evil})
 	}
 	writeFiles(t, dir, map[string]string{
 		"mark":       "",
 		"startup":    evil,
-		".curlrc":    "url = \"file:///etc/hostname\"\noutput = \"" + mark + "\"\n",
+		".curlrc":    "trace-ascii = \"" + mark + "\"\n", // it would show the token
 		".gitconfig": "[core]\n\tfsmonitor = " + bin + "/git\n[alias]\n\tstatus = !" + bin + "/git\n",
 	})
 	env := map[string]string{
 		"PATH": bin, "HOME": dir, "BASH_ENV": filepath.Join(dir, "startup"), "ENV": filepath.Join(dir, "startup"),
 		"CDPATH": "/", "IFS": "/", "version": "mine", "name": "mine", "GOFLAGS": "-toolexec=" + filepath.Join(bin, "go"),
+		"GITHUB_SERVER_URL": s.ServerURL(), "GITHUB_API_URL": s.APIURL(), "INPUT_GITHUB_TOKEN": readToken,
 	}
-	for _, name := range []string{"curl", "uname", "gzip", "tail"} {
+	builtins := []string{"[", "cd", "command", "kill", "printf", "read", "ulimit", "wait"}
+	for _, name := range slices.Concat(commands, builtins) {
 		env["BASH_FUNC_"+name+"%%"] = "() { echo function >>'" + mark + "'; }"
 	}
 	// sh is bash on macOS and busybox in many containers.
@@ -581,7 +616,8 @@ func TestRunIgnoresEnvironment(t *testing.T) {
 				command.Env = environment
 			}
 			out, err := command.CombinedOutput()
-			if want := "ran with  and PATH=" + bin + "\nversion=mine name=mine,.\n"; err != nil || !bytes.Contains(out, []byte(want)) {
+			if want := "ran with  and PATH=" + bin + "\nversion=mine name=mine,.\n"; err != nil ||
+				!bytes.Contains(out, []byte(want)) {
 				t.Errorf("%v: %s", err, out)
 			}
 			if executed := readFile(t, mark); executed != "" {
@@ -659,10 +695,12 @@ func TestRunUsesProxy(t *testing.T) {
 	}))
 	t.Cleanup(proxy.Close)
 	j := newJob(t, map[string]string{
-		"https_proxy": proxy.URL, "GITHUB_SERVER_URL": "https://github.com", "INPUT_GITHUB_TOKEN": readToken, "PATH": t.TempDir(),
+		"https_proxy": proxy.URL, "GITHUB_SERVER_URL": "https://github.com", "INPUT_GITHUB_TOKEN": readToken,
+		"PATH": t.TempDir(),
 	})
 	out, err := j.step(t, checkout(t, checksums("https://github.com"))).CombinedOutput()
-	want := "cannot download " + asset + ": https://github.com/org/sandbox-actions/releases/download/v1.2.3/" + asset + ".gz: curl: "
+	want := "cannot download " + asset +
+		": https://github.com/org/sandbox-actions/releases/download/v1.2.3/" + asset + ".gz: curl: "
 	if err == nil || !bytes.Contains(out, []byte(want)) {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -693,20 +731,20 @@ func TestRunConcurrently(t *testing.T) {
 func BenchmarkStart(b *testing.B) {
 	dir := b.TempDir()
 	program := filepath.Join(dir, "tools/sandbox-actions/v1.2.3", runtime.GOARCH, "action-snapshot")
-	script := filepath.Join(dir, "actions/run.sh")
+	runScript := filepath.Join(dir, "actions/run.sh")
 	run := func(command *exec.Cmd) {
 		if out, err := command.CombinedOutput(); err != nil {
 			b.Fatalf("%v: %s", err, out)
 		}
 	}
-	build := exec.Command("sh", "-euc", `. actions/buildenv.sh; exec go build -ldflags="$(link_flags '')" -o "$1" ./action-snapshot`,
-		"sh", program)
+	const compile = `. actions/buildenv.sh; exec go build -ldflags="$(link_flags '')" -o "$1" ./action-snapshot`
+	build := exec.Command("sh", "-euc", compile, "sh", program)
 	build.Dir = ".."
 	run(build)
 	sums := fmt.Sprintf("# https://github.com/org/sandbox-actions v1.2.3 go1\n%s  action-snapshot-%s\n",
 		sha256Hex(readFile(b, program)), platform)
 	for name, content := range map[string]string{"run.sh": readFile(b, "run.sh"), "checksums.txt": sums} {
-		path := filepath.Join(filepath.Dir(script), name)
+		path := filepath.Join(filepath.Dir(runScript), name)
 		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644))
 		if err != nil {
 			b.Fatal(err)
@@ -719,7 +757,7 @@ func BenchmarkStart(b *testing.B) {
 	})
 	b.Run("through run.sh", func(b *testing.B) {
 		for b.Loop() {
-			command := exec.Command("/bin/sh", script, "snapshot", "--version")
+			command := exec.Command("/bin/sh", runScript, "snapshot", "--version")
 			command.Env = append(os.Environ(), "RUNNER_TOOL_CACHE="+filepath.Join(dir, "tools"))
 			run(command)
 		}

@@ -52,7 +52,7 @@ check_checkout() {
 check_go() {
 	command -v go >/dev/null || fail "cannot find Go: install $go_toolchain from https://go.dev/dl"
 	[[ $(go env GOVERSION) == "$go_toolchain" ]] ||
-		fail "cannot get $go_toolchain, which go.mod names as its toolchain: install it from https://go.dev/dl"
+		fail "cannot get $go_toolchain of go.mod: install it from https://go.dev/dl"
 }
 
 # check_tag fails if the version is a release of another commit.

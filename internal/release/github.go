@@ -17,6 +17,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/google/go-github/v62/github"
+	"github.com/org/sandbox-actions/pkg/git"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/runner"
 )
@@ -25,6 +26,7 @@ import (
 type publisher struct {
 	artifacts
 	api       *github.Client
+	git       git.Git
 	downloads *http.Client // sends no token unless a request has one
 	token     string
 	isPrivate bool // set by checkAccess
@@ -44,8 +46,7 @@ const (
 	maxRetryAfter = 30 * time.Second // a rate limit that lasts longer ends the operation
 )
 
-// newPublisher returns a publisher that uses the API at apiURL; "" means the API of the server that the artifacts
-// name.
+// newPublisher returns a publisher that uses the API at apiURL; "" means the API of the server in the artifacts.
 func newPublisher(a artifacts, apiURL, token string, l limits, log *runner.Runner) (*publisher, error) {
 	if token == "" {
 		return nil, errors.New("missing GITHUB_TOKEN (set it to a token with contents: write, for example $(gh auth token))")
@@ -71,7 +72,10 @@ func newPublisher(a artifacts, apiURL, token string, l limits, log *runner.Runne
 	api.BaseURL = base
 	once.StreamBody = true
 	downloads := httpclient.Config{Policy: once, FollowRedirects: true}.Client()
-	return &publisher{artifacts: a, api: api, downloads: downloads, token: token, limits: l, log: log}, nil
+	return &publisher{
+		artifacts: a, api: api, git: git.Git{}.WithToken(a.server, token), downloads: downloads, token: token,
+		limits: l, log: log,
+	}, nil
 }
 
 // checkAccess checks that the token can read the repository, and sets isPrivate.
@@ -90,12 +94,8 @@ func (p *publisher) checkAccess(ctx context.Context) error {
 func (p *publisher) listReleases(ctx context.Context) ([]*github.RepositoryRelease, error) {
 	var all []*github.RepositoryRelease
 	for page := 1; page != 0; {
-		some, response, err := p.api.Repositories.ListReleases(
-			ctx,
-			p.owner,
-			p.name,
-			&github.ListOptions{Page: page, PerPage: 100},
-		)
+		some, response, err := p.api.Repositories.ListReleases(ctx, p.owner, p.name,
+			&github.ListOptions{Page: page, PerPage: 100})
 		if err != nil {
 			return nil, err
 		}
@@ -201,7 +201,7 @@ func (p *publisher) retry(ctx context.Context, op string, timeout time.Duration,
 	case errors.As(err, new(*conflictError)):
 		return err
 	}
-	return p.apiError(ctx, op, err)
+	return p.describe(ctx, op, err)
 }
 
 // isTemporary reports whether an attempt that failed with err may succeed when it is repeated, and how long GitHub
@@ -210,8 +210,8 @@ func isTemporary(err error) (wait time.Duration, temporary bool) {
 	if errors.Is(err, errNotYet) {
 		return 0, true
 	}
-	if failed, ok := errors.AsType[*gitError](err); ok {
-		return 0, failed.Status == 0 || failed.Status >= 500
+	if failed, ok := errors.AsType[*git.Error](err); ok {
+		return 0, failed.Temporary()
 	}
 	if response := responseOf(err); response != nil {
 		if wait, limited := httpclient.GitHubRateLimit(response, time.Now()); limited {
@@ -246,28 +246,15 @@ func responseOf(err error) *http.Response {
 	return nil
 }
 
-// apiError describes a failed operation: a *httpclient.APIError if GitHub, or the network, is the cause.
-func (p *publisher) apiError(ctx context.Context, op string, err error) error {
-	compare := fmt.Sprintf("compare with %s/releases, and run the command again", p.repositoryURL())
-	service := httpclient.Service{Name: "GitHub", URL: p.server, Message: readMessage, Hints: []httpclient.Hint{
-		{On: http.StatusTooManyRequests, Text: "try again later"},
-		{On: http.StatusForbidden, Message: "rate limit", Text: "try again later"},
-		{On: http.StatusUnauthorized, Text: "GITHUB_TOKEN is invalid or expired: set a new one"},
-		{On: http.StatusForbidden, Text: "GITHUB_TOKEN lacks a permission: give the job `contents: write`"},
-		{On: http.StatusNotFound, Text: fmt.Sprintf(
-			"check that %s exists and that GITHUB_TOKEN has `contents: write` for it", p.repositoryURL())},
-		{On: http.StatusConflict, Text: compare},
-		{On: http.StatusUnprocessableEntity, Text: compare},
-		{On: httpclient.ServerErrors, Text: "try again later; see https://www.githubstatus.com"},
-		{On: httpclient.NoAnswer, Text: "check the network, and run the command again"},
-	}}
+// describe returns the error of a failed operation: it begins with op and ends with a hint. It is a
+// *httpclient.APIError, or wraps a *git.Error, if GitHub or the network is the cause.
+func (p *publisher) describe(ctx context.Context, op string, err error) error {
+	service := httpclient.Service{Name: "GitHub", URL: p.server, Message: readMessage, Hints: p.hints()}
 	response := responseOf(err)
-	if failed, ok := errors.AsType[*gitError](err); ok && failed.Status != 0 {
-		// git reports the status of a response, and a message in place of its body.
-		response = &http.Response{StatusCode: failed.Status, Body: io.NopCloser(strings.NewReader(failed.Message))}
-		service.Message = func(body []byte) (string, bool) { return string(body), true }
-	}
+	failedGit, isGit := errors.AsType[*git.Error](err)
 	switch {
+	case isGit:
+		return fmt.Errorf("%s: %w (%s)", op, err, p.gitHint(failedGit.Cause))
 	case isFormatError(err):
 		return &httpclient.APIError{
 			Service: service.Name, Op: op, Message: "the response is not in the API's format", Hint: "check GITHUB_API_URL",
@@ -277,6 +264,46 @@ func (p *publisher) apiError(ctx context.Context, op string, err error) error {
 		return service.Failure(ctx, op, response, err, []string{p.token})
 	}
 	return fmt.Errorf("%s: %w", op, err)
+}
+
+const (
+	hintLater      = "try again later; see https://www.githubstatus.com"
+	hintToken      = "GITHUB_TOKEN is invalid or expired: set a new one"
+	hintPermission = "GITHUB_TOKEN lacks a permission: give the job `contents: write`"
+)
+
+func (p *publisher) hints() []httpclient.Hint {
+	return []httpclient.Hint{
+		{On: http.StatusTooManyRequests, Text: hintLater},
+		{On: http.StatusForbidden, Message: "rate limit", Text: hintLater},
+		{On: http.StatusUnauthorized, Text: hintToken},
+		{On: http.StatusForbidden, Text: hintPermission},
+		{On: http.StatusNotFound, Text: p.hintRepository()},
+		{On: http.StatusConflict, Text: p.hintCompare()},
+		{On: http.StatusUnprocessableEntity, Text: p.hintCompare()},
+		{On: httpclient.ServerErrors, Text: hintLater},
+		{On: httpclient.NoAnswer, Text: "check the network, and run the command again"},
+	}
+}
+
+func (p *publisher) gitHint(cause git.Cause) string {
+	switch cause {
+	case git.Network, git.RateLimited:
+		return hintLater
+	case git.Unauthorized:
+		return hintPermission
+	case git.NotFound:
+		return p.hintRepository()
+	}
+	return p.hintCompare()
+}
+
+func (p *publisher) hintRepository() string {
+	return "check that " + p.repositoryURL() + " exists and that GITHUB_TOKEN has `contents: write` for it"
+}
+
+func (p *publisher) hintCompare() string {
+	return "compare with " + p.repositoryURL() + "/releases, and run the command again"
 }
 
 // readMessage reads an error of GitHub's API with its details.

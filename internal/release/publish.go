@@ -94,7 +94,7 @@ func (p *publisher) ensureRelease(ctx context.Context) (release *github.Reposito
 	base, _, _ := strings.Cut(release.GetUploadURL(), "repos/")
 	p.api.UploadURL, err = p.api.BaseURL.Parse(base)
 	if err != nil || base == "" {
-		return nil, "", p.apiError(ctx, op, errors.Join(httpclient.ErrFormat, err))
+		return nil, "", p.describe(ctx, op, errors.Join(httpclient.ErrFormat, err))
 	}
 	return release, highest, nil
 }

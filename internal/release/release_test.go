@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-github/v62/github"
 	local "github.com/org/sandbox-actions/internal/localcloud/github"
+	"github.com/org/sandbox-actions/pkg/git"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/runner"
 )
@@ -164,10 +165,12 @@ func (e *environment) createDraft(t *testing.T, version string) int64 {
 func (e *environment) deleteAsset(t *testing.T, version, name string) {
 	t.Helper()
 	for _, asset := range e.release(t, version).Assets {
-		if asset.GetName() == name {
-			if _, err := e.api.Repositories.DeleteReleaseAsset(t.Context(), "org", "sandbox-actions", asset.GetID()); err != nil {
-				t.Fatal(err)
-			}
+		if asset.GetName() != name {
+			continue
+		}
+		_, err := e.api.Repositories.DeleteReleaseAsset(t.Context(), "org", "sandbox-actions", asset.GetID())
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }
@@ -286,9 +289,9 @@ func TestRefusals(t *testing.T) {
 		want          string // part of the message
 	}{
 		{name: "no token", command: "publish", noToken: true, want: "missing GITHUB_TOKEN"},
-		{name: "an unknown token", command: "publish", token: "ghs_old", status: 401, want: "GITHUB_TOKEN is invalid or expired"},
-		{name: "a token that reads", command: "publish", token: readToken, status: 403, want: "`contents: write`"},
-		{name: "a token of another repository", command: "publish", token: otherToken, status: 403, want: "`contents: write`"},
+		{name: "an unknown token", command: "publish", token: "ghs_old", status: 401, want: "invalid or expired"},
+		{name: "a token that reads", command: "publish", token: readToken, want: "`contents: write`"},
+		{name: "a token of another repository", command: "publish", token: otherToken, want: "`contents: write`"},
 		{
 			name: "a changed program", command: "publish", want: "checksum mismatch for action-test-linux-amd64: got ",
 			before: func(t *testing.T, dir, _ string) {
@@ -308,7 +311,8 @@ func TestRefusals(t *testing.T) {
 			},
 		},
 		{
-			name: "an additional file", command: "publish", want: "checksums.txt, core, licenses.tar.gz, sbom.cdx.json instead of ",
+			name: "an additional file", command: "publish",
+			want:   "checksums.txt, core, licenses.tar.gz, sbom.cdx.json instead of ",
 			before: func(t *testing.T, dir, _ string) { sh(t, e.clone, `echo >"$1/core"`, dir) },
 		},
 		{
@@ -382,7 +386,8 @@ func TestRefusals(t *testing.T) {
 			}),
 		},
 		{
-			name: "promote a release with another asset", command: "promote", want: "checksum mismatch for checksums.txt in release v",
+			name: "promote a release with another asset", command: "promote",
+			want:   "checksum mismatch for checksums.txt in release v",
 			before: publishFirst(func(t *testing.T, version string) { e.replaceAsset(t, version, "checksums.txt", "other") }),
 		},
 		{
@@ -397,7 +402,7 @@ func TestRefusals(t *testing.T) {
 			before: publishFirst(func(t *testing.T, version string) { e.push(t, "+main:refs/tags/"+version) }),
 		},
 		{
-			name: "promote over another tag", command: "promote", want: ", which is not a release (move it to one, or delete it)",
+			name: "promote over another tag", command: "promote", want: ", which is not a release (move it to one",
 			before: publishFirst(func(t *testing.T, version string) {
 				e.push(t, "main:refs/tags/"+strings.TrimSuffix(version, ".1.0"))
 			}),
@@ -494,14 +499,6 @@ func TestFaults(t *testing.T) {
 			name: "git gets no answer", fault: local.Fault{Path: "/info/refs", Silence: true},
 			op: "push tag ", hint: "check the network", want: "deadline exceeded",
 		},
-		{
-			name: "git is forbidden", fault: local.Fault{Path: "/git-receive-pack", Status: 403},
-			op: "push tag ", status: 403, hint: "`contents: write`",
-		},
-		{
-			name: "git fails", fault: local.Fault{Path: "/info/refs", Status: 500},
-			op: "push tag ", status: 500, hint: "https://www.githubstatus.com",
-		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if testing.Short() && test.fault.Silence && test.fault.Times == 0 {
@@ -526,6 +523,35 @@ func TestFaults(t *testing.T) {
 			}
 			e.mustRun(t, "publish", dir)
 			e.mustRun(t, "promote", dir)
+		})
+	}
+
+	for i, test := range []struct {
+		name  string
+		fault local.Fault
+		cause git.Cause
+		want  string // part of the message
+	}{
+		{
+			name: "git is forbidden", fault: local.Fault{Path: "/info/refs", Status: 403},
+			cause: git.Unauthorized, want: "`contents: write`",
+		},
+		{
+			name: "git fails", fault: local.Fault{Path: "/info/refs", Status: 500},
+			cause: git.Network, want: "https://www.githubstatus.com",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir, _ := e.makeRelease(t, fmt.Sprintf("v%d.0.0", i+200))
+			e.Fail(test.fault)
+			_, err := e.run(t.Context(), writeToken, testLimits, "publish", dir)
+			e.Heal()
+			failed, ok := errors.AsType[*git.Error](err)
+			if !ok || failed.Cause != test.cause || !strings.HasPrefix(err.Error(), "push tag v") ||
+				!strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v, want cause %d and %s", err, test.cause, test.want)
+			}
+			e.mustRun(t, "publish", dir)
 		})
 	}
 
@@ -576,9 +602,9 @@ func TestCancel(t *testing.T) {
 func TestTokenIsNotAnArgument(t *testing.T) {
 	e := setup(t, true)
 	dir, _ := e.makeRelease(t, "v1.0.0")
-	bin, git := t.TempDir(), sh(t, ".", "command -v git")
+	bin, program := t.TempDir(), sh(t, ".", "command -v git")
 	record := filepath.Join(bin, "arguments")
-	script := "#!/bin/sh\necho \"$@\" >>" + record + "\nexec " + git + " \"$@\"\n"
+	script := "#!/bin/sh\necho \"$@\" >>" + record + "\nexec " + program + " \"$@\"\n"
 	if err := os.WriteFile(filepath.Join(bin, "git"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package github
 
 import (
-	"strings"
 	"testing"
 )
 
@@ -15,33 +14,34 @@ func TestPermissions(t *testing.T) {
 		want                            string
 	}{
 		{"own private repository", "GET", "octo/app/commits/main", "app", "", 200, second},
-		{"own private repository, to read", "GET", "octo/app/commits/main", "app-reads", "", 200, second},
-		{"own private repository, without contents", "GET", "octo/app/commits/main", "app-none", "", 403, integration},
-		{"that it is there", "GET", "octo/app", "app-none", "", 200, `"private":true`},
-		{"another's private repository", "GET", "octo/app/commits/main", "lib", "", 404, "Not Found"},
-		{"another's public repository", "GET", "octo/lib/commits/main", "app-none", "", 200, second},
+		{"own private repository, with contents: read", "GET", "octo/app/commits/main", "app-reads", "", 200, second},
+		{"own private repository, without contents permission", "GET", "octo/app/commits/main", "app-none", "", 403,
+			integration},
+		{"description of the own private repository", "GET", "octo/app", "app-none", "", 200, `"private":true`},
+		{"another private repository", "GET", "octo/app/commits/main", "lib", "", 404, "Not Found"},
+		{"another public repository", "GET", "octo/lib/commits/main", "app-none", "", 200, second},
 		{"all repositories", "GET", "octo/app/commits/main", "writes", "", 200, second},
 		{"a release without a token", "POST", "octo/lib/releases", "", release("a"), 401, "Requires authentication"},
-		{"a release with a token that is not good", "POST", "octo/lib/releases", "bad", release("a"), 401, "Bad credentials"},
+		{"a release with an invalid token", "POST", "octo/lib/releases", "bad", release("a"), 401, "Bad credentials"},
 		{"a private release without a token", "POST", "octo/app/releases", "", release("a"), 404, "Not Found"},
-		{"a release with a token for reading", "POST", "octo/app/releases", "app-reads", release("a"), 403, integration},
-		{"a release with a token for reading all", "POST", "octo/app/releases", "reads", release("a"), 403, integration},
-		{"a release in another's public repository", "POST", "octo/lib/releases", "app", release("a"), 403, integration},
-		{"a release in another's private repository", "POST", "octo/app/releases", "lib", release("a"), 404, "Not Found"},
+		{"a release with a token that reads", "POST", "octo/app/releases", "app-reads", release("a"), 403, integration},
+		{"a release with a token that reads all repositories", "POST", "octo/app/releases", "reads", release("a"), 403,
+			integration},
+		{"a release in another public repository", "POST", "octo/lib/releases", "app", release("a"), 403, integration},
+		{"a release in another private repository", "POST", "octo/app/releases", "lib", release("a"), 404, "Not Found"},
 		{"a release", "POST", "octo/app/releases", "app", release("a"), 201, `"tag_name":"a"`},
-		{"a release by who may write to all", "POST", "octo/lib/releases", "writes", release("a"), 201, `"tag_name":"a"`},
-		{"an attestation with a token for reading", "POST", "octo/app/attestations", "app-reads", "{}", 403, integration},
-		{"a ref with a token for reading", "POST", "octo/app/git/refs", "app-reads", "{}", 403, integration},
-		{"drafts, to who may write", "GET", "octo/app/releases", "app", "", 200, `"draft":true`},
-		{"no drafts to who reads", "GET", "octo/app/releases", "app-reads", "", 200, "[]\n"},
-		{"no drafts to who reads all", "GET", "octo/lib/releases", "reads", "", 200, "[]\n"},
-		{"no drafts to another", "GET", "octo/lib/releases", "app", "", 200, "[]\n"},
-		{"no drafts to the public", "GET", "octo/lib/releases", "", "", 200, "[]\n"},
+		{"a release with a token that writes to all repositories", "POST", "octo/lib/releases", "writes", release("a"), 201,
+			`"tag_name":"a"`},
+		{"an attestation with a token that reads", "POST", "octo/app/attestations", "app-reads", "{}", 403, integration},
+		{"a ref with a token that reads", "POST", "octo/app/git/refs", "app-reads", "{}", 403, integration},
+		{"drafts with write access", "GET", "octo/app/releases", "app", "", 200, `"draft":true`},
+		{"no drafts with read access", "GET", "octo/app/releases", "app-reads", "", 200, "[]\n"},
+		{"no drafts with read access to all repositories", "GET", "octo/lib/releases", "reads", "", 200, "[]\n"},
+		{"no drafts with a token of another repository", "GET", "octo/lib/releases", "app", "", 200, "[]\n"},
+		{"no drafts without a token", "GET", "octo/lib/releases", "", "", 200, "[]\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if status, body := ask(t, test.method, s.APIURL()+"/repos/"+test.path, test.token, test.body); status != test.status || !strings.Contains(body, test.want) {
-				t.Errorf("%d %s\nwant %d %s", status, body, test.status, test.want)
-			}
+			checkResponse(t, test.status, test.want, test.method, s.APIURL()+"/repos/"+test.path, test.token, test.body)
 		})
 	}
 }

@@ -29,7 +29,7 @@ type call struct {
 
 func (c *call) ctx() context.Context { return c.request.Context() }
 
-// url returns a URL of the API below the repository.
+// apiURL returns a URL of the API below the repository.
 func (c *call) apiURL(path string) string {
 	return c.APIURL() + "/repos/" + c.repository.fullName() + path
 }
@@ -41,7 +41,7 @@ func (c *call) store() *store {
 	return store
 }
 
-// release returns the release with the ID in the path. A draft requires write access.
+// release returns the release with an ID, and the store that has it. A draft requires write access.
 func (c *call) release(id string) (*store, *release, error) {
 	store := c.store()
 	for _, release := range store.releases {
@@ -100,10 +100,8 @@ func (s *Server) handleAPI(mux *http.ServeMux) {
 		method, path, _ := strings.Cut(e.pattern, " ")
 		mux.HandleFunc(method+" /api/v3/repos/{owner}/{name}"+path, s.limitRate(s.serveEndpoint(e)))
 	}
-	mux.HandleFunc(
-		"POST /api/uploads/repos/{owner}/{name}/releases/{id}/assets",
-		s.limitRate(s.serveEndpoint(uploadEndpoint)),
-	)
+	const uploads = "POST /api/uploads/repos/{owner}/{name}/releases/{id}/assets"
+	mux.HandleFunc(uploads, s.limitRate(s.serveEndpoint(uploadEndpoint)))
 	mux.HandleFunc("GET /api/v3/rate_limit", s.serveRateLimit)
 	mux.HandleFunc("/api/v3/", s.limitRate(func(w http.ResponseWriter, r *http.Request) {
 		sendError(w, r, *errNotFound, "https://docs.github.com/rest")

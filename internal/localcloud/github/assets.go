@@ -19,12 +19,8 @@ var assetEndpoints = []endpoint{
 	// Serves releases/{id}/assets. That pattern would conflict with releases/assets/{id} and releases/tags/{tag}.
 	{"GET /releases/{path...}", readContents, (*call).listAssets, "releases/assets#list-release-assets"},
 	{"GET /releases/assets/{id}", readContents, withAsset((*call).getAsset), "releases/assets#get-a-release-asset"},
-	{
-		"DELETE /releases/assets/{id}",
-		writeContents,
-		withAsset((*call).deleteAsset),
-		"releases/assets#delete-a-release-asset",
-	},
+	{"DELETE /releases/assets/{id}", writeContents, withAsset((*call).deleteAsset),
+		"releases/assets#delete-a-release-asset"},
 }
 
 var uploadEndpoint = endpoint{"POST", writeContents, (*call).uploadAsset, "releases/assets#upload-a-release-asset"}

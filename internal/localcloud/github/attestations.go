@@ -9,12 +9,8 @@ import (
 
 // https://docs.github.com/en/rest/repos/attestations
 var attestationEndpoints = []endpoint{
-	{
-		"POST /attestations",
-		writeAttestations,
-		withBody((*call).createAttestation),
-		"repos/attestations#create-an-attestation",
-	},
+	{"POST /attestations", writeAttestations, withBody((*call).createAttestation),
+		"repos/attestations#create-an-attestation"},
 	{"GET /attestations/{digest}", readAttestations, (*call).listAttestations, "repos/attestations#list-attestations"},
 }
 

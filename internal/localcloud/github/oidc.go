@@ -81,13 +81,10 @@ func (s *Server) Forge(audience string) (string, error) {
 // of [Options].Claims.
 func (s *Server) defaultClaims() map[string]string {
 	claims := map[string]string{
-		"repository": "org/sandbox-actions", "repository_id": "1", "repository_owner_id": "2",
-		"repository_visibility": "private",
+		"repository": "org/sandbox-actions", "repository_id": "1", "repository_visibility": "private",
+		"repository_owner_id": "2", "actor": "octocat", "actor_id": "3",
 		"ref": "refs/heads/main", "ref_type": "branch", "ref_protected": "false", "head_ref": "", "base_ref": "",
-		"sha": strings.Repeat(
-			"0",
-			40,
-		), "workflow": "Build", "actor": "octocat", "actor_id": "3", "event_name": "workflow_dispatch",
+		"sha": strings.Repeat("0", 40), "workflow": "Build", "event_name": "workflow_dispatch",
 		"run_id": "1", "run_number": "1", "run_attempt": "1", "runner_environment": "github-hosted",
 	}
 	o := s.currentOptions()

@@ -12,6 +12,8 @@ type rate struct {
 	reset       time.Time
 }
 
+var errRateLimit = &apiError{status: http.StatusForbidden, message: "API rate limit exceeded for user ID 1."}
+
 // limitRate counts a request and rejects it when the limit is reached.
 func (s *Server) limitRate(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -29,12 +31,7 @@ func (s *Server) limitRate(next http.HandlerFunc) http.HandlerFunc {
 		}
 		w.Header().Set("X-RateLimit-Resource", "core")
 		if !allowed {
-			sendError(
-				w,
-				r,
-				apiError{status: http.StatusForbidden, message: "API rate limit exceeded for user ID 1."},
-				rateLimitDocs,
-			)
+			sendError(w, r, *errRateLimit, rateLimitDocs)
 			return
 		}
 		next(w, r)
