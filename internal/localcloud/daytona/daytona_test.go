@@ -28,10 +28,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
-	"golang.org/x/sys/unix"
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
+	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
 )
 
 func TestMain(m *testing.M) {
@@ -719,11 +719,7 @@ func TestReasons(t *testing.T) {
 
 func TestFullDisk(t *testing.T) {
 	withEngine(t)
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=32m"); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Unmount(dir, unix.MNT_DETACH)
+	dir := testdaemons.SmallDisk(t, "32m")
 	full, err := engine.Start(t.Context(), engine.Oldest, filepath.Join(dir, "engine"), nil)
 	if err != nil {
 		t.Fatal(err)
