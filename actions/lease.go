@@ -33,10 +33,12 @@ func acquire(
 	})
 	group.Go(func() (err error) {
 		defer startActivity(ctx, "the builder")()
-		if lease, err = provider.Acquire(groupCtx, builderRequest(spec)); err != nil {
+		acquired, err := provider.Acquire(groupCtx, builderRequest(spec))
+		if err != nil {
 			return err
 		}
-		context.AfterFunc(ctx, func() { lease.Release(context.Canceled) })
+		lease = acquired
+		context.AfterFunc(ctx, func() { acquired.Release(context.Canceled) }) // lease is nil after an error
 		for _, platform := range spec.Platforms {
 			group.Go(func() error {
 				defer startActivity(ctx, "a machine for %s", platform)()
