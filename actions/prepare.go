@@ -3,7 +3,6 @@ package actions
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -154,15 +153,4 @@ func isDenied(err error) bool {
 	answer := (*transport.Error)(nil)
 	return errors.As(err, &answer) &&
 		(answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden)
-}
-
-// describeSource describes what is built, for the log.
-func describeSource(source buildSource) string {
-	switch {
-	case source.Tree.SHA == "":
-		return fmt.Sprintf("Building %s, which is not a git repository", source.Tree.Dir)
-	case source.Tree.Dirty:
-		return fmt.Sprintf("Building the checkout with uncommitted changes: %s-dirty %s", source.Tree.SHA, source.Tree.Ref)
-	}
-	return fmt.Sprintf("Building %s %s", source.Tree.SHA, source.Tree.Ref)
 }
