@@ -30,15 +30,15 @@ type session struct {
 // refuses code that the run must not build. directories are used besides the build's own, unless a commit is built.
 func prepare(ctx context.Context, job job, spec inputs.BuildSpec, directories ...string) (session, error) {
 	var s session
-	group, groupCtx := errgroup.WithContext(ctx)
+	var group errgroup.Group
 	if spec.Load {
 		group.Go(func() (err error) {
-			s.Engine, s.LoadPlatform, err = openEngine(groupCtx, job, spec)
+			s.Engine, s.LoadPlatform, err = openEngine(ctx, job, spec) // its connections last as long as ctx
 			return err
 		})
 	}
 	group.Go(func() (err error) {
-		s.Doppler, err = readDoppler(groupCtx, job.Env, spec.Doppler, false)
+		s.Doppler, err = readDoppler(ctx, job.Env, spec.Doppler, false)
 		return err
 	})
 	if err := group.Wait(); err != nil {
