@@ -340,6 +340,11 @@ func TestRunFindsProgram(t *testing.T) {
 			}
 		})
 	}
+	for _, request := range private.Requests() {
+		if request.HasToken != strings.Contains(request.Path, "/api/v3/") {
+			t.Errorf("only the API gets the token: %+v", request)
+		}
+	}
 }
 
 // run.sh never executes a file other than the released program, and prints one error that says why.
