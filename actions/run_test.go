@@ -341,7 +341,7 @@ func TestRunFindsProgram(t *testing.T) {
 		})
 	}
 	for _, request := range private.Requests() {
-		if request.HasToken != strings.Contains(request.Path, "/api/v3/") {
+		if request.HasToken != strings.HasPrefix(request.Path, "/api/") {
 			t.Errorf("only the API gets the token: %+v", request)
 		}
 	}
