@@ -97,7 +97,7 @@ func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error)
 	}
 	tests, err := suite.Load(path)
 	file := relativeTo(path, root, job.Dir)
-	if invalid := (*suite.Invalid)(nil); errors.As(err, &invalid) {
+	if invalid := (*suite.InvalidError)(nil); errors.As(err, &invalid) {
 		for _, problem := range invalid.Problems[1:] { // the first is the error itself
 			job.Runner.Warning(runner.Annotation{File: file, Line: problem.Line, Message: problem.Message})
 		}

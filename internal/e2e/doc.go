@@ -1,2 +1,3 @@
-// Package e2e tests the three programs, their actions and workflows, and the documentation from outside, against the local cloud.
+// Package e2e tests the programs, actions, workflows, examples and documents as a user sees them, against the local
+// cloud.
 package e2e

@@ -66,10 +66,8 @@ func TestDocsCommands(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "clone")
 	git(t, e.ours, "clone", "--quiet", e.ours, dir)
-	if err := os.Symlink(filepath.Join(root, ".cache"), filepath.Join(dir, ".cache")); err != nil { // built by scripts/setup.sh
-		t.Fatal(err)
-	}
-	writeFile(t, dir, ".git/info/exclude", ".cache\n") // .gitignore does not match the link
+	must(t, os.Symlink(filepath.Join(root, ".cache"), filepath.Join(dir, ".cache"))) // built by scripts/setup.sh
+	writeFile(t, dir, ".git/info/exclude", ".cache\n")                               // .gitignore does not match the link
 	var script strings.Builder
 	script.WriteString("set -euo pipefail\n")
 	var starts string

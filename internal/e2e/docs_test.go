@@ -91,7 +91,8 @@ func TestDocsLinks(t *testing.T) {
 				continue
 			}
 			var anchors []string
-			for _, head := range markdownHeading.FindAllStringSubmatch(codeBlock.ReplaceAllString(read(t, "../../"+to), ""), -1) {
+			text := codeBlock.ReplaceAllString(read(t, "../../"+to), "")
+			for _, head := range markdownHeading.FindAllStringSubmatch(text, -1) {
 				anchors = append(anchors, strings.ReplaceAll(slugRemoves.ReplaceAllString(strings.ToLower(head[1]), ""), " ", "-"))
 			}
 			if !slices.Contains(anchors, anchor) {

@@ -52,10 +52,7 @@ var startEnvironment = sync.OnceValues(func() (*environment, error) {
 	), filepath.Join(
 		e.dir,
 		"caller",
-	), filepath.Join(
-		e.dir,
-		"bin",
-	)
+	), filepath.Join(e.dir, "bin")
 	if err := e.createRepositories(root); err != nil {
 		return nil, err
 	}

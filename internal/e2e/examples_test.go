@@ -17,7 +17,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-// repository makes a folder a repository of its own. Until the test ends, GitHub has it in place of the caller's, whom
+// repository makes a repository of a directory. Until the test ends, GitHub serves it in place of the caller's, which
 // Depot and Doppler trust.
 func (e *environment) repository(t *testing.T, from string) (dir string) {
 	t.Helper()
@@ -43,7 +43,7 @@ func (e *environment) repository(t *testing.T, from string) (dir string) {
 	return dir
 }
 
-// Every example is a whole repository, whose workflow runs from its own folder.
+// The workflow of every example runs in a repository that holds only the example.
 func TestExamples(t *testing.T) {
 	e := setup(t)
 	const digest = `(sha256:[0-9a-f]{64})`
@@ -52,6 +52,7 @@ func TestExamples(t *testing.T) {
 		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": e.release(t), // act lacks job.workflow_*
 		"DOPPLER_IDENTITY": localcloud.DopplerIdentity, "DOPPLER_PROJECT": localcloud.Project,
 	}
+	oneImage := regexp.MustCompile(`built ` + digest + `, tested ` + digest + ` \(2 tests\), released ` + digest)
 	tested := map[string]bool{}
 	for _, test := range []struct {
 		folder, workflow, event string
@@ -61,17 +62,20 @@ func TestExamples(t *testing.T) {
 	}{
 		{folder: "minimal", workflow: "image.yml", event: "push", builds: 1, want: []string{`::set-output:: tests_passed=1`}},
 		{folder: "build-test-snapshot", workflow: "release.yml", event: "push", builds: 1,
-			want: []string{`built ` + digest + `, tested ` + digest + ` \(2 tests\), released ` + digest + ` as iterate-sandbox-`},
+			want: []string{oneImage.String() + ` as iterate-sandbox-`},
 			after: func(t *testing.T, log string) {
-				if all := regexp.MustCompile(`built ` + digest + `, tested ` + digest + ` \(2 tests\), released ` + digest).FindStringSubmatch(log); all == nil || all[1] != all[2] || all[2] != all[3] {
-					t.Errorf("that is not one image: %q", all)
+				if all := oneImage.FindStringSubmatch(log); all == nil || all[1] != all[2] || all[2] != all[3] {
+					t.Errorf("the digests differ: %q", all)
 				}
 			}},
 		{folder: "nightly", workflow: "nightly.yml", event: "schedule", builds: 1,
 			want: []string{`created nightly-\d{8}-\d{6}-`},
 			before: func(t *testing.T, _ string) {
 				for _, name := range []string{"nightly-20260101-000000-1111111-a", "nightly-20260102-000000-1111111-a"} {
-					e.mustRun(t, invocation{program: "action-snapshot", dockerfile: sleepDockerfile + "LABEL night=" + name + "\n", inputs: values{"name": name, "name_prefix": "nightly", "update_doppler": "false"}})
+					e.mustRun(t, invocation{
+						program: "action-snapshot", dockerfile: sleepDockerfile + "LABEL night=" + name + "\n",
+						inputs: values{"name": name, "name_prefix": "nightly", "update_doppler": "false"},
+					})
 				}
 			},
 			after: func(t *testing.T, log string) {
@@ -82,16 +86,19 @@ func TestExamples(t *testing.T) {
 					}
 				}
 				slices.Sort(left)
-				tonight := regexp.MustCompile(`created (nightly\S+), tested ` + digest + `, released ` + digest).FindStringSubmatch(log)
-				if len(left) != 2 || left[0] != "nightly-20260102-000000-1111111-a" || tonight == nil || left[1] != tonight[1] || tonight[2] != tonight[3] {
-					t.Errorf("left are %q after %q", left, tonight)
+				created := regexp.MustCompile(`created (nightly\S+), tested ` + digest + `, released ` + digest)
+				tonight := created.FindStringSubmatch(log)
+				if tonight == nil || !slices.Equal(left, []string{"nightly-20260102-000000-1111111-a", tonight[1]}) ||
+					tonight[2] != tonight[3] {
+					t.Errorf("snapshots left %q, created %q", left, tonight)
 				}
 			}},
 		{folder: "platforms", workflow: "platforms.yml", event: "push", builds: 3, want: []string{
 			`published ` + registry + `/sandbox:[a-z0-9]+@` + digest + ` for linux/amd64,linux/arm64, 2 of 2 steps cached`,
 		}},
 		{folder: "monorepo", workflow: "images.yml", event: "push", builds: 2, want: []string{
-			`(?s)saved ` + registry + `/sandbox:[a-z0-9]+@` + digest + `.*saved ` + registry + `/sandbox:[a-z0-9]+@` + digest,
+			`(?s)saved ` + registry + `/sandbox:[a-z0-9]+@` + digest + `.*` +
+				`saved ` + registry + `/sandbox:[a-z0-9]+@` + digest,
 		}},
 	} {
 		tested[test.folder] = true
@@ -103,11 +110,11 @@ func TestExamples(t *testing.T) {
 			began := len(e.Depot.Calls())
 			log, ok := e.act(t, actRun{dir: dir, workflow: test.workflow, event: test.event, vars: variables})
 			if !ok {
-				t.Errorf("it fails")
+				t.Error("the workflow fails")
 			}
 			for _, want := range test.want {
 				if !regexp.MustCompile(want).MatchString(log) {
-					t.Errorf("the log does not hold %s", want)
+					t.Errorf("the log does not match %s", want)
 				}
 			}
 			builds := 0
@@ -115,7 +122,7 @@ func TestExamples(t *testing.T) {
 				if call.Method == "CreateBuild" {
 					builds++
 					if call.Token != depotapi.OIDCToken {
-						t.Errorf("a build by a token of the kind %q", call.Token)
+						t.Errorf("a build with a token of kind %q", call.Token)
 					}
 				}
 			}
@@ -136,22 +143,25 @@ func TestExamples(t *testing.T) {
 	}
 	for _, folder := range folders {
 		if name := filepath.Base(filepath.Dir(folder)); !tested[name] {
-			t.Errorf("examples/%s is not run", name)
+			t.Errorf("no test runs examples/%s", name)
 		}
 	}
 	if len(folders) != len(tested) {
-		t.Errorf("%d examples, %d of them run: %q", len(folders), len(tested), slices.Collect(maps.Keys(tested)))
+		t.Errorf("%d examples, of which %d are tested: %q", len(folders), len(tested), slices.Collect(maps.Keys(tested)))
 	}
 }
 
-// actionlint knows of every workflow that we show what it knows of our own, and each has what a repository needs.
-func TestExamplesAreWhole(t *testing.T) {
+// Every example passes actionlint, uses released actions only, and has the files that a repository needs.
+func TestExampleRepositories(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs actionlint; run without -short")
+	}
 	workflows, err := filepath.Glob("../../examples/*/.github/workflows/*.yml")
 	if err != nil || len(workflows) < 5 {
 		t.Fatalf("%v; %d workflows", err, len(workflows))
 	}
-	out, err := exec.Command("../../.cache/bin/actionlint", append([]string{"-config-file", "../../.github/actionlint.yaml"}, workflows...)...).
-		CombinedOutput()
+	args := append([]string{"-config-file", "../../.github/actionlint.yaml"}, workflows...)
+	out, err := exec.Command("../../.cache/bin/actionlint", args...).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -15,10 +15,10 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
-// A snapshot of an image that is there: in an engine of either age, in a registry, in a folder. What comes from a place
-// that keeps
-// manifests has the same digest at Daytona; nothing is built.
-func TestSnapshotOfAnImageThatIsThere(t *testing.T) {
+// A snapshot of an existing image in a Docker Engine, a registry or a directory builds nothing. The image keeps its
+// digest
+// if its source stores manifests.
+func TestSnapshotOfExistingImage(t *testing.T) {
 	e := setup(t)
 	oldest, err := engine.Start(t.Context(), engine.Oldest, t.TempDir(), nil)
 	if err != nil {
@@ -33,82 +33,75 @@ func TestSnapshotOfAnImageThatIsThere(t *testing.T) {
 	env := values{"HOME": home}
 	docker := uniqueDockerfile(t)
 	loaded := e.mustRun(t, invocation{dockerfile: docker, inputs: values{"image_name": "taken:1"}, env: env})
-	e.mustRun(
-		t,
-		invocation{
-			dockerfile: docker,
-			inputs:     values{"image_name": "taken:1"},
-			env:        merge(env, values{"DOCKER_HOST": oldest.Host}),
-		},
-	)
+	e.mustRun(t, invocation{
+		dockerfile: docker,
+		inputs:     values{"image_name": "taken:1"},
+		env:        merge(env, values{"DOCKER_HOST": oldest.Host}),
+	})
 	pushed := e.mustRun(t, invocation{dockerfile: docker, env: env, inputs: values{
 		"load": "false", "push": e.Registry.Addr + "/team/taken:1", "provenance": "false",
 		"outputs": "type=oci,tar=false,dest=" + layout,
 	}})
-	e.mustRun(
-		t,
-		invocation{dockerfile: docker, inputs: values{"image_name": "arm:1", "platform": "linux/arm64"}, env: env},
-	)
+	e.mustRun(t, invocation{
+		dockerfile: docker, inputs: values{"image_name": "arm:1", "platform": "linux/arm64"}, env: env,
+	})
 	for _, test := range []struct {
 		name, image string
 		env         map[string]string
-		digest      string // "": another one, since that engine keeps no manifest
-		fails       string
+		digest      string // empty for the oldest engine, which stores no manifests
+		want        string
 	}{
 		{name: "the current engine", image: "taken:1", digest: loaded.outputs["digest"]},
 		{name: "the oldest engine", image: "taken:1", env: values{"DOCKER_HOST": oldest.Host}},
 		{name: "a registry", image: pushed.outputs["image_ref"], digest: pushed.outputs["digest"]},
 		{name: "a registry, without an engine", image: e.Registry.Addr + "/team/taken:1",
 			env: values{"DOCKER_HOST": "unix:///absent.sock"}, digest: pushed.outputs["digest"]},
-		{name: "a folder", image: layout, digest: pushed.outputs["digest"]},
-		{name: "another architecture", image: "arm:1", fails: `input image: .*linux/arm64`},
-		{name: "one that is not there", image: "absent:1", fails: `input image: .*"absent:1".*Docker Engine`},
-		{name: "no image of that registry", image: e.Registry.Addr + "/team/absent:1", fails: `input image: .*absent:1`},
-		{name: "no folder", image: "./absent", fails: `input image: .*absent`},
+		{name: "a directory", image: layout, digest: pushed.outputs["digest"]},
+		{name: "another architecture", image: "arm:1", want: `input image: .*linux/arm64`},
+		{name: "an image that the engine lacks", image: "absent:1", want: `input image: .*"absent:1".*Docker Engine`},
+		{name: "an image that the registry lacks", image: e.Registry.Addr + "/team/absent:1",
+			want: `input image: .*absent:1`},
+		{name: "a directory that does not exist", image: "./absent", want: `input image: .*absent`},
 		{name: "no engine", image: "taken:1", env: values{"DOCKER_HOST": "unix:///absent.sock"},
-			fails: `Docker Engine.*unix:///absent.sock`},
+			want: `Docker Engine.*unix:///absent.sock`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			builds, asked := len(e.Depot.Calls()), len(e.Daytona.Requests())
-			o := e.run(
-				t,
-				invocation{
-					program:    "action-snapshot",
-					dockerfile: docker,
-					inputs:     values{"image": test.image, "update_doppler": "false"},
-					env:        merge(env, test.env),
-				},
-			)
+			r := e.run(t, invocation{
+				program:    "action-snapshot",
+				dockerfile: docker,
+				inputs:     values{"image": test.image, "update_doppler": "false"},
+				env:        merge(env, test.env),
+			})
 			if len(e.Depot.Calls()) != builds {
-				t.Error("something was built")
+				t.Error("a build was created")
 			}
-			if test.fails != "" {
-				assertFailed(t, o, test.fails)
+			if test.want != "" {
+				assertFailed(t, r, test.want)
 				for _, request := range e.Daytona.Requests()[asked:] {
 					if request.Registry {
-						t.Errorf("the registry was asked: %s %s", request.Method, request.Path)
+						t.Errorf("request to the registry: %s %s", request.Method, request.Path)
 					}
 				}
 				return
 			}
-			if o.exitCode != 0 {
-				t.Fatalf("exit %d:\n%s%s", o.exitCode, o.stdout, o.stderr)
+			if r.exitCode != 0 {
+				t.Fatalf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
 			}
-			if test.digest != "" && o.outputs["digest"] != test.digest {
-				t.Errorf("digest %s, want %s", o.outputs["digest"], test.digest)
+			if test.digest != "" && r.outputs["digest"] != test.digest {
+				t.Errorf("digest %s, want %s", r.outputs["digest"], test.digest)
 			}
-			if made := e.snapshots(t)[o.outputs["snapshot_name"]]; made.Digest != o.outputs["digest"] {
-				t.Errorf("Daytona has %s, and the output is %s", made.Digest, o.outputs["digest"])
+			if made := e.snapshots(t)[r.outputs["snapshot_name"]]; made.Digest != r.outputs["digest"] {
+				t.Errorf("Daytona has the digest %s, the output is %s", made.Digest, r.outputs["digest"])
 			}
-			if o.outputs["reused"] == "false" {
-				e.deleteSnapshot(t, o.outputs["snapshot_name"])
+			if r.outputs["reused"] == "false" {
+				e.deleteSnapshot(t, r.outputs["snapshot_name"])
 			}
 		})
 	}
 }
 
-// The shell's exit code is the command's, and its arguments arrive as they are; a terminal is tried in
-// pkg/dockerengine.
+// The shell runs a command with its arguments unchanged and exits with its exit code.
 func TestShell(t *testing.T) {
 	e := setup(t)
 	e.mustRun(t, invocation{dockerfile: fromDebian + "WORKDIR /here\n", inputs: values{"image_name": "shell:1"}})
@@ -121,31 +114,28 @@ func TestShell(t *testing.T) {
 		output   string
 	}{
 		{"a command", []string{"--image", "shell:1", "--", "sh", "-c", "echo $0 $1; exit 5", "a b", "c"}, 5, "a b c\n"},
-		{"the folder", []string{"--image", "shell:1", "--mount", "--", "cat", "/here/seen"}, 0, "mounted\n"},
+		{"the mounted directory", []string{"--image", "shell:1", "--mount", "--", "cat", "/here/seen"}, 0, "mounted\n"},
 		{"no image", []string{"--image", "absent:1"}, 1, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := e.run(
-				t,
-				invocation{
-					program: "action-test",
-					args:    append([]string{"shell"}, test.args...),
-					dir:     dir,
-					env:     values{"GITHUB_ACTIONS": ""},
-				},
-			)
-			if o.exitCode != test.exitCode || o.stdout != test.output ||
-				test.exitCode == 1 && !strings.Contains(o.stderr, `"absent:1"`) {
-				t.Errorf("exit %d, %q, %s", o.exitCode, o.stdout, o.stderr)
+			r := e.run(t, invocation{
+				program: "action-test",
+				args:    append([]string{"shell"}, test.args...),
+				dir:     dir,
+				env:     values{"GITHUB_ACTIONS": ""},
+			})
+			if r.exitCode != test.exitCode || r.stdout != test.output ||
+				test.exitCode == 1 && !strings.Contains(r.stderr, `"absent:1"`) {
+				t.Errorf("exit code %d, %q, %s", r.exitCode, r.stdout, r.stderr)
 			}
 			if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
-				t.Errorf("left: %s", left)
+				t.Errorf("containers left: %s", left)
 			}
 		})
 	}
 }
 
-// A suite of container-structure-test's becomes one of ours, and runs.
+// A suite of container-structure-test is converted and then runs.
 func TestConvert(t *testing.T) {
 	e := setup(t)
 	dir := t.TempDir()
@@ -161,29 +151,27 @@ fileExistenceTests:
     shouldExist: true
     permissions: "-rw-r--r--"
 `)
-	converted := e.run(
-		t,
-		invocation{
-			program: "action-test",
-			args:    []string{"convert", "structure.yaml"},
-			dir:     dir,
-			env:     values{"GITHUB_ACTIONS": ""},
-		},
-	)
+	converted := e.run(t, invocation{
+		program: "action-test",
+		args:    []string{"convert", "structure.yaml"},
+		dir:     dir,
+		env:     values{"GITHUB_ACTIONS": ""},
+	})
 	if converted.exitCode != 0 {
 		t.Fatal(converted.stderr)
 	}
 	writeFile(t, dir, "tests.yaml", converted.stdout)
 	writeFile(t, dir, "Dockerfile", fromDebian)
-	o := e.mustRun(t, invocation{program: "action-test", dir: dir, inputs: values{"suite": "tests.yaml"}})
-	if o.outputs["tests_passed"] != "2" {
-		t.Errorf("outputs %v", o.outputs)
+	r := e.mustRun(t, invocation{program: "action-test", dir: dir, inputs: values{"suite": "tests.yaml"}})
+	if r.outputs["tests_passed"] != "2" {
+		t.Errorf("outputs %v", r.outputs)
 	}
 }
 
-// A person types into the shell: the terminal has its size, Ctrl-C ends what runs and not the shell, exit's code comes
-// out.
-func TestShellAtATerminal(t *testing.T) {
+// The shell has a terminal of the right size, Ctrl-C interrupts the command and not the shell, and the exit code is
+// that
+// of the shell.
+func TestShellTerminal(t *testing.T) {
 	e := setup(t)
 	e.mustRun(t, invocation{dockerfile: fromDebian + "CMD [\"bash\"]\n", inputs: values{"image_name": "terminal:1"}})
 	command := exec.CommandContext(
@@ -206,13 +194,14 @@ func TestShellAtATerminal(t *testing.T) {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		_, _ = io.Copy(&screen, terminal) // ends with an error when the program has
+		_, _ = io.Copy(&screen, terminal) // fails when the program exits
 	}()
 	wait := func(text string) {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); !strings.Contains(screen.String(), text); time.Sleep(10 * time.Millisecond) {
+		deadline := time.Now().Add(time.Minute)
+		for ; !strings.Contains(screen.String(), text); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("%q does not come:\n%q", text, screen.String())
+				t.Fatalf("%q does not appear:\n%q", text, screen.String())
 			}
 		}
 	}
@@ -238,63 +227,61 @@ func TestShellAtATerminal(t *testing.T) {
 	err = command.Wait()
 	<-read
 	if code := command.ProcessState.ExitCode(); code != 5 {
-		t.Errorf("exit %d (%v)", code, err)
+		t.Errorf("exit code %d (%v)", code, err)
 	}
 	if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
-		t.Errorf("left: %s", left)
+		t.Errorf("containers left: %s", left)
 	}
 }
 
-// What one job has built and saved, the next one takes from Depot's registry without a login of its own; tested and
-// released, it is the same image.
-func TestImageFromDepotsRegistry(t *testing.T) {
+// The test and snapshot actions of another job use a saved image from Depot's registry without a login.
+func TestImageFromDepotRegistry(t *testing.T) {
 	e := setup(t)
-	saved := e.mustRun(
-		t,
-		invocation{dockerfile: uniqueDockerfile(t), inputs: values{"save": "true", "load": "false", "provenance": "false"}},
-	)
+	saved := e.mustRun(t, invocation{
+		dockerfile: uniqueDockerfile(t), inputs: values{"save": "true", "load": "false", "provenance": "false"},
+	})
 	ref := saved.outputs["image_ref"]
 	noID := values{"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}
 	for _, test := range []struct {
 		name, program string
 		inputs, env   map[string]string
-		sentence      string // "": the digest is the saved one's
+		want          string // empty: it succeeds with the saved digest
 	}{
 		{name: "tested", program: "action-test",
 			inputs: values{"image": ref, "suite": "none", "command": "test -n \"$LOCAL_DOCKER_IMAGE_NAME\""}},
 		{name: "released", program: "action-snapshot", inputs: values{"image": ref, "update_doppler": "false"}},
 		{name: "no such build", program: "action-snapshot",
-			inputs:   values{"image": e.Registry.Addr + "/sandbox:absent", "update_doppler": "false"},
-			sentence: `^error: input image: read \S+/sandbox:absent: the registry does not accept the login.*; if Depot keeps it: get a password to pull \S+/sandbox:absent: .*build absent not found`},
-		{name: "no way into Depot", program: "action-snapshot", inputs: values{"image": ref, "update_doppler": "false"},
-			env:      noID,
-			sentence: "^error: input image: .*; if Depot keeps it: the job may not ask for an OIDC token"},
+			inputs: values{"image": e.Registry.Addr + "/sandbox:absent", "update_doppler": "false"},
+			want:   `^error: input image: .*/sandbox:absent: .*build absent not found`},
+		{name: "no Depot credentials", program: "action-snapshot", inputs: values{"image": ref, "update_doppler": "false"},
+			env:  noID,
+			want: "^error: input image: .*OIDC token"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := len(e.Depot.Calls())
-			o := e.run(t, invocation{program: test.program, dockerfile: sleepDockerfile, inputs: test.inputs, env: test.env})
+			r := e.run(t, invocation{program: test.program, dockerfile: sleepDockerfile, inputs: test.inputs, env: test.env})
 			for _, call := range e.Depot.Calls()[before:] {
 				if call.Method == "CreateBuild" {
-					t.Error("it was built again")
+					t.Error("the image was built again")
 				}
 			}
-			if test.sentence != "" {
-				assertFailed(t, o, test.sentence)
+			if test.want != "" {
+				assertFailed(t, r, test.want)
 				return
 			}
-			if o.exitCode != 0 || o.outputs["digest"] != saved.outputs["digest"] || o.outputs["image_ref"] != ref {
+			if r.exitCode != 0 || r.outputs["digest"] != saved.outputs["digest"] || r.outputs["image_ref"] != ref {
 				t.Errorf(
-					"exit %d, digest %s of %s, want %s of %s\n%s",
-					o.exitCode,
-					o.outputs["digest"],
-					o.outputs["image_ref"],
+					"exit code %d, digest %s of %s, want %s of %s\n%s",
+					r.exitCode,
+					r.outputs["digest"],
+					r.outputs["image_ref"],
 					saved.outputs["digest"],
 					ref,
-					o.stderr,
+					r.stderr,
 				)
 			}
 			if test.program == "action-snapshot" {
-				e.deleteSnapshot(t, o.outputs["snapshot_name"])
+				e.deleteSnapshot(t, r.outputs["snapshot_name"])
 			}
 		})
 	}

@@ -25,11 +25,11 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 )
 
-// eventFile is the file at GITHUB_EVENT_PATH.
+// eventFile creates the file at GITHUB_EVENT_PATH.
 func eventFile(t *testing.T, payload string) string {
 	t.Helper()
 	if !json.Valid([]byte(payload)) {
-		t.Fatalf("that is no JSON: %s", payload)
+		t.Fatalf("invalid JSON: %s", payload)
 	}
 	dir := t.TempDir()
 	writeFile(t, dir, "event.json", payload)
@@ -41,27 +41,25 @@ const (
 	mergeSHA = "2222222222222222222222222222222222222222"
 	baseSHA  = "3333333333333333333333333333333333333333"
 	eventSHA = "4444444444444444444444444444444444444444"
-	otherSHA = "5555555555555555555555555555555555555555"
 )
 
-// pullFrom is the payload of a pull request's events, as GitHub sends it.
+// pullFrom returns the payload that GitHub sends with an event of a pull request. head is its repository.
 func pullFrom(head, headCommit string) string {
-	repo := `{"full_name": "` + head + `"}`
-	if head == "" {
-		repo = "null" // the fork was deleted
-	}
-	return `{"repository": {"full_name": "acme/caller"}, "number": 7, "pull_request": {"number": 7, "merge_commit_sha": "` + mergeSHA + `",
-		"head": {"sha": "` + headCommit + `", "ref": "main", "repo": ` + repo + `}, "base": {"sha": "` + baseSHA + `", "ref": "main", "repo": {"full_name": "acme/caller"}}}}`
+	return `{
+		"repository": {"full_name": "acme/caller"},
+		"number": 7,
+		"pull_request": {
+			"number": 7,
+			"merge_commit_sha": "` + mergeSHA + `",
+			"head": {"sha": "` + headCommit + `", "ref": "main", "repo": {"full_name": "` + head + `"}},
+			"base": {"sha": "` + baseSHA + `", "ref": "main", "repo": {"full_name": "acme/caller"}}
+		}
+	}`
 }
 
-func runOf(head string) string {
-	return `{"repository": {"full_name": "acme/caller"}, "workflow_run": {"event": "pull_request", "head_sha": "` + headSHA + `", "head_branch": "main",
-		"head_repository": {"full_name": "` + head + `"}, "pull_requests": []}}`
-}
-
-// The programs themselves: a pull request that anybody sends is refused before Depot hears of it, by all three; and
-// what a fork may do, it can.
-func TestPullRequestsOfForks(t *testing.T) {
+// Every program refuses to build a fork's code in a run with secrets before it sends a request. A fork's own run can do
+// what needs no secrets.
+func TestForkPullRequests(t *testing.T) {
 	e := setup(t)
 	target := values{
 		"GITHUB_EVENT_NAME": "pull_request_target",
@@ -77,58 +75,51 @@ func TestPullRequestsOfForks(t *testing.T) {
 	for _, test := range []struct {
 		name, program string
 		inputs, env   map[string]string
-		sentence      string
+		want          string
 	}{
 		{name: "target: the head's SHA", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")}, env: target,
-			sentence: `^error: input ref: .*".{40}".*pull request #7 from the fork evil/caller.*pull_request_target`},
+			want: `^error: input ref: .*".{40}".*pull request #7 from the fork evil/caller.*pull_request_target`},
 		{name: "target: a snapshot", program: "action-snapshot", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")},
-			env: target, sentence: `pull request #7`},
+			env: target, want: `pull request #7`},
 		{name: "target: a test", program: "action-test", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")},
-			env: target, sentence: `pull request #7`},
+			env: target, want: `pull request #7`},
 		{name: "target: the suite of a workspace", program: "action-test",
 			inputs: values{"image": "iterate-sandbox:ci", "suite": "none", "command": "true"}, env: target,
-			sentence: `checkout of a known commit`},
+			want: `checkout of a known commit`},
 		{name: "fork: save", inputs: values{"save": "true", "load": "false"}, env: fork,
-			sentence: `^error: input save: .*` + fromFork},
+			want: `^error: input save: .*` + fromFork},
 		{name: "fork: push", inputs: values{"push": e.Registry.Addr + "/team/fork:1"}, env: fork,
-			sentence: `^error: input push: \S+/team/fork:1 .*` + fromFork},
+			want: `^error: input push: \S+/team/fork:1 .*` + fromFork},
 		{name: "fork: Doppler", inputs: values{"doppler_config": "dev"}, env: fork,
-			sentence: `^error: input doppler_config: .*"dev".*` + fromFork},
+			want: `^error: input doppler_config: .*"dev".*` + fromFork},
 		{name: "fork: Doppler by identity", inputs: values{"doppler_config": "dev", "doppler_identity": "id"}, env: fork,
-			sentence: `^error: input doppler_config: .*"dev".*` + fromFork},
-		{name: "fork: a secret that is empty", inputs: values{"secrets": "TOKEN="}, env: fork,
-			sentence: `input secrets, line 1: .*TOKEN.*fork`},
-		{name: "fork: snapshot", program: "action-snapshot", env: fork, sentence: `^error: .*Daytona.*` + fromFork},
+			want: `^error: input doppler_config: .*"dev".*` + fromFork},
+		{name: "fork: an empty secret", inputs: values{"secrets": "TOKEN="}, env: fork,
+			want: `input secrets, line 1: .*TOKEN.*fork`},
+		{name: "fork: snapshot", program: "action-snapshot", env: fork, want: `^error: .*Daytona.*` + fromFork},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before, asked := len(e.Depot.Calls()), len(e.Daytona.Requests())
-			assertFailed(
-				t,
-				e.run(t, invocation{program: test.program, dockerfile: sleepDockerfile, inputs: test.inputs, env: test.env}),
-				test.sentence,
-			)
+			r := e.run(t, invocation{program: test.program, dockerfile: sleepDockerfile, inputs: test.inputs, env: test.env})
+			assertFailed(t, r, test.want)
 			if len(e.Depot.Calls()) != before || len(e.Daytona.Requests()) != asked {
-				t.Error("Depot or Daytona was asked")
+				t.Error("requests were sent to Depot or Daytona")
 			}
 		})
 	}
 
-	t.Run("fork: a build, by Depot's way for forks, loaded and tested", func(t *testing.T) {
+	t.Run("fork: build, load and test with Depot's token for forks", func(t *testing.T) {
 		env := merge(fork, claimProxy(t, e.Depot.ClaimURL()))
 		before := len(e.Depot.Calls())
-		o := e.mustRun(
-			t,
-			invocation{
-				program: "action-test",
-				dir: writeFiles(
-					t,
-					values{"Dockerfile": fromDebian, "sandbox/tests.yaml": "tests:\n  - {name: runs, run: [\"true\"]}\n"},
-				),
-				env: env,
-			},
-		)
-		if o.outputs["tests_passed"] != "1" || !strings.Contains(o.stdout, "Waiting for OIDC auth challenge ") {
-			t.Errorf("%v\n%s", o.outputs, o.stdout)
+		r := e.mustRun(t, invocation{
+			program: "action-test",
+			dir: writeFiles(t, values{
+				"Dockerfile": fromDebian, "sandbox/tests.yaml": "tests:\n  - {name: runs, run: [\"true\"]}\n",
+			}),
+			env: env,
+		})
+		if r.outputs["tests_passed"] != "1" || !strings.Contains(r.stdout, "Waiting for OIDC auth challenge ") {
+			t.Errorf("%v\n%s", r.outputs, r.stdout)
 		}
 		created := 0
 		for _, call := range e.Depot.Calls()[before:] {
@@ -137,14 +128,14 @@ func TestPullRequestsOfForks(t *testing.T) {
 			}
 		}
 		if created != 1 {
-			t.Errorf("%d builds by a fork's token", created)
+			t.Errorf("%d builds with a token for forks", created)
 		}
 	})
 }
 
-// claimProxy is the environment in which https://actions-public-oidc.depot.dev, which no variable names, is the local
-// cloud: a proxy, and an authority
-// that vouches for it.
+// claimProxy returns an environment in which https://actions-public-oidc.depot.dev, which no variable names, is the
+// local
+// cloud: a proxy and a certificate authority.
 func claimProxy(t *testing.T, claimURL string) map[string]string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -191,7 +182,7 @@ func claimProxy(t *testing.T, claimURL string) map[string]string {
 			return
 		}
 		defer here.Close()
-		go func() { _, _ = io.Copy(there, here) }() // ends with either connection
+		go func() { _, _ = io.Copy(there, here) }() // ends when either connection closes
 		_, _ = io.Copy(here, there)
 	}))
 	t.Cleanup(proxy.Close)

@@ -9,9 +9,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// docs/moving.md has a row for each input and output of the actions that people come from, and names only what there is
-// here.
-func TestMoving(t *testing.T) {
+// docs/moving.md has a row for each input and output of docker/build-push-action and depot/build-push-action, and names
+// only inputs and outputs that exist here.
+func TestMovingDocs(t *testing.T) {
 	text := read(t, "../../docs/moving.md")
 	var upstream map[string]struct{ Inputs, Outputs []string }
 	if err := yaml.Unmarshal([]byte(read(t, "testdata/build-push-actions.yaml")), &upstream); err != nil {
@@ -22,14 +22,14 @@ func TestMoving(t *testing.T) {
 		_, after, _ := strings.Cut(text, from)
 		before, _, found := strings.Cut(after, to)
 		if !found {
-			t.Fatalf("no part from %q to %q", from, to)
+			t.Fatalf("docs/moving.md has no part from %q to %q", from, to)
 		}
 		return before
 	}
 	for _, table := range []struct {
-		rows                  string
-		here                  []string
-		ofDepot, ofDockersOwn []string
+		rows              string
+		here              []string
+		ofDepot, ofDocker []string
 	}{
 		{part("| input |", "| output |"), inputsOf(t, "build"), upstream["depot/build-push-action"].Inputs,
 			upstream["docker/build-push-action"].Inputs},
@@ -45,13 +45,13 @@ func TestMoving(t *testing.T) {
 				docker = append(docker, m[1])
 			}
 			if m[3] != "" && !slices.Contains(table.here, m[3]) {
-				t.Errorf("%s: there is no %s here", m[1], m[3])
+				t.Errorf("%s: unknown input or output %s", m[1], m[3])
 			}
 			if m[3] == "" && m[4] == "" {
-				t.Errorf("%s has no counterpart, and no reason", m[1])
+				t.Errorf("%s has neither a counterpart nor a reason", m[1])
 			}
 		}
-		for _, list := range []struct{ got, want []string }{{depot, table.ofDepot}, {docker, table.ofDockersOwn}} {
+		for _, list := range []struct{ got, want []string }{{depot, table.ofDepot}, {docker, table.ofDocker}} {
 			slices.Sort(list.got)
 			slices.Sort(list.want)
 			if len(list.want) == 0 || !slices.Equal(list.got, list.want) {
@@ -65,7 +65,7 @@ func TestMoving(t *testing.T) {
 		FindAllStringSubmatch(part("```diff", "| input |")+scripts, -1)
 	for _, m := range found {
 		if name := m[1] + m[2]; !slices.Contains(all, name) {
-			t.Errorf("there is no input %s here", name)
+			t.Errorf("unknown input %s", name)
 		}
 	}
 	if len(found) < 12 {

@@ -22,7 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// manifest is what docs/buildkitd.yaml holds, as far as its parts must agree.
+// kubernetesObject is an object of docs/buildkitd.yaml, with the fields that must agree with other objects.
 type kubernetesObject struct {
 	Kind     string
 	Metadata struct{ Name, Namespace string }
@@ -63,7 +63,7 @@ type podContainer struct {
 	} `yaml:"volumeMounts"`
 }
 
-// manifests are the parts of docs/buildkitd.yaml by their kinds.
+// kubernetesObjects returns the objects of docs/buildkitd.yaml by kind.
 func kubernetesObjects(t *testing.T) map[string]kubernetesObject {
 	t.Helper()
 	decoder := yaml.NewDecoder(strings.NewReader(read(t, "../../docs/buildkitd.yaml")))
@@ -81,8 +81,11 @@ func kubernetesObjects(t *testing.T) map[string]kubernetesObject {
 	}
 }
 
-// The manifest is one that Kubernetes takes, and its parts find each other.
+// docs/buildkitd.yaml is valid for Kubernetes, and its objects refer to each other.
 func TestBuildKitManifest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles Kubernetes' types; run without -short")
+	}
 	strict := exec.Command("go", "run", ".")
 	strict.Dir = "../../internal/tools/kubernetes"
 	strict.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
@@ -104,23 +107,28 @@ func TestBuildKitManifest(t *testing.T) {
 		}
 	}
 	labels := fmt.Sprint(set.Spec.Template.Metadata.Labels)
-	for what, selects := range map[string]any{"the StatefulSet": set.Spec.Selector["matchLabels"], "the Service": service.Spec.Selector, "the NetworkPolicy": policy.Spec.PodSelector["matchLabels"]} {
+	for what, selects := range map[string]any{
+		"the StatefulSet":   set.Spec.Selector["matchLabels"],
+		"the Service":       service.Spec.Selector,
+		"the NetworkPolicy": policy.Spec.PodSelector["matchLabels"],
+	} {
 		if fmt.Sprint(selects) != labels {
-			t.Errorf("%s selects %v, and the pods are %s", what, selects, labels)
+			t.Errorf("%s selects %v, the pods have %s", what, selects, labels)
 		}
 	}
 	if set.Spec.ServiceName != service.Metadata.Name {
-		t.Errorf("the StatefulSet's Service is %q, and there is %q", set.Spec.ServiceName, service.Metadata.Name)
+		t.Errorf("the StatefulSet names the Service %q, want %q", set.Spec.ServiceName, service.Metadata.Name)
 	}
 	daemon := set.Spec.Template.Spec.Containers[0]
-	if ports := fmt.Sprint(daemon.Ports[0].ContainerPort, service.Spec.Ports[0].Port, policy.Spec.Ingress[0].Ports[0].Port); ports != "1234 1234 1234" {
-		t.Errorf("ports %s", ports)
+	ports := []int{daemon.Ports[0].ContainerPort, service.Spec.Ports[0].Port, policy.Spec.Ingress[0].Ports[0].Port}
+	if !slices.Equal(ports, []int{1234, 1234, 1234}) {
+		t.Errorf("ports %v", ports)
 	}
 	volumes := map[string]bool{}
 	for _, v := range set.Spec.Template.Spec.Volumes {
 		volumes[v.Name] = true
 		if v.ConfigMap.Name != "" && v.ConfigMap.Name != parts["ConfigMap"].Metadata.Name {
-			t.Errorf("there is no ConfigMap %s", v.ConfigMap.Name)
+			t.Errorf("unknown ConfigMap %s", v.ConfigMap.Name)
 		}
 	}
 	for _, claim := range set.Spec.Claims {
@@ -128,108 +136,93 @@ func TestBuildKitManifest(t *testing.T) {
 	}
 	for _, mount := range daemon.Mounts {
 		if !volumes[mount.Name] {
-			t.Errorf("no volume %s is there for %s", mount.Name, mount.Path)
+			t.Errorf("unknown volume %s for %s", mount.Name, mount.Path)
 		}
 		delete(volumes, mount.Name)
 	}
 	if len(volumes) > 0 {
-		t.Errorf("volumes that nobody mounts: %v", volumes)
+		t.Errorf("volumes that are not mounted: %v", volumes)
 	}
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "github.com/moby/buildkit").Output()
 	if want := "docker.io/moby/buildkit:" + strings.TrimSpace(string(out)) + "-rootless"; err != nil ||
 		daemon.Image != want {
-		t.Errorf("the image is %s; the version that we are made for and tested with is %s (%v)", daemon.Image, want, err)
+		t.Errorf("the image is %s, want the tested version %s (%v)", daemon.Image, want, err)
 	}
 }
 
-// What docs/own-buildkit.md says is done: its commands make the certificates, a daemon runs with the manifest's
-// configuration and without root, and
-// its workflow builds there. `kubectl` is a stand-in that keeps what it is told.
+// The commands of docs/own-buildkit.md create the certificates, a daemon runs with the manifest's configuration without
+// root, and the workflow builds on it. A stand-in for kubectl records its arguments.
 func TestOwnBuildKit(t *testing.T) {
 	e := setup(t)
-	dir, err := os.MkdirTemp("", "own-buildkit-")
+	root, err := os.MkdirTemp("", "own-buildkit-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	certificates := func(name string) (folder string, told []string) {
-		folder = filepath.Join(dir, name)
-		must(t, os.MkdirAll(filepath.Join(folder, "bin"), 0o755))
+	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	commands := strings.Join(codeBlocks(t, "docs/own-buildkit.md", "sh"), "\n")
+	// certificates runs the commands in a new directory, and returns it with the arguments of each kubectl.
+	certificates := func(name string) (dir string, calls []string) {
+		dir = filepath.Join(root, name)
+		must(t, os.MkdirAll(filepath.Join(dir, "bin"), 0o755))
 		docs, err := filepath.Abs("../../docs")
 		must(t, err)
-		must(t, os.Symlink(docs, filepath.Join(folder, "docs")))
-		must(
-			t,
-			os.WriteFile(
-				filepath.Join(folder, "bin/kubectl"),
-				[]byte("#!/bin/sh\nprintf '%s\\n' \"$*\" >>kubectl.log\n"),
-				0o755,
-			),
-		)
-		command := exec.Command(
-			"bash",
-			"-euo",
-			"pipefail",
-			"-c",
-			strings.Join(codeBlocks(t, "docs/own-buildkit.md", "sh"), "\n"),
-		)
-		command.Dir, command.Env = folder, append(os.Environ(), "PATH="+filepath.Join(folder, "bin")+":"+os.Getenv("PATH"))
+		must(t, os.Symlink(docs, filepath.Join(dir, "docs")))
+		kubectl := "#!/bin/sh\nprintf '%s\\n' \"$*\" >>kubectl.log\n"
+		must(t, os.WriteFile(filepath.Join(dir, "bin/kubectl"), []byte(kubectl), 0o755))
+		command := exec.Command("bash", "-euo", "pipefail", "-c", commands)
+		command.Dir = dir
+		command.Env = append(os.Environ(), "PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
 		if out, err := command.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		return folder, strings.Split(strings.TrimSpace(read(t, filepath.Join(folder, "kubectl.log"))), "\n")
+		return dir, strings.Split(strings.TrimSpace(read(t, filepath.Join(dir, "kubectl.log"))), "\n")
 	}
-	ours, told := certificates("ours")
-	if want := []string{"create namespace buildkit", "-n buildkit create secret generic buildkitd-certs --from-file=certs/server", "apply -f docs/buildkitd.yaml"}; !slices.Equal(
-		told,
-		want,
-	) {
-		t.Fatalf("kubectl was told %q", told)
+	ours, calls := certificates("ours")
+	if want := []string{
+		"create namespace buildkit",
+		"-n buildkit create secret generic buildkitd-certs --from-file=certs/server",
+		"apply -f docs/buildkitd.yaml",
+	}; !slices.Equal(calls, want) {
+		t.Fatalf("kubectl ran with %q", calls)
 	}
-	address := startBuildKit(t, e, dir, filepath.Join(ours, "certs/server"))
+	address := startBuildKit(t, root, filepath.Join(ours, "certs/server"))
 
 	client := filepath.Join(ours, "certs/client")
 	repository := t.TempDir()
 	git(t, repository, "clone", "--quiet", e.caller, ".")
 	git(t, repository, "remote", "set-url", "origin", "https://github.com/acme/caller")
 	writeFile(t, repository, ".github/workflows/own.yml", codeBlocks(t, "docs/own-buildkit.md", "yaml")[0])
-	log, ok := e.act(
-		t,
-		actRun{
-			dir:      repository,
-			workflow: "own.yml",
-			event:    "push",
-			noOIDC:   true,
-			vars:     values{"BUILDKIT_ADDRESS": address, "BUILDKIT_CERT_PATH": client},
-		},
-	)
+	log, ok := e.act(t, actRun{
+		dir:      repository,
+		workflow: "own.yml",
+		event:    "push",
+		noOIDC:   true,
+		vars:     values{"BUILDKIT_ADDRESS": address, "BUILDKIT_CERT_PATH": client},
+	})
 	if !ok || !strings.Contains(log, "built sha256:") {
 		t.Error(log)
 	}
 
-	// A client of another authority.
-	strangers, _ := certificates("strangers")
-	stranger := filepath.Join(strangers, "certs/client")
-	must(t, os.WriteFile(filepath.Join(stranger, "ca.pem"), []byte(read(t, filepath.Join(client, "ca.pem"))), 0o600))
-	got := e.run(
-		t,
-		invocation{
-			dockerfile: "FROM scratch\nCOPY Dockerfile /\n",
-			inputs:     values{"builder": address, "load": "false"},
-			env:        values{"BUILDKIT_CERT_PATH": stranger},
-		},
-	)
+	// A client certificate of another authority is rejected.
+	others, _ := certificates("others")
+	other := filepath.Join(others, "certs/client")
+	must(t, os.WriteFile(filepath.Join(other, "ca.pem"), []byte(read(t, filepath.Join(client, "ca.pem"))), 0o600))
+	got := e.run(t, invocation{
+		dockerfile: "FROM scratch\nCOPY Dockerfile /\n",
+		inputs:     values{"builder": address, "load": "false"},
+		env:        values{"BUILDKIT_CERT_PATH": other},
+	})
 	if got.exitCode != 1 || !strings.Contains(got.stderr, "error: builder "+address+": ") {
-		t.Errorf("exit %d: %s", got.exitCode, got.stderr)
+		t.Errorf("exit code %d: %s", got.exitCode, got.stderr)
 	}
 }
 
-// startBuildKit runs the manifest's daemon as its pod would: as root of a user namespace that is nobody outside, with
-// the secret and the
-// configuration mounted. Only the paths and the port are this test's. It returns its address.
-func startBuildKit(t *testing.T, e *environment, dir, secret string) string {
+// startBuildKit runs the manifest's daemon as its pod does: as root of an unprivileged user namespace, with the secret
+// and
+// the configuration. Only paths and the port differ. It returns the daemon's address.
+func startBuildKit(t *testing.T, dir, secret string) string {
 	t.Helper()
-	const user, others = 1000, 100000 // what the image maps
+	const user, others = 1000, 100000 // the IDs that the image maps
 	parts := kubernetesObjects(t)
 	daemon := parts["StatefulSet"].Spec.Template.Spec.Containers[0]
 	port := freePort(t)
@@ -251,7 +244,7 @@ func startBuildKit(t *testing.T, e *environment, dir, secret string) string {
 	for _, program := range []string{"buildkitd", "buildctl"} {
 		data, err := os.ReadFile("../../.cache/bin/" + program)
 		if err != nil {
-			t.Fatalf("BuildKit is not built: run scripts/tools.sh (%v)", err)
+			t.Fatalf("BuildKit is not built: run scripts/setup.sh test (%v)", err)
 		}
 		must(t, os.WriteFile(filepath.Join(dir, "bin", program), data, 0o755))
 	}
@@ -260,11 +253,7 @@ func startBuildKit(t *testing.T, e *environment, dir, secret string) string {
 	t.Cleanup(func() { must(t, mirror.Stop()) })
 	config := moved.Replace(
 		parts["ConfigMap"].Data["buildkitd.toml"],
-	) + fmt.Sprintf(
-		"[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n",
-		mirror.Addr,
-		mirror.Addr,
-	)
+	) + fmt.Sprintf("[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n", mirror.Addr, mirror.Addr)
 	must(t, os.WriteFile(filepath.Join(dir, "etc/buildkitd.toml"), []byte(config), 0o644))
 	for _, folder := range []string{"run", "home", "certs"} {
 		must(t, filepath.WalkDir(filepath.Join(dir, folder), func(path string, _ os.DirEntry, err error) error {
@@ -326,7 +315,7 @@ func startBuildKit(t *testing.T, e *environment, dir, secret string) string {
 	return "tcp://127.0.0.1:" + port
 }
 
-// freePort is one that nobody listens on.
+// freePort returns a free TCP port.
 func freePort(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

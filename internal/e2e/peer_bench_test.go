@@ -19,15 +19,14 @@ import (
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
-// BenchmarkPeers takes the sandbox image through what our users do today and through ours, one beside the other on the
-// same cloud, and
-// prints both with their ratio:
+// BenchmarkPeers builds, loads and snapshots the sandbox image with the Depot and Docker command lines and with our
+// programs, on the same cloud, and prints both results with their ratio:
 //
-//	go test ./actions -run - -bench Peers -benchtime 1x
+//	go test ./internal/e2e -run - -bench Peers -benchtime 1x
 //
-// The peers are the real Depot CLI and Docker's own. Times are wall times of whole programs; memory is the largest
-// resident size of one
-// of them; moved is what they read and wrote themselves, the runner's part of the way.
+// Times are wall times of whole programs, memory is the largest resident size of one of them, and moved is what they
+// read
+// and wrote.
 func BenchmarkPeers(b *testing.B) {
 	e, err := startEnvironment()
 	if err != nil {
@@ -38,7 +37,7 @@ func BenchmarkPeers(b *testing.B) {
 		p.build("cold build", []string{"--no-cache", "--no-load"}, []string{"--no-cache"})
 		p.warm([]string{"--no-load"}, nil)
 		p.build("cached build", []string{"--no-load"}, nil)
-		p.snapshotOnce("warm") // Daytona's runner has seen the layers, whoever comes first then
+		p.snapshotOnce("warm") // so that Daytona's runner has the layers for both
 		for _, kind := range []string{engine.Current, engine.Oldest} {
 			p.engines(kind)
 			ours, theirs := []string{"--image-name", "ours:1"}, []string{"--load", "-t", "theirs:1"}
@@ -51,12 +50,12 @@ func BenchmarkPeers(b *testing.B) {
 	}
 }
 
-// peers are the two ways.
+// peers holds what both sides use.
 type peers struct {
 	b                    *testing.B
 	e                    *environment
 	dir, git             string
-	oursHost, theirsHost string // of the engines, one for each way
+	oursHost, theirsHost string // of the engines, one for each side
 	depot, home          string
 }
 
@@ -66,7 +65,7 @@ func newPeers(b *testing.B, e *environment) *peers {
 		b.Fatal(err)
 	}
 	if _, err := os.Stat(depot); err != nil {
-		b.Fatalf("the Depot CLI is not installed: run scripts/depot-cli.sh (%v)", err)
+		b.Fatalf("the Depot CLI is not installed: run scripts/setup.sh test (%v)", err)
 	}
 	p := &peers{b: b, e: e, dir: filepath.Join(b.TempDir(), "clone"), depot: depot, home: b.TempDir()}
 	p.do(exec.Command("git", "clone", "--quiet", e.ours, p.dir))
@@ -74,7 +73,7 @@ func newPeers(b *testing.B, e *environment) *peers {
 	return p
 }
 
-// commitContext makes the .git that the image gets; ours makes its own.
+// commitContext creates the .git context for the Depot CLI. Our programs create their own.
 func (p *peers) commitContext() {
 	p.git = filepath.Join(p.b.TempDir(), "git")
 	tree, err := source.OpenCheckout(p.b.Context(), p.dir)
@@ -86,7 +85,7 @@ func (p *peers) commitContext() {
 	}
 }
 
-// touch changes one file, and commits it.
+// touch changes and commits one file.
 func (p *peers) touch() {
 	if err := os.WriteFile(filepath.Join(p.dir, "README.md"), []byte(time.Now().String()), 0o644); err != nil {
 		p.b.Fatal(err)
@@ -109,7 +108,7 @@ func (p *peers) touch() {
 	p.commitContext()
 }
 
-// engines are empty ones of this kind from now on.
+// engines starts empty engines of this kind for both sides.
 func (p *peers) engines(kind string) {
 	for _, host := range []*string{&p.oursHost, &p.theirsHost} {
 		started, err := engine.Start(p.b.Context(), kind, p.b.TempDir(), nil)
@@ -135,13 +134,13 @@ func (p *peers) environ(host string) []string {
 	return append(environ, "DOCKER_HOST="+host)
 }
 
-// warm has both ways do it once, so that neither finds less than the other.
+// warm runs both once, so that both find the same caches.
 func (p *peers) warm(ours, theirs []string) {
 	p.run(p.theirs(theirs...))
 	p.run(p.oursBuild(ours...))
 }
 
-// build builds in both ways.
+// build measures a build on both sides.
 func (p *peers) build(name string, ours, theirs []string) {
 	p.compare(name, p.run(p.oursBuild(ours...)), p.run(p.theirs(theirs...)))
 }
@@ -176,8 +175,8 @@ func (p *peers) theirs(args ...string) *exec.Cmd {
 	return command
 }
 
-// snapshot makes an active snapshot of an image that the builder has: ours from the builder; theirs by a load, a push
-// and Daytona's API.
+// snapshot measures an active snapshot of a built image: ours goes from the builder, theirs through a load, a push and
+// Daytona's API.
 func (p *peers) snapshot(name string) {
 	ours := p.snapshotOnce(strings.ReplaceAll(name, ", ", "-"))
 	client := &daytona.Client{URL: p.e.Daytona.URL(), Key: p.e.DaytonaKey}
@@ -209,7 +208,7 @@ func (p *peers) snapshot(name string) {
 	p.deleteSnapshot("theirs")
 }
 
-// snapshotOnce makes one in our way, and deletes it.
+// snapshotOnce creates a snapshot with our program and deletes it.
 func (p *peers) snapshotOnce(prefix string) usage {
 	c := p.run(
 		p.ours(
@@ -243,7 +242,7 @@ func (p *peers) deleteSnapshot(name string) {
 	}
 }
 
-// cost is what one way came to.
+// usage is what the programs of one side used.
 type usage struct {
 	took, last time.Duration
 	memory     int64 // bytes
@@ -262,7 +261,7 @@ func (p *peers) do(command *exec.Cmd) {
 	}
 }
 
-// run runs a program and measures it.
+// run measures a program.
 func (p *peers) run(command *exec.Cmd) usage {
 	p.b.Helper()
 	var out bytes.Buffer
@@ -289,7 +288,7 @@ func (p *peers) run(command *exec.Cmd) usage {
 	}
 }
 
-// used is what a process has read and written by now, and how large it has been, see proc(5).
+// used returns the bytes that a process has read and written, and its largest resident size, see proc(5).
 func used(pid int) (moved, memory int64) {
 	for file, names := range map[string][]string{"io": {"rchar:", "wchar:"}, "status": {"VmHWM:"}} {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))

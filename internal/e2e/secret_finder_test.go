@@ -19,9 +19,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// finder looks for secrets in any of the forms that a program or a protocol gives to a text on its way.
+// finder searches data for secrets in every encoding that programs and protocols use.
 type finder struct {
-	first   [1 << 16]bool // the first two bytes of every needle: most of what is searched is passed over by them
+	first   [1 << 16]bool // the first two bytes of every needle, to skip most positions
 	needles map[[4]byte][]needle
 }
 
@@ -30,21 +30,20 @@ type needle struct {
 	text         []byte
 }
 
-// found is one secret at one place.
+// found is an occurrence of a secret.
 type found struct {
 	secret, form string
-	around       string // what is there, and a little beside it
+	around       string // the occurrence and some text on both sides
 }
 
-// How short a text may be that is looked for: in what is printed, as short as Mask still hides; among megabytes of
-// anything, longer than what may
-// be there by chance.
+// Shortest needles to search for. In printed text these are the shortest that Mask hides; in megabytes of binary data,
+// shorter ones would occur by chance.
 const (
 	minTextLength   = 4
 	minBinaryLength = 6
 )
 
-// add takes a secret's value, and each line of it. What is shorter than Mask hides is not looked for.
+// add adds the value of a secret, and each line of it, unless it is too short for Mask.
 func (f *finder) add(secret, value string) {
 	lines := strings.FieldsFunc(value, func(c rune) bool { return c == '\n' || c == '\r' })
 	for i, line := range lines {
@@ -75,14 +74,15 @@ func (f *finder) put(n needle) {
 	f.needles[prefix] = append(f.needles[prefix], n)
 }
 
-// forms are the ways in which a text may appear, by name.
+// encodings returns a text in every encoding, by name.
 func encodings(text string) map[string]string {
 	all := map[string]string{"plain": text}
 	if len(text) < 8 {
 		return all
 	}
-	for name, encoding := range map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "base64url": base64.RawURLEncoding} {
-		for shift := range 3 { // what is before it moves its bits
+	variants := map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "base64url": base64.RawURLEncoding}
+	for name, encoding := range variants {
+		for shift := range 3 { // the preceding bytes shift the bits
 			encoded := encoding.EncodeToString(append(make([]byte, shift), text...))
 			all[fmt.Sprintf("%s after %d bytes", name, shift)] = encoded[(shift*8+5)/6 : (shift+len(text))*8/6]
 		}
@@ -93,19 +93,19 @@ func encodings(text string) map[string]string {
 	all["Go"] = strings.Trim(strconv.Quote(text), `"`)
 	all["HTML"] = html.EscapeString(text)
 	var escaped bytes.Buffer
-	_ = xml.EscapeText(&escaped, []byte(text)) // to memory
+	_ = xml.EscapeText(&escaped, []byte(text)) // writes to memory
 	all["XML"] = escaped.String()
 	for name, escape := range map[string]bool{"JSON": false, "JSON in HTML": true} {
 		var out bytes.Buffer
 		encoder := json.NewEncoder(&out)
 		encoder.SetEscapeHTML(escape)
-		_ = encoder.Encode(text) // to memory
+		_ = encoder.Encode(text) // writes to memory
 		all[name] = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(out.String()), `"`), `"`)
 	}
 	return all
 }
 
-// unspaced is data without white space.
+// withoutSpace returns data without white space.
 //
 //go:norace
 func withoutSpace(data []byte) []byte {
@@ -121,10 +121,9 @@ func withoutSpace(data []byte) []byte {
 	return kept
 }
 
-// find looks for every secret: in data, or in what it is when unpacked, and in that without white space, which joins
-// what was split over lines.
-// Forms of fewer bytes than atLeast are not looked for. The race detector is kept out of it, with which it takes many
-// times as long.
+// find searches the data, decompressed if necessary, as it is and without white space, which joins lines. It skips
+// needles
+// of fewer than atLeast bytes. With the race detector it would take many times as long.
 //
 //go:norace
 func (f *finder) find(data []byte, atLeast int) []found {
@@ -148,7 +147,7 @@ func (f *finder) find(data []byte, atLeast int) []found {
 	return all
 }
 
-// unpacked is data without its compression, if it has one.
+// decompress returns the content of gzip or zstd data, and other data unchanged.
 func decompress(data []byte) []byte {
 	var reader io.Reader
 	var err error
@@ -167,12 +166,12 @@ func decompress(data []byte) []byte {
 	if err != nil {
 		return data
 	}
-	plain, _ := io.ReadAll(reader) // as much of it as there is
+	plain, _ := io.ReadAll(reader) // truncated data has a prefix
 	return plain
 }
 
-// The finder finds what was planted, in every form, and nothing where nothing was.
-func TestFinder(t *testing.T) {
+// The finder finds planted secrets in every encoding, and nothing in other data.
+func TestSecretFinder(t *testing.T) {
 	values := map[string]string{
 		"plain": "canary-" + rand.Text(), "quotes": `canary "` + rand.Text() + `' \back`,
 		"percent": "canary%0A%25&<" + rand.Text(), "control": "canary\x1b[31m" + rand.Text(),
@@ -210,28 +209,41 @@ func TestFinder(t *testing.T) {
 		defer encoder.Close()
 		return string(encoder.EncodeAll([]byte(s), nil))
 	}
+	std := base64.StdEncoding
 	plants := map[string]func(string) string{
-		"as it is": func(s string) string { return s },
-		"base64":   func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
-		"base64 after one byte, with more behind it": func(s string) string { return base64.StdEncoding.EncodeToString([]byte("x" + s + "more")) },
-		"base64 after two bytes, for a URL":          func(s string) string { return base64.URLEncoding.EncodeToString([]byte("xy" + s)) },
-		"base64 in lines":                            func(s string) string { return wrapped(base64.StdEncoding.EncodeToString([]byte("user:" + s))) },
-		"hex":                                        func(s string) string { return fmt.Sprintf("%x", s) },
-		"HEX in lines":                               func(s string) string { return wrapped(fmt.Sprintf("%X", s)) },
-		"query":                                      func(s string) string { return url.Values{"k": {s}}.Encode() },
-		"path":                                       url.PathEscape,
-		"%q":                                         func(s string) string { return fmt.Sprintf("%q", s) },
-		"JSON":                                       func(s string) string { b, _ := json.Marshal(map[string]string{"k": s}); return string(b) },
-		"XML":                                        func(s string) string { var b bytes.Buffer; _ = xml.EscapeText(&b, []byte(s)); return b.String() },
-		"HTML":                                       html.EscapeString,
-		"gzip":                                       packed,
-		"zstd":                                       zpacked,
-		"in lines":                                   wrapped,
-		"only one line of it, in the middle of others": func(s string) string { lines := strings.Fields(s); return "x" + lines[len(lines)-1] + "x" },
+		"unchanged": func(s string) string { return s },
+		"base64":    func(s string) string { return std.EncodeToString([]byte(s)) },
+		"base64 after one byte, with a suffix": func(s string) string {
+			return std.EncodeToString([]byte("x" + s + "more"))
+		},
+		"base64url after two bytes": func(s string) string { return base64.URLEncoding.EncodeToString([]byte("xy" + s)) },
+		"base64 in lines":           func(s string) string { return wrapped(std.EncodeToString([]byte("user:" + s))) },
+		"hex":                       func(s string) string { return fmt.Sprintf("%x", s) },
+		"HEX in lines":              func(s string) string { return wrapped(fmt.Sprintf("%X", s)) },
+		"query":                     func(s string) string { return url.Values{"k": {s}}.Encode() },
+		"path":                      url.PathEscape,
+		"%q":                        func(s string) string { return fmt.Sprintf("%q", s) },
+		"JSON": func(s string) string {
+			b, _ := json.Marshal(map[string]string{"k": s})
+			return string(b)
+		},
+		"XML": func(s string) string {
+			var b bytes.Buffer
+			_ = xml.EscapeText(&b, []byte(s))
+			return b.String()
+		},
+		"HTML":     html.EscapeString,
+		"gzip":     packed,
+		"zstd":     zpacked,
+		"in lines": wrapped,
+		"only one line of it": func(s string) string {
+			lines := strings.Fields(s)
+			return "x" + lines[len(lines)-1] + "x"
+		},
 	}
 	for how, plant := range plants {
 		for name, value := range values {
-			encoded := how != "as it is" && how != "gzip" && how != "zstd"
+			encoded := how != "unchanged" && how != "gzip" && how != "zstd"
 			if name == "short" && encoded || strings.HasPrefix(how, "only") && name != "lines" {
 				continue
 			}

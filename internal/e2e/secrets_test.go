@@ -43,7 +43,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Who may get a secret: those whom we speak to, and two of the programs that we start.
+// Recipients of secrets: services, and two of the processes that the programs start.
 const (
 	toDepot           = "Depot"
 	toDoppler         = "Doppler"
@@ -57,34 +57,37 @@ const (
 	toEngine          = "the Docker Engine"
 
 	toGitFetch = "the environment of git fetch"
-	toCommand  = "the environment of the test command" // what the step's own environment has, and no input
+	toCommand  = "the environment of the test command" // gets the step's environment, without inputs
 )
 
-// canary is a secret of a run, and who may get it.
+// canary is a secret of a run, and the recipients that may get it.
 type canary struct {
 	name, value string
 	owners      []string
 }
 
-// Where a run has its credentials from.
+// Sources of a run's credentials.
 const (
 	fromInputs      = "inputs"
-	fromOIDC        = "OIDC, and the Doppler config" // what can be entered without a token is
-	fromEnvironment = "the environment, at a prompt"
+	fromOIDC        = "OIDC and the Doppler config"
+	fromEnvironment = "the environment, on the command line"
 )
 
-// No secret, wherever it comes from and however a run ends, is in anything that is left or printed, in any argument, in
-// the environment of a
-// program that does not need it, or with anybody but its owner.
+// No secret reaches a log, an output, a file, an argument, an environment or a service that must not have it, whatever
+// its source and however the run ends.
 func TestSecretsStaySecret(t *testing.T) {
 	e := setup(t)
 	waiting := func(_ *secretRun, stdout string) bool { return strings.Contains(stdout, "\nwaiting\n") }
-	// What an environment holds is printed, and is in a report, by a command that is none of ours.
-	tell := `env; env >&2; printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/></testcase></testsuite>' "$(env | grep TOKEN | tr -d '<>&"\n')" > "$TEST_REPORT_DIR/host.xml"`
+	// The test command of a user prints its environment, and writes it into a report.
+	const printEnvironment = `env; env >&2
+printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/></testcase></testsuite>' \
+	"$(env | grep TOKEN | tr -d '<>&"\n')" > "$TEST_REPORT_DIR/host.xml"`
+	pending := regexp.MustCompile(`"state": *"pending"`)
+	isPending := func(s *secretRun, _ string) bool { return pending.MatchString(s.answered[toDaytona].String()) }
 	stored := e.serviceStorage(t)
 	for _, test := range []struct {
 		program, from, end string
-		last               string // what the step does when it has shown its secrets
+		last               string // last command of the build step
 		inputs             map[string]string
 		daytona            cloudaytona.SnapshotFault
 		exitCode           int
@@ -97,14 +100,14 @@ func TestSecretsStaySecret(t *testing.T) {
 			inputs: values{"save": "true"}, exitCode: 1, interrupt: waiting},
 		{program: "action-snapshot", from: fromInputs, end: "success"},
 		{program: "action-snapshot", from: fromOIDC, end: "failure", daytona: cloudaytona.Falls, exitCode: 1},
-		{program: "action-snapshot", from: fromEnvironment, end: "cancel", daytona: cloudaytona.Stuck, exitCode: 1, interrupt: func(s *secretRun, _ string) bool {
-			return regexp.MustCompile(`"state": *"pending"`).MatchString(s.answered[toDaytona].String())
-		}},
+		{program: "action-snapshot", from: fromEnvironment, end: "cancel", daytona: cloudaytona.Stuck, exitCode: 1,
+			interrupt: isPending},
 		{program: "action-test", from: fromOIDC, end: "success", inputs: values{"command": "env"}},
-		{program: "action-test", from: fromEnvironment, end: "failure", inputs: values{"command": tell + "; exit 7"},
+		{program: "action-test", from: fromEnvironment, end: "failure",
+			inputs:   values{"command": printEnvironment + "; exit 7"},
 			exitCode: 7},
 		{program: "action-test", from: fromInputs, end: "cancel",
-			inputs: values{"command": tell + "; echo waiting; sleep 300"}, exitCode: 1, interrupt: waiting},
+			inputs: values{"command": printEnvironment + "; echo waiting; sleep 300"}, exitCode: 1, interrupt: waiting},
 	} {
 		t.Run(test.program+" "+test.end, func(t *testing.T) {
 			s := e.secretRun(t, test.program, test.from, test.last, stored)
@@ -123,13 +126,13 @@ func TestSecretsStaySecret(t *testing.T) {
 					}
 					if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil ||
 						strings.Contains(string(status), ") Z ") {
-						return // it has ended, and run waits for it
+						return // it has exited, and run waits for it
 					}
 				}
 			}
-			o := e.run(t, s.invocation)
-			if o.exitCode != test.exitCode {
-				t.Fatalf("exit %d:\n%s%s", o.exitCode, o.stdout, o.stderr)
+			r := e.run(t, s.invocation)
+			if r.exitCode != test.exitCode {
+				t.Fatalf("exit %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
 			}
 			s.collectIssuedSecrets(t)
 			f := &finder{}
@@ -137,11 +140,10 @@ func TestSecretsStaySecret(t *testing.T) {
 				f.add(c.name, c.value)
 			}
 
-			// What is printed is looked at as it is, and not as the runner shows it. Only what tells the runner what to hide is
-			// left out.
-			commands := workflowCommands(t, o.stdout)
+			// The output is searched as the programs write it, before the runner masks it. Only add-mask commands are left out.
+			commands := workflowCommands(t, r.stdout)
 			var printed, masks strings.Builder
-			for line := range strings.Lines(o.stdout) {
+			for line := range strings.Lines(r.stdout) {
 				if value, ok := strings.CutPrefix(strings.TrimSpace(line), "::add-mask::"); ok &&
 					slices.Contains(commands, strings.TrimSpace(line)) {
 					masks.WriteString(strings.NewReplacer("%0D", "\r", "%0A", "\n", "%25", "%").Replace(value) + "\n")
@@ -150,7 +152,7 @@ func TestSecretsStaySecret(t *testing.T) {
 				}
 			}
 			places := values{
-				"standard output": printed.String(), "standard error": o.stderr, "outputs": o.outputFile, "summary": o.summary,
+				"standard output": printed.String(), "standard error": r.stderr, "outputs": r.outputFile, "summary": r.summary,
 				"arguments": strings.Join(seen.arguments, "\n"), "temporary files": strings.Join(seen.files, "\n"),
 				"files of the workspace":   strings.Join(fileContents(s.dir, "host.xml"), "\n"),
 				"files of the home folder": strings.Join(fileContents(s.home, ".docker/config.json"), "\n"),
@@ -162,13 +164,7 @@ func TestSecretsStaySecret(t *testing.T) {
 					"image",
 					"inspect",
 					"iterate-sandbox:secret",
-				) + docker(
-					t,
-					e.Engine.Host,
-					"history",
-					"--no-trunc",
-					"iterate-sandbox:secret",
-				)
+				) + docker(t, e.Engine.Host, "history", "--no-trunc", "iterate-sandbox:secret")
 			}
 			for place, environments := range seen.startedEnvironments {
 				places[place] = strings.Join(environments, "\n")
@@ -188,31 +184,31 @@ func TestSecretsStaySecret(t *testing.T) {
 			stored.pushed = stored.pushed || test.exitCode == 0
 			stored.canaries = append(stored.canaries, s.canaries...)
 
-			// The same search finds what has to be there.
+			// The same search finds the secrets that must be sent, or it would prove nothing.
 			for _, c := range s.canaries {
 				isSent := slices.ContainsFunc(c.owners, func(owner string) bool { return s.sent[owner] != nil })
 				if test.exitCode == 0 && isSent && !got[c.name] {
-					t.Errorf("%s was never sent to %s: this test sees nothing", c.name, c.owners)
+					t.Errorf("%s was not seen on its way to %s", c.name, c.owners)
 				}
 				if test.from == fromEnvironment || !got[c.name] || strings.HasSuffix(c.name, "token of a registry") {
 					continue
 				}
 				for line := range strings.FieldsFuncSeq(c.value, func(c rune) bool { return c == '\n' || c == '\r' }) {
 					if line = strings.TrimSpace(line); len(line) >= 4 && !strings.Contains(masks.String(), line+"\n") {
-						t.Errorf("the runner was not told to hide %s", c.name)
+						t.Errorf("%s is not masked", c.name)
 					}
 				}
 			}
-			if !strings.Contains(o.stdout+o.stderr, "***") || len(seen.arguments) < 2 || len(seen.files) == 0 {
+			if !strings.Contains(r.stdout+r.stderr, "***") || len(seen.arguments) < 2 || len(seen.files) == 0 {
 				t.Errorf(
-					"this test sees nothing: %d arguments, %d temporary files\n%s%s",
+					"too little was observed: %d arguments, %d temporary files\n%s%s",
 					len(seen.arguments),
 					len(seen.files),
-					o.stdout,
-					o.stderr,
+					r.stdout,
+					r.stderr,
 				)
 			}
-			if name := o.outputs["snapshot_name"]; name != "" {
+			if name := r.outputs["snapshot_name"]; name != "" {
 				e.deleteSnapshot(t, name)
 			}
 		})
@@ -220,24 +216,24 @@ func TestSecretsStaySecret(t *testing.T) {
 	stored.search(t, e.buildLogs(t))
 }
 
-// secretRun is one run that has a secret in every place that can hold one.
+// secretRun is a run with a secret in every place that can hold one.
 type secretRun struct {
 	invocation
 	home     string
-	records  string // of the programs that are started
+	records  string // directory with the environment and arguments of started programs
 	canaries []canary
 
 	sent, answered map[string]*safeBuffer // by service
 }
 
-// secret makes one.
+// secret registers a canary and returns its value.
 func (s *secretRun) secret(name, value string, owners ...string) string {
 	s.canaries = append(s.canaries, canary{name, value, owners})
 	return value
 }
 
-// secretRun makes a commit whose Dockerfile shows each build secret, and all that a program is given to build it. last
-// is what the step does then.
+// secretRun prepares a run that builds a commit whose Dockerfile prints each build secret. last is the last command of
+// that step.
 func (e *environment) secretRun(t *testing.T, program, from, last string, stored *serviceStorage) *secretRun {
 	s := &secretRun{
 		home:     t.TempDir(),
@@ -246,12 +242,15 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 		answered: map[string]*safeBuffer{},
 	}
 	s.program, s.dir = program, t.TempDir()
-	for _, service := range []string{toDepot, toDoppler, toDaytona, toGitHub, toRunner, toRegistry, toDepotRegistry, toDaytonaRegistry, toBuilder, toEngine} {
+	for _, service := range []string{
+		toDepot, toDoppler, toDaytona, toGitHub, toRunner, toRegistry, toDepotRegistry, toDaytonaRegistry, toBuilder,
+		toEngine,
+	} {
 		s.sent[service], s.answered[service] = &safeBuffer{}, &safeBuffer{}
 	}
 	r := rand.Text
 
-	// Build secrets, in the characters that are hard to hide. The step may see them, and shows them.
+	// Build secrets with characters that are hard to mask. The step prints them.
 	file, key := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "key")
 	config := values{
 		"APP_KEY": s.secret("Doppler's plain value", "canary-"+r(), toBuilder),
@@ -307,7 +306,7 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	s.secret("ssh, the key's file", strings.Join(lines[1:len(lines)-2], "\n"))
 	write(key, strings.Join(lines, "\n"))
 
-	// Credentials: each is used from one place, and a decoy is in every other one.
+	// Each credential is used from one source. The other sources have decoys.
 	serviceToken := "dp.st.dev." + r()
 	usesDaytona, uses := program == "action-snapshot", map[string][]string{
 		"DEPOT_TOKEN": {e.DepotToken, toDepot}, "DOPPLER_TOKEN": {serviceToken, toDoppler}, "DAYTONA_API_KEY": {e.DaytonaKey},
@@ -343,12 +342,12 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	case fromEnvironment:
 		s.env["GITHUB_ACTIONS"] = ""
 		if program != "action-build" {
-			s.args = []string{"--image="} // at a prompt an image is taken otherwise
+			s.args = []string{"--image="} // the default on the command line is an existing image
 		}
 	}
 	s.secret("ACTIONS_ID_TOKEN_REQUEST_TOKEN", e.GitHub.IDTokenRequestToken(), mayAsk...)
 
-	// Who is spoken to, each with somebody in front who writes down what comes.
+	// A recording proxy is in front of each service.
 	access := []clouddoppler.Access{{Project: localcloud.Project, Config: "dev", Write: true}}
 	doppler, err := clouddoppler.Start(t.Context(), clouddoppler.Options{
 		Projects: []clouddoppler.Project{
@@ -399,7 +398,7 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	)
 	s.inputs["push"] = own.Addr + "/team/secret:1"
 
-	// Programs that are started tell what they were started with.
+	// Wrappers of started programs record their environment and arguments.
 	programs := t.TempDir()
 	for _, name := range []string{"git", "sh"} {
 		real, err := exec.LookPath(name)
@@ -407,7 +406,8 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 			t.Fatal(err)
 		}
 		script := fmt.Sprintf(
-			"#!/bin/sh\n{ tr '\\0' '\\n' </proc/$$/environ; printf '\\0'; tr '\\0' ' ' </proc/$$/cmdline; } >%s/$$\nexec %s \"$@\"\n",
+			"#!/bin/sh\n{ tr '\\0' '\\n' </proc/$$/environ; printf '\\0'; tr '\\0' ' ' </proc/$$/cmdline; } >%s/$$\n"+
+				"exec %s \"$@\"\n",
 			s.records,
 			real,
 		)
@@ -417,16 +417,18 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	}
 	s.env["PATH"] = programs + ":" + os.Getenv("PATH")
 
-	// A step that shows all that it was given, whole and in pieces, and looks for what it may not be given.
+	// A step that prints all its secrets, whole and in pieces, and fails if it has others.
 	var mounts strings.Builder
 	for _, id := range append(shown, "DAYTONA_API_KEY", "DEPOT_TOKEN") {
 		fmt.Fprintf(&mounts, "--mount=type=secret,id=%s ", id)
 	}
 	step := "RUN " + mounts.String() + "--mount=type=ssh " +
-		"cd /run/secrets; for s in " + strings.Join(shown, " ") + `; do cat $s; echo; cat $s >&2; echo >&2; head -c 6 $s; sleep 0.02; tail -c +7 $s; echo; done; ` +
+		"cd /run/secrets; for s in " + strings.Join(shown, " ") + "; do " +
+		"cat $s; echo; cat $s >&2; echo >&2; head -c 6 $s; sleep 0.02; tail -c +7 $s; echo; done; " +
 		`test -S "$SSH_AUTH_SOCK" && ! test -e DAYTONA_API_KEY && ! test -e DEPOT_TOKEN` + strings.TrimSuffix("; "+last, "; ")
 	s.inputs["ref"] = commitFiles(t, e.caller, values{
-		"Dockerfile": fromDebian + "COPY --from=git . /srv/.git\nRUN printf %s%s canary-of- the-image > /marker\n" + step + "\nCMD [\"sleep\", \"60\"]\n",
+		"Dockerfile": fromDebian + "COPY --from=git . /srv/.git\nRUN printf %s%s canary-of- the-image > /marker\n" + step +
+			"\nCMD [\"sleep\", \"60\"]\n",
 		"tests.yaml": "tests:\n  - name: is Debian\n    run: [cat, /etc/debian_version]\n",
 	})
 	if program == "action-test" {
@@ -435,7 +437,7 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	return s
 }
 
-// received adds the secrets that services made during the run: they are in their answers.
+// collectIssuedSecrets adds the secrets that services issued during the run, from their answers.
 func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 	find := func(name, service, pattern string, owners ...string) (found []string) {
 		for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(s.answered[service].String(), -1) {
@@ -450,7 +452,7 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 		`(eC10b2tlb[A-Za-z0-9+/]+=*)`,
 	) // x-token:PASSWORD, which is taken apart
 	if (len(credentials) > 0) != (s.inputs["save"] == "true") {
-		t.Errorf("%d credentials for Depot's registry were seen", len(credentials))
+		t.Errorf("%d credentials for Depot's registry", len(credentials))
 	}
 	for _, credential := range credentials {
 		decoded, err := base64.StdEncoding.DecodeString(credential)
@@ -460,14 +462,15 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 		s.secret("password for Depot's registry", strings.TrimPrefix(string(decoded), "x-token:"), toDepotRegistry)
 	}
 	if find("private key for a machine", toDepot, `(?s)-----BEGIN PRIVATE KEY-----\n(.*?)\n-----END`) == nil {
-		t.Error("no machine's key was seen")
+		t.Error("no key of a machine was issued")
 	}
 	find("token of a Doppler identity", toDoppler, `(dp\.said\.[A-Z2-7]+)`, toDoppler)
 	if found := find("access to Daytona's registry", toDaytona, `"secret": *"([^"]+)"`, toDaytonaRegistry); found == nil &&
 		s.program == "action-snapshot" {
-		t.Error("no access to Daytona's registry was seen")
+		t.Error("no access to Daytona's registry was issued")
 	}
-	for _, match := range regexp.MustCompile(`"value": *"([^"]+)"`).FindAllStringSubmatch(s.answered[toRunner].String(), -1) {
+	idToken := regexp.MustCompile(`"value": *"([^"]+)"`)
+	for _, match := range idToken.FindAllStringSubmatch(s.answered[toRunner].String(), -1) {
 		var claims struct{ Aud string }
 		payload, err := base64.RawURLEncoding.DecodeString(strings.Split(match[1], ".")[1])
 		if err == nil {
@@ -480,7 +483,8 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 		s.secret("ID token for "+claims.Aud, match[1], owner)
 	}
 	for _, service := range []string{toRegistry, toDepotRegistry, toDaytonaRegistry} {
-		for _, match := range regexp.MustCompile(`Authorization: Bearer (\S+)`).FindAllStringSubmatch(s.sent[service].String(), -1) {
+		bearer := regexp.MustCompile(`Authorization: Bearer (\S+)`)
+		for _, match := range bearer.FindAllStringSubmatch(s.sent[service].String(), -1) {
 			if !slices.ContainsFunc(s.canaries, func(c canary) bool { return c.value == match[1] }) {
 				s.secret(service+": token of a registry", match[1], service, toBuilder)
 			}
@@ -488,7 +492,7 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 	}
 }
 
-// check complains about what is found where it must not be, and returns what may be there.
+// check reports secrets that must not be in a place, and returns those that may be there.
 func (s *secretRun) check(t *testing.T, place string, all []found) (allowed []found) {
 	t.Helper()
 	said := map[string]bool{}
@@ -498,13 +502,13 @@ func (s *secretRun) check(t *testing.T, place string, all []found) (allowed []fo
 			allowed = append(allowed, f)
 		} else if !said[f.secret] {
 			said[f.secret] = true
-			t.Errorf("%s: there is a secret, %s (%s): …%q…", place, f.secret, f.form, f.around)
+			t.Errorf("%s contains %s (%s): …%q…", place, f.secret, f.form, f.around)
 		}
 	}
 	return allowed
 }
 
-// front is the URL of a proxy that records what goes to a service, and what it answers.
+// recordingProxy returns the URL of a proxy that records the requests to a service and its answers.
 func (s *secretRun) recordingProxy(t *testing.T, service, target string) string {
 	at, err := url.Parse(target)
 	if err != nil {
@@ -513,7 +517,7 @@ func (s *secretRun) recordingProxy(t *testing.T, service, target string) string 
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: at.Scheme, Host: at.Host})
-			r.Out.Header.Del("Accept-Encoding") // so that the answer can be read
+			r.Out.Header.Del("Accept-Encoding") // so that answers are not compressed
 		},
 		ModifyResponse: func(answer *http.Response) error {
 			body, err := io.ReadAll(answer.Body)
@@ -532,23 +536,23 @@ func (s *secretRun) recordingProxy(t *testing.T, service, target string) string 
 	return strings.Replace(target, at.Host, server.Listener.Addr().String(), 1)
 }
 
-// record writes down a request. Layers on their way into a registry are looked at when they are there.
+// record records a request. Uploads of layers are searched later, in the storage of the registry.
 func (s *secretRun) record(service string, r *http.Request) {
 	head, err := httputil.DumpRequest(r, false)
 	if err != nil {
 		head = []byte(err.Error())
 	}
 	if !strings.Contains(r.URL.Path, "/blobs/uploads/") {
-		body, _ := io.ReadAll(r.Body) // who answers meets the error, too
+		body, _ := io.ReadAll(r.Body) // the service reports the error
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		head = append(append(head, decompress(body)...), '\n')
 	}
 	_, _ = s.sent[service].Write(head)
 }
 
-// frontOfSocket is front for a Docker Engine.
+// recordingSocketProxy is recordingProxy for a Docker Engine.
 func (s *secretRun) recordingSocketProxy(t *testing.T, service, target string) string {
-	dir, err := os.MkdirTemp("", "engine-") // not t's: the path would be too long for a socket
+	dir, err := os.MkdirTemp("", "engine-") // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -581,7 +585,7 @@ func (s *secretRun) recordingSocketProxy(t *testing.T, service, target string) s
 	return "unix://" + address
 }
 
-// environments are those of the programs that were started, by who may have what.
+// startedEnvironments returns the environments of started programs by recipient, and their arguments.
 func (s *secretRun) startedEnvironments(t *testing.T) map[string][]string {
 	all := map[string][]string{}
 	files, err := os.ReadDir(s.records)
@@ -601,20 +605,20 @@ func (s *secretRun) startedEnvironments(t *testing.T) map[string][]string {
 		all["arguments of programs"] = append(all["arguments of programs"], arguments)
 	}
 	if len(all[toGitFetch]) == 0 {
-		t.Errorf("git was not seen: %v", slices.Collect(maps.Keys(all)))
+		t.Errorf("git was not recorded: %v", slices.Collect(maps.Keys(all)))
 	}
 	return all
 }
 
-// sight is what was seen of a program and those that it started while they ran.
+// processWatcher samples a program and its descendants while they run.
 type processWatcher struct {
 	arguments           []string
-	startedEnvironments map[string][]string // by who may have what
-	files               []string            // what was in its temporary folder
+	startedEnvironments map[string][]string // by recipient
+	files               []string            // content of its temporary directory
 	known               map[string]bool
 }
 
-// new says whether something is seen for the first time.
+// isNew reports whether this combination is sampled for the first time.
 func (s *processWatcher) isNew(what ...string) bool {
 	if s.known == nil {
 		s.known, s.startedEnvironments = map[string]bool{}, map[string][]string{}
@@ -625,7 +629,7 @@ func (s *processWatcher) isNew(what ...string) bool {
 	return !was
 }
 
-// look looks once. What has gone by then is left out.
+// sample takes one sample. Processes and files that disappear meanwhile are skipped.
 func (s *processWatcher) sample(pid int) {
 	temp, own := "", ""
 	for _, one := range processTree(pid) {
@@ -633,7 +637,7 @@ func (s *processWatcher) sample(pid int) {
 			data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", one, name))
 			return string(data)
 		}
-		// Between fork and exec a child has our own program, and our environment: it is nobody yet.
+		// Between fork and exec a child still has the program and environment of its parent.
 		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", one))
 		arguments, environment := read("cmdline"), read("environ")
 		if s.isNew("arguments", arguments) {
@@ -653,7 +657,7 @@ func (s *processWatcher) sample(pid int) {
 		}
 		place := "the environment of what it starts"
 		switch {
-		case strings.Contains(environment, "\x00GIT_CONFIG_COUNT="): // git, and what it starts: which git is known from itself
+		case strings.Contains(environment, "\x00GIT_CONFIG_COUNT="): // git fetch and its children
 			place = toGitFetch
 		case strings.Contains(environment, "RUN_LOCAL_DOCKER_TESTS=true"):
 			place = toCommand
@@ -669,7 +673,7 @@ func (s *processWatcher) sample(pid int) {
 		if err != nil || !e.Type().IsRegular() {
 			return nil
 		}
-		// A large file is a layer, which is looked at in the image.
+		// Large files are layers, which are searched in the image.
 		if info, err := e.Info(); err == nil && info.Size() < 1<<20 &&
 			s.isNew("file", path, info.ModTime().String(), strconv.FormatInt(info.Size(), 10)) {
 			if data, err := os.ReadFile(path); err == nil {
@@ -680,12 +684,12 @@ func (s *processWatcher) sample(pid int) {
 	})
 }
 
-// family is a process and all below it.
+// processTree returns a process and its descendants.
 func processTree(pid int) []int {
 	all := []int{pid}
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, list := range lists {
-		data, _ := os.ReadFile(list) // it may have ended
+		data, _ := os.ReadFile(list) // it may have exited
 		for field := range strings.FieldsSeq(string(data)) {
 			if child, err := strconv.Atoi(field); err == nil {
 				all = append(all, processTree(child)...)
@@ -695,25 +699,24 @@ func processTree(pid int) []int {
 	return all
 }
 
-// stores are the folders in which services keep what they are sent: images and their layers, attestations, caches,
-// logs, records of builds.
+// serviceStorage is where services keep what they receive: images, layers, attestations, caches, logs, build records.
 type serviceStorage struct {
 	folders  []string
 	began    time.Time
-	canaries []canary // of all runs, none of which may be there
+	canaries []canary // of all runs; none may be in the storage
 	registry *registry.Registry
 	password string
-	pushed   bool // an image is there
+	pushed   bool // an image was stored
 }
 
-// marker is in a layer of every image, and nowhere else.
+// marker is in a layer of every image and nowhere else, so that finding it proves that layers are searched.
 const marker = "canary-of-the-image"
 
-// stores are those of the cloud, and one of a registry that is the test's own.
+// serviceStorage returns the storage of the cloud, of the builders, and of a registry for this test.
 func (e *environment) serviceStorage(t *testing.T) *serviceStorage {
 	s := &serviceStorage{
 		began:    time.Now(),
-		folders:  []string{t.TempDir(), "../../.cache/test/e2e"},
+		folders:  []string{t.TempDir(), "../../" + cloudState, "../../.cache/test/daemons"},
 		password: `Pa$$%41"` + rand.Text() + `'\ &:`,
 	}
 	var err error
@@ -729,8 +732,7 @@ func (e *environment) serviceStorage(t *testing.T) *serviceStorage {
 	return s
 }
 
-// search looks through every file that has changed since the beginning. logs are names of those that hold what steps
-// have printed.
+// search searches every file that has changed since the start, except the logs of build steps.
 func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
 	f := &finder{}
 	for i, c := range s.canaries {
@@ -739,7 +741,7 @@ func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
 	f.add(marker, marker)
 	marked := map[string]bool{}
 	for _, folder := range s.folders {
-		searched := map[[sha256.Size]byte]bool{} // the same layer is in many places
+		searched := map[[sha256.Size]byte]bool{} // by content
 		err := filepath.WalkDir(folder, func(path string, e fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
@@ -749,7 +751,7 @@ func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
 			}
 			info, err := e.Info()
 			if err != nil {
-				return nil // it has gone
+				return nil // it was deleted
 			}
 			if changed := info.Sys().(*syscall.Stat_t).Ctim; time.Unix(changed.Unix()).Before(s.began) {
 				return nil
@@ -768,7 +770,7 @@ func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
 					marked[folder] = true
 					continue
 				}
-				t.Errorf("%s: there is a secret, %s (%s): …%q…", path, found.secret, found.form, found.around)
+				t.Errorf("%s contains %s (%s): …%q…", path, found.secret, found.form, found.around)
 			}
 			return nil
 		})
@@ -777,11 +779,11 @@ func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
 		}
 	}
 	if s.pushed && len(marked) < len(s.folders) {
-		t.Errorf("what an image holds is seen in %v only: this test sees nothing", slices.Collect(maps.Keys(marked)))
+		t.Errorf("layers were found in %v only", slices.Collect(maps.Keys(marked)))
 	}
 }
 
-// buildLogs are the names of blobs in which the builders keep what steps have printed.
+// buildLogs returns the names of blobs in which the builders keep the logs of build steps.
 func (e *environment) buildLogs(t *testing.T) map[string]bool {
 	logs := map[string]bool{}
 	c, err := client.New(t.Context(), e.Builders.Address("linux/amd64"))
@@ -789,7 +791,7 @@ func (e *environment) buildLogs(t *testing.T) map[string]bool {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	list := func(activeOnly bool) (records []*controlapi.BuildHistoryRecord) {
 		events, err := c.ControlClient().
@@ -805,7 +807,13 @@ func (e *environment) buildLogs(t *testing.T) map[string]bool {
 		}
 		return records
 	}
-	for len(list(true)) > 0 { // one that was canceled comes to its end
+	// A canceled build ends a little later. Builds of other packages may start meanwhile.
+	pending := map[string]bool{}
+	for _, record := range list(true) {
+		pending[record.Ref] = true
+	}
+	isPending := func(record *controlapi.BuildHistoryRecord) bool { return pending[record.Ref] }
+	for slices.ContainsFunc(list(true), isPending) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	for _, record := range list(false) {
@@ -816,7 +824,7 @@ func (e *environment) buildLogs(t *testing.T) map[string]bool {
 	return logs
 }
 
-// commit adds files to a repository and returns the new commit.
+// commitFiles commits files to a repository and returns the commit.
 func commitFiles(t *testing.T, dir string, files map[string]string) string {
 	t.Helper()
 	for name, content := range files {
@@ -830,7 +838,8 @@ func commitFiles(t *testing.T, dir string, files map[string]string) string {
 	return git(t, dir, "rev-parse", "HEAD")
 }
 
-// contents is what files below a folder hold now, but for one; those that go while it looks are left out.
+// fileContents returns the content of the files below a directory, except those whose path ends with but. Files that
+// disappear meanwhile are skipped.
 func fileContents(dir, but string) []string {
 	var found []string
 	_ = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// snapshots are those at Daytona by name.
+// snapshots returns Daytona's snapshots by name.
 func (e *environment) snapshots(t *testing.T) map[string]daytona.Snapshot {
 	t.Helper()
 	list, err := e.daytona().List(t.Context(), "")
@@ -34,80 +34,80 @@ func (e *environment) daytona() *daytona.Client {
 	return &daytona.Client{URL: e.Daytona.URL(), Key: e.DaytonaKey}
 }
 
-// unique makes an image that no snapshot is of.
+// uniqueDockerfile returns the Dockerfile of an image that no other test builds.
 func uniqueDockerfile(t *testing.T) string {
 	return sleepDockerfile + "LABEL test=" + strings.ReplaceAll(t.Name(), "/", "-") + "\n"
 }
 
-// What goes wrong with a snapshot, and the one sentence that says so. Nothing is left at Daytona, and Doppler is as it
-// was.
+// Every failure of a snapshot is reported once. It leaves no snapshot at Daytona, and Doppler unchanged.
 func TestSnapshotFailures(t *testing.T) {
 	e := setup(t)
 	readOnly := "dp.st.dev.readonly"
-	if err := e.Doppler.AddToken(clouddoppler.Token{Value: readOnly, Access: []clouddoppler.Access{{Project: localcloud.Project, Config: "dev"}}}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, e.Doppler.AddToken(clouddoppler.Token{
+		Value: readOnly, Access: []clouddoppler.Access{{Project: localcloud.Project, Config: "dev"}},
+	}))
 	fails := func(f cloudaytona.Fault) func() { return func() { e.Daytona.Fail(f) } }
 	for _, test := range []struct {
-		name     string
-		do       func()
-		inputs   map[string]string
-		env      map[string]string
-		sentence string
-		spends   bool // an image is built all the same
+		name         string
+		do           func()
+		inputs       map[string]string
+		env          map[string]string
+		want         string
+		createsBuild bool // before it fails
 	}{
 		{name: "name of 300 letters", inputs: values{"name": strings.Repeat("n", 300)},
-			sentence: `input name: .*\b(255|128|100|[0-9]+)\b`},
-		{name: "name with a space", inputs: values{"name": "my snapshot"}, sentence: `input name: .*"my snapshot"`},
-		{name: "name in other letters", inputs: values{"name": "снимок"}, sentence: `input name: .*"снимок"`},
+			want: `input name: .*\b(255|128|100|[0-9]+)\b`},
+		{name: "name with a space", inputs: values{"name": "my snapshot"}, want: `input name: .*"my snapshot"`},
+		{name: "name with other letters", inputs: values{"name": "снимок"}, want: `input name: .*"снимок"`},
 		{name: "prefix with a space", inputs: values{"name_prefix": "my prefix"},
-			sentence: `input name_prefix: .*"my prefix"`},
-		{name: "a fraction", inputs: values{"cpu": "1.5"}, sentence: `input cpu: .*"1\.5"`},
-		{name: "zero", inputs: values{"memory": "0"}, sentence: `input memory: .*"0"`},
-		{name: "negative", inputs: values{"disk": "-1"}, sentence: `input disk: .*"-1"`},
-		{name: "over quota", inputs: values{"cpu": "64"}, sentence: `input cpu: .*"64".*\b4\b`},
+			want: `input name_prefix: .*"my prefix"`},
+		{name: "a fraction", inputs: values{"cpu": "1.5"}, want: `input cpu: .*"1\.5"`},
+		{name: "zero", inputs: values{"memory": "0"}, want: `input memory: .*"0"`},
+		{name: "negative", inputs: values{"disk": "-1"}, want: `input disk: .*"-1"`},
+		{name: "over quota", inputs: values{"cpu": "64"}, want: `input cpu: .*"64".*\b4\b`},
 		{name: "platform", inputs: values{"platform": "linux/arm64"},
-			sentence: `input platform: .*"linux/arm64".*linux/amd64`},
-		{name: "load", inputs: values{"load": "true"}, sentence: `input load: .*"true"`},
+			want: `input platform: .*"linux/arm64".*linux/amd64`},
+		{name: "load", inputs: values{"load": "true"}, want: `input load: .*"true"`},
 		{name: "if_exists", inputs: values{"if_exists": "maybe"},
-			sentence: `input if_exists: .*"maybe".*reuse, replace or fail`},
-		{name: "keep", inputs: values{"keep": "-1"}, sentence: `input keep: .*"-1"`},
-		{name: "entrypoint", inputs: values{"entrypoint": `sh -c "x`}, sentence: `input entrypoint: .*sh -c`},
-		{name: "region", inputs: values{"region": "moon"}, sentence: `input region: .*"moon".*local`},
+			want: `input if_exists: .*"maybe".*reuse, replace or fail`},
+		{name: "keep", inputs: values{"keep": "-1"}, want: `input keep: .*"-1"`},
+		{name: "entrypoint", inputs: values{"entrypoint": `sh -c "x`}, want: `input entrypoint: .*sh -c`},
+		{name: "region", inputs: values{"region": "moon"}, want: `input region: .*"moon".*local`},
 
-		{name: "no Doppler token", env: values{"DOPPLER_TOKEN": ""}, sentence: `input doppler_config: .*"dev".*token`},
-		{name: "unknown config", inputs: values{"doppler_config": "stg"}, sentence: `access to requested config 'stg'`},
-		{name: "a token that may not write", inputs: values{"doppler_token": readOnly},
-			sentence: `input update_doppler: .*write`},
-		{name: "wrong key", inputs: values{"daytona_api_key": "dtn_wrong"}, sentence: `Daytona.*401`},
+		{name: "no Doppler token", env: values{"DOPPLER_TOKEN": ""}, want: `input doppler_config: .*"dev".*token`},
+		{name: "unknown config", inputs: values{"doppler_config": "stg"}, want: `access to requested config 'stg'`},
+		{name: "a read-only token", inputs: values{"doppler_token": readOnly},
+			want: `input update_doppler: .*write`},
+		{name: "wrong key", inputs: values{"daytona_api_key": "dtn_wrong"}, want: `Daytona.*401`},
 		{name: "a key without the permission", inputs: values{"daytona_api_key": e.DaytonaReadKey},
-			sentence: `write:snapshots`},
-		{name: "an expired key", inputs: values{"daytona_api_key": e.DaytonaExpiredKey}, sentence: `Daytona.*401.*expired`},
+			want: `write:snapshots`},
+		{name: "an expired key", inputs: values{"daytona_api_key": e.DaytonaExpiredKey}, want: `Daytona.*401.*expired`},
 		{name: "a key of another organization",
-			inputs:   values{"daytona_api_key": e.DaytonaOtherKey, "daytona_organization_id": localcloud.DaytonaOrganization},
-			sentence: localcloud.OtherOrganization + `.*` + localcloud.DaytonaOrganization},
-		{name: "429 for ever", do: fails(cloudaytona.Fault{Status: 429, Message: "Too Many Requests"}),
-			sentence: `Daytona.*429.*Too Many Requests`},
-		{name: "500 for ever", do: fails(cloudaytona.Fault{Status: 500, Message: "Internal server error"}),
-			sentence: `Daytona.*500.*Internal server error`},
-		{name: "HTML", do: fails(cloudaytona.Fault{Status: 200, Body: "<html>sign in</html>"}), sentence: `DAYTONA_API_URL`},
-		{name: "taken, and if_exists is fail", inputs: values{"name": "taken", "if_exists": "fail"},
-			sentence: `input name: .*"taken".*if_exists.*fail`},
+			inputs: values{"daytona_api_key": e.DaytonaOtherKey, "daytona_organization_id": localcloud.DaytonaOrganization},
+			want:   localcloud.OtherOrganization + `.*` + localcloud.DaytonaOrganization},
+		{name: "429 always", do: fails(cloudaytona.Fault{Status: 429, Message: "Too Many Requests"}),
+			want: `Daytona.*429.*Too Many Requests`},
+		{name: "500 always", do: fails(cloudaytona.Fault{Status: 500, Message: "Internal server error"}),
+			want: `Daytona.*500.*Internal server error`},
+		{name: "HTML", do: fails(cloudaytona.Fault{Status: 200, Body: "<html>sign in</html>"}), want: `DAYTONA_API_URL`},
+		{name: "taken, with if_exists: fail", inputs: values{"name": "taken", "if_exists": "fail"},
+			want: `input name: .*"taken".*if_exists.*fail`},
 
-		{name: "taken by another image", inputs: values{"name": "taken"}, spends: true,
-			sentence: `input name: .*"taken".*another image.*if_exists.*reuse`},
-		{name: "the registry refuses the push", do: fails(cloudaytona.Fault{Registry: cloudaytona.RefusesPush}), spends: true,
-			sentence: `push .*: .*denied|DENIED|403`},
-		{name: "the registry loses a blob", do: fails(cloudaytona.Fault{Registry: cloudaytona.LosesBlob}), spends: true,
-			sentence: `BLOB_UNKNOWN`},
+		{name: "taken by another image", inputs: values{"name": "taken"}, createsBuild: true,
+			want: `input name: .*"taken".*another image.*if_exists.*reuse`},
+		{name: "the registry refuses the push", do: fails(cloudaytona.Fault{Registry: cloudaytona.RefusesPush}),
+			createsBuild: true,
+			want:         `push .*: .*denied|DENIED|403`},
+		{name: "the registry loses a blob", do: fails(cloudaytona.Fault{Registry: cloudaytona.LosesBlob}), createsBuild: true,
+			want: `BLOB_UNKNOWN`},
 		{name: "a state that never changes", do: fails(cloudaytona.Fault{Snapshot: cloudaytona.Stuck}),
-			inputs: values{"timeout": "8s"}, spends: true,
-			sentence: `8s.*waiting for .*snapshot \S+ .*dashboard/snapshots`},
-		{name: "active, and then not", do: fails(cloudaytona.Fault{Snapshot: cloudaytona.Falls}), spends: true,
-			sentence: `Timeout processing snapshot on initial runner`},
+			inputs: values{"timeout": "8s"}, createsBuild: true,
+			want: `8s.*waiting for .*snapshot \S+ .*dashboard/snapshots`},
+		{name: "an error after active", do: fails(cloudaytona.Fault{Snapshot: cloudaytona.Falls}), createsBuild: true,
+			want: `Timeout processing snapshot on initial runner`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if test.name == "a key of another organization" { // which is seen only where it has a snapshot
+			if test.name == "a key of another organization" { // the error appears only if that organization has a snapshot
 				e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.OtherOrganization, Name: "another's"})
 			}
 			if strings.HasPrefix(test.name, "taken") {
@@ -120,36 +120,31 @@ func TestSnapshotFailures(t *testing.T) {
 				localcloud.Project,
 				"dev",
 				nameSecret,
-			), len(
-				e.Depot.Calls(),
-			)
+			), len(e.Depot.Calls())
 			if test.do != nil {
 				test.do()
 				defer e.Daytona.Heal()
 			}
-			o := e.run(
-				t,
-				invocation{
-					program:    "action-snapshot",
-					dockerfile: uniqueDockerfile(t),
-					inputs:     test.inputs,
-					env:        merge(values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}, test.env),
-				},
-			)
-			assertFailed(t, o, test.sentence)
+			r := e.run(t, invocation{
+				program:    "action-snapshot",
+				dockerfile: uniqueDockerfile(t),
+				inputs:     test.inputs,
+				env:        merge(values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}, test.env),
+			})
+			assertFailed(t, r, test.want)
 			e.Daytona.Heal()
-			if spent := len(e.Depot.Calls()) > calls; spent != test.spends {
-				t.Errorf("Depot was asked: %t, want %t", spent, test.spends)
+			if spent := len(e.Depot.Calls()) > calls; spent != test.createsBuild {
+				t.Errorf("calls of Depot: %t, want %t", spent, test.createsBuild)
 			}
 			e.assertNoNewSnapshots(t, before)
 			if now := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); now != doppler {
-				t.Errorf("Doppler named %q, and names %q", doppler, now)
+				t.Errorf("Doppler has %q, before %q", now, doppler)
 			}
 		})
 	}
 }
 
-// forget deletes a snapshot.
+// deleteSnapshot deletes a snapshot if it exists.
 func (e *environment) deleteSnapshot(t *testing.T, name string) {
 	t.Helper()
 	c := e.daytona()
@@ -165,7 +160,7 @@ func (e *environment) deleteSnapshot(t *testing.T, name string) {
 	}
 }
 
-// gone asserts that Daytona has no more snapshots than before, or soon.
+// assertNoNewSnapshots asserts that Daytona has, or soon has, no snapshots other than before.
 func (e *environment) assertNoNewSnapshots(t *testing.T, before map[string]daytona.Snapshot) {
 	t.Helper()
 	for name, s := range e.snapshots(t) {
@@ -173,7 +168,7 @@ func (e *environment) assertNoNewSnapshots(t *testing.T, before map[string]dayto
 			continue
 		}
 		if s.State != daytona.Removing {
-			t.Errorf("the snapshot %s was left %s", name, s.State)
+			t.Errorf("snapshot %s is left in state %s", name, s.State)
 			continue
 		}
 		if err := e.daytona().WaitUntilRemoved(t.Context(), s.ID); err != nil {
@@ -182,58 +177,56 @@ func (e *environment) assertNoNewSnapshots(t *testing.T, before map[string]dayto
 	}
 }
 
-// Troubles that pass are nobody's.
-func TestSnapshotPassingTroubles(t *testing.T) {
+// Temporary failures of Daytona are retried.
+func TestDaytonaRecovers(t *testing.T) {
 	e := setup(t)
 	for name, fault := range map[string]cloudaytona.Fault{
-		"500 once":                       {Method: "GET", Times: 1, Status: 500, Message: "moment"},
-		"429 with a wait":                {Method: "GET", Times: 1, Status: 429, Header: values{"Retry-After": "1"}},
-		"created, and the answer lost":   {Method: "POST", Path: "/snapshots", Times: 2, Break: true, After: true},
-		"a state that no client knows":   {Snapshot: cloudaytona.Strange},
-		"access ends during the push":    {Registry: cloudaytona.Expires, Times: 1},
-		"a connection that breaks, once": {Method: "GET", Path: "/snapshots", Times: 1, Break: true},
+		"500 once":                            {Method: "GET", Times: 1, Status: 500, Message: "moment"},
+		"429 with a wait":                     {Method: "GET", Times: 1, Status: 429, Header: values{"Retry-After": "1"}},
+		"a lost answer to the creation":       {Method: "POST", Path: "/snapshots", Times: 2, Break: true, After: true},
+		"a state that no client knows":        {Snapshot: cloudaytona.Strange},
+		"access that expires during the push": {Registry: cloudaytona.Expires, Times: 1},
+		"a connection that breaks, once":      {Method: "GET", Path: "/snapshots", Times: 1, Break: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e.Daytona.Fail(fault)
 			defer e.Daytona.Heal()
 			before := e.snapshots(t)
-			o := e.mustRun(
-				t,
-				invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), inputs: values{"update_doppler": "false"}},
-			)
-			if more := len(e.snapshots(t)) - len(before); more != 1 || o.outputs["doppler_updated"] != "false" {
-				t.Errorf("%d more snapshots; outputs %v", more, o.outputs)
+			r := e.mustRun(t, invocation{
+				program: "action-snapshot", dockerfile: uniqueDockerfile(t), inputs: values{"update_doppler": "false"},
+			})
+			if more := len(e.snapshots(t)) - len(before); more != 1 || r.outputs["doppler_updated"] != "false" {
+				t.Errorf("%d more snapshots; outputs %v", more, r.outputs)
 			}
-			e.deleteSnapshot(t, o.outputs["snapshot_name"])
+			e.deleteSnapshot(t, r.outputs["snapshot_name"])
 		})
 	}
 }
 
-// Doppler fails when the snapshot is there: it stays, the sentence says how to finish by hand, and a second run
-// finishes by itself.
-func TestDopplerFailsAtTheEnd(t *testing.T) {
+// If Doppler cannot be updated, the snapshot stays, the error names the value to set, and a second run sets it.
+func TestDopplerUpdateFails(t *testing.T) {
 	e := setup(t)
 	docker := uniqueDockerfile(t)
-	// The first POST is the question whether the token may write.
+	// The first POST checks whether the token can write.
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1})
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Status: 500})
-	o := e.run(t, invocation{program: "action-snapshot", dockerfile: docker})
+	r := e.run(t, invocation{program: "action-snapshot", dockerfile: docker})
 	e.Doppler.Heal()
-	assertFailed(t, o, `snapshot \S+ is active, but .*Doppler.*DAYTONA_SNAPSHOT_NAME=\S+.*"dev"`)
-	o = e.mustRun(t, invocation{program: "action-snapshot", dockerfile: docker})
-	if o.outputs["reused"] != "true" || o.outputs["doppler_updated"] != "true" ||
-		e.Doppler.Secret(localcloud.Project, "dev", nameSecret) != o.outputs["snapshot_name"] {
-		t.Errorf("outputs %v", o.outputs)
+	assertFailed(t, r, `snapshot \S+ is active, but .*Doppler.*DAYTONA_SNAPSHOT_NAME=\S+.*"dev"`)
+	r = e.mustRun(t, invocation{program: "action-snapshot", dockerfile: docker})
+	if r.outputs["reused"] != "true" || r.outputs["doppler_updated"] != "true" ||
+		e.Doppler.Secret(localcloud.Project, "dev", nameSecret) != r.outputs["snapshot_name"] {
+		t.Errorf("outputs %v", r.outputs)
 	}
 }
 
-// Another run has made a newer snapshot while ours was made: Doppler stays with it.
-func TestDopplerKeepsWhatIsNewer(t *testing.T) {
+// A newer snapshot that another run created in the meantime stays the one that Doppler names.
+func TestDopplerKeepsNewerSnapshot(t *testing.T) {
 	e := setup(t)
 	e.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "iterate-sandbox-older")
 	e.Doppler.Fail(
 		clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1},
-	) // the question whether the token may write
+	) // checks whether the token can write
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1, Before: func() {
 		e.Daytona.Put(
 			cloudaytona.Snapshot{
@@ -246,25 +239,25 @@ func TestDopplerKeepsWhatIsNewer(t *testing.T) {
 	}})
 	defer e.Doppler.Heal()
 	defer e.deleteSnapshot(t, "iterate-sandbox-newer")
-	o := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t)})
+	r := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t)})
 	if got := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != "iterate-sandbox-newer" ||
-		o.outputs["doppler_updated"] != "false" {
-		t.Errorf("Doppler names %q; outputs %v", got, o.outputs)
+		r.outputs["doppler_updated"] != "false" {
+		t.Errorf("Doppler has %q; outputs %v", got, r.outputs)
 	}
-	if !strings.Contains(o.stdout, "iterate-sandbox-newer") {
-		t.Errorf("the log does not say so:\n%s", o.stdout)
+	if !strings.Contains(r.stdout, "iterate-sandbox-newer") {
+		t.Errorf("the log does not name the newer snapshot:\n%s", r.stdout)
 	}
 }
 
-// A name that a failed run has left, and one that is to be replaced.
-func TestSnapshotNamesThatAreTaken(t *testing.T) {
+// A snapshot of the same name is replaced if it is in an error state or if if_exists is replace.
+func TestSnapshotNameExists(t *testing.T) {
 	e := setup(t)
 	for _, test := range []struct {
 		name   string
 		before cloudaytona.Snapshot
 		inputs map[string]string
 		fault  *cloudaytona.Fault
-		fails  string // the sentence
+		want   string // pattern of the error
 	}{
 		{name: "left in error", before: cloudaytona.Snapshot{State: "error"}},
 		{name: "replaced", before: cloudaytona.Snapshot{}, inputs: values{"if_exists": "replace"}},
@@ -273,50 +266,41 @@ func TestSnapshotNamesThatAreTaken(t *testing.T) {
 			test.before.Organization, test.before.Name = localcloud.DaytonaOrganization, "named"
 			e.Daytona.Put(test.before)
 			old := e.snapshots(t)["named"]
-			o := e.mustRun(
-				t,
-				invocation{
-					program:    "action-snapshot",
-					dockerfile: uniqueDockerfile(t),
-					inputs:     merge(values{"name": "named", "update_doppler": "false"}, test.inputs),
-				},
-			)
+			r := e.mustRun(t, invocation{
+				program:    "action-snapshot",
+				dockerfile: uniqueDockerfile(t),
+				inputs:     merge(values{"name": "named", "update_doppler": "false"}, test.inputs),
+			})
 			now := e.snapshots(t)["named"]
-			if now.ID == old.ID || now.State != daytona.Active || now.Digest != o.outputs["digest"] {
+			if now.ID == old.ID || now.State != daytona.Active || now.Digest != r.outputs["digest"] {
 				t.Errorf("before %+v, now %+v", old, now)
 			}
 			e.deleteSnapshot(t, "named")
 		})
 	}
-	t.Run("replaced in vain", func(t *testing.T) {
+	t.Run("replacement fails", func(t *testing.T) {
 		e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "named"})
 		e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Falls, Times: 1})
-		o := e.run(
-			t,
-			invocation{
-				program:    "action-snapshot",
-				dockerfile: uniqueDockerfile(t),
-				inputs:     values{"name": "named", "if_exists": "replace", "update_doppler": "false"},
-			},
-		)
+		r := e.run(t, invocation{
+			program:    "action-snapshot",
+			dockerfile: uniqueDockerfile(t),
+			inputs:     values{"name": "named", "if_exists": "replace", "update_doppler": "false"},
+		})
 		e.Daytona.Heal()
-		assertFailed(t, o, `snapshot named.* (gone|deleted)`)
-		if !strings.Contains(o.stdout, "::warning::Replacing the snapshot named") {
-			t.Errorf("no warning:\n%s", o.stdout)
+		assertFailed(t, r, `snapshot named.* (gone|deleted)`)
+		if !strings.Contains(r.stdout, "::warning::Replacing the snapshot named") {
+			t.Errorf("no warning:\n%s", r.stdout)
 		}
 		e.deleteSnapshot(t, "named")
 	})
 	t.Run("another name, the same image", func(t *testing.T) {
 		run := func(inputs map[string]string) result {
-			return e.run(
-				t,
-				invocation{
-					program:    "action-snapshot",
-					dockerfile: uniqueDockerfile(t),
-					inputs:     merge(values{"update_doppler": "false"}, inputs),
-					env:        values{"GITHUB_ACTOR": "octocat"},
-				},
-			)
+			return e.run(t, invocation{
+				program:    "action-snapshot",
+				dockerfile: uniqueDockerfile(t),
+				inputs:     merge(values{"update_doppler": "false"}, inputs),
+				env:        values{"GITHUB_ACTOR": "octocat"},
+			})
 		}
 		one := run(nil)
 		assertFailed(t, run(values{"if_exists": "fail"}), one.outputs["snapshot_name"]+` .*same image.*if_exists.*fail`)
@@ -326,13 +310,13 @@ func TestSnapshotNamesThatAreTaken(t *testing.T) {
 			t.Errorf("%v\n%s", two.outputs, two.stderr)
 		}
 		if s, there := e.snapshots(t)[one.outputs["snapshot_name"]]; there && s.State != daytona.Removing {
-			t.Errorf("the replaced one is %s", s.State)
+			t.Errorf("the replaced snapshot is %s", s.State)
 		}
 		e.deleteSnapshot(t, two.outputs["snapshot_name"])
 	})
 }
 
-// Older ones go, but none that Doppler names, whichever config it is; with --dry-run none goes.
+// keep deletes older snapshots of the prefix, except those that any Doppler config names. With dry_run it deletes none.
 func TestKeep(t *testing.T) {
 	e := setup(t)
 	now := time.Now()
@@ -350,9 +334,9 @@ func TestKeep(t *testing.T) {
 	)
 	e.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, "keep-4")
 	cliToken := "dp.ct.everything"
-	if err := e.Doppler.AddToken(clouddoppler.Token{Value: cliToken, Access: []clouddoppler.Access{{Project: localcloud.Project, Write: true}}}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, e.Doppler.AddToken(clouddoppler.Token{
+		Value: cliToken, Access: []clouddoppler.Access{{Project: localcloud.Project, Write: true}},
+	}))
 	docker := uniqueDockerfile(t)
 	names := func() []string {
 		var list []string
@@ -371,19 +355,16 @@ func TestKeep(t *testing.T) {
 		"doppler_token":   cliToken,
 		"doppler_project": localcloud.Project,
 	}
-	e.mustRun(
-		t,
-		invocation{program: "action-snapshot", dockerfile: docker, inputs: merge(inputs, values{"dry_run": "true"})},
-	)
-	if got, want := names(), []string{"keep-0", "keep-1", "keep-2", "keep-3", "keep-4", "keep-new", "other-1"}; !slices.Equal(
-		got,
-		want,
-	) {
-		t.Errorf("after a dry run %q, want %q", got, want)
+	e.mustRun(t, invocation{
+		program: "action-snapshot", dockerfile: docker, inputs: merge(inputs, values{"dry_run": "true"}),
+	})
+	all := []string{"keep-0", "keep-1", "keep-2", "keep-3", "keep-4", "keep-new", "other-1"}
+	if got := names(); !slices.Equal(got, all) {
+		t.Errorf("after a dry run %q, want %q", got, all)
 	}
-	o := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: docker, inputs: inputs})
+	r := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: docker, inputs: inputs})
 	if got, want := names(), []string{"keep-0", "keep-4", "keep-new", "other-1"}; !slices.Equal(got, want) {
-		t.Errorf("left %q, want %q\n%s", got, want, o.stdout)
+		t.Errorf("left %q, want %q\n%s", got, want, r.stdout)
 	}
 	for _, name := range append(names(), "keep-1", "keep-2", "keep-3") {
 		e.deleteSnapshot(t, name)
@@ -391,36 +372,37 @@ func TestKeep(t *testing.T) {
 	e.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, "")
 }
 
-// Canceled while Daytona is at it: the snapshot is removed, Doppler is as it was, within 5 seconds.
+// A signal at any time leaves no snapshot, and Doppler unchanged.
 func TestSnapshotCancel(t *testing.T) {
 	e := setup(t)
 	for name, until := range map[string]string{
-		"at once": "::add-mask::", "in the build": "::group::exporting", "in the push": "::group::Push to Daytona",
-		"while Daytona is at it": " is pending",
+		"at the start": "::add-mask::", "during the build": "::group::exporting",
+		"during the push":          "::group::Push to Daytona",
+		"while Daytona creates it": " is pending",
 	} {
 		t.Run(name, func(t *testing.T) {
 			before, doppler := e.snapshots(t), e.Doppler.Secret(localcloud.Project, "dev", nameSecret)
 			e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Stuck})
 			defer e.Daytona.Heal()
 			var sent time.Time
-			o := e.run(
-				t,
-				invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t), onStart: func(pid int, stdout *safeBuffer) {
-					for !strings.Contains(stdout.String(), until) && unix.Kill(pid, 0) == nil {
-						time.Sleep(5 * time.Millisecond)
-					}
-					sent = time.Now()
-					_ = unix.Kill(pid, unix.SIGINT)
-				}},
-			)
-			if took := time.Since(sent); took > maxShutdown {
-				t.Errorf("it ended %s after the signal", took)
+			interrupt := func(pid int, stdout *safeBuffer) {
+				for !strings.Contains(stdout.String(), until) && unix.Kill(pid, 0) == nil {
+					time.Sleep(5 * time.Millisecond)
+				}
+				sent = time.Now()
+				_ = unix.Kill(pid, unix.SIGINT)
 			}
-			assertFailed(t, o, `^error: canceled .*waiting for `)
+			r := e.run(t, invocation{
+				program: "action-snapshot", dockerfile: uniqueDockerfile(t), onStart: interrupt,
+			})
+			if took := time.Since(sent); took > maxShutdown {
+				t.Errorf("the program exits %s after the signal", took)
+			}
+			assertFailed(t, r, `^error: canceled .*waiting for `)
 			e.Daytona.Heal()
 			e.assertNoNewSnapshots(t, before)
 			if now := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); now != doppler {
-				t.Errorf("Doppler names %q", now)
+				t.Errorf("Doppler has %q", now)
 			}
 		})
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud"
 )
 
-// Secrets of a Doppler config that name its snapshot.
+// Secrets in which a Doppler config names its snapshot.
 const (
 	nameSecret   = "DAYTONA_SNAPSHOT_NAME"
 	mirrorSecret = "VITE_DAYTONA_SNAPSHOT_NAME"
@@ -19,23 +19,20 @@ const (
 
 const sleepDockerfile = "FROM debian:bookworm-slim\nCOPY Dockerfile /\nCMD [\"sleep\", \"60\"]\n"
 
-// From a Dockerfile to a name in Doppler, twice: the second time nothing is made and nothing is pushed.
+// A snapshot is created and named in Doppler. A second run reuses it and pushes nothing.
 func TestSnapshot(t *testing.T) {
 	e := setup(t)
 	dir := t.TempDir()
 	run := func(inputs map[string]string) result {
-		return e.mustRun(
-			t,
-			invocation{
-				program:    "action-snapshot",
-				dir:        dir,
-				dockerfile: sleepDockerfile,
-				inputs:     inputs,
-				env:        values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"},
-			},
-		)
+		return e.mustRun(t, invocation{
+			program:    "action-snapshot",
+			dir:        dir,
+			dockerfile: sleepDockerfile,
+			inputs:     inputs,
+			env:        values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"},
+		})
 	}
-	writeFile(t, dir, "Dockerfile", sleepDockerfile+"ENTRYPOINT [\"sleep\", \"600\"]\n") // Daytona says which one it took
+	writeFile(t, dir, "Dockerfile", sleepDockerfile+"ENTRYPOINT [\"sleep\", \"600\"]\n") // Daytona requires one
 	one := run(nil)
 	name := one.outputs["snapshot_name"]
 	if !regexp.MustCompile(`^iterate-sandbox-\d{8}-\d{6}-[0-9a-f]{7}-octocat$`).MatchString(name) {
@@ -47,10 +44,10 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("outputs %v", one.outputs)
 	}
 	if got := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != name {
-		t.Errorf("Doppler names %q", got)
+		t.Errorf("Doppler has %q", got)
 	}
 	if got := e.Doppler.Secret(localcloud.Project, "dev", mirrorSecret); got != mirrorValue {
-		t.Errorf("Doppler's mirror is %q", got)
+		t.Errorf("the mirror in Doppler is %q", got)
 	}
 	if !strings.Contains(one.summary, name) || !strings.Contains(one.summary, one.outputs["digest"]) {
 		t.Errorf("summary %s", one.summary)
@@ -63,6 +60,6 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("outputs of the second run %v", two.outputs)
 	}
 	if requests := e.Registry.Requests()[before:]; len(requests) > 0 {
-		t.Errorf("the registry was asked in the second run: %q", requests)
+		t.Errorf("requests to the registry in the second run: %q", requests)
 	}
 }

@@ -9,8 +9,19 @@ import (
 	"testing"
 )
 
-// A suite that passes, fails, skips; a command beside it; an image that is taken instead of built.
-func TestTheTestAction(t *testing.T) {
+// reportingCommand is a test command that writes a JUnit report with a failure, and prints a workflow command.
+const reportingCommand = `test "$RUN_LOCAL_DOCKER_TESTS" = true &&
+docker run --rm "$LOCAL_DOCKER_IMAGE_NAME" cat /greeting &&
+echo '::error::forged' &&
+cat > "$TEST_REPORT_DIR/host.xml" <<'XML'
+<testsuites><testsuite name="s" tests="2" failures="1">
+<testcase name="a"/><testcase name="b"><failure message="no"/></testcase>
+</testsuite></testsuites>
+XML
+`
+
+// The test action runs a suite and a command, on a built or an existing image, and counts their results.
+func TestTestAction(t *testing.T) {
 	e := setup(t)
 	dir := t.TempDir()
 	writeFile(t, dir, "Dockerfile", fromDebian+"RUN echo hello > /greeting\nENV GREETING=hello\nUSER nobody\n")
@@ -42,59 +53,61 @@ tests:
 		name     string
 		inputs   map[string]string
 		exitCode int
-		sentence string
+		want     string
 		outputs  map[string]string
 		log      string
 	}{
 		{name: "all pass", inputs: values{"suite": "good.yaml"},
-			outputs: values{"tests_total": "4", "tests_passed": "3", "tests_failed": "0", "tests_skipped": "1", "report": "test-results/junit.xml"}},
-		{name: "an image that is there", inputs: values{"suite": "good.yaml", "image": "iterate-sandbox:ci"},
+			outputs: values{
+				"tests_total": "4", "tests_passed": "3", "tests_failed": "0", "tests_skipped": "1",
+				"report": "test-results/junit.xml",
+			}},
+		{name: "an existing image", inputs: values{"suite": "good.yaml", "image": "iterate-sandbox:ci"},
 			outputs: values{"tests_passed": "3", "image_ref": "iterate-sandbox:ci"}},
-		{name: "some fail", inputs: values{"suite": "bad.yaml"}, exitCode: 1, sentence: "2 of 2 tests failed",
+		{name: "some fail", inputs: values{"suite": "bad.yaml"}, exitCode: 1, want: "2 of 2 tests failed",
 			outputs: values{"tests_failed": "2", "tests_passed": "0"}, log: "::error "},
-		{name: "a command", inputs: values{"suite": "good.yaml", "command": `test "$RUN_LOCAL_DOCKER_TESTS" = true && docker run --rm "$LOCAL_DOCKER_IMAGE_NAME" cat /greeting && echo '::error::forged' && ` +
-			`echo '<testsuites><testsuite name="s" tests="2" failures="1"><testcase name="a"/><testcase name="b"><failure message="no"/></testcase></testsuite></testsuites>' > "$TEST_REPORT_DIR/host.xml"`},
-			exitCode: 1, sentence: "1 of 6 tests failed",
+		{name: "a command", inputs: values{"suite": "good.yaml", "command": reportingCommand},
+			exitCode: 1, want: "1 of 6 tests failed",
 			outputs: values{"tests_total": "6", "tests_passed": "4", "tests_failed": "1"}},
 		{name: "a command that fails", inputs: values{"suite": "good.yaml", "command": "echo last words; exit 7"},
-			exitCode: 7, sentence: "exit code 7", outputs: values{"tests_failed": "0"}},
+			exitCode: 7, want: "exit code 7", outputs: values{"tests_failed": "0"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := os.RemoveAll(filepath.Join(dir, "test-results")); err != nil {
 				t.Fatal(err)
 			}
-			o := e.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs})
-			if o.exitCode != test.exitCode || !strings.Contains(o.stderr, test.sentence) || strings.Count(o.stderr, "\n") > 1 {
-				t.Fatalf("exit %d:\n%s%s", o.exitCode, o.stdout, o.stderr)
+			r := e.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs})
+			if r.exitCode != test.exitCode || !strings.Contains(r.stderr, test.want) || strings.Count(r.stderr, "\n") > 1 {
+				t.Fatalf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
 			}
 			for name, want := range test.outputs {
-				if o.outputs[name] != want {
-					t.Errorf("%s is %q, want %q", name, o.outputs[name], want)
+				if r.outputs[name] != want {
+					t.Errorf("%s is %q, want %q", name, r.outputs[name], want)
 				}
 			}
-			if len(o.outputs) != len(outputsOf(t, "test")) || !strings.Contains(o.summary, "greets") {
-				t.Errorf("outputs %v; summary %s", o.outputs, o.summary)
+			if len(r.outputs) != len(outputsOf(t, "test")) || !strings.Contains(r.summary, "greets") {
+				t.Errorf("outputs %v; summary %s", r.outputs, r.summary)
 			}
 			if !strings.Contains(read(t, filepath.Join(dir, "test-results/junit.xml")), "<testsuite") {
-				t.Error("there is no JUnit report")
+				t.Error("the JUnit report is missing")
 			}
-			for _, command := range workflowCommands(t, o.stdout) {
+			for _, command := range workflowCommands(t, r.stdout) {
 				if strings.HasPrefix(command, "::error::forged") {
-					t.Errorf("the runner obeys %q", command)
+					t.Errorf("the runner executes %q", command)
 				}
 			}
-			if strings.ContainsRune(o.stdout+o.summary, '\x1b') || !strings.Contains(o.stdout, test.log) {
-				t.Errorf("log:\n%q", o.stdout)
+			if strings.ContainsRune(r.stdout+r.summary, '\x1b') || !strings.Contains(r.stdout, test.log) {
+				t.Errorf("log:\n%q", r.stdout)
 			}
 			if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
-				t.Errorf("containers are left: %s", left)
+				t.Errorf("containers left: %s", left)
 			}
 		})
 	}
 }
 
-// What can not be tested is said before anything is built.
-func TestTestInputs(t *testing.T) {
+// Invalid inputs of the test action are reported before anything is built.
+func TestTestActionFailures(t *testing.T) {
 	e := setup(t)
 	dir := writeFiles(
 		t,
@@ -106,9 +119,9 @@ func TestTestInputs(t *testing.T) {
 		},
 	)
 	for _, test := range []struct {
-		name, sentence string
-		inputs         map[string]string
-		env            map[string]string
+		name, want string
+		inputs     map[string]string
+		env        map[string]string
 	}{
 		{"no engine", `^error: .*Docker Engine.*unix:///absent.*`, values{"suite": "regex.yaml"},
 			values{"DOCKER_HOST": "unix:///absent"}},
@@ -123,10 +136,10 @@ func TestTestInputs(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			calls := len(e.Depot.Calls())
-			o := e.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs, env: test.env})
-			assertFailed(t, o, test.sentence)
+			r := e.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs, env: test.env})
+			assertFailed(t, r, test.want)
 			if len(e.Depot.Calls()) != calls {
-				t.Error("Depot was asked")
+				t.Error("a build was created at Depot")
 			}
 		})
 	}

@@ -11,10 +11,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// TestWorkflowRules holds every workflow and action of this repository, and of the examples, against the rules below.
+// Every workflow and action of this repository and of the examples follows the rules.
 func TestWorkflowRules(t *testing.T) {
 	var files []string
-	for _, pattern := range []string{"../../.github/workflows/*.y*ml", "../../*/action.y*ml", "../../examples/*/.github/workflows/*.y*ml", "../../examples/*/*/action.y*ml"} {
+	for _, pattern := range []string{
+		"../../.github/workflows/*.y*ml", "../../*/action.y*ml",
+		"../../examples/*/.github/workflows/*.y*ml", "../../examples/*/*/action.y*ml",
+	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -22,7 +25,7 @@ func TestWorkflowRules(t *testing.T) {
 		files = append(files, found...)
 	}
 	if len(files) < 6 {
-		t.Fatalf("only %q were found", files)
+		t.Fatalf("found only %q", files)
 	}
 	for _, file := range files {
 		for _, problem := range ruleViolations(file, read(t, file)) {
@@ -31,8 +34,8 @@ func TestWorkflowRules(t *testing.T) {
 	}
 }
 
-// TestWorkflowRulesHold: each rule sees what breaks it, and nothing in what does not.
-func TestWorkflowRulesHold(t *testing.T) {
+// Each rule detects a violation, and none in a workflow that follows all rules.
+func TestWorkflowRuleViolations(t *testing.T) {
 	const good = `on: {push: , pull_request: , workflow_run: {workflows: [CI]}}
 permissions: {}
 concurrency: {group: g}
@@ -56,7 +59,7 @@ jobs:
 	const checkout = "actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v5.0.0"
 	replace := func(old, by string) string {
 		if !strings.Contains(good, old) {
-			t.Fatalf("%q is not in the good one", old)
+			t.Fatalf("%q is not in the workflow", old)
 		}
 		return strings.Replace(good, old, by, 1)
 	}
@@ -65,19 +68,19 @@ jobs:
 		{"good", "examples/x/.github/workflows/ci.yml", good, ""},
 		{"an action by tag", "examples/ci.yml", step("uses: actions/cache@v4"), "actions/cache@v4 is not pinned"},
 		{"an action by a short SHA", "examples/ci.yml", step("uses: actions/setup-go@924ae3a # v6.5.0"), "is not pinned"},
-		{"an action without its version", "examples/ci.yml",
-			step("uses: actions/setup-go@924ae3a1cded613372ab5595356fb5720e22ba16"), "has no version beside it"},
+		{"an action without a version comment", "examples/ci.yml",
+			step("uses: actions/setup-go@924ae3a1cded613372ab5595356fb5720e22ba16"), "has no version comment"},
 		{"an image by tag", "examples/ci.yml", step("uses: docker://alpine:3"), "docker://alpine:3 is not pinned"},
 		{"our own by tag, outside the examples", ".github/workflows/ci.yml", good,
 			"org/sandbox-actions/build@v1 is not pinned"},
 		{"a workflow by branch", "examples/ci.yml",
-			replace("org/sandbox-actions/.github/workflows/build-docker-image.yml@v1", "acme/flows/.github/workflows/x.yml@main"),
+			replace("org/sandbox-actions/.github/workflows/build-docker-image.yml@v1", "acme/x/.github/workflows/x.yml@main"),
 			"x.yml@main is not pinned"},
 		{"no permissions at the top", "examples/ci.yml", replace("permissions: {}\n", ""),
-			"permissions: {} is missing at the top"},
+			"set permissions: {} at the top"},
 		{"permissions at the top", "examples/ci.yml", replace("permissions: {}\n", "permissions: {contents: read}\n"),
-			"permissions: {} is missing at the top"},
-		{"a job that may do all", "examples/ci.yml",
+			"set permissions: {} at the top"},
+		{"a job with all permissions", "examples/ci.yml",
 			replace("    permissions: {contents: read}\n    steps", "    permissions: write-all\n    steps"),
 			"job a has write-all"},
 		{"a template in a script", "examples/ci.yml", step("run: echo ${{ github.head_ref }}"), "has ${{ }} in run"},
@@ -85,33 +88,34 @@ jobs:
 			"runs:\n  using: composite\n  steps:\n    - run: echo ${{ inputs.ref }}\n      shell: sh\n", "has ${{ }} in run"},
 		{"a template as a shell", "examples/ci.yml", step("{run: x, shell: '${{ inputs.shell }}'}"), "has ${{ }} in shell"},
 		{"a template in github-script", "examples/ci.yml",
-			step("uses: actions/github-script@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v8.0.0\n        with: {script: 'x(${{ github.head_ref }})'}"),
+			step("uses: actions/github-script@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v8.0.0\n" +
+				"        with: {script: 'x(${{ github.head_ref }})'}"),
 			"has ${{ }} in script"},
-		{"credentials that stay", "examples/ci.yml", replace("        with: {persist-credentials: false}\n", ""),
+		{"persistent credentials", "examples/ci.yml", replace("        with: {persist-credentials: false}\n", ""),
 			"needs persist-credentials: false"},
-		{"credentials that stay as said", "examples/ci.yml",
+		{"persistent credentials, explicitly", "examples/ci.yml",
 			step("uses: " + checkout + "\n        with: {persist-credentials: true}"), "needs persist-credentials: false"},
 		{"the dangerous trigger", "examples/ci.yml", replace("push: ,", "pull_request_target: ,"),
-			"pull_request_target gives"},
+			"pull_request_target exposes"},
 		{"the dangerous trigger, alone", "examples/ci.yml",
 			replace("{push: , pull_request: , workflow_run: {workflows: [CI]}}", "pull_request_target"),
-			"pull_request_target gives"},
+			"pull_request_target exposes"},
 		{"all secrets", "examples/ci.yml", replace(`{DEPOT_TOKEN: "${{ secrets.DEPOT_TOKEN }}"}`, "inherit"),
 			"secrets: inherit"},
 		{"a cache", "examples/ci.yml", step("uses: actions/cache@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v4.0.0"),
 			"restores a cache"},
-		{"a part of a cache", "examples/ci.yml",
+		{"restore only", "examples/ci.yml",
 			step("uses: actions/cache/restore@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v4.0.0"), "restores a cache"},
-		{"a cache that comes by itself", "examples/ci.yml",
+		{"an implicit cache", "examples/ci.yml",
 			step("uses: actions/setup-go@924ae3a1cded613372ab5595356fb5720e22ba16 # v6.5.0"), "restores a cache"},
 		{"an artifact of another run", "examples/ci.yml",
 			step("uses: actions/download-artifact@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v5.0.0\n        with: {run-id: 1}"),
 			"an artifact of another run"},
-		{"an artifact of another run, by hand", "examples/ci.yml", step("run: gh run download 1"),
+		{"an artifact of another run, with gh", "examples/ci.yml", step("run: gh run download 1"),
 			"an artifact of another run"},
 		{"no timeout", "ci.yml", replace("    timeout-minutes: 5\n", ""), "job a has no timeout-minutes"},
 		{"no concurrency", "ci.yml", replace("concurrency: {group: g}\n", ""), "job a has no concurrency"},
-		{"no YAML", "examples/ci.yml", "a: [", "did not find"},
+		{"invalid YAML", "examples/ci.yml", "a: [", "did not find"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := ruleViolations(test.file, test.text)
@@ -130,29 +134,28 @@ var (
 	readsOtherRun  = regexp.MustCompile(`\bgh run download\b|/actions/artifacts\b`)
 )
 
-// breaches are where a workflow or an action breaks a rule of ours, which are those of zizmor
-// (https://docs.zizmor.sh/audits) that are about
-// running what somebody else wrote: one line for each, with what to do.
+// ruleViolations returns a line for each violation in a workflow or an action. The rules are the audits of zizmor
+// (https://docs.zizmor.sh/audits) that are about running code of others.
 func ruleViolations(file, text string) (found []string) {
 	var document yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
 		return []string{fmt.Sprintf("%s: %v", file, err)}
 	}
 	root := document.Content[0]
-	say := func(at *yaml.Node, format string, args ...any) {
+	violation := func(at *yaml.Node, format string, args ...any) {
 		found = append(found, fmt.Sprintf("%s:%d: %s", file, at.Line, fmt.Sprintf(format, args...)))
 	}
 	uses := func(node *yaml.Node) {
 		name := node.Value
 		if name == "" || strings.HasPrefix(name, "./") ||
 			strings.HasPrefix(name, "org/sandbox-actions/") && strings.Contains(file, "examples/") {
-			return // this repository at this commit, or what stands for it in a stranger's
+			return // this repository at this commit, or a release of it in an example
 		}
 		switch {
 		case !pinnedBySHA.MatchString(name):
-			say(node, "%s is not pinned: write the full SHA of a version's commit, and the version beside it", name)
+			violation(node, "%s is not pinned: use the full commit SHA of a version, with the version as a comment", name)
 		case !versionComment.MatchString(node.LineComment):
-			say(node, "%s has no version beside it: write # vN.N.N, which Dependabot keeps true", name)
+			violation(node, "%s has no version comment: add # vN.N.N, which Dependabot updates", name)
 		}
 	}
 	steps := func(list *yaml.Node) {
@@ -160,25 +163,23 @@ func ruleViolations(file, text string) (found []string) {
 			action, with := yamlValue(step, "uses"), yamlValue(step, "with")
 			uses(action)
 			name, _, _ := strings.Cut(action.Value, "@")
-			for key, node := range map[string]*yaml.Node{"run": yamlValue(step, "run"), "shell": yamlValue(step, "shell"), "script": yamlValue(with, "script")} {
+			for key, node := range map[string]*yaml.Node{
+				"run": yamlValue(step, "run"), "shell": yamlValue(step, "shell"), "script": yamlValue(with, "script"),
+			} {
 				if strings.Contains(node.Value, "${{") {
-					say(node, "a step has ${{ }} in %s, where a name that somebody chose becomes code: pass it through env", key)
+					violation(node, "a step has ${{ }} in %s, where the value becomes code: pass it through env", key)
 				}
 			}
 			if name == "actions/checkout" && yamlValue(with, "persist-credentials").Value != "false" {
-				say(action, "a checkout leaves the token in .git: it needs persist-credentials: false")
+				violation(action, "the checkout leaves the token in .git: it needs persist-credentials: false")
 			}
 			if strings.HasPrefix(name, "actions/cache") ||
 				strings.HasPrefix(name, "actions/setup-") && yamlValue(with, "cache").Value != "false" {
-				say(
-					action,
-					"%s restores a cache, which any run of a branch may have filled, and runs what is in it: set cache: false, or leave it out",
-					name,
-				)
+				violation(action, "%s restores a cache that another run may have filled: disable or remove it", name)
 			}
 			if name == "actions/download-artifact" && yamlValue(with, "run-id").Value != "" ||
 				readsOtherRun.MatchString(yamlValue(step, "run").Value) {
-				say(step, "a step fetches an artifact of another run, which may be a pull request's: build it here")
+				violation(step, "a step downloads an artifact of another run, possibly a fork's: build it in this run")
 			}
 		}
 	}
@@ -190,40 +191,37 @@ func ruleViolations(file, text string) (found []string) {
 	on := yamlValue(root, "on")
 	if on.Value == "pull_request_target" ||
 		slices.ContainsFunc(on.Content, func(n *yaml.Node) bool { return n.Value == "pull_request_target" }) {
-		say(on, "pull_request_target gives a stranger's pull request this repository's secrets: use pull_request")
+		violation(on, "pull_request_target exposes secrets to pull requests from forks: use pull_request")
 	}
 	if top := yamlValue(root, "permissions"); top.Kind != yaml.MappingNode || len(top.Content) > 0 {
-		say(root, "permissions: {} is missing at the top: what a job needs is said there")
+		violation(root, "set permissions: {} at the top, and the permissions of each job in the job")
 	}
 	for i := 0; i+1 < len(jobs.Content); i += 2 {
 		name, job := jobs.Content[i].Value, jobs.Content[i+1]
 		called := yamlValue(job, "uses")
 		uses(called)
 		steps(yamlValue(job, "steps"))
-		if all := yamlValue(job, "permissions"); all.Kind == yaml.ScalarNode { // without any it has those at the top: none
-			say(all, "job %s has %s: name the permissions that it needs", name, all.Value)
+		if all := yamlValue(job, "permissions"); all.Kind == yaml.ScalarNode { // without this key a job has those at the top
+			violation(all, "job %s has %s: list the permissions that it needs", name, all.Value)
 		}
 		if yamlValue(job, "secrets").Value == "inherit" {
-			say(job, "job %s passes secrets: inherit, which is all of them: name those that are needed", name)
+			violation(job, "job %s passes all secrets (secrets: inherit): list those that are needed", name)
 		}
-		if called.Value != "" ||
-			strings.Contains(
-				file,
-				"examples/",
-			) { // it is said there; an example is as short as may be, and our actions have their own timeout
+		// A called workflow sets these itself. Examples are as short as possible, and our actions have a timeout.
+		if called.Value != "" || strings.Contains(file, "examples/") {
 			continue
 		}
 		if yamlValue(job, "timeout-minutes").Value == "" {
-			say(job, "job %s has no timeout-minutes: GitHub's own is six hours", name)
+			violation(job, "job %s has no timeout-minutes: the default is six hours", name)
 		}
 		if yamlValue(root, "concurrency").Kind == 0 && yamlValue(job, "concurrency").Kind == 0 {
-			say(job, "job %s has no concurrency, nor has the workflow: say which runs wait for each other", name)
+			violation(job, "job %s has no concurrency, in the job or at the top: set which runs wait for each other", name)
 		}
 	}
 	return found
 }
 
-// at is a mapping's value, an empty node where there is none.
+// yamlValue returns the value of a key in a mapping, or an empty node.
 func yamlValue(mapping *yaml.Node, key string) *yaml.Node {
 	if mapping.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(mapping.Content); i += 2 {

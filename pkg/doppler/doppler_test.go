@@ -69,7 +69,7 @@ func start(t *testing.T, issuer string) *local.Server {
 	return s
 }
 
-// on returns c for the stand-in, with waits that take no time.
+// on returns c for the stand-in, with waits on a fake clock.
 func (c Client) on(s *local.Server) Client {
 	if c.Host == "" {
 		c.Host = s.URL()
@@ -525,8 +525,8 @@ func TestErrors(t *testing.T) {
 			fault: local.Fault{Status: 200, Body: `{"A":"` + strings.Repeat("x", 9<<20) + `"}`},
 		},
 		{
-			name: "echoed token", client: service, requests: 1, status: 401, err: "who is ***? nobody (",
-			fault: local.Fault{Status: 401, Body: `{"messages":["who is ` + readToken + `?\nnobody"]}`},
+			name: "echoed token", client: service, requests: 1, status: 401, err: "unknown token: ***, try again (",
+			fault: local.Fault{Status: 401, Body: `{"messages":["unknown token: ` + readToken + `,\ntry again"]}`},
 		},
 		{
 			name: "two messages", client: service, requests: 1, status: 400, err: "one; two (",
@@ -620,8 +620,8 @@ func TestLogin(t *testing.T) {
 	}{
 		{name: "trusted", token: valid},
 		{
-			name: "unknown identity", identity: "nobody", token: valid, status: 401,
-			message: "Could not find requested identity 'nobody'", hint: trust(subject, audience),
+			name: "unknown identity", identity: "unknown", token: valid, status: 401,
+			message: "Could not find requested identity 'unknown'", hint: trust(subject, audience),
 		},
 		{
 			name: "another audience", token: mint("https://depot.dev", nil), status: 401, message: "audience",

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/org/sandbox-actions/internal/fakeclock"
 )
 
 func TestEnvironment(t *testing.T) {
@@ -60,15 +62,6 @@ func TestWithToken(t *testing.T) {
 	}
 }
 
-// fakeClock records waits and does not wait.
-type fakeClock struct{ waits []time.Duration }
-
-func (c *fakeClock) Now() time.Time { return time.Unix(0, 0) }
-func (c *fakeClock) Sleep(ctx context.Context, d time.Duration) error {
-	c.waits = append(c.waits, d)
-	return context.Cause(ctx)
-}
-
 func TestOutputWithRetry(t *testing.T) {
 	const network = "fatal: unable to access 'x': Failed to connect"
 	half, whole := 500*time.Millisecond, time.Second
@@ -89,10 +82,10 @@ func TestOutputWithRetry(t *testing.T) {
 			dir := fakeGit(t, fmt.Sprintf(
 				`echo x >>"${0%%/*}/runs"; [ "$(grep -c x "${0%%/*}/runs")" -gt %d ] || { echo "%s" >&2; exit 128; }; echo fine`,
 				test.failures, test.message))
-			clock := &fakeClock{}
+			clock := &fakeclock.Clock{}
 			out, err := Git{Clock: clock}.OutputWithRetry(t.Context(), "fetch")
-			if !slices.Equal(clock.waits, test.waits) {
-				t.Errorf("waits = %v, want %v", clock.waits, test.waits)
+			if !slices.Equal(clock.Slept(), test.waits) {
+				t.Errorf("waits = %v, want %v", clock.Slept(), test.waits)
 			}
 			if test.attempts == 0 {
 				if err != nil || string(out) != "fine\n" {
@@ -114,19 +107,11 @@ func TestOutputWithRetry(t *testing.T) {
 		cause := errors.New("timed out")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		fakeGit(t, `echo "fatal: early EOF" >&2; exit 128`)
-		clock := cancelingClock{cancel: func() { cancel(cause) }}
+		clock := &fakeclock.Clock{OnSleep: func() { cancel(cause) }}
 		if _, err := (Git{Clock: clock}).OutputWithRetry(ctx, "fetch"); !errors.Is(err, cause) {
 			t.Errorf("error = %v, want the cause", err)
 		}
 	})
-}
-
-type cancelingClock struct{ cancel func() }
-
-func (c cancelingClock) Now() time.Time { return time.Unix(0, 0) }
-func (c cancelingClock) Sleep(ctx context.Context, _ time.Duration) error {
-	c.cancel()
-	return context.Cause(ctx)
 }
 
 func TestErrorCause(t *testing.T) {

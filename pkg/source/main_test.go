@@ -8,10 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
+	"github.com/org/sandbox-actions/internal/fakeclock"
 	standin "github.com/org/sandbox-actions/internal/localcloud/github"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
@@ -77,22 +76,8 @@ func runWithHub(m *testing.M) (code int, err error) {
 func fromHub(name, token string) Repository {
 	return Repository{
 		Owner: "octo", Name: name, Token: token, APIURL: hub.APIURL(), ServerURL: hub.ServerURL(),
-		HTTP: httpclient.Config{Clock: &fakeClock{}},
+		HTTP: httpclient.Config{Clock: &fakeclock.Clock{}},
 	}
-}
-
-// fakeClock records waits and does not wait.
-type fakeClock struct {
-	mu    sync.Mutex
-	waits []time.Duration
-}
-
-func (c *fakeClock) Now() time.Time { return time.Now() }
-func (c *fakeClock) Sleep(ctx context.Context, d time.Duration) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.waits = append(c.waits, d)
-	return context.Cause(ctx)
 }
 
 // injectFaults makes the hub fail until the end of the test.

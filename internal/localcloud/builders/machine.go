@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/client"
-	"golang.org/x/sys/unix"
 )
 
 // machine is one daemon: its private socket, its directory, its process.
@@ -46,9 +45,7 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 	command := exec.Command(program, "--config", config)
 	command.Stdout, command.Stderr = log, log
 	command.Env = append(os.Environ(), "TMPDIR="+temporary)
-	// The daemon ends with us, even when we are killed: SIGTERM lets it end the containers that it runs. Its own
-	// process group keeps a terminal's Ctrl-C away from it: we stop it when our own work is over.
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	command.SysProcAttr = processAttributes()
 	m.ended = make(chan struct{})
 	started := make(chan error, 1)
 	go func() {
@@ -150,7 +147,7 @@ func (m *machine) removeMounts() error {
 	}
 	var errs []error
 	for _, point := range slices.Backward(points) {
-		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+		if err := unmount(point); err != nil {
 			errs = append(errs, fmt.Errorf("builders: unmount %s: %w", point, err))
 		}
 	}

@@ -16,8 +16,8 @@
 //		…
 //	}
 //
-// The daemons are shared with tests of other packages that run at the same time. A test therefore gives its images names
-// of its own, removes what it creates, and never prunes. A test that counts everything that an engine holds uses
+// The daemons are shared with tests of other packages that run at the same time. A test therefore gives its images
+// names of its own, removes what it creates, and never prunes. A test that counts everything that an engine holds uses
 // PrivateEngine; one that stops a daemon or fills its disk starts it with engine.Start or builders.Start.
 package testdaemons
 
@@ -116,6 +116,14 @@ func AttachBuilders() (*builders.Builders, error) {
 		return builders.Attach(addresses)
 	}
 	return own.builders()
+}
+
+// StartBuilders starts BuildKit daemons that only this process uses; Run stops them. dir keeps their layers from one
+// run to the next.
+func StartBuilders(dir string) (*builders.Builders, error) {
+	own.mutex.Lock()
+	defer own.mutex.Unlock()
+	return own.started.startBuilders(context.Background(), dir)
 }
 
 // Run runs the tests of a package, stops the daemons that they started, and returns the exit code.
