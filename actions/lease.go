@@ -33,10 +33,12 @@ func acquire(
 	})
 	group.Go(func() (err error) {
 		defer startActivity(ctx, "the builder")()
-		if lease, err = provider.Acquire(groupCtx, builderRequest(spec)); err != nil {
+		acquired, err := provider.Acquire(groupCtx, builderRequest(spec))
+		if err != nil {
 			return err
 		}
-		context.AfterFunc(ctx, func() { lease.Release(context.Canceled) })
+		lease = acquired
+		context.AfterFunc(ctx, func() { acquired.Release(context.Canceled) }) // lease is nil after an error
 		for _, platform := range spec.Platforms {
 			group.Go(func() error {
 				defer startActivity(ctx, "a machine for %s", platform)()
@@ -92,4 +94,15 @@ func builderRequest(spec inputs.BuildSpec) builder.Request {
 	return builder.Request{
 		Platforms: spec.Platforms, Tags: spec.Push, Push: len(spec.Push) > 0, Load: spec.Load, Save: spec.Save,
 	}
+}
+
+// release releases the builder and reports to Depot how the build ended.
+func release(ctx context.Context, job job, lease *builder.Lease, err error) {
+	switch {
+	case ctx.Err() != nil:
+		err = context.Canceled
+	case err != nil:
+		err = errors.New(job.Runner.Redact(err.Error()))
+	}
+	lease.Release(err)
 }

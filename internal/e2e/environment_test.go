@@ -140,12 +140,12 @@ git -C "$OURS" remote add origin https://github.com/org/sandbox-actions`
 	return nil
 }
 
-// buildPrograms builds the programs with the flags of a release, which then finds every package in Go's cache.
+// buildPrograms builds the programs with the settings of a release, which then finds every package in Go's cache.
 func (e *environment) buildPrograms(root string) error {
-	command := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", e.programs+"/",
-		"./action-build", "./action-snapshot", "./action-test")
+	command := exec.Command("sh", "-c", `. actions/buildenv.sh
+go build -ldflags="$(link_flags '')" -o "$PROGRAMS/" ./action-build ./action-snapshot ./action-test`)
 	command.Dir = root
-	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	command.Env = append(os.Environ(), "PROGRAMS="+e.programs)
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the programs: %w: %s", err, out)
 	}

@@ -16,8 +16,7 @@ import (
 )
 
 // A snapshot of an existing image in a Docker Engine, a registry or a directory builds nothing. The image keeps its
-// digest
-// if its source stores manifests.
+// digest if its source stores manifests.
 func TestSnapshotOfExistingImage(t *testing.T) {
 	e := setup(t)
 	oldest, err := engine.Start(t.Context(), engine.Oldest, t.TempDir(), nil)
@@ -169,8 +168,7 @@ fileExistenceTests:
 }
 
 // The shell has a terminal of the right size, Ctrl-C interrupts the command and not the shell, and the exit code is
-// that
-// of the shell.
+// that of the shell.
 func TestShellTerminal(t *testing.T) {
 	e := setup(t)
 	e.mustRun(t, invocation{dockerfile: fromDebian + "CMD [\"bash\"]\n", inputs: values{"image_name": "terminal:1"}})

@@ -134,8 +134,7 @@ func TestForkPullRequests(t *testing.T) {
 }
 
 // claimProxy returns an environment in which https://actions-public-oidc.depot.dev, which no variable names, is the
-// local
-// cloud: a proxy and a certificate authority.
+// local cloud: a proxy and a certificate authority.
 func claimProxy(t *testing.T, claimURL string) map[string]string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

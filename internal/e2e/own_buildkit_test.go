@@ -218,8 +218,7 @@ func TestOwnBuildKit(t *testing.T) {
 }
 
 // startBuildKit runs the manifest's daemon as its pod does: as root of an unprivileged user namespace, with the secret
-// and
-// the configuration. Only paths and the port differ. It returns the daemon's address.
+// and the configuration. Only paths and the port differ. It returns the daemon's address.
 func startBuildKit(t *testing.T, dir, secret string) string {
 	t.Helper()
 	const user, others = 1000, 100000 // the IDs that the image maps

@@ -25,8 +25,7 @@ import (
 //	go test ./internal/e2e -run - -bench Peers -benchtime 1x
 //
 // Times are wall times of whole programs, memory is the largest resident size of one of them, and moved is what they
-// read
-// and wrote.
+// read and wrote.
 func BenchmarkPeers(b *testing.B) {
 	e, err := startEnvironment()
 	if err != nil {

@@ -122,8 +122,7 @@ func withoutSpace(data []byte) []byte {
 }
 
 // find searches the data, decompressed if necessary, as it is and without white space, which joins lines. It skips
-// needles
-// of fewer than atLeast bytes. With the race detector it would take many times as long.
+// needles of fewer than atLeast bytes. With the race detector it would take many times as long.
 //
 //go:norace
 func (f *finder) find(data []byte, atLeast int) []found {

@@ -65,5 +65,6 @@ func ownOutputs(a, build action) []actions.OutputField {
 	if a.Name == build.Name {
 		return a.Outputs
 	}
-	return slices.DeleteFunc(slices.Clone(a.Outputs), func(o actions.OutputField) bool { return slices.Contains(build.Outputs, o) })
+	inBuild := func(o actions.OutputField) bool { return slices.Contains(build.Outputs, o) }
+	return slices.DeleteFunc(slices.Clone(a.Outputs), inBuild)
 }

@@ -11,7 +11,7 @@ import (
 // The generated files in the repository are those that the code describes, say so, and are marked for GitHub.
 func TestGeneratedFiles(t *testing.T) {
 	const root = "../.."
-	files, err := generatedFiles()
+	files, err := generatedFiles(root)
 	if err != nil {
 		t.Fatal(err)
 	}

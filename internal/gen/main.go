@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"text/template"
 )
@@ -33,7 +34,7 @@ func main() {
 }
 
 func generate(root string) error {
-	files, err := generatedFiles()
+	files, err := generatedFiles(root)
 	if err != nil {
 		return err
 	}
@@ -45,33 +46,44 @@ func generate(root string) error {
 	return nil
 }
 
-// generatedFiles returns the text of every generated file by its path in the repository.
-func generatedFiles() (map[string]string, error) {
+// generatedFiles returns the text of every generated file by its path in the repository at root.
+func generatedFiles(root string) (map[string]string, error) {
+	pins, err := readPins(root)
+	if err != nil {
+		return nil, err
+	}
 	actions, err := loadActions()
 	if err != nil {
 		return nil, err
 	}
 	files := map[string]string{}
 	for _, a := range actions {
-		if files[a.Name+"/action.yml"], err = render("action.yml", a); err != nil {
+		if files[a.Name+"/action.yml"], err = render("action.yml", a, pins); err != nil {
 			return nil, err
 		}
 		w, err := newWorkflow(a)
 		if err != nil {
 			return nil, err
 		}
-		if files[".github/workflows/"+w.File], err = render("workflow.yml", w); err != nil {
+		if files[".github/workflows/"+w.File], err = render("workflow.yml", w, pins); err != nil {
 			return nil, err
 		}
 	}
-	files["docs/reference.md"], err = render("reference.md", actions)
+	files["docs/reference.md"], err = render("reference.md", actions, pins)
 	return files, err
 }
 
 // render executes a template. Its delimiters are [[ and ]] because workflows use {{ and }}.
-func render(name string, data any) (string, error) {
+func render(name string, data any, pins map[string]string) (string, error) {
 	functions := template.FuncMap{
-		"notice":  func() string { return notice },
+		"notice": func() string { return notice },
+		"pin": func(action string) (string, error) {
+			pin, ok := pins[action]
+			if !ok {
+				return "", fmt.Errorf("no workflow that people edit uses %s", action)
+			}
+			return pin, nil
+		},
 		"upper":   strings.ToUpper,
 		"without": withoutFields,
 		"outputs": ownOutputs,
@@ -84,4 +96,22 @@ func render(name string, data any) (string, error) {
 	var text strings.Builder
 	err = t.Execute(&text, data)
 	return text.String(), err
+}
+
+var pinnedAction = regexp.MustCompile(`uses: (actions/[a-z-]+)(@[0-9a-f]{40} # v\S+)`)
+
+// readPins returns the pinned versions of GitHub's own actions, as ACTION@SHA # VERSION by action, in the workflows
+// that people edit. Dependabot updates these and the generated workflows together.
+func readPins(root string) (map[string]string, error) {
+	pins := map[string]string{}
+	for _, name := range []string{"ci.yml", "release.yml"} {
+		text, err := os.ReadFile(filepath.Join(root, ".github/workflows", name))
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range pinnedAction.FindAllStringSubmatch(string(text), -1) {
+			pins[m[1]] = m[1] + m[2]
+		}
+	}
+	return pins, nil
 }

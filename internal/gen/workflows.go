@@ -63,7 +63,8 @@ var workflowConfigs = map[string]workflowConfig{
 	},
 	"snapshot": {
 		workflow: workflow{
-			File: "build-daytona-snapshot.yml", Title: "Build Daytona Snapshot", Job: "Snapshot for ${{ inputs.doppler_config }}",
+			File: "build-daytona-snapshot.yml", Title: "Build Daytona Snapshot",
+			Job:         "Snapshot for ${{ inputs.doppler_config }}",
 			Concurrency: "One snapshot of a config and prefix at a time: Doppler records the last one.",
 			Group: "build-daytona-snapshot ${{ github.repository }} ${{ inputs.doppler_config }} " +
 				"${{ inputs.name_prefix || 'iterate-sandbox' }}",
@@ -97,22 +98,24 @@ var workflowConfigs = map[string]workflowConfig{
 	},
 }
 
-// neverPassed are inputs that no workflow has: a caller cannot provide files or environment variables of the runner, and
-// the workflow decides whether the image is loaded.
+// neverPassed are inputs that no workflow has: a caller cannot provide files or variables of the runner, and the
+// workflow decides whether the image is loaded.
 var neverPassed = []string{"secret_envs", "secret_files", "ssh", "outputs", "load", "github_token"}
 
-// workflowHelp replaces the help of inputs that mean something else in a workflow, which has no checkout of the caller's
-// repository and reads its variables.
+// workflowHelp replaces the help of inputs that mean something else in a workflow, which has no checkout of the
+// caller's repository and reads its variables.
 var workflowHelp = map[string]string{
-	"ref": "Branch, tag, commit SHA (full or short), refs/pull/N/merge, refs/pull/N/head or #N. Default: the run's commit.",
+	"ref": "Branch, tag, commit SHA (full or short), refs/pull/N/merge, refs/pull/N/head or #N. " +
+		"Default: the run's commit.",
 	"image": "Existing image to use instead of building: a registry reference, for example the output image_ref of a " +
 		"build with save.",
-	"context":          "Build context: a directory of the repository, or a URL that the builder fetches.",
-	"build_args":       "Build arguments in addition to GITHUB_REPOSITORY, NAME=VALUE. One per line.",
-	"build_contexts":   "Named contexts, NAME=DIRECTORY, docker-image:// or a URL. One per line.",
-	"doppler_project":  "Doppler project. Default: the variable DOPPLER_PROJECT. A service token implies its project.",
-	"doppler_identity": "Identity of a Doppler service account to authenticate with GitHub OIDC. Default: the variable DOPPLER_IDENTITY.",
-	"depot_project":    "Depot project ID. Default: the variable DEPOT_PROJECT_ID, then depot.json.",
+	"context":         "Build context: a directory of the repository, or a URL that the builder fetches.",
+	"build_args":      "Build arguments in addition to GITHUB_REPOSITORY, NAME=VALUE. One per line.",
+	"build_contexts":  "Named contexts, NAME=DIRECTORY, docker-image:// or a URL. One per line.",
+	"doppler_project": "Doppler project. Default: the variable DOPPLER_PROJECT. A service token implies its project.",
+	"doppler_identity": "Identity of a Doppler service account to authenticate with GitHub OIDC. " +
+		"Default: the variable DOPPLER_IDENTITY.",
+	"depot_project": "Depot project ID. Default: the variable DEPOT_PROJECT_ID, then depot.json.",
 }
 
 // workflowDefault replaces the default of inputs.

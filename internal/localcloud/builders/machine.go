@@ -44,7 +44,12 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 
 	command := exec.Command(program, "--config", config)
 	command.Stdout, command.Stderr = log, log
-	command.Env = append(os.Environ(), "TMPDIR="+temporary)
+	// The daemon creates sockets of SSH agents in TMPDIR, and the path of a socket has at most 107 bytes.
+	short := strings.TrimSuffix(m.socket, ".sock") + ".tmp"
+	if err := os.Symlink(temporary, short); err != nil {
+		return fmt.Errorf("builders: %w", err)
+	}
+	command.Env = append(os.Environ(), "TMPDIR="+short)
 	command.SysProcAttr = processAttributes()
 	m.ended = make(chan struct{})
 	started := make(chan error, 1)
