@@ -341,6 +341,11 @@ func TestRunFindsProgram(t *testing.T) {
 			}
 		})
 	}
+	for _, request := range private.Requests() {
+		if request.HasToken != strings.HasPrefix(request.Path, "/api/") {
+			t.Errorf("only the API gets the token: %+v", request)
+		}
+	}
 }
 
 // run.sh never executes a file other than the released program, and prints one error that says why.
