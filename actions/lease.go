@@ -95,3 +95,14 @@ func builderRequest(spec inputs.BuildSpec) builder.Request {
 		Platforms: spec.Platforms, Tags: spec.Push, Push: len(spec.Push) > 0, Load: spec.Load, Save: spec.Save,
 	}
 }
+
+// release releases the builder and reports to Depot how the build ended.
+func release(ctx context.Context, job job, lease *builder.Lease, err error) {
+	switch {
+	case ctx.Err() != nil:
+		err = context.Canceled
+	case err != nil:
+		err = errors.New(job.Runner.Redact(err.Error()))
+	}
+	lease.Release(err)
+}

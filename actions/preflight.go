@@ -138,3 +138,23 @@ func snapshotNeeds(job job, spec inputs.SnapshotSpec) trust.Needs {
 		!credentials.HasDopplerToken(spec.Doppler.DopplerToken, job.Getenv)
 	return needs
 }
+
+// snapshotSession is what a snapshot needs before Daytona is asked for anything.
+type snapshotSession struct {
+	session
+	Image existingImage // zero if the image is built
+}
+
+// prepareSnapshot reads the credentials and opens the existing image, or prepares the build.
+func prepareSnapshot(ctx context.Context, job job, spec inputs.SnapshotSpec) (snapshotSession, error) {
+	if spec.Image == "" {
+		s, err := prepare(ctx, job, spec.BuildSpec)
+		return snapshotSession{session: s}, err
+	}
+	doppler, err := readDoppler(ctx, job.Env, spec.Doppler, isDopplerOptional(job, spec))
+	if err != nil {
+		return snapshotSession{}, err
+	}
+	img, err := openImage(ctx, job, spec.BuildSpec, doppler, nil, spec.Image, inputs.SnapshotPlatform)
+	return snapshotSession{session{Doppler: doppler}, img}, err
+}

@@ -3,7 +3,6 @@ package actions
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -31,15 +30,15 @@ type session struct {
 // refuses code that the run must not build. directories are used besides the build's own, unless a commit is built.
 func prepare(ctx context.Context, job job, spec inputs.BuildSpec, directories ...string) (session, error) {
 	var s session
-	group, groupCtx := errgroup.WithContext(ctx)
+	var group errgroup.Group
 	if spec.Load {
 		group.Go(func() (err error) {
-			s.Engine, s.LoadPlatform, err = openEngine(groupCtx, job, spec)
+			s.Engine, s.LoadPlatform, err = openEngine(ctx, job, spec) // its connections last as long as ctx
 			return err
 		})
 	}
 	group.Go(func() (err error) {
-		s.Doppler, err = readDoppler(groupCtx, job.Env, spec.Doppler, false)
+		s.Doppler, err = readDoppler(ctx, job.Env, spec.Doppler, false)
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -154,15 +153,4 @@ func isDenied(err error) bool {
 	answer := (*transport.Error)(nil)
 	return errors.As(err, &answer) &&
 		(answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden)
-}
-
-// describeSource describes what is built, for the log.
-func describeSource(source buildSource) string {
-	switch {
-	case source.Tree.SHA == "":
-		return fmt.Sprintf("Building %s, which is not a git repository", source.Tree.Dir)
-	case source.Tree.Dirty:
-		return fmt.Sprintf("Building the checkout with uncommitted changes: %s-dirty %s", source.Tree.SHA, source.Tree.Ref)
-	}
-	return fmt.Sprintf("Building %s %s", source.Tree.SHA, source.Tree.Ref)
 }

@@ -25,8 +25,9 @@ import (
 	"time"
 
 	api "github.com/google/go-github/v62/github"
-	"github.com/org/sandbox-actions/internal/localcloud/github"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
 // Tokens of the GitHub stand-in.

@@ -3,6 +3,7 @@ package actions
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -123,4 +124,15 @@ func fetchCommit(
 		return source.Tree{}, err
 	}
 	return hosted.Fetch(ctx, s.Commit, filepath.Join(job.Scratch, "source"))
+}
+
+// describeSource describes what is built, for the log.
+func describeSource(source buildSource) string {
+	switch {
+	case source.Tree.SHA == "":
+		return fmt.Sprintf("Building %s, which is not a git repository", source.Tree.Dir)
+	case source.Tree.Dirty:
+		return fmt.Sprintf("Building the checkout with uncommitted changes: %s-dirty %s", source.Tree.SHA, source.Tree.Ref)
+	}
+	return fmt.Sprintf("Building %s %s", source.Tree.SHA, source.Tree.Ref)
 }

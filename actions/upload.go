@@ -170,17 +170,6 @@ func findReusable(
 	return reuse, superseded, nil
 }
 
-// activate returns a snapshot once it is active.
-func activate(ctx context.Context, job job, client daytona.Client, s daytona.Snapshot) (daytona.Snapshot, error) {
-	job.Runner.Infof("Reusing snapshot %s, which has the same image; nothing is pushed", s.Name)
-	if s.State == daytona.Inactive {
-		if _, err := client.Activate(ctx, s.ID); err != nil {
-			return daytona.Snapshot{}, err
-		}
-	}
-	return waitUntilActive(ctx, job, client, s)
-}
-
 // registryAccess waits for access to Daytona's registry.
 type registryAccess func() (daytona.PushAccess, error)
 

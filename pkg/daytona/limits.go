@@ -47,34 +47,6 @@ type Resources struct {
 	Disk   int // GB
 }
 
-// ParseResources parses positive whole numbers.
-func ParseResources(cpu, memory, disk string) (Resources, error) {
-	var r Resources
-	for _, field := range []struct {
-		name, text string
-		value      *int
-	}{{"cpu", cpu, &r.CPU}, {"memory", memory, &r.Memory}, {"disk", disk, &r.Disk}} {
-		n, err := strconv.Atoi(strings.TrimSpace(field.text))
-		if err != nil {
-			return Resources{}, fmt.Errorf("invalid %s %q: must be a whole number of %s, such as 2",
-				field.name, field.text, unit(field.name))
-		}
-		*field.value = n
-	}
-	return r, CheckResources(r)
-}
-
-// CheckResources rejects values that are out of range everywhere.
-func CheckResources(r Resources) error {
-	for _, field := range r.list() {
-		if field.value < 1 || field.value > math.MaxInt32 {
-			return fmt.Errorf("invalid %s %d: must be a positive number of %s, such as 2",
-				field.name, field.value, unit(field.name))
-		}
-	}
-	return nil
-}
-
 type resource struct {
 	name  string
 	value int

@@ -30,32 +30,6 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
-func TestParseResources(t *testing.T) {
-	for _, test := range []struct {
-		name, cpu, memory, disk string
-		want                    string
-	}{
-		{"default", "2", "4", "10", ""},
-		{"white space", " 2", "4 ", "10", ""},
-		{"fraction", "1.5", "4", "10", `invalid cpu "1.5": must be a whole number of cores, such as 2`},
-		{"zero", "2", "0", "10", "invalid memory 0: must be a positive number of GB"},
-		{"negative", "2", "4", "-1", "invalid disk -1: must be a positive number of GB"},
-		{"unit", "2", "4GB", "10", `invalid memory "4GB": must be a whole number of GB`},
-		{"empty", "", "4", "10", `invalid cpu "": must be a whole number of cores`},
-		{"more than the API takes", "2", "4", "2147483648", "invalid disk 2147483648: must be a positive number"},
-		{"out of range", "2", "4", "99999999999999999999999", "must be a whole number"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			r, err := ParseResources(test.cpu, test.memory, test.disk)
-			checkError(t, err, test.want)
-			if err == nil && r != (Resources{2, 4, 10}) {
-				t.Errorf("%+v", r)
-			}
-		})
-	}
-	checkError(t, CheckResources(Resources{1, 1, 2147483647}), "")
-}
-
 func TestLimitsCheck(t *testing.T) {
 	for _, test := range []struct {
 		name   string

@@ -1,7 +1,9 @@
 package inputs
 
 import (
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/shlex"
@@ -64,7 +66,7 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	if err := daytona.CheckName(in.NamePrefix); err != nil {
 		return SnapshotSpec{}, Wrap("name_prefix", err)
 	}
-	if spec.Resources, err = daytona.ParseResources(in.CPU, in.Memory, in.Disk); err != nil {
+	if spec.Resources, err = parseResources(in); err != nil {
 		return SnapshotSpec{}, err
 	}
 	if spec.Entrypoint, err = shlex.Split(in.Entrypoint); err != nil {
@@ -74,10 +76,27 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 		return SnapshotSpec{}, Errorf("if_exists", in.IfExists, "must be reuse, replace or fail")
 	}
 	if in.Keep < 0 {
-		return SnapshotSpec{}, &Error{Input: "keep", Reason: "must be 0 to keep all, or the number of snapshots to keep"}
+		return SnapshotSpec{}, Errorf("keep", strconv.Itoa(in.Keep),
+			"must be 0 to keep all, or the number of snapshots to keep")
 	}
 	if in.DryRun && in.Keep == 0 {
 		return SnapshotSpec{}, &Error{Input: "dry_run", Reason: "needs --keep N"}
 	}
 	return spec, nil
+}
+
+func parseResources(in Snapshot) (r daytona.Resources, err error) {
+	for _, resource := range []struct {
+		input, text, unit string
+		value             *int
+	}{
+		{"cpu", in.CPU, "cores", &r.CPU}, {"memory", in.Memory, "GB", &r.Memory}, {"disk", in.Disk, "GB", &r.Disk},
+	} {
+		*resource.value, err = strconv.Atoi(strings.TrimSpace(resource.text))
+		if err != nil || *resource.value < 1 || *resource.value > math.MaxInt32 { // an int32 in Daytona's API
+			return daytona.Resources{}, Errorf(resource.input, resource.text,
+				"must be a whole, positive number of %s, for example 2", resource.unit)
+		}
+	}
+	return r, nil
 }
