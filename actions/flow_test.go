@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -158,18 +159,24 @@ func TestSharedKey(t *testing.T) {
 	}
 }
 
-func TestBuildSecretsPreferInputs(t *testing.T) {
+// The inputs take precedence over Doppler, and the values that their variables and files hold are masked.
+func TestBuildSecrets(t *testing.T) {
+	job, stdout, _ := testJob(t, map[string]string{"GITHUB_ACTIONS": "true", "VARIABLE": "value-of-a-variable"})
+	if err := os.WriteFile(filepath.Join(job.Dir, "key"), []byte("value-of-a-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	spec, err := inputs.Build{
 		Platform: inputs.List{{Text: "linux/amd64"}}, Builder: "depot", Timeout: time.Minute,
-		Secrets: inputs.Lines{{Text: "TOKEN=input"}},
-	}.Spec(inputs.Env{Getenv: func(string) string { return "" }, Dir: t.TempDir()})
+		Secrets: inputs.Lines{{Text: "TOKEN=input"}}, SecretEnvs: inputs.List{{Text: "ENV=VARIABLE"}},
+		SecretFiles: inputs.Lines{{Text: "FILE=key"}},
+	}.Spec(job.validation())
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := session{Doppler: credentials.Doppler{Secrets: map[string]string{
 		"TOKEN": "doppler", "OTHER": "doppler", "DEPOT_TOKEN": "depot", "DAYTONA_API_KEY": "daytona",
 	}}}
-	secrets, err := buildSecrets(spec, s)
+	secrets, err := buildSecrets(job, spec, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,8 +188,16 @@ func TestBuildSecretsPreferInputs(t *testing.T) {
 		}
 		got[id] = string(value)
 	}
-	if want := map[string]string{"TOKEN": "input", "OTHER": "doppler"}; !reflect.DeepEqual(got, want) {
+	want := map[string]string{
+		"TOKEN": "input", "OTHER": "doppler", "ENV": "value-of-a-variable", "FILE": "value-of-a-file\n",
+	}
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+	for _, masked := range []string{"::add-mask::value-of-a-variable\n", "::add-mask::value-of-a-file\n"} {
+		if !strings.Contains(stdout.String(), masked) {
+			t.Errorf("missing %q in %q", masked, stdout)
+		}
 	}
 }
 

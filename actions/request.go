@@ -21,7 +21,7 @@ import (
 func buildRequests(
 	job job, spec inputs.BuildSpec, session session, source buildSource, lease *builder.Lease,
 ) ([]image.Request, error) {
-	secrets, err := buildSecrets(spec, session)
+	secrets, err := buildSecrets(job, spec, session)
 	if err != nil {
 		return nil, err
 	}
@@ -56,12 +56,15 @@ func buildRequests(
 }
 
 // buildSecrets returns what a step may mount: the secrets of the inputs, and those of Doppler that the inputs do not
-// name.
-func buildSecrets(spec inputs.BuildSpec, session session) (map[string]func() ([]byte, error), error) {
+// name. It masks the former, because secret_envs and secret_files do not hold the values that Main masks.
+func buildSecrets(job job, spec inputs.BuildSpec, session session) (map[string]func() ([]byte, error), error) {
 	values := session.Doppler.BuildSecrets()
 	own, err := spec.ReadSecrets()
 	if err != nil {
 		return nil, err
+	}
+	for _, value := range own {
+		job.Runner.Mask(value)
 	}
 	maps.Copy(values, own)
 	secrets := map[string]func() ([]byte, error){}

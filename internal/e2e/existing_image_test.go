@@ -216,7 +216,8 @@ func TestShellTerminal(t *testing.T) {
 	}
 	typed("until [ \"$(stty size)\" = '44 99' ]; do :; done; echo $((6 * 7))-resized\r")
 	wait("42-resized")
-	typed("echo $((1 + 1))-sleeps; sleep 300\r")
+	// The process that prints is the one to interrupt: it is in the foreground when the test sees its text.
+	typed("sh -c 'echo $((1 + 1))-sleeps; exec sleep 300'\r")
 	wait("2-sleeps")
 	typed("\x03")
 	typed("echo $((1 + 2))-still here\r")

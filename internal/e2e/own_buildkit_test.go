@@ -192,6 +192,7 @@ func TestOwnBuildKit(t *testing.T) {
 	git(t, repository, "clone", "--quiet", e.caller, ".")
 	git(t, repository, "remote", "set-url", "origin", "https://github.com/acme/caller")
 	writeFile(t, repository, ".github/workflows/own.yml", codeBlocks(t, "docs/own-buildkit.md", "yaml")[0])
+	e.release(t) // the workflow uses @v1
 	log, ok := e.act(t, actRun{
 		dir:      repository,
 		workflow: "own.yml",
@@ -212,7 +213,7 @@ func TestOwnBuildKit(t *testing.T) {
 		inputs:     values{"builder": address, "load": "false"},
 		env:        values{"BUILDKIT_CERT_PATH": other},
 	})
-	if got.exitCode != 1 || !strings.Contains(got.stderr, "error: builder "+address+": ") {
+	if got.exitCode != 1 || !strings.Contains(got.stderr, "error: connect to builder "+address+": ") {
 		t.Errorf("exit code %d: %s", got.exitCode, got.stderr)
 	}
 }
