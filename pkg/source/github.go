@@ -1,15 +1,19 @@
 package source
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/go-github/v62/github"
 
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
@@ -50,8 +54,11 @@ func (r Repository) serverURL() string {
 	return strings.TrimSuffix(cmp.Or(r.ServerURL, "https://github.com"), "/")
 }
 
-// get requests a path below the repository's API and decodes the answer; op is for errors.
-func (r Repository) get(ctx context.Context, op, path string, answer any) error {
+// call makes one request of GitHub's API with go-github; op is for errors. The answer is kept, so that an error can show
+// one that go-github cannot decode.
+func call[T any](
+	ctx context.Context, r Repository, op string, do func(*github.Client) (T, *github.Response, error),
+) (T, error) {
 	config := r.HTTP
 	if config.Policy.RateLimit == nil {
 		config.Policy.RateLimit = httpclient.GitHubRateLimit
@@ -60,15 +67,50 @@ func (r Repository) get(ctx context.Context, op, path string, answer any) error 
 	if clock == nil {
 		clock = httpclient.SystemClock{}
 	}
-	client := config.Client()
-	client.CheckRedirect = followOnServer
-	client.Transport = resetTransport{client.Transport, clock}
+	base, err := url.Parse(r.apiURL() + "/")
+	if err != nil {
+		return *new(T), err
+	}
+	transport := config.Client()
+	transport.CheckRedirect = followOnServer
+	kept := &keptAnswer{next: resetTransport{transport.Transport, clock}}
+	transport.Transport = kept
+	client := github.NewClient(transport)
+	client.BaseURL = base
+	if r.Token != "" {
+		client = client.WithAuthToken(r.Token)
+	}
+	answer, response, err := do(client)
+	if err == nil {
+		return answer, nil
+	}
 	service := httpclient.Service{Name: "GitHub", URL: r.apiURL(), Hints: r.hints(), Clock: clock}
-	return httpclient.JSONClient{Service: service, HTTP: client}.Do(ctx, httpclient.JSONCall{
-		Op:    fmt.Sprintf("%s in %s", op, r.fullName()),
-		Path:  "/repos/" + r.fullName() + path,
-		Token: r.Token,
-	}, answer)
+	op = fmt.Sprintf("%s in %s", op, r.fullName())
+	if response == nil {
+		return answer, service.Failure(ctx, op, nil, err, []string{r.Token})
+	}
+	response.Body = io.NopCloser(bytes.NewReader(kept.body))
+	return answer, service.Failure(ctx, op, response.Response, err, []string{r.Token})
+}
+
+// keptAnswer keeps the body of the last answer.
+type keptAnswer struct {
+	next http.RoundTripper
+	body []byte
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (k *keptAnswer) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := k.next.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if k.body, err = io.ReadAll(response.Body); err != nil {
+		return nil, err
+	}
+	response.Body = io.NopCloser(bytes.NewReader(k.body))
+	return response, nil
 }
 
 // followOnServer follows the redirect of a renamed repository, and none to another server: that one's answer could name
@@ -127,58 +169,54 @@ func (r Repository) unexpected(op, message string) error {
 	}
 }
 
-// The parts of GitHub's answers that are read.
-type (
-	gitObject struct {
-		Type string `json:"type"` // commit, tag, tree, blob
-		SHA  string `json:"sha"`
-	}
-	gitReference struct {
-		Ref    string    `json:"ref"` // refs/…
-		Object gitObject `json:"object"`
-	}
-	commitAnswer struct {
-		SHA string `json:"sha"`
-	}
-	pullRequest struct {
-		State     string `json:"state"`     // open or closed
-		Mergeable *bool  `json:"mergeable"` // nil while GitHub computes it
-	}
-)
-
-func (r Repository) getReference(ctx context.Context, op, ref string) (found gitReference, err error) {
-	return found, r.get(ctx, op, "/git/ref/"+escapePath(strings.TrimPrefix(ref, "refs/")), &found)
+func (r Repository) getReference(ctx context.Context, op, ref string) (*github.GitObject, error) {
+	found, err := call(ctx, r, op, func(c *github.Client) (*github.Reference, *github.Response, error) {
+		return c.Git.GetRef(ctx, r.Owner, r.Name, ref)
+	})
+	return found.GetObject(), err
 }
 
-func (r Repository) getTag(ctx context.Context, op, sha string) (found gitReference, err error) {
-	return found, r.get(ctx, op, "/git/tags/"+sha, &found)
+func (r Repository) getTag(ctx context.Context, op, sha string) (*github.GitObject, error) {
+	found, err := call(ctx, r, op, func(c *github.Client) (*github.Tag, *github.Response, error) {
+		return c.Git.GetTag(ctx, r.Owner, r.Name, sha)
+	})
+	return found.GetObject(), err
 }
 
-func (r Repository) getCommit(ctx context.Context, op, sha string) (found commitAnswer, err error) {
-	return found, r.get(ctx, op, "/commits/"+sha+"?per_page=1", &found) // one of its changed files is enough
+// getCommit returns the full SHA of a commit.
+func (r Repository) getCommit(ctx context.Context, op, sha string) (string, error) {
+	found, err := call(ctx, r, op, func(c *github.Client) (*github.RepositoryCommit, *github.Response, error) {
+		oneFile := &github.ListOptions{PerPage: 1} // of the changed files, which the answer lists
+		return c.Repositories.GetCommit(ctx, r.Owner, r.Name, sha, oneFile)
+	})
+	return found.GetSHA(), err
 }
 
-func (r Repository) getPullRequest(ctx context.Context, op, number string) (found pullRequest, err error) {
-	return found, r.get(ctx, op, "/pulls/"+number, &found)
+func (r Repository) getPullRequest(ctx context.Context, op string, number int) (*github.PullRequest, error) {
+	return call(ctx, r, op, func(c *github.Client) (*github.PullRequest, *github.Response, error) {
+		return c.PullRequests.Get(ctx, r.Owner, r.Name, number)
+	})
 }
 
 // listReferences lists refs/heads/… or refs/tags/….
-func (r Repository) listReferences(ctx context.Context, op, kind string) (found []gitReference, err error) {
-	return found, r.get(ctx, op, "/git/matching-refs/"+kind, &found)
+func (r Repository) listReferences(ctx context.Context, op, kind string) ([]*github.Reference, error) {
+	return call(ctx, r, op, func(c *github.Client) ([]*github.Reference, *github.Response, error) {
+		return c.Git.ListMatchingRefs(ctx, r.Owner, r.Name, &github.ReferenceListOptions{Ref: kind})
+	})
 }
 
 // listCommits lists the latest commits of the default branch.
-func (r Repository) listCommits(ctx context.Context, op string) (found []commitAnswer, err error) {
-	return found, r.get(ctx, op, "/commits?per_page=100", &found)
+func (r Repository) listCommits(ctx context.Context, op string) ([]*github.RepositoryCommit, error) {
+	return call(ctx, r, op, func(c *github.Client) ([]*github.RepositoryCommit, *github.Response, error) {
+		page := &github.CommitsListOptions{ListOptions: github.ListOptions{PerPage: 100}}
+		return c.Repositories.ListCommits(ctx, r.Owner, r.Name, page)
+	})
 }
 
 // checkAccess tells a missing ref from a missing or hidden repository: GitHub answers 404 to both.
-func (r Repository) checkAccess(ctx context.Context, op string) error { return r.get(ctx, op, "", nil) }
-
-func escapePath(path string) string {
-	parts := strings.Split(path, "/")
-	for i, part := range parts {
-		parts[i] = url.PathEscape(part)
-	}
-	return strings.Join(parts, "/")
+func (r Repository) checkAccess(ctx context.Context, op string) error {
+	_, err := call(ctx, r, op, func(c *github.Client) (*github.Repository, *github.Response, error) {
+		return c.Repositories.Get(ctx, r.Owner, r.Name)
+	})
+	return err
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/go-github/v62/github"
 
 	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/safetext"
@@ -79,9 +82,9 @@ func (r Repository) resolveSHA(ctx context.Context, ref, sha string) (Commit, er
 	if err != nil {
 		return Commit{}, err
 	}
-	full := strings.ToLower(found.SHA)
+	full := strings.ToLower(found)
 	if !shaPattern.MatchString(full) || !strings.HasPrefix(full, sha) {
-		return Commit{}, r.unexpected(op, fmt.Sprintf("unexpected commit %q", safetext.Line(found.SHA, 80)))
+		return Commit{}, r.unexpected(op, fmt.Sprintf("unexpected commit %q", safetext.Line(found, 80)))
 	}
 	return Commit{SHA: full}, nil
 }
@@ -89,27 +92,26 @@ func (r Repository) resolveSHA(ctx context.Context, ref, sha string) (Commit, er
 // followReference returns the commit of a full ref name.
 func (r Repository) followReference(ctx context.Context, ref, full string) (string, error) {
 	op := "resolve " + ref
-	found, err := r.getReference(ctx, op, full)
+	object, err := r.getReference(ctx, op, full)
 	if err != nil {
 		return "", err
 	}
 	const maxDepth = 10 // a tag may point to a tag
 	for range maxDepth {
-		object := found.Object
-		if !shaPattern.MatchString(object.SHA) {
+		if !shaPattern.MatchString(object.GetSHA()) {
 			return "", r.unexpected(op, "no SHA for "+full)
 		}
-		switch object.Type {
+		switch object.GetType() {
 		case "commit":
-			return object.SHA, nil
+			return object.GetSHA(), nil
 		case "tag":
-			if found, err = r.getTag(ctx, op+": read the annotated tag "+full, object.SHA); err != nil {
+			if object, err = r.getTag(ctx, op+": read the annotated tag "+full, object.GetSHA()); err != nil {
 				return "", err
 			}
 		default:
 			return "", &RefError{
 				Repository: r.fullName(), Ref: ref,
-				Reason: fmt.Sprintf("%s points to a %s, not to a commit", full, safetext.Line(object.Type, 40)),
+				Reason: fmt.Sprintf("%s points to a %s, not to a commit", full, safetext.Line(object.GetType(), 40)),
 			}
 		}
 	}
@@ -160,7 +162,7 @@ func (r Repository) resolvePullRequest(ctx context.Context, ref, number, side st
 	switch {
 	case side == "head":
 		missing.Reason, missing.Hint = full+" does not exist: the commits of the pull request are gone", ""
-	case pull.State == "closed":
+	case pull.GetState() == "closed":
 		missing.Reason = full + " does not exist: the pull request is closed"
 	case pull.Mergeable != nil && !*pull.Mergeable:
 		missing.Reason = full + " does not exist: the pull request conflicts with its base"
@@ -177,15 +179,19 @@ const (
 )
 
 // waitForMerge reads a pull request, and waits until GitHub knows whether an open one can be merged.
-func (r Repository) waitForMerge(ctx context.Context, ref, number, side string) (pullRequest, error) {
+func (r Repository) waitForMerge(ctx context.Context, ref, number, side string) (*github.PullRequest, error) {
 	clock := r.HTTP.Clock
 	if clock == nil {
 		clock = httpclient.SystemClock{}
 	}
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return nil, err
+	}
 	for attempt := 1; ; attempt++ {
-		pull, err := r.getPullRequest(ctx, "resolve "+ref, number)
-		known := side == "head" || pull.State != "open" || pull.Mergeable != nil
-		if err != nil || known || attempt == mergeAttempts {
+		pull, err := r.getPullRequest(ctx, "resolve "+ref, n)
+		known := err != nil || side == "head" || pull.GetState() != "open" || pull.Mergeable != nil
+		if known || attempt == mergeAttempts {
 			return pull, err
 		}
 		if err := clock.Sleep(ctx, mergeWait); err != nil {

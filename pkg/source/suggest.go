@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/agext/levenshtein"
+
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
@@ -36,10 +37,10 @@ func (r Repository) suggest(ctx context.Context, ref string) (names, commits []s
 			continue
 		}
 		for _, found := range references {
-			if found.Object.Type == "commit" {
-				addCommit(found.Object.SHA)
+			if found.GetObject().GetType() == "commit" {
+				addCommit(found.GetObject().GetSHA())
 			}
-			name := strings.TrimPrefix(found.Ref, "refs/"+kind)
+			name := strings.TrimPrefix(found.GetRef(), "refs/"+kind)
 			if score := similarity(ref, name); score >= minSimilarity {
 				matches = append(matches, similarName{safetext.Line(name, 200), score})
 			}
@@ -54,7 +55,7 @@ func (r Repository) suggest(ctx context.Context, ref string) (names, commits []s
 	if mayBeSHA {
 		latest, _ := r.listCommits(ctx, "suggest a commit")
 		for _, c := range latest {
-			addCommit(c.SHA)
+			addCommit(c.GetSHA())
 		}
 	}
 	return names, commits[:min(maxSuggestions, len(commits))]
