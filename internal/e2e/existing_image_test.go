@@ -228,8 +228,15 @@ func TestShellTerminal(t *testing.T) {
 	if code := command.ProcessState.ExitCode(); code != 5 {
 		t.Errorf("exit code %d (%v)", code, err)
 	}
-	if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
-		t.Errorf("containers left: %s", left)
+	// The engine removes the container after the shell has ended.
+	for deadline := time.Now().Add(maxShutdown); ; time.Sleep(10 * time.Millisecond) {
+		left := docker(t, e.Engine.Host, "ps", "-aq")
+		if left == "" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("containers left: %s", left)
+		}
 	}
 }
 
