@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -257,6 +258,50 @@ func TestExecutionFailureNamesTimeout(t *testing.T) {
 	if want := (Failure{Line: 7, Message: "timed out after 1s and was killed"}); len(got) != 1 || got[0] != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
+}
+
+func TestWithGrace(t *testing.T) {
+	ended, end := context.WithCancel(t.Context())
+	end()
+	later, cancel := withGrace(ended, time.Hour)
+	if later.Err() != nil {
+		t.Error("context ends without grace")
+	}
+	cancel()
+	<-later.Done()
+	short, cancel := withGrace(ended, time.Millisecond)
+	defer cancel()
+	<-short.Done()
+}
+
+// slowEngine creates a container only after the test has timed out, and records whether the request was interrupted.
+type slowEngine struct {
+	fakeEngine
+	interrupted error
+}
+
+func (e *slowEngine) Create(ctx context.Context, _ dockerengine.ContainerSpec) (*dockerengine.Container, error) {
+	time.Sleep(20 * time.Millisecond)
+	e.interrupted = ctx.Err()
+	return nil, errors.New("not a real engine")
+}
+
+// A timeout does not interrupt the creation of a container, which would remain.
+func TestTimeoutWhileCreating(t *testing.T) {
+	img, err := imageOf(v1.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &slowEngine{}
+	s := parse(t, "tests: [{name: a, timeout: 1ms, run: x}]", nil)
+	r, err := Run(t.Context(), s, Options{Image: img, Engine: e})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.interrupted != nil {
+		t.Errorf("creation is interrupted: %v", e.interrupted)
+	}
+	check(t, r, map[string]want{"a": {Failed, "timed out after 1ms and was killed"}})
 }
 
 func TestRetries(t *testing.T) {

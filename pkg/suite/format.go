@@ -64,7 +64,7 @@ type Settings struct {
 	Privileges string `yaml:"privileges,omitempty" jsonschema:"enum=none,enum=default,enum=all,default=none"`
 	// Network. none, or bridge for the engine's default network. Default: none, or bridge for a service with a port to
 	// connect to.
-	Network string `yaml:"network,omitempty" jsonschema:"enum=none,enum=bridge"`
+	Network string `yaml:"network,omitempty" jsonschema:"enum=none,enum=bridge,enum="`
 	// Run commands on a terminal. All output is stdout then.
 	TTY bool `yaml:"tty,omitempty" jsonschema:"default=false"`
 	// Run the command through the image's entry point.

@@ -105,6 +105,9 @@ func newRun(s *Suite, o Options) (*run, error) {
 		r.parallel = runtime.NumCPU()
 	}
 	r.create = func(ctx context.Context, spec dockerengine.ContainerSpec) (container, error) {
+		// The engine may complete a request that is interrupted, and nothing would remove that container.
+		ctx, cancel := withGrace(ctx, createGrace)
+		defer cancel()
 		return o.Engine.Create(ctx, spec)
 	}
 	var err error
@@ -156,6 +159,22 @@ func newRun(s *Suite, o Options) (*run, error) {
 		}
 	}
 	return r, nil
+}
+
+// createGrace is how long the creation of a container continues after the end of its test.
+const createGrace = 3 * time.Second
+
+// withGrace returns a context that ends the given time after ctx.
+func withGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-later.Done():
+		case <-time.After(grace):
+			cancel()
+		}
+	})
+	return later, func() { stop(); cancel() }
 }
 
 func (r *run) isSelected(t *Test) bool {

@@ -215,7 +215,8 @@ func TestHTTPChecks(t *testing.T) {
 			fmt.Fprint(w, "x")
 		default:
 			w.Header().Set("X-Version", "7")
-			fmt.Fprintf(w, "%s %s %s %s", r.Method, r.URL.Path, r.Host, r.Header.Get("X-Request"))
+			fmt.Fprintf(w, "%s %s %s %s%s", r.Method, r.URL.Path, r.Host, r.Header.Get("X-Request"),
+				r.Header.Get("Accept-Encoding")) // the client requests no compression
 		}
 	}))
 	defer server.Close()

@@ -147,7 +147,7 @@ func filesImage(t *testing.T) v1.Image {
 		layerOf(t, "dir etc 755", "file etc/passwd 644 root:x:0:0::/:/bin/sh\napp:x:1000:1001::/app:/bin/sh\n",
 			"file etc/group 644 staff:x:50:\n", "dir app 1000:50 755", "file app/main.py 1000:50 755 print(1)\n",
 			"file app/key.pem 600 secret", "dir ssl 755", "file ssl/ca.pem 644 ca", "file su 4755 su", "file loose 666 x",
-			"file wall 2755 w", "dir shared 1777", "file none 640"),
+			"file wall 2755 w", "dir shared 1777", "file none 640", "file tool 710 t"),
 		layerOf(t, "dir app 1000:50 755", "file app/.wh.key.pem 0", "symlink python /usr/bin/python3",
 			"symlink code app/main.py", "file odd[1] 644 odd"))
 	if err != nil {
@@ -187,7 +187,8 @@ func TestFiles(t *testing.T) {
 		{"[{path: /su, size: {min: 3, max: 4}}]", "/su has 2 bytes, want 3 to 4"},
 		{"[{path: /none, executable_by: owner}]", "/none has mode 0640, which is not executable by owner"},
 		{"[{path: /loose, executable_by: any}]", "/loose has mode 0666, which is not executable by any"},
-		{"[{path: /wall, executable_by: group}]", ""},
+		{"[{path: /tool, executable_by: group}, {path: /tool, executable_by: owner}]", ""},
+		{"[{path: /tool, executable_by: others}]", "/tool has mode 0710, which is not executable by others"},
 		{"[{path: /etc/passwd, content: {exclude: [app]}}]", `/etc/passwd must not match "app", but contains "app"`},
 		{"[{path: /loose, content: {golden: golden.txt}}]", "/loose differs from golden.txt"},
 		{"[{path: /su, content: {golden: su.txt}}, {path: /su, content: {equals: su}}]", ""},
@@ -201,10 +202,10 @@ func TestFiles(t *testing.T) {
 func TestTraits(t *testing.T) {
 	var tests []staticTest
 	for _, test := range []struct{ trait, want string }{
-		{"setuid", "/su"}, {"setgid", "/wall"}, {"sticky", "/shared"}, {"executable", "/app/main.py, /su, /wall"},
+		{"setuid", "/su"}, {"setgid", "/wall"}, {"sticky", "/shared"}, {"executable", "/app/main.py, /su, /tool, /wall"},
 		{"writable_by_others", "/loose, /shared"}, {"empty", "/none"},
 		{"directory", "/, /app, /etc, /shared, /ssl"}, {"symlink", "/code, /python"},
-		{"file", "/app/main.py, /etc/group, /etc/passwd, /loose, /none, /odd[1], /ssl/ca.pem, /su, /wall"},
+		{"file", "/app/main.py, /etc/group, /etc/passwd, /loose, /none, /odd[1], /ssl/ca.pem, /su, /tool, /wall"},
 		{"file, writable_by_others", "/loose"},
 	} {
 		check := fmt.Sprintf("[{path: /**, having: [%s], absent: true}]", test.trait)

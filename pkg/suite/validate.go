@@ -322,6 +322,9 @@ func alternatives(values []any) string {
 	var list []string
 	for _, value := range values {
 		text := fmt.Sprint(value)
+		if text == "" {
+			continue // means the default
+		}
 		if _, isString := value.(string); isString && numeric.MatchString(text) {
 			text = strconv.Quote(text) // quotes are required
 		}

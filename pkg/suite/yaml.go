@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -146,6 +145,9 @@ func (f *parsedFile) enter(n *yaml.Node) bool {
 	return !f.aborted
 }
 
+// decimal matches the notation of numbers that a suite accepts.
+var decimal = regexp.MustCompile(`^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)$`)
+
 // expand returns a node in the types of encoding/json, with aliases and merges (<<) resolved.
 func (f *parsedFile) expand(n *yaml.Node) any {
 	n = resolve(n)
@@ -178,11 +180,10 @@ func (f *parsedFile) expand(n *yaml.Node) any {
 		if i, err := strconv.ParseInt(n.Value, 10, 64); err == nil {
 			return i
 		}
-		var number float64
-		if err := n.Decode(&number); err != nil || math.IsInf(number, 0) || math.IsNaN(number) {
-			return math.MaxFloat64
+		if number, err := strconv.ParseFloat(n.Value, 64); err == nil && decimal.MatchString(n.Value) {
+			return number
 		}
-		return number
+		return n.Value // other notations are valid only where a string is
 	case "!!str", "!!timestamp":
 		return n.Value
 	}
