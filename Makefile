@@ -1,14 +1,24 @@
-# What each installs or builds is kept in .cache, and done once.
-.PHONY: demo test lint release clean
+# Each target installs and builds what it needs into .cache, once.
+.PHONY: demo test race fuzz lint generate release clean
 
 demo: ## The sandbox image from source to a Daytona snapshot, on this machine: up to 7 minutes, then about one.
 	@scripts/demo.sh
 
-test: ## Every test, with the race detector, against real daemons on loopback.
+test: ## All tests, against real daemons on loopback.
 	@scripts/setup.sh test
 	@scripts/test.sh
 
-lint: ## gofmt, vet, staticcheck, actionlint, shellcheck.
+race: ## The tests of the packages that run concurrently, with the race detector.
+	@scripts/setup.sh test
+	@scripts/test.sh -race ./pkg/... ./actions/...
+
+fuzz: ## Every fuzz test for 20 s; `scripts/fuzz.sh 10m FuzzParse` runs one for longer.
+	@scripts/fuzz.sh
+
+generate: ## action.yml, the workflows and docs/reference.md from pkg/inputs.
+	@go generate ./...
+
+lint: ## Formatting, go vet, staticcheck, actionlint, shellcheck, known vulnerabilities.
 	@scripts/setup.sh lint
 	@scripts/lint.sh
 

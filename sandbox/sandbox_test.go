@@ -168,7 +168,7 @@ func (c checkout) sh(script string, args ...string) (string, error) {
 func (c checkout) build(
 	ctx context.Context, builder *client.Client, change func(*image.Request),
 ) (*image.Result, image.Stats, error) {
-	tree, err := source.Checkout(ctx, c.dir)
+	tree, err := source.OpenCheckout(ctx, c.dir)
 	if err != nil {
 		return nil, image.Stats{}, err
 	}
@@ -178,7 +178,7 @@ func (c checkout) build(
 	}
 	defer os.RemoveAll(scratch)
 	git := filepath.Join(scratch, "git")
-	if err := tree.GitDir(ctx, git); err != nil {
+	if err := tree.WriteGitDir(ctx, git); err != nil {
 		return nil, image.Stats{}, err
 	}
 	request := image.Request{
@@ -197,7 +197,7 @@ func (c checkout) build(
 		}
 	}
 	// The tests read the base image's layer, too, which the builder may have to pull again.
-	if request.Scratch, err = os.MkdirTemp(filepath.Dir(c.dir), "layers-"); err != nil {
+	if request.LayerDir, err = os.MkdirTemp(filepath.Dir(c.dir), "layers-"); err != nil {
 		return nil, image.Stats{}, err
 	}
 	if change != nil {
@@ -209,7 +209,7 @@ func (c checkout) build(
 	var group errgroup.Group
 	status := make(chan *client.SolveStatus)
 	group.Go(func() (err error) {
-		machines := []image.Machine{{Platform: platform, Status: status}}
+		machines := []image.PlatformStatus{{Platform: platform, Status: status}}
 		stats, err = image.Progress(ctx, machines, strings.Clone, image.Plain(&log))
 		return err
 	})

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -31,37 +30,63 @@ import (
 
 func TestCheckAddress(t *testing.T) {
 	const (
-		unknown = " is no builder: write depot, unix:///path/of/buildkitd.sock or tcp://host:port"
-		socket  = " names no socket: write unix:// and an absolute path"
-		port    = " has no port: write tcp://host:port"
-		number  = " has no port between 1 and 65535: write tcp://host:port"
-		host    = " names no host: write tcp://host:port"
+		scheme    = "write depot, unix:///path"
+		character = "control or invalid character"
+		socket    = "missing socket"
+		port      = "missing port"
+		number    = "between 1 and 65535"
+		host      = "missing or invalid host"
 	)
-	for addr, want := range map[string]string{
-		"unix:///run/buildkit/buildkitd.sock": "", "tcp://builder:1234": "", "tcp://127.0.0.1:1": "", "tcp://[::1]:65535": "",
-		"": unknown, "depot.dev": unknown, "http://builder:1234": unknown, "docker-container://name": unknown, "/run/buildkitd.sock": unknown, "TCP://builder:1": unknown,
-		"unix://": socket, "unix://relative.sock": socket, "unix:///": socket, "unix:///run/": socket,
-		"tcp://": port, "tcp://builder": port, "tcp://builder:": port, "tcp://::1:1": port,
-		"tcp://builder:http": number, "tcp://builder:0": number, "tcp://builder:65536": number, "tcp://builder:-1": number,
-		"tcp://:1234": host, "tcp://user@builder:1234": host, "tcp://a/b:1234": host,
-		"unix:///run/a\nb": " holds a character that is in no address: write unix:///path/of/buildkitd.sock or tcp://host:port",
+	for addr, want := range map[string]string{ // "" for a valid one
+		"unix:///run/buildkit/buildkitd.sock": "",
+		"tcp://builder:1234":                  "",
+		"tcp://127.0.0.1:1":                   "",
+		"tcp://[::1]:65535":                   "",
+
+		"":                        scheme,
+		"depot.dev":               scheme,
+		"http://builder:1234":     scheme,
+		"docker-container://name": scheme,
+		"/run/buildkitd.sock":     scheme,
+		"TCP://builder:1":         scheme,
+		"unix:///run/a\nb":        character,
+		"unix:///run/\xff":        character,
+		"tcp://builder\x00:1":     character,
+		"unix://":                 socket,
+		"unix://relative.sock":    socket,
+		"unix:///":                socket,
+		"unix:///run/":            socket,
+		"tcp://":                  port,
+		"tcp://builder":           port,
+		"tcp://builder:":          port,
+		"tcp://::1:1":             port,
+		"tcp://builder:http":      number,
+		"tcp://builder:0":         number,
+		"tcp://builder:65536":     number,
+		"tcp://builder:-1":        number,
+		"tcp://:1234":             host,
+		"tcp://user@builder:1234": host,
+		"tcp://a/b:1234":          host,
+		"tcp://a?b:1234":          host,
+		"tcp://a#b:1234":          host,
+		"tcp://a b:1234":          host,
 	} {
 		err := CheckAddress(addr)
-		got := ""
-		if err != nil {
-			oneSentence(t, err)
-			quoted, _ := json.Marshal(addr)
-			got = strings.TrimPrefix(err.Error(), string(quoted))
+		if err == nil != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", addr, err, want)
 		}
-		if got != want {
-			t.Errorf("%q: got%s, want%s", addr, got, want)
+		if err != nil {
+			checkMessage(t, err)
 		}
 	}
 }
 
-// FuzzCheckAddress: what passes can be dialed as it is written, and what does not is told in one line.
+// FuzzCheckAddress checks that a valid address can be dialed as it is, and that an error is one line.
 func FuzzCheckAddress(f *testing.F) {
-	for _, seed := range []string{"unix:///run/buildkitd.sock", "tcp://builder:1234", "tcp://[::1]:1", "tcp://[fe80::1%eth0]:1", "tcp://:1", "tcp://a:b:1", "unix://", "://", "tcp://a:00001", "tcp://\x00:1", "unix:///\xff"} {
+	for _, seed := range []string{
+		"unix:///run/buildkitd.sock", "tcp://builder:1234", "tcp://[::1]:1", "tcp://[fe80::1%eth0]:1", "tcp://:1", "tcp://a:b:1",
+		"unix://", "://", "tcp://a:00001", "tcp://\x00:1", "unix:///\xff",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, addr string) {
@@ -76,7 +101,7 @@ func FuzzCheckAddress(f *testing.F) {
 		switch scheme {
 		case "unix":
 			if !filepath.IsAbs(rest) || strings.ContainsAny(rest, "\n\x00") {
-				t.Errorf("%q names no socket", addr)
+				t.Errorf("%q has no socket", addr)
 			}
 		case "tcp":
 			if _, err := net.ResolveTCPAddr("tcp", "127.0.0.1:"+rest[strings.LastIndex(rest, ":")+1:]); err != nil {
@@ -88,75 +113,169 @@ func FuzzCheckAddress(f *testing.F) {
 	})
 }
 
+func TestIsLocal(t *testing.T) {
+	for addr, want := range map[string]bool{
+		"unix:///run/buildkit/buildkitd.sock": true,
+		"tcp://localhost:1234":                true,
+		"tcp://127.0.0.1:1234":                true,
+		"tcp://127.1.2.3:1234":                true,
+		"tcp://[::1]:1234":                    true,
+
+		"depot":                     false,
+		"":                          false,
+		"tcp://builder:1234":        false,
+		"tcp://10.0.0.1:1234":       false,
+		"tcp://[2001:db8::1]:1234":  false,
+		"tcp://localhost.evil:1234": false,
+		"tcp://0.0.0.0:1234":        false,
+		"tcp://localhost":           false, // invalid
+		"http://localhost:1234":     false, // invalid
+	} {
+		if got := IsLocal(addr); got != want {
+			t.Errorf("%q: got %t", addr, got)
+		}
+	}
+}
+
 func TestAddress(t *testing.T) {
 	amd64 := machines(t).Address("linux/amd64")
 	dir := t.TempDir()
-	lentConnection, err := machines(t).Open("linux/amd64", time.Minute)
+	other, err := machines(t).Open("linux/amd64", time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = lentConnection.Close() })
+	t.Cleanup(func() { _ = other.Close() })
 	secure, certificates := behindTLS(t, strings.TrimPrefix(amd64, "unix://"))
-	other := t.TempDir()
-	write(t, other, map[string]string{"ca.pem": lentConnection.CACert, "cert.pem": lentConnection.Cert, "key.pem": lentConnection.Key})
-	half := t.TempDir()
-	write(t, half, map[string]string{"ca.pem": lentConnection.CACert})
-	garbage := t.TempDir()
-	write(t, garbage, map[string]string{"ca.pem": "garbage", "cert.pem": "garbage", "key.pem": "secret-garbage"})
+	otherCertificates, incomplete, malformed := t.TempDir(), t.TempDir(), t.TempDir()
+	write(t, otherCertificates, map[string]string{"ca.pem": other.CACert, "cert.pem": other.Cert, "key.pem": other.Key})
+	write(t, incomplete, map[string]string{"ca.pem": other.CACert})
+	write(t, malformed, map[string]string{"ca.pem": "garbage", "cert.pem": "garbage", "key.pem": "secret-garbage"})
 	stale := filepath.Join(dir, "stale.sock")
 	abandon(t, stale)
-
+	const (
+		hintNetwork      = "no answer within 300ms; check that BuildKit is running"
+		hintCertificates = "the certificates do not match or have expired"
+	)
 	for _, test := range []struct {
-		name, addr, certPath, platform string
-		want                           string // "" for one that works
+		name, addr, certDir, platform string
+		want                          []string // parts of the error; nil for success
 	}{
 		{name: "unix", addr: amd64, platform: "linux/amd64"},
-		{name: "tcp with certificates", addr: secure, certPath: certificates, platform: "linux/amd64"},
-		{name: "tcp without the certificates that it wants", addr: secure, platform: "linux/amd64", want: "builder ADDR: it can not be reached, tried for 300ms ("},
-		{name: "tcp with another's certificates", addr: secure, certPath: other, platform: "linux/amd64", want: "builder ADDR: the TLS connection is refused (tls: failed to verify certificate"},
-		{name: "half of the certificates", addr: secure, certPath: half, want: "BUILDKIT_CERT_PATH=" + half + ": open " + half + "/cert.pem: no such file or directory: it is a folder with ca.pem, cert.pem and key.pem"},
-		{name: "garbage for certificates", addr: secure, certPath: garbage, want: "BUILDKIT_CERT_PATH=" + garbage + ": "},
-		{name: "wrong platform", addr: amd64, platform: "linux/arm64", want: "builder ADDR: it builds linux/amd64, not linux/arm64: change the input platform, or the builder"},
-		{name: "missing socket", addr: "unix://" + dir + "/absent.sock", platform: "linux/amd64",
-			want: "builder ADDR: there is no such socket (dial unix " + dir + "/absent.sock: connect: no such file or directory): start BuildKit's daemon (buildkitd), or name the right one"},
-		{name: "nobody listens on the socket", addr: "unix://" + stale, platform: "linux/amd64", want: "builder ADDR: it can not be reached, tried for 300ms (dial unix " + stale + ": connect: connection refused"},
-		{name: "another's daemon", addr: notBuildKit(t), platform: "linux/amd64", want: "builder ADDR: it can not be reached, tried for 300ms ("},
-		{name: "no address", addr: "builder", want: `"ADDR" is no builder: write depot,`},
+		{name: "unix ignores certificates", addr: amd64, certDir: incomplete, platform: "linux/amd64"},
+		{name: "tcp with certificates", addr: secure, certDir: certificates, platform: "linux/amd64"},
+		{
+			name: "tcp without the required certificates", addr: secure, platform: "linux/amd64",
+			want: []string{"connect to builder " + secure, hintNetwork},
+		},
+		{
+			name: "tcp with the certificates of another daemon", addr: secure, certDir: otherCertificates, platform: "linux/amd64",
+			want: []string{"connect to builder " + secure, "failed to verify certificate", hintCertificates},
+		},
+		{
+			name: "missing certificate", addr: secure, certDir: incomplete,
+			want: []string{"BUILDKIT_CERT_PATH=" + incomplete, "cert.pem: no such file", "a directory with ca.pem"},
+		},
+		{
+			name: "malformed certificates", addr: secure, certDir: malformed,
+			want: []string{"BUILDKIT_CERT_PATH=" + malformed, "invalid CA certificate"},
+		},
+		{
+			name: "unsupported platform", addr: amd64, platform: "linux/arm64",
+			want: []string{"builder " + amd64 + " does not support linux/arm64: set platform to one of linux/amd64, or"},
+		},
+		{
+			name: "missing socket", addr: "unix://" + dir + "/absent.sock", platform: "linux/amd64",
+			want: []string{"connect: no such file or directory", "start buildkitd, or correct the path"},
+		},
+		{
+			name: "socket without a listener", addr: "unix://" + stale, platform: "linux/amd64",
+			want: []string{"connect: connection refused", hintNetwork},
+		},
+		{
+			name: "another kind of server", addr: notBuildKit(t), platform: "linux/amd64",
+			want: []string{hintNetwork},
+		},
+		{name: "invalid address", addr: "builder", want: []string{`invalid builder "builder"`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			set(t, &connectPatience, 300*time.Millisecond)
-			b, err := Address{Addr: test.addr, Getenv: environment(map[string]string{CertPath: test.certPath})}.Start(t.Context(), Request{})
+			address := Address{
+				Addr: test.addr, CertDir: test.certDir,
+				Connect: ConnectPolicy{Timeout: 300 * time.Millisecond, FirstWait: time.Millisecond},
+			}
+			if test.want == nil {
+				address.Connect.Timeout = 0
+			}
+			lease, err := address.Acquire(t.Context(), Request{})
 			var c *client.Client
 			if err == nil {
-				defer b.Finish(nil)
-				c, err = b.Machine(t.Context(), test.platform)
+				defer lease.Release(nil)
+				c, err = lease.Machine(t.Context(), test.platform)
 			}
-			if test.want == "" {
+			if test.want == nil {
 				if err != nil {
 					t.Fatal(err)
 				}
 				if err := solve(t.Context(), t, c, oneFile); err != nil {
 					t.Error(err)
 				}
-				if b.ID+b.URL+b.ProjectID != "" {
-					t.Errorf("an address has no page: %+v", b.ID)
+				if lease.ID+lease.URL+lease.ProjectID != "" {
+					t.Errorf("the lease of an address has an ID: %+v", lease.ID)
 				}
 				return
 			}
 			if err == nil {
-				t.Fatal("it works")
+				t.Fatal("no error")
 			}
-			if got := strings.Replace(err.Error(), test.addr, "ADDR", 1); !strings.HasPrefix(got, test.want) {
-				t.Errorf("got\n%s\nwant\n%s…", got, test.want)
+			for _, part := range test.want {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("got\n%v\nwant %q", err, part)
+				}
 			}
-			oneSentence(t, err, "secret-garbage")
+			checkMessage(t, err, "secret-garbage")
 		})
 	}
 }
 
-// A socket that we may not use, tried as somebody who is not root: see TestMain.
-func TestASocketThatMayNotBeUsed(t *testing.T) {
-	dir, err := os.MkdirTemp("/tmp", "builder-socket-") // where anybody may look
+func TestConnectRetriesSoon(t *testing.T) {
+	socket := strings.TrimPrefix(machines(t).Address("linux/amd64"), "unix://")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	connections := forward(t, listener, socket, 3)
+	address := Address{Addr: "tcp://" + listener.Addr().String(), Connect: ConnectPolicy{FirstWait: time.Millisecond}}
+	lease, err := address.Acquire(t.Context(), Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release(nil)
+	if _, err := lease.Machine(t.Context(), "linux/amd64"); err != nil {
+		t.Fatal(err)
+	}
+	if n := connections.Load(); n < 4 {
+		t.Errorf("connected after %d connections, of which 3 failed", n)
+	}
+}
+
+func TestDefaultPolicies(t *testing.T) {
+	if got, want := (ConnectPolicy{}).withDefaults(), (ConnectPolicy{time.Minute, 50 * time.Millisecond}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	p := Policy{}.withDefaults()
+	if p.HealthPeriod != 5*time.Second || p.NoticeAfter != 2*time.Second || p.Clock == nil {
+		t.Errorf("got %+v", p)
+	}
+	if total := p.ReleaseTimeout + gracePeriod; p.ReleaseTimeout != 4*time.Second || total > 5*time.Second {
+		t.Errorf("releasing a canceled build takes up to %s", total)
+	}
+}
+
+// Root may use every socket, so this test runs itself as another user: see TestMain.
+func TestSocketPermission(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to change the user")
+	}
+	dir, err := os.MkdirTemp("/tmp", "builder-socket-") // where every user may look
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,34 +293,34 @@ func TestASocketThatMayNotBeUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	command := exec.Command(os.Args[0])
-	command.Env = append(os.Environ(), asNobody+"=unix://"+socket)
+	command.Env = append(os.Environ(), unprivilegedAddr+"=unix://"+socket)
 	output, err := command.Output()
-	want := "builder unix://" + socket + ": its socket may not be used (dial unix " + socket +
-		": connect: permission denied): run as a user who may, such as root or a member of the socket's group"
+	want := "connect to builder unix://" + socket + ": dial unix " + socket +
+		": connect: permission denied (run as root or as a member of the socket's group)"
 	if err != nil || string(output) != want {
 		t.Errorf("%v, got\n%s\nwant\n%s", err, output, want)
 	}
 }
 
-const asNobody = "BUILDER_TEST_AS_NOBODY"
+const unprivilegedAddr = "BUILDER_TEST_UNPRIVILEGED_ADDR"
 
-// connectAsNobody prints what a user without rights is told of an address.
-func connectAsNobody(addr string) error {
+// connectUnprivileged prints the error of connecting to an address as an unprivileged user.
+func connectUnprivileged(addr string) error {
 	const nobody = 65534
 	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(nobody), syscall.Setuid(nobody)); err != nil {
 		return err
 	}
-	b, err := Address{Addr: addr}.Start(context.Background(), Request{})
+	lease, err := Address{Addr: addr}.Acquire(context.Background(), Request{})
 	if err != nil {
 		return err
 	}
-	defer b.Finish(nil)
-	_, err = b.Machine(context.Background(), "linux/amd64")
+	defer lease.Release(nil)
+	_, err = lease.Machine(context.Background(), "linux/amd64")
 	fmt.Print(err)
 	return nil
 }
 
-// abandon leaves a socket behind that nobody listens on, as a daemon that was killed does.
+// abandon creates a socket without a listener, as a killed daemon leaves it.
 func abandon(t *testing.T, socket string) {
 	t.Helper()
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -214,7 +333,7 @@ func abandon(t *testing.T, socket string) {
 	}
 }
 
-// notBuildKit is a daemon that speaks something else.
+// notBuildKit is the address of a plain HTTP server.
 func notBuildKit(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(http.NotFoundHandler())
@@ -222,7 +341,7 @@ func notBuildKit(t *testing.T) string {
 	return "tcp://" + server.Listener.Addr().String()
 }
 
-// behindTLS puts mutual TLS for 127.0.0.1 in front of a daemon, and writes what a client needs into a folder.
+// behindTLS serves a daemon on 127.0.0.1 with mutual TLS, and writes the certificates of a client to a directory.
 func behindTLS(t *testing.T, socket string) (addr, certificates string) {
 	t.Helper()
 	sign := func(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
@@ -245,8 +364,12 @@ func behindTLS(t *testing.T, socket string) (addr, certificates string) {
 		}
 		return made, key
 	}
-	ca, caKey := sign(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
-	server, serverKey := sign(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, ca, caKey)
+	ca, caKey := sign(&x509.Certificate{
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}, nil, nil)
+	server, serverKey := sign(&x509.Certificate{
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, ca, caKey)
 	user, userKey := sign(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, ca, caKey)
 	key, err := x509.MarshalPKCS8PrivateKey(userKey)
 	if err != nil {
@@ -271,7 +394,7 @@ func behindTLS(t *testing.T, socket string) (addr, certificates string) {
 	return "tcp://" + listener.Addr().String(), dir
 }
 
-// forward passes connections on to a daemon; the first few come to nothing. It counts them.
+// forward passes connections on to a daemon, after closing the first few. It returns the number of connections.
 func forward(t *testing.T, listener net.Listener, socket string, failures int32) *atomic.Int32 {
 	t.Helper()
 	connections := &atomic.Int32{}

@@ -5,84 +5,168 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
+	"github.com/org/sandbox-actions/internal/localcloud/github"
+	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"golang.org/x/sync/errgroup"
 )
 
-// Every refusal and every trouble of Depot's API, what it takes us in calls, and the sentence that a person reads. API is the API's address.
-func TestSentences(t *testing.T) {
+// errorWant describes a failed call: its *[httpclient.APIError], and how often it was sent.
+type errorWant struct {
+	calls   int
+	status  int    // 0: no answer
+	format  bool   // the answer is not Depot's
+	message string // a part of it
+	hint    string // a part of it
+}
+
+func checkAPIError(t *testing.T, err error, op string, want errorWant) {
+	t.Helper()
+	got, ok := errors.AsType[*httpclient.APIError](err)
+	if !ok {
+		t.Fatalf("got %v, want an APIError", err)
+	}
+	if got.Service != "Depot" || got.Op != op || got.Status != want.status ||
+		errors.Is(err, httpclient.ErrFormat) != want.format ||
+		!strings.Contains(got.Message, want.message) || !strings.Contains(got.Hint, want.hint) {
+		t.Errorf("got %+v, want op %q and %+v", got, op, want)
+	}
+}
+
+func TestAPIErrors(t *testing.T) {
 	const (
-		denied  = "add the repository to the project's trust relationships at https://depot.dev, or give a token of that project"
-		expired = "give a depot_token or DEPOT_TOKEN that has not expired, or none to enter with GitHub OIDC"
-		later   = "try again later (https://status.depot.dev)"
-		create  = `create a build in project "sandbox": `
-		get     = "get a machine for linux/amd64: "
-		foreign = "check DEPOT_API_URL, and what stands between"
+		create = `create a build in project "sandbox"`
+		get    = "get a machine for linux/amd64"
+
+		hintToken   = "depot_token or DEPOT_TOKEN"
+		hintTrust   = "trust relationships"
+		hintProject = "check the project ID"
+		hintLimits  = "organization's limits"
+		hintLater   = "try again later"
+		hintURL     = "check DEPOT_API_URL"
+		hintNetwork = "check the network"
+		hintBuild   = "look at the build's page"
 	)
-	json := map[string]string{"Content-Type": "application/json"}
+	protobuf := map[string]string{"Content-Type": "application/proto"}
 	for _, test := range []struct {
 		name, token, project string
-		fault                depotapi.Fault // of CreateBuild, when it names no method
-		calls                int
-		want                 string
+		fault                depotapi.Fault // of CreateBuild, unless it names a method
+		op                   string         // "": create
+		want                 errorWant
 	}{
-		{name: "unknown token", token: "nobody's", calls: 1,
-			want: create + "Depot does not accept the token (invalid API token): " + expired},
-		{name: "token of another project", token: "other-token", calls: 1,
-			want: create + "Depot does not trust the caller (this token may not use project sandbox): " + denied},
-		{name: "no such project", project: "absent", calls: 1,
-			want: `create a build in project "absent": Depot does not find it (project absent not found): check the project's id in depot.json, DEPOT_PROJECT_ID or depot_project`},
-		{name: "no project", token: "organization-token", project: "-", calls: 1,
-			want: ErrNoProject.Error()},
-		{name: "conflict", fault: depotapi.Fault{Code: connect.CodeAlreadyExists, Message: "busy"}, calls: 1,
-			want: create + "Depot refuses it (busy): run it again, and look at the build's page if it happens again"},
-		{name: "429 for ever", fault: depotapi.Fault{Code: connect.CodeResourceExhausted, Message: "slow down"}, calls: 5,
-			want: create + "Depot asks to slow down (429), after 5 tries (slow down): try again in a few minutes, or look at the organization's limits"},
-		{name: "429 and an hour to wait", fault: depotapi.Fault{Code: connect.CodeResourceExhausted, Message: "slow down", Header: map[string]string{"Retry-After": "3600"}}, calls: 1,
-			want: create + "Depot asks to slow down (429), and to come back in 1h0m0s (slow down): do so, or look at the organization's limits"},
-		{name: "a proxy's 429 for ever", fault: depotapi.Fault{Status: 429, Body: "<html>"}, calls: 5,
-			want: create + "Depot asks to slow down (429), after 5 tries (429 Too Many Requests): try again in a few minutes, or look at the organization's limits"},
-		{name: "503 for ever", fault: depotapi.Fault{Code: connect.CodeUnavailable, Message: "maintenance"}, calls: 5,
-			want: create + "Depot's API at API failed (503), after 5 tries (maintenance): " + later},
-		{name: "500 for ever", fault: depotapi.Fault{Code: connect.CodeInternal, Message: "oh\nno"}, calls: 5,
-			want: create + "Depot's API at API failed (500), after 5 tries (oh no): " + later},
-		{name: "a proxy's 502 for ever", fault: depotapi.Fault{Status: 502, Body: "<html>"}, calls: 5,
-			want: create + "Depot's API at API failed (502), after 5 tries (502 Bad Gateway): " + later},
-		{name: "a proxy's 504, which may have made a build", fault: depotapi.Fault{Status: 504, Body: "<html>"}, calls: 1,
-			want: create + "Depot's API at API failed (504) (504 Gateway Timeout): " + later},
-		{name: "a proxy's 504 where a second call does no harm", fault: depotapi.Fault{Method: "GetBuildKitConnection", Status: 504}, calls: 5,
-			want: get + "Depot's API at API failed (504), after 5 tries (504 Gateway Timeout): " + later},
-		{name: "an HTML page", fault: depotapi.Fault{Status: 200, Body: "<html>Sign in to the Wi-Fi</html>"}, calls: 1,
-			want: create + `what answers at API is not Depot's API (invalid content-type: "text/html; charset=utf-8"; expecting "application/proto"): ` + foreign},
-		{name: "an HTML page where a second call does no harm", fault: depotapi.Fault{Method: "GetBuildKitConnection", Status: 200, Body: "<html>"}, calls: 5,
-			want: get + `what answers at API is not Depot's API, after 5 tries (invalid content-type: "text/html; charset=utf-8"; expecting "application/proto"): ` + foreign},
-		{name: "a proxy's 401", fault: depotapi.Fault{Status: 401, Body: "<html>"}, calls: 1,
-			want: create + "what answers at API is not Depot's API (401 Unauthorized): " + foreign},
-		{name: "a proxy's 403", fault: depotapi.Fault{Status: 403, Body: "<html>"}, calls: 1,
-			want: create + "what answers at API is not Depot's API (403 Forbidden): " + foreign},
-		{name: "another's 404", fault: depotapi.Fault{Status: 404, Body: "<html>"}, calls: 1,
-			want: create + "what answers at API is not Depot's API (404 Not Found): " + foreign},
-		{name: "another's JSON", fault: depotapi.Fault{Status: 404, Header: json, Body: `{"message":"Not Found"}`}, calls: 1,
-			want: create + "what answers at API is not Depot's API (Not Found): " + foreign},
-		{name: "an API that is too old", fault: depotapi.Fault{Code: connect.CodeUnimplemented, Message: "no such call"}, calls: 1,
-			want: create + "what answers at API is not Depot's API (no such call): " + foreign},
-		{name: "an empty answer", fault: depotapi.Fault{Status: 200, Header: map[string]string{"Content-Type": "application/proto"}}, calls: 1,
-			want: "create a build at Depot: the answer of API names no build: check DEPOT_API_URL"},
-		{name: "silence", fault: depotapi.Fault{Silence: true}, calls: 1,
-			want: create + "Depot's API at API did not answer within 100ms: check the network, and https://status.depot.dev"},
-		{name: "silence where a second call does no harm", fault: depotapi.Fault{Method: "GetBuildKitConnection", Silence: true}, calls: 5,
-			want: get + "Depot's API at API did not answer within 100ms, after 5 tries: check the network, and https://status.depot.dev"},
-		{name: "a broken connection, which may have made a build", fault: depotapi.Fault{Hangup: true}, calls: 1,
-			want: create + "the connection to Depot's API at API broke (unexpected EOF): run it again, and check the network"},
-		{name: "a broken connection where a second call does no harm", fault: depotapi.Fault{Method: "GetBuildKitConnection", Hangup: true}, calls: 5,
-			want: get + "the connection to Depot's API at API broke, after 5 tries (unexpected EOF): run it again, and check the network"},
-		{name: "neither a machine nor a wait", fault: depotapi.Fault{Method: "GetBuildKitConnection", Status: 200, Header: map[string]string{"Content-Type": "application/proto"}}, calls: 1,
-			want: get + "the answer of API names neither a machine nor a wait: check DEPOT_API_URL"},
+		{
+			name: "unknown token", token: "unknown-token",
+			want: errorWant{1, 401, false, "invalid API token", hintToken},
+		},
+		{
+			name: "token of another project", token: "other-token",
+			want: errorWant{1, 403, false, "this token may not use project sandbox", hintTrust},
+		},
+		{
+			name: "unknown project", project: "absent", op: `create a build in project "absent"`,
+			want: errorWant{1, 404, false, "project absent not found", hintProject},
+		},
+		{
+			name: "conflict", fault: depotapi.Fault{Code: connect.CodeAlreadyExists, Message: "busy"},
+			want: errorWant{1, 409, false, "busy", hintBuild},
+		},
+		{
+			name: "429", fault: depotapi.Fault{Code: connect.CodeResourceExhausted, Message: "slow down"},
+			want: errorWant{5, 429, false, "slow down", hintLimits},
+		},
+		{
+			name: "429 of a proxy", fault: depotapi.Fault{Status: 429, Body: "<html>"},
+			want: errorWant{5, 429, true, "web page", hintLimits},
+		},
+		{
+			name: "503", fault: depotapi.Fault{Code: connect.CodeUnavailable, Message: "maintenance"},
+			want: errorWant{5, 503, false, "maintenance", hintLater},
+		},
+		{
+			name: "500 with a message of two lines", fault: depotapi.Fault{Code: connect.CodeInternal, Message: "oh\nno"},
+			want: errorWant{5, 500, false, "oh no", hintLater},
+		},
+		{
+			name: "502 of a proxy", fault: depotapi.Fault{Status: 502, Body: "<html>"},
+			want: errorWant{5, 502, true, "web page", hintLater},
+		},
+		{
+			name: "504 of a proxy, after which a build may exist", fault: depotapi.Fault{Status: 504, Body: "<html>"},
+			want: errorWant{1, 504, true, "web page", hintLater},
+		},
+		{
+			name: "504 of a proxy for an idempotent call", op: get,
+			fault: depotapi.Fault{Method: "GetBuildKitConnection", Status: 504},
+			want:  errorWant{5, 504, true, "empty", hintLater},
+		},
+		{
+			name: "web page", fault: depotapi.Fault{Status: 200, Body: "<html>Sign in to the Wi-Fi</html>"},
+			want: errorWant{1, 200, true, "web page", hintURL},
+		},
+		{
+			name: "401 of a proxy", fault: depotapi.Fault{Status: 401, Body: "<html>"},
+			want: errorWant{1, 401, true, "web page", hintURL},
+		},
+		{
+			name: "403 of a proxy", fault: depotapi.Fault{Status: 403, Body: "<html>"},
+			want: errorWant{1, 403, true, "web page", hintURL},
+		},
+		{
+			name: "404 of another server", fault: depotapi.Fault{Status: 404, Body: "404 page not found"},
+			want: errorWant{1, 404, true, "not JSON", hintURL},
+		},
+		{
+			name: "JSON of another API", fault: depotapi.Fault{
+				Status: 404, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"message":"Not Found"}`,
+			},
+			want: errorWant{1, 404, true, "not in the API's format", hintURL},
+		},
+		{
+			name: "unimplemented method", fault: depotapi.Fault{Code: connect.CodeUnimplemented, Message: "no such call"},
+			want: errorWant{1, 501, false, "no such call", hintURL},
+		},
+		{
+			name: "empty answer", fault: depotapi.Fault{Status: 200, Header: protobuf},
+			want: errorWant{1, 200, true, "no build ID or token", hintURL},
+		},
+		{
+			name: "no answer", fault: depotapi.Fault{Silence: true},
+			want: errorWant{1, 0, false, "no answer within 100ms", hintNetwork},
+		},
+		{
+			name: "no answer to an idempotent call", op: get,
+			fault: depotapi.Fault{Method: "GetBuildKitConnection", Silence: true},
+			want:  errorWant{5, 0, false, "after 5 attempts", hintNetwork},
+		},
+		{
+			name: "broken connection, after which a build may exist", fault: depotapi.Fault{Hangup: true},
+			want: errorWant{1, 0, false, "EOF", hintNetwork},
+		},
+		{
+			name: "broken connection of an idempotent call", op: get,
+			fault: depotapi.Fault{Method: "GetBuildKitConnection", Hangup: true},
+			want:  errorWant{5, 0, false, "after 5 attempts", hintNetwork},
+		},
+		{
+			name: "unknown build token", op: get,
+			fault: depotapi.Fault{Method: "GetBuildKitConnection", Code: connect.CodeUnauthenticated, Message: "unknown"},
+			want:  errorWant{1, 401, false, "unknown", hintToken},
+		},
+		{
+			name: "neither active nor pending", op: get,
+			fault: depotapi.Fault{Method: "GetBuildKitConnection", Status: 200, Header: protobuf},
+			want:  errorWant{1, 200, true, "neither", hintURL},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := startDepot(t)
@@ -90,47 +174,103 @@ func TestSentences(t *testing.T) {
 			if method == "" {
 				method, test.fault.Method = "CreateBuild", "CreateBuild"
 			}
-			if test.fault.Code != 0 || test.fault.Status != 0 || test.fault.Silence || test.fault.Hangup {
+			if !reflect.DeepEqual(test.fault, depotapi.Fault{Method: "CreateBuild"}) {
 				s.Fail(test.fault)
 			}
-			j := &journal{}
 			if test.token == "" {
 				test.token = "project-token"
 			}
-			d := depot(j, test.token)
-			switch test.project {
-			case "":
-			case "-":
-				d.Project = ""
-			default:
+			j := &journal{}
+			d := depot(s, j, test.token)
+			if test.project != "" {
 				d.Project = test.project
 			}
-			if test.fault.Silence && method == "CreateBuild" {
-				set(t, &callTimeout, 100*time.Millisecond)
+			if test.fault.Silence {
+				d.Policy.HTTP.Timeout = 100 * time.Millisecond
 			}
-			b, err := d.Start(t.Context(), Request{Platforms: []string{"linux/amd64"}})
+			lease, err := d.Acquire(t.Context(), Request{Platforms: []string{"linux/amd64"}})
 			if err == nil {
-				if test.fault.Silence {
-					set(t, &callTimeout, 100*time.Millisecond)
-				}
-				_, err = b.Machine(t.Context(), "linux/amd64")
-				b.Finish(err)
+				_, err = lease.Machine(t.Context(), "linux/amd64")
+				lease.Release(err)
 			}
-			if err == nil {
-				t.Fatal("it went well")
+			if test.op == "" {
+				test.op = create
 			}
-			if got := strings.ReplaceAll(err.Error(), s.URL(), "API"); got != test.want {
-				t.Errorf("got\n%s\nwant\n%s", got, test.want)
-			}
-			oneSentence(t, err, append(j.secrets(), test.token)...)
-			if n := calls(s, method, nil); n != test.calls {
-				t.Errorf("%d calls of %s, want %d", n, method, test.calls)
+			checkAPIError(t, err, test.op, test.want)
+			checkMessage(t, err, append(j.secrets(), test.token)...)
+			if n := calls(s, method, nil); n != test.want.calls {
+				t.Errorf("%d calls of %s, want %d", n, method, test.want.calls)
 			}
 		})
 	}
 }
 
-func TestDepotIsNotThere(t *testing.T) {
+func TestAPIErrorMessage(t *testing.T) {
+	s := startDepot(t)
+	_, err := depot(s, &journal{}, "other-token").Acquire(t.Context(), Request{})
+	const want = `create a build in project "sandbox": Depot answered 403 Forbidden: this token may not use project sandbox ` +
+		`(add the repository to the project's trust relationships at https://depot.dev, or use the project's token)`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestNoProject(t *testing.T) {
+	s := startDepot(t)
+	d := depot(s, &journal{}, "organization-token")
+	d.Project = ""
+	if _, err := d.Acquire(t.Context(), Request{}); !errors.Is(err, ErrNoProject) {
+		t.Errorf("organization token: got %v, want ErrNoProject", err)
+	}
+	d = depot(s, &journal{}, "project-token")
+	d.Project = ""
+	if lease := acquire(t, d, Request{}); lease.ProjectID != "sandbox" {
+		t.Errorf("project token: got project %q, want sandbox", lease.ProjectID)
+	}
+}
+
+// Depot's answers to OIDC tokens that are not valid for the project.
+func TestRejectedOIDCTokens(t *testing.T) {
+	actions, err := github.Start(t.Context(), github.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = actions.Close() })
+	mint := func(audience string, change func(map[string]any)) string {
+		token, err := actions.Mint(audience, change)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	forged, err := actions.Forge(credentials.DepotAudience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expired := mint(credentials.DepotAudience, func(c map[string]any) { c["exp"] = time.Now().Add(-time.Minute).Unix() })
+	untrusted := mint(credentials.DepotAudience, func(c map[string]any) { c["repository"] = "else/where" })
+	for _, test := range []struct {
+		name, token string
+		want        errorWant
+	}{
+		{"expired", expired, errorWant{1, 401, false, "the OIDC token has expired", "depot_token"}},
+		{"untrusted repository", untrusted, errorWant{1, 403, false, "no trust relationship with else/where", "trust"}},
+		{"forged signature", forged, errorWant{1, 401, false, "invalid OIDC token", "depot_token"}},
+		{"wrong audience", mint("", nil), errorWant{1, 401, false, "invalid OIDC token", "depot_token"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := startDepot(t, func(o *depotapi.Options) { o.Issuer = actions.Issuer() })
+			_, err := depot(s, &journal{}, test.token).Acquire(t.Context(), Request{})
+			checkAPIError(t, err, `create a build in project "sandbox"`, test.want)
+			checkMessage(t, err, test.token, test.token[strings.LastIndex(test.token, ".")+1:])
+			if n := len(s.Calls()); n != test.want.calls {
+				t.Errorf("%d calls, want %d", n, test.want.calls)
+			}
+		})
+	}
+}
+
+func TestUnreachableAPI(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -139,77 +279,136 @@ func TestDepotIsNotThere(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("DEPOT_API_URL", "http://"+addr+"/")
-	_, err = depot(&journal{}, "project-token").Start(t.Context(), Request{})
-	want := `create a build in project "sandbox": Depot's API at http://` + addr + " can not be reached, after 5 tries (dial tcp " + addr +
-		": connect: connection refused): check the network and DEPOT_API_URL"
-	if err == nil || err.Error() != want {
-		t.Errorf("got\n%v\nwant\n%s", err, want)
+	d := depot(startDepot(t), &journal{}, "project-token")
+	d.APIURL = "http://" + addr + "/"
+	_, err = d.Acquire(t.Context(), Request{})
+	// CreateBuild is repeated, too: it never arrived.
+	checkAPIError(t, err, `create a build in project "sandbox"`, errorWant{
+		message: "cannot reach http://" + addr + ": dial tcp " + addr + ": connect: connection refused, after 5 attempts",
+		hint:    "check the network and DEPOT_API_URL",
+	})
+}
+
+// The token is for Depot's host only.
+func TestRedirectIsNotFollowed(t *testing.T) {
+	var requests atomic.Int32
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	t.Cleanup(other.Close)
+	for _, status := range []int{http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
+		s := startDepot(t)
+		s.Fail(depotapi.Fault{Status: status, Header: map[string]string{"Location": other.URL}})
+		d := depot(s, &journal{}, "project-token")
+		_, err := d.Acquire(t.Context(), Request{})
+		checkAPIError(t, err, `create a build in project "sandbox"`, errorWant{status: status, format: true, hint: "DEPOT_API_URL"})
+		if _, err := d.PullCredential(t.Context(), "registry.example.com/sandbox:build"); httpclient.Status(err) != status {
+			t.Errorf("PullCredential: %v", err)
+		}
+		if len(s.Calls()) != 2 {
+			t.Errorf("%d: %d calls, want 2", status, len(s.Calls()))
+		}
+	}
+	if n := requests.Load(); n != 0 {
+		t.Errorf("%d requests to the redirect's target", n)
 	}
 }
 
-// With an hour before the second try, only who obeys retry-after gets on.
-func TestRetryAfterIsObeyed(t *testing.T) {
-	for name, fault := range map[string]depotapi.Fault{
-		"Depot's, in seconds":  {Code: connect.CodeResourceExhausted, Header: map[string]string{"Retry-After": "1"}},
-		"a proxy's, as a time": {Status: 503, Header: map[string]string{"Retry-After": time.Now().Add(3 * time.Second).UTC().Format(http.TimeFormat)}},
+func TestRetryAfter(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		fault depotapi.Fault
+		want  []time.Duration // waits before further attempts
+	}{
+		{
+			name: "seconds, from Depot",
+			fault: depotapi.Fault{
+				Code: connect.CodeResourceExhausted, Times: 1, Header: map[string]string{"Retry-After": "7"},
+			},
+			want: []time.Duration{7 * time.Second},
+		},
+		{
+			name: "date, from a proxy",
+			fault: depotapi.Fault{
+				Status: 503, Times: 1,
+				Header: map[string]string{"Retry-After": newFakeClock().Now().Add(30 * time.Second).Format(http.TimeFormat)},
+			},
+			want: []time.Duration{30 * time.Second},
+		},
+		{
+			name: "too long",
+			fault: depotapi.Fault{
+				Code: connect.CodeResourceExhausted, Message: "slow down", Header: map[string]string{"Retry-After": "3600"},
+			},
+		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			set(t, &firstWait, time.Hour)
+		t.Run(test.name, func(t *testing.T) {
 			s := startDepot(t)
-			fault.Method, fault.Times = "CreateBuild", 1
-			s.Fail(fault)
-			returns(t, "Start", func() {
-				b, err := depot(&journal{}, "project-token").Start(t.Context(), Request{})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				b.Finish(nil)
-			})
-			if n := calls(s, "CreateBuild", nil); n != 2 {
+			test.fault.Method = "CreateBuild"
+			s.Fail(test.fault)
+			clock := newFakeClock()
+			d := depot(s, &journal{}, "project-token")
+			d.Policy.Clock = clock
+			lease, err := d.Acquire(t.Context(), Request{})
+			if !slices.Equal(clock.sleeps, test.want) {
+				t.Errorf("waited %s, want %s", clock.sleeps, test.want)
+			}
+			if n := calls(s, "CreateBuild", nil); n != len(test.want)+1 {
 				t.Errorf("%d calls", n)
+			}
+			if test.want != nil {
+				if err != nil {
+					t.Fatal(err)
+				}
+				lease.Release(nil)
+				return
+			}
+			if got, ok := errors.AsType[*httpclient.APIError](err); !ok || got.Status != 429 || got.RetryAfter != time.Hour {
+				t.Errorf("got %v", err)
 			}
 		})
 	}
 }
 
-// The end of the context is the answer to everything, with its cause.
-func TestTheContextHasTheLastWord(t *testing.T) {
-	for name, fault := range map[string]depotapi.Fault{
-		"the API is silent":    {Method: "GetBuildKitConnection", Silence: true},
-		"the API fails":        {Method: "GetBuildKitConnection", Code: connect.CodeUnavailable, Header: map[string]string{"Retry-After": "60"}},
-		"never active":         {Method: "GetBuildKitConnection", Machine: depotapi.NeverActive},
-		"nothing listens":      {Method: "GetBuildKitConnection", Machine: depotapi.Unreachable},
-		"no build can be made": {Method: "CreateBuild", Code: connect.CodeUnavailable, Header: map[string]string{"Retry-After": "60"}},
+// When the context ends, the error is its cause, whatever the lease is waiting for.
+func TestContextCause(t *testing.T) {
+	retryLater := map[string]string{"Retry-After": "60"}
+	for _, test := range []struct {
+		name  string
+		fault depotapi.Fault
+	}{
+		{"API does not answer", depotapi.Fault{Method: "GetBuildKitConnection", Silence: true}},
+		{"API is unavailable", depotapi.Fault{
+			Method: "GetBuildKitConnection", Code: connect.CodeUnavailable, Header: retryLater,
+		}},
+		{"machine stays pending", depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive}},
+		{"machine is unreachable", depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.Unreachable}},
+		{"no build can be created", depotapi.Fault{
+			Method: "CreateBuild", Code: connect.CodeUnavailable, Header: retryLater,
+		}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			set(t, &connectPatience, time.Hour)
-			set(t, &patienceUntilSaid, 0)
-			s := startDepot(t)
-			s.Fail(fault)
-			cause := errors.New("the timeout of 30m is over")
+		t.Run(test.name, func(t *testing.T) {
+			start := startDepot
+			if test.fault.Machine == depotapi.Unreachable {
+				start = startDepotWithMachines
+			}
+			s := start(t)
+			s.Fail(test.fault)
+			cause := errors.New("timed out after 30m")
 			ctx, cancel := context.WithCancelCause(t.Context())
-			j := &journal{}
-			var asked errgroup.Group
-			asked.Go(func() error {
-				b, err := depot(j, "project-token").Start(ctx, Request{})
+			d := depot(s, &journal{}, "project-token")
+			d.Policy.Connect.Timeout = time.Hour
+			var running errgroup.Group
+			running.Go(func() error {
+				lease, err := d.Acquire(ctx, Request{})
 				if err != nil {
 					return err
 				}
-				defer b.Finish(cause)
-				_, err = b.Machine(ctx, "linux/amd64")
+				defer lease.Release(cause)
+				_, err = lease.Machine(ctx, "linux/amd64")
 				return err
 			})
-			eventually(t, "the call", func() bool { return calls(s, fault.Method, nil) > 0 })
-			if fault.Machine == depotapi.NeverActive {
-				eventually(t, "a line that says what is waited for", func() bool {
-					return strings.Contains(j.text(), "Waiting for a machine for linux/amd64: Depot is starting one, for ")
-				})
-			}
+			eventually(t, "the call", func() bool { return calls(s, test.fault.Method, nil) > 0 })
 			cancel(cause)
-			err := asked.Wait()
-			if !errors.Is(err, cause) {
+			if err := running.Wait(); !errors.Is(err, cause) {
 				t.Errorf("got %v", err)
 			}
 		})

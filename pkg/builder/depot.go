@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -10,43 +11,66 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/depot/depot-go/api"
 	cliv1 "github.com/depot/depot-go/proto/depot/cli/v1"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"google.golang.org/grpc/codes"
 )
 
-// Depot lends machines for a build.
+// Depot acquires BuildKit machines from Depot.
 type Depot struct {
-	Project string // "" when the token names it: a project's own token does
+	Project string // "" if the token identifies it, as a project token does
 	Token   func(context.Context) (string, error)
-	Log     func(format string, args ...any) // says what is waited for; may be nil
+	APIURL  string                           // "" means https://api.depot.dev
+	Logf    func(format string, args ...any) // reports long waits; may be nil
 	Mask    func(secret string)              // called with each secret before its first use; may be nil
+	Policy  Policy
 }
 
-// platform is Depot's name of a platform.
-func platform(name string) (cliv1.BuilderPlatform, error) {
+// Policy sets the timing of a lease from Depot. Zero fields mean the defaults.
+type Policy struct {
+	HTTP    httpclient.Policy // calls to the API; 5 attempts by default
+	Connect ConnectPolicy     // connections to machines
+	Clock   httpclient.Clock  // nil means the system's
+
+	HealthPeriod   time.Duration // between two health reports; Depot reclaims a machine without them; default 5 s
+	NoticeAfter    time.Duration // how long a machine may take before the log mentions it; default 2 s
+	ReleaseTimeout time.Duration // for all of [Lease.Release]; default 4 s
+}
+
+func (p Policy) withDefaults() Policy {
+	if p.Clock == nil {
+		p.Clock = httpclient.SystemClock{}
+	}
+	p.HealthPeriod = cmp.Or(p.HealthPeriod, 5*time.Second)
+	p.NoticeAfter = cmp.Or(p.NoticeAfter, 2*time.Second)
+	p.ReleaseTimeout = cmp.Or(p.ReleaseTimeout, 4*time.Second)
+	return p
+}
+
+// Bounds of the pause between two requests for a pending machine; Depot proposes one with each answer.
+const (
+	minPendingWait = 50 * time.Millisecond
+	maxPendingWait = 10 * time.Second
+	noticePeriod   = 10 * time.Second // between two log lines about a pending machine
+)
+
+// depotPlatform converts an OCI platform to Depot's.
+func depotPlatform(name string) (cliv1.BuilderPlatform, error) {
 	switch name {
 	case "linux/amd64":
 		return cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64, nil
 	case "linux/arm64":
 		return cliv1.BuilderPlatform_BUILDER_PLATFORM_ARM64, nil
 	}
-	return 0, fmt.Errorf("Depot has no machine for %s: build linux/amd64, linux/arm64 or both", name)
+	return 0, fmt.Errorf("unsupported platform %q: Depot builds linux/amd64 and linux/arm64", name)
 }
 
-// Variables for tests.
-var (
-	finishTime        = 4 * time.Second // for all of Finish
-	healthPeriod      = 5 * time.Second // between two reports that the build lives; without them Depot takes the machine back
-	patienceUntilSaid = 2 * time.Second // before the log says what is waited for
-)
-
-// Start creates a build. Machines are asked for by [Build.Machine].
-func (d Depot) Start(ctx context.Context, r Request) (*Build, error) {
+// Acquire creates a build at Depot. Machines are requested by [Lease.Machine].
+func (d Depot) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	for _, name := range r.Platforms {
-		if _, err := platform(name); err != nil {
+		if _, err := depotPlatform(name); err != nil {
 			return nil, err
 		}
 	}
@@ -55,54 +79,83 @@ func (d Depot) Start(ctx context.Context, r Request) (*Build, error) {
 		return nil, err
 	}
 	d.mask(token)
-	s := &session{Depot: d, service: newService()}
-	options := &cliv1.BuildOptions{Command: cliv1.Command_COMMAND_BUILD, Tags: r.Tags, Push: r.Push, Load: r.Load, Save: r.Save}
-	options.Outputs = []*cliv1.BuildOutput{{Kind: "image"}}
-	request := &cliv1.CreateBuildRequest{ProjectId: d.Project, Options: []*cliv1.BuildOptions{options}}
-	created, err := call(ctx, fmt.Sprintf("create a build in project %q", d.Project), token, request, s.service.CreateBuild, once)
-	if d.Project == "" && connect.CodeOf(err) == connect.CodeInvalidArgument {
-		return nil, ErrNoProject
-	}
+	d.Policy = d.Policy.withDefaults()
+	api := d.api()
+	created, err := d.createBuild(ctx, api, token, r)
 	if err != nil {
 		return nil, err
 	}
-	if created.BuildId == "" || created.BuildToken == "" {
-		return nil, fmt.Errorf("create a build at Depot: the answer of %s names no build: check DEPOT_API_URL", apiURL())
-	}
-	d.mask(created.BuildToken)
-	s.id, s.token = created.BuildId, created.BuildToken
-	b := newBuild(ctx)
-	b.ID, b.URL, b.ProjectID = created.BuildId, created.BuildUrl, created.ProjectId
-	b.connect, b.finish, s.build = s.connect, s.finish, b
-	if ctx.Err() != nil { // it ended while the build was being made
-		b.Finish(context.Canceled)
-		return nil, context.Cause(ctx)
-	}
-	if b.ProjectID == "" {
-		b.ProjectID = d.Project
+	lease := newLease(ctx)
+	lease.ID, lease.URL, lease.ProjectID = created.BuildId, created.BuildUrl, cmp.Or(created.ProjectId, d.Project)
+	s := &session{Depot: d, api: api, lease: lease, id: created.BuildId, token: created.BuildToken}
+	lease.connect, lease.finish = s.connect, s.finish
+	if cause := context.Cause(ctx); cause != nil { // canceled while Depot created the build
+		lease.Release(context.Canceled)
+		return nil, cause
 	}
 	for _, tag := range created.AdditionalTags {
 		if tag.Push {
-			b.Tags = append(b.Tags, tag.Tag)
+			lease.Tags = append(lease.Tags, tag.Tag)
 		}
 	}
 	for _, c := range created.AdditionalCredentials {
-		d.mask(c.Token)
-		credential := Credential{Host: c.Host, Username: "x-token", Password: c.Token}
-		// The token is what Docker's configuration calls auth: user and password in base64.
-		if decoded, err := base64.StdEncoding.DecodeString(c.Token); err == nil {
-			if user, password, ok := strings.Cut(string(decoded), ":"); ok {
-				credential.Username, credential.Password = user, password
-				d.mask(password)
-			}
-		}
-		b.Credentials = append(b.Credentials, credential)
+		lease.Credentials = append(lease.Credentials, d.decodeCredential(c))
 	}
-	if r.Save && len(b.Tags) == 0 {
-		b.Finish(errors.New("no registry"))
-		return nil, fmt.Errorf("input save: Depot named no place in its registry for project %s: check the project's registry settings at Depot", b.ProjectID)
+	if r.Save && len(lease.Tags) == 0 {
+		err := fmt.Errorf("input save: Depot returned no registry for project %s (check the project's settings at Depot)",
+			lease.ProjectID)
+		lease.Release(err)
+		return nil, err
 	}
-	return b, nil
+	return lease, nil
+}
+
+func (d Depot) createBuild(
+	ctx context.Context,
+	api *apiClient,
+	token string,
+	r Request,
+) (*cliv1.CreateBuildResponse, error) {
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
+	graced, cancel := withGrace(ctx)
+	defer cancel()
+	request := &cliv1.CreateBuildRequest{ProjectId: d.Project, Options: []*cliv1.BuildOptions{{
+		Command: cliv1.Command_COMMAND_BUILD,
+		Tags:    r.Tags, Push: r.Push, Load: r.Load, Save: r.Save,
+		Outputs: []*cliv1.BuildOutput{{Kind: "image"}},
+	}}}
+	op := fmt.Sprintf("create a build in project %q", d.Project)
+	created, err := call(graced, api, op, token, request, api.CreateBuild)
+	switch {
+	case err != nil && context.Cause(ctx) != nil:
+		return nil, context.Cause(ctx)
+	case d.Project == "" && connect.CodeOf(err) == connect.CodeInvalidArgument:
+		return nil, ErrNoProject
+	case err != nil:
+		return nil, err
+	case created.BuildId == "" || created.BuildToken == "":
+		return nil, api.incomplete(op, "no build ID or token")
+	}
+	d.mask(created.BuildToken)
+	return created, nil
+}
+
+// decodeCredential masks and decodes a registry credential. Its token is the "auth" of Docker's configuration:
+// user:password in base64.
+func (d Depot) decodeCredential(c *cliv1.CreateBuildResponse_Credential) Credential {
+	d.mask(c.Token)
+	credential := Credential{Host: c.Host, Username: "x-token", Password: c.Token}
+	decoded, err := base64.StdEncoding.DecodeString(c.Token)
+	if err != nil {
+		return credential
+	}
+	if user, password, ok := strings.Cut(string(decoded), ":"); ok {
+		credential.Username, credential.Password = user, password
+		d.mask(password)
+	}
+	return credential
 }
 
 func (d Depot) mask(secret string) {
@@ -111,140 +164,145 @@ func (d Depot) mask(secret string) {
 	}
 }
 
-func (d Depot) log(format string, args ...any) {
-	if d.Log != nil {
-		d.Log(format, args...)
+func (d Depot) logf(format string, args ...any) {
+	if d.Logf != nil {
+		d.Logf(format, args...)
 	}
 }
 
 // session is one build at Depot.
 type session struct {
-	Depot
-	service service
-	build   *Build
-	id      string
-	token   string
-	warned  sync.Once // that Depot does not hear
-	limited sync.Once // that Depot will end the build
+	Depot // with defaults in Policy
+	api   *apiClient
+	lease *Lease
+	id    string
+	token string
+
+	warnUnhealthy sync.Once
+	warnLimit     sync.Once
 }
 
-// connect waits for a platform's machine and connects to it. That the build lives is reported before the machine is there, so that
-// Depot does not give it up; when there will be none, the reports end too.
+// connect waits for a platform's machine and connects to it. Health reports start before the machine is ready, so
+// that Depot keeps it; they stop when connecting fails.
 func (s *session) connect(ctx context.Context, name string) (c *client.Client, err error) {
-	kind, err := platform(name)
+	platform, err := depotPlatform(name)
 	if err != nil {
 		return nil, err
 	}
 	reporting, stop := context.WithCancel(ctx)
-	s.build.running.Go(func() { s.reportHealth(reporting, kind) })
+	s.lease.running.Go(func() { s.reportHealth(reporting, platform) })
 	defer func() {
 		if err != nil {
 			stop()
 		}
 	}()
-	active, err := s.wait(ctx, name, kind)
+	active, err := s.waitForMachine(ctx, name, platform)
 	if err != nil {
 		return nil, err
 	}
 	s.mask(active.GetCert().GetKey())
-	target := endpoint{addr: active.Endpoint, serverName: active.ServerName}
+	op := "connect to the machine for " + name
 	if err := CheckAddress(active.Endpoint); err != nil {
-		return nil, fmt.Errorf("the machine for %s: the address that %s gave is none: check DEPOT_API_URL", name, apiURL())
+		return nil, s.api.incomplete(op, "invalid machine address")
 	}
-	if err := target.pem(active.GetCaCert().GetCert(), active.GetCert().GetCert(), active.GetCert().GetKey()); err != nil {
-		return nil, fmt.Errorf("the machine for %s: the certificates that %s gave can not be used (%w): run it again for new ones", name, apiURL(), err)
+	target := endpoint{addr: active.Endpoint, serverName: active.ServerName, policy: s.Policy.Connect}
+	cert := active.GetCert()
+	if err := target.setCertificates(active.GetCaCert().GetCert(), cert.GetCert(), cert.GetKey()); err != nil {
+		return nil, s.api.incomplete(op, err.Error())
 	}
-	late := time.AfterFunc(patienceUntilSaid, func() { s.log("The machine for %s is there and starting", name) })
-	defer late.Stop()
-	c, _, err = target.connect(ctx, connectPatience)
+	notice := time.AfterFunc(
+		s.Policy.NoticeAfter,
+		func() { s.logf("Waiting for BuildKit to start on the machine for %s", name) },
+	)
+	defer notice.Stop()
+	c, _, err = target.connect(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("the machine for %s at %s: %w", name, strings.TrimPrefix(active.Endpoint, "tcp://"), err)
+		return nil, fmt.Errorf("%s at %s: %w", op, strings.TrimPrefix(active.Endpoint, "tcp://"), err)
 	}
 	return c, nil
 }
 
-// wait asks until the machine is there. The log says after 2 seconds, then every 10, that it is waited for.
-func (s *session) wait(ctx context.Context, name string, kind cliv1.BuilderPlatform) (*cliv1.GetBuildKitConnectionResponse_ActiveConnection, error) {
-	began := time.Now()
-	say := began.Add(patienceUntilSaid)
+// waitForMachine polls until Depot has started the machine, and logs long waits.
+func (s *session) waitForMachine(
+	ctx context.Context, name string, platform cliv1.BuilderPlatform,
+) (*cliv1.GetBuildKitConnectionResponse_ActiveConnection, error) {
+	clock := s.Policy.Clock
+	start := clock.Now()
+	nextNotice := start.Add(s.Policy.NoticeAfter)
+	op := "get a machine for " + name
 	request := &cliv1.GetBuildKitConnectionRequest{
-		BuildId: s.id, Platform: kind,
+		BuildId: s.id, Platform: platform,
 		RequiredEngine: &cliv1.GetBuildKitConnectionRequest_RequiredEngine{
-			Engine: &cliv1.GetBuildKitConnectionRequest_RequiredEngine_Buildkit{Buildkit: &cliv1.GetBuildKitConnectionRequest_RequiredEngine_BuildKitEngine{}},
+			Engine: &cliv1.GetBuildKitConnectionRequest_RequiredEngine_Buildkit{
+				Buildkit: &cliv1.GetBuildKitConnectionRequest_RequiredEngine_BuildKitEngine{},
+			},
 		},
 	}
 	for {
-		answer, err := call(ctx, "get a machine for "+name, s.token, request, s.service.GetBuildKitConnection, again)
+		answer, err := call(httpclient.Idempotent(ctx), s.api, op, s.token, request, s.api.GetBuildKitConnection)
 		if err != nil {
 			return nil, err
 		}
-		switch answer := answer.Connection.(type) {
+		switch connection := answer.Connection.(type) {
 		case *cliv1.GetBuildKitConnectionResponse_Active:
-			if waited := time.Since(began); waited > patienceUntilSaid {
-				s.log("The machine for %s is ready after %s", name, waited.Round(time.Second))
+			if waited := clock.Now().Sub(start); waited > s.Policy.NoticeAfter {
+				s.logf("The machine for %s is ready after %s", name, waited.Round(time.Second))
 			}
-			return answer.Active, nil
+			return connection.Active, nil
 		case *cliv1.GetBuildKitConnectionResponse_Pending:
-			pause := min(max(time.Duration(answer.Pending.WaitMs)*time.Millisecond, 50*time.Millisecond), 10*time.Second)
-			if now := time.Now(); now.After(say) {
-				s.log("Waiting for a machine for %s: Depot is starting one, for %s now", name, now.Sub(began).Round(time.Second))
-				say = now.Add(10 * time.Second)
+			if now := clock.Now(); now.After(nextNotice) {
+				s.logf("Waiting for Depot to start a machine for %s (%s so far)", name, now.Sub(start).Round(time.Second))
+				nextNotice = now.Add(noticePeriod)
 			}
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return nil, context.Cause(ctx)
+			proposed := time.Duration(connection.Pending.WaitMs) * time.Millisecond
+			if err := clock.Sleep(ctx, min(max(proposed, minPendingWait), maxPendingWait)); err != nil {
+				return nil, err
 			}
 		default:
-			return nil, fmt.Errorf("get a machine for %s: the answer of %s names neither a machine nor a wait: check DEPOT_API_URL", name, apiURL())
+			return nil, s.api.incomplete(op, "neither an active nor a pending connection")
 		}
 	}
 }
 
-// reportHealth tells Depot every few seconds that the build lives, until ctx ends.
-func (s *session) reportHealth(ctx context.Context, kind cliv1.BuilderPlatform) {
-	ticker := time.NewTicker(healthPeriod)
-	defer ticker.Stop()
+// reportHealth reports at once and then periodically that the build is alive, until ctx ends.
+func (s *session) reportHealth(ctx context.Context, platform cliv1.BuilderPlatform) {
+	request := &cliv1.ReportBuildHealthRequest{BuildId: s.id, Platform: platform}
 	for {
-		limited, cancel := context.WithTimeout(ctx, callTimeout)
-		request := &cliv1.ReportBuildHealthRequest{BuildId: s.id, Platform: kind}
-		answer, err := s.service.ReportBuildHealth(limited, api.WithAuthentication(connect.NewRequest(request), s.token))
-		cancel()
-		if err != nil && ctx.Err() == nil { // the next report is the next try
-			s.warned.Do(func() { s.log("Depot did not take a report that the build lives (%s); it goes on", oneLine(err)) })
-		}
-		if err == nil && answer.Msg.CancelsAt.IsValid() { // else nobody would know why the machine goes away then
-			at := answer.Msg.CancelsAt.AsTime()
-			s.limited.Do(func() {
-				s.log("Depot will cancel this build at %s, in %s: that is the project's limit", at.Format(time.TimeOnly+" MST"), time.Until(at).Round(time.Second))
+		answer, err := call(httpclient.Idempotent(ctx), s.api, "report health", s.token, request, s.api.ReportBuildHealth)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.warnUnhealthy.Do(func() { s.logf("Depot did not accept a health report; the build continues: %v", err) })
+		case answer.CancelsAt.IsValid():
+			at := answer.CancelsAt.AsTime()
+			s.warnLimit.Do(func() {
+				s.logf("Depot will cancel this build at %s, in %s: the project's time limit",
+					at.Format(time.TimeOnly+" MST"), at.Sub(s.Policy.Clock.Now()).Round(time.Second))
 			})
 		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
+		if s.Policy.Clock.Sleep(ctx, s.Policy.HealthPeriod) != nil {
 			return
 		}
 	}
 }
 
-// finish tells Depot how the build ended.
-func (s *session) finish(cause error) {
-	ctx, cancel := context.WithTimeout(context.Background(), finishTime)
+// finish reports the outcome to Depot, which then reclaims the machines.
+func (s *session) finish(outcome error) {
+	op := "finish Depot build " + s.id
+	ctx, cancel := context.WithTimeoutCause(context.Background(), s.Policy.ReleaseTimeout,
+		fmt.Errorf("%s: no answer within %s", op, s.Policy.ReleaseTimeout))
 	defer cancel()
 	request := &cliv1.FinishBuildRequest{BuildId: s.id}
 	switch {
-	case cause == nil:
+	case outcome == nil:
 		request.Result = &cliv1.FinishBuildRequest_Success{Success: &cliv1.FinishBuildRequest_BuildSuccess{}}
-	case errors.Is(cause, context.Canceled) || grpcerrors.Code(cause) == codes.Canceled:
+	case errors.Is(outcome, context.Canceled) || grpcerrors.Code(outcome) == codes.Canceled:
 		request.Result = &cliv1.FinishBuildRequest_Canceled{Canceled: &cliv1.FinishBuildRequest_BuildCanceled{}}
 	default:
-		request.Result = &cliv1.FinishBuildRequest_Error{Error: &cliv1.FinishBuildRequest_BuildError{Error: cause.Error()}}
+		request.Result = &cliv1.FinishBuildRequest_Error{Error: &cliv1.FinishBuildRequest_BuildError{Error: outcome.Error()}}
 	}
-	if _, err := call(ctx, "finish it", s.token, request, s.service.FinishBuild, again); err != nil {
-		said := err
-		if inner := errors.Unwrap(err); inner != nil {
-			said = inner
-		}
-		s.log("Depot could not be told that build %s is over (%s): it will notice by itself", s.id, oneLine(said))
+	if _, err := call(httpclient.Idempotent(ctx), s.api, op, s.token, request, s.api.FinishBuild); err != nil {
+		s.logf("Depot was not notified of the end of the build, and will miss its health reports: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,24 +16,48 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/moby/buildkit/client"
+	"github.com/org/sandbox-actions/pkg/safetext"
+	"google.golang.org/grpc/status"
 )
 
-// endpoint is a BuildKit daemon's address and how to prove who we are. Keys stay in memory.
+const (
+	dialTimeout      = 10 * time.Second // for one connection, including the TLS handshake
+	probeTimeout     = 15 * time.Second // for the daemon's first answer
+	maxConnectWait   = 2 * time.Second  // between two attempts
+	maxErrorLength   = 300              // characters of a network error that are shown
+	tlsRemoteErrorOp = "remote error"   // how crypto/tls marks an alert from the peer in a *net.OpError
+)
+
+// ConnectPolicy bounds how long connecting to a BuildKit daemon is retried. Zero fields mean the defaults.
+type ConnectPolicy struct {
+	Timeout   time.Duration // for all attempts: the daemon may still be starting; default 1 min
+	FirstWait time.Duration // before the second attempt, growing up to 2 s; default 50 ms
+}
+
+func (p ConnectPolicy) withDefaults() ConnectPolicy {
+	return ConnectPolicy{
+		Timeout:   cmp.Or(p.Timeout, time.Minute),
+		FirstWait: cmp.Or(p.FirstWait, 50*time.Millisecond),
+	}
+}
+
+// endpoint is the address of a BuildKit daemon and the client's TLS identity. Keys stay in memory.
 type endpoint struct {
 	addr       string // unix:// or tcp://
 	serverName string
-	tls        *tls.Config // nil: the daemon asks for no proof
+	tls        *tls.Config // nil: no TLS
+	policy     ConnectPolicy
 }
 
-// pem takes the certificates that Depot made for one build.
-func (e *endpoint) pem(ca, cert, key string) error {
+// setCertificates enables mutual TLS with PEM-encoded certificates and key.
+func (e *endpoint) setCertificates(ca, cert, key string) error {
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM([]byte(ca)) {
-		return errors.New("the authority's certificate is none")
+		return errors.New("invalid CA certificate")
 	}
 	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
 	if err != nil {
-		return fmt.Errorf("the client's certificate: %w", err)
+		return fmt.Errorf("invalid client certificate: %w", err)
 	}
 	e.tls = &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
@@ -41,16 +66,13 @@ func (e *endpoint) pem(ca, cert, key string) error {
 	return nil
 }
 
-// certificates reads ca.pem, cert.pem and key.pem from a folder; "" is none.
-func (e *endpoint) certificates(folder string) error {
-	if folder == "" {
-		return nil
-	}
+// readCertificates enables mutual TLS with ca.pem, cert.pem and key.pem of a directory.
+func (e *endpoint) readCertificates(dir string) error {
 	var parts [3]string
 	for i, name := range []string{"ca.pem", "cert.pem", "key.pem"} {
-		data, err := os.ReadFile(filepath.Join(folder, name))
+		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
-			return fmt.Errorf("%s=%s: %w: it is a folder with ca.pem, cert.pem and key.pem", CertPath, folder, err)
+			return fmt.Errorf("%s=%s: %w (it must be a directory with ca.pem, cert.pem and key.pem)", CertPath, dir, err)
 		}
 		parts[i] = string(data)
 	}
@@ -59,83 +81,79 @@ func (e *endpoint) certificates(folder string) error {
 		return fmt.Errorf("builder %s: %w", e.addr, err)
 	}
 	e.serverName = host
-	if err := e.pem(parts[0], parts[1], parts[2]); err != nil {
-		return fmt.Errorf("%s=%s: %w", CertPath, folder, err)
+	if err := e.setCertificates(parts[0], parts[1], parts[2]); err != nil {
+		return fmt.Errorf("%s=%s: %w", CertPath, dir, err)
 	}
 	return nil
 }
 
-const (
-	dialTimeout  = 10 * time.Second // for one connection with its handshake
-	probeTimeout = 15 * time.Second // for the daemon's first answer
-)
+// connection is a client that has answered once, and the workers that it listed.
+type connection struct {
+	client  *client.Client
+	workers []*client.WorkerInfo
+}
 
-// firstConnectWait is before the second try; it grows with each. A variable for tests.
-var firstConnectWait = 50 * time.Millisecond
-
-// connect makes a client that has answered once. A daemon that is starting is asked again, for as long as patience; a refused
-// certificate ends that at once.
-func (e *endpoint) connect(ctx context.Context, patience time.Duration) (*client.Client, []*client.WorkerInfo, error) {
-	var mu sync.Mutex
-	var last error // of the latest dial: gRPC's own says less
-	note := func(err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		last = err
+// connect returns a client that has answered once. It retries until the policy's timeout, because the daemon may be
+// starting, but not after a TLS failure, a missing socket or a denied permission.
+func (e *endpoint) connect(ctx context.Context) (*client.Client, []*client.WorkerInfo, error) {
+	policy := e.policy.withDefaults()
+	waits := backoff.NewExponentialBackOff()
+	waits.InitialInterval, waits.MaxInterval = policy.FirstWait, maxConnectWait
+	connected, err := backoff.Retry(ctx, func() (connection, error) {
+		c, err := e.attempt(ctx)
+		if err != nil && (isTLSFailure(err) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) {
+			return connection{}, backoff.Permanent(err)
+		}
+		return c, err
+	}, backoff.WithBackOff(waits), backoff.WithMaxElapsedTime(policy.Timeout))
+	switch {
+	case err == nil:
+		return connected.client, connected.workers, nil
+	case context.Cause(ctx) != nil:
+		return nil, nil, context.Cause(ctx)
 	}
+	hint := fmt.Sprintf(
+		"no answer within %s; check that BuildKit is running and that the network allows the connection",
+		policy.Timeout,
+	)
+	switch {
+	case isTLSFailure(err):
+		hint = "the certificates do not match or have expired; run it again for new ones"
+	case errors.Is(err, os.ErrPermission):
+		hint = "run as root or as a member of the socket's group"
+	case errors.Is(err, os.ErrNotExist):
+		hint = "start buildkitd, or correct the path"
+	}
+	return nil, nil, fmt.Errorf("%s (%s)", shortCause(err), hint)
+}
+
+// attempt makes one client and waits for its first answer. Its error is that of the connection where there is one:
+// it says more than gRPC's.
+func (e *endpoint) attempt(ctx context.Context) (connection, error) {
+	var last lastError
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
 		conn, err := e.dial(ctx)
-		note(err)
+		last.set(err)
 		if err != nil {
 			return nil, err
 		}
-		return listeningConn{conn, note}, nil
+		return alertConn{conn, &last}, nil
 	}
-	waits := backoff.NewExponentialBackOff()
-	waits.InitialInterval, waits.MaxInterval = firstConnectWait, 2*time.Second
-	type ready struct {
-		client  *client.Client
-		workers []*client.WorkerInfo
+	c, err := client.New(ctx, e.addr, client.WithContextDialer(dial))
+	if err != nil {
+		return connection{}, backoff.Permanent(err)
 	}
-	got, err := backoff.Retry(ctx, func() (ready, error) {
-		c, err := client.New(ctx, e.addr, client.WithContextDialer(dial))
-		if err != nil {
-			return ready{}, backoff.Permanent(err)
-		}
-		probe, cancel := context.WithTimeout(ctx, probeTimeout)
-		defer cancel()
-		workers, err := c.ListWorkers(probe)
-		if err == nil {
-			return ready{c, workers}, nil
-		}
-		mu.Lock()
-		if last != nil {
-			err = last
-		}
-		mu.Unlock()
+	probe, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	workers, err := c.ListWorkers(probe)
+	if err != nil {
 		_ = c.Close()
-		// A socket that is not there, or not ours, will not change by waiting: who starts a daemon beside us has to see that it runs.
-		if refused(err) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
-			return ready{}, backoff.Permanent(err)
-		}
-		return ready{}, err
-	}, backoff.WithBackOff(waits), backoff.WithMaxElapsedTime(patience))
-	switch {
-	case err == nil:
-		return got.client, got.workers, nil
-	case context.Cause(ctx) != nil:
-		return nil, nil, context.Cause(ctx)
-	case refused(err):
-		return nil, nil, fmt.Errorf("the TLS connection is refused (%s): the certificate is not of this builder, or has expired; run it again for a new one", oneLine(err))
-	case errors.Is(err, os.ErrPermission):
-		return nil, nil, fmt.Errorf("its socket may not be used (%s): run as a user who may, such as root or a member of the socket's group", oneLine(err))
-	case errors.Is(err, os.ErrNotExist):
-		return nil, nil, fmt.Errorf("there is no such socket (%s): start BuildKit's daemon (buildkitd), or name the right one", oneLine(err))
+		return connection{}, cmp.Or(last.get(), err)
 	}
-	return nil, nil, fmt.Errorf("it can not be reached, tried for %s (%s): check that it runs and that the network lets us through", patience, oneLine(err))
+	return connection{c, workers}, nil
 }
 
-// dial opens one connection, through TLS where the daemon asks for it.
+// dial opens one connection, and negotiates TLS if the endpoint has certificates.
 func (e *endpoint) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -152,37 +170,61 @@ func (e *endpoint) dial(ctx context.Context) (net.Conn, error) {
 	return secure, nil
 }
 
-// listeningConn notes that the daemon refuses our certificate. Under TLS 1.3 it says so after the handshake, and gRPC may have failed to write by then.
-type listeningConn struct {
-	net.Conn
-	note func(error)
+// lastError is the error of the latest dial or TLS alert.
+type lastError struct {
+	mu  sync.Mutex
+	err error
 }
 
-// Read is the connection's.
-func (c listeningConn) Read(p []byte) (int, error) {
+func (l *lastError) set(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
+func (l *lastError) get() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// alertConn records TLS alerts from the server. With TLS 1.3 the server rejects a client certificate after the
+// handshake, and gRPC may report a failed write instead.
+type alertConn struct {
+	net.Conn
+	last *lastError
+}
+
+// Read implements [net.Conn].
+func (c alertConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if err != nil && refused(err) {
-		c.note(err)
+	if err != nil && isTLSFailure(err) {
+		c.last.set(err)
 	}
 	return n, err
 }
 
-// refused reports whether a certificate was not believed, by us or by the daemon (TLS 1.3 says so only at the first read).
-func refused(err error) bool {
-	var (
-		verification *tls.CertificateVerificationError
-		alert        tls.AlertError
-	)
-	return errors.As(err, &verification) || errors.As(err, &alert) ||
-		strings.Contains(err.Error(), "remote error: tls:") || strings.Contains(err.Error(), "x509:") ||
-		strings.Contains(err.Error(), "first record does not look like a TLS handshake")
+// isTLSFailure reports whether either side rejected the other's certificate, or the server does not speak TLS.
+// Retrying does not help.
+func isTLSFailure(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == tlsRemoteErrorOp
 }
 
-// oneLine is the innermost part of an error that speaks of the network.
-func oneLine(err error) string {
-	text := strings.Join(strings.Fields(err.Error()), " ")
-	if i := strings.LastIndex(text, "desc = "); i >= 0 {
-		text = text[i+len("desc = "):]
+// shortCause is an error's text on one line, without gRPC's decoration.
+func shortCause(err error) string {
+	text := err.Error()
+	if s, ok := status.FromError(err); ok {
+		text = s.Message()
 	}
-	return strings.Trim(text, `"`)
+	if i := strings.LastIndex(text, "desc = "); i >= 0 {
+		text = strings.Trim(text[i+len("desc = "):], `"`)
+	}
+	return safetext.Line(text, maxErrorLength)
 }

@@ -1,31 +1,35 @@
 package builder
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud/builders"
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"golang.org/x/sync/errgroup"
 )
 
-// Both platforms are asked for at once, and neither waits for the other: Depot answers the first only when the second has asked too.
+// Both platforms are requested at once: Depot answers the first request only after the second has arrived.
 func TestTwoPlatformsAtOnce(t *testing.T) {
 	hold := make(chan struct{})
-	s := startDepot(t)
+	s := startDepotWithMachines(t)
 	s.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Times: 2, Hold: hold})
-	b := startBuild(t, depot(&journal{}, "project-token"), Request{Platforms: []string{"linux/amd64", "linux/arm64"}})
-	var both errgroup.Group
-	for _, platform := range []string{"linux/amd64", "linux/arm64"} {
-		for range 2 { // and each by two who are told the same
-			both.Go(func() error {
-				c, err := b.Machine(t.Context(), platform)
+	request := Request{Platforms: []string{"linux/amd64", "linux/arm64"}}
+	lease := acquire(t, depot(s, &journal{}, "project-token"), request)
+	var running errgroup.Group
+	for _, platform := range request.Platforms {
+		for range 2 { // concurrent callers get the same client
+			running.Go(func() error {
+				c, err := lease.Machine(t.Context(), platform)
 				if err != nil {
 					return err
 				}
-				if again, err := b.Machine(t.Context(), platform); err != nil || again != c {
-					t.Errorf("%s, asked again: %v, %v", platform, again, err)
+				if second, err := lease.Machine(t.Context(), platform); err != nil || second != c {
+					t.Errorf("%s, second call: %v, %v", platform, second, err)
 				}
 				workers, err := c.ListWorkers(t.Context())
 				if err != nil {
@@ -40,68 +44,64 @@ func TestTwoPlatformsAtOnce(t *testing.T) {
 	}
 	eventually(t, "a request for each platform", func() bool { return calls(s, "GetBuildKitConnection", nil) == 2 })
 	close(hold)
-	if err := both.Wait(); err != nil {
+	if err := running.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	for _, platform := range []string{"linux/amd64", "linux/arm64"} {
-		if n := calls(s, "GetBuildKitConnection", func(c depotapi.Call) bool { return c.Platform == platform && c.State == "active" }); n != 1 {
-			t.Errorf("%s: %d machines were lent", platform, n)
+	for _, platform := range request.Platforms {
+		active := func(c depotapi.Call) bool { return c.Platform == platform && c.State == "active" }
+		if n := calls(s, "GetBuildKitConnection", active); n != 1 {
+			t.Errorf("%s: %d machines", platform, n)
 		}
 	}
 }
 
-func TestMachinesThatDoNotWork(t *testing.T) {
+func TestBrokenMachines(t *testing.T) {
 	const (
-		machine = "the machine for linux/amd64 at MACHINE: "
-		refused = "the TLS connection is refused ("
-		renew   = "): the certificate is not of this builder, or has expired; run it again for a new one"
+		hintNetwork      = "no answer within 300ms; check that BuildKit is running"
+		hintCertificates = "the certificates do not match or have expired"
 	)
 	for _, test := range []struct {
-		fault          depotapi.MachineFault
-		prefix, suffix string
+		fault  depotapi.MachineFault
+		format bool // the answer of the API is unusable
+		want   []string
 	}{
-		{depotapi.Unreachable, machine + "it can not be reached, tried for 300ms (dial tcp MACHINE: connect: connection refused", "): check that it runs and that the network lets us through"},
-		{depotapi.RefusesClient, machine + refused + "remote error: tls: ", renew},
-		{depotapi.UntrustedServer, machine + refused + "tls: failed to verify certificate: x509: certificate signed by unknown authority", renew},
-		{depotapi.NoCertificates, "the machine for linux/amd64: the certificates that API gave can not be used (", "): run it again for new ones"},
-		{depotapi.GarbledKey, "the machine for linux/amd64: the certificates that API gave can not be used (", "): run it again for new ones"},
-		{depotapi.BadAddress, "the machine for linux/amd64: the address that API gave is none", ": check DEPOT_API_URL"},
+		{depotapi.Unreachable, false, []string{"connect: connection refused", hintNetwork}},
+		{depotapi.RefusesClient, false, []string{"remote error: tls: ", hintCertificates}},
+		{depotapi.UntrustedServer, false, []string{"certificate signed by unknown authority", hintCertificates}},
+		{depotapi.NoCertificates, true, []string{"invalid CA certificate"}},
+		{depotapi.GarbledKey, true, []string{"invalid client certificate"}},
+		{depotapi.BadAddress, true, []string{"invalid machine address"}},
 	} {
 		t.Run(string(test.fault), func(t *testing.T) {
-			if test.fault == depotapi.Unreachable {
-				set(t, &connectPatience, 300*time.Millisecond)
-			}
 			j := &journal{}
-			s := startDepot(t)
+			s := startDepotWithMachines(t)
 			s.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Machine: test.fault})
-			b := startBuild(t, depot(j, "project-token"), Request{})
-			_, err := b.Machine(t.Context(), "linux/amd64")
+			d := depot(s, j, "project-token")
+			if test.fault == depotapi.Unreachable {
+				d.Policy.Connect.Timeout = 300 * time.Millisecond
+			}
+			lease := acquire(t, d, Request{})
+			_, err := lease.Machine(t.Context(), "linux/amd64")
 			if err == nil {
-				t.Fatal("a machine")
+				t.Fatal("no error")
 			}
-			got := strings.NewReplacer(s.URL(), "API", addressIn(err.Error()), "MACHINE").Replace(err.Error())
-			if !strings.HasPrefix(got, test.prefix) || !strings.HasSuffix(got, test.suffix) {
-				t.Errorf("got\n%s\nwant\n%s…%s", got, test.prefix, test.suffix)
+			if errors.Is(err, httpclient.ErrFormat) != test.format {
+				t.Errorf("got %v, want ErrFormat: %t", err, test.format)
 			}
-			oneSentence(t, err, j.secrets()...)
-			if _, again := b.Machine(t.Context(), "linux/amd64"); again != err { //nolint:errorlint // the very same
-				t.Errorf("asked again: %v", again)
+			for _, part := range append(test.want, "connect to the machine for linux/amd64") {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("got\n%v\nwant %q", err, part)
+				}
+			}
+			checkMessage(t, err, j.secrets()...)
+			if _, second := lease.Machine(t.Context(), "linux/amd64"); second != err { //nolint:errorlint // the same value
+				t.Errorf("second call: %v", second)
 			}
 		})
 	}
 }
 
-// addressIn is the loopback address that a sentence speaks of; "no address" when it speaks of none.
-func addressIn(sentence string) string {
-	if _, rest, ok := strings.Cut(sentence, " at "); ok {
-		address, _, _ := strings.Cut(rest, ": ")
-		return address
-	}
-	return "no address"
-}
-
-// A certificate is one build's: it opens nothing else, and nothing after its time.
-func TestCertificatesAreOneBuilds(t *testing.T) {
+func TestCertificatesAreForOneBuild(t *testing.T) {
 	open := func(lifetime time.Duration) *builders.Connection {
 		c, err := machines(t).Open("linux/amd64", lifetime)
 		if err != nil {
@@ -113,49 +113,104 @@ func TestCertificatesAreOneBuilds(t *testing.T) {
 	one, two := open(time.Minute), open(time.Minute)
 	expired := open(-time.Second)
 	for _, test := range []struct {
-		name          string
-		addr          string
-		ca, cert, key string
-		want          string
+		name     string
+		machine  *builders.Connection
+		ca, cert *builders.Connection
+		want     string // "" for success
 	}{
-		{"its own", one.Endpoint, one.CACert, one.Cert, one.Key, ""},
-		{"another build's certificate", one.Endpoint, one.CACert, two.Cert, two.Key, "the TLS connection is refused (remote error: tls: "},
-		{"another build's machine", two.Endpoint, one.CACert, one.Cert, one.Key, "the TLS connection is refused (tls: failed to verify certificate"},
-		{"expired", expired.Endpoint, expired.CACert, expired.Cert, expired.Key, "the TLS connection is refused (tls: failed to verify certificate: x509: certificate has expired"},
+		{"own certificate", one, one, one, ""},
+		{"certificate of another build", one, one, two, "remote error: tls: "},
+		{"machine of another build", two, one, one, "tls: failed to verify certificate"},
+		{"expired certificate", expired, expired, expired, "x509: certificate has expired"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			e := endpoint{addr: test.addr, serverName: one.ServerName}
-			if err := e.pem(test.ca, test.cert, test.key); err != nil {
+			e := endpoint{addr: test.machine.Endpoint, serverName: one.ServerName}
+			if err := e.setCertificates(test.ca.CACert, test.cert.Cert, test.cert.Key); err != nil {
 				t.Fatal(err)
 			}
-			c, _, err := e.connect(t.Context(), time.Minute)
+			c, _, err := e.connect(t.Context())
 			if err == nil {
 				_ = c.Close()
 			}
-			if (err == nil) != (test.want == "") || err != nil && !strings.HasPrefix(err.Error(), test.want) {
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
 	}
 }
 
-// After its end a build has no way to its machine, whoever kept the client.
-func TestAfterTheEnd(t *testing.T) {
-	s := startDepot(t)
-	b := startBuild(t, depot(&journal{}, "project-token"), Request{})
-	c, err := b.Machine(t.Context(), "linux/amd64")
+func TestPendingWait(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		proposed time.Duration
+		want     time.Duration
+	}{
+		{"none", time.Nanosecond, 50 * time.Millisecond},
+		{"negative", -time.Second, 50 * time.Millisecond},
+		{"short", 700 * time.Millisecond, 700 * time.Millisecond},
+		{"longer than the maximum", 24 * time.Hour, 10 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := startDepot(t, func(o *depotapi.Options) { o.Wait = test.proposed })
+			s.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive})
+			clock := newFakeClock()
+			clock.limit = 3
+			err := waitForMachine(t, s, &journal{}, clock)
+			if want := slices.Repeat([]time.Duration{test.want}, 3); !errors.Is(err, errClock) || !slices.Equal(clock.sleeps, want) {
+				t.Errorf("waited %s (%v), want %s", clock.sleeps, err, want)
+			}
+		})
+	}
+}
+
+func TestLongWaitIsLogged(t *testing.T) {
+	s := startDepot(t, func(o *depotapi.Options) { o.Wait = time.Second })
+	s.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive})
+	clock := newFakeClock()
+	clock.limit = 15
+	j := &journal{}
+	if err := waitForMachine(t, s, j, clock); !errors.Is(err, errClock) {
+		t.Fatal(err)
+	}
+	// After more than 2 s, and then after more than 10 s each.
+	want := []string{
+		"Waiting for Depot to start a machine for linux/amd64 (3s so far)",
+		"Waiting for Depot to start a machine for linux/amd64 (14s so far)",
+	}
+	if got := j.log(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// waitForMachine waits with a fake clock, without health reports.
+func waitForMachine(t *testing.T, s *depotapi.Server, j *journal, clock *fakeClock) error {
+	t.Helper()
+	d := depot(s, j, "project-token")
+	lease := acquire(t, d, Request{})
+	token := j.secrets()[1]
+	d.Policy.Clock = clock
+	d.Policy = d.Policy.withDefaults()
+	waiting := &session{Depot: d, api: d.api(), lease: lease, id: lease.ID, token: token}
+	platform, err := depotPlatform("linux/amd64")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Finish(nil)
+	_, err = waiting.waitForMachine(t.Context(), "linux/amd64", platform)
+	return err
+}
+
+// After Release, a client that the caller kept no longer reaches its machine.
+func TestMachineAfterRelease(t *testing.T) {
+	s := startDepotWithMachines(t)
+	lease := acquire(t, depot(s, &journal{}, "project-token"), Request{})
+	c, err := lease.Machine(t.Context(), "linux/amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease.Release(nil)
 	if _, err := c.ListWorkers(t.Context()); err == nil {
 		t.Error("the machine still answers")
 	}
-	late := &session{Depot: Depot{}, service: newService(), build: newBuild(t.Context()), id: b.ID, token: "build_unknown"}
-	if _, err := late.connect(t.Context(), "linux/amd64"); err == nil || !strings.Contains(err.Error(), "does not accept the token") {
-		t.Errorf("a token that is none: %v", err)
-	}
-	late.build.Finish(nil)
 	if n := calls(s, "FinishBuild", nil); n != 1 {
 		t.Errorf("%d calls of FinishBuild", n)
 	}

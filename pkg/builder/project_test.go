@@ -9,32 +9,46 @@ import (
 )
 
 func TestFindProject(t *testing.T) {
+	const (
+		regular = `read "DIR/depot.json": not a regular file`
+		invalid = `parse "DIR/depot.json": invalid project file`
+		missing = `parse "DIR/depot.json": missing project ID`
+	)
 	for _, test := range []struct {
 		name  string
-		files map[string]string // below the root; a link when it begins with ->
+		files map[string]string // below the root; a value with the prefix -> is a symbolic link
 		dir   string
 		env   string
 		want  string
-		err   string // DIR is the root
+		err   string // its start, with DIR for the root
 	}{
 		{name: "here", files: map[string]string{"depot.json": `{"id": "abc123"}`}, want: "abc123"},
 		{name: "above", files: map[string]string{"depot.json": `{"id": "abc123"}`}, dir: "a/b/c", want: "abc123"},
-		{name: "the nearest", files: map[string]string{"depot.json": `{"id": "far"}`, "a/depot.json": `{"id": "near"}`}, dir: "a/b", want: "near"},
-		{name: "DEPOT_PROJECT_ID before all", files: map[string]string{"depot.json": `{`}, env: "environment", want: "environment"},
-		{name: "depot.yml", files: map[string]string{"depot.yml": "id: abc123\n"}, want: "abc123"},
-		{name: "what else it holds", files: map[string]string{"depot.json": `{"id": "abc123", "name": "sandbox"}`}, want: "abc123"},
-		{name: "none", err: ErrNoProject.Error()},
-		{name: "without id", files: map[string]string{"depot.json": `{}`}, err: `"DIR/depot.json" names no project: it holds {"id": "…"}, as ` + "`depot init` writes it"},
-		{name: "empty", files: map[string]string{"depot.json": ``}, err: `"DIR/depot.json" names no project: it holds {"id": "…"}, as ` + "`depot init` writes it"},
-		{name: "garbage", files: map[string]string{"depot.json": "{"}, err: `"DIR/depot.json" can not be understood: it holds {"id": "…"}, as ` + "`depot init` writes it"},
-		{name: "a list", files: map[string]string{"depot.json": "[1,\n2]"}, err: `"DIR/depot.json" can not be understood: it holds {"id": "…"}, as ` + "`depot init` writes it"},
-		{name: "an id of two lines", files: map[string]string{"depot.json": `{"id": "a\n::set-output name=x::y"}`},
-			err: `"DIR/depot.json" names a project "a\n::set-output name=x::y", which no project is called: copy the id from the project's page at Depot`},
-		{name: "a folder", files: map[string]string{"depot.json/file": ""}, err: `"DIR/depot.json" is no file of a project: it is a small file that holds {"id": "…"}, as ` + "`depot init` writes it"},
-		{name: "a link to a device", files: map[string]string{"depot.json": "->/dev/zero"}, err: `"DIR/depot.json" is no file of a project: it is a small file that holds {"id": "…"}, as ` + "`depot init` writes it"},
-		{name: "too large", files: map[string]string{"depot.json": strings.Repeat(" ", maxProjectFile+1)}, err: `"DIR/depot.json" is no file of a project: it is a small file that holds {"id": "…"}, as ` + "`depot init` writes it"},
-		{name: "a link to another's secrets", files: map[string]string{"depot.json": "->secret", "secret": "root:$6$salt:0:0:/root\n"},
-			err: `"DIR/depot.json" can not be understood: it holds {"id": "…"}, as ` + "`depot init` writes it"},
+		{
+			name: "nearest", files: map[string]string{"depot.json": `{"id": "far"}`, "a/depot.json": `{"id": "near"}`},
+			dir: "a/b", want: "near",
+		},
+		{name: "environment first", files: map[string]string{"depot.json": `{`}, env: "environment", want: "environment"},
+		{name: "YAML", files: map[string]string{"depot.yml": "id: abc123\n"}, want: "abc123"},
+		{name: "other fields", files: map[string]string{"depot.json": `{"id": "abc123", "name": "app"}`}, want: "abc123"},
+		{name: "no file", err: ErrNoProject.Error()},
+		{name: "no ID", files: map[string]string{"depot.json": `{}`}, err: missing},
+		{name: "empty file", files: map[string]string{"depot.json": ``}, err: missing},
+		{name: "truncated", files: map[string]string{"depot.json": "{"}, err: invalid},
+		{name: "list", files: map[string]string{"depot.json": "[1,\n2]"}, err: invalid},
+		{
+			name: "ID with a line break", files: map[string]string{"depot.json": `{"id": "a\n::set-output name=x::y"}`},
+			err: `parse "DIR/depot.json": invalid project ID "a\n::set-output name=x::y"`,
+		},
+		{name: "ID with a space", files: map[string]string{"depot.json": `{"id": "a b"}`}, err: `parse "DIR/depot.json": invalid`},
+		{name: "directory", files: map[string]string{"depot.json/file": ""}, err: regular},
+		{name: "link to a device", files: map[string]string{"depot.json": "->/dev/zero"}, err: regular},
+		{name: "largest file", files: map[string]string{"depot.json": padded(maxProjectFile)}, want: "abc123"},
+		{name: "too large", files: map[string]string{"depot.json": padded(maxProjectFile + 1)}, err: regular},
+		{
+			name: "link to a secret", err: invalid,
+			files: map[string]string{"depot.json": "->secret", "secret": "root:$6$salt:0:0:/root\n"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			root := t.TempDir()
@@ -56,26 +70,38 @@ func TestFindProject(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Chdir(dir)
-			for _, from := range []string{dir, "."} { // an absolute folder, and a relative one
+			for _, from := range []string{dir, "."} {
 				got, err := FindProject(from, environment(map[string]string{"DEPOT_PROJECT_ID": test.env}))
-				said := ""
+				message := ""
 				if err != nil {
-					said = strings.ReplaceAll(err.Error(), root, "DIR")
+					message = strings.ReplaceAll(err.Error(), root, "DIR")
 				}
-				if got != test.want || said != test.err {
-					t.Errorf("from %s: %q, %s; want %q, %s", from, got, said, test.want, test.err)
+				if got != test.want || (message == "") != (test.err == "") || !strings.HasPrefix(message, test.err) {
+					t.Errorf("from %s: got %q, %q; want %q, %q", from, got, message, test.want, test.err)
 				}
-			}
-			if _, err := FindProject(dir, environment(nil)); test.err == ErrNoProject.Error() && !errors.Is(err, ErrNoProject) {
-				t.Errorf("%v is not ErrNoProject", err)
+				if strings.Contains(message, "salt") {
+					t.Errorf("the error quotes the file: %q", message)
+				}
+				if errors.Is(err, ErrNoProject) != (test.err == ErrNoProject.Error()) {
+					t.Errorf("got %v", err)
+				}
 			}
 		})
 	}
 }
 
-// FuzzFindProject: whatever a depot.json holds, what is taken for an id is one word, and a refusal one sentence.
+// padded is a valid project file of n bytes.
+func padded(n int) string {
+	const content = `{"id": "abc123"}`
+	return content + strings.Repeat(" ", n-len(content))
+}
+
+// FuzzFindProject checks that an ID is one word, and an error one line.
 func FuzzFindProject(f *testing.F) {
-	for _, seed := range []string{`{"id": "abc123"}`, `{"id": ""}`, `{"id": 1}`, `{"id": null}`, `{"id": ["a"]}`, `{"id": "a b"}`, `{"id":"\u0000"}`, "id: abc", "id: |\n  a\n  b\n", "{", "", "&a [*a]", "\xff", "!!binary aWQ=", `{"id":"a"}{"id":"b"}`} {
+	for _, seed := range []string{
+		`{"id": "abc123"}`, `{"id": ""}`, `{"id": 1}`, `{"id": null}`, `{"id": ["a"]}`, `{"id": "a b"}`, `{"id":"\u0000"}`,
+		"id: abc", "id: |\n  a\n  b\n", "{", "", "&a [*a]", "\xff", "!!binary aWQ=", `{"id":"a"}{"id":"b"}`,
+	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
@@ -88,7 +114,7 @@ func FuzzFindProject(f *testing.F) {
 		case err != nil && (id != "" || strings.ContainsAny(err.Error(), "\n\r\x1b\x00")):
 			t.Errorf("%q, %q", id, err)
 		case err == nil && (id == "" || strings.ContainsAny(id, " \t\n\r\x1b\x00")):
-			t.Errorf("the id is %q", id)
+			t.Errorf("the ID is %q", id)
 		}
 	})
 }

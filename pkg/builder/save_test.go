@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,15 +18,15 @@ import (
 )
 
 func TestSave(t *testing.T) {
-	kept, err := registry.Start(t.Context(), t.TempDir())
+	saved, err := registry.Start(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = kept.Stop() })
-	kept.AddAccount(registry.Account{User: "x-token", Password: "push-secret", Prefix: "sandbox", Push: true})
-	kept.AddAccount(registry.Account{User: "x-token", Password: "pull-secret", Prefix: "sandbox"})
+	t.Cleanup(func() { _ = saved.Stop() })
+	saved.AddAccount(registry.Account{User: "x-token", Password: "push-secret", Prefix: "sandbox", Push: true})
+	saved.AddAccount(registry.Account{User: "x-token", Password: "pull-secret", Prefix: "sandbox"})
 	withRegistry := func(o *depotapi.Options) {
-		o.Registry = depotapi.Registry{Host: kept.Addr, Credential: func(_ string, push bool) (string, error) {
+		o.Registry = depotapi.Registry{Host: saved.Addr, Credential: func(_ string, push bool) (string, error) {
 			if push {
 				return "push-secret", nil
 			}
@@ -44,137 +45,162 @@ func TestSave(t *testing.T) {
 		return remote.Write(ref, image, remote.WithAuth(&authn.Basic{Username: c.Username, Password: c.Password}))
 	}
 
-	t.Run("kept, and pulled by another", func(t *testing.T) {
-		startDepot(t, withRegistry)
+	t.Run("push with the lease, pull with another credential", func(t *testing.T) {
+		s := startDepot(t, withRegistry)
 		j := &journal{}
-		d := depot(j, "project-token")
-		b := startBuild(t, d, Request{Save: true})
-		if len(b.Tags) != 1 || b.Tags[0] != kept.Addr+"/sandbox:"+b.ID || len(b.Credentials) != 1 || b.Credentials[0].Host != kept.Addr {
-			t.Fatalf("tags %q, credentials %+v", b.Tags, b.Credentials)
+		d := depot(s, j, "project-token")
+		lease := acquire(t, d, Request{Save: true})
+		if len(lease.Tags) != 1 || lease.Tags[0] != saved.Addr+"/sandbox:"+lease.ID ||
+			len(lease.Credentials) != 1 || lease.Credentials[0].Host != saved.Addr {
+			t.Fatalf("tags %q, credentials %+v", lease.Tags, lease.Credentials)
 		}
-		if err := push(b.Tags[0], b.Credentials[0]); err != nil {
+		if err := push(lease.Tags[0], lease.Credentials[0]); err != nil {
 			t.Fatal(err)
 		}
-		pulls, err := d.PullCredential(t.Context(), b.Tags[0]+"@"+same(t, image).String())
-		if err != nil || pulls.Host != kept.Addr {
-			t.Fatalf("%+v, %v", pulls, err)
+		pull, err := d.PullCredential(t.Context(), lease.Tags[0]+"@"+digest(t, image).String())
+		if err != nil || pull.Host != saved.Addr {
+			t.Fatalf("%+v, %v", pull, err)
 		}
-		if err := push(b.Tags[0]+"-other", pulls); err == nil {
-			t.Error("what pulls may push")
+		if err := push(lease.Tags[0]+"-other", pull); err == nil {
+			t.Error("the pull credential can push")
 		}
-		ref, err := name.ParseReference(b.Tags[0])
+		ref, err := name.ParseReference(lease.Tags[0])
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := remote.Image(ref, remote.WithAuth(&authn.Basic{Username: pulls.Username, Password: pulls.Password}))
+		auth := remote.WithAuth(&authn.Basic{Username: pull.Username, Password: pull.Password})
+		pulled, err := remote.Image(ref, auth)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if same(t, got) != same(t, image) {
-			t.Error("another image came back")
+		if digest(t, pulled) != digest(t, image) {
+			t.Error("the pulled image has another digest")
 		}
-		masked := strings.Join(j.secrets(), "\n")
 		for _, secret := range []string{"push-secret", "pull-secret"} {
-			if !strings.Contains(masked, secret) {
+			if !slices.Contains(j.secrets(), secret) {
 				t.Errorf("%s is not masked", secret)
 			}
 		}
 	})
 
-	t.Run("nothing to keep", func(t *testing.T) {
-		startDepot(t, withRegistry)
-		d := depot(&journal{}, "project-token")
-		b := startBuild(t, d, Request{})
-		if len(b.Tags)+len(b.Credentials) != 0 {
-			t.Errorf("tags %q, credentials %+v", b.Tags, b.Credentials)
+	t.Run("build without save", func(t *testing.T) {
+		s := startDepot(t, withRegistry)
+		d := depot(s, &journal{}, "project-token")
+		lease := acquire(t, d, Request{})
+		if len(lease.Tags)+len(lease.Credentials) != 0 {
+			t.Errorf("tags %q, credentials %+v", lease.Tags, lease.Credentials)
 		}
-		for _, reference := range []string{kept.Addr + "/sandbox:" + b.ID, kept.Addr + "/sandbox", kept.Addr + "/team/sandbox:1", "sandbox"} {
-			if _, err := d.PullCredential(t.Context(), reference); err == nil {
-				t.Errorf("a password for %s", reference)
-			} else {
-				oneSentence(t, err)
+		_, err := d.PullCredential(t.Context(), saved.Addr+"/sandbox:"+lease.ID)
+		checkAPIError(t, err, "get a password to pull "+saved.Addr+"/sandbox:"+lease.ID,
+			errorWant{status: 404, message: "was not saved"})
+	})
+
+	t.Run("malformed reference", func(t *testing.T) {
+		s := startDepot(t, withRegistry)
+		d := depot(s, &journal{}, "project-token")
+		for _, reference := range []string{
+			saved.Addr + "/sandbox", saved.Addr + "/team/sandbox:1", "sandbox", "sandbox:1", "",
+		} {
+			_, err := d.PullCredential(t.Context(), reference)
+			if err == nil || !strings.Contains(err.Error(), "HOST/PROJECT:BUILD") {
+				t.Errorf("%q: %v", reference, err)
 			}
 		}
-	})
-
-	t.Run("the name of a build, and another's registry", func(t *testing.T) {
-		startDepot(t, withRegistry)
-		j := &journal{}
-		d := depot(j, "project-token")
-		b := startBuild(t, d, Request{Save: true})
-		got, err := d.PullCredential(t.Context(), "evil.example.com/sandbox:"+b.ID)
-		want := "get a password to pull evil.example.com/sandbox:" + b.ID + ": Depot keeps that build as " + b.Tags[0] + ": write that"
-		if err == nil || err.Error() != want || got != (Credential{}) {
-			t.Errorf("got\n%v\nwant\n%s", err, want)
+		if n := len(s.Calls()); n != 0 {
+			t.Errorf("%d calls", n)
 		}
 	})
 
-	t.Run("Depot has no registry", func(t *testing.T) {
-		startDepot(t)
-		_, err := depot(&journal{}, "project-token").Start(t.Context(), Request{Save: true})
-		const want = `create a build in project "sandbox": Depot refuses it (this organization has no registry): run it again, and look at the build's page if it happens again`
-		if err == nil || err.Error() != want {
-			t.Errorf("got\n%v\nwant\n%s", err, want)
+	t.Run("reference on another host", func(t *testing.T) {
+		s := startDepot(t, withRegistry)
+		d := depot(s, &journal{}, "project-token")
+		lease := acquire(t, d, Request{Save: true})
+		got, err := d.PullCredential(t.Context(), "evil.example.com/sandbox:"+lease.ID)
+		if err == nil || !strings.Contains(err.Error(), "the image is at "+lease.Tags[0]) || got != (Credential{}) {
+			t.Errorf("got %+v, %v", got, err)
 		}
 	})
 
-	t.Run("Depot names no place", func(t *testing.T) {
+	t.Run("Depot without a registry", func(t *testing.T) {
+		s := startDepot(t)
+		_, err := depot(s, &journal{}, "project-token").Acquire(t.Context(), Request{Save: true})
+		checkAPIError(t, err, `create a build in project "sandbox"`,
+			errorWant{status: 400, message: "this organization has no registry"})
+	})
+
+	t.Run("CreateBuild returns no registry", func(t *testing.T) {
 		s := startDepot(t)
 		answer, err := proto.Marshal(&cliv1.CreateBuildResponse{BuildId: "build", BuildToken: "build-secret"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Fail(depotapi.Fault{Method: "CreateBuild", Status: 200, Header: map[string]string{"Content-Type": "application/proto"}, Body: string(answer)})
-		_, err = depot(&journal{}, "project-token").Start(t.Context(), Request{Save: true})
-		const want = "input save: Depot named no place in its registry for project sandbox: check the project's registry settings at Depot"
-		if err == nil || err.Error() != want {
-			t.Errorf("got\n%v\nwant\n%s", err, want)
+		s.Fail(depotapi.Fault{
+			Method: "CreateBuild", Status: 200, Header: map[string]string{"Content-Type": "application/proto"},
+			Body: string(answer),
+		})
+		_, err = depot(s, &journal{}, "project-token").Acquire(t.Context(), Request{Save: true})
+		if err == nil || !strings.HasPrefix(err.Error(), "input save: Depot returned no registry for project sandbox") {
+			t.Errorf("got %v", err)
 		}
 		if n := calls(s, "FinishBuild", func(c depotapi.Call) bool { return c.Result == "error" }); n != 1 {
-			t.Errorf("Depot was told of the end %d times", n)
+			t.Errorf("the build was finished %d times", n)
 		}
 	})
+}
 
+func TestPullCredentialErrors(t *testing.T) {
+	json := map[string]string{"Content-Type": "application/json"}
 	for _, test := range []struct {
 		name  string
 		fault depotapi.Fault
-		want  string
+		want  errorWant // calls 0: success
 	}{
-		{"5xx once", depotapi.Fault{Times: 1, Status: 502}, ""},
-		{"5xx for ever", depotapi.Fault{Status: 502}, "Depot's API at API failed (502), after 5 tries (502 Bad Gateway): try again later (https://status.depot.dev)"},
-		{"garbage", depotapi.Fault{Status: 200, Header: map[string]string{"Content-Type": "application/json"}, Body: "<html>"},
-			"what answers at API is not Depot's API, after 5 tries (unmarshal message: invalid character '<' looking for beginning of value): check DEPOT_API_URL, and what stands between"},
-		{"no token", depotapi.Fault{Status: 200, Header: map[string]string{"Content-Type": "application/json"}, Body: "{}"},
-			"the answer of API holds none: check DEPOT_API_URL"},
-		{"silence", depotapi.Fault{Silence: true}, "Depot's API at API did not answer within 100ms, after 5 tries: check the network, and https://status.depot.dev"},
+		{"502 once", depotapi.Fault{Times: 1, Status: 502}, errorWant{}},
+		{"502", depotapi.Fault{Status: 502}, errorWant{5, 502, true, "empty", "try again later"}},
+		{
+			"malformed JSON", depotapi.Fault{Status: 200, Header: json, Body: "<html>"},
+			errorWant{1, 200, true, "web page", "check DEPOT_API_URL"},
+		},
+		{
+			"no password", depotapi.Fault{Status: 200, Header: json, Body: "{}"},
+			errorWant{1, 200, true, "no password", "check DEPOT_API_URL"},
+		},
+		{"no answer", depotapi.Fault{Silence: true}, errorWant{5, 0, false, "no answer within 100ms", "check the network"}},
 	} {
-		t.Run("GetPullInfo, "+test.name, func(t *testing.T) {
-			s := startDepot(t, withRegistry)
-			d := depot(&journal{}, "project-token")
-			b := startBuild(t, d, Request{Save: true})
+		t.Run(test.name, func(t *testing.T) {
+			s := startDepot(t, func(o *depotapi.Options) {
+				o.Registry = depotapi.Registry{
+					Host: "registry.example.com", Credential: func(string, bool) (string, error) { return "pull-secret", nil },
+				}
+			})
+			d := depot(s, &journal{}, "project-token")
+			lease := acquire(t, d, Request{Save: true})
 			if test.fault.Silence {
-				set(t, &callTimeout, 100*time.Millisecond)
+				d.Policy.HTTP.Timeout = 100 * time.Millisecond
 			}
 			test.fault.Method = "GetPullInfo"
 			s.Fail(test.fault)
-			_, err := d.PullCredential(t.Context(), b.Tags[0])
-			got := ""
-			if err != nil {
-				oneSentence(t, err, "pull-secret")
-				got = strings.TrimPrefix(strings.ReplaceAll(err.Error(), s.URL(), "API"), "get a password to pull "+b.Tags[0]+": ")
+			_, err := d.PullCredential(t.Context(), lease.Tags[0])
+			if test.want.calls == 0 {
+				if n := calls(s, "GetPullInfo", nil); err != nil || n != 2 {
+					t.Errorf("%d calls, %v", n, err)
+				}
+				return
 			}
-			if got != test.want {
-				t.Errorf("got\n%s\nwant\n%s", got, test.want)
+			checkAPIError(t, err, "get a password to pull "+lease.Tags[0], test.want)
+			checkMessage(t, err, "pull-secret")
+			if n := calls(s, "GetPullInfo", nil); n != test.want.calls {
+				t.Errorf("%d calls, want %d", n, test.want.calls)
 			}
 		})
 	}
 }
 
-func same(t *testing.T, image v1.Image) v1.Hash {
+func digest(t *testing.T, image v1.Image) v1.Hash {
 	t.Helper()
-	digest, err := image.Digest()
+	d, err := image.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return digest
+	return d
 }

@@ -1,13 +1,14 @@
 package runner
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"unicode"
 )
 
-// FuzzUntrusted: whatever others print, in whatever pieces it comes, the runner obeys our own commands only, and reads no secret.
+// FuzzUntrusted checks that untrusted text, written in pieces of any size, contains no command and no secret.
 func FuzzUntrusted(f *testing.F) {
 	for _, text := range hostile {
 		f.Add(text, uint8(1))
@@ -28,19 +29,21 @@ func FuzzUntrusted(f *testing.F) {
 		}
 		r.Notice(Annotation{Message: "ours"})
 		if got := commands(stdout.String()); !slices.Equal(got, []string{"::notice::ours"}) {
-			t.Errorf("the runner obeys %q in\n%s", got, stdout)
+			t.Errorf("commands %q in\n%s", got, stdout)
 		}
-		if strings.ContainsFunc(stdout.String(), func(c rune) bool { return unicode.IsControl(c) && c != '\n' && c != '\t' }) {
-			t.Errorf("control characters are left in %q", stdout)
+		isControl := func(c rune) bool { return unicode.IsControl(c) && c != '\n' && c != '\t' }
+		if strings.ContainsFunc(stdout.String(), isControl) {
+			t.Errorf("control characters in %q", stdout)
 		}
-		if strings.Contains(stdout.String(), "hunter2") && len(text) < maxLine { // a line is cut at that length, whatever is there
-			t.Errorf("a secret is readable in %q", stdout)
+		// A longer line is split, which may split a secret.
+		if strings.Contains(stdout.String(), "hunter2") && len(text) < maxLine {
+			t.Errorf("a secret is in %q", stdout)
 		}
 	})
 }
 
-// FuzzOurLines: a sentence of ours quotes names that others chose, and is no command for that.
-func FuzzOurLines(f *testing.F) {
+// FuzzQuotedText checks that untrusted text in the program's own messages contains no command.
+func FuzzQuotedText(f *testing.F) {
 	for _, text := range hostile {
 		f.Add(text)
 	}
@@ -52,26 +55,22 @@ func FuzzOurLines(f *testing.F) {
 		_, _ = w.Write([]byte(text))
 		_ = w.Close()
 		if got := commands(stdout.String()); len(got) > 0 {
-			t.Errorf("the runner obeys %q", got)
+			t.Errorf("commands %q", got)
 		}
 		stdout.Reset()
 		r.Warning(Annotation{Title: text, File: text, Line: 1, Message: text})
 		r.Group(text)
 		got := commands(stdout.String())
 		if len(got) != 2 || !strings.HasPrefix(got[0], "::warning ") || !strings.HasPrefix(got[1], "::group::") {
-			t.Errorf("the runner obeys %q, and should a warning and a group", got)
+			t.Errorf("commands %q, want a warning and a group", got)
 		}
 		stdout.Reset()
-		r.Fail(errorString(text), Annotation{})
+		r.Fail(errors.New(text), Annotation{})
 		if got := commands(stderr.String()); len(got) > 0 {
-			t.Errorf("on standard error the runner obeys %q", got)
+			t.Errorf("commands %q on stderr", got)
 		}
 		if got := commands(stdout.String()); len(got) != 1 || !strings.HasPrefix(got[0], "::error") {
-			t.Errorf("the runner obeys %q, and should one error", got)
+			t.Errorf("commands %q, want one error", got)
 		}
 	})
 }
-
-type errorString string
-
-func (e errorString) Error() string { return string(e) }

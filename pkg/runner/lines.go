@@ -8,69 +8,56 @@ import (
 	"sync"
 )
 
-// maxLine bounds what is kept of a line that does not end; a longer one is cut into several.
-const maxLine = 64 << 10
+const (
+	maxLine   = 64 << 10 // bytes of an unfinished line that are buffered; a longer line is split
+	minSecret = 4        // bytes of a line that is masked
+)
 
-// lineWriter hands on whole lines, so that a secret or a command that was written in pieces is seen whole. A carriage
-// return ends a line too: the Actions runner reads it so.
+// lineWriter passes on whole lines, so that a secret or a command written in pieces is seen whole. A carriage
+// return ends a line, as it does for the Actions runner.
 type lineWriter struct {
-	mu   sync.Mutex
-	rest []byte
-	emit func(line string)
+	mu     sync.Mutex
+	buffer []byte // the unfinished line
+	emit   func(line string)
 }
 
+// Write implements [io.Writer].
 func (w *lineWriter) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.rest = append(w.rest, p...)
+	w.buffer = append(w.buffer, p...)
 	for {
-		end := bytes.IndexAny(w.rest, "\r\n")
+		end := bytes.IndexAny(w.buffer, "\r\n")
 		switch {
 		case end >= 0:
-			if line := w.rest[:end]; len(line) > 0 || w.rest[end] == '\n' {
+			if line := w.buffer[:end]; len(line) > 0 || w.buffer[end] == '\n' {
 				w.emit(string(line))
 			}
-			w.rest = w.rest[end+1:]
-		case len(w.rest) > maxLine:
-			w.emit(string(w.rest[:maxLine]))
-			w.rest = w.rest[maxLine:]
+			w.buffer = w.buffer[end+1:]
+		case len(w.buffer) > maxLine:
+			w.emit(string(w.buffer[:maxLine]))
+			w.buffer = w.buffer[maxLine:]
 		default:
 			return len(p), nil
 		}
 	}
 }
 
+// Close implements [io.Closer]. It writes the unfinished line.
 func (w *lineWriter) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.rest) > 0 {
-		w.emit(string(w.rest))
-		w.rest = nil
+	if len(w.buffer) > 0 {
+		w.emit(string(w.buffer))
+		w.buffer = nil
 	}
 	return nil
 }
 
-// visible replaces control characters by their pictures (U+2400 and on), so that a terminal or a log viewer shows them
-// instead of obeying them.
-func visible(line string) string {
-	return strings.Map(func(c rune) rune {
-		switch {
-		case c == '\t':
-			return c
-		case c < ' ':
-			return 0x2400 + c
-		case c == 0x7f:
-			return 0x2421
-		case c >= 0x80 && c < 0xa0:
-			return 0xfffd
-		}
-		return c
-	}, line)
-}
-
-// inert is a line that the Actions runner takes for no command. It would obey one that begins with :: after any space, and one that has ##[
-// anywhere. https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
-func inert(line string) string {
+// escapeCommand changes a line so that the Actions runner does not process it as a command: the runner processes a
+// line that starts with :: after white space, and one that contains ##[ anywhere.
+// https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
+func escapeCommand(line string) string {
 	line = strings.ReplaceAll(line, "##[", `##\[`)
 	if strings.HasPrefix(strings.TrimSpace(line), "::") {
 		return `\` + line
@@ -78,21 +65,21 @@ func inert(line string) string {
 	return line
 }
 
-// secrets is the set of strings that nobody may read. The zero value is empty.
+// secrets is a set of strings to redact. The zero value is empty.
 type secrets struct {
 	mu       sync.RWMutex
-	values   []string
+	values   []string // longest first
 	replacer *strings.Replacer
 }
 
-// add takes the lines of secret into the set and returns those that are new.
+// add adds the lines of secret and returns those that are new.
 func (s *secrets) add(secret string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var added []string
 	for line := range strings.FieldsFuncSeq(secret, func(c rune) bool { return c == '\n' || c == '\r' }) {
 		line = strings.TrimSpace(line)
-		if len(line) < 4 || slices.Contains(s.values, line) {
+		if len(line) < minSecret || slices.Contains(s.values, line) {
 			continue
 		}
 		s.values = append(s.values, line)
@@ -101,7 +88,8 @@ func (s *secrets) add(secret string) []string {
 	if added == nil {
 		return nil
 	}
-	// The longest first: a secret that begins another one must not leave the other's end readable.
+	// The replacer tries its pairs in order: a secret that another one starts with must come after it, or the rest of
+	// the longer one stays readable.
 	slices.SortFunc(s.values, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
 	pairs := make([]string, 0, 2*len(s.values))
 	for _, value := range s.values {

@@ -1,62 +1,54 @@
-// Package runner speaks to whoever runs the program: the GitHub Actions runner, through its workflow commands and
-// files, or a person at a terminal, in plain text.
+// Package runner writes for whoever runs the program: the GitHub Actions runner, through its workflow commands and
+// files, or a person at a terminal, as plain text.
 //
-// The commands are described in
-// https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands. All that comes out of a build
-// or a container is data: it is written through [Runner.Untrusted], and no line of it can act as a command.
+// Workflow commands: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands. The
+// output of a build or a container is data: it is written through [Runner.Untrusted], where no line acts as a
+// command.
 package runner
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
+	"github.com/org/sandbox-actions/pkg/safetext"
 	"github.com/sethvargo/go-githubactions"
 )
 
-// idTokenTimeout bounds one request for an OIDC token; the runner answers in well under a second.
-const idTokenTimeout = 20 * time.Second
-
-// Runner writes for the Actions runner when GITHUB_ACTIONS is "true", else for a person: results to stdout, everything
-// else to stderr. Its methods may be called from several goroutines. Make one with [New].
+// Runner writes for the Actions runner if GITHUB_ACTIONS is "true", and for a person otherwise: results to stdout,
+// everything else to stderr. Its methods are safe for concurrent use. Create one with [New].
 type Runner struct {
 	getenv    func(string) string
 	inActions bool
-	action    *githubactions.Action // writes to a buffer that command flushes to stdout
+	action    *githubactions.Action // writes to command
 
-	mu      sync.Mutex
-	stdout  io.Writer
-	stderr  io.Writer
-	command bytes.Buffer // what the library wrote of the command being issued
-	stopped string       // the token that resumes workflow commands; empty while the runner obeys them
-	secrets secrets
+	mu        sync.Mutex
+	stdout    io.Writer
+	stderr    io.Writer
+	command   bytes.Buffer // the library's output for the command being issued
+	stopToken string       // resumes workflow commands; "" while the runner processes them
+	secrets   secrets
 }
 
-// New makes a Runner that writes to stdout and stderr and reads the environment through getenv.
+// New returns a Runner that writes to stdout and stderr and reads the environment through getenv.
 func New(stdout, stderr io.Writer, getenv func(string) string) *Runner {
 	r := &Runner{getenv: getenv, stdout: stdout, stderr: stderr, inActions: getenv("GITHUB_ACTIONS") == "true"}
-	r.action = githubactions.New(
-		githubactions.WithWriter(&r.command),
-		githubactions.WithGetenv(getenv),
-		githubactions.WithHTTPClient(&http.Client{Timeout: idTokenTimeout}),
-	)
+	r.action = githubactions.New(githubactions.WithWriter(&r.command), githubactions.WithGetenv(getenv))
 	return r
 }
 
-// InActions reports whether a GitHub Actions runner (or act) reads what is written.
+// InActions reports whether a GitHub Actions runner (or act) reads the output.
 func (r *Runner) InActions() bool { return r.inActions }
 
-// Mask makes each line of secret unreadable in all that is written from now on. A carriage return ends a line, too. Call it before
-// the secret is used for anything. Lines of fewer than four bytes are left alone: hiding every "1" hides everything.
+// Mask hides each line of secret in everything written from now on; a carriage return ends a line, too. Call it
+// before the first use of the secret. Lines of fewer than four bytes are not masked: hiding every "1" would hide
+// most of the log.
 func (r *Runner) Mask(secret string) {
 	for _, line := range r.secrets.add(secret) {
 		if r.inActions {
@@ -68,46 +60,38 @@ func (r *Runner) Mask(secret string) {
 // Redact returns s with every masked secret replaced by ***.
 func (r *Runner) Redact(s string) string { return r.secrets.redact(s) }
 
-// Clean returns a line that others made so that it can be shown: redacted, with control characters as their pictures.
-func (r *Runner) Clean(line string) string { return visible(r.Redact(line)) }
+// Clean makes a line from an untrusted source safe to show: redacted, with control characters visible.
+func (r *Runner) Clean(line string) string { return safetext.Visible(r.Redact(line)) }
 
-// Infof writes one line of our own.
+// Infof writes to the log.
 func (r *Runner) Infof(format string, args ...any) {
-	r.line(r.log(), fmt.Sprintf(format, args...))
+	r.writeLines(r.log(), fmt.Sprintf(format, args...))
 }
 
-// Annotation is a remark that Actions shows on the run's page and beside the file.
+// Annotation is a message that Actions shows on the run's page and at a place in a file.
 type Annotation struct {
 	Title   string
-	File    string // relative to the repository's root; empty when it is about no file
-	Line    int    // first line, from 1; 0 when it is about no line
-	EndLine int    // last line; 0 when there is one
+	File    string // relative to the repository's root; "" for none
+	Line    int    // first line, from 1; 0 for none
+	EndLine int    // last line; 0 if there is one line
 	Message string
 }
 
-// Notice remarks on something worth knowing.
+// Notice writes an annotation for information.
 func (r *Runner) Notice(a Annotation) { r.annotate("notice", a) }
 
-// Warning remarks on something that works and should be changed.
+// Warning writes an annotation for a problem that does not fail the run.
 func (r *Runner) Warning(a Annotation) { r.annotate("warning", a) }
 
-// Error says why the run failed.
+// Error writes an annotation for the reason the run fails.
 func (r *Runner) Error(a Annotation) { r.annotate("error", a) }
 
 func (r *Runner) annotate(level string, a Annotation) {
-	a.Message = r.Redact(a.Message)
 	if !r.inActions {
-		where := ""
-		if a.File != "" {
-			where = a.File + ":"
-			if a.Line > 0 {
-				where += strconv.Itoa(a.Line) + ":"
-			}
-			where += " "
-		}
-		r.line(r.stderr, level+": "+where+a.Message)
+		r.writeLines(r.stderr, level+": "+a.position()+a.Message)
 		return
 	}
+	message := r.Redact(a.Message)
 	fields := map[string]string{}
 	set := func(name, value string) {
 		if value != "" && value != "0" {
@@ -122,29 +106,40 @@ func (r *Runner) annotate(level string, a Annotation) {
 		action = action.WithFieldsMap(fields)
 		switch level {
 		case "notice":
-			action.Noticef("%s", a.Message)
+			action.Noticef("%s", message)
 		case "warning":
-			action.Warningf("%s", a.Message)
+			action.Warningf("%s", message)
 		default:
-			action.Errorf("%s", a.Message)
+			action.Errorf("%s", message)
 		}
 	})
 }
 
-// Fail reports the error that ends the program: one sentence on standard error and, in Actions, one annotation, at the place
-// that at names if it names one.
+// position is the prefix "file:line: " of a message for a person; "" without a file.
+func (a Annotation) position() string {
+	switch {
+	case a.File == "":
+		return ""
+	case a.Line > 0:
+		return fmt.Sprintf("%s:%d: ", a.File, a.Line)
+	}
+	return a.File + ": "
+}
+
+// Fail reports the error that ends the program: on standard error and, in Actions, as one annotation at the place
+// that at names.
 func (r *Runner) Fail(err error, at Annotation) {
 	at.Message = strings.TrimSpace(err.Error())
 	if r.inActions {
 		r.annotate("error", at)
 	}
-	r.line(r.stderr, "error: "+at.Message)
+	r.writeLines(r.stderr, "error: "+at.Message)
 }
 
-// Group folds what follows, until EndGroup, under title. Groups do not nest.
+// Group folds the output up to EndGroup under title. Groups do not nest.
 func (r *Runner) Group(title string) {
 	if !r.inActions {
-		r.line(r.stderr, "==> "+title)
+		r.writeLines(r.stderr, "==> "+title)
 		return
 	}
 	r.issue(func(a *githubactions.Action) { a.Group(r.Redact(title)) })
@@ -157,15 +152,15 @@ func (r *Runner) EndGroup() {
 	}
 }
 
-// Log returns a writer for text of our own that a library prints: redacted, line by line. Close writes what is left
-// of an unfinished line.
+// Log returns a writer for a library's own messages, such as a progress display: redacted line by line. Close
+// writes an unfinished last line.
 func (r *Runner) Log() io.WriteCloser {
-	return &lineWriter{emit: func(line string) { r.line(r.log(), line) }}
+	return &lineWriter{emit: func(line string) { r.writeLines(r.log(), line) }}
 }
 
-// Untrusted returns a writer for text that others made, such as a build's output. Whatever the text says, the Actions
-// runner obeys none of it: commands are stopped by a token that cannot be guessed, control characters are made
-// visible, secrets are redacted. Close writes what is left of an unfinished line.
+// Untrusted returns a writer for the output of builds and containers. No line of it acts as a workflow command:
+// commands are stopped with a token that cannot be guessed, secrets are redacted, control characters made visible.
+// Close writes an unfinished last line.
 func (r *Runner) Untrusted() io.WriteCloser {
 	return &lineWriter{emit: func(line string) {
 		line = r.Clean(line)
@@ -175,16 +170,16 @@ func (r *Runner) Untrusted() io.WriteCloser {
 			fmt.Fprintln(r.stderr, line)
 			return
 		}
-		if r.stopped == "" {
-			r.stopped = rand.Text()
-			fmt.Fprintf(r.stdout, "::stop-commands::%s\n", r.stopped)
+		if r.stopToken == "" {
+			r.stopToken = rand.Text()
+			fmt.Fprintf(r.stdout, "::stop-commands::%s\n", r.stopToken)
 		}
 		fmt.Fprintln(r.stdout, line)
 	}}
 }
 
-// Output publishes one result: to the step's outputs in Actions (GITHUB_OUTPUT), as a line name=value on stdout
-// otherwise. The library's own writer is not used, because its delimiter is fixed and a value could end itself.
+// Output sets an output: of the step in Actions (GITHUB_OUTPUT), as a line name=value on stdout otherwise. It does
+// not use the library's writer, whose fixed delimiter lets a value forge further outputs.
 func (r *Runner) Output(name, value string) error {
 	value = r.Redact(value)
 	path := r.getenv("GITHUB_OUTPUT")
@@ -198,7 +193,7 @@ func (r *Runner) Output(name, value string) error {
 	return appendFile(path, fmt.Sprintf("%s<<%s\n%s\n%s\n", name, delimiter, value, delimiter))
 }
 
-// Summary adds Markdown to the job's summary page; without one (GITHUB_STEP_SUMMARY) it does nothing.
+// Summary appends Markdown to the job summary. Without one (GITHUB_STEP_SUMMARY) it does nothing.
 func (r *Runner) Summary(markdown string) error {
 	path := r.getenv("GITHUB_STEP_SUMMARY")
 	if path == "" {
@@ -207,39 +202,7 @@ func (r *Runner) Summary(markdown string) error {
 	return appendFile(path, r.Redact(markdown)+"\n")
 }
 
-// ErrNoIDToken says that the job may not ask for an OIDC token, for want of the permission `id-token: write`.
-var ErrNoIDToken = errors.New("the job has no OIDC token to give")
-
-// IDToken asks the Actions runner for an OIDC token for audience and masks it. It answers [ErrNoIDToken] where there is
-// none to ask for.
-func (r *Runner) IDToken(ctx context.Context, audience string) (string, error) {
-	if r.getenv("ACTIONS_ID_TOKEN_REQUEST_URL") == "" || r.getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN") == "" {
-		return "", ErrNoIDToken
-	}
-	r.Mask(r.getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN"))
-	var token string
-	var err error
-	for attempt, wait := 1, 500*time.Millisecond; ; attempt, wait = attempt+1, 2*wait {
-		if token, err = r.action.GetIDToken(ctx, audience); err == nil || attempt == 3 {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return "", fmt.Errorf("ask GitHub for an OIDC token: %w", ctx.Err())
-		case <-time.After(wait):
-		}
-	}
-	if err == nil && token == "" {
-		err = errors.New("the answer holds no token")
-	}
-	if err != nil {
-		return "", fmt.Errorf("ask GitHub for an OIDC token for %s: %s", audience, r.Redact(err.Error()))
-	}
-	r.Mask(token)
-	return token, nil
-}
-
-// log is where our own text goes: Actions shows one stream, a person's stdout is kept for results.
+// log is the stream for messages: Actions shows stdout and stderr as one, a person's stdout is for results.
 func (r *Runner) log() io.Writer {
 	if r.inActions {
 		return r.stdout
@@ -247,36 +210,36 @@ func (r *Runner) log() io.Writer {
 	return r.stderr
 }
 
-// line writes one line that is ours, after commands have been resumed. It quotes names that others chose, so no terminal and no runner
-// obeys it.
-func (r *Runner) line(w io.Writer, text string) {
+// writeLines writes the program's own message, with workflow commands resumed. A message may quote untrusted names,
+// so that its lines must not act on a terminal or on the Actions runner.
+func (r *Runner) writeLines(w io.Writer, text string) {
 	lines := strings.Split(r.Redact(text), "\n")
 	for i, line := range lines {
-		lines[i] = visible(line)
+		lines[i] = safetext.Visible(line)
 		if r.inActions {
-			lines[i] = inert(lines[i])
+			lines[i] = escapeCommand(lines[i])
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.resume()
+	r.resumeCommands()
 	fmt.Fprintln(w, strings.Join(lines, "\n"))
 }
 
-// issue runs the library with commands resumed, and writes what it made.
+// issue writes the workflow command that the library creates.
 func (r *Runner) issue(command func(*githubactions.Action)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.resume()
+	r.resumeCommands()
 	r.command.Reset()
 	command(r.action)
 	_, _ = r.stdout.Write(r.command.Bytes())
 }
 
-func (r *Runner) resume() {
-	if r.stopped != "" {
-		fmt.Fprintf(r.stdout, "::%s::\n", r.stopped)
-		r.stopped = ""
+func (r *Runner) resumeCommands() {
+	if r.stopToken != "" {
+		fmt.Fprintf(r.stdout, "::%s::\n", r.stopToken)
+		r.stopToken = ""
 	}
 }
 

@@ -2,19 +2,17 @@ package runner
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// record makes a Runner with an environment and returns what it writes.
+// record returns a Runner with an environment, and what it writes.
 func record(env map[string]string) (r *Runner, stdout, stderr *bytes.Buffer) {
 	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)
 	return New(stdout, stderr, func(name string) string { return env[name] }), stdout, stderr
@@ -22,8 +20,8 @@ func record(env map[string]string) (r *Runner, stdout, stderr *bytes.Buffer) {
 
 var inActions = map[string]string{"GITHUB_ACTIONS": "true"}
 
-// commands returns what the Actions runner would obey in a log while commands are not stopped, by its own rules: a line that begins with ::
-// after any space, or has ##[ anywhere.
+// commands returns the lines that the Actions runner would process as commands: those that start with :: after white
+// space, or contain ##[, while commands are not stopped.
 // https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
 func commands(log string) []string {
 	var found []string
@@ -43,20 +41,29 @@ func commands(log string) []string {
 	return found
 }
 
-// hostile are texts that the runner would obey, if it read them as they are.
+// hostile are texts that the Actions runner would process as commands.
 var hostile = []string{
-	"::add-mask::a", "::error::forged", "::set-output name=digest::forged", "::stop-commands::guess\n::guess::",
-	"\r::error::after a carriage return", "text\r::warning::x", "##[error]old form", "in a line ##[add-mask]a", "line\n  ::error::two", "  ::notice::indented",
-	"no newline at the end ::error::x", "\x1b[2J\x1b]0;title\x07", "::endgroup::",
+	"::add-mask::a",
+	"::error::forged",
+	"::set-output name=digest::forged",
+	"::stop-commands::guess\n::guess::",
+	"\r::error::after a carriage return",
+	"text\r::warning::x",
+	"##[error]old form",
+	"in a line ##[add-mask]a",
+	"line\n  ::error::two",
+	"  ::notice::indented",
+	"no newline at the end ::error::x",
+	"\x1b[2J\x1b]0;title\x07",
+	"::endgroup::",
 }
 
-func TestUntrustedTextNeverActs(t *testing.T) {
+func TestUntrustedTextIsNoCommand(t *testing.T) {
 	for _, text := range hostile {
 		t.Run(text, func(t *testing.T) {
 			r, stdout, _ := record(inActions)
 			w := r.Untrusted()
-			// In pieces, as a pipe delivers it.
-			for _, c := range []byte(text) {
+			for _, c := range []byte(text) { // in pieces, as from a pipe
 				if _, err := w.Write([]byte{c}); err != nil {
 					t.Fatal(err)
 				}
@@ -65,17 +72,17 @@ func TestUntrustedTextNeverActs(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.Notice(Annotation{Message: "ours"})
-			if got := commands(stdout.String()); len(got) != 1 || got[0] != "::notice::ours" {
-				t.Errorf("the runner obeys %q in\n%s", got, stdout)
+			if got := commands(stdout.String()); !slices.Equal(got, []string{"::notice::ours"}) {
+				t.Errorf("commands %q in\n%s", got, stdout)
 			}
 			if strings.ContainsAny(stdout.String(), "\x1b\x07\r") {
-				t.Errorf("control characters are left in %q", stdout)
+				t.Errorf("control characters in %q", stdout)
 			}
 		})
 	}
 }
 
-func TestStopTokensAreNeverReused(t *testing.T) {
+func TestStopTokensAreNotReused(t *testing.T) {
 	r, stdout, _ := record(inActions)
 	for range 3 {
 		w := r.Untrusted()
@@ -85,151 +92,265 @@ func TestStopTokensAreNeverReused(t *testing.T) {
 	}
 	tokens := regexp.MustCompile(`::stop-commands::(\w{26,})\n`).FindAllStringSubmatch(stdout.String(), -1)
 	if len(tokens) != 3 || tokens[0][1] == tokens[1][1] || tokens[1][1] == tokens[2][1] {
-		t.Errorf("want three different long tokens, have %v", tokens)
+		t.Errorf("got tokens %v, want three different long ones", tokens)
 	}
 }
 
-func TestSecretsAreUnreadable(t *testing.T) {
+func TestSecretsAreRedacted(t *testing.T) {
 	dir := t.TempDir()
 	env := map[string]string{
-		"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": filepath.Join(dir, "out"), "GITHUB_STEP_SUMMARY": filepath.Join(dir, "summary"),
+		"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": filepath.Join(dir, "output"),
+		"GITHUB_STEP_SUMMARY": filepath.Join(dir, "summary"),
 	}
 	r, stdout, stderr := record(env)
 	r.Mask("hunter2hunter2\n-----KEY-----\nab\n")
 	r.Mask("hunter2")
-	stdout.Reset() // the masks themselves
-	r.Infof("token hunter2hunter2 and %s", "hunter2")
-	r.Warning(Annotation{Message: "-----KEY-----"})
-	r.Group("hunter2")
-	w := r.Untrusted()
-	_, _ = io.WriteString(w, "hunt")
-	_, _ = io.WriteString(w, "er2 in pieces")
-	_ = w.Close()
-	r.Fail(errors.New("no hunter2"), Annotation{})
-	if err := errors.Join(r.Output("x", "hunter2"), r.Summary("hunter2")); err != nil {
-		t.Fatal(err)
-	}
-	left := stdout.String() + stderr.String()
-	for _, name := range []string{"GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"} {
-		b, err := os.ReadFile(env[name])
-		if err != nil {
-			t.Fatal(err)
-		}
-		left += string(b)
-	}
-	if strings.Contains(left, "hunter2") || strings.Contains(left, "KEY") {
-		t.Errorf("a secret is readable in\n%s", left)
-	}
-	if strings.Count(left, "***") != 9 {
-		t.Errorf("want nine redactions in\n%s", left)
-	}
-}
-
-// A secret is seen before control characters become pictures, and a carriage return ends a line of it as it ends one of the log.
-func TestSecretsWithControlCharacters(t *testing.T) {
-	for name, secret := range map[string]string{
-		"escape": "begin\x1b[31mend", "tab": "begin\tend", "carriage return": "begin\rends", "lines of Windows": "begin\r\nends", "C1": "begin\u0085end", "no UTF-8": "begin\xffend",
+	for _, test := range []struct {
+		name  string
+		write func() error
+		want  string // the line with the redacted secret
+	}{
+		{"message", func() error { r.Infof("is %s", "hunter2"); return nil }, "is ***"},
+		{"short line", func() error { r.Infof("ab"); return nil }, "ab"},
+		{"annotation", func() error { r.Warning(Annotation{Message: "-----KEY-----"}); return nil }, "::warning::***"},
+		{
+			"title", func() error { r.Notice(Annotation{Title: "a hunter2", Message: "m"}); return nil },
+			"::notice title=a ***::m",
+		},
+		{
+			"file", func() error { r.Error(Annotation{File: "hunter2", Line: 3, Message: "m"}); return nil },
+			"::error file=***,line=3::m",
+		},
+		{"group", func() error { r.Group("hunter2"); return nil }, "::group::***"},
+		{"library", func() error { return writeAll(r.Log(), "is hunter2") }, "is ***"},
+		{"untrusted, in pieces", func() error { return writeAll(r.Untrusted(), "is hunt", "er2 here") }, "is *** here"},
+		{"failure", func() error { r.Fail(errors.New("no hunter2"), Annotation{}); return nil }, "error: no ***"},
+		{"output", func() error { return r.Output("name", "hunter2") }, "***"},
+		{"summary", func() error { return r.Summary("is hunter2") }, "is ***"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			r, stdout, _ := record(inActions)
-			r.Mask(secret)
-			stdout.Reset() // the masks themselves
-			w := r.Untrusted()
-			_, _ = io.WriteString(w, "it is "+secret+" there\n")
-			_ = w.Close()
-			if got := stdout.String(); strings.Contains(got, "begin") || strings.Contains(got, "end") || !strings.Contains(got, "***") {
-				t.Errorf("a secret is readable in %q", got)
+		t.Run(test.name, func(t *testing.T) {
+			stdout.Reset()
+			stderr.Reset()
+			if err := test.write(); err != nil {
+				t.Fatal(err)
+			}
+			written := stdout.String() + stderr.String()
+			for _, name := range []string{"GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"} {
+				data, err := os.ReadFile(env[name])
+				if err != nil && !errors.Is(err, os.ErrNotExist) {
+					t.Fatal(err)
+				}
+				written += string(data)
+			}
+			if strings.Contains(written, "hunter2") || strings.Contains(written, "KEY") {
+				t.Errorf("a secret is in\n%s", written)
+			}
+			if !slices.Contains(strings.Split(written, "\n"), test.want) {
+				t.Errorf("got\n%s\nwant the line %q", written, test.want)
 			}
 		})
 	}
 }
 
-func TestMaskIsACommandOnlyInActions(t *testing.T) {
-	r, stdout, stderr := record(nil)
-	r.Mask("secret-value")
-	if stdout.Len()+stderr.Len() > 0 {
-		t.Errorf("a mask was printed to a person: %s%s", stdout, stderr)
+func writeAll(w io.WriteCloser, parts ...string) error {
+	for _, part := range parts {
+		if _, err := io.WriteString(w, part); err != nil {
+			return err
+		}
 	}
-	r, stdout, _ = record(inActions)
-	r.Mask("one-line\ntwo%line\n")
-	if want := "::add-mask::one-line\n::add-mask::two%25line\n"; stdout.String() != want {
-		t.Errorf("want %q, have %q", want, stdout)
+	return w.Close()
+}
+
+// A secret that another one starts with must not leave the rest of the longer one readable, in whatever order they
+// are masked.
+func TestLongestSecretFirst(t *testing.T) {
+	secrets := []string{"abcd", "abcdefgh", "abcdef"}
+	for _, order := range [][]int{{0, 1, 2}, {1, 0, 2}, {2, 0, 1}, {0, 2, 1}} {
+		r, _, _ := record(nil)
+		for _, i := range order {
+			r.Mask(secrets[i])
+		}
+		for _, secret := range secrets {
+			if got := r.Redact("<" + secret + ">"); got != "<***>" {
+				t.Errorf("order %v: %q became %q", order, secret, got)
+			}
+		}
 	}
 }
 
-func TestOutputsCannotForgeOthers(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "out")
-	r, _, _ := record(map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": path})
-	value := "a\n_GitHubActionsFileCommandDelimeter_\ndigest=forged\nEOF\ndigest<<EOF\nforged\nEOF"
-	if err := r.Output("metadata", value); err != nil {
-		t.Fatal(err)
+// Secrets are redacted before control characters are replaced, and a carriage return ends a line of them as it ends
+// one of the log.
+func TestSecretsWithControlCharacters(t *testing.T) {
+	for name, secret := range map[string]string{
+		"escape": "begin\x1b[31mend", "tab": "begin\tend", "carriage return": "begin\rends", "CRLF": "begin\r\nends",
+		"C1": "begin\u0085end", "invalid UTF-8": "begin\xffend",
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, stdout, _ := record(inActions)
+			r.Mask(secret)
+			stdout.Reset() // without the masks themselves
+			if err := writeAll(r.Untrusted(), "it is "+secret+" here\n"); err != nil {
+				t.Fatal(err)
+			}
+			got := stdout.String()
+			if strings.Contains(got, "begin") || strings.Contains(got, "end") || !strings.Contains(got, "***") {
+				t.Errorf("a secret is in %q", got)
+			}
+		})
 	}
-	file, err := os.ReadFile(path)
+}
+
+func TestMask(t *testing.T) {
+	r, stdout, stderr := record(nil)
+	r.Mask("secret-value")
+	if stdout.Len()+stderr.Len() > 0 {
+		t.Errorf("outside of Actions, a mask was written: %s%s", stdout, stderr)
+	}
+	r, stdout, _ = record(inActions)
+	r.Mask("  one-line \ntwo%line\nabc\nabcd\n")
+	r.Mask("one-line") // masked already
+	if want := "::add-mask::one-line\n::add-mask::two%25line\n::add-mask::abcd\n"; stdout.String() != want {
+		t.Errorf("got %q, want %q", stdout, want)
+	}
+}
+
+// readOutputs parses a file of outputs as the Actions runner does.
+func readOutputs(t *testing.T, path string) (names, values []string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	name, rest, _ := strings.Cut(string(file), "<<")
-	delimiter, rest, _ := strings.Cut(rest, "\n")
-	got, after, found := strings.Cut(rest, "\n"+delimiter+"\n")
-	if name != "metadata" || got != value || after != "" || !found {
-		t.Errorf("the file reads %q=%q, then %q", name, got, after)
+	for rest := string(data); rest != ""; {
+		name, after, _ := strings.Cut(rest, "<<")
+		delimiter, after, _ := strings.Cut(after, "\n")
+		value, after, found := strings.Cut(after, "\n"+delimiter+"\n")
+		if !found {
+			t.Fatalf("no delimiter %q in %q", delimiter, rest)
+		}
+		names, values = append(names, name), append(values, value)
+		rest = after
+	}
+	return names, values
+}
+
+func TestOutputs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "output")
+	r, stdout, _ := record(map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": path})
+	wantNames, wantValues := []string{"metadata", "digest", "empty"}, []string{
+		// It would end the library's own delimiter, and forge an output.
+		"a\n_GitHubActionsFileCommandDelimeter_\ndigest=forged\nEOF\ndigest<<EOF\nforged\nEOF",
+		"sha256:1",
+		"",
+	}
+	for i, name := range wantNames {
+		if err := r.Output(name, wantValues[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names, values := readOutputs(t, path)
+	if !slices.Equal(names, wantNames) || !slices.Equal(values, wantValues) {
+		t.Errorf("got %q = %q", names, values)
+	}
+	if stdout.Len() > 0 {
+		t.Errorf("written to stdout: %q", stdout)
+	}
+}
+
+func TestSummaries(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "summary")
+	r, _, _ := record(map[string]string{"GITHUB_STEP_SUMMARY": path})
+	if err := errors.Join(r.Summary("# One"), r.Summary("# Two")); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != "# One\n# Two\n" {
+		t.Errorf("got %q, %v", data, err)
+	}
+	r, stdout, stderr := record(nil)
+	if err := r.Summary("# One"); err != nil || stdout.Len()+stderr.Len() > 0 {
+		t.Errorf("without a file: %v, %q, %q", err, stdout, stderr)
+	}
+}
+
+func TestCommandsInActions(t *testing.T) {
+	r, stdout, stderr := record(inActions)
+	r.Warning(Annotation{Title: "Check", File: "Dockerfile", Line: 3, EndLine: 5, Message: "two\nlines"})
+	r.Error(Annotation{Message: "m"})
+	want := "::warning endLine=5,file=Dockerfile,line=3,title=Check::two%0Alines\n::error::m\n"
+	if stdout.String() != want || stderr.Len() > 0 {
+		t.Errorf("got %q and %q, want %q", stdout, stderr, want)
+	}
+	stdout.Reset()
+	r.Group("solve")
+	r.EndGroup()
+	if want := "::group::solve\n::endgroup::\n"; stdout.String() != want {
+		t.Errorf("got %q, want %q", stdout, want)
+	}
+	stdout.Reset()
+	r.Fail(errors.New("cause\n"), Annotation{File: "Dockerfile", Line: 3})
+	if stdout.String() != "::error file=Dockerfile,line=3::cause\n" || stderr.String() != "error: cause\n" {
+		t.Errorf("got %q and %q", stdout, stderr)
 	}
 }
 
 func TestForAPerson(t *testing.T) {
 	r, stdout, stderr := record(nil)
 	r.Infof("building")
+	r.Notice(Annotation{Message: "note"})
 	r.Warning(Annotation{File: "Dockerfile", Line: 3, Message: "old form"})
+	r.Error(Annotation{File: "Dockerfile", Message: "wrong"})
 	r.Group("solve")
 	r.EndGroup()
-	if err := r.Output("digest", "sha256:1"); err != nil {
+	if err := writeAll(r.Untrusted(), "::output\x07"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(r.Output("digest", "sha256:1"), r.Output("tags", "a\nb")); err != nil {
 		t.Fatal(err)
 	}
 	r.Fail(errors.New("no builder"), Annotation{})
-	if want := "building\nwarning: Dockerfile:3: old form\n==> solve\nerror: no builder\n"; stderr.String() != want {
-		t.Errorf("stderr: want %q, have %q", want, stderr)
+	wantLog := `building
+notice: note
+warning: Dockerfile:3: old form
+error: Dockerfile: wrong
+==> solve
+::output␇
+error: no builder
+`
+	if stderr.String() != wantLog {
+		t.Errorf("stderr: got %q, want %q", stderr, wantLog)
 	}
-	if want := "digest=sha256:1\n"; stdout.String() != want {
-		t.Errorf("stdout: want %q, have %q", want, stdout)
+	if want := "digest=sha256:1\ntags=a%0Ab\n"; stdout.String() != want {
+		t.Errorf("stdout: got %q, want %q", stdout, want)
+	}
+	if r.InActions() {
+		t.Error("InActions is true")
 	}
 }
 
-func TestIDToken(t *testing.T) {
-	answers := map[string]struct {
-		status int
-		body   string
-		want   string // in the token or the error
-	}{
-		"token":   {200, `{"value":"aaa.bbb.ccc"}`, "aaa.bbb.ccc"},
-		"refused": {403, `no`, "no"},
-		"empty":   {200, `{}`, "holds no token"},
-		"garbage": {200, `<html>`, "JSON"},
+func TestLinesOfTheProgram(t *testing.T) {
+	r, stdout, stderr := record(inActions)
+	r.Infof("first\n::error::quoted\n  ##[group]x\x1b")
+	if want := "first\n\\::error::quoted\n  ##\\[group]x␛\n"; stdout.String() != want || stderr.Len() > 0 {
+		t.Errorf("got %q and %q, want %q", stdout, stderr, want)
 	}
-	for name, answer := range answers {
-		t.Run(name, func(t *testing.T) {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-				if q.URL.Query().Get("audience") != "https://depot.dev" || q.Header.Get("Authorization") != "Bearer request-token" {
-					t.Errorf("asked with %s, %s", q.URL, q.Header)
-				}
-				w.WriteHeader(answer.status)
-				_, _ = io.WriteString(w, answer.body)
-			}))
-			defer server.Close()
-			r, stdout, _ := record(map[string]string{"GITHUB_ACTIONS": "true",
-				"ACTIONS_ID_TOKEN_REQUEST_URL": server.URL + "?v=1", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-token"})
-			token, err := r.IDToken(context.Background(), "https://depot.dev")
-			if err != nil {
-				token = err.Error()
-			} else if !strings.Contains(stdout.String(), "::add-mask::"+token) {
-				t.Error("the token is not masked")
-			}
-			if !strings.Contains(token, answer.want) {
-				t.Errorf("want %q, have %q", answer.want, token)
-			}
-		})
+}
+
+func TestLongLinesAreSplit(t *testing.T) {
+	var lines []string
+	w := &lineWriter{emit: func(line string) { lines = append(lines, line) }}
+	text := strings.Repeat("x", maxLine)
+	if err := writeAll(w, text, "", "yy\n\nlast"); err != nil {
+		t.Fatal(err)
 	}
-	r, _, _ := record(inActions)
-	if _, err := r.IDToken(context.Background(), "x"); !errors.Is(err, ErrNoIDToken) {
-		t.Errorf("want ErrNoIDToken, have %v", err)
+	want := []string{text + "yy", "", "last"}
+	if !slices.Equal(lines, want) {
+		t.Errorf("got %d lines", len(lines))
+	}
+	lines = nil
+	if err := writeAll(w, text, "z", "\r\nend\r"); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{text, "z", "", "end"}; !slices.Equal(lines, want) {
+		t.Errorf("got %d lines, want %d", len(lines), len(want))
 	}
 }

@@ -50,8 +50,9 @@ type Builders struct {
 // ErrNoMachine is Open's answer to a platform that has no machine.
 var ErrNoMachine = errors.New("no machine for this platform")
 
-// Start starts a daemon for each platform and returns once all of them answer. It needs root, because a Dockerfile's
-// RUN does. ctx is for starting only: the daemons live until Stop or, whatever happens, until our process ends.
+// Start starts a daemon for each platform and returns once all of them answer. It needs root, because a
+// Dockerfile's RUN does. ctx is for starting only: the daemons live until Stop or, whatever happens, until our
+// process ends.
 func Start(ctx context.Context, o Options) (*Builders, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("builders: BuildKit's daemon needs root to run Dockerfiles")
@@ -77,7 +78,12 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 		platforms = []string{"linux/amd64", "linux/arm64"}
 	}
 
-	b := &Builders{machines: map[string]*machine{}, sockets: sockets, connections: map[*Connection]struct{}{}, tap: io.Discard}
+	b := &Builders{
+		machines:    map[string]*machine{},
+		sockets:     sockets,
+		connections: map[*Connection]struct{}{},
+		tap:         io.Discard,
+	}
 	group, starting := errgroup.WithContext(ctx)
 	for _, platform := range platforms {
 		name := strings.ReplaceAll(platform, "/", "-")
@@ -95,8 +101,8 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 	return b, nil
 }
 
-// Open lends the platform's machine to one build: a TCP address on loopback, and certificates made for this call, valid
-// for lifetime, that no other address accepts. Close the connection when the build ends.
+// Open lends the platform's machine to one build: a TCP address on loopback, and certificates made for this call,
+// valid for lifetime, that no other address accepts. Close the connection when the build ends.
 func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, error) {
 	m := b.machines[platform]
 	if m == nil {
@@ -120,8 +126,8 @@ func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, e
 	return c, nil
 }
 
-// Tap writes what clients send to the daemons to w, too, without its encryption: of the connections that are opened from now on. It must be
-// good for several goroutines, and not fail.
+// Tap writes what clients send to the daemons to w, too, without its encryption: of the connections that are opened
+// from now on. It must be good for several goroutines, and not fail.
 func (b *Builders) Tap(w io.Writer) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
@@ -137,8 +143,8 @@ func (b *Builders) Address(platform string) string {
 	return ""
 }
 
-// Stop cuts every connection, ends the daemons and what they were running, and removes their mounts. The layer cache
-// stays. It may be called twice.
+// Stop cuts every connection, ends the daemons and what they were running, and removes their mounts. The layer
+// cache stays. It may be called twice.
 func (b *Builders) Stop() error {
 	b.mutex.Lock()
 	b.stopped = true

@@ -54,7 +54,8 @@ func (c *Connection) Close() error {
 	return nil
 }
 
-// open listens on loopback and passes on to the socket, and to tap, what clients with this connection's certificate send.
+// open listens on loopback and passes on to the socket, and to tap, what clients with this connection's certificate
+// send.
 func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, error) {
 	const serverName = "builder.localcloud"
 	until := time.Now().Add(lifetime)
@@ -119,7 +120,12 @@ func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, er
 }
 
 // certificate makes a key and a certificate that the parent signs, or that signs itself without a parent.
-func certificate(until time.Time, template x509.Certificate, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func certificate(
+	until time.Time,
+	template x509.Certificate,
+	parent *x509.Certificate,
+	parentKey *ecdsa.PrivateKey,
+) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a key: %w", err)

@@ -44,7 +44,12 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 
 	command := exec.Command(program, "--config", config)
 	command.Stdout, command.Stderr = log, log
-	command.Env = append(os.Environ(), "TMPDIR="+temporary)
+	// The daemon creates sockets of SSH agents in TMPDIR, and the path of a socket has at most 107 bytes.
+	short := strings.TrimSuffix(m.socket, ".sock") + ".tmp"
+	if err := os.Symlink(temporary, short); err != nil {
+		return fmt.Errorf("builders: %w", err)
+	}
+	command.Env = append(os.Environ(), "TMPDIR="+short)
 	command.SysProcAttr = processAttributes()
 	m.ended = make(chan struct{})
 	started := make(chan error, 1)
@@ -104,7 +109,8 @@ func (m *machine) stop() error {
 	return errors.Join(m.removeContainers(), m.removeMounts())
 }
 
-// removeContainers ends containers of the daemon that outlived it: runc knows them by the directory of their bundle.
+// removeContainers ends containers of the daemon that outlived it: runc knows them by the directory of their
+// bundle.
 func (m *machine) removeContainers() error {
 	list, err := exec.Command("runc", "list", "--format", "json").Output()
 	if err != nil {
@@ -165,7 +171,11 @@ func configuration(m *machine, o Options) string {
 	fmt.Fprintf(&s, "[otel]\n  socketPath = %q\n", strings.TrimSuffix(m.socket, ".sock")+"-otel.sock")
 	fmt.Fprintf(&s, "[worker.containerd]\n  enabled = false\n")
 	// RUN shares the host's network: names resolve as they do outside, without a bridge to set up.
-	fmt.Fprintf(&s, "[worker.oci]\n  enabled = true\n  platforms = [%q]\n  binary = \"runc\"\n  networkMode = \"host\"\n", m.platform)
+	fmt.Fprintf(
+		&s,
+		"[worker.oci]\n  enabled = true\n  platforms = [%q]\n  binary = \"runc\"\n  networkMode = \"host\"\n",
+		m.platform,
+	)
 
 	mirrors, http := o.Mirrors, slices.Clone(o.Insecure)
 	hosts := make([]string, 0, len(mirrors))

@@ -85,8 +85,8 @@ func (s *Server) lookUp(token string) (caller, error) {
 	return caller{}, nil
 }
 
-// authorize finds the project that the caller asks for, and lets it in, or not. A project that does not exist is not
-// found; one that does, and is not the caller's, is denied.
+// authorize finds the project that the caller asks for, and lets it in, or not. A project that does not exist is
+// not found; one that does, and is not the caller's, is denied.
 func (s *Server) authorize(who caller, id string) (Project, error) {
 	if id == "" {
 		switch who.kind {
@@ -113,7 +113,12 @@ func (s *Server) authorize(who caller, id string) (Project, error) {
 		// GitHub does not tell upper from lower case in names.
 		ok = slices.ContainsFunc(p.Trust, func(trusted string) bool { return strings.EqualFold(trusted, who.repository) })
 		if !ok {
-			return Project{}, refuse(connect.CodePermissionDenied, "project %s has no trust relationship with %s", id, who.repository)
+			return Project{}, refuse(
+				connect.CodePermissionDenied,
+				"project %s has no trust relationship with %s",
+				id,
+				who.repository,
+			)
 		}
 	}
 	if !ok {

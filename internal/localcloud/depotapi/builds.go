@@ -43,9 +43,18 @@ type buildService struct {
 }
 
 // CreateBuild begins a build in a project of the caller's.
-func (b *buildService) CreateBuild(ctx context.Context, request *connect.Request[cliv1.CreateBuildRequest]) (*connect.Response[cliv1.CreateBuildResponse], error) {
+func (b *buildService) CreateBuild(
+	ctx context.Context,
+	request *connect.Request[cliv1.CreateBuildRequest],
+) (*connect.Response[cliv1.CreateBuildResponse], error) {
 	s := b.server
-	s.note(ctx, func(c *Call) { c.Project = request.Msg.ProjectId })
+	s.note(ctx, func(c *Call) {
+		c.Project = request.Msg.ProjectId
+		for _, options := range request.Msg.Options {
+			c.Tags = append(c.Tags, options.Tags...)
+			c.Push, c.Load, c.Save = c.Push || options.Push, c.Load || options.Load, c.Save || options.Save
+		}
+	})
 	who, err := s.identify(ctx, request.Header())
 	if err != nil {
 		return nil, err
@@ -108,7 +117,10 @@ func (b *buildService) CreateBuild(ctx context.Context, request *connect.Request
 }
 
 // GetBuildKitConnection lends the machine of a platform: pending at first, then active.
-func (b *buildService) GetBuildKitConnection(ctx context.Context, request *connect.Request[cliv1.GetBuildKitConnectionRequest]) (*connect.Response[cliv1.GetBuildKitConnectionResponse], error) {
+func (b *buildService) GetBuildKitConnection(
+	ctx context.Context,
+	request *connect.Request[cliv1.GetBuildKitConnectionRequest],
+) (*connect.Response[cliv1.GetBuildKitConnectionResponse], error) {
 	s := b.server
 	build, platform, err := b.running(ctx, request, request.Msg.BuildId, request.Msg.Platform)
 	if err != nil {
@@ -154,7 +166,10 @@ func (b *buildService) GetBuildKitConnection(ctx context.Context, request *conne
 }
 
 // ReportBuildHealth is a client's sign of life.
-func (b *buildService) ReportBuildHealth(ctx context.Context, request *connect.Request[cliv1.ReportBuildHealthRequest]) (*connect.Response[cliv1.ReportBuildHealthResponse], error) {
+func (b *buildService) ReportBuildHealth(
+	ctx context.Context,
+	request *connect.Request[cliv1.ReportBuildHealthRequest],
+) (*connect.Response[cliv1.ReportBuildHealthResponse], error) {
 	build, _, err := b.running(ctx, request, request.Msg.BuildId, request.Msg.Platform)
 	if err != nil {
 		return nil, err
@@ -167,7 +182,10 @@ func (b *buildService) ReportBuildHealth(ctx context.Context, request *connect.R
 }
 
 // FinishBuild takes back the build's machines.
-func (b *buildService) FinishBuild(ctx context.Context, request *connect.Request[cliv1.FinishBuildRequest]) (*connect.Response[cliv1.FinishBuildResponse], error) {
+func (b *buildService) FinishBuild(
+	ctx context.Context,
+	request *connect.Request[cliv1.FinishBuildRequest],
+) (*connect.Response[cliv1.FinishBuildResponse], error) {
 	s := b.server
 	s.note(ctx, func(c *Call) {
 		switch result := request.Msg.Result.(type) {
@@ -224,7 +242,12 @@ func (b *buildService) own(ctx context.Context, request connect.AnyRequest, id s
 }
 
 // running is own for a build that has not finished, and a platform that has a name.
-func (b *buildService) running(ctx context.Context, request connect.AnyRequest, id string, p cliv1.BuilderPlatform) (*build, string, error) {
+func (b *buildService) running(
+	ctx context.Context,
+	request connect.AnyRequest,
+	id string,
+	p cliv1.BuilderPlatform,
+) (*build, string, error) {
 	platform := map[cliv1.BuilderPlatform]string{
 		cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64: "linux/amd64",
 		cliv1.BuilderPlatform_BUILDER_PLATFORM_ARM64: "linux/arm64",
@@ -255,7 +278,8 @@ func (s *Server) reference(b *build, tag string) string {
 	return s.options.Registry.Host + "/" + b.project + ":" + tag
 }
 
-// saveTags are the further tags for a saved image: BuildOptions' field 9, which the CLI knows, and depot-go does not.
+// saveTags are the further tags for a saved image: BuildOptions' field 9, which the CLI knows, and depot-go does
+// not.
 func saveTags(options *cliv1.BuildOptions) []string {
 	var tags []string
 	for unknown := []byte(options.ProtoReflect().GetUnknown()); len(unknown) > 0; {

@@ -20,6 +20,9 @@ type Call struct {
 	BuildID  string
 	Platform string // linux/amd64
 
+	Tags             []string // of CreateBuild's options, like the next three
+	Push, Load, Save bool
+
 	State       string // of GetBuildKitConnection: pending or active
 	Result      string // of FinishBuild: success, error or canceled
 	ResultError string // what FinishBuild's error says

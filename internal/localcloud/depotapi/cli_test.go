@@ -29,11 +29,12 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/builders"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/pkg/builder"
+	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/tonistiigi/fsutil"
 )
 
-// The real Depot CLI: what it can do here, it can do at Depot, and what it says of our refusals, its users read. Our builder
-// is refused where the CLI is, and gets on where it does.
+// The real Depot CLI: what it can do here, it can do at Depot, and what it says of our refusals, its users read.
+// Our builder is refused where the CLI is, and gets on where it does.
 func TestTheDepotCLI(t *testing.T) {
 	program, err := filepath.Abs("../../../.cache/depot/depot")
 	if err != nil {
@@ -116,7 +117,8 @@ func TestTheDepotCLI(t *testing.T) {
 		{name: "organization token", token: "organization-token", arguments: "build .", ok: true, result: "success"},
 		{name: "load into the current engine", engine: engine.Current, arguments: "build --load -t image:1 .", ok: true, result: "success", image: "image:1", platforms: "linux/amd64"},
 		{name: "load into the oldest engine", engine: engine.Oldest, arguments: "build --load -t image:1 .", ok: true, result: "success", image: "image:1", platforms: "linux/amd64"},
-		// At Depot the CLI loads one of several platforms by what Depot's own BuildKit adds; a stock one leaves it only the tar, which holds one.
+		// At Depot the CLI loads one of several platforms by what Depot's own BuildKit adds; a stock one leaves it only
+		// the tar, which holds one.
 		{name: "load both platforms", engine: engine.Current, arguments: "build --load -t image:2 --platform linux/amd64,linux/arm64 .",
 			output: "docker exporter does not currently support exporting manifest lists", result: "error"},
 		{name: "load, push and save", engine: engine.Current, arguments: "build --load --save --push -t " + host + "/team/image:3 .", ok: true, result: "success", image: host + "/team/image:3", platforms: "linux/amd64"},
@@ -129,7 +131,7 @@ func TestTheDepotCLI(t *testing.T) {
 		{name: "another's project", project: "other", arguments: "build .", output: "permission_denied: this token may not use project other",
 			ours: "Depot does not trust the caller (this token may not use project other)"},
 		{name: "no such project", project: "absent", arguments: "build .", output: "sandbox,sandbox", ours: "Depot does not find it (project absent not found)"},
-		{name: "no token", token: "-", arguments: "build .", output: "missing API token", ours: builder.ErrNoToken.Error()},
+		{name: "no token", token: "-", arguments: "build .", output: "missing API token", ours: credentials.ErrNoDepotToken.Error()},
 		{name: "a project's token names the project", project: "-", arguments: "build .", ok: true, result: "success"},
 		{name: "no project", project: "-", token: "organization-token", arguments: "build .", output: "project_id is required", ours: builder.ErrNoProject.Error()},
 		{name: "out of order", fault: Fault{Method: "CreateBuild", Code: connect.CodeUnavailable, Message: "maintenance"}, arguments: "build .", output: "unavailable: maintenance", ours: "Depot's API at URL failed (503), after 5 tries (maintenance)"},
@@ -230,7 +232,8 @@ func TestTheDepotCLI(t *testing.T) {
 	}
 }
 
-// ours does with our builder what the CLI's arguments say, as far as the builder goes: start a build, have its machines, solve, finish.
+// ours does with our builder what the CLI's arguments say, as far as the builder goes: start a build, have its
+// machines, solve, finish.
 func ours(t *testing.T, dir string, getenv func(string) string, arguments string) (err error) {
 	request := builder.Request{Platforms: []string{"linux/amd64"}, Save: strings.Contains(arguments, "--save")}
 	dockerfile, words := "Dockerfile", strings.Fields(arguments)
@@ -250,12 +253,14 @@ func ours(t *testing.T, dir string, getenv func(string) string, arguments string
 	if err != nil && !errors.Is(err, builder.ErrNoProject) { // without one, the token may name it
 		return err
 	}
-	depot := builder.Depot{Project: project, Token: builder.TokenSource{Getenv: getenv}.Token}
-	b, err := depot.Start(t.Context(), request)
+	depot := builder.Depot{
+		Project: project, APIURL: os.Getenv("DEPOT_API_URL"), Token: credentials.Depot{Getenv: getenv, Logf: t.Logf}.Token,
+	}
+	b, err := depot.Acquire(t.Context(), request)
 	if err != nil {
 		return err
 	}
-	defer func() { b.Finish(err) }()
+	defer func() { b.Release(err) }()
 	for _, platform := range request.Platforms {
 		machine, err := b.Machine(t.Context(), platform)
 		if err != nil {

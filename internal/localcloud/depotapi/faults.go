@@ -140,7 +140,11 @@ func (s *Server) fail(next http.Handler) http.Handler {
 }
 
 // spoil makes an active connection one that does not work.
-func (s *Server) spoil(c *cliv1.GetBuildKitConnectionResponse_ActiveConnection, trouble MachineFault, platform string) error {
+func (s *Server) spoil(
+	c *cliv1.GetBuildKitConnectionResponse_ActiveConnection,
+	trouble MachineFault,
+	platform string,
+) error {
 	switch trouble {
 	case NoCertificates:
 		c.CaCert, c.Cert = nil, nil

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Pull requests from forks of public repositories get no OIDC token from GitHub. Depot has a second way for them: the
-// client claims to be a certain workflow run and is given a code, prints the code into the run's public log, and asks
-// until Depot has seen it there; then it gets a token for the run's repository.
+// Pull requests from forks of public repositories get no OIDC token from GitHub. Depot has a second way for them:
+// the client claims to be a certain workflow run and is given a code, prints the code into the run's public log,
+// and asks until Depot has seen it there; then it gets a token for the run's repository.
 //
 // depot-go's address for it is a constant (https://actions-public-oidc.depot.dev/claim): only a client that can be
 // pointed elsewhere meets this one.
@@ -29,7 +29,8 @@ type challenge struct {
 	expires    time.Time
 }
 
-// exchangeAfter is how many times a client asks in vain: nobody reads a log here, so the code is "seen" after a while.
+// exchangeAfter is how many times a client asks in vain: nobody reads a log here, so the code is "seen" after a
+// while.
 const exchangeAfter = 2
 
 // ClaimURL is where a workflow run of a fork's pull request asks for its challenge.

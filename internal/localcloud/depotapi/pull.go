@@ -13,7 +13,8 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// handlePull adds the calls that the CLI has and depot-go v0.5.1 has not: who built what, and how to pull what was saved.
+// handlePull adds the calls that the CLI has and depot-go v0.5.1 has not: who built what, and how to pull what was
+// saved.
 func (s *Server) handlePull(mux *http.ServeMux) {
 	for name, answer := range map[string]func(ctx context.Context, header http.Header, request fields) (fields, error){
 		"GetPullToken": s.getPullToken,
@@ -22,7 +23,8 @@ func (s *Server) handlePull(mux *http.ServeMux) {
 	} {
 		method := pullMethods.ByName(protoreflect.Name(name))
 		procedure := fmt.Sprintf("/%s/%s", method.Parent().FullName(), name)
-		mux.Handle(procedure, connect.NewUnaryHandler(procedure,
+		mux.Handle(procedure, connect.NewUnaryHandler(
+			procedure,
 			func(ctx context.Context, request *connect.Request[dynamicpb.Message]) (*connect.Response[dynamicpb.Message], error) {
 				response, err := answer(ctx, request.Header(), read(request.Msg))
 				if err != nil {
@@ -127,8 +129,8 @@ func write(of protoreflect.MessageDescriptor, f fields) *dynamicpb.Message {
 	return m
 }
 
-// pullMethods describes what the CLI's build.proto has beyond depot-go's: each message's fields are strings, numbered in
-// the order given here.
+// pullMethods describes what the CLI's build.proto has beyond depot-go's: each message's fields are strings,
+// numbered in the order given here.
 var pullMethods = func() protoreflect.MethodDescriptors {
 	file := &descriptorpb.FileDescriptorProto{
 		Name:    proto.String("depotapi/pull.proto"),
@@ -146,7 +148,10 @@ var pullMethods = func() protoreflect.MethodDescriptors {
 	}
 	method := func(name string, input, output *string) {
 		service := file.Service[0]
-		service.Method = append(service.Method, &descriptorpb.MethodDescriptorProto{Name: &name, InputType: input, OutputType: output})
+		service.Method = append(
+			service.Method,
+			&descriptorpb.MethodDescriptorProto{Name: &name, InputType: input, OutputType: output},
+		)
 	}
 	method("GetPullToken",
 		message("GetPullTokenRequest", "project_id", "build_id"),

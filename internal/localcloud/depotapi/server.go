@@ -1,9 +1,9 @@
-// Package depotapi is the stand-in for Depot's API: the service depot.cli.v1.BuildService, as depot-go v0.5.1 and the
-// Depot CLI 2.102.12 speak it, on loopback, in front of real machines.
+// Package depotapi is the stand-in for Depot's API: the service depot.cli.v1.BuildService, as depot-go v0.5.1 and
+// the Depot CLI 2.102.12 speak it, on loopback, in front of real machines.
 //
-// It authenticates as Depot does, lends machines for the time of a build, remembers every call for tests to ask, and
-// fails on demand. Protocol: github.com/depot/depot-go, proto/depot/cli/v1/build.proto; the messages that only the CLI
-// has are in pull.go and projects.go.
+// It authenticates as Depot does, lends machines for the time of a build, remembers every call for tests to ask,
+// and fails on demand. Protocol: github.com/depot/depot-go, proto/depot/cli/v1/build.proto; the messages that only
+// the CLI has are in pull.go and projects.go.
 package depotapi
 
 import (
@@ -38,7 +38,8 @@ type Options struct {
 	Wait time.Duration
 	// Lifetime of a build's certificates. Default: 10 minutes.
 	Lifetime time.Duration
-	// Limit is how long a build may take: Depot says so with every health report, and cancels the build then. 0: for ever.
+	// Limit is how long a build may take: Depot says so with every health report, and cancels the build then. 0: for
+	// ever.
 	Limit time.Duration
 }
 
@@ -81,8 +82,8 @@ type Server struct {
 	serving sync.WaitGroup
 }
 
-// Start serves on a loopback port of the system's choice, over HTTP/1.1 and over HTTP/2 without TLS: depot-go uses the
-// first, the CLI the second.
+// Start serves on a loopback port of the system's choice, over HTTP/1.1 and over HTTP/2 without TLS: depot-go uses
+// the first, the CLI the second.
 func Start(o Options) (*Server, error) {
 	if o.Pending == 0 {
 		o.Pending = 1

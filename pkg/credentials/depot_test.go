@@ -1,0 +1,418 @@
+package credentials
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
+	"github.com/org/sandbox-actions/internal/localcloud/github"
+	"github.com/org/sandbox-actions/pkg/builder"
+	"github.com/org/sandbox-actions/pkg/httpclient"
+)
+
+// actions is a GitHub with an OIDC issuer, for all tests.
+var actions *github.Server
+
+func TestMain(m *testing.M) {
+	var err error
+	if actions, err = github.Start(context.Background(), github.Options{}); err != nil {
+		log.Fatal(err)
+	}
+	code := m.Run()
+	_ = actions.Close()
+	os.Exit(code)
+}
+
+// startDepot starts a Depot API whose project "sandbox" trusts org/sandbox-actions.
+func startDepot(t *testing.T) *depotapi.Server {
+	t.Helper()
+	s, err := depotapi.Start(depotapi.Options{
+		Projects: []depotapi.Project{
+			{ID: "sandbox", Tokens: []string{"project-token"}, Trust: []string{"org/sandbox-actions"}},
+		},
+		OrganizationTokens: []string{"organization-token"},
+		Issuer:             actions.Issuer(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// inActions is the environment of a job with id-token: write, with changes.
+func inActions(changes map[string]string) func(string) string {
+	variables := map[string]string{
+		"GITHUB_ACTIONS": "true", "GITHUB_EVENT_NAME": "push", "GITHUB_RUN_ID": "1",
+		"ACTIONS_ID_TOKEN_REQUEST_URL":   actions.IDTokenRequestURL(),
+		"ACTIONS_ID_TOKEN_REQUEST_TOKEN": actions.IDTokenRequestToken(),
+	}
+	for name, value := range changes {
+		variables[name] = value
+	}
+	return environment(variables)
+}
+
+// logger keeps what is logged.
+type logger struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *logger) logf(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, fmt.Sprintf(format, args...))
+}
+
+// depot finds tokens with short waits.
+func depot(getenv func(string) string, l *logger) Depot {
+	d := Depot{Getenv: getenv, OIDC: NewOIDC(getenv, nil), Logf: l.logf, ChallengeInterval: time.Millisecond}
+	d.OIDC.HTTP.Policy = httpclient.Policy{MinWait: time.Millisecond}
+	return d
+}
+
+// tokenKind is what Depot makes of a token: it creates a build with it.
+func tokenKind(t *testing.T, s *depotapi.Server, token string) depotapi.TokenKind {
+	t.Helper()
+	client := builder.Depot{
+		Project: "sandbox", APIURL: s.URL(), Token: func(context.Context) (string, error) { return token, nil },
+	}
+	lease, err := client.Acquire(t.Context(), builder.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release(nil)
+	for _, c := range s.Calls() {
+		if c.Method == "CreateBuild" {
+			return c.Token
+		}
+	}
+	return ""
+}
+
+func TestDepotTokenPrecedence(t *testing.T) {
+	for _, test := range []struct {
+		name, input string
+		getenv      func(string) string
+		want        depotapi.TokenKind
+		err         error
+	}{
+		{
+			name: "input first", input: "project-token", want: depotapi.ProjectToken,
+			getenv: inActions(map[string]string{"DEPOT_TOKEN": "unknown-token"}),
+		},
+		{name: "input with a line break", input: " project-token\n", getenv: inActions(nil), want: depotapi.ProjectToken},
+		{
+			name: "DEPOT_TOKEN before OIDC", want: depotapi.OrganizationToken,
+			getenv: inActions(map[string]string{"DEPOT_TOKEN": "organization-token"}),
+		},
+		{name: "OIDC", getenv: inActions(nil), want: depotapi.OIDCToken},
+		{
+			name: "OIDC without GITHUB_ACTIONS", want: depotapi.OIDCToken,
+			getenv: inActions(map[string]string{"GITHUB_ACTIONS": ""}),
+		},
+		{
+			name: "no permission", err: ErrNoIDToken,
+			getenv: inActions(map[string]string{"ACTIONS_ID_TOKEN_REQUEST_URL": ""}),
+		},
+		{
+			name: "half of the permission's variables", err: ErrNoIDToken,
+			getenv: inActions(map[string]string{"ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}),
+		},
+		{name: "outside of Actions", getenv: environment(nil), err: ErrNoDepotToken},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := depot(test.getenv, &logger{})
+			d.Input = test.input
+			token, err := d.Token(t.Context())
+			if !errors.Is(err, test.err) || (err == nil) != (test.err == nil) {
+				t.Fatalf("got %v, want %v", err, test.err)
+			}
+			if err != nil {
+				return
+			}
+			if got := tokenKind(t, startDepot(t), token); got != test.want {
+				t.Errorf("Depot sees a token of kind %q, want %q", got, test.want)
+			}
+		})
+	}
+	if !strings.Contains(ErrNoIDToken.Error(), "`permissions: id-token: write`") {
+		t.Errorf("%q does not name the permission", ErrNoIDToken)
+	}
+}
+
+func TestMalformedDepotToken(t *testing.T) {
+	for name, d := range map[string]Depot{
+		"input depot_token": {Input: "two words-of-a-secret", Getenv: environment(nil)},
+		"DEPOT_TOKEN":       {Getenv: environment(map[string]string{"DEPOT_TOKEN": "two\nlines-of-a-secret"})},
+	} {
+		_, err := d.Token(t.Context())
+		if err == nil || !strings.HasPrefix(err.Error(), name+": invalid token") || strings.Contains(err.Error(), "of-a-secret") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestGitHubIssuesNoToken(t *testing.T) {
+	stopped, err := github.Start(t.Context(), github.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stopped.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name   string
+		change map[string]string
+		status int
+	}{
+		{"invalid request token", map[string]string{"ACTIONS_ID_TOKEN_REQUEST_TOKEN": "stale-bearer"}, 401},
+		{"unreachable", map[string]string{"ACTIONS_ID_TOKEN_REQUEST_URL": stopped.IDTokenRequestURL()}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := depot(inActions(test.change), &logger{}).Token(t.Context())
+			failed, ok := errors.AsType[*httpclient.APIError](err)
+			if !ok || failed.Service != "GitHub" || failed.Status != test.status || !strings.Contains(err.Error(), "depot_token") {
+				t.Fatalf("got %v", err)
+			}
+			for _, secret := range []string{"stale-bearer", actions.IDTokenRequestToken()} {
+				if strings.Contains(err.Error(), secret) {
+					t.Errorf("a secret is in %q", err)
+				}
+			}
+		})
+	}
+	cause := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if _, err := depot(inActions(nil), &logger{}).Token(ctx); err != cause { //nolint:errorlint // not wrapped
+		t.Errorf("canceled: %v", err)
+	}
+}
+
+// pullRequest writes the event of a pull request to org/sandbox-actions.
+func pullRequest(t *testing.T, head string, private bool) string {
+	t.Helper()
+	type repository struct {
+		FullName string `json:"full_name"`
+		Private  bool   `json:"private"`
+	}
+	data, err := json.Marshal(map[string]any{
+		"repository":   repository{"org/sandbox-actions", private},
+		"pull_request": map[string]any{"number": 7, "head": map[string]any{"repo": repository{head, private}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writeEvent(t, string(data))
+}
+
+func writeEvent(t *testing.T, payload string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "event.json")
+	if err := os.WriteFile(file, []byte(payload), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// forkJob is the environment of a job for a pull request, without OIDC.
+func forkJob(event string) func(string) string {
+	return inActions(map[string]string{
+		"GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": event,
+		"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "",
+	})
+}
+
+func countCalls(s *depotapi.Server, method string) int {
+	n := 0
+	for _, c := range s.Calls() {
+		if c.Method == method {
+			n++
+		}
+	}
+	return n
+}
+
+func TestForkAnswersChallenge(t *testing.T) {
+	s := startDepot(t)
+	l := &logger{}
+	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false)), l)
+	d.ClaimURL = s.ClaimURL()
+	before := len(actions.Requests())
+	token, err := d.Token(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := tokenKind(t, s, token); got != depotapi.ForkToken {
+		t.Errorf("Depot sees a token of kind %q", got)
+	}
+	if n := len(actions.Requests()) - before; n != 0 {
+		t.Errorf("%d requests to GitHub, which issues no token to a fork", n)
+	}
+	if len(l.lines) != countCalls(s, "exchange") {
+		t.Errorf("logged %d lines for %d exchanges", len(l.lines), countCalls(s, "exchange"))
+	}
+	for _, line := range l.lines {
+		if code, ok := strings.CutPrefix(line, "Waiting for OIDC auth challenge "); !ok || code == "" {
+			t.Errorf("logged %q", line)
+		}
+	}
+}
+
+func TestForkWithoutToken(t *testing.T) {
+	fork := pullRequest(t, "contributor/sandbox-actions", false)
+	const (
+		claimError = "authenticate to Depot for a pull request from a fork: "
+		timedOut   = claimError + "timed out after 300ms waiting for Depot to find the challenge"
+	)
+	for _, test := range []struct {
+		name, event string
+		fault       depotapi.Fault
+		err         error  // wrapped
+		status      int    // of an APIError
+		want        string // a part of the error
+	}{
+		{name: "branch of the repository", event: pullRequest(t, "org/sandbox-actions", false), err: ErrNoIDToken},
+		{name: "deleted fork", event: pullRequest(t, "", false), err: ErrNoIDToken},
+		{name: "no event file", event: "/absent", err: ErrNoIDToken},
+		{name: "malformed event", event: writeEvent(t, "{"), err: ErrNoIDToken},
+		{
+			name: "private repository", event: pullRequest(t, "contributor/sandbox-actions", true),
+			want: claimError + "Depot supports forks of public repositories only (push the branch to org/sandbox-actions",
+		},
+		{
+			name: "claim refused", event: fork, fault: depotapi.Fault{Method: "claim", Status: 403},
+			status: 403, want: "allow pull requests from forks",
+		},
+		{
+			name: "claim unavailable", event: fork, fault: depotapi.Fault{Method: "claim", Status: 503},
+			status: 503, want: "rerun the job later",
+		},
+		{
+			name: "web page", event: fork, fault: depotapi.Fault{Method: "claim", Status: 200, Body: "<html>"},
+			err: httpclient.ErrFormat, status: 200, want: claimError,
+		},
+		{
+			name: "no challenge", event: fork, fault: depotapi.Fault{Method: "claim", Status: 200, Body: "{}"},
+			err: httpclient.ErrFormat, status: 200, want: "rerun the job later",
+		},
+		{
+			name: "no answer", event: fork, fault: depotapi.Fault{Method: "claim", Silence: true},
+			want: "no answer within 50ms, after 4 attempts (check the network, and rerun the job)",
+		},
+		{
+			name: "challenge not found in the log", event: fork, fault: depotapi.Fault{Method: "exchange", Status: 403},
+			want: timedOut,
+		},
+		{
+			name: "web page instead of a token", event: fork, want: timedOut,
+			fault: depotapi.Fault{Method: "exchange", Status: 200, Body: "<html>"},
+		},
+		{
+			name: "text instead of a token", event: fork, want: timedOut,
+			fault: depotapi.Fault{Method: "exchange", Status: 200, Body: "not yet"},
+		},
+		{name: "empty token", event: fork, fault: depotapi.Fault{Method: "exchange", Status: 200}, want: timedOut},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := startDepot(t)
+			d := depot(forkJob(test.event), &logger{})
+			d.ClaimURL = s.ClaimURL()
+			if test.fault.Method != "" {
+				s.Fail(test.fault)
+			}
+			if test.fault.Method == "exchange" {
+				d.ChallengeTimeout = 300 * time.Millisecond
+			}
+			if test.fault.Silence {
+				d.OIDC.HTTP.Policy.Timeout = 50 * time.Millisecond
+			}
+			_, err := d.Token(t.Context())
+			if err == nil || test.err != nil && !errors.Is(err, test.err) || httpclient.Status(err) != test.status ||
+				!strings.Contains(err.Error(), test.want) {
+				t.Errorf("got\n%v\nwant\n%s (%v, status %d)", err, test.want, test.err, test.status)
+			}
+		})
+	}
+}
+
+func TestClaimIsRetried(t *testing.T) {
+	s := startDepot(t)
+	s.Fail(depotapi.Fault{Method: "claim", Times: 2, Status: http.StatusBadGateway})
+	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false)), &logger{})
+	d.ClaimURL = s.ClaimURL()
+	if _, err := d.Token(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := countCalls(s, "claim"); n != 3 {
+		t.Errorf("%d claims, want 3", n)
+	}
+}
+
+func TestExchangeURLMustBeHTTP(t *testing.T) {
+	local := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"challengeCode":"code","exchangeURL":"file:///etc/passwd"}`))
+	}))
+	defer local.Close()
+	l := &logger{}
+	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false)), l)
+	d.ClaimURL = local.URL
+	if _, err := d.Token(t.Context()); !errors.Is(err, httpclient.ErrFormat) || len(l.lines) > 0 {
+		t.Errorf("got %v, logged %q", err, l.lines)
+	}
+}
+
+// FuzzForkedRepository checks that only an event whose pull request comes from another repository is one of a fork.
+func FuzzForkedRepository(f *testing.F) {
+	for _, seed := range []string{
+		`{"repository":{"full_name":"o/r","private":false},"pull_request":{"head":{"repo":{"full_name":"c/r"}}}}`,
+		`{"repository":{"full_name":"o/r"},"pull_request":{"number":1,"head":{"repo":{"full_name":"c/r"}}}}`,
+		`{"repository":{"full_name":"o/r","private":true},"pull_request":{"head":{"repo":{"full_name":"o/r"}}}}`,
+		`{"pull_request":{"head":{"repo":null}}}`, `{}`, `[]`, ``, `{"repository":7}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	file := filepath.Join(f.TempDir(), "event.json")
+	d := Depot{Getenv: environment(map[string]string{
+		"GITHUB_EVENT_NAME": "pull_request", "GITHUB_RUN_ID": "1", "GITHUB_EVENT_PATH": file,
+	})}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		name, private := d.forkedRepository()
+		var event struct {
+			PullRequest struct {
+				Head struct {
+					Repo struct {
+						FullName string `json:"full_name"`
+					}
+				}
+			} `json:"pull_request"`
+		}
+		head := ""
+		if json.Unmarshal(data, &event) == nil {
+			head = event.PullRequest.Head.Repo.FullName
+		}
+		if (name != "" || private) && (head == "" || name == head) {
+			t.Errorf("%q, %t: the head is of %q", name, private, head)
+		}
+	})
+}

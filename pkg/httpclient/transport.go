@@ -1,0 +1,239 @@
+package httpclient
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+)
+
+// Transport returns a round tripper that retries: network errors, bodies cut short, 408, 429 and 5xx except 501. It
+// repeats idempotent requests (GET, HEAD, OPTIONS, PUT, DELETE, or marked by [Idempotent]), and others only when they
+// never reached the service or were rejected ([Policy.Rejections]). A request whose body cannot be read again
+// (Request.GetBody is nil) is sent once. When the attempts are used up it returns the last answer or error.
+func (c Config) Transport() http.RoundTripper {
+	t := &transport{policy: c.Policy.withDefaults(), clock: c.Clock}
+	if t.clock == nil {
+		t.clock = SystemClock{}
+	}
+	base := c.Base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	t.retrying = &retryablehttp.Client{
+		HTTPClient: &http.Client{
+			Transport:     attemptTransport{base, t.policy},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		RetryMax:     t.policy.Attempts - 1,
+		CheckRetry:   t.checkRetry,
+		ErrorHandler: retryablehttp.PassthroughErrorHandler,
+		// The wait is in PrepareRetry, where the clock and the context are known.
+		Backoff:      func(_, _ time.Duration, _ int, _ *http.Response) time.Duration { return 0 },
+		PrepareRetry: t.waitBeforeRetry,
+	}
+	return t
+}
+
+type transport struct {
+	policy   Policy
+	clock    Clock
+	retrying *retryablehttp.Client
+}
+
+// call is the state of one RoundTrip, kept in the context of its requests.
+type call struct {
+	replayable bool
+	idempotent bool
+	start      time.Time
+	attempts   int
+	wait       time.Duration // before the next attempt
+}
+
+type callKey struct{}
+
+// RoundTrip implements [http.RoundTripper].
+func (t *transport) RoundTrip(original *http.Request) (*http.Response, error) {
+	hasBody := original.Body != nil && original.Body != http.NoBody
+	state := &call{
+		replayable: !hasBody || original.GetBody != nil,
+		idempotent: isIdempotent(original.Context(), original.Method),
+		start:      t.clock.Now(),
+	}
+	request := &retryablehttp.Request{
+		Request: original.WithContext(context.WithValue(original.Context(), callKey{}, state)),
+	}
+	if hasBody && state.replayable {
+		_ = original.Body.Close() // each attempt reads a copy
+		read := retryablehttp.ReaderFunc(func() (io.Reader, error) { return original.GetBody() })
+		if err := request.SetBody(read); err != nil {
+			return nil, err
+		}
+		request.ContentLength = original.ContentLength // SetBody knows it of few types only
+	}
+	response, err := t.retrying.Do(request)
+	if err == nil {
+		response.Request = original
+		return response, nil
+	}
+	if response != nil {
+		_ = response.Body.Close()
+	}
+	if cause := context.Cause(original.Context()); cause != nil {
+		return nil, cause
+	}
+	if wrapped := new(url.Error); errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	if state.attempts > 1 {
+		err = fmt.Errorf("%w, after %d attempts", err, state.attempts)
+	}
+	return nil, err
+}
+
+// checkRetry decides whether an attempt is followed by another one, and after which wait.
+func (t *transport) checkRetry(ctx context.Context, response *http.Response, err error) (bool, error) {
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	state := ctx.Value(callKey{}).(*call)
+	state.attempts++
+	now := t.clock.Now()
+	var again bool
+	var requested time.Duration
+	if err != nil {
+		again = neverSent(err) || state.idempotent && mayPass(err)
+	} else {
+		again, requested = t.checkAnswer(response, state.idempotent, now)
+	}
+	state.wait = t.backoff(state.attempts)
+	if requested > 0 {
+		state.wait = requested
+	}
+	inTime := requested <= t.policy.MaxRetryAfter && now.Add(state.wait).Sub(state.start) <= t.policy.Budget
+	return again && state.replayable && inTime, nil
+}
+
+// checkAnswer decides on the answer of an attempt. It also returns the wait that the service requests; 0: none.
+func (t *transport) checkAnswer(response *http.Response, idempotent bool, now time.Time) (bool, time.Duration) {
+	if t.policy.RateLimit != nil {
+		if wait, limited := t.policy.RateLimit(response, now); limited {
+			return true, wait
+		}
+	}
+	switch status := response.StatusCode; {
+	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
+		return idempotent || slices.Contains(t.policy.Rejections, status), RetryAfter(response.Header, now)
+	case status == http.StatusRequestTimeout, status >= 500 && status != http.StatusNotImplemented:
+		return idempotent || slices.Contains(t.policy.Rejections, status), 0
+	}
+	return false, 0
+}
+
+// backoff is the wait after the nth attempt.
+func (t *transport) backoff(n int) time.Duration {
+	wait := t.policy.MinWait
+	for range n - 1 {
+		wait = min(2*wait, t.policy.MaxWait)
+	}
+	return wait/2 + rand.N(wait-wait/2+1)
+}
+
+func (t *transport) waitBeforeRetry(request *http.Request) error {
+	return t.clock.Sleep(request.Context(), request.Context().Value(callKey{}).(*call).wait)
+}
+
+// neverSent reports whether no connection was made.
+func neverSent(err error) bool {
+	dial := new(net.OpError)
+	return errors.As(err, &dial) && dial.Op == "dial"
+}
+
+// mayPass reports whether a failed attempt may succeed when it is repeated.
+func mayPass(err error) bool {
+	return !errors.As(err, new(*BodyTooLargeError)) && !errors.As(err, new(*tls.CertificateVerificationError)) &&
+		!errors.As(err, new(tls.RecordHeaderError))
+}
+
+// TimeoutError is an attempt that got no whole answer in time. It is a [context.DeadlineExceeded].
+type TimeoutError struct{ Limit time.Duration }
+
+func (e *TimeoutError) Error() string { return fmt.Sprintf("no answer within %s", e.Limit) }
+
+func (e *TimeoutError) Unwrap() error { return context.DeadlineExceeded }
+
+// BodyTooLargeError is an answer that exceeds [Policy.MaxBody].
+type BodyTooLargeError struct{ Limit int64 }
+
+func (e *BodyTooLargeError) Error() string {
+	return fmt.Sprintf("the response is larger than %d bytes", e.Limit)
+}
+
+// attemptTransport sends a request once, within the timeout, and reads the answer whole.
+type attemptTransport struct {
+	base   http.RoundTripper
+	policy Policy
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t attemptTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(request.Context())
+	timedOut := &TimeoutError{t.policy.Timeout}
+	timer := time.AfterFunc(t.policy.Timeout, func() { cancel(timedOut) })
+	response, err := t.base.RoundTrip(request.WithContext(ctx))
+	switch {
+	case err != nil:
+	case t.policy.StreamBody:
+		if timer.Stop() {
+			response.Body = streamedBody{response.Body, cancel}
+			return response, nil
+		}
+		_ = response.Body.Close()
+		err = timedOut
+	default:
+		err = t.readBody(response)
+	}
+	timer.Stop()
+	if err != nil && errors.Is(context.Cause(ctx), timedOut) {
+		err = timedOut
+	}
+	cancel(nil)
+	if err != nil {
+		return nil, err
+	}
+	return response, nil
+}
+
+// readBody replaces the body by its bytes.
+func (t attemptTransport) readBody(response *http.Response) error {
+	data, err := io.ReadAll(io.LimitReader(response.Body, t.policy.MaxBody+1))
+	err = cmp.Or(err, response.Body.Close())
+	if err == nil && int64(len(data)) > t.policy.MaxBody {
+		return &BodyTooLargeError{t.policy.MaxBody}
+	}
+	response.Body = io.NopCloser(bytes.NewReader(data))
+	return err
+}
+
+// streamedBody releases the attempt's context with the body.
+type streamedBody struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+// Close closes the body.
+func (b streamedBody) Close() error {
+	defer b.cancel(nil)
+	return b.ReadCloser.Close()
+}
