@@ -37,21 +37,12 @@ main() {
 	wait_for_builds
 }
 
+# quiet COMMAND… shows the end of the command's output only if the command fails.
+quiet() { scripts/quiet.sh setup "$@"; }
+
 fail() {
 	echo "setup: $*" >&2
 	exit 1
-}
-
-# quiet COMMAND… shows the end of the command's output only if the command fails.
-quiet() {
-	local log
-	log=$(mktemp)
-	if ! "$@" >"$log" 2>&1; then
-		tail -n 20 "$log" >&2
-		rm "$log"
-		fail "failed: $*"
-	fi
-	rm "$log"
 }
 
 cleanup=''
@@ -133,10 +124,12 @@ build_all_tools() {
 	build_tools internal/tools/doppler github.com/DopplerHQ/cli
 }
 
-# build_programs builds what the demo runs; Go's build cache makes this fast when nothing has changed.
+# build_programs builds what the demo runs, with the settings of a release. It is fast when nothing has changed.
 build_programs() {
+	# shellcheck source=actions/buildenv.sh
+	. actions/buildenv.sh
 	mkdir -p .cache/demo
-	CGO_ENABLED=0 quiet go build -o .cache/demo/ \
+	quiet go build -ldflags="$(link_flags '')" -o .cache/demo/ \
 		./internal/localcloud/cmd/localcloud ./action-build ./action-test ./action-snapshot
 }
 
