@@ -188,7 +188,7 @@ create_base_image() {
 	mkdir -p "${tar%/*}"
 	root=$(mktemp -d)
 	# debootstrap leaves these mounted when it is interrupted.
-	on_exit "umount '$root/proc' '$root/sys' 2>/dev/null; rm -rf --one-file-system '$root'"
+	on_exit "umount '$root/proc' '$root/sys' 2>/dev/null || true; rm -rf --one-file-system '$root'"
 	mirror=$(awk '$3 == "bookworm" { print $2 }' <<<"$sources")
 	quiet debootstrap --variant=minbase --include=ca-certificates bookworm "$root" ${mirror:+"$mirror"}
 	[[ ! $sources ]] || echo "$sources" >"$root/etc/apt/sources.list"
@@ -196,7 +196,7 @@ create_base_image() {
 	find /usr/local/share/ca-certificates -name '*.crt' -exec cp -t "$root/usr/local/share/ca-certificates" {} +
 	chroot "$root" update-ca-certificates >/dev/null 2>&1
 	trim_base_image "$root"
-	tar --sort=name --mtime=@0 --numeric-owner --format=gnu -C "$root" -cf "$tar.new" .
+	tar --one-file-system --sort=name --mtime=@0 --numeric-owner --format=gnu -C "$root" -cf "$tar.new" .
 	mv "$tar.new" "$tar"
 	gzip --no-name <"$tar" >"$tar.gz"
 	(cd "${tar%/*}" && sha256sum "${tar##*/}" "${tar##*/}.gz" >"$tar.sums")
