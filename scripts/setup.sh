@@ -37,21 +37,12 @@ main() {
 	wait_for_builds
 }
 
+# quiet COMMAND… shows the end of the command's output only if the command fails.
+quiet() { scripts/quiet.sh setup "$@"; }
+
 fail() {
 	echo "setup: $*" >&2
 	exit 1
-}
-
-# quiet COMMAND… shows the end of the command's output only if the command fails.
-quiet() {
-	local log
-	log=$(mktemp)
-	if ! "$@" >"$log" 2>&1; then
-		tail -n 20 "$log" >&2
-		rm "$log"
-		fail "failed: $*"
-	fi
-	rm "$log"
 }
 
 cleanup=''
@@ -133,10 +124,12 @@ build_all_tools() {
 	build_tools internal/tools/doppler github.com/DopplerHQ/cli
 }
 
-# build_programs builds what the demo runs; Go's build cache makes this fast when nothing has changed.
+# build_programs builds what the demo runs, with the settings of a release. It is fast when nothing has changed.
 build_programs() {
+	# shellcheck source=actions/buildenv.sh
+	. actions/buildenv.sh
 	mkdir -p .cache/demo
-	CGO_ENABLED=0 quiet go build -o .cache/demo/ \
+	quiet go build -ldflags="$(link_flags '')" -o .cache/demo/ \
 		./internal/localcloud/cmd/localcloud ./action-build ./action-test ./action-snapshot
 }
 
@@ -195,7 +188,7 @@ create_base_image() {
 	mkdir -p "${tar%/*}"
 	root=$(mktemp -d)
 	# debootstrap leaves these mounted when it is interrupted.
-	on_exit "umount '$root/proc' '$root/sys' 2>/dev/null; rm -rf --one-file-system '$root'"
+	on_exit "umount '$root/proc' '$root/sys' 2>/dev/null || true; rm -rf --one-file-system '$root'"
 	mirror=$(awk '$3 == "bookworm" { print $2 }' <<<"$sources")
 	quiet debootstrap --variant=minbase --include=ca-certificates bookworm "$root" ${mirror:+"$mirror"}
 	[[ ! $sources ]] || echo "$sources" >"$root/etc/apt/sources.list"
@@ -203,7 +196,7 @@ create_base_image() {
 	find /usr/local/share/ca-certificates -name '*.crt' -exec cp -t "$root/usr/local/share/ca-certificates" {} +
 	chroot "$root" update-ca-certificates >/dev/null 2>&1
 	trim_base_image "$root"
-	tar --sort=name --mtime=@0 --numeric-owner --format=gnu -C "$root" -cf "$tar.new" .
+	tar --one-file-system --sort=name --mtime=@0 --numeric-owner --format=gnu -C "$root" -cf "$tar.new" .
 	mv "$tar.new" "$tar"
 	gzip --no-name <"$tar" >"$tar.gz"
 	(cd "${tar%/*}" && sha256sum "${tar##*/}" "${tar##*/}.gz" >"$tar.sums")

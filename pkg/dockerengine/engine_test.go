@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,7 +16,9 @@ import (
 
 // fakeAPI answers requests by "METHOD /path" without the API's version. Others get 404.
 type fakeAPI struct {
-	answers  map[string]string // JSON; "!CODE text" for an error
+	answers map[string]string // JSON; "!CODE text" for an error
+
+	mutex    sync.Mutex
 	requests []string
 }
 
@@ -24,8 +27,10 @@ func (f *fakeAPI) RoundTrip(r *http.Request) (*http.Response, error) {
 		_, _ = io.Copy(io.Discard, r.Body)
 	}
 	path := r.Method + " " + strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/v1.41"), "/v1.50")
+	f.mutex.Lock()
 	f.requests = append(f.requests, path)
 	answer, ok := f.answers[path]
+	f.mutex.Unlock()
 	status := http.StatusOK
 	if !ok {
 		answer, status = `{"message":"no such thing"}`, http.StatusNotFound

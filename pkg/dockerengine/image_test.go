@@ -294,5 +294,8 @@ func TestSavedArchiveOpen(t *testing.T) {
 			t.Errorf("%s: %q after %d passes, want %q after %d (%v)",
 				step.name, content, passes, files[step.name], step.passes, err)
 		}
+		if isLast := step.name == "c"; isLast == (a.idle != nil) {
+			t.Errorf("%s: an idle stream is kept: %t", step.name, a.idle != nil)
+		}
 	}
 }

@@ -43,6 +43,7 @@ func TestLoadMissing(t *testing.T) {
 		{"rejected in the stream", guess, `{"errorDetail":{"message":"open blob: not found"}}`, nil, 2, 2},
 		{"rejected while unpacking", guess, `{"stream":"Error unpacking image"}`, nil, 2, 2},
 		{"rejected by status", guess, "!500 no such file or directory", nil, 2, 2},
+		{"accepted but incomplete", guess, `{"stream":"Loaded image"}`, nil, 2, 2},
 		{"no guess", nil, `{"errorDetail":{"message":"not found"}}`, nil, 0, 1},
 		{"broken source", guess, `{"stream":"Loaded image"}`, brokenSource, 0, 1},
 	} {

@@ -70,6 +70,7 @@ func TestImageRegistry(t *testing.T) {
 				test.method, test.path, response.StatusCode, contentType, len(body), err, test)
 		}
 	}
+	r.serving.Wait() // a handler may still run when the client has read its last byte
 	if sent := r.sentLayers(); len(sent) != 1 || sent[0].hash != a.digests[1] {
 		t.Errorf("sent %+v, want the second layer", sent)
 	}
@@ -85,6 +86,7 @@ func TestImageRegistry(t *testing.T) {
 	// A layer that was expected to exist counts as an additional one.
 	progress = nil
 	get(t, url+"/v2/random/blobs/"+a.digests[0].String())
+	r.serving.Wait()
 	if len(progress) == 0 || progress[0].Number != 2 || progress[0].Count != 2 {
 		t.Errorf("progress %+v, want layer 2 of 2", progress)
 	}

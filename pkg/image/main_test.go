@@ -164,7 +164,7 @@ func (w *services) fillHub() error {
 	file := filepath.Join("..", "..", ".cache", "base", "bookworm-slim.tar")
 	root, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("read the base image: %w (run scripts/base-image.sh)", err)
+		return fmt.Errorf("read the base image: %w (run scripts/setup.sh test)", err)
 	}
 	uncompressed := static.NewLayer(root, types.OCIUncompressedLayer)
 	debian, err := baseImage(v1.Config{

@@ -168,7 +168,7 @@ func buildctl(t *testing.T, w *services, r Request) (config string, line int, er
 	t.Helper()
 	program := filepath.Join("..", "..", ".cache", "bin", "buildctl")
 	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("%v (run scripts/tools.sh)", err)
+		t.Fatalf("%v (run scripts/setup.sh test)", err)
 	}
 	dir := t.TempDir()
 	metadata := filepath.Join(dir, "metadata.json")

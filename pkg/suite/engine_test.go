@@ -128,7 +128,7 @@ func buildImages(dir string) error {
 	}
 	base, err := os.ReadFile("../../.cache/base/bookworm-slim.tar")
 	if err != nil {
-		return fmt.Errorf("read the base image (run scripts/base-image.sh first): %w", err)
+		return fmt.Errorf("read the base image (run scripts/setup.sh test first): %w", err)
 	}
 	header := tar.Header{Name: "service", Mode: 0o755, Size: int64(len(data))}
 	service := static.NewLayer(archive(header, string(data)), types.DockerUncompressedLayer)

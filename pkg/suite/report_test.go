@@ -112,7 +112,7 @@ func validateJUnit(t *testing.T, file string) error {
 	}
 	out, err := exec.Command("xmllint", "--noout", "--schema", "testdata/junit.xsd", file).CombinedOutput()
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
-		t.Fatalf("run xmllint (scripts/packages.sh installs it): %v", err)
+		t.Fatalf("run xmllint (scripts/setup.sh test installs it): %v", err)
 	}
 	if err != nil {
 		t.Log(string(out))

@@ -562,7 +562,7 @@ func waitForContainers(t *testing.T, m *machine, n int) {
 	for t.Context().Err() == nil {
 		out, err := exec.Command("docker", "--host", m.Host, "ps", "--quiet").Output()
 		if err != nil {
-			t.Errorf("docker ps (scripts/packages.sh installs docker): %v", err)
+			t.Errorf("docker ps (scripts/setup.sh test installs docker): %v", err)
 			return
 		}
 		if strings.Count(string(out), "\n") == n {

@@ -283,7 +283,7 @@ func exportedFiles(t *testing.T, m *machine, img v1.Image) map[string]string {
 		t.Helper()
 		out, err := exec.Command("docker", append([]string{"--host", m.Host}, args...)...).Output()
 		if err != nil {
-			t.Fatalf("docker %v (scripts/packages.sh installs docker): %v", args, err)
+			t.Fatalf("docker %v (scripts/setup.sh test installs docker): %v", args, err)
 		}
 		return out
 	}

@@ -62,7 +62,7 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 		return nil, err
 	}
 	if _, err := exec.LookPath("runc"); err != nil {
-		return nil, errors.New("builders: runc is missing: run scripts/packages.sh (apt-get install runc)")
+		return nil, errors.New("builders: runc is missing: run scripts/setup.sh test")
 	}
 	dir, err := stateDirectory(o.Dir)
 	if err != nil {
@@ -176,7 +176,7 @@ func stateDirectory(named string) (string, error) {
 	return filepath.EvalSymlinks(dir)
 }
 
-// findProgram is the daemon that scripts/tools.sh builds, unless another one is named.
+// findProgram returns the path of the daemon: the named one or the one that scripts/setup.sh builds.
 func findProgram(named string) (string, error) {
 	if named != "" {
 		return named, nil
@@ -187,7 +187,7 @@ func findProgram(named string) (string, error) {
 	}
 	program := filepath.Join(dir, ".cache", "bin", "buildkitd")
 	if _, err := os.Stat(program); err != nil {
-		return "", fmt.Errorf("builders: BuildKit's daemon is not built: run scripts/tools.sh (%w)", err)
+		return "", fmt.Errorf("builders: BuildKit's daemon is not built: run scripts/setup.sh test (%w)", err)
 	}
 	return program, nil
 }

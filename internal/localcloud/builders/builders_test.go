@@ -313,7 +313,7 @@ func TestStopEndsWhatRuns(t *testing.T) {
 	}
 	static, err := os.ReadFile(filepath.Join(filepath.Dir(daemon), "buildctl"))
 	if err != nil {
-		t.Fatalf("buildctl is not built: run scripts/tools.sh (%v)", err)
+		t.Fatalf("buildctl is not built: run scripts/setup.sh test (%v)", err)
 	}
 	for name, before := range map[string]func(m *machine){
 		"stopped": func(*machine) {},

@@ -632,7 +632,7 @@ func dockerOut(t *testing.T, args ...string) string {
 	arguments := append([]string{"--host", withEngine(t).docker}, args...)
 	out, err := exec.Command("docker", arguments...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("docker (scripts/packages.sh installs it): %v: %s", err, out)
+		t.Fatalf("docker (scripts/setup.sh test installs it): %v: %s", err, out)
 	}
 	return strings.TrimSpace(string(out))
 }

@@ -41,7 +41,7 @@ func TestTheDepotCLI(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("the Depot CLI is not installed: run scripts/depot-cli.sh (%v)", err)
+		t.Fatalf("the Depot CLI is not installed: run scripts/setup.sh test (%v)", err)
 	}
 	const push, pull = "push-password", "pull-password"
 	host := startRegistry(t, push, pull)

@@ -247,7 +247,7 @@ func cli(t *testing.T, s *Server, home, token, arguments string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("the Doppler CLI is not installed (run scripts/tools.sh): %v", err)
+		t.Fatalf("the Doppler CLI is not installed (run scripts/setup.sh test): %v", err)
 	}
 	dir := filepath.Join(home, ".doppler")
 	if err := os.MkdirAll(dir, 0o700); err != nil {

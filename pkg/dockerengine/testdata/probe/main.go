@@ -1,4 +1,4 @@
-// Probe is the one program of the tests' images: its first argument says what it does.
+// Probe is the program in the images of the tests. Its first argument selects what it does.
 package main
 
 import (
@@ -38,13 +38,13 @@ func main() {
 	case "where":
 		dir, _ := os.Getwd()
 		fmt.Print(os.Getuid(), ":", os.Getgid(), " ", dir)
-	case "spam": // so many megabytes
+	case "spam": // writes the given number of megabytes
 		count, _ := strconv.Atoi(argument)
 		lines := bytes.Repeat(append(bytes.Repeat([]byte("spam "), 204), "...\n"...), 1<<10)
 		for range count {
 			os.Stdout.Write(lines)
 		}
-	case "trap": // says what it gets, and ends when it is asked to
+	case "trap": // prints the signals it receives, and ends at SIGTERM
 		signals := make(chan os.Signal, 1)
 		signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
 		fmt.Println("ready")
@@ -60,11 +60,11 @@ func main() {
 		time.Sleep(time.Hour)
 	case "sleep":
 		time.Sleep(time.Hour)
-	case "child": // leaves one that keeps the output open
+	case "child": // leaves a child that keeps the output open
 		child := exec.Command(os.Args[0], "sleep")
 		child.Stdout, child.Stderr = os.Stdout, os.Stderr
 		fmt.Println("left", child.Start() == nil)
-	case "serve": // HTTP, as little of it as will do
+	case "serve": // a minimal HTTP server
 		listener, err := net.Listen("tcp", ":"+argument)
 		for err == nil {
 			var conn net.Conn
@@ -89,7 +89,7 @@ func main() {
 		for {
 			all = append(all, bytes.Repeat([]byte{1}, 1<<20))
 		}
-	case "fork": // until it may not
+	case "fork": // forks until that fails
 		for i := range 10000 {
 			if err := exec.Command(os.Args[0], "sleep").Start(); err != nil {
 				fmt.Println("refused", i < 9999)
@@ -101,14 +101,14 @@ func main() {
 	case "read":
 		content, err := os.ReadFile(argument)
 		fmt.Print(string(content), err)
-	case "status": // a line of proc(5)'s status
+	case "status": // prints a field of /proc/self/status, see proc(5)
 		content, _ := os.ReadFile("/proc/self/status")
 		for line := range strings.Lines(string(content)) {
 			if strings.HasPrefix(line, argument+":") {
 				fmt.Print(strings.Join(strings.Fields(line)[1:], " "))
 			}
 		}
-	case "terminal": // its size, and each new one; then what is typed, by line
+	case "terminal": // prints the terminal's size, each new size, and typed lines
 		resized := make(chan os.Signal, 1)
 		signal.Notify(resized, syscall.SIGWINCH, syscall.SIGINT)
 		print := func() {
