@@ -136,6 +136,10 @@ func TestDepotTokenPrecedence(t *testing.T) {
 			getenv: inActions(map[string]string{"ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}),
 		},
 		{name: "outside of Actions", getenv: environment(nil), err: ErrNoDepotToken},
+		{
+			name: "another CI system", err: ErrNoDepotToken,
+			getenv: environment(map[string]string{"CI": "true", "GITHUB_ACTIONS": "false"}),
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := depot(test.getenv, &logger{})
@@ -158,13 +162,16 @@ func TestDepotTokenPrecedence(t *testing.T) {
 }
 
 func TestMalformedDepotToken(t *testing.T) {
-	for name, d := range map[string]Depot{
-		"input depot_token": {Input: "two words-of-a-secret", Getenv: environment(nil)},
-		"DEPOT_TOKEN":       {Getenv: environment(map[string]string{"DEPOT_TOKEN": "two\nlines-of-a-secret"})},
-	} {
-		_, err := d.Token(t.Context())
-		if err == nil || !strings.HasPrefix(err.Error(), name+": invalid token") || strings.Contains(err.Error(), "of-a-secret") {
-			t.Errorf("got %v", err)
+	for _, malformed := range []string{"two words-of-a-secret", "two\nlines-of-a-secret", "é-of-a-secret", "\x7f-of-a-secret"} {
+		for name, d := range map[string]Depot{
+			"input depot_token": {Input: malformed, Getenv: environment(nil)},
+			"DEPOT_TOKEN":       {Getenv: environment(map[string]string{"DEPOT_TOKEN": malformed})},
+		} {
+			_, err := d.Token(t.Context())
+			if err == nil || !strings.HasPrefix(err.Error(), name+": invalid token") ||
+				strings.Contains(err.Error(), "of-a-secret") {
+				t.Errorf("%q: got %v", malformed, err)
+			}
 		}
 	}
 }
