@@ -207,7 +207,7 @@ func TestMirrorOfDockerHub(t *testing.T) {
 	}
 	defer bk.Close()
 	for name, dockerfile := range map[string]string{
-		"short name":            "FROM debian:bookworm-slim\nCOPY file /\n",
+		"short name":             "FROM debian:bookworm-slim\nCOPY file /\n",
 		"by the mirror's own":    "FROM " + host + "/library/debian:bookworm-slim\nCOPY file /\n",
 		"by its registry's name": "FROM docker.io/library/debian:bookworm-slim\nCOPY file /\n",
 	} {
