@@ -208,8 +208,8 @@ func TestAPIErrors(t *testing.T) {
 func TestAPIErrorMessage(t *testing.T) {
 	s := startDepot(t)
 	_, err := depot(s, &journal{}, "other-token").Acquire(t.Context(), Request{})
-	const want = `create a build in project "sandbox": Depot answered 403 Forbidden: this token may not use project sandbox ` +
-		`(add the repository to the project's trust relationships at https://depot.dev, or use the project's token)`
+	const want = `create a build in project "sandbox": Depot answered 403 Forbidden: ` +
+		`this token may not use project sandbox (add the repository to the project's trust relationships at https://depot.dev, or use the project's token)`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
@@ -299,7 +299,8 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		s.Fail(depotapi.Fault{Status: status, Header: map[string]string{"Location": other.URL}})
 		d := depot(s, &journal{}, "project-token")
 		_, err := d.Acquire(t.Context(), Request{})
-		checkAPIError(t, err, `create a build in project "sandbox"`, errorWant{status: status, format: true, hint: "DEPOT_API_URL"})
+		want := errorWant{status: status, format: true, hint: "DEPOT_API_URL"}
+		checkAPIError(t, err, `create a build in project "sandbox"`, want)
 		if _, err := d.PullCredential(t.Context(), "registry.example.com/sandbox:build"); httpclient.Status(err) != status {
 			t.Errorf("PullCredential: %v", err)
 		}

@@ -37,7 +37,8 @@ func TestRequestReachesDepot(t *testing.T) {
 		if c.Push != request.Push || c.Load != request.Load || c.Save != request.Save || !slices.Equal(c.Tags, request.Tags) {
 			t.Errorf("%+v: sent %+v", request, c)
 		}
-		if lease.ID != c.BuildID || lease.ProjectID != "sandbox" || lease.URL != s.URL()+"/projects/sandbox/builds/"+lease.ID {
+		page := s.URL() + "/projects/sandbox/builds/" + lease.ID
+		if lease.ID != c.BuildID || lease.ProjectID != "sandbox" || lease.URL != page {
 			t.Errorf("%+v: got ID %q, project %q, URL %q", request, lease.ID, lease.ProjectID, lease.URL)
 		}
 	}

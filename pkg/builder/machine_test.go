@@ -156,7 +156,8 @@ func TestPendingWait(t *testing.T) {
 			clock := newFakeClock()
 			clock.limit = 3
 			err := waitForMachine(t, s, &journal{}, clock)
-			if want := slices.Repeat([]time.Duration{test.want}, 3); !errors.Is(err, errClock) || !slices.Equal(clock.sleeps, want) {
+			want := slices.Repeat([]time.Duration{test.want}, 3)
+			if !errors.Is(err, errClock) || !slices.Equal(clock.sleeps, want) {
 				t.Errorf("waited %s (%v), want %s", clock.sleeps, err, want)
 			}
 		})

@@ -161,7 +161,9 @@ func TestDepotTokenPrecedence(t *testing.T) {
 }
 
 func TestMalformedDepotToken(t *testing.T) {
-	for _, malformed := range []string{"two words-of-a-secret", "two\nlines-of-a-secret", "é-of-a-secret", "\x7f-of-a-secret"} {
+	for _, malformed := range []string{
+		"two words-of-a-secret", "two\nlines-of-a-secret", "é-of-a-secret", "\x7f-of-a-secret",
+	} {
 		for name, d := range map[string]Depot{
 			"input depot_token": {Input: malformed, Getenv: environment(nil)},
 			"DEPOT_TOKEN":       {Getenv: environment(map[string]string{"DEPOT_TOKEN": malformed})},
@@ -194,7 +196,8 @@ func TestGitHubIssuesNoToken(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := depot(inActions(test.change), &logger{}).Token(t.Context())
 			failed, ok := errors.AsType[*httpclient.APIError](err)
-			if !ok || failed.Service != "GitHub" || failed.Status != test.status || !strings.Contains(err.Error(), "depot_token") {
+			if !ok || failed.Service != "GitHub" || failed.Status != test.status ||
+				!strings.Contains(err.Error(), "depot_token") {
 				t.Fatalf("got %v", err)
 			}
 			for _, secret := range []string{"stale-bearer", actions.IDTokenRequestToken()} {

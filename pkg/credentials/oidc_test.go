@@ -41,7 +41,8 @@ func oidcServer(t *testing.T, answers ...http.HandlerFunc) (address string, requ
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n := int(requests.Add(1))
 		if r.Method != http.MethodGet || r.URL.Path != "/token" || r.URL.Query().Get("api-version") != "2.0" ||
-			r.URL.Query().Get("audience") != "https://depot.dev/?a&b" || r.Header.Get("Authorization") != "Bearer request-token" {
+			r.URL.Query().Get("audience") != "https://depot.dev/?a&b" ||
+			r.Header.Get("Authorization") != "Bearer request-token" {
 			t.Errorf("request %s %s, %v", r.Method, r.URL, r.Header)
 		}
 		answers[min(n, len(answers))-1](w, r)
@@ -81,7 +82,10 @@ func TestOIDCToken(t *testing.T) {
 			name: "refused", answers: []http.HandlerFunc{answer(403, `{"message":"invalid bearer request-token"}`)},
 			requests: 1, status: 403, message: "invalid bearer ***",
 		},
-		{name: "no token", answers: []http.HandlerFunc{answer(200, `{}`)}, requests: 1, status: 200, message: "no token", format: true},
+		{
+			name: "no token", answers: []http.HandlerFunc{answer(200, `{}`)},
+			requests: 1, status: 200, message: "no token", format: true,
+		},
 		{
 			name: "web page", answers: []http.HandlerFunc{answer(200, `<html>`)},
 			requests: 1, status: 200, message: "web page", format: true,
@@ -117,7 +121,6 @@ func TestOIDCToken(t *testing.T) {
 	}
 }
 
-// What the runner answers to the first attempt may be masked only when it is parsed, but the request token is masked before it is sent.
 func TestRequestTokenIsMaskedFirst(t *testing.T) {
 	r := &recorder{}
 	address, _ := oidcServer(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -139,7 +142,8 @@ func TestOIDCUnavailable(t *testing.T) {
 		}
 	}
 	invalid := OIDC{RequestURL: "http://host:port/", RequestToken: "request-token"}
-	if _, err := invalid.Token(t.Context(), "audience"); err == nil || !strings.Contains(err.Error(), "ACTIONS_ID_TOKEN_REQUEST_URL") {
+	_, err := invalid.Token(t.Context(), "audience")
+	if err == nil || !strings.Contains(err.Error(), "ACTIONS_ID_TOKEN_REQUEST_URL") {
 		t.Errorf("invalid URL: %v", err)
 	}
 }
