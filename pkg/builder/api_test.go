@@ -209,7 +209,8 @@ func TestAPIErrorMessage(t *testing.T) {
 	s := startDepot(t)
 	_, err := depot(s, &journal{}, "other-token").Acquire(t.Context(), Request{})
 	const want = `create a build in project "sandbox": Depot answered 403 Forbidden: ` +
-		`this token may not use project sandbox (add the repository to the project's trust relationships at https://depot.dev, or use the project's token)`
+		`this token may not use project sandbox (add the repository to the project's ` +
+		`trust relationships at https://depot.dev, or use the project's token)`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
