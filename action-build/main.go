@@ -1,4 +1,4 @@
-// Action-build builds the sandbox image: the program of the build action, and the same at a prompt. See --help.
+// Action-build builds a sandbox image: the program of the build action, and of the command line. See --help.
 package main
 
 import (
@@ -6,12 +6,15 @@ import (
 	"os"
 
 	"github.com/org/sandbox-actions/actions"
+	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
 func main() {
-	var in actions.BuildInputs
+	var in inputs.Build
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
-		Name: "action-build", About: "Builds an image on Depot or another BuildKit, loads it, pushes it, and prints what it is.",
-		Inputs: &in, Do: func(ctx context.Context, p *actions.Program) error { return p.Build(ctx, &in) },
+		Name:        "action-build",
+		Description: "Builds an image on Depot or another BuildKit, loads it, pushes it, and prints its digest.",
+		Inputs:      &in,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.Build(ctx, env, in) },
 	}))
 }

@@ -1,5 +1,5 @@
-// Action-snapshot makes a Daytona snapshot of the sandbox image: the program of the snapshot action, and the same at a prompt, where it also
-// lists and deletes. See --help.
+// Action-snapshot creates a Daytona snapshot of a sandbox image: the program of the snapshot action, and of the command
+// line, where it also lists and deletes snapshots. See --help.
 package main
 
 import (
@@ -7,20 +7,28 @@ import (
 	"os"
 
 	"github.com/org/sandbox-actions/actions"
+	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
 func main() {
-	var in actions.SnapshotInputs
-	var list actions.SnapshotsInputs
-	var gone actions.DeleteSnapshotInputs
+	var snapshot inputs.Snapshot
+	var list inputs.ListSnapshots
+	var deletion inputs.DeleteSnapshot
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
-		Name: "action-snapshot", About: "Makes a Daytona snapshot of an image, and has Doppler name it. Also: action-snapshot list, action-snapshot delete NAME.",
-		Inputs: &in, Do: func(ctx context.Context, p *actions.Program) error { return p.Snapshot(ctx, &in) },
+		Name: "action-snapshot",
+		Description: "Creates a Daytona snapshot of an image and sets its name in Doppler. " +
+			"Subcommands: action-snapshot list, action-snapshot delete NAME.",
+		Inputs: &snapshot,
+		Run:    func(ctx context.Context, env actions.Env) error { return actions.Snapshot(ctx, env, snapshot) },
 	}, actions.Command{
-		Name: "action-snapshot list", About: "Lists the snapshots of a prefix, the newest first.",
-		Inputs: &list, Do: func(ctx context.Context, p *actions.Program) error { return p.Snapshots(ctx, &list) },
+		Name:        "action-snapshot list",
+		Description: "Lists the snapshots of a prefix, the newest first.",
+		Inputs:      &list,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.ListSnapshots(ctx, env, list) },
 	}, actions.Command{
-		Name: "action-snapshot delete", About: "Deletes a snapshot, unless Doppler names it.",
-		Inputs: &gone, Do: func(ctx context.Context, p *actions.Program) error { return p.DeleteSnapshot(ctx, &gone) },
+		Name:        "action-snapshot delete",
+		Description: "Deletes a snapshot, unless a Doppler config names it.",
+		Inputs:      &deletion,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.DeleteSnapshot(ctx, env, deletion) },
 	}))
 }

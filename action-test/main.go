@@ -1,5 +1,5 @@
-// Action-test tests the sandbox image: the program of the test action, and the same at a prompt, where it also opens a shell in the image and
-// converts suites. See --help.
+// Action-test tests a sandbox image: the program of the test action, and of the command line, where it also opens a
+// shell in the image and converts suites. See --help.
 package main
 
 import (
@@ -7,20 +7,28 @@ import (
 	"os"
 
 	"github.com/org/sandbox-actions/actions"
+	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
 func main() {
-	var in actions.TestInputs
-	var shell actions.ShellInputs
-	var convert actions.ConvertInputs
+	var test inputs.Test
+	var shell inputs.Shell
+	var convert inputs.Convert
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
-		Name: "action-test", About: "Tests an image in the local Docker Engine. Also: action-test shell [-- CMD…], action-test convert FILE.",
-		Inputs: &in, Do: func(ctx context.Context, p *actions.Program) error { return p.Test(ctx, &in) },
+		Name: "action-test",
+		Description: "Tests an image in the local Docker Engine. " +
+			"Subcommands: action-test shell [-- COMMAND…], action-test convert FILE.",
+		Inputs: &test,
+		Run:    func(ctx context.Context, env actions.Env) error { return actions.Test(ctx, env, test) },
 	}, actions.Command{
-		Name: "action-test shell", About: "Opens a terminal in a fresh container of the image.",
-		Inputs: &shell, Do: func(ctx context.Context, p *actions.Program) error { return p.Shell(ctx, &shell) },
+		Name:        "action-test shell",
+		Description: "Opens a terminal in a new container of the image.",
+		Inputs:      &shell,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.Shell(ctx, env, shell) },
 	}, actions.Command{
-		Name: "action-test convert", About: "Writes a suite of container-structure-test's as one for this program.",
-		Inputs: &convert, Do: func(ctx context.Context, p *actions.Program) error { return p.Convert(ctx, &convert) },
+		Name:        "action-test convert",
+		Description: "Converts a test file of container-structure-test to a suite for this program.",
+		Inputs:      &convert,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.Convert(ctx, env, convert) },
 	}))
 }

@@ -1,98 +1,280 @@
 #!/bin/sh
-# Finds the program of an action and becomes it: actions/run.sh build. In the commit of a release, checksums.txt holds the SHA-256 of its
-# programs: who pins the commit pins what is run. Without that file, on a branch, the program is built from the checkout.
-set -eu # Names begin with _ since the caller's variables are the program's, too.
-unset -f awk cat chmod command curl cut date kill mkdir mktemp mv openssl printf read rm sed sha256sum shasum tr uname wait || : # the caller's
-_here=${0%/*} _name=action-${1:?the name of an action} _path=${PATH:-} _child='' _work='' _want='' _version='' _from='' _go=''
-_token=${SANDBOX_ACTIONS_TOKEN:-${INPUT_GITHUB_TOKEN:-}} _why='this commit is no release, such as @v1 is'
-shift && PATH=/usr/bin:/bin:/usr/local/bin # what an earlier step put before these is not asked
-trap '[ -z "$_child" ] || kill "$_child" 2>/dev/null || :; rm -rf "$_work"' EXIT && trap 'exit 130' HUP INT TERM
+# Finds the program of an action and replaces itself with it: actions/run.sh build [ARGUMENT...]
+#
+# In the commit of a release, actions/checksums.txt holds the SHA-256 of each program, so pinning the commit pins the
+# program: a file with another sum is never executed. The program is searched beside this script (for networks without
+# GitHub), then in the runner's tool cache, then downloaded from the release. If the commit is not a release or the
+# download fails, it is built from this checkout.
+#
+# Names begin with an underscore because the program inherits the environment, in which the caller may use other names.
+set -eu
 
-fail() { printf '::error::%s\n' "$1" && exit 1; }
+# The program, unpacked, takes at most this many 512-byte blocks (200 MB).
+_max_program_blocks=400000
 
-# clock sets now, in hundredths of a second where the system has them.
-clock() { if read -r _now _ 2>/dev/null </proc/uptime; then _now=${_now%.*}${_now#*.}; else _now=$(date +%s)00; fi; }
+# Earlier steps of the job may have put other commands first in PATH, or exported shell functions named like commands.
+_caller_path=${PATH:-}
+PATH=/usr/bin:/bin:/usr/local/bin
+unset -f [ awk cd chmod command curl date go gzip kill mkdir mktemp mv openssl printf read rm sha256sum shasum tail tr \
+	ulimit uname wait || :
 
-await() { _child=$! _code=0 && { wait "$_child" || _code=$?; } && _child=''; } # a signal ends it
-
-# verify ends it, unless the file $1 is what the release's commit names. OpenSSL is four times as fast as some sha256sum.
-verify() {
-	for _tool in 'openssl dgst -sha256 -r' sha256sum 'shasum -a 256'; do ! command -v "${_tool%% *}" >/dev/null || break; done
-	_sum=$($_tool <"$1" | cut -d ' ' -f 1)
-	[ "$_sum" = "$_want" ] || fail "$_asset from $_from has the SHA-256 $_sum, but the commit of $_version names $_want: it was not run"
+# fail prints an error annotation and exits.
+fail() {
+	printf '::error::%s\n' "$1"
+	exit 1
 }
 
-# get writes what the address $1 answers, as the type $2, for the token $3, into the file $part, or says why not. The token goes by
-# standard input: no list of processes shows it.
+# clean_up stops the running command and removes the temporary directory.
+clean_up() {
+	if [ -n "$_child" ]; then
+		kill "$_child" 2>/dev/null || :
+	fi
+	rm -rf "$_temporary"
+}
+
+# wait_for_child waits for the last background command and sets _exit_code. A shell handles signals only between
+# foreground commands, so commands that take long run in the background.
+wait_for_child() {
+	_child=$!
+	_exit_code=0
+	wait "$_child" || _exit_code=$?
+	_child=''
+}
+
+# set_now sets _now to a time in hundredths of a second. macOS has no /proc: there it has whole seconds.
+set_now() {
+	if read -r _uptime _idle 2>/dev/null </proc/uptime; then
+		_now=${_uptime%.*}${_uptime#*.}
+	else
+		_now=$(date +%s)00
+	fi
+}
+
+# set_asset sets _asset to the name of the program for this machine, such as action-build-linux-amd64.
+set_asset() {
+	case $(uname -sm) in
+	'Linux x86_64') _platform=linux-amd64 ;;
+	'Linux aarch64') _platform=linux-arm64 ;;
+	'Darwin x86_64') _platform=darwin-amd64 ;;
+	'Darwin arm64') _platform=darwin-arm64 ;;
+	*) _platform=$(uname -sm | tr 'A-Z ' 'a-z-') ;;
+	esac
+	_asset=$_name-$_platform
+}
+
+# read_checksums reads the release's home and version from the first line of checksums.txt, and the SHA-256 of _asset:
+#
+#   # https://github.com/OWNER/REPOSITORY v1.2.3 go1.26.10
+#   SHA-256  action-build-linux-amd64
+read_checksums() {
+	while read -r _first _second _rest; do
+		case $_first/$_second in
+		'#/'*)
+			_home=$_second
+			_version=${_rest%% *}
+			;;
+		*/"$_asset") _expected=$_first ;;
+		esac
+	done <"$_directory/checksums.txt"
+	if [ -z "$_expected" ]; then
+		fail "release $_version has no $_asset: run the job on Linux or macOS, on amd64 or arm64"
+	fi
+}
+
+# print_sha256 prints the SHA-256 of a file and its name. OpenSSL is preferred: it is four times as fast as some
+# sha256sum programs.
+print_sha256() {
+	if command -v openssl >/dev/null; then
+		openssl dgst -sha256 -r <"$1"
+	elif command -v sha256sum >/dev/null; then
+		sha256sum <"$1"
+	else
+		shasum -a 256 <"$1"
+	fi
+}
+
+# verify exits unless the file $1, which comes from $2, is the program that the release's commit names.
+verify() {
+	_actual=$(print_sha256 "$1")
+	_actual=${_actual%% *}
+	if [ "$_actual" != "$_expected" ]; then
+		fail "checksum mismatch for $2: got $_actual, the commit of $_version has $_expected; refusing to run it"
+	fi
+}
+
+# find_local looks for the program of a release beside this script and in the tool cache. It sets _program and _source.
+find_local() {
+	for _candidate in "$_directory/$_asset" "${_cache:+$_cache/$_name}"; do
+		if [ -f "$_candidate" ]; then
+			verify "$_candidate" "$_candidate"
+			_program=$_candidate
+			_source=$_candidate
+			return 0
+		fi
+	done
+	return 1
+}
+
+# set_protocol sets _protocol to the one that the URL $1 and its redirects may use: HTTPS, or HTTP for a server of this
+# machine.
+set_protocol() {
+	_protocol='=https'
+	_port=${1#http://127.0.0.1:}
+	_port=${_port%%/*}
+	case $_port in
+	'' | *[!0-9]*) ;;
+	*) _protocol='=http' ;;
+	esac
+}
+
+# get downloads the URL $1 as the media type $2 into _download, with the token $3 if there is one. If that fails, it
+# sets _http_status and _reason and returns 1. The token is passed on standard input because arguments are visible to
+# all processes.
 get() {
-	_port=${1#http://127.0.0.1:} && _port=${_port%%/*} && _scheme='=https' _status='' _type='' _from=$1
-	case $_port in '' | *[!0-9]*) ;; *) _scheme='=http' ;; esac # this machine's own server
-	printf '%s\n' "Accept: $2" ${3:+"Authorization: Bearer $3"} | curl -q --silent --show-error --fail --location --header @- --output "$_part" \
-		--proto "$_scheme" --proto-redir "$_scheme" --tlsv1.2 --retry 3 --connect-timeout 15 --speed-limit 1000 --speed-time 20 --max-time 600 \
-		--write-out '%{http_code} %{content_type}\n' "$1" >"$_part.answer" 2>"$_part.error" &
-	await
-	read -r _status _type <"$_part.answer" || :
-	case $_code/$_status/$_type in
-	0/*/text/html*) _status=404 _why="$1 wants a login" ;;
-	0/*) return ;;
-	22/404/*) _why="$1 answers 404: the release is gone, or it is private and github_token may not read it" ;;
-	22/[1-9]*) _why="$1 answers $_status" ;;
-	23/*) fail "$_asset can not be written into ${_work%/*}: is the disk full?" ;;
-	*) _why="$1: $(sed -n '$p' "$_part.error")" ;;
+	_source=$1
+	_http_status=''
+	_media_type=''
+	set_protocol "$1"
+	printf '%s\n' "Accept: $2" ${3:+"Authorization: Bearer $3"} |
+		curl -q --silent --show-error --fail --location --header @- --output "$_download" \
+			--proto "$_protocol" --tlsv1.2 \
+			--retry 3 --connect-timeout 15 --speed-limit 1000 --speed-time 20 --max-time 600 --max-filesize 100000000 \
+			--write-out '%{http_code} %{content_type}\n' "$1" >"$_temporary/response" 2>"$_temporary/error" &
+	wait_for_child
+	read -r _http_status _media_type <"$_temporary/response" || :
+	case $_exit_code/$_http_status/$_media_type in
+	0/*/text/html*)
+		_http_status=404
+		_reason="$1 requires a login"
+		;;
+	0/*) return 0 ;;
+	22/404/*) _reason="$1 answered 404: the release was deleted, or it is private and github_token cannot read it" ;;
+	22/[1-9]*) _reason="$1 answered $_http_status" ;;
+	23/*) fail "cannot write $_asset to ${_temporary%/*}: free disk space, or set RUNNER_TEMP and RUNNER_TOOL_CACHE" ;;
+	*) _reason="$1: $(tail -n 1 "$_temporary/error")" ;;
 	esac
 	return 1
 }
 
-# fetch downloads the asset from the job's own GitHub, or else from where the release was made. A private one's is the API's, by number.
+# fetch downloads the packed program from the server that the job runs on, or else from the one that made the release.
 fetch() {
-	_repository=${_home#*://*/} && _origin=${_home%/"$_repository"} && _own=${GITHUB_SERVER_URL:-$_origin}
-	get "$_own/$_repository/releases/download/$_version/$_asset" application/octet-stream && return
-	if [ "$_status" = 404 ] && [ -n "$_token" ]; then private && return; fi
-	[ "$_own" != "$_origin" ] && get "$_home/releases/download/$_version/$_asset" application/octet-stream
+	_repository=${_home#*://*/}
+	_origin=${_home%/"$_repository"}
+	_server=${GITHUB_SERVER_URL:-$_origin}
+	_path=releases/download/$_version/$_asset.gz
+	if get "$_server/$_repository/$_path" application/octet-stream; then
+		return 0
+	fi
+	if [ "$_http_status" = 404 ] && [ -n "$_token" ] && fetch_private; then
+		return 0
+	fi
+	[ "$_server" != "$_origin" ] && get "$_home/$_path" application/octet-stream
 }
 
-private() {
+# fetch_private downloads the packed program through the API: GitHub serves assets of private repositories only there,
+# by their number.
+fetch_private() {
 	_releases=${GITHUB_API_URL:-https://api.github.com}/repos/$_repository/releases
 	get "$_releases/tags/$_version" application/vnd.github+json "$_token" || return
-	_number=$(tr '{},' '\n' <"$_part" | awk -F '"' -v asset="$_asset" \
-		'$2 == "url" && $4 ~ /\/assets\/[0-9]+$/ { n = $4; sub(/.*\//, "", n) } $2 == "name" && $4 == asset { print n; exit }')
+	# In each asset's object, "url" comes before "name".
+	_number=$(tr '{},' '\n' <"$_download" | awk -F '"' -v asset="$_asset.gz" '
+		$2 == "url" && $4 ~ /\/assets\/[0-9]+$/ { number = $4; sub(/.*\//, "", number) }
+		$2 == "name" && $4 == asset { print number; exit }')
 	get "$_releases/assets/$_number" application/octet-stream "$_token"
 }
 
-# build makes the program from the checkout as a release does, with the caller's Go, and with none of the caller's settings for it.
-build() {
-	_from=$(PATH=$_path && command -v go) || return
-	_flags=$(cat "$_here/goflags") && _ldflags="-s -w -buildid= -funcalign=16${_version:+ -X github.com/org/sandbox-actions/actions.Version=$_version}"
-	(cd "$_here/.." && export GOFLAGS="-mod=readonly $_flags" GOTOOLCHAIN="${_go:-${GOTOOLCHAIN:-}}" GOWORK=off GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off CGO_ENABLED=0 &&
-		exec "$_from" build -trimpath -buildvcs=false -ldflags="$_ldflags" -o "$_part" "./$_name") &
-	await
-	[ "$_code" = 0 ] || fail "$_name could not be built from its source: what $_from said is above"
-	_from="$_from ($_why)"
+# unpack unpacks the download into _built. The limit keeps a small archive from filling the disk.
+unpack() {
+	(
+		ulimit -f "$_max_program_blocks" 2>/dev/null || : # the limit is lower already
+		exec gzip -dc <"$_download" >"$_built" 2>"$_temporary/error"
+	) &
+	wait_for_child
+	if [ "$_exit_code" != 0 ]; then
+		fail "cannot unpack $_source: $(tail -n 1 "$_temporary/error") (gzip ended with $_exit_code); refusing to run it"
+	fi
 }
 
-clock && _began=$_now _asset=$_name-$(uname -sm | tr 'A-Z ' 'a-z-' | sed 's/x86_64$/amd64/; s/aarch64$/arm64/')
-if [ -f "$_here/checksums.txt" ]; then
-	while read -r _sum _file _more; do
-		case $_sum/$_file in '#/'*) _home=$_file _version=${_more%% *} _go=${_more##* } ;; */"$_asset") _want=$_sum ;; esac
-	done <"$_here/checksums.txt"
-	[ -n "$_want" ] || fail "The release $_version has no $_asset: have the job run on Linux or macOS, on amd64 or arm64"
+# build compiles the program from this checkout as a release does. It returns 1 if the caller's PATH has no Go.
+build() {
+	_go=$(PATH=$_caller_path && command -v go) || return 1
+	_source="$_go ($_reason)"
+	(
+		cd "$_directory/.."
+		# shellcheck source=actions/buildenv.sh
+		. actions/buildenv.sh
+		if [ -n "$_version" ]; then
+			export GOTOOLCHAIN="$go_toolchain"
+		fi
+		exec "$_go" build -ldflags="$(link_flags "$_version")" -o "$_built" "./$_name"
+	) &
+	wait_for_child
+	if [ "$_exit_code" != 0 ]; then
+		fail "cannot build $_name from source with $_go: see its output above"
+	fi
+}
+
+# obtain downloads or builds the program in a temporary directory, on the tool cache's file system if it goes there.
+obtain() {
+	if [ -z "$_cache" ] || ! mkdir -p "$_cache" 2>/dev/null || [ ! -w "$_cache" ]; then
+		_cache=''
+	fi
+	_temporary=$(mktemp -d "${_cache:-${RUNNER_TEMP:-${TMPDIR:-/tmp}}}/XXXXXX") ||
+		fail 'cannot create a temporary directory: free disk space or set RUNNER_TEMP'
+	_download=$_temporary/download
+	_built=$_temporary/$_name
+	if [ -n "$_expected" ] && fetch; then
+		unpack
+	elif ! build; then
+		fail "cannot download $_asset: $_reason; no Go toolchain to build it from source (add actions/setup-go)"
+	fi
+	if [ -n "$_expected" ]; then
+		verify "$_built" "$_source"
+	fi
+	chmod 755 "$_built"
+}
+
+# store moves the obtained program to where it is executed, and sets _program.
+store() {
+	if [ -n "$_cache" ]; then
+		_program=$_cache/$_name
+		mv -f "$_built" "$_program"
+	elif exec 3<"$_built" && [ -e /proc/self/fd/3 ]; then
+		_program=/proc/self/fd/3 # an open file can be executed after it is removed
+	else
+		_program=$_built
+		_temporary='' # the runner empties RUNNER_TEMP after the job
+	fi
+	rm -rf "$_temporary"
+	_temporary=''
+}
+
+_name=action-${1:?usage: run.sh ACTION [ARGUMENT...]}
+shift
+_directory=${0%/*}
+_token=${SANDBOX_ACTIONS_TOKEN:-${INPUT_GITHUB_TOKEN:-}}
+_home='' _version='' _expected='' _cache='' _program='' _source='' _child='' _temporary=''
+_reason='this commit is not a release, such as @v1 is'
+trap clean_up EXIT
+trap 'exit 130' HUP INT TERM
+
+set_now
+_started=$_now
+set_asset
+if [ -f "$_directory/checksums.txt" ]; then
+	read_checksums
+	if [ -n "${RUNNER_TOOL_CACHE:-}" ]; then
+		_cache=$RUNNER_TOOL_CACHE/sandbox-actions/$_version/${_platform##*-}
+	fi
 fi
-_cache=${RUNNER_TOOL_CACHE:-/dev/null}/sandbox-actions/$_version/${_asset##*-}
-for _program in "$_here/$_asset" "$_cache/$_name"; do
-	if [ -n "$_want" ] && [ -f "$_program" ]; then _from=$_program && verify "$_program" && break; fi
-done
-if [ -z "$_from" ]; then
-	if [ -z "$_want" ] || ! mkdir -p "$_cache" 2>/dev/null || [ ! -w "$_cache" ]; then _cache=''; fi
-	_work=$(mktemp -d "${_cache:-${RUNNER_TEMP:-${TMPDIR:-/tmp}}}/XXXXXX") || fail 'There is no place for the program: free some, or set RUNNER_TEMP'
-	_part=$_work/$_name
-	{ [ -n "$_want" ] && fetch; } || build || fail "$_asset can not be had: $_why; nor is there a Go to build it with (actions/setup-go)"
-	[ -z "$_want" ] || verify "$_part"
-	chmod 755 "$_part"
-	if [ -n "$_cache" ]; then _program=$_cache/$_name && mv -f "$_part" "$_program"
-	elif exec 3<"$_part" && [ -e /proc/self/fd/3 ]; then _program=/proc/self/fd/3 # an open file can be run without its name
-	else _program=$_part _work=''; fi # RUNNER_TEMP is emptied after the job
-	rm -rf "$_work"
+if [ -z "$_expected" ] || ! find_local; then
+	obtain
+	store
 fi
-clock
-printf '%s from %s, found in %d.%02d s\n' "$_name${_version:+ $_version}" "$_from" $(((_now - _began) / 100)) $(((_now - _began) % 100)) >&2
-unset SANDBOX_ACTIONS_TOKEN && PATH=$_path exec "$_program" "$@"
+set_now
+_elapsed=$((_now - _started))
+printf '%s from %s, found in %d.%02d s\n' \
+	"$_name${_version:+ $_version}" "$_source" $((_elapsed / 100)) $((_elapsed % 100)) >&2
+unset SANDBOX_ACTIONS_TOKEN
+PATH=$_caller_path
+exec "$_program" "$@"

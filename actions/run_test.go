@@ -1,8 +1,9 @@
-package actions
+package actions_test
 
 import (
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -19,40 +20,90 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	api "github.com/google/go-github/v62/github"
-	"github.com/org/sandbox-actions/internal/localcloud/github"
 	"go.yaml.in/yaml/v3"
-	"golang.org/x/sys/unix"
+
+	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-// Tokens of the hub.
+// Tokens of the GitHub stand-in.
 const (
-	releaseWriter = "ghs_writer"
-	releaseReader = "ghs_reader"
+	writeToken = "ghs_writer"
+	readToken  = "ghs_reader"
 )
 
-// asset is the program of the build action for this machine.
 const (
-	assetPlatform = runtime.GOOS + "-" + runtime.GOARCH
-	asset         = "action-build-" + assetPlatform
+	platform = runtime.GOOS + "-" + runtime.GOARCH
+	asset    = "action-build-" + platform // the program of the build action, unpacked
 )
 
-// theProgram stands for action-build in the tests of how it is found: it says what it is called with.
-const theProgram = "#!/bin/sh\necho \"ran with $* and PATH=$PATH\"\necho \"version=$version name=$name,$SANDBOX_ACTIONS_TOKEN.\"\n"
+// program takes the place of action-build: it prints its arguments and the part of its environment that run.sh could
+// change.
+const program = `#!/bin/sh
+echo "ran with $* and PATH=$PATH"
+echo "version=$version name=$name,$SANDBOX_ACTIONS_TOKEN."
+`
 
-// hub is a GitHub with the release v1.2.3 of org/sandbox-actions, public and private, whose only program is theProgram.
-func hub(t *testing.T, private bool) *github.Server {
+func sha256Hex(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(content))) }
+
+// pack returns content as an asset of a release holds it.
+func pack(t *testing.T, content string) string {
+	t.Helper()
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if _, err := w.Write([]byte(content)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return packed.String()
+}
+
+// writeFiles writes files below dir, by their slash-separated paths.
+func writeFiles(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o755))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func readFile(t testing.TB, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// startGitHub starts a GitHub stand-in with the release v1.2.3 of org/sandbox-actions.
+func startGitHub(t *testing.T, private bool) *github.Server {
 	t.Helper()
 	dir := t.TempDir()
-	git(t, dir, "init", "--quiet", "--initial-branch=main")
-	git(t, dir, "commit", "--quiet", "--allow-empty", "--message=begin")
-	git(t, dir, "tag", "v1.2.3")
+	for _, args := range [][]string{
+		{"init", "--quiet", "--initial-branch=main"},
+		{"-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "--allow-empty", "--message=first"},
+		{"tag", "v1.2.3"},
+	} {
+		command := exec.CommandContext(t.Context(), "git", args...)
+		command.Dir = dir
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("git %q: %v: %s", args, err, out)
+		}
+	}
 	s, err := github.Start(t.Context(), github.Options{
-		Repositories: []github.Repository{{Owner: "org", Name: "sandbox-actions", Dir: dir, Private: private}}, Tokens: []string{releaseReader},
-		JobTokens: []github.Token{{Value: releaseWriter, Permissions: map[string]string{"contents": "write"}}},
+		Repositories: []github.Repository{{Owner: "org", Name: "sandbox-actions", Dir: dir, Private: private}},
+		Tokens:       []string{readToken},
+		JobTokens:    []github.Token{{Value: writeToken, Permissions: map[string]string{"contents": "write"}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -62,21 +113,24 @@ func hub(t *testing.T, private bool) *github.Server {
 			t.Error(err)
 		}
 	})
-	client, err := api.NewClient(nil).WithAuthToken(releaseWriter).WithEnterpriseURLs(s.APIURL(), s.UploadURL())
+	client, err := api.NewClient(nil).WithAuthToken(writeToken).WithEnterpriseURLs(s.APIURL(), s.UploadURL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	release, _, err := client.Repositories.CreateRelease(t.Context(), "org", "sandbox-actions", &api.RepositoryRelease{TagName: api.String("v1.2.3")})
+	release, _, err := client.Repositories.CreateRelease(t.Context(), "org", "sandbox-actions",
+		&api.RepositoryRelease{TagName: api.String("v1.2.3")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(folderOf(t, map[string]string{"program": theProgram}), "program")
-	for _, name := range []string{"action-test-" + assetPlatform, asset} {
-		file, err := os.Open(program)
+	packed := filepath.Join(t.TempDir(), "packed")
+	writeFiles(t, filepath.Dir(packed), map[string]string{"packed": pack(t, program)})
+	for _, name := range []string{"action-test-" + platform + ".gz", asset + ".gz"} {
+		file, err := os.Open(packed)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = client.Repositories.UploadReleaseAsset(t.Context(), "org", "sandbox-actions", release.GetID(), &api.UploadOptions{Name: name}, file)
+		_, _, err = client.Repositories.UploadReleaseAsset(t.Context(), "org", "sandbox-actions", release.GetID(),
+			&api.UploadOptions{Name: name, MediaType: "application/octet-stream"}, file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,32 +138,26 @@ func hub(t *testing.T, private bool) *github.Server {
 	return s
 }
 
-// action is the build action in a commit, at a path with a space, as a runner has it.
-func action(t *testing.T, files map[string]string) (root string) {
+// checkout writes what a runner checks out of this repository for the build action, and files, to a path with a space.
+func checkout(t *testing.T, files map[string]string) (root string) {
 	t.Helper()
 	root = filepath.Join(t.TempDir(), "_actions", "org", "sandbox actions", "v1")
-	for name, content := range files {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		writeFile(t, root, name, content)
-	}
-	for _, name := range []string{"actions/run.sh", "build/action.yml"} {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		writeFile(t, root, name, read(t, filepath.Join("..", name)))
+	writeFiles(t, root, files)
+	for _, name := range []string{"actions/run.sh", "actions/buildenv.sh", "build/action.yml", "go.mod"} {
+		writeFiles(t, root, map[string]string{name: readFile(t, filepath.Join("..", name))})
 	}
 	return root
 }
 
-// sums is checksums.txt of the release v1.2.3, made at home, in which the program is theProgram.
-func sums(home string) map[string]string {
-	return map[string]string{"actions/checksums.txt": fmt.Sprintf("# %s/org/sandbox-actions v1.2.3 go1.26.8\n%x  %s\n%x  %s\n",
-		home, sha256.Sum256([]byte("another")), "action-test-"+assetPlatform, sha256.Sum256([]byte(theProgram)), asset)}
+// checksums returns the checksums.txt of the release v1.2.3 that the server made.
+func checksums(server string) map[string]string {
+	const format = "# %s/org/sandbox-actions v1.2.3 go1.26.8\n%s  action-test-%s\n%s  %s\n"
+	return map[string]string{
+		"actions/checksums.txt": fmt.Sprintf(format, server, sha256Hex("another"), platform, sha256Hex(program), asset),
+	}
 }
 
-// job is where a step runs: what the runner sets, and what earlier steps did.
+// job is where a step runs: the runner's folders, and the environment.
 type job struct {
 	toolCache, temp string
 	env             map[string]string
@@ -127,7 +175,8 @@ func newJob(t *testing.T, env map[string]string) job {
 	return j
 }
 
-// step is the command of the action's step, as the runner starts it: its shell with a file that holds its script.
+// step returns the command of the action's step as the runner starts it: the step's shell with a file that holds its
+// script. The words in before start that command.
 func (j job) step(t *testing.T, root string, before ...string) *exec.Cmd {
 	t.Helper()
 	var document struct {
@@ -135,16 +184,19 @@ func (j job) step(t *testing.T, root string, before ...string) *exec.Cmd {
 			Steps []struct{ If, Shell, Run string }
 		}
 	}
-	if err := yaml.Unmarshal([]byte(read(t, filepath.Join(root, "build/action.yml"))), &document); err != nil {
+	if err := yaml.Unmarshal([]byte(readFile(t, filepath.Join(root, "build/action.yml"))), &document); err != nil {
 		t.Fatal(err)
 	}
 	last := document.Runs.Steps[len(document.Runs.Steps)-1]
-	script := filepath.Join(folderOf(t, map[string]string{"script.sh": last.Run}), "script.sh")
-	words := append(before, strings.Fields(strings.ReplaceAll(last.Shell, "{0}", script))...)
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{"script.sh": last.Run})
+	shell := strings.ReplaceAll(last.Shell, "{0}", filepath.Join(dir, "script.sh"))
+	words := append(slices.Clone(before), strings.Fields(shell)...)
 	command := exec.CommandContext(t.Context(), words[0], words[1:]...)
 	command.Dir = t.TempDir()
 	env := map[string]string{
-		"PATH": os.Getenv("PATH"), "HOME": command.Dir, "RUNNER_TOOL_CACHE": j.toolCache, "RUNNER_TEMP": j.temp, "GITHUB_ACTION_PATH": filepath.Join(root, "build"),
+		"PATH": os.Getenv("PATH"), "HOME": command.Dir, "RUNNER_TOOL_CACHE": j.toolCache, "RUNNER_TEMP": j.temp,
+		"GITHUB_ACTION_PATH": filepath.Join(root, "build"),
 	}
 	maps.Copy(env, j.env)
 	for name, value := range env {
@@ -153,91 +205,31 @@ func (j job) step(t *testing.T, root string, before ...string) *exec.Cmd {
 	return command
 }
 
-// left lists the files that a step has left: those of the tool cache, and of the temporary folder.
-func (j job) left(t *testing.T) []string {
+// files lists the files in the tool cache and in the temporary directory.
+func (j job) files(t *testing.T) []string {
 	t.Helper()
 	var files []string
-	for _, path := range append(tree(t, j.toolCache), tree(t, j.temp)...) {
-		if info, err := os.Stat(path); err == nil && !info.IsDir() {
-			files = append(files, path)
+	for _, dir := range []string{j.toolCache, j.temp} {
+		err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+			if err == nil && !entry.IsDir() {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 	return files
 }
 
-func TestRunFindsTheProgram(t *testing.T) {
-	public, private := hub(t, false), hub(t, true)
-	nowhere := closedServer(t)
-	for _, test := range []struct {
-		name string
-		home string // where the release was made
-		env  map[string]string
-		with map[string]string // more files of the action
-		do   func(*testing.T, job, string)
-		from string // a regular expression
-		kept bool   // in the tool cache
-	}{
-		{name: "the release", home: public.ServerURL(), from: public.ServerURL() + "/org/sandbox-actions/releases/download/v1.2.3/" + asset, kept: true},
-		{name: "the release, on the job's own server", home: nowhere, env: map[string]string{"GITHUB_SERVER_URL": public.ServerURL()}, from: public.ServerURL(), kept: true},
-		{name: "the release, elsewhere than the job", home: public.ServerURL(), env: map[string]string{"GITHUB_SERVER_URL": hubWithout(t)}, from: public.ServerURL(), kept: true},
-		{
-			name: "a private release", home: private.ServerURL(), from: private.APIURL() + `/repos/org/sandbox-actions/releases/assets/\d+`, kept: true,
-			env: map[string]string{"GITHUB_SERVER_URL": private.ServerURL(), "GITHUB_API_URL": private.APIURL(), "INPUT_GITHUB_TOKEN": releaseReader},
-		},
-		{
-			name: "a private release, with the workflows' token", home: private.ServerURL(), from: private.APIURL(), kept: true,
-			env: map[string]string{
-				"GITHUB_SERVER_URL": private.ServerURL(), "GITHUB_API_URL": private.APIURL(), "INPUT_GITHUB_TOKEN": "ghs_of_the_caller", "SANDBOX_ACTIONS_TOKEN": releaseReader,
-			},
-		},
-		{name: "beside", home: nowhere, with: map[string]string{"actions/" + asset: theProgram}, from: `.*/build/../actions/` + asset},
-		{name: "the tool cache", home: nowhere, from: ".*/tool cache/sandbox-actions/v1.2.3/" + runtime.GOARCH + "/action-build", kept: true, do: func(t *testing.T, j job, _ string) {
-			keep(t, j, theProgram)
-		}},
-		{name: "no tool cache", home: public.ServerURL(), env: map[string]string{"RUNNER_TOOL_CACHE": ""}, from: public.ServerURL()},
-		{name: "a tool cache that can not be written", home: public.ServerURL(), env: map[string]string{"RUNNER_TOOL_CACHE": "/proc"}, from: public.ServerURL()},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			files := sums(test.home)
-			maps.Copy(files, test.with)
-			root, j := action(t, files), newJob(t, test.env)
-			if test.with != nil {
-				if err := os.Chmod(filepath.Join(root, "actions", asset), 0o755); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if test.do != nil {
-				test.do(t, j, root)
-			}
-			out, err := j.step(t, root).CombinedOutput()
-			if want := regexp.MustCompile(`(?m)^action-build v1\.2\.3 from ` + test.from + `\S*, found in \d+\.\d\d s$`); err != nil || !want.Match(out) || !bytes.Contains(out, []byte("ran with  and PATH="+os.Getenv("PATH")+"\nversion= name=,.\n")) {
-				t.Errorf("%v: %s\nwant %s", err, out, want)
-			}
-			left := j.left(t)
-			if kept := len(left) == 1 && strings.HasPrefix(left[0], j.toolCache); kept != test.kept || !kept && len(left) > 0 {
-				t.Errorf("left: %q", left)
-			}
-			if test.kept { // and found there by the next step, whatever has become of the network
-				j.env = map[string]string{"GITHUB_SERVER_URL": nowhere}
-				out, err := j.step(t, root).CombinedOutput()
-				if err != nil || !bytes.Contains(out, []byte("v1.2.3 from "+left[0])) {
-					t.Errorf("again: %v: %s", err, out)
-				}
-			}
-		})
-	}
-}
-
-// keep puts a program into the tool cache.
-func keep(t *testing.T, j job, program string) {
+// fillToolCache writes the program of the build action to the tool cache.
+func (j job) fillToolCache(t *testing.T, content string) {
 	t.Helper()
-	dir := filepath.Join(j.toolCache, "sandbox-actions/v1.2.3", runtime.GOARCH)
-	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "action-build"), []byte(program), 0o755)); err != nil {
-		t.Fatal(err)
-	}
+	writeFiles(t, j.toolCache, map[string]string{"sandbox-actions/v1.2.3/" + runtime.GOARCH + "/action-build": content})
 }
 
-// closedServer is an address at which nobody listens.
+// closedServer returns a URL at which no server listens.
 func closedServer(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -248,90 +240,243 @@ func closedServer(t *testing.T) string {
 	return "http://" + listener.Addr().String()
 }
 
-// hubWithout is a GitHub that has no such repository.
-func hubWithout(t *testing.T) string {
+// emptyServer starts a server that has no repository.
+func emptyServer(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(server.Close)
 	return server.URL
 }
 
-// What is not the released program never runs, and one sentence says why.
-func TestRunRefuses(t *testing.T) {
-	flipped := strings.Replace(theProgram, "ran", "tan", 1)
-	sum, other := fmt.Sprintf("%x", sha256.Sum256([]byte(theProgram))), fmt.Sprintf("%x", sha256.Sum256([]byte(flipped)))
+func TestRunFindsProgram(t *testing.T) {
+	public, private := startGitHub(t, false), startGitHub(t, true)
+	closed := closedServer(t)
+	privateEnv := map[string]string{"GITHUB_SERVER_URL": private.ServerURL(), "GITHUB_API_URL": private.APIURL()}
+	with := func(env map[string]string, more map[string]string) map[string]string {
+		env = maps.Clone(env)
+		maps.Copy(env, more)
+		return env
+	}
 	for _, test := range []struct {
-		name     string
-		fault    github.Fault
-		home     string // where the release was made; "" for the hub
-		private  bool
-		env      map[string]string
-		do       func(t *testing.T, j job, root string)
-		before   []string // the command that starts the shell
-		sentence string
-		asks     int // requests for the asset; 0: not counted
+		name   string
+		home   string // the server that made the release
+		env    map[string]string
+		files  map[string]string // more files of the checkout
+		cached bool              // the tool cache has the program
+		source string            // a regular expression
+		keeps  bool              // the program is in the tool cache afterwards
 	}{
 		{
-			name: "a byte flipped at the release", fault: github.Fault{Path: github.Objects, Flip: true},
-			sentence: `^::error::` + asset + ` from http://127.0.0.1:\d+/org/sandbox-actions/releases/download/v1.2.3/` + asset + ` has the SHA-256 [0-9a-f]{64}, but the commit of v1.2.3 names ` + sum + `: it was not run$`,
-		},
-		{name: "a byte flipped in the tool cache", do: func(t *testing.T, j job, _ string) { keep(t, j, flipped) }, sentence: `from .*/tool cache/.*/action-build has the SHA-256 ` + other + `, but the commit`},
-		{name: "a byte flipped beside", do: func(t *testing.T, _ job, root string) { writeFile(t, root, "actions/"+asset, flipped) }, sentence: `from .*/actions/` + asset + ` has the SHA-256 ` + other},
-		{name: "cut short", fault: github.Fault{Path: github.Objects, Truncate: 10}, sentence: `can not be had: http://127.*: curl: \(18\)`},
-		{
-			name: "a page to log in", sentence: `wants a login; nor is there a Go`,
-			fault: github.Fault{Path: "/releases/download/", Status: 200, Body: "<html>Sign in</html>", Header: map[string]string{"Content-Type": "text/html; charset=utf-8"}},
+			name: "the release", home: public.ServerURL(), keeps: true,
+			source: public.ServerURL() + "/org/sandbox-actions/releases/download/v1.2.3/" + asset + ".gz",
 		},
 		{
-			name: "gone", fault: github.Fault{Path: "/releases/download/", Status: 404},
-			sentence: `answers 404: the release is gone, or it is private and github_token may not read it; nor is there a Go to build it with \(actions/setup-go\)$`,
-		},
-		{name: "private, without a token", private: true, sentence: `answers 404: the release is gone, or it is private`},
-		{name: "private, a token that is not good", private: true, env: map[string]string{"INPUT_GITHUB_TOKEN": "ghs_bad"}, sentence: `/releases/tags/v1.2.3 answers 401`},
-		{name: "503 for ever", fault: github.Fault{Path: "/releases/download/", Status: 503}, sentence: `answers 503`, asks: 4},
-		{name: "429 for ever", fault: github.Fault{Path: "/releases/download/", Status: 429, Header: map[string]string{"Retry-After": "1"}}, sentence: `answers 429`, asks: 4},
-		{name: "nobody there", home: closedServer(t), sentence: `can not be had: http://127.*: curl: \(7\)`},
-		{name: "not https", home: "http://198.51.100.1", sentence: `can not be had: http://198.51.100.1/.*curl: \(1\)`},
-		{name: "not https, disguised", home: "http://127.0.0.1:1@198.51.100.1", sentence: `can not be had: http://127.0.0.1:1@198.51.100.1/.*curl: \(1\)`},
-		{
-			name: "another CPU", before: []string{"setarch", "linux32"},
-			sentence: `^::error::The release v1.2.3 has no action-build-linux-i686: have the job run on Linux or macOS, on amd64 or arm64$`,
+			name: "the release, on the job's server", home: closed, keeps: true,
+			env: map[string]string{"GITHUB_SERVER_URL": public.ServerURL()}, source: public.ServerURL(),
 		},
 		{
-			name: "a full disk", do: func(t *testing.T, j job, _ string) { fullDisk(t, j.toolCache) },
-			sentence: asset + ` can not be written into .*/tool cache/sandbox-actions/v1.2.3/` + runtime.GOARCH + `: is the disk full\?$`,
+			name: "the release, on another server than the job's", home: public.ServerURL(), keeps: true,
+			env: map[string]string{"GITHUB_SERVER_URL": emptyServer(t)}, source: public.ServerURL(),
+		},
+		{
+			name: "a private release", home: private.ServerURL(), keeps: true,
+			env:    with(privateEnv, map[string]string{"INPUT_GITHUB_TOKEN": readToken}),
+			source: private.APIURL() + `/repos/org/sandbox-actions/releases/assets/\d+`,
+		},
+		{
+			name: "a private release, with the workflows' token", home: private.ServerURL(), keeps: true,
+			env: with(privateEnv, map[string]string{
+				"INPUT_GITHUB_TOKEN": "ghs_of_the_caller", "SANDBOX_ACTIONS_TOKEN": readToken,
+			}),
+			source: private.APIURL(),
+		},
+		{
+			name: "beside the script", home: closed, files: map[string]string{"actions/" + asset: program},
+			source: `.*/build/../actions/` + asset,
+		},
+		{
+			name: "the tool cache", home: closed, cached: true, keeps: true,
+			source: ".*/tool cache/sandbox-actions/v1.2.3/" + runtime.GOARCH + "/action-build",
+		},
+		{
+			name: "no tool cache", home: public.ServerURL(), env: map[string]string{"RUNNER_TOOL_CACHE": ""},
+			source: public.ServerURL(),
+		},
+		{
+			name: "a read-only tool cache", home: public.ServerURL(), env: map[string]string{"RUNNER_TOOL_CACHE": "/proc"},
+			source: public.ServerURL(),
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			root, j := checkout(t, with(checksums(test.home), test.files)), newJob(t, test.env)
+			if test.cached {
+				j.fillToolCache(t, program)
+			}
+			out, err := j.step(t, root).CombinedOutput()
+			if err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+			found := regexp.MustCompile(`(?m)^action-build v1\.2\.3 from ` + test.source + `\S*, found in \d+\.\d\d s$`)
+			if !found.Match(out) {
+				t.Errorf("%s\nwant %s", out, found)
+			}
+			want := "ran with  and PATH=" + os.Getenv("PATH") + "\nversion= name=,.\n"
+			if !bytes.Contains(out, []byte(want)) {
+				t.Errorf("%s\nwant %s", out, want)
+			}
+			files := j.files(t)
+			switch {
+			case test.keeps:
+				if len(files) != 1 || !strings.HasPrefix(files[0], j.toolCache) {
+					t.Fatalf("files afterwards: %q", files)
+				}
+				// The next step finds it there without a network.
+				j.env = map[string]string{"GITHUB_SERVER_URL": closed}
+				out, err := j.step(t, root).CombinedOutput()
+				if err != nil || !bytes.Contains(out, []byte("v1.2.3 from "+files[0])) {
+					t.Errorf("next step: %v: %s", err, out)
+				}
+			case len(files) > 0 && runtime.GOOS == "linux": // elsewhere an open file cannot be executed
+				t.Errorf("files afterwards: %q", files)
+			}
+		})
+	}
+}
+
+// run.sh never executes a file other than the released program, and prints one error that says why.
+func TestRunRefuses(t *testing.T) {
+	changed := strings.Replace(program, "ran", "tan", 1)
+	octets := map[string]string{"Content-Type": "application/octet-stream"}
+	for _, test := range []struct {
+		name    string
+		fault   github.Fault
+		home    string // the server that made the release; "" for the stand-in
+		private bool
+		env     map[string]string
+		files   map[string]string // more files of the checkout
+		cached  string            // the program in the tool cache
+		before  []string          // the command that starts the step's shell
+		want    string            // a regular expression of the error
+		asks    int               // requests for the asset; 0: not counted
+	}{
+		{
+			name:  "another program in the release",
+			fault: github.Fault{Path: github.Objects, Status: 200, Body: pack(t, changed), Header: octets},
+			want: `^::error::checksum mismatch for http://127.0.0.1:\d+/org/sandbox-actions/releases/download/v1.2.3/` +
+				asset + `\.gz: got ` + sha256Hex(changed) + `, the commit of v1.2.3 has ` + sha256Hex(program) +
+				`; refusing to run it$`,
+		},
+		{
+			name: "a corrupt archive", fault: github.Fault{Path: github.Objects, Flip: true},
+			want: `^::error::cannot unpack http://127.*/` + asset + `\.gz: .*gzip.*refusing to run it$`,
+		},
+		{
+			name: "an archive of more than the limit",
+			fault: github.Fault{
+				Path: github.Objects, Status: 200, Body: pack(t, program+strings.Repeat("#", 600)), Header: octets,
+			},
+			files: map[string]string{"actions/limit": "1"},
+			want:  `^::error::cannot unpack http://127`,
+		},
+		{
+			name: "another program in the tool cache", cached: changed,
+			want: `checksum mismatch for /.*/tool cache/.*/action-build: got ` + sha256Hex(changed),
+		},
+		{
+			name: "another program beside the script", files: map[string]string{"actions/" + asset: changed},
+			want: `checksum mismatch for /.*/actions/` + asset + `: got ` + sha256Hex(changed),
+		},
+		{
+			name: "a truncated download", fault: github.Fault{Path: github.Objects, Truncate: 10},
+			want: `cannot download ` + asset + `: http://127.*: curl: \(18\)`,
+		},
+		{
+			name: "a login page", want: ` requires a login; no Go toolchain`,
+			fault: github.Fault{
+				Path: "/releases/download/", Status: 200, Body: "<html>Sign in</html>",
+				Header: map[string]string{"Content-Type": "text/html; charset=utf-8"},
+			},
+		},
+		{
+			name: "a deleted release", fault: github.Fault{Path: "/releases/download/", Status: 404},
+			want: ` answered 404: the release was deleted, or it is private and github_token cannot read it; ` +
+				`no Go toolchain to build it from source \(add actions/setup-go\)$`,
+		},
+		{name: "a private release without a token", private: true, want: `answered 404: the release was deleted, or`},
+		{
+			name: "a private release with an invalid token", private: true,
+			env:  map[string]string{"INPUT_GITHUB_TOKEN": "ghs_bad"},
+			want: `/releases/tags/v1.2.3 answered 401`,
+		},
+		{name: "always 503", fault: github.Fault{Path: "/releases/download/", Status: 503}, want: `answered 503`, asks: 4},
+		{
+			name: "always 429", want: `answered 429`, asks: 4,
+			fault: github.Fault{Path: "/releases/download/", Status: 429, Header: map[string]string{"Retry-After": "1"}},
+		},
+		{name: "no server", home: closedServer(t), want: `cannot download ` + asset + `: http://127.*: curl: \(7\)`},
+		{
+			name: "a redirect to another protocol", want: `/releases/download/.*curl: \(1\)`,
+			fault: github.Fault{
+				Path: "/releases/download/", Status: 302, Header: map[string]string{"Location": "ftp://127.0.0.1:1/program"},
+			},
+		},
+		{name: "HTTP", home: "http://198.51.100.1", want: `: http://198.51.100.1/.*curl: \(1\)`},
+		{name: "HTTP disguised as loopback", home: "http://127.0.0.1:1@198.51.100.1", want: `198.51.100.1/.*curl: \(1\)`},
+		{
+			name: "an unsupported CPU", before: []string{"setarch", "linux32"},
+			want: `^::error::release v1.2.3 has no action-build-linux-\S+: run the job on Linux or macOS, on amd64 or arm64$`,
+		},
+		{
+			// A write fails as it does on a full disk: curl and the shell get an error instead of a signal.
+			name: "a full disk", before: []string{"/bin/sh", "-c", `trap '' XFSZ; ulimit -f 0; exec "$0" "$@"`},
+			want: `cannot write ` + asset + ` to .*/tool cache/sandbox-actions/v1.2.3/` + runtime.GOARCH + `: free disk space`,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := hub(t, test.private)
+			if test.before != nil {
+				if _, err := exec.LookPath(test.before[0]); err != nil {
+					t.Skip(err)
+				}
+			}
+			s := startGitHub(t, test.private)
 			home := cmp.Or(test.home, s.ServerURL())
-			root, j := action(t, sums(home)), newJob(t, map[string]string{"GITHUB_SERVER_URL": home, "GITHUB_API_URL": s.APIURL(), "PATH": t.TempDir()})
+			files := checksums(home)
+			maps.Copy(files, test.files)
+			root, j := checkout(t, files), newJob(t, map[string]string{
+				"GITHUB_SERVER_URL": home, "GITHUB_API_URL": s.APIURL(), "PATH": t.TempDir(),
+			})
 			maps.Copy(j.env, test.env)
+			if limit := test.files["actions/limit"]; limit != "" {
+				script := readFile(t, filepath.Join(root, "actions/run.sh"))
+				script = strings.Replace(script, "_max_program_blocks=400000", "_max_program_blocks="+limit, 1)
+				writeFiles(t, root, map[string]string{"actions/run.sh": script})
+			}
 			if !reflect.ValueOf(test.fault).IsZero() {
 				s.Fail(test.fault)
 			}
-			var there []string
-			if test.do != nil {
-				test.do(t, j, root)
-				there = j.left(t)
+			if test.cached != "" {
+				j.fillToolCache(t, test.cached)
 			}
-			command := j.step(t, root, test.before...)
-			out, err := command.CombinedOutput()
-			if failed := new(exec.ExitError); !errors.As(err, &failed) || failed.ExitCode() != 1 || bytes.Contains(out, []byte("an with")) {
+			before := j.files(t)
+			out, err := j.step(t, root, test.before...).CombinedOutput()
+			if failed := new(exec.ExitError); !errors.As(err, &failed) || failed.ExitCode() != 1 {
 				t.Errorf("%v", err)
 			}
-			var sentences []string
+			if bytes.Contains(out, []byte("an with")) {
+				t.Error("the program was executed")
+			}
+			var errorLines []string
 			for line := range strings.Lines(string(out)) {
 				if strings.HasPrefix(line, "::error::") {
-					sentences = append(sentences, strings.TrimSuffix(line, "\n"))
+					errorLines = append(errorLines, strings.TrimSuffix(line, "\n"))
 				}
 			}
-			if len(sentences) != 1 || !regexp.MustCompile(test.sentence).MatchString(sentences[0]) {
-				t.Errorf("%q\nwant %s\n%s", sentences, test.sentence, out)
+			if len(errorLines) != 1 || !regexp.MustCompile(test.want).MatchString(errorLines[0]) {
+				t.Errorf("%q\nwant %s\n%s", errorLines, test.want, out)
 			}
-			if left := j.left(t); !slices.Equal(left, there) {
-				t.Errorf("left: %q, there were %q", left, there)
+			if after := j.files(t); !slices.Equal(after, before) {
+				t.Errorf("files afterwards: %q, before: %q", after, before)
 			}
 			asked := 0
 			for _, r := range s.Requests() {
@@ -340,96 +485,169 @@ func TestRunRefuses(t *testing.T) {
 				}
 			}
 			if test.asks > 0 && asked != test.asks {
-				t.Errorf("asked %d times, want %d", asked, test.asks)
+				t.Errorf("%d requests, want %d", asked, test.asks)
 			}
 		})
 	}
 }
 
-// fullDisk makes the disk of a folder one that is full.
-func fullDisk(t *testing.T, dir string) {
-	t.Helper()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=16k"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
+// Some servers answer a login page instead of 404 for a private repository.
+func TestRunReadsPrivateReleaseAfterLoginPage(t *testing.T) {
+	s := startGitHub(t, true)
+	s.Fail(github.Fault{
+		Path: "/releases/download/", Status: 200, Body: "<html>Sign in</html>",
+		Header: map[string]string{"Content-Type": "text/html"},
 	})
-	if err := os.WriteFile(filepath.Join(dir, "full"), make([]byte, 1<<20), 0o644); !errors.Is(err, unix.ENOSPC) {
-		t.Fatal(err)
-	}
-}
-
-// A server that fails twice is asked again.
-func TestRunAsksAgain(t *testing.T) {
-	s := hub(t, false)
-	s.Fail(github.Fault{Path: "/releases/download/", Status: 502, Times: 2})
-	out, err := newJob(t, nil).step(t, action(t, sums(s.ServerURL()))).CombinedOutput()
+	j := newJob(t, map[string]string{
+		"GITHUB_SERVER_URL": s.ServerURL(), "GITHUB_API_URL": s.APIURL(), "INPUT_GITHUB_TOKEN": readToken,
+	})
+	out, err := j.step(t, checkout(t, checksums(s.ServerURL()))).CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("ran with")) {
 		t.Errorf("%v: %s", err, out)
 	}
 }
 
-// What the caller's environment holds runs nothing but the program.
-func TestRunInAHostileEnvironment(t *testing.T) {
-	s := hub(t, false)
-	dir := t.TempDir()
-	mark := filepath.Join(dir, "mark")
-	evil := "#!/bin/sh\necho \"$0 $*\" >>'" + mark + "'\n"
-	bin := filepath.Join(dir, "bin")
-	if err := os.Mkdir(bin, 0o755); err != nil {
-		t.Fatal(err)
+func TestRunRetriesServerErrors(t *testing.T) {
+	s := startGitHub(t, false)
+	s.Fail(github.Fault{Path: "/releases/download/", Status: 502, Times: 2})
+	out, err := newJob(t, nil).step(t, checkout(t, checksums(s.ServerURL()))).CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("ran with")) {
+		t.Errorf("%v: %s", err, out)
 	}
-	for _, name := range strings.Fields("sh bash dash env awk cat chmod curl cut date git go mkdir mktemp mv openssl rm sed sha256sum shasum tr uname") {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte(evil), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	writeFile(t, dir, "startup", evil)
-	writeFile(t, dir, ".curlrc", "url = \"file:///etc/hostname\"\noutput = \""+mark+"\"\n")
-	writeFile(t, dir, ".gitconfig", "[core]\n\tfsmonitor = "+filepath.Join(bin, "git")+"\n[alias]\n\tstatus = !"+filepath.Join(bin, "git")+"\n")
-	env := map[string]string{
-		"PATH": bin, "HOME": dir, "BASH_ENV": filepath.Join(dir, "startup"), "ENV": filepath.Join(dir, "startup"), "CDPATH": "/", "IFS": "/", "version": "mine", "name": "mine",
-		"GOFLAGS": "-toolexec=" + filepath.Join(bin, "go"), "BASH_FUNC_curl%%": "() { echo function >>'" + mark + "'; }", "BASH_FUNC_uname%%": "() { echo function >>'" + mark + "'; }",
-	}
-	for _, shell := range []string{"/bin/sh", "/bin/bash"} { // the sh of macOS, and of many containers, is bash
-		t.Run(shell, func(t *testing.T) {
-			j := newJob(t, env)
-			root := action(t, sums(s.ServerURL()))
-			command := exec.CommandContext(t.Context(), shell, filepath.Join(root, "actions/run.sh"), "build")
-			if shell == "/bin/sh" {
-				command = j.step(t, root)
-			} else {
-				command.Args[0] = "sh"
-				command.Env = j.step(t, root).Env
+}
+
+func TestRunBuildsFromSource(t *testing.T) {
+	// The fake Go prints its arguments and settings, and "compiles" $SOURCE.
+	fakeGo := `#!/bin/sh
+echo "go $*; GOFLAGS=$GOFLAGS GOTOOLCHAIN=$GOTOOLCHAIN GOOS=$GOOS CGO_ENABLED=$CGO_ENABLED"
+if [ -z "$SOURCE" ]; then exit 2; fi
+while [ "$1" != -o ]; do shift; done
+printf '%s\n' "$SOURCE" >"$2"
+`
+	gone := emptyServer(t)
+	toolchain := regexp.MustCompile(`(?m)^toolchain (\S+)$`).FindStringSubmatch(readFile(t, "../go.mod"))[1]
+	const flags = "GOFLAGS=-mod=readonly -trimpath -buildvcs=false -tags=grpcnotrace "
+	for _, test := range []struct {
+		name   string
+		files  map[string]string
+		source string
+		fails  bool
+		want   []string // regular expressions
+	}{
+		{name: "a branch", source: program, want: []string{
+			`(?m)^go build -ldflags=-s -w -buildid= -o .*/action-build ./action-build; ` + flags +
+				`GOTOOLCHAIN=auto GOOS= CGO_ENABLED=0$`,
+			`(?m)^action-build from /.*/go \(this commit is not a release, such as @v1 is\), found in`,
+			`(?m)^ran with  and PATH=`,
+		}},
+		{name: "a release without its program", files: checksums(gone), source: program, want: []string{
+			`(?m)^go build -ldflags=-s -w -buildid= -X github.com/org/sandbox-actions/actions.Version=v1.2.3 ` +
+				`-o .*/action-build ` +
+				`./action-build; ` + flags + `GOTOOLCHAIN=` + toolchain + ` GOOS= CGO_ENABLED=0$`,
+			`(?m)^action-build v1.2.3 from /.*/go \(http\S+ answered 404: .*\), found in`,
+			`(?m)^ran with  and PATH=`,
+		}},
+		{name: "another program", files: checksums(gone), source: "another", fails: true, want: []string{
+			`(?m)^::error::checksum mismatch for /.*/go \(http\S+ answered 404: .*\): got [0-9a-f]{64}, `,
+		}},
+		{name: "a compiler error", fails: true, want: []string{
+			`(?m)^::error::cannot build action-build from source with /.*/go: see its output above$`,
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			bin := t.TempDir()
+			writeFiles(t, bin, map[string]string{"go": fakeGo})
+			j := newJob(t, map[string]string{
+				"PATH": bin, "GOTOOLCHAIN": "auto", "GOFLAGS": "-toolexec=evil", "GOOS": "plan9",
+				"SOURCE": strings.TrimSuffix(test.source, "\n"),
+			})
+			out, err := j.step(t, checkout(t, test.files)).CombinedOutput()
+			if (err != nil) != test.fails || test.fails && bytes.Contains(out, []byte("ran with")) {
+				t.Errorf("%v", err)
 			}
-			out, err := command.CombinedOutput()
-			if err != nil || !bytes.Contains(out, []byte("ran with  and PATH="+bin+"\nversion=mine name=mine,.\n")) {
-				t.Errorf("%v: %s", err, out)
-			}
-			if ran := read(t, mark); ran != "" {
-				t.Errorf("this ran, too: %s", ran)
+			for _, want := range test.want {
+				if !regexp.MustCompile(want).Match(out) {
+					t.Errorf("%s\nwant %s", out, want)
+				}
 			}
 		})
 	}
 }
 
-// The token is in no list of processes, and only the private release's own server gets it.
-func TestRunHidesTheToken(t *testing.T) {
-	s := hub(t, true)
+// Nothing that the caller's environment holds is executed, other than the program.
+func TestRunIgnoresEnvironment(t *testing.T) {
+	s := startGitHub(t, true) // a private release needs more commands
+	dir := t.TempDir()
+	mark := filepath.Join(dir, "mark")
+	evil := "#!/bin/sh\necho \"$0 $*\" >>'" + mark + "'\n"
+	bin := filepath.Join(dir, "bin")
+	commands := strings.Fields(`awk bash cat chmod curl cut dash date env git go gzip mkdir mktemp mv openssl rm sed sh
+		sha256sum shasum tail tr uname`)
+	for _, name := range commands {
+		writeFiles(t, bin, map[string]string{name: evil})
+	}
+	writeFiles(t, dir, map[string]string{
+		"mark":       "",
+		"startup":    evil,
+		".curlrc":    "trace-ascii = \"" + mark + "\"\n", // it would show the token
+		".gitconfig": "[core]\n\tfsmonitor = " + bin + "/git\n[alias]\n\tstatus = !" + bin + "/git\n",
+	})
+	env := map[string]string{
+		"PATH": bin, "HOME": dir, "BASH_ENV": filepath.Join(dir, "startup"), "ENV": filepath.Join(dir, "startup"),
+		"CDPATH": "/", "IFS": "/", "version": "mine", "name": "mine", "GOFLAGS": "-toolexec=" + filepath.Join(bin, "go"),
+		"GITHUB_SERVER_URL": s.ServerURL(), "GITHUB_API_URL": s.APIURL(), "INPUT_GITHUB_TOKEN": readToken,
+	}
+	builtins := []string{"[", "cd", "command", "kill", "printf", "read", "ulimit", "wait"}
+	for _, name := range slices.Concat(commands, builtins) {
+		env["BASH_FUNC_"+name+"%%"] = "() { echo function >>'" + mark + "'; }"
+	}
+	// sh is bash on macOS and busybox in many containers.
+	for _, shell := range []string{"/bin/sh", "/bin/dash", "/bin/bash", "/usr/bin/busybox"} {
+		t.Run(filepath.Base(shell), func(t *testing.T) {
+			if _, err := os.Stat(shell); err != nil {
+				t.Skip(err)
+			}
+			j := newJob(t, env)
+			root := checkout(t, checksums(s.ServerURL()))
+			command := j.step(t, root)
+			if shell != "/bin/sh" {
+				environment := command.Env
+				command = exec.CommandContext(t.Context(), shell, filepath.Join(root, "actions/run.sh"), "build")
+				command.Args[0] = "sh"
+				command.Env = environment
+			}
+			out, err := command.CombinedOutput()
+			if want := "ran with  and PATH=" + bin + "\nversion=mine name=mine,.\n"; err != nil ||
+				!bytes.Contains(out, []byte(want)) {
+				t.Errorf("%v: %s", err, out)
+			}
+			if executed := readFile(t, mark); executed != "" {
+				t.Errorf("executed: %s", executed)
+			}
+		})
+	}
+}
+
+// The token is never an argument of a process, and SIGINT ends a download.
+func TestRunHidesToken(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("reads arguments from /proc")
+	}
+	s := startGitHub(t, true)
 	s.Fail(github.Fault{Path: "/api/v3/", Silence: true})
-	j := newJob(t, map[string]string{"GITHUB_SERVER_URL": s.ServerURL(), "GITHUB_API_URL": s.APIURL(), "INPUT_GITHUB_TOKEN": releaseReader})
-	command := j.step(t, action(t, sums(s.ServerURL())))
-	var out safeBuffer
+	j := newJob(t, map[string]string{
+		"GITHUB_SERVER_URL": s.ServerURL(), "GITHUB_API_URL": s.APIURL(), "INPUT_GITHUB_TOKEN": readToken,
+	})
+	command := j.step(t, checkout(t, checksums(s.ServerURL())))
+	var out bytes.Buffer
 	command.Stdout, command.Stderr = &out, &out
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for !slices.ContainsFunc(s.Requests(), func(r github.Request) bool { return r.HasToken && strings.Contains(r.Path, "/releases/tags/") }) {
+	sendsToken := func(r github.Request) bool { return r.HasToken && strings.Contains(r.Path, "/releases/tags/") }
+	for !slices.ContainsFunc(s.Requests(), sendsToken) {
 		if t.Context().Err() != nil {
-			t.Fatalf("it sends no token: %s", &out)
+			t.Fatal("no request with a token")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -439,60 +657,62 @@ func TestRunHidesTheToken(t *testing.T) {
 	}
 	seen := false
 	for _, process := range processes {
-		line, _ := os.ReadFile(process) // it may have ended
-		seen = seen || bytes.Contains(line, []byte(s.APIURL()))
-		if bytes.Contains(line, []byte(releaseReader)) {
-			t.Errorf("in the list of processes: %q", line)
+		arguments, _ := os.ReadFile(process) // fails if the process has ended
+		seen = seen || bytes.Contains(arguments, []byte(s.APIURL()))
+		if bytes.Contains(arguments, []byte(readToken)) {
+			t.Errorf("the token is in the arguments %q", arguments)
 		}
 	}
 	if !seen {
-		t.Error("the download is not in the list of processes")
+		t.Error("no process has the URL among its arguments")
 	}
 
-	// Told to stop, it stops, and leaves nothing.
-	begin := time.Now()
-	if err := command.Process.Signal(unix.SIGINT); err != nil {
+	if err := command.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
 	if err := command.Wait(); command.ProcessState.ExitCode() != 130 {
 		t.Errorf("%v: %s", err, &out)
 	}
-	if took := time.Since(begin); took > busyEnd {
-		t.Errorf("it took %s to stop", took)
+	if files := j.files(t); len(files) > 0 {
+		t.Errorf("files afterwards: %q", files)
 	}
-	if left := append(tree(t, j.temp), j.left(t)...); len(left) > 0 {
-		t.Errorf("left: %q", left)
+	if entries, err := os.ReadDir(j.temp); err != nil || len(entries) > 0 {
+		t.Errorf("temporary directories afterwards: %v, %v", entries, err)
 	}
-	if strings.Contains(out.String(), releaseReader) {
-		t.Errorf("in the log: %s", &out)
+	if strings.Contains(out.String(), readToken) {
+		t.Errorf("the token is in the log: %s", &out)
 	}
 }
 
-// Proxies are honoured, and what is sent through one to github.com is TLS: the proxy sees a name and nothing else.
-func TestRunUsesTheProxy(t *testing.T) {
+// Downloads go through the proxy of the environment, which sees no more than the host name of an HTTPS URL.
+func TestRunUsesProxy(t *testing.T) {
 	var mu sync.Mutex
-	var seen []string
+	var requests []string
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		seen = append(seen, r.Method+" "+r.Host)
+		requests = append(requests, r.Method+" "+r.Host)
 		w.WriteHeader(http.StatusForbidden)
 	}))
 	t.Cleanup(proxy.Close)
-	j := newJob(t, map[string]string{"https_proxy": proxy.URL, "GITHUB_SERVER_URL": "https://github.com", "INPUT_GITHUB_TOKEN": releaseReader, "PATH": t.TempDir()})
-	out, err := j.step(t, action(t, sums("https://github.com"))).CombinedOutput()
-	if err == nil || !bytes.Contains(out, []byte("::error::"+asset+" can not be had: https://github.com/org/sandbox-actions/releases/download/v1.2.3/"+asset+": curl: ")) {
+	j := newJob(t, map[string]string{
+		"https_proxy": proxy.URL, "GITHUB_SERVER_URL": "https://github.com", "INPUT_GITHUB_TOKEN": readToken,
+		"PATH": t.TempDir(),
+	})
+	out, err := j.step(t, checkout(t, checksums("https://github.com"))).CombinedOutput()
+	want := "cannot download " + asset +
+		": https://github.com/org/sandbox-actions/releases/download/v1.2.3/" + asset + ".gz: curl: "
+	if err == nil || !bytes.Contains(out, []byte(want)) {
 		t.Errorf("%v: %s", err, out)
 	}
-	if len(seen) == 0 || seen[0] != "CONNECT github.com:443" {
-		t.Errorf("%q", seen)
+	if len(requests) == 0 || requests[0] != "CONNECT github.com:443" {
+		t.Errorf("%q", requests)
 	}
 }
 
-// Two steps at once fill the tool cache once, or twice with the same.
-func TestRunTwiceAtOnce(t *testing.T) {
-	s := hub(t, false)
-	root, j := action(t, sums(s.ServerURL())), newJob(t, nil)
+func TestRunConcurrently(t *testing.T) {
+	s := startGitHub(t, false)
+	root, j := checkout(t, checksums(s.ServerURL())), newJob(t, nil)
 	var group sync.WaitGroup
 	for range 4 {
 		command := j.step(t, root)
@@ -503,78 +723,44 @@ func TestRunTwiceAtOnce(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if left := j.left(t); len(left) != 1 {
-		t.Errorf("left: %q", left)
+	if files := j.files(t); len(files) != 1 {
+		t.Errorf("files afterwards: %q", files)
 	}
 }
 
-// A container job has the runner's folders at other paths, and of Debian's image no curl, no openssl and no Go.
-func TestRunInAContainerJob(t *testing.T) {
-	w := cloud(t)
-	w.succeed(t, invocation{docker: base, inputs: map[string]string{"image_name": "container-job:1"}})
-	root, j := action(t, sums(closedServer(t))), newJob(t, nil)
-	script := j.step(t, root).Args[2]
-	run := func() string {
-		command := exec.CommandContext(t.Context(), "docker", "--host", w.Engine.Host, "run", "--rm", "--volume", root+":/__w/_actions/org/sandbox-actions/v1:ro",
-			"--volume", j.toolCache+":/__t", "--volume", filepath.Dir(script)+":/__w/_temp:ro", "--env", "RUNNER_TOOL_CACHE=/__t", "--env", "RUNNER_TEMP=/tmp",
-			"--env", "GITHUB_ACTION_PATH=/__w/_actions/org/sandbox-actions/v1/build", "container-job:1", "/bin/sh", "-e", "/__w/_temp/script.sh")
-		out, _ := command.CombinedOutput() // what it says is looked at
-		return string(out)
-	}
-	if out := run(); !regexp.MustCompile(`(?m)^::error::` + asset + ` can not be had: http\S+: .*curl: not found; nor is there a Go`).MatchString(out) {
-		t.Error(out)
-	}
-	keep(t, j, theProgram)
-	if out := run(); !strings.Contains(out, "action-build v1.2.3 from /__t/sandbox-actions/v1.2.3/") || !strings.Contains(out, "ran with ") {
-		t.Error(out)
-	}
-}
-
-// It is read by security teams.
-func TestRunIsShort(t *testing.T) {
-	if lines := strings.Count(read(t, "run.sh"), "\n"); lines >= 100 {
-		t.Errorf("run.sh has %d lines", lines)
-	}
-}
-
-// What run.sh adds to a program that the tool cache has: go test ./actions -run - -bench Start
+// BenchmarkStart measures what run.sh adds to a program in the tool cache: go test ./actions -run - -bench Start
 func BenchmarkStart(b *testing.B) {
 	dir := b.TempDir()
 	program := filepath.Join(dir, "tools/sandbox-actions/v1.2.3", runtime.GOARCH, "action-snapshot")
-	script := filepath.Join(dir, "actions/run.sh")
-	do := func(command *exec.Cmd) {
+	runScript := filepath.Join(dir, "actions/run.sh")
+	run := func(command *exec.Cmd) {
 		if out, err := command.CombinedOutput(); err != nil {
 			b.Fatalf("%v: %s", err, out)
 		}
 	}
-	file := func(path string) []byte {
-		data, err := os.ReadFile(path)
+	const compile = `. actions/buildenv.sh; exec go build -ldflags="$(link_flags '')" -o "$1" ./action-snapshot`
+	build := exec.Command("sh", "-euc", compile, "sh", program)
+	build.Dir = ".."
+	run(build)
+	sums := fmt.Sprintf("# https://github.com/org/sandbox-actions v1.2.3 go1\n%s  action-snapshot-%s\n",
+		sha256Hex(readFile(b, program)), platform)
+	for name, content := range map[string]string{"run.sh": readFile(b, "run.sh"), "checksums.txt": sums} {
+		path := filepath.Join(filepath.Dir(runScript), name)
+		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644))
 		if err != nil {
-			b.Fatal(err)
-		}
-		return data
-	}
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid= -funcalign=16", "-o", program, "../action-snapshot")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly "+string(file(goflags)))
-	do(build)
-	for name, content := range map[string]string{
-		"run.sh":        string(file("run.sh")),
-		"checksums.txt": fmt.Sprintf("# https://github.com/org/sandbox-actions v1.2.3 go1\n%x  action-snapshot-%s\n", sha256.Sum256(file(program)), assetPlatform),
-	} {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(script), 0o755), os.WriteFile(filepath.Join(dir, "actions", name), []byte(content), 0o644)); err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.Run("the program alone", func(b *testing.B) {
 		for b.Loop() {
-			do(exec.Command(program, "--version"))
+			run(exec.Command(program, "--version"))
 		}
 	})
-	b.Run("by run.sh", func(b *testing.B) {
+	b.Run("through run.sh", func(b *testing.B) {
 		for b.Loop() {
-			command := exec.Command("/bin/sh", script, "snapshot", "--version")
+			command := exec.Command("/bin/sh", runScript, "snapshot", "--version")
 			command.Env = append(os.Environ(), "RUNNER_TOOL_CACHE="+filepath.Join(dir, "tools"))
-			do(command)
+			run(command)
 		}
 	})
 }

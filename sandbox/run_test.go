@@ -15,27 +15,25 @@ import (
 	"testing"
 	"time"
 
+	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-const imageName = "iterate-sandbox:test"
+const imageName = "sandbox-test:image" // no other package uses it
 
-// docker is the command line of one engine.
+// docker runs the docker command with one engine.
 type docker struct {
 	host   string
-	config string // an empty folder: nobody's settings
+	config string // an empty directory: no user settings
 }
 
-// TestRuns puts the image into each engine, and looks at what runs of it.
-func TestRuns(t *testing.T) {
-	o, err := origin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, kind := range kinds {
+// TestRun loads the image into each engine and checks its containers.
+func TestRun(t *testing.T) {
+	o := built(t)
+	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			d := docker{host: hosts[i], config: t.TempDir()}
+			d := docker{host: testdaemons.Engine(t, kind), config: t.TempDir()}
 			e, err := dockerengine.Open(t.Context(), func(name string) string {
 				return map[string]string{"DOCKER_HOST": d.host, "DOCKER_CONFIG": d.config, "HOME": d.config}[name]
 			})
@@ -53,13 +51,13 @@ func TestRuns(t *testing.T) {
 				run  func(t *testing.T, d docker)
 			}{
 				{"tools", testTools},
-				{"repository", func(t *testing.T, d docker) { testRepository(t, d, o.team, o.commit) }},
+				{"repository", func(t *testing.T, d docker) { testRepository(t, d, o.checkout, o.commit) }},
 				{"login shells", testLoginShells},
-				{"the given command", testCommand},
+				{"command", testCommand},
 				{"signals", testSignals},
 				{"services", func(t *testing.T, d docker) { testServices(t, d, o.commit) }},
 				{"restricted", testRestricted},
-				{"start", testStart},
+				{"start time", testStart},
 			} {
 				t.Run(test.name, func(t *testing.T) { test.run(t, d) })
 			}
@@ -67,7 +65,7 @@ func TestRuns(t *testing.T) {
 	}
 }
 
-// try runs docker, and returns what it wrote to standard output, without the last line break, and its exit code.
+// try runs docker and returns its standard output without the last line break, its exit code and its standard error.
 func (d docker) try(t *testing.T, stdin string, args ...string) (stdout string, code int, stderr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -79,12 +77,12 @@ func (d docker) try(t *testing.T, stdin string, args ...string) (stdout string, 
 	command.Stdout, command.Stderr = &out, &errs
 	err := command.Run()
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
-		t.Fatalf("docker: %v (scripts/packages.sh installs it)", err)
+		t.Fatalf("run docker: %v (install it with scripts/setup.sh test)", err)
 	}
 	return strings.TrimSuffix(out.String(), "\n"), command.ProcessState.ExitCode(), errs.String()
 }
 
-// do is try for what must succeed.
+// do runs docker, which must succeed, and returns its output.
 func (d docker) do(t *testing.T, args ...string) string {
 	t.Helper()
 	out, code, stderr := d.try(t, "", args...)
@@ -94,7 +92,7 @@ func (d docker) do(t *testing.T, args ...string) string {
 	return out
 }
 
-// start starts a container that is removed at the test's end.
+// start starts a container that is removed when the test ends.
 func (d docker) start(t *testing.T, args ...string) (id string) {
 	t.Helper()
 	id = d.do(t, append([]string{"run", "--detach"}, args...)...)
@@ -108,47 +106,54 @@ func (d docker) start(t *testing.T, args ...string) (id string) {
 	return id
 }
 
-// within waits for what must come to pass.
-func within(t *testing.T, limit time.Duration, what string, check func() bool) {
+// waitUntil waits a minute for a condition.
+func waitUntil(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !check(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", limit, what)
+			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
 
-// Commands that a login shell runs in one container, and what they print, as a regular expression.
+// Commands in a login shell, and their output as a regular expression.
 func testTools(t *testing.T, d docker) {
 	id := d.start(t, "--network", "none", imageName, "sleep", "infinity")
 	for _, test := range []struct{ name, command, want string }{
 		{"debian", `. /etc/os-release; echo "$ID $VERSION_CODENAME"`, `debian bookworm`},
 		{"git", `git --version`, `git version 2\.\d+.*`},
-		{"git commits", `cd "$(mktemp -d)" && git init -q && echo a > a && git add a && git -c user.name=a -c user.email=a@b commit -qm first && git log --format=%s`, `first`},
+		{"git commit", `cd "$(mktemp -d)" && git init -q && echo a > a && git add a &&
+			git -c user.name=a -c user.email=a@b commit -qm first && git log --format=%s`, `first`},
 		{"curl", `curl --version | head -n 1`, `curl \d.*`},
-		{"tmux", `tmux new-session -d 'echo "in tmux as $(whoami)" > /tmp/t; tmux wait-for -S done; sleep infinity' && tmux wait-for done && cat /tmp/t`, `in tmux as iterate`},
+		{"tmux", `tmux new-session -d 'echo "in tmux as $(whoami)" > /tmp/t; tmux wait-for -S done; sleep infinity' &&
+			tmux wait-for done && cat /tmp/t`, `in tmux as iterate`},
 		{"rsync", `mkdir -p /tmp/a && echo b > /tmp/a/b && rsync -a /tmp/a/ /tmp/c && cat /tmp/c/b`, `b`},
 		{"ripgrep", `rg --files-with-matches '^# app' docs README.md`, `README.md`},
 		{"fd", `fd --extension md --type f`, `README.md`},
 		{"jq", `echo '{"a": [1, 2]}' | jq -c '.a | add'`, `3`},
 		{"gh", `gh --version | head -n 1`, `gh version 2.*`},
 		{"python", `python3 -c 'import ssl, sqlite3, venv; print("python")'`, `python`},
-		{"python's environments", `python3 -m venv --without-pip /tmp/venv && /tmp/venv/bin/python -c 'import ensurepip, sys; print(sys.prefix, ensurepip.version() > "2")'`, `/tmp/venv True`},
+		{"venv", `python3 -m venv --without-pip /tmp/venv &&
+			/tmp/venv/bin/python -c 'import ensurepip, sys; print(sys.prefix, ensurepip.version() > "2")'`, `/tmp/venv True`},
 		{"node", `node --version`, `v24\..*`},
 		{"npm", `npm --version`, `11\..*`},
 		{"npx", `npx --version`, `11\..*`},
 		{"pnpm", `pnpm --version`, `10\..*`},
-		{"pnpm installs", `mkdir -p /tmp/p/dep && cd /tmp/p && echo '{"name":"dep","version":"1.0.0"}' > dep/package.json && echo '{"dependencies":{"dep":"file:dep"}}' > package.json && ` +
-			`pnpm install --offline --silent && ls node_modules`, `dep`},
+		{"pnpm install", `mkdir -p /tmp/p/dep && cd /tmp/p &&
+			echo '{"name":"dep","version":"1.0.0"}' > dep/package.json &&
+			echo '{"dependencies":{"dep":"file:dep"}}' > package.json &&
+			pnpm install --offline --silent && ls node_modules`, `dep`},
 		{"tsx", `echo 'const n: number = 41; console.log(n + 1)' > /tmp/n.ts && tsx /tmp/n.ts`, `42`},
 		{"s6", `command -v s6-svscan s6-supervise s6-svc s6-svstat | wc -l`, `4`},
 		{"user", `id -un; id -gn; id -u; echo "$HOME"`, "iterate\niterate\n1000\n/home/iterate"},
 		{"sudo", `sudo -n id -un`, `root`},
-		{"sudo installs", `sudo -n dpkg --audit && sudo -n apt-get --simulate install -y --no-download sudo | tail -n 1`, `0 upgraded, 0 newly installed.*`},
-		{"authorities", `test -s "$NODE_EXTRA_CA_CERTS" && node -e 'console.log(require("tls").rootCertificates.length > 100)'`, `true`},
+		{"sudo apt-get", `sudo -n dpkg --audit && sudo -n apt-get --simulate install -y --no-download sudo | tail -n 1`,
+			`0 upgraded, 0 newly installed.*`},
+		{"certificate authorities", `test -s "$NODE_EXTRA_CA_CERTS" &&
+			node -e 'console.log(require("tls").rootCertificates.length > 100)'`, `true`},
 		{"UTF-8", `printf 'ä' | wc -m; locale charmap`, "1\nUTF-8"},
 		{"no compiler", `command -v gcc cc make g++ ld || echo none`, `none`},
-		{"all services' user", `stat -c %U /opt/sandbox/services/health`, `iterate`},
+		{"owner of the services", `stat -c %U /opt/sandbox/services/health`, `iterate`},
 		{"umask", `umask`, `0022`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -160,22 +165,23 @@ func testTools(t *testing.T, d docker) {
 	}
 }
 
-// The repository is where it says, at exactly the commit, and git sees no difference to it.
-func testRepository(t *testing.T, d docker, from team, commit string) {
+// The repository is at exactly the commit, and git sees no difference to it.
+func testRepository(t *testing.T, d docker, from checkout, commit string) {
 	id := d.start(t, imageName, "sleep", "infinity")
 	for _, test := range []struct{ command, want string }{
 		{`pwd`, "/home/iterate/src/github.com/" + repository},
 		{`git rev-parse HEAD`, commit},
 		{`git status --porcelain --ignored`, ""},
 		{`git log --format=%s`, "second"},
-		{`git fsck --strict && echo whole`, "whole"},
+		{`git fsck --strict && echo complete`, "complete"},
 		{`git remote`, ""},
 		{`bin/tool`, "tool"},
 		{`readlink docs/README.md`, "../README.md"},
 		{`find . ! -user iterate -o ! -group iterate -o -perm /022 ! -type l`, ""},
 		{`sudo -n git status --porcelain`, ""},
 		{`echo x >> README.md && git status --porcelain && git stash -q && git status --porcelain`, " M README.md"},
-		{`git checkout -q -b work && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m third && git log --format=%s`, "third\nsecond"},
+		{`git checkout -q -b work && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m third &&
+			git log --format=%s`, "third\nsecond"},
 	} {
 		out, code, stderr := d.try(t, "", "exec", id, "sh", "-lc", test.command)
 		if code != 0 || out != test.want {
@@ -191,28 +197,32 @@ func testRepository(t *testing.T, d docker, from team, commit string) {
 	}
 }
 
-// A login shell has what ~/.iterate/.env says, any other has not, and neither minds when there is none.
+// Login shells, and no others, read ~/.iterate/.env if it exists.
 func testLoginShells(t *testing.T, d docker) {
 	file := filepath.Join(t.TempDir(), "env")
-	if err := os.WriteFile(file, []byte("# comment\nPLAIN=one\nQUOTED=\"two words $PLAIN\"\nSINGLE='$three'\nEMPTY=\n\nexport EXPORTED=four\n"), 0o644); err != nil {
+	content := "# comment\nPLAIN=one\nQUOTED=\"two words $PLAIN\"\nSINGLE='$three'\nEMPTY=\n\nexport EXPORTED=four\n"
+	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	const show = `env | grep -E '^(PLAIN|QUOTED|SINGLE|EMPTY|EXPORTED)=' | sort`
 	const all = "EMPTY=\nEXPORTED=four\nPLAIN=one\nQUOTED=two words one\nSINGLE=$three"
-	mount := file + ":/home/iterate/.iterate/.env:ro"
+	const target = ":/home/iterate/.iterate/.env:ro"
+	withFile := func(args ...string) []string { return append([]string{"--volume", file + target, imageName}, args...) }
 	for _, test := range []struct {
 		name string
 		args []string
 		want string
 	}{
-		{"bash", []string{"--volume", mount, imageName, "bash", "-lc", show}, all},
-		{"sh", []string{"--volume", mount, imageName, "sh", "-lc", show}, all},
-		{"su", []string{"--volume", mount, imageName, "sudo", "su", "-", "iterate", "-c", show}, all},
-		{"sudo", []string{"--volume", mount, imageName, "sudo", "-iu", "iterate", "sh", "-c", show}, all},
-		{"tmux", []string{"--volume", mount, imageName, "sh", "-c", "tmux new-session -d \"" + show + " > /tmp/t; tmux wait-for -S done; sleep infinity\" && tmux wait-for done && cat /tmp/t"}, ""},
-		{"no login shell", []string{"--volume", mount, imageName, "bash", "-c", show}, ""},
+		{"bash", withFile("bash", "-lc", show), all},
+		{"sh", withFile("sh", "-lc", show), all},
+		{"su", withFile("sudo", "su", "-", "iterate", "-c", show), all},
+		{"sudo", withFile("sudo", "-iu", "iterate", "sh", "-c", show), all},
+		{"tmux", withFile("sh", "-c", "tmux new-session -d \""+show+" > /tmp/t; tmux wait-for -S done; sleep infinity\" && "+
+			"tmux wait-for done && cat /tmp/t"), ""},
+		{"not a login shell", withFile("bash", "-c", show), ""},
 		{"no file", []string{imageName, "bash", "-lc", show}, ""},
-		{"a folder for a file", []string{"--volume", filepath.Dir(file) + ":/home/iterate/.iterate/.env:ro", imageName, "bash", "-lc", "echo fine"}, "fine"},
+		{"a directory instead of the file",
+			[]string{"--volume", filepath.Dir(file) + target, imageName, "bash", "-lc", "echo fine"}, "fine"},
 		{"root", []string{"--user", "root", imageName, "bash", "-lc", "echo $HOME"}, "/root"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -224,7 +234,7 @@ func testLoginShells(t *testing.T, d docker) {
 	}
 }
 
-// A given command gets its arguments, its input and the signals as they are, and its exit is the container's.
+// A command gets its arguments and its input unchanged, and its exit code is the container's.
 func testCommand(t *testing.T, d docker) {
 	for _, test := range []struct {
 		name, stdin string
@@ -232,17 +242,19 @@ func testCommand(t *testing.T, d docker) {
 		want        string
 		code        int
 	}{
-		{"arguments", "", []string{imageName, "printf", "<%s>", "a b", "", "$HOME", "*", "-x", "ä\n"}, "<a b><><$HOME><*><-x><ä\n>", 0},
+		{"arguments", "", []string{imageName, "printf", "<%s>", "a b", "", "$HOME", "*", "-x", "ä\n"},
+			"<a b><><$HOME><*><-x><ä\n>", 0},
 		{"options", "", []string{imageName, "echo", "-e", "--help", "-v"}, "--help -v", 0},
 		{"exit", "", []string{imageName, "sh", "-c", "exit 42"}, "", 42},
 		{"input", "line 1\nline 2", []string{"--interactive", imageName, "cat"}, "line 1\nline 2", 0},
-		{"no such command", "", []string{imageName, "no-such-command"}, "", 127},
+		{"unknown command", "", []string{imageName, "no-such-command"}, "", 127},
 		{"variables", "", []string{"--env", "A=b c", imageName, "sh", "-c", `echo "$A"`}, "b c", 0},
-		{"folder", "", []string{"--workdir", "/tmp", imageName, "pwd"}, "/tmp", 0},
-		{"orphans are reaped", "", []string{imageName, "sh", "-c", `sh -c 'sleep 0.1 & echo $! > /tmp/orphan'; until [ ! -e "/proc/$(cat /tmp/orphan)" ]; do sleep 0.05; done; echo reaped`}, "reaped", 0},
+		{"working directory", "", []string{"--workdir", "/tmp", imageName, "pwd"}, "/tmp", 0},
+		{"orphans", "", []string{imageName, "sh", "-c", `sh -c 'sleep 0.1 & echo $! > /tmp/orphan'
+			until [ ! -e "/proc/$(cat /tmp/orphan)" ]; do sleep 0.05; done; echo reaped`}, "reaped", 0},
 		{"terminal", "", []string{"--tty", imageName, "sh", "-c", "test -t 1 && echo terminal"}, "terminal\r", 0},
 		{"no services", "", []string{imageName, "pgrep", "s6-svscan"}, "", 1},
-		{"entry point off", "", []string{"--entrypoint", "id", imageName, "-un"}, "iterate", 0},
+		{"another entry point", "", []string{"--entrypoint", "id", imageName, "-un"}, "iterate", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			out, code, stderr := d.try(t, test.stdin, append([]string{"run", "--rm"}, test.args...)...)
@@ -258,25 +270,26 @@ func testSignals(t *testing.T, d docker) {
 		name, signal, command, log string
 		code                       int
 	}{
-		{"a command that handles it", "USR1", `trap 'echo got it; exit 7' USR1; echo ready; while :; do sleep 0.05; done`, "got it", 7},
-		{"a command that does not", "TERM", `echo ready; exec sleep infinity`, "", 128 + 15},
+		{"handled", "USR1", `trap 'echo got it; exit 7' USR1; echo ready; while :; do sleep 0.05; done`,
+			"got it", 7},
+		{"not handled", "TERM", `echo ready; exec sleep infinity`, "", 128 + 15},
 		{"Ctrl-C", "INT", `echo ready; exec sleep infinity`, "", 128 + 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			id := d.start(t, imageName, "sh", "-c", test.command)
-			within(t, time.Minute, "ready in the log", func() bool { return strings.Contains(d.do(t, "logs", id), "ready") })
+			waitUntil(t, "the command", func() bool { return strings.Contains(d.do(t, "logs", id), "ready") })
 			d.do(t, "kill", "--signal", test.signal, id)
 			if got := d.do(t, "wait", id); got != fmt.Sprint(test.code) {
 				t.Errorf("exit %s, want %d", got, test.code)
 			}
 			if log := d.do(t, "logs", id); !strings.Contains(log, test.log) {
-				t.Errorf("the log %q, want %q", log, test.log)
+				t.Errorf("the log is %q, want %q", log, test.log)
 			}
 		})
 	}
 }
 
-// health is what GET /health answers.
+// health is the answer of GET /health.
 type health struct{ Status, Repository, Commit string }
 
 func (d docker) health(t *testing.T, id string) (h health, err error) {
@@ -300,7 +313,7 @@ func testServices(t *testing.T, d docker, commit string) {
 	answers := func() bool { _, err := d.health(t, id); return err == nil }
 	healthy := func() {
 		t.Helper()
-		within(t, time.Minute, "healthy", func() bool { return state("{{.State.Health.Status}}") == "healthy" })
+		waitUntil(t, "healthy", func() bool { return state("{{.State.Health.Status}}") == "healthy" })
 		t.Logf("healthy after %s", time.Since(began).Round(10*time.Millisecond))
 	}
 	healthy()
@@ -309,20 +322,23 @@ func testServices(t *testing.T, d docker, commit string) {
 		t.Errorf("health: %+v, %v, want %+v", got, err, want)
 	}
 
-	// Killed, it is back, as another process.
+	// A killed service is restarted.
 	const pid = `s6-svstat -o pid /opt/sandbox/services/health`
 	before := d.do(t, "exec", id, "sh", "-c", pid)
 	d.do(t, "exec", id, "sh", "-c", "kill -KILL "+before)
-	within(t, time.Minute, "another process", func() bool { now := d.do(t, "exec", id, "sh", "-c", pid); return now != before && now != "-1" })
-	within(t, time.Minute, "an answer after the kill", answers)
+	waitUntil(t, "another process", func() bool {
+		now := d.do(t, "exec", id, "sh", "-c", pid)
+		return now != before && now != "-1"
+	})
+	waitUntil(t, "an answer after the kill", answers)
 
-	// The container is restarted, and all is as before.
+	// Services start again when the container restarts.
 	began = time.Now()
 	d.do(t, "restart", id)
 	healthy()
-	within(t, time.Minute, "an answer after the restart", answers)
+	waitUntil(t, "an answer after the restart", answers)
 
-	// Stopped, it ends well before docker would kill it, and says nothing but what went wrong: nothing.
+	// Stopped, the container ends well before docker would kill it. It has logged nothing, because nothing went wrong.
 	began = time.Now()
 	d.do(t, "stop", "--time", "60", id)
 	t.Logf("stopped in %s", time.Since(began).Round(10*time.Millisecond))
@@ -335,12 +351,15 @@ func testServices(t *testing.T, d docker, commit string) {
 
 	// A service that is down makes the container unhealthy.
 	down := d.start(t, "--health-interval", "200ms", "--health-retries", "2", imageName)
-	within(t, time.Minute, "healthy", func() bool { return d.do(t, "inspect", "--format", "{{.State.Health.Status}}", down) == "healthy" })
+	isStatus := func(status string) func() bool {
+		return func() bool { return d.do(t, "inspect", "--format", "{{.State.Health.Status}}", down) == status }
+	}
+	waitUntil(t, "healthy", isStatus("healthy"))
 	d.do(t, "exec", down, "s6-svc", "-d", "/opt/sandbox/services/health")
-	within(t, time.Minute, "unhealthy", func() bool { return d.do(t, "inspect", "--format", "{{.State.Health.Status}}", down) == "unhealthy" })
+	waitUntil(t, "unhealthy", isStatus("unhealthy"))
 }
 
-// The services need neither privileges nor a network, and run as whoever is asked for.
+// The services need neither privileges nor a network, and run as any user.
 func testRestricted(t *testing.T, d docker) {
 	for name, options := range map[string][]string{
 		"no network":        {"--network", "none"},
@@ -351,7 +370,7 @@ func testRestricted(t *testing.T, d docker) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			id := d.start(t, append(options, imageName)...)
-			within(t, time.Minute, "an answer", func() bool {
+			waitUntil(t, "an answer", func() bool {
 				_, code, _ := d.try(t, "", "exec", id, "curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8080/health")
 				return code == 0
 			})
@@ -359,13 +378,13 @@ func testRestricted(t *testing.T, d docker) {
 	}
 }
 
-// From docker run to the first answer it is at most 2 seconds. A machine that is busy with something else gets a few tries.
+// The services answer within 2 seconds of docker run. On a busy machine one of several attempts does.
 func testStart(t *testing.T, d docker) {
 	var took []time.Duration
 	for range 5 {
 		began := time.Now()
 		id := d.start(t, "--publish", "127.0.0.1::8080", imageName)
-		within(t, time.Minute, "an answer", func() bool { _, err := d.health(t, id); return err == nil })
+		waitUntil(t, "an answer", func() bool { _, err := d.health(t, id); return err == nil })
 		took = append(took, time.Since(began).Round(10*time.Millisecond))
 		if took[len(took)-1] < 2*time.Second {
 			t.Logf("started in %s", took)

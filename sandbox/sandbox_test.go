@@ -1,11 +1,10 @@
-// Package sandbox_test builds the sandbox image as anyone would, from a team's repository on a real BuildKit, and looks at what came out:
-// layer by layer, and as it runs in the Docker Engines of today and of yesterday.
+// Package sandbox_test builds the sandbox image from a team's repository with real BuildKit daemons, inspects its
+// layers, and runs it in a current and an old Docker Engine.
 package sandbox_test
 
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,146 +12,132 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/client"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/org/sandbox-actions/internal/localcloud/builders"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
-	"github.com/org/sandbox-actions/internal/localcloud/registry"
+	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
 const platform = "linux/amd64"
 
-var (
-	// machines are two builders that share nothing. Each keeps its layers from one run of the tests to the next, so that only what has
-	// changed is built, on each by itself.
-	machines [2]*client.Client
-	// hosts are the Docker Engines, one of each kind.
-	kinds = [...]string{engine.Current, engine.Oldest}
-	hosts [len(kinds)]string
-)
+var kinds = []string{engine.Current, engine.Oldest}
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+// cleanups run when the tests of this package have ended, the latest first.
+var cleanups []func() error
 
-func run(m *testing.M) (code int) {
-	state, err := filepath.Abs("../.cache/sandbox")
-	if err == nil {
-		var unlock func()
-		if unlock, err = lock(state); err == nil {
-			defer unlock()
-		}
-	}
-	defer shared.run(&code)
-	var stops stops
-	defer stops.run(&code)
-	if err == nil {
-		err = start(context.Background(), state, &stops)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
-
-// shared ends what tests share.
-var shared stops
-
-// start starts all machines and engines, and hands over what ends them.
-func start(ctx context.Context, state string, stops *stops) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		mirror, err := registry.StartMirror(ctx, "../.cache/base/bookworm-slim.tar")
-		if err != nil {
-			return err
-		}
-		stops.add(mirror.Stop)
-		for i := range machines {
-			group.Go(func() error {
-				b, err := builders.Start(ctx, builders.Options{
-					Dir: filepath.Join(state, fmt.Sprintf("builder-%d", i+1)), Platforms: []string{platform},
-					Mirrors: map[string]string{"docker.io": mirror.Addr},
-				})
-				if err != nil {
-					return err
-				}
-				stops.add(b.Stop)
-				if machines[i], err = client.New(ctx, b.Address(platform)); err != nil {
-					return err
-				}
-				return machines[i].Prune(ctx, nil, client.WithKeepOpt(0, 0, 3e9, 0)) // what was built long ago
-			})
-		}
-		return nil
-	})
-	data, err := os.MkdirTemp("", "sandbox-engines-")
-	if err != nil {
-		return errors.Join(err, group.Wait())
-	}
-	stops.add(func() error { return os.RemoveAll(data) })
-	for i, kind := range kinds {
-		group.Go(func() error {
-			e, err := engine.Start(ctx, kind, filepath.Join(data, kind), nil)
-			if err != nil {
-				return err
-			}
-			stops.add(e.Stop)
-			hosts[i] = e.Host
-			return nil
-		})
-	}
-	return group.Wait()
-}
-
-// stops end what was started, the latest first.
-type stops struct {
-	mutex sync.Mutex
-	list  []func() error
-}
-
-func (s *stops) add(stop func() error) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.list = append(s.list, stop)
-}
-
-func (s *stops) run(code *int) {
-	for _, stop := range slices.Backward(s.list) {
-		if err := stop(); err != nil {
+func TestMain(m *testing.M) {
+	code := testdaemons.Run(m)
+	for _, cleanup := range slices.Backward(cleanups) {
+		if err := cleanup(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			*code = 1
+			code = max(code, 1)
 		}
 	}
+	os.Exit(code)
 }
 
-// lock waits until no other test process uses the folder, which it makes.
-func lock(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	file, err := os.Create(filepath.Join(dir, "lock"))
+// startBuilders returns two builders that share nothing: the shared one of the test run, and one of this package. Both
+// keep their layers from one run to the next.
+var startBuilders = sync.OnceValues(func() (clients [2]*client.Client, err error) {
+	ctx := context.Background()
+	shared, err := testdaemons.AttachBuilders()
 	if err != nil {
-		return nil, err
+		return clients, err
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, errors.Join(err, file.Close())
+	if clients[0], err = client.New(ctx, shared.Address(platform)); err != nil {
+		return clients, err
 	}
-	return func() { file.Close() }, nil
+	cleanups = append(cleanups, clients[0].Close)
+	own, err := testdaemons.StartBuilders("../.cache/test/sandbox")
+	if err != nil {
+		return clients, err
+	}
+	if clients[1], err = client.New(ctx, own.Address(platform)); err != nil {
+		return clients, err
+	}
+	cleanups = append(cleanups, clients[1].Close)
+	return clients, nil
+})
+
+// builders returns the two builders of startBuilders.
+func builders(t *testing.T) [2]*client.Client {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs BuildKit; run without -short")
+	}
+	clients, err := startBuilders()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return clients
 }
 
-// team is a repository that is built: one of a team that took sandbox/ over, and has files of its own.
-type team struct{ dir string }
+// builtImage is the repository at the commit that all tests start from, and its image.
+type builtImage struct {
+	checkout
+	commit string
+	image  v1.Image
+}
+
+// buildOnce builds the image on the first builder.
+var buildOnce = sync.OnceValues(func() (b builtImage, err error) {
+	clients, err := startBuilders()
+	if err != nil {
+		return b, err
+	}
+	dir, err := os.MkdirTemp("", "sandbox-")
+	if err != nil {
+		return b, err
+	}
+	cleanups = append(cleanups, func() error { return os.RemoveAll(dir) })
+	if b.checkout, err = newRepository(filepath.Join(dir, "app")); err != nil {
+		return b, err
+	}
+	if b.commit, err = b.sh("git rev-parse HEAD"); err != nil {
+		return b, err
+	}
+	result, _, err := b.build(context.Background(), clients[0], nil)
+	if err == nil {
+		b.image = result.Image
+	}
+	return b, err
+})
+
+// built returns the result of buildOnce.
+func built(t *testing.T) builtImage {
+	t.Helper()
+	builders(t)
+	b, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// npmConfiguration is the .npmrc of the user who runs the tests, if there is one.
+func npmConfiguration() ([]byte, bool) {
+	file, err := exec.Command("npm", "config", "get", "userconfig").Output()
+	if err != nil {
+		return nil, false
+	}
+	content, err := os.ReadFile(strings.TrimSpace(string(file)))
+	return content, err == nil
+}
+
+// checkout is a checkout of a repository to build: that of a team that copied sandbox/ and has files of its own.
+type checkout struct{ dir string }
 
 const repository = "team/app"
 
-// newTeam makes that repository in dir: the same commit each time, as long as sandbox/ is the same.
-func newTeam(dir string) (team, error) {
-	t := team{dir}
+// newRepository creates the repository in dir. Its commit depends on the content of sandbox/ only.
+func newRepository(dir string) (checkout, error) {
+	t := checkout{dir}
 	if err := os.CopyFS(filepath.Join(dir, "sandbox"), os.DirFS(".")); err != nil {
 		return t, err
 	}
@@ -163,10 +148,10 @@ func newTeam(dir string) (team, error) {
 	return t, err
 }
 
-// sh runs a shell in the repository with a git that knows nobody's settings.
-func (t team) sh(script string, args ...string) (string, error) {
+// sh runs a script in the checkout, without the user's git configuration, and returns its output.
+func (c checkout) sh(script string, args ...string) (string, error) {
 	command := exec.Command("bash", append([]string{"-euo", "pipefail", "-c", script, "bash"}, args...)...)
-	command.Dir = t.dir
+	command.Dir = c.dir
 	command.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
 		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
 		"GIT_AUTHOR_DATE=1700000000 +0000", "GIT_COMMITTER_DATE=1700000000 +0000")
@@ -179,9 +164,11 @@ func (t team) sh(script string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// build builds the repository as it is, on a machine, as action-build does with git_context: git. change may ask for something else.
-func (t team) build(ctx context.Context, machine *client.Client, change func(*image.Request)) (*image.Result, image.Stats, error) {
-	tree, err := source.Checkout(ctx, t.dir)
+// build builds the checkout on a builder as action-build does with git_context: git. change may change the request.
+func (c checkout) build(
+	ctx context.Context, builder *client.Client, change func(*image.Request),
+) (*image.Result, image.Stats, error) {
+	tree, err := source.OpenCheckout(ctx, c.dir)
 	if err != nil {
 		return nil, image.Stats{}, err
 	}
@@ -191,22 +178,26 @@ func (t team) build(ctx context.Context, machine *client.Client, change func(*im
 	}
 	defer os.RemoveAll(scratch)
 	git := filepath.Join(scratch, "git")
-	if err := tree.GitDir(ctx, git); err != nil {
+	if err := tree.WriteGitDir(ctx, git); err != nil {
 		return nil, image.Stats{}, err
 	}
 	request := image.Request{
-		Platform: platform, Context: t.dir, Dockerfile: filepath.Join(t.dir, "sandbox/Dockerfile"), SharedKey: t.dir,
+		Platform: platform, Context: c.dir, Dockerfile: filepath.Join(c.dir, "sandbox/Dockerfile"), SharedKey: c.dir,
 		BuildArgs: map[string]string{"GITHUB_REPOSITORY": repository},
 		Contexts:  map[string]string{"git": git},
+		Secrets:   map[string]func() ([]byte, error){},
 	}
-	// Who is behind a proxy tells BuildKit so by these arguments, which it keeps out of the image and of its cache's keys.
+	if configuration, ok := npmConfiguration(); ok {
+		request.Secrets["npmrc"] = func() ([]byte, error) { return configuration, nil }
+	}
+	// BuildKit keeps these arguments out of the image and of its cache keys.
 	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"} {
 		if value := os.Getenv(name); value != "" {
 			request.BuildArgs[name] = value
 		}
 	}
-	// The base image's layer, too, is to be read, though the builder may know its files from another day's pull.
-	if request.Scratch, err = os.MkdirTemp(filepath.Dir(t.dir), "layers-"); err != nil {
+	// The tests read the base image's layer, too, which the builder may have to pull again.
+	if request.LayerDir, err = os.MkdirTemp(filepath.Dir(c.dir), "layers-"); err != nil {
 		return nil, image.Stats{}, err
 	}
 	if change != nil {
@@ -218,11 +209,12 @@ func (t team) build(ctx context.Context, machine *client.Client, change func(*im
 	var group errgroup.Group
 	status := make(chan *client.SolveStatus)
 	group.Go(func() (err error) {
-		stats, err = image.Progress(ctx, []image.Machine{{Platform: platform, Status: status}}, strings.Clone, image.Plain(&log))
+		machines := []image.PlatformStatus{{Platform: platform, Status: status}}
+		stats, err = image.Progress(ctx, machines, strings.Clone, image.Plain(&log))
 		return err
 	})
 	group.Go(func() (err error) {
-		result, err = image.Solve(ctx, machine, request, status)
+		result, err = image.Solve(ctx, builder, request, status)
 		return err
 	})
 	if err := group.Wait(); err != nil {

@@ -1,85 +1,120 @@
 #!/usr/bin/env bash
-# Takes the sandbox image from source to something a team can run, against the local cloud and as a workflow would: GitHub OIDC, Depot's
-# API, a BuildKit behind mTLS, a Docker Engine, Daytona, Doppler. Everything is done twice: the second time it is there already.
+# Takes the sandbox image from source to a Daytona snapshot as a workflow would, with the services that
+# internal/localcloud runs: GitHub OIDC, Depot's API, BuildKit behind mTLS, a Docker Engine, Daytona, Doppler. Each step
+# runs twice: the second time reuses what the first one made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-folder=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-demo-XXXXXX")
+echo 'demo: builds the sandbox image, runs its test suite and creates a Daytona snapshot, twice, on this machine only'
+if [[ -x .cache/demo/localcloud && -x .cache/bin/buildkitd && -f .cache/base/bookworm-slim.tar ]]; then
+	echo 'demo: everything that it needs is in .cache: this takes about a minute, 3 if the image must be built again'
+else
+	echo 'demo: first installs Debian packages (docker.io, debootstrap), builds BuildKit and the programs, and creates'
+	echo 'demo: debian:bookworm-slim: 5 to 7 minutes on 2 cores; later runs take about a minute'
+fi
+scripts/setup.sh demo
+
+programs=.cache/demo
+dir=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-demo-XXXXXX")
 cloud=''
 finish() {
 	trap - EXIT INT TERM
-	[[ -z $cloud ]] || { kill "$cloud" 2>/dev/null && wait "$cloud" 2>/dev/null; } || true
-	rm -rf "$folder"
+	if [[ $cloud ]]; then
+		kill "$cloud" 2>/dev/null || true
+		wait "$cloud" 2>/dev/null || true
+	fi
+	rm -rf "$dir"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-go build -o "$folder/" ./internal/localcloud/cmd/localcloud ./action-build ./action-test ./action-snapshot
-echo "demo: starting the local cloud: Depot, GitHub, Doppler, Daytona, registries, two builders, two Docker Engines"
-"$folder/localcloud" --env "$folder/env" --engine current >"$folder/cloud.log" 2>&1 &
+# Debian's Docker Engine needs no build.
+echo 'demo: starting Depot, GitHub, Doppler, Daytona, registries, two BuildKit daemons and two Docker Engines'
+"$programs/localcloud" --env "$dir/env" --engine oldest >"$dir/cloud.log" 2>&1 &
 cloud=$!
-until [[ -s $folder/env ]]; do
+until [[ -s $dir/env ]]; do
 	kill -0 "$cloud" 2>/dev/null || {
-		cat "$folder/cloud.log" >&2
+		cat "$dir/cloud.log" >&2
 		exit 1
 	}
 	sleep 0.1
 done
-# shellcheck disable=SC1091 # made just now
-source "$folder/env"
-unset DEPOT_TOKEN DAYTONA_API_KEY # the job's OIDC token opens Depot, and Doppler has Daytona's key
+# shellcheck disable=SC1091 # written by localcloud
+source "$dir/env"
+# Depot accepts the job's OIDC token, and Doppler has Daytona's API key.
+unset DEPOT_TOKEN DAYTONA_API_KEY
 export GITHUB_REPOSITORY=org/sandbox-actions
 
-# run NAME PROGRAM ARGUMENTS… keeps a program's results as NAME. What it shows is for a terminal; elsewhere it is shown when it fails.
+# run NAME PROGRAM ARGUMENT… runs a program, keeps its outputs as NAME and prints how long it took. The program's log
+# goes to a terminal; elsewhere the end of it is shown when the program fails.
 run() {
-	local name=$1 began
-	shift
+	local name=$1 program=$programs/$2 began
+	shift 2
 	began=$(date +%s.%N)
 	if [[ -t 2 ]]; then
-		"$folder/$1" "${@:2}" >"$folder/$name"
-	elif ! "$folder/$1" "${@:2}" >"$folder/$name" 2>"$folder/log"; then
-		tail -n 40 "$folder/log" >&2
+		"$program" "$@" >"$dir/$name"
+	elif ! "$program" "$@" >"$dir/$name" 2>"$dir/log"; then
+		tail -n 40 "$dir/log" >&2
 		return 1
 	fi
-	awk -v name="$name" -v began="$began" -v ended="$(date +%s.%N)" 'BEGIN { printf "demo: %s: %.1f s\n", name, ended - began }'
+	awk -v name="$name" -v began="$began" -v ended="$(date +%s.%N)" \
+		'BEGIN { printf "demo: %s: %.1f s\n", name, ended - began }'
 }
-result() { sed -n "s/^$2=//p" "$folder/$1"; }
-same() {
-	[[ $(result "$1" "$3") == "$(result "$2" "$3")" ]] || {
-		echo "demo: the $3 of $1 and $2 differ" >&2
+
+# output NAME OUTPUT prints an output of the program that ran as NAME.
+output() { sed -n "s/^$2=//p" "$dir/$1"; }
+
+# require_same NAME NAME OUTPUT fails unless both programs have the same output.
+require_same() {
+	[[ $(output "$1" "$3") == "$(output "$2" "$3")" ]] || {
+		echo "demo: $3 differs between $1 and $2" >&2
 		exit 1
 	}
 }
-# pushed is how many bytes Daytona's registry has been sent by now.
-pushed() {
+
+# pushed_bytes prints how many bytes were pushed to Daytona's registry so far.
+pushed_bytes() {
 	local before
-	before=$(grep -c '^pushed ' "$folder/cloud.log" || true)
+	before=$(grep -c '^pushed ' "$dir/cloud.log" || true)
 	kill -USR1 "$cloud"
-	while [[ $(grep -c '^pushed ' "$folder/cloud.log" || true) == "$before" ]]; do sleep 0.05; done
-	sed -n 's/^pushed //p' "$folder/cloud.log" | tail -n 1
+	while [[ $(grep -c '^pushed ' "$dir/cloud.log" || true) == "$before" ]]; do sleep 0.05; done
+	sed -n 's/^pushed //p' "$dir/cloud.log" | tail -n 1
 }
 
-built=(--git-context git --build-args GITHUB_REPOSITORY)
+build_arguments=(--git-context git --build-args GITHUB_REPOSITORY)
+if command -v npm >/dev/null && [[ -f $(npm config get userconfig) ]]; then
+	build_arguments+=(--secret-files "npmrc=$(npm config get userconfig)")
+fi
 for build in 'first build' 'second build'; do
-	run "$build" action-build "${built[@]}" --image-name iterate-sandbox:local
-	echo "      $(result "$build" cached_steps) of $(result "$build" total_steps) steps cached, digest $(result "$build" digest)"
+	run "$build" action-build "${build_arguments[@]}" --image-name iterate-sandbox:local
+	printf '      %s of %s steps cached, digest %s\n' \
+		"$(output "$build" cached_steps)" "$(output "$build" total_steps)" "$(output "$build" digest)"
 done
-same 'first build' 'second build' digest
-docker run --rm iterate-sandbox:local sh -c 'echo "demo: in the image: $(git --version), node $(node --version), $(git status --short | wc -l) changed files at $(git rev-parse --short HEAD)"'
+require_same 'first build' 'second build' digest
+docker run --rm iterate-sandbox:local sh -c 'printf "demo: in the image: %s, node %s, %s changed files at %s\n" \
+	"$(git --version)" "$(node --version)" "$(git status --short | wc -l)" "$(git rev-parse --short HEAD)"'
 
-GITHUB_STEP_SUMMARY=$folder/summary run 'test suite' action-test --report-dir "$folder/results"
-echo "      $(result 'test suite' tests_passed) of $(result 'test suite' tests_total) passed, $(result 'test suite' tests_failed) failed, $(result 'test suite' tests_skipped) skipped"
-grep '^|' "$folder/summary" | grep -v 'Image built' | cut -c1-60 | pr -2 -t -w 126 -l 1000 | sed 's/^/      /'
+GITHUB_STEP_SUMMARY=$dir/summary run 'test suite' action-test --report-dir "$dir/results"
+printf '      %s of %s passed, %s failed, %s skipped\n' "$(output 'test suite' tests_passed)" \
+	"$(output 'test suite' tests_total)" "$(output 'test suite' tests_failed)" "$(output 'test suite' tests_skipped)"
+grep '^|' "$dir/summary" | grep -v 'Image built' | cut -c1-60 | pr -2 -t -w 126 -l 1000 | sed 's/^/      /'
 
-sent=0
+before=0
 for snapshot in 'first snapshot' 'second snapshot'; do
-	run "$snapshot" action-snapshot --image= "${built[@]}"
-	now=$(pushed)
-	echo "      $(result "$snapshot" snapshot_name) is $(result "$snapshot" snapshot_state), reused: $(result "$snapshot" reused), bytes pushed: $((now - sent))"
-	sent=$now
+	run "$snapshot" action-snapshot --image= "${build_arguments[@]}"
+	after=$(pushed_bytes)
+	printf '      %s is %s, reused: %s, bytes pushed: %d\n' "$(output "$snapshot" snapshot_name)" \
+		"$(output "$snapshot" snapshot_state)" "$(output "$snapshot" reused)" $((after - before))
+	before=$after
 done
-same 'first snapshot' 'second snapshot' snapshot_name
-same 'first snapshot' 'second build' image_id
-echo "demo: the image of the snapshot is the one that was built: $(result 'first snapshot' image_id)"
-echo "demo: its digest in Daytona's registry is the one that the builder made: $(result 'first snapshot' digest)"
-HOME=$folder .cache/bin/doppler --api-host "$DOPPLER_API_HOST" --token "$DOPPLER_TOKEN" --no-check-version secrets get DAYTONA_SNAPSHOT_NAME --plain | sed 's/^/demo: Doppler names /'
+require_same 'first snapshot' 'second snapshot' snapshot_name
+require_same 'first snapshot' 'second build' image_id
+echo "demo: the snapshot holds the image that was built: $(output 'first snapshot' image_id)"
+echo "demo: Daytona's registry has it with the digest that the builder made: $(output 'first snapshot' digest)"
+named=$(curl -fsS --config - "$DOPPLER_API_HOST/v3/configs/config/secrets/download?format=docker" \
+	<<<"header = \"Authorization: Bearer $DOPPLER_TOKEN\"" | sed -n 's/^DAYTONA_SNAPSHOT_NAME=//p')
+[[ $named == "$(output 'first snapshot' snapshot_name)" ]] || {
+	echo "demo: Doppler names '$named'" >&2
+	exit 1
+}
+echo "demo: Doppler names $named"

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Runs a Docker Engine of its own, beside any other: its data, log and socket are in DIR, its processes and mounts in
-# namespaces that end with it, its bridge is named after DIR.
+# Runs a private Docker Engine beside any other: its data, log and socket are in DIR, its processes and mounts in
+# namespaces that end with it, and its bridge is named after DIR.
 #
-#   scripts/engine.sh current|oldest DIR [foreground|owned]
+#   scripts/engine.sh current|oldest DIR [background|foreground|owned]
 #
-# current is the engine that scripts/engine-build.sh builds, oldest is Debian's 20.10. Without "foreground" it returns
-# once the engine answers, and the process in DIR/engine.pid keeps it. That process, on SIGTERM or SIGINT, ends all
-# that it started and leaves DIR only. An owned one also does so when its standard input ends, as a pipe's does with the
-# process that holds it. ENGINE_SOCKET=PATH puts the socket elsewhere than DIR/docker.sock: a path may hold 107 bytes.
+# current is the engine that scripts/setup.sh builds, oldest is Debian's (20.10 on Debian 12).
+# background (the default) returns when the engine answers; the process in DIR/engine.pid keeps it running.
+# foreground runs until SIGTERM or SIGINT, which stop everything that was started and leave only DIR.
+# owned is foreground that also stops when standard input ends, as a pipe does when its writer exits.
+# ENGINE_SOCKET=PATH replaces the socket DIR/docker.sock, whose path is limited to 107 bytes.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -18,33 +19,33 @@ fail() {
 
 kind=${1:-} mode=${3:-background}
 if [[ $# -lt 2 || ! $kind =~ ^(current|oldest)$ || ! $mode =~ ^(foreground|background|owned)$ ]]; then
-	fail "usage: scripts/engine.sh current|oldest DIR [foreground|owned]"
+	fail "usage: scripts/engine.sh current|oldest DIR [background|foreground|owned]"
 fi
 [[ $(id -u) == 0 ]] || fail "a Docker Engine needs root: sudo $0 $*"
 if [[ $kind == current ]]; then
-	[[ -x $root/.cache/engine/dockerd ]] || fail "the current engine is not built: run scripts/engine-build.sh"
+	[[ -x $root/.cache/engine/dockerd ]] || fail "the current engine is not built: run scripts/setup.sh test"
 	PATH=$root/.cache/engine:/usr/local/sbin:/usr/sbin:/sbin:$PATH
 else
 	PATH=/usr/sbin:/usr/bin:/sbin:/bin
 fi
 export PATH
 for program in dockerd containerd runc iptables ip curl; do
-	command -v "$program" >/dev/null || fail "$program is missing: run scripts/packages.sh"
+	command -v "$program" >/dev/null || fail "$program is missing: run scripts/setup.sh test"
 done
 
 mkdir -p "$2"
 dir=$(cd "$2" && pwd -P)
 socket=${ENGINE_SOCKET:-$dir/docker.sock}
-((${#socket} <= 107)) || fail "$socket is too long for a socket: name a shorter one in ENGINE_SOCKET"
+((${#socket} <= 107)) || fail "socket path $socket is longer than 107 bytes: set ENGINE_SOCKET to a shorter one"
 if [[ -f $dir/engine.pid ]] && kill -0 "$(cat "$dir/engine.pid")" 2>/dev/null; then
-	fail "an engine runs in $dir already: kill $(cat "$dir/engine.pid")"
+	fail "an engine is already running in $dir: stop it with kill $(cat "$dir/engine.pid")"
 fi
 
 if [[ $mode == background ]]; then
 	setsid "$root/scripts/engine.sh" "$kind" "$dir" foreground </dev/null >"$dir/engine.log" 2>&1 &
 	for ((i = 0; i < 300; i++)); do
 		if curl -fsS --max-time 2 --unix-socket "$socket" http://engine/_ping >/dev/null 2>&1; then
-			echo "export DOCKER_HOST=unix://$socket  # ends with: kill $(cat "$dir/engine.pid")"
+			echo "export DOCKER_HOST=unix://$socket  # stop it with: kill $(cat "$dir/engine.pid")"
 			exit 0
 		fi
 		kill -0 $! 2>/dev/null || break
@@ -52,40 +53,40 @@ if [[ $mode == background ]]; then
 	done
 	tail -n 20 "$dir/engine.log" >&2
 	kill $! 2>/dev/null || true
-	fail "the engine did not start; its log is $dir/engine.log"
+	fail "the engine did not start: see $dir/engine.log"
 fi
 
-# The folder decides the bridge's name and network, so that the next run finds what a killed one left.
+# The bridge's name and network follow from DIR, so that the next run finds and removes what a killed one left.
 hash=$(printf %s "$dir" | sha256sum)
 bridge=engine-${hash:0:8}
 init='' watch=''
 
-# rules adds (-I) or deletes (-D) what lets containers reach the world. The engine itself keeps off this machine's
-# firewall (published ports go through its proxy): two engines would empty each other's chains, and leave them behind.
-rules() {
+# nat_rules -I|-D SUBNET adds or deletes the firewall rules for containers' outgoing connections. The engine runs with
+# --iptables=false (published ports go through its proxy), because two engines flush each other's chains.
+nat_rules() {
 	iptables -w -t nat "$1" POSTROUTING -s "$2" ! -o "$bridge" -j MASQUERADE
 	iptables -w "$1" FORWARD -i "$bridge" -j ACCEPT
 	iptables -w "$1" FORWARD -o "$bridge" -j ACCEPT
 }
 
-sweep() {
+remove_leftovers() {
 	local address
 	address=$(ip -4 -o addr show dev "$bridge" 2>/dev/null | awk '{print $4}') || true
 	if [[ $address ]]; then
-		rules -D "${address%.*}.0/24" 2>/dev/null || true
+		nat_rules -D "${address%.*}.0/24" 2>/dev/null || true
 	fi
 	ip link delete "$bridge" 2>/dev/null || true
 	rm -f "$dir/engine.pid" "$socket"
 }
 
-# finish is what the traps call: the engine first, which ends its containers.
-# shellcheck disable=SC2317
+# finish STATUS stops the engine, which stops its containers, removes its bridge and exits.
+# shellcheck disable=SC2317 # called by traps
 finish() {
 	trap '' INT TERM
 	trap - EXIT
 	[[ ! $watch ]] || kill "$watch" 2>/dev/null || true
 	if [[ $init ]]; then
-		# The first process of the namespace passes it on.
+		# The first process of the PID namespace forwards SIGTERM to dockerd.
 		xargs -r kill <"/proc/$init/task/$init/children" 2>/dev/null || true
 		for ((i = 0; i < 150; i++)); do
 			kill -0 "$init" 2>/dev/null || break
@@ -94,16 +95,16 @@ finish() {
 		kill -KILL "$init" 2>/dev/null || true
 		wait "$init" 2>/dev/null || true
 	fi
-	sweep
+	remove_leftovers
 	exit "$1"
 }
 trap 'finish 0' INT TERM
 trap 'finish $?' EXIT
 
-sweep
+remove_leftovers
 echo $$ >"$dir/engine.pid"
 
-# A network that no route of this machine touches, the first free one from where the folder's name points.
+# The first network without a route on this machine, starting at one that follows from DIR.
 for ((i = 0; i < 256; i++)); do
 	subnet=10.213.$(((16#${hash:8:2} + i) % 256))
 	[[ $(ip route) == *$subnet.* ]] || break
@@ -113,9 +114,9 @@ ip link add "$bridge" type bridge
 ip addr add "$subnet.1/24" dev "$bridge"
 ip link set "$bridge" up
 echo 1 >/proc/sys/net/ipv4/ip_forward
-rules -I "$subnet.0/24"
+nat_rules -I "$subnet.0/24"
 
-# The machine's own /etc/docker/daemon.json is another engine's, as are /run/docker and /run/containerd.
+# /etc/docker/daemon.json, /run/docker and /run/containerd may belong to an engine of this machine.
 echo '{}' >"$dir/daemon.json"
 mkdir -p /run/docker /run/containerd
 # shellcheck disable=SC2016 # expanded by the inner shell
@@ -139,4 +140,4 @@ if [[ $mode == owned ]]; then
 	exec 3<&-
 fi
 wait "$init" || true
-fail "the engine ended by itself"
+fail "the engine exited"

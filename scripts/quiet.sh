@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command without its output, of which the end is shown when it fails: scripts/quiet.sh NAME COMMAND…
+# Runs a command and shows the end of its output only if it fails: scripts/quiet.sh NAME COMMAND…
 set -euo pipefail
 name=$1
 shift

@@ -1,29 +1,35 @@
 #!/usr/bin/env bash
-# Makes the commit of a release, a child of HEAD that adds FOLDER/checksums.txt as actions/checksums.txt, with the release's tag on it, and
-# prints its SHA: scripts/release-commit.sh dist/v1.2.3
+# Creates the commit of a release with its tag, and prints its SHA: scripts/release-commit.sh dist/v1.2.3
 #
-# Neither the checkout nor its index is touched. The same HEAD and sums make the same commit.
+# The commit is a child of HEAD that adds DIRECTORY/checksums.txt as actions/checksums.txt. The checkout and its index
+# do not change. The same HEAD and checksums make the same commit.
 set -euo pipefail
 
-sums=$(realpath "${1:?the folder of a release}")/checksums.txt
+checksums=$(realpath "${1:?usage: release-commit.sh DIRECTORY}")/checksums.txt
 cd "$(dirname "$0")/.."
-read -r _ _ version _ <"$sums"
+read -r _ _ version _ <"$checksums"
 
 export GIT_INDEX_FILE
 GIT_INDEX_FILE=$(mktemp -u)
 trap 'rm -f "$GIT_INDEX_FILE"' EXIT
 git read-tree HEAD
-git update-index --add --cacheinfo "100644,$(git hash-object -w --no-filters "$sums"),actions/checksums.txt"
+blob=$(git hash-object -w --no-filters "$checksums")
+git update-index --add --cacheinfo "100644,$blob,actions/checksums.txt"
+tree=$(git write-tree)
+
 date=$(git show --no-patch --no-show-signature --format=%cI HEAD)
-who='github-actions[bot]' mail='41898282+github-actions[bot]@users.noreply.github.com'
-commit=$(GIT_AUTHOR_NAME=$who GIT_AUTHOR_EMAIL=$mail GIT_AUTHOR_DATE=$date GIT_COMMITTER_NAME=$who GIT_COMMITTER_EMAIL=$mail GIT_COMMITTER_DATE=$date \
-	git -c i18n.commitEncoding=UTF-8 commit-tree -p HEAD -m "Release $version" "$(git write-tree)")
+export GIT_AUTHOR_DATE=$date GIT_COMMITTER_DATE=$date
+export GIT_AUTHOR_NAME='github-actions[bot]' GIT_COMMITTER_NAME='github-actions[bot]'
+export GIT_AUTHOR_EMAIL='41898282+github-actions[bot]@users.noreply.github.com'
+export GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL
+commit=$(git -c i18n.commitEncoding=UTF-8 commit-tree -p HEAD -m "Release $version" "$tree")
 
 tag=$(git rev-parse --quiet --verify "refs/tags/$version^{commit}" || true)
 if [[ -z $tag ]]; then
 	git update-ref "refs/tags/$version" "$commit" ''
 elif [[ $tag != "$commit" ]]; then
-	echo "release-commit: $version is the commit $tag, and this would be $commit: take the next version, or see which programs differ" >&2
+	echo "release-commit: tag $version points to $tag instead of $commit: release the next version," \
+		"or compare the checksums of both" >&2
 	exit 1
 fi
 echo "$commit"

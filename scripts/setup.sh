@@ -1,20 +1,226 @@
 #!/usr/bin/env bash
-# Installs or builds what `make lint`, `make test` and `make demo` need: scripts/setup.sh lint|test|demo. Says what it does;
-# says nothing when all is there.
+# Installs and builds what a make target needs: scripts/setup.sh demo|test|lint
+#
+# Debian packages are installed with apt-get; everything else is kept in .cache. Each part is made once, and again when
+# its pinned version changes. Hosts and credentials are those that apt, debootstrap, Go and npm are configured with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-command -v go >/dev/null || {
-	echo "setup: Go is missing: install Go $(sed -n 's/^go //p' go.mod) or newer from https://go.dev/dl" >&2
+main() {
+	# The parts wait for the network or for the processor: those that do not need each other run at the same time.
+	case ${1:-} in
+	demo)
+		require_go
+		build_in_background build_tools internal/tools github.com/moby/buildkit/cmd/buildkitd
+		build_in_background build_programs
+		install_packages ca-certificates curl debootstrap docker.io git iproute2 iptables runc
+		create_base_image
+		;;
+	test)
+		require_go
+		build_in_background build_all_tools
+		install_packages ca-certificates curl debootstrap docker.io gcc git iproute2 iptables libc6-dev libseccomp-dev \
+			libxml2-utils make pkg-config runc shellcheck
+		command -v npm >/dev/null || install_packages npm
+		build_in_background install_depot_cli
+		build_in_background build_engine
+		quiet go mod download
+		create_base_image
+		;;
+	lint)
+		require_go
+		install_packages git shellcheck
+		build_tools internal/tools github.com/rhysd/actionlint/cmd/actionlint honnef.co/go/tools/cmd/staticcheck
+		;;
+	*) fail "usage: scripts/setup.sh demo|test|lint" ;;
+	esac
+	wait_for_builds
+}
+
+fail() {
+	echo "setup: $*" >&2
 	exit 1
 }
-scripts/packages.sh
-scripts/quiet.sh setup go mod download
-scripts/tools.sh
-[[ ${1:?lint, test or demo} == lint ]] && exit 0
-# The base image waits for the network, the engine for the processor.
-scripts/base-image.sh &
-base=$!
-scripts/engine-build.sh
-wait "$base"
-[[ $1 == demo ]] || scripts/depot-cli.sh
+
+# quiet COMMAND… shows the end of the command's output only if the command fails.
+quiet() {
+	local log
+	log=$(mktemp)
+	if ! "$@" >"$log" 2>&1; then
+		tail -n 20 "$log" >&2
+		rm "$log"
+		fail "failed: $*"
+	fi
+	rm "$log"
+}
+
+cleanup=''
+on_exit() { # COMMAND
+	cleanup="$1; $cleanup"
+	# shellcheck disable=SC2064 # the command may name variables that are gone when the trap runs
+	trap "$cleanup" EXIT
+}
+
+builds=()
+build_in_background() {
+	"$@" &
+	builds+=($!)
+}
+
+wait_for_builds() {
+	local build
+	for build in "${builds[@]}"; do
+		wait "$build" || exit 1
+	done
+}
+
+# is_current STAMP VERSION succeeds if the part with this stamp was made for this version.
+is_current() { [[ $(cat "$1" 2>/dev/null) == "$2" ]]; }
+
+require_go() {
+	command -v go >/dev/null ||
+		fail "Go is missing: install Go $(sed -n 's/^go //p' go.mod) or newer from https://go.dev/dl"
+}
+
+# install_packages PACKAGE… installs the Debian packages that are missing.
+install_packages() {
+	local package missing=() policy=/usr/sbin/policy-rc.d
+	for package in "$@"; do
+		[[ $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null) == *' installed' ]] || missing+=("$package")
+	done
+	((${#missing[@]})) || return 0
+	if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+		fail "Debian packages are missing: sudo apt-get install -y --no-install-recommends ${missing[*]}"
+	fi
+	echo "setup: installing Debian packages: ${missing[*]}"
+	# docker.io would start its daemon; tests and the demo start their own.
+	if [[ ! -e $policy ]]; then
+		on_exit "rm -f $policy"
+		printf '#!/bin/sh\nexit 101\n' >"$policy"
+		chmod +x "$policy"
+	fi
+	quiet apt-get update -q
+	quiet env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
+# build_tools MODULE PACKAGE… builds programs at the versions that the module pins, into .cache/bin.
+build_tools() {
+	local module=$1 bin=$PWD/.cache/bin version package missing=()
+	shift
+	version=$(cat "$module"/go.{mod,sum} | sha256sum)
+	for package in "$@"; do
+		is_current "$bin/.${package##*/}" "$version" || missing+=("$package")
+	done
+	((${#missing[@]})) || return 0
+	echo "setup: building ${missing[*]##*/}"
+	mkdir -p "$bin"
+	CGO_ENABLED=0 GOBIN=$bin quiet go -C "$module" install -trimpath -ldflags='-s -w' "${missing[@]}"
+	for package in "${missing[@]}"; do
+		[[ $package != */DopplerHQ/cli ]] || mv "$bin/cli" "$bin/doppler"
+		echo "$version" >"$bin/.${package##*/}"
+	done
+}
+
+build_all_tools() {
+	build_tools internal/tools \
+		github.com/google/go-containerregistry/cmd/crane \
+		github.com/moby/buildkit/cmd/buildctl \
+		github.com/moby/buildkit/cmd/buildkitd \
+		github.com/rhysd/actionlint/cmd/actionlint \
+		gotest.tools/gotestsum \
+		honnef.co/go/tools/cmd/staticcheck
+	build_tools internal/tools/act github.com/nektos/act
+	build_tools internal/tools/doppler github.com/DopplerHQ/cli
+}
+
+# build_programs builds what the demo runs; Go's build cache makes this fast when nothing has changed.
+build_programs() {
+	mkdir -p .cache/demo
+	CGO_ENABLED=0 quiet go build -o .cache/demo/ \
+		./internal/localcloud/cmd/localcloud ./action-build ./action-test ./action-snapshot
+}
+
+# build_engine builds the current Docker Engine (dockerd, docker-proxy, containerd, its shim, runc) into .cache/engine.
+build_engine() {
+	local bin=$PWD/.cache/engine module=internal/tools/engine version
+	version=$(cat "$module"/go.{mod,sum} | sha256sum)
+	! is_current "$bin/.built" "$version" || return 0
+	echo "setup: building the current Docker Engine (about 5 minutes on 2 cores)"
+	mkdir -p "$bin"
+	# runc needs C for its seccomp filters.
+	CGO_ENABLED=1 GOBIN=$bin quiet go -C "$module" install -trimpath -tags seccomp -ldflags='-s -w' \
+		github.com/opencontainers/runc
+	CGO_ENABLED=0 GOBIN=$bin quiet go -C "$module" install -trimpath -ldflags='-s -w' \
+		github.com/containerd/containerd/v2/cmd/containerd \
+		github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 \
+		github.com/moby/moby/v2/cmd/docker-proxy \
+		github.com/moby/moby/v2/cmd/dockerd
+	echo "$version" >"$bin/.built"
+}
+
+# install_depot_cli installs the Depot CLI, which the tests compare the local cloud and our programs with.
+install_depot_cli() {
+	local package=@depot/cli-linux-x64@0.0.1-cli.2.102.12 program=.cache/depot/depot unpacked
+	local sha256=ea084fde31e371b14416f28c28f3671d5f41829b3827f3e4ef3b1f1364cde078
+	! sha256sum --check --status <<<"$sha256  $program" 2>/dev/null || return 0
+	[[ $(uname -sm) == "Linux x86_64" ]] || fail "no Depot CLI is pinned for $(uname -sm); tests need Linux x86_64"
+	echo "setup: installing $package"
+	mkdir -p "${program%/*}"
+	unpacked=$(mktemp -d "${program%/*}/unpack.XXXXXX")
+	quiet npm pack --pack-destination "$unpacked" "$package"
+	tar -xzf "$unpacked"/*.tgz -C "$unpacked" package/bin/depot
+	sha256sum --check --status <<<"$sha256  $unpacked/package/bin/depot" ||
+		fail "checksum mismatch for $package: expected $sha256"
+	mv "$unpacked/package/bin/depot" "$program"
+	rm -r "$unpacked"
+}
+
+# debian_sources prints the one-line apt sources of this machine for Debian bookworm, if it has any.
+debian_sources() {
+	# shellcheck disable=SC2016 # apt-get expands these
+	apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' |
+		grep -E ' bookworm(-updates|-security)? main$' | sort -u || true
+}
+
+# create_base_image creates the root file system of debian:bookworm-slim, which the local cloud serves in place of
+# Docker Hub: .cache/base/bookworm-slim.tar, .tar.gz, and .tar.sums with the SHA-256 of both. It takes the packages from
+# the mirror that this machine's apt uses.
+create_base_image() {
+	local tar=$PWD/.cache/base/bookworm-slim.tar sources mirror root version
+	sources=$(debian_sources)
+	version=$(declare -f create_base_image trim_base_image | cat - <(echo "$sources") | sha256sum)
+	! is_current "$tar.made" "$version" || return 0
+	[[ $(id -u) == 0 ]] || fail "debootstrap needs root: run sudo scripts/setup.sh"
+	echo "setup: creating debian:bookworm-slim with debootstrap (half a minute)"
+	mkdir -p "${tar%/*}"
+	root=$(mktemp -d)
+	# debootstrap leaves these mounted when it is interrupted.
+	on_exit "umount '$root/proc' '$root/sys' 2>/dev/null; rm -rf --one-file-system '$root'"
+	mirror=$(awk '$3 == "bookworm" { print $2 }' <<<"$sources")
+	quiet debootstrap --variant=minbase --include=ca-certificates bookworm "$root" ${mirror:+"$mirror"}
+	[[ ! $sources ]] || echo "$sources" >"$root/etc/apt/sources.list"
+	# Builds trust the certificate authorities that this machine's administrator added.
+	find /usr/local/share/ca-certificates -name '*.crt' -exec cp -t "$root/usr/local/share/ca-certificates" {} +
+	chroot "$root" update-ca-certificates >/dev/null 2>&1
+	trim_base_image "$root"
+	tar --sort=name --mtime=@0 --numeric-owner --format=gnu -C "$root" -cf "$tar.new" .
+	mv "$tar.new" "$tar"
+	gzip --no-name <"$tar" >"$tar.gz"
+	(cd "${tar%/*}" && sha256sum "${tar##*/}" "${tar##*/}.gz" >"$tar.sums")
+	echo "$version" >"$tar.made"
+}
+
+# trim_base_image ROOT removes what the slim image leaves out, and what differs from one debootstrap to the next.
+trim_base_image() {
+	find "$1/usr/share/doc" -type f ! -name copyright -delete
+	find "$1/usr/share/doc" -type l -delete
+	find "$1/usr/share/locale" -mindepth 1 -maxdepth 1 -exec rm -rf {} +
+	find "$1/var/log" -type f -delete
+	rm -rf "$1"/usr/share/{man,info,groff,lintian,linda}/* "${1:?}"/{debootstrap,dev/*} \
+		"$1"/etc/{hostname,resolv.conf,machine-id} "$1"/var/lib/apt/lists/* "$1"/var/lib/dpkg/*-old \
+		"$1"/var/cache/{man,apt/*.bin,apt/archives/*.deb,debconf/*-old,ldconfig/aux-cache}
+	: >"$1/etc/machine-id"
+	chmod 755 "$1" # mktemp -d creates it with 0700
+}
+
+main "$@"

@@ -1,8 +1,9 @@
-// Package localcloud stands in, on loopback, for the services that a test or a demo can not reach: Depot, GitHub with its OIDC issuer,
-// Doppler, Daytona, registries, and with them a Docker Engine. It is made of real parts (buildkitd behind mTLS, distribution's registry, git, dockerd) and of
-// stand-ins for the services' own APIs that refuse what the services refuse.
+// Package localcloud runs stand-ins on loopback for the services that tests and the demo cannot reach: Depot, GitHub
+// with its OIDC issuer, Doppler, Daytona, registries, and a Docker Engine. It consists of real parts (buildkitd behind
+// mTLS, distribution's registry, git, dockerd) and of servers for the services' APIs that reject what the services
+// reject.
 //
-// Only tests and this package's own command import it: a program is pointed at it by the services' own variables, see [Cloud.Env].
+// Only tests and this package's commands import it. Programs find it through environment variables, see [Cloud.Env].
 package localcloud
 
 import (
@@ -27,36 +28,43 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Options says what the cloud holds.
+// Options configures a Cloud.
 type Options struct {
-	// Dir keeps what outlives the cloud: the builders' layers and the engine's images. One cloud at a time may use it.
+	// Dir keeps the builders' layers and the engines' images after Stop. One Cloud at a time may use it.
 	Dir string
-	// Base is the tar of debian:bookworm-slim that scripts/base-image.sh makes.
+	// Base is the path of the base image, see registry.BaseImage.
 	Base string
-	// Engine is engine.Current or engine.Oldest; "" for none.
+	// Engine is the kind of the Docker Engines to start, engine.Current or engine.Oldest: one for the programs, one as
+	// Daytona's runner. Empty: none.
 	Engine string
-	// Repositories are what GitHub has. The first one is where the OIDC tokens come from, and what Depot trusts.
+	// EngineHost is the DOCKER_HOST of a running engine for the programs, instead of a new one. Stop leaves it running.
+	EngineHost string
+	// Builders are running BuildKit daemons to use instead of new ones. Stop leaves them running.
+	Builders *builders.Builders
+	// Repositories are GitHub's. The first one is the repository of the OIDC tokens, which Depot trusts.
 	Repositories []github.Repository
-	// Log is where the engine writes; nil for nowhere.
+	// Log receives the engines' logs; nil discards them.
 	Log io.Writer
 }
 
-// Project is the Depot project, with it the repository in Depot's registry, and the Doppler project.
+// Project is the name of the Depot project, of its repository in Depot's registry, and of the Doppler project.
 const Project = "sandbox"
 
-// DopplerIdentity is the service account identity that workflows of the first repository enter with OIDC; it reads and writes all configs.
+// DopplerIdentity is the service account identity that workflows of the first repository use to authenticate with OIDC.
+// It can read and write all configs.
 const DopplerIdentity = "3f0c7a52-1d8e-4c6b-9a41-5e2b7d90c318"
 
-// DaytonaOrganization is the ID of the organization whose keys the cloud has, OtherOrganization that of a stranger.
+// DaytonaOrganization is the ID of the organization of the cloud's keys, except for DaytonaOtherKey, which belongs to
+// OtherOrganization.
 const (
 	DaytonaOrganization = "0c7e1d2a-6f4b-4b7e-9d53-8a1f2e3c4d5b"
 	OtherOrganization   = "5d2f8e61-3b7a-4c09-8e14-f6a9d0b7c235"
 )
 
-// RegistryUser may push to and pull from every repository of the registry, with [Cloud.RegistryPassword].
+// RegistryUser can push to and pull from every repository of the registry, with [Cloud.RegistryPassword].
 const RegistryUser = "robot"
 
-// Cloud is a running local cloud. Stop ends it.
+// Cloud is a running local cloud.
 type Cloud struct {
 	Depot    *depotapi.Server
 	Doppler  *doppler.Server
@@ -66,14 +74,14 @@ type Cloud struct {
 	Builders *builders.Builders
 	Engine   *engine.Engine // nil without one
 
-	// DepotToken opens the project, OrganizationToken every project, GitHubToken every repository. GitHubWriteToken may publish, too:
-	// `contents: write` and `attestations: write` everywhere.
+	// DepotToken is valid for Project, OrganizationToken for every project, GitHubToken for reading every repository.
+	// GitHubWriteToken also has `contents: write` and `attestations: write`.
 	DepotToken, OrganizationToken, GitHubToken, GitHubWriteToken, RegistryPassword string
 
-	// DopplerToken and DopplerTokenPRD are service tokens that read and write the configs dev and prd.
+	// DopplerToken and DopplerTokenPRD are service tokens with read and write access to the configs dev and prd.
 	DopplerToken, DopplerTokenPRD string
-	// DaytonaKey may make and delete snapshots. Both configs hold it, too. DaytonaReadKey may not, DaytonaExpiredKey could
-	// once, and DaytonaOtherKey may so in another organization.
+	// DaytonaKey can create and delete snapshots; both Doppler configs contain it. DaytonaReadKey cannot,
+	// DaytonaExpiredKey has expired, and DaytonaOtherKey can in another organization.
 	DaytonaKey, DaytonaReadKey, DaytonaExpiredKey, DaytonaOtherKey string
 
 	lock   *os.File
@@ -81,15 +89,16 @@ type Cloud struct {
 	runner *engine.Engine // Daytona's
 }
 
-// Start starts everything and returns once all of it answers. ctx is for starting only.
+// Start starts a Cloud and returns when all of it answers. ctx is for starting only.
 func Start(ctx context.Context, o Options) (*Cloud, error) {
 	if len(o.Repositories) == 0 {
-		return nil, errors.New("localcloud: GitHub needs a repository")
+		return nil, errors.New("localcloud: Options.Repositories is empty")
 	}
 	c := &Cloud{
 		DepotToken: "depot_project_" + rand.Text(), OrganizationToken: "depot_org_" + rand.Text(),
 		GitHubToken: "ghs_" + rand.Text(), GitHubWriteToken: "ghs_" + rand.Text(), RegistryPassword: rand.Text(),
-		DopplerToken: "dp.st.dev." + rand.Text(), DopplerTokenPRD: "dp.st.prd." + rand.Text(), DaytonaKey: "dtn_" + rand.Text(), DaytonaReadKey: "dtn_" + rand.Text(),
+		DopplerToken: "dp.st.dev." + rand.Text(), DopplerTokenPRD: "dp.st.prd." + rand.Text(),
+		DaytonaKey: "dtn_" + rand.Text(), DaytonaReadKey: "dtn_" + rand.Text(),
 		DaytonaExpiredKey: "dtn_" + rand.Text(), DaytonaOtherKey: "dtn_" + rand.Text(),
 	}
 	if err := c.start(ctx, o); err != nil {
@@ -108,16 +117,21 @@ func (c *Cloud) start(ctx context.Context, o Options) (err error) {
 		return err
 	})
 	group.Go(func() (err error) {
-		c.Registry, err = registry.Start(starting, filepath.Join(o.Dir, "registry"), registry.Account{User: RegistryUser, Password: c.RegistryPassword, Push: true})
+		account := registry.Account{User: RegistryUser, Password: c.RegistryPassword, Push: true}
+		c.Registry, err = registry.Start(starting, filepath.Join(o.Dir, "registry"), account)
 		return err
 	})
-	if o.Engine != "" {
+	if o.EngineHost != "" {
+		c.Engine = engine.Attach(o.EngineHost)
+	} else if o.Engine != "" {
 		group.Go(func() (err error) {
 			c.Engine, err = engine.Start(starting, o.Engine, filepath.Join(o.Dir, "engine-"+o.Engine), o.Log)
 			return err
 		})
+	}
+	if o.Engine != "" {
 		group.Go(func() (err error) {
-			c.runner, err = engine.Start(starting, engine.Current, filepath.Join(o.Dir, "engine-runner"), o.Log)
+			c.runner, err = engine.Start(starting, o.Engine, filepath.Join(o.Dir, "engine-runner-"+o.Engine), o.Log)
 			return err
 		})
 	}
@@ -132,7 +146,7 @@ func (c *Cloud) start(ctx context.Context, o Options) (err error) {
 	return nil
 }
 
-// startDaytona starts it before the builders, which must know its registry.
+// startDaytona starts Daytona. The builders start later because they must know its registry.
 func (c *Cloud) startDaytona(ctx context.Context, _ Options) (err error) {
 	all := []string{daytona.WriteSnapshots, daytona.DeleteSnapshots}
 	options := daytona.Options{
@@ -156,25 +170,33 @@ func (c *Cloud) startDaytona(ctx context.Context, _ Options) (err error) {
 	return err
 }
 
-// startDepot starts what a build at Depot needs: the builders, and GitHub, whose tokens Depot trusts.
+// startDepot starts the builders, GitHub, whose tokens Depot trusts, and Depot.
 func (c *Cloud) startDepot(ctx context.Context, o Options) (err error) {
-	c.Builders, err = builders.Start(ctx, builders.Options{
-		Dir:     filepath.Join(o.Dir, "builders"),
-		Mirrors: map[string]string{"docker.io": c.mirror.Addr}, Insecure: []string{c.Registry.Addr, c.Daytona.RegistryHost()},
-	})
-	if err != nil {
-		return err
+	if c.Builders = o.Builders; c.Builders == nil {
+		c.Builders, err = builders.Start(ctx, builders.Options{
+			Dir:      filepath.Join(o.Dir, "builders"),
+			Mirrors:  map[string]string{"docker.io": c.mirror.Addr},
+			Insecure: []string{c.Registry.Addr, c.Daytona.RegistryHost()},
+		})
+		if err != nil {
+			return err
+		}
 	}
 	first := o.Repositories[0].Owner + "/" + o.Repositories[0].Name
 	c.GitHub, err = github.Start(ctx, github.Options{
 		Repositories: o.Repositories, Tokens: []string{c.GitHubToken}, Claims: map[string]string{"repository": first},
-		JobTokens: []github.Token{{Value: c.GitHubWriteToken, Permissions: map[string]string{"contents": "write", "attestations": "write"}}},
+		JobTokens: []github.Token{{
+			Value:       c.GitHubWriteToken,
+			Permissions: map[string]string{"contents": "write", "attestations": "write"},
+		}},
 	})
 	if err != nil {
 		return err
 	}
 	c.Depot, err = depotapi.Start(depotapi.Options{
-		Projects:           []depotapi.Project{{ID: Project, Tokens: []string{c.DepotToken}, Trust: []string{first}}, {ID: "other"}},
+		Projects: []depotapi.Project{
+			{ID: Project, Tokens: []string{c.DepotToken}, Trust: []string{first}}, {ID: "other"},
+		},
 		OrganizationTokens: []string{c.OrganizationToken},
 		Issuer:             c.GitHub.Issuer(), Machines: c.Builders,
 		Registry: depotapi.Registry{Host: c.Registry.Addr, Credential: c.depotCredential},
@@ -183,16 +205,20 @@ func (c *Cloud) startDepot(ctx context.Context, o Options) (err error) {
 }
 
 func (c *Cloud) startDoppler(ctx context.Context, o Options) (err error) {
-	writes := func(config string) []doppler.Access {
+	writeAccess := func(config string) []doppler.Access {
 		return []doppler.Access{{Project: Project, Config: config, Write: true}}
 	}
 	secrets := map[string]string{"DAYTONA_API_KEY": c.DaytonaKey}
 	first := o.Repositories[0]
 	c.Doppler, err = doppler.Start(ctx, doppler.Options{
-		Projects: []doppler.Project{{Name: Project, Configs: []doppler.Config{{Name: "dev", Secrets: secrets}, {Name: "prd", Secrets: secrets}}}},
-		Tokens:   []doppler.Token{{Value: c.DopplerToken, Access: writes("dev")}, {Value: c.DopplerTokenPRD, Access: writes("prd")}},
+		Projects: []doppler.Project{{Name: Project, Configs: []doppler.Config{
+			{Name: "dev", Secrets: secrets}, {Name: "prd", Secrets: secrets},
+		}}},
+		Tokens: []doppler.Token{
+			{Value: c.DopplerToken, Access: writeAccess("dev")}, {Value: c.DopplerTokenPRD, Access: writeAccess("prd")},
+		},
 		Identities: []doppler.Identity{{
-			ID: DopplerIdentity, Audience: "https://github.com/" + first.Owner, Access: writes(""),
+			ID: DopplerIdentity, Audience: "https://github.com/" + first.Owner, Access: writeAccess(""),
 			Claims: map[string]string{"sub": "repo:" + first.Owner + "/" + first.Name + ":*"},
 		}},
 		Issuer: c.GitHub.Issuer(),
@@ -200,22 +226,27 @@ func (c *Cloud) startDoppler(ctx context.Context, o Options) (err error) {
 	return err
 }
 
-// depotCredential is a password for a project's own repository that is good for an hour, as Depot's are.
+// depotCredential returns a password for a project's repository that is valid for an hour, as Depot's are.
 func (c *Cloud) depotCredential(project string, push bool) (string, error) {
 	password := rand.Text()
-	c.Registry.AddAccount(registry.Account{User: "x-token", Password: password, Prefix: project, Push: push, Expires: time.Now().Add(time.Hour)})
+	c.Registry.AddAccount(registry.Account{
+		User: "x-token", Password: password, Prefix: project, Push: push, Expires: time.Now().Add(time.Hour),
+	})
 	return password, nil
 }
 
-// Env is the environment that points a program at the cloud, by name.
+// Env returns the environment variables that make a program use the cloud.
 func (c *Cloud) Env() map[string]string {
 	env := map[string]string{
 		"DEPOT_API_URL": c.Depot.URL(), "DEPOT_TOKEN": c.DepotToken, "DEPOT_PROJECT_ID": Project,
 		"GITHUB_API_URL": c.GitHub.APIURL(), "GITHUB_SERVER_URL": c.GitHub.ServerURL(), "GITHUB_TOKEN": c.GitHubToken,
-		"ACTIONS_ID_TOKEN_REQUEST_URL": c.GitHub.IDTokenRequestURL(), "ACTIONS_ID_TOKEN_REQUEST_TOKEN": c.GitHub.IDTokenRequestToken(),
-		"DOPPLER_API_HOST": c.Doppler.URL(), "DOPPLER_TOKEN": c.DopplerToken, "DOPPLER_TOKEN_PRD": c.DopplerTokenPRD,
-		"DAYTONA_API_URL": c.Daytona.URL(), "DAYTONA_API_KEY": c.DaytonaKey,
-		"LOCALCLOUD_REGISTRY": c.Registry.Addr, "LOCALCLOUD_REGISTRY_USERNAME": RegistryUser, "LOCALCLOUD_REGISTRY_PASSWORD": c.RegistryPassword,
+		"ACTIONS_ID_TOKEN_REQUEST_URL":   c.GitHub.IDTokenRequestURL(),
+		"ACTIONS_ID_TOKEN_REQUEST_TOKEN": c.GitHub.IDTokenRequestToken(),
+		"DOPPLER_API_HOST":               c.Doppler.URL(), "DOPPLER_TOKEN": c.DopplerToken,
+		"DOPPLER_TOKEN_PRD": c.DopplerTokenPRD,
+		"DAYTONA_API_URL":   c.Daytona.URL(), "DAYTONA_API_KEY": c.DaytonaKey,
+		"LOCALCLOUD_REGISTRY": c.Registry.Addr, "LOCALCLOUD_REGISTRY_USERNAME": RegistryUser,
+		"LOCALCLOUD_REGISTRY_PASSWORD": c.RegistryPassword,
 	}
 	if c.Engine != nil {
 		env["DOCKER_HOST"] = c.Engine.Host
@@ -223,7 +254,7 @@ func (c *Cloud) Env() map[string]string {
 	return env
 }
 
-// Stop ends everything that was started, what needs the others first.
+// Stop stops everything that Start started, in the reverse order of dependencies.
 func (c *Cloud) Stop() error {
 	var errs []error
 	end := func(started bool, stop func() error) {
@@ -240,11 +271,11 @@ func (c *Cloud) Stop() error {
 	end(c.GitHub != nil, func() error { return c.GitHub.Close() })
 	end(c.Registry != nil, func() error { return c.Registry.Stop() })
 	end(c.mirror != nil, func() error { return c.mirror.Stop() })
-	end(c.lock != nil, func() error { return c.lock.Close() }) // which unlocks it
+	end(c.lock != nil, func() error { return c.lock.Close() }) // unlocks it
 	return errors.Join(errs...)
 }
 
-// lock keeps a second cloud away from dir, until the file is closed or the process ends.
+// lock creates dir and fails if another cloud uses it. Closing the file, or the end of the process, unlocks it.
 func lock(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -255,12 +286,15 @@ func lock(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		owner, _ := io.ReadAll(file)
-		return nil, errors.Join(fmt.Errorf("another local cloud (process %s) uses %s: stop it, or name another folder", strings.TrimSpace(string(owner)), dir), file.Close())
+		err = fmt.Errorf("directory %s is in use by another local cloud (process %s): stop it, or use another directory",
+			dir, strings.TrimSpace(string(owner)))
+		return nil, errors.Join(err, file.Close())
 	}
-	return file, errors.Join(file.Truncate(0), write(file, fmt.Sprintln(os.Getpid())))
-}
-
-func write(file *os.File, text string) error {
-	_, err := file.WriteString(text)
-	return err
+	if err := file.Truncate(0); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	if _, err := fmt.Fprintln(file, os.Getpid()); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }

@@ -3,94 +3,110 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	"github.com/google/go-github/v62/github"
 	"golang.org/x/mod/semver"
 )
 
-// promote has the major version's tag name the release: what `uses: OWNER/NAME/build@v1` means from then on.
-func (r *hub) promote(ctx context.Context) error {
-	major := semver.Major(r.version)
-	if candidate(r.version) {
-		return fmt.Errorf("%s is a candidate: %s names what everybody uses, and is moved to a release only", r.version, major)
+// promote moves the tag of the major version, such as v1, to the release, so that `uses: OWNER/NAME/build@v1` runs
+// it. It verifies the release first, and moves the tag neither to a candidate nor to a lower version.
+func (p *publisher) promote(ctx context.Context) error {
+	major := semver.Major(p.version)
+	if isCandidate(p.version) {
+		return fmt.Errorf("%s is a release candidate: %s moves to releases only", p.version, major)
 	}
-	if err := r.enter(ctx); err != nil {
+	if err := p.checkAccess(ctx); err != nil {
 		return err
 	}
-	commit, err := r.tagged(ctx)
+	commit, err := p.publishedCommit(ctx)
 	if err != nil {
 		return err
 	}
-	release, err := r.published(ctx)
+	release, err := p.publishedRelease(ctx)
 	if err != nil {
 		return err
 	}
-	if err := r.verify(ctx, release.GetID()); err != nil {
+	if err := p.verifyPublished(ctx, release.GetID()); err != nil {
 		return err
 	}
-	return r.step(ctx, "move "+major, func(ctx context.Context) error {
-		tags, err := r.tags(ctx)
-		if err != nil {
-			return err
-		}
-		was := ""
-		for version, named := range tags {
-			ours := semver.Canonical(version) == version && semver.Major(version) == major
-			if ours && named == tags[major] && semver.Compare(version, was) > 0 {
-				was = version
-			}
-		}
-		switch {
-		case tags[major] == commit:
-			r.Infof("release: %s is %s", major, r.version)
-			return nil
-		case tags[major] != "" && was == "":
-			return refused("%s is on %s, which is no release: move it to one by hand, or delete it", major, tags[major])
-		case tags[major] != "" && semver.Compare(was, r.version) > 0:
-			r.Infof("release: %s stays %s, which is newer than %s", major, was, r.version)
-			return nil
-		}
-		if err := r.push(ctx, commit, major, tags[major]); err != nil {
-			return err
-		}
-		r.Infof("release: %s is %s now", major, r.version)
-		return nil
+	return p.retry(ctx, "move tag "+major, p.limits.Request, func(ctx context.Context) error {
+		return p.moveMajorTag(ctx, major, commit)
 	})
 }
 
-// tagged is the commit that GitHub has for the version, with the sums that were built.
-func (r *hub) tagged(ctx context.Context) (commit string, err error) {
-	err = r.step(ctx, "find the commit of "+r.version, func(ctx context.Context) error {
-		tags, err := r.tags(ctx)
+func (p *publisher) moveMajorTag(ctx context.Context, major, commit string) error {
+	tags, err := p.remoteTags(ctx)
+	if err != nil {
+		return err
+	}
+	previous := highestVersionOn(tags, major)
+	switch {
+	case tags[major] == commit:
+		p.log.Infof("release: %s is %s already", major, p.version)
+		return nil
+	case tags[major] != "" && previous == "":
+		return conflictf("tag %s points to %s, which is not a release (move it to one, or delete it)", major, tags[major])
+	case tags[major] != "" && semver.Compare(previous, p.version) > 0:
+		p.log.Infof("release: %s stays at %s, which is newer than %s", major, previous, p.version)
+		return nil
+	}
+	if err := p.pushTag(ctx, commit, major, tags[major]); err != nil {
+		return err
+	}
+	p.log.Infof("release: moved %s to %s", major, p.version)
+	return nil
+}
+
+// highestVersionOn returns the highest version whose tag points to the same commit as the major version's; "" if none
+// does.
+func highestVersionOn(tags map[string]string, major string) (highest string) {
+	for tag, commit := range tags {
+		isVersion := semver.Canonical(tag) == tag && semver.Major(tag) == major
+		if isVersion && commit == tags[major] && semver.Compare(tag, highest) > 0 {
+			highest = tag
+		}
+	}
+	return highest
+}
+
+// publishedCommit returns the commit of the version's tag on GitHub. It fails unless the commit holds the checksums
+// of the artifacts.
+func (p *publisher) publishedCommit(ctx context.Context) (commit string, err error) {
+	err = p.retry(ctx, "fetch the commit of "+p.version, p.limits.Request, func(ctx context.Context) error {
+		tags, err := p.remoteTags(ctx)
 		if err != nil {
 			return err
 		}
-		if commit = tags[r.version]; commit == "" {
-			return refused("GitHub has no tag %s: publish it first", r.version)
+		if commit = tags[p.version]; commit == "" {
+			return conflictf("tag %s does not exist on GitHub (publish the release first)", p.version)
 		}
-		if err := r.fetch(ctx, commit); err != nil {
+		if err := p.fetchCommit(ctx, commit); err != nil {
 			return err
 		}
-		sums, err := r.sumsOf(ctx, commit)
-		if err == nil && sums != string(r.checksums) {
-			return refused("the commit %s that GitHub has for %s names other sums than %s/checksums.txt: build that commit's parent",
-				commit, r.version, r.path)
+		checksums, err := p.checksumsOf(ctx, commit)
+		if err == nil && checksums != string(p.checksums) {
+			return conflictf("commit %s of tag %s on GitHub has other checksums than %s/checksums.txt (build its parent commit)",
+				commit, p.version, p.path)
 		}
 		return err
 	})
 	return commit, err
 }
 
-// published is the release, which everybody can see.
-func (r *hub) published(ctx context.Context) (release *github.RepositoryRelease, err error) {
-	err = r.step(ctx, "find the release "+r.version, func(ctx context.Context) error {
-		var answer *github.Response
-		release, answer, err = r.api.Repositories.GetReleaseByTag(ctx, r.owner, r.name, r.version)
+// publishedRelease returns the version's release, which is neither a draft nor a pre-release.
+func (p *publisher) publishedRelease(ctx context.Context) (release *github.RepositoryRelease, err error) {
+	err = p.retry(ctx, "get release "+p.version, p.limits.Request, func(ctx context.Context) error {
+		var response *github.Response
+		release, response, err = p.api.Repositories.GetReleaseByTag(ctx, p.owner, p.name, p.version)
 		switch {
-		case answer != nil && answer.StatusCode == 404:
-			return refused("GitHub has no published release %s: publish it first", r.version)
+		case response != nil && response.StatusCode == http.StatusNotFound:
+			return conflictf("release %s is not published on GitHub (publish it first)", p.version)
 		case err == nil && release.GetPrerelease():
-			return refused("GitHub says that %s is a pre-release: say there that it is none, and try again", r.version)
+			return conflictf(
+				"release %s is a pre-release on GitHub (clear that mark there, and run the command again)",
+				p.version,
+			)
 		}
 		return err
 	})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -10,173 +11,201 @@ import (
 	"strings"
 
 	"github.com/google/go-github/v62/github"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"golang.org/x/mod/semver"
 	"golang.org/x/sync/errgroup"
 )
 
-// publish makes the release at GitHub. Cut off anywhere, it leaves at most a draft, which the next run finishes.
-func (r *hub) publish(ctx context.Context) error {
-	commit, err := r.local(ctx)
+// publish creates the release. If it is interrupted, it leaves at most a draft, which the next run completes.
+func (p *publisher) publish(ctx context.Context) error {
+	commit, err := p.localCommit(ctx)
 	if err != nil {
 		return err
 	}
-	if err := r.enter(ctx); err != nil {
+	if err := p.checkAccess(ctx); err != nil {
 		return err
 	}
-	if err := r.pushTag(ctx, commit); err != nil {
+	if err := p.publishTag(ctx, commit); err != nil {
 		return err
 	}
-	release, highest, err := r.draft(ctx)
+	release, highest, err := p.ensureRelease(ctx)
 	if err != nil {
 		return err
 	}
 	if release.GetDraft() {
-		if err := r.upload(ctx, release.GetID()); err != nil {
+		if err := p.uploadAssets(ctx, release.GetID()); err != nil {
 			return err
 		}
-		latest := !candidate(r.version) && semver.Compare(r.version, highest) > 0
-		if err := r.publishDraft(ctx, release.GetID(), latest); err != nil {
+		isLatest := !isCandidate(p.version) && semver.Compare(p.version, highest) > 0
+		if err := p.publishDraft(ctx, release.GetID(), isLatest); err != nil {
 			return err
 		}
 	}
-	if err := r.verify(ctx, release.GetID()); err != nil {
+	if err := p.verifyPublished(ctx, release.GetID()); err != nil {
 		return err
 	}
-	r.Infof("release: %s/releases/tag/%s is published, and each of its %d assets is what was built", r.home, r.version, len(r.sums))
+	p.log.Infof("release: published %s/releases/tag/%s with %d verified assets", p.repositoryURL(), p.version, len(p.sums))
 	return nil
 }
 
-// pushTag has GitHub name the release's commit, unless it does.
-func (r *hub) pushTag(ctx context.Context, commit string) error {
-	return r.step(ctx, "push the tag "+r.version, func(ctx context.Context) error {
-		tags, err := r.tags(ctx)
+// publishTag pushes the version's tag unless the repository has it.
+func (p *publisher) publishTag(ctx context.Context, commit string) error {
+	return p.retry(ctx, "push tag "+p.version, p.limits.Request, func(ctx context.Context) error {
+		tags, err := p.remoteTags(ctx)
 		switch {
 		case err != nil:
 			return err
-		case tags[r.version] == commit:
+		case tags[p.version] == commit:
 			return nil
-		case tags[r.version] != "":
-			return refused("GitHub has %s on another commit, %s, and this is %s: take the next version", r.version, tags[r.version], commit)
+		case tags[p.version] != "":
+			return conflictf("tag %s exists on GitHub and points to another commit: got %s, want %s (release the next version)",
+				p.version, tags[p.version], commit)
 		}
-		return r.push(ctx, commit, r.version, "")
+		return p.pushTag(ctx, commit, p.version, "")
 	})
 }
 
-// draft finds the release, or begins one, and says which version is the highest of those that are published.
-func (r *hub) draft(ctx context.Context) (release *github.RepositoryRelease, highest string, err error) {
-	err = r.step(ctx, "make the release", func(ctx context.Context) error {
-		release, highest = nil, ""
-		all, err := r.releases(ctx)
+// ensureRelease returns the version's release, which it creates as a draft if there is none, and the highest version
+// of the other published releases.
+func (p *publisher) ensureRelease(ctx context.Context) (release *github.RepositoryRelease, highest string, err error) {
+	const op = "create the release"
+	err = p.retry(ctx, op, p.limits.Request, func(ctx context.Context) error {
+		all, err := p.listReleases(ctx)
 		if err != nil {
 			return err
 		}
-		for _, x := range all {
-			switch {
-			case x.GetTagName() == r.version && release != nil:
-				return refused("GitHub has several releases of %s: delete the drafts among them", r.version)
-			case x.GetTagName() == r.version:
-				release = x
-			case !x.GetDraft() && !x.GetPrerelease() && semver.Compare(x.GetTagName(), highest) > 0:
-				highest = x.GetTagName()
-			}
+		release, highest, err = p.findRelease(all)
+		if release != nil || err != nil {
+			return err
 		}
-		if release != nil {
-			return nil
-		}
-		release, _, err = r.api.Repositories.CreateRelease(ctx, r.owner, r.name, &github.RepositoryRelease{
-			TagName: &r.version, Name: &r.version, Body: &r.changelog, Draft: github.Bool(true), Prerelease: github.Bool(candidate(r.version)),
+		release, _, err = p.api.Repositories.CreateRelease(ctx, p.owner, p.name, &github.RepositoryRelease{
+			TagName: &p.version, Name: &p.version, Body: &p.changelog,
+			Draft: github.Bool(true), Prerelease: github.Bool(isCandidate(p.version)),
 		})
 		if err == nil && (release.GetID() == 0 || !release.GetDraft()) {
-			return errGarbage
+			return httpclient.ErrFormat
 		}
 		return err
 	})
-	if err == nil {
-		// Uploads have a host of their own.
-		host, _, _ := strings.Cut(release.GetUploadURL(), "repos/")
-		if r.api.UploadURL, err = r.api.BaseURL.Parse(host); err != nil || host == "" {
-			err = fmt.Errorf("make the release: %w", r.because(errGarbage))
-		}
+	if err != nil {
+		return nil, "", err
 	}
-	return release, highest, err
+	// GitHub serves uploads at another host than the API.
+	base, _, _ := strings.Cut(release.GetUploadURL(), "repos/")
+	p.api.UploadURL, err = p.api.BaseURL.Parse(base)
+	if err != nil || base == "" {
+		return nil, "", p.describe(ctx, op, errors.Join(httpclient.ErrFormat, err))
+	}
+	return release, highest, nil
 }
 
-// upload sends the assets that the draft lacks, some at a time.
-func (r *hub) upload(ctx context.Context, id int64) error {
+// findRelease finds the version's release, nil if there is none, and the highest version of the others. Drafts and
+// pre-releases do not count as others.
+func (p *publisher) findRelease(all []*github.RepositoryRelease) (
+	release *github.RepositoryRelease, highest string, err error,
+) {
+	for _, x := range all {
+		tag := x.GetTagName()
+		switch {
+		case tag == p.version && release != nil:
+			return nil, "", conflictf("GitHub has several releases for tag %s (delete the drafts among them)", p.version)
+		case tag == p.version:
+			release = x
+		case !x.GetDraft() && !x.GetPrerelease() && semver.Compare(tag, highest) > 0:
+			highest = tag
+		}
+	}
+	return release, highest, nil
+}
+
+// maxTransfers is how many assets are uploaded or downloaded at once.
+const maxTransfers = 4
+
+// uploadAssets uploads the assets that the draft lacks.
+func (p *publisher) uploadAssets(ctx context.Context, id int64) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(4)
-	for _, name := range slices.Sorted(maps.Keys(r.sums)) {
+	group.SetLimit(maxTransfers)
+	for _, name := range slices.Sorted(maps.Keys(p.sums)) {
 		group.Go(func() error {
-			return r.transfer(ctx, "upload "+name, func(ctx context.Context) error {
-				assets, err := r.assets(ctx, id)
-				if err != nil {
-					return err
-				}
-				if there := assets[name]; there != nil && there.GetState() == "uploaded" {
-					return nil // it is looked into once all are there
-				} else if there != nil { // what an upload left that was cut off
-					if _, err := r.api.Repositories.DeleteReleaseAsset(ctx, r.owner, r.name, there.GetID()); err != nil {
-						return err
-					}
-				}
-				file, err := os.Open(filepath.Join(r.path, name))
-				if err != nil {
-					return err
-				}
-				defer file.Close()
-				options := &github.UploadOptions{Name: name, MediaType: "application/octet-stream"}
-				_, _, err = r.api.Repositories.UploadReleaseAsset(ctx, r.owner, r.name, id, options, file)
-				return err
+			return p.retry(ctx, "upload "+name, p.limits.Transfer, func(ctx context.Context) error {
+				return p.uploadAsset(ctx, id, name)
 			})
 		})
 	}
 	return group.Wait()
 }
 
-// publishDraft shows the release to everybody. Its assets are compared before, so that nobody gets what was not built.
-func (r *hub) publishDraft(ctx context.Context, id int64, latest bool) error {
-	if err := r.compare(ctx, id, r.asOwner); err != nil {
+func (p *publisher) uploadAsset(ctx context.Context, id int64, name string) error {
+	assets, err := p.listAssets(ctx, id)
+	if err != nil {
 		return err
 	}
-	return r.step(ctx, "publish the release", func(ctx context.Context) error {
-		_, _, err := r.api.Repositories.EditRelease(ctx, r.owner, r.name, id, &github.RepositoryRelease{
-			TagName: &r.version, Draft: github.Bool(false), Prerelease: github.Bool(candidate(r.version)), MakeLatest: github.String(fmt.Sprint(latest)),
+	switch existing := assets[name]; {
+	case existing == nil:
+	case existing.GetState() == "uploaded":
+		return nil // publishDraft verifies its content
+	default: // an interrupted upload, which keeps the name taken
+		if _, err := p.api.Repositories.DeleteReleaseAsset(ctx, p.owner, p.name, existing.GetID()); err != nil {
+			return err
+		}
+	}
+	file, err := os.Open(filepath.Join(p.path, name))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	options := &github.UploadOptions{Name: name, MediaType: "application/octet-stream"}
+	_, _, err = p.api.Repositories.UploadReleaseAsset(ctx, p.owner, p.name, id, options, file)
+	return err
+}
+
+// publishDraft verifies the draft's assets and publishes it.
+func (p *publisher) publishDraft(ctx context.Context, id int64, isLatest bool) error {
+	if err := p.verifyAssets(ctx, id, p.sumAuthenticated); err != nil {
+		return err
+	}
+	return p.retry(ctx, "publish the release", p.limits.Request, func(ctx context.Context) error {
+		_, _, err := p.api.Repositories.EditRelease(ctx, p.owner, p.name, id, &github.RepositoryRelease{
+			TagName: &p.version, Draft: github.Bool(false), Prerelease: github.Bool(isCandidate(p.version)),
+			MakeLatest: github.String(fmt.Sprint(isLatest)),
 		})
 		return err
 	})
 }
 
-// verify downloads each asset as a stranger does: from a public repository without a token, by the address that people see.
-func (r *hub) verify(ctx context.Context, id int64) error {
-	if r.private {
-		return r.compare(ctx, id, r.asOwner)
+// verifyPublished downloads each asset as users do: from a public repository without a token.
+func (p *publisher) verifyPublished(ctx context.Context, id int64) error {
+	if p.isPrivate {
+		return p.verifyAssets(ctx, id, p.sumAuthenticated)
 	}
-	return r.compare(ctx, id, r.asStranger)
+	return p.verifyAssets(ctx, id, p.sumPublic)
 }
 
-// compare has each asset downloaded, and refuses a release that has others than those that were built.
-func (r *hub) compare(ctx context.Context, id int64, download func(context.Context, *github.ReleaseAsset) (string, error)) error {
+// verifyAssets fails unless the release has exactly the artifacts as its assets. download returns an asset's SHA-256.
+func (p *publisher) verifyAssets(
+	ctx context.Context, id int64, download func(context.Context, *github.ReleaseAsset) (string, error),
+) error {
 	var assets map[string]*github.ReleaseAsset
-	err := r.step(ctx, "list the release's assets", func(ctx context.Context) (err error) {
-		assets, err = r.assets(ctx, id)
+	err := p.retry(ctx, "list the release's assets", p.limits.Request, func(ctx context.Context) (err error) {
+		assets, err = p.listAssets(ctx, id)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if got, want := slices.Sorted(maps.Keys(assets)), slices.Sorted(maps.Keys(r.sums)); !slices.Equal(got, want) {
-		return fmt.Errorf("the release %s at GitHub has the assets %s, and not %s: delete the release, or take the next version",
-			r.version, strings.Join(got, ", "), strings.Join(want, ", "))
+	if got, want := slices.Sorted(maps.Keys(assets)), slices.Sorted(maps.Keys(p.sums)); !slices.Equal(got, want) {
+		return fmt.Errorf("release %s on GitHub has the assets %s instead of %s (delete it, or release the next version)",
+			p.version, strings.Join(got, ", "), strings.Join(want, ", "))
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(4)
-	for name, want := range r.sums {
+	group.SetLimit(maxTransfers)
+	for name, want := range p.sums {
 		group.Go(func() error {
-			return r.transfer(ctx, "download "+name, func(ctx context.Context) error {
+			return p.retry(ctx, "download "+name, p.limits.Transfer, func(ctx context.Context) error {
 				got, err := download(ctx, assets[name])
 				if err == nil && got != want {
-					return refused("%s of %s at GitHub has the SHA-256 %s, and what was built has %s: delete the release, or take the next version",
-						name, r.version, got, want)
+					return conflictf("checksum mismatch for %s in release %s on GitHub: got %s, want %s "+
+						"(delete the release, or release the next version)", name, p.version, got, want)
 				}
 				return err
 			})

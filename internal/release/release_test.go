@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -17,56 +18,62 @@ import (
 
 	"github.com/google/go-github/v62/github"
 	local "github.com/org/sandbox-actions/internal/localcloud/github"
+	"github.com/org/sandbox-actions/pkg/git"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
-// world is a GitHub with the repository org/sandbox-actions, and a clone of it, which is the current folder.
-type world struct {
+// environment is a GitHub stand-in with the repository org/sandbox-actions, and a clone of it, which is the current
+// directory.
+type environment struct {
 	*local.Server
 	clone string
-	api   *github.Client // may write
+	api   *github.Client // with writeToken
 }
 
 const (
-	writes = "ghs_writes"
-	reads  = "ghs_reads"
+	writeToken = "ghs_writes"
+	readToken  = "ghs_reads"
+	otherToken = "ghs_other" // writes to another repository
 )
 
-func start(t *testing.T, private bool) *world {
+func setup(t *testing.T, private bool) *environment {
 	t.Helper()
-	firstWait = 10 * time.Millisecond
 	dir := t.TempDir()
 	script, err := filepath.Abs("../../scripts/release-commit.sh")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{clone: filepath.Join(dir, "clone")}
+	e := &environment{clone: filepath.Join(dir, "clone")}
 	sh(t, dir, `git init -q -b main clone; mkdir clone/scripts; cp "$1" clone/scripts/; echo dist >clone/.gitignore
 		git -C clone add .; git -C clone commit -qm first; git clone -q --bare clone hub`, script)
 	write := map[string]string{"contents": "write"}
-	w.Server, err = local.Start(t.Context(), local.Options{
-		Repositories: []local.Repository{{Owner: "org", Name: "sandbox-actions", Dir: filepath.Join(dir, "hub"), Private: private}},
-		Tokens:       []string{reads},
+	e.Server, err = local.Start(t.Context(), local.Options{
+		Repositories: []local.Repository{
+			{Owner: "org", Name: "sandbox-actions", Dir: filepath.Join(dir, "hub"), Private: private},
+		},
+		Tokens: []string{readToken},
 		JobTokens: []local.Token{
-			{Value: writes, Repository: "org/sandbox-actions", Permissions: write}, {Value: "ghs_other", Repository: "org/other", Permissions: write},
+			{Value: writeToken, Repository: "org/sandbox-actions", Permissions: write},
+			{Value: otherToken, Repository: "org/other", Permissions: write},
 		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := w.Close(); err != nil {
+		if err := e.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	w.api = github.NewClient(nil).WithAuthToken(writes)
-	w.api.BaseURL, _ = w.api.BaseURL.Parse(w.APIURL() + "/")
-	w.api.UploadURL, _ = w.api.BaseURL.Parse(w.UploadURL() + "/")
-	t.Chdir(w.clone)
-	return w
+	e.api = github.NewClient(nil).WithAuthToken(writeToken)
+	e.api.BaseURL, _ = e.api.BaseURL.Parse(e.APIURL() + "/")
+	e.api.UploadURL, _ = e.api.BaseURL.Parse(e.UploadURL() + "/")
+	t.Chdir(e.clone)
+	return e
 }
 
-// sh runs a script as somebody whose settings change nothing, and returns what it says.
+// sh runs a script without the user's git configuration, and returns its trimmed output.
 func sh(t *testing.T, dir, script string, args ...string) string {
 	t.Helper()
 	command := exec.Command("bash", append([]string{"-euc", script, "sh"}, args...)...)
@@ -80,70 +87,95 @@ func sh(t *testing.T, dir, script string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// make makes a release of HEAD, of small programs, and returns its folder and its commit.
-func (w *world) make(t *testing.T, version string) (folder, commit string) {
+// makeRelease makes a release of HEAD with small programs, and returns its directory and its commit.
+func (e *environment) makeRelease(t *testing.T, version string) (dir, commit string) {
 	t.Helper()
-	folder = "dist/" + version
-	commit = sh(t, w.clone, `mkdir -p "$1"; cd "$1"
+	dir = "dist/" + version
+	commit = sh(t, e.clone, `mkdir -p "$1"; cd "$1"
 		for program in build test; do echo "$program $2" >action-$program-linux-amd64; done
 		(echo "# $3/org/sandbox-actions $2 go1.26.8"; sha256sum action-*) >checksums.txt
+		gzip action-*
 		for other in sbom.cdx.json licenses.tar.gz changelog.md; do echo "$other $2" >$other; done
-		cd ../..; scripts/release-commit.sh "$1"`, folder, version, w.ServerURL())
-	return folder, commit
+		cd ../..; scripts/release-commit.sh "$1"`, dir, version, e.ServerURL())
+	return dir, commit
 }
 
-// run does what the program does, and returns what it says.
-func (w *world) run(ctx context.Context, token string, args ...string) (string, error) {
+// testLimits make tests wait 10 ms instead of seconds.
+var testLimits = limits{MinWait: 10 * time.Millisecond}
+
+// run does what the program does, and returns its output.
+func (e *environment) run(ctx context.Context, token string, l limits, args ...string) (string, error) {
 	var out bytes.Buffer
-	env := map[string]string{"GITHUB_TOKEN": token, "GITHUB_API_URL": w.APIURL()}
+	env := map[string]string{"GITHUB_TOKEN": token, "GITHUB_API_URL": e.APIURL()}
 	getenv := func(name string) string { return env[name] }
-	err := run(ctx, runner.New(&out, &out, getenv), args, getenv)
+	err := run(ctx, runner.New(&out, &out, getenv), args, getenv, l)
 	return out.String(), err
 }
 
-func (w *world) must(t *testing.T, command, folder string) string {
+func (e *environment) mustRun(t *testing.T, command, dir string) string {
 	t.Helper()
-	out, err := w.run(t.Context(), writes, command, folder)
+	out, err := e.run(t.Context(), writeToken, testLimits, command, dir)
 	if err != nil {
-		t.Fatalf("%s %s: %v", command, folder, err)
+		t.Fatalf("%s %s: %v", command, dir, err)
 	}
 	return out
 }
 
-// tag is the commit that GitHub has for a tag.
-func (w *world) tag(t *testing.T, name string) string {
-	t.Helper()
-	return strings.Fields(sh(t, w.clone, `git ls-remote "$1/org/sandbox-actions" "refs/tags/$2"; echo none`, "http://x:"+writes+"@"+strings.TrimPrefix(w.ServerURL(), "http://"), name))[0]
+// pushURL is the repository's URL with credentials.
+func (e *environment) pushURL() string {
+	return "http://x:" + writeToken + "@" + strings.TrimPrefix(e.ServerURL(), "http://") + "/org/sandbox-actions"
 }
 
-func (w *world) release(t *testing.T, version string) *github.RepositoryRelease {
+// push changes the repository without the program.
+func (e *environment) push(t *testing.T, refspec string) {
 	t.Helper()
-	all, _, err := w.api.Repositories.ListReleases(t.Context(), "org", "sandbox-actions", nil)
+	sh(t, e.clone, `git push -q "$1" "$2"`, e.pushURL(), refspec)
+}
+
+// tag returns the commit of a tag in the repository; "none" if it does not exist.
+func (e *environment) tag(t *testing.T, name string) string {
+	t.Helper()
+	return strings.Fields(sh(t, e.clone, `git ls-remote "$1" "refs/tags/$2"; echo none`, e.pushURL(), name))[0]
+}
+
+func (e *environment) release(t *testing.T, version string) *github.RepositoryRelease {
+	t.Helper()
+	all, _, err := e.api.Repositories.ListReleases(t.Context(), "org", "sandbox-actions", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(all, func(r *github.RepositoryRelease) bool { return r.GetTagName() == version })
-	if i < 0 {
-		return nil
-	}
-	return all[i]
-}
-
-// replace puts other bytes in an asset's place.
-func (w *world) replace(t *testing.T, version, name, content string) {
-	t.Helper()
-	release := w.release(t, version)
-	for _, asset := range release.Assets {
-		if asset.GetName() == name {
-			if _, err := w.api.Repositories.DeleteReleaseAsset(t.Context(), "org", "sandbox-actions", asset.GetID()); err != nil {
-				t.Fatal(err)
-			}
+	for _, release := range all {
+		if release.GetTagName() == version {
+			return release
 		}
 	}
-	w.attach(t, release.GetID(), name, content)
+	return nil
 }
 
-func (w *world) attach(t *testing.T, id int64, name, content string) {
+func (e *environment) createDraft(t *testing.T, version string) int64 {
+	t.Helper()
+	release, _, err := e.api.Repositories.CreateRelease(t.Context(), "org", "sandbox-actions",
+		&github.RepositoryRelease{TagName: &version, Draft: github.Bool(true)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return release.GetID()
+}
+
+func (e *environment) deleteAsset(t *testing.T, version, name string) {
+	t.Helper()
+	for _, asset := range e.release(t, version).Assets {
+		if asset.GetName() != name {
+			continue
+		}
+		_, err := e.api.Repositories.DeleteReleaseAsset(t.Context(), "org", "sandbox-actions", asset.GetID())
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (e *environment) uploadAsset(t *testing.T, id int64, name, content string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -154,345 +186,453 @@ func (w *world) attach(t *testing.T, id int64, name, content string) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if _, _, err := w.api.Repositories.UploadReleaseAsset(t.Context(), "org", "sandbox-actions", id, &github.UploadOptions{Name: name}, file); err != nil {
+	_, _, err = e.api.Repositories.UploadReleaseAsset(t.Context(), "org", "sandbox-actions", id,
+		&github.UploadOptions{Name: name}, file)
+	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (e *environment) replaceAsset(t *testing.T, version, name, content string) {
+	t.Helper()
+	e.deleteAsset(t, version, name)
+	e.uploadAsset(t, e.release(t, version).GetID(), name, content)
 }
 
 func TestReleases(t *testing.T) {
 	for name, private := range map[string]bool{"public": false, "private": true} {
 		t.Run(name, func(t *testing.T) {
-			w := start(t, private)
-			branch := sh(t, w.clone, "git rev-parse HEAD")
+			e := setup(t, private)
+			branch := sh(t, e.clone, "git rev-parse HEAD")
 			for _, step := range []struct {
-				version, v1 string // v1: the version that it names afterwards
-				latest      string
-				refused     string // what promote says
+				version string
+				major   string // the version of v1 afterwards
+				latest  string // the version of the latest release afterwards
 			}{
-				{version: "v1.2.0-rc.1", v1: "none", refused: "v1.2.0-rc.1 is a candidate: v1 names what everybody uses, and is moved to a release only"},
-				{version: "v1.2.0", v1: "v1.2.0", latest: "v1.2.0"},
-				{version: "v1.10.0", v1: "v1.10.0", latest: "v1.10.0"},
-				{version: "v1.9.1", v1: "v1.10.0", latest: "v1.10.0"},
-				{version: "v2.0.0", v1: "v1.10.0", latest: "v2.0.0"},
+				{version: "v1.2.0-rc.1", major: "none"},
+				{version: "v1.2.0", major: "v1.2.0", latest: "v1.2.0"},
+				{version: "v1.10.0", major: "v1.10.0", latest: "v1.10.0"},
+				{version: "v1.9.1", major: "v1.10.0", latest: "v1.10.0"},
+				{version: "v2.0.0", major: "v1.10.0", latest: "v2.0.0"},
 			} {
-				sh(t, w.clone, `git commit -q --allow-empty -m "$1"`, step.version)
-				folder, commit := w.make(t, step.version)
-				w.must(t, "publish", folder)
-				if step.refused != "" {
-					if _, err := w.run(t.Context(), writes, "promote", folder); err == nil || err.Error() != step.refused {
-						t.Errorf("promote %s: %v, want %s", folder, err, step.refused)
-					}
-				} else {
-					w.must(t, "promote", folder)
+				sh(t, e.clone, `git commit -q --allow-empty -m "$1"`, step.version)
+				dir, commit := e.makeRelease(t, step.version)
+				e.mustRun(t, "publish", dir)
+				candidate := strings.Contains(step.version, "-")
+				if !candidate {
+					e.mustRun(t, "promote", dir)
+				} else if _, err := e.run(t.Context(), writeToken, testLimits, "promote", dir); err == nil ||
+					err.Error() != "v1.2.0-rc.1 is a release candidate: v1 moves to releases only" {
+					t.Errorf("promote %s: %v", dir, err)
 				}
-				release := w.release(t, step.version)
-				if release.GetDraft() || release.GetPrerelease() != strings.Contains(step.version, "-") || release.GetBody() != "changelog.md "+step.version+"\n" || len(release.Assets) != 5 {
+				release := e.release(t, step.version)
+				if release.GetDraft() || release.GetPrerelease() != candidate || len(release.Assets) != 5 ||
+					release.GetBody() != "changelog.md "+step.version+"\n" {
 					t.Errorf("%s: %v", step.version, release)
 				}
-				if got := w.tag(t, step.version); got != commit {
-					t.Errorf("the tag %s is on %s, want %s", step.version, got, commit)
+				if got := e.tag(t, step.version); got != commit {
+					t.Errorf("tag %s is on %s, want %s", step.version, got, commit)
 				}
-				if got, want := w.tag(t, "v1"), w.tag(t, step.v1); got != want {
-					t.Errorf("after %s v1 is on %s, want %s, %s", step.version, got, step.v1, want)
+				if got, want := e.tag(t, "v1"), e.tag(t, step.major); got != want {
+					t.Errorf("after %s v1 is on %s, want %s of %s", step.version, got, want, step.major)
 				}
-				if latest, _, _ := w.api.Repositories.GetLatestRelease(t.Context(), "org", "sandbox-actions"); latest.GetTagName() != step.latest {
-					t.Errorf("the latest is %s, want %s", latest.GetTagName(), step.latest)
+				latest, _, _ := e.api.Repositories.GetLatestRelease(t.Context(), "org", "sandbox-actions")
+				if latest.GetTagName() != step.latest {
+					t.Errorf("the latest release is %s, want %s", latest.GetTagName(), step.latest)
 				}
-				for _, request := range w.Requests() {
-					if strings.Contains(request.Path, "/releases/download/") && (private || request.HasToken) {
-						t.Errorf("a stranger's download of a private repository, or one with a token: %+v", request)
+				publicDownloads := 0
+				for _, request := range e.Requests() {
+					if strings.Contains(request.Path, "/releases/download/") {
+						publicDownloads++
+						if private || request.HasToken {
+							t.Errorf("public download: %+v", request)
+						}
 					}
 				}
-
-				before := len(w.Requests())
-				w.must(t, "publish", folder)
-				if step.refused == "" {
-					w.must(t, "promote", folder)
+				if !private && publicDownloads == 0 {
+					t.Error("no public download")
 				}
-				for _, request := range w.Requests()[before:] {
+
+				before := len(e.Requests())
+				e.mustRun(t, "publish", dir)
+				if !candidate {
+					e.mustRun(t, "promote", dir)
+				}
+				for _, request := range e.Requests()[before:] {
 					if request.Method != http.MethodGet && !strings.HasSuffix(request.Path, "/git-upload-pack") {
-						t.Errorf("the second time it asks for %s %s", request.Method, request.Path)
+						t.Errorf("request of the second run: %s %s", request.Method, request.Path)
 					}
 				}
 			}
-			if got := sh(t, w.clone, "git rev-parse main~5; git status --porcelain"); got != branch {
-				t.Errorf("the clone is not as it was: %s", got)
+			if got := sh(t, e.clone, "git rev-parse main~5; git status --porcelain"); got != branch {
+				t.Errorf("the clone has changed: %s", got)
 			}
 		})
 	}
 }
 
-// Each of these was not made by us, and stays as it is.
+// The program refuses what it did not make, and leaves it unchanged.
 func TestRefusals(t *testing.T) {
-	w := start(t, false)
-	// The first number of a version is the case's own: each has a major tag for itself.
-	version := func(i int) string { return fmt.Sprintf("v%d.1.0", i+1) }
+	e := setup(t, false)
+	publishFirst := func(change func(t *testing.T, version string)) func(t *testing.T, dir, version string) {
+		return func(t *testing.T, dir, version string) {
+			e.mustRun(t, "publish", dir)
+			change(t, version)
+		}
+	}
 	for i, test := range []struct {
 		name, command string
-		before        func(t *testing.T, folder, version string)
-		token         string // "" for one that may write
-		want          string // part of the sentence
+		before        func(t *testing.T, dir, version string)
+		token         string // "": writeToken
+		noToken       bool
+		status        int    // of the *httpclient.APIError; 0: not one
+		want          string // part of the message
 	}{
-		{name: "no token", command: "publish", token: "none", want: "there is no GITHUB_TOKEN: set it to a token that has contents: write"},
+		{name: "no token", command: "publish", noToken: true, want: "missing GITHUB_TOKEN"},
+		{name: "an unknown token", command: "publish", token: "ghs_old", status: 401, want: "invalid or expired"},
+		{name: "a token that reads", command: "publish", token: readToken, want: "`contents: write`"},
+		{name: "a token of another repository", command: "publish", token: otherToken, want: "`contents: write`"},
 		{
-			name: "a token that nobody knows", command: "publish", token: "ghs_old",
-			want: "enter org/sandbox-actions: GitHub does not know GITHUB_TOKEN, or no longer: give one that has not expired",
+			name: "a changed program", command: "publish", want: "checksum mismatch for action-test-linux-amd64: got ",
+			before: func(t *testing.T, dir, _ string) {
+				sh(t, e.clone, `echo | gzip >"$1/action-test-linux-amd64.gz"`, dir)
+			},
 		},
-		{name: "a token that only reads", command: "publish", token: reads, want: "may not do that in org/sandbox-actions"},
-		{name: "a token of another repository", command: "publish", token: "ghs_other", want: "may not do that in org/sandbox-actions"},
-		{name: "a program that was changed", command: "publish", want: "action-test-linux-amd64 is not the program that checksums.txt names", before: func(t *testing.T, folder, _ string) {
-			sh(t, w.clone, `echo >>"$1/action-test-linux-amd64"`, folder)
-		}},
-		{name: "a file too many", command: "publish", want: "checksums.txt, core, licenses.tar.gz, sbom.cdx.json, and not ", before: func(t *testing.T, folder, _ string) {
-			sh(t, w.clone, `echo >"$1/core"`, folder)
-		}},
-		{name: "a line of another's", command: "publish", want: `checksums.txt holds the line "rm -rf /"`, before: func(t *testing.T, folder, _ string) {
-			sh(t, w.clone, `echo 'rm -rf /' >>"$1/checksums.txt"`, folder)
-		}},
-		{name: "no list of parts", command: "publish", want: "checksums.txt, licenses.tar.gz, and not ", before: func(t *testing.T, folder, _ string) {
-			sh(t, w.clone, `rm "$1/sbom.cdx.json"`, folder)
-		}},
-		{name: "another command", command: "delete", want: "usage: release publish|promote FOLDER"},
-		{name: "no tag here", command: "publish", want: "run scripts/release-commit.sh dist/", before: func(t *testing.T, _, version string) {
-			sh(t, w.clone, `git tag -d "$1"`, version)
-		}},
-		{name: "another tag here", command: "publish", want: "of this clone is not the commit of dist/", before: func(t *testing.T, _, version string) {
-			sh(t, w.clone, `git tag -f "$1" main`, version)
-		}},
-		{name: "another tag at GitHub", command: "publish", want: "on another commit, ", before: func(t *testing.T, _, version string) {
-			w.push(t, "main:refs/tags/"+version)
-		}},
-		{name: "a draft with another asset", command: "publish", want: "at GitHub has the SHA-256 ", before: func(t *testing.T, _, version string) {
-			w.attach(t, w.draft(t, version), "licenses.tar.gz", "other")
-		}},
-		{name: "a draft with an asset too many", command: "publish", want: "checksums.txt, core, licenses.tar.gz, sbom.cdx.json, and not ", before: func(t *testing.T, _, version string) {
-			w.attach(t, w.draft(t, version), "core", "other")
-		}},
-		{name: "two drafts", command: "publish", want: "GitHub has several releases of ", before: func(t *testing.T, _, version string) {
-			w.draft(t, version)
-			w.draft(t, version)
-		}},
-		{name: "a published release with another asset", command: "publish", want: "action-build-linux-amd64 of v", before: func(t *testing.T, folder, version string) {
-			w.must(t, "publish", folder)
-			w.replace(t, version, "action-build-linux-amd64", "other")
-		}},
-		{name: "promote: never published", command: "promote", want: "publish it first"},
-		{name: "promote: a draft", command: "promote", want: "publish it first", before: func(t *testing.T, folder, version string) {
-			w.push(t, version)
-			w.draft(t, version)
-		}},
-		{name: "promote: a pre-release", command: "promote", want: "is a pre-release: say there that it is none", before: func(t *testing.T, folder, version string) {
-			w.must(t, "publish", folder)
-			if _, _, err := w.api.Repositories.EditRelease(t.Context(), "org", "sandbox-actions", w.release(t, version).GetID(), &github.RepositoryRelease{Prerelease: github.Bool(true)}); err != nil {
-				t.Fatal(err)
-			}
-		}},
-		{name: "promote: an asset with another byte", command: "promote", want: "checksums.txt of v", before: func(t *testing.T, folder, version string) {
-			w.must(t, "publish", folder)
-			w.replace(t, version, "checksums.txt", "other")
-		}},
-		{name: "promote: an asset is gone", command: "promote", want: "has the assets action-build-linux-amd64, checksums.txt, ", before: func(t *testing.T, folder, version string) {
-			w.must(t, "publish", folder)
-			for _, asset := range w.release(t, version).Assets {
-				if asset.GetName() == "action-test-linux-amd64" {
-					if _, err := w.api.Repositories.DeleteReleaseAsset(t.Context(), "org", "sandbox-actions", asset.GetID()); err != nil {
-						t.Fatal(err)
-					}
+		{
+			name: "a program that is not packed", command: "publish", want: "unpack action-test-linux-amd64.gz: ",
+			before: func(t *testing.T, dir, _ string) {
+				sh(t, e.clone, `echo >"$1/action-test-linux-amd64.gz"`, dir)
+			},
+		},
+		{
+			name: "a truncated program", command: "publish", want: "unpack action-test-linux-amd64.gz: ",
+			before: func(t *testing.T, dir, _ string) {
+				sh(t, e.clone, `truncate -s -1 "$1/action-test-linux-amd64.gz"`, dir)
+			},
+		},
+		{
+			name: "an additional file", command: "publish",
+			want:   "checksums.txt, core, licenses.tar.gz, sbom.cdx.json instead of ",
+			before: func(t *testing.T, dir, _ string) { sh(t, e.clone, `echo >"$1/core"`, dir) },
+		},
+		{
+			name: "an invalid line in checksums.txt", command: "publish", want: `checksums.txt has an invalid line "rm -rf /"`,
+			before: func(t *testing.T, dir, _ string) { sh(t, e.clone, `echo 'rm -rf /' >>"$1/checksums.txt"`, dir) },
+		},
+		{
+			name: "no program", command: "publish", want: "checksums.txt names no program",
+			before: func(t *testing.T, dir, _ string) { sh(t, e.clone, `sed -i 1q "$1/checksums.txt"`, dir) },
+		},
+		{
+			name: "no SBOM", command: "publish", want: "checksums.txt, licenses.tar.gz instead of ",
+			before: func(t *testing.T, dir, _ string) { sh(t, e.clone, `rm "$1/sbom.cdx.json"`, dir) },
+		},
+		{name: "an unknown command", command: "delete", want: "usage: release publish|promote DIRECTORY"},
+		{
+			name: "no tag in the clone", command: "publish", want: "run scripts/release-commit.sh dist/",
+			before: func(t *testing.T, _, version string) { sh(t, e.clone, `git tag -d "$1"`, version) },
+		},
+		{
+			name: "another tag in the clone", command: "publish", want: "of this clone is not the release in dist/",
+			before: func(t *testing.T, _, version string) { sh(t, e.clone, `git tag -f "$1" main`, version) },
+		},
+		{
+			name: "another tag on GitHub", command: "publish", want: "points to another commit: got ",
+			before: func(t *testing.T, _, version string) { e.push(t, "main:refs/tags/"+version) },
+		},
+		{
+			name: "a draft with another asset", command: "publish", want: "checksum mismatch for licenses.tar.gz in release v",
+			before: func(t *testing.T, _, version string) {
+				e.uploadAsset(t, e.createDraft(t, version), "licenses.tar.gz", "other")
+			},
+		},
+		{
+			name: "a draft with an additional asset", command: "publish",
+			want: "checksums.txt, core, licenses.tar.gz, sbom.cdx.json instead of ",
+			before: func(t *testing.T, _, version string) {
+				e.uploadAsset(t, e.createDraft(t, version), "core", "other")
+			},
+		},
+		{
+			name: "two drafts", command: "publish", want: "GitHub has several releases for tag ",
+			before: func(t *testing.T, _, version string) {
+				e.createDraft(t, version)
+				e.createDraft(t, version)
+			},
+		},
+		{
+			name: "a published release with another asset", command: "publish",
+			want: "checksum mismatch for action-build-linux-amd64.gz in release v",
+			before: publishFirst(func(t *testing.T, version string) {
+				e.replaceAsset(t, version, "action-build-linux-amd64.gz", "other")
+			}),
+		},
+		{name: "promote before publish", command: "promote", want: "publish the release first"},
+		{
+			name: "promote a draft", command: "promote", want: "is not published on GitHub",
+			before: func(t *testing.T, _, version string) {
+				e.push(t, version)
+				e.createDraft(t, version)
+			},
+		},
+		{
+			name: "promote a pre-release", command: "promote", want: "is a pre-release on GitHub",
+			before: publishFirst(func(t *testing.T, version string) {
+				_, _, err := e.api.Repositories.EditRelease(t.Context(), "org", "sandbox-actions", e.release(t, version).GetID(),
+					&github.RepositoryRelease{Prerelease: github.Bool(true)})
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-		}},
-		{name: "promote: the tag has been moved", command: "promote", want: "find the commit of v", before: func(t *testing.T, folder, version string) {
-			w.must(t, "publish", folder)
-			w.push(t, "+main:refs/tags/"+version)
-		}},
-		{name: "promote: what it would move is on no release", command: "promote", want: ", which is no release: move it to one by hand, or delete it", before: func(t *testing.T, folder, version string) {
-			w.must(t, "publish", folder)
-			w.push(t, "main:refs/tags/"+strings.TrimSuffix(version, ".1.0"))
-		}},
+			}),
+		},
+		{
+			name: "promote a release with another asset", command: "promote",
+			want:   "checksum mismatch for checksums.txt in release v",
+			before: publishFirst(func(t *testing.T, version string) { e.replaceAsset(t, version, "checksums.txt", "other") }),
+		},
+		{
+			name: "promote a release without an asset", command: "promote",
+			want: "has the assets action-build-linux-amd64.gz, checksums.txt, ",
+			before: publishFirst(func(t *testing.T, version string) {
+				e.deleteAsset(t, version, "action-test-linux-amd64.gz")
+			}),
+		},
+		{
+			name: "promote a tag that was moved", command: "promote", want: "fetch the commit of v",
+			before: publishFirst(func(t *testing.T, version string) { e.push(t, "+main:refs/tags/"+version) }),
+		},
+		{
+			name: "promote over another tag", command: "promote", want: ", which is not a release (move it to one",
+			before: publishFirst(func(t *testing.T, version string) {
+				e.push(t, "main:refs/tags/"+strings.TrimSuffix(version, ".1.0"))
+			}),
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			version := version(i)
-			major := strings.TrimSuffix(version, ".1.0")
-			folder, _ := w.make(t, version)
+			major := fmt.Sprintf("v%d", i+1) // each case has a major version of its own
+			version := major + ".1.0"
+			dir, _ := e.makeRelease(t, version)
 			if test.before != nil {
-				test.before(t, folder, version)
+				test.before(t, dir, version)
 			}
-			before := w.tag(t, major)
-			token := map[string]string{"": writes, "none": ""}[test.token]
-			if token == "" && test.token != "none" {
+			before := e.tag(t, major)
+			token := writeToken
+			if test.token != "" || test.noToken {
 				token = test.token
 			}
-			_, err := w.run(t.Context(), token, test.command, folder)
+			_, err := e.run(t.Context(), token, testLimits, test.command, dir)
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%v\nwant %s", err, test.want)
 			}
-			if after := w.tag(t, major); after != before {
+			if got := httpclient.Status(err); got != test.status {
+				t.Errorf("status %d, want %d", got, test.status)
+			}
+			if after := e.tag(t, major); after != before {
 				t.Errorf("%s was on %s and is on %s", major, before, after)
 			}
 		})
 	}
 }
 
-// push changes GitHub behind our back.
-func (w *world) push(t *testing.T, refspec string) {
-	t.Helper()
-	sh(t, w.clone, `git push -q "$1/org/sandbox-actions" "$2"`, "http://x:"+writes+"@"+strings.TrimPrefix(w.ServerURL(), "http://"), refspec)
-}
-
-func (w *world) draft(t *testing.T, version string) int64 {
-	t.Helper()
-	release, _, err := w.api.Repositories.CreateRelease(t.Context(), "org", "sandbox-actions", &github.RepositoryRelease{TagName: &version, Draft: github.Bool(true)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return release.GetID()
-}
-
-// What GitHub may answer instead. A failure that passes is not seen; another one is one sentence, and the next run goes on from there.
+// A temporary fault of GitHub is retried. Another one ends the command, and the next run continues.
 func TestFaults(t *testing.T) {
-	w := start(t, false)
+	e := setup(t, false)
 	html := map[string]string{"Content-Type": "text/html"}
+	const (
+		apiPath      = "/api/v3/"
+		uploadPath   = "/api/uploads/"
+		downloadPath = "/releases/download/"
+		tooLarge     = `{"message":"Validation Failed","errors":[{"code":"custom","field":"size","message":"too\nlarge"}]}`
+	)
 	for i, test := range []struct {
 		name   string
-		faults []local.Fault
-		want   string // "" when it passes
+		fault  local.Fault
+		op     string // of the *httpclient.APIError; "": the command succeeds
+		status int
+		hint   string
+		want   string // part of the message
 	}{
-		{name: "the API fails twice", faults: []local.Fault{{Path: "/api/v3/", Times: 2, Status: 502, Body: "<html>", Header: html}}},
-		{name: "the API hangs up twice", faults: []local.Fault{{Path: "/api/v3/", Times: 2, Hangup: true}}},
-		{name: "no answer once", faults: []local.Fault{{Path: "/api/v3/", Times: 1, Silence: true}}},
-		{name: "git fails twice", faults: []local.Fault{{Path: "/git-receive-pack", Times: 2, Status: 503}}},
-		{name: "an upload fails twice", faults: []local.Fault{{Path: "/api/uploads/", Times: 2, Status: 500}}},
-		{name: "an upload hangs", faults: []local.Fault{{Path: "/api/uploads/", Times: 1, Silence: true}}},
-		{name: "a download fails twice", faults: []local.Fault{{Path: "/releases/download/", Times: 2, Status: 500}}},
-		{name: "an asset is shown late", faults: []local.Fault{{Path: "/releases/download/", Times: 2, Status: 404}}},
-		{name: "asked to wait a second", faults: []local.Fault{once(local.SecondaryLimit(403, time.Second))}},
+		{name: "the API fails twice", fault: local.Fault{Path: apiPath, Times: 2, Status: 502, Body: "<html>", Header: html}},
+		{name: "the API closes two connections", fault: local.Fault{Path: apiPath, Times: 2, Hangup: true}},
+		{name: "the API does not answer once", fault: local.Fault{Path: apiPath, Times: 1, Silence: true}},
+		{name: "git fails twice", fault: local.Fault{Path: "/git-receive-pack", Times: 2, Status: 503}},
+		{name: "an upload fails twice", fault: local.Fault{Path: uploadPath, Times: 2, Status: 500}},
+		{name: "an upload is not answered once", fault: local.Fault{Path: uploadPath, Times: 1, Silence: true}},
+		{name: "a download fails twice", fault: local.Fault{Path: downloadPath, Times: 2, Status: 500}},
+		{name: "a download is truncated once", fault: local.Fault{Path: local.Objects, Times: 1, Truncate: 4}},
+		{name: "an asset appears late", fault: local.Fault{Path: downloadPath, Times: 2, Status: 404}},
+		{name: "a rate limit of one second", fault: times(1, local.SecondaryLimit(403, time.Second))},
 
 		{
-			name: "the API fails", faults: []local.Fault{{Path: "/api/v3/", Status: 502, Body: "<html>", Header: html}},
-			want: "enter org/sandbox-actions: GitHub failed 4 times (502): try again later (https://www.githubstatus.com)",
+			name: "the API fails", fault: local.Fault{Path: apiPath, Status: 502, Body: "<html>", Header: html},
+			op: "open org/sandbox-actions", status: 502, hint: "https://www.githubstatus.com",
 		},
 		{
-			name: "the API is silent", faults: []local.Fault{{Path: "/api/v3/", Silence: true}},
-			want: "enter org/sandbox-actions: GitHub did not answer in time, 4 times: see that ",
-		},
-		{name: "the API hangs up", faults: []local.Fault{{Path: "/api/v3/", Hangup: true}}, want: "the connection to GitHub failed 4 times ("},
-		{
-			name: "what answers is no API", faults: []local.Fault{{Path: "/api/v3/", Status: 200, Body: "<html>", Header: html}},
-			want: "is not GitHub's API (invalid character '<' looking for beginning of value): see that GITHUB_API_URL is right",
+			name: "the API does not answer", fault: local.Fault{Path: apiPath, Silence: true},
+			op: "open org/sandbox-actions", hint: "check the network", want: "deadline exceeded",
 		},
 		{
-			name: "what answers is an API of another kind", faults: []local.Fault{{Path: "/api/v3/", Status: 200, Body: "{}"}},
-			want: "is not GitHub's API (an answer that makes no sense): see that GITHUB_API_URL is right",
+			name: "the API closes connections", fault: local.Fault{Path: apiPath, Hangup: true},
+			op: "open org/sandbox-actions", hint: "check the network", want: "EOF",
 		},
 		{
-			name: "the repository is gone", faults: []local.Fault{{Path: "/api/v3/", Status: 404}},
-			want: "enter org/sandbox-actions: GitHub has none, or does not show it to GITHUB_TOKEN: see that ",
+			name: "a web page", fault: local.Fault{Path: apiPath, Status: 200, Body: "<html>", Header: html},
+			op: "open org/sandbox-actions", hint: "check GITHUB_API_URL",
 		},
 		{
-			name: "the requests of an hour are used up", faults: []local.Fault{local.PrimaryLimit(403, time.Now().Add(time.Hour))},
-			want: "enter org/sandbox-actions: GitHub asks to slow down (",
+			name: "another API", fault: local.Fault{Path: apiPath, Status: 200, Body: "{}"},
+			op: "open org/sandbox-actions", hint: "check GITHUB_API_URL",
 		},
 		{
-			name: "an upload is refused", faults: []local.Fault{{Path: "/api/uploads/", Status: 422, Body: `{"message":"Validation Failed","errors":[{"code":"custom","field":"size","message":"too\nlarge"}]}`}},
-			want: ": GitHub refuses it (Validation Failed custom size too␊large): see what ",
+			name: "no such repository", fault: local.Fault{Path: apiPath, Status: 404, Body: `{"message":"Not Found"}`},
+			op: "open org/sandbox-actions", status: 404, hint: "/org/sandbox-actions exists",
 		},
 		{
-			name: "git is silent", faults: []local.Fault{{Path: "/info/refs", Silence: true}},
-			want: "push the tag v18.0.0: GitHub did not answer in time, 4 times: see that ",
+			name: "a rate limit of one hour", fault: local.PrimaryLimit(403, time.Now().Add(time.Hour)),
+			op: "open org/sandbox-actions", status: 403, hint: "try again later",
 		},
 		{
-			name: "git is forbidden", faults: []local.Fault{{Path: "/git-receive-pack", Status: 403}},
-			want: "push the tag v19.0.0: GITHUB_TOKEN may not do that in org/sandbox-actions (",
+			name: "an upload is rejected", fault: local.Fault{Path: uploadPath, Status: 422, Body: tooLarge},
+			op: "upload ", status: 422, hint: "/releases", want: "Validation Failed custom size too large",
 		},
-		{name: "git fails", faults: []local.Fault{{Path: "/info/refs", Status: 500}}, want: "push the tag v20.0.0: GitHub failed 4 times (500): "},
 		{
-			name: "a byte is flipped on the way to strangers", faults: []local.Fault{{Path: "/releases/download/v21.0.0/action-build-linux-amd64", Status: 200, Body: "flipped"}},
-			want: "action-build-linux-amd64 of v21.0.0 at GitHub has the SHA-256 ",
+			name: "git gets no answer", fault: local.Fault{Path: "/info/refs", Silence: true},
+			op: "push tag ", hint: "check the network", want: "deadline exceeded",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			version := fmt.Sprintf("v%d.0.0", i+1)
-			folder, _ := w.make(t, version)
-			for _, fault := range test.faults {
-				w.Fail(fault)
+			if testing.Short() && test.fault.Silence && test.fault.Times == 0 {
+				t.Skip("waits for four timeouts; run without -short")
 			}
-			made, err := open(folder)
-			if err != nil {
-				t.Fatal(err)
-			}
-			at, err := connect(made, w.APIURL(), writes, runner.New(io.Discard, io.Discard, func(string) string { return "" }))
-			if err != nil {
-				t.Fatal(err)
-			}
-			at.requests, at.transfers = time.Second, time.Second
-			err = at.publish(t.Context())
-			w.Heal()
+			dir, _ := e.makeRelease(t, fmt.Sprintf("v%d.0.0", i+1))
+			e.Fail(test.fault)
+			_, err := e.run(t.Context(), writeToken,
+				limits{Request: time.Second, Transfer: time.Second, MinWait: testLimits.MinWait}, "publish", dir)
+			e.Heal()
+			failed, ok := errors.AsType[*httpclient.APIError](err)
 			switch {
-			case test.want == "" && err != nil:
+			case test.op == "" && err != nil:
 				t.Error(err)
-			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n")):
-				t.Errorf("%v\nwant %s", err, test.want)
+			case test.op == "":
+			case !ok:
+				t.Errorf("%v is not an APIError", err)
+			case !strings.HasPrefix(failed.Op, test.op), failed.Status != test.status,
+				!strings.Contains(failed.Hint, test.hint), !strings.Contains(err.Error(), test.want),
+				strings.Contains(err.Error(), "\n"):
+				t.Errorf("%v\n%+v\nwant %+v", err, failed, test)
 			}
-			w.must(t, "publish", folder)
-			w.must(t, "promote", folder)
+			e.mustRun(t, "publish", dir)
+			e.mustRun(t, "promote", dir)
 		})
 	}
+
+	for i, test := range []struct {
+		name  string
+		fault local.Fault
+		cause git.Cause
+		want  string // part of the message
+	}{
+		{
+			name: "git is forbidden", fault: local.Fault{Path: "/info/refs", Status: 403},
+			cause: git.Unauthorized, want: "`contents: write`",
+		},
+		{
+			name: "git fails", fault: local.Fault{Path: "/info/refs", Status: 500},
+			cause: git.Network, want: "https://www.githubstatus.com",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir, _ := e.makeRelease(t, fmt.Sprintf("v%d.0.0", i+200))
+			e.Fail(test.fault)
+			_, err := e.run(t.Context(), writeToken, testLimits, "publish", dir)
+			e.Heal()
+			failed, ok := errors.AsType[*git.Error](err)
+			if !ok || failed.Cause != test.cause || !strings.HasPrefix(err.Error(), "push tag v") ||
+				!strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v, want cause %d and %s", err, test.cause, test.want)
+			}
+			e.mustRun(t, "publish", dir)
+		})
+	}
+
+	t.Run("a changed download", func(t *testing.T) {
+		dir, _ := e.makeRelease(t, "v100.0.0")
+		e.Fail(local.Fault{Path: downloadPath + "v100.0.0/action-build-linux-amd64.gz", Status: 200, Body: "changed"})
+		_, err := e.run(t.Context(), writeToken, testLimits, "publish", dir)
+		e.Heal()
+		if want := "checksum mismatch for action-build-linux-amd64.gz in release v100.0.0"; err == nil ||
+			!strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	})
 }
 
-func once(f local.Fault) local.Fault {
-	f.Times = 1
+func times(n int, f local.Fault) local.Fault {
+	f.Times = n
 	return f
 }
 
-// Ctrl-C leaves a draft, which the next run finishes.
-func TestCanceled(t *testing.T) {
-	w := start(t, false)
-	folder, commit := w.make(t, "v1.0.0")
-	w.Fail(local.Fault{Path: "/api/uploads/", Silence: true})
+// An interrupt leaves a draft, which the next run completes.
+func TestCancel(t *testing.T) {
+	e := setup(t, false)
+	dir, commit := e.makeRelease(t, "v1.0.0")
+	e.Fail(local.Fault{Path: "/api/uploads/", Silence: true})
 	ctx, cancel := context.WithCancel(t.Context())
+	isUpload := func(r local.Request) bool { return strings.Contains(r.Path, "/api/uploads/") }
 	go func() {
 		defer cancel()
-		for !slices.ContainsFunc(w.Requests(), func(r local.Request) bool { return strings.Contains(r.Path, "/api/uploads/") }) && ctx.Err() == nil {
+		for !slices.ContainsFunc(e.Requests(), isUpload) && ctx.Err() == nil {
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	began := time.Now()
-	_, err := w.run(ctx, writes, "publish", folder)
-	if err == nil || !strings.HasSuffix(err.Error(), ": it was canceled: run it again, and it goes on from there") || time.Since(began) > 10*time.Second {
-		t.Errorf("%v after %s", err, time.Since(began))
+	_, err := e.run(ctx, writeToken, testLimits, "publish", dir)
+	if err == nil || !strings.HasSuffix(err.Error(), ": canceled (run the command again to continue)") {
+		t.Errorf("%v", err)
 	}
-	if !w.release(t, "v1.0.0").GetDraft() {
-		t.Error("no draft is left")
+	if !e.release(t, "v1.0.0").GetDraft() {
+		t.Error("there is no draft")
 	}
-	w.Heal()
-	w.must(t, "publish", folder)
-	if w.release(t, "v1.0.0").GetDraft() || w.tag(t, "v1.0.0") != commit {
-		t.Error("the next run did not finish it")
+	e.Heal()
+	e.mustRun(t, "publish", dir)
+	if e.release(t, "v1.0.0").GetDraft() || e.tag(t, "v1.0.0") != commit {
+		t.Error("the next run did not publish the draft")
 	}
 }
 
-// The token is in no argument of git's, and git is asked for no more than it must.
-func TestTokenIsNoArgument(t *testing.T) {
-	w := start(t, true)
-	folder, _ := w.make(t, "v1.0.0")
-	bin, real := t.TempDir(), sh(t, ".", "command -v git")
-	seen := filepath.Join(bin, "seen")
-	if err := os.WriteFile(filepath.Join(bin, "git"), []byte("#!/bin/sh\necho \"$@\" >>"+seen+"\nexec "+real+" \"$@\"\n"), 0o755); err != nil {
+func TestTokenIsNotAnArgument(t *testing.T) {
+	e := setup(t, true)
+	dir, _ := e.makeRelease(t, "v1.0.0")
+	bin, program := t.TempDir(), sh(t, ".", "command -v git")
+	record := filepath.Join(bin, "arguments")
+	script := "#!/bin/sh\necho \"$@\" >>" + record + "\nexec " + program + " \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(bin, "git"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	said := w.must(t, "publish", folder) + w.must(t, "promote", folder)
-	arguments, err := os.ReadFile(seen)
+	out := e.mustRun(t, "publish", dir) + e.mustRun(t, "promote", dir)
+	arguments, err := os.ReadFile(record)
 	if err != nil || !strings.Contains(string(arguments), "push --quiet") {
 		t.Fatalf("%v: %s", err, arguments)
 	}
-	if strings.Contains(string(arguments)+said, writes) {
-		t.Errorf("the token is there: %s%s", arguments, said)
+	if strings.Contains(string(arguments)+out, writeToken) {
+		t.Errorf("the token was shown: %s%s", arguments, out)
 	}
 }
 
-func TestVersionsOfFolders(t *testing.T) {
-	for line, ok := range map[string]bool{
+// Variables of git in the caller's environment have no effect.
+func TestGitEnvironment(t *testing.T) {
+	e := setup(t, true)
+	dir, _ := e.makeRelease(t, "v1.0.0")
+	t.Setenv("GIT_DIR", t.TempDir())
+	t.Setenv("GIT_CONFIG_COUNT", "1")
+	t.Setenv("GIT_CONFIG_KEY_0", "remote.origin.url")
+	t.Setenv("GIT_CONFIG_VALUE_0", "https://github.com/evil/evil")
+	t.Setenv("LC_ALL", "de_DE.UTF-8")
+	e.mustRun(t, "publish", dir)
+}
+
+func TestReadArtifacts(t *testing.T) {
+	for header, valid := range map[string]bool{
 		"# https://github.com/org/sandbox-actions v1.2.3 go1.26.8":      true,
 		"# https://github.com/org/sandbox-actions v1.2.3-rc.1 go1.26":   true,
 		"# http://127.0.0.1:80/org/sandbox.actions v0.0.1 go1.26.8":     true,
@@ -504,21 +644,38 @@ func TestVersionsOfFolders(t *testing.T) {
 		"": false,
 	} {
 		dir := t.TempDir()
-		sh(t, dir, `echo x >action-build-linux-amd64; (echo "$1"; sha256sum action-*) >checksums.txt; touch sbom.cdx.json licenses.tar.gz changelog.md`, line)
-		f, err := open(dir)
-		if (err == nil) != ok {
-			t.Errorf("%s: %v", line, err)
+		sh(t, dir, `echo x >action-build-linux-amd64; (echo "$1"; sha256sum action-*) >checksums.txt; gzip action-*
+			touch sbom.cdx.json licenses.tar.gz changelog.md`, header)
+		a, err := readArtifacts(dir)
+		if (err == nil) != valid {
+			t.Errorf("%s: %v", header, err)
 		}
-		if ok && !maps.Equal(map[string]bool{"action-build-linux-amd64": true, "checksums.txt": true, "sbom.cdx.json": true, "licenses.tar.gz": true}, keys(f.sums)) {
-			t.Errorf("%s: %v", line, f.sums)
+		want := []string{"action-build-linux-amd64.gz", "checksums.txt", "licenses.tar.gz", "sbom.cdx.json"}
+		if got := slices.Sorted(maps.Keys(a.sums)); valid && !slices.Equal(got, want) {
+			t.Errorf("%s: %v", header, got)
 		}
 	}
 }
 
-func keys(m map[string]string) map[string]bool {
-	all := map[string]bool{}
-	for name := range m {
-		all[name] = true
+func TestNewPublisher(t *testing.T) {
+	log := runner.New(io.Discard, io.Discard, func(string) string { return "" })
+	for _, test := range []struct{ server, apiURL, want string }{
+		{server: "https://github.com", want: "https://api.github.com/"},
+		{server: "https://github.example.com", want: "https://github.example.com/api/v3/"},
+		{server: "https://github.com", apiURL: "https://proxy.example.com/x", want: "https://proxy.example.com/x/"},
+	} {
+		p, err := newPublisher(artifacts{server: test.server}, test.apiURL, "token", limits{}, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.api.BaseURL.String(); got != test.want {
+			t.Errorf("the API of %s is %s, want %s", test.server, got, test.want)
+		}
+		if want := (limits{Request: 30 * time.Second, Transfer: 5 * time.Minute, MinWait: time.Second}); p.limits != want {
+			t.Errorf("%+v", p.limits)
+		}
 	}
-	return all
+	if _, err := newPublisher(artifacts{server: "https://github.com"}, "github", "token", limits{}, log); err == nil {
+		t.Error("a GITHUB_API_URL without a host was accepted")
+	}
 }

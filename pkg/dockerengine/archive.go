@@ -19,17 +19,18 @@ import (
 	v1spec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// archive is an image as docker load takes it: an OCI layout for the engines that know it, and manifest.json for those
-// that do not, over the same blobs. See https://github.com/opencontainers/image-spec/blob/main/image-layout.md and
-// https://github.com/moby/docker-image-spec/blob/main/spec.md. It names the image nothing: the engine knows it by its id
-// until it is whole.
+// archive is an image in the form that docker load reads: an OCI layout for the engines that know it, and manifest.json
+// for those that do not, over the same blobs. See
+// https://github.com/opencontainers/image-spec/blob/main/image-layout.md and
+// https://github.com/moby/docker-image-spec/blob/main/spec.md. It contains no name: the image is tagged when it is
+// complete.
 type archive struct {
 	manifest, config v1.Hash
 	mediaType        types.MediaType // of the manifest
 	diffIDs          []v1.Hash       // of the layers, from the lowest
-	digests          []v1.Hash       // likewise; equal layers are one blob
-	small            []file          // manifest, config, and what says that this is an image
-	layers           []file
+	digests          []v1.Hash       // of the layers, from the lowest; equal layers have one blob
+	metadata         []file          // manifest, config, and the files of the layout
+	layers           []file          // distinct layers
 }
 
 // file is one entry of the archive.
@@ -37,12 +38,12 @@ type file struct {
 	name  string
 	size  int64
 	hash  v1.Hash
-	small []byte   // the whole of it, or
-	layer v1.Layer // where it is read from
-	zstd  bool     // it is compressed so
+	data  []byte   // the content, or
+	layer v1.Layer // where the content is read from
+	zstd  bool     // the content is compressed with zstd
 }
 
-// newArchive describes the archive of an image. It reads the manifest and the config, and no layer.
+// newArchive describes the archive of an image. It reads the manifest and the config, but no layer.
 func newArchive(img v1.Image) (*archive, error) {
 	raw, err := img.RawManifest()
 	if err != nil {
@@ -50,7 +51,7 @@ func newArchive(img v1.Image) (*archive, error) {
 	}
 	manifest, err := v1.ParseManifest(bytes.NewReader(raw))
 	if err != nil {
-		return nil, fmt.Errorf("read the image's manifest: %w", err)
+		return nil, fmt.Errorf("parse the image's manifest: %w", err)
 	}
 	config, err := img.RawConfigFile()
 	if err != nil {
@@ -58,116 +59,130 @@ func newArchive(img v1.Image) (*archive, error) {
 	}
 	a := &archive{config: manifest.Config.Digest}
 	if a.manifest, err = img.Digest(); err != nil {
-		return nil, fmt.Errorf("read the image's manifest: %w", err)
+		return nil, fmt.Errorf("read the image's digest: %w", err)
 	}
 	if a.mediaType, err = img.MediaType(); err != nil {
-		return nil, fmt.Errorf("read the image's manifest: %w", err)
+		return nil, fmt.Errorf("read the image's media type: %w", err)
 	}
+	if err := a.addLayers(img, manifest, config); err != nil {
+		return nil, err
+	}
+	return a, a.addMetadata(raw, config)
+}
 
-	index := v1.IndexManifest{
-		SchemaVersion: 2,
-		MediaType:     types.OCIImageIndex,
-		Manifests: []v1.Descriptor{{
-			MediaType: a.mediaType, Size: int64(len(raw)), Digest: a.manifest,
-		}},
+func (a *archive) addLayers(img v1.Image, manifest *v1.Manifest, config []byte) error {
+	layers, err := img.Layers()
+	if err != nil {
+		return fmt.Errorf("read the image's layers: %w", err)
 	}
-	old := struct {
+	if len(layers) != len(manifest.Layers) {
+		return fmt.Errorf("invalid image: %d layers, but %d in its manifest", len(layers), len(manifest.Layers))
+	}
+	parsed, err := v1.ParseConfigFile(bytes.NewReader(config))
+	if err != nil {
+		return fmt.Errorf("parse the image's config: %w", err)
+	}
+	if a.diffIDs = parsed.RootFS.DiffIDs; len(a.diffIDs) != len(layers) {
+		return fmt.Errorf("invalid image: %d layers, but %d in its config", len(layers), len(a.diffIDs))
+	}
+	for i, layer := range layers {
+		descriptor := manifest.Layers[i]
+		hash := descriptor.Digest
+		if err := digest.Digest(hash.String()).Validate(); err != nil {
+			return fmt.Errorf("layer %s: %w", hash, err)
+		}
+		if !slices.Contains(a.digests, hash) {
+			a.layers = append(a.layers, file{
+				name: blobPath(hash), size: descriptor.Size, hash: hash, layer: layer,
+				zstd: strings.HasSuffix(string(descriptor.MediaType), "zstd"),
+			})
+		}
+		a.digests = append(a.digests, hash)
+	}
+	return nil
+}
+
+func (a *archive) addMetadata(manifest, config []byte) error {
+	index := v1.IndexManifest{
+		SchemaVersion: 2, MediaType: types.OCIImageIndex,
+		Manifests: []v1.Descriptor{{MediaType: a.mediaType, Size: int64(len(manifest)), Digest: a.manifest}},
+	}
+	dockerManifest := struct {
 		Config   string
 		RepoTags []string
 		Layers   []string
 	}{Config: blobPath(a.config), Layers: []string{}}
-	layers, err := img.Layers()
-	if err != nil {
-		return nil, fmt.Errorf("read the image's layers: %w", err)
+	for _, hash := range a.digests {
+		dockerManifest.Layers = append(dockerManifest.Layers, blobPath(hash))
 	}
-	if len(layers) != len(manifest.Layers) {
-		return nil, fmt.Errorf("the image has %d layers and its manifest %d", len(layers), len(manifest.Layers))
-	}
-	parsed, err := v1.ParseConfigFile(bytes.NewReader(config))
-	if err != nil {
-		return nil, fmt.Errorf("read the image's config: %w", err)
-	}
-	if a.diffIDs = parsed.RootFS.DiffIDs; len(a.diffIDs) != len(layers) {
-		return nil, fmt.Errorf("the image has %d layers and its config %d", len(layers), len(a.diffIDs))
-	}
-	for i, layer := range layers {
-		hash, size := manifest.Layers[i].Digest, manifest.Layers[i].Size
-		if err := digest.Digest(hash.String()).Validate(); err != nil {
-			return nil, fmt.Errorf("layer %s: %w", hash, err)
-		}
-		old.Layers = append(old.Layers, blobPath(hash))
-		if !slices.Contains(a.digests, hash) {
-			zstd := strings.HasSuffix(string(manifest.Layers[i].MediaType), "zstd")
-			a.layers = append(a.layers, file{name: blobPath(hash), size: size, hash: hash, layer: layer, zstd: zstd})
-		}
-		a.digests = append(a.digests, hash)
-	}
-
-	for _, known := range []struct {
+	for _, entry := range []struct {
 		name    string
-		content any
+		content any // json.RawMessage is written byte for byte
 	}{
 		{v1spec.ImageLayoutFile, v1spec.ImageLayout{Version: v1spec.ImageLayoutVersion}},
 		{v1spec.ImageIndexFile, index},
-		{"manifest.json", []any{old}},
-		{blobPath(a.manifest), json.RawMessage(raw)},
+		{"manifest.json", []any{dockerManifest}},
+		{blobPath(a.manifest), json.RawMessage(manifest)},
 		{blobPath(a.config), json.RawMessage(config)},
 	} {
-		content, ok := known.content.(json.RawMessage) // these bytes, and no others
-		if !ok {
-			if content, err = json.Marshal(known.content); err != nil {
-				return nil, err
+		data, isBlob := entry.content.(json.RawMessage)
+		if !isBlob {
+			var err error
+			if data, err = json.Marshal(entry.content); err != nil {
+				return err
 			}
 		}
-		hash := v1.Hash{Algorithm: "sha256", Hex: digest.FromBytes(content).Encoded()}
-		if ok && blobPath(hash) != known.name {
-			return nil, fmt.Errorf("%s is not what its digest says", known.name)
+		hash := v1.Hash{Algorithm: "sha256", Hex: digest.FromBytes(data).Encoded()}
+		if isBlob && blobPath(hash) != entry.name {
+			return fmt.Errorf("digest mismatch: the content of %s is %s", entry.name, hash)
 		}
-		a.small = append(a.small, file{name: known.name, size: int64(len(content)), hash: hash, small: content})
+		a.metadata = append(a.metadata, file{name: entry.name, size: int64(len(data)), hash: hash, data: data})
 	}
-	return a, nil
+	return nil
 }
 
 func blobPath(hash v1.Hash) string { return path.Join("blobs", hash.Algorithm, hash.Hex) }
 
-// without are the layers to send to an engine that holds some.
-func (a *archive) without(held map[v1.Hash]bool) (missing []file) {
+// missingLayers returns the layers to send to an engine that has the existing ones.
+func (a *archive) missingLayers(existing map[v1.Hash]bool) (missing []file) {
 	for _, f := range a.layers {
-		if !held[f.hash] {
+		if !existing[f.hash] {
 			missing = append(missing, f)
 		}
 	}
 	return missing
 }
 
-// write streams the archive with these of its layers. Every blob is checked against its digest as it passes: an archive with a
-// wrong one breaks off before its end, so that no engine takes it for an image.
-func (a *archive) write(ctx context.Context, to io.Writer, layers []file, watch *watch, progress func(Layer)) error {
+// write streams the archive with these of its layers. It checks every blob against its digest, and breaks off before
+// the archive's end if one does not match, so that no engine takes it for an image.
+func (a *archive) write(
+	ctx context.Context, to io.Writer, layers []file, idle *idleTimer, progress func(Layer),
+) error {
 	out := tar.NewWriter(to)
-	copier := &copier{buffer: make([]byte, 256<<10), watch: watch, count: len(layers), progress: progress}
-	for _, f := range slices.Concat(a.small, layers) {
+	c := &copier{buffer: make([]byte, copyBuffer), idle: idle, count: len(layers), progress: progress}
+	for _, f := range slices.Concat(a.metadata, layers) {
 		header := &tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644, Size: f.size, Format: tar.FormatPAX}
-		watch.alive(theEngine)
+		idle.touch(peerEngine)
 		if err := out.WriteHeader(header); err != nil {
 			return err
 		}
-		if err := copier.file(ctx, out, f); err != nil {
+		if err := c.copy(ctx, out, f); err != nil {
 			return err
 		}
 	}
-	watch.alive(theEngine)
+	idle.touch(peerEngine)
 	return out.Close()
 }
 
-// Layer is how far a load has come with one layer.
+// Layer is the progress of one layer during a load.
 type Layer struct {
-	Number, Count int // which of how many that are sent, from 1
+	Number, Count int // position among the layers that are sent, from 1, and their number
 	Digest        string
-	Sent, Size    int64         // bytes, compressed as the image has them
-	Took          time.Duration // since the layer's beginning
+	Sent, Size    int64         // bytes, compressed as in the image
+	Took          time.Duration // since the layer's first byte was requested
 }
 
-// String is the layer in one line, with the rate in megabytes (of 10^6 bytes) a second.
+// String describes the layer in one line, with the rate in megabytes (10^6 bytes) per second.
 func (l Layer) String() string {
 	text := fmt.Sprintf("layer %d of %d, %.19s: ", l.Number, l.Count, l.Digest)
 	if l.Sent < l.Size {
@@ -180,38 +195,41 @@ func (l Layer) String() string {
 	return text
 }
 
-// copier copies files and tells how far it is.
+// copyBuffer is how many bytes are read from a layer at a time.
+const copyBuffer = 256 << 10
+
+// copier copies files, verifies them and reports progress.
 type copier struct {
 	buffer        []byte
-	watch         *watch
-	number, count int
-	progress      func(Layer) // nil: nobody wants to know
+	idle          *idleTimer
+	number, count int         // of the layers
+	progress      func(Layer) // may be nil
 }
 
-func (c *copier) file(ctx context.Context, out io.Writer, f file) error {
-	from, began := io.NopCloser(bytes.NewReader(f.small)), time.Now()
+func (c *copier) copy(ctx context.Context, out io.Writer, f file) error {
+	from, began := io.NopCloser(bytes.NewReader(f.data)), time.Now()
 	if f.layer != nil {
 		c.number++
-		c.watch.alive(theSource)
+		c.idle.touch(peerSource)
 		var err error
 		if from, err = f.layer.Compressed(); err != nil {
 			return fmt.Errorf("read layer %s: %w", f.hash, err)
 		}
 	}
-	// A source that is stuck lets go when it is closed.
+	// Closing it ends a read that is stuck.
 	defer context.AfterFunc(ctx, func() { from.Close() })()
 	defer from.Close()
 
 	verifier := digest.Digest(f.hash.String()).Verifier()
 	size := int64(0)
 	for {
-		c.watch.alive(theSource)
+		c.idle.touch(peerSource)
 		n, err := from.Read(c.buffer)
 		if size += int64(n); size > f.size {
-			return fmt.Errorf("layer %s is longer than the %d bytes of its manifest", f.hash, f.size)
+			return fmt.Errorf("read layer %s: longer than the %d bytes in the manifest", f.hash, f.size)
 		}
 		_, _ = verifier.Write(c.buffer[:n]) // a hash's Write never fails
-		c.watch.alive(theEngine)
+		c.idle.touch(peerEngine)
 		if _, err := out.Write(c.buffer[:n]); err != nil {
 			return err
 		}
@@ -220,9 +238,9 @@ func (c *copier) file(ctx context.Context, out io.Writer, f file) error {
 		}
 		switch {
 		case err == io.EOF && size < f.size:
-			return fmt.Errorf("layer %s ends after %d of %d bytes", f.hash, size, f.size)
+			return fmt.Errorf("read layer %s: ends after %d of %d bytes", f.hash, size, f.size)
 		case err == io.EOF && !verifier.Verified():
-			return fmt.Errorf("layer %s is not what its digest says", f.hash)
+			return fmt.Errorf("read layer %s: digest mismatch", f.hash)
 		case err == io.EOF:
 			return nil
 		case err != nil:

@@ -1,7 +1,6 @@
 package dockerengine
 
 import (
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,26 +13,25 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
-// BenchmarkLoad pairs our load with docker load of the same image's archive, which costs nothing to make here. Beside each
-// time it says the ratio: how many times faster ours is.
+// BenchmarkLoad compares Load with docker load of the same image's archive, whose creation is not measured.
 //
 //	go test ./pkg/dockerengine -run - -bench Load -benchtime 3x
 func BenchmarkLoad(b *testing.B) {
 	layers := make([]v1.Layer, 5)
-	for _, kind := range slices.Sorted(maps.Keys(engines)) {
+	for _, kind := range kinds {
 		for _, test := range []struct {
 			name    string
-			changed int // layers, from the top, since the load before
+			changed int // number of layers, from the top, that changed since the previous load
 		}{{"first", 5}, {"unchanged", 0}, {"one changed", 1}} {
 			b.Run(test.name+" "+kind, func(b *testing.B) {
-				e := openHost(b, engines[kind])
-				remove(b, e, "bench:ci")
-				remove(b, e, "bench:tar")
+				e := openHost(b, engineHost(b, kind))
+				removeImage(b, e, "bench:ci")
+				removeImage(b, e, "bench:tar")
 				var ours, theirs time.Duration
 				for i := range b.N + 1 {
 					for n := range layers {
 						if layers[n] == nil || n >= len(layers)-test.changed {
-							layers[n] = newEndless(b, 20<<20+time.Now().UnixNano()%(1<<20))
+							layers[n] = newNoise(b, 20<<20+time.Now().UnixNano()%(1<<20))
 						}
 					}
 					img, err := mutate.AppendLayers(empty.Image, layers...)
@@ -46,15 +44,15 @@ func BenchmarkLoad(b *testing.B) {
 						b.Fatal(err)
 					}
 					took := time.Since(began)
-					// What we have loaded must not help the other.
+					// docker load must not profit from what Load has loaded.
 					if test.changed > 0 {
 						file = archiveFile(b, other(b, layers, test.changed))
 					}
 					began = time.Now()
 					if out, err := exec.Command("docker", "--host", e.Host, "load", "-q", "-i", file).CombinedOutput(); err != nil {
-						b.Fatalf("docker load (scripts/packages.sh installs it): %v: %s", err, out)
+						b.Fatalf("docker load: %v: %s", err, out)
 					}
-					if i > 0 { // the first one is for the layers that do not change
+					if i > 0 { // the first iteration loads the layers that do not change
 						ours, theirs = ours+took, theirs+time.Since(began)
 					}
 				}
@@ -67,12 +65,12 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// other is an image of the same layers, of which as many from the top are new.
+// other is an image of the same layers, except that the topmost ones are new.
 func other(b *testing.B, layers []v1.Layer, changed int) v1.Image {
 	b.Helper()
 	layers = slices.Clone(layers)
 	for n := len(layers) - changed; n < len(layers); n++ {
-		layers[n] = newEndless(b, 20<<20+time.Now().UnixNano()%(1<<20))
+		layers[n] = newNoise(b, 20<<20+time.Now().UnixNano()%(1<<20))
 	}
 	img, err := mutate.AppendLayers(empty.Image, layers...)
 	if err != nil {
@@ -81,7 +79,7 @@ func other(b *testing.B, layers []v1.Layer, changed int) v1.Image {
 	return img
 }
 
-// archiveFile is the image as docker save would write it.
+// archiveFile writes the image's archive, as docker save does, and returns its path.
 func archiveFile(b *testing.B, img v1.Image) string {
 	b.Helper()
 	a, err := newArchive(img)
@@ -93,9 +91,9 @@ func archiveFile(b *testing.B, img v1.Image) string {
 		b.Fatal(err)
 	}
 	defer file.Close()
-	watch := newWatch(time.Hour, func(error) {})
-	defer watch.stop()
-	if err := a.write(b.Context(), file, a.layers, watch, nil); err != nil {
+	idle := newIdleTimer(time.Hour, func(error) {})
+	defer idle.stop()
+	if err := a.write(b.Context(), file, a.layers, idle, nil); err != nil {
 		b.Fatal(err)
 	}
 	return file.Name()

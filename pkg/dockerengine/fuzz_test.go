@@ -18,50 +18,71 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// answering is an engine that answers every request so.
-func answering(t testing.TB, body []byte) *Engine {
+// newFakeEngine returns an engine that answers every request with body.
+func newFakeEngine(t testing.TB, body []byte) *Engine {
 	t.Helper()
 	answer := func(*http.Request) (*http.Response, error) {
-		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(body))}, nil
+		return &http.Response{
+			StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}},
+			Body: io.NopCloser(bytes.NewReader(body)),
+		}, nil
 	}
-	api, err := client.New(client.WithHost("tcp://engine:2375"), client.WithHTTPClient(&http.Client{Transport: transport(answer)}), client.WithAPIVersion("1.41"))
+	return engineOn(t, answer)
+}
+
+// engineOn returns an engine of API 1.41 whose requests answer handles.
+func engineOn(t testing.TB, answer transport) *Engine {
+	t.Helper()
+	return engineOfVersion(t, "1.41", answer)
+}
+
+func engineOfVersion(t testing.TB, version string, answer transport) *Engine {
+	t.Helper()
+	api, err := client.New(client.WithHost("tcp://engine:2375"), client.WithAPIVersion(version),
+		client.WithHTTPClient(&http.Client{Transport: answer}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Engine{Host: "tcp://engine:2375", client: api, silence: time.Minute}
+	return &Engine{Host: "tcp://engine:2375", client: api, idleTimeout: time.Minute}
 }
 
 type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// FuzzAnswers: a load or a pull went well only if the engine's whole answer is a stream of objects and none of them is an error: it says 200 in
-// any case.
+// FuzzAnswers checks that a load or a pull succeeds only if the engine's answer is a complete stream of objects without
+// an error among them. The status is 200 in any case.
 func FuzzAnswers(f *testing.F) {
 	for _, seed := range []string{
-		"{\"stream\":\"Loaded image: x\"}\n", "{\"status\":\"Downloading\",\"progressDetail\":{\"current\":1,\"total\":2},\"id\":\"a\"}\n{\"stream\":\"Loaded image ID: sha256:1\"}", `{"errorDetail":{"message":"no space left on device"},"error":"no space left on device"}`,
-		`{"stream":"Loaded image"}{"stream":"Error unpacking image x: not found\n"}`, `{"errorDetail":{"code":1}}`, `{"stream":"a"`, "", "[]", "null", `{"stream":7}`, "<html>", `{"errorDetail":null}`, `{"ERRORDETAIL":{"message":"x"}}`,
+		"{\"stream\":\"Loaded image: x\"}\n",
+		`{"status":"Downloading","progressDetail":{"current":1,"total":2},"id":"a"}` + "\n" +
+			`{"stream":"Loaded image ID: sha256:1"}`,
+		`{"errorDetail":{"message":"no space left on device"},"error":"no space left on device"}`,
+		`{"stream":"Loaded image"}{"stream":"Error unpacking image x: not found\n"}`,
+		`{"errorDetail":{"code":1}}`, `{"stream":"a"`, "", "[]", "null", `{"stream":7}`, "<html>",
+		`{"errorDetail":null}`, `{"ERRORDETAIL":{"message":"x"}}`,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		e := answering(t, body)
+		e := newFakeEngine(t, body)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
-		w := newWatch(time.Minute, cancel)
-		defer w.stop()
-		whole, failed, unpacked := said(body)
-		if err := e.exchange(ctx, strings.NewReader("archive"), w); (err == nil) != (whole && !failed && !unpacked) {
-			t.Errorf("load of %q: %v", body, err)
+		idle := newIdleTimer(time.Minute, cancel)
+		defer idle.stop()
+		complete, failed, unpackFailed := parseAnswer(body)
+		err := e.postArchive(ctx, strings.NewReader("archive"), idle)
+		if (err == nil) != (complete && !failed && !unpackFailed) {
+			t.Errorf("load with answer %q: %v", body, err)
 		}
-		if err := e.fetch(ctx, "registry.example.com/x:1", w); (err == nil) != (whole && !failed) {
-			t.Errorf("pull of %q: %v", body, err)
+		if err := e.pullReference(ctx, "registry.example.com/x:1", idle); (err == nil) != (complete && !failed) {
+			t.Errorf("pull with answer %q: %v", body, err)
 		}
 	})
 }
 
-// said reads an answer in another way: whether it is whole, and what errors are in it.
-func said(body []byte) (whole, failed, unpacked bool) {
+// parseAnswer parses an answer independently of the client: whether it is complete, and which errors it contains.
+func parseAnswer(body []byte) (complete, failed, unpackFailed bool) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	for {
 		var message struct {
@@ -79,33 +100,42 @@ func said(body []byte) (whole, failed, unpacked bool) {
 		}
 		err := decoder.Decode(&message)
 		if err != nil {
-			return errors.Is(err, io.EOF), failed, unpacked
+			return errors.Is(err, io.EOF), failed, unpackFailed
 		}
 		failed = failed || message.ErrorDetail != nil
-		unpacked = unpacked || strings.HasPrefix(message.Stream, "Error ")
+		unpackFailed = unpackFailed || strings.HasPrefix(message.Stream, "Error ")
 	}
 }
 
-// FuzzSavedArchive: of whatever archive an engine gives for an image, an image comes out that has that id, and layers that are what its config
-// says; or an error.
+// FuzzSavedArchive checks that whatever archive an engine returns, the result is an image with the requested ID whose
+// layers match its config, or an error.
 func FuzzSavedArchive(f *testing.F) {
-	config := []byte(`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["` + digest.FromString("layer").String() + `"]}}`)
+	config := []byte(`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["` +
+		digest.FromString("layer").String() + `"]}}`)
 	id := digest.FromBytes(config).Encoded()
 	list := `[{"Config":"` + id + `.json","Layers":["a/layer.tar"]}]`
-	for _, names := range [][]string{{id + ".json", "a/layer.tar", "manifest.json"}, {"manifest.json", id + ".json", "../a/layer.tar"}, {"manifest.json"}, {}} {
-		f.Add(config, archived(map[string]string{id + ".json": string(config), "a/layer.tar": "layer", "../a/layer.tar": "layer", "manifest.json": list}, names))
+	files := map[string]string{
+		id + ".json": string(config), "a/layer.tar": "layer", "../a/layer.tar": "layer", "manifest.json": list,
 	}
-	f.Add(config, archived(map[string]string{"link>b/layer.tar": "", "a/layer.tar>../link": "", id + ".json": string(config), "manifest.json": list}, []string{"link>b/layer.tar", "a/layer.tar>../link", id + ".json", "manifest.json"}))
-	f.Add(config, archived(map[string]string{"a/layer.tar>layer.tar": "", id + ".json": string(config), "manifest.json": list}, []string{"a/layer.tar>layer.tar", id + ".json", "manifest.json"}))
+	for _, names := range [][]string{
+		{id + ".json", "a/layer.tar", "manifest.json"},
+		{"manifest.json", id + ".json", "../a/layer.tar"},
+		{"manifest.json"},
+		{},
+		{"link>b/layer.tar", "a/layer.tar>../link", id + ".json", "manifest.json"},
+		{"a/layer.tar>layer.tar", id + ".json", "manifest.json"},
+	} {
+		f.Add(config, tarOfFiles(files, names))
+	}
 	f.Fuzz(func(t *testing.T, config, archive []byte) {
-		e := answering(t, archive)
+		e := newFakeEngine(t, archive)
 		i := &storedImage{}
 		id := v1.Hash{Algorithm: "sha256", Hex: digest.FromBytes(config).Encoded()}
-		if err := i.save(e, t.Context(), id); err != nil {
+		if err := i.readArchive(t.Context(), e, id); err != nil {
 			return
 		}
 		if digest.FromBytes(i.config) != digest.FromBytes(config) || len(i.manifest.Layers) != len(i.diffIDs) {
-			t.Errorf("%+v of %s", i.manifest, id)
+			t.Errorf("manifest %+v for ID %s", i.manifest, id)
 		}
 		for n, layer := range i.manifest.Layers {
 			content, err := i.open(layer)
@@ -114,15 +144,16 @@ func FuzzSavedArchive(f *testing.F) {
 			}
 			data, err := io.ReadAll(content)
 			_ = content.Close()
-			if err != nil || layer.Digest != i.diffIDs[n] || digest.FromBytes(data).String() != layer.Digest.String() || int64(len(data)) != layer.Size {
-				t.Errorf("layer %d is %q (%v), not %+v", n, data, err, layer)
+			actual := v1.Hash{Algorithm: "sha256", Hex: digest.FromBytes(data).Encoded()}
+			if err != nil || layer.Digest != i.diffIDs[n] || actual != layer.Digest || int64(len(data)) != layer.Size {
+				t.Errorf("layer %d is %q (%v), want %+v", n, data, err, layer)
 			}
 		}
 	})
 }
 
-// archived is a tar of files in that order; NAME>TARGET is a symbolic link.
-func archived(files map[string]string, order []string) []byte {
+// tarOfFiles returns a tar of the named files, in that order. NAME>TARGET is a symbolic link.
+func tarOfFiles(files map[string]string, order []string) []byte {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
 	for _, name := range order {
@@ -130,7 +161,11 @@ func archived(files map[string]string, order []string) []byte {
 		if from, to, ok := strings.Cut(name, ">"); ok {
 			header.Name, header.Linkname, header.Typeflag = from, to, tar.TypeSymlink
 		}
-		if err := errors.Join(w.WriteHeader(header), writeText(w, files[name])); err != nil {
+		err := w.WriteHeader(header)
+		if err == nil {
+			_, err = io.WriteString(w, files[name])
+		}
+		if err != nil {
 			panic(fmt.Sprint(name, err))
 		}
 	}
@@ -138,17 +173,17 @@ func archived(files map[string]string, order []string) []byte {
 	return out.Bytes()
 }
 
-func writeText(w io.Writer, text string) error {
-	_, err := io.WriteString(w, text)
-	return err
-}
-
-// FuzzStoredManifest: of what a content store holds by the name of an image comes that image, or an error.
+// FuzzStoredManifest checks that whatever blobs a content store has, the result is the requested image, or an error.
 func FuzzStoredManifest(f *testing.F) {
-	config := `{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["` + digest.FromString("layer").String() + `"]}}`
+	config := `{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["` +
+		digest.FromString("layer").String() + `"]}}`
 	for _, manifest := range []string{
-		`{"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"digest":"DIGEST"},"layers":[{"digest":"sha256:` + strings.Repeat("0", 64) + `","size":5}]}`,
-		`{"config":{"digest":"DIGEST"},"layers":[]}`, `{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"digest":"DIGEST","mediaType":"application/vnd.oci.image.manifest.v1+json"}]}`, `{}`, `[]`, ``, `null`,
+		`{"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"digest":"DIGEST"},` +
+			`"layers":[{"digest":"sha256:` + strings.Repeat("0", 64) + `","size":5}]}`,
+		`{"config":{"digest":"DIGEST"},"layers":[]}`,
+		`{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[` +
+			`{"digest":"DIGEST","mediaType":"application/vnd.oci.image.manifest.v1+json"}]}`,
+		`{}`, `[]`, ``, `null`,
 	} {
 		f.Add([]byte(manifest), []byte(config))
 		f.Add([]byte(manifest), []byte(manifest))
@@ -156,9 +191,9 @@ func FuzzStoredManifest(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, manifest, config []byte) {
 		manifest = bytes.ReplaceAll(manifest, []byte("DIGEST"), []byte(digest.FromBytes(config).String()))
-		held := map[string][]byte{digest.FromBytes(manifest).String(): manifest, digest.FromBytes(config).String(): config}
+		blobs := map[string][]byte{digest.FromBytes(manifest).String(): manifest, digest.FromBytes(config).String(): config}
 		i := &storedImage{open: func(d v1.Descriptor) (io.ReadCloser, error) {
-			data, ok := held[d.Digest.String()]
+			data, ok := blobs[d.Digest.String()]
 			if !ok {
 				return nil, errors.New("not found")
 			}
@@ -168,10 +203,12 @@ func FuzzStoredManifest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if held[digest.FromBytes(i.raw).String()] == nil || digest.FromBytes(i.config).String() != i.manifest.Config.Digest.String() || len(i.manifest.Layers) != len(i.diffIDs) {
+		configDigest := digest.FromBytes(i.config).String()
+		if blobs[digest.FromBytes(i.raw).String()] == nil || configDigest != i.manifest.Config.Digest.String() ||
+			len(i.manifest.Layers) != len(i.diffIDs) {
 			t.Errorf("%+v", i.manifest)
 		}
-		for _, hash := range i.order() {
+		for _, hash := range i.readOrder() {
 			if layer, err := i.LayerByDigest(hash); err != nil {
 				t.Error(err)
 			} else if got, err := layer.Digest(); err != nil || got != hash {

@@ -14,9 +14,10 @@ import (
 	"golang.org/x/term"
 )
 
-// Interactive runs a container for a person and answers its exit code: what is typed goes in, Ctrl-C included, and the
-// container's terminal is as large as ours, whenever ours changes. Where in or out is no terminal the container has none, and its
-// standard error joins out. When Interactive returns the container is removed, and our terminal is as it was and not read any more.
+// Interactive runs a container at a terminal and returns its exit code. Input goes to the container, Ctrl-C included,
+// and its terminal follows the size of out. Unless both in and out are terminals the container has none, and its
+// standard error joins out. When Interactive returns, the container is removed, the terminal is restored, and in is not
+// read.
 func (e *Engine) Interactive(ctx context.Context, spec ContainerSpec, in, out *os.File) (exit int, err error) {
 	spec.Stdin = true
 	spec.TTY = term.IsTerminal(int(in.Fd())) && term.IsTerminal(int(out.Fd()))
@@ -36,7 +37,7 @@ func (e *Engine) Interactive(ctx context.Context, spec ContainerSpec, in, out *o
 	if spec.TTY {
 		typed, err := cancelreader.NewReader(in)
 		if err != nil {
-			return 0, fmt.Errorf("give the container the terminal: %w", err)
+			return 0, fmt.Errorf("attach the terminal: %w", err)
 		}
 		reader, writer := io.Pipe()
 		var typing sync.WaitGroup
@@ -53,41 +54,41 @@ func (e *Engine) Interactive(ctx context.Context, spec ContainerSpec, in, out *o
 		streams.In = reader
 		before, err := term.MakeRaw(int(in.Fd()))
 		if err != nil {
-			return 0, fmt.Errorf("give the container the terminal: %w", err)
+			return 0, fmt.Errorf("attach the terminal: %w", err)
 		}
 		defer term.Restore(int(in.Fd()), before)
 		resize, stop := context.WithCancel(ctx)
 		defer stop()
-		go c.follow(resize, out)
+		go c.followSize(resize, out)
 	}
 	return c.Run(ctx, streams)
 }
 
-// follow keeps the container's terminal as large as out until ctx ends. The first time it tries until the container runs: the
-// oldest engines do not take a size when they create it.
-func (c *Container) follow(ctx context.Context, out *os.File) {
+// followSize keeps the container's terminal as large as out until ctx ends. It retries until the container runs,
+// because old engines ignore the size at creation.
+func (c *Container) followSize(ctx context.Context, out *os.File) {
 	changed := make(chan os.Signal, 1)
 	signal.Notify(changed, syscall.SIGWINCH)
 	defer signal.Stop(changed)
-	for again := time.After(0); ; {
+	for retry := time.After(0); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
-			again = nil
-		case <-again:
+		case <-retry:
 		}
-		again = nil
+		retry = nil
 		if err := c.Resize(ctx, sizeOf(out)); err != nil {
-			again = time.After(20 * time.Millisecond)
+			retry = time.After(20 * time.Millisecond)
 		}
 	}
 }
 
+// sizeOf returns the size of a terminal, or zero, which means the engine's default.
 func sizeOf(terminal *os.File) Size {
 	width, height, err := term.GetSize(int(terminal.Fd()))
 	if err != nil {
-		return Size{} // the engine's own
+		return Size{}
 	}
 	return Size{uint(width), uint(height)}
 }

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// processOwner describes a process: the boot, the PID namespace, and the clock ticks from the boot to the process's start, see proc(5).
+// processOwner identifies a process by the boot ID, the PID namespace, and the clock ticks from boot to the process's
+// start, see proc(5).
 func processOwner(pid int) (owner, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -20,10 +21,10 @@ func processOwner(pid int) (owner, error) {
 	if err != nil {
 		return owner{}, err
 	}
-	// The second field is the program's name in parentheses, and may hold anything.
+	// The second field is the program's name in parentheses, and may contain spaces and parentheses.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	if len(fields) < 20 {
-		return owner{}, fmt.Errorf("/proc/%d/stat is not as in proc(5)", pid)
+		return owner{}, fmt.Errorf("parse /proc/%d/stat: unexpected format", pid)
 	}
 	return owner{machine: strings.TrimSpace(string(boot)) + "/" + namespace, pid: pid, start: fields[19]}, nil
 }

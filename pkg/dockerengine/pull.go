@@ -20,39 +20,41 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// comesWithin is how long an engine that shares our loopback may take for its first request.
-const comesWithin = 5 * time.Second
+// firstRequestTimeout is how long an engine that shares our loopback may take to make its first request.
+const firstRequestTimeout = 5 * time.Second
 
-// errNoPull is why a pull failed where the archive may do: the engine does not reach us, or does not like what it gets.
-var errNoPull = errors.New("the engine can not pull from our loopback")
+// errCannotPull is a pull that failed where loading an archive may succeed: the engine does not reach our loopback, or
+// rejects what it gets there.
+var errCannotPull = errors.New("the engine cannot pull from this process")
 
-// mayPull says whether a pull is worth a try: an engine with containerd's store unpacks one layer while it fetches the next ones,
-// but those of an archive when all are there; with the others a pull is no faster. One that is on another machine, or in a virtual
-// one, does not share our loopback.
-func (e *Engine) mayPull(ctx context.Context) bool {
-	return runtime.GOOS == "linux" && strings.HasPrefix(e.Host, "unix://") && !e.archiveOnly && e.blobs(ctx) != nil
+// canPull reports whether a pull may work and is faster than an archive. An engine with the containerd store unpacks a
+// layer while it fetches the next ones, but unpacks an archive only at its end; with other stores a pull is not faster.
+// An engine on another machine or in a virtual machine does not share our loopback.
+func (e *Engine) canPull(ctx context.Context) bool {
+	local := runtime.GOOS == "linux" && strings.HasPrefix(e.Host, "unix://")
+	return local && !e.archiveOnly && e.contentStore(ctx) != nil
 }
 
-// pull has the engine fetch what it lacks of an image from a registry in our own process: read only, on loopback, under a name
-// that nobody else knows. When the engine has all of it, named is called, before that name goes again.
-func (e *Engine) pull(parent context.Context, a *archive, named func() error) (sent []file, err error) {
+// pullImage has the engine pull an image from a registry in this process: read only, on loopback, under a random name.
+// It calls complete when the engine has the image, before it removes that name. It returns the layers that were sent.
+func (e *Engine) pullImage(parent context.Context, a *archive, complete func() error) (sent []file, err error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	watch := newWatch(e.silence, cancel)
-	defer watch.stop()
+	idle := newIdleTimer(e.idleTimeout, cancel)
+	defer idle.stop()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoPull, err)
+		return nil, fmt.Errorf("%w: %w", errCannotPull, err)
 	}
 	r := &imageRegistry{
-		ctx: ctx, cancel: cancel, archive: a, lacking: a.without(e.holds(ctx, a)), name: strings.ToLower(rand.Text()), watch: watch,
-		progress: e.Progress, came: make(chan struct{}),
+		ctx: ctx, cancel: cancel, archive: a, missing: a.missingLayers(e.existingLayers(ctx, a)),
+		name: strings.ToLower(rand.Text()), idle: idle, progress: e.Progress, contacted: make(chan struct{}),
 	}
 	server := &http.Server{Handler: r, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = server.Serve(listener) // until it is closed
+		_ = server.Serve(listener) // always fails when it is closed
 	}()
 	defer func() {
 		cancel(errEngineDone)
@@ -60,36 +62,36 @@ func (e *Engine) pull(parent context.Context, a *archive, named func() error) (s
 		<-served
 		r.close()
 	}()
-	late := time.AfterFunc(comesWithin, func() {
-		if !r.reached() {
-			cancel(errNoPull)
+	late := time.AfterFunc(firstRequestTimeout, func() {
+		select {
+		case <-r.contacted:
+		default:
+			cancel(errCannotPull)
 		}
 	})
 	defer late.Stop()
 
 	reference := listener.Addr().String() + "/" + r.name + "@" + a.manifest.String()
-	err = e.fetch(ctx, reference, watch)
+	err = e.pullReference(ctx, reference, idle)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errNoPull, err)
+		return nil, fmt.Errorf("%w: %w", errCannotPull, err)
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), 3*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), killTimeout)
 		defer cancel()
-		if _, removed := e.client.ImageRemove(ctx, reference, client.ImageRemoveOptions{}); removed != nil && err == nil {
-			err = fmt.Errorf("remove the name %s that it was pulled by: %w", reference, removed)
+		_, removed := e.client.ImageRemove(ctx, reference, client.ImageRemoveOptions{})
+		if removed != nil && err == nil {
+			err = fmt.Errorf("remove the temporary name %s: %w", reference, removed)
 		}
 	}()
-	r.mutex.Lock()
-	sent = slices.Clone(r.given)
-	r.mutex.Unlock()
-	return sent, named()
+	return r.sentLayers(), complete()
 }
 
-// fetch is docker pull.
-func (e *Engine) fetch(ctx context.Context, reference string, watch *watch) error {
+// pullReference pulls a reference as docker pull does.
+func (e *Engine) pullReference(ctx context.Context, reference string, idle *idleTimer) error {
 	response, err := e.client.ImagePull(ctx, reference, client.ImagePullOptions{})
 	if err != nil {
 		return err
@@ -98,34 +100,34 @@ func (e *Engine) fetch(ctx context.Context, reference string, watch *watch) erro
 	for message, err := range response.JSONMessages(ctx) {
 		switch {
 		case err != nil:
-			return fmt.Errorf("the engine's answer broke off: %w", err)
+			return fmt.Errorf("read the engine's answer: %w", err)
 		case message.Error != nil:
-			return message.Error
+			return &engineError{message.Error.Message}
 		}
-		watch.alive(theEngine)
+		idle.touch(peerEngine)
 	}
 	return nil
 }
 
 // imageRegistry serves one image. See https://github.com/opencontainers/distribution-spec/blob/main/spec.md.
 type imageRegistry struct {
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	archive  *archive
-	lacking  []file
-	name     string
-	watch    *watch
-	progress func(Layer)
-	came     chan struct{} // closed by the first request
-	once     sync.Once
-	serving  sync.WaitGroup
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+	archive   *archive
+	missing   []file // the layers that the engine is expected to request
+	name      string // of the repository
+	idle      *idleTimer
+	progress  func(Layer)
+	contacted chan struct{} // closed by the first request for a blob or the manifest
+	once      sync.Once
+	serving   sync.WaitGroup
 
 	mutex  sync.Mutex
-	given  []file
+	sent   []file
 	closed bool
 }
 
-// close waits for the requests that are being answered.
+// close waits for the requests that are being served; later ones are aborted.
 func (r *imageRegistry) close() {
 	r.mutex.Lock()
 	r.closed = true
@@ -133,8 +135,8 @@ func (r *imageRegistry) close() {
 	r.serving.Wait()
 }
 
-// enter takes a request on, unless it comes too late.
-func (r *imageRegistry) enter() bool {
+// accept registers a request, unless the registry is closed.
+func (r *imageRegistry) accept() bool {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	if !r.closed {
@@ -143,22 +145,18 @@ func (r *imageRegistry) enter() bool {
 	return !r.closed
 }
 
-// reached says whether the engine has asked for anything.
-func (r *imageRegistry) reached() bool {
-	select {
-	case <-r.came:
-		return true
-	default:
-		return false
-	}
+func (r *imageRegistry) sentLayers() []file {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return slices.Clone(r.sent)
 }
 
 func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
-	if !r.enter() {
+	if !r.accept() {
 		panic(http.ErrAbortHandler)
 	}
 	defer r.serving.Done()
-	r.watch.alive(theEngine)
+	r.idle.touch(peerEngine)
 	if request.Method != http.MethodGet && request.Method != http.MethodHead {
 		http.Error(w, "this registry is read only", http.StatusMethodNotAllowed)
 		return
@@ -167,12 +165,12 @@ func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, request *http.Request) 
 		return
 	}
 	kind, digest := path.Split(strings.TrimPrefix(request.URL.Path, "/v2/"+r.name+"/"))
-	for number, f := range slices.Concat(r.lacking, r.archive.small, r.archive.layers) {
+	for index, f := range slices.Concat(r.missing, r.archive.metadata, r.archive.layers) {
 		isManifest := f.hash == r.archive.manifest && kind == "manifests/"
 		if f.hash.String() != digest || !isManifest && kind != "blobs/" {
 			continue
 		}
-		r.once.Do(func() { close(r.came) })
+		r.once.Do(func() { close(r.contacted) })
 		w.Header().Set("Content-Type", "application/octet-stream")
 		if isManifest {
 			w.Header().Set("Content-Type", string(r.archive.mediaType))
@@ -180,17 +178,18 @@ func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, request *http.Request) 
 		w.Header().Set("Docker-Content-Digest", digest)
 		w.Header().Set("Content-Length", strconv.FormatInt(f.size, 10))
 		if request.Method == http.MethodGet {
-			r.give(w, f, number)
+			r.serveFile(w, f, index)
 		}
 		return
 	}
 	http.NotFound(w, request)
 }
 
-// give sends a blob. When its source fails, so does the pull, at once: the engine would only ask again.
-func (r *imageRegistry) give(w io.Writer, f file, number int) {
-	c := &copier{buffer: make([]byte, 256<<10), watch: r.watch, number: min(number, len(r.lacking))}
-	c.count = max(len(r.lacking), c.number+1)
+// serveFile sends a file. index is its position among the missing layers, or behind them. If its source fails the pull
+// is canceled, because the engine would only retry.
+func (r *imageRegistry) serveFile(w io.Writer, f file, index int) {
+	c := &copier{buffer: make([]byte, copyBuffer), idle: r.idle, number: min(index, len(r.missing))}
+	c.count = max(len(r.missing), c.number+1)
 	if r.progress != nil {
 		c.progress = func(l Layer) {
 			r.mutex.Lock()
@@ -198,8 +197,8 @@ func (r *imageRegistry) give(w io.Writer, f file, number int) {
 			r.progress(l)
 		}
 	}
-	out := &toEngine{Writer: w}
-	if err := c.file(r.ctx, out, f); err != nil {
+	out := &errorRecorder{Writer: w}
+	if err := c.copy(r.ctx, out, f); err != nil {
 		if out.err == nil {
 			r.cancel(err)
 		}
@@ -208,18 +207,18 @@ func (r *imageRegistry) give(w io.Writer, f file, number int) {
 	if f.layer != nil {
 		r.mutex.Lock()
 		defer r.mutex.Unlock()
-		r.given = append(r.given, f)
+		r.sent = append(r.sent, f)
 	}
 }
 
-// toEngine remembers whether it was the engine that ended a copy.
-type toEngine struct {
+// errorRecorder keeps the error of the last write: it tells a failed connection to the engine from a failed source.
+type errorRecorder struct {
 	io.Writer
 	err error
 }
 
-func (t *toEngine) Write(p []byte) (n int, err error) {
-	n, err = t.Writer.Write(p)
-	t.err = err
+func (r *errorRecorder) Write(p []byte) (n int, err error) {
+	n, err = r.Writer.Write(p)
+	r.err = err
 	return n, err
 }

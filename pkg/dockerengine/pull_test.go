@@ -1,50 +1,131 @@
 package dockerengine
 
 import (
-	"os/exec"
-	"runtime"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"testing"
+	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// A job in a container that is given the engine's socket has a loopback of its own, which the engine does not reach: the archive
-// does it.
-func TestLoadFromAnotherNetwork(t *testing.T) {
-	e := openHost(t, engines[engine.Current])
-	remove(t, e, "elsewhere:ci")
-	img := image(t, "elsewhere")
-	a := must(newArchive(img))
-	if !e.mayPull(t.Context()) {
-		t.Error("this engine is not one to pull")
+// serveImage serves an archive as a pull does. It expects requests for all layers but the first.
+func serveImage(t *testing.T, a *archive) (*imageRegistry, string) {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	idle := newIdleTimer(time.Hour, cancel)
+	r := &imageRegistry{
+		ctx: ctx, cancel: cancel, archive: a, missing: a.layers[1:], name: "random", idle: idle,
+		contacted: make(chan struct{}),
 	}
-	type result struct {
-		loaded      Loaded
-		pulled, err error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with us, and its network with it
-		var r result
-		if r.err = unix.Unshare(unix.CLONE_NEWNET); r.err == nil {
-			r.err = exec.Command("ip", "link", "set", "lo", "up").Run() // scripts/packages.sh installs it
+	server := httptest.NewServer(r)
+	t.Cleanup(func() {
+		server.Close()
+		idle.stop()
+		cancel(nil)
+	})
+	return r, server.URL
+}
+
+func TestImageRegistry(t *testing.T) {
+	a := archiveOf(t, randomLayer(t), randomLayer(t))
+	r, url := serveImage(t, a)
+	layer, manifest := a.digests[1].String(), a.manifest.String()
+	var progress []Layer
+	r.progress = func(l Layer) { progress = append(progress, l) }
+	for _, test := range []struct {
+		method, path string
+		status       int
+		contentType  string
+		size         int64
+	}{
+		{"GET", "/v2/", http.StatusOK, "", 0},
+		{"PUT", "/v2/random/manifests/" + manifest, http.StatusMethodNotAllowed, "", -1},
+		{"GET", "/v2/other/manifests/" + manifest, http.StatusNotFound, "", -1},
+		{"GET", "/v2/random/manifests/" + layer, http.StatusNotFound, "", -1},
+		{"GET", "/v2/random/blobs/" + a.diffIDs[0].String(), http.StatusNotFound, "", -1},
+		{"HEAD", "/v2/random/manifests/" + manifest, http.StatusOK, string(a.mediaType), 0},
+		{"GET", "/v2/random/manifests/" + manifest, http.StatusOK, string(a.mediaType), a.metadata[3].size},
+		{"GET", "/v2/random/blobs/" + a.config.String(), http.StatusOK, "application/octet-stream", a.metadata[4].size},
+		{"HEAD", "/v2/random/blobs/" + layer, http.StatusOK, "application/octet-stream", 0},
+		{"GET", "/v2/random/blobs/" + layer, http.StatusOK, "application/octet-stream", a.layers[1].size},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), test.method, url+test.path, nil)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if r.err == nil {
-			_, r.pulled = e.pull(t.Context(), a, func() error { return nil })
-			r.loaded, r.err = e.Load(t.Context(), "elsewhere:ci", img)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
 		}
-		done <- r
-	}()
-	r := <-done
-	if r.err != nil || r.loaded.Sent == 0 {
-		t.Errorf("%+v, %v", r.loaded, r.err)
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		contentType := response.Header.Get("Content-Type")
+		if err != nil || response.StatusCode != test.status || test.size >= 0 && int64(len(body)) != test.size ||
+			test.contentType != "" && contentType != test.contentType {
+			t.Errorf("%s %s: %d, %s, %d bytes (%v), want %+v",
+				test.method, test.path, response.StatusCode, contentType, len(body), err, test)
+		}
 	}
-	if r.pulled == nil {
-		t.Error("the engine pulled from a network that it is not in")
+	if sent := r.sentLayers(); len(sent) != 1 || sent[0].hash != a.digests[1] {
+		t.Errorf("sent %+v, want the second layer", sent)
 	}
-	if got := prints(t, e, "elsewhere:ci"); got != "hello elsewhere" {
-		t.Error(got)
+	if len(progress) == 0 || progress[0].Number != 1 || progress[0].Count != 1 {
+		t.Errorf("progress %+v, want layer 1 of 1", progress)
+	}
+	select {
+	case <-r.contacted:
+	default:
+		t.Error("the registry was not contacted")
+	}
+
+	// A layer that was expected to exist counts as an additional one.
+	progress = nil
+	get(t, url+"/v2/random/blobs/"+a.digests[0].String())
+	if len(progress) == 0 || progress[0].Number != 2 || progress[0].Count != 2 {
+		t.Errorf("progress %+v, want layer 2 of 2", progress)
+	}
+
+	r.close()
+	if response, err := http.Get(url + "/v2/"); err == nil {
+		response.Body.Close()
+		t.Errorf("the closed registry answers %s", response.Status)
+	}
+}
+
+func TestImageRegistryWithFailingSource(t *testing.T) {
+	cause := errors.New("the builder is gone")
+	a := archiveOf(t, randomLayer(t), randomLayer(t))
+	a.layers[1].layer = openerLayer{a.layers[1].layer, func(v1.Layer) (io.ReadCloser, error) { return nil, cause }}
+	r, url := serveImage(t, a)
+	response, err := http.Get(url + "/v2/random/blobs/" + a.digests[1].String())
+	if err == nil {
+		_, err = io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+	}
+	if err == nil || !errors.Is(context.Cause(r.ctx), cause) {
+		t.Errorf("%v; the pull's cause is %v, want %v", err, context.Cause(r.ctx), cause)
+	}
+}
+
+func TestCanPull(t *testing.T) {
+	const containerd = `{"DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}`
+	for _, test := range []struct {
+		name, host, info string
+		archiveOnly      bool
+	}{
+		{"remote engine", "tcp://engine:2375", containerd, false},
+		{"ssh", "ssh://engine", containerd, false},
+		{"another image store", "unix:///docker.sock", `{"DriverStatus":[["driver-type","overlay2"]]}`, false},
+		{"archives only", "unix:///docker.sock", containerd, true},
+	} {
+		e := (&fakeAPI{answers: map[string]string{"GET /info": test.info}}).engine(t)
+		e.Host, e.archiveOnly = test.host, test.archiveOnly
+		if e.canPull(t.Context()) {
+			t.Errorf("%s: canPull is true", test.name)
+		}
 	}
 }

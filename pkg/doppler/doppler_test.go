@@ -4,22 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/org/sandbox-actions/internal/fakeclock"
 	local "github.com/org/sandbox-actions/internal/localcloud/doppler"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
-
-func TestMain(m *testing.M) {
-	firstWait = time.Millisecond
-	os.Exit(m.Run())
-}
 
 const (
 	name      = "DAYTONA_SNAPSHOT_NAME"
@@ -32,24 +29,28 @@ const (
 	identity  = "11111111-2222-3333-4444-555555555555"
 )
 
-// start serves a project with three configs that have secrets, and one that has none.
+// start serves two projects: one with three configs that have secrets and one that has none, and one with one config.
 func start(t *testing.T, issuer string) *local.Server {
 	t.Helper()
 	s, err := local.Start(t.Context(), local.Options{
 		Projects: []local.Project{
-			{Name: "sandbox", Configs: []local.Config{
+			{Name: "sandbox", Title: "The Sandbox", Configs: []local.Config{
 				{Name: "dev", Secrets: map[string]string{name: "old", linkName: link, "DAYTONA_API_KEY": "key"}},
 				{Name: "prd", Secrets: map[string]string{name: "released"}},
 				{Name: "stg", Secrets: map[string]string{name: "${prd." + name + "}"}},
 				{Name: "empty"},
 			}},
-			{Name: "website", Configs: []local.Config{{Name: "dev", Secrets: map[string]string{name: "pinned"}}}},
+			{Name: "website", Title: "Our Website", Configs: []local.Config{
+				{Name: "dev", Secrets: map[string]string{name: "pinned"}},
+			}},
 		},
 		Tokens: []local.Token{
 			{Value: readToken, Access: []local.Access{{Project: "sandbox", Config: "dev"}}},
 			{Value: devToken, Access: []local.Access{{Project: "sandbox", Config: "dev", Write: true}}},
 			{Value: cliToken, Access: []local.Access{{Project: "sandbox", Write: true}, {Project: "website"}}},
-			{Value: oneToken, Access: []local.Access{{Project: "sandbox", Config: "dev", Write: true}, {Project: "sandbox", Config: "prd"}}},
+			{Value: oneToken, Access: []local.Access{
+				{Project: "sandbox", Config: "dev", Write: true}, {Project: "sandbox", Config: "prd"},
+			}},
 		},
 		Identities: []local.Identity{{
 			ID: identity, Audience: "https://github.com/org", Claims: map[string]string{"sub": "repo:org/sandbox-actions:*"},
@@ -68,29 +69,67 @@ func start(t *testing.T, issuer string) *local.Server {
 	return s
 }
 
+// on returns c for the stand-in, with waits on a fake clock.
+func (c Client) on(s *local.Server) Client {
+	if c.Host == "" {
+		c.Host = s.URL()
+	}
+	c.HTTP.Clock = &fakeclock.Clock{}
+	return c
+}
+
+// checkError fails the test unless err contains all parts of want, which " … " separates; "" wants no error.
+func checkError(t *testing.T, err error, want string) {
+	t.Helper()
+	if want == "" {
+		if err != nil {
+			t.Errorf("error: %v", err)
+		}
+		return
+	}
+	if err == nil {
+		t.Errorf("no error, want %q", want)
+		return
+	}
+	for part := range strings.SplitSeq(want, " … ") {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q, want %q", err, part)
+		}
+	}
+}
+
+// requests counts the requests with a method and a path that ends in suffix.
+func requests(s *local.Server, method, suffix string) int {
+	n := 0
+	for _, r := range s.Requests() {
+		if r.Method == method && strings.HasSuffix(r.Path, suffix) {
+			n++
+		}
+	}
+	return n
+}
+
 func TestSecrets(t *testing.T) {
 	s := start(t, "")
 	dev := map[string]string{
-		name: "old", linkName: "old", "DAYTONA_API_KEY": "key", "DOPPLER_PROJECT": "sandbox", "DOPPLER_ENVIRONMENT": "dev", "DOPPLER_CONFIG": "dev",
+		name: "old", linkName: "old", "DAYTONA_API_KEY": "key",
+		"DOPPLER_PROJECT": "sandbox", "DOPPLER_ENVIRONMENT": "dev", "DOPPLER_CONFIG": "dev",
 	}
 	for _, test := range []struct {
 		name   string
 		client Client
 		want   map[string]string
 	}{
-		{"a service token needs no names", Client{Token: readToken}, dev},
-		{"a service token may be given its own", Client{Token: readToken, Project: "sandbox", Config: "dev"}, dev},
-		{"a token of an account", Client{Token: cliToken, Project: "sandbox", Config: "dev"}, dev},
-		{"a slash at the end of the host", Client{Host: s.URL() + "/", Token: readToken}, dev},
-		{"a reference to another config", Client{Token: cliToken, Project: "sandbox", Config: "stg"}, map[string]string{
+		{"service token alone", Client{Token: readToken}, dev},
+		{"service token with its config", Client{Token: readToken, Project: "sandbox", Config: "dev"}, dev},
+		{"account", Client{Token: cliToken, Project: "sandbox", Config: "dev"}, dev},
+		{"host with a trailing slash", Client{Host: s.URL() + "/", Token: readToken}, dev},
+		{"reference to another config", Client{Token: cliToken, Project: "sandbox", Config: "stg"}, map[string]string{
 			name: "released", "DOPPLER_PROJECT": "sandbox", "DOPPLER_ENVIRONMENT": "stg", "DOPPLER_CONFIG": "stg",
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if test.client.Host == "" {
-				test.client.Host = s.URL()
-			}
-			got, err := test.client.Secrets(t.Context())
+			got, err := test.client.on(s).Secrets(t.Context())
 			if err != nil || !maps.Equal(got, test.want) {
 				t.Errorf("%v, %v; want %v", got, err, test.want)
 			}
@@ -98,49 +137,99 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-func TestRaw(t *testing.T) {
-	s := start(t, "")
-	got, err := Client{Host: s.URL(), Token: readToken}.Raw(t.Context(), name, linkName, "ABSENT")
-	if want := map[string]string{name: "old", linkName: link}; err != nil || !maps.Equal(got, want) {
-		t.Errorf("%v, %v; want %v", got, err, want)
-	}
-	s.Fail(local.Fault{Status: http.StatusOK, Body: `{"secrets": {"DAYTONA_SNAPSHOT_NAME": {"raw": null, "computed": null}}, "success": true}`})
-	_, err = Client{Host: s.URL(), Token: readToken}.Raw(t.Context(), name)
-	if err == nil || !strings.Contains(err.Error(), "the secret DAYTONA_SNAPSHOT_NAME is restricted") {
-		t.Errorf("of a restricted secret: %v", err)
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestDefaultHost(t *testing.T) {
+	var url string
+	client := Client{Token: readToken, HTTP: httpclient.Config{
+		Policy: httpclient.Policy{Attempts: 1},
+		Base: roundTripper(func(r *http.Request) (*http.Response, error) {
+			url = r.URL.String()
+			return nil, errors.New("offline")
+		}),
+	}}
+	_, err := client.Secrets(t.Context())
+	if err == nil || url != "https://api.doppler.com/v3/configs/config/secrets/download?format=json" {
+		t.Errorf("%s, %v", url, err)
 	}
 }
 
+func TestRaw(t *testing.T) {
+	s := start(t, "")
+	client := Client{Token: readToken}.on(s)
+	got, err := client.Raw(t.Context(), name, linkName, "ABSENT")
+	if want := map[string]string{name: "old", linkName: link}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+	restricted := `{"secrets": {"DAYTONA_SNAPSHOT_NAME": {"raw": null, "computed": null}}, "success": true}`
+	s.Fail(local.Fault{Status: http.StatusOK, Body: restricted})
+	_, err = client.Raw(t.Context(), name)
+	checkError(t, err, "the value of DAYTONA_SNAPSHOT_NAME is restricted")
+}
+
 func TestCheckWrite(t *testing.T) {
+	denied := local.Fault{
+		Method: "POST", Status: 400, Body: `{"messages":["You do not have write access to this config's secrets."]}`,
+	}
+	const hint = "(use a token with read/write access to that config"
 	for _, test := range []struct {
 		name   string
 		client Client
 		fault  local.Fault
+		posts  int
+		status int
 		err    string
 	}{
-		{name: "a service token that writes", client: Client{Token: devToken}},
-		{name: "a token of an account", client: Client{Token: cliToken, Project: "sandbox", Config: "prd"}},
-		{name: "none of the names is there", client: Client{Token: cliToken, Project: "sandbox", Config: "stg"}},
-		{name: "no secret is there", client: Client{Token: cliToken, Project: "sandbox", Config: "empty"}},
-		{name: "Doppler objects to the request", client: Client{Token: devToken}, fault: local.Fault{Method: "POST", Status: 400, Body: `{"messages":["No changes"],"success":false}`}},
-		{name: "a service token that reads", client: Client{Token: readToken},
-			err: `find out whether Doppler's config can be written: Doppler answered 403, You do not have write access to this config's secrets: the token may only read: give one with read/write access to that config, or turn update_doppler off (--no-update-doppler)`},
-		{name: "the same with another status", client: Client{Token: devToken}, fault: local.Fault{Method: "POST", Status: 400, Body: `{"messages":["You do not have write access to this config's secrets."],"success":false}`},
-			err: `find out whether Doppler's config can be written: Doppler answered 400, You do not have write access to this config's secrets: the token may only read: give one with read/write access to that config, or turn update_doppler off (--no-update-doppler)`},
-		{name: "an account that reads", client: Client{Token: oneToken, Project: "sandbox", Config: "prd"},
-			err: `find out whether Doppler's config "prd" of the project "sandbox" can be written: Doppler answered 403, You do not have write access to this config's secrets: the token may only read: give one with read/write access to that config, or turn update_doppler off (--no-update-doppler)`},
-		{name: "a token that is none", client: Client{Token: "dp.st.dev.no"},
-			err: `find out whether Doppler's config can be written: Doppler answered 401, Invalid Auth token: give a doppler_token that is valid and has not expired`},
+		{name: "service token that writes", client: Client{Token: devToken}, posts: 1},
+		{name: "account", client: Client{Token: cliToken, Project: "sandbox", Config: "prd"}, posts: 1},
+		{name: "one of the names exists", client: Client{Token: cliToken, Project: "sandbox", Config: "stg"}, posts: 1},
+		{name: "no secret exists", client: Client{Token: cliToken, Project: "sandbox", Config: "empty"}},
+		{
+			name: "the request is rejected", client: Client{Token: devToken}, posts: 1,
+			fault: local.Fault{Method: "POST", Status: 400, Body: `{"messages":["No changes"],"success":false}`},
+		},
+		{
+			name: "service token that reads", client: Client{Token: readToken}, posts: 1, status: 403,
+			err: "check write access to the Doppler config: Doppler answered 403 Forbidden: You do not have write access " +
+				"to this config's secrets (use a token with read/write access to that config, or disable update_doppler " +
+				"(--no-update-doppler))",
+		},
+		{name: "denied with 400", client: Client{Token: devToken}, fault: denied, posts: 1, status: 400, err: hint},
+		{
+			name: "denied with 403 and another text", client: Client{Token: devToken}, posts: 1, status: 403, err: hint,
+			fault: local.Fault{Method: "POST", Status: 403},
+		},
+		{
+			name: "account that reads", client: Client{Token: oneToken, Project: "sandbox", Config: "prd"}, posts: 1,
+			status: 403, err: hint,
+		},
+		{name: "invalid token", client: Client{Token: "dp.st.dev.no"}, status: 401, err: "(set doppler_token to a valid"},
+		{
+			name: "rate limit", client: Client{Token: devToken}, posts: 4, status: 429, err: "Doppler answered 429",
+			fault: local.Fault{Method: "POST", Status: 429},
+		},
+		{
+			name: "proxy's page", client: Client{Token: devToken}, posts: 1, status: 200, err: "web page",
+			fault: local.Fault{Method: "POST", Status: 200, Body: "<html>"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := start(t, "")
 			if test.fault.Status != 0 {
 				s.Fail(test.fault)
 			}
-			test.client.Host = s.URL()
-			checkError(t, test.client.CheckWrite(t.Context(), name, linkName), test.err)
+			err := test.client.on(s).CheckWrite(t.Context(), name, linkName)
+			checkError(t, err, test.err)
+			if httpclient.Status(err) != test.status {
+				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
+			}
 			if writes := s.Writes(); len(writes) > 0 {
-				t.Errorf("it has changed %v", writes)
+				t.Errorf("changed %v", writes)
+			}
+			if posts := requests(s, "POST", ""); posts != test.posts {
+				t.Errorf("%d POSTs, want %d", posts, test.posts)
 			}
 		})
 	}
@@ -148,16 +237,23 @@ func TestCheckWrite(t *testing.T) {
 
 func TestSet(t *testing.T) {
 	both := map[string]string{name: "new", linkName: link}
-	newer := errors.New("a newer one is there")
+	onlyName := []map[string]string{{name: "new"}}
+	newer := errors.New("a newer snapshot exists")
 	unlessNewer := func(current map[string]string) error {
 		if current[name] == "newer" {
 			return newer
 		}
 		return nil
 	}
-	meanwhile := func(s *local.Server, value string) func() {
-		return func() { s.SetSecret("sandbox", "dev", name, value) }
+	before := func(change func(*local.Server)) func(*local.Server) local.Fault {
+		return func(s *local.Server) local.Fault {
+			return local.Fault{Method: "POST", Times: 1, Before: func() { change(s) }}
+		}
 	}
+	set := func(value string) func(*local.Server) local.Fault {
+		return before(func(s *local.Server) { s.SetSecret("sandbox", "dev", name, value) })
+	}
+	dev := Client{Token: devToken}
 	for _, test := range []struct {
 		name    string
 		client  Client
@@ -165,55 +261,78 @@ func TestSet(t *testing.T) {
 		allow   func(map[string]string) error
 		fault   func(*local.Server) local.Fault
 		changed bool
+		status  int
 		err     string
 		writes  []map[string]string // what changed, by call
 		posts   int
 		after   string // the name in the client's config
 	}{
-		{name: "only what differs", client: Client{Token: devToken}, want: both, changed: true, writes: []map[string]string{{name: "new"}}, posts: 1, after: "new"},
-		{name: "what was not there", client: Client{Token: cliToken, Project: "sandbox", Config: "empty"}, want: both, changed: true,
-			writes: []map[string]string{both}, posts: 1, after: "new"},
-		{name: "nothing differs", client: Client{Token: devToken}, want: map[string]string{name: "old", linkName: link}, after: "old"},
-		{name: "a reference is not what it refers to", client: Client{Token: devToken}, want: map[string]string{linkName: "old"}, changed: true,
-			writes: []map[string]string{{linkName: "old"}}, posts: 1, after: "old"},
-		{name: "not allowed", client: Client{Token: devToken}, want: both, allow: func(current map[string]string) error {
-			return fmt.Errorf("it is %s", current[name])
-		}, err: "it is old", after: "old"},
-		{name: "allowed", client: Client{Token: devToken}, want: both, allow: unlessNewer, changed: true, writes: []map[string]string{{name: "new"}}, posts: 1, after: "new"},
-		{name: "somebody sets a newer one meanwhile", client: Client{Token: devToken}, want: both, allow: unlessNewer,
-			fault: func(s *local.Server) local.Fault {
-				return local.Fault{Method: "POST", Times: 1, Before: meanwhile(s, "newer")}
-			}, err: newer.Error(), posts: 1, after: "newer"},
-		{name: "somebody sets an older one meanwhile", client: Client{Token: devToken}, want: both, allow: unlessNewer,
-			fault: func(s *local.Server) local.Fault {
-				return local.Fault{Method: "POST", Times: 1, Before: meanwhile(s, "older")}
-			}, changed: true, writes: []map[string]string{{name: "new"}}, posts: 2, after: "new"},
-		{name: "somebody sets the same meanwhile", client: Client{Token: devToken}, want: both, allow: unlessNewer,
-			fault: func(s *local.Server) local.Fault {
-				return local.Fault{Method: "POST", Times: 1, Before: meanwhile(s, "new")}
-			}, changed: true, posts: 1, after: "new"},
-		{name: "somebody sets others all the time", client: Client{Token: devToken}, want: both,
+		{name: "one differs", client: dev, want: both, changed: true, writes: onlyName, posts: 1, after: "new"},
+		{
+			name: "none exists", client: Client{Token: cliToken, Project: "sandbox", Config: "empty"}, want: both,
+			changed: true, writes: []map[string]string{both}, posts: 1, after: "new",
+		},
+		{name: "none differs", client: dev, want: map[string]string{name: "old", linkName: link}, after: "old"},
+		{
+			name: "a reference differs from its value", client: dev, want: map[string]string{linkName: "old"}, changed: true,
+			writes: []map[string]string{{linkName: "old"}}, posts: 1, after: "old",
+		},
+		{
+			name: "not allowed", client: dev, want: both, err: "it is old", after: "old",
+			allow: func(current map[string]string) error { return fmt.Errorf("it is %s", current[name]) },
+		},
+		{
+			name: "allowed", client: dev, want: both, allow: unlessNewer, changed: true, writes: onlyName, posts: 1,
+			after: "new",
+		},
+		{
+			name: "newer value in between", client: dev, want: both, allow: unlessNewer, fault: set("newer"),
+			err: newer.Error(), posts: 1, after: "newer",
+		},
+		{
+			name: "older value in between", client: dev, want: both, allow: unlessNewer, fault: set("older"), changed: true,
+			writes: onlyName, posts: 2, after: "new",
+		},
+		{
+			name: "same value in between", client: dev, want: both, allow: unlessNewer, fault: set("new"), changed: true,
+			posts: 1, after: "new",
+		},
+		{
+			name: "other values all the time", client: dev, want: both, posts: 3, after: "3", status: 409,
 			fault: func(s *local.Server) local.Fault {
 				n := 0
-				return local.Fault{Method: "POST", Before: func() { n++; s.SetSecret("sandbox", "dev", name, fmt.Sprint(n)) }}
-			}, posts: 3, after: "3",
-			err: `write DAYTONA_SNAPSHOT_NAME, VITE_DAYTONA_SNAPSHOT_NAME to Doppler's config: Doppler answered 409, The original value of 'DAYTONA_SNAPSHOT_NAME' does not match: somebody else writes to it at the same time: run this again`},
-		{name: "the answer is lost", client: Client{Token: devToken}, want: both,
-			fault:   func(*local.Server) local.Fault { return local.Fault{Method: "POST", Times: 1, Status: 502, Late: true} },
-			changed: true, writes: []map[string]string{{name: "new"}}, posts: 2, after: "new"},
-		{name: "Doppler objects", client: Client{Token: devToken}, want: map[string]string{"lower": "case"}, posts: 1, after: "old",
-			err: `write lower to Doppler's config: Doppler answered 400, Secret names must only contain uppercase letters, numbers, and underscores: 'lower': check doppler_project and doppler_config`},
-		{name: "a token that reads", client: Client{Token: readToken}, want: both, posts: 1, after: "old",
-			err: `write DAYTONA_SNAPSHOT_NAME, VITE_DAYTONA_SNAPSHOT_NAME to Doppler's config: Doppler answered 403, You do not have write access to this config's secrets: the token may only read: give one with read/write access to that config, or turn update_doppler off (--no-update-doppler)`},
+				change := func() { n++; s.SetSecret("sandbox", "dev", name, fmt.Sprint(n)) }
+				return local.Fault{Method: "POST", Before: change}
+			},
+			err: "write DAYTONA_SNAPSHOT_NAME, VITE_DAYTONA_SNAPSHOT_NAME to the Doppler config: Doppler answered 409 " +
+				"Conflict: The original value of 'DAYTONA_SNAPSHOT_NAME' does not match " +
+				"(another client is writing to this config: run again)",
+		},
+		{
+			name: "answer lost", client: dev, want: both, changed: true, writes: onlyName, posts: 2, after: "new",
+			fault: func(*local.Server) local.Fault {
+				return local.Fault{Method: "POST", Times: 1, Status: 502, Late: true}
+			},
+		},
+		{
+			name: "rejected", client: dev, want: map[string]string{"lower": "case"}, posts: 1, after: "old", status: 400,
+			err: "Secret names must only contain … (check doppler_project and doppler_config)",
+		},
+		{
+			name: "token that reads", client: Client{Token: readToken}, want: both, posts: 1, after: "old", status: 403,
+			err: "(use a token with read/write access",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := start(t, "")
 			if test.fault != nil {
 				s.Fail(test.fault(s))
 			}
-			test.client.Host = s.URL()
-			changed, err := test.client.Set(t.Context(), test.want, test.allow)
+			changed, err := test.client.on(s).Set(t.Context(), test.want, test.allow)
 			checkError(t, err, test.err)
+			if httpclient.Status(err) != test.status {
+				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
+			}
 			if changed != test.changed {
 				t.Errorf("changed: %v, want %v", changed, test.changed)
 			}
@@ -223,13 +342,7 @@ func TestSet(t *testing.T) {
 			}) {
 				t.Errorf("written: %v, want %v", writes, test.writes)
 			}
-			posts := 0
-			for _, r := range s.Requests() {
-				if r.Method == http.MethodPost {
-					posts++
-				}
-			}
-			if posts != test.posts {
+			if posts := requests(s, "POST", ""); posts != test.posts {
 				t.Errorf("%d POSTs, want %d", posts, test.posts)
 			}
 			config := test.client.Config
@@ -237,36 +350,77 @@ func TestSet(t *testing.T) {
 				config = "dev"
 			}
 			if after := s.Secret("sandbox", config, name); after != test.after {
-				t.Errorf("it is %q, want %q", after, test.after)
+				t.Errorf("afterwards %q, want %q", after, test.after)
 			}
 		})
 	}
 }
 
-func TestEverywhere(t *testing.T) {
-	all := map[string]string{"sandbox.dev": "old", "sandbox.prd": "released", "sandbox.stg": "released", "website.dev": "pinned"}
+func TestSetKeepsTheMapThatAllowChanges(t *testing.T) {
+	s := start(t, "")
+	allow := func(current map[string]string) error {
+		clear(current)
+		return nil
+	}
+	changed, err := Client{Token: devToken}.on(s).Set(t.Context(), map[string]string{name: "new"}, allow)
+	if err != nil || !changed || s.Secret("sandbox", "dev", name) != "new" {
+		t.Errorf("%v, %v", changed, err)
+	}
+}
+
+func TestValuesByConfig(t *testing.T) {
+	all := map[string]string{
+		"sandbox.dev": "old", "sandbox.prd": "released", "sandbox.stg": "released", "website.dev": "pinned",
+	}
 	own := map[string]string{"sandbox.dev": "old"}
 	dev := Client{Token: cliToken, Project: "sandbox", Config: "dev"}
 	for _, test := range []struct {
 		name   string
 		client Client
 		fault  local.Fault
-		spared int // requests that go well before the fault: one for its own config, two for the projects, two for the configs of each of the two
+		// spared requests succeed before the fault: one for the client's config, two for the projects, and two for the
+		// configs of each of the two projects.
+		spared int
 		want   map[string]string
-		err    string // part of it
+		status int
+		err    string
 	}{
-		{name: "all that an account sees", client: dev, want: all},
-		{name: "from a config without it", client: Client{Token: cliToken, Project: "sandbox", Config: "empty"}, want: all},
-		{name: "what a service account may see", client: Client{Token: oneToken, Project: "sandbox", Config: "dev"}, want: map[string]string{"sandbox.dev": "old", "sandbox.prd": "released"}},
-		{name: "its own is all that a service token sees", client: Client{Token: readToken}, want: own},
-		{name: "the list is denied", client: dev, fault: local.Fault{Status: 403}, spared: 1, want: own},
-		{name: "the list can not be read now", client: dev, fault: local.Fault{Status: 503}, spared: 1, err: "list Doppler's projects: Doppler answered 503"},
-		{name: "a project can not be read now", client: dev, fault: local.Fault{Status: 503}, spared: 4, err: "list Doppler's configs: Doppler answered 503"},
-		{name: "the others are denied", client: dev, fault: local.Fault{Status: 404}, spared: 7, want: own},
-		{name: "the others can not be read now", client: dev, fault: local.Fault{Status: 503}, spared: 7, err: `Doppler answered 503`},
-		{name: "its own can not be read now", client: dev, fault: local.Fault{Status: 503}, err: `read Doppler's config "dev" of the project "sandbox": Doppler answered 503`},
-		{name: "the others are restricted", client: dev, fault: local.Fault{Status: 200, Body: `{"secrets": {"DAYTONA_SNAPSHOT_NAME": {}}}`}, spared: 7,
-			err: `the secret DAYTONA_SNAPSHOT_NAME is restricted`},
+		{name: "account", client: dev, want: all},
+		{
+			name: "account, config without the secret", client: Client{Token: cliToken, Project: "sandbox", Config: "empty"},
+			want: all,
+		},
+		{
+			name: "service account", client: Client{Token: oneToken, Project: "sandbox", Config: "dev"},
+			want: map[string]string{"sandbox.dev": "old", "sandbox.prd": "released"},
+		},
+		{name: "service token", client: Client{Token: readToken}, want: own},
+		{name: "projects denied", client: dev, fault: local.Fault{Status: 403}, spared: 1, want: own},
+		{
+			name: "projects unavailable", client: dev, fault: local.Fault{Status: 503}, spared: 1, status: 503,
+			err: "list Doppler projects",
+		},
+		{
+			name: "projects without a list", client: dev, spared: 1, status: 200, err: "the response has no projects",
+			fault: local.Fault{Status: 200, Body: `{"success":true}`},
+		},
+		{
+			name: "configs unavailable", client: dev, fault: local.Fault{Status: 503}, spared: 4, status: 503,
+			err: "list Doppler configs",
+		},
+		{name: "other configs denied", client: dev, fault: local.Fault{Status: 404}, spared: 7, want: own},
+		{
+			name: "other configs unavailable", client: dev, fault: local.Fault{Status: 503}, spared: 7, status: 503,
+			err: "read Doppler config",
+		},
+		{
+			name: "own config unavailable", client: dev, fault: local.Fault{Status: 503}, status: 503,
+			err: `read Doppler config "dev" of project "sandbox"`,
+		},
+		{
+			name: "other configs restricted", client: dev, spared: 7, err: "DAYTONA_SNAPSHOT_NAME is restricted",
+			fault: local.Fault{Status: 200, Body: `{"secrets": {"DAYTONA_SNAPSHOT_NAME": {}}}`},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := start(t, "")
@@ -276,10 +430,10 @@ func TestEverywhere(t *testing.T) {
 			if test.fault.Status != 0 {
 				s.Fail(test.fault)
 			}
-			test.client.Host = s.URL()
-			got, err := test.client.Everywhere(t.Context(), name)
-			if (err != nil) != (test.err != "") || err != nil && !strings.Contains(err.Error(), test.err) {
-				t.Errorf("error %v, want %q", err, test.err)
+			got, err := test.client.on(s).ValuesByConfig(t.Context(), name)
+			checkError(t, err, test.err)
+			if httpclient.Status(err) != test.status {
+				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
 			}
 			if !maps.Equal(got, test.want) {
 				t.Errorf("%v, want %v", got, test.want)
@@ -289,101 +443,144 @@ func TestEverywhere(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	const read = `read Doppler's config: `
+	const bound = `a service token can access only its own config "dev"`
+	service := Client{Token: readToken}
+	page := func(status int) local.Fault { return local.Fault{Status: status, Body: "<html>hello</html>"} }
+	slow := func(seconds string, times int) local.Fault {
+		return local.Fault{Status: 429, Times: times, Header: map[string]string{"Retry-After": seconds}}
+	}
 	for _, test := range []struct {
 		name     string
 		client   Client
 		fault    local.Fault
-		err      string // URL is the API's
+		status   int
+		format   bool   // whether the answer is not one of the API
+		err      string // "": no error
 		requests int    // of the call itself
 	}{
-		{name: "no token", err: read + `Doppler answered 401, Invalid Auth token: give a doppler_token that is valid and has not expired`, requests: 1},
-		{name: "a service token with another config", client: Client{Token: readToken, Config: "prd"}, requests: 1,
-			err: `read Doppler's config "prd": Doppler answered 400, This token does not have access to requested config 'prd': a service token opens only the config, "dev", that it was made for: name that one or none in doppler_project and doppler_config, or give a token of the other`},
-		{name: "a service token with another project", client: Client{Token: readToken, Project: "website", Config: "dev"}, requests: 1,
-			err: `read Doppler's config "dev" of the project "website": Doppler answered 400, This token does not have access to requested project 'website': a service token opens only the config, "dev", that it was made for: name that one or none in doppler_project and doppler_config, or give a token of the other`},
-		{name: "no such config", client: Client{Token: cliToken, Project: "sandbox", Config: "production"}, requests: 1,
-			err: `read Doppler's config "production" of the project "sandbox": Doppler answered 404, Could not find requested config 'production': check doppler_config: the token sees the configs "dev", "empty", "prd", "stg"`},
-		{name: "no such project", client: Client{Token: cliToken, Project: "sandbx", Config: "dev"}, requests: 1,
-			err: `read Doppler's config "dev" of the project "sandbx": Doppler answered 404, Could not find requested project 'sandbx': check doppler_project: the token sees the projects "sandbox", "website"`},
-		{name: "no project", client: Client{Token: cliToken}, requests: 1,
-			err: read + `Doppler answered 400, You must specify a project: only service tokens know their project and config: give doppler_project and doppler_config`},
-		{name: "no config", client: Client{Token: cliToken, Project: "sandbox"}, requests: 1,
-			err: read + `Doppler answered 400, You must specify a config: check doppler_config: the token sees the configs "dev", "empty", "prd", "stg"`},
-		{name: "forbidden", client: Client{Token: readToken}, fault: local.Fault{Status: 403}, requests: 1,
-			err: read + `Doppler answered 403, Forbidden: the token may not read that config: let the service account in, or name another config`},
-		{name: "slow down, once", client: Client{Token: readToken}, fault: local.Fault{Status: 429, Times: 1}, requests: 2},
-		{name: "slow down, once, for a second", client: Client{Token: readToken}, fault: local.Fault{Status: 429, Times: 1, Header: map[string]string{"Retry-After": "1"}}, requests: 2},
-		{name: "slow down, always", client: Client{Token: readToken}, fault: local.Fault{Status: 429}, requests: 4,
-			err: read + `Doppler answered 429, Too Many Requests: Doppler asks to slow down: try again in a minute`},
-		{name: "slow down for longer than we wait", client: Client{Token: readToken}, fault: local.Fault{Status: 429, Header: map[string]string{"Retry-After": "61"}}, requests: 1,
-			err: read + `Doppler answered 429, Too Many Requests: Doppler asks to slow down: try again in a minute`},
-		{name: "500 once", client: Client{Token: readToken}, fault: local.Fault{Status: 500, Times: 1}, requests: 2},
-		{name: "500 always", client: Client{Token: readToken}, fault: local.Fault{Status: 500}, requests: 4,
-			err: read + `Doppler answered 500, Internal Server Error: it failed 4 times: try again later (https://www.dopplerstatus.com)`},
-		{name: "a proxy's bad gateway", client: Client{Token: readToken}, fault: local.Fault{Status: 502, Body: "<html>bad</html>"}, requests: 4,
-			err: read + `Doppler answered 502: it failed 4 times: try again later (https://www.dopplerstatus.com)`},
-		{name: "a proxy's no", client: Client{Token: readToken}, fault: local.Fault{Status: 403, Body: "<html>no</html>"}, requests: 1,
-			err: read + `Doppler answered 403: that is no answer of Doppler's API: check DOPPLER_API_HOST, and what is between here and URL`},
-		{name: "HTML", client: Client{Token: readToken}, fault: local.Fault{Status: 200, Body: "<html>hello</html>"}, requests: 1,
-			err: read + `the answer of URL is not one of Doppler's API: check DOPPLER_API_HOST`},
-		{name: "elsewhere", client: Client{Token: readToken}, fault: local.Fault{Status: 302, Body: "moved", Header: map[string]string{"Location": "http://127.0.0.1:1/"}}, requests: 1,
-			err: read + `Doppler answered 302: that is no answer of Doppler's API: check DOPPLER_API_HOST, and what is between here and URL`},
-		{name: "an echo of the token", client: Client{Token: readToken}, fault: local.Fault{Status: 401, Body: `{"messages":["who is ` + readToken + `?\nnobody"]}`}, requests: 1,
-			err: read + `Doppler answered 401, who is ***? nobody: give a doppler_token that is valid and has not expired`},
+		{name: "no token", status: 401, err: "Invalid Auth token (set doppler_token to a valid token", requests: 1},
+		{
+			name: "service token, another config", client: Client{Token: readToken, Config: "prd"}, requests: 1, status: 400,
+			err: `read Doppler config "prd": Doppler answered 400 Bad Request: This token does not have access to ` +
+				`requested config 'prd' (a service token can access only its own config "dev": correct or omit ` +
+				`doppler_project and doppler_config, or use a token of that config)`,
+		},
+		{
+			name: "service token, another project", client: Client{Token: readToken, Project: "website", Config: "dev"},
+			requests: 1, status: 400, err: "requested project 'website' (" + bound,
+		},
+		{
+			name: "unknown config", client: Client{Token: cliToken, Project: "sandbox", Config: "production"}, requests: 1,
+			status: 404, err: `(check doppler_config; visible to the token: "dev", "empty", "prd", "stg")`,
+		},
+		{
+			name: "unknown project", client: Client{Token: cliToken, Project: "sandbx", Config: "dev"}, requests: 1,
+			status: 404, err: `(check doppler_project; visible to the token: "sandbox", "website")`,
+		},
+		{
+			name: "no project", client: Client{Token: cliToken}, requests: 1, status: 400,
+			err: "You must specify a project (set doppler_project and doppler_config: only a service token implies them)",
+		},
+		{
+			name: "no config", client: Client{Token: cliToken, Project: "sandbox"}, requests: 1, status: 400,
+			err: `You must specify a config (check doppler_config; visible to the token: "dev", "empty", "prd", "stg")`,
+		},
+		{
+			name: "forbidden", client: service, fault: local.Fault{Status: 403}, requests: 1, status: 403,
+			err: "(grant the token's account access to that config",
+		},
+		{name: "429 once", client: service, fault: local.Fault{Status: 429, Times: 1}, requests: 2},
+		{name: "429 with the longest wait", client: service, fault: slow("60", 1), requests: 2},
+		{
+			name: "429 always", client: service, fault: local.Fault{Status: 429}, requests: 4, status: 429,
+			err: "(try again in a minute)",
+		},
+		{
+			name: "429 with a longer wait", client: service, fault: slow("61", 0), requests: 1, status: 429,
+			err: "(try again in a minute; retry after 1m1s)",
+		},
+		{name: "500 once", client: service, fault: local.Fault{Status: 500, Times: 1}, requests: 2},
+		{
+			name: "500 always", client: service, fault: local.Fault{Status: 500}, requests: 4, status: 500,
+			err: "(try again later; see https://www.dopplerstatus.com)",
+		},
+		{
+			name: "proxy's bad gateway", client: service, fault: page(502), requests: 4, status: 502, format: true,
+			err: "(try again later",
+		},
+		{
+			name: "proxy's denial", client: service, fault: page(403), requests: 1, status: 403, format: true,
+			err: "the response is a web page, not JSON (check DOPPLER_API_HOST",
+		},
+		{
+			name: "page instead of an answer", client: service, fault: page(200), requests: 1, status: 200, format: true,
+			err: "the response is a web page, not JSON (check DOPPLER_API_HOST",
+		},
+		{
+			name: "redirect", client: service, requests: 1, status: 302, format: true, err: "(check DOPPLER_API_HOST",
+			fault: local.Fault{Status: 302, Body: "moved", Header: map[string]string{"Location": "http://127.0.0.1:1/"}},
+		},
+		{
+			name: "too large", client: service, requests: 1, format: true, err: "the response is larger than 8388608 bytes",
+			fault: local.Fault{Status: 200, Body: `{"A":"` + strings.Repeat("x", 9<<20) + `"}`},
+		},
+		{
+			name: "echoed token", client: service, requests: 1, status: 401, err: "unknown token: ***, try again (",
+			fault: local.Fault{Status: 401, Body: `{"messages":["unknown token: ` + readToken + `,\ntry again"]}`},
+		},
+		{
+			name: "two messages", client: service, requests: 1, status: 400, err: "one; two (",
+			fault: local.Fault{Status: 400, Body: `{"messages":["one", "two."]}`},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := start(t, "")
 			if test.fault.Status != 0 {
 				s.Fail(test.fault)
 			}
-			test.client.Host = s.URL()
-			_, err := test.client.Secrets(t.Context())
-			checkError(t, err, strings.ReplaceAll(test.err, "URL", s.URL()))
-			requests := 0
-			for _, r := range s.Requests() {
-				if strings.HasSuffix(r.Path, "/download") {
-					requests++
-				}
+			_, err := test.client.on(s).Secrets(t.Context())
+			checkError(t, err, test.err)
+			if httpclient.Status(err) != test.status || errors.Is(err, httpclient.ErrFormat) != test.format {
+				t.Errorf("%#v", err)
 			}
-			if requests != test.requests {
-				t.Errorf("%d requests, want %d", requests, test.requests)
+			if n := requests(s, "GET", "/download"); n != test.requests {
+				t.Errorf("%d requests, want %d", n, test.requests)
 			}
 		})
 	}
 }
 
-func TestNobodyAnswers(t *testing.T) {
-	before := callTimeout
-	callTimeout = 20 * time.Millisecond
-	t.Cleanup(func() { callTimeout = before })
-	s := start(t, "")
-	s.Fail(local.Fault{Silence: true})
-	_, err := Client{Host: s.URL(), Token: readToken}.Secrets(t.Context())
-	checkError(t, err, "read Doppler's config: "+s.URL()+" did not answer within 20ms, 4 times: check the network and https://www.dopplerstatus.com")
-}
-
-func TestNobodyIsThere(t *testing.T) {
+func TestUnreachable(t *testing.T) {
 	s := start(t, "")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Client{Host: s.URL(), Token: readToken}.Secrets(t.Context())
-	if err == nil || !strings.HasPrefix(err.Error(), "read Doppler's config: "+s.URL()+" can not be reached: ") || !strings.HasSuffix(err.Error(), ": check the network and DOPPLER_API_HOST") {
-		t.Errorf("%v", err)
+	_, err := Client{Token: readToken}.on(s).Secrets(t.Context())
+	checkError(t, err, "read the Doppler config: cannot reach "+s.URL()+": … (check the network, DOPPLER_API_HOST")
+}
+
+func TestTimeout(t *testing.T) {
+	s := start(t, "")
+	s.Fail(local.Fault{Silence: true})
+	client := Client{Token: readToken}.on(s)
+	client.HTTP.Policy.Timeout = 20 * time.Millisecond
+	_, err := client.Secrets(t.Context())
+	checkError(t, err, "no answer within 20ms, after 4 attempts (check the network")
+	if !errors.As(err, new(*httpclient.TimeoutError)) {
+		t.Errorf("%#v", err)
 	}
 }
 
 func TestCancel(t *testing.T) {
 	s := start(t, "")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	stop := errors.New("interrupted")
-	s.Fail(local.Fault{Before: func() { cancel(stop) }, Silence: true})
-	if _, err := (Client{Host: s.URL(), Token: readToken}).Secrets(ctx); !errors.Is(err, stop) {
-		t.Errorf("%v, want %v", err, stop)
+	interrupted := errors.New("interrupted")
+	s.Fail(local.Fault{Before: func() { cancel(interrupted) }, Silence: true})
+	if _, err := (Client{Token: readToken}).on(s).Secrets(ctx); err != interrupted {
+		t.Errorf("%v, want the cause", err)
 	}
-	if requests := s.Requests(); len(requests) != 1 {
-		t.Errorf("%d requests, want 1", len(requests))
+	if n := len(s.Requests()); n != 1 {
+		t.Errorf("%d requests, want 1", n)
 	}
 }
 
@@ -393,7 +590,10 @@ func TestLogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer issuer.Close()
-	const subject = "repo:org/sandbox-actions:ref:refs/heads/main"
+	const (
+		subject  = "repo:org/sandbox-actions:ref:refs/heads/main"
+		audience = "https://github.com/org"
+	)
 	mint := func(audience string, change func(map[string]any)) string {
 		token, err := issuer.Mint(audience, change)
 		if err != nil {
@@ -401,83 +601,164 @@ func TestLogin(t *testing.T) {
 		}
 		return token
 	}
-	forged, err := issuer.Forge("https://github.com/org")
+	claim := func(name string, value any) string {
+		return mint(audience, func(claims map[string]any) { claims[name] = value })
+	}
+	forged, err := issuer.Forge(audience)
 	if err != nil {
 		t.Fatal(err)
 	}
-	says := func(subject, audience string) string {
-		return fmt.Sprintf("check doppler_identity, and let that identity trust the subject %q with the audience %q", subject, audience)
+	trust := func(subject, audience string) string {
+		return fmt.Sprintf("make that identity trust the subject %q with the audience %q)", subject, audience)
 	}
+	valid := mint(audience, nil)
 	for _, test := range []struct {
 		name, identity, token string
 		fault                 local.Fault
-		reason, cure          string // of the error
+		status                int
+		message, hint         string // of the error
 	}{
-		{name: "trusted", identity: identity, token: mint("https://github.com/org", nil)},
-		{name: "no such identity", identity: "nobody", token: mint("https://github.com/org", nil), reason: "Could not find requested identity 'nobody'", cure: says(subject, "https://github.com/org")},
-		{name: "another audience", identity: identity, token: mint("https://depot.dev", nil), reason: "audience", cure: says(subject, "https://depot.dev")},
-		{name: "another repository", identity: identity, token: mint("https://github.com/org", func(c map[string]any) { c["sub"] = "repo:org/other:ref:refs/heads/main" }),
-			reason: "The claim 'sub' of the OIDC token does not match the identity", cure: says("repo:org/other:ref:refs/heads/main", "https://github.com/org")},
-		{name: "expired", identity: identity, token: mint("https://github.com/org", func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() }),
-			reason: "The OIDC token has expired", cure: says(subject, "https://github.com/org")},
-		{name: "another issuer", identity: identity, token: mint("https://github.com/org", func(c map[string]any) { c["iss"] = "https://evil.example" }),
-			reason: "issue", cure: says(subject, "https://github.com/org")},
-		{name: "forged", identity: identity, token: forged, reason: "failed to verify signature", cure: says(subject, "https://github.com/org")},
-		{name: "no token at all", identity: identity, token: "hello", reason: "Invalid OIDC token", cure: "check doppler_identity, and let that identity trust this workflow"},
-		{name: "500 once", identity: identity, token: mint("https://github.com/org", nil), fault: local.Fault{Status: 500, Times: 1}},
-		{name: "500 always", identity: identity, token: mint("https://github.com/org", nil), fault: local.Fault{Status: 500}, reason: "Doppler answered 500", cure: "it failed 4 times: try again later (https://www.dopplerstatus.com)"},
-		{name: "HTML", identity: identity, token: mint("https://github.com/org", nil), fault: local.Fault{Status: 200, Body: "<html>"}, reason: "is not one of Doppler's API", cure: "check DOPPLER_API_HOST"},
+		{name: "trusted", token: valid},
+		{
+			name: "unknown identity", identity: "unknown", token: valid, status: 401,
+			message: "Could not find requested identity 'unknown'", hint: trust(subject, audience),
+		},
+		{
+			name: "another audience", token: mint("https://depot.dev", nil), status: 401, message: "audience",
+			hint: trust(subject, "https://depot.dev"),
+		},
+		{
+			name: "another repository", token: claim("sub", "repo:org/other:ref:refs/heads/main"), status: 401,
+			message: "The claim 'sub' of the OIDC token does not match the identity",
+			hint:    trust("repo:org/other:ref:refs/heads/main", audience),
+		},
+		{
+			name: "expired", token: claim("exp", time.Now().Add(-time.Hour).Unix()), status: 401,
+			message: "The OIDC token has expired", hint: trust(subject, audience),
+		},
+		{
+			name: "another issuer", token: claim("iss", "https://evil.example"), status: 401, message: "issue",
+			hint: trust(subject, audience),
+		},
+		{
+			name: "forged", token: forged, status: 401, message: "failed to verify signature",
+			hint: trust(subject, audience),
+		},
+		{name: "not a token", token: "hello", status: 401, message: "Invalid OIDC token", hint: "trust this workflow)"},
+		{name: "500 once", token: valid, fault: local.Fault{Status: 500, Times: 1}},
+		{
+			name: "500 always", token: valid, fault: local.Fault{Status: 500}, status: 500,
+			message: "Internal Server Error", hint: "(try again later",
+		},
+		{
+			name: "page", token: valid, fault: local.Fault{Status: 200, Body: "<html>"}, status: 200, message: "web page",
+			hint: "(check DOPPLER_API_HOST",
+		},
+		{
+			name: "no token", token: valid, fault: local.Fault{Status: 200, Body: `{"success":true}`}, status: 200,
+			message: "the response has no token", hint: "(check DOPPLER_API_HOST",
+		},
+		{
+			name: "echoed token", token: valid, status: 401, message: "who sent ***? (", hint: trust(subject, audience),
+			fault: local.Fault{Status: 401, Body: `{"messages":["who sent ` + valid + `?"]}`},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := start(t, issuer.Issuer())
 			if test.fault.Status != 0 {
 				s.Fail(test.fault)
 			}
-			token, err := Login(t.Context(), s.URL(), test.identity, test.token)
-			if test.cure != "" {
-				if token != "" || err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("enter Doppler as the identity %q: ", test.identity)) ||
-					!strings.Contains(err.Error(), test.reason) || !strings.HasSuffix(err.Error(), ": "+test.cure) || strings.Contains(err.Error(), test.token) && len(test.token) > 10 {
-					t.Errorf("%q, %v; want the reason %q and the cure %q", token, err, test.reason, test.cure)
+			id := test.identity
+			if id == "" {
+				id = identity
+			}
+			token, err := Client{}.on(s).Login(t.Context(), id, test.token)
+			if test.hint != "" {
+				op := fmt.Sprintf("authenticate to Doppler as identity %q: ", id)
+				checkError(t, err, op+" … "+test.message+" … "+test.hint)
+				if token != "" || httpclient.Status(err) != test.status {
+					t.Errorf("%q, %v; want status %d", token, err, test.status)
+				}
+				if len(test.token) > 10 && strings.Contains(err.Error(), test.token) {
+					t.Errorf("the OIDC token is in %q", err)
 				}
 				return
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			changed, err := Client{Host: s.URL(), Token: token, Project: "sandbox", Config: "prd"}.Set(t.Context(), map[string]string{name: "new"}, nil)
+			client := Client{Token: token, Project: "sandbox", Config: "prd"}.on(s)
+			changed, err := client.Set(t.Context(), map[string]string{name: "new"}, nil)
 			if err != nil || !changed || s.Secret("sandbox", "prd", name) != "new" {
-				t.Errorf("the token does not write: %v, %v", changed, err)
+				t.Errorf("the token cannot write: %v, %v", changed, err)
 			}
 		})
 	}
 }
 
-// A token of Login may live shorter than the build that it was made for.
+// A token of Login may expire before a build ends.
 func TestRenew(t *testing.T) {
 	s := start(t, "")
 	renewed := 0
-	client := Client{Host: s.URL(), Token: devToken, Renew: func(context.Context) (string, error) {
+	client := Client{Token: devToken, Renew: func(context.Context) (string, error) {
 		renewed++
-		return devToken, s.AddToken(local.Token{Value: devToken, Access: []local.Access{{Project: "sandbox", Config: "dev", Write: true}}})
-	}}
-	s.Revoke(devToken)
-	changed, err := client.Set(t.Context(), map[string]string{name: "new"}, nil)
-	if err != nil || !changed || renewed != 1 {
-		t.Errorf("%v, %v, renewed %d times", changed, err, renewed)
+		const newToken = "dp.st.dev.New"
+		return newToken, s.AddToken(local.Token{
+			Value: newToken, Access: []local.Access{{Project: "sandbox", Config: "dev", Write: true}},
+		})
+	}}.on(s)
+	if _, err := client.Secrets(t.Context()); err != nil || renewed != 0 {
+		t.Errorf("%v, renewed %d times", err, renewed)
 	}
 	s.Revoke(devToken)
+	if _, err := client.Secrets(t.Context()); err != nil || renewed != 1 {
+		t.Errorf("%v, renewed %d times", err, renewed)
+	}
 	client.Renew = func(context.Context) (string, error) { return "dp.st.dev.no", nil }
-	_, err = client.Secrets(t.Context())
-	checkError(t, err, "read Doppler's config: Doppler answered 401, Invalid Auth token: give a doppler_token that is valid and has not expired")
-	client.Renew = func(context.Context) (string, error) { return "", errors.New("no more") }
-	_, err = client.Secrets(t.Context())
-	checkError(t, err, "no more")
+	if _, err := client.Secrets(t.Context()); httpclient.Status(err) != http.StatusUnauthorized {
+		t.Error(err)
+	}
+	expired := errors.New("no more")
+	client.Renew = func(context.Context) (string, error) { return "", expired }
+	if _, err := client.Secrets(t.Context()); err != expired {
+		t.Error(err)
+	}
 }
 
-// checkError compares the whole sentence; "" is for none.
-func checkError(t *testing.T, err error, want string) {
-	t.Helper()
-	if got := fmt.Sprint(err); err == nil && want != "" || err != nil && got != want {
-		t.Errorf("error:\n%s\nwant\n%s", got, want)
+// The lists of Doppler may be longer than a page.
+func TestListPages(t *testing.T) {
+	var pages []string
+	client := Client{Token: cliToken, Project: "p", Config: "c", HTTP: httpclient.Config{
+		Base: roundTripper(func(r *http.Request) (*http.Response, error) {
+			page := r.URL.Query().Get("page")
+			pages = append(pages, page+"/"+r.URL.Query().Get("per_page"))
+			body := map[string]string{
+				"1": `{"configs":[{"name":"a"},{"name":"b"}]}`, "2": `{"configs":[{"name":"b"},{"name":"c"}]}`,
+			}[page]
+			if body == "" {
+				body = `{"configs":[]}`
+			}
+			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(body))}, nil
+		}),
+	}}
+	names, err := client.list(t.Context(), "configs", map[string][]string{})
+	if err != nil || !slices.Equal(names, []string{"a", "b", "c"}) {
+		t.Errorf("%q, %v", names, err)
+	}
+	if !slices.Equal(pages, []string{"1/100", "2/100", "3/100"}) {
+		t.Errorf("pages %q", pages)
+	}
+}
+
+func TestQuoted(t *testing.T) {
+	var names []string
+	for i := range 13 {
+		names = append(names, fmt.Sprint(i))
+	}
+	if got := quoted(names[:12]); !strings.HasSuffix(got, `"10", "11"`) {
+		t.Error(got)
+	}
+	if got := quoted(names); !strings.HasSuffix(got, `"11", …`) {
+		t.Error(got)
 	}
 }

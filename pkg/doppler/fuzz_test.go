@@ -1,49 +1,68 @@
 package doppler
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// FuzzStatusError: whatever Doppler, or who stands between, says with a status, it is one line without what must not be shown.
-func FuzzStatusError(f *testing.F) {
+// FuzzErrorAnswer checks that an error is one printable line without the token, whatever Doppler or a proxy answers.
+func FuzzErrorAnswer(f *testing.F) {
 	for _, seed := range []string{
-		`{"messages":["Invalid Auth token"],"success":false}`, `{"messages":["hunter2 is wrong","\u001b[2J\n::error::x"]}`, `{"messages":[]}`, `{"messages":null}`, `{"messages":"x"}`, "<html>", "",
-		`{"messages":["` + strings.Repeat("ä", 400) + `"]}`, `{"messages":["` + strings.Repeat("x", 296) + `hunter2"]}`, `{"messages":["hunter\u00002"]}`,
+		`{"messages":["Invalid Auth token"],"success":false}`, `{"messages":["hunter2 is wrong","\u001b[2J\n::error::x"]}`,
+		`{"messages":[]}`, `{"messages":null}`, `{"messages":"x"}`, "<html>", "", `{"messages":["hunter\u00002"]}`,
+		`{"messages":["` + strings.Repeat("ä", 400) + `"]}`, `{"messages":["` + strings.Repeat("x", 296) + `hunter2"]}`,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		e := &statusError{status: 400}
-		e.read(data, "hunter2", "")
-		text := e.Error()
-		if strings.Contains(text, "hunter2") {
-			t.Errorf("a secret is readable in %q", text)
+		client := Client{Token: "hunter2", HTTP: httpclient.Config{
+			Base: roundTripper(func(*http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 409, Body: io.NopCloser(bytes.NewReader(data))}, nil
+			}),
+		}}
+		_, err := client.Secrets(t.Context())
+		failed, ok := errors.AsType[*httpclient.APIError](err)
+		if !ok || failed.Status != 409 {
+			t.Fatalf("%#v", err)
 		}
-		if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || r == '\u2028' }) || utf8.RuneCountInString(text) > 350 {
-			t.Errorf("%q can not be shown", text)
+		text := err.Error()
+		if strings.Contains(text, "hunter2") {
+			t.Errorf("the token is in %q", text)
+		}
+		if !utf8.ValidString(text) || strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsGraphic(c) }) ||
+			utf8.RuneCountInString(text) > 600 {
+			t.Errorf("unsafe: %q", text)
 		}
 		var object map[string]json.RawMessage
-		if e.isDoppler && json.Unmarshal(data, &object) != nil {
-			t.Errorf("%q is taken for Doppler's", data)
+		if !errors.Is(err, httpclient.ErrFormat) && json.Unmarshal(data, &object) != nil {
+			t.Errorf("%q is accepted as an error of Doppler", data)
 		}
 	})
 }
 
-// FuzzSubject: of a token only its claims are shown, in one line, and never its signature.
-func FuzzSubject(f *testing.F) {
+// FuzzDescribeSubject checks that only a token's claims are shown, in one line, and never its signature.
+func FuzzDescribeSubject(f *testing.F) {
 	encode := base64.RawURLEncoding.EncodeToString
-	for _, seed := range []string{`{"sub":"repo:org/x:ref:refs/heads/main","aud":"https://github.com/org"}`, `{"sub":"a","aud":["b","c"]}`, `{"sub":""}`, `{"sub":"\n::error::x","aud":"\u001b"}`, "[]", ""} {
-		f.Add(encode([]byte(`{"alg":"RS256"}`)) + "." + encode([]byte(seed)) + "." + encode([]byte("signature-of-it")))
+	for _, seed := range []string{
+		`{"sub":"repo:org/x:ref:refs/heads/main","aud":"https://github.com/org"}`, `{"sub":"a","aud":["b","c"]}`,
+		`{"sub":""}`, `{"sub":"\n::error::x","aud":"\u001b"}`, "[]", "",
+	} {
+		f.Add(encode([]byte(`{"alg":"RS256"}`)) + "." + encode([]byte(seed)) + "." + encode([]byte("the signature")))
 	}
 	f.Add("..")
 	f.Add("a.b")
 	f.Fuzz(func(t *testing.T, token string) {
-		text := subject(token)
+		text := describeSubject(token)
 		if strings.ContainsFunc(text, unicode.IsControl) {
 			t.Errorf("%q is not one line", text)
 		}

@@ -14,6 +14,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/org/sandbox-actions/internal/fakeclock"
 )
 
 func TestRetryAfter(t *testing.T) {
@@ -32,10 +34,13 @@ func TestRetryAfter(t *testing.T) {
 		{"not a number", http.Header{"Retry-After": {"NaN"}}, 0},
 		{"text", http.Header{"Retry-After": {"soon"}}, 0},
 		{"huge", http.Header{"Retry-After": {"99999999999999999999"}}, 1e9 * time.Second},
-		{"the longest", http.Header{"Retry-After": {"5"}, "Retry-After-Anonymous": {"7"}, "Retry-After-Authenticated": {"6"}}, 7 * time.Second},
+		{
+			"the longest", http.Header{"Retry-After": {"5"}, "Retry-After-Anonymous": {"7"}, "Retry-After-Authenticated": {"6"}},
+			7 * time.Second,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := RetryAfter(test.header, epoch); got != test.want {
+			if got := RetryAfter(test.header, fakeclock.Start); got != test.want {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
 		})
@@ -50,7 +55,7 @@ func TestGitHubRateLimit(t *testing.T) {
 		}
 		return h
 	}
-	const reset = "1767323075" // epoch + 30 s
+	const reset = "1767323075" // fakeclock.Start + 30 s
 	for _, test := range []struct {
 		name    string
 		status  int
@@ -60,8 +65,14 @@ func TestGitHubRateLimit(t *testing.T) {
 		limited bool
 	}{
 		{"primary", 403, header("X-RateLimit-Remaining", "0", "X-RateLimit-Reset", reset), "", 31 * time.Second, true},
-		{"primary with 429", 429, header("X-RateLimit-Remaining", "0", "X-RateLimit-Reset", reset), "", 31 * time.Second, true},
-		{"primary, reset in the past", 403, header("X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "1"), "", time.Second, true},
+		{
+			"primary with 429", 429, header("X-RateLimit-Remaining", "0", "X-RateLimit-Reset", reset), "", 31 * time.Second,
+			true,
+		},
+		{
+			"primary, reset in the past", 403, header("X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "1"), "", time.Second,
+			true,
+		},
 		{"requests remain", 403, header("X-RateLimit-Remaining", "1", "X-RateLimit-Reset", reset), "{}", 0, false},
 		{"secondary", 403, header("Retry-After", "4"), "", 4 * time.Second, true},
 		{"secondary without a header", 403, nil, `{"message":"You have exceeded a secondary rate limit."}`, 0, true},
@@ -71,11 +82,15 @@ func TestGitHubRateLimit(t *testing.T) {
 		{"success", 200, header("X-RateLimit-Remaining", "0", "X-RateLimit-Reset", reset), "", 0, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			response := &http.Response{StatusCode: test.status, Header: test.header, Body: io.NopCloser(strings.NewReader(test.body))}
+			response := &http.Response{
+				StatusCode: test.status,
+				Header:     test.header,
+				Body:       io.NopCloser(strings.NewReader(test.body)),
+			}
 			if test.header == nil {
 				response.Header = http.Header{}
 			}
-			wait, limited := GitHubRateLimit(response, epoch)
+			wait, limited := GitHubRateLimit(response, fakeclock.Start)
 			if wait != test.wait || limited != test.limited {
 				t.Errorf("%s, %v; want %s, %v", wait, limited, test.wait, test.limited)
 			}
@@ -147,9 +162,22 @@ func TestFailure(t *testing.T) {
 		hint    string
 		format  bool
 	}{
-		{name: "no answer", err: io.ErrUnexpectedEOF, message: "cannot reach https://api.example: unexpected EOF", hint: "no answer"},
-		{name: "a message", status: 401, body: `{"message":"no such\n token."}`, message: "no such token", hint: "unauthorized"},
-		{name: "a row for a message", status: 403, body: `{"message":"Insufficient Scope"}`, message: "Insufficient Scope", hint: "scope"},
+		{
+			name: "no answer", err: io.ErrUnexpectedEOF, message: "cannot reach https://api.example: unexpected EOF",
+			hint: "no answer",
+		},
+		{
+			name: "an answer that is too large", err: &BodyTooLargeError{Limit: 7},
+			message: "the response is larger than 7 bytes", hint: "bad format", format: true,
+		},
+		{
+			name: "a message", status: 401, body: `{"message":"no such\n token."}`, message: "no such token",
+			hint: "unauthorized",
+		},
+		{
+			name: "a row for a message", status: 403, body: `{"message":"Insufficient Scope"}`, message: "Insufficient Scope",
+			hint: "scope",
+		},
 		{name: "the next row of a status", status: 403, body: `{"message":"no"}`, message: "no", hint: "forbidden"},
 		{name: "server error", status: 502, body: `{"message":"no"}`, message: "no", hint: "server"},
 		{name: "client error", status: 422, body: `{"message":"no"}`, message: "no", hint: "client"},
@@ -157,11 +185,20 @@ func TestFailure(t *testing.T) {
 			name: "the call's row first", status: 401, body: `{"message":"no"}`, hints: []Hint{{401, "", "this call"}},
 			message: "no", hint: "this call",
 		},
-		{name: "a page", status: 403, body: "\n<html>", message: "the response is a web page, not JSON", hint: "bad format", format: true},
-		{name: "a proxy's page", status: 502, body: "<html>", message: "the response is a web page, not JSON", hint: "server", format: true},
+		{
+			name: "a page", status: 403, body: "\n<html>", message: "the response is a web page, not JSON", hint: "bad format",
+			format: true,
+		},
+		{
+			name: "a proxy's page", status: 502, body: "<html>", message: "the response is a web page, not JSON", hint: "server",
+			format: true,
+		},
 		{name: "text", status: 404, body: "nope", message: "the response is not JSON", hint: "bad format", format: true},
 		{name: "nothing", status: 404, message: "the response is empty", hint: "bad format", format: true},
-		{name: "another kind of JSON", status: 404, body: "[]", message: "the response is not in the API's format", hint: "bad format", format: true},
+		{
+			name: "another kind of JSON", status: 404, body: "[]", message: "the response is not in the API's format",
+			hint: "bad format", format: true,
+		},
 		{
 			name: "success of the wrong kind", status: 200, body: `{"message":"hello"}`,
 			message: "the response is not in the API's format", hint: "bad format", format: true,
@@ -172,7 +209,8 @@ func TestFailure(t *testing.T) {
 			message: "*** and *** are bad", hint: "unauthorized",
 		},
 		{
-			name: "a secret where the message is cut", status: 401, body: `{"message":"` + strings.Repeat("x", maxMessage-5) + `token-12"}`,
+			name: "a secret where the message is cut", status: 401,
+			body:    `{"message":"` + strings.Repeat("x", maxMessage-5) + `token-12"}`,
 			message: strings.Repeat("x", maxMessage-5) + "***", hint: "unauthorized",
 		},
 		{
@@ -184,7 +222,8 @@ func TestFailure(t *testing.T) {
 			var response *http.Response
 			if test.status != 0 {
 				response = &http.Response{
-					StatusCode: test.status, Header: http.Header{"Retry-After": {"3"}}, Body: io.NopCloser(strings.NewReader(test.body)),
+					StatusCode: test.status, Header: http.Header{"Retry-After": {"3"}},
+					Body: io.NopCloser(strings.NewReader(test.body)),
 				}
 			}
 			err := service.Failure(t.Context(), "op", response, test.err, []string{"", "token-1", "token-12"}, test.hints...)
@@ -234,27 +273,38 @@ func TestJSONClient(t *testing.T) {
 	}{
 		{
 			name: "read", call: JSONCall{Path: "/v1/x?y=z", Token: "secret"}, answer: `{"name":"n"}`, want: "n", n: 1,
-			seen: seen{"GET", "/base/v1/x?y=z", "", map[string]string{"Authorization": "Bearer secret", "Content-Type": "", "Accept": "application/json"}},
+			seen: seen{"GET", "/base/v1/x?y=z", "", map[string]string{
+				"Authorization": "Bearer secret", "Content-Type": "", "Accept": "application/json",
+			}},
 		},
 		{
-			name: "write", call: JSONCall{Method: "POST", Path: "/v1", Body: map[string]int{"a": 1}}, replies: []int{201}, answer: `{"name":"n"}`, want: "n", n: 1,
-			seen: seen{"POST", "/base/v1", `{"a":1}`, map[string]string{"Authorization": "", "Content-Type": "application/json"}},
+			name: "write", call: JSONCall{Method: "POST", Path: "/v1", Body: map[string]int{"a": 1}}, replies: []int{201},
+			answer: `{"name":"n"}`, want: "n", n: 1,
+			seen: seen{"POST", "/base/v1", `{"a":1}`, map[string]string{
+				"Authorization": "", "Content-Type": "application/json",
+			}},
 		},
 		{
-			name: "a write that may be repeated", call: JSONCall{Method: "POST", Idempotent: true}, replies: []int{500, 200}, answer: `{"name":"n"}`, want: "n", n: 2,
+			name: "a write that may be repeated", call: JSONCall{Method: "POST", Idempotent: true}, replies: []int{500, 200},
+			answer: `{"name":"n"}`, want: "n", n: 2,
 			seen: seen{method: "POST", uri: "/base"},
 		},
 		{
-			name: "a write that may not", call: JSONCall{Op: "save", Method: "POST", Token: "secret"}, replies: []int{500}, answer: `{"message":"secret is bad"}`, n: 1,
-			seen: seen{method: "POST", uri: "/base"}, err: "save: Service answered 500 Internal Server Error: *** is bad (service)",
+			name: "a write that may not", call: JSONCall{Op: "save", Method: "POST", Token: "secret"}, replies: []int{500},
+			answer: `{"message":"secret is bad"}`, n: 1,
+			seen: seen{method: "POST", uri: "/base"},
+			err:  "save: Service answered 500 Internal Server Error: *** is bad (service)",
 		},
 		{
-			name: "the call's hint and secrets", call: JSONCall{Op: "read", Secrets: []string{"hidden"}, Hints: []Hint{{404, "", "call"}}}, replies: []int{404}, answer: `{"message":"hidden"}`, n: 1,
+			name: "the call's hint and secrets",
+			call: JSONCall{Op: "read", Secrets: []string{"hidden"}, Hints: []Hint{{404, "", "call"}}}, replies: []int{404},
+			answer: `{"message":"hidden"}`, n: 1,
 			seen: seen{method: "GET", uri: "/base"}, err: "read: Service answered 404 Not Found: *** (call)",
 		},
 		{
 			name: "not JSON", call: JSONCall{Op: "read"}, answer: `<html>`, n: 1,
-			seen: seen{method: "GET", uri: "/base"}, err: "read: Service answered 200 OK: the response is a web page, not JSON (service)",
+			seen: seen{method: "GET", uri: "/base"},
+			err:  "read: Service answered 200 OK: the response is a web page, not JSON (service)",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -275,7 +325,7 @@ func TestJSONClient(t *testing.T) {
 			defer s.Close()
 			client := JSONClient{
 				Service: Service{Name: "Service", URL: s.URL + "/base/", Hints: []Hint{{Any, "", "service"}}},
-				HTTP:    Config{Clock: &fakeClock{now: epoch}}.Client(),
+				HTTP:    Config{Clock: &fakeclock.Clock{}}.Client(),
 			}
 			var answer struct{ Name string }
 			err := client.Do(t.Context(), test.call, &answer)
@@ -285,13 +335,17 @@ func TestJSONClient(t *testing.T) {
 			if answer.Name != test.want || n != test.n {
 				t.Errorf("answer %q after %d requests, want %q after %d", answer.Name, n, test.want, test.n)
 			}
-			if got.method != test.seen.method || got.uri != test.seen.uri || got.body != test.seen.body || !maps.Equal(got.header, test.seen.header) {
+			if got.method != test.seen.method || got.uri != test.seen.uri || got.body != test.seen.body ||
+				!maps.Equal(got.header, test.seen.header) {
 				t.Errorf("sent %v, want %v", got, test.seen)
 			}
 		})
 	}
 	t.Run("unreachable", func(t *testing.T) {
-		client := JSONClient{Service: Service{Name: "S", URL: "http://127.0.0.1:1/base"}, HTTP: Config{Policy: Policy{Attempts: 1}}.Client()}
+		client := JSONClient{
+			Service: Service{Name: "S", URL: "http://127.0.0.1:1/base"},
+			HTTP:    Config{Policy: Policy{Attempts: 1}}.Client(),
+		}
 		err := client.Do(t.Context(), JSONCall{Op: "read", Path: "/v1/x"}, nil)
 		if failed, ok := errors.AsType[*APIError](err); !ok || failed.Status != 0 ||
 			!strings.HasPrefix(failed.Message, "cannot reach http://127.0.0.1:1/base: dial tcp") {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -13,34 +15,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/org/sandbox-actions/internal/fakeclock"
 )
-
-var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-
-// fakeClock advances only when it sleeps.
-type fakeClock struct {
-	mu      sync.Mutex
-	now     time.Time
-	slept   []time.Duration
-	onSleep func()
-}
-
-func (c *fakeClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *fakeClock) Sleep(ctx context.Context, d time.Duration) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.slept = append(c.slept, d)
-	c.now = c.now.Add(d)
-	if c.onSleep != nil {
-		c.onSleep()
-	}
-	return context.Cause(ctx)
-}
 
 // reply is one answer of a scripted server.
 type reply struct {
@@ -50,13 +27,15 @@ type reply struct {
 	reset  bool // closes the connection without an answer
 	cut    bool // closes it within the body
 	silent bool // does not answer
+	stalls bool // sends the body's first part only
 }
 
 // server answers with the replies in order; the last one repeats. It records the bodies it receives.
 type server struct {
 	*httptest.Server
-	mu     sync.Mutex
-	bodies []string
+	mu      sync.Mutex
+	bodies  []string
+	lengths []int64 // the Content-Length headers
 }
 
 func startServer(t *testing.T, replies ...reply) *server {
@@ -65,6 +44,7 @@ func startServer(t *testing.T, replies ...reply) *server {
 		body, _ := io.ReadAll(r.Body)
 		s.mu.Lock()
 		s.bodies = append(s.bodies, string(body))
+		s.lengths = append(s.lengths, r.ContentLength)
 		answer := replies[min(len(s.bodies), len(replies))-1]
 		s.mu.Unlock()
 		switch {
@@ -83,8 +63,11 @@ func startServer(t *testing.T, replies ...reply) *server {
 			w.WriteHeader(answer.status)
 		}
 		_, _ = io.WriteString(w, answer.body)
+		if answer.stalls {
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}
 	}))
-	s.Config.ErrorLog = nil
 	t.Cleanup(s.Close)
 	return s
 }
@@ -154,7 +137,8 @@ func TestRetries(t *testing.T) {
 			requests: 2, status: 200, waits: seconds(7),
 		},
 		{
-			name: "Retry-After as a date", replies: []reply{after(429, "Retry-After", epoch.Add(9*time.Second).Format(http.TimeFormat)), ok},
+			name:     "Retry-After as a date",
+			replies:  []reply{after(429, "Retry-After", fakeclock.Start.Add(9*time.Second).Format(http.TimeFormat)), ok},
 			requests: 2, status: 200, waits: seconds(9),
 		},
 		{
@@ -185,7 +169,7 @@ func TestRetries(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			clock := &fakeClock{now: epoch}
+			clock := &fakeclock.Clock{}
 			s := startServer(t, test.replies...)
 			ctx := t.Context()
 			if test.mark != nil {
@@ -204,30 +188,59 @@ func TestRetries(t *testing.T) {
 					t.Errorf("body %q, %v", data, err)
 				}
 			}
-			if got := s.requests(); len(got) != test.requests || slices.ContainsFunc(got, func(b string) bool { return b != "sent" }) {
+			if got := s.requests(); len(got) != test.requests ||
+				slices.ContainsFunc(got, func(b string) bool { return b != "sent" }) {
 				t.Errorf("requests with the bodies %q, want %d", got, test.requests)
 			}
-			if test.waits != nil && !slices.Equal(clock.slept, test.waits) {
-				t.Errorf("waits %v, want %v", clock.slept, test.waits)
+			if slices.ContainsFunc(s.lengths, func(n int64) bool { return n != int64(len("sent")) }) {
+				t.Errorf("Content-Length %v", s.lengths)
+			}
+			if test.waits != nil && !slices.Equal(clock.Slept(), test.waits) {
+				t.Errorf("waits %v, want %v", clock.Slept(), test.waits)
 			}
 		})
 	}
 }
 
 func TestBackoff(t *testing.T) {
-	clock := &fakeClock{now: epoch}
+	clock := &fakeclock.Clock{}
 	s := startServer(t, reply{status: 500})
 	policy := Policy{Attempts: 6, MinWait: time.Second, MaxWait: 5 * time.Second}
 	if _, err := (Config{Policy: policy, Clock: clock}).Client().Get(s.URL); err != nil {
 		t.Fatal(err)
 	}
-	if len(clock.slept) != 5 {
-		t.Fatalf("waits %v, want 5", clock.slept)
+	if len(clock.Slept()) != 5 {
+		t.Fatalf("waits %v, want 5", clock.Slept())
 	}
 	for i, most := range []time.Duration{1, 2, 4, 5, 5} {
-		if wait := clock.slept[i]; wait < most*time.Second/2 || wait > most*time.Second {
+		if wait := clock.Slept()[i]; wait < most*time.Second/2 || wait > most*time.Second {
 			t.Errorf("wait %d is %s, want %d s less at most half", i, wait, most)
 		}
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	want := Policy{
+		Timeout: 20 * time.Second, Attempts: 4, Budget: 5 * time.Minute, MinWait: 300 * time.Millisecond,
+		MaxWait: 10 * time.Second, MaxRetryAfter: time.Minute, MaxBody: 8 << 20, Rejections: []int{429},
+	}
+	if got := (Policy{}).withDefaults(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	want.Attempts, want.Rejections, want.RateLimit = 1, []int{}, nil
+	if got := want.withDefaults(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+func TestJitter(t *testing.T) {
+	transport := &transport{policy: Policy{MinWait: 100, MaxWait: 1000}}
+	seen := map[time.Duration]bool{}
+	for range 10_000 {
+		seen[transport.backoff(1)] = true
+	}
+	if len(seen) != 51 || !seen[50] || !seen[100] {
+		t.Errorf("%d different waits, want all from 50 to 100", len(seen))
 	}
 }
 
@@ -235,32 +248,50 @@ func TestUnreachable(t *testing.T) {
 	s := startServer(t, reply{})
 	s.Close()
 	for _, method := range []string{"GET", "POST"} { // no connection: neither was carried out
-		clock := &fakeClock{now: epoch}
+		clock := &fakeclock.Clock{}
 		request, _ := http.NewRequestWithContext(t.Context(), method, s.URL, nil)
 		_, err := Config{Clock: clock}.Client().Do(request)
-		if err == nil || !strings.HasSuffix(err.Error(), "connection refused, after 4 attempts") || len(clock.slept) != 3 {
-			t.Errorf("%s: %v, waits %v", method, err, clock.slept)
+		if err == nil || !strings.HasSuffix(err.Error(), "connection refused, after 4 attempts") || len(clock.Slept()) != 3 {
+			t.Errorf("%s: %v, waits %v", method, err, clock.Slept())
 		}
 	}
 }
 
 func TestTimeout(t *testing.T) {
-	s := startServer(t, reply{silent: true})
-	policy := Policy{Timeout: 20 * time.Millisecond, Attempts: 2}
-	_, err := Config{Policy: policy, Clock: &fakeClock{now: epoch}}.Client().Get(s.URL)
-	timeout, ok := errors.AsType[*TimeoutError](err)
-	if !ok || timeout.Limit != policy.Timeout || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v, want a timeout", err)
+	for _, test := range []struct {
+		name     string
+		reply    reply
+		attempts int
+		text     string
+	}{
+		{"no answer", reply{silent: true}, 2, "no answer within 20ms, after 2 attempts"},
+		{"a single attempt", reply{silent: true}, 1, "no answer within 20ms"},
+		{"half an answer", reply{body: "do", stalls: true}, 2, "no answer within 20ms, after 2 attempts"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := startServer(t, test.reply)
+			policy := Policy{Timeout: 20 * time.Millisecond, Attempts: test.attempts}
+			_, err := Config{Policy: policy, Clock: &fakeclock.Clock{}}.Client().Get(s.URL)
+			timeout, ok := errors.AsType[*TimeoutError](err)
+			if !ok || timeout.Limit != policy.Timeout || !errors.Is(err, context.DeadlineExceeded) ||
+				!strings.HasSuffix(err.Error(), test.text) {
+				t.Errorf("%v, want a timeout", err)
+			}
+			if n := len(s.requests()); n != test.attempts {
+				t.Errorf("%d requests, want %d", n, test.attempts)
+			}
+		})
 	}
 }
 
 func TestCertificateIsNotRetried(t *testing.T) {
-	s := httptest.NewTLSServer(http.NotFoundHandler())
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
 	defer s.Close()
-	s.Config.ErrorLog = nil
-	clock := &fakeClock{now: epoch}
-	if _, err := (Config{Clock: clock}).Client().Get(s.URL); err == nil || clock.slept != nil {
-		t.Errorf("%v, waits %v", err, clock.slept)
+	clock := &fakeclock.Clock{}
+	if _, err := (Config{Clock: clock}).Client().Get(s.URL); err == nil || clock.Slept() != nil {
+		t.Errorf("%v, waits %v", err, clock.Slept())
 	}
 }
 
@@ -283,16 +314,72 @@ func TestBodyTooLarge(t *testing.T) {
 func TestBodyThatCannotBeReadAgain(t *testing.T) {
 	s := startServer(t, reply{status: 500})
 	request, _ := http.NewRequestWithContext(t.Context(), "PUT", s.URL, io.MultiReader(strings.NewReader("sent")))
-	response, err := Config{Clock: &fakeClock{now: epoch}}.Client().Do(request)
+	response, err := Config{Clock: &fakeclock.Clock{}}.Client().Do(request)
 	if err != nil || response.StatusCode != 500 || !slices.Equal(s.requests(), []string{"sent"}) {
 		t.Errorf("%v, %v, requests %q", response, err, s.requests())
+	}
+}
+
+// closeRecorder is a body that knows whether it was closed.
+type closeRecorder struct {
+	io.Reader
+	closed bool
+}
+
+func (c *closeRecorder) Close() error {
+	c.closed = true
+	return nil
+}
+
+func TestRequestIsLeftAlone(t *testing.T) {
+	s := startServer(t, reply{status: 500}, reply{body: "done"})
+	request, _ := http.NewRequestWithContext(t.Context(), "PUT", s.URL, strings.NewReader("sent"))
+	body := &closeRecorder{Reader: strings.NewReader("sent")}
+	request.Body = body
+	before := request.Clone(t.Context())
+	response, err := Config{Clock: &fakeclock.Clock{}}.Transport().RoundTrip(request)
+	if err != nil || response.StatusCode != 200 || response.Request != request {
+		t.Fatalf("%v, %v", response, err)
+	}
+	if !body.closed {
+		t.Error("the body was not closed")
+	}
+	if request.Body != body || request.ContentLength != before.ContentLength ||
+		!reflect.DeepEqual(request.Header, before.Header) {
+		t.Errorf("the request was changed: %+v", request)
+	}
+}
+
+// Only a failed dial shows that a request was not carried out.
+func TestNetworkErrors(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		err      error
+		attempts int
+	}{
+		{"dial", &net.OpError{Op: "dial", Err: errors.New("x")}, 4},
+		{"read", &net.OpError{Op: "read", Err: errors.New("x")}, 1},
+		{"EOF", io.EOF, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			n := 0
+			base := roundTripper(func(*http.Request) (*http.Response, error) {
+				n++
+				return nil, test.err
+			})
+			request, _ := http.NewRequestWithContext(t.Context(), "POST", "http://127.0.0.1/", nil)
+			_, err := Config{Base: base, Clock: &fakeclock.Clock{}}.Client().Do(request)
+			if !errors.Is(err, test.err) || n != test.attempts {
+				t.Errorf("%v after %d attempts, want %d", err, n, test.attempts)
+			}
+		})
 	}
 }
 
 func TestStreamBody(t *testing.T) {
 	s := startServer(t, reply{status: 503}, reply{body: "done"})
 	policy := Policy{StreamBody: true, MaxBody: 1}
-	response, err := Config{Policy: policy, Clock: &fakeClock{now: epoch}}.Client().Get(s.URL)
+	response, err := Config{Policy: policy, Clock: &fakeclock.Clock{}}.Client().Get(s.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +406,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 	s := startServer(t, reply{status: 500})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	interrupted := errors.New("interrupted")
-	clock := &fakeClock{now: epoch, onSleep: func() { cancel(interrupted) }}
+	clock := &fakeclock.Clock{OnSleep: func() { cancel(interrupted) }}
 	request, _ := http.NewRequestWithContext(ctx, "GET", s.URL, nil)
 	_, err := Config{Clock: clock}.Client().Do(request)
 	if !errors.Is(err, interrupted) || len(s.requests()) != 1 {
@@ -335,9 +422,10 @@ func TestCancelWhileSending(t *testing.T) {
 		return nil, errors.New("broken")
 	})
 	request, _ := http.NewRequestWithContext(ctx, "GET", "http://127.0.0.1/", nil)
-	clock := &fakeClock{now: epoch}
-	if _, err := (Config{Base: base, Clock: clock}).Client().Do(request); !errors.Is(err, interrupted) || clock.slept != nil {
-		t.Errorf("%v, waits %v", err, clock.slept)
+	clock := &fakeclock.Clock{}
+	if _, err := (Config{Base: base, Clock: clock}).Client().Do(request); !errors.Is(err, interrupted) ||
+		clock.Slept() != nil {
+		t.Errorf("%v, waits %v", err, clock.Slept())
 	}
 }
 
@@ -375,12 +463,19 @@ func TestRedirects(t *testing.T) {
 		{name: "back from another host", follow: true, path: "/return", status: 200, arrived: "/end"},
 		{name: "a loop", follow: true, path: "/loop", status: 307, arrived: "/loop", secret: true},
 		{name: "a body stays here", method: "POST", follow: true, path: "/away", status: 307, arrived: "/away", secret: true},
-		{name: "a body to the same host", method: "POST", follow: true, path: "/here", status: 200, arrived: "/end", secret: true},
+		{
+			name: "a body to the same host", method: "POST", follow: true, path: "/here", status: 200, arrived: "/end",
+			secret: true,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var arrived string
 			var headers http.Header
-			record := func(name string, r *http.Request) { arrived, headers = name+r.URL.Path, r.Header.Clone() }
+			n := 0
+			record := func(name string, r *http.Request) {
+				arrived, headers = name+r.URL.Path, r.Header.Clone()
+				n++
+			}
 			var first, other *httptest.Server
 			first = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				record("", r)
@@ -410,6 +505,9 @@ func TestRedirects(t *testing.T) {
 			defer response.Body.Close()
 			if response.StatusCode != test.status || arrived != test.arrived {
 				t.Errorf("%d from %s, want %d from %s", response.StatusCode, arrived, test.status, test.arrived)
+			}
+			if test.path == "/loop" && n != 11 {
+				t.Errorf("%d requests, want 10 redirects", n)
 			}
 			got := []string{headers.Get("Authorization"), headers.Get("X-Api-Key"), headers.Get("Accept")}
 			want := []string{"", "", "text/plain"}

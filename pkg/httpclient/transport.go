@@ -111,21 +111,21 @@ func (t *transport) checkRetry(ctx context.Context, response *http.Response, err
 	state.attempts++
 	now := t.clock.Now()
 	var again bool
-	var asked time.Duration
+	var requested time.Duration
 	if err != nil {
 		again = neverSent(err) || state.idempotent && mayPass(err)
 	} else {
-		again, asked = t.checkAnswer(response, state.idempotent, now)
+		again, requested = t.checkAnswer(response, state.idempotent, now)
 	}
 	state.wait = t.backoff(state.attempts)
-	if asked > 0 {
-		state.wait = asked
+	if requested > 0 {
+		state.wait = requested
 	}
-	inTime := asked <= t.policy.MaxRetryAfter && now.Add(state.wait).Sub(state.start) <= t.policy.Budget
+	inTime := requested <= t.policy.MaxRetryAfter && now.Add(state.wait).Sub(state.start) <= t.policy.Budget
 	return again && state.replayable && inTime, nil
 }
 
-// checkAnswer also returns how long the service asks to wait; 0 when it does not.
+// checkAnswer decides on the answer of an attempt. It also returns the wait that the service requests; 0: none.
 func (t *transport) checkAnswer(response *http.Response, idempotent bool, now time.Time) (bool, time.Duration) {
 	if t.policy.RateLimit != nil {
 		if wait, limited := t.policy.RateLimit(response, now); limited {
@@ -147,7 +147,7 @@ func (t *transport) backoff(n int) time.Duration {
 	for range n - 1 {
 		wait = min(2*wait, t.policy.MaxWait)
 	}
-	return wait/2 + rand.N(wait/2+1)
+	return wait/2 + rand.N(wait-wait/2+1)
 }
 
 func (t *transport) waitBeforeRetry(request *http.Request) error {
@@ -170,12 +170,6 @@ func mayPass(err error) bool {
 type TimeoutError struct{ Limit time.Duration }
 
 func (e *TimeoutError) Error() string { return fmt.Sprintf("no answer within %s", e.Limit) }
-
-// Timeout implements [net.Error].
-func (e *TimeoutError) Timeout() bool { return true }
-
-// Temporary implements [net.Error].
-func (e *TimeoutError) Temporary() bool { return true }
 
 func (e *TimeoutError) Unwrap() error { return context.DeadlineExceeded }
 

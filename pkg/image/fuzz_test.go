@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -20,14 +21,22 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// manifests are seeds: what stands in place of DIGEST is the config's.
+// manifests are seeds; DIGEST and SIZE are those of the config.
 var manifests = []string{
-	`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"DIGEST","size":SIZE},"layers":[]}`,
-	`{"schemaVersion":2,"config":{"digest":"DIGEST","size":SIZE},"layers":[{"digest":"DIGEST","size":SIZE,"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip"}]}`,
-	`{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`, `{"config":{"digest":"sha256:../../etc/passwd","size":1}}`, `{"config":null}`, `[]`, `{}`, ``, `null`,
+	`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[],
+		"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"DIGEST","size":SIZE}}`,
+	`{"schemaVersion":2,"config":{"digest":"DIGEST","size":SIZE},
+		"layers":[{"digest":"DIGEST","size":SIZE,"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip"}]}`,
+	`{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`,
+	`{"config":{"digest":"sha256:../../etc/passwd","size":1}}`,
+	`{"config":null}`, `[]`, `{}`, ``, `null`,
 }
 
-var configs = []string{`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}`, `{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:x"]}}`, `{}`, `null`, ``}
+var configs = []string{
+	`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}`,
+	`{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:x"]}}`,
+	`{}`, `null`, ``,
+}
 
 func addManifests(f *testing.F, more ...any) {
 	for _, manifest := range manifests {
@@ -37,16 +46,22 @@ func addManifests(f *testing.F, more ...any) {
 	}
 }
 
-// link puts the config's digest and size into a manifest.
+// link fills in the digest and the size of the config.
 func link(manifest, config []byte) []byte {
-	return []byte(strings.NewReplacer("DIGEST", digest.FromBytes(config).String(), "SIZE", strconv.Itoa(len(config))).Replace(string(manifest)))
+	values := strings.NewReplacer("DIGEST", digest.FromBytes(config).String(), "SIZE", strconv.Itoa(len(config)))
+	return []byte(values.Replace(string(manifest)))
 }
 
-// FuzzOpenLayout: of a folder that anybody filled comes an image that is what its digest says, for the platform that was asked for, or one line.
+// FuzzOpenLayout checks that an image from any directory matches its digest and the wanted platform, and that errors
+// are one line.
 func FuzzOpenLayout(f *testing.F) {
-	addManifests(f, []byte(`{"manifests":[{"digest":"MANIFEST","size":1,"annotations":{"org.opencontainers.image.ref.name":"v1"}}]}`), false)
-	addManifests(f, []byte(`{"manifests":[{"digest":"MANIFEST","mediaType":"application/vnd.oci.image.index.v1+json","size":1}]}`), true)
-	addManifests(f, []byte(`{"manifests":[{"digest":"MANIFEST","mediaType":"application/vnd.oci.image.manifest.v1+json","size":1}]}`), true)
+	const ociImage = "application/vnd.oci.image."
+	addManifests(f, []byte(`{"manifests":[{"digest":"MANIFEST","size":1,
+		"annotations":{"org.opencontainers.image.ref.name":"v1"}}]}`), false)
+	for _, kind := range []string{"index", "manifest"} {
+		index := fmt.Sprintf(`{"manifests":[{"digest":"MANIFEST","mediaType":"%s%s.v1+json","size":1}]}`, ociImage, kind)
+		addManifests(f, []byte(index), true)
+	}
 	dir := f.TempDir()
 	blobs := filepath.Join(dir, "blobs", "sha256")
 	if err := os.MkdirAll(blobs, 0o755); err != nil {
@@ -55,9 +70,13 @@ func FuzzOpenLayout(f *testing.F) {
 	f.Fuzz(func(t *testing.T, manifest, config, index []byte, damaged bool) {
 		manifest = link(manifest, config)
 		index = []byte(strings.ReplaceAll(string(index), "MANIFEST", digest.FromBytes(manifest).String()))
-		files := map[string][]byte{"index.json": index, "blobs/sha256/" + digest.FromBytes(manifest).Encoded(): manifest, "blobs/sha256/" + digest.FromBytes(config).Encoded(): config}
+		files := map[string][]byte{
+			"index.json": index,
+			"blobs/sha256/" + digest.FromBytes(manifest).Encoded(): manifest,
+			"blobs/sha256/" + digest.FromBytes(config).Encoded():   config,
+		}
 		for name, data := range files {
-			if damaged && strings.HasPrefix(name, "blobs") { // it is as long, and reads the same
+			if damaged && strings.HasPrefix(name, "blobs") { // of the same length and meaning
 				data = bytes.Replace(data, []byte("layers"), []byte("Layers"), 1)
 			}
 			file := filepath.Join(dir, name)
@@ -79,7 +98,7 @@ func FuzzOpenLayout(f *testing.F) {
 		}
 		raw, err := image.RawManifest()
 		if err != nil || digest.FromBytes(raw).String() != hash.String() || files["blobs/sha256/"+hash.Hex] == nil {
-			t.Errorf("%s is the digest of %q (%v), and no name of a blob", hash, raw, err)
+			t.Errorf("digest %s of %q (%v) is not the name of a blob", hash, raw, err)
 		}
 		read, err := image.ConfigFile()
 		if err != nil || read.OS != "linux" || read.Architecture != "amd64" {
@@ -88,7 +107,7 @@ func FuzzOpenLayout(f *testing.F) {
 		name, err := image.ConfigName()
 		raw, readable := image.RawConfigFile()
 		if err != nil || readable != nil || digest.FromBytes(raw).String() != name.String() {
-			t.Errorf("%s is the digest of %q (%v, %v)", name, raw, err, readable)
+			t.Errorf("config digest is %s for %q (%v, %v)", name, raw, err, readable)
 		}
 		if _, err := image.Layers(); err != nil {
 			t.Error(err)
@@ -96,15 +115,18 @@ func FuzzOpenLayout(f *testing.F) {
 	})
 }
 
-// FuzzBuilt: whatever a builder answers of what it made, an image of it has the digest that was told.
+// FuzzBuilt checks that an image of a builder matches its digest, whatever the builder answers.
 func FuzzBuilt(f *testing.F) {
 	addManifests(f, []byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"MANIFEST","size":1}`))
 	addManifests(f, []byte(`{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"MANIFEST","size":1}`))
 	f.Fuzz(func(t *testing.T, manifest, config, descriptor []byte) {
 		manifest = link(manifest, config)
 		descriptor = []byte(strings.ReplaceAll(string(descriptor), "MANIFEST", digest.FromBytes(manifest).String()))
-		b := &blobs{ctx: t.Context(), silence: builderSilence, client: held{blobs: map[digest.Digest][]byte{digest.FromBytes(manifest): manifest, digest.FromBytes(config): config}}}
-		r, err := b.result(amd64, map[string]string{exptypes.ExporterImageDescriptorKey: base64.StdEncoding.EncodeToString(descriptor)})
+		store := &contentStore{ctx: t.Context(), client: fakeContent{blobs: map[digest.Digest][]byte{
+			digest.FromBytes(manifest): manifest, digest.FromBytes(config): config,
+		}}}
+		encoded := base64.StdEncoding.EncodeToString(descriptor)
+		r, err := store.result(amd64, map[string]string{exptypes.ExporterImageDescriptorKey: encoded})
 		if err != nil {
 			return
 		}
@@ -114,7 +136,7 @@ func FuzzBuilt(f *testing.F) {
 		}
 		hash, err := r.Image.Digest()
 		if err != nil || digest.FromBytes(raw).String() != hash.String() || r.Index == nil && hash != r.Digest {
-			t.Errorf("%s of %q, told was %s (%v)", hash, raw, r.Digest, err)
+			t.Errorf("digest %s of %q, want %s (%v)", hash, raw, r.Digest, err)
 		}
 		layers, err := r.Image.Layers()
 		if err != nil {
@@ -127,32 +149,34 @@ func FuzzBuilt(f *testing.F) {
 			}
 			data, err := io.ReadAll(content)
 			if is, _ := layer.Digest(); err == nil && digest.FromBytes(data).String() != is.String() {
-				t.Errorf("%d bytes are given for the layer %s", len(data), is)
+				t.Errorf("%d bytes do not match the layer %s", len(data), is)
 			}
 		}
 	})
 }
 
-// held is a builder's content store.
-type held struct {
+// fakeContent is a builder's content store in memory.
+type fakeContent struct {
 	contentapi.ContentClient
 	blobs map[digest.Digest][]byte
 }
 
-func (h held) Read(_ context.Context, in *contentapi.ReadContentRequest, _ ...grpc.CallOption) (contentapi.Content_ReadClient, error) {
-	data, ok := h.blobs[digest.Digest(in.Digest)]
+func (c fakeContent) Read(
+	_ context.Context, in *contentapi.ReadContentRequest, _ ...grpc.CallOption,
+) (contentapi.Content_ReadClient, error) {
+	data, ok := c.blobs[digest.Digest(in.Digest)]
 	if !ok {
 		return nil, status.Error(codes.NotFound, "not found")
 	}
-	return &heldStream{rest: [][]byte{data[:len(data)/2], data[len(data)/2:]}}, nil
+	return &fakeContentStream{rest: [][]byte{data[:len(data)/2], data[len(data)/2:]}}, nil
 }
 
-type heldStream struct {
+type fakeContentStream struct {
 	grpc.ClientStream
 	rest [][]byte
 }
 
-func (s *heldStream) Recv() (*contentapi.ReadContentResponse, error) {
+func (s *fakeContentStream) Recv() (*contentapi.ReadContentResponse, error) {
 	if len(s.rest) == 0 {
 		return nil, io.EOF
 	}

@@ -14,24 +14,24 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Folder is where text is folded under titles, as the log of GitHub Actions does.
-type Folder interface {
+// LogGroups writes a log that folds text under titles, like the log of GitHub Actions.
+type LogGroups interface {
 	Group(title string)
 	EndGroup()
-	Untrusted() io.WriteCloser // for text that others made
+	Untrusted() io.WriteCloser // for output of a build, which must not act as a command
 }
 
-// pending bounds what is kept, in bytes, of a step that waits for its turn.
-const pending = 4 << 20
+const (
+	maxPending = 4 << 20 // bytes that are kept of a step that waits to be shown
+	tailLines  = 30      // lines of a failed step that are shown again
+)
 
-// tailLines is how much of a step that failed is shown unfolded.
-const tailLines = 30
-
-// Groups shows each step of a build as one group. Steps run at the same time, but a log has one end: the step that is shown is
-// followed live to its end, the others are kept until then. The last lines of a step that failed are shown again, unfolded.
-func Groups(folder Folder) Display {
-	return func(ctx context.Context, status chan *client.SolveStatus) error {
-		g := &groups{folder: folder, out: folder.Untrusted(), steps: map[digest.Digest]*groupedStep{}}
+// Groups shows each step of a build as one group. Steps run in parallel, but a log is sequential: the current step is
+// shown live until it ends, and the others are kept until then. The last lines of a failed step are shown again,
+// outside of its group.
+func Groups(log LogGroups) Display {
+	return func(_ context.Context, status chan *client.SolveStatus) error {
+		g := &groupDisplay{log: log, out: log.Untrusted(), steps: map[digest.Digest]*groupedStep{}}
 		for s := range status {
 			g.update(s)
 		}
@@ -40,48 +40,36 @@ func Groups(folder Folder) Display {
 	}
 }
 
-type groups struct {
-	folder Folder
-	out    io.WriteCloser
-	steps  map[digest.Digest]*groupedStep
-	queue  []*groupedStep // begun and not yet shown to the end, in the order of their beginnings
-	live   *groupedStep
+type groupDisplay struct {
+	log     LogGroups
+	out     io.WriteCloser
+	steps   map[digest.Digest]*groupedStep
+	queue   []*groupedStep // started and waiting to be shown, in the order of their start
+	current *groupedStep   // shown live; may be nil
 }
 
 type groupedStep struct {
-	vertex   client.Vertex
-	log      []byte // not yet shown
-	tail     []byte // the last lines
-	dropped  int
-	finished bool
-	queued   bool // or live
+	vertex  client.Vertex
+	pending []byte // output that is not shown yet
+	tail    []byte // the last lines of the output
+	dropped int    // bytes that exceed maxPending
+	ended   bool
+	queued  bool // or current
 }
 
-func (g *groups) update(s *client.SolveStatus) {
+func (g *groupDisplay) update(s *client.SolveStatus) {
 	for _, v := range s.Vertexes {
-		step := g.steps[v.Digest]
-		if step == nil {
-			step = &groupedStep{}
-			g.steps[v.Digest] = step
-		}
-		again := v.Completed == nil || step.vertex.Started == nil // BuildKit may do a step in several goes
-		cached := step.vertex.Cached || v.Cached
-		step.vertex = *v
-		step.vertex.Cached = cached
-		step.finished = v.Completed != nil
-		if v.Started != nil && again {
-			g.enqueue(step)
-		}
+		g.updateStep(v)
 	}
 	for _, p := range s.Statuses {
-		// Only ends: a log is read afterwards, and a line for each percent is noise there.
-		if p.Completed != nil && p.Started != nil {
-			text := fmt.Sprintf("%s %.1fs", p.ID, p.Completed.Sub(*p.Started).Seconds())
-			if p.Total > 0 {
-				text = fmt.Sprintf("%s %s %.1fs", p.ID, units.HumanSize(float64(p.Total)), p.Completed.Sub(*p.Started).Seconds())
-			}
-			g.write(p.Vertex, []byte(text+"\n"))
+		if p.Completed == nil || p.Started == nil { // a log has one line for each transfer, at its end
+			continue
 		}
+		size := ""
+		if p.Total > 0 {
+			size = units.HumanSize(float64(p.Total)) + " "
+		}
+		g.write(p.Vertex, fmt.Appendf(nil, "%s %s%.1fs\n", p.ID, size, p.Completed.Sub(*p.Started).Seconds()))
 	}
 	for _, l := range s.Logs {
 		g.write(l.Vertex, l.Data)
@@ -89,64 +77,80 @@ func (g *groups) update(s *client.SolveStatus) {
 	g.show(false)
 }
 
-func (g *groups) enqueue(step *groupedStep) {
+func (g *groupDisplay) updateStep(v *client.Vertex) {
+	step := g.steps[v.Digest]
+	if step == nil {
+		step = &groupedStep{}
+		g.steps[v.Digest] = step
+	}
+	starts := v.Completed == nil || step.vertex.Started == nil // BuildKit may run a step several times
+	cached := step.vertex.Cached || v.Cached
+	step.vertex = *v
+	step.vertex.Cached = cached
+	step.ended = v.Completed != nil
+	if v.Started != nil && starts {
+		g.enqueue(step)
+	}
+}
+
+func (g *groupDisplay) enqueue(step *groupedStep) {
 	if !step.queued {
 		step.queued = true
 		g.queue = append(g.queue, step)
 	}
 }
 
-func (g *groups) write(vertex digest.Digest, data []byte) {
+func (g *groupDisplay) write(vertex digest.Digest, data []byte) {
 	step := g.steps[vertex]
 	if step == nil {
 		return
 	}
-	if len(step.log)+len(data) > pending {
+	if len(step.pending)+len(data) > maxPending {
 		step.dropped += len(data)
 		return
 	}
 	g.enqueue(step)
-	step.log = append(step.log, data...)
+	step.pending = append(step.pending, data...)
 	step.tail = append(step.tail, data...)
 	if lines := bytes.SplitAfter(step.tail, []byte("\n")); len(lines) > tailLines {
 		step.tail = bytes.Join(lines[len(lines)-tailLines:], nil)
 	}
 }
 
-// show writes what is known of the live step, and goes on to the next when it has ended. Steps that have ended go first.
-func (g *groups) show(all bool) {
+// show writes the output of the current step and, when it has ended, of the next ones: first those that have ended.
+func (g *groupDisplay) show(all bool) {
 	for {
-		if g.live == nil {
+		if g.current == nil {
 			if len(g.queue) == 0 {
 				return
 			}
-			next := max(0, slices.IndexFunc(g.queue, func(s *groupedStep) bool { return s.finished }))
-			g.live = g.queue[next]
+			next := max(0, slices.IndexFunc(g.queue, func(s *groupedStep) bool { return s.ended }))
+			g.current = g.queue[next]
 			g.queue = slices.Delete(g.queue, next, next+1)
-			g.folder.Group(g.live.title())
+			g.log.Group(g.current.title())
 		}
-		step := g.live
-		_, _ = g.out.Write(step.log) // the log of a run has nowhere to report to
-		step.log = step.log[:0]
-		if !step.finished && !all {
+		step := g.current
+		_, _ = g.out.Write(step.pending) // there is no other place to report a broken log
+		step.pending = step.pending[:0]
+		if !step.ended && !all {
 			return
 		}
 		g.end(step)
-		step.queued, g.live = false, nil
+		step.queued, g.current = false, nil
 	}
 }
 
-func (g *groups) end(step *groupedStep) {
+func (g *groupDisplay) end(step *groupedStep) {
 	if step.dropped > 0 {
-		fmt.Fprintf(g.out, "(%s more were not kept)\n", units.HumanSize(float64(step.dropped)))
+		fmt.Fprintf(g.out, "(%s of output omitted)\n", units.HumanSize(float64(step.dropped)))
 		step.dropped = 0
 	}
 	v := step.vertex
 	switch {
-	case strings.HasSuffix(v.Error, context.Canceled.Error()): // because another one failed
+	case strings.HasSuffix(v.Error, context.Canceled.Error()): // after another step failed
 		fmt.Fprintln(g.out, "canceled")
 	case v.Error != "":
-		g.folder.EndGroup()
+		g.log.EndGroup()
 		fmt.Fprintf(g.out, "%s\n%s%s\n", v.Name, step.tail, v.Error)
 		return
 	case v.Cached:
@@ -154,15 +158,17 @@ func (g *groups) end(step *groupedStep) {
 	case v.Started != nil && v.Completed != nil:
 		fmt.Fprintf(g.out, "done in %s\n", v.Completed.Sub(*v.Started).Round(100*time.Millisecond))
 	}
-	g.folder.EndGroup()
+	g.log.EndGroup()
 }
 
 func (s *groupedStep) title() string {
-	switch {
-	case s.vertex.Cached:
+	if s.vertex.Cached {
 		return s.vertex.Name + " (cached)"
-	case s.finished && s.vertex.Completed != nil && s.vertex.Completed.Sub(*s.vertex.Started) >= time.Second:
-		return fmt.Sprintf("%s (%s)", s.vertex.Name, s.vertex.Completed.Sub(*s.vertex.Started).Round(100*time.Millisecond))
+	}
+	if s.ended && s.vertex.Completed != nil && s.vertex.Started != nil {
+		if took := s.vertex.Completed.Sub(*s.vertex.Started); took >= time.Second {
+			return fmt.Sprintf("%s (%s)", s.vertex.Name, took.Round(100*time.Millisecond))
+		}
 	}
 	return s.vertex.Name
 }

@@ -45,12 +45,12 @@ const (
 	amd64 = "linux/amd64"
 	arm64 = "linux/arm64"
 
-	// The password that no file and no log may hold.
+	// password must not appear in files, logs or errors.
 	password = "correct-horse-battery-staple"
 )
 
-// world is what the tests of this package share: daemons, registries, and servers of what a Dockerfile fetches.
-type world struct {
+// services are what the tests of this package share: daemons, registries, and servers that Dockerfiles fetch from.
+type services struct {
 	dir      string
 	state    string // of the daemons
 	builders *builders.Builders
@@ -64,7 +64,6 @@ type world struct {
 }
 
 func TestMain(m *testing.M) {
-	firstWait = 5 * time.Millisecond // what is tried again need not be waited for here
 	code := m.Run()
 	if started {
 		if w, err := shared(); err == nil {
@@ -82,9 +81,12 @@ var (
 	started bool // shared was called
 )
 
-// theWorld is started by the first test that needs it.
-func theWorld(t testing.TB) *world {
+// sharedServices starts the services at their first use.
+func sharedServices(t testing.TB) *services {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("needs BuildKit and a registry; run without -short")
+	}
 	started = true
 	w, err := shared()
 	if err != nil {
@@ -93,18 +95,18 @@ func theWorld(t testing.TB) *world {
 	return w
 }
 
-func start() (_ *world, err error) {
+func start() (_ *services, err error) {
 	dir, err := os.MkdirTemp("", "image-")
 	if err != nil {
 		return nil, err
 	}
-	w := &world{dir: dir, state: filepath.Join(dir, "builders")}
+	w := &services{dir: dir, state: filepath.Join(dir, "builders")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.stop())
 		}
 	}()
-	// Docker's configuration of whoever runs the tests is nothing to them.
+	// Tests do not use the Docker configuration of the user.
 	if err := os.Setenv("DOCKER_CONFIG", filepath.Join(dir, "docker")); err != nil {
 		return nil, err
 	}
@@ -139,7 +141,7 @@ func start() (_ *world, err error) {
 	return w, group.Wait()
 }
 
-func (w *world) stop() (err error) {
+func (w *services) stop() (err error) {
 	for _, s := range []*httptest.Server{w.hub, w.files, w.git} {
 		if s != nil {
 			s.Close()
@@ -156,15 +158,19 @@ func (w *world) stop() (err error) {
 
 func host(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
 
-// fillHub pushes the base images. Debian's layer is left uncompressed: compressing it takes longer than most of the tests.
-func (w *world) fillHub() error {
+// fillHub pushes the base images. Debian's layer is left uncompressed: compressing it takes longer than most of the
+// tests.
+func (w *services) fillHub() error {
 	file := filepath.Join("..", "..", ".cache", "base", "bookworm-slim.tar")
 	root, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("there is no base image: run scripts/base-image.sh (%w)", err)
+		return fmt.Errorf("read the base image: %w (run scripts/base-image.sh)", err)
 	}
 	uncompressed := static.NewLayer(root, types.OCIUncompressedLayer)
-	debian, err := baseImage(v1.Config{Cmd: []string{"bash"}, Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}, uncompressed)
+	debian, err := baseImage(v1.Config{
+		Cmd: []string{"bash"},
+		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+	}, uncompressed)
 	if err != nil {
 		return err
 	}
@@ -176,13 +182,19 @@ func (w *world) fillHub() error {
 	if err != nil {
 		return err
 	}
-	// What BuildKit asks of a scanner: https://github.com/moby/buildkit/blob/master/docs/attestations/sbom-protocol.md
-	scanner, err := baseImage(v1.Config{Entrypoint: []string{"/bin/sh", "-c", `echo '{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document", "predicate": {"name": "scanned"}}' >"$BUILDKIT_SCAN_DESTINATION/scan.spdx.json"`},
-		Env: []string{"PATH=/usr/bin:/bin"}}, uncompressed)
+	// A scanner as BuildKit defines it: https://github.com/moby/buildkit/blob/master/docs/attestations/sbom-protocol.md
+	const statement = `{"_type": "https://in-toto.io/Statement/v0.1", ` +
+		`"predicateType": "https://spdx.dev/Document", "predicate": {"name": "scanned"}}`
+	scanner, err := baseImage(v1.Config{
+		Entrypoint: []string{"/bin/sh", "-c", `echo '` + statement + `' >"$BUILDKIT_SCAN_DESTINATION/scan.spdx.json"`},
+		Env:        []string{"PATH=/usr/bin:/bin"},
+	}, uncompressed)
 	if err != nil {
 		return err
 	}
-	for reference, image := range map[string]v1.Image{"debian:bookworm-slim": debian, "small:1": small, "onbuild:1": onbuild, "scanner:1": scanner} {
+	for reference, image := range map[string]v1.Image{
+		"debian:bookworm-slim": debian, "small:1": small, "onbuild:1": onbuild, "scanner:1": scanner,
+	} {
 		ref, err := name.ParseReference(host(w.hub) + "/library/" + reference)
 		if err != nil {
 			return err
@@ -201,7 +213,8 @@ func (w *world) fillHub() error {
 
 func baseImage(config v1.Config, layer v1.Layer) (v1.Image, error) {
 	image, err := mutate.ConfigFile(mutate.MediaType(empty.Image, types.OCIManifestSchema1), &v1.ConfigFile{
-		Architecture: "amd64", OS: "linux", Created: v1.Time{Time: time.Unix(0, 0).UTC()}, RootFS: v1.RootFS{Type: "layers"}, Config: config,
+		Architecture: "amd64", OS: "linux", Created: v1.Time{Time: time.Unix(0, 0).UTC()},
+		RootFS: v1.RootFS{Type: "layers"}, Config: config,
 	})
 	if err != nil {
 		return nil, err
@@ -213,15 +226,16 @@ func baseImage(config v1.Config, layer v1.Layer) (v1.Image, error) {
 }
 
 func gzipped(tar []byte) v1.Layer {
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(tar)), nil }, tarball.WithMediaType(types.OCILayer))
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(tar)), nil }
+	layer, err := tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer))
 	if err != nil {
 		panic(err) // a buffer can be read
 	}
 	return layer
 }
 
-// serveGit is git's own server, over HTTP, of a repository with the branches main and other.
-func (w *world) serveGit() error {
+// serveGit serves a repository with the branches main and other, with git's own HTTP server.
+func (w *services) serveGit() error {
 	root := filepath.Join(w.dir, "git")
 	work := filepath.Join(w.dir, "work")
 	script := `set -eu
@@ -244,7 +258,7 @@ git --exec-path`
 		"GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com", "GIT_COMMITTER_DATE=2026-01-01T00:00:00Z")
 	out, err := command.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("make a repository: %w: %s", err, out)
+		return fmt.Errorf("create a repository: %w: %s", err, out)
 	}
 	lines := strings.Fields(string(out))
 	w.commit = lines[len(lines)-2]
@@ -256,7 +270,7 @@ git --exec-path`
 	return nil
 }
 
-func (w *world) startAgent() error {
+func (w *services) startAgent() error {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return err
@@ -270,7 +284,7 @@ func (w *world) startAgent() error {
 	if err != nil {
 		return err
 	}
-	go func() { // ends with the process: tests in parallel use it to the last
+	go func() { // runs until the process ends
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
@@ -278,15 +292,15 @@ func (w *world) startAgent() error {
 			}
 			go func() {
 				defer conn.Close()
-				_ = agent.ServeAgent(keys, conn) // its end is the client's
+				_ = agent.ServeAgent(keys, conn) // returns when the client disconnects
 			}()
 		}
 	}()
 	return nil
 }
 
-// machine connects to the daemon for a platform.
-func (w *world) machine(t testing.TB, platform string) *client.Client {
+// machine connects to the BuildKit daemon of a platform.
+func (w *services) machine(t testing.TB, platform string) *client.Client {
 	t.Helper()
 	c, err := client.New(t.Context(), w.builders.Address(platform))
 	if err != nil {
@@ -296,11 +310,12 @@ func (w *world) machine(t testing.TB, platform string) *client.Client {
 	return c
 }
 
-// emptyMachine starts a daemon of the test's own, which holds nothing.
-func (w *world) emptyMachine(t testing.TB) *client.Client {
+// emptyMachine starts a BuildKit daemon with an empty cache.
+func (w *services) emptyMachine(t testing.TB) *client.Client {
 	t.Helper()
 	b, err := builders.Start(t.Context(), builders.Options{
-		Dir: t.TempDir(), Platforms: []string{amd64}, Mirrors: map[string]string{"docker.io": host(w.hub)}, Insecure: []string{w.registry.Addr},
+		Dir: t.TempDir(), Platforms: []string{amd64},
+		Mirrors: map[string]string{"docker.io": host(w.hub)}, Insecure: []string{w.registry.Addr},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -318,7 +333,7 @@ func (w *world) emptyMachine(t testing.TB) *client.Client {
 	return c
 }
 
-// solve builds r, and returns what the builder said on the way.
+// solve builds r and returns the statuses of the build.
 func solve(ctx context.Context, c *client.Client, r Request) (*Result, []*client.SolveStatus, error) {
 	status := make(chan *client.SolveStatus)
 	seen := make(chan []*client.SolveStatus)
@@ -333,7 +348,7 @@ func solve(ctx context.Context, c *client.Client, r Request) (*Result, []*client
 	return result, <-seen, err
 }
 
-// folderOf makes a build context of files by their names.
+// folderOf creates a directory with files.
 func folderOf(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -349,7 +364,7 @@ func folderOf(t testing.TB, files map[string]string) string {
 	return dir
 }
 
-// request is the build of a folder with a Dockerfile.
+// request builds a directory with a Dockerfile.
 func request(dir string) Request {
 	return Request{Platform: amd64, Context: dir, Dockerfile: filepath.Join(dir, "Dockerfile")}
 }

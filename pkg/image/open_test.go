@@ -1,12 +1,15 @@
 package image
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,10 +19,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// imageFor is an image for linux on an architecture.
+// imageFor returns an image for linux on an architecture.
 func imageFor(t testing.TB, architecture string) v1.Image {
 	t.Helper()
 	image := smallImage(t)
@@ -35,7 +40,7 @@ func imageFor(t testing.TB, architecture string) v1.Image {
 	return image
 }
 
-// indexOf is an index of images for those architectures, with something in it that is no image.
+// indexOf returns an index of images for these architectures, with an attestation for each.
 func indexOf(t testing.TB, architectures ...string) (index v1.ImageIndex, digests []v1.Hash) {
 	t.Helper()
 	index = empty.Index
@@ -46,7 +51,9 @@ func indexOf(t testing.TB, architectures ...string) (index v1.ImageIndex, digest
 			t.Fatal(err)
 		}
 		digests = append(digests, digest)
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: architecture}}},
+		platform := &v1.Platform{OS: "linux", Architecture: architecture}
+		index = mutate.AppendManifests(index,
+			mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: platform}},
 			mutate.IndexAddendum{Add: smallImage(t), Descriptor: v1.Descriptor{
 				Platform:    &v1.Platform{OS: "unknown", Architecture: "unknown"},
 				Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest"},
@@ -60,7 +67,7 @@ func tagged(tag string) layout.Option {
 }
 
 func TestOpenLayout(t *testing.T) {
-	make := func(fill func(path layout.Path) error) string {
+	newLayout := func(fill func(path layout.Path) error) string {
 		dir := filepath.Join(t.TempDir(), "layout")
 		path, err := layout.Write(dir, empty.Index)
 		if err == nil {
@@ -77,28 +84,28 @@ func TestOpenLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	both, digests := indexOf(t, "amd64", "arm64")
-	single := make(func(p layout.Path) error { return p.AppendImage(one, tagged("v1")) })
-	two := make(func(p layout.Path) error {
+	single := newLayout(func(p layout.Path) error { return p.AppendImage(one, tagged("v1")) })
+	two := newLayout(func(p layout.Path) error {
 		if err := p.AppendImage(one, tagged("docker.io/library/app:v1")); err != nil {
 			return err
 		}
 		return p.AppendImage(other, tagged("v2"))
 	})
-	same := make(func(p layout.Path) error {
+	same := newLayout(func(p layout.Path) error {
 		if err := p.AppendImage(one, tagged("v1")); err != nil {
 			return err
 		}
 		return p.AppendImage(one, tagged("latest"))
 	})
-	multi := make(func(p layout.Path) error { return p.AppendIndex(both, tagged("v1")) })
-	nothing := make(func(layout.Path) error { return nil })
+	multi := newLayout(func(p layout.Path) error { return p.AppendIndex(both, tagged("v1")) })
+	nothing := newLayout(func(layout.Path) error { return nil })
 	blob := func(hash v1.Hash) string { return filepath.Join("blobs", hash.Algorithm, hash.Hex) }
 	manifest, err := one.Manifest()
 	if err != nil {
 		t.Fatal(err)
 	}
 	damaged := func(what v1.Hash, change func(path string) error) string {
-		return make(func(p layout.Path) error {
+		return newLayout(func(p layout.Path) error {
 			if err := p.AppendImage(one); err != nil {
 				return err
 			}
@@ -108,51 +115,39 @@ func TestOpenLayout(t *testing.T) {
 	lacking := damaged(manifest.Layers[1].Digest, os.Remove)
 	short := damaged(manifest.Layers[0].Digest, func(path string) error { return os.Truncate(path, 10) })
 	garbled := damaged(digest, func(path string) error { return os.WriteFile(path, []byte("<html>"), 0o644) })
-	noJSON := make(func(p layout.Path) error {
-		return os.WriteFile(filepath.Join(string(p), "index.json"), []byte("no JSON"), 0o644)
+	noJSON := newLayout(func(p layout.Path) error {
+		return os.WriteFile(filepath.Join(string(p), "index.json"), []byte("not JSON"), 0o644)
+	})
+	config, err := one.RawConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	altered := damaged(manifest.Config.Digest, func(path string) error {
+		return os.WriteFile(path, bytes.Replace(config, []byte("amd64"), []byte("AMD64"), 1), 0o644)
 	})
 	odd := filepath.Join(t.TempDir(), "with:colon@and at")
-	if err := os.Rename(make(func(p layout.Path) error { return p.AppendImage(one) }), odd); err != nil {
+	if err := os.Rename(newLayout(func(p layout.Path) error { return p.AppendImage(one) }), odd); err != nil {
 		t.Fatal(err)
 	}
 
 	for _, test := range []struct {
 		name, reference, platform string
 		want                      v1.Hash
-		refused                   string
 	}{
-		{name: "the only image", reference: single, want: digest},
-		{name: "by its tag", reference: single + ":v1", want: digest},
-		{name: "by its digest", reference: single + "@" + digest.String(), want: digest},
-		{name: "by tag and digest", reference: single + ":v1@" + digest.String(), want: digest},
-		{name: "with the scheme", reference: "oci-layout://" + single + ":v1", platform: amd64, want: digest},
-		{name: "by the tag of a full name", reference: two + ":v1", want: digest},
-		{name: "the same image under two tags", reference: same, want: digest},
-		{name: "the platform of several", reference: multi, platform: arm64, want: digests[1]},
-		{name: "the other platform of several", reference: multi + ":v1", platform: amd64, want: digests[0]},
-		{name: "several platforms and none named", reference: multi, refused: "is for several platforms (linux/amd64, linux/arm64): say which one"},
-		{name: "a platform that is not there", reference: multi, platform: "linux/riscv64", refused: "is for linux/amd64, linux/arm64, not linux/riscv64: build it for linux/riscv64"},
-		{name: "the wrong architecture", reference: single, platform: arm64, refused: "is for linux/amd64, not linux/arm64: build it for linux/arm64"},
-		{name: "several images and none named", reference: two, refused: `holds several images ("docker.io/library/app:v1", "v2"): name one as ` + two + ":TAG"},
-		{name: "a tag that is not there", reference: two + ":v3", refused: `holds no image "v3", only "docker.io/library/app:v1", "v2"`},
-		{name: "a digest that is not there", reference: single + "@sha256:" + strings.Repeat("0", 64), refused: "it is not whole"},
-		{name: "no folder", reference: single + "-absent", refused: "is no OCI layout: there is no index.json in it"},
-		{name: "nothing in it", reference: nothing, refused: "is empty"},
-		{name: "an index that is no JSON", reference: noJSON, refused: "index.json: invalid character"},
-		{name: "a layer missing", reference: lacking, refused: "no such file or directory): write it again"},
-		{name: "a layer cut off", reference: short, refused: "has 10 of "},
-		{name: "a manifest that is none", reference: garbled, refused: "write it again"},
-		{name: "a platform that is none", reference: single, platform: "a/b/c/d/e", refused: "write for example linux/amd64"},
-		{name: "a folder with colons", reference: odd + ":", want: digest},
+		{name: "only image", reference: single, want: digest},
+		{name: "tag", reference: single + ":v1", want: digest},
+		{name: "digest", reference: single + "@" + digest.String(), want: digest},
+		{name: "tag and digest", reference: single + ":v1@" + digest.String(), want: digest},
+		{name: "scheme", reference: "oci-layout://" + single + ":v1", platform: amd64, want: digest},
+		{name: "tag of a full name", reference: two + ":v1", want: digest},
+		{name: "digest instead of an unknown tag", reference: two + ":v3@" + digest.String(), want: digest},
+		{name: "same image under two tags", reference: same, want: digest},
+		{name: "second platform", reference: multi, platform: arm64, want: digests[1]},
+		{name: "first platform", reference: multi + ":v1", platform: amd64, want: digests[0]},
+		{name: "directory with colons", reference: odd + ":", want: digest},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			image, err := Open(t.Context(), test.reference, test.platform, Auth{})
-			if test.refused != "" {
-				if err == nil || !strings.Contains(err.Error(), test.refused) || strings.Contains(err.Error(), "\n") {
-					t.Fatalf("got %v, want one line with %q", err, test.refused)
-				}
-				return
-			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -164,10 +159,103 @@ func TestOpenLayout(t *testing.T) {
 			}
 		})
 	}
+
+	for _, test := range []struct {
+		name, reference string
+		reason, hint    string // parts of them
+	}{
+		{"several images", two, `several images: "docker.io/library/app:v1", "v2"`, "use " + two + ":TAG or "},
+		{"unknown tag", two + ":v3", `no image "v3"`, `use one of the tags "docker.io/library/app:v1", "v2"`},
+		{"unknown digest", single + "@sha256:" + strings.Repeat("0", 64), "", "write it again"},
+		{"missing directory", single + "-absent", "no index.json", "use the directory of an OCI layout"},
+		{"empty layout", nothing, "no images", ""},
+		{"index that is not JSON", noJSON, "parse index.json: invalid character", "write the layout again"},
+		{"missing layer", lacking, "no such file or directory", "write it again"},
+		{"truncated layer", short, " has 10 of ", "write it again"},
+		{"damaged manifest", garbled, "", "write it again"},
+		{
+			"damaged config of the same size", altered, "digest mismatch of " + manifest.Config.Digest.String(),
+			"write it again",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Open(t.Context(), test.reference, "", Auth{})
+			failure, ok := errors.AsType[*LayoutError](err)
+			if !ok || !strings.Contains(failure.Reason, test.reason) || !strings.Contains(failure.Hint, test.hint) {
+				t.Fatalf("error = %#v", err)
+			}
+			checkLine(t, err)
+		})
+	}
+
+	const amd64And64 = "linux/amd64, linux/arm64"
+	for _, test := range []struct{ name, reference, platform, platforms string }{
+		{"several platforms", multi, "", amd64And64},
+		{"unknown platform", multi, "linux/riscv64", amd64And64},
+		{"other architecture", single, arm64, "linux/amd64"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Open(t.Context(), test.reference, test.platform, Auth{})
+			checkPlatformError(t, err, test.platform, test.platforms)
+		})
+	}
+	_, err = Open(t.Context(), single, "a/b/c/d/e", Auth{})
+	if err == nil || !strings.Contains(err.Error(), "use for example linux/amd64") {
+		t.Errorf("invalid platform: error = %v", err)
+	}
 }
 
-func TestOpenFromARegistry(t *testing.T) {
-	w := theWorld(t)
+// checkPlatformError checks which platform was wanted and which exist.
+func checkPlatformError(t *testing.T, err error, wanted, platforms string) {
+	t.Helper()
+	failure, ok := errors.AsType[*PlatformError](err)
+	if !ok || failure.Wanted != wanted || strings.Join(failure.Platforms, ", ") != platforms {
+		t.Fatalf("error = %#v, want no %q among %s", err, wanted, platforms)
+	}
+	checkLine(t, err)
+}
+
+func TestSelectImage(t *testing.T) {
+	descriptor := func(hex, platform string, change ...func(*v1.Descriptor)) v1.Descriptor {
+		d := v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: v1.Hash{Algorithm: "sha256", Hex: hex}}
+		if platform != "" {
+			d.Platform, _ = v1.ParsePlatform(platform)
+		}
+		for _, c := range change {
+			c(&d)
+		}
+		return d
+	}
+	attestation := func(d *v1.Descriptor) {
+		d.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
+	}
+	index := func(d *v1.Descriptor) { d.MediaType = types.OCIImageIndex }
+	v7, v6 := descriptor("7", "linux/arm/v7"), descriptor("6", "linux/arm/v6")
+	wantedARM := &v1.Platform{OS: "linux", Architecture: "arm"}
+	for _, test := range []struct {
+		name      string
+		manifests []v1.Descriptor
+		wanted    *v1.Platform
+		want      string // hex; "": a PlatformError
+	}{
+		{"preferred variant", []v1.Descriptor{v7, v6}, wantedARM, "7"},
+		{"preferred variant in the other order", []v1.Descriptor{v6, v7}, wantedARM, "6"},
+		{"several without a wanted platform", []v1.Descriptor{v6, v7}, nil, ""},
+		{"one beside an attestation", []v1.Descriptor{descriptor("a", amd64, attestation), v6}, nil, "6"},
+		{"one beside a nested index", []v1.Descriptor{descriptor("b", amd64, index), v6}, nil, "6"},
+		{"one without a platform", []v1.Descriptor{descriptor("c", "")}, nil, "c"},
+		{"attestations only", []v1.Descriptor{descriptor("a", amd64, attestation)}, nil, ""},
+		{"wanted, but without a platform", []v1.Descriptor{descriptor("c", "")}, wantedARM, ""},
+	} {
+		got, err := selectImage("x", test.manifests, test.wanted)
+		if _, failed := errors.AsType[*PlatformError](err); got.Hex != test.want || failed != (test.want == "") {
+			t.Errorf("%s: %q, %v; want %q", test.name, got.Hex, err, test.want)
+		}
+	}
+}
+
+func TestOpenFromRegistry(t *testing.T) {
+	w := sharedServices(t)
 	robot := w.login("robot", password)
 	put := func(repository string, write func(ref name.Reference, options ...remote.Option) error) string {
 		t.Helper()
@@ -181,16 +269,14 @@ func TestOpenFromARegistry(t *testing.T) {
 		return ref.String()
 	}
 	image := imageFor(t, "amd64")
-	both, _ := indexOf(t, "amd64", "arm64")
+	both, digests := indexOf(t, "amd64", "arm64")
 	single := put("open:1", func(ref name.Reference, options ...remote.Option) error {
 		return remote.Write(ref, image, options...)
 	})
 	multi := put("open:both", func(ref name.Reference, options ...remote.Option) error {
 		return remote.WriteIndex(ref, both, options...)
 	})
-	closed := httptest.NewServer(http.NotFoundHandler())
-	gone := host(closed)
-	closed.Close()
+	gone := closedAddress()
 	answers := func(status int, header, body string) string {
 		server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if key, value, ok := strings.Cut(header, ": "); ok {
@@ -202,58 +288,96 @@ func TestOpenFromARegistry(t *testing.T) {
 		t.Cleanup(server.Close)
 		return host(server) + "/team/x:1"
 	}
-	before := registrySilence
-	registrySilence = 200 * time.Millisecond
-	t.Cleanup(func() { registrySilence = before })
 	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	t.Cleanup(silent.Close)
 
 	for _, test := range []struct {
 		name, reference, platform string
-		auth                      Auth
-		want                      string // "": it is opened
+		index                     int // of the image in both
 	}{
-		{name: "an image", reference: single, platform: amd64, auth: robot},
-		{name: "an image of any platform", reference: single, auth: robot},
-		{name: "one of several", reference: multi, platform: arm64, auth: robot},
-		{name: "several platforms and none named", reference: multi, auth: robot, want: "is for several platforms (linux/amd64, linux/arm64): say which one"},
-		{name: "the wrong architecture", reference: single, platform: arm64, auth: robot, want: "is for linux/amd64, not linux/arm64: build it for linux/arm64"},
-		{name: "a platform that is not there", reference: multi, platform: "linux/s390x", auth: robot, want: "is for linux/amd64, linux/arm64, not linux/s390x"},
-		{name: "a tag that is not there", reference: w.registry.Addr + "/team/open:absent", auth: robot, want: "the registry has no such image"},
-		{name: "wrong password", reference: single, auth: w.login("robot", "wrong"), want: "log in to " + w.registry.Addr + " (docker login)"},
-		{name: "no login", reference: single, want: "log in to " + w.registry.Addr + " (docker login)"},
-		{name: "403", reference: answers(http.StatusForbidden, "", `{"errors":[{"code":"FORBIDDEN","message":"no"}]}`), want: "does not let this account read it"},
-		{name: "404", reference: answers(http.StatusNotFound, "", ""), want: "check"},
-		{name: "429", reference: answers(http.StatusTooManyRequests, "", ""), want: "asks to slow down"},
-		{name: "429 for an hour", reference: answers(http.StatusTooManyRequests, "Retry-After: 3600", ""), want: "asks to slow down"},
-		{name: "503", reference: answers(http.StatusServiceUnavailable, "", "sorry"), want: "the registry fails"},
-		{name: "a web page", reference: answers(http.StatusOK, "Content-Type: text/html", "<html>It works!</html>"), want: "something that is no image"},
-		{name: "other JSON", reference: answers(http.StatusOK, "Content-Type: application/json", `{"a": "b"}`), want: "something that is no image"},
-		{name: "silence", reference: host(silent) + "/team/x:1", want: "has been silent for 200ms"},
-		{name: "nobody", reference: gone + "/team/x:1", want: "check that " + gone + " answers"},
-		{name: "no reference", reference: "UPPER CASE", want: "write a reference such as registry.example.com/team/name:tag, or oci-layout://FOLDER"},
+		{"image", single, amd64, -1},
+		{"image of any platform", single, "", -1},
+		{"one of several", multi, arm64, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			image, err := Open(t.Context(), test.reference, test.platform, test.auth)
-			if test.want != "" {
-				if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), password) {
-					t.Fatalf("got %v, want one line with %q", err, test.want)
-				}
-				return
-			}
+			opened, err := Open(t.Context(), test.reference, test.platform, robot)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := validate.Image(image); err != nil {
+			want, err := image.Digest()
+			if test.index >= 0 {
+				want = digests[test.index]
+			}
+			if got, failed := opened.Digest(); err != nil || failed != nil || got != want {
+				t.Errorf("digest = %s (%v, %v), want %s", got, err, failed, want)
+			}
+			if err := validate.Image(opened); err != nil {
 				t.Error(err)
 			}
 		})
 	}
+	for _, test := range []struct{ name, reference, platform, platforms string }{
+		{"several platforms", multi, "", "linux/amd64, linux/arm64"},
+		{"unknown platform", multi, "linux/s390x", "linux/amd64, linux/arm64"},
+		{"other architecture", single, arm64, "linux/amd64"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Open(t.Context(), test.reference, test.platform, robot)
+			checkPlatformError(t, err, test.platform, test.platforms)
+		})
+	}
+
+	login := "log in to " + w.registry.Addr + " (docker login)"
+	for _, test := range []struct {
+		name, reference string
+		auth            Auth
+		status          int
+		is              error // in the error's tree; may be nil
+		phrase          string
+	}{
+		{"unknown tag", w.registry.Addr + "/team/open:absent", robot, 404, nil, "check the name and the tag"},
+		{"wrong password", single, w.login("robot", "wrong"), 401, ErrUnauthorized, login},
+		{"no login", single, Auth{}, 401, ErrUnauthorized, login},
+		{
+			"403", answers(http.StatusForbidden, "", `{"errors":[{"code":"FORBIDDEN","message":"no"}]}`), Auth{}, 403, nil,
+			"give this account permission to pull from",
+		},
+		{"404", answers(http.StatusNotFound, "", ""), Auth{}, 404, nil, "check the name"},
+		{"429", answers(http.StatusTooManyRequests, "", ""), Auth{}, 429, nil, "try again in a few minutes"},
+		{"429 for an hour", answers(http.StatusTooManyRequests, "Retry-After: 3600", ""), Auth{}, 429, nil, "try again"},
+		{"503", answers(http.StatusServiceUnavailable, "", "unavailable"), Auth{}, 503, nil, "try again later"},
+		{
+			"web page", answers(http.StatusOK, "Content-Type: text/html", "<html>It works!</html>"), Auth{}, 0,
+			httpclient.ErrFormat, "is a registry",
+		},
+		{
+			"other JSON", answers(http.StatusOK, "Content-Type: application/json", `{"a": "b"}`), Auth{}, 0,
+			httpclient.ErrFormat, "is a registry",
+		},
+		{"no answer", host(silent) + "/team/x:1", Auth{}, 0, os.ErrDeadlineExceeded, "no data from " + host(silent)},
+		{"connection refused", gone + "/team/x:1", Auth{}, 0, syscall.ECONNREFUSED, "check that " + gone + " answers"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			client := fastRegistry(test.auth)
+			client.idleTimeout = 200 * time.Millisecond
+			_, err := client.open(t.Context(), test.reference, "")
+			failure, ok := errors.AsType[*httpclient.APIError](err)
+			if !ok || failure.Op != "read "+test.reference || failure.Status != test.status ||
+				test.is != nil && !errors.Is(err, test.is) || !strings.Contains(err.Error(), test.phrase) {
+				t.Fatalf("error = %v (%#v)", err, failure)
+			}
+			checkLine(t, err)
+		})
+	}
+	_, err := Open(t.Context(), "UPPER CASE", "", Auth{})
+	if err == nil || !strings.Contains(err.Error(), "use a reference such as") {
+		t.Errorf("invalid reference: error = %v", err)
+	}
 }
 
-// From a layout and from a registry to another repository: the digest stays, and from the same registry nothing is moved.
+// From a layout and from a registry to another repository: the digest stays, and the same registry gets no layers.
 func TestOpenAndPush(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	robot := w.login("robot", password)
 	layoutImage, err := Open(t.Context(), w.layout+":1", amd64, Auth{})
 	if err != nil {
@@ -270,8 +394,8 @@ func TestOpenAndPush(t *testing.T) {
 	if err := PushImage(t.Context(), w.registry.Addr+"/team/from-registry:1", image, robot, nil); err != nil {
 		t.Fatal(err)
 	}
-	if blobs, _ := uploads(w.registry, before); blobs > 1 {
-		t.Errorf("%d blobs were sent, want at most the config", blobs)
+	if blobs, manifests := uploads(w.registry, before); blobs > 1 || manifests != 1 {
+		t.Errorf("%d blobs and %d manifests were sent, want at most the config and one manifest", blobs, manifests)
 	}
 	moved, err := Open(t.Context(), w.registry.Addr+"/team/from-registry:1", amd64, robot)
 	if err != nil {
@@ -288,19 +412,22 @@ func TestOpenAndPush(t *testing.T) {
 
 func FuzzLayoutReference(f *testing.F) {
 	hash := "sha256:" + strings.Repeat("ab", 32)
-	for _, seed := range []string{"", "/dir", "/dir:tag", "/dir@" + hash, "/dir:tag@" + hash, "/a:b/c", "/a@b/c:d", ":", "@", "/dir:", "./rel:x", "/dir@sha256:short", "/dir@" + hash + "@" + hash} {
+	for _, seed := range []string{
+		"", "/dir", "/dir:tag", "/dir@" + hash, "/dir:tag@" + hash, "/a:b/c", "/a@b/c:d", ":", "@", "/dir:", "./rel:x",
+		"/dir@sha256:short", "/dir@" + hash + "@" + hash,
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, layout string) {
 		dir, reference := splitLayout(layout)
 		if !strings.HasPrefix(layout, dir) || strings.Contains(reference, "/") {
-			t.Errorf("%q is parted into %q and %q", layout, dir, reference)
+			t.Errorf("%q is split into %q and %q", layout, dir, reference)
 		}
 		if again, rest := splitLayout(dir + "@" + hash); again != strings.TrimSuffix(again, "@") && rest == "" {
-			t.Errorf("%q with a digest is parted into %q and %q", dir, again, rest)
+			t.Errorf("%q with a digest is split into %q and %q", dir, again, rest)
 		}
 		if dir == layout && reference != "" {
-			t.Errorf("%q has no reference, but %q was found", layout, reference)
+			t.Errorf("%q has no reference, but got %q", layout, reference)
 		}
 	})
 }

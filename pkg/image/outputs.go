@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,96 +13,120 @@ import (
 	"github.com/tonistiigi/go-csvvalue"
 )
 
-// ParseOutput reads one output in BuildKit's syntax: CSV fields such as type=local,dest=out. A value without "=" is a folder, as
-// in docker. The builder's answer is written when it comes, so no file is made before. Relative destinations are below dir.
+// ParseOutput parses one output in BuildKit's syntax: CSV fields such as type=local,dest=out, or a directory alone, as
+// with docker. Relative destinations are below dir. Nothing is written before the builder sends the output.
 //
-// With several platforms each has its own machine: folders get one folder a platform, and a single file is refused.
-func ParseOutput(value, dir string, several bool) (client.ExportEntry, error) {
-	entry := client.ExportEntry{Attrs: map[string]string{}}
-	refuse := func(why string) (client.ExportEntry, error) {
-		return client.ExportEntry{}, fmt.Errorf("%q %s", value, why)
-	}
-	if value == "" {
-		return refuse("is empty: write type=local,dest=FOLDER, or another type")
-	}
-	fields, err := csvvalue.Fields(value, nil)
+// Several platforms are built on a machine each, so a directory gets a subdirectory for each platform, and a single
+// file is an error.
+func ParseOutput(value, dir string, severalPlatforms bool) (client.ExportEntry, error) {
+	entry, err := parseOutput(value, dir, severalPlatforms)
 	if err != nil {
-		return refuse("is not CSV: " + err.Error())
-	}
-	if len(fields) == 1 && !strings.Contains(value, "=") {
-		fields = []string{"type=local", "dest=" + value}
-	}
-	for _, field := range fields {
-		key, content, ok := strings.Cut(strings.TrimSpace(field), "=")
-		if !ok {
-			return refuse(fmt.Sprintf("has a field %q without a value: write it as name=value", field))
-		}
-		if key = strings.ToLower(key); key == "type" {
-			entry.Type = content
-		} else {
-			entry.Attrs[key] = content
-		}
-	}
-	destination := entry.Attrs["dest"]
-	delete(entry.Attrs, "dest")
-	if destination != "" && destination != "-" && !filepath.IsAbs(destination) {
-		destination = filepath.Join(dir, destination)
-	}
-	isFolder := entry.Type == client.ExporterLocal
-	switch entry.Type {
-	case client.ExporterLocal:
-	case client.ExporterTar:
-	case client.ExporterOCI, client.ExporterDocker:
-		if text, ok := entry.Attrs["tar"]; ok {
-			tar, err := strconv.ParseBool(text)
-			if err != nil {
-				return refuse("has tar=" + text + ": write true or false")
-			}
-			isFolder = !tar
-		}
-	case "registry":
-		entry.Type = client.ExporterImage
-		entry.Attrs["push"] = "true"
-		fallthrough
-	case client.ExporterImage:
-		if destination != "" {
-			return refuse("has a dest, but an image has none: name it with name=")
-		}
-		if several && entry.Attrs["push"] == "true" && entry.Attrs["push-by-digest"] != "true" {
-			return refuse("pushes one name from several machines: use the input push, which makes one index of them")
-		}
-		return entry, nil
-	case "cacheonly":
-		return refuse("keeps nothing: the image stays in the builder's cache without it")
-	case "":
-		return refuse("has no type: write type=local, tar, oci, docker, image or registry")
-	default:
-		return refuse(fmt.Sprintf("has the unknown type %q: write local, tar, oci, docker, image or registry", entry.Type))
-	}
-	switch {
-	case destination == "" || destination == "-":
-		return refuse("needs dest=PATH: standard output is kept for results")
-	case isFolder:
-		if several && entry.Type != client.ExporterLocal {
-			return refuse("is one folder for several platforms: build one platform, or use the input push")
-		}
-		if several {
-			entry.Attrs["platform-split"] = "true"
-		}
-		entry.OutputDir = destination
-	case several:
-		return refuse("is one file for several platforms: build one platform, or use type=local")
-	default:
-		entry.Output = func(map[string]string) (io.WriteCloser, error) {
-			return create(dir, destination)
-		}
+		return client.ExportEntry{}, fmt.Errorf("invalid output %q: %w", value, err)
 	}
 	return entry, nil
 }
 
-// create makes a file and the folders that it needs. Below dir it follows no link that leads out: the repository that is built may have it, to
-// have us write over another file of the machine.
-func create(dir, file string) (io.WriteCloser, error) {
+func parseOutput(value, dir string, severalPlatforms bool) (entry client.ExportEntry, err error) {
+	kind, attrs, err := parseFields(value)
+	if err != nil {
+		return entry, err
+	}
+	dest := attrs["dest"]
+	delete(attrs, "dest")
+	if dest != "" && dest != "-" && !filepath.IsAbs(dest) {
+		dest = filepath.Join(dir, dest)
+	}
+	entry = client.ExportEntry{Type: kind, Attrs: attrs}
+	switch kind {
+	case client.ExporterImage, "registry":
+		return imageOutput(entry, dest, severalPlatforms)
+	case client.ExporterLocal, client.ExporterTar, client.ExporterOCI, client.ExporterDocker:
+	case "cacheonly":
+		return entry, errors.New("type cacheonly writes nothing (remove it: the builder keeps its cache anyway)")
+	case "":
+		return entry, errors.New("no type (use type=local, tar, oci, docker, image or registry)")
+	default:
+		return entry, fmt.Errorf("unknown type %q (use local, tar, oci, docker, image or registry)", kind)
+	}
+	if dest == "" || dest == "-" {
+		return entry, errors.New("no destination (use dest=PATH; standard output is reserved for results)")
+	}
+	directory, err := isDirectory(entry)
+	switch {
+	case err != nil:
+		return entry, err
+	case directory && severalPlatforms && kind != client.ExporterLocal:
+		return entry, errors.New("one layout for several platforms (build one platform, or use the input push)")
+	case directory:
+		if severalPlatforms {
+			attrs["platform-split"] = "true"
+		}
+		entry.OutputDir = dest
+	case severalPlatforms:
+		return entry, errors.New("one file for several platforms (build one platform, or use type=local)")
+	default:
+		entry.Output = func(map[string]string) (io.WriteCloser, error) { return createFile(dir, dest) }
+	}
+	return entry, nil
+}
+
+func parseFields(value string) (kind string, attrs map[string]string, err error) {
+	if value == "" {
+		return "", nil, errors.New("empty (use for example type=local,dest=DIR)")
+	}
+	fields, err := csvvalue.Fields(value, nil)
+	if err != nil {
+		return "", nil, fmt.Errorf("not CSV: %w", err)
+	}
+	if len(fields) == 1 && !strings.Contains(value, "=") {
+		fields = []string{"type=local", "dest=" + value}
+	}
+	attrs = map[string]string{}
+	for _, field := range fields {
+		key, content, ok := strings.Cut(strings.TrimSpace(field), "=")
+		if !ok {
+			return "", nil, fmt.Errorf("field %q has no value (use name=value)", field)
+		}
+		if key = strings.ToLower(key); key == "type" {
+			kind = content
+		} else {
+			attrs[key] = content
+		}
+	}
+	return kind, attrs, nil
+}
+
+// imageOutput is an output that the builder keeps or pushes.
+func imageOutput(entry client.ExportEntry, dest string, severalPlatforms bool) (client.ExportEntry, error) {
+	if entry.Type == "registry" {
+		entry.Type = client.ExporterImage
+		entry.Attrs["push"] = "true"
+	}
+	if dest != "" {
+		return entry, errors.New("type image has no dest (use name=)")
+	}
+	if severalPlatforms && entry.Attrs["push"] == "true" && entry.Attrs["push-by-digest"] != "true" {
+		return entry, errors.New("each platform would overwrite the name (use the input push, which pushes an index)")
+	}
+	return entry, nil
+}
+
+// isDirectory reports whether the output is a directory, not a file.
+func isDirectory(entry client.ExportEntry) (bool, error) {
+	text, ok := entry.Attrs["tar"]
+	if entry.Type == client.ExporterLocal || entry.Type == client.ExporterTar || !ok {
+		return entry.Type == client.ExporterLocal, nil
+	}
+	tar, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fmt.Errorf("tar=%s is not a boolean (use true or false)", text)
+	}
+	return !tar, nil
+}
+
+// createFile creates a file and its parent directories. Below dir it follows no symbolic link that leads out: a link in
+// the repository must not make a build overwrite another file of the machine.
+func createFile(dir, file string) (io.WriteCloser, error) {
 	below, err := filepath.Rel(dir, file)
 	if err != nil || !filepath.IsLocal(below) {
 		dir, below = filepath.Dir(file), filepath.Base(file)

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -16,49 +17,48 @@ func TestParseOutput(t *testing.T) {
 		several     bool
 		kind        string            // of the exporter
 		attrs       map[string]string // nil: none
-		folder      string            // written to, below DIR
+		folder      string            // that is written, below dir
 		file        bool              // one file is written
-		refused     string
 	}{
-		{name: "a folder alone", value: "out", kind: "local", folder: "out"},
-		{name: "an absolute folder alone", value: "/abs/out", kind: "local", folder: "/abs/out"},
+		{name: "directory alone", value: "out", kind: "local", folder: "out"},
+		{name: "absolute directory alone", value: "/abs/out", kind: "local", folder: "/abs/out"},
 		{name: "local", value: "type=local,dest=out", kind: "local", folder: "out"},
 		{name: "spaces and upper case", value: "Type=local, Dest=out", kind: "local", folder: "out"},
-		{name: "a quoted field", value: `type=local,"dest=a,b"`, kind: "local", folder: "a,b"},
-		{name: "a value with an equals sign", value: "type=image,name=x,annotation.a=b=c", kind: "image", attrs: map[string]string{"name": "x", "annotation.a": "b=c"}},
-		{name: "local of several platforms", value: "type=local,dest=out", several: true, kind: "local", folder: "out", attrs: map[string]string{"platform-split": "true"}},
+		{name: "quoted field", value: `type=local,"dest=a,b"`, kind: "local", folder: "a,b"},
+		{
+			name: "value with an equals sign", value: "type=image,name=x,annotation.a=b=c", kind: "image",
+			attrs: map[string]string{"name": "x", "annotation.a": "b=c"},
+		},
+		{
+			name: "local of several platforms", value: "type=local,dest=out", several: true, kind: "local", folder: "out",
+			attrs: map[string]string{"platform-split": "true"},
+		},
 		{name: "tar", value: "type=tar,dest=out.tar", kind: "tar", file: true},
-		{name: "oci", value: "type=oci,dest=out.tar,compression=zstd", kind: "oci", file: true, attrs: map[string]string{"compression": "zstd"}},
-		{name: "oci in a folder", value: "type=oci,tar=false,dest=out", kind: "oci", folder: "out", attrs: map[string]string{"tar": "false"}},
-		{name: "docker", value: "type=docker,dest=out.tar,name=x:1", kind: "docker", file: true, attrs: map[string]string{"name": "x:1"}},
+		{
+			name: "oci", value: "type=oci,dest=out.tar,compression=zstd", kind: "oci", file: true,
+			attrs: map[string]string{"compression": "zstd"},
+		},
+		{
+			name: "oci directory", value: "type=oci,tar=false,dest=out", kind: "oci", folder: "out",
+			attrs: map[string]string{"tar": "false"},
+		},
+		{
+			name: "docker", value: "type=docker,dest=out.tar,name=x:1", kind: "docker", file: true,
+			attrs: map[string]string{"name": "x:1"},
+		},
 		{name: "image", value: "type=image,name=x:1", kind: "image", attrs: map[string]string{"name": "x:1"}},
-		{name: "registry", value: "type=registry,name=x:1", kind: "image", attrs: map[string]string{"name": "x:1", "push": "true"}},
-		{name: "several platforms by digest", value: "type=image,name=x,push=true,push-by-digest=true", several: true, kind: "image", attrs: map[string]string{"name": "x", "push": "true", "push-by-digest": "true"}},
-
-		{name: "nothing", value: "", refused: "is empty"},
-		{name: "standard output", value: "-", refused: "standard output is kept for results"},
-		{name: "no type", value: "dest=out", refused: "has no type"},
-		{name: "an unknown type", value: "type=floppy,dest=out", refused: `has the unknown type "floppy"`},
-		{name: "no destination", value: "type=tar", refused: "needs dest=PATH"},
-		{name: "tar to standard output", value: "type=tar,dest=-", refused: "standard output"},
-		{name: "a field without a value", value: "type=local,dest", refused: `has a field "dest" without a value`},
-		{name: "no CSV", value: `type=local,"dest=x`, refused: "is not CSV"},
-		{name: "tar that is neither", value: "type=oci,tar=maybe,dest=x", refused: "write true or false"},
-		{name: "an image with a destination", value: "type=image,dest=x", refused: "an image has none"},
-		{name: "cacheonly", value: "type=cacheonly", refused: "keeps nothing"},
-		{name: "one name from several machines", value: "type=registry,name=x:1", several: true, refused: "use the input push"},
-		{name: "one file from several machines", value: "type=oci,dest=x.tar", several: true, refused: "is one file for several platforms"},
-		{name: "one layout from several machines", value: "type=oci,tar=false,dest=x", several: true, refused: "is one folder for several platforms"},
+		{
+			name: "registry", value: "type=registry,name=x:1", kind: "image",
+			attrs: map[string]string{"name": "x:1", "push": "true"},
+		},
+		{
+			name: "several platforms by digest", value: "type=image,name=x,push=true,push-by-digest=true", several: true,
+			kind: "image", attrs: map[string]string{"name": "x", "push": "true", "push-by-digest": "true"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
 			entry, err := ParseOutput(test.value, dir, test.several)
-			if test.refused != "" {
-				if err == nil || !strings.Contains(err.Error(), test.refused) || !strings.HasPrefix(err.Error(), `"`) {
-					t.Fatalf("got %v, want the quoted value and %q", err, test.refused)
-				}
-				return
-			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,32 +66,71 @@ func TestParseOutput(t *testing.T) {
 			if folder != "" && !filepath.IsAbs(folder) {
 				folder = filepath.Join(dir, folder)
 			}
-			if entry.Type != test.kind || !maps.Equal(entry.Attrs, test.attrs) || entry.OutputDir != folder || (entry.Output != nil) != test.file {
-				t.Errorf("got %+v, want %s with %v into %q", entry, test.kind, test.attrs, folder)
+			if entry.Type != test.kind || !maps.Equal(entry.Attrs, test.attrs) || entry.OutputDir != folder ||
+				(entry.Output != nil) != test.file {
+				t.Errorf("got %+v, want %s with %v in %q", entry, test.kind, test.attrs, folder)
 			}
 			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-				t.Errorf("made %v before anything was built", left)
+				t.Errorf("%v was created before the build", left)
 			}
 		})
 	}
 }
 
-// A link of the repository's leads no output to another file of the machine; a place that the workflow names is used as it is.
-func TestOutputThroughALink(t *testing.T) {
+func TestParseInvalidOutput(t *testing.T) {
+	for _, test := range []struct {
+		name, value string
+		several     bool
+		phrase      string
+	}{
+		{"empty", "", false, "empty"},
+		{"standard output", "-", false, "use dest=PATH"},
+		{"no type", "dest=out", false, "no type"},
+		{"unknown type", "type=floppy,dest=out", false, `unknown type "floppy"`},
+		{"no destination", "type=tar", false, "use dest=PATH"},
+		{"no destination of a directory", "type=local", false, "use dest=PATH"},
+		{"tar to standard output", "type=tar,dest=-", false, "use dest=PATH"},
+		{"field without a value", "type=local,dest", false, `field "dest" has no value`},
+		{"not CSV", `type=local,"dest=x`, false, "not CSV"},
+		{"tar that is not a boolean", "type=oci,tar=maybe,dest=x", false, "use true or false"},
+		{"image with a destination", "type=image,dest=x", false, "has no dest"},
+		{"image to standard output", "type=registry,name=x,dest=-", false, "has no dest"},
+		{"cacheonly", "type=cacheonly", false, "type cacheonly writes nothing"},
+		{"one name of several platforms", "type=registry,name=x:1", true, "use the input push"},
+		{"one pushed image of several platforms", "type=image,name=x:1,push=true", true, "use the input push"},
+		{"one file of several platforms", "type=oci,dest=x.tar", true, "one file for several platforms"},
+		{"one layout of several platforms", "type=oci,tar=false,dest=x", true, "one layout for several platforms"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := ParseOutput(test.value, t.TempDir(), test.several)
+			if err == nil || !strings.Contains(err.Error(), test.phrase) ||
+				!strings.HasPrefix(err.Error(), fmt.Sprintf("invalid output %q: ", test.value)) {
+				t.Fatalf("error = %v, want the value and %q", err, test.phrase)
+			}
+		})
+	}
+}
+
+// A symbolic link in the repository does not lead an output to another file of the machine. A destination of the
+// workflow outside the repository is used.
+func TestOutputThroughSymbolicLink(t *testing.T) {
 	dir, elsewhere := t.TempDir(), t.TempDir()
-	for link, to := range map[string]string{"file": filepath.Join(elsewhere, "victim"), "folder": elsewhere, "near": "inner"} {
+	links := map[string]string{"file": filepath.Join(elsewhere, "victim"), "folder": elsewhere, "near": "inner"}
+	for link, to := range links {
 		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for dest, refused := range map[string]bool{"file": true, "folder/x": true, "near": false, "new/x": false, filepath.Join(elsewhere, "new/y"): false} {
+	for dest, refused := range map[string]bool{
+		"file": true, "folder/x": true, "near": false, "new/x": false, filepath.Join(elsewhere, "new/y"): false,
+	} {
 		entry, err := ParseOutput("type=tar,dest="+dest, dir, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		out, err := entry.Output(nil)
 		if refused != (err != nil) {
-			t.Errorf("%s: %v, refused must be %t", dest, err, refused)
+			t.Errorf("%s: error = %v, want one: %t", dest, err, refused)
 		}
 		if err == nil {
 			_ = out.Close()
@@ -103,7 +142,10 @@ func TestOutputThroughALink(t *testing.T) {
 }
 
 func FuzzParseOutput(f *testing.F) {
-	for _, seed := range []string{"", "out", "-", "type=local,dest=out", `type=local,"dest=a,b"`, "type=oci,tar=false,dest=x", "type=image,name=x", "type=,dest=", "=,=", "type=tar,dest=-", "\"", "type=registry,name=a\nb"} {
+	for _, seed := range []string{
+		"", "out", "-", "type=local,dest=out", `type=local,"dest=a,b"`, "type=oci,tar=false,dest=x", "type=image,name=x",
+		"type=,dest=", "=,=", "type=tar,dest=-", "\"", "type=registry,name=a\nb",
+	} {
 		f.Add(seed, true)
 		f.Add(seed, false)
 	}
@@ -119,19 +161,19 @@ func FuzzParseOutput(f *testing.F) {
 			}
 		case client.ExporterLocal, client.ExporterTar, client.ExporterOCI, client.ExporterDocker:
 			if (entry.Output == nil) == (entry.OutputDir == "") {
-				t.Errorf("%q: it is written to one of a folder and a file", value)
+				t.Errorf("%q: want either a directory or a file", value)
 			}
 			if entry.OutputDir != "" && !filepath.IsAbs(entry.OutputDir) {
-				t.Errorf("%q: the folder %q depends on where the program runs", value, entry.OutputDir)
+				t.Errorf("%q: the directory %q is relative", value, entry.OutputDir)
 			}
 		default:
 			t.Errorf("%q has the type %q", value, entry.Type)
 		}
 		if _, ok := entry.Attrs["dest"]; ok {
-			t.Errorf("%q: the builder is told of a destination on this machine", value)
+			t.Errorf("%q: the builder gets a destination on this machine", value)
 		}
 		if several && entry.Output != nil {
-			t.Errorf("%q: several machines write one file", value)
+			t.Errorf("%q: several platforms write one file", value)
 		}
 	})
 }

@@ -27,8 +27,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// expectation is a testdata/dockerfiles/NAME/expect.yaml: what is asked for, and what comes of it. In values, ${HTTP}, ${GIT}, ${HUB},
-// ${COMMIT}, ${LAYOUT} and ${DIR} name what the tests serve. A setup.sh in the folder makes what git can not hold.
+// expectation is a testdata/dockerfiles/NAME/expect.yaml: a request and its result. In values, ${HTTP}, ${GIT}, ${HUB},
+// ${COMMIT}, ${LAYOUT} and ${DIR} stand for what the tests serve. A setup.sh in the directory creates files that git
+// cannot store.
 type expectation struct {
 	Context     string // "": the folder itself
 	Dockerfile  string // "": Dockerfile
@@ -45,10 +46,10 @@ type expectation struct {
 	Ulimits     []string
 	ShmSize     int64 `yaml:"shm_size"`
 
-	Error   string // file:line of the line that is wrong
-	Message string // part of the sentence that says so
+	Error   string // file:line of the invalid line or the failed step
+	Message string // part of the error
 	Config  map[string]any
-	Files   map[string]*expectedFile // null: it is not there
+	Files   map[string]*expectedFile // null: must not exist
 }
 
 type expectedFile struct {
@@ -59,9 +60,9 @@ type expectedFile struct {
 	Size    int64
 }
 
-// Each Dockerfile is built by Solve and by buildctl on the same daemon: both make the same image, or both refuse the same line.
+// Solve and buildctl build each Dockerfile on the same daemon: with the same image, or an error for the same line.
 func TestParityWithBuildctl(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	folders, err := filepath.Glob("testdata/dockerfiles/*/expect.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -75,11 +76,11 @@ func TestParityWithBuildctl(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "context")
 			e := prepare(t, w, filepath.Dir(file), dir)
 			r := e.request(w, dir)
-			r.Scratch = t.TempDir() // what no step needs of a base image is looked at all the same
+			r.LayerDir = t.TempDir() // layers that no step needs are checked too
 			result, _, err := solve(t.Context(), w.machine(t, amd64), r)
 			config, line, theirs := buildctl(t, w, r)
 			if e.Error != "" || e.Message != "" {
-				e.failed(t, err, line, theirs)
+				e.checkFailure(t, err, line, theirs)
 				return
 			}
 			if err != nil || theirs != nil {
@@ -96,8 +97,8 @@ func TestParityWithBuildctl(t *testing.T) {
 	}
 }
 
-// prepare copies the folder of a case, and makes what its setup.sh makes.
-func prepare(t *testing.T, w *world, folder, dir string) *expectation {
+// prepare copies the directory of a case and runs its setup.sh.
+func prepare(t *testing.T, w *services, folder, dir string) *expectation {
 	t.Helper()
 	if err := os.CopyFS(dir, os.DirFS(folder)); err != nil {
 		t.Fatal(err)
@@ -132,7 +133,7 @@ func prepare(t *testing.T, w *world, folder, dir string) *expectation {
 	return e
 }
 
-func (e *expectation) request(w *world, dir string) Request {
+func (e *expectation) request(w *services, dir string) Request {
 	r := request(dir)
 	switch {
 	case isRemote(e.Context):
@@ -159,19 +160,20 @@ func (e *expectation) request(w *world, dir string) Request {
 	return r
 }
 
-// whereBuildctl is how buildctl names the line of an error: above an excerpt of the Dockerfile.
-var whereBuildctl = regexp.MustCompile(`(?m)^\S+:(\d+)\n-{20}$`)
+// buildctlLine matches the line of an error in buildctl's output, above an excerpt of the Dockerfile.
+var buildctlLine = regexp.MustCompile(`(?m)^\S+:(\d+)\n-{20}$`)
 
-// buildctl builds r with BuildKit's own program. It answers the digest of the config, or what it says and the line that it is about.
-func buildctl(t *testing.T, w *world, r Request) (config string, line int, err error) {
+// buildctl builds r with BuildKit's own client. It returns the digest of the config, or the error and its line.
+func buildctl(t *testing.T, w *services, r Request) (config string, line int, err error) {
 	t.Helper()
 	program := filepath.Join("..", "..", ".cache", "bin", "buildctl")
 	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("buildctl is not built: run scripts/tools.sh (%v)", err)
+		t.Fatalf("%v (run scripts/tools.sh)", err)
 	}
 	dir := t.TempDir()
 	metadata := filepath.Join(dir, "metadata.json")
-	arguments := []string{"--addr", w.builders.Address(r.Platform), "build", "--progress", "plain", "--metadata-file", metadata,
+	arguments := []string{"--addr", w.builders.Address(r.Platform), "build",
+		"--progress", "plain", "--metadata-file", metadata,
 		"--frontend", "dockerfile.v0", "--opt", "platform=" + r.Platform}
 	add := func(flag, format string, values ...any) {
 		arguments = append(arguments, flag, fmt.Sprintf(format, values...))
@@ -239,13 +241,13 @@ func buildctl(t *testing.T, w *world, r Request) (config string, line int, err e
 		add("--allow", "%s", a)
 	}
 	output := "type=image"
-	for key, value := range r.exporter() {
+	for key, value := range r.exporterAttrs() {
 		output += "," + strconv.Quote(key+"="+value)
 	}
 	arguments = append(arguments, "--output", output)
 	out, err := exec.CommandContext(t.Context(), program, arguments...).CombinedOutput()
 	if err != nil {
-		if where := whereBuildctl.FindSubmatch(out); where != nil {
+		if where := buildctlLine.FindSubmatch(out); where != nil {
 			line, _ = strconv.Atoi(string(where[1]))
 		}
 		return "", line, fmt.Errorf("%w: %s", err, out)
@@ -262,8 +264,8 @@ func buildctl(t *testing.T, w *world, r Request) (config string, line int, err e
 	return config, 0, nil
 }
 
-// failed checks how a build that can not succeed ended.
-func (e *expectation) failed(t *testing.T, ours error, line int, theirs error) {
+// checkFailure checks the error of a build.
+func (e *expectation) checkFailure(t *testing.T, ours error, line int, theirs error) {
 	t.Helper()
 	if ours == nil || theirs == nil {
 		t.Fatalf("want both to fail\nours: %v\nbuildctl: %v", ours, theirs)
@@ -278,18 +280,26 @@ func (e *expectation) failed(t *testing.T, ours error, line int, theirs error) {
 	if !errors.As(ours, &failed) {
 		t.Fatalf("got %v, want a BuildError", ours)
 	}
-	if got := fmt.Sprintf("%s:%d", filepath.Base(failed.File), failed.Line); got != e.Error || !strings.HasPrefix(ours.Error(), e.Error+": ") {
+	got := fmt.Sprintf("%s:%d", filepath.Base(failed.File), failed.Line)
+	if got != e.Error || !strings.HasPrefix(ours.Error(), e.Error+": ") {
 		t.Errorf("got %s (%v), want %s", got, ours, e.Error)
+	}
+	if failed.Step == "" {
+		t.Errorf("error without a step: %+v", failed)
+	}
+	exitCode := fmt.Sprintf("exit code: %d", failed.ExitCode)
+	if strings.HasPrefix(e.Message, "exit code") && exitCode != e.Message {
+		t.Errorf("%s, want %s", exitCode, e.Message)
 	}
 	if failed.Line != line {
 		t.Errorf("line %d, buildctl's %d (%v)", failed.Line, line, theirs)
 	}
 	if !strings.Contains(failed.Excerpt, ">>>") {
-		t.Errorf("the excerpt marks no line: %q", failed.Excerpt)
+		t.Errorf("the excerpt does not mark a line: %q", failed.Excerpt)
 	}
 }
 
-// check looks into the image.
+// check checks the config, the annotations and the files of an image.
 func (e *expectation) check(t *testing.T, image v1.Image) {
 	t.Helper()
 	file, err := image.ConfigFile()
@@ -332,10 +342,10 @@ func (e *expectation) check(t *testing.T, image v1.Image) {
 		got, ok := files[strings.TrimPrefix(name, "/")]
 		switch {
 		case want == nil && ok:
-			t.Errorf("%s is there", name)
+			t.Errorf("%s exists", name)
 		case want == nil:
 		case !ok:
-			t.Errorf("%s is not there, only %q", name, slices.Sorted(maps.Keys(files)))
+			t.Errorf("%s does not exist among %q", name, slices.Sorted(maps.Keys(files)))
 		default:
 			want.check(t, name, got)
 		}
@@ -361,7 +371,7 @@ func (want *expectedFile) check(t *testing.T, name string, got extracted) {
 		t.Errorf("%s has the mode %s, want %s", name, mode, want.Mode)
 	}
 	if owner := fmt.Sprintf("%d:%d", got.header.Uid, got.header.Gid); want.Owner != "" && owner != want.Owner {
-		t.Errorf("%s is %s's, want %s", name, owner, want.Owner)
+		t.Errorf("%s is owned by %s, want %s", name, owner, want.Owner)
 	}
 	if want.Link != "" && got.header.Linkname != want.Link {
 		t.Errorf("%s points to %q, want %q", name, got.header.Linkname, want.Link)
@@ -376,7 +386,7 @@ type extracted struct {
 	content []byte
 }
 
-// extract reads all files of an image, as its layers add up.
+// extract reads all files of an image.
 func extract(t testing.TB, image v1.Image) map[string]extracted {
 	t.Helper()
 	stream := mutate.Extract(image)
@@ -398,16 +408,18 @@ func extract(t testing.TB, image v1.Image) map[string]extracted {
 	}
 }
 
-// tarOf is a layer with one file.
+// tarOf returns an archive with one file.
 func tarOf(name, content string) []byte {
 	var buffer bytes.Buffer
 	w := tar.NewWriter(&buffer)
-	err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(content)), ModTime: time.Unix(0, 0)})
+	err := w.WriteHeader(&tar.Header{
+		Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(content)), ModTime: time.Unix(0, 0),
+	})
 	if err == nil {
 		_, err = io.WriteString(w, content)
 	}
 	if err := errors.Join(err, w.Close()); err != nil {
-		panic(err) // a buffer takes everything
+		panic(err) // writing to a buffer does not fail
 	}
 	return buffer.Bytes()
 }

@@ -12,11 +12,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/moby/buildkit/client"
 )
 
-// Join makes one index of the images of several platforms, in the order given, with their attestations. The same images in the same
-// order make the same index.
-func Join(results []*Result, annotations map[string]string) (v1.ImageIndex, error) {
+// JoinPlatforms returns an index of the images of several platforms, with their attestations, in the given order. The
+// same images in the same order give the same index.
+func JoinPlatforms(results []*Result, annotations map[string]string) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, r := range results {
 		platform, err := v1.ParsePlatform(r.Platform)
@@ -24,19 +25,21 @@ func Join(results []*Result, annotations map[string]string) (v1.ImageIndex, erro
 			return nil, err
 		}
 		if r.Index == nil {
-			index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: r.Image, Descriptor: v1.Descriptor{Platform: platform}})
+			index = mutate.AppendManifests(index, mutate.IndexAddendum{
+				Add: r.Image, Descriptor: v1.Descriptor{Platform: platform},
+			})
 			continue
 		}
-		parts, err := r.Index.IndexManifest()
+		manifest, err := r.Index.IndexManifest()
 		if err != nil {
 			return nil, err
 		}
-		for _, part := range parts.Manifests {
-			child, err := r.Index.Image(part.Digest)
+		for _, descriptor := range manifest.Manifests {
+			child, err := r.Index.Image(descriptor.Digest)
 			if err != nil {
 				return nil, err
 			}
-			index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: child, Descriptor: part})
+			index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: child, Descriptor: descriptor})
 		}
 	}
 	if len(annotations) > 0 {
@@ -45,68 +48,122 @@ func Join(results []*Result, annotations map[string]string) (v1.ImageIndex, erro
 	return index, nil
 }
 
-// Push gives index the name reference. What that repository lacks of its images is streamed there; after BuildKit has pushed them by
-// digest that is nothing. Errors are as those of [PushImage].
-func Push(ctx context.Context, reference string, index v1.ImageIndex, keychain authn.Keychain) error {
-	return push(ctx, reference, keychain, nil, func(ref name.Reference, options []remote.Option) error {
-		return remote.WriteIndex(ref, index, options...)
+// PushIndex pushes index to reference. Images that the repository lacks are streamed there: none, when BuildKit has
+// pushed them by digest. Errors are those of [PushImage].
+func PushIndex(ctx context.Context, reference string, index v1.ImageIndex, keychain authn.Keychain) error {
+	return registryClient{keychain: keychain}.pushIndex(ctx, reference, index)
+}
+
+func (c registryClient) pushIndex(ctx context.Context, reference string, index v1.ImageIndex) error {
+	return c.call(ctx, reference, func(ref name.Reference) error {
+		return remote.WriteIndex(ref, index, c.options(ctx)...)
 	})
 }
 
-// PushImage sends an image from wherever it is to a registry, as it is: its digest stays. Layers that are there are not sent again, the others
-// are streamed, through little memory and no file. progress is called, by one goroutine, with the bytes that are there and the
-// bytes that will be; it may be nil.
+// PushImage copies an image to a registry without changing its digest. Layers that exist there are not sent; the others
+// are streamed through little memory and no file. One goroutine calls progress, which may be nil, with the bytes that
+// are there and the bytes that will be.
 //
-// A broken connection, 429 and 5xx are tried again for a while. An error that is [ErrUnauthorized] asks for a fresh login: with it, the same
-// call goes on with what is still missing.
-func PushImage(ctx context.Context, reference string, image v1.Image, keychain authn.Keychain, progress func(done, total int64)) error {
-	return push(ctx, reference, keychain, progress, func(ref name.Reference, options []remote.Option) error {
-		return remote.Write(ref, image, options...)
-	})
+// Broken connections, 429 and 5xx are retried. Errors are an [*httpclient.APIError], a [*ReadError] of the image, or
+// the cause of ctx. With fresh credentials after an [ErrUnauthorized], the same call sends what is still missing.
+func PushImage(
+	ctx context.Context, reference string, image v1.Image, keychain authn.Keychain, progress func(done, total int64),
+) error {
+	return registryClient{keychain: keychain}.pushImage(ctx, reference, image, progress)
 }
 
-// MayPush asks a registry whether the login, or having none, lets us push to reference, as long as nothing has been made that would be lost otherwise.
-func MayPush(ctx context.Context, reference string, keychain authn.Keychain) error {
-	return push(ctx, reference, keychain, nil, func(ref name.Reference, _ []remote.Option) error {
-		return remote.CheckPushPermission(ref, keychain, bound{ctx, patient{registryTransport(registrySilence)}})
-	})
-}
-
-// bound ends requests that know no context with ours.
-type bound struct {
-	ctx  context.Context
-	next http.RoundTripper
-}
-
-func (b bound) RoundTrip(r *http.Request) (*http.Response, error) {
-	return b.next.RoundTrip(r.WithContext(b.ctx))
-}
-
-func push(ctx context.Context, reference string, keychain authn.Keychain, progress func(done, total int64), write func(name.Reference, []remote.Option) error) error {
-	ref, err := name.ParseReference(reference)
-	if err != nil {
-		return fmt.Errorf("push %q: %w: write for example registry.example.com/team/name:tag", reference, err)
-	}
-	options := registryOptions(ctx, keychain)
-	shown := make(chan struct{})
-	close(shown)
-	if progress != nil {
-		updates := make(chan v1.Update) // the library closes it
-		options = append(options, remote.WithProgress(updates))
-		shown = make(chan struct{})
+func (c registryClient) pushImage(
+	ctx context.Context, reference string, image v1.Image, progress func(done, total int64),
+) error {
+	return c.call(ctx, reference, func(ref name.Reference) error {
+		options := c.options(ctx)
+		if progress == nil {
+			return remote.Write(ref, image, options...)
+		}
+		updates := make(chan v1.Update) // remote.Write closes it
+		reported := make(chan struct{})
 		go func() {
-			defer close(shown)
+			defer close(reported)
 			for u := range updates {
 				if u.Error == nil {
 					progress(u.Complete, u.Total)
 				}
 			}
 		}()
-	}
-	err = write(ref, options)
-	<-shown
+		err := remote.Write(ref, image, append(options, remote.WithProgress(updates))...)
+		<-reported
+		return err
+	})
+}
+
+// CheckPushPermission returns an error when the registry does not let the credentials push to reference. It pushes
+// nothing.
+func CheckPushPermission(ctx context.Context, reference string, keychain authn.Keychain) error {
+	return registryClient{keychain: keychain}.checkPushPermission(ctx, reference)
+}
+
+func (c registryClient) checkPushPermission(ctx context.Context, reference string) error {
+	return c.call(ctx, reference, func(ref name.Reference) error {
+		return remote.CheckPushPermission(ref, c.keychain, contextTransport{ctx, c.transport()})
+	})
+}
+
+// contextTransport adds a context to requests of a library that has none.
+type contextTransport struct {
+	ctx  context.Context
+	next http.RoundTripper
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t contextTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	return t.next.RoundTrip(r.WithContext(t.ctx))
+}
+
+// call parses a reference and describes the error of a push to it.
+func (c registryClient) call(ctx context.Context, reference string, push func(name.Reference) error) error {
+	ref, err := name.ParseReference(reference)
 	if err != nil {
-		return registryError(ctx, "push", reference, err)
+		return fmt.Errorf("push %q: %w (use for example registry.example.com/team/name:tag)", reference, err)
+	}
+	if err := push(ref); err != nil {
+		return registryCall{op: pushOp, references: []string{reference}}.failure(ctx, "", err)
+	}
+	return nil
+}
+
+// StaleCacheError is a builder that no longer has an image in its cache, and built another one.
+type StaleCacheError struct {
+	References  []string // not pushed
+	Want, Built v1.Hash
+}
+
+func (e *StaleCacheError) Error() string {
+	call := registryCall{op: pushOp, references: e.References}
+	return fmt.Sprintf("%s: the builder no longer has %s and built %s instead (retry)", call, e.Want, e.Built)
+}
+
+// PushFromBuilder pushes the image that r built on c, without its attestations, straight from the builder, which has
+// everything in its cache. It pushes nothing, and returns a [*StaleCacheError], when the builder would now build
+// another image. Other errors are those of [PushImage].
+func PushFromBuilder(
+	ctx context.Context, c *client.Client, r Request, built *Result, auth Auth, references ...string,
+) error {
+	want, err := built.Image.Digest()
+	if err != nil {
+		return err
+	}
+	again := r.fromCache()
+	again.PushByDigest, again.Outputs, again.Auth, again.LayerDir = false, nil, auth, ""
+	for _, again.Push = range [][]string{nil, references} { // compare first, then push
+		status := make(chan *client.SolveStatus)
+		go drain(status)
+		result, err := Solve(ctx, c, again, status)
+		if err != nil {
+			return err
+		}
+		if result.Digest != want {
+			return &StaleCacheError{References: references, Want: want, Built: result.Digest}
+		}
 	}
 	return nil
 }

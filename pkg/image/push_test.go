@@ -28,14 +28,15 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// login enters the test's registry.
-func (w *world) login(user, password string) Auth {
+// login returns the credentials of an account of the registry.
+func (w *services) login(user, password string) Auth {
 	return Auth{Credentials: []Credential{{Host: w.registry.Addr, Username: user, Password: password}}}
 }
 
-// uploads counts the blobs and manifests that were sent to a registry since its first n requests.
+// uploads counts the blobs and manifests that a registry received after its first n requests.
 func uploads(r *registry.Registry, n int) (blobs, manifests int) {
 	for _, request := range r.Requests()[n:] {
 		switch {
@@ -48,9 +49,9 @@ func uploads(r *registry.Registry, n int) (blobs, manifests int) {
 	return blobs, manifests
 }
 
-// Each machine pushes its platform by digest, and one index gives them a name: twice the same bytes, and nothing is moved for it.
+// Each builder pushes its platform by digest. The index is the same each time, and pushing it sends no blobs.
 func TestSeveralPlatforms(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	for _, test := range []struct {
 		name         string
 		attestations map[string]string
@@ -62,21 +63,23 @@ func TestSeveralPlatforms(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			repository := w.registry.Addr + "/team/" + strings.ReplaceAll(test.name, " ", "-")
-			dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nARG TARGETARCH\nENV ARCH=$TARGETARCH\nCOPY file /\n", "file": test.name})
+			dir := folderOf(t, map[string]string{
+				"Dockerfile": "FROM scratch\nARG TARGETARCH\nENV ARCH=$TARGETARCH\nCOPY file /\n", "file": test.name,
+			})
 			join := func() ([]*Result, v1.ImageIndex) {
 				t.Helper()
 				var results []*Result
 				for _, platform := range []string{amd64, arm64} {
 					r := request(dir)
-					r.Platform, r.Push, r.ByDigest, r.Auth = platform, []string{repository}, true, w.login("robot", password)
-					r.Attestations, r.Destination = test.attestations, Registry
+					r.Platform, r.Push, r.PushByDigest, r.Auth = platform, []string{repository}, true, w.login("robot", password)
+					r.Attestations, r.Compression = test.attestations, Gzip
 					result, _, err := solve(t.Context(), w.machine(t, platform), r)
 					if err != nil {
 						t.Fatal(err)
 					}
 					results = append(results, result)
 				}
-				index, err := Join(results, test.annotations)
+				index, err := JoinPlatforms(results, test.annotations)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -84,7 +87,7 @@ func TestSeveralPlatforms(t *testing.T) {
 			}
 			results, index := join()
 			before := len(w.registry.Requests())
-			if err := Push(t.Context(), repository+":both", index, w.login("robot", password)); err != nil {
+			if err := PushIndex(t.Context(), repository+":both", index, w.login("robot", password)); err != nil {
 				t.Fatal(err)
 			}
 			if blobs, manifests := uploads(w.registry, before); blobs != 0 || manifests != 1 {
@@ -94,7 +97,7 @@ func TestSeveralPlatforms(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if test.attestations == nil { // a provenance holds times
+			if test.attestations == nil { // a provenance contains times
 				_, again := join()
 				if got, err := again.RawManifest(); err != nil || !bytes.Equal(got, raw) {
 					t.Errorf("the second time (%v)\n%s\nand the first\n%s", err, got, raw)
@@ -123,7 +126,8 @@ func TestSeveralPlatforms(t *testing.T) {
 				want = 4
 			}
 			if len(manifest.Manifests) != want || fmt.Sprint(manifest.Annotations) != fmt.Sprint(test.annotations) {
-				t.Errorf("the index holds %d manifests and the annotations %v, want %d and %v", len(manifest.Manifests), manifest.Annotations, want, test.annotations)
+				t.Errorf("the index has %d manifests and the annotations %v, want %d and %v",
+					len(manifest.Manifests), manifest.Annotations, want, test.annotations)
 			}
 			for _, result := range results {
 				if result.Index != nil {
@@ -147,12 +151,13 @@ func TestSeveralPlatforms(t *testing.T) {
 	}
 }
 
-// The builder gets tokens for the registry. The password is in nothing that it writes, and we write nothing.
-func TestPasswordsStayHere(t *testing.T) {
-	w := theWorld(t)
+// The builder gets tokens for the registry: the password is in no file of the builder, nor in Docker's configuration.
+func TestPasswordsStayInProcess(t *testing.T) {
+	w := sharedServices(t)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	r := request(dir)
-	r.Push, r.Auth = []string{w.registry.Addr + "/team/direct:1", w.registry.Addr + "/team/direct:2"}, w.login("robot", password)
+	repository := w.registry.Addr + "/team/direct"
+	r.Push, r.Auth = []string{repository + ":1", repository + ":2"}, w.login("robot", password)
 	var masked []string
 	r.Auth.Mask = func(secret string) { masked = append(masked, secret) }
 	result, _, err := solve(t.Context(), w.machine(t, amd64), r)
@@ -171,27 +176,27 @@ func TestPasswordsStayHere(t *testing.T) {
 	files := 0
 	err = filepath.WalkDir(w.state, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
-			return nil // what is removed meanwhile
+			return nil // a file that was just removed
 		}
 		if data, err := os.ReadFile(path); err == nil {
 			files++
 			if bytes.Contains(data, []byte(password)) {
-				t.Errorf("%s holds the password", path)
+				t.Errorf("%s contains the password", path)
 			}
 		}
 		return nil
 	})
 	if err != nil || files < 10 {
-		t.Errorf("looked into %d files of the daemons: %v", files, err)
+		t.Errorf("read %d files of the daemons: %v", files, err)
 	}
 	if entries, err := os.ReadDir(os.Getenv("DOCKER_CONFIG")); err == nil && len(entries) > 0 {
-		t.Errorf("Docker's configuration has become %v", entries)
+		t.Errorf("Docker's configuration contains %v", entries)
 	}
 }
 
-// What Docker's configuration knows is used where no credential is given, and masked first.
-func TestDockersConfiguration(t *testing.T) {
-	w := theWorld(t)
+// Without credentials, those of Docker's configuration are used, and masked first.
+func TestDockerConfiguration(t *testing.T) {
+	w := sharedServices(t)
 	folder := os.Getenv("DOCKER_CONFIG")
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		t.Fatal(err)
@@ -220,41 +225,36 @@ func smallImage(t testing.TB) v1.Image {
 	return image
 }
 
-// A push fails with the same sentence whether BuildKit pushes or we do.
+// A push fails with the same error whether BuildKit or this process pushes.
 func TestPushFails(t *testing.T) {
-	w := theWorld(t)
-	closed := httptest.NewServer(http.NotFoundHandler())
-	gone := host(closed)
-	closed.Close()
+	w := sharedServices(t)
+	gone := closedAddress()
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	login := "log in to " + w.registry.Addr + " (docker login)"
 	for _, test := range []struct {
 		name, reference string
 		auth            Auth
-		want            string
+		hint            string
 		unauthorized    bool
 	}{
-		{"wrong password", w.registry.Addr + "/team/x:1", w.login("robot", "wrong"), "log in to " + w.registry.Addr + " (docker login)", true},
-		{"no login", w.registry.Addr + "/team/x:1", Auth{}, "log in to " + w.registry.Addr + " (docker login)", true},
-		{"another's repository", w.registry.Addr + "/other/x:1", w.login("robot", password), "push there", false},
-		{"an account that only reads", w.registry.Addr + "/team/x:1", w.login("reader", password), "push there", false},
-		{"registry gone", gone + "/team/x:1", Auth{}, "check that " + gone + " answers", false},
+		{"wrong password", w.registry.Addr + "/team/x:1", w.login("robot", "wrong"), login, true},
+		{"no login", w.registry.Addr + "/team/x:1", Auth{}, login, true},
+		{"repository of others", w.registry.Addr + "/other/x:1", w.login("robot", password), "push to the repository", false},
+		{"read-only account", w.registry.Addr + "/team/x:1", w.login("reader", password), "push to the repository", false},
+		{"connection refused", gone + "/team/x:1", Auth{}, "check that " + gone + " answers", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := request(dir)
 			r.Push, r.Auth = []string{test.reference}, test.auth
 			_, _, err := solve(t.Context(), w.machine(t, amd64), r)
-			for by, err := range map[string]error{"BuildKit": err, "us": PushImage(t.Context(), test.reference, smallImage(t), test.auth, nil)} {
-				if err == nil {
-					t.Errorf("pushed by %s: no error", by)
+			own := fastRegistry(test.auth).pushImage(t.Context(), test.reference, smallImage(t), nil)
+			for by, err := range map[string]error{"BuildKit": err, "this process": own} {
+				failure, ok := errors.AsType[*httpclient.APIError](err)
+				if !ok || failure.Op != "push "+test.reference || !strings.Contains(failure.Hint, test.hint) {
+					t.Errorf("pushed by %s: error = %#v", by, err)
 					continue
 				}
-				text := err.Error()
-				if !strings.HasPrefix(text, "push "+test.reference+": ") || !strings.Contains(text, test.want) || strings.Contains(text, "\n") {
-					t.Errorf("pushed by %s: %q, want one line that begins with the reference and holds %q", by, text, test.want)
-				}
-				if strings.Contains(text, password) {
-					t.Errorf("pushed by %s: the password is in %q", by, text)
-				}
+				checkLine(t, err)
 				if test.unauthorized && !errors.Is(err, ErrUnauthorized) {
 					t.Errorf("pushed by %s: %v is not ErrUnauthorized", by, err)
 				}
@@ -263,7 +263,7 @@ func TestPushFails(t *testing.T) {
 	}
 }
 
-// faulty stands before a registry, and lets fault answer in its place when that wants to.
+// faulty is a proxy of a registry. fault returns true when it has answered a request itself.
 func faulty(t testing.TB, r *registry.Registry, fault func(w http.ResponseWriter, r *http.Request) bool) string {
 	t.Helper()
 	target := &url.URL{Scheme: "http", Host: r.Addr}
@@ -273,7 +273,8 @@ func faulty(t testing.TB, r *registry.Registry, fault func(w http.ResponseWriter
 			p.Out.Host = p.In.Host // the registry names its upload addresses by it
 		},
 		ModifyResponse: func(answer *http.Response) error { // and clients ask for tokens nowhere else
-			answer.Header.Set("WWW-Authenticate", strings.ReplaceAll(answer.Header.Get("WWW-Authenticate"), r.Addr, answer.Request.Host))
+			challenge := answer.Header.Get("WWW-Authenticate")
+			answer.Header.Set("WWW-Authenticate", strings.ReplaceAll(challenge, r.Addr, answer.Request.Host))
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
@@ -287,9 +288,8 @@ func faulty(t testing.TB, r *registry.Registry, fault func(w http.ResponseWriter
 	return host(server)
 }
 
-// What is safe to send again is sent again, and the image arrives whole.
-func TestPushImageThroughTroubles(t *testing.T) {
-	w := theWorld(t)
+func TestPushImageRetries(t *testing.T) {
+	w := sharedServices(t)
 	answer := func(status int, header ...string) func(http.ResponseWriter, *http.Request) {
 		return func(rw http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -311,16 +311,16 @@ func TestPushImageThroughTroubles(t *testing.T) {
 		times              int
 		fault              func(http.ResponseWriter, *http.Request)
 	}{
-		{"slow down while looking", http.MethodHead, "/blobs/", 2, answer(http.StatusTooManyRequests, "Retry-After", "0")},
-		{"slow down at the beginning of an upload", http.MethodPost, "/blobs/uploads/", 2, answer(http.StatusTooManyRequests)},
-		{"slow down in an upload", http.MethodPatch, "/blobs/uploads/", 2, answer(http.StatusTooManyRequests)},
-		{"slow down at the manifest", http.MethodPut, "/manifests/", 2, answer(http.StatusTooManyRequests)},
+		{"429 when looking for a blob", http.MethodHead, "/blobs/", 2, answer(429, "Retry-After", "0")},
+		{"429 at the beginning of an upload", http.MethodPost, "/blobs/uploads/", 2, answer(429)},
+		{"429 in an upload", http.MethodPatch, "/blobs/uploads/", 2, answer(http.StatusTooManyRequests)},
+		{"429 at the manifest", http.MethodPut, "/manifests/", 2, answer(http.StatusTooManyRequests)},
 		{"500 in an upload", http.MethodPatch, "/blobs/uploads/", 2, answer(http.StatusInternalServerError)},
-		{"503 at an upload's end", http.MethodPut, "/blobs/uploads/", 1, answer(http.StatusServiceUnavailable)},
+		{"503 at the end of an upload", http.MethodPut, "/blobs/uploads/", 1, answer(http.StatusServiceUnavailable)},
 		{"502 at the manifest", http.MethodPut, "/manifests/", 2, answer(http.StatusBadGateway)},
-		{"connection cut in an upload", http.MethodPatch, "/blobs/uploads/", 2, cut},
-		{"connection cut at the manifest", http.MethodPut, "/manifests/", 1, cut},
-		{"first answer missing", http.MethodGet, "/v2/", 1, answer(http.StatusServiceUnavailable)},
+		{"connection lost in an upload", http.MethodPatch, "/blobs/uploads/", 2, cut},
+		{"connection lost at the manifest", http.MethodPut, "/manifests/", 1, cut},
+		{"503 to the first request", http.MethodGet, "/v2/", 1, answer(http.StatusServiceUnavailable)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var mu sync.Mutex
@@ -341,12 +341,12 @@ func TestPushImageThroughTroubles(t *testing.T) {
 			reference := addr + "/team/troubles:1"
 			auth := Auth{Credentials: []Credential{{Host: addr, Username: "robot", Password: password}}}
 			var done, total int64
-			err := PushImage(t.Context(), reference, image, auth, func(d, of int64) { done, total = d, of })
+			err := fastRegistry(auth).pushImage(t.Context(), reference, image, func(d, of int64) { done, total = d, of })
 			if err != nil {
 				t.Fatal(err)
 			}
 			if left != 0 {
-				t.Fatalf("%d of %d faults were not met", left, test.times)
+				t.Fatalf("%d of %d faults did not occur", left, test.times)
 			}
 			if done != total || total == 0 {
 				t.Errorf("the progress ended at %d of %d", done, total)
@@ -362,73 +362,67 @@ func TestPushImageThroughTroubles(t *testing.T) {
 	}
 }
 
-// What can not be mended ends, in one sentence.
 func TestPushImageGivesUp(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
+	type fault = func(http.ResponseWriter, *http.Request) bool
+	always := func(status int, header ...string) fault {
+		return func(rw http.ResponseWriter, _ *http.Request) bool {
+			for i := 0; i < len(header); i += 2 {
+				rw.Header().Set(header[i], header[i+1])
+			}
+			rw.WriteHeader(status)
+			return true
+		}
+	}
+	only := func(method, path string, next fault) fault {
+		return func(rw http.ResponseWriter, r *http.Request) bool {
+			return r.Method == method && strings.Contains(r.URL.Path, path) && next(rw, r)
+		}
+	}
 	for _, test := range []struct {
 		name   string
-		fault  func(rw http.ResponseWriter, r *http.Request) bool
-		image  func(v1.Image) v1.Image
-		change func(t *testing.T)
-		want   string
+		fault  fault
+		status int
+		is     error // in the error's tree; may be nil
+		hint   string
 	}{
-		{name: "500 for ever", want: "the registry fails", fault: func(rw http.ResponseWriter, r *http.Request) bool {
-			if r.Method == http.MethodPatch {
-				rw.WriteHeader(http.StatusInternalServerError)
-			}
-			return r.Method == http.MethodPatch
-		}},
-		{name: "429 for a long time", want: "asks to slow down", fault: func(rw http.ResponseWriter, r *http.Request) bool {
-			rw.Header().Set("Retry-After", "3600")
-			rw.WriteHeader(http.StatusTooManyRequests)
-			return true
-		}},
-		{name: "403 at the manifest", want: "does not let this account push there", fault: func(rw http.ResponseWriter, r *http.Request) bool {
-			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
-				rw.WriteHeader(http.StatusForbidden)
-				return true
-			}
-			return false
-		}},
-		{name: "garbage", want: "check that", fault: func(rw http.ResponseWriter, r *http.Request) bool {
+		{"500", only(http.MethodPatch, "/", always(500)), 500, nil, "try again later"},
+		{"429 for an hour", always(429, "Retry-After", "3600"), 429, nil, "try again in a few minutes"},
+		{"403 at the manifest", only(http.MethodPut, "/manifests/", always(403)), 403, nil, "permission to push to"},
+		{"web page", func(rw http.ResponseWriter, _ *http.Request) bool {
 			fmt.Fprintln(rw, "<html>It works!</html>")
 			return true
-		}},
-		{name: "silence", want: "has been silent for", fault: func(rw http.ResponseWriter, r *http.Request) bool {
-			if r.Method == http.MethodPatch {
-				_, _ = io.Copy(io.Discard, r.Body)
-				<-r.Context().Done()
-				return true
-			}
-			return false
-		}, change: func(t *testing.T) {
-			before := registrySilence
-			registrySilence = 100 * time.Millisecond
-			t.Cleanup(func() { registrySilence = before })
-		}},
-		{name: "the builder goes away", want: "the builder went away", fault: func(http.ResponseWriter, *http.Request) bool { return false }, image: func(image v1.Image) v1.Image {
-			return brokenImage{image, &builderError{sentence: "the builder went away"}}
-		}},
+		}, 0, nil, "check that"},
+		{"no answer", only(http.MethodPatch, "/", func(_ http.ResponseWriter, r *http.Request) bool {
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-r.Context().Done()
+			return true
+		}), 0, os.ErrDeadlineExceeded, "try again later"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if test.change != nil {
-				test.change(t)
-			}
 			addr := faulty(t, w.registry, test.fault)
-			image := smallImage(t)
-			if test.image != nil {
-				image = test.image(image)
+			client := fastRegistry(Auth{Credentials: []Credential{{Host: addr, Username: "robot", Password: password}}})
+			client.idleTimeout = 300 * time.Millisecond
+			err := client.pushImage(t.Context(), addr+"/team/gives-up:1", smallImage(t), func(int64, int64) {})
+			failure, ok := errors.AsType[*httpclient.APIError](err)
+			if !ok || failure.Op != "push "+addr+"/team/gives-up:1" || !strings.Contains(failure.Hint, test.hint) ||
+				test.is != nil && !errors.Is(err, test.is) || test.name != "web page" && failure.Status != test.status {
+				t.Fatalf("error = %#v", err)
 			}
-			auth := Auth{Credentials: []Credential{{Host: addr, Username: "robot", Password: password}}}
-			err := PushImage(t.Context(), addr+"/team/gives-up:1", image, auth, func(int64, int64) {})
-			if err == nil || !strings.HasPrefix(err.Error(), "push "+addr+"/team/gives-up:1: ") || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("got %v, want one line with %q", err, test.want)
-			}
+			checkLine(t, err)
 		})
 	}
+	t.Run("the builder fails", func(t *testing.T) {
+		broken := &ReadError{Reason: "the connection to the builder was lost"}
+		client, image := fastRegistry(w.login("robot", password)), brokenImage{smallImage(t), broken}
+		err := client.pushImage(t.Context(), w.registry.Addr+"/team/gives-up:1", image, nil)
+		if failure, ok := errors.AsType[*ReadError](err); !ok || failure != broken {
+			t.Errorf("error = %#v, want the builder's", err)
+		}
+	})
 }
 
-// brokenImage has layers that can not be read.
+// brokenImage has layers that cannot be read.
 type brokenImage struct {
 	v1.Image
 	err error
@@ -450,9 +444,9 @@ type brokenLayer struct {
 func (l brokenLayer) Compressed() (io.ReadCloser, error) { return io.NopCloser(l), nil }
 func (l brokenLayer) Read([]byte) (int, error)           { return 0, l.err }
 
-// Access that ends during a push: the same call with a fresh login sends what is still missing, and no more.
-func TestPushImageGoesOn(t *testing.T) {
-	w := theWorld(t)
+// After credentials expire during a push, the same call with fresh ones sends what is missing only.
+func TestPushImageContinues(t *testing.T) {
+	w := sharedServices(t)
 	image := smallImage(t)
 	var mu sync.Mutex
 	patches, expired := 0, true
@@ -469,14 +463,14 @@ func TestPushImageGoesOn(t *testing.T) {
 		return false
 	})
 	auth := Auth{Credentials: []Credential{{Host: addr, Username: "robot", Password: password}}}
-	if err := PushImage(t.Context(), addr+"/team/goes-on:1", image, auth, nil); !errors.Is(err, ErrUnauthorized) {
+	if err := PushImage(t.Context(), addr+"/team/continues:1", image, auth, nil); !errors.Is(err, ErrUnauthorized) {
 		t.Fatalf("got %v, want ErrUnauthorized", err)
 	}
 	mu.Lock()
 	first := patches
 	expired = false
 	mu.Unlock()
-	if err := PushImage(t.Context(), addr+"/team/goes-on:1", image, auth, nil); err != nil {
+	if err := PushImage(t.Context(), addr+"/team/continues:1", image, auth, nil); err != nil {
 		t.Fatal(err)
 	}
 	if first != 3 || patches != first {
@@ -484,9 +478,9 @@ func TestPushImageGoesOn(t *testing.T) {
 	}
 }
 
-// An image of any size passes through little memory, and through no file.
+// PushImage streams: it needs little memory and no file.
 func TestPushImageInLittleMemory(t *testing.T) {
-	w := theWorld(t)
+	w := sharedServices(t)
 	const size = 64 << 20
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "absent"))
 	image, err := mutate.AppendLayers(empty.Image, zeros(t, size))
@@ -502,12 +496,13 @@ func TestPushImageInLittleMemory(t *testing.T) {
 	before := live()
 	var most uint64
 	next := int64(0)
-	err = PushImage(t.Context(), w.registry.Addr+"/team/large:1", image, w.login("robot", password), func(done, total int64) {
+	progress := func(done, _ int64) {
 		if done >= next {
 			next = done + size/8
 			most = max(most, live())
 		}
-	})
+	}
+	err = PushImage(t.Context(), w.registry.Addr+"/team/large:1", image, w.login("robot", password), progress)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -516,7 +511,7 @@ func TestPushImageInLittleMemory(t *testing.T) {
 	}
 }
 
-// zeros is an uncompressed layer of that many bytes, made while it is read.
+// zeros is an uncompressed layer of that many bytes, generated while it is read.
 func zeros(t testing.TB, size int64) v1.Layer {
 	t.Helper()
 	hash, _, err := v1.SHA256(io.LimitReader(zero{}, size))
@@ -547,14 +542,14 @@ func (l *zeroLayer) Compressed() (io.ReadCloser, error) {
 }
 
 func TestPushIsCanceled(t *testing.T) {
-	w := theWorld(t)
-	cause := errors.New("the test has seen enough")
+	w := sharedServices(t)
+	cause := errors.New("timed out")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	addr := faulty(t, w.registry, func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodPatch {
 			return false
 		}
-		_, _ = io.Copy(io.Discard, r.Body) // only then does the server see that we go
+		_, _ = io.Copy(io.Discard, r.Body) // the server notices a canceled request after the body only
 		cancel(cause)
 		<-r.Context().Done()
 		return true
@@ -565,9 +560,9 @@ func TestPushIsCanceled(t *testing.T) {
 	}
 }
 
-// What was built is pushed later, by the builder, once there is a login for it; the digest is that of what was built.
-func TestPushBuilt(t *testing.T) {
-	w := theWorld(t)
+// The builder pushes later what it built, with the same digest.
+func TestPushFromBuilder(t *testing.T) {
+	w := sharedServices(t)
 	c := w.machine(t, amd64)
 	dir := folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY file /\n", "file": "built once\n"})
 	for _, test := range []struct {
@@ -575,9 +570,9 @@ func TestPushBuilt(t *testing.T) {
 		change func(r *Request)
 	}{
 		{"plain", func(*Request) {}},
-		{"built anew", func(r *Request) { r.NoCache = true }},
+		{"without cache", func(r *Request) { r.NoCache = true }},
 		{"with attestations", func(r *Request) { r.Attestations = map[string]string{"provenance": "mode=min"} }},
-		{"for an engine", func(r *Request) { r.Destination = NearEngine }},
+		{"uncompressed", func(r *Request) { r.Compression = Uncompressed }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := request(dir)
@@ -587,10 +582,11 @@ func TestPushBuilt(t *testing.T) {
 				t.Fatal(err)
 			}
 			reference := w.registry.Addr + "/team/built:" + strings.ReplaceAll(test.name, " ", "-")
-			if err := PushBuilt(t.Context(), c, r, built, w.login("robot", "expired"), reference); !errors.Is(err, ErrUnauthorized) {
-				t.Errorf("with a login that has expired: %v", err)
+			err = PushFromBuilder(t.Context(), c, r, built, w.login("robot", "expired"), reference)
+			if !errors.Is(err, ErrUnauthorized) {
+				t.Errorf("expired login: error = %v", err)
 			}
-			if err := PushBuilt(t.Context(), c, r, built, w.login("robot", password), reference); err != nil {
+			if err := PushFromBuilder(t.Context(), c, r, built, w.login("robot", password), reference); err != nil {
 				t.Fatal(err)
 			}
 			image, err := Open(t.Context(), reference, amd64, w.login("reader", password))
@@ -607,7 +603,7 @@ func TestPushBuilt(t *testing.T) {
 			whole(t, image)
 		})
 	}
-	t.Run("the context has changed", func(t *testing.T) {
+	t.Run("changed context", func(t *testing.T) {
 		r := request(dir)
 		built, _, err := solve(t.Context(), c, r)
 		if err != nil {
@@ -616,43 +612,64 @@ func TestPushBuilt(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "file"), []byte("something else\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		err = PushBuilt(t.Context(), c, r, built, w.login("robot", password), w.registry.Addr+"/team/built:changed")
-		if err == nil || !strings.Contains(err.Error(), "built "+"sha256:") || strings.Contains(err.Error(), "\n") {
-			t.Errorf("got %v, want that another image was built", err)
+		reference := w.registry.Addr + "/team/built:changed"
+		err = PushFromBuilder(t.Context(), c, r, built, w.login("robot", password), reference)
+		stale, ok := errors.AsType[*StaleCacheError](err)
+		if !ok || stale.Want != built.Digest || stale.Built == stale.Want ||
+			!slices.Equal(stale.References, []string{reference}) {
+			t.Errorf("error = %#v, want that another image was built", err)
 		}
-		if _, err := Open(t.Context(), w.registry.Addr+"/team/built:changed", amd64, w.login("reader", password)); err == nil {
-			t.Error("the other image was pushed")
+		_, err = Open(t.Context(), reference, amd64, w.login("reader", password))
+		if httpclient.Status(err) != http.StatusNotFound {
+			t.Errorf("error = %v: the other image was pushed", err)
 		}
 	})
 }
 
-// Who may push is found out before anything is made, and nothing is left of the question.
-func TestMayPush(t *testing.T) {
-	w := theWorld(t)
-	ended, cancel := context.WithCancelCause(t.Context())
-	cancel(context.DeadlineExceeded)
+func TestCheckPushPermission(t *testing.T) {
+	w := sharedServices(t)
+	const repository = "/team/may:1"
 	for _, test := range []struct {
-		name string
-		ctx  context.Context
-		auth Auth
-		at   string
-		want string // "": it may
+		name         string
+		auth         Auth
+		denied       bool
+		unauthorized bool
 	}{
-		{name: "who may", ctx: t.Context(), auth: w.login("robot", password), at: "/team/may:1"},
-		{name: "nobody", ctx: t.Context(), at: "/team/may:1", want: "the registry does not accept the login"},
-		{name: "who may read", ctx: t.Context(), auth: w.login("reader", password), at: "/team/may:1", want: "push "},
-		{name: "too late", ctx: ended, auth: w.login("robot", password), at: "/team/may:1", want: context.DeadlineExceeded.Error()},
-		{name: "no reference", ctx: t.Context(), at: "/TEAM", want: "write for example"},
+		{"account that may push", w.login("robot", password), false, false},
+		{"no login", Auth{}, true, true},
+		{"read-only account", w.login("reader", password), true, true}, // this registry answers 401 to both
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			asked := len(w.registry.Requests())
-			err := MayPush(test.ctx, w.registry.Addr+test.at, test.auth)
-			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
-				t.Errorf("%v, want %q", err, test.want)
+			before := len(w.registry.Requests())
+			err := CheckPushPermission(t.Context(), w.registry.Addr+repository, test.auth)
+			if (err != nil) != test.denied || errors.Is(err, ErrUnauthorized) != test.unauthorized {
+				t.Errorf("error = %v", err)
 			}
-			if blobs, manifests := uploads(w.registry, asked); blobs+manifests > 0 {
+			if blobs, manifests := uploads(w.registry, before); blobs+manifests > 0 {
 				t.Errorf("%d blobs and %d manifests were sent", blobs, manifests)
 			}
 		})
 	}
+	cause := errors.New("timed out")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if err := CheckPushPermission(ctx, w.registry.Addr+repository, w.login("robot", password)); !errors.Is(err, cause) {
+		t.Errorf("canceled: error = %v, want the cause", err)
+	}
+	err := CheckPushPermission(t.Context(), w.registry.Addr+"/TEAM", Auth{})
+	if err == nil || !strings.Contains(err.Error(), "use for example") {
+		t.Errorf("invalid reference: error = %v", err)
+	}
+}
+
+// fastRegistry retries without long waits.
+func fastRegistry(auth Auth) registryClient {
+	return registryClient{keychain: auth, minWait: time.Millisecond}
+}
+
+// closedAddress is an address on loopback where nothing listens.
+func closedAddress() string {
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	return host(server)
 }

@@ -1,166 +1,151 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
+	"syscall"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// ErrUnauthorized is what an error of a push or a pull is when the registry does not accept the login, or no longer: with a fresh one
-// the same call may go on where it stopped.
-var ErrUnauthorized = errors.New("the registry does not accept the login")
+// registryClient calls registries. The zero values of minWait, idleTimeout and clock are the production defaults.
+type registryClient struct {
+	keychain authn.Keychain
 
-// How a registry is waited for. Variables, so that tests need not wait.
-var (
-	firstWait       = 500 * time.Millisecond // before a request is sent again
-	longestWait     = time.Minute            // that a registry may ask for
-	registrySilence = 5 * time.Minute        // without a byte in either direction: a large blob is checked at its end
-)
+	minWait     time.Duration    // before a request is repeated; 500 ms
+	idleTimeout time.Duration    // without a byte in either direction; 5 min: a registry checks a large blob at its end
+	clock       httpclient.Clock // for waits; nil: the system's
+}
 
-// maxTries bounds how often a request is sent.
-const maxTries = 4
-
-// registryOptions is how this package speaks to registries.
-func registryOptions(ctx context.Context, keychain authn.Keychain) []remote.Option {
+func (c registryClient) options(ctx context.Context) []remote.Option {
 	return []remote.Option{
 		remote.WithContext(ctx),
-		remote.WithAuthFromKeychain(keychain),
-		remote.WithTransport(patient{registryTransport(registrySilence)}),
-		remote.WithRetryBackoff(remote.Backoff{Duration: firstWait, Factor: 3, Jitter: 0.1, Steps: 3}),
-		remote.WithRetryStatusCodes(), // patient does that: it knows how long to wait, and sends the body again
+		remote.WithAuthFromKeychain(c.keychain),
+		remote.WithTransport(c.transport()),
+		// For uploads of layers; the transport repeats other requests.
+		remote.WithRetryBackoff(remote.Backoff{Duration: c.wait(), Factor: 3, Jitter: 0.1, Steps: 3}),
+		remote.WithRetryStatusCodes(),
+		remote.WithRetryPredicate(mayRetryUpload),
 	}
 }
 
-func registryTransport(silence time.Duration) http.RoundTripper {
-	t := remote.DefaultTransport.(*http.Transport).Clone()
-	dial := t.DialContext
-	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
+func (c registryClient) wait() time.Duration { return cmp.Or(c.minWait, 500*time.Millisecond) }
+
+const (
+	maxRetryAfter = time.Minute    // the longest wait that a registry may ask for
+	maxTransfer   = 24 * time.Hour // of one blob; the idle timeout ends a transfer that does not move
+)
+
+func (c registryClient) transport() http.RoundTripper {
+	clock := c.clock
+	if clock == nil {
+		clock = httpclient.SystemClock{}
+	}
+	base := &idleTimeoutTransport{timeout: cmp.Or(c.idleTimeout, 5*time.Minute)}
+	base.Transport = remote.DefaultTransport.(*http.Transport).Clone()
+	base.dial = base.Transport.DialContext
+	base.Transport.DialContext = base.dialContext
+	return uploadTransport{base: base, clock: clock, retrying: httpclient.Config{
+		Clock: clock,
+		Base:  base,
+		Policy: httpclient.Policy{
+			Timeout: maxTransfer, MinWait: c.wait(), MaxRetryAfter: maxRetryAfter, StreamBody: true,
+		},
+	}.Transport()}
+}
+
+// uploadTransport sends the content of layers once, and repeats all other requests.
+type uploadTransport struct {
+	base     http.RoundTripper
+	retrying http.RoundTripper
+	clock    httpclient.Clock
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t uploadTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.Method != http.MethodPatch {
+		// Beginning an upload is a POST, but safe to repeat: an upload that is not used expires.
+		response, err := t.retrying.RoundTrip(request.WithContext(httpclient.Idempotent(request.Context())))
 		if err != nil {
-			return nil, err
+			err = &finalError{err}
 		}
-		return watched{conn, silence}, nil
+		return response, err
 	}
-	return t
+	// go-containerregistry repeats the upload, and counts its progress once. It does not know Retry-After.
+	response, err := t.base.RoundTrip(request)
+	if err != nil || response.StatusCode != http.StatusTooManyRequests && response.StatusCode < 500 {
+		return response, err
+	}
+	wait := httpclient.RetryAfter(response.Header, t.clock.Now())
+	if wait <= 0 || wait > maxRetryAfter {
+		return response, nil
+	}
+	if err := t.clock.Sleep(request.Context(), wait); err != nil {
+		_ = response.Body.Close()
+		return nil, err
+	}
+	return response, nil
 }
 
-// watched is a connection that fails when nothing moves on it. Whoever waits to read while much is written is not silent.
-type watched struct {
+// finalError is an error of a request that was repeated already.
+type finalError struct{ error }
+
+func (e *finalError) Unwrap() error { return e.error }
+
+// mayRetryUpload reports whether go-containerregistry sends a layer again after an error.
+func mayRetryUpload(err error) bool {
+	if _, final := errors.AsType[*finalError](err); final || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	if temporary, ok := errors.AsType[interface {
+		error
+		Temporary() bool
+	}](err); ok && temporary.Temporary() {
+		return true
+	}
+	for _, broken := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.EPIPE, syscall.ECONNRESET, net.ErrClosed} {
+		if errors.Is(err, broken) {
+			return true
+		}
+	}
+	return false
+}
+
+// idleTimeoutTransport ends a connection on which nothing moves.
+type idleTimeoutTransport struct {
+	*http.Transport
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	timeout time.Duration
+}
+
+func (t *idleTimeoutTransport) dialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := t.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return idleTimeoutConn{conn, t.timeout}, nil
+}
+
+// idleTimeoutConn fails when nothing moves on it. Each read or write extends the deadline of both, so a long upload
+// does not end the wait for the answer.
+type idleTimeoutConn struct {
 	net.Conn
-	silence time.Duration
+	timeout time.Duration
 }
 
-func (c watched) Read(p []byte) (int, error) {
-	_ = c.SetDeadline(time.Now().Add(c.silence)) // fails for a closed connection, as Read does
+func (c idleTimeoutConn) Read(p []byte) (int, error) {
+	_ = c.SetDeadline(time.Now().Add(c.timeout)) // fails for a closed connection, as Read does
 	return c.Conn.Read(p)
 }
 
-func (c watched) Write(p []byte) (int, error) {
-	_ = c.SetDeadline(time.Now().Add(c.silence))
+func (c idleTimeoutConn) Write(p []byte) (int, error) {
+	_ = c.SetDeadline(time.Now().Add(c.timeout))
 	return c.Conn.Write(p)
-}
-
-// patient sends a request again when the registry asks to slow down (429) or fails (5xx). One with a body it gives back, after the
-// wait that the registry asked for: the library then sends it again from its beginning, and counts it once.
-type patient struct{ next http.RoundTripper }
-
-func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
-	waits := backoff.NewExponentialBackOff()
-	waits.InitialInterval = firstWait
-	for try := 1; ; try++ {
-		response, err := p.next.RoundTrip(r)
-		if err != nil || response.StatusCode != http.StatusTooManyRequests && response.StatusCode < 500 || try == maxTries {
-			return response, err
-		}
-		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
-		wait := time.Duration(seconds) * time.Second
-		hasBody := r.Body != nil && r.Body != http.NoBody
-		if !hasBody {
-			wait = max(wait, waits.NextBackOff())
-		}
-		if wait > longestWait {
-			return response, nil
-		}
-		select {
-		case <-r.Context().Done():
-			_ = response.Body.Close()
-			return nil, context.Cause(r.Context())
-		case <-time.After(wait):
-		}
-		if hasBody {
-			return response, nil
-		}
-		_, _ = io.CopyN(io.Discard, response.Body, 64<<10) // so that the connection can be used again
-		_ = response.Body.Close()
-	}
-}
-
-// statusInText finds what a registry answered in BuildKit's words. A digest's or a port's digits stand alone nowhere.
-var statusInText = regexp.MustCompile(`\b(401|403|404|429|5\d\d) [A-Z]`)
-
-// registryError says what became of doing ("push", "read") at a reference, or one of several by comma, and what to do. What is known of the cause comes as err: an
-// error of go-containerregistry, or BuildKit's text.
-func registryError(ctx context.Context, doing, reference string, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	if ours := new(builderError); errors.As(err, &ours) {
-		return fmt.Errorf("%s %s: %w", doing, reference, ours)
-	}
-	var hosts []string
-	for part := range strings.SplitSeq(reference, ", ") {
-		if ref, err := name.ParseReference(part); err == nil && !slices.Contains(hosts, ref.Context().RegistryStr()) {
-			hosts = append(hosts, ref.Context().RegistryStr())
-		}
-	}
-	host := strings.Join(hosts, " and ")
-	text := oneLine(err.Error())
-	lower := strings.ToLower(text)
-	status := 0
-	if answer := new(transport.Error); errors.As(err, &answer) {
-		status = answer.StatusCode
-	} else if found := statusInText.FindStringSubmatch(text); found != nil {
-		status, _ = strconv.Atoi(found[1])
-	}
-	says := func(format string, args ...any) error {
-		return &said{fmt.Sprintf("%s %s: %s", doing, reference, fmt.Sprintf(format, args...)), err}
-	}
-	may := "read it"
-	if doing == "push" {
-		may = "push there"
-	}
-	var timeout net.Error
-	switch {
-	case strings.Contains(lower, "insufficient_scope"), strings.Contains(lower, "denied"), status == http.StatusForbidden:
-		return says("the registry does not let this account %s (%s): give it the right, or log in to %s as one that has it", may, text, host)
-	case status == http.StatusUnauthorized, strings.Contains(lower, "unauthorized"), strings.Contains(lower, "no basic auth credentials"), strings.Contains(lower, "authentication required"):
-		err = errors.Join(ErrUnauthorized, err)
-		return says("the registry does not accept the login, or it may not %s (%s): log in to %s (docker login) with a password that has not expired", may, text, host)
-	case status == http.StatusNotFound:
-		return says("the registry has no such image (%s): check name and tag", text)
-	case status == http.StatusTooManyRequests:
-		return says("the registry asks to slow down (429): try again in a few minutes, or log in for a higher limit")
-	case status >= 500:
-		return says("the registry fails (%s): try again later, and look at its status page or log", text)
-	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
-		return says("the registry at %s has been silent for %s: try again later", host, registrySilence)
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return says("the connection to %s broke off (%s): try again", host, text)
-	}
-	return says("%s: check that %s answers and that the reference is right", text, host)
 }

@@ -1,202 +1,116 @@
-// Package image turns a Dockerfile into an image by BuildKit, and moves no byte of it that nobody asked for.
-//
-// [Solve] leaves the image in the builder; its [Result] is a go-containerregistry image whose manifest, config and layers are
-// read from the builder's content store when somebody reads them. BuildKit's protocol is that of its client package; the attributes
-// of the Dockerfile frontend and of the image exporter are named as in
-// https://github.com/moby/buildkit/blob/master/README.md and docs/reference.
 package image
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	"github.com/moby/buildkit/session"
-	"github.com/tonistiigi/fsutil"
+	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto" // accepts file names that are not UTF-8, as buildctl does
 	"golang.org/x/sync/errgroup"
 )
 
-// Request says what is to be built, for one platform, on one machine.
-type Request struct {
-	Platform   string // os/architecture, for example linux/amd64
-	Context    string // a folder, or the URL of a git repository or an archive, which the builder fetches
-	Dockerfile string // the file's path; below the context when that is a URL
-	Target     string // the stage to build; "" for the last
-
-	// SharedKey names the folder across builds: what an earlier build with the same key has sent and has not changed is not sent again.
-	// Files count as unchanged when path, mode, size and modification time are the same, so a key must not be shared by folders
-	// in which those can agree while the content does not.
-	SharedKey string
-
-	BuildArgs map[string]string
-	Labels    map[string]string
-	Contexts  map[string]string // named contexts: a folder, docker-image://, oci-layout://, or a URL
-
-	Secrets map[string]func() ([]byte, error) // by id; asked for only when a step uses it
-	SSH     []SSH
-	Auth    Auth
-
-	Allow          []string // entitlements, for example network.host
-	AddHosts       []string // name=address
-	NoCache        bool
-	NoCacheFilters []string // stages that are built anew
-	Pull           bool     // look for newer base images
-	Network        string   // default, host or none, for RUN
-	ShmSize        int64    // bytes; 0 for the builder's default
-	Ulimits        []string // name=soft[:hard]
-	CgroupParent   string
-
-	Attestations map[string]string // by type, provenance or sbom: its attributes as CSV
-	Annotations  map[string]string // by the image exporter's attribute, for example "annotation.org.opencontainers.image.source"
-	Outputs      []client.ExportEntry
-
-	Push     []string // references that BuildKit pushes to
-	ByDigest bool     // push without the tags, for an index that is made later
-
-	// Destination is where the layers' bytes go.
-	Destination Destination
-
-	// Scratch is an empty folder of the caller's. With it the result can always be read whole: base layers that the builder
-	// never needed to pull are put there. Without it they are left where they are.
-	Scratch string
-}
-
-// Destination is where the layers of an image go. It decides how the builder compresses them, which is much of the time of a cold build. Layers
-// that the builder holds already, of a base image or of an earlier build, stay as they are, except for [Registry] and [OldEngine].
-type Destination string
-
-// The destinations.
-const (
-	Anywhere   Destination = ""            // gzip, as BuildKit does by itself
-	Registry   Destination = "registry"    // gzip, also for what an earlier build left otherwise: every registry and engine reads it, and the manifest does not depend on who built before
-	NearEngine Destination = "near engine" // not compressed: builder and engine are on one machine
-	FarEngine  Destination = "far engine"  // zstd at its fastest: Docker 23 and later read it
-	OldEngine  Destination = "old engine"  // gzip at its fastest, also for what an earlier build left otherwise: every engine reads it
-)
-
-// compression is what the image exporter is told.
-func (d Destination) compression() map[string]string {
-	switch d {
-	case Registry:
-		return map[string]string{"compression": "gzip", "force-compression": "true"}
-	case NearEngine:
-		return map[string]string{"compression": "uncompressed"}
-	case FarEngine:
-		return map[string]string{"compression": "zstd", "compression-level": "1"}
-	case OldEngine:
-		return map[string]string{"compression": "gzip", "compression-level": "1", "force-compression": "true"}
-	}
-	return map[string]string{}
-}
-
-// SSH is one agent socket, or keys, that a step may use.
-type SSH struct {
-	ID    string   // "default" when the Dockerfile names none
-	Paths []string // a socket or private keys; none for SSH_AUTH_SOCK
-}
-
-// Result is an image that a builder holds. It can be read while the builder's connection is open.
+// Result is an image that a builder holds. It can be read while the connection to the builder is open.
 //
-// Two digests name it. Digest is that of the bytes as they are stored and moved, and with the compression of a layer it changes: the same
-// build has one Digest for a [Registry], and another for a [NearEngine]. The config's digest (Image.ConfigName, Docker's image ID) names
-// the files and the configuration, whatever the compression.
+// Two digests identify it. Digest changes with the compression of the layers. The digest of the config
+// (Image.ConfigName, Docker's image ID) does not: it identifies the files and the configuration.
 type Result struct {
 	Platform string
-	Digest   v1.Hash           // of what was built and pushed: the manifest's, or the index's when there are attestations
-	Image    v1.Image          // read lazily; verified as it is read
+	Digest   v1.Hash           // of what was built and pushed: the manifest, or the index when there are attestations
+	Image    v1.Image          // read on demand, and verified while it is read
 	Index    v1.ImageIndex     // nil without attestations
-	Metadata map[string]string // what BuildKit's exporters answered
+	Metadata map[string]string // from BuildKit's exporters
 }
 
-// Solve builds r on c and waits for the end. It writes all that happens to status and closes it; status must be read.
+// Solve builds r on c. It sends everything that happens to status and closes it; the caller must receive from status
+// until then.
 //
-// A step or a Dockerfile that fails is a [*BuildError].
+// The error is a [*BuildError] for a step that fails or an invalid Dockerfile, an [*httpclient.APIError] for a push,
+// and the cause of ctx when that has ended.
 func Solve(ctx context.Context, c *client.Client, r Request, status chan *client.SolveStatus) (*Result, error) {
-	opt, err := r.options()
+	opt, err := r.solveOpt()
 	if err != nil {
 		close(status)
 		return nil, err
 	}
-	var layouts []client.ExportEntry
-	for _, output := range r.Outputs {
-		if output.Type != client.ExporterLocal && output.Type != client.ExporterTar && output.Attrs["compression"] == "" {
-			attrs := r.Destination.compression() // the same image as everywhere
-			maps.Copy(attrs, output.Attrs)
-			output.Attrs = attrs
-		}
-		if output.OutputDir != "" && output.Type != client.ExporterLocal {
-			layouts = append(layouts, output)
-		} else {
-			opt.Exports = append(opt.Exports, output)
-		}
-	}
-	b := &blobs{ctx: ctx, client: c.ContentClient(), silence: builderSilence}
-	if r.Scratch != "" && r.fixedTime() {
-		// Layers with rewritten times belong to nothing that the builder keeps: its next clean-up, seconds later, takes them.
-		copied, err := r.copyTo(b)
+	outputs, layouts := r.splitOutputs()
+	opt.Exports = append(opt.Exports, outputs...)
+	store := &contentStore{ctx: ctx, client: c.ContentClient()}
+	if r.LayerDir != "" && r.hasFixedTime() {
+		// The builder's next clean-up, seconds later, removes layers with rewritten times, so they are copied now.
+		copied, err := r.copyLayersTo(store)
 		if err != nil {
 			close(status)
 			return nil, err
 		}
 		opt.Exports = append(opt.Exports, copied)
 	}
-	// The last one: of what several exporters answer BuildKit keeps the last, and another one's digest may be of other compression.
-	opt.Exports = append(opt.Exports, client.ExportEntry{Type: client.ExporterImage, Attrs: r.exporter()})
+	// BuildKit keeps only the answer of the last exporter. The others may compress differently, and give another digest.
+	opt.Exports = append(opt.Exports, client.ExportEntry{Type: client.ExporterImage, Attrs: r.exporterAttrs()})
 	response, err := c.Solve(ctx, nil, opt, status)
 	if err != nil {
-		return nil, explain(ctx, r, err)
+		return nil, classifyError(ctx, r, err)
 	}
-	result, err := b.result(r.Platform, response.ExporterResponse)
+	result, err := store.result(r.Platform, response.ExporterResponse)
 	if err != nil {
 		return nil, fmt.Errorf("read the image from the builder: %w", err)
 	}
-	// BuildKit's client writes a layout's index of the one answer that it has for all exporters, so each is alone in a solve of its own.
+	// BuildKit's client writes the index of an OCI layout from that one answer, so each layout needs a solve of its own.
 	for _, layout := range layouts {
-		again := r.cached()
+		again := r.fromCache()
 		again.Attestations = r.Attestations
 		if err := again.export(ctx, c, layout); err != nil {
-			return nil, explain(ctx, r, err)
+			return nil, classifyError(ctx, r, err)
 		}
 	}
-	if r.Scratch != "" && b.local == nil {
-		if err := r.complete(ctx, c, b, result.Image); err != nil {
-			return nil, fmt.Errorf("get the layers that the builder does not hold: %w", err)
+	if r.LayerDir != "" && store.local == nil {
+		if err := r.copyMissingLayers(ctx, c, store, result.Image); err != nil {
+			return nil, fmt.Errorf("copy the layers that the builder does not hold: %w", err)
 		}
 	}
 	return result, nil
 }
 
-// complete gets the layers that the builder knows but never pulled, because no step read them: a second, fully cached solve has
-// the builder send them.
-func (r Request) complete(ctx context.Context, c *client.Client, b *blobs, image v1.Image) error {
+// splitOutputs separates the outputs that write an OCI layout directory from the others. All get the compression of the
+// image, unless they have their own.
+func (r Request) splitOutputs() (outputs, layouts []client.ExportEntry) {
+	for _, output := range r.Outputs {
+		hasLayers := output.Type != client.ExporterLocal && output.Type != client.ExporterTar
+		if hasLayers && output.Attrs["compression"] == "" {
+			attrs := r.Compression.exporterAttrs()
+			maps.Copy(attrs, output.Attrs)
+			output.Attrs = attrs
+		}
+		if output.OutputDir != "" && output.Type != client.ExporterLocal {
+			layouts = append(layouts, output)
+		} else {
+			outputs = append(outputs, output)
+		}
+	}
+	return outputs, layouts
+}
+
+// copyMissingLayers gets the layers that the builder knows but has not pulled, because no step read them. A second
+// solve, from the cache, makes the builder send them.
+func (r Request) copyMissingLayers(ctx context.Context, c *client.Client, store *contentStore, image v1.Image) error {
 	manifest, err := image.Manifest()
 	if err != nil {
 		return err
 	}
 	var group errgroup.Group
 	for _, layer := range manifest.Layers {
-		group.Go(func() error { return b.has(layer.Digest) })
+		group.Go(func() error { return store.checkHas(layer.Digest) })
 	}
 	if err := group.Wait(); err == nil || !errdefs.IsNotFound(errgrpc.ToNative(err)) {
 		return err
 	}
-	again := r.cached()
-	copied, err := again.copyTo(b)
+	again := r.fromCache()
+	copied, err := again.copyLayersTo(store)
 	if err != nil {
 		return err
 	}
@@ -205,7 +119,7 @@ func (r Request) complete(ctx context.Context, c *client.Client, b *blobs, image
 
 // export builds once more, for one exporter.
 func (r Request) export(ctx context.Context, c *client.Client, entry client.ExportEntry) error {
-	opt, err := r.options()
+	opt, err := r.solveOpt()
 	if err != nil {
 		return err
 	}
@@ -214,169 +128,16 @@ func (r Request) export(ctx context.Context, c *client.Client, entry client.Expo
 	return err
 }
 
-// copyTo is an export of the same image into the scratch folder, where b then reads first.
-func (r Request) copyTo(b *blobs) (client.ExportEntry, error) {
-	store, err := local.NewStore(r.Scratch)
+// copyLayersTo returns an export of the same image into LayerDir, from which store then reads first.
+func (r Request) copyLayersTo(store *contentStore) (client.ExportEntry, error) {
+	directory, err := local.NewStore(r.LayerDir)
 	if err != nil {
 		return client.ExportEntry{}, err
 	}
-	attrs := r.exporter()
+	attrs := r.exporterAttrs()
 	delete(attrs, string(exptypes.OptKeyPush))
 	delete(attrs, string(exptypes.OptKeyName))
 	attrs["tar"] = "false"
-	b.local = store
-	return client.ExportEntry{Type: client.ExporterOCI, Attrs: attrs, OutputStore: store}, nil
-}
-
-// fixedTime says that the caller fixes the time of everything in the image.
-func (r Request) fixedTime() bool { return r.BuildArgs["SOURCE_DATE_EPOCH"] != "" }
-
-// exporter is the image exporter's part.
-func (r Request) exporter() map[string]string {
-	attrs := map[string]string{}
-	maps.Copy(attrs, r.Annotations)
-	maps.Copy(attrs, r.Destination.compression())
-	// Timestamps in layers are clamped only when the caller fixes the time; otherwise every layer would be written anew.
-	if r.fixedTime() {
-		attrs[string(exptypes.OptKeyRewriteTimestamp)] = "true"
-	}
-	if len(r.Push) > 0 {
-		attrs[string(exptypes.OptKeyName)] = strings.Join(r.Push, ",")
-		attrs[string(exptypes.OptKeyPush)] = "true"
-		if r.ByDigest {
-			attrs[string(exptypes.OptKeyPushByDigest)] = "true"
-		}
-	}
-	return attrs
-}
-
-// options is everything but the exports.
-func (r Request) options() (client.SolveOpt, error) {
-	auth, err := r.Auth.provider()
-	if err != nil {
-		return client.SolveOpt{}, err
-	}
-	ssh, err := agents(r.SSH)
-	if err != nil {
-		return client.SolveOpt{}, err
-	}
-	opt := client.SolveOpt{
-		Frontend:            "dockerfile.v0",
-		FrontendAttrs:       map[string]string{"platform": r.Platform},
-		LocalMounts:         map[string]fsutil.FS{},
-		OCIStores:           map[string]content.Store{},
-		SharedKey:           r.SharedKey,
-		Session:             append([]session.Attachable{auth, secrets(r.Secrets)}, ssh...),
-		AllowedEntitlements: r.Allow,
-	}
-	attrs := opt.FrontendAttrs
-	if isRemote(r.Context) {
-		attrs["context"] = r.Context
-		attrs["filename"] = r.Dockerfile
-	} else {
-		if opt.LocalMounts["context"], err = folder(r.Context); err != nil {
-			return client.SolveOpt{}, fmt.Errorf("build context %w", err)
-		}
-		if opt.LocalMounts["dockerfile"], err = folder(filepath.Dir(r.Dockerfile)); err != nil {
-			return client.SolveOpt{}, fmt.Errorf("the Dockerfile's folder %w", err)
-		}
-		attrs["filename"] = filepath.Base(r.Dockerfile)
-	}
-	set := func(name, value string) {
-		if value != "" {
-			attrs[name] = value
-		}
-	}
-	set("target", r.Target)
-	set("force-network-mode", strings.TrimPrefix(r.Network, "default"))
-	set("cgroup-parent", r.CgroupParent)
-	set("add-hosts", strings.Join(r.AddHosts, ","))
-	set("ulimit", strings.Join(r.Ulimits, ","))
-	set("no-cache", strings.Join(r.NoCacheFilters, ","))
-	if r.NoCache {
-		attrs["no-cache"] = ""
-	}
-	if r.Pull {
-		attrs["image-resolve-mode"] = "pull"
-	}
-	if r.ShmSize > 0 {
-		attrs["shm-size"] = strconv.FormatInt(r.ShmSize, 10)
-	}
-	for name, value := range r.BuildArgs {
-		attrs["build-arg:"+name] = value
-	}
-	for name, value := range r.Labels {
-		attrs["label:"+name] = value
-	}
-	for kind, value := range r.Attestations {
-		attrs["attest:"+kind] = value
-	}
-	for name, from := range r.Contexts {
-		if err := addContext(&opt, name, from); err != nil {
-			return client.SolveOpt{}, fmt.Errorf("build context %q: %w", name, err)
-		}
-	}
-	return opt, nil
-}
-
-// addContext makes from available as the named context.
-func addContext(opt *client.SolveOpt, name, from string) error {
-	key := "context:" + name
-	if layout, ok := strings.CutPrefix(from, layoutScheme); ok {
-		dir, reference := splitLayout(layout)
-		digest, err := layoutDigest(dir, reference)
-		if err != nil {
-			return err
-		}
-		store, err := local.NewStore(dir)
-		if err != nil {
-			return err
-		}
-		_ = os.Remove(filepath.Join(dir, "ingest")) // the store makes it to write, and a layout is only read
-		id := contentKey(name)
-		opt.OCIStores[id] = store
-		opt.FrontendAttrs[key] = layoutScheme + id + "@" + digest
-		return nil
-	}
-	if isRemote(from) || strings.HasPrefix(from, "docker-image://") {
-		opt.FrontendAttrs[key] = from
-		return nil
-	}
-	dir, err := folder(from)
-	if err != nil {
-		return err
-	}
-	mount := contentKey(name)
-	opt.LocalMounts[mount] = dir
-	opt.FrontendAttrs[key] = "local:" + mount
-	return nil
-}
-
-// contentKey is a name for a mount that holds no character with a meaning.
-func contentKey(name string) string {
-	sum := sha256.Sum256([]byte(name))
-	return "context-" + hex.EncodeToString(sum[:8])
-}
-
-// isRemote reports whether a context is fetched by the builder.
-func isRemote(from string) bool {
-	for _, prefix := range []string{"http://", "https://", "git://", "ssh://", "git@", "github.com/"} {
-		if strings.HasPrefix(from, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
-func folder(dir string) (fsutil.FS, error) {
-	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s does not exist", dir)
-	case err != nil:
-		return nil, err
-	case !info.IsDir():
-		return nil, fmt.Errorf("%s is not a folder", dir)
-	}
-	return fsutil.NewFS(dir)
+	store.local = directory
+	return client.ExportEntry{Type: client.ExporterOCI, Attrs: attrs, OutputStore: directory}, nil
 }

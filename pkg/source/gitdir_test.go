@@ -16,7 +16,7 @@ import (
 	standin "github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-// newRepository has what a repository may have: links, programs, odd names, a submodule's commit, a history.
+// newRepository returns a repository with symbolic links, executables, unusual names, a submodule and a history.
 func newRepository(t testing.TB) string {
 	dir := filepath.Join(t.TempDir(), "origin")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -32,8 +32,8 @@ func newRepository(t testing.TB) string {
 	return dir
 }
 
-// content is every file of a folder with its permissions and its time, as one line each.
-func content(t testing.TB, dir string) string {
+// listFiles lists every file of a directory with its permissions, time and checksum, one a line.
+func listFiles(t testing.TB, dir string) string {
 	t.Helper()
 	var lines []string
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -53,7 +53,10 @@ func content(t testing.TB, dir string) string {
 			sum = fmt.Sprintf("%x", sha256.Sum256(data))
 		}
 		name, _ := filepath.Rel(dir, path)
-		lines = append(lines, fmt.Sprintf("%s %s %s %s", name, info.Mode(), info.ModTime().UTC().Format(time.RFC3339Nano), sum))
+		lines = append(
+			lines,
+			fmt.Sprintf("%s %s %s %s", name, info.Mode(), info.ModTime().UTC().Format(time.RFC3339Nano), sum),
+		)
 		return nil
 	})
 	if err != nil {
@@ -64,33 +67,35 @@ func content(t testing.TB, dir string) string {
 
 func gitDirOf(t testing.TB, checkout string) string {
 	t.Helper()
-	tree, err := Checkout(context.Background(), checkout)
+	tree, err := OpenCheckout(context.Background(), checkout)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "git")
-	if err := tree.GitDir(context.Background(), dir); err != nil {
+	if err := tree.WriteGitDir(context.Background(), dir); err != nil {
 		t.Fatal(err)
 	}
 	return dir
 }
 
-func TestGitDirIsTheSameFromAnyClone(t *testing.T) {
+func TestGitDirIsTheSameFromEachClone(t *testing.T) {
 	origin := newRepository(t)
-	want := content(t, gitDirOf(t, origin))
+	want := listFiles(t, gitDirOf(t, origin))
 	for name, script := range map[string]string{
-		"clone":           "git clone -q %s c",
-		"shallow clone":   "git clone -q --depth 1 file://%s c",
-		"partial clone":   "git clone -q --filter=blob:none --no-checkout file://%s c",
-		"treeless clone":  "git clone -q --filter=tree:0 --no-checkout file://%s c",
-		"worktree":        "git -C %s worktree add -q --detach $PWD/c",
-		"repacked":        "git clone -q %s c; git -C c -c pack.window=50 -c core.compression=9 repack -qadf",
-		"loose":           "git clone -q %s c; cd c; git repack -qad; mv .git/objects/pack .git/p; for p in .git/p/*.pack; do git unpack-objects -q < $p; done",
+		"clone":          "git clone -q %s c",
+		"shallow clone":  "git clone -q --depth 1 file://%s c",
+		"partial clone":  "git clone -q --filter=blob:none --no-checkout file://%s c",
+		"treeless clone": "git clone -q --filter=tree:0 --no-checkout file://%s c",
+		"worktree":       "git -C %s worktree add -q --detach $PWD/c",
+		"repacked":       "git clone -q %s c; git -C c -c pack.window=50 -c core.compression=9 repack -qadf",
+		"loose": `git clone -q %s c; cd c; git repack -qad; mv .git/objects/pack .git/p
+			for p in .git/p/*.pack; do git unpack-objects -q < $p; done`,
 		"another umask":   "umask 077; git clone -q %s c",
 		"shared objects":  "git clone -q --shared %s c",
 		"sparse":          "git clone -q --sparse %s c",
 		"replaced commit": "git clone -q %s c; git -C c replace HEAD HEAD^; git -C c replace HEAD^{tree} HEAD^^{tree}",
-		"settings change": "git clone -q %s c; git -C c config core.autocrlf true; git -C c config index.version 4; git -C c config core.bigFileThreshold 1",
+		"settings change": `git clone -q %s c; git -C c config core.autocrlf true
+			git -C c config index.version 4; git -C c config core.bigFileThreshold 1`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			parent := t.TempDir()
@@ -98,56 +103,61 @@ func TestGitDirIsTheSameFromAnyClone(t *testing.T) {
 				t.Cleanup(func() { sh(t, origin, "git worktree prune") })
 			}
 			sh(t, parent, fmt.Sprintf(script, origin))
-			if got := content(t, gitDirOf(t, filepath.Join(parent, "c"))); got != want {
-				t.Errorf("the .git differs:\n%s\nwant\n%s", got, want)
+			if got := listFiles(t, gitDirOf(t, filepath.Join(parent, "c"))); got != want {
+				t.Errorf(".git differs:\n%s\nwant\n%s", got, want)
 			}
 		})
 	}
 }
 
-func TestGitDirIsTheSameForAnyUser(t *testing.T) {
+func TestGitDirIsTheSameForEachUser(t *testing.T) {
 	origin := newRepository(t)
-	want := content(t, gitDirOf(t, origin))
+	want := listFiles(t, gitDirOf(t, origin))
 	home := t.TempDir()
 	t.Setenv("HOME", home)
 	t.Setenv("XDG_CONFIG_HOME", home)
 	t.Setenv("GIT_WORK_TREE", "/nowhere")
 	t.Setenv("LC_ALL", "de_DE.UTF-8")
 	for name, value := range map[string]string{
-		"core.autocrlf": "true", "core.quotePath": "true", "core.precomposeUnicode": "true", "core.abbrev": "4", "core.compression": "0", "core.checkRoundtripEncoding": "UTF-16",
-		"i18n.logOutputEncoding": "latin1", "color.ui": "always", "index.version": "4", "pack.indexVersion": "1", "log.showSignature": "true", "status.short": "true",
+		"core.autocrlf": "true", "core.quotePath": "true", "core.precomposeUnicode": "true", "core.abbrev": "4",
+		"core.compression": "0", "core.checkRoundtripEncoding": "UTF-16", "i18n.logOutputEncoding": "latin1",
+		"color.ui": "always", "index.version": "4", "pack.indexVersion": "1", "log.showSignature": "true",
+		"status.short":   "true",
 		"core.fsmonitor": "touch " + home + "/ran; false", "core.hooksPath": home, "extensions.worktreeConfig": "true",
 	} {
 		sh(t, home, fmt.Sprintf("git config -f .gitconfig %s '%s'", name, value))
 	}
 	umask := syscall.Umask(0o077)
-	got := content(t, gitDirOf(t, origin))
+	got := listFiles(t, gitDirOf(t, origin))
 	syscall.Umask(umask)
 	if got != want {
-		t.Errorf("the .git differs:\n%s\nwant\n%s", got, want)
+		t.Errorf(".git differs:\n%s\nwant\n%s", got, want)
 	}
 	if _, err := os.Stat(filepath.Join(home, "ran")); err == nil {
 		t.Error("the user's file system monitor ran")
 	}
 }
 
-// What is fetched and what is cloned are the same files and the same .git, so that a commit is built once wherever it is built.
-func TestGitDirOfAFetchedCommit(t *testing.T) {
+// A fetched and a cloned commit have the same files and the same .git, so builds of both share the builder's cache.
+func TestGitDirOfFetchedCommit(t *testing.T) {
 	origin := newRepository(t)
 	hub.Change(func(o *standin.Options) {
-		o.Repositories = append(o.Repositories, standin.Repository{Owner: "octo", Name: "origin", Dir: origin, Private: true})
+		o.Repositories = append(
+			o.Repositories,
+			standin.Repository{Owner: "octo", Name: "origin", Dir: origin, Private: true},
+		)
 	})
 	defer hub.Change(func(o *standin.Options) { o.Repositories = o.Repositories[:len(o.Repositories)-1] })
-	tree, err := fetch(t, fromHub(t, "origin", goodToken), sh(t, origin, "git rev-parse HEAD"))
+	tree, err := fetch(t, fromHub("origin", goodToken), sh(t, origin, "git rev-parse HEAD"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "git")
-	if err := tree.GitDir(t.Context(), dir); err != nil {
+	if err := tree.WriteGitDir(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := content(t, dir), content(t, gitDirOf(t, origin)); got != want {
-		t.Errorf("the .git differs:\n%s\nwant\n%s", got, want)
+	if got, want := listFiles(t, dir), listFiles(t, gitDirOf(t, origin)); got != want {
+		t.Errorf(".git differs:\n%s\nwant\n%s", got, want)
 	}
 	if got := sh(t, tree.Dir, "GIT_DIR="+dir+" GIT_WORK_TREE=$PWD git status --porcelain"); got != "" {
 		t.Errorf("git status beside it: %s", got)
@@ -158,7 +168,8 @@ func TestGitDirIsARepository(t *testing.T) {
 	origin := newRepository(t)
 	head := sh(t, origin, "git rev-parse HEAD")
 	copied := filepath.Join(t.TempDir(), "copy")
-	sh(t, filepath.Dir(copied), fmt.Sprintf("git clone -q %s copy; rm -rf copy/.git; cp -r %s copy/.git", origin, gitDirOf(t, origin)))
+	script := fmt.Sprintf("git clone -q %s copy; rm -rf copy/.git; cp -r %s copy/.git", origin, gitDirOf(t, origin))
+	sh(t, filepath.Dir(copied), script)
 	for _, test := range []struct{ script, want string }{
 		{"git rev-parse HEAD", head},
 		{"git status --porcelain", ""},
@@ -166,7 +177,9 @@ func TestGitDirIsARepository(t *testing.T) {
 		{"git log --format=%s", "second"},
 		{"git ls-files -s | wc -l", sh(t, origin, "git ls-files -s | wc -l")},
 		{"git cat-file -p HEAD:a/b/file", "one\nmore"},
-		{"git count-objects -v | grep ^in-pack", "in-pack: " + sh(t, origin, "git rev-list --objects --no-walk HEAD | wc -l")},
+		{
+			"git count-objects -v | grep ^in-pack", "in-pack: " + sh(t, origin, "git rev-list --objects --no-walk HEAD | wc -l"),
+		},
 		{"echo x > new; git add new; git commit -qm third; git log --oneline | wc -l", "2"},
 	} {
 		if got := sh(t, copied, test.script); got != test.want {
@@ -185,86 +198,112 @@ func TestGitDirOfSHA256(t *testing.T) {
 	}
 }
 
-// A builder that has the last commit's .git is sent only what changed.
-func TestAChangedFileChangesFewFiles(t *testing.T) {
+// A builder that has the last commit's .git is sent what changed only.
+func TestGitDirChangesLittle(t *testing.T) {
 	dir := manyFiles(t, 2_000)
-	before := content(t, gitDirOf(t, dir))
-	sh(t, dir, `printf 'commit refs/heads/main\ncommitter a <a@b> 1700000001 +0000\ndata 1\nx\nfrom refs/heads/main^0\nM 644 inline d1/f1\ndata 7\nchanged\n' | git fast-import --quiet`)
-	after := strings.Split(content(t, gitDirOf(t, dir)), "\n")
+	before := listFiles(t, gitDirOf(t, dir))
+	sh(t, dir, `git fast-import --quiet <<'EOF'
+commit refs/heads/main
+committer a <a@b> 1700000001 +0000
+data 1
+x
+from refs/heads/main^0
+M 644 inline d1/f1
+data 7
+changed
+EOF`)
+	after := strings.Split(listFiles(t, gitDirOf(t, dir)), "\n")
 	changed := 0
 	for _, line := range after {
 		if !strings.Contains(before+"\n", line+"\n") {
 			changed++
 		}
 	}
-	// A blob, two trees and a commit leave four packs at most and four others take the new ones, each with its index; beside them HEAD, index
-	// and shallow.
+	// A blob, two trees and a commit leave at most four packs and enter at most four others, each with its index.
+	// HEAD, index and shallow change too.
 	if changed > 19 || changed < 4 {
 		t.Errorf("%d of %d files changed", changed, len(after))
 	}
 }
 
-func TestGitDirSaysWhatIsMissing(t *testing.T) {
+func TestWriteGitDirFails(t *testing.T) {
 	for _, test := range []struct {
 		name, script string
-		says         []string
+		phrases      []string
 	}{
-		{"a lost object", "git clone -q ORIGIN c; cd c; git unpack-objects -q < $(ls .git/objects/pack/*.pack) || true; id=$(git rev-parse HEAD:a/b/file); rm -rf .git/objects/${id:0:2}/${id:2}", []string{"git has no object ", "fetch the commit again"}},
-		{"a lost tree", "git clone -q ORIGIN c; cd c; id=$(git rev-parse HEAD:a); rm -rf .git/objects/${id:0:2}/${id:2}", []string{"git ls-tree"}},
-		{"a partial clone whose origin is gone", "git clone -q --filter=blob:none --no-checkout file://ORIGIN c; git -C c remote set-url origin file:///nowhere", []string{"get the objects that the partial clone lacks: git pack-objects"}},
+		{
+			"missing object",
+			`git clone -q ORIGIN c; cd c; git unpack-objects -q < $(ls .git/objects/pack/*.pack) || true
+				id=$(git rev-parse HEAD:a/b/file); rm -rf .git/objects/${id:0:2}/${id:2}`,
+			[]string{"read object ", "missing", "fetch the commit again"},
+		},
+		{
+			"missing tree", "git clone -q ORIGIN c; cd c; id=$(git rev-parse HEAD:a); rm -rf .git/objects/${id:0:2}/${id:2}",
+			[]string{"git ls-tree"},
+		},
+		{
+			"partial clone without its origin",
+			"git clone -q --filter=blob:none --no-checkout file://ORIGIN c; git -C c remote set-url origin file:///nowhere",
+			[]string{"fetch the objects that the partial clone lacks: git pack-objects", "check out without a filter"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			origin, parent := newRepository(t), t.TempDir()
 			sh(t, parent, strings.ReplaceAll(test.script, "ORIGIN", origin))
-			tree, err := Checkout(t.Context(), filepath.Join(parent, "c"))
+			tree, err := OpenCheckout(t.Context(), filepath.Join(parent, "c"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			oneLine(t, tree.GitDir(t.Context(), filepath.Join(t.TempDir(), "git")), test.says...)
+			checkError(t, tree.WriteGitDir(t.Context(), filepath.Join(t.TempDir(), "git")), test.phrases...)
 		})
 	}
-	tree, err := Checkout(t.Context(), newRepository(t))
+	tree, err := OpenCheckout(t.Context(), newRepository(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	oneLine(t, tree.GitDir(t.Context(), "/dev/null/git"), "not a directory")
+	if err := tree.WriteGitDir(t.Context(), "/dev/null/git"); !errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("error = %v", err)
+	}
 	ctx, cancel := context.WithCancelCause(t.Context())
-	why := errors.New("the timeout of 30m is over")
-	cancel(why)
-	if err := tree.GitDir(ctx, filepath.Join(t.TempDir(), "git")); !errors.Is(err, why) {
-		t.Error(err)
+	cause := errors.New("timed out")
+	cancel(cause)
+	if err := tree.WriteGitDir(ctx, filepath.Join(t.TempDir(), "git")); !errors.Is(err, cause) {
+		t.Errorf("error = %v, want the cause", err)
 	}
 }
 
 func TestGitDirWithoutCommit(t *testing.T) {
 	dir := t.TempDir()
-	tree, err := Checkout(t.Context(), dir)
+	tree, err := OpenCheckout(t.Context(), dir)
 	if err != nil || tree.SHA != "" {
 		t.Fatalf("%+v, %v", tree, err)
 	}
-	if err := tree.GitDir(t.Context(), filepath.Join(t.TempDir(), "git")); err == nil || !strings.Contains(err.Error(), "there is no commit") {
-		t.Error(err)
-	}
+	checkError(t, tree.WriteGitDir(t.Context(), filepath.Join(t.TempDir(), "git")), "commit something first")
 }
 
-// manyFiles is a repository with a commit of n files.
+// manyFiles returns a repository with a commit of n files.
 func manyFiles(t testing.TB, n int) string {
 	dir := t.TempDir()
 	sh(t, dir, fmt.Sprintf(`git init -q; (
 		echo 'commit refs/heads/main'; echo 'committer a <a@b> 1700000000 +0000'; echo 'data 1'; echo x
-		awk 'BEGIN { for (i = 0; i < %[1]d; i++) { s = sprintf("file %%d %%d\n", i, i * 7919); printf "M 644 inline d%%d/f%%d\ndata %%d\n%%s\n", i %% (%[1]d / 50), i, length(s), s } }'
+		awk 'BEGIN {
+			for (i = 0; i < %[1]d; i++) {
+				s = sprintf("file %%d %%d\n", i, i * 7919)
+				printf "M 644 inline d%%d/f%%d\ndata %%d\n%%s\n", i %% (%[1]d / 50), i, length(s), s
+			}
+		}'
 	) | git fast-import --quiet`, n))
 	return dir
 }
 
-// BenchmarkGitDir makes the .git of a commit with 100,000 objects.
+// BenchmarkGitDir writes the .git of a commit with 100,000 objects.
 func BenchmarkGitDir(b *testing.B) {
-	tree, err := Checkout(b.Context(), manyFiles(b, 98_000))
+	tree, err := OpenCheckout(b.Context(), manyFiles(b, 98_000))
 	if err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if err := tree.GitDir(b.Context(), filepath.Join(b.TempDir(), "git")); err != nil {
+		if err := tree.WriteGitDir(b.Context(), filepath.Join(b.TempDir(), "git")); err != nil {
 			b.Fatal(err)
 		}
 	}

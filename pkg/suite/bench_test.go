@@ -8,8 +8,8 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
-// BenchmarkFortyCommands is what 40 commands take: a container each, one after the other or several at a time; one container that all share;
-// and four containers at a time that ten share each.
+// BenchmarkFortyCommands runs 40 commands: in a container each, in sequence or in parallel; in one session; and in four
+// parallel sessions.
 func BenchmarkFortyCommands(b *testing.B) {
 	suite := func(sessions int) *Suite {
 		var text strings.Builder
@@ -19,7 +19,8 @@ func BenchmarkFortyCommands(b *testing.B) {
 			if sessions > 0 {
 				session = fmt.Sprintf(", session: s%d", i%sessions)
 			}
-			fmt.Fprintf(&text, "  - {name: command %d, run: [/service, print, hello], stdout: hello%s}\n", i, session)
+			const test = "  - {name: command %d, run: [/service, print, hello], stdout: hello%s}\n"
+			fmt.Fprintf(&text, test, i, session)
 		}
 		s, err := Parse("tests.yaml", []byte(text.String()))
 		if err != nil {
@@ -33,11 +34,14 @@ func BenchmarkFortyCommands(b *testing.B) {
 			name     string
 			sessions int
 			parallel int
-		}{{"sequence", 0, 1}, {"parallel-4", 0, 4}, {"parallel-8", 0, 8}, {"session", 1, 1}, {"sessions-4", 4, 4}} {
+		}{
+			{"sequence", 0, 1}, {"parallel-4", 0, 4}, {"parallel-8", 0, 8}, {"session", 1, 1}, {"sessions-4", 4, 4},
+		} {
 			s := suite(bench.sessions)
+			o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: bench.parallel}
 			b.Run(kind+"/"+bench.name, func(b *testing.B) {
 				for b.Loop() {
-					r, err := Run(b.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: bench.parallel})
+					r, err := Run(b.Context(), s, o)
 					if err != nil || r.Passed != 40 {
 						b.Fatal(r, err)
 					}

@@ -10,36 +10,54 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// maxOutput bounds what a command may print, in bytes of each stream. One that prints more is ended.
+// maxOutput bounds each output stream of a command, in bytes. A command that prints more is killed.
 const maxOutput = 8 << 20
 
-// nobody is who runs commands in an image whose user is root, unless the test asks for root.
-const nobody = "65534:65534"
+// unprivilegedUser runs commands in an image whose user is root, unless the test sets a user.
+const unprivilegedUser = "65534:65534"
 
-// keeper is what a shared container does: it waits for a line that never comes. No program but the shell is needed.
-var keeper = []string{"/bin/sh", "-c", "read -r _"}
+// exitKilled is the exit code of a process that SIGKILL ended.
+const exitKilled = 137
 
-// box is a container that commands are run in.
-type box struct {
-	*dockerengine.Container
-	broken bool // it must not be used again
+// idleCommand keeps a shared container running: it waits for input that never comes. It needs only the shell.
+var idleCommand = []string{"/bin/sh", "-c", "read -r _"}
+
+// container is a container that a run creates. [*dockerengine.Container] implements it.
+type container interface {
+	Start(context.Context) error
+	Run(context.Context, dockerengine.Streams) (exit int, err error)
+	Exec(context.Context, dockerengine.ExecSpec) (exit int, err error)
+	Inspect(context.Context) (dockerengine.State, error)
+	Logs(ctx context.Context, follow bool, streams dockerengine.Streams) error
+	Restart(ctx context.Context, grace time.Duration) error
+	Stop(ctx context.Context, grace time.Duration) error
+	Kill(ctx context.Context, signal string) error
+	Wait(context.Context) (exit int, err error)
+	Remove(context.Context) error
 }
 
-// spec is the container that a test asks for.
-func (r *run) spec(t *Test) dockerengine.ContainerSpec {
+// sharedContainer runs the commands of several tests, or a test's setup and its command.
+type sharedContainer struct {
+	container
+	broken bool // a command failed in a way that affects the next one
+}
+
+// containerSpec returns the container that a test needs.
+func (r *run) containerSpec(t *Test) dockerengine.ContainerSpec {
 	spec := dockerengine.ContainerSpec{
-		Image: r.ImageID, User: string(t.User), WorkDir: t.Workdir, TTY: t.TTY, Env: pairs(t.Env), Network: t.Network,
+		Image: r.ImageID, User: string(t.User), WorkDir: t.Workdir, TTY: t.TTY, Env: environ(t.Env), Network: t.Network,
 		Memory: int64(t.Limits.Memory), CPUs: t.Limits.CPUs, Pids: int64(t.Limits.PIDs),
 	}
 	if spec.Network == "" && t.Service == nil {
 		spec.Network = "none"
 	}
-	if spec.User == "" && t.Service == nil && r.imageIsRoot() {
-		spec.User = nobody
+	if t.Service == nil {
+		spec.User = r.commandUser(t)
 	}
 	switch t.Privileges {
 	case "none":
@@ -48,17 +66,27 @@ func (r *run) spec(t *Test) dockerengine.ContainerSpec {
 		spec.Privileged = true
 	}
 	for _, m := range t.Mounts {
-		spec.Mounts = append(spec.Mounts, dockerengine.Mount{Source: filepath.Join(r.dir, m.Source), Target: m.Target})
+		source := filepath.Join(r.suiteDir, m.Source)
+		spec.Mounts = append(spec.Mounts, dockerengine.Mount{Source: source, Target: m.Target})
 	}
 	return spec
 }
 
-func (r *run) imageIsRoot() bool {
+// commandUser returns the user that a test's commands run as; "" for the image's user.
+func (r *run) commandUser(t *Test) string {
+	if t.User == "" && r.imageRunsAsRoot() {
+		return unprivilegedUser
+	}
+	return string(t.User)
+}
+
+func (r *run) imageRunsAsRoot() bool {
 	user, _, _ := strings.Cut(r.config.Config.User, ":")
 	return user == "" || user == "0" || user == "root"
 }
 
-func pairs(env map[string]text) []string {
+// environ returns environment variables as NAME=VALUE, sorted by name.
+func environ(env Env) []string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		list = append(list, name+"="+string(env[name]))
@@ -66,199 +94,209 @@ func pairs(env map[string]text) []string {
 	return list
 }
 
-// args is the whole command of a test.
-func (r *run) args(t *Test) []string {
+// commandLine returns the program and arguments of a test.
+func (r *run) commandLine(t *Test) []string {
 	if t.Entrypoint {
-		return append(slices.Clone(r.config.Config.Entrypoint), t.Run.args...)
+		return append(slices.Clone(r.config.Config.Entrypoint), t.Run.Args...)
 	}
-	return t.Run.args
+	return t.Run.Args
 }
 
-// command runs a test's command as the first process of a container of its own: the image needs nothing but it.
-func (r *run) command(ctx context.Context, t *Test) ([]Failure, []byte) {
-	spec := r.spec(t)
-	args := r.args(t)
+// runCommand runs a test's command as the first process of a new container, so the image needs no other program. It
+// returns the failures and everything that the command printed.
+func (r *run) runCommand(ctx context.Context, t *Test) ([]Failure, []byte) {
+	spec := r.containerSpec(t)
+	args := r.commandLine(t)
 	spec.Entrypoint, spec.Cmd = args[:1], args[1:]
-	c, err := r.Engine.Create(ctx, spec)
+	c, err := r.create(ctx, spec)
 	if err != nil {
-		return r.broke(ctx, t.Run.Line, err), nil
+		return executionFailure(ctx, t.Run.Line, err), nil
 	}
-	defer r.remove(ctx, &box{Container: c})
-	var seen transcript
-	exit, err := c.Run(ctx, seen.streams())
+	defer r.remove(ctx, c)
+	var printed transcript
+	exit, err := c.Run(ctx, printed.streams())
 	if err != nil {
-		return withOutput(r.broke(ctx, t.Run.Line, err), &seen), seen.all()
+		return withOutput(executionFailure(ctx, t.Run.Line, err), &printed), printed.all()
 	}
-	failures := r.compare(&t.command, exit, &seen)
-	if exit == 137 && len(failures) > 0 {
+	failures := r.checkCommand(&t.CommandCheck, exit, &printed)
+	if exit == exitKilled && len(failures) > 0 {
 		if state, err := c.Inspect(ctx); err == nil && state.OOMKilled {
-			failures[0].Message += "; it ran out of memory, of which limits.memory bounds it to " + fmt.Sprint(int64(t.Limits.Memory)) + " bytes"
+			failures[0].Message += fmt.Sprintf("; out of memory, limits.memory is %d bytes", t.Limits.Memory)
 		}
 	}
-	return failures, seen.all()
+	return failures, printed.all()
 }
 
-// session runs a test's setup and command in a container that other tests may share.
-func (r *run) session(ctx context.Context, t *Test, shared **box) ([]Failure, []byte) {
-	var seen transcript
-	failures := func() []Failure {
-		if *shared == nil || (*shared).broken {
-			r.remove(ctx, *shared)
-			*shared = nil
-			b, err := r.open(ctx, t)
-			if err != nil {
-				return r.broke(ctx, t.Line, err)
-			}
-			*shared = b
-		}
-		b := *shared
-		for _, setup := range t.Setup {
-			var printed transcript
-			exit, err := r.exec(ctx, b, t, setup.args, &printed)
-			seen.join(&printed)
-			if err != nil {
-				return withOutput(r.broke(ctx, setup.Line, err), &printed)
-			}
-			if exit != 0 {
-				return withOutput([]Failure{{Line: setup.Line, Message: fmt.Sprintf("the setup command ended with exit code %d", exit)}}, &printed)
-			}
-		}
-		var printed transcript
-		exit, err := r.exec(ctx, b, t, r.args(t), &printed)
-		seen.join(&printed)
-		if err != nil {
-			return withOutput(r.broke(ctx, t.Run.Line, err), &printed)
-		}
-		return r.compare(&t.command, exit, &printed)
-	}()
+// runInSession runs a test's setup and command in a container that other tests of the session may share. *shared is
+// that container, nil before the first test.
+func (r *run) runInSession(ctx context.Context, t *Test, shared **sharedContainer) ([]Failure, []byte) {
+	var log transcript
+	failures := r.runSetupAndCommand(ctx, t, shared, &log)
 	if t.Session == "" {
-		r.remove(ctx, *shared)
-		*shared = nil
+		r.closeShared(ctx, shared)
 	}
-	return failures, seen.all()
+	return failures, log.all()
 }
 
-// open starts a container that stays until it is removed.
-func (r *run) open(ctx context.Context, t *Test) (*box, error) {
-	spec := r.spec(t)
-	spec.Entrypoint, spec.Cmd, spec.TTY, spec.Stdin = keeper[:1], keeper[1:], false, true
-	spec.WorkDir = "" // a test's own, which need not be there yet
-	c, err := r.Engine.Create(ctx, spec)
+func (r *run) runSetupAndCommand(ctx context.Context, t *Test, shared **sharedContainer, log *transcript) []Failure {
+	if *shared != nil && (*shared).broken {
+		r.closeShared(ctx, shared)
+	}
+	if *shared == nil {
+		c, err := r.startShared(ctx, t)
+		if err != nil {
+			return executionFailure(ctx, t.Line, err)
+		}
+		*shared = c
+	}
+	for _, setup := range t.Setup {
+		var printed transcript
+		exit, err := r.exec(ctx, *shared, t, setup.Args, &printed)
+		log.append(&printed)
+		if err != nil {
+			return withOutput(executionFailure(ctx, setup.Line, err), &printed)
+		}
+		if exit != 0 {
+			failure := Failure{Line: setup.Line, Message: fmt.Sprintf("setup command exited with code %d", exit)}
+			return withOutput([]Failure{failure}, &printed)
+		}
+	}
+	var printed transcript
+	exit, err := r.exec(ctx, *shared, t, r.commandLine(t), &printed)
+	log.append(&printed)
+	if err != nil {
+		return withOutput(executionFailure(ctx, t.Run.Line, err), &printed)
+	}
+	return r.checkCommand(&t.CommandCheck, exit, &printed)
+}
+
+// startShared starts a container that runs until it is removed.
+func (r *run) startShared(ctx context.Context, t *Test) (*sharedContainer, error) {
+	spec := r.containerSpec(t)
+	spec.Entrypoint, spec.Cmd, spec.TTY, spec.Stdin = idleCommand[:1], idleCommand[1:], false, true
+	spec.WorkDir = "" // each command sets its own, which may not exist yet
+	c, err := r.create(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	b := &box{Container: c}
 	if err := c.Start(ctx); err != nil {
-		r.remove(ctx, b)
+		r.remove(ctx, c)
 		return nil, fmt.Errorf("session and setup need /bin/sh in the image: %w", err)
 	}
-	return b, nil
+	return &sharedContainer{container: c}, nil
 }
 
-// exec runs one command in a shared container. What can not be ended alone ends with the container.
-func (r *run) exec(ctx context.Context, b *box, t *Test, args []string, seen *transcript) (int, error) {
-	user := string(t.User)
-	if user == "" && r.imageIsRoot() {
-		user = nobody
+// closeShared removes a shared container, if there is one.
+func (r *run) closeShared(ctx context.Context, shared **sharedContainer) {
+	if *shared != nil {
+		r.remove(ctx, (*shared).container)
+		*shared = nil
 	}
-	exit, err := b.Exec(ctx, dockerengine.ExecSpec{
-		Cmd: args, Env: pairs(t.Env), User: user, WorkDir: t.Workdir, TTY: t.TTY, Streams: seen.streams(),
+}
+
+// exec runs one command in a shared container and returns its exit code. On an error the command may still run, which
+// breaks the container.
+func (r *run) exec(
+	ctx context.Context, c *sharedContainer, t *Test, args []string, printed *transcript,
+) (int, error) {
+	exit, err := c.Exec(ctx, dockerengine.ExecSpec{
+		Cmd: args, Env: environ(t.Env), User: r.commandUser(t), WorkDir: t.Workdir, TTY: t.TTY, Streams: printed.streams(),
 	})
 	if err != nil {
-		b.broken = true
+		c.broken = true
 		return 0, err
 	}
 	if exit != t.Exit {
-		state, err := b.Inspect(ctx)
-		b.broken = err != nil || !state.Running
+		state, err := c.Inspect(ctx)
+		c.broken = err != nil || !state.Running
 	}
 	return exit, nil
 }
 
-// compare holds what a command did against what it must do.
-func (r *run) compare(c *command, exit int, seen *transcript) (failures []Failure) {
-	if exit != c.Exit {
-		message := fmt.Sprintf("the exit code is %d, want %d", exit, c.Exit)
-		failures = append(failures, Failure{Line: c.Run.Line, Message: message, Detail: excerpt(string(seen.all()))})
+// checkCommand returns the differences between what a command did and what it should have done.
+func (r *run) checkCommand(check *CommandCheck, exit int, printed *transcript) (failures []Failure) {
+	if exit != check.Exit {
+		message := fmt.Sprintf("exit code is %d, want %d", exit, check.Exit)
+		failures = append(failures, Failure{Line: check.Run.Line, Message: message, Detail: excerpt(string(printed.all()))})
 	}
-	if c.Stdout != nil {
-		failures = append(failures, c.Stdout.check("stdout", seen.out.String(), r.dir)...)
+	if check.Stdout != nil {
+		failures = append(failures, check.Stdout.check("stdout", printed.stdout.String(), r.suiteDir)...)
 	}
-	if c.Stderr != nil {
-		failures = append(failures, c.Stderr.check("stderr", seen.err.String(), r.dir)...)
+	if check.Stderr != nil {
+		failures = append(failures, check.Stderr.check("stderr", printed.stderr.String(), r.suiteDir)...)
 	}
 	return failures
 }
 
-// broke is a test that could not be run to its end.
-func (r *run) broke(ctx context.Context, line int, err error) []Failure {
-	slow := new(tooSlow)
+// executionFailure returns the failure of a test that did not run to its end. A test's timeout and too much output hide
+// behind errors of the engine, and are reported instead of them.
+func executionFailure(ctx context.Context, line int, err error) []Failure {
+	timeout := new(timeoutError)
 	switch {
-	case errors.Is(err, errTooMuch):
-		err = errTooMuch
-	case errors.As(context.Cause(ctx), &slow):
-		err = slow
+	case errors.Is(err, errOutputLimit):
+		err = errOutputLimit
+	case errors.As(context.Cause(ctx), &timeout):
+		err = timeout
 	}
 	return []Failure{{Line: line, Message: err.Error()}}
 }
 
-func withOutput(failures []Failure, seen *transcript) []Failure {
-	failures[0].Detail = excerpt(string(seen.all()))
+// withOutput adds what a command printed to the first failure.
+func withOutput(failures []Failure, printed *transcript) []Failure {
+	failures[0].Detail = excerpt(string(printed.all()))
 	return failures
 }
 
-// remove removes a container, whatever ctx says. One that stays is found by the next run.
-func (r *run) remove(ctx context.Context, b *box) {
-	if b == nil {
-		return
-	}
-	if err := b.Remove(ctx); err != nil {
+// remove removes a container, even if ctx has ended. The next run removes a container that cannot be removed now.
+func (r *run) remove(ctx context.Context, c container) {
+	if err := c.Remove(ctx); err != nil {
 		r.mutex.Lock()
 		defer r.mutex.Unlock()
 		fmt.Fprintf(r.log, "%v\n", err)
 	}
 }
 
-// errTooMuch ends a command that prints without end.
-var errTooMuch = fmt.Errorf("it printed more than %d MiB, and was killed", maxOutput>>20)
+// errOutputLimit stops a command that prints too much.
+var errOutputLimit = fmt.Errorf("command printed more than %d MiB and was killed", maxOutput>>20)
 
-// transcript keeps what a command prints: each stream, and both as they came.
+// transcript records what a command prints: each stream, and both in order.
 type transcript struct {
-	mutex    sync.Mutex
-	out, err bytes.Buffer
-	both     bytes.Buffer
+	mutex          sync.Mutex
+	stdout, stderr bytes.Buffer
+	both           bytes.Buffer
 }
 
 func (t *transcript) streams() dockerengine.Streams {
-	return dockerengine.Streams{Out: &stream{t, &t.out}, Err: &stream{t, &t.err}}
+	return dockerengine.Streams{Out: &transcriptWriter{t, &t.stdout}, Err: &transcriptWriter{t, &t.stderr}}
 }
 
-// all is both streams. The commands that it came from have ended or are no longer read.
+// all returns a copy of both streams in order.
 func (t *transcript) all() []byte {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
 	return bytes.Clone(t.both.Bytes())
 }
 
-func (t *transcript) join(more *transcript) {
+func (t *transcript) append(other *transcript) {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
-	t.both.Write(more.all())
+	t.both.Write(other.all())
 }
 
-type stream struct {
-	of   *transcript
-	kept *bytes.Buffer
+// transcriptWriter records one stream.
+type transcriptWriter struct {
+	transcript *transcript
+	stream     *bytes.Buffer
 }
 
-func (s *stream) Write(p []byte) (int, error) {
-	s.of.mutex.Lock()
-	defer s.of.mutex.Unlock()
-	room := min(len(p), maxOutput-s.kept.Len())
-	s.kept.Write(p[:room])
-	s.of.both.Write(p[:room])
-	if room < len(p) {
-		return room, errTooMuch
+func (w *transcriptWriter) Write(p []byte) (int, error) {
+	w.transcript.mutex.Lock()
+	defer w.transcript.mutex.Unlock()
+	n := min(len(p), maxOutput-w.stream.Len())
+	w.stream.Write(p[:n])
+	w.transcript.both.Write(p[:n])
+	if n < len(p) {
+		return n, errOutputLimit
 	}
 	return len(p), nil
 }

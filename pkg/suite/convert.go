@@ -2,411 +2,510 @@ package suite
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"path"
 	"reflect"
 	"regexp"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// Warning is what a conversion could not carry over, or carries over in another way.
+// Warning reports a part of a converted file that is lost or has another effect.
 type Warning struct {
-	Line    int // of the file that was converted
+	Line    int // of the file to convert
 	Message string
 }
 
-// Convert makes a suite of a file of container-structure-test's (schema 2.0.0, YAML or JSON), which
-// https://github.com/GoogleContainerTools/container-structure-test describes. The error of a file that is none is an [*Invalid] without a
-// file's name. What is converted tests the same as it did there: commands run as root, with the engine's default privileges and network.
+// Convert converts a file of container-structure-test (schema 2.0.0, YAML or JSON; see
+// https://github.com/GoogleContainerTools/container-structure-test) to a suite with the same checks. Commands run as
+// root, with the engine's default privileges and network, as they do there. For an invalid file it returns an
+// [*InvalidError] without a file name.
 func Convert(data []byte) ([]byte, []Warning, error) {
-	d := &decoder{lines: map[any]int{}}
-	var from structureTest
-	if root := d.document(data); root != nil {
-		d.value(root, reflect.ValueOf(&from).Elem(), "the file")
-		if len(d.problems) == 0 && from.SchemaVersion != "2.0.0" {
-			d.fail(d.line(&from.SchemaVersion, 1), "schemaVersion is %q: only files of container-structure-test's schema 2.0.0 can be converted",
-				from.SchemaVersion)
+	validator, err := structureTestValidator()
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &converter{parsedFile: parseYAML(data), names: map[string]bool{}}
+	if c.value != nil {
+		for _, found := range validator.validate(c.parsedFile) {
+			c.addf(found.line, "%s", found.message)
 		}
 	}
-	c := &converter{decoder: d, names: map[string]bool{}}
-	var to ourSuite
-	if len(d.problems) == 0 {
-		to = c.convert(&from)
+	var source structureTest
+	if len(c.problems) == 0 && c.decodeInto(nil, &source) && source.SchemaVersion != structureTestVersion {
+		c.addf(c.line(location{"schemaVersion"}), "schemaVersion is %q; only version %s of container-structure-test can be "+
+			"converted", source.SchemaVersion, structureTestVersion)
 	}
-	if len(d.problems) == 0 && len(to.Tests) == 0 {
-		d.fail(1, "the file holds no test that can be converted")
+	var suite Document
+	if len(c.problems) == 0 {
+		suite = c.convert(&source)
 	}
-	if err := d.err(""); err != nil {
+	if len(c.problems) == 0 && len(suite.Tests) == 0 {
+		c.addf(1, "file has no tests that can be converted")
+	}
+	if err := c.err(""); err != nil {
 		return nil, c.warnings, err
 	}
 	var b bytes.Buffer
 	encoder := yaml.NewEncoder(&b)
 	encoder.SetIndent(2)
-	if err := encoder.Encode(to); err != nil {
+	if err := encoder.Encode(suite); err != nil {
 		return nil, c.warnings, fmt.Errorf("write the suite: %w", err)
 	}
 	return b.Bytes(), c.warnings, encoder.Close()
 }
 
-// loose is a string as container-structure-test reads it: any scalar.
-type loose string
+// structureTestVersion is the only version of the source format that Convert supports.
+const structureTestVersion = "2.0.0"
 
-func (l *loose) decode(d *decoder, n *yaml.Node) {
-	if n.Kind != yaml.ScalarNode {
-		d.fail(n.Line, "this must be text, not %s", kindOf(n))
-		return
-	}
-	if n.Tag != "!!null" {
-		*l = loose(n.Value)
-	}
-}
-
-// structureTest is the other tool's file.
+// structureTest is a file of container-structure-test.
 type structureTest struct {
-	SchemaVersion loose       `yaml:"schemaVersion"`
-	GlobalEnv     []theirPair `yaml:"globalEnvVars"`
-	Commands      []struct {
-		at
-		Name     loose       `yaml:"name"`
-		Setup    [][]loose   `yaml:"setup"`
-		Teardown [][]loose   `yaml:"teardown"`
-		Env      []theirPair `yaml:"envVars"`
-		Exit     int         `yaml:"exitCode"`
-		Command  loose       `yaml:"command"`
-		Args     []loose     `yaml:"args"`
-		Output   []pattern   `yaml:"expectedOutput"`
-		NoOutput []pattern   `yaml:"excludedOutput"`
-		Error    []pattern   `yaml:"expectedError"`
-		NoError  []pattern   `yaml:"excludedError"`
-	} `yaml:"commandTests"`
-	Existence []struct {
-		at
-		Name         loose `yaml:"name"`
-		Path         loose `yaml:"path"`
-		Exists       *bool `yaml:"shouldExist"`
-		Permissions  loose `yaml:"permissions"`
-		UID          *int  `yaml:"uid"`
-		GID          *int  `yaml:"gid"`
-		ExecutableBy loose `yaml:"isExecutableBy"`
-	} `yaml:"fileExistenceTests"`
-	Content []struct {
-		at
-		Name     loose     `yaml:"name"`
-		Path     loose     `yaml:"path"`
-		Expected []pattern `yaml:"expectedContents"`
-		Excluded []pattern `yaml:"excludedContents"`
-	} `yaml:"fileContentTests"`
-	Metadata *struct {
-		at
-		Env       []theirPair `yaml:"envVars"`
-		OldEnv    []theirPair `yaml:"env"`
-		Unbound   []theirPair `yaml:"unboundEnvVars"`
-		Labels    []theirPair `yaml:"labels"`
-		Cmd       *[]string   `yaml:"cmd"`
-		Entry     *[]string   `yaml:"entrypoint"`
-		Ports     []loose     `yaml:"exposedPorts"`
-		NoPorts   []loose     `yaml:"unexposedPorts"`
-		Volumes   []string    `yaml:"volumes"`
-		NoVolumes []string    `yaml:"unmountedVolumes"`
-		Workdir   loose       `yaml:"workdir"`
-		User      loose       `yaml:"user"`
-	} `yaml:"metadataTest"`
-	Licenses []struct {
-		at
-		Name   loose   `yaml:"name"`
-		Debian bool    `yaml:"debian"`
-		Files  []loose `yaml:"files"`
-	} `yaml:"licenseTests"`
-	Options struct {
-		at
-		User         loose   `yaml:"user"`
-		Privileged   bool    `yaml:"privileged"`
-		TTY          bool    `yaml:"allocateTty"`
-		EnvFile      loose   `yaml:"envFile"`
-		Env          []loose `yaml:"envVars"`
-		Capabilities []loose `yaml:"capabilities"`
-		Mounts       []loose `yaml:"bindMounts"`
-	} `yaml:"containerRunOptions"`
+	SchemaVersion scalar          `yaml:"schemaVersion"`
+	GlobalEnv     []sourcePair    `yaml:"globalEnvVars"`
+	Commands      []commandTest   `yaml:"commandTests"`
+	Existence     []existenceTest `yaml:"fileExistenceTests"`
+	Content       []contentTest   `yaml:"fileContentTests"`
+	Metadata      *metadataTest   `yaml:"metadataTest"`
+	Licenses      []licenseTest   `yaml:"licenseTests"`
+	Options       runOptions      `yaml:"containerRunOptions"`
 }
 
-type theirPair struct {
-	at
-	Key   loose `yaml:"key"`
-	Value loose `yaml:"value"`
-	Regex bool  `yaml:"isRegex"`
-}
-
-// What is written: the format's keys in the order in which a person would write them.
 type (
-	ourSuite struct {
-		Defaults ourDefaults `yaml:"defaults"`
-		Tests    []ourTest   `yaml:"tests"`
+	// scalar is a string; container-structure-test accepts other scalars too.
+	scalar string
+
+	sourcePair struct {
+		Position `yaml:"-"`
+		Key      scalar `yaml:"key"`
+		Value    scalar `yaml:"value"`
+		Regex    bool   `yaml:"isRegex"`
 	}
-	ourDefaults struct {
-		User       string            `yaml:"user"`
-		Privileges string            `yaml:"privileges"`
-		Network    string            `yaml:"network"`
-		TTY        bool              `yaml:"tty,omitempty"`
-		Env        map[string]string `yaml:"env,omitempty"`
-		Mounts     []ourMount        `yaml:"mounts,omitempty"`
+
+	commandTest struct {
+		Position       `yaml:"-"`
+		Name           scalar       `yaml:"name"`
+		Setup          [][]scalar   `yaml:"setup"`
+		Teardown       [][]scalar   `yaml:"teardown"`
+		Env            []sourcePair `yaml:"envVars"`
+		Exit           int          `yaml:"exitCode"`
+		Command        scalar       `yaml:"command"`
+		Args           []scalar     `yaml:"args"`
+		Output         []Pattern    `yaml:"expectedOutput"`
+		ExcludedOutput []Pattern    `yaml:"excludedOutput"`
+		Error          []Pattern    `yaml:"expectedError"`
+		ExcludedError  []Pattern    `yaml:"excludedError"`
 	}
-	ourMount struct {
-		Source string `yaml:"source"`
-		Target string `yaml:"target"`
+
+	existenceTest struct {
+		Position     `yaml:"-"`
+		Name         scalar `yaml:"name"`
+		Path         scalar `yaml:"path"`
+		Exists       *bool  `yaml:"shouldExist"`
+		Permissions  scalar `yaml:"permissions"`
+		UID          *int   `yaml:"uid"`
+		GID          *int   `yaml:"gid"`
+		ExecutableBy scalar `yaml:"isExecutableBy"`
 	}
-	ourTest struct {
-		Name   string            `yaml:"name"`
-		Env    map[string]string `yaml:"env,omitempty"`
-		Image  *ourImage         `yaml:"image,omitempty"`
-		Files  []ourFile         `yaml:"files,omitempty"`
-		Setup  [][]string        `yaml:"setup,omitempty"`
-		Run    []string          `yaml:"run,omitempty"`
-		Exit   int               `yaml:"exit,omitempty"`
-		Stdout *ourOutput        `yaml:"stdout,omitempty"`
-		Stderr *ourOutput        `yaml:"stderr,omitempty"`
+
+	contentTest struct {
+		Position `yaml:"-"`
+		Name     scalar    `yaml:"name"`
+		Path     scalar    `yaml:"path"`
+		Expected []Pattern `yaml:"expectedContents"`
+		Excluded []Pattern `yaml:"excludedContents"`
 	}
-	ourOutput struct {
-		Include []string `yaml:"include,omitempty"`
-		Exclude []string `yaml:"exclude,omitempty"`
+
+	metadataTest struct {
+		Position         `yaml:"-"`
+		Env              []sourcePair `yaml:"envVars"`
+		OldEnv           []sourcePair `yaml:"env"`
+		UnboundEnv       []sourcePair `yaml:"unboundEnvVars"`
+		Labels           []sourcePair `yaml:"labels"`
+		Cmd              *[]string    `yaml:"cmd"`
+		Entrypoint       *[]string    `yaml:"entrypoint"`
+		ExposedPorts     []scalar     `yaml:"exposedPorts"`
+		UnexposedPorts   []scalar     `yaml:"unexposedPorts"`
+		Volumes          []string     `yaml:"volumes"`
+		UnmountedVolumes []string     `yaml:"unmountedVolumes"`
+		Workdir          scalar       `yaml:"workdir"`
+		User             scalar       `yaml:"user"`
 	}
-	ourFile struct {
-		Path         string     `yaml:"path"`
-		Absent       bool       `yaml:"absent,omitempty"`
-		Type         string     `yaml:"type,omitempty"`
-		Mode         string     `yaml:"mode,omitempty"`
-		Owner        string     `yaml:"owner,omitempty"`
-		ExecutableBy string     `yaml:"executable_by,omitempty"`
-		Content      *ourOutput `yaml:"content,omitempty"`
+
+	licenseTest struct {
+		Position `yaml:"-"`
+		Name     scalar   `yaml:"name"`
+		Debian   bool     `yaml:"debian"`
+		Files    []scalar `yaml:"files"`
 	}
-	ourImage struct {
-		Env           map[string]any `yaml:"env,omitempty"`
-		Labels        map[string]any `yaml:"labels,omitempty"`
-		Entrypoint    *[]string      `yaml:"entrypoint,omitempty"`
-		Cmd           *[]string      `yaml:"cmd,omitempty"`
-		User          string         `yaml:"user,omitempty"`
-		Workdir       string         `yaml:"workdir,omitempty"`
-		Ports         []string       `yaml:"ports,omitempty"`
-		PortsAbsent   []string       `yaml:"ports_absent,omitempty"`
-		Volumes       []string       `yaml:"volumes,omitempty"`
-		VolumesAbsent []string       `yaml:"volumes_absent,omitempty"`
+
+	runOptions struct {
+		Position     `yaml:"-"`
+		User         scalar   `yaml:"user"`
+		Privileged   bool     `yaml:"privileged"`
+		TTY          bool     `yaml:"allocateTty"`
+		EnvFile      scalar   `yaml:"envFile"`
+		Env          []scalar `yaml:"envVars"`
+		Capabilities []scalar `yaml:"capabilities"`
+		Mounts       []scalar `yaml:"bindMounts"`
 	}
 )
 
+func (s *scalar) UnmarshalYAML(n *yaml.Node) error {
+	if n.Tag != nullTag {
+		*s = scalar(n.Value)
+	}
+	return nil
+}
+
+func (p *sourcePair) UnmarshalYAML(n *yaml.Node) error {
+	p.Line = n.Line
+	type mapping sourcePair
+	return n.Decode((*mapping)(p))
+}
+
+func (t *commandTest) UnmarshalYAML(n *yaml.Node) error {
+	t.Line = n.Line
+	type mapping commandTest
+	return n.Decode((*mapping)(t))
+}
+
+func (t *existenceTest) UnmarshalYAML(n *yaml.Node) error {
+	t.Line = n.Line
+	type mapping existenceTest
+	return n.Decode((*mapping)(t))
+}
+
+func (t *contentTest) UnmarshalYAML(n *yaml.Node) error {
+	t.Line = n.Line
+	type mapping contentTest
+	return n.Decode((*mapping)(t))
+}
+
+func (t *metadataTest) UnmarshalYAML(n *yaml.Node) error {
+	t.Line = n.Line
+	type mapping metadataTest
+	return n.Decode((*mapping)(t))
+}
+
+func (t *licenseTest) UnmarshalYAML(n *yaml.Node) error {
+	t.Line = n.Line
+	type mapping licenseTest
+	return n.Decode((*mapping)(t))
+}
+
+func (o *runOptions) UnmarshalYAML(n *yaml.Node) error {
+	o.Line = n.Line
+	type mapping runOptions
+	return n.Decode((*mapping)(o))
+}
+
+var structureTestValidator = sync.OnceValues(func() (*validator, error) {
+	schema, err := json.Marshal(typeSchema(reflect.TypeFor[structureTest]()))
+	if err != nil {
+		return nil, fmt.Errorf("write the schema of container-structure-test: %w", err)
+	}
+	return newValidator(string(schema))
+})
+
+// typeSchema returns a JSON schema of the keys and types of a Go type. It has no other rules.
+func typeSchema(t reflect.Type) any {
+	switch t {
+	case reflect.TypeFor[scalar]():
+		return map[string]any{"type": []string{"string", "number", "boolean", "null"}}
+	case reflect.TypeFor[Pattern]():
+		return json.RawMessage(Pattern{}.JSONForm())
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return typeSchema(t.Elem())
+	case reflect.Slice:
+		return map[string]any{"type": "array", "items": typeSchema(t.Elem())}
+	case reflect.Bool:
+		return map[string]any{"type": "boolean"}
+	case reflect.Int:
+		return map[string]any{"type": "integer", "minimum": 0}
+	case reflect.String:
+		return map[string]any{"type": "string"}
+	}
+	properties := map[string]any{}
+	for i := range t.NumField() {
+		if field := t.Field(i); field.Tag.Get("yaml") != "-" {
+			properties[field.Tag.Get("yaml")] = typeSchema(field.Type)
+		}
+	}
+	return map[string]any{"type": "object", "properties": properties, "additionalProperties": false}
+}
+
 type converter struct {
-	*decoder
-	names    map[string]bool
+	*parsedFile
+	names    map[string]bool // of the tests so far
 	warnings []Warning
 }
 
-func (c *converter) warn(line int, format string, args ...any) {
+func (c *converter) warnf(line int, format string, args ...any) {
 	c.warnings = append(c.warnings, Warning{line, fmt.Sprintf(format, args...)})
 }
 
-func (c *converter) convert(from *structureTest) ourSuite {
-	to := ourSuite{Defaults: ourDefaults{User: "root", Privileges: "default", Network: "bridge"}}
-	c.options(from, &to.Defaults)
-	to.Defaults.Env = c.env(from.GlobalEnv)
-	for i := range from.Commands {
-		t := &from.Commands[i]
-		if t.Command == "" {
-			c.fail(t.Line, "the command test %q has no command", t.Name)
-			continue
-		}
-		out := ourTest{
-			Name: c.name(t.Name, t.Line), Env: c.env(t.Env), Run: append([]string{string(t.Command)}, plain(t.Args)...), Exit: t.Exit,
-			Stdout: bothOf(t.Output, t.NoOutput), Stderr: bothOf(t.Error, t.NoError),
-		}
-		if t.Exit > 255 {
-			c.fail(t.Line, "exitCode can not be %d: write 0 to 255", t.Exit)
-		}
-		for _, setup := range t.Setup {
-			if len(setup) == 0 || setup[0] == "" {
-				c.fail(t.Line, "a setup command of %q is empty", t.Name)
-				continue
-			}
-			out.Setup = append(out.Setup, plain(setup))
-		}
-		if len(t.Setup) > 0 {
-			c.warn(t.Line, "setup of %q runs in the test's own container, not in one each that is committed: the image needs /bin/sh", t.Name)
-		}
-		if len(t.Teardown) > 0 {
-			c.warn(t.Line, "teardown of %q is left out: each test has a container of its own, which is removed", t.Name)
-		}
-		for _, arg := range out.Run {
-			c.variables(t.Line, "the command of "+out.Name, arg)
-		}
-		to.Tests = append(to.Tests, out)
-	}
-	for i := range from.Existence {
-		t := &from.Existence[i]
-		f := ourFile{Path: c.path(t.Path, t.Line)}
-		if t.Exists != nil && !*t.Exists {
-			f.Absent = true
-			if t.Permissions != "" || t.UID != nil || t.GID != nil || t.ExecutableBy != "" {
-				c.warn(t.Line, "%q must not exist, so what it must be like is left out", t.Path)
-			}
-		} else {
-			f.Type, f.Mode = c.permissions(string(t.Permissions), t.Line)
-			f.Owner = owner(t.UID, t.GID)
-			f.ExecutableBy = strings.Replace(string(t.ExecutableBy), "other", "others", 1)
-			c.oneOf(&f.ExecutableBy, t.Line, "isExecutableBy", "owner", "group", "others", "any")
-		}
-		to.Tests = append(to.Tests, ourTest{Name: c.name(t.Name, t.Line), Files: []ourFile{f}})
-	}
-	for i := range from.Content {
-		t := &from.Content[i]
-		f := ourFile{Path: c.path(t.Path, t.Line), Content: bothOf(t.Expected, t.Excluded)}
-		to.Tests = append(to.Tests, ourTest{Name: c.name(t.Name, t.Line), Files: []ourFile{f}})
-	}
-	if m := from.Metadata; m != nil {
-		image := &ourImage{
-			Env: c.values(append(m.Env, m.OldEnv...)), Labels: c.values(m.Labels), Entrypoint: m.Entry, Cmd: m.Cmd,
-			User: string(m.User), Workdir: string(m.Workdir), Ports: plain(m.Ports), PortsAbsent: plain(m.NoPorts), Volumes: m.Volumes, VolumesAbsent: m.NoVolumes,
-		}
-		for _, port := range append(plain(m.Ports), plain(m.NoPorts)...) {
-			if !portForm.MatchString(port) {
-				c.fail(m.Line, "%q is no port", port)
-			}
-		}
-		for _, pair := range m.Unbound {
-			if image.Env == nil {
-				image.Env = map[string]any{}
-			}
-			image.Env[string(pair.Key)] = nil
-		}
-		if !reflect.DeepEqual(*image, ourImage{}) {
-			to.Tests = append(to.Tests, ourTest{Name: c.name("metadata", m.Line), Image: image})
+func (c *converter) convert(source *structureTest) Document {
+	suite := Document{Defaults: c.defaults(source)}
+	for i := range source.Commands {
+		if t := c.commandTest(&source.Commands[i]); t != nil {
+			suite.Tests = append(suite.Tests, t)
 		}
 	}
-	for _, t := range from.Licenses {
-		c.warn(t.Line, "licenseTests are left out: there is no such test; hold the copyright files against patterns with files and content")
+	for i := range source.Existence {
+		suite.Tests = append(suite.Tests, c.existenceTest(&source.Existence[i]))
 	}
-	return to
+	for _, t := range source.Content {
+		check := FileCheck{Path: c.path(t.Path, t.Line), Content: textCheck(t.Expected, t.Excluded)}
+		suite.Tests = append(suite.Tests, &Test{Name: c.testName(t.Name, t.Line), Files: []FileCheck{check}})
+	}
+	if source.Metadata != nil {
+		if check := c.imageCheck(source.Metadata); !reflect.DeepEqual(check, ImageCheck{}) {
+			name := c.testName("metadata", source.Metadata.Line)
+			suite.Tests = append(suite.Tests, &Test{Name: name, Image: &check})
+		}
+	}
+	for _, t := range source.Licenses {
+		c.warnf(t.Line, "licenseTests are not supported and left out; check the copyright files with files and content")
+	}
+	return suite
 }
 
-func (c *converter) options(from *structureTest, to *ourDefaults) {
-	o := &from.Options
+func (c *converter) defaults(source *structureTest) Settings {
+	o := &source.Options
+	settings := Settings{
+		User: "root", Privileges: "default", Network: "bridge", TTY: o.TTY, Mounts: c.mounts(o), Env: c.env(source.GlobalEnv),
+	}
 	if o.User != "" {
-		to.User = string(o.User)
+		settings.User = Text(o.User)
 	}
 	if o.Privileged {
-		to.Privileges = "all"
+		settings.Privileges = "all"
 	}
-	to.TTY = o.TTY
 	if o.EnvFile != "" {
-		c.warn(o.Line, "containerRunOptions.envFile %q is left out: write its variables into defaults.env", o.EnvFile)
+		c.warnf(o.Line, "containerRunOptions.envFile %q is left out; add its variables to defaults.env", o.EnvFile)
 	}
 	if len(o.Env) > 0 {
-		c.warn(o.Line, "containerRunOptions.envVars is left out: a suite does not read the environment that it is run in; write the values of %s "+
-			"into defaults.env", strings.Join(plain(o.Env), ", "))
+		c.warnf(o.Line, "containerRunOptions.envVars is left out, because a suite does not read the environment; add the "+
+			"values of %s to defaults.env", strings.Join(stringsOf(o.Env), ", "))
 	}
 	if len(o.Capabilities) > 0 {
-		c.warn(o.Line, "containerRunOptions.capabilities is left out: there are only the engine's default ones and privileges: all")
+		c.warnf(o.Line, "containerRunOptions.capabilities is left out; only privileges: default and all are supported")
 	}
+	return settings
+}
+
+func (c *converter) mounts(o *runOptions) (mounts []Mount) {
 	for _, m := range o.Mounts {
 		source, rest, _ := strings.Cut(string(m), ":")
 		target, mode, _ := strings.Cut(rest, ":")
 		if source == "" || path.IsAbs(source) || !path.IsAbs(target) || path.Clean(target) == "/" {
-			c.warn(o.Line, "the mount %q is left out: only files beside the suite can be mounted", m)
+			c.warnf(o.Line, "mount %q is left out; only files in the suite's directory can be mounted", m)
 			continue
 		}
 		if mode != "ro" {
-			c.warn(o.Line, "the mount %q is read only now", m)
+			c.warnf(o.Line, "mount %q becomes read-only", m)
 		}
-		to.Mounts = append(to.Mounts, ourMount{source, target})
+		mounts = append(mounts, Mount{Source: source, Target: target})
 	}
+	return mounts
 }
 
-// name is a test's, which is one line and has no double.
-func (c *converter) name(theirs loose, line int) string {
-	between := func(r rune) bool { return r == ' ' || !nameForm.MatchString(string(r)) }
-	name := shorten(strings.Join(strings.FieldsFunc(string(theirs), between), " "), 180)
+// commandTest returns nil if the test is invalid.
+func (c *converter) commandTest(t *commandTest) *Test {
+	if t.Command == "" {
+		c.addf(t.Line, "command test %q has no command", t.Name)
+		return nil
+	}
+	if t.Exit > 255 {
+		c.addf(t.Line, "exitCode must be 0 to 255, not %d", t.Exit)
+	}
+	test := &Test{Name: c.testName(t.Name, t.Line), Settings: Settings{Env: c.env(t.Env)}}
+	test.Run = &Command{Args: append([]string{string(t.Command)}, stringsOf(t.Args)...)}
+	test.Exit = t.Exit
+	test.Stdout = textCheck(t.Output, t.ExcludedOutput)
+	test.Stderr = textCheck(t.Error, t.ExcludedError)
+	for _, setup := range t.Setup {
+		if len(setup) == 0 || setup[0] == "" {
+			c.addf(t.Line, "setup command of %q is empty", t.Name)
+			continue
+		}
+		test.Setup = append(test.Setup, Command{Args: stringsOf(setup)})
+	}
+	if len(t.Setup) > 0 {
+		c.warnf(t.Line, "setup of %q runs in the container of the test instead of separate ones, and needs /bin/sh in the "+
+			"image", t.Name)
+	}
+	if len(t.Teardown) > 0 {
+		c.warnf(t.Line, "teardown of %q is left out; the container of each test is removed", t.Name)
+	}
+	for _, arg := range test.Run.Args {
+		c.warnAboutVariables(t.Line, "command of "+test.Name, arg)
+	}
+	return test
+}
+
+func (c *converter) existenceTest(t *existenceTest) *Test {
+	check := FileCheck{Path: c.path(t.Path, t.Line)}
+	if t.Exists != nil && !*t.Exists {
+		check.Absent = true
+		if t.Permissions != "" || t.UID != nil || t.GID != nil || t.ExecutableBy != "" {
+			c.warnf(t.Line, "other checks of %q are left out, because it must not exist", t.Path)
+		}
+	} else {
+		check.Type, check.Mode = c.permissions(string(t.Permissions), t.Line)
+		check.Owner = owner(t.UID, t.GID)
+		check.ExecutableBy = c.executableBy(t)
+	}
+	return &Test{Name: c.testName(t.Name, t.Line), Files: []FileCheck{check}}
+}
+
+func (c *converter) executableBy(t *existenceTest) string {
+	switch t.ExecutableBy {
+	case "", "owner", "group", "any":
+		return string(t.ExecutableBy)
+	case "other":
+		return "others"
+	}
+	c.addf(t.Line, "isExecutableBy must be owner, group, other or any, not %q", t.ExecutableBy)
+	return ""
+}
+
+func (c *converter) imageCheck(m *metadataTest) ImageCheck {
+	check := ImageCheck{
+		Env: c.valueChecks(append(m.Env, m.OldEnv...)), Labels: c.valueChecks(m.Labels),
+		Entrypoint: m.Entrypoint, Cmd: m.Cmd, User: equalsIfSet(m.User), Workdir: equalsIfSet(m.Workdir),
+		Ports: c.ports(m.ExposedPorts, m.Line), PortsAbsent: c.ports(m.UnexposedPorts, m.Line),
+		Volumes: m.Volumes, VolumesAbsent: m.UnmountedVolumes,
+	}
+	for _, pair := range m.UnboundEnv {
+		if check.Env == nil {
+			check.Env = map[string]ValueCheck{}
+		}
+		check.Env[string(pair.Key)] = ValueCheck{absent: true}
+	}
+	return check
+}
+
+func equalsIfSet(value scalar) *ValueCheck {
+	if value == "" {
+		return nil
+	}
+	return &ValueCheck{equals: string(value)}
+}
+
+var portForm = regexp.MustCompile(`^[0-9]{1,5}(/(tcp|udp|sctp))?$`)
+
+func (c *converter) ports(list []scalar, line int) (ports []Port) {
+	for _, port := range list {
+		if !portForm.MatchString(string(port)) {
+			c.addf(line, "invalid port %q (for example 8080/tcp)", port)
+		}
+		ports = append(ports, Port(port))
+	}
+	return ports
+}
+
+// invalidInName matches what a test name cannot have: line breaks and other control characters.
+var invalidInName = regexp.MustCompile(`[\pC\s]+`)
+
+// testName returns a valid and unique name of a test.
+func (c *converter) testName(source scalar, line int) string {
+	name := strings.TrimSpace(truncate(invalidInName.ReplaceAllString(string(source), " "), 180))
 	if name == "" {
-		c.fail(line, "a test has no name")
+		c.addf(line, "test has no name")
 		return ""
 	}
 	unique := name
 	for n := 2; c.names[unique]; n++ {
 		unique = fmt.Sprintf("%s (%d)", name, n)
 	}
-	if unique != string(theirs) {
-		c.warn(line, "the test %q is called %q now: names are unique, and one line", theirs, unique)
+	if unique != string(source) {
+		c.warnf(line, "test %q is renamed to %q, because names are unique and have one line", source, unique)
 	}
 	c.names[unique] = true
 	return unique
 }
 
-func (c *converter) env(pairs []theirPair) map[string]string {
-	var env map[string]string
+var envNameForm = regexp.MustCompile(envName)
+
+func (c *converter) env(pairs []sourcePair) Env {
+	var env Env
 	for _, pair := range pairs {
-		if !envForm.MatchString(string(pair.Key)) || strings.ContainsRune(string(pair.Value), 0) {
-			c.fail(pair.Line, "%q can not be the name of an environment variable", pair.Key)
+		if !envNameForm.MatchString(string(pair.Key)) || strings.ContainsRune(string(pair.Value), 0) {
+			c.addf(pair.Line, "invalid environment variable %q", pair.Key)
 			continue
 		}
 		if env == nil {
-			env = map[string]string{}
+			env = Env{}
 		}
-		env[string(pair.Key)] = string(pair.Value)
-		c.variables(pair.Line, string(pair.Key), string(pair.Value))
+		env[string(pair.Key)] = Text(pair.Value)
+		c.warnAboutVariables(pair.Line, string(pair.Key), string(pair.Value))
 	}
 	return env
 }
 
+// variable matches a reference to an environment variable.
 var variable = regexp.MustCompile(`\$\{?[A-Za-z_]`)
 
-// variables warns of what the other tool replaces by the image's variables.
-func (c *converter) variables(line int, where, text string) {
+// warnAboutVariables warns of references that container-structure-test replaces with the image's variables.
+func (c *converter) warnAboutVariables(line int, where, text string) {
 	if variable.MatchString(text) {
-		c.warn(line, "%s refers to a variable in %q, which is not replaced here: write its value, or let a shell do it (run with one line of text)",
+		c.warnf(line, "%s: variables in %q are not expanded; write the value, or use a shell (run with a string)",
 			where, text)
 	}
 }
 
-func (c *converter) values(pairs []theirPair) map[string]any {
-	var values map[string]any
+func (c *converter) valueChecks(pairs []sourcePair) map[string]ValueCheck {
+	var checks map[string]ValueCheck
 	for _, pair := range pairs {
-		if values == nil {
-			values = map[string]any{}
+		if checks == nil {
+			checks = map[string]ValueCheck{}
 		}
-		if !pair.Regex {
-			values[string(pair.Key)] = string(pair.Value)
-			continue
+		check := ValueCheck{equals: string(pair.Value)}
+		if pair.Regex {
+			matches, err := regexp.Compile(string(pair.Value))
+			if err != nil {
+				c.addf(pair.Line, "%v", err)
+				continue
+			}
+			check = ValueCheck{matches: matches}
 		}
-		if _, err := regexp.Compile(string(pair.Value)); err != nil {
-			c.fail(pair.Line, "%v", err)
-		}
-		values[string(pair.Key)] = map[string]string{"matches": string(pair.Value)}
+		checks[string(pair.Key)] = check
 	}
-	return values
+	return checks
 }
 
-// path is theirs, with the signs that are a pattern's here escaped.
-func (c *converter) path(theirs loose, line int) string {
-	if theirs == "" {
-		c.fail(line, "a test of a file has no path")
+// path returns an absolute path with the special characters of patterns escaped.
+func (c *converter) path(source scalar, line int) PathPattern {
+	if source == "" {
+		c.addf(line, "file test has no path")
 		return "/"
 	}
-	c.variables(line, "a path", string(theirs))
-	name := string(theirs)
+	c.warnAboutVariables(line, "path", string(source))
+	name := string(source)
 	if !path.IsAbs(name) {
-		c.warn(line, "the path %q is taken from / now", theirs)
+		c.warnf(line, "path %q becomes absolute", source)
 		name = "/" + name
 	}
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "{", `\{`, "}", `\}`).Replace(name)
+	escape := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "{", `\{`, "}", `\}`)
+	return PathPattern(escape.Replace(name))
 }
 
 var permissionForm = regexp.MustCompile(`^([a-zA-Z]*|-)([r-][w-][x-][r-][w-][x-][r-][w-][x-])$`)
 
-// permissions takes a mode as Go writes it ("drwxr-xr-x", "urwxr-xr-x" with setuid) apart.
-func (c *converter) permissions(text string, line int) (kind, mode string) {
+// permissions splits a mode in the format of Go's fs.FileMode, for example "drwxr-xr-x" or, with setuid, "urwxr-xr-x".
+func (c *converter) permissions(text string, line int) (fileType, mode string) {
 	if text == "" {
 		return "", ""
 	}
 	m := permissionForm.FindStringSubmatch(text)
 	if m == nil {
-		c.fail(line, "permissions %q are not written as -rw-r--r--", text)
+		c.addf(line, "invalid permissions %q (for example -rw-r--r--)", text)
 		return "", ""
 	}
 	bits := 0
@@ -415,16 +514,16 @@ func (c *converter) permissions(text string, line int) (kind, mode string) {
 			bits |= 1 << (8 - i)
 		}
 	}
-	kind = "file"
+	fileType = "file"
 	for _, r := range m[1] {
 		switch r {
 		case '-':
 		case 'd':
-			kind = "directory"
+			fileType = "directory"
 		case 'L':
-			return "symlink", "" // of a link it is always the same
+			return "symlink", "" // its mode never varies
 		case 'p':
-			kind = "fifo"
+			fileType = "fifo"
 		case 'u':
 			bits |= 0o4000
 		case 'g':
@@ -432,42 +531,27 @@ func (c *converter) permissions(text string, line int) (kind, mode string) {
 		case 't':
 			bits |= 0o1000
 		default:
-			c.warn(line, "%q in the permissions %q is left out", r, text)
+			c.warnf(line, "%q in permissions %q is left out", r, text)
 		}
 	}
-	return kind, fmt.Sprintf("%04o", bits)
+	return fileType, fmt.Sprintf("%04o", bits)
 }
 
-func owner(uid, gid *int) string {
+func owner(uid, gid *int) Text {
 	switch {
 	case uid != nil && gid != nil:
-		return fmt.Sprintf("%d:%d", *uid, *gid)
+		return Text(fmt.Sprintf("%d:%d", *uid, *gid))
 	case uid != nil:
-		return fmt.Sprint(*uid)
+		return Text(fmt.Sprint(*uid))
 	case gid != nil:
-		return fmt.Sprintf(":%d", *gid)
+		return Text(fmt.Sprintf(":%d", *gid))
 	}
 	return ""
 }
 
-func plain(list []loose) []string {
-	var out []string
-	for _, s := range list {
-		out = append(out, string(s))
-	}
-	return out
-}
-
-func bothOf(include, exclude []pattern) *ourOutput {
+func textCheck(include, exclude []Pattern) *TextCheck {
 	if len(include)+len(exclude) == 0 {
 		return nil
 	}
-	out := &ourOutput{}
-	for _, p := range include {
-		out.Include = append(out.Include, p.String())
-	}
-	for _, p := range exclude {
-		out.Exclude = append(out.Exclude, p.String())
-	}
-	return out
+	return &TextCheck{Include: include, Exclude: exclude}
 }

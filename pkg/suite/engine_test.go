@@ -24,18 +24,15 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// machine is an engine that has the two images which tests run: one with all of Debian's, and one with a single program.
+// machine is an engine with two images: one of Debian, and one with a single program.
 type machine struct {
 	*dockerengine.Engine
 	debian, scratch string // ids
 }
 
 var (
-	machines        map[string]*machine // by the engine's kind; see fleet
-	debian, scratch v1.Image
-	running         []func() // ends the engines, the last first
-	startOnce       sync.Once
-	startErr        error
+	debian, scratch v1.Image // set by fleet
+	cleanups        []func() // stop the engines, in reverse order
 )
 
 func TestMain(m *testing.M) {
@@ -44,67 +41,81 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
-	for _, end := range slices.Backward(running) {
-		end()
+	for _, cleanup := range slices.Backward(cleanups) {
+		cleanup()
 	}
 	os.Exit(code)
 }
 
-// fleet starts the engines when the first test asks for them: a fuzz target's processes need none.
+// fleet returns the engines by kind. It starts them when the first test needs them.
 func fleet(t testing.TB) map[string]*machine {
 	t.Helper()
-	startOnce.Do(func() { startErr = start() })
-	if startErr != nil {
-		t.Fatal(startErr)
+	if testing.Short() {
+		t.Skip("needs Docker Engines; run without -short")
+	}
+	machines, err := startEngines()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return machines
 }
 
-func start() error {
+var startEngines = sync.OnceValues(func() (map[string]*machine, error) {
 	dir, err := os.MkdirTemp("", "suite-engines-")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	running = append(running, func() { os.RemoveAll(dir) })
-	if err := images(dir); err != nil {
-		return err
+	cleanups = append(cleanups, func() { os.RemoveAll(dir) })
+	if err := buildImages(dir); err != nil {
+		return nil, err
 	}
-	started := map[string]*machine{}
+	machines := map[string]*machine{}
 	for _, kind := range []string{engine.Current, engine.Oldest} {
-		daemon, err := engine.Start(context.Background(), kind, filepath.Join(dir, kind), nil)
-		if err != nil {
-			return err
+		if machines[kind], err = startEngine(kind, filepath.Join(dir, kind)); err != nil {
+			return nil, err
 		}
-		running = append(running, func() {
-			if err := daemon.Stop(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-			}
-		})
-		e, err := dockerengine.Open(context.Background(), func(name string) string {
-			return map[string]string{"DOCKER_HOST": daemon.Host, "HOME": dir}[name]
-		})
-		if err != nil {
-			return err
-		}
-		running = append(running, func() { e.Close() })
-		m := &machine{Engine: e}
-		for tag, id := range map[string]*string{"debian": &m.debian, "scratch": &m.scratch} {
-			img := map[string]v1.Image{"debian": debian, "scratch": scratch}[tag]
-			if _, err := e.Load(context.Background(), "suite-test:"+tag, img); err != nil {
-				return err
-			}
-			if *id, err = e.ImageID(context.Background(), "suite-test:"+tag); err != nil {
-				return err
-			}
-		}
-		started[kind] = m
 	}
-	machines = started
-	return nil
+	return machines, nil
+})
+
+func startEngine(kind, dir string) (*machine, error) {
+	ctx := context.Background()
+	daemon, err := engine.Start(ctx, kind, dir, nil)
+	if err != nil {
+		return nil, err
+	}
+	cleanups = append(cleanups, func() {
+		if err := daemon.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	})
+	e, err := dockerengine.Open(ctx, environment(daemon.Host, dir))
+	if err != nil {
+		return nil, err
+	}
+	cleanups = append(cleanups, func() { e.Close() })
+	m := &machine{Engine: e}
+	if m.debian, err = loadImage(ctx, e, "suite-test:debian", debian); err != nil {
+		return nil, err
+	}
+	m.scratch, err = loadImage(ctx, e, "suite-test:scratch", scratch)
+	return m, err
 }
 
-// images makes the two: the program is the one in testdata/service.
-func images(dir string) error {
+func loadImage(ctx context.Context, e *dockerengine.Engine, name string, img v1.Image) (id string, err error) {
+	if _, err := e.Load(ctx, name, img); err != nil {
+		return "", err
+	}
+	return e.ImageID(ctx, name)
+}
+
+// environment returns the lookup of environment variables for an engine at host.
+func environment(host, home string) func(name string) string {
+	return func(name string) string { return map[string]string{"DOCKER_HOST": host, "HOME": home}[name] }
+}
+
+// buildImages builds the images of the engines. Both have the program in testdata/service.
+func buildImages(dir string) error {
 	program := filepath.Join(dir, "service")
 	build := exec.Command("go", "build", "-o", program, "./testdata/service")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -117,18 +128,23 @@ func images(dir string) error {
 	}
 	base, err := os.ReadFile("../../.cache/base/bookworm-slim.tar")
 	if err != nil {
-		return fmt.Errorf("run scripts/base-image.sh first: %w", err)
+		return fmt.Errorf("read the base image (run scripts/base-image.sh first): %w", err)
 	}
-	service := static.NewLayer(archive(tar.Header{Name: "service", Mode: 0o755, Size: int64(len(data))}, string(data)), types.DockerUncompressedLayer)
-	config := v1.Config{
-		Entrypoint: []string{"/service"}, ExposedPorts: map[string]struct{}{"8080/tcp": {}}, Env: []string{"PATH=/usr/bin:/bin", "MODE=plain"},
-		Healthcheck: &v1.HealthConfig{Test: []string{"CMD", "/service", "health"}, Interval: time.Minute},
-		Labels:      map[string]string{"org.example.team": "sandbox"}, WorkingDir: "/tmp", Volumes: map[string]struct{}{"/data": {}}, StopSignal: "SIGTERM",
-	}
+	header := tar.Header{Name: "service", Mode: 0o755, Size: int64(len(data))}
+	service := static.NewLayer(archive(header, string(data)), types.DockerUncompressedLayer)
 	if scratch, err = imageOf(v1.Config{Entrypoint: []string{"/service"}, User: "1000"}, service); err != nil {
 		return err
 	}
-	debian, err = imageOf(config, static.NewLayer(base, types.DockerUncompressedLayer), service)
+	debian, err = imageOf(v1.Config{
+		Entrypoint:   []string{"/service"},
+		Env:          []string{"PATH=/usr/bin:/bin", "MODE=plain"},
+		ExposedPorts: map[string]struct{}{"8080/tcp": {}},
+		Healthcheck:  &v1.HealthConfig{Test: []string{"CMD", "/service", "health"}, Interval: time.Minute},
+		Labels:       map[string]string{"org.example.team": "sandbox"},
+		StopSignal:   "SIGTERM",
+		Volumes:      map[string]struct{}{"/data": {}},
+		WorkingDir:   "/tmp",
+	}, static.NewLayer(base, types.DockerUncompressedLayer), service)
 	return err
 }
 
@@ -146,7 +162,7 @@ func imageOf(config v1.Config, layers ...v1.Layer) (v1.Image, error) {
 	return mutate.ConfigFile(img, file)
 }
 
-// archive is a tar of one file.
+// archive returns a tar file with one file.
 func archive(header tar.Header, content string) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -162,19 +178,21 @@ func archive(header tar.Header, content string) []byte {
 	return b.Bytes()
 }
 
-// onBoth runs a test on each engine, and looks that it leaves no container and no volume.
+// onBoth runs a test on each engine, and checks that it leaves no container and no volume.
 func onBoth(t *testing.T, test func(t *testing.T, m *machine)) {
-	for _, kind := range slices.Sorted(maps.Keys(fleet(t))) {
+	machines := fleet(t)
+	for _, kind := range slices.Sorted(maps.Keys(machines)) {
+		m := machines[kind]
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			test(t, machines[kind])
-			left, err := machines[kind].Containers(context.Background())
+			test(t, m)
+			left, err := m.Containers(context.Background())
 			if err != nil || len(left) > 0 {
-				t.Errorf("containers are left: %v, %v", left, err)
+				t.Errorf("remaining containers: %v, %v", left, err)
 			}
-			volumes, err := exec.Command("docker", "--host", machines[kind].Host, "volume", "ls", "--quiet").Output()
+			volumes, err := exec.Command("docker", "--host", m.Host, "volume", "ls", "--quiet").Output()
 			if err != nil || len(volumes) > 0 {
-				t.Errorf("volumes are left: %s, %v", volumes, err)
+				t.Errorf("remaining volumes: %s, %v", volumes, err)
 			}
 		})
 	}

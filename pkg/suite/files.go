@@ -14,13 +14,11 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// shownFiles bounds how many files one message names.
-const shownFiles = 10
+// maxListed limits how many files a message names, and how many messages a check has.
+const maxListed = 10
 
-var fileTypes = []string{"file", "directory", "symlink", "fifo", "char", "block"}
-
-// traits are what files can be chosen by.
-var traits = map[string]func(File) bool{
+// traits are the properties that files can be selected by.
+var traits = map[Trait]func(File) bool{
 	"setuid":             func(f File) bool { return f.Mode&fs.ModeSetuid != 0 },
 	"setgid":             func(f File) bool { return f.Mode&fs.ModeSetgid != 0 },
 	"sticky":             func(f File) bool { return f.Mode&fs.ModeSticky != 0 },
@@ -32,84 +30,115 @@ var traits = map[string]func(File) bool{
 	"symlink":            func(f File) bool { return f.Type == "symlink" },
 }
 
-func traitNames() []string { return slices.Sorted(maps.Keys(traits)) }
+func traitNames() []Trait { return slices.Sorted(maps.Keys(traits)) }
 
-// look is what one check of files found in the tree, before contents are read.
-type look struct {
-	check   *fileCheck
-	found   []File // in the order of their paths
-	content []File // those of found that are read
-	wrong   []string
+// fileResult is the result of a check of files, except for the contents of files.
+type fileResult struct {
+	check        *FileCheck
+	contentFiles []File // files whose contents have to be checked, sorted by path
+	messages     []string
 }
 
-// lookFor finds the files of a check and holds against it all that headers tell.
-func lookFor(t *Tree, c *fileCheck) *look {
-	l := &look{check: c}
-	for _, f := range t.matching(c) {
-		if c.chooses(f) {
-			l.found = append(l.found, f)
-		}
-	}
-	bounded := c.Count != nil
+// checkFiles selects the files of a check and checks their headers.
+func checkFiles(t *Tree, c *FileCheck) *fileResult {
+	r := &fileResult{check: c}
+	files := t.selectFiles(c)
 	switch {
-	case c.Absent && len(l.found) > 0:
-		l.fail("must be absent: %s", list(l.found))
-		return l
+	case c.Absent && len(files) > 0:
+		r.addf("must be absent: %s", listPaths(files))
+		return r
 	case c.Absent:
-		return l
-	case len(l.found) == 0 && !bounded:
-		if link, ok := t.Lstat(c.Path); ok && link.Type == "symlink" {
-			l.fail("%s is a symbolic link to %q, where there is nothing", c.Path, link.Target)
+		return r
+	case len(files) == 0 && c.Count == nil:
+		if link, ok := t.Lstat(string(c.Path)); ok && link.Type == "symlink" {
+			r.addf("%s is a symbolic link to %q, which does not exist", c.Path, link.Target)
 		} else {
-			l.fail("there is no %s", c.Path)
+			r.addf("%s not found", c.Path)
 		}
-		return l
-	case bounded && !c.Count.holds(int64(len(l.found))):
-		l.fail("%s matches %d files, want %s: %s", c.Path, len(l.found), c.Count, list(l.found))
+		return r
+	case c.Count != nil && !c.Count.contains(int64(len(files))):
+		r.addf("%s matches %d files, want %s: %s", c.Path, len(files), c.Count, listPaths(files))
 	}
-	for _, f := range l.found {
-		l.header(t, f)
-		if c.Content == nil {
-			continue
+	for _, f := range files {
+		r.checkHeader(t, f)
+		switch {
+		case c.Content == nil:
+		case f.Type != "file":
+			r.addf("%s is a %s and has no content", f.Path, f.Type)
+		case f.Size > maxContent:
+			r.addf("%s has %d bytes; only files of at most %d bytes can be compared", f.Path, f.Size, maxContent)
+		default:
+			r.contentFiles = append(r.contentFiles, f)
 		}
-		if f.Type != "file" || f.Size > maxContent {
-			l.fail("%s is a %s of %d bytes, and has no content that can be compared", f.Path, f.Type, f.Size)
-			continue
-		}
-		l.content = append(l.content, f)
 	}
-	return l
+	return r
 }
 
-// fail notes what is wrong; a pattern that matches everything does not fill memory with it.
-func (l *look) fail(format string, args ...any) {
-	switch len(l.wrong) {
-	case shownFiles:
-		l.wrong = append(l.wrong, "and more of them")
-	case shownFiles + 1:
+// addf adds a message. Messages after the limit are only counted, so a pattern that matches everything is cheap.
+func (r *fileResult) addf(format string, args ...any) {
+	switch len(r.messages) {
+	case maxListed:
+		r.messages = append(r.messages, "more files fail the same check")
+	case maxListed + 1:
 	default:
-		l.wrong = append(l.wrong, fmt.Sprintf(format, args...))
+		r.messages = append(r.messages, fmt.Sprintf(format, args...))
 	}
 }
 
-// matching are the files that the path names.
-func (t *Tree) matching(c *fileCheck) (found []File) {
-	if !isPattern(c.Path) {
-		name := unescape(c.Path)
-		stat := t.Stat
-		if c.Absent || c.Type == "symlink" || c.Target != nil {
-			stat = t.Lstat
-		}
-		if f, ok := stat(name); ok {
-			f.Path = path.Clean(name)
-			return []File{f}
-		}
-		return nil
+// failures returns all failures of the check. contents starts with the contents of r.contentFiles, unless err is set.
+func (r *fileResult) failures(contents [][]byte, err error, dir string) (failures []Failure) {
+	for _, message := range r.messages {
+		failures = append(failures, Failure{Line: r.check.Line, Message: message})
 	}
-	t.Glob(c.Path, func(f File) { found = append(found, f) })
-	return found
+	if err != nil && len(r.contentFiles) > 0 {
+		return append(failures, Failure{Line: r.check.Line, Message: err.Error()})
+	}
+	for i, f := range r.contentFiles {
+		failures = append(failures, r.check.Content.check(f.Path, string(contents[i]), dir)...)
+	}
+	return failures
 }
 
+// selectFiles returns the files that a check applies to, sorted by path.
+func (t *Tree) selectFiles(c *FileCheck) (files []File) {
+	add := func(f File) {
+		if c.selects(f) {
+			files = append(files, f)
+		}
+	}
+	pattern := string(c.Path)
+	if isPattern(pattern) {
+		t.Glob(pattern, add)
+		return files
+	}
+	name := unescape(pattern)
+	stat := t.Stat
+	if c.Absent || c.Type == "symlink" || c.Target != nil {
+		stat = t.Lstat
+	}
+	if f, ok := stat(name); ok {
+		f.Path = path.Clean(name)
+		add(f)
+	}
+	return files
+}
+
+// selects reports whether the check applies to a file that its path matches.
+func (c *FileCheck) selects(f File) bool {
+	for _, pattern := range c.Except {
+		if doublestar.MatchUnvalidated(string(pattern), f.Path) {
+			return false
+		}
+	}
+	for _, trait := range c.Having {
+		if !traits[trait](f) {
+			return false
+		}
+	}
+	return true
+}
+
+// isPattern reports whether a path has special characters of a pattern that are not escaped.
 func isPattern(s string) bool {
 	for i := 0; i < len(s); i++ {
 		switch s[i] {
@@ -122,6 +151,7 @@ func isPattern(s string) bool {
 	return false
 }
 
+// unescape removes the backslashes before escaped characters.
 func unescape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -133,55 +163,41 @@ func unescape(s string) string {
 	return b.String()
 }
 
-func (c *fileCheck) chooses(f File) bool {
-	for _, pattern := range c.Except {
-		if doublestar.MatchUnvalidated(pattern, f.Path) {
-			return false
-		}
-	}
-	for _, trait := range c.Having {
-		if !traits[trait](f) {
-			return false
-		}
-	}
-	return true
-}
-
-// header holds a file against what its header tells.
-func (l *look) header(t *Tree, f File) {
-	c := l.check
+// checkHeader checks everything but the content of a file.
+func (r *fileResult) checkHeader(t *Tree, f File) {
+	c := r.check
 	if c.Type != "" && f.Type != c.Type {
-		l.fail("%s is a %s, want a %s", f.Path, f.Type, c.Type)
+		r.addf("%s is a %s, want a %s", f.Path, f.Type, c.Type)
 	}
 	if c.Mode != "" {
 		if want, _ := strconv.ParseUint(c.Mode, 8, 32); uint64(unixMode(f.Mode)) != want {
-			l.fail("%s has mode %04o, want %04o", f.Path, unixMode(f.Mode), want)
+			r.addf("%s has mode %04o, want %04o", f.Path, unixMode(f.Mode), want)
 		}
 	}
 	if c.Owner != "" {
-		if wrong := t.owned(f, string(c.Owner)); wrong != "" {
-			l.fail("%s %s", f.Path, wrong)
+		if difference := t.compareOwner(f, string(c.Owner)); difference != "" {
+			r.addf("%s %s", f.Path, difference)
 		}
 	}
 	if c.ExecutableBy != "" {
 		bits := map[string]fs.FileMode{"owner": 0o100, "group": 0o010, "others": 0o001, "any": 0o111}[c.ExecutableBy]
 		if f.Mode&bits == 0 {
-			l.fail("%s has mode %04o, and is not executable by %s", f.Path, unixMode(f.Mode), c.ExecutableBy)
+			r.addf("%s has mode %04o, which is not executable by %s", f.Path, unixMode(f.Mode), c.ExecutableBy)
 		}
 	}
 	if c.Target != nil {
 		if f.Type != "symlink" {
-			l.fail("%s is a %s, want a symbolic link", f.Path, f.Type)
-		} else if wrong := c.Target.compare(f.Target, true); wrong != "" {
-			l.fail("the target of %s %s", f.Path, wrong)
+			r.addf("%s is a %s, want a symbolic link", f.Path, f.Type)
+		} else if difference := c.Target.compare(f.Target, true); difference != "" {
+			r.addf("target of %s %s", f.Path, difference)
 		}
 	}
-	if c.Size != nil && !c.Size.holds(f.Size) {
-		l.fail("%s has %d bytes, want %s", f.Path, f.Size, c.Size)
+	if c.Size != nil && !c.Size.contains(f.Size) {
+		r.addf("%s has %d bytes, want %s", f.Path, f.Size, c.Size)
 	}
 }
 
-// unixMode is a mode as chmod takes it.
+// unixMode returns the permission bits as chmod takes them.
 func unixMode(m fs.FileMode) uint32 {
 	mode := uint32(m.Perm())
 	for bit, unix := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
@@ -192,82 +208,75 @@ func unixMode(m fs.FileMode) uint32 {
 	return mode
 }
 
-// owned says in what a file's owner is another than want, user or user:group, by name or number.
-func (t *Tree) owned(f File, want string) string {
-	user, group, both := strings.Cut(want, ":")
-	for _, part := range []struct {
-		what, want, file string
-		have             int
-		asked            bool
-	}{{"user", user, "/etc/passwd", f.UID, user != ""}, {"group", group, "/etc/group", f.GID, both && group != ""}} {
-		if !part.asked {
-			continue
+// compareOwner describes how a file's owner differs from want, which is user or user:group by name or number. It
+// returns "" if they are the same.
+func (t *Tree) compareOwner(f File, want string) string {
+	user, group, _ := strings.Cut(want, ":")
+	if difference := t.compareID("user", user, "/etc/passwd", f.UID); difference != "" {
+		return difference
+	}
+	return t.compareID("group", group, "/etc/group", f.GID)
+}
+
+// compareID compares one id with a name or number; "" is any. file has the ids of names.
+func (t *Tree) compareID(kind, want, file string, have int) string {
+	if want == "" {
+		return ""
+	}
+	id, err := strconv.Atoi(want)
+	if err != nil {
+		var known bool
+		if id, known = t.idOf(file, want); !known {
+			return fmt.Sprintf("must be owned by %s %q, which is not in the image's %s", kind, want, file)
 		}
-		id, err := strconv.Atoi(part.want)
-		if err != nil {
-			var known bool
-			if id, known = t.id(part.file, part.want); !known {
-				return fmt.Sprintf("can not be owned by %s %q, of whom the image's %s knows nothing", part.what, part.want, part.file)
-			}
-		}
-		if id != part.have {
-			return fmt.Sprintf("is owned by %s %d, want %s", part.what, part.have, part.want)
-		}
+	}
+	if id != have {
+		return fmt.Sprintf("is owned by %s %d, want %s", kind, have, want)
 	}
 	return ""
 }
 
-// id is the number that a name has in the image's /etc/passwd or /etc/group, see passwd(5).
-func (t *Tree) id(file, name string) (int, bool) {
-	ids, read := t.ids[file]
-	if !read {
-		ids = map[string]int{}
+// idOf returns the id of a name in the image's /etc/passwd or /etc/group, see passwd(5).
+func (t *Tree) idOf(file, name string) (int, bool) {
+	ids, cached := t.ids[file]
+	if !cached {
+		ids = t.readIDs(file)
 		t.ids[file] = ids
-		f, ok := t.Stat(file)
-		if !ok {
-			return 0, false
-		}
-		content, err := t.Contents([]File{f})
-		if err != nil {
-			return 0, false
-		}
-		for lines := bufio.NewScanner(bytes.NewReader(content[0])); lines.Scan(); {
-			fields := strings.Split(lines.Text(), ":")
-			if len(fields) < 3 {
-				continue
-			}
-			if id, err := strconv.Atoi(fields[2]); err == nil {
-				ids[fields[0]] = id
-			}
-		}
 	}
 	id, ok := ids[name]
 	return id, ok
 }
 
-func list(files []File) string {
+func (t *Tree) readIDs(file string) map[string]int {
+	ids := map[string]int{}
+	f, ok := t.Stat(file)
+	if !ok {
+		return ids
+	}
+	content, err := t.Contents([]File{f})
+	if err != nil {
+		return ids
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(content[0])); lines.Scan(); {
+		fields := strings.Split(lines.Text(), ":")
+		if len(fields) < 3 {
+			continue
+		}
+		if id, err := strconv.Atoi(fields[2]); err == nil {
+			ids[fields[0]] = id
+		}
+	}
+	return ids
+}
+
+// listPaths joins the paths of files, up to the limit.
+func listPaths(files []File) string {
 	var names []string
-	for _, f := range files[:min(len(files), shownFiles)] {
+	for _, f := range files[:min(len(files), maxListed)] {
 		names = append(names, f.Path)
 	}
 	if more := len(files) - len(names); more > 0 {
 		names = append(names, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(names, ", ")
-}
-
-func (b *between) holds(n int64) bool {
-	return (b.Min == nil || n >= int64(*b.Min)) && (b.Max == nil || n <= int64(*b.Max))
-}
-
-func (b *between) String() string {
-	switch {
-	case b.Max == nil:
-		return fmt.Sprintf("at least %d", *b.Min)
-	case b.Min == nil:
-		return fmt.Sprintf("at most %d", *b.Max)
-	case *b.Min == *b.Max:
-		return fmt.Sprint(*b.Min)
-	}
-	return fmt.Sprintf("%d to %d", *b.Min, *b.Max)
 }

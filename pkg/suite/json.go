@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// WriteJSON writes the report for programs: one object, times in seconds.
+// WriteJSON writes the report as one JSON object, with durations in seconds.
 func (r *Report) WriteJSON(w io.Writer) error {
 	type failure struct {
 		Line    int    `json:"line,omitempty"`
@@ -30,7 +30,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 		Suite   string    `json:"suite"`
 		File    string    `json:"file"`
 		Image   string    `json:"image"`
-		Seed    uint64    `json:"seed,string"` // more than a JSON number can hold for certain
+		Seed    uint64    `json:"seed,string"` // JSON numbers lose precision above 2^53
 		Started time.Time `json:"started"`
 		Seconds float64   `json:"seconds"`
 		Total   int       `json:"total"`
@@ -39,11 +39,14 @@ func (r *Report) WriteJSON(w io.Writer) error {
 		Skipped int       `json:"skipped"`
 		Flaky   int       `json:"flaky"`
 		Tests   []test    `json:"tests"`
-	}{r.Suite, r.File, r.Image, r.Seed, r.Started.UTC(), r.Duration.Seconds(), r.Total, r.Passed, r.Failed, r.Skipped, r.Flaky, []test{}}
+	}{
+		r.Suite, r.File, r.Image, r.Seed, r.Started.UTC(), r.Duration.Seconds(),
+		r.Total, r.Passed, r.Failed, r.Skipped, r.Flaky, []test{},
+	}
 	for _, t := range r.Tests {
 		out := test{
-			Name: t.Name, Class: t.Class, File: t.File, Line: t.Line, Tags: t.Tags, Status: t.Status, Attempts: t.Attempts, Reason: t.Reason,
-			Seconds: t.Duration.Seconds(), Log: t.Log,
+			Name: t.Name, Class: t.Class, File: t.File, Line: t.Line, Tags: t.Tags, Status: t.Status,
+			Attempts: t.Attempts, Reason: t.Reason, Seconds: t.Duration.Seconds(), Log: t.Log,
 		}
 		for _, f := range t.Failures {
 			out.Failures = append(out.Failures, failure(f))

@@ -15,12 +15,14 @@ import (
 
 	reader "github.com/joshdk/go-junit"
 	"github.com/jstemmer/go-junit-report/v2/junit"
+
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// maxJUnit bounds the files that are read, in bytes.
+// maxJUnit limits the size of files to read, in bytes.
 const maxJUnit = 64 << 20
 
-// WriteJUnit writes the report as JUnit XML, in the form that Jenkins's schema (junit-10.xsd) describes and other readers share.
+// WriteJUnit writes the report as JUnit XML in the format of Jenkins (junit-10.xsd), which other tools read too.
 func (r *Report) WriteJUnit(w io.Writer) error {
 	s := junit.Testsuite{Name: xmlText(r.Suite), Time: xmlSeconds(r.Duration), File: xmlText(r.File)}
 	s.SetTimestamp(r.Started)
@@ -37,33 +39,30 @@ func (r *Report) WriteJUnit(w io.Writer) error {
 		case Failed:
 			c.Failure = &junit.Result{Type: "failure", Message: xmlText(t.summary()), Data: xmlText(t.details())}
 		case Flaky:
-			// Readers know no such status: it counts as passed there, and says what it was.
-			c.SystemOut = &junit.Output{Data: xmlText(fmt.Sprintf("flaky: passed at attempt %d; before:\n%s", t.Attempts, t.details()))}
+			// JUnit has no such status: the test counts as passed, with a note.
+			note := fmt.Sprintf("flaky: passed on attempt %d; earlier failure:\n%s", t.Attempts, t.details())
+			c.SystemOut = &junit.Output{Data: xmlText(note)}
 		}
 		s.AddTestcase(c)
 	}
 	suites := junit.Testsuites{Name: s.Name, Time: s.Time}
 	suites.AddSuite(s)
-	suites.Skipped = 0 // the schema has it in testsuite only
+	suites.Skipped = 0 // the schema allows it in testsuite only
 	if _, err := io.WriteString(w, xml.Header); err != nil {
 		return err
 	}
 	return suites.WriteXML(w)
 }
 
-// summary is the first failure, in one line.
+// summary returns the first failure in one line.
 func (t *Result) summary() string {
 	if len(t.Failures) == 0 {
 		return ""
 	}
-	more := ""
-	if n := len(t.Failures) - 1; n > 0 {
-		more = fmt.Sprintf(" (and %d more)", n)
-	}
-	return t.Failures[0].Message + more
+	return t.Failures[0].Message + andMore(len(t.Failures)-1)
 }
 
-// details are all failures with what was seen.
+// details returns all failures with their details.
 func (t *Result) details() string {
 	var b strings.Builder
 	for i, f := range t.Failures {
@@ -79,27 +78,29 @@ func (t *Result) details() string {
 		}
 	}
 	if t.Log != "" {
-		fmt.Fprintf(&b, "All that its container printed is in %s.\n", t.Log)
+		fmt.Fprintf(&b, "Full container log: %s\n", t.Log)
 	}
 	return b.String()
 }
 
 func xmlSeconds(d time.Duration) string { return fmt.Sprintf("%.3f", max(d, 0).Seconds()) }
 
-// xmlText is what of a text XML can hold: the library writes it as CDATA, where nothing can be escaped. See https://www.w3.org/TR/xml/#charsets.
+// xmlText replaces the characters that XML does not allow (https://www.w3.org/TR/xml/#charsets). They cannot be escaped
+// in CDATA, which the library writes.
 func xmlText(s string) string {
 	return strings.Map(func(c rune) rune {
 		switch {
-		case c == '\t', c == '\n', c >= 0x20 && c <= 0x7e, c >= 0xa0 && c <= 0xd7ff, c >= 0xe000 && c <= 0xfffd, c >= 0x10000 && c <= 0x10ffff:
+		case c == '\t', c == '\n', c >= 0x20 && c <= 0x7e, c >= 0xa0 && c <= 0xd7ff, c >= 0xe000 && c <= 0xfffd,
+			c >= 0x10000 && c <= 0x10ffff:
 			return c
 		case c < 0x20:
-			return 0x2400 + c // its picture
+			return 0x2400 + c // the picture of a control character
 		}
 		return 0xfffd
 	}, s)
 }
 
-// ReadJUnit reads a JUnit XML file that another program wrote.
+// ReadJUnit reads a JUnit XML file of another program.
 func ReadJUnit(file string) (*Report, error) {
 	fail := func(err error) (*Report, error) {
 		return nil, fmt.Errorf("read the JUnit file %s: %w", file, err)
@@ -114,9 +115,9 @@ func ReadJUnit(file string) (*Report, error) {
 	case err != nil:
 		return fail(err)
 	case len(data) > maxJUnit:
-		return fail(fmt.Errorf("it is longer than %d MiB", maxJUnit>>20))
+		return fail(fmt.Errorf("file is larger than %d MiB", maxJUnit>>20))
 	case !bytes.Contains(data, []byte("<testsuite")):
-		return fail(errNoTests)
+		return fail(errNoTestsuite)
 	}
 	suites, err := reader.Ingest(data)
 	if err != nil {
@@ -130,26 +131,30 @@ func ReadJUnit(file string) (*Report, error) {
 	return r, nil
 }
 
-var errNoTests = errors.New("it holds no testsuite")
+var errNoTestsuite = errors.New("file has no testsuite element")
 
+// ingest adds the tests of a suite and of the suites in it.
 func (r *Report) ingest(s reader.Suite) {
 	for _, t := range s.Tests {
-		result := &Result{Name: oneLine(t.Name), Class: oneLine(t.Classname), Duration: t.Duration, Status: Passed, Attempts: 1}
+		result := &Result{
+			Name: safetext.Line(t.Name, 0), Class: safetext.Line(t.Classname, 0),
+			Duration: t.Duration, Status: Passed, Attempts: 1,
+		}
 		if result.Class == "" {
-			result.Class = oneLine(s.Name)
+			result.Class = safetext.Line(s.Name, 0)
 		}
 		switch t.Status {
 		case reader.StatusSkipped:
-			result.Status, result.Reason, result.Attempts = Skipped, oneLine(t.Message), 0
+			result.Status, result.Reason, result.Attempts = Skipped, safetext.Line(t.Message, 0), 0
 		case reader.StatusFailed, reader.StatusError:
 			result.Status = Failed
-			f := Failure{Message: oneLine(t.Message)}
+			f := Failure{Message: safetext.Line(t.Message, 0)}
 			if t.Error != nil {
 				f.Detail = excerpt(strings.TrimSpace(t.Error.Error()))
 			}
 			if f.Message == "" {
 				first, _, _ := strings.Cut(f.Detail, "\n")
-				f.Message = oneLine(first)
+				f.Message = safetext.Line(first, 0)
 			}
 			result.Failures = []Failure{f}
 		}
@@ -161,11 +166,8 @@ func (r *Report) ingest(s reader.Suite) {
 	}
 }
 
-// oneLine is what another program wrote, so that it can stand in a line of ours.
-func oneLine(s string) string { return visible(strings.Join(strings.Fields(s), " ")) }
-
-// ReadJUnitFiles reads the JUnit files in a folder that are no older than since, and answers nil when there is none. Other XML files are
-// left alone, and so are those whose names are in except.
+// ReadJUnitFiles reads the JUnit files in dir that were changed at or after since, except those with the given names.
+// It ignores other XML files, and returns nil if there is no JUnit file.
 func ReadJUnitFiles(dir string, since time.Time, except ...string) (*Report, error) {
 	files, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.xml"))
 	if err != nil {
@@ -182,7 +184,7 @@ func ReadJUnitFiles(dir string, since time.Time, except ...string) (*Report, err
 		}
 		r, err := ReadJUnit(file)
 		switch {
-		case errors.Is(err, errNoTests):
+		case errors.Is(err, errNoTestsuite):
 		case err != nil:
 			return nil, err
 		case all == nil:

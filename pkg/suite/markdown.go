@@ -7,15 +7,18 @@ import (
 	"io"
 	"regexp"
 	"strings"
+
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// Bounds of a summary: GitHub shows one of 1 MiB.
+// Limits of a job summary, which GitHub truncates at 1 MiB.
 const (
-	shownFailures = 50
-	shownRows     = 500
+	maxSummaryFailures = 50
+	maxSummaryRows     = 500
 )
 
-// WriteMarkdown writes the report for a job's summary: what failed is open, with the difference of expected and seen; the rest is folded.
+// WriteMarkdown writes the report for a job summary: the failures with the difference between expected and actual text,
+// and a folded table of all tests.
 func (r *Report) WriteMarkdown(w io.Writer) error {
 	var b bytes.Buffer
 	mark := "✅"
@@ -27,28 +30,30 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "### %s %s\n\n", mark, escape(r.Suite))
 	b.WriteString("| total | passed | failed | flaky | skipped | time |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n")
-	fmt.Fprintf(&b, "| %d | %d | %d | %d | %d | %s |\n", r.Total, r.Passed, r.Failed, r.Flaky, r.Skipped, seconds(r.Duration))
+	fmt.Fprintf(&b, "| %d | %d | %d | %d | %d | %s |\n",
+		r.Total, r.Passed, r.Failed, r.Flaky, r.Skipped, seconds(r.Duration))
 	failed := r.failed()
 	for i, t := range failed {
-		if i == shownFailures {
+		if i == maxSummaryFailures {
 			fmt.Fprintf(&b, "\n… and %d more.\n", len(failed)-i)
 			break
 		}
 		fmt.Fprintf(&b, "\n#### %s %s\n\n", marks[t.Status], escape(t.title()))
 		if t.Status == Flaky {
-			fmt.Fprintf(&b, "Flaky: it passed only at attempt %d. Before:\n\n", t.Attempts)
+			fmt.Fprintf(&b, "Flaky: passed on attempt %d. Earlier failure:\n\n", t.Attempts)
 		}
-		text := shorten(visible(t.details()), 2*shownText)
+		text := truncate(cleanLines(t.details(), safetext.Visible), 2*maxExcerpt)
 		kind := "text"
-		if strings.Contains(text, "\n--- expected\n+++ seen\n") {
+		if strings.Contains(text, "\n--- expected\n+++ actual\n") {
 			kind = "diff"
 		}
 		fence := fenceFor(text)
 		fmt.Fprintf(&b, "%s%s\n%s\n%s\n", fence, kind, strings.TrimSuffix(text, "\n"), fence)
 	}
-	fmt.Fprintf(&b, "\n<details><summary>All %d tests</summary>\n\n| | test | time | |\n| --- | --- | ---: | --- |\n", r.Total)
+	fmt.Fprintf(&b, "\n<details><summary>All %d tests</summary>\n\n", r.Total)
+	b.WriteString("| | test | time | |\n| --- | --- | ---: | --- |\n")
 	for i, t := range r.Tests {
-		if i == shownRows {
+		if i == maxSummaryRows {
 			fmt.Fprintf(&b, "| | … and %d more | | |\n", len(r.Tests)-i)
 			break
 		}
@@ -60,7 +65,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	}
 	b.WriteString("\n</details>\n")
 	if r.Seed != 0 {
-		fmt.Fprintf(&b, "\nImage `%s`, order `%d`.\n", r.Image, r.Seed)
+		fmt.Fprintf(&b, "\nImage `%s`, seed `%d`.\n", r.Image, r.Seed)
 	}
 	_, err := w.Write(b.Bytes())
 	return err
@@ -68,7 +73,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 
 var marks = map[Status]string{Passed: "✅", Failed: "❌", Skipped: "⏭️", Flaky: "⚠️"}
 
-// title is the test's name, with its class where it has one.
+// title returns the test's name, after its class if it has one.
 func (t *Result) title() string {
 	if t.Class == "" {
 		return t.Name
@@ -76,18 +81,15 @@ func (t *Result) title() string {
 	return t.Class + ": " + t.Name
 }
 
-var markdownSigns = regexp.MustCompile("[\\\\`*_{}\\[\\]()#+!|~@:-]")
+// markdownSpecial matches the characters that Markdown may interpret.
+var markdownSpecial = regexp.MustCompile("[\\\\`*_{}\\[\\]()#+!|~@:-]")
 
-// escape is text that is shown as it is, in one line.
+// escape returns Markdown that shows a text literally, in one line.
 func escape(s string) string {
-	s = visible(strings.Join(strings.Fields(shorten(s, 300)), " "))
-	return html.EscapeString(markdownSigns.ReplaceAllString(s, `\$0`))
+	return html.EscapeString(markdownSpecial.ReplaceAllString(safetext.Line(s, 300), `\$0`))
 }
 
-// visible is text without what a terminal or a log viewer would obey.
-func visible(s string) string { return xmlText(s) }
-
-// fenceFor is a fence that the text can not close.
+// fenceFor returns a code fence that the text does not contain.
 func fenceFor(text string) string {
 	fence := "```"
 	for strings.Contains(text, fence) {

@@ -10,103 +10,137 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// check holds an image's config against c. Size is asked for only when c bounds it.
-func (c *imageCheck) check(config *v1.ConfigFile, layers int, size func() (int64, error)) (failures []Failure) {
-	fail := func(line int, format string, args ...any) {
-		failures = append(failures, Failure{Line: line, Message: fmt.Sprintf(format, args...)})
-	}
-	same := func(v *value, name, have string) {
-		if v == nil {
-			return
-		}
-		if wrong := v.compare(have, have != ""); wrong != "" {
-			fail(v.Line, "%s %s", name, wrong)
-		}
-	}
-	each := func(name string, want map[string]value, have map[string]string) {
-		for _, key := range slices.Sorted(maps.Keys(want)) {
-			v := want[key]
-			seen, there := have[key]
-			if wrong := v.compare(seen, there); wrong != "" {
-				fail(v.Line, "%s %s %s", name, key, wrong)
-			}
-		}
-	}
-	whole := func(name string, want *[]string, have []string) {
-		if want != nil && !slices.Equal(*want, have) {
-			fail(c.Line, "%s is %q, want %q", name, have, *want)
-		}
-	}
+// check compares an image's metadata with c. It calls size only if c limits the size.
+func (c *ImageCheck) check(config *v1.ConfigFile, layers int, size func() (int64, error)) []Failure {
+	m := &metadataResult{check: c}
 	set := config.Config
-
 	env := map[string]string{}
 	for _, pair := range set.Env {
 		name, value, _ := strings.Cut(pair, "=")
 		env[name] = value
 	}
-	each("environment variable", c.Env, env)
-	each("label", c.Labels, set.Labels)
-	whole("the entry point", c.Entrypoint, set.Entrypoint)
-	whole("the default command", c.Cmd, set.Cmd)
-	same(c.User, "the user", set.User)
-	same(c.Workdir, "the working folder", set.WorkingDir)
-	same(c.StopSignal, "the stop signal", set.StopSignal)
-
-	ports := map[string]bool{}
-	for port := range set.ExposedPorts {
-		ports[withProtocol(port)] = true
-	}
-	for _, port := range c.Ports {
-		if !ports[withProtocol(string(port))] {
-			fail(c.Line, "port %s is not exposed; exposed are %q", withProtocol(string(port)), slices.Sorted(maps.Keys(ports)))
-		}
-	}
-	for _, port := range c.PortsAbsent {
-		if ports[withProtocol(string(port))] {
-			fail(c.Line, "port %s is exposed, and must not be", withProtocol(string(port)))
-		}
-	}
-	for _, volume := range c.Volumes {
-		if _, ok := set.Volumes[volume]; !ok {
-			fail(c.Line, "there is no volume %s; there are %q", volume, slices.Sorted(maps.Keys(set.Volumes)))
-		}
-	}
-	for _, volume := range c.VolumesAbsent {
-		if _, ok := set.Volumes[volume]; ok {
-			fail(c.Line, "%s is a volume, and must not be", volume)
-		}
-	}
-	if h := c.Healthcheck; h != nil {
-		var test []string
-		if set.Healthcheck != nil && !slices.Equal(set.Healthcheck.Test, []string{"NONE"}) {
-			test = set.Healthcheck.Test
-		}
-		switch {
-		case h.present != (len(test) > 0):
-			fail(h.Line, "a HEALTHCHECK is there: %v, want %v", len(test) > 0, h.present)
-		case h.test != nil && !slices.Equal(h.test, test):
-			fail(h.Line, "the HEALTHCHECK is %q, want %q", test, h.test)
-		}
-	}
-	if platform := config.OS + "/" + config.Architecture; c.Platform != "" {
-		if config.Variant != "" && strings.Count(c.Platform, "/") == 2 {
-			platform += "/" + config.Variant
-		}
-		if platform != c.Platform {
-			fail(c.Line, "the platform is %s, want %s", strconv.Quote(platform), c.Platform)
-		}
-	}
+	m.compareMap("environment variable", c.Env, env)
+	m.compareMap("label", c.Labels, set.Labels)
+	m.compareList("entry point", c.Entrypoint, set.Entrypoint)
+	m.compareList("default command", c.Cmd, set.Cmd)
+	m.compare("user", c.User, set.User)
+	m.compare("working directory", c.Workdir, set.WorkingDir)
+	m.compare("stop signal", c.StopSignal, set.StopSignal)
+	m.comparePorts(set.ExposedPorts)
+	m.compareVolumes(set.Volumes)
+	m.compareHealthcheck(set.Healthcheck)
+	m.comparePlatform(config)
 	if c.MaxLayers > 0 && layers > c.MaxLayers {
-		fail(c.Line, "the image has %d layers, more than %d", layers, c.MaxLayers)
+		m.addf(c.Line, "image has %d layers, want at most %d", layers, c.MaxLayers)
 	}
 	if c.MaxSize > 0 {
 		if n, err := size(); err != nil {
-			fail(c.Line, "the image's size can not be told: %v", err)
+			m.addf(c.Line, "cannot determine the size of the image: %v", err)
 		} else if n > int64(c.MaxSize) {
-			fail(c.Line, "the image's layers have %d bytes, more than %d", n, c.MaxSize)
+			m.addf(c.Line, "layers of the image have %d bytes, want at most %d", n, c.MaxSize)
 		}
 	}
-	return failures
+	return m.failures
+}
+
+// metadataResult collects the failures of a check of metadata.
+type metadataResult struct {
+	check    *ImageCheck
+	failures []Failure
+}
+
+func (m *metadataResult) addf(line int, format string, args ...any) {
+	m.failures = append(m.failures, Failure{Line: line, Message: fmt.Sprintf(format, args...)})
+}
+
+// compare checks a value of the config, where "" means unset.
+func (m *metadataResult) compare(name string, want *ValueCheck, have string) {
+	if want == nil {
+		return
+	}
+	if difference := want.compare(have, have != ""); difference != "" {
+		m.addf(want.Line, "%s %s", name, difference)
+	}
+}
+
+func (m *metadataResult) compareMap(name string, want map[string]ValueCheck, have map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		check := want[key]
+		value, present := have[key]
+		if difference := check.compare(value, present); difference != "" {
+			m.addf(check.Line, "%s %s %s", name, key, difference)
+		}
+	}
+}
+
+func (m *metadataResult) compareList(name string, want *[]string, have []string) {
+	if want != nil && !slices.Equal(*want, have) {
+		m.addf(m.check.Line, "%s is %q, want %q", name, have, *want)
+	}
+}
+
+func (m *metadataResult) comparePorts(have map[string]struct{}) {
+	exposed := map[string]bool{}
+	for port := range have {
+		exposed[withProtocol(port)] = true
+	}
+	for _, want := range m.check.Ports {
+		if port := withProtocol(string(want)); !exposed[port] {
+			m.addf(m.check.Line, "port %s is not exposed; exposed ports: %q", port, slices.Sorted(maps.Keys(exposed)))
+		}
+	}
+	for _, unwanted := range m.check.PortsAbsent {
+		if port := withProtocol(string(unwanted)); exposed[port] {
+			m.addf(m.check.Line, "port %s must not be exposed", port)
+		}
+	}
+}
+
+func (m *metadataResult) compareVolumes(have map[string]struct{}) {
+	for _, volume := range m.check.Volumes {
+		if _, ok := have[volume]; !ok {
+			m.addf(m.check.Line, "volume %s is not declared; declared volumes: %q", volume, slices.Sorted(maps.Keys(have)))
+		}
+	}
+	for _, volume := range m.check.VolumesAbsent {
+		if _, ok := have[volume]; ok {
+			m.addf(m.check.Line, "volume %s must not be declared", volume)
+		}
+	}
+}
+
+func (m *metadataResult) compareHealthcheck(have *v1.HealthConfig) {
+	want := m.check.Healthcheck
+	if want == nil {
+		return
+	}
+	var test []string
+	if have != nil && !slices.Equal(have.Test, []string{"NONE"}) {
+		test = have.Test
+	}
+	switch present := len(test) > 0; {
+	case want.present && !present:
+		m.addf(want.Line, "HEALTHCHECK is missing")
+	case !want.present && present:
+		m.addf(want.Line, "HEALTHCHECK must not be set")
+	case want.test != nil && !slices.Equal(want.test, test):
+		m.addf(want.Line, "HEALTHCHECK is %q, want %q", test, want.test)
+	}
+}
+
+// comparePlatform compares the variant only if the check has one.
+func (m *metadataResult) comparePlatform(config *v1.ConfigFile) {
+	want := m.check.Platform
+	if want == "" {
+		return
+	}
+	have := config.OS + "/" + config.Architecture
+	if config.Variant != "" && strings.Count(want, "/") == 2 {
+		have += "/" + config.Variant
+	}
+	if have != want {
+		m.addf(m.check.Line, "platform is %s, want %s", strconv.Quote(have), want)
+	}
 }
 
 func withProtocol(port string) string {

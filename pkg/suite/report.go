@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// Status is how a test ended.
+// Status is the outcome of a test.
 type Status string
 
-// A flaky test failed first, and passed when it was tried again: it is not among the passed, and does not fail the run.
+// Outcomes of a test. A flaky test failed at first and passed on a retry: it does not count as passed, and does not
+// fail the run.
 const (
 	Passed  Status = "passed"
 	Failed  Status = "failed"
@@ -18,45 +19,45 @@ const (
 	Flaky   Status = "flaky"
 )
 
-// Report is what came of a run. Total is the sum of the other counts.
+// Report has the results of a run. Total is the sum of the other counts.
 type Report struct {
 	Suite    string
-	File     string // of the suite, as it was given
-	Image    string // id
-	Seed     uint64
+	File     string // of the suite
+	Image    string // id of the tested image
+	Seed     uint64 // of the order
 	Started  time.Time
 	Duration time.Duration
 
 	Total, Passed, Failed, Skipped, Flaky int
 
-	Tests []*Result // in the suite's order
+	Tests []*Result // in the order of the suite
 }
 
-// Result is what came of one test.
+// Result is the result of one test.
 type Result struct {
 	Name     string
-	Class    string // of a test that [ReadJUnit] read; "" otherwise
-	File     string // of the suite; "" when it came from elsewhere
-	Line     int    // in File; 0 when that is not known
+	Class    string // class name of a test that [ReadJUnit] read; otherwise ""
+	File     string // the suite; "" for a test of another program
+	Line     int    // in File; 0: unknown
 	Tags     []string
 	Status   Status
-	Attempts int    // 0 when it was not run
-	Reason   string // why it was skipped
+	Attempts int    // 0: not run
+	Reason   string // why the test was skipped
 	Duration time.Duration
-	Failures []Failure // of the last attempt that failed
-	Log      string    // file with all that its container printed; "" when none was kept
+	Failures []Failure // of the last failed attempt
+	Log      string    // file with the container's output; "" if there is none
 }
 
-// Annotation is a remark to be shown at a line of the suite.
+// Annotation is a message about a line of the suite.
 type Annotation struct {
 	File    string
 	Line    int
 	Title   string
-	Message string // what the image said is quoted in it
-	Warning bool   // of a flaky test; else of a failed one
+	Message string // may quote what the image printed
+	Warning bool   // true for a flaky test, false for a failed one
 }
 
-// Annotations are one for each failure.
+// Annotations returns one annotation for each failure.
 func (r *Report) Annotations() []Annotation {
 	var list []Annotation
 	for _, t := range r.Tests {
@@ -64,12 +65,13 @@ func (r *Report) Annotations() []Annotation {
 			continue
 		}
 		for _, f := range t.Failures {
-			a := Annotation{File: t.File, Line: f.Line, Title: t.Name, Message: f.Message, Warning: t.Status == Flaky}
+			flaky := t.Status == Flaky
+			a := Annotation{File: t.File, Line: f.Line, Title: t.Name, Message: f.Message, Warning: flaky}
 			if a.Line == 0 {
 				a.Line = t.Line
 			}
-			if t.Status == Flaky {
-				a.Message = fmt.Sprintf("flaky: it passed only at attempt %d; before: %s", t.Attempts, f.Message)
+			if flaky {
+				a.Message = fmt.Sprintf("flaky: passed on attempt %d; earlier failure: %s", t.Attempts, f.Message)
 			}
 			list = append(list, a)
 		}
@@ -77,7 +79,7 @@ func (r *Report) Annotations() []Annotation {
 	return list
 }
 
-// Line is the report in one line: "12 tests: 10 passed, 1 failed, 1 skipped (3.2s)".
+// Line summarizes the report in one line: "12 tests: 10 passed, 1 failed, 1 skipped (3.2s)".
 func (r *Report) Line() string {
 	parts := []string{fmt.Sprintf("%d passed", r.Passed)}
 	for _, more := range []struct {
@@ -91,13 +93,13 @@ func (r *Report) Line() string {
 	return fmt.Sprintf("%d tests: %s (%s)", r.Total, strings.Join(parts, ", "), seconds(r.Duration))
 }
 
-// Add takes the results of another report, such as one that [ReadJUnit] read, into this one.
+// Add appends the results of another report, for example of one that [ReadJUnit] read.
 func (r *Report) Add(other *Report) {
 	r.Tests = append(r.Tests, other.Tests...)
 	r.count()
 }
 
-// Clean applies clean to each line that the report's author wrote, to take secrets out of a report that [ReadJUnit] read.
+// Clean applies clean to each line of text in the report, to remove secrets from a report that [ReadJUnit] read.
 func (r *Report) Clean(clean func(line string) string) {
 	for _, t := range r.Tests {
 		t.Name, t.Class, t.Reason = clean(t.Name), clean(t.Class), clean(t.Reason)
@@ -121,7 +123,7 @@ func (r *Report) count() {
 	r.Passed, r.Failed, r.Skipped, r.Flaky = count(Passed), count(Failed), count(Skipped), count(Flaky)
 }
 
-// failed are the tests to look at, the flaky ones last.
+// failed returns the failed tests, followed by the flaky ones.
 func (r *Report) failed() []*Result {
 	var list []*Result
 	for _, status := range []Status{Failed, Flaky} {

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"flag"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,32 +19,45 @@ import (
 	reader "github.com/joshdk/go-junit"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
-// sample is a report with a test of every status, and with all that an image can say to do harm.
+// sample returns a report with a test of every status, and with text that could do harm.
 func sample() *Report {
+	const file = "sandbox/tests.yaml"
 	r := &Report{
-		Suite: "sandbox image", File: "sandbox/tests.yaml", Image: "sha256:" + strings.Repeat("ab", 32), Seed: 7,
+		Suite: "sandbox image", File: file, Image: "sha256:" + strings.Repeat("ab", 32), Seed: 7,
 		Started: time.Date(2026, 11, 25, 3, 0, 0, 0, time.UTC), Duration: 12345 * time.Millisecond,
 		Tests: []*Result{
-			{Name: "git | works", File: "sandbox/tests.yaml", Line: 3, Tags: []string{"tools"}, Status: Passed, Attempts: 1, Duration: 120 * time.Millisecond},
-			{Name: "not now", File: "sandbox/tests.yaml", Line: 9, Status: Skipped, Reason: "waits for <issue> 7"},
-			{Name: "another text", File: "sandbox/tests.yaml", Line: 12, Status: Failed, Attempts: 1, Duration: time.Second, Log: "test-results/logs/003-another-text.log",
+			{
+				Name: "git | works", File: file, Line: 3, Tags: []string{"tools"}, Status: Passed, Attempts: 1,
+				Duration: 120 * time.Millisecond,
+			},
+			{Name: "not now", File: file, Line: 9, Status: Skipped, Reason: "waits for <issue> 7"},
+			{
+				Name: "other text", File: file, Line: 12, Status: Failed, Attempts: 1, Duration: time.Second,
+				Log: "test-results/logs/003-other-text.log",
 				Failures: []Failure{
-					{Line: 14, Message: "the exit code is 1, want 0"},
-					{Line: 15, Message: "stdout is not what equals says", Detail: diff("a\nb\nc\n", "a\nB\nc")},
-				}},
-			{Name: "hostile", File: "sandbox/tests.yaml", Line: 20, Status: Failed, Attempts: 3, Duration: 61 * time.Second,
-				Failures: []Failure{{Line: 21, Message: "the exit code is 1, want 0", Detail: hostile}}},
-			{Name: "now and then", File: "sandbox/tests.yaml", Line: 30, Status: Flaky, Attempts: 2, Duration: 2 * time.Second,
-				Failures: []Failure{{Line: 31, Message: `stdout does not match "^ready"`, Detail: "not yet"}}},
+					{Line: 14, Message: "exit code is 1, want 0"},
+					{Line: 15, Message: "stdout differs from equals", Detail: diff("a\nb\nc\n", "a\nB\nc")},
+				},
+			},
+			{
+				Name: "hostile", File: file, Line: 20, Status: Failed, Attempts: 3, Duration: 61 * time.Second,
+				Failures: []Failure{{Line: 21, Message: "exit code is 1, want 0", Detail: hostile}},
+			},
+			{
+				Name: "unreliable", File: file, Line: 30, Status: Flaky, Attempts: 2, Duration: 2 * time.Second,
+				Failures: []Failure{{Line: 31, Message: `stdout does not match "^ready"`, Detail: "not yet"}},
+			},
 		},
 	}
 	r.count()
 	return r
 }
 
-const hostile = "::error::no\n```\n</details>\n# big <script>alert(1)</script>\n]]></failure>\x1b[2J\x00\xff\u0085\ufffe ::stop-commands::x"
+// hostile tries to act as a workflow command, Markdown, HTML, XML and a terminal sequence.
+const hostile = "::error::no\n```\n</details>\n# big <script>alert(1)</script>\n]]></failure>" +
+	"\x1b[2J\x00\xff\u0085\ufffe ::stop-commands::x"
 
 func TestGoldenReports(t *testing.T) {
 	for name, write := range map[string]func(*Report, io.Writer) error{
@@ -70,30 +86,33 @@ func TestGoldenReports(t *testing.T) {
 	}
 }
 
-// A line of what an image printed is never in our own stream, where it could act.
-func TestTextKeepsTheirsApart(t *testing.T) {
-	var ours, theirs bytes.Buffer
-	if err := sample().WriteText(&ours, &theirs); err != nil {
+// Text that an image printed is only in the stream for untrusted text.
+func TestTextSeparatesUntrustedOutput(t *testing.T) {
+	var log, untrusted bytes.Buffer
+	if err := sample().WriteText(&log, &untrusted); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []string{"::error::", "stop-commands", "\x1b"} {
-		if strings.Contains(ours.String(), part) || !strings.Contains(theirs.String(), part) {
+		if strings.Contains(log.String(), part) || !strings.Contains(untrusted.String(), part) {
 			t.Errorf("%q is in the wrong stream", part)
 		}
 	}
-	for line := range strings.Lines(theirs.String()) {
+	for line := range strings.Lines(untrusted.String()) {
 		if strings.HasPrefix(line, "::") {
-			t.Errorf("%q begins as a command", line)
+			t.Errorf("%q starts with a workflow command", line)
 		}
 	}
 }
 
-// validate holds a file against the schema in testdata.
-func validate(t *testing.T, file string) error {
+// validateJUnit validates a file against the schema in testdata.
+func validateJUnit(t *testing.T, file string) error {
 	t.Helper()
+	if _, err := exec.LookPath("xmllint"); err != nil && testing.Short() {
+		t.Skip("needs xmllint; run without -short")
+	}
 	out, err := exec.Command("xmllint", "--noout", "--schema", "testdata/junit.xsd", file).CombinedOutput()
-	if _, ran := err.(*exec.ExitError); err != nil && !ran {
-		t.Fatalf("%v (scripts/packages.sh installs it)", err)
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("run xmllint (scripts/packages.sh installs it): %v", err)
 	}
 	if err != nil {
 		t.Log(string(out))
@@ -102,7 +121,11 @@ func validate(t *testing.T, file string) error {
 }
 
 func TestJUnitIsValid(t *testing.T) {
-	for _, r := range []*Report{sample(), {Suite: hostile, File: hostile, Tests: []*Result{{Name: hostile, Status: Failed, Failures: []Failure{{Message: hostile, Detail: hostile}}}, {Name: "s", Status: Skipped, Reason: hostile}}}, {Suite: "empty"}} {
+	hostileReport := &Report{Suite: hostile, File: hostile, Tests: []*Result{
+		{Name: hostile, Status: Failed, Failures: []Failure{{Message: hostile, Detail: hostile}}},
+		{Name: "s", Status: Skipped, Reason: hostile},
+	}}
+	for _, r := range []*Report{sample(), hostileReport, {Suite: "empty"}} {
 		r.count()
 		file := filepath.Join(t.TempDir(), "junit.xml")
 		var b bytes.Buffer
@@ -112,86 +135,155 @@ func TestJUnitIsValid(t *testing.T) {
 		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := validate(t, file); err != nil {
+		if err := validateJUnit(t, file); err != nil {
 			t.Errorf("%s: %v", r.Suite, err)
 		}
-		// Another program's reader sees the same.
+		// An independent reader finds the same results.
 		suites, err := reader.IngestFile(file)
 		if err != nil || len(suites) != 1 {
 			t.Fatal(suites, err)
 		}
-		if got := suites[0].Totals; got.Tests != r.Total || got.Failed != r.Failed || got.Skipped != r.Skipped || got.Passed != r.Passed+r.Flaky {
-			t.Errorf("%+v is read, want %s", got, r.Line())
+		got := suites[0].Totals
+		if got.Tests != r.Total || got.Failed != r.Failed || got.Skipped != r.Skipped || got.Passed != r.Passed+r.Flaky {
+			t.Errorf("got %+v, want %s", got, r.Line())
 		}
 	}
-	wrong := filepath.Join(t.TempDir(), "wrong.xml")
-	if err := os.WriteFile(wrong, []byte(`<testsuites skipped="1"><testsuite name="a"/></testsuites>`), 0o644); err != nil {
+	invalid := filepath.Join(t.TempDir(), "invalid.xml")
+	text := `<testsuites skipped="1"><testsuite name="a"/></testsuites>`
+	if err := os.WriteFile(invalid, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if validate(t, wrong) == nil {
-		t.Error("the schema allows everything")
+	if validateJUnit(t, invalid) == nil {
+		t.Error("the schema accepts an invalid file")
 	}
 }
 
 func TestReadJUnit(t *testing.T) {
-	for _, test := range []struct {
-		name, text, want string
-		err              string
-	}{
-		{"jest", `<testsuites><testsuite name="a"><testcase name="x" classname="c" time="0.5"/><testcase name="y"><failure message="no">at line 3</failure></testcase></testsuite></testsuites>`, "2 tests: 1 passed, 1 failed (500ms)", ""},
-		{"pytest", `<testsuites><testsuite name="pytest" errors="1"><testcase name="x"><error message="e"/></testcase><testcase name="s"><skipped message="later"/></testcase></testsuite></testsuites>`, "2 tests: 0 passed, 1 failed, 1 skipped (0s)", ""},
-		{"a suite alone", `<testsuite name="a"><testcase name="x"/></testsuite>`, "1 tests: 1 passed (0s)", ""},
-		{"suites in suites", `<testsuites><testsuite name="a"><testsuite name="b"><testcase name="x"/></testsuite><testcase name="y"/></testsuite></testsuites>`, "2 tests: 2 passed (0s)", ""},
-		{"names of lines", `<testsuite name="a"><testcase name="x&#10;::error::no" classname="c&#13;&#10;d"/></testsuite>`, "1 tests: 1 passed (0s)", ""},
-		{"no test", `<testsuites/>`, "0 tests: 0 passed (0s)", ""},
-		{"other XML", `<coverage/>`, "", "it holds no testsuite"},
-		{"half of it", `<testsuites><testsuite name="a"><testcase`, "", "XML syntax error"},
-		{"nothing", ``, "", "it holds no testsuite"},
+	for _, test := range []struct{ name, text, want string }{
+		{
+			"jest",
+			`<testsuites><testsuite name="a"><testcase name="x" classname="c" time="0.5"/>
+				<testcase name="y"><failure message="no">at line 3</failure></testcase></testsuite></testsuites>`,
+			"2 tests: 1 passed, 1 failed (500ms)",
+		},
+		{
+			"pytest",
+			`<testsuites><testsuite name="pytest" errors="1"><testcase name="x"><error message="e"/></testcase>
+				<testcase name="s"><skipped message="later"/></testcase></testsuite></testsuites>`,
+			"2 tests: 0 passed, 1 failed, 1 skipped (0s)",
+		},
+		{"single suite", `<testsuite name="a"><testcase name="x"/></testsuite>`, "1 tests: 1 passed (0s)"},
+		{
+			"nested suites",
+			`<testsuites><testsuite name="a"><testsuite name="b"><testcase name="x"/></testsuite>
+				<testcase name="y"/></testsuite></testsuites>`,
+			"2 tests: 2 passed (0s)",
+		},
+		{
+			"names with line breaks",
+			`<testsuite name="a"><testcase name="x&#10;::error::no" classname="c&#13;&#10;d"/></testsuite>`,
+			"1 tests: 1 passed (0s)",
+		},
+		{"no tests", `<testsuites/>`, "0 tests: 0 passed (0s)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "junit.xml")
-			if err := os.WriteFile(file, []byte(test.text), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			r, err := ReadJUnit(file)
-			if test.err != "" {
-				if err == nil || !strings.Contains(err.Error(), test.err) || !strings.Contains(err.Error(), file) {
-					t.Errorf("%v, want %s", err, test.err)
-				}
-				return
-			}
+			r, err := ReadJUnit(writeFile(t, test.text))
 			if err != nil || r.Line() != test.want {
-				t.Errorf("%s, %v, want %s", r.Line(), err, test.want)
+				t.Errorf("got %s, %v, want %s", r.Line(), err, test.want)
 			}
 			for _, result := range r.Tests {
 				if strings.ContainsAny(result.title(), "\r\n") {
-					t.Errorf("%q is not one line", result.title())
+					t.Errorf("%q has a line break", result.title())
 				}
 			}
 		})
 	}
 }
 
-// What a command wrote into the folder is counted, what an earlier one left and what we wrote is not.
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "junit.xml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestReadJUnitInvalid(t *testing.T) {
+	for _, test := range []struct{ name, text, want string }{
+		{"other XML", `<coverage/>`, "no testsuite element"},
+		{"incomplete", `<testsuites><testsuite name="a"><testcase`, "XML syntax error"},
+		{"empty", ``, "no testsuite element"},
+		{"too large", strings.Repeat(" ", maxJUnit+1), "larger than 64 MiB"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			file := writeFile(t, test.text)
+			_, err := ReadJUnit(file)
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), file) {
+				t.Errorf("got %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+// The details of tests that other programs ran.
+func TestReadJUnitDetails(t *testing.T) {
+	r, err := ReadJUnit(writeFile(t, `<testsuite name="s">
+		<testcase name="passed" classname="c" time="1.5"/>
+		<testcase name="skipped"><skipped message="later"/></testcase>
+		<testcase name="failed"><failure message="wrong">at line 3</failure></testcase>
+		<testcase name="no message"><error>first
+second</error></testcase>
+	</testsuite>`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []*Result{
+		{Name: "passed", Class: "c", Status: Passed, Attempts: 1, Duration: 1500 * time.Millisecond},
+		{Name: "skipped", Class: "s", Status: Skipped, Reason: "later"},
+		{
+			Name: "failed", Class: "s", Status: Failed, Attempts: 1,
+			Failures: []Failure{{Message: "wrong", Detail: "at line 3"}},
+		},
+		{
+			Name: "no message", Class: "s", Status: Failed, Attempts: 1,
+			Failures: []Failure{{Message: "first", Detail: "first\nsecond"}},
+		},
+	}
+	for i, got := range r.Tests {
+		if !reflect.DeepEqual(got, want[i]) {
+			t.Errorf("got  %+v\nwant %+v", got, want[i])
+		}
+	}
+	if len(r.Tests) != 4 || r.Duration != 1500*time.Millisecond {
+		t.Errorf("%+v", r)
+	}
+}
+
+// ReadJUnitFiles reads the new JUnit files of a directory, and ignores old, excluded and other files.
 func TestReadJUnitFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "[results]*")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now().Add(-time.Minute)
+	since := time.Now().Add(-time.Minute)
 	for name, text := range map[string]string{
-		"a.xml": `<testsuite name="a"><testcase name="x"/></testsuite>`, "b.xml": `<testsuite name="b"><testcase name="y"><failure/></testcase></testsuite>`,
-		"old.xml": `<testsuite name="c"><testcase name="z"/></testsuite>`, "ours.xml": `<testsuite name="d"><testcase name="w"/></testsuite>`,
-		"coverage.xml": `<coverage/>`, "notes.txt": "<testsuite",
+		"a.xml":        `<testsuite name="a"><testcase name="x"/></testsuite>`,
+		"b.xml":        `<testsuite name="b"><testcase name="y"><failure/></testcase></testsuite>`,
+		"old.xml":      `<testsuite name="c"><testcase name="z"/></testsuite>`,
+		"own.xml":      `<testsuite name="d"><testcase name="w"/></testsuite>`,
+		"coverage.xml": `<coverage/>`,
+		"notes.txt":    "<testsuite",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chtimes(filepath.Join(dir, "old.xml"), began.Add(-time.Hour), began.Add(-time.Hour)); err != nil {
+	old := since.Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(dir, "old.xml"), old, old); err != nil {
 		t.Fatal(err)
 	}
-	found, err := ReadJUnitFiles(dir, began, "ours.xml")
+	found, err := ReadJUnitFiles(dir, since, "own.xml")
 	if err != nil || found.Line() != "2 tests: 1 passed, 1 failed (0s)" {
 		t.Fatal(found, err)
 	}
@@ -200,8 +292,53 @@ func TestReadJUnitFiles(t *testing.T) {
 	if r.Total != 7 || r.Passed != 2 || r.Failed != 3 || r.Skipped != 1 || r.Flaky != 1 {
 		t.Error(r.Line())
 	}
-	if found, err := ReadJUnitFiles(t.TempDir(), began); found != nil || err != nil {
+	if found, err := ReadJUnitFiles(t.TempDir(), since); found != nil || err != nil {
 		t.Error(found, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "broken.xml"), []byte("<testsuite"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadJUnitFiles(dir, since); err == nil {
+		t.Error("a broken file is ignored")
+	}
+}
+
+// Clean changes every text of other programs, line by line.
+func TestReportClean(t *testing.T) {
+	r := &Report{Tests: []*Result{{
+		Name: "secret a", Class: "secret b", Reason: "secret c",
+		Failures: []Failure{{Message: "secret d", Detail: "secret e\nx secret f"}},
+	}}}
+	r.Clean(func(line string) string {
+		if strings.Contains(line, "\n") {
+			t.Errorf("%q has several lines", line)
+		}
+		return strings.ReplaceAll(line, "secret", "*")
+	})
+	want := Result{Name: "* a", Class: "* b", Reason: "* c", Failures: []Failure{{Message: "* d", Detail: "* e\nx * f"}}}
+	if !reflect.DeepEqual(*r.Tests[0], want) {
+		t.Errorf("got %+v, want %+v", r.Tests[0], want)
+	}
+}
+
+func TestAnnotations(t *testing.T) {
+	r := sample()
+	r.Tests = append(r.Tests, &Result{
+		Name: "other", Status: Failed, File: "f", Line: 5, Failures: []Failure{{Message: "m"}}, // without a line
+	})
+	const file = "sandbox/tests.yaml"
+	want := []Annotation{
+		{File: file, Line: 14, Title: "other text", Message: "exit code is 1, want 0"},
+		{File: file, Line: 15, Title: "other text", Message: "stdout differs from equals"},
+		{File: file, Line: 21, Title: "hostile", Message: "exit code is 1, want 0"},
+		{
+			File: file, Line: 31, Title: "unreliable", Warning: true,
+			Message: `flaky: passed on attempt 2; earlier failure: stdout does not match "^ready"`,
+		},
+		{File: "f", Line: 5, Title: "other", Message: "m"},
+	}
+	if got := r.Annotations(); !slices.Equal(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
 
@@ -210,18 +347,22 @@ func TestProgress(t *testing.T) {
 	r := sample()
 	for i, result := range r.Tests {
 		(&Progress{Log: &plain}).Test(result, i+1, len(r.Tests))
-		(&Progress{Log: &terminal, Terminal: true, Width: 20}).Test(result, i+1, len(r.Tests))
+		(&Progress{Log: &terminal, Terminal: true, Width: 17}).Test(result, i+1, len(r.Tests))
 	}
-	want := "passed  git | works (120ms)\nskipped not now: waits for <issue> 7\nfailed  another text (1s)\nfailed  hostile (1m1s), attempt 3\nflaky   now and then (2s), attempt 2\n"
+	const skipped, text = "skipped not now: waits for <issue> 7\n", "failed  other text (1s)\n"
+	const hostile, flaky = "failed  hostile (1m1s), attempt 3\n", "flaky   unreliable (2s), attempt 2\n"
+	want := "passed  git | works (120ms)\n" + skipped + text + hostile + flaky
 	if plain.String() != want {
-		t.Errorf("%q, want %q", plain.String(), want)
+		t.Errorf("got %q, want %q", plain.String(), want)
 	}
-	const clear = "\r\x1b[K"
-	want = clear + "[1/5] git | works" + clear + "skipped not now: waits for <issue> 7\n" + clear + "[2/5] not now" +
-		clear + "failed  another text (1s)\n" + clear + "[3/5] another text" + clear + "failed  hostile (1m1s), attempt 3\n" + clear + "[4/5] hostile" +
-		clear + "flaky   now and then (2s), attempt 2\n" + clear
+	const clearLine = "\r\x1b[K"
+	want = clearLine + "[1/5] git | work" + // one character less than the width
+		clearLine + skipped + clearLine + "[2/5] not now" +
+		clearLine + text + clearLine + "[3/5] other text" +
+		clearLine + hostile + clearLine + "[4/5] hostile" +
+		clearLine + flaky + clearLine
 	if terminal.String() != want {
-		t.Errorf("%q, want %q", terminal.String(), want)
+		t.Errorf("got %q, want %q", terminal.String(), want)
 	}
 }
 
@@ -235,30 +376,49 @@ func TestJSONIsJSON(t *testing.T) {
 		Total int
 		Tests []struct{ Status string }
 	}
-	if err := json.Unmarshal(b.Bytes(), &got); err != nil || got.Seed != "7" || got.Total != 5 || got.Tests[4].Status != "flaky" {
-		t.Error(got, err)
+	if err := json.Unmarshal(b.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Seed != "7" || got.Total != 5 || got.Tests[4].Status != "flaky" {
+		t.Errorf("%+v", got)
 	}
 }
 
 func TestDiff(t *testing.T) {
-	for _, test := range []struct{ want, seen, diff string }{
-		{"a\n", "b\n", "--- expected\n+++ seen\n@@ -1 +1 @@\n-a\n+b\n"},
-		{"a\n", "a", "--- expected\n+++ seen\n@@ -1 +1 @@\n-a\n+a (no newline at the end)\n"},
-		{"", "a\n", "--- expected\n+++ seen\n@@ -0,0 +1 @@\n+a\n"},
+	for _, test := range []struct{ want, have, diff string }{
+		{"a\n", "b\n", "--- expected\n+++ actual\n@@ -1 +1 @@\n-a\n+b\n"},
+		{"a\n", "a", "--- expected\n+++ actual\n@@ -1 +1 @@\n-a\n+a (no newline at the end)\n"},
+		{"", "a\n", "--- expected\n+++ actual\n@@ -0,0 +1 @@\n+a\n"},
 	} {
-		if got := diff(test.want, test.seen); got != test.diff {
-			t.Errorf("%q and %q: %q, want %q", test.want, test.seen, got, test.diff)
+		if got := diff(test.want, test.have); got != test.diff {
+			t.Errorf("%q and %q: got %q, want %q", test.want, test.have, got, test.diff)
 		}
 	}
-	if long := diff(strings.Repeat("a\n", 1e6), strings.Repeat("b\n", 1e6)); len(long) > 2*shownText {
-		t.Errorf("a difference of %d bytes", len(long))
+	if long := diff(strings.Repeat("a\n", 1e6), strings.Repeat("b\n", 1e6)); len(long) > 2*maxExcerpt {
+		t.Errorf("difference has %d bytes", len(long))
+	}
+}
+
+func TestExcerpt(t *testing.T) {
+	if got := excerpt(""); got != "(empty)" {
+		t.Errorf("got %q", got)
+	}
+	exact := strings.Repeat("x", maxExcerpt)
+	if got := excerpt(exact); got != exact {
+		t.Errorf("%d bytes are shortened", len(exact))
+	}
+	long := "start" + strings.Repeat("x", maxExcerpt) + "end"
+	got := excerpt(long)
+	ends := strings.HasPrefix(got, "start") && strings.HasSuffix(got, "end")
+	if !ends || !strings.Contains(got, "\n… 8 bytes omitted …\n") {
+		t.Errorf("got %q", got)
 	}
 }
 
 func TestXMLText(t *testing.T) {
 	for r := rune(0); r < 0x10010; r++ {
 		if r == 0x400 {
-			r = 0xd700 // what lies between is all alike
+			r = 0xd700 // the characters in between are all valid
 		}
 		s := xmlText(string(r))
 		if err := xml.Unmarshal([]byte("<a><![CDATA["+s+"]]></a>"), new(string)); err != nil {

@@ -22,88 +22,90 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// Engine makes the containers that tests run in. [*dockerengine.Engine] is one.
+// Engine creates the containers that tests run in. [*dockerengine.Engine] implements it.
 type Engine interface {
 	Create(context.Context, dockerengine.ContainerSpec) (*dockerengine.Container, error)
-	// Reap removes what runs that were killed have left.
+	// Reap removes the containers of earlier runs that were killed.
 	Reap(context.Context) (removed int, err error)
 }
 
-// Options say what is tested, and how.
+// Options configure a run.
 type Options struct {
-	Image   v1.Image // whose config and layers are looked at
-	ImageID string   // what the engine calls it: an id, so that all containers are of one image whatever its name becomes
-	Engine  Engine
+	Image   v1.Image // config and layers, for the checks of metadata and files
+	ImageID string   // id of the image in the engine; an id stays valid when the name moves
+	Engine  Engine   // nil if no test needs a container
 
-	Parallel  int            // containers at a time; 0: one for each processor
-	Seed      uint64         // of the order; 0: a random one, which the report tells
-	Run       *regexp.Regexp // only tests whose name it matches; nil: all
-	Tags      []string       // only tests that have one of them; nil: all
-	ReportDir string         // gets the logs of failed tests' containers, in logs/; "": they are not kept
+	Parallel  int            // maximum number of containers at a time; 0: the number of CPUs
+	Seed      uint64         // seed of the order; 0: random
+	Run       *regexp.Regexp // run only tests whose name matches; nil: all
+	Tags      []string       // run only tests with at least one of the tags; nil: all
+	ReportDir string         // directory for the logs of failed tests, in logs/; "": no logs
 
-	// Log gets our own lines: what was cleaned up. Nil: nobody.
+	// Log receives messages about the run itself. Nil discards them.
 	Log io.Writer
-	// Clean is applied to each line that came out of the image before it is kept, to take secrets out. Nil: nothing is.
+	// Clean removes secrets from a line of the image's output before the line is stored. Nil keeps the line.
 	Clean func(line string) string
-	// Progress is told of each test when it has ended, one at a time, and how many of how many have. Nil: nobody.
+	// Progress is called after each test, one call at a time, with the number of finished tests and of all tests.
 	Progress func(r *Result, done, total int)
 }
 
-// Run runs a suite's tests, and reports them in the suite's order. That tests fail is no error: an error is that they could not be run, or
-// that ctx ended, and then the report tells how far it came. All containers are removed when it returns.
+// Run runs the tests of a suite and reports them in the order of the suite. Test failures are in the Report, not in the
+// error. The error is about tests that could not run, or about ctx ending early; the Report then has the results so
+// far. Run removes all of its containers before it returns.
 func Run(ctx context.Context, s *Suite, o Options) (*Report, error) {
 	r, err := newRun(s, o)
 	if err != nil {
 		return nil, err
 	}
-	if o.Engine != nil {
-		switch removed, err := o.Engine.Reap(ctx); {
-		case err != nil && removed == 0: // the engine does not even list them
-			return nil, err
-		case err != nil:
-			fmt.Fprintf(r.log, "%v\n", err)
-		case removed > 0:
-			fmt.Fprintf(r.log, "removed %d containers that an earlier run left\n", removed)
-		}
+	return r.execute(ctx)
+}
+
+// execute runs the tests.
+func (r *run) execute(ctx context.Context) (*Report, error) {
+	if err := r.reap(ctx); err != nil {
+		return nil, err
 	}
-	var layers errgroup.Group // needs a processor, and no container
-	layers.Go(func() error { return r.inspect(ctx) })
-	var containers errgroup.Group
+	var static, containers errgroup.Group
+	static.Go(func() error { return r.runStatic(ctx) }) // needs a CPU, but no container
 	containers.SetLimit(r.parallel)
-	for _, u := range r.units {
-		containers.Go(func() error { return r.unit(ctx, u) })
+	for _, unit := range r.units {
+		containers.Go(func() error { return r.runUnit(ctx, unit) })
 	}
-	err = errors.Join(containers.Wait(), layers.Wait())
+	err := errors.Join(containers.Wait(), static.Wait())
 	r.finish(ctx)
 	if cause := context.Cause(ctx); cause != nil {
-		err = fmt.Errorf("the tests were not all run: %w", cause)
+		err = fmt.Errorf("run the tests: stopped early: %w", cause)
 	}
 	return r.report, err
 }
 
-// run is one run of a suite.
+// run is the state of one run of a suite.
 type run struct {
 	Options
-	dir      string // of the suite's file
+	suiteDir string // golden files and mounts are relative to it
 	log      io.Writer
 	parallel int
+	create   func(context.Context, dockerengine.ContainerSpec) (container, error)
 	config   *v1.ConfigFile
-	units    [][]*Result // tests in containers, in the order in which they start; of one unit one after another
-	static   []*Result   // tests that need none
+	units    [][]*Result // tests with containers in start order; the tests of a unit share one, and run in sequence
+	static   []*Result   // tests without containers
 	tests    map[*Result]*Test
 	report   *Report
 
-	mutex sync.Mutex // guards what results of different units share
+	mutex sync.Mutex // guards done and log
 	done  int
 }
 
 func newRun(s *Suite, o Options) (*run, error) {
-	r := &run{Options: o, dir: s.dir, log: o.Log, parallel: o.Parallel, tests: map[*Result]*Test{}}
+	r := &run{Options: o, suiteDir: s.dir, log: o.Log, parallel: o.Parallel, tests: map[*Result]*Test{}}
 	if r.log == nil {
 		r.log = io.Discard
 	}
 	if r.parallel <= 0 {
 		r.parallel = runtime.NumCPU()
+	}
+	r.create = func(ctx context.Context, spec dockerengine.ContainerSpec) (container, error) {
+		return o.Engine.Create(ctx, spec)
 	}
 	var err error
 	if r.config, err = o.Image.ConfigFile(); err != nil {
@@ -114,24 +116,25 @@ func newRun(s *Suite, o Options) (*run, error) {
 		seed = rand.Uint64()
 	}
 	r.report = &Report{Suite: s.Name, File: s.File, Image: o.ImageID, Seed: seed, Started: time.Now()}
-	sessions := map[string]int{}
+	sessions := map[Word]int{} // indexes of their units
 	for _, t := range s.Tests {
-		if !r.chosen(t) {
+		if !r.isSelected(t) {
 			continue
 		}
-		result := &Result{Name: t.Name, File: s.File, Line: t.Line, Tags: t.Tags}
+		result := &Result{Name: t.Name, File: s.File, Line: t.Line, Tags: stringsOf(t.Tags)}
 		r.report.Tests = append(r.report.Tests, result)
 		r.tests[result] = t
-		at, shared := sessions[t.Session]
+		unit, started := sessions[t.Session]
 		switch {
 		case t.Skip != "":
 			result.Status, result.Reason = Skipped, t.Skip
 		case t.Image != nil || t.Files != nil:
 			r.static = append(r.static, result)
 		case o.Engine == nil:
-			return nil, fmt.Errorf("test %q starts a container, and there is no Docker Engine: start one, or choose tests of files and metadata", t.Name)
-		case t.Session != "" && shared:
-			r.units[at] = append(r.units[at], result)
+			return nil, fmt.Errorf("test %q needs a container, but no Docker Engine is available; start one, or select tests "+
+				"of files and metadata", t.Name)
+		case t.Session != "" && started:
+			r.units[unit] = append(r.units[unit], result)
 		default:
 			if t.Session != "" {
 				sessions[t.Session] = len(r.units)
@@ -140,161 +143,171 @@ func newRun(s *Suite, o Options) (*run, error) {
 		}
 	}
 	if len(r.report.Tests) == 0 {
-		return nil, fmt.Errorf("no test of %s is chosen by the pattern and tags that were given: there are %d", s.File, len(s.Tests))
+		return nil, fmt.Errorf("no tests of %s match the selected names and tags (the suite has %d tests)",
+			s.File, len(s.Tests))
 	}
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
-	rand.New(rand.NewChaCha8(key)).Shuffle(len(r.units), func(i, j int) { r.units[i], r.units[j] = r.units[j], r.units[i] })
+	swap := func(i, j int) { r.units[i], r.units[j] = r.units[j], r.units[i] }
+	rand.New(rand.NewChaCha8(key)).Shuffle(len(r.units), swap)
 	for _, result := range r.report.Tests {
 		if result.Status == Skipped {
-			r.ended(result)
+			r.reportProgress(result)
 		}
 	}
 	return r, nil
 }
 
-func (r *run) chosen(t *Test) bool {
+func (r *run) isSelected(t *Test) bool {
 	if r.Run != nil && !r.Run.MatchString(t.Name) {
 		return false
 	}
-	return r.Tags == nil || slices.ContainsFunc(r.Tags, func(tag string) bool { return slices.Contains(t.Tags, tag) })
+	hasTag := func(tag string) bool { return slices.Contains(t.Tags, Word(tag)) }
+	return r.Tags == nil || slices.ContainsFunc(r.Tags, hasTag)
 }
 
-// inspect runs the tests of metadata and files. Each layer is read once for all headers, and once more for contents.
-func (r *run) inspect(ctx context.Context) error {
-	var tree *Tree
-	var treeErr error
-	read := func() (*Tree, error) {
-		if tree == nil && treeErr == nil {
-			tree, treeErr = ReadTree(ctx, r.Image)
-		}
-		return tree, treeErr
+// reap removes the containers of killed runs. It fails only if the engine cannot even list them.
+func (r *run) reap(ctx context.Context) error {
+	if r.Engine == nil {
+		return nil
 	}
+	removed, err := r.Engine.Reap(ctx)
+	switch {
+	case err != nil && removed == 0:
+		return err
+	case err != nil:
+		fmt.Fprintf(r.log, "%v\n", err)
+	case removed > 0:
+		fmt.Fprintf(r.log, "removed %d containers of an earlier run\n", removed)
+	}
+	return nil
+}
+
+// runStatic runs the tests of metadata and files. It reads each layer once for the headers, and once for the contents.
+func (r *run) runStatic(ctx context.Context) error {
 	layers, err := r.Image.Layers()
 	if err != nil {
 		return fmt.Errorf("read the image's layers: %w", err)
 	}
-	looks := map[*Result][]*look{}
-	var wanted []File
-	began := map[*Result]time.Time{}
+	readTree := sync.OnceValues(func() (*Tree, error) { return ReadTree(ctx, r.Image) })
+	fileResults := map[*Result][]*fileResult{}
+	var contentFiles []File // of all tests in order
 	for _, result := range r.static {
-		t := r.tests[result]
-		began[result] = time.Now()
+		started := time.Now()
 		if ctx.Err() != nil {
 			return nil
 		}
+		t := r.tests[result]
 		if t.Image != nil {
 			result.Failures = t.Image.check(r.config, len(layers), func() (int64, error) {
-				tree, err := read()
+				tree, err := readTree()
 				if err != nil {
 					return 0, err
 				}
 				return tree.Size, nil
 			})
-			continue
-		}
-		tree, err := read()
-		if err != nil {
+		} else if tree, err := readTree(); err != nil {
 			result.Failures = []Failure{{Line: t.Line, Message: err.Error()}}
-			continue
+		} else {
+			for i := range t.Files {
+				checked := checkFiles(tree, &t.Files[i])
+				fileResults[result] = append(fileResults[result], checked)
+				contentFiles = append(contentFiles, checked.contentFiles...)
+			}
 		}
-		for i := range t.Files {
-			l := lookFor(tree, &t.Files[i])
-			looks[result] = append(looks[result], l)
-			wanted = append(wanted, l.content...)
-		}
-		result.Duration = time.Since(began[result])
+		result.Duration = time.Since(started)
 	}
 	var contents [][]byte
 	var contentsErr error
-	if len(wanted) > 0 {
-		contents, contentsErr = tree.Contents(wanted)
+	if len(contentFiles) > 0 {
+		if tree, err := readTree(); err == nil { // which was read above
+			contents, contentsErr = tree.Contents(contentFiles)
+		}
 	}
 	for _, result := range r.static {
-		for _, l := range looks[result] {
-			for _, message := range l.wrong {
-				result.Failures = append(result.Failures, Failure{Line: l.check.Line, Message: message})
-			}
-			for _, f := range l.content {
-				if contentsErr != nil {
-					result.Failures = append(result.Failures, Failure{Line: l.check.Line, Message: contentsErr.Error()})
-					break
-				}
-				result.Failures = append(result.Failures, l.check.Content.check(f.Path, string(contents[0]), r.dir)...)
-				contents = contents[1:]
+		for _, checked := range fileResults[result] {
+			result.Failures = append(result.Failures, checked.failures(contents, contentsErr, r.suiteDir)...)
+			if contentsErr == nil {
+				contents = contents[len(checked.contentFiles):]
 			}
 		}
 		result.Attempts = 1
-		if err := r.judge(result, nil); err != nil {
+		if err := r.finalize(result, nil); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// unit runs the tests that share a container, or one that has its own. Once ctx has ended none is begun.
-func (r *run) unit(ctx context.Context, results []*Result) error {
-	var shared *box
-	defer func() { r.remove(ctx, shared) }()
-	for _, result := range results {
-		t := r.tests[result]
-		var log []byte
-		began := time.Now()
-		for result.Attempts <= t.Retries && ctx.Err() == nil {
-			result.Attempts++
-			var failures []Failure
-			failures, log = r.attempt(ctx, t, &shared)
-			if ctx.Err() != nil {
-				return nil // it says nothing about the test
-			}
-			if len(failures) == 0 {
-				if result.Attempts > 1 {
-					result.Status = Flaky
-				}
-				break
-			}
-			result.Failures = failures
-			if result.Attempts <= t.Retries {
-				r.remove(ctx, shared) // the next try begins anew
-				shared = nil
-			}
-		}
-		if result.Attempts == 0 {
+// runUnit runs the tests of a session in their shared container, or one test in its own. It starts none after ctx ends.
+func (r *run) runUnit(ctx context.Context, unit []*Result) error {
+	var shared *sharedContainer
+	defer func() { r.closeShared(ctx, &shared) }()
+	for _, result := range unit {
+		started := time.Now()
+		log, completed := r.runWithRetries(ctx, result, &shared)
+		if !completed {
+			result.Attempts, result.Failures = 0, nil
 			return nil
 		}
-		result.Duration = time.Since(began)
-		if result.Status != Flaky && result.Attempts > 0 && len(result.Failures) == 0 {
-			log = nil
-		}
-		if err := r.judge(result, log); err != nil {
+		result.Duration = time.Since(started)
+		if err := r.finalize(result, log); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// attempt runs a test in a container once. What it answers beside the failures is all that the container printed.
-func (r *run) attempt(ctx context.Context, t *Test, shared **box) (failures []Failure, log []byte) {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(t.Timeout), &tooSlow{time.Duration(t.Timeout)})
+// runWithRetries runs a test until it passes or has no retries left. It returns what the container printed, nil if the
+// test passed at once. completed is false if ctx ended, which says nothing about the test.
+func (r *run) runWithRetries(
+	ctx context.Context, result *Result, shared **sharedContainer,
+) (log []byte, completed bool) {
+	t := r.tests[result]
+	for ctx.Err() == nil {
+		result.Attempts++
+		failures, printed := r.attempt(ctx, t, shared)
+		switch {
+		case ctx.Err() != nil:
+			return nil, false
+		case len(failures) == 0 && result.Attempts == 1:
+			return nil, true
+		case len(failures) == 0:
+			result.Status = Flaky
+			return printed, true
+		}
+		result.Failures = failures
+		if result.Attempts > t.Retries {
+			return printed, true
+		}
+		r.closeShared(ctx, shared) // a retry starts in a new container
+	}
+	return nil, false
+}
+
+// attempt runs a test once. It returns the failures and everything that the container printed.
+func (r *run) attempt(ctx context.Context, t *Test, shared **sharedContainer) ([]Failure, []byte) {
+	timeout := time.Duration(t.Timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, &timeoutError{timeout})
 	defer cancel()
 	switch {
 	case t.Service != nil:
-		return r.service(ctx, t)
+		return r.runService(ctx, t)
 	case t.Session != "" || len(t.Setup) > 0:
-		return r.session(ctx, t, shared)
+		return r.runInSession(ctx, t, shared)
 	}
-	return r.command(ctx, t)
+	return r.runCommand(ctx, t)
 }
 
-// tooSlow is the end of a test's time.
-type tooSlow struct{ limit time.Duration }
+// timeoutError ends a test that takes too long.
+type timeoutError struct{ limit time.Duration }
 
-func (e *tooSlow) Error() string {
-	return fmt.Sprintf("it did not end within %s, and was killed", e.limit)
+func (e *timeoutError) Error() string {
+	return fmt.Sprintf("timed out after %s and was killed", e.limit)
 }
 
-// judge decides what a test's failures mean, keeps its log, and tells of it.
-func (r *run) judge(result *Result, log []byte) error {
+// finalize sets the status of a finished test, removes secrets, stores the log, and reports progress.
+func (r *run) finalize(result *Result, log []byte) error {
 	if result.Status == "" {
 		result.Status = Passed
 		if len(result.Failures) > 0 {
@@ -303,18 +316,17 @@ func (r *run) judge(result *Result, log []byte) error {
 	}
 	for i := range result.Failures {
 		f := &result.Failures[i]
-		f.Message, f.Detail = r.clean(f.Message), r.clean(f.Detail)
+		f.Message, f.Detail = cleanLines(f.Message, r.Clean), cleanLines(f.Detail, r.Clean)
 	}
 	var err error
 	if len(log) > 0 && r.ReportDir != "" {
-		result.Log, err = r.keep(result, log)
+		result.Log, err = r.writeLog(result, log)
 	}
-	r.ended(result)
+	r.reportProgress(result)
 	return err
 }
 
-func (r *run) clean(text string) string { return cleanLines(text, r.Clean) }
-
+// cleanLines applies clean to each line of a text.
 func cleanLines(text string, clean func(line string) string) string {
 	if clean == nil {
 		return text
@@ -326,22 +338,23 @@ func cleanLines(text string, clean func(line string) string) string {
 	return strings.Join(lines, "\n")
 }
 
-var notInNames = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
+// unsafeInFileName matches what is replaced in the name of a log file.
+var unsafeInFileName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 
-// keep writes a container's log into the report's folder and answers where.
-func (r *run) keep(result *Result, log []byte) (string, error) {
-	// The line, too: two names may differ in nothing else than what a file's name can not hold.
+// writeLog writes a container's output to the report directory and returns the path of the file.
+func (r *run) writeLog(result *Result, log []byte) (string, error) {
+	// The number keeps the names of tests apart that differ only in replaced characters.
 	number := slices.Index(r.report.Tests, result) + 1
-	name := strings.Trim(notInNames.ReplaceAllString(shorten(result.Name, 80), "-"), "-")
+	name := strings.Trim(unsafeInFileName.ReplaceAllString(truncate(result.Name, 80), "-"), "-")
 	file := filepath.Join("logs", fmt.Sprintf("%03d-%s.log", number, name))
-	if err := WriteBelow(r.ReportDir, file, []byte(r.clean(string(log)))); err != nil {
-		return "", fmt.Errorf("keep the log of test %q: %w", result.Name, err)
+	if err := WriteBelow(r.ReportDir, file, []byte(cleanLines(string(log), r.Clean))); err != nil {
+		return "", fmt.Errorf("write the log of test %q: %w", result.Name, err)
 	}
 	return filepath.Join(r.ReportDir, file), nil
 }
 
-// WriteBelow writes a file of a report below dir, and makes the folders that it needs. A link there that leads out of dir is refused: the
-// repository that is tested may have it, to have us write over another file of the machine.
+// WriteBelow writes a file below dir and creates the directories it needs. It fails if a symbolic link leads out of
+// dir, because an untrusted repository could use one to overwrite other files of the machine.
 func WriteBelow(dir, name string, data []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -357,7 +370,7 @@ func WriteBelow(dir, name string, data []byte) error {
 	return root.WriteFile(name, data, 0o644)
 }
 
-func (r *run) ended(result *Result) {
+func (r *run) reportProgress(result *Result) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	r.done++
@@ -366,16 +379,25 @@ func (r *run) ended(result *Result) {
 	}
 }
 
-// finish counts, and says of what was never run why.
+// finish completes the report and marks the tests that did not run as skipped.
 func (r *run) finish(ctx context.Context) {
 	for _, result := range r.report.Tests {
-		if result.Status == "" {
-			result.Status, result.Reason = Skipped, "not run"
-			if cause := context.Cause(ctx); cause != nil {
-				result.Reason += ": " + cause.Error()
-			}
+		if result.Status != "" {
+			continue
+		}
+		result.Status, result.Reason = Skipped, "not run"
+		if cause := context.Cause(ctx); cause != nil {
+			result.Reason += ": " + cause.Error()
 		}
 	}
 	r.report.Duration = time.Since(r.report.Started)
 	r.report.count()
+}
+
+func stringsOf[T ~string](list []T) []string {
+	var converted []string
+	for _, s := range list {
+		converted = append(converted, string(s))
+	}
+	return converted
 }

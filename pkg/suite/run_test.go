@@ -20,7 +20,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// parse makes a suite of text, in a folder of its own with the given files beside it.
+// parse parses a suite in a temporary directory with the given files.
 func parse(t *testing.T, text string, files map[string]string) *Suite {
 	t.Helper()
 	dir := t.TempDir()
@@ -40,76 +40,112 @@ func parse(t *testing.T, text string, files map[string]string) *Suite {
 	return s
 }
 
-// A test of a table: want is the status, and what the first failure must say.
+// want is the expected result of a test: its status, and a part of its first failure.
 type want struct {
 	status  Status
 	message string
 }
 
+// check compares the results of a report. A test that wants does not have must pass.
 func check(t *testing.T, r *Report, wants map[string]want) {
 	t.Helper()
-	if len(r.Tests) != len(wants) {
-		t.Errorf("%d results, want %d", len(r.Tests), len(wants))
-	}
+	found := map[string]bool{}
 	for _, result := range r.Tests {
+		found[result.Name] = true
 		w, ok := wants[result.Name]
 		if !ok {
-			t.Errorf("unexpected test %q", result.Name)
-			continue
+			w = want{Passed, ""}
 		}
-		if result.Status != w.status || !strings.Contains(result.summary(), w.message) || w.message == "" && result.Status != Flaky && len(result.Failures) > 0 {
-			t.Errorf("%q is %s (%q), want %s (%q)\n%s", result.Name, result.Status, result.summary(), w.status, w.message, result.details())
+		unexpected := w.message == "" && len(result.Failures) > 0
+		if result.Status != w.status || !strings.Contains(result.summary(), w.message) || unexpected {
+			t.Errorf("%q %s (%q), want %s (%q)\n%s", result.Name, result.Status, result.summary(), w.status, w.message,
+				result.details())
 		}
 	}
+	for name := range wants {
+		if !found[name] {
+			t.Errorf("no result for %q", name)
+		}
+	}
+}
+
+func resultOf(t *testing.T, r *Report, name string) *Result {
+	t.Helper()
+	for _, result := range r.Tests {
+		if result.Name == name {
+			return result
+		}
+	}
+	t.Fatalf("no result for %q", name)
+	return nil
 }
 
 func TestCommands(t *testing.T) {
 	s := parse(t, `
 tests:
-  - {name: a list, run: [echo, hello], stdout: '^hello\n$'}
-  - {name: a line, run: 'echo $((6*7)) && echo oops >&2; exit 3', exit: 3, stdout: {equals: "42\n"}, stderr: oops}
-  - {name: nobody, run: id -u, stdout: '^65534\n$'}
+  - {name: list, run: [echo, hello], stdout: '^hello\n$'}
+  - {name: shell, run: 'echo $((6*7)) && echo oops >&2; exit 3', exit: 3, stdout: {equals: "42\n"}, stderr: oops}
+  - {name: default user, run: id -u, stdout: '^65534\n$'}
   - {name: root, user: root, run: id -u, stdout: '^0\n$'}
-  - {name: a number, user: 1234, run: id -u, stdout: '^1234\n$'}
-  - {name: no privileges, run: 'grep -E "^(CapEff|CapBnd|NoNewPrivs)" /proc/self/status', stdout: {include: ['CapEff:\s*0+\n', 'CapBnd:\s*0+\n', 'NoNewPrivs:\s*1']}}
-  - {name: the engine's privileges, user: root, privileges: default, run: grep CapEff /proc/self/status, stdout: {exclude: ['CapEff:\s*0+\n']}}
-  - {name: no network, run: cat /proc/net/dev, stdout: {exclude: [eth0]}}
+  - {name: user id, user: 1234, run: id -u, stdout: '^1234\n$'}
+  - name: no privileges
+    run: 'grep -E "^(CapEff|CapBnd|NoNewPrivs)" /proc/self/status'
+    stdout: {include: ['CapEff:\s*0+\n', 'CapBnd:\s*0+\n', 'NoNewPrivs:\s*1']}
+  - name: default privileges
+    user: root
+    privileges: default
+    run: grep CapEff /proc/self/status
+    stdout: {include: ['CapEff:'], exclude: ['CapEff:\s*0+\n']}
+  - {name: no network, run: cat /proc/net/dev, stdout: {include: ['lo:'], exclude: [eth0]}}
   - {name: network, network: bridge, run: cat /proc/net/dev, stdout: eth0}
   - {name: env, env: {A: 1, MODE: other}, run: echo $A $MODE, stdout: {equals: "1 other\n"}}
   - {name: workdir, workdir: /usr/lib, run: pwd, stdout: {equals: "/usr/lib\n"}}
-  - {name: the image's workdir, run: pwd, stdout: {equals: "/tmp\n"}}
+  - {name: workdir of the image, run: pwd, stdout: {equals: "/tmp\n"}}
   - {name: tty, tty: true, run: 'test -t 1 && echo yes >&2', stdout: yes, stderr: {equals: ""}}
   - {name: entry point, entrypoint: true, run: [print, through, it], stdout: {equals: "through it\n"}}
-  - {name: fixture, mounts: [{source: fixtures, target: /fixtures}], run: 'cat /fixtures/a && ! touch /fixtures/b 2>/dev/null', stdout: {golden: fixtures/a}}
-  - {name: limits, limits: {memory: 64MiB, cpus: 0.5, pids: 20}, run: 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || true', stdout: '67108864'}
+  - name: fixture
+    mounts: [{source: fixtures, target: /fixtures}]
+    run: 'cat /fixtures/a && ! touch /fixtures/b 2>/dev/null'
+    stdout: {golden: fixtures/a}
+  - name: limits # in the files of cgroup v2 or v1
+    limits: {memory: 64MiB, cpus: 0.5, pids: 20}
+    run: |
+      cd /sys/fs/cgroup
+      for file in memory.max memory/memory.limit_in_bytes cpu.max cpu/cpu.cfs_quota_us pids.max pids/pids.max; do
+        if [ -e $file ]; then echo "${file##*[./]} $(cat $file)"; fi
+      done
+    stdout:
+      include: ['(?m)^(max|limit_in_bytes) 67108864$', '(?m)^(max|cfs_quota_us) 50000( 100000)?$', '(?m)^max 20$']
   - {name: setup, setup: [[mkdir, /tmp/x], 'echo made > /tmp/x/y'], run: cat /tmp/x/y, stdout: made}
-  - {name: matrix, matrix: {LANG: [C, C.UTF-8], N: [1, 2]}, run: 'echo $LANG$N', stdout: '^C(.UTF-8)?[12]\n$'}
+  - name: matrix
+    matrix: {LANG: [C, C.UTF-8], N: [1, 2]}
+    run: 'echo $LANG$N'
+    stdout: '^C(.UTF-8)?[12]\n$'
   - {name: skipped, skip: not today, run: 'false'}
-  - {name: wrong exit, run: 'echo why; exit 4'}
-  - {name: no such program, run: [/no/such/program]}
+  - {name: wrong exit code, run: 'echo why; exit 4'}
+  - {name: missing program, run: [/no/such/program]}
   - {name: setup fails, setup: ['echo no >&2; exit 9'], run: 'true'}
   - {name: not included, run: echo a, stdout: '^b'}
   - {name: excluded, run: echo a secret, stdout: {exclude: [sec]}}
-  - {name: another text, run: 'printf "a\nb\nc\n"', stdout: {equals: "a\nB\nc\n"}}
-  - {name: too slow, timeout: 1s, run: sleep 60}
-  - {name: too slow in a shared one, timeout: 2s, session: slow, run: sleep 60}
-  - {name: after that, session: slow, run: 'true'}
+  - {name: other text, run: 'printf "a\nb\nc\n"', stdout: {equals: "a\nB\nc\n"}}
+  - {name: timeout, timeout: 1s, run: sleep 60}
+  - {name: timeout in a session, timeout: 2s, session: slow, run: sleep 60}
+  - {name: after the timeout, session: slow, run: 'true'}
 `[1:], map[string]string{"fixtures/a": "content of a\n"})
 	wants := map[string]want{
-		"wrong exit": {Failed, "the exit code is 4, want 0"}, "no such program": {Failed, "/no/such/program"},
-		"setup fails": {Failed, "the setup command ended with exit code 9"}, "not included": {Failed, `stdout does not match "^b"`},
-		"excluded": {Failed, `stdout must not match "sec", and has "sec"`}, "another text": {Failed, "stdout is not what equals says"},
-		"too slow": {Failed, "it did not end within 1s, and was killed"}, "too slow in a shared one": {Failed, "it did not end within 2s"},
-		"skipped": {Skipped, ""},
-	}
-	for _, test := range s.Tests {
-		if _, ok := wants[test.Name]; !ok {
-			wants[test.Name] = want{Passed, ""}
-		}
+		"skipped":              {Skipped, ""},
+		"wrong exit code":      {Failed, "exit code is 4, want 0"},
+		"missing program":      {Failed, "/no/such/program"},
+		"setup fails":          {Failed, "setup command exited with code 9"},
+		"not included":         {Failed, `stdout does not match "^b"`},
+		"excluded":             {Failed, `stdout must not match "sec", but contains "sec"`},
+		"other text":           {Failed, "stdout differs from equals"},
+		"timeout":              {Failed, "timed out after 1s and was killed"},
+		"timeout in a session": {Failed, "timed out after 2s and was killed"},
 	}
 	onBoth(t, func(t *testing.T, m *machine) {
-		dir := t.TempDir()
-		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: dir})
+		o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: t.TempDir()}
+		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,27 +153,22 @@ tests:
 		if r.Total != 31 || r.Failed != 8 || r.Skipped != 1 || r.Passed != 22 || r.Flaky != 0 {
 			t.Error(r.Line())
 		}
-		for _, result := range r.Tests {
-			if result.Name == "another text" && !strings.Contains(result.details(), " a\n-B\n+b\n c\n") {
-				t.Errorf("no difference in %q", result.details())
-			}
-			if result.Name == "wrong exit" {
-				log, err := os.ReadFile(result.Log)
-				if string(log) != "why\n" || err != nil {
-					t.Errorf("the log is %q, %v", log, err)
-				}
-			}
+		if details := resultOf(t, r, "other text").details(); !strings.Contains(details, " a\n-B\n+b\n c\n") {
+			t.Errorf("no difference in %q", details)
+		}
+		if log, err := os.ReadFile(resultOf(t, r, "wrong exit code").Log); string(log) != "why\n" {
+			t.Errorf("log is %q (%v)", log, err)
 		}
 	})
 }
 
-func TestAnImageWithoutAShell(t *testing.T) {
+func TestImageWithoutShell(t *testing.T) {
 	s := parse(t, `
 tests:
-  - {name: its program, run: [/service, print, hello], stdout: {equals: "hello\n"}}
-  - {name: a line, run: echo}
-  - {name: a session, session: s, run: [/service, print]}
-  - {name: a service, service: {ready: {http: {port: 8080, path: /health}}}}
+  - {name: program, run: [/service, print, hello], stdout: {equals: "hello\n"}}
+  - {name: shell, run: echo}
+  - {name: session, session: s, run: [/service, print]}
+  - {name: service, service: {ready: {http: {port: 8080, path: /health}}}}
 `[1:], nil)
 	onBoth(t, func(t *testing.T, m *machine) {
 		r, err := Run(t.Context(), s, Options{Image: scratch, ImageID: m.scratch, Engine: m})
@@ -145,8 +176,7 @@ tests:
 			t.Fatal(err)
 		}
 		check(t, r, map[string]want{
-			"its program": {Passed, ""}, "a service": {Passed, ""}, "a line": {Failed, "/bin/sh"},
-			"a session": {Failed, "session and setup need /bin/sh in the image"},
+			"shell": {Failed, "/bin/sh"}, "session": {Failed, "session and setup need /bin/sh in the image"},
 		})
 	})
 }
@@ -154,14 +184,23 @@ tests:
 func TestServices(t *testing.T) {
 	s := parse(t, `
 tests:
-  - name: all of it
+  - name: everything
     env: {MODE: tested}
     service:
       ready: {healthy: true, port: 8080, http: {port: 8080, path: /health}, log: listening, within: 30s}
       steps:
-        - http: {port: 8080, path: /health, headers: {X-Version: '7', X-No: null}, body: {equals: '{"status":"ok","mode":"tested"}'}}
+        - http:
+            port: 8080
+            path: /health
+            headers: {X-Version: '7', X-No: null}
+            body: {equals: '{"status":"ok","mode":"tested"}'}
         - http: {port: 8080, path: /moved, status: 302, headers: {Location: {matches: health$}}}
-        - http: {port: 8080, path: /echo, method: POST, request: {X-Ask: it, Host: example.com}, body: ^POST it example.com$}
+        - http:
+            port: 8080
+            path: /echo
+            method: POST
+            request: {X-Ask: it, Host: example.com}
+            body: ^POST it example.com$
         - run: [/service, health]
         - run: id -u
           stdout: ^0
@@ -170,69 +209,91 @@ tests:
         - logs: {stdout: '(?s)listening.*ending.*listening'}
         - stop: {exit: 0, within: 5s}
         - logs: {stdout: {include: ['ending\n$']}, stderr: {equals: ""}}
-  - {name: a signal, service: {ready: {log: listening}, steps: [{stop: {signal: TERM, within: 5s}}]}}
+  - {name: signal, service: {ready: {log: listening}, steps: [{stop: {signal: TERM, within: 5s}}]}}
   - {name: killed, service: {ready: {log: listening}, steps: [{stop: {signal: SIGKILL, exit: 137}}]}}
-  - {name: its command, service: {command: [hang], steps: [{run: [cat, /proc/1/cmdline], stdout: hang}]}}
+  - {name: own command, service: {command: [hang], steps: [{run: [cat, /proc/1/cmdline], stdout: hang}]}}
   - {name: wrong status, service: {ready: {port: 8080}, steps: [{http: {port: 8080, path: /no}}]}}
   - {name: wrong body, service: {ready: {port: 8080}, steps: [{http: {port: 8080, path: /health, body: nothing}}]}}
-  - {name: wrong header, service: {ready: {port: 8080}, steps: [{http: {port: 8080, path: /health, headers: {X-Version: '8'}}}]}}
+  - name: wrong header
+    service: {ready: {port: 8080}, steps: [{http: {port: 8080, path: /health, headers: {X-Version: '8'}}}]}
   - {name: never ready, service: {ready: {port: 9999, within: 1s}}}
   - {name: never logs, service: {ready: {log: nothing like it, within: 1s}}}
-  - {name: ends at once, service: {command: [fail], ready: {port: 8080}}}
-  - {name: slow to end, env: {STUBBORN: 1}, service: {ready: {log: listening}, steps: [{stop: {within: 1s}}]}}
-  - {name: deaf to a signal, env: {STUBBORN: 1}, service: {ready: {log: listening}, steps: [{stop: {signal: TERM, within: 1s}}]}}
-  - {name: wrong exit, env: {SULKY: 1}, service: {ready: {log: listening}, steps: [{stop: true}]}}
-  - {name: wrong log, service: {ready: {log: listening}, steps: [{logs: {stdout: {exclude: [listen]}}}]}}
+  - {name: exits at once, service: {command: [fail], ready: {port: 8080}}}
+  - {name: slow stop, env: {STUBBORN: 1}, service: {ready: {log: listening}, steps: [{stop: {within: 1s}}]}}
+  - name: ignored signal
+    env: {STUBBORN: 1}
+    service: {ready: {log: listening}, steps: [{stop: {signal: TERM, within: 1s}}]}
+  - {name: wrong exit code, env: {FAIL: 1}, service: {ready: {log: listening}, steps: [{stop: true}]}}
+  - name: wrong log
+    service: {ready: {log: listening}, steps: [{logs: {stdout: {exclude: [listen]}}}]}
   - {name: wrong step, service: {ready: {log: listening}, steps: [{run: exit 7, within: 300ms}]}}
-  - {name: too slow, timeout: 2s, service: {ready: {log: never, within: 30s}}}
+  - {name: timeout, timeout: 2s, service: {ready: {log: never, within: 30s}}}
 `[1:], nil)
 	wants := map[string]want{
-		"all of it": {Passed, ""}, "a signal": {Passed, ""}, "killed": {Passed, ""}, "its command": {Passed, ""},
-		"wrong status": {Failed, "GET /no on port 8080: the status is 404, want 200"}, "wrong body": {Failed, `the body of GET /health does not match "nothing"`},
-		"wrong header": {Failed, `the header X-Version is "7", and must be "8"`}, "never ready": {Failed, "not ready within 1s: port 9999 accepts no connection"},
-		"never logs": {Failed, `not ready within 1s: the log does not match "nothing like it"`}, "ends at once": {Failed, "the service ended by itself, with exit code 3"},
-		"slow to end": {Failed, "it did not end within 1s, and was killed"}, "deaf to a signal": {Failed, "it did not end within 1s of the signal TERM"},
-		"wrong exit": {Failed, "it ended with exit code 5, want 0"}, "wrong log": {Failed, `the log's stdout must not match "listen"`},
-		"wrong step": {Failed, "the exit code is 7, want 0"}, "too slow": {Failed, "it did not end within 2s, and was killed"},
+		"wrong status":    {Failed, "GET /no on port 8080: status is 404, want 200"},
+		"wrong body":      {Failed, `body of GET /health does not match "nothing"`},
+		"wrong header":    {Failed, `header X-Version is "7", want "8"`},
+		"never ready":     {Failed, "not ready within 1s: port 9999 does not accept connections"},
+		"never logs":      {Failed, `not ready within 1s: log does not match "nothing like it"`},
+		"exits at once":   {Failed, "service exited with code 3"},
+		"slow stop":       {Failed, "service did not exit within 1s and was killed"},
+		"ignored signal":  {Failed, "service did not exit within 1s of signal TERM"},
+		"wrong exit code": {Failed, "service exited with code 5, want 0"},
+		"wrong log":       {Failed, `stdout of the log must not match "listen"`},
+		"wrong step":      {Failed, "exit code is 7, want 0"},
+		"timeout":         {Failed, "timed out after 2s and was killed"},
 	}
 	onBoth(t, func(t *testing.T, m *machine) {
-		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: t.TempDir()})
+		o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: t.TempDir()}
+		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		check(t, r, wants)
-		for _, result := range r.Tests {
-			if result.Name == "ends at once" && !strings.Contains(result.details(), "it can not start") {
-				t.Errorf("the log is missing in %q", result.details())
-			}
+		if details := resultOf(t, r, "exits at once").details(); !strings.Contains(details, "cannot start") {
+			t.Errorf("no log in %q", details)
 		}
 	})
 }
 
-func TestTroublemakers(t *testing.T) {
+// Commands that exceed their limits, or interfere with their container, fail alone and for the right reason.
+func TestMisbehavingCommands(t *testing.T) {
 	s := parse(t, `
 defaults: {timeout: 20s}
 tests:
-  - {name: prints without end, run: [/service, flood]}
-  - {name: forks without end, limits: {pids: 30}, run: ':(){ :|:& };:; sleep 1; exit 1'}
-  - {name: kills its container, user: root, run: 'kill -9 1; kill -TERM 1; echo still here; exit 1'}
-  - {name: kills the shared one, session: s, user: root, run: 'kill -9 -1; exit 1'}
-  - {name: leaves children, run: 'sleep 1000 & sleep 1000 & exit 0'}
-  - {name: leaves deaf children, session: t, run: '(trap "" TERM; exec sleep 1000) >/dev/null 2>&1 & exit 0'}
-  - {name: takes all memory, limits: {memory: 32MiB}, run: 'head -c 200M /dev/zero | tail'}
-  - {name: obeys nobody, timeout: 1s, run: [/service, hang]}
-  - {name: speaks to the runner, run: 'printf "::error::no\n\033[2J\000\377::stop-commands::x\n"; exit 1'}
+  - {name: endless output, run: [/service, flood]}
+  - name: too many processes
+    limits: {pids: 30}
+    run: 'for i in $(seq 60); do sleep 10 & done'
+    exit: 2
+    stderr: Cannot fork
+  - {name: enough processes, limits: {pids: 100}, run: 'for i in $(seq 60); do sleep 10 & done'}
+  - name: kills itself
+    user: root
+    run: 'kill -9 1; kill -TERM 1; echo still here; exit 3'
+    exit: 3
+    stdout: still here
+  - {name: kills the session, session: s, user: root, run: 'kill -9 -1; exit 3', exit: 3}
+  - {name: after the kill, session: s, run: echo a, stdout: a}
+  - {name: leaves processes, run: 'sleep 1000 & sleep 1000 & exit 0'}
+  - name: leaves a process that ignores signals
+    session: t
+    run: '(trap "" TERM; exec sleep 1000) >/dev/null 2>&1 & exit 0'
+  - {name: out of memory, limits: {memory: 32MiB}, run: 'head -c 200M /dev/zero | tail'}
+  - {name: ignores signals, timeout: 1s, run: [/service, hang]}
+  - {name: workflow commands, run: 'printf "::error::no\n\033[2J\000\377::stop-commands::x\n"; exit 1'}
 `[1:], nil)
 	onBoth(t, func(t *testing.T, m *machine) {
-		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 3, ReportDir: t.TempDir()})
+		o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 3, ReportDir: t.TempDir()}
+		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		check(t, r, map[string]want{
-			"prints without end": {Failed, "it printed more than 8 MiB, and was killed"}, "forks without end": {Failed, "the exit code is"},
-			"kills its container": {Failed, "the exit code is"}, "kills the shared one": {Failed, "the exit code is 1"},
-			"leaves children": {Passed, ""}, "leaves deaf children": {Passed, ""}, "takes all memory": {Failed, "the exit code is"},
-			"obeys nobody": {Failed, "it did not end within 1s, and was killed"}, "speaks to the runner": {Failed, "the exit code is 1"},
+			"endless output":    {Failed, "command printed more than 8 MiB and was killed"},
+			"out of memory":     {Failed, "exit code is 137, want 0; out of memory, limits.memory is 33554432 bytes"},
+			"ignores signals":   {Failed, "timed out after 1s and was killed"},
+			"workflow commands": {Failed, "exit code is 1, want 0"},
 		})
 	})
 }
@@ -247,13 +308,12 @@ tests:
   - {name: three, session: a, user: root, run: 'id -u; cat /tmp/first', stdout: ^0}
 `[1:], nil)
 	onBoth(t, func(t *testing.T, m *machine) {
-		// Two runs at once do not know of each other.
 		var group errgroup.Group
-		for range 2 {
+		for range 2 { // concurrent runs are independent
 			group.Go(func() error {
 				r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 2})
 				if err == nil {
-					check(t, r, map[string]want{"one": {Passed, ""}, "alone": {Passed, ""}, "two": {Passed, ""}, "another": {Passed, ""}, "three": {Passed, ""}})
+					check(t, r, nil)
 				}
 				return err
 			})
@@ -264,17 +324,13 @@ tests:
 	})
 }
 
-func TestChoiceAndOrder(t *testing.T) {
+func TestSelection(t *testing.T) {
 	s := parse(t, `
 tests:
   - {name: git works, tags: [tools], run: 'true'}
   - {name: git clones, tags: [tools, slow], run: 'true'}
   - {name: user, tags: [user], run: 'true'}
 `[1:], nil)
-	img, err := imageOf(v1.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, test := range []struct {
 		name string
 		run  string
@@ -282,38 +338,47 @@ tests:
 		want string
 	}{
 		{"all", "", nil, "git works, git clones, user"},
-		{"a pattern", "^git", nil, "git works, git clones"},
-		{"a tag", "", []string{"slow", "user"}, "git clones, user"},
-		{"both", "clones", []string{"tools"}, "git clones"},
+		{"name", "^git", nil, "git works, git clones"},
+		{"tags", "", []string{"slow", "user"}, "git clones, user"},
+		{"name and tag", "clones", []string{"tools"}, "git clones"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := Options{Image: img, Engine: full{}, Tags: test.tags}
+			o := Options{Tags: test.tags}
 			if test.run != "" {
 				o.Run = regexp.MustCompile(test.run)
 			}
-			r, err := Run(t.Context(), s, o)
-			if err != nil {
-				t.Fatal(err)
-			}
+			r := runOnFake(t, &fakeEngine{command: exits(0)}, s, o)
 			var names []string
 			for _, result := range r.Tests {
 				names = append(names, result.Name)
 			}
-			if got := strings.Join(names, ", "); got != test.want || r.Failed != len(names) || r.Tests[0].summary() != "no space left" {
+			if got := strings.Join(names, ", "); got != test.want || r.Passed != len(names) {
 				t.Errorf("%s: %s, want %s", got, r.Line(), test.want)
 			}
 		})
 	}
-	_, err = Run(t.Context(), s, Options{Image: img, Engine: full{}, Run: regexp.MustCompile("nothing")})
-	if err == nil || !strings.Contains(err.Error(), "no test of") {
+	img, err := imageOf(v1.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Run(t.Context(), s, Options{Image: img, Engine: &fakeEngine{}, Run: regexp.MustCompile("nothing")})
+	if err == nil || !strings.Contains(err.Error(), "match the selected names and tags (the suite has 3 tests)") {
 		t.Error(err)
 	}
+}
+
+// The seed determines the order in which tests start. The report has the seed, and keeps the order of the suite.
+func TestOrder(t *testing.T) {
+	s := parse(t, "tests: [{name: a, run: x}, {name: b, run: x}, {name: c, run: x}]", nil)
 	order := func(seed uint64) string {
 		var names []string
-		r, err := Run(t.Context(), s, Options{Image: img, Engine: full{}, Parallel: 1, Seed: seed,
-			Progress: func(r *Result, _, _ int) { names = append(names, r.Name) }})
-		if err != nil || seed != 0 && r.Seed != seed || r.Seed == 0 {
-			t.Fatal(r, err)
+		counts := ""
+		r := runOnFake(t, &fakeEngine{command: exits(0)}, s, Options{Seed: seed, Progress: func(r *Result, done, total int) {
+			names = append(names, r.Name)
+			counts += string(rune('0'+done)) + "/" + string(rune('0'+total)) + " "
+		}})
+		if seed != 0 && r.Seed != seed || r.Seed == 0 || r.Tests[0].Name != "a" || counts != "1/3 2/3 3/3 " {
+			t.Fatalf("%+v, progress %s", r, counts)
 		}
 		return strings.Join(names, ", ")
 	}
@@ -327,64 +392,78 @@ tests:
 	order(0)
 }
 
-// full is an engine that makes no container.
-type full struct{}
-
-func (full) Create(context.Context, dockerengine.ContainerSpec) (*dockerengine.Container, error) {
-	return nil, errors.New("no space left")
-}
-func (full) Reap(context.Context) (int, error) { return 0, nil }
-
-func TestRetries(t *testing.T) {
+// The errors of an engine that cannot create containers are failures of the tests.
+func TestCreateFails(t *testing.T) {
 	s := parse(t, `
 tests:
-  - {name: never, retries: 2, run: 'false'}
-  - {name: at once, retries: 2, run: 'true'}
-  - {name: in the end, retries: 3, mounts: [{source: state, target: /state}], run: 'test -e /state/ready || { echo not yet; exit 1; }'}
-`[1:], map[string]string{"state/x": ""})
-	ready := filepath.Join(filepath.Dir(s.File), "state/ready")
-	m := fleet(t)[engine.Current]
-	// The state changes when the test has been tried once.
-	e := createHook{m, func(spec int) {
-		if spec == 2 {
-			if err := os.WriteFile(ready, nil, 0o644); err != nil {
-				t.Error(err)
+  - {name: command, run: 'true'}
+  - {name: session, session: s, run: 'true'}
+  - {name: service, service: {ready: {log: a}}}
+`[1:], nil)
+	img, err := imageOf(v1.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Run(t.Context(), s, Options{Image: img, Engine: &fakeEngine{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := want{Failed, "not a real engine"}
+	check(t, r, map[string]want{"command": failed, "session": failed, "service": failed})
+}
+
+// reaper is an engine with containers of earlier runs.
+type reaper struct {
+	fakeEngine
+	removed int
+	err     error
+}
+
+func (r *reaper) Reap(context.Context) (int, error) { return r.removed, r.err }
+
+func TestReap(t *testing.T) {
+	failure := errors.New("connection lost")
+	s := parse(t, "tests: [{name: a, image: {user: null}}]", nil)
+	img, err := imageOf(v1.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name    string
+		removed int
+		err     error
+		log     string
+		fails   bool
+	}{
+		{"nothing to remove", 0, nil, "", false},
+		{"removed", 2, nil, "removed 2 containers of an earlier run\n", false},
+		{"removed some", 1, failure, "connection lost\n", false},
+		{"not available", 0, failure, "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var log strings.Builder
+			_, err := Run(t.Context(), s, Options{Image: img, Engine: &reaper{removed: test.removed, err: test.err}, Log: &log})
+			if log.String() != test.log || errors.Is(err, failure) != test.fails || err != nil && !test.fails {
+				t.Errorf("log %q, error %v", log.String(), err)
 			}
-		}
-	}, new(int)}
-	only := regexp.MustCompile("in the end")
-	r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: e, Run: only, ReportDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	check(t, r, map[string]want{"in the end": {Flaky, ""}})
-	if result := r.Tests[0]; r.Passed != 0 || r.Flaky != 1 || result.Attempts != 2 || !strings.Contains(result.details(), "not yet") {
-		t.Errorf("%s, %+v", r.Line(), result)
-	}
-	if a := r.Annotations(); len(a) != 1 || !a[0].Warning || !strings.Contains(a[0].Message, "it passed only at attempt 2") {
-		t.Errorf("%+v", a)
-	}
-	r, err = Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Run: regexp.MustCompile("never|at once")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	check(t, r, map[string]want{"never": {Failed, "the exit code is 1"}, "at once": {Passed, ""}})
-	if r.Tests[0].Attempts != 3 || r.Tests[1].Attempts != 1 {
-		t.Error(r.Tests[0].Attempts, r.Tests[1].Attempts)
+		})
 	}
 }
 
-// What Clean takes out is nowhere: not in what a report says, nor in the log that is kept.
-func TestSecretsAreTakenOut(t *testing.T) {
+// Secrets that Clean removes are in no report and in no log.
+func TestSecretsAreRemoved(t *testing.T) {
 	s := parse(t, `
 tests:
-  - {name: prints it, run: 'echo the token is hunter2; echo hunter2 >&2; exit 1', stdout: {exclude: [hunter.]}, stderr: {equals: x}}
-  - {name: serves it, service: {command: [print, hunter2], ready: {port: 8080}}}
+  - name: command
+    run: 'echo the token is hunter2; echo hunter2 >&2; exit 1'
+    stdout: {exclude: [hunter.]}
+    stderr: {equals: x}
+  - {name: service, service: {command: [print, hunter2], ready: {port: 8080}}}
 `[1:], nil)
 	m := fleet(t)[engine.Current]
-	dir := t.TempDir()
-	r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, ReportDir: dir,
-		Clean: func(line string) string { return strings.ReplaceAll(line, "hunter2", "***") }})
+	clean := func(line string) string { return strings.ReplaceAll(line, "hunter2", "***") }
+	o := Options{Image: debian, ImageID: m.debian, Engine: m, ReportDir: t.TempDir(), Clean: clean}
+	r, err := Run(t.Context(), s, o)
 	if err != nil || r.Failed != 2 {
 		t.Fatal(r, err)
 	}
@@ -396,7 +475,8 @@ tests:
 		}
 		all.Write(log)
 	}
-	if err := errors.Join(r.WriteJSON(&all), r.WriteJUnit(&all), r.WriteMarkdown(&all), r.WriteText(&all, &all)); err != nil {
+	err = errors.Join(r.WriteJSON(&all), r.WriteJUnit(&all), r.WriteMarkdown(&all), r.WriteText(&all, &all))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(all.String(), "hunter2") {
@@ -404,9 +484,9 @@ tests:
 	}
 }
 
-// An engine that goes away ends each test in its failure, and the run.
-func TestTheEngineStops(t *testing.T) {
-	fleet(t) // for its images
+// When the engine stops, every running test fails because of that, and the run ends.
+func TestEngineStops(t *testing.T) {
+	fleet(t) // builds the images
 	dir, err := os.MkdirTemp("", "suite-stops-")
 	if err != nil {
 		t.Fatal(err)
@@ -418,7 +498,7 @@ func TestTheEngineStops(t *testing.T) {
 	}
 	stop := sync.OnceValue(daemon.Stop)
 	defer stop()
-	e, err := dockerengine.Open(t.Context(), func(name string) string { return map[string]string{"DOCKER_HOST": daemon.Host, "HOME": dir}[name] })
+	e, err := dockerengine.Open(t.Context(), environment(daemon.Host, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,11 +508,11 @@ func TestTheEngineStops(t *testing.T) {
 	}
 	s := parse(t, `
 tests:
-  - {name: a command, env: {SULKY: 1}, run: [/service]}
-  - {name: a service, env: {SULKY: 1}, service: {ready: {log: never}}}
+  - {name: command, env: {FAIL: 1}, run: [/service]}
+  - {name: service, env: {FAIL: 1}, service: {ready: {log: never}}}
 `[1:], nil)
 	go func() {
-		whenRunning(t, &machine{Engine: e}, 2)
+		waitForContainers(t, &machine{Engine: e}, 2)
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
@@ -441,12 +521,16 @@ tests:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Failed != 2 {
-		t.Error(r.Line())
+	// The stopping engine ends the containers, and then the connections.
+	cause := regexp.MustCompile(`exit code is 5,|exited with code 5$|docker\.sock`)
+	for _, result := range r.Tests {
+		if result.Status != Failed || !cause.MatchString(result.summary()) {
+			t.Errorf("%s %s: %s", result.Name, result.Status, result.summary())
+		}
 	}
 }
 
-func TestCancelLeavesNothing(t *testing.T) {
+func TestCancelRemovesContainers(t *testing.T) {
 	s := parse(t, `
 tests:
   - {name: one, run: sleep 100}
@@ -454,29 +538,30 @@ tests:
   - {name: three, service: {ready: {log: never}}}
   - {name: four, run: sleep 100}
 `[1:], nil)
+	canceled := errors.New("workflow canceled")
 	onBoth(t, func(t *testing.T, m *machine) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
 		go func() {
-			whenRunning(t, m, 3)
-			cancel(errors.New("the workflow was cancelled"))
+			waitForContainers(t, m, 3)
+			cancel(canceled)
 		}()
 		r, err := Run(ctx, s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 3})
-		if err == nil || err.Error() != "the tests were not all run: the workflow was cancelled" {
+		if !errors.Is(err, canceled) {
 			t.Error(err)
 		}
-		if r.Skipped != 4 || r.Failed != 0 || r.Tests[0].Reason != "not run: the workflow was cancelled" {
+		if r.Skipped != 4 || r.Failed != 0 || r.Tests[0].Reason != "not run: workflow canceled" {
 			t.Error(r.Line(), r.Tests[0].Reason)
 		}
 	})
 }
 
-// whenRunning waits for n containers.
-func whenRunning(t *testing.T, m *machine, n int) {
+// waitForContainers waits until n containers run.
+func waitForContainers(t *testing.T, m *machine, n int) {
 	for t.Context().Err() == nil {
 		out, err := exec.Command("docker", "--host", m.Host, "ps", "--quiet").Output()
 		if err != nil {
-			t.Errorf("docker ps (scripts/packages.sh installs it): %v", err)
+			t.Errorf("docker ps (scripts/packages.sh installs docker): %v", err)
 			return
 		}
 		if strings.Count(string(out), "\n") == n {
@@ -486,8 +571,8 @@ func whenRunning(t *testing.T, m *machine, n int) {
 	}
 }
 
-// A run that is killed removes nothing; the next one does.
-func TestTheNextRunCleansUp(t *testing.T) {
+// The next run removes the containers of a run that was killed.
+func TestNextRunRemovesContainers(t *testing.T) {
 	s := parse(t, "tests: [{name: a, run: 'true'}]", nil)
 	onBoth(t, func(t *testing.T, m *machine) {
 		killed := exec.Command(os.Args[0])
@@ -495,24 +580,22 @@ func TestTheNextRunCleansUp(t *testing.T) {
 		if err := killed.Start(); err != nil {
 			t.Fatal(err)
 		}
-		whenRunning(t, m, 2)
+		waitForContainers(t, m, 2)
 		if err := killed.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		_ = killed.Wait() // killed
+		_ = killed.Wait() // always fails
 		var log strings.Builder
 		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Log: &log})
-		if err != nil || r.Passed != 1 || log.String() != "removed 2 containers that an earlier run left\n" {
+		if err != nil || r.Passed != 1 || log.String() != "removed 2 containers of an earlier run\n" {
 			t.Error(r, err, log.String())
 		}
 	})
 }
 
-// runUntilKilled is the process that TestTheNextRunCleansUp kills.
+// runUntilKilled is the process that TestNextRunRemovesContainers kills.
 func runUntilKilled(host, image string) error {
-	e, err := dockerengine.Open(context.Background(), func(name string) string {
-		return map[string]string{"DOCKER_HOST": host, "HOME": os.TempDir()}[name]
-	})
+	e, err := dockerengine.Open(context.Background(), environment(host, os.TempDir()))
 	if err != nil {
 		return err
 	}
@@ -520,7 +603,8 @@ func runUntilKilled(host, image string) error {
 	if err != nil {
 		return err
 	}
-	s, err := Parse("tests.yaml", []byte("tests: [{name: a, run: sleep 100}, {name: b, session: s, run: sleep 100}]"))
+	const text = "tests: [{name: a, run: sleep 100}, {name: b, session: s, run: sleep 100}]"
+	s, err := Parse("tests.yaml", []byte(text))
 	if err != nil {
 		return err
 	}

@@ -18,53 +18,55 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// What a service has when the suite does not say.
+// Limits of a service if the suite does not set them.
 const (
-	defaultReady = 30 * time.Second
-	defaultStop  = 10 * time.Second
+	defaultReadyTimeout = 30 * time.Second
+	defaultStopTimeout  = 10 * time.Second
 )
 
 const (
-	pollInterval   = 50 * time.Millisecond  // between looks at a service that is not ready yet
-	probeInterval  = 500 * time.Millisecond // between probes of a HEALTHCHECK that is waited for
-	requestTimeout = 5 * time.Second        // of one request to a service
-	silentPort     = 250 * time.Millisecond // after this a connection that is not closed is one to the service
+	pollInterval        = 50 * time.Millisecond  // between checks of a service that is not ready
+	healthInterval      = 500 * time.Millisecond // between probes of the HEALTHCHECK
+	requestTimeout      = 5 * time.Second        // of one request to a service
+	closeDetectionDelay = 250 * time.Millisecond // after which an open connection counts as accepted by the service
 )
 
-// server is a service under test.
-type server struct {
-	*dockerengine.Container
+// runningService is a service under test.
+type runningService struct {
+	container
 	run *run
 	t   *Test
 }
 
-// service starts the image as it is and does the steps.
-func (r *run) service(ctx context.Context, t *Test) ([]Failure, []byte) {
-	spec := r.spec(t)
+// runService starts the image as a service and performs the steps. It returns the failures and, if there are any, what
+// the service printed.
+func (r *run) runService(ctx context.Context, t *Test) ([]Failure, []byte) {
+	spec := r.containerSpec(t)
 	spec.Cmd, spec.Publish = t.Service.Command, t.ports()
 	if t.Service.Ready != nil && t.Service.Ready.Healthy {
-		spec.HealthInterval = probeInterval
+		spec.HealthInterval = healthInterval
 	}
-	c, err := r.Engine.Create(ctx, spec)
+	c, err := r.create(ctx, spec)
 	if err != nil {
-		return r.broke(ctx, t.Service.Line, err), nil
+		return executionFailure(ctx, t.Service.Line, err), nil
 	}
-	defer r.remove(ctx, &box{Container: c})
-	s := &server{c, r, t}
+	defer r.remove(ctx, c)
+	s := &runningService{c, r, t}
 	failures := s.perform(ctx)
-	var log []byte
-	if len(failures) > 0 {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-		defer cancel()
-		seen, err := s.logs(last)
-		if log = seen.all(); err == nil && failures[0].Detail == "" {
-			failures[0].Detail = excerpt(string(log))
-		}
+	if len(failures) == 0 {
+		return nil, nil
+	}
+	logCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout) // the test may have timed out
+	defer cancel()
+	printed, err := s.logs(logCtx)
+	log := printed.all()
+	if err == nil && failures[0].Detail == "" {
+		failures[0].Detail = excerpt(string(log))
 	}
 	return failures, log
 }
 
-// ports are those that the checks ask.
+// ports returns the ports that the checks connect to.
 func (t *Test) ports() []int {
 	var ports []int
 	add := func(port int) {
@@ -86,198 +88,213 @@ func (t *Test) ports() []int {
 	return ports
 }
 
-func (s *server) perform(ctx context.Context) []Failure {
+// perform starts the service, waits until it is ready, and performs the steps up to the first failure.
+func (s *runningService) perform(ctx context.Context) []Failure {
 	if err := s.Start(ctx); err != nil {
-		return s.run.broke(ctx, s.t.Service.Line, err)
+		return executionFailure(ctx, s.t.Service.Line, err)
 	}
-	if failures := s.ready(ctx); len(failures) > 0 {
+	if failures := s.waitUntilReady(ctx); len(failures) > 0 {
 		return failures
 	}
 	for i := range s.t.Service.Steps {
-		if failures := s.step(ctx, &s.t.Service.Steps[i]); len(failures) > 0 {
+		if failures := s.performStep(ctx, &s.t.Service.Steps[i]); len(failures) > 0 {
 			return failures
 		}
 	}
 	return nil
 }
 
-// ready waits until the service has started.
-func (s *server) ready(ctx context.Context) []Failure {
+func (s *runningService) waitUntilReady(ctx context.Context) []Failure {
 	r := s.t.Service.Ready
 	if r == nil {
 		return nil
 	}
 	within := time.Duration(r.Within)
 	if within == 0 {
-		within = defaultReady
+		within = defaultReadyTimeout
 	}
-	failures := s.until(ctx, within, r.Line, func() []Failure {
-		state, err := s.Inspect(ctx)
-		switch {
-		case err != nil:
-			return s.run.broke(ctx, r.Line, err)
-		case !state.Running:
-			return []Failure{{Line: r.Line, Message: fmt.Sprintf("the service ended by itself, with exit code %d", state.ExitCode)}}
-		case r.Healthy && state.Health == "":
-			return []Failure{{Line: r.Line, Message: "the image has no HEALTHCHECK: add one, or write port, http or log"}}
-		case r.Healthy && state.Health != "healthy":
-			return []Failure{{Line: r.Line, Message: "its HEALTHCHECK says " + state.Health, Detail: excerpt(state.Probe)}}
-		}
-		if r.Port != 0 {
-			if err := accepts(ctx, state.Ports[r.Port]); err != nil {
-				return []Failure{{Line: r.Line, Message: fmt.Sprintf("port %d accepts no connection: %v", r.Port, err)}}
-			}
-		}
-		if r.HTTP != nil {
-			if failures := s.http(ctx, state, r.HTTP); len(failures) > 0 {
-				return failures
-			}
-		}
-		if r.Log != nil {
-			seen, err := s.logs(ctx)
-			if err != nil {
-				return s.run.broke(ctx, r.Log.Line, err)
-			}
-			if all := seen.all(); !r.Log.Match(all) {
-				return []Failure{{Line: r.Log.Line, Message: "the log does not match " + strconv.Quote(r.Log.String()), Detail: excerpt(string(all))}}
-			}
-		}
-		return nil
-	})
+	failures := s.retry(ctx, within, r.Line, func() []Failure { return s.checkReady(ctx, r) })
 	if len(failures) > 0 && ctx.Err() == nil {
 		failures[0].Message = fmt.Sprintf("not ready within %s: %s", within, failures[0].Message)
 	}
 	return failures
 }
 
-// until tries until nothing fails, and answers what failed last when the time has passed or the service has ended. Within it begins to try
-// again: a try that was begun is never broken off but by the test's own end. A time of 0 is one try.
-func (s *server) until(ctx context.Context, within time.Duration, line int, try func() []Failure) []Failure {
-	passed := time.After(within)
-	for ended := false; ; {
+// checkReady checks the conditions of readiness once, and returns the first that does not hold.
+func (s *runningService) checkReady(ctx context.Context, r *ReadinessCheck) []Failure {
+	fail := func(line int, detail, format string, args ...any) []Failure {
+		return []Failure{{Line: line, Message: fmt.Sprintf(format, args...), Detail: detail}}
+	}
+	state, err := s.Inspect(ctx)
+	switch {
+	case err != nil:
+		return executionFailure(ctx, r.Line, err)
+	case !state.Running:
+		return fail(r.Line, "", "service exited with code %d", state.ExitCode)
+	case r.Healthy && state.Health == "":
+		return fail(r.Line, "", "image has no HEALTHCHECK; add one, or use port, http or log")
+	case r.Healthy && state.Health != "healthy":
+		return fail(r.Line, excerpt(state.Probe), "HEALTHCHECK reports %s", state.Health)
+	}
+	if r.Port != 0 {
+		if err := checkAcceptsConnections(ctx, state.Ports[r.Port]); err != nil {
+			return fail(r.Line, "", "port %d does not accept connections: %v", r.Port, err)
+		}
+	}
+	if r.HTTP != nil {
+		if failures := s.checkHTTP(ctx, state, r.HTTP); len(failures) > 0 {
+			return failures
+		}
+	}
+	if r.Log != nil {
+		printed, err := s.logs(ctx)
+		if err != nil {
+			return executionFailure(ctx, r.Log.Line, err)
+		}
+		if all := printed.all(); !r.Log.Match(all) {
+			return fail(r.Log.Line, excerpt(string(all)), "log does not match %s", strconv.Quote(r.Log.String()))
+		}
+	}
+	return nil
+}
+
+// retry calls try until it returns no failures. It returns the last failures when within has passed or the service has
+// exited. within limits when a try may start; only the end of ctx interrupts one. With 0, try is called once.
+func (s *runningService) retry(ctx context.Context, within time.Duration, line int, try func() []Failure) []Failure {
+	expired := time.After(within)
+	for exited := false; ; {
 		failures := try()
 		switch {
 		case ctx.Err() != nil && len(failures) > 0:
-			return s.run.broke(ctx, line, context.Cause(ctx))
-		case len(failures) == 0, within == 0, ended:
+			return executionFailure(ctx, line, context.Cause(ctx))
+		case len(failures) == 0, within == 0, exited:
 			return failures
 		}
 		if state, err := s.Inspect(ctx); err != nil || !state.Running {
-			ended = true // the service, or the engine: one more, which sees that
+			exited = true // the last try sees the final state
 			continue
 		}
 		select {
 		case <-ctx.Done():
-			broke := s.run.broke(ctx, line, context.Cause(ctx))
-			broke[0].Message += "; by then: " + failures[0].Message
-			broke[0].Detail = failures[0].Detail
-			return broke
-		case <-passed:
+			timedOut := executionFailure(ctx, line, context.Cause(ctx))
+			timedOut[0].Message += "; last failure: " + failures[0].Message
+			timedOut[0].Detail = failures[0].Detail
+			return timedOut
+		case <-expired:
 			return failures
 		case <-time.After(pollInterval):
 		}
 	}
 }
 
-func (s *server) step(ctx context.Context, step *step) []Failure {
+func (s *runningService) performStep(ctx context.Context, step *Step) []Failure {
+	within := time.Duration(step.Within)
 	switch {
 	case step.Run != nil:
-		return s.until(ctx, time.Duration(step.Within), step.Line, func() []Failure {
-			var seen transcript
-			exit, err := s.Exec(ctx, dockerengine.ExecSpec{
-				Cmd: step.Run.args, User: string(step.User), Env: pairs(step.Env), WorkDir: step.Workdir, Streams: seen.streams(),
-			})
-			if err != nil {
-				return withOutput(s.run.broke(ctx, step.Line, err), &seen)
-			}
-			return s.run.compare(&step.command, exit, &seen)
-		})
+		return s.retry(ctx, within, step.Line, func() []Failure { return s.runCommand(ctx, step) })
 	case step.HTTP != nil:
-		return s.until(ctx, time.Duration(step.Within), step.Line, func() []Failure {
+		return s.retry(ctx, within, step.Line, func() []Failure {
 			state, err := s.Inspect(ctx)
 			if err != nil {
-				return s.run.broke(ctx, step.Line, err)
+				return executionFailure(ctx, step.Line, err)
 			}
-			return s.http(ctx, state, step.HTTP)
+			return s.checkHTTP(ctx, state, step.HTTP)
 		})
 	case step.Logs != nil:
-		return s.until(ctx, time.Duration(step.Within), step.Line, func() (failures []Failure) {
-			seen, err := s.logs(ctx)
-			if err != nil {
-				return s.run.broke(ctx, step.Line, err)
-			}
-			if step.Logs.Stdout != nil {
-				failures = append(failures, step.Logs.Stdout.check("the log's stdout", seen.out.String(), s.run.dir)...)
-			}
-			if step.Logs.Stderr != nil {
-				failures = append(failures, step.Logs.Stderr.check("the log's stderr", seen.err.String(), s.run.dir)...)
-			}
-			return failures
-		})
+		return s.retry(ctx, within, step.Line, func() []Failure { return s.checkLogs(ctx, step) })
 	case step.Restart:
-		if err := s.Restart(ctx, defaultStop); err != nil {
-			return s.run.broke(ctx, step.Line, err)
+		if err := s.Restart(ctx, defaultStopTimeout); err != nil {
+			return executionFailure(ctx, step.Line, err)
 		}
-		failures := s.ready(ctx)
+		failures := s.waitUntilReady(ctx)
 		for i := range failures {
 			failures[i].Message = "after the restart: " + failures[i].Message
 		}
 		return failures
 	}
-	return s.stop(ctx, step.Stop)
+	return s.checkStop(ctx, step.Stop)
 }
 
-// stop asks the service to end, and looks at how it did.
-func (s *server) stop(ctx context.Context, want *stop) []Failure {
+func (s *runningService) runCommand(ctx context.Context, step *Step) []Failure {
+	var printed transcript
+	exit, err := s.Exec(ctx, dockerengine.ExecSpec{
+		Cmd: step.Run.Args, User: string(step.User), Env: environ(step.Env), WorkDir: step.Workdir,
+		Streams: printed.streams(),
+	})
+	if err != nil {
+		return withOutput(executionFailure(ctx, step.Line, err), &printed)
+	}
+	return s.run.checkCommand(&step.CommandCheck, exit, &printed)
+}
+
+func (s *runningService) checkLogs(ctx context.Context, step *Step) (failures []Failure) {
+	printed, err := s.logs(ctx)
+	if err != nil {
+		return executionFailure(ctx, step.Line, err)
+	}
+	if check := step.Logs.Stdout; check != nil {
+		failures = append(failures, check.check("stdout of the log", printed.stdout.String(), s.run.suiteDir)...)
+	}
+	if check := step.Logs.Stderr; check != nil {
+		failures = append(failures, check.check("stderr of the log", printed.stderr.String(), s.run.suiteDir)...)
+	}
+	return failures
+}
+
+// checkStop stops the service, and checks how long that took and the exit code.
+func (s *runningService) checkStop(ctx context.Context, want *StopCheck) []Failure {
 	within := time.Duration(want.Within)
 	if within == 0 {
-		within = defaultStop
+		within = defaultStopTimeout
 	}
-	began := time.Now()
+	fail := func(format string, args ...any) []Failure {
+		return []Failure{{Line: want.Line, Message: fmt.Sprintf(format, args...)}}
+	}
+	started := time.Now()
 	var err error
 	if want.Signal == "" {
 		err = s.Stop(ctx, within)
 	} else if err = s.Kill(ctx, strings.TrimPrefix(want.Signal, "SIG")); err == nil {
-		bounded, cancel := context.WithTimeout(ctx, within)
+		waitCtx, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
-		_, err = s.Wait(bounded)
-		if err != nil && ctx.Err() == nil && bounded.Err() != nil {
-			return []Failure{{Line: want.Line, Message: fmt.Sprintf("it did not end within %s of the signal %s", within, want.Signal)}}
+		_, err = s.Wait(waitCtx)
+		if err != nil && ctx.Err() == nil && waitCtx.Err() != nil {
+			return fail("service did not exit within %s of signal %s", within, want.Signal)
 		}
 	}
-	took := time.Since(began)
+	took := time.Since(started)
 	if err != nil {
-		return s.run.broke(ctx, want.Line, err)
+		return executionFailure(ctx, want.Line, err)
 	}
 	state, err := s.Inspect(ctx)
 	switch {
 	case err != nil:
-		return s.run.broke(ctx, want.Line, err)
-	case took > within && state.ExitCode == 137 && want.Exit != 137:
-		return []Failure{{Line: want.Line, Message: fmt.Sprintf("it did not end within %s, and was killed", within)}}
+		return executionFailure(ctx, want.Line, err)
+	case took > within && state.ExitCode == exitKilled && want.Exit != exitKilled:
+		return fail("service did not exit within %s and was killed", within)
 	case took > within:
-		return []Failure{{Line: want.Line, Message: fmt.Sprintf("it took %s to end, longer than %s", took.Round(time.Millisecond), within)}}
+		return fail("service took %s to exit, want at most %s", took.Round(time.Millisecond), within)
 	case state.ExitCode != want.Exit:
-		return []Failure{{Line: want.Line, Message: fmt.Sprintf("it ended with exit code %d, want %d", state.ExitCode, want.Exit)}}
+		return fail("service exited with code %d, want %d", state.ExitCode, want.Exit)
 	}
 	return nil
 }
 
-// logs are what the container has printed so far, or the newest of it.
-func (s *server) logs(ctx context.Context) (*transcript, error) {
-	seen := new(transcript)
-	err := s.Logs(ctx, false, seen.streams())
-	if errors.Is(err, errTooMuch) {
+// logs returns what the container has printed so far, up to the output limit.
+func (s *runningService) logs(ctx context.Context) (*transcript, error) {
+	printed := new(transcript)
+	err := s.Logs(ctx, false, printed.streams())
+	if errors.Is(err, errOutputLimit) {
 		err = nil
 	}
-	return seen, err
+	return printed, err
 }
 
-// accepts says whether a service, and not only the engine's proxy, accepts connections at an address: the proxy closes one to a port where
-// nobody listens.
-func accepts(ctx context.Context, address string) error {
+// checkAcceptsConnections connects to a published port. The engine's proxy accepts every connection and closes it at
+// once if no process of the container listens, so the connection has to stay open for a moment.
+func checkAcceptsConnections(ctx context.Context, address string) error {
 	if address == "" {
-		return errors.New("the engine did not publish it")
+		return errors.New("port is not published by the engine")
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -286,15 +303,21 @@ func accepts(ctx context.Context, address string) error {
 		return err
 	}
 	defer conn.Close()
-	_ = conn.SetReadDeadline(time.Now().Add(silentPort))
+	_ = conn.SetReadDeadline(time.Now().Add(closeDetectionDelay))
 	if _, err := conn.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("the connection was closed at once (%w)", err)
+		return fmt.Errorf("connection closed immediately (%w)", err)
 	}
 	return nil
 }
 
-// http asks and holds the answer against c.
-func (s *server) http(ctx context.Context, state dockerengine.State, c *httpCheck) []Failure {
+// serviceClient sends requests to published ports. It uses no proxy, because they are on loopback.
+var serviceClient = &http.Client{
+	Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// checkHTTP sends a request and checks the response.
+func (s *runningService) checkHTTP(ctx context.Context, state dockerengine.State, c *HTTPCheck) []Failure {
 	method, path, status := c.Method, c.Path, c.Status
 	if method == "" {
 		method = http.MethodGet
@@ -306,11 +329,12 @@ func (s *server) http(ctx context.Context, state dockerengine.State, c *httpChec
 		status = http.StatusOK
 	}
 	fail := func(format string, args ...any) []Failure {
-		return []Failure{{Line: c.Line, Message: fmt.Sprintf("%s %s on port %d: %s", method, path, c.Port, fmt.Sprintf(format, args...))}}
+		message := fmt.Sprintf("%s %s on port %d: ", method, path, c.Port) + fmt.Sprintf(format, args...)
+		return []Failure{{Line: c.Line, Message: message}}
 	}
 	address := state.Ports[c.Port]
 	if address == "" {
-		return fail("the service does not run, or the engine did not publish the port")
+		return fail("service is not running, or the engine did not publish the port")
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -324,36 +348,32 @@ func (s *server) http(ctx context.Context, state dockerengine.State, c *httpChec
 			request.Host = string(value)
 		}
 	}
-	client := http.Client{
-		// No proxy: the address is our own.
-		Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	response, err := client.Do(request)
+	response, err := serviceClient.Do(request)
 	if err != nil {
 		return fail("%v", err)
 	}
 	defer response.Body.Close()
 	var body bytes.Buffer
 	if n, err := io.Copy(&body, io.LimitReader(response.Body, maxOutput+1)); err != nil {
-		return fail("the answer broke off: %v", err)
+		return fail("read the response: %v", err)
 	} else if n > maxOutput {
-		return fail("the answer is longer than %d MiB", maxOutput>>20)
+		return fail("response is larger than %d MiB", maxOutput>>20)
 	}
 	var failures []Failure
 	if response.StatusCode != status {
-		failures = fail("the status is %d, want %d", response.StatusCode, status)
+		failures = fail("status is %d, want %d", response.StatusCode, status)
 		failures[0].Detail = excerpt(body.String())
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 		want := c.Headers[name]
-		_, there := response.Header[http.CanonicalHeaderKey(name)]
-		if wrong := want.compare(response.Header.Get(name), there); wrong != "" {
-			failures = append(failures, fail("the header %s %s", name, wrong)...)
+		_, present := response.Header[http.CanonicalHeaderKey(name)]
+		if difference := want.compare(response.Header.Get(name), present); difference != "" {
+			failures = append(failures, fail("header %s %s", name, difference)...)
 		}
 	}
 	if c.Body != nil {
-		failures = append(failures, c.Body.check(fmt.Sprintf("the body of %s %s", method, path), body.String(), s.run.dir)...)
+		name := fmt.Sprintf("body of %s %s", method, path)
+		failures = append(failures, c.Body.check(name, body.String(), s.run.suiteDir)...)
 	}
 	return failures
 }

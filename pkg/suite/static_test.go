@@ -3,110 +3,255 @@ package suite
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
-// Tests of metadata and files need no engine, and read each layer at most twice.
-func TestFilesAndMetadata(t *testing.T) {
-	img, err := imageOf(v1.Config{
-		User: "app", Env: []string{"PATH=/usr/bin", "EMPTY="}, Labels: map[string]string{"team": "a"}, Entrypoint: []string{"/run", "x"},
-		ExposedPorts: map[string]struct{}{"80": {}, "53/udp": {}}, Volumes: map[string]struct{}{"/data": {}}, WorkingDir: "/app",
-		Healthcheck: &v1.HealthConfig{Test: []string{"CMD", "true"}},
-	},
-		layerOf(t, "dir etc 755", "file etc/passwd 644 root:x:0:0::/:/bin/sh\napp:x:1000:1001::/app:/bin/sh\n", "file etc/group 644 staff:x:50:\n", "dir app 1000:50 755",
-			"file app/main.py 1000:50 755 print(1)\n", "file app/key.pem 600 secret", "dir ssl 755", "file ssl/ca.pem 644 ca", "file su 4755 su", "file loose 666 x"),
-		layerOf(t, "dir app 1000:50 755", "file app/.wh.key.pem 0", "symlink python /usr/bin/python3", "symlink code app/main.py", "file odd[1] 644 odd"))
+// staticTest is a check of metadata or files, and the failure that it must have; "" if it must pass.
+type staticTest struct{ check, want string }
+
+// runStatic runs each check as a test of its own, without an engine.
+func runStatic(t *testing.T, img v1.Image, kind string, tests []staticTest, files map[string]string) {
+	t.Helper()
+	text := "tests:\n"
+	for i, test := range tests {
+		text += fmt.Sprintf("  - {name: '%d', %s: %s}\n", i, kind, test.check)
+	}
+	s := parse(t, text, files)
+	s.File = "sandbox/tests.yaml" // as reports show it; files are still read from the original directory
+	r, err := Run(t.Context(), s, Options{Image: img})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := parse(t, `
-tests:
-  - {name: metadata, image: {user: app, workdir: /app, env: {PATH: {matches: bin$}, EMPTY: '', NO: null}, labels: {team: a}, entrypoint: [/run, x], cmd: [], ports: [80, 53/udp], ports_absent: [22],
-     volumes: [/data], volumes_absent: [/tmp], healthcheck: [CMD, 'true'], stop_signal: null, platform: linux/amd64, max_size: 1MB, max_layers: 2}}
-  - {name: user, image: {user: root}}
-  - {name: env, image: {env: {PATH: null}}}
-  - {name: no such env, image: {env: {NO: x}}}
-  - {name: label, image: {labels: {team: {matches: b}}}}
-  - {name: entry point, image: {entrypoint: []}}
-  - {name: port, image: {ports: [8080]}}
-  - {name: another port, image: {ports_absent: [80]}}
-  - {name: volume, image: {volumes: [/x]}}
-  - {name: another volume, image: {volumes_absent: [/data]}}
-  - {name: healthcheck, image: {healthcheck: false}}
-  - {name: another healthcheck, image: {healthcheck: [CMD, 'false']}}
-  - {name: platform, image: {platform: linux/arm64}}
-  - {name: size, image: {max_size: 100}}
-  - {name: layers, image: {max_layers: 1}}
-  - {name: a file, files: [{path: /app/main.py, type: file, mode: '0755', owner: 'app:staff', size: 9, executable_by: others, content: ^print}]}
-  - {name: removed, files: [{path: /app/key.pem, absent: true}]}
-  - {name: no key, files: [{path: '/**/*.pem', except: [/ssl/**], absent: true}]}
-  - {name: a link, files: [{path: /code, type: symlink, target: app/main.py}, {path: /code, mode: '0755', content: print}]}
-  - {name: a strange name, files: [{path: '/odd\[1]', content: odd}]}
-  - {name: a count, files: [{path: '/**/*.pem', count: 1}, {path: /none*, count: 0}]}
-  - {name: setuid, files: [{path: /**, having: [setuid], except: [/su], absent: true}]}
-  - {name: there, files: [{path: /su, absent: true}]}
-  - {name: not there, files: [{path: /no}]}
-  - {name: no match, files: [{path: /no*}]}
-  - {name: a link to nothing, files: [{path: /python}]}
-  - {name: loose, files: [{path: /**, having: [file, writable_by_others], absent: true}]}
-  - {name: type, files: [{path: /app, type: file}]}
-  - {name: mode, files: [{path: /su, mode: '0755'}]}
-  - {name: owner, files: [{path: /su, owner: app}]}
-  - {name: group, files: [{path: /app, owner: ':root'}]}
-  - {name: nobody, files: [{path: /app, owner: nobody}]}
-  - {name: target, files: [{path: /code, target: {matches: ^/}}]}
-  - {name: no target, files: [{path: /su, target: x}]}
-  - {name: size of a file, files: [{path: /su, size: {min: 3}}]}
-  - {name: executable, files: [{path: /loose, executable_by: any}]}
-  - {name: content, files: [{path: /etc/passwd, content: {exclude: [app]}}]}
-  - {name: golden, files: [{path: /loose, content: {golden: golden.txt}}]}
-  - {name: content of a folder, files: [{path: /app, content: x}]}
-  - {name: too many, files: [{path: '/**/*.pem', count: {max: 0}}]}
-`[1:], map[string]string{"golden.txt": "y"})
-	s.File = "sandbox/tests.yaml" // what reports say; files are still looked for where the suite was
-	counted := &countedImage{Image: img}
-	r, err := Run(t.Context(), s, Options{Image: counted})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wants := map[string]want{
-		"user": {Failed, `the user is "app", and must be "root"`}, "env": {Failed, `environment variable PATH is "/usr/bin", and must not be there`},
-		"no such env": {Failed, `environment variable NO is not there, and must be "x"`}, "label": {Failed, `label team is "a", and must match "b"`},
-		"entry point": {Failed, `the entry point is ["/run" "x"], want []`}, "port": {Failed, `port 8080/tcp is not exposed; exposed are ["53/udp" "80/tcp"]`},
-		"another port": {Failed, "port 80/tcp is exposed, and must not be"}, "volume": {Failed, `there is no volume /x; there are ["/data"]`},
-		"another volume": {Failed, "/data is a volume, and must not be"}, "healthcheck": {Failed, "a HEALTHCHECK is there: true, want false"},
-		"another healthcheck": {Failed, `the HEALTHCHECK is ["CMD" "true"], want ["CMD" "false"]`}, "platform": {Failed, `the platform is "linux/amd64", want linux/arm64`},
-		"size": {Failed, "more than 100"}, "layers": {Failed, "the image has 2 layers, more than 1"},
-		"there": {Failed, "must be absent: /su"}, "not there": {Failed, "there is no /no"}, "no match": {Failed, "there is no /no*"},
-		"a link to nothing": {Failed, `/python is a symbolic link to "/usr/bin/python3", where there is nothing`}, "loose": {Failed, "must be absent: /loose"},
-		"type": {Failed, "/app is a directory, want a file"}, "mode": {Failed, "/su has mode 4755, want 0755"}, "owner": {Failed, "/su is owned by user 0, want app"},
-		"group": {Failed, `/app can not be owned by group "root", of whom the image's /etc/group knows nothing`}, "nobody": {Failed, `/app can not be owned by user "nobody"`},
-		"target": {Failed, `the target of /code is "app/main.py", and must match "^/"`}, "no target": {Failed, "/su is a file, want a symbolic link"},
-		"size of a file": {Failed, "/su has 2 bytes, want at least 3"}, "executable": {Failed, "/loose has mode 0666, and is not executable by any"},
-		"content": {Failed, `/etc/passwd must not match "app", and has "app"`}, "golden": {Failed, "/loose is not what golden.txt holds"},
-		"content of a folder": {Failed, "/app is a directory of 0 bytes, and has no content that can be compared"}, "too many": {Failed, "/**/*.pem matches 1 files, want at most 0: /ssl/ca.pem"},
-	}
-	for _, test := range s.Tests {
-		if _, ok := wants[test.Name]; !ok {
-			wants[test.Name] = want{Passed, ""}
+	for i, result := range r.Tests {
+		want := Passed
+		if tests[i].want != "" {
+			want = Failed
 		}
-	}
-	check(t, r, wants)
-	if got := r.Tests[1]; got.File != "sandbox/tests.yaml" || got.Line != 4 || got.Failures[0].Line != 4 {
-		t.Errorf("%+v", got)
-	}
-	// Both once for headers, both once for contents, and the lower one for passwd and for group.
-	if n := counted.opened.Load(); n != 6 {
-		t.Errorf("layers were read %d times", n)
+		if result.Status != want || result.summary() != tests[i].want {
+			t.Errorf("%s\ngot  %s %q\nwant %s %q", tests[i].check, result.Status, result.summary(), want, tests[i].want)
+		}
+		if result.File != s.File || result.Line != i+2 || result.Attempts != 1 {
+			t.Errorf("result %d: %+v", i, result)
+		}
+		for _, failure := range result.Failures {
+			if failure.Line != i+2 {
+				t.Errorf("failure of test %d is on line %d", i, failure.Line)
+			}
+		}
 	}
 }
 
-// countedImage counts how often layers are read, and fails where it is told to.
+func TestMetadata(t *testing.T) {
+	img, err := imageOf(v1.Config{
+		User: "app", Env: []string{"PATH=/usr/bin", "EMPTY="}, Labels: map[string]string{"team": "a"},
+		Entrypoint: []string{"/run", "x"}, ExposedPorts: map[string]struct{}{"80": {}, "53/udp": {}},
+		Volumes: map[string]struct{}{"/data": {}}, WorkingDir: "/app",
+		Healthcheck: &v1.HealthConfig{Test: []string{"CMD", "true"}},
+	}, layerOf(t, "file a 644 hello"), layerOf(t, "file b 644 b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	runStatic(t, img, "image", []staticTest{
+		{"{user: app, workdir: /app, stop_signal: null}", ""},
+		{"{user: root}", `user is "app", want "root"`},
+		{"{user: null}", `user is "app", but must not be set`},
+		{"{user: {matches: ^a}}", ""},
+		{"{user: {matches: ^b}}", `user is "app", want a match of "^b"`},
+		{"{workdir: /}", `working directory is "/app", want "/"`},
+		{"{stop_signal: TERM}", `stop signal is not set, want "TERM"`},
+		{"{stop_signal: {matches: TERM}}", `stop signal is not set, want a match of "TERM"`},
+		{"{env: {PATH: {matches: bin$}, EMPTY: '', NO: null}}", ""},
+		{"{env: {PATH: null}}", `environment variable PATH is "/usr/bin", but must not be set`},
+		{"{env: {EMPTY: null}}", `environment variable EMPTY is "", but must not be set`},
+		{"{env: {NO: x}}", `environment variable NO is not set, want "x"`},
+		{"{env: {NO: '', PATH: x}}", `environment variable NO is not set, want "" (and 1 more)`},
+		{"{labels: {team: a}}", ""},
+		{"{labels: {team: {matches: b}}}", `label team is "a", want a match of "b"`},
+		{"{entrypoint: [/run, x], cmd: []}", ""},
+		{"{entrypoint: []}", `entry point is ["/run" "x"], want []`},
+		{"{cmd: [x]}", `default command is [], want ["x"]`},
+		{"{ports: [80, 53/udp], ports_absent: [22, 53]}", ""},
+		{"{ports: [8080]}", `port 8080/tcp is not exposed; exposed ports: ["53/udp" "80/tcp"]`},
+		{"{ports_absent: [80]}", "port 80/tcp must not be exposed"},
+		{"{volumes: [/data], volumes_absent: [/tmp]}", ""},
+		{"{volumes: [/x]}", `volume /x is not declared; declared volumes: ["/data"]`},
+		{"{volumes_absent: [/data]}", "volume /data must not be declared"},
+		{"{healthcheck: true}", ""},
+		{"{healthcheck: [CMD, 'true']}", ""},
+		{"{healthcheck: false}", "HEALTHCHECK must not be set"},
+		{"{healthcheck: [CMD, 'false']}", `HEALTHCHECK is ["CMD" "true"], want ["CMD" "false"]`},
+		{"{platform: linux/amd64}", ""},
+		{"{platform: linux/arm64}", `platform is "linux/amd64", want linux/arm64`},
+		{"{max_size: 4096}", ""},
+		{"{max_size: 4095}", "layers of the image have 4096 bytes, want at most 4095"},
+		{"{max_layers: 2}", ""},
+		{"{max_layers: 1}", "image has 2 layers, want at most 1"},
+	}, nil)
+}
+
+func TestMissingHealthcheck(t *testing.T) {
+	for name, config := range map[string]*v1.HealthConfig{"unset": nil, "disabled": {Test: []string{"NONE"}}} {
+		t.Run(name, func(t *testing.T) {
+			img, err := imageOf(v1.Config{Healthcheck: config})
+			if err != nil {
+				t.Fatal(err)
+			}
+			runStatic(t, img, "image", []staticTest{
+				{"{healthcheck: false}", ""},
+				{"{healthcheck: true}", "HEALTHCHECK is missing"},
+				{"{healthcheck: [CMD, x]}", "HEALTHCHECK is missing"},
+			}, nil)
+		})
+	}
+}
+
+// The variant of a platform is compared only if the check has one.
+func TestPlatformVariant(t *testing.T) {
+	base, err := imageOf(v1.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := base.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = file.DeepCopy()
+	file.Architecture, file.Variant = "arm", "v7"
+	img, err := mutate.ConfigFile(base, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runStatic(t, img, "image", []staticTest{
+		{"{platform: linux/arm}", ""},
+		{"{platform: linux/arm/v7}", ""},
+		{"{platform: linux/arm/v6}", `platform is "linux/arm/v7", want linux/arm/v6`},
+		{"{platform: linux/arm64}", `platform is "linux/arm", want linux/arm64`},
+	}, nil)
+	runStatic(t, base, "image", []staticTest{
+		{"{platform: linux/amd64/v2}", `platform is "linux/amd64", want linux/amd64/v2`},
+	}, nil)
+}
+
+// filesImage has files of every type, and a second layer that changes the first.
+func filesImage(t *testing.T) v1.Image {
+	t.Helper()
+	img, err := imageOf(v1.Config{},
+		layerOf(t, "dir etc 755", "file etc/passwd 644 root:x:0:0::/:/bin/sh\napp:x:1000:1001::/app:/bin/sh\n",
+			"file etc/group 644 staff:x:50:\n", "dir app 1000:50 755", "file app/main.py 1000:50 755 print(1)\n",
+			"file app/key.pem 600 secret", "dir ssl 755", "file ssl/ca.pem 644 ca", "file su 4755 su", "file loose 666 x",
+			"file wall 2755 w", "dir shared 1777", "file none 640"),
+		layerOf(t, "dir app 1000:50 755", "file app/.wh.key.pem 0", "symlink python /usr/bin/python3",
+			"symlink code app/main.py", "file odd[1] 644 odd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+func TestFiles(t *testing.T) {
+	runStatic(t, filesImage(t), "files", []staticTest{
+		{"[{path: /app/main.py, type: file, mode: '0755', owner: 'app:staff', size: 9}]", ""},
+		{"[{path: /app/main.py, executable_by: others, content: ^p}]", ""},
+		{"[{path: /app/main.py, owner: 1000:50}, {path: /app/main.py, owner: ':50'}, {path: /app/main.py, owner: app}]", ""},
+		{"[{path: /app/key.pem, absent: true}, {path: /python, type: symlink}]", ""},
+		{"[{path: '/**/*.pem', except: [/ssl/**], absent: true}]", ""},
+		{"[{path: /code, type: symlink, target: app/main.py}, {path: /code, mode: '0755', content: print}]", ""},
+		{"[{path: '/odd\\[1]', content: odd}]", ""},
+		{"[{path: '/**/*.pem', count: 1}, {path: /none*, count: {min: 1}}, {path: /no-such*, count: 0}]", ""},
+		{"[{path: /su, absent: true}]", "must be absent: /su"},
+		{"[{path: /no}]", "/no not found"},
+		{"[{path: /no-such*}]", "/no-such* not found"},
+		{"[{path: /python}]", `/python is a symbolic link to "/usr/bin/python3", which does not exist`},
+		{"[{path: /python, absent: true}]", "must be absent: /python"},
+		{"[{path: /app, type: file}]", "/app is a directory, want a file"},
+		{"[{path: /su, mode: '0755'}]", "/su has mode 4755, want 0755"},
+		{"[{path: /shared, mode: '1777'}, {path: /wall, mode: '2755'}]", ""},
+		{"[{path: /su, owner: app}]", "/su is owned by user 0, want app"},
+		{"[{path: /app, owner: ':51'}]", "/app is owned by group 50, want 51"},
+		{"[{path: /app, owner: ':root'}]", `/app must be owned by group "root", which is not in the image's /etc/group`},
+		{"[{path: /app, owner: nobody}]", `/app must be owned by user "nobody", which is not in the image's /etc/passwd`},
+		{"[{path: /code, target: {matches: ^/}}]", `target of /code is "app/main.py", want a match of "^/"`},
+		{"[{path: /su, target: x}]", "/su is a file, want a symbolic link"},
+		{"[{path: /su, size: {min: 2, max: 2}}, {path: /none, size: 0}]", ""},
+		{"[{path: /su, size: {min: 3}}]", "/su has 2 bytes, want at least 3"},
+		{"[{path: /su, size: {max: 1}}]", "/su has 2 bytes, want at most 1"},
+		{"[{path: /su, size: 3}]", "/su has 2 bytes, want 3"},
+		{"[{path: /su, size: {min: 3, max: 4}}]", "/su has 2 bytes, want 3 to 4"},
+		{"[{path: /none, executable_by: owner}]", "/none has mode 0640, which is not executable by owner"},
+		{"[{path: /loose, executable_by: any}]", "/loose has mode 0666, which is not executable by any"},
+		{"[{path: /wall, executable_by: group}]", ""},
+		{"[{path: /etc/passwd, content: {exclude: [app]}}]", `/etc/passwd must not match "app", but contains "app"`},
+		{"[{path: /loose, content: {golden: golden.txt}}]", "/loose differs from golden.txt"},
+		{"[{path: /su, content: {golden: su.txt}}, {path: /su, content: {equals: su}}]", ""},
+		{"[{path: /app, content: x}]", "/app is a directory and has no content"},
+		{"[{path: '/**/*.pem', count: {max: 0}}]", "/**/*.pem matches 1 files, want at most 0: /ssl/ca.pem"},
+		{"[{path: /su, content: a}, {path: /loose, content: b}]", `/su does not match "a" (and 1 more)`},
+	}, map[string]string{"golden.txt": "y", "su.txt": "su"})
+}
+
+// Each trait selects the files that have it, and no others.
+func TestTraits(t *testing.T) {
+	var tests []staticTest
+	for _, test := range []struct{ trait, want string }{
+		{"setuid", "/su"}, {"setgid", "/wall"}, {"sticky", "/shared"}, {"executable", "/app/main.py, /su, /wall"},
+		{"writable_by_others", "/loose, /shared"}, {"empty", "/none"},
+		{"directory", "/, /app, /etc, /shared, /ssl"}, {"symlink", "/code, /python"},
+		{"file", "/app/main.py, /etc/group, /etc/passwd, /loose, /none, /odd[1], /ssl/ca.pem, /su, /wall"},
+		{"file, writable_by_others", "/loose"},
+	} {
+		check := fmt.Sprintf("[{path: /**, having: [%s], absent: true}]", test.trait)
+		tests = append(tests, staticTest{check, "must be absent: " + test.want})
+	}
+	tests = append(tests, staticTest{"[{path: /**, having: [setuid], except: [/su], absent: true}]", ""})
+	runStatic(t, filesImage(t), "files", tests, nil)
+}
+
+// A message names at most 10 files, and a check has at most 11 messages.
+func TestManyFiles(t *testing.T) {
+	var entries []string
+	for i := range 20 {
+		entries = append(entries, fmt.Sprintf("file f%02d 644 x", i))
+	}
+	img, err := imageOf(v1.Config{}, layerOf(t, entries...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	runStatic(t, img, "files", []staticTest{
+		{
+			"[{path: /f*, absent: true}]",
+			"must be absent: /f00, /f01, /f02, /f03, /f04, /f05, /f06, /f07, /f08, /f09, and 10 more",
+		},
+		{"[{path: /f*, mode: '0600'}]", "/f00 has mode 0644, want 0600 (and 10 more)"},
+	}, nil)
+}
+
+// The headers of each layer are read once, and the contents of each layer once.
+func TestLayersAreReadOnce(t *testing.T) {
+	s := parse(t, `
+tests:
+  - {name: a, files: [{path: /su, content: su}, {path: /code, content: print}, {path: '/odd\[1]', content: odd}]}
+  - {name: b, files: [{path: /loose, content: x}], tags: [all]}
+  - {name: c, image: {max_size: 1MB}}
+`[1:], nil)
+	counted := &countedImage{Image: filesImage(t)}
+	r, err := Run(t.Context(), s, Options{Image: counted})
+	if err != nil || r.Passed != 3 {
+		t.Fatal(r.Line(), err)
+	}
+	if n := counted.opened.Load(); n != 4 {
+		t.Errorf("layers were read %d times, want 4", n)
+	}
+}
+
+// countedImage counts how often layers are read. If err is set, reading fails.
 type countedImage struct {
 	v1.Image
 	opened atomic.Int64
@@ -134,25 +279,40 @@ func (l countedLayer) Uncompressed() (io.ReadCloser, error) {
 	return l.Layer.Uncompressed()
 }
 
-func TestLayersThatCanNotBeRead(t *testing.T) {
+func TestUnreadableLayers(t *testing.T) {
 	img, err := imageOf(v1.Config{}, layerOf(t, "file a 644 a"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := parse(t, "tests:\n  - {name: a, files: [{path: /a}]}\n  - {name: b, image: {max_size: 1}}\n", nil)
-	r, err := Run(t.Context(), s, Options{Image: &countedImage{Image: img, err: errors.New("the builder is gone")}})
+	r, err := Run(t.Context(), s, Options{Image: &countedImage{Image: img, err: errors.New("connection lost")}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	check(t, r, map[string]want{"a": {Failed, "the builder is gone"}, "b": {Failed, "the image's size can not be told: read layer 1"}})
+	check(t, r, map[string]want{
+		"a": {Failed, "connection lost"}, "b": {Failed, "cannot determine the size of the image: read layer 1"},
+	})
+}
 
+// A run that is canceled reports the tests that did not run as skipped.
+func TestCanceledRun(t *testing.T) {
+	s := parse(t, "tests:\n  - {name: a, files: [{path: /a}]}\n  - {name: b, image: {max_size: 1}}\n", nil)
+	canceled := errors.New("job canceled")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errors.New("the time is up"))
-	if r, err = Run(ctx, s, Options{Image: img}); err == nil || err.Error() != "the tests were not all run: the time is up" || r.Skipped != 2 {
-		t.Error(r, err)
+	cancel(canceled)
+	r, err := Run(ctx, s, Options{Image: empty.Image})
+	if !errors.Is(err, canceled) || r.Skipped != 2 || r.Tests[0].Reason != "not run: job canceled" {
+		t.Errorf("%v, %s: %+v", err, r.Line(), r.Tests[0])
 	}
-	commands := parse(t, "tests: [{name: c, run: 'true'}]", nil)
-	if _, err := Run(t.Context(), commands, Options{Image: img}); err == nil || !strings.Contains(err.Error(), `test "c" starts a container, and there is no Docker Engine`) {
+}
+
+func TestRunNeedsAnEngine(t *testing.T) {
+	_, err := Run(t.Context(), parse(t, "tests: [{name: c, run: 'true'}]", nil), Options{Image: empty.Image})
+	if err == nil || !strings.Contains(err.Error(), `test "c" needs a container, but no Docker Engine is available`) {
 		t.Error(err)
+	}
+	skipped := parse(t, "tests: [{name: c, skip: later, run: 'true'}]", nil)
+	if r, err := Run(t.Context(), skipped, Options{Image: empty.Image}); err != nil || r.Skipped != 1 {
+		t.Error(r, err)
 	}
 }

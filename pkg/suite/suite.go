@@ -1,230 +1,209 @@
-// Package suite tests an image as a declarative file says: its metadata, its files, commands in fresh or shared containers, and the
-// image as a running service. It reads the file ([Load]), runs it ([Run]) and reports.
+// Package suite tests a container image against a declarative file: its metadata, its files, commands in fresh or
+// shared containers, and the image as a running service. [Load] reads the file, [Run] runs it, and a [Report] has the
+// results.
 //
-// The format is described by schema.json, which editors use; [Load] holds a file against the same rules and names the line.
+// The types in format.go define the format. schema.json, generated from them, describes it to editors.
 package suite
 
 import (
-	_ "embed"
-	"regexp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
-// Schema is the JSON schema (draft 2020-12) of the format.
-//
-//go:embed schema.json
-var Schema []byte
+// Bounds of a suite, which protect memory and time.
+const (
+	maxTests  = 5000
+	maxMatrix = 256 // tests of one matrix
+)
 
-// Suite is a file of tests for one image.
+// Settings of a test if neither the test nor the defaults set them.
+const (
+	defaultTimeout    = time.Minute
+	defaultPIDs       = 512
+	defaultPrivileges = "none"
+)
+
+// Suite is a validated file of tests for one image.
 type Suite struct {
-	File  string  // as it was given to Load; what reports say, so it may be changed
-	Name  string  // what the report is called; the file's name when it says nothing
-	Tests []*Test // in the file's order, each value of a matrix a test of its own
+	File  string  // the path passed to Load; shown in reports, so callers may shorten it
+	Name  string  // name in reports; default: the name of the file
+	Tests []*Test // in the order of the file, one for each combination of a matrix
 
-	dir string // that golden files and mounts are relative to, absolute
+	dir string // absolute directory of the file; golden files and mounts are relative to it
 }
 
-// Test is one test: of the image's metadata, of its files, of a command, or of the image as a service. Exactly one of Image, Files, Run
-// and Service is set.
-type Test struct {
-	at
-	Name     string            `yaml:"name"`
-	Tags     []string          `yaml:"tags"`
-	Skip     string            `yaml:"skip"`    // why it is not run; "" runs it
-	Retries  int               `yaml:"retries"` // how often a failure is tried again; passing then makes it flaky, not passed
-	Matrix   map[string][]text `yaml:"matrix"`  // values of environment variables, each combination a test
-	settings `yaml:",inline"`
-
-	Image   *imageCheck `yaml:"image"`
-	Files   []fileCheck `yaml:"files"`
-	Service *service    `yaml:"service"`
-
-	Session string `yaml:"session"` // name of the container that is shared with the session's other tests; "" for one of its own
-	Setup   []argv `yaml:"setup"`   // run before in the same container; each must exit with 0
-	command `yaml:",inline"`
-}
-
-// at is where something begins in its file. The decoder fills it in.
-type at struct {
-	Line int // from 1
-}
-
-// settings say how a test's containers are made and how commands run in them.
-type settings struct {
-	Timeout    duration        `yaml:"timeout"` // of the whole test
-	User       text            `yaml:"user"`    // as for docker; "" is the image's own, or 65534 where that is root
-	Env        map[string]text `yaml:"env"`
-	Workdir    string          `yaml:"workdir"`
-	TTY        bool            `yaml:"tty"`
-	Entrypoint bool            `yaml:"entrypoint"` // run the command through the image's entry point
-	Network    string          `yaml:"network"`    // none, or bridge; "": none, and bridge where a port is asked
-	Privileges string          `yaml:"privileges"` // none, default (the engine's), or all
-	Mounts     []mount         `yaml:"mounts"`
-	Limits     limits          `yaml:"limits"`
-}
-
-// mount shows a file or folder beside the suite's file in the container, read only.
-type mount struct {
-	at
-	Source string `yaml:"source"` // relative to the suite's file
-	Target string `yaml:"target"`
-}
-
-type limits struct {
-	Memory size    `yaml:"memory"` // bytes
-	CPUs   float64 `yaml:"cpus"`
-	PIDs   int     `yaml:"pids"`
-}
-
-// command is something to run, and what must come of it.
-type command struct {
-	Run    *argv   `yaml:"run"`
-	Exit   int     `yaml:"exit"`
-	Stdout *output `yaml:"stdout"`
-	Stderr *output `yaml:"stderr"`
-}
-
-// output is what a text must be like: a command's output, a file, an answer's body.
-type output struct {
-	at
-	Include []pattern `yaml:"include"`
-	Exclude []pattern `yaml:"exclude"`
-	Equals  *string   `yaml:"equals"`
-	Golden  string    `yaml:"golden"` // a file beside the suite's that holds the text
-}
-
-// imageCheck is what the image's config must say.
-type imageCheck struct {
-	at
-	Env           map[string]value `yaml:"env"`
-	Labels        map[string]value `yaml:"labels"`
-	Entrypoint    *[]string        `yaml:"entrypoint"`
-	Cmd           *[]string        `yaml:"cmd"`
-	User          *value           `yaml:"user"`
-	Workdir       *value           `yaml:"workdir"`
-	Ports         []text           `yaml:"ports"` // exposed, among others
-	PortsAbsent   []text           `yaml:"ports_absent"`
-	Volumes       []string         `yaml:"volumes"`
-	VolumesAbsent []string         `yaml:"volumes_absent"`
-	Healthcheck   *healthcheck     `yaml:"healthcheck"`
-	StopSignal    *value           `yaml:"stop_signal"`
-	Platform      string           `yaml:"platform"`
-	MaxSize       size             `yaml:"max_size"` // bytes of all layers, unpacked
-	MaxLayers     int              `yaml:"max_layers"`
-}
-
-// healthcheck is whether there is one, and its command if that is asked.
-type healthcheck struct {
-	at
-	present bool
-	test    []string // as in the config, CMD or CMD-SHELL first; nil for any
-}
-
-// fileCheck is what must hold of a path, or of each path that a pattern matches.
-type fileCheck struct {
-	at
-	Path         string   `yaml:"path"`
-	Except       []string `yaml:"except"`
-	Having       []string `yaml:"having"` // only files that have each of these: see traits
-	Absent       bool     `yaml:"absent"`
-	Type         string   `yaml:"type"`
-	Mode         string   `yaml:"mode"`
-	Owner        text     `yaml:"owner"`
-	ExecutableBy string   `yaml:"executable_by"`
-	Target       *value   `yaml:"target"`
-	Size         *between `yaml:"size"`
-	Count        *between `yaml:"count"`
-	Content      *output  `yaml:"content"`
-}
-
-// between is a number's bounds; a bare number is both.
-type between struct {
-	at
-	Min *size `yaml:"min"`
-	Max *size `yaml:"max"`
-}
-
-// service starts the image as it is, and does one thing after another with it.
-type service struct {
-	at
-	Command []string `yaml:"command"` // instead of the image's own
-	Ready   *ready   `yaml:"ready"`
-	Steps   []step   `yaml:"steps"`
-}
-
-// ready is when a service has started: all that is set must hold.
-type ready struct {
-	at
-	Healthy bool       `yaml:"healthy"`
-	Port    int        `yaml:"port"`
-	HTTP    *httpCheck `yaml:"http"`
-	Log     *pattern   `yaml:"log"`
-	Within  duration   `yaml:"within"` // of the start
-}
-
-// step is one of Run, HTTP, Restart, Stop and Logs.
-type step struct {
-	at
-	command `yaml:",inline"`
-	User    text            `yaml:"user"`
-	Env     map[string]text `yaml:"env"`
-	Workdir string          `yaml:"workdir"`
-	Within  duration        `yaml:"within"` // how long run, http and logs are tried until they hold; 0: once
-
-	HTTP    *httpCheck `yaml:"http"`
-	Restart bool       `yaml:"restart"`
-	Stop    *stop      `yaml:"stop"`
-	Logs    *logs      `yaml:"logs"`
-}
-
-// httpCheck is a request to a port of the container, through one that is published on loopback.
-type httpCheck struct {
-	at
-	Port    int              `yaml:"port"`
-	Path    string           `yaml:"path"`
-	Method  string           `yaml:"method"`
-	Request map[string]text  `yaml:"request"` // headers that are sent
-	Status  int              `yaml:"status"`
-	Headers map[string]value `yaml:"headers"` // headers of the answer
-	Body    *output          `yaml:"body"`
-}
-
-// stop asks the service to end, and says how it must.
-type stop struct {
-	at
-	Signal string   `yaml:"signal"`
-	Exit   int      `yaml:"exit"`
-	Within duration `yaml:"within"`
-}
-
-// logs is what the container's log must be like.
-type logs struct {
-	at
-	Stdout *output `yaml:"stdout"`
-	Stderr *output `yaml:"stderr"`
-}
-
-// The smallest things, each with a form of its own in YAML.
-type (
-	text     string        // a string, for which a bare number is taken too
-	duration time.Duration // "30s"
-	size     int64         // bytes: 4096, "10MB", "1GiB"
-
-	// pattern is a regular expression in Go's syntax (RE2).
-	pattern struct {
-		at
-		*regexp.Regexp
+// Load reads a suite. For a file with an invalid format it returns an [*InvalidError] with the line of each problem.
+func Load(file string) (*Suite, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("test suite %s not found; create it (schema.json has the format) or name another file", file)
+		}
+		return nil, fmt.Errorf("read the test suite: %w", err)
 	}
-	// argv is a command: a list is run as it is, a string by /bin/sh -c.
-	argv struct {
-		at
-		args []string
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the test suite: %w", err)
 	}
-	// value is what a value must be: a string itself, {matches: REGEX}, or null for none.
-	value struct {
-		at
-		equals  string
-		matches *regexp.Regexp
-		absent  bool
+	return Parse(file, data)
+}
+
+// Parse is like [Load] for data that was read from file. Golden files and mounts must exist next to file.
+func Parse(file string, data []byte) (*Suite, error) {
+	dir, err := filepath.Abs(filepath.Dir(file))
+	if err != nil {
+		return nil, fmt.Errorf("read the test suite %s: %w", file, err)
 	}
-)
+	validator, err := suiteValidator()
+	if err != nil {
+		return nil, err
+	}
+	f := parseYAML(data)
+	s := &Suite{File: file, Name: filepath.Base(file), dir: dir}
+	validYAML := len(f.problems) == 0
+	if f.value != nil {
+		violations := validator.validate(f)
+		for _, found := range violations {
+			f.addf(found.line, "%s", found.message)
+		}
+		if validYAML {
+			s.decode(f, violations)
+		}
+	}
+	if err := f.err(file); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// decode fills in the suite and checks the rules that the schema cannot express. It leaves out tests with violations,
+// so each mistake is reported once.
+func (s *Suite) decode(f *parsedFile, violations []violation) {
+	failed := map[string]bool{} // the top-level keys and the indexes of tests that have violations
+	for _, found := range violations {
+		switch l := found.location; {
+		case len(l) >= 2 && l[0] == "tests":
+			failed[l[1]] = true
+		case len(l) > 0:
+			failed[l[0]] = true
+		default:
+			failed["tests"] = true
+		}
+	}
+	if failed["tests"] || failed["defaults"] {
+		return
+	}
+	root, ok := f.value.(map[string]any)
+	if !ok {
+		return
+	}
+	if name, ok := root["name"].(string); ok && name != "" {
+		s.Name = name
+	}
+	defaults := Settings{
+		Timeout: Duration(defaultTimeout), Privileges: defaultPrivileges, Limits: Limits{PIDs: defaultPIDs},
+	}
+	c := &checker{parsedFile: f, dir: s.dir}
+	if _, ok := root["defaults"]; ok {
+		l := location{"defaults"}
+		if !f.decodeInto(l, &defaults) {
+			return
+		}
+		c.settings(&defaults, l)
+	}
+	sessions := map[Word]*Test{}
+	tests, _ := root["tests"].([]any)
+	for i := range tests {
+		l := location{"tests", strconv.Itoa(i)}
+		if failed[l[1]] {
+			continue
+		}
+		t := &Test{Settings: defaults}
+		t.Env = maps.Clone(t.Env) // the YAML library adds to the map
+		if !f.decodeInto(l, t) {
+			continue
+		}
+		c.test(t, l)
+		if first := sessions[t.Session]; first == nil {
+			sessions[t.Session] = t
+		} else if t.Session != "" && !sameContainer(&first.Settings, &t.Settings) {
+			f.addf(t.Line, "session %q has other container settings on line %d; use the same network, privileges, mounts and "+
+				"limits, or another session", t.Session, first.Line)
+		}
+		s.Tests = append(s.Tests, c.expandMatrix(t)...)
+	}
+	if len(s.Tests) > maxTests {
+		f.addf(f.line(location{"tests"}), "suite has %d tests, more than %d; split it", len(s.Tests), maxTests)
+	}
+	c.uniqueNames(s.Tests)
+}
+
+// decodeInto decodes the value at l. It reports whether that succeeded.
+func (f *parsedFile) decodeInto(l location, into any) bool {
+	_, node := f.find(l)
+	err := node.Decode(into)
+	var typeError *yaml.TypeError
+	switch {
+	case errors.As(err, &typeError):
+		for _, message := range typeError.Errors {
+			f.addYAMLError(node.Line, "", errors.New(message))
+		}
+	case err != nil:
+		f.addYAMLError(node.Line, "", err)
+	}
+	return err == nil
+}
+
+// sameContainer reports whether tests with these settings can share a container.
+func sameContainer(a, b *Settings) bool {
+	sameMount := func(a, b Mount) bool { return a.Source == b.Source && a.Target == b.Target }
+	return a.Network == b.Network && a.Privileges == b.Privileges && a.Limits == b.Limits &&
+		slices.EqualFunc(a.Mounts, b.Mounts, sameMount)
+}
+
+// expandMatrix returns a test for each combination of the values in t's matrix.
+func (c *checker) expandMatrix(t *Test) []*Test {
+	tests := []*Test{t}
+	for _, name := range slices.Sorted(maps.Keys(t.Matrix)) {
+		var expanded []*Test
+		for _, base := range tests {
+			for _, value := range t.Matrix[name] {
+				variant := *base
+				variant.Env = maps.Clone(base.Env)
+				if variant.Env == nil {
+					variant.Env = Env{}
+				}
+				variant.Env[name] = value
+				variant.Name += fmt.Sprintf(" [%s=%s]", name, value)
+				expanded = append(expanded, &variant)
+			}
+		}
+		if tests = expanded; len(tests) > maxMatrix {
+			c.addf(t.Line, "matrix of %q expands to more than %d tests; use fewer values", t.Name, maxMatrix)
+			return nil
+		}
+	}
+	return tests
+}
+
+// uniqueNames adds a problem for each name that an earlier test has.
+func (c *checker) uniqueNames(tests []*Test) {
+	lines := map[string]int{}
+	for _, t := range tests {
+		if line, ok := lines[t.Name]; ok {
+			c.addf(t.Line, "test name %q is already used on line %d; rename one", t.Name, line)
+		}
+		lines[t.Name] = t.Line
+	}
+}

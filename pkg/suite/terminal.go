@@ -4,22 +4,24 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// Progress shows how a run gets on: a line for each test, or on a terminal one line that changes, and a line for each test that did not pass.
-// Its Test is for Options.Progress.
+// Progress shows the progress of a run: a line for each test, or, on a terminal, one status line that changes and a
+// line for each test that did not pass. Pass its Test method as Options.Progress.
 type Progress struct {
-	Log      io.Writer // of our own text
-	Terminal bool      // Log is one
-	Width    int       // of the terminal, in characters; 0: 80
+	Log      io.Writer
+	Terminal bool // whether Log is a terminal
+	Width    int  // of the terminal, in characters; 0: 80
 }
 
-// Test tells of a test that has ended.
+// Test shows a finished test.
 func (p *Progress) Test(r *Result, done, total int) {
 	line := fmt.Sprintf("%-7s %s (%s)", r.Status, r.title(), seconds(r.Duration))
 	switch {
 	case r.Status == Skipped:
-		line = fmt.Sprintf("%-7s %s: %s", r.Status, r.title(), visible(r.Reason))
+		line = fmt.Sprintf("%-7s %s: %s", r.Status, r.title(), safetext.Line(r.Reason, 0))
 	case r.Attempts > 1:
 		line += fmt.Sprintf(", attempt %d", r.Attempts)
 	}
@@ -27,24 +29,24 @@ func (p *Progress) Test(r *Result, done, total int) {
 		fmt.Fprintln(p.Log, line)
 		return
 	}
-	const clear = "\r\x1b[K"
+	const clearLine = "\r\x1b[K"
 	if r.Status != Passed {
-		fmt.Fprintf(p.Log, "%s%s\n", clear, line)
+		fmt.Fprintf(p.Log, "%s%s\n", clearLine, line)
 	}
 	width := p.Width
 	if width <= 0 {
 		width = 80
 	}
-	fmt.Fprint(p.Log, clear)
+	fmt.Fprint(p.Log, clearLine)
 	if done < total {
 		status := []rune(fmt.Sprintf("[%d/%d] %s", done, total, r.title()))
 		fmt.Fprint(p.Log, string(status[:min(len(status), width-1)]))
 	}
 }
 
-// WriteText writes the report for a person: what failed, with what was seen, and the counts. What the image said goes to theirs, which must
-// see to it that nobody obeys it; our own lines go to ours.
-func (r *Report) WriteText(ours, theirs io.Writer) error {
+// WriteText writes the report as plain text: the failures with their details, and the counts. Output of the image goes
+// to untrusted, which must prevent it from acting as workflow commands; everything else goes to log.
+func (r *Report) WriteText(log, untrusted io.Writer) error {
 	for _, t := range r.failed() {
 		where := ""
 		if t.File != "" {
@@ -52,21 +54,21 @@ func (r *Report) WriteText(ours, theirs io.Writer) error {
 		}
 		state := "FAILED"
 		if t.Status == Flaky {
-			state = fmt.Sprintf("FLAKY, passed at attempt %d; before", t.Attempts)
+			state = fmt.Sprintf("FLAKY (passed on attempt %d)", t.Attempts)
 		}
-		if _, err := fmt.Fprintf(ours, "\n%s: %s%s\n", state, visible(t.title()), where); err != nil {
+		if _, err := fmt.Fprintf(log, "\n%s: %s%s\n", state, safetext.Line(t.title(), 0), where); err != nil {
 			return err
 		}
 		for line := range strings.Lines(t.details()) {
-			if _, err := fmt.Fprintf(theirs, "    %s\n", strings.TrimSuffix(line, "\n")); err != nil {
+			if _, err := fmt.Fprintf(untrusted, "    %s\n", strings.TrimSuffix(line, "\n")); err != nil {
 				return err
 			}
 		}
 	}
-	order := ""
+	seed := ""
 	if r.Seed != 0 {
-		order = fmt.Sprintf("order %d\n", r.Seed)
+		seed = fmt.Sprintf("seed %d\n", r.Seed)
 	}
-	_, err := fmt.Fprintf(ours, "\n%s%s\n", order, r.Line())
+	_, err := fmt.Fprintf(log, "\n%s%s\n", seed, r.Line())
 	return err
 }

@@ -10,102 +10,111 @@ import (
 	"github.com/pmezard/go-difflib/difflib"
 )
 
-// shownText bounds what a failure shows of a text: bytes.
-const shownText = 4 << 10
+// Limits of what a failure quotes, in bytes.
+const (
+	maxExcerpt = 4 << 10
+	maxQuoted  = 200
+)
 
-// Failure is one thing that is not as the suite says.
+// Failure is one failed check of a test.
 type Failure struct {
 	Line    int    // in the suite's file
-	Message string // of ours, in one line; it quotes what the image said
-	Detail  string // the text that was seen, or its difference from the expected one; the image's own, and never to be obeyed
+	Message string // one line of ours; may quote what the image printed
+	Detail  string // what the image printed, or its difference from the expected text; untrusted
 }
 
-// check holds what was seen, called name, against o. Dir is where golden files are.
-func (o *output) check(name, seen, dir string) (failures []Failure) {
+// check compares a text, which messages call name, with c. dir has the golden files.
+func (c *TextCheck) check(name, text, dir string) (failures []Failure) {
 	fail := func(line int, detail, format string, args ...any) {
 		failures = append(failures, Failure{line, fmt.Sprintf(format, args...), detail})
 	}
-	for _, p := range o.Include {
-		if !p.MatchString(seen) {
-			fail(p.Line, excerpt(seen), "%s does not match %s", name, strconv.Quote(p.String()))
+	for _, p := range c.Include {
+		if !p.MatchString(text) {
+			fail(p.Line, excerpt(text), "%s does not match %s", name, strconv.Quote(p.String()))
 		}
 	}
-	for _, p := range o.Exclude {
-		if at := p.FindStringIndex(seen); at != nil {
-			fail(p.Line, excerpt(seen), "%s must not match %s, and has %s", name, strconv.Quote(p.String()), strconv.Quote(shorten(seen[at[0]:at[1]], 200)))
+	for _, p := range c.Exclude {
+		if at := p.FindStringIndex(text); at != nil {
+			pattern, match := strconv.Quote(p.String()), quote(text[at[0]:at[1]])
+			fail(p.Line, excerpt(text), "%s must not match %s, but contains %s", name, pattern, match)
 		}
 	}
-	if o.Equals != nil && seen != *o.Equals {
-		fail(o.Line, diff(*o.Equals, seen), "%s is not what equals says", name)
+	if c.Equals != nil && text != *c.Equals {
+		fail(c.Line, diff(*c.Equals, text), "%s differs from equals", name)
 	}
-	if o.Golden != "" {
-		want, err := os.ReadFile(filepath.Join(dir, o.Golden))
+	if c.Golden != "" {
+		want, err := os.ReadFile(filepath.Join(dir, c.Golden))
 		if err != nil {
-			fail(o.Line, "", "%s can not be compared: %v", name, err)
-		} else if seen != string(want) {
-			fail(o.Line, diff(string(want), seen), "%s is not what %s holds", name, o.Golden)
+			fail(c.Line, "", "%s cannot be compared: %v", name, err)
+		} else if text != string(want) {
+			fail(c.Line, diff(string(want), text), "%s differs from %s", name, c.Golden)
 		}
 	}
 	return failures
 }
 
-// compare says in what a value is another than v wants, "" when it is not. It is absent when it is not there.
-func (v *value) compare(have string, there bool) string {
+// compare describes how a value differs from v, or returns "" if it does not.
+func (v *ValueCheck) compare(have string, present bool) string {
 	switch {
-	case v.absent && there:
-		return fmt.Sprintf("is %s, and must not be there", strconv.Quote(shorten(have, 200)))
+	case v.absent && present:
+		return fmt.Sprintf("is %s, but must not be set", quote(have))
 	case v.absent:
 		return ""
-	case !there && v.matches != nil:
-		return fmt.Sprintf("is not there, and must match %s", strconv.Quote(v.matches.String()))
-	case !there:
-		return fmt.Sprintf("is not there, and must be %s", strconv.Quote(v.equals))
+	case !present && v.matches != nil:
+		return fmt.Sprintf("is not set, want a match of %s", strconv.Quote(v.matches.String()))
+	case !present:
+		return fmt.Sprintf("is not set, want %s", strconv.Quote(v.equals))
 	case v.matches != nil && !v.matches.MatchString(have):
-		return fmt.Sprintf("is %s, and must match %s", strconv.Quote(shorten(have, 200)), strconv.Quote(v.matches.String()))
+		return fmt.Sprintf("is %s, want a match of %s", quote(have), strconv.Quote(v.matches.String()))
 	case v.matches == nil && have != v.equals:
-		return fmt.Sprintf("is %s, and must be %s", strconv.Quote(shorten(have, 200)), strconv.Quote(v.equals))
+		return fmt.Sprintf("is %s, want %s", quote(have), strconv.Quote(v.equals))
 	}
 	return ""
 }
 
-// excerpt is a text's begin and end.
+func quote(s string) string { return strconv.Quote(truncate(s, maxQuoted)) }
+
+// excerpt returns the start and the end of a long text.
 func excerpt(s string) string {
 	if s == "" {
-		return "(nothing)"
+		return "(empty)"
 	}
-	if len(s) <= shownText {
+	if len(s) <= maxExcerpt {
 		return s
 	}
-	half := shownText / 2
-	return fmt.Sprintf("%s\n… %d bytes left out …\n%s", strings.ToValidUTF8(s[:half], ""), len(s)-2*half, strings.ToValidUTF8(s[len(s)-half:], ""))
+	half := maxExcerpt / 2
+	start, end := strings.ToValidUTF8(s[:half], ""), strings.ToValidUTF8(s[len(s)-half:], "")
+	return fmt.Sprintf("%s\n… %d bytes omitted …\n%s", start, len(s)-2*half, end)
 }
 
-// diff is the unified difference of two texts. Long ones are cut first: finding a difference takes the product of their lengths.
-func diff(want, seen string) string {
+// diff returns the unified difference of two texts.
+func diff(want, have string) string {
 	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: lines(want), B: lines(seen), FromFile: "expected", ToFile: "seen", Context: 3,
+		A: diffLines(want), B: diffLines(have), FromFile: "expected", ToFile: "actual", Context: 3,
 	})
 	if err != nil || text == "" {
-		return excerpt(seen)
+		return excerpt(have)
 	}
 	return excerpt(text)
 }
 
-// lines are at most a thousand lines of a text, each with its end.
-func lines(s string) []string {
-	const most = 1000
-	list := strings.SplitAfterN(s, "\n", most+1)
-	if len(list) > most {
-		list = append(list[:most], "…\n")
+// diffLines splits a text for diff. It limits the number and length of the lines, because the time that a difference
+// takes grows with their product.
+func diffLines(s string) []string {
+	const maxLines, maxLine = 1000, 1000
+	lines := strings.SplitAfterN(s, "\n", maxLines+1)
+	if len(lines) > maxLines {
+		lines = append(lines[:maxLines], "…\n")
 	}
-	for i, line := range list {
-		list[i] = shorten(strings.TrimSuffix(line, "\n"), 1000) + "\n"
+	for i, line := range lines {
+		lines[i] = truncate(strings.TrimSuffix(line, "\n"), maxLine) + "\n"
 	}
-	if last := len(list) - 1; list[last] == "\n" {
-		return list[:last]
+	last := len(lines) - 1
+	if lines[last] == "\n" {
+		return lines[:last]
 	}
 	if !strings.HasSuffix(s, "\n") {
-		list[len(list)-1] = strings.TrimSuffix(list[len(list)-1], "\n") + " (no newline at the end)\n"
+		lines[last] = strings.TrimSuffix(lines[last], "\n") + " (no newline at the end)\n"
 	}
-	return list
+	return lines
 }

@@ -17,58 +17,58 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Bounds of what is read of an image.
+// Limits of what is read of an image.
 const (
-	maxEntries = 4_000_000 // files
-	maxContent = 16 << 20  // bytes of a file that is compared
-	maxHeld    = 256 << 20 // bytes of all files that are compared
-	maxLinks   = 40        // symbolic links that lead to one file, as in path_resolution(7)
+	maxEntries       = 4_000_000 // files
+	maxContent       = 16 << 20  // bytes of one file to compare
+	maxTotalContents = 256 << 20 // bytes of all files to compare
+	maxLinks         = 40        // symbolic links in one path, as in path_resolution(7)
 )
 
-// Tree is the files of an image, as a container of it has them at its start: the layers one over the other, by the rules of
+// Tree has the files of an image, as a new container sees them: the layers applied in order, see
 // https://github.com/opencontainers/image-spec/blob/main/layer.md.
 type Tree struct {
-	Size int64 // bytes of all layers, unpacked: what one hides counts too
+	Size int64 // bytes of all layers, uncompressed, including files that upper layers hide
 
 	root   *entry
 	layers []v1.Layer
 	count  int
-	ids    map[string]map[string]int // of /etc/passwd and /etc/group, by name, once they have been read
+	ids    map[string]map[string]int // names of /etc/passwd and /etc/group, filled in when they are needed
 }
 
-// File is one of a tree.
+// File is a file, directory or other entry of a tree.
 type File struct {
-	Path string // absolute, without symbolic links in its folders
+	Path string // absolute, without symbolic links in its directories
 	Type string // file, directory, symlink, fifo, char or block
 	Mode fs.FileMode
 	UID  int
 	GID  int
-	Size int64 // of a file's content, in bytes
+	Size int64 // of the content, in bytes; 0 if Type is not file
 
-	Target string // of a symlink, as it is written
+	Target string // of a symlink, as stored
 
 	inode *inode
 }
 
-// entry is a name in a folder. Hard links are entries that share an inode.
+// entry is a name in a directory. Hard links are entries that share an inode.
 type entry struct {
 	*inode
-	children map[string]*entry // of a directory
+	children map[string]*entry // nil if not a directory
 }
 
 type inode struct {
 	header tar.Header
-	layer  int // that its content is in; -1 for a folder that no layer mentions
-	index  int // which of the layer's tar entries
+	layer  int // index of the layer with the content; -1 for a directory that no layer has
+	index  int // of the entry in the layer's tar file
 }
 
-// ReadTree reads the headers of all layers, from the lowest. It ends with ctx.
+// ReadTree reads the headers of all layers of an image. It stops when ctx ends.
 func ReadTree(ctx context.Context, img v1.Image) (*Tree, error) {
 	layers, err := img.Layers()
 	if err != nil {
 		return nil, fmt.Errorf("read the image's layers: %w", err)
 	}
-	t := &Tree{root: folder(), layers: layers, ids: map[string]map[string]int{}}
+	t := &Tree{root: newDirectory(), layers: layers, ids: map[string]map[string]int{}}
 	for i, layer := range layers {
 		if err := t.read(ctx, i, layer); err != nil {
 			name := fmt.Sprint(i + 1)
@@ -81,17 +81,20 @@ func ReadTree(ctx context.Context, img v1.Image) (*Tree, error) {
 	return t, nil
 }
 
-func folder() *entry {
-	return &entry{inode: &inode{header: tar.Header{Typeflag: tar.TypeDir, Mode: 0o755}, layer: -1}, children: map[string]*entry{}}
+// newDirectory returns a directory that no layer has.
+func newDirectory() *entry {
+	header := tar.Header{Typeflag: tar.TypeDir, Mode: 0o755}
+	return &entry{inode: &inode{header: header, layer: -1}, children: map[string]*entry{}}
 }
 
+// Names of whiteouts, which remove files of lower layers.
 const (
-	whiteout = ".wh."
-	opaque   = ".wh..wh..opq"
-	metadata = ".wh..wh." // AUFS's own
+	whiteoutPrefix = ".wh."
+	opaqueWhiteout = ".wh..wh..opq"
+	aufsPrefix     = ".wh..wh." // metadata of AUFS
 )
 
-// read puts one layer over those below.
+// read applies one layer.
 func (t *Tree) read(ctx context.Context, number int, layer v1.Layer) error {
 	content, err := layer.Uncompressed()
 	if err != nil {
@@ -113,15 +116,15 @@ func (t *Tree) read(ctx context.Context, number int, layer v1.Layer) error {
 			return fmt.Errorf("the image has more than %d files", maxEntries)
 		}
 		header.Name = path.Clean("/" + header.Name)
-		header.PAXRecords = nil // memory
-		// A whiteout is for what is below, never for its own layer: it comes first, wherever it stands.
-		if folder, name := path.Split(header.Name); strings.HasPrefix(name, whiteout) {
-			t.hide(folder, name)
+		header.PAXRecords = nil // not needed, and large
+		// A whiteout removes files of lower layers only, so it is applied first, wherever it is in the layer.
+		if dir, name := path.Split(header.Name); strings.HasPrefix(name, whiteoutPrefix) {
+			t.applyWhiteout(dir, name)
 			continue
 		}
 		entries = append(entries, &inode{header: *header, layer: number, index: index})
 	}
-	if _, err := io.Copy(io.Discard, counted); err != nil { // the padding, and the digest's check
+	if _, err := io.Copy(io.Discard, counted); err != nil { // verifies the digest
 		return err
 	}
 	t.Size += counted.n
@@ -133,21 +136,21 @@ func (t *Tree) read(ctx context.Context, number int, layer v1.Layer) error {
 	return nil
 }
 
-// hide removes what a whiteout names.
-func (t *Tree) hide(folder, name string) {
-	parent, _ := t.find(folder, true)
+// applyWhiteout removes the files that a whiteout names.
+func (t *Tree) applyWhiteout(dir, name string) {
+	parent, _ := t.find(dir, true)
 	if parent == nil || parent.children == nil {
 		return
 	}
 	switch {
-	case name == opaque:
+	case name == opaqueWhiteout:
 		clear(parent.children)
-	case !strings.HasPrefix(name, metadata):
-		delete(parent.children, strings.TrimPrefix(name, whiteout))
+	case !strings.HasPrefix(name, aufsPrefix):
+		delete(parent.children, strings.TrimPrefix(name, whiteoutPrefix))
 	}
 }
 
-// add puts one file of a layer into the tree.
+// add adds one file of a layer.
 func (t *Tree) add(node *inode) error {
 	header := &node.header
 	if header.Name == "/" {
@@ -159,45 +162,46 @@ func (t *Tree) add(node *inode) error {
 	switch header.Typeflag {
 	case tar.TypeXGlobalHeader:
 		return nil
-	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeGNUSparse, tar.TypeCont:
+	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo,
+		tar.TypeGNUSparse, tar.TypeCont:
 	default:
-		return fmt.Errorf("%s has the unknown type %q", header.Name, header.Typeflag)
+		return fmt.Errorf("%s has unsupported type %q", header.Name, header.Typeflag)
 	}
 	dir, name := path.Split(header.Name)
-	parent := t.makeFolder(dir)
+	parent := t.makeDirectory(dir)
 	if header.Typeflag == tar.TypeLink {
 		target, _ := t.find(path.Clean("/"+header.Linkname), false)
 		if target == nil || target.children != nil || target.layer != node.layer {
-			return fmt.Errorf("%s is a hard link to %s, which is no file of the layer", header.Name, header.Linkname)
+			return fmt.Errorf("%s is a hard link to %s, which is not a file of the same layer", header.Name, header.Linkname)
 		}
-		// A link's header has an owner and a mode too. The engines give them to the file.
+		// Engines apply the owner and mode of the link's header to the file.
 		linked := target.inode
 		linked.header.Uid, linked.header.Gid, linked.header.Mode = header.Uid, header.Gid, header.Mode
 		parent.children[name] = &entry{inode: linked}
 		return nil
 	}
-	fresh := &entry{inode: node}
+	added := &entry{inode: node}
 	if header.Typeflag == tar.TypeDir {
-		fresh.children = map[string]*entry{}
+		added.children = map[string]*entry{}
 		if below := parent.children[name]; below != nil && below.children != nil {
-			fresh.children = below.children
+			added.children = below.children
 		}
 	}
-	parent.children[name] = fresh
+	parent.children[name] = added
 	return nil
 }
 
-// makeFolder is the folder of that path, made where it is not there.
-func (t *Tree) makeFolder(dir string) *entry {
+// makeDirectory returns the directory at a path. It creates the directories that are missing.
+func (t *Tree) makeDirectory(dir string) *entry {
 	if found, _ := t.find(dir, true); found != nil && found.children != nil {
 		return found
 	}
 	at, walked := t.root, "/"
-	for _, name := range parts(dir) {
+	for _, name := range pathNames(dir) {
 		walked = path.Join(walked, name)
 		next, _ := t.find(walked, true)
 		if next == nil || next.children == nil {
-			next = folder()
+			next = newDirectory()
 			next.inode.header.Name = walked
 			at.children[name] = next
 		}
@@ -206,14 +210,15 @@ func (t *Tree) makeFolder(dir string) *entry {
 	return at
 }
 
-func parts(name string) []string {
+// pathNames splits a path into names.
+func pathNames(name string) []string {
 	return strings.FieldsFunc(name, func(c rune) bool { return c == '/' })
 }
 
-// find follows the symbolic links in a path's folders, and with last the one that it may end in. It answers nil when there is no such file
-// or the links go round, else the path without links too.
-func (t *Tree) find(name string, last bool) (*entry, string) {
-	rest := parts(name)
+// find returns the entry at a path, and its path without symbolic links. It follows links in the directories of the
+// path and, with followLast, one at the end. It returns nil if there is no such entry, or if links form a loop.
+func (t *Tree) find(name string, followLast bool) (*entry, string) {
+	rest := pathNames(name)
 	stack := []*entry{t.root}
 	var names []string
 	for links := 0; len(rest) > 0; {
@@ -233,14 +238,14 @@ func (t *Tree) find(name string, last bool) (*entry, string) {
 		if found == nil {
 			return nil, ""
 		}
-		if found.header.Typeflag == tar.TypeSymlink && (len(rest) > 0 || last) {
+		if found.header.Typeflag == tar.TypeSymlink && (len(rest) > 0 || followLast) {
 			if links++; links > maxLinks {
 				return nil, ""
 			}
 			if path.IsAbs(found.header.Linkname) {
 				stack, names = stack[:1], nil
 			}
-			rest = append(parts(found.header.Linkname), rest...)
+			rest = append(pathNames(found.header.Linkname), rest...)
 			continue
 		}
 		if len(rest) > 0 && found.children == nil {
@@ -251,14 +256,14 @@ func (t *Tree) find(name string, last bool) (*entry, string) {
 	return stack[len(stack)-1], "/" + strings.Join(names, "/")
 }
 
-// Lstat is the file of that path, a symbolic link itself where the path ends in one.
+// Lstat returns the file at a path. If the path ends in a symbolic link, it returns the link.
 func (t *Tree) Lstat(name string) (File, bool) { return t.stat(name, false) }
 
-// Stat is the file that the path leads to.
+// Stat returns the file at a path, after following symbolic links.
 func (t *Tree) Stat(name string) (File, bool) { return t.stat(name, true) }
 
-func (t *Tree) stat(name string, last bool) (File, bool) {
-	found, clean := t.find(name, last)
+func (t *Tree) stat(name string, followLast bool) (File, bool) {
+	found, clean := t.find(name, followLast)
 	if found == nil {
 		return File{}, false
 	}
@@ -267,8 +272,8 @@ func (t *Tree) stat(name string, last bool) (File, bool) {
 
 func (e *entry) file(name string) File {
 	h := &e.header
-	info := h.FileInfo()
-	f := File{Path: name, Mode: info.Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky), UID: h.Uid, GID: h.Gid, inode: e.inode}
+	mode := h.FileInfo().Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
+	f := File{Path: name, Mode: mode, UID: h.Uid, GID: h.Gid, inode: e.inode}
 	switch h.Typeflag {
 	case tar.TypeDir:
 		f.Type = "directory"
@@ -286,24 +291,25 @@ func (e *entry) file(name string) File {
 	return f
 }
 
-// Glob calls each for every file whose path matches the pattern, in the order of their paths: * matches within a name, ** across folders. Symbolic
-// links are matched, not followed.
-func (t *Tree) Glob(pattern string, each func(File)) {
+// Glob calls visit for every file whose path matches the pattern, sorted by path: * matches within a name, ** across
+// directories. It does not follow symbolic links.
+func (t *Tree) Glob(pattern string, visit func(File)) {
 	base, _ := doublestar.SplitPattern(pattern)
 	if !strings.HasPrefix(base, "/") {
 		base = "/"
 	}
 	start, clean := t.find(base, false)
-	if start == nil || clean != path.Clean(base) { // a folder behind a link: the pattern's own is no file's
+	if start == nil || clean != path.Clean(base) { // base leads through a link, so no path starts with it
 		return
 	}
 	walk(start, clean, func(name string, e *entry) {
 		if doublestar.MatchUnvalidated(pattern, name) {
-			each(e.file(name))
+			visit(e.file(name))
 		}
 	})
 }
 
+// walk visits an entry and everything below it, sorted by path.
 func walk(e *entry, name string, visit func(string, *entry)) {
 	visit(name, e)
 	for _, child := range slices.Sorted(maps.Keys(e.children)) {
@@ -311,20 +317,20 @@ func walk(e *entry, name string, visit func(string, *entry)) {
 	}
 }
 
-// Contents reads files, each layer once, and answers their contents in the same order.
+// Contents returns the contents of files, in the same order. It reads each layer at most once.
 func (t *Tree) Contents(files []File) ([][]byte, error) {
 	contents := make([][]byte, len(files))
-	wanted := map[int]map[int][]int{} // layer, entry, which of files
-	var held int64
+	wanted := map[int]map[int][]int{} // indexes in files by layer and tar entry
+	var total int64
 	for i, f := range files {
 		switch {
 		case f.Type != "file":
-			return nil, fmt.Errorf("%s is a %s, and has no content", f.Path, f.Type)
+			return nil, fmt.Errorf("%s is a %s and has no content", f.Path, f.Type)
 		case f.Size > maxContent:
-			return nil, fmt.Errorf("%s has %d bytes, more than can be compared (%d)", f.Path, f.Size, maxContent)
+			return nil, fmt.Errorf("%s has %d bytes; only files of at most %d bytes can be compared", f.Path, f.Size, maxContent)
 		}
-		if held += f.Size; held > maxHeld {
-			return nil, fmt.Errorf("the files to compare have more than %d MiB together: name fewer", maxHeld>>20)
+		if total += f.Size; total > maxTotalContents {
+			return nil, fmt.Errorf("files to compare have more than %d MiB in total; select fewer", maxTotalContents>>20)
 		}
 		if wanted[f.inode.layer] == nil {
 			wanted[f.inode.layer] = map[int][]int{}
@@ -339,6 +345,7 @@ func (t *Tree) Contents(files []File) ([][]byte, error) {
 	return contents, nil
 }
 
+// extract reads entries of one layer. indexes maps each entry to its places in contents.
 func (t *Tree) extract(layer int, indexes map[int][]int, contents [][]byte) error {
 	content, err := t.layers[layer].Uncompressed()
 	if err != nil {
@@ -350,8 +357,8 @@ func (t *Tree) extract(layer int, indexes map[int][]int, contents [][]byte) erro
 		if _, err := reader.Next(); err != nil {
 			return err
 		}
-		which := indexes[index]
-		if which == nil {
+		places := indexes[index]
+		if places == nil {
 			continue
 		}
 		delete(indexes, index)
@@ -359,13 +366,14 @@ func (t *Tree) extract(layer int, indexes map[int][]int, contents [][]byte) erro
 		if _, err := io.Copy(&data, io.LimitReader(reader, maxContent)); err != nil {
 			return err
 		}
-		for _, i := range which {
+		for _, i := range places {
 			contents[i] = data.Bytes()
 		}
 	}
 	return nil
 }
 
+// countingReader counts what it reads, and fails once ctx has ended.
 type countingReader struct {
 	ctx  context.Context
 	from io.Reader

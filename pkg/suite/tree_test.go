@@ -21,8 +21,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// layerOf is a layer of entries such as "dir a 755", "file a/b 644 content", "link a/c a/b" (hard), "symlink a/d b", with an owner before
-// the mode as in "file a/e 1000:5 4755 content".
+// layerOf returns a layer of entries such as "dir a 755", "file a/b 644 content", "link a/c a/b" (hard), "symlink a/d
+// b". The mode may follow an owner: "file a/e 1000:5 4755 content".
 func layerOf(t testing.TB, entries ...string) v1.Layer {
 	t.Helper()
 	var b bytes.Buffer
@@ -39,7 +39,8 @@ func layerOf(t testing.TB, entries ...string) v1.Layer {
 		case "symlink":
 			header.Typeflag, header.Linkname, header.Mode = tar.TypeSymlink, rest, 0o777
 		default:
-			header.Typeflag = map[string]byte{"dir": tar.TypeDir, "file": tar.TypeReg, "fifo": tar.TypeFifo}[fields[0]]
+			types := map[string]byte{"dir": tar.TypeDir, "file": tar.TypeReg, "fifo": tar.TypeFifo}
+			header.Typeflag = types[fields[0]]
 			var owner, mode string
 			if before, after, ok := strings.Cut(rest, " "); ok && strings.Contains(before, ":") {
 				owner, rest = before, after
@@ -61,8 +62,8 @@ func layerOf(t testing.TB, entries ...string) v1.Layer {
 
 func writeAll(w io.Writer, s string) error { _, err := io.WriteString(w, s); return err }
 
-// show is a file in one line.
-func show(f File, content string) string {
+// describeFile returns a file in one line.
+func describeFile(f File, content string) string {
 	s := fmt.Sprintf("%s %04o %d:%d", f.Type, unixMode(f.Mode), f.UID, f.GID)
 	switch f.Type {
 	case "symlink":
@@ -73,7 +74,7 @@ func show(f File, content string) string {
 	return s
 }
 
-// contents are all files of a tree, by path.
+// contents returns all files of a tree by path.
 func contents(t *testing.T, tree *Tree) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -86,7 +87,7 @@ func contents(t *testing.T, tree *Tree) map[string]string {
 			}
 			content = string(read[0])
 		}
-		files[f.Path] = show(f, content)
+		files[f.Path] = describeFile(f, content)
 	})
 	return files
 }
@@ -96,46 +97,107 @@ var treeTests = []struct {
 	layers [][]string
 	want   map[string]string
 }{
-	{"one layer", [][]string{{"dir a 755", "file a/b 1000:5 4755 hello", "symlink a/c ../a/b", "fifo a/f 600"}}, map[string]string{
-		"/a": "directory 0755 0:0", "/a/b": `file 4755 1000:5 "hello"`, "/a/c": "symlink ../a/b", "/a/f": "fifo 0600 0:0",
-	}},
-	{"a file over a file", [][]string{{"file a 644 old"}, {"file a 600 new"}}, map[string]string{"/a": `file 0600 0:0 "new"`}},
-	{"a folder over a folder", [][]string{{"dir a 755", "file a/b 644 b"}, {"dir a 1777", "file a/c 644 c"}}, map[string]string{
-		"/a": "directory 1777 0:0", "/a/b": `file 0644 0:0 "b"`, "/a/c": `file 0644 0:0 "c"`,
-	}},
-	{"a file over a folder", [][]string{{"dir a 755", "file a/b 644 b"}, {"file a 644 now"}}, map[string]string{"/a": `file 0644 0:0 "now"`}},
-	{"a folder over a file", [][]string{{"file a 644 old"}, {"dir a 755", "file a/b 644 b"}}, map[string]string{"/a": "directory 0755 0:0", "/a/b": `file 0644 0:0 "b"`}},
-	{"a whiteout", [][]string{{"dir a 755", "file a/b 644 b", "file a/c 644 c"}, {"dir a 755", "file a/.wh.b 0"}}, map[string]string{
-		"/a": "directory 0755 0:0", "/a/c": `file 0644 0:0 "c"`,
-	}},
-	{"a whiteout of a folder", [][]string{{"dir a 755", "dir a/b 755", "file a/b/c 644 c"}, {"dir a 755", "file a/.wh.b 0"}}, map[string]string{"/a": "directory 0755 0:0"}},
-	{"a file again after its whiteout", [][]string{{"file a 644 one"}, {"file .wh.a 0"}, {"file a 644 three"}}, map[string]string{"/a": `file 0644 0:0 "three"`}},
-	{"a folder again after its whiteout", [][]string{{"dir a 755", "file a/old 644 o"}, {"file .wh.a 0"}, {"dir a 755", "file a/new 644 n"}}, map[string]string{
-		"/a": "directory 0755 0:0", "/a/new": `file 0644 0:0 "n"`,
-	}},
-	{"an opaque folder", [][]string{{"dir a 755", "file a/b 644 b", "dir a/d 755", "file a/d/e 644 e"}, {"dir a 755", "file a/.wh..wh..opq 0", "file a/c 644 c"}}, map[string]string{
-		"/a": "directory 0755 0:0", "/a/c": `file 0644 0:0 "c"`,
-	}},
-	{"an opaque mark after its folder's files", [][]string{{"dir a 755", "file a/b 644 b"}, {"dir a 755", "file a/c 644 c", "file a/.wh..wh..opq 0"}}, map[string]string{
-		"/a": "directory 0755 0:0", "/a/c": `file 0644 0:0 "c"`,
-	}},
-	{"a whiteout of nothing", [][]string{{"dir a 755"}, {"dir a 755", "file a/.wh.b 0"}}, map[string]string{"/a": "directory 0755 0:0"}},
-	{"hard links", [][]string{{"dir a 755", "file a/b 7:8 644 b", "link a/c a/b", "link d /a/c"}}, map[string]string{ // a link's own header counts: ours says root
-		"/a": "directory 0755 0:0", "/a/b": `file 0644 0:0 "b"`, "/a/c": `file 0644 0:0 "b"`, "/d": `file 0644 0:0 "b"`,
-	}},
-	{"a hard link whose first name is removed above", [][]string{{"file a 644 a", "link b a"}, {"file .wh.a 0"}}, map[string]string{"/b": `file 0644 0:0 "a"`}},
-	{"a hard link whose first name is another file above", [][]string{{"file a 644 a", "link b a"}, {"file a 600 other"}}, map[string]string{
-		"/a": `file 0600 0:0 "other"`, "/b": `file 0644 0:0 "a"`,
-	}},
-	{"links through folders", [][]string{{"dir usr 755", "dir usr/bin 755", "file usr/bin/sh 755 sh", "symlink bin usr/bin"}}, map[string]string{
-		"/usr": "directory 0755 0:0", "/usr/bin": "directory 0755 0:0", "/usr/bin/sh": `file 0755 0:0 "sh"`, "/bin": "symlink usr/bin",
-	}},
-	{"names of every kind", [][]string{{"dir ./a 755", "file ./a/.wh 644 x", "file ./a/[b]*? 644 y", "file ./a/ä\xff 644 z"}}, map[string]string{
-		"/a": "directory 0755 0:0", "/a/.wh": `file 0644 0:0 "x"`, "/a/[b]*?": `file 0644 0:0 "y"`, "/a/ä\xff": `file 0644 0:0 "z"`,
-	}},
+	{
+		"one layer",
+		[][]string{{"dir a 755", "file a/b 1000:5 4755 hello", "symlink a/c ../a/b", "fifo a/f 600"}},
+		map[string]string{
+			"/a": "directory 0755 0:0", "/a/b": `file 4755 1000:5 "hello"`, "/a/c": "symlink ../a/b", "/a/f": "fifo 0600 0:0",
+		},
+	},
+	{
+		"file replaces file",
+		[][]string{{"file a 644 old"}, {"file a 600 new"}},
+		map[string]string{"/a": `file 0600 0:0 "new"`},
+	},
+	{
+		"directory joins directory",
+		[][]string{{"dir a 755", "file a/b 644 b"}, {"dir a 1777", "file a/c 644 c"}},
+		map[string]string{"/a": "directory 1777 0:0", "/a/b": `file 0644 0:0 "b"`, "/a/c": `file 0644 0:0 "c"`},
+	},
+	{
+		"file replaces directory",
+		[][]string{{"dir a 755", "file a/b 644 b"}, {"file a 644 now"}},
+		map[string]string{"/a": `file 0644 0:0 "now"`},
+	},
+	{
+		"directory replaces file",
+		[][]string{{"file a 644 old"}, {"dir a 755", "file a/b 644 b"}},
+		map[string]string{"/a": "directory 0755 0:0", "/a/b": `file 0644 0:0 "b"`},
+	},
+	{
+		"whiteout",
+		[][]string{{"dir a 755", "file a/b 644 b", "file a/c 644 c"}, {"dir a 755", "file a/.wh.b 0"}},
+		map[string]string{"/a": "directory 0755 0:0", "/a/c": `file 0644 0:0 "c"`},
+	},
+	{
+		"whiteout of a directory",
+		[][]string{{"dir a 755", "dir a/b 755", "file a/b/c 644 c"}, {"dir a 755", "file a/.wh.b 0"}},
+		map[string]string{"/a": "directory 0755 0:0"},
+	},
+	{
+		"file after its whiteout",
+		[][]string{{"file a 644 one"}, {"file .wh.a 0"}, {"file a 644 three"}},
+		map[string]string{"/a": `file 0644 0:0 "three"`},
+	},
+	{
+		"directory after its whiteout",
+		[][]string{{"dir a 755", "file a/old 644 o"}, {"file .wh.a 0"}, {"dir a 755", "file a/new 644 n"}},
+		map[string]string{"/a": "directory 0755 0:0", "/a/new": `file 0644 0:0 "n"`},
+	},
+	{
+		"opaque whiteout",
+		[][]string{
+			{"dir a 755", "file a/b 644 b", "dir a/d 755", "file a/d/e 644 e"},
+			{"dir a 755", "file a/.wh..wh..opq 0", "file a/c 644 c"},
+		},
+		map[string]string{"/a": "directory 0755 0:0", "/a/c": `file 0644 0:0 "c"`},
+	},
+	{
+		"opaque whiteout after the files of its directory",
+		[][]string{{"dir a 755", "file a/b 644 b"}, {"dir a 755", "file a/c 644 c", "file a/.wh..wh..opq 0"}},
+		map[string]string{"/a": "directory 0755 0:0", "/a/c": `file 0644 0:0 "c"`},
+	},
+	{
+		"whiteout of a missing file",
+		[][]string{{"dir a 755"}, {"dir a 755", "file a/.wh.b 0"}},
+		map[string]string{"/a": "directory 0755 0:0"},
+	},
+	{
+		"hard links", // the owner of the last link applies: root
+		[][]string{{"dir a 755", "file a/b 7:8 644 b", "link a/c a/b", "link d /a/c"}},
+		map[string]string{
+			"/a": "directory 0755 0:0", "/a/b": `file 0644 0:0 "b"`, "/a/c": `file 0644 0:0 "b"`, "/d": `file 0644 0:0 "b"`,
+		},
+	},
+	{
+		"hard link without its first name",
+		[][]string{{"file a 644 a", "link b a"}, {"file .wh.a 0"}},
+		map[string]string{"/b": `file 0644 0:0 "a"`},
+	},
+	{
+		"hard link with a new file at its first name",
+		[][]string{{"file a 644 a", "link b a"}, {"file a 600 other"}},
+		map[string]string{"/a": `file 0600 0:0 "other"`, "/b": `file 0644 0:0 "a"`},
+	},
+	{
+		"link to a directory",
+		[][]string{{"dir usr 755", "dir usr/bin 755", "file usr/bin/sh 755 sh", "symlink bin usr/bin"}},
+		map[string]string{
+			"/usr": "directory 0755 0:0", "/usr/bin": "directory 0755 0:0", "/usr/bin/sh": `file 0755 0:0 "sh"`,
+			"/bin": "symlink usr/bin",
+		},
+	},
+	{
+		"special names",
+		[][]string{{"dir ./a 755", "file ./a/.wh 644 x", "file ./a/[b]*? 644 y", "file ./a/ä\xff 644 z"}},
+		map[string]string{
+			"/a": "directory 0755 0:0", "/a/.wh": `file 0644 0:0 "x"`, "/a/[b]*?": `file 0644 0:0 "y"`,
+			"/a/ä\xff": `file 0644 0:0 "z"`,
+		},
+	},
 }
 
-// The tree is what we say it is, and what the engines make of the same layers.
+// A tree has the files that a real engine extracts from the same layers.
 func TestTree(t *testing.T) {
 	for _, test := range treeTests {
 		t.Run(test.name, func(t *testing.T) {
@@ -153,56 +215,65 @@ func TestTree(t *testing.T) {
 			}
 			got := contents(t, tree)
 			if root := got["/"]; root != "directory 0755 0:0" {
-				t.Error(root)
+				t.Errorf("root is %s", root)
 			}
 			delete(got, "/")
 			if !maps.Equal(got, test.want) {
-				t.Errorf("the tree is %q, want %q", got, test.want)
+				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
 	}
+}
 
-	// For the engines all of them are one image, each in a folder of its own.
+func TestEnginesExtractTheSameTree(t *testing.T) {
+	fleet(t)
+	// The engines get all tests in one image, each in a directory of its own.
 	var all [3][]string
 	want := map[string]string{}
 	for i, test := range treeTests {
-		folder := fmt.Sprintf("test-%d", i)
-		want["/"+folder] = "directory 0755 0:0"
+		directory := fmt.Sprintf("test-%d", i)
+		want["/"+directory] = "directory 0755 0:0"
 		for name, file := range test.want {
-			want["/"+folder+name] = file
+			want["/"+directory+name] = file
 		}
 		for n, entries := range test.layers {
-			all[n] = append(all[n], "dir "+folder+" 755")
+			all[n] = append(all[n], "dir "+directory+" 755")
 			for _, entry := range entries {
-				fields := strings.SplitN(entry, " ", 3)
-				fields[1] = folder + "/" + fields[1]
-				if fields[0] == "link" {
-					fields[2] = folder + "/" + fields[2]
-				}
-				all[n] = append(all[n], strings.Join(fields, " "))
+				all[n] = append(all[n], inDirectory(directory, entry))
 			}
 		}
 	}
-	img, err := imageOf(v1.Config{Cmd: []string{"/none"}}, layerOf(t, all[0]...), layerOf(t, all[1]...), layerOf(t, all[2]...))
+	config := v1.Config{Cmd: []string{"/none"}}
+	img, err := imageOf(config, layerOf(t, all[0]...), layerOf(t, all[1]...), layerOf(t, all[2]...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	onBoth(t, func(t *testing.T, m *machine) {
-		got := exported(t, m, img)
+		got := exportedFiles(t, m, img)
 		for name := range want {
 			if got[name] != want[name] {
-				t.Errorf("the engine has %q at %s, want %q", got[name], name, want[name])
+				t.Errorf("%s: engine has %q, want %q", name, got[name], want[name])
 			}
 			delete(got, name)
 		}
 		if len(got) > 0 {
-			t.Errorf("the engine has more: %q", got)
+			t.Errorf("engine has other files: %q", got)
 		}
 	})
 }
 
-// exported is what a container of an image has, as docker export tells it.
-func exported(t *testing.T, m *machine, img v1.Image) map[string]string {
+// inDirectory moves an entry of layerOf, and the target of a hard link, to a directory.
+func inDirectory(directory, entry string) string {
+	fields := strings.SplitN(entry, " ", 3)
+	fields[1] = directory + "/" + fields[1]
+	if fields[0] == "link" {
+		fields[2] = directory + "/" + fields[2]
+	}
+	return strings.Join(fields, " ")
+}
+
+// exportedFiles returns the files of a new container, from docker export.
+func exportedFiles(t *testing.T, m *machine, img v1.Image) map[string]string {
 	t.Helper()
 	const name = "tree:ci"
 	if _, err := m.Load(t.Context(), name, img); err != nil {
@@ -212,14 +283,14 @@ func exported(t *testing.T, m *machine, img v1.Image) map[string]string {
 		t.Helper()
 		out, err := exec.Command("docker", append([]string{"--host", m.Host}, args...)...).Output()
 		if err != nil {
-			t.Fatalf("docker %v (scripts/packages.sh installs it): %v", args, err)
+			t.Fatalf("docker %v (scripts/packages.sh installs docker): %v", args, err)
 		}
 		return out
 	}
 	id := strings.TrimSpace(string(docker("create", "--network", "none", name)))
 	defer docker("rm", id)
 	files := map[string]string{}
-	first := map[string]string{} // of hard links
+	targets := map[string]string{} // of hard links
 	for reader := tar.NewReader(bytes.NewReader(docker("export", id))); ; {
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
@@ -229,27 +300,35 @@ func exported(t *testing.T, m *machine, img v1.Image) map[string]string {
 			t.Fatal(err)
 		}
 		name := path.Clean("/" + header.Name)
-		if slices.Contains([]string{"/", "/.dockerenv", "/dev", "/etc", "/proc", "/sys"}, name) || strings.HasPrefix(name, "/dev/") || strings.HasPrefix(name, "/etc/") {
-			continue // the engine's own
+		if isEngineFile(name) {
+			continue
 		}
 		content, err := io.ReadAll(reader)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if header.Typeflag == tar.TypeLink {
-			files[name] = first[path.Clean("/"+header.Linkname)]
+			files[name] = targets[path.Clean("/"+header.Linkname)]
 			continue
 		}
 		e := entry{inode: &inode{header: *header}}
-		files[name] = show(e.file(name), string(content))
-		first[name] = files[name]
+		files[name] = describeFile(e.file(name), string(content))
+		targets[name] = files[name]
 	}
 	return files
 }
 
+// isEngineFile reports whether engines add a file to every container.
+func isEngineFile(name string) bool {
+	return slices.Contains([]string{"/", "/.dockerenv", "/dev", "/etc", "/proc", "/sys"}, name) ||
+		strings.HasPrefix(name, "/dev/") || strings.HasPrefix(name, "/etc/")
+}
+
 func TestTreeFollowsLinks(t *testing.T) {
-	img, err := mutate.AppendLayers(empty.Image, layerOf(t, "dir usr 755", "dir usr/bin 755", "file usr/bin/dash 755 sh", "symlink bin usr/bin", "symlink usr/bin/sh dash",
-		"symlink abs /usr/bin", "symlink up ../../../usr", "symlink round round2", "symlink round2 round", "symlink nowhere /no/such", "symlink self ."))
+	img, err := mutate.AppendLayers(empty.Image, layerOf(t,
+		"dir usr 755", "dir usr/bin 755", "file usr/bin/dash 755 sh", "symlink bin usr/bin", "symlink usr/bin/sh dash",
+		"symlink abs /usr/bin", "symlink up ../../../usr", "symlink loop loop2", "symlink loop2 loop",
+		"symlink dangling /no/such", "symlink self ."))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,9 +344,9 @@ func TestTreeFollowsLinks(t *testing.T) {
 		{"/bin", "/usr/bin", "/bin"},
 		{"/bin/../dash", "", ""},
 		{"/../../usr", "/usr", "/usr"},
-		{"/round", "", "/round"},
-		{"/nowhere", "", "/nowhere"},
-		{"/round/x", "", ""},
+		{"/loop", "", "/loop"},
+		{"/dangling", "", "/dangling"},
+		{"/loop/x", "", ""},
 		{"/usr/bin/dash/x", "", ""},
 		{"/", "/", "/"},
 	} {
@@ -280,16 +359,43 @@ func TestTreeFollowsLinks(t *testing.T) {
 	}
 }
 
-func TestTreeRefuses(t *testing.T) {
+// A path may lead through 40 links, and not more.
+func TestTreeLimitsLinks(t *testing.T) {
+	entries := []string{"file target 644 x", "symlink link0 target"}
+	for i := range maxLinks {
+		entries = append(entries, fmt.Sprintf("symlink link%d link%d", i+1, i))
+	}
+	img, err := mutate.AppendLayers(empty.Image, layerOf(t, entries...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := ReadTree(t.Context(), img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, ok := tree.Stat("/link39"); !ok || f.Path != "/target" {
+		t.Errorf("40 links: %+v", f)
+	}
+	if f, ok := tree.Stat("/link40"); ok {
+		t.Errorf("41 links: %+v", f)
+	}
+}
+
+func TestReadTreeInvalid(t *testing.T) {
+	const notInLayer = "which is not a file of the same layer"
+	half := archive(tar.Header{Name: "a", Size: 5}, "hello")[:515]
 	for _, test := range []struct {
 		name, want string
 		layer      v1.Layer
 	}{
-		{"a hard link to nothing", "a is a hard link to b, which is no file of the layer", layerOf(t, "link a b")},
-		{"a hard link to a folder", "b is a hard link to a, which is no file of the layer", layerOf(t, "dir a 755", "link b a")},
-		{"a hard link to a layer below", "b is a hard link to a, which is no file of the layer", layerOf(t, "link b a")},
-		{"no tar", "invalid tar header", static.NewLayer(bytes.Repeat([]byte("x"), 1024), types.DockerUncompressedLayer)},
-		{"half a tar", "unexpected EOF", static.NewLayer(archive(tar.Header{Name: "a", Size: 5}, "hello")[:515], types.DockerUncompressedLayer)},
+		{"hard link to a missing file", "/a is a hard link to b, " + notInLayer, layerOf(t, "link a b")},
+		{"hard link to a directory", "/b is a hard link to a, " + notInLayer, layerOf(t, "dir a 755", "link b a")},
+		{"hard link to a lower layer", "/b is a hard link to a, " + notInLayer, layerOf(t, "link b a")},
+		{
+			"not a tar file", "invalid tar header",
+			static.NewLayer(bytes.Repeat([]byte("x"), 1024), types.DockerUncompressedLayer),
+		},
+		{"incomplete tar file", "unexpected EOF", static.NewLayer(half, types.DockerUncompressedLayer)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			img, err := mutate.AppendLayers(empty.Image, layerOf(t, "file a 644 a"), test.layer)
@@ -297,11 +403,15 @@ func TestTreeRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = ReadTree(t.Context(), img)
-			if err == nil || !strings.Contains(err.Error(), "read layer 2 (sha256:") || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("%v, want %q", err, test.want)
+			const layer = "read layer 2 (sha256:"
+			if err == nil || !strings.Contains(err.Error(), layer) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
 	}
+}
+
+func TestReadTreeCanceled(t *testing.T) {
 	img, err := mutate.AppendLayers(empty.Image, layerOf(t, "file a 644 a"))
 	if err != nil {
 		t.Fatal(err)
@@ -310,6 +420,26 @@ func TestTreeRefuses(t *testing.T) {
 	cancel()
 	if _, err := ReadTree(ctx, img); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+func TestContentsLimits(t *testing.T) {
+	tree := &Tree{}
+	var many []File
+	for range maxTotalContents/maxContent + 1 {
+		many = append(many, File{Path: "/a", Type: "file", Size: maxContent, inode: &inode{}})
+	}
+	for _, test := range []struct {
+		name, want string
+		files      []File
+	}{
+		{"directory", "/a is a directory and has no content", []File{{Path: "/a", Type: "directory"}}},
+		{"large file", "/a has 16777217 bytes", []File{{Path: "/a", Type: "file", Size: maxContent + 1}}},
+		{"many files", "more than 256 MiB in total", many},
+	} {
+		if _, err := tree.Contents(test.files); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want %s", test.name, err, test.want)
+		}
 	}
 }
 
@@ -328,7 +458,8 @@ func FuzzTree(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, lower, upper []byte) {
-		img, err := mutate.AppendLayers(empty.Image, static.NewLayer(lower, types.DockerUncompressedLayer), static.NewLayer(upper, types.DockerUncompressedLayer))
+		img, err := mutate.AppendLayers(empty.Image, static.NewLayer(lower, types.DockerUncompressedLayer),
+			static.NewLayer(upper, types.DockerUncompressedLayer))
 		if err != nil {
 			t.Skip()
 		}
@@ -338,14 +469,14 @@ func FuzzTree(f *testing.F) {
 		}
 		tree.Glob("/**", func(file File) {
 			if !path.IsAbs(file.Path) || path.Clean(file.Path) != file.Path {
-				t.Errorf("%q is no clean path", file.Path)
+				t.Errorf("path %q is not clean", file.Path)
 			}
 			if found, ok := tree.Lstat(file.Path); !ok || found.Path != file.Path {
-				t.Errorf("%q is walked, and not found (%q)", file.Path, found.Path)
+				t.Errorf("Lstat(%q) returns %q", file.Path, found.Path)
 			}
 			if file.Type == "file" && file.Size <= maxContent {
 				if _, err := tree.Contents([]File{file}); err != nil {
-					t.Errorf("%q can not be read: %v", file.Path, err)
+					t.Errorf("read %q: %v", file.Path, err)
 				}
 			}
 		})

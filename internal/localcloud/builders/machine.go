@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/client"
-	"golang.org/x/sys/unix"
 )
 
 // machine is one daemon: its private socket, its directory, its process.
@@ -45,10 +44,13 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 
 	command := exec.Command(program, "--config", config)
 	command.Stdout, command.Stderr = log, log
-	command.Env = append(os.Environ(), "TMPDIR="+temporary)
-	// The daemon ends with this process, even if that is killed: SIGTERM lets it stop its containers. In a process group
-	// of its own it does not get a terminal's Ctrl-C, and is available until stop.
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	// The daemon creates sockets of SSH agents in TMPDIR, and the path of a socket has at most 107 bytes.
+	short := strings.TrimSuffix(m.socket, ".sock") + ".tmp"
+	if err := os.Symlink(temporary, short); err != nil {
+		return fmt.Errorf("builders: %w", err)
+	}
+	command.Env = append(os.Environ(), "TMPDIR="+short)
+	command.SysProcAttr = processAttributes()
 	m.ended = make(chan struct{})
 	started := make(chan error, 1)
 	go func() {
@@ -149,7 +151,7 @@ func (m *machine) removeMounts() error {
 	}
 	var errs []error
 	for _, point := range slices.Backward(points) {
-		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+		if err := unmount(point); err != nil {
 			errs = append(errs, fmt.Errorf("builders: unmount %s: %w", point, err))
 		}
 	}

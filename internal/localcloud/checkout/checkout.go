@@ -1,4 +1,4 @@
-// Package checkout finds the checkout that a program of this module runs in, where its scripts and what they built are.
+// Package checkout finds the checkout of this module that a test or a command runs in.
 package checkout
 
 import (
@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// Root is the folder of go.mod, from the current directory upwards.
+// Root returns the directory of go.mod, which is the current directory or one above it.
 func Root() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -18,7 +18,7 @@ func Root() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("there is no go.mod above the current directory: run this inside the checkout")
+			return "", errors.New("find the checkout: no go.mod in the current directory or above it: run this inside the checkout")
 		}
 	}
 }

@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// tokens says what a call is made with.
+// tokens are the kinds of credentials that a call accepts.
 type tokens int
 
 const (
 	both  tokens = iota
 	keys         // API keys only
-	users        // users only, whom a JWT names
+	users        // tokens of users (JWT) only
 )
 
-// caller is who asks.
+// caller is the authenticated client.
 type caller struct {
 	*Organization
 	key *Key // nil for a user
@@ -26,24 +26,24 @@ type caller struct {
 var jwt = regexp.MustCompile(`^eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 
 var (
-	unknown  = refusal{http.StatusUnauthorized, "Invalid credentials"} // an expired key is as good as none
-	confused = refusal{http.StatusForbidden, "Invalid authentication context"}
-	denied   = refusal{http.StatusForbidden, "Access denied"}
+	errCredentials = apiError{http.StatusUnauthorized, "Invalid credentials"} // also of an expired key
+	errContext     = apiError{http.StatusForbidden, "Invalid authentication context"}
+	errPermission  = apiError{http.StatusForbidden, "Access denied"}
 )
 
-// authorize finds the organization that a request is for. A key belongs to one, and the header is not asked; a user names one in it.
+// authorize finds the organization of a request: the key's own, or the one that a user names in the header.
 func (s *Server) authorize(r *http.Request, c call) (caller, error) {
 	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if token == "" || (jwt.MatchString(token) && c.tokens == keys) || (!jwt.MatchString(token) && c.tokens == users) {
-		return caller{}, unknown
+		return caller{}, errCredentials
 	}
 	who, known := caller{}, false
-	asked := r.PathValue("organization")
+	wanted := r.PathValue("organization")
 	for i := range s.options.Organizations {
 		o := &s.options.Organizations[i]
 		if slices.Contains(o.UserTokens, token) {
 			known = true
-			if named := r.Header.Get("X-Daytona-Organization-ID"); o.ID == asked || (asked == "" && o.ID == named) {
+			if named := r.Header.Get("X-Daytona-Organization-ID"); o.ID == wanted || (wanted == "" && o.ID == named) {
 				who.Organization = o
 			}
 		}
@@ -55,14 +55,16 @@ func (s *Server) authorize(r *http.Request, c call) (caller, error) {
 	}
 	switch {
 	case !known:
-		return caller{}, unknown
+		return caller{}, errCredentials
 	case who.Organization == nil:
-		return caller{}, confused
-	case who.key != nil && len(c.any) > 0 && !slices.ContainsFunc(c.any, func(p string) bool { return slices.Contains(who.key.Permissions, p) }):
-		return caller{}, denied
+		return caller{}, errContext
+	case who.key != nil && len(c.any) > 0 && !slices.ContainsFunc(c.any, who.key.has):
+		return caller{}, errPermission
 	}
 	return who, nil
 }
+
+func (k *Key) has(permission string) bool { return slices.Contains(k.Permissions, permission) }
 
 func (s *Server) currentKey(who caller, _ *http.Request) (any, error) {
 	k := who.key
@@ -84,18 +86,23 @@ func (s *Server) currentKey(who caller, _ *http.Request) (any, error) {
 	}, nil
 }
 
-// began is when everything was made that was there from the start.
+// began is the creation time of what exists from the start.
 var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (s *Server) organization(who caller, _ *http.Request) (any, error) {
 	o := who.Organization
 	answer := map[string]any{
-		"id": o.ID, "name": o.Name, "createdBy": "user-1", "personal": false, "createdAt": stamp(began), "updatedAt": stamp(began),
-		"suspended": o.Suspended != "", "suspendedAt": nil, "suspensionReason": nil, "suspendedUntil": nil, "suspensionCleanupGracePeriodHours": 24,
-		"maxCpuPerSandbox": o.cpu(Region{}), "maxMemoryPerSandbox": o.memory(Region{}), "maxDiskPerSandbox": o.disk(Region{}),
+		"id": o.ID, "name": o.Name, "createdBy": "user-1", "personal": false, "createdAt": stamp(began),
+		"updatedAt": stamp(began),
+		"suspended": o.Suspended != "", "suspendedAt": nil, "suspensionReason": nil, "suspendedUntil": nil,
+		"suspensionCleanupGracePeriodHours": 24,
+		"maxCpuPerSandbox":                  o.cpu(Region{}),
+		"maxMemoryPerSandbox":               o.memory(Region{}), "maxDiskPerSandbox": o.disk(Region{}),
 		"snapshotDeactivationTimeoutMinutes": 20160, "sandboxLimitedNetworkEgress": false,
-		"authenticatedRateLimit": nil, "sandboxCreateRateLimit": nil, "sandboxLifecycleRateLimit": nil, "experimentalConfig": nil, "otelConfig": nil,
-		"authenticatedRateLimitTtlSeconds": nil, "sandboxCreateRateLimitTtlSeconds": nil, "sandboxLifecycleRateLimitTtlSeconds": nil,
+		"authenticatedRateLimit": nil, "sandboxCreateRateLimit": nil, "sandboxLifecycleRateLimit": nil,
+		"experimentalConfig": nil, "otelConfig": nil,
+		"authenticatedRateLimitTtlSeconds": nil, "sandboxCreateRateLimitTtlSeconds": nil,
+		"sandboxLifecycleRateLimitTtlSeconds": nil,
 	}
 	if o.Suspended != "" {
 		answer["suspendedAt"], answer["suspensionReason"] = stamp(began), o.Suspended
@@ -111,7 +118,7 @@ func (o *Organization) memory(r Region) int { return first(r.MaxMemory, o.MaxMem
 func (o *Organization) disk(r Region) int   { return first(r.MaxDisk, o.MaxDisk, 10) }
 func (o *Organization) quota() int          { return first(o.Snapshots, 30) }
 
-// first is the first that is not 0.
+// first returns the first value that is not 0.
 func first(values ...int) int {
 	return values[max(0, slices.IndexFunc(values, func(v int) bool { return v != 0 }))]
 }
@@ -125,12 +132,23 @@ func (s *Server) usage(who caller, _ *http.Request) (any, error) {
 		return v
 	}
 	for _, r := range who.Regions {
+		// Each class of sandboxes has limits of its own.
+		regions = append(regions, map[string]any{
+			"regionId": r.ID, "sandboxClass": "android",
+			"totalCpuQuota": 100, "currentCpuUsage": 0, "totalMemoryQuota": 200, "currentMemoryUsage": 0,
+			"totalDiskQuota": 300, "currentDiskUsage": 0, "totalGpuQuota": 0, "currentGpuUsage": 0,
+			"maxCpuPerSandbox": 64, "maxMemoryPerSandbox": 128, "maxDiskPerSandbox": 256,
+			"maxDiskPerNonEphemeralSandbox": nil, "maxCpuPerGpuSandbox": nil, "maxMemoryPerGpuSandbox": nil,
+			"maxDiskPerGpuSandbox": nil,
+		})
 		regions = append(regions, map[string]any{
 			"regionId": r.ID, "sandboxClass": class,
 			"totalCpuQuota": 100, "currentCpuUsage": 0, "totalMemoryQuota": 200, "currentMemoryUsage": 0,
 			"totalDiskQuota": 300, "currentDiskUsage": 0, "totalGpuQuota": 0, "currentGpuUsage": 0,
-			"maxCpuPerSandbox": orNull(r.MaxCPU), "maxMemoryPerSandbox": orNull(r.MaxMemory), "maxDiskPerSandbox": orNull(r.MaxDisk),
-			"maxDiskPerNonEphemeralSandbox": nil, "maxCpuPerGpuSandbox": nil, "maxMemoryPerGpuSandbox": nil, "maxDiskPerGpuSandbox": nil,
+			"maxCpuPerSandbox": orNull(r.MaxCPU), "maxMemoryPerSandbox": orNull(r.MaxMemory),
+			"maxDiskPerSandbox":             orNull(r.MaxDisk),
+			"maxDiskPerNonEphemeralSandbox": nil, "maxCpuPerGpuSandbox": nil, "maxMemoryPerGpuSandbox": nil,
+			"maxDiskPerGpuSandbox": nil,
 		})
 	}
 	s.mu.Lock()
@@ -145,8 +163,9 @@ func (s *Server) regions(who caller, _ *http.Request) (any, error) {
 	list := []any{}
 	for _, r := range who.Regions {
 		list = append(list, map[string]any{
-			"id": r.ID, "name": r.Name, "organizationId": nil, "regionType": "shared", "createdAt": stamp(began), "updatedAt": stamp(began),
-			"proxyUrl": nil, "sshGatewayUrl": nil, "snapshotManagerUrl": nil,
+			"id": r.ID, "name": r.Name, "organizationId": nil, "regionType": "shared", "createdAt": stamp(began),
+			"updatedAt": stamp(began),
+			"proxyUrl":  nil, "sshGatewayUrl": nil, "snapshotManagerUrl": nil,
 		})
 	}
 	return list, nil

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,32 +28,41 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
-	"golang.org/x/sys/unix"
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
+	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
 )
 
-var (
-	docker  string // the host of an engine that all tests share
-	program []byte // static: it waits, or fails when told to
-)
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if stopShared != nil {
+		stopShared()
+	}
+	os.Exit(code)
+}
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+// shared is what the tests with an engine share.
+type shared struct {
+	docker  string // DOCKER_HOST of the engine
+	program []byte // static; it waits, or fails when told to
+}
 
-func run(m *testing.M) int {
+var stopShared func() // set by startShared
+
+var startShared = sync.OnceValues(func() (*shared, error) {
 	dir, err := os.MkdirTemp("", "daytona-")
 	if err != nil {
-		panic(err)
+		return nil, err
 	}
-	defer os.RemoveAll(dir)
 	started, err := engine.Start(context.Background(), engine.Oldest, filepath.Join(dir, "engine"), nil)
 	if err != nil {
-		os.Stderr.WriteString(err.Error() + "\n")
-		return 1
+		return nil, err
 	}
-	defer started.Stop()
-	docker = started.Host
+	stopShared = func() {
+		_ = started.Stop()
+		_ = os.RemoveAll(dir)
+	}
 	source := filepath.Join(dir, "program.go")
 	text := `package main
 
@@ -63,24 +73,35 @@ func main() {
 	c := make(chan os.Signal, 1); signal.Notify(c); <-c
 }`
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
-		panic(err)
+		return nil, err
 	}
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), source)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		panic(string(out))
+		return nil, fmt.Errorf("build the program: %w: %s", err, out)
 	}
-	if program, err = os.ReadFile(filepath.Join(dir, "program")); err != nil {
-		panic(err)
+	program, err := os.ReadFile(filepath.Join(dir, "program"))
+	return &shared{started.Host, program}, err
+})
+
+// withEngine returns what the tests with an engine share, and skips a short test.
+func withEngine(t *testing.T) *shared {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a Docker Engine; run without -short")
 	}
-	return m.Run()
+	s, err := startShared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
-// A JWT is known by its shape.
+// user has the form of a user's token.
 const user = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyLTEifQ.c2ln"
 
-// cloud is a Daytona with an organization of each kind.
-func cloud(t *testing.T, change func(*Options)) *Server {
+// startCloud starts a stand-in with an organization of each kind.
+func startCloud(t *testing.T, change func(*Options)) *Server {
 	t.Helper()
 	r, err := registry.Start(t.Context(), t.TempDir())
 	if err != nil {
@@ -92,7 +113,11 @@ func cloud(t *testing.T, change func(*Options)) *Server {
 		Organizations: []Organization{
 			{
 				ID: "org-1", Name: "one", UserTokens: []string{user}, MaxSnapshotGB: 1, Snapshots: 4,
-				Regions: []Region{{ID: "us", Name: "US"}, {ID: "eu", Name: "EU", MaxCPU: 2}, {ID: "void", Name: "Void", Empty: true}},
+				Regions: []Region{
+					{ID: "us", Name: "US"},
+					{ID: "eu", Name: "EU", MaxCPU: 2},
+					{ID: "void", Name: "Void", Empty: true},
+				},
 				Keys: []Key{
 					{Name: "all", Value: "dtn_all", Permissions: []string{WriteSnapshots, DeleteSnapshots}},
 					{Name: "sandboxes", Value: "dtn_sandboxes", Permissions: []string{WriteSandboxes}},
@@ -100,8 +125,14 @@ func cloud(t *testing.T, change func(*Options)) *Server {
 					{Name: "old", Value: "dtn_old", Permissions: []string{WriteSnapshots}, Expires: time.Now().Add(-time.Second)},
 				},
 			},
-			{ID: "org-2", Name: "two", Regions: []Region{{ID: "asia", Name: "Asia"}}, Keys: []Key{{Name: "other", Value: "dtn_other", Permissions: []string{WriteSnapshots, DeleteSnapshots}}}},
-			{ID: "org-3", Name: "three", Suspended: "unpaid", Regions: []Region{{ID: "us", Name: "US"}}, Keys: []Key{{Name: "k", Value: "dtn_suspended", Permissions: []string{WriteSnapshots}}}},
+			{
+				ID: "org-2", Name: "two", Regions: []Region{{ID: "asia", Name: "Asia"}},
+				Keys: []Key{{Name: "other", Value: "dtn_other", Permissions: []string{WriteSnapshots, DeleteSnapshots}}},
+			},
+			{
+				ID: "org-3", Name: "three", Suspended: "unpaid", Regions: []Region{{ID: "us", Name: "US"}},
+				Keys: []Key{{Name: "k", Value: "dtn_suspended", Permissions: []string{WriteSnapshots}}},
+			},
 			{ID: "org-4", Name: "four", Keys: []Key{{Name: "k", Value: "dtn_nowhere", Permissions: []string{WriteSnapshots}}}},
 		},
 	}
@@ -127,8 +158,8 @@ func as(s *Server, key string) *api.APIClient {
 	return api.NewAPIClient(c)
 }
 
-// raw sends a request as it is.
-func raw(t *testing.T, s *Server, key, method, path, body string, header ...string) (int, string) {
+// send sends a request and returns the status and the body of the response.
+func sendRequest(t *testing.T, s *Server, key, method, path, body string, header ...string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, s.URL()+path, strings.NewReader(body))
 	if err != nil {
@@ -152,8 +183,8 @@ func raw(t *testing.T, s *Server, key, method, path, body string, header ...stri
 	return answer.StatusCode, string(data)
 }
 
-// refused reads an error in Daytona's form, and nothing else.
-func refused(t *testing.T, path, body string) string {
+// errorMessage returns the message of an error, whose format it checks.
+func errorMessage(t *testing.T, path, body string) string {
 	t.Helper()
 	var e struct {
 		Path, Timestamp, Error, Message *string
@@ -161,8 +192,9 @@ func refused(t *testing.T, path, body string) string {
 	}
 	d := json.NewDecoder(strings.NewReader(body))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&e); err != nil || e.Path == nil || e.Timestamp == nil || e.Error == nil || e.Message == nil || e.StatusCode == nil {
-		t.Fatalf("no error of Daytona's: %s (%v)", body, err)
+	if err := d.Decode(&e); err != nil || e.Path == nil || e.Timestamp == nil || e.Error == nil || e.Message == nil ||
+		e.StatusCode == nil {
+		t.Fatalf("not in the format of errors: %s (%v)", body, err)
 	}
 	if *e.Path != "/api"+path || *e.Error != http.StatusText(*e.StatusCode) {
 		t.Errorf("path %q, error %q", *e.Path, *e.Error)
@@ -170,8 +202,8 @@ func refused(t *testing.T, path, body string) string {
 	return *e.Message
 }
 
-// access is push access with a key.
-func access(t *testing.T, s *Server, key string) *api.RegistryPushAccessDto {
+// requestAccess requests push access with a key.
+func requestAccess(t *testing.T, s *Server, key string) *api.RegistryPushAccessDto {
 	t.Helper()
 	a, _, err := as(s, key).DockerRegistryAPI.GetTransientPushAccess(t.Context()).Execute()
 	if err != nil {
@@ -196,7 +228,7 @@ func pushTo(t *testing.T, a *api.RegistryPushAccessDto, repository string, what 
 // push pushes an image as a client of Daytona does.
 func push(t *testing.T, s *Server, repository string, what remote.Taggable) string {
 	t.Helper()
-	a := access(t, s, "dtn_all")
+	a := requestAccess(t, s, "dtn_all")
 	ref, err := pushTo(t, a, a.Project+"/"+repository, what)
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +236,7 @@ func push(t *testing.T, s *Server, repository string, what remote.Taggable) stri
 	return ref
 }
 
-// image is a small one for a platform. The program is in it when the entrypoint is.
+// image returns a small image for an architecture. With an entrypoint it contains the shared program.
 func image(t *testing.T, architecture string, entrypoint ...string) v1.Image {
 	t.Helper()
 	unique, err := random.Layer(100, types.DockerLayer)
@@ -215,12 +247,16 @@ func image(t *testing.T, architecture string, entrypoint ...string) v1.Image {
 	if len(entrypoint) > 0 {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
-		if err := w.WriteHeader(&tar.Header{Name: "program", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))}); err != nil {
+		program := withEngine(t).program
+		header := &tar.Header{Name: "program", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))}
+		if err := w.WriteHeader(header); err != nil {
 			t.Fatal(err)
 		}
 		w.Write(program)
 		w.Close()
-		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+		layer, err := tarball.LayerFromOpener(
+			func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,8 +278,8 @@ func image(t *testing.T, architecture string, entrypoint ...string) v1.Image {
 	return img
 }
 
-// until asks for a snapshot until it is no longer on its way.
-func until(t *testing.T, s *Server, id string) *api.SnapshotDto {
+// waitUntilProcessed polls a snapshot until it is active or has failed.
+func waitUntilProcessed(t *testing.T, s *Server, id string) *api.SnapshotDto {
 	t.Helper()
 	for {
 		dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), id).Execute()
@@ -254,7 +290,7 @@ func until(t *testing.T, s *Server, id string) *api.SnapshotDto {
 		case api.SNAPSHOTSTATE_ACTIVE, api.SNAPSHOTSTATE_ERROR:
 			return dto
 		}
-		time.Sleep(5 * time.Millisecond) // a courtesy to the machine
+		time.Sleep(5 * time.Millisecond) // spares the CPU
 	}
 }
 
@@ -271,9 +307,9 @@ func create(t *testing.T, s *Server, name, image string, entrypoint ...string) *
 }
 
 func TestTokens(t *testing.T) {
-	s := cloud(t, nil)
-	id := s.Put(Snapshot{Organization: "org-1", Name: "there"})
-	foreign := s.Put(Snapshot{Organization: "org-2", Name: "theirs"})
+	s := startCloud(t, nil)
+	id := s.Put(Snapshot{Organization: "org-1", Name: "existing"})
+	other := s.Put(Snapshot{Organization: "org-2", Name: "theirs"})
 	const organization = "X-Daytona-Organization-ID"
 	for _, test := range []struct {
 		name, key, method, path string
@@ -282,51 +318,112 @@ func TestTokens(t *testing.T) {
 		message                 string // of an error
 	}{
 		{name: "no key", method: "GET", path: "/snapshots", status: 401, message: "Invalid credentials"},
-		{name: "no such key", key: "dtn_no", method: "GET", path: "/snapshots", status: 401, message: "Invalid credentials"},
-		{name: "an expired key", key: "dtn_old", method: "GET", path: "/api-keys/current", status: 401, message: "Invalid credentials"},
-		{name: "a key reads without permissions", key: "dtn_reader", method: "GET", path: "/snapshots", status: 200},
-		{name: "a key tells of itself", key: "dtn_reader", method: "GET", path: "/api-keys/current", status: 200},
-		{name: "a user has no current key", key: user, method: "GET", path: "/api-keys/current", header: []string{organization, "org-1"}, status: 401, message: "Invalid credentials"},
-		{name: "a key may not read the organization", key: "dtn_all", method: "GET", path: "/organizations/org-1", status: 401, message: "Invalid credentials"},
-		{name: "a key may not read the usage", key: "dtn_all", method: "GET", path: "/organizations/org-1/usage", status: 401, message: "Invalid credentials"},
-		{name: "a user may", key: user, method: "GET", path: "/organizations/org-1/usage", status: 200},
-		{name: "but not of another organization", key: user, method: "GET", path: "/organizations/org-2/usage", status: 403, message: "Invalid authentication context"},
-		{name: "a user without an organization", key: user, method: "GET", path: "/snapshots", status: 403, message: "Invalid authentication context"},
-		{name: "a user of another organization", key: user, method: "GET", path: "/snapshots", header: []string{organization, "org-2"}, status: 403, message: "Invalid authentication context"},
-		{name: "a user with an organization", key: user, method: "GET", path: "/snapshots", header: []string{organization, "org-1"}, status: 200},
-		{name: "a key's header is not read", key: "dtn_all", method: "GET", path: "/snapshots/there", header: []string{organization, "org-2"}, status: 200},
-		{name: "another organization's snapshot", key: "dtn_other", method: "GET", path: "/snapshots/" + id, status: 404, message: "Snapshot with ID or name " + id + " not found"},
-		{name: "or by name", key: "dtn_all", method: "GET", path: "/snapshots/theirs", status: 404, message: "Snapshot with ID or name theirs not found"},
-		{name: "push access without permission", key: "dtn_reader", method: "GET", path: "/docker-registry/registry-push-access", status: 403, message: "Access denied"},
-		{name: "push access for sandboxes", key: "dtn_sandboxes", method: "GET", path: "/docker-registry/registry-push-access", status: 200},
-		{name: "push access in an unknown region", key: "dtn_all", method: "GET", path: "/docker-registry/registry-push-access?regionId=no", status: 500, message: "An unexpected error occurred."},
-		{name: "create without permission", key: "dtn_sandboxes", method: "POST", path: "/snapshots", status: 403, message: "Access denied"},
-		{name: "activate without permission", key: "dtn_reader", method: "POST", path: "/snapshots/" + id + "/activate", status: 403, message: "Access denied"},
-		{name: "delete without permission", key: "dtn_sandboxes", method: "DELETE", path: "/snapshots/" + id, status: 403, message: "Access denied"},
-		{name: "delete by name", key: "dtn_all", method: "DELETE", path: "/snapshots/there", status: 400, message: "Validation failed (uuid is expected)"},
-		{name: "delete another's", key: "dtn_all", method: "DELETE", path: "/snapshots/" + foreign, status: 404, message: "Snapshot with ID or name " + foreign + " not found"},
-		{name: "no such call", key: "dtn_all", method: "PUT", path: "/snapshot", status: 404, message: "Cannot PUT /api/snapshot"},
+		{name: "unknown key", key: "dtn_no", method: "GET", path: "/snapshots", status: 401, message: "Invalid credentials"},
+		{
+			name: "expired key", key: "dtn_old", method: "GET", path: "/api-keys/current", status: 401,
+			message: "Invalid credentials",
+		},
+		{name: "key reads without permissions", key: "dtn_reader", method: "GET", path: "/snapshots", status: 200},
+		{name: "key reads itself", key: "dtn_reader", method: "GET", path: "/api-keys/current", status: 200},
+		{
+			name: "user reads the current key", key: user, method: "GET", path: "/api-keys/current",
+			header: []string{organization, "org-1"}, status: 401, message: "Invalid credentials",
+		},
+		{
+			name: "key reads the organization", key: "dtn_all", method: "GET", path: "/organizations/org-1", status: 401,
+			message: "Invalid credentials",
+		},
+		{
+			name: "key reads the usage", key: "dtn_all", method: "GET", path: "/organizations/org-1/usage", status: 401,
+			message: "Invalid credentials",
+		},
+		{name: "user reads the usage", key: user, method: "GET", path: "/organizations/org-1/usage", status: 200},
+		{
+			name: "user reads the usage of another organization", key: user, method: "GET", path: "/organizations/org-2/usage",
+			status: 403, message: "Invalid authentication context",
+		},
+		{
+			name: "user without an organization", key: user, method: "GET", path: "/snapshots", status: 403,
+			message: "Invalid authentication context",
+		},
+		{
+			name: "user of another organization", key: user, method: "GET", path: "/snapshots",
+			header: []string{organization, "org-2"}, status: 403, message: "Invalid authentication context",
+		},
+		{
+			name: "user with an organization", key: user, method: "GET", path: "/snapshots",
+			header: []string{organization, "org-1"}, status: 200,
+		},
+		{
+			name: "header with a key is ignored", key: "dtn_all", method: "GET", path: "/snapshots/existing",
+			header: []string{organization, "org-2"}, status: 200,
+		},
+		{
+			name: "another organization's snapshot", key: "dtn_other", method: "GET", path: "/snapshots/" + id, status: 404,
+			message: "Snapshot with ID or name " + id + " not found",
+		},
+		{
+			name: "another organization's snapshot, by name", key: "dtn_all", method: "GET", path: "/snapshots/theirs",
+			status: 404, message: "Snapshot with ID or name theirs not found",
+		},
+		{
+			name: "push access without permission", key: "dtn_reader", method: "GET",
+			path: "/docker-registry/registry-push-access", status: 403, message: "Access denied",
+		},
+		{
+			name: "push access for sandboxes", key: "dtn_sandboxes", method: "GET",
+			path: "/docker-registry/registry-push-access", status: 200,
+		},
+		{
+			name: "push access in an unknown region", key: "dtn_all", method: "GET",
+			path: "/docker-registry/registry-push-access?regionId=no", status: 500, message: "An unexpected error occurred.",
+		},
+		{
+			name: "create without permission", key: "dtn_sandboxes", method: "POST", path: "/snapshots", status: 403,
+			message: "Access denied",
+		},
+		{
+			name: "activate without permission", key: "dtn_reader", method: "POST", path: "/snapshots/" + id + "/activate",
+			status: 403, message: "Access denied",
+		},
+		{
+			name: "delete without permission", key: "dtn_sandboxes", method: "DELETE", path: "/snapshots/" + id, status: 403,
+			message: "Access denied",
+		},
+		{
+			name: "delete by name", key: "dtn_all", method: "DELETE", path: "/snapshots/existing", status: 400,
+			message: "Validation failed (uuid is expected)",
+		},
+		{
+			name: "delete another organization's snapshot", key: "dtn_all", method: "DELETE", path: "/snapshots/" + other,
+			status: 404, message: "Snapshot with ID or name " + other + " not found",
+		},
+		{
+			name: "unknown call", key: "dtn_all", method: "PUT", path: "/snapshot", status: 404,
+			message: "Cannot PUT /api/snapshot",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			status, body := raw(t, s, test.key, test.method, test.path, "{}", test.header...)
+			status, body := sendRequest(t, s, test.key, test.method, test.path, "{}", test.header...)
 			if status != test.status {
 				t.Fatalf("%d, want %d: %s", status, test.status, body)
 			}
 			if test.message == "" {
 				return
 			}
-			if got := refused(t, test.path, body); got != test.message {
+			if got := errorMessage(t, test.path, body); got != test.message {
 				t.Errorf("%q, want %q", got, test.message)
 			}
 		})
 	}
-	if status, body := raw(t, s, "dtn_all", "GET", "/../snapshots", ""); status != 200 || !strings.Contains(body, "<!doctype html>") {
-		t.Errorf("outside of the API: %d %s", status, body)
+	if status, body := sendRequest(t, s, "dtn_all", "GET", "/../snapshots", ""); status != 200 ||
+		!strings.Contains(body, "<!doctype html>") {
+		t.Errorf("outside the API: %d %s", status, body)
 	}
 }
 
 func TestCreateRules(t *testing.T) {
-	s := cloud(t, nil)
+	s := startCloud(t, nil)
 	s.Put(Snapshot{Organization: "org-1", Name: "taken", State: "error", Reason: "no"})
 	digest := "@sha256:" + strings.Repeat("a", 64)
 	for _, test := range []struct {
@@ -334,62 +431,129 @@ func TestCreateRules(t *testing.T) {
 		status          int
 		message         string
 	}{
-		{name: "no JSON", body: `{`, status: 400, message: "unexpected EOF"},
+		{name: "not JSON", body: `{`, status: 400, message: "unexpected EOF"},
 		{name: "no name", body: `{"imageName":"a:1"}`, status: 400, message: "name must be a string"},
-		{name: "no image", body: `{"name":"a"}`, status: 400, message: "Must specify an image name when not using a build info entry"},
-		{name: "negative", body: `{"name":"a","imageName":"a:1","cpu":-1}`, status: 400, message: "cpu must not be less than 0"},
-		{name: "a fraction", body: `{"name":"a","imageName":"a:1","cpu":1.5}`, status: 500, message: "An unexpected error occurred."},
-		{name: "an empty name", body: `{"name":"","imageName":"a:1"}`, status: 400, message: "Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes"},
-		{name: "a space", body: `{"name":"a b","imageName":"a:1"}`, status: 400, message: "Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes"},
-		{name: "no tag", body: `{"name":"a","imageName":"a"}`, status: 400, message: "Image name must include a tag (e.g., ubuntu:22.04) or digest (@sha256:...)"},
-		{name: "latest", body: `{"name":"a","imageName":"a:latest"}`, status: 400, message: `Images with tag ":latest" are not allowed`},
-		{name: "a bad image", body: `{"name":"a","imageName":"a b:1"}`, status: 400, message: "Invalid image name format. Must be lowercase, may contain digits, dots, dashes, and single slashes between components"},
-		{name: "half a digest", body: `{"name":"a","imageName":"a@sha256:12"}`, status: 400, message: "Invalid digest format. Must be image@sha256:64_hex_characters"},
-		{name: "too many cores", body: `{"name":"a","imageName":"a:1","cpu":8}`, status: 400, message: "CPU request 8 exceeds maximum allowed per sandbox (4).\nNeed higher resource limits per-sandbox? Contact us at support@daytona.io and let us know about your use case."},
-		{name: "too much memory", body: `{"name":"a","imageName":"a:1","memory":9}`, status: 400, message: "Memory request 9GB exceeds maximum allowed per sandbox (8GB).\nNeed"},
-		{name: "too much disk", body: `{"name":"a","imageName":"a:1","disk":11}`, status: 400, message: "Disk request 11GB exceeds maximum allowed per sandbox (10GB).\nNeed"},
-		{name: "a region's own limit", body: `{"name":"a","imageName":"a:1","cpu":3,"regionId":"eu"}`, status: 400, message: "CPU request 3 exceeds maximum allowed per sandbox (2).\nNeed"},
-		{name: "no such region", body: `{"name":"a","imageName":"a:1","regionId":"mars"}`, status: 404, message: "Region not found"},
-		{name: "others' region", body: `{"name":"a","imageName":"a:1","regionId":"asia"}`, status: 403, message: "Region asia is not available to the organization"},
-		{name: "no runner", body: `{"name":"a","imageName":"a:1","regionId":"void"}`, status: 400, message: "No runners are configured in region 'Void' for sandbox class 'container'. Try a different region or sandbox class."},
-		{name: "no region at all", key: "dtn_nowhere", body: `{"name":"a","imageName":"a:1"}`, status: 400, message: "This organization does not have a default region. Please open the Daytona Dashboard to set a default region."},
-		{name: "suspended", key: "dtn_suspended", body: `{"name":"a","imageName":"a:1"}`, status: 403, message: "Organization is suspended: unpaid"},
-		{name: "a name that failed before", body: `{"name":"taken","imageName":"a:1"}`, status: 409, message: `Snapshot with name "taken" already exists for this organization`},
-		{name: "another organization's name is free", key: "dtn_other", body: `{"name":"taken","imageName":"a` + digest + `"}`, status: 200},
+		{
+			name: "no image", body: `{"name":"a"}`, status: 400,
+			message: "Must specify an image name when not using a build info entry",
+		},
+		{
+			name: "negative", body: `{"name":"a","imageName":"a:1","cpu":-1}`, status: 400,
+			message: "cpu must not be less than 0",
+		},
+		{
+			name: "fraction", body: `{"name":"a","imageName":"a:1","cpu":1.5}`, status: 500,
+			message: "An unexpected error occurred.",
+		},
+		{
+			name: "empty name", body: `{"name":"","imageName":"a:1"}`, status: 400,
+			message: "Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes",
+		},
+		{
+			name: "space in the name", body: `{"name":"a b","imageName":"a:1"}`, status: 400,
+			message: "Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes",
+		},
+		{
+			name: "no tag", body: `{"name":"a","imageName":"a"}`, status: 400,
+			message: "Image name must include a tag (e.g., ubuntu:22.04) or digest (@sha256:...)",
+		},
+		{
+			name: "latest", body: `{"name":"a","imageName":"a:latest"}`, status: 400,
+			message: `Images with tag ":latest" are not allowed`,
+		},
+		{
+			name: "invalid image", body: `{"name":"a","imageName":"a b:1"}`, status: 400,
+			message: "Invalid image name format. " +
+				"Must be lowercase, may contain digits, dots, dashes, and single slashes between components",
+		},
+		{
+			name: "half a digest", body: `{"name":"a","imageName":"a@sha256:12"}`, status: 400,
+			message: "Invalid digest format. Must be image@sha256:64_hex_characters",
+		},
+		{
+			name: "too much CPU", body: `{"name":"a","imageName":"a:1","cpu":8}`, status: 400,
+			message: "CPU request 8 exceeds maximum allowed per sandbox (4).\nNeed higher resource limits per-sandbox? " +
+				"Contact us at support@daytona.io and let us know about your use case.",
+		},
+		{
+			name: "too much memory", body: `{"name":"a","imageName":"a:1","memory":9}`, status: 400,
+			message: "Memory request 9GB exceeds maximum allowed per sandbox (8GB).\nNeed",
+		},
+		{
+			name: "too much disk", body: `{"name":"a","imageName":"a:1","disk":11}`, status: 400,
+			message: "Disk request 11GB exceeds maximum allowed per sandbox (10GB).\nNeed",
+		},
+		{
+			name: "limit of a region", body: `{"name":"a","imageName":"a:1","cpu":3,"regionId":"eu"}`, status: 400,
+			message: "CPU request 3 exceeds maximum allowed per sandbox (2).\nNeed",
+		},
+		{
+			name: "unknown region", body: `{"name":"a","imageName":"a:1","regionId":"mars"}`, status: 404,
+			message: "Region not found",
+		},
+		{
+			name: "another organization's region", body: `{"name":"a","imageName":"a:1","regionId":"asia"}`, status: 403,
+			message: "Region asia is not available to the organization",
+		},
+		{
+			name: "no runner", body: `{"name":"a","imageName":"a:1","regionId":"void"}`, status: 400,
+			message: "No runners are configured in region 'Void' for sandbox class 'container'. " +
+				"Try a different region or sandbox class.",
+		},
+		{
+			name: "no region", key: "dtn_nowhere", body: `{"name":"a","imageName":"a:1"}`, status: 400,
+			message: "This organization does not have a default region. " +
+				"Please open the Daytona Dashboard to set a default region.",
+		},
+		{
+			name: "suspended", key: "dtn_suspended", body: `{"name":"a","imageName":"a:1"}`, status: 403,
+			message: "Organization is suspended: unpaid",
+		},
+		{
+			name: "name of a failed snapshot", body: `{"name":"taken","imageName":"a:1"}`, status: 409,
+			message: `Snapshot with name "taken" already exists for this organization`,
+		},
+		{
+			name: "name of another organization's snapshot", key: "dtn_other",
+			body: `{"name":"taken","imageName":"a` + digest + `"}`, status: 200,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.key == "" {
 				test.key = "dtn_all"
 			}
-			status, body := raw(t, s, test.key, "POST", "/snapshots", test.body)
+			status, body := sendRequest(t, s, test.key, "POST", "/snapshots", test.body)
 			if status != test.status {
 				t.Fatalf("%d, want %d: %s", status, test.status, body)
 			}
 			if test.message == "" {
 				return
 			}
-			if got := refused(t, "/snapshots", body); !strings.HasPrefix(got, test.message) {
+			if got := errorMessage(t, "/snapshots", body); !strings.HasPrefix(got, test.message) {
 				t.Errorf("%q, want %q", got, test.message)
 			}
 		})
 	}
 	for i := range 4 {
-		s.Put(Snapshot{Organization: "org-1", Name: fmt.Sprint("one of four ", i)})
+		s.Put(Snapshot{Organization: "org-1", Name: fmt.Sprint("filler ", i)})
 	}
-	if status, body := raw(t, s, "dtn_all", "POST", "/snapshots", `{"name":"fifth","imageName":"a:1"}`); status != 400 || refused(t, "/snapshots", body) != "Snapshot quota exceeded. Maximum allowed: 4" {
+	status, body := sendRequest(t, s, "dtn_all", "POST", "/snapshots", `{"name":"fifth","imageName":"a:1"}`)
+	if status != 400 ||
+		errorMessage(t, "/snapshots", body) != "Snapshot quota exceeded. Maximum allowed: 4" {
 		t.Error(status, body)
 	}
 }
 
-func TestLife(t *testing.T) {
-	s := cloud(t, func(o *Options) { o.Engine, o.Linger, o.Alive = docker, 1, 100*time.Millisecond })
+func TestLifecycle(t *testing.T) {
+	docker := withEngine(t).docker
+	s := startCloud(t, func(o *Options) { o.Engine, o.Linger, o.Alive = docker, 1, 100*time.Millisecond })
 	img := image(t, "amd64", "/program", "wait")
 	digest, err := img.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
 	ref := push(t, s, "app:1", img)
-	s.Fail(Fault{Registry: RefusesPush}) // the runner may push in any case
+	s.Fail(Fault{Registry: RefusesPush}) // does not apply to the runner
 	made := create(t, s, "app-1", ref)
 	states := []string{string(made.State)}
 	for made.State != api.SNAPSHOTSTATE_ACTIVE && made.State != api.SNAPSHOTSTATE_ERROR {
@@ -404,18 +568,19 @@ func TestLife(t *testing.T) {
 	if got := strings.Join(states, " "); got != "pending pulling active" {
 		t.Fatalf("%s: %v", got, made.GetErrorReason())
 	}
-	if !strings.HasSuffix(made.GetRef(), "/daytona-"+digest.Hex+":daytona") || made.GetSize() <= 0 || made.Entrypoint[0] != "/program" {
+	if !strings.HasSuffix(made.GetRef(), "/daytona-"+digest.Hex+":daytona") || made.GetSize() <= 0 ||
+		made.Entrypoint[0] != "/program" {
 		t.Errorf("ref %q, size %v, entrypoint %v", made.GetRef(), made.GetSize(), made.Entrypoint)
 	}
 	for _, r := range s.Requests() {
 		if r.Registry && !strings.HasPrefix(r.Path, "/v2/sbox-transient/app/") && r.Path != "/v2/" && r.Path != "/token" {
-			t.Errorf("what the runner asks for is noted: %+v", r)
+			t.Errorf("the runner's request is recorded: %+v", r)
 		}
 		if r.Registry && r.Method == "GET" && strings.Contains(r.Path, "/sha256:") {
-			t.Errorf("what the runner pulls is noted: %+v", r)
+			t.Errorf("the runner's pull is recorded: %+v", r)
 		}
 	}
-	// What Daytona keeps is the image, byte for byte; what was pushed is gone.
+	// Daytona stores the image byte for byte and deletes the pushed one.
 	at, err := name.ParseReference(made.GetRef())
 	if err != nil {
 		t.Fatal(err)
@@ -427,11 +592,11 @@ func TestLife(t *testing.T) {
 	if got, err := kept.Digest(); err != nil || got != digest || validate.Image(kept) != nil {
 		t.Error(got, err)
 	}
-	a := access(t, s, "dtn_all")
+	a := requestAccess(t, s, "dtn_all")
 	auth := remote.WithAuth(&authn.Basic{Username: a.Username, Password: a.Secret})
 	if pushed, _ := name.ParseReference(ref); true {
 		if _, err := remote.Head(pushed, auth); err == nil {
-			t.Error("the pushed image is still there")
+			t.Error("the pushed image still exists")
 		}
 	}
 	if out := dockerOut(t, "ps", "--all", "--quiet", "--filter", "label=io.daytona.snapshot"); out != "" {
@@ -464,7 +629,8 @@ func TestLife(t *testing.T) {
 
 func dockerOut(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := exec.Command("docker", append([]string{"--host", docker}, args...)...).CombinedOutput()
+	arguments := append([]string{"--host", withEngine(t).docker}, args...)
+	out, err := exec.Command("docker", arguments...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("docker (scripts/packages.sh installs it): %v: %s", err, out)
 	}
@@ -472,8 +638,9 @@ func dockerOut(t *testing.T, args ...string) string {
 }
 
 func TestReasons(t *testing.T) {
-	s := cloud(t, func(o *Options) {
-		// A program that ends is noticed as soon as it does; none of these lives.
+	docker := withEngine(t).docker
+	s := startCloud(t, func(o *Options) {
+		// An exit is noticed at once; none of these containers keeps running.
 		o.Engine, o.Alive, o.Organizations[0].MaxSnapshotGB, o.Organizations[0].Snapshots = docker, time.Minute, 0.01, 20
 	})
 	large, err := random.Image(11<<20, 1)
@@ -498,14 +665,39 @@ func TestReasons(t *testing.T) {
 		entrypoint []string
 		fault      RegistryFault
 	}{
-		{name: "never pushed", image: func() string { return s.RegistryHost() + "/sbox-transient/no:1" }, want: "MANIFEST_UNKNOWN"},
-		{name: "elsewhere", image: func() string { return "docker.io/library/debian:12" }, want: "pull access denied for index.docker.io/library/debian"},
-		{name: "arm64", image: func() string { return push(t, s, "arm:1", image(t, "arm64")) }, want: "architecture (arm64) is not x64 compatible"},
-		{name: "an index without amd64", image: func() string { return push(t, s, "index:1", arm) }, want: "no matching manifest for linux/amd64"},
-		{name: "too large", image: func() string { return push(t, s, "large:1", large) }, want: "Snapshot size (0.01GB) exceeds maximum allowed size of 0.01GB"},
-		{name: "a lost blob", image: func() string { return push(t, s, "lost:1", image(t, "amd64", "/program", "wait")) }, fault: LosesBlob, want: "BLOB_UNKNOWN"},
-		{name: "it ends at once", image: func() string { return push(t, s, "fails:1", image(t, "amd64", "/program", "fail")) }, want: "container exited with code 3 at once: nothing to do"},
-		{name: "no such program", image: func() string { return push(t, s, "none:1", image(t, "amd64", "/program", "wait")) }, entrypoint: []string{"/no"}, want: "no such file or directory"},
+		{
+			name: "never pushed", image: func() string { return s.RegistryHost() + "/sbox-transient/no:1" },
+			want: "MANIFEST_UNKNOWN",
+		},
+		{
+			name: "another registry", image: func() string { return "docker.io/library/debian:12" },
+			want: "pull access denied for index.docker.io/library/debian",
+		},
+		{
+			name: "arm64", image: func() string { return push(t, s, "arm:1", image(t, "arm64")) },
+			want: "architecture (arm64) is not x64 compatible",
+		},
+		{
+			name: "index without amd64", image: func() string { return push(t, s, "index:1", arm) },
+			want: "no matching manifest for linux/amd64",
+		},
+		{
+			name: "too large", image: func() string { return push(t, s, "large:1", large) },
+			want: "Snapshot size (0.01GB) exceeds maximum allowed size of 0.01GB",
+		},
+		{
+			name: "lost blob", image: func() string { return push(t, s, "lost:1", image(t, "amd64", "/program", "wait")) },
+			fault: LosesBlob, want: "BLOB_UNKNOWN",
+		},
+		{
+			name:  "container exits",
+			image: func() string { return push(t, s, "fails:1", image(t, "amd64", "/program", "fail")) },
+			want:  "container exited with code 3 at once: nothing to do",
+		},
+		{
+			name: "unknown program", image: func() string { return push(t, s, "none:1", image(t, "amd64", "/program", "wait")) },
+			entrypoint: []string{"/no"}, want: "no such file or directory",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ref := test.image()
@@ -514,7 +706,7 @@ func TestReasons(t *testing.T) {
 				defer s.Heal()
 			}
 			dto := create(t, s, strings.ReplaceAll(test.name, " ", "-"), ref, test.entrypoint...)
-			dto = until(t, s, dto.Id)
+			dto = waitUntilProcessed(t, s, dto.Id)
 			if dto.State != api.SNAPSHOTSTATE_ERROR || !strings.Contains(dto.GetErrorReason(), test.want) {
 				t.Errorf("%s, %q, want %q", dto.State, dto.GetErrorReason(), test.want)
 			}
@@ -526,17 +718,14 @@ func TestReasons(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=32m"); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Unmount(dir, unix.MNT_DETACH)
+	withEngine(t)
+	dir := testdaemons.SmallDisk(t, "32m")
 	full, err := engine.Start(t.Context(), engine.Oldest, filepath.Join(dir, "engine"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer full.Stop()
-	s := cloud(t, func(o *Options) { o.Engine = full.Host })
+	s := startCloud(t, func(o *Options) { o.Engine = full.Host })
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	if err := w.WriteHeader(&tar.Header{Name: "zeros", Typeflag: tar.TypeReg, Mode: 0o644, Size: 48 << 20}); err != nil {
@@ -544,7 +733,9 @@ func TestFullDisk(t *testing.T) {
 	}
 	w.Write(make([]byte, 48<<20))
 	w.Close()
-	zeros, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	zeros, err := tarball.LayerFromOpener(
+		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -552,25 +743,25 @@ func TestFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dto := until(t, s, create(t, s, "app-1", push(t, s, "app:1", img)).Id)
+	dto := waitUntilProcessed(t, s, create(t, s, "app-1", push(t, s, "app:1", img)).Id)
 	if dto.State != api.SNAPSHOTSTATE_ERROR || !strings.Contains(dto.GetErrorReason(), "no space left on device") {
 		t.Errorf("%s, %q", dto.State, dto.GetErrorReason())
 	}
 }
 
 func TestPushAccess(t *testing.T) {
-	s := cloud(t, func(o *Options) { o.AccessLife = time.Hour })
-	a := access(t, s, "dtn_all")
+	s := startCloud(t, func(o *Options) { o.AccessLife = time.Hour })
+	a := requestAccess(t, s, "dtn_all")
 	expires, err := time.Parse(time.RFC3339, a.ExpiresAt)
 	if err != nil || time.Until(expires) < 50*time.Minute || time.Until(expires) > time.Hour {
-		t.Errorf("it expires at %q", a.ExpiresAt)
+		t.Errorf("expires at %q", a.ExpiresAt)
 	}
 	img := image(t, "amd64")
 	if _, err := pushTo(t, a, a.Project+"/app:1", img); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := pushTo(t, a, "other/app:1", img); err == nil {
-		t.Error("it may push to another project")
+		t.Error("pushed to another project")
 	}
 	for name, test := range map[string]struct {
 		fault RegistryFault
@@ -580,7 +771,8 @@ func TestPushAccess(t *testing.T) {
 		"expired while it is used": {Expires, "UNAUTHORIZED"},
 	} {
 		s.Fail(Fault{Registry: test.fault})
-		if _, err := pushTo(t, a, a.Project+"/new:1", image(t, "amd64")); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := pushTo(t, a, a.Project+"/new:1", image(t, "amd64")); err == nil ||
+			!strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %s", name, err, test.want)
 		}
 		s.Heal()
@@ -588,25 +780,25 @@ func TestPushAccess(t *testing.T) {
 	s.Fail(Fault{Registry: Expires, Times: 1})
 	img = image(t, "amd64")
 	if _, err := pushTo(t, a, a.Project+"/new:1", img); err == nil {
-		t.Error("access did not end")
+		t.Error("pushed with revoked access")
 	}
-	if _, err := pushTo(t, access(t, s, "dtn_all"), a.Project+"/new:1", img); err != nil {
+	if _, err := pushTo(t, requestAccess(t, s, "dtn_all"), a.Project+"/new:1", img); err != nil {
 		t.Errorf("with new access: %v", err)
 	}
-	brief := cloud(t, func(o *Options) { o.AccessLife = time.Nanosecond })
-	if _, err := pushTo(t, access(t, brief, "dtn_all"), a.Project+"/app:1", img); err == nil {
-		t.Error("it may push although it has expired")
+	brief := startCloud(t, func(o *Options) { o.AccessLife = time.Nanosecond })
+	if _, err := pushTo(t, requestAccess(t, brief, "dtn_all"), a.Project+"/app:1", img); err == nil {
+		t.Error("pushed with expired access")
 	}
 }
 
-func TestLate(t *testing.T) {
-	s := cloud(t, func(o *Options) { o.Late = 2 })
+func TestLateImages(t *testing.T) {
+	s := startCloud(t, func(o *Options) { o.Late = 2 })
 	img := image(t, "amd64")
 	pushed, err := name.ParseReference(push(t, s, "app:1", img))
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := access(t, s, "dtn_all")
+	a := requestAccess(t, s, "dtn_all")
 	auth := remote.WithAuth(&authn.Basic{Username: a.Username, Password: a.Secret})
 	var seen []bool
 	for range 3 {
@@ -627,13 +819,13 @@ func TestSnapshotFaults(t *testing.T) {
 		{Strange, "pending pulling propagating active"},
 	} {
 		t.Run(string(test.fault), func(t *testing.T) {
-			s := cloud(t, func(o *Options) { o.Linger = 1 })
+			s := startCloud(t, func(o *Options) { o.Linger = 1 })
 			ref := push(t, s, "app:1", image(t, "amd64"))
 			s.Fail(Fault{Snapshot: test.fault, Times: 1})
 			id := create(t, s, "app-1", ref).Id
 			states := []string{"pending"}
 			for last := test.want[strings.LastIndex(test.want, " ")+1:]; states[len(states)-1] != last; {
-				_, body := raw(t, s, "dtn_all", "GET", "/snapshots/"+id, "")
+				_, body := sendRequest(t, s, "dtn_all", "GET", "/snapshots/"+id, "")
 				var dto struct{ State string }
 				if err := json.Unmarshal([]byte(body), &dto); err != nil {
 					t.Fatal(err, body)
@@ -648,46 +840,62 @@ func TestSnapshotFaults(t *testing.T) {
 		})
 	}
 	t.Run("stuck", func(t *testing.T) {
-		s := cloud(t, nil)
+		s := startCloud(t, nil)
 		ref := push(t, s, "app:1", image(t, "amd64"))
 		s.Fail(Fault{Snapshot: Stuck, Times: 1})
 		stuck := create(t, s, "app-1", ref)
-		if dto := until(t, s, create(t, s, "app-2", ref).Id); dto.State != api.SNAPSHOTSTATE_ACTIVE {
+		if dto := waitUntilProcessed(t, s, create(t, s, "app-2", ref).Id); dto.State != api.SNAPSHOTSTATE_ACTIVE {
 			t.Error(dto.State, dto.GetErrorReason())
 		}
-		if dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), stuck.Id).Execute(); err != nil || dto.State != api.SNAPSHOTSTATE_PENDING {
+		if dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), stuck.Id).Execute(); err != nil ||
+			dto.State != api.SNAPSHOTSTATE_PENDING {
 			t.Error(dto, err)
 		}
 	})
 }
 
 func TestFaults(t *testing.T) {
-	s := cloud(t, nil)
-	s.Fail(Fault{Path: "/regions", Times: 1, Status: 429, Message: "ThrottlerException: Too Many Requests", Header: map[string]string{"Retry-After-authenticated": "7"}})
-	if status, body := raw(t, s, "dtn_all", "GET", "/regions", ""); status != 429 || refused(t, "/regions", body) != "ThrottlerException: Too Many Requests" {
+	s := startCloud(t, nil)
+	s.Fail(
+		Fault{
+			Path:    "/regions",
+			Times:   1,
+			Status:  429,
+			Message: "ThrottlerException: Too Many Requests",
+			Header:  map[string]string{"Retry-After-authenticated": "7"},
+		},
+	)
+	if status, body := sendRequest(t, s, "dtn_all", "GET", "/regions", ""); status != 429 ||
+		errorMessage(t, "/regions", body) != "ThrottlerException: Too Many Requests" {
 		t.Error(status, body)
 	}
-	if status, _ := raw(t, s, "dtn_all", "GET", "/regions", ""); status != 200 {
+	if status, _ := sendRequest(t, s, "dtn_all", "GET", "/regions", ""); status != 200 {
 		t.Error(status)
 	}
 	s.Fail(Fault{Method: "POST", Path: "/snapshots", Times: 1, Break: true, After: true})
-	r, err := http.NewRequestWithContext(t.Context(), "POST", s.URL()+"/snapshots", strings.NewReader(`{"name":"a","imageName":"a:1"}`))
+	r, err := http.NewRequestWithContext(
+		t.Context(),
+		"POST",
+		s.URL()+"/snapshots",
+		strings.NewReader(`{"name":"a","imageName":"a:1"}`),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer dtn_all")
 	if answer, err := http.DefaultClient.Do(r); err == nil {
-		t.Error("an answer:", answer.Status)
+		t.Error("a response:", answer.Status)
 	}
-	if status, _ := raw(t, s, "dtn_all", "GET", "/snapshots/a", ""); status != 200 {
-		t.Errorf("what was asked for was not done: %d", status)
+	if status, _ := sendRequest(t, s, "dtn_all", "GET", "/snapshots/a", ""); status != 200 {
+		t.Errorf("the request was not carried out: %d", status)
 	}
 	s.Fail(Fault{Path: "/snapshots", Status: 502, Body: "<html>bad gateway</html>"})
-	if status, body := raw(t, s, "dtn_all", "GET", "/snapshots", ""); status != 502 || body != "<html>bad gateway</html>" {
+	if status, body := sendRequest(t, s, "dtn_all", "GET", "/snapshots", ""); status != 502 ||
+		body != "<html>bad gateway</html>" {
 		t.Error(status, body)
 	}
 	s.Heal()
-	if status, _ := raw(t, s, "dtn_all", "GET", "/snapshots", ""); status != 200 {
+	if status, _ := sendRequest(t, s, "dtn_all", "GET", "/snapshots", ""); status != 200 {
 		t.Error(status)
 	}
 	var statuses []int
@@ -695,21 +903,28 @@ func TestFaults(t *testing.T) {
 		statuses = append(statuses, r.Status)
 	}
 	if fmt.Sprint(statuses) != "[429 200 0 200 502 200]" {
-		t.Errorf("noted: %v", statuses)
+		t.Errorf("recorded: %v", statuses)
 	}
 }
 
 func TestPagesAndActivation(t *testing.T) {
-	s := cloud(t, func(o *Options) { o.Organizations[0].Snapshots = 100 })
+	s := startCloud(t, func(o *Options) { o.Organizations[0].Snapshots = 100 })
 	for i := range 5 {
-		s.Put(Snapshot{Organization: "org-1", Name: fmt.Sprint("App-", i), State: "inactive", Created: began.Add(time.Duration(i) * time.Hour)})
+		s.Put(
+			Snapshot{
+				Organization: "org-1",
+				Name:         fmt.Sprint("App-", i),
+				State:        "inactive",
+				Created:      began.Add(time.Duration(i) * time.Hour),
+			},
+		)
 	}
 	s.Put(Snapshot{Name: "daytona/app", General: true})
 	list := func(query string) string {
 		t.Helper()
-		status, body := raw(t, s, "dtn_all", "GET", "/snapshots?"+query, "")
+		status, body := sendRequest(t, s, "dtn_all", "GET", "/snapshots?"+query, "")
 		if status != 200 {
-			return refused(t, "/snapshots?"+query, body)
+			return errorMessage(t, "/snapshots?"+query, body)
 		}
 		var page struct {
 			Items             []struct{ Name string }
@@ -745,45 +960,49 @@ func TestPagesAndActivation(t *testing.T) {
 	change := func(id, what string, want int) string {
 		t.Helper()
 		path := "/snapshots/" + id + "/" + what
-		status, body := raw(t, s, "dtn_all", "POST", path, "")
+		status, body := sendRequest(t, s, "dtn_all", "POST", path, "")
 		if status != want {
 			t.Fatalf("%s: %d, want %d: %s", path, status, want, body)
 		}
 		if status < 400 {
 			return ""
 		}
-		return refused(t, path, body)
+		return errorMessage(t, path, body)
 	}
 	change(idle, "activate", 200)
-	if dto := until(t, s, idle); dto.State != api.SNAPSHOTSTATE_ACTIVE {
+	if dto := waitUntilProcessed(t, s, idle); dto.State != api.SNAPSHOTSTATE_ACTIVE {
 		t.Fatal(dto.State, dto.GetErrorReason())
 	}
 	if got := change(idle, "activate", 400); got != "Snapshot "+idle+" is already active" {
 		t.Error(got)
 	}
 	change(idle, "deactivate", 204)
-	if got := change(idle, "activate", 400); got != "Snapshot deactivation is still in progress. Please try again in a few minutes." {
+	got := change(idle, "activate", 400)
+	if got != "Snapshot deactivation is still in progress. Please try again in a few minutes." {
 		t.Error(got)
 	}
 	broken := s.Put(Snapshot{Organization: "org-1", Name: "broken", State: "build_failed", Log: "step 1\nstep 2 failed\n"})
-	if got := change(broken, "activate", 400); got != "Snapshot "+broken+" cannot be activated - it is in build_failed state" {
+	got = change(broken, "activate", 400)
+	if got != "Snapshot "+broken+" cannot be activated - it is in build_failed state" {
 		t.Error(got)
 	}
-	if status, body := raw(t, s, "dtn_all", "GET", "/snapshots/"+broken+"/build-logs", ""); status != 200 || body != "step 1\nstep 2 failed\n" {
+	if status, body := sendRequest(t, s, "dtn_all", "GET", "/snapshots/"+broken+"/build-logs", ""); status != 200 ||
+		body != "step 1\nstep 2 failed\n" {
 		t.Error(status, body)
 	}
-	if status, body := raw(t, s, "dtn_all", "GET", "/snapshots/"+idle+"/build-logs", ""); status != 404 || !strings.HasSuffix(refused(t, "/snapshots/"+idle+"/build-logs", body), "has no build info") {
+	if status, body := sendRequest(t, s, "dtn_all", "GET", "/snapshots/"+idle+"/build-logs", ""); status != 404 ||
+		!strings.HasSuffix(errorMessage(t, "/snapshots/"+idle+"/build-logs", body), "has no build info") {
 		t.Error(status, body)
 	}
 }
 
-// Every answer has all that Daytona's own client asks for, and nothing that it does not know.
-func TestAnswersAreThoseOfTheClient(t *testing.T) {
-	s := cloud(t, nil)
+// Every response has all fields that Daytona's own client requires, and none that it does not know.
+func TestResponsesMatchTheClient(t *testing.T) {
+	s := startCloud(t, nil)
 	s.Put(Snapshot{Organization: "org-1", Name: "built", State: "build_failed", Reason: "no", Log: "log"})
 	ref := push(t, s, "app:1", image(t, "amd64"))
 	made := create(t, s, "made", ref)
-	done := until(t, s, made.Id)
+	done := waitUntilProcessed(t, s, made.Id)
 	idle := s.Put(Snapshot{Organization: "org-1", Name: "idle", Image: ref, State: "inactive", Created: began})
 	c, u, ctx := as(s, "dtn_all"), as(s, user), t.Context()
 	answers := map[string]any{"create": made, "get": done}
@@ -810,28 +1029,28 @@ func TestAnswersAreThoseOfTheClient(t *testing.T) {
 	note("activate", activated, err)
 	logs, _, err := c.SnapshotsAPI.GetSnapshotBuildLogsUrl(ctx, "built").Execute()
 	note("build logs' URL", logs, err)
-	if len(list.Items) != 3 || len(regions) != 3 || len(usage.RegionUsage) != 3 || usage.CurrentSnapshotUsage < 1 {
+	if len(list.Items) != 3 || len(regions) != 3 || len(usage.RegionUsage) != 6 || usage.CurrentSnapshotUsage < 1 {
 		t.Errorf("%d snapshots, %d regions, usage %+v", len(list.Items), len(regions), usage)
 	}
 	for what, answer := range answers {
-		strange(reflect.ValueOf(answer), func(found string) { t.Errorf("%s: %s", what, found) })
+		findUnknown(reflect.ValueOf(answer), func(found string) { t.Errorf("%s: %s", what, found) })
 	}
 }
 
-// strange finds what the client did not know.
-func strange(v reflect.Value, report func(string)) {
+// findUnknown reports the values and fields that the client does not know.
+func findUnknown(v reflect.Value, report func(string)) {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
 		if !v.IsNil() {
-			strange(v.Elem(), report)
+			findUnknown(v.Elem(), report)
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			strange(v.Index(i), report)
+			findUnknown(v.Index(i), report)
 		}
 	case reflect.String:
 		if v.String() == "11184809" {
-			report("a value that is not known")
+			report("an unknown value")
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
@@ -841,7 +1060,7 @@ func strange(v reflect.Value, report func(string)) {
 				}
 				continue
 			}
-			strange(v.Field(i), report)
+			findUnknown(v.Field(i), report)
 		}
 	}
 }

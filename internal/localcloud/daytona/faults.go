@@ -8,86 +8,86 @@ import (
 	"sync/atomic"
 )
 
-// Request is one request, as tests ask for it.
+// Request is a recorded request.
 type Request struct {
 	Method, Path string
 	Registry     bool // to the registry, not to the API
-	Status       int  // 0: none was sent
+	Status       int  // of the response; 0: none was sent
 	HasToken     bool
 	Organization string // the header X-Daytona-Organization-ID
 	Bytes        int64  // of the request's body
 }
 
-// Fault is something that goes wrong on demand: an answer of the API, a state of a snapshot, or a trouble of the registry.
+// Fault is an injected failure: a response of the API, a state of a snapshot, or an error of the registry.
 type Fault struct {
-	Method string // requests of this method; "" for all
-	Path   string // and whose path holds it; "" for all
-	Times  int    // 0: every one
+	Method string // only requests with this method; "": all
+	Path   string // only requests whose path contains it; "": all
+	Times  int    // how many requests fail; 0: all
 
-	Status  int    // the answer
-	Message string // in Daytona's form, unless there is a Body
+	Status  int    // of the response
+	Message string // sent in Daytona's error format, unless Body is set
 	Body    string
 	Header  map[string]string
-	Silence bool // no answer until the client gives up
-	Break   bool // the connection ends without an answer
-	After   bool // what was asked for is done before that, and only the answer is lost
+	Silence bool // no response until the client gives up
+	Break   bool // the connection closes without a response
+	After   bool // the request is carried out first; only its response is replaced
 
-	Snapshot SnapshotFault // of those that are created from now on
+	Snapshot SnapshotFault // of snapshots that are created from now on
 	Registry RegistryFault
 }
 
-// SnapshotFault is what is wrong with the life of a snapshot.
+// SnapshotFault is a failure while a snapshot is processed.
 type SnapshotFault string
 
-// What can be wrong with a snapshot.
+// Failures of snapshots.
 const (
-	Stuck   SnapshotFault = "stuck"   // pending for ever
-	Strange SnapshotFault = "strange" // in a state that no client knows, between pulling and active
-	Falls   SnapshotFault = "falls"   // once active is seen, it is in error
+	Stuck   SnapshotFault = "stuck"   // stays pending
+	Strange SnapshotFault = "strange" // passes through a state that clients do not know, between pulling and active
+	Falls   SnapshotFault = "falls"   // fails after a client has read that it is active
 )
 
-// RegistryFault is what is wrong with the registry.
+// RegistryFault is a failure of the registry.
 type RegistryFault string
 
-// What can be wrong with the registry.
+// Failures of the registry.
 const (
-	RefusesPush RegistryFault = "refuses push" // 403 to whoever writes
-	LosesBlob   RegistryFault = "loses blob"   // 404 to whoever reads one
-	Expires     RegistryFault = "expires"      // with the next request that writes, access is over until new is asked for
+	RefusesPush RegistryFault = "refuses push" // answers writes with 403
+	LosesBlob   RegistryFault = "loses blob"   // answers reads of blobs with 404
+	Expires     RegistryFault = "expires"      // the next write revokes push access, until a client requests a new one
 )
 
-// Requests lists what was asked for, in order. What the runner asks the registry for is not in it.
+// Requests lists the requests in order, without those of the runner to the registry.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.requests)
 }
 
-// Fail makes things go wrong from now on.
+// Fail injects a failure from now on. The first that matches a request applies.
 func (s *Server) Fail(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, f)
 }
 
-// Heal ends all faults.
+// Heal removes all faults.
 func (s *Server) Heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults, s.expired = nil, false
 }
 
-// fault is the first one that fits, used up by one.
-func (s *Server) fault(fits func(Fault) bool) (Fault, bool) {
+// fault returns the first matching fault and counts one use of it.
+func (s *Server) fault(matches func(Fault) bool) (Fault, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.takeFault(fits)
+	return s.takeFault(matches)
 }
 
-// takeFault is fault for who has locked the server.
-func (s *Server) takeFault(fits func(Fault) bool) (Fault, bool) {
+// takeFault is fault for callers that hold the lock.
+func (s *Server) takeFault(matches func(Fault) bool) (Fault, bool) {
 	for i, f := range s.faults {
-		if !fits(f) {
+		if !matches(f) {
 			continue
 		}
 		if f.Times == 1 {
@@ -103,7 +103,7 @@ func (s *Server) takeFault(fits func(Fault) bool) (Fault, bool) {
 type recorder struct {
 	http.ResponseWriter
 	status int
-	silent bool // nothing will be sent
+	silent bool // no response is sent
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -122,7 +122,7 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 type countedBody struct {
 	io.ReadCloser
-	n *atomic.Int64 // a proxy may go on reading when the answer is there
+	n *atomic.Int64 // a proxy may read on after it has responded
 }
 
 func (b countedBody) Read(p []byte) (int, error) {
@@ -131,62 +131,64 @@ func (b countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// record notes each request and lets it fail where it shall.
+// record records each request and applies the faults.
 func (s *Server) record(registry bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if registry && s.own(r) {
+		if registry && s.isRunner(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		answer := &recorder{ResponseWriter: w}
+		response := &recorder{ResponseWriter: w}
 		var read atomic.Int64
 		r.Body = countedBody{r.Body, &read}
 		defer func() {
-			if answer.status == 0 && !answer.silent {
-				answer.status = http.StatusOK
+			if response.status == 0 && !response.silent {
+				response.status = http.StatusOK
 			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.requests = append(s.requests, Request{
-				Method: r.Method, Path: r.URL.Path, Registry: registry, Status: answer.status,
-				HasToken: r.Header.Get("Authorization") != "", Organization: r.Header.Get("X-Daytona-Organization-ID"), Bytes: read.Load(),
+				Method: r.Method, Path: r.URL.Path, Registry: registry, Status: response.status,
+				HasToken:     r.Header.Get("Authorization") != "",
+				Organization: r.Header.Get("X-Daytona-Organization-ID"), Bytes: read.Load(),
 			})
 		}()
 		f, ok := s.fault(func(f Fault) bool {
-			return !registry && f.Snapshot == "" && f.Registry == "" && (f.Method == "" || f.Method == r.Method) && strings.Contains(r.URL.Path, f.Path)
+			return !registry && f.Snapshot == "" && f.Registry == "" &&
+				(f.Method == "" || f.Method == r.Method) && strings.Contains(r.URL.Path, f.Path)
 		})
 		if !ok {
-			next.ServeHTTP(answer, r)
+			next.ServeHTTP(response, r)
 			return
 		}
 		if f.After {
-			next.ServeHTTP(discard{http.Header{}}, r)
+			next.ServeHTTP(discardResponse{http.Header{}}, r)
 		}
-		_, _ = io.Copy(io.Discard, r.Body) // or the server would not see the client leave
+		_, _ = io.Copy(io.Discard, r.Body) // net/http notices a closed connection only after the body
 		switch {
 		case f.Silence:
-			answer.silent = true
+			response.silent = true
 			<-r.Context().Done()
 		case f.Break:
-			answer.silent = true
+			response.silent = true
 			panic(http.ErrAbortHandler)
 		default:
 			for name, value := range f.Header {
 				w.Header().Set(name, value)
 			}
 			if f.Body == "" {
-				refuse(answer, r, refusal{f.Status, f.Message})
+				sendError(response, r, apiError{f.Status, f.Message})
 				return
 			}
-			answer.WriteHeader(f.Status)
-			_, _ = answer.Write([]byte(f.Body)) // the client may be gone
+			response.WriteHeader(f.Status)
+			_, _ = response.Write([]byte(f.Body)) // the client may have disconnected
 		}
 	})
 }
 
-// discard is where an answer goes that is lost.
-type discard struct{ header http.Header }
+// discardResponse drops a response.
+type discardResponse struct{ header http.Header }
 
-func (d discard) Header() http.Header         { return d.header }
-func (d discard) Write(p []byte) (int, error) { return len(p), nil }
-func (d discard) WriteHeader(int)             {}
+func (d discardResponse) Header() http.Header         { return d.header }
+func (d discardResponse) Write(p []byte) (int, error) { return len(p), nil }
+func (d discardResponse) WriteHeader(int)             {}

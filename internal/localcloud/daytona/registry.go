@@ -12,14 +12,14 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
 
-// runner is the registry's user that the runner is.
+// runner is the runner's user name in the registry.
 const runner = "daytona-runner"
 
-// pushAccess makes a robot account that may push to the project, for an hour.
+// pushAccess creates a robot account that may push to the project for an hour.
 func (s *Server) pushAccess(who caller, r *http.Request) (any, error) {
 	if region := r.FormValue("regionId"); region != "" {
 		if _, ok := find(who.Regions, region); !ok {
-			return nil, http.ErrNotSupported // there it has no registry, and says nothing but 500
+			return nil, http.ErrNotSupported // a region without a registry: 500 without details
 		}
 	}
 	id := newID()
@@ -32,8 +32,9 @@ func (s *Server) pushAccess(who caller, r *http.Request) (any, error) {
 	s.expired = false
 	s.mu.Unlock()
 	return map[string]any{
-		"username": robot.User, "secret": robot.Password, "registryUrl": s.host, "registryId": "00000000-0000-4000-8000-000000000001",
-		"project": s.options.Project, "expiresAt": stamp(robot.Expires),
+		"username": robot.User, "secret": robot.Password, "registryUrl": s.host,
+		"registryId": "00000000-0000-4000-8000-000000000001",
+		"project":    s.options.Project, "expiresAt": stamp(robot.Expires),
 	}, nil
 }
 
@@ -46,28 +47,30 @@ func find(regions []Region, id string) (Region, bool) {
 	return Region{}, false
 }
 
-// own reports whether it is the runner that asks.
-func (s *Server) own(r *http.Request) bool { return strings.HasPrefix(r.UserAgent(), s.puller) }
+// isRunner reports whether the runner sent a request.
+func (s *Server) isRunner(r *http.Request) bool { return strings.HasPrefix(r.UserAgent(), s.puller) }
 
 var (
 	blobs     = regexp.MustCompile(`^/v2/(.+)/blobs/sha256:`)
 	manifests = regexp.MustCompile(`^/v2/(.+)/manifests/`)
 )
 
-// harbor is the registry as the world sees it: the real one, which may deny an image for a while after it was pushed, and may fail.
+// harbor is the registry that clients see: a proxy of the real one, with faults. It may not find an image for a while
+// after its push.
 func (s *Server) harbor() http.Handler {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: s.options.Registry.Addr})
-			r.Out.Host = r.In.Host // so that what it refers to is here
+			r.Out.Host = r.In.Host // so that its links point to the proxy
 		},
 		ModifyResponse: func(answer *http.Response) error {
-			// Tokens are asked for here too: clients distrust a registry that sends them to another address on the loopback.
+			// Tokens come from here too: clients reject a realm at another loopback address.
 			if challenge := answer.Header.Get("WWW-Authenticate"); challenge != "" {
 				answer.Header.Set("WWW-Authenticate", strings.ReplaceAll(challenge, s.options.Registry.Addr, s.host))
 			}
 			pushed := manifests.FindStringSubmatch(answer.Request.URL.Path)
-			if answer.Request.Method == http.MethodPut && pushed != nil && answer.StatusCode == http.StatusCreated && !s.own(answer.Request) {
+			if pushed != nil && answer.Request.Method == http.MethodPut && answer.StatusCode == http.StatusCreated &&
+				!s.isRunner(answer.Request) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				s.late[pushed[1]] = s.options.Late
@@ -77,21 +80,24 @@ func (s *Server) harbor() http.Handler {
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if status, code := s.trouble(r); status != 0 {
+		if status, code := s.registryFault(r); status != 0 {
 			w.Header().Set("Content-Type", "application/json")
 			if status == http.StatusUnauthorized {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+s.host+`/token",service="registry"`)
 			}
 			w.WriteHeader(status)
-			_ = json.NewEncoder(w).Encode(map[string]any{"errors": []any{map[string]string{"code": code, "message": code}}}) // the client may be gone
+			_ = json.NewEncoder(w).Encode(map[string]any{ // the client may have disconnected
+				"errors": []any{map[string]string{"code": code, "message": code}},
+			})
 			return
 		}
 		proxy.ServeHTTP(w, r)
 	})
 }
 
-// trouble is what goes wrong with a request to the registry: a status and a code of https://github.com/opencontainers/distribution-spec.
-func (s *Server) trouble(r *http.Request) (int, string) {
+// registryFault returns the status and the code (https://github.com/opencontainers/distribution-spec) of the fault that
+// applies to a request; 0 for none.
+func (s *Server) registryFault(r *http.Request) (int, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead || r.URL.Path == "/token"
@@ -99,11 +105,11 @@ func (s *Server) trouble(r *http.Request) (int, string) {
 		s.late[name[1]]--
 		return http.StatusNotFound, "MANIFEST_UNKNOWN"
 	}
-	own := s.own(r)
+	byRunner := s.isRunner(r)
 	f, ok := s.takeFault(func(f Fault) bool {
 		switch f.Registry {
 		case RefusesPush, Expires:
-			return !reads && !own
+			return !reads && !byRunner
 		case LosesBlob:
 			return r.Method == http.MethodGet && blobs.MatchString(r.URL.Path)
 		}
@@ -113,7 +119,7 @@ func (s *Server) trouble(r *http.Request) (int, string) {
 		s.expired = true
 	}
 	switch {
-	case s.expired && !own:
+	case s.expired && !byRunner:
 		return http.StatusUnauthorized, "UNAUTHORIZED"
 	case ok && f.Registry == RefusesPush:
 		return http.StatusForbidden, "DENIED"

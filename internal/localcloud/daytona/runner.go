@@ -19,7 +19,7 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// start lets the runner make a snapshot. The server is locked.
+// start makes the runner process a snapshot. The caller holds the lock.
 func (s *Server) start(it *snapshot, o *Organization) {
 	ctx, stop := context.WithCancel(s.ctx)
 	it.stop, it.ended = stop, make(chan struct{})
@@ -29,11 +29,11 @@ func (s *Server) start(it *snapshot, o *Organization) {
 	s.running.Go(func() {
 		defer close(it.ended)
 		defer stop()
-		err := s.make(ctx, it, o)
+		err := s.process(ctx, it, o)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		switch {
-		case ctx.Err() != nil: // removed, deactivated, or the server ends
+		case ctx.Err() != nil: // removed, deactivated, or the server stops
 		case err != nil:
 			it.reason = err.Error()
 			s.enter(it, "error")
@@ -41,8 +41,8 @@ func (s *Server) start(it *snapshot, o *Organization) {
 	})
 }
 
-// make is a snapshot's way from pending to active. Its error is the snapshot's reason.
-func (s *Server) make(ctx context.Context, it *snapshot, o *Organization) error {
+// process takes a snapshot from pending to active. Its error becomes the snapshot's errorReason.
+func (s *Server) process(ctx context.Context, it *snapshot, o *Organization) error {
 	if it.fault == Stuck {
 		<-ctx.Done()
 		return ctx.Err()
@@ -60,7 +60,7 @@ func (s *Server) make(ctx context.Context, it *snapshot, o *Organization) error 
 	if err := s.pull(ctx, it, image, digest); err != nil {
 		return err
 	}
-	if err := s.keep(ctx, it, image, digest); err != nil {
+	if err := s.store(ctx, it, image, digest); err != nil {
 		return err
 	}
 	if it.fault == Strange {
@@ -77,12 +77,12 @@ func (s *Server) make(ctx context.Context, it *snapshot, o *Organization) error 
 	return s.step(ctx, it, "active", 0)
 }
 
-// reason is one of Daytona's own.
+// reason is an error of Daytona, as opposed to one of the engine or the registry.
 type reason string
 
 func (r reason) Error() string { return string(r) }
 
-// step enters a state and stays in it until it was read so many times.
+// step enters a state and waits until clients have read it so many times.
 func (s *Server) step(ctx context.Context, it *snapshot, state string, reads int) error {
 	s.mu.Lock()
 	if ctx.Err() == nil {
@@ -112,13 +112,14 @@ func (s *Server) wait(ctx context.Context, it *snapshot, reads int) error {
 
 func (s *Server) remote(ctx context.Context) []remote.Option {
 	return []remote.Option{
-		remote.WithContext(ctx), remote.WithAuth(&authn.Basic{Username: runner, Password: s.puller}), remote.WithUserAgent(s.puller),
+		remote.WithContext(ctx), remote.WithAuth(&authn.Basic{Username: runner, Password: s.puller}),
+		remote.WithUserAgent(s.puller),
 		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: "amd64"}),
 	}
 }
 
-// inspect looks the image up in the registry: its digest, which the snapshot's ref holds from then on, its platform, and its size, which is
-// that of what is transferred.
+// inspect reads the image's digest, which the snapshot's ref contains from then on, its platform, and its compressed
+// size.
 func (s *Server) inspect(ctx context.Context, it *snapshot, o *Organization) (v1.Image, v1.Hash, error) {
 	fail := func(err error) (v1.Image, v1.Hash, error) { return nil, v1.Hash{}, err }
 	ref, err := name.ParseReference(it.image)
@@ -126,13 +127,14 @@ func (s *Server) inspect(ctx context.Context, it *snapshot, o *Organization) (v1
 		return fail(err)
 	}
 	if ref.Context().RegistryStr() != s.host {
-		return fail(fmt.Errorf("pull access denied for %s, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", ref.Context()))
+		return fail(fmt.Errorf("pull access denied for %s, repository does not exist or may require 'docker login': "+
+			"denied: requested access to the resource is denied", ref.Context()))
 	}
 	found, err := remote.Get(ref, s.remote(ctx)...)
 	if err != nil {
 		return fail(err)
 	}
-	// From here on the digest rules, whatever becomes of the tag.
+	// From here on the digest counts, even if the tag moves.
 	image, err := remote.Image(ref.Context().Digest(found.Digest.String()), s.remote(ctx)...)
 	if err != nil {
 		if found.MediaType.IsIndex() {
@@ -171,13 +173,13 @@ func (s *Server) inspect(ctx context.Context, it *snapshot, o *Organization) (v1
 	return image, found.Digest, nil
 }
 
-// internal is where Daytona keeps an image for itself.
+// internal is the reference under which Daytona stores an image.
 func (s *Server) internal(hex string) string { return s.host + "/sbox/daytona-" + hex + ":daytona" }
 
-// local is what the runner's engine calls an image.
+// local is the name of an image in the runner's engine.
 func local(hex string) string { return "daytona-" + hex + ":daytona" }
 
-// pull reads all of the image and, where there is an engine, starts a container of it to see that it lives.
+// pull reads the whole image and, if there is an engine, starts a container to check that it keeps running.
 func (s *Server) pull(ctx context.Context, it *snapshot, image v1.Image, digest v1.Hash) error {
 	if s.engine == nil {
 		layers, err := image.Layers()
@@ -189,7 +191,7 @@ func (s *Server) pull(ctx context.Context, it *snapshot, image v1.Image, digest 
 			if err != nil {
 				return err
 			}
-			_, err = io.Copy(io.Discard, blob) // its digest is checked on the way
+			_, err = io.Copy(io.Discard, blob) // this verifies the digest
 			if err := errors.Join(err, blob.Close()); err != nil {
 				return err
 			}
@@ -199,11 +201,11 @@ func (s *Server) pull(ctx context.Context, it *snapshot, image v1.Image, digest 
 	if _, err := s.engine.Load(ctx, local(digest.Hex), image); err != nil {
 		return err
 	}
-	return s.live(ctx, local(digest.Hex), it.entrypoint)
+	return s.checkContainer(ctx, local(digest.Hex), it.entrypoint)
 }
 
-// live starts a container, as for a sandbox, and sees that it does not end.
-func (s *Server) live(ctx context.Context, image string, entrypoint []string) error {
+// checkContainer starts a container, as for a sandbox, and fails if it exits.
+func (s *Server) checkContainer(ctx context.Context, image string, entrypoint []string) error {
 	docker, err := client.New(client.WithHost(s.options.Engine))
 	if err != nil {
 		return err
@@ -219,7 +221,7 @@ func (s *Server) live(ctx context.Context, image string, entrypoint []string) er
 		return err
 	}
 	defer func() {
-		// Also when the snapshot is removed meanwhile.
+		// Even if the snapshot has been removed.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 		defer cancel()
 		_, _ = docker.ContainerRemove(ctx, made.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
@@ -232,7 +234,7 @@ func (s *Server) live(ctx context.Context, image string, entrypoint []string) er
 	wait := docker.ContainerWait(alive, made.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
 	select {
 	case ended := <-wait.Result:
-		return fmt.Errorf("container exited with code %d at once: %s", ended.StatusCode, said(ctx, docker, made.ID))
+		return fmt.Errorf("container exited with code %d at once: %s", ended.StatusCode, lastLine(ctx, docker, made.ID))
 	case err := <-wait.Error:
 		if alive.Err() == nil {
 			return err
@@ -243,8 +245,8 @@ func (s *Server) live(ctx context.Context, image string, entrypoint []string) er
 	}
 }
 
-// said is the last line of a container's output.
-func said(ctx context.Context, docker *client.Client, id string) string {
+// lastLine returns the last line of a container's output.
+func lastLine(ctx context.Context, docker *client.Client, id string) string {
 	logs, err := docker.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "1"})
 	if err != nil {
 		return err.Error()
@@ -255,8 +257,8 @@ func said(ctx context.Context, docker *client.Client, id string) string {
 	return strings.TrimSpace(text.String())
 }
 
-// keep moves the image to where Daytona keeps it, within the registry, and forgets what was pushed, as there.
-func (s *Server) keep(ctx context.Context, it *snapshot, image v1.Image, digest v1.Hash) error {
+// store copies the image to Daytona's internal repository and deletes the pushed one, as the real runner does.
+func (s *Server) store(ctx context.Context, it *snapshot, image v1.Image, digest v1.Hash) error {
 	ref, err := name.ParseReference(s.internal(digest.Hex))
 	if err != nil {
 		return err
@@ -271,11 +273,11 @@ func (s *Server) keep(ctx context.Context, it *snapshot, image v1.Image, digest 
 	if s.shared(it) {
 		return nil
 	}
-	_ = remote.Delete(pushed.Context().Digest(digest.String()), s.remote(ctx)...) // when it fails, it stays
+	_ = remote.Delete(pushed.Context().Digest(digest.String()), s.remote(ctx)...) // a failure leaves the image
 	return nil
 }
 
-// shared reports whether another snapshot is still being made from the same image.
+// shared reports whether another snapshot is being created from the same image.
 func (s *Server) shared(it *snapshot) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -287,8 +289,9 @@ func (s *Server) shared(it *snapshot) bool {
 	return false
 }
 
-// clear takes a removed snapshot away once the runner has let go of it, with its image in the engine unless another needs it.
-func (s *Server) clear(it *snapshot) {
+// finishRemoval drops a removed snapshot once the runner has stopped processing it, and its image in the engine unless
+// another snapshot needs it.
+func (s *Server) finishRemoval(it *snapshot) {
 	select {
 	case <-it.ended:
 	case <-s.ctx.Done():
@@ -298,18 +301,20 @@ func (s *Server) clear(it *snapshot) {
 		return
 	}
 	s.mu.Lock()
-	needed := it.ref == "" || slices.ContainsFunc(s.snapshots, func(other *snapshot) bool { return other != it && other.ref == it.ref })
+	needed := it.ref == "" || slices.ContainsFunc(s.snapshots, func(other *snapshot) bool {
+		return other != it && other.ref == it.ref
+	})
 	s.mu.Unlock()
 	if !needed && s.engine != nil {
-		s.forget(it)
+		s.removeImage(it)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.snapshots = slices.DeleteFunc(s.snapshots, func(other *snapshot) bool { return other == it })
 }
 
-// forget removes a snapshot's image from the engine. When it fails, it stays.
-func (s *Server) forget(it *snapshot) {
+// removeImage removes a snapshot's image from the engine. A failure leaves the image.
+func (s *Server) removeImage(it *snapshot) {
 	docker, err := client.New(client.WithHost(s.options.Engine))
 	if err != nil {
 		return

@@ -14,16 +14,16 @@ import (
 	"time"
 )
 
-// Snapshot is one that is there already, as others have left it.
+// Snapshot is an existing snapshot for [Server.Put].
 type Snapshot struct {
 	Organization string // its ID
 	Name         string
-	Image        string // what it was made from
+	Image        string // the reference it was created from
 	Digest       string // of that image: sha256:…
 	State        string // Default: active
-	Reason       string // why it is in error
-	Log          string // of its build; "": it was not built by Daytona
-	General      bool   // Daytona's own, for every organization
+	Reason       string // of an error
+	Log          string // of its build; "": not built by Daytona
+	General      bool   // one of Daytona's own, which every organization sees
 
 	CPU, Memory, Disk int       // Default: 1, 1, 3
 	Region            string    // Default: the organization's
@@ -33,7 +33,8 @@ type Snapshot struct {
 // Put adds a snapshot and returns its ID.
 func (s *Server) Put(p Snapshot) string {
 	it := &snapshot{
-		id: newID(), organization: p.Organization, general: p.General, name: p.Name, image: p.Image, state: cmp.Or(p.State, "active"),
+		id: newID(), organization: p.Organization, general: p.General, name: p.Name, image: p.Image,
+		state:  cmp.Or(p.State, "active"),
 		reason: p.Reason, log: p.Log, cpu: cmp.Or(p.CPU, 1), memory: cmp.Or(p.Memory, 1), disk: cmp.Or(p.Disk, 3),
 		region: p.Region, created: p.Created, ended: make(chan struct{}), seen: make(chan struct{}, 1), stop: func() {},
 	}
@@ -66,25 +67,27 @@ type snapshot struct {
 	created, updated, used                     time.Time
 	fault                                      SnapshotFault
 
-	reads int           // of the state that it is in
-	seen  chan struct{} // holds one when it was read
+	reads int           // of the current state
+	seen  chan struct{} // signals a read
 	stop  context.CancelFunc
-	ended chan struct{} // closed when the runner is done with it
+	ended chan struct{} // closed when the runner has finished
 }
 
-const class = "container" // the only one of sandboxes here
+const class = "container" // the class of all sandboxes here
 
-// shown is a snapshot as the API shows it, which is thereby read.
-func (it *snapshot) shown() any {
+// read returns a snapshot in the API's format and counts as a read of its state.
+func (it *snapshot) read() any {
 	it.reads++
 	select {
 	case it.seen <- struct{}{}:
 	default:
 	}
 	answer := map[string]any{
-		"id": it.id, "organizationId": it.organization, "general": it.general, "name": it.name, "imageName": it.image, "state": it.state,
-		"size": nil, "entrypoint": it.entrypoint, "cpu": it.cpu, "gpu": 0, "mem": it.memory, "disk": it.disk, "errorReason": nil,
-		"createdAt": stamp(it.created), "updatedAt": stamp(it.updated), "lastUsedAt": nil, "regionIds": []string{it.region},
+		"id": it.id, "organizationId": it.organization, "general": it.general, "name": it.name, "imageName": it.image,
+		"state": it.state,
+		"size":  nil, "entrypoint": it.entrypoint, "cpu": it.cpu, "gpu": 0, "mem": it.memory, "disk": it.disk,
+		"errorReason": nil,
+		"createdAt":   stamp(it.created), "updatedAt": stamp(it.updated), "lastUsedAt": nil, "regionIds": []string{it.region},
 		"sandboxClass": class,
 	}
 	if it.size > 0 {
@@ -110,30 +113,31 @@ func (it *snapshot) shown() any {
 
 var legal = regexp.MustCompile(`^[a-zA-Z0-9_.\-:]+(/[a-zA-Z0-9_.\-:]+)*(@sha256:[a-f0-9]{64})?$`)
 
-func bad(format string, args ...any) error {
-	return refusal{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+func badRequest(format string, args ...any) error {
+	return apiError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
-// checkImage is what Daytona has against an image's name.
+// checkImage validates the name of an image as Daytona does.
 func checkImage(name string) error {
 	if image, digest, ok := strings.Cut(name, "@sha256:"); ok {
 		if image == "" || !regexp.MustCompile(`^[a-f0-9]{64}$`).MatchString(digest) {
-			return bad("Invalid digest format. Must be image@sha256:64_hex_characters")
+			return badRequest("Invalid digest format. Must be image@sha256:64_hex_characters")
 		}
 		return nil
 	}
 	switch {
 	case !strings.Contains(name, ":") || strings.HasSuffix(strings.TrimSpace(name), ":"):
-		return bad("Image name must include a tag (e.g., ubuntu:22.04) or digest (@sha256:...)")
+		return badRequest("Image name must include a tag (e.g., ubuntu:22.04) or digest (@sha256:...)")
 	case strings.HasSuffix(name, ":latest"):
-		return bad(`Images with tag ":latest" are not allowed`)
+		return badRequest(`Images with tag ":latest" are not allowed`)
 	case !legal.MatchString(name):
-		return bad("Invalid image name format. Must be lowercase, may contain digits, dots, dashes, and single slashes between components")
+		return badRequest("Invalid image name format. " +
+			"Must be lowercase, may contain digits, dots, dashes, and single slashes between components")
 	}
 	return nil
 }
 
-// request is the body of POST /snapshots, as far as it matters here.
+// request is the body of POST /snapshots, without the fields that do not matter here.
 type request struct {
 	Name       *string         `json:"name"`
 	Image      string          `json:"imageName"`
@@ -145,44 +149,47 @@ type request struct {
 	BuildInfo  json.RawMessage `json:"buildInfo"`
 }
 
-// create checks in the order of the real server: form, region, names, runner, suspension, quotas per sandbox, quota of snapshots, name taken.
+// create validates in the order of the real server: format, region, names, runner, suspension, quotas per sandbox,
+// quota of snapshots, existing name.
 func (s *Server) create(who caller, r *http.Request) (any, error) {
 	var in request
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
-		return nil, bad("%s", err)
+		return nil, badRequest("%s", err)
 	}
 	if in.Name == nil {
-		return nil, bad("name must be a string")
+		return nil, badRequest("name must be a string")
 	}
 	for name, value := range map[string]*float64{"cpu": in.CPU, "memory": in.Memory, "disk": in.Disk} {
 		if value != nil && *value < 0 {
-			return nil, bad("%s must not be less than 0", name)
+			return nil, badRequest("%s must not be less than 0", name)
 		}
 	}
 	if len(in.BuildInfo) > 0 {
-		return nil, refusal{http.StatusNotImplemented, "This Daytona builds no images"}
+		return nil, apiError{http.StatusNotImplemented, "This Daytona builds no images"}
 	}
 	if in.Image == "" {
-		return nil, bad("Must specify an image name when not using a build info entry")
+		return nil, badRequest("Must specify an image name when not using a build info entry")
 	}
 	region, err := s.region(who, in.Region)
 	if err != nil {
 		return nil, err
 	}
 	if !legal.MatchString(*in.Name) {
-		return nil, bad("Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes")
+		return nil, badRequest("Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes")
 	}
 	if err := checkImage(in.Image); err != nil {
 		return nil, err
 	}
 	if region.Empty {
-		return nil, bad("No runners are configured in region '%s' for sandbox class '%s'. Try a different region or sandbox class.", region.Name, class)
+		return nil, badRequest("No runners are configured in region '%s' for sandbox class '%s'. "+
+			"Try a different region or sandbox class.", region.Name, class)
 	}
 	if who.Suspended != "" {
-		return nil, refusal{http.StatusForbidden, "Organization is suspended: " + who.Suspended}
+		return nil, apiError{http.StatusForbidden, "Organization is suspended: " + who.Suspended}
 	}
 	it := &snapshot{
-		id: newID(), organization: who.ID, name: *in.Name, image: in.Image, state: "pending", region: region.ID, created: time.Now(), updated: time.Now(),
+		id: newID(), organization: who.ID, name: *in.Name, image: in.Image, state: "pending", region: region.ID,
+		created: time.Now(), updated: time.Now(),
 		cpu: 1, memory: 1, disk: 3, seen: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	for _, word := range in.Entrypoint {
@@ -197,7 +204,7 @@ func (s *Server) create(who caller, r *http.Request) (any, error) {
 		switch {
 		case value == nil:
 		case *value != math.Trunc(*value):
-			return nil, fmt.Errorf("invalid input syntax for type integer: %v", *value) // it is the database that says so: 500
+			return nil, fmt.Errorf("invalid input syntax for type integer: %v", *value) // an error of the database: 500
 		default:
 			*to = int(*value)
 		}
@@ -206,43 +213,49 @@ func (s *Server) create(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.used(who.Organization) >= who.quota() {
-		return nil, bad("Snapshot quota exceeded. Maximum allowed: %d", who.quota())
+		return nil, badRequest("Snapshot quota exceeded. Maximum allowed: %d", who.quota())
 	}
 	for _, other := range s.snapshots {
-		if other.organization == who.ID && other.name == it.name { // in whatever state
-			return nil, refusal{http.StatusConflict, fmt.Sprintf("Snapshot with name %q already exists for this organization", it.name)}
+		if other.organization == who.ID && other.name == it.name { // in any state
+			message := fmt.Sprintf("Snapshot with name %q already exists for this organization", it.name)
+			return nil, apiError{http.StatusConflict, message}
 		}
 	}
 	f, _ := s.takeFault(func(f Fault) bool { return f.Snapshot != "" })
 	it.fault = f.Snapshot
 	s.snapshots = append(s.snapshots, it)
-	shown := it.shown()
+	body := it.read()
 	it.reads = 0
 	s.start(it, who.Organization)
-	return shown, nil
+	return body, nil
 }
 
-// overQuota is what one sandbox of the snapshot would have too much of.
+// overQuota returns an error for the first limit per sandbox that a request exceeds.
 func overQuota(who caller, region Region, in request) error {
-	const more = "\nNeed higher resource limits per-sandbox? Contact us at support@daytona.io and let us know about your use case."
+	const more = "\nNeed higher resource limits per-sandbox? " +
+		"Contact us at support@daytona.io and let us know about your use case."
 	over := func(value *float64, limit int) bool { return value != nil && *value > float64(limit) }
 	switch {
 	case over(in.CPU, who.cpu(region)):
-		return bad("CPU request %v exceeds maximum allowed per sandbox (%d).%s", number(*in.CPU), who.cpu(region), more)
+		return badRequest("CPU request %v exceeds maximum allowed per sandbox (%d).%s",
+			number(*in.CPU), who.cpu(region), more)
 	case over(in.Memory, who.memory(region)):
-		return bad("Memory request %vGB exceeds maximum allowed per sandbox (%dGB).%s", number(*in.Memory), who.memory(region), more)
+		return badRequest("Memory request %vGB exceeds maximum allowed per sandbox (%dGB).%s",
+			number(*in.Memory), who.memory(region), more)
 	case over(in.Disk, who.disk(region)):
-		return bad("Disk request %vGB exceeds maximum allowed per sandbox (%dGB).%s", number(*in.Disk), who.disk(region), more)
+		return badRequest("Disk request %vGB exceeds maximum allowed per sandbox (%dGB).%s",
+			number(*in.Disk), who.disk(region), more)
 	}
 	return nil
 }
 
-// number is a number as JavaScript writes it.
+// number formats a number as JavaScript does.
 func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 func (s *Server) region(who caller, id string) (Region, error) {
 	if len(who.Regions) == 0 {
-		return Region{}, bad("This organization does not have a default region. Please open the Daytona Dashboard to set a default region.")
+		return Region{}, badRequest("This organization does not have a default region. " +
+			"Please open the Daytona Dashboard to set a default region.")
 	}
 	id = strings.TrimSpace(id)
 	if id == "" {
@@ -253,13 +266,13 @@ func (s *Server) region(who caller, id string) (Region, error) {
 	}
 	for _, o := range s.options.Organizations {
 		if _, ok := find(o.Regions, id); ok {
-			return Region{}, refusal{http.StatusForbidden, "Region " + id + " is not available to the organization"}
+			return Region{}, apiError{http.StatusForbidden, "Region " + id + " is not available to the organization"}
 		}
 	}
-	return Region{}, refusal{http.StatusNotFound, "Region not found"}
+	return Region{}, apiError{http.StatusNotFound, "Region not found"}
 }
 
-// used counts the snapshots that the quota counts. The server is locked.
+// used counts the snapshots that the quota counts. The caller holds the lock.
 func (s *Server) used(o *Organization) int {
 	n := 0
 	for _, it := range s.snapshots {
@@ -270,7 +283,7 @@ func (s *Server) used(o *Organization) int {
 	return n
 }
 
-// find finds a snapshot that the caller may read, or, unless general ones are fine, change. The server is locked.
+// find returns a snapshot that the client may read or, without general ones, change. The caller holds the lock.
 func (s *Server) find(who caller, id string, general bool) (*snapshot, error) {
 	for _, it := range s.snapshots {
 		if it.id == id && (it.organization == who.ID || (it.general && general)) {
@@ -282,7 +295,7 @@ func (s *Server) find(who caller, id string, general bool) (*snapshot, error) {
 			return it, nil
 		}
 	}
-	return nil, refusal{http.StatusNotFound, "Snapshot with ID or name " + id + " not found"}
+	return nil, apiError{http.StatusNotFound, "Snapshot with ID or name " + id + " not found"}
 }
 
 func (s *Server) get(who caller, r *http.Request) (any, error) {
@@ -292,7 +305,7 @@ func (s *Server) get(who caller, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return it.shown(), nil
+	return it.read(), nil
 }
 
 func (s *Server) list(who caller, r *http.Request) (any, error) {
@@ -306,27 +319,28 @@ func (s *Server) list(who caller, r *http.Request) (any, error) {
 	}
 	sort, order := cmp.Or(r.FormValue("sort"), "lastUsedAt"), cmp.Or(r.FormValue("order"), "desc")
 	if !slices.Contains([]string{"name", "state", "lastUsedAt", "createdAt"}, sort) {
-		return nil, bad("sort must be one of the following values: name, state, lastUsedAt, createdAt")
+		return nil, badRequest("sort must be one of the following values: name, state, lastUsedAt, createdAt")
 	}
 	if order != "asc" && order != "desc" {
-		return nil, bad("order must be one of the following values: asc, desc")
+		return nil, badRequest("order must be one of the following values: asc, desc")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []*snapshot
 	for _, it := range s.snapshots {
-		if (it.organization == who.ID || it.general) && strings.Contains(strings.ToLower(it.name), strings.ToLower(r.FormValue("name"))) {
+		isVisible := it.organization == who.ID || it.general
+		if isVisible && strings.Contains(strings.ToLower(it.name), strings.ToLower(r.FormValue("name"))) {
 			all = append(all, it)
 		}
 	}
 	slices.SortStableFunc(all, func(a, b *snapshot) int {
-		if a.general != b.general { // Daytona's own come last
+		if a.general != b.general { // Daytona's own are last
 			if a.general {
 				return 1
 			}
 			return -1
 		}
-		if sort == "lastUsedAt" && a.used.IsZero() != b.used.IsZero() { // and so does what was never used
+		if sort == "lastUsedAt" && a.used.IsZero() != b.used.IsZero() { // and so are unused ones
 			if a.used.IsZero() {
 				return 1
 			}
@@ -343,51 +357,52 @@ func (s *Server) list(who caller, r *http.Request) (any, error) {
 	})
 	items := []any{}
 	for _, it := range all[min(len(all), (page-1)*limit):min(len(all), page*limit)] {
-		items = append(items, it.shown())
+		items = append(items, it.read())
 	}
-	return map[string]any{"items": items, "total": len(all), "page": page, "totalPages": (len(all) + limit - 1) / limit}, nil
+	pages := (len(all) + limit - 1) / limit
+	return map[string]any{"items": items, "total": len(all), "page": page, "totalPages": pages}, nil
 }
 
-func integer(r *http.Request, name string, otherwise, most int) (int, error) {
+func integer(r *http.Request, name string, fallback, limit int) (int, error) {
 	text := r.FormValue(name)
 	if text == "" {
-		return otherwise, nil
+		return fallback, nil
 	}
 	n, err := strconv.Atoi(text)
 	switch {
 	case err != nil:
-		return 0, bad("%s must be an integer number", name)
+		return 0, badRequest("%s must be an integer number", name)
 	case n < 1:
-		return 0, bad("%s must not be less than 1", name)
-	case n > most:
-		return 0, bad("%s must not be greater than %d", name, most)
+		return 0, badRequest("%s must not be less than 1", name)
+	case n > limit:
+		return 0, badRequest("%s must not be greater than %d", name, limit)
 	}
 	return n, nil
 }
 
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// change finds a snapshot that shall change; by its ID only, although another is looked for by name first.
-func (s *Server) change(who caller, id string) (*snapshot, error) {
+// findToChange returns a snapshot that the client may change, by ID only, although a name is looked up first.
+func (s *Server) findToChange(who caller, id string) (*snapshot, error) {
 	it, err := s.find(who, id, false)
 	if err == nil && !uuid.MatchString(id) {
-		err = bad("Validation failed (uuid is expected)")
+		err = badRequest("Validation failed (uuid is expected)")
 	}
 	return it, err
 }
 
-// remove marks a snapshot; it goes away when the runner has let go of it.
+// remove marks a snapshot; it exists until the runner has stopped processing it.
 func (s *Server) remove(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it, err := s.change(who, r.PathValue("id"))
+	it, err := s.findToChange(who, r.PathValue("id"))
 	if err != nil || it.state == "removing" {
 		return nil, err
 	}
 	s.enter(it, "removing")
 	it.stop()
 	if s.ctx.Err() == nil {
-		s.running.Go(func() { s.clear(it) })
+		s.running.Go(func() { s.finishRemoval(it) })
 	}
 	return nil, nil
 }
@@ -395,32 +410,32 @@ func (s *Server) remove(who caller, r *http.Request) (any, error) {
 func (s *Server) activate(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it, err := s.change(who, r.PathValue("id"))
+	it, err := s.findToChange(who, r.PathValue("id"))
 	switch {
 	case err != nil:
 		return nil, err
 	case it.state == "active":
-		return nil, bad("Snapshot %s is already active", it.id)
+		return nil, badRequest("Snapshot %s is already active", it.id)
 	case it.state != "inactive":
-		return nil, bad("Snapshot %s cannot be activated - it is in %s state", it.id, it.state)
+		return nil, badRequest("Snapshot %s cannot be activated - it is in %s state", it.id, it.state)
 	case time.Since(it.updated) < 10*time.Minute:
-		return nil, bad("Snapshot deactivation is still in progress. Please try again in a few minutes.")
+		return nil, badRequest("Snapshot deactivation is still in progress. Please try again in a few minutes.")
 	case who.Suspended != "":
-		return nil, refusal{http.StatusForbidden, "Organization is suspended: " + who.Suspended}
+		return nil, apiError{http.StatusForbidden, "Organization is suspended: " + who.Suspended}
 	case s.used(who.Organization) >= who.quota():
-		return nil, bad("Snapshot quota exceeded. Maximum allowed: %d", who.quota())
+		return nil, badRequest("Snapshot quota exceeded. Maximum allowed: %d", who.quota())
 	}
 	s.enter(it, "pending")
-	shown := it.shown()
+	body := it.read()
 	it.reads = 0
 	s.start(it, who.Organization)
-	return shown, nil
+	return body, nil
 }
 
 func (s *Server) deactivate(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it, err := s.change(who, r.PathValue("id"))
+	it, err := s.findToChange(who, r.PathValue("id"))
 	if err != nil || it.state == "inactive" {
 		return nil, err
 	}
@@ -429,15 +444,15 @@ func (s *Server) deactivate(who caller, r *http.Request) (any, error) {
 	return nil, nil
 }
 
-// enter changes the state. The server is locked.
+// enter changes the state. The caller holds the lock.
 func (s *Server) enter(it *snapshot, state string) {
 	it.state, it.updated, it.reads = state, time.Now(), 0
 }
 
-func (s *Server) built(who caller, r *http.Request) (*snapshot, error) {
+func (s *Server) findBuilt(who caller, r *http.Request) (*snapshot, error) {
 	it, err := s.find(who, r.PathValue("id"), false)
 	if err == nil && it.log == "" {
-		err = refusal{http.StatusNotFound, "Snapshot " + it.id + " has no build info"}
+		err = apiError{http.StatusNotFound, "Snapshot " + it.id + " has no build info"}
 	}
 	return it, err
 }
@@ -445,7 +460,7 @@ func (s *Server) built(who caller, r *http.Request) (*snapshot, error) {
 func (s *Server) buildLogsURL(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it, err := s.built(who, r)
+	it, err := s.findBuilt(who, r)
 	if err != nil {
 		return nil, err
 	}
@@ -455,7 +470,7 @@ func (s *Server) buildLogsURL(who caller, r *http.Request) (any, error) {
 func (s *Server) buildLogs(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it, err := s.built(who, r)
+	it, err := s.findBuilt(who, r)
 	if err != nil || it.state == "active" {
 		return nil, err
 	}

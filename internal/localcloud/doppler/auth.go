@@ -1,6 +1,7 @@
 package doppler
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -16,21 +17,21 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 )
 
-// Token opens what its access says. Its kind is in its value: https://docs.doppler.com/reference/auth-token-formats
+// Token grants access to configs. Its value contains its kind: https://docs.doppler.com/reference/auth-token-formats
 type Token struct {
 	Value   string // dp.st.dev.…, dp.ct.…, dp.pt.…, dp.sa.…
 	Access  []Access
 	Expires time.Time // zero: never
 }
 
-// Access is to one project.
+// Access is access to one project or config.
 type Access struct {
 	Project string
-	Config  string // "" for all of them
-	Write   bool   // and not only read
+	Config  string // "": all configs
+	Write   bool   // false: only reads
 }
 
-// Kind is the kind of a token, as `me` names it.
+// Kind is the kind of a token, as /v3/me names it.
 type Kind string
 
 // The kinds of tokens.
@@ -39,12 +40,14 @@ const (
 	CLI            Kind = "cli"
 	Personal       Kind = "personal"
 	ServiceAccount Kind = "service_account"
-	OIDC           Kind = "service_account_identity" // made by an entry with OIDC
+	OIDC           Kind = "service_account_identity" // issued for an OIDC token
 )
 
-var prefixes = map[string]Kind{"dp.st.": Service, "dp.ct.": CLI, "dp.pt.": Personal, "dp.sa.": ServiceAccount, "dp.said.": OIDC}
+var prefixes = map[string]Kind{
+	"dp.st.": Service, "dp.ct.": CLI, "dp.pt.": Personal, "dp.sa.": ServiceAccount, "dp.said.": OIDC,
+}
 
-// Kind is what the token's value says.
+// Kind derives the kind from the token's value.
 func (t Token) Kind() Kind {
 	for prefix, kind := range prefixes {
 		if strings.HasPrefix(t.Value, prefix) {
@@ -54,20 +57,20 @@ func (t Token) Kind() Kind {
 	return ""
 }
 
-// check refuses tokens that Doppler would never make.
+// check rejects tokens that Doppler does not issue.
 func (t Token) check() error {
 	switch t.Kind() {
 	case "":
-		return errors.New("no kind of token begins like this one: dp.st., dp.ct., dp.pt., dp.sa. and dp.said. do")
+		return errors.New("invalid token: must start with dp.st., dp.ct., dp.pt., dp.sa. or dp.said.")
 	case Service:
 		if len(t.Access) != 1 || t.Access[0].Config == "" || !strings.HasPrefix(t.Value, "dp.st."+t.Access[0].Config+".") {
-			return errors.New("a service token opens one config, and its value begins with dp.st. and that config's name")
+			return errors.New("invalid service token: needs access to one config, and must start with dp.st.CONFIG.")
 		}
 	}
 	return nil
 }
 
-// AddToken makes a token good, from now on.
+// AddToken makes a token valid from now on.
 func (s *Server) AddToken(t Token) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,14 +78,14 @@ func (s *Server) AddToken(t Token) error {
 	return t.check()
 }
 
-// Revoke makes a token worthless. An unknown one is so already.
+// Revoke invalidates a token. Unknown tokens are ignored.
 func (s *Server) Revoke(value string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tokens = slices.DeleteFunc(s.tokens, func(t Token) bool { return t.Value == value })
 }
 
-// token is the one that a request carries: as a bearer, or as the user of basic authentication.
+// token returns the token of a request: the bearer token, or the user of basic authentication.
 func (s *Server) token(r *http.Request) (Token, bool) {
 	value, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
@@ -98,26 +101,26 @@ func (s *Server) token(r *http.Request) (Token, bool) {
 	return Token{}, false
 }
 
-// may says whether the token reads, or writes, a config. "" is any config of the project.
+// may reports whether the token can read or write a config; "" is any config of the project.
 func (t Token) may(project, config string, write bool) bool {
 	return slices.ContainsFunc(t.Access, func(a Access) bool {
 		return a.Project == project && (a.Config == "" || config == "" || a.Config == config) && (a.Write || !write)
 	})
 }
 
-// Identity is how a service account is entered with OIDC: https://docs.doppler.com/docs/service-account-identities
+// Identity lets OIDC tokens act as a service account: https://docs.doppler.com/docs/service-account-identities
 type Identity struct {
 	ID       string
 	Audience string            // the token's aud
-	Claims   map[string]string // what else must be in the token, such as sub; * is a wildcard
+	Claims   map[string]string // required claims, such as sub; * is a wildcard
 	Access   []Access          // of its service account
-	Life     time.Duration     // of the tokens that it makes; 0 for an hour
+	Life     time.Duration     // lifetime of issued tokens; 0: one hour
 }
 
-// handleAuth serves who one is, and entry with OIDC.
+// handleAuth serves the description of a token, and OIDC.
 func (s *Server) handleAuth(mux *http.ServeMux) {
 	s.handle(mux, "GET /v3/me", func(_ *http.Request, t Token) (map[string]any, error) {
-		return map[string]any{ // nothing in it says what the token may do
+		return map[string]any{ // without the token's permissions
 			"workplace": workplace, "type": t.Kind(), "token_preview": t.Value[:6] + "…" + t.Value[len(t.Value)-3:],
 			"slug": "local", "name": "local", "created_at": created, "last_seen_at": created,
 		}, nil
@@ -128,29 +131,27 @@ func (s *Server) handleAuth(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v3/auth/oidc", func(w http.ResponseWriter, r *http.Request) {
 		var body struct{ Identity, Token string }
 		if json.NewDecoder(r.Body).Decode(&body) != nil {
-			refuse(http.StatusBadRequest, "Please provide a valid JSON body").send(w)
+			errorf(http.StatusBadRequest, "Please provide a valid JSON body").send(w)
 			return
 		}
-		identity, err := s.identity.enter(r.Context(), body.Identity, body.Token)
+		identity, err := s.identity.verify(r.Context(), body.Identity, body.Token)
 		if err != nil {
 			sendError(w, err)
 			return
 		}
-		life := identity.Life
-		if life == 0 {
-			life = time.Hour
-		}
-		t := Token{Value: "dp.said." + rand.Text() + rand.Text(), Access: identity.Access, Expires: time.Now().Add(life)}
+		lifetime := cmp.Or(identity.Life, time.Hour)
+		t := Token{Value: "dp.said." + rand.Text() + rand.Text(), Access: identity.Access, Expires: time.Now().Add(lifetime)}
 		if err := s.AddToken(t); err != nil {
 			sendError(w, err)
 			return
 		}
-		send(w, http.StatusOK, map[string]any{"token": t.Value, "expires_at": t.Expires.UTC().Format(time.RFC3339), "success": true})
+		expires := t.Expires.UTC().Format(time.RFC3339)
+		send(w, http.StatusOK, map[string]any{"token": t.Value, "expires_at": expires, "success": true})
 	})
 	mux.HandleFunc("POST /v3/auth/revoke", func(w http.ResponseWriter, r *http.Request) {
 		var body struct{ Token string }
 		if json.NewDecoder(r.Body).Decode(&body) != nil {
-			refuse(http.StatusBadRequest, "Please provide a valid JSON body").send(w)
+			errorf(http.StatusBadRequest, "Please provide a valid JSON body").send(w)
 			return
 		}
 		s.Revoke(body.Token)
@@ -160,7 +161,7 @@ func (s *Server) handleAuth(mux *http.ServeMux) {
 
 var workplace = map[string]string{"id": "local", "slug": "local", "name": "Local cloud"}
 
-// identities checks tokens of one OIDC issuer against what identities trust.
+// identities verifies tokens of one OIDC issuer.
 type identities struct {
 	issuer string
 	list   []Identity
@@ -169,33 +170,35 @@ type identities struct {
 	provider *oidc.Provider
 }
 
-// enter finds the identity, and checks that the token is for it: signature against the issuer's published keys, issuer, audience, time, and
-// every claim. Which of them is wrong is said; how Doppler words it is not known.
-func (i *identities) enter(ctx context.Context, id, token string) (Identity, error) {
+// verify returns an identity that trusts the token: it checks the signature with the issuer's published keys, issuer,
+// audience, time, and every claim. The messages are guesses.
+func (i *identities) verify(ctx context.Context, id, token string) (Identity, error) {
 	n := slices.IndexFunc(i.list, func(identity Identity) bool { return identity.ID == id })
 	if n < 0 {
-		return Identity{}, refuse(http.StatusUnauthorized, "Could not find requested identity '%s'", id)
+		return Identity{}, errorf(http.StatusUnauthorized, "Could not find requested identity '%s'", id)
 	}
 	identity := i.list[n]
 	provider, err := i.discover(ctx)
 	if err != nil {
 		return Identity{}, err
 	}
-	verified, err := provider.Verifier(&oidc.Config{ClientID: identity.Audience, SupportedSigningAlgs: []string{oidc.RS256}}).Verify(ctx, token)
+	config := &oidc.Config{ClientID: identity.Audience, SupportedSigningAlgs: []string{oidc.RS256}}
+	verified, err := provider.Verifier(config).Verify(ctx, token)
 	if expired := (*oidc.TokenExpiredError)(nil); errors.As(err, &expired) {
-		return Identity{}, refuse(http.StatusUnauthorized, "The OIDC token has expired")
+		return Identity{}, errorf(http.StatusUnauthorized, "The OIDC token has expired")
 	}
 	if err != nil {
-		return Identity{}, refuse(http.StatusUnauthorized, "Invalid OIDC token: %s", err)
+		return Identity{}, errorf(http.StatusUnauthorized, "Invalid OIDC token: %s", err)
 	}
 	var claims map[string]any
 	if err := verified.Claims(&claims); err != nil {
-		return Identity{}, refuse(http.StatusUnauthorized, "Invalid OIDC token: %s", err)
+		return Identity{}, errorf(http.StatusUnauthorized, "Invalid OIDC token: %s", err)
 	}
 	for name, want := range identity.Claims {
 		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(want), `\*`, ".*") + "$"
 		if claim, ok := claims[name].(string); !ok || !regexp.MustCompile(pattern).MatchString(claim) {
-			return Identity{}, refuse(http.StatusUnauthorized, "The claim '%s' of the OIDC token does not match the identity", name)
+			return Identity{}, errorf(http.StatusUnauthorized,
+				"The claim '%s' of the OIDC token does not match the identity", name)
 		}
 	}
 	return identity, nil
@@ -203,15 +206,15 @@ func (i *identities) enter(ctx context.Context, id, token string) (Identity, err
 
 func (i *identities) discover(ctx context.Context) (*oidc.Provider, error) {
 	if i.issuer == "" {
-		return nil, refuse(http.StatusUnauthorized, "No identity trusts this issuer")
+		return nil, errorf(http.StatusUnauthorized, "No identity trusts this issuer")
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.provider == nil {
-		// The provider keeps the client of this context for as long as it lives, and nothing else of it.
+		// The provider keeps the client of this context, and does not use the context's deadline.
 		provider, err := oidc.NewProvider(oidc.ClientContext(ctx, &http.Client{Timeout: 10 * time.Second}), i.issuer)
 		if err != nil {
-			return nil, fmt.Errorf("ask the OIDC issuer for its keys: %w", err)
+			return nil, fmt.Errorf("fetch the keys of the OIDC issuer: %w", err)
 		}
 		i.provider = provider
 	}

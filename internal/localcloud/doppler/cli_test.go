@@ -17,13 +17,14 @@ const (
 	cliToken   = "dp.ct.everything"
 )
 
-// options are two projects, and a token of each kind.
+// options has two projects and a token of each kind.
 func options() Options {
 	return Options{
 		Projects: []Project{
 			{Name: "sandbox", Configs: []Config{
 				{Name: "dev", Secrets: map[string]string{
-					"PLAIN": "one", "QUOTED": "a \"b\" $c `d`\n#e", "REFERENCE": "<${PLAIN}>", "CHAIN": "${REFERENCE}${prd.PLAIN}${other.dev.PLAIN}",
+					"PLAIN": "one", "QUOTED": "a \"b\" $c `d`\n#e", "REFERENCE": "<${PLAIN}>",
+					"CHAIN":   "${REFERENCE}${prd.PLAIN}${other.dev.PLAIN}",
 					"NOWHERE": "${ABSENT}", "CIRCLE": "${CIRCLE}", "PER_CONFIG": "${DOPPLER_CONFIG}",
 				}},
 				{Name: "dev_personal", Secrets: map[string]string{"PLAIN": "mine"}},
@@ -35,9 +36,15 @@ func options() Options {
 			{Value: readToken, Access: []Access{{Project: "sandbox", Config: "dev"}}},
 			{Value: writeToken, Access: []Access{{Project: "sandbox", Config: "dev", Write: true}}},
 			{Value: prdToken, Access: []Access{{Project: "sandbox", Config: "prd", Write: true}}},
-			{Value: "dp.st.dev.expired", Access: []Access{{Project: "sandbox", Config: "dev"}}, Expires: time.Now().Add(-time.Second)},
+			{
+				Value: "dp.st.dev.expired", Access: []Access{{Project: "sandbox", Config: "dev"}},
+				Expires: time.Now().Add(-time.Second),
+			},
 			{Value: cliToken, Access: []Access{{Project: "sandbox", Write: true}, {Project: "other", Write: true}}},
-			{Value: "dp.sa.sandbox", Access: []Access{{Project: "sandbox", Config: "dev"}, {Project: "sandbox", Config: "prd", Write: true}}},
+			{
+				Value:  "dp.sa.sandbox",
+				Access: []Access{{Project: "sandbox", Config: "dev"}, {Project: "sandbox", Config: "prd", Write: true}},
+			},
 		},
 	}
 }
@@ -56,57 +63,125 @@ func start(t *testing.T, o Options) *Server {
 	return s
 }
 
-// The real Doppler CLI: what it can do here, it can do at Doppler, and what it says of our refusals, its users read.
-func TestTheDopplerCLI(t *testing.T) {
+// The real Doppler CLI works with the stand-in and shows its errors.
+func TestCLI(t *testing.T) {
 	for _, test := range []struct {
 		name, token, arguments string
 		ok                     bool
-		output                 string // all of standard output
+		output                 string // standard output
 		message                string // part of standard error
 		fault                  Fault
-		dev                    string // what SET is in the config dev afterwards
+		dev                    string // the value of SET in the config dev afterwards
 	}{
 		{name: "get", token: readToken, arguments: "secrets get PLAIN --plain", ok: true, output: "one"},
-		{name: "get what refers to others", token: readToken, arguments: "secrets get CHAIN --plain", ok: true, output: "<one>twothree"},
+		{
+			name: "get a chain of references", token: readToken, arguments: "secrets get CHAIN --plain", ok: true,
+			output: "<one>twothree",
+		},
 		{name: "get raw", token: readToken, arguments: "secrets get REFERENCE --plain --raw", ok: true, output: "<${PLAIN}>"},
-		{name: "get two", token: readToken, arguments: "secrets get PLAIN DOPPLER_CONFIG --plain", ok: true, output: "one\ndev"},
-		{name: "get from another config", token: cliToken, arguments: "secrets get PLAIN --plain -p sandbox -c prd", ok: true, output: "two"},
-		{name: "get from a branch config", token: cliToken, arguments: "secrets get PLAIN REFERENCE PER_CONFIG --plain -p sandbox -c dev_personal", ok: true, output: "mine\n<mine>\ndev_personal"},
-		{name: "get what is not there", token: readToken, arguments: "secrets get ABSENT --plain", message: "Could not find requested secret: ABSENT"},
-		{name: "names", token: prdToken, arguments: "secrets --only-names --json", ok: true, output: `{"DOPPLER_CONFIG":{},"DOPPLER_ENVIRONMENT":{},"DOPPLER_PROJECT":{},"PLAIN":{}}`},
+		{
+			name: "get two", token: readToken, arguments: "secrets get PLAIN DOPPLER_CONFIG --plain", ok: true,
+			output: "one\ndev",
+		},
+		{
+			name: "get from another config", token: cliToken, arguments: "secrets get PLAIN --plain -p sandbox -c prd", ok: true,
+			output: "two",
+		},
+		{
+			name: "get from a branch config", token: cliToken,
+			arguments: "secrets get PLAIN REFERENCE PER_CONFIG --plain -p sandbox -c dev_personal", ok: true,
+			output: "mine\n<mine>\ndev_personal",
+		},
+		{
+			name: "get an unknown secret", token: readToken, arguments: "secrets get ABSENT --plain",
+			message: "Could not find requested secret: ABSENT",
+		},
+		{
+			name: "names", token: prdToken, arguments: "secrets --only-names --json", ok: true,
+			output: `{"DOPPLER_CONFIG":{},"DOPPLER_ENVIRONMENT":{},"DOPPLER_PROJECT":{},"PLAIN":{}}`,
+		},
 		{name: "set", token: writeToken, arguments: "secrets set SET=new --silent", ok: true, dev: "new"},
-		{name: "set two", token: writeToken, arguments: "secrets set SET=new OTHER=${SET} --json", ok: true,
-			output: `{"OTHER":{"computed":"new","computedVisibility":"masked","note":""},"SET":{"computed":"new","computedVisibility":"masked","note":""}}`, dev: "new"},
-		{name: "set a reference", token: writeToken, arguments: "secrets set SET=${PLAIN} --silent", ok: true, dev: "${PLAIN}"},
-		{name: "set with a token of the project", token: cliToken, arguments: "secrets set SET=new --silent -p sandbox -c dev", ok: true, dev: "new"},
-		{name: "set with a token that reads", token: readToken, arguments: "secrets set SET=new", message: "You do not have write access to this config's secrets."},
-		{name: "set a bad name", token: writeToken, arguments: "secrets set bad-name=new", message: "Secret names must only contain"},
+		{
+			name: "set two", token: writeToken, arguments: "secrets set SET=new OTHER=${SET} --json", ok: true,
+			output: `{"OTHER":{"computed":"new","computedVisibility":"masked","note":""},` +
+				`"SET":{"computed":"new","computedVisibility":"masked","note":""}}`, dev: "new",
+		},
+		{
+			name: "set a reference", token: writeToken, arguments: "secrets set SET=${PLAIN} --silent", ok: true,
+			dev: "${PLAIN}",
+		},
+		{
+			name: "set with an account's token", token: cliToken, arguments: "secrets set SET=new --silent -p sandbox -c dev",
+			ok: true, dev: "new",
+		},
+		{
+			name: "set with a token that reads", token: readToken, arguments: "secrets set SET=new",
+			message: "You do not have write access to this config's secrets.",
+		},
+		{
+			name: "set an invalid name", token: writeToken, arguments: "secrets set bad-name=new",
+			message: "Secret names must only contain",
+		},
 		{name: "set a reserved name", token: writeToken, arguments: "secrets set DOPPLER_CONFIG=new", message: "reserved"},
 		{name: "delete", token: writeToken, arguments: "secrets delete PLAIN -y --silent", ok: true},
-		{name: "download json", token: prdToken, arguments: "secrets download --no-file --format json", ok: true,
-			output: `{"DOPPLER_CONFIG":"prd","DOPPLER_ENVIRONMENT":"prd","DOPPLER_PROJECT":"sandbox","PLAIN":"two"}`},
-		{name: "download env", token: prdToken, arguments: "secrets download --no-file --format env", ok: true,
-			output: "DOPPLER_CONFIG=\"prd\"\nDOPPLER_ENVIRONMENT=\"prd\"\nDOPPLER_PROJECT=\"sandbox\"\nPLAIN=\"two\""},
-		{name: "download yaml", token: prdToken, arguments: "secrets download --no-file --format yaml", ok: true,
-			output: "DOPPLER_CONFIG: prd\nDOPPLER_ENVIRONMENT: prd\nDOPPLER_PROJECT: sandbox\nPLAIN: two"},
-		{name: "download docker", token: prdToken, arguments: "secrets download --no-file --format docker", ok: true,
-			output: "DOPPLER_CONFIG=prd\nDOPPLER_ENVIRONMENT=prd\nDOPPLER_PROJECT=sandbox\nPLAIN=two"},
-		{name: "run", token: readToken, arguments: "run -- printenv QUOTED REFERENCE DOPPLER_CONFIG", ok: true, output: "a \"b\" $c `d`\n#e\n<one>\ndev"},
-		{name: "run passes the exit code on", token: readToken, arguments: "run -- false"},
-		{name: "run in another's config", token: readToken, arguments: "run -p sandbox -c prd -- true", message: "This token does not have access to requested config 'prd'"},
-		{name: "projects", token: readToken, arguments: "projects --json", ok: true,
-			output: `[{"id":"sandbox","name":"sandbox","description":"","created_at":"2024-01-01T00:00:00.000Z"}]`},
-		{name: "me", token: readToken, arguments: "me --json", ok: true,
-			output: `{"workplace":{"name":"Local cloud","slug":"local"},"type":"service_token","token_preview":"dp.st.…ead","slug":"local","created_at":"2024-01-01T00:00:00.000Z","name":"local","last_seen_at":"2024-01-01T00:00:00.000Z"}`},
-		{name: "no such config", token: cliToken, arguments: "secrets get PLAIN -p sandbox -c absent", message: "Could not find requested config 'absent'"},
-		{name: "no such project", token: cliToken, arguments: "secrets get PLAIN -p absent -c dev", message: "Could not find requested project 'absent'"},
-		{name: "another's project", token: readToken, arguments: "secrets get PLAIN -p other -c dev", message: "This token does not have access to requested project 'other'"},
+		{
+			name: "download json", token: prdToken, arguments: "secrets download --no-file --format json", ok: true,
+			output: `{"DOPPLER_CONFIG":"prd","DOPPLER_ENVIRONMENT":"prd","DOPPLER_PROJECT":"sandbox","PLAIN":"two"}`,
+		},
+		{
+			name: "download env", token: prdToken, arguments: "secrets download --no-file --format env", ok: true,
+			output: "DOPPLER_CONFIG=\"prd\"\nDOPPLER_ENVIRONMENT=\"prd\"\nDOPPLER_PROJECT=\"sandbox\"\nPLAIN=\"two\"",
+		},
+		{
+			name: "download yaml", token: prdToken, arguments: "secrets download --no-file --format yaml", ok: true,
+			output: "DOPPLER_CONFIG: prd\nDOPPLER_ENVIRONMENT: prd\nDOPPLER_PROJECT: sandbox\nPLAIN: two",
+		},
+		{
+			name: "download docker", token: prdToken, arguments: "secrets download --no-file --format docker", ok: true,
+			output: "DOPPLER_CONFIG=prd\nDOPPLER_ENVIRONMENT=prd\nDOPPLER_PROJECT=sandbox\nPLAIN=two",
+		},
+		{
+			name: "run", token: readToken, arguments: "run -- printenv QUOTED REFERENCE DOPPLER_CONFIG", ok: true,
+			output: "a \"b\" $c `d`\n#e\n<one>\ndev",
+		},
+		{name: "run returns the exit code", token: readToken, arguments: "run -- false"},
+		{
+			name: "run with another config", token: readToken, arguments: "run -p sandbox -c prd -- true",
+			message: "This token does not have access to requested config 'prd'",
+		},
+		{
+			name: "projects", token: readToken, arguments: "projects --json", ok: true,
+			output: `[{"id":"sandbox","name":"sandbox","description":"","created_at":"2024-01-01T00:00:00.000Z"}]`,
+		},
+		{
+			name: "me", token: readToken, arguments: "me --json", ok: true,
+			output: `{"workplace":{"name":"Local cloud","slug":"local"},"type":"service_token",` +
+				`"token_preview":"dp.st.…ead","slug":"local","created_at":"2024-01-01T00:00:00.000Z",` +
+				`"name":"local","last_seen_at":"2024-01-01T00:00:00.000Z"}`,
+		},
+		{
+			name: "unknown config", token: cliToken, arguments: "secrets get PLAIN -p sandbox -c absent",
+			message: "Could not find requested config 'absent'",
+		},
+		{
+			name: "unknown project", token: cliToken, arguments: "secrets get PLAIN -p absent -c dev",
+			message: "Could not find requested project 'absent'",
+		},
+		{
+			name: "another project", token: readToken, arguments: "secrets get PLAIN -p other -c dev",
+			message: "This token does not have access to requested project 'other'",
+		},
 		{name: "no project", token: cliToken, arguments: "secrets get PLAIN", message: "You must specify a project"},
-		{name: "bad token", token: "dp.st.dev.nobody", arguments: "secrets get PLAIN", message: "Invalid Auth token"},
+		{name: "invalid token", token: "dp.st.dev.unknown", arguments: "secrets get PLAIN", message: "Invalid Auth token"},
 		{name: "expired token", token: "dp.st.dev.expired", arguments: "secrets get PLAIN", message: "Invalid Auth token"},
-		{name: "slow down, once", token: readToken, arguments: "secrets get PLAIN --plain", ok: true, output: "one",
-			fault: Fault{Status: 429, Times: 1, Header: map[string]string{"Retry-After": "1"}}},
-		{name: "an error of Doppler's", token: readToken, arguments: "secrets get PLAIN", message: "Internal Server Error", fault: Fault{Status: 500}},
+		{
+			name: "429 once", token: readToken, arguments: "secrets get PLAIN --plain", ok: true, output: "one",
+			fault: Fault{Status: 429, Times: 1, Header: map[string]string{"Retry-After": "1"}},
+		},
+		{
+			name: "server error", token: readToken, arguments: "secrets get PLAIN", message: "Internal Server Error",
+			fault: Fault{Status: 500},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -115,24 +190,33 @@ func TestTheDopplerCLI(t *testing.T) {
 				s.Fail(test.fault)
 			}
 			command := cli(t, s, t.TempDir(), test.token, test.arguments)
-			var out, complaint bytes.Buffer
-			command.Stdout, command.Stderr = &out, &complaint
+			var stdout, stderr bytes.Buffer
+			command.Stdout, command.Stderr = &stdout, &stderr
 			err := command.Run()
-			if got := strings.TrimRight(out.String(), "\n"); (err == nil) != test.ok || got != test.output || !strings.Contains(complaint.String(), test.message) {
-				t.Errorf("%v, want success: %v; standard output\n%s\nwant\n%s\nstandard error, which has to hold %q\n%s", err, test.ok, got, test.output, test.message, &complaint)
+			if got := strings.TrimRight(stdout.String(), "\n"); (err == nil) != test.ok || got != test.output ||
+				!strings.Contains(stderr.String(), test.message) {
+				t.Errorf(
+					"%v, want success: %v; stdout\n%s\nwant\n%s\nstderr, which must contain %q\n%s",
+					err,
+					test.ok,
+					got,
+					test.output,
+					test.message,
+					&stderr,
+				)
 			}
 			if got := s.Secret("sandbox", "dev", "SET"); got != test.dev {
 				t.Errorf("SET is %q, want %q", got, test.dev)
 			}
 			if len(s.Requests()) == 0 {
-				t.Error("the CLI asked for nothing")
+				t.Error("the CLI sent no request")
 			}
 		})
 	}
 }
 
-// What the CLI keeps, it asks about before it is used again.
-func TestTheDopplerCLIAsksWhetherItIsStillTheSame(t *testing.T) {
+// The CLI revalidates its cache.
+func TestCLICache(t *testing.T) {
 	s, home := start(t, options()), t.TempDir()
 	for _, want := range []struct {
 		plain  string
@@ -147,30 +231,35 @@ func TestTheDopplerCLIAsksWhetherItIsStillTheSame(t *testing.T) {
 		}
 		requests := s.Requests()
 		if last := requests[len(requests)-1]; last.Status != want.status {
-			t.Errorf("answered with %d, want %d", last.Status, want.status)
+			t.Errorf("status %d, want %d", last.Status, want.status)
 		}
 	}
 }
 
-// cli is the CLI with its files below home, and no way to anywhere but s.
+// cli returns a command of the Doppler CLI for the stand-in, with its files below home. It skips a short test.
 func cli(t *testing.T, s *Server, home, token, arguments string) *exec.Cmd {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("needs the Doppler CLI; run without -short")
+	}
 	program, err := filepath.Abs("../../../.cache/bin/doppler")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("the Doppler CLI is not installed: run scripts/tools.sh (%v)", err)
+		t.Fatalf("the Doppler CLI is not installed (run scripts/tools.sh): %v", err)
 	}
 	dir := filepath.Join(home, ".doppler")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// Its statistics go to Doppler, whatever the API's host.
-	if err := os.WriteFile(filepath.Join(dir, ".doppler.yaml"), []byte("analytics:\n  disable: true\n"), 0o600); err != nil {
+	// The CLI sends statistics to Doppler, whatever the API's host is.
+	config := filepath.Join(dir, ".doppler.yaml")
+	if err := os.WriteFile(config, []byte("analytics:\n  disable: true\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command := exec.CommandContext(t.Context(), program, append([]string{"--api-host", s.URL(), "--no-check-version"}, strings.Fields(arguments)...)...)
+	flags := []string{"--api-host", s.URL(), "--no-check-version"}
+	command := exec.CommandContext(t.Context(), program, append(flags, strings.Fields(arguments)...)...)
 	command.WaitDelay = time.Second
 	command.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "DOPPLER_TOKEN=" + token}
 	return command

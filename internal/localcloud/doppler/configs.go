@@ -1,6 +1,7 @@
 package doppler
 
 import (
+	"cmp"
 	"maps"
 	"net/http"
 	"regexp"
@@ -9,11 +10,12 @@ import (
 	"strings"
 )
 
-// created is when everything was: nobody here asks.
+// created is the creation time of everything.
 const created = "2024-01-01T00:00:00.000Z"
 
 type project struct {
-	name    string
+	name    string // the slug
+	title   string
 	configs []*config
 }
 
@@ -25,7 +27,7 @@ type config struct {
 }
 
 func newProject(p Project) *project {
-	made := &project{name: p.Name}
+	made := &project{name: p.Name, title: cmp.Or(p.Title, p.Name)}
 	for _, c := range p.Configs {
 		secrets := maps.Clone(c.Secrets)
 		if secrets == nil {
@@ -36,7 +38,7 @@ func newProject(p Project) *project {
 	return made
 }
 
-// environment is what the name begins with.
+// environment is the first part of the config's name.
 func (c *config) environment() string {
 	name, _, _ := strings.Cut(c.name, "_")
 	return name
@@ -51,7 +53,7 @@ func (p *project) config(name string) *config {
 	return nil
 }
 
-// raw is what the config holds: its own secrets, those of its environment's root, and where it is.
+// raw returns the config's own secrets, those of its environment's root, and the managed ones.
 func (c *config) raw() map[string]string {
 	all := map[string]string{}
 	if root := c.project.config(c.environment()); root != nil {
@@ -63,13 +65,15 @@ func (c *config) raw() map[string]string {
 }
 
 func (c *config) managed() map[string]string {
-	return map[string]string{"DOPPLER_PROJECT": c.project.name, "DOPPLER_ENVIRONMENT": c.environment(), "DOPPLER_CONFIG": c.name}
+	return map[string]string{
+		"DOPPLER_PROJECT": c.project.name, "DOPPLER_ENVIRONMENT": c.environment(), "DOPPLER_CONFIG": c.name,
+	}
 }
 
 var reference = regexp.MustCompile(`\$\{([A-Za-z0-9_.-]+)\}`)
 
-// compute resolves the references in a raw value: ${NAME}, ${config.NAME}, ${project.config.NAME}. One that leads nowhere, or in a circle,
-// stays as it is.
+// compute resolves the references in a raw value: ${NAME}, ${config.NAME}, ${project.config.NAME}. It keeps those that
+// are unresolvable or circular.
 func (s *Server) compute(c *config, raw string, through ...string) string {
 	return reference.ReplaceAllStringFunc(raw, func(text string) string {
 		parts := strings.Split(text[2:len(text)-1], ".")
@@ -107,16 +111,16 @@ func (s *Server) project(name string) *project {
 	return nil
 }
 
-// lookUp finds the config that a request means, which the token opens. To a service token every other name is one that it may not use, be
-// there anything or not; to the others what they may not see is not there.
+// lookUp finds the config of a request. For a service token every other name is denied, whether it exists or not. For
+// other tokens, what they may not read does not exist.
 func (s *Server) lookUp(t Token, projectName, configName string) (*config, error) {
 	if t.Kind() == Service {
 		own := t.Access[0]
 		switch {
 		case projectName != "" && projectName != own.Project:
-			return nil, refuse(http.StatusBadRequest, "This token does not have access to requested project '%s'", projectName)
+			return nil, errorf(http.StatusBadRequest, "This token does not have access to requested project '%s'", projectName)
 		case configName != "" && configName != own.Config:
-			return nil, refuse(http.StatusBadRequest, "This token does not have access to requested config '%s'", configName)
+			return nil, errorf(http.StatusBadRequest, "This token does not have access to requested config '%s'", configName)
 		}
 		projectName, configName = own.Project, own.Config
 	}
@@ -125,11 +129,11 @@ func (s *Server) lookUp(t Token, projectName, configName string) (*config, error
 		return nil, err
 	}
 	if configName == "" {
-		return nil, refuse(http.StatusBadRequest, "You must specify a config")
+		return nil, errorf(http.StatusBadRequest, "You must specify a config")
 	}
 	c := p.config(configName)
 	if c == nil || !t.may(p.name, configName, false) {
-		return nil, refuse(http.StatusNotFound, "Could not find requested config '%s'", configName)
+		return nil, errorf(http.StatusNotFound, "Could not find requested config '%s'", configName)
 	}
 	return c, nil
 }
@@ -139,19 +143,19 @@ func (s *Server) lookUpProject(t Token, name string) (*project, error) {
 		name = t.Access[0].Project
 	}
 	if name == "" {
-		return nil, refuse(http.StatusBadRequest, "You must specify a project")
+		return nil, errorf(http.StatusBadRequest, "You must specify a project")
 	}
 	p := s.project(name)
 	if p == nil || !t.may(name, "", false) {
 		if t.Kind() == Service {
-			return nil, refuse(http.StatusBadRequest, "This token does not have access to requested project '%s'", name)
+			return nil, errorf(http.StatusBadRequest, "This token does not have access to requested project '%s'", name)
 		}
-		return nil, refuse(http.StatusNotFound, "Could not find requested project '%s'", name)
+		return nil, errorf(http.StatusNotFound, "Could not find requested project '%s'", name)
 	}
 	return p, nil
 }
 
-// handleConfigs serves what there is: projects, environments, configs.
+// handleConfigs serves projects, environments and configs.
 func (s *Server) handleConfigs(mux *http.ServeMux) {
 	s.locked(mux, "GET /v3/projects", func(r *http.Request, t Token) (map[string]any, error) {
 		var list []map[string]any
@@ -177,7 +181,10 @@ func (s *Server) handleConfigs(mux *http.ServeMux) {
 		var list []map[string]any
 		for _, c := range p.configs {
 			if name := c.environment(); name == c.name {
-				list = append(list, map[string]any{"id": name, "slug": name, "name": name, "project": p.name, "created_at": created, "initial_fetch_at": nil})
+				list = append(list, map[string]any{
+					"id": name, "slug": name, "name": name, "project": p.name,
+					"created_at": created, "initial_fetch_at": nil,
+				})
 			}
 		}
 		return paged(r, "environments", list)
@@ -189,7 +196,8 @@ func (s *Server) handleConfigs(mux *http.ServeMux) {
 		}
 		var list []map[string]any
 		for _, c := range p.configs {
-			if environment := r.FormValue("environment"); t.may(p.name, c.name, false) && (environment == "" || environment == c.environment()) {
+			environment := r.FormValue("environment")
+			if t.may(p.name, c.name, false) && (environment == "" || environment == c.environment()) {
 				list = append(list, c.info())
 			}
 		}
@@ -204,8 +212,10 @@ func (s *Server) handleConfigs(mux *http.ServeMux) {
 	})
 }
 
-// locked is handle, with what there is locked meanwhile.
-func (s *Server) locked(mux *http.ServeMux, pattern string, f func(*http.Request, Token) (map[string]any, error)) {
+// locked is handle with the lock held.
+func (s *Server) locked(
+	mux *http.ServeMux, pattern string, f func(*http.Request, Token) (map[string]any, error),
+) {
 	s.handle(mux, pattern, func(r *http.Request, t Token) (map[string]any, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -214,7 +224,7 @@ func (s *Server) locked(mux *http.ServeMux, pattern string, f func(*http.Request
 }
 
 func (p *project) info() map[string]any {
-	return map[string]any{"id": p.name, "slug": p.name, "name": p.name, "description": "", "created_at": created}
+	return map[string]any{"id": p.name, "slug": p.name, "name": p.title, "description": "", "created_at": created}
 }
 
 func (c *config) info() map[string]any {
@@ -223,12 +233,14 @@ func (c *config) info() map[string]any {
 		fetched = created
 	}
 	return map[string]any{
-		"name": c.name, "slug": c.name, "root": c.name == c.environment(), "locked": false, "environment": c.environment(), "project": c.project.name,
-		"created_at": created, "initial_fetch_at": fetched, "last_fetch_at": fetched, "inheritable": false, "inheriting": false, "inherits": []any{}, "inheritedBy": []any{},
+		"name": c.name, "slug": c.name, "root": c.name == c.environment(), "locked": false, "environment": c.environment(),
+		"project":    c.project.name,
+		"created_at": created, "initial_fetch_at": fetched, "last_fetch_at": fetched, "inheritable": false,
+		"inheriting": false, "inherits": []any{}, "inheritedBy": []any{},
 	}
 }
 
-// paged is one page of a list, 20 long unless another length is asked for.
+// paged returns one page of a list, with 20 items unless the request names another size.
 func paged(r *http.Request, name string, list []map[string]any) (map[string]any, error) {
 	page, size := 1, 20
 	for field, number := range map[string]*int{"page": &page, "per_page": &size} {
@@ -238,7 +250,7 @@ func paged(r *http.Request, name string, list []map[string]any) (map[string]any,
 		}
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
-			return nil, refuse(http.StatusBadRequest, "Please provide a valid %s", field)
+			return nil, errorf(http.StatusBadRequest, "Please provide a valid %s", field)
 		}
 		*number = n
 	}

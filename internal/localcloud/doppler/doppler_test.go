@@ -14,8 +14,8 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-// ask makes a request, and returns the answer's status and body.
-func ask(t *testing.T, s *Server, method, path, token, body string) (int, string) {
+// sendRequest sends a request and returns the status and the body of the response.
+func sendRequest(t *testing.T, s *Server, method, path, token, body string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, s.URL()+path, strings.NewReader(body))
 	if err != nil {
@@ -41,45 +41,140 @@ func TestRequests(t *testing.T) {
 		secrets = "/v3/configs/config/secrets"
 		dev     = "?project=sandbox&config=dev"
 	)
-	refused := func(message string) string { return `{"messages":["` + message + `"],"success":false}` }
+	apiMessage := func(message string) string { return `{"messages":["` + message + `"],"success":false}` }
 	for _, test := range []struct {
 		name, method, path, token, body string
 		status                          int
-		answer                          string // the whole of it, or the part of it after …
+		answer                          string // the body or, after …, a part of it
 		set                             map[string]string
 		deleted                         []string
 	}{
-		{name: "no token", path: secrets + dev, status: 401, answer: refused("Invalid Auth token")},
-		{name: "unknown path", path: "/v3/absent", token: cliToken, status: 404, answer: refused("Could not find requested resource")},
-		{name: "one secret", path: "/v3/configs/config/secret" + dev + "&name=REFERENCE", token: cliToken, status: 200, answer: `…"computed":"\u003cone\u003e"`},
-		{name: "no such secret", path: "/v3/configs/config/secret" + dev + "&name=ABSENT", token: cliToken, status: 404, answer: refused("Could not find requested secret 'ABSENT'")},
-		{name: "only some secrets", path: secrets + "/download" + dev + "&secrets=PLAIN,ABSENT", token: cliToken, status: 200, answer: `{"PLAIN":"one"}`},
-		{name: "a reference to nowhere stays", path: secrets + "/download" + dev + "&secrets=NOWHERE", token: cliToken, status: 200, answer: `{"NOWHERE":"${ABSENT}"}`},
-		{name: "a circle ends", path: secrets + "/download" + dev + "&secrets=CIRCLE", token: cliToken, status: 200, answer: `{"CIRCLE":"${CIRCLE}"}`},
-		{name: "no such format", path: secrets + "/download" + dev + "&format=ini", token: cliToken, status: 400, answer: refused("Please provide a valid format")},
-		{name: "names of a branch config", path: secrets + "/names?project=sandbox&config=dev_personal", token: cliToken, status: 200,
-			answer: `{"names":["CHAIN","CIRCLE","DOPPLER_CONFIG","DOPPLER_ENVIRONMENT","DOPPLER_PROJECT","NOWHERE","PER_CONFIG","PLAIN","QUOTED","REFERENCE"],"success":true}`},
-		{name: "without managed secrets", path: secrets + "?include_managed_secrets=false&project=sandbox&config=dev&secrets=DOPPLER_CONFIG", token: cliToken, status: 200, answer: `{"secrets":{},"success":true}`},
-		{name: "a config", path: "/v3/configs/config?project=sandbox&config=dev_personal", token: cliToken, status: 200, answer: `…"environment":"dev"`},
-		{name: "a service account's other config", path: secrets + "?project=sandbox&config=dev_personal", token: "dp.sa.sandbox", status: 404, answer: refused("Could not find requested config 'dev_personal'")},
-		{name: "a service account's other project", path: secrets + "?project=other&config=dev", token: "dp.sa.sandbox", status: 404, answer: refused("Could not find requested project 'other'")},
-		{name: "a service account reads only", method: "POST", path: secrets + dev, token: "dp.sa.sandbox", body: `{"secrets":{"A":"b"}}`, status: 403, answer: refused("You do not have write access to this config's secrets.")},
-		{name: "a service account writes", method: "POST", path: secrets, token: "dp.sa.sandbox", body: `{"project":"sandbox","config":"prd","secrets":{"A":"b"}}`, status: 200, answer: `…"A":`, set: map[string]string{"A": "b"}},
-		{name: "the same again", method: "POST", path: secrets + dev, token: writeToken, body: `{"secrets":{"PLAIN":"one"}}`, status: 200, answer: `…"PLAIN":`},
-		{name: "set and delete", method: "POST", path: secrets, token: writeToken, body: `{"secrets":{"A":"${PLAIN}","QUOTED":null,"ABSENT":null}}`, status: 200, answer: `…"A":`, set: map[string]string{"A": "${PLAIN}"}, deleted: []string{"QUOTED"}},
-		{name: "all or nothing", method: "POST", path: secrets, token: writeToken, body: `{"secrets":{"A":"1","b":"2"}}`, status: 400, answer: refused("Secret names must only contain uppercase letters, numbers, and underscores: 'b'")},
-		{name: "a change", method: "POST", path: secrets, token: writeToken, body: `{"change_requests":[{"name":"PLAIN","originalName":"PLAIN","value":"x","originalValue":"one"}]}`, status: 200, answer: `…`, set: map[string]string{"PLAIN": "x"}},
-		{name: "a change that leaves it as it is", method: "POST", path: secrets, token: writeToken, body: `{"change_requests":[{"name":"PLAIN","originalName":"PLAIN","value":null}]}`, status: 200, answer: `…`},
-		{name: "a change that expects another value", method: "POST", path: secrets, token: writeToken, body: `{"change_requests":[{"name":"A","originalName":null,"value":"x"},{"name":"PLAIN","originalName":"PLAIN","value":"x","originalValue":"two"}]}`, status: 409, answer: refused("The original value of 'PLAIN' does not match")},
-		{name: "a change of what is not there", method: "POST", path: secrets, token: writeToken, body: `{"change_requests":[{"name":"ABSENT","originalName":"ABSENT","value":"x"}]}`, status: 400, answer: refused("Could not find requested secret 'ABSENT'")},
-		{name: "a change that deletes", method: "POST", path: secrets, token: writeToken, body: `{"change_requests":[{"name":"PLAIN","originalName":"PLAIN","shouldDelete":true}]}`, status: 200, answer: `…`, deleted: []string{"PLAIN"}},
-		{name: "neither secrets nor changes", method: "POST", path: secrets, token: writeToken, body: `{}`, status: 400, answer: refused("Please provide either secrets or change_requests")},
-		{name: "no JSON", method: "POST", path: secrets, token: writeToken, body: `hello`, status: 400, answer: refused("Please provide a valid JSON body")},
-		{name: "a page", path: "/v3/configs?project=sandbox&page=2&per_page=2", token: cliToken, status: 200, answer: `…"name":"prd"`},
-		{name: "behind the last page", path: "/v3/configs?project=sandbox&page=9", token: cliToken, status: 200, answer: `{"configs":[],"page":9,"success":true}`},
-		{name: "no page", path: "/v3/configs?project=sandbox&page=-1", token: cliToken, status: 400, answer: refused("Please provide a valid page")},
-		{name: "environments", path: "/v3/environments?project=other", token: cliToken, status: 200,
-			answer: `{"environments":[{"created_at":"2024-01-01T00:00:00.000Z","id":"dev","initial_fetch_at":null,"name":"dev","project":"other","slug":"dev"}],"page":1,"success":true}`},
+		{name: "no token", path: secrets + dev, status: 401, answer: apiMessage("Invalid Auth token")},
+		{
+			name: "unknown path", path: "/v3/absent", token: cliToken, status: 404,
+			answer: apiMessage("Could not find requested resource"),
+		},
+		{
+			name: "one secret", path: "/v3/configs/config/secret" + dev + "&name=REFERENCE", token: cliToken, status: 200,
+			answer: `…"computed":"\u003cone\u003e"`,
+		},
+		{
+			name: "unknown secret", path: "/v3/configs/config/secret" + dev + "&name=ABSENT", token: cliToken, status: 404,
+			answer: apiMessage("Could not find requested secret 'ABSENT'"),
+		},
+		{
+			name: "some secrets", path: secrets + "/download" + dev + "&secrets=PLAIN,ABSENT", token: cliToken, status: 200,
+			answer: `{"PLAIN":"one"}`,
+		},
+		{
+			name: "unresolvable reference", path: secrets + "/download" + dev + "&secrets=NOWHERE", token: cliToken, status: 200,
+			answer: `{"NOWHERE":"${ABSENT}"}`,
+		},
+		{
+			name: "circular reference", path: secrets + "/download" + dev + "&secrets=CIRCLE", token: cliToken, status: 200,
+			answer: `{"CIRCLE":"${CIRCLE}"}`,
+		},
+		{
+			name: "unknown format", path: secrets + "/download" + dev + "&format=ini", token: cliToken, status: 400,
+			answer: apiMessage("Please provide a valid format"),
+		},
+		{
+			name: "names of a branch config", path: secrets + "/names?project=sandbox&config=dev_personal",
+			token: cliToken, status: 200,
+			answer: `{"names":["CHAIN","CIRCLE","DOPPLER_CONFIG","DOPPLER_ENVIRONMENT","DOPPLER_PROJECT","NOWHERE",` +
+				`"PER_CONFIG","PLAIN","QUOTED","REFERENCE"],"success":true}`,
+		},
+		{
+			name: "without managed secrets",
+			path: secrets + "?include_managed_secrets=false&project=sandbox&config=dev&secrets=DOPPLER_CONFIG", token: cliToken,
+			status: 200, answer: `{"secrets":{},"success":true}`,
+		},
+		{
+			name: "config", path: "/v3/configs/config?project=sandbox&config=dev_personal", token: cliToken, status: 200,
+			answer: `…"environment":"dev"`,
+		},
+		{
+			name: "service account, another config", path: secrets + "?project=sandbox&config=dev_personal",
+			token: "dp.sa.sandbox", status: 404, answer: apiMessage("Could not find requested config 'dev_personal'"),
+		},
+		{
+			name: "service account, another project", path: secrets + "?project=other&config=dev", token: "dp.sa.sandbox",
+			status: 404, answer: apiMessage("Could not find requested project 'other'"),
+		},
+		{
+			name: "service account that reads writes", method: "POST", path: secrets + dev, token: "dp.sa.sandbox",
+			body: `{"secrets":{"A":"b"}}`, status: 403,
+			answer: apiMessage("You do not have write access to this config's secrets."),
+		},
+		{
+			name: "service account writes", method: "POST", path: secrets, token: "dp.sa.sandbox",
+			body: `{"project":"sandbox","config":"prd","secrets":{"A":"b"}}`, status: 200, answer: `…"A":`,
+			set: map[string]string{"A": "b"},
+		},
+		{
+			name: "same value", method: "POST", path: secrets + dev, token: writeToken, body: `{"secrets":{"PLAIN":"one"}}`,
+			status: 200, answer: `…"PLAIN":`,
+		},
+		{
+			name: "set and delete", method: "POST", path: secrets, token: writeToken,
+			body: `{"secrets":{"A":"${PLAIN}","QUOTED":null,"ABSENT":null}}`, status: 200, answer: `…"A":`,
+			set: map[string]string{"A": "${PLAIN}"}, deleted: []string{"QUOTED"},
+		},
+		{
+			name: "all or nothing", method: "POST", path: secrets, token: writeToken, body: `{"secrets":{"A":"1","b":"2"}}`,
+			status: 400, answer: apiMessage("Secret names must only contain uppercase letters, numbers, and underscores: 'b'"),
+		},
+		{
+			name: "change request", method: "POST", path: secrets, token: writeToken,
+			body: `{"change_requests":[{"name":"PLAIN","originalName":"PLAIN","value":"x","originalValue":"one"}]}`, status: 200,
+			answer: `…`, set: map[string]string{"PLAIN": "x"},
+		},
+		{
+			name: "change request without a value", method: "POST", path: secrets, token: writeToken,
+			body: `{"change_requests":[{"name":"PLAIN","originalName":"PLAIN","value":null}]}`, status: 200, answer: `…`,
+		},
+		{
+			name: "change request that expects another value", method: "POST", path: secrets, token: writeToken,
+			body: `{"change_requests":[{"name":"A","originalName":null,"value":"x"},` +
+				`{"name":"PLAIN","originalName":"PLAIN","value":"x","originalValue":"two"}]}`,
+			status: 409, answer: apiMessage("The original value of 'PLAIN' does not match"),
+		},
+		{
+			name: "change request for an unknown secret", method: "POST", path: secrets, token: writeToken,
+			body: `{"change_requests":[{"name":"ABSENT","originalName":"ABSENT","value":"x"}]}`, status: 400,
+			answer: apiMessage("Could not find requested secret 'ABSENT'"),
+		},
+		{
+			name: "change request that deletes", method: "POST", path: secrets, token: writeToken,
+			body:   `{"change_requests":[{"name":"PLAIN","originalName":"PLAIN","shouldDelete":true}]}`,
+			status: 200, answer: `…`,
+			deleted: []string{"PLAIN"},
+		},
+		{
+			name: "neither secrets nor change requests", method: "POST", path: secrets, token: writeToken, body: `{}`,
+			status: 400, answer: apiMessage("Please provide either secrets or change_requests"),
+		},
+		{
+			name: "not JSON", method: "POST", path: secrets, token: writeToken, body: `hello`, status: 400,
+			answer: apiMessage("Please provide a valid JSON body"),
+		},
+		{
+			name: "second page", path: "/v3/configs?project=sandbox&page=2&per_page=2", token: cliToken, status: 200,
+			answer: `…"name":"prd"`,
+		},
+		{
+			name: "after the last page", path: "/v3/configs?project=sandbox&page=9", token: cliToken, status: 200,
+			answer: `{"configs":[],"page":9,"success":true}`,
+		},
+		{
+			name: "invalid page", path: "/v3/configs?project=sandbox&page=-1", token: cliToken, status: 400,
+			answer: apiMessage("Please provide a valid page"),
+		},
+		{
+			name: "environments", path: "/v3/environments?project=other", token: cliToken, status: 200,
+			answer: `{"environments":[{"created_at":"2024-01-01T00:00:00.000Z","id":"dev","initial_fetch_at":null,` +
+				`"name":"dev","project":"other","slug":"dev"}],"page":1,"success":true}`,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -87,7 +182,7 @@ func TestRequests(t *testing.T) {
 			if test.method == "" {
 				test.method = http.MethodGet
 			}
-			status, answer := ask(t, s, test.method, test.path, test.token, test.body)
+			status, answer := sendRequest(t, s, test.method, test.path, test.token, test.body)
 			part, isPart := strings.CutPrefix(test.answer, "…")
 			if status != test.status || isPart && !strings.Contains(answer, part) || !isPart && answer != test.answer {
 				t.Errorf("%d %s\nwant %d %s", status, answer, test.status, test.answer)
@@ -104,10 +199,12 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-func TestConfigsThatATokenSees(t *testing.T) {
+func TestVisibleConfigs(t *testing.T) {
 	s := start(t, options())
-	for token, want := range map[string]string{readToken: "dev", "dp.sa.sandbox": "dev prd", cliToken: "dev dev_personal prd"} {
-		_, body := ask(t, s, http.MethodGet, "/v3/configs?project=sandbox", token, "")
+	for token, want := range map[string]string{
+		readToken: "dev", "dp.sa.sandbox": "dev prd", cliToken: "dev dev_personal prd",
+	} {
+		_, body := sendRequest(t, s, http.MethodGet, "/v3/configs?project=sandbox", token, "")
 		var answer struct{ Configs []struct{ Name string } }
 		if err := json.Unmarshal([]byte(body), &answer); err != nil {
 			t.Fatal(err)
@@ -122,7 +219,7 @@ func TestConfigsThatATokenSees(t *testing.T) {
 	}
 }
 
-func TestTokensThatDopplerWouldNotMake(t *testing.T) {
+func TestInvalidTokens(t *testing.T) {
 	for _, token := range []Token{
 		{Value: "secret"},
 		{Value: "dp.st.dev.a"},
@@ -131,13 +228,13 @@ func TestTokensThatDopplerWouldNotMake(t *testing.T) {
 		{Value: "dp.st.dev.a", Access: []Access{{Project: "sandbox", Config: "dev"}, {Project: "sandbox", Config: "prd"}}},
 	} {
 		if s, err := Start(t.Context(), Options{Tokens: []Token{token}}); err == nil {
-			t.Errorf("%v is taken", token)
+			t.Errorf("%v is accepted", token)
 			_ = s.Close()
 		}
 	}
 }
 
-func TestEntryWithOIDC(t *testing.T) {
+func TestOIDC(t *testing.T) {
 	issuer, err := github.Start(t.Context(), github.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -147,8 +244,14 @@ func TestEntryWithOIDC(t *testing.T) {
 	o := options()
 	o.Issuer = issuer.Issuer()
 	o.Identities = []Identity{
-		{ID: "any-branch", Audience: audience, Claims: map[string]string{"sub": "repo:org/sandbox-actions:*"}, Access: []Access{{Project: "sandbox", Config: "dev"}}},
-		{ID: "one-workflow", Audience: audience, Claims: map[string]string{"repository": "org/sandbox-actions", "ref": "refs/heads/main", "environment": "prd"}},
+		{
+			ID: "any-branch", Audience: audience, Claims: map[string]string{"sub": "repo:org/sandbox-actions:*"},
+			Access: []Access{{Project: "sandbox", Config: "dev"}},
+		},
+		{
+			ID: "one-workflow", Audience: audience,
+			Claims: map[string]string{"repository": "org/sandbox-actions", "ref": "refs/heads/main", "environment": "prd"},
+		},
 		{ID: "short", Audience: audience, Access: []Access{{Project: "sandbox"}}, Life: time.Nanosecond},
 	}
 	s := start(t, o)
@@ -164,15 +267,39 @@ func TestEntryWithOIDC(t *testing.T) {
 		message                  string
 	}{
 		{name: "trusted", identity: "any-branch", status: 200},
-		{name: "a claim is not there", identity: "one-workflow", status: 401, message: "The claim 'environment' of the OIDC token does not match the identity"},
-		{name: "all claims are right", identity: "one-workflow", change: func(c map[string]any) { c["environment"] = "prd" }, status: 200},
-		{name: "a claim ends otherwise", identity: "one-workflow", change: func(c map[string]any) { c["environment"] = "prd"; c["ref"] = "refs/heads/main2" }, status: 401, message: "The claim 'ref'"},
-		{name: "another repository", identity: "any-branch", change: func(c map[string]any) { c["sub"] = "repo:evil/repo:org/sandbox-actions:x" }, status: 401, message: "The claim 'sub'"},
-		{name: "another audience", identity: "any-branch", audience: "https://depot.dev", status: 401, message: "expected audience"},
-		{name: "expired", identity: "any-branch", change: func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() }, status: 401, message: "The OIDC token has expired"},
+		{
+			name: "missing claim", identity: "one-workflow", status: 401,
+			message: "The claim 'environment' of the OIDC token does not match the identity",
+		},
+		{
+			name: "all claims match", identity: "one-workflow", change: func(c map[string]any) { c["environment"] = "prd" },
+			status: 200,
+		},
+		{
+			name: "claim with another ending", identity: "one-workflow",
+			change: func(c map[string]any) { c["environment"] = "prd"; c["ref"] = "refs/heads/main2" }, status: 401,
+			message: "The claim 'ref'",
+		},
+		{
+			name: "another repository", identity: "any-branch",
+			change: func(c map[string]any) { c["sub"] = "repo:evil/repo:org/sandbox-actions:x" }, status: 401,
+			message: "The claim 'sub'",
+		},
+		{
+			name: "another audience", identity: "any-branch", audience: "https://depot.dev", status: 401,
+			message: "expected audience",
+		},
+		{
+			name: "expired", identity: "any-branch",
+			change: func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() }, status: 401,
+			message: "The OIDC token has expired",
+		},
 		{name: "forged", identity: "any-branch", token: forged, status: 401, message: "failed to verify signature"},
-		{name: "not signed", identity: "any-branch", token: "eyJhbGciOiJub25lIn0.e30.", status: 401, message: "Invalid OIDC token"},
-		{name: "no such identity", identity: "absent", status: 401, message: "Could not find requested identity 'absent'"},
+		{
+			name: "unsigned", identity: "any-branch", token: "eyJhbGciOiJub25lIn0.e30.", status: 401,
+			message: "Invalid OIDC token",
+		},
+		{name: "unknown identity", identity: "absent", status: 401, message: "Could not find requested identity 'absent'"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.audience == "" {
@@ -183,44 +310,58 @@ func TestEntryWithOIDC(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			status, answer := ask(t, s, http.MethodPost, "/v3/auth/oidc", "", fmt.Sprintf(`{"identity":%q,"token":%q}`, test.identity, test.token))
+			status, answer := sendRequest(
+				t,
+				s,
+				http.MethodPost,
+				"/v3/auth/oidc",
+				"",
+				fmt.Sprintf(`{"identity":%q,"token":%q}`, test.identity, test.token),
+			)
 			if status != test.status || !strings.Contains(answer, test.message) {
 				t.Errorf("%d %s, want %d and %q", status, answer, test.status, test.message)
 			}
 		})
 	}
 
-	enter := func(identity string) string {
+	login := func(identity string) string {
 		token, err := issuer.Mint(audience, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, answer := ask(t, s, http.MethodPost, "/v3/auth/oidc", "", fmt.Sprintf(`{"identity":%q,"token":%q}`, identity, token))
-		var entered struct {
+		_, answer := sendRequest(
+			t,
+			s,
+			http.MethodPost,
+			"/v3/auth/oidc",
+			"",
+			fmt.Sprintf(`{"identity":%q,"token":%q}`, identity, token),
+		)
+		var issued struct {
 			Token   string
 			Expires time.Time `json:"expires_at"`
 		}
-		if err := json.Unmarshal([]byte(answer), &entered); err != nil || entered.Token == "" || entered.Expires.IsZero() {
+		if err := json.Unmarshal([]byte(answer), &issued); err != nil || issued.Token == "" || issued.Expires.IsZero() {
 			t.Fatalf("%v: %s", err, answer)
 		}
-		return entered.Token
+		return issued.Token
 	}
 	const dev = "/v3/configs/config?project=sandbox&config=dev"
-	token := enter("any-branch")
+	token := login("any-branch")
 	for _, test := range []struct {
 		name, path, token string
 		status            int
 	}{
-		{"its config", dev, token, 200},
+		{"own config", dev, token, 200},
 		{"another config", "/v3/configs/config?project=sandbox&config=prd", token, 404},
-		{"a token that has lived out", dev, enter("short"), 401},
+		{"expired token", dev, login("short"), 401},
 	} {
-		if status, answer := ask(t, s, http.MethodGet, test.path, test.token, ""); status != test.status {
+		if status, answer := sendRequest(t, s, http.MethodGet, test.path, test.token, ""); status != test.status {
 			t.Errorf("%s: %d %s, want %d", test.name, status, answer, test.status)
 		}
 	}
-	ask(t, s, http.MethodPost, "/v3/auth/revoke", "", fmt.Sprintf(`{"token":%q}`, token))
-	if status, _ := ask(t, s, http.MethodGet, dev, token, ""); status != 401 {
+	sendRequest(t, s, http.MethodPost, "/v3/auth/revoke", "", fmt.Sprintf(`{"token":%q}`, token))
+	if status, _ := sendRequest(t, s, http.MethodGet, dev, token, ""); status != 401 {
 		t.Errorf("a revoked token: %d, want 401", status)
 	}
 }
@@ -229,7 +370,9 @@ func TestFaults(t *testing.T) {
 	s := start(t, options())
 	const path = "/v3/configs/config/secrets"
 	before := 0
-	s.Fail(Fault{Method: "POST", Times: 1, Status: 504, Late: true, Body: "<html>", Header: map[string]string{"X-Test": "yes"}})
+	s.Fail(
+		Fault{Method: "POST", Times: 1, Status: 504, Late: true, Body: "<html>", Header: map[string]string{"X-Test": "yes"}},
+	)
 	s.Fail(Fault{Path: "/names", Times: 1, Before: func() { before++ }})
 	s.Fail(Fault{Path: "/names", Status: 429})
 	for i, want := range []struct {
@@ -243,29 +386,30 @@ func TestFaults(t *testing.T) {
 		{"GET", path + "/names", "", 200, "PLAIN"},
 		{"GET", path + "/names", "", 429, `{"messages":["Too Many Requests"],"success":false}`},
 	} {
-		if status, answer := ask(t, s, want.method, want.path, writeToken, want.body); status != want.status || !strings.Contains(answer, want.answer) {
+		if status, answer := sendRequest(t, s, want.method, want.path, writeToken, want.body); status != want.status ||
+			!strings.Contains(answer, want.answer) {
 			t.Errorf("%d: %d %s, want %d %s", i, status, answer, want.status, want.answer)
 		}
 	}
 	if before != 1 || len(s.Writes()) != 1 {
-		t.Errorf("%d calls before, %d writes; want 1 and 1", before, len(s.Writes()))
+		t.Errorf("Before ran %d times, %d writes; want 1 and 1", before, len(s.Writes()))
 	}
 	s.Heal()
-	if status, _ := ask(t, s, http.MethodGet, path+"/names", writeToken, ""); status != 200 {
-		t.Errorf("healed: %d", status)
+	if status, _ := sendRequest(t, s, http.MethodGet, path+"/names", writeToken, ""); status != 200 {
+		t.Errorf("after Heal: %d", status)
 	}
 	requests := s.Requests()
-	if want := (Request{Method: "POST", Path: path, Status: 504, Token: Service}); len(requests) != 6 || requests[1] != want {
+	if want := (Request{Method: "POST", Path: path, Status: 504, Token: Service}); len(requests) != 6 ||
+		requests[1] != want {
 		t.Errorf("%+v, want six and second %+v", requests, want)
 	}
 }
 
-// Whoever changed a config can be asked for.
 func TestLogs(t *testing.T) {
 	s := start(t, options())
-	ask(t, s, http.MethodPost, "/v3/configs/config/secrets", prdToken, `{"secrets":{"B":"1","A":"2"}}`)
-	ask(t, s, http.MethodPost, "/v3/configs/config/secrets", writeToken, `{"secrets":{"C":"3"}}`)
-	_, answer := ask(t, s, http.MethodGet, "/v3/configs/config/logs?project=sandbox&config=prd", cliToken, "")
+	sendRequest(t, s, http.MethodPost, "/v3/configs/config/secrets", prdToken, `{"secrets":{"B":"1","A":"2"}}`)
+	sendRequest(t, s, http.MethodPost, "/v3/configs/config/secrets", writeToken, `{"secrets":{"C":"3"}}`)
+	_, answer := sendRequest(t, s, http.MethodGet, "/v3/configs/config/logs?project=sandbox&config=prd", cliToken, "")
 	if !strings.Contains(answer, `"text":"Changed A, B"`) || strings.Contains(answer, "Changed C") {
 		t.Error(answer)
 	}
@@ -277,7 +421,7 @@ func TestRateLimit(t *testing.T) {
 	s := start(t, o)
 	var got []int
 	for _, token := range []string{readToken, readToken, readToken, cliToken} {
-		status, _ := ask(t, s, http.MethodGet, "/v3/me", token, "")
+		status, _ := sendRequest(t, s, http.MethodGet, "/v3/me", token, "")
 		got = append(got, status)
 	}
 	if want := []int{200, 200, 429, 200}; !slices.Equal(got, want) {
@@ -286,7 +430,7 @@ func TestRateLimit(t *testing.T) {
 	s.mu.Lock()
 	s.window = time.Now().Add(-time.Minute)
 	s.mu.Unlock()
-	if status, _ := ask(t, s, http.MethodGet, "/v3/me", readToken, ""); status != 200 {
+	if status, _ := sendRequest(t, s, http.MethodGet, "/v3/me", readToken, ""); status != 200 {
 		t.Errorf("a minute later: %d", status)
 	}
 }

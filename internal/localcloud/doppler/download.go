@@ -13,11 +13,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// download serves all secrets of a config as a file. The CLI keeps it, and asks whether it is still the same.
+// download serves the secrets of a config as a file. The CLI caches it and sends the ETag.
 func (s *Server) download(w http.ResponseWriter, r *http.Request) {
 	t, ok := s.token(r)
 	if !ok {
-		refuse(http.StatusUnauthorized, "Invalid Auth token").send(w)
+		errorf(http.StatusUnauthorized, "Invalid Auth token").send(w)
 		return
 	}
 	secrets, err := s.computed(r, t)
@@ -41,7 +41,7 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	}
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(data) // the client may be gone
+	_, _ = w.Write(data) // the client may have disconnected
 }
 
 func (s *Server) computed(r *http.Request, t Token) (map[string]string, error) {
@@ -81,5 +81,5 @@ func format(name string, secrets map[string]string) ([]byte, error) {
 	case "yaml":
 		return yaml.Marshal(secrets)
 	}
-	return nil, refuse(http.StatusBadRequest, "Please provide a valid format")
+	return nil, errorf(http.StatusBadRequest, "Please provide a valid format")
 }

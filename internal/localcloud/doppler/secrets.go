@@ -10,22 +10,22 @@ import (
 	"strings"
 )
 
-// Write is a call that changed secrets.
+// Write is a recorded call that changed secrets.
 type Write struct {
 	Project, Config string
 	Token           Kind
-	Set             map[string]string // name and new raw value, of those that changed
+	Set             map[string]string // the new raw values of the secrets that changed, by name
 	Deleted         []string
 }
 
-// Writes lists the calls that changed secrets, in order. Those that changed nothing are among the requests only.
+// Writes lists the calls that changed secrets, in order. Calls without an effect are in Requests only.
 func (s *Server) Writes() []Write {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.writes)
 }
 
-// Secret is the raw value in a config, references unresolved; "" when there is none.
+// Secret returns the raw value in a config; "" if it does not exist.
 func (s *Server) Secret(project, config, name string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -35,14 +35,14 @@ func (s *Server) Secret(project, config, name string) string {
 	return ""
 }
 
-// SetSecret changes a raw value as somebody else would, past tokens, requests and writes. The config has to be there.
+// SetSecret changes a raw value without a token, and without recording it. The config must exist.
 func (s *Server) SetSecret(project, config, name, raw string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.project(project).config(config).secrets[name] = raw
 }
 
-// handleSecrets serves reading and writing secrets.
+// handleSecrets serves reads and writes of secrets.
 func (s *Server) handleSecrets(mux *http.ServeMux) {
 	const path = "/v3/configs/config/secrets"
 	s.locked(mux, "GET "+path, func(r *http.Request, t Token) (map[string]any, error) {
@@ -67,14 +67,14 @@ func (s *Server) handleSecrets(mux *http.ServeMux) {
 		name := r.FormValue("name")
 		raw, ok := c.raw()[name]
 		if !ok {
-			return nil, refuse(http.StatusNotFound, "Could not find requested secret '%s'", name)
+			return nil, errorf(http.StatusNotFound, "Could not find requested secret '%s'", name)
 		}
 		return map[string]any{"name": name, "value": s.value(c, raw)}, nil
 	})
 	s.locked(mux, "POST "+path, func(r *http.Request, t Token) (map[string]any, error) {
 		var body change
 		if json.NewDecoder(r.Body).Decode(&body) != nil {
-			return nil, refuse(http.StatusBadRequest, "Please provide a valid JSON body")
+			return nil, errorf(http.StatusBadRequest, "Please provide a valid JSON body")
 		}
 		for name, field := range map[string]*string{"project": &body.Project, "config": &body.Config} {
 			if *field == "" {
@@ -86,7 +86,7 @@ func (s *Server) handleSecrets(mux *http.ServeMux) {
 			return nil, err
 		}
 		if !t.may(c.project.name, c.name, true) {
-			return nil, refuse(http.StatusForbidden, "You do not have write access to this config's secrets.")
+			return nil, errorf(http.StatusForbidden, "You do not have write access to this config's secrets.")
 		}
 		if err := s.write(c, t, body); err != nil {
 			return nil, err
@@ -102,8 +102,11 @@ func (s *Server) handleSecrets(mux *http.ServeMux) {
 		for i, w := range slices.Backward(s.writes) {
 			if w.Project == c.project.name && w.Config == c.name {
 				text := "Changed " + strings.Join(slices.Sorted(maps.Keys(w.Set)), ", ")
-				list = append(list, map[string]any{"id": strconv.Itoa(i), "text": text, "html": text, "created_at": created, "config": c.name,
-					"environment": c.environment(), "project": c.project.name, "user": map[string]string{"name": string(w.Token)}})
+				list = append(list, map[string]any{
+					"id": strconv.Itoa(i), "text": text, "html": text, "created_at": created, "config": c.name,
+					"environment": c.environment(), "project": c.project.name,
+					"user": map[string]string{"name": string(w.Token)},
+				})
 			}
 		}
 		return paged(r, "logs", list)
@@ -111,7 +114,7 @@ func (s *Server) handleSecrets(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+path+"/download", s.download)
 }
 
-// show is what a config holds, or those of it that the request asks for.
+// show returns the secrets of a config that the request selects; without a selection, all.
 func (s *Server) show(c *config, r *http.Request) map[string]any {
 	secrets := map[string]any{}
 	for name, raw := range c.raw() {
@@ -130,12 +133,14 @@ func wanted(r *http.Request, name string) bool {
 
 func (s *Server) value(c *config, raw string) map[string]any {
 	return map[string]any{
-		"raw": raw, "computed": s.compute(c, raw), "note": "", "rawVisibility": "masked", "computedVisibility": "masked",
+		"raw": raw, "computed": s.compute(c, raw), "note": "",
+		"rawVisibility": "masked", "computedVisibility": "masked",
 		"rawValueType": map[string]string{"type": "string"}, "computedValueType": map[string]string{"type": "string"},
 	}
 }
 
-// change is what a write asks for: secrets by name, null to delete one; or change requests, which may say what they expect to find.
+// change is the body of a write: secrets by name, with null to delete one, or change requests, which may name the value
+// that they expect.
 type change struct {
 	Project  string             `json:"project"`
 	Config   string             `json:"config"`
@@ -143,7 +148,7 @@ type change struct {
 	Requests []struct {
 		Name          string  `json:"name"`
 		OriginalName  *string `json:"originalName"`
-		Value         *string `json:"value"` // null leaves it as it is
+		Value         *string `json:"value"` // null: unchanged
 		OriginalValue *string `json:"originalValue"`
 		ShouldDelete  bool    `json:"shouldDelete"`
 	} `json:"change_requests"`
@@ -151,39 +156,41 @@ type change struct {
 
 var secretName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
 
-// write does all of a change, or nothing. That an unexpected value is a conflict is documented; its status and words are not.
-func (s *Server) write(c *config, t Token, asked change) error {
-	if (asked.Secrets == nil) == (asked.Requests == nil) {
-		return refuse(http.StatusBadRequest, "Please provide either secrets or change_requests")
+// write applies a change in full or not at all. That an unexpected value is a conflict is documented; its status and
+// message are guesses.
+func (s *Server) write(c *config, t Token, body change) error {
+	if (body.Secrets == nil) == (body.Requests == nil) {
+		return errorf(http.StatusBadRequest, "Please provide either secrets or change_requests")
 	}
-	now, secrets := c.raw(), maps.Clone(asked.Secrets)
+	now, secrets := c.raw(), maps.Clone(body.Secrets)
 	if secrets == nil {
 		secrets = map[string]*string{}
 	}
-	for _, r := range asked.Requests {
+	for _, r := range body.Requests {
 		current, there := now[r.Name]
 		switch {
 		case r.OriginalName != nil && *r.OriginalName != r.Name:
-			return refuse(http.StatusBadRequest, "Secrets are not renamed here")
+			return errorf(http.StatusBadRequest, "Secrets are not renamed here")
 		case r.OriginalName != nil && !there:
-			return refuse(http.StatusBadRequest, "Could not find requested secret '%s'", r.Name)
+			return errorf(http.StatusBadRequest, "Could not find requested secret '%s'", r.Name)
 		case r.OriginalValue != nil && current != *r.OriginalValue:
-			return refuse(http.StatusConflict, "The original value of '%s' does not match", r.Name)
+			return errorf(http.StatusConflict, "The original value of '%s' does not match", r.Name)
 		case r.ShouldDelete:
 			secrets[r.Name] = nil
 		case r.Value != nil:
 			secrets[r.Name] = r.Value
 		case !there:
-			return refuse(http.StatusBadRequest, "Please provide a value for '%s'", r.Name)
+			return errorf(http.StatusBadRequest, "Please provide a value for '%s'", r.Name)
 		}
 	}
 	done := Write{Project: c.project.name, Config: c.name, Token: t.Kind(), Set: map[string]string{}}
 	for name, value := range secrets {
 		switch current, there := c.secrets[name]; {
 		case c.managed()[name] != "":
-			return refuse(http.StatusBadRequest, "The secret '%s' is reserved", name)
+			return errorf(http.StatusBadRequest, "The secret '%s' is reserved", name)
 		case !secretName.MatchString(name):
-			return refuse(http.StatusBadRequest, "Secret names must only contain uppercase letters, numbers, and underscores: '%s'", name)
+			return errorf(http.StatusBadRequest,
+				"Secret names must only contain uppercase letters, numbers, and underscores: '%s'", name)
 		case value == nil && there:
 			done.Deleted = append(done.Deleted, name)
 		case value != nil && (!there || current != *value):

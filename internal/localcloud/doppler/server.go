@@ -1,6 +1,6 @@
-// Package doppler stands in for Doppler's API (v3) on loopback: projects with root and branch configs, secrets with references between them,
-// tokens that open one config or many, entry by OIDC. Its words and status codes are those that users of the real one have reported;
-// what is not known of it is said where it is decided here.
+// Package doppler is a stand-in for Doppler's API (v3) on loopback: projects with root and branch configs, secrets with
+// references between them, tokens for one or several configs, and OIDC. Its messages and statuses are those that users
+// of the real API have reported; comments mark the guesses.
 // Protocol: https://docs.doppler.com/reference/api, and github.com/DopplerHQ/cli.
 package doppler
 
@@ -22,46 +22,47 @@ import (
 
 // Project is a set of configs.
 type Project struct {
-	Name    string
+	Name    string // its slug, which identifies it
+	Title   string // the name that people see; "": Name
 	Configs []Config
 }
 
-// Config is a set of secrets. The root config of an environment has its name (dev); a branch config's name begins with it (dev_personal), and
-// what it does not set itself it has from the root.
+// Config is a set of secrets. The root config of an environment has its name (dev). The name of a branch config starts
+// with it (dev_personal), and a branch config inherits the root's secrets.
 type Config struct {
 	Name    string
-	Secrets map[string]string // raw: ${NAME}, ${config.NAME} and ${project.config.NAME} refer to others
+	Secrets map[string]string // raw, with references ${NAME}, ${config.NAME} and ${project.config.NAME}
 }
 
-// Options says what there is.
+// Options configures the stand-in.
 type Options struct {
 	Projects   []Project
 	Tokens     []Token
 	Identities []Identity
-	Issuer     string // URL of the OIDC issuer whose tokens open identities; "": none do
-	Limit      int    // requests of one token in a minute, as Doppler's plans have it (240 and more); 0 for none
+	Issuer     string // URL of the OIDC issuer that identities trust; "": none
+	Limit      int    // requests per token and minute, in Doppler's plans 240 and more; 0: unlimited
 }
 
-// Request is one request, as tests ask for it.
+// Request is a recorded request.
 type Request struct {
 	Method, Path    string
-	Project, Config string // as the URL names them
-	Status          int    // of the answer; 0 while there is none
-	Token           Kind   // "" for none, or one that nobody knows
+	Project, Config string // of the query
+	Status          int    // of the response; 0 until it is sent
+	Token           Kind   // "": none, or an unknown one
 }
 
-// Fault is something that goes wrong on demand. Without Status and Silence the request is answered as ever.
+// Fault is an injected failure. Without Status and Silence the request succeeds as usual.
 type Fault struct {
-	Method  string        // requests of this method; "" for all
-	Path    string        // requests whose path holds it; "" for all
-	Times   int           // 0: every one
-	Before  func()        // runs first: what somebody else does meanwhile
-	Delay   time.Duration // before anything else is done
+	Method  string        // only requests with this method; "": all
+	Path    string        // only requests whose path contains it; "": all
+	Times   int           // how many requests it applies to; 0: all
+	Before  func()        // runs first, for example as another client
+	Delay   time.Duration // before the request is handled
 	Status  int
-	Body    string // "": an error in Doppler's form
+	Body    string // "": an error in Doppler's format
 	Header  map[string]string
-	Silence bool // no answer until the client gives up
-	Late    bool // the request is carried out, and then Status or Silence hides it
+	Silence bool // no response until the client gives up
+	Late    bool // the request is carried out first; only its response is replaced
 }
 
 // Server is the running stand-in.
@@ -74,8 +75,8 @@ type Server struct {
 	limit int
 
 	mu       sync.Mutex
-	window   time.Time      // when counting began
-	counts   map[string]int // requests since then, by token
+	window   time.Time      // start of the current minute of the rate limit
+	counts   map[string]int // requests in it, by token
 	projects []*project
 	tokens   []Token
 	requests []*Request
@@ -83,9 +84,12 @@ type Server struct {
 	writes   []Write
 }
 
-// Start serves on a loopback port of the system's choice.
+// Start serves on a free loopback port.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	s := &Server{served: make(chan struct{}), limit: o.Limit, tokens: slices.Clone(o.Tokens), identity: identities{issuer: o.Issuer, list: o.Identities}}
+	s := &Server{
+		served: make(chan struct{}), limit: o.Limit, tokens: slices.Clone(o.Tokens),
+		identity: identities{issuer: o.Issuer, list: o.Identities},
+	}
 	for _, p := range o.Projects {
 		s.projects = append(s.projects, newProject(p))
 	}
@@ -104,27 +108,27 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	s.handleConfigs(mux)
 	s.handleSecrets(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refuse(http.StatusNotFound, "Could not find requested resource").send(w)
+		errorf(http.StatusNotFound, "Could not find requested resource").send(w)
 	})
 	s.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: s.record(mux)}
 	go func() {
 		defer close(s.served)
-		_ = s.server.Serve(listener) // ends by Close
+		_ = s.server.Serve(listener) // returns after Close
 	}()
 	return s, nil
 }
 
-// Close ends the stand-in.
+// Close stops the stand-in.
 func (s *Server) Close() error {
 	err := s.server.Close()
 	<-s.served
 	return err
 }
 
-// URL is DOPPLER_API_HOST.
+// URL returns the base URL of the API, for DOPPLER_API_HOST.
 func (s *Server) URL() string { return s.url }
 
-// Requests lists what was asked for, in order.
+// Requests lists the requests in order.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,14 +139,14 @@ func (s *Server) Requests() []Request {
 	return list
 }
 
-// Fail makes requests go wrong from now on. The first fault that fits a request decides it.
+// Fail injects a failure from now on. The first that matches a request applies.
 func (s *Server) Fail(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, f)
 }
 
-// Heal ends all faults.
+// Heal removes all faults.
 func (s *Server) Heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,28 +170,28 @@ func (s *Server) fault(method, path string) Fault {
 	return Fault{}
 }
 
-// record notes every request, from its beginning on, and lets the faults have their way.
+// record records every request as soon as it arrives, and applies the faults.
 func (s *Server) record(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Only who has read a request to its end is told that its client has gone.
+		// net/http notices a closed connection only after the body.
 		body, err := io.ReadAll(io.LimitReader(r.Body, 4<<20))
 		if err != nil {
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		query := r.URL.Query()
-		note := &Request{Method: r.Method, Path: r.URL.Path, Project: query.Get("project"), Config: query.Get("config")}
+		recorded := &Request{Method: r.Method, Path: r.URL.Path, Project: query.Get("project"), Config: query.Get("config")}
 		if token, ok := s.token(r); ok {
-			note.Token = token.Kind()
+			recorded.Token = token.Kind()
 		}
 		s.mu.Lock()
-		s.requests = append(s.requests, note)
+		s.requests = append(s.requests, recorded)
 		s.mu.Unlock()
-		counted := &answer{ResponseWriter: w}
+		response := &recorder{ResponseWriter: w}
 		defer func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			note.Status = counted.status
+			recorded.Status = response.status
 		}()
 		f := s.fault(r.Method, r.URL.Path)
 		if f.Before != nil {
@@ -198,36 +202,36 @@ func (s *Server) record(next http.Handler) http.Handler {
 		case <-r.Context().Done():
 			return
 		}
-		if wait := s.count(r.Header.Get("Authorization")); wait > 0 {
-			counted.Header().Set("Retry-After", strconv.Itoa(wait))
-			refuse(http.StatusTooManyRequests, "Exceeded rate limit").send(counted)
+		if wait := s.rateLimit(r.Header.Get("Authorization")); wait > 0 {
+			response.Header().Set("Retry-After", strconv.Itoa(wait))
+			errorf(http.StatusTooManyRequests, "Exceeded rate limit").send(response)
 			return
 		}
 		if f.Status == 0 && !f.Silence {
-			next.ServeHTTP(counted, r)
+			next.ServeHTTP(response, r)
 			return
 		}
 		if f.Late {
-			next.ServeHTTP(&answer{ResponseWriter: nowhere{}}, r)
+			next.ServeHTTP(discardResponse{}, r)
 		}
 		if f.Silence {
 			<-r.Context().Done()
 			return
 		}
 		for name, value := range f.Header {
-			counted.Header().Set(name, value)
+			response.Header().Set(name, value)
 		}
 		if f.Body == "" {
-			refuse(f.Status, "%s", http.StatusText(f.Status)).send(counted)
+			errorf(f.Status, "%s", http.StatusText(f.Status)).send(response)
 			return
 		}
-		counted.WriteHeader(f.Status)
-		_, _ = counted.Write([]byte(f.Body)) // the client may be gone
+		response.WriteHeader(f.Status)
+		_, _ = response.Write([]byte(f.Body)) // the client may have disconnected
 	})
 }
 
-// count says for how many seconds a token has to wait; 0: it need not.
-func (s *Server) count(token string) int {
+// rateLimit counts a request of a token and returns how many seconds it must wait; 0: none.
+func (s *Server) rateLimit(token string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -241,53 +245,53 @@ func (s *Server) count(token string) int {
 	return int((time.Minute - now.Sub(s.window)).Seconds()) + 1
 }
 
-// answer remembers the status that was sent.
-type answer struct {
+// recorder records the status of a response.
+type recorder struct {
 	http.ResponseWriter
 	status int
 }
 
-// WriteHeader remembers the status.
-func (a *answer) WriteHeader(status int) {
-	a.status = status
-	a.ResponseWriter.WriteHeader(status)
+// WriteHeader records the status.
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
 }
 
-// nowhere is where an answer goes that the client shall not have.
-type nowhere struct{}
+// discardResponse drops a response.
+type discardResponse struct{}
 
-func (nowhere) Header() http.Header         { return http.Header{} }
-func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
-func (nowhere) WriteHeader(int)             {}
+func (discardResponse) Header() http.Header         { return http.Header{} }
+func (discardResponse) Write(p []byte) (int, error) { return len(p), nil }
+func (discardResponse) WriteHeader(int)             {}
 
-// refusal is an error as Doppler sends it.
-type refusal struct {
+// apiError is an error that the API reports.
+type apiError struct {
 	status  int
 	message string
 }
 
-func refuse(status int, format string, args ...any) *refusal {
-	return &refusal{status, fmt.Sprintf(format, args...)}
+func errorf(status int, format string, args ...any) *apiError {
+	return &apiError{status, fmt.Sprintf(format, args...)}
 }
 
-func (r *refusal) Error() string { return r.message }
+func (e *apiError) Error() string { return e.message }
 
-func (r *refusal) send(w http.ResponseWriter) {
-	send(w, r.status, map[string]any{"messages": []string{r.message}, "success": false})
+func (e *apiError) send(w http.ResponseWriter) {
+	send(w, e.status, map[string]any{"messages": []string{e.message}, "success": false})
 }
 
 func send(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the client may be gone
+	_ = json.NewEncoder(w).Encode(body) // the client may have disconnected
 }
 
-// handle serves what needs a token: f answers with the fields of a success, or with an error.
+// handle serves a call that requires a token. f returns the fields of a successful response.
 func (s *Server) handle(mux *http.ServeMux, pattern string, f func(*http.Request, Token) (map[string]any, error)) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		token, ok := s.token(r)
 		if !ok {
-			refuse(http.StatusUnauthorized, "Invalid Auth token").send(w)
+			errorf(http.StatusUnauthorized, "Invalid Auth token").send(w)
 			return
 		}
 		body, err := f(r, token)
@@ -301,9 +305,9 @@ func (s *Server) handle(mux *http.ServeMux, pattern string, f func(*http.Request
 }
 
 func sendError(w http.ResponseWriter, err error) {
-	refused := new(refusal)
-	if !errors.As(err, &refused) {
-		refused = refuse(http.StatusInternalServerError, "%s", err)
+	sent := new(apiError)
+	if !errors.As(err, &sent) {
+		sent = errorf(http.StatusInternalServerError, "%s", err)
 	}
-	refused.send(w)
+	sent.send(w)
 }

@@ -1,5 +1,5 @@
-// Package engine starts Docker Engines of their own for the local cloud: the current one and the oldest that still
-// matters, each beside any other, with what scripts/engine.sh does.
+// Package engine starts private Docker Engines with scripts/engine.sh: a current one, and the oldest supported one.
+// Engines do not disturb each other, nor an engine of the machine.
 package engine
 
 import (
@@ -20,24 +20,25 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/checkout"
 )
 
-// Kinds of engines. Current is a release of today with the containerd image store, built from its modules by
-// scripts/engine-build.sh; Oldest is Debian's 20.10 with overlay2.
+// The kinds of engines. Current is a recent release with the containerd image store, which scripts/setup.sh test
+// builds. Oldest is Debian 12's 20.10 with overlay2.
 const (
 	Current = "current"
 	Oldest  = "oldest"
 )
 
-// Engine is a running Docker Engine. Stop ends it.
+// Engine is a running Docker Engine.
 type Engine struct {
-	Host string // as in DOCKER_HOST: unix:///…
+	Host string // address as in DOCKER_HOST: unix:///…
 
 	command *exec.Cmd
 	ended   chan struct{}
-	sockets string // a directory of ours for the socket; "" when the socket is in the engine's own
+	sockets string // temporary directory of the socket; "" if the socket is in the engine's directory
 }
 
-// Start starts an engine whose images and containers are kept in dir, and returns once it answers. What it logs goes to
-// log, which may be nil. ctx is for starting only: the engine lives until Stop or until our process ends. It needs root.
+// Start starts an engine that keeps its images and containers in dir, and returns when it answers. It writes the
+// engine's log to log, which may be nil. ctx is for starting only: the engine runs until Stop, or until this process
+// ends. It needs root.
 func Start(ctx context.Context, kind, dir string, log io.Writer) (*Engine, error) {
 	root, err := checkout.Root()
 	if err != nil {
@@ -49,7 +50,7 @@ func Start(ctx context.Context, kind, dir string, log io.Writer) (*Engine, error
 	}
 	e := &Engine{ended: make(chan struct{})}
 	socket := filepath.Join(dir, "docker.sock")
-	if len(socket) > 107 { // what a socket's address can hold, see unix(7)
+	if len(socket) > 107 { // the limit of a socket's path, see unix(7)
 		if e.sockets, err = os.MkdirTemp("/tmp", "engine-"); err != nil {
 			return nil, fmt.Errorf("engine: %w", err)
 		}
@@ -61,36 +62,43 @@ func Start(ctx context.Context, kind, dir string, log io.Writer) (*Engine, error
 	e.command = exec.Command(filepath.Join(root, "scripts", "engine.sh"), kind, dir, "owned")
 	e.command.Env = append(os.Environ(), "ENGINE_SOCKET="+socket)
 	e.command.Stdout, e.command.Stderr = last, last
-	// The engine ends when this pipe does, however our process ends.
+	// The engine ends when this pipe is closed, which the end of this process does, too.
 	if _, err := e.command.StdinPipe(); err != nil {
 		return nil, errors.Join(fmt.Errorf("engine: %w", err), os.RemoveAll(e.sockets))
 	}
-	// A terminal's Ctrl-C is for us: the engine ends when Stop says so.
+	// Keeps a terminal's Ctrl-C away from the engine, so that Stop ends it in order.
 	e.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// A process that keeps the output open must not keep us.
+	// Wait does not wait for child processes that keep the output open.
 	e.command.WaitDelay = time.Second
 	if err := e.command.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("engine: %w", err), os.RemoveAll(e.sockets))
 	}
 	go func() {
 		defer close(e.ended)
-		_ = e.command.Wait() // how it ended is in its log
+		_ = e.command.Wait() // the reason is in the log
 	}()
-	if err := e.ready(ctx, socket); err != nil {
-		stopped := e.Stop() // first, so that the log is complete
-		return nil, errors.Join(fmt.Errorf("engine: the %s engine %w: %s", kind, err, last), stopped)
+	if err := e.waitUntilReady(ctx, socket); err != nil {
+		stopped := e.Stop() // before the log is read, so that it is complete
+		return nil, errors.Join(fmt.Errorf("engine: start the %s engine: %w: %s", kind, err, last), stopped)
 	}
 	return e, nil
 }
 
-// Stop ends the engine, its containers first, and waits until nothing of it runs or is mounted.
+// Attach returns the engine at host, which another process or another Engine started. Its Stop does nothing.
+func Attach(host string) *Engine { return &Engine{Host: host} }
+
+// Stop stops the engine's containers and the engine, and waits until nothing of it runs or is mounted. It may be called
+// twice.
 func (e *Engine) Stop() error {
+	if e.command == nil {
+		return nil
+	}
 	_ = e.command.Process.Signal(syscall.SIGTERM)
 	var err error
 	select {
 	case <-e.ended:
-	case <-time.After(30 * time.Second): // twice what the script gives the engine
-		err = errors.Join(errors.New("engine: it did not end and was killed"), e.command.Process.Kill())
+	case <-time.After(30 * time.Second): // twice the script's own limit
+		err = errors.Join(errors.New("engine: timed out stopping the engine, killed it"), e.command.Process.Kill())
 		<-e.ended
 	}
 	if e.sockets != "" {
@@ -99,8 +107,8 @@ func (e *Engine) Stop() error {
 	return err
 }
 
-// ready waits until the engine answers.
-func (e *Engine) ready(ctx context.Context, socket string) error {
+// waitUntilReady waits until the engine answers.
+func (e *Engine) waitUntilReady(ctx context.Context, socket string) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
@@ -122,15 +130,15 @@ func (e *Engine) ready(ctx context.Context, socket string) error {
 		}
 		select {
 		case <-e.ended:
-			return errors.New("ended at once")
+			return errors.New("it exited")
 		case <-ctx.Done():
-			return fmt.Errorf("does not answer (%w)", ctx.Err())
+			return fmt.Errorf("it does not answer: %w", ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// tail passes a log on and keeps its end, for the sentence that says why an engine did not start.
+// tail forwards a log and keeps its end for the error of Start.
 type tail struct {
 	next io.Writer
 

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// The process that a test kills: it starts an engine, says so and waits.
+// With ENGINE_TEST_OWNER_DIR the test binary starts an engine and waits: TestEndsWithOwner kills it.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("ENGINE_TEST_OWNER_DIR"); dir != "" {
 		if _, err := Start(context.Background(), Oldest, dir, os.Stderr); err != nil {
@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestStartsSideBySideAndLeavesNothing(t *testing.T) {
+func TestStartSideBySide(t *testing.T) {
+	needRoot(t)
 	versions := map[string]string{Current: "1.5", Oldest: "1.41"}
 	for _, kinds := range [][]string{{Current, Oldest}, {Current, Current}, {Oldest, Oldest}} {
 		t.Run(strings.Join(kinds, " "), func(t *testing.T) {
@@ -41,12 +42,12 @@ func TestStartsSideBySideAndLeavesNothing(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer e.Stop() // again is harmless
+				defer e.Stop() // a second time
 				engines = append(engines, e)
 			}
 			for i, e := range engines {
 				if found := traces(t, filepath.Join(root, strconv.Itoa(i))); len(found) < 5 {
-					t.Errorf("this test does not see the engine: %q", found)
+					t.Errorf("traces of the running engine: %q, want at least 5", found)
 				}
 				if got := apiVersion(t, e.Host); !strings.HasPrefix(got, versions[kinds[i]]) {
 					t.Errorf("%s: API %s, want %s", kinds[i], got, versions[kinds[i]])
@@ -66,9 +67,10 @@ func TestStartsSideBySideAndLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestKeepsItsDataAndTakesALongDirectory(t *testing.T) {
+func TestStartAgainInLongDirectory(t *testing.T) {
+	needRoot(t)
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 30))
-	for range 2 { // the second time on the first one's data
+	for range 2 { // the second engine uses the data of the first
 		e, err := Start(t.Context(), Current, dir, t.Output())
 		if err != nil {
 			t.Fatal(err)
@@ -78,12 +80,13 @@ func TestKeepsItsDataAndTakesALongDirectory(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := os.Stat(strings.TrimPrefix(e.Host, "unix://")); err == nil {
-			t.Errorf("%s is left", e.Host)
+			t.Errorf("%s was not removed", e.Host)
 		}
 	}
 }
 
-func TestEndsWithItsOwner(t *testing.T) {
+func TestEndsWithOwner(t *testing.T) {
+	needRoot(t)
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
 			dir := t.TempDir()
@@ -115,20 +118,21 @@ func TestEndsWithItsOwner(t *testing.T) {
 	}
 }
 
-func TestSaysWhyItDoesNotStart(t *testing.T) {
+func TestStartFailures(t *testing.T) {
+	needRoot(t)
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cancelled, cancel := context.WithCancel(t.Context())
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, test := range []struct {
 		name, kind, dir, want string
 		ctx                   context.Context
 	}{
 		{name: "unknown kind", kind: "newest", dir: t.TempDir(), want: "usage: scripts/engine.sh current|oldest"},
-		{name: "a file for a directory", kind: Current, dir: file, want: "cannot create directory"},
-		{name: "cancelled", kind: Current, dir: t.TempDir(), want: "context canceled", ctx: cancelled},
+		{name: "a file instead of a directory", kind: Current, dir: file, want: "cannot create directory"},
+		{name: "canceled", kind: Current, dir: t.TempDir(), want: "context canceled", ctx: canceled},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.ctx == nil {
@@ -137,7 +141,7 @@ func TestSaysWhyItDoesNotStart(t *testing.T) {
 			e, err := Start(test.ctx, test.kind, test.dir, t.Output())
 			if err == nil {
 				e.Stop()
-				t.Fatal("it started")
+				t.Fatal("Start succeeded")
 			}
 			if !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v, want %q", err, test.want)
@@ -149,17 +153,26 @@ func TestSaysWhyItDoesNotStart(t *testing.T) {
 	}
 }
 
-// traces are an engine's processes and mounts, which name its directory, and its bridge and firewall rules, which name
-// the bridge.
+// needRoot skips a test that starts engines under -short.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs root to start a Docker Engine; run without -short")
+	}
+}
+
+// traces returns the processes and mounts that contain an engine's directory, its bridge, and the firewall rules for
+// it.
 func traces(t *testing.T, dir string) []string {
 	t.Helper()
 	hash := sha256.Sum256([]byte(dir))
 	bridge := fmt.Sprintf("engine-%x", hash[:4])
 	var found []string
-	for _, command := range [][]string{{"ip", "-br", "link"}, {"iptables", "-w", "-S"}, {"iptables", "-w", "-t", "nat", "-S"}} {
+	commands := [][]string{{"ip", "-br", "link"}, {"iptables", "-w", "-S"}, {"iptables", "-w", "-t", "nat", "-S"}}
+	for _, command := range commands {
 		out, err := exec.Command(command[0], command[1:]...).Output()
 		if err != nil {
-			t.Fatalf("%q: %v (scripts/packages.sh installs it)", command, err)
+			t.Fatalf("%q: %v (install it with scripts/setup.sh test)", command, err)
 		}
 		for line := range strings.Lines(string(out)) {
 			if strings.Contains(line, bridge) {
@@ -172,7 +185,7 @@ func traces(t *testing.T, dir string) []string {
 		t.Fatal(err)
 	}
 	for _, file := range append(files, "/proc/self/mountinfo") {
-		data, _ := os.ReadFile(file) // it may have ended
+		data, _ := os.ReadFile(file) // the process may have ended
 		for line := range strings.Lines(strings.ReplaceAll(string(data), "\x00", " ")) {
 			if strings.Contains(line, dir+"/") || strings.Contains(line, dir+" ") {
 				found = append(found, file+": "+line)

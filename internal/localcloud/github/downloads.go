@@ -14,84 +14,101 @@ import (
 	"time"
 )
 
-// web serves what people and git see: downloads of releases, and repositories.
-func (s *Server) web(w http.ResponseWriter, r *http.Request) {
-	if parts := strings.SplitN(strings.TrimPrefix(r.URL.Path, "/"), "/", 4); len(parts) == 4 && parts[2] == "releases" {
-		s.download(w, r, parts[0], parts[1], parts[3])
+// serveWeb serves downloads of releases and git.
+func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
+	parts := strings.SplitN(strings.TrimPrefix(r.URL.Path, "/"), "/", 4)
+	if len(parts) == 4 && parts[2] == "releases" {
+		s.serveDownload(w, r, parts[0], parts[1], parts[3])
 		return
 	}
-	s.git(w, r)
+	s.serveGit(w, r)
 }
 
-// download sends to an asset by the address that people see: releases/download/TAG/NAME, releases/latest/download/NAME. Here a token says
-// nothing, right or wrong: private repositories and drafts are for the API.
-func (s *Server) download(w http.ResponseWriter, r *http.Request, owner, name, path string) {
-	repository, status := s.entry(&http.Request{}, owner, name, readContents)
+// serveDownload redirects from the public URL of an asset, releases/download/TAG/NAME or
+// releases/latest/download/NAME. It ignores tokens, so that drafts and private repositories do not exist here.
+func (s *Server) serveDownload(w http.ResponseWriter, r *http.Request, owner, name, path string) {
+	repository, status := s.authorize(&http.Request{}, owner, name, readContents)
 	if status != http.StatusOK || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		http.Error(w, "Not Found", http.StatusNotFound)
 		return
 	}
-	m, done := s.open(r.Context(), repository)
-	defer done()
+	store, unlock := s.lockStore(r.Context(), repository)
+	defer unlock()
 	if file, ok := strings.CutPrefix(path, "latest/download/"); ok {
-		if x := m.latestRelease(); x != nil {
-			http.Redirect(w, r, s.url+"/"+owner+"/"+name+"/releases/download/"+x.address()+"/"+url.PathEscape(file), http.StatusFound)
+		if latest := store.latest(); latest != nil {
+			address := s.url + "/" + owner + "/" + name + "/releases/download/" + latest.urlTag() + "/" + url.PathEscape(file)
+			http.Redirect(w, r, address, http.StatusFound)
 			return
 		}
 	}
-	if rest, ok := strings.CutPrefix(path, "download/"); ok {
-		i := strings.LastIndex(rest, "/") // a tag may have slashes
-		if x := m.byTag(rest[:max(i, 0)]); x != nil {
-			for _, a := range x.assets {
-				if a.name == rest[i+1:] && a.content != nil {
-					a.downloads++
-					http.Redirect(w, r, s.sign(a), http.StatusFound)
-					return
-				}
-			}
-		}
+	if a := store.download(path); a != nil {
+		a.downloads++
+		http.Redirect(w, r, s.signedURL(a), http.StatusFound)
+		return
 	}
 	http.Error(w, "Not Found", http.StatusNotFound)
 }
 
-// Objects is what the paths of all assets begin with at the host that has them.
-const Objects = "/github-production-release-asset/"
-
-// sign makes an address that everybody may read from, for a while.
-func (s *Server) sign(a *asset) string {
-	query := url.Values{
-		"se": {time.Now().Add(cmp.Or(s.now().DownloadFor, 5*time.Minute)).UTC().Format(time.RFC3339Nano)},
-		"sp": {"r"}, "rscd": {"attachment; filename=" + a.name}, "rsct": {a.contentType},
+// download returns the asset of download/TAG/NAME; nil if there is none.
+func (s *store) download(path string) *asset {
+	path, ok := strings.CutPrefix(path, "download/")
+	i := strings.LastIndex(path, "/") // a tag can contain slashes
+	if !ok || i < 0 {
+		return nil
 	}
-	query.Set("sig", s.signature(a.object, query))
-	return s.objects + a.object + "?" + query.Encode()
+	release := s.byTag(path[:i])
+	if release == nil {
+		return nil
+	}
+	for _, a := range release.assets {
+		if a.name == path[i+1:] && a.content != nil {
+			return a
+		}
+	}
+	return nil
 }
 
-// signature is that of all an address says besides.
+// Objects is the prefix of the paths on the host of the assets.
+const Objects = "/github-production-release-asset/"
+
+// signedURL returns a URL from which an asset can be read for some time without credentials.
+func (s *Server) signedURL(a *asset) string {
+	expiry := time.Now().Add(cmp.Or(s.currentOptions().DownloadFor, 5*time.Minute))
+	query := url.Values{
+		"se": {expiry.UTC().Format(time.RFC3339Nano)}, "sp": {"r"},
+		"rscd": {"attachment; filename=" + a.name}, "rsct": {a.contentType},
+	}
+	query.Set("sig", s.signature(a.object, query))
+	return s.assetsURL + a.object + "?" + query.Encode()
+}
+
+// signature signs the path of an object and all other parameters of its URL.
 func (s *Server) signature(object string, query url.Values) string {
 	query = maps.Clone(query)
 	query.Del("sig")
-	sum := hmac.New(sha256.New, s.signer)
-	_, _ = fmt.Fprintf(sum, "%s?%s", object, query.Encode()) // a hash takes all
+	sum := hmac.New(sha256.New, s.urlKey)
+	_, _ = fmt.Fprintf(sum, "%s?%s", object, query.Encode()) // a hash does not fail
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// object serves the host that has the assets, to whom a signed address is all: it refuses who shows a token as well.
-func (s *Server) object(w http.ResponseWriter, r *http.Request) {
+// serveObject serves the host of the assets, which accepts signed URLs. It rejects requests with other credentials.
+func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	end, err := time.Parse(time.RFC3339Nano, query.Get("se"))
-	a := s.stored(r.URL.Path)
+	expiry, err := time.Parse(time.RFC3339Nano, query.Get("se"))
+	a := s.findObject(r.URL.Path)
 	switch {
 	case r.Header.Get("Authorization") != "":
-		storageError(w, http.StatusBadRequest, "InvalidArgument", "Only one auth mechanism allowed; only the signature or the Authorization header should be specified")
+		sendStorageError(w, http.StatusBadRequest, "InvalidArgument", "Only one auth mechanism allowed; "+
+			"only the signature or the Authorization header should be specified")
 	case err != nil || !hmac.Equal([]byte(query.Get("sig")), []byte(s.signature(r.URL.Path, query))):
-		storageError(w, http.StatusForbidden, "AuthenticationFailed", "Signature did not match.")
-	case time.Now().After(end):
-		storageError(w, http.StatusForbidden, "AuthenticationFailed", "Signature not valid in the specified time frame.")
+		sendStorageError(w, http.StatusForbidden, "AuthenticationFailed", "Signature did not match.")
+	case time.Now().After(expiry):
+		sendStorageError(w, http.StatusForbidden, "AuthenticationFailed", "Signature not valid in the specified time frame.")
 	case a == nil:
-		storageError(w, http.StatusNotFound, "BlobNotFound", "The specified blob does not exist.")
+		sendStorageError(w, http.StatusNotFound, "BlobNotFound", "The specified blob does not exist.")
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		storageError(w, http.StatusForbidden, "AuthorizationPermissionMismatch", "This request is not authorized to perform this operation using this permission.")
+		sendStorageError(w, http.StatusForbidden, "AuthorizationPermissionMismatch",
+			"This request is not authorized to perform this operation using this permission.")
 	default:
 		w.Header().Set("Content-Type", query.Get("rsct"))
 		w.Header().Set("Content-Disposition", query.Get("rscd"))
@@ -100,13 +117,13 @@ func (s *Server) object(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// stored is the asset of that path, as long as its release is there.
-func (s *Server) stored(path string) *asset {
-	s.making.Lock()
-	defer s.making.Unlock()
-	for _, m := range s.made {
-		for _, x := range m.releases {
-			for _, a := range x.assets {
+// findObject returns the asset of a path while its release exists; nil otherwise.
+func (s *Server) findObject(path string) *asset {
+	s.storeMu.Lock()
+	defer s.storeMu.Unlock()
+	for _, store := range s.stores {
+		for _, release := range store.releases {
+			for _, a := range release.assets {
 				if a.object == path {
 					return a
 				}
@@ -116,8 +133,9 @@ func (s *Server) stored(path string) *asset {
 	return nil
 }
 
-func storageError(w http.ResponseWriter, status int, code, message string) {
+func sendStorageError(w http.ResponseWriter, status int, code, message string) {
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintf(w, "<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>%s</Code><Message>%s</Message></Error>", code, message)
+	_, _ = fmt.Fprintf(w, "<?xml version=\"1.0\" encoding=\"utf-8\"?>"+
+		"<Error><Code>%s</Code><Message>%s</Message></Error>", code, message)
 }

@@ -13,16 +13,17 @@ import (
 	api "github.com/google/go-github/v62/github"
 )
 
-// publish makes a release of main with one asset.
+// publish creates a release of main with one asset.
 func publish(t *testing.T, s *Server, repository, tag, asset, content string, draft bool) *api.RepositoryRelease {
 	t.Helper()
 	releases := publisher(t, s, "writes").Repositories
-	x, _, err := releases.CreateRelease(t.Context(), "octo", repository, &api.RepositoryRelease{TagName: &tag, Draft: &draft})
+	x, _, err := releases.CreateRelease(t.Context(), "octo", repository,
+		&api.RepositoryRelease{TagName: &tag, Draft: &draft})
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := strings.Replace(x.GetUploadURL(), "{?name,label}", "?name="+url.QueryEscape(asset), 1)
-	if status, body := ask(t, "POST", address, "writes", content); status != http.StatusCreated {
+	if status, body := send(t, "POST", address, "writes", content); status != http.StatusCreated {
 		t.Fatalf("%d %s", status, body)
 	}
 	if x, _, err = releases.GetRelease(t.Context(), "octo", repository, x.GetID()); err != nil {
@@ -42,30 +43,36 @@ func TestDownloads(t *testing.T) {
 	const token = "-H 'Authorization: Bearer writes' "
 	for _, test := range []struct{ name, curl, want string }{
 		{"by tag", "-L URL/octo/lib/releases/download/v1.0.0/program", "one 200 1"},
-		{"its head", "-IL URL/octo/lib/releases/download/v1.0.0/program | grep -c -e '^Content-Length: 3' -e '^Content-Disposition: attachment; filename=program'", "2"},
-		{"a part", "-r 1-2 -L URL/octo/lib/releases/download/v1.0.0/program", "ne 206 1"},
+		{"headers",
+			"-IL URL/octo/lib/releases/download/v1.0.0/program | " +
+				"grep -c -e '^Content-Length: 3' -e '^Content-Disposition: attachment; filename=program'", "2"},
+		{"a range", "-r 1-2 -L URL/octo/lib/releases/download/v1.0.0/program", "ne 206 1"},
 		{"by a tag with a slash", "-L URL/octo/lib/releases/download/a/v2/program", "two 200 1"},
 		{"by a tag with a slash, escaped", "-L URL/octo/lib/releases/download/a%2Fv2/program", "two 200 1"},
 		{"latest", "-L URL/octo/lib/releases/latest/download/program", "two 200 2"},
-		{"without redirects", "URL/octo/lib/releases/download/v1.0.0/program | grep -o '^<a href=\"http://localhost:'", `<a href="http://localhost:`},
+		{"without redirects", "URL/octo/lib/releases/download/v1.0.0/program | grep -o '^<a href=\"http://localhost:'",
+			`<a href="http://localhost:`},
 		{"no such asset", "-L URL/octo/lib/releases/download/v1.0.0/nothing", "Not Found 404 0"},
 		{"no such tag", "-L URL/octo/lib/releases/download/v9/program", "Not Found 404 0"},
-		{"no such tag, that is a file", "-L URL/octo/lib/releases/download/program", "Not Found 404 0"},
+		{"no tag", "-L URL/octo/lib/releases/download/program", "Not Found 404 0"},
 		{"latest without such an asset", "-L URL/octo/lib/releases/latest/download/nothing", "Not Found 404 1"},
-		{"of no release", "-L URL/octo/empty/releases/latest/download/program", "Not Found 404 0"},
+		{"latest of no release", "-L URL/octo/empty/releases/latest/download/program", "Not Found 404 0"},
 		{"draft", "-L " + draft.Assets[0].GetBrowserDownloadURL(), "Not Found 404 0"},
 		{"draft, with a token", "-L " + token + draft.Assets[0].GetBrowserDownloadURL(), "Not Found 404 0"},
 		{"draft by its tag", "-L URL/octo/lib/releases/download/v3/program", "Not Found 404 0"},
 		{"private", "-L URL/octo/app/releases/download/v1.0.0/program", "Not Found 404 0"},
 		{"private, with a token", "-L " + token + "URL/octo/app/releases/download/v1.0.0/program", "Not Found 404 0"},
-		{"private, with a token as a password", "-L -u x:writes URL/octo/app/releases/download/v1.0.0/program", "Not Found 404 0"},
-		{"public, with a token that is not good", "-L -H 'Authorization: Bearer bad' URL/octo/lib/releases/download/v1.0.0/program", "one 200 1"},
+		{"private, with a password", "-L -u x:writes URL/octo/app/releases/download/v1.0.0/program",
+			"Not Found 404 0"},
+		{"public, with an invalid token",
+			"-L -H 'Authorization: Bearer bad' URL/octo/lib/releases/download/v1.0.0/program", "one 200 1"},
 		{"private by the API", "-L " + token + octets + api, "private 200 1"},
 		{"private by the API, without a token", "-L " + octets + api + " | grep -o Not.Found", "Not Found"},
-		{"private by the API, described", "-L " + token + api + ` | grep '^  "name": '`, `"name": "program",`},
-		{"private by the API, with a token that goes on to the next host", "-L --location-trusted " + token + octets + api,
+		{"description of a private asset", "-L " + token + api + ` | grep '^  "name": '`, `"name": "program",`},
+		{"private by the API, with a token for the next host", "-L --location-trusted " + token + octets + api,
 			"Only one auth mechanism allowed; only the signature or the Authorization header should be specified 400 1"},
-		{"public, with a token that goes on to the next host", "-L --location-trusted " + token + "URL/octo/lib/releases/download/v1.0.0/program", "400 1"},
+		{"public, with a token for the next host",
+			"-L --location-trusted " + token + "URL/octo/lib/releases/download/v1.0.0/program", "400 1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			command := strings.ReplaceAll(test.curl, "URL", s.ServerURL())
@@ -79,11 +86,12 @@ func TestDownloads(t *testing.T) {
 			}
 		})
 	}
-	// Go's client knows the host of the assets for another: it does not send the token on.
+	// Go's client does not send the token to the host of the assets, since its name differs.
 	if _, body := get(t, s.ServerURL()+"/octo/lib/releases/download/v1.0.0/program", "Bearer writes"); body != "one" {
 		t.Error(body)
 	}
-	if x, _, err := publisher(t, s, "").Repositories.GetReleaseByTag(t.Context(), "octo", "lib", "v1.0.0"); err != nil || x.Assets[0].GetDownloadCount() < 4 {
+	x, _, err := publisher(t, s, "").Repositories.GetReleaseByTag(t.Context(), "octo", "lib", "v1.0.0")
+	if err != nil || x.Assets[0].GetDownloadCount() < 4 {
 		t.Errorf("%v %v", x, err)
 	}
 }
@@ -97,62 +105,62 @@ func TestSignedAddresses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer, err := http.DefaultTransport.RoundTrip(r)
+		response, err := http.DefaultTransport.RoundTrip(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer answer.Body.Close()
-		address, err := answer.Location()
+		defer response.Body.Close()
+		address, err := response.Location()
 		if err != nil {
 			t.Fatal(err)
 		}
 		return address
 	}
-	good := signed()
+	valid := signed()
 	change := func(name, value string) string {
-		query := good.Query()
+		query := valid.Query()
 		query.Set(name, value)
-		changed := *good
+		changed := *valid
 		changed.RawQuery = query.Encode()
 		return changed.String()
 	}
 	s.Change(func(o *Options) { o.DownloadFor = time.Nanosecond })
-	late := signed().String()
+	expired := signed().String()
 	s.Change(func(o *Options) { o.DownloadFor = 0 })
 	for _, test := range []struct {
 		name, method, address string
 		status                int
 		want                  string
 	}{
-		{"good", "GET", good.String(), 200, "one"},
-		{"good, twice", "GET", good.String(), 200, "one"},
-		{"late", "GET", late, 403, "Signature not valid in the specified time frame."},
-		{"for longer", "GET", change("se", time.Now().Add(time.Hour).Format(time.RFC3339Nano)), 403, "Signature did not match."},
-		{"as another type", "GET", change("rsct", "text/html"), 403, "Signature did not match."},
+		{"valid", "GET", valid.String(), 200, "one"},
+		{"valid, again", "GET", valid.String(), 200, "one"},
+		{"expired", "GET", expired, 403, "Signature not valid in the specified time frame."},
+		{"another expiry", "GET", change("se", time.Now().Add(time.Hour).Format(time.RFC3339Nano)), 403,
+			"Signature did not match."},
+		{"another type", "GET", change("rsct", "text/html"), 403, "Signature did not match."},
 		{"another signature", "GET", change("sig", "00"), 403, "Signature did not match."},
-		{"without a signature", "GET", "http://" + good.Host + good.Path, 403, "AuthenticationFailed"},
-		{"to write", "PUT", good.String(), 403, "AuthorizationPermissionMismatch"},
-		{"with a token", "GET", strings.Replace(good.String(), "//", "//x:writes@", 1), 400, "Only one auth mechanism allowed"},
+		{"no signature", "GET", "http://" + valid.Host + valid.Path, 403, "AuthenticationFailed"},
+		{"an upload", "PUT", valid.String(), 403, "AuthorizationPermissionMismatch"},
+		{"with a token", "GET", strings.Replace(valid.String(), "//", "//x:writes@", 1), 400,
+			"Only one auth mechanism allowed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if status, body := ask(t, test.method, test.address, "", ""); status != test.status || !strings.Contains(body, test.want) {
-				t.Errorf("%d %s\nwant %d %s", status, body, test.status, test.want)
-			}
+			checkResponse(t, test.status, test.want, test.method, test.address, "", "")
 		})
 	}
 	if _, err := publisher(t, s, "writes").Repositories.DeleteRelease(t.Context(), "octo", "lib", x.GetID()); err != nil {
 		t.Fatal(err)
 	}
-	if status, body := ask(t, "GET", good.String(), "", ""); status != 404 || !strings.Contains(body, "BlobNotFound") {
-		t.Errorf("of a release that is deleted: %d %s", status, body)
+	if status, body := send(t, "GET", valid.String(), "", ""); status != 404 || !strings.Contains(body, "BlobNotFound") {
+		t.Errorf("an asset of a deleted release: %d %s", status, body)
 	}
 	publish(t, s, "lib", "v2.0.0", "program", "two", false)
-	left, leave := context.WithCancel(t.Context())
-	leave()
-	m, done := s.open(left, s.now().Repositories[1])
-	done()
-	if m.byTag("v2.0.0") == nil {
-		t.Error("a client that leaves makes a draft of a release")
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	store, unlock := s.lockStore(canceled, s.currentOptions().Repositories[1])
+	unlock()
+	if store.byTag("v2.0.0") == nil {
+		t.Error("the release became a draft when the client disconnected")
 	}
 }
 
@@ -178,34 +186,35 @@ func TestFaultsOfDownloads(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		fault Fault
-		curl  string // what of it
+		curl  string // more arguments
 		want  string
 	}{
-		// curl names the last status that it saw: that of the redirect.
-		{"status of the server", Fault{Path: "/releases/download/", Status: 502}, "", "0 502 0"},
-		{"status of the assets' host", Fault{Path: Objects, Status: 503}, "", "0 503 0"},
+		// Without a response, curl reports the status of the redirect.
+		{"a status of the server", Fault{Path: "/releases/download/", Status: 502}, "", "0 502 0"},
+		{"a status of the assets' host", Fault{Path: Objects, Status: 503}, "", "0 503 0"},
 		{"once", Fault{Path: Objects, Status: 503, Times: 1}, "--retry 1 --retry-delay 0", "10000 200 0"},
-		{"hang-up", Fault{Path: Objects, Hangup: true}, "", "0 302 52"},
-		{"silence", Fault{Path: Objects, Silence: true}, "-m 0.5", "0 302 28"},
-		{"the end in the middle", Fault{Path: Objects, Truncate: 4000}, "", "4000 200 18"},
+		{"a closed connection", Fault{Path: Objects, Hangup: true}, "", "0 302 52"},
+		{"no response", Fault{Path: Objects, Silence: true}, "-m 0.5", "0 302 28"},
+		{"a truncated body", Fault{Path: Objects, Truncate: 4000}, "", "4000 200 18"},
 		{"another method", Fault{Path: Objects, Method: "HEAD", Hangup: true}, "", "10000 200 0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.Fail(test.fault)
 			defer s.Heal()
-			if got := must(t, dir, "curl -sL -o /dev/null -w '%{size_download} %{response_code} %{exitcode}' "+test.curl+" "+address+" || true"); got != test.want {
+			const curl = "curl -sL -o /dev/null -w '%{size_download} %{response_code} %{exitcode}' "
+			if got := must(t, dir, curl+test.curl+" "+address+" || true"); got != test.want {
 				t.Errorf("%s, want %s", got, test.want)
 			}
 		})
 	}
 	s.Fail(Fault{Path: Objects, Flip: true, Times: 1})
 	if _, body := get(t, address, ""); body != content[:len(content)-1]+"8" {
-		t.Errorf("a flipped byte: %d bytes, the last ones %q", len(body), body[max(0, len(body)-3):])
+		t.Errorf("a changed byte: %d bytes that end in %q", len(body), body[max(0, len(body)-3):])
 	}
 	if _, body := get(t, address, ""); body != content {
-		t.Error("it is flipped again")
+		t.Error("the second response is changed, too")
 	}
-	// What was asked for is done, though its answer does not come whole.
+	// A request with a truncated response is carried out.
 	upload := strings.Replace(x.GetUploadURL(), "{?name,label}", "?name=late", 1)
 	s.Fail(Fault{Method: "POST", Path: "/assets", Truncate: 10, Times: 1})
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, upload, strings.NewReader("x"))
@@ -213,15 +222,15 @@ func TestFaultsOfDownloads(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer writes")
-	answer, err := http.DefaultClient.Do(r)
+	response, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
-	if body, err := io.ReadAll(answer.Body); !errors.Is(err, io.ErrUnexpectedEOF) || len(body) != 10 {
+	defer response.Body.Close()
+	if body, err := io.ReadAll(response.Body); !errors.Is(err, io.ErrUnexpectedEOF) || len(body) != 10 {
 		t.Errorf("%q %v", body, err)
 	}
-	if status, body := ask(t, "POST", upload, "writes", "x"); status != 422 || !strings.Contains(body, "already_exists") {
+	if status, body := send(t, "POST", upload, "writes", "x"); status != 422 || !strings.Contains(body, "already_exists") {
 		t.Errorf("%d %s", status, body)
 	}
 }

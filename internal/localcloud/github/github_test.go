@@ -21,11 +21,12 @@ import (
 	api "github.com/google/go-github/v62/github"
 )
 
-// sh runs commands in dir with a git that knows nobody's settings, and returns what they print.
+// sh runs a script in dir without the user's git configuration, and returns its trimmed output.
 func sh(ctx context.Context, dir, script string) (string, error) {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true", "LC_ALL=C",
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
+		"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true", "LC_ALL=C",
 		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=c", "GIT_COMMITTER_EMAIL=c@d",
 		"GIT_AUTHOR_DATE=1700000000 +0000", "GIT_COMMITTER_DATE=1700000000 +0000")
 	out, err := cmd.CombinedOutput()
@@ -41,7 +42,8 @@ func must(t *testing.T, dir, script string) string {
 	return out
 }
 
-// repositories is a folder that is made once: public is a checkout, private is a bare repository with the same commits, empty has none.
+// repositories is a folder that is made once: public is a checkout, private is a bare repository with the same
+// commits, empty has none.
 var repositories string
 
 func TestMain(m *testing.M) {
@@ -58,14 +60,18 @@ func runWithRepositories(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(repositories)
-	// The 500 commits of the branch many are enough for two SHAs with the same four digits, and there is a big file for a filter to leave out.
+	// The 500 commits of the branch many are enough for two SHAs with the same four digits, and there is a big file for
+	// a filter to leave out.
 	out, err := sh(context.Background(), repositories, `git init -q -b trunk public; cd public
 		echo one > file; head -c 100000 /dev/urandom > big; git add .; git commit -qm first
 		git tag light; git tag -m 'a release' v1.0; git tag -m 'a tag of a tag' v1 v1.0; git tag of-a-tree 'HEAD^{tree}'
 		git checkout -q -b feature/x; echo two > file; git commit -qam second; git update-ref refs/pull/1/head HEAD
-		git checkout -q trunk; git merge -q --no-ff -m merge feature/x; git update-ref refs/pull/1/merge HEAD; git reset -q --hard HEAD^
-		git update-ref refs/pull/2/head feature/x; git update-ref refs/pull/3/head trunk; git update-ref refs/remotes/origin/mine feature/x
-		for i in $(seq 500); do printf 'commit refs/heads/many\ncommitter c <c@d> 1700000000 +0000\ndata 4\n%04d\n' $i; done | git fast-import --quiet
+		git checkout -q trunk; git merge -q --no-ff -m merge feature/x
+		git update-ref refs/pull/1/merge HEAD; git reset -q --hard HEAD^
+		git update-ref refs/pull/2/head feature/x; git update-ref refs/pull/3/head trunk
+		git update-ref refs/remotes/origin/mine feature/x
+		commit='commit refs/heads/many\ncommitter c <c@d> 1700000000 +0000\ndata 4\n%04d\n'
+		for i in $(seq 500); do printf "$commit" $i; done | git fast-import --quiet
 		git init -q --bare -b trunk ../private; git push -q ../private 'refs/*'; git init -q --bare ../empty`)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %s", err, out)
@@ -105,16 +111,16 @@ func get(t *testing.T, address, authorization string) (*http.Response, string) {
 	if authorization != "" {
 		r.Header.Set("Authorization", authorization)
 	}
-	answer, err := http.DefaultClient.Do(r)
+	response, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer, string(body)
+	return response, string(body)
 }
 
 func TestAPI(t *testing.T) {
@@ -123,7 +129,7 @@ func TestAPI(t *testing.T) {
 	release, nested := must(t, repository, "git rev-parse v1.0"), must(t, repository, "git rev-parse v1")
 	ambiguous := must(t, repository, "git rev-list many | cut -c1-4 | sort | uniq -d | head -1")
 	if ambiguous == "" {
-		t.Fatal("no two commits begin alike")
+		t.Fatal("no ambiguous SHA")
 	}
 	for _, test := range []struct {
 		name, path, authorization string
@@ -131,72 +137,76 @@ func TestAPI(t *testing.T) {
 		want                      string // in the body
 	}{
 		{"repository", "octo/public", "", 200, `"default_branch":"trunk"`},
-		{"repository in other letters", "OCTO/Public", "", 200, `"full_name":"octo/public"`},
+		{"repository in another case", "OCTO/Public", "", 200, `"full_name":"octo/public"`},
 		{"private", "octo/private", "Bearer good", 200, `"visibility":"private"`},
-		{"private, the older form of a token", "octo/private", "token good", 200, `"private":true`},
-		{"private without a token", "octo/private", "", 404, `{"message":"Not Found","documentation_url":"https://docs.github.com/rest/repos/repos#get-a-repository","status":"404"}`},
-		{"private, a token that is not good", "octo/private", "Bearer bad", 401, `{"message":"Bad credentials","documentation_url":"https://docs.github.com/rest","status":"401"}`},
-		{"public, a token that is not good", "octo/public", "Bearer bad", 401, "Bad credentials"},
+		{"private, with the older scheme", "octo/private", "token good", 200, `"private":true`},
+		{"private without a token", "octo/private", "", 404,
+			`{"message":"Not Found","documentation_url":"https://docs.github.com/rest/repos/repos#get-a-repository",` +
+				`"status":"404"}`},
+		{"private, with an invalid token", "octo/private", "Bearer bad", 401,
+			`{"message":"Bad credentials","documentation_url":"https://docs.github.com/rest","status":"401"}`},
+		{"public, with an invalid token", "octo/public", "Bearer bad", 401, "Bad credentials"},
 		{"no such repository", "octo/nothing", "Bearer good", 404, "Not Found"},
 		{"no such endpoint", "octo/public/nothing", "", 404, "Not Found"},
 
 		{"branch ref", "octo/public/git/ref/heads/trunk", "", 200, `"object":{"type":"commit","sha":"` + first},
 		{"branch ref with a slash", "octo/public/git/ref/heads/feature/x", "", 200, second},
-		{"the beginning of a branch", "octo/public/git/ref/heads/feature", "", 404, "Not Found"},
-		{"light tag", "octo/public/git/ref/tags/light", "", 200, `"object":{"type":"commit","sha":"` + first},
+		{"a prefix of a branch", "octo/public/git/ref/heads/feature", "", 404, "Not Found"},
+		{"lightweight tag", "octo/public/git/ref/tags/light", "", 200, `"object":{"type":"commit","sha":"` + first},
 		{"annotated tag", "octo/public/git/ref/tags/v1.0", "", 200, `"object":{"type":"tag","sha":"` + release},
 		{"tag of a tree", "octo/public/git/ref/tags/of-a-tree", "", 200, `"type":"tree"`},
 		{"tag object", "octo/public/git/tags/" + release, "", 200, `"type":"commit","sha":"` + first},
 		{"tag object of a tag", "octo/public/git/tags/" + nested, "", 200, `"type":"tag","sha":"` + release},
 		{"tag object of a commit", "octo/public/git/tags/" + first, "", 404, "Not Found"},
-		{"tag object that is an option", "octo/public/git/tags/--batch", "", 404, "Not Found"},
-		{"pull request's merge", "octo/public/git/ref/pull/1/merge", "", 200, `"ref":"refs/pull/1/merge"`},
-		{"what only the checkout has", "octo/public/git/ref/remotes/origin/mine", "", 404, "Not Found"},
-		{"ref of a private one", "octo/private/git/ref/heads/trunk", "", 404, "git/refs#get-a-reference"},
+		{"tag object that looks like an option", "octo/public/git/tags/--batch", "", 404, "Not Found"},
+		{"merge commit of a pull request", "octo/public/git/ref/pull/1/merge", "", 200, `"ref":"refs/pull/1/merge"`},
+		{"ref of the checkout only", "octo/public/git/ref/remotes/origin/mine", "", 404, "Not Found"},
+		{"ref of a private repository", "octo/private/git/ref/heads/trunk", "", 404, "git/refs#get-a-reference"},
 
 		{"all tags", "octo/public/git/matching-refs/tags/", "", 200, `"ref":"refs/tags/v1.0"`},
-		{"none that match", "octo/public/git/matching-refs/heads/zzz", "", 200, "[]"},
+		{"no matching refs", "octo/public/git/matching-refs/heads/zzz", "", 200, "[]"},
 
 		{"branch", "octo/public/branches/feature/x", "", 200, `"name":"feature/x"`},
 		{"no such branch", "octo/public/branches/nothing", "", 404, "Branch not found"},
 
 		{"commit", "octo/public/commits/" + first, "", 200, `"message":"first"`},
-		{"commit in capitals", "octo/public/commits/" + strings.ToUpper(first), "", 200, first},
+		{"commit in upper case", "octo/public/commits/" + strings.ToUpper(first), "", 200, first},
 		{"short SHA", "octo/public/commits/" + second[:9], "", 200, `"parents":[{"sha":"` + first},
 		{"commit by branch", "octo/public/commits/feature/x", "", 200, second},
 		{"commit by tag", "octo/public/commits/v1", "", 200, first},
 		{"commit by ref", "octo/public/commits/heads/trunk", "", 200, first},
 		{"ambiguous SHA", "octo/public/commits/" + ambiguous, "", 422, `"No commit found for SHA: ` + ambiguous + `"`},
 		{"no such commit", "octo/public/commits/" + strings.Repeat("0", 40), "", 422, "commits/commits#get-a-commit"},
-		{"commit that is an option", "octo/public/commits/--all", "", 422, "No commit found"},
+		{"commit that looks like an option", "octo/public/commits/--all", "", 422, "No commit found"},
 		{"latest commits", "octo/public/commits?per_page=1&sha=feature/x", "", 200, `"sha":"` + second},
 		{"commits of the default branch", "octo/public/commits", "", 200, `"sha":"` + first},
 
 		{"pull request", "octo/public/pulls/1", "", 200, `"mergeable":true`},
 		{"pull request with conflicts", "octo/public/pulls/2", "", 200, `"merge_commit_sha":null,"mergeable":false`},
-		{"pull request that is merged", "octo/public/pulls/3", "", 200, `"merged":true`},
+		{"merged pull request", "octo/public/pulls/3", "", 200, `"merged":true`},
 		{"no such pull request", "octo/public/pulls/4", "", 404, "Not Found"},
-		{"no number", "octo/public/pulls/x", "", 404, "Not Found"},
+		{"invalid number", "octo/public/pulls/x", "", 404, "Not Found"},
 
 		{"ref of an empty repository", "octo/empty/git/ref/heads/main", "", 409, "Git Repository is empty."},
 		{"commit of an empty repository", "octo/empty/commits/main", "", 409, "Git Repository is empty."},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			answer, body := get(t, s.APIURL()+"/repos/"+test.path, test.authorization)
-			if answer.StatusCode != test.status || !strings.Contains(body, test.want) {
-				t.Errorf("%s: %d %s\nwant %d %s", test.path, answer.StatusCode, body, test.status, test.want)
+			response, body := get(t, s.APIURL()+"/repos/"+test.path, test.authorization)
+			if response.StatusCode != test.status || !strings.Contains(body, test.want) {
+				t.Errorf("%s: %d %s\nwant %d %s", test.path, response.StatusCode, body, test.status, test.want)
 			}
-			if !json.Valid([]byte(body)) || answer.Header.Get("Content-Type") != "application/json; charset=utf-8" {
-				t.Errorf("%s is no JSON: %s", answer.Header.Get("Content-Type"), body)
+			if !json.Valid([]byte(body)) || response.Header.Get("Content-Type") != "application/json; charset=utf-8" {
+				t.Errorf("%s is not JSON: %s", response.Header.Get("Content-Type"), body)
 			}
 		})
 	}
-	if answer, body := get(t, s.APIURL()+"/repos/octo/public/commits?per_page=2&sha=many", ""); strings.Count(body, `"message"`) != 2 {
-		t.Errorf("%s: %s", answer.Status, body)
+	response, body := get(t, s.APIURL()+"/repos/octo/public/commits?per_page=2&sha=many", "")
+	if strings.Count(body, `"message"`) != 2 {
+		t.Errorf("%s: %s", response.Status, body)
 	}
 }
 
-// client speaks to the stand-in as programs do.
+// client returns a client of the API.
 func client(t *testing.T, s *Server, token string) *api.Client {
 	t.Helper()
 	c := api.NewClient(nil)
@@ -213,21 +223,22 @@ func client(t *testing.T, s *Server, token string) *api.Client {
 func TestRateLimits(t *testing.T) {
 	s, _ := startOctocat(t)
 	s.Change(func(o *Options) { o.RateLimit = 2; o.Tokens = append(o.Tokens, "another") })
-	ask := func(token string) error {
-		_, answer, err := client(t, s, token).Repositories.Get(t.Context(), "octo", "public")
-		if err == nil && answer.Rate.Limit != 2 {
-			t.Errorf("%+v", answer.Rate)
+	request := func(token string) error {
+		_, response, err := client(t, s, token).Repositories.Get(t.Context(), "octo", "public")
+		if err == nil && response.Rate.Limit != 2 {
+			t.Errorf("%+v", response.Rate)
 		}
 		return err
 	}
 	for _, token := range []string{"", "good", "another"} {
 		for i := range 2 {
-			if err := ask(token); err != nil {
+			if err := request(token); err != nil {
 				t.Errorf("request %d of %q: %v", i, token, err)
 			}
 		}
 		limit := new(api.RateLimitError)
-		if err := ask(token); !errors.As(err, &limit) || limit.Rate.Remaining != 0 || time.Until(limit.Rate.Reset.Time) < 59*time.Minute {
+		err := request(token)
+		if !errors.As(err, &limit) || limit.Rate.Remaining != 0 || time.Until(limit.Rate.Reset.Time) < 59*time.Minute {
 			t.Errorf("third request of %q: %v", token, err)
 		}
 	}
@@ -237,8 +248,11 @@ func TestRateLimits(t *testing.T) {
 	}
 
 	s.Change(func(o *Options) { o.RateLimit = 0 })
-	if answer, _ := get(t, s.APIURL()+"/repos/octo/public", "Bearer good"); answer.Header.Get("X-RateLimit-Limit") != "5000" || answer.Header.Get("X-RateLimit-Remaining") != "4997" {
-		t.Errorf("%v", answer.Header)
+	response, _ := get(t, s.APIURL()+"/repos/octo/public", "Bearer good")
+	for name, want := range map[string]string{"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "4997"} {
+		if got := response.Header.Get(name); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
 	}
 	reset := time.Now().Add(time.Minute).Truncate(time.Second)
 	for name, test := range map[string]struct {
@@ -254,8 +268,9 @@ func TestRateLimits(t *testing.T) {
 			return errors.As(err, &limit) && limit.GetRetryAfter() == time.Minute
 		}},
 		"primary, 429": {PrimaryLimit(429, reset), func(err error) bool {
-			answer := new(api.ErrorResponse)
-			return errors.As(err, &answer) && answer.Response.StatusCode == 429 && answer.Response.Header.Get("X-RateLimit-Remaining") == "0"
+			response := new(api.ErrorResponse)
+			return errors.As(err, &response) && response.Response.StatusCode == 429 &&
+				response.Response.Header.Get("X-RateLimit-Remaining") == "0"
 		}},
 	} {
 		s.Fail(test.fault)
@@ -270,13 +285,13 @@ func TestRateLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("User-Agent", "")
-	answer, err := http.DefaultClient.Do(r)
+	response, err = http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusForbidden {
-		t.Errorf("without User-Agent: %s", answer.Status)
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusForbidden {
+		t.Errorf("without User-Agent: %s", response.Status)
 	}
 }
 
@@ -287,26 +302,37 @@ func TestGit(t *testing.T) {
 	second := must(t, repository, "git rev-parse feature/x")
 	for _, test := range []struct{ name, script, want, fails string }{
 		{"clone", "git clone -q URL/octo/public c; cd c; git log --format=%s; git fsck", "first", ""},
-		{"clone by the name with .git", "git clone -q URL/octo/public.git c; git -C c symbolic-ref HEAD", "refs/heads/trunk", ""},
-		{"clone with version 0 of the protocol", "git -c protocol.version=0 clone -q URL/octo/public c; git -C c log --format=%s", "first", ""},
+		{"clone with .git in the URL", "git clone -q URL/octo/public.git c; git -C c symbolic-ref HEAD",
+			"refs/heads/trunk", ""},
+		{"clone with protocol version 0",
+			"git -c protocol.version=0 clone -q URL/octo/public c; git -C c log --format=%s", "first", ""},
 		{"private without a token", "git clone -q URL/octo/private c", "", "Authentication failed"},
-		{"private without a token and without anybody to ask", "GIT_ASKPASS= git clone -q URL/octo/private c", "", "could not read Username"},
+		{"private without a token and a prompt", "GIT_ASKPASS= git clone -q URL/octo/private c", "",
+			"could not read Username"},
 		{"private", "git TOKEN clone -q URL/octo/private c; git -C c log --format=%s", "first", ""},
-		{"private, the token in the URL", "git clone -q $(echo URL | sed s,//,//x-access-token:good@,)/octo/private c; git -C c log --format=%s", "first", ""},
-		{"a token that is not good", "git BAD clone -q URL/octo/private c", "", "Authentication failed"},
-		{"a token that is not good for a public one", "git BAD clone -q URL/octo/public c", "", "Authentication failed"},
+		{"private, with the token in the URL",
+			"git clone -q $(echo URL | sed s,//,//x-access-token:good@,)/octo/private c; git -C c log --format=%s", "first", ""},
+		{"an invalid token", "git BAD clone -q URL/octo/private c", "", "Authentication failed"},
+		{"an invalid token for a public repository", "git BAD clone -q URL/octo/public c", "", "Authentication failed"},
 		{"no such repository", "git TOKEN clone -q URL/octo/nothing c", "", "not found"},
 		{"no such repository, without a token", "git clone -q URL/octo/nothing c", "", "Authentication failed"},
 		{"shallow", "git TOKEN clone -q --depth 1 -b feature/x URL/octo/private c; git -C c rev-list --count HEAD", "1", ""},
-		{"exact SHA", "git init -q c; cd c; git TOKEN fetch -q --depth 1 URL/octo/private " + second + "; git log --format=%s FETCH_HEAD", "second", ""},
-		{"exact SHA that is not there", "git init -q c; cd c; git fetch -q --depth 1 URL/octo/public 1234567890123456789012345678901234567890", "", "not our ref"},
-		{"partial", "git clone -q --filter=blob:none --no-checkout URL/octo/public c; git -C c rev-list --objects --missing=print HEAD | grep -c '^?'", "2", ""},
-		{"partial, with the files", "git clone -q --filter=blob:limit=1k URL/octo/public c; wc -c < c/big", "100000", ""},
-		{"what is there to fetch", "git ls-remote URL/octo/public | cut -f2 | grep -v -e many -e tags | tr '\\n' ' '",
-			"HEAD refs/heads/feature/x refs/heads/trunk refs/pull/1/head refs/pull/1/merge refs/pull/2/head refs/pull/3/head", ""},
-		{"another file of the repository", "curl -sf URL/octo/public/config", "", ""},
-		{"a file beside the repository", "curl -sfL --path-as-is URL/octo/public/../private/info/refs", "", ""},
-		{"with the dumb protocol", "curl -sf URL/octo/public/objects/info/packs", "", ""},
+		{"exact SHA",
+			"git init -q c; cd c; git TOKEN fetch -q --depth 1 URL/octo/private " + second +
+				"; git log --format=%s FETCH_HEAD", "second", ""},
+		{"unknown exact SHA",
+			"git init -q c; cd c; git fetch -q --depth 1 URL/octo/public 1234567890123456789012345678901234567890", "",
+			"not our ref"},
+		{"partial",
+			"git clone -q --filter=blob:none --no-checkout URL/octo/public c; " +
+				"git -C c rev-list --objects --missing=print HEAD | grep -c '^?'", "2", ""},
+		{"partial, with checkout", "git clone -q --filter=blob:limit=1k URL/octo/public c; wc -c < c/big", "100000", ""},
+		{"refs", "git ls-remote URL/octo/public | cut -f2 | grep -v -e many -e tags | tr '\\n' ' '",
+			"HEAD refs/heads/feature/x refs/heads/trunk " +
+				"refs/pull/1/head refs/pull/1/merge refs/pull/2/head refs/pull/3/head", ""},
+		{"a file of the repository", "curl -sf URL/octo/public/config", "", ""},
+		{"a file outside the repository", "curl -sfL --path-as-is URL/octo/public/../private/info/refs", "", ""},
+		{"the dumb protocol", "curl -sf URL/octo/public/objects/info/packs", "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			script := strings.NewReplacer("URL", s.ServerURL(), "TOKEN", token, "BAD", badToken).Replace(test.script)
@@ -317,18 +343,21 @@ func TestGit(t *testing.T) {
 		})
 	}
 	for _, r := range s.Requests() {
-		if strings.HasSuffix(r.Path, "/git-upload-pack") && r.Status == 200 && strings.Contains(r.Path, "private") && !r.HasToken {
+		isPrivateFetch := strings.HasSuffix(r.Path, "/git-upload-pack") && strings.Contains(r.Path, "private")
+		if isPrivateFetch && r.Status == 200 && !r.HasToken {
 			t.Errorf("%+v", r)
 		}
 	}
 }
 
-// A partial clone asks for the many objects that it lacks in one request, in chunks: it is longer than the buffer.
+// A partial clone fetches many missing objects with one request, which is longer than git's buffer and sent in chunks.
 func TestGitInChunks(t *testing.T) {
 	dir := t.TempDir()
-	must(t, dir, `git init -q --bare -b trunk r; (printf 'commit refs/heads/trunk\ncommitter c <c@d> 1700000000 +0000\ndata 0\n'
+	must(t, dir, `git init -q --bare -b trunk r
+		(printf 'commit refs/heads/trunk\ncommitter c <c@d> 1700000000 +0000\ndata 0\n'
 		for i in $(seq 1000 2500); do printf 'M 644 inline f%d\ndata 4\n%d\n' $i $i; done) | git -C r fast-import --quiet`)
-	s, err := Start(t.Context(), Options{Repositories: []Repository{{Owner: "octo", Name: "many", Dir: filepath.Join(dir, "r")}}})
+	repository := Repository{Owner: "octo", Name: "many", Dir: filepath.Join(dir, "r")}
+	s, err := Start(t.Context(), Options{Repositories: []Repository{repository}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,7 +373,8 @@ func TestGitInChunks(t *testing.T) {
 func TestGitOfAWorktree(t *testing.T) {
 	dir := t.TempDir()
 	must(t, dir, "git init -q -b trunk r; cd r; git commit -q --allow-empty -m first; git worktree add -q --detach ../w")
-	s, err := Start(t.Context(), Options{Repositories: []Repository{{Owner: "octo", Name: "w", Dir: filepath.Join(dir, "w")}}})
+	repository := Repository{Owner: "octo", Name: "w", Dir: filepath.Join(dir, "w")}
+	s, err := Start(t.Context(), Options{Repositories: []Repository{repository}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,10 +387,10 @@ func TestGitOfAWorktree(t *testing.T) {
 	}
 }
 
-// idToken asks as the runner's toolkit does.
+// idToken requests an OIDC token as the runner's toolkit does.
 func idToken(t *testing.T, s *Server, audience, bearer string) (string, int) {
 	t.Helper()
-	answer, body := get(t, s.IDTokenRequestURL()+"&audience="+url.QueryEscape(audience), bearer)
+	response, body := get(t, s.IDTokenRequestURL()+"&audience="+url.QueryEscape(audience), bearer)
 	var token struct {
 		Count int    `json:"count"`
 		Value string `json:"value"`
@@ -368,7 +398,7 @@ func idToken(t *testing.T, s *Server, audience, bearer string) (string, int) {
 	if err := json.Unmarshal([]byte(body), &token); err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
-	return token.Value, answer.StatusCode
+	return token.Value, response.StatusCode
 }
 
 func TestOIDC(t *testing.T) {
@@ -389,17 +419,21 @@ func TestOIDC(t *testing.T) {
 		want   map[string]any
 	}{
 		{"dispatch", nil, map[string]any{
-			"sub": "repo:octo/public:ref:refs/heads/main", "repository": "octo/public", "repository_owner": "octo", "repository_visibility": "public",
-			"ref": "refs/heads/main", "event_name": "workflow_dispatch", "runner_environment": "github-hosted",
+			"sub": "repo:octo/public:ref:refs/heads/main", "repository": "octo/public", "repository_owner": "octo",
+			"repository_visibility": "public",
+			"ref":                   "refs/heads/main", "event_name": "workflow_dispatch", "runner_environment": "github-hosted",
 			"job_workflow_ref": "octo/public/.github/workflows/build.yml@refs/heads/main",
 		}},
 		{"another repository", map[string]string{"repository": "caller/app", "sha": "1"}, map[string]any{
 			"sub": "repo:caller/app:ref:refs/heads/main", "repository_owner": "caller", "sha": "1", "workflow_sha": "1",
 			"workflow_ref": "caller/app/.github/workflows/build.yml@refs/heads/main",
 		}},
-		{"environment", map[string]string{"environment": "prd"}, map[string]any{"sub": "repo:octo/public:environment:prd", "environment": "prd"}},
-		{"pull request", map[string]string{"event_name": "pull_request", "ref": "refs/pull/1/merge"}, map[string]any{"sub": "repo:octo/public:pull_request"}},
-		{"a subject of one's own", map[string]string{"sub": "repository_owner:octo"}, map[string]any{"sub": "repository_owner:octo"}},
+		{"environment", map[string]string{"environment": "prd"},
+			map[string]any{"sub": "repo:octo/public:environment:prd", "environment": "prd"}},
+		{"pull request", map[string]string{"event_name": "pull_request", "ref": "refs/pull/1/merge"},
+			map[string]any{"sub": "repo:octo/public:pull_request"}},
+		{"a custom subject", map[string]string{"sub": "repository_owner:octo"},
+			map[string]any{"sub": "repository_owner:octo"}},
 	} {
 		s.Change(func(o *Options) { o.Claims = test.claims })
 		token, _ := idToken(t, s, "https://depot.dev", "bearer "+s.IDTokenRequestToken())
@@ -417,12 +451,12 @@ func TestOIDC(t *testing.T) {
 			}
 		}
 	}
-	s.Change(func(o *Options) { o.Claims["repository"] = "a/b" }) // Claims is nil, and may be written to
+	s.Change(func(o *Options) { o.Claims["repository"] = "a/b" }) // Claims is nil before
 	if got := s.claims("", nil)["aud"]; got != "https://github.com/a" {
 		t.Errorf("the default audience is %v", got)
 	}
 
-	spoil := func(name string, value any) string {
+	mint := func(name string, value any) string {
 		token, err := s.Mint("https://depot.dev", func(claims map[string]any) { claims[name] = value })
 		if err != nil {
 			t.Fatal(err)
@@ -435,11 +469,11 @@ func TestOIDC(t *testing.T) {
 	}
 	for _, test := range []struct{ name, token, want string }{
 		{"forged", forged, "failed to verify signature"},
-		{"expired", spoil("exp", time.Now().Add(-time.Minute).Unix()), "token is expired"},
-		{"for later", spoil("nbf", time.Now().Add(time.Hour).Unix()), "before the nbf"},
-		{"for another", spoil("aud", "https://github.com/octo"), "expected audience"},
-		{"by another", spoil("iss", "https://token.actions.githubusercontent.com"), "issued by a different provider"},
-		{"changed", spoil("a", "b")[:40] + "A" + spoil("a", "b")[41:], ""},
+		{"expired", mint("exp", time.Now().Add(-time.Minute).Unix()), "token is expired"},
+		{"not valid yet", mint("nbf", time.Now().Add(time.Hour).Unix()), "before the nbf"},
+		{"for another audience", mint("aud", "https://github.com/octo"), "expected audience"},
+		{"by another issuer", mint("iss", "https://token.actions.githubusercontent.com"), "issued by a different provider"},
+		{"changed", mint("a", "b")[:40] + "A" + mint("a", "b")[41:], ""},
 	} {
 		if _, err := verifier.Verify(t.Context(), test.token); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.name, err)
@@ -452,31 +486,33 @@ func TestFaults(t *testing.T) {
 	s.Fail(Fault{Path: "/git/ref/", Times: 2, Status: 502, Body: "<html>", Header: map[string]string{"Retry-After": "1"}})
 	var got []string
 	for range 3 {
-		answer, body := get(t, s.APIURL()+"/repos/octo/public/git/ref/heads/trunk", "")
-		got = append(got, fmt.Sprintf("%d %s %.6s", answer.StatusCode, answer.Header.Get("Retry-After"), body))
+		response, body := get(t, s.APIURL()+"/repos/octo/public/git/ref/heads/trunk", "")
+		got = append(got, fmt.Sprintf("%d %s %.6s", response.StatusCode, response.Header.Get("Retry-After"), body))
 	}
 	if want := []string{"502 1 <html>", "502 1 <html>", `200  {"ref"`}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	s.Fail(Fault{Path: "/pulls/", Hangup: true})
-	if _, err := http.Get(s.APIURL() + "/repos/octo/public/pulls/1"); err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a hang-up: %v", err)
+	_, err := http.Get(s.APIURL() + "/repos/octo/public/pulls/1")
+	if err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a closed connection: %v", err)
 	}
 	s.Fail(Fault{Silence: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.ServerURL()+"/octo/public/git-upload-pack", strings.NewReader("0000"))
+	address := s.ServerURL() + "/octo/public/git-upload-pack"
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader("0000"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		answer, err := http.DefaultClient.Do(r)
+		response, err := http.DefaultClient.Do(r)
 		if err == nil {
-			err = answer.Body.Close()
+			err = response.Body.Close()
 		}
 		done <- err
 	}()
-	for last := (Request{}); last.Method != http.MethodPost; { // it is on record while it waits
+	for last := (Request{}); last.Method != http.MethodPost; { // it is recorded while it waits
 		list := s.Requests()
 		last = list[len(list)-1]
 		if last.Status != 0 && last.Method == http.MethodPost {
@@ -489,8 +525,8 @@ func TestFaults(t *testing.T) {
 		t.Error(err)
 	}
 	s.Heal()
-	if answer, _ := get(t, s.APIURL()+"/repos/octo/public/pulls/1", ""); answer.StatusCode != 200 {
-		t.Error(answer.Status)
+	if response, _ := get(t, s.APIURL()+"/repos/octo/public/pulls/1", ""); response.StatusCode != 200 {
+		t.Error(response.Status)
 	}
 	requests := s.Requests()
 	if first := requests[0]; first != (Request{"GET", "/api/v3/repos/octo/public/git/ref/heads/trunk", 502, false}) {

@@ -11,12 +11,13 @@ import (
 	api "github.com/google/go-github/v62/github"
 )
 
-// startPublisher serves octo/app, a private checkout on the branch main, and octo/lib, public and bare, with the same commits: first, second on
-// main, and other, which is on a branch of its own. Returned with it are their SHAs.
+// startPublisher serves octo/app, a private checkout on the branch main, and octo/lib, public and bare. Both have the
+// commits first and second on main, and other on a branch. It returns their SHAs.
 func startPublisher(t *testing.T) (s *Server, dir string, first, second, other string) {
 	t.Helper()
 	dir = t.TempDir()
-	must(t, dir, `git init -q -b main app; cd app; echo 1 > file; git add .; git commit -qm first; git checkout -qb other; echo 3 > file; git commit -qam other
+	must(t, dir, `git init -q -b main app; cd app; echo 1 > file; git add .; git commit -qm first
+		git checkout -qb other; echo 3 > file; git commit -qam other
 		git checkout -q main; echo 2 > file; GIT_COMMITTER_DATE='1700000100 +0000' git commit -qam second
 		git init -q --bare -b main ../lib; git push -q ../lib 'refs/*'; git init -q --bare ../empty`)
 	write := map[string]string{"contents": "write", "attestations": "write"}
@@ -47,7 +48,7 @@ func startPublisher(t *testing.T) (s *Server, dir string, first, second, other s
 	return s, dir, sha("main~1"), sha("main"), sha("other")
 }
 
-// publisher is go-github, with a token and the host for uploads.
+// publisher returns a client with a token and the host for uploads.
 func publisher(t *testing.T, s *Server, token string) *api.Client {
 	t.Helper()
 	c := client(t, s, token)
@@ -58,8 +59,8 @@ func publisher(t *testing.T, s *Server, token string) *api.Client {
 	return c
 }
 
-// ask sends JSON, and returns the status and the body of the answer.
-func ask(t *testing.T, method, address, token, body string) (int, string) {
+// send sends a request with JSON, and returns the status and the body of the response.
+func send(t *testing.T, method, address, token, body string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
 	if err != nil {
@@ -68,14 +69,22 @@ func ask(t *testing.T, method, address, token, body string) (int, string) {
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	answer, err := http.DefaultClient.Do(r)
+	response, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer.StatusCode, string(text)
+	return response.StatusCode, string(text)
+}
+
+// checkResponse sends a request and checks the status of the response, and that its body contains want.
+func checkResponse(t *testing.T, status int, want, method, address, token, body string) {
+	t.Helper()
+	if gotStatus, got := send(t, method, address, token, body); gotStatus != status || !strings.Contains(got, want) {
+		t.Errorf("%d %s\nwant %d %s", gotStatus, got, status, want)
+	}
 }

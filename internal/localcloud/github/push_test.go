@@ -11,35 +11,41 @@ func TestPush(t *testing.T) {
 	must(t, dir, `git clone -q -b main app local; cd local; echo 4 > file; git commit -qam fourth; git tag -am annotated v1
 		echo hook > ../app/.git/hooks/pre-receive; chmod +x ../app/.git/hooks/pre-receive`)
 	fourth := must(t, dir, "git -C local rev-parse HEAD")
-	must(t, dir, "head -c 3000000 /dev/urandom > local/big; cd local; git checkout -q -b big; git add big; git commit -qm big")
+	must(t, dir, `head -c 3000000 /dev/urandom > local/big
+		cd local; git checkout -q -b big; git add big; git commit -qm big`)
 	for _, test := range []struct {
 		name, token, repository, refs string
 		fails                         string
 		ref, want                     string
 	}{
-		{"without a token", "", "octo/lib", "main", "Authentication failed", "", ""},
-		{"a token that is not good", "bad", "octo/lib", "main", "Authentication failed", "", ""},
-		{"a token for reading all", "reads", "octo/app", "main", "Permission to octo/app.git denied to github-actions[bot].", "", ""},
-		{"a token for reading", "app-reads", "octo/app", "main", "The requested URL returned error: 403", "", ""},
-		{"a token without contents", "app-none", "octo/app", "main", "error: 403", "", ""},
-		{"a token of another, public", "app", "octo/lib", "main", "error: 403", "", ""},
-		{"a token of another, private", "lib", "octo/app", "main", "not found", "", ""},
-		{"the branch that a checkout has", "app", "octo/app", "main", "", "refs/heads/main", fourth},
-		{"a bare one", "writes", "octo/lib", "main", "", "refs/heads/main", fourth},
-		{"an annotated tag, with its branch", "app", "octo/app", "v1 main:refs/heads/new", "", "refs/tags/v1^{commit}", fourth},
-		{"more than the buffer", "app", "octo/app", "big", "", "refs/heads/big:file", must(t, dir, "git -C local rev-parse big:file")},
-		{"not forward", "app", "octo/app", first + ":refs/heads/main", "non-fast-forward", "refs/heads/main", fourth},
-		{"not forward, by force", "app", "octo/app", "+" + first + ":refs/heads/new", "", "refs/heads/new", first},
+		{"no token", "", "octo/lib", "main", "Authentication failed", "", ""},
+		{"an invalid token", "bad", "octo/lib", "main", "Authentication failed", "", ""},
+		{"a token that reads all repositories", "reads", "octo/app", "main",
+			"Permission to octo/app.git denied to github-actions[bot].", "", ""},
+		{"a token that reads", "app-reads", "octo/app", "main", "The requested URL returned error: 403", "", ""},
+		{"a token without contents permission", "app-none", "octo/app", "main", "error: 403", "", ""},
+		{"a token of another repository, public", "app", "octo/lib", "main", "error: 403", "", ""},
+		{"a token of another repository, private", "lib", "octo/app", "main", "not found", "", ""},
+		{"the branch of the checkout", "app", "octo/app", "main", "", "refs/heads/main", fourth},
+		{"a bare repository", "writes", "octo/lib", "main", "", "refs/heads/main", fourth},
+		{"an annotated tag and a branch", "app", "octo/app", "v1 main:refs/heads/new", "", "refs/tags/v1^{commit}",
+			fourth},
+		{"more than git's buffer", "app", "octo/app", "big", "", "refs/heads/big:file",
+			must(t, dir, "git -C local rev-parse big:file")},
+		{"backward", "app", "octo/app", first + ":refs/heads/main", "non-fast-forward", "refs/heads/main", fourth},
+		{"backward, by force", "app", "octo/app", "+" + first + ":refs/heads/new", "", "refs/heads/new", first},
 		{"a pull request's ref", "app", "octo/app", other + ":refs/pull/1/head", "deny updating a hidden ref", "", ""},
-		{"the end of a branch", "app", "octo/app", ":refs/heads/new", "", "", ""},
-		{"the end of the default branch", "app", "octo/app", ":refs/heads/main", "refusing to delete the current branch", "refs/heads/main", fourth},
+		{"deletion of a branch", "app", "octo/app", ":refs/heads/new", "", "", ""},
+		{"deletion of the default branch", "app", "octo/app", ":refs/heads/main", "refusing to delete the current branch",
+			"refs/heads/main", fourth},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			address := s.ServerURL()
 			if test.token != "" {
 				address = strings.Replace(address, "//", "//x-access-token:"+test.token+"@", 1)
 			}
-			out, err := sh(t.Context(), filepath.Join(dir, "local"), "git fetch -q ../app other; git push "+address+"/"+test.repository+" "+test.refs)
+			push := "git fetch -q ../app other; git push " + address + "/" + test.repository + " " + test.refs
+			out, err := sh(t.Context(), filepath.Join(dir, "local"), push)
 			if (err != nil) != (test.fails != "") || !strings.Contains(out, test.fails) {
 				t.Errorf("%v\n%s", err, out)
 			}
@@ -54,6 +60,6 @@ func TestPush(t *testing.T) {
 	}
 	out, err := sh(t.Context(), dir, "git ls-remote "+strings.Replace(s.ServerURL(), "//", "//x:app-none@", 1)+"/octo/app")
 	if err == nil || !strings.Contains(out, "Write access to repository not granted.") {
-		t.Errorf("to read without contents: %v %s", err, out)
+		t.Errorf("a read without contents permission: %v %s", err, out)
 	}
 }

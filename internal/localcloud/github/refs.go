@@ -2,169 +2,181 @@ package github
 
 import (
 	"context"
-	"net/http"
 	"regexp"
 	"strings"
 )
 
-func (s *Server) refEndpoints() []endpoint {
-	return []endpoint{
-		{"GET /git/matching-refs/{ref...}", readContents, s.matching, "git/refs#list-matching-references"},
-		{"GET /git/ref/{ref...}", readContents, s.ref, "git/refs#get-a-reference"},
-		{"POST /git/refs", writeContents, s.createRef, "git/refs#create-a-reference"},
-		{"PATCH /git/refs/{ref...}", writeContents, s.updateRef, "git/refs#update-a-reference"},
-		{"DELETE /git/refs/{ref...}", writeContents, s.deleteRef, "git/refs#delete-a-reference"},
-	}
+var refEndpoints = []endpoint{
+	{"GET /git/matching-refs/{ref...}", readContents, (*call).listMatchingRefs, "git/refs#list-matching-references"},
+	{"GET /git/ref/{ref...}", readContents, (*call).getRef, "git/refs#get-a-reference"},
+	{"POST /git/refs", writeContents, withBody((*call).createRef), "git/refs#create-a-reference"},
+	{"PATCH /git/refs/{ref...}", writeContents, withBody((*call).updateRef), "git/refs#update-a-reference"},
+	{"DELETE /git/refs/{ref...}", writeContents, (*call).deleteRef, "git/refs#delete-a-reference"},
 }
 
-type object struct {
+type gitObject struct {
 	Type string `json:"type"`
 	SHA  string `json:"sha"`
 	URL  string `json:"url"`
 }
 
 type reference struct {
-	Ref    string `json:"ref"`
-	URL    string `json:"url"`
-	Object object `json:"object"`
+	Ref    string    `json:"ref"`
+	URL    string    `json:"url"`
+	Object gitObject `json:"object"`
 }
 
-// references lists what begins so, of all that was pushed or that GitHub made: not what a checkout has besides.
-func (s *Server) references(ctx context.Context, r Repository, prefix string) ([]reference, *refusal) {
-	out, err := r.run(ctx, "for-each-ref", "--format=%(refname) %(objecttype) %(objectname)", "refs/heads", "refs/tags", "refs/pull")
+// references lists the refs with a prefix that a repository on GitHub has. A checkout has others.
+func (c *call) references(prefix string) ([]reference, error) {
+	out, err := c.repository.git(c.ctx(), "for-each-ref", "--format=%(refname) %(objecttype) %(objectname)",
+		"refs/heads", "refs/tags", "refs/pull")
 	if err != nil {
-		return nil, notFound
+		return nil, errNotFound
 	}
 	if out == "" {
-		return nil, empty
+		return nil, errEmpty
 	}
 	list := []reference{}
-	api := s.APIURL() + "/repos/" + r.Owner + "/" + r.Name + "/git/"
 	for line := range strings.Lines(out) {
 		if f := strings.Fields(line); len(f) == 3 && strings.HasPrefix(f[0], prefix) {
-			list = append(list, reference{f[0], api + f[0], object{f[1], f[2], api + f[1] + "s/" + f[2]}})
+			target := gitObject{f[1], f[2], c.apiURL("/git/" + f[1] + "s/" + f[2])}
+			list = append(list, reference{f[0], c.apiURL("/git/" + f[0]), target})
 		}
 	}
 	return list, nil
 }
 
-func (s *Server) ref(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	full := "refs/" + request.PathValue("ref")
-	list, refused := s.references(ctx, r, full)
-	if refused != nil {
-		return nil, refused
+func (c *call) getRef() (any, error) {
+	ref := "refs/" + c.request.PathValue("ref")
+	list, err := c.references(ref)
+	if err != nil {
+		return nil, err
 	}
 	for _, found := range list {
-		if found.Ref == full {
+		if found.Ref == ref {
 			return found, nil
 		}
 	}
-	return nil, notFound
+	return nil, errNotFound
 }
 
-func (s *Server) matching(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	list, refused := s.references(ctx, r, "refs/"+request.PathValue("ref"))
-	if refused != nil {
-		return nil, refused
-	}
-	return list, nil
+func (c *call) listMatchingRefs() (any, error) {
+	return c.references("refs/" + c.request.PathValue("ref"))
 }
 
-func (s *Server) createRef(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	var wanted struct{ Ref, SHA string }
-	if refused := decode(request, &wanted); refused != nil {
-		return nil, refused
+type createRefBody struct{ Ref, SHA string }
+
+func (c *call) createRef(body createRefBody) (any, error) {
+	if body.Ref == "" {
+		return nil, missingField("ref")
 	}
-	if wanted.Ref == "" {
-		return nil, missing("ref")
-	}
-	if strings.Count(wanted.Ref, "/") < 2 {
+	if strings.Count(body.Ref, "/") < 2 {
 		return nil, unprocessable("Reference name must contain at least three slash-separated components.")
 	}
-	if _, err := r.run(ctx, "check-ref-format", wanted.Ref); err != nil || !strings.HasPrefix(wanted.Ref, "refs/") {
-		return nil, unprocessable(wanted.Ref + " is not a valid ref name.")
+	_, err := c.repository.git(c.ctx(), "check-ref-format", body.Ref)
+	if err != nil || !strings.HasPrefix(body.Ref, "refs/") {
+		return nil, unprocessable(body.Ref + " is not a valid ref name.")
 	}
-	if refused := r.hasObject(ctx, wanted.SHA); refused != nil {
-		return nil, refused
+	if err := c.checkObject(body.SHA); err != nil {
+		return nil, err
 	}
-	if r.has(ctx, wanted.Ref) {
+	if c.repository.hasRef(c.ctx(), body.Ref) {
 		return nil, unprocessable("Reference already exists")
 	}
-	return s.setRef(ctx, r, wanted.Ref, wanted.SHA, strings.Repeat("0", 40))
+	return c.setRef(body.Ref, body.SHA, strings.Repeat("0", 40))
 }
 
-// updateRef moves a ref forward; by force to anywhere.
-func (s *Server) updateRef(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	var wanted struct {
-		SHA   string
-		Force bool
-	}
-	if refused := decode(request, &wanted); refused != nil {
-		return nil, refused
-	}
-	ref := "refs/" + request.PathValue("ref")
-	if !r.has(ctx, ref) {
-		return nil, unprocessable("Reference does not exist")
-	}
-	old, err := r.run(ctx, "rev-parse", ref)
+type updateRefBody struct {
+	SHA   string
+	Force bool
+}
+
+// updateRef moves a ref forward, or anywhere with force.
+func (c *call) updateRef(body updateRefBody) (any, error) {
+	ref, err := c.existingRef()
 	if err != nil {
-		return nil, unprocessable("Reference does not exist")
+		return nil, err
 	}
-	if refused := r.hasObject(ctx, wanted.SHA); refused != nil {
-		return nil, refused
+	previous, err := c.repository.git(c.ctx(), "rev-parse", ref)
+	if err != nil {
+		return nil, errNoRef
 	}
-	if !wanted.Force {
-		if _, err := r.run(ctx, "merge-base", "--is-ancestor", old, wanted.SHA); err != nil {
+	if err := c.checkObject(body.SHA); err != nil {
+		return nil, err
+	}
+	if !body.Force {
+		if _, err := c.repository.git(c.ctx(), "merge-base", "--is-ancestor", previous, body.SHA); err != nil {
 			return nil, unprocessable("Update is not a fast forward")
 		}
 	}
-	return s.setRef(ctx, r, ref, wanted.SHA, old)
+	return c.setRef(ref, body.SHA, previous)
 }
 
-func (s *Server) deleteRef(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	ref := "refs/" + request.PathValue("ref")
-	if !r.has(ctx, ref) {
-		return nil, unprocessable("Reference does not exist")
+func (c *call) deleteRef() (any, error) {
+	ref, err := c.existingRef()
+	if err != nil {
+		return nil, err
 	}
-	if !writable(ref) || ref == "refs/heads/"+r.defaultBranch(ctx) {
-		return nil, unprocessable("Reference update failed")
+	if !isWritable(ref) || ref == "refs/heads/"+c.repository.defaultBranch(c.ctx()) {
+		return nil, errRefUpdate
 	}
-	if _, err := r.run(ctx, "update-ref", "-d", ref); err != nil {
-		return nil, unprocessable("Reference update failed")
+	if _, err := c.repository.git(c.ctx(), "update-ref", "-d", ref); err != nil {
+		return nil, errRefUpdate
 	}
 	return nil, nil
 }
 
-// setRef does what git allows: a branch names a commit, and no ref is a folder of another.
-func (s *Server) setRef(ctx context.Context, r Repository, ref, sha, old string) (any, *refusal) {
-	if !writable(ref) {
-		return nil, unprocessable("Reference update failed")
+var (
+	errNoRef     = unprocessable("Reference does not exist")
+	errRefUpdate = unprocessable("Reference update failed")
+)
+
+// existingRef returns the ref that the path names.
+func (c *call) existingRef() (string, error) {
+	ref := "refs/" + c.request.PathValue("ref")
+	if !c.repository.hasRef(c.ctx(), ref) {
+		return "", errNoRef
 	}
-	if _, err := r.run(ctx, "update-ref", ref, sha, old); err != nil {
-		return nil, unprocessable("Reference update failed")
+	return ref, nil
+}
+
+// setRef points a ref from previous to sha. It fails where git does: a branch must point to a commit, and a ref
+// cannot be below another one.
+func (c *call) setRef(ref, sha, previous string) (any, error) {
+	if !isWritable(ref) {
+		return nil, errRefUpdate
 	}
-	list, refused := s.references(ctx, r, ref)
-	if refused != nil || len(list) == 0 {
-		return nil, unprocessable("Reference update failed")
+	if _, err := c.repository.git(c.ctx(), "update-ref", ref, sha, previous); err != nil {
+		return nil, errRefUpdate
+	}
+	list, err := c.references(ref)
+	if err != nil || len(list) == 0 {
+		return nil, errRefUpdate
 	}
 	return list[0], nil
 }
 
-// writable are branches and tags. Pull requests' refs are GitHub's own, and what else a checkout has is not on GitHub.
-func writable(ref string) bool {
+// isWritable reports whether users can change a ref. GitHub owns the refs of pull requests.
+func isWritable(ref string) bool {
 	return strings.HasPrefix(ref, "refs/heads/") || strings.HasPrefix(ref, "refs/tags/")
+}
+
+func (r Repository) hasRef(ctx context.Context, ref string) bool {
+	_, err := r.git(ctx, "show-ref", "--verify", "--quiet", "--", ref)
+	return err == nil
 }
 
 var fullSHA = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
-func (r Repository) hasObject(ctx context.Context, sha string) *refusal {
+// checkObject fails unless sha is the full SHA of an object.
+func (c *call) checkObject(sha string) error {
 	if sha == "" {
-		return missing("sha")
+		return missingField("sha")
 	}
 	if !fullSHA.MatchString(sha) {
 		return unprocessable("The sha parameter must be exactly 40 characters and contain only [0-9a-f].")
 	}
-	if _, err := r.run(ctx, "cat-file", "-e", sha); err != nil {
+	if _, err := c.repository.git(c.ctx(), "cat-file", "-e", sha); err != nil {
 		return unprocessable("Object does not exist")
 	}
 	return nil

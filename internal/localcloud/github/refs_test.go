@@ -20,42 +20,48 @@ func TestRefs(t *testing.T) {
 		want                     string
 	}{
 		{"create", "POST", "", create("refs/tags/v1", first), 201, `"ref":"refs/tags/v1"`},
-		{"create what is there", "POST", "", create("refs/tags/v1", second), 422, `"message":"Reference already exists"`},
+		{"create an existing one", "POST", "", create("refs/tags/v1", second), 422, `"message":"Reference already exists"`},
 		{"create an annotated tag", "POST", "", create("refs/tags/v2", tag), 201, `"type":"tag","sha":"` + tag},
-		{"create a branch that is a tag", "POST", "", create("refs/heads/v2", tag), 422, "Reference update failed"},
+		{"create a branch of an annotated tag", "POST", "", create("refs/heads/v2", tag), 422, "Reference update failed"},
 		{"create below a branch", "POST", "", create("refs/heads/main/x", first), 422, "Reference update failed"},
-		{"create a pull request's", "POST", "", create("refs/pull/1/head", first), 422, "Reference update failed"},
-		{"create by a short SHA", "POST", "", create("refs/tags/v3", first[:8]), 422, "The sha parameter must be exactly 40 characters and contain only [0-9a-f]."},
-		{"create by a SHA that is not there", "POST", "", create("refs/tags/v3", strings.Repeat("1", 40)), 422, "Object does not exist"},
+		{"create a pull request's ref", "POST", "", create("refs/pull/1/head", first), 422, "Reference update failed"},
+		{"create with a short SHA", "POST", "", create("refs/tags/v3", first[:8]), 422,
+			"The sha parameter must be exactly 40 characters and contain only [0-9a-f]."},
+		{"create with an unknown SHA", "POST", "", create("refs/tags/v3", strings.Repeat("1", 40)), 422,
+			"Object does not exist"},
 		{"create without a SHA", "POST", "", `{"ref":"refs/tags/v3"}`, 422, `\"sha\" wasn't supplied.`},
 		{"create without a ref", "POST", "", `{"sha":"` + first + `"}`, 422, `\"ref\" wasn't supplied.`},
-		{"create a short ref", "POST", "", create("tags/v3", first), 422, "Reference name must contain at least three slash-separated components."},
-		{"create no ref", "POST", "", create("refs/tags/v 3", first), 422, "refs/tags/v 3 is not a valid ref name."},
-		{"create by garbage", "POST", "", "{", 400, "Problems parsing JSON"},
+		{"create a short ref", "POST", "", create("tags/v3", first), 422,
+			"Reference name must contain at least three slash-separated components."},
+		{"create an invalid ref", "POST", "", create("refs/tags/v 3", first), 422, "refs/tags/v 3 is not a valid ref name."},
+		{"create with invalid JSON", "POST", "", "{", 400, "Problems parsing JSON"},
 		{"forward", "PATCH", "/tags/v1", set(second, false), 200, second},
 		{"backward", "PATCH", "/tags/v1", set(first, false), 422, `"message":"Update is not a fast forward"`},
 		{"backward, by force", "PATCH", "/tags/v1", set(first, true), 200, first},
-		{"aside", "PATCH", "/heads/main", set(other, false), 422, "Update is not a fast forward"},
-		{"aside, by force", "PATCH", "/tags/v1", set(other, true), 200, other},
-		{"one that is not there", "PATCH", "/tags/v9", set(first, true), 422, "Reference does not exist"},
-		{"one that says refs twice", "PATCH", "/refs/tags/v1", set(first, true), 422, "Reference does not exist"},
+		{"sideways", "PATCH", "/heads/main", set(other, false), 422, "Update is not a fast forward"},
+		{"sideways, by force", "PATCH", "/tags/v1", set(other, true), 200, other},
+		{"an unknown one", "PATCH", "/tags/v9", set(first, true), 422, "Reference does not exist"},
+		{"a path with refs twice", "PATCH", "/refs/tags/v1", set(first, true), 422, "Reference does not exist"},
 		{"an expression", "PATCH", "/heads/main~1", set(first, true), 422, "Reference does not exist"},
-		{"to an object that is not there", "PATCH", "/tags/v1", set(strings.Repeat("1", 40), true), 422, "Object does not exist"},
+		{"to an unknown object", "PATCH", "/tags/v1", set(strings.Repeat("1", 40), true), 422,
+			"Object does not exist"},
 		{"delete", "DELETE", "/tags/v1", "", 204, ""},
-		{"delete twice", "DELETE", "/tags/v1", "", 422, "Reference does not exist"},
+		{"delete again", "DELETE", "/tags/v1", "", 422, "Reference does not exist"},
 		{"delete the default branch", "DELETE", "/heads/main", "", 422, "Reference update failed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if status, body := ask(t, test.method, s.APIURL()+"/repos/octo/app/git/refs"+test.path, "app", test.body); status != test.status || !strings.Contains(body, test.want) {
-				t.Errorf("%d %s\nwant %d %s", status, body, test.status, test.want)
-			}
+			address := s.APIURL() + "/repos/octo/app/git/refs" + test.path
+			checkResponse(t, test.status, test.want, test.method, address, "app", test.body)
 		})
 	}
 	c := publisher(t, s, "app")
-	if _, _, err := c.Git.CreateRef(t.Context(), "octo", "app", &api.Reference{Ref: api.String("heads/go"), Object: &api.GitObject{SHA: &first}}); err != nil {
+	branch := func(sha string) *api.Reference {
+		return &api.Reference{Ref: api.String("heads/go"), Object: &api.GitObject{SHA: &sha}}
+	}
+	if _, _, err := c.Git.CreateRef(t.Context(), "octo", "app", branch(first)); err != nil {
 		t.Error(err)
 	}
-	ref, _, err := c.Git.UpdateRef(t.Context(), "octo", "app", &api.Reference{Ref: api.String("heads/go"), Object: &api.GitObject{SHA: &second}}, false)
+	ref, _, err := c.Git.UpdateRef(t.Context(), "octo", "app", branch(second), false)
 	if err != nil || ref.GetObject().GetSHA() != second {
 		t.Errorf("%v %v", ref, err)
 	}
@@ -63,6 +69,6 @@ func TestRefs(t *testing.T) {
 		t.Error(err)
 	}
 	if out := must(t, dir, "git -C app for-each-ref --format='%(refname)' refs/heads/go refs/tags/v1"); out != "" {
-		t.Errorf("%s is still there", out)
+		t.Errorf("%s still exists", out)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -12,22 +11,20 @@ import (
 	"time"
 )
 
-func (s *Server) releaseEndpoints() []endpoint {
-	return []endpoint{
-		{"GET /releases", readContents, s.listReleases, "releases/releases#list-releases"},
-		{"POST /releases", writeContents, s.createRelease, "releases/releases#create-a-release"},
-		{"GET /releases/latest", readContents, s.latestRelease, "releases/releases#get-the-latest-release"},
-		{"GET /releases/tags/{tag...}", readContents, s.releaseByTag, "releases/releases#get-a-release-by-tag-name"},
-		{"GET /releases/{id}", readContents, s.releaseByID, "releases/releases#get-a-release"},
-		{"PATCH /releases/{id}", writeContents, s.editRelease, "releases/releases#update-a-release"},
-		{"DELETE /releases/{id}", writeContents, s.deleteRelease, "releases/releases#delete-a-release"},
-	}
+var releaseEndpoints = []endpoint{
+	{"GET /releases", readContents, (*call).listReleases, "releases/releases#list-releases"},
+	{"POST /releases", writeContents, withBody((*call).createRelease), "releases/releases#create-a-release"},
+	{"GET /releases/latest", readContents, (*call).getLatestRelease, "releases/releases#get-the-latest-release"},
+	{"GET /releases/tags/{tag...}", readContents, (*call).getReleaseByTag, "releases/releases#get-a-release-by-tag-name"},
+	{"GET /releases/{id}", readContents, withRelease((*call).getRelease), "releases/releases#get-a-release"},
+	{"PATCH /releases/{id}", writeContents, withBody((*call).updateRelease), "releases/releases#update-a-release"},
+	{"DELETE /releases/{id}", writeContents, withRelease((*call).deleteRelease), "releases/releases#delete-a-release"},
 }
 
-// made is what was made of a repository here.
-type made struct {
-	releases     []*release // as they were made
-	latest       int64      // the release that was said to be the latest; 0 for none
+// store is what the stand-in keeps of a repository, besides what git has.
+type store struct {
+	releases     []*release // in the order of their creation
+	latestID     int64      // of the release that was declared the latest; 0: none
 	attestations []attestation
 }
 
@@ -36,177 +33,137 @@ type release struct {
 	tag, target       string
 	name, body        *string
 	draft, prerelease bool
-	untagged          string    // what a draft's addresses have instead of the tag
-	created           time.Time // the commit
-	published         time.Time // zero for what never was
+	untagged          string    // replaces the tag in the URLs of a draft
+	created           time.Time // of the commit
+	published         time.Time // zero: never
 	assets            []*asset
 }
 
-// open gives what was made of a repository, to one request at a time. A release whose tag is gone is a draft again.
-func (s *Server) open(ctx context.Context, r Repository) (m *made, done func()) {
-	s.making.Lock()
-	ctx = context.WithoutCancel(ctx) // a client that leaves takes no tag away
-	name := strings.ToLower(r.Owner + "/" + r.Name)
-	m = s.made[name]
-	if m == nil {
-		m = &made{}
-		s.made[name] = m
+// lockStore returns a repository's store for exclusive use. A release without its tag has become a draft.
+func (s *Server) lockStore(ctx context.Context, r Repository) (_ *store, unlock func()) {
+	s.storeMu.Lock()
+	ctx = context.WithoutCancel(ctx) // a client that disconnects must not make a tag seem missing
+	name := strings.ToLower(r.fullName())
+	if s.stores[name] == nil {
+		s.stores[name] = &store{}
 	}
-	for _, x := range m.releases {
-		if !x.draft && !r.has(ctx, "refs/tags/"+x.tag) {
-			x.draft = true
+	for _, release := range s.stores[name].releases {
+		if !release.draft && !r.hasRef(ctx, "refs/tags/"+release.tag) {
+			release.draft = true
 		}
 	}
-	return m, s.making.Unlock
+	return s.stores[name], s.storeMu.Unlock
 }
 
-// nextID numbers what is made, all of GitHub through.
-func (s *Server) nextID() int64 {
+// newID returns an ID that is unique on the server. The store must be locked.
+func (s *Server) newID() int64 {
 	s.lastID++
 	return s.lastID
 }
 
-// has says whether a repository has a ref.
-func (r Repository) has(ctx context.Context, ref string) bool {
-	_, err := r.run(ctx, "show-ref", "--verify", "--quiet", "--", ref)
-	return err == nil
-}
-
-// find is the release of that ID, a draft only for who may write.
-func (s *Server) find(m *made, r Repository, request *http.Request, id string) (*release, *refusal) {
-	for _, x := range m.releases {
-		if strconv.FormatInt(x.id, 10) == id && (!x.draft || s.mayWrite(request, r)) {
-			return x, nil
-		}
-	}
-	return nil, notFound
-}
-
-// byTag is the published release of a tag.
-func (m *made) byTag(tag string) *release {
-	for _, x := range m.releases {
-		if x.tag == tag && !x.draft {
-			return x
+// byTag returns the published release of a tag; nil if there is none.
+func (s *store) byTag(tag string) *release {
+	for _, release := range s.releases {
+		if release.tag == tag && !release.draft {
+			return release
 		}
 	}
 	return nil
 }
 
-// latestRelease is the one that was said to be, else the one of the newest commit; never a draft or a pre-release.
-func (m *made) latestRelease() *release {
-	var best *release
-	for _, x := range m.releases {
+// latest returns the release that was declared the latest, or else the one of the newest commit; nil if there is
+// none. It is never a draft or a pre-release.
+func (s *store) latest() *release {
+	var newest *release
+	for _, x := range s.releases {
 		if x.draft || x.prerelease {
 			continue
 		}
-		if x.id == m.latest {
+		if x.id == s.latestID {
 			return x
 		}
-		if best == nil || cmp.Or(x.created.Compare(best.created), x.published.Compare(best.published)) >= 0 {
-			best = x
+		if newest == nil || cmp.Or(x.created.Compare(newest.created), x.published.Compare(newest.published)) >= 0 {
+			newest = x
 		}
 	}
-	return best
+	return newest
 }
 
-func (s *Server) listReleases(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	m, done := s.open(ctx, r)
-	defer done()
+func (c *call) listReleases() (any, error) {
 	list := page{}
-	all := s.mayWrite(request, r)
-	for _, x := range slices.Backward(m.releases) {
-		if !x.draft || all {
-			list = append(list, s.releaseBody(r, x))
+	canWrite := c.canWrite(c.request, c.repository)
+	for _, release := range slices.Backward(c.store().releases) {
+		if !release.draft || canWrite {
+			list = append(list, c.releaseBody(release))
 		}
 	}
 	return list, nil
 }
 
-func (s *Server) latestRelease(ctx context.Context, r Repository, _ *http.Request) (any, *refusal) {
-	m, done := s.open(ctx, r)
-	defer done()
-	if x := m.latestRelease(); x != nil {
-		return s.releaseBody(r, x), nil
-	}
-	return nil, notFound
+func (c *call) getLatestRelease() (any, error) {
+	return c.foundRelease(c.store().latest())
 }
 
-func (s *Server) releaseByTag(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	m, done := s.open(ctx, r)
-	defer done()
-	if x := m.byTag(request.PathValue("tag")); x != nil {
-		return s.releaseBody(r, x), nil
-	}
-	return nil, notFound
+func (c *call) getReleaseByTag() (any, error) {
+	return c.foundRelease(c.store().byTag(c.request.PathValue("tag")))
 }
 
-func (s *Server) releaseByID(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	m, done := s.open(ctx, r)
-	defer done()
-	x, refused := s.find(m, r, request, request.PathValue("id"))
-	if refused != nil {
-		return nil, refused
+// foundRelease returns the response for a release, which is nil if there is none.
+func (c *call) foundRelease(release *release) (any, error) {
+	if release == nil {
+		return nil, errNotFound
 	}
-	return s.releaseBody(r, x), nil
+	return c.releaseBody(release), nil
 }
 
-func (s *Server) createRelease(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	var wanted releaseWish
-	if refused := decode(request, &wanted); refused != nil {
-		return nil, refused
-	}
-	m, done := s.open(ctx, r)
-	defer done()
-	x := &release{draft: true, target: r.defaultBranch(ctx), untagged: "untagged-" + strings.ToLower(rand.Text()[:20])}
-	if refused := m.grant(ctx, r, x, wanted, wanted.Draft != nil && *wanted.Draft); refused != nil {
-		return nil, refused
-	}
-	x.id = s.nextID()
-	m.releases = append(m.releases, x)
-	m.remember(x, wanted.MakeLatest, true)
-	return s.releaseBody(r, x), nil
+func (c *call) getRelease(_ *store, release *release) (any, error) {
+	return c.releaseBody(release), nil
 }
 
-func (s *Server) editRelease(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	var wanted releaseWish
-	if refused := decode(request, &wanted); refused != nil {
-		return nil, refused
+func (c *call) createRelease(body updateReleaseBody) (any, error) {
+	store := c.store()
+	x := &release{
+		draft: true, target: c.repository.defaultBranch(c.ctx()),
+		untagged: "untagged-" + strings.ToLower(rand.Text()[:20]),
 	}
-	m, done := s.open(ctx, r)
-	defer done()
-	x, refused := s.find(m, r, request, request.PathValue("id"))
-	if refused != nil {
-		return nil, refused
+	if err := c.apply(store, x, body, body.Draft != nil && *body.Draft); err != nil {
+		return nil, err
 	}
-	edited, draft := *x, x.draft
-	if wanted.Draft != nil {
-		draft = *wanted.Draft
-	}
-	if draft && wanted.MakeLatest == "true" {
-		return nil, latestCanNotBe
-	}
-	if refused := m.grant(ctx, r, &edited, wanted, draft); refused != nil {
-		return nil, refused
-	}
-	newly := x.draft && !draft
-	*x = edited
-	m.remember(x, wanted.MakeLatest, newly)
-	return s.releaseBody(r, x), nil
+	x.id = c.newID()
+	store.releases = append(store.releases, x)
+	store.updateLatest(x, body.MakeLatest, true)
+	return c.releaseBody(x), nil
 }
 
-// deleteRelease leaves the tag.
-func (s *Server) deleteRelease(ctx context.Context, r Repository, request *http.Request) (any, *refusal) {
-	m, done := s.open(ctx, r)
-	defer done()
-	x, refused := s.find(m, r, request, request.PathValue("id"))
-	if refused != nil {
-		return nil, refused
+func (c *call) updateRelease(body updateReleaseBody) (any, error) {
+	store, x, err := c.release(c.request.PathValue("id"))
+	if err != nil {
+		return nil, err
 	}
-	m.releases = slices.DeleteFunc(m.releases, func(one *release) bool { return one == x })
+	draft := x.draft
+	if body.Draft != nil {
+		draft = *body.Draft
+	}
+	if draft && body.MakeLatest == "true" {
+		return nil, errLatest
+	}
+	updated := *x
+	if err := c.apply(store, &updated, body, draft); err != nil {
+		return nil, err
+	}
+	newlyPublished := x.draft && !draft
+	*x = updated
+	store.updateLatest(x, body.MakeLatest, newlyPublished)
+	return c.releaseBody(x), nil
+}
+
+// deleteRelease keeps the tag.
+func (c *call) deleteRelease(store *store, deleted *release) (any, error) {
+	store.releases = slices.DeleteFunc(store.releases, func(x *release) bool { return x == deleted })
 	return nil, nil
 }
 
-// releaseBody is a release in the API's words, and in its order: not every program that reads it is one that parses.
+// releaseBody has the API's fields in the API's order, since shell scripts read them line by line.
 type releaseBody struct {
 	URL        string      `json:"url"`
 	AssetsURL  string      `json:"assets_url"`
@@ -236,33 +193,34 @@ type user struct {
 	Type  string `json:"type"`
 }
 
-// bot is who a job's token is.
+// bot is the user of a job's token.
 func (s *Server) bot() user {
 	return user{"github-actions[bot]", 41898282, s.APIURL() + "/users/github-actions%5Bbot%5D", "Bot"}
 }
 
-func (s *Server) releaseBody(r Repository, x *release) releaseBody {
-	id, repository := strconv.FormatInt(x.id, 10), "/repos/"+r.Owner+"/"+r.Name
-	path := repository + "/releases/" + id
+func (c *call) releaseBody(x *release) releaseBody {
+	id := strconv.FormatInt(x.id, 10)
+	address := c.apiURL("/releases/" + id)
 	body := releaseBody{
-		URL: s.APIURL() + path, AssetsURL: s.APIURL() + path + "/assets", UploadURL: s.UploadURL() + path + "/assets{?name,label}",
-		HTMLURL: s.url + "/" + r.Owner + "/" + r.Name + "/releases/tag/" + x.address(),
-		ID:      x.id, Author: s.bot(), NodeID: "RE_" + id, Tag: x.tag, Target: x.target, Name: x.name, Draft: x.draft, Prerelease: x.prerelease,
-		Created: x.created.UTC(), Assets: []assetBody{}, Body: x.body,
+		URL: address, AssetsURL: address + "/assets",
+		UploadURL: c.UploadURL() + "/repos/" + c.repository.fullName() + "/releases/" + id + "/assets{?name,label}",
+		HTMLURL:   c.url + "/" + c.repository.fullName() + "/releases/tag/" + x.urlTag(),
+		ID:        x.id, Author: c.bot(), NodeID: "RE_" + id, Tag: x.tag, Target: x.target, Name: x.name, Draft: x.draft,
+		Prerelease: x.prerelease, Created: x.created.UTC(), Assets: []assetBody{}, Body: x.body,
 	}
 	if !x.draft {
 		published := x.published.UTC().Truncate(time.Second)
-		tarball, zipball := s.APIURL()+repository+"/tarball/"+x.tag, s.APIURL()+repository+"/zipball/"+x.tag
+		tarball, zipball := c.apiURL("/tarball/"+x.tag), c.apiURL("/zipball/"+x.tag)
 		body.Published, body.Tarball, body.Zipball = &published, &tarball, &zipball
 	}
 	for _, a := range x.assets {
-		body.Assets = append(body.Assets, s.assetBody(r, x, a))
+		body.Assets = append(body.Assets, c.assetBody(x, a))
 	}
 	return body
 }
 
-// address names a release on the web: by its tag, which a draft does not have yet.
-func (x *release) address() string {
+// urlTag returns the part of web URLs that identifies the release.
+func (x *release) urlTag() string {
 	if x.draft {
 		return x.untagged
 	}

@@ -22,7 +22,7 @@ func TestReleases(t *testing.T) {
 	var draft, latest string // the paths of two releases
 	find := func(tag string) string {
 		t.Helper()
-		_, body := ask(t, "GET", s.APIURL()+"/repos/octo/app/releases", "app", "")
+		_, body := send(t, "GET", s.APIURL()+"/repos/octo/app/releases", "app", "")
 		var list []struct {
 			ID  int64
 			Tag string `json:"tag_name"`
@@ -38,10 +38,12 @@ func TestReleases(t *testing.T) {
 		t.Fatalf("no release %s: %s", tag, body)
 		return ""
 	}
-	const notATag = `"errors":[{"resource":"Release","code":"custom","field":"tag_name","message":"tag_name is not a valid tag"},` +
+	const notATag = `"errors":[` +
+		`{"resource":"Release","code":"custom","field":"tag_name","message":"tag_name is not a valid tag"},` +
 		`{"resource":"Release","code":"custom","message":"Published releases must have a valid tag"}`
 	const badTarget = `{"resource":"Release","code":"invalid","field":"target_commitish"}]`
-	const notLatest = `"errors":[{"resource":"Release","code":"custom","message":"Latest release cannot be draft or prerelease."}]`
+	const notLatest = `"errors":[{"resource":"Release","code":"custom",` +
+		`"message":"Latest release cannot be draft or prerelease."}]`
 	for _, test := range []struct {
 		name, method, token string
 		path                func() string
@@ -49,78 +51,92 @@ func TestReleases(t *testing.T) {
 		status              int
 		want                string
 	}{
-		{"latest of none", "GET", "app", path("/latest"), "", 404, "Not Found"},
-		{"without a tag", "POST", "app", path(""), `{"name":"x"}`, 422, `\"tag_name\" wasn't supplied.`},
-		{"with no tag's name", "POST", "app", path(""), `{"tag_name":"v 1"}`, 422, notATag + "]"},
-		{"of a branch that is not there", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"nothing"}`, 422, notATag + "," + badTarget},
-		{"of a short SHA", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"` + first[:9] + `"}`, 422, badTarget},
-		{"of HEAD", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"HEAD"}`, 422, badTarget},
-		{"of an expression", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"main~1"}`, 422, badTarget},
-		{"a draft of a tag", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"tagged","draft":true}`, 422, `"errors":[` + badTarget},
-		{"a pre-release that is the latest", "POST", "app", path(""), `{"tag_name":"v1.0.0","prerelease":true,"make_latest":"true"}`, 422, notLatest},
+		{"latest of no releases", "GET", "app", path("/latest"), "", 404, "Not Found"},
+		{"no tag", "POST", "app", path(""), `{"name":"x"}`, 422, `\"tag_name\" wasn't supplied.`},
+		{"an invalid tag", "POST", "app", path(""), `{"tag_name":"v 1"}`, 422, notATag + "]"},
+		{"an unknown branch", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"nothing"}`,
+			422, notATag + "," + badTarget},
+		{"a short SHA", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"` + first[:9] + `"}`, 422,
+			badTarget},
+		{"HEAD", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"HEAD"}`, 422, badTarget},
+		{"an expression", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"main~1"}`, 422, badTarget},
+		{"a draft of a tag", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"tagged","draft":true}`, 422,
+			`"errors":[` + badTarget},
+		{"a pre-release that is the latest", "POST", "app", path(""),
+			`{"tag_name":"v1.0.0","prerelease":true,"make_latest":"true"}`, 422, notLatest},
 
-		{"draft", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"` + first + `","draft":true,"name":"One","body":"notes"}`, 201, `"published_at":null`},
-		{"a second draft of the tag", "POST", "app", path(""), `{"tag_name":"v1.0.0","draft":true,"name":"Two"}`, 201, `"name":"Two"`},
+		{"draft", "POST", "app", path(""),
+			`{"tag_name":"v1.0.0","target_commitish":"` + first + `","draft":true,"name":"One","body":"notes"}`, 201,
+			`"published_at":null`},
+		{"a second draft of the tag", "POST", "app", path(""), `{"tag_name":"v1.0.0","draft":true,"name":"Two"}`, 201,
+			`"name":"Two"`},
 		{"draft by tag", "GET", "app", path("/tags/v1.0.0"), "", 404, "Not Found"},
-		{"draft by ID", "GET", "app", func() string { draft = find("v1.0.0"); return draft }, "", 200, "/releases/tag/untagged-"},
-		{"draft by ID to who reads", "GET", "reads", func() string { return draft }, "", 404, "Not Found"},
+		{"draft by ID", "GET", "app", func() string { draft = find("v1.0.0"); return draft }, "", 200,
+			"/releases/tag/untagged-"},
+		{"draft by ID with read access", "GET", "reads", func() string { return draft }, "", 404, "Not Found"},
 		{"draft as the latest", "PATCH", "app", func() string { return draft }, `{"make_latest":"true"}`, 422, notLatest},
-		{"draft makes no tag", "GET", "app", func() string { return "/../git/ref/tags/v1.0.0" }, "", 404, "Not Found"},
-		{"its target is changed", "PATCH", "app", func() string { return draft }, `{"target_commitish":"` + first + `"}`, 200, `"name":"Two"`},
+		{"a draft creates no tag", "GET", "app", func() string { return "/../git/ref/tags/v1.0.0" }, "", 404, "Not Found"},
+		{"another target", "PATCH", "app", func() string { return draft }, `{"target_commitish":"` + first + `"}`,
+			200, `"name":"Two"`},
 		{"published", "PATCH", "app", func() string { return draft }, `{"draft":false}`, 200, `"tag_name":"v1.0.0"`},
-		{"publishing makes the tag", "GET", "app", path("/../git/ref/tags/v1.0.0"), "", 200, `"type":"commit","sha":"` + first},
-		{"by tag", "GET", "reads", path("/tags/v1.0.0"), "", 200, `"html_url":"` + s.ServerURL() + `/octo/app/releases/tag/v1.0.0"`},
+		{"publishing creates the tag", "GET", "app", path("/../git/ref/tags/v1.0.0"), "", 200,
+			`"type":"commit","sha":"` + first},
+		{"by tag", "GET", "reads", path("/tags/v1.0.0"), "", 200,
+			`"html_url":"` + s.ServerURL() + `/octo/app/releases/tag/v1.0.0"`},
 		{"latest", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
 		{"the tag again", "POST", "app", path(""), `{"tag_name":"v1.0.0"}`, 422,
-			`{"message":"Validation Failed","errors":[{"resource":"Release","code":"already_exists","field":"tag_name"}],"documentation_url":"https://docs.github.com/rest/releases/releases#create-a-release","status":"422"}`},
+			`{"message":"Validation Failed","errors":[{"resource":"Release","code":"already_exists","field":"tag_name"}],` +
+				`"documentation_url":"https://docs.github.com/rest/releases/releases#create-a-release","status":"422"}`},
 
-		{"of a tag that is there", "POST", "app", path(""), `{"tag_name":"tagged","target_commitish":"main","make_latest":"false"}`, 201, `"created_at":"2023-11-14T22:13:20Z"`},
-		{"that tag stays", "GET", "app", path("/../git/ref/tags/tagged"), "", 200, first},
-		{"not said to be the latest", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
-		{"pre-release", "POST", "app", path(""), `{"tag_name":"v1.1.0-rc.1","prerelease":true}`, 201, `"target_commitish":"main"`},
+		{"an existing tag", "POST", "app", path(""),
+			`{"tag_name":"tagged","target_commitish":"main","make_latest":"false"}`, 201, `"created_at":"2023-11-14T22:13:20Z"`},
+		{"the existing tag is unchanged", "GET", "app", path("/../git/ref/tags/tagged"), "", 200, first},
+		{"not declared the latest", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
+		{"pre-release", "POST", "app", path(""), `{"tag_name":"v1.1.0-rc.1","prerelease":true}`, 201,
+			`"target_commitish":"main"`},
 		{"pre-release is not the latest", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
 		{"the default branch", "GET", "app", path("/../git/ref/tags/v1.1.0-rc.1"), "", 200, second},
-		{"by a tag with a slash", "POST", "app", path(""), `{"tag_name":"a/v1"}`, 201, `"tag_name":"a/v1"`},
+		{"create with a slash in the tag", "POST", "app", path(""), `{"tag_name":"a/v1"}`, 201, `"tag_name":"a/v1"`},
 		{"by tag with a slash", "GET", "reads", path("/tags/a/v1"), "", 200, `"tag_name":"a/v1"`},
 		{"by tag with a slash, escaped", "GET", "reads", path("/tags/a%2Fv1"), "", 200, `"tag_name":"a/v1"`},
-		{"latest is the one that was published last", "GET", "reads", path("/latest"), "", 200, `"tag_name":"a/v1"`},
-		{"said to be the latest", "PATCH", "app", func() string { return draft }, `{"make_latest":"true"}`, 200, ""},
-		{"latest is what it is said to be", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
-		{"by age", "PATCH", "app", func() string { return draft }, `{"make_latest":"legacy"}`, 200, ""},
-		{"latest is that of the newest commit", "GET", "reads", path("/latest"), "", 200, `"tag_name":"a/v1"`},
+		{"the latest is the last published", "GET", "reads", path("/latest"), "", 200, `"tag_name":"a/v1"`},
+		{"declare the latest", "PATCH", "app", func() string { return draft }, `{"make_latest":"true"}`, 200, ""},
+		{"the latest is the declared one", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
+		{"declare no latest", "PATCH", "app", func() string { return draft }, `{"make_latest":"legacy"}`, 200, ""},
+		{"the latest is of the newest commit", "GET", "reads", path("/latest"), "", 200, `"tag_name":"a/v1"`},
 		{"edited", "PATCH", "app", func() string { return draft }, `{"body":"more"}`, 200, `"body":"more"`},
 
 		{"deleted", "DELETE", "app", func() string { latest = find("a/v1"); return latest }, "", 204, ""},
-		{"deleted twice", "DELETE", "app", func() string { return latest }, "", 404, "Not Found"},
-		{"the tag of the deleted", "GET", "app", path("/../git/ref/tags/a/v1"), "", 200, second},
+		{"deleted again", "DELETE", "app", func() string { return latest }, "", 404, "Not Found"},
+		{"the tag of a deleted release", "GET", "app", path("/../git/ref/tags/a/v1"), "", 200, second},
 		{"below a tag", "POST", "app", path(""), `{"tag_name":"tagged/v1"}`, 422, "tag_name is not a valid tag"},
-		{"of a tag that names no commit", "POST", "app", path(""), `{"tag_name":"tree"}`, 422, notATag + "]"},
-		{"of a tag, with a target that is none", "POST", "app", path(""), `{"tag_name":"tagged","target_commitish":"nothing","draft":true}`, 422, `"errors":[` + badTarget},
-		{"its tag is deleted", "DELETE", "app", path("/../git/refs/tags/v1.0.0"), "", 204, ""},
-		{"without its tag it is a draft", "GET", "app", path("/tags/v1.0.0"), "", 404, "Not Found"},
-		{"without its tag it is a draft, by ID", "GET", "app", func() string { return draft }, "", 200, `"draft":true`},
-		{"no number", "GET", "app", path("/x"), "", 404, "Not Found"},
+		{"a tag of a tree", "POST", "app", path(""), `{"tag_name":"tree"}`, 422, notATag + "]"},
+		{"an existing tag with an invalid target", "POST", "app", path(""),
+			`{"tag_name":"tagged","target_commitish":"nothing","draft":true}`, 422, `"errors":[` + badTarget},
+		{"delete its tag", "DELETE", "app", path("/../git/refs/tags/v1.0.0"), "", 204, ""},
+		{"a release without its tag is a draft", "GET", "app", path("/tags/v1.0.0"), "", 404, "Not Found"},
+		{"a release without its tag is a draft, by ID", "GET", "app", func() string { return draft }, "", 200,
+			`"draft":true`},
+		{"an invalid number", "GET", "app", path("/x"), "", 404, "Not Found"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			address := s.APIURL() + "/repos/octo/app/releases" + test.path()
 			if i := strings.Index(address, "/releases/../"); i > 0 {
 				address = address[:i] + address[i+len("/releases/.."):]
 			}
-			if status, body := ask(t, test.method, address, test.token, test.body); status != test.status || !strings.Contains(body, test.want) {
-				t.Errorf("%d %s\nwant %d %s", status, body, test.status, test.want)
-			}
+			checkResponse(t, test.status, test.want, test.method, address, test.token, test.body)
 		})
 	}
-	if status, body := ask(t, "POST", s.APIURL()+"/repos/octo/empty/releases", "writes", `{"tag_name":"v1"}`); status != 422 || !strings.Contains(body, "Repository is empty.") {
-		t.Errorf("%d %s", status, body)
-	}
+	checkResponse(t, 422, "Repository is empty.",
+		"POST", s.APIURL()+"/repos/octo/empty/releases", "writes", `{"tag_name":"v1"}`)
 }
 
-// What the docs of uploads say: one that is cut off leaves an asset of the state starter, which has to be deleted.
-func TestUploadThatIsCutOff(t *testing.T) {
+// An interrupted upload leaves an asset in the state starter, as GitHub documents. It must be deleted first.
+func TestInterruptedUpload(t *testing.T) {
 	s, _, _, _, _ := startPublisher(t)
 	c := publisher(t, s, "app")
-	release, _, err := c.Repositories.CreateRelease(t.Context(), "octo", "app", &api.RepositoryRelease{TagName: api.String("v1.0.0")})
+	release, _, err := c.Repositories.CreateRelease(t.Context(), "octo", "app",
+		&api.RepositoryRelease{TagName: api.String("v1.0.0")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,10 +151,10 @@ func TestUploadThatIsCutOff(t *testing.T) {
 		return a, err
 	}
 	if _, err := upload(io.MultiReader(strings.NewReader("pro"), iotest.ErrReader(io.ErrClosedPipe)), 7); err == nil {
-		t.Fatal("it was not cut off")
+		t.Fatal("the upload was not interrupted")
 	}
 	var left *api.ReleaseAsset
-	for left == nil { // the server has to see it first
+	for left == nil { // until the server notices
 		list, _, err := c.Repositories.ListReleaseAssets(t.Context(), "octo", "app", release.GetID(), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -150,11 +166,11 @@ func TestUploadThatIsCutOff(t *testing.T) {
 	if left.GetState() != "starter" || left.GetSize() != 0 {
 		t.Errorf("%v", left)
 	}
-	if answer, body := get(t, left.GetBrowserDownloadURL(), ""); answer.StatusCode != 404 {
-		t.Errorf("%s %s", answer.Status, body)
+	if response, body := get(t, left.GetBrowserDownloadURL(), ""); response.StatusCode != 404 {
+		t.Errorf("%s %s", response.Status, body)
 	}
 	if _, err := upload(strings.NewReader("program"), 7); err == nil || !strings.Contains(err.Error(), "already_exists") {
-		t.Errorf("its name is free: %v", err)
+		t.Errorf("the name is not taken: %v", err)
 	}
 	if _, err := c.Repositories.DeleteReleaseAsset(t.Context(), "octo", "app", left.GetID()); err != nil {
 		t.Error(err)
@@ -168,15 +184,16 @@ func sum(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(
 
 func path(p string) func() string { return func() string { return p } }
 
-// What go-github does with releases, from a draft to the bytes of an asset.
-func TestReleaseByGoGitHub(t *testing.T) {
+// go-github can publish a release, from a draft to the content of an asset.
+func TestReleaseWithGoGitHub(t *testing.T) {
 	s, dir, first, _, _ := startPublisher(t)
 	c := publisher(t, s, "app")
 	releases := c.Repositories
 	draft, _, err := releases.CreateRelease(t.Context(), "octo", "app", &api.RepositoryRelease{
 		TagName: api.String("v1.0.0"), TargetCommitish: &first, Draft: api.Bool(true),
 	})
-	if err != nil || !draft.GetDraft() || draft.GetUploadURL() != fmt.Sprintf("%s/repos/octo/app/releases/%d/assets{?name,label}", s.UploadURL(), draft.GetID()) {
+	uploadURL := fmt.Sprintf("%s/repos/octo/app/releases/%d/assets{?name,label}", s.UploadURL(), draft.GetID())
+	if err != nil || !draft.GetDraft() || draft.GetUploadURL() != uploadURL {
 		t.Fatalf("%v %v", draft, err)
 	}
 	upload := func(name, content string) (*api.ReleaseAsset, error) {
@@ -198,30 +215,35 @@ func TestReleaseByGoGitHub(t *testing.T) {
 		program.GetContentType() != "application/x-executable" || program.GetLabel() != "a program" {
 		t.Fatalf("%v %v", program, err)
 	}
-	answer := new(api.ErrorResponse)
-	if _, err := upload("action-build-linux-amd64", "other"); !errors.As(err, &answer) || answer.Response.StatusCode != 422 || len(answer.Errors) != 1 ||
-		answer.Errors[0].Code != "already_exists" || answer.Errors[0].Field != "name" {
+	failed := new(api.ErrorResponse)
+	_, err = upload("action-build-linux-amd64", "other")
+	if !errors.As(err, &failed) || failed.Response.StatusCode != 422 || len(failed.Errors) != 1 ||
+		failed.Errors[0].Code != "already_exists" || failed.Errors[0].Field != "name" {
 		t.Errorf("the same name: %v", err)
 	}
-	if _, err := upload("empty", ""); !errors.As(err, &answer) || answer.Message != "Bad Content-Length: " { // go-github sends it in chunks
+	// go-github sends an empty file in chunks.
+	if _, err := upload("empty", ""); !errors.As(err, &failed) || failed.Message != "Bad Content-Length: " {
 		t.Errorf("an empty file: %v", err)
 	}
 	address := strings.Replace(draft.GetUploadURL(), "{?name,label}", "?name=empty", 1)
-	if status, body := ask(t, "POST", address, "app", ""); status != 422 || !strings.Contains(body, "size must be greater than or equal to 1") {
-		t.Errorf("an empty file: %d %s", status, body)
-	}
+	checkResponse(t, 422, "size must be greater than or equal to 1", "POST", address, "app", "")
 	if a, err := upload("my notes (1).txt", "x"); err != nil || a.GetName() != "my.notes.1.txt" {
 		t.Errorf("%v %v", a, err)
 	}
-	if list, answer, err := releases.ListReleaseAssets(t.Context(), "octo", "app", draft.GetID(), &api.ListOptions{PerPage: 1}); err != nil || len(list) != 1 || answer.NextPage != 2 {
-		t.Errorf("%v %v %v", list, answer, err)
+	for number, want := range []struct {
+		name string
+		next int
+	}{{"action-build-linux-amd64", 2}, {"my.notes.1.txt", 0}} {
+		list, response, err := releases.ListReleaseAssets(t.Context(), "octo", "app", draft.GetID(),
+			&api.ListOptions{PerPage: 1, Page: number + 1})
+		if err != nil || len(list) != 1 || list[0].GetName() != want.name || response.NextPage != want.next {
+			t.Errorf("page %d: %v %v %v", number+1, list, response, err)
+		}
 	}
-	if list, answer, err := releases.ListReleaseAssets(t.Context(), "octo", "app", draft.GetID(), &api.ListOptions{PerPage: 1, Page: 2}); err != nil || len(list) != 1 || answer.NextPage != 0 || list[0].GetName() != "my.notes.1.txt" {
-		t.Errorf("%v %v %v", list, answer, err)
-	}
-	// A draft's assets are there for who may write, and for nobody else.
+	// Only a token with write access can read the assets of a draft.
 	read := func(token string) (string, error) {
-		content, _, err := publisher(t, s, token).Repositories.DownloadReleaseAsset(t.Context(), "octo", "app", program.GetID(), http.DefaultClient)
+		content, _, err := publisher(t, s, token).Repositories.DownloadReleaseAsset(t.Context(), "octo", "app",
+			program.GetID(), http.DefaultClient)
 		if err != nil {
 			return "", err
 		}
@@ -233,23 +255,25 @@ func TestReleaseByGoGitHub(t *testing.T) {
 		t.Errorf("%q %v", got, err)
 	}
 	if got, err := read("reads"); err == nil {
-		t.Errorf("a draft's asset to who reads: %q", got)
+		t.Errorf("an asset of a draft with read access: %q", got)
 	}
-	if _, _, err := releases.EditRelease(t.Context(), "octo", "app", draft.GetID(), &api.RepositoryRelease{Draft: api.Bool(false)}); err != nil {
+	_, _, err = releases.EditRelease(t.Context(), "octo", "app", draft.GetID(),
+		&api.RepositoryRelease{Draft: api.Bool(false)})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if got, err := read("app-reads"); err != nil || got != "program" {
 		t.Errorf("%q %v", got, err)
 	}
 	release, _, err := releases.GetLatestRelease(t.Context(), "octo", "app")
-	if err != nil || len(release.Assets) != 2 || release.Assets[0].GetBrowserDownloadURL() != s.ServerURL()+"/octo/app/releases/download/v1.0.0/action-build-linux-amd64" {
+	download := s.ServerURL() + "/octo/app/releases/download/v1.0.0/action-build-linux-amd64"
+	if err != nil || len(release.Assets) != 2 || release.Assets[0].GetBrowserDownloadURL() != download {
 		t.Fatalf("%v %v", release, err)
 	}
-	if _, body := ask(t, "GET", program.GetURL(), "app-reads", ""); !strings.Contains(body, `"digest":"sha256:`+sum("program")+`"`) {
-		t.Errorf("%s", body)
-	}
-	// A shell script reads the fields in GitHub's order, one in a line.
-	lines := must(t, dir, "curl -s -H 'Authorization: Bearer app' "+release.GetURL()+` | grep -o -e '^ *"url": "[^"]*/assets/[0-9]*"' -e '^ *"name": "[^"]*"' | cut -d'"' -f2 | tr '\n' ' '`)
+	checkResponse(t, 200, `"digest":"sha256:`+sum("program")+`"`, "GET", program.GetURL(), "app-reads", "")
+	// curl gets one field per line in GitHub's order, as shell scripts expect.
+	lines := must(t, dir, "curl -s -H 'Authorization: Bearer app' "+release.GetURL()+
+		` | grep -o -e '^ *"url": "[^"]*/assets/[0-9]*"' -e '^ *"name": "[^"]*"' | cut -d'"' -f2 | tr '\n' ' '`)
 	if lines != "url name url name" {
 		t.Errorf("%s", lines)
 	}
@@ -257,7 +281,7 @@ func TestReleaseByGoGitHub(t *testing.T) {
 		t.Error(err)
 	}
 	if _, _, err := releases.GetReleaseAsset(t.Context(), "octo", "app", program.GetID()); err == nil {
-		t.Error("it is still there")
+		t.Error("the deleted asset still exists")
 	}
 	if _, err := releases.DeleteRelease(t.Context(), "octo", "app", draft.GetID()); err != nil {
 		t.Error(err)
@@ -265,7 +289,5 @@ func TestReleaseByGoGitHub(t *testing.T) {
 	if list, _, err := releases.ListReleases(t.Context(), "octo", "app", nil); err != nil || len(list) != 0 {
 		t.Errorf("%v %v", list, err)
 	}
-	if status, body := ask(t, "POST", s.UploadURL()+"/repos/octo/app/releases/99/assets?name=a", "app", "x"); status != 404 {
-		t.Errorf("%d %s", status, body)
-	}
+	checkResponse(t, 404, "", "POST", s.UploadURL()+"/repos/octo/app/releases/99/assets?name=a", "app", "x")
 }

@@ -1,6 +1,6 @@
-// Package github stands in for GitHub on loopback: the REST endpoints that resolving a ref and publishing a release need, git over HTTP, the
-// downloads of releases, and the OIDC issuer of Actions. What it knows of a repository comes from a real one, by real git; releases, their
-// assets and attestations are kept in memory until Close.
+// Package github stands in for GitHub on loopback: the REST endpoints for resolving refs and publishing releases, git
+// over HTTP, downloads of releases, and the OIDC issuer of Actions. Repositories are real ones, served by git.
+// Releases, their assets and attestations are kept in memory until Close.
 package github
 
 import (
@@ -22,36 +22,36 @@ import (
 // Repository is one repository.
 type Repository struct {
 	Owner, Name string
-	Dir         string // of the real repository: bare, a checkout or a worktree. What is pushed is written there, into .git only
+	Dir         string // of a bare repository, a checkout or a worktree. Pushes change only its .git
 	Private     bool
 }
 
-// Options says what GitHub knows.
+// Options describe what GitHub knows.
 type Options struct {
 	Repositories []Repository
-	Tokens       []string          // may read all of them
-	JobTokens    []Token           // may do what each says
+	Tokens       []string          // can read all repositories
+	JobTokens    []Token           // have the permissions of a workflow's job
 	Claims       map[string]string // of OIDC tokens, over the defaults: repository, ref, environment, …
-	RateLimit    int               // requests to the API in an hour, for each token and for all who have none; 0: 5000
-	DownloadFor  time.Duration     // a signed address of an asset is good for so long; 0: 5 minutes
+	RateLimit    int               // API requests per hour and token, or for all without a token; 0: 5000
+	DownloadFor  time.Duration     // validity of an asset's signed URL; 0: 5 minutes
 }
 
-// Request is one request, as tests ask for it.
+// Request is one request that the stand-in received.
 type Request struct {
 	Method, Path string
-	Status       int // of the answer; 0 while there is none
+	Status       int // of the response; 0 before it is sent
 	HasToken     bool
 }
 
 // Server is the running stand-in.
 type Server struct {
-	url     string
-	objects string // the URL of the host that has the assets
-	servers []*http.Server
-	serving sync.WaitGroup
-	key     *rsa.PrivateKey
-	bearer  string // opens the OIDC endpoint, as a runner's job has it
-	signer  []byte // of the assets' addresses
+	url       string
+	assetsURL string // of the host that stores assets
+	servers   []*http.Server
+	serving   sync.WaitGroup
+	oidcKey   *rsa.PrivateKey
+	oidcToken string // authorizes a job to request OIDC tokens
+	urlKey    []byte // signs the URLs of assets
 
 	mu       sync.Mutex
 	options  Options
@@ -61,25 +61,26 @@ type Server struct {
 	closed   bool
 	handling sync.WaitGroup
 
-	making sync.Mutex       // held by a request that reads or changes what is made
-	made   map[string]*made // by repository
-	lastID int64
+	storeMu sync.Mutex
+	stores  map[string]*store // by repository
+	lastID  int64
 }
 
-// Start serves on loopback ports of the system's choice.
+// Start serves on two loopback ports.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, fmt.Errorf("github: %w", err)
 	}
 	s := &Server{
-		key: key, bearer: rand.Text(), signer: []byte(rand.Text()), options: o, rates: map[string]*rate{}, made: map[string]*made{},
+		oidcKey: key, oidcToken: rand.Text(), urlKey: []byte(rand.Text()),
+		options: o, rates: map[string]*rate{}, stores: map[string]*store{},
 	}
 	mux := http.NewServeMux()
-	s.handleREST(mux)
+	s.handleAPI(mux)
 	s.handleOIDC(mux)
-	mux.HandleFunc("/", s.web)
-	for _, handler := range []http.Handler{mux, http.HandlerFunc(s.object)} {
+	mux.HandleFunc("/", s.serveWeb)
+	for _, handler := range []http.Handler{mux, http.HandlerFunc(s.serveObject)} {
 		if err := s.serve(ctx, handler); err != nil {
 			return nil, errors.Join(fmt.Errorf("github: %w", err), s.Close())
 		}
@@ -87,8 +88,8 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
-// serve serves GitHub itself first, then the host that has the assets. That one is named otherwise: to a client it is another host, not
-// another port of the same.
+// serve starts the server of GitHub, then, on the second call, the host of the assets. The latter has another host
+// name (localhost), so that clients do not send it the credentials of the former.
 func (s *Server) serve(ctx context.Context, handler http.Handler) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -97,15 +98,15 @@ func (s *Server) serve(ctx context.Context, handler http.Handler) error {
 	if s.url == "" {
 		s.url = "http://" + listener.Addr().String()
 	} else {
-		s.objects = "http://" + strings.Replace(listener.Addr().String(), "127.0.0.1", "localhost", 1)
+		s.assetsURL = "http://" + strings.Replace(listener.Addr().String(), "127.0.0.1", "localhost", 1)
 	}
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: s.record(s.fail(handler))}
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: s.record(s.injectFaults(handler))}
 	s.servers = append(s.servers, server)
-	s.serving.Go(func() { _ = server.Serve(listener) }) // ends by Close
+	s.serving.Go(func() { _ = server.Serve(listener) }) // returns after Close
 	return nil
 }
 
-// Close ends the stand-in, and with it every request at hand.
+// Close stops the stand-in and aborts pending requests.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -119,16 +120,16 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-// ServerURL is GITHUB_SERVER_URL: where git fetches from.
+// ServerURL is GITHUB_SERVER_URL: the base of clone URLs.
 func (s *Server) ServerURL() string { return s.url }
 
 // APIURL is GITHUB_API_URL.
 func (s *Server) APIURL() string { return s.url + "/api/v3" }
 
-// UploadURL is where the assets of releases are sent to, as GitHub Enterprise Server has it.
+// UploadURL is the base URL of asset uploads, as on GitHub Enterprise Server.
 func (s *Server) UploadURL() string { return s.url + "/api/uploads" }
 
-// Change changes what GitHub knows from now on: change gets the options to edit, slices and maps being its own.
+// Change edits a copy of the options, which then replaces them.
 func (s *Server) Change(change func(*Options)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,13 +143,13 @@ func (s *Server) Change(change func(*Options)) {
 	s.options = o
 }
 
-func (s *Server) now() Options {
+func (s *Server) currentOptions() Options {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.options
 }
 
-// Requests lists what was asked for, in the order in which it came.
+// Requests lists the requests in the order in which they arrived.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,10 +160,10 @@ func (s *Server) Requests() []Request {
 	return list
 }
 
-// record notes every request from its beginning on, so that those that never end are seen too.
+// record lists a request when it arrives, so that one without a response is listed, too.
 func (s *Server) record(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, hasToken := tokenOf(r)
+		_, hasToken := requestToken(r)
 		request := &Request{Method: r.Method, Path: r.URL.Path, HasToken: hasToken}
 		s.mu.Lock()
 		if s.closed {
@@ -173,7 +174,7 @@ func (s *Server) record(next http.Handler) http.Handler {
 		s.requests = append(s.requests, request)
 		s.mu.Unlock()
 		defer s.handling.Done()
-		next.ServeHTTP(&answer{ResponseWriter: w, sent: func(status int) {
+		next.ServeHTTP(&statusRecorder{ResponseWriter: w, record: func(status int) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if request.Status == 0 {
@@ -183,26 +184,26 @@ func (s *Server) record(next http.Handler) http.Handler {
 	})
 }
 
-// answer tells which status is sent, before it is: who has the answer finds it in the record.
-type answer struct {
+// statusRecorder records the status before it sends it: a client that has the response finds it recorded.
+type statusRecorder struct {
 	http.ResponseWriter
-	sent func(status int)
+	record func(status int)
 }
 
-// WriteHeader tells the status.
-func (a *answer) WriteHeader(status int) {
-	a.sent(status)
-	a.ResponseWriter.WriteHeader(status)
+// WriteHeader implements [http.ResponseWriter].
+func (w *statusRecorder) WriteHeader(status int) {
+	w.record(status)
+	w.ResponseWriter.WriteHeader(status)
 }
 
-// Write tells the status 200 where no other was sent.
-func (a *answer) Write(p []byte) (int, error) {
-	a.sent(http.StatusOK)
-	return a.ResponseWriter.Write(p)
+// Write implements [http.ResponseWriter].
+func (w *statusRecorder) Write(p []byte) (int, error) {
+	w.record(http.StatusOK)
+	return w.ResponseWriter.Write(p)
 }
 
-// Unwrap lets http.ResponseController reach what is below.
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+// Unwrap lets [http.ResponseController] reach the connection.
+func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// discard reads a request's body to its end: until then the server does not see the client leave.
-func discard(r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
+// discardBody reads a request's body. Only then does the server notice that the client disconnects.
+func discardBody(r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }

@@ -23,16 +23,19 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Mirror stands in for Docker Hub: anonymous, to read only.
+// BaseImage is the root file system of debian:bookworm-slim that scripts/setup.sh creates, relative to the checkout.
+const BaseImage = ".cache/base/bookworm-slim.tar"
+
+// Mirror is a stand-in for Docker Hub: anonymous and read-only.
 type Mirror struct {
 	Addr   string // host:port, plain HTTP
 	server *http.Server
 	served chan struct{}
 }
 
-// StartMirror serves library/debian:bookworm-slim for linux/amd64 and linux/arm64 from the tar that scripts/base-image.sh makes.
+// StartMirror serves library/debian:bookworm-slim for linux/amd64 and linux/arm64 from the file tar, see BaseImage.
 func StartMirror(ctx context.Context, tar string) (*Mirror, error) {
-	base, err := debian(tar)
+	base, err := debianIndex(tar)
 	if err != nil {
 		return nil, err
 	}
@@ -43,20 +46,21 @@ func StartMirror(ctx context.Context, tar string) (*Mirror, error) {
 	m := &Mirror{Addr: listener.Addr().String(), served: make(chan struct{})}
 	content := hub.New(hub.Logger(log.New(io.Discard, "", 0)))
 	filled := make(chan struct{})
-	m.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handle := func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-filled:
 			if r.Method != http.MethodGet && r.Method != http.MethodHead {
-				http.Error(w, "a mirror is to read only", http.StatusMethodNotAllowed)
+				http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
 				return
 			}
-		default: // it is we who fill it
+		default: // StartMirror pushes the image
 		}
 		content.ServeHTTP(w, r)
-	})}
+	}
+	m.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(handle)}
 	go func() {
 		defer close(m.served)
-		_ = m.server.Serve(listener) // ends by Stop
+		_ = m.server.Serve(listener) // fails when Stop closes it
 	}()
 	reference, err := name.ParseReference(m.Addr + "/library/debian:bookworm-slim")
 	if err == nil {
@@ -69,18 +73,19 @@ func StartMirror(ctx context.Context, tar string) (*Mirror, error) {
 	return m, nil
 }
 
-// Stop ends the mirror.
+// Stop stops the mirror.
 func (m *Mirror) Stop() error {
 	err := m.server.Close()
 	<-m.served
 	return err
 }
 
-// debian is the index of the base image. arm64 has the same layer: no program in it would run, but FROM and COPY need none.
-func debian(tar string) (v1.ImageIndex, error) {
+// debianIndex returns the index of the base image. Its image for arm64 has the same layer: FROM and COPY work with it,
+// RUN does not.
+func debianIndex(tar string) (v1.ImageIndex, error) {
 	file, err := newBaseLayer(tar)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no base image %s: run scripts/base-image.sh", tar)
+		return nil, fmt.Errorf("base image %s not found: run scripts/setup.sh test", tar)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the base image: %w", err)
@@ -92,8 +97,11 @@ func debian(tar string) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, architecture := range []string{"amd64", "arm64"} {
 		config := &v1.ConfigFile{
-			Architecture: architecture, OS: "linux", Created: v1.Time{Time: time.Unix(0, 0).UTC()}, RootFS: v1.RootFS{Type: "layers"},
-			Config: v1.Config{Cmd: []string{"bash"}, Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
+			Architecture: architecture, OS: "linux", Created: v1.Time{Time: time.Unix(0, 0).UTC()},
+			RootFS: v1.RootFS{Type: "layers"},
+			Config: v1.Config{
+				Cmd: []string{"bash"}, Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+			},
 		}
 		if architecture == "arm64" {
 			config.Variant = "v8"
@@ -103,7 +111,8 @@ func debian(tar string) (v1.ImageIndex, error) {
 			return nil, err
 		}
 		image = mutate.ConfigMediaType(image, types.OCIConfigJSON)
-		if image, err = mutate.Append(image, mutate.Addendum{Layer: layer, History: v1.History{CreatedBy: "debian.sh", Created: config.Created}}); err != nil {
+		history := v1.History{CreatedBy: "debian.sh", Created: config.Created}
+		if image, err = mutate.Append(image, mutate.Addendum{Layer: layer, History: history}); err != nil {
 			return nil, err
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{
@@ -113,7 +122,7 @@ func debian(tar string) (v1.ImageIndex, error) {
 	return index, nil
 }
 
-// baseLayer is a compressed layer whose digests the script has written down: computing them takes seconds at each start.
+// baseLayer is a compressed layer. Its digests come from a file, because computing them takes seconds.
 type baseLayer struct {
 	file           string
 	size           int64
@@ -131,9 +140,9 @@ func newBaseLayer(tar string) (*baseLayer, error) {
 		return nil, err
 	}
 	l.size = info.Size()
-	fields := strings.Fields(string(sums)) // SUM NAME, for the tar and for what it was compressed to
+	fields := strings.Fields(string(sums)) // SUM NAME, of the tar and of its compressed form
 	if len(fields) != 4 {
-		return nil, fmt.Errorf("%s.sums holds no two sums: remove it, and run scripts/base-image.sh", tar)
+		return nil, fmt.Errorf("invalid checksums in %s.sums: remove its directory and run scripts/setup.sh test", tar)
 	}
 	l.diffID, l.digest = v1.Hash{Algorithm: "sha256", Hex: fields[0]}, v1.Hash{Algorithm: "sha256", Hex: fields[2]}
 	return l, nil

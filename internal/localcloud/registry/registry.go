@@ -1,5 +1,5 @@
-// Package registry is a real registry with real authentication, for the local cloud: distribution's, with tokens as its specification has
-// them (https://distribution.github.io/distribution/spec/auth/token/), and a mirror of Docker Hub.
+// Package registry runs distribution's registry with token authentication as in
+// https://distribution.github.io/distribution/spec/auth/token/, and a mirror of Docker Hub.
 package registry
 
 import (
@@ -28,11 +28,11 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Account may do something in the repositories below a prefix.
+// Account has access to the repositories below a prefix.
 type Account struct {
 	User, Password string
-	Prefix         string    // "team": the repository of that name, and those below it; "": all
-	Push           bool      // and not only pull
+	Prefix         string    // "team": the repository team and those below it; "": all
+	Push           bool      // allows push in addition to pull
 	Expires        time.Time // zero: never
 }
 
@@ -53,7 +53,7 @@ const (
 	issuer  = "localcloud"
 	service = "registry"
 	keyID   = "localcloud"
-	// tokenLife is short: a long push has to ask again.
+	// tokenLife is short so that a long push has to request another token.
 	tokenLife = time.Minute
 )
 
@@ -75,7 +75,7 @@ func Start(ctx context.Context, dir string, accounts ...Account) (*Registry, err
 	mux := http.NewServeMux()
 	mux.HandleFunc("/token", r.token)
 	mux.Handle("/", app)
-	r.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+	handle := func(w http.ResponseWriter, request *http.Request) {
 		r.mu.Lock()
 		r.requests = append(r.requests, request.Method+" "+request.URL.Path)
 		tap := r.tap
@@ -84,22 +84,24 @@ func Start(ctx context.Context, dir string, accounts ...Account) (*Registry, err
 			tap(request)
 		}
 		mux.ServeHTTP(w, request)
-	})}
+	}
+	r.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(handle)}
 	go func() {
 		defer close(r.served)
-		_ = r.server.Serve(listener) // ends by Stop
+		_ = r.server.Serve(listener) // fails when Stop closes it
 	}()
 	return r, nil
 }
 
 func (r *Registry) app(ctx context.Context, dir string) (http.Handler, error) {
-	logrus.SetOutput(io.Discard) // the library's log is global, and no part of what we show
+	logrus.SetOutput(io.Discard) // the library logs to a global logger
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	private := jose.JSONWebKey{Key: key, KeyID: keyID, Algorithm: string(jose.ES256), Use: "sig"}
-	if r.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: private}, (&jose.SignerOptions{}).WithType("JWT")); err != nil {
+	signingKey := jose.SigningKey{Algorithm: jose.ES256, Key: private}
+	if r.signer, err = jose.NewSigner(signingKey, (&jose.SignerOptions{}).WithType("JWT")); err != nil {
 		return nil, err
 	}
 	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{private.Public()}})
@@ -126,28 +128,28 @@ func (r *Registry) app(ctx context.Context, dir string) (http.Handler, error) {
 	return handlers.NewApp(context.WithoutCancel(ctx), config), nil
 }
 
-// AddAccount lets somebody in, from now on.
+// AddAccount adds an account.
 func (r *Registry) AddAccount(a Account) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.accounts = append(r.accounts, a)
 }
 
-// Requests lists what was asked for, as "METHOD /path".
+// Requests returns the requests so far, as "METHOD /path".
 func (r *Registry) Requests() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.requests)
 }
 
-// Tap shows every request from now on to f before it is answered, whole; nil ends that. Who reads the body has to put it back.
+// Tap calls f with every request before it is handled; nil stops that. If f reads the body it has to replace it.
 func (r *Registry) Tap(f func(*http.Request)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tap = f
 }
 
-// Stop ends the registry.
+// Stop stops the registry.
 func (r *Registry) Stop() error {
 	err := r.server.Close()
 	<-r.served
@@ -160,8 +162,8 @@ type access struct {
 	Actions []string `json:"actions"`
 }
 
-// token trades a password for a token: a GET with basic authentication, or OAuth2's POST. It grants what the account may do of what
-// was asked, which may be nothing.
+// token exchanges a password for a token: in a GET request with basic authentication, or in OAuth 2's POST request. The
+// token grants those of the requested scopes that the account has, which may be none.
 func (r *Registry) token(w http.ResponseWriter, request *http.Request) {
 	user, password, _ := request.BasicAuth()
 	if request.Method == http.MethodPost && request.FormValue("grant_type") == "password" {
@@ -221,15 +223,16 @@ func (r *Registry) account(user, password string) (Account, bool) {
 	return Account{}, false
 }
 
-// grant reads a scope, repository:NAME:ACTION,ACTION, and keeps what the account may do.
+// grant parses a scope, repository:NAME:ACTION,ACTION, and returns the access that the account has.
 func (a Account) grant(scope string) (access, error) {
 	kind, rest, _ := strings.Cut(scope, ":")
 	i := strings.LastIndex(rest, ":")
 	if kind != "repository" || i < 0 {
-		return access{}, errors.New("no scope of a repository")
+		return access{}, errors.New("not a repository scope")
 	}
 	granted := access{Type: kind, Name: rest[:i], Actions: []string{}}
-	if prefix := strings.TrimSuffix(a.Prefix, "/"); prefix != "" && granted.Name != prefix && !strings.HasPrefix(granted.Name, prefix+"/") {
+	prefix := strings.TrimSuffix(a.Prefix, "/")
+	if prefix != "" && granted.Name != prefix && !strings.HasPrefix(granted.Name, prefix+"/") {
 		return granted, nil
 	}
 	for action := range strings.SplitSeq(rest[i+1:], ",") {

@@ -33,7 +33,7 @@ func TestAccounts(t *testing.T) {
 	r, err := Start(t.Context(), t.TempDir(),
 		Account{User: "robot", Password: "pw", Prefix: "team/", Push: true},
 		Account{User: "reader", Password: "pr"},
-		Account{User: "late", Password: "pl", Push: true, Expires: time.Now().Add(-time.Second)})
+		Account{User: "expired", Password: "pl", Push: true, Expires: time.Now().Add(-time.Second)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,11 +68,11 @@ func TestAccounts(t *testing.T) {
 		t.Error(err)
 	}
 	for what, err := range map[string]error{
-		"anonymous pull":   pull("team/app:1", authn.Anonymous),
-		"wrong password":   pull("team/app:1", &authn.Basic{Username: "robot", Password: "no"}),
-		"expired account":  push("team/app:2", &authn.Basic{Username: "late", Password: "pl"}),
-		"pull only":        push("team/app:2", reader),
-		"another's prefix": push("other/app:1", robot),
+		"anonymous pull":  pull("team/app:1", authn.Anonymous),
+		"wrong password":  pull("team/app:1", &authn.Basic{Username: "robot", Password: "no"}),
+		"expired account": push("team/app:2", &authn.Basic{Username: "expired", Password: "pl"}),
+		"pull only":       push("team/app:2", reader),
+		"other prefix":    push("other/app:1", robot),
 	} {
 		if status(err) != http.StatusUnauthorized {
 			t.Errorf("%s: %v, want 401", what, err)
@@ -87,11 +87,12 @@ func TestAccounts(t *testing.T) {
 func TestMirror(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "base.tar")
 	if _, err := StartMirror(t.Context(), file); err == nil {
-		t.Fatal("no error without a base image")
+		t.Fatal("StartMirror succeeded without a base image")
 	}
 	var content, compressed bytes.Buffer
 	w := tar.NewWriter(&content)
-	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "./etc/", Typeflag: tar.TypeDir, Mode: 0o755}), w.Close()); err != nil {
+	header := &tar.Header{Name: "./etc/", Typeflag: tar.TypeDir, Mode: 0o755}
+	if err := errors.Join(w.WriteHeader(header), w.Close()); err != nil {
 		t.Fatal(err)
 	}
 	z := gzip.NewWriter(&compressed)
@@ -102,8 +103,9 @@ func TestMirror(t *testing.T) {
 		t.Fatal(err)
 	}
 	sums := fmt.Sprintf("%x  base.tar\n%x  base.tar.gz\n", sha256.Sum256(content.Bytes()), sha256.Sum256(compressed.Bytes()))
-	for name, data := range map[string][]byte{"": content.Bytes(), ".gz": compressed.Bytes(), ".sums": []byte(sums)} {
-		if err := os.WriteFile(file+name, data, 0o644); err != nil {
+	files := map[string][]byte{"": content.Bytes(), ".gz": compressed.Bytes(), ".sums": []byte(sums)}
+	for suffix, data := range files {
+		if err := os.WriteFile(file+suffix, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -134,13 +136,13 @@ func TestMirror(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := remote.Write(ref, image); err == nil {
-			t.Error("the mirror was written to")
+			t.Error("a push to the mirror succeeded")
 		}
 		if err := m.Stop(); err != nil {
 			t.Error(err)
 		}
 	}
 	if digests[0] != digests[1] {
-		t.Errorf("two digests of one base image: %v", digests)
+		t.Errorf("the digest of the base image changed: %v", digests)
 	}
 }

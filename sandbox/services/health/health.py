@@ -1,4 +1,4 @@
-"""Answers GET /health with the repository and the commit that this image was built from."""
+"""Serves GET /health: the repository and the commit that this image was built from."""
 
 import json
 import signal
@@ -10,7 +10,7 @@ BUILD = "/opt/sandbox/services/health/build.json"
 
 
 class Health(BaseHTTPRequestHandler):
-    """One request; a client that says nothing for 5 seconds is cut off."""
+    """Handles requests; closes connections that are idle for 5 seconds."""
 
     timeout = 5
     protocol_version = "HTTP/1.1"
@@ -33,19 +33,19 @@ class Health(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_request(self, code="-", size="-"):
-        """Says nothing of what went well: a health check comes every few seconds."""
+        """Logs failures only: a health check comes every few seconds."""
         if code != 200:
             super().log_request(code, size)
 
 
 def build():
-    """What the image was built from. Read each time: it is small, and the file cannot be stale."""
+    """Returns what the image was built from."""
     with open(BUILD, encoding="utf-8") as file:
         return json.load(file)
 
 
 class Server(ThreadingHTTPServer):
-    daemon_threads = True  # a request under way does not hold up the end
+    daemon_threads = True  # requests do not delay the exit
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 //
 //	go run ./internal/localcloud/cmd/localcloud --env FILE [--engine current|oldest|none]
 //
-// Once everything answers it writes FILE, which a shell sources to point any program at it. FILE is removed at the end. At SIGUSR1 it says
-// how many bytes Daytona's registry has been sent: "pushed N".
+// When everything answers it writes FILE, which a shell sources so that programs use the local cloud. It removes FILE
+// when it ends. On SIGUSR1 it prints how many bytes were pushed to Daytona's registry: "pushed N".
 package main
 
 import (
@@ -22,20 +22,21 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud"
 	"github.com/org/sandbox-actions/internal/localcloud/checkout"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
+	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
 
 type options struct {
-	Env        string `required:"" help:"File to write: lines export NAME='value', once everything answers." type:"path"`
+	Env        string `required:"" help:"File to write when everything answers, with lines export NAME='value'." type:"path"`
 	Engine     string `help:"Docker Engine to start: current, oldest or none." enum:"current,oldest,none" default:"none"`
-	Repository string `help:"OWNER/NAME under which GitHub has this checkout." default:"org/sandbox-actions"`
-	Dir        string `help:"Keeps layers and images from one run to the next; seen from the checkout." default:".cache/localcloud"`
+	Repository string `help:"OWNER/NAME of this checkout at GitHub." default:"org/sandbox-actions"`
+	Dir        string `help:"Directory for layers and images, kept between runs; relative to the checkout." default:".cache/localcloud"`
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	var o options
-	kong.Parse(&o, kong.Description("Depot, GitHub, registries and a Docker Engine on loopback."))
+	kong.Parse(&o, kong.Description("Runs Depot, GitHub, Doppler, Daytona, registries and Docker Engines on loopback."))
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
@@ -49,7 +50,7 @@ func run(ctx context.Context, o options) error {
 	}
 	owner, name, ok := strings.Cut(o.Repository, "/")
 	if !ok {
-		return fmt.Errorf("--repository %q is no repository: write OWNER/NAME", o.Repository)
+		return fmt.Errorf("invalid --repository %q: use OWNER/NAME", o.Repository)
 	}
 	if !filepath.IsAbs(o.Dir) {
 		o.Dir = filepath.Join(root, o.Dir)
@@ -58,20 +59,20 @@ func run(ctx context.Context, o options) error {
 		o.Engine = ""
 	}
 	cloud, err := localcloud.Start(ctx, localcloud.Options{
-		Dir: o.Dir, Base: filepath.Join(root, ".cache/base/bookworm-slim.tar"), Engine: o.Engine,
+		Dir: o.Dir, Base: filepath.Join(root, registry.BaseImage), Engine: o.Engine,
 		Repositories: []github.Repository{{Owner: owner, Name: name, Dir: root, Private: true}},
 	})
 	if err != nil {
 		return err
 	}
 	if err = writeEnv(o.Env, cloud.Env()); err == nil {
-		fmt.Fprintf(os.Stderr, "The local cloud is ready: source %s. Ctrl-C ends it.\n", o.Env)
-		asked := make(chan os.Signal, 1)
-		signal.Notify(asked, syscall.SIGUSR1)
+		fmt.Fprintf(os.Stderr, "The local cloud is ready: source %s. Press Ctrl-C to stop it.\n", o.Env)
+		usr1 := make(chan os.Signal, 1)
+		signal.Notify(usr1, syscall.SIGUSR1)
 		for ctx.Err() == nil {
 			select {
-			case <-asked:
-				fmt.Fprintf(os.Stderr, "pushed %d\n", pushed(cloud))
+			case <-usr1:
+				fmt.Fprintf(os.Stderr, "pushed %d\n", pushedBytes(cloud))
 			case <-ctx.Done():
 			}
 		}
@@ -83,8 +84,8 @@ func run(ctx context.Context, o options) error {
 	return err
 }
 
-// pushed is how many bytes of images have been sent to Daytona's registry.
-func pushed(cloud *localcloud.Cloud) int64 {
+// pushedBytes returns how many bytes were pushed to Daytona's registry.
+func pushedBytes(cloud *localcloud.Cloud) int64 {
 	var sum int64
 	for _, request := range cloud.Daytona.Requests() {
 		if request.Registry && request.Method != http.MethodGet && request.Method != http.MethodHead {
@@ -94,13 +95,14 @@ func pushed(cloud *localcloud.Cloud) int64 {
 	return sum
 }
 
-// writeEnv writes the file whole or not at all: it holds tokens, and who waits for it may read it at once.
+// writeEnv writes the file atomically, because a script that waits for it reads it at once. It contains tokens: mode
+// 0600.
 func writeEnv(path string, env map[string]string) error {
 	var s strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		fmt.Fprintf(&s, "export %s='%s'\n", name, strings.ReplaceAll(env[name], "'", `'\''`))
 	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".env-") // mode 0600
+	file, err := os.CreateTemp(filepath.Dir(path), ".env-") // creates it with mode 0600
 	if err != nil {
 		return err
 	}

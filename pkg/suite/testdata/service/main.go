@@ -1,4 +1,5 @@
-// Command service is what the suite's tests run in containers: a server, and a few ways to misbehave. It needs no file beside itself.
+// Command service runs in the containers of the tests: a server, with several ways to misbehave. It needs no other
+// file.
 package main
 
 import (
@@ -36,7 +37,7 @@ func main() {
 			}
 			return
 		case "fail":
-			fmt.Fprintln(os.Stderr, "it can not start")
+			fmt.Fprintln(os.Stderr, "cannot start")
 			os.Exit(3)
 		}
 	}
@@ -46,7 +47,7 @@ func main() {
 		w.Header().Set("X-Version", "7")
 		fmt.Fprintf(w, `{"status":"ok","mode":%q}`, os.Getenv("MODE"))
 	})
-	http.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/health", http.StatusFound) })
+	http.Handle("/moved", http.RedirectHandler("/health", http.StatusFound))
 	http.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Method, " ", r.Header.Get("X-Ask"), " ", r.Host)
 	})
@@ -60,7 +61,7 @@ func main() {
 	if os.Getenv("STUBBORN") != "" {
 		time.Sleep(time.Hour)
 	}
-	if os.Getenv("SULKY") != "" {
+	if os.Getenv("FAIL") != "" {
 		os.Exit(5)
 	}
 }

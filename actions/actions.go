@@ -1,0 +1,78 @@
+// Package actions holds the flows of the three actions, [Build], [Snapshot] and [Test], and the smaller commands of
+// their programs. A flow reads from top to bottom and only joins parts of pkg/:
+//
+//	inputs -> Spec ─┐
+//	credentials ────┼─> source -> lease (BuildKit) -> image -> engine | registry | Daytona -> outputs
+//	trust ──────────┘
+//
+// Functions take values and return values; nothing collects the state of a run.
+package actions
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runner"
+)
+
+// Env is where an action runs.
+type Env struct {
+	Runner   *runner.Runner
+	Getenv   func(string) string
+	Dir      string // the workspace, absolute; base of relative paths
+	Stdout   io.Writer
+	Terminal *os.File // shows progress; nil without a terminal
+}
+
+// validation returns what the validation of inputs may read of the environment.
+func (e Env) validation() inputs.Env {
+	return inputs.Env{Getenv: e.Getenv, Dir: e.Dir, Fork: runner.ReadEvent(e.Getenv).IsFork()}
+}
+
+func (e Env) oidc() credentials.OIDC { return credentials.NewOIDC(e.Getenv, e.Runner.Mask) }
+
+// absolute returns a path of the workspace.
+func (e Env) absolute(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(e.Dir, path)
+}
+
+// job is one run of an action.
+type job struct {
+	Env
+	Event   runner.Event
+	Scratch string // temporary directory, removed at the end of the run
+	Started time.Time
+}
+
+// runJob runs an action's flow with its deadline and a temporary directory.
+func (e Env) runJob(ctx context.Context, timeout time.Duration, flow func(context.Context, job) error) error {
+	scratch, err := os.MkdirTemp(e.Getenv("RUNNER_TEMP"), "sandbox-")
+	if err != nil {
+		return fmt.Errorf("create a temporary directory: %w (free disk space, or set RUNNER_TEMP to a writable directory)",
+			err)
+	}
+	defer os.RemoveAll(scratch)
+	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Scratch: scratch, Started: time.Now()}
+	return runWithDeadline(ctx, timeout, func(ctx context.Context) error { return flow(ctx, j) })
+}
+
+// relativeTo returns a path relative to the first root that contains it, as readers of the repository know it.
+func relativeTo(path string, roots ...string) string {
+	for _, root := range roots {
+		relative, err := filepath.Rel(root, path)
+		if err == nil && root != "" && !strings.HasPrefix(relative, "..") {
+			return relative
+		}
+	}
+	return path
+}

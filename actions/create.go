@@ -1,0 +1,85 @@
+package actions
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runner"
+)
+
+// createSnapshot creates a snapshot of the pushed image and waits until it is active. It deletes the snapshot that has
+// the name first, and the new one if it fails.
+func createSnapshot(
+	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, upload imageUpload,
+) (daytona.Snapshot, error) {
+	name := spec.Name
+	if name == "" {
+		name = generateName(ctx, job, spec, upload)
+	}
+	if target.Existing.ID != "" {
+		if err := deleteConflicting(ctx, job, target); err != nil {
+			return daytona.Snapshot{}, err
+		}
+	}
+	created, err := requestSnapshot(ctx, target.Client, daytona.Request{
+		Name: name, Image: upload.Reference, Resources: spec.Resources, Entrypoint: spec.Entrypoint, Region: target.Region,
+	})
+	if err == nil {
+		created, err = waitUntilActive(ctx, job, target.Client, created)
+	}
+	if err != nil {
+		return daytona.Snapshot{}, deleteFailed(ctx, job, target, created, err)
+	}
+	return created, nil
+}
+
+func requestSnapshot(ctx context.Context, client daytona.Client, request daytona.Request) (daytona.Snapshot, error) {
+	defer startActivity(ctx, "Daytona to create the snapshot %s", request.Name)()
+	return client.Create(ctx, request)
+}
+
+// deleteConflicting frees the name of the new snapshot: failed snapshots occupy names, and so do those to be replaced.
+func deleteConflicting(ctx context.Context, job job, target snapshotTarget) error {
+	old := target.Existing
+	defer startActivity(ctx, "Daytona to delete the snapshot %s", old.Name)()
+	if isFailed(old) {
+		job.Runner.Infof("Deleting the snapshot %s, which an earlier run left in state %s", old.Name, old.State)
+	} else {
+		job.Runner.Warning(runner.Annotation{Message: fmt.Sprintf("replacing snapshot %s: no sandbox can start from this "+
+			"name until the new one is active, or ever if it fails", old.Name)})
+	}
+	if err := target.Client.Delete(ctx, old.ID); err != nil {
+		return err
+	}
+	return target.Client.WaitUntilRemoved(ctx, old.ID)
+}
+
+// deletionGrace bounds the deletion of a failed snapshot, also of a run that is canceled.
+const deletionGrace = 4 * time.Second
+
+// deleteFailed deletes a snapshot that did not become active: it would occupy its name and a place in the quota.
+func deleteFailed(
+	ctx context.Context, job job, target snapshotTarget, created daytona.Snapshot, cause error,
+) error {
+	var leftovers []string
+	if replaced := target.Existing; replaced.ID != "" && !isFailed(replaced) {
+		// Daytona deleted its image once it was active, so it cannot be created again.
+		leftovers = append(leftovers, fmt.Sprintf("snapshot %s, which it was to replace, is deleted; create another one "+
+			"with that name before a sandbox starts from it", replaced.Name))
+	}
+	if created.ID != "" {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deletionGrace)
+		defer cancel()
+		if err := target.Client.Delete(ctx, created.ID); err != nil {
+			leftovers = append(leftovers, fmt.Sprintf("snapshot %s could not be deleted (%s); delete it at "+
+				"https://app.daytona.io/dashboard/snapshots", created.Name, job.Runner.Redact(err.Error())))
+		}
+	}
+	if len(leftovers) == 0 {
+		return cause
+	}
+	return &daytona.LeftoverError{Err: cause, Leftovers: leftovers}
+}

@@ -1,0 +1,90 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/org/sandbox-actions/pkg/daytona"
+)
+
+// InterruptedError reports a run that ended early: its time limit passed, or it was canceled.
+type InterruptedError struct {
+	Timeout time.Duration // the time limit; 0 for a cancellation
+	Cause   error         // of a cancellation
+	Waiting string        // what the run was waiting for
+}
+
+func (e *InterruptedError) Error() string {
+	if e.Timeout > 0 {
+		return fmt.Sprintf("timed out after %s waiting for %s; raise the input timeout", e.Timeout, e.Waiting)
+	}
+	return fmt.Sprintf("canceled (%v) while waiting for %s; no outputs were written", e.Cause, e.Waiting)
+}
+
+func (e *InterruptedError) Unwrap() error { return e.Cause }
+
+// runWithDeadline runs f with a context that ends after timeout, or when ctx ends. An interruption is then the error,
+// whatever f was doing; only what f left behind is added to it.
+func runWithDeadline(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
+	active := &activities{}
+	limited, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), activitiesKey{}, active))
+	defer cancel(nil)
+	timer := time.AfterFunc(timeout, func() {
+		cancel(&InterruptedError{Timeout: timeout, Waiting: active.String()})
+	})
+	defer timer.Stop()
+	defer context.AfterFunc(ctx, func() {
+		cancel(&InterruptedError{Cause: context.Cause(ctx), Waiting: active.String()})
+	})()
+
+	err := f(limited)
+	interrupted := (*InterruptedError)(nil)
+	if err == nil || !errors.As(context.Cause(limited), &interrupted) {
+		return err
+	}
+	if leftover := (*daytona.LeftoverError)(nil); errors.As(err, &leftover) {
+		return &daytona.LeftoverError{Err: interrupted, Leftovers: leftover.Leftovers}
+	}
+	return interrupted
+}
+
+// activities are what a run is waiting for, so that an interruption can name it.
+type activities struct {
+	mu     sync.Mutex
+	active []string
+}
+
+type activitiesKey struct{}
+
+// startActivity records what the run waits for until done is called.
+func startActivity(ctx context.Context, format string, args ...any) (done func()) {
+	a, ok := ctx.Value(activitiesKey{}).(*activities)
+	if !ok {
+		return func() {}
+	}
+	name := fmt.Sprintf(format, args...)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.active = append(a.active, name)
+	return sync.OnceFunc(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if i := slices.Index(a.active, name); i >= 0 {
+			a.active = slices.Delete(a.active, i, i+1)
+		}
+	})
+}
+
+func (a *activities) String() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.active) == 0 {
+		return "the run to end"
+	}
+	return strings.Join(a.active, " and ")
+}

@@ -1,0 +1,84 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/org/sandbox-actions/pkg/daytona"
+)
+
+func TestDeadlineNamesWhatTheRunWaitsFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		started := time.Now()
+		err := runWithDeadline(t.Context(), time.Minute, func(ctx context.Context) error {
+			startActivity(ctx, "an activity that ended")()
+			defer startActivity(ctx, "git to fetch %s", "abc")()
+			defer startActivity(ctx, "the builder")()
+			<-ctx.Done()
+			return errors.New("read: connection closed")
+		})
+		interrupted := (*InterruptedError)(nil)
+		if !errors.As(err, &interrupted) || interrupted.Timeout != time.Minute || time.Since(started) != time.Minute {
+			t.Fatalf("%v after %s", err, time.Since(started))
+		}
+		const want = "timed out after 1m0s waiting for git to fetch abc and the builder; raise the input timeout"
+		if err.Error() != want {
+			t.Errorf("%v\nwant %s", err, want)
+		}
+	})
+}
+
+func TestCancellationIsTheError(t *testing.T) {
+	signal := errors.New("SIGINT")
+	parent, cancel := context.WithCancelCause(t.Context())
+	err := runWithDeadline(parent, time.Hour, func(ctx context.Context) error {
+		cancel(signal)
+		<-ctx.Done()
+		return errors.New("input ref: the connection was closed")
+	})
+	interrupted := (*InterruptedError)(nil)
+	if !errors.As(err, &interrupted) || interrupted.Timeout != 0 || !errors.Is(err, signal) {
+		t.Fatalf("%v, want a cancellation by the signal", err)
+	}
+	if want := "canceled (SIGINT) while waiting for the run to end; no outputs were written"; err.Error() != want {
+		t.Errorf("%v\nwant %s", err, want)
+	}
+}
+
+func TestInterruptionKeepsLeftovers(t *testing.T) {
+	parent, cancel := context.WithCancelCause(t.Context())
+	left := []string{"snapshot a could not be deleted"}
+	err := runWithDeadline(parent, time.Hour, func(ctx context.Context) error {
+		cancel(errors.New("SIGINT"))
+		<-ctx.Done()
+		return &daytona.LeftoverError{Err: errors.New("Daytona failed"), Leftovers: left}
+	})
+	interrupted, leftover := (*InterruptedError)(nil), (*daytona.LeftoverError)(nil)
+	if !errors.As(err, &interrupted) || !errors.As(err, &leftover) || !slices.Equal(leftover.Leftovers, left) {
+		t.Errorf("%v, want the cancellation and what is left", err)
+	}
+}
+
+func TestRunThatIsNotInterrupted(t *testing.T) {
+	failed := errors.New("failed")
+	if err := runWithDeadline(t.Context(), time.Hour, func(context.Context) error { return failed }); err != failed {
+		t.Errorf("%v, want the run's own error", err)
+	}
+	parent, cancel := context.WithCancel(t.Context())
+	err := runWithDeadline(parent, time.Hour, func(ctx context.Context) error {
+		cancel()
+		<-ctx.Done()
+		return nil // everything was published
+	})
+	if err != nil {
+		t.Errorf("a run that succeeded while it was canceled: %v", err)
+	}
+}
+
+func TestActivitiesOutsideOfARun(t *testing.T) {
+	startActivity(t.Context(), "anything")()
+}

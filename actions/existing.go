@@ -1,0 +1,104 @@
+package actions
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/inputs"
+)
+
+// existingImage is an image that another build made.
+type existingImage struct {
+	v1.Image
+	InEngine bool
+}
+
+// openImage opens the image that the input image names: in the engine, in the directory of an OCI layout, or in a
+// registry. An empty platform accepts the one that exists. A nil engine is opened if needed. The image can be read
+// while ctx lasts.
+func openImage(
+	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, engine *dockerengine.Engine,
+	name, platform string,
+) (existingImage, error) {
+	defer startActivity(ctx, "the image %s", name)()
+	auth := image.Auth{Mask: job.Runner.Mask}
+	if directory, ok := layoutDirectory(name); ok {
+		img, err := image.Open(ctx, "oci-layout://"+job.absolute(directory), platform, auth)
+		return existingImage{Image: img}, inputs.Wrap("image", err)
+	}
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return existingImage{}, inputs.Errorf("image", name, "is not an image name (%v); write a name in the engine, "+
+			"a registry reference, or ./DIRECTORY of an OCI layout", err)
+	}
+	img, missing, err := openInEngine(ctx, job, engine, name, platform)
+	if err != nil {
+		return existingImage{}, inputs.Wrap("image", err)
+	}
+	if missing == nil {
+		return existingImage{img, true}, nil
+	}
+	// A name without a registry is a local one, although Docker would look for it on Docker Hub.
+	if reference.Domain(named) == "docker.io" && !strings.HasPrefix(name, "docker.io/") {
+		return existingImage{}, missing
+	}
+	img, err = image.Open(ctx, name, platform, auth)
+	if isDenied(err) && !strings.Contains(reference.Path(named), "/") {
+		img, err = openAtDepot(ctx, job, spec, doppler, name, platform, err)
+	}
+	return existingImage{Image: img}, inputs.Wrap("image", err)
+}
+
+// openInEngine opens an image that the engine has; missing says why there is none.
+func openInEngine(
+	ctx context.Context, job job, engine *dockerengine.Engine, name, platform string,
+) (img v1.Image, missing, err error) {
+	if engine == nil {
+		if engine, missing = dockerengine.Open(ctx, job.Getenv); missing != nil {
+			return nil, missing, nil
+		}
+	}
+	id, err := engine.ImageID(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if id == "" {
+		return nil, notInEngine(name), nil
+	}
+	img, err = engine.Image(ctx, name, platform)
+	return img, nil, err
+}
+
+// openAtDepot opens an image that another job may have saved in Depot's registry. denied is the answer without Depot's
+// credentials.
+func openAtDepot(
+	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, name, platform string, denied error,
+) (v1.Image, error) {
+	credential, err := depot(job, spec, doppler, "").PullCredential(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("%w; as an image saved at Depot: %w", denied, err)
+	}
+	auth := image.Auth{Mask: job.Runner.Mask, Credentials: []image.Credential{image.Credential(credential)}}
+	return image.Open(ctx, name, platform, auth)
+}
+
+// layoutDirectory returns the directory of an OCI layout that a name means, with its tag or digest.
+func layoutDirectory(name string) (string, bool) {
+	if directory, ok := strings.CutPrefix(name, "oci-layout://"); ok {
+		return directory, true
+	}
+	isPath := strings.HasPrefix(name, "/") || strings.HasPrefix(name, "./") || strings.HasPrefix(name, "../")
+	return name, isPath
+}
+
+func notInEngine(name string) error {
+	return inputs.Errorf("image", name,
+		"not found in the Docker Engine; build it (action-build), or write a reference with a registry")
+}

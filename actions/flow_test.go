@@ -1,0 +1,460 @@
+package actions
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+
+	"github.com/org/sandbox-actions/pkg/builder"
+	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/source"
+	"github.com/org/sandbox-actions/pkg/suite"
+)
+
+// testJob returns a job with an environment, and what it writes to standard output and standard error.
+func testJob(t *testing.T, environ map[string]string) (job, *bytes.Buffer, *bytes.Buffer) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	getenv := func(name string) string { return environ[name] }
+	env := Env{Runner: runner.New(&stdout, &stderr, getenv), Getenv: getenv, Dir: t.TempDir(), Stdout: &stdout}
+	return job{Env: env, Scratch: t.TempDir(), Event: runner.ReadEvent(getenv), Started: time.Now()}, &stdout, &stderr
+}
+
+func TestExitCodes(t *testing.T) {
+	failed := errors.New("failed")
+	for _, test := range []struct {
+		name   string
+		err    error
+		code   int
+		stderr string
+	}{
+		{"success", nil, 0, ""},
+		{"help", fmt.Errorf("parse: %w", inputs.ErrHelp), 0, ""},
+		{"failure", failed, 1, "error: failed\n"},
+		{"a command's exit code", fmt.Errorf("test: %w", &ExitError{7, failed}), 7, "error: test: failed\n"},
+		{"reported already", &ExitError{Code: 3}, 3, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			job, _, stderr := testJob(t, nil)
+			if code := report(job.Runner, test.err); code != test.code || stderr.String() != test.stderr {
+				t.Errorf("code %d, stderr %q; want %d, %q", code, stderr, test.code, test.stderr)
+			}
+		})
+	}
+}
+
+func TestBuildErrorIsAnnotatedAtItsLine(t *testing.T) {
+	job, stdout, _ := testJob(t, map[string]string{"GITHUB_ACTIONS": "true"})
+	report(job.Runner, fmt.Errorf("build: %w", &image.BuildError{File: "sandbox/Dockerfile", Line: 3, EndLine: 4}))
+	for _, field := range []string{"file=sandbox/Dockerfile", "line=3", "endLine=4"} {
+		if !strings.Contains(stdout.String(), field) {
+			t.Errorf("%q lacks %s", stdout, field)
+		}
+	}
+}
+
+func TestLoadPlatform(t *testing.T) {
+	for _, test := range []struct {
+		platforms []string
+		native    string
+		want      string // empty: an error
+	}{
+		{[]string{"linux/arm64"}, "linux/amd64", "linux/arm64"},
+		{[]string{"linux/amd64", "linux/arm64"}, "linux/arm64", "linux/arm64"},
+		{[]string{"linux/amd64", "linux/arm64"}, "linux/riscv64", ""},
+	} {
+		got, err := loadPlatform(test.platforms, test.native)
+		if got != test.want || (err == nil) != (test.want != "") {
+			t.Errorf("%q on %s: %q, %v; want %q", test.platforms, test.native, got, err, test.want)
+		}
+	}
+}
+
+func TestCompressionWithoutEngine(t *testing.T) {
+	if got := compression(
+		inputs.BuildSpec{Platforms: []string{"linux/amd64"}, Builder: "unix:///b"}, nil,
+	); got != image.Gzip {
+		t.Errorf("%q, want gzip for an image that is not loaded", got)
+	}
+}
+
+func TestReferences(t *testing.T) {
+	const saved = "registry.depot.dev/project:build"
+	push := []string{"ghcr.io/a/b:1", "localhost:5000/c:2"}
+	for _, test := range []struct {
+		name     string
+		spec     inputs.BuildSpec
+		tags     []string // of the lease
+		push     []string
+		imageRef string
+	}{
+		{"loaded only", inputs.BuildSpec{Load: true, ImageName: "a:ci"}, nil, nil, "a:ci"},
+		{"built only", inputs.BuildSpec{ImageName: "a:ci"}, nil, nil, ""},
+		{"pushed", inputs.BuildSpec{Push: push, Load: true, ImageName: "a:ci"}, nil, push, push[0] + "@sha256:1"},
+		{"saved", inputs.BuildSpec{Save: true, SaveTags: []string{"v1", "v2"}}, []string{saved},
+			[]string{saved, "registry.depot.dev/project:v1", "registry.depot.dev/project:v2"}, saved + "@sha256:1"},
+		{"saved and pushed", inputs.BuildSpec{Save: true, Push: push}, []string{saved},
+			[]string{saved, push[0], push[1]}, push[0] + "@sha256:1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			lease := &builder.Lease{Tags: test.tags}
+			if got := pushReferences(test.spec, lease); !slices.Equal(got, test.push) {
+				t.Errorf("push to %q, want %q", got, test.push)
+			}
+			if got := imageRef(test.spec, lease, "sha256:1"); got != test.imageRef {
+				t.Errorf("image_ref %q, want %q", got, test.imageRef)
+			}
+			if !slices.Equal(lease.Tags, test.tags) {
+				t.Errorf("the lease's tags became %q", lease.Tags)
+			}
+		})
+	}
+	want := []string{"ghcr.io/a/b", "localhost:5000/c", "localhost:5000/d"}
+	if got := repositories(append(push, "localhost:5000/d")); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// A key that other refs or folders share would let them replace the files of this build's context.
+func TestSharedKey(t *testing.T) {
+	spec := inputs.BuildSpec{Context: "."}
+	commit := buildSource{Repository: "a/b", Commit: source.Commit{SHA: "1"}, Tree: source.Tree{Dir: "/tmp/1"}}
+	key := sharedKey(spec, commit, "linux/amd64")
+	elsewhere := commit
+	elsewhere.Tree.Dir = "/tmp/2"
+	if sharedKey(spec, elsewhere, "linux/amd64") != key {
+		t.Error("a commit has another key in another directory")
+	}
+	checkout := commit
+	checkout.Commit = source.Commit{}
+	other := checkout
+	other.Tree.Dir = "/tmp/2"
+	repository := commit
+	repository.Repository = "a/c"
+	keys := []string{
+		key, sharedKey(spec, commit, "linux/arm64"), sharedKey(inputs.BuildSpec{Context: "app"}, commit, "linux/amd64"),
+		sharedKey(spec, checkout, "linux/amd64"), sharedKey(spec, other, "linux/amd64"), sharedKey(
+			spec, repository, "linux/amd64",
+		),
+	}
+	slices.Sort(keys)
+	if len(slices.Compact(keys)) != 6 {
+		t.Error("different contexts share a key")
+	}
+}
+
+func TestBuildSecretsPreferInputs(t *testing.T) {
+	spec, err := inputs.Build{
+		Platform: inputs.List{{Text: "linux/amd64"}}, Builder: "depot", Timeout: time.Minute,
+		Secrets: inputs.Lines{{Text: "TOKEN=input"}},
+	}.Spec(inputs.Env{Getenv: func(string) string { return "" }, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := session{Doppler: credentials.Doppler{Secrets: map[string]string{
+		"TOKEN": "doppler", "OTHER": "doppler", "DEPOT_TOKEN": "depot", "DAYTONA_API_KEY": "daytona",
+	}}}
+	secrets, err := buildSecrets(spec, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for id, read := range secrets {
+		value, err := read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[id] = string(value)
+	}
+	if want := map[string]string{"TOKEN": "input", "OTHER": "doppler"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestIsDenied(t *testing.T) {
+	for status, want := range map[int]bool{
+		http.StatusUnauthorized: true, http.StatusForbidden: true, http.StatusNotFound: false,
+	} {
+		if got := isDenied(fmt.Errorf("push: %w", &transport.Error{StatusCode: status})); got != want {
+			t.Errorf("%d: %t", status, got)
+		}
+	}
+	if isDenied(errors.New("403 Forbidden")) {
+		t.Error("the text of an error decides")
+	}
+}
+
+func TestNeedsOfForks(t *testing.T) {
+	push := []string{"ghcr.io/a/b:1"}
+	for _, test := range []struct {
+		name     string
+		spec     inputs.SnapshotSpec
+		environ  map[string]string
+		build    []any // save, Doppler config
+		snapshot []any // Doppler config, Daytona
+	}{
+		{"nothing given", inputs.SnapshotSpec{
+			BuildSpec: inputs.BuildSpec{Save: true, Doppler: inputs.Doppler{DopplerConfig: "dev"}}, UpdateDoppler: true,
+		},
+			nil, []any{true, "dev"}, []any{"dev", true}},
+		{"identity only", inputs.SnapshotSpec{BuildSpec: inputs.BuildSpec{Doppler: inputs.Doppler{DopplerIdentity: "id"}}},
+			nil, []any{false, "id"}, []any{"id", true}},
+		{"tokens in the environment", inputs.SnapshotSpec{
+			BuildSpec: inputs.BuildSpec{Save: true, Doppler: inputs.Doppler{DopplerConfig: "dev"}},
+		},
+			map[string]string{"DEPOT_TOKEN": "d", "DOPPLER_TOKEN": "t"}, []any{false, ""}, []any{"", false}},
+		{"Daytona key without Doppler", inputs.SnapshotSpec{BuildSpec: inputs.BuildSpec{
+			Doppler: inputs.Doppler{DopplerConfig: "dev"},
+		},
+			Daytona: inputs.Daytona{DaytonaAPIKey: "k"}}, nil, []any{false, "dev"}, []any{"", false}},
+		{"Daytona key with Doppler to update", inputs.SnapshotSpec{BuildSpec: inputs.BuildSpec{
+			Doppler: inputs.Doppler{DopplerConfig: "dev"},
+		},
+			Daytona: inputs.Daytona{DaytonaAPIKey: "k"}, UpdateDoppler: true}, nil, []any{false, "dev"}, []any{"dev", false}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			job, _, _ := testJob(t, test.environ)
+			test.spec.Push = push
+			build := buildNeeds(job, test.spec.BuildSpec)
+			if got := []any{
+				build.Save, build.DopplerConfig,
+			}; !reflect.DeepEqual(got, test.build) || build.Daytona || !slices.Equal(build.Push, push) {
+				t.Errorf("build needs %+v, want %v", build, test.build)
+			}
+			snapshot := snapshotNeeds(job, test.spec)
+			if got := []any{snapshot.DopplerConfig, snapshot.Daytona}; !reflect.DeepEqual(got, test.snapshot) {
+				t.Errorf("snapshot needs %+v, want %v", snapshot, test.snapshot)
+			}
+		})
+	}
+}
+
+func TestWantedSnapshotMatches(t *testing.T) {
+	digest := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("1", 64)}
+	resources := daytona.Resources{CPU: 2, Memory: 4, Disk: 10}
+	wanted := wantedSnapshot{
+		spec: inputs.SnapshotSpec{Resources: resources}, region: "eu", digest: digest, entrypoint: []string{"/init"},
+	}
+	same := daytona.Snapshot{
+		Digest: digest.String(), Resources: resources, Entrypoint: []string{"/init"}, Regions: []string{"us", "eu"},
+	}
+	for _, test := range []struct {
+		name   string
+		change func(*daytona.Snapshot)
+		want   bool
+	}{
+		{"the same", func(*daytona.Snapshot) {}, true},
+		{"digest in the reference", func(s *daytona.Snapshot) { s.Digest, s.Image = "", "host/p/a@"+digest.String() }, true},
+		{"no entry point of its own", func(s *daytona.Snapshot) { s.Entrypoint = nil }, true},
+		{"another image", func(s *daytona.Snapshot) { s.Digest = "sha256:2" }, false},
+		{"another entry point", func(s *daytona.Snapshot) { s.Entrypoint = []string{"/other"} }, false},
+		{"other resources", func(s *daytona.Snapshot) { s.Resources.CPU = 4 }, false},
+		{"another region", func(s *daytona.Snapshot) { s.Regions = []string{"us"} }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := same
+			test.change(&s)
+			if got := wanted.matches(s); got != test.want {
+				t.Errorf("%t, want %t", got, test.want)
+			}
+		})
+	}
+}
+
+func TestEffectiveEntrypoint(t *testing.T) {
+	config := &v1.ConfigFile{Config: v1.Config{Entrypoint: []string{"/image"}}}
+	if got := effectiveEntrypoint(inputs.SnapshotSpec{}, config); !slices.Equal(got, []string{"/image"}) {
+		t.Errorf("%q, want the image's", got)
+	}
+	if got := effectiveEntrypoint(
+		inputs.SnapshotSpec{Entrypoint: []string{"/own"}}, config,
+	); !slices.Equal(got, []string{"/own"}) {
+		t.Errorf("%q, want the input's", got)
+	}
+}
+
+func TestRepositoryName(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"iterate-sandbox": "iterate-sandbox", "Team/Image:v1": "team-image-v1", "__": "snapshot", "-a-": "a",
+	} {
+		if got := repositoryName(prefix); got != want {
+			t.Errorf("%q: %q, want %q", prefix, got, want)
+		}
+	}
+}
+
+func TestLayoutDirectory(t *testing.T) {
+	for name, want := range map[string]string{
+		"oci-layout://out": "out", "./out:tag": "./out:tag", "../out": "../out", "/out": "/out", "out": "", "ghcr.io/a/b": "",
+	} {
+		got, ok := layoutDirectory(name)
+		if ok != (want != "") || ok && got != want {
+			t.Errorf("%q: %q, %t; want %q", name, got, ok, want)
+		}
+	}
+}
+
+func TestTestFailure(t *testing.T) {
+	failing := &suite.Report{Total: 3, Failed: 1}
+	for _, test := range []struct {
+		name    string
+		report  *suite.Report
+		command string
+		exit    int
+		code    int // 0: no error; 1: an error without an exit code
+	}{
+		{"passed", &suite.Report{Total: 3}, "", 0, 0},
+		{"failed", failing, "", 0, 1},
+		{"failed with a command", failing, "c", 5, 5},
+		{"command failed", &suite.Report{Total: 3}, "c", 5, 5},
+		{"command without reports", &suite.Report{}, "c", 0, 0},
+		{"no tests", &suite.Report{}, "", 0, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			job, _, _ := testJob(t, nil)
+			err := testFailure(inputs.TestSpec{Command: test.command}, test.report, "junit.xml", test.exit)
+			if code := report(job.Runner, err); code != test.code {
+				t.Errorf("%v: code %d, want %d", err, code, test.code)
+			}
+		})
+	}
+}
+
+func TestShellCommand(t *testing.T) {
+	for _, test := range []struct{ args, want []string }{
+		{nil, []string{"bash", "-l"}}, {[]string{"--"}, []string{"bash", "-l"}},
+		{[]string{"--", "ls", "-l"}, []string{"ls", "-l"}}, {[]string{"ls"}, []string{"ls"}},
+	} {
+		if got := shellCommand(inputs.Shell{Cmd: test.args}); !slices.Equal(got, test.want) {
+			t.Errorf("%q: %q, want %q", test.args, got, test.want)
+		}
+	}
+}
+
+func TestRelativeTo(t *testing.T) {
+	for _, test := range []struct {
+		path  string
+		roots []string
+		want  string
+	}{
+		{"/a/b/c", []string{"/a"}, "b/c"}, {"/a/b/c", []string{"", "/a/b"}, "c"},
+		{"/a/b", []string{"/x"}, "/a/b"}, {"/a/b", []string{"/x", "/a"}, "b"},
+	} {
+		if got := relativeTo(test.path, test.roots...); got != test.want {
+			t.Errorf("%s in %q: %s, want %s", test.path, test.roots, got, test.want)
+		}
+	}
+	job, _, _ := testJob(t, nil)
+	if got := job.absolute("a"); got != filepath.Join(job.Dir, "a") || job.absolute("/a") != "/a" {
+		t.Errorf("absolute: %s, %s", got, job.absolute("/a"))
+	}
+}
+
+func TestMetadataJSON(t *testing.T) {
+	amd64 := &image.Result{Platform: "linux/amd64", Metadata: map[string]string{
+		"a": "1", exptypes.ExporterImageDescriptorKey: "eyJzaXplIjoxfQ==", // {"size":1}
+	}}
+	arm64 := &image.Result{Platform: "linux/arm64", Metadata: map[string]string{"a": "eyJzaXplIjoxfQ=="}}
+	for want, results := range map[string][]*image.Result{
+		`{"a":"1","containerimage.descriptor":{"size":1}}`:                                                        {amd64},
+		`{"linux/amd64":{"a":"1","containerimage.descriptor":{"size":1}},"linux/arm64":{"a":"eyJzaXplIjoxfQ=="}}`: {amd64, arm64},
+	} {
+		if got, err := metadataJSON(results); got != want || err != nil {
+			t.Errorf("%s, %v; want %s", got, err, want)
+		}
+	}
+}
+
+func TestPublish(t *testing.T) {
+	job, stdout, _ := testJob(t, nil)
+	outputs := SnapshotOutputs{
+		BuildOutputs: BuildOutputs{Digest: "sha256:1", CachedSteps: 2}, SnapshotSizeGB: 1.5, Reused: true,
+	}
+	if err := publish(job.Env, outputs, ""); err != nil {
+		t.Fatal(err)
+	}
+	fields := OutputFields(outputs)
+	var names []string
+	for _, line := range strings.Split(strings.TrimSpace(stdout.String()), "\n") {
+		name, _, _ := strings.Cut(line, "=")
+		names = append(names, name)
+	}
+	for i, field := range fields {
+		if field.Help == "" || i >= len(names) || names[i] != field.Name {
+			t.Errorf("output %d: %+v is described, %q was written", i, field, names)
+		}
+	}
+	if len(names) != len(fields) {
+		t.Errorf("%d outputs were written, %d are described", len(names), len(fields))
+	}
+	for _, line := range []string{"digest=sha256:1\n", "cached_steps=2\n", "snapshot_size_gb=1.5\n", "reused=true\n"} {
+		if !strings.Contains(stdout.String(), line) {
+			t.Errorf("outputs lack %q", line)
+		}
+	}
+	for _, outputs := range []any{BuildOutputs{}, TestOutputs{}} {
+		for _, field := range OutputFields(outputs) {
+			if field.Help == "" {
+				t.Errorf("%T: %s has no help text", outputs, field.Name)
+			}
+		}
+	}
+}
+
+func TestMarkdown(t *testing.T) {
+	table := newTable("Title")
+	table.row("Name", code("a|b`c\nd"))
+	table.row("Empty", code(""))
+	table.row("Link", link("id", "https://depot.example/a(b)|c d"))
+	table.row("Not a link", link("id", "javascript:alert(1)"))
+	const want = "### Title\n\n| | |\n| --- | --- |\n| Name | `a\\|b'c d` |\n" +
+		"| Link | [id](https://depot.example/a%28b%29%7Cc%20d) |\n"
+	if got := table.String(); got != want {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+}
+
+func TestStepChart(t *testing.T) {
+	started := time.Unix(1_000, 0)
+	step := func(name string, offset, duration time.Duration) image.Step {
+		return image.Step{Name: name, Started: started.Add(offset), Duration: duration}
+	}
+	steps := []image.Step{
+		step("[2/3] RUN make; echo `id` :1, 2", time.Second, 2*time.Second),
+		step("[1/3] COPY . .", 0, time.Second),
+		step("fast", 0, 99*time.Millisecond),
+		{Name: "cached", Cached: true, Duration: time.Hour},
+	}
+	const want = "\n```mermaid\ngantt\n  title Slowest steps\n  dateFormat x\n  axisFormat %M:%S\n" +
+		"  1/3 COPY . . (1s) :0, 1000\n  2/3 RUN make echo id 1 2 (2s) :1000, 3000\n```\n"
+	if got := stepChart(steps); got != want {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+	if stepChart(steps[2:]) != "" {
+		t.Error("a chart without steps")
+	}
+	for range maxChartSteps + 5 {
+		steps = append(steps, step("s", 0, time.Second))
+	}
+	if got := strings.Count(stepChart(steps), "\n") - 7; got != maxChartSteps {
+		t.Errorf("%d steps, want %d", got, maxChartSteps)
+	}
+	if got := chartName(strings.Repeat("x", 100)); len(got) != 60 {
+		t.Errorf("a name of %d characters", len(got))
+	}
+}

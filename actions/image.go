@@ -1,0 +1,117 @@
+package actions
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/sandbox-actions/pkg/builder"
+	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/inputs"
+)
+
+// builtImage is an image that a builder holds. It can be read until its lease is released.
+type builtImage struct {
+	Source   buildSource
+	Lease    *builder.Lease
+	Requests []image.Request // in the order of the platforms, as are the results
+	Results  []*image.Result
+	Loaded   *image.Result // the result that the engine gets, or the first
+	Stats    image.Stats
+	Digest   string // of the manifest, or of the index of several platforms
+}
+
+// buildAndLoad builds the image and loads it into the engine, if the inputs say so. It releases the builder.
+func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
+	built, err := buildImage(ctx, job, spec, session)
+	if err != nil {
+		return builtImage{}, err
+	}
+	defer func() { release(ctx, job, built.Lease, err) }()
+	if spec.Load {
+		err = loadImage(ctx, job, session.Engine, spec.ImageName, built.Loaded.Image)
+	}
+	return built, err
+}
+
+// buildImage builds every platform and pushes the image to the references of the inputs. The caller releases the lease.
+func buildImage(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
+	source, lease, err := acquire(ctx, job, spec, session)
+	if err != nil {
+		return builtImage{}, err
+	}
+	defer func() {
+		if err != nil {
+			release(ctx, job, lease, err)
+		}
+	}()
+	if lease.URL != "" {
+		job.Runner.Infof("Depot build %s: %s", lease.ID, lease.URL)
+	}
+	requests, err := buildRequests(job, spec, session, source, lease)
+	if err != nil {
+		return builtImage{}, err
+	}
+	results, stats, err := solve(ctx, job, lease, requests)
+	annotate(job, err, stats.Warnings, relativeTo(source.Paths.Dockerfile, source.Tree.Dir, job.Dir))
+	if err != nil {
+		return builtImage{}, err
+	}
+	digest, err := pushIndex(ctx, spec, lease, results, registryAuth(job, lease))
+	if err != nil {
+		return builtImage{}, err
+	}
+	loaded := results[max(0, slices.Index(spec.Platforms, session.LoadPlatform))]
+	return builtImage{source, lease, requests, results, loaded, stats, digest}, nil
+}
+
+// pushIndex joins several platforms under one name in each registry and returns the digest. BuildKit has pushed a
+// single platform's image, and of several the images without a name, while it built them.
+func pushIndex(
+	ctx context.Context, spec inputs.BuildSpec, lease *builder.Lease, results []*image.Result, auth image.Auth,
+) (digest string, err error) {
+	if len(results) == 1 {
+		return results[0].Digest.String(), nil
+	}
+	index, err := image.JoinPlatforms(results, spec.IndexAnnotations())
+	var hash v1.Hash
+	if err == nil {
+		hash, err = index.Digest()
+	}
+	if err != nil {
+		return "", fmt.Errorf("create the index of %s: %w", strings.Join(spec.Platforms, " and "), err)
+	}
+	var pushes errgroup.Group
+	for _, reference := range pushReferences(spec, lease) {
+		pushes.Go(func() error {
+			defer startActivity(ctx, "the push of %s", reference)()
+			return image.PushIndex(ctx, reference, index, auth)
+		})
+	}
+	return hash.String(), pushes.Wait()
+}
+
+// loadImage loads an image into the engine under a name.
+func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, name string, img v1.Image) error {
+	defer startActivity(ctx, "the Docker Engine to load %s", name)()
+	job.Runner.Group("Load " + name)
+	defer job.Runner.EndGroup()
+	started := time.Now()
+	engine.Progress = func(layer dockerengine.Layer) {
+		if layer.Sent == layer.Size {
+			job.Runner.Infof("%s", layer)
+		}
+	}
+	loaded, err := engine.Load(ctx, name, img)
+	if err != nil {
+		return err
+	}
+	job.Runner.Infof("Loaded %s in %s: %s", name, time.Since(started).Round(10*time.Millisecond), loaded)
+	return nil
+}

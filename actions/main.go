@@ -1,0 +1,120 @@
+package actions
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/term"
+
+	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runner"
+)
+
+// Version is the release of the program, for example v1.2.3. scripts/release.sh sets it at link time; a build from
+// source has none.
+var Version string
+
+// Command is one command of a program.
+type Command struct {
+	Name        string // action-test, or action-test shell for a subcommand
+	Description string
+	Inputs      any // pointer to a struct of package inputs; Main fills it and masks its secrets before Run
+	Run         func(context.Context, Env) error
+}
+
+// ExitError ends the program with an exit code other than 1.
+type ExitError struct {
+	Code int
+	Err  error // nil when everything was reported already
+}
+
+func (e *ExitError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("exit code %d", e.Code)
+	}
+	return e.Err.Error()
+}
+
+func (e *ExitError) Unwrap() error { return e.Err }
+
+// Main runs the subcommand that args begin with, or else the default command, and returns the exit code. An error is
+// reported once: on standard error and, in GitHub Actions, as one annotation. SIGINT and SIGTERM cancel the command; a
+// second signal ends the process.
+func Main(args []string, command Command, subcommands ...Command) int {
+	if len(args) > 0 && args[0] == "--version" {
+		fmt.Println(command.Name, cmp.Or(Version, "(built from source)"))
+		return 0
+	}
+	for _, sub := range subcommands {
+		if len(args) > 0 && sub.Name == command.Name+" "+args[0] {
+			command, args = sub, args[1:]
+			break
+		}
+	}
+	// Libraries log to these; what matters of it is in their errors.
+	log.SetOutput(io.Discard)
+	logrus.SetOutput(io.Discard)
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	environ := os.Environ()
+	getenv := credentials.WithholdInputs(environ)
+	env := Env{Runner: runner.New(os.Stdout, os.Stderr, getenv), Getenv: getenv, Stdout: os.Stdout}
+	credentials.MaskEnvironment(getenv, env.Runner.Mask)
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		env.Terminal = os.Stderr
+	}
+	return report(env.Runner, command.run(ctx, env, args, environ))
+}
+
+func (c Command) run(ctx context.Context, env Env, args, environ []string) (err error) {
+	if env.Dir, err = os.Getwd(); err != nil {
+		return err
+	}
+	source := inputs.Source{
+		Program: c.Name, Description: c.Description, Args: args, Environ: environ, Stdout: env.Stdout,
+	}
+	warnings, err := source.Parse(c.Inputs)
+	for _, warning := range warnings {
+		env.Runner.Warning(runner.Annotation{Message: warning})
+	}
+	if err != nil {
+		return err
+	}
+	for _, secret := range inputs.SecretValues(c.Inputs) {
+		env.Runner.Mask(secret)
+	}
+	return c.Run(ctx, env)
+}
+
+// report reports an error and returns the exit code.
+func report(r *runner.Runner, err error) int {
+	if err == nil || errors.Is(err, inputs.ErrHelp) {
+		return 0
+	}
+	code := 1
+	if exit := (*ExitError)(nil); errors.As(err, &exit) {
+		code = exit.Code
+		if exit.Err == nil {
+			return code
+		}
+	}
+	var at runner.Annotation
+	if failed := (*image.BuildError)(nil); errors.As(err, &failed) {
+		at.File, at.Line, at.EndLine = failed.File, failed.Line, failed.EndLine
+	}
+	r.Fail(err, at)
+	return code
+}

@@ -1,0 +1,76 @@
+package actions
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/inputs"
+)
+
+// ListSnapshots prints the snapshots of a prefix as a table, the newest first.
+func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error {
+	client, _, err := authenticate(ctx, env, in.Doppler, in.Daytona)
+	if err != nil {
+		return err
+	}
+	list, err := client.List(ctx, in.NamePrefix)
+	if err != nil {
+		return err
+	}
+	out := tabwriter.NewWriter(env.Stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(out, "NAME\tSTATE\tSIZE\tCREATED\tIMAGE")
+	for _, s := range list {
+		fmt.Fprintf(out, "%s\t%s\t%.2f GB\t%s ago\t%s\n",
+			s.Name, s.State, s.SizeGB, units.HumanDuration(time.Since(s.Created)), cmp.Or(s.Digest, s.Image))
+	}
+	return out.Flush()
+}
+
+// DeleteSnapshot deletes a snapshot, unless a Doppler config names it, and waits until it is gone.
+func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) error {
+	client, config, err := authenticate(ctx, env, in.Doppler, in.Daytona)
+	if err != nil {
+		return err
+	}
+	snapshot, found, err := client.Find(ctx, in.Name)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return inputs.Errorf("name", in.Name, "not found; run action-snapshot list")
+	}
+	configOf, err := configsByName(ctx, config)
+	if err != nil {
+		return err
+	}
+	if config := configOf[snapshot.Name]; config != "" {
+		return inputs.Errorf("name", in.Name, "is named by the Doppler config %s; create another snapshot first", config)
+	}
+	if err := client.Delete(ctx, snapshot.ID); err != nil {
+		return err
+	}
+	if err := client.WaitUntilRemoved(ctx, snapshot.ID); err != nil {
+		return err
+	}
+	env.Runner.Infof("Deleted snapshot %s", snapshot.Name)
+	return nil
+}
+
+// authenticate returns a client for Daytona and the Doppler config. With a Daytona key of its own Doppler is optional.
+func authenticate(
+	ctx context.Context, env Env, doppler inputs.Doppler, in inputs.Daytona,
+) (daytona.Client, credentials.Doppler, error) {
+	config, err := readDoppler(ctx, env, doppler, credentials.HasDaytonaKey(in.DaytonaAPIKey, env.Getenv))
+	if err != nil {
+		return daytona.Client{}, credentials.Doppler{}, err
+	}
+	client, err := daytonaClient(env, in, doppler, config)
+	return client, config, err
+}

@@ -1,0 +1,178 @@
+package actions
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+
+	"github.com/org/sandbox-actions/pkg/builder"
+	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/inputs"
+)
+
+// BuildOutputs are the outputs of the build action. The tag output names each, and outputHelp describes it.
+type BuildOutputs struct {
+	Digest      string `output:"digest"`
+	ImageID     string `output:"image_id"`
+	ImageRef    string `output:"image_ref"`
+	ImageName   string `output:"image_name"`
+	Platforms   string `output:"platforms"`
+	GitSHA      string `output:"git_sha"`
+	GitRef      string `output:"git_ref"`
+	BuildID     string `output:"build_id"`
+	BuildURL    string `output:"build_url"`
+	ProjectID   string `output:"project_id"`
+	CachedSteps int    `output:"cached_steps"`
+	TotalSteps  int    `output:"total_steps"`
+	Metadata    string `output:"metadata"`
+}
+
+// SnapshotOutputs are the outputs of the snapshot action.
+type SnapshotOutputs struct {
+	BuildOutputs
+	SnapshotName   string  `output:"snapshot_name"`
+	SnapshotID     string  `output:"snapshot_id"`
+	SnapshotState  string  `output:"snapshot_state"`
+	SnapshotSizeGB float64 `output:"snapshot_size_gb"`
+	Reused         bool    `output:"reused"`
+	DopplerUpdated bool    `output:"doppler_updated"`
+}
+
+// TestOutputs are the outputs of the test action. They are written also when tests fail.
+type TestOutputs struct {
+	BuildOutputs
+	TestsTotal   int    `output:"tests_total"`
+	TestsPassed  int    `output:"tests_passed"`
+	TestsFailed  int    `output:"tests_failed"`
+	TestsSkipped int    `output:"tests_skipped"`
+	Report       string `output:"report"`
+}
+
+// outputHelp describes each output, for action.yml, the workflows and docs/reference.md.
+var outputHelp = map[string]string{
+	"digest": "Digest of the image: of the manifest, or of the index if there are several platforms or attestations. " +
+		"An image that is only loaded is compressed differently from one that is pushed or saved, and so has another " +
+		"digest but the same image_id.",
+	"image_id": "Digest of the image's config (of the loaded platform's, if there are several).",
+	"image_ref": "Reference for later steps and jobs: the first pushed reference, otherwise the one in Depot's " +
+		"registry, both with the digest; otherwise the local name.",
+	"image_name":   "Name in the local engine; empty if the image was not loaded.",
+	"platforms":    "Platforms that were built, separated by commas.",
+	"git_sha":      "Commit that was built.",
+	"git_ref":      "Full name of the ref that was built; empty if ref was a SHA.",
+	"build_id":     "ID of the build at Depot.",
+	"build_url":    "URL of the build at Depot.",
+	"project_id":   "ID of the Depot project.",
+	"cached_steps": "Steps of the Dockerfile that came from the cache.",
+	"total_steps":  "Steps of the Dockerfile on all platforms, without FROM.",
+	"metadata":     "Metadata from BuildKit's exporter, as JSON; by platform if there are several.",
+
+	"snapshot_name":    "Name of the snapshot, which is active.",
+	"snapshot_id":      "ID of the snapshot at Daytona.",
+	"snapshot_state":   "State of the snapshot: active.",
+	"snapshot_size_gb": "Size of the snapshot in GB, as Daytona reports it.",
+	"reused":           "Whether an existing snapshot of the same image was reused; nothing was pushed then.",
+	"doppler_updated":  "Whether the name in Doppler changed.",
+
+	"tests_total":   "Tests of the suite and of the command's reports.",
+	"tests_passed":  "Tests that passed at the first attempt.",
+	"tests_failed":  "Tests that failed.",
+	"tests_skipped": "Tests that were skipped.",
+	"report":        "Path of the JUnit XML report of all tests.",
+}
+
+// OutputField is one output, as generators of documents and workflows see it.
+type OutputField struct{ Name, Help string }
+
+// OutputFields returns the outputs that a struct of outputs declares, in order.
+func OutputFields(outputs any) []OutputField {
+	var fields []OutputField
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(outputs)) {
+		if !field.Anonymous {
+			name := field.Tag.Get("output")
+			fields = append(fields, OutputField{name, outputHelp[name]})
+		}
+	}
+	return fields
+}
+
+// buildOutputs returns the outputs of a build.
+func buildOutputs(spec inputs.BuildSpec, built builtImage) (BuildOutputs, error) {
+	config, err := built.Loaded.Image.ConfigName()
+	if err != nil {
+		return BuildOutputs{}, fmt.Errorf("read the image's config: %w", err)
+	}
+	metadata, err := metadataJSON(built.Results)
+	if err != nil {
+		return BuildOutputs{}, err
+	}
+	outputs := BuildOutputs{
+		Digest: built.Digest, ImageID: config.String(), ImageRef: imageRef(spec, built.Lease, built.Digest),
+		Platforms: strings.Join(spec.Platforms, ","), GitSHA: built.Source.Tree.SHA, GitRef: built.Source.Tree.Ref,
+		BuildID: built.Lease.ID, BuildURL: built.Lease.URL, ProjectID: built.Lease.ProjectID,
+		CachedSteps: built.Stats.Cached, TotalSteps: built.Stats.Total, Metadata: metadata,
+	}
+	if spec.Load {
+		outputs.ImageName = spec.ImageName
+	}
+	return outputs, nil
+}
+
+// imageRef returns what a later step or job should use: the first pushed reference, the one in Depot's registry, the
+// local name; empty if the image is nowhere but in the builder.
+func imageRef(spec inputs.BuildSpec, lease *builder.Lease, digest string) string {
+	for _, references := range [][]string{spec.Push, savedReferences(spec, lease)} {
+		if len(references) > 0 {
+			return references[0] + "@" + digest
+		}
+	}
+	if spec.Load {
+		return spec.ImageName
+	}
+	return ""
+}
+
+// metadataJSON returns what BuildKit's exporters answered, in the form of docker buildx's metadata file: the image
+// descriptor is decoded.
+func metadataJSON(results []*image.Result) (string, error) {
+	byPlatform := map[string]map[string]any{}
+	for _, r := range results {
+		fields := map[string]any{}
+		for name, value := range r.Metadata {
+			fields[name] = value
+			descriptor, err := base64.StdEncoding.DecodeString(value)
+			if name == exptypes.ExporterImageDescriptorKey && err == nil && json.Valid(descriptor) {
+				fields[name] = json.RawMessage(descriptor)
+			}
+		}
+		byPlatform[r.Platform] = fields
+	}
+	var value any = byPlatform
+	if len(results) == 1 {
+		value = byPlatform[results[0].Platform]
+	}
+	data, err := json.Marshal(value)
+	return string(data), err
+}
+
+// publish writes the outputs of an action and its summary.
+func publish(env Env, outputs any, summary string) error {
+	value := reflect.ValueOf(outputs)
+	for _, field := range reflect.VisibleFields(value.Type()) {
+		if field.Anonymous {
+			continue
+		}
+		text := fmt.Sprint(value.FieldByIndex(field.Index).Interface())
+		if err := env.Runner.Output(field.Tag.Get("output"), text); err != nil {
+			return fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", err)
+		}
+	}
+	if err := env.Runner.Summary(summary); err != nil {
+		return fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/trust"
+)
+
+// session is what a build needs before it asks for a builder: credentials, an engine, and what to build.
+type session struct {
+	Doppler      credentials.Doppler
+	Engine       *dockerengine.Engine // nil unless the image is loaded
+	LoadPlatform string               // the platform that the engine gets
+	Source       buildSource
+}
+
+// prepare finds out what can be wrong before a build: the engine and the credentials in parallel, then the ref. It
+// refuses code that the run must not build. directories are used besides the build's own, unless a commit is built.
+func prepare(ctx context.Context, job job, spec inputs.BuildSpec, directories ...string) (session, error) {
+	var s session
+	var group errgroup.Group
+	if spec.Load {
+		group.Go(func() (err error) {
+			s.Engine, s.LoadPlatform, err = openEngine(ctx, job, spec) // its connections last as long as ctx
+			return err
+		})
+	}
+	group.Go(func() (err error) {
+		s.Doppler, err = readDoppler(ctx, job.Env, spec.Doppler, false)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return session{}, err
+	}
+	var err error
+	if s.Source, err = resolveSource(ctx, job, spec, s.Doppler); err != nil {
+		return session{}, err
+	}
+	if s.Source.Commit.SHA != "" {
+		directories = nil
+	}
+	return s, checkTrusted(ctx, job, spec, s.Source, directories)
+}
+
+// engineError reports that no Docker Engine is available.
+type engineError struct{ err error }
+
+func (e *engineError) Error() string { return e.err.Error() }
+func (e *engineError) Unwrap() error { return e.err }
+
+// openEngine opens the Docker Engine and returns which of the platforms it gets.
+func openEngine(ctx context.Context, job job, spec inputs.BuildSpec) (*dockerengine.Engine, string, error) {
+	defer startActivity(ctx, "the Docker Engine")()
+	engine, err := dockerengine.Open(ctx, job.Getenv)
+	if err != nil {
+		return nil, "", &engineError{err}
+	}
+	native, err := engine.Platform(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	platform, err := loadPlatform(spec.Platforms, native)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case platform != native:
+		job.Runner.Infof("Loading %s into a Docker Engine on %s, where it runs under emulation", platform, native)
+	case len(spec.Platforms) > 1:
+		job.Runner.Infof("Loading %s, the platform of the Docker Engine", platform)
+	}
+	return engine, platform, nil
+}
+
+// loadPlatform returns the only platform, or the engine's own of several.
+func loadPlatform(platforms []string, native string) (string, error) {
+	if len(platforms) == 1 {
+		return platforms[0], nil
+	}
+	if !slices.Contains(platforms, native) {
+		return "", inputs.Errorf("platform", strings.Join(platforms, ","),
+			"lacks %s, the platform of the Docker Engine; add it, or set load: false", native)
+	}
+	return native, nil
+}
+
+// readDoppler reads the Doppler config of the inputs, if any.
+func readDoppler(ctx context.Context, env Env, in inputs.Doppler, optional bool) (credentials.Doppler, error) {
+	defer startActivity(ctx, "Doppler")()
+	return credentials.ReadDoppler(ctx, credentials.DopplerSource{
+		Config: in.DopplerConfig, Project: in.DopplerProject, Token: in.DopplerToken, Identity: in.DopplerIdentity,
+		Optional: optional, Repository: env.Getenv("GITHUB_REPOSITORY"), Dir: env.Dir,
+		InActions: env.Runner.InActions(), Getenv: env.Getenv, OIDC: env.oidc(), Mask: env.Runner.Mask,
+	})
+}
+
+// checkTrusted refuses code that an outsider may have written in a run that has secrets.
+func checkTrusted(
+	ctx context.Context, job job, spec inputs.BuildSpec, source buildSource, directories []string,
+) error {
+	if spec.AllowUntrustedRef {
+		return nil
+	}
+	contexts := []string{spec.Context, filepath.Dir(spec.Dockerfile)}
+	for _, from := range spec.Request.Contexts {
+		contexts = append(contexts, from)
+	}
+	return trust.Check(ctx, job.Event, trust.Code{
+		Ref: spec.Ref, Commit: source.Commit, Dir: job.Dir, Contexts: contexts, Directories: directories,
+	})
+}
+
+// buildNeeds returns what a build asks for that GitHub withholds from a fork's pull request.
+func buildNeeds(job job, spec inputs.BuildSpec) trust.Needs {
+	needs := trust.Needs{Push: spec.Push}
+	needs.Save = spec.Save && !credentials.HasDepotToken(spec.DepotToken, job.Getenv)
+	if !credentials.HasDopplerToken(spec.Doppler.DopplerToken, job.Getenv) {
+		needs.DopplerConfig = spec.Doppler.DopplerConfig
+		if needs.DopplerConfig == "" {
+			needs.DopplerConfig = spec.Doppler.DopplerIdentity
+		}
+	}
+	return needs
+}
+
+// checkForkPermissions refuses, before anything is spent, what a run for a fork's pull request cannot do.
+func checkForkPermissions(ctx context.Context, job job, needs trust.Needs) error {
+	if !job.Event.IsFork() || job.oidc().Available() {
+		return nil
+	}
+	return trust.CheckForkPermissions(job.Event, needs, func(reference string) (bool, error) {
+		err := image.CheckPushPermission(ctx, reference, image.Auth{Mask: job.Runner.Mask})
+		if isDenied(err) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+}
+
+// isDenied reports whether a registry refused the credentials, or a request without any.
+func isDenied(err error) bool {
+	answer := (*transport.Error)(nil)
+	return errors.As(err, &answer) &&
+		(answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden)
+}

@@ -1,0 +1,56 @@
+package actions
+
+import (
+	"cmp"
+	"context"
+	"os/user"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/source"
+)
+
+// Bounds of a generated name, in bytes.
+const (
+	maxNameLength   = 128 // tools still show it in full
+	maxPersonLength = 39  // of a GitHub login
+)
+
+// generateName returns the name of a snapshot without the input name. It holds the time of the run, so that another
+// image of the same commit gets another name; an existing snapshot of the same image is found by its digest.
+func generateName(ctx context.Context, job job, spec inputs.SnapshotSpec, upload imageUpload) string {
+	sha, dirty := upload.Source.Tree.SHA, upload.Source.Tree.Dirty
+	if sha == "" {
+		sha, dirty = upload.Digest.Hex, false
+	}
+	return snapshotName(spec.NamePrefix, job.Started, sha, dirty, personOf(ctx, job))
+}
+
+// personOf returns who creates the snapshot.
+func personOf(ctx context.Context, job job) string {
+	name := cmp.Or(job.Getenv("ITERATE_USER"), job.Getenv("GITHUB_ACTOR"), source.UserName(ctx, job.Dir))
+	if name != "" {
+		return name
+	}
+	if login, err := user.Current(); err == nil {
+		return login.Username
+	}
+	return cmp.Or(job.Getenv("USER"), "unknown")
+}
+
+var notInName = regexp.MustCompile(`[^a-zA-Z0-9_.-]+`)
+
+// snapshotName returns PREFIX-YYYYMMDD-HHMMSS-SHA[-dirty]-PERSON, in UTC and in characters that Daytona accepts.
+func snapshotName(prefix string, at time.Time, sha string, dirty bool, person string) string {
+	short := sha[:min(7, len(sha))]
+	if dirty {
+		short += "-dirty"
+	}
+	middle := at.UTC().Format("-20060102-150405-") + short + "-"
+	person = cmp.Or(strings.Trim(notInName.ReplaceAllString(person, "-"), "-."), "unknown")
+	person = person[:min(len(person), maxPersonLength)]
+	prefix = prefix[:min(len(prefix), maxNameLength-len(middle)-len(person))]
+	return prefix + middle + person
+}

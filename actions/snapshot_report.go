@@ -1,0 +1,56 @@
+package actions
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/inputs"
+)
+
+// snapshotOutputs returns the outputs of a snapshot.
+func snapshotOutputs(upload imageUpload, snapshot daytona.Snapshot, updated bool) SnapshotOutputs {
+	outputs := SnapshotOutputs{
+		BuildOutputs: upload.Build, SnapshotName: snapshot.Name, SnapshotID: snapshot.ID,
+		SnapshotState: string(snapshot.State), SnapshotSizeGB: snapshot.SizeGB, Reused: upload.Reused,
+		DopplerUpdated: updated,
+	}
+	outputs.ImageRef = cmp.Or(outputs.ImageRef, snapshot.Image)
+	return outputs
+}
+
+// snapshotSummary returns the Markdown summary of a snapshot.
+func snapshotSummary(
+	job job, spec inputs.SnapshotSpec, upload imageUpload, snapshot daytona.Snapshot, updated bool, pruned []string,
+) string {
+	t := newTable("Snapshot created")
+	if upload.Reused {
+		t = newTable("Snapshot reused")
+	}
+	t.row("Name", code(snapshot.Name))
+	t.row("Digest", code(upload.Digest.String()))
+	t.row("State", code(string(snapshot.State)))
+	t.row("Sandbox", fmt.Sprintf("%d cores, %d GB memory, %d GB disk",
+		snapshot.Resources.CPU, snapshot.Resources.Memory, snapshot.Resources.Disk))
+	if snapshot.SizeGB > 0 {
+		t.row("Size", fmt.Sprintf("%.2f GB", snapshot.SizeGB))
+	}
+	config := code(spec.Doppler.DopplerConfig)
+	switch {
+	case !spec.UpdateDoppler:
+		t.row("Doppler", "not updated (update_doppler: false)")
+	case updated:
+		t.row("Doppler", fmt.Sprintf("%s set in %s", code(credentials.SnapshotNameSecret), config))
+	default:
+		t.row("Doppler", "unchanged in "+config)
+	}
+	t.row("Deleted", code(strings.Join(pruned, ", ")))
+	t.row("Start a sandbox", code("daytona create --snapshot "+snapshot.Name))
+	t.row("Time", elapsed(job))
+	if upload.Summary != "" {
+		return t.String() + "\n" + upload.Summary
+	}
+	return t.String()
+}

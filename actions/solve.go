@@ -1,0 +1,122 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/moby/buildkit/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/sandbox-actions/pkg/builder"
+	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/runner"
+)
+
+// lastOutputWait is how long a canceled build may take to print its last lines.
+const lastOutputWait = 2 * time.Second
+
+// solve builds the requests in parallel, each on the machine of its platform, and shows their progress. The results can
+// be read while ctx and the lease last.
+func solve(
+	ctx context.Context, job job, lease *builder.Lease, requests []image.Request,
+) ([]*image.Result, image.Stats, error) {
+	defer startActivity(ctx, "the build")()
+	solving, cancel := context.WithCancelCause(ctx)
+	context.AfterFunc(ctx, func() { cancel(nil) })
+
+	results := make([]*image.Result, len(requests))
+	statuses := make([]image.PlatformStatus, len(requests))
+	var solves errgroup.Group
+	for i, request := range requests {
+		statuses[i] = image.PlatformStatus{Platform: request.Platform, Status: make(chan *client.SolveStatus)}
+		solves.Go(func() (err error) {
+			results[i], err = solvePlatform(solving, lease, request, statuses[i].Status)
+			if err != nil {
+				cancel(err) // the other platforms need not finish
+			}
+			return err
+		})
+	}
+	type outcome struct {
+		stats image.Stats
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() { // ends with the solves, which end with ctx
+		stats, displayErr := image.Progress(ctx, statuses, job.Runner.Clean, display(job))
+		err := solves.Wait()
+		if err == nil && displayErr != nil {
+			job.Runner.Infof("Displaying the progress failed: %v", displayErr)
+		}
+		done <- outcome{stats, err}
+	}()
+	select {
+	case o := <-done:
+		if cause := context.Cause(solving); o.err != nil && cause != nil {
+			o.err = cause // the first failure, not those that its cancellation caused
+		}
+		return results, o.stats, o.err
+	case <-ctx.Done():
+		select {
+		case <-done:
+		case <-time.After(lastOutputWait):
+		}
+		return nil, image.Stats{}, context.Cause(ctx)
+	}
+}
+
+func solvePlatform(
+	ctx context.Context, lease *builder.Lease, request image.Request, status chan *client.SolveStatus,
+) (*image.Result, error) {
+	machine, err := lease.Machine(ctx, request.Platform)
+	if err != nil {
+		close(status)
+		return nil, err
+	}
+	return image.Solve(ctx, machine, request, status)
+}
+
+// display shows a build's progress where the run is watched: in groups of the Actions log, on a terminal, or line by
+// line.
+func display(job job) image.Display {
+	switch {
+	case job.Runner.InActions():
+		return image.Groups(job.Runner)
+	case job.Terminal != nil:
+		return image.Terminal(job.Terminal)
+	}
+	return func(ctx context.Context, status chan *client.SolveStatus) error {
+		out := job.Runner.Untrusted()
+		defer out.Close()
+		return image.Plain(out)(ctx, status)
+	}
+}
+
+// annotate reports what BuildKit's checks found at the lines of the Dockerfile, and shows the lines that failed.
+func annotate(job job, err error, warnings []image.Warning, dockerfile string) {
+	for _, w := range warnings {
+		message := w.Short
+		if w.Detail != "" {
+			message += ": " + w.Detail
+		}
+		if w.URL != "" {
+			message += " (" + w.URL + ")"
+		}
+		job.Runner.Warning(runner.Annotation{
+			Title: "Dockerfile check", File: dockerfile, Line: w.Line, EndLine: w.EndLine, Message: message,
+		})
+	}
+	if failed := (*image.BuildError)(nil); errors.As(err, &failed) && failed.Excerpt != "" {
+		failed.File = dockerfile
+		writeUntrusted(job.Runner, failed.Excerpt)
+	}
+}
+
+// writeUntrusted writes text from a service or a build to the log.
+func writeUntrusted(r *runner.Runner, text string) {
+	out := r.Untrusted()
+	fmt.Fprint(out, text)
+	_ = out.Close() // writing to the log failed: there is nowhere to report it
+}

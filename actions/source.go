@@ -1,0 +1,138 @@
+package actions
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/source"
+)
+
+// buildSource is what is built: the checkout as it is, or one commit.
+type buildSource struct {
+	Repository string        // owner/name; empty if unknown
+	Commit     source.Commit // zero for the checkout
+	Tree       source.Tree   // without Dir until the commit is fetched
+	Paths      inputs.Paths  // zero until the tree is there
+}
+
+// resolveSource decides what is built: the commit of the input ref; without a ref the checkout; in GitHub Actions
+// without a checkout the event's commit.
+func resolveSource(
+	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler,
+) (buildSource, error) {
+	defer startActivity(ctx, "GitHub to resolve the ref")()
+	checkout, err := source.OpenCheckout(ctx, job.Dir)
+	if err != nil && spec.Ref == "" {
+		return buildSource{}, err
+	}
+	repository := cmp.Or(job.Getenv("GITHUB_REPOSITORY"), checkout.Repository)
+	ref, wholeRef := spec.Ref, ""
+	if ref == "" && isMissing(job, spec, checkout) {
+		ref, wholeRef = job.Getenv("GITHUB_SHA"), job.Getenv("GITHUB_REF")
+	}
+	if ref == "" {
+		return checkoutSource(job, spec, checkout, repository)
+	}
+	hosted, err := hostedRepository(job, spec, doppler, repository)
+	if err != nil {
+		return buildSource{}, err
+	}
+	commit, err := hosted.Resolve(ctx, ref)
+	if err != nil {
+		return buildSource{}, err
+	}
+	commit.Ref = cmp.Or(wholeRef, commit.Ref)
+	s := buildSource{Repository: repository, Commit: commit, Tree: source.Tree{SHA: commit.SHA, Ref: commit.Ref}}
+	job.Runner.Infof("%s", describeSource(s))
+	return s, nil
+}
+
+// isMissing reports whether the workspace of a workflow has nothing to build, so that the event's commit is meant.
+func isMissing(job job, spec inputs.BuildSpec, checkout source.Tree) bool {
+	if checkout.SHA != "" || !job.Runner.InActions() || job.Getenv("GITHUB_SHA") == "" {
+		return false
+	}
+	_, err := os.Stat(spec.DockerfileIn(job.Dir))
+	return err != nil
+}
+
+// checkoutSource builds the workspace as it is.
+func checkoutSource(job job, spec inputs.BuildSpec, checkout source.Tree, repository string) (buildSource, error) {
+	if spec.GitContext != "" && checkout.SHA == "" {
+		return buildSource{}, inputs.Errorf("git_context", spec.GitContext,
+			"needs a commit; set ref, or build from a clone of a git repository")
+	}
+	s := buildSource{Repository: repository, Tree: checkout}
+	job.Runner.Infof("%s", describeSource(s))
+	var err error
+	s.Paths, err = spec.Resolve(checkout.Dir)
+	return s, err
+}
+
+// hostedRepository returns the repository in which a ref is resolved, with the token of the inputs or the environment.
+func hostedRepository(
+	job job, spec inputs.BuildSpec, doppler credentials.Doppler, repository string,
+) (source.Repository, error) {
+	owner, name, ok := strings.Cut(repository, "/")
+	if !ok {
+		return source.Repository{}, inputs.Errorf("ref", spec.Ref,
+			"needs a repository; set GITHUB_REPOSITORY to owner/name, or run in a clone with a GitHub remote")
+	}
+	token := credentials.GitHubToken(spec.GitHubToken, doppler.Over(job.Getenv), job.Runner.Mask)
+	return credentials.Repository(owner, name, token, job.Getenv), nil
+}
+
+// fetchSource makes the files of a commit available, and the git context besides them. A checkout is there already.
+func fetchSource(
+	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, s buildSource,
+) (buildSource, error) {
+	if s.Tree.Dir == "" {
+		tree, err := fetchCommit(ctx, job, spec, doppler, s)
+		if err != nil {
+			return buildSource{}, err
+		}
+		s.Tree = tree
+		if s.Paths, err = spec.Resolve(tree.Dir); err != nil {
+			return buildSource{}, err
+		}
+	}
+	if spec.GitContext == "" || s.Paths.Contexts[spec.GitContext] != "" {
+		return s, nil
+	}
+	dir := filepath.Join(job.Scratch, "git")
+	if err := s.Tree.WriteGitDir(ctx, dir); err != nil {
+		return buildSource{}, inputs.Wrap("git_context", err)
+	}
+	s.Paths.Contexts = maps.Clone(s.Paths.Contexts)
+	s.Paths.Contexts[spec.GitContext] = dir
+	return s, nil
+}
+
+func fetchCommit(
+	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, s buildSource,
+) (source.Tree, error) {
+	defer startActivity(ctx, "git to fetch %s", s.Commit.SHA)()
+	hosted, err := hostedRepository(job, spec, doppler, s.Repository)
+	if err != nil {
+		return source.Tree{}, err
+	}
+	return hosted.Fetch(ctx, s.Commit, filepath.Join(job.Scratch, "source"))
+}
+
+// describeSource describes what is built, for the log.
+func describeSource(source buildSource) string {
+	switch {
+	case source.Tree.SHA == "":
+		return fmt.Sprintf("Building %s, which is not a git repository", source.Tree.Dir)
+	case source.Tree.Dirty:
+		return fmt.Sprintf("Building the checkout with uncommitted changes: %s-dirty %s", source.Tree.SHA, source.Tree.Ref)
+	}
+	return fmt.Sprintf("Building %s %s", source.Tree.SHA, source.Tree.Ref)
+}

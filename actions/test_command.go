@@ -1,0 +1,85 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/suite"
+)
+
+// commandGrace is how long a command may take to end after SIGTERM.
+const commandGrace = 3 * time.Second
+
+// runCommand runs the host's test command, if there is one, and adds the tests of its JUnit files to the report. It
+// returns the command's exit code. What the command prints is untrusted.
+func runCommand(
+	ctx context.Context, job job, spec inputs.TestSpec, engine *dockerengine.Engine, subject testSubject, root string,
+	report *suite.Report,
+) (exitCode int, err error) {
+	if spec.Command == "" {
+		return 0, nil
+	}
+	defer startActivity(ctx, "the command %q", spec.Command)()
+	job.Runner.Group("Run " + spec.Command)
+	defer job.Runner.EndGroup()
+	started := time.Now()
+	reportDir := job.absolute(spec.ReportDir)
+	if err := os.MkdirAll(reportDir, 0o755); err != nil {
+		return 0, inputs.Wrap("report_dir", fmt.Errorf("%w (set it to a writable directory)", err))
+	}
+	environ := append(commandEnvironment(), "RUN_LOCAL_DOCKER_TESTS=true", "LOCAL_DOCKER_IMAGE_NAME="+subject.Name,
+		"DOCKER_HOST="+engine.Host, "TEST_REPORT_DIR="+reportDir)
+	if exitCode, err = runShell(ctx, job, spec.Command, root, environ); err != nil {
+		return 0, err
+	}
+	reported, err := suite.ReadJUnitFiles(reportDir, started, reportFile)
+	if err != nil {
+		return 0, fmt.Errorf("read the JUnit files of the command: %w", err)
+	}
+	if reported != nil {
+		reported.Clean(job.Runner.Clean)
+		report.Add(reported)
+	}
+	return exitCode, nil
+}
+
+// commandEnvironment returns this process's environment without the registry logins, which are for this program alone.
+func commandEnvironment() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, "DOCKER_AUTH_CONFIG=")
+	})
+}
+
+// runShell runs a command with sh in a process group of its own, which it ends as a whole.
+func runShell(ctx context.Context, job job, script, dir string, environ []string) (exitCode int, err error) {
+	out := job.Runner.Untrusted()
+	defer out.Close()
+	command := exec.CommandContext(ctx, "sh", "-c", script)
+	command.Dir, command.Env, command.Stdout, command.Stderr = dir, environ, out, out
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGTERM) }
+	command.WaitDelay = commandGrace
+	err = command.Run()
+	if command.Process != nil {
+		_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL) // processes that it left running, if any
+	}
+	failed := (*exec.ExitError)(nil)
+	switch {
+	case ctx.Err() != nil:
+		return 0, context.Cause(ctx)
+	case errors.As(err, &failed):
+		return max(1, failed.ExitCode()), nil
+	case err != nil:
+		return 0, inputs.Wrap("command", err)
+	}
+	return 0, nil
+}

@@ -1,0 +1,86 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/suite"
+)
+
+// loadSuite reads the suite; nil without one. Every problem of an invalid suite is reported.
+func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error) {
+	if spec.Suite == inputs.NoSuite {
+		return nil, nil
+	}
+	path, err := inputs.SecureJoin(root, spec.Suite)
+	if err != nil {
+		return nil, inputs.Wrap("suite", err)
+	}
+	if _, err := os.Stat(path); err != nil && spec.Suite == inputs.DefaultSuite && spec.Command != "" {
+		return nil, nil
+	}
+	tests, err := suite.Load(path)
+	file := relativeTo(path, root, job.Dir)
+	if invalid := (*suite.InvalidError)(nil); errors.As(err, &invalid) {
+		for _, problem := range invalid.Problems[1:] { // the first is the error itself
+			job.Runner.Warning(runner.Annotation{File: file, Line: problem.Line, Message: problem.Message})
+		}
+	}
+	if err != nil {
+		return nil, inputs.Wrap("suite", err)
+	}
+	tests.File = file
+	return tests, nil
+}
+
+// runSuite runs the suite against the image in the engine. Without a suite the report is empty.
+func runSuite(
+	ctx context.Context, job job, spec inputs.TestSpec, engine *dockerengine.Engine, subject testSubject,
+	tests *suite.Suite,
+) (*suite.Report, error) {
+	started := time.Now()
+	if tests == nil {
+		return &suite.Report{Suite: spec.Suite, Image: subject.Name, Started: started}, nil
+	}
+	defer startActivity(ctx, "the suite %s", tests.File)()
+	id, err := engine.ImageID(ctx, subject.Name)
+	if err != nil {
+		return nil, err
+	}
+	if id == "" {
+		return nil, inputs.Errorf("image", subject.Name, "is no longer in the Docker Engine; build it again")
+	}
+	img, err := engine.Image(ctx, id, "")
+	if err != nil {
+		return nil, err
+	}
+	job.Runner.Group(fmt.Sprintf("Test %s with %s (seed %d)", subject.Name, tests.File, spec.Seed))
+	defer job.Runner.EndGroup()
+	report, err := suite.Run(ctx, tests, suite.Options{
+		Image: img.Image, ImageID: id, Engine: engine,
+		Parallel: spec.Parallel, Seed: spec.Seed, Run: spec.Run, Tags: spec.Tags, ReportDir: job.absolute(spec.ReportDir),
+		Log: job.Runner.Log(), Clean: job.Runner.Clean, Progress: testProgress(job).Test,
+	})
+	if err != nil {
+		return nil, err
+	}
+	report.File, report.Started = tests.File, started
+	return report, nil
+}
+
+// testProgress shows the progress of a suite: on a terminal in one line, otherwise a line per test.
+func testProgress(job job) *suite.Progress {
+	if job.Terminal == nil || job.Runner.InActions() {
+		return &suite.Progress{Log: job.Runner.Log()}
+	}
+	width, _, _ := term.GetSize(int(job.Terminal.Fd())) // 0 selects the default width
+	return &suite.Progress{Log: job.Terminal, Terminal: true, Width: width}
+}

@@ -1,0 +1,423 @@
+//go:build linux
+
+package e2e
+
+import (
+	"net"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/internal/localcloud/github"
+	"golang.org/x/sys/unix"
+)
+
+// Every failure of a build is reported once, with its cause and what to do.
+func TestBuildFailures(t *testing.T) {
+	e := setup(t)
+	const scratch = "FROM scratch\nCOPY Dockerfile /\n"
+	stopped, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := stopped.Addr().String()
+	if err := stopped.Close(); err != nil {
+		t.Fatal(err)
+	}
+	noID := values{"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}
+	expired, err := e.GitHub.Mint(
+		"https://depot.dev",
+		func(claims map[string]any) { claims["exp"] = time.Now().Add(-time.Hour).Unix() },
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged, err := e.GitHub.Forge("https://depot.dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	depot := func(f depotapi.Fault) func() { return func() { e.Depot.Fail(f) } }
+	hub := func(f github.Fault) func() { return func() { e.GitHub.Fail(f) } }
+
+	for _, test := range []struct {
+		name         string
+		do           func() // injects a fault
+		dockerfile   string
+		dir          string
+		inputs       map[string]string
+		env          map[string]string
+		want         string // a regular expression
+		createsBuild bool   // before it fails
+	}{
+		{name: "platform", inputs: values{"platform": "linux/s390x"},
+			want: `input platform: .*"linux/s390x".*linux/arm64`},
+		{name: "malformed line of a list", inputs: values{"build_args": "A=1\n# fine\nB 2"},
+			want: `input build_args, line 3: .*"B 2".*NAME=VALUE`},
+		{name: "open quote", inputs: values{"labels": "a=b\n\"c=d"}, want: `input labels.* line 2.*quote`},
+		{name: "secret without a source", inputs: values{"secret_envs": "TOKEN=ABSENT"},
+			want: `input secret_envs, line 1: .*"TOKEN=ABSENT".*ABSENT.*not set`},
+		{name: "timeout", inputs: values{"timeout": "soon"}, want: `input timeout: .*"soon"`},
+		{name: "builder's scheme", inputs: values{"builder": "ssh://host"},
+			want: `input builder: .*"ssh://host".*unix:///.*tcp://`},
+		{name: "ref that is an option", inputs: values{"ref": "--upload-pack=x"}, want: `input ref: .*"--upload-pack=x"`},
+		{name: "ref with a line break", inputs: values{"ref": "main\n::error::x"},
+			want: `input ref: .*"main\\n::error::x"`},
+		{name: "no Dockerfile", dir: t.TempDir(), want: `input dockerfile: .*"Dockerfile"`},
+		{name: "context that is a file", inputs: values{"context": "Dockerfile"},
+			want: `input context: .*"Dockerfile".*file.*folder|directory`},
+		{name: "git_context without a commit", inputs: values{"git_context": "git"},
+			want: `input git_context: .*"git".*commit`},
+
+		{name: "no project", env: values{"DEPOT_PROJECT_ID": ""},
+			want: `(?i)Depot project.*depot.json.*DEPOT_PROJECT_ID.*depot_project`},
+		{name: "depot.json without an id", dir: writeFiles(t, values{"Dockerfile": scratch, "depot.json": "{}"}),
+			env: values{"DEPOT_PROJECT_ID": ""}, want: `depot.json".*project`},
+		{name: "depot.json that is invalid", dir: writeFiles(t, values{"Dockerfile": scratch, "depot.json": "{"}),
+			env: values{"DEPOT_PROJECT_ID": ""}, want: `depot.json".*\{"id"`},
+		{name: "unknown project", inputs: values{"depot_project": "absent", "depot_token": e.OrganizationToken},
+			want: `project absent not found`},
+		{name: "no token and no OIDC", env: noID, want: `permissions: ?.*id-token: write`},
+		{name: "not trusted", env: values{"DEPOT_PROJECT_ID": "other"},
+			want: `no trust relationship with acme/caller.*trust relationships`},
+		{name: "wrong token", inputs: values{"depot_token": "wrong"}, want: `Depot.*invalid API token`},
+		{name: "expired token", inputs: values{"depot_token": expired}, want: `Depot.*the OIDC token has expired`},
+		{name: "forged token", inputs: values{"depot_token": forged}, want: `Depot.*invalid OIDC token`},
+		{name: "OIDC endpoint fails", do: hub(github.Fault{Path: "/oidc/token", Status: 500, Body: "oops"}),
+			want: `OIDC token.* https://depot.dev.*500`},
+		{name: "429",
+			do:   depot(depotapi.Fault{Method: "CreateBuild", Code: connect.CodeResourceExhausted, Message: "slow down"}),
+			want: `Depot.*429.*slow down`},
+		{name: "503", do: depot(depotapi.Fault{Method: "CreateBuild", Code: connect.CodeUnavailable, Message: "maintenance"}),
+			want: `Depot.*503.*maintenance`},
+		{name: "502 of a proxy",
+			do:   depot(depotapi.Fault{Method: "CreateBuild", Status: 502, Body: "<html>Bad gateway</html>"}),
+			want: `Depot.*502`},
+		{name: "garbage", do: depot(depotapi.Fault{Method: "CreateBuild", Status: 200, Body: "<html>hello</html>"}),
+			want: `Depot.*DEPOT_API_URL`},
+		{name: "Depot is unreachable", env: values{"DEPOT_API_URL": "http://" + closed},
+			want: `create a build .* http://` + closed + `.*DEPOT_API_URL`},
+		{name: "no machine in time",
+			do:     depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive}),
+			inputs: values{"timeout": "2s"}, createsBuild: true,
+			want: `2s.*waiting for .*linux/amd64.*timeout`},
+		{name: "machine rejects the client",
+			do:           depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.RefusesClient}),
+			createsBuild: true,
+			want:         `linux/amd64 at 127.0.0.1:\d+: .*TLS`},
+		{name: "machine with an untrusted certificate",
+			do: depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.UntrustedServer}), createsBuild: true,
+			want: `linux/amd64 at 127.0.0.1:\d+: .*TLS`},
+		{name: "builder's socket is missing", inputs: values{"builder": "unix:///absent/buildkitd.sock"},
+			want: `builder unix:///absent/buildkitd.sock: .*socket`},
+
+		{name: "unknown ref", inputs: values{"ref": "mains"},
+			want: `mains in acme/caller.*refs/heads/mains, refs/tags/mains.* main\b`},
+		{name: "private repository without a token", inputs: values{"ref": "main"}, env: values{"GITHUB_TOKEN": ""},
+			want: `github_token`},
+		{name: "GitHub is down", do: hub(github.Fault{Path: "/api/v3/", Status: 503, Body: "{}"}),
+			inputs: values{"ref": "main"}, want: `GitHub.*503`},
+
+		{name: "failing step", dockerfile: fromDebian + "RUN echo last words && exit 7\n", createsBuild: true,
+			want: `Dockerfile:2: process .* exit code: 7`},
+		{name: "syntax", dockerfile: "FROM scratch\nCOPPY a b\n", createsBuild: true,
+			want: `Dockerfile:2: unknown instruction: COPPY`},
+		{name: "file that is not in the context", dockerfile: "FROM scratch\n\nCOPY absent /\n", createsBuild: true,
+			want: `Dockerfile:3: .*"/absent": not found`},
+		{name: "unknown stage", dockerfile: scratch, inputs: values{"target": "absent"}, createsBuild: true,
+			want: `target stage "absent" could not be found`},
+		{name: "unreachable base image", dockerfile: "FROM " + closed + "/absent:1\n", createsBuild: true,
+			want: `Dockerfile:1: .*` + closed},
+		{name: "push without a login", inputs: values{"push": e.Registry.Addr + "/team/x:1"}, createsBuild: true,
+			want: `push \S+/team/x:1: .*docker login`},
+
+		{name: "no engine", env: values{"DOCKER_HOST": "unix:///absent.sock"},
+			want: `^error: input load: .*Docker Engine.*unix:///absent.sock.*load: false`},
+		{name: "Doppler without a token", inputs: values{"doppler_config": "dev"}, env: values{"DOPPLER_TOKEN": ""},
+			want: `Doppler config "dev".*doppler_token`},
+		{name: "another Doppler config", inputs: values{"doppler_config": "prd"},
+			want: `access to requested config 'prd'`},
+		{name: "wrong Doppler token", inputs: values{"doppler_config": "dev", "doppler_token": "dp.st.dev.wrong"},
+			want: `doppler_token`},
+		{name: "unknown Doppler identity", inputs: values{"doppler_config": "dev", "doppler_identity": "absent"},
+			want: `Doppler.*"absent".*401`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.dockerfile == "" {
+				test.dockerfile = scratch
+			}
+			if test.do != nil {
+				test.do()
+				defer e.Depot.Heal()
+				defer e.GitHub.Heal()
+			}
+			before := len(e.Depot.Calls())
+			r := e.run(t, invocation{dockerfile: test.dockerfile, dir: test.dir, inputs: test.inputs, env: test.env})
+			assertFailed(t, r, test.want)
+			created, finished := 0, ""
+			for _, call := range e.Depot.Calls()[before:] {
+				if call.Method == "CreateBuild" && call.Status == 200 && call.BuildID != "" {
+					created++
+				}
+				if call.Method == "FinishBuild" {
+					finished = call.Result
+				}
+			}
+			if test.createsBuild != (created == 1) || test.createsBuild && finished != "error" && finished != "canceled" {
+				t.Errorf("%d builds created, finished as %q", created, finished)
+			}
+			for _, secret := range []string{e.OrganizationToken, expired, forged, "dp.st.dev.wrong"} {
+				if strings.Contains(r.stderr, secret) {
+					t.Error("the error message contains a secret")
+				}
+			}
+		})
+	}
+}
+
+// assertFailed asserts exit code 1, one error line that matches pattern, one annotation, and no outputs.
+func assertFailed(t *testing.T, r result, pattern string) {
+	t.Helper()
+	stderr, annotations := errorLines(t, r)
+	switch {
+	case r.exitCode != 1:
+		t.Errorf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
+	case len(stderr) != 1 || len(annotations) != 1:
+		t.Errorf("%d lines on standard error, %d annotations:\n%s%s", len(stderr), len(annotations), r.stdout, r.stderr)
+	case !regexp.MustCompile(pattern).MatchString(stderr[0]):
+		t.Errorf("got\n%s\nwant\n%s", stderr[0], pattern)
+	case strings.Count(stderr[0], "\n") > 0 || len(stderr[0]) > 1500:
+		t.Errorf("the error is not one short line: %s", stderr[0])
+	}
+	if r.outputFile != "" || r.summary != "" {
+		t.Errorf("outputs or summary after a failure: %s%s", r.outputFile, r.summary)
+	}
+}
+
+// Temporary failures of Depot are retried.
+func TestDepotRecovers(t *testing.T) {
+	e := setup(t)
+	for _, fault := range []depotapi.Fault{
+		{Method: "CreateBuild", Times: 2, Code: connect.CodeUnavailable, Message: "moment"},
+		{Method: "CreateBuild", Times: 1, Code: connect.CodeResourceExhausted, Message: "moment"},
+		{Method: "CreateBuild", Times: 1, Status: 502, Body: "<html>"},
+		{Method: "GetBuildKitConnection", Times: 2, Code: connect.CodeInternal, Message: "moment"},
+		{Method: "ReportBuildHealth", Code: connect.CodeInternal, Message: "for ever"},
+		{Method: "FinishBuild", Times: 1, Code: connect.CodeUnavailable, Message: "moment"},
+	} {
+		t.Run(fault.Method+" "+fault.Message, func(t *testing.T) {
+			e.Depot.Fail(fault)
+			defer e.Depot.Heal()
+			e.mustRun(t, invocation{dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"load": "false"}})
+		})
+	}
+}
+
+func TestEngineDiskFull(t *testing.T) {
+	e := setup(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=48m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	full, err := engine.Start(t.Context(), engine.Current, filepath.Join(dir, "engine"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := full.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := e.run(t, invocation{dockerfile: fromDebian, env: values{"DOCKER_HOST": full.Host}})
+	assertFailed(t, r, `iterate-sandbox:ci.*Docker Engine.*no space left on device`)
+}
+
+// A full disk of the runner is reported when a ref is fetched.
+func TestRunnerDiskFull(t *testing.T) {
+	e := setup(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, program := range []string{"action-build", "action-snapshot", "action-test"} {
+		t.Run(program, func(t *testing.T) {
+			r := e.run(t, invocation{
+				program: program, dir: t.TempDir(), inputs: values{"ref": "main"}, env: values{"RUNNER_TEMP": dir},
+			})
+			assertFailed(t, r, `(?i)no space left on device.*free`)
+			if left := listFiles(t, dir); len(left) > 0 {
+				t.Errorf("files left: %q", left)
+			}
+		})
+	}
+}
+
+// A signal at any time cancels the build at Depot. No outputs are written and no files are left.
+func TestCancel(t *testing.T) {
+	e := setup(t)
+	slow := fromDebian + "RUN echo started && sleep 300\n"
+	for _, test := range []struct {
+		name       string
+		signal     unix.Signal
+		dockerfile string
+		do         func()
+		until      string // text of the log after which the signal is sent
+		call       string // of Depot after which the signal is sent
+		path       string // prefix of a request to GitHub after which the signal is sent
+		inputs     map[string]string
+	}{
+		{name: "interrupted in a step", signal: unix.SIGINT, dockerfile: slow, until: "started"},
+		{name: "terminated in a step", signal: unix.SIGTERM, dockerfile: slow, until: "started"},
+		{name: "two platforms", signal: unix.SIGINT, dockerfile: slow, until: "started",
+			inputs: values{"platform": "linux/amd64,linux/arm64"}},
+		{name: "while waiting for a machine", signal: unix.SIGINT, dockerfile: slow, call: "GetBuildKitConnection",
+			do: func() { e.Depot.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive}) }},
+		{name: "while Depot does not answer", signal: unix.SIGINT, dockerfile: slow, call: "CreateBuild",
+			do: func() { e.Depot.Fail(depotapi.Fault{Method: "CreateBuild", Silence: true}) }},
+		{name: "at the start", signal: unix.SIGINT, dockerfile: slow, until: "add-mask"},
+		{name: "while GitHub does not answer", signal: unix.SIGINT, dockerfile: slow, path: "/api/v3",
+			inputs: values{"ref": "main"},
+			do:     func() { e.GitHub.Fail(github.Fault{Path: "/api/v3", Silence: true}) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.do != nil {
+				test.do()
+				defer e.Depot.Heal()
+				defer e.GitHub.Heal()
+			}
+			before, asked := len(e.Depot.Calls()), len(e.GitHub.Requests())
+			var sent time.Time
+			interrupt := func(pid int, stdout *safeBuffer) {
+				for {
+					seen := test.until != "" && strings.Contains(stdout.String(), test.until)
+					for _, call := range e.Depot.Calls()[before:] {
+						seen = seen || test.call == call.Method
+					}
+					for _, request := range e.GitHub.Requests()[asked:] {
+						seen = seen || test.path != "" && strings.HasPrefix(request.Path, test.path)
+					}
+					if seen {
+						break
+					}
+					if unix.Kill(pid, 0) != nil || t.Context().Err() != nil {
+						return
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				sent = time.Now()
+				if err := unix.Kill(pid, test.signal); err != nil {
+					t.Error(err)
+				}
+			}
+			r := e.run(t, invocation{dockerfile: test.dockerfile, inputs: test.inputs, onStart: interrupt})
+			if took := time.Since(sent); took > maxShutdown {
+				t.Errorf("the program exits %s after the signal", took)
+			}
+			assertFailed(t, r, `^error: canceled .*waiting for `)
+			created, canceled := 0, 0
+			for _, call := range e.Depot.Calls()[before:] {
+				if call.Method == "CreateBuild" && call.BuildID != "" {
+					created++
+				}
+				if call.Method == "FinishBuild" && call.Result == "canceled" {
+					canceled++
+				}
+			}
+			if created != canceled {
+				t.Errorf("%d builds created, %d finished as canceled", created, canceled)
+			}
+		})
+	}
+}
+
+// Output of a build never acts as a workflow command, in the log or anywhere else.
+func TestHostileOutput(t *testing.T) {
+	e := setup(t)
+	lines := []string{
+		"::set-output name=digest::forged", "::add-mask::hello", "::error::forged", "::warning file=x::forged",
+		"::stop-commands::forged", "::group::forged", "::endgroup::",
+		"##[error]forged", "##[set-env name=FORGED]1", "_GitHubActionsFileCommandDelimeter_",
+		"digest<<_GitHubActionsFileCommandDelimeter_", "EOF", "ghadelimiter_0",
+		"\x1b[2J\x1b]0;forged\x07", "carriage\r::error::forged", "a\u2028::error::forged",
+	}
+	text := strings.Join(lines, "\n") + "\n"
+	dir := writeFiles(
+		t,
+		values{
+			"lines": text,
+			"Dockerfile": "FROM scratch AS Upper\n" + fromDebian +
+				"COPY lines /\nLABEL forged=\"::error::forged\"\nRUN cat /lines && cat /lines >&2\n",
+		},
+	)
+	failing := writeFiles(
+		t,
+		values{
+			"lines":      text,
+			"Dockerfile": fromDebian + "COPY lines /\nRUN cat /lines; echo '::error::forged' >&2; exit 3\n",
+		},
+	)
+	for name, dir := range map[string]string{"a build that succeeds": dir, "a build that fails": failing} {
+		t.Run(name, func(t *testing.T) {
+			r := e.run(t, invocation{dir: dir, inputs: values{"no_cache": "true", "labels": "x=::error::forged"}})
+			if !strings.Contains(r.stdout, "forged") {
+				t.Fatalf("the log lacks the output:\n%s%s", r.stdout, r.stderr)
+			}
+			for _, command := range workflowCommands(t, r.stdout) {
+				if strings.Contains(command, "forged") && !strings.HasPrefix(command, "::error endLine=") &&
+					!strings.HasPrefix(command, "::group::") {
+					t.Errorf("the runner executes %q", command)
+				}
+			}
+			for i, text := range []string{r.stdout, r.summary, r.outputFile} {
+				if strings.ContainsAny(text, "\x1b\x07") || strings.Contains(strings.ReplaceAll(text, "\r\n", "\n"), "\r") {
+					t.Errorf("text %d contains control characters: %q", i, text)
+				}
+			}
+			if r.exitCode == 0 &&
+				(len(r.outputs) != len(outputsOf(t, "build")) || strings.Contains(r.outputs["digest"], "forged")) {
+				t.Errorf("outputs %v", r.outputs)
+			}
+		})
+	}
+}
+
+// workflowCommands returns the lines of a log that the runner executes.
+func workflowCommands(t *testing.T, log string) []string {
+	t.Helper()
+	var commands []string
+	stopped := ""
+	for line := range strings.FieldsFuncSeq(log, func(c rune) bool { return c == '\n' || c == '\r' }) {
+		trimmed := strings.TrimSpace(line)
+		switch {
+		case stopped != "":
+			if trimmed == "::"+stopped+"::" {
+				stopped = ""
+			}
+		case strings.HasPrefix(trimmed, "::stop-commands::"):
+			stopped = strings.TrimPrefix(trimmed, "::stop-commands::")
+			if len(stopped) < 20 {
+				t.Errorf("the stop-commands token can be guessed: %q", stopped)
+			}
+		case strings.HasPrefix(trimmed, "::"), strings.HasPrefix(trimmed, "##["):
+			commands = append(commands, trimmed)
+		}
+	}
+	if stopped != "" {
+		t.Error("commands are still stopped at the end")
+	}
+	return commands
+}

@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// actionFile is the contract of an action as GitHub reads it.
+type actionFile struct {
+	Inputs  map[string]struct{ Default string }
+	Outputs map[string]struct{ Value string }
+	Runs    struct {
+		Steps []struct{ Shell, Run string }
+	}
+}
+
+// readAction parses action.yml of the action build, snapshot or test.
+func readAction(t *testing.T, name string) (a actionFile) {
+	t.Helper()
+	if err := yaml.Unmarshal([]byte(read(t, "../../"+name+"/action.yml")), &a); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// inputsOf returns the names of an action's inputs, sorted.
+func inputsOf(t *testing.T, name string) []string {
+	t.Helper()
+	return slices.Sorted(maps.Keys(readAction(t, name).Inputs))
+}
+
+// outputsOf returns the names of an action's outputs, sorted.
+func outputsOf(t *testing.T, name string) []string {
+	t.Helper()
+	return slices.Sorted(maps.Keys(readAction(t, name).Outputs))
+}
+
+// The documented contract: names and defaults of inputs, names of outputs.
+func TestActionContract(t *testing.T) {
+	buildInputs := values{
+		"ref": "", "allow_untrusted_ref": "false", "platform": "linux/amd64",
+		"doppler_config": "", "doppler_project": "", "doppler_token": "", "doppler_identity": "",
+		"context": ".", "dockerfile": "Dockerfile", "target": "", "image_name": "iterate-sandbox:ci",
+		"build_args": "", "build_contexts": "", "labels": "", "annotations": "",
+		"secrets": "", "secret_envs": "", "secret_files": "", "ssh": "", "allow": "", "add_hosts": "",
+		"no_cache_filters": "", "outputs": "", "attests": "", "no_cache": "false", "pull": "false",
+		"provenance": "", "sbom": "", "network": "", "shm_size": "", "ulimit": "", "cgroup_parent": "",
+		"git_context": "", "load": "true", "push": "", "save": "false", "save_tags": "",
+		"depot_project": "", "depot_token": "", "builder": "depot", "github_token": "${{ github.token }}", "timeout": "30m",
+	}
+	buildOutputs := []string{
+		"digest", "image_id", "image_ref", "image_name", "platforms", "git_sha", "git_ref", "build_id", "build_url",
+		"project_id", "cached_steps", "total_steps", "metadata",
+	}
+	for name, own := range map[string]struct {
+		inputs  values
+		outputs []string
+	}{
+		"build": {},
+		"snapshot": {
+			inputs: values{
+				"load": "false", "doppler_config": "dev", "image": "", "name": "", "name_prefix": "iterate-sandbox",
+				"cpu": "2", "memory": "4", "disk": "10", "entrypoint": "", "region": "", "if_exists": "reuse", "keep": "0",
+				"update_doppler": "true", "daytona_api_key": "", "daytona_organization_id": "", "daytona_api_url": "",
+			},
+			outputs: []string{
+				"snapshot_name", "snapshot_id", "snapshot_state", "snapshot_size_gb", "reused", "doppler_updated",
+			},
+		},
+		"test": {
+			inputs: values{
+				"image": "", "suite": "sandbox/tests.yaml", "command": "", "parallel": "cores", "report_dir": "test-results",
+			},
+			outputs: []string{"tests_total", "tests_passed", "tests_failed", "tests_skipped", "report"},
+		},
+	} {
+		want := merge(buildInputs, own.inputs)
+		got := values{}
+		for input, declared := range readAction(t, name).Inputs {
+			got[input] = declared.Default
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: inputs %v, want %v", name, got, want)
+		}
+		outputs := slices.Sorted(slices.Values(slices.Concat(buildOutputs, own.outputs)))
+		if got := outputsOf(t, name); !slices.Equal(got, outputs) {
+			t.Errorf("%s: outputs %q, want %q", name, got, outputs)
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var codeBlock = regexp.MustCompile("(?ms)^```([a-z ]*)\n(.*?)^```$")
+
+// codeBlocks returns the code blocks of a document in one language.
+func codeBlocks(t *testing.T, document, language string) []string {
+	t.Helper()
+	var found []string
+	for _, m := range codeBlock.FindAllStringSubmatch(read(t, "../../"+document), -1) {
+		if m[1] == language {
+			found = append(found, m[2])
+		}
+	}
+	return found
+}
+
+// documents returns the paths of all Markdown files, relative to the repository root.
+func documents(t *testing.T) []string {
+	t.Helper()
+	list := git(t, "../..", "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
+	var found []string
+	for name := range strings.Lines(list) {
+		if name = strings.TrimSpace(name); read(t, "../../"+name) != "" { // skips deleted files
+			found = append(found, name)
+		}
+	}
+	if len(found) < 3 {
+		t.Fatalf("found only %q", found)
+	}
+	return found
+}
+
+// Every asset that a gh command in the docs names is one of a release.
+func TestDocsAssets(t *testing.T) {
+	asset := regexp.MustCompile(`\baction-[a-z0-9-]+`)
+	platform := regexp.MustCompile(`^(linux|darwin)-(amd64|arm64)$`)
+	assets := 0
+	for _, document := range documents(t) {
+		for line := range strings.Lines(strings.Join(codeBlocks(t, document, "text"), "")) {
+			if !strings.HasPrefix(line, "gh release") && !strings.HasPrefix(line, "gh attestation") {
+				continue
+			}
+			for _, name := range asset.FindAllString(line, -1) {
+				assets++
+				parts := strings.SplitN(name, "-", 3)
+				if len(parts) != 3 || read(t, "../../action-"+parts[1]+"/main.go") == "" || !platform.MatchString(parts[2]) {
+					t.Errorf("%s: no release contains %s", document, name)
+				}
+			}
+		}
+	}
+	if assets < 2 {
+		t.Errorf("found only %d assets", assets)
+	}
+}
+
+var (
+	markdownLink    = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	markdownHeading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	slugRemoves     = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// Every relative link leads to an existing file and heading.
+func TestDocsLinks(t *testing.T) {
+	links := 0
+	for _, name := range documents(t) {
+		for _, m := range markdownLink.FindAllStringSubmatch(codeBlock.ReplaceAllString(read(t, "../../"+name), ""), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			links++
+			file, anchor, _ := strings.Cut(m[1], "#")
+			to := name
+			if file != "" {
+				to = filepath.Join(filepath.Dir(name), file)
+			}
+			if _, err := os.Stat("../../" + to); err != nil || strings.HasPrefix(to, "..") {
+				t.Errorf("%s: %s does not exist", name, m[1])
+				continue
+			}
+			if anchor == "" {
+				continue
+			}
+			var anchors []string
+			text := codeBlock.ReplaceAllString(read(t, "../../"+to), "")
+			for _, head := range markdownHeading.FindAllStringSubmatch(text, -1) {
+				anchors = append(anchors, strings.ReplaceAll(slugRemoves.ReplaceAllString(strings.ToLower(head[1]), ""), " ", "-"))
+			}
+			if !slices.Contains(anchors, anchor) {
+				t.Errorf("%s: %s has no heading #%s, only %q", name, to, anchor, anchors)
+			}
+		}
+	}
+	if links < 10 {
+		t.Errorf("found only %d links", links)
+	}
+}
+
+// Files and environment variables that the docs name exist in the code.
+func TestDocsNames(t *testing.T) {
+	file := regexp.MustCompile("`((?:actions|pkg|internal|scripts|docs|\\.github)/[A-Za-z0-9_./-]+\\.[a-z]+)`")
+	made := []string{"actions/checksums.txt", ".github/workflows/sandbox.yml"} // created by a release and by the reader
+	for _, name := range documents(t) {
+		for _, m := range file.FindAllStringSubmatch(read(t, "../../"+name), -1) {
+			if _, err := os.Stat("../../" + m[1]); err != nil && !slices.Contains(made, m[1]) {
+				t.Errorf("%s: %s does not exist", name, m[1])
+			}
+		}
+	}
+	var code strings.Builder
+	for _, pattern := range []string{"../../actions/*.go", "../../pkg/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		must(t, err)
+		for _, file := range files {
+			if !strings.HasSuffix(file, "_test.go") {
+				code.WriteString(read(t, file))
+			}
+		}
+	}
+	_, table, _ := strings.Cut(read(t, "../../docs/reference.md"), "## Variables")
+	variables := regexp.MustCompile("`([A-Z_]{5,})`").FindAllStringSubmatch(table, -1)
+	for _, m := range variables {
+		if !strings.Contains(code.String(), `"`+m[1]+`"`) {
+			t.Errorf("no code reads the variable %s", m[1])
+		}
+	}
+	if len(variables) < 15 {
+		t.Errorf("found only %d variables", len(variables))
+	}
+}

@@ -1,0 +1,293 @@
+//go:build linux
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/org/sandbox-actions/internal/localcloud"
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/internal/localcloud/github"
+	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
+)
+
+// callerRepository is the repository whose workflows run. The actions are in org/sandbox-actions.
+const callerRepository = "acme/caller"
+
+// environment is what the tests share: a local cloud, two repositories at its GitHub, and the programs.
+type environment struct {
+	*localcloud.Cloud
+	dir      string // temporary
+	caller   string // checkout of callerRepository
+	ours     string // clone of this checkout, including uncommitted changes, tagged v1
+	programs string // directory of action-build, action-snapshot and action-test
+}
+
+var shared *environment // set by the first setup
+
+// startEnvironment prepares shared. It runs when the first test calls setup, so that the other tests need no daemon.
+var startEnvironment = sync.OnceValues(func() (*environment, error) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		return nil, err
+	}
+	e := &environment{}
+	shared = e
+	if e.dir, err = os.MkdirTemp("", "e2e-"); err != nil {
+		return nil, err
+	}
+	e.ours, e.caller, e.programs = filepath.Join(
+		e.dir,
+		"ours",
+	), filepath.Join(
+		e.dir,
+		"caller",
+	), filepath.Join(e.dir, "bin")
+	if err := e.createRepositories(root); err != nil {
+		return nil, err
+	}
+	if err := e.buildPrograms(root); err != nil {
+		return nil, err
+	}
+	builders, err := testdaemons.AttachBuilders()
+	if err != nil {
+		return nil, err
+	}
+	// The cloud starts its own Docker Engine: tests assert that no container is left in it.
+	e.Cloud, err = localcloud.Start(context.Background(), localcloud.Options{
+		Dir: filepath.Join(root, cloudState), Base: filepath.Join(root, ".cache/base/bookworm-slim.tar"),
+		Engine: engine.Current, Builders: builders,
+		Repositories: []github.Repository{
+			{Owner: "acme", Name: "caller", Dir: e.caller, Private: true},
+			{Owner: "org", Name: "sandbox-actions", Dir: e.ours},
+		},
+	})
+	return e, err
+})
+
+// cloudState is the directory, below the root of the checkout, in which the local cloud keeps images and layers.
+const cloudState = ".cache/test/e2e"
+
+func TestMain(m *testing.M) {
+	code := testdaemons.Run(m)
+	if err := stopEnvironment(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func stopEnvironment() error {
+	if shared == nil {
+		return nil
+	}
+	var err error
+	if shared.Cloud != nil {
+		err = shared.Stop()
+	}
+	return errors.Join(err, os.RemoveAll(shared.dir))
+}
+
+// setup returns the shared environment. Under -short it skips the test.
+func setup(t *testing.T) *environment {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs BuildKit and Docker; run without -short")
+	}
+	e, err := startEnvironment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// createRepositories creates the caller's repository from testdata, and ours from this checkout.
+func (e *environment) createRepositories(root string) error {
+	if err := os.CopyFS(e.caller, os.DirFS("testdata/caller")); err != nil {
+		return err
+	}
+	script := `set -euo pipefail
+export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z'
+export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.com GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.com
+git init --quiet --initial-branch=main "$CALLER"
+git -C "$CALLER" add --all
+git -C "$CALLER" commit --quiet --message=begin
+git -C "$CALLER" remote add origin https://github.com/acme/caller
+git init --quiet --initial-branch=main "$OURS"
+cd "$ROOT"
+git ls-files --cached --others --exclude-standard -z | while IFS= read -r -d '' file; do
+	if [[ -e $file || -L $file ]]; then printf '%s\0' "$file"; fi
+done | tar --null --no-recursion --files-from=- --create --file=- | tar --extract --file=- --directory="$OURS"
+git -C "$OURS" add --all
+git -C "$OURS" commit --quiet --message=release
+git -C "$OURS" tag v1
+git -C "$OURS" remote add origin https://github.com/org/sandbox-actions`
+	command := exec.Command("bash", "-c", script)
+	command.Env = append(os.Environ(), "ROOT="+root, "CALLER="+e.caller, "OURS="+e.ours)
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("create the repositories: %w: %s", err, out)
+	}
+	return nil
+}
+
+// buildPrograms builds the programs with the settings of a release, which then finds every package in Go's cache.
+func (e *environment) buildPrograms(root string) error {
+	command := exec.Command("sh", "-c", `. actions/buildenv.sh
+go build -ldflags="$(link_flags '')" -o "$PROGRAMS/" ./action-build ./action-snapshot ./action-test`)
+	command.Dir = root
+	command.Env = append(os.Environ(), "PROGRAMS="+e.programs)
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the programs: %w: %s", err, out)
+	}
+	return nil
+}
+
+// result is what a program left.
+type result struct {
+	exitCode       int
+	stdout, stderr string
+	outputs        values // parsed from outputFile
+	outputFile     string // GITHUB_OUTPUT as the program wrote it
+	summary        string
+}
+
+// invocation is one run of a program as a workflow step.
+type invocation struct {
+	program    string // default action-build
+	args       []string
+	dir        string // the workspace; default a new directory that holds dockerfile
+	dockerfile string
+	inputs     values
+	env        values // replaces variables of the cloud; "" removes one
+	onStart    func(pid int, stdout *safeBuffer)
+	timeout    time.Duration // default 2 minutes
+}
+
+// run runs a program. The test fails if the program leaves a file in its temporary directory.
+func (e *environment) run(t *testing.T, i invocation) result {
+	t.Helper()
+	if i.program == "" {
+		i.program = "action-build"
+	}
+	if i.dir == "" {
+		i.dir = writeFiles(t, values{"Dockerfile": i.dockerfile})
+	}
+	if i.timeout == 0 {
+		i.timeout = 2 * time.Minute
+	}
+	temp := t.TempDir()
+	files := t.TempDir()
+	env := e.Env()
+	delete(env, "DEPOT_TOKEN") // the programs authenticate with OIDC
+	for name, value := range map[string]string{
+		"PATH": os.Getenv("PATH"), "HOME": files, "RUNNER_TEMP": temp, "TMPDIR": temp, "GITHUB_ACTIONS": "true",
+		"GITHUB_REPOSITORY": callerRepository, "GITHUB_WORKSPACE": i.dir, "GITHUB_OUTPUT": filepath.Join(files, "output"),
+		"GITHUB_STEP_SUMMARY": filepath.Join(files, "summary"),
+	} {
+		env[name] = value
+	}
+	for name, value := range i.inputs {
+		env["INPUT_"+strings.ToUpper(name)] = value
+	}
+	for name, value := range i.env {
+		env[name] = value
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), i.timeout)
+	defer cancel()
+	command := exec.CommandContext(ctx, filepath.Join(e.programs, i.program), i.args...)
+	command.Dir = i.dir
+	for name, value := range env {
+		if value != "" {
+			command.Env = append(command.Env, name+"="+value)
+		}
+	}
+	var stdout, stderr safeBuffer
+	command.Stdout, command.Stderr = &stdout, &stderr
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if i.onStart != nil {
+		i.onStart(command.Process.Pid, &stdout)
+	}
+	_ = command.Wait() // the test asserts the exit code
+	if ctx.Err() != nil {
+		t.Fatalf("%s is still running after %s:\n%s%s", i.program, i.timeout, &stdout, &stderr)
+	}
+	if left := listFiles(t, temp); len(left) > 0 {
+		t.Errorf("%s left temporary files: %q", i.program, left)
+	}
+	r := result{exitCode: command.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String()}
+	r.outputFile = read(t, filepath.Join(files, "output"))
+	r.summary = read(t, filepath.Join(files, "summary"))
+	r.outputs = parseOutputs(t, r.outputFile)
+	return r
+}
+
+// mustRun is run for a program that must succeed.
+func (e *environment) mustRun(t *testing.T, i invocation) result {
+	t.Helper()
+	r := e.run(t, i)
+	if r.exitCode != 0 {
+		t.Fatalf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
+	}
+	return r
+}
+
+// safeBuffer is a buffer that can be read while a process writes to it.
+type safeBuffer struct {
+	mutex  sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return b.buffer.String()
+}
+
+// parseOutputs parses GITHUB_OUTPUT as the runner does: NAME=VALUE, or NAME<<DELIMITER, lines, DELIMITER.
+func parseOutputs(t *testing.T, text string) values {
+	t.Helper()
+	outputs := values{}
+	lines := strings.Split(text, "\n")
+	for n := 0; n < len(lines); n++ {
+		equals, heredoc := strings.Index(lines[n], "="), strings.Index(lines[n], "<<")
+		switch {
+		case lines[n] == "":
+		case heredoc >= 0 && (equals < 0 || heredoc < equals):
+			name, delimiter := lines[n][:heredoc], lines[n][heredoc+2:]
+			var value []string
+			for n++; n < len(lines) && lines[n] != delimiter; n++ {
+				value = append(value, lines[n])
+			}
+			if n == len(lines) {
+				t.Errorf("output %s: missing delimiter %s", name, delimiter)
+			}
+			outputs[name] = strings.Join(value, "\n")
+		case equals > 0:
+			outputs[lines[n][:equals]] = lines[n][equals+1:]
+		default:
+			t.Errorf("invalid line in GITHUB_OUTPUT: %q", lines[n])
+		}
+	}
+	return outputs
+}
+
+// maxShutdown is how long a program may take to exit after a signal: twice the documented 5 s, for a busy machine.
+const maxShutdown = 10 * time.Second

@@ -1,0 +1,286 @@
+//go:build linux
+
+package e2e
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+)
+
+// A snapshot of an existing image in a Docker Engine, a registry or a directory builds nothing. The image keeps its
+// digest if its source stores manifests.
+func TestSnapshotOfExistingImage(t *testing.T) {
+	e := setup(t)
+	oldest, err := engine.Start(t.Context(), engine.Oldest, t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := oldest.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	home, layout := e.login(t), t.TempDir()
+	env := values{"HOME": home}
+	docker := uniqueDockerfile(t)
+	loaded := e.mustRun(t, invocation{dockerfile: docker, inputs: values{"image_name": "taken:1"}, env: env})
+	e.mustRun(t, invocation{
+		dockerfile: docker,
+		inputs:     values{"image_name": "taken:1"},
+		env:        merge(env, values{"DOCKER_HOST": oldest.Host}),
+	})
+	pushed := e.mustRun(t, invocation{dockerfile: docker, env: env, inputs: values{
+		"load": "false", "push": e.Registry.Addr + "/team/taken:1", "provenance": "false",
+		"outputs": "type=oci,tar=false,dest=" + layout,
+	}})
+	e.mustRun(t, invocation{
+		dockerfile: docker, inputs: values{"image_name": "arm:1", "platform": "linux/arm64"}, env: env,
+	})
+	for _, test := range []struct {
+		name, image string
+		env         map[string]string
+		digest      string // empty for the oldest engine, which stores no manifests
+		want        string
+	}{
+		{name: "the current engine", image: "taken:1", digest: loaded.outputs["digest"]},
+		{name: "the oldest engine", image: "taken:1", env: values{"DOCKER_HOST": oldest.Host}},
+		{name: "a registry", image: pushed.outputs["image_ref"], digest: pushed.outputs["digest"]},
+		{name: "a registry, without an engine", image: e.Registry.Addr + "/team/taken:1",
+			env: values{"DOCKER_HOST": "unix:///absent.sock"}, digest: pushed.outputs["digest"]},
+		{name: "a directory", image: layout, digest: pushed.outputs["digest"]},
+		{name: "another architecture", image: "arm:1", want: `input image: .*linux/arm64`},
+		{name: "an image that the engine lacks", image: "absent:1", want: `input image: .*"absent:1".*Docker Engine`},
+		{name: "an image that the registry lacks", image: e.Registry.Addr + "/team/absent:1",
+			want: `input image: .*absent:1`},
+		{name: "a directory that does not exist", image: "./absent", want: `input image: .*absent`},
+		{name: "no engine", image: "taken:1", env: values{"DOCKER_HOST": "unix:///absent.sock"},
+			want: `Docker Engine.*unix:///absent.sock`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			builds, asked := len(e.Depot.Calls()), len(e.Daytona.Requests())
+			r := e.run(t, invocation{
+				program:    "action-snapshot",
+				dockerfile: docker,
+				inputs:     values{"image": test.image, "update_doppler": "false"},
+				env:        merge(env, test.env),
+			})
+			if len(e.Depot.Calls()) != builds {
+				t.Error("a build was created")
+			}
+			if test.want != "" {
+				assertFailed(t, r, test.want)
+				for _, request := range e.Daytona.Requests()[asked:] {
+					if request.Registry {
+						t.Errorf("request to the registry: %s %s", request.Method, request.Path)
+					}
+				}
+				return
+			}
+			if r.exitCode != 0 {
+				t.Fatalf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
+			}
+			if test.digest != "" && r.outputs["digest"] != test.digest {
+				t.Errorf("digest %s, want %s", r.outputs["digest"], test.digest)
+			}
+			if made := e.snapshots(t)[r.outputs["snapshot_name"]]; made.Digest != r.outputs["digest"] {
+				t.Errorf("Daytona has the digest %s, the output is %s", made.Digest, r.outputs["digest"])
+			}
+			if r.outputs["reused"] == "false" {
+				e.deleteSnapshot(t, r.outputs["snapshot_name"])
+			}
+		})
+	}
+}
+
+// The shell runs a command with its arguments unchanged and exits with its exit code.
+func TestShell(t *testing.T) {
+	e := setup(t)
+	e.mustRun(t, invocation{dockerfile: fromDebian + "WORKDIR /here\n", inputs: values{"image_name": "shell:1"}})
+	dir := t.TempDir()
+	writeFile(t, dir, "seen", "mounted\n")
+	for _, test := range []struct {
+		name     string
+		args     []string
+		exitCode int
+		output   string
+	}{
+		{"a command", []string{"--image", "shell:1", "--", "sh", "-c", "echo $0 $1; exit 5", "a b", "c"}, 5, "a b c\n"},
+		{"the mounted directory", []string{"--image", "shell:1", "--mount", "--", "cat", "/here/seen"}, 0, "mounted\n"},
+		{"no image", []string{"--image", "absent:1"}, 1, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := e.run(t, invocation{
+				program: "action-test",
+				args:    append([]string{"shell"}, test.args...),
+				dir:     dir,
+				env:     values{"GITHUB_ACTIONS": ""},
+			})
+			if r.exitCode != test.exitCode || r.stdout != test.output ||
+				test.exitCode == 1 && !strings.Contains(r.stderr, `"absent:1"`) {
+				t.Errorf("exit code %d, %q, %s", r.exitCode, r.stdout, r.stderr)
+			}
+			if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
+				t.Errorf("containers left: %s", left)
+			}
+		})
+	}
+}
+
+// A suite of container-structure-test is converted and then runs.
+func TestConvert(t *testing.T) {
+	e := setup(t)
+	dir := t.TempDir()
+	writeFile(t, dir, "structure.yaml", `schemaVersion: "2.0.0"
+commandTests:
+  - name: "debian"
+    command: "cat"
+    args: ["/etc/debian_version"]
+    expectedOutput: ["^12"]
+fileExistenceTests:
+  - name: "passwd"
+    path: "/etc/passwd"
+    shouldExist: true
+    permissions: "-rw-r--r--"
+`)
+	converted := e.run(t, invocation{
+		program: "action-test",
+		args:    []string{"convert", "structure.yaml"},
+		dir:     dir,
+		env:     values{"GITHUB_ACTIONS": ""},
+	})
+	if converted.exitCode != 0 {
+		t.Fatal(converted.stderr)
+	}
+	writeFile(t, dir, "tests.yaml", converted.stdout)
+	writeFile(t, dir, "Dockerfile", fromDebian)
+	r := e.mustRun(t, invocation{program: "action-test", dir: dir, inputs: values{"suite": "tests.yaml"}})
+	if r.outputs["tests_passed"] != "2" {
+		t.Errorf("outputs %v", r.outputs)
+	}
+}
+
+// The shell has a terminal of the right size, Ctrl-C interrupts the command and not the shell, and the exit code is
+// that of the shell.
+func TestShellTerminal(t *testing.T) {
+	e := setup(t)
+	e.mustRun(t, invocation{dockerfile: fromDebian + "CMD [\"bash\"]\n", inputs: values{"image_name": "terminal:1"}})
+	command := exec.CommandContext(
+		t.Context(),
+		filepath.Join(e.programs, "action-test"),
+		"shell",
+		"--image",
+		"terminal:1",
+		"--",
+		"bash",
+		"--norc",
+	)
+	command.Env = append(os.Environ(), "DOCKER_HOST="+e.Engine.Host)
+	terminal, err := pty.StartWithSize(command, &pty.Winsize{Rows: 33, Cols: 77})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	var screen safeBuffer
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(&screen, terminal) // fails when the program exits
+	}()
+	wait := func(text string) {
+		t.Helper()
+		deadline := time.Now().Add(time.Minute)
+		for ; !strings.Contains(screen.String(), text); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%q does not appear:\n%q", text, screen.String())
+			}
+		}
+	}
+	typed := func(text string) {
+		t.Helper()
+		if _, err := terminal.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	typed("echo $((40 + 2)) of $(stty size)\r")
+	wait("42 of 33 77")
+	if err := pty.Setsize(terminal, &pty.Winsize{Rows: 44, Cols: 99}); err != nil {
+		t.Fatal(err)
+	}
+	typed("until [ \"$(stty size)\" = '44 99' ]; do :; done; echo $((6 * 7))-resized\r")
+	wait("42-resized")
+	typed("echo $((1 + 1))-sleeps; sleep 300\r")
+	wait("2-sleeps")
+	typed("\x03")
+	typed("echo $((1 + 2))-still here\r")
+	wait("3-still here")
+	typed("exit 5\r")
+	err = command.Wait()
+	<-read
+	if code := command.ProcessState.ExitCode(); code != 5 {
+		t.Errorf("exit code %d (%v)", code, err)
+	}
+	if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
+		t.Errorf("containers left: %s", left)
+	}
+}
+
+// The test and snapshot actions of another job use a saved image from Depot's registry without a login.
+func TestImageFromDepotRegistry(t *testing.T) {
+	e := setup(t)
+	saved := e.mustRun(t, invocation{
+		dockerfile: uniqueDockerfile(t), inputs: values{"save": "true", "load": "false", "provenance": "false"},
+	})
+	ref := saved.outputs["image_ref"]
+	noID := values{"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}
+	for _, test := range []struct {
+		name, program string
+		inputs, env   map[string]string
+		want          string // empty: it succeeds with the saved digest
+	}{
+		{name: "tested", program: "action-test",
+			inputs: values{"image": ref, "suite": "none", "command": "test -n \"$LOCAL_DOCKER_IMAGE_NAME\""}},
+		{name: "released", program: "action-snapshot", inputs: values{"image": ref, "update_doppler": "false"}},
+		{name: "no such build", program: "action-snapshot",
+			inputs: values{"image": e.Registry.Addr + "/sandbox:absent", "update_doppler": "false"},
+			want:   `^error: input image: .*/sandbox:absent: .*build absent not found`},
+		{name: "no Depot credentials", program: "action-snapshot", inputs: values{"image": ref, "update_doppler": "false"},
+			env:  noID,
+			want: "^error: input image: .*OIDC token"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before := len(e.Depot.Calls())
+			r := e.run(t, invocation{program: test.program, dockerfile: sleepDockerfile, inputs: test.inputs, env: test.env})
+			for _, call := range e.Depot.Calls()[before:] {
+				if call.Method == "CreateBuild" {
+					t.Error("the image was built again")
+				}
+			}
+			if test.want != "" {
+				assertFailed(t, r, test.want)
+				return
+			}
+			if r.exitCode != 0 || r.outputs["digest"] != saved.outputs["digest"] || r.outputs["image_ref"] != ref {
+				t.Errorf(
+					"exit code %d, digest %s of %s, want %s of %s\n%s",
+					r.exitCode,
+					r.outputs["digest"],
+					r.outputs["image_ref"],
+					saved.outputs["digest"],
+					ref,
+					r.stderr,
+				)
+			}
+			if test.program == "action-snapshot" {
+				e.deleteSnapshot(t, r.outputs["snapshot_name"])
+			}
+		})
+	}
+}

@@ -1,0 +1,191 @@
+//go:build linux
+
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
+)
+
+// eventFile creates the file at GITHUB_EVENT_PATH.
+func eventFile(t *testing.T, payload string) string {
+	t.Helper()
+	if !json.Valid([]byte(payload)) {
+		t.Fatalf("invalid JSON: %s", payload)
+	}
+	dir := t.TempDir()
+	writeFile(t, dir, "event.json", payload)
+	return filepath.Join(dir, "event.json")
+}
+
+const (
+	headSHA  = "1111111111111111111111111111111111111111"
+	mergeSHA = "2222222222222222222222222222222222222222"
+	baseSHA  = "3333333333333333333333333333333333333333"
+	eventSHA = "4444444444444444444444444444444444444444"
+)
+
+// pullFrom returns the payload that GitHub sends with an event of a pull request. head is its repository.
+func pullFrom(head, headCommit string) string {
+	return `{
+		"repository": {"full_name": "acme/caller"},
+		"number": 7,
+		"pull_request": {
+			"number": 7,
+			"merge_commit_sha": "` + mergeSHA + `",
+			"head": {"sha": "` + headCommit + `", "ref": "main", "repo": {"full_name": "` + head + `"}},
+			"base": {"sha": "` + baseSHA + `", "ref": "main", "repo": {"full_name": "acme/caller"}}
+		}
+	}`
+}
+
+// Every program refuses to build a fork's code in a run with secrets before it sends a request. A fork's own run can do
+// what needs no secrets.
+func TestForkPullRequests(t *testing.T) {
+	e := setup(t)
+	target := values{
+		"GITHUB_EVENT_NAME": "pull_request_target",
+		"GITHUB_EVENT_PATH": eventFile(t, pullFrom("evil/caller", git(t, e.caller, "rev-parse", "HEAD"))),
+		"GITHUB_SHA":        eventSHA,
+	}
+	fork := values{
+		"GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": eventFile(t, pullFrom("friend/caller", headSHA)),
+		"GITHUB_RUN_ID": "1", "GITHUB_SHA": mergeSHA,
+		"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "", "DOPPLER_TOKEN": "", "DAYTONA_API_KEY": "",
+	}
+	const fromFork = `pull request #7 from the fork friend/caller.*(secrets|OIDC token)`
+	for _, test := range []struct {
+		name, program string
+		inputs, env   map[string]string
+		want          string
+	}{
+		{name: "target: the head's SHA", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")}, env: target,
+			want: `^error: input ref: .*".{40}".*pull request #7 from the fork evil/caller.*pull_request_target`},
+		{name: "target: a snapshot", program: "action-snapshot", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")},
+			env: target, want: `pull request #7`},
+		{name: "target: a test", program: "action-test", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")},
+			env: target, want: `pull request #7`},
+		{name: "target: the suite of a workspace", program: "action-test",
+			inputs: values{"image": "iterate-sandbox:ci", "suite": "none", "command": "true"}, env: target,
+			want: `checkout of a known commit`},
+		{name: "fork: save", inputs: values{"save": "true", "load": "false"}, env: fork,
+			want: `^error: input save: .*` + fromFork},
+		{name: "fork: push", inputs: values{"push": e.Registry.Addr + "/team/fork:1"}, env: fork,
+			want: `^error: input push: \S+/team/fork:1 .*` + fromFork},
+		{name: "fork: Doppler", inputs: values{"doppler_config": "dev"}, env: fork,
+			want: `^error: input doppler_config: .*"dev".*` + fromFork},
+		{name: "fork: Doppler by identity", inputs: values{"doppler_config": "dev", "doppler_identity": "id"}, env: fork,
+			want: `^error: input doppler_config: .*"dev".*` + fromFork},
+		{name: "fork: an empty secret", inputs: values{"secrets": "TOKEN="}, env: fork,
+			want: `input secrets, line 1: .*TOKEN.*fork`},
+		{name: "fork: snapshot", program: "action-snapshot", env: fork, want: `^error: .*Daytona.*` + fromFork},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before, asked := len(e.Depot.Calls()), len(e.Daytona.Requests())
+			r := e.run(t, invocation{program: test.program, dockerfile: sleepDockerfile, inputs: test.inputs, env: test.env})
+			assertFailed(t, r, test.want)
+			if len(e.Depot.Calls()) != before || len(e.Daytona.Requests()) != asked {
+				t.Error("requests were sent to Depot or Daytona")
+			}
+		})
+	}
+
+	t.Run("fork: build, load and test with Depot's token for forks", func(t *testing.T) {
+		env := merge(fork, claimProxy(t, e.Depot.ClaimURL()))
+		before := len(e.Depot.Calls())
+		r := e.mustRun(t, invocation{
+			program: "action-test",
+			dir: writeFiles(t, values{
+				"Dockerfile": fromDebian, "sandbox/tests.yaml": "tests:\n  - {name: runs, run: [\"true\"]}\n",
+			}),
+			env: env,
+		})
+		if r.outputs["tests_passed"] != "1" || !strings.Contains(r.stdout, "Waiting for OIDC auth challenge ") {
+			t.Errorf("%v\n%s", r.outputs, r.stdout)
+		}
+		created := 0
+		for _, call := range e.Depot.Calls()[before:] {
+			if call.Method == "CreateBuild" && call.Token == depotapi.ForkToken {
+				created++
+			}
+		}
+		if created != 1 {
+			t.Errorf("%d builds with a token for forks", created)
+		}
+	})
+}
+
+// claimProxy returns an environment in which https://actions-public-oidc.depot.dev, which no variable names, is the
+// local cloud: a proxy and a certificate authority.
+func claimProxy(t *testing.T, claimURL string) map[string]string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const host = "actions-public-oidc.depot.dev"
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		DNSNames:              []string{host},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := url.Parse(claimURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	depot := httptest.NewUnstartedServer(
+		&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL, r.Out.Host = to, to.Host }},
+	)
+	depot.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	depot.StartTLS()
+	t.Cleanup(depot.Close)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect || r.Host != host+":443" {
+			http.Error(w, "only Depot is behind this proxy", http.StatusForbidden)
+			return
+		}
+		there, err := net.Dial("tcp", depot.Listener.Addr().String())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer there.Close()
+		w.WriteHeader(http.StatusOK)
+		here, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer here.Close()
+		go func() { _, _ = io.Copy(there, here) }() // ends when either connection closes
+		_, _ = io.Copy(here, there)
+	}))
+	t.Cleanup(proxy.Close)
+	dir := t.TempDir()
+	writeFile(t, dir, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	return values{"HTTPS_PROXY": proxy.URL, "SSL_CERT_FILE": filepath.Join(dir, "ca.pem")}
+}

@@ -1,0 +1,855 @@
+//go:build linux
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	controlapi "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/client"
+	"github.com/org/sandbox-actions/internal/localcloud"
+	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
+	clouddoppler "github.com/org/sandbox-actions/internal/localcloud/doppler"
+	"github.com/org/sandbox-actions/internal/localcloud/registry"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+)
+
+// Recipients of secrets: services, and two of the processes that the programs start.
+const (
+	toDepot           = "Depot"
+	toDoppler         = "Doppler"
+	toDaytona         = "Daytona"
+	toGitHub          = "GitHub"
+	toRunner          = "the runner's OIDC endpoint"
+	toRegistry        = "the registry"
+	toDepotRegistry   = "Depot's registry"
+	toDaytonaRegistry = "Daytona's registry"
+	toBuilder         = "the builder"
+	toEngine          = "the Docker Engine"
+
+	toGitFetch = "the environment of git fetch"
+	toCommand  = "the environment of the test command" // gets the step's environment, without inputs
+)
+
+// canary is a secret of a run, and the recipients that may get it.
+type canary struct {
+	name, value string
+	owners      []string
+}
+
+// Sources of a run's credentials.
+const (
+	fromInputs      = "inputs"
+	fromOIDC        = "OIDC and the Doppler config"
+	fromEnvironment = "the environment, on the command line"
+)
+
+// No secret reaches a log, an output, a file, an argument, an environment or a service that must not have it, whatever
+// its source and however the run ends.
+func TestSecretsStaySecret(t *testing.T) {
+	e := setup(t)
+	waiting := func(_ *secretRun, stdout string) bool { return strings.Contains(stdout, "\nwaiting\n") }
+	// The test command of a user prints its environment, and writes it into a report.
+	const printEnvironment = `env; env >&2
+printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/></testcase></testsuite>' \
+	"$(env | grep TOKEN | tr -d '<>&"\n')" > "$TEST_REPORT_DIR/host.xml"`
+	pending := regexp.MustCompile(`"state": *"pending"`)
+	isPending := func(s *secretRun, _ string) bool { return pending.MatchString(s.answered[toDaytona].String()) }
+	stored := e.serviceStorage(t)
+	for _, test := range []struct {
+		program, from, end string
+		last               string // last command of the build step
+		inputs             map[string]string
+		daytona            cloudaytona.SnapshotFault
+		exitCode           int
+		interrupt          func(s *secretRun, stdout string) bool
+	}{
+		{program: "action-build", from: fromEnvironment, end: "success", inputs: values{"save": "true"}},
+		{program: "action-build", from: fromInputs, end: "failure", last: "exit 9", inputs: values{"save": "true"},
+			exitCode: 1},
+		{program: "action-build", from: fromOIDC, end: "cancel", last: "echo waiting; sleep 300",
+			inputs: values{"save": "true"}, exitCode: 1, interrupt: waiting},
+		{program: "action-snapshot", from: fromInputs, end: "success"},
+		{program: "action-snapshot", from: fromOIDC, end: "failure", daytona: cloudaytona.Falls, exitCode: 1},
+		{program: "action-snapshot", from: fromEnvironment, end: "cancel", daytona: cloudaytona.Stuck, exitCode: 1,
+			interrupt: isPending},
+		{program: "action-test", from: fromOIDC, end: "success", inputs: values{"command": "env"}},
+		{program: "action-test", from: fromEnvironment, end: "failure",
+			inputs:   values{"command": printEnvironment + "; exit 7"},
+			exitCode: 7},
+		{program: "action-test", from: fromInputs, end: "cancel",
+			inputs: values{"command": printEnvironment + "; echo waiting; sleep 300"}, exitCode: 1, interrupt: waiting},
+	} {
+		t.Run(test.program+" "+test.end, func(t *testing.T) {
+			s := e.secretRun(t, test.program, test.from, test.last, stored)
+			maps.Copy(s.inputs, test.inputs)
+			if test.daytona != "" {
+				e.Daytona.Fail(cloudaytona.Fault{Snapshot: test.daytona, Times: 1})
+				defer e.Daytona.Heal()
+			}
+			seen := &processWatcher{}
+			s.onStart = func(pid int, stdout *safeBuffer) {
+				for interrupted := false; unix.Kill(pid, 0) == nil; time.Sleep(10 * time.Millisecond) {
+					seen.sample(pid)
+					if test.interrupt != nil && !interrupted && test.interrupt(s, stdout.String()) {
+						interrupted = true
+						_ = unix.Kill(pid, unix.SIGINT)
+					}
+					if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil ||
+						strings.Contains(string(status), ") Z ") {
+						return // it has exited, and run waits for it
+					}
+				}
+			}
+			r := e.run(t, s.invocation)
+			if r.exitCode != test.exitCode {
+				t.Fatalf("exit %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
+			}
+			s.collectIssuedSecrets(t)
+			f := &finder{}
+			for _, c := range s.canaries {
+				f.add(c.name, c.value)
+			}
+
+			// The output is searched as the programs write it, before the runner masks it. Only add-mask commands are left out.
+			commands := workflowCommands(t, r.stdout)
+			var printed, masks strings.Builder
+			for line := range strings.Lines(r.stdout) {
+				if value, ok := strings.CutPrefix(strings.TrimSpace(line), "::add-mask::"); ok &&
+					slices.Contains(commands, strings.TrimSpace(line)) {
+					masks.WriteString(strings.NewReplacer("%0D", "\r", "%0A", "\n", "%25", "%").Replace(value) + "\n")
+				} else {
+					printed.WriteString(line)
+				}
+			}
+			places := values{
+				"standard output": printed.String(), "standard error": r.stderr, "outputs": r.outputFile, "summary": r.summary,
+				"arguments": strings.Join(seen.arguments, "\n"), "temporary files": strings.Join(seen.files, "\n"),
+				"files of the workspace":   strings.Join(fileContents(s.dir, "host.xml"), "\n"),
+				"files of the home folder": strings.Join(fileContents(s.home, ".docker/config.json"), "\n"),
+			}
+			if test.exitCode == 0 && s.inputs["load"] != "false" && test.program != "action-snapshot" {
+				places["the image"] = docker(
+					t,
+					e.Engine.Host,
+					"image",
+					"inspect",
+					"iterate-sandbox:secret",
+				) + docker(t, e.Engine.Host, "history", "--no-trunc", "iterate-sandbox:secret")
+			}
+			for place, environments := range seen.startedEnvironments {
+				places[place] = strings.Join(environments, "\n")
+			}
+			for place, environments := range s.startedEnvironments(t) {
+				places[place] += strings.Join(environments, "\n")
+			}
+			for place, text := range places {
+				s.check(t, place, f.find([]byte(text), minTextLength))
+			}
+			got := map[string]bool{}
+			for service, sent := range s.sent {
+				for _, found := range s.check(t, service, f.find([]byte(sent.String()), minBinaryLength)) {
+					got[found.secret] = true
+				}
+			}
+			stored.pushed = stored.pushed || test.exitCode == 0
+			stored.canaries = append(stored.canaries, s.canaries...)
+
+			// The same search finds the secrets that must be sent, or it would prove nothing.
+			for _, c := range s.canaries {
+				isSent := slices.ContainsFunc(c.owners, func(owner string) bool { return s.sent[owner] != nil })
+				if test.exitCode == 0 && isSent && !got[c.name] {
+					t.Errorf("%s was not seen on its way to %s", c.name, c.owners)
+				}
+				if test.from == fromEnvironment || !got[c.name] || strings.HasSuffix(c.name, "token of a registry") {
+					continue
+				}
+				for line := range strings.FieldsFuncSeq(c.value, func(c rune) bool { return c == '\n' || c == '\r' }) {
+					if line = strings.TrimSpace(line); len(line) >= 4 && !strings.Contains(masks.String(), line+"\n") {
+						t.Errorf("%s is not masked", c.name)
+					}
+				}
+			}
+			if !strings.Contains(r.stdout+r.stderr, "***") || len(seen.arguments) < 2 || len(seen.files) == 0 {
+				t.Errorf(
+					"too little was observed: %d arguments, %d temporary files\n%s%s",
+					len(seen.arguments),
+					len(seen.files),
+					r.stdout,
+					r.stderr,
+				)
+			}
+			if name := r.outputs["snapshot_name"]; name != "" {
+				e.deleteSnapshot(t, name)
+			}
+		})
+	}
+	stored.search(t, e.buildLogs(t))
+}
+
+// secretRun is a run with a secret in every place that can hold one.
+type secretRun struct {
+	invocation
+	home     string
+	records  string // directory with the environment and arguments of started programs
+	canaries []canary
+
+	sent, answered map[string]*safeBuffer // by service
+}
+
+// secret registers a canary and returns its value.
+func (s *secretRun) secret(name, value string, owners ...string) string {
+	s.canaries = append(s.canaries, canary{name, value, owners})
+	return value
+}
+
+// secretRun prepares a run that builds a commit whose Dockerfile prints each build secret. last is the last command of
+// that step.
+func (e *environment) secretRun(t *testing.T, program, from, last string, stored *serviceStorage) *secretRun {
+	s := &secretRun{
+		home:     t.TempDir(),
+		records:  t.TempDir(),
+		sent:     map[string]*safeBuffer{},
+		answered: map[string]*safeBuffer{},
+	}
+	s.program, s.dir = program, t.TempDir()
+	for _, service := range []string{
+		toDepot, toDoppler, toDaytona, toGitHub, toRunner, toRegistry, toDepotRegistry, toDaytonaRegistry, toBuilder,
+		toEngine,
+	} {
+		s.sent[service], s.answered[service] = &safeBuffer{}, &safeBuffer{}
+	}
+	r := rand.Text
+
+	// Build secrets with characters that are hard to mask. The step prints them.
+	file, key := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "key")
+	config := values{
+		"APP_KEY": s.secret("Doppler's plain value", "canary-"+r(), toBuilder),
+		"LINES": s.secret(
+			"Doppler's value of several lines",
+			"first-"+r()+"\n  second "+r()+"\n\n-\nthird-"+r()+"\n",
+			toBuilder,
+		),
+		"CRLF":                  s.secret("Doppler's value of lines of Windows", "first-"+r()+"\r\nsecond-"+r(), toBuilder),
+		"RETURN":                s.secret("Doppler's value with a carriage return", "before-"+r()+"\rafter-"+r(), toBuilder),
+		"REGEX":                 s.secret("Doppler's regular expression", `^(canary|[$]{2}.*\d+)?`+r()+`+$`, toBuilder),
+		"PERCENT":               s.secret("Doppler's value with percents", "%0A::add-mask::canary%25%"+r(), toBuilder),
+		"QUOTES":                s.secret("Doppler's value with quotes", `"canary'`+"`"+r()+`\"<&>`, toBuilder),
+		"JSON":                  s.secret("Doppler's JSON", `{"key": "`+r()+`", "lines": "a\nb"}`, toBuilder),
+		"CONTROL":               s.secret("Doppler's value with control characters", "canary\x1b[31m"+r()+"\x07", toBuilder),
+		"UNICODE":               s.secret("Doppler's value in other letters", "канарейка-"+r(), toBuilder),
+		"SPACES":                s.secret("Doppler's value with spaces around it", "  canary "+r()+"  ", toBuilder),
+		"SHORT":                 s.secret("Doppler's short value", "~"+r()[:3]+"~%", toBuilder),
+		"DOPPLER_SERVICE_TOKEN": s.secret("Doppler's value of a name like its own", "canary-"+r(), toBuilder),
+	}
+	shown := append(slices.Sorted(maps.Keys(config)), "a", "b", "c")
+	config["NOT_ASKED"] = s.secret("Doppler's value that no step asks for", "canary-"+r())
+	s.inputs = values{
+		"secrets":      "a=" + s.secret("secrets", `canary "`+r()+`' 100%25 \n`, toBuilder),
+		"secret_envs":  "b=BUILD_SECRET",
+		"secret_files": "c=" + file, "ssh": "default=" + key,
+		"doppler_config": "dev", "dockerfile": "Dockerfile", "image_name": "iterate-sandbox:secret", "no_cache": "true",
+		"git_context": "git", "provenance": "mode=max",
+	}
+	s.env = values{
+		"HOME":         s.home,
+		"BUILD_SECRET": s.secret("secret_envs", "canary of an environment "+r(), toBuilder, toCommand),
+	}
+	for _, name := range []string{"GITHUB_ENV", "GITHUB_STATE", "GITHUB_PATH"} {
+		s.env[name] = filepath.Join(s.home, name)
+	}
+	write := func(path, content string) {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(file, s.secret("secret_files", "first "+r()+"\nsecond "+r()+"\n", toBuilder))
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.secret("ssh, the key itself", string(private.Seed()))
+	lines := strings.Split(string(pem.EncodeToMemory(block)), "\n")
+	s.secret("ssh, the key's file", strings.Join(lines[1:len(lines)-2], "\n"))
+	write(key, strings.Join(lines, "\n"))
+
+	// Each credential is used from one source. The other sources have decoys.
+	serviceToken := "dp.st.dev." + r()
+	usesDaytona, uses := program == "action-snapshot", map[string][]string{
+		"DEPOT_TOKEN": {e.DepotToken, toDepot}, "DOPPLER_TOKEN": {serviceToken, toDoppler}, "DAYTONA_API_KEY": {e.DaytonaKey},
+		"GITHUB_TOKEN": {e.GitHubToken, toGitHub, toGitFetch},
+	}
+	if usesDaytona {
+		uses["DAYTONA_API_KEY"] = append(uses["DAYTONA_API_KEY"], toDaytona)
+	}
+	for _, name := range slices.Sorted(maps.Keys(uses)) {
+		value, owners := uses[name][0], uses[name][1:]
+		input := strings.ToLower(name)
+		byName := from == fromInputs && (name != "DAYTONA_API_KEY" || usesDaytona)
+		switch {
+		case byName:
+			s.inputs[input] = s.secret("input "+input, value, owners...)
+		case from == fromOIDC && (name == "DAYTONA_API_KEY" || name == "GITHUB_TOKEN"):
+			config[name] = s.secret("Doppler's "+name, value, owners...)
+		case from == fromEnvironment:
+			s.env[name] = s.secret("variable "+name, value, append(owners, toCommand)...)
+		}
+		if s.env[name] == "" && (from != fromOIDC || name != "DEPOT_TOKEN") {
+			s.env[name] = s.secret("variable "+name+" that is not used", "decoy-"+r(), toCommand)
+		}
+		if from == fromInputs && name != "DOPPLER_TOKEN" {
+			config[name] = s.secret("Doppler's "+name+" that is not used", "decoy-"+r())
+		}
+	}
+	var mayAsk []string
+	switch from {
+	case fromOIDC:
+		s.inputs["doppler_identity"], s.inputs["doppler_project"] = localcloud.DopplerIdentity, localcloud.Project
+		mayAsk = []string{toRunner}
+	case fromEnvironment:
+		s.env["GITHUB_ACTIONS"] = ""
+		if program != "action-build" {
+			s.args = []string{"--image="} // the default on the command line is an existing image
+		}
+	}
+	s.secret("ACTIONS_ID_TOKEN_REQUEST_TOKEN", e.GitHub.IDTokenRequestToken(), mayAsk...)
+
+	// A recording proxy is in front of each service.
+	access := []clouddoppler.Access{{Project: localcloud.Project, Config: "dev", Write: true}}
+	doppler, err := clouddoppler.Start(t.Context(), clouddoppler.Options{
+		Projects: []clouddoppler.Project{
+			{Name: localcloud.Project, Configs: []clouddoppler.Config{{Name: "dev", Secrets: config}}},
+		},
+		Tokens: []clouddoppler.Token{{Value: serviceToken, Access: access}}, Issuer: e.GitHub.Issuer(),
+		Identities: []clouddoppler.Identity{
+			{
+				ID:       localcloud.DopplerIdentity,
+				Audience: "https://github.com/acme",
+				Access:   access,
+				Claims:   values{"sub": "repo:" + callerRepository + ":*"},
+			},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = doppler.Close() })
+	for variable, front := range map[string]struct{ service, url string }{
+		"DEPOT_API_URL": {toDepot, e.Depot.URL()}, "DOPPLER_API_HOST": {toDoppler, doppler.URL()},
+		"DAYTONA_API_URL": {toDaytona, e.Daytona.URL()},
+		"GITHUB_API_URL":  {toGitHub, e.GitHub.APIURL()}, "GITHUB_SERVER_URL": {toGitHub, e.GitHub.ServerURL()},
+		"ACTIONS_ID_TOKEN_REQUEST_URL": {toRunner, e.GitHub.IDTokenRequestURL()},
+	} {
+		s.env[variable] = s.recordingProxy(t, front.service, front.url)
+	}
+	s.env["DOCKER_HOST"] = s.recordingSocketProxy(t, toEngine, e.Engine.Host)
+	e.Builders.Tap(s.sent[toBuilder])
+	t.Cleanup(func() { e.Builders.Tap(io.Discard) })
+	password := s.secret("registry's password", stored.password, toRegistry)
+	own := stored.registry
+	own.Tap(func(r *http.Request) { s.record(toRegistry, r) })
+	e.Registry.Tap(func(r *http.Request) {
+		if r.Host == e.Daytona.RegistryHost() {
+			s.record(toDaytonaRegistry, r)
+		} else {
+			s.record(toDepotRegistry, r)
+		}
+	})
+	t.Cleanup(func() { e.Registry.Tap(nil) })
+	if err := os.Mkdir(filepath.Join(s.home, ".docker"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(
+		filepath.Join(s.home, ".docker/config.json"),
+		fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, own.Addr, base64.StdEncoding.EncodeToString([]byte("robot:"+password))),
+	)
+	s.inputs["push"] = own.Addr + "/team/secret:1"
+
+	// Wrappers of started programs record their environment and arguments.
+	programs := t.TempDir()
+	for _, name := range []string{"git", "sh"} {
+		real, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script := fmt.Sprintf(
+			"#!/bin/sh\n{ tr '\\0' '\\n' </proc/$$/environ; printf '\\0'; tr '\\0' ' ' </proc/$$/cmdline; } >%s/$$\n"+
+				"exec %s \"$@\"\n",
+			s.records,
+			real,
+		)
+		if err := os.WriteFile(filepath.Join(programs, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.env["PATH"] = programs + ":" + os.Getenv("PATH")
+
+	// A step that prints all its secrets, whole and in pieces, and fails if it has others.
+	var mounts strings.Builder
+	for _, id := range append(shown, "DAYTONA_API_KEY", "DEPOT_TOKEN") {
+		fmt.Fprintf(&mounts, "--mount=type=secret,id=%s ", id)
+	}
+	step := "RUN " + mounts.String() + "--mount=type=ssh " +
+		"cd /run/secrets; for s in " + strings.Join(shown, " ") + "; do " +
+		"cat $s; echo; cat $s >&2; echo >&2; head -c 6 $s; sleep 0.02; tail -c +7 $s; echo; done; " +
+		`test -S "$SSH_AUTH_SOCK" && ! test -e DAYTONA_API_KEY && ! test -e DEPOT_TOKEN` + strings.TrimSuffix("; "+last, "; ")
+	s.inputs["ref"] = commitFiles(t, e.caller, values{
+		"Dockerfile": fromDebian + "COPY --from=git . /srv/.git\nRUN printf %s%s canary-of- the-image > /marker\n" + step +
+			"\nCMD [\"sleep\", \"60\"]\n",
+		"tests.yaml": "tests:\n  - name: is Debian\n    run: [cat, /etc/debian_version]\n",
+	})
+	if program == "action-test" {
+		s.inputs["suite"] = "tests.yaml"
+	}
+	return s
+}
+
+// collectIssuedSecrets adds the secrets that services issued during the run, from their answers.
+func (s *secretRun) collectIssuedSecrets(t *testing.T) {
+	find := func(name, service, pattern string, owners ...string) (found []string) {
+		for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(s.answered[service].String(), -1) {
+			found = append(found, s.secret(name, match[1], owners...))
+		}
+		return found
+	}
+	find("token of a build", toDepot, `(build_[A-Z2-7]{26})`, toDepot)
+	credentials := find(
+		"credential for Depot's registry",
+		toDepot,
+		`(eC10b2tlb[A-Za-z0-9+/]+=*)`,
+	) // x-token:PASSWORD, which is taken apart
+	if (len(credentials) > 0) != (s.inputs["save"] == "true") {
+		t.Errorf("%d credentials for Depot's registry", len(credentials))
+	}
+	for _, credential := range credentials {
+		decoded, err := base64.StdEncoding.DecodeString(credential)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.secret("password for Depot's registry", strings.TrimPrefix(string(decoded), "x-token:"), toDepotRegistry)
+	}
+	if find("private key for a machine", toDepot, `(?s)-----BEGIN PRIVATE KEY-----\n(.*?)\n-----END`) == nil {
+		t.Error("no key of a machine was issued")
+	}
+	find("token of a Doppler identity", toDoppler, `(dp\.said\.[A-Z2-7]+)`, toDoppler)
+	if found := find("access to Daytona's registry", toDaytona, `"secret": *"([^"]+)"`, toDaytonaRegistry); found == nil &&
+		s.program == "action-snapshot" {
+		t.Error("no access to Daytona's registry was issued")
+	}
+	idToken := regexp.MustCompile(`"value": *"([^"]+)"`)
+	for _, match := range idToken.FindAllStringSubmatch(s.answered[toRunner].String(), -1) {
+		var claims struct{ Aud string }
+		payload, err := base64.RawURLEncoding.DecodeString(strings.Split(match[1], ".")[1])
+		if err == nil {
+			err = json.Unmarshal(payload, &claims)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner := values{"https://depot.dev": toDepot, "https://github.com/acme": toDoppler}[claims.Aud]
+		s.secret("ID token for "+claims.Aud, match[1], owner)
+	}
+	for _, service := range []string{toRegistry, toDepotRegistry, toDaytonaRegistry} {
+		bearer := regexp.MustCompile(`Authorization: Bearer (\S+)`)
+		for _, match := range bearer.FindAllStringSubmatch(s.sent[service].String(), -1) {
+			if !slices.ContainsFunc(s.canaries, func(c canary) bool { return c.value == match[1] }) {
+				s.secret(service+": token of a registry", match[1], service, toBuilder)
+			}
+		}
+	}
+}
+
+// check reports secrets that must not be in a place, and returns those that may be there.
+func (s *secretRun) check(t *testing.T, place string, all []found) (allowed []found) {
+	t.Helper()
+	said := map[string]bool{}
+	for _, f := range all {
+		i := slices.IndexFunc(s.canaries, func(c canary) bool { return c.name == f.secret })
+		if slices.Contains(s.canaries[i].owners, place) {
+			allowed = append(allowed, f)
+		} else if !said[f.secret] {
+			said[f.secret] = true
+			t.Errorf("%s contains %s (%s): …%q…", place, f.secret, f.form, f.around)
+		}
+	}
+	return allowed
+}
+
+// recordingProxy returns the URL of a proxy that records the requests to a service and its answers.
+func (s *secretRun) recordingProxy(t *testing.T, service, target string) string {
+	at, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: at.Scheme, Host: at.Host})
+			r.Out.Header.Del("Accept-Encoding") // so that answers are not compressed
+		},
+		ModifyResponse: func(answer *http.Response) error {
+			body, err := io.ReadAll(answer.Body)
+			answer.Body = io.NopCloser(bytes.NewReader(body))
+			_, _ = s.answered[service].Write(append(body, '\n'))
+			return err
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+		ErrorLog:     log.New(io.Discard, "", 0),
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.record(service, r)
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return strings.Replace(target, at.Host, server.Listener.Addr().String(), 1)
+}
+
+// record records a request. Uploads of layers are searched later, in the storage of the registry.
+func (s *secretRun) record(service string, r *http.Request) {
+	head, err := httputil.DumpRequest(r, false)
+	if err != nil {
+		head = []byte(err.Error())
+	}
+	if !strings.Contains(r.URL.Path, "/blobs/uploads/") {
+		body, _ := io.ReadAll(r.Body) // the service reports the error
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		head = append(append(head, decompress(body)...), '\n')
+	}
+	_, _ = s.sent[service].Write(head)
+}
+
+// recordingSocketProxy is recordingProxy for a Docker Engine.
+func (s *secretRun) recordingSocketProxy(t *testing.T, service, target string) string {
+	dir, err := os.MkdirTemp("", "engine-") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	address := filepath.Join(dir, "docker.sock")
+	listener, err := net.Listen("unix", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	pass := func(to, from net.Conn, tap io.Writer) {
+		_, _ = io.Copy(to, io.TeeReader(from, tap))
+		_ = to.(*net.UnixConn).CloseWrite()
+	}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			engine, err := net.Dial("unix", strings.TrimPrefix(target, "unix://"))
+			if err != nil {
+				_ = conn.Close()
+				continue
+			}
+			go pass(engine, conn, s.sent[service])
+			go pass(conn, engine, io.Discard)
+		}
+	}()
+	return "unix://" + address
+}
+
+// startedEnvironments returns the environments of started programs by recipient, and their arguments.
+func (s *secretRun) startedEnvironments(t *testing.T) map[string][]string {
+	all := map[string][]string{}
+	files, err := os.ReadDir(s.records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		environment, arguments, _ := strings.Cut(read(t, filepath.Join(s.records, file.Name())), "\x00")
+		place := "the environment of git"
+		switch {
+		case strings.Contains(arguments, "/git fetch "):
+			place = toGitFetch
+		case strings.Contains(environment, "RUN_LOCAL_DOCKER_TESTS=true"):
+			place = toCommand
+		}
+		all[place] = append(all[place], environment)
+		all["arguments of programs"] = append(all["arguments of programs"], arguments)
+	}
+	if len(all[toGitFetch]) == 0 {
+		t.Errorf("git was not recorded: %v", slices.Collect(maps.Keys(all)))
+	}
+	return all
+}
+
+// processWatcher samples a program and its descendants while they run.
+type processWatcher struct {
+	arguments           []string
+	startedEnvironments map[string][]string // by recipient
+	files               []string            // content of its temporary directory
+	known               map[string]bool
+}
+
+// isNew reports whether this combination is sampled for the first time.
+func (s *processWatcher) isNew(what ...string) bool {
+	if s.known == nil {
+		s.known, s.startedEnvironments = map[string]bool{}, map[string][]string{}
+	}
+	key := strings.Join(what, "\x00")
+	was := s.known[key]
+	s.known[key] = true
+	return !was
+}
+
+// sample takes one sample. Processes and files that disappear meanwhile are skipped.
+func (s *processWatcher) sample(pid int) {
+	temp, own := "", ""
+	for _, one := range processTree(pid) {
+		read := func(name string) string {
+			data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", one, name))
+			return string(data)
+		}
+		// Between fork and exec a child still has the program and environment of its parent.
+		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", one))
+		arguments, environment := read("cmdline"), read("environ")
+		if s.isNew("arguments", arguments) {
+			s.arguments = append(s.arguments, strings.ReplaceAll(arguments, "\x00", " "))
+		}
+		if one == pid {
+			own = program
+			for variable := range strings.SplitSeq(environment, "\x00") {
+				if dir, ok := strings.CutPrefix(variable, "RUNNER_TEMP="); ok {
+					temp = dir
+				}
+			}
+			continue
+		}
+		if err != nil || program == own {
+			continue
+		}
+		place := "the environment of what it starts"
+		switch {
+		case strings.Contains(environment, "\x00GIT_CONFIG_COUNT="): // git fetch and its children
+			place = toGitFetch
+		case strings.Contains(environment, "RUN_LOCAL_DOCKER_TESTS=true"):
+			place = toCommand
+		}
+		if s.isNew("environment", environment) {
+			s.startedEnvironments[place] = append(s.startedEnvironments[place], strings.ReplaceAll(environment, "\x00", "\n"))
+		}
+	}
+	if temp == "" {
+		return
+	}
+	_ = filepath.WalkDir(temp, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return nil
+		}
+		// Large files are layers, which are searched in the image.
+		if info, err := e.Info(); err == nil && info.Size() < 1<<20 &&
+			s.isNew("file", path, info.ModTime().String(), strconv.FormatInt(info.Size(), 10)) {
+			if data, err := os.ReadFile(path); err == nil {
+				s.files = append(s.files, path+"\n"+string(data))
+			}
+		}
+		return nil
+	})
+}
+
+// processTree returns a process and its descendants.
+func processTree(pid int) []int {
+	all := []int{pid}
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		data, _ := os.ReadFile(list) // it may have exited
+		for field := range strings.FieldsSeq(string(data)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				all = append(all, processTree(child)...)
+			}
+		}
+	}
+	return all
+}
+
+// serviceStorage is where services keep what they receive: images, layers, attestations, caches, logs, build records.
+type serviceStorage struct {
+	folders  []string
+	began    time.Time
+	canaries []canary // of all runs; none may be in the storage
+	registry *registry.Registry
+	password string
+	pushed   bool // an image was stored
+}
+
+// marker is in a layer of every image and nowhere else, so that finding it proves that layers are searched.
+const marker = "canary-of-the-image"
+
+// serviceStorage returns the storage of the cloud, of the builders, and of a registry for this test.
+func (e *environment) serviceStorage(t *testing.T) *serviceStorage {
+	s := &serviceStorage{
+		began:    time.Now(),
+		folders:  []string{t.TempDir(), "../../" + cloudState, "../../.cache/test/daemons"},
+		password: `Pa$$%41"` + rand.Text() + `'\ &:`,
+	}
+	var err error
+	s.registry, err = registry.Start(
+		t.Context(),
+		s.folders[0],
+		registry.Account{User: "robot", Password: s.password, Push: true},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.registry.Stop() })
+	return s
+}
+
+// search searches every file that has changed since the start, except the logs of build steps.
+func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
+	f := &finder{}
+	for i, c := range s.canaries {
+		f.add(fmt.Sprintf("%s (%d)", c.name, i), c.value)
+	}
+	f.add(marker, marker)
+	marked := map[string]bool{}
+	for _, folder := range s.folders {
+		searched := map[[sha256.Size]byte]bool{} // by content
+		err := filepath.WalkDir(folder, func(path string, e fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || !e.Type().IsRegular() || logs[filepath.Base(path)] {
+				return err
+			}
+			info, err := e.Info()
+			if err != nil {
+				return nil // it was deleted
+			}
+			if changed := info.Sys().(*syscall.Stat_t).Ctim; time.Unix(changed.Unix()).Before(s.began) {
+				return nil
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return nil
+			}
+			sum := sha256.Sum256(data)
+			if searched[sum] {
+				return nil
+			}
+			searched[sum] = true
+			for _, found := range f.find(data, minBinaryLength) {
+				if found.secret == marker {
+					marked[folder] = true
+					continue
+				}
+				t.Errorf("%s contains %s (%s): …%q…", path, found.secret, found.form, found.around)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if s.pushed && len(marked) < len(s.folders) {
+		t.Errorf("layers were found in %v only", slices.Collect(maps.Keys(marked)))
+	}
+}
+
+// buildLogs returns the names of blobs in which the builders keep the logs of build steps.
+func (e *environment) buildLogs(t *testing.T) map[string]bool {
+	logs := map[string]bool{}
+	c, err := client.New(t.Context(), e.Builders.Address("linux/amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	list := func(activeOnly bool) (records []*controlapi.BuildHistoryRecord) {
+		events, err := c.ControlClient().
+			ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{ActiveOnly: activeOnly, EarlyExit: true})
+		for err == nil {
+			var event *controlapi.BuildHistoryEvent
+			if event, err = events.Recv(); err == nil {
+				records = append(records, event.Record)
+			}
+		}
+		if !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		return records
+	}
+	// A canceled build ends a little later. Builds of other packages may start meanwhile.
+	pending := map[string]bool{}
+	for _, record := range list(true) {
+		pending[record.Ref] = true
+	}
+	isPending := func(record *controlapi.BuildHistoryRecord) bool { return pending[record.Ref] }
+	for slices.ContainsFunc(list(true), isPending) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, record := range list(false) {
+		if record.GetLogs() != nil {
+			logs[strings.TrimPrefix(record.Logs.Digest, "sha256:")] = true
+		}
+	}
+	return logs
+}
+
+// commitFiles commits files to a repository and returns the commit.
+func commitFiles(t *testing.T, dir string, files map[string]string) string {
+	t.Helper()
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	git(t, dir, "checkout", "--quiet", "--detach")
+	defer git(t, dir, "checkout", "--quiet", "--force", "main")
+	git(t, dir, "commit", "--quiet", "--all", "--message=test")
+	return git(t, dir, "rev-parse", "HEAD")
+}
+
+// fileContents returns the content of the files below a directory, except those whose path ends with but. Files that
+// disappear meanwhile are skipped.
+func fileContents(dir, but string) []string {
+	var found []string
+	_ = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || but != "" && strings.HasSuffix(path, but) {
+			return nil
+		}
+		if data, err := os.ReadFile(path); err == nil {
+			found = append(found, string(data))
+		}
+		return nil
+	})
+	return found
+}

@@ -1,0 +1,146 @@
+//go:build linux
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// reportingCommand is a test command that writes a JUnit report with a failure, and prints a workflow command.
+const reportingCommand = `test "$RUN_LOCAL_DOCKER_TESTS" = true &&
+docker run --rm "$LOCAL_DOCKER_IMAGE_NAME" cat /greeting &&
+echo '::error::forged' &&
+cat > "$TEST_REPORT_DIR/host.xml" <<'XML'
+<testsuites><testsuite name="s" tests="2" failures="1">
+<testcase name="a"/><testcase name="b"><failure message="no"/></testcase>
+</testsuite></testsuites>
+XML
+`
+
+// The test action runs a suite and a command, on a built or an existing image, and counts their results.
+func TestTestAction(t *testing.T) {
+	e := setup(t)
+	dir := t.TempDir()
+	writeFile(t, dir, "Dockerfile", fromDebian+"RUN echo hello > /greeting\nENV GREETING=hello\nUSER nobody\n")
+	writeFile(t, dir, "good.yaml", `
+tests:
+  - name: greets
+    run: [cat, /greeting]
+    stdout: {include: ["(?m)^hello$"]}
+  - name: has its environment
+    image:
+      env: {GREETING: hello}
+  - name: has its file
+    files:
+      - path: /greeting
+        content: {include: ["hello"]}
+  - name: not yet
+    skip: not implemented
+    run: ["true"]
+`)
+	writeFile(t, dir, "bad.yaml", `
+tests:
+  - name: greets
+    run: [cat, /greeting]
+    stdout: {include: ["(?m)^goodbye$"]}
+  - name: prints commands
+    run: [sh, -c, "echo '::error::forged'; printf '\\033[2J'; exit 3"]
+`)
+	for _, test := range []struct {
+		name     string
+		inputs   map[string]string
+		exitCode int
+		want     string
+		outputs  map[string]string
+		log      string
+	}{
+		{name: "all pass", inputs: values{"suite": "good.yaml"},
+			outputs: values{
+				"tests_total": "4", "tests_passed": "3", "tests_failed": "0", "tests_skipped": "1",
+				"report": "test-results/junit.xml",
+			}},
+		{name: "an existing image", inputs: values{"suite": "good.yaml", "image": "iterate-sandbox:ci"},
+			outputs: values{"tests_passed": "3", "image_ref": "iterate-sandbox:ci"}},
+		{name: "some fail", inputs: values{"suite": "bad.yaml"}, exitCode: 1, want: "2 of 2 tests failed",
+			outputs: values{"tests_failed": "2", "tests_passed": "0"}, log: "::error "},
+		{name: "a command", inputs: values{"suite": "good.yaml", "command": reportingCommand},
+			exitCode: 1, want: "1 of 6 tests failed",
+			outputs: values{"tests_total": "6", "tests_passed": "4", "tests_failed": "1"}},
+		{name: "a command that fails", inputs: values{"suite": "good.yaml", "command": "echo last words; exit 7"},
+			exitCode: 7, want: "exit code 7", outputs: values{"tests_failed": "0"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := os.RemoveAll(filepath.Join(dir, "test-results")); err != nil {
+				t.Fatal(err)
+			}
+			r := e.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs})
+			if r.exitCode != test.exitCode || !strings.Contains(r.stderr, test.want) || strings.Count(r.stderr, "\n") > 1 {
+				t.Fatalf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
+			}
+			for name, want := range test.outputs {
+				if r.outputs[name] != want {
+					t.Errorf("%s is %q, want %q", name, r.outputs[name], want)
+				}
+			}
+			if len(r.outputs) != len(outputsOf(t, "test")) || !strings.Contains(r.summary, "greets") {
+				t.Errorf("outputs %v; summary %s", r.outputs, r.summary)
+			}
+			if !strings.Contains(read(t, filepath.Join(dir, "test-results/junit.xml")), "<testsuite") {
+				t.Error("the JUnit report is missing")
+			}
+			for _, command := range workflowCommands(t, r.stdout) {
+				if strings.HasPrefix(command, "::error::forged") {
+					t.Errorf("the runner executes %q", command)
+				}
+			}
+			if strings.ContainsRune(r.stdout+r.summary, '\x1b') || !strings.Contains(r.stdout, test.log) {
+				t.Errorf("log:\n%q", r.stdout)
+			}
+			if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
+				t.Errorf("containers left: %s", left)
+			}
+		})
+	}
+}
+
+// Invalid inputs of the test action are reported before anything is built.
+func TestTestActionFailures(t *testing.T) {
+	e := setup(t)
+	dir := writeFiles(
+		t,
+		values{
+			"Dockerfile":   "FROM scratch\n",
+			"unknown.yaml": "tests:\n  - name: a\n    rnu: [true]\n",
+			"empty.yaml":   "",
+			"regex.yaml":   "tests:\n  - name: a\n    run: [ls]\n    stdout: {include: ['(']}\n",
+		},
+	)
+	for _, test := range []struct {
+		name, want string
+		inputs     map[string]string
+		env        map[string]string
+	}{
+		{"no engine", `^error: .*Docker Engine.*unix:///absent.*`, values{"suite": "regex.yaml"},
+			values{"DOCKER_HOST": "unix:///absent"}},
+		{"no suite of that name", `input suite: .*absent\.yaml`, values{"suite": "absent.yaml"}, nil},
+		{"empty", `input suite: .*empty\.yaml`, values{"suite": "empty.yaml"}, nil},
+		{"unknown key", `input suite: .*unknown\.yaml:3: .*rnu.*did you mean`, values{"suite": "unknown.yaml"}, nil},
+		{"regular expression", `input suite: .*regex\.yaml:4: `, values{"suite": "regex.yaml"}, nil},
+		{"parallel", `input parallel: .*"many".*cores`, values{"suite": "regex.yaml", "parallel": "many"}, nil},
+		{"load", `input load: .*"false"`, values{"load": "false"}, nil},
+		{"image that is not there", `input image: .*"absent:1".*Docker Engine`,
+			values{"image": "absent:1", "command": "true"}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			calls := len(e.Depot.Calls())
+			r := e.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs, env: test.env})
+			assertFailed(t, r, test.want)
+			if len(e.Depot.Calls()) != calls {
+				t.Error("a build was created at Depot")
+			}
+		})
+	}
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The generated files in the repository are those that the code describes, say so, and are marked for GitHub.
+func TestGeneratedFiles(t *testing.T) {
+	const root = "../.."
+	files, err := generatedFiles(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	attributes, err := os.ReadFile(filepath.Join(root, ".gitattributes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	marked := strings.Split(string(attributes), "\n")
+	for path, want := range files {
+		got, err := os.ReadFile(filepath.Join(root, path))
+		if err != nil {
+			t.Error(err)
+		} else if string(got) != want {
+			t.Errorf("%s is out of date: run go generate ./internal/gen", path)
+		}
+		if !strings.Contains(want, notice) {
+			t.Errorf("%s does not say that it is generated", path)
+		}
+		if !slices.Contains(marked, "/"+path+" linguist-generated") {
+			t.Errorf(".gitattributes does not mark %s as linguist-generated", path)
+		}
+	}
+}
+
+// An unknown dispatch input is an error, not an incomplete workflow.
+func TestUnknownDispatchInput(t *testing.T) {
+	_, err := newWorkflow(action{Name: "build"})
+	if err == nil || !strings.Contains(err.Error(), "build-docker-image.yml: unknown dispatch input ref") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/org/sandbox-actions/actions"
+	"github.com/org/sandbox-actions/pkg/inputs"
+)
+
+// workflow is a reusable workflow: one action with a runner, a checkout of the action, and secrets by name.
+type workflow struct {
+	File   string // in .github/workflows
+	Action string
+	Title  string // name of the workflow
+	Job    string // name of the job
+
+	Concurrency string // why runs wait for each other
+	Group       string // of concurrency
+
+	Dispatch, Call, Secrets []field
+	Outputs                 []actions.OutputField
+	With                    []assignment // inputs of the action
+	Repository, Commit      string       // expressions: where the action comes from
+}
+
+// field is an input or a secret of a workflow.
+type field struct{ Name, Help, Type, Default string }
+
+// assignment passes a value to an input of the action.
+type assignment struct{ Name, Value string }
+
+// workflowConfig is how a workflow differs from its action.
+type workflowConfig struct {
+	workflow
+	rename   map[string]string // inputs of the action that the workflow names differently
+	dispatch []string          // inputs of a dispatch, at most 10
+	omitted  []string          // inputs of the action that the workflow decides
+	own      []field           // inputs that the action does not have
+}
+
+// sourceGroup is the part of a concurrency group that tells apart what is built.
+const sourceGroup = "${{ github.workflow }} ${{ inputs.ref || github.ref }} ${{ inputs.docker_platform }} " +
+	"${{ inputs.image_name }} ${{ inputs.context }} ${{ inputs.dockerfile }} ${{ inputs.target }}"
+
+var runsOn = field{"runs_on", "Runner: a label, or a JSON list of labels.", "string", `"ubuntu-latest"`}
+
+// workflowConfigs are the workflows by the name of their action.
+var workflowConfigs = map[string]workflowConfig{
+	"build": {
+		workflow: workflow{
+			File: "build-docker-image.yml", Title: "Build Docker Image", Job: "Build ${{ inputs.docker_platform }}",
+			Concurrency: "One build of the same source at a time: the next one finds every step cached.",
+			Group:       "build-docker-image " + sourceGroup,
+		},
+		rename: map[string]string{"platform": "docker_platform"},
+		dispatch: []string{
+			"ref", "docker_platform", "image_name", "doppler_config", "save", "context", "dockerfile", "target", "no_cache",
+			"runs_on",
+		},
+		own: []field{runsOn},
+	},
+	"snapshot": {
+		workflow: workflow{
+			File: "build-daytona-snapshot.yml", Title: "Build Daytona Snapshot",
+			Job:         "Snapshot for ${{ inputs.doppler_config }}",
+			Concurrency: "One snapshot of a config and prefix at a time: Doppler records the last one.",
+			Group: "build-daytona-snapshot ${{ github.repository }} ${{ inputs.doppler_config }} " +
+				"${{ inputs.name_prefix || 'iterate-sandbox' }}",
+		},
+		rename: map[string]string{"name": "snapshot_name"},
+		dispatch: []string{
+			"ref", "doppler_config", "snapshot_name", "cpu", "memory", "disk", "update_doppler", "image", "keep", "if_exists",
+		},
+		omitted: []string{"platform", "image_name"},
+		own:     []field{runsOn},
+	},
+	"test": {
+		workflow: workflow{
+			File: "local-docker-test.yml", Title: "Local Docker Tests", Job: "Test ${{ inputs.docker_platform }}",
+			Concurrency: "One test of the same source at a time: the next one finds every step cached.",
+			Group:       "local-docker-test " + sourceGroup + " ${{ inputs.suite }} ${{ inputs.image }}",
+		},
+		rename: map[string]string{"platform": "docker_platform", "command": "test_command"},
+		dispatch: []string{
+			"ref", "image_name", "docker_platform", "test_command", "suite", "image", "doppler_config", "no_cache", "parallel",
+			"runs_on",
+		},
+		omitted: []string{"report_dir"},
+		own: []field{
+			{
+				"artifact_name", "Name of the artifact with the test results. Use a different name for each call in a run.",
+				"string", `"test-results"`,
+			},
+			runsOn,
+		},
+	},
+}
+
+// neverPassed are inputs that no workflow has: a caller cannot provide files or variables of the runner, and the
+// workflow decides whether the image is loaded.
+var neverPassed = []string{"secret_envs", "secret_files", "ssh", "outputs", "load", "github_token"}
+
+// workflowHelp replaces the help of inputs that mean something else in a workflow, which has no checkout of the
+// caller's repository and reads its variables.
+var workflowHelp = map[string]string{
+	"ref": "Branch, tag, commit SHA (full or short), refs/pull/N/merge, refs/pull/N/head or #N. " +
+		"Default: the run's commit.",
+	"image": "Existing image to use instead of building: a registry reference, for example the output image_ref of a " +
+		"build with save.",
+	"context":         "Build context: a directory of the repository, or a URL that the builder fetches.",
+	"build_args":      "Build arguments in addition to GITHUB_REPOSITORY, NAME=VALUE. One per line.",
+	"build_contexts":  "Named contexts, NAME=DIRECTORY, docker-image:// or a URL. One per line.",
+	"doppler_project": "Doppler project. Default: the variable DOPPLER_PROJECT. A service token implies its project.",
+	"doppler_identity": "Identity of a Doppler service account to authenticate with GitHub OIDC. " +
+		"Default: the variable DOPPLER_IDENTITY.",
+	"depot_project": "Depot project ID. Default: the variable DEPOT_PROJECT_ID, then depot.json.",
+}
+
+// workflowDefault replaces the default of inputs.
+var workflowDefault = map[string]string{"git_context": "git"}
+
+// secrets are inputs that a caller passes as secrets.
+var secrets = map[string]field{
+	"doppler_token":   {Name: "DOPPLER_TOKEN", Help: "Service token of doppler_config. Not needed with doppler_identity"},
+	"depot_token":     {Name: "DEPOT_TOKEN", Help: "Depot token. Not needed if Depot trusts the repository (OIDC)"},
+	"secrets":         {Name: "BUILD_SECRETS", Help: "Build secrets, ID=VALUE, one per line"},
+	"daytona_api_key": {Name: "DAYTONA_API_KEY", Help: "Daytona API key. Not needed if Doppler holds it"},
+}
+
+// commonSecrets are secrets of every workflow.
+var commonSecrets = []field{
+	{
+		Name: "DOCKER_AUTH_CONFIG",
+		Help: `Registry logins to pull base images and to push, in the format of Docker's config.json: ` +
+			`{"auths": {"HOST": {"auth": "base64 of USER:PASSWORD"}}}`,
+	},
+	{Name: "SANDBOX_ACTIONS_TOKEN", Help: "Token that can read this workflow's repository, if it is private"},
+}
+
+// expressions are values of the action's inputs that are more than the workflow's input.
+var expressions = map[string]string{
+	"ref":              "${{ inputs.ref || github.sha }} # always set: the workspace holds the action, not the source",
+	"doppler_project":  "${{ inputs.doppler_config && (inputs.doppler_project || vars.DOPPLER_PROJECT) || '' }}",
+	"doppler_identity": "${{ inputs.doppler_config && (inputs.doppler_identity || vars.DOPPLER_IDENTITY) || '' }}",
+	"doppler_token": "${{ inputs.doppler_config == 'prd' && secrets.DOPPLER_TOKEN_PRD || " +
+		"inputs.doppler_config && secrets.DOPPLER_TOKEN || '' }}",
+	"depot_project": "${{ inputs.depot_project || vars.DEPOT_PROJECT_ID }} # then depot.json",
+	"build_args":    "|\n            GITHUB_REPOSITORY\n            ${{ inputs.build_args }}",
+	"git_context":   "${{ inputs.git_context || 'git' }}",
+}
+
+// newWorkflow returns the reusable workflow of an action.
+func newWorkflow(a action) (workflow, error) {
+	config := workflowConfigs[a.Name]
+	w := config.workflow
+	w.Action = a.Name
+	w.Repository = "${{ job.workflow_sha && job.workflow_repository || " +
+		"vars.SANDBOX_ACTIONS_REF && vars.SANDBOX_ACTIONS_REPOSITORY || github.repository }}"
+	w.Commit = "${{ job.workflow_repository && job.workflow_sha || " +
+		"vars.SANDBOX_ACTIONS_REPOSITORY && vars.SANDBOX_ACTIONS_REF || github.sha }}"
+	for _, input := range a.Inputs {
+		if slices.Contains(neverPassed, input.Name) || slices.Contains(config.omitted, input.Name) {
+			continue
+		}
+		if secret, ok := secrets[input.Name]; ok {
+			w.Secrets = append(w.Secrets, secret)
+			if input.Name == "doppler_token" {
+				w.Secrets = append(w.Secrets, field{
+					Name: "DOPPLER_TOKEN_PRD", Help: "Service token of the config prd, if it differs from DOPPLER_TOKEN",
+				})
+			}
+			w.pass(input.Name, "${{ secrets."+secret.Name+" }}")
+			continue
+		}
+		name := input.Name
+		if renamed, ok := config.rename[name]; ok {
+			name = renamed
+		}
+		w.Call = append(w.Call, newField(name, input))
+		w.pass(input.Name, "${{ inputs."+name+" }}")
+		if input.Name == "save" && a.Name == "build" {
+			w.pass("load", "${{ !inputs.save && !inputs.push }} # a saved or pushed image is pulled where it is needed")
+		}
+	}
+	w.Call = append(w.Call, config.own...)
+	w.Secrets = append(w.Secrets, commonSecrets...)
+	for _, name := range config.dispatch {
+		i := slices.IndexFunc(w.Call, func(f field) bool { return f.Name == name })
+		if i < 0 {
+			return workflow{}, fmt.Errorf("%s: unknown dispatch input %s", w.File, name)
+		}
+		w.Dispatch = append(w.Dispatch, w.Call[i])
+	}
+	for _, o := range a.Outputs {
+		if o.Name != "image_name" && o.Name != "report" { // these exist only on the runner
+			w.Outputs = append(w.Outputs, o)
+		}
+	}
+	return w, nil
+}
+
+// pass adds an input of the action, with a value of expressions if there is one.
+func (w *workflow) pass(name, value string) {
+	if expression, ok := expressions[name]; ok {
+		value = expression
+	}
+	w.With = append(w.With, assignment{name, value})
+}
+
+// newField returns the workflow's input for an input of the action.
+func newField(name string, input inputs.Field) field {
+	f := field{Name: name, Help: input.Help, Type: "string", Default: input.Default}
+	if help, ok := workflowHelp[input.Name]; ok {
+		f.Help = help
+	}
+	if value, ok := workflowDefault[input.Name]; ok {
+		f.Default = value
+	}
+	if f.Default == "true" || f.Default == "false" {
+		f.Type = "boolean"
+	} else {
+		f.Default = strconv.Quote(f.Default)
+	}
+	return f
+}

@@ -1,0 +1,185 @@
+package github
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+var repositoryEndpoints = []endpoint{
+	{"GET ", readMetadata, (*call).getRepository, "repos/repos#get-a-repository"},
+	{"GET /branches/{branch...}", readContents, (*call).getBranch, "branches/branches#get-a-branch"},
+	{"GET /commits", readContents, (*call).listCommits, "commits/commits#list-commits"},
+	{"GET /commits/{ref...}", readContents, (*call).getCommit, "commits/commits#get-a-commit"},
+	{"GET /git/tags/{sha}", readContents, (*call).getTag, "git/tags#get-a-tag"},
+	{"GET /pulls/{number}", readContents, (*call).getPull, "pulls/pulls#get-a-pull-request"},
+}
+
+// defaultBranch returns the branch of HEAD, or main for a detached checkout.
+func (r Repository) defaultBranch(ctx context.Context) string {
+	name, err := r.git(ctx, "symbolic-ref", "--quiet", "HEAD")
+	if err != nil {
+		return "main"
+	}
+	return strings.TrimPrefix(name, "refs/heads/")
+}
+
+func (c *call) getRepository() (any, error) {
+	r := c.repository
+	visibility := "public"
+	if r.Private {
+		visibility = "private"
+	}
+	return map[string]any{
+		"name": r.Name, "full_name": r.fullName(), "owner": map[string]string{"login": r.Owner},
+		"private": r.Private, "visibility": visibility, "default_branch": r.defaultBranch(c.ctx()),
+		"clone_url": c.url + "/" + r.fullName() + ".git",
+	}, nil
+}
+
+func (c *call) getBranch() (any, error) {
+	name := c.request.PathValue("branch")
+	tip, err := c.repository.commit(c.ctx(), "refs/heads/"+name)
+	if err != nil {
+		return nil, &apiError{status: http.StatusNotFound, message: "Branch not found"}
+	}
+	return map[string]any{"name": name, "commit": tip, "protected": false}, nil
+}
+
+func (c *call) getTag() (any, error) {
+	sha := c.request.PathValue("sha")
+	if !hexadecimal.MatchString(sha) {
+		return nil, errNotFound
+	}
+	text, err := c.repository.git(c.ctx(), "cat-file", "tag", sha)
+	if err != nil {
+		return nil, errNotFound
+	}
+	header, message, _ := strings.Cut(text, "\n\n")
+	fields := map[string]string{}
+	for line := range strings.Lines(header) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		fields[name] = value
+	}
+	target := gitObject{fields["type"], fields["object"], c.apiURL("/git/" + fields["type"] + "s/" + fields["object"])}
+	return map[string]any{"sha": sha, "tag": fields["tag"], "message": message, "object": target}, nil
+}
+
+type commit struct {
+	SHA    string `json:"sha"`
+	Commit struct {
+		Author    person         `json:"author"`
+		Committer person         `json:"committer"`
+		Message   string         `json:"message"`
+		Tree      map[string]any `json:"tree"`
+	} `json:"commit"`
+	Parents []map[string]string `json:"parents"`
+}
+
+type person struct {
+	Name  string `json:"name"`
+	Email string `json:"email"`
+	Date  string `json:"date"`
+}
+
+// commit returns the commit of a revision. The error means that it does not exist.
+func (r Repository) commit(ctx context.Context, revision string) (commit, error) {
+	list, err := r.log(ctx, 1, revision)
+	if err != nil {
+		return commit{}, err
+	}
+	return list[0], nil
+}
+
+// log returns a revision and its history, up to maxCount commits.
+func (r Repository) log(ctx context.Context, maxCount int, revision string) ([]commit, error) {
+	sha, err := r.git(ctx, "rev-parse", "--verify", "--end-of-options", revision+"^{commit}")
+	if err != nil {
+		return nil, err
+	}
+	const format = "%H%x00%T%x00%P%x00%an%x00%ae%x00%aI%x00%cn%x00%ce%x00%cI%x00%B"
+	out, err := r.git(ctx, "log", "-z", "--max-count="+strconv.Itoa(maxCount), "--format="+format, sha)
+	if err != nil {
+		return nil, err
+	}
+	var list []commit
+	for f := strings.Split(out, "\x00"); len(f) >= 10; f = f[10:] {
+		c := commit{SHA: f[0], Parents: []map[string]string{}}
+		c.Commit.Tree = map[string]any{"sha": f[1]}
+		for _, parent := range strings.Fields(f[2]) {
+			c.Parents = append(c.Parents, map[string]string{"sha": parent})
+		}
+		c.Commit.Author, c.Commit.Committer = person{f[3], f[4], f[5]}, person{f[6], f[7], f[8]}
+		c.Commit.Message = strings.TrimSuffix(f[9], "\n")
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+func (c *call) listCommits() (any, error) {
+	if _, err := c.references("refs/"); err != nil {
+		return nil, err
+	}
+	query := c.request.URL.Query()
+	maxCount, err := strconv.Atoi(query.Get("per_page"))
+	if err != nil || maxCount < 1 {
+		maxCount = 30
+	}
+	revision := query.Get("sha")
+	if revision == "" {
+		revision = "refs/heads/" + c.repository.defaultBranch(c.ctx())
+	}
+	list, err := c.repository.log(c.ctx(), min(maxCount, 100), revision)
+	if err != nil {
+		return nil, errNotFound
+	}
+	return list, nil
+}
+
+var hexadecimal = regexp.MustCompile(`^([0-9a-f]{4,40}|[0-9a-f]{64})$`)
+
+// getCommit resolves a branch, a tag, a ref, or a SHA of at least four digits. GitHub answers the same for an
+// ambiguous SHA and for one that does not exist.
+func (c *call) getCommit() (any, error) {
+	if _, err := c.references("refs/"); err != nil {
+		return nil, err
+	}
+	ref := c.request.PathValue("ref")
+	revisions := []string{"refs/heads/" + ref, "refs/tags/" + ref, "refs/" + strings.TrimPrefix(ref, "refs/")}
+	if sha := strings.ToLower(ref); hexadecimal.MatchString(sha) {
+		revisions = append(revisions, sha)
+	}
+	for _, revision := range revisions {
+		if found, err := c.repository.commit(c.ctx(), revision); err == nil {
+			return found, nil
+		}
+	}
+	return nil, unprocessable("No commit found for SHA: " + ref)
+}
+
+// getPull describes the pull request of refs/pull/N/head. It is merged if the default branch contains it.
+func (c *call) getPull() (any, error) {
+	number, err := strconv.Atoi(c.request.PathValue("number"))
+	if err != nil {
+		return nil, errNotFound
+	}
+	head, err := c.repository.commit(c.ctx(), fmt.Sprintf("refs/pull/%d/head", number))
+	if err != nil {
+		return nil, errNotFound
+	}
+	base := c.repository.defaultBranch(c.ctx())
+	pull := map[string]any{
+		"number": number, "state": "open", "merged": false, "mergeable": false, "merge_commit_sha": nil,
+		"head": map[string]any{"sha": head.SHA}, "base": map[string]any{"ref": base},
+	}
+	if merge, err := c.repository.commit(c.ctx(), fmt.Sprintf("refs/pull/%d/merge", number)); err == nil {
+		pull["mergeable"], pull["merge_commit_sha"] = true, merge.SHA
+	}
+	if _, err := c.repository.git(c.ctx(), "merge-base", "--is-ancestor", head.SHA, "refs/heads/"+base); err == nil {
+		pull["state"], pull["merged"], pull["mergeable"] = "closed", true, nil
+	}
+	return pull, nil
+}

@@ -1,0 +1,323 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/google/go-github/v62/github"
+	"github.com/org/sandbox-actions/pkg/git"
+	"github.com/org/sandbox-actions/pkg/httpclient"
+	"github.com/org/sandbox-actions/pkg/runner"
+)
+
+// publisher publishes the artifacts of one release in a repository on GitHub.
+type publisher struct {
+	artifacts
+	api       *github.Client
+	git       git.Git
+	downloads *http.Client // sends no token unless a request has one
+	token     string
+	isPrivate bool // set by checkAccess
+	limits    limits
+	log       *runner.Runner
+}
+
+// limits bound one operation. A zero field means the default.
+type limits struct {
+	Request  time.Duration // one attempt without a file; 30 s
+	Transfer time.Duration // one attempt that uploads or downloads a file; 5 min
+	MinWait  time.Duration // before the second attempt; it doubles with each; 1 s
+}
+
+const (
+	maxAttempts   = 4
+	maxRetryAfter = 30 * time.Second // a rate limit that lasts longer ends the operation
+)
+
+// newPublisher returns a publisher that uses the API at apiURL; "" means the API of the server in the artifacts.
+func newPublisher(a artifacts, apiURL, token string, l limits, log *runner.Runner) (*publisher, error) {
+	if token == "" {
+		return nil, errors.New("missing GITHUB_TOKEN (set it to a token with contents: write, for example $(gh auth token))")
+	}
+	switch {
+	case apiURL != "":
+	case a.server == "https://github.com":
+		apiURL = "https://api.github.com"
+	default:
+		apiURL = a.server + "/api/v3"
+	}
+	base, err := url.Parse(strings.TrimSuffix(apiURL, "/") + "/")
+	if err != nil || base.Host == "" {
+		return nil, fmt.Errorf("invalid GITHUB_API_URL %q (set it to a URL such as https://api.github.com)", apiURL)
+	}
+	log.Mask(token)
+	l.Request = cmp.Or(l.Request, 30*time.Second)
+	l.Transfer = cmp.Or(l.Transfer, 5*time.Minute)
+	l.MinWait = cmp.Or(l.MinWait, time.Second)
+	// An operation is repeated as a whole, by retry, since it has to see what exists before it changes anything.
+	once := httpclient.Policy{Attempts: 1, Timeout: l.Transfer}
+	api := github.NewClient(httpclient.Config{Policy: once}.Client()).WithAuthToken(token)
+	api.BaseURL = base
+	once.StreamBody = true
+	downloads := httpclient.Config{Policy: once, FollowRedirects: true}.Client()
+	return &publisher{
+		artifacts: a, api: api, git: git.Git{}.WithToken(a.server, token), downloads: downloads, token: token,
+		limits: l, log: log,
+	}, nil
+}
+
+// checkAccess checks that the token can read the repository, and sets isPrivate.
+func (p *publisher) checkAccess(ctx context.Context) error {
+	return p.retry(ctx, "open "+p.owner+"/"+p.name, p.limits.Request, func(ctx context.Context) error {
+		repository, _, err := p.api.Repositories.Get(ctx, p.owner, p.name)
+		if err == nil && repository.GetFullName() == "" {
+			return httpclient.ErrFormat
+		}
+		p.isPrivate = repository.GetPrivate()
+		return err
+	})
+}
+
+// listReleases returns the releases that the token can read, drafts included.
+func (p *publisher) listReleases(ctx context.Context) ([]*github.RepositoryRelease, error) {
+	var all []*github.RepositoryRelease
+	for page := 1; page != 0; {
+		some, response, err := p.api.Repositories.ListReleases(ctx, p.owner, p.name,
+			&github.ListOptions{Page: page, PerPage: 100})
+		if err != nil {
+			return nil, err
+		}
+		all, page = append(all, some...), response.NextPage
+	}
+	return all, nil
+}
+
+// listAssets returns the assets of a release by name.
+func (p *publisher) listAssets(ctx context.Context, id int64) (map[string]*github.ReleaseAsset, error) {
+	all := map[string]*github.ReleaseAsset{}
+	for page := 1; page != 0; {
+		some, response, err := p.api.Repositories.ListReleaseAssets(ctx, p.owner, p.name, id,
+			&github.ListOptions{Page: page, PerPage: 100})
+		if err != nil {
+			return nil, err
+		}
+		for _, asset := range some {
+			all[asset.GetName()] = asset
+		}
+		page = response.NextPage
+	}
+	return all, nil
+}
+
+// sumPublic downloads an asset from its public URL, without a token, and returns its SHA-256.
+func (p *publisher) sumPublic(ctx context.Context, asset *github.ReleaseAsset) (string, error) {
+	address := p.repositoryURL() + "/releases/download/" + p.version + "/" + asset.GetName()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return "", err
+	}
+	return p.sumDownload(request)
+}
+
+// sumAuthenticated downloads an asset through the API, which works for drafts and private repositories, and returns
+// its SHA-256.
+func (p *publisher) sumAuthenticated(ctx context.Context, asset *github.ReleaseAsset) (string, error) {
+	path := fmt.Sprintf("repos/%s/%s/releases/assets/%d", p.owner, p.name, asset.GetID())
+	request, err := p.api.NewRequest(http.MethodGet, path, nil)
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Accept", "application/octet-stream")
+	request.Header.Set("Authorization", "Bearer "+p.token)
+	return p.sumDownload(request.WithContext(ctx))
+}
+
+func (p *publisher) sumDownload(request *http.Request) (string, error) {
+	response, err := p.downloads.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	if err := github.CheckResponse(response); err != nil {
+		if response.StatusCode == http.StatusNotFound {
+			err = fmt.Errorf("%w: %w", errNotYet, err)
+		}
+		return "", err
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, response.Body); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// errNotYet is an asset that does not exist: GitHub may serve it only some time after it was published.
+var errNotYet = errors.New("not published yet")
+
+// conflictError is a state of the repository that this program does not change. Its message is complete.
+type conflictError struct{ message string }
+
+func (e *conflictError) Error() string { return e.message }
+
+func conflictf(format string, args ...any) error { return &conflictError{fmt.Sprintf(format, args...)} }
+
+// retry does an operation and repeats it while its failure is temporary. timeout bounds one attempt. do must be safe
+// to repeat: it reads what exists before it changes anything. The error begins with op.
+func (p *publisher) retry(ctx context.Context, op string, timeout time.Duration, do func(context.Context) error) error {
+	waits := backoff.NewExponentialBackOff()
+	waits.InitialInterval = p.limits.MinWait
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		attempt, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		err := do(attempt)
+		wait, temporary := isTemporary(err)
+		switch {
+		case err == nil:
+			return struct{}{}, nil
+		case ctx.Err() != nil || !temporary:
+			return struct{}{}, backoff.Permanent(err)
+		case wait > 0:
+			return struct{}{}, errors.Join(err, &backoff.RetryAfterError{Duration: wait})
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(waits), backoff.WithMaxTries(maxAttempts), backoff.WithMaxElapsedTime(0))
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: canceled (run the command again to continue)", op)
+	case errors.As(err, new(*conflictError)):
+		return err
+	}
+	return p.describe(ctx, op, err)
+}
+
+// isTemporary reports whether an attempt that failed with err may succeed when it is repeated, and how long GitHub
+// asks to wait; 0 if it does not ask.
+func isTemporary(err error) (wait time.Duration, temporary bool) {
+	if errors.Is(err, errNotYet) {
+		return 0, true
+	}
+	if failed, ok := errors.AsType[*git.Error](err); ok {
+		return 0, failed.Temporary()
+	}
+	if response := responseOf(err); response != nil {
+		if wait, limited := httpclient.GitHubRateLimit(response, time.Now()); limited {
+			return wait, wait < maxRetryAfter
+		}
+		return 0, response.StatusCode >= 500 || response.StatusCode == http.StatusRequestTimeout
+	}
+	return 0, isNetworkError(err)
+}
+
+func isNetworkError(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.As(err, new(net.Error))
+}
+
+func isFormatError(err error) bool {
+	return errors.Is(err, httpclient.ErrFormat) || errors.As(err, new(*json.SyntaxError)) ||
+		errors.As(err, new(*json.UnmarshalTypeError))
+}
+
+// responseOf returns the response that err reports; nil if it reports none.
+func responseOf(err error) *http.Response {
+	if e, ok := errors.AsType[*github.ErrorResponse](err); ok {
+		return e.Response
+	}
+	if e, ok := errors.AsType[*github.RateLimitError](err); ok {
+		return e.Response
+	}
+	if e, ok := errors.AsType[*github.AbuseRateLimitError](err); ok {
+		return e.Response
+	}
+	return nil
+}
+
+// describe returns the error of a failed operation: it begins with op and ends with a hint. It is a
+// *httpclient.APIError, or wraps a *git.Error, if GitHub or the network is the cause.
+func (p *publisher) describe(ctx context.Context, op string, err error) error {
+	service := httpclient.Service{Name: "GitHub", URL: p.server, Message: readMessage, Hints: p.hints()}
+	response := responseOf(err)
+	failedGit, isGit := errors.AsType[*git.Error](err)
+	switch {
+	case isGit:
+		return fmt.Errorf("%s: %w (%s)", op, err, p.gitHint(failedGit.Cause))
+	case isFormatError(err):
+		return &httpclient.APIError{
+			Service: service.Name, Op: op, Message: "the response is not in the API's format", Hint: "check GITHUB_API_URL",
+			Err: errors.Join(httpclient.ErrFormat, err),
+		}
+	case response != nil, isNetworkError(err):
+		return service.Failure(ctx, op, response, err, []string{p.token})
+	}
+	return fmt.Errorf("%s: %w", op, err)
+}
+
+const (
+	hintLater      = "try again later; see https://www.githubstatus.com"
+	hintToken      = "GITHUB_TOKEN is invalid or expired: set a new one"
+	hintPermission = "GITHUB_TOKEN lacks a permission: give the job `contents: write`"
+)
+
+func (p *publisher) hints() []httpclient.Hint {
+	return []httpclient.Hint{
+		{On: http.StatusTooManyRequests, Text: hintLater},
+		{On: http.StatusForbidden, Message: "rate limit", Text: hintLater},
+		{On: http.StatusUnauthorized, Text: hintToken},
+		{On: http.StatusForbidden, Text: hintPermission},
+		{On: http.StatusNotFound, Text: p.hintRepository()},
+		{On: http.StatusConflict, Text: p.hintCompare()},
+		{On: http.StatusUnprocessableEntity, Text: p.hintCompare()},
+		{On: httpclient.ServerErrors, Text: hintLater},
+		{On: httpclient.NoAnswer, Text: "check the network, and run the command again"},
+	}
+}
+
+func (p *publisher) gitHint(cause git.Cause) string {
+	switch cause {
+	case git.Network, git.RateLimited:
+		return hintLater
+	case git.Unauthorized:
+		return hintPermission
+	case git.NotFound:
+		return p.hintRepository()
+	}
+	return p.hintCompare()
+}
+
+func (p *publisher) hintRepository() string {
+	return "check that " + p.repositoryURL() + " exists and that GITHUB_TOKEN has `contents: write` for it"
+}
+
+func (p *publisher) hintCompare() string {
+	return "compare with " + p.repositoryURL() + "/releases, and run the command again"
+}
+
+// readMessage reads an error of GitHub's API with its details.
+// https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api#validation-failed
+func readMessage(body []byte) (string, bool) {
+	var answer struct {
+		Message string
+		Errors  []struct{ Code, Field, Message string }
+	}
+	if json.Unmarshal(body, &answer) != nil || answer.Message == "" {
+		return "", false
+	}
+	for _, e := range answer.Errors {
+		answer.Message += " " + e.Code + " " + e.Field + " " + e.Message
+	}
+	return answer.Message, true
+}

@@ -1,0 +1,131 @@
+package credentials
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// environ returns a lookup in NAME=VALUE pairs.
+func environ(pairs ...string) func(string) string {
+	return func(name string) string {
+		for _, pair := range pairs {
+			if value, ok := strings.CutPrefix(pair, name+"="); ok {
+				return value
+			}
+		}
+		return ""
+	}
+}
+
+func TestDaytona(t *testing.T) {
+	for _, test := range []struct {
+		name                   string
+		source                 DaytonaSource
+		key, organization, url string
+	}{
+		{"inputs", DaytonaSource{APIKey: "input", OrganizationID: "org", APIURL: "https://input.example",
+			Getenv: environ("DAYTONA_API_KEY=env", "DAYTONA_ORG_ID=env", "DAYTONA_API_URL=https://env.example")},
+			"input", "org", "https://input.example"},
+		{"environment", DaytonaSource{Getenv: environ("DAYTONA_API_KEY=env", "DAYTONA_ORG_ID=a", "DAYTONA_ORGANIZATION_ID=b",
+			"DAYTONA_API_URL=https://env.example")}, "env", "a", "https://env.example"},
+		{"the other name of the organization", DaytonaSource{
+			Getenv: environ("DAYTONA_API_KEY=env", "DAYTONA_ORGANIZATION_ID=b"),
+		},
+			"env", "b", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var masked []string
+			test.source.Mask = func(secret string) { masked = append(masked, secret) }
+			client, err := Daytona(test.source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if client.Key != test.key || client.Organization != test.organization || client.URL != test.url {
+				t.Errorf("key %s, organization %s, URL %s", client.Key, client.Organization, client.URL)
+			}
+			if !slices.Equal(masked, []string{test.key}) {
+				t.Errorf("masked %q, want the key", masked)
+			}
+		})
+	}
+	_, err := Daytona(DaytonaSource{DopplerConfig: "dev", Getenv: environ(), Mask: func(string) {}})
+	if err == nil || !strings.Contains(err.Error(), "daytona_api_key") || !strings.Contains(err.Error(), `"dev"`) {
+		t.Errorf("without a key: %v", err)
+	}
+}
+
+func TestTokensThatAreGiven(t *testing.T) {
+	for _, test := range []struct {
+		variable string
+		has      func(string, func(string) string) bool
+	}{{"DAYTONA_API_KEY", HasDaytonaKey}, {"DOPPLER_TOKEN", HasDopplerToken}, {"DEPOT_TOKEN", HasDepotToken}} {
+		if !test.has("input", environ()) || !test.has("", environ(test.variable+"=x")) || test.has("", environ("OTHER=x")) {
+			t.Errorf("%s is not recognized, or something else is", test.variable)
+		}
+	}
+}
+
+func TestGitHubToken(t *testing.T) {
+	var masked []string
+	mask := func(secret string) { masked = append(masked, secret) }
+	if got := GitHubToken("input", environ("GITHUB_TOKEN=env"), mask); got != "input" {
+		t.Errorf("%q, want the input", got)
+	}
+	if got := GitHubToken("", environ("GITHUB_TOKEN=env"), mask); got != "env" {
+		t.Errorf("%q, want the variable", got)
+	}
+	if got := GitHubToken("", environ(), mask); got != "" {
+		t.Errorf("%q, want none", got)
+	}
+	if want := []string{"input", "env"}; !slices.Equal(masked, want) {
+		t.Errorf("masked %q, want %q", masked, want)
+	}
+}
+
+func TestRepository(t *testing.T) {
+	r := Repository(
+		"acme", "app", "token", environ("GITHUB_SERVER_URL=https://git.example", "GITHUB_API_URL=https://git.example/api/v3"),
+	)
+	if r.Owner != "acme" || r.Name != "app" || r.Token != "token" || r.ServerURL != "https://git.example" ||
+		r.APIURL != "https://git.example/api/v3" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestMaskEnvironment(t *testing.T) {
+	var masked []string
+	MaskEnvironment(
+		func(name string) string { return "value of " + name }, func(secret string) { masked = append(masked, secret) },
+	)
+	for _, name := range []string{
+		"DEPOT_TOKEN", "DOPPLER_TOKEN", "DAYTONA_API_KEY", "GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+	} {
+		if !slices.Contains(masked, "value of "+name) {
+			t.Errorf("%s is not masked", name)
+		}
+	}
+}
+
+// A test command inherits this process's environment. It must not find the inputs or the way to the job's OIDC tokens.
+func TestWithholdInputs(t *testing.T) {
+	withheld := []string{
+		"INPUT_DEPOT_TOKEN", "INPUT_REF", "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+	}
+	for _, name := range append(withheld, "MY_INPUT_REF") {
+		t.Setenv(name, "value of "+name)
+	}
+	getenv := WithholdInputs(os.Environ())
+	for _, name := range withheld {
+		if value, ok := os.LookupEnv(name); ok {
+			t.Errorf("%s is still in the environment: %q", name, value)
+		}
+		if getenv(name) != "value of "+name {
+			t.Errorf("the lookup lost %s", name)
+		}
+	}
+	if os.Getenv("MY_INPUT_REF") == "" || getenv("MY_INPUT_REF") == "" {
+		t.Error("another variable was withheld")
+	}
+}

@@ -1,0 +1,297 @@
+package daytona
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	cloud "github.com/org/sandbox-actions/internal/localcloud/daytona"
+	"github.com/org/sandbox-actions/pkg/httpclient"
+)
+
+// image returns a small image for linux/amd64.
+func image(t *testing.T) v1.Image {
+	t.Helper()
+	layer, err := random.Layer(100, types.DockerLayer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", "amd64"
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// push pushes an image and returns its reference with the digest.
+func push(t *testing.T, c *Client, img v1.Image) (PushAccess, string) {
+	t.Helper()
+	access, err := c.PushAccess(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(access.Registry + "/" + access.Project + "/app:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth := remote.WithAuth(&authn.Basic{Username: access.User, Password: access.Secret})
+	if err := remote.Write(ref, img, auth); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return access, ref.Context().Digest(digest.String()).String()
+}
+
+func TestCreate(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		existing     *cloud.Snapshot
+		post         cloud.Fault // of the request that creates
+		faults       []cloud.Fault
+		key          string
+		organization string
+		change       func(*Request)
+		posts        int
+		status       int
+		want         string
+		left         int // snapshots in the end
+	}{
+		{name: "success", posts: 1, left: 1},
+		{name: "own organization", organization: "org-1", posts: 1, left: 1},
+		{name: "created, connection reset", post: cloud.Fault{Break: true, After: true, Times: 1}, posts: 1, left: 1},
+		{
+			name: "created, proxy failed", posts: 1, left: 1,
+			post: cloud.Fault{Status: 504, Body: "<html>", After: true, Times: 1},
+		},
+		{
+			name: "created, another answer", posts: 1, left: 1,
+			post: cloud.Fault{Status: 200, Body: "<html>", After: true, Times: 1},
+		},
+		{name: "not created, connection reset", post: cloud.Fault{Break: true, Times: 1}, posts: 2, left: 1},
+		{name: "500 once", post: cloud.Fault{Status: 500, Times: 1}, posts: 2, left: 1},
+		{
+			name: "500 always", post: cloud.Fault{Status: 500, Message: "oh"}, posts: 4, status: 500,
+			want: "create snapshot app-1: Daytona answered 500 Internal Server Error: oh (try again later",
+		},
+		{name: "429 once", post: cloud.Fault{Status: 429, Times: 1}, posts: 2, left: 1},
+		{
+			name: "unknown outcome, Daytona down", post: cloud.Fault{Status: 500}, posts: 1, status: 500, want: "app-1",
+			faults: []cloud.Fault{{Method: "GET", Path: "/snapshots/app-1", Status: 503}},
+		},
+		{
+			name: "name taken", existing: &cloud.Snapshot{Name: "app-1", State: "error"}, posts: 1, left: 1, status: 409,
+			want: "already exists for this organization (choose another name",
+		},
+		{
+			name: "unknown outcome, name taken", existing: &cloud.Snapshot{Name: "app-1", Image: "other:1"},
+			post: cloud.Fault{Status: 500, Times: 1}, posts: 2, left: 1, status: 409, want: "already exists",
+		},
+		{
+			name: "over quota", change: func(r *Request) { r.Resources.CPU = 99 }, posts: 1, status: 400,
+			want: "CPU request 99 exceeds maximum allowed per sandbox (4). Need higher",
+		},
+		{
+			name: "unknown region", change: func(r *Request) { r.Region = "mars" }, posts: 1, status: 404,
+			want: `the organization has no region "mars"`,
+		},
+		{
+			name: "no permission", key: "dtn_read", posts: 1, status: 403,
+			want: "use an API key with the write:snapshots permission",
+		},
+		{name: "another organization", organization: "org-2", posts: 1, want: "belongs to organization org-1, not to org-2"},
+		{
+			name: "another organization, delete fails", organization: "org-2", posts: 1, left: 1, status: 403,
+			faults: []cloud.Fault{{Method: "DELETE", Status: 403, Message: "Access denied"}},
+			want:   "belongs to organization org-1 … snapshot app-1 was created there and could not be deleted",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := startCloud(t, nil)
+			all := newClient(s, "dtn_all")
+			_, ref := push(t, all, image(t))
+			if test.existing != nil {
+				test.existing.Organization = "org-1"
+				s.Put(*test.existing)
+			}
+			r := Request{
+				Name: "app-1", Image: ref, Resources: Resources{2, 4, 10}, Entrypoint: []string{"sleep", "infinity"},
+				Region: "us",
+			}
+			if test.change != nil {
+				test.change(&r)
+			}
+			for _, f := range test.faults {
+				s.Fail(f)
+			}
+			if test.post.Status != 0 || test.post.Break {
+				test.post.Method, test.post.Path = "POST", "/snapshots"
+				s.Fail(test.post)
+			}
+			c := newClient(s, cmp.Or(test.key, "dtn_all"))
+			c.Organization = test.organization
+			created, err := c.Create(t.Context(), r)
+			checkError(t, err, test.want)
+			if httpclient.Status(err) != test.status {
+				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
+			}
+			if posts := countRequests(s, "POST"); posts != test.posts {
+				t.Errorf("%d requests, want %d", posts, test.posts)
+			}
+			s.Heal()
+			if err == nil {
+				checkCreated(t, c, created, r)
+			}
+			list, err := all.List(t.Context(), "")
+			checkError(t, err, "")
+			list = slices.DeleteFunc(list, func(s Snapshot) bool { return s.State == Removing })
+			if len(list) != test.left {
+				t.Errorf("%d snapshots are left, want %d: %+v", len(list), test.left, list)
+			}
+		})
+	}
+}
+
+func checkCreated(t *testing.T, c *Client, created Snapshot, r Request) {
+	t.Helper()
+	if created.Name != r.Name || created.Image != r.Image || created.Resources != r.Resources ||
+		created.Regions[0] != r.Region || !slices.Equal(created.Entrypoint, r.Entrypoint) || created.Organization != "org-1" {
+		t.Errorf("%+v, want %+v", created, r)
+	}
+	active, err := c.WaitUntilActive(t.Context(), created.ID, nil)
+	if err != nil || "@"+active.Digest != r.Image[strings.Index(r.Image, "@"):] || active.SizeGB <= 0 ||
+		active.Used.IsZero() {
+		t.Errorf("%+v, %v", active, err)
+	}
+}
+
+func TestCreateCanceled(t *testing.T) {
+	interrupted := errors.New("interrupted")
+	silentGet := cloud.Fault{Method: "GET", Path: "/snapshots/app-1", Silence: true}
+	silentGetOnce := silentGet
+	silentGetOnce.Times = 1 // so that Create is canceled while it looks for the snapshot
+	const pushed = "the image that was pushed"
+	for _, test := range []struct {
+		name     string
+		existing *cloud.Snapshot // with the same name
+		post     cloud.Fault
+		faults   []cloud.Fault
+		grace    time.Duration
+		want     string // beside the cause
+		left     bool
+	}{
+		{name: "created, answer pending", post: cloud.Fault{Silence: true, After: true}},
+		{
+			name: "created, connection reset", post: cloud.Fault{Break: true, After: true},
+			faults: []cloud.Fault{silentGetOnce},
+		},
+		{name: "not created", post: cloud.Fault{Silence: true}},
+		{
+			name: "name taken by another image", existing: &cloud.Snapshot{Image: "other:1", State: "error"},
+			post: cloud.Fault{Silence: true}, left: true,
+		},
+		{
+			name: "active snapshot of another run", existing: &cloud.Snapshot{Image: pushed, State: "active"},
+			post: cloud.Fault{Silence: true}, left: true,
+		},
+		{
+			name: "pending snapshot of the image", existing: &cloud.Snapshot{Image: pushed, State: "pending"},
+			post: cloud.Fault{Silence: true},
+		},
+		{
+			name: "delete fails", post: cloud.Fault{Silence: true, After: true}, left: true,
+			faults: []cloud.Fault{{Method: "DELETE", Status: 403, Message: "Access denied"}},
+			want:   "could not be deleted (run `action-snapshot delete app-1`)",
+		},
+		{
+			name: "Daytona is silent", post: cloud.Fault{Silence: true, After: true}, left: true,
+			faults: []cloud.Fault{silentGet}, grace: 100 * time.Millisecond, want: "snapshot app-1 may have been created",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := startCloud(t, nil)
+			c := newClient(s, "dtn_all")
+			c.Timing = Timing{AnswerGrace: 100 * time.Millisecond, WithdrawGrace: cmp.Or(test.grace, 30*time.Second)}
+			_, ref := push(t, c, image(t))
+			if test.existing != nil {
+				existing := *test.existing
+				existing.Organization, existing.Name = "org-1", "app-1"
+				if existing.Image == pushed {
+					existing.Image = ref
+				}
+				s.Put(existing)
+			}
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			test.post.Method, test.post.Path = "POST", "/snapshots"
+			for _, f := range append(test.faults, test.post, cloud.Fault{Snapshot: cloud.Stuck}) {
+				s.Fail(f)
+			}
+			canceled := make(chan struct{})
+			go func() {
+				defer close(canceled)
+				defer cancel(interrupted)
+				for test.post.After { // until the snapshot exists
+					if list, err := c.List(ctx, "app-1"); err != nil || len(list) == 1 {
+						return
+					}
+				}
+			}()
+			_, err := c.Create(ctx, Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}})
+			if !errors.Is(err, interrupted) || (test.want == "" && err != interrupted) {
+				t.Errorf("%v, want the cause", err)
+			}
+			checkError(t, err, cmp.Or(test.want, "interrupted"))
+			<-canceled
+			s.Heal()
+			list, err := c.List(t.Context(), "")
+			checkError(t, err, "")
+			list = slices.DeleteFunc(list, func(s Snapshot) bool { return s.State == Removing })
+			if (len(list) == 1) != test.left {
+				t.Errorf("left: %+v, want one: %v", list, test.left)
+			}
+		})
+	}
+}
+
+// What a request created after ctx has ended is deleted too.
+func TestCreateCanceledWithAnswer(t *testing.T) {
+	s := startCloud(t, nil)
+	c := newClient(s, "dtn_all")
+	_, ref := push(t, c, image(t))
+	s.Fail(cloud.Fault{Snapshot: cloud.Stuck})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	interrupted := errors.New("interrupted")
+	cancel(interrupted)
+	_, err := c.Create(ctx, Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}})
+	if err != interrupted {
+		t.Errorf("%v, want the cause", err)
+	}
+	if posts, deletes := countRequests(s, "POST"), countRequests(s, "DELETE"); posts != deletes {
+		t.Errorf("%d snapshots were created and %d deleted", posts, deletes)
+	}
+}

@@ -1,0 +1,129 @@
+package dockerengine
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// existingLayers returns the archive's layers that the engine has, as far as it reports them. With the containerd image
+// store these are blobs with the same bytes, in whatever image. With any other store they are the lowest layers that
+// the image has in common with an image of the engine, however they are compressed.
+func (e *Engine) existingLayers(ctx context.Context, a *archive) map[v1.Hash]bool {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	if blobs := e.contentStore(ctx); blobs != nil {
+		return existingBlobs(ctx, a, blobs)
+	}
+	return e.existingChain(ctx, a)
+}
+
+// content is a connection to an engine's content store.
+type content struct {
+	mutex sync.Mutex
+	conn  *grpc.ClientConn
+}
+
+func (c *content) close() error {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.conn == nil {
+		return nil
+	}
+	return c.conn.Close()
+}
+
+// containerdStore is what docker info reports for an engine with the containerd image store.
+var containerdStore = [2]string{"driver-type", "io.containerd.snapshotter.v1"}
+
+// contentStore returns the engine's containerd content store, or nil if it has none. The BuildKit in the engine serves
+// it. See https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Session and
+// https://github.com/moby/buildkit/blob/master/control/control.go.
+func (e *Engine) contentStore(ctx context.Context) contentapi.ContentClient {
+	info, err := e.client.Info(ctx, client.InfoOptions{})
+	if err != nil || !slices.Contains(info.Info.DriverStatus, containerdStore) {
+		return nil
+	}
+	e.content.mutex.Lock()
+	defer e.content.mutex.Unlock()
+	if e.content.conn == nil {
+		dial := func(ctx context.Context, _ string) (net.Conn, error) {
+			return e.client.DialHijack(ctx, "/grpc", "h2c", nil)
+		}
+		e.content.conn, err = grpc.NewClient("passthrough:engine", grpc.WithContextDialer(dial),
+			grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return nil
+		}
+	}
+	return contentapi.NewContentClient(e.content.conn)
+}
+
+func existingBlobs(ctx context.Context, a *archive, blobs contentapi.ContentClient) map[v1.Hash]bool {
+	existing, mutex := map[v1.Hash]bool{}, sync.Mutex{}
+	var group errgroup.Group
+	group.SetLimit(8)
+	for _, f := range a.layers {
+		group.Go(func() error {
+			info, err := blobs.Info(ctx, &contentapi.InfoRequest{Digest: f.hash.String()})
+			if err == nil && info.Info.Size == f.size {
+				mutex.Lock()
+				defer mutex.Unlock()
+				existing[f.hash] = true
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // always nil
+	return existing
+}
+
+func (e *Engine) existingChain(ctx context.Context, a *archive) map[v1.Hash]bool {
+	images, err := e.client.ImageList(ctx, client.ImageListOptions{All: true})
+	if err != nil {
+		return nil
+	}
+	longest, mutex := 0, sync.Mutex{}
+	var group errgroup.Group
+	group.SetLimit(8)
+	for _, summary := range images.Items {
+		group.Go(func() error {
+			image, err := e.client.ImageInspect(ctx, summary.ID)
+			if err != nil { // the image was removed since
+				return nil
+			}
+			common := commonChain(a.diffIDs, image.RootFS.Layers)
+			mutex.Lock()
+			defer mutex.Unlock()
+			longest = max(longest, common)
+			return nil
+		})
+	}
+	_ = group.Wait() // always nil
+	existing := map[v1.Hash]bool{}
+	for _, hash := range a.digests[:longest] {
+		existing[hash] = true
+	}
+	// A blob that occurs again above the common layers has to be sent for that place.
+	for _, hash := range a.digests[longest:] {
+		delete(existing, hash)
+	}
+	return existing
+}
+
+// commonChain returns how many layers two images have in common, from the lowest on.
+func commonChain(diffIDs []v1.Hash, other []string) int {
+	n := 0
+	for n < min(len(diffIDs), len(other)) && diffIDs[n].String() == other[n] {
+		n++
+	}
+	return n
+}

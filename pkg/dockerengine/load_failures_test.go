@@ -1,0 +1,260 @@
+package dockerengine
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"flag"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
+	"github.com/moby/moby/client"
+
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
+)
+
+func TestLoadOnFullDisk(t *testing.T) {
+	large := static.NewLayer(tarOf("zeros", make([]byte, 48<<20)), types.OCIUncompressedLayer)
+	zeros, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(tarOf("zeros", make([]byte, 48<<20)))), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, layer := range map[string]v1.Layer{"filled by the archive": large, "filled by unpacking": zeros} {
+		for _, kind := range kinds {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				dir := testdaemons.SmallDisk(t, "32m")
+				started, err := engine.Start(t.Context(), kind, filepath.Join(dir, "engine"), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer started.Stop()
+				e := openHost(t, started.Host)
+				_, err = e.Load(t.Context(), "big:ci", newImage(t, "big", layer))
+				if err == nil || !strings.Contains(err.Error(), "no space left on device (free disk space") {
+					t.Errorf("%v", err)
+				}
+				if id, err := e.ImageID(t.Context(), "big:ci"); id != "" || err != nil {
+					t.Error(id, err)
+				}
+			})
+		}
+	}
+}
+
+var megabytes = flag.Int64("megabytes", 200, "size of the image that TestLoadStreams loads")
+
+func TestLoadStreams(t *testing.T) {
+	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+		layer := newNoise(t, *megabytes<<20)
+		img := newImage(t, "large", layer)
+		removeImage(t, e, "large:ci")
+		runtime.GC()
+		heap := func() uint64 {
+			var stats runtime.MemStats
+			runtime.ReadMemStats(&stats)
+			return stats.HeapAlloc
+		}
+		before, most, next := heap(), uint64(0), int64(0)
+		e.Progress = func(l Layer) {
+			if l.Sent >= next {
+				most, next = max(most, heap()), l.Sent+8<<20
+			}
+		}
+		loaded, err := e.Load(t.Context(), "large:ci", img)
+		if err != nil || loaded.Sent < *megabytes<<20 {
+			t.Errorf("%+v, %v", loaded, err)
+		}
+		if most > before+20<<20 {
+			t.Errorf("loading %d MB took %d MB of memory", *megabytes, (most-before)>>20)
+		}
+	})
+}
+
+// noise is an uncompressed layer of one large file of noise, which is generated while it is read.
+type noise struct {
+	v1.Layer // nil: Load calls the methods below only
+	file     int64
+	hash     v1.Hash
+	size     int64
+}
+
+func newNoise(t testing.TB, file int64) *noise {
+	t.Helper()
+	l := &noise{file: file}
+	from, err := l.Compressed()
+	if err == nil {
+		l.hash, l.size, err = v1.SHA256(from)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func (l *noise) Digest() (v1.Hash, error)            { return l.hash, nil }
+func (l *noise) DiffID() (v1.Hash, error)            { return l.hash, nil }
+func (l *noise) Size() (int64, error)                { return l.size, nil }
+func (l *noise) MediaType() (types.MediaType, error) { return types.OCIUncompressedLayer, nil }
+func (l *noise) Compressed() (io.ReadCloser, error) {
+	var header bytes.Buffer
+	if err := tar.NewWriter(&header).WriteHeader(&tar.Header{Name: "noise", Mode: 0o644, Size: l.file}); err != nil {
+		return nil, err
+	}
+	end := make([]byte, -l.file&511+1024) // the rest of the last block, and the end of the archive
+	random := rand.NewChaCha8([32]byte{})
+	return io.NopCloser(io.MultiReader(&header, io.LimitReader(random, l.file), bytes.NewReader(end))), nil
+}
+
+// An engine rejects an archive without a layer that it does not have: Load then sends the whole archive.
+func TestLoadResendsAfterWrongGuess(t *testing.T) {
+	for _, architecture := range []string{"amd64", "arm64"} {
+		t.Run(architecture, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, kind string, e *Engine) {
+				img := newImage(t, "whole", randomLayer(t))
+				config := must(img.ConfigFile()).DeepCopy()
+				config.Architecture = architecture
+				a := must(newArchive(must(mutate.ConfigFile(img, config))))
+				before := countImages(t, e)
+				guess := map[v1.Hash]bool{a.digests[0]: true}
+				err := e.streamArchive(t.Context(), a, a.missingLayers(guess))
+				refused := new(engineError)
+				if err != nil && !errors.As(err, &refused) {
+					t.Errorf("%v, want an error of the engine or none", err)
+				}
+				if id := e.completeImage(t.Context(), a); id != "" {
+					t.Errorf("the incomplete image %s is taken for complete", id)
+				}
+				if err := e.removePartial(t.Context(), a, errIncomplete); err != errIncomplete {
+					t.Error(err)
+				}
+				if after := countImages(t, e); after != before {
+					t.Errorf("the number of images went from %d to %d", before, after)
+				}
+
+				sent, id, err := e.loadMissing(t.Context(), a, guess)
+				if err != nil || len(sent) != len(a.layers) || id == "" {
+					t.Errorf("%d layers sent, %q, %v", len(sent), id, err)
+				}
+				removeImage(t, e, "guess:ci")
+				if tagged, err := e.tagImage(t.Context(), id, "guess:ci"); err != nil || tagged != id {
+					t.Errorf("tagged %q, want %q (%v)", tagged, id, err)
+				}
+				if architecture == "amd64" {
+					if got := outputOf(t, e, "guess:ci"); got != "hello whole" {
+						t.Error(got)
+					}
+				}
+				if after := countImages(t, e); after != before+1 {
+					t.Errorf("the number of images went from %d to %d", before, after)
+				}
+			})
+		})
+	}
+}
+
+// docker load leaves an incomplete image with its tag on the current engine.
+func TestLoadRepairsIncompleteImage(t *testing.T) {
+	onBoth(t, func(t *testing.T, kind string, e *Engine) {
+		removeImage(t, e, "partial:ci")
+		img := newImage(t, "whole", randomLayer(t))
+		a, err := newArchive(img)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.streamArchive(t.Context(), a, a.layers[1:]); err == nil {
+			t.Error("loading an archive without one of its layers succeeded")
+		}
+		if kind == engine.Current {
+			tag := client.ImageTagOptions{Source: a.manifest.String(), Target: "partial:ci"}
+			if _, err := e.client.ImageTag(t.Context(), tag); err != nil {
+				t.Fatal(err)
+			}
+		}
+		loaded, err := e.Load(t.Context(), "partial:ci", img)
+		if err != nil || loaded.Sent == 0 {
+			t.Errorf("%+v, %v", loaded, err)
+		}
+		if got := outputOf(t, e, "partial:ci"); got != "hello whole" {
+			t.Error(got)
+		}
+	})
+}
+
+func TestLoadWhenEngineStops(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			needEngine(t)
+			started, err := engine.Start(t.Context(), kind, t.TempDir(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer started.Stop()
+			e := openHost(t, started.Host)
+			dying := openerImage{newImage(t, "dying"), func(l v1.Layer) (io.ReadCloser, error) {
+				if err := started.Stop(); err != nil {
+					t.Error(err)
+				}
+				return l.Compressed()
+			}}
+			_, err = e.Load(t.Context(), "dying:ci", dying)
+			if err == nil || !strings.Contains(err.Error(), "load dying:ci into the Docker Engine at "+started.Host) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestLoadZstd(t *testing.T) {
+	var b bytes.Buffer
+	z, err := zstd.NewWriter(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z.Write(tarOf("file", []byte("content")))
+	z.Close()
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
+	}, tarball.WithMediaType(types.OCILayerZStd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, want := range map[string]string{
+		engine.Current: "",
+		engine.Oldest:  "unsupported layer compression zstd",
+	} {
+		t.Run(kind, func(t *testing.T) {
+			e := openHost(t, engineHost(t, kind))
+			removeImage(t, e, "zstd:ci")
+			_, err := e.Load(t.Context(), "zstd:ci", newImage(t, "zstd", layer))
+			switch {
+			case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+				t.Errorf("%v, want %q", err, want)
+			case want == "" && err != nil:
+				t.Error(err)
+			case want == "" && outputOf(t, e, "zstd:ci") != "hello zstd":
+				t.Error("the image does not run")
+			}
+		})
+	}
+}
+
+// needEngine skips tests that start engines of their own under -short.
+func needEngine(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a Docker Engine; run without -short")
+	}
+}

@@ -1,0 +1,315 @@
+package dockerengine
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/stream"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+)
+
+func TestPlatform(t *testing.T) {
+	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+		if got, err := e.Platform(t.Context()); err != nil || got != "linux/amd64" {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
+func TestLoad(t *testing.T) {
+	shared, err := random.Layer(1<<20, types.DockerLayer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, image string
+		media       types.MediaType
+		below       []v1.Layer
+	}{
+		{name: "a name without a tag", image: "plain", media: types.DockerManifestSchema2},
+		{name: "a tag", image: "sandbox:ci", media: types.DockerManifestSchema2, below: []v1.Layer{shared}},
+		{name: "OCI media types", image: "sandbox:oci", media: types.OCIManifestSchema1, below: []v1.Layer{shared}},
+		{name: "a registry's name", image: "registry.example:5000/team/sandbox:v1", media: types.OCIManifestSchema1},
+		{name: "equal layers", image: "sandbox:twice", media: types.OCIManifestSchema1, below: []v1.Layer{shared, shared}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+				removeImage(t, e, test.image)
+				img := mutate.MediaType(newImage(t, test.name, test.below...), test.media)
+				if test.media == types.OCIManifestSchema1 {
+					img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
+				}
+				var read atomic.Int64
+				progress := map[string]int64{}
+				e.Progress = func(l Layer) {
+					if l.Sent < progress[l.Digest] || l.Sent > l.Size || l.Number < 1 || l.Number > l.Count {
+						t.Errorf("progress from %d to %+v", progress[l.Digest], l)
+					}
+					progress[l.Digest] = l.Sent
+				}
+				loaded, err := e.Load(t.Context(), test.image, countReads(img, &read))
+				if err != nil {
+					t.Fatal(err)
+				}
+				shown := int64(0)
+				for _, sent := range progress {
+					shown += sent
+				}
+				if shown != read.Load() || loaded.Sent != read.Load() || read.Load() == 0 {
+					t.Errorf("%d bytes read, %d in Progress, %d in Sent", read.Load(), shown, loaded.Sent)
+				}
+				checkID(t, kind, e, test.image, loaded, img)
+				if got, want := outputOf(t, e, test.image), "hello "+test.name; got != want {
+					t.Errorf("the container prints %q, want %q", got, want)
+				}
+
+				// Loading it again, and under another name, sends nothing.
+				read.Store(0)
+				for _, name := range []string{test.image, "other:name"} {
+					removeImage(t, e, name)
+					loaded, err := e.Load(t.Context(), name, countReads(img, &read))
+					if err != nil || loaded.Sent != 0 || loaded.Existing != loaded.Layers {
+						t.Errorf("loaded %+v, %v", loaded, err)
+					}
+					checkID(t, kind, e, name, loaded, img)
+					if got, want := outputOf(t, e, name), "hello "+test.name; got != want {
+						t.Errorf("%s prints %q, want %q", name, got, want)
+					}
+				}
+				if read.Load() != 0 {
+					t.Errorf("%d bytes of layers were read again", read.Load())
+				}
+			})
+		})
+	}
+}
+
+// checkID checks that the name refers to the image, by the ID that the engine's image store uses.
+func checkID(t *testing.T, kind string, e *Engine, name string, loaded Loaded, img v1.Image) {
+	t.Helper()
+	want, err := img.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loaded.Config != want.String() {
+		t.Errorf("loaded %+v, want config %s", loaded, want)
+	}
+	if kind == engine.Current {
+		if want, err = img.Digest(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if id, err := e.ImageID(t.Context(), name); err != nil || id != want.String() || loaded.ID != id {
+		t.Errorf("%s is %s, reported as %s, want %s (%v)", name, id, loaded.ID, want, err)
+	}
+	names := must(e.client.ImageInspect(t.Context(), name))
+	if strings.Contains(fmt.Sprint(names.RepoTags, names.RepoDigests), "127.0.0.1") {
+		t.Errorf("temporary names are left: %q, %q", names.RepoTags, names.RepoDigests)
+	}
+}
+
+func TestLoadSendsMissingLayers(t *testing.T) {
+	layers := make([]v1.Layer, 5)
+	for i := range layers {
+		layers[i] = randomLayer(t)
+	}
+	other := randomLayer(t)
+	for _, test := range []struct {
+		name            string
+		below           []v1.Layer
+		current, oldest int // number of these layers sent to an engine of the kind that has all five
+	}{
+		{"all the same", layers, 0, 0},
+		{"another one on top", append(layers[:5:5], other), 1, 1},
+		{"the last one changed", append(layers[:4:4], other), 1, 1},
+		{"the first one changed", append([]v1.Layer{other}, layers[1:]...), 1, 5},
+		{"fewer", layers[:2], 0, 0},
+		{"one twice", append(layers[:5:5], layers[0]), 0, 1},
+		{"in another order", []v1.Layer{layers[0], layers[2], layers[1]}, 0, 2},
+		{"none", nil, 0, 0},
+		{"the same, uncompressed", uncompressed(t, layers...), 5, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+				removeImage(t, e, "missing:ci")
+				img, err := mutate.AppendLayers(empty.Image, layers...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := e.Load(t.Context(), "missing:ci", img); err != nil {
+					t.Fatal(err)
+				}
+				want := map[string]int{engine.Current: test.current, engine.Oldest: test.oldest}[kind]
+				var mu sync.Mutex // the engine may pull several layers at a time
+				opened := map[v1.Hash]bool{}
+				img = openerImage{newImage(t, "missing", test.below...), func(l v1.Layer) (io.ReadCloser, error) {
+					digest, err := l.Digest()
+					if err != nil {
+						return nil, err
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					opened[digest] = true
+					return l.Compressed()
+				}}
+				before := countImages(t, e)
+				loaded, err := e.Load(t.Context(), "missing:ci", img)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := loaded.Layers - loaded.Existing; got != len(opened) {
+					t.Errorf("%d layers were read, %d reported", len(opened), got)
+				}
+				got := 0
+				for i, l := range test.below {
+					if digest, err := l.Digest(); err != nil {
+						t.Fatal(err)
+					} else if opened[digest] && !slices.Contains(test.below[:i], l) {
+						got++
+					}
+				}
+				if got != want {
+					t.Errorf("%d of the layers were sent, want %d", got, want)
+				}
+				if got := outputOf(t, e, "missing:ci"); got != "hello missing" {
+					t.Error(got)
+				}
+				// The tag has moved; the image that had it is still there.
+				if after := countImages(t, e); after > before+1 {
+					t.Errorf("the number of images went from %d to %d", before, after)
+				}
+			})
+		})
+	}
+}
+
+func TestFailedLoadKeepsTag(t *testing.T) {
+	for _, test := range []struct {
+		name, want string
+		open       func(v1.Layer) (io.ReadCloser, error)
+	}{
+		{"a layer that cannot be opened", "the builder is gone", func(v1.Layer) (io.ReadCloser, error) {
+			return nil, errors.New("the builder is gone")
+		}},
+		{"a layer that fails", "the connection broke", func(l v1.Layer) (io.ReadCloser, error) {
+			from, err := l.Compressed()
+			broken := iotest.ErrReader(errors.New("the connection broke"))
+			return io.NopCloser(io.MultiReader(io.LimitReader(from, 1000), broken)), err
+		}},
+		{"a truncated layer", "ends after 1000 of", func(l v1.Layer) (io.ReadCloser, error) {
+			from, err := l.Compressed()
+			return io.NopCloser(io.LimitReader(from, 1000)), err
+		}},
+		{"a longer layer", "longer than the", func(l v1.Layer) (io.ReadCloser, error) {
+			from, err := l.Compressed()
+			return io.NopCloser(io.MultiReader(from, strings.NewReader("more"))), err
+		}},
+		{"another layer of the same length", "digest mismatch", func(l v1.Layer) (io.ReadCloser, error) {
+			size, err := l.Size()
+			return io.NopCloser(bytes.NewReader(emptyGzip(size))), err
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+				failAndCheckTag := func(want string) {
+					t.Helper()
+					bad := openerImage{newImage(t, "bad"), test.open} // a new one each time: the engine keeps complete layers
+					_, err := e.Load(t.Context(), "failing:ci", bad)
+					if err == nil || !strings.Contains(err.Error(), test.want) {
+						t.Errorf("%v, want %q", err, test.want)
+					}
+					if id, err := e.ImageID(t.Context(), "failing:ci"); err != nil || id != want {
+						t.Errorf("the tag refers to %q, want %q (%v)", id, want, err)
+					}
+				}
+				failAndCheckTag("")
+				removeImage(t, e, "failing:ci")
+				if _, err := e.Load(t.Context(), "failing:ci", newImage(t, "good")); err != nil {
+					t.Fatal(err)
+				}
+				id, err := e.ImageID(t.Context(), "failing:ci")
+				if err != nil || id == "" {
+					t.Fatal(id, err)
+				}
+				failAndCheckTag(id)
+				if got := outputOf(t, e, "failing:ci"); got != "hello good" {
+					t.Errorf("the container prints %q", got)
+				}
+			})
+		})
+	}
+}
+
+// emptyGzip is a gzip stream of an empty archive, padded to a length.
+func emptyGzip(size int64) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	z.Write(make([]byte, 1024))
+	z.Close()
+	return append(b.Bytes(), make([]byte, int(size)-b.Len())...)
+}
+
+func TestLoadRejectsInvalidImages(t *testing.T) {
+	streamed, err := mutate.AppendLayers(empty.Image, stream.NewLayer(io.NopCloser(strings.NewReader(""))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, image, want string
+		img               v1.Image
+	}{
+		{"no name", "", "invalid image name", empty.Image},
+		{"upper case", "Sandbox:ci", "invalid image name", empty.Image},
+		{"a digest", "sandbox@sha256:" + strings.Repeat("0", 64), "a name with a digest", empty.Image},
+		{"no manifest", "sandbox:ci", "read the image's manifest", streamed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, kind string, e *Engine) {
+				_, err := e.Load(t.Context(), test.image, test.img)
+				if err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("%v, want %q", err, test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestLoadTimesOutWhenIdle(t *testing.T) {
+	byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+		stuck := openerImage{newImage(t, "stuck"), func(v1.Layer) (io.ReadCloser, error) {
+			reader, _ := io.Pipe()
+			return reader, nil
+		}}
+		e.idleTimeout = 200 * time.Millisecond
+		_, err := e.Load(t.Context(), "stuck:ci", stuck)
+		if idle := new(idleError); !errors.As(err, &idle) || idle.peer != peerSource || idle.timeout != e.idleTimeout {
+			t.Errorf("%v, want an idleError of the source", err)
+		}
+		e.idleTimeout = time.Hour
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		if _, err := e.Load(ctx, "stuck:ci", stuck); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, want the deadline", err)
+		}
+		if id, err := e.ImageID(t.Context(), "stuck:ci"); id != "" || err != nil {
+			t.Error(id, err)
+		}
+	})
+}

@@ -1,0 +1,50 @@
+package dockerengine
+
+import (
+	"errors"
+	"os/exec"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
+)
+
+// A job in a container that has the engine's socket has a loopback of its own, which the engine does not reach.
+func TestLoadFromAnotherNetwork(t *testing.T) {
+	e := openHost(t, engineHost(t, engine.Current))
+	removeImage(t, e, "elsewhere:ci")
+	img := newImage(t, "elsewhere")
+	a := must(newArchive(img))
+	if !e.canPull(t.Context()) {
+		t.Error("canPull is false")
+	}
+	type result struct {
+		loaded      Loaded
+		pulled, err error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and its network namespace with it
+		var r result
+		if r.err = unix.Unshare(unix.CLONE_NEWNET); r.err == nil {
+			r.err = exec.Command("ip", "link", "set", "lo", "up").Run()
+		}
+		if r.err == nil {
+			_, r.pulled = e.pullImage(t.Context(), a, func() error { return nil })
+			r.loaded, r.err = e.Load(t.Context(), "elsewhere:ci", img)
+		}
+		done <- r
+	}()
+	r := <-done
+	if r.err != nil || r.loaded.Sent == 0 {
+		t.Errorf("%+v, %v", r.loaded, r.err)
+	}
+	if !errors.Is(r.pulled, errCannotPull) {
+		t.Errorf("pull: %v, want %v", r.pulled, errCannotPull)
+	}
+	if got := outputOf(t, e, "elsewhere:ci"); got != "hello elsewhere" {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,101 @@
+package dockerengine
+
+import (
+	"context"
+	"io"
+
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/client"
+)
+
+// Streams are the standard streams of a process. A nil In is empty, a nil Out or Err discards the output. Output is not
+// buffered: a slow writer slows the process.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// Attachment copies a container's streams.
+type Attachment struct {
+	conn   client.HijackedResponse
+	stop   func() bool
+	copied chan error
+}
+
+// Attach starts to copy the streams of a container's main process, until the process or ctx ends. Call it before Start
+// to get all output. With a TTY all output goes to Out. When In ends, the container's standard input is closed.
+func (c *Container) Attach(ctx context.Context, streams Streams) (*Attachment, error) {
+	step, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	conn, err := c.engine.client.ContainerAttach(step, c.ID, client.ContainerAttachOptions{
+		Stream: true, Stdin: streams.In != nil, Stdout: true, Stderr: true, DetachKeys: noDetachKeys,
+	})
+	if err != nil {
+		return nil, c.wrapError(ctx, "attach to", err)
+	}
+	a := &Attachment{conn: conn.HijackedResponse, copied: make(chan error, 1)}
+	a.stop = context.AfterFunc(ctx, a.conn.Close)
+	go func() { a.copied <- c.wrapError(ctx, "read the output of", copyStreams(a.conn, streams, c.tty)) }()
+	return a, nil
+}
+
+// Wait waits for the end of the output and returns why it broke off, if it did. Call it once.
+func (a *Attachment) Wait() error { return <-a.copied }
+
+// Close stops the copying. The container keeps running.
+func (a *Attachment) Close() {
+	a.stop()
+	a.conn.Close()
+}
+
+// noDetachKeys replaces docker's detach keys, Ctrl-P Ctrl-Q, which shells use, with a sequence that is never typed.
+const noDetachKeys = "ctrl-@,ctrl-@,ctrl-@,ctrl-@"
+
+// copyStreams copies until the process's output ends.
+func copyStreams(conn client.HijackedResponse, streams Streams, tty bool) error {
+	if streams.In != nil {
+		go func() {
+			_, _ = io.Copy(conn.Conn, streams.In) // fails when the process does not read its input
+			_ = conn.CloseWrite()
+		}()
+	}
+	out, errOut := streams.Out, streams.Err
+	if out == nil {
+		out = io.Discard
+	}
+	if errOut == nil {
+		errOut = io.Discard
+	}
+	var err error
+	if tty {
+		_, err = io.Copy(out, conn.Reader)
+	} else {
+		_, err = stdcopy.StdCopy(out, errOut, conn.Reader)
+	}
+	return err
+}
+
+// Logs writes the container's output so far and, with follow, further output until it ends. The engine keeps the newest
+// 16 to 32 MB, in an encoding that is larger than the text.
+func (c *Container) Logs(ctx context.Context, follow bool, streams Streams) error {
+	stream, err := c.engine.client.ContainerLogs(ctx, c.ID, client.ContainerLogsOptions{
+		ShowStdout: true, ShowStderr: true, Follow: follow,
+	})
+	if err != nil {
+		return c.wrapError(ctx, "read the log of", err)
+	}
+	defer stream.Close()
+	streams.In = nil
+	if streams.Out == nil {
+		streams.Out = io.Discard
+	}
+	if streams.Err == nil {
+		streams.Err = io.Discard
+	}
+	if c.tty {
+		_, err = io.Copy(streams.Out, stream)
+	} else {
+		_, err = stdcopy.StdCopy(streams.Out, streams.Err, stream)
+	}
+	return c.wrapError(ctx, "read the log of", err)
+}

@@ -1,0 +1,187 @@
+package doppler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/org/sandbox-actions/pkg/httpclient"
+)
+
+// DefaultHost is the base URL of Doppler's API.
+const DefaultHost = "https://api.doppler.com"
+
+const readOnly = "use a token with read/write access to that config, or disable update_doppler (--no-update-doppler)"
+
+var (
+	// outageHints are for answers that do not depend on the call.
+	outageHints = []httpclient.Hint{
+		{On: httpclient.NoAnswer, Text: "check the network, DOPPLER_API_HOST and https://www.dopplerstatus.com"},
+		{On: httpclient.BadFormat, Text: "check DOPPLER_API_HOST, and proxies in between"},
+		{On: http.StatusTooManyRequests, Text: "try again in a minute"},
+		{On: httpclient.ServerErrors, Text: "try again later; see https://www.dopplerstatus.com"},
+	}
+	configHints = append(slices.Clone(outageHints), []httpclient.Hint{
+		{On: http.StatusUnauthorized, Text: "set doppler_token to a valid token that has not expired"},
+		{On: httpclient.Any, Message: writeDenied, Text: readOnly},
+		{On: http.StatusForbidden, Text: "grant the token's account access to that config, or use another config"},
+		{On: httpclient.Any, Text: "check doppler_project and doppler_config"},
+	}...)
+)
+
+// api returns the client for calls that carry a token or none.
+func (c Client) api(hints []httpclient.Hint) httpclient.JSONClient {
+	host := c.Host
+	if host == "" {
+		host = DefaultHost
+	}
+	return httpclient.JSONClient{
+		HTTP: c.HTTP.Client(),
+		Service: httpclient.Service{
+			Name: "Doppler", URL: strings.TrimRight(host, "/"), Hints: hints, Message: errorMessage, Clock: c.HTTP.Clock,
+		},
+	}
+}
+
+// errorMessage reads {"messages": […], "success": false}.
+func errorMessage(body []byte) (string, bool) {
+	var answer struct {
+		Messages []string `json:"messages"`
+	}
+	err := json.Unmarshal(body, &answer)
+	return strings.Join(answer.Messages, "; "), err == nil && answer.Messages != nil
+}
+
+// call describes a call of the config. All calls are safe to repeat: a write names the value that it expects to
+// replace, and changes nothing when it was carried out before.
+func (c Client) call(op, method, path string, query url.Values) httpclient.JSONCall {
+	if query == nil {
+		query = url.Values{}
+	}
+	for name, value := range map[string]string{"project": c.Project, "config": c.Config} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return httpclient.JSONCall{Op: op, Method: method, Path: path, Idempotent: true}
+}
+
+// do makes a call, with a new token when Doppler rejects the current one, and decodes the answer. An error of the API
+// is an *[httpclient.APIError].
+func (c Client) do(ctx context.Context, call httpclient.JSONCall, answer any) error {
+	call.Token = c.Token
+	err := c.api(configHints).Do(ctx, call, answer)
+	if httpclient.Status(err) == http.StatusUnauthorized && c.Renew != nil {
+		if call.Token, err = c.Renew(ctx); err != nil {
+			return err
+		}
+		err = c.api(configHints).Do(ctx, call, answer)
+	}
+	if failed, ok := errors.AsType[*httpclient.APIError](err); ok && isNotFound(err) {
+		failed.Hint = c.locationHint(ctx, call)
+	}
+	return err
+}
+
+// Doppler documents neither the statuses nor the texts of its errors, and sends no codes. These parts of its messages
+// were seen.
+const (
+	writeDenied     = "write access"
+	accessDenied    = "does not have access"
+	locationMissing = "must specify"
+)
+
+// isNotFound reports whether a project or config does not exist or is not visible to the token: Doppler answers 404, or
+// 400 with one of two messages.
+func isNotFound(err error) bool {
+	failed, ok := dopplerError(err)
+	switch {
+	case !ok:
+		return false
+	case failed.Status == http.StatusBadRequest:
+		return strings.Contains(failed.Message, accessDenied) || strings.Contains(failed.Message, locationMissing)
+	}
+	return failed.Status == http.StatusNotFound
+}
+
+// isDenied reports whether the token cannot see what was requested.
+func isDenied(err error) bool {
+	failed, ok := dopplerError(err)
+	return ok && (failed.Status == http.StatusForbidden || isNotFound(err))
+}
+
+// isRejected reports whether Doppler rejects the content of a request, and neither the token nor the request rate.
+func isRejected(err error) bool {
+	failed, ok := dopplerError(err)
+	return ok && failed.Status < 500 && failed.Status != http.StatusUnauthorized &&
+		failed.Status != http.StatusTooManyRequests && !isDenied(err) && !strings.Contains(failed.Message, writeDenied)
+}
+
+// dopplerError returns an error that Doppler sent, and not a proxy.
+func dopplerError(err error) (*httpclient.APIError, bool) {
+	failed, ok := errors.AsType[*httpclient.APIError](err)
+	return failed, ok && failed.Status != 0 && !errors.Is(err, httpclient.ErrFormat)
+}
+
+// formatError is a successful answer without what it must hold.
+func formatError(op, problem string) error {
+	return &httpclient.APIError{
+		Service: "Doppler", Op: op, Status: http.StatusOK, Message: problem, Err: httpclient.ErrFormat,
+		Hint: "check DOPPLER_API_HOST, and proxies in between",
+	}
+}
+
+// locationHint advises on a project or config that the token cannot see.
+func (c Client) locationHint(ctx context.Context, call httpclient.JSONCall) string {
+	bound, isService := strings.CutPrefix(call.Token, "dp.st.")
+	switch {
+	case isService:
+		config := ""
+		if name, _, ok := strings.Cut(bound, "."); ok {
+			config = " " + strconv.Quote(name)
+		}
+		return "a service token can access only its own config" + config +
+			": correct or omit doppler_project and doppler_config, or use a token of that config"
+	case c.Project == "":
+		return "set doppler_project and doppler_config: only a service token implies them"
+	}
+	c.Token, c.Renew = call.Token, nil
+	for _, level := range []struct {
+		kind, input string
+		query       url.Values
+	}{
+		{"configs", "doppler_config", url.Values{"project": {c.Project}}},
+		{"projects", "doppler_project", url.Values{}},
+	} {
+		if strings.HasPrefix(call.Path, "/v3/"+level.kind+"?") {
+			break // this call has just failed
+		}
+		names, err := c.list(ctx, level.kind, level.query)
+		if err == nil && len(names) > 0 {
+			slices.Sort(names)
+			return fmt.Sprintf("check %s; visible to the token: %s", level.input, quoted(names))
+		}
+	}
+	return "check doppler_project and doppler_config, and that the token can access them"
+}
+
+func quoted(names []string) string {
+	const limit = 12
+	var list []string
+	for _, name := range names[:min(len(names), limit)] {
+		list = append(list, strconv.Quote(name))
+	}
+	if len(names) > limit {
+		list = append(list, "…")
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,172 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/moby/buildkit/client"
+	gateway "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/org/sandbox-actions/pkg/safetext"
+	"google.golang.org/grpc/codes"
+)
+
+// BuildError is a Dockerfile that does not build: a step that fails, or an invalid line.
+type BuildError struct {
+	File     string // the Dockerfile as in [Request]
+	Line     int    // of the instruction, from 1; 0 when BuildKit does not report it
+	EndLine  int
+	Excerpt  string // the lines around it, marked; may be several lines, "" when BuildKit does not send them
+	Step     string // the instruction: "RUN make"; "" when Line is 0
+	ExitCode int    // of the step's process; 0 when no process failed
+	Message  string // BuildKit's, one safe line
+	Err      error
+}
+
+func (e *BuildError) Error() string {
+	file := filepath.Base(e.File)
+	if e.Line == 0 { // BuildKit reports no line for steps that fetch
+		return fmt.Sprintf("%s: %s (fix the step that failed; see its output above)", file, e.Message)
+	}
+	return fmt.Sprintf("%s:%d: %s (fix this line; see the step's output above)", file, e.Line, e.Message)
+}
+
+func (e *BuildError) Unwrap() error { return e.Err }
+
+// BuilderError is a build that fails for a reason outside the Dockerfile: the connection, an output, the builder.
+type BuilderError struct {
+	Platform string
+	Message  string // one safe line
+	Hint     string // "" when there is none
+	Err      error
+}
+
+func (e *BuilderError) Error() string {
+	text := fmt.Sprintf("build for %s: %s", e.Platform, e.Message)
+	if e.Hint != "" {
+		text += " (" + e.Hint + ")"
+	}
+	return text
+}
+
+func (e *BuilderError) Unwrap() error { return e.Err }
+
+// maxMessage is the most characters of a builder's or a registry's message that an error shows.
+const maxMessage = 1000
+
+// classifyError turns an error of BuildKit into one of this package's types, or into the cause of ctx.
+func classifyError(ctx context.Context, r Request, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	message := buildkitMessage(err)
+	sources := errdefs.Sources(err)
+	_, inVertex := errors.AsType[*errdefs.VertexError](err)
+	if !inVertex && isPushFailure(r, message, len(sources) > 0) {
+		return pushFailure(ctx, r, message, err)
+	}
+	if len(sources) == 0 && isMissing(r.Dockerfile) && !isRemote(r.Context) {
+		return &BuilderError{
+			Platform: r.Platform, Message: fmt.Sprintf("Dockerfile %s not found", r.Dockerfile),
+			Hint: "set the input dockerfile to its path", Err: err,
+		}
+	}
+	if len(sources) > 0 || inVertex {
+		return newBuildError(r, sources, message, err)
+	}
+	failure := &BuilderError{Platform: r.Platform, Message: message, Err: err}
+	if grpcerrors.Code(err) == codes.Unavailable {
+		failure.Message = "the connection to the builder was lost: " + message
+		failure.Hint = "retry; if it happens again, check the builder's log"
+	}
+	return failure
+}
+
+func isMissing(file string) bool {
+	_, err := os.Stat(file)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func newBuildError(r Request, sources []*errdefs.Source, message string, err error) *BuildError {
+	e := &BuildError{File: r.Dockerfile, Message: message, Err: err}
+	if exit, ok := errors.AsType[*gateway.ExitError](err); ok {
+		e.ExitCode = int(exit.ExitCode)
+	}
+	for _, source := range sources {
+		for _, lines := range source.Ranges {
+			if e.Line == 0 || int(lines.Start.Line) < e.Line {
+				e.Line = int(lines.Start.Line)
+			}
+			e.EndLine = max(e.EndLine, int(lines.End.Line))
+		}
+		var excerpt bytes.Buffer
+		if source.Print(&excerpt) == nil {
+			e.Excerpt = excerpt.String()
+		}
+		if source.Info != nil {
+			e.Step = instruction(string(source.Info.Data), e.Line, e.EndLine)
+		}
+	}
+	return e
+}
+
+// instruction returns lines of a Dockerfile as one line.
+func instruction(dockerfile string, first, last int) string {
+	lines := strings.Split(dockerfile, "\n")
+	if first < 1 || last < first || first > len(lines) {
+		return ""
+	}
+	return safetext.Line(strings.Join(lines[first-1:min(last, len(lines))], " "), maxMessage)
+}
+
+// prefix is what BuildKit's layers put before a message.
+var prefix = regexp.MustCompile(`^(failed to solve|rpc error: code = \w+ desc|dockerfile parse error on line \d+|` +
+	`failed to read dockerfile) *[:=] *`)
+
+// buildkitMessage returns BuildKit's message as one safe line, without the prefixes of its layers.
+func buildkitMessage(err error) string {
+	message := safetext.Line(err.Error(), maxMessage)
+	for {
+		shorter := prefix.ReplaceAllString(message, "")
+		if shorter == message {
+			return message
+		}
+		message = shorter
+	}
+}
+
+// BuildKit reports a failed push as text only.
+var (
+	failedPush  = regexp.MustCompile(`failed to push (\S+): *`)
+	failedToken = regexp.MustCompile(`failed to fetch (oauth|anonymous) token`)
+)
+
+// isPushFailure recognizes a failed push. The error of a rejected login does not mention the push, but no source
+// either.
+func isPushFailure(r Request, message string, hasSource bool) bool {
+	return failedPush.MatchString(message) || !hasSource && len(r.Push) > 0 && failedToken.MatchString(message)
+}
+
+// pushFailure is the error of a push by BuildKit. When BuildKit does not report which reference failed, it names all.
+func pushFailure(ctx context.Context, r Request, message string, err error) error {
+	references := r.Push
+	if found := failedPush.FindStringSubmatch(message); found != nil {
+		references = []string{found[1]}
+		message = strings.Replace(message, found[0], "", 1)
+	}
+	return registryCall{op: pushOp, references: references}.failure(ctx, message, err)
+}
+
+// drain receives from status until Solve closes it.
+func drain(status <-chan *client.SolveStatus) {
+	for range status {
+	}
+}

@@ -1,0 +1,178 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	"github.com/containerd/containerd/v2/core/content"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/opencontainers/go-digest"
+	v1spec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/org/sandbox-actions/pkg/safetext"
+	"google.golang.org/grpc/codes"
+)
+
+// contentStore reads blobs from the builder's content store, and from a local directory for what the builder does not
+// hold.
+type contentStore struct {
+	ctx    context.Context // of the build: images are read later, through interfaces that have no context
+	client contentapi.ContentClient
+	local  content.Store // may be nil
+
+	idleTimeout time.Duration // how long the builder may take for its next bytes of a blob; 0: 1 min
+}
+
+func (s *contentStore) timeout() time.Duration { return cmp.Or(s.idleTimeout, time.Minute) }
+
+// ReadError is a blob that cannot be read from a builder.
+type ReadError struct {
+	Digest v1.Hash
+	Reason string
+	Hint   string
+	Err    error // may be nil
+}
+
+func (e *ReadError) Error() string {
+	return fmt.Sprintf("read %s from the builder: %s (%s)", e.Digest, e.Reason, e.Hint)
+}
+
+func (e *ReadError) Unwrap() error { return e.Err }
+
+// checkHas returns an error when the builder does not hold a blob.
+func (s *contentStore) checkHas(hash v1.Hash) error {
+	ctx, cancel := context.WithTimeoutCause(s.ctx, s.timeout(), &ReadError{
+		Digest: hash, Reason: fmt.Sprintf("no answer for %s", s.timeout()),
+		Hint: "check that the builder still runs, and retry",
+	})
+	defer cancel()
+	_, err := s.client.Info(ctx, &contentapi.InfoRequest{Digest: hash.String()})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+// open streams a blob. The stream fails at its end when the digest or the size of what was read is wrong; size is -1
+// when it is not known.
+func (s *contentStore) open(hash v1.Hash, size int64) (io.ReadCloser, error) {
+	name := digest.Digest(hash.String())
+	if err := name.Validate(); err != nil {
+		return nil, err
+	}
+	if s.local != nil {
+		if r, err := s.local.ReaderAt(s.ctx, v1spec.Descriptor{Digest: name, Size: size}); err == nil {
+			return struct {
+				io.Reader
+				io.Closer
+			}{io.NewSectionReader(r, 0, r.Size()), r}, nil
+		}
+	}
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	r := &blobReader{
+		ctx: ctx, cancel: cancel, idleTimeout: s.timeout(), verifier: name.Verifier(), digest: hash, size: size,
+	}
+	var err error
+	if r.stream, err = s.client.Read(ctx, &contentapi.ReadContentRequest{Digest: hash.String()}); err != nil {
+		err = r.classify(err)
+		cancel(nil)
+		return nil, err
+	}
+	return r, nil
+}
+
+// maxMetadata bounds what is read into memory: manifests, indexes and configs.
+const maxMetadata = 16 << 20
+
+// readAll reads a manifest, an index or a config.
+func (s *contentStore) readAll(hash v1.Hash) ([]byte, error) {
+	r, err := s.open(hash, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, maxMetadata+1))
+	if err == nil && len(data) > maxMetadata {
+		err = fmt.Errorf("%s is too large for a manifest or a config: more than %d bytes", hash, maxMetadata)
+	}
+	return data, err
+}
+
+// blobReader is one stream of the content API.
+type blobReader struct {
+	stream      contentapi.Content_ReadClient
+	ctx         context.Context
+	cancel      context.CancelCauseFunc
+	idleTimeout time.Duration
+	buffered    []byte
+	verifier    digest.Verifier
+	digest      v1.Hash
+	size        int64 // -1 when unknown
+	received    int64
+}
+
+func (r *blobReader) Read(p []byte) (int, error) {
+	for len(r.buffered) == 0 {
+		chunk, err := r.receive()
+		switch {
+		case errors.Is(err, io.EOF) && r.size >= 0 && r.received != r.size:
+			return 0, r.errorf("build again", "got %d of %d bytes", r.received, r.size)
+		case errors.Is(err, io.EOF) && !r.verifier.Verified():
+			return 0, r.errorf("build again with no_cache; the builder's disk may be damaged", "digest mismatch")
+		case errors.Is(err, io.EOF):
+			return 0, io.EOF
+		case err != nil:
+			return 0, r.classify(err)
+		}
+		r.buffered = chunk
+		r.received += int64(len(chunk))
+		_, _ = r.verifier.Write(chunk) // a hash's Write does not fail
+	}
+	n := copy(p, r.buffered)
+	r.buffered = r.buffered[n:]
+	return n, nil
+}
+
+func (r *blobReader) receive() ([]byte, error) {
+	timer := time.AfterFunc(r.idleTimeout, func() {
+		r.cancel(r.errorf("check that the builder still runs, and retry", "no data for %s", r.idleTimeout))
+	})
+	defer timer.Stop()
+	answer, err := r.stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	return answer.Data, nil
+}
+
+func (r *blobReader) errorf(hint, format string, args ...any) *ReadError {
+	return &ReadError{Digest: r.digest, Reason: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// classify turns an error of the content API into a ReadError, or into the cause for which ctx has ended.
+func (r *blobReader) classify(err error) error {
+	if cause := context.Cause(r.ctx); cause != nil {
+		return cause
+	}
+	message := safetext.Line(err.Error(), maxMessage)
+	failure := r.errorf("retry", "%s", message)
+	switch grpcerrors.Code(err) {
+	case codes.NotFound:
+		failure = r.errorf("build again",
+			"not found: the builder removed it, or did not pull this layer of a base image")
+	case codes.Unavailable, codes.Canceled:
+		failure = r.errorf("retry", "the connection to the builder was lost: %s", message)
+	}
+	failure.Err = err
+	return failure
+}
+
+func (r *blobReader) Close() error {
+	r.cancel(nil)
+	return nil
+}

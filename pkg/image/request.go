@@ -1,0 +1,234 @@
+package image
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/session"
+	"github.com/tonistiigi/fsutil"
+)
+
+// Request describes the build of one platform.
+type Request struct {
+	Platform   string // os/architecture, for example linux/amd64
+	Context    string // a directory, or the URL of a git repository or an archive, which the builder fetches
+	Dockerfile string // path of the file; relative to the context when that is a URL
+	Target     string // the stage to build; "" for the last
+
+	// SharedKey identifies the context directory across builds: the builder is not sent again what an earlier build with
+	// the same key has sent. A file counts as unchanged when path, mode, size and modification time are equal, so two
+	// directories in which those can be equal for different content must not share a key.
+	SharedKey string
+
+	BuildArgs map[string]string
+	Labels    map[string]string
+	Contexts  map[string]string // named contexts: a directory, docker-image://, oci-layout://, or a URL
+
+	Secrets map[string]func() ([]byte, error) // by id; read only when a step uses it
+	SSH     []SSH
+	Auth    Auth
+
+	Allow          []string // entitlements, for example network.host
+	AddHosts       []string // name=address
+	NoCache        bool
+	NoCacheFilters []string // stages to build without cache
+	Pull           bool     // look for newer base images
+	Network        string   // default, host or none, for RUN
+	ShmSize        int64    // bytes; 0 for the builder's default
+	Ulimits        []string // name=soft[:hard]
+	CgroupParent   string
+
+	Attestations map[string]string // by type, provenance or sbom: its attributes as CSV
+	Annotations  map[string]string // by exporter attribute: "annotation.org.opencontainers.image.source"
+	Outputs      []client.ExportEntry
+
+	Push         []string // references that BuildKit pushes to
+	PushByDigest bool     // push without tags, for an index that is pushed later
+
+	Compression Compression
+
+	// LayerDir is an empty directory of the caller. With it all layers of the result can be read: layers of base images
+	// that the builder did not need to pull are written there. Without it they cannot.
+	LayerDir string
+}
+
+// SSH is an agent, or keys, that a step may use.
+type SSH struct {
+	ID    string   // "default" when the Dockerfile names none
+	Paths []string // a socket or private keys; none for SSH_AUTH_SOCK
+}
+
+// fromCache returns the same build without what makes the builder repeat steps.
+func (r Request) fromCache() Request {
+	r.NoCache, r.NoCacheFilters, r.Pull, r.Attestations = false, nil, false, nil
+	return r
+}
+
+// hasFixedTime reports whether the caller fixes the time of everything in the image.
+func (r Request) hasFixedTime() bool { return r.BuildArgs["SOURCE_DATE_EPOCH"] != "" }
+
+// exporterAttrs returns the attributes of BuildKit's image exporter.
+func (r Request) exporterAttrs() map[string]string {
+	attrs := r.Compression.exporterAttrs()
+	maps.Copy(attrs, r.Annotations)
+	if r.hasFixedTime() { // otherwise the builder would rewrite each layer for nothing
+		attrs[string(exptypes.OptKeyRewriteTimestamp)] = "true"
+	}
+	if len(r.Push) > 0 {
+		attrs[string(exptypes.OptKeyName)] = strings.Join(r.Push, ",")
+		attrs[string(exptypes.OptKeyPush)] = "true"
+		if r.PushByDigest {
+			attrs[string(exptypes.OptKeyPushByDigest)] = "true"
+		}
+	}
+	return attrs
+}
+
+// solveOpt returns BuildKit's options, without exports.
+func (r Request) solveOpt() (client.SolveOpt, error) {
+	auth, err := r.Auth.provider()
+	if err != nil {
+		return client.SolveOpt{}, err
+	}
+	ssh, err := sshAgents(r.SSH)
+	if err != nil {
+		return client.SolveOpt{}, err
+	}
+	opt := client.SolveOpt{
+		Frontend:            "dockerfile.v0",
+		FrontendAttrs:       r.frontendAttrs(),
+		LocalMounts:         map[string]fsutil.FS{},
+		OCIStores:           map[string]content.Store{},
+		SharedKey:           r.SharedKey,
+		Session:             append([]session.Attachable{auth, secretProvider(r.Secrets)}, ssh...),
+		AllowedEntitlements: r.Allow,
+	}
+	if isRemote(r.Context) {
+		opt.FrontendAttrs["context"] = r.Context
+		opt.FrontendAttrs["filename"] = r.Dockerfile
+	} else {
+		if opt.LocalMounts["context"], err = openDirectory(r.Context); err != nil {
+			return client.SolveOpt{}, fmt.Errorf("open build context: %w", err)
+		}
+		if opt.LocalMounts["dockerfile"], err = openDirectory(filepath.Dir(r.Dockerfile)); err != nil {
+			return client.SolveOpt{}, fmt.Errorf("open the directory of the Dockerfile: %w", err)
+		}
+		opt.FrontendAttrs["filename"] = filepath.Base(r.Dockerfile)
+	}
+	for name, from := range r.Contexts {
+		if err := addContext(&opt, name, from); err != nil {
+			return client.SolveOpt{}, fmt.Errorf("open build context %q: %w", name, err)
+		}
+	}
+	return opt, nil
+}
+
+// frontendAttrs returns the attributes of the Dockerfile frontend, without those of the contexts.
+func (r Request) frontendAttrs() map[string]string {
+	attrs := map[string]string{"platform": r.Platform}
+	for name, value := range map[string]string{
+		"target":             r.Target,
+		"force-network-mode": strings.TrimPrefix(r.Network, "default"),
+		"cgroup-parent":      r.CgroupParent,
+		"add-hosts":          strings.Join(r.AddHosts, ","),
+		"ulimit":             strings.Join(r.Ulimits, ","),
+		"no-cache":           strings.Join(r.NoCacheFilters, ","),
+	} {
+		if value != "" {
+			attrs[name] = value
+		}
+	}
+	if r.NoCache {
+		attrs["no-cache"] = "" // of all stages
+	}
+	if r.Pull {
+		attrs["image-resolve-mode"] = "pull"
+	}
+	if r.ShmSize > 0 {
+		attrs["shm-size"] = strconv.FormatInt(r.ShmSize, 10)
+	}
+	for name, value := range r.BuildArgs {
+		attrs["build-arg:"+name] = value
+	}
+	for name, value := range r.Labels {
+		attrs["label:"+name] = value
+	}
+	for kind, value := range r.Attestations {
+		attrs["attest:"+kind] = value
+	}
+	return attrs
+}
+
+// addContext adds a named context to the options.
+func addContext(opt *client.SolveOpt, name, from string) error {
+	key := "context:" + name
+	if layout, ok := strings.CutPrefix(from, layoutScheme); ok {
+		dir, reference := splitLayout(layout)
+		digest, err := layoutDigest(dir, reference)
+		if err != nil {
+			return err
+		}
+		store, err := local.NewStore(dir)
+		if err != nil {
+			return err
+		}
+		_ = os.Remove(filepath.Join(dir, "ingest")) // NewStore creates it for writing, but the layout is only read
+		id := mountName(name)
+		opt.OCIStores[id] = store
+		opt.FrontendAttrs[key] = layoutScheme + id + "@" + digest
+		return nil
+	}
+	if isRemote(from) || strings.HasPrefix(from, "docker-image://") {
+		opt.FrontendAttrs[key] = from
+		return nil
+	}
+	dir, err := openDirectory(from)
+	if err != nil {
+		return err
+	}
+	mount := mountName(name)
+	opt.LocalMounts[mount] = dir
+	opt.FrontendAttrs[key] = "local:" + mount
+	return nil
+}
+
+// mountName derives a name without special characters from a context's name.
+func mountName(context string) string {
+	sum := sha256.Sum256([]byte(context))
+	return "context-" + hex.EncodeToString(sum[:8])
+}
+
+// isRemote reports whether the builder fetches a context.
+func isRemote(from string) bool {
+	for _, prefix := range []string{"http://", "https://", "git://", "ssh://", "git@", "github.com/"} {
+		if strings.HasPrefix(from, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func openDirectory(dir string) (fsutil.FS, error) {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s does not exist", dir)
+	case err != nil:
+		return nil, err
+	case !info.IsDir():
+		return nil, fmt.Errorf("%s is not a directory", dir)
+	}
+	return fsutil.NewFS(dir)
+}

@@ -1,0 +1,139 @@
+// Package inputs declares the inputs of every action, reads them from flags and INPUT_* variables, and turns them into
+// validated, immutable specs.
+//
+// One struct declares the inputs of one command. The field's name is the input's name, its help text is in [help], and
+// its tags hold the defaults. action.yml, the reusable workflows, the command line and docs/reference.md are generated
+// from these structs. The tags:
+//
+//	default    value when nothing sets the input
+//	terminal   default outside GitHub Actions, where it differs
+//	variable   another environment variable that sets the input; flags and INPUT_* take precedence
+//	secret     the value is masked; of a list, everything after "=" in each element
+//	cli        the input exists on the command line only
+//
+// A default of the form ${name} is looked up in [defaultsOf].
+package inputs
+
+import "time"
+
+// Build declares the inputs of the build action.
+type Build struct {
+	Ref               string
+	AllowUntrustedRef bool
+	Platform          List `default:"linux/amd64" terminal:"${terminal_platform}" variable:"SANDBOX_BUILD_PLATFORM"`
+	Doppler
+	Context        string `default:"."`
+	Dockerfile     string `default:"Dockerfile"`
+	Target         string
+	ImageName      string `default:"iterate-sandbox:ci" terminal:"${image_name}" variable:"LOCAL_DOCKER_IMAGE_NAME"`
+	BuildArgs      Lines
+	BuildContexts  Lines
+	Labels         Lines
+	Annotations    Lines
+	Secrets        Lines `secret:""`
+	SecretEnvs     List
+	SecretFiles    Lines
+	SSH            List `name:"ssh"`
+	Allow          List
+	AddHosts       List
+	NoCacheFilters List
+	Outputs        Lines
+	Attests        Lines
+	NoCache        bool
+	Pull           bool
+	Provenance     string
+	SBOM           string `name:"sbom"`
+	Network        string
+	ShmSize        string
+	Ulimit         Lines
+	CgroupParent   string
+	GitContext     string
+	Load           bool `default:"${load}" negatable:""`
+	Push           Lines
+	Save           bool
+	SaveTags       Lines
+	DepotProject   string
+	DepotToken     string        `secret:""`
+	Builder        string        `default:"depot"`
+	GithubToken    string        `secret:""`
+	Timeout        time.Duration `default:"30m"`
+}
+
+// Doppler declares which Doppler config is read and how to authenticate to Doppler.
+type Doppler struct {
+	DopplerConfig   string `default:"${doppler_config}"`
+	DopplerProject  string
+	DopplerToken    string `secret:""`
+	DopplerIdentity string
+}
+
+// Snapshot declares the inputs of the snapshot action: those of build, and how the snapshot is created.
+type Snapshot struct {
+	Build
+	Image         string `short:"i" terminal:"${image_name}"`
+	Name          string `short:"n"`
+	NamePrefix    string `default:"iterate-sandbox"`
+	CPU           string `name:"cpu" short:"c" default:"2" variable:"DAYTONA_DEFAULT_SNAPSHOT_CPU"`
+	Memory        string `short:"m" default:"4" variable:"DAYTONA_DEFAULT_SNAPSHOT_MEMORY"`
+	Disk          string `short:"d" default:"10" variable:"DAYTONA_DEFAULT_SNAPSHOT_DISK"`
+	Entrypoint    string
+	Region        string
+	IfExists      string `default:"reuse"`
+	Keep          int    `default:"0"`
+	UpdateDoppler bool   `default:"true" negatable:""`
+	Daytona
+	DryRun bool `cli:""`
+}
+
+// Daytona declares how to authenticate to Daytona.
+type Daytona struct {
+	DaytonaAPIKey         string `name:"daytona-api-key" secret:""`
+	DaytonaOrganizationID string `name:"daytona-organization-id"`
+	DaytonaAPIURL         string `name:"daytona-api-url"`
+}
+
+// Test declares the inputs of the test action: those of build, and how the image is tested.
+type Test struct {
+	Build
+	Image     string `short:"i" terminal:"${image_name}"`
+	Suite     string `default:"sandbox/tests.yaml"`
+	Command   string
+	Parallel  string `default:"cores"`
+	ReportDir string `default:"test-results"`
+	Run       string `cli:""`
+	Tags      List   `cli:""`
+	Seed      string `cli:""`
+	Output    string `cli:""`
+}
+
+// DefaultSuite is the suite that [Test] runs by default, relative to the repository root.
+const DefaultSuite = "sandbox/tests.yaml"
+
+// NoSuite is the value of the input suite that runs no suite.
+const NoSuite = "none"
+
+// Shell declares the arguments of action-test shell.
+type Shell struct {
+	Image string `short:"i" default:"${image_name}"`
+	Mount bool
+	Cmd   []string `arg:"" optional:"" passthrough:"" help:"Command to run instead of a login shell, after --."`
+}
+
+// Convert declares the arguments of action-test convert.
+type Convert struct {
+	File string `arg:"" help:"Test file of container-structure-test, schema 2.0.0."`
+}
+
+// ListSnapshots declares the arguments of action-snapshot list.
+type ListSnapshots struct {
+	NamePrefix string `default:"iterate-sandbox"`
+	Doppler
+	Daytona
+}
+
+// DeleteSnapshot declares the arguments of action-snapshot delete.
+type DeleteSnapshot struct {
+	Name string `arg:"" help:"Name of the snapshot."`
+	Doppler
+	Daytona
+}

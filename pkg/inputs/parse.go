@@ -1,0 +1,220 @@
+package inputs
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/agext/levenshtein"
+	"github.com/alecthomas/kong"
+)
+
+// ErrHelp reports that --help was given and the help text was written.
+var ErrHelp = errors.New("help requested")
+
+// Source is where inputs are read from.
+type Source struct {
+	Program     string // name of the command, for --help
+	Description string
+	Args        []string
+	Environ     []string  // NAME=VALUE, as in os.Environ
+	Stdout      io.Writer // receives the help text
+}
+
+// Parse fills target, a pointer to one of this package's structs. For each input the first of these applies: the flag,
+// the INPUT_* variable, the variable of its tag, the default. An empty variable counts as not set, because a composite
+// action passes every input of its step.
+//
+// It returns a warning for each INPUT_* variable that names no input. A value that cannot be read is an [*Error].
+func (s Source) Parse(target any) (warnings []string, err error) {
+	env := environment(s.Environ)
+	parser, err := newParser(target, env, kong.Name(s.Program), kong.Description(s.Description),
+		kong.Resolvers(variables(env)), kong.Writers(s.Stdout, s.Stdout), kong.Exit(func(int) { panic(ErrHelp) }))
+	if err != nil {
+		return nil, err
+	}
+	if err := parse(parser, s.Args); err != nil {
+		return nil, err
+	}
+	return unknownVariables(parser, env), nil
+}
+
+// parse runs the parser. Kong ends the program after printing --help; here that becomes [ErrHelp].
+func parse(parser *kong.Kong, args []string) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			if r != any(ErrHelp) {
+				panic(r)
+			}
+			err = ErrHelp
+		}
+	}()
+	_, err = parser.Parse(args)
+	if invalid := (*Error)(nil); errors.As(err, &invalid) {
+		return invalid
+	}
+	return err
+}
+
+func newParser(target any, env map[string]string, options ...kong.Option) (*kong.Kong, error) {
+	parser, err := kong.New(target, append(options,
+		defaultsOf(target, env),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.KindMapper(reflect.Bool, boolMapper{}),
+		kong.KindMapper(reflect.Int, kong.MapperFunc(decodeInt)),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(decodeDuration)),
+	)...)
+	if err != nil {
+		return nil, err
+	}
+	for _, flag := range parser.Model.Flags {
+		flag.Help = cmp.Or(flag.Help, help[inputName(Variable(flag.Name))])
+	}
+	return parser, nil
+}
+
+// defaultsOf returns the defaults that differ from one command or one machine to another.
+func defaultsOf(target any, env map[string]string) kong.Vars {
+	vars := kong.Vars{
+		"load":              "true",
+		"doppler_config":    "",
+		"terminal_platform": "linux/" + runtime.GOARCH,
+		"image_name":        cmp.Or(strings.TrimSpace(env["LOCAL_DOCKER_IMAGE_NAME"]), "iterate-sandbox:local"),
+	}
+	switch target.(type) {
+	case *Snapshot: // Daytona runs linux/amd64 only, and its images never reach this machine
+		vars["load"], vars["doppler_config"], vars["terminal_platform"] = "false", "dev", "linux/amd64"
+	case *ListSnapshots, *DeleteSnapshot:
+		vars["doppler_config"] = "dev"
+	}
+	return vars
+}
+
+// variables resolves an input from the environment, and from its terminal default outside GitHub Actions.
+func variables(env map[string]string) kong.Resolver {
+	inActions := env["GITHUB_ACTIONS"] == "true"
+	return kong.ResolverFunc(func(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		for _, name := range []string{Variable(flag.Name), flag.Tag.Get("variable")} {
+			if value := env[name]; strings.TrimSpace(value) != "" {
+				return value, nil
+			}
+		}
+		if value := flag.Tag.Get("terminal"); value != "" && !inActions {
+			return expand(value, ctx.Model.Vars()), nil
+		}
+		return nil, nil
+	})
+}
+
+// expand replaces a value of the form ${name}.
+func expand(value string, vars kong.Vars) string {
+	if name, ok := strings.CutPrefix(value, "${"); ok {
+		return vars[strings.TrimSuffix(name, "}")]
+	}
+	return value
+}
+
+// unknownVariables returns a warning for each INPUT_* variable that names no input, with the nearest that exists.
+func unknownVariables(parser *kong.Kong, env map[string]string) (warnings []string) {
+	var known []string
+	for _, flag := range parser.Model.Flags {
+		known = append(known, Variable(flag.Name))
+	}
+	for name := range env {
+		if !strings.HasPrefix(name, "INPUT_") || slices.Contains(known, name) {
+			continue
+		}
+		nearest := slices.MinFunc(known, func(a, b string) int {
+			return levenshtein.Distance(name, a, nil) - levenshtein.Distance(name, b, nil)
+		})
+		warnings = append(warnings, fmt.Sprintf("unknown input %s; did you mean %s?", inputName(name), inputName(nearest)))
+	}
+	slices.Sort(warnings)
+	return warnings
+}
+
+// Variable returns the environment variable of a flag: INPUT_DEPOT_PROJECT for depot-project.
+func Variable(flag string) string {
+	return "INPUT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+func inputName(variable string) string {
+	return strings.ToLower(strings.TrimPrefix(variable, "INPUT_"))
+}
+
+func environment(environ []string) map[string]string {
+	env := map[string]string{}
+	for _, variable := range environ {
+		name, value, _ := strings.Cut(variable, "=")
+		env[name] = value
+	}
+	return env
+}
+
+// Field is one input, as generators of documents and workflows see it.
+type Field struct {
+	Name    string // as in a workflow: depot_project
+	Flag    string // as on the command line, without dashes: depot-project
+	Help    string
+	Default string // in GitHub Actions
+	Bool    bool
+	Secret  bool
+	CLIOnly bool // a flag, but no input of the action
+}
+
+// Fields returns the inputs that a struct of this package declares, in order.
+func Fields(target any) ([]Field, error) {
+	parser, err := newParser(target, nil)
+	if err != nil {
+		return nil, err
+	}
+	var fields []Field
+	for _, flag := range parser.Model.Flags {
+		if flag.Name == "help" {
+			continue
+		}
+		field := Field{
+			Name: strings.ReplaceAll(flag.Name, "-", "_"), Flag: flag.Name, Help: flag.Help, Default: flag.Default,
+			Bool: flag.IsBool(), Secret: flag.Tag.Has("secret"), CLIOnly: flag.Tag.Has("cli"),
+		}
+		switch {
+		case field.Name == "github_token":
+			field.Default = "${{ github.token }}"
+		case field.Default == "" && field.Bool:
+			field.Default = "false"
+		}
+		fields = append(fields, field)
+	}
+	return fields, nil
+}
+
+// SecretValues returns the values of the fields of a struct of inputs that are secret. Of a list of NAME=VALUE they are
+// the values.
+func SecretValues(inputs any) (values []string) {
+	v := reflect.Indirect(reflect.ValueOf(inputs))
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		if field.Anonymous {
+			values = append(values, SecretValues(v.Field(i).Interface())...)
+		}
+		if _, ok := field.Tag.Lookup("secret"); !ok {
+			continue
+		}
+		switch value := v.Field(i).Interface().(type) {
+		case string:
+			values = append(values, value)
+		case Lines:
+			for _, item := range value {
+				_, secret, _ := strings.Cut(item.Text, "=")
+				values = append(values, secret)
+			}
+		}
+	}
+	return values
+}

@@ -1,0 +1,147 @@
+package inputs
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// defaultDockerfile is the value of the input dockerfile that looks in the context first, then at sandboxDockerfile.
+const (
+	defaultDockerfile = "Dockerfile"
+	sandboxDockerfile = "sandbox/Dockerfile"
+)
+
+// Paths are the files of a build in one tree.
+type Paths struct {
+	Context    string            // a directory, absolute; or a URL
+	Dockerfile string            // absolute; for a URL context, the path below it
+	Contexts   map[string]string // named contexts, with local directories absolute
+}
+
+// Resolve finds the context, the Dockerfile and the named contexts in the tree at root. An error is an [*Error].
+func (s BuildSpec) Resolve(root string) (Paths, error) {
+	if isRemote(s.Context) {
+		return Paths{Context: s.Context, Dockerfile: s.Dockerfile, Contexts: s.Request.Contexts}, nil
+	}
+	context, err := s.resolveContext(root)
+	if err != nil {
+		return Paths{}, err
+	}
+	dockerfile, err := s.resolveDockerfile(root)
+	if err != nil {
+		return Paths{}, err
+	}
+	contexts := map[string]string{}
+	for name, from := range s.Request.Contexts {
+		if contexts[name], err = resolveNamedContext(root, name, from); err != nil {
+			return Paths{}, err
+		}
+	}
+	return Paths{Context: context, Dockerfile: dockerfile, Contexts: contexts}, nil
+}
+
+func (s BuildSpec) resolveContext(root string) (string, error) {
+	path, err := SecureJoin(root, s.Context)
+	if err != nil {
+		return "", Wrap("context", err)
+	}
+	if info, err := os.Stat(path); err != nil {
+		return "", Errorf("context", s.Context, "not found; write a directory relative to the repository root")
+	} else if !info.IsDir() {
+		return "", Errorf("context", s.Context, "is a file; write a directory")
+	}
+	return path, nil
+}
+
+func (s BuildSpec) resolveDockerfile(root string) (string, error) {
+	path, err := SecureJoin(root, s.DockerfileIn(root))
+	if err != nil {
+		return "", Wrap("dockerfile", err)
+	}
+	if info, err := os.Stat(path); err != nil || info.IsDir() {
+		return "", Errorf("dockerfile", s.Dockerfile, "not found; write a path relative to the repository root")
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", Wrap("dockerfile", err)
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		return "", Errorf("dockerfile", s.Dockerfile, "is empty")
+	}
+	return path, nil
+}
+
+// DockerfileIn returns where the Dockerfile of the tree at root is expected: at the input dockerfile, or without one in
+// the context, and then in sandbox/. The file need not exist.
+func (s BuildSpec) DockerfileIn(root string) string {
+	if s.Dockerfile != defaultDockerfile {
+		return s.Dockerfile
+	}
+	inContext := filepath.Join(s.Context, defaultDockerfile)
+	if !filepath.IsAbs(s.Context) {
+		inContext = filepath.Join(root, inContext)
+	}
+	if _, err := os.Stat(inContext); err != nil {
+		if _, err := os.Stat(filepath.Join(root, sandboxDockerfile)); err == nil {
+			return sandboxDockerfile
+		}
+	}
+	return inContext
+}
+
+func resolveNamedContext(root, name, from string) (string, error) {
+	const layout = "oci-layout://"
+	directory, isLayout := strings.CutPrefix(from, layout)
+	if isRemote(directory) {
+		return from, nil
+	}
+	path, err := SecureJoin(root, directory)
+	if err != nil {
+		return "", Wrap("build_contexts", fmt.Errorf("%s: %w", name, err))
+	}
+	if isLayout {
+		return layout + path, nil
+	}
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return "", Errorf("build_contexts", name+"="+from, "is not a directory in the repository")
+	}
+	return path, nil
+}
+
+// isRemote reports whether BuildKit fetches a context itself.
+func isRemote(context string) bool {
+	return strings.Contains(context, "://") || strings.HasPrefix(context, "git@")
+}
+
+// SecureJoin joins a path to root. A path below root must stay below it once symbolic links are followed: otherwise a
+// link in a pull request could send files of this machine to its build, or have us write over them. An absolute path
+// elsewhere comes from the workflow, not from the repository, and is returned unchanged.
+func SecureJoin(root, path string) (string, error) {
+	joined := path
+	if !filepath.IsAbs(path) {
+		joined = filepath.Join(root, path)
+	}
+	if !isBelow(root, joined) {
+		return joined, nil
+	}
+	realRoot, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return "", err
+	}
+	existing := joined
+	for _, err := os.Lstat(existing); err != nil && existing != root; _, err = os.Lstat(existing) {
+		existing = filepath.Dir(existing)
+	}
+	if resolved, err := filepath.EvalSymlinks(existing); err != nil || !isBelow(realRoot, resolved) {
+		return "", fmt.Errorf("%q is a symbolic link that leads out of the repository", path)
+	}
+	return joined, nil
+}
+
+func isBelow(root, path string) bool {
+	relative, err := filepath.Rel(root, path)
+	return err == nil && relative != ".." && !strings.HasPrefix(relative, "../")
+}

@@ -1,0 +1,102 @@
+package inputs
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/shlex"
+
+	"github.com/org/sandbox-actions/pkg/daytona"
+)
+
+// SnapshotPlatform is the only platform that Daytona runs.
+const SnapshotPlatform = "linux/amd64"
+
+// IfExists says what to do with a snapshot that exists already.
+type IfExists string
+
+// The values of the input if_exists.
+const (
+	Reuse   IfExists = "reuse"
+	Replace IfExists = "replace"
+	Fail    IfExists = "fail"
+)
+
+// SnapshotSpec is a validated [Snapshot].
+type SnapshotSpec struct {
+	BuildSpec
+	Image         string // empty: build it
+	Name          string // empty: generate it
+	NamePrefix    string
+	Resources     daytona.Resources
+	Entrypoint    []string // empty: the image's
+	Region        string   // ID or name; empty for the organization's default
+	IfExists      IfExists
+	Keep          int // snapshots to keep; 0 keeps all
+	UpdateDoppler bool
+	DryRun        bool
+	Daytona       Daytona
+}
+
+// Spec validates the inputs. It reads no file content and sends no request. An error is an [*Error].
+func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
+	build, err := in.Build.Spec(env)
+	if err != nil {
+		return SnapshotSpec{}, err
+	}
+	spec := SnapshotSpec{
+		BuildSpec: build, Image: in.Image, Name: in.Name, NamePrefix: in.NamePrefix, Region: in.Region,
+		IfExists: IfExists(in.IfExists), Keep: in.Keep, UpdateDoppler: in.UpdateDoppler, DryRun: in.DryRun,
+		Daytona: in.Daytona,
+	}
+	if !slices.Equal(build.Platforms, []string{SnapshotPlatform}) {
+		return SnapshotSpec{}, Errorf("platform", strings.Join(build.Platforms, ","),
+			"is not supported by Daytona; write %s only", SnapshotPlatform)
+	}
+	if in.Load {
+		return SnapshotSpec{}, Errorf("load", "true", "is not supported for a snapshot; remove it")
+	}
+	if in.Name != "" {
+		if err := daytona.CheckName(in.Name); err != nil {
+			return SnapshotSpec{}, Wrap("name", err)
+		}
+	}
+	if err := daytona.CheckName(in.NamePrefix); err != nil {
+		return SnapshotSpec{}, Wrap("name_prefix", err)
+	}
+	if spec.Resources, err = parseResources(in); err != nil {
+		return SnapshotSpec{}, err
+	}
+	if spec.Entrypoint, err = shlex.Split(in.Entrypoint); err != nil {
+		return SnapshotSpec{}, Errorf("entrypoint", in.Entrypoint, "cannot be split into words (%v); close every quote", err)
+	}
+	if !slices.Contains([]IfExists{Reuse, Replace, Fail}, spec.IfExists) {
+		return SnapshotSpec{}, Errorf("if_exists", in.IfExists, "must be reuse, replace or fail")
+	}
+	if in.Keep < 0 {
+		return SnapshotSpec{}, Errorf("keep", strconv.Itoa(in.Keep),
+			"must be 0 to keep all, or the number of snapshots to keep")
+	}
+	if in.DryRun && in.Keep == 0 {
+		return SnapshotSpec{}, &Error{Input: "dry_run", Reason: "needs --keep N"}
+	}
+	return spec, nil
+}
+
+func parseResources(in Snapshot) (r daytona.Resources, err error) {
+	for _, resource := range []struct {
+		input, text, unit string
+		value             *int
+	}{
+		{"cpu", in.CPU, "cores", &r.CPU}, {"memory", in.Memory, "GB", &r.Memory}, {"disk", in.Disk, "GB", &r.Disk},
+	} {
+		*resource.value, err = strconv.Atoi(strings.TrimSpace(resource.text))
+		if err != nil || *resource.value < 1 || *resource.value > math.MaxInt32 { // an int32 in Daytona's API
+			return daytona.Resources{}, Errorf(resource.input, resource.text,
+				"must be a whole, positive number of %s, for example 2", resource.unit)
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,393 @@
+package inputs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func noEnv(string) string { return "" }
+
+// buildSpec validates one input besides the defaults of GitHub Actions.
+func buildSpec(t *testing.T, env Env, variables ...string) (BuildSpec, error) {
+	t.Helper()
+	in, _, err := parseBuild(t, nil, append([]string{"GITHUB_ACTIONS=true"}, variables...))
+	if err != nil {
+		return BuildSpec{}, err
+	}
+	return in.Spec(env)
+}
+
+// repository returns a directory with a Dockerfile, an empty one, and links that lead out of it.
+func repository(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range map[string]string{"Dockerfile": "FROM scratch\n", "file": "x", "empty": "\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{"out": "/etc", "dangling": "/nowhere/file"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestInvalidInputs(t *testing.T) {
+	dir := repository(t)
+	digest := "a@sha256:" + strings.Repeat("0", 64)
+	for _, test := range []struct {
+		name, input, text string
+		line              int
+		value             string // in the error
+		reason            string // a part of the error's text
+	}{
+		{"unsupported platform", "platform", "linux/riscv64", 0, "linux/riscv64", "linux/amd64, linux/arm64 or both"},
+		{"one of two platforms", "platform", "linux/amd64,windows/amd64", 0, "windows/amd64", "not a supported platform"},
+		{"boolean", "load", "maybe", 0, "maybe", "must be true or false"},
+		{"duration without unit", "timeout", "30", 0, "30", "for example 30m"},
+		{"timeout of zero", "timeout", "0s", 0, "0s", "must be positive, for example 30m"},
+		{"builder scheme", "builder", "ftp://x", 0, "", "unix://"},
+		{"build argument", "build_args", "A=1\n\nB C=2", 3, "B C=2", "write NAME=VALUE"},
+		{"build argument without value", "build_args", "NOT_SET", 1, "NOT_SET", "environment variable is not set"},
+		{"open quote", "build_args", "A=1\n\"B=2", 2, "", "close every quote"},
+		{"label", "labels", "a=b\n=c", 2, "=c", "write NAME=VALUE"},
+		{"annotation", "annotations", "layer:a", 1, "layer:a", "not an annotation"},
+		{
+			"annotation of another platform", "annotations", "manifest[linux/arm64]:a=b", 1, "manifest[linux/arm64]:a=b",
+			"not in the input platform",
+		},
+		{"named context without source", "build_contexts", "base", 1, "base", "write NAME=DIRECTORY"},
+		{"named context not found", "build_contexts", "base=missing", 0, "base=missing", "not a directory"},
+		{"secret without value", "secrets", "A=1\nTOKEN=", 2, "", "the secret TOKEN has no value"},
+		{"value in place of a secret", "secrets", "hunter2hunter2", 1, "", "the secret has no value"},
+		{"duplicate secret", "secrets", "A=1\nA=2", 2, "", "duplicate secret A"},
+		{"secret from an unset variable", "secret_envs", "TOKEN=NOT_SET", 1, "TOKEN=NOT_SET", "NOT_SET, which is not set"},
+		{"secret file not found", "secret_files", "key=missing", 1, "key=missing", "cannot be read"},
+		{"SSH without agent", "ssh", "default", 1, "default", "SSH_AUTH_SOCK"},
+		{"SSH socket not found", "ssh", "default=/missing.sock", 1, "default=/missing.sock", "cannot be read"},
+		{"host", "add_hosts", "a=b", 1, "a=b", "IP address"},
+		{"entitlement", "allow", "root", 1, "root", "network.host or security.insecure"},
+		{"network", "network", "bridge", 0, "bridge", "default, none or host"},
+		{"host network without entitlement", "network", "host", 0, "host", "allow: network.host"},
+		{"shared memory", "shm_size", "big", 0, "big", "512m"},
+		{"ulimit", "ulimit", "nofile=a", 1, "nofile=a", "nofile=1024:2048"},
+		{"attestation", "attests", "type=blood", 1, "type=blood", "type=sbom or type=provenance"},
+		{"provenance", "provenance", "full", 0, "full", "mode=max"},
+		{"SBOM", "sbom", "full", 0, "full", "generator=IMAGE"},
+		{"image name", "image_name", "Upper:case", 0, "Upper:case", "not an image name"},
+		{"image name with a digest", "image_name", digest, 0, digest, "must not contain a digest"},
+		{"push", "push", "ghcr.io/a/b:1\nghcr.io/A", 2, "ghcr.io/A", "not an image reference"},
+		{"push with a digest", "push", digest, 1, digest, "must not contain a digest"},
+		{"tags without save", "save_tags", "v1", 0, "v1", "save: true"},
+		{"output without destination", "outputs", "type=local", 1, "", "dest="},
+		{"output type", "outputs", "type=zip,dest=x", 1, "", "zip"},
+		{"ref like an option", "ref", "--upload-pack=x", 0, "", "--upload-pack=x"},
+		{"ref with dots", "ref", "a..b", 0, "", "a..b"},
+		{"ref with a line break", "ref", "a\nb", 0, "", `a\nb`},
+		{"git context", "git_context", "a b", 0, "a b", "for example git"},
+		{"context not found", "context", "missing", 0, "missing", "not found"},
+		{"context is a file", "context", "file", 0, "file", "is a file"},
+		{"context out of the repository", "context", "out", 0, "", `"out" is a symbolic link`},
+		{"secret file out of the repository", "secret_files", "id=out/passwd", 1, "", `"out/passwd" is a symbolic link`},
+		{"output out of the repository", "outputs", "type=local,dest=out/there", 1, "", "is a symbolic link"},
+		{"output through a dangling link", "outputs", "type=local,dest=dangling", 1, "", "is a symbolic link"},
+		{"Dockerfile not found", "dockerfile", "missing", 0, "missing", "not found"},
+		{"Dockerfile out of the repository", "dockerfile", "out/passwd", 0, "", `"out/passwd" is a symbolic link`},
+		{"empty Dockerfile", "dockerfile", "empty", 0, "empty", "is empty"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: dir}, "INPUT_"+strings.ToUpper(test.input)+"="+test.text)
+			if err == nil {
+				_, err = spec.ReadSecrets()
+			}
+			if err == nil {
+				_, err = spec.Resolve(dir)
+			}
+			assertInvalid(t, err, test.input, test.line, test.value, test.reason)
+			if err != nil && strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the error holds what may be a secret: %v", err)
+			}
+		})
+	}
+}
+
+func assertInvalid(t *testing.T, err error, input string, line int, value, reason string) {
+	t.Helper()
+	invalid := (*Error)(nil)
+	if !errors.As(err, &invalid) {
+		t.Fatalf("%v, want an error about %s", err, input)
+	}
+	if invalid.Input != input || invalid.Line != line || invalid.Value != value || !strings.Contains(err.Error(), reason) {
+		t.Errorf("%+v\n%v\nwant input %s, line %d, value %q, reason %q", *invalid, err, input, line, value, reason)
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	for want, err := range map[string]error{
+		`input load: "maybe" must be true or false`: Errorf("load", "maybe", "must be true or false"),
+		`input labels, line 2: "=c" has no name`:    itemErrorf("labels", Item{"=c", 2}, "has no name"),
+		`input ref: not found`:                      Wrap("ref", errors.New("not found")),
+		`input outputs, line 3: type zip is unsupported`: wrapItem(
+			"outputs", Item{"", 3}, errors.New("type zip is unsupported"),
+		),
+	} {
+		if err.Error() != want {
+			t.Errorf("%s, want %s", err, want)
+		}
+	}
+}
+
+func TestInputsThatDependOnOthers(t *testing.T) {
+	env := Env{Getenv: noEnv, Dir: t.TempDir()}
+	_, err := buildSpec(t, env, "INPUT_SAVE=true", "INPUT_BUILDER=unix:///run/buildkit.sock")
+	assertInvalid(t, err, "save", 0, "true", "builder: depot")
+	_, err = buildSpec(t, env, "INPUT_SAVE=true", "INPUT_SAVE_TAGS=a b")
+	assertInvalid(t, err, "save_tags", 1, "a b", "not a tag")
+	if _, err = buildSpec(t, env, "INPUT_NETWORK=host", "INPUT_ALLOW=network.host"); err != nil {
+		t.Error(err)
+	}
+	if _, err = buildSpec(t, env, "INPUT_BUILDER=unix:///run/buildkit.sock", "INPUT_PLATFORM=linux/riscv64"); err != nil {
+		t.Errorf("another platform on a builder of one's own: %v", err)
+	}
+	fork := env
+	fork.Fork = true
+	_, err = buildSpec(t, fork, "INPUT_SECRETS=TOKEN=")
+	assertInvalid(t, err, "secrets", 1, "", "GitHub gives no secrets to a pull request from a fork")
+}
+
+func TestInvalidSnapshotInputs(t *testing.T) {
+	valid := Snapshot{
+		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
+		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", IfExists: "reuse",
+	}
+	if _, err := valid.Spec(Env{Getenv: noEnv, Dir: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name          string
+		change        func(*Snapshot)
+		input, reason string
+	}{
+		{"platform", func(in *Snapshot) { in.Platform = List{{"linux/arm64", 1}} }, "platform", "linux/amd64 only"},
+		{
+			"two platforms", func(in *Snapshot) { in.Platform = append(in.Platform, Item{"linux/arm64", 1}) }, "platform",
+			"linux/amd64 only",
+		},
+		{"load", func(in *Snapshot) { in.Load, in.ImageName = true, "a:b" }, "load", "remove it"},
+		{"name", func(in *Snapshot) { in.Name = "a b" }, "name", "a b"},
+		{"prefix", func(in *Snapshot) { in.NamePrefix = "" }, "name_prefix", "empty"},
+		{"entry point", func(in *Snapshot) { in.Entrypoint = `a "b` }, "entrypoint", "close every quote"},
+		{"if_exists", func(in *Snapshot) { in.IfExists = "skip" }, "if_exists", "reuse, replace or fail"},
+		{"keep", func(in *Snapshot) { in.Keep = -1 }, "keep", `"-1" must be 0 to keep all`},
+		{"cpu is a word", func(in *Snapshot) { in.CPU = "two" }, "cpu", `"two" must be a whole, positive number of cores`},
+		{"cpu is a fraction", func(in *Snapshot) { in.CPU = "1.5" }, "cpu", `"1.5"`},
+		{"no memory", func(in *Snapshot) { in.Memory = "0" }, "memory", "number of GB"},
+		{"negative disk", func(in *Snapshot) { in.Disk = "-1" }, "disk", "number of GB"},
+		{"disk beyond the API's range", func(in *Snapshot) { in.Disk = "2147483648" }, "disk", "2147483648"},
+		{"dry run", func(in *Snapshot) { in.DryRun = true }, "dry_run", "--keep N"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			in := valid
+			test.change(&in)
+			_, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
+			invalid := (*Error)(nil)
+			if !errors.As(err, &invalid) || invalid.Input != test.input || !strings.Contains(err.Error(), test.reason) {
+				t.Errorf("%v, want an error about %s with %q", err, test.input, test.reason)
+			}
+		})
+	}
+}
+
+func TestInvalidTestInputs(t *testing.T) {
+	valid := Test{
+		Build: Build{
+			Platform:  List{{"linux/amd64", 1}},
+			Builder:   "depot",
+			Timeout:   time.Minute,
+			Load:      true,
+			ImageName: "a:b",
+		},
+		Suite: DefaultSuite, Parallel: "cores", ReportDir: "test-results",
+	}
+	dir := repository(t)
+	spec, err := valid.Spec(Env{Getenv: noEnv, Dir: dir})
+	if err != nil || spec.Parallel < 1 || spec.Seed == 0 {
+		t.Fatalf("%v; parallel %d, seed %d", err, spec.Parallel, spec.Seed)
+	}
+	for _, test := range []struct {
+		name          string
+		change        func(*Test)
+		input, reason string
+	}{
+		{"nothing to run", func(in *Test) { in.Suite = NoSuite }, "suite", "set command"},
+		{"load", func(in *Test) { in.Load = false }, "load", "remove it"},
+		{"no containers", func(in *Test) { in.Parallel = "0" }, "parallel", "such as 4"},
+		{"parallel", func(in *Test) { in.Parallel = "all" }, "parallel", "such as 4"},
+		{"run", func(in *Test) { in.Run = "(" }, "run", "not a regular expression"},
+		{"seed", func(in *Test) { in.Seed = "x" }, "seed", "number that an earlier run printed"},
+		{"output", func(in *Test) { in.Output = "xml" }, "output", "json or empty"},
+		{"report directory", func(in *Test) { in.ReportDir = "out/x" }, "report_dir", "symbolic link"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			in := valid
+			test.change(&in)
+			_, err := in.Spec(Env{Getenv: noEnv, Dir: dir})
+			invalid := (*Error)(nil)
+			if !errors.As(err, &invalid) || invalid.Input != test.input || !strings.Contains(err.Error(), test.reason) {
+				t.Errorf("%v, want an error about %s with %q", err, test.input, test.reason)
+			}
+		})
+	}
+	command := valid
+	command.Suite, command.Command, command.Seed, command.Parallel = NoSuite, "true", "7", "3"
+	if spec, err := command.Spec(Env{Getenv: noEnv, Dir: dir}); err != nil || spec.Seed != 7 || spec.Parallel != 3 {
+		t.Errorf("%v; seed %d, parallel %d", err, spec.Seed, spec.Parallel)
+	}
+}
+
+func TestAttestations(t *testing.T) {
+	const push = "INPUT_PUSH=ghcr.io/a/b:1"
+	for _, test := range []struct {
+		name      string
+		variables []string
+		want      map[string]string
+	}{
+		{"loaded only", nil, map[string]string{}},
+		{"pushed", []string{push}, map[string]string{"provenance": defaultProvenance}},
+		{"saved", []string{"INPUT_SAVE=true"}, map[string]string{"provenance": defaultProvenance}},
+		{"pushed without", []string{push, "INPUT_PROVENANCE=false"}, map[string]string{}},
+		{
+			"pushed, with attests", []string{push, "INPUT_ATTESTS=type=provenance,mode=max"},
+			map[string]string{"provenance": "mode=max"},
+		},
+		{
+			"provenance before attests", []string{"INPUT_ATTESTS=type=provenance,mode=max", "INPUT_PROVENANCE=mode=min"},
+			map[string]string{"provenance": "mode=min"},
+		},
+		{"disabled", []string{"INPUT_ATTESTS=type=sbom,disabled=true"}, map[string]string{}},
+		{
+			"short form", []string{"INPUT_ATTESTS=sbom", "INPUT_PROVENANCE=true"},
+			map[string]string{"sbom": "", "provenance": ""},
+		},
+		{"generator", []string{"INPUT_SBOM=generator=a/b"}, map[string]string{"sbom": "generator=a/b"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, test.variables...)
+			if err != nil || !reflect.DeepEqual(spec.Request.Attestations, test.want) {
+				t.Errorf("%v, %v; want %v", spec.Request.Attestations, err, test.want)
+			}
+		})
+	}
+}
+
+func TestAnnotations(t *testing.T) {
+	text := "INPUT_ANNOTATIONS=a=1\nindex:b=2\nmanifest[linux/arm64]:c=3\nmanifest-descriptor:d=4"
+	for _, test := range []struct {
+		platforms string
+		image     map[string]string // of linux/amd64
+		index     map[string]string
+	}{
+		{"linux/amd64,linux/arm64",
+			map[string]string{"annotation.a": "1", "annotation-manifest-descriptor.d": "4"}, map[string]string{"b": "2"}},
+		{"linux/arm64",
+			map[string]string{
+				"annotation.a": "1", "annotation-index.b": "2", "annotation-manifest-descriptor.d": "4",
+			}, map[string]string{"b": "2"}},
+	} {
+		spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, text, "INPUT_PLATFORM="+test.platforms)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := spec.Annotations("linux/amd64"); !reflect.DeepEqual(got, test.image) {
+			t.Errorf("%s: image annotations %v, want %v", test.platforms, got, test.image)
+		}
+		if got := spec.IndexAnnotations(); !reflect.DeepEqual(got, test.index) {
+			t.Errorf("%s: index annotations %v, want %v", test.platforms, got, test.index)
+		}
+	}
+}
+
+func TestSecrets(t *testing.T) {
+	dir := repository(t)
+	env := Env{
+		Dir:    dir,
+		Getenv: func(name string) string { return map[string]string{"NPM": "n", "SOURCE_DATE_EPOCH": "7"}[name] },
+	}
+	spec, err := buildSpec(t, env, "INPUT_SECRETS=A=1=2", "INPUT_SECRET_ENVS=TOKEN=NPM,NPM", "INPUT_SECRET_FILES=key=file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := spec.ReadSecrets()
+	if want := map[string]string{"A": "1=2", "TOKEN": "n", "NPM": "n", "key": "x"}; err != nil ||
+		!reflect.DeepEqual(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+	if epoch := spec.Request.BuildArgs["SOURCE_DATE_EPOCH"]; epoch != "7" {
+		t.Errorf("SOURCE_DATE_EPOCH %q", epoch)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"app/Dockerfile", "sandbox/Dockerfile", "lib/x"} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("FROM scratch\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	below := func(name string) string { return filepath.Join(dir, name) }
+	const git = "https://github.com/moby/buildkit.git#v0.20.0"
+	for _, test := range []struct {
+		name      string
+		variables []string
+		want      Paths
+	}{
+		{"sandbox/Dockerfile without one in the context", nil, Paths{dir, below("sandbox/Dockerfile"), map[string]string{}}},
+		{
+			"the context's Dockerfile first", []string{"INPUT_CONTEXT=app"},
+			Paths{below("app"), below("app/Dockerfile"), map[string]string{}},
+		},
+		{
+			"dockerfile", []string{"INPUT_CONTEXT=lib", "INPUT_DOCKERFILE=app/Dockerfile"},
+			Paths{below("lib"), below("app/Dockerfile"), map[string]string{}},
+		},
+		{"remote context", []string{"INPUT_CONTEXT=" + git}, Paths{git, "Dockerfile", map[string]string{}}},
+		{"named contexts", []string{
+			"INPUT_BUILD_CONTEXTS=a=lib\nb=docker-image://alpine\nc=oci-layout://lib\nd=git@github.com:a/b",
+		},
+			Paths{dir, below("sandbox/Dockerfile"), map[string]string{
+				"a": below("lib"), "b": "docker-image://alpine", "c": "oci-layout://" + below("lib"), "d": "git@github.com:a/b",
+			}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: dir}, test.variables...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // resolving changes nothing
+				got, err := spec.Resolve(dir)
+				if err != nil || !reflect.DeepEqual(got, test.want) {
+					t.Errorf("%+v, %v; want %+v", got, err, test.want)
+				}
+			}
+		})
+	}
+}
+
+func TestPlatforms(t *testing.T) {
+	spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, "INPUT_PLATFORM=amd64,linux/arm64,linux/amd64")
+	if want := []string{"linux/amd64", "linux/arm64"}; err != nil || !slices.Equal(spec.Platforms, want) {
+		t.Errorf("%q, %v; want %q", spec.Platforms, err, want)
+	}
+}

@@ -1,0 +1,145 @@
+package source
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestOpenCheckout(t *testing.T) {
+	origin := newRepository(t)
+	sh(t, origin, `rmdir module; git config core.fsmonitor 'touch fsmonitor-ran; false'
+		git remote add origin git@github.com:octo/cat.git`)
+	tree, err := OpenCheckout(t.Context(), origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tree.SHA != sh(t, origin, "git rev-parse HEAD") || tree.Ref != "refs/heads/main" ||
+		tree.Repository != "octo/cat" {
+		t.Errorf("tree = %+v", tree)
+	}
+	if _, err := os.Stat(filepath.Join(origin, "fsmonitor-ran")); err == nil {
+		t.Error("the repository's file system monitor ran")
+	}
+	sh(t, origin, "git config --unset core.fsmonitor; git config status.showUntrackedFiles no; mkdir module")
+	for _, test := range []struct {
+		script string
+		dirty  bool
+	}{
+		{"true", false}, {"touch new", true}, {"rm new; echo x >> run.sh", true},
+		{"git checkout -q run.sh; git checkout -q --detach", false},
+	} {
+		sh(t, origin, test.script)
+		if tree, err = OpenCheckout(t.Context(), origin); err != nil || tree.Dirty != test.dirty {
+			t.Errorf("%s: dirty %t, %v; want %t", test.script, tree.Dirty, err, test.dirty)
+		}
+	}
+	if tree.Ref != "" {
+		t.Errorf("ref of a detached HEAD = %q, want none", tree.Ref)
+	}
+}
+
+func TestIsPublished(t *testing.T) {
+	for name, test := range map[string]struct {
+		refspec string
+		want    bool
+	}{
+		"branch":                         {"+refs/heads/trunk:refs/remotes/origin/trunk", true},
+		"tag":                            {"+refs/tags/light:refs/tags/light", true},
+		"pull request":                   {"+refs/pull/1/merge:refs/remotes/pull/1/merge", false},
+		"pull request as a local branch": {"+refs/pull/1/merge:refs/heads/trunk", false},
+		"commit without a ref":           {"refs/pull/1/head", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			sh(t, dir, "git init -q -b start .; git fetch -q --no-tags "+filepath.Join(hubDir, "app")+" "+test.refspec+
+				"; git checkout -q --detach FETCH_HEAD")
+			tree, err := OpenCheckout(t.Context(), dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := tree.IsPublished(t.Context()); err != nil || got != test.want {
+				t.Errorf("IsPublished = %t, %v; want %t", got, err, test.want)
+			}
+		})
+	}
+	t.Run("child of a published commit", func(t *testing.T) {
+		dir := t.TempDir()
+		sh(t, dir, "git clone -q "+filepath.Join(hubDir, "app")+` .
+			git checkout -q --detach; git commit -q --allow-empty -m local`)
+		tree, err := OpenCheckout(t.Context(), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := tree.IsPublished(t.Context()); err != nil || got {
+			t.Errorf("IsPublished = %t, %v; want false", got, err)
+		}
+	})
+}
+
+func TestUserName(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	dir := t.TempDir()
+	sh(t, dir, "git init -q .")
+	if got := UserName(t.Context(), dir); got != "" {
+		t.Errorf("UserName = %q, want none", got)
+	}
+	sh(t, dir, "git config user.name 'Mona Lisa'")
+	if got := UserName(t.Context(), dir); got != "Mona Lisa" {
+		t.Errorf("UserName = %q", got)
+	}
+}
+
+// remotes maps the URL of a remote to the repository that it names; "" for other forms.
+var remotes = map[string]string{
+	"https://github.com/a/b.git":          "a/b",
+	"https://github.com/a/b":              "a/b",
+	"https://user:pw@github.com/a/b.c":    "a/b.c",
+	"git@github.com:a/b.git":              "a/b",
+	"org-1234@github.com:a/.github":       "a/.github",
+	"ssh://git@github.com:22/a/b.git":     "a/b",
+	"http://127.0.0.1:8080/a/b":           "a/b",
+	"https://github.com/a/b/":             "a/b",
+	"/srv/a/b":                            "",
+	"https://gitlab.example/group/sub/b/": "",
+	"https://github.com/../b":             "",
+	"https://github.com/a/..":             "",
+	"https://github.com/a/b\n/c":          "",
+	"git@github.com:a/b;id":               "",
+	"ext::sh -c touch% x":                 "",
+	"":                                    "",
+}
+
+func TestOwnerAndName(t *testing.T) {
+	for url, want := range remotes {
+		if got := ownerAndName(url); got != want {
+			t.Errorf("%q: %q, want %q", url, got, want)
+		}
+	}
+}
+
+var ownerAndNamePattern = regexp.MustCompile(`^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$`)
+
+// FuzzOwnerAndName checks that the URL of a remote gives a name that can be part of a URL's path, or none.
+func FuzzOwnerAndName(f *testing.F) {
+	for url := range remotes {
+		f.Add(url)
+	}
+	f.Fuzz(func(t *testing.T, url string) {
+		got := ownerAndName(url)
+		if got == "" {
+			return
+		}
+		owner, name, _ := strings.Cut(got, "/")
+		if !ownerAndNamePattern.MatchString(got) || strings.Trim(owner, ".") == "" || strings.Trim(name, ".") == "" ||
+			!strings.Contains(url, got) {
+			t.Errorf("%q: %q", url, got)
+		}
+		if err := (Repository{Owner: owner, Name: name}).validate(); err != nil {
+			t.Errorf("%q: %v", url, err)
+		}
+	})
+}

@@ -1,0 +1,128 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/org/sandbox-actions/pkg/dockerengine"
+)
+
+// fakeEngine creates containers that run functions instead of programs, and records what is requested of them. Tests
+// use it for what does not depend on a real engine: which containers are created, and how failures are reported.
+type fakeEngine struct {
+	// command is called for each command of a container, with the number of the container from 1.
+	command func(c *fakeContainer, args []string, out, err io.Writer) (exit int, failure error)
+	// state is what Inspect returns; nil: a running container.
+	state func(c *fakeContainer) dockerengine.State
+	// stop is called by Stop and Kill, and returns the error of the stop.
+	stop func(ctx context.Context, c *fakeContainer, grace time.Duration) error
+
+	mutex      sync.Mutex
+	containers []*fakeContainer
+}
+
+// Create is never called: runOnFake replaces it.
+func (e *fakeEngine) Create(context.Context, dockerengine.ContainerSpec) (*dockerengine.Container, error) {
+	return nil, errors.New("not a real engine")
+}
+
+func (e *fakeEngine) Reap(context.Context) (int, error) { return 0, nil }
+
+// runOnFake runs a suite on a fake engine, one container at a time, and checks that every container is removed.
+func runOnFake(t *testing.T, e *fakeEngine, s *Suite, o Options) *Report {
+	t.Helper()
+	if o.Image == nil {
+		img, err := imageOf(v1.Config{User: "app"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Image = img
+	}
+	o.Engine, o.Parallel = e, 1
+	r, err := newRun(s, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.create = func(_ context.Context, spec dockerengine.ContainerSpec) (container, error) {
+		e.mutex.Lock()
+		defer e.mutex.Unlock()
+		c := &fakeContainer{engine: e, number: len(e.containers) + 1, spec: spec}
+		e.containers = append(e.containers, c)
+		return c, nil
+	}
+	report, err := r.execute(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range e.containers {
+		if !c.removed {
+			t.Errorf("container %d is not removed", c.number)
+		}
+	}
+	return report
+}
+
+type fakeContainer struct {
+	engine  *fakeEngine
+	number  int
+	spec    dockerengine.ContainerSpec
+	execs   []dockerengine.ExecSpec
+	calls   []string // methods with their arguments, in order
+	removed bool
+}
+
+func (c *fakeContainer) call(format string, args ...any) {
+	c.calls = append(c.calls, fmt.Sprintf(format, args...))
+}
+
+func (c *fakeContainer) Start(context.Context) error { c.call("start"); return nil }
+
+func (c *fakeContainer) Run(_ context.Context, streams dockerengine.Streams) (int, error) {
+	c.call("run")
+	return c.engine.command(c, append(c.spec.Entrypoint, c.spec.Cmd...), streams.Out, streams.Err)
+}
+
+func (c *fakeContainer) Exec(_ context.Context, spec dockerengine.ExecSpec) (int, error) {
+	c.call("exec %s", strings.Join(spec.Cmd, " "))
+	c.execs = append(c.execs, spec)
+	return c.engine.command(c, spec.Cmd, spec.Streams.Out, spec.Streams.Err)
+}
+
+func (c *fakeContainer) Inspect(context.Context) (dockerengine.State, error) {
+	if c.engine.state == nil {
+		return dockerengine.State{Running: true}, nil
+	}
+	return c.engine.state(c), nil
+}
+
+func (c *fakeContainer) Logs(_ context.Context, _ bool, streams dockerengine.Streams) error {
+	_, err := c.engine.command(c, []string{"logs"}, streams.Out, streams.Err)
+	return err
+}
+
+func (c *fakeContainer) Restart(_ context.Context, grace time.Duration) error {
+	c.call("restart %s", grace)
+	return nil
+}
+
+func (c *fakeContainer) Stop(ctx context.Context, grace time.Duration) error {
+	c.call("stop %s", grace)
+	return c.engine.stop(ctx, c, grace)
+}
+
+func (c *fakeContainer) Kill(_ context.Context, signal string) error {
+	c.call("kill %s", signal)
+	return nil
+}
+
+func (c *fakeContainer) Wait(ctx context.Context) (int, error) { return 0, c.engine.stop(ctx, c, 0) }
+
+func (c *fakeContainer) Remove(context.Context) error { c.removed = true; return nil }

@@ -1,0 +1,264 @@
+package suite
+
+// The types in this file and in forms.go define the format of a suite once: its keys (yaml tags), its rules (jsonschema
+// and schema tags, JSONForm methods) and its documentation (the comments). schema.json is generated from them. Parse
+// validates against it, and Convert writes a suite by encoding them.
+
+//go:generate go run ../../internal/gen/schema
+
+// Position is where a value begins in the suite's file.
+type Position struct {
+	Line int // from 1; 0 for a value that no file holds
+}
+
+// Document defines what a container image must be like. Regular expressions use Go's syntax (RE2): (?m) at the start
+// makes ^ and $ match at each line. Paths of golden files and mounts are relative to the suite's file.
+type Document struct {
+	// Name of the suite in reports. Default: the name of the file.
+	Name string `yaml:"name,omitempty"`
+	// Settings of every test that does not set its own.
+	Defaults Settings `yaml:"defaults,omitempty"`
+	// Tests, in the order of the report.
+	Tests []*Test `yaml:"tests" jsonschema:"required,minItems=1"`
+}
+
+// Test checks one thing: the metadata of the image, its files, a command, or the image as a running service.
+type Test struct {
+	Position `yaml:"-"`
+	// Name, unique in the suite.
+	Name string `yaml:"name" jsonschema:"required,title=one-line name,pattern=^[^\\p{C}]{1\\,200}$"`
+	// Words that select tests (--tags).
+	Tags []Word `yaml:"tags,omitempty"`
+	// Reason for not running the test.
+	Skip string `yaml:"skip,omitempty"`
+	// Number of times to retry after a failure. A test that passes on a retry is reported as flaky, not as passed.
+	Retries int `yaml:"retries,omitempty" jsonschema:"minimum=0,maximum=10,default=0"`
+	// Values of environment variables. Each combination of values is a test of its own.
+	Matrix Matrix `yaml:"matrix,omitempty"`
+
+	Settings `yaml:",inline"`
+
+	Image *ImageCheck `yaml:"image,omitempty" jsonschema:"oneof_required=image"`
+	// Checks of files in the image's layers. No container is started.
+	Files   []FileCheck   `yaml:"files,omitempty" jsonschema:"oneof_required=files,minItems=1"`
+	Service *ServiceCheck `yaml:"service,omitempty" jsonschema:"oneof_required=service"`
+
+	// Name of a container that the tests of the session share, in the order of the file. Sessions are faster, but each
+	// test sees the changes of those before it. The image needs /bin/sh.
+	Session Word `yaml:"session,omitempty"`
+	// Commands to run first in the same container. Each must exit with 0. The image needs /bin/sh.
+	Setup []Command `yaml:"setup,omitempty"`
+
+	CommandCheck `yaml:",inline"`
+}
+
+// Settings configure a test's containers and how commands run in them.
+type Settings struct {
+	// Maximum duration of the whole test. Default: 60s.
+	Timeout Duration `yaml:"timeout,omitempty"`
+	// User, as for docker run --user. Default: the user of the image, or 65534:65534 if that is root, so a test that
+	// needs root has to request it. A service runs as the user of the image.
+	User Text `yaml:"user,omitempty"`
+	// Privileges. none: no capabilities and no way to gain them (sudo does not work); default: as with docker run; all:
+	// as with docker run --privileged.
+	Privileges string `yaml:"privileges,omitempty" jsonschema:"enum=none,enum=default,enum=all,default=none"`
+	// Network. none, or bridge for the engine's default network. Default: none, or bridge for a service with a port to
+	// connect to.
+	Network string `yaml:"network,omitempty" jsonschema:"enum=none,enum=bridge"`
+	// Run commands on a terminal. All output is stdout then.
+	TTY bool `yaml:"tty,omitempty" jsonschema:"default=false"`
+	// Run the command through the image's entry point.
+	Entrypoint bool `yaml:"entrypoint,omitempty" jsonschema:"default=false"`
+	// Working directory of commands. Default: that of the image.
+	Workdir string `yaml:"workdir,omitempty" jsonschema:"title=absolute path,pattern=^(/|$),example=/tmp"`
+	// Environment variables in addition to those of the image.
+	Env Env `yaml:"env,omitempty"`
+	// Files and directories next to the suite to mount read-only.
+	Mounts []Mount `yaml:"mounts,omitempty"`
+	Limits Limits  `yaml:"limits,omitempty"`
+}
+
+// Mount shows a file or directory to the container, read-only.
+type Mount struct {
+	Position `yaml:"-" schema:"example={source: fixtures, target: /fixtures}"`
+	// Path relative to the suite's file.
+	Source string `yaml:"source" jsonschema:"required,minLength=1"`
+	// Absolute path in the container.
+	Target string `yaml:"target" jsonschema:"required,title=absolute path,pattern=^/.,example=/fixtures"`
+}
+
+// Limits bound the resources of a container.
+type Limits struct {
+	// Memory in bytes, swap included. Default: unlimited.
+	Memory Size `yaml:"memory,omitempty"`
+	// CPU cores. Default: unlimited.
+	CPUs float64 `yaml:"cpus,omitempty" jsonschema:"minimum=0,maximum=1000000"`
+	// Processes and threads.
+	PIDs int `yaml:"pids,omitempty" jsonschema:"minimum=0,maximum=4194304,default=512"`
+}
+
+// CommandCheck runs a command and checks its exit code and output.
+type CommandCheck struct {
+	// Command to run: a line for /bin/sh, or a list of the program and its arguments.
+	Run *Command `yaml:"run,omitempty" jsonschema:"oneof_required=run"`
+	// Expected exit code.
+	Exit int `yaml:"exit,omitempty" jsonschema:"minimum=0,maximum=255,default=0"`
+	// Expected output.
+	Stdout *TextCheck `yaml:"stdout,omitempty"`
+	// Expected output on standard error.
+	Stderr *TextCheck `yaml:"stderr,omitempty"`
+}
+
+// TextCheck checks a text: the output of a command, the content of a file, or the body of a response.
+type TextCheck struct {
+	Position `yaml:"-" schema:"minProperties=1"`
+	// Regular expressions that must all match.
+	Include []Pattern `yaml:"include,omitempty"`
+	// Regular expressions that must not match.
+	Exclude []Pattern `yaml:"exclude,omitempty"`
+	// The whole text.
+	Equals *string `yaml:"equals,omitempty"`
+	// File next to the suite that holds the whole text.
+	Golden string `yaml:"golden,omitempty" jsonschema:"minLength=1"`
+}
+
+// ImageCheck checks the image's metadata: its config, platform and size.
+type ImageCheck struct {
+	Position `yaml:"-" schema:"minProperties=1"`
+	// Environment variables.
+	Env    map[string]ValueCheck `yaml:"env,omitempty"`
+	Labels map[string]ValueCheck `yaml:"labels,omitempty"`
+	// The whole entry point; [] for none.
+	Entrypoint *[]string `yaml:"entrypoint,omitempty"`
+	// The whole default command; [] for none.
+	Cmd     *[]string   `yaml:"cmd,omitempty"`
+	User    *ValueCheck `yaml:"user,omitempty"`
+	Workdir *ValueCheck `yaml:"workdir,omitempty"`
+	// Ports that must be exposed.
+	Ports []Port `yaml:"ports,omitempty"`
+	// Ports that must not be exposed.
+	PortsAbsent []Port `yaml:"ports_absent,omitempty"`
+	// Volumes that must be declared.
+	Volumes []string `yaml:"volumes,omitempty"`
+	// Volumes that must not be declared.
+	VolumesAbsent []string     `yaml:"volumes_absent,omitempty"`
+	Healthcheck   *Healthcheck `yaml:"healthcheck,omitempty"`
+	StopSignal    *ValueCheck  `yaml:"stop_signal,omitempty"`
+	// Operating system and architecture, with the variant if that matters.
+	Platform string `yaml:"platform,omitempty" jsonschema:"pattern=^[^/]+/[^/]+(/[^/]+)?$,example=linux/amd64"`
+	// Maximum size of all layers, uncompressed.
+	MaxSize   Size `yaml:"max_size,omitempty"`
+	MaxLayers int  `yaml:"max_layers,omitempty" jsonschema:"minimum=0"`
+}
+
+// FileCheck checks one path, or every path that matches a pattern.
+type FileCheck struct {
+	Position `yaml:"-"`
+	// A path, or a pattern: * matches within a name, ** across directories. The checks apply to every match, and at least
+	// one match is required. A plain path is followed through symbolic links, except for the checks of type and target.
+	Path PathPattern `yaml:"path" jsonschema:"required"`
+	// Patterns of paths to ignore.
+	Except []Glob `yaml:"except,omitempty"`
+	// Only files with all of these traits.
+	Having []Trait `yaml:"having,omitempty"`
+	// Require that no file matches.
+	Absent bool   `yaml:"absent,omitempty" jsonschema:"default=false"`
+	Type   string `yaml:"type,omitempty" jsonschema:"enum=file,enum=directory,enum=symlink,enum=fifo,enum=char,enum=block"`
+	// Permission bits in octal.
+	Mode string `yaml:"mode,omitempty" jsonschema:"title=file mode,pattern=^[0-7]{3\\,4}$,example=0644,example=4755"`
+	// user or user:group, by number or by name (from the image's /etc/passwd and /etc/group).
+	Owner        Text   `yaml:"owner,omitempty"`
+	ExecutableBy string `yaml:"executable_by,omitempty" jsonschema:"enum=owner,enum=group,enum=others,enum=any"`
+	// Target of the symbolic link, as the link stores it.
+	Target *ValueCheck `yaml:"target,omitempty"`
+	// Size of the file in bytes.
+	Size *Range `yaml:"size,omitempty"`
+	// Number of matching files.
+	Count *Range `yaml:"count,omitempty"`
+	// Content of the file.
+	Content *TextCheck `yaml:"content,omitempty"`
+}
+
+// Range bounds a number. A bare number is both bounds.
+type Range struct {
+	Position `yaml:"-" schema:"minProperties=1"`
+	Min      *Size `yaml:"min,omitempty"`
+	Max      *Size `yaml:"max,omitempty"`
+}
+
+// ServiceCheck starts the image with its own entry point, user and command, and performs steps with it.
+type ServiceCheck struct {
+	Position `yaml:"-" schema:"minProperties=1"`
+	// Arguments instead of the image's command. The entry point stays.
+	Command []string        `yaml:"command,omitempty"`
+	Ready   *ReadinessCheck `yaml:"ready,omitempty"`
+	// Steps to perform in order. The first failure ends the test.
+	Steps []Step `yaml:"steps,omitempty"`
+}
+
+// ReadinessCheck defines when the service has started: all conditions must hold.
+type ReadinessCheck struct {
+	Position `yaml:"-" schema:"minProperties=1"`
+	// The image's HEALTHCHECK reports healthy.
+	Healthy bool `yaml:"healthy,omitempty"`
+	// A port accepts connections.
+	Port int `yaml:"port,omitempty" jsonschema:"minimum=1,maximum=65535"`
+	// A request succeeds.
+	HTTP *HTTPCheck `yaml:"http,omitempty"`
+	// The log matches.
+	Log *Pattern `yaml:"log,omitempty"`
+	// Maximum duration of the start. Default: 30s.
+	Within Duration `yaml:"within,omitempty"`
+}
+
+// Step is one action with a running service: run, http, restart, stop or logs.
+type Step struct {
+	Position     `yaml:"-"`
+	CommandCheck `yaml:",inline"`
+	User         Text   `yaml:"user,omitempty"`
+	Env          Env    `yaml:"env,omitempty"`
+	Workdir      string `yaml:"workdir,omitempty" jsonschema:"title=absolute path,pattern=^(/|$),example=/tmp"`
+	// How long to retry run, http or logs until they pass. Default: no retry.
+	Within Duration `yaml:"within,omitempty"`
+
+	HTTP *HTTPCheck `yaml:"http,omitempty" jsonschema:"oneof_required=http"`
+	// Restart the service and wait until it is ready again.
+	Restart bool       `yaml:"restart,omitempty" jsonschema:"oneof_required=restart" jsonschema_extras:"const=true"`
+	Stop    *StopCheck `yaml:"stop,omitempty" jsonschema:"oneof_required=stop"`
+	Logs    *LogsCheck `yaml:"logs,omitempty" jsonschema:"oneof_required=logs"`
+}
+
+// HTTPCheck sends a request to a port that is published on loopback. Redirects are not followed.
+type HTTPCheck struct {
+	Position `yaml:"-" schema:"example={port: 8080}"`
+	// Port of the container.
+	Port   int    `yaml:"port" jsonschema:"required,minimum=1,maximum=65535"`
+	Path   string `yaml:"path,omitempty" jsonschema:"title=absolute path,pattern=^(/|$),default=/,example=/health"`
+	Method string `yaml:"method,omitempty" jsonschema:"pattern=^[A-Z]+$,default=GET,example=POST"`
+	// Headers of the request.
+	Request map[string]Text `yaml:"request,omitempty"`
+	// Expected status code.
+	Status int `yaml:"status,omitempty" jsonschema:"minimum=100,maximum=599,default=200"`
+	// Expected headers of the response.
+	Headers map[string]ValueCheck `yaml:"headers,omitempty"`
+	// Expected body of the response.
+	Body *TextCheck `yaml:"body,omitempty"`
+}
+
+// StopCheck stops the service and checks its exit code.
+type StopCheck struct {
+	Position `yaml:"-"`
+	// Signal to send. Default: the image's STOPSIGNAL, or TERM.
+	Signal string `yaml:"signal,omitempty" jsonschema:"title=signal,pattern=^(SIG)?[A-Z0-9+]+$,example=TERM"`
+	// Expected exit code.
+	Exit int `yaml:"exit,omitempty" jsonschema:"minimum=0,maximum=255,default=0"`
+	// Maximum duration of the stop. Default: 10s.
+	Within Duration `yaml:"within,omitempty"`
+}
+
+// LogsCheck checks what the service has printed so far.
+type LogsCheck struct {
+	Position `yaml:"-" schema:"minProperties=1"`
+	Stdout   *TextCheck `yaml:"stdout,omitempty"`
+	Stderr   *TextCheck `yaml:"stderr,omitempty"`
+}
