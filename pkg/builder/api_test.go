@@ -185,13 +185,18 @@ func TestAPIErrors(t *testing.T) {
 			if test.project != "" {
 				d.Project = test.project
 			}
-			if test.fault.Silence {
-				d.Policy.HTTP.Timeout = 100 * time.Millisecond
-			}
-			lease, err := d.Acquire(t.Context(), Request{Platforms: []string{"linux/amd64"}})
-			if err == nil {
-				_, err = lease.Machine(t.Context(), "linux/amd64")
-				lease.Release(err)
+			var err error
+			if method == "CreateBuild" {
+				if test.fault.Silence {
+					d.Policy.HTTP.Timeout = 100 * time.Millisecond
+				}
+				_, err = d.Acquire(t.Context(), Request{Platforms: []string{"linux/amd64"}})
+			} else {
+				lease := acquire(t, d, Request{Platforms: []string{"linux/amd64"}})
+				if test.fault.Silence {
+					d.Policy.HTTP.Timeout = 100 * time.Millisecond
+				}
+				err = waitForMachine(t, d, lease, j.secrets()[1])
 			}
 			if test.op == "" {
 				test.op = create
