@@ -342,7 +342,7 @@ func TestReleaseWhileWaiting(t *testing.T) {
 			cause := errors.New("timed out")
 			cancel(cause)
 			if _, err := lease.Machine(impatient, "linux/amd64"); !errors.Is(err, cause) {
-				t.Errorf("second caller, whose context has ended: %v", err)
+				t.Errorf("second caller with an ended context: %v", err)
 			}
 			returns(t, "Release", func() { lease.Release(context.Canceled) })
 			if err := running.Wait(); !errors.Is(err, ErrReleased) {

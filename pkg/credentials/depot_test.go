@@ -67,7 +67,7 @@ func inActions(changes map[string]string) func(string) string {
 	return environment(variables)
 }
 
-// logger keeps what is logged.
+// logger keeps log lines.
 type logger struct {
 	mu    sync.Mutex
 	lines []string

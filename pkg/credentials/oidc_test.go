@@ -16,7 +16,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// recorder keeps what is masked.
+// recorder keeps masked secrets.
 type recorder struct {
 	mu     sync.Mutex
 	masked []string
