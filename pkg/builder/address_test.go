@@ -84,8 +84,8 @@ func TestCheckAddress(t *testing.T) {
 // FuzzCheckAddress checks that a valid address can be dialed as it is, and that an error is one line.
 func FuzzCheckAddress(f *testing.F) {
 	for _, seed := range []string{
-		"unix:///run/buildkitd.sock", "tcp://builder:1234", "tcp://[::1]:1", "tcp://[fe80::1%eth0]:1", "tcp://:1", "tcp://a:b:1",
-		"unix://", "://", "tcp://a:00001", "tcp://\x00:1", "unix:///\xff",
+		"unix:///run/buildkitd.sock", "tcp://builder:1234", "tcp://[::1]:1", "tcp://[fe80::1%eth0]:1", "tcp://:1",
+		"tcp://a:b:1", "unix://", "://", "tcp://a:00001", "tcp://\x00:1", "unix:///\xff",
 	} {
 		f.Add(seed)
 	}
@@ -168,7 +168,8 @@ func TestAddress(t *testing.T) {
 			want: []string{"connect to builder " + secure, hintNetwork},
 		},
 		{
-			name: "tcp with the certificates of another daemon", addr: secure, certDir: otherCertificates, platform: "linux/amd64",
+			name: "tcp with the certificates of another daemon",
+			addr: secure, certDir: otherCertificates, platform: "linux/amd64",
 			want: []string{"connect to builder " + secure, "failed to verify certificate", hintCertificates},
 		},
 		{
@@ -385,7 +386,8 @@ func behindTLS(t *testing.T, socket string) (addr, certificates string) {
 	trusted.AddCert(ca)
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{server.Raw}, PrivateKey: serverKey}},
-		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: trusted, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12,
+		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: trusted,
+		NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -185,13 +185,18 @@ func TestAPIErrors(t *testing.T) {
 			if test.project != "" {
 				d.Project = test.project
 			}
-			if test.fault.Silence {
-				d.Policy.HTTP.Timeout = 100 * time.Millisecond
-			}
-			lease, err := d.Acquire(t.Context(), Request{Platforms: []string{"linux/amd64"}})
-			if err == nil {
-				_, err = lease.Machine(t.Context(), "linux/amd64")
-				lease.Release(err)
+			var err error
+			if method == "CreateBuild" {
+				if test.fault.Silence {
+					d.Policy.HTTP.Timeout = 100 * time.Millisecond
+				}
+				_, err = d.Acquire(t.Context(), Request{Platforms: []string{"linux/amd64"}})
+			} else {
+				lease := acquire(t, d, Request{Platforms: []string{"linux/amd64"}})
+				if test.fault.Silence {
+					d.Policy.HTTP.Timeout = 100 * time.Millisecond
+				}
+				err = waitForMachine(t, d, lease, j.secrets()[1])
 			}
 			if test.op == "" {
 				test.op = create
@@ -208,8 +213,9 @@ func TestAPIErrors(t *testing.T) {
 func TestAPIErrorMessage(t *testing.T) {
 	s := startDepot(t)
 	_, err := depot(s, &journal{}, "other-token").Acquire(t.Context(), Request{})
-	const want = `create a build in project "sandbox": Depot answered 403 Forbidden: this token may not use project sandbox ` +
-		`(add the repository to the project's trust relationships at https://depot.dev, or use the project's token)`
+	const want = `create a build in project "sandbox": Depot answered 403 Forbidden: ` +
+		`this token may not use project sandbox (add the repository to the project's ` +
+		`trust relationships at https://depot.dev, or use the project's token)`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
@@ -299,7 +305,8 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		s.Fail(depotapi.Fault{Status: status, Header: map[string]string{"Location": other.URL}})
 		d := depot(s, &journal{}, "project-token")
 		_, err := d.Acquire(t.Context(), Request{})
-		checkAPIError(t, err, `create a build in project "sandbox"`, errorWant{status: status, format: true, hint: "DEPOT_API_URL"})
+		want := errorWant{status: status, format: true, hint: "DEPOT_API_URL"}
+		checkAPIError(t, err, `create a build in project "sandbox"`, want)
 		if _, err := d.PullCredential(t.Context(), "registry.example.com/sandbox:build"); httpclient.Status(err) != status {
 			t.Errorf("PullCredential: %v", err)
 		}

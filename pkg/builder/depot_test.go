@@ -37,7 +37,8 @@ func TestRequestReachesDepot(t *testing.T) {
 		if c.Push != request.Push || c.Load != request.Load || c.Save != request.Save || !slices.Equal(c.Tags, request.Tags) {
 			t.Errorf("%+v: sent %+v", request, c)
 		}
-		if lease.ID != c.BuildID || lease.ProjectID != "sandbox" || lease.URL != s.URL()+"/projects/sandbox/builds/"+lease.ID {
+		page := s.URL() + "/projects/sandbox/builds/" + lease.ID
+		if lease.ID != c.BuildID || lease.ProjectID != "sandbox" || lease.URL != page {
 			t.Errorf("%+v: got ID %q, project %q, URL %q", request, lease.ID, lease.ProjectID, lease.URL)
 		}
 	}
@@ -341,7 +342,7 @@ func TestReleaseWhileWaiting(t *testing.T) {
 			cause := errors.New("timed out")
 			cancel(cause)
 			if _, err := lease.Machine(impatient, "linux/amd64"); !errors.Is(err, cause) {
-				t.Errorf("second caller, whose context has ended: %v", err)
+				t.Errorf("second caller with an ended context: %v", err)
 			}
 			returns(t, "Release", func() { lease.Release(context.Canceled) })
 			if err := running.Wait(); !errors.Is(err, ErrReleased) {

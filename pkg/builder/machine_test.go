@@ -155,8 +155,9 @@ func TestPendingWait(t *testing.T) {
 			s.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive})
 			clock := newFakeClock()
 			clock.limit = 3
-			err := waitForMachine(t, s, &journal{}, clock)
-			if want := slices.Repeat([]time.Duration{test.want}, 3); !errors.Is(err, errClock) || !slices.Equal(clock.sleeps, want) {
+			err := waitWithClock(t, s, &journal{}, clock)
+			want := slices.Repeat([]time.Duration{test.want}, 3)
+			if !errors.Is(err, errClock) || !slices.Equal(clock.sleeps, want) {
 				t.Errorf("waited %s (%v), want %s", clock.sleeps, err, want)
 			}
 		})
@@ -169,7 +170,7 @@ func TestLongWaitIsLogged(t *testing.T) {
 	clock := newFakeClock()
 	clock.limit = 15
 	j := &journal{}
-	if err := waitForMachine(t, s, j, clock); !errors.Is(err, errClock) {
+	if err := waitWithClock(t, s, j, clock); !errors.Is(err, errClock) {
 		t.Fatal(err)
 	}
 	// After more than 2 s, and then after more than 10 s each.
@@ -182,13 +183,18 @@ func TestLongWaitIsLogged(t *testing.T) {
 	}
 }
 
-// waitForMachine waits with a fake clock, without health reports.
-func waitForMachine(t *testing.T, s *depotapi.Server, j *journal, clock *fakeClock) error {
+// waitWithClock waits for a machine with a fake clock.
+func waitWithClock(t *testing.T, s *depotapi.Server, j *journal, clock *fakeClock) error {
 	t.Helper()
 	d := depot(s, j, "project-token")
 	lease := acquire(t, d, Request{})
-	token := j.secrets()[1]
 	d.Policy.Clock = clock
+	return waitForMachine(t, d, lease, j.secrets()[1])
+}
+
+// waitForMachine waits for a machine of a lease with the policy of d, without health reports.
+func waitForMachine(t *testing.T, d Depot, lease *Lease, token string) error {
+	t.Helper()
 	d.Policy = d.Policy.withDefaults()
 	waiting := &session{Depot: d, api: d.api(), lease: lease, id: lease.ID, token: token}
 	platform, err := depotPlatform("linux/amd64")

@@ -105,7 +105,7 @@ func startDepotWithMachines(t *testing.T, changes ...func(*depotapi.Options)) *d
 	return startDepot(t, append(changes, func(o *depotapi.Options) { o.Machines = shared })...)
 }
 
-// journal records what is logged and masked.
+// journal records log lines and masked secrets.
 type journal struct {
 	mu     sync.Mutex
 	lines  []string
@@ -203,7 +203,7 @@ func goroutines() string {
 
 const oneFile = "FROM scratch\nCOPY Dockerfile /\n"
 
-// solve builds a Dockerfile whose context is only itself.
+// solve builds a Dockerfile with only itself as context.
 func solve(ctx context.Context, t *testing.T, c *client.Client, dockerfile string) error {
 	t.Helper()
 	dir := t.TempDir()

@@ -12,7 +12,8 @@ import (
 )
 
 // ErrNoProject means that no source names the Depot project.
-var ErrNoProject = errors.New("no Depot project: run `depot init` and commit depot.json, or set DEPOT_PROJECT_ID or depot_project")
+var ErrNoProject = errors.New("no Depot project: run `depot init` and commit depot.json, " +
+	"or set DEPOT_PROJECT_ID or depot_project")
 
 // maxProjectFile bounds a depot.json, in bytes. It comes with the code that is built, which is untrusted.
 const maxProjectFile = 64 << 10

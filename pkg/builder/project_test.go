@@ -40,7 +40,10 @@ func TestFindProject(t *testing.T) {
 			name: "ID with a line break", files: map[string]string{"depot.json": `{"id": "a\n::set-output name=x::y"}`},
 			err: `parse "DIR/depot.json": invalid project ID "a\n::set-output name=x::y"`,
 		},
-		{name: "ID with a space", files: map[string]string{"depot.json": `{"id": "a b"}`}, err: `parse "DIR/depot.json": invalid`},
+		{
+			name: "ID with a space", files: map[string]string{"depot.json": `{"id": "a b"}`},
+			err: `parse "DIR/depot.json": invalid project ID`,
+		},
 		{name: "directory", files: map[string]string{"depot.json/file": ""}, err: regular},
 		{name: "link to a device", files: map[string]string{"depot.json": "->/dev/zero"}, err: regular},
 		{name: "largest file", files: map[string]string{"depot.json": padded(maxProjectFile)}, want: "abc123"},

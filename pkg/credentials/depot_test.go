@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -62,13 +63,11 @@ func inActions(changes map[string]string) func(string) string {
 		"ACTIONS_ID_TOKEN_REQUEST_URL":   actions.IDTokenRequestURL(),
 		"ACTIONS_ID_TOKEN_REQUEST_TOKEN": actions.IDTokenRequestToken(),
 	}
-	for name, value := range changes {
-		variables[name] = value
-	}
+	maps.Copy(variables, changes)
 	return environment(variables)
 }
 
-// logger keeps what is logged.
+// logger keeps log lines.
 type logger struct {
 	mu    sync.Mutex
 	lines []string
@@ -136,6 +135,10 @@ func TestDepotTokenPrecedence(t *testing.T) {
 			getenv: inActions(map[string]string{"ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}),
 		},
 		{name: "outside of Actions", getenv: environment(nil), err: ErrNoDepotToken},
+		{
+			name: "another CI system", err: ErrNoDepotToken,
+			getenv: environment(map[string]string{"CI": "true", "GITHUB_ACTIONS": "false"}),
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := depot(test.getenv, &logger{})
@@ -158,13 +161,18 @@ func TestDepotTokenPrecedence(t *testing.T) {
 }
 
 func TestMalformedDepotToken(t *testing.T) {
-	for name, d := range map[string]Depot{
-		"input depot_token": {Input: "two words-of-a-secret", Getenv: environment(nil)},
-		"DEPOT_TOKEN":       {Getenv: environment(map[string]string{"DEPOT_TOKEN": "two\nlines-of-a-secret"})},
+	for _, malformed := range []string{
+		"two words-of-a-secret", "two\nlines-of-a-secret", "é-of-a-secret", "\x7f-of-a-secret",
 	} {
-		_, err := d.Token(t.Context())
-		if err == nil || !strings.HasPrefix(err.Error(), name+": invalid token") || strings.Contains(err.Error(), "of-a-secret") {
-			t.Errorf("got %v", err)
+		for name, d := range map[string]Depot{
+			"input depot_token": {Input: malformed, Getenv: environment(nil)},
+			"DEPOT_TOKEN":       {Getenv: environment(map[string]string{"DEPOT_TOKEN": malformed})},
+		} {
+			_, err := d.Token(t.Context())
+			if err == nil || !strings.HasPrefix(err.Error(), name+": invalid token") ||
+				strings.Contains(err.Error(), "of-a-secret") {
+				t.Errorf("%q: got %v", malformed, err)
+			}
 		}
 	}
 }
@@ -188,7 +196,8 @@ func TestGitHubIssuesNoToken(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := depot(inActions(test.change), &logger{}).Token(t.Context())
 			failed, ok := errors.AsType[*httpclient.APIError](err)
-			if !ok || failed.Service != "GitHub" || failed.Status != test.status || !strings.Contains(err.Error(), "depot_token") {
+			if !ok || failed.Service != "GitHub" || failed.Status != test.status ||
+				!strings.Contains(err.Error(), "depot_token") {
 				t.Fatalf("got %v", err)
 			}
 			for _, secret := range []string{"stale-bearer", actions.IDTokenRequestToken()} {
@@ -232,12 +241,14 @@ func writeEvent(t *testing.T, payload string) string {
 	return file
 }
 
-// forkJob is the environment of a job for a pull request, without OIDC.
-func forkJob(event string) func(string) string {
-	return inActions(map[string]string{
+// forkJob is the environment of a job for a pull request, without OIDC, with changes.
+func forkJob(event string, changes map[string]string) func(string) string {
+	variables := map[string]string{
 		"GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": event,
 		"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "",
-	})
+	}
+	maps.Copy(variables, changes)
+	return inActions(variables)
 }
 
 func countCalls(s *depotapi.Server, method string) int {
@@ -253,8 +264,9 @@ func countCalls(s *depotapi.Server, method string) int {
 func TestForkAnswersChallenge(t *testing.T) {
 	s := startDepot(t)
 	l := &logger{}
-	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false)), l)
+	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false), nil), l)
 	d.ClaimURL = s.ClaimURL()
+	s.Fail(depotapi.Fault{Method: "exchange", Times: 1, Status: http.StatusTooManyRequests})
 	before := len(actions.Requests())
 	token, err := d.Token(t.Context())
 	if err != nil {
@@ -284,6 +296,7 @@ func TestForkWithoutToken(t *testing.T) {
 	)
 	for _, test := range []struct {
 		name, event string
+		env         map[string]string // changes of the environment
 		fault       depotapi.Fault
 		err         error  // wrapped
 		status      int    // of an APIError
@@ -291,6 +304,8 @@ func TestForkWithoutToken(t *testing.T) {
 	}{
 		{name: "branch of the repository", event: pullRequest(t, "org/sandbox-actions", false), err: ErrNoIDToken},
 		{name: "deleted fork", event: pullRequest(t, "", false), err: ErrNoIDToken},
+		{name: "review", event: fork, env: map[string]string{"GITHUB_EVENT_NAME": "pull_request_review"}, err: ErrNoIDToken},
+		{name: "no run ID", event: fork, env: map[string]string{"GITHUB_RUN_ID": ""}, err: ErrNoIDToken},
 		{name: "no event file", event: "/absent", err: ErrNoIDToken},
 		{name: "malformed event", event: writeEvent(t, "{"), err: ErrNoIDToken},
 		{
@@ -314,12 +329,16 @@ func TestForkWithoutToken(t *testing.T) {
 			err: httpclient.ErrFormat, status: 200, want: "rerun the job later",
 		},
 		{
+			name: "no challenge code", event: fork, err: httpclient.ErrFormat, status: 200,
+			fault: depotapi.Fault{Method: "claim", Status: 200, Body: `{"exchangeURL":"http://127.0.0.1:1/exchange"}`},
+		},
+		{
 			name: "no answer", event: fork, fault: depotapi.Fault{Method: "claim", Silence: true},
 			want: "no answer within 50ms, after 4 attempts (check the network, and rerun the job)",
 		},
 		{
-			name: "challenge not found in the log", event: fork, fault: depotapi.Fault{Method: "exchange", Status: 403},
-			want: timedOut,
+			name: "challenge not found in the log", event: fork, want: timedOut,
+			fault: depotapi.Fault{Method: "exchange", Status: 403, Body: "not-found"},
 		},
 		{
 			name: "web page instead of a token", event: fork, want: timedOut,
@@ -333,7 +352,7 @@ func TestForkWithoutToken(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := startDepot(t)
-			d := depot(forkJob(test.event), &logger{})
+			d := depot(forkJob(test.event, test.env), &logger{})
 			d.ClaimURL = s.ClaimURL()
 			if test.fault.Method != "" {
 				s.Fail(test.fault)
@@ -353,10 +372,20 @@ func TestForkWithoutToken(t *testing.T) {
 	}
 }
 
+func TestForkTokenWithLineBreak(t *testing.T) {
+	s := startDepot(t)
+	s.Fail(depotapi.Fault{Method: "exchange", Status: http.StatusOK, Body: "fork-token\r\n"})
+	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false), nil), &logger{})
+	d.ClaimURL, d.ChallengeTimeout = s.ClaimURL(), 10*time.Second
+	if token, err := d.Token(t.Context()); err != nil || token != "fork-token" {
+		t.Errorf("got %q, %v", token, err)
+	}
+}
+
 func TestClaimIsRetried(t *testing.T) {
 	s := startDepot(t)
 	s.Fail(depotapi.Fault{Method: "claim", Times: 2, Status: http.StatusBadGateway})
-	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false)), &logger{})
+	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false), nil), &logger{})
 	d.ClaimURL = s.ClaimURL()
 	if _, err := d.Token(t.Context()); err != nil {
 		t.Error(err)
@@ -372,7 +401,7 @@ func TestExchangeURLMustBeHTTP(t *testing.T) {
 	}))
 	defer local.Close()
 	l := &logger{}
-	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false)), l)
+	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false), nil), l)
 	d.ClaimURL = local.URL
 	if _, err := d.Token(t.Context()); !errors.Is(err, httpclient.ErrFormat) || len(l.lines) > 0 {
 		t.Errorf("got %v, logged %q", err, l.lines)

@@ -16,7 +16,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// recorder keeps what is masked.
+// recorder keeps masked secrets.
 type recorder struct {
 	mu     sync.Mutex
 	masked []string
@@ -39,9 +39,14 @@ func oidcServer(t *testing.T, answers ...http.HandlerFunc) (address string, requ
 	t.Helper()
 	requests = &atomic.Int32{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/token" { // of another process, whose server had this port before
+			http.NotFound(w, r)
+			return
+		}
 		n := int(requests.Add(1))
-		if r.Method != http.MethodGet || r.URL.Path != "/token" || r.URL.Query().Get("api-version") != "2.0" ||
-			r.URL.Query().Get("audience") != "https://depot.dev/?a&b" || r.Header.Get("Authorization") != "Bearer request-token" {
+		if r.Method != http.MethodGet || r.URL.Query().Get("api-version") != "2.0" ||
+			r.URL.Query().Get("audience") != "https://depot.dev/?a&b" ||
+			r.Header.Get("Authorization") != "Bearer request-token" {
 			t.Errorf("request %s %s, %v", r.Method, r.URL, r.Header)
 		}
 		answers[min(n, len(answers))-1](w, r)
@@ -59,12 +64,15 @@ func answer(status int, body string) http.HandlerFunc {
 
 func silence(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
+func hangup(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+
 func TestOIDCToken(t *testing.T) {
 	const token = "aaa.bbb.ccc"
 	good := answer(200, `{"value":"`+token+`"}`)
 	for _, test := range []struct {
 		name     string
 		answers  []http.HandlerFunc
+		timeout  time.Duration
 		requests int32
 		status   int    // of the error
 		message  string // of the error; "" for success
@@ -72,7 +80,7 @@ func TestOIDCToken(t *testing.T) {
 	}{
 		{name: "token", answers: []http.HandlerFunc{good}, requests: 1},
 		{name: "after two failures", answers: []http.HandlerFunc{answer(503, ""), answer(500, ""), good}, requests: 3},
-		{name: "after a silent server", answers: []http.HandlerFunc{silence, good}, requests: 2},
+		{name: "after a broken connection", answers: []http.HandlerFunc{hangup, good}, requests: 2},
 		{
 			name: "unavailable", answers: []http.HandlerFunc{answer(503, `{"message":"maintenance"}`)},
 			requests: 4, status: 503, message: "maintenance",
@@ -81,12 +89,18 @@ func TestOIDCToken(t *testing.T) {
 			name: "refused", answers: []http.HandlerFunc{answer(403, `{"message":"invalid bearer request-token"}`)},
 			requests: 1, status: 403, message: "invalid bearer ***",
 		},
-		{name: "no token", answers: []http.HandlerFunc{answer(200, `{}`)}, requests: 1, status: 200, message: "no token", format: true},
+		{
+			name: "no token", answers: []http.HandlerFunc{answer(200, `{}`)},
+			requests: 1, status: 200, message: "no token", format: true,
+		},
 		{
 			name: "web page", answers: []http.HandlerFunc{answer(200, `<html>`)},
 			requests: 1, status: 200, message: "web page", format: true,
 		},
-		{name: "no answer", answers: []http.HandlerFunc{silence}, requests: 4, message: "no answer within 200ms"},
+		{
+			name: "no answer", answers: []http.HandlerFunc{silence}, timeout: 50 * time.Millisecond,
+			requests: 4, message: "no answer within 50ms",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			address, requests := oidcServer(t, test.answers...)
@@ -94,7 +108,7 @@ func TestOIDCToken(t *testing.T) {
 			oidc := NewOIDC(environment(map[string]string{
 				"ACTIONS_ID_TOKEN_REQUEST_URL": address, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-token",
 			}), r.mask)
-			oidc.HTTP.Policy = httpclient.Policy{MinWait: time.Millisecond, Timeout: 200 * time.Millisecond}
+			oidc.HTTP.Policy = httpclient.Policy{MinWait: time.Millisecond, Timeout: test.timeout}
 			got, err := oidc.Token(t.Context(), "https://depot.dev/?a&b")
 			if n := requests.Load(); n != test.requests {
 				t.Errorf("%d requests, want %d", n, test.requests)
@@ -117,7 +131,6 @@ func TestOIDCToken(t *testing.T) {
 	}
 }
 
-// What the runner answers to the first attempt may be masked only when it is parsed, but the request token is masked before it is sent.
 func TestRequestTokenIsMaskedFirst(t *testing.T) {
 	r := &recorder{}
 	address, _ := oidcServer(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -139,7 +152,8 @@ func TestOIDCUnavailable(t *testing.T) {
 		}
 	}
 	invalid := OIDC{RequestURL: "http://host:port/", RequestToken: "request-token"}
-	if _, err := invalid.Token(t.Context(), "audience"); err == nil || !strings.Contains(err.Error(), "ACTIONS_ID_TOKEN_REQUEST_URL") {
+	_, err := invalid.Token(t.Context(), "audience")
+	if err == nil || !strings.Contains(err.Error(), "ACTIONS_ID_TOKEN_REQUEST_URL") {
 		t.Errorf("invalid URL: %v", err)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Event is the event that started the run, reduced to what tells whose code the run handles. Event names and
+// Event is the event that started the run, reduced to the origin of the code that the run handles. Event names and
 // payloads:
 // https://docs.github.com/en/actions/reference/workflows-and-actions/events-that-trigger-workflows
 type Event struct {

@@ -24,7 +24,8 @@ func TestReadEvent(t *testing.T) {
 			payload: `{` + repository + `, "pull_request": {"number": 7, "merge_commit_sha": "m",
 				"head": {"sha": "h", "repo": {"full_name": "acme/app"}}, "base": {"sha": "b"}}}`,
 			want: Event{
-				Repository: "acme/app", Private: true, Pull: 7, HeadRepository: "acme/app", BaseSHA: "b", Commits: []string{"h", "m"},
+				Repository: "acme/app", Private: true, Pull: 7, HeadRepository: "acme/app",
+				BaseSHA: "b", Commits: []string{"h", "m"},
 			},
 		},
 		{
@@ -46,14 +47,17 @@ func TestReadEvent(t *testing.T) {
 		},
 		{
 			name: "pull_request_target of a fork", event: "pull_request_target",
-			payload: `{` + repository + `, "pull_request": {"number": 7, "head": {"sha": "h", "repo": {"full_name": "you/app"}}}}`,
-			want:    fork, external: true, privileged: true,
+			payload: `{` + repository + `, "pull_request": {"number": 7,
+				"head": {"sha": "h", "repo": {"full_name": "you/app"}}}}`,
+			want: fork, external: true, privileged: true,
 		},
 		{
 			name: "workflow_run of one pull request", event: "workflow_run",
 			payload: `{` + repository + `, "workflow_run": {"head_sha": "h", "head_repository": {"full_name": "Acme/App"},
 				"pull_requests": [{"number": 7}]}}`,
-			want:       Event{Repository: "acme/app", Private: true, Pull: 7, HeadRepository: "Acme/App", Commits: []string{"h"}},
+			want: Event{
+				Repository: "acme/app", Private: true, Pull: 7, HeadRepository: "Acme/App", Commits: []string{"h"},
+			},
 			privileged: true,
 		},
 		{

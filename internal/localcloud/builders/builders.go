@@ -1,7 +1,7 @@
-// Package builders is the stand-in for Depot's machines: real, stock BuildKit daemons, one for each platform, that
-// nobody reaches but over TCP with a certificate made for one build.
+// Package builders is the stand-in for Depot's machines: real, stock BuildKit daemons, one per platform, reachable over
+// TCP with a certificate for one build.
 //
-// The daemons keep their layers in a state directory, so that a build finds what an earlier one left, as on Depot.
+// The daemons keep their layer cache in a state directory, so that builds share it, as at Depot.
 package builders
 
 import (
@@ -22,15 +22,15 @@ import (
 
 // Options says which daemons to start, and where they keep what they build.
 type Options struct {
-	// Dir holds the state: the layer cache, which survives Stop, the daemons' configuration and their logs.
-	// One Builders at a time may use it.
+	// Dir holds the layer cache, which survives Stop, and the daemons' configuration and logs. Only one Builders may use
+	// it at a time.
 	Dir string
-	// Platforms that have a machine. Default: linux/amd64 and linux/arm64. The daemon of another architecture than
-	// ours builds Dockerfiles without RUN.
+	// Platforms that have a machine. Default: linux/amd64 and linux/arm64. A daemon for another architecture than the
+	// host's only builds Dockerfiles without RUN.
 	Platforms []string
 	// Mirrors maps a registry's host (docker.io) to the host:port that serves its images over plain HTTP.
 	Mirrors map[string]string
-	// Insecure lists the registries, host:port, that speak plain HTTP.
+	// Insecure lists the registries, host:port, that use plain HTTP.
 	Insecure []string
 	// Program is the BuildKit daemon. Default: .cache/bin/buildkitd of this module.
 	Program string
@@ -39,7 +39,7 @@ type Options struct {
 // Builders are running daemons. Stop ends them.
 type Builders struct {
 	machines map[string]*machine // by platform
-	sockets  string              // directory that only we may enter
+	sockets  string              // directory, accessible by its owner only
 
 	mutex       sync.Mutex
 	connections map[*Connection]struct{}
@@ -47,28 +47,27 @@ type Builders struct {
 	stopped     bool
 }
 
-// ErrNoMachine is Open's answer to a platform that has no machine.
+// ErrNoMachine is returned by Open for a platform without a machine.
 var ErrNoMachine = errors.New("no machine for this platform")
 
-// Start starts a daemon for each platform and returns once all of them answer. It needs root, because a
-// Dockerfile's RUN does. ctx is for starting only: the daemons live until Stop or, whatever happens, until our
-// process ends.
+// Start starts a daemon per platform and returns once all of them answer. It needs root, as RUN in a Dockerfile does.
+// ctx is for starting only: the daemons run until Stop, or until this process ends for any reason.
 func Start(ctx context.Context, o Options) (*Builders, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("builders: BuildKit's daemon needs root to run Dockerfiles")
+		return nil, errors.New("builders: start buildkitd: permission denied (run as root)")
 	}
 	program, err := findProgram(o.Program)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := exec.LookPath("runc"); err != nil {
-		return nil, errors.New("builders: runc is missing: run scripts/setup.sh test")
+		return nil, errors.New("builders: runc not found (run scripts/setup.sh test)")
 	}
 	dir, err := stateDirectory(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("builders: %w", err)
 	}
-	// A socket's path holds 107 bytes, a state directory may be deeper than that.
+	// The path of a socket is limited to 107 bytes, which Dir may exceed.
 	sockets, err := os.MkdirTemp("", "builders-")
 	if err != nil {
 		return nil, fmt.Errorf("builders: %w", err)
@@ -101,8 +100,8 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 	return b, nil
 }
 
-// Open lends the platform's machine to one build: a TCP address on loopback, and certificates made for this call,
-// valid for lifetime, that no other address accepts. Close the connection when the build ends.
+// Open makes a platform's machine available to one build: at a TCP address on loopback, with certificates that are
+// valid for lifetime and for this address only. Close the connection when the build ends.
 func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, error) {
 	m := b.machines[platform]
 	if m == nil {
@@ -126,16 +125,16 @@ func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, e
 	return c, nil
 }
 
-// Tap writes what clients send to the daemons to w, too, without its encryption: of the connections that are opened
-// from now on. It must be good for several goroutines, and not fail.
+// Tap copies what clients send to the daemons to w, unencrypted, for connections opened from now on. w must be safe for
+// concurrent use, and must not fail.
 func (b *Builders) Tap(w io.Writer) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
 	b.tap = w
 }
 
-// Address is the daemon's own address, unix://…, for tests that compare another client on the same daemon.
-// It is "" for a platform without a machine.
+// Address is the daemon's own address, unix://…, for clients other than Depot's. It is "" for a platform without a
+// machine.
 func (b *Builders) Address(platform string) string {
 	if m := b.machines[platform]; m != nil {
 		return "unix://" + m.socket
@@ -143,8 +142,8 @@ func (b *Builders) Address(platform string) string {
 	return ""
 }
 
-// Stop cuts every connection, ends the daemons and what they were running, and removes their mounts. The layer
-// cache stays. It may be called twice.
+// Stop closes all connections, stops the daemons and their containers, and removes their mounts. The layer cache stays.
+// It may be called twice.
 func (b *Builders) Stop() error {
 	b.mutex.Lock()
 	b.stopped = true
@@ -164,22 +163,22 @@ func (b *Builders) Stop() error {
 	return errors.Join(group.Wait(), os.RemoveAll(b.sockets))
 }
 
-// stateDirectory makes the directory, and names it as the table of mounts does: absolute, without symbolic links.
-func stateDirectory(named string) (string, error) {
-	if err := os.MkdirAll(named, 0o700); err != nil {
+// stateDirectory creates a directory and returns its path as in the mount table: absolute, without symbolic links.
+func stateDirectory(path string) (string, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
 		return "", err
 	}
-	dir, err := filepath.Abs(named)
+	dir, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
 	}
 	return filepath.EvalSymlinks(dir)
 }
 
-// findProgram returns the path of the daemon: the named one or the one that scripts/setup.sh builds.
-func findProgram(named string) (string, error) {
-	if named != "" {
-		return named, nil
+// findProgram returns path, or the daemon that scripts/setup.sh test builds.
+func findProgram(path string) (string, error) {
+	if path != "" {
+		return path, nil
 	}
 	dir, err := checkout.Root()
 	if err != nil {
@@ -187,13 +186,13 @@ func findProgram(named string) (string, error) {
 	}
 	program := filepath.Join(dir, ".cache", "bin", "buildkitd")
 	if _, err := os.Stat(program); err != nil {
-		return "", fmt.Errorf("builders: BuildKit's daemon is not built: run scripts/setup.sh test (%w)", err)
+		return "", fmt.Errorf("builders: find buildkitd: %w (run scripts/setup.sh test)", err)
 	}
 	return program, nil
 }
 
-// cause is the line of a daemon's log that says why it ended: its own word, or where Go's runtime gave up, or else
-// the last one.
+// cause is the line of a daemon's log that explains its end: its own error, or one of the Go runtime; otherwise the
+// last line.
 func cause(logFile string) string {
 	data, err := os.ReadFile(logFile)
 	if err != nil {
@@ -201,8 +200,8 @@ func cause(logFile string) string {
 	}
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
 	for _, line := range lines {
-		for _, end := range []string{"buildkitd: ", "panic: ", "fatal error: ", "runtime: ", "SIG"} {
-			if strings.HasPrefix(line, end) {
+		for _, prefix := range []string{"buildkitd: ", "panic: ", "fatal error: ", "runtime: ", "SIG"} {
+			if strings.HasPrefix(line, prefix) {
 				return line
 			}
 		}

@@ -23,9 +23,12 @@ import (
 	"github.com/tonistiigi/fsutil"
 )
 
-// start gives a test its own daemons, and checks at its end that nothing of them is left.
+// start starts daemons for one test, and checks at its end that no mounts and processes are left.
 func start(t *testing.T, o Options) *Builders {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("needs BuildKit daemons; run without -short")
+	}
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
@@ -46,7 +49,7 @@ func start(t *testing.T, o Options) *Builders {
 		}
 		for _, m := range b.machines {
 			if err := syscall.Kill(m.process.Pid, 0); err == nil {
-				t.Errorf("the daemon for %s still runs", m.platform)
+				t.Errorf("the daemon for %s is still running", m.platform)
 			}
 		}
 	})
@@ -78,7 +81,7 @@ func connect(t *testing.T, c *Connection, ca, cert, key string) (*client.Client,
 	return bk, err
 }
 
-// solve builds a folder with the given Dockerfile and file, and counts the steps that were not cached.
+// solve builds a directory with the given Dockerfile and file, and counts the steps that were not cached.
 func solve(t *testing.T, bk *client.Client, dockerfile, file string) (digest string, executed int, err error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -120,7 +123,7 @@ func solve(t *testing.T, bk *client.Client, dockerfile, file string) (digest str
 	return response.ExporterResponse[exptypes.ExporterImageDigestKey], executed, nil
 }
 
-func TestEachPlatformHasItsMachine(t *testing.T) {
+func TestMachinePerPlatform(t *testing.T) {
 	b := start(t, Options{})
 	for _, platform := range []string{"linux/amd64", "linux/arm64"} {
 		c, err := b.Open(platform, time.Minute)
@@ -150,12 +153,12 @@ func TestEachPlatformHasItsMachine(t *testing.T) {
 		t.Errorf("address of linux/riscv64: %q", got)
 	}
 	if info, err := os.Stat(b.sockets); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("the sockets' directory: %v, %v; want only us to enter it", info.Mode(), err)
+		t.Errorf("the sockets' directory: %v, %v; want mode 0700", info.Mode(), err)
 	}
 }
 
-// What runs is the daemon's own program: it is there, and needs no library.
-func TestRunStepsRun(t *testing.T) {
+// RUN executes a static program that every checkout has: the daemon's own.
+func TestRun(t *testing.T) {
 	b := start(t, Options{Platforms: []string{"linux/amd64"}})
 	bk, err := client.New(t.Context(), b.Address("linux/amd64"))
 	if err != nil {
@@ -177,8 +180,8 @@ func TestRunStepsRun(t *testing.T) {
 	}
 }
 
-// A Dockerfile says what it says anywhere: where the image really comes from is the daemon's business.
-func TestAMirrorServesDockerHub(t *testing.T) {
+// A Dockerfile needs no change to use a mirror: that is the daemon's configuration.
+func TestMirrorOfDockerHub(t *testing.T) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
@@ -204,7 +207,7 @@ func TestAMirrorServesDockerHub(t *testing.T) {
 	}
 	defer bk.Close()
 	for name, dockerfile := range map[string]string{
-		"by its name":            "FROM debian:bookworm-slim\nCOPY file /\n",
+		"short name":             "FROM debian:bookworm-slim\nCOPY file /\n",
 		"by the mirror's own":    "FROM " + host + "/library/debian:bookworm-slim\nCOPY file /\n",
 		"by its registry's name": "FROM docker.io/library/debian:bookworm-slim\nCOPY file /\n",
 	} {
@@ -214,7 +217,7 @@ func TestAMirrorServesDockerHub(t *testing.T) {
 	}
 }
 
-func TestCertificatesAreOneBuilds(t *testing.T) {
+func TestCertificatesAreForOneBuild(t *testing.T) {
 	b := start(t, Options{Platforms: []string{"linux/amd64"}})
 	open := func(lifetime time.Duration) *Connection {
 		t.Helper()
@@ -235,10 +238,10 @@ func TestCertificatesAreOneBuilds(t *testing.T) {
 	}{
 		{"own certificate", c, c.CACert, c.Cert, c.Key, true},
 		{"without a certificate", c, c.CACert, "", "", false},
-		{"another build's certificate", c, c.CACert, other.Cert, other.Key, false},
-		{"another build's machine", other, c.CACert, c.Cert, c.Key, false},
-		{"after its time", expired, expired.CACert, expired.Cert, expired.Key, false},
-		{"after the build's end", ended, ended.CACert, ended.Cert, ended.Key, false},
+		{"certificate of another build", c, c.CACert, other.Cert, other.Key, false},
+		{"machine of another build", other, c.CACert, c.Cert, c.Key, false},
+		{"expired certificate", expired, expired.CACert, expired.Cert, expired.Key, false},
+		{"closed connection", ended, ended.CACert, ended.Cert, ended.Key, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if _, err := connect(t, test.to, test.ca, test.cert, test.key); (err == nil) != test.ok {
@@ -248,7 +251,7 @@ func TestCertificatesAreOneBuilds(t *testing.T) {
 	}
 }
 
-func TestTheEndCutsWhatIsOpen(t *testing.T) {
+func TestCloseEndsConnections(t *testing.T) {
 	b := start(t, Options{Platforms: []string{"linux/amd64"}})
 	c, err := b.Open("linux/amd64", time.Minute)
 	if err != nil {
@@ -262,17 +265,17 @@ func TestTheEndCutsWhatIsOpen(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if _, err := bk.ListWorkers(ctx); err == nil {
-		t.Error("the machine still answers after the build's end")
+		t.Error("the machine still answers after Close")
 	}
 	if err := b.Stop(); err != nil {
 		t.Error(err)
 	}
 	if _, err := b.Open("linux/amd64", time.Minute); err == nil {
-		t.Error("stopped builders lend a machine")
+		t.Error("Open succeeds after Stop")
 	}
 }
 
-func TestTheLayerCacheSurvivesARestart(t *testing.T) {
+func TestLayerCacheSurvivesRestart(t *testing.T) {
 	dir := t.TempDir()
 	build := func() (string, int) {
 		t.Helper()
@@ -294,26 +297,26 @@ func TestTheLayerCacheSurvivesARestart(t *testing.T) {
 	}
 	digest, executed := build()
 	if executed != 1 {
-		t.Errorf("a build from nothing executed %d steps, want 1", executed)
+		t.Errorf("the first build executed %d steps, want 1", executed)
 	}
-	again, executed := build()
+	second, executed := build()
 	if executed != 0 {
 		t.Errorf("the same build executed %d steps after a restart, want 0", executed)
 	}
-	if again != digest {
-		t.Logf("the image's digest differs (%s, %s): its config holds the time", digest, again)
+	if second != digest {
+		t.Logf("the image's digest differs (%s, %s): its config contains the time", digest, second)
 	}
 }
 
-// A build that never ends, on a daemon that is stopped, and on one that is killed: nothing of it is left.
-func TestStopEndsWhatRuns(t *testing.T) {
+// Stop ends a running build, also if its daemon was killed, and leaves no container.
+func TestStopEndsContainers(t *testing.T) {
 	daemon, err := findProgram("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	static, err := os.ReadFile(filepath.Join(filepath.Dir(daemon), "buildctl"))
 	if err != nil {
-		t.Fatalf("buildctl is not built: run scripts/setup.sh test (%v)", err)
+		t.Fatalf("buildctl is missing: %v (run scripts/setup.sh test)", err)
 	}
 	for name, before := range map[string]func(m *machine){
 		"stopped": func(*machine) {},
@@ -341,7 +344,7 @@ func TestStopEndsWhatRuns(t *testing.T) {
 			}()
 			for end := time.Now().Add(20 * time.Second); len(running(t, m)) == 0; time.Sleep(20 * time.Millisecond) {
 				if time.Now().After(end) {
-					t.Fatal("the step does not start")
+					t.Fatal("timed out waiting for the step")
 				}
 			}
 			containers := running(t, m)
@@ -363,7 +366,7 @@ func TestStopEndsWhatRuns(t *testing.T) {
 	}
 }
 
-// running lists the processes that work in a container below the daemon's directory.
+// running lists the processes in containers below the daemon's directory.
 func running(t *testing.T, m *machine) []string {
 	t.Helper()
 	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -372,7 +375,7 @@ func running(t *testing.T, m *machine) []string {
 	}
 	var found []string
 	for _, file := range commands {
-		line, _ := os.ReadFile(file) // it may have ended meanwhile
+		line, _ := os.ReadFile(file) // it may have ended
 		root, _ := os.Readlink(filepath.Join(filepath.Dir(file), "root"))
 		if bytes.HasPrefix(line, []byte("/bin\x00--wait")) || root != "/" && strings.HasPrefix(root, m.dir) {
 			found = append(found, filepath.Base(filepath.Dir(file)))
@@ -414,19 +417,20 @@ insecure-entitlements = ["network.host", "security.insecure"]
 	}
 }
 
-func TestWhatIsMissingIsNamed(t *testing.T) {
+func TestStartErrors(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "buildkitd")
 	if err := os.WriteFile(broken, []byte("#!/bin/sh\necho no such luck\nexit 3\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	crashing := filepath.Join(t.TempDir(), "buildkitd")
-	if err := os.WriteFile(crashing, []byte("#!/bin/sh\necho 'fatal error: newosproc'\necho goroutine 1:\nexit 2\n"), 0o755); err != nil {
+	script := "#!/bin/sh\necho 'fatal error: newosproc'\necho goroutine 1:\nexit 2\n"
+	if err := os.WriteFile(crashing, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for program, want := range map[string]string{
 		filepath.Join(t.TempDir(), "absent"): "no such file",
-		broken:                               "ended at once: no such luck",
-		crashing:                             "ended at once: fatal error: newosproc",
+		broken:                               "exited: no such luck",
+		crashing:                             "exited: fatal error: newosproc",
 	} {
 		_, err := Start(t.Context(), Options{Dir: t.TempDir(), Program: program, Platforms: []string{"linux/amd64"}})
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -435,6 +439,6 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	}
 	t.Chdir(t.TempDir())
 	if _, err := Start(t.Context(), Options{Dir: t.TempDir()}); err == nil {
-		t.Error("started without a checkout, and without a program")
+		t.Error("Start succeeds without a checkout and a program")
 	}
 }

@@ -16,18 +16,17 @@ import (
 	"time"
 )
 
-// Connection is one build's way to a machine: where it is, and what proves to each side who the other one is.
-// CACert, Cert and Key are PEM.
+// Connection is one build's access to a machine: its address and the certificates for mutual TLS, in PEM.
 type Connection struct {
 	Endpoint   string // tcp://127.0.0.1:PORT
 	ServerName string // the name in the server's certificate
-	CACert     string // who signed the server's certificate
+	CACert     string // signed the server's certificate
 	Cert, Key  string // the client's certificate and its private key
 
 	listener net.Listener
 	socket   string
-	tap      io.Writer // gets what the client sends
-	forget   func()
+	tap      io.Writer // receives what the client sends
+	forget   func()    // removes the connection from its Builders
 
 	mutex  sync.Mutex
 	open   map[net.Conn]struct{}
@@ -35,7 +34,7 @@ type Connection struct {
 	served sync.WaitGroup
 }
 
-// Close ends the listener and cuts what still goes through it. It may be called twice.
+// Close closes the listener and all of its connections. It may be called twice.
 func (c *Connection) Close() error {
 	c.mutex.Lock()
 	first := !c.closed
@@ -54,12 +53,11 @@ func (c *Connection) Close() error {
 	return nil
 }
 
-// open listens on loopback and passes on to the socket, and to tap, what clients with this connection's certificate
-// send.
+// open listens on loopback, and forwards clients that have this connection's certificate to the socket and to tap.
 func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, error) {
 	const serverName = "builder.localcloud"
-	until := time.Now().Add(lifetime)
-	authority, authorityKey, err := certificate(until, x509.Certificate{
+	notAfter := time.Now().Add(lifetime)
+	authority, authorityKey, err := certificate(notAfter, x509.Certificate{
 		Subject:               pkix.Name{CommonName: "builds of one connection"},
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -68,7 +66,7 @@ func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, er
 	if err != nil {
 		return nil, err
 	}
-	server, serverKey, err := certificate(until, x509.Certificate{
+	server, serverKey, err := certificate(notAfter, x509.Certificate{
 		Subject:     pkix.Name{CommonName: serverName},
 		DNSNames:    []string{serverName},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
@@ -77,7 +75,7 @@ func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, er
 	if err != nil {
 		return nil, err
 	}
-	user, userKey, err := certificate(until, x509.Certificate{
+	user, userKey, err := certificate(notAfter, x509.Certificate{
 		Subject:     pkix.Name{CommonName: "build"},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -87,7 +85,7 @@ func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, er
 	}
 	key, err := x509.MarshalPKCS8PrivateKey(userKey)
 	if err != nil {
-		return nil, fmt.Errorf("write the build's key: %w", err)
+		return nil, fmt.Errorf("encode the client's key: %w", err)
 	}
 
 	trusted := x509.NewCertPool()
@@ -96,13 +94,13 @@ func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, er
 		Certificates: []tls.Certificate{{Certificate: [][]byte{server.Raw}, PrivateKey: serverKey}},
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		ClientCAs:    trusted,
-		NextProtos:   []string{"h2"}, // gRPC's clients insist on it
+		NextProtos:   []string{"h2"}, // required by gRPC clients
 		MinVersion:   tls.VersionTLS12,
-		// A resumed session would be believed without a look at the certificate's dates.
+		// A resumed session would skip the check of the certificate's dates.
 		SessionTicketsDisabled: true,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listen for a build: %w", err)
+		return nil, fmt.Errorf("listen for TLS connections: %w", err)
 	}
 	c := &Connection{
 		Endpoint:   "tcp://" + listener.Addr().String(),
@@ -119,34 +117,34 @@ func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, er
 	return c, nil
 }
 
-// certificate makes a key and a certificate that the parent signs, or that signs itself without a parent.
+// certificate creates a key, and a certificate for it that is signed by parent; self-signed if parent is nil.
 func certificate(
-	until time.Time,
+	notAfter time.Time,
 	template x509.Certificate,
 	parent *x509.Certificate,
 	parentKey *ecdsa.PrivateKey,
 ) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make a key: %w", err)
+		return nil, nil, fmt.Errorf("create a key: %w", err)
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
-		return nil, nil, fmt.Errorf("make a certificate: %w", err)
+		return nil, nil, fmt.Errorf("create a certificate: %w", err)
 	}
 	template.SerialNumber = serial
-	template.NotBefore = time.Now().Add(-time.Minute) // for clocks that differ a little
-	template.NotAfter = until
+	template.NotBefore = time.Now().Add(-time.Minute) // tolerates clock skew
+	template.NotAfter = notAfter
 	if parent == nil {
 		parent, parentKey = &template, key
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &template, parent, &key.PublicKey, parentKey)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make a certificate: %w", err)
+		return nil, nil, fmt.Errorf("create a certificate: %w", err)
 	}
 	made, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make a certificate: %w", err)
+		return nil, nil, fmt.Errorf("create a certificate: %w", err)
 	}
 	return made, key, nil
 }
@@ -157,12 +155,12 @@ func (c *Connection) serve() {
 		if err != nil {
 			return // closed
 		}
-		c.served.Go(func() { c.pass(conn.(*tls.Conn)) })
+		c.served.Go(func() { c.forward(conn.(*tls.Conn)) })
 	}
 }
 
-// pass shows the client the daemon once its certificate has been accepted.
-func (c *Connection) pass(client *tls.Conn) {
+// forward connects a client to the daemon after the TLS handshake.
+func (c *Connection) forward(client *tls.Conn) {
 	defer client.Close()
 	if !c.track(client) {
 		return
@@ -183,14 +181,14 @@ func (c *Connection) pass(client *tls.Conn) {
 		return
 	}
 	defer c.untrack(daemon)
-	var there sync.WaitGroup
-	there.Go(func() {
+	var sending sync.WaitGroup
+	sending.Go(func() {
 		_, _ = io.Copy(daemon, io.TeeReader(client, c.tap))
 		daemon.Close()
 	})
 	_, _ = io.Copy(client, daemon)
 	client.Close()
-	there.Wait()
+	sending.Wait()
 }
 
 func (c *Connection) track(conn net.Conn) bool {

@@ -22,12 +22,12 @@ type machine struct {
 	platform, dir, socket string
 
 	process *os.Process
-	ended   chan struct{} // closed when the process has been waited for
+	ended   chan struct{} // closed when the process has ended
 }
 
-// start runs the daemon and waits until it answers, at most 60 s.
+// start starts the daemon and waits up to 60 s until it answers.
 func (m *machine) start(ctx context.Context, program string, o Options) error {
-	temporary := filepath.Join(m.dir, "tmp") // where the daemon mounts what it reads and writes
+	temporary := filepath.Join(m.dir, "tmp") // for the daemon's mounts
 	if err := os.MkdirAll(temporary, 0o700); err != nil {
 		return fmt.Errorf("builders: %w", err)
 	}
@@ -54,7 +54,7 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 	m.ended = make(chan struct{})
 	started := make(chan error, 1)
 	go func() {
-		// Pdeathsig means the death of the thread that started the process, so this one has to stay.
+		// Pdeathsig refers to the thread that started the process, so that thread must stay.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(m.ended)
@@ -62,16 +62,16 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 		m.process = command.Process
 		started <- err
 		if err == nil {
-			_ = command.Wait() // how it ended is in its log
+			_ = command.Wait() // its log has the reason
 		}
 	}()
 	if err := <-started; err != nil {
 		return fmt.Errorf("builders: start %s: %w", program, err)
 	}
-	return m.ready(ctx, logFile)
+	return m.waitUntilReady(ctx, logFile)
 }
 
-func (m *machine) ready(ctx context.Context, logFile string) error {
+func (m *machine) waitUntilReady(ctx context.Context, logFile string) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	c, err := client.New(ctx, "unix://"+m.socket)
@@ -86,15 +86,15 @@ func (m *machine) ready(ctx context.Context, logFile string) error {
 		}
 		select {
 		case <-m.ended:
-			return fmt.Errorf("builders: the daemon for %s ended at once: %s", m.platform, cause(logFile))
+			return fmt.Errorf("builders: buildkitd for %s exited: %s", m.platform, cause(logFile))
 		case <-ctx.Done():
-			return fmt.Errorf("builders: the daemon for %s does not answer (%w): %s", m.platform, err, cause(logFile))
+			return fmt.Errorf("builders: buildkitd for %s does not answer: %w: %s", m.platform, err, cause(logFile))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// stop ends the process: politely, then, after 5 s, by force; and removes what a forced end leaves.
+// stop ends the process with SIGTERM, after 5 s with SIGKILL, and removes the containers and mounts that are left.
 func (m *machine) stop() error {
 	if m.process == nil {
 		return nil
@@ -109,8 +109,7 @@ func (m *machine) stop() error {
 	return errors.Join(m.removeContainers(), m.removeMounts())
 }
 
-// removeContainers ends containers of the daemon that outlived it: runc knows them by the directory of their
-// bundle.
+// removeContainers removes containers that outlived the daemon, identified by the directory of their bundle.
 func (m *machine) removeContainers() error {
 	list, err := exec.Command("runc", "list", "--format", "json").Output()
 	if err != nil {
@@ -132,7 +131,7 @@ func (m *machine) removeContainers() error {
 	return errors.Join(errs...)
 }
 
-// removeMounts unmounts all that is mounted below the daemon's directory, the innermost first.
+// removeMounts unmounts everything below the daemon's directory, innermost first.
 func (m *machine) removeMounts() error {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -164,18 +163,15 @@ func (m *machine) removeMounts() error {
 func configuration(m *machine, o Options) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "root = %q\n", filepath.Join(m.dir, "root"))
-	// Depot allows both to those who ask for them.
+	// Depot allows both.
 	fmt.Fprintf(&s, "insecure-entitlements = [%q, %q]\n", "network.host", "security.insecure")
 	fmt.Fprintf(&s, "[grpc]\n  address = [%q]\n", "unix://"+m.socket)
-	// Its default is one path for all daemons of a host, and the second one to start at that moment would end.
+	// The default is the same path for all daemons of a host, so that a second daemon would exit.
 	fmt.Fprintf(&s, "[otel]\n  socketPath = %q\n", strings.TrimSuffix(m.socket, ".sock")+"-otel.sock")
 	fmt.Fprintf(&s, "[worker.containerd]\n  enabled = false\n")
-	// RUN shares the host's network: names resolve as they do outside, without a bridge to set up.
-	fmt.Fprintf(
-		&s,
-		"[worker.oci]\n  enabled = true\n  platforms = [%q]\n  binary = \"runc\"\n  networkMode = \"host\"\n",
-		m.platform,
-	)
+	// RUN uses the host's network and name resolution, without a bridge.
+	fmt.Fprintf(&s, "[worker.oci]\n  enabled = true\n  platforms = [%q]\n", m.platform)
+	fmt.Fprintf(&s, "  binary = \"runc\"\n  networkMode = \"host\"\n")
 
 	mirrors, http := o.Mirrors, slices.Clone(o.Insecure)
 	hosts := make([]string, 0, len(mirrors))

@@ -13,9 +13,11 @@ import (
 	"time"
 )
 
-// Killed without a chance to stop anything, the owner takes its daemons along. The owner is this test again, as a
-// process of its own.
-func TestDaemonsEndWithTheirOwner(t *testing.T) {
+// The daemons end with their owner, even if it is killed. The owner is this test in a process of its own.
+func TestDaemonsEndWithOwner(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs BuildKit daemons; run without -short")
+	}
 	if dir := os.Getenv("BUILDERS_OWNER_DIR"); dir != "" {
 		b, err := Start(t.Context(), Options{Dir: dir})
 		if err != nil {
@@ -25,10 +27,10 @@ func TestDaemonsEndWithTheirOwner(t *testing.T) {
 			fmt.Println("daemon", m.process.Pid)
 		}
 		fmt.Println("sockets", b.sockets)
-		select {} // until we are killed
+		select {} // until the process is killed
 	}
 
-	owner := exec.Command(os.Args[0], "-test.run=^TestDaemonsEndWithTheirOwner$")
+	owner := exec.Command(os.Args[0], "-test.run=^TestDaemonsEndWithOwner$")
 	owner.Env = append(os.Environ(), "BUILDERS_OWNER_DIR="+t.TempDir())
 	out, err := owner.StdoutPipe()
 	if err != nil {
@@ -68,7 +70,7 @@ func TestDaemonsEndWithTheirOwner(t *testing.T) {
 	}
 }
 
-// ended tells whether a process is gone, or dead and not yet waited for by whoever inherited it.
+// ended reports whether a process does not exist or is a zombie.
 func ended(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, os.ErrNotExist) {

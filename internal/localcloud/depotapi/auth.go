@@ -13,20 +13,20 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 )
 
-// TokenKind says what a call was authenticated with.
+// TokenKind is the kind of token that authenticated a call.
 type TokenKind string
 
-// The kinds of tokens. A call without one, or with one that nobody knows, has the kind "".
+// The kinds of tokens. A call with a missing or unknown token has the kind "".
 const (
 	ProjectToken      TokenKind = "project"
 	OrganizationToken TokenKind = "organization"
 	UserToken         TokenKind = "user"
 	OIDCToken         TokenKind = "oidc"
-	ForkToken         TokenKind = "fork"  // made by the challenge for pull requests from forks
-	BuildToken        TokenKind = "build" // made by CreateBuild, for the other calls of that build
+	ForkToken         TokenKind = "fork"  // issued for the challenge of a fork's pull request
+	BuildToken        TokenKind = "build" // issued by CreateBuild for the other calls of that build
 )
 
-// caller is who a token belongs to.
+// caller is the owner of a token.
 type caller struct {
 	kind       TokenKind
 	project    string // of a project token
@@ -34,11 +34,11 @@ type caller struct {
 	build      *build // of a build token
 }
 
-// identify says whose token a request carries. Every token that is not good is answered by unauthenticated.
+// identify returns the owner of a request's token. Its error for an invalid token has the code unauthenticated.
 func (s *Server) identify(ctx context.Context, header http.Header) (caller, error) {
 	token, ok := strings.CutPrefix(header.Get("Authorization"), "Bearer ")
 	if !ok || token == "" {
-		return caller{}, refuse(connect.CodeUnauthenticated, "missing API token")
+		return caller{}, apiError(connect.CodeUnauthenticated, "missing API token")
 	}
 	who, err := s.lookUp(token)
 	if err == nil && who.kind == "" && strings.Count(token, ".") == 2 {
@@ -48,13 +48,13 @@ func (s *Server) identify(ctx context.Context, header http.Header) (caller, erro
 		return caller{}, err
 	}
 	if who.kind == "" {
-		return caller{}, refuse(connect.CodeUnauthenticated, "invalid API token")
+		return caller{}, apiError(connect.CodeUnauthenticated, "invalid API token")
 	}
 	s.note(ctx, func(c *Call) { c.Token = who.kind })
 	return who, nil
 }
 
-// lookUp finds a token among those that Depot made.
+// lookUp finds a token that Depot issued; without a match, the caller has no kind.
 func (s *Server) lookUp(token string) (caller, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -66,7 +66,7 @@ func (s *Server) lookUp(token string) (caller, error) {
 	for _, c := range s.forks {
 		if c.token == token {
 			if time.Now().After(c.expires) {
-				return caller{}, refuse(connect.CodeUnauthenticated, "the token has expired")
+				return caller{}, apiError(connect.CodeUnauthenticated, "the token has expired")
 			}
 			return caller{kind: ForkToken, repository: c.repository}, nil
 		}
@@ -85,8 +85,8 @@ func (s *Server) lookUp(token string) (caller, error) {
 	return caller{}, nil
 }
 
-// authorize finds the project that the caller asks for, and lets it in, or not. A project that does not exist is
-// not found; one that does, and is not the caller's, is denied.
+// authorize returns the requested project, or the token's own if id is "". The code of its error is not_found for an
+// unknown project, and permission_denied for one that the caller may not use.
 func (s *Server) authorize(who caller, id string) (Project, error) {
 	if id == "" {
 		switch who.kind {
@@ -95,12 +95,12 @@ func (s *Server) authorize(who caller, id string) (Project, error) {
 		case BuildToken:
 			id = who.build.project
 		default:
-			return Project{}, refuse(connect.CodeInvalidArgument, "project_id is required")
+			return Project{}, apiError(connect.CodeInvalidArgument, "project_id is required")
 		}
 	}
 	p, ok := s.project(id)
 	if !ok {
-		return Project{}, refuse(connect.CodeNotFound, "project %s not found", id)
+		return Project{}, apiError(connect.CodeNotFound, "project %s not found", id)
 	}
 	switch who.kind {
 	case OrganizationToken, UserToken:
@@ -110,10 +110,10 @@ func (s *Server) authorize(who caller, id string) (Project, error) {
 	case BuildToken:
 		ok = who.build.project == id
 	default:
-		// GitHub does not tell upper from lower case in names.
+		// GitHub's names are case-insensitive.
 		ok = slices.ContainsFunc(p.Trust, func(trusted string) bool { return strings.EqualFold(trusted, who.repository) })
 		if !ok {
-			return Project{}, refuse(
+			return Project{}, apiError(
 				connect.CodePermissionDenied,
 				"project %s has no trust relationship with %s",
 				id,
@@ -122,12 +122,12 @@ func (s *Server) authorize(who caller, id string) (Project, error) {
 		}
 	}
 	if !ok {
-		return Project{}, refuse(connect.CodePermissionDenied, "this token may not use project %s", id)
+		return Project{}, apiError(connect.CodePermissionDenied, "this token may not use project %s", id)
 	}
 	return p, nil
 }
 
-// identity checks tokens of one OIDC issuer.
+// identity verifies the tokens of one OIDC issuer.
 type identity struct {
 	issuer string
 
@@ -135,8 +135,8 @@ type identity struct {
 	verifier *oidc.IDTokenVerifier
 }
 
-// verify checks a GitHub OIDC token: signature against the issuer's published keys, issuer, audience, time. What it
-// says of the workflow's repository is then true.
+// verify checks a GitHub OIDC token: its signature with the issuer's published keys, issuer, audience and times. It
+// returns the workflow's repository.
 // https://docs.github.com/en/actions/reference/security/oidc
 func (i *identity) verify(ctx context.Context, token string) (caller, error) {
 	verifier, err := i.discover(ctx)
@@ -145,32 +145,32 @@ func (i *identity) verify(ctx context.Context, token string) (caller, error) {
 	}
 	verified, err := verifier.Verify(ctx, token)
 	if expired := (*oidc.TokenExpiredError)(nil); errors.As(err, &expired) {
-		return caller{}, refuse(connect.CodeUnauthenticated, "the OIDC token has expired")
+		return caller{}, apiError(connect.CodeUnauthenticated, "the OIDC token has expired")
 	}
 	if err != nil {
-		return caller{}, refuse(connect.CodeUnauthenticated, "invalid OIDC token: %w", err)
+		return caller{}, apiError(connect.CodeUnauthenticated, "invalid OIDC token: %w", err)
 	}
 	var claims struct {
 		Repository string `json:"repository"`
 	}
 	if err := verified.Claims(&claims); err != nil || claims.Repository == "" {
-		return caller{}, refuse(connect.CodeUnauthenticated, "invalid OIDC token: it names no repository")
+		return caller{}, apiError(connect.CodeUnauthenticated, "invalid OIDC token: missing repository")
 	}
 	return caller{kind: OIDCToken, repository: claims.Repository}, nil
 }
 
 func (i *identity) discover(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 	if i.issuer == "" {
-		return nil, refuse(connect.CodeUnauthenticated, "OIDC tokens are not accepted")
+		return nil, apiError(connect.CodeUnauthenticated, "OIDC tokens are not accepted")
 	}
 	i.mutex.Lock()
 	defer i.mutex.Unlock()
 	if i.verifier == nil {
-		// The provider keeps the client of this context for as long as it lives, and nothing else of it.
+		// The provider keeps only the client of this context.
 		ctx = oidc.ClientContext(ctx, &http.Client{Timeout: 10 * time.Second})
 		provider, err := oidc.NewProvider(ctx, i.issuer)
 		if err != nil {
-			return nil, refuse(connect.CodeUnavailable, "ask the OIDC issuer for its keys: %w", err)
+			return nil, apiError(connect.CodeUnavailable, "fetch the OIDC issuer's keys: %w", err)
 		}
 		i.verifier = provider.Verifier(&oidc.Config{ClientID: Audience, SupportedSigningAlgs: []string{oidc.RS256}})
 	}

@@ -25,24 +25,25 @@ type build struct {
 	finished           bool
 	cancelsAt          time.Time // zero: never
 
-	asked map[string]int                  // GetBuildKitConnection calls by platform
-	lent  map[string]*builders.Connection // by platform
+	requests    map[string]int                  // GetBuildKitConnection calls by platform
+	connections map[string]*builders.Connection // by platform
 }
 
-func (b *build) takeBack() []*builders.Connection {
-	lent := slices.Collect(maps.Values(b.lent))
-	clear(b.lent)
-	return lent
+// takeConnections removes and returns the build's connections.
+func (b *build) takeConnections() []*builders.Connection {
+	connections := slices.Collect(maps.Values(b.connections))
+	clear(b.connections)
+	return connections
 }
 
-// buildService answers the calls that depot-go knows. What it leaves out (timings, the build's context, lists of
-// builds) is unimplemented, which the CLI takes without a word.
+// buildService implements the methods that depot-go knows. Others (timings, the build's context, lists of builds) are
+// unimplemented, which the CLI ignores.
 type buildService struct {
 	cliv1connect.UnimplementedBuildServiceHandler
 	server *Server
 }
 
-// CreateBuild begins a build in a project of the caller's.
+// CreateBuild creates a build in a project that the caller may use.
 func (b *buildService) CreateBuild(
 	ctx context.Context,
 	request *connect.Request[cliv1.CreateBuildRequest],
@@ -60,63 +61,63 @@ func (b *buildService) CreateBuild(
 		return nil, err
 	}
 	if who.kind == BuildToken {
-		return nil, refuse(connect.CodePermissionDenied, "a build's token creates no builds")
+		return nil, apiError(connect.CodePermissionDenied, "a build token cannot create builds")
 	}
 	project, err := s.authorize(who, request.Msg.ProjectId)
 	if err != nil {
 		return nil, err
 	}
 
-	made := &build{
-		id:      strings.ToLower(rand.Text()[:10]),
-		token:   "build_" + rand.Text(),
-		project: project.ID,
-		asked:   map[string]int{},
-		lent:    map[string]*builders.Connection{},
+	created := &build{
+		id:          strings.ToLower(rand.Text()[:10]),
+		token:       "build_" + rand.Text(),
+		project:     project.ID,
+		requests:    map[string]int{},
+		connections: map[string]*builders.Connection{},
 	}
 	response := &cliv1.CreateBuildResponse{
-		BuildId:    made.id,
-		BuildToken: made.token,
-		BuildUrl:   s.buildURL(made),
+		BuildId:    created.id,
+		BuildToken: created.token,
+		BuildUrl:   s.buildURL(created),
 		ProjectId:  project.ID,
 	}
-	tags := []string{made.id}
+	tags := []string{created.id}
 	for _, options := range request.Msg.Options {
-		made.saved = made.saved || options.Save
+		created.saved = created.saved || options.Save
 		for _, tag := range saveTags(options) {
 			if tag != "" && !slices.Contains(tags, tag) {
 				tags = append(tags, tag)
 			}
 		}
 	}
-	if made.saved {
+	if created.saved {
 		password, err := s.credential(ctx, project.ID, true)
 		if err != nil {
 			return nil, err
 		}
-		// The CLI reads it as the "auth" of Docker's configuration file.
+		// The token has the form of "auth" in Docker's configuration file.
 		response.AdditionalCredentials = []*cliv1.CreateBuildResponse_Credential{{
 			Host:  s.options.Registry.Host,
 			Token: base64.StdEncoding.EncodeToString([]byte("x-token:" + password)),
 		}}
 		for _, tag := range tags {
 			response.AdditionalTags = append(response.AdditionalTags,
-				&cliv1.CreateBuildResponse_Tag{Tag: s.reference(made, tag), Push: true})
+				&cliv1.CreateBuildResponse_Tag{Tag: s.reference(created, tag), Push: true})
 		}
 	}
 
 	s.mutex.Lock()
-	s.builds[made.id] = made
+	s.builds[created.id] = created
 	if s.options.Limit > 0 {
-		made.cancelsAt = time.Now().Add(s.options.Limit)
-		time.AfterFunc(s.options.Limit, func() { s.end(made) })
+		created.cancelsAt = time.Now().Add(s.options.Limit)
+		time.AfterFunc(s.options.Limit, func() { s.end(created) })
 	}
 	s.mutex.Unlock()
-	s.note(ctx, func(c *Call) { c.BuildID, c.Project = made.id, project.ID })
+	s.note(ctx, func(c *Call) { c.BuildID, c.Project = created.id, project.ID })
 	return connect.NewResponse(response), nil
 }
 
-// GetBuildKitConnection lends the machine of a platform: pending at first, then active.
+// GetBuildKitConnection returns the machine of a platform: pending at first, then active.
 func (b *buildService) GetBuildKitConnection(
 	ctx context.Context,
 	request *connect.Request[cliv1.GetBuildKitConnectionRequest],
@@ -128,27 +129,27 @@ func (b *buildService) GetBuildKitConnection(
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	build.asked[platform]++
-	trouble := faultOf(ctx).Machine
-	if trouble == NeverActive || build.asked[platform] <= s.options.Pending {
-		callOf(ctx).State = "pending" // the server is locked already
+	build.requests[platform]++
+	fault := faultOf(ctx).Machine
+	if fault == NeverActive || build.requests[platform] <= s.options.Pending {
+		callOf(ctx).State = "pending" // the mutex is held
 		return connect.NewResponse(&cliv1.GetBuildKitConnectionResponse{
 			Connection: &cliv1.GetBuildKitConnectionResponse_Pending{
 				Pending: &cliv1.GetBuildKitConnectionResponse_PendingConnection{WaitMs: int32(s.options.Wait.Milliseconds())},
 			},
 		}), nil
 	}
-	c := build.lent[platform]
+	c := build.connections[platform]
 	if c == nil {
 		if build.finished || s.stopped {
-			return nil, refuse(connect.CodeFailedPrecondition, "build %s has finished", build.id)
+			return nil, apiError(connect.CodeFailedPrecondition, "build %s has finished", build.id)
 		}
 		if c, err = s.options.Machines.Open(platform, s.options.Lifetime); errors.Is(err, builders.ErrNoMachine) {
-			return nil, refuse(connect.CodeInvalidArgument, "%w", err)
+			return nil, apiError(connect.CodeInvalidArgument, "%w", err)
 		} else if err != nil {
-			return nil, refuse(connect.CodeInternal, "lend a machine: %w", err)
+			return nil, apiError(connect.CodeInternal, "open a machine: %w", err)
 		}
-		build.lent[platform] = c
+		build.connections[platform] = c
 	}
 	active := &cliv1.GetBuildKitConnectionResponse_ActiveConnection{
 		Endpoint:   c.Endpoint,
@@ -156,7 +157,7 @@ func (b *buildService) GetBuildKitConnection(
 		CaCert:     &cliv1.Cert{Cert: c.CACert},
 		Cert:       &cliv1.Cert{Cert: c.Cert, Key: c.Key},
 	}
-	if err := s.spoil(active, trouble, platform); err != nil {
+	if err := s.spoil(active, fault, platform); err != nil {
 		return nil, err
 	}
 	callOf(ctx).State = "active"
@@ -165,7 +166,7 @@ func (b *buildService) GetBuildKitConnection(
 	}), nil
 }
 
-// ReportBuildHealth is a client's sign of life.
+// ReportBuildHealth accepts a health report, and returns when the build will be canceled.
 func (b *buildService) ReportBuildHealth(
 	ctx context.Context,
 	request *connect.Request[cliv1.ReportBuildHealthRequest],
@@ -181,7 +182,7 @@ func (b *buildService) ReportBuildHealth(
 	return connect.NewResponse(response), nil
 }
 
-// FinishBuild takes back the build's machines.
+// FinishBuild ends a build and its access to machines.
 func (b *buildService) FinishBuild(
 	ctx context.Context,
 	request *connect.Request[cliv1.FinishBuildRequest],
@@ -197,31 +198,31 @@ func (b *buildService) FinishBuild(
 			c.Result = "canceled"
 		}
 	})
-	build, err := b.own(ctx, request, request.Msg.BuildId)
+	build, err := b.authenticated(ctx, request, request.Msg.BuildId)
 	if err != nil {
 		return nil, err
 	}
 	if !s.end(build) {
-		return nil, refuse(connect.CodeFailedPrecondition, "build %s has finished", build.id)
+		return nil, apiError(connect.CodeFailedPrecondition, "build %s has finished", build.id)
 	}
 	return connect.NewResponse(&cliv1.FinishBuildResponse{}), nil
 }
 
-// end takes back a build's machines. It reports whether the build was running.
+// end ends a build and closes its connections. It reports whether the build was running.
 func (s *Server) end(b *build) bool {
 	s.mutex.Lock()
-	ended := !b.finished
+	wasRunning := !b.finished
 	b.finished = true
-	lent := b.takeBack()
+	connections := b.takeConnections()
 	s.mutex.Unlock()
-	for _, c := range lent {
-		_ = c.Close() // cutting is all that it does
+	for _, c := range connections {
+		_ = c.Close()
 	}
-	return ended
+	return wasRunning
 }
 
-// own is the build that a request speaks of, when the request carries that build's token.
-func (b *buildService) own(ctx context.Context, request connect.AnyRequest, id string) (*build, error) {
+// authenticated returns the build with an ID, if the request carries that build's token.
+func (b *buildService) authenticated(ctx context.Context, request connect.AnyRequest, id string) (*build, error) {
 	s := b.server
 	s.note(ctx, func(c *Call) { c.BuildID = id })
 	who, err := s.identify(ctx, request.Header())
@@ -232,16 +233,16 @@ func (b *buildService) own(ctx context.Context, request connect.AnyRequest, id s
 	build := s.builds[id]
 	s.mutex.Unlock()
 	if build == nil {
-		return nil, refuse(connect.CodeNotFound, "build %s not found", id)
+		return nil, apiError(connect.CodeNotFound, "build %s not found", id)
 	}
 	if who.build != build {
-		return nil, refuse(connect.CodePermissionDenied, "this token may not use build %s", id)
+		return nil, apiError(connect.CodePermissionDenied, "this token may not use build %s", id)
 	}
 	s.note(ctx, func(c *Call) { c.Project = build.project })
 	return build, nil
 }
 
-// running is own for a build that has not finished, and a platform that has a name.
+// running is authenticated for a build that has not finished. It also returns the name of the platform.
 func (b *buildService) running(
 	ctx context.Context,
 	request connect.AnyRequest,
@@ -253,33 +254,32 @@ func (b *buildService) running(
 		cliv1.BuilderPlatform_BUILDER_PLATFORM_ARM64: "linux/arm64",
 	}[p]
 	b.server.note(ctx, func(c *Call) { c.Platform = platform })
-	build, err := b.own(ctx, request, id)
+	build, err := b.authenticated(ctx, request, id)
 	if err != nil {
 		return nil, "", err
 	}
 	b.server.mutex.Lock()
 	defer b.server.mutex.Unlock()
 	if build.finished {
-		return nil, "", refuse(connect.CodeFailedPrecondition, "build %s has finished", id)
+		return nil, "", apiError(connect.CodeFailedPrecondition, "build %s has finished", id)
 	}
 	if platform == "" {
-		return nil, "", refuse(connect.CodeInvalidArgument, "unknown platform %s", p)
+		return nil, "", apiError(connect.CodeInvalidArgument, "unknown platform %s", p)
 	}
 	return build, platform, nil
 }
 
-// buildURL is where a person would look at the build.
+// buildURL is the address of a build's page.
 func (s *Server) buildURL(b *build) string {
 	return s.URL() + "/projects/" + b.project + "/builds/" + b.id
 }
 
-// reference of a build's image in Depot's registry.
+// reference names a build's image in Depot's registry.
 func (s *Server) reference(b *build, tag string) string {
 	return s.options.Registry.Host + "/" + b.project + ":" + tag
 }
 
-// saveTags are the further tags for a saved image: BuildOptions' field 9, which the CLI knows, and depot-go does
-// not.
+// saveTags returns the additional tags for a saved image: field 9 of BuildOptions, which depot-go v0.5.1 lacks.
 func saveTags(options *cliv1.BuildOptions) []string {
 	var tags []string
 	for unknown := []byte(options.ProtoReflect().GetUnknown()); len(unknown) > 0; {

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// Call is one request, as tests ask for it.
+// Call is the record of one request.
 type Call struct {
 	Time   time.Time
 	Method string // CreateBuild, GetBuildKitConnection, …; claim and exchange for a fork's challenge
 	HTTP   string // HTTP/1.1 or HTTP/2.0
-	Status int    // of the answer; 0 while there is none
+	Status int    // of the answer; 0 before it
 
 	Token    TokenKind
 	Project  string
@@ -25,10 +25,10 @@ type Call struct {
 
 	State       string // of GetBuildKitConnection: pending or active
 	Result      string // of FinishBuild: success, error or canceled
-	ResultError string // what FinishBuild's error says
+	ResultError string // the error that FinishBuild reports
 }
 
-// Calls lists every request since the start, in the order in which they came.
+// Calls returns every request since the start, in order of arrival.
 func (s *Server) Calls() []Call {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -41,19 +41,19 @@ func (s *Server) Calls() []Call {
 
 type callKey struct{}
 
-// callOf is the record of the request at hand. Only who has locked the server may touch it: see note.
+// callOf returns the record of the current request. The server's mutex guards it: see note.
 func callOf(ctx context.Context) *Call {
 	return ctx.Value(callKey{}).(*Call)
 }
 
-// note adds to the record of the request at hand.
+// note updates the record of the current request.
 func (s *Server) note(ctx context.Context, add func(*Call)) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	add(callOf(ctx))
 }
 
-// record notes every request, from its beginning on, so that those that never end are seen too.
+// record records every request on arrival, so that those without an answer are recorded, too.
 func (s *Server) record(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call := &Call{Time: time.Now(), Method: methodOf(r.URL.Path), HTTP: r.Proto}
@@ -61,9 +61,9 @@ func (s *Server) record(next http.Handler) http.Handler {
 		s.calls = append(s.calls, call)
 		s.mutex.Unlock()
 		r = r.WithContext(context.WithValue(r.Context(), callKey{}, call))
-		answer := &answer{ResponseWriter: w, status: http.StatusOK}
-		next.ServeHTTP(answer, r)
-		s.note(r.Context(), func(c *Call) { c.Status = answer.status })
+		recorder := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(recorder, r)
+		s.note(r.Context(), func(c *Call) { c.Status = recorder.status })
 	})
 }
 
@@ -74,17 +74,17 @@ func methodOf(url string) string {
 	return path.Base(url)
 }
 
-// answer remembers the status that was sent.
-type answer struct {
+// statusRecorder records the status of an answer.
+type statusRecorder struct {
 	http.ResponseWriter
 	status int
 }
 
-// WriteHeader remembers the status.
-func (a *answer) WriteHeader(status int) {
-	a.status = status
-	a.ResponseWriter.WriteHeader(status)
+// WriteHeader implements [http.ResponseWriter].
+func (r *statusRecorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap lets http.ResponseController reach what is below.
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+// Unwrap is for [http.ResponseController].
+func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

@@ -30,18 +30,21 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/pkg/builder"
 	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/tonistiigi/fsutil"
 )
 
-// The real Depot CLI: what it can do here, it can do at Depot, and what it says of our refusals, its users read.
-// Our builder is refused where the CLI is, and gets on where it does.
-func TestTheDepotCLI(t *testing.T) {
+// The real Depot CLI works with this server, and reports its errors. Our builder succeeds and fails in the same cases.
+func TestDepotCLI(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs the Depot CLI, BuildKit and Docker; run without -short")
+	}
 	program, err := filepath.Abs("../../../.cache/depot/depot")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("the Depot CLI is not installed: run scripts/setup.sh test (%v)", err)
+		t.Fatalf("the Depot CLI is missing: %v (run scripts/setup.sh test)", err)
 	}
 	const push, pull = "push-password", "pull-password"
 	host := startRegistry(t, push, pull)
@@ -55,14 +58,17 @@ func TestTheDepotCLI(t *testing.T) {
 		}
 	})
 	issuer := startIssuer(t)
-	s := start(t, Options{Machines: machines, Issuer: issuer.url, Registry: Registry{Host: host, Credential: func(_ string, mayPush bool) (string, error) {
+	credential := func(_ string, mayPush bool) (string, error) {
 		if mayPush {
 			return push, nil
 		}
 		return pull, nil
-	}}})
+	}
+	s := start(t, Options{
+		Machines: machines, Issuer: issuer.url, Registry: Registry{Host: host, Credential: credential},
+	})
 
-	engines := map[string]string{} // by kind, their addresses
+	engines := map[string]string{} // addresses by kind
 	for _, kind := range []string{engine.Current, engine.Oldest} {
 		e, err := engine.Start(t.Context(), kind, t.TempDir(), t.Output())
 		if err != nil {
@@ -86,60 +92,137 @@ func TestTheDepotCLI(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	trusted := issuer.token(t, map[string]any{"repository": "org/sandbox-actions"})
 	untrusted := issuer.token(t, map[string]any{"repository": "else/where"})
-	expired := issuer.token(t, map[string]any{"repository": "org/sandbox-actions", "exp": time.Now().Add(-time.Minute).Unix()})
+	expired := issuer.token(t, map[string]any{
+		"repository": "org/sandbox-actions", "exp": time.Now().Add(-time.Minute).Unix(),
+	})
 	for _, test := range []struct {
-		name, token, project, arguments string
+		name, token, project, arguments string // token and project: "-" for none
 		engine                          string // kind of the one that DOCKER_HOST names
 		fault                           Fault
 		ok                              bool
-		output                          string // what the CLI has to say
-		ours                            string // what our builder says, where it refuses as well; "" where it does not
+		output                          string // a part of the CLI's output
+		ours                            string // a part of our builder's error; "" for success
 		result                          string // of FinishBuild
-		image                           string // what the registry has to have; BUILD is the build's ID
+		image                           string // in the registry or engine; BUILD is the build's ID
 		platforms                       string // of that image
 	}{
 		{name: "build", arguments: "build .", ok: true, result: "success"},
 		{name: "metadata", arguments: "build --save --metadata-file " + metadata + " .", ok: true, result: "success"},
-		{name: "push", arguments: "build --push -t " + host + "/team/image:1 .", ok: true, result: "success",
-			image: host + "/team/image:1", platforms: "linux/amd64"},
-		{name: "push both platforms", arguments: "build --push -t " + host + "/team/image:2 --platform linux/amd64,linux/arm64 .",
-			ok: true, result: "success", image: host + "/team/image:2", platforms: "linux/amd64 linux/arm64"},
-		{name: "save", arguments: "build --save .", ok: true, result: "success",
-			image: host + "/sandbox:BUILD", platforms: "linux/amd64"},
-		{name: "save with a tag", arguments: "build --save --save-tag v1 .", ok: true, result: "success",
-			image: host + "/sandbox:v1", platforms: "linux/amd64"},
-		{name: "save both platforms", arguments: "build --save --platform linux/amd64,linux/arm64 .", ok: true, result: "success",
-			image: host + "/sandbox:BUILD", platforms: "linux/amd64 linux/arm64"},
-		{name: "arm64", arguments: "build --save --platform linux/arm64 .", ok: true, result: "success",
-			image: host + "/sandbox:BUILD", platforms: "linux/arm64"},
+		{
+			name: "push", arguments: "build --push -t " + host + "/team/image:1 .", ok: true, result: "success",
+			image: host + "/team/image:1", platforms: "linux/amd64",
+		},
+		{
+			name:      "push both platforms",
+			arguments: "build --push -t " + host + "/team/image:2 --platform linux/amd64,linux/arm64 .",
+			ok:        true, result: "success", image: host + "/team/image:2", platforms: "linux/amd64 linux/arm64",
+		},
+		{
+			name: "save", arguments: "build --save .", ok: true, result: "success",
+			image: host + "/sandbox:BUILD", platforms: "linux/amd64",
+		},
+		{
+			name: "save with a tag", arguments: "build --save --save-tag v1 .", ok: true, result: "success",
+			image: host + "/sandbox:v1", platforms: "linux/amd64",
+		},
+		{
+			name: "save both platforms", arguments: "build --save --platform linux/amd64,linux/arm64 .", ok: true,
+			result: "success", image: host + "/sandbox:BUILD", platforms: "linux/amd64 linux/arm64",
+		},
+		{
+			name: "arm64", arguments: "build --save --platform linux/arm64 .", ok: true, result: "success",
+			image: host + "/sandbox:BUILD", platforms: "linux/arm64",
+		},
 		{name: "pull token", arguments: "pull-token", ok: true, output: pull},
-		{name: "organization token", token: "organization-token", arguments: "build .", ok: true, result: "success"},
-		{name: "load into the current engine", engine: engine.Current, arguments: "build --load -t image:1 .", ok: true, result: "success", image: "image:1", platforms: "linux/amd64"},
-		{name: "load into the oldest engine", engine: engine.Oldest, arguments: "build --load -t image:1 .", ok: true, result: "success", image: "image:1", platforms: "linux/amd64"},
-		// At Depot the CLI loads one of several platforms by what Depot's own BuildKit adds; a stock one leaves it only
-		// the tar, which holds one.
-		{name: "load both platforms", engine: engine.Current, arguments: "build --load -t image:2 --platform linux/amd64,linux/arm64 .",
-			output: "docker exporter does not currently support exporting manifest lists", result: "error"},
-		{name: "load, push and save", engine: engine.Current, arguments: "build --load --save --push -t " + host + "/team/image:3 .", ok: true, result: "success", image: host + "/team/image:3", platforms: "linux/amd64"},
-		{name: "OIDC", token: issuer.token(t, map[string]any{"repository": "org/sandbox-actions"}), arguments: "build .", ok: true, result: "success"},
-		{name: "failing Dockerfile", arguments: "build -f failing .", output: `"/absent": not found`, ours: `"/absent": not found`, result: "error"},
-		{name: "bad token", token: "nobody's", arguments: "build .", output: "unauthenticated: invalid API token", ours: "Depot does not accept the token (invalid API token)"},
-		{name: "OIDC of another repository", token: untrusted, arguments: "build .", output: "permission_denied: project sandbox has no trust relationship with else/where",
-			ours: "Depot does not trust the caller (project sandbox has no trust relationship with else/where)"},
-		{name: "OIDC too late", token: expired, arguments: "build .", output: "unauthenticated: the OIDC token has expired", ours: "Depot does not accept the token (the OIDC token has expired)"},
-		{name: "another's project", project: "other", arguments: "build .", output: "permission_denied: this token may not use project other",
-			ours: "Depot does not trust the caller (this token may not use project other)"},
-		{name: "no such project", project: "absent", arguments: "build .", output: "sandbox,sandbox", ours: "Depot does not find it (project absent not found)"},
-		{name: "no token", token: "-", arguments: "build .", output: "missing API token", ours: credentials.ErrNoDepotToken.Error()},
-		{name: "a project's token names the project", project: "-", arguments: "build .", ok: true, result: "success"},
-		{name: "no project", project: "-", token: "organization-token", arguments: "build .", output: "project_id is required", ours: builder.ErrNoProject.Error()},
-		{name: "out of order", fault: Fault{Method: "CreateBuild", Code: connect.CodeUnavailable, Message: "maintenance"}, arguments: "build .", output: "unavailable: maintenance", ours: "Depot's API at URL failed (503), after 5 tries (maintenance)"},
-		{name: "slow down", fault: Fault{Method: "CreateBuild", Code: connect.CodeResourceExhausted, Message: "slow down", Header: map[string]string{"Retry-After": "3600"}}, arguments: "build .",
-			output: "resource_exhausted: slow down", ours: "Depot asks to slow down (429), and to come back in 1h0m0s (slow down)"},
-		{name: "a proxy's page", fault: Fault{Method: "CreateBuild", Status: 200, Body: "<html>"}, arguments: "build .", output: "text/html", ours: "what answers at URL is not Depot's API"},
-		{name: "no machine", fault: Fault{Method: "GetBuildKitConnection", Code: connect.CodeFailedPrecondition, Message: "the plan has no minutes left"}, arguments: "build .", output: "the plan has no minutes left",
-			ours: "get a machine for linux/amd64: Depot refuses it (the plan has no minutes left)", result: "error"},
+		{
+			name: "organization token", token: "organization-token", arguments: "build .", ok: true, result: "success",
+		},
+		{
+			name: "load into the current engine", engine: engine.Current, arguments: "build --load -t image:1 .",
+			ok: true, result: "success", image: "image:1", platforms: "linux/amd64",
+		},
+		{
+			name: "load into the oldest engine", engine: engine.Oldest, arguments: "build --load -t image:1 .",
+			ok: true, result: "success", image: "image:1", platforms: "linux/amd64",
+		},
+		{
+			// At Depot, the CLI loads one of the platforms with the help of Depot's own BuildKit. With a stock BuildKit it
+			// uses the tar exporter, which supports one platform.
+			name: "load both platforms", engine: engine.Current,
+			arguments: "build --load -t image:2 --platform linux/amd64,linux/arm64 .",
+			output:    "docker exporter does not currently support exporting manifest lists", result: "error",
+		},
+		{
+			name: "load, push and save", engine: engine.Current,
+			arguments: "build --load --save --push -t " + host + "/team/image:3 .", ok: true, result: "success",
+			image: host + "/team/image:3", platforms: "linux/amd64",
+		},
+		{name: "OIDC", token: trusted, arguments: "build .", ok: true, result: "success"},
+		{
+			name: "failing Dockerfile", arguments: "build -f failing .", output: `"/absent": not found`,
+			ours: `"/absent": not found`, result: "error",
+		},
+		{
+			name: "unknown token", token: "unknown-token", arguments: "build .",
+			output: "unauthenticated: invalid API token", ours: "Depot answered 401 Unauthorized: invalid API token",
+		},
+		{
+			name: "OIDC of another repository", token: untrusted, arguments: "build .",
+			output: "permission_denied: project sandbox has no trust relationship with else/where",
+			ours:   "Depot answered 403 Forbidden: project sandbox has no trust relationship with else/where",
+		},
+		{
+			name: "expired OIDC token", token: expired, arguments: "build .",
+			output: "unauthenticated: the OIDC token has expired",
+			ours:   "Depot answered 401 Unauthorized: the OIDC token has expired",
+		},
+		{
+			name: "project of another token", project: "other", arguments: "build .",
+			output: "permission_denied: this token may not use project other",
+			ours:   "Depot answered 403 Forbidden: this token may not use project other",
+		},
+		{
+			name: "unknown project", project: "absent", arguments: "build .", output: "sandbox,sandbox",
+			ours: "Depot answered 404 Not Found: project absent not found",
+		},
+		{
+			name: "no token", token: "-", arguments: "build .", output: "missing API token",
+			ours: credentials.ErrNoDepotToken.Error(),
+		},
+		{name: "project of a project token", project: "-", arguments: "build .", ok: true, result: "success"},
+		{
+			name: "no project", project: "-", token: "organization-token", arguments: "build .",
+			output: "project_id is required", ours: builder.ErrNoProject.Error(),
+		},
+		{
+			name:      "unavailable",
+			fault:     Fault{Method: "CreateBuild", Code: connect.CodeUnavailable, Message: "maintenance"},
+			arguments: "build .", output: "unavailable: maintenance",
+			ours: "Depot answered 503 Service Unavailable: maintenance",
+		},
+		{
+			name: "rate limit",
+			fault: Fault{
+				Method: "CreateBuild", Code: connect.CodeResourceExhausted, Message: "slow down",
+				Header: map[string]string{"Retry-After": "3600"},
+			},
+			arguments: "build .", output: "resource_exhausted: slow down", ours: "retry after 1h0m0s",
+		},
+		{
+			name: "web page", fault: Fault{Method: "CreateBuild", Status: 200, Body: "<html>"}, arguments: "build .",
+			output: "text/html", ours: "the response is a web page",
+		},
+		{
+			name: "no machine",
+			fault: Fault{
+				Method: "GetBuildKitConnection", Code: connect.CodeFailedPrecondition,
+				Message: "the plan has no minutes left",
+			},
+			arguments: "build .", output: "the plan has no minutes left",
+			ours: "get a machine for linux/amd64: Depot answered 400 Bad Request: the plan has no minutes left", result: "error",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := len(s.Calls())
@@ -149,14 +232,14 @@ func TestTheDepotCLI(t *testing.T) {
 			if test.project == "" {
 				test.project = "sandbox"
 			}
-			who := map[string]string{"DEPOT_TOKEN": test.token, "DEPOT_PROJECT_ID": test.project}
-			maps.DeleteFunc(who, func(_, value string) bool { return value == "-" })
+			variables := map[string]string{"DEPOT_TOKEN": test.token, "DEPOT_PROJECT_ID": test.project}
+			maps.DeleteFunc(variables, func(_, value string) bool { return value == "-" })
 			if test.fault.Method != "" {
 				s.Fail(test.fault)
 				defer s.Heal()
 			}
 			home := t.TempDir()
-			if strings.Contains(test.arguments, "--push") { // the others have to do with what CreateBuild gives them
+			if strings.Contains(test.arguments, "--push") { // otherwise the credentials of CreateBuild suffice
 				login := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte("x-token:"+push)))
 				if err := os.WriteFile(filepath.Join(home, "config.json"), []byte(login), 0o600); err != nil {
 					t.Fatal(err)
@@ -166,10 +249,10 @@ func TestTheDepotCLI(t *testing.T) {
 			command.WaitDelay = time.Second
 			command.Dir = dir
 			command.Env = []string{
-				"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "DOCKER_CONFIG=" + home, "DEPOT_ERROR_TELEMETRY=0", "DEPOT_NO_UPDATE_NOTIFIER=1",
-				"DEPOT_API_URL=" + s.URL(),
+				"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "DOCKER_CONFIG=" + home,
+				"DEPOT_API_URL=" + s.URL(), "DEPOT_ERROR_TELEMETRY=0", "DEPOT_NO_UPDATE_NOTIFIER=1",
 			}
-			for name, value := range who {
+			for name, value := range variables {
 				command.Env = append(command.Env, name+"="+value)
 			}
 			if test.engine != "" {
@@ -205,12 +288,12 @@ func TestTheDepotCLI(t *testing.T) {
 				}
 			}
 			if strings.HasPrefix(test.arguments, "build") {
-				said := ""
-				if err := ours(t, dir, func(name string) string { return who[name] }, test.arguments); err != nil {
-					said = strings.ReplaceAll(err.Error(), s.URL(), "URL")
+				message := ""
+				if err := buildWithOurs(t, dir, func(name string) string { return variables[name] }, test.arguments); err != nil {
+					message = err.Error()
 				}
-				if !strings.Contains(said, test.ours) || (said == "") != (test.ours == "") {
-					t.Errorf("our builder says %q, want %q", said, test.ours)
+				if !strings.Contains(message, test.ours) || (message == "") != (test.ours == "") {
+					t.Errorf("our builder: %q, want %q", message, test.ours)
 				}
 			}
 		})
@@ -227,14 +310,15 @@ func TestTheDepotCLI(t *testing.T) {
 	if err := json.Unmarshal(data, &written); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(written.Digest, "sha256:") || written.Build.BuildID == "" || written.Build.ProjectID != "sandbox" {
+	if !strings.HasPrefix(written.Digest, "sha256:") || written.Build.BuildID == "" ||
+		written.Build.ProjectID != "sandbox" {
 		t.Errorf("metadata %s", data)
 	}
 }
 
-// ours does with our builder what the CLI's arguments say, as far as the builder goes: start a build, have its
-// machines, solve, finish.
-func ours(t *testing.T, dir string, getenv func(string) string, arguments string) (err error) {
+// buildWithOurs builds with our builder what the CLI's arguments describe, and gets a pull credential for a saved
+// image.
+func buildWithOurs(t *testing.T, dir string, getenv func(string) string, arguments string) (err error) {
 	request := builder.Request{Platforms: []string{"linux/amd64"}, Save: strings.Contains(arguments, "--save")}
 	dockerfile, words := "Dockerfile", strings.Fields(arguments)
 	for i, word := range words {
@@ -250,11 +334,13 @@ func ours(t *testing.T, dir string, getenv func(string) string, arguments string
 		t.Fatal(err)
 	}
 	project, err := builder.FindProject(dir, getenv)
-	if err != nil && !errors.Is(err, builder.ErrNoProject) { // without one, the token may name it
+	if err != nil && !errors.Is(err, builder.ErrNoProject) { // without one, the token may identify it
 		return err
 	}
 	depot := builder.Depot{
-		Project: project, APIURL: os.Getenv("DEPOT_API_URL"), Token: credentials.Depot{Getenv: getenv, Logf: t.Logf}.Token,
+		Project: project, APIURL: os.Getenv("DEPOT_API_URL"),
+		Token:  credentials.Depot{Getenv: getenv, Logf: t.Logf}.Token,
+		Policy: builder.Policy{HTTP: httpclient.Policy{MinWait: time.Millisecond}},
 	}
 	b, err := depot.Acquire(t.Context(), request)
 	if err != nil {
@@ -280,12 +366,13 @@ func ours(t *testing.T, dir string, getenv func(string) string, arguments string
 	return err
 }
 
-// loaded is the platform of an image that a Docker Engine has.
+// loaded returns the platform of an image in a Docker Engine.
 func loaded(t *testing.T, host, image string) string {
 	t.Helper()
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(host, "unix://"))
-	}}}
+	}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
 	response, err := c.Get("http://engine/v1.41/images/" + image + "/json")
 	if err != nil {
 		t.Fatal(err)
@@ -298,7 +385,7 @@ func loaded(t *testing.T, host, image string) string {
 	return inspected.Os + "/" + inspected.Architecture
 }
 
-// startRegistry is a registry that wants x-token's password: one to push, another to pull.
+// startRegistry starts a registry with two passwords for x-token: one to push, and one to pull.
 func startRegistry(t *testing.T, push, pull string) string {
 	t.Helper()
 	images := registry.New(registry.Logger(log.New(bytes.NewBuffer(nil), "", 0)))
@@ -316,7 +403,7 @@ func startRegistry(t *testing.T, push, pull string) string {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// platforms of an image in the registry; attestations are none.
+// platforms returns the platforms of an image in the registry, without attestations.
 func platforms(t *testing.T, reference, password string) string {
 	t.Helper()
 	ref, err := name.ParseReference(reference)
@@ -353,6 +440,6 @@ func platforms(t *testing.T, reference, password string) string {
 			found = append(found, m.Platform.String())
 		}
 	}
-	slices.Sort(found) // the CLI pushes them in no particular order
+	slices.Sort(found) // the CLI pushes them in any order
 	return strings.Join(found, " ")
 }

@@ -34,7 +34,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// start serves one project, "sandbox", that org/sandbox-actions is trusted to build in, and another one.
+// start starts a server with two projects: "sandbox", which trusts org/sandbox-actions, and "other".
 func start(t *testing.T, o Options) *Server {
 	t.Helper()
 	o.Projects = []Project{
@@ -52,13 +52,16 @@ func start(t *testing.T, o Options) *Server {
 		}
 	})
 	t.Setenv("DEPOT_API_URL", s.URL())
-	t.Setenv("TMPDIR", t.TempDir()) // depot-go leaves keys there
+	t.Setenv("TMPDIR", t.TempDir()) // for the keys of depot-go
 	return s
 }
 
-// startWithMachines serves real ones, for these platforms.
+// startWithMachines starts a server in front of daemons for these platforms.
 func startWithMachines(t *testing.T, platforms ...string) (*Server, *builders.Builders) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("needs BuildKit daemons; run without -short")
+	}
 	b, err := builders.Start(t.Context(), builders.Options{Dir: t.TempDir(), Platforms: platforms})
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +83,7 @@ func createBuild(t *testing.T, token string, options ...*cliv1.BuildOptions) dep
 	return b
 }
 
-// service is a client that sends one token with every call.
+// service returns a client that sends a token with every call.
 func service(s *Server, token string) cliv1connect.BuildServiceClient {
 	return cliv1connect.NewBuildServiceClient(http.DefaultClient, s.URL(), withToken(token))
 }
@@ -103,7 +106,7 @@ func code(err error) string {
 	return connect.CodeOf(err).String()
 }
 
-func TestDepotGoBuildsOnBothPlatforms(t *testing.T) {
+func TestDepotGo(t *testing.T) {
 	s, direct := startWithMachines(t, "linux/amd64", "linux/arm64")
 	b := createBuild(t, "project-token")
 	machines := map[string]*machine.Machine{}
@@ -124,7 +127,7 @@ func TestDepotGoBuildsOnBothPlatforms(t *testing.T) {
 		}
 		defer raw.Close()
 		if _, err := raw.ContentClient().Info(t.Context(), &content.InfoRequest{Digest: digest}); err != nil {
-			t.Errorf("%s: the daemon itself does not have %s: %v", platform, digest, err)
+			t.Errorf("%s: image %s is not in the daemon: %v", platform, digest, err)
 		}
 		if err := m.Release(); err != nil {
 			t.Error(err)
@@ -137,13 +140,14 @@ func TestDepotGoBuildsOnBothPlatforms(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		if _, err := late.CheckReady(ctx); err == nil {
-			t.Errorf("%s: the machine still answers after the build's end", platform)
+			t.Errorf("%s: the machine still answers after Finish", platform)
 		}
 	}
 
 	got := map[string]int{}
 	for _, c := range s.Calls() {
-		if c.Status != http.StatusOK || c.HTTP != "HTTP/1.1" || c.Project != "sandbox" || c.BuildID != b.ID || c.Time.IsZero() {
+		if c.Status != http.StatusOK || c.HTTP != "HTTP/1.1" || c.Project != "sandbox" || c.BuildID != b.ID ||
+			c.Time.IsZero() {
 			t.Errorf("unexpected call %+v", c)
 		}
 		got[strings.TrimSpace(fmt.Sprintf("%s %s %s %s%s", c.Method, c.Token, c.Platform, c.State, c.Result))]++
@@ -161,14 +165,16 @@ func TestDepotGoBuildsOnBothPlatforms(t *testing.T) {
 		}
 	}
 	if got["ReportBuildHealth build linux/amd64"] == 0 || got["ReportBuildHealth build linux/arm64"] == 0 {
-		t.Errorf("no sign of life of a machine: %v", got)
+		t.Errorf("no health reports: %v", got)
 	}
 }
 
 func TestTokens(t *testing.T) {
-	issuer, stranger := startIssuer(t), startIssuer(t)
+	issuer, otherIssuer := startIssuer(t), startIssuer(t)
 	s := start(t, Options{Issuer: issuer.url})
 	trusted := map[string]any{"repository": "org/sandbox-actions"}
+	expired := time.Now().Add(-time.Minute).Unix()
+	notYet := time.Now().Add(time.Hour).Unix()
 	with := func(name string, value any) map[string]any {
 		return map[string]any{"repository": "org/sandbox-actions", name: value}
 	}
@@ -178,32 +184,38 @@ func TestTokens(t *testing.T) {
 		kind                 TokenKind
 	}{
 		{"no token", "", "sandbox", "unauthenticated", ""},
-		{"unknown token", "nobody's", "sandbox", "unauthenticated", ""},
+		{"unknown token", "unknown-token", "sandbox", "unauthenticated", ""},
 		{"project token", "project-token", "sandbox", "ok", ProjectToken},
-		{"project token names its project", "project-token", "", "ok", ProjectToken},
-		{"project token elsewhere", "project-token", "other", "permission_denied", ProjectToken},
-		{"project token, no such project", "project-token", "absent", "not_found", ProjectToken},
+		{"project token without project", "project-token", "", "ok", ProjectToken},
+		{"project token, other project", "project-token", "other", "permission_denied", ProjectToken},
+		{"project token, unknown project", "project-token", "absent", "not_found", ProjectToken},
 		{"organization token", "organization-token", "sandbox", "ok", OrganizationToken},
-		{"organization token elsewhere", "organization-token", "other", "ok", OrganizationToken},
-		{"organization token, no such project", "organization-token", "absent", "not_found", OrganizationToken},
+		{"organization token, other project", "organization-token", "other", "ok", OrganizationToken},
+		{"organization token, unknown project", "organization-token", "absent", "not_found", OrganizationToken},
 		{"organization token without project", "organization-token", "", "invalid_argument", OrganizationToken},
 		{"user token", "user-token", "sandbox", "ok", UserToken},
 		{"OIDC", issuer.token(t, trusted), "sandbox", "ok", OIDCToken},
 		{"OIDC, other case", issuer.token(t, with("repository", "Org/Sandbox-Actions")), "sandbox", "ok", OIDCToken},
 		{"OIDC, project without trust", issuer.token(t, trusted), "other", "permission_denied", OIDCToken},
-		{"OIDC, no such project", issuer.token(t, trusted), "absent", "not_found", OIDCToken},
-		{"OIDC, another repository", issuer.token(t, with("repository", "org/other")), "sandbox", "permission_denied", OIDCToken},
+		{"OIDC, unknown project", issuer.token(t, trusted), "absent", "not_found", OIDCToken},
+		{
+			"OIDC, another repository", issuer.token(t, with("repository", "org/other")), "sandbox",
+			"permission_denied", OIDCToken,
+		},
 		{"OIDC, no repository", issuer.token(t, with("repository", "")), "sandbox", "unauthenticated", ""},
-		{"OIDC, expired", issuer.token(t, with("exp", time.Now().Add(-time.Minute).Unix())), "sandbox", "unauthenticated", ""},
-		{"OIDC, not valid yet", issuer.token(t, with("nbf", time.Now().Add(time.Hour).Unix())), "sandbox", "unauthenticated", ""},
+		{"OIDC, expired", issuer.token(t, with("exp", expired)), "sandbox", "unauthenticated", ""},
+		{"OIDC, not valid yet", issuer.token(t, with("nbf", notYet)), "sandbox", "unauthenticated", ""},
 		{"OIDC, another audience", issuer.token(t, with("aud", "https://github.com/org")), "sandbox", "unauthenticated", ""},
-		{"OIDC, another issuer", stranger.token(t, trusted), "sandbox", "unauthenticated", ""},
-		{"OIDC, claims another issuer", stranger.token(t, with("iss", issuer.url)), "sandbox", "unauthenticated", ""},
+		{"OIDC, another issuer", otherIssuer.token(t, trusted), "sandbox", "unauthenticated", ""},
+		{"OIDC, claims another issuer", otherIssuer.token(t, with("iss", issuer.url)), "sandbox", "unauthenticated", ""},
 		{"OIDC, tampered with", tamper(issuer.token(t, trusted)), "sandbox", "unauthenticated", ""},
 		{"OIDC, unsigned", unsigned(issuer.url), "sandbox", "unauthenticated", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := service(s, test.token).CreateBuild(t.Context(), connect.NewRequest(&cliv1.CreateBuildRequest{ProjectId: test.project}))
+			_, err := service(
+				s,
+				test.token,
+			).CreateBuild(t.Context(), connect.NewRequest(&cliv1.CreateBuildRequest{ProjectId: test.project}))
 			if got := code(err); got != test.want {
 				t.Errorf("got %s (%v), want %s", got, err, test.want)
 			}
@@ -215,9 +227,18 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-func TestBuildTokensAreOneBuilds(t *testing.T) {
+func TestBuildTokensAreForOneBuild(t *testing.T) {
 	s, _ := startWithMachines(t, "linux/amd64")
-	running, other, finished := createBuild(t, "project-token"), createBuild(t, "project-token"), createBuild(t, "project-token")
+	running, other, finished := createBuild(
+		t,
+		"project-token",
+	), createBuild(
+		t,
+		"project-token",
+	), createBuild(
+		t,
+		"project-token",
+	)
 	finished.Finish(errors.New("exit code: 2"))
 	const amd64, arm64 = cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64, cliv1.BuilderPlatform_BUILDER_PLATFORM_ARM64
 	for _, test := range []struct {
@@ -251,7 +272,7 @@ func TestBuildTokensAreOneBuilds(t *testing.T) {
 	}
 	_, err := service(s, running.Token).CreateBuild(t.Context(), connect.NewRequest(&cliv1.CreateBuildRequest{}))
 	if got := code(err); got != "permission_denied" {
-		t.Errorf("a build's token creates a build: %s", got)
+		t.Errorf("CreateBuild with a build token: %s", got)
 	}
 	for _, c := range s.Calls() {
 		if c.BuildID == finished.ID && c.Result == "error" && c.ResultError == "exit code: 2" {
@@ -261,23 +282,26 @@ func TestBuildTokensAreOneBuilds(t *testing.T) {
 	t.Error("the finished build's error was not recorded")
 }
 
-func TestALimitEndsABuild(t *testing.T) {
+func TestTimeLimit(t *testing.T) {
 	_, b := startWithMachines(t, "linux/amd64")
 	s := start(t, Options{Machines: b, Limit: 300 * time.Millisecond})
 	build := createBuild(t, "project-token")
-	var said time.Time
+	var limit time.Time
 	for end := time.Now().Add(10 * time.Second); ; {
-		response, err := service(s, build.Token).ReportBuildHealth(t.Context(), connect.NewRequest(&cliv1.ReportBuildHealthRequest{
+		response, err := service(
+			s,
+			build.Token,
+		).ReportBuildHealth(t.Context(), connect.NewRequest(&cliv1.ReportBuildHealthRequest{
 			BuildId: build.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64,
 		}))
 		if err != nil {
-			if code(err) != "failed_precondition" || said.IsZero() || time.Now().Before(said) {
-				t.Errorf("%v; the limit was said to be at %s", err, said)
+			if code(err) != "failed_precondition" || limit.IsZero() || time.Now().Before(limit) {
+				t.Errorf("%v; the announced limit is %s", err, limit)
 			}
 			return
 		}
-		if said = response.Msg.CancelsAt.AsTime(); time.Now().After(end) {
-			t.Fatal("the build goes on")
+		if limit = response.Msg.CancelsAt.AsTime(); time.Now().After(end) {
+			t.Fatal("timed out waiting for the limit")
 		}
 	}
 }
@@ -297,7 +321,8 @@ func TestBothHTTPVersions(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s, %s: %v", version, name, err)
 			}
-			if m := response.Msg; m.ProjectId != "sandbox" || !strings.HasSuffix(m.BuildUrl, "/projects/sandbox/builds/"+m.BuildId) {
+			if m := response.Msg; m.ProjectId != "sandbox" ||
+				!strings.HasSuffix(m.BuildUrl, "/projects/sandbox/builds/"+m.BuildId) {
 				t.Errorf("%s, %s: %v", version, name, m)
 			}
 			calls := s.Calls()
@@ -317,7 +342,7 @@ func TestSaveAndPull(t *testing.T) {
 	}})
 	plain := createBuild(t, "project-token")
 	if m := plain.Response.Msg; len(m.AdditionalTags)+len(m.AdditionalCredentials) != 0 {
-		t.Errorf("a build that saves nothing: %v", m)
+		t.Errorf("a build without save: %v", m)
 	}
 
 	options := &cliv1.BuildOptions{Save: true}
@@ -349,17 +374,26 @@ func TestSaveAndPull(t *testing.T) {
 		code          string
 	}{
 		{"GetPullToken", "project-token", fields{"project_id": "sandbox"}, fields{"token": "sandbox push=false"}, "ok"},
-		{"GetPullToken", "project-token", fields{"project_id": "sandbox", "build_id": saved.ID}, fields{"token": "sandbox push=false"}, "ok"},
+		{
+			"GetPullToken", "project-token", fields{"project_id": "sandbox", "build_id": saved.ID},
+			fields{"token": "sandbox push=false"}, "ok",
+		},
 		{"GetPullToken", saved.Token, fields{"build_id": saved.ID}, fields{"token": "sandbox push=false"}, "ok"},
 		{"GetPullToken", plain.Token, fields{"build_id": saved.ID}, nil, "permission_denied"},
 		{"GetPullToken", "other-token", fields{"build_id": saved.ID}, nil, "permission_denied"},
 		{"GetPullToken", "other-token", fields{"project_id": "other", "build_id": saved.ID}, nil, "not_found"},
 		{"GetPullToken", "project-token", fields{"project_id": "absent"}, nil, "not_found"},
 		{"GetPullToken", "", fields{"project_id": "sandbox"}, nil, "unauthenticated"},
-		{"GetPullInfo", "project-token", fields{"build_id": saved.ID}, fields{"reference": repository + saved.ID, "username": "x-token", "password": "sandbox push=false"}, "ok"},
+		{
+			"GetPullInfo", "project-token", fields{"build_id": saved.ID},
+			fields{"reference": repository + saved.ID, "username": "x-token", "password": "sandbox push=false"}, "ok",
+		},
 		{"GetPullInfo", "project-token", fields{"build_id": plain.ID}, nil, "not_found"},
 		{"GetPullInfo", "project-token", fields{"build_id": "absent"}, nil, "not_found"},
-		{"GetBuild", "user-token", fields{"build_id": saved.ID}, fields{"build_id": saved.ID, "project_id": "sandbox", "build_url": saved.BuildURL}, "ok"},
+		{
+			"GetBuild", "user-token", fields{"build_id": saved.ID},
+			fields{"build_id": saved.ID, "project_id": "sandbox", "build_url": saved.BuildURL}, "ok",
+		},
 		{"GetBuild", "user-token", fields{}, nil, "invalid_argument"},
 	} {
 		got, err := pull(t, s, test.method, test.token, test.request)
@@ -384,7 +418,7 @@ func pull(t *testing.T, s *Server, method, token string, request fields) (fields
 	return read(response.Msg), nil
 }
 
-func TestAForksChallenge(t *testing.T) {
+func TestForkChallenge(t *testing.T) {
 	s := start(t, Options{})
 	post := func(url, body string) (int, string) {
 		t.Helper()
@@ -422,42 +456,51 @@ func TestAForksChallenge(t *testing.T) {
 		}
 		for range exchangeAfter {
 			if status, body := post(challenge.ExchangeURL, ""); status != 403 {
-				t.Errorf("too early: %d %s", status, body)
+				t.Errorf("early exchange: %d %s", status, body)
 			}
 		}
 		status, token := post(challenge.ExchangeURL, "")
 		if status != 200 {
 			t.Fatalf("exchange: %d %s", status, token)
 		}
-		_, err := service(s, token).CreateBuild(t.Context(), connect.NewRequest(&cliv1.CreateBuildRequest{ProjectId: "sandbox"}))
+		_, err := service(
+			s,
+			token,
+		).CreateBuild(t.Context(), connect.NewRequest(&cliv1.CreateBuildRequest{ProjectId: "sandbox"}))
 		if got := code(err); got != want {
 			t.Errorf("%s: %s, want %s", repository, got, want)
 		}
 	}
 	if status, _ := post(s.URL()+exchangePath+"unknown", ""); status != 404 {
-		t.Errorf("an unknown challenge: %d", status)
+		t.Errorf("unknown challenge: %d", status)
 	}
 }
 
 func TestFaults(t *testing.T) {
 	s := start(t, Options{})
-	gone := make(chan struct{})
-	close(gone)
+	closed := make(chan struct{})
+	close(closed)
 	for _, test := range []struct {
 		name  string
 		fault Fault
-		want  []string // of one CreateBuild after the other
+		want  []string // of consecutive calls of CreateBuild
 	}{
 		{"none", Fault{Method: "FinishBuild", Code: connect.CodeInternal}, []string{"ok"}},
-		{"429 twice", Fault{Times: 2, Code: connect.CodeResourceExhausted, Message: "slow down"}, []string{"resource_exhausted", "resource_exhausted", "ok"}},
-		{"503 for ever", Fault{Method: "CreateBuild", Code: connect.CodeUnavailable}, []string{"unavailable", "unavailable", "unavailable"}},
-		{"a proxy's page", Fault{Times: 1, Status: 502, Body: "<html>"}, []string{"unavailable", "ok"}},
+		{
+			"429 twice", Fault{Times: 2, Code: connect.CodeResourceExhausted, Message: "slow down"},
+			[]string{"resource_exhausted", "resource_exhausted", "ok"},
+		},
+		{
+			"503", Fault{Method: "CreateBuild", Code: connect.CodeUnavailable},
+			[]string{"unavailable", "unavailable", "unavailable"},
+		},
+		{"page of a proxy", Fault{Times: 1, Status: 502, Body: "<html>"}, []string{"unavailable", "ok"}},
 		{"garbage", Fault{Times: 1, Status: 200, Body: "\x00garbage"}, []string{"internal", "ok"}},
 		{"silence", Fault{Times: 1, Silence: true}, []string{"deadline_exceeded", "ok"}},
-		{"late", Fault{Times: 1, Delay: 20 * time.Millisecond}, []string{"ok"}},
-		{"held back", Fault{Times: 1, Hold: make(chan struct{})}, []string{"deadline_exceeded", "ok"}},
-		{"held back until now", Fault{Times: 1, Hold: gone}, []string{"ok"}},
-		{"hung up", Fault{Times: 1, Hangup: true}, []string{"unavailable", "ok"}},
+		{"delay", Fault{Times: 1, Delay: 20 * time.Millisecond}, []string{"ok"}},
+		{"on hold", Fault{Times: 1, Hold: make(chan struct{})}, []string{"deadline_exceeded", "ok"}},
+		{"released", Fault{Times: 1, Hold: closed}, []string{"ok"}},
+		{"hangup", Fault{Times: 1, Hangup: true}, []string{"unavailable", "ok"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			defer s.Heal()
@@ -474,17 +517,22 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-func TestSpoiledMachines(t *testing.T) {
+func TestMachineFaults(t *testing.T) {
 	s, _ := startWithMachines(t, "linux/amd64")
-	for _, fault := range []MachineFault{NeverActive, Unreachable, RefusesClient, UntrustedServer, GarbledKey, BadAddress} {
+	for _, fault := range []MachineFault{
+		NeverActive, Unreachable, RefusesClient, UntrustedServer, GarbledKey, BadAddress,
+	} {
 		s.Heal()
 		s.Fail(Fault{Method: "GetBuildKitConnection", Machine: fault})
 		b := createBuild(t, "project-token")
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
-		if fault == NeverActive { // depot-go's Acquire would report its health for ever
+		if fault == NeverActive { // health reports of depot-go's Acquire would not end
 			for range 5 {
-				response, err := service(s, b.Token).GetBuildKitConnection(ctx, connect.NewRequest(&cliv1.GetBuildKitConnectionRequest{
+				response, err := service(
+					s,
+					b.Token,
+				).GetBuildKitConnection(ctx, connect.NewRequest(&cliv1.GetBuildKitConnectionRequest{
 					BuildId: b.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64,
 				}))
 				if err != nil || response.Msg.GetPending().GetWaitMs() != 20 {
@@ -507,7 +555,7 @@ func TestSpoiledMachines(t *testing.T) {
 	}
 }
 
-func TestAnswersHeaders(t *testing.T) {
+func TestFaultHeaders(t *testing.T) {
 	s := start(t, Options{})
 	s.Fail(Fault{Code: connect.CodeResourceExhausted, Message: "slow down", Header: map[string]string{"Retry-After": "7"}})
 	_, err := service(s, "project-token").CreateBuild(t.Context(), connect.NewRequest(&cliv1.CreateBuildRequest{}))
@@ -516,12 +564,14 @@ func TestAnswersHeaders(t *testing.T) {
 	}
 }
 
-func TestAMachineWithoutCertificates(t *testing.T) {
+func TestMachineWithoutCertificates(t *testing.T) {
 	s, _ := startWithMachines(t, "linux/amd64")
 	s.Fail(Fault{Method: "GetBuildKitConnection", Machine: NoCertificates})
 	b := createBuild(t, "project-token")
 	defer b.Finish(nil)
-	request := connect.NewRequest(&cliv1.GetBuildKitConnectionRequest{BuildId: b.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64})
+	request := connect.NewRequest(
+		&cliv1.GetBuildKitConnectionRequest{BuildId: b.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64},
+	)
 	for {
 		response, err := service(s, b.Token).GetBuildKitConnection(t.Context(), request)
 		if err != nil {
@@ -558,14 +608,20 @@ func startIssuer(t *testing.T) *issuer {
 	answer("/.well-known/openid-configuration", map[string]any{
 		"issuer": server.URL, "jwks_uri": server.URL + "/jwks", "id_token_signing_alg_values_supported": []string{"RS256"},
 	})
-	answer("/jwks", jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "1", Algorithm: "RS256", Use: "sig"}}})
+	answer(
+		"/jwks",
+		jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "1", Algorithm: "RS256", Use: "sig"}}},
+	)
 	return &issuer{url: server.URL, key: key}
 }
 
-// token signs claims, over those that a good token has.
+// token signs the claims of a valid token, changed by claims.
 func (i *issuer) token(t *testing.T, claims map[string]any) string {
 	t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: i.key, KeyID: "1"}}, nil)
+	signer, err := jose.NewSigner(
+		jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: i.key, KeyID: "1"}},
+		nil,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -579,7 +635,7 @@ func (i *issuer) token(t *testing.T, claims map[string]any) string {
 	return token
 }
 
-// tamper turns a token's repository into another, and keeps the signature.
+// tamper changes a token's subject and keeps the signature.
 func tamper(token string) string {
 	parts := strings.Split(token, ".")
 	claims, _ := base64.RawURLEncoding.DecodeString(parts[1])
@@ -590,15 +646,21 @@ func tamper(token string) string {
 
 func unsigned(issuer string) string {
 	encode := base64.RawURLEncoding.EncodeToString
-	return encode([]byte(`{"alg":"none"}`)) + "." + encode(fmt.Appendf(nil,
-		`{"iss":%q,"aud":%q,"exp":%d,"repository":"org/sandbox-actions"}`, issuer, Audience, time.Now().Add(time.Hour).Unix())) + "."
+	return encode([]byte(`{"alg":"none"}`)) + "." + encode(fmt.Appendf(
+		nil,
+		`{"iss":%q,"aud":%q,"exp":%d,"repository":"org/sandbox-actions"}`,
+		issuer,
+		Audience,
+		time.Now().Add(time.Hour).Unix(),
+	)) + "."
 }
 
-// solve builds an image of one file, and returns its digest.
+// solve builds an image with one file, and returns its digest.
 func solve(t *testing.T, bk *client.Client) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY Dockerfile /\n"), 0o644); err != nil {
+	dockerfile := []byte("FROM scratch\nCOPY Dockerfile /\n")
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), dockerfile, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	tree, err := fsutil.NewFS(dir)

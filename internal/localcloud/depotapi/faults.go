@@ -14,52 +14,52 @@ import (
 	cliv1 "github.com/depot/depot-go/proto/depot/cli/v1"
 )
 
-// Fault is something that goes wrong on demand. The first fault that fits a call decides it.
+// Fault makes calls fail. The first fault that matches a call applies.
 type Fault struct {
-	Method string // which calls (CreateBuild); empty: all
-	Times  int    // how many of them; 0: every one
+	Method string // of the calls that fail (CreateBuild); "" means all
+	Times  int    // how many calls fail; 0 means all
 
-	Delay   time.Duration   // before anything else
-	Hold    <-chan struct{} // no answer before it is closed; nil: at once
-	Silence bool            // no answer, until the client gives up
-	Hangup  bool            // the connection is closed instead of an answer; what was asked for may have been done
+	Delay   time.Duration   // before the answer
+	Hold    <-chan struct{} // delays the answer until it is closed; may be nil
+	Silence bool            // no answer until the client disconnects
+	Hangup  bool            // the connection is closed without an answer
 
-	// Code and Message are an error of the API's: resource_exhausted is HTTP's 429, unavailable its 503.
+	// Code and Message are an error of the API: resource_exhausted is 429 over HTTP, unavailable 503.
 	Code    connect.Code
 	Message string
 
-	// Status and Body are an answer that is not the API's at all, such as a proxy's error page.
+	// Status and Body are an answer that does not come from the API, such as a proxy's error page.
 	Status int
 	Body   string
 
 	Header map[string]string // of the answer, for example Retry-After
 
-	// Machine spoils what GetBuildKitConnection says.
+	// Machine makes the machine of a GetBuildKitConnection answer unusable.
 	Machine MachineFault
 }
 
-// MachineFault is what is wrong with a machine.
+// MachineFault is a way in which a machine is unusable.
 type MachineFault string
 
-// What can be wrong with a machine.
+// The kinds of unusable machines.
 const (
-	NeverActive     MachineFault = "never active"     // pending for ever
-	Unreachable     MachineFault = "unreachable"      // active, and nothing listens there
-	RefusesClient   MachineFault = "refuses client"   // the client's certificate is another build's
-	UntrustedServer MachineFault = "untrusted server" // the server's certificate has another authority
-	NoCertificates  MachineFault = "no certificates"  // active, and nothing to prove who we are with
-	GarbledKey      MachineFault = "garbled key"      // the client's private key is none
-	BadAddress      MachineFault = "bad address"      // the machine's address is none
+	NeverActive     MachineFault = "never active"     // always pending
+	Unreachable     MachineFault = "unreachable"      // active, without a listener
+	RefusesClient   MachineFault = "refuses client"   // the client's certificate is for another build
+	UntrustedServer MachineFault = "untrusted server" // the CA did not sign the server's certificate
+	NoCertificates  MachineFault = "no certificates"  // active, without certificates
+	GarbledKey      MachineFault = "garbled key"      // the client's private key is malformed
+	BadAddress      MachineFault = "bad address"      // the machine's address has no scheme
 )
 
-// Fail makes calls go wrong from now on, beside those that already do.
+// Fail adds a fault.
 func (s *Server) Fail(f Fault) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.faults = append(s.faults, &f)
 }
 
-// Heal ends all faults.
+// Heal removes all faults.
 func (s *Server) Heal() {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -68,13 +68,13 @@ func (s *Server) Heal() {
 
 type faultKey struct{}
 
-// faultOf is what goes wrong with the request at hand; its zero value, nothing.
+// faultOf returns the fault of the current request; its zero value means none.
 func faultOf(ctx context.Context) Fault {
 	f, _ := ctx.Value(faultKey{}).(Fault)
 	return f
 }
 
-// next is the fault for a call of this method, used up by one.
+// nextFault returns the fault for a call of a method, and counts it.
 func (s *Server) nextFault(method string) Fault {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -82,13 +82,13 @@ func (s *Server) nextFault(method string) Fault {
 		if f.Method != "" && f.Method != method {
 			continue
 		}
-		taken := *f
+		applied := *f
 		if f.Times > 0 {
 			if f.Times--; f.Times == 0 {
 				s.faults = append(s.faults[:i:i], s.faults[i+1:]...)
 			}
 		}
-		return taken
+		return applied
 	}
 	return Fault{}
 }
@@ -99,7 +99,7 @@ func (s *Server) fail(next http.Handler) http.Handler {
 		var method string
 		s.note(r.Context(), func(c *Call) { method = c.Method })
 		f := s.nextFault(method)
-		if f.Delay > 0 || f.Hold != nil { // what is not read yet would hide from the server that the client leaves
+		if f.Delay > 0 || f.Hold != nil { // the server notices a disconnect only after the body is read
 			body, _ := io.ReadAll(r.Body)
 			r.Body = io.NopCloser(bytes.NewReader(body))
 		}
@@ -124,7 +124,7 @@ func (s *Server) fail(next http.Handler) http.Handler {
 		case f.Hangup:
 			panic(http.ErrAbortHandler)
 		case f.Silence:
-			_, _ = io.Copy(io.Discard, r.Body) // or the server would not see the client leave
+			_, _ = io.Copy(io.Discard, r.Body) // otherwise the server does not notice the disconnect
 			<-r.Context().Done()
 		case f.Code != 0:
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -139,13 +139,13 @@ func (s *Server) fail(next http.Handler) http.Handler {
 	})
 }
 
-// spoil makes an active connection one that does not work.
+// spoil makes an active connection unusable.
 func (s *Server) spoil(
 	c *cliv1.GetBuildKitConnectionResponse_ActiveConnection,
-	trouble MachineFault,
+	fault MachineFault,
 	platform string,
 ) error {
-	switch trouble {
+	switch fault {
 	case NoCertificates:
 		c.CaCert, c.Cert = nil, nil
 	case GarbledKey:
@@ -155,16 +155,16 @@ func (s *Server) spoil(
 	case Unreachable:
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			return refuse(connect.CodeInternal, "find a free port: %w", err)
+			return apiError(connect.CodeInternal, "find a free port: %w", err)
 		}
 		c.Endpoint = "tcp://" + l.Addr().String()
 		return l.Close()
 	case RefusesClient, UntrustedServer:
 		other, err := s.options.Machines.Open(platform, s.options.Lifetime)
 		if err != nil {
-			return refuse(connect.CodeInternal, "lend a machine: %w", err)
+			return apiError(connect.CodeInternal, "open a machine: %w", err)
 		}
-		if trouble == RefusesClient {
+		if fault == RefusesClient {
 			c.Cert = &cliv1.Cert{Cert: other.Cert, Key: other.Key}
 		} else {
 			c.CaCert = &cliv1.Cert{Cert: other.CACert}

@@ -10,30 +10,29 @@ import (
 	"time"
 )
 
-// Pull requests from forks of public repositories get no OIDC token from GitHub. Depot has a second way for them:
-// the client claims to be a certain workflow run and is given a code, prints the code into the run's public log,
-// and asks until Depot has seen it there; then it gets a token for the run's repository.
+// GitHub issues no OIDC token to a pull request from a fork. Depot's alternative for public repositories: the client
+// claims to be a workflow run and receives a code, prints it to the run's public log, and polls until Depot has found
+// it there; the answer is then a token for the run's repository.
 //
-// depot-go's address for it is a constant (https://actions-public-oidc.depot.dev/claim): only a client that can be
-// pointed elsewhere meets this one.
+// The address is a constant in depot-go (https://actions-public-oidc.depot.dev/claim), so that only a client with a
+// configurable address reaches this server.
 const (
 	claimPath    = "/actions-public-oidc/claim"
 	exchangePath = "/actions-public-oidc/exchange/"
 )
 
-// challenge is one claim, and the token that answers it.
+// challenge is one claim, and the token issued for it.
 type challenge struct {
 	repository string // owner/name, as claimed
-	asked      int    // how often the client has asked for its token
-	token      string // empty until the code has been seen
+	requests   int    // for the token
+	token      string // "" before it is issued
 	expires    time.Time
 }
 
-// exchangeAfter is how many times a client asks in vain: nobody reads a log here, so the code is "seen" after a
-// while.
+// exchangeAfter is the number of requests that are refused before the token is issued. No log is read here.
 const exchangeAfter = 2
 
-// ClaimURL is where a workflow run of a fork's pull request asks for its challenge.
+// ClaimURL is where the run of a fork's pull request requests its challenge.
 func (s *Server) ClaimURL() string { return s.URL() + claimPath }
 
 func (s *Server) handleFork(mux *http.ServeMux) {
@@ -49,17 +48,17 @@ func (s *Server) claim(w http.ResponseWriter, r *http.Request) {
 		RunID     string `json:"runID"`
 	}
 	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&claim); err != nil {
-		sendError(w, http.StatusBadRequest, "the claim is not JSON")
+		sendError(w, http.StatusBadRequest, "the claim is not valid JSON")
 		return
 	}
-	for what, ok := range map[string]bool{
+	for problem, ok := range map[string]bool{
 		"aud is not " + Audience:        claim.Aud == Audience,
 		"eventName is not pull_request": claim.EventName == "pull_request",
 		"repo is not owner/name":        strings.Count(claim.Repo, "/") == 1,
 		"runID is missing":              claim.RunID != "",
 	} {
 		if !ok {
-			sendError(w, http.StatusBadRequest, what)
+			sendError(w, http.StatusBadRequest, problem)
 			return
 		}
 	}
@@ -75,7 +74,7 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request) {
 	c := s.forks[r.PathValue("code")]
 	var token string
 	if c != nil {
-		if c.asked++; c.asked > exchangeAfter && c.token == "" {
+		if c.requests++; c.requests > exchangeAfter && c.token == "" {
 			c.token = "fork_" + rand.Text()
 		}
 		token = c.token
@@ -83,9 +82,9 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request) {
 	s.mutex.Unlock()
 	switch {
 	case c == nil:
-		sendError(w, http.StatusNotFound, "no such challenge")
+		sendError(w, http.StatusNotFound, "challenge not found")
 	case token == "":
-		sendError(w, http.StatusForbidden, "the challenge was not found in the log yet")
+		sendError(w, http.StatusForbidden, "the challenge is not in the log yet")
 	default:
 		_, _ = fmt.Fprint(w, token)
 	}

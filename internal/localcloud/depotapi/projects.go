@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// handleProjects adds what the CLI asks when its project was not found: which ones there are instead.
+// handleProjects adds the method with which the CLI lists the alternatives to an unknown project.
 // depot.cli.v1beta1.ProjectsService/ListProjects, proto/depot/cli/v1beta1/projects.proto of github.com/depot/cli.
 func (s *Server) handleProjects(mux *http.ServeMux) {
 	const procedure = "/depot.cli.v1beta1.ProjectsService/ListProjects"
@@ -36,7 +36,7 @@ func (s *Server) handleProjects(mux *http.ServeMux) {
 		}))
 }
 
-// listProjects is the answer: projects, each of them strings.
+// listProjects is the message ListProjectsResponse.
 var listProjects = func() protoreflect.MessageDescriptor {
 	project := &descriptorpb.DescriptorProto{Name: proto.String("Project")}
 	for i, name := range []string{"id", "name", "org_id", "org_name"} {
@@ -59,7 +59,7 @@ var listProjects = func() protoreflect.MessageDescriptor {
 		}},
 	}, nil)
 	if err != nil {
-		panic(err) // the description above is wrong
+		panic(err) // the declaration above is invalid
 	}
 	return file.Messages().Get(0)
 }()

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// handlePull adds the calls that the CLI has and depot-go v0.5.1 has not: who built what, and how to pull what was
-// saved.
+// handlePull adds methods that the CLI has and depot-go v0.5.1 lacks: information on builds, and access to saved
+// images.
 func (s *Server) handlePull(mux *http.ServeMux) {
 	for name, answer := range map[string]func(ctx context.Context, header http.Header, request fields) (fields, error){
 		"GetPullToken": s.getPullToken,
@@ -25,7 +25,9 @@ func (s *Server) handlePull(mux *http.ServeMux) {
 		procedure := fmt.Sprintf("/%s/%s", method.Parent().FullName(), name)
 		mux.Handle(procedure, connect.NewUnaryHandler(
 			procedure,
-			func(ctx context.Context, request *connect.Request[dynamicpb.Message]) (*connect.Response[dynamicpb.Message], error) {
+			func(
+				ctx context.Context, request *connect.Request[dynamicpb.Message],
+			) (*connect.Response[dynamicpb.Message], error) {
 				response, err := answer(ctx, request.Header(), read(request.Msg))
 				if err != nil {
 					return nil, err
@@ -41,7 +43,7 @@ func (s *Server) handlePull(mux *http.ServeMux) {
 	}
 }
 
-// getPullToken makes a password, for the user x-token, that pulls what the project has saved.
+// getPullToken returns a password for the user x-token that pulls the project's saved images.
 func (s *Server) getPullToken(ctx context.Context, header http.Header, request fields) (fields, error) {
 	project, _, err := s.pullable(ctx, header, request["project_id"], request["build_id"])
 	if err != nil {
@@ -54,14 +56,14 @@ func (s *Server) getPullToken(ctx context.Context, header http.Header, request f
 	return fields{"token": token}, nil
 }
 
-// getPullInfo says all that is needed to pull one saved build.
+// getPullInfo returns the reference of a saved image and a credential to pull it.
 func (s *Server) getPullInfo(ctx context.Context, header http.Header, request fields) (fields, error) {
 	project, build, err := s.pullable(ctx, header, "", request["build_id"])
 	if err != nil {
 		return nil, err
 	}
 	if build == nil || !build.saved {
-		return nil, refuse(connect.CodeNotFound, "build %s was not saved", request["build_id"])
+		return nil, apiError(connect.CodeNotFound, "build %s was not saved", request["build_id"])
 	}
 	password, err := s.credential(ctx, project, false)
 	if err != nil {
@@ -76,12 +78,12 @@ func (s *Server) getBuild(ctx context.Context, header http.Header, request field
 		return nil, err
 	}
 	if build == nil {
-		return nil, refuse(connect.CodeInvalidArgument, "build_id is required")
+		return nil, apiError(connect.CodeInvalidArgument, "build_id is required")
 	}
 	return fields{"build_id": build.id, "project_id": project, "build_url": s.buildURL(build)}, nil
 }
 
-// pullable is the project that the caller may read from, and the build, where one is named.
+// pullable returns the project that the caller may read, and the build if buildID is not "".
 func (s *Server) pullable(ctx context.Context, header http.Header, projectID, buildID string) (string, *build, error) {
 	s.note(ctx, func(c *Call) { c.Project, c.BuildID = projectID, buildID })
 	who, err := s.identify(ctx, header)
@@ -94,11 +96,11 @@ func (s *Server) pullable(ctx context.Context, header http.Header, projectID, bu
 		build = s.builds[buildID]
 		s.mutex.Unlock()
 		if build == nil || projectID != "" && projectID != build.project {
-			return "", nil, refuse(connect.CodeNotFound, "build %s not found", buildID)
+			return "", nil, apiError(connect.CodeNotFound, "build %s not found", buildID)
 		}
 		projectID = build.project
 		if who.kind == BuildToken && who.build != build {
-			return "", nil, refuse(connect.CodePermissionDenied, "this token may not use build %s", buildID)
+			return "", nil, apiError(connect.CodePermissionDenied, "this token may not use build %s", buildID)
 		}
 	}
 	project, err := s.authorize(who, projectID)
@@ -109,7 +111,7 @@ func (s *Server) pullable(ctx context.Context, header http.Header, projectID, bu
 	return project.ID, build, nil
 }
 
-// fields are a message's strings by name: all that these messages hold.
+// fields are a message's fields by name. These messages have only strings.
 type fields map[string]string
 
 func read(m *dynamicpb.Message) fields {
@@ -129,8 +131,8 @@ func write(of protoreflect.MessageDescriptor, f fields) *dynamicpb.Message {
 	return m
 }
 
-// pullMethods describes what the CLI's build.proto has beyond depot-go's: each message's fields are strings,
-// numbered in the order given here.
+// pullMethods declares the methods that depot-go lacks. The fields of each message are strings, numbered in this
+// order.
 var pullMethods = func() protoreflect.MethodDescriptors {
 	file := &descriptorpb.FileDescriptorProto{
 		Name:    proto.String("depotapi/pull.proto"),
@@ -164,7 +166,7 @@ var pullMethods = func() protoreflect.MethodDescriptors {
 		message("GetBuildResponse", "build_id", "project_id", "build_url"))
 	descriptor, err := protodesc.NewFile(file, nil)
 	if err != nil {
-		panic(err) // the description above is wrong
+		panic(err) // the declaration above is invalid
 	}
 	return descriptor.Services().Get(0).Methods()
 }()

@@ -1,9 +1,9 @@
-// Package depotapi is the stand-in for Depot's API: the service depot.cli.v1.BuildService, as depot-go v0.5.1 and
-// the Depot CLI 2.102.12 speak it, on loopback, in front of real machines.
+// Package depotapi is the stand-in for Depot's API: the service depot.cli.v1.BuildService, as used by depot-go v0.5.1
+// and the Depot CLI 2.102.12, on loopback, in front of real machines.
 //
-// It authenticates as Depot does, lends machines for the time of a build, remembers every call for tests to ask,
-// and fails on demand. Protocol: github.com/depot/depot-go, proto/depot/cli/v1/build.proto; the messages that only
-// the CLI has are in pull.go and projects.go.
+// It authenticates as Depot does, assigns machines to builds, records every call for tests, and fails on demand.
+// Protocol: github.com/depot/depot-go, proto/depot/cli/v1/build.proto; pull.go and projects.go have the messages that
+// only the CLI knows.
 package depotapi
 
 import (
@@ -20,26 +20,26 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/builders"
 )
 
-// Options is what Depot knows: its customers, and where its machines and its registry are.
+// Options configures Depot: its customers, machines and registry.
 type Options struct {
 	Projects []Project
-	// OrganizationTokens may build in every project; UserTokens too: they are people's, of the same organization.
+	// OrganizationTokens may build in every project, and so may the UserTokens of the organization's members.
 	OrganizationTokens, UserTokens []string
 	// Issuer is the URL of the OIDC issuer whose tokens are accepted (https://token.actions.githubusercontent.com on
-	// GitHub). Empty: none is. It is asked for its keys at the first token, so it may start later.
+	// GitHub); "" accepts none. Its keys are fetched with the first token, so it may start later.
 	Issuer string
-	// Machines lend a BuildKit to a build.
+	// Machines provides BuildKit daemons.
 	Machines Machines
-	// Registry keeps what builds save.
+	// Registry keeps the images that builds save.
 	Registry Registry
-	// Pending is how often a machine is said to be pending, per build and platform, before it is active. Default: 1.
+	// Pending is the number of pending answers, per build and platform, before a machine is active. Default: 1.
 	Pending int
-	// Wait is what a pending answer tells the client to wait. Default: 20 ms.
+	// Wait is the wait that a pending answer proposes to the client. Default: 20 ms.
 	Wait time.Duration
 	// Lifetime of a build's certificates. Default: 10 minutes.
 	Lifetime time.Duration
-	// Limit is how long a build may take: Depot says so with every health report, and cancels the build then. 0: for
-	// ever.
+	// Limit is how long a build may take: every answer to a health report has the time when it will be canceled. 0 means
+	// no limit.
 	Limit time.Duration
 }
 
@@ -51,19 +51,19 @@ type Project struct {
 	Trust []string
 }
 
-// Machines lend a BuildKit for a platform (linux/amd64). [builders.Builders] are such.
+// Machines opens connections to the BuildKit daemon of a platform (linux/amd64), as [builders.Builders] does.
 type Machines interface {
 	Open(platform string, lifetime time.Duration) (*builders.Connection, error)
 }
 
-// Registry is where `save` keeps images: HOST/PROJECT:BUILD. Its user name is always x-token.
+// Registry keeps saved images as HOST/PROJECT:BUILD. The user name is always x-token.
 type Registry struct {
-	Host string // host:port; empty: this Depot has none
-	// Credential makes a password for a project's repository, to pull from it, or to push to it as well.
+	Host string // host:port; "" means that the organization has no registry
+	// Credential returns a password that pulls from a project's repository, or also pushes to it.
 	Credential func(project string, push bool) (password string, err error)
 }
 
-// Audience is what an OIDC token for Depot has to be made for.
+// Audience is the audience of OIDC tokens for Depot.
 const Audience = "https://depot.dev"
 
 // Server is the running API.
@@ -82,8 +82,8 @@ type Server struct {
 	serving sync.WaitGroup
 }
 
-// Start serves on a loopback port of the system's choice, over HTTP/1.1 and over HTTP/2 without TLS: depot-go uses
-// the first, the CLI the second.
+// Start serves on a free loopback port, over HTTP/1.1, as depot-go uses it, and over HTTP/2 without TLS, as the CLI
+// does.
 func Start(o Options) (*Server, error) {
 	if o.Pending == 0 {
 		o.Pending = 1
@@ -113,21 +113,21 @@ func Start(o Options) (*Server, error) {
 	return s, nil
 }
 
-// URL is the API's address: what DEPOT_API_URL holds.
+// URL is the value for DEPOT_API_URL.
 func (s *Server) URL() string { return "http://" + s.listener.Addr().String() }
 
-// Close stops serving and takes back every machine.
+// Close stops the server and closes all connections to machines.
 func (s *Server) Close() error {
 	err := s.http.Close()
 	s.serving.Wait()
 	s.mutex.Lock()
 	s.stopped = true
-	var lent []*builders.Connection
+	var connections []*builders.Connection
 	for _, b := range s.builds {
-		lent = append(lent, b.takeBack()...)
+		connections = append(connections, b.takeConnections()...)
 	}
 	s.mutex.Unlock()
-	for _, c := range lent {
+	for _, c := range connections {
 		err = errors.Join(err, c.Close())
 	}
 	return err
@@ -142,12 +142,12 @@ func (s *Server) handler() http.Handler {
 	return s.record(s.fail(service))
 }
 
-// refuse is an answer of Depot's API: a code, which over HTTP is a status, and a sentence.
-func refuse(code connect.Code, format string, args ...any) error {
+// apiError is an error answer of Depot's API. Over HTTP, the code is a status.
+func apiError(code connect.Code, format string, args ...any) error {
 	return connect.NewError(code, fmt.Errorf(format, args...))
 }
 
-// project by its ID.
+// project finds a project by its ID.
 func (s *Server) project(id string) (Project, bool) {
 	for _, p := range s.options.Projects {
 		if p.ID == id {
@@ -157,14 +157,14 @@ func (s *Server) project(id string) (Project, bool) {
 	return Project{}, false
 }
 
-// credential for the registry, in the name of a project.
+// credential returns a password for the registry repository of a project.
 func (s *Server) credential(_ context.Context, project string, push bool) (string, error) {
 	if s.options.Registry.Host == "" {
-		return "", refuse(connect.CodeFailedPrecondition, "this organization has no registry")
+		return "", apiError(connect.CodeFailedPrecondition, "this organization has no registry")
 	}
 	password, err := s.options.Registry.Credential(project, push)
 	if err != nil {
-		return "", refuse(connect.CodeInternal, "make a registry credential: %w", err)
+		return "", apiError(connect.CodeInternal, "create a registry credential: %w", err)
 	}
 	return password, nil
 }
