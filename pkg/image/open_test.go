@@ -394,7 +394,7 @@ func TestOpenAndPush(t *testing.T) {
 	if err := PushImage(t.Context(), w.registry.Addr+"/team/from-registry:1", image, robot, nil); err != nil {
 		t.Fatal(err)
 	}
-	if blobs, manifests := uploads(w.registry, before); blobs > 1 || manifests != 1 {
+	if blobs, manifests := uploads(w.registry, "team/from-registry", before); blobs > 1 || manifests != 1 {
 		t.Errorf("%d blobs and %d manifests were sent, want at most the config and one manifest", blobs, manifests)
 	}
 	moved, err := Open(t.Context(), w.registry.Addr+"/team/from-registry:1", amd64, robot)
