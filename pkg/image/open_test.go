@@ -255,7 +255,7 @@ func TestSelectImage(t *testing.T) {
 }
 
 func TestOpenFromRegistry(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	robot := w.login("robot", password)
 	put := func(repository string, write func(ref name.Reference, options ...remote.Option) error) string {
 		t.Helper()

@@ -32,7 +32,7 @@ import (
 )
 
 // login returns the credentials of an account of the registry.
-func (w *services) login(user, password string) Auth {
+func (w *testRegistry) login(user, password string) Auth {
 	return Auth{Credentials: []Credential{{Host: w.registry.Addr, Username: user, Password: password}}}
 }
 
@@ -198,7 +198,7 @@ func TestPasswordsStayInProcess(t *testing.T) {
 
 // Without credentials, those of Docker's configuration are used, and masked first.
 func TestDockerConfiguration(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	folder := os.Getenv("DOCKER_CONFIG")
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		t.Fatal(err)
@@ -291,7 +291,7 @@ func faulty(t testing.TB, r *registry.Registry, fault func(w http.ResponseWriter
 }
 
 func TestPushImageRetries(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	answer := func(status int, header ...string) func(http.ResponseWriter, *http.Request) {
 		return func(rw http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -365,7 +365,7 @@ func TestPushImageRetries(t *testing.T) {
 }
 
 func TestPushImageGivesUp(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	type fault = func(http.ResponseWriter, *http.Request) bool
 	always := func(status int, header ...string) fault {
 		return func(rw http.ResponseWriter, _ *http.Request) bool {
@@ -448,7 +448,7 @@ func (l brokenLayer) Read([]byte) (int, error)           { return 0, l.err }
 
 // After credentials expire during a push, the same call with fresh ones sends what is missing only.
 func TestPushImageContinues(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	image := smallImage(t)
 	var mu sync.Mutex
 	patches, expired := 0, true
@@ -482,7 +482,7 @@ func TestPushImageContinues(t *testing.T) {
 
 // PushImage streams: it needs little memory and no file.
 func TestPushImageInLittleMemory(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	const size = 64 << 20
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "absent"))
 	image, err := mutate.AppendLayers(empty.Image, zeros(t, size))
@@ -544,7 +544,7 @@ func (l *zeroLayer) Compressed() (io.ReadCloser, error) {
 }
 
 func TestPushIsCanceled(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	cause := errors.New("timed out")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	addr := faulty(t, w.registry, func(_ http.ResponseWriter, r *http.Request) bool {
@@ -629,7 +629,7 @@ func TestPushFromBuilder(t *testing.T) {
 }
 
 func TestCheckPushPermission(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	const repository = "/team/may:1"
 	for _, test := range []struct {
 		name         string
