@@ -121,7 +121,10 @@ func TestErrorCause(t *testing.T) {
 		cause     Cause
 		temporary bool
 	}{
-		{"remote: Repository not found.\nfatal: repository 'x' not found", "fatal: repository 'x' not found", NotFound, false},
+		{
+			"remote: Repository not found.\nfatal: repository 'x' not found",
+			"fatal: repository 'x' not found", NotFound, false,
+		},
 		{"fatal: early EOF\nhint: ignored", "fatal: early EOF", Network, true},
 		{"fatal: The requested URL returned error: 429", "fatal: The requested URL returned error: 429", RateLimited, true},
 		{"fatal: The requested URL returned error: 502", "fatal: The requested URL returned error: 502", Network, true},
@@ -135,7 +138,10 @@ func TestErrorCause(t *testing.T) {
 			"To x\n ! [rejected] v1 -> v1 (stale info)\nerror: failed to push some refs to 'x'",
 			"! [rejected] v1 -> v1 (stale info)", Unknown, false,
 		},
-		{"fatal: remote error: upload-pack: not our ref 1", "fatal: remote error: upload-pack: not our ref 1", MissingCommit, false},
+		{
+			"fatal: remote error: upload-pack: not our ref 1",
+			"fatal: remote error: upload-pack: not our ref 1", MissingCommit, false,
+		},
 		{"error: invalid path '.git/config'", "error: invalid path '.git/config'", InvalidPath, false},
 		{"one\ntwo\x1b[31m", `two\u001b[31m`, Unknown, false},
 		{"", "exit status 128", Unknown, false},
@@ -159,7 +165,8 @@ func TestErrorCause(t *testing.T) {
 func TestCheckVersion(t *testing.T) {
 	for version, want := range map[string]string{
 		"git version 2.31.0": "", "git version 2.53.0": "", "git version 3.0": "",
-		"git version 2.30.9": "git 2.30.9 is too old", "git version 1.40.0": "git 1.40.0 is too old", "hello": "git hello is too old",
+		"git version 2.30.9": "git 2.30.9 is too old", "git version 1.40.0": "git 1.40.0 is too old",
+		"hello": "git hello is too old",
 	} {
 		fakeGit(t, "echo "+version)
 		err := Git{}.CheckVersion(t.Context())

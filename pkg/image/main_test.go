@@ -384,8 +384,8 @@ func solve(ctx context.Context, c *client.Client, r Request) (*Result, []*client
 	return result, <-seen, err
 }
 
-// folderOf creates a directory with files.
-func folderOf(t testing.TB, files map[string]string) string {
+// writeFiles creates a directory with files.
+func writeFiles(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range files {

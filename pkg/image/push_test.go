@@ -65,7 +65,7 @@ func TestSeveralPlatforms(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			repositoryPath := "team/" + strings.ReplaceAll(test.name, " ", "-")
 			repository := w.registry.Addr + "/" + repositoryPath
-			dir := folderOf(t, map[string]string{
+			dir := writeFiles(t, map[string]string{
 				"Dockerfile": "FROM scratch\nARG TARGETARCH\nENV ARCH=$TARGETARCH\nCOPY file /\n", "file": test.name,
 			})
 			join := func() ([]*Result, v1.ImageIndex) {
@@ -102,7 +102,7 @@ func TestSeveralPlatforms(t *testing.T) {
 			if test.attestations == nil { // a provenance contains times
 				_, again := join()
 				if got, err := again.RawManifest(); err != nil || !bytes.Equal(got, raw) {
-					t.Errorf("the second time (%v)\n%s\nand the first\n%s", err, got, raw)
+					t.Errorf("second build (%v)\n%s\nfirst build\n%s", err, got, raw)
 				}
 			}
 			ref, err := name.ParseReference(repository + ":both")
@@ -114,7 +114,7 @@ func TestSeveralPlatforms(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got, err := pulled.RawManifest(); err != nil || !bytes.Equal(got, raw) {
-				t.Errorf("the registry holds (%v)\n%s\nwant\n%s", err, got, raw)
+				t.Errorf("the registry has (%v)\n%s\nwant\n%s", err, got, raw)
 			}
 			if err := validate.Index(pulled); err != nil {
 				t.Error(err)
@@ -156,7 +156,7 @@ func TestSeveralPlatforms(t *testing.T) {
 // The builder gets tokens for the registry: the password is in no file of the builder, nor in Docker's configuration.
 func TestPasswordsStayInProcess(t *testing.T) {
 	w := sharedServices(t)
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	r := request(dir)
 	repository := w.registry.Addr + "/team/direct"
 	r.Push, r.Auth = []string{repository + ":1", repository + ":2"}, w.login("robot", password)
@@ -172,7 +172,7 @@ func TestPasswordsStayInProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := image.Digest(); err != nil || got != result.Digest {
-			t.Errorf("the registry holds %s (%v), want %s", got, err, result.Digest)
+			t.Errorf("the registry has %s (%v), want %s", got, err, result.Digest)
 		}
 	}
 	files := 0
@@ -199,13 +199,13 @@ func TestPasswordsStayInProcess(t *testing.T) {
 // Without credentials, those of Docker's configuration are used, and masked first.
 func TestDockerConfiguration(t *testing.T) {
 	w := sharedRegistry(t)
-	folder := os.Getenv("DOCKER_CONFIG")
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	dir := os.Getenv("DOCKER_CONFIG")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(folder) })
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	config := fmt.Sprintf(`{"auths": {%q: {"username": "robot", "password": %q}}}`, w.registry.Addr, password)
-	if err := os.WriteFile(filepath.Join(folder, "config.json"), []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var masked []string
@@ -231,7 +231,7 @@ func smallImage(t testing.TB) v1.Image {
 func TestPushFails(t *testing.T) {
 	w := sharedServices(t)
 	gone := closedAddress()
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	login := "log in to " + w.registry.Addr + " (docker login)"
 	for _, test := range []struct {
 		name, reference string
@@ -272,9 +272,9 @@ func faulty(t testing.TB, r *registry.Registry, fault func(w http.ResponseWriter
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(target)
-			p.Out.Host = p.In.Host // the registry names its upload addresses by it
+			p.Out.Host = p.In.Host // the registry builds upload URLs from it
 		},
-		ModifyResponse: func(answer *http.Response) error { // and clients ask for tokens nowhere else
+		ModifyResponse: func(answer *http.Response) error { // so that clients get tokens through the proxy
 			challenge := answer.Header.Get("WWW-Authenticate")
 			answer.Header.Set("WWW-Authenticate", strings.ReplaceAll(challenge, r.Addr, answer.Request.Host))
 			return nil
@@ -476,7 +476,7 @@ func TestPushImageContinues(t *testing.T) {
 		t.Fatal(err)
 	}
 	if first != 3 || patches != first {
-		t.Errorf("%d blobs were sent first, %d in all; want 3 once", first, patches)
+		t.Errorf("%d blobs were sent first, %d in total; want 3 once", first, patches)
 	}
 }
 
@@ -509,7 +509,7 @@ func TestPushImageInLittleMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	if next < size || int64(most)-int64(before) > 8<<20 {
-		t.Errorf("%d bytes were alive before, %d at most while %d bytes were sent", before, most, next)
+		t.Errorf("%d bytes of heap before, at most %d while %d bytes were sent", before, most, next)
 	}
 }
 
@@ -566,7 +566,7 @@ func TestPushIsCanceled(t *testing.T) {
 func TestPushFromBuilder(t *testing.T) {
 	w := sharedServices(t)
 	c := w.machine(t, amd64)
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY file /\n", "file": "built once\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY file /\n", "file": "built once\n"})
 	for _, test := range []struct {
 		name   string
 		change func(r *Request)
@@ -600,7 +600,7 @@ func TestPushFromBuilder(t *testing.T) {
 				t.Fatal(err)
 			}
 			if want, err := built.Image.Digest(); err != nil || got != want {
-				t.Errorf("the registry holds %s, and %s was built (%v)", got, want, err)
+				t.Errorf("the registry has %s, want %s (%v)", got, want, err)
 			}
 			whole(t, image)
 		})
