@@ -98,8 +98,8 @@ func TestFailures(t *testing.T) {
 		{name: "no engine", env: map[string]string{"DOCKER_HOST": "unix:///absent.sock"}, sentence: `^error: input load: no Docker Engine answers.*unix:///absent.sock.*no such file.*or set load: false`},
 		{name: "Doppler without a token", inputs: map[string]string{"doppler_config": "dev"}, env: map[string]string{"DOPPLER_TOKEN": ""}, sentence: `input doppler_config: "dev" can not be read without a token`},
 		{name: "another Doppler config", inputs: map[string]string{"doppler_config": "prd"}, sentence: `Doppler`},
-		{name: "wrong Doppler token", inputs: map[string]string{"doppler_config": "dev", "doppler_token": "dp.st.dev.wrong"}, sentence: `give a doppler_token that is valid and has not expired`},
-		{name: "unknown Doppler identity", inputs: map[string]string{"doppler_config": "dev", "doppler_identity": "absent"}, sentence: `enter Doppler as the identity "absent": Doppler answered 401`},
+		{name: "wrong Doppler token", inputs: map[string]string{"doppler_config": "dev", "doppler_token": "dp.st.dev.wrong"}, sentence: `set doppler_token to a valid token that has not expired`},
+		{name: "unknown Doppler identity", inputs: map[string]string{"doppler_config": "dev", "doppler_identity": "absent"}, sentence: `authenticate to Doppler as identity "absent": Doppler answered 401`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.docker == "" {

@@ -43,7 +43,8 @@ func (c *Client) service() httpclient.Service {
 	return httpclient.Service{Name: serviceName, URL: c.url(), Clock: c.clock(), Hints: []httpclient.Hint{
 		{On: httpclient.NoAnswer, Text: "check the network, DAYTONA_API_URL and https://status.daytona.io"},
 		{On: httpclient.BadFormat, Text: c.checkURL()},
-		{On: http.StatusUnauthorized, Text: "set daytona_api_key to a valid key; create one at " + keysPage},
+		{On: http.StatusUnauthorized, Text: "set daytona_api_key to a valid key that has not expired; create one at " +
+			keysPage},
 		{On: http.StatusForbidden, Text: "check that the key or its user belongs to the organization, and the " +
 			"organization's state at https://app.daytona.io/dashboard"},
 		{On: http.StatusNotFound, Text: "check DAYTONA_API_URL and the organization"},

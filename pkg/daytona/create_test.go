@@ -131,6 +131,7 @@ func TestCreate(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s := startCloud(t, nil)
 			all := newClient(s, "dtn_all")
 			_, ref := push(t, all, image(t))
@@ -233,6 +234,7 @@ func TestCreateCanceled(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s := startCloud(t, nil)
 			c := newClient(s, "dtn_all")
 			c.Timing = Timing{AnswerGrace: 100 * time.Millisecond, WithdrawGrace: cmp.Or(test.grace, 30*time.Second)}

@@ -67,7 +67,7 @@ func startCloud(t *testing.T, change func(*cloud.Options)) *cloud.Server {
 	return s
 }
 
-// newClient returns a client of s whose waits take no time.
+// newClient returns a client of s that waits on a fake clock.
 func newClient(s *cloud.Server, key string) *Client {
 	return &Client{URL: s.URL(), Key: key, HTTP: httpclient.Config{Clock: &fakeclock.Clock{}}}
 }
@@ -123,7 +123,8 @@ func TestCurrentKey(t *testing.T) {
 		{
 			name: "expired key", key: "dtn_expired", status: 401,
 			want: "check the Daytona API key: Daytona answered 401 Unauthorized: Invalid credentials " +
-				"(set daytona_api_key to a valid key; create one at https://app.daytona.io/dashboard/keys)",
+				"(set daytona_api_key to a valid key that has not expired; create one at " +
+				"https://app.daytona.io/dashboard/keys)",
 		},
 		{name: "no key", want: "no Daytona API key"},
 	} {

@@ -138,8 +138,8 @@ func (c *Client) Limits(ctx context.Context, region string) (Limits, error) {
 		{"memory", &l.Sandbox.Memory, func(s *api.CreateSnapshot) { s.SetMemory(math.MaxInt32) }},
 		{"disk", &l.Sandbox.Disk, func(s *api.CreateSnapshot) { s.SetDisk(math.MaxInt32) }},
 	} {
-		request := api.NewCreateSnapshot("sandbox-actions-asks-for-the-limit-of-" + probe.name)
-		request.SetImageName("sandbox-actions/asks-for-the-limits:0")
+		request := api.NewCreateSnapshot("sandbox-actions-limit-probe-" + probe.name)
+		request.SetImageName("sandbox-actions/limit-probe:0")
 		if region != "" {
 			request.SetRegionId(region)
 		}
@@ -153,7 +153,7 @@ func (c *Client) Limits(ctx context.Context, region string) (Limits, error) {
 	return l, nil
 }
 
-// probeLimit returns the limit that a request exceeds; 0 when there is none.
+// probeLimit returns the limit that a request exceeds; 0: unlimited.
 func (c *Client) probeLimit(ctx context.Context, region string, request api.CreateSnapshot) (int, error) {
 	created, err := c.post(ctx, call{
 		op: "read the organization's limits", permission: WriteSnapshots, idempotent: true,

@@ -130,7 +130,7 @@ func TestLimitsOfAnUnlimitedOrganization(t *testing.T) {
 		o.Organizations[0].MaxCPU, o.Organizations[0].MaxMemory, o.Organizations[0].MaxDisk = 1<<31-1, 1<<31-1, 5
 	})
 	// Another run is probing.
-	s.Put(cloud.Snapshot{Organization: "org-1", Name: "sandbox-actions-asks-for-the-limit-of-memory"})
+	s.Put(cloud.Snapshot{Organization: "org-1", Name: "sandbox-actions-limit-probe-memory"})
 	c := newClient(s, "dtn_all")
 	limits, err := c.Limits(t.Context(), "")
 	checkError(t, err, "")
@@ -141,7 +141,7 @@ func TestLimitsOfAnUnlimitedOrganization(t *testing.T) {
 		t.Errorf("%d snapshots were deleted, want the one that the probe created", n)
 	}
 	s.Fail(cloud.Fault{Method: "DELETE", Status: 403, Message: "Access denied"})
-	waitUntilGone(t, c, "sandbox-actions-asks-for-the-limit-of-cpu")
+	waitUntilRemoved(t, c, "sandbox-actions-limit-probe-cpu")
 	if _, err = c.Limits(t.Context(), ""); httpclient.Status(err) != 403 {
 		t.Errorf("%v, want that the probe's snapshot could not be deleted", err)
 	}
@@ -157,8 +157,8 @@ func countRequests(s *cloud.Server, method string) int {
 	return n
 }
 
-// waitUntilGone waits until the stand-in has removed a snapshot that was deleted.
-func waitUntilGone(t *testing.T, c *Client, name string) {
+// waitUntilRemoved waits until the stand-in has removed a snapshot that was deleted.
+func waitUntilRemoved(t *testing.T, c *Client, name string) {
 	t.Helper()
 	found, ok, err := c.Find(t.Context(), name)
 	if err != nil {

@@ -59,6 +59,7 @@ func TestWaitUntilActive(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s := startCloud(t, func(o *cloud.Options) { o.Linger = 1 })
 			c := newClient(s, "dtn_all")
 			var id string

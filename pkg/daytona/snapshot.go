@@ -89,7 +89,7 @@ func (c *Client) Get(ctx context.Context, id string) (Snapshot, error) {
 	return c.get(ctx, "read snapshot "+id, id)
 }
 
-// Find returns the organization's snapshot with a name, in whatever state: each state keeps the name taken.
+// Find returns the organization's snapshot with a name, in any state: each state occupies the name.
 func (c *Client) Find(ctx context.Context, name string) (s Snapshot, found bool, err error) {
 	s, err = c.get(ctx, "find snapshot "+name, name)
 	switch {

@@ -100,8 +100,8 @@ const (
 	locationMissing = "must specify"
 )
 
-// isNotFound reports whether Doppler says that a project or config does not exist or is not visible to the token: it
-// answers 404, or 400 with one of two messages.
+// isNotFound reports whether a project or config does not exist or is not visible to the token: Doppler answers 404, or
+// 400 with one of two messages.
 func isNotFound(err error) bool {
 	failed, ok := dopplerError(err)
 	switch {

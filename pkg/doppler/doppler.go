@@ -26,8 +26,8 @@ type Client struct {
 	Config  string // "" with a service token
 	HTTP    httpclient.Config
 
-	// Renew returns a new token when Doppler rejects the current one: those of Login may expire during a build. nil when
-	// there is no other token.
+	// Renew returns a new token when Doppler rejects the current one: those of Login may expire during a build. nil: the
+	// token cannot be renewed.
 	Renew func(context.Context) (string, error)
 }
 
@@ -61,10 +61,10 @@ func (c Client) Raw(ctx context.Context, names ...string) (map[string]string, er
 
 // CheckWrite returns an error when the token cannot write, and changes nothing. names are what will be written.
 //
-// No call of the API tells (/v3/me and the config's description do not). So CheckWrite sends a change request with the
-// value null, which leaves a secret as it is ("Use null to leave the existing secret value unchanged"). This needs a
-// secret that exists. In a config without any, and when Doppler rejects anything but the token, CheckWrite returns nil
-// and the write itself will show.
+// The API does not report a token's permissions (neither /v3/me nor the config's description does). So CheckWrite
+// sends a change request with the value null, which leaves a secret as it is ("Use null to leave the existing secret
+// value unchanged"). This needs a secret that exists. In a config without any, and when Doppler rejects anything but
+// the token, CheckWrite returns nil and the write itself will show.
 func (c Client) CheckWrite(ctx context.Context, names ...string) error {
 	op := "check write access to " + c.name()
 	var answer struct {

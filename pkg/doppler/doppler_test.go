@@ -69,7 +69,7 @@ func start(t *testing.T, issuer string) *local.Server {
 	return s
 }
 
-// on returns c for the stand-in, with waits that take no time.
+// on returns c for the stand-in, with waits on a fake clock.
 func (c Client) on(s *local.Server) Client {
 	if c.Host == "" {
 		c.Host = s.URL()
@@ -211,6 +211,10 @@ func TestCheckWrite(t *testing.T) {
 			fault: local.Fault{Method: "POST", Status: 429},
 		},
 		{
+			name: "server error", client: Client{Token: devToken}, posts: 4, status: 500, err: "Doppler answered 500",
+			fault: local.Fault{Method: "POST", Status: 500},
+		},
+		{
 			name: "proxy's page", client: Client{Token: devToken}, posts: 1, status: 200, err: "web page",
 			fault: local.Fault{Method: "POST", Status: 200, Body: "<html>"},
 		},
@@ -232,6 +236,38 @@ func TestCheckWrite(t *testing.T) {
 				t.Errorf("%d POSTs, want %d", posts, test.posts)
 			}
 		})
+	}
+}
+
+// The write that CheckWrite attempts concerns one of the secrets that will be written.
+func TestCheckWriteRequest(t *testing.T) {
+	var body string
+	client := Client{Token: devToken, HTTP: httpclient.Config{
+		Base: roundTripper(func(r *http.Request) (*http.Response, error) {
+			answer := `{"names":["AAA","DOPPLER_CONFIG","ZZZ"]}`
+			if r.Method == http.MethodPost {
+				data, err := io.ReadAll(r.Body)
+				if err != nil {
+					return nil, err
+				}
+				body, answer = string(data), "{}"
+			}
+			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(answer))}, nil
+		}),
+	}}
+	for _, test := range []struct {
+		names []string
+		want  string
+	}{
+		{[]string{"ZZZ", "BBB"}, "ZZZ"},
+		{[]string{"BBB", "ZZZ"}, "ZZZ"},
+		{[]string{"BBB"}, "AAA"},
+	} {
+		err := client.CheckWrite(t.Context(), test.names...)
+		want := fmt.Sprintf(`{"change_requests":[{"name":%q,"originalName":%q,"value":null}]}`, test.want, test.want)
+		if err != nil || body != want {
+			t.Errorf("%q: sent %s, %v; want %s", test.names, body, err, want)
+		}
 	}
 }
 
@@ -313,6 +349,10 @@ func TestSet(t *testing.T) {
 			fault: func(*local.Server) local.Fault {
 				return local.Fault{Method: "POST", Times: 1, Status: 502, Late: true}
 			},
+		},
+		{
+			name: "values unavailable", client: dev, want: both, after: "old", status: 503, err: "Doppler answered 503",
+			fault: func(*local.Server) local.Fault { return local.Fault{Method: "GET", Status: 503} },
 		},
 		{
 			name: "rejected", client: dev, want: map[string]string{"lower": "case"}, posts: 1, after: "old", status: 400,
@@ -474,6 +514,10 @@ func TestErrors(t *testing.T) {
 			status: 404, err: `(check doppler_config; visible to the token: "dev", "empty", "prd", "stg")`,
 		},
 		{
+			name: "unknown config of a project with one", client: Client{Token: cliToken, Project: "website", Config: "prd"},
+			requests: 1, status: 404, err: `(check doppler_config; visible to the token: "dev")`,
+		},
+		{
 			name: "unknown project", client: Client{Token: cliToken, Project: "sandbx", Config: "dev"}, requests: 1,
 			status: 404, err: `(check doppler_project; visible to the token: "sandbox", "website")`,
 		},
@@ -517,6 +561,11 @@ func TestErrors(t *testing.T) {
 			err: "the response is a web page, not JSON (check DOPPLER_API_HOST",
 		},
 		{
+			name: "another kind of JSON", client: service, requests: 1, status: 400, format: true,
+			err:   "the response is not in the API's format (check DOPPLER_API_HOST",
+			fault: local.Fault{Status: 400, Body: `{"error":"no"}`},
+		},
+		{
 			name: "redirect", client: service, requests: 1, status: 302, format: true, err: "(check DOPPLER_API_HOST",
 			fault: local.Fault{Status: 302, Body: "moved", Header: map[string]string{"Location": "http://127.0.0.1:1/"}},
 		},
@@ -525,8 +574,8 @@ func TestErrors(t *testing.T) {
 			fault: local.Fault{Status: 200, Body: `{"A":"` + strings.Repeat("x", 9<<20) + `"}`},
 		},
 		{
-			name: "echoed token", client: service, requests: 1, status: 401, err: "who is ***? nobody (",
-			fault: local.Fault{Status: 401, Body: `{"messages":["who is ` + readToken + `?\nnobody"]}`},
+			name: "echoed token", client: service, requests: 1, status: 401, err: "unknown token: ***, try again (",
+			fault: local.Fault{Status: 401, Body: `{"messages":["unknown token: ` + readToken + `,\ntry again"]}`},
 		},
 		{
 			name: "two messages", client: service, requests: 1, status: 400, err: "one; two (",
@@ -548,6 +597,14 @@ func TestErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestHintWithoutLists(t *testing.T) {
+	s := start(t, "")
+	s.Fail(local.Fault{Path: "/download"})
+	s.Fail(local.Fault{Status: 403})
+	_, err := Client{Token: cliToken, Project: "sandbox", Config: "production"}.on(s).Secrets(t.Context())
+	checkError(t, err, "(check doppler_project and doppler_config, and that the token can access them)")
 }
 
 func TestUnreachable(t *testing.T) {
@@ -620,8 +677,8 @@ func TestLogin(t *testing.T) {
 	}{
 		{name: "trusted", token: valid},
 		{
-			name: "unknown identity", identity: "nobody", token: valid, status: 401,
-			message: "Could not find requested identity 'nobody'", hint: trust(subject, audience),
+			name: "unknown identity", identity: "unknown", token: valid, status: 401,
+			message: "Could not find requested identity 'unknown'", hint: trust(subject, audience),
 		},
 		{
 			name: "another audience", token: mint("https://depot.dev", nil), status: 401, message: "audience",
@@ -714,6 +771,17 @@ func TestRenew(t *testing.T) {
 	if _, err := client.Secrets(t.Context()); err != nil || renewed != 1 {
 		t.Errorf("%v, renewed %d times", err, renewed)
 	}
+	// A hint uses the new token.
+	account := Client{
+		Token:   "dp.ct.expired",
+		Project: "sandbox",
+		Config:  "production",
+		Renew: func(context.Context) (string, error) {
+			return cliToken, nil
+		},
+	}
+	_, err := account.on(s).Secrets(t.Context())
+	checkError(t, err, `visible to the token: "dev"`)
 	client.Renew = func(context.Context) (string, error) { return "dp.st.dev.no", nil }
 	if _, err := client.Secrets(t.Context()); httpclient.Status(err) != http.StatusUnauthorized {
 		t.Error(err)

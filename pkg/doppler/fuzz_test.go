@@ -45,7 +45,7 @@ func FuzzErrorAnswer(f *testing.F) {
 		}
 		var object map[string]json.RawMessage
 		if !errors.Is(err, httpclient.ErrFormat) && json.Unmarshal(data, &object) != nil {
-			t.Errorf("%q is taken for Doppler's", data)
+			t.Errorf("%q is accepted as an error of Doppler", data)
 		}
 	})
 }

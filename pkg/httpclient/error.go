@@ -22,13 +22,13 @@ type APIError struct {
 	Service    string        // "Daytona"
 	Op         string        // what the call was for: "list regions"
 	Status     int           // HTTP; 0: no answer
-	Message    string        // the service's, or what is wrong with the answer; one safe line
-	RetryAfter time.Duration // what the service asked for; 0: nothing
+	Message    string        // the service's, or the problem with its answer; one safe line
+	RetryAfter time.Duration // the wait that the service requests; 0: none
 	Hint       string        // what the user can do
 	Err        error         // the cause, when there was no answer or no usable one; may be nil
 }
 
-// ErrFormat is wrapped by an APIError whose answer is not the service's API: a proxy's page, another kind of JSON.
+// ErrFormat is wrapped by an APIError whose answer does not come from the service's API: a proxy's page, other JSON.
 var ErrFormat = errors.New("unexpected response")
 
 func (e *APIError) Error() string {
@@ -98,7 +98,7 @@ func (h Hint) matches(e *APIError) bool {
 	return e.Status == int(h.On)
 }
 
-// Service is what errors need to know of a service.
+// Service describes a service for its errors.
 type Service struct {
 	Name  string // "Daytona"
 	URL   string // of its API, shown when it cannot be reached

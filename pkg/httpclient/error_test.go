@@ -190,7 +190,7 @@ func TestFailure(t *testing.T) {
 			format: true,
 		},
 		{
-			name: "a proxy's page", status: 502, body: "<html>", message: "the response is a web page, not JSON", hint: "server",
+			name: "a proxy's page", status: 500, body: "<html>", message: "the response is a web page, not JSON", hint: "server",
 			format: true,
 		},
 		{name: "text", status: 404, body: "nope", message: "the response is not JSON", hint: "bad format", format: true},

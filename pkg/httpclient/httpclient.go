@@ -26,7 +26,7 @@ type Config struct {
 type Policy struct {
 	Timeout       time.Duration // of one request, including the answer's body; 20 s
 	Attempts      int           // the most requests for one call; 4
-	Budget        time.Duration // no request begins later than this after the first; 5 min
+	Budget        time.Duration // no request starts later than this after the first; 5 min
 	MinWait       time.Duration // before the second request; it doubles with each, and is jittered by up to half; 300 ms
 	MaxWait       time.Duration // the longest such wait; 10 s
 	MaxRetryAfter time.Duration // the longest Retry-After that is obeyed; a longer one ends the call; 60 s
@@ -40,8 +40,8 @@ type Policy struct {
 	// nil: 429.
 	Rejections []int
 
-	// RateLimit recognizes a service's own way to ask for fewer requests, beside 429: it returns how long to wait, 0 when
-	// the answer does not tell. It must restore the body if it reads it. See [GitHubRateLimit].
+	// RateLimit recognizes answers other than 429 that report a rate limit, and returns the wait that they request; 0:
+	// unknown. It must restore the body if it reads it. See [GitHubRateLimit].
 	RateLimit func(response *http.Response, now time.Time) (wait time.Duration, limited bool)
 }
 
@@ -59,7 +59,7 @@ func (p Policy) withDefaults() Policy {
 	return p
 }
 
-// Clock tells the time and waits.
+// Clock returns the time and waits.
 type Clock interface {
 	Now() time.Time
 	// Sleep returns nil after d, or the cause of ctx when that ends first.

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// RetryAfter returns how long an answer asks to wait: the longest of Retry-After and Retry-After-* (Daytona appends the
-// name of the limit that was reached), in seconds or as an HTTP date. 0 when it does not ask.
+// RetryAfter returns the wait that an answer requests: the longest of Retry-After and Retry-After-* (Daytona appends
+// the name of the limit that was reached), in seconds or as an HTTP date. 0: none.
 func RetryAfter(header http.Header, now time.Time) time.Duration {
 	var longest time.Duration
 	for name, values := range header {

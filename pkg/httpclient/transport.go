@@ -111,21 +111,21 @@ func (t *transport) checkRetry(ctx context.Context, response *http.Response, err
 	state.attempts++
 	now := t.clock.Now()
 	var again bool
-	var asked time.Duration
+	var requested time.Duration
 	if err != nil {
 		again = neverSent(err) || state.idempotent && mayPass(err)
 	} else {
-		again, asked = t.checkAnswer(response, state.idempotent, now)
+		again, requested = t.checkAnswer(response, state.idempotent, now)
 	}
 	state.wait = t.backoff(state.attempts)
-	if asked > 0 {
-		state.wait = asked
+	if requested > 0 {
+		state.wait = requested
 	}
-	inTime := asked <= t.policy.MaxRetryAfter && now.Add(state.wait).Sub(state.start) <= t.policy.Budget
+	inTime := requested <= t.policy.MaxRetryAfter && now.Add(state.wait).Sub(state.start) <= t.policy.Budget
 	return again && state.replayable && inTime, nil
 }
 
-// checkAnswer also returns how long the service asks to wait; 0 when it does not.
+// checkAnswer decides on the answer of an attempt. It also returns the wait that the service requests; 0: none.
 func (t *transport) checkAnswer(response *http.Response, idempotent bool, now time.Time) (bool, time.Duration) {
 	if t.policy.RateLimit != nil {
 		if wait, limited := t.policy.RateLimit(response, now); limited {

@@ -1,6 +1,7 @@
 package doppler
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -138,11 +139,8 @@ func (s *Server) handleAuth(mux *http.ServeMux) {
 			sendError(w, err)
 			return
 		}
-		life := identity.Life
-		if life == 0 {
-			life = time.Hour
-		}
-		t := Token{Value: "dp.said." + rand.Text() + rand.Text(), Access: identity.Access, Expires: time.Now().Add(life)}
+		lifetime := cmp.Or(identity.Life, time.Hour)
+		t := Token{Value: "dp.said." + rand.Text() + rand.Text(), Access: identity.Access, Expires: time.Now().Add(lifetime)}
 		if err := s.AddToken(t); err != nil {
 			sendError(w, err)
 			return
