@@ -125,6 +125,20 @@ func TestOpenLayout(t *testing.T) {
 	altered := damaged(manifest.Config.Digest, func(path string) error {
 		return os.WriteFile(path, bytes.Replace(config, []byte("amd64"), []byte("AMD64"), 1), 0o644)
 	})
+	bothDigest, err := both.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rawIndex, err := both.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	alteredIndex := newLayout(func(p layout.Path) error {
+		if err := p.AppendIndex(both); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(string(p), blob(bothDigest)), append(rawIndex, ' '), 0o644)
+	})
 	odd := filepath.Join(t.TempDir(), "with:colon@and at")
 	if err := os.Rename(newLayout(func(p layout.Path) error { return p.AppendImage(one) }), odd); err != nil {
 		t.Fatal(err)
@@ -173,6 +187,7 @@ func TestOpenLayout(t *testing.T) {
 		{"missing layer", lacking, "no such file or directory", "write it again"},
 		{"truncated layer", short, " has 10 of ", "write it again"},
 		{"damaged manifest", garbled, "", "write it again"},
+		{"damaged index", alteredIndex, "digest mismatch of " + bothDigest.String(), "write it again"},
 		{
 			"damaged config of the same size", altered, "digest mismatch of " + manifest.Config.Digest.String(),
 			"write it again",
@@ -250,6 +265,28 @@ func TestSelectImage(t *testing.T) {
 		got, err := selectImage("x", test.manifests, test.wanted)
 		if _, failed := errors.AsType[*PlatformError](err); got.Hex != test.want || failed != (test.want == "") {
 			t.Errorf("%s: %q, %v; want %q", test.name, got.Hex, err, test.want)
+		}
+	}
+}
+
+func TestCheckPlatform(t *testing.T) {
+	wanted := &v1.Platform{OS: "linux", Architecture: "amd64"}
+	matching := &v1.ConfigFile{OS: "linux", Architecture: "amd64"}
+	for _, test := range []struct {
+		name   string
+		config *v1.ConfigFile
+		wanted *v1.Platform
+		fails  bool
+	}{
+		{"matching", matching, wanted, false},
+		{"any wanted", &v1.ConfigFile{}, nil, false},
+		{"config without a platform", &v1.ConfigFile{}, wanted, true},
+		{"other OS", &v1.ConfigFile{OS: "windows", Architecture: "amd64"}, wanted, true},
+		{"other architecture", &v1.ConfigFile{OS: "linux", Architecture: "arm64"}, wanted, true},
+	} {
+		err := checkPlatform("x", test.config, test.wanted)
+		if _, failed := errors.AsType[*PlatformError](err); failed != test.fails {
+			t.Errorf("%s: error = %v", test.name, err)
 		}
 	}
 }
