@@ -97,6 +97,12 @@ func TestOpenLayout(t *testing.T) {
 		}
 		return p.AppendImage(one, tagged("latest"))
 	})
+	suffix := newLayout(func(p layout.Path) error {
+		if err := p.AppendImage(one, tagged("v1")); err != nil {
+			return err
+		}
+		return p.AppendImage(other, tagged("old-v1"))
+	})
 	multi := newLayout(func(p layout.Path) error { return p.AppendIndex(both, tagged("v1")) })
 	nothing := newLayout(func(layout.Path) error { return nil })
 	blob := func(hash v1.Hash) string { return filepath.Join("blobs", hash.Algorithm, hash.Hex) }
@@ -154,6 +160,7 @@ func TestOpenLayout(t *testing.T) {
 		{name: "tag and digest", reference: single + ":v1@" + digest.String(), want: digest},
 		{name: "scheme", reference: "oci-layout://" + single + ":v1", platform: amd64, want: digest},
 		{name: "tag of a full name", reference: two + ":v1", want: digest},
+		{name: "tag that ends another tag", reference: suffix + ":v1", want: digest},
 		{name: "digest instead of an unknown tag", reference: two + ":v3@" + digest.String(), want: digest},
 		{name: "same image under two tags", reference: same, want: digest},
 		{name: "second platform", reference: multi, platform: arm64, want: digests[1]},
