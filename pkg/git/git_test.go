@@ -49,13 +49,30 @@ func TestWithToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{
-		"arguments: fetch\n", "=http.https://git.example/.extraheader\n", "=" + header + "\n", "=http.followRedirects\n",
-		"=credential.helper\n", "=core.hooksPath\n", "=http.lowSpeedTime\n", "=60\n",
-	} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("git got\n%s\nwant %q", out, want)
+	lines := strings.Split(string(out), "\n")
+	value := func(variable string) string {
+		for _, line := range lines {
+			if found, ok := strings.CutPrefix(line, variable+"="); ok {
+				return found
+			}
 		}
+		return ""
+	}
+	settings := map[string]string{}
+	for i := range 100 {
+		settings[value(fmt.Sprintf("GIT_CONFIG_KEY_%d", i))] = value(fmt.Sprintf("GIT_CONFIG_VALUE_%d", i))
+	}
+	for name, want := range map[string]string{
+		"http.https://git.example/.extraheader": header, "http.followRedirects": "false", "credential.helper": "",
+		"core.hooksPath": "/dev/null", "core.fsmonitor": "false", "http.lowSpeedTime": "60",
+		"safe.bareRepository": "explicit",
+	} {
+		if got, ok := settings[name]; !ok || got != want {
+			t.Errorf("setting %s = %q (%t), want %q", name, got, ok, want)
+		}
+	}
+	if lines[0] != "arguments: fetch" || value("GIT_CONFIG_COUNT") != fmt.Sprint(len(settings)-1) {
+		t.Errorf("git got\n%s", out)
 	}
 	if len(plain.Settings) > 0 || len(plain.WithToken("https://git.example", "").Settings) > 0 {
 		t.Error("the token changed a value that does not have it")

@@ -464,3 +464,34 @@ RUN echo the last words && exit 3
 		t.Errorf("warnings %q, want %q", warnings, want)
 	}
 }
+
+// A line without end is shown in pieces: only its beginning is kept for cleaning.
+func TestTrackerCompleteLines(t *testing.T) {
+	tracker := newProgressTracker(func(line string) string { return "<" + line + ">" })
+	for _, test := range []struct {
+		name, data, want string
+	}{
+		{"partial line", "one", ""},
+		{"end of the line and another", "two\nthree", "<onetwo>\n"},
+		{"return", "\rfour\n", "<three>\n<four>\n"},
+		{"endless line", strings.Repeat("x", maxPartialLine+1), "<" + strings.Repeat("x", maxPartialLine+1) + ">\n"},
+		{"nothing left", "\n", ""},
+	} {
+		got := tracker.completeLines(&client.VertexLog{Vertex: id("step"), Stream: 1, Data: []byte(test.data)})
+		if string(got) != test.want {
+			t.Errorf("%s: %.80q, want %.80q", test.name, got, test.want)
+		}
+	}
+	tracker.completeLines(&client.VertexLog{Vertex: id("step"), Stream: 1, Data: []byte("out")})
+	tracker.completeLines(&client.VertexLog{Vertex: id("step"), Stream: 2, Data: []byte("err")})
+	var flushed []string
+	for _, log := range tracker.flush() {
+		flushed = append(flushed, string(log.Data))
+	}
+	if want := []string{"<out>\n", "<err>\n"}; !slices.Equal(flushed, want) {
+		t.Errorf("flushed %q, want %q", flushed, want)
+	}
+	if rest := tracker.flush(); len(rest) > 0 {
+		t.Errorf("flushed %v twice", rest)
+	}
+}

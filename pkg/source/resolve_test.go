@@ -294,8 +294,9 @@ func TestResolveAndRedirects(t *testing.T) {
 	}))
 	defer other.Close()
 	var api *httptest.Server
-	target := ""
+	target, requests := "", 0
 	api = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests++
 		switch {
 		case r.Header.Get("Authorization") != "Bearer "+goodToken:
 			w.WriteHeader(http.StatusUnauthorized)
@@ -314,6 +315,10 @@ func TestResolveAndRedirects(t *testing.T) {
 	target = other.URL
 	if got, err := r.Resolve(t.Context(), "main"); httpclient.Status(err) != http.StatusMovedPermanently {
 		t.Errorf("to another server: %+v, %v; want the redirect as an error", got, err)
+	}
+	target, requests = api.URL+"/loop", 0
+	if _, err := r.Resolve(t.Context(), "main"); httpclient.Status(err) != http.StatusMovedPermanently || requests > 10 {
+		t.Errorf("loop: error = %v after %d requests", err, requests)
 	}
 	if otherRequests > 0 {
 		t.Errorf("another server got %d requests", otherRequests)
