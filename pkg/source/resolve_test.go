@@ -127,6 +127,17 @@ func TestResolveNotFound(t *testing.T) {
 	}
 }
 
+// GitHub answers the same for an unknown and for an ambiguous short SHA. One commit that begins so is not ambiguous.
+func TestResolveUnknownShortSHA(t *testing.T) {
+	short := sh(t, hubDir+"/app", "git rev-parse trunk")[:12]
+	injectFaults(t, standin.Fault{Path: "/commits/", Status: 422, Body: `{"message":"No commit found for SHA"}`})
+	_, err := fromHub("app", goodToken).Resolve(t.Context(), short)
+	missing, ok := errors.AsType[*RefError](err)
+	if !ok || missing.Reason != "not found, or an ambiguous short SHA" {
+		t.Errorf("error = %#v", err)
+	}
+}
+
 func TestResolveRejected(t *testing.T) {
 	zeros := strings.Repeat("0", 40)
 	for _, test := range []struct {
@@ -322,6 +333,27 @@ func TestResolveAndRedirects(t *testing.T) {
 	}
 	if otherRequests > 0 {
 		t.Errorf("another server got %d requests", otherRequests)
+	}
+}
+
+func TestFollowOnServer(t *testing.T) {
+	for _, test := range []struct {
+		from, to string
+		hops     int
+		follow   bool
+	}{
+		{"https://api.example/a", "https://api.example/b", 1, true},
+		{"https://api.example/a", "https://api.example/b", 5, true},
+		{"https://api.example/a", "https://api.example/b", 6, false},
+		{"https://api.example/a", "http://api.example/a", 1, false},
+		{"https://api.example/a", "https://api.example:8443/a", 1, false},
+		{"https://api.example/a", "https://other.example/a", 1, false},
+	} {
+		first, next := httptest.NewRequest("", test.from, nil), httptest.NewRequest("", test.to, nil)
+		err := followOnServer(next, slices.Repeat([]*http.Request{first}, test.hops))
+		if (err == nil) != test.follow || err != nil && !errors.Is(err, http.ErrUseLastResponse) {
+			t.Errorf("%s to %s, hop %d: error = %v", test.from, test.to, test.hops, err)
+		}
 	}
 }
 
