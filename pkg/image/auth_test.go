@@ -2,8 +2,6 @@ package image
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -14,16 +12,11 @@ import (
 )
 
 func TestAuthResolve(t *testing.T) {
-	dir := t.TempDir()
-	t.Setenv("DOCKER_CONFIG", dir)
-	config := `{"auths": {
+	writeDockerConfig(t, `{"auths": {
 		"https://index.docker.io/v1/": {"username": "hub", "password": "hub-password"},
 		"both.example": {"username": "docker", "password": "docker-password"},
 		"token.example": {"identitytoken": "an-identity-token"}
-	}}`
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	}}`)
 	for _, test := range []struct {
 		image  string
 		want   authn.AuthConfig

@@ -70,8 +70,16 @@ type testRegistry struct {
 }
 
 func TestMain(m *testing.M) {
+	// Tests do not use the Docker configuration of the user. Docker's library reads the variable once.
+	dir, err := os.MkdirTemp("", "docker-")
+	if err == nil {
+		err = os.Setenv("DOCKER_CONFIG", filepath.Join(dir, "config"))
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
 	code := m.Run()
-	if err := stopShared(); err != nil {
+	if err := errors.Join(stopShared(), os.RemoveAll(dir)); err != nil {
 		log.Print(err)
 		code = 1
 	}
@@ -127,10 +135,6 @@ func stopShared() (err error) {
 func startRegistry() (*testRegistry, error) {
 	dir, err := os.MkdirTemp("", "registry-")
 	if err != nil {
-		return nil, err
-	}
-	// Tests do not use the Docker configuration of the user.
-	if err := os.Setenv("DOCKER_CONFIG", filepath.Join(dir, "docker")); err != nil {
 		return nil, err
 	}
 	r, err := registry.Start(context.Background(), filepath.Join(dir, "registry"),
@@ -398,6 +402,19 @@ func writeFiles(t testing.TB, files map[string]string) string {
 		}
 	}
 	return dir
+}
+
+// writeDockerConfig writes Docker's configuration until the end of the test.
+func writeDockerConfig(t *testing.T, config string) {
+	t.Helper()
+	dir := os.Getenv("DOCKER_CONFIG")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // request builds a directory with a Dockerfile.

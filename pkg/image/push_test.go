@@ -199,15 +199,8 @@ func TestPasswordsStayInProcess(t *testing.T) {
 // Without credentials, those of Docker's configuration are used, and masked first.
 func TestDockerConfiguration(t *testing.T) {
 	w := sharedRegistry(t)
-	dir := os.Getenv("DOCKER_CONFIG")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	config := fmt.Sprintf(`{"auths": {%q: {"username": "robot", "password": %q}}}`, w.registry.Addr, password)
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	config := `{"auths": {%q: {"username": "robot", "password": %q}}}`
+	writeDockerConfig(t, fmt.Sprintf(config, w.registry.Addr, password))
 	var masked []string
 	auth := Auth{Mask: func(secret string) { masked = append(masked, secret) }}
 	if err := PushImage(t.Context(), w.registry.Addr+"/team/configured:1", smallImage(t), auth, nil); err != nil {

@@ -384,6 +384,7 @@ func TestResolvePullRequest(t *testing.T) {
 			"no head", "refs/pull/1/head", []standin.Fault{missing, unmerged}, 0,
 			[]string{"refs/pull/1/head does not exist: the commits of the pull request are gone"},
 		},
+		{"closed", "refs/pull/3/merge", nil, 0, []string{"the pull request is closed"}},
 		{
 			"5xx for the ref", "#1", []standin.Fault{{Path: "/git/ref/", Status: 500}}, 3,
 			[]string{"resolve #1 in octo/app", "500"},
