@@ -61,10 +61,10 @@ func (t Token) Kind() Kind {
 func (t Token) check() error {
 	switch t.Kind() {
 	case "":
-		return errors.New("invalid token: must start with dp.st., dp.ct., dp.pt., dp.sa. or dp.said.")
+		return errors.New("invalid token: must have a prefix such as dp.st. or dp.ct. of a known kind")
 	case Service:
 		if len(t.Access) != 1 || t.Access[0].Config == "" || !strings.HasPrefix(t.Value, "dp.st."+t.Access[0].Config+".") {
-			return errors.New("invalid service token: needs access to one config, and must start with dp.st.CONFIG.")
+			return errors.New("invalid service token: must have access to one config and the prefix dp.st.CONFIG. with its name")
 		}
 	}
 	return nil
