@@ -98,7 +98,7 @@ func (g Git) Run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ..
 	// git starts children (git-remote-https): end the whole process group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 2 * time.Second
+	cmd.WaitDelay = 5 * time.Second // for a process that left the group and holds a pipe open
 	err := cmd.Run()
 	switch {
 	case err == nil:

@@ -49,13 +49,30 @@ func TestWithToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{
-		"arguments: fetch\n", "=http.https://git.example/.extraheader\n", "=" + header + "\n", "=http.followRedirects\n",
-		"=credential.helper\n", "=core.hooksPath\n", "=http.lowSpeedTime\n", "=60\n",
-	} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("git got\n%s\nwant %q", out, want)
+	lines := strings.Split(string(out), "\n")
+	value := func(variable string) string {
+		for _, line := range lines {
+			if found, ok := strings.CutPrefix(line, variable+"="); ok {
+				return found
+			}
 		}
+		return ""
+	}
+	settings := map[string]string{}
+	for i := range 100 {
+		settings[value(fmt.Sprintf("GIT_CONFIG_KEY_%d", i))] = value(fmt.Sprintf("GIT_CONFIG_VALUE_%d", i))
+	}
+	for name, want := range map[string]string{
+		"http.https://git.example/.extraheader": header, "http.followRedirects": "false", "credential.helper": "",
+		"core.hooksPath": "/dev/null", "core.fsmonitor": "false", "http.lowSpeedTime": "60",
+		"safe.bareRepository": "explicit",
+	} {
+		if got, ok := settings[name]; !ok || got != want {
+			t.Errorf("setting %s = %q (%t), want %q", name, got, ok, want)
+		}
+	}
+	if lines[0] != "arguments: fetch" || value("GIT_CONFIG_COUNT") != fmt.Sprint(len(settings)-1) {
+		t.Errorf("git got\n%s", out)
 	}
 	if len(plain.Settings) > 0 || len(plain.WithToken("https://git.example", "").Settings) > 0 {
 		t.Error("the token changed a value that does not have it")
@@ -121,7 +138,10 @@ func TestErrorCause(t *testing.T) {
 		cause     Cause
 		temporary bool
 	}{
-		{"remote: Repository not found.\nfatal: repository 'x' not found", "fatal: repository 'x' not found", NotFound, false},
+		{
+			"remote: Repository not found.\nfatal: repository 'x' not found",
+			"fatal: repository 'x' not found", NotFound, false,
+		},
 		{"fatal: early EOF\nhint: ignored", "fatal: early EOF", Network, true},
 		{"fatal: The requested URL returned error: 429", "fatal: The requested URL returned error: 429", RateLimited, true},
 		{"fatal: The requested URL returned error: 502", "fatal: The requested URL returned error: 502", Network, true},
@@ -135,7 +155,10 @@ func TestErrorCause(t *testing.T) {
 			"To x\n ! [rejected] v1 -> v1 (stale info)\nerror: failed to push some refs to 'x'",
 			"! [rejected] v1 -> v1 (stale info)", Unknown, false,
 		},
-		{"fatal: remote error: upload-pack: not our ref 1", "fatal: remote error: upload-pack: not our ref 1", MissingCommit, false},
+		{
+			"fatal: remote error: upload-pack: not our ref 1",
+			"fatal: remote error: upload-pack: not our ref 1", MissingCommit, false,
+		},
 		{"error: invalid path '.git/config'", "error: invalid path '.git/config'", InvalidPath, false},
 		{"one\ntwo\x1b[31m", `two\u001b[31m`, Unknown, false},
 		{"", "exit status 128", Unknown, false},
@@ -159,7 +182,8 @@ func TestErrorCause(t *testing.T) {
 func TestCheckVersion(t *testing.T) {
 	for version, want := range map[string]string{
 		"git version 2.31.0": "", "git version 2.53.0": "", "git version 3.0": "",
-		"git version 2.30.9": "git 2.30.9 is too old", "git version 1.40.0": "git 1.40.0 is too old", "hello": "git hello is too old",
+		"git version 2.30.9": "git 2.30.9 is too old", "git version 1.40.0": "git 1.40.0 is too old",
+		"hello": "git hello is too old",
 	} {
 		fakeGit(t, "echo "+version)
 		err := Git{}.CheckVersion(t.Context())

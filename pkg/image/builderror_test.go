@@ -78,7 +78,7 @@ func TestClassifyPushFailure(t *testing.T) {
 }
 
 func TestClassifyBuilderError(t *testing.T) {
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\n"})
 	r := request(dir)
 	missing := r
 	missing.Dockerfile = filepath.Join(dir, "absent")
@@ -157,6 +157,21 @@ func TestClassifyBuildError(t *testing.T) {
 		t.Errorf("error = %v, want file and line first", err)
 	}
 	checkLine(t, err)
+}
+
+// A base image that cannot be pulled is an error of its line, also when the build would push.
+func TestClassifyPullFailure(t *testing.T) {
+	source := &errdefs.Source{
+		Info:   &pb.SourceInfo{Filename: "Dockerfile", Data: []byte("FROM ghcr.io/a/private\n")},
+		Ranges: []*pb.Range{{Start: &pb.Position{Line: 1}, End: &pb.Position{Line: 1}}},
+	}
+	failed := errdefs.WithSource(errors.New("failed to fetch oauth token: denied"), source)
+	received := grpcerrors.FromGRPC(grpcerrors.ToGRPC(t.Context(), failed))
+	err := classifyError(t.Context(), Request{Dockerfile: "/src/Dockerfile", Push: []string{"ghcr.io/a/b:1"}}, received)
+	failure, ok := errors.AsType[*BuildError](err)
+	if !ok || failure.Line != 1 || failure.Step != "FROM ghcr.io/a/private" || failure.ExitCode != 0 {
+		t.Errorf("error = %#v, want a BuildError of line 1", err)
+	}
 }
 
 // checkLine checks that an error is one line without the password.

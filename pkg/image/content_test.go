@@ -25,8 +25,8 @@ import (
 func large(t testing.TB, c *client.Client, size int) *Result {
 	t.Helper()
 	noise := make([]byte, size)
-	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise) // never fails
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY noise /\n", "noise": string(noise)})
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise) // does not fail
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY noise /\n", "noise": string(noise)})
 	r := request(dir)
 	r.Compression = Uncompressed
 	result, _, err := solve(context.WithoutCancel(t.Context()), c, r)
@@ -80,7 +80,7 @@ func TestBuilderConnectionIsLost(t *testing.T) {
 	if !ok || !strings.Contains(readFailure.Reason, "connection to the builder") {
 		t.Errorf("error = %#v, want a lost connection", err)
 	}
-	dockerfile := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	dockerfile := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	_, _, err = solve(t.Context(), c, request(dockerfile))
 	failure, ok := errors.AsType[*BuilderError](err)
 	if !ok || !strings.Contains(failure.Message, "connection to the builder") || failure.Hint == "" {
@@ -88,7 +88,7 @@ func TestBuilderConnectionIsLost(t *testing.T) {
 	}
 }
 
-// A large layer is read through little memory.
+// Reading streams: a large layer needs little memory.
 func TestReadInLittleMemory(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
 	result := large(t, c, 64<<20)
@@ -113,7 +113,7 @@ func TestReadInLittleMemory(t *testing.T) {
 		}
 	}
 	if read < 64<<20 || most-before > 8<<20 {
-		t.Errorf("%d bytes were read; %d bytes were alive before, and %d at most", read, before, most)
+		t.Errorf("read %d bytes with a heap of %d before and at most %d", read, before, most)
 	}
 }
 

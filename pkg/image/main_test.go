@@ -49,53 +49,104 @@ const (
 	password = "correct-horse-battery-staple"
 )
 
-// services are what the tests of this package share: daemons, registries, and servers that Dockerfiles fetch from.
+// services are what the tests with BuildKit share: daemons, a registry, and servers that Dockerfiles fetch from.
 type services struct {
+	*testRegistry
 	dir      string
-	state    string // of the daemons
+	state    string // directory of the daemons
 	builders *builders.Builders
-	registry *registry.Registry // with accounts: robot (pushes below team/), reader
-	hub      *httptest.Server   // Docker Hub: debian:bookworm-slim, onbuild:1, scanner:1, small:1
-	files    *httptest.Server   // /hello.txt
-	git      *httptest.Server   // /repo.git
-	commit   string             // of its branch main
-	agent    string             // socket of an ssh agent with one key
-	layout   string             // folder of an OCI layout: small:1
+	hub      *httptest.Server // Docker Hub: debian:bookworm-slim, onbuild:1, scanner:1, small:1
+	files    *httptest.Server // /hello.txt
+	git      *httptest.Server // /repo.git
+	commit   string           // of its branch main
+	agent    string           // socket of an SSH agent with one key
+	layout   string           // directory of an OCI layout: small:1
+}
+
+// testRegistry is a registry in this process, with the accounts robot, which may push below team/, and reader.
+type testRegistry struct {
+	dir      string
+	registry *registry.Registry
 }
 
 func TestMain(m *testing.M) {
+	// Tests do not use the Docker configuration of the user. Docker's library reads the variable once.
+	dir, err := os.MkdirTemp("", "docker-")
+	if err == nil {
+		err = os.Setenv("DOCKER_CONFIG", filepath.Join(dir, "config"))
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
 	code := m.Run()
-	if started {
-		if w, err := shared(); err == nil {
-			if err := w.stop(); err != nil {
-				log.Print(err)
-				code = 1
-			}
-		}
+	if err := errors.Join(stopShared(), os.RemoveAll(dir)); err != nil {
+		log.Print(err)
+		code = 1
 	}
 	os.Exit(code)
 }
 
 var (
-	shared  = sync.OnceValues(start)
-	started bool // shared was called
+	startServicesOnce = sync.OnceValues(startServices)
+	startRegistryOnce = sync.OnceValues(startRegistry)
+
+	startedServices, startedRegistry bool
 )
 
 // sharedServices starts the services at their first use.
 func sharedServices(t testing.TB) *services {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("needs BuildKit and a registry; run without -short")
+		t.Skip("needs BuildKit; run without -short")
 	}
-	started = true
-	w, err := shared()
+	startedServices, startedRegistry = true, true
+	w, err := startServicesOnce()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return w
 }
 
-func start() (_ *services, err error) {
+// sharedRegistry starts the registry at its first use.
+func sharedRegistry(t testing.TB) *testRegistry {
+	t.Helper()
+	startedRegistry = true
+	r, err := startRegistryOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func stopShared() (err error) {
+	if startedServices {
+		if w, failed := startServicesOnce(); failed == nil {
+			err = w.stop()
+		}
+	}
+	if startedRegistry {
+		if r, failed := startRegistryOnce(); failed == nil {
+			err = errors.Join(err, r.registry.Stop(), os.RemoveAll(r.dir))
+		}
+	}
+	return err
+}
+
+func startRegistry() (*testRegistry, error) {
+	dir, err := os.MkdirTemp("", "registry-")
+	if err != nil {
+		return nil, err
+	}
+	r, err := registry.Start(context.Background(), filepath.Join(dir, "registry"),
+		registry.Account{User: "robot", Password: password, Prefix: "team/", Push: true},
+		registry.Account{User: "reader", Password: password})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return &testRegistry{dir, r}, nil
+}
+
+func startServices() (_ *services, err error) {
 	dir, err := os.MkdirTemp("", "image-")
 	if err != nil {
 		return nil, err
@@ -106,11 +157,9 @@ func start() (_ *services, err error) {
 			err = errors.Join(err, w.stop())
 		}
 	}()
-	// Tests do not use the Docker configuration of the user.
-	if err := os.Setenv("DOCKER_CONFIG", filepath.Join(dir, "docker")); err != nil {
+	if w.testRegistry, err = startRegistryOnce(); err != nil {
 		return nil, err
 	}
-	ctx := context.Background()
 	w.hub = httptest.NewServer(hub.New(hub.Logger(log.New(io.Discard, "", 0))))
 	w.files = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/hello.txt" {
@@ -125,13 +174,7 @@ func start() (_ *services, err error) {
 	group.Go(w.serveGit)
 	group.Go(w.startAgent)
 	group.Go(func() (err error) {
-		w.registry, err = registry.Start(ctx, filepath.Join(dir, "registry"),
-			registry.Account{User: "robot", Password: password, Prefix: "team/", Push: true},
-			registry.Account{User: "reader", Password: password})
-		if err != nil {
-			return err
-		}
-		w.builders, err = builders.Start(ctx, builders.Options{
+		w.builders, err = builders.Start(context.Background(), builders.Options{
 			Dir:      w.state,
 			Mirrors:  map[string]string{"docker.io": host(w.hub)},
 			Insecure: []string{w.registry.Addr},
@@ -149,9 +192,6 @@ func (w *services) stop() (err error) {
 	}
 	if w.builders != nil {
 		err = errors.Join(err, w.builders.Stop())
-	}
-	if w.registry != nil {
-		err = errors.Join(err, w.registry.Stop())
 	}
 	return errors.Join(err, os.RemoveAll(w.dir))
 }
@@ -348,8 +388,8 @@ func solve(ctx context.Context, c *client.Client, r Request) (*Result, []*client
 	return result, <-seen, err
 }
 
-// folderOf creates a directory with files.
-func folderOf(t testing.TB, files map[string]string) string {
+// writeFiles creates a directory with files.
+func writeFiles(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range files {
@@ -362,6 +402,19 @@ func folderOf(t testing.TB, files map[string]string) string {
 		}
 	}
 	return dir
+}
+
+// writeDockerConfig writes Docker's configuration until the end of the test.
+func writeDockerConfig(t *testing.T, config string) {
+	t.Helper()
+	dir := os.Getenv("DOCKER_CONFIG")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // request builds a directory with a Dockerfile.

@@ -97,6 +97,12 @@ func TestOpenLayout(t *testing.T) {
 		}
 		return p.AppendImage(one, tagged("latest"))
 	})
+	suffix := newLayout(func(p layout.Path) error {
+		if err := p.AppendImage(one, tagged("v1")); err != nil {
+			return err
+		}
+		return p.AppendImage(other, tagged("old-v1"))
+	})
 	multi := newLayout(func(p layout.Path) error { return p.AppendIndex(both, tagged("v1")) })
 	nothing := newLayout(func(layout.Path) error { return nil })
 	blob := func(hash v1.Hash) string { return filepath.Join("blobs", hash.Algorithm, hash.Hex) }
@@ -125,6 +131,20 @@ func TestOpenLayout(t *testing.T) {
 	altered := damaged(manifest.Config.Digest, func(path string) error {
 		return os.WriteFile(path, bytes.Replace(config, []byte("amd64"), []byte("AMD64"), 1), 0o644)
 	})
+	bothDigest, err := both.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rawIndex, err := both.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	alteredIndex := newLayout(func(p layout.Path) error {
+		if err := p.AppendIndex(both); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(string(p), blob(bothDigest)), append(rawIndex, ' '), 0o644)
+	})
 	odd := filepath.Join(t.TempDir(), "with:colon@and at")
 	if err := os.Rename(newLayout(func(p layout.Path) error { return p.AppendImage(one) }), odd); err != nil {
 		t.Fatal(err)
@@ -140,6 +160,7 @@ func TestOpenLayout(t *testing.T) {
 		{name: "tag and digest", reference: single + ":v1@" + digest.String(), want: digest},
 		{name: "scheme", reference: "oci-layout://" + single + ":v1", platform: amd64, want: digest},
 		{name: "tag of a full name", reference: two + ":v1", want: digest},
+		{name: "tag that ends another tag", reference: suffix + ":v1", want: digest},
 		{name: "digest instead of an unknown tag", reference: two + ":v3@" + digest.String(), want: digest},
 		{name: "same image under two tags", reference: same, want: digest},
 		{name: "second platform", reference: multi, platform: arm64, want: digests[1]},
@@ -173,6 +194,7 @@ func TestOpenLayout(t *testing.T) {
 		{"missing layer", lacking, "no such file or directory", "write it again"},
 		{"truncated layer", short, " has 10 of ", "write it again"},
 		{"damaged manifest", garbled, "", "write it again"},
+		{"damaged index", alteredIndex, "digest mismatch of " + bothDigest.String(), "write it again"},
 		{
 			"damaged config of the same size", altered, "digest mismatch of " + manifest.Config.Digest.String(),
 			"write it again",
@@ -254,8 +276,30 @@ func TestSelectImage(t *testing.T) {
 	}
 }
 
+func TestCheckPlatform(t *testing.T) {
+	wanted := &v1.Platform{OS: "linux", Architecture: "amd64"}
+	matching := &v1.ConfigFile{OS: "linux", Architecture: "amd64"}
+	for _, test := range []struct {
+		name   string
+		config *v1.ConfigFile
+		wanted *v1.Platform
+		fails  bool
+	}{
+		{"matching", matching, wanted, false},
+		{"any wanted", &v1.ConfigFile{}, nil, false},
+		{"config without a platform", &v1.ConfigFile{}, wanted, true},
+		{"other OS", &v1.ConfigFile{OS: "windows", Architecture: "amd64"}, wanted, true},
+		{"other architecture", &v1.ConfigFile{OS: "linux", Architecture: "arm64"}, wanted, true},
+	} {
+		err := checkPlatform("x", test.config, test.wanted)
+		if _, failed := errors.AsType[*PlatformError](err); failed != test.fails {
+			t.Errorf("%s: error = %v", test.name, err)
+		}
+	}
+}
+
 func TestOpenFromRegistry(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	robot := w.login("robot", password)
 	put := func(repository string, write func(ref name.Reference, options ...remote.Option) error) string {
 		t.Helper()
@@ -394,7 +438,7 @@ func TestOpenAndPush(t *testing.T) {
 	if err := PushImage(t.Context(), w.registry.Addr+"/team/from-registry:1", image, robot, nil); err != nil {
 		t.Fatal(err)
 	}
-	if blobs, manifests := uploads(w.registry, before); blobs > 1 || manifests != 1 {
+	if blobs, manifests := uploads(w.registry, "team/from-registry", before); blobs > 1 || manifests != 1 {
 		t.Errorf("%d blobs and %d manifests were sent, want at most the config and one manifest", blobs, manifests)
 	}
 	moved, err := Open(t.Context(), w.registry.Addr+"/team/from-registry:1", amd64, robot)

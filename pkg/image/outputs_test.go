@@ -17,20 +17,20 @@ func TestParseOutput(t *testing.T) {
 		several     bool
 		kind        string            // of the exporter
 		attrs       map[string]string // nil: none
-		folder      string            // that is written, below dir
+		dir         string            // that is written, below dir
 		file        bool              // one file is written
 	}{
-		{name: "directory alone", value: "out", kind: "local", folder: "out"},
-		{name: "absolute directory alone", value: "/abs/out", kind: "local", folder: "/abs/out"},
-		{name: "local", value: "type=local,dest=out", kind: "local", folder: "out"},
-		{name: "spaces and upper case", value: "Type=local, Dest=out", kind: "local", folder: "out"},
-		{name: "quoted field", value: `type=local,"dest=a,b"`, kind: "local", folder: "a,b"},
+		{name: "directory alone", value: "out", kind: "local", dir: "out"},
+		{name: "absolute directory alone", value: "/abs/out", kind: "local", dir: "/abs/out"},
+		{name: "local", value: "type=local,dest=out", kind: "local", dir: "out"},
+		{name: "spaces and upper case", value: "Type=local, Dest=out", kind: "local", dir: "out"},
+		{name: "quoted field", value: `type=local,"dest=a,b"`, kind: "local", dir: "a,b"},
 		{
 			name: "value with an equals sign", value: "type=image,name=x,annotation.a=b=c", kind: "image",
 			attrs: map[string]string{"name": "x", "annotation.a": "b=c"},
 		},
 		{
-			name: "local of several platforms", value: "type=local,dest=out", several: true, kind: "local", folder: "out",
+			name: "local of several platforms", value: "type=local,dest=out", several: true, kind: "local", dir: "out",
 			attrs: map[string]string{"platform-split": "true"},
 		},
 		{name: "tar", value: "type=tar,dest=out.tar", kind: "tar", file: true},
@@ -39,7 +39,7 @@ func TestParseOutput(t *testing.T) {
 			attrs: map[string]string{"compression": "zstd"},
 		},
 		{
-			name: "oci directory", value: "type=oci,tar=false,dest=out", kind: "oci", folder: "out",
+			name: "oci directory", value: "type=oci,tar=false,dest=out", kind: "oci", dir: "out",
 			attrs: map[string]string{"tar": "false"},
 		},
 		{
@@ -62,13 +62,13 @@ func TestParseOutput(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			folder := test.folder
-			if folder != "" && !filepath.IsAbs(folder) {
-				folder = filepath.Join(dir, folder)
+			wantDir := test.dir
+			if wantDir != "" && !filepath.IsAbs(wantDir) {
+				wantDir = filepath.Join(dir, wantDir)
 			}
-			if entry.Type != test.kind || !maps.Equal(entry.Attrs, test.attrs) || entry.OutputDir != folder ||
+			if entry.Type != test.kind || !maps.Equal(entry.Attrs, test.attrs) || entry.OutputDir != wantDir ||
 				(entry.Output != nil) != test.file {
-				t.Errorf("got %+v, want %s with %v in %q", entry, test.kind, test.attrs, folder)
+				t.Errorf("got %+v, want %s with %v in %q", entry, test.kind, test.attrs, wantDir)
 			}
 			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 				t.Errorf("%v was created before the build", left)
@@ -115,14 +115,14 @@ func TestParseInvalidOutput(t *testing.T) {
 // workflow outside the repository is used.
 func TestOutputThroughSymbolicLink(t *testing.T) {
 	dir, elsewhere := t.TempDir(), t.TempDir()
-	links := map[string]string{"file": filepath.Join(elsewhere, "victim"), "folder": elsewhere, "near": "inner"}
+	links := map[string]string{"file": filepath.Join(elsewhere, "victim"), "dir": elsewhere, "near": "inner"}
 	for link, to := range links {
 		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for dest, refused := range map[string]bool{
-		"file": true, "folder/x": true, "near": false, "new/x": false, filepath.Join(elsewhere, "new/y"): false,
+		"file": true, "dir/x": true, "near": false, "new/x": false, filepath.Join(elsewhere, "new/y"): false,
 	} {
 		entry, err := ParseOutput("type=tar,dest="+dest, dir, false)
 		if err != nil {

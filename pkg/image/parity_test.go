@@ -31,7 +31,7 @@ import (
 // ${COMMIT}, ${LAYOUT} and ${DIR} stand for what the tests serve. A setup.sh in the directory creates files that git
 // cannot store.
 type expectation struct {
-	Context     string // "": the folder itself
+	Context     string // "": the directory itself
 	Dockerfile  string // "": Dockerfile
 	Target      string
 	Args        map[string]string
@@ -63,14 +63,14 @@ type expectedFile struct {
 // Solve and buildctl build each Dockerfile on the same daemon: with the same image, or an error for the same line.
 func TestParityWithBuildctl(t *testing.T) {
 	w := sharedServices(t)
-	folders, err := filepath.Glob("testdata/dockerfiles/*/expect.yaml")
+	cases, err := filepath.Glob("testdata/dockerfiles/*/expect.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(folders) < 30 {
-		t.Errorf("%d Dockerfiles, want at least 30", len(folders))
+	if len(cases) < 30 {
+		t.Errorf("%d Dockerfiles, want at least 30", len(cases))
 	}
-	for _, file := range folders {
+	for _, file := range cases {
 		t.Run(filepath.Base(filepath.Dir(file)), func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "context")
@@ -98,9 +98,9 @@ func TestParityWithBuildctl(t *testing.T) {
 }
 
 // prepare copies the directory of a case and runs its setup.sh.
-func prepare(t *testing.T, w *services, folder, dir string) *expectation {
+func prepare(t *testing.T, w *services, source, dir string) *expectation {
 	t.Helper()
-	if err := os.CopyFS(dir, os.DirFS(folder)); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "expect.yaml"))
@@ -205,8 +205,8 @@ func buildctl(t *testing.T, w *services, r Request) (config string, line int, er
 		layout, isLayout := strings.CutPrefix(from, "oci-layout://")
 		switch {
 		case isLayout:
-			folder, tag, _ := strings.Cut(layout, ":")
-			image, err := Open(t.Context(), folder+":"+tag, "", Auth{})
+			layoutDir, tag, _ := strings.Cut(layout, ":")
+			image, err := Open(t.Context(), layoutDir+":"+tag, "", Auth{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -214,13 +214,13 @@ func buildctl(t *testing.T, w *services, r Request) (config string, line int, er
 			if err != nil {
 				t.Fatal(err)
 			}
-			add("--oci-layout", "layout%d=%s", i, folder)
+			add("--oci-layout", "layout%d=%s", i, layoutDir)
 			add("--opt", "context:%s=oci-layout://layout%d@%s", name, i, digest)
 		case strings.Contains(from, "://"):
 			add("--opt", "context:%s=%s", name, from)
 		default:
-			add("--local", "folder%d=%s", i, from)
-			add("--opt", "context:%s=local:folder%d", name, i)
+			add("--local", "dir%d=%s", i, from)
+			add("--opt", "context:%s=local:dir%d", name, i)
 		}
 	}
 	for id, read := range r.Secrets {
@@ -352,11 +352,11 @@ func (e *expectation) check(t *testing.T, image v1.Image) {
 	}
 	for id, secret := range e.Secrets {
 		if bytes.Contains(data, []byte(secret)) {
-			t.Errorf("the config holds the secret %s", id)
+			t.Errorf("the config contains the secret %s", id)
 		}
 		for name, f := range files {
 			if bytes.Contains(f.content, []byte(secret)) {
-				t.Errorf("%s holds the secret %s", name, id)
+				t.Errorf("%s contains the secret %s", name, id)
 			}
 		}
 	}

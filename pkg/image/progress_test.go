@@ -54,12 +54,12 @@ func fails(why string) func(*client.Vertex) {
 	return func(v *client.Vertex) { v.Error = why }
 }
 
-func says(name string, seconds float64, text string) client.SolveStatus {
+func logs(name string, seconds float64, text string) client.SolveStatus {
 	log := &client.VertexLog{Vertex: id(name), Stream: 1, Data: []byte(text), Timestamp: *at(seconds)}
 	return client.SolveStatus{Logs: []*client.VertexLog{log}}
 }
 
-func moved(name, what string, bytes int64, begun, ended float64) client.SolveStatus {
+func transfer(name, what string, bytes int64, begun, ended float64) client.SolveStatus {
 	s := &client.VertexStatus{
 		Vertex: id(name), ID: what, Current: bytes, Total: bytes, Timestamp: *at(ended), Started: at(begun),
 	}
@@ -72,64 +72,52 @@ func moved(name, what string, bytes int64, begun, ended float64) client.SolveSta
 const (
 	hostileStep = "[1/2] RUN ::error::in a name\n::add-mask::x"
 
-	load  = "[internal] load build definition from Dockerfile"
-	from  = "[1/3] FROM docker.io/library/debian:bookworm-slim"
-	build = "[2/3] RUN make"
-	copy_ = "[stage-1 3/3] COPY --from=build /out /"
+	load     = "[internal] load build definition from Dockerfile"
+	from     = "[1/3] FROM docker.io/library/debian:bookworm-slim"
+	build    = "[2/3] RUN make"
+	copyStep = "[stage-1 3/3] COPY --from=build /out /"
 )
 
 // scripts are builds; testdata/progress has what is shown.
 var scripts = map[string]script{
 	"success": {
-		{0, step(load, 0, 0)}, {0, moved(load, "transferring dockerfile", 120, 0, 0.1)}, {0, step(load, 0, 0.2)},
+		{0, step(load, 0, 0)}, {0, transfer(load, "transferring dockerfile", 120, 0, 0.1)}, {0, step(load, 0, 0.2)},
 		{0, step(from, 0.2, 0.3, cached)},
-		{0, step(build, 0.3, 0)}, {0, says(build, 1, "compiling\nlin")},
-		{0, step(copy_, 0.3, 0)}, {0, says(copy_, 1.5, "copied\n")}, {0, step(copy_, 0.3, 1.6)},
-		{0, says(build, 2, "king\nno newline at the end")}, {0, step(build, 0.3, 2.5)},
+		{0, step(build, 0.3, 0)}, {0, logs(build, 1, "compiling\nlin")},
+		{0, step(copyStep, 0.3, 0)}, {0, logs(copyStep, 1.5, "copied\n")}, {0, step(copyStep, 0.3, 1.6)},
+		{0, logs(build, 2, "king\nno newline at the end")}, {0, step(build, 0.3, 2.5)},
 	},
 	"failed-step": {
-		{0, step(from, 0, 0.1, cached)}, {0, step(build, 0.2, 0)}, {0, step(copy_, 0.2, 0)},
-		{0, says(build, 1, strings.Repeat("a line of many\n", 40))}, {0, says(build, 1, "make: *** [all] Error 2\n")},
+		{0, step(from, 0, 0.1, cached)}, {0, step(build, 0.2, 0)}, {0, step(copyStep, 0.2, 0)},
+		{0, logs(build, 1, strings.Repeat("a line of many\n", 40))}, {0, logs(build, 1, "make: *** [all] Error 2\n")},
 		{0, step(build, 0.2, 2, fails("process \"/bin/sh -c make\" did not complete successfully: exit code: 2"))},
-		{0, step(copy_, 0.2, 2, fails("failed to compute cache key: context canceled"))},
+		{0, step(copyStep, 0.2, 2, fails("failed to compute cache key: context canceled"))},
 	},
 	"two-platforms": {
 		{0, step(build, 0, 0)}, {1, step(build, 0, 0)},
-		{
-			0, says(build, 1, "on the fir")}, {1, says(build, 1, "on the sec")}, {0, says(build, 1.5, "st\n")}, {1,
-			says(build, 1.5, "ond\n"),
-		},
-		{1, step(build, 0, 2)}, {1, step(copy_, 2, 2.1, cached)}, {0, step(build, 0, 3)}, {0, step(copy_, 3, 3.5)},
+		{0, logs(build, 1, "on the fir")}, {1, logs(build, 1, "on the sec")},
+		{0, logs(build, 1.5, "st\n")}, {1, logs(build, 1.5, "ond\n")},
+		{1, step(build, 0, 2)}, {1, step(copyStep, 2, 2.1, cached)}, {0, step(build, 0, 3)}, {0, step(copyStep, 3, 3.5)},
 	},
 	"hostile-output": {
 		{0, step(hostileStep, 0, 0)},
-		{
-			0,
-			says(hostileStep, 1, "::set-output name=digest::forged\n::add-mask::e\r::error::after a return\n"+
-				"::stop-commands::mine\n::mine::\n##[error]old\n"),
-		},
-		{
-			0,
-			says(hostileStep, 1, "\x1b[2J\x1b]0;title\x07\x1b[31mred\nbell\x07 back\x08space null\x00 del\x7f c1\u009b\n"+
-				"_GitHubActionsFileCommandDelimeter_\n"),
-		},
-		{
-			0, says(hostileStep, 1, "the password is hunter")}, {0,
-			says(hostileStep, 1, "2-hunter2 here\n\xff\xfe not UTF-8\n"),
-		},
-		{0, moved(hostileStep, "::error::of a transfer hunter2-hunter2", 10, 1, 2)},
-		{
-			0,
-			step(hostileStep, 0, 2, fails("::error::failed with hunter2-hunter2\n::error::again")),
-		},
+		{0, logs(hostileStep, 1, "::set-output name=digest::forged\n::add-mask::e\r::error::after a return\n"+
+			"::stop-commands::mine\n::mine::\n##[error]old\n")},
+		{0, logs(hostileStep, 1, "\x1b[2J\x1b]0;title\x07\x1b[31mred\nbell\x07 back\x08space null\x00 "+
+			"del\x7f c1\u009b\n_GitHubActionsFileCommandDelimeter_\n")},
+		{0, logs(hostileStep, 1, "the password is hunter")},
+		{0, logs(hostileStep, 1, "2-hunter2 here\n\xff\xfe not UTF-8\n")},
+		{0, transfer(hostileStep, "::error::of a transfer hunter2-hunter2", 10, 1, 2)},
+		{0, step(hostileStep, 0, 2, fails("::error::failed with hunter2-hunter2\n::error::again"))},
 	},
 	"step-that-runs-twice": {
-		{0, step(load, 0, 0)}, {0, says(load, 0.1, "first\n")}, {0, step(load, 0, 0.2)},
-		{0, step(load, 0.3, 0)}, {0, says(load, 0.4, "second\n")}, {0, step(load, 0.3, 0.5)},
-		{0, says(load, 0.6, "an afterthought\n")},
+		{0, step(load, 0, 0)}, {0, logs(load, 0.1, "first\n")}, {0, step(load, 0, 0.2)},
+		{0, step(load, 0.3, 0)}, {0, logs(load, 0.4, "second\n")}, {0, step(load, 0.3, 0.5)},
+		{0, logs(load, 0.6, "an afterthought\n")},
 	},
 	"interrupted": {
-		{0, step(build, 0, 0)}, {0, says(build, 1, "half a li")}, {0, step(copy_, 0.5, 0)}, {0, says(copy_, 1, "waiting\n")},
+		{0, step(build, 0, 0)}, {0, logs(build, 1, "half a li")},
+		{0, step(copyStep, 0.5, 0)}, {0, logs(copyStep, 1, "waiting\n")},
 	},
 	"empty": {},
 }
@@ -146,22 +134,22 @@ func play(t *testing.T, s script, inActions bool, show func(r *runner.Runner) Di
 	})
 	r.Mask("hunter2-hunter2")
 	out.Reset()
-	machines := []PlatformStatus{{Platform: amd64, Status: make(chan *client.SolveStatus)}}
+	builds := []PlatformStatus{{Platform: amd64, Status: make(chan *client.SolveStatus)}}
 	for _, line := range s {
 		if line.platform == 1 {
-			machines = append(machines[:1], PlatformStatus{Platform: arm64, Status: make(chan *client.SolveStatus)})
+			builds = append(builds[:1], PlatformStatus{Platform: arm64, Status: make(chan *client.SolveStatus)})
 		}
 	}
 	go func() {
 		for _, line := range s {
-			machines[line.platform].Status <- clone(line.status)
-			machines[line.platform].Status <- new(client.SolveStatus) // received after the previous one is shown
+			builds[line.platform].Status <- clone(line.status)
+			builds[line.platform].Status <- new(client.SolveStatus) // received after the previous one is shown
 		}
-		for _, m := range machines {
+		for _, m := range builds {
 			close(m.Status)
 		}
 	}()
-	stats, err := Progress(t.Context(), machines, r.Clean, show(r))
+	stats, err := Progress(t.Context(), builds, r.Clean, show(r))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,14 +232,14 @@ var (
 
 // plainContent returns the lines of BuildKit's own display, each once and sorted: their order depends on time.
 func plainContent(out string) string {
-	said := map[string]bool{}
+	lines := map[string]bool{}
 	for line := range strings.Lines(out) {
 		if line = plainPrefix.ReplaceAllString(strings.TrimSuffix(line, "\n"), ""); !plainState.MatchString(line) {
-			said[line] = true
+			lines[line] = true
 		}
 	}
 	var s strings.Builder
-	for _, line := range slices.Sorted(maps.Keys(said)) {
+	for _, line := range slices.Sorted(maps.Keys(lines)) {
 		s.WriteString(line + "\n")
 	}
 	return s.String()
@@ -334,14 +322,14 @@ func TestStats(t *testing.T) {
 			name:   "without FROM and steps of the frontend",
 			script: scripts["success"],
 			total:  2,
-			steps:  []string{load, from + " cached", build, copy_},
+			steps:  []string{load, from + " cached", build, copyStep},
 		},
 		{
 			name: "cached",
 			script: script{{0, step(from, 0, 0.1, cached)}, {0, step(build, 0.2, 0.3, cached)},
-				{0, step("exporting to image", 0.4, 0.5)}, {0, step(copy_, 0.3, 0.4, cached)}},
+				{0, step("exporting to image", 0.4, 0.5)}, {0, step(copyStep, 0.3, 0.4, cached)}},
 			cached: 2, total: 2,
-			steps: []string{from + " cached", build + " cached", copy_ + " cached", "exporting to image"},
+			steps: []string{from + " cached", build + " cached", copyStep + " cached", "exporting to image"},
 		},
 		{
 			name: "reported as cached before it ends",
@@ -395,16 +383,16 @@ func TestStats(t *testing.T) {
 
 // The output of a step that waits to be shown is bounded.
 func TestProgressIsBounded(t *testing.T) {
-	long := script{{0, step(build, 0, 0)}, {0, step(copy_, 0, 0)}}
+	long := script{{0, step(build, 0, 0)}, {0, step(copyStep, 0, 0)}}
 	for range 100 {
-		long = append(long, script{{0, says(copy_, 1, strings.Repeat("0123456789abcde\n", 1<<12))}}...)
+		long = append(long, script{{0, logs(copyStep, 1, strings.Repeat("0123456789abcde\n", 1<<12))}}...)
 	}
-	long = append(long, script{{0, step(build, 0, 1)}, {0, step(copy_, 0, 2)}}...)
+	long = append(long, script{{0, step(build, 0, 1)}, {0, step(copyStep, 0, 2)}}...)
 	out, _ := play(t, long, true, func(r *runner.Runner) Display { return Groups(r) })
 	if !strings.Contains(out, "(2.359MB of output omitted)") || len(out) > maxPending+1<<10 {
 		t.Errorf("%d bytes are shown, and the end is %q", len(out), out[len(out)-200:])
 	}
-	line := says(build, 1, strings.Repeat("x", 200<<10))
+	line := logs(build, 1, strings.Repeat("x", 200<<10))
 	endless, _ := play(t, script{{0, step(build, 0, 0)}, {0, line}, {0, step(build, 0, 1)}}, true,
 		func(r *runner.Runner) Display { return Groups(r) })
 	if got := strings.Count(endless, "x"); got != 200<<10 {
@@ -431,7 +419,7 @@ func TestProgressWithBrokenDisplay(t *testing.T) {
 
 func TestProgressOfBuild(t *testing.T) {
 	w := sharedServices(t)
-	dir := folderOf(t, map[string]string{"Dockerfile": `from debian:bookworm-slim AS one
+	dir := writeFiles(t, map[string]string{"Dockerfile": `from debian:bookworm-slim AS one
 RUN printf '::error::forged\n::set-output name=digest::x\n\033[31mred\n' && \
     printf 'hunter2-' && sleep 0.1 && echo hunter2
 FROM one
@@ -474,5 +462,36 @@ RUN echo the last words && exit 3
 	}
 	if !reflect.DeepEqual(warnings, want) {
 		t.Errorf("warnings %q, want %q", warnings, want)
+	}
+}
+
+// A line without end is shown in pieces: only its beginning is kept for cleaning.
+func TestTrackerCompleteLines(t *testing.T) {
+	tracker := newProgressTracker(func(line string) string { return "<" + line + ">" })
+	for _, test := range []struct {
+		name, data, want string
+	}{
+		{"partial line", "one", ""},
+		{"end of the line and another", "two\nthree", "<onetwo>\n"},
+		{"return", "\rfour\n", "<three>\n<four>\n"},
+		{"endless line", strings.Repeat("x", maxPartialLine+1), "<" + strings.Repeat("x", maxPartialLine+1) + ">\n"},
+		{"nothing left", "\n", ""},
+	} {
+		got := tracker.completeLines(&client.VertexLog{Vertex: id("step"), Stream: 1, Data: []byte(test.data)})
+		if string(got) != test.want {
+			t.Errorf("%s: %.80q, want %.80q", test.name, got, test.want)
+		}
+	}
+	tracker.completeLines(&client.VertexLog{Vertex: id("step"), Stream: 1, Data: []byte("out")})
+	tracker.completeLines(&client.VertexLog{Vertex: id("step"), Stream: 2, Data: []byte("err")})
+	var flushed []string
+	for _, log := range tracker.flush() {
+		flushed = append(flushed, string(log.Data))
+	}
+	if want := []string{"<out>\n", "<err>\n"}; !slices.Equal(flushed, want) {
+		t.Errorf("flushed %q, want %q", flushed, want)
+	}
+	if rest := tracker.flush(); len(rest) > 0 {
+		t.Errorf("flushed %v twice", rest)
 	}
 }

@@ -32,14 +32,15 @@ import (
 )
 
 // login returns the credentials of an account of the registry.
-func (w *services) login(user, password string) Auth {
+func (w *testRegistry) login(user, password string) Auth {
 	return Auth{Credentials: []Credential{{Host: w.registry.Addr, Username: user, Password: password}}}
 }
 
-// uploads counts the blobs and manifests that a registry received after its first n requests.
-func uploads(r *registry.Registry, n int) (blobs, manifests int) {
+// uploads counts the blobs and manifests that a repository received after the registry's first n requests.
+func uploads(r *registry.Registry, repository string, n int) (blobs, manifests int) {
 	for _, request := range r.Requests()[n:] {
 		switch {
+		case !strings.Contains(request, " /v2/"+repository+"/"): // of a test that has just ended
 		case strings.HasPrefix(request, "PATCH "):
 			blobs++
 		case strings.HasPrefix(request, "PUT ") && strings.Contains(request, "/manifests/"):
@@ -62,8 +63,9 @@ func TestSeveralPlatforms(t *testing.T) {
 		{name: "with provenance", attestations: map[string]string{"provenance": "mode=min"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			repository := w.registry.Addr + "/team/" + strings.ReplaceAll(test.name, " ", "-")
-			dir := folderOf(t, map[string]string{
+			repositoryPath := "team/" + strings.ReplaceAll(test.name, " ", "-")
+			repository := w.registry.Addr + "/" + repositoryPath
+			dir := writeFiles(t, map[string]string{
 				"Dockerfile": "FROM scratch\nARG TARGETARCH\nENV ARCH=$TARGETARCH\nCOPY file /\n", "file": test.name,
 			})
 			join := func() ([]*Result, v1.ImageIndex) {
@@ -90,7 +92,7 @@ func TestSeveralPlatforms(t *testing.T) {
 			if err := PushIndex(t.Context(), repository+":both", index, w.login("robot", password)); err != nil {
 				t.Fatal(err)
 			}
-			if blobs, manifests := uploads(w.registry, before); blobs != 0 || manifests != 1 {
+			if blobs, manifests := uploads(w.registry, repositoryPath, before); blobs != 0 || manifests != 1 {
 				t.Errorf("%d blobs and %d manifests were sent, want only the index", blobs, manifests)
 			}
 			raw, err := index.RawManifest()
@@ -100,7 +102,7 @@ func TestSeveralPlatforms(t *testing.T) {
 			if test.attestations == nil { // a provenance contains times
 				_, again := join()
 				if got, err := again.RawManifest(); err != nil || !bytes.Equal(got, raw) {
-					t.Errorf("the second time (%v)\n%s\nand the first\n%s", err, got, raw)
+					t.Errorf("second build (%v)\n%s\nfirst build\n%s", err, got, raw)
 				}
 			}
 			ref, err := name.ParseReference(repository + ":both")
@@ -112,7 +114,7 @@ func TestSeveralPlatforms(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got, err := pulled.RawManifest(); err != nil || !bytes.Equal(got, raw) {
-				t.Errorf("the registry holds (%v)\n%s\nwant\n%s", err, got, raw)
+				t.Errorf("the registry has (%v)\n%s\nwant\n%s", err, got, raw)
 			}
 			if err := validate.Index(pulled); err != nil {
 				t.Error(err)
@@ -154,7 +156,7 @@ func TestSeveralPlatforms(t *testing.T) {
 // The builder gets tokens for the registry: the password is in no file of the builder, nor in Docker's configuration.
 func TestPasswordsStayInProcess(t *testing.T) {
 	w := sharedServices(t)
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	r := request(dir)
 	repository := w.registry.Addr + "/team/direct"
 	r.Push, r.Auth = []string{repository + ":1", repository + ":2"}, w.login("robot", password)
@@ -170,7 +172,7 @@ func TestPasswordsStayInProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := image.Digest(); err != nil || got != result.Digest {
-			t.Errorf("the registry holds %s (%v), want %s", got, err, result.Digest)
+			t.Errorf("the registry has %s (%v), want %s", got, err, result.Digest)
 		}
 	}
 	files := 0
@@ -196,16 +198,9 @@ func TestPasswordsStayInProcess(t *testing.T) {
 
 // Without credentials, those of Docker's configuration are used, and masked first.
 func TestDockerConfiguration(t *testing.T) {
-	w := sharedServices(t)
-	folder := os.Getenv("DOCKER_CONFIG")
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	config := fmt.Sprintf(`{"auths": {%q: {"username": "robot", "password": %q}}}`, w.registry.Addr, password)
-	if err := os.WriteFile(filepath.Join(folder, "config.json"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w := sharedRegistry(t)
+	config := `{"auths": {%q: {"username": "robot", "password": %q}}}`
+	writeDockerConfig(t, fmt.Sprintf(config, w.registry.Addr, password))
 	var masked []string
 	auth := Auth{Mask: func(secret string) { masked = append(masked, secret) }}
 	if err := PushImage(t.Context(), w.registry.Addr+"/team/configured:1", smallImage(t), auth, nil); err != nil {
@@ -229,7 +224,7 @@ func smallImage(t testing.TB) v1.Image {
 func TestPushFails(t *testing.T) {
 	w := sharedServices(t)
 	gone := closedAddress()
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	login := "log in to " + w.registry.Addr + " (docker login)"
 	for _, test := range []struct {
 		name, reference string
@@ -270,9 +265,9 @@ func faulty(t testing.TB, r *registry.Registry, fault func(w http.ResponseWriter
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(target)
-			p.Out.Host = p.In.Host // the registry names its upload addresses by it
+			p.Out.Host = p.In.Host // the registry builds upload URLs from it
 		},
-		ModifyResponse: func(answer *http.Response) error { // and clients ask for tokens nowhere else
+		ModifyResponse: func(answer *http.Response) error { // so that clients get tokens through the proxy
 			challenge := answer.Header.Get("WWW-Authenticate")
 			answer.Header.Set("WWW-Authenticate", strings.ReplaceAll(challenge, r.Addr, answer.Request.Host))
 			return nil
@@ -289,7 +284,7 @@ func faulty(t testing.TB, r *registry.Registry, fault func(w http.ResponseWriter
 }
 
 func TestPushImageRetries(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	answer := func(status int, header ...string) func(http.ResponseWriter, *http.Request) {
 		return func(rw http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -363,7 +358,7 @@ func TestPushImageRetries(t *testing.T) {
 }
 
 func TestPushImageGivesUp(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	type fault = func(http.ResponseWriter, *http.Request) bool
 	always := func(status int, header ...string) fault {
 		return func(rw http.ResponseWriter, _ *http.Request) bool {
@@ -446,7 +441,7 @@ func (l brokenLayer) Read([]byte) (int, error)           { return 0, l.err }
 
 // After credentials expire during a push, the same call with fresh ones sends what is missing only.
 func TestPushImageContinues(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	image := smallImage(t)
 	var mu sync.Mutex
 	patches, expired := 0, true
@@ -474,13 +469,13 @@ func TestPushImageContinues(t *testing.T) {
 		t.Fatal(err)
 	}
 	if first != 3 || patches != first {
-		t.Errorf("%d blobs were sent first, %d in all; want 3 once", first, patches)
+		t.Errorf("%d blobs were sent first, %d in total; want 3 once", first, patches)
 	}
 }
 
 // PushImage streams: it needs little memory and no file.
 func TestPushImageInLittleMemory(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	const size = 64 << 20
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "absent"))
 	image, err := mutate.AppendLayers(empty.Image, zeros(t, size))
@@ -507,7 +502,7 @@ func TestPushImageInLittleMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	if next < size || int64(most)-int64(before) > 8<<20 {
-		t.Errorf("%d bytes were alive before, %d at most while %d bytes were sent", before, most, next)
+		t.Errorf("%d bytes of heap before, at most %d while %d bytes were sent", before, most, next)
 	}
 }
 
@@ -542,7 +537,7 @@ func (l *zeroLayer) Compressed() (io.ReadCloser, error) {
 }
 
 func TestPushIsCanceled(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	cause := errors.New("timed out")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	addr := faulty(t, w.registry, func(_ http.ResponseWriter, r *http.Request) bool {
@@ -564,7 +559,7 @@ func TestPushIsCanceled(t *testing.T) {
 func TestPushFromBuilder(t *testing.T) {
 	w := sharedServices(t)
 	c := w.machine(t, amd64)
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY file /\n", "file": "built once\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY file /\n", "file": "built once\n"})
 	for _, test := range []struct {
 		name   string
 		change func(r *Request)
@@ -598,7 +593,7 @@ func TestPushFromBuilder(t *testing.T) {
 				t.Fatal(err)
 			}
 			if want, err := built.Image.Digest(); err != nil || got != want {
-				t.Errorf("the registry holds %s, and %s was built (%v)", got, want, err)
+				t.Errorf("the registry has %s, want %s (%v)", got, want, err)
 			}
 			whole(t, image)
 		})
@@ -627,7 +622,7 @@ func TestPushFromBuilder(t *testing.T) {
 }
 
 func TestCheckPushPermission(t *testing.T) {
-	w := sharedServices(t)
+	w := sharedRegistry(t)
 	const repository = "/team/may:1"
 	for _, test := range []struct {
 		name         string
@@ -645,7 +640,7 @@ func TestCheckPushPermission(t *testing.T) {
 			if (err != nil) != test.denied || errors.Is(err, ErrUnauthorized) != test.unauthorized {
 				t.Errorf("error = %v", err)
 			}
-			if blobs, manifests := uploads(w.registry, before); blobs+manifests > 0 {
+			if blobs, manifests := uploads(w.registry, "team/may", before); blobs+manifests > 0 {
 				t.Errorf("%d blobs and %d manifests were sent", blobs, manifests)
 			}
 		})

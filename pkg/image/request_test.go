@@ -116,7 +116,7 @@ func TestSplitOutputs(t *testing.T) {
 }
 
 func TestSolveOptContexts(t *testing.T) {
-	dir := folderOf(t, map[string]string{"sub/App.Dockerfile": "FROM scratch\n"})
+	dir := writeFiles(t, map[string]string{"sub/App.Dockerfile": "FROM scratch\n"})
 	r := Request{
 		Platform: amd64, Context: dir, Dockerfile: filepath.Join(dir, "sub", "App.Dockerfile"), SharedKey: "key",
 		Allow: []string{"network.host"},
@@ -157,7 +157,7 @@ func TestSolveOptContexts(t *testing.T) {
 }
 
 func TestInvalidRequest(t *testing.T) {
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\n"})
 	absent := filepath.Join(dir, "absent")
 	for _, test := range []struct {
 		name    string
@@ -190,7 +190,7 @@ func TestInvalidRequest(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := request(dir)
 			test.change(&r)
-			_, statuses, err := solve(t.Context(), nil, r) // ends: status is closed
+			_, statuses, err := solve(t.Context(), nil, r) // returns only when status is closed
 			if err == nil || len(statuses) > 0 {
 				t.Fatalf("error = %v after %d statuses", err, len(statuses))
 			}

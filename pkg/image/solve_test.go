@@ -19,11 +19,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// The same build for each destination: another compression, the same config. For a registry the manifest does not
-// depend on what was built before.
+// Each compression gives the same config. With gzip, the manifest does not depend on earlier builds.
 func TestCompressions(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
-	dir := folderOf(t, map[string]string{
+	dir := writeFiles(t, map[string]string{
 		"Dockerfile": "FROM small:1\nCOPY file /\n",
 		"file":       strings.Repeat("the same line, over and over\n", 1000),
 	})
@@ -31,7 +30,7 @@ func TestCompressions(t *testing.T) {
 		t.Helper()
 		r := request(dir)
 		r.Compression, r.NoCache = d, anew
-		r.BuildArgs = map[string]string{"SOURCE_DATE_EPOCH": "1700000000"} // a fresh layer is the same layer
+		r.BuildArgs = map[string]string{"SOURCE_DATE_EPOCH": "1700000000"} // a layer that is built again is the same
 		result, _, err := solve(t.Context(), c, r)
 		if err != nil {
 			t.Fatal(err)
@@ -56,13 +55,13 @@ func TestCompressions(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := manifest.Layers[0].MediaType; got != types.OCILayer {
-			t.Errorf("%q: the base image's layer has become %s", test.to, got)
+			t.Errorf("%q: the layer of the base image is %s", test.to, got)
 		}
 		if got := manifest.Layers[1].MediaType; got != test.want {
 			t.Errorf("%q: %s, want %s", test.to, got, test.want)
 		}
 		if name, err := result.Image.ConfigName(); err != nil || config != (v1.Hash{}) && name != config {
-			t.Errorf("%q: the config is %s (%v), and was %s", test.to, name, err, config)
+			t.Errorf("%q: the config is %s (%v), want %s", test.to, name, err, config)
 		} else {
 			config = name
 		}
@@ -70,12 +69,12 @@ func TestCompressions(t *testing.T) {
 		manifests[test.to] = result.Digest
 	}
 	if manifests[DefaultCompression] != manifests[Gzip] {
-		t.Errorf("fresh for a registry %s, by default %s", manifests[Gzip], manifests[DefaultCompression])
+		t.Errorf("gzip gives %s, the default %s", manifests[Gzip], manifests[DefaultCompression])
 	}
 	for _, before := range []Compression{Uncompressed, ZstdFast, Gzip} {
 		build(before, true)
 		if got := build(Gzip, false).Digest; got != manifests[Gzip] {
-			t.Errorf("for a registry after %q: %s, want %s", before, got, manifests[Gzip])
+			t.Errorf("gzip after %q: %s, want %s", before, got, manifests[Gzip])
 		}
 		build(before, true)
 		manifest, err := build(GzipFast, false).Image.Manifest()
@@ -83,12 +82,12 @@ func TestCompressions(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := manifest.Layers[1].MediaType; got != types.OCILayer {
-			t.Errorf("for an old engine after %q: %s", before, got)
+			t.Errorf("fast gzip after %q: %s", before, got)
 		}
 	}
 }
 
-// whole reads all of an image, and compares its bytes with its digests. The library's validation reads gzip only.
+// whole reads all of an image, and compares its bytes with its digests. validate.Image reads gzip only.
 func whole(t testing.TB, image v1.Image) {
 	t.Helper()
 	layers, err := image.Layers()
@@ -116,7 +115,7 @@ func whole(t testing.TB, image v1.Image) {
 		}
 		hash, err := layer.Digest()
 		if err != nil || digest.FromBytes(data).String() != hash.String() {
-			t.Errorf("the layer %s (%v) holds %s", hash, err, digest.FromBytes(data))
+			t.Errorf("layer %s (%v) has the digest %s", hash, err, digest.FromBytes(data))
 		}
 		if mediaType == types.OCILayerZStd {
 			decoder, err := zstd.NewReader(nil)
@@ -129,7 +128,7 @@ func whole(t testing.TB, image v1.Image) {
 		}
 		diffID, err := layer.DiffID()
 		if err != nil || digest.FromBytes(data).String() != diffID.String() {
-			t.Errorf("the layer's diff ID is %s (%v), and its content %s", diffID, err, digest.FromBytes(data))
+			t.Errorf("the diff ID of the layer is %s (%v), its content's %s", diffID, err, digest.FromBytes(data))
 		}
 	}
 	if !gzip {
@@ -140,12 +139,12 @@ func whole(t testing.TB, image v1.Image) {
 	}
 }
 
-// A base image that no step reads is never pulled by the builder, and with a scratch folder can be read all the same.
+// The builder does not pull a base image that no step reads. With a layer directory its layers can be read.
 func TestLayersThatTheBuilderDidNotPull(t *testing.T) {
 	w := sharedServices(t)
-	// Its own daemon has pulled nothing yet; the shared one has, for other tests.
+	// The shared daemon has pulled the image for other tests.
 	c := w.emptyMachine(t)
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nLABEL x=y\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM small:1\nLABEL x=y\n"})
 	r := request(dir)
 	result, _, err := solve(t.Context(), c, r)
 	if err != nil {
@@ -170,18 +169,17 @@ func TestLayersThatTheBuilderDidNotPull(t *testing.T) {
 			t.Fatal(err)
 		}
 		if result.Digest != digest {
-			t.Errorf("%q: %s, and without a scratch folder %s", to, result.Digest, digest)
+			t.Errorf("%q: %s, without a layer directory %s", to, result.Digest, digest)
 		}
 		whole(t, result.Image)
 	}
 }
 
-// With a fixed time the layers are written anew, and the builder cleans them up soon: with a scratch folder they can
-// be read all the same.
+// With a fixed time the builder rewrites the layers and soon removes them. With a layer directory they can be read.
 func TestLayersOfFixedTime(t *testing.T) {
 	w := sharedServices(t)
 	c := w.emptyMachine(t)
-	r := request(folderOf(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY Dockerfile /\n"}))
+	r := request(writeFiles(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY Dockerfile /\n"}))
 	r.BuildArgs = map[string]string{"SOURCE_DATE_EPOCH": "0"}
 	without, _, err := solve(t.Context(), c, r)
 	if err != nil {
@@ -193,9 +191,9 @@ func TestLayersOfFixedTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	if result.Digest != without.Digest {
-		t.Errorf("%s, and without a scratch folder %s", result.Digest, without.Digest)
+		t.Errorf("%s, without a layer directory %s", result.Digest, without.Digest)
 	}
-	if err := c.Prune(t.Context(), nil, client.PruneAll); err != nil { // the clean-up, without waiting for it
+	if err := c.Prune(t.Context(), nil, client.PruneAll); err != nil { // instead of waiting for the clean-up
 		t.Fatal(err)
 	}
 	whole(t, result.Image)
@@ -203,16 +201,16 @@ func TestLayersOfFixedTime(t *testing.T) {
 
 func TestOutputs(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})
 	for _, test := range []struct {
 		name, output string
 		made         []string
 	}{
-		{"a folder by its name alone", "out", []string{"out/file"}},
+		{"directory alone", "out", []string{"out/file"}},
 		{"local", "type=local,dest=out", []string{"out/file"}},
 		{"tar", "type=tar,dest=deep/er/out.tar", []string{"deep/er/out.tar"}},
 		{"oci", "type=oci,dest=out.tar", []string{"out.tar"}},
-		{"oci folder", "type=oci,tar=false,dest=out", []string{"out/index.json", "out/oci-layout"}},
+		{"oci directory", "type=oci,tar=false,dest=out", []string{"out/index.json", "out/oci-layout"}},
 		{"docker", "type=docker,dest=out.tar,name=local:1", []string{"out.tar"}},
 		{"image", "type=image,name=docker.io/library/kept:1", nil},
 	} {
@@ -231,7 +229,7 @@ func TestOutputs(t *testing.T) {
 			whole(t, result.Image)
 			for _, file := range test.made {
 				if info, err := os.Stat(filepath.Join(out, file)); err != nil || info.Size() == 0 {
-					t.Errorf("%s is not there: %v", file, err)
+					t.Errorf("%s was not written: %v", file, err)
 				}
 			}
 			if strings.Contains(test.output, "type=oci,tar=false") {
@@ -240,17 +238,17 @@ func TestOutputs(t *testing.T) {
 					t.Fatal(err)
 				}
 				if got, err := image.Digest(); err != nil || got != result.Digest {
-					t.Errorf("the layout holds %s (%v), the result is %s", got, err, result.Digest)
+					t.Errorf("the layout contains %s (%v), the result is %s", got, err, result.Digest)
 				}
 			}
 		})
 	}
 }
 
-// The digest is that of the image, not of an output that is compressed otherwise.
+// The digest is the image's, not that of an output with another compression.
 func TestOutputsKeepTheDigest(t *testing.T) {
 	w := sharedServices(t)
-	r := request(folderOf(t, map[string]string{
+	r := request(writeFiles(t, map[string]string{
 		"Dockerfile": "FROM small:1\nCOPY file /\n", "file": strings.Repeat("another line\n", 1000),
 	}))
 	r.Compression = Uncompressed
@@ -258,17 +256,17 @@ func TestOutputsKeepTheDigest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := t.TempDir()
-	output, err := ParseOutput("type=oci,tar=false,force-compression=true,compression=zstd,dest="+folder, "/", false)
+	dir := t.TempDir()
+	output, err := ParseOutput("type=oci,tar=false,force-compression=true,compression=zstd,dest="+dir, "/", false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Outputs = []client.ExportEntry{output}
 	both, _, err := solve(t.Context(), w.machine(t, amd64), r)
 	if err != nil || both.Digest != alone.Digest {
-		t.Errorf("%v: %s, and without the output %s", err, both.Digest, alone.Digest)
+		t.Errorf("%v: %s, without the output %s", err, both.Digest, alone.Digest)
 	}
-	written, err := Open(t.Context(), "oci-layout://"+folder, amd64, Auth{})
+	written, err := Open(t.Context(), "oci-layout://"+dir, amd64, Auth{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +278,7 @@ func TestOutputsKeepTheDigest(t *testing.T) {
 
 func TestOutputFails(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})
 	entry, err := ParseOutput("type=tar,dest=file/below", dir, false)
 	if err != nil {
 		t.Fatal(err)
@@ -311,21 +309,21 @@ func TestLayoutContextIsReadOnly(t *testing.T) {
 		return names
 	}
 	before := list()
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM base\nCOPY --from=base /small.txt /again\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM base\nCOPY --from=base /small.txt /again\n"})
 	r := request(dir)
 	r.Contexts = map[string]string{"base": "oci-layout://" + layout}
 	if _, _, err := solve(t.Context(), w.machine(t, amd64), r); err != nil {
 		t.Fatal(err)
 	}
 	if after := list(); !slices.Equal(after, before) {
-		t.Errorf("the layout held %q, and holds %q", before, after)
+		t.Errorf("the layout contained %q, now %q", before, after)
 	}
 }
 
-// A build that is canceled ends at once, with the cause that it was canceled for.
+// A canceled build ends with the cause of the cancellation.
 func TestCancel(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM debian:bookworm-slim\nRUN echo running && sleep 600\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM debian:bookworm-slim\nRUN echo running && sleep 600\n"})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	status := make(chan *client.SolveStatus)
 	cause := errors.New("timed out")
@@ -343,10 +341,10 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// What the builder is sent once is not sent again under the same key.
+// Under the same key, the builder is sent a file once.
 func TestSharedKey(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
-	dir := folderOf(t, map[string]string{
+	dir := writeFiles(t, map[string]string{
 		"Dockerfile": "FROM scratch\nCOPY big /\n", "big": strings.Repeat("0123456789abcdef", 1<<16),
 	})
 	sent := func() int64 {
@@ -369,13 +367,13 @@ func TestSharedKey(t *testing.T) {
 	}
 	first, second := sent(), sent()
 	if first < 1<<20 || second >= 1<<16 {
-		t.Errorf("%d bytes were sent first, and %d then; want the megabyte once", first, second)
+		t.Errorf("%d bytes were sent first, %d later; want 1 MiB once", first, second)
 	}
 }
 
 func TestAnnotations(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	r := request(dir)
 	r.Annotations = map[string]string{
 		"annotation.com.example.one": "1", "annotation-manifest.com.example.two": "2",
@@ -401,12 +399,11 @@ func TestAnnotations(t *testing.T) {
 	}
 }
 
-// Attestations are in the index, and the image stays what it is without them. A scanner for an SBOM is an image like
-// any other.
+// Attestations are in the index, and do not change the image.
 func TestAttestations(t *testing.T) {
 	w := sharedServices(t)
 	c := w.machine(t, amd64)
-	dir := folderOf(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	plain, _, err := solve(t.Context(), c, request(dir))
 	if err != nil {
 		t.Fatal(err)
@@ -435,7 +432,7 @@ func TestAttestations(t *testing.T) {
 				t.Error(err)
 			}
 			if got, err := result.Image.Digest(); err != nil || got == result.Digest || got != plain.Digest {
-				t.Errorf("the image is %s (%v), and without attestations %s; the index is %s",
+				t.Errorf("the image is %s (%v), without attestations %s; the index is %s",
 					got, err, plain.Digest, result.Digest)
 			}
 			index, err := result.Index.IndexManifest()

@@ -152,8 +152,8 @@ type resetTransport struct {
 // RoundTrip implements [http.RoundTripper].
 func (t resetTransport) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := t.next.RoundTrip(request)
-	if err != nil || response.Header.Get("Retry-After") != "" {
-		return response, err
+	if err != nil {
+		return nil, err
 	}
 	if wait, limited := httpclient.GitHubRateLimit(response, t.clock.Now()); limited && wait > 0 {
 		response.Header.Set("Retry-After", strconv.Itoa(int(wait.Seconds())))

@@ -2,7 +2,6 @@ package source
 
 import (
 	"bufio"
-	"cmp"
 	"compress/zlib"
 	"context"
 	"encoding/binary"
@@ -42,21 +41,25 @@ func (t Tree) writePacks(ctx context.Context, w *packWriter, ids []string) error
 	if err := t.fetchMissingObjects(ctx, list); err != nil {
 		return err
 	}
-	read, write := io.Pipe()
-	group, ctx := errgroup.WithContext(ctx)
-	var packErr error // ends git too, whose error then is not the cause
-	group.Go(func() error {
-		err := t.git.Run(ctx, strings.NewReader(list), write, "cat-file", "--batch", "--buffer")
-		_ = write.CloseWithError(cmp.Or(err, io.EOF))
+	read, write, err := os.Pipe() // a file: git's exit does not wait for a slow reader
+	if err != nil {
 		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	var gitErr, packErr error
+	group.Go(func() error {
+		gitErr = t.git.Run(ctx, strings.NewReader(list), write, "cat-file", "--batch", "--buffer")
+		return errors.Join(gitErr, write.Close())
 	})
 	group.Go(func() error {
 		packErr = w.writeAll(bufio.NewReaderSize(read, packBuffer), ids)
-		_ = read.CloseWithError(packErr)
-		return packErr
+		return errors.Join(packErr, read.Close()) // which ends git
 	})
-	err := group.Wait()
-	if packErr != nil && !errors.Is(packErr, err) {
+	err = group.Wait()
+	switch {
+	case gitErr != nil && (packErr == nil || errors.Is(packErr, io.EOF)): // git ended first
+		return gitErr
+	case packErr != nil:
 		return packErr
 	}
 	return err

@@ -127,6 +127,17 @@ func TestResolveNotFound(t *testing.T) {
 	}
 }
 
+// GitHub answers the same for an unknown and for an ambiguous short SHA. One commit that begins so is not ambiguous.
+func TestResolveUnknownShortSHA(t *testing.T) {
+	short := sh(t, hubDir+"/app", "git rev-parse trunk")[:12]
+	injectFaults(t, standin.Fault{Path: "/commits/", Status: 422, Body: `{"message":"No commit found for SHA"}`})
+	_, err := fromHub("app", goodToken).Resolve(t.Context(), short)
+	missing, ok := errors.AsType[*RefError](err)
+	if !ok || missing.Reason != "not found, or an ambiguous short SHA" {
+		t.Errorf("error = %#v", err)
+	}
+}
+
 func TestResolveRejected(t *testing.T) {
 	zeros := strings.Repeat("0", 40)
 	for _, test := range []struct {
@@ -294,8 +305,9 @@ func TestResolveAndRedirects(t *testing.T) {
 	}))
 	defer other.Close()
 	var api *httptest.Server
-	target := ""
+	target, requests := "", 0
 	api = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests++
 		switch {
 		case r.Header.Get("Authorization") != "Bearer "+goodToken:
 			w.WriteHeader(http.StatusUnauthorized)
@@ -315,8 +327,33 @@ func TestResolveAndRedirects(t *testing.T) {
 	if got, err := r.Resolve(t.Context(), "main"); httpclient.Status(err) != http.StatusMovedPermanently {
 		t.Errorf("to another server: %+v, %v; want the redirect as an error", got, err)
 	}
+	target, requests = api.URL+"/loop", 0
+	if _, err := r.Resolve(t.Context(), "main"); httpclient.Status(err) != http.StatusMovedPermanently || requests > 10 {
+		t.Errorf("loop: error = %v after %d requests", err, requests)
+	}
 	if otherRequests > 0 {
 		t.Errorf("another server got %d requests", otherRequests)
+	}
+}
+
+func TestFollowOnServer(t *testing.T) {
+	for _, test := range []struct {
+		from, to string
+		hops     int
+		follow   bool
+	}{
+		{"https://api.example/a", "https://api.example/b", 1, true},
+		{"https://api.example/a", "https://api.example/b", 5, true},
+		{"https://api.example/a", "https://api.example/b", 6, false},
+		{"https://api.example/a", "http://api.example/a", 1, false},
+		{"https://api.example/a", "https://api.example:8443/a", 1, false},
+		{"https://api.example/a", "https://other.example/a", 1, false},
+	} {
+		first, next := httptest.NewRequest("", test.from, nil), httptest.NewRequest("", test.to, nil)
+		err := followOnServer(next, slices.Repeat([]*http.Request{first}, test.hops))
+		if (err == nil) != test.follow || err != nil && !errors.Is(err, http.ErrUseLastResponse) {
+			t.Errorf("%s to %s, hop %d: error = %v", test.from, test.to, test.hops, err)
+		}
 	}
 }
 
@@ -347,6 +384,7 @@ func TestResolvePullRequest(t *testing.T) {
 			"no head", "refs/pull/1/head", []standin.Fault{missing, unmerged}, 0,
 			[]string{"refs/pull/1/head does not exist: the commits of the pull request are gone"},
 		},
+		{"closed", "refs/pull/3/merge", nil, 0, []string{"the pull request is closed"}},
 		{
 			"5xx for the ref", "#1", []standin.Fault{{Path: "/git/ref/", Status: 500}}, 3,
 			[]string{"resolve #1 in octo/app", "500"},
