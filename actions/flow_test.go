@@ -386,8 +386,9 @@ func TestMetadataJSON(t *testing.T) {
 	}}
 	arm64 := &image.Result{Platform: "linux/arm64", Metadata: map[string]string{"a": "eyJzaXplIjoxfQ=="}}
 	for want, results := range map[string][]*image.Result{
-		`{"a":"1","containerimage.descriptor":{"size":1}}`:                                                        {amd64},
-		`{"linux/amd64":{"a":"1","containerimage.descriptor":{"size":1}},"linux/arm64":{"a":"eyJzaXplIjoxfQ=="}}`: {amd64, arm64},
+		`{"a":"1","containerimage.descriptor":{"size":1}}`: {amd64},
+		`{"linux/amd64":{"a":"1","containerimage.descriptor":{"size":1}},` +
+			`"linux/arm64":{"a":"eyJzaXplIjoxfQ=="}}`: {amd64, arm64},
 	} {
 		if got, err := metadataJSON(results); got != want || err != nil {
 			t.Errorf("%s, %v; want %s", got, err, want)

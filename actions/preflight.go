@@ -78,7 +78,7 @@ func checkPermissions(ctx context.Context, client daytona.Client, spec inputs.Sn
 		needed = append(needed, daytona.DeleteSnapshots)
 	}
 	if missing := key.Missing(needed...); len(missing) > 0 {
-		return fmt.Errorf("Daytona API key %q lacks the permission %s; create a key with it at "+
+		return fmt.Errorf("the Daytona API key %q lacks the permission %s; create a key with it at "+
 			"https://app.daytona.io/dashboard/keys", key.Name, strings.Join(missing, " and "))
 	}
 	return nil

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The container's first process: runs the given command or, without one, the services. Both end within a second of SIGTERM.
+# The container's first process: runs the given command or, without one, the services. Both end within a second of
+# SIGTERM.
 # tini forwards signals to the command, because the kernel does not apply a signal's default action to PID 1, and reaps
 # orphans. s6-svscan does both for the services, and waits until they have stopped.
 set -eu

@@ -12,7 +12,8 @@ import (
 // A parsed list, quoted and parsed again, is the same; lines ascend and exist in the input.
 func FuzzLists(f *testing.F) {
 	for _, seed := range []string{
-		"a", "a\nb\n", "a,b\nc", "\n  a \n\n\tb\n", "# one\na\n  # two\nb#c", `"a,b",c`, "\"A=1\n2\"\nB=3", `"A=say ""yes"""`, `A={"b": 1}`, "a\r\nb\r\n", "\n \n", `"`, `a"`, "\"a\"b", `,`, "\"\"",
+		"a", "a\nb\n", "a,b\nc", "\n  a \n\n\tb\n", "# one\na\n  # two\nb#c", `"a,b",c`,
+		"\"A=1\n2\"\nB=3", `"A=say ""yes"""`, `A={"b": 1}`, "a\r\nb\r\n", "\n \n", `"`, `a"`, "\"a\"b", `,`, "\"\"",
 		"\"a\r\nb\"", "\u00a0a", "\xff", "a,\n,b", `"a" , "b"`,
 	} {
 		f.Add(seed)
@@ -65,7 +66,8 @@ func quoteItems(t *testing.T, list []Item) string {
 // A reference that validation accepts is one that go-containerregistry pushes to.
 func FuzzReferences(f *testing.F) {
 	for _, seed := range []string{
-		"ghcr.io/a/b:1", "a", "a/b", "localhost/x", "localhost:5000/x:y", "[::1]:5000/x", "HOST/x", "host.example/a//b", "ghcr.io/a/B:1", "a:latest", "x@sha256:" + strings.Repeat(
+		"ghcr.io/a/b:1", "a", "a/b", "localhost/x", "localhost:5000/x:y", "[::1]:5000/x", "HOST/x",
+		"host.example/a//b", "ghcr.io/a/B:1", "a:latest", "x@sha256:" + strings.Repeat(
 			"0", 64,
 		), "docker.io/library/x",
 		"ghcr.io/a__b/c-d.e:T_.-1", "-a", "a:" + strings.Repeat("t", 129), strings.Repeat(

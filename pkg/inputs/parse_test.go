@@ -273,7 +273,8 @@ func TestArguments(t *testing.T) {
 // Masks hide values. A name that is masked would hide the name in every message, and leave the value in the log.
 func TestSecretValues(t *testing.T) {
 	in, _, err := parseBuild(t, nil, []string{
-		"INPUT_SECRETS=TOKEN=hunter2=x\nOTHER=correct horse", "INPUT_DOPPLER_TOKEN=dp.st.1", "INPUT_DEPOT_TOKEN=depot", "INPUT_GITHUB_TOKEN=ghs",
+		"INPUT_SECRETS=TOKEN=hunter2=x\nOTHER=correct horse", "INPUT_DOPPLER_TOKEN=dp.st.1",
+		"INPUT_DEPOT_TOKEN=depot", "INPUT_GITHUB_TOKEN=ghs",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -54,8 +54,8 @@ func (r Repository) serverURL() string {
 	return strings.TrimSuffix(cmp.Or(r.ServerURL, "https://github.com"), "/")
 }
 
-// call makes one request of GitHub's API with go-github; op is for errors. The answer is kept, so that an error can show
-// one that go-github cannot decode.
+// call makes one request of GitHub's API with go-github; op is for errors. The answer is kept, so that an error can
+// show one that go-github cannot decode.
 func call[T any](
 	ctx context.Context, r Repository, op string, do func(*github.Client) (T, *github.Response, error),
 ) (T, error) {

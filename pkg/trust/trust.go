@@ -134,8 +134,8 @@ func externalCheckout(ctx context.Context, event runner.Event, directory string)
 
 // isExternalURL reports whether BuildKit would fetch the event's pull request, or the fork that it comes from.
 func isExternalURL(event runner.Event, url string) bool {
-	lower := strings.ToLower(url)
-	return strings.Contains(lower, "/pull/") || event.HeadRepository != "" && strings.Contains(lower, strings.ToLower(event.HeadRepository))
+	url, head := strings.ToLower(url), strings.ToLower(event.HeadRepository)
+	return strings.Contains(url, "/pull/") || head != "" && strings.Contains(url, head)
 }
 
 func pullRequestCode(event runner.Event) string { return "code from " + PullRequest(event) }

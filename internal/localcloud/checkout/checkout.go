@@ -18,7 +18,7 @@ func Root() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("find the checkout: no go.mod in the current directory or above it: run this inside the checkout")
+			return "", errors.New("find the checkout: no go.mod in this directory or above (run this in the checkout)")
 		}
 	}
 }

@@ -102,7 +102,8 @@ func TestMirror(t *testing.T) {
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	sums := fmt.Sprintf("%x  base.tar\n%x  base.tar.gz\n", sha256.Sum256(content.Bytes()), sha256.Sum256(compressed.Bytes()))
+	sums := fmt.Sprintf("%x  base.tar\n%x  base.tar.gz\n",
+		sha256.Sum256(content.Bytes()), sha256.Sum256(compressed.Bytes()))
 	files := map[string][]byte{"": content.Bytes(), ".gz": compressed.Bytes(), ".sums": []byte(sums)}
 	for suffix, data := range files {
 		if err := os.WriteFile(file+suffix, data, 0o644); err != nil {

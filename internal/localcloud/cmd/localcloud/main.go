@@ -26,10 +26,10 @@ import (
 )
 
 type options struct {
-	Env        string `required:"" help:"File to write when everything answers, with lines export NAME='value'." type:"path"`
+	Env        string `required:"" help:"File to write, once all run: export NAME='value'." type:"path"`
 	Engine     string `help:"Docker Engine to start: current, oldest or none." enum:"current,oldest,none" default:"none"`
 	Repository string `help:"OWNER/NAME of this checkout at GitHub." default:"org/sandbox-actions"`
-	Dir        string `help:"Directory for layers and images, kept between runs; relative to the checkout." default:".cache/localcloud"`
+	Dir        string `help:"Directory for layers and images; relative to the checkout." default:".cache/localcloud"`
 }
 
 func main() {
