@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Both platforms are requested at once: Depot answers the first request only after the second has arrived.
-func TestTwoPlatformsAtOnce(t *testing.T) {
+// Both platforms are requested concurrently: Depot responds to the first request only after the second arrives.
+func TestConcurrentPlatforms(t *testing.T) {
 	hold := make(chan struct{})
 	s := startDepotWithMachines(t)
 	s.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Times: 2, Hold: hold})
@@ -36,7 +36,7 @@ func TestTwoPlatformsAtOnce(t *testing.T) {
 					return err
 				}
 				if p := workers[0].Platforms[0]; p.OS+"/"+p.Architecture != platform {
-					t.Errorf("the machine for %s is one for %s/%s", platform, p.OS, p.Architecture)
+					t.Errorf("got a machine for %[2]s/%[3]s, want %[1]s", platform, p.OS, p.Architecture)
 				}
 				return solve(t.Context(), t, c, oneFile)
 			})
@@ -57,12 +57,12 @@ func TestTwoPlatformsAtOnce(t *testing.T) {
 
 func TestBrokenMachines(t *testing.T) {
 	const (
-		hintNetwork      = "no answer within 300ms; check that BuildKit is running"
+		hintNetwork      = "no response within 300ms; check that BuildKit is running"
 		hintCertificates = "the certificates do not match or have expired"
 	)
 	for _, test := range []struct {
 		fault  depotapi.MachineFault
-		format bool // the answer of the API is unusable
+		format bool // the API's response is unusable
 		want   []string
 	}{
 		{depotapi.Unreachable, false, []string{"connect: connection refused", hintNetwork}},
@@ -101,7 +101,7 @@ func TestBrokenMachines(t *testing.T) {
 	}
 }
 
-func TestCertificatesAreForOneBuild(t *testing.T) {
+func TestCertificatesAreValidForOneBuild(t *testing.T) {
 	open := func(lifetime time.Duration) *builders.Connection {
 		c, err := machines(t).Open("linux/amd64", lifetime)
 		if err != nil {
@@ -215,7 +215,7 @@ func TestMachineAfterRelease(t *testing.T) {
 	}
 	lease.Release(nil)
 	if _, err := c.ListWorkers(t.Context()); err == nil {
-		t.Error("the machine still answers")
+		t.Error("the machine still responds after Release")
 	}
 	if n := calls(s, "FinishBuild", nil); n != 1 {
 		t.Errorf("%d calls of FinishBuild", n)

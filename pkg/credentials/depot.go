@@ -137,7 +137,7 @@ func (d Depot) claim(ctx context.Context, repository string) (challenge, error) 
 		Service: httpclient.Service{
 			Name: "Depot", URL: cmp.Or(d.ClaimURL, depotClaimURL), Clock: d.OIDC.HTTP.Clock,
 			Hints: []httpclient.Hint{
-				{On: httpclient.NoAnswer, Text: "check the network, and rerun the job"},
+				{On: httpclient.NoResponse, Text: "check the network, and rerun the job"},
 				{On: httpclient.ServerErrors, Text: "rerun the job later; status: https://status.depot.dev"},
 				{On: http.StatusTooManyRequests, Text: "rerun the job later"},
 				{On: httpclient.ClientErrors, Text: "allow pull requests from forks in the project's settings at Depot"},

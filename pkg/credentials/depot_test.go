@@ -334,7 +334,7 @@ func TestForkWithoutToken(t *testing.T) {
 		},
 		{
 			name: "no answer", event: fork, fault: depotapi.Fault{Method: "claim", Silence: true},
-			want: "no answer within 50ms, after 4 attempts (check the network, and rerun the job)",
+			want: "no response within 50ms, after 4 attempts (check the network, and rerun the job)",
 		},
 		{
 			name: "challenge not found in the log", event: fork, want: timedOut,

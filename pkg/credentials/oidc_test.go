@@ -99,7 +99,7 @@ func TestOIDCToken(t *testing.T) {
 		},
 		{
 			name: "no answer", answers: []http.HandlerFunc{silence}, timeout: 50 * time.Millisecond,
-			requests: 4, message: "no answer within 50ms",
+			requests: 4, message: "no response within 50ms",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

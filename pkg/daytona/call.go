@@ -41,7 +41,7 @@ func (c *Client) checkURL() string {
 
 func (c *Client) service() httpclient.Service {
 	return httpclient.Service{Name: serviceName, URL: c.url(), Clock: c.clock(), Hints: []httpclient.Hint{
-		{On: httpclient.NoAnswer, Text: "check the network, DAYTONA_API_URL and https://status.daytona.io"},
+		{On: httpclient.NoResponse, Text: "check the network, DAYTONA_API_URL and https://status.daytona.io"},
 		{On: httpclient.BadFormat, Text: c.checkURL()},
 		{On: http.StatusUnauthorized, Text: "set daytona_api_key to a valid key that has not expired; create one at " +
 			keysPage},

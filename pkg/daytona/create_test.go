@@ -96,7 +96,7 @@ func TestCreate(t *testing.T) {
 		{name: "500 once", post: cloud.Fault{Status: 500, Times: 1}, posts: 2, left: 1},
 		{
 			name: "500 always", post: cloud.Fault{Status: 500, Message: "oh"}, posts: 4, status: 500,
-			want: "create snapshot app-1: Daytona answered 500 Internal Server Error: oh (try again later",
+			want: "create snapshot app-1: Daytona returned 500 Internal Server Error: oh (try again later",
 		},
 		{name: "429 once", post: cloud.Fault{Status: 429, Times: 1}, posts: 2, left: 1},
 		{

@@ -122,7 +122,7 @@ func TestCurrentKey(t *testing.T) {
 		{name: "key of an organization without snapshots", key: "dtn_other", organization: "org-1"}, // Create notices it
 		{
 			name: "expired key", key: "dtn_expired", status: 401,
-			want: "check the Daytona API key: Daytona answered 401 Unauthorized: Invalid credentials " +
+			want: "check the Daytona API key: Daytona returned 401 Unauthorized: Invalid credentials " +
 				"(set daytona_api_key to a valid key that has not expired; create one at " +
 				"https://app.daytona.io/dashboard/keys)",
 		},
@@ -324,7 +324,7 @@ func TestErrors(t *testing.T) {
 	}{
 		{
 			name: "message", fault: cloud.Fault{Status: 400, Message: "bad\nthing."}, requests: 1,
-			want: "list Daytona regions: Daytona answered 400 Bad Request: bad thing (correct the input)",
+			want: "list Daytona regions: Daytona returned 400 Bad Request: bad thing (correct the input)",
 		},
 		{name: "401", fault: cloud.Fault{Status: 401, Message: "no"}, requests: 1, want: "no (set daytona_api_key"},
 		{
@@ -371,7 +371,7 @@ func TestErrors(t *testing.T) {
 			name: "connection reset always", fault: cloud.Fault{Break: true}, requests: 4,
 			want: "cannot reach " + s.URL() + " … (check the network, DAYTONA_API_URL",
 		},
-		{name: "no answer", fault: cloud.Fault{Silence: true}, requests: 4, want: "no answer within 50ms"},
+		{name: "no answer", fault: cloud.Fault{Silence: true}, requests: 4, want: "no response within 50ms"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			sent := &countingTransport{Transport: http.Transport{DisableKeepAlives: true}}

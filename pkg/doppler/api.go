@@ -22,7 +22,7 @@ const readOnly = "use a token with read/write access to that config, or disable 
 var (
 	// outageHints are for answers that do not depend on the call.
 	outageHints = []httpclient.Hint{
-		{On: httpclient.NoAnswer, Text: "check the network, DOPPLER_API_HOST and https://www.dopplerstatus.com"},
+		{On: httpclient.NoResponse, Text: "check the network, DOPPLER_API_HOST and https://www.dopplerstatus.com"},
 		{On: httpclient.BadFormat, Text: "check DOPPLER_API_HOST, and proxies in between"},
 		{On: http.StatusTooManyRequests, Text: "try again in a minute"},
 		{On: httpclient.ServerErrors, Text: "try again later; see https://www.dopplerstatus.com"},

@@ -192,7 +192,7 @@ func TestCheckWrite(t *testing.T) {
 		},
 		{
 			name: "service token that reads", client: Client{Token: readToken}, posts: 1, status: 403,
-			err: "check write access to the Doppler config: Doppler answered 403 Forbidden: You do not have write access " +
+			err: "check write access to the Doppler config: Doppler returned 403 Forbidden: You do not have write access " +
 				"to this config's secrets (use a token with read/write access to that config, or disable update_doppler " +
 				"(--no-update-doppler))",
 		},
@@ -207,11 +207,11 @@ func TestCheckWrite(t *testing.T) {
 		},
 		{name: "invalid token", client: Client{Token: "dp.st.dev.no"}, status: 401, err: "(set doppler_token to a valid"},
 		{
-			name: "rate limit", client: Client{Token: devToken}, posts: 4, status: 429, err: "Doppler answered 429",
+			name: "rate limit", client: Client{Token: devToken}, posts: 4, status: 429, err: "Doppler returned 429",
 			fault: local.Fault{Method: "POST", Status: 429},
 		},
 		{
-			name: "server error", client: Client{Token: devToken}, posts: 4, status: 500, err: "Doppler answered 500",
+			name: "server error", client: Client{Token: devToken}, posts: 4, status: 500, err: "Doppler returned 500",
 			fault: local.Fault{Method: "POST", Status: 500},
 		},
 		{
@@ -340,7 +340,7 @@ func TestSet(t *testing.T) {
 				change := func() { n++; s.SetSecret("sandbox", "dev", name, fmt.Sprint(n)) }
 				return local.Fault{Method: "POST", Before: change}
 			},
-			err: "write DAYTONA_SNAPSHOT_NAME, VITE_DAYTONA_SNAPSHOT_NAME to the Doppler config: Doppler answered 409 " +
+			err: "write DAYTONA_SNAPSHOT_NAME, VITE_DAYTONA_SNAPSHOT_NAME to the Doppler config: Doppler returned 409 " +
 				"Conflict: The original value of 'DAYTONA_SNAPSHOT_NAME' does not match " +
 				"(another client is writing to this config: run again)",
 		},
@@ -351,7 +351,7 @@ func TestSet(t *testing.T) {
 			},
 		},
 		{
-			name: "values unavailable", client: dev, want: both, after: "old", status: 503, err: "Doppler answered 503",
+			name: "values unavailable", client: dev, want: both, after: "old", status: 503, err: "Doppler returned 503",
 			fault: func(*local.Server) local.Fault { return local.Fault{Method: "GET", Status: 503} },
 		},
 		{
@@ -501,7 +501,7 @@ func TestErrors(t *testing.T) {
 		{name: "no token", status: 401, err: "Invalid Auth token (set doppler_token to a valid token", requests: 1},
 		{
 			name: "service token, another config", client: Client{Token: readToken, Config: "prd"}, requests: 1, status: 400,
-			err: `read Doppler config "prd": Doppler answered 400 Bad Request: This token does not have access to ` +
+			err: `read Doppler config "prd": Doppler returned 400 Bad Request: This token does not have access to ` +
 				`requested config 'prd' (a service token can access only its own config "dev": correct or omit ` +
 				`doppler_project and doppler_config, or use a token of that config)`,
 		},
@@ -622,7 +622,7 @@ func TestTimeout(t *testing.T) {
 	client := Client{Token: readToken}.on(s)
 	client.HTTP.Policy.Timeout = 20 * time.Millisecond
 	_, err := client.Secrets(t.Context())
-	checkError(t, err, "no answer within 20ms, after 4 attempts (check the network")
+	checkError(t, err, "no response within 20ms, after 4 attempts (check the network")
 	if !errors.As(err, new(*httpclient.TimeoutError)) {
 		t.Errorf("%#v", err)
 	}
