@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// dopplerServer answers as Doppler's API does for one config, and records the requests.
+// dopplerServer is a stand-in for Doppler's API with one config. It records requests.
 type dopplerServer struct {
 	*httptest.Server
 	tokens   []string // that read the config
@@ -43,7 +43,7 @@ func startDoppler(t *testing.T, secrets map[string]string) *dopplerServer {
 	return s
 }
 
-// startOIDC answers as the Actions runner does, with a token that names the audience.
+// startOIDC starts a stand-in for the Actions runner's OIDC endpoint. Its tokens contain the audience.
 func startOIDC(t *testing.T) OIDC {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -53,7 +53,7 @@ func startOIDC(t *testing.T) OIDC {
 	return OIDC{RequestURL: server.URL + "?a=b", RequestToken: "request-token"}
 }
 
-// fakeCLI puts a doppler command into PATH that prints what `doppler configure get` would.
+// fakeCLI puts a doppler command in PATH that prints settings like `doppler configure get`.
 func fakeCLI(t *testing.T, settings map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -74,7 +74,7 @@ func TestReadDoppler(t *testing.T) {
 		source  DopplerSource
 		environ map[string]string
 		cli     map[string]string
-		token   string // that reads the config; empty: none is read
+		token   string // that reads the config; "" if none is read
 		project string
 		err     error
 	}{
@@ -133,7 +133,7 @@ func TestReadDoppler(t *testing.T) {
 	}
 }
 
-func TestDopplerIdentityUsesTheOwnersAudience(t *testing.T) {
+func TestDopplerIdentityAudience(t *testing.T) {
 	server := startDoppler(t, nil)
 	var masked []string
 	_, err := ReadDoppler(t.Context(), DopplerSource{
@@ -157,7 +157,7 @@ func TestDopplerIdentityUsesTheOwnersAudience(t *testing.T) {
 	}
 }
 
-// Names and addresses that logs and outputs show are not masked; the values beside them are.
+// Names and URLs that appear in logs and outputs are not masked; other values are.
 func TestDopplerMasksSecretsOnly(t *testing.T) {
 	public := map[string]string{
 		"DAYTONA_SNAPSHOT_NAME": "sandbox-1", "VITE_DAYTONA_SNAPSHOT_NAME": "sandbox-1", "DEPOT_PROJECT_ID": "project",
