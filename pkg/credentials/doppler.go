@@ -62,8 +62,8 @@ type Doppler struct {
 
 // ReadDoppler authenticates to Doppler, reads the config and masks its secrets. The input doppler_token takes
 // precedence. Otherwise ReadDoppler logs in with the identity, if there is one, or uses DOPPLER_TOKEN or, outside
-// GitHub Actions, the token of the Doppler CLI. Without a token it returns [ErrNoDopplerToken], unless the config is optional.
-// If no field selects a config or a credential, it returns the zero value.
+// GitHub Actions, the token of the Doppler CLI. Without a token it returns [ErrNoDopplerToken], unless the config is
+// optional. If no field selects a config or a credential, it returns the zero value.
 func ReadDoppler(ctx context.Context, source DopplerSource) (Doppler, error) {
 	if source.Config == "" && source.Project == "" && source.Token == "" && source.Identity == "" {
 		return Doppler{}, nil

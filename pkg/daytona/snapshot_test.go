@@ -66,7 +66,7 @@ func TestActivate(t *testing.T) {
 		return s.Put(cloud.Snapshot{Organization: "org-1", Name: name, Image: ref, State: state, Created: lastYear})
 	}
 	id := put("one", "inactive")
-	for range 2 { // the second time it is active
+	for range 2 { // the second time it is already active
 		now, err := c.Activate(ctx, id)
 		if err != nil || now.State == Inactive {
 			t.Errorf("%+v, %v", now, err)
