@@ -68,7 +68,7 @@ type Key struct {
 	isUser      bool
 }
 
-// Missing returns the permissions that the key lacks. It returns nil for a user's token, because its permissions are unknown.
+// Missing returns the permissions that the key lacks. The permissions of a user's token are unknown: it returns nil.
 func (k Key) Missing(permissions ...string) []string {
 	var missing []string
 	for _, p := range permissions {
