@@ -63,8 +63,8 @@ func (c Client) Raw(ctx context.Context, names ...string) (map[string]string, er
 //
 // The API does not report a token's permissions, neither in /v3/me nor in the config. CheckWrite therefore sends a
 // change request with the value null ("Use null to leave the existing secret value unchanged"), which requires an
-// existing secret. If the config has no secrets, or Doppler rejects the request for a reason other than the token, CheckWrite
-// returns nil, and only the write itself can fail.
+// existing secret. If the config has no secrets, or Doppler rejects the request for a reason other than the token,
+// CheckWrite returns nil, and only the write itself can fail.
 func (c Client) CheckWrite(ctx context.Context, names ...string) error {
 	op := "check write access to " + c.name()
 	var answer struct {

@@ -328,12 +328,12 @@ func TestSet(t *testing.T) {
 		{
 			name: "concurrent write of an older value", client: dev, want: both, allow: unlessNewer, fault: set("older"),
 			changed: true,
-			writes: onlyName, posts: 2, after: "new",
+			writes:  onlyName, posts: 2, after: "new",
 		},
 		{
 			name: "concurrent write of the same value", client: dev, want: both, allow: unlessNewer, fault: set("new"),
 			changed: true,
-			posts: 1, after: "new",
+			posts:   1, after: "new",
 		},
 		{
 			name: "continuous concurrent writes", client: dev, want: both, posts: 3, after: "3", status: 409,
@@ -500,7 +500,7 @@ func TestErrors(t *testing.T) {
 		err      string // "" for no error
 		requests int    // number of attempts of the call
 	}{
-		{name: "no token", status: 401, err: "Invalid Auth token (set doppler_token to a valid, unexpired token", requests: 1},
+		{name: "no token", status: 401, err: "Invalid Auth token (set doppler_token to a valid, unexpired", requests: 1},
 		{
 			name: "service token, another config", client: Client{Token: readToken, Config: "prd"}, requests: 1, status: 400,
 			err: `read Doppler config "prd": Doppler returned 400 Bad Request: This token does not have access to ` +

@@ -50,8 +50,8 @@ func (g Git) WithToken(server, token string) Git {
 	return g
 }
 
-// Output runs a git command and returns its standard output. It returns an [*Error] if git fails, or the cause of ctx if
-// ctx has ended.
+// Output runs a git command and returns its standard output. It returns an [*Error] if git fails, or the cause of ctx
+// if ctx has ended.
 func (g Git) Output(ctx context.Context, args ...string) ([]byte, error) {
 	var out bytes.Buffer
 	err := g.Run(ctx, nil, &out, args...)
@@ -63,8 +63,8 @@ const (
 	firstWait   = 500 * time.Millisecond
 )
 
-// OutputWithRetry is like [Git.Output] for a command that connects to a server and is safe to repeat. It runs the command
-// up to 3 times if the network or the server fails, and returns the output of the last attempt.
+// OutputWithRetry is like [Git.Output] for a command that connects to a server and is safe to repeat. It runs the
+// command up to 3 times if the network or the server fails, and returns the output of the last attempt.
 func (g Git) OutputWithRetry(ctx context.Context, args ...string) ([]byte, error) {
 	clock := g.Clock
 	if clock == nil {
