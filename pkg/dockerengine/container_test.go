@@ -74,7 +74,7 @@ func TestRun(t *testing.T) {
 		{name: "a child that outlives its parent", spec: ContainerSpec{Cmd: []string{"child"}}, out: "left true\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, _ string, e *Engine) {
+			onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 				c := create(t, e, test.spec)
 				var out, errs bytes.Buffer
 				streams := Streams{Out: &out, Err: &errs}
@@ -92,7 +92,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestRunOutOfMemory(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c := create(t, e, ContainerSpec{Cmd: []string{"memory"}, Memory: 64 << 20, CPUs: 0.5})
 		exit, err := c.Run(t.Context(), Streams{})
 		state, inspected := c.Inspect(t.Context())
@@ -102,9 +102,9 @@ func TestRunOutOfMemory(t *testing.T) {
 	})
 }
 
-// Output is not buffered, and the engine keeps a bounded part of it.
+// Output is not buffered, and the engine's log of it is bounded.
 func TestRunWithLargeOutput(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c := create(t, e, ContainerSpec{Cmd: []string{"spam", "50"}})
 		var printed, kept atomic.Int64
 		exit, err := c.Run(t.Context(), Streams{Out: counter{&printed}})
@@ -138,11 +138,11 @@ func (l *limited) Write(p []byte) (int, error) {
 }
 
 func TestRunEndsWithContext(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c := create(t, e, ContainerSpec{Cmd: []string{"stubborn"}})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
-		cause := errors.New("the test has seen enough")
+		cause := errors.New("canceled by the test")
 		out := newOutput()
 		go func() {
 			out.await(t, "ready")
@@ -174,7 +174,7 @@ func TestRunFailures(t *testing.T) {
 		{"unknown network", ContainerSpec{Network: "no-such-network"}, []string{"no-such-network"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, _ string, e *Engine) {
+			onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 				if test.spec.Image == "" {
 					test.spec.Image = loadProbe(t, e)
 				}
@@ -199,7 +199,7 @@ func TestRunFailures(t *testing.T) {
 }
 
 func TestExec(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c, out := start(t, e, ContainerSpec{Cmd: []string{"trap"}})
 		out.await(t, "ready")
 		for _, test := range []struct {
@@ -267,7 +267,7 @@ func TestExec(t *testing.T) {
 }
 
 func TestService(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c := create(t, e, ContainerSpec{
 			Cmd: []string{"serve", "8080"}, Publish: []int{8080}, HealthInterval: 50 * time.Millisecond,
 		})
@@ -279,7 +279,7 @@ func TestService(t *testing.T) {
 		if err := c.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		for range 2 { // the second time after a restart
+		for range 2 { // the second time, after a restart
 			state := waitUntilHealthy(t, c)
 			if !state.Running || state.Status != "running" || state.Probe != "[200 OK]" ||
 				state.StartedAt.Before(before) || len(state.Ports) != 1 {
@@ -327,7 +327,7 @@ func get(t *testing.T, url string) string {
 }
 
 func TestSignalsAndStop(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c, out := start(t, e, ContainerSpec{Cmd: []string{"trap"}})
 		out.await(t, "ready")
 		if err := c.Kill(t.Context(), "HUP"); err != nil {
@@ -358,7 +358,7 @@ func TestSignalsAndStop(t *testing.T) {
 }
 
 func TestRemove(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c, out := start(t, e, ContainerSpec{Cmd: []string{"stubborn"}})
 		out.await(t, "ready")
 		volumes := volumesOf(t, e, c)
@@ -368,7 +368,7 @@ func TestRemove(t *testing.T) {
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
 		var group sync.WaitGroup
-		for range 4 { // concurrently: one removes it, and all see it removed
+		for range 4 { // concurrent calls all succeed
 			group.Go(func() {
 				if err := c.Remove(canceled); err != nil {
 					t.Error(err)

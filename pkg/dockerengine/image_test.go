@@ -23,7 +23,7 @@ import (
 
 func TestImage(t *testing.T) {
 	twice := randomLayer(t)
-	onBoth(t, func(t *testing.T, kind string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, kind string, e *Engine) {
 		removeImage(t, e, "stored:ci")
 		plain := uncompressed(t, randomLayer(t))[0]
 		built := newImage(t, "stored", randomLayer(t), twice, plain, twice)
@@ -53,13 +53,13 @@ func TestImage(t *testing.T) {
 			want = digestOf(t, e, "stored:ci")
 		}
 		if got, err := stored.Digest(); err != nil || got != want {
-			t.Errorf("the digest is %s, want %s (%v)", got, want, err)
+			t.Errorf("got digest %s, want %s (%v)", got, want, err)
 		}
 		if got, err := stored.ConfigName(); err != nil || got != must(built.ConfigName()) {
-			t.Errorf("the config is %s (%v)", got, err)
+			t.Errorf("got config %s (%v)", got, err)
 		}
 
-		// The image can be pushed, which reads layers concurrently, and loaded again, which sends nothing.
+		// Pushing the image reads layers concurrently. Loading it again sends nothing.
 		server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 		defer server.Close()
 		ref, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/stored:ci")
@@ -117,7 +117,7 @@ func digestOf(t *testing.T, e *Engine, name string) v1.Hash {
 	return must(img.Digest())
 }
 
-// Reading the layers one after the other, in ReadOrder, requests the engine's archive once.
+// Reading the layers sequentially in ReadOrder requests the engine's archive only once.
 func TestImageReadOrder(t *testing.T) {
 	e := openHost(t, engineHost(t, engine.Oldest))
 	removeImage(t, e, "stored:ci")
@@ -151,7 +151,7 @@ func TestImageReadOrder(t *testing.T) {
 }
 
 func TestImageFailures(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		removeImage(t, e, "arm:ci")
 		img := withConfig(t, newImage(t, "arm"), func(config *v1.ConfigFile) {
 			config.Architecture, config.Variant = "arm64", "v8"
@@ -265,7 +265,7 @@ func TestReadMetadata(t *testing.T) {
 	}
 }
 
-// Layers are read from one pass over the archive as long as they are read in its order.
+// One pass over the archive suffices as long as layers are read in its order.
 func TestSavedArchiveOpen(t *testing.T) {
 	names := []string{"a", "b", "c"}
 	files := map[string]string{"a": "first", "b": "second", "c": "third"}
@@ -295,7 +295,7 @@ func TestSavedArchiveOpen(t *testing.T) {
 				step.name, content, passes, files[step.name], step.passes, err)
 		}
 		if isLast := step.name == "c"; isLast == (a.idle != nil) {
-			t.Errorf("%s: an idle stream is kept: %t", step.name, a.idle != nil)
+			t.Errorf("%s: idle stream kept: %t", step.name, a.idle != nil)
 		}
 	}
 }

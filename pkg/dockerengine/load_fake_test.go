@@ -24,7 +24,7 @@ func TestLoadedString(t *testing.T) {
 	}
 }
 
-// What loadMissing sends depends on how the first attempt fails.
+// loadMissing sends the whole archive only if the engine rejects the partial one.
 func TestLoadMissing(t *testing.T) {
 	a := archiveOf(t, randomLayer(t), randomLayer(t))
 	inspect := "GET /images/" + a.config.String() + "/json"
@@ -84,7 +84,7 @@ func TestLoadMissing(t *testing.T) {
 	}
 }
 
-// An engine that reports success without having the image is incomplete, also after the whole archive.
+// loadMissing fails if the engine does not have the image even after loading the whole archive.
 func TestLoadMissingIncomplete(t *testing.T) {
 	a := archiveOf(t, randomLayer(t))
 	api := &fakeAPI{answers: map[string]string{"POST /images/load": `{"stream":"Loaded image"}`}}

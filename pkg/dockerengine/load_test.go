@@ -26,7 +26,7 @@ import (
 )
 
 func TestPlatform(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		if got, err := e.Platform(t.Context()); err != nil || got != "linux/amd64" {
 			t.Errorf("%q, %v", got, err)
 		}
@@ -50,7 +50,7 @@ func TestLoad(t *testing.T) {
 		{name: "equal layers", image: "sandbox:twice", media: types.OCIManifestSchema1, below: []v1.Layer{shared, shared}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+			withEachMethod(t, func(t *testing.T, kind string, e *Engine) {
 				removeImage(t, e, test.image)
 				img := mutate.MediaType(newImage(t, test.name, test.below...), test.media)
 				if test.media == types.OCIManifestSchema1 {
@@ -80,7 +80,7 @@ func TestLoad(t *testing.T) {
 					t.Errorf("the container prints %q, want %q", got, want)
 				}
 
-				// Loading it again, and under another name, sends nothing.
+				// Loading the image again, also under another name, sends nothing.
 				read.Store(0)
 				for _, name := range []string{test.image, "other:name"} {
 					removeImage(t, e, name)
@@ -94,14 +94,14 @@ func TestLoad(t *testing.T) {
 					}
 				}
 				if read.Load() != 0 {
-					t.Errorf("%d bytes of layers were read again", read.Load())
+					t.Errorf("%d bytes of layers were read again, want none", read.Load())
 				}
 			})
 		})
 	}
 }
 
-// checkID checks that the name refers to the image, by the ID that the engine's image store uses.
+// checkID checks that the name refers to the image, with an ID in the format of the engine's image store.
 func checkID(t *testing.T, kind string, e *Engine, name string, loaded Loaded, img v1.Image) {
 	t.Helper()
 	want, err := img.ConfigName()
@@ -134,7 +134,7 @@ func TestLoadSendsMissingLayers(t *testing.T) {
 	for _, test := range []struct {
 		name            string
 		below           []v1.Layer
-		current, oldest int // number of these layers sent to an engine of the kind that has all five
+		current, oldest int // number of these layers sent to an engine that has all five
 	}{
 		{"all the same", layers, 0, 0},
 		{"another one on top", append(layers[:5:5], other), 1, 1},
@@ -147,7 +147,7 @@ func TestLoadSendsMissingLayers(t *testing.T) {
 		{"the same, uncompressed", uncompressed(t, layers...), 5, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+			withEachMethod(t, func(t *testing.T, kind string, e *Engine) {
 				removeImage(t, e, "missing:ci")
 				img, err := mutate.AppendLayers(empty.Image, layers...)
 				if err != nil {
@@ -157,7 +157,7 @@ func TestLoadSendsMissingLayers(t *testing.T) {
 					t.Fatal(err)
 				}
 				want := map[string]int{engine.Current: test.current, engine.Oldest: test.oldest}[kind]
-				var mu sync.Mutex // the engine may pull several layers at a time
+				var mu sync.Mutex // the engine may pull layers concurrently
 				opened := map[v1.Hash]bool{}
 				img = openerImage{newImage(t, "missing", test.below...), func(l v1.Layer) (io.ReadCloser, error) {
 					digest, err := l.Digest()
@@ -191,7 +191,7 @@ func TestLoadSendsMissingLayers(t *testing.T) {
 				if got := outputOf(t, e, "missing:ci"); got != "hello missing" {
 					t.Error(got)
 				}
-				// The tag has moved; the image that had it is still there.
+				// The tag has moved, and the previously tagged image still exists.
 				if after := countImages(t, e); after > before+1 {
 					t.Errorf("the number of images went from %d to %d", before, after)
 				}
@@ -213,11 +213,11 @@ func TestFailedLoadKeepsTag(t *testing.T) {
 			broken := iotest.ErrReader(errors.New("the connection broke"))
 			return io.NopCloser(io.MultiReader(io.LimitReader(from, 1000), broken)), err
 		}},
-		{"a truncated layer", "ends after 1000 of", func(l v1.Layer) (io.ReadCloser, error) {
+		{"a truncated layer", "truncated after 1000 of", func(l v1.Layer) (io.ReadCloser, error) {
 			from, err := l.Compressed()
 			return io.NopCloser(io.LimitReader(from, 1000)), err
 		}},
-		{"a longer layer", "longer than the", func(l v1.Layer) (io.ReadCloser, error) {
+		{"a longer layer", "size exceeds the", func(l v1.Layer) (io.ReadCloser, error) {
 			from, err := l.Compressed()
 			return io.NopCloser(io.MultiReader(from, strings.NewReader("more"))), err
 		}},
@@ -227,10 +227,10 @@ func TestFailedLoadKeepsTag(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+			withEachMethod(t, func(t *testing.T, kind string, e *Engine) {
 				failAndCheckTag := func(want string) {
 					t.Helper()
-					bad := openerImage{newImage(t, "bad"), test.open} // a new one each time: the engine keeps complete layers
+					bad := openerImage{newImage(t, "bad"), test.open} // always new: the engine keeps complete layers
 					_, err := e.Load(t.Context(), "failing:ci", bad)
 					if err == nil || !strings.Contains(err.Error(), test.want) {
 						t.Errorf("%v, want %q", err, test.want)
@@ -257,7 +257,7 @@ func TestFailedLoadKeepsTag(t *testing.T) {
 	}
 }
 
-// emptyGzip is a gzip stream of an empty archive, padded to a length.
+// emptyGzip returns a gzip stream of an empty archive, padded to a size.
 func emptyGzip(size int64) []byte {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -277,11 +277,11 @@ func TestLoadRejectsInvalidImages(t *testing.T) {
 	}{
 		{"no name", "", "invalid image name", empty.Image},
 		{"upper case", "Sandbox:ci", "invalid image name", empty.Image},
-		{"a digest", "sandbox@sha256:" + strings.Repeat("0", 64), "a name with a digest", empty.Image},
+		{"a digest", "sandbox@sha256:" + strings.Repeat("0", 64), "a digest cannot be loaded", empty.Image},
 		{"no manifest", "sandbox:ci", "read the image's manifest", streamed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, kind string, e *Engine) {
+			onEachEngine(t, func(t *testing.T, kind string, e *Engine) {
 				_, err := e.Load(t.Context(), test.image, test.img)
 				if err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("%v, want %q", err, test.want)
@@ -292,7 +292,7 @@ func TestLoadRejectsInvalidImages(t *testing.T) {
 }
 
 func TestLoadTimesOutWhenIdle(t *testing.T) {
-	byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+	withEachMethod(t, func(t *testing.T, kind string, e *Engine) {
 		stuck := openerImage{newImage(t, "stuck"), func(v1.Layer) (io.ReadCloser, error) {
 			reader, _ := io.Pipe()
 			return reader, nil
@@ -300,7 +300,7 @@ func TestLoadTimesOutWhenIdle(t *testing.T) {
 		e.idleTimeout = 200 * time.Millisecond
 		_, err := e.Load(t.Context(), "stuck:ci", stuck)
 		if idle := new(idleError); !errors.As(err, &idle) || idle.peer != peerSource || idle.timeout != e.idleTimeout {
-			t.Errorf("%v, want an idleError of the source", err)
+			t.Errorf("%v, want an idleError for the source", err)
 		}
 		e.idleTimeout = time.Hour
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)

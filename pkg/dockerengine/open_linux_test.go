@@ -24,7 +24,7 @@ func TestOpenWithoutPermission(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root; run as root")
 	}
-	// This thread opens files and sockets as another user, see setfsuid(2).
+	// Access files and sockets as another user in this thread. See setfsuid(2).
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for _, set := range []func(int) error{

@@ -25,7 +25,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
-// describe lists the candidates as "name host".
+// describe returns the candidates as a list of "name host".
 func describe(getenv func(string) string) string {
 	var list []string
 	for _, c := range candidates(getenv) {
@@ -128,7 +128,7 @@ func TestOpenFailures(t *testing.T) {
 func TestOpenTriesAllCandidates(t *testing.T) {
 	dir := t.TempDir()
 	getenv := env(map[string]string{"HOME": dir})
-	moved := candidates(getenv) // into dir, whatever this machine runs
+	moved := candidates(getenv) // into dir, so that engines on this machine are not found
 	for i, c := range moved {
 		if !strings.Contains(c.endpoint.Host, dir) {
 			moved[i].endpoint.Host = "unix://" + dir + strings.TrimPrefix(c.endpoint.Host, "unix://")
@@ -230,7 +230,7 @@ func TestOpenAndLoadOverSSH(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			host := engineHost(t, kind)
-			// A stand-in for ssh that runs the remote command here.
+			// A fake ssh command that runs the remote command locally.
 			bin := t.TempDir()
 			write(t, filepath.Join(bin, "ssh"), `#!/bin/sh
 case "$*" in *'-l user'*'engine.example docker system dial-stdio') ;; *) exit 1;; esac
@@ -270,7 +270,7 @@ func write(t *testing.T, name, content string) {
 	}
 }
 
-// writeContext creates a context as docker context create does.
+// writeContext creates a context like docker context create.
 func writeContext(t *testing.T, configDir, name, host string, files *dockercontext.TLSData) {
 	t.Helper()
 	contexts := store.New(filepath.Join(configDir, "contexts"), store.NewConfig(func() any { return &map[string]any{} }))
@@ -288,7 +288,7 @@ func writeContext(t *testing.T, configDir, name, host string, files *dockerconte
 	}
 }
 
-// serve handles connections on loopback until the test ends, and returns the address.
+// serve handles connections on a loopback port until the test ends, and returns its address.
 func serve(t *testing.T, handle func(net.Conn)) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -308,7 +308,7 @@ func serve(t *testing.T, handle func(net.Conn)) string {
 	return listener.Addr().String()
 }
 
-// relay copies between a connection and an engine.
+// relay copies data in both directions between a connection and an engine.
 func relay(conn net.Conn, host string) {
 	engine, err := net.Dial("unix", strings.TrimPrefix(host, "unix://"))
 	if err != nil {
@@ -322,7 +322,7 @@ func relay(conn net.Conn, host string) {
 	io.Copy(conn, engine)
 }
 
-// certificates returns the server's and the client's side of mutual TLS.
+// certificates returns the server's and the client's certificates for mutual TLS.
 func certificates(t *testing.T) (*tls.Config, *dockercontext.TLSData) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

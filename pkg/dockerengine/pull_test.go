@@ -12,7 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// serveImage serves an archive as a pull does. It expects requests for all layers but the first.
+// serveImage serves an archive as for a pull. The registry expects requests for all layers but the first.
 func serveImage(t *testing.T, a *archive) (*imageRegistry, string) {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -70,7 +70,7 @@ func TestImageRegistry(t *testing.T) {
 				test.method, test.path, response.StatusCode, contentType, len(body), err, test)
 		}
 	}
-	r.serving.Wait() // a handler may still run when the client has read its last byte
+	r.serving.Wait() // a handler may still run after the client has read the last byte
 	if sent := r.sentLayers(); len(sent) != 1 || sent[0].hash != a.digests[1] {
 		t.Errorf("sent %+v, want the second layer", sent)
 	}
@@ -80,7 +80,7 @@ func TestImageRegistry(t *testing.T) {
 	select {
 	case <-r.contacted:
 	default:
-		t.Error("the registry was not contacted")
+		t.Error("the registry did not record the contact")
 	}
 
 	// A layer that was expected to exist counts as an additional one.
