@@ -93,7 +93,7 @@ func FuzzCheckAddress(f *testing.F) {
 		err := CheckAddress(addr)
 		if err != nil {
 			if strings.ContainsAny(err.Error(), "\n\r\x00\x1b") {
-				t.Errorf("%q", err)
+				t.Errorf("got %q", err)
 			}
 			return
 		}
@@ -299,7 +299,7 @@ func TestSocketPermission(t *testing.T) {
 	want := "connect to builder unix://" + socket + ": dial unix " + socket +
 		": connect: permission denied (run as root or as a member of the socket's group)"
 	if err != nil || string(output) != want {
-		t.Errorf("%v, got\n%s\nwant\n%s", err, output, want)
+		t.Errorf("got error %v and output\n%s\nwant\n%s", err, output, want)
 	}
 }
 

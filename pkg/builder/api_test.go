@@ -204,7 +204,7 @@ func TestAPIErrors(t *testing.T) {
 			checkAPIError(t, err, test.op, test.want)
 			checkMessage(t, err, append(j.secrets(), test.token)...)
 			if n := calls(s, method, nil); n != test.want.calls {
-				t.Errorf("%d calls of %s, want %d", n, method, test.want.calls)
+				t.Errorf("got %d calls of %s, want %d", n, method, test.want.calls)
 			}
 		})
 	}
@@ -270,7 +270,7 @@ func TestRejectedOIDCTokens(t *testing.T) {
 			checkAPIError(t, err, `create a build in project "sandbox"`, test.want)
 			checkMessage(t, err, test.token, test.token[strings.LastIndex(test.token, ".")+1:])
 			if n := len(s.Calls()); n != test.want.calls {
-				t.Errorf("%d calls, want %d", n, test.want.calls)
+				t.Errorf("got %d calls, want %d", n, test.want.calls)
 			}
 		})
 	}
@@ -315,7 +315,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		}
 	}
 	if n := requests.Load(); n != 0 {
-		t.Errorf("%d requests to the redirect target, want none", n)
+		t.Errorf("got %d requests to the redirect target, want none", n)
 	}
 }
 
@@ -359,7 +359,7 @@ func TestRetryAfter(t *testing.T) {
 				t.Errorf("waited %s, want %s", clock.sleeps, test.want)
 			}
 			if n := calls(s, "CreateBuild", nil); n != len(test.want)+1 {
-				t.Errorf("%d calls", n)
+				t.Errorf("got %d calls", n)
 			}
 			if test.want != nil {
 				if err != nil {
@@ -375,7 +375,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// When the context ends, Machine and Acquire return its cause, whatever they are waiting for.
+// When the context ends, Machine and Acquire return its cause, regardless of what they are waiting for.
 func TestContextCause(t *testing.T) {
 	retryLater := map[string]string{"Retry-After": "60"}
 	for _, test := range []struct {

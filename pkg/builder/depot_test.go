@@ -105,7 +105,7 @@ func TestTransientErrorsAreRetried(t *testing.T) {
 			// One more GetBuildKitConnection: the first successful response is pending.
 			for method, want := range map[string]int{"CreateBuild": 3, "GetBuildKitConnection": 4, "FinishBuild": 3} {
 				if n := calls(s, method, nil); n != want {
-					t.Errorf("%d calls of %s, want %d", n, method, want)
+					t.Errorf("got %d calls of %s, want %d", n, method, want)
 				}
 			}
 			if lines := j.log(); len(lines) > 0 {
@@ -178,7 +178,7 @@ func TestHealthReports(t *testing.T) {
 		eventually(t, "more reports", func() bool { return reports(s, "linux/arm64") > before+2 })
 		mustReturn(t, "Release", func() { lease.Release(nil) }) // Release waits for the reports to end
 		if n := reports(s, "linux/amd64"); n != 0 {
-			t.Errorf("%d reports for a platform that was not requested", n)
+			t.Errorf("got %d reports for a platform that was not requested", n)
 		}
 	})
 
@@ -412,7 +412,7 @@ func TestAcquireCanceledWhileCreating(t *testing.T) {
 		t.Errorf("Acquire with an ended context: %v", err)
 	}
 	if n := len(s.Calls()) - before; n != 0 {
-		t.Errorf("%d calls with an ended context", n)
+		t.Errorf("got %d calls with an ended context", n)
 	}
 }
 

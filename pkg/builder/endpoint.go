@@ -118,7 +118,8 @@ func (e *endpoint) connect(ctx context.Context) (*client.Client, []*client.Worke
 	)
 	switch {
 	case isTLSFailure(err):
-		hint = "the certificates do not match or have expired; check " + CertPath + " or, for Depot, run again for new ones"
+		hint = "the certificates do not match or have expired; check " + CertPath +
+			" or, with Depot, run again to get new ones"
 	case errors.Is(err, os.ErrPermission):
 		hint = "run as root or as a member of the socket's group"
 	case errors.Is(err, os.ErrNotExist):

@@ -218,6 +218,6 @@ func TestMachineAfterRelease(t *testing.T) {
 		t.Error("the machine still responds after Release")
 	}
 	if n := calls(s, "FinishBuild", nil); n != 1 {
-		t.Errorf("%d calls of FinishBuild", n)
+		t.Errorf("got %d calls of FinishBuild", n)
 	}
 }

@@ -242,7 +242,7 @@ func environment(variables map[string]string) func(string) string {
 	return func(name string) string { return variables[name] }
 }
 
-// fakeClock starts at a fixed time. Sleep advances it and returns at once.
+// fakeClock starts at a fixed time. Sleep advances it and returns immediately.
 type fakeClock struct {
 	mu     sync.Mutex
 	now    time.Time

@@ -115,7 +115,7 @@ func FuzzFindProject(f *testing.F) {
 		id, err := FindProject(dir, environment(nil))
 		switch {
 		case err != nil && (id != "" || strings.ContainsAny(err.Error(), "\n\r\x1b\x00")):
-			t.Errorf("%q, %q", id, err)
+			t.Errorf("got %q, %q", id, err)
 		case err == nil && (id == "" || strings.ContainsAny(id, " \t\n\r\x1b\x00")):
 			t.Errorf("got ID %q", id)
 		}

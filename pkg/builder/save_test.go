@@ -59,7 +59,7 @@ func TestSave(t *testing.T) {
 		}
 		pull, err := d.PullCredential(t.Context(), lease.Tags[0]+"@"+digest(t, image).String())
 		if err != nil || pull.Host != saved.Addr {
-			t.Fatalf("%+v, %v", pull, err)
+			t.Fatalf("got %+v, %v", pull, err)
 		}
 		if err := push(lease.Tags[0]+"-other", pull); err == nil {
 			t.Error("the pull credential can push")
@@ -107,7 +107,7 @@ func TestSave(t *testing.T) {
 			}
 		}
 		if n := len(s.Calls()); n != 0 {
-			t.Errorf("%d calls", n)
+			t.Errorf("got %d calls", n)
 		}
 	})
 
@@ -186,14 +186,14 @@ func TestPullCredentialErrors(t *testing.T) {
 			_, err := d.PullCredential(t.Context(), lease.Tags[0])
 			if test.want.calls == 0 {
 				if n := calls(s, "GetPullInfo", nil); err != nil || n != 2 {
-					t.Errorf("%d calls, %v", n, err)
+					t.Errorf("got %d calls, %v", n, err)
 				}
 				return
 			}
 			checkAPIError(t, err, "get a password to pull "+lease.Tags[0], test.want)
 			checkMessage(t, err, "pull-secret")
 			if n := calls(s, "GetPullInfo", nil); n != test.want.calls {
-				t.Errorf("%d calls, want %d", n, test.want.calls)
+				t.Errorf("got %d calls, want %d", n, test.want.calls)
 			}
 		})
 	}

@@ -90,7 +90,7 @@ func TestRepository(t *testing.T) {
 	)
 	if r.Owner != "acme" || r.Name != "app" || r.Token != "token" || r.ServerURL != "https://git.example" ||
 		r.APIURL != "https://git.example/api/v3" {
-		t.Errorf("%+v", r)
+		t.Errorf("got %+v", r)
 	}
 }
 

@@ -25,7 +25,7 @@ var ErrNoDepotToken = errors.New(
 	"no Depot token: set DEPOT_TOKEN or depot_token, or run in GitHub Actions to authenticate with OIDC",
 )
 
-// Depot finds the token that authenticates to Depot.
+// Depot finds the token for authenticating to Depot.
 type Depot struct {
 	Input  string                           // the input depot_token
 	Getenv func(string) string              // DEPOT_TOKEN, and the event that started the run
@@ -139,7 +139,7 @@ func (d Depot) claim(ctx context.Context, repository string) (challenge, error) 
 				{On: httpclient.NoResponse, Text: "check the network, and rerun the job"},
 				{On: httpclient.ServerErrors, Text: "rerun the job later; status: https://status.depot.dev"},
 				{On: http.StatusTooManyRequests, Text: "rerun the job later"},
-				{On: httpclient.ClientErrors, Text: "allow pull requests from forks in the project's settings at Depot"},
+				{On: httpclient.ClientErrors, Text: "allow pull requests from forks in the project's settings on Depot"},
 			},
 		},
 		HTTP: d.OIDC.HTTP.Client(),

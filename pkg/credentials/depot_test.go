@@ -276,7 +276,7 @@ func TestForkAnswersChallenge(t *testing.T) {
 		t.Errorf("Depot recognized a token of kind %q", got)
 	}
 	if n := len(actions.Requests()) - before; n != 0 {
-		t.Errorf("%d requests to GitHub for a fork, want none", n)
+		t.Errorf("got %d requests to GitHub for a fork, want none", n)
 	}
 	if len(l.lines) != countCalls(s, "exchange") {
 		t.Errorf("logged %d lines for %d exchanges", len(l.lines), countCalls(s, "exchange"))
@@ -391,7 +391,7 @@ func TestClaimIsRetried(t *testing.T) {
 		t.Error(err)
 	}
 	if n := countCalls(s, "claim"); n != 3 {
-		t.Errorf("%d claims, want 3", n)
+		t.Errorf("got %d claims, want 3", n)
 	}
 }
 

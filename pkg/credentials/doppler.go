@@ -117,7 +117,7 @@ func isPublic(name, value string) bool {
 	return err == nil || slices.Contains(publicNames, name)
 }
 
-// login exchanges a GitHub OIDC token for a token of the identity.
+// login exchanges a GitHub OIDC token for a Doppler token of the identity.
 func (s DopplerSource) login(ctx context.Context) (string, error) {
 	owner, _, _ := strings.Cut(s.Repository, "/")
 	id, err := s.OIDC.Token(ctx, dopplerOIDCAudiencePrefix+owner)

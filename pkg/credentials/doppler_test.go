@@ -113,7 +113,7 @@ func TestReadDoppler(t *testing.T) {
 			}
 			config, err := ReadDoppler(t.Context(), source)
 			if !errors.Is(err, test.err) {
-				t.Fatalf("%v, want %v", err, test.err)
+				t.Fatalf("got %v, want %v", err, test.err)
 			}
 			if test.token == "" {
 				if config.Client != nil || config.Secrets != nil || len(server.tokens) > 0 {
@@ -186,7 +186,7 @@ func TestDopplerSecrets(t *testing.T) {
 	config := Doppler{Secrets: map[string]string{"A": "doppler", "EMPTY": "", "DEPOT_TOKEN": "d", "DAYTONA_API_KEY": "k"}}
 	getenv := config.Over(func(name string) string { return "env " + name })
 	if getenv("A") != "doppler" || getenv("EMPTY") != "env EMPTY" || getenv("B") != "env B" {
-		t.Errorf("%s, %s, %s", getenv("A"), getenv("EMPTY"), getenv("B"))
+		t.Errorf("got %s, %s, %s", getenv("A"), getenv("EMPTY"), getenv("B"))
 	}
 	if got, want := config.BuildSecrets(), map[string]string{"A": "doppler", "EMPTY": ""}; !reflect.DeepEqual(got, want) {
 		t.Errorf("build secrets %v, want %v", got, want)

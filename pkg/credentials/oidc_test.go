@@ -111,7 +111,7 @@ func TestOIDCToken(t *testing.T) {
 			oidc.HTTP.Policy = httpclient.Policy{MinWait: time.Millisecond, Timeout: test.timeout}
 			got, err := oidc.Token(t.Context(), "https://depot.dev/?a&b")
 			if n := requests.Load(); n != test.requests {
-				t.Errorf("%d requests, want %d", n, test.requests)
+				t.Errorf("got %d requests, want %d", n, test.requests)
 			}
 			if test.message == "" {
 				if want := []string{"request-token", token}; err != nil || got != token || !slices.Equal(r.secrets(), want) {
@@ -168,7 +168,7 @@ func TestOIDCCanceled(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if n := requests.Load(); n != 0 {
-		t.Errorf("%d requests", n)
+		t.Errorf("got %d requests", n)
 	}
 }
 

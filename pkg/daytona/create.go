@@ -104,7 +104,8 @@ func (c *Client) checkOrganization(ctx context.Context, created Snapshot) error 
 	}
 	err := c.wrongOrganization(created.Organization)
 	if deleteErr := c.Delete(ctx, created.ID); deleteErr != nil {
-		return fmt.Errorf("%w; snapshot %s was created there and could not be deleted: %w", err, created.Name, deleteErr)
+		return fmt.Errorf("%w; snapshot %s was created in that organization and could not be deleted: %w",
+			err, created.Name, deleteErr)
 	}
 	return err
 }

@@ -127,7 +127,7 @@ func TestCreate(t *testing.T) {
 		{
 			name: "another organization, delete fails", organization: "org-2", posts: 1, left: 1, status: 403,
 			faults: []cloud.Fault{{Method: "DELETE", Status: 403, Message: "Access denied"}},
-			want:   "belongs to organization org-1 … snapshot app-1 was created there and could not be deleted",
+			want:   "belongs to organization org-1 … snapshot app-1 was created in that organization and could not be deleted",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -161,7 +161,7 @@ func TestCreate(t *testing.T) {
 				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
 			}
 			if posts := countRequests(s, "POST"); posts != test.posts {
-				t.Errorf("%d requests, want %d", posts, test.posts)
+				t.Errorf("got %d requests, want %d", posts, test.posts)
 			}
 			s.Heal()
 			if err == nil {
@@ -181,12 +181,12 @@ func checkCreated(t *testing.T, c *Client, created Snapshot, r Request) {
 	t.Helper()
 	if created.Name != r.Name || created.Image != r.Image || created.Resources != r.Resources ||
 		created.Regions[0] != r.Region || !slices.Equal(created.Entrypoint, r.Entrypoint) || created.Organization != "org-1" {
-		t.Errorf("%+v, want %+v", created, r)
+		t.Errorf("got %+v, want %+v", created, r)
 	}
 	active, err := c.WaitUntilActive(t.Context(), created.ID, nil)
 	if err != nil || "@"+active.Digest != r.Image[strings.Index(r.Image, "@"):] || active.SizeGB <= 0 ||
 		active.Used.IsZero() {
-		t.Errorf("%+v, %v", active, err)
+		t.Errorf("got %+v, %v", active, err)
 	}
 }
 
@@ -265,7 +265,7 @@ func TestCreateCanceled(t *testing.T) {
 			}()
 			_, err := c.Create(ctx, Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}})
 			if !errors.Is(err, interrupted) || (test.want == "" && err != interrupted) {
-				t.Errorf("%v, want the cause", err)
+				t.Errorf("got %v, want the cause", err)
 			}
 			checkError(t, err, cmp.Or(test.want, "interrupted"))
 			<-canceled
@@ -291,7 +291,7 @@ func TestCreateCanceledWithResponse(t *testing.T) {
 	cancel(interrupted)
 	_, err := c.Create(ctx, Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}})
 	if err != interrupted {
-		t.Errorf("%v, want the cause", err)
+		t.Errorf("got %v, want the cause", err)
 	}
 	if posts, deletes := countRequests(s, "POST"), countRequests(s, "DELETE"); posts != deletes {
 		t.Errorf("%d snapshots were created and %d deleted", posts, deletes)

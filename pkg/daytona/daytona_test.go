@@ -147,7 +147,7 @@ func TestCurrentKey(t *testing.T) {
 				t.Errorf("Missing modified its argument: %q", needed)
 			}
 			if test.key == "dtn_all" && (key.Name != "all" || key.Expires.Year() != 2100) {
-				t.Errorf("%+v", key)
+				t.Errorf("got %+v", key)
 			}
 		})
 	}
@@ -246,7 +246,7 @@ func TestPushAccess(t *testing.T) {
 	checkError(t, err, "")
 	if access.Registry != s.RegistryHost() || access.Project != "sbox-transient" ||
 		!strings.HasPrefix(access.User, "robot$sbox-transient+") || time.Until(access.Expires) < 50*time.Minute {
-		t.Errorf("%+v", access)
+		t.Errorf("got %+v", access)
 	}
 	if access.Secret == "" || !slices.Equal(masked, []string{access.Secret}) {
 		t.Errorf("masked: %q", masked)
@@ -285,10 +285,10 @@ func TestPushAccessFormat(t *testing.T) {
 			access, err := c.PushAccess(t.Context(), "")
 			if test.host == "" {
 				if !errors.Is(err, httpclient.ErrFormat) || access != (PushAccess{}) {
-					t.Errorf("%+v, %v", access, err)
+					t.Errorf("got %+v, %v", access, err)
 				}
 			} else if err != nil || access.Registry != test.host || access.Expires.Sub(fakeclock.Start) != test.in {
-				t.Errorf("%+v, %v", access, err)
+				t.Errorf("got %+v, %v", access, err)
 			}
 			if test.secret != "" && !slices.Equal(masked, []string{test.secret}) || test.secret == "" && masked != nil {
 				t.Errorf("masked %q", masked)
@@ -386,13 +386,13 @@ func TestErrors(t *testing.T) {
 			_, err := c.Regions(t.Context())
 			checkError(t, err, test.want)
 			if n := sent.n.Load(); n != test.requests {
-				t.Errorf("%d requests, want %d", n, test.requests)
+				t.Errorf("got %d requests, want %d", n, test.requests)
 			}
 			if err == nil {
 				return
 			}
 			if failed, ok := errors.AsType[*httpclient.APIError](err); !ok || failed.Status != test.fault.Status {
-				t.Errorf("%#v", err)
+				t.Errorf("got %#v", err)
 			}
 			if errors.Is(err, httpclient.ErrFormat) != test.format {
 				t.Errorf("is ErrFormat: %v, want %v", !test.format, test.format)
@@ -435,6 +435,6 @@ func TestCancel(t *testing.T) {
 		return nil, r.Context().Err()
 	})
 	if _, err := c.Regions(ctx); err != interrupted {
-		t.Errorf("%v, want the cause", err)
+		t.Errorf("got %v, want the cause", err)
 	}
 }

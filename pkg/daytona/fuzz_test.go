@@ -22,7 +22,7 @@ func FuzzSnapshotError(f *testing.F) {
 			t.Errorf("unsafe: %q", text)
 		}
 		if utf8.RuneCountInString(text) > 700 {
-			t.Errorf("%d characters", utf8.RuneCountInString(text))
+			t.Errorf("got %d characters", utf8.RuneCountInString(text))
 		}
 	})
 }

@@ -89,7 +89,7 @@ func TestLimits(t *testing.T) {
 				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
 			}
 			if limits != test.limits {
-				t.Errorf("%+v, want %+v", limits, test.limits)
+				t.Errorf("got %+v, want %+v", limits, test.limits)
 			}
 			list, err := newClient(s, "dtn_all").List(t.Context(), "")
 			if err != nil || len(list) != 1 {
@@ -109,7 +109,7 @@ func TestLimitsWithoutLimits(t *testing.T) {
 	limits, err := c.Limits(t.Context(), "")
 	checkError(t, err, "")
 	if limits != (Limits{Sandbox: Resources{Disk: 5}}) {
-		t.Errorf("%+v", limits)
+		t.Errorf("got %+v", limits)
 	}
 	if n := countRequests(s, "DELETE"); n != 1 {
 		t.Errorf("%d snapshots were deleted, want the one that the probe created", n)

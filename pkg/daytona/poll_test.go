@@ -87,20 +87,20 @@ func TestWaitUntilActive(t *testing.T) {
 					}
 				}
 				if since < last {
-					t.Errorf("%s for %s, after a report of %s", s.State, since, last)
+					t.Errorf("got %s for %s, after a report of %s", s.State, since, last)
 				}
 				last = since
 			})
 			checkError(t, err, test.want)
 			if got.State != test.state || strings.Join(states, " ") != test.states {
-				t.Errorf("%s after %q, want %s after %q", got.State, states, test.state, test.states)
+				t.Errorf("got %s after %q, want %s after %q", got.State, states, test.state, test.states)
 			}
 			failure, ok := errors.AsType[*SnapshotError](err)
 			if isFailure := test.state == Failed || test.state == BuildFailed; ok != isFailure {
-				t.Errorf("%T", err)
+				t.Errorf("got %T", err)
 			}
 			if ok && (failure.Log != test.log || failure.Snapshot.State != test.state) {
-				t.Errorf("%+v, want the log %q", failure, test.log)
+				t.Errorf("got %+v, want the log %q", failure, test.log)
 			}
 		})
 	}
@@ -130,7 +130,7 @@ func TestHints(t *testing.T) {
 	err := &SnapshotError{Snapshot: Snapshot{Name: "app-1", State: Failed, Reason: "a\nb\x1b" + strings.Repeat("c", 600)}}
 	checkError(t, err, `a b\u001bccc … c…`)
 	if len(err.Error()) > 800 {
-		t.Errorf("%d bytes", len(err.Error()))
+		t.Errorf("got %d bytes", len(err.Error()))
 	}
 }
 
@@ -153,7 +153,7 @@ func TestWaitUntilActiveEnds(t *testing.T) {
 			}
 		})
 		if !errors.Is(err, timeout) || got.State != Pending {
-			t.Errorf("%+v, %v", got, err)
+			t.Errorf("got %+v, %v", got, err)
 		}
 		checkError(t, err, "timed out; snapshot app-1 has been pending for … s (see the Snapshots page")
 	})
@@ -225,7 +225,7 @@ func TestWaitUntilActiveOutages(t *testing.T) {
 			}
 			_, err := c.WaitUntilActive(ctx, id, nil)
 			if httpclient.Status(err) != test.status || errors.Is(err, finished) != (test.status == 0) || n != len(test.steps) {
-				t.Errorf("%v after %d requests", err, n)
+				t.Errorf("got %v after %d requests", err, n)
 			}
 		})
 	}
@@ -276,7 +276,7 @@ func TestWaitForImage(t *testing.T) {
 	interrupted := errors.New("interrupted")
 	c.HTTP.Clock = &fakeclock.Clock{OnSleep: func() { cancel(interrupted) }}
 	if _, err = c.WaitForImage(ctx, access, repository+":none"); err != interrupted {
-		t.Errorf("%v, want the cause", err)
+		t.Errorf("got %v, want the cause", err)
 	}
 	access.Secret = "wrong"
 	_, err = c.WaitForImage(t.Context(), access, ref)
@@ -326,11 +326,11 @@ func TestWaitForImageFaults(t *testing.T) {
 			got, err := c.WaitForImage(t.Context(), PushAccess{User: "u", Secret: "s"}, image)
 			switch {
 			case test.found && (err != nil || got != digest), !test.found && err == nil:
-				t.Errorf("%q, %v", got, err)
+				t.Errorf("got %q, %v", got, err)
 			case httpclient.Status(err) != test.want:
-				t.Errorf("%v, want status %d", err, test.want)
+				t.Errorf("got %v, want status %d", err, test.want)
 			case !test.found && test.want == 0 && !errors.Is(err, context.DeadlineExceeded):
-				t.Errorf("%v, want a timeout", err)
+				t.Errorf("got %v, want a timeout", err)
 			}
 		})
 	}

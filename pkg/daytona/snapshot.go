@@ -128,7 +128,7 @@ func (c *Client) List(ctx context.Context, prefix string) ([]Snapshot, error) {
 			return nil, err
 		}
 		for _, item := range page.Items {
-			// Daytona matches the text anywhere in a name, ignores case, and treats _ and % as wildcards.
+			// Daytona matches the name anywhere, ignores case, and treats _ and % as wildcards.
 			if !item.General && strings.HasPrefix(item.Name, prefix) && !seen[item.Id] {
 				seen[item.Id] = true
 				list = append(list, convert(item))

@@ -70,7 +70,7 @@ func TestRun(t *testing.T) {
 		{name: "default privileges", spec: ContainerSpec{Cmd: []string{"status", "NoNewPrivs"}}, out: "0"},
 		{name: "no network", spec: ContainerSpec{Cmd: []string{"read", "/sys/class/net/eth0/address"}},
 			out: "open /sys/class/net/eth0/address: no such file or directory"},
-		{name: "a process limit", spec: ContainerSpec{Cmd: []string{"fork"}, Pids: 32}, out: "refused true\n"},
+		{name: "a process limit", spec: ContainerSpec{Cmd: []string{"fork"}, Pids: 32}, out: "limited true\n"},
 		{name: "a child that outlives its parent", spec: ContainerSpec{Cmd: []string{"child"}}, out: "left true\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestRun(t *testing.T) {
 				}
 				exit, err := c.Run(t.Context(), streams)
 				if err != nil || exit != test.exit || out.String() != test.out || errs.String() != test.errs {
-					t.Errorf("%q and %q, exit %d (%v), want %q, %q, %d",
+					t.Errorf("got %q and %q, exit %d (%v), want %q, %q, %d",
 						&out, &errs, exit, err, test.out, test.errs, test.exit)
 				}
 			})
@@ -113,12 +113,12 @@ func TestRunWithLargeOutput(t *testing.T) {
 		}
 		err = c.Logs(t.Context(), false, Streams{Out: counter{&kept}})
 		if err != nil || kept.Load() < 8<<20 || kept.Load() > 32<<20 {
-			t.Errorf("%d bytes in the log (%v)", kept.Load(), err)
+			t.Errorf("got %d bytes in the log (%v)", kept.Load(), err)
 		}
 
 		c = create(t, e, ContainerSpec{Cmd: []string{"spam", "1000000"}})
 		if _, err := c.Run(t.Context(), Streams{Out: &limited{left: 10 << 20}}); !errors.Is(err, errFull) {
-			t.Errorf("%v, want %v", err, errFull)
+			t.Errorf("got %v, want %v", err, errFull)
 		}
 		if state, err := c.Inspect(t.Context()); err != nil || state.Running {
 			t.Errorf("the container is still running: %+v, %v", state, err)
@@ -149,10 +149,10 @@ func TestRunEndsWithContext(t *testing.T) {
 			cancel(cause)
 		}()
 		if _, err := c.Run(ctx, Streams{Out: out}); !errors.Is(err, cause) {
-			t.Errorf("%v, want %v", err, cause)
+			t.Errorf("got %v, want %v", err, cause)
 		}
 		if state, err := c.Inspect(t.Context()); err != nil || state.Running || state.ExitCode != 137 {
-			t.Errorf("%+v, %v", state, err)
+			t.Errorf("got %+v, %v", state, err)
 		}
 	})
 }
@@ -190,7 +190,7 @@ func TestRunFailures(t *testing.T) {
 				}
 				for _, want := range test.want {
 					if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
-						t.Errorf("%q, want %q", err, want)
+						t.Errorf("got %q, want %q", err, want)
 					}
 				}
 			})
@@ -226,7 +226,7 @@ func TestExec(t *testing.T) {
 				}
 				exit, err := c.Exec(t.Context(), test.spec)
 				if err != nil || exit != test.exit || out.String() != test.out || errs.String() != test.errs {
-					t.Errorf("%q and %q, exit %d (%v), want %q, %q, %d",
+					t.Errorf("got %q and %q, exit %d (%v), want %q, %q, %d",
 						&out, &errs, exit, err, test.out, test.errs, test.exit)
 				}
 			})
@@ -237,7 +237,7 @@ func TestExec(t *testing.T) {
 			spec := ExecSpec{Cmd: []string{"/bin/sh", "-c", "true"}, Streams: Streams{Out: &out, Err: &out}}
 			exit, err := c.Exec(t.Context(), spec)
 			if err != nil || exit != 126 && exit != 127 || !strings.Contains(out.String(), "/bin/sh") {
-				t.Errorf("%q, exit %d, %v", &out, exit, err)
+				t.Errorf("got %q, exit %d, %v", &out, exit, err)
 			}
 		})
 		t.Run("canceled", func(t *testing.T) {
@@ -273,7 +273,7 @@ func TestService(t *testing.T) {
 		})
 		state, err := c.Inspect(t.Context())
 		if err != nil || state.Status != "created" || state.Running || !state.StartedAt.IsZero() {
-			t.Errorf("%+v, %v", state, err)
+			t.Errorf("got %+v, %v", state, err)
 		}
 		before := time.Now()
 		if err := c.Start(t.Context()); err != nil {
@@ -283,7 +283,7 @@ func TestService(t *testing.T) {
 			state := waitUntilHealthy(t, c)
 			if !state.Running || state.Status != "running" || state.Probe != "[200 OK]" ||
 				state.StartedAt.Before(before) || len(state.Ports) != 1 {
-				t.Errorf("%+v", state)
+				t.Errorf("got %+v", state)
 			}
 			if got := get(t, "http://"+state.Ports[8080]); got != "served" {
 				t.Errorf("GET returns %q", got)
@@ -342,7 +342,7 @@ func TestSignalsAndStop(t *testing.T) {
 		}
 		var log bytes.Buffer
 		if err := c.Logs(t.Context(), true, Streams{Out: &log}); err != nil || log.String() != "ready\nhangup\nterminated\n" {
-			t.Errorf("%q, %v", &log, err)
+			t.Errorf("got %q, %v", &log, err)
 		}
 
 		c, out = start(t, e, ContainerSpec{Cmd: []string{"stubborn"}})
@@ -352,7 +352,7 @@ func TestSignalsAndStop(t *testing.T) {
 		}
 		state, err := c.Inspect(t.Context())
 		if err != nil || state.Running || state.ExitCode != 137 || state.OOMKilled || state.FinishedAt.IsZero() {
-			t.Errorf("%+v, %v", state, err)
+			t.Errorf("got %+v, %v", state, err)
 		}
 	})
 }
@@ -374,7 +374,7 @@ func TestRemove(t *testing.T) {
 					t.Error(err)
 				}
 				if _, err := c.Inspect(t.Context()); !cerrdefs.IsNotFound(err) {
-					t.Errorf("%v, want not found", err)
+					t.Errorf("got %v, want not found", err)
 				}
 			})
 		}

@@ -124,7 +124,7 @@ func TestIdleTimer(t *testing.T) {
 		<-ctx.Done()
 		err := new(idleError)
 		if !errors.As(context.Cause(ctx), &err) || err.peer != last || err.timeout != time.Hour {
-			t.Errorf("%+v, want %s", context.Cause(ctx), last)
+			t.Errorf("got %+v, want %s", context.Cause(ctx), last)
 		}
 	}
 	stopped, cancel := context.WithCancelCause(t.Context())

@@ -50,7 +50,7 @@ func TestExistingBlobs(t *testing.T) {
 		a.digests[1].String(): a.layers[1].size - 1, // an incomplete blob
 	}})
 	if want := map[v1.Hash]bool{a.digests[0]: true}; !maps.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
+		t.Errorf("got %v, want %v", got, want)
 	}
 	missing := a.missingLayers(got)
 	if len(missing) != 2 || missing[0].hash != a.digests[1] || missing[1].hash != a.digests[2] {
@@ -81,7 +81,7 @@ func TestExistingChain(t *testing.T) {
 	// Only the second layer: the first one occurs again above the common layers.
 	want := map[v1.Hash]bool{a.digests[1]: true}
 	if got := api.engine(t).existingLayers(t.Context(), a); !maps.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
+		t.Errorf("got %v, want %v", got, want)
 	}
 	api.answers["GET /images/json"] = "!500 broken"
 	if got := api.engine(t).existingLayers(t.Context(), a); len(got) > 0 {

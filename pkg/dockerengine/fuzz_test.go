@@ -206,7 +206,7 @@ func FuzzStoredManifest(f *testing.F) {
 		configDigest := digest.FromBytes(i.config).String()
 		if blobs[digest.FromBytes(i.raw).String()] == nil || configDigest != i.manifest.Config.Digest.String() ||
 			len(i.manifest.Layers) != len(i.diffIDs) {
-			t.Errorf("%+v", i.manifest)
+			t.Errorf("got %+v", i.manifest)
 		}
 		for _, hash := range i.readOrder() {
 			if layer, err := i.LayerByDigest(hash); err != nil {

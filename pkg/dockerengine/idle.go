@@ -19,7 +19,7 @@ type peer string
 
 const (
 	peerEngine peer = "the Docker Engine"
-	peerSource peer = "the builder that holds the image"
+	peerSource peer = "the builder"
 )
 
 // idleError is the cause of a transfer's cancellation.

@@ -186,7 +186,7 @@ func (i *storedImage) resolve(hash v1.Hash, platform string) error {
 // resolveIndex resolves the first image in the index that matches the platform and that the engine has. An engine may
 // have only some of the images.
 func (i *storedImage) resolveIndex(index *v1.IndexManifest, platform string) error {
-	err := errors.New("the index contains no image")
+	err := errors.New("the index contains no images")
 	for _, m := range index.Manifests {
 		isAttestation := m.Annotations["vnd.docker.reference.type"] != ""
 		if isAttestation || !m.MediaType.IsImage() {

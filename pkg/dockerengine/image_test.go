@@ -36,10 +36,10 @@ func TestImage(t *testing.T) {
 		}
 		layers, err := stored.Layers()
 		if len(stored.ReadOrder) != 5 {
-			t.Errorf("%d layers in ReadOrder, want 5", len(stored.ReadOrder))
+			t.Errorf("got %d layers in ReadOrder, want 5", len(stored.ReadOrder))
 		}
 		if err != nil || len(layers) != 6 {
-			t.Fatalf("%d layers, %v", len(layers), err)
+			t.Fatalf("got %d layers, %v", len(layers), err)
 		}
 		for i := range layers {
 			checkLayer(t, layers[i])
@@ -77,7 +77,7 @@ func TestImage(t *testing.T) {
 			t.Errorf("%s was pushed, want %s (%v)", got, want, err)
 		}
 		if loaded, err := e.Load(t.Context(), "stored:ci", pushed); err != nil || loaded.Sent != 0 {
-			t.Errorf("%+v, %v", loaded, err)
+			t.Errorf("got %+v, %v", loaded, err)
 		}
 	})
 }
@@ -141,11 +141,11 @@ func TestImageReadOrder(t *testing.T) {
 		layer.Close()
 	}
 	if len(streams) != 4 {
-		t.Errorf("%d layers, want 4", len(streams))
+		t.Errorf("got %d layers, want 4", len(streams))
 	}
 	for _, s := range streams {
 		if s != streams[0] {
-			t.Error("the archive was requested again")
+			t.Error("the archive was requested more than once")
 		}
 	}
 }
@@ -171,7 +171,7 @@ func TestImageFailures(t *testing.T) {
 			t.Run(test.name, func(t *testing.T) {
 				_, err := e.Image(t.Context(), test.image, test.platform)
 				if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
-					t.Errorf("%v, want %q", err, test.want)
+					t.Errorf("got %v, want %q", err, test.want)
 				}
 			})
 		}

@@ -126,7 +126,7 @@ func TestInteractiveWithoutTerminal(t *testing.T) {
 			t.Errorf("exit %d, %v", exit, err)
 		}
 		if content, err := os.ReadFile(out.Name()); err != nil || string(content) != "one\ntwo\n" {
-			t.Errorf("%q, %v", content, err)
+			t.Errorf("got %q, %v", content, err)
 		}
 		_, err = e.Interactive(t.Context(), ContainerSpec{Image: "no/such:image"}, in, out)
 		if err == nil || !strings.Contains(err.Error(), "image not found") {
@@ -140,6 +140,6 @@ func TestInteractiveWithoutTerminal(t *testing.T) {
 func checkNoContainers(t *testing.T, e *Engine) {
 	t.Helper()
 	if left, err := e.Containers(t.Context(), untilLabel); err != nil || len(left) > 0 {
-		t.Errorf("containers are left: %q (%v)", left, err)
+		t.Errorf("containers were not removed: %q (%v)", left, err)
 	}
 }

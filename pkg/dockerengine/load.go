@@ -28,9 +28,9 @@ type Loaded struct {
 // String summarizes the load for a log line.
 func (l Loaded) String() string {
 	if l.Existing == l.Layers {
-		return fmt.Sprintf("all %d layers already existed", l.Layers)
+		return fmt.Sprintf("all %d layers already exist", l.Layers)
 	}
-	return fmt.Sprintf("%d of %d layers already existed, %s sent", l.Existing, l.Layers, units.HumanSize(float64(l.Sent)))
+	return fmt.Sprintf("%d of %d layers already exist, %s sent", l.Existing, l.Layers, units.HumanSize(float64(l.Sent)))
 }
 
 // addSent adds layers that were sent.

@@ -44,7 +44,7 @@ func TestLoadOnFullDisk(t *testing.T) {
 				e := openHost(t, started.Host)
 				_, err = e.Load(t.Context(), "big:ci", newImage(t, "big", layer))
 				if err == nil || !strings.Contains(err.Error(), "no space left on device (free disk space") {
-					t.Errorf("%v", err)
+					t.Errorf("got %v", err)
 				}
 				if id, err := e.ImageID(t.Context(), "big:ci"); id != "" || err != nil {
 					t.Error(id, err)
@@ -75,7 +75,7 @@ func TestLoadStreams(t *testing.T) {
 		}
 		loaded, err := e.Load(t.Context(), "large:ci", img)
 		if err != nil || loaded.Sent < *megabytes<<20 {
-			t.Errorf("%+v, %v", loaded, err)
+			t.Errorf("got %+v, %v", loaded, err)
 		}
 		if most > before+20<<20 {
 			t.Errorf("loading %d MB took %d MB of memory", *megabytes, (most-before)>>20)
@@ -118,7 +118,7 @@ func (l *noise) Compressed() (io.ReadCloser, error) {
 	return io.NopCloser(io.MultiReader(&header, io.LimitReader(random, l.file), bytes.NewReader(end))), nil
 }
 
-// Engines reject an archive that lacks a layer which they do not have. Load then sends the whole archive.
+// Engines reject an archive without a layer that they do not have. Load then sends the whole archive.
 func TestLoadResendsAfterWrongGuess(t *testing.T) {
 	for _, architecture := range []string{"amd64", "arm64"} {
 		t.Run(architecture, func(t *testing.T) {
@@ -130,8 +130,8 @@ func TestLoadResendsAfterWrongGuess(t *testing.T) {
 				before := countImages(t, e)
 				guess := map[v1.Hash]bool{a.digests[0]: true}
 				err := e.streamArchive(t.Context(), a, a.missingLayers(guess))
-				refused := new(engineError)
-				if err != nil && !errors.As(err, &refused) {
+				rejected := new(engineError)
+				if err != nil && !errors.As(err, &rejected) {
 					t.Errorf("got %v, want an engine error or none", err)
 				}
 				if id := e.completeImage(t.Context(), a); id != "" {
@@ -185,7 +185,7 @@ func TestLoadRepairsIncompleteImage(t *testing.T) {
 		}
 		loaded, err := e.Load(t.Context(), "partial:ci", img)
 		if err != nil || loaded.Sent == 0 {
-			t.Errorf("%+v, %v", loaded, err)
+			t.Errorf("got %+v, %v", loaded, err)
 		}
 		if got := outputOf(t, e, "partial:ci"); got != "hello whole" {
 			t.Error(got)
@@ -211,7 +211,7 @@ func TestLoadWhenEngineStops(t *testing.T) {
 			}}
 			_, err = e.Load(t.Context(), "dying:ci", dying)
 			if err == nil || !strings.Contains(err.Error(), "load dying:ci into the Docker Engine at "+started.Host) {
-				t.Errorf("%v", err)
+				t.Errorf("got %v", err)
 			}
 		})
 	}
@@ -241,7 +241,7 @@ func TestLoadZstd(t *testing.T) {
 			_, err := e.Load(t.Context(), "zstd:ci", newImage(t, "zstd", layer))
 			switch {
 			case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
-				t.Errorf("%v, want %q", err, want)
+				t.Errorf("got %v, want %q", err, want)
 			case want == "" && err != nil:
 				t.Error(err)
 			case want == "" && outputOf(t, e, "zstd:ci") != "hello zstd":

@@ -15,11 +15,11 @@ import (
 
 func TestLoadedString(t *testing.T) {
 	loaded := Loaded{Layers: 2, Existing: 2}
-	if got := loaded.String(); got != "all 2 layers already existed" {
+	if got := loaded.String(); got != "all 2 layers already exist" {
 		t.Error(got)
 	}
 	loaded.addSent([]file{{size: 1_500_000}})
-	if got := loaded.String(); got != "1 of 2 layers already existed, 1.5MB sent" {
+	if got := loaded.String(); got != "1 of 2 layers already exist, 1.5MB sent" {
 		t.Error(got)
 	}
 }
@@ -30,7 +30,7 @@ func TestLoadMissing(t *testing.T) {
 	inspect := "GET /images/" + a.config.String() + "/json"
 	complete := fmt.Sprintf(`{"Id":%q}`, a.config)
 	guess := map[v1.Hash]bool{a.digests[0]: true}
-	brokenSource := errors.New("the builder is gone")
+	brokenSource := errors.New("builder unavailable")
 	for _, test := range []struct {
 		name     string
 		existing map[v1.Hash]bool
@@ -72,13 +72,13 @@ func TestLoadMissing(t *testing.T) {
 			}
 			sent, id, err := e.loadMissing(t.Context(), &copied, test.existing)
 			if len(sent) != test.sent || loads != test.loads || (err == nil) != (test.sent > 0) {
-				t.Errorf("%d layers sent in %d loads, want %d in %d (%v)", len(sent), loads, test.sent, test.loads, err)
+				t.Errorf("got %d layers sent in %d loads, want %d in %d (%v)", len(sent), loads, test.sent, test.loads, err)
 			}
 			if test.sent > 0 && id != a.config.String() {
 				t.Errorf("ID %q, want %s", id, a.config)
 			}
 			if test.source != nil && !errors.Is(err, test.source) {
-				t.Errorf("%v, want %v", err, test.source)
+				t.Errorf("got %v, want %v", err, test.source)
 			}
 		})
 	}
@@ -90,7 +90,7 @@ func TestLoadMissingIncomplete(t *testing.T) {
 	api := &fakeAPI{answers: map[string]string{"POST /images/load": `{"stream":"Loaded image"}`}}
 	_, _, err := api.engine(t).loadMissing(t.Context(), a, map[v1.Hash]bool{a.digests[0]: true})
 	if !errors.Is(err, errIncomplete) {
-		t.Errorf("%v, want %v", err, errIncomplete)
+		t.Errorf("got %v, want %v", err, errIncomplete)
 	}
 }
 

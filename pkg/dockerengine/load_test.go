@@ -28,7 +28,7 @@ import (
 func TestPlatform(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		if got, err := e.Platform(t.Context()); err != nil || got != "linux/amd64" {
-			t.Errorf("%q, %v", got, err)
+			t.Errorf("got %q, %v", got, err)
 		}
 	})
 }
@@ -205,12 +205,12 @@ func TestFailedLoadKeepsTag(t *testing.T) {
 		name, want string
 		open       func(v1.Layer) (io.ReadCloser, error)
 	}{
-		{"a layer that cannot be opened", "the builder is gone", func(v1.Layer) (io.ReadCloser, error) {
-			return nil, errors.New("the builder is gone")
+		{"a layer that cannot be opened", "builder unavailable", func(v1.Layer) (io.ReadCloser, error) {
+			return nil, errors.New("builder unavailable")
 		}},
-		{"a layer that fails", "the connection broke", func(l v1.Layer) (io.ReadCloser, error) {
+		{"a layer that cannot be read", "connection reset", func(l v1.Layer) (io.ReadCloser, error) {
 			from, err := l.Compressed()
-			broken := iotest.ErrReader(errors.New("the connection broke"))
+			broken := iotest.ErrReader(errors.New("connection reset"))
 			return io.NopCloser(io.MultiReader(io.LimitReader(from, 1000), broken)), err
 		}},
 		{"a truncated layer", "truncated after 1000 of", func(l v1.Layer) (io.ReadCloser, error) {
@@ -233,7 +233,7 @@ func TestFailedLoadKeepsTag(t *testing.T) {
 					bad := openerImage{newImage(t, "bad"), test.open} // always new: the engine keeps complete layers
 					_, err := e.Load(t.Context(), "failing:ci", bad)
 					if err == nil || !strings.Contains(err.Error(), test.want) {
-						t.Errorf("%v, want %q", err, test.want)
+						t.Errorf("got %v, want %q", err, test.want)
 					}
 					if id, err := e.ImageID(t.Context(), "failing:ci"); err != nil || id != want {
 						t.Errorf("the tag refers to %q, want %q (%v)", id, want, err)
@@ -284,7 +284,7 @@ func TestLoadRejectsInvalidImages(t *testing.T) {
 			onEachEngine(t, func(t *testing.T, kind string, e *Engine) {
 				_, err := e.Load(t.Context(), test.image, test.img)
 				if err == nil || !strings.Contains(err.Error(), test.want) {
-					t.Errorf("%v, want %q", err, test.want)
+					t.Errorf("got %v, want %q", err, test.want)
 				}
 			})
 		})
@@ -300,13 +300,13 @@ func TestLoadTimesOutWhenIdle(t *testing.T) {
 		e.idleTimeout = 200 * time.Millisecond
 		_, err := e.Load(t.Context(), "stuck:ci", stuck)
 		if idle := new(idleError); !errors.As(err, &idle) || idle.peer != peerSource || idle.timeout != e.idleTimeout {
-			t.Errorf("%v, want an idleError for the source", err)
+			t.Errorf("got %v, want an idleError for the source", err)
 		}
 		e.idleTimeout = time.Hour
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
 		if _, err := e.Load(ctx, "stuck:ci", stuck); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%v, want the deadline", err)
+			t.Errorf("got %v, want the deadline", err)
 		}
 		if id, err := e.ImageID(t.Context(), "stuck:ci"); id != "" || err != nil {
 			t.Error(id, err)

@@ -17,10 +17,10 @@ import (
 
 // finder opens the first engine that responds.
 type finder struct {
-	getenv        func(string) string
-	answerTimeout time.Duration // default 5 s
-	sshTimeout    time.Duration // default 35 s, including the login
-	idleTimeout   time.Duration // of the engine; default 5 min
+	getenv          func(string) string
+	responseTimeout time.Duration // default 5 s
+	sshTimeout      time.Duration // default 35 s, including the login
+	idleTimeout     time.Duration // of the engine; default 5 min
 }
 
 func newFinder(getenv func(string) string) finder {
@@ -71,7 +71,7 @@ func (f finder) connect(ctx context.Context, c candidate) (*Engine, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
-	timeout := f.answerTimeout
+	timeout := f.responseTimeout
 	if helper, err := connhelper.GetConnectionHelper(c.endpoint.Host); err != nil {
 		return nil, err
 	} else if helper != nil {

@@ -22,7 +22,7 @@ func TestOpenWithoutPermission(t *testing.T) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("needs root; run as root")
+		t.Skip("needs root")
 	}
 	// Access files and sockets as another user in this thread. See setfsuid(2).
 	runtime.LockOSThread()
@@ -38,6 +38,6 @@ func TestOpenWithoutPermission(t *testing.T) {
 	}
 	_, err = Open(t.Context(), env(map[string]string{"DOCKER_HOST": "unix://" + socket, "HOME": "/nonexistent"}))
 	if err == nil || !strings.Contains(err.Error(), "permission denied: add your user to the docker group") {
-		t.Errorf("%v", err)
+		t.Errorf("got %v", err)
 	}
 }

@@ -118,7 +118,7 @@ func TestOpenFailures(t *testing.T) {
 			}
 			for _, want := range test.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("%v, want %q", err, want)
+					t.Errorf("got %v, want %q", err, want)
 				}
 			}
 		})
@@ -173,16 +173,16 @@ func TestOpenTimesOut(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := Open(ctx, getenv); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v, want the deadline", err)
+		t.Errorf("got %v, want the deadline", err)
 	}
 	f := newFinder(getenv)
-	if f.answerTimeout != 5*time.Second || f.sshTimeout != 35*time.Second || f.idleTimeout != 5*time.Minute {
+	if f.responseTimeout != 5*time.Second || f.sshTimeout != 35*time.Second || f.idleTimeout != 5*time.Minute {
 		t.Errorf("the default timeouts are %+v", f)
 	}
-	f.answerTimeout = 100 * time.Millisecond
+	f.responseTimeout = 100 * time.Millisecond
 	_, err := f.open(t.Context(), candidates(getenv))
 	if err == nil || !strings.Contains(err.Error(), "timed out after 100ms") {
-		t.Errorf("%v, want a timeout after 100ms", err)
+		t.Errorf("got %v, want a timeout after 100ms", err)
 	}
 }
 

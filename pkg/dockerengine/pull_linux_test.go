@@ -39,7 +39,7 @@ func TestLoadFromAnotherNetwork(t *testing.T) {
 	}()
 	r := <-done
 	if r.err != nil || r.loaded.Sent == 0 {
-		t.Errorf("%+v, %v", r.loaded, r.err)
+		t.Errorf("got %+v, %v", r.loaded, r.err)
 	}
 	if !errors.Is(r.pulled, errCannotPull) {
 		t.Errorf("pull: %v, want %v", r.pulled, errCannotPull)

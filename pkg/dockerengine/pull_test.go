@@ -99,7 +99,7 @@ func TestImageRegistry(t *testing.T) {
 }
 
 func TestImageRegistryWithFailingSource(t *testing.T) {
-	cause := errors.New("the builder is gone")
+	cause := errors.New("builder unavailable")
 	a := archiveOf(t, randomLayer(t), randomLayer(t))
 	a.layers[1].layer = openerLayer{a.layers[1].layer, func(v1.Layer) (io.ReadCloser, error) { return nil, cause }}
 	r, url := serveImage(t, a)
@@ -109,7 +109,7 @@ func TestImageRegistryWithFailingSource(t *testing.T) {
 		response.Body.Close()
 	}
 	if err == nil || !errors.Is(context.Cause(r.ctx), cause) {
-		t.Errorf("%v; the pull's cause is %v, want %v", err, context.Cause(r.ctx), cause)
+		t.Errorf("got %v; the pull's cause is %v, want %v", err, context.Cause(r.ctx), cause)
 	}
 }
 

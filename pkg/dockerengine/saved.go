@@ -125,7 +125,7 @@ func (a *savedArchive) scan() (list []byte, err error) {
 		}
 		entry := savedEntry{number: s.next - 1, size: header.Size}
 		switch header.Typeflag {
-		case tar.TypeSymlink: // a layer that equals another one
+		case tar.TypeSymlink: // a layer identical to another one
 			entry.link = path.Join(path.Dir(header.Name), header.Linkname)
 		case tar.TypeLink:
 			entry.link = path.Clean(header.Linkname)

@@ -43,7 +43,7 @@ func (c *Container) Attach(ctx context.Context, streams Streams) (*Attachment, e
 // Wait waits for the end of the output and returns an error if copying failed. Call it only once.
 func (a *Attachment) Wait() error { return <-a.copied }
 
-// Close stops the copying. The container keeps running.
+// Close stops copying. The container keeps running.
 func (a *Attachment) Close() {
 	a.stop()
 	a.conn.Close()
@@ -53,11 +53,11 @@ func (a *Attachment) Close() {
 // typed.
 const noDetachKeys = "ctrl-@,ctrl-@,ctrl-@,ctrl-@"
 
-// copyStreams copies until the process's output ends.
+// copyStreams copies the streams until the end of the process's output.
 func copyStreams(conn client.HijackedResponse, streams Streams, tty bool) error {
 	if streams.In != nil {
 		go func() {
-			_, _ = io.Copy(conn.Conn, streams.In) // fails when the process does not read its input
+			_, _ = io.Copy(conn.Conn, streams.In) // fails if the process does not read its input
 			_ = conn.CloseWrite()
 		}()
 	}

@@ -131,7 +131,7 @@ func TestSecrets(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := test.client.withServer(s).Secrets(t.Context())
 			if err != nil || !maps.Equal(got, test.want) {
-				t.Errorf("%v, %v; want %v", got, err, test.want)
+				t.Errorf("got %v, %v; want %v", got, err, test.want)
 			}
 		})
 	}
@@ -152,7 +152,7 @@ func TestDefaultHost(t *testing.T) {
 	}}
 	_, err := client.Secrets(t.Context())
 	if err == nil || url != "https://api.doppler.com/v3/configs/config/secrets/download?format=json" {
-		t.Errorf("%s, %v", url, err)
+		t.Errorf("got %s, %v", url, err)
 	}
 }
 
@@ -161,7 +161,7 @@ func TestRaw(t *testing.T) {
 	client := Client{Token: readToken}.withServer(s)
 	got, err := client.Raw(t.Context(), name, linkName, "ABSENT")
 	if want := map[string]string{name: "old", linkName: link}; err != nil || !maps.Equal(got, want) {
-		t.Errorf("%v, %v; want %v", got, err, want)
+		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
 	restricted := `{"secrets": {"DAYTONA_SNAPSHOT_NAME": {"raw": null, "computed": null}}, "success": true}`
 	s.Fail(local.Fault{Status: http.StatusOK, Body: restricted})
@@ -233,7 +233,7 @@ func TestCheckWrite(t *testing.T) {
 				t.Errorf("got writes %v, want none", writes)
 			}
 			if posts := requests(s, "POST", ""); posts != test.posts {
-				t.Errorf("%d POSTs, want %d", posts, test.posts)
+				t.Errorf("got %d POSTs, want %d", posts, test.posts)
 			}
 		})
 	}
@@ -385,7 +385,7 @@ func TestSet(t *testing.T) {
 				t.Errorf("written: %v, want %v", writes, test.writes)
 			}
 			if posts := requests(s, "POST", ""); posts != test.posts {
-				t.Errorf("%d POSTs, want %d", posts, test.posts)
+				t.Errorf("got %d POSTs, want %d", posts, test.posts)
 			}
 			config := test.client.Config
 			if config == "" {
@@ -406,7 +406,7 @@ func TestSetIgnoresChangesByAllow(t *testing.T) {
 	}
 	changed, err := Client{Token: devToken}.withServer(s).Set(t.Context(), map[string]string{name: "new"}, allow)
 	if err != nil || !changed || s.Secret("sandbox", "dev", name) != "new" {
-		t.Errorf("%v, %v", changed, err)
+		t.Errorf("got %v, %v", changed, err)
 	}
 }
 
@@ -478,7 +478,7 @@ func TestValuesByConfig(t *testing.T) {
 				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
 			}
 			if !maps.Equal(got, test.want) {
-				t.Errorf("%v, want %v", got, test.want)
+				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
 	}
@@ -594,10 +594,10 @@ func TestErrors(t *testing.T) {
 			_, err := test.client.withServer(s).Secrets(t.Context())
 			checkError(t, err, test.err)
 			if httpclient.Status(err) != test.status || errors.Is(err, httpclient.ErrFormat) != test.format {
-				t.Errorf("%#v", err)
+				t.Errorf("got %#v", err)
 			}
 			if n := requests(s, "GET", "/download"); n != test.requests {
-				t.Errorf("%d requests, want %d", n, test.requests)
+				t.Errorf("got %d requests, want %d", n, test.requests)
 			}
 		})
 	}
@@ -628,7 +628,7 @@ func TestTimeout(t *testing.T) {
 	_, err := client.Secrets(t.Context())
 	checkError(t, err, "no response within 20ms, after 4 attempts (check the network")
 	if !errors.As(err, new(*httpclient.TimeoutError)) {
-		t.Errorf("%#v", err)
+		t.Errorf("got %#v", err)
 	}
 }
 
@@ -638,10 +638,10 @@ func TestCancel(t *testing.T) {
 	interrupted := errors.New("interrupted")
 	s.Fail(local.Fault{Before: func() { cancel(interrupted) }, Silence: true})
 	if _, err := (Client{Token: readToken}).withServer(s).Secrets(ctx); err != interrupted {
-		t.Errorf("%v, want the cause", err)
+		t.Errorf("got %v, want the cause", err)
 	}
 	if n := len(s.Requests()); n != 1 {
-		t.Errorf("%d requests, want 1", n)
+		t.Errorf("got %d requests, want 1", n)
 	}
 }
 
@@ -738,7 +738,7 @@ func TestLogin(t *testing.T) {
 				op := fmt.Sprintf("authenticate to Doppler as identity %q: ", id)
 				checkError(t, err, op+" … "+test.message+" … "+test.hint)
 				if token != "" || httpclient.Status(err) != test.status {
-					t.Errorf("%q, %v; want status %d", token, err, test.status)
+					t.Errorf("got %q, %v; want status %d", token, err, test.status)
 				}
 				if len(test.token) > 10 && strings.Contains(err.Error(), test.token) {
 					t.Errorf("the OIDC token is in %q", err)
@@ -769,11 +769,11 @@ func TestRenew(t *testing.T) {
 		})
 	}}.withServer(s)
 	if _, err := client.Secrets(t.Context()); err != nil || renewed != 0 {
-		t.Errorf("%v, renewed %d times", err, renewed)
+		t.Errorf("got %v, renewed %d times", err, renewed)
 	}
 	s.Revoke(devToken)
 	if _, err := client.Secrets(t.Context()); err != nil || renewed != 1 {
-		t.Errorf("%v, renewed %d times", err, renewed)
+		t.Errorf("got %v, renewed %d times", err, renewed)
 	}
 	// The requests for a hint use the new token.
 	account := Client{
@@ -815,7 +815,7 @@ func TestListPages(t *testing.T) {
 	}}
 	names, err := client.list(t.Context(), "configs", map[string][]string{})
 	if err != nil || !slices.Equal(names, []string{"a", "b", "c"}) {
-		t.Errorf("%q, %v", names, err)
+		t.Errorf("got %q, %v", names, err)
 	}
 	if !slices.Equal(pages, []string{"1/100", "2/100", "3/100"}) {
 		t.Errorf("pages %q", pages)

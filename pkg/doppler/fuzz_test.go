@@ -33,7 +33,7 @@ func FuzzErrorResponse(f *testing.F) {
 		_, err := client.Secrets(t.Context())
 		failed, ok := errors.AsType[*httpclient.APIError](err)
 		if !ok || failed.Status != 409 {
-			t.Fatalf("%#v", err)
+			t.Fatalf("got %#v", err)
 		}
 		text := err.Error()
 		if strings.Contains(text, "hunter2") {

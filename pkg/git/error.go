@@ -15,7 +15,7 @@ var ErrNotInstalled = errors.New("git is not installed: install it (apt-get inst
 // Cause is the reason for a failure of git, derived from its messages.
 type Cause int
 
-// Causes.
+// Causes of git failures.
 const (
 	Unknown       Cause = iota
 	Network             // no connection, a broken connection, or a server error

@@ -72,7 +72,7 @@ func TestWithToken(t *testing.T) {
 		}
 	}
 	if lines[0] != "arguments: fetch" || value("GIT_CONFIG_COUNT") != fmt.Sprint(len(settings)-1) {
-		t.Errorf("git got\n%s", out)
+		t.Errorf("git received\n%s", out)
 	}
 	if len(plain.Settings) > 0 || len(plain.WithToken("https://git.example", "").Settings) > 0 {
 		t.Error("WithToken modified the original value, or an empty token added settings")

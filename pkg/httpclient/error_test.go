@@ -93,7 +93,7 @@ func TestGitHubRateLimit(t *testing.T) {
 			}
 			wait, limited := GitHubRateLimit(response, fakeclock.Start)
 			if wait != test.wait || limited != test.limited {
-				t.Errorf("%s, %v; want %s, %v", wait, limited, test.wait, test.limited)
+				t.Errorf("got %s, %v; want %s, %v", wait, limited, test.wait, test.limited)
 			}
 			if data, err := io.ReadAll(response.Body); string(data) != test.body || err != nil {
 				t.Errorf("the body afterwards is %q, %v", data, err)
@@ -231,17 +231,17 @@ func TestFailure(t *testing.T) {
 			err := service.Failure(t.Context(), "op", response, test.err, []string{"", "token-1", "token-12"}, test.hints...)
 			got, ok := errors.AsType[*APIError](err)
 			if !ok {
-				t.Fatalf("%T", err)
+				t.Fatalf("got %T", err)
 			}
 			var after time.Duration
 			if response != nil {
 				after = 3 * time.Second
 			}
 			if got.Service != "Depot" || got.Op != "op" || got.Status != test.status || got.RetryAfter != after {
-				t.Errorf("%+v", got)
+				t.Errorf("got %+v", got)
 			}
 			if got.Message != test.message || got.Hint != test.hint {
-				t.Errorf("%q (%q), want %q (%q)", got.Message, got.Hint, test.message, test.hint)
+				t.Errorf("got %q (%q), want %q (%q)", got.Message, got.Hint, test.message, test.hint)
 			}
 			if errors.Is(err, ErrFormat) != test.format || test.err != nil && !errors.Is(err, test.err) {
 				t.Errorf("cause %v", got.Err)
@@ -374,10 +374,10 @@ func FuzzFailure(f *testing.F) {
 			t.Errorf("unsafe: %q", text)
 		}
 		if strings.Contains(text, "hunter2") || utf8.RuneCountInString(text) > maxMessage+100 {
-			t.Errorf("%q", text)
+			t.Errorf("got %q", text)
 		}
 		if Status(err) != int(status) || !json.Valid(body) && !errors.Is(err, ErrFormat) {
-			t.Errorf("%#v", err)
+			t.Errorf("got %#v", err)
 		}
 	})
 }

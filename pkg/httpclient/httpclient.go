@@ -59,7 +59,7 @@ func (p Policy) withDefaults() Policy {
 	return p
 }
 
-// Clock returns the time and waits.
+// Clock provides the current time and sleeps.
 type Clock interface {
 	Now() time.Time
 	// Sleep returns nil after d, or the cause of ctx if ctx ends first.
@@ -72,7 +72,7 @@ type SystemClock struct{}
 // Now returns the current time.
 func (SystemClock) Now() time.Time { return time.Now() }
 
-// Sleep waits with a timer.
+// Sleep implements [Clock].
 func (SystemClock) Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

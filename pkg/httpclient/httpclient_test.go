@@ -181,7 +181,7 @@ func TestRetries(t *testing.T) {
 			}
 			response, err := Config{Policy: test.policy, Clock: clock}.Client().Do(request)
 			if (err != nil) != (test.status == 0) || err == nil && response.StatusCode != test.status {
-				t.Fatalf("%v, %v; want status %d", response, err, test.status)
+				t.Fatalf("got %v, %v; want status %d", response, err, test.status)
 			}
 			if test.status == 200 {
 				if data, err := io.ReadAll(response.Body); string(data) != "done" || err != nil {
@@ -225,11 +225,11 @@ func TestDefaults(t *testing.T) {
 		MaxWait: 10 * time.Second, MaxRetryAfter: time.Minute, MaxBody: 8 << 20, Rejections: []int{429},
 	}
 	if got := (Policy{}).withDefaults(); !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v, want %+v", got, want)
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 	want.Attempts, want.Rejections, want.RateLimit = 1, []int{}, nil
 	if got := want.withDefaults(); !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v, want %+v", got, want)
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
@@ -240,7 +240,7 @@ func TestJitter(t *testing.T) {
 		seen[transport.backoff(1)] = true
 	}
 	if len(seen) != 51 || !seen[50] || !seen[100] {
-		t.Errorf("%d different waits, want all from 50 to 100", len(seen))
+		t.Errorf("got %d different waits, want all from 50 to 100", len(seen))
 	}
 }
 
@@ -275,10 +275,10 @@ func TestTimeout(t *testing.T) {
 			timeout, ok := errors.AsType[*TimeoutError](err)
 			if !ok || timeout.Limit != policy.Timeout || !errors.Is(err, context.DeadlineExceeded) ||
 				!strings.HasSuffix(err.Error(), test.text) {
-				t.Errorf("%v, want a timeout", err)
+				t.Errorf("got %v, want a timeout", err)
 			}
 			if n := len(s.requests()); n != test.attempts {
-				t.Errorf("%d requests, want %d", n, test.attempts)
+				t.Errorf("got %d requests, want %d", n, test.attempts)
 			}
 		})
 	}
@@ -291,7 +291,7 @@ func TestCertificateIsNotRetried(t *testing.T) {
 	defer s.Close()
 	clock := &fakeclock.Clock{}
 	if _, err := (Config{Clock: clock}).Client().Get(s.URL); err == nil || clock.Slept() != nil {
-		t.Errorf("%v, waits %v", err, clock.Slept())
+		t.Errorf("got %v, waits %v", err, clock.Slept())
 	}
 }
 
@@ -299,7 +299,7 @@ func TestBodyTooLarge(t *testing.T) {
 	s := startServer(t, reply{body: "done"})
 	_, err := Config{Policy: Policy{MaxBody: 3}}.Client().Get(s.URL)
 	if large, ok := errors.AsType[*BodyTooLargeError](err); !ok || large.Limit != 3 {
-		t.Errorf("%v, want a BodyTooLargeError", err)
+		t.Errorf("got %v, want a BodyTooLargeError", err)
 	}
 	large := strings.Repeat("x", 8<<20)
 	s = startServer(t, reply{body: large}, reply{body: large + "x"})
@@ -316,7 +316,7 @@ func TestBodyIsNotReplayable(t *testing.T) {
 	request, _ := http.NewRequestWithContext(t.Context(), "PUT", s.URL, io.MultiReader(strings.NewReader("sent")))
 	response, err := Config{Clock: &fakeclock.Clock{}}.Client().Do(request)
 	if err != nil || response.StatusCode != 500 || !slices.Equal(s.requests(), []string{"sent"}) {
-		t.Errorf("%v, %v, requests %q", response, err, s.requests())
+		t.Errorf("got %v, %v, requests %q", response, err, s.requests())
 	}
 }
 
@@ -339,7 +339,7 @@ func TestRequestIsNotModified(t *testing.T) {
 	before := request.Clone(t.Context())
 	response, err := Config{Clock: &fakeclock.Clock{}}.Transport().RoundTrip(request)
 	if err != nil || response.StatusCode != 200 || response.Request != request {
-		t.Fatalf("%v, %v", response, err)
+		t.Fatalf("got %v, %v", response, err)
 	}
 	if !body.closed {
 		t.Error("the body was not closed")
@@ -370,7 +370,7 @@ func TestNetworkErrors(t *testing.T) {
 			request, _ := http.NewRequestWithContext(t.Context(), "POST", "http://127.0.0.1/", nil)
 			_, err := Config{Base: base, Clock: &fakeclock.Clock{}}.Client().Do(request)
 			if !errors.Is(err, test.err) || n != test.attempts {
-				t.Errorf("%v after %d attempts, want %d", err, n, test.attempts)
+				t.Errorf("got %v after %d attempts, want %d", err, n, test.attempts)
 			}
 		})
 	}
@@ -385,7 +385,7 @@ func TestStreamBody(t *testing.T) {
 	}
 	defer response.Body.Close()
 	if data, err := io.ReadAll(response.Body); string(data) != "done" || err != nil {
-		t.Errorf("%q, %v", data, err)
+		t.Errorf("got %q, %v", data, err)
 	}
 	s = startServer(t, reply{cut: true, body: "do"})
 	if response, err = (Config{Policy: policy}).Client().Get(s.URL); err != nil {
@@ -393,12 +393,12 @@ func TestStreamBody(t *testing.T) {
 	}
 	defer response.Body.Close()
 	if _, err = io.ReadAll(response.Body); !errors.Is(err, io.ErrUnexpectedEOF) || len(s.requests()) != 1 {
-		t.Errorf("%v, %d requests", err, len(s.requests()))
+		t.Errorf("got %v, %d requests", err, len(s.requests()))
 	}
 	s = startServer(t, reply{silent: true})
 	policy = Policy{StreamBody: true, Timeout: 20 * time.Millisecond, Attempts: 1}
 	if _, err = (Config{Policy: policy}).Client().Get(s.URL); !errors.As(err, new(*TimeoutError)) {
-		t.Errorf("%v, want a timeout", err)
+		t.Errorf("got %v, want a timeout", err)
 	}
 }
 
@@ -410,7 +410,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 	request, _ := http.NewRequestWithContext(ctx, "GET", s.URL, nil)
 	_, err := Config{Clock: clock}.Client().Do(request)
 	if !errors.Is(err, interrupted) || len(s.requests()) != 1 {
-		t.Errorf("%v, %d requests", err, len(s.requests()))
+		t.Errorf("got %v, %d requests", err, len(s.requests()))
 	}
 }
 
@@ -425,7 +425,7 @@ func TestCancelWhileSending(t *testing.T) {
 	clock := &fakeclock.Clock{}
 	if _, err := (Config{Base: base, Clock: clock}).Client().Do(request); !errors.Is(err, interrupted) ||
 		clock.Slept() != nil {
-		t.Errorf("%v, waits %v", err, clock.Slept())
+		t.Errorf("got %v, waits %v", err, clock.Slept())
 	}
 }
 
@@ -441,7 +441,7 @@ func TestSystemClock(t *testing.T) {
 	interrupted := errors.New("interrupted")
 	cancel(interrupted)
 	if err := (SystemClock{}).Sleep(ctx, time.Hour); err != interrupted {
-		t.Errorf("%v, want the cause", err)
+		t.Errorf("got %v, want the cause", err)
 	}
 }
 
@@ -451,7 +451,7 @@ func TestRedirects(t *testing.T) {
 		name    string
 		method  string
 		follow  bool
-		path    string // on the first server, see below
+		path    string // on the first server; see the handlers below
 		status  int
 		arrived string // path of the last request
 		secret  bool   // whether the secrets arrived there
@@ -507,10 +507,10 @@ func TestRedirects(t *testing.T) {
 			}
 			defer response.Body.Close()
 			if response.StatusCode != test.status || arrived != test.arrived {
-				t.Errorf("%d from %s, want %d from %s", response.StatusCode, arrived, test.status, test.arrived)
+				t.Errorf("got %d from %s, want %d from %s", response.StatusCode, arrived, test.status, test.arrived)
 			}
 			if test.path == "/loop" && n != 11 {
-				t.Errorf("%d requests, want 10 redirects", n)
+				t.Errorf("got %d requests, want 10 redirects", n)
 			}
 			got := []string{headers.Get("Authorization"), headers.Get("X-Api-Key"), headers.Get("Accept")}
 			want := []string{"", "", "text/plain"}

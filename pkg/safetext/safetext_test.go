@@ -63,7 +63,7 @@ func FuzzLine(f *testing.F) {
 			t.Errorf("unsafe: %q", got)
 		}
 		if limit > 0 && utf8.RuneCountInString(got) > limit {
-			t.Errorf("%d characters, want at most %d", utf8.RuneCountInString(got), limit)
+			t.Errorf("got %d characters, want at most %d", utf8.RuneCountInString(got), limit)
 		}
 		if again := Line(got, limit); again != got {
 			t.Errorf("not idempotent: %q, then %q", got, again)

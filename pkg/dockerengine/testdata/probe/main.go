@@ -92,7 +92,7 @@ func main() {
 	case "fork": // starts processes until that fails
 		for i := range 10000 {
 			if err := exec.Command(os.Args[0], "sleep").Start(); err != nil {
-				fmt.Println("refused", i < 9999)
+				fmt.Println("limited", i < 9999)
 				return
 			}
 		}
