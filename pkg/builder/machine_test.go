@@ -173,7 +173,7 @@ func TestLongWaitIsLogged(t *testing.T) {
 	if err := waitWithClock(t, s, j, clock); !errors.Is(err, errClock) {
 		t.Fatal(err)
 	}
-	// After more than 2 s, and then after more than 10 s each.
+	// The first line after more than 2 s, further ones after more than 10 s each.
 	want := []string{
 		"Waiting for Depot to start a machine for linux/amd64 (3s so far)",
 		"Waiting for Depot to start a machine for linux/amd64 (14s so far)",
@@ -192,7 +192,7 @@ func waitWithClock(t *testing.T, s *depotapi.Server, j *journal, clock *fakeCloc
 	return waitForMachine(t, d, lease, j.secrets()[1])
 }
 
-// waitForMachine waits for a machine of a lease with the policy of d, without health reports.
+// waitForMachine waits for a machine of a lease, with the policy of d and without health reports.
 func waitForMachine(t *testing.T, d Depot, lease *Lease, token string) error {
 	t.Helper()
 	d.Policy = d.Policy.withDefaults()
@@ -205,7 +205,7 @@ func waitForMachine(t *testing.T, d Depot, lease *Lease, token string) error {
 	return err
 }
 
-// After Release, a client that the caller kept no longer reaches its machine.
+// After Release, a client that the caller still holds no longer reaches its machine.
 func TestMachineAfterRelease(t *testing.T) {
 	s := startDepotWithMachines(t)
 	lease := acquire(t, depot(s, &journal{}, "project-token"), Request{})

@@ -18,7 +18,7 @@ import (
 // dopplerServer is a stand-in for Doppler's API with one config. It records requests.
 type dopplerServer struct {
 	*httptest.Server
-	tokens   []string // that read the config
+	tokens   []string // tokens that were used to read the config
 	projects []string
 	logins   []map[string]string // bodies of exchanged OIDC tokens
 }

@@ -134,7 +134,7 @@ func TestHints(t *testing.T) {
 	}
 }
 
-func TestWaitUntilActiveEnds(t *testing.T) {
+func TestWaitUntilActiveFailures(t *testing.T) {
 	s := startCloud(t, nil)
 	c := newClient(s, "dtn_all")
 	_, ref := push(t, c, image(t))

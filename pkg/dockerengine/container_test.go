@@ -29,36 +29,36 @@ func TestRun(t *testing.T) {
 		in, out, errs string
 		exit          int
 	}{
-		{name: "the image's command", out: "hello by default\n"},
-		{name: "another command", spec: ContainerSpec{Cmd: []string{"hello", "you"}}, out: "hello you\n"},
-		{name: "another entrypoint", spec: ContainerSpec{Entrypoint: []string{"/probe", "hello"}}, out: "hello \n"},
+		{name: "default command", out: "hello by default\n"},
+		{name: "different command", spec: ContainerSpec{Cmd: []string{"hello", "you"}}, out: "hello you\n"},
+		{name: "different entrypoint", spec: ContainerSpec{Entrypoint: []string{"/probe", "hello"}}, out: "hello \n"},
 		{name: "no entrypoint", out: "hello me\n", spec: ContainerSpec{
 			Entrypoint: []string{}, Cmd: []string{"/probe", "hello", "me"},
 		}},
-		{name: "an exit code", spec: ContainerSpec{Cmd: []string{"exit", "42"}}, exit: 42},
+		{name: "exit code", spec: ContainerSpec{Cmd: []string{"exit", "42"}}, exit: 42},
 		{name: "both streams", spec: ContainerSpec{Cmd: []string{"streams"}}, out: "to out", errs: "to err"},
-		{name: "a terminal", spec: ContainerSpec{Cmd: []string{"hello", "you"}, TTY: true}, out: "hello you\r\n"},
+		{name: "terminal", spec: ContainerSpec{Cmd: []string{"hello", "you"}, TTY: true}, out: "hello you\r\n"},
 		{name: "standard input", spec: ContainerSpec{Cmd: []string{"cat"}, Stdin: true}, in: "one\ntwo\n", out: "one\ntwo\n"},
 		{name: "no standard input", spec: ContainerSpec{Cmd: []string{"cat"}}},
-		{name: "the image's environment", spec: ContainerSpec{Cmd: []string{"env", "FROM"}}, out: "image"},
-		{name: "another environment", out: "spec", spec: ContainerSpec{
+		{name: "default environment", spec: ContainerSpec{Cmd: []string{"env", "FROM"}}, out: "image"},
+		{name: "different environment", out: "spec", spec: ContainerSpec{
 			Cmd: []string{"env", "FROM"}, Env: []string{"FROM=spec"},
 		}},
 		{name: "root in /", spec: ContainerSpec{Cmd: []string{"where"}}, out: "0:0 /"},
-		{name: "a user in a directory", out: "7:8 /work", spec: ContainerSpec{
+		{name: "user in a directory", out: "7:8 /work", spec: ContainerSpec{
 			Cmd: []string{"where"}, User: "7:8", WorkDir: "/work",
 		}},
-		{name: "a mount", out: "mounted<nil>", spec: ContainerSpec{
+		{name: "mount", out: "mounted<nil>", spec: ContainerSpec{
 			Cmd: []string{"read", "/in/file"}, Mounts: []Mount{{fixture, "/in/file"}},
 		}},
-		{name: "a write to a mount", out: "false", spec: ContainerSpec{
+		{name: "write to a mount", out: "false", spec: ContainerSpec{
 			Cmd: []string{"write", "/in/file"}, Mounts: []Mount{{fixture, "/in/file"}},
 		}},
-		{name: "a writable root file system", spec: ContainerSpec{Cmd: []string{"write", "/file"}}, out: "true"},
-		{name: "a read-only root file system", out: "false", spec: ContainerSpec{
+		{name: "writable root file system", spec: ContainerSpec{Cmd: []string{"write", "/file"}}, out: "true"},
+		{name: "read-only root file system", out: "false", spec: ContainerSpec{
 			Cmd: []string{"write", "/file"}, ReadOnly: true,
 		}},
-		{name: "a tmpfs", out: "true", spec: ContainerSpec{
+		{name: "tmpfs", out: "true", spec: ContainerSpec{
 			Cmd: []string{"write", "/tmp/file"}, ReadOnly: true, Tmpfs: map[string]string{"/tmp": "size=1m"},
 		}},
 		{name: "no capabilities", out: "0000000000000000", spec: ContainerSpec{
@@ -70,8 +70,8 @@ func TestRun(t *testing.T) {
 		{name: "default privileges", spec: ContainerSpec{Cmd: []string{"status", "NoNewPrivs"}}, out: "0"},
 		{name: "no network", spec: ContainerSpec{Cmd: []string{"read", "/sys/class/net/eth0/address"}},
 			out: "open /sys/class/net/eth0/address: no such file or directory"},
-		{name: "a process limit", spec: ContainerSpec{Cmd: []string{"fork"}, Pids: 32}, out: "limited true\n"},
-		{name: "a child that outlives its parent", spec: ContainerSpec{Cmd: []string{"child"}}, out: "left true\n"},
+		{name: "process limit", spec: ContainerSpec{Cmd: []string{"fork"}, Pids: 32}, out: "limited true\n"},
+		{name: "child that outlives its parent", spec: ContainerSpec{Cmd: []string{"child"}}, out: "left true\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
@@ -209,14 +209,14 @@ func TestExec(t *testing.T) {
 			exit          int
 		}{
 			{name: "both streams", spec: ExecSpec{Cmd: []string{"/probe", "streams"}}, out: "to out", errs: "to err"},
-			{name: "an exit code", spec: ExecSpec{Cmd: []string{"/probe", "exit", "42"}}, exit: 42},
-			{name: "a terminal", spec: ExecSpec{Cmd: []string{"/probe", "streams"}, TTY: true}, out: "to outto err"},
+			{name: "exit code", spec: ExecSpec{Cmd: []string{"/probe", "exit", "42"}}, exit: 42},
+			{name: "terminal", spec: ExecSpec{Cmd: []string{"/probe", "streams"}, TTY: true}, out: "to outto err"},
 			{name: "standard input", spec: ExecSpec{Cmd: []string{"/probe", "cat"}}, in: "one\ntwo", out: "one\ntwo"},
 			{name: "environment", spec: ExecSpec{Cmd: []string{"/probe", "env", "A"}, Env: []string{"A=b"}}, out: "b"},
 			{name: "user and directory", out: "7:0 /volume", spec: ExecSpec{
 				Cmd: []string{"/probe", "where"}, User: "7", WorkDir: "/volume",
 			}},
-			{name: "a child that outlives its parent", spec: ExecSpec{Cmd: []string{"/probe", "child"}}, out: "left true\n"},
+			{name: "child that outlives its parent", spec: ExecSpec{Cmd: []string{"/probe", "child"}}, out: "left true\n"},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				var out, errs bytes.Buffer

@@ -162,10 +162,10 @@ func TestImageFailures(t *testing.T) {
 		for _, test := range []struct{ name, image, platform, want string }{
 			{"unknown image", "no/such:image", "", "read no/such:image from the Docker Engine at " + e.Host +
 				": image not found"},
-			{"another platform", "arm:ci", "linux/amd64", "the image is for linux/arm64/v8, not for linux/amd64"},
-			{"another variant", "arm:ci", "linux/arm64/v7", "not for linux/arm64/v7"},
+			{"different platform", "arm:ci", "linux/amd64", "the image is for linux/arm64/v8, not for linux/amd64"},
+			{"different variant", "arm:ci", "linux/arm64/v7", "not for linux/arm64/v7"},
 			{"invalid platform", "arm:ci", "a/b/c/d", "invalid platform"},
-			{"the platform without its variant", "arm:ci", "linux/arm64", ""},
+			{"platform without variant", "arm:ci", "linux/arm64", ""},
 			{"any platform", "arm:ci", "", ""},
 		} {
 			t.Run(test.name, func(t *testing.T) {
@@ -223,7 +223,7 @@ func TestResolveIndex(t *testing.T) {
 		{"one of several", []v1.Descriptor{absent, arm, amd}, true},
 		{"attestation only", []v1.Descriptor{attestation}, false},
 		{"not an image", []v1.Descriptor{{MediaType: types.OCIImageIndex, Digest: amd.Digest}}, false},
-		{"another platform", []v1.Descriptor{arm}, false},
+		{"different platform", []v1.Descriptor{arm}, false},
 		{"empty", nil, false},
 	} {
 		i := &storedImage{open: func(d v1.Descriptor) (io.ReadCloser, error) {
@@ -249,7 +249,7 @@ func TestReadMetadata(t *testing.T) {
 	}{
 		{"largest", maxMetadata, content[:maxMetadata], true},
 		{"too large", maxMetadata + 1, content, false},
-		{"another digest", 10, content[:9], false},
+		{"digest mismatch", 10, content[:9], false},
 	} {
 		i := &storedImage{open: func(v1.Descriptor) (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(content[:test.size])), nil

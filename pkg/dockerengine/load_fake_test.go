@@ -34,9 +34,9 @@ func TestLoadMissing(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		existing map[v1.Hash]bool
-		answer   string // of the first load
+		answer   string // response to the first load
 		source   error
-		sent     int // layers; 0: the load fails
+		sent     int // number of layers sent; 0 if the load fails
 		loads    int
 	}{
 		{"right guess", guess, `{"stream":"Loaded image"}`, nil, 1, 1},
@@ -110,7 +110,7 @@ func TestCompleteImage(t *testing.T) {
 			`{"Id":%q,%s,"Manifests":[{"ID":%q,"Available":true}]}`, manifest, descriptor, manifest)}, manifest},
 		{"incomplete", map[string]string{manifest: fmt.Sprintf(
 			`{"Id":%q,%s,"Manifests":[{"ID":%q,"Available":false}]}`, manifest, descriptor, manifest)}, ""},
-		{"another manifest", map[string]string{manifest: fmt.Sprintf(
+		{"different manifest", map[string]string{manifest: fmt.Sprintf(
 			`{"Id":%q,%s,"Manifests":[{"ID":"sha256:other","Available":true}]}`, manifest, descriptor)}, ""},
 	} {
 		api := &fakeAPI{answers: map[string]string{}}

@@ -43,10 +43,10 @@ func TestLoad(t *testing.T) {
 		media       types.MediaType
 		below       []v1.Layer
 	}{
-		{name: "a name without a tag", image: "plain", media: types.DockerManifestSchema2},
-		{name: "a tag", image: "sandbox:ci", media: types.DockerManifestSchema2, below: []v1.Layer{shared}},
+		{name: "name without a tag", image: "plain", media: types.DockerManifestSchema2},
+		{name: "tag", image: "sandbox:ci", media: types.DockerManifestSchema2, below: []v1.Layer{shared}},
 		{name: "OCI media types", image: "sandbox:oci", media: types.OCIManifestSchema1, below: []v1.Layer{shared}},
-		{name: "a registry's name", image: "registry.example:5000/team/sandbox:v1", media: types.OCIManifestSchema1},
+		{name: "registry's name", image: "registry.example:5000/team/sandbox:v1", media: types.OCIManifestSchema1},
 		{name: "equal layers", image: "sandbox:twice", media: types.OCIManifestSchema1, below: []v1.Layer{shared, shared}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -136,15 +136,15 @@ func TestLoadSendsMissingLayers(t *testing.T) {
 		below           []v1.Layer
 		current, oldest int // number of these layers sent to an engine that has all five
 	}{
-		{"all the same", layers, 0, 0},
-		{"another one on top", append(layers[:5:5], other), 1, 1},
-		{"the last one changed", append(layers[:4:4], other), 1, 1},
-		{"the first one changed", append([]v1.Layer{other}, layers[1:]...), 1, 5},
-		{"fewer", layers[:2], 0, 0},
-		{"one twice", append(layers[:5:5], layers[0]), 0, 1},
-		{"in another order", []v1.Layer{layers[0], layers[2], layers[1]}, 0, 2},
-		{"none", nil, 0, 0},
-		{"the same, uncompressed", uncompressed(t, layers...), 5, 0},
+		{"identical layers", layers, 0, 0},
+		{"new layer on top", append(layers[:5:5], other), 1, 1},
+		{"top layer changed", append(layers[:4:4], other), 1, 1},
+		{"bottom layer changed", append([]v1.Layer{other}, layers[1:]...), 1, 5},
+		{"fewer layers", layers[:2], 0, 0},
+		{"repeated layer", append(layers[:5:5], layers[0]), 0, 1},
+		{"different order", []v1.Layer{layers[0], layers[2], layers[1]}, 0, 2},
+		{"no layers", nil, 0, 0},
+		{"uncompressed layers", uncompressed(t, layers...), 5, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			withEachMethod(t, func(t *testing.T, kind string, e *Engine) {
@@ -205,23 +205,23 @@ func TestFailedLoadKeepsTag(t *testing.T) {
 		name, want string
 		open       func(v1.Layer) (io.ReadCloser, error)
 	}{
-		{"a layer that cannot be opened", "builder unavailable", func(v1.Layer) (io.ReadCloser, error) {
+		{"layer cannot be opened", "builder unavailable", func(v1.Layer) (io.ReadCloser, error) {
 			return nil, errors.New("builder unavailable")
 		}},
-		{"a layer that cannot be read", "connection reset", func(l v1.Layer) (io.ReadCloser, error) {
+		{"layer cannot be read", "connection reset", func(l v1.Layer) (io.ReadCloser, error) {
 			from, err := l.Compressed()
 			broken := iotest.ErrReader(errors.New("connection reset"))
 			return io.NopCloser(io.MultiReader(io.LimitReader(from, 1000), broken)), err
 		}},
-		{"a truncated layer", "truncated after 1000 of", func(l v1.Layer) (io.ReadCloser, error) {
+		{"truncated layer", "truncated after 1000 of", func(l v1.Layer) (io.ReadCloser, error) {
 			from, err := l.Compressed()
 			return io.NopCloser(io.LimitReader(from, 1000)), err
 		}},
-		{"a longer layer", "size exceeds the", func(l v1.Layer) (io.ReadCloser, error) {
+		{"longer layer", "size exceeds the", func(l v1.Layer) (io.ReadCloser, error) {
 			from, err := l.Compressed()
 			return io.NopCloser(io.MultiReader(from, strings.NewReader("more"))), err
 		}},
-		{"another layer of the same length", "digest mismatch", func(l v1.Layer) (io.ReadCloser, error) {
+		{"different layer of the same size", "digest mismatch", func(l v1.Layer) (io.ReadCloser, error) {
 			size, err := l.Size()
 			return io.NopCloser(bytes.NewReader(emptyGzip(size))), err
 		}},
@@ -277,7 +277,7 @@ func TestLoadRejectsInvalidImages(t *testing.T) {
 	}{
 		{"no name", "", "invalid image name", empty.Image},
 		{"upper case", "Sandbox:ci", "invalid image name", empty.Image},
-		{"a digest", "sandbox@sha256:" + strings.Repeat("0", 64), "a digest cannot be loaded", empty.Image},
+		{"digest", "sandbox@sha256:" + strings.Repeat("0", 64), "a digest cannot be loaded", empty.Image},
 		{"no manifest", "sandbox:ci", "read the image's manifest", streamed},
 	} {
 		t.Run(test.name, func(t *testing.T) {

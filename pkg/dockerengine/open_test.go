@@ -49,7 +49,7 @@ func TestCandidates(t *testing.T) {
 		env        map[string]string
 	}{
 		{"no variables", "default socket /var/run/docker.sock, " + rest + podman, nil},
-		{"a login session", "default socket /var/run/docker.sock, rootless Docker /run/user/7/docker.sock, " + rest +
+		{"login session", "default socket /var/run/docker.sock, rootless Docker /run/user/7/docker.sock, " + rest +
 			", rootless Podman /run/user/7/podman/podman.sock" + podman, map[string]string{"XDG_RUNTIME_DIR": "/run/user/7"}},
 		{"DOCKER_HOST", "DOCKER_HOST /x.sock",
 			map[string]string{"DOCKER_HOST": "unix:///x.sock", "DOCKER_CONTEXT": "colima"}},
@@ -58,11 +58,11 @@ func TestCandidates(t *testing.T) {
 		{"DOCKER_CONTEXT", "DOCKER_CONTEXT colima /run/colima.sock", map[string]string{"DOCKER_CONTEXT": "colima"}},
 		{"DOCKER_CONTEXT=default", "default socket /var/run/docker.sock, " + rest + podman,
 			map[string]string{"DOCKER_CONTEXT": "default", "DOCKER_CONFIG": home + "/current"}},
-		{"the current context is listed once", "docker's context default-socket /var/run/docker.sock, " + rest + podman,
+		{"current context is the default socket", "docker's context default-socket /var/run/docker.sock, " + rest + podman,
 			map[string]string{"DOCKER_CONFIG": home + "/current"}},
-		{"an unknown current context", "docker's context gone, default socket /var/run/docker.sock, " + rest + podman,
+		{"unknown current context", "docker's context gone, default socket /var/run/docker.sock, " + rest + podman,
 			map[string]string{"DOCKER_CONFIG": home + "/gone"}},
-		{"an invalid configuration", "docker's current context, default socket /var/run/docker.sock, " + rest + podman,
+		{"invalid configuration", "docker's current context, default socket /var/run/docker.sock, " + rest + podman,
 			map[string]string{"DOCKER_CONFIG": home + "/garbage"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -83,7 +83,7 @@ func TestImageRegistry(t *testing.T) {
 		t.Error("the registry did not record the contact")
 	}
 
-	// A layer that was expected to exist counts as an additional one.
+	// A request for a layer that the engine was expected to have increases the count.
 	progress = nil
 	get(t, url+"/v2/random/blobs/"+a.digests[0].String())
 	r.serving.Wait()
@@ -121,7 +121,7 @@ func TestCanPull(t *testing.T) {
 	}{
 		{"remote engine", "tcp://engine:2375", containerd, false},
 		{"ssh", "ssh://engine", containerd, false},
-		{"another image store", "unix:///docker.sock", `{"DriverStatus":[["driver-type","overlay2"]]}`, false},
+		{"other image store", "unix:///docker.sock", `{"DriverStatus":[["driver-type","overlay2"]]}`, false},
 		{"archives only", "unix:///docker.sock", containerd, true},
 	} {
 		e := (&fakeAPI{answers: map[string]string{"GET /info": test.info}}).engine(t)
