@@ -282,7 +282,7 @@ func (p *publisher) hints() []httpclient.Hint {
 		{On: http.StatusConflict, Text: p.hintCompare()},
 		{On: http.StatusUnprocessableEntity, Text: p.hintCompare()},
 		{On: httpclient.ServerErrors, Text: hintLater},
-		{On: httpclient.NoAnswer, Text: "check the network, and run the command again"},
+		{On: httpclient.NoResponse, Text: "check the network, and run the command again"},
 	}
 }
 

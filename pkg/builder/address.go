@@ -14,7 +14,7 @@ import (
 	"github.com/moby/buildkit/client"
 )
 
-// CertPath is the variable that names [Address.CertDir], as DOCKER_CERT_PATH does for Docker.
+// CertPath is the environment variable for [Address.CertDir], the equivalent of DOCKER_CERT_PATH.
 const CertPath = "BUILDKIT_CERT_PATH"
 
 // Address acquires a BuildKit daemon that is already running.
@@ -26,35 +26,35 @@ type Address struct {
 
 // CheckAddress returns an error if addr is not a valid BuildKit address. It does not connect.
 func CheckAddress(addr string) error {
-	const forms = "unix:///path/of/buildkitd.sock or tcp://host:port"
+	const forms = "unix:///path/to/buildkitd.sock or tcp://host:port"
 	scheme, rest, ok := strings.Cut(addr, "://")
 	if !ok || scheme != "unix" && scheme != "tcp" {
-		return fmt.Errorf("invalid builder %q: write depot, %s", addr, forms)
+		return fmt.Errorf("invalid builder %q: use depot, %s", addr, forms)
 	}
 	if strings.ContainsFunc(addr, func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }) {
-		return fmt.Errorf("invalid builder %q: it contains a control or invalid character (write %s)", addr, forms)
+		return fmt.Errorf("invalid builder %q: contains a control character or invalid UTF-8 (use %s)", addr, forms)
 	}
 	if scheme == "unix" {
 		if !strings.HasPrefix(rest, "/") || strings.HasSuffix(rest, "/") {
-			return fmt.Errorf("invalid builder %q: missing socket (write unix:// and an absolute path)", addr)
+			return fmt.Errorf("invalid builder %q: missing socket path (use unix:// followed by an absolute path)", addr)
 		}
 		return nil
 	}
 	host, port, err := net.SplitHostPort(rest)
 	if err != nil || port == "" {
-		return fmt.Errorf("invalid builder %q: missing port (write tcp://host:port)", addr)
+		return fmt.Errorf("invalid builder %q: missing port (use tcp://host:port)", addr)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return fmt.Errorf("invalid builder %q: port must be between 1 and 65535", addr)
 	}
 	if host == "" || strings.ContainsAny(host, "/@?# ") {
-		return fmt.Errorf("invalid builder %q: missing or invalid host (write tcp://host:port)", addr)
+		return fmt.Errorf("invalid builder %q: missing or invalid host (use tcp://host:port)", addr)
 	}
 	return nil
 }
 
-// IsLocal reports whether an address is on this machine, where sending bytes costs less than compressing them. It
-// is false for Depot.
+// IsLocal reports whether addr is on this machine, where compressing data costs more than sending it uncompressed. It
+// returns false for Depot.
 func IsLocal(addr string) bool {
 	scheme, rest, _ := strings.Cut(addr, "://")
 	if scheme == "unix" {
@@ -65,8 +65,8 @@ func IsLocal(addr string) bool {
 	return err == nil && scheme == "tcp" && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
-// Acquire returns a lease that connects on the first call of [Lease.Machine]. All platforms are built by the same
-// daemon, which must support them.
+// Acquire returns a lease that connects on the first call to [Lease.Machine]. One daemon builds all platforms, so it
+// must support each of them.
 func (a Address) Acquire(ctx context.Context, _ Request) (*Lease, error) {
 	if err := CheckAddress(a.Addr); err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (a Address) Acquire(ctx context.Context, _ Request) (*Lease, error) {
 	return lease, nil
 }
 
-// supportedPlatforms lists what the workers build, sorted, without duplicates.
+// supportedPlatforms returns the sorted, distinct platforms that the workers support.
 func supportedPlatforms(workers []*client.WorkerInfo) []string {
 	var names []string
 	for _, w := range workers {
@@ -106,7 +106,7 @@ func supportedPlatforms(workers []*client.WorkerInfo) []string {
 	return slices.Compact(names)
 }
 
-// withoutAMD64Levels drops linux/amd64/v2 and later, which every list with linux/amd64 contains.
+// withoutAMD64Levels removes linux/amd64/v2 and higher, which workers list in addition to linux/amd64.
 func withoutAMD64Levels(names []string) []string {
 	return slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, "linux/amd64/") })
 }

@@ -30,8 +30,8 @@ import (
 
 func TestCheckAddress(t *testing.T) {
 	const (
-		scheme    = "write depot, unix:///path"
-		character = "control or invalid character"
+		scheme    = "use depot, unix:///path"
+		character = "control character or invalid UTF-8"
 		socket    = "missing socket"
 		port      = "missing port"
 		number    = "between 1 and 65535"
@@ -81,7 +81,7 @@ func TestCheckAddress(t *testing.T) {
 	}
 }
 
-// FuzzCheckAddress checks that a valid address can be dialed as it is, and that an error is one line.
+// FuzzCheckAddress checks that valid addresses can be dialed unchanged, and that errors are one line.
 func FuzzCheckAddress(f *testing.F) {
 	for _, seed := range []string{
 		"unix:///run/buildkitd.sock", "tcp://builder:1234", "tcp://[::1]:1", "tcp://[fe80::1%eth0]:1", "tcp://:1",
@@ -93,7 +93,7 @@ func FuzzCheckAddress(f *testing.F) {
 		err := CheckAddress(addr)
 		if err != nil {
 			if strings.ContainsAny(err.Error(), "\n\r\x00\x1b") {
-				t.Errorf("%q", err)
+				t.Errorf("got %q", err)
 			}
 			return
 		}
@@ -101,14 +101,14 @@ func FuzzCheckAddress(f *testing.F) {
 		switch scheme {
 		case "unix":
 			if !filepath.IsAbs(rest) || strings.ContainsAny(rest, "\n\x00") {
-				t.Errorf("%q has no socket", addr)
+				t.Errorf("%q is valid but has no socket", addr)
 			}
 		case "tcp":
 			if _, err := net.ResolveTCPAddr("tcp", "127.0.0.1:"+rest[strings.LastIndex(rest, ":")+1:]); err != nil {
-				t.Errorf("%q has no port: %v", addr, err)
+				t.Errorf("%q is valid but has no port: %v", addr, err)
 			}
 		default:
-			t.Errorf("%q has an unknown scheme", addr)
+			t.Errorf("%q is valid but has an unknown scheme", addr)
 		}
 	})
 }
@@ -145,15 +145,15 @@ func TestAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = other.Close() })
-	secure, certificates := behindTLS(t, strings.TrimPrefix(amd64, "unix://"))
+	secure, certificates := serveTLS(t, strings.TrimPrefix(amd64, "unix://"))
 	otherCertificates, incomplete, malformed := t.TempDir(), t.TempDir(), t.TempDir()
 	write(t, otherCertificates, map[string]string{"ca.pem": other.CACert, "cert.pem": other.Cert, "key.pem": other.Key})
 	write(t, incomplete, map[string]string{"ca.pem": other.CACert})
 	write(t, malformed, map[string]string{"ca.pem": "garbage", "cert.pem": "garbage", "key.pem": "secret-garbage"})
 	stale := filepath.Join(dir, "stale.sock")
-	abandon(t, stale)
+	createStaleSocket(t, stale)
 	const (
-		hintNetwork      = "no answer within 300ms; check that BuildKit is running"
+		hintNetwork      = "no response within 300ms; check that BuildKit is running"
 		hintCertificates = "the certificates do not match or have expired"
 	)
 	for _, test := range []struct {
@@ -174,7 +174,7 @@ func TestAddress(t *testing.T) {
 		},
 		{
 			name: "missing certificate", addr: secure, certDir: incomplete,
-			want: []string{"BUILDKIT_CERT_PATH=" + incomplete, "cert.pem: no such file", "a directory with ca.pem"},
+			want: []string{"BUILDKIT_CERT_PATH=" + incomplete, "cert.pem: no such file", "the directory must contain ca.pem"},
 		},
 		{
 			name: "malformed certificates", addr: secure, certDir: malformed,
@@ -220,7 +220,7 @@ func TestAddress(t *testing.T) {
 					t.Error(err)
 				}
 				if lease.ID+lease.URL+lease.ProjectID != "" {
-					t.Errorf("the lease of an address has an ID: %+v", lease.ID)
+					t.Errorf("got ID %+v, want none for an address", lease.ID)
 				}
 				return
 			}
@@ -237,7 +237,7 @@ func TestAddress(t *testing.T) {
 	}
 }
 
-func TestConnectRetriesSoon(t *testing.T) {
+func TestConnectRetries(t *testing.T) {
 	socket := strings.TrimPrefix(machines(t).Address("linux/amd64"), "unix://")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -271,12 +271,12 @@ func TestDefaultPolicies(t *testing.T) {
 	}
 }
 
-// Root may use every socket, so this test runs itself as another user: see TestMain.
+// Root can connect to every socket, so this test reruns its own binary as another user: see TestMain.
 func TestSocketPermission(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("needs root to change the user")
+		t.Skip("needs root to switch users")
 	}
-	dir, err := os.MkdirTemp("/tmp", "builder-socket-") // where every user may look
+	dir, err := os.MkdirTemp("/tmp", "builder-socket-") // accessible to every user
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,13 +299,13 @@ func TestSocketPermission(t *testing.T) {
 	want := "connect to builder unix://" + socket + ": dial unix " + socket +
 		": connect: permission denied (run as root or as a member of the socket's group)"
 	if err != nil || string(output) != want {
-		t.Errorf("%v, got\n%s\nwant\n%s", err, output, want)
+		t.Errorf("got error %v and output\n%s\nwant\n%s", err, output, want)
 	}
 }
 
 const unprivilegedAddr = "BUILDER_TEST_UNPRIVILEGED_ADDR"
 
-// connectUnprivileged prints the error of connecting to an address as an unprivileged user.
+// connectUnprivileged connects to an address as an unprivileged user and returns the error.
 func connectUnprivileged(addr string) error {
 	const nobody = 65534
 	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(nobody), syscall.Setuid(nobody)); err != nil {
@@ -321,8 +321,8 @@ func connectUnprivileged(addr string) error {
 	return nil
 }
 
-// abandon creates a socket without a listener, as a killed daemon leaves it.
-func abandon(t *testing.T, socket string) {
+// createStaleSocket creates a socket without a listener, like one that a killed daemon leaves behind.
+func createStaleSocket(t *testing.T, socket string) {
 	t.Helper()
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
@@ -334,7 +334,7 @@ func abandon(t *testing.T, socket string) {
 	}
 }
 
-// notBuildKit is the address of a plain HTTP server.
+// notBuildKit starts a plain HTTP server and returns its address.
 func notBuildKit(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(http.NotFoundHandler())
@@ -342,8 +342,8 @@ func notBuildKit(t *testing.T) string {
 	return "tcp://" + server.Listener.Addr().String()
 }
 
-// behindTLS serves a daemon on 127.0.0.1 with mutual TLS, and writes the certificates of a client to a directory.
-func behindTLS(t *testing.T, socket string) (addr, certificates string) {
+// serveTLS serves a daemon on 127.0.0.1 with mutual TLS, and writes the client's certificates to a directory.
+func serveTLS(t *testing.T, socket string) (addr, certificates string) {
 	t.Helper()
 	sign := func(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -396,7 +396,7 @@ func behindTLS(t *testing.T, socket string) (addr, certificates string) {
 	return "tcp://" + listener.Addr().String(), dir
 }
 
-// forward passes connections on to a daemon, after closing the first few. It returns the number of connections.
+// forward forwards connections to a daemon after closing the first few. It returns a counter of the connections.
 func forward(t *testing.T, listener net.Listener, socket string, failures int32) *atomic.Int32 {
 	t.Helper()
 	connections := &atomic.Int32{}

@@ -20,17 +20,17 @@ import (
 const (
 	defaultAPIURL = "https://api.depot.dev"
 	apiAttempts   = 5
-	maxAnswer     = 4 << 20     // bytes
-	gracePeriod   = time.Second // for the answer to a canceled call that may have created a build
+	maxResponse   = 4 << 20     // bytes
+	gracePeriod   = time.Second // how long a canceled CreateBuild waits for its response
 )
 
-// rejections are answers that mean that a call was not carried out, so that even CreateBuild may be repeated.
+// rejections are statuses that mean the call had no effect, so that even CreateBuild is safe to retry.
 var rejections = []int{
 	http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable,
 }
 
 var apiHints = []httpclient.Hint{
-	{On: httpclient.NoAnswer, Text: "check the network and DEPOT_API_URL; status: https://status.depot.dev"},
+	{On: httpclient.NoResponse, Text: "check the network and DEPOT_API_URL; status: https://status.depot.dev"},
 	{On: http.StatusTooManyRequests, Text: "check the organization's limits"},
 	{On: httpclient.BadFormat, Text: "check DEPOT_API_URL and any proxy"},
 	{
@@ -39,22 +39,22 @@ var apiHints = []httpclient.Hint{
 	},
 	{
 		On:   http.StatusForbidden,
-		Text: "add the repository to the project's trust relationships at https://depot.dev, or use the project's token",
+		Text: "add the repository to the project's trust relationships at https://depot.dev, or use a project token",
 	},
 	{On: http.StatusNotFound, Text: "check the project ID in depot.json, DEPOT_PROJECT_ID or depot_project"},
 	{On: http.StatusNotImplemented, Text: "check DEPOT_API_URL"},
 	{On: httpclient.ServerErrors, Text: "try again later; status: https://status.depot.dev"},
-	{On: httpclient.ClientErrors, Text: "run it again; if that fails, look at the build's page at Depot"},
+	{On: httpclient.ClientErrors, Text: "run again; if it fails again, check the build's page on Depot"},
 }
 
-// apiClient is depot.cli.v1.BuildService, with the one method that depot-go lacks.
+// apiClient calls depot.cli.v1.BuildService, including GetPullInfo, which depot-go lacks.
 type apiClient struct {
 	cliv1connect.BuildServiceClient
 	pullInfo *connect.Client[pullInfoRequest, pullInfo]
 	service  httpclient.Service // describes errors
 }
 
-// Messages of GetPullInfo, depot.cli.v1 of github.com/depot/cli, in Connect's JSON.
+// Messages of GetPullInfo in Connect's JSON encoding, from depot.cli.v1 in github.com/depot/cli.
 type (
 	pullInfoRequest struct {
 		BuildID string `json:"buildId"`
@@ -66,7 +66,7 @@ type (
 	}
 )
 
-// jsonCodec carries messages without a protocol buffer definition.
+// jsonCodec encodes messages that have no generated protobuf type.
 type jsonCodec struct{}
 
 func (jsonCodec) Name() string                          { return "json" }
@@ -79,7 +79,7 @@ func (d Depot) api() *apiClient {
 	policy.Attempts, policy.Rejections = cmp.Or(policy.Attempts, apiAttempts), rejections
 	client := httpclient.Config{Policy: policy, Clock: d.Policy.Clock}.Client()
 	client.Transport = responseRecorder{client.Transport}
-	options := connect.WithClientOptions(api.WithUserAgent(), connect.WithReadMaxBytes(maxAnswer))
+	options := connect.WithClientOptions(api.WithUserAgent(), connect.WithReadMaxBytes(maxResponse))
 	pullInfoURL := url + "/" + cliv1connect.BuildServiceName + "/GetPullInfo"
 	return &apiClient{
 		BuildServiceClient: cliv1connect.NewBuildServiceClient(client, url, options),
@@ -91,8 +91,8 @@ func (d Depot) api() *apiClient {
 	}
 }
 
-// call makes one API call with retries. Its error is the cause of ctx when that has ended, or an
-// *[httpclient.APIError]: of an answer, it wraps the *[connect.Error].
+// call makes one API call with retries. If ctx has ended, it returns the cause. Other errors are
+// *[httpclient.APIError]; if the service responded, they wrap the *[connect.Error].
 func call[Q, A any](
 	ctx context.Context, c *apiClient, op, token string, request *Q,
 	method func(context.Context, *connect.Request[Q]) (*connect.Response[A], error),
@@ -110,8 +110,8 @@ func call[Q, A any](
 	return answer.Msg, nil
 }
 
-// withGrace returns a context that ends [gracePeriod] after ctx, with its cause. Without it, canceling a call that
-// creates something would lose the answer that names it.
+// withGrace returns a context that ends [gracePeriod] after ctx, with the same cause. It lets a canceled call that
+// creates a build receive the build's ID, so that the build can be finished.
 func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 	graced, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
@@ -120,7 +120,8 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 	return graced, func() { stop(); cancel(nil) }
 }
 
-// connectMessage reads an error in Connect's JSON. A proxy's answer has no code that Connect knows.
+// connectMessage extracts the message of a Connect error in JSON. It returns false for a body without a code that
+// Connect defines, such as a proxy's error page.
 func connectMessage(body []byte) (string, bool) {
 	var answer struct {
 		Code    connect.Code `json:"code"`
@@ -132,8 +133,8 @@ func connectMessage(body []byte) (string, bool) {
 	return cmp.Or(answer.Message, answer.Code.String()), true
 }
 
-// responseRecorder keeps the result of each call's HTTP request. Connect's errors lose the status and the header of
-// answers that are not Depot's, and the text of network errors.
+// responseRecorder records the result of each call's HTTP request. Connect's errors omit the status and headers of
+// responses that are not from Depot, and the text of network errors.
 type responseRecorder struct{ next http.RoundTripper }
 
 // RoundTrip implements [http.RoundTripper].
@@ -164,7 +165,7 @@ type recordedKey struct{}
 type recorded struct {
 	mu       sync.Mutex
 	response *http.Response
-	err      error // why there is no response
+	err      error // set if there is no response
 }
 
 func (r *recorded) set(response *http.Response, err error) {
@@ -179,10 +180,10 @@ func (r *recorded) get() (*http.Response, error) {
 	return r.response, r.err
 }
 
-// incomplete returns the error for a successful answer that lacks what the call is for.
+// incomplete returns the error for a successful response that lacks required fields.
 func (c *apiClient) incomplete(op, problem string) error {
 	return &httpclient.APIError{
-		Service: c.service.Name, Op: op, Status: http.StatusOK, Message: problem + " in the answer of " + c.service.URL,
+		Service: c.service.Name, Op: op, Status: http.StatusOK, Message: problem + " in the response from " + c.service.URL,
 		Hint: "check DEPOT_API_URL", Err: httpclient.ErrFormat,
 	}
 }

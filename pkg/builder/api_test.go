@@ -21,16 +21,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// errorWant describes a failed call: its *[httpclient.APIError], and how often it was sent.
-type errorWant struct {
+// wantError describes the expected *[httpclient.APIError] of a call, and how often the call is sent.
+type wantError struct {
 	calls   int
-	status  int    // 0: no answer
-	format  bool   // the answer is not Depot's
-	message string // a part of it
-	hint    string // a part of it
+	status  int    // 0: no response
+	format  bool   // the response is not from Depot
+	message string // a substring
+	hint    string // a substring
 }
 
-func checkAPIError(t *testing.T, err error, op string, want errorWant) {
+func checkAPIError(t *testing.T, err error, op string, want wantError) {
 	t.Helper()
 	got, ok := errors.AsType[*httpclient.APIError](err)
 	if !ok {
@@ -55,117 +55,117 @@ func TestAPIErrors(t *testing.T) {
 		hintLater   = "try again later"
 		hintURL     = "check DEPOT_API_URL"
 		hintNetwork = "check the network"
-		hintBuild   = "look at the build's page"
+		hintBuild   = "check the build's page"
 	)
 	protobuf := map[string]string{"Content-Type": "application/proto"}
 	for _, test := range []struct {
 		name, token, project string
-		fault                depotapi.Fault // of CreateBuild, unless it names a method
+		fault                depotapi.Fault // for CreateBuild unless it sets Method
 		op                   string         // "": create
-		want                 errorWant
+		want                 wantError
 	}{
 		{
 			name: "unknown token", token: "unknown-token",
-			want: errorWant{1, 401, false, "invalid API token", hintToken},
+			want: wantError{1, 401, false, "invalid API token", hintToken},
 		},
 		{
 			name: "token of another project", token: "other-token",
-			want: errorWant{1, 403, false, "this token may not use project sandbox", hintTrust},
+			want: wantError{1, 403, false, "this token may not use project sandbox", hintTrust},
 		},
 		{
 			name: "unknown project", project: "absent", op: `create a build in project "absent"`,
-			want: errorWant{1, 404, false, "project absent not found", hintProject},
+			want: wantError{1, 404, false, "project absent not found", hintProject},
 		},
 		{
 			name: "conflict", fault: depotapi.Fault{Code: connect.CodeAlreadyExists, Message: "busy"},
-			want: errorWant{1, 409, false, "busy", hintBuild},
+			want: wantError{1, 409, false, "busy", hintBuild},
 		},
 		{
 			name: "429", fault: depotapi.Fault{Code: connect.CodeResourceExhausted, Message: "slow down"},
-			want: errorWant{5, 429, false, "slow down", hintLimits},
+			want: wantError{5, 429, false, "slow down", hintLimits},
 		},
 		{
 			name: "429 of a proxy", fault: depotapi.Fault{Status: 429, Body: "<html>"},
-			want: errorWant{5, 429, true, "web page", hintLimits},
+			want: wantError{5, 429, true, "web page", hintLimits},
 		},
 		{
 			name: "503", fault: depotapi.Fault{Code: connect.CodeUnavailable, Message: "maintenance"},
-			want: errorWant{5, 503, false, "maintenance", hintLater},
+			want: wantError{5, 503, false, "maintenance", hintLater},
 		},
 		{
 			name: "500 with a message of two lines", fault: depotapi.Fault{Code: connect.CodeInternal, Message: "oh\nno"},
-			want: errorWant{5, 500, false, "oh no", hintLater},
+			want: wantError{5, 500, false, "oh no", hintLater},
 		},
 		{
 			name: "502 of a proxy", fault: depotapi.Fault{Status: 502, Body: "<html>"},
-			want: errorWant{5, 502, true, "web page", hintLater},
+			want: wantError{5, 502, true, "web page", hintLater},
 		},
 		{
 			name: "504 of a proxy, after which a build may exist", fault: depotapi.Fault{Status: 504, Body: "<html>"},
-			want: errorWant{1, 504, true, "web page", hintLater},
+			want: wantError{1, 504, true, "web page", hintLater},
 		},
 		{
 			name: "504 of a proxy for an idempotent call", op: get,
 			fault: depotapi.Fault{Method: "GetBuildKitConnection", Status: 504},
-			want:  errorWant{5, 504, true, "empty", hintLater},
+			want:  wantError{5, 504, true, "empty", hintLater},
 		},
 		{
 			name: "web page", fault: depotapi.Fault{Status: 200, Body: "<html>Sign in to the Wi-Fi</html>"},
-			want: errorWant{1, 200, true, "web page", hintURL},
+			want: wantError{1, 200, true, "web page", hintURL},
 		},
 		{
 			name: "401 of a proxy", fault: depotapi.Fault{Status: 401, Body: "<html>"},
-			want: errorWant{1, 401, true, "web page", hintURL},
+			want: wantError{1, 401, true, "web page", hintURL},
 		},
 		{
 			name: "403 of a proxy", fault: depotapi.Fault{Status: 403, Body: "<html>"},
-			want: errorWant{1, 403, true, "web page", hintURL},
+			want: wantError{1, 403, true, "web page", hintURL},
 		},
 		{
 			name: "404 of another server", fault: depotapi.Fault{Status: 404, Body: "404 page not found"},
-			want: errorWant{1, 404, true, "not JSON", hintURL},
+			want: wantError{1, 404, true, "not JSON", hintURL},
 		},
 		{
 			name: "JSON of another API", fault: depotapi.Fault{
 				Status: 404, Header: map[string]string{"Content-Type": "application/json"}, Body: `{"message":"Not Found"}`,
 			},
-			want: errorWant{1, 404, true, "not in the API's format", hintURL},
+			want: wantError{1, 404, true, "not in the API's format", hintURL},
 		},
 		{
 			name: "unimplemented method", fault: depotapi.Fault{Code: connect.CodeUnimplemented, Message: "no such call"},
-			want: errorWant{1, 501, false, "no such call", hintURL},
+			want: wantError{1, 501, false, "no such call", hintURL},
 		},
 		{
-			name: "empty answer", fault: depotapi.Fault{Status: 200, Header: protobuf},
-			want: errorWant{1, 200, true, "no build ID or token", hintURL},
+			name: "empty response", fault: depotapi.Fault{Status: 200, Header: protobuf},
+			want: wantError{1, 200, true, "no build ID or token", hintURL},
 		},
 		{
-			name: "no answer", fault: depotapi.Fault{Silence: true},
-			want: errorWant{1, 0, false, "no answer within 100ms", hintNetwork},
+			name: "no response", fault: depotapi.Fault{Silence: true},
+			want: wantError{1, 0, false, "no response within 100ms", hintNetwork},
 		},
 		{
-			name: "no answer to an idempotent call", op: get,
+			name: "no response to an idempotent call", op: get,
 			fault: depotapi.Fault{Method: "GetBuildKitConnection", Silence: true},
-			want:  errorWant{5, 0, false, "after 5 attempts", hintNetwork},
+			want:  wantError{5, 0, false, "after 5 attempts", hintNetwork},
 		},
 		{
 			name: "broken connection, after which a build may exist", fault: depotapi.Fault{Hangup: true},
-			want: errorWant{1, 0, false, "EOF", hintNetwork},
+			want: wantError{1, 0, false, "EOF", hintNetwork},
 		},
 		{
 			name: "broken connection of an idempotent call", op: get,
 			fault: depotapi.Fault{Method: "GetBuildKitConnection", Hangup: true},
-			want:  errorWant{5, 0, false, "after 5 attempts", hintNetwork},
+			want:  wantError{5, 0, false, "after 5 attempts", hintNetwork},
 		},
 		{
 			name: "unknown build token", op: get,
 			fault: depotapi.Fault{Method: "GetBuildKitConnection", Code: connect.CodeUnauthenticated, Message: "unknown"},
-			want:  errorWant{1, 401, false, "unknown", hintToken},
+			want:  wantError{1, 401, false, "unknown", hintToken},
 		},
 		{
 			name: "neither active nor pending", op: get,
 			fault: depotapi.Fault{Method: "GetBuildKitConnection", Status: 200, Header: protobuf},
-			want:  errorWant{1, 200, true, "neither", hintURL},
+			want:  wantError{1, 200, true, "neither", hintURL},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -204,7 +204,7 @@ func TestAPIErrors(t *testing.T) {
 			checkAPIError(t, err, test.op, test.want)
 			checkMessage(t, err, append(j.secrets(), test.token)...)
 			if n := calls(s, method, nil); n != test.want.calls {
-				t.Errorf("%d calls of %s, want %d", n, method, test.want.calls)
+				t.Errorf("got %d calls of %s, want %d", n, method, test.want.calls)
 			}
 		})
 	}
@@ -213,9 +213,9 @@ func TestAPIErrors(t *testing.T) {
 func TestAPIErrorMessage(t *testing.T) {
 	s := startDepot(t)
 	_, err := depot(s, &journal{}, "other-token").Acquire(t.Context(), Request{})
-	const want = `create a build in project "sandbox": Depot answered 403 Forbidden: ` +
+	const want = `create a build in project "sandbox": Depot returned 403 Forbidden: ` +
 		`this token may not use project sandbox (add the repository to the project's ` +
-		`trust relationships at https://depot.dev, or use the project's token)`
+		`trust relationships at https://depot.dev, or use a project token)`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
@@ -235,7 +235,7 @@ func TestNoProject(t *testing.T) {
 	}
 }
 
-// Depot's answers to OIDC tokens that are not valid for the project.
+// Depot rejects OIDC tokens that are not valid for the project.
 func TestRejectedOIDCTokens(t *testing.T) {
 	actions, err := github.Start(t.Context(), github.Options{})
 	if err != nil {
@@ -257,12 +257,12 @@ func TestRejectedOIDCTokens(t *testing.T) {
 	untrusted := mint(credentials.DepotAudience, func(c map[string]any) { c["repository"] = "else/where" })
 	for _, test := range []struct {
 		name, token string
-		want        errorWant
+		want        wantError
 	}{
-		{"expired", expired, errorWant{1, 401, false, "the OIDC token has expired", "depot_token"}},
-		{"untrusted repository", untrusted, errorWant{1, 403, false, "no trust relationship with else/where", "trust"}},
-		{"forged signature", forged, errorWant{1, 401, false, "invalid OIDC token", "depot_token"}},
-		{"wrong audience", mint("", nil), errorWant{1, 401, false, "invalid OIDC token", "depot_token"}},
+		{"expired", expired, wantError{1, 401, false, "the OIDC token has expired", "depot_token"}},
+		{"untrusted repository", untrusted, wantError{1, 403, false, "no trust relationship with else/where", "trust"}},
+		{"forged signature", forged, wantError{1, 401, false, "invalid OIDC token", "depot_token"}},
+		{"wrong audience", mint("", nil), wantError{1, 401, false, "invalid OIDC token", "depot_token"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := startDepot(t, func(o *depotapi.Options) { o.Issuer = actions.Issuer() })
@@ -270,7 +270,7 @@ func TestRejectedOIDCTokens(t *testing.T) {
 			checkAPIError(t, err, `create a build in project "sandbox"`, test.want)
 			checkMessage(t, err, test.token, test.token[strings.LastIndex(test.token, ".")+1:])
 			if n := len(s.Calls()); n != test.want.calls {
-				t.Errorf("%d calls, want %d", n, test.want.calls)
+				t.Errorf("got %d calls, want %d", n, test.want.calls)
 			}
 		})
 	}
@@ -288,14 +288,14 @@ func TestUnreachableAPI(t *testing.T) {
 	d := depot(startDepot(t), &journal{}, "project-token")
 	d.APIURL = "http://" + addr + "/"
 	_, err = d.Acquire(t.Context(), Request{})
-	// CreateBuild is repeated, too: it never arrived.
-	checkAPIError(t, err, `create a build in project "sandbox"`, errorWant{
+	// Even CreateBuild is retried, because the request was never sent.
+	checkAPIError(t, err, `create a build in project "sandbox"`, wantError{
 		message: "cannot reach http://" + addr + ": dial tcp " + addr + ": connect: connection refused, after 5 attempts",
 		hint:    "check the network and DEPOT_API_URL",
 	})
 }
 
-// The token is for Depot's host only.
+// The token must not be sent to another host.
 func TestRedirectIsNotFollowed(t *testing.T) {
 	var requests atomic.Int32
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
@@ -305,7 +305,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		s.Fail(depotapi.Fault{Status: status, Header: map[string]string{"Location": other.URL}})
 		d := depot(s, &journal{}, "project-token")
 		_, err := d.Acquire(t.Context(), Request{})
-		want := errorWant{status: status, format: true, hint: "DEPOT_API_URL"}
+		want := wantError{status: status, format: true, hint: "DEPOT_API_URL"}
 		checkAPIError(t, err, `create a build in project "sandbox"`, want)
 		if _, err := d.PullCredential(t.Context(), "registry.example.com/sandbox:build"); httpclient.Status(err) != status {
 			t.Errorf("PullCredential: %v", err)
@@ -315,7 +315,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		}
 	}
 	if n := requests.Load(); n != 0 {
-		t.Errorf("%d requests to the redirect's target", n)
+		t.Errorf("got %d requests to the redirect target, want none", n)
 	}
 }
 
@@ -359,7 +359,7 @@ func TestRetryAfter(t *testing.T) {
 				t.Errorf("waited %s, want %s", clock.sleeps, test.want)
 			}
 			if n := calls(s, "CreateBuild", nil); n != len(test.want)+1 {
-				t.Errorf("%d calls", n)
+				t.Errorf("got %d calls", n)
 			}
 			if test.want != nil {
 				if err != nil {
@@ -375,14 +375,14 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// When the context ends, the error is its cause, whatever the lease is waiting for.
+// When the context ends, Machine and Acquire return its cause, regardless of what they are waiting for.
 func TestContextCause(t *testing.T) {
 	retryLater := map[string]string{"Retry-After": "60"}
 	for _, test := range []struct {
 		name  string
 		fault depotapi.Fault
 	}{
-		{"API does not answer", depotapi.Fault{Method: "GetBuildKitConnection", Silence: true}},
+		{"API does not respond", depotapi.Fault{Method: "GetBuildKitConnection", Silence: true}},
 		{"API is unavailable", depotapi.Fault{
 			Method: "GetBuildKitConnection", Code: connect.CodeUnavailable, Header: retryLater,
 		}},

@@ -20,23 +20,23 @@ import (
 
 // Depot acquires BuildKit machines from Depot.
 type Depot struct {
-	Project string // "" if the token identifies it, as a project token does
+	Project string // "" with a project token, which implies the project
 	Token   func(context.Context) (string, error)
 	APIURL  string                           // "" means https://api.depot.dev
-	Logf    func(format string, args ...any) // reports long waits; may be nil
+	Logf    func(format string, args ...any) // logs long waits and failed reports; may be nil
 	Mask    func(secret string)              // called with each secret before its first use; may be nil
 	Policy  Policy
 }
 
-// Policy sets the timing of a lease from Depot. Zero fields mean the defaults.
+// Policy configures the timing of a lease from Depot. Zero fields mean the defaults.
 type Policy struct {
 	HTTP    httpclient.Policy // calls to the API; 5 attempts by default
 	Connect ConnectPolicy     // connections to machines
-	Clock   httpclient.Clock  // nil means the system's
+	Clock   httpclient.Clock  // nil means the system clock
 
-	HealthPeriod   time.Duration // between two health reports; Depot reclaims a machine without them; default 5 s
-	NoticeAfter    time.Duration // how long a machine may take before the log mentions it; default 2 s
-	ReleaseTimeout time.Duration // for all of [Lease.Release]; default 4 s
+	HealthPeriod   time.Duration // between health reports, without which Depot reclaims a machine; default 5 s
+	NoticeAfter    time.Duration // how long to wait for a machine before logging the wait; default 2 s
+	ReleaseTimeout time.Duration // for [Lease.Release]; default 4 s
 }
 
 func (p Policy) withDefaults() Policy {
@@ -49,14 +49,14 @@ func (p Policy) withDefaults() Policy {
 	return p
 }
 
-// Bounds of the pause between two requests for a pending machine; Depot proposes one with each answer.
+// Limits of the interval between requests for a pending machine. Depot proposes an interval in each response.
 const (
 	minPendingWait = 50 * time.Millisecond
 	maxPendingWait = 10 * time.Second
-	noticePeriod   = 10 * time.Second // between two log lines about a pending machine
+	noticePeriod   = 10 * time.Second // between log lines about a pending machine
 )
 
-// depotPlatform converts an OCI platform to Depot's.
+// depotPlatform converts an OCI platform to Depot's enum.
 func depotPlatform(name string) (cliv1.BuilderPlatform, error) {
 	switch name {
 	case "linux/amd64":
@@ -67,7 +67,7 @@ func depotPlatform(name string) (cliv1.BuilderPlatform, error) {
 	return 0, fmt.Errorf("unsupported platform %q: Depot builds linux/amd64 and linux/arm64", name)
 }
 
-// Acquire creates a build at Depot. Machines are requested by [Lease.Machine].
+// Acquire creates a build in Depot. [Lease.Machine] requests its machines.
 func (d Depot) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	for _, name := range r.Platforms {
 		if _, err := depotPlatform(name); err != nil {
@@ -102,7 +102,7 @@ func (d Depot) Acquire(ctx context.Context, r Request) (*Lease, error) {
 		lease.Credentials = append(lease.Credentials, d.decodeCredential(c))
 	}
 	if r.Save && len(lease.Tags) == 0 {
-		err := fmt.Errorf("input save: Depot returned no registry for project %s (check the project's settings at Depot)",
+		err := fmt.Errorf("input save: Depot returned no registry for project %s (check the project's settings on Depot)",
 			lease.ProjectID)
 		lease.Release(err)
 		return nil, err
@@ -142,8 +142,8 @@ func (d Depot) createBuild(
 	return created, nil
 }
 
-// decodeCredential masks and decodes a registry credential. Its token is the "auth" of Docker's configuration:
-// user:password in base64.
+// decodeCredential masks and decodes a registry credential. Its token has the format of "auth" in Docker's
+// config.json: user:password in base64.
 func (d Depot) decodeCredential(c *cliv1.CreateBuildResponse_Credential) Credential {
 	d.mask(c.Token)
 	credential := Credential{Host: c.Host, Username: "x-token", Password: c.Token}
@@ -170,7 +170,7 @@ func (d Depot) logf(format string, args ...any) {
 	}
 }
 
-// session is one build at Depot.
+// session is one Depot build.
 type session struct {
 	Depot // with defaults in Policy
 	api   *apiClient
@@ -182,8 +182,8 @@ type session struct {
 	warnLimit     sync.Once
 }
 
-// connect waits for a platform's machine and connects to it. Health reports start before the machine is ready, so
-// that Depot keeps it; they stop when connecting fails.
+// connect waits for a platform's machine and connects to it. It starts health reports before the machine is ready, so
+// that Depot does not reclaim it, and stops them if connecting fails.
 func (s *session) connect(ctx context.Context, name string) (c *client.Client, err error) {
 	platform, err := depotPlatform(name)
 	if err != nil {
@@ -264,7 +264,7 @@ func (s *session) waitForMachine(
 	}
 }
 
-// reportHealth reports at once and then periodically that the build is alive, until ctx ends.
+// reportHealth sends a health report immediately and then at every HealthPeriod, until ctx ends.
 func (s *session) reportHealth(ctx context.Context, platform cliv1.BuilderPlatform) {
 	request := &cliv1.ReportBuildHealthRequest{BuildId: s.id, Platform: platform}
 	for {
@@ -273,11 +273,11 @@ func (s *session) reportHealth(ctx context.Context, platform cliv1.BuilderPlatfo
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			s.warnUnhealthy.Do(func() { s.logf("Depot did not accept a health report; the build continues: %v", err) })
+			s.warnUnhealthy.Do(func() { s.logf("Health report to Depot failed; the build continues: %v", err) })
 		case answer.CancelsAt.IsValid():
 			at := answer.CancelsAt.AsTime()
 			s.warnLimit.Do(func() {
-				s.logf("Depot will cancel this build at %s, in %s: the project's time limit",
+				s.logf("Depot will cancel this build at %s (in %s) because of the project's time limit",
 					at.Format(time.TimeOnly+" MST"), at.Sub(s.Policy.Clock.Now()).Round(time.Second))
 			})
 		}
@@ -291,7 +291,7 @@ func (s *session) reportHealth(ctx context.Context, platform cliv1.BuilderPlatfo
 func (s *session) finish(outcome error) {
 	op := "finish Depot build " + s.id
 	ctx, cancel := context.WithTimeoutCause(context.Background(), s.Policy.ReleaseTimeout,
-		fmt.Errorf("%s: no answer within %s", op, s.Policy.ReleaseTimeout))
+		fmt.Errorf("%s: no response within %s", op, s.Policy.ReleaseTimeout))
 	defer cancel()
 	request := &cliv1.FinishBuildRequest{BuildId: s.id}
 	switch {
@@ -303,6 +303,6 @@ func (s *session) finish(outcome error) {
 		request.Result = &cliv1.FinishBuildRequest_Error{Error: &cliv1.FinishBuildRequest_BuildError{Error: outcome.Error()}}
 	}
 	if _, err := call(httpclient.Idempotent(ctx), s.api, op, s.token, request, s.api.FinishBuild); err != nil {
-		s.logf("Depot was not notified of the end of the build, and will miss its health reports: %v", err)
+		s.logf("Could not report the end of the build; Depot will notice missing health reports: %v", err)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-func TestRequestReachesDepot(t *testing.T) {
+func TestRequestIsSentToDepot(t *testing.T) {
 	tags := []string{"registry.example.com/app:1", "registry.example.com/app:2"}
 	for _, request := range []Request{
 		{},
@@ -50,7 +50,7 @@ func TestSecretsAreMasked(t *testing.T) {
 	acquire(t, depot(s, j, "project-token"), Request{})
 	masked := j.secrets()
 	if len(masked) != 2 || masked[0] != "project-token" || !strings.HasPrefix(masked[1], "build_") {
-		t.Errorf("masked %q, want the token and the build's token", masked)
+		t.Errorf("masked %q, want the API token and the build token", masked)
 	}
 }
 
@@ -102,10 +102,10 @@ func TestTransientErrorsAreRetried(t *testing.T) {
 				t.Fatal(err)
 			}
 			lease.Release(nil)
-			// One GetBuildKitConnection more: the first successful answer is pending.
+			// One more GetBuildKitConnection: the first successful response is pending.
 			for method, want := range map[string]int{"CreateBuild": 3, "GetBuildKitConnection": 4, "FinishBuild": 3} {
 				if n := calls(s, method, nil); n != want {
-					t.Errorf("%d calls of %s, want %d", n, method, want)
+					t.Errorf("got %d calls of %s, want %d", n, method, want)
 				}
 			}
 			if lines := j.log(); len(lines) > 0 {
@@ -145,9 +145,9 @@ func TestNoOutput(t *testing.T) {
 	if err != nil || len(written) > 0 {
 		t.Errorf("written: %q, %v", written, err)
 	}
-	lines := j.log() // each problem once
-	if len(lines) != 2 || !strings.Contains(lines[0], "report health: Depot answered 400 Bad Request: no") ||
-		!strings.Contains(lines[1], "finish Depot build "+lease.ID+": Depot answered 400 Bad Request: no") {
+	lines := j.log() // each problem is logged once
+	if len(lines) != 2 || !strings.Contains(lines[0], "report health: Depot returned 400 Bad Request: no") ||
+		!strings.Contains(lines[1], "finish Depot build "+lease.ID+": Depot returned 400 Bad Request: no") {
 		t.Errorf("logged %q", lines)
 	}
 }
@@ -176,13 +176,13 @@ func TestHealthReports(t *testing.T) {
 		}
 		before := reports(s, "linux/arm64")
 		eventually(t, "more reports", func() bool { return reports(s, "linux/arm64") > before+2 })
-		returns(t, "Release", func() { lease.Release(nil) }) // it waits for the reports to end
+		mustReturn(t, "Release", func() { lease.Release(nil) }) // Release waits for the reports to end
 		if n := reports(s, "linux/amd64"); n != 0 {
-			t.Errorf("%d reports for a platform that was not requested", n)
+			t.Errorf("got %d reports for a platform that was not requested", n)
 		}
 	})
 
-	t.Run("until a machine is refused", func(t *testing.T) {
+	t.Run("until the request for a machine is denied", func(t *testing.T) {
 		s := startDepot(t)
 		s.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Code: connect.CodePermissionDenied, Message: "no"})
 		d := depot(s, &journal{}, "project-token")
@@ -191,12 +191,12 @@ func TestHealthReports(t *testing.T) {
 		if _, err := lease.Machine(t.Context(), "linux/amd64"); err == nil {
 			t.Fatal("no error")
 		}
-		returns(t, "the health report, before Release", lease.running.Wait)
+		mustReturn(t, "the health report, before Release", lease.running.Wait)
 		lease.Release(errors.New("no machine"))
 	})
 }
 
-// Depot's answers to health reports carry the time when it will cancel the build.
+// Depot's responses to health reports contain the time when it will cancel the build.
 func TestTimeLimitIsLogged(t *testing.T) {
 	s := startDepotWithMachines(t, func(o *depotapi.Options) { o.Limit = time.Hour })
 	j := &journal{}
@@ -228,7 +228,7 @@ func TestRelease(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		outcome func(t *testing.T, lease *Lease) error
-		want    string // result and error that Depot receives
+		want    string // the result and error that Depot receives
 	}{
 		{"success", func(*testing.T, *Lease) error { return nil }, "success "},
 		{"failure", func(*testing.T, *Lease) error { return errors.New("exit code: 2") }, "error exit code: 2"},
@@ -245,8 +245,8 @@ func TestRelease(t *testing.T) {
 				t.Fatal(err)
 			}
 			outcome := test.outcome(t, lease)
-			cancel() // Release does not depend on the context of Acquire
-			returns(t, "concurrent Release", func() {
+			cancel() // Release does not depend on Acquire's context
+			mustReturn(t, "concurrent Release", func() {
 				var all sync.WaitGroup
 				for range 5 {
 					all.Go(func() { lease.Release(outcome) })
@@ -270,7 +270,7 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// spyClock is the system's clock. It records what it is asked to sleep.
+// spyClock is the system clock. It records the durations of all sleeps.
 type spyClock struct {
 	httpclient.SystemClock
 	mu     sync.Mutex
@@ -291,7 +291,7 @@ func (c *spyClock) slept(d time.Duration) bool {
 	return slices.Contains(c.sleeps, d)
 }
 
-// Release ends whatever Machine is waiting for, and Depot is notified.
+// Release interrupts every kind of wait in Machine and notifies Depot.
 func TestReleaseWhileWaiting(t *testing.T) {
 	const method = "GetBuildKitConnection"
 	requested := func(s *depotapi.Server, _ *spyClock) bool { return calls(s, method, nil) > 0 }
@@ -301,7 +301,7 @@ func TestReleaseWhileWaiting(t *testing.T) {
 		fault   depotapi.Fault
 		waiting func(*depotapi.Server, *spyClock) bool
 	}{
-		{"API does not answer", depotapi.Fault{Method: method, Silence: true}, requested},
+		{"API does not respond", depotapi.Fault{Method: method, Silence: true}, requested},
 		{
 			"API is rate limited",
 			depotapi.Fault{Method: method, Code: connect.CodeResourceExhausted, Header: retryLater},
@@ -317,7 +317,7 @@ func TestReleaseWhileWaiting(t *testing.T) {
 				return calls(s, method, func(c depotapi.Call) bool { return c.State == "active" }) > 0
 			},
 		},
-		{"no call is answered", depotapi.Fault{Silence: true}, requested},
+		{"no response to any call", depotapi.Fault{Silence: true}, requested},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			start := startDepot
@@ -344,12 +344,12 @@ func TestReleaseWhileWaiting(t *testing.T) {
 			if _, err := lease.Machine(impatient, "linux/amd64"); !errors.Is(err, cause) {
 				t.Errorf("second caller with an ended context: %v", err)
 			}
-			returns(t, "Release", func() { lease.Release(context.Canceled) })
+			mustReturn(t, "Release", func() { lease.Release(context.Canceled) })
 			if err := running.Wait(); !errors.Is(err, ErrReleased) {
 				t.Errorf("waiting caller: %v", err)
 			}
 			if test.fault.Method == "" {
-				if text := strings.Join(j.log(), "\n"); !strings.Contains(text, "no answer within 50ms") {
+				if text := strings.Join(j.log(), "\n"); !strings.Contains(text, "no response within 50ms") {
 					t.Errorf("logged %q", text)
 				}
 				return
@@ -360,7 +360,7 @@ func TestReleaseWhileWaiting(t *testing.T) {
 		})
 	}
 
-	t.Run("daemon at an address does not answer", func(t *testing.T) {
+	t.Run("daemon at an address does not respond", func(t *testing.T) {
 		silent, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -380,15 +380,15 @@ func TestReleaseWhileWaiting(t *testing.T) {
 		}
 		var running errgroup.Group
 		running.Go(func() error { _, err := lease.Machine(context.Background(), "linux/amd64"); return err })
-		returns(t, "the connection", func() { <-connected })
-		returns(t, "Release", func() { lease.Release(nil) })
+		mustReturn(t, "the connection", func() { <-connected })
+		mustReturn(t, "Release", func() { lease.Release(nil) })
 		if err := running.Wait(); !errors.Is(err, ErrReleased) {
 			t.Errorf("waiting caller: %v", err)
 		}
 	})
 }
 
-// A build that Depot creates while the context ends is released: no one else knows its ID.
+// Acquire releases a build that Depot creates while the context ends: only Acquire knows its ID.
 func TestAcquireCanceledWhileCreating(t *testing.T) {
 	hold := make(chan struct{})
 	s := startDepot(t)
@@ -405,19 +405,19 @@ func TestAcquireCanceledWhileCreating(t *testing.T) {
 		t.Errorf("Acquire: %v", err)
 	}
 	if n := calls(s, "FinishBuild", func(c depotapi.Call) bool { return c.Result == "canceled" }); n != 1 {
-		t.Errorf("Depot was notified %d times of the canceled build", n)
+		t.Errorf("Depot was notified %d times of the canceled build, want once", n)
 	}
 	before := len(s.Calls())
 	if _, err := d.Acquire(ctx, Request{}); !errors.Is(err, cause) {
 		t.Errorf("Acquire with an ended context: %v", err)
 	}
 	if n := len(s.Calls()) - before; n != 0 {
-		t.Errorf("%d calls with an ended context", n)
+		t.Errorf("got %d calls with an ended context", n)
 	}
 }
 
-// The grace period for CreateBuild ends.
-func TestAcquireCanceledWithoutAnswer(t *testing.T) {
+// Acquire returns when the grace period for CreateBuild ends.
+func TestAcquireCanceledWithoutResponse(t *testing.T) {
 	s := startDepot(t)
 	s.Fail(depotapi.Fault{Method: "CreateBuild", Silence: true})
 	cause := errors.New("interrupted")
@@ -426,7 +426,7 @@ func TestAcquireCanceledWithoutAnswer(t *testing.T) {
 	running.Go(func() error { _, err := depot(s, &journal{}, "project-token").Acquire(ctx, Request{}); return err })
 	eventually(t, "the call", func() bool { return calls(s, "CreateBuild", nil) > 0 })
 	cancel(cause)
-	returns(t, "Acquire", func() {
+	mustReturn(t, "Acquire", func() {
 		if err := running.Wait(); !errors.Is(err, cause) {
 			t.Errorf("Acquire: %v", err)
 		}

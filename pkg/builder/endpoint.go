@@ -22,16 +22,16 @@ import (
 
 const (
 	dialTimeout      = 10 * time.Second // for one connection, including the TLS handshake
-	probeTimeout     = 15 * time.Second // for the daemon's first answer
-	maxConnectWait   = 2 * time.Second  // between two attempts
-	maxErrorLength   = 300              // characters of a network error that are shown
-	tlsRemoteErrorOp = "remote error"   // how crypto/tls marks an alert from the peer in a *net.OpError
+	probeTimeout     = 15 * time.Second // for the daemon's first response
+	maxConnectWait   = 2 * time.Second  // between attempts
+	maxErrorLength   = 300              // maximum characters shown of a network error
+	tlsRemoteErrorOp = "remote error"   // Op of a *net.OpError for a TLS alert from the peer
 )
 
-// ConnectPolicy bounds how long connecting to a BuildKit daemon is retried. Zero fields mean the defaults.
+// ConnectPolicy limits how long connecting to a BuildKit daemon is retried. Zero fields mean the defaults.
 type ConnectPolicy struct {
 	Timeout   time.Duration // for all attempts: the daemon may still be starting; default 1 min
-	FirstWait time.Duration // before the second attempt, growing up to 2 s; default 50 ms
+	FirstWait time.Duration // before the second attempt; grows to 2 s; default 50 ms
 }
 
 func (p ConnectPolicy) withDefaults() ConnectPolicy {
@@ -45,7 +45,7 @@ func (p ConnectPolicy) withDefaults() ConnectPolicy {
 type endpoint struct {
 	addr       string // unix:// or tcp://
 	serverName string
-	tls        *tls.Config // nil: no TLS
+	tls        *tls.Config // nil means no TLS
 	policy     ConnectPolicy
 }
 
@@ -66,13 +66,13 @@ func (e *endpoint) setCertificates(ca, cert, key string) error {
 	return nil
 }
 
-// readCertificates enables mutual TLS with ca.pem, cert.pem and key.pem of a directory.
+// readCertificates enables mutual TLS with ca.pem, cert.pem and key.pem from dir.
 func (e *endpoint) readCertificates(dir string) error {
 	var parts [3]string
 	for i, name := range []string{"ca.pem", "cert.pem", "key.pem"} {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
-			return fmt.Errorf("%s=%s: %w (it must be a directory with ca.pem, cert.pem and key.pem)", CertPath, dir, err)
+			return fmt.Errorf("%s=%s: %w (the directory must contain ca.pem, cert.pem and key.pem)", CertPath, dir, err)
 		}
 		parts[i] = string(data)
 	}
@@ -87,14 +87,14 @@ func (e *endpoint) readCertificates(dir string) error {
 	return nil
 }
 
-// connection is a client that has answered once, and the workers that it listed.
+// connection is a client that has reached its daemon, and the workers of that daemon.
 type connection struct {
 	client  *client.Client
 	workers []*client.WorkerInfo
 }
 
-// connect returns a client that has answered once. It retries until the policy's timeout, because the daemon may be
-// starting, but not after a TLS failure, a missing socket or a denied permission.
+// connect returns a client that has reached its daemon, and the daemon's workers. It retries until the policy's
+// timeout, because the daemon may be starting, but not after a TLS failure, a missing socket or a permission error.
 func (e *endpoint) connect(ctx context.Context) (*client.Client, []*client.WorkerInfo, error) {
 	policy := e.policy.withDefaults()
 	waits := backoff.NewExponentialBackOff()
@@ -113,12 +113,13 @@ func (e *endpoint) connect(ctx context.Context) (*client.Client, []*client.Worke
 		return nil, nil, context.Cause(ctx)
 	}
 	hint := fmt.Sprintf(
-		"no answer within %s; check that BuildKit is running and that the network allows the connection",
+		"no response within %s; check that BuildKit is running and reachable over the network",
 		policy.Timeout,
 	)
 	switch {
 	case isTLSFailure(err):
-		hint = "the certificates do not match or have expired; run it again for new ones"
+		hint = "the certificates do not match or have expired; check " + CertPath +
+			" or, with Depot, run again to get new ones"
 	case errors.Is(err, os.ErrPermission):
 		hint = "run as root or as a member of the socket's group"
 	case errors.Is(err, os.ErrNotExist):
@@ -127,8 +128,8 @@ func (e *endpoint) connect(ctx context.Context) (*client.Client, []*client.Worke
 	return nil, nil, fmt.Errorf("%s (%s)", shortCause(err), hint)
 }
 
-// attempt makes one client and waits for its first answer. Its error is that of the connection where there is one:
-// it says more than gRPC's.
+// attempt creates a client and waits for the daemon's first response. It prefers the connection's error to gRPC's,
+// which has less detail.
 func (e *endpoint) attempt(ctx context.Context) (connection, error) {
 	var last lastError
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
@@ -153,7 +154,7 @@ func (e *endpoint) attempt(ctx context.Context) (connection, error) {
 	return connection{c, workers}, nil
 }
 
-// dial opens one connection, and negotiates TLS if the endpoint has certificates.
+// dial opens a connection and negotiates TLS if the endpoint has certificates.
 func (e *endpoint) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -170,7 +171,7 @@ func (e *endpoint) dial(ctx context.Context) (net.Conn, error) {
 	return secure, nil
 }
 
-// lastError is the error of the latest dial or TLS alert.
+// lastError holds the error of the latest dial or TLS alert.
 type lastError struct {
 	mu  sync.Mutex
 	err error
@@ -217,7 +218,7 @@ func isTLSFailure(err error) bool {
 	return ok && op.Op == tlsRemoteErrorOp
 }
 
-// shortCause is an error's text on one line, without gRPC's decoration.
+// shortCause returns an error's text on one line, without gRPC's prefixes.
 func shortCause(err error) string {
 	text := err.Error()
 	if s, ok := status.FromError(err); ok {

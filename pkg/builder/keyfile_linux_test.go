@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch returns a function that lists the files created in a directory since, including deleted ones.
+// watch watches a directory. The returned function lists the files created since then, including deleted ones.
 func watch(t *testing.T, dir string) (created func() []string) {
 	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
@@ -53,10 +53,10 @@ func TestKeysStayInMemory(t *testing.T) {
 
 	reference := &depotgo.Machine{Addr: "tcp://127.0.0.1:1", Cert: "certificate", Key: "key"}
 	if _, err := reference.Client(t.Context()); err == nil {
-		t.Error("depot-go accepts a malformed certificate")
+		t.Error("depot-go accepted a malformed certificate")
 	}
 	if created := strings.Join(inTempDir(), " "); !strings.Contains(created, "depot-key") {
-		t.Fatalf("the key file of depot-go was not noticed: %q", created)
+		t.Fatalf("the watch missed the key file of depot-go: %q", created)
 	}
 
 	j := &journal{}
@@ -83,6 +83,6 @@ func TestKeysStayInMemory(t *testing.T) {
 		}
 	}
 	if keys != 2 {
-		t.Errorf("%d private keys were masked, want one for each machine", keys)
+		t.Errorf("%d private keys were masked, want one per machine", keys)
 	}
 }

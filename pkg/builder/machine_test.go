@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Both platforms are requested at once: Depot answers the first request only after the second has arrived.
-func TestTwoPlatformsAtOnce(t *testing.T) {
+// Both platforms are requested concurrently: Depot responds to the first request only after the second arrives.
+func TestConcurrentPlatforms(t *testing.T) {
 	hold := make(chan struct{})
 	s := startDepotWithMachines(t)
 	s.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Times: 2, Hold: hold})
@@ -36,7 +36,7 @@ func TestTwoPlatformsAtOnce(t *testing.T) {
 					return err
 				}
 				if p := workers[0].Platforms[0]; p.OS+"/"+p.Architecture != platform {
-					t.Errorf("the machine for %s is one for %s/%s", platform, p.OS, p.Architecture)
+					t.Errorf("got a machine for %[2]s/%[3]s, want %[1]s", platform, p.OS, p.Architecture)
 				}
 				return solve(t.Context(), t, c, oneFile)
 			})
@@ -57,12 +57,12 @@ func TestTwoPlatformsAtOnce(t *testing.T) {
 
 func TestBrokenMachines(t *testing.T) {
 	const (
-		hintNetwork      = "no answer within 300ms; check that BuildKit is running"
+		hintNetwork      = "no response within 300ms; check that BuildKit is running"
 		hintCertificates = "the certificates do not match or have expired"
 	)
 	for _, test := range []struct {
 		fault  depotapi.MachineFault
-		format bool // the answer of the API is unusable
+		format bool // the API's response is unusable
 		want   []string
 	}{
 		{depotapi.Unreachable, false, []string{"connect: connection refused", hintNetwork}},
@@ -101,7 +101,7 @@ func TestBrokenMachines(t *testing.T) {
 	}
 }
 
-func TestCertificatesAreForOneBuild(t *testing.T) {
+func TestCertificatesAreValidForOneBuild(t *testing.T) {
 	open := func(lifetime time.Duration) *builders.Connection {
 		c, err := machines(t).Open("linux/amd64", lifetime)
 		if err != nil {
@@ -173,7 +173,7 @@ func TestLongWaitIsLogged(t *testing.T) {
 	if err := waitWithClock(t, s, j, clock); !errors.Is(err, errClock) {
 		t.Fatal(err)
 	}
-	// After more than 2 s, and then after more than 10 s each.
+	// The first line after more than 2 s, further ones after more than 10 s each.
 	want := []string{
 		"Waiting for Depot to start a machine for linux/amd64 (3s so far)",
 		"Waiting for Depot to start a machine for linux/amd64 (14s so far)",
@@ -192,7 +192,7 @@ func waitWithClock(t *testing.T, s *depotapi.Server, j *journal, clock *fakeCloc
 	return waitForMachine(t, d, lease, j.secrets()[1])
 }
 
-// waitForMachine waits for a machine of a lease with the policy of d, without health reports.
+// waitForMachine waits for a machine of a lease, with the policy of d and without health reports.
 func waitForMachine(t *testing.T, d Depot, lease *Lease, token string) error {
 	t.Helper()
 	d.Policy = d.Policy.withDefaults()
@@ -205,7 +205,7 @@ func waitForMachine(t *testing.T, d Depot, lease *Lease, token string) error {
 	return err
 }
 
-// After Release, a client that the caller kept no longer reaches its machine.
+// After Release, a client that the caller still holds no longer reaches its machine.
 func TestMachineAfterRelease(t *testing.T) {
 	s := startDepotWithMachines(t)
 	lease := acquire(t, depot(s, &journal{}, "project-token"), Request{})
@@ -215,9 +215,9 @@ func TestMachineAfterRelease(t *testing.T) {
 	}
 	lease.Release(nil)
 	if _, err := c.ListWorkers(t.Context()); err == nil {
-		t.Error("the machine still answers")
+		t.Error("the machine still responds after Release")
 	}
 	if n := calls(s, "FinishBuild", nil); n != 1 {
-		t.Errorf("%d calls of FinishBuild", n)
+		t.Errorf("got %d calls of FinishBuild", n)
 	}
 }

@@ -72,7 +72,7 @@ func run(m *testing.M) (code int) {
 	return code
 }
 
-// startDepot starts a Depot API for one test. It has no machines: only calls up to a pending machine work.
+// startDepot starts a Depot API for one test. It has no machines: requests for one stay pending.
 func startDepot(t *testing.T, changes ...func(*depotapi.Options)) *depotapi.Server {
 	t.Helper()
 	options := depotapi.Options{
@@ -98,7 +98,7 @@ func startDepot(t *testing.T, changes ...func(*depotapi.Options)) *depotapi.Serv
 	return s
 }
 
-// startDepotWithMachines starts a Depot API in front of the shared daemons.
+// startDepotWithMachines starts a Depot API that hands out the shared daemons.
 func startDepotWithMachines(t *testing.T, changes ...func(*depotapi.Options)) *depotapi.Server {
 	t.Helper()
 	shared := machines(t)
@@ -136,7 +136,7 @@ func (j *journal) secrets() []string {
 	return slices.Clone(j.masked)
 }
 
-// depot is a client with short waits, for the project sandbox.
+// depot returns a client with short waits for the project sandbox.
 func depot(s *depotapi.Server, j *journal, token string) Depot {
 	return Depot{
 		Project: "sandbox", APIURL: s.URL(), Logf: j.logf, Mask: j.mask,
@@ -159,7 +159,7 @@ func acquire(t *testing.T, d Depot, r Request) *Lease {
 	return lease
 }
 
-// calls counts the calls of a method that match; nil matches all.
+// calls counts the matching calls to a method; nil matches all.
 func calls(s *depotapi.Server, method string, matches func(depotapi.Call) bool) int {
 	n := 0
 	for _, c := range s.Calls() {
@@ -170,7 +170,7 @@ func calls(s *depotapi.Server, method string, matches func(depotapi.Call) bool) 
 	return n
 }
 
-// eventually waits for a condition, and fails the test if it does not become true.
+// eventually waits until a condition is true, and fails the test if that takes too long.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !condition(); time.Sleep(time.Millisecond) {
@@ -180,8 +180,8 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// returns runs a function that could hang, and fails the test if it does.
-func returns(t *testing.T, what string, f func()) {
+// mustReturn runs a function that could hang, and fails the test if it does.
+func mustReturn(t *testing.T, what string, f func()) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() {
@@ -191,7 +191,7 @@ func returns(t *testing.T, what string, f func()) {
 	select {
 	case <-done:
 	case <-time.After(30 * time.Second):
-		t.Fatalf("%s does not return:\n%s", what, goroutines())
+		t.Fatalf("%s did not return:\n%s", what, goroutines())
 	}
 }
 
@@ -203,7 +203,7 @@ func goroutines() string {
 
 const oneFile = "FROM scratch\nCOPY Dockerfile /\n"
 
-// solve builds a Dockerfile with only itself as context.
+// solve builds a Dockerfile in a build context that contains only this Dockerfile.
 func solve(ctx context.Context, t *testing.T, c *client.Client, dockerfile string) error {
 	t.Helper()
 	dir := t.TempDir()
@@ -222,7 +222,7 @@ func solve(ctx context.Context, t *testing.T, c *client.Client, dockerfile strin
 	return err
 }
 
-// checkMessage checks the form of an error message: one line, no decoration of a library, no secret.
+// checkMessage checks that an error message is one line, without library prefixes or secrets.
 func checkMessage(t *testing.T, err error, secrets ...string) {
 	t.Helper()
 	text := err.Error()
@@ -237,17 +237,17 @@ func checkMessage(t *testing.T, err error, secrets ...string) {
 	}
 }
 
-// environment is a map as getenv.
+// environment returns a getenv function that reads a map.
 func environment(variables map[string]string) func(string) string {
 	return func(name string) string { return variables[name] }
 }
 
-// fakeClock starts at a fixed time. Sleep advances it and returns at once.
+// fakeClock starts at a fixed time. Sleep advances it and returns immediately.
 type fakeClock struct {
 	mu     sync.Mutex
 	now    time.Time
 	sleeps []time.Duration
-	limit  int // of sleeps, after which Sleep fails with errClock; 0: none
+	limit  int // number of sleeps after which Sleep fails with errClock; 0 means no limit
 }
 
 var errClock = fmt.Errorf("the fake clock ended the test")

@@ -11,18 +11,18 @@ import (
 	"github.com/depot/depot-go/project"
 )
 
-// ErrNoProject means that no source names the Depot project.
+// ErrNoProject means that no Depot project is configured.
 var ErrNoProject = errors.New("no Depot project: run `depot init` and commit depot.json, " +
 	"or set DEPOT_PROJECT_ID or depot_project")
 
-// maxProjectFile bounds a depot.json, in bytes. It comes with the code that is built, which is untrusted.
+// maxProjectFile is the maximum size of a depot.json, in bytes. The file comes with the untrusted code to build.
 const maxProjectFile = 64 << 10
 
-// projectHint ends errors about a project file.
+// projectHint is the hint in errors about a project file.
 const projectHint = "expected {\"id\": \"…\"}, as `depot init` writes it"
 
-// FindProject returns DEPOT_PROJECT_ID, or the ID in the nearest depot.json (or .yml, .yaml) from dir upwards. Without
-// either, the error is [ErrNoProject].
+// FindProject returns DEPOT_PROJECT_ID or, if it is not set, the ID in the nearest depot.json (or .yml, .yaml) in dir
+// or its parents. Without either, it returns [ErrNoProject].
 func FindProject(dir string, getenv func(string) string) (string, error) {
 	if id := getenv("DEPOT_PROJECT_ID"); id != "" {
 		return id, nil
@@ -51,7 +51,7 @@ func FindProject(dir string, getenv func(string) string) (string, error) {
 		return "", fmt.Errorf("parse %q: missing project ID (%s)", file, projectHint)
 	}
 	if strings.ContainsFunc(config.ID, func(r rune) bool { return !unicode.IsPrint(r) || r == ' ' }) {
-		return "", fmt.Errorf("parse %q: invalid project ID %q (copy it from the project's page at Depot)", file, config.ID)
+		return "", fmt.Errorf("parse %q: invalid project ID %q (copy it from the project's page on Depot)", file, config.ID)
 	}
 	return config.ID, nil
 }

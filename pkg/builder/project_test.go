@@ -16,14 +16,14 @@ func TestFindProject(t *testing.T) {
 	)
 	for _, test := range []struct {
 		name  string
-		files map[string]string // below the root; a value with the prefix -> is a symbolic link
+		files map[string]string // paths below the root; a value with the prefix -> is a symbolic link target
 		dir   string
 		env   string
 		want  string
-		err   string // its start, with DIR for the root
+		err   string // its prefix, with DIR for the root
 	}{
-		{name: "here", files: map[string]string{"depot.json": `{"id": "abc123"}`}, want: "abc123"},
-		{name: "above", files: map[string]string{"depot.json": `{"id": "abc123"}`}, dir: "a/b/c", want: "abc123"},
+		{name: "in the directory", files: map[string]string{"depot.json": `{"id": "abc123"}`}, want: "abc123"},
+		{name: "in a parent", files: map[string]string{"depot.json": `{"id": "abc123"}`}, dir: "a/b/c", want: "abc123"},
 		{
 			name: "nearest", files: map[string]string{"depot.json": `{"id": "far"}`, "a/depot.json": `{"id": "near"}`},
 			dir: "a/b", want: "near",
@@ -93,13 +93,13 @@ func TestFindProject(t *testing.T) {
 	}
 }
 
-// padded is a valid project file of n bytes.
+// padded returns a valid project file of n bytes.
 func padded(n int) string {
 	const content = `{"id": "abc123"}`
 	return content + strings.Repeat(" ", n-len(content))
 }
 
-// FuzzFindProject checks that an ID is one word, and an error one line.
+// FuzzFindProject checks that an ID is one word and an error is one line.
 func FuzzFindProject(f *testing.F) {
 	for _, seed := range []string{
 		`{"id": "abc123"}`, `{"id": ""}`, `{"id": 1}`, `{"id": null}`, `{"id": ["a"]}`, `{"id": "a b"}`, `{"id":"\u0000"}`,
@@ -115,9 +115,9 @@ func FuzzFindProject(f *testing.F) {
 		id, err := FindProject(dir, environment(nil))
 		switch {
 		case err != nil && (id != "" || strings.ContainsAny(err.Error(), "\n\r\x1b\x00")):
-			t.Errorf("%q, %q", id, err)
+			t.Errorf("got %q, %q", id, err)
 		case err == nil && (id == "" || strings.ContainsAny(id, " \t\n\r\x1b\x00")):
-			t.Errorf("the ID is %q", id)
+			t.Errorf("got ID %q", id)
 		}
 	})
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// PullCredential returns a credential that pulls an image which a build has saved in Depot's registry. reference is
-// HOST/PROJECT:BUILD, with or without a digest, as in [Lease.Tags]. Depot names the registry that the password is
-// for; PullCredential fails if that is not HOST, so that the password is never sent to another host.
+// PullCredential returns a credential for pulling an image that a build saved in Depot's registry. reference has the
+// form HOST/PROJECT:BUILD, with or without a digest, as in [Lease.Tags]. PullCredential fails if Depot's password is
+// for a registry other than HOST, so that the password is never sent to another host.
 func (d Depot) PullCredential(ctx context.Context, reference string) (Credential, error) {
 	op := "get a password to pull " + reference
 	saved, _, _ := strings.Cut(reference, "@")
@@ -43,7 +43,7 @@ func (d Depot) PullCredential(ctx context.Context, reference string) (Credential
 	d.mask(answer.Password)
 	host, _, _ := strings.Cut(saved, "/")
 	if actual, _, _ := strings.Cut(answer.Reference, "/"); actual != host {
-		return Credential{}, fmt.Errorf("%s: wrong registry: the image is at %s", op, safetext.Line(answer.Reference, 200))
+		return Credential{}, fmt.Errorf("%s: registry mismatch: the image is at %s", op, safetext.Line(answer.Reference, 200))
 	}
 	return Credential{Host: host, Username: answer.Username, Password: answer.Password}, nil
 }

@@ -59,7 +59,7 @@ func TestSave(t *testing.T) {
 		}
 		pull, err := d.PullCredential(t.Context(), lease.Tags[0]+"@"+digest(t, image).String())
 		if err != nil || pull.Host != saved.Addr {
-			t.Fatalf("%+v, %v", pull, err)
+			t.Fatalf("got %+v, %v", pull, err)
 		}
 		if err := push(lease.Tags[0]+"-other", pull); err == nil {
 			t.Error("the pull credential can push")
@@ -74,7 +74,7 @@ func TestSave(t *testing.T) {
 			t.Fatal(err)
 		}
 		if digest(t, pulled) != digest(t, image) {
-			t.Error("the pulled image has another digest")
+			t.Error("the pulled image has a different digest")
 		}
 		for _, secret := range []string{"push-secret", "pull-secret"} {
 			if !slices.Contains(j.secrets(), secret) {
@@ -92,7 +92,7 @@ func TestSave(t *testing.T) {
 		}
 		_, err := d.PullCredential(t.Context(), saved.Addr+"/sandbox:"+lease.ID)
 		checkAPIError(t, err, "get a password to pull "+saved.Addr+"/sandbox:"+lease.ID,
-			errorWant{status: 404, message: "was not saved"})
+			wantError{status: 404, message: "was not saved"})
 	})
 
 	t.Run("malformed reference", func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestSave(t *testing.T) {
 			}
 		}
 		if n := len(s.Calls()); n != 0 {
-			t.Errorf("%d calls", n)
+			t.Errorf("got %d calls", n)
 		}
 	})
 
@@ -125,7 +125,7 @@ func TestSave(t *testing.T) {
 		s := startDepot(t)
 		_, err := depot(s, &journal{}, "project-token").Acquire(t.Context(), Request{Save: true})
 		checkAPIError(t, err, `create a build in project "sandbox"`,
-			errorWant{status: 400, message: "this organization has no registry"})
+			wantError{status: 400, message: "this organization has no registry"})
 	})
 
 	t.Run("CreateBuild returns no registry", func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestSave(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		if n := calls(s, "FinishBuild", func(c depotapi.Call) bool { return c.Result == "error" }); n != 1 {
-			t.Errorf("the build was finished %d times", n)
+			t.Errorf("the build was finished %d times, want once", n)
 		}
 	})
 }
@@ -153,19 +153,22 @@ func TestPullCredentialErrors(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		fault depotapi.Fault
-		want  errorWant // calls 0: success
+		want  wantError // calls 0: success
 	}{
-		{"502 once", depotapi.Fault{Times: 1, Status: 502}, errorWant{}},
-		{"502", depotapi.Fault{Status: 502}, errorWant{5, 502, true, "empty", "try again later"}},
+		{"502 once", depotapi.Fault{Times: 1, Status: 502}, wantError{}},
+		{"502", depotapi.Fault{Status: 502}, wantError{5, 502, true, "empty", "try again later"}},
 		{
 			"malformed JSON", depotapi.Fault{Status: 200, Header: json, Body: "<html>"},
-			errorWant{1, 200, true, "web page", "check DEPOT_API_URL"},
+			wantError{1, 200, true, "web page", "check DEPOT_API_URL"},
 		},
 		{
 			"no password", depotapi.Fault{Status: 200, Header: json, Body: "{}"},
-			errorWant{1, 200, true, "no password", "check DEPOT_API_URL"},
+			wantError{1, 200, true, "no password", "check DEPOT_API_URL"},
 		},
-		{"no answer", depotapi.Fault{Silence: true}, errorWant{5, 0, false, "no answer within 100ms", "check the network"}},
+		{
+			"no response", depotapi.Fault{Silence: true},
+			wantError{5, 0, false, "no response within 100ms", "check the network"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := startDepot(t, func(o *depotapi.Options) {
@@ -183,14 +186,14 @@ func TestPullCredentialErrors(t *testing.T) {
 			_, err := d.PullCredential(t.Context(), lease.Tags[0])
 			if test.want.calls == 0 {
 				if n := calls(s, "GetPullInfo", nil); err != nil || n != 2 {
-					t.Errorf("%d calls, %v", n, err)
+					t.Errorf("got %d calls, %v", n, err)
 				}
 				return
 			}
 			checkAPIError(t, err, "get a password to pull "+lease.Tags[0], test.want)
 			checkMessage(t, err, "pull-secret")
 			if n := calls(s, "GetPullInfo", nil); n != test.want.calls {
-				t.Errorf("%d calls, want %d", n, test.want.calls)
+				t.Errorf("got %d calls, want %d", n, test.want.calls)
 			}
 		})
 	}

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// environ returns a lookup in NAME=VALUE pairs.
+// environ returns a getenv function for NAME=VALUE pairs.
 func environ(pairs ...string) func(string) string {
 	return func(name string) string {
 		for _, pair := range pairs {
@@ -30,7 +30,7 @@ func TestDaytona(t *testing.T) {
 			"input", "org", "https://input.example"},
 		{"environment", DaytonaSource{Getenv: environ("DAYTONA_API_KEY=env", "DAYTONA_ORG_ID=a", "DAYTONA_ORGANIZATION_ID=b",
 			"DAYTONA_API_URL=https://env.example")}, "env", "a", "https://env.example"},
-		{"the other name of the organization", DaytonaSource{
+		{"alternative organization variable", DaytonaSource{
 			Getenv: environ("DAYTONA_API_KEY=env", "DAYTONA_ORGANIZATION_ID=b"),
 		},
 			"env", "b", ""},
@@ -56,13 +56,13 @@ func TestDaytona(t *testing.T) {
 	}
 }
 
-func TestTokensThatAreGiven(t *testing.T) {
+func TestHasToken(t *testing.T) {
 	for _, test := range []struct {
 		variable string
 		has      func(string, func(string) string) bool
 	}{{"DAYTONA_API_KEY", HasDaytonaKey}, {"DOPPLER_TOKEN", HasDopplerToken}, {"DEPOT_TOKEN", HasDepotToken}} {
 		if !test.has("input", environ()) || !test.has("", environ(test.variable+"=x")) || test.has("", environ("OTHER=x")) {
-			t.Errorf("%s is not recognized, or something else is", test.variable)
+			t.Errorf("%s: not recognized, or recognized in another source", test.variable)
 		}
 	}
 }
@@ -71,13 +71,13 @@ func TestGitHubToken(t *testing.T) {
 	var masked []string
 	mask := func(secret string) { masked = append(masked, secret) }
 	if got := GitHubToken("input", environ("GITHUB_TOKEN=env"), mask); got != "input" {
-		t.Errorf("%q, want the input", got)
+		t.Errorf("got %q, want the input", got)
 	}
 	if got := GitHubToken("", environ("GITHUB_TOKEN=env"), mask); got != "env" {
-		t.Errorf("%q, want the variable", got)
+		t.Errorf("got %q, want GITHUB_TOKEN", got)
 	}
 	if got := GitHubToken("", environ(), mask); got != "" {
-		t.Errorf("%q, want none", got)
+		t.Errorf("got %q, want no token", got)
 	}
 	if want := []string{"input", "env"}; !slices.Equal(masked, want) {
 		t.Errorf("masked %q, want %q", masked, want)
@@ -90,7 +90,7 @@ func TestRepository(t *testing.T) {
 	)
 	if r.Owner != "acme" || r.Name != "app" || r.Token != "token" || r.ServerURL != "https://git.example" ||
 		r.APIURL != "https://git.example/api/v3" {
-		t.Errorf("%+v", r)
+		t.Errorf("got %+v", r)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestMaskEnvironment(t *testing.T) {
 	}
 }
 
-// A test command inherits this process's environment. It must not find the inputs or the way to the job's OIDC tokens.
+// Test commands inherit this process's environment, which must not contain inputs or the OIDC request token.
 func TestWithholdInputs(t *testing.T) {
 	withheld := []string{
 		"INPUT_DEPOT_TOKEN", "INPUT_REF", "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
@@ -122,10 +122,10 @@ func TestWithholdInputs(t *testing.T) {
 			t.Errorf("%s is still in the environment: %q", name, value)
 		}
 		if getenv(name) != "value of "+name {
-			t.Errorf("the lookup lost %s", name)
+			t.Errorf("the returned getenv does not find %s", name)
 		}
 	}
 	if os.Getenv("MY_INPUT_REF") == "" || getenv("MY_INPUT_REF") == "" {
-		t.Error("another variable was withheld")
+		t.Error("an unrelated variable was removed")
 	}
 }

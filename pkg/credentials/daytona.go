@@ -7,16 +7,16 @@ import (
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
-// DaytonaSource says how to authenticate to Daytona. Inputs take precedence over Getenv, in which the secrets of a
-// Doppler config take precedence over the environment.
+// DaytonaSource lists the sources of Daytona credentials. Inputs take precedence over Getenv, which looks up
+// secrets of a Doppler config before environment variables.
 type DaytonaSource struct {
-	APIKey, OrganizationID, APIURL string // the inputs
-	DopplerConfig                  string // for the hint of an error
+	APIKey, OrganizationID, APIURL string // inputs
+	DopplerConfig                  string // shown in the hint of an error
 	Getenv                         func(string) string
 	Mask                           func(secret string)
 }
 
-// Daytona returns a client with a masked key.
+// Daytona returns a client for the API key of the first source that has one. It masks the key.
 func Daytona(source DaytonaSource) (daytona.Client, error) {
 	client := daytona.Client{
 		URL: cmp.Or(source.APIURL, source.Getenv("DAYTONA_API_URL")),
@@ -33,7 +33,7 @@ func Daytona(source DaytonaSource) (daytona.Client, error) {
 	return client, nil
 }
 
-// HasDaytonaKey reports whether a key is given: by the input or by DAYTONA_API_KEY.
+// HasDaytonaKey reports whether the input or DAYTONA_API_KEY provides a key.
 func HasDaytonaKey(input string, getenv func(string) string) bool {
 	return input != "" || getenv("DAYTONA_API_KEY") != ""
 }

@@ -17,37 +17,37 @@ import (
 // DepotAudience is the audience of OIDC tokens for Depot.
 const DepotAudience = "https://depot.dev"
 
-// depotClaimURL is Depot's address for claims of workflow runs. depot-go has the same constant.
+// depotClaimURL is the endpoint at which a workflow run requests a challenge. depot-go has the same constant.
 const depotClaimURL = "https://actions-public-oidc.depot.dev/claim"
 
-// ErrNoDepotToken means that no source has a token for Depot.
+// ErrNoDepotToken means that there is no token for Depot.
 var ErrNoDepotToken = errors.New(
-	"no Depot token: set DEPOT_TOKEN or depot_token, or run in GitHub Actions, which needs neither",
+	"no Depot token: set DEPOT_TOKEN or depot_token, or run in GitHub Actions to authenticate with OIDC",
 )
 
-// Depot finds the token that authenticates to Depot.
+// Depot finds the token for authenticating to Depot.
 type Depot struct {
 	Input  string                           // the input depot_token
 	Getenv func(string) string              // DEPOT_TOKEN, and the event that started the run
-	OIDC   OIDC                             // the job's identity; its HTTP configuration is used for Depot, too
-	Logf   func(format string, args ...any) // required: Depot looks for the challenge of a fork's pull request in the log
+	OIDC   OIDC                             // its HTTP configuration also applies to requests to Depot
+	Logf   func(format string, args ...any) // required: Depot reads the challenge for a fork's pull request from the log
 
-	ClaimURL          string        // "" means Depot's
-	ChallengeTimeout  time.Duration // how long Depot may take to see the challenge in the log; default 3 min
-	ChallengeInterval time.Duration // between two requests for the token meanwhile; default 1 s
+	ClaimURL          string        // "" means the default
+	ChallengeTimeout  time.Duration // how long to wait for Depot to find the challenge in the log; default 3 min
+	ChallengeInterval time.Duration // between requests for the token; default 1 s
 }
 
-// Token returns, in this order: the input, DEPOT_TOKEN, an OIDC token. GitHub issues no OIDC token to a pull
-// request from a fork; if its base repository is public, Token proves the run's identity to Depot by a challenge in
-// the run's log. Errors: [ErrNoDepotToken] outside of Actions, [ErrNoIDToken] in a job without the permission, the
-// cause of ctx, or one that wraps an *[httpclient.APIError].
+// Token returns the first of the input, DEPOT_TOKEN and an OIDC token. GitHub issues no OIDC tokens for pull requests
+// from forks; if the base repository is public, Token proves the run's identity to Depot with a challenge in the run's
+// log. Token returns [ErrNoDepotToken] outside GitHub Actions, [ErrNoIDToken] in a job without the permission, the
+// cause of ctx, or an error that wraps an *[httpclient.APIError].
 func (d Depot) Token(ctx context.Context) (string, error) {
 	for _, source := range []struct{ name, token string }{
 		{"input depot_token", d.Input}, {"DEPOT_TOKEN", d.Getenv("DEPOT_TOKEN")},
 	} {
 		token := strings.TrimSpace(source.token)
 		if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return "", fmt.Errorf("%s: invalid token: it contains white space or non-ASCII characters (copy it again)",
+			return "", fmt.Errorf("%s: invalid token: contains white space or non-ASCII characters (copy it again)",
 				source.name)
 		}
 		if token != "" {
@@ -69,8 +69,7 @@ func (d Depot) Token(ctx context.Context) (string, error) {
 
 const forkOp = "authenticate to Depot for a pull request from a fork"
 
-// forkToken returns the token for a pull request from a fork of a public repository, and an error for every other
-// run.
+// forkToken returns the token for a pull request from a fork of a public repository, and an error for any other run.
 func (d Depot) forkToken(ctx context.Context) (string, error) {
 	if d.Getenv("GITHUB_ACTIONS") != "true" {
 		return "", ErrNoDepotToken
@@ -86,7 +85,7 @@ func (d Depot) forkToken(ctx context.Context) (string, error) {
 	return d.answerChallenge(ctx, repository)
 }
 
-// forkedRepository is the repository that a fork's pull request targets; "" for every other run.
+// forkedRepository returns the repository that a fork's pull request targets, or "" for any other run.
 func (d Depot) forkedRepository() (name string, private bool) {
 	e := runner.ReadEvent(d.Getenv)
 	if !e.IsFork() || e.Name != "pull_request" || e.HeadRepository == "" || d.Getenv("GITHUB_RUN_ID") == "" {
@@ -95,14 +94,14 @@ func (d Depot) forkedRepository() (name string, private bool) {
 	return e.Repository, e.Private
 }
 
-// challenge is Depot's answer to a claim.
+// challenge is Depot's response to a claim.
 type challenge struct {
-	Code        string `json:"challengeCode"` // to print
-	ExchangeURL string `json:"exchangeURL"`   // returns the token once Depot has seen the code
+	Code        string `json:"challengeCode"` // to print to the log
+	ExchangeURL string `json:"exchangeURL"`   // returns the token once Depot has found the code in the log
 }
 
-// answerChallenge proves which workflow run this is: Depot issues a code, the run prints it to its public log,
-// where Depot reads it.
+// answerChallenge proves the identity of this workflow run: it prints a code from Depot to the run's public log, and
+// waits until Depot has found the code there.
 func (d Depot) answerChallenge(ctx context.Context, repository string) (string, error) {
 	timeout := cmp.Or(d.ChallengeTimeout, 3*time.Minute)
 	ctx, cancel := context.WithTimeoutCause(
@@ -131,16 +130,16 @@ func (d Depot) answerChallenge(ctx context.Context, repository string) (string, 
 	}
 }
 
-// claim requests a challenge for this run. Repeating it is safe: an unused challenge expires.
+// claim requests a challenge for this run. Retrying is safe because an unused challenge expires.
 func (d Depot) claim(ctx context.Context, repository string) (challenge, error) {
 	depot := httpclient.JSONClient{
 		Service: httpclient.Service{
 			Name: "Depot", URL: cmp.Or(d.ClaimURL, depotClaimURL), Clock: d.OIDC.HTTP.Clock,
 			Hints: []httpclient.Hint{
-				{On: httpclient.NoAnswer, Text: "check the network, and rerun the job"},
+				{On: httpclient.NoResponse, Text: "check the network, and rerun the job"},
 				{On: httpclient.ServerErrors, Text: "rerun the job later; status: https://status.depot.dev"},
 				{On: http.StatusTooManyRequests, Text: "rerun the job later"},
-				{On: httpclient.ClientErrors, Text: "allow pull requests from forks in the project's settings at Depot"},
+				{On: httpclient.ClientErrors, Text: "allow pull requests from forks in the project's settings on Depot"},
 			},
 		},
 		HTTP: d.OIDC.HTTP.Client(),
@@ -160,10 +159,10 @@ func (d Depot) claim(ctx context.Context, repository string) (challenge, error) 
 	return got, err
 }
 
-// exchange returns the token, or "" while Depot has not seen the code or does not answer.
+// exchange returns the token, or "" if Depot has not found the code yet or the request fails.
 func (d Depot) exchange(ctx context.Context, address string) string {
 	config := d.OIDC.HTTP
-	config.Policy.Attempts = 1 // the caller repeats it
+	config.Policy.Attempts = 1 // the caller retries
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, http.NoBody)
 	if err != nil {
 		return ""
@@ -176,7 +175,7 @@ func (d Depot) exchange(ctx context.Context, address string) string {
 	body, err := io.ReadAll(response.Body)
 	token := strings.TrimSpace(string(body))
 	if err != nil || response.StatusCode != http.StatusOK || strings.ContainsAny(token, " \t\r\n<") {
-		return "" // 403 until Depot has seen the code; a proxy's page
+		return "" // 403 until Depot has found the code, or a proxy's web page
 	}
 	return token
 }

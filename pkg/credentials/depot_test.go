@@ -22,7 +22,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// actions is a GitHub with an OIDC issuer, for all tests.
+// actions is a stand-in for GitHub with an OIDC issuer, shared by all tests.
 var actions *github.Server
 
 func TestMain(m *testing.M) {
@@ -56,7 +56,7 @@ func startDepot(t *testing.T) *depotapi.Server {
 	return s
 }
 
-// inActions is the environment of a job with id-token: write, with changes.
+// inActions returns the environment of a job with id-token: write, with changes.
 func inActions(changes map[string]string) func(string) string {
 	variables := map[string]string{
 		"GITHUB_ACTIONS": "true", "GITHUB_EVENT_NAME": "push", "GITHUB_RUN_ID": "1",
@@ -67,7 +67,7 @@ func inActions(changes map[string]string) func(string) string {
 	return environment(variables)
 }
 
-// logger keeps log lines.
+// logger records log lines.
 type logger struct {
 	mu    sync.Mutex
 	lines []string
@@ -79,14 +79,14 @@ func (l *logger) logf(format string, args ...any) {
 	l.lines = append(l.lines, fmt.Sprintf(format, args...))
 }
 
-// depot finds tokens with short waits.
+// depot returns a token source with short waits.
 func depot(getenv func(string) string, l *logger) Depot {
 	d := Depot{Getenv: getenv, OIDC: NewOIDC(getenv, nil), Logf: l.logf, ChallengeInterval: time.Millisecond}
 	d.OIDC.HTTP.Policy = httpclient.Policy{MinWait: time.Millisecond}
 	return d
 }
 
-// tokenKind is what Depot makes of a token: it creates a build with it.
+// tokenKind creates a build with a token and returns the kind that Depot recognized.
 func tokenKind(t *testing.T, s *depotapi.Server, token string) depotapi.TokenKind {
 	t.Helper()
 	client := builder.Depot{
@@ -113,7 +113,7 @@ func TestDepotTokenPrecedence(t *testing.T) {
 		err         error
 	}{
 		{
-			name: "input first", input: "project-token", want: depotapi.ProjectToken,
+			name: "input takes precedence", input: "project-token", want: depotapi.ProjectToken,
 			getenv: inActions(map[string]string{"DEPOT_TOKEN": "unknown-token"}),
 		},
 		{name: "input with a line break", input: " project-token\n", getenv: inActions(nil), want: depotapi.ProjectToken},
@@ -131,10 +131,10 @@ func TestDepotTokenPrecedence(t *testing.T) {
 			getenv: inActions(map[string]string{"ACTIONS_ID_TOKEN_REQUEST_URL": ""}),
 		},
 		{
-			name: "half of the permission's variables", err: ErrNoIDToken,
+			name: "request token missing", err: ErrNoIDToken,
 			getenv: inActions(map[string]string{"ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}),
 		},
-		{name: "outside of Actions", getenv: environment(nil), err: ErrNoDepotToken},
+		{name: "outside GitHub Actions", getenv: environment(nil), err: ErrNoDepotToken},
 		{
 			name: "another CI system", err: ErrNoDepotToken,
 			getenv: environment(map[string]string{"CI": "true", "GITHUB_ACTIONS": "false"}),
@@ -151,7 +151,7 @@ func TestDepotTokenPrecedence(t *testing.T) {
 				return
 			}
 			if got := tokenKind(t, startDepot(t), token); got != test.want {
-				t.Errorf("Depot sees a token of kind %q, want %q", got, test.want)
+				t.Errorf("Depot recognized a token of kind %q, want %q", got, test.want)
 			}
 		})
 	}
@@ -177,7 +177,7 @@ func TestMalformedDepotToken(t *testing.T) {
 	}
 }
 
-func TestGitHubIssuesNoToken(t *testing.T) {
+func TestOIDCRequestFails(t *testing.T) {
 	stopped, err := github.Start(t.Context(), github.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +215,7 @@ func TestGitHubIssuesNoToken(t *testing.T) {
 	}
 }
 
-// pullRequest writes the event of a pull request to org/sandbox-actions.
+// pullRequest writes the event payload of a pull request to org/sandbox-actions and returns the file's path.
 func pullRequest(t *testing.T, head string, private bool) string {
 	t.Helper()
 	type repository struct {
@@ -241,7 +241,7 @@ func writeEvent(t *testing.T, payload string) string {
 	return file
 }
 
-// forkJob is the environment of a job for a pull request, without OIDC, with changes.
+// forkJob returns the environment of a pull request job without OIDC, with changes.
 func forkJob(event string, changes map[string]string) func(string) string {
 	variables := map[string]string{
 		"GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": event,
@@ -273,10 +273,10 @@ func TestForkAnswersChallenge(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := tokenKind(t, s, token); got != depotapi.ForkToken {
-		t.Errorf("Depot sees a token of kind %q", got)
+		t.Errorf("Depot recognized a token of kind %q", got)
 	}
 	if n := len(actions.Requests()) - before; n != 0 {
-		t.Errorf("%d requests to GitHub, which issues no token to a fork", n)
+		t.Errorf("got %d requests to GitHub for a fork, want none", n)
 	}
 	if len(l.lines) != countCalls(s, "exchange") {
 		t.Errorf("logged %d lines for %d exchanges", len(l.lines), countCalls(s, "exchange"))
@@ -296,11 +296,11 @@ func TestForkWithoutToken(t *testing.T) {
 	)
 	for _, test := range []struct {
 		name, event string
-		env         map[string]string // changes of the environment
+		env         map[string]string // changes to the environment
 		fault       depotapi.Fault
-		err         error  // wrapped
+		err         error  // that the error wraps
 		status      int    // of an APIError
-		want        string // a part of the error
+		want        string // substring of the error
 	}{
 		{name: "branch of the repository", event: pullRequest(t, "org/sandbox-actions", false), err: ErrNoIDToken},
 		{name: "deleted fork", event: pullRequest(t, "", false), err: ErrNoIDToken},
@@ -313,7 +313,7 @@ func TestForkWithoutToken(t *testing.T) {
 			want: claimError + "Depot supports forks of public repositories only (push the branch to org/sandbox-actions",
 		},
 		{
-			name: "claim refused", event: fork, fault: depotapi.Fault{Method: "claim", Status: 403},
+			name: "claim denied", event: fork, fault: depotapi.Fault{Method: "claim", Status: 403},
 			status: 403, want: "allow pull requests from forks",
 		},
 		{
@@ -333,8 +333,8 @@ func TestForkWithoutToken(t *testing.T) {
 			fault: depotapi.Fault{Method: "claim", Status: 200, Body: `{"exchangeURL":"http://127.0.0.1:1/exchange"}`},
 		},
 		{
-			name: "no answer", event: fork, fault: depotapi.Fault{Method: "claim", Silence: true},
-			want: "no answer within 50ms, after 4 attempts (check the network, and rerun the job)",
+			name: "no response", event: fork, fault: depotapi.Fault{Method: "claim", Silence: true},
+			want: "no response within 50ms, after 4 attempts (check the network, and rerun the job)",
 		},
 		{
 			name: "challenge not found in the log", event: fork, want: timedOut,
@@ -391,7 +391,7 @@ func TestClaimIsRetried(t *testing.T) {
 		t.Error(err)
 	}
 	if n := countCalls(s, "claim"); n != 3 {
-		t.Errorf("%d claims, want 3", n)
+		t.Errorf("got %d claims, want 3", n)
 	}
 }
 
@@ -408,7 +408,7 @@ func TestExchangeURLMustBeHTTP(t *testing.T) {
 	}
 }
 
-// FuzzForkedRepository checks that only an event whose pull request comes from another repository is one of a fork.
+// FuzzForkedRepository checks that only a pull request from another repository counts as one from a fork.
 func FuzzForkedRepository(f *testing.F) {
 	for _, seed := range []string{
 		`{"repository":{"full_name":"o/r","private":false},"pull_request":{"head":{"repo":{"full_name":"c/r"}}}}`,
@@ -441,7 +441,7 @@ func FuzzForkedRepository(f *testing.F) {
 			head = event.PullRequest.Head.Repo.FullName
 		}
 		if (name != "" || private) && (head == "" || name == head) {
-			t.Errorf("%q, %t: the head is of %q", name, private, head)
+			t.Errorf("got %q, %t with head repository %q", name, private, head)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-// Package credentials decides how a run authenticates to GitHub, Depot, Doppler, Daytona and registries: which
-// source takes precedence, what is masked, and when a GitHub OIDC token is requested. It is the only reader of
-// token variables.
+// Package credentials finds the credentials for GitHub, Depot, Doppler, Daytona and registries: it defines the
+// precedence of their sources, masks secrets, and requests GitHub OIDC tokens. No other package reads the environment
+// variables for tokens.
 package credentials

@@ -13,53 +13,57 @@ import (
 	"github.com/org/sandbox-actions/pkg/doppler"
 )
 
-// The secrets of a Doppler config that hold the name of the snapshot.
+// Secrets of a Doppler config that contain the name of the snapshot.
 const (
-	SnapshotNameSecret        = "DAYTONA_SNAPSHOT_NAME"
-	MirroredNameSecret        = "VITE_DAYTONA_SNAPSHOT_NAME" // a reference to the former
-	MirroredNameValue         = "${" + SnapshotNameSecret + "}"
+	SnapshotNameSecret = "DAYTONA_SNAPSHOT_NAME"
+	MirroredNameSecret = "VITE_DAYTONA_SNAPSHOT_NAME" // a reference to SnapshotNameSecret, for Vite
+	MirroredNameValue  = "${" + SnapshotNameSecret + "}"
+)
+
+const (
 	dopplerCLITimeout         = 5 * time.Second
 	dopplerOIDCAudiencePrefix = "https://github.com/"
 )
 
-// ErrNoDopplerToken means that no source has a token for Doppler.
+// ErrNoDopplerToken means that there is no token for Doppler.
 var ErrNoDopplerToken = errors.New("no Doppler token: set doppler_token (a service token) or DOPPLER_TOKEN, or set " +
 	"doppler_identity to authenticate with GitHub OIDC")
 
-// serviceSecrets authenticate to services that the programs call and no step of a Dockerfile does.
+// serviceSecrets authenticate to services that only these programs call. Dockerfile steps do not need them.
 var serviceSecrets = []string{"DEPOT_TOKEN", "DAYTONA_API_KEY"}
 
-// publicNames are secrets of a Doppler config that are shown: names, IDs and addresses that appear in logs and outputs.
+// publicNames are secrets that are not masked: names, IDs and URLs that appear in logs and outputs.
 var publicNames = []string{
 	SnapshotNameSecret, MirroredNameSecret, "DEPOT_PROJECT_ID", "DAYTONA_API_URL", "DAYTONA_ORG_ID",
 	"DAYTONA_ORGANIZATION_ID", "DOPPLER_PROJECT", "DOPPLER_ENVIRONMENT", "DOPPLER_CONFIG",
 }
 
-// DopplerSource says which Doppler config to read and how to authenticate.
+// DopplerSource selects a Doppler config and lists the sources of credentials for it.
 type DopplerSource struct {
-	Config   string // empty: the token's own
-	Project  string // empty: the token's own
+	Config   string // "" means the config of the token
+	Project  string // "" means the project of the token
 	Token    string // the input doppler_token
 	Identity string // the input doppler_identity
 
-	Optional   bool   // without a token, read nothing and return no error
-	Repository string // owner/name whose workflow authenticates with OIDC
-	Dir        string // where the Doppler CLI looks for its configuration
+	Optional   bool   // without a token, return no config instead of an error
+	Repository string // owner/name of the repository that authenticates with OIDC
+	Dir        string // working directory of the Doppler CLI, which selects its settings
 	InActions  bool
 	Getenv     func(string) string // DOPPLER_TOKEN, DOPPLER_API_HOST
 	OIDC       OIDC
 	Mask       func(secret string)
 }
 
-// Doppler is a Doppler config that was read. The zero value is no config.
+// Doppler is a Doppler config that has been read. The zero value has no secrets.
 type Doppler struct {
 	Client  *doppler.Client   // nil without a config
 	Secrets map[string]string // by name
 }
 
-// ReadDoppler authenticates to Doppler, reads the config and masks its secrets. The token is, in this order: the input;
-// without an identity DOPPLER_TOKEN and, outside GitHub Actions, the Doppler CLI's; otherwise one for the identity.
-// Without any it returns [ErrNoDopplerToken], unless the config is optional or none is asked for.
+// ReadDoppler authenticates to Doppler, reads the config and masks its secrets. The input doppler_token takes
+// precedence. Otherwise ReadDoppler logs in with the identity, if there is one, or uses DOPPLER_TOKEN or, outside
+// GitHub Actions, the token of the Doppler CLI. Without a token it returns [ErrNoDopplerToken], unless the config is
+// optional. If no field selects a config or a credential, it returns the zero value.
 func ReadDoppler(ctx context.Context, source DopplerSource) (Doppler, error) {
 	if source.Config == "" && source.Project == "" && source.Token == "" && source.Identity == "" {
 		return Doppler{}, nil
@@ -102,18 +106,18 @@ func ReadDoppler(ctx context.Context, source DopplerSource) (Doppler, error) {
 	return Doppler{&client, secrets}, nil
 }
 
-// HasDopplerToken reports whether a token is given: by the input or by DOPPLER_TOKEN.
+// HasDopplerToken reports whether the input or DOPPLER_TOKEN provides a token.
 func HasDopplerToken(input string, getenv func(string) string) bool {
 	return input != "" || getenv("DOPPLER_TOKEN") != ""
 }
 
-// isPublic reports whether a secret of a config is shown. Masking a boolean would hide half of every log.
+// isPublic reports whether a secret is not masked. Masking a boolean such as "1" would garble every log.
 func isPublic(name, value string) bool {
 	_, err := strconv.ParseBool(value)
 	return err == nil || slices.Contains(publicNames, name)
 }
 
-// login exchanges a GitHub OIDC token for a token of the identity.
+// login exchanges a GitHub OIDC token for a Doppler token of the identity.
 func (s DopplerSource) login(ctx context.Context) (string, error) {
 	owner, _, _ := strings.Cut(s.Repository, "/")
 	id, err := s.OIDC.Token(ctx, dopplerOIDCAudiencePrefix+owner)
@@ -127,7 +131,7 @@ func (s DopplerSource) login(ctx context.Context) (string, error) {
 	return token, err
 }
 
-// cliSetting returns a setting that `doppler login` or `doppler setup` stored; empty without one.
+// cliSetting returns a setting stored by `doppler login` or `doppler setup`, or "".
 func (s DopplerSource) cliSetting(ctx context.Context, setting string) string {
 	ctx, cancel := context.WithTimeout(ctx, dopplerCLITimeout)
 	defer cancel()
@@ -140,7 +144,7 @@ func (s DopplerSource) cliSetting(ctx context.Context, setting string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// Over returns an environment in which the config's secrets take precedence over getenv.
+// Over returns a getenv function that looks up the config's secrets before getenv.
 func (d Doppler) Over(getenv func(string) string) func(string) string {
 	return func(name string) string {
 		if value := d.Secrets[name]; value != "" {
@@ -150,8 +154,7 @@ func (d Doppler) Over(getenv func(string) string) func(string) string {
 	}
 }
 
-// BuildSecrets returns the secrets that a Dockerfile's steps may use: all but those for services that the programs
-// call.
+// BuildSecrets returns the secrets for Dockerfile steps: all except serviceSecrets.
 func (d Doppler) BuildSecrets() map[string]string {
 	secrets := map[string]string{}
 	for name, value := range d.Secrets {

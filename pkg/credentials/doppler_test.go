@@ -15,10 +15,10 @@ import (
 	"testing"
 )
 
-// dopplerServer answers as Doppler's API does for one config, and records the requests.
+// dopplerServer is a stand-in for Doppler's API with one config. It records requests.
 type dopplerServer struct {
 	*httptest.Server
-	tokens   []string // that read the config
+	tokens   []string // tokens that were used to read the config
 	projects []string
 	logins   []map[string]string // bodies of exchanged OIDC tokens
 }
@@ -43,7 +43,7 @@ func startDoppler(t *testing.T, secrets map[string]string) *dopplerServer {
 	return s
 }
 
-// startOIDC answers as the Actions runner does, with a token that names the audience.
+// startOIDC starts a stand-in for the Actions runner's OIDC endpoint. Its tokens contain the audience.
 func startOIDC(t *testing.T) OIDC {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -53,7 +53,7 @@ func startOIDC(t *testing.T) OIDC {
 	return OIDC{RequestURL: server.URL + "?a=b", RequestToken: "request-token"}
 }
 
-// fakeCLI puts a doppler command into PATH that prints what `doppler configure get` would.
+// fakeCLI puts a doppler command in PATH that prints settings like `doppler configure get`.
 func fakeCLI(t *testing.T, settings map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -74,7 +74,7 @@ func TestReadDoppler(t *testing.T) {
 		source  DopplerSource
 		environ map[string]string
 		cli     map[string]string
-		token   string // that reads the config; empty: none is read
+		token   string // that reads the config; "" if none is read
 		project string
 		err     error
 	}{
@@ -113,7 +113,7 @@ func TestReadDoppler(t *testing.T) {
 			}
 			config, err := ReadDoppler(t.Context(), source)
 			if !errors.Is(err, test.err) {
-				t.Fatalf("%v, want %v", err, test.err)
+				t.Fatalf("got %v, want %v", err, test.err)
 			}
 			if test.token == "" {
 				if config.Client != nil || config.Secrets != nil || len(server.tokens) > 0 {
@@ -133,7 +133,7 @@ func TestReadDoppler(t *testing.T) {
 	}
 }
 
-func TestDopplerIdentityUsesTheOwnersAudience(t *testing.T) {
+func TestDopplerIdentityAudience(t *testing.T) {
 	server := startDoppler(t, nil)
 	var masked []string
 	_, err := ReadDoppler(t.Context(), DopplerSource{
@@ -157,7 +157,7 @@ func TestDopplerIdentityUsesTheOwnersAudience(t *testing.T) {
 	}
 }
 
-// Names and addresses that logs and outputs show are not masked; the values beside them are.
+// Names and URLs that appear in logs and outputs are not masked; other values are.
 func TestDopplerMasksSecretsOnly(t *testing.T) {
 	public := map[string]string{
 		"DAYTONA_SNAPSHOT_NAME": "sandbox-1", "VITE_DAYTONA_SNAPSHOT_NAME": "sandbox-1", "DEPOT_PROJECT_ID": "project",
@@ -186,7 +186,7 @@ func TestDopplerSecrets(t *testing.T) {
 	config := Doppler{Secrets: map[string]string{"A": "doppler", "EMPTY": "", "DEPOT_TOKEN": "d", "DAYTONA_API_KEY": "k"}}
 	getenv := config.Over(func(name string) string { return "env " + name })
 	if getenv("A") != "doppler" || getenv("EMPTY") != "env EMPTY" || getenv("B") != "env B" {
-		t.Errorf("%s, %s, %s", getenv("A"), getenv("EMPTY"), getenv("B"))
+		t.Errorf("got %s, %s, %s", getenv("A"), getenv("EMPTY"), getenv("B"))
 	}
 	if got, want := config.BuildSecrets(), map[string]string{"A": "doppler", "EMPTY": ""}; !reflect.DeepEqual(got, want) {
 		t.Errorf("build secrets %v, want %v", got, want)

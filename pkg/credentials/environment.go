@@ -5,21 +5,21 @@ import (
 	"strings"
 )
 
-// tokenVariables may hold credentials. They are masked even if a run does not use them: a test command may print its
-// environment.
+// tokenVariables are environment variables for tokens. They are masked even if unused, because a test command may print
+// its environment.
 var tokenVariables = []string{
 	"DEPOT_TOKEN", "DOPPLER_TOKEN", "DAYTONA_API_KEY", "GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
 }
 
-// MaskEnvironment masks every token that the environment holds.
+// MaskEnvironment masks the tokens in the environment.
 func MaskEnvironment(getenv func(string) string, mask func(secret string)) {
 	for _, name := range tokenVariables {
 		mask(getenv(name))
 	}
 }
 
-// WithholdInputs removes the inputs and the access to the job's OIDC tokens from this process's environment, so that no
-// program it starts inherits them. The returned lookup still knows the environment as it was.
+// WithholdInputs removes the inputs and the variables for requesting OIDC tokens from this process's environment, so
+// that child processes do not inherit them. The returned function looks up variables in environ, including those.
 func WithholdInputs(environ []string) (getenv func(string) string) {
 	values := map[string]string{}
 	for _, variable := range environ {
@@ -32,7 +32,7 @@ func WithholdInputs(environ []string) (getenv func(string) string) {
 	return func(name string) string { return values[name] }
 }
 
-// HasDepotToken reports whether a Depot token is given: by the input or by DEPOT_TOKEN.
+// HasDepotToken reports whether the input or DEPOT_TOKEN provides a token.
 func HasDepotToken(input string, getenv func(string) string) bool {
 	return input != "" || getenv("DEPOT_TOKEN") != ""
 }

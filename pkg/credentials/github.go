@@ -6,7 +6,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
-// GitHubToken returns the input github_token, or else GITHUB_TOKEN, masked; empty without either.
+// GitHubToken returns the input github_token or, if it is empty, GITHUB_TOKEN. It masks the token.
 func GitHubToken(input string, getenv func(string) string, mask func(secret string)) string {
 	token := cmp.Or(input, getenv("GITHUB_TOKEN"))
 	if token != "" {
@@ -15,7 +15,7 @@ func GitHubToken(input string, getenv func(string) string, mask func(secret stri
 	return token
 }
 
-// Repository returns a repository of the GitHub server that the environment names (GITHUB_SERVER_URL, GITHUB_API_URL).
+// Repository returns a repository on the GitHub server in GITHUB_SERVER_URL and GITHUB_API_URL.
 func Repository(owner, name, token string, getenv func(string) string) source.Repository {
 	return source.Repository{
 		Owner: owner, Name: name, Token: token,

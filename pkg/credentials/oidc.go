@@ -10,9 +10,9 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// ErrNoIDToken means that the job may not request an OIDC token: it lacks the permission id-token: write.
+// ErrNoIDToken means that the job cannot request an OIDC token because it lacks the permission id-token: write.
 var ErrNoIDToken = errors.New("no OIDC token available: add `permissions: id-token: write` to the job " +
-	"(with `contents: read`, which is then no longer implied)")
+	"(and `contents: read`: permissions that are not listed default to none)")
 
 // OIDC requests GitHub OIDC tokens from the Actions runner.
 // https://docs.github.com/en/actions/reference/security/oidc
@@ -32,11 +32,11 @@ func NewOIDC(getenv func(string) string, mask func(secret string)) OIDC {
 	}
 }
 
-// Available reports whether the job may request tokens.
+// Available reports whether the job can request tokens.
 func (o OIDC) Available() bool { return o.RequestURL != "" && o.RequestToken != "" }
 
-// Token returns a masked OIDC token for audience. Its error is [ErrNoIDToken] if the job may not request one, the
-// cause of ctx when that has ended, or an *[httpclient.APIError].
+// Token requests an OIDC token for audience and masks it. It returns [ErrNoIDToken] if the job cannot request one, the
+// cause of ctx if ctx has ended, or an *[httpclient.APIError].
 func (o OIDC) Token(ctx context.Context, audience string) (string, error) {
 	if !o.Available() {
 		return "", ErrNoIDToken
@@ -45,7 +45,7 @@ func (o OIDC) Token(ctx context.Context, audience string) (string, error) {
 	op := "request an OIDC token for " + audience
 	address, err := url.Parse(o.RequestURL)
 	if err != nil {
-		return "", fmt.Errorf("%s: ACTIONS_ID_TOKEN_REQUEST_URL: %w", op, err)
+		return "", fmt.Errorf("%s: parse ACTIONS_ID_TOKEN_REQUEST_URL: %w", op, err)
 	}
 	query := address.Query()
 	query.Set("audience", audience)

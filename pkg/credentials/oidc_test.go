@@ -16,7 +16,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// recorder keeps masked secrets.
+// recorder records masked secrets.
 type recorder struct {
 	mu     sync.Mutex
 	masked []string
@@ -34,12 +34,12 @@ func (r *recorder) secrets() []string {
 	return slices.Clone(r.masked)
 }
 
-// oidcServer answers token requests in turn, and then repeats the last answer.
+// oidcServer handles token requests with the given handlers in order, repeating the last one.
 func oidcServer(t *testing.T, answers ...http.HandlerFunc) (address string, requests *atomic.Int32) {
 	t.Helper()
 	requests = &atomic.Int32{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/token" { // of another process, whose server had this port before
+		if r.URL.Path != "/token" { // from another process whose server used this port before
 			http.NotFound(w, r)
 			return
 		}
@@ -86,7 +86,7 @@ func TestOIDCToken(t *testing.T) {
 			requests: 4, status: 503, message: "maintenance",
 		},
 		{
-			name: "refused", answers: []http.HandlerFunc{answer(403, `{"message":"invalid bearer request-token"}`)},
+			name: "denied", answers: []http.HandlerFunc{answer(403, `{"message":"invalid bearer request-token"}`)},
 			requests: 1, status: 403, message: "invalid bearer ***",
 		},
 		{
@@ -98,8 +98,8 @@ func TestOIDCToken(t *testing.T) {
 			requests: 1, status: 200, message: "web page", format: true,
 		},
 		{
-			name: "no answer", answers: []http.HandlerFunc{silence}, timeout: 50 * time.Millisecond,
-			requests: 4, message: "no answer within 50ms",
+			name: "no response", answers: []http.HandlerFunc{silence}, timeout: 50 * time.Millisecond,
+			requests: 4, message: "no response within 50ms",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -111,7 +111,7 @@ func TestOIDCToken(t *testing.T) {
 			oidc.HTTP.Policy = httpclient.Policy{MinWait: time.Millisecond, Timeout: test.timeout}
 			got, err := oidc.Token(t.Context(), "https://depot.dev/?a&b")
 			if n := requests.Load(); n != test.requests {
-				t.Errorf("%d requests, want %d", n, test.requests)
+				t.Errorf("got %d requests, want %d", n, test.requests)
 			}
 			if test.message == "" {
 				if want := []string{"request-token", token}; err != nil || got != token || !slices.Equal(r.secrets(), want) {
@@ -168,11 +168,11 @@ func TestOIDCCanceled(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if n := requests.Load(); n != 0 {
-		t.Errorf("%d requests", n)
+		t.Errorf("got %d requests", n)
 	}
 }
 
-// environment is a map as getenv.
+// environment returns a getenv function that reads a map.
 func environment(variables map[string]string) func(string) string {
 	return func(name string) string { return variables[name] }
 }

@@ -21,9 +21,9 @@ const (
 // call describes one API call.
 type call struct {
 	op         string            // for errors: "create snapshot x"
-	permission string            // that it needs; "": none
-	hints      []httpclient.Hint // before those that all calls share
-	idempotent bool              // a POST that is safe to repeat
+	permission string            // required for the call; "" for none
+	hints      []httpclient.Hint // take precedence over those of all calls
+	idempotent bool              // whether a POST is safe to retry
 }
 
 func (c *Client) url() string { return strings.TrimRight(cmp.Or(c.URL, DefaultURL), "/") }
@@ -36,33 +36,33 @@ func (c *Client) clock() httpclient.Clock {
 }
 
 func (c *Client) checkURL() string {
-	return fmt.Sprintf("check DAYTONA_API_URL (%s), which ends in /api", c.url())
+	return fmt.Sprintf("check DAYTONA_API_URL (%s), which must end in /api", c.url())
 }
 
 func (c *Client) service() httpclient.Service {
 	return httpclient.Service{Name: serviceName, URL: c.url(), Clock: c.clock(), Hints: []httpclient.Hint{
-		{On: httpclient.NoAnswer, Text: "check the network, DAYTONA_API_URL and https://status.daytona.io"},
+		{On: httpclient.NoResponse, Text: "check the network, DAYTONA_API_URL and https://status.daytona.io"},
 		{On: httpclient.BadFormat, Text: c.checkURL()},
-		{On: http.StatusUnauthorized, Text: "set daytona_api_key to a valid key that has not expired; create one at " +
+		{On: http.StatusUnauthorized, Text: "set daytona_api_key to a valid, unexpired key; create one at " +
 			keysPage},
-		{On: http.StatusForbidden, Text: "check that the key or its user belongs to the organization, and the " +
-			"organization's state at https://app.daytona.io/dashboard"},
+		{On: http.StatusForbidden, Text: "check that the key or its user belongs to the organization, and " +
+			"that https://app.daytona.io/dashboard shows no problem with the organization"},
 		{On: http.StatusNotFound, Text: "check DAYTONA_API_URL and the organization"},
-		{On: http.StatusConflict, Text: "choose another name, or try again when it is free"},
+		{On: http.StatusConflict, Text: "choose another name, or try again when the name is available"},
 		{On: http.StatusTooManyRequests, Text: "try again in a minute"},
 		{On: httpclient.ServerErrors, Text: "try again later; see https://status.daytona.io"},
 		{On: httpclient.Any, Text: "correct the input"},
 	}}
 }
 
-// do makes one call. Its error is an *[httpclient.APIError], or the cause of ctx when that has ended.
+// do makes one call. It returns an *[httpclient.APIError] if the call fails, or the cause of ctx if ctx has ended.
 func do[T any](
-	ctx context.Context, c *Client, about call,
+	ctx context.Context, c *Client, spec call,
 	send func(context.Context, *api.APIClient) (*T, *http.Response, error),
 ) (*T, error) {
 	if c.Key == "" {
 		return nil, fmt.Errorf("%s: no Daytona API key (set daytona_api_key or DAYTONA_API_KEY, "+
-			"or store DAYTONA_API_KEY in the Doppler config)", about.op)
+			"or store DAYTONA_API_KEY in the Doppler config)", spec.op)
 	}
 	configuration := api.NewConfiguration()
 	configuration.Servers = api.ServerConfigurations{{URL: c.url()}}
@@ -73,19 +73,19 @@ func do[T any](
 		configuration.AddDefaultHeader("X-Daytona-Organization-ID", c.Organization)
 	}
 	attempt := ctx
-	if about.idempotent {
+	if spec.idempotent {
 		attempt = httpclient.Idempotent(ctx)
 	}
 	got, response, err := send(attempt, api.NewAPIClient(configuration))
 	if err == nil && got != nil {
 		return got, nil
 	}
-	hints := about.hints
-	if about.permission != "" {
+	hints := spec.hints
+	if spec.permission != "" {
 		hints = append(hints, httpclient.Hint{
 			On: http.StatusForbidden, Message: "access denied",
-			Text: "use an API key with the " + about.permission + " permission; create one at " + keysPage,
+			Text: "use an API key with the " + spec.permission + " permission; create one at " + keysPage,
 		})
 	}
-	return nil, c.service().Failure(ctx, about.op, response, err, []string{c.Key}, hints...)
+	return nil, c.service().Failure(ctx, spec.op, response, err, []string{c.Key}, hints...)
 }

@@ -15,52 +15,52 @@ import (
 // Request describes a snapshot to create.
 type Request struct {
 	Name       string
-	Image      string // in Daytona's registry: HOST/PROJECT/NAME@sha256:…, or with a tag other than latest
+	Image      string // in Daytona's registry: HOST/PROJECT/NAME@sha256:…, or with a tag except latest
 	Resources  Resources
-	Entrypoint []string // empty: the image's own
-	Region     string   // ID; "": the organization's default
+	Entrypoint []string // nil means the image's entrypoint
+	Region     string   // region ID; "" means the organization's default
 }
 
-// maxCreates bounds how often Create sends its request.
+// maxCreates is how often Create sends its request at most.
 const maxCreates = 4
 
-// Create requests a snapshot; [Client.WaitUntilActive] waits for it. When a request may have been carried out, Create
-// looks for the snapshot, by name and image, before it sends the request again. When ctx ends, Create deletes what it
-// created and returns the cause.
+// Create requests a snapshot; [Client.WaitUntilActive] waits for it. If a request fails but may have created the
+// snapshot, Create looks for a snapshot with the same name and image before it retries. If ctx ends, Create deletes the
+// snapshot that it created and returns the cause.
 func (c *Client) Create(ctx context.Context, r Request) (Snapshot, error) {
-	// The answer is awaited a little longer than ctx, to know what to delete.
-	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	// Wait for the response a little longer than ctx, to learn what to delete.
+	graced, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	grace := c.Timing.withDefaults().AnswerGrace
+	grace := c.Timing.withDefaults().ResponseGrace
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 
 	interval := backoff.NewExponentialBackOff()
-	unsure := false // an earlier request may have been carried out
+	uncertain := false // an earlier request may have created the snapshot
 	for try := 1; ; try++ {
-		created, err := c.post(longer, createCall(r), newSnapshot(r))
+		created, err := c.post(graced, createCall(r), newSnapshot(r))
 		status := httpclient.Status(err)
-		noAnswer := err != nil && (status < 300 || status >= 500)
-		unsure = unsure || noAnswer
+		noResponse := err != nil && (status < 300 || status >= 500)
+		uncertain = uncertain || noResponse
 		switch cause := context.Cause(ctx); {
-		case cause != nil && (err == nil || unsure):
-			return Snapshot{}, c.withdraw(ctx, r, created.ID, cause)
+		case cause != nil && (err == nil || uncertain):
+			return Snapshot{}, c.deleteCreated(ctx, r, created.ID, cause)
 		case cause != nil:
 			return Snapshot{}, cause
 		case err == nil:
 			return created, c.checkOrganization(ctx, created)
-		case !unsure || (!noAnswer && status != http.StatusConflict):
+		case !uncertain || (!noResponse && status != http.StatusConflict):
 			return Snapshot{}, err
 		}
-		found, ok, findErr := c.Find(longer, r.Name)
+		found, ok, findErr := c.Find(graced, r.Name)
 		switch cause := context.Cause(ctx); {
 		case cause != nil:
-			return Snapshot{}, c.withdraw(ctx, r, "", cause)
+			return Snapshot{}, c.deleteCreated(ctx, r, "", cause)
 		case ok && found.Image == r.Image:
 			return found, c.checkOrganization(ctx, found)
-		case findErr != nil || !noAnswer || try == maxCreates:
+		case findErr != nil || !noResponse || try == maxCreates:
 			return Snapshot{}, err
 		}
-		// The next attempt notices the end of ctx.
+		// If ctx ends, the next iteration returns.
 		_ = c.clock().Sleep(ctx, interval.NextBackOff())
 	}
 }
@@ -86,9 +86,9 @@ func newSnapshot(r Request) api.CreateSnapshot {
 	return *request
 }
 
-func (c *Client) post(ctx context.Context, about call, request api.CreateSnapshot) (Snapshot, error) {
-	s, err := do(ctx, c, about, func(ctx context.Context, a *api.APIClient) (*Snapshot, *http.Response, error) {
-		return convertAnswer(a.SnapshotsAPI.CreateSnapshot(ctx).CreateSnapshot(request).Execute())
+func (c *Client) post(ctx context.Context, spec call, request api.CreateSnapshot) (Snapshot, error) {
+	s, err := do(ctx, c, spec, func(ctx context.Context, a *api.APIClient) (*Snapshot, *http.Response, error) {
+		return convertResponse(a.SnapshotsAPI.CreateSnapshot(ctx).CreateSnapshot(request).Execute())
 	})
 	if err != nil {
 		return Snapshot{}, err
@@ -96,23 +96,24 @@ func (c *Client) post(ctx context.Context, about call, request api.CreateSnapsho
 	return *s, nil
 }
 
-// checkOrganization deletes a snapshot that was created in another organization than c.Organization: with a key,
-// Daytona does not check that.
+// checkOrganization deletes a snapshot that was created in an organization other than c.Organization. With an API key,
+// Daytona does not check the organization.
 func (c *Client) checkOrganization(ctx context.Context, created Snapshot) error {
 	if c.Organization == "" || created.Organization == "" || created.Organization == c.Organization {
 		return nil
 	}
 	err := c.wrongOrganization(created.Organization)
 	if deleteErr := c.Delete(ctx, created.ID); deleteErr != nil {
-		return fmt.Errorf("%w; snapshot %s was created there and could not be deleted: %w", err, created.Name, deleteErr)
+		return fmt.Errorf("%w; snapshot %s was created in that organization and could not be deleted: %w",
+			err, created.Name, deleteErr)
 	}
 	return err
 }
 
-// withdraw deletes what a canceled request has created. Without an ID it looks for the snapshot by name and image; one
-// that is active by then may belong to another run and stays.
-func (c *Client) withdraw(ctx context.Context, r Request, id string, cause error) error {
-	grace := c.Timing.withDefaults().WithdrawGrace
+// deleteCreated deletes the snapshot that a canceled request created. Without an ID, it looks for a snapshot with the
+// same name and image, and keeps it if it is active, because it may belong to another run.
+func (c *Client) deleteCreated(ctx context.Context, r Request, id string, cause error) error {
+	grace := c.Timing.withDefaults().CleanupGrace
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if id == "" {

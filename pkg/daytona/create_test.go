@@ -45,7 +45,7 @@ func image(t *testing.T) v1.Image {
 	return img
 }
 
-// push pushes an image and returns its reference with the digest.
+// push pushes an image and returns its reference by digest.
 func push(t *testing.T, c *Client, img v1.Image) (PushAccess, string) {
 	t.Helper()
 	access, err := c.PushAccess(t.Context(), "")
@@ -71,7 +71,7 @@ func TestCreate(t *testing.T) {
 	for _, test := range []struct {
 		name         string
 		existing     *cloud.Snapshot
-		post         cloud.Fault // of the request that creates
+		post         cloud.Fault // for the create request
 		faults       []cloud.Fault
 		key          string
 		organization string
@@ -79,24 +79,24 @@ func TestCreate(t *testing.T) {
 		posts        int
 		status       int
 		want         string
-		left         int // snapshots in the end
+		left         int // number of snapshots at the end
 	}{
 		{name: "success", posts: 1, left: 1},
 		{name: "own organization", organization: "org-1", posts: 1, left: 1},
 		{name: "created, connection reset", post: cloud.Fault{Break: true, After: true, Times: 1}, posts: 1, left: 1},
 		{
-			name: "created, proxy failed", posts: 1, left: 1,
+			name: "created, proxy error", posts: 1, left: 1,
 			post: cloud.Fault{Status: 504, Body: "<html>", After: true, Times: 1},
 		},
 		{
-			name: "created, another answer", posts: 1, left: 1,
+			name: "created, unexpected response", posts: 1, left: 1,
 			post: cloud.Fault{Status: 200, Body: "<html>", After: true, Times: 1},
 		},
 		{name: "not created, connection reset", post: cloud.Fault{Break: true, Times: 1}, posts: 2, left: 1},
 		{name: "500 once", post: cloud.Fault{Status: 500, Times: 1}, posts: 2, left: 1},
 		{
-			name: "500 always", post: cloud.Fault{Status: 500, Message: "oh"}, posts: 4, status: 500,
-			want: "create snapshot app-1: Daytona answered 500 Internal Server Error: oh (try again later",
+			name: "persistent 500", post: cloud.Fault{Status: 500, Message: "oh"}, posts: 4, status: 500,
+			want: "create snapshot app-1: Daytona returned 500 Internal Server Error: oh (try again later",
 		},
 		{name: "429 once", post: cloud.Fault{Status: 429, Times: 1}, posts: 2, left: 1},
 		{
@@ -127,7 +127,7 @@ func TestCreate(t *testing.T) {
 		{
 			name: "another organization, delete fails", organization: "org-2", posts: 1, left: 1, status: 403,
 			faults: []cloud.Fault{{Method: "DELETE", Status: 403, Message: "Access denied"}},
-			want:   "belongs to organization org-1 … snapshot app-1 was created there and could not be deleted",
+			want:   "belongs to organization org-1 … snapshot app-1 was created in that organization and could not be deleted",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -161,7 +161,7 @@ func TestCreate(t *testing.T) {
 				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
 			}
 			if posts := countRequests(s, "POST"); posts != test.posts {
-				t.Errorf("%d requests, want %d", posts, test.posts)
+				t.Errorf("got %d requests, want %d", posts, test.posts)
 			}
 			s.Heal()
 			if err == nil {
@@ -171,7 +171,7 @@ func TestCreate(t *testing.T) {
 			checkError(t, err, "")
 			list = slices.DeleteFunc(list, func(s Snapshot) bool { return s.State == Removing })
 			if len(list) != test.left {
-				t.Errorf("%d snapshots are left, want %d: %+v", len(list), test.left, list)
+				t.Errorf("got %d snapshots at the end, want %d: %+v", len(list), test.left, list)
 			}
 		})
 	}
@@ -181,12 +181,12 @@ func checkCreated(t *testing.T, c *Client, created Snapshot, r Request) {
 	t.Helper()
 	if created.Name != r.Name || created.Image != r.Image || created.Resources != r.Resources ||
 		created.Regions[0] != r.Region || !slices.Equal(created.Entrypoint, r.Entrypoint) || created.Organization != "org-1" {
-		t.Errorf("%+v, want %+v", created, r)
+		t.Errorf("got %+v, want %+v", created, r)
 	}
 	active, err := c.WaitUntilActive(t.Context(), created.ID, nil)
 	if err != nil || "@"+active.Digest != r.Image[strings.Index(r.Image, "@"):] || active.SizeGB <= 0 ||
 		active.Used.IsZero() {
-		t.Errorf("%+v, %v", active, err)
+		t.Errorf("got %+v, %v", active, err)
 	}
 }
 
@@ -202,10 +202,10 @@ func TestCreateCanceled(t *testing.T) {
 		post     cloud.Fault
 		faults   []cloud.Fault
 		grace    time.Duration
-		want     string // beside the cause
+		want     string // in addition to the cause
 		left     bool
 	}{
-		{name: "created, answer pending", post: cloud.Fault{Silence: true, After: true}},
+		{name: "created, response pending", post: cloud.Fault{Silence: true, After: true}},
 		{
 			name: "created, connection reset", post: cloud.Fault{Break: true, After: true},
 			faults: []cloud.Fault{silentGetOnce},
@@ -229,7 +229,7 @@ func TestCreateCanceled(t *testing.T) {
 			want:   "could not be deleted (run `action-snapshot delete app-1`)",
 		},
 		{
-			name: "Daytona is silent", post: cloud.Fault{Silence: true, After: true}, left: true,
+			name: "Daytona does not respond", post: cloud.Fault{Silence: true, After: true}, left: true,
 			faults: []cloud.Fault{silentGet}, grace: 100 * time.Millisecond, want: "snapshot app-1 may have been created",
 		},
 	} {
@@ -237,7 +237,7 @@ func TestCreateCanceled(t *testing.T) {
 			t.Parallel()
 			s := startCloud(t, nil)
 			c := newClient(s, "dtn_all")
-			c.Timing = Timing{AnswerGrace: 100 * time.Millisecond, WithdrawGrace: cmp.Or(test.grace, 30*time.Second)}
+			c.Timing = Timing{ResponseGrace: 100 * time.Millisecond, CleanupGrace: cmp.Or(test.grace, 30*time.Second)}
 			_, ref := push(t, c, image(t))
 			if test.existing != nil {
 				existing := *test.existing
@@ -265,7 +265,7 @@ func TestCreateCanceled(t *testing.T) {
 			}()
 			_, err := c.Create(ctx, Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}})
 			if !errors.Is(err, interrupted) || (test.want == "" && err != interrupted) {
-				t.Errorf("%v, want the cause", err)
+				t.Errorf("got %v, want the cause", err)
 			}
 			checkError(t, err, cmp.Or(test.want, "interrupted"))
 			<-canceled
@@ -274,14 +274,14 @@ func TestCreateCanceled(t *testing.T) {
 			checkError(t, err, "")
 			list = slices.DeleteFunc(list, func(s Snapshot) bool { return s.State == Removing })
 			if (len(list) == 1) != test.left {
-				t.Errorf("left: %+v, want one: %v", list, test.left)
+				t.Errorf("snapshots at the end: %+v, want one: %v", list, test.left)
 			}
 		})
 	}
 }
 
-// What a request created after ctx has ended is deleted too.
-func TestCreateCanceledWithAnswer(t *testing.T) {
+// Create also deletes a snapshot whose response arrives after ctx has ended.
+func TestCreateCanceledWithResponse(t *testing.T) {
 	s := startCloud(t, nil)
 	c := newClient(s, "dtn_all")
 	_, ref := push(t, c, image(t))
@@ -291,7 +291,7 @@ func TestCreateCanceledWithAnswer(t *testing.T) {
 	cancel(interrupted)
 	_, err := c.Create(ctx, Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}})
 	if err != interrupted {
-		t.Errorf("%v, want the cause", err)
+		t.Errorf("got %v, want the cause", err)
 	}
 	if posts, deletes := countRequests(s, "POST"), countRequests(s, "DELETE"); posts != deletes {
 		t.Errorf("%d snapshots were created and %d deleted", posts, deletes)

@@ -1,7 +1,7 @@
-// Package daytona manages snapshots at Daytona: access to its registry, and creating, finding and deleting snapshots.
+// Package daytona manages Daytona snapshots: it creates, finds and deletes them, and requests access to the registry.
 //
-// It wraps Daytona's own client of https://www.daytona.io/docs/en/tools/api. Behavior that this does not document was
-// read in the server v0.190.0 (https://github.com/daytonaio/daytona, apps/api/src); comments name the file.
+// It wraps Daytona's client for https://www.daytona.io/docs/en/tools/api. Undocumented behavior refers to the source of
+// server v0.190.0 (https://github.com/daytonaio/daytona, apps/api/src); comments name the file.
 package daytona
 
 import (
@@ -23,31 +23,31 @@ import (
 // DefaultURL is the base URL of Daytona's API.
 const DefaultURL = "https://app.daytona.io/api"
 
-// Permissions that a key needs to push an image and create a snapshot of it, and to delete a snapshot.
+// Permissions of an API key. WriteSnapshots allows pushing an image and creating a snapshot of it.
 const (
 	WriteSnapshots  = "write:snapshots"
 	DeleteSnapshots = "delete:snapshots"
 )
 
-// Client calls the API on behalf of one organization. Each call has a deadline and is retried where that is safe.
+// Client calls the API on behalf of one organization. Each call has a deadline and is retried if that is safe.
 type Client struct {
-	URL          string       // "": DefaultURL
+	URL          string       // "" means DefaultURL
 	Key          string       // an API key, or a user's token (a JWT)
-	Organization string       // its ID; required with a user's token, while a key belongs to one organization
-	Mask         func(string) // receives each secret before it is used elsewhere; may be nil
+	Organization string       // ID; required with a user's token, optional with a key, which belongs to one organization
+	Mask         func(string) // called with each secret before its first use; may be nil
 
 	HTTP   httpclient.Config
 	Timing Timing
 }
 
-// Timing bounds operations of more than one call. A zero field means the default.
+// Timing configures operations that make several calls. Zero fields mean the defaults.
 type Timing struct {
-	MinPoll       time.Duration // the first interval of polling; it grows; 200 ms
-	MaxPoll       time.Duration // the longest interval of polling; 5 s
-	Outage        time.Duration // how long Daytona may fail to answer while it is polled; 2 min
-	ImageVisible  time.Duration // how long a pushed image may stay invisible in the registry; 2 min
-	AnswerGrace   time.Duration // how long a canceled Create waits for the answer; 2 s
-	WithdrawGrace time.Duration // how long a canceled Create then takes to delete what it created; 2 s
+	MinPoll       time.Duration // first polling interval; default 200 ms
+	MaxPoll       time.Duration // maximum polling interval; default 5 s
+	Outage        time.Duration // how long polling tolerates failing requests; default 2 min
+	ImageVisible  time.Duration // how long to wait for a pushed image in the registry; default 2 min
+	ResponseGrace time.Duration // how long a canceled Create waits for the response; default 2 s
+	CleanupGrace  time.Duration // how long a canceled Create then has to delete what it created; default 2 s
 }
 
 func (t Timing) withDefaults() Timing {
@@ -55,20 +55,20 @@ func (t Timing) withDefaults() Timing {
 	t.MaxPoll = cmp.Or(t.MaxPoll, 5*time.Second)
 	t.Outage = cmp.Or(t.Outage, 2*time.Minute)
 	t.ImageVisible = cmp.Or(t.ImageVisible, 2*time.Minute)
-	t.AnswerGrace = cmp.Or(t.AnswerGrace, 2*time.Second)
-	t.WithdrawGrace = cmp.Or(t.WithdrawGrace, 2*time.Second)
+	t.ResponseGrace = cmp.Or(t.ResponseGrace, 2*time.Second)
+	t.CleanupGrace = cmp.Or(t.CleanupGrace, 2*time.Second)
 	return t
 }
 
-// Key describes the credential of a client.
+// Key describes the API key or user token of a client.
 type Key struct {
 	Name        string    // "" for a user's token
 	Permissions []string  // nil for a user's token
-	Expires     time.Time // zero: never, or unknown
+	Expires     time.Time // zero if never or unknown
 	isUser      bool
 }
 
-// Missing returns the permissions that the key lacks. Those of a user are not known in advance: it returns none.
+// Missing returns the permissions that the key lacks. The permissions of a user's token are unknown: it returns nil.
 func (k Key) Missing(permissions ...string) []string {
 	var missing []string
 	for _, p := range permissions {
@@ -79,8 +79,8 @@ func (k Key) Missing(permissions ...string) []string {
 	return missing
 }
 
-// CurrentKey checks that the key is valid and belongs to c.Organization, if that is set. Daytona shows a key's
-// organization only in its snapshots, so the check succeeds in an organization without any; Create checks again.
+// CurrentKey checks that the key is valid and belongs to c.Organization, if that is set. Only snapshots show a key's
+// organization, so this check succeeds in an organization without snapshots; Create checks again.
 func (c *Client) CurrentKey(ctx context.Context) (Key, error) {
 	if c.isUser() {
 		_, err := c.organization(ctx)
@@ -114,7 +114,7 @@ func (c *Client) CurrentKey(ctx context.Context) (Key, error) {
 
 func (c *Client) wrongOrganization(actual string) error {
 	return fmt.Errorf("the Daytona API key belongs to organization %s, not to %s "+
-		"(use a key of that organization, or correct DAYTONA_ORG_ID)", actual, c.Organization)
+		"(use a key of organization %[2]s, or correct DAYTONA_ORG_ID)", actual, c.Organization)
 }
 
 func (c *Client) organization(ctx context.Context) (*api.Organization, error) {
@@ -128,10 +128,10 @@ func (c *Client) organization(ctx context.Context) (*api.Organization, error) {
 		})
 }
 
-// Region is a location of snapshots and sandboxes.
+// Region is a location for snapshots and sandboxes.
 type Region struct{ ID, Name string }
 
-// Regions lists the regions that the organization may use.
+// Regions lists the regions available to the organization.
 func (c *Client) Regions(ctx context.Context) ([]Region, error) {
 	found, err := do(ctx, c, call{op: "list Daytona regions"},
 		func(ctx context.Context, a *api.APIClient) (*[]api.Region, *http.Response, error) {
@@ -151,7 +151,7 @@ func (c *Client) Regions(ctx context.Context) ([]Region, error) {
 	return regions, nil
 }
 
-// Region finds a region of the organization by ID or name. For "", the default region, it returns a zero Region.
+// Region finds a region by ID or name. For "", it returns the zero Region, which means the default region.
 func (c *Client) Region(ctx context.Context, wanted string) (Region, error) {
 	if wanted == "" {
 		return Region{}, nil
@@ -167,11 +167,11 @@ func (c *Client) Region(ctx context.Context, wanted string) (Region, error) {
 		}
 		ids = append(ids, r.ID)
 	}
-	return Region{}, fmt.Errorf("unknown region %q (use one of %s, or none for the default)",
+	return Region{}, fmt.Errorf("unknown region %q (use one of %s, or leave it empty for the default)",
 		wanted, strings.Join(ids, ", "))
 }
 
-// PushAccess is a temporary account that may push to Registry/Project/NAME:TAG and read from there.
+// PushAccess is a temporary account for pushing to and pulling from Registry/Project/NAME:TAG.
 type PushAccess struct {
 	Registry string // host[:port]
 	Project  string
@@ -180,7 +180,7 @@ type PushAccess struct {
 	Expires  time.Time
 }
 
-// PushAccess requests access to the registry of a region; "" is the organization's default.
+// PushAccess requests access to the registry of a region; "" means the organization's default region.
 func (c *Client) PushAccess(ctx context.Context, region string) (PushAccess, error) {
 	const op = "request access to Daytona's registry"
 	got, err := do(ctx, c, call{op: op, permission: WriteSnapshots},
@@ -208,12 +208,12 @@ func (c *Client) PushAccess(ctx context.Context, region string) (PushAccess, err
 		}
 	}
 	if access.Expires, err = time.Parse(time.RFC3339, got.ExpiresAt); err != nil {
-		access.Expires = c.clock().Now().Add(time.Hour) // what Daytona grants
+		access.Expires = c.clock().Now().Add(time.Hour) // the lifetime that Daytona grants
 	}
 	return access, nil
 }
 
 var jwt = regexp.MustCompile(`^eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 
-// isUser reports whether the key is a user's token, the only kind with which the API accepts the organization header.
+// isUser reports whether the key is a user's token. The API accepts the organization header only with such a token.
 func (c *Client) isUser() bool { return jwt.MatchString(c.Key) }

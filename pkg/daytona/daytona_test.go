@@ -17,7 +17,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// userToken has the form of a user's token.
+// userToken has the format of a user's token.
 const userToken = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyLTEifQ.c2ln"
 
 func startCloud(t *testing.T, change func(*cloud.Options)) *cloud.Server {
@@ -67,13 +67,13 @@ func startCloud(t *testing.T, change func(*cloud.Options)) *cloud.Server {
 	return s
 }
 
-// newClient returns a client of s that waits on a fake clock.
+// newClient returns a client for s with a fake clock.
 func newClient(s *cloud.Server, key string) *Client {
 	return &Client{URL: s.URL(), Key: key, HTTP: httpclient.Config{Clock: &fakeclock.Clock{}}}
 }
 
-// checkError fails the test unless err is one line that contains all parts of want, which " … " separates; "" wants
-// no error.
+// checkError checks that err is one line and contains every part of want, separated by " … ". An empty want means no
+// error.
 func checkError(t *testing.T, err error, want string) {
 	t.Helper()
 	if want == "" {
@@ -92,7 +92,7 @@ func checkError(t *testing.T, err error, want string) {
 		}
 	}
 	if strings.Contains(err.Error(), "\n") {
-		t.Errorf("several lines: %q", err)
+		t.Errorf("got more than one line: %q", err)
 	}
 }
 
@@ -119,11 +119,11 @@ func TestCurrentKey(t *testing.T) {
 			want: "check that the key or its user belongs to the organization",
 		},
 		{name: "key of another organization", key: "dtn_all", organization: "org-2", want: "belongs to organization org-1"},
-		{name: "key of an organization without snapshots", key: "dtn_other", organization: "org-1"}, // Create notices it
+		{name: "key of an organization without snapshots", key: "dtn_other", organization: "org-1"}, // Create detects it
 		{
 			name: "expired key", key: "dtn_expired", status: 401,
-			want: "check the Daytona API key: Daytona answered 401 Unauthorized: Invalid credentials " +
-				"(set daytona_api_key to a valid key that has not expired; create one at " +
+			want: "check the Daytona API key: Daytona returned 401 Unauthorized: Invalid credentials " +
+				"(set daytona_api_key to a valid, unexpired key; create one at " +
 				"https://app.daytona.io/dashboard/keys)",
 		},
 		{name: "no key", want: "no Daytona API key"},
@@ -144,16 +144,16 @@ func TestCurrentKey(t *testing.T) {
 				t.Errorf("missing %q, want %q", got, test.missing)
 			}
 			if !slices.Equal(needed, []string{WriteSnapshots, DeleteSnapshots}) {
-				t.Errorf("Missing changed its argument: %q", needed)
+				t.Errorf("Missing modified its argument: %q", needed)
 			}
 			if test.key == "dtn_all" && (key.Name != "all" || key.Expires.Year() != 2100) {
-				t.Errorf("%+v", key)
+				t.Errorf("got %+v", key)
 			}
 		})
 	}
 }
 
-// Only a user's token may be sent with the header that names an organization.
+// The organization header may only be sent with a user's token.
 func TestOrganizationHeader(t *testing.T) {
 	for _, test := range []struct{ name, key, header string }{
 		{"key", "dtn_all", ""},
@@ -226,7 +226,7 @@ func TestRegion(t *testing.T) {
 		{wanted: "void", found: Region{"void", "Void"}},
 		{wanted: "us", found: Region{"us", "US"}},
 		{wanted: "eU", found: Region{"eu", "EU"}},
-		{wanted: "mars", want: `unknown region "mars" (use one of us, eu, void, or none for the default)`},
+		{wanted: "mars", want: `unknown region "mars" (use one of us, eu, void, or leave it empty for the default)`},
 	} {
 		found, err := c.Region(t.Context(), test.wanted)
 		checkError(t, err, test.want)
@@ -246,7 +246,7 @@ func TestPushAccess(t *testing.T) {
 	checkError(t, err, "")
 	if access.Registry != s.RegistryHost() || access.Project != "sbox-transient" ||
 		!strings.HasPrefix(access.User, "robot$sbox-transient+") || time.Until(access.Expires) < 50*time.Minute {
-		t.Errorf("%+v", access)
+		t.Errorf("got %+v", access)
 	}
 	if access.Secret == "" || !slices.Equal(masked, []string{access.Secret}) {
 		t.Errorf("masked: %q", masked)
@@ -285,10 +285,10 @@ func TestPushAccessFormat(t *testing.T) {
 			access, err := c.PushAccess(t.Context(), "")
 			if test.host == "" {
 				if !errors.Is(err, httpclient.ErrFormat) || access != (PushAccess{}) {
-					t.Errorf("%+v, %v", access, err)
+					t.Errorf("got %+v, %v", access, err)
 				}
 			} else if err != nil || access.Registry != test.host || access.Expires.Sub(fakeclock.Start) != test.in {
-				t.Errorf("%+v, %v", access, err)
+				t.Errorf("got %+v, %v", access, err)
 			}
 			if test.secret != "" && !slices.Equal(masked, []string{test.secret}) || test.secret == "" && masked != nil {
 				t.Errorf("masked %q", masked)
@@ -297,8 +297,8 @@ func TestPushAccessFormat(t *testing.T) {
 	}
 }
 
-// countingTransport counts the requests that a client sends. It keeps no connections: net/http repeats a request by
-// itself when a kept connection breaks.
+// countingTransport counts the requests that a client sends. It disables keep-alives, because net/http itself retries a
+// request when a reused connection breaks.
 type countingTransport struct {
 	http.Transport
 	n atomic.Int64
@@ -319,12 +319,12 @@ func TestErrors(t *testing.T) {
 		name     string
 		fault    cloud.Fault
 		requests int64
-		format   bool   // whether it is not an answer of the API
-		want     string // "": no error
+		format   bool   // whether the response is not from the API
+		want     string // "" for no error
 	}{
 		{
 			name: "message", fault: cloud.Fault{Status: 400, Message: "bad\nthing."}, requests: 1,
-			want: "list Daytona regions: Daytona answered 400 Bad Request: bad thing (correct the input)",
+			want: "list Daytona regions: Daytona returned 400 Bad Request: bad thing (correct the input)",
 		},
 		{name: "401", fault: cloud.Fault{Status: 401, Message: "no"}, requests: 1, want: "no (set daytona_api_key"},
 		{
@@ -335,29 +335,29 @@ func TestErrors(t *testing.T) {
 		{name: "409", fault: cloud.Fault{Status: 409, Message: "in use"}, requests: 1, want: "in use (choose another name"},
 		{name: "429 once", fault: cloud.Fault{Status: 429, Message: "slow", Times: 1}, requests: 2},
 		{
-			name: "429 with the longest wait", requests: 2,
+			name: "429 with the maximum wait", requests: 2,
 			fault: cloud.Fault{Status: 429, Message: "slow", Times: 1, Header: header("Retry-After-authenticated", "60")},
 		},
 		{
-			name: "429 with a longer wait", requests: 1, want: "slow (try again in a minute; retry after 1m1s)",
+			name: "429 over the maximum wait", requests: 1, want: "slow (try again in a minute; retry after 1m1s)",
 			fault: cloud.Fault{Status: 429, Message: "slow", Header: header("Retry-After-authenticated", "61")},
 		},
 		{
-			name: "429 always", fault: cloud.Fault{Status: 429, Message: "slow"}, requests: 4,
+			name: "persistent 429", fault: cloud.Fault{Status: 429, Message: "slow"}, requests: 4,
 			want: "slow (try again in a minute)",
 		},
 		{name: "500 once", fault: cloud.Fault{Status: 500, Message: "no", Times: 1}, requests: 2},
-		{name: "500 always", fault: cloud.Fault{Status: 500, Message: "no"}, requests: 4, want: "no (try again later"},
-		{name: "proxy's page", fault: page(502, "<html>"), requests: 4, format: true, want: "(try again later"},
+		{name: "persistent 500", fault: cloud.Fault{Status: 500, Message: "no"}, requests: 4, want: "no (try again later"},
+		{name: "web page of a proxy", fault: page(502, "<html>"), requests: 4, format: true, want: "(try again later"},
 		{
-			name: "page instead of an answer", fault: cloud.Fault{Status: 200, Body: "<html>"}, requests: 1, format: true,
-			want: "(check DAYTONA_API_URL (" + s.URL() + "), which ends in /api)",
+			name: "web page with 200", fault: cloud.Fault{Status: 200, Body: "<html>"}, requests: 1, format: true,
+			want: "(check DAYTONA_API_URL (" + s.URL() + "), which must end in /api)",
 		},
-		{name: "half an answer", fault: page(200, "[{"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
-		{name: "another kind of JSON", fault: page(200, "{}"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
+		{name: "truncated JSON", fault: page(200, "[{"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
+		{name: "unexpected JSON", fault: page(200, "{}"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
 		{name: "missing fields", fault: page(200, "[{}]"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
 		{name: "null", fault: page(200, "null"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
-		{name: "page with 403", fault: page(403, "<html>"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
+		{name: "web page with 403", fault: page(403, "<html>"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
 		{
 			name: "redirect", requests: 1, format: true, want: "check DAYTONA_API_URL",
 			fault: cloud.Fault{Status: 302, Body: "x", Header: header("Location", "http://127.0.0.1:1/")},
@@ -368,10 +368,10 @@ func TestErrors(t *testing.T) {
 		},
 		{name: "connection reset once", fault: cloud.Fault{Break: true, Times: 1}, requests: 2},
 		{
-			name: "connection reset always", fault: cloud.Fault{Break: true}, requests: 4,
+			name: "persistent connection reset", fault: cloud.Fault{Break: true}, requests: 4,
 			want: "cannot reach " + s.URL() + " … (check the network, DAYTONA_API_URL",
 		},
-		{name: "no answer", fault: cloud.Fault{Silence: true}, requests: 4, want: "no answer within 50ms"},
+		{name: "no response", fault: cloud.Fault{Silence: true}, requests: 4, want: "no response within 50ms"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			sent := &countingTransport{Transport: http.Transport{DisableKeepAlives: true}}
@@ -386,16 +386,16 @@ func TestErrors(t *testing.T) {
 			_, err := c.Regions(t.Context())
 			checkError(t, err, test.want)
 			if n := sent.n.Load(); n != test.requests {
-				t.Errorf("%d requests, want %d", n, test.requests)
+				t.Errorf("got %d requests, want %d", n, test.requests)
 			}
 			if err == nil {
 				return
 			}
 			if failed, ok := errors.AsType[*httpclient.APIError](err); !ok || failed.Status != test.fault.Status {
-				t.Errorf("%#v", err)
+				t.Errorf("got %#v", err)
 			}
 			if errors.Is(err, httpclient.ErrFormat) != test.format {
-				t.Errorf("ErrFormat: %v, want %v", !test.format, test.format)
+				t.Errorf("is ErrFormat: %v, want %v", !test.format, test.format)
 			}
 			if strings.Contains(err.Error(), "dtn_") {
 				t.Errorf("the key is in %q", err)
@@ -409,7 +409,7 @@ func TestURL(t *testing.T) {
 	c := newClient(s, "dtn_all")
 	c.URL = strings.TrimSuffix(s.URL(), "/api")
 	if _, err := c.Regions(t.Context()); !errors.Is(err, httpclient.ErrFormat) {
-		t.Errorf("the dashboard: %v", err)
+		t.Errorf("dashboard: got %v", err)
 	}
 	var url string
 	c = &Client{Key: "dtn_all", HTTP: httpclient.Config{Base: roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -417,7 +417,7 @@ func TestURL(t *testing.T) {
 		return nil, errors.New("offline")
 	}), Policy: httpclient.Policy{Attempts: 1}}}
 	if _, err := c.Regions(t.Context()); err == nil || url != "https://app.daytona.io/api/regions" {
-		t.Errorf("the default URL is %s, %v", url, err)
+		t.Errorf("requested %s (%v), want the default URL", url, err)
 	}
 }
 
@@ -435,6 +435,6 @@ func TestCancel(t *testing.T) {
 		return nil, r.Context().Err()
 	})
 	if _, err := c.Regions(ctx); err != interrupted {
-		t.Errorf("%v, want the cause", err)
+		t.Errorf("got %v, want the cause", err)
 	}
 }

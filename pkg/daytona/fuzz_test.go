@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzSnapshotError checks that an error is one printable line, for all reasons and logs.
+// FuzzSnapshotError checks that an error is one printable line for any reason and log.
 func FuzzSnapshotError(f *testing.F) {
 	for _, seed := range []string{
 		"GET http://r/v2/a/manifests/1: MANIFEST_UNKNOWN", "\x1b[31m::error::x\u2028", "", "\xff", strings.Repeat("ä", 900),
@@ -22,7 +22,7 @@ func FuzzSnapshotError(f *testing.F) {
 			t.Errorf("unsafe: %q", text)
 		}
 		if utf8.RuneCountInString(text) > 700 {
-			t.Errorf("%d characters", utf8.RuneCountInString(text))
+			t.Errorf("got %d characters", utf8.RuneCountInString(text))
 		}
 	})
 }

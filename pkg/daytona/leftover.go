@@ -2,10 +2,10 @@ package daytona
 
 import "strings"
 
-// LeftoverError is a failure that left something behind at Daytona, for a person to know of.
+// LeftoverError reports a failed operation that left resources behind in Daytona.
 type LeftoverError struct {
 	Err       error    // why the operation failed
-	Leftovers []string // what is left, and what to do about each
+	Leftovers []string // what was left, and how to clean it up
 }
 
 func (e *LeftoverError) Error() string {

@@ -21,14 +21,14 @@ const limitsPage = "https://app.daytona.io/dashboard/limits"
 // validName matches the names that Daytona accepts for snapshots and images (snapshot.service.ts).
 var validName = regexp.MustCompile(`^[a-zA-Z0-9_.\-:]+(/[a-zA-Z0-9_.\-:]+)*(@sha256:[a-f0-9]{64})?$`)
 
-// maxNameLength is the longest reference to an image.
+// maxNameLength is the maximum length of a name in characters.
 const maxNameLength = 255
 
 // CheckName validates the name of a snapshot.
 func CheckName(name string) error {
 	switch {
 	case name == "":
-		return errors.New("the snapshot name is empty (use one such as iterate-sandbox-v1)")
+		return errors.New("the snapshot name is empty (for example, use iterate-sandbox-v1)")
 	case len(name) > maxNameLength:
 		return fmt.Errorf("the snapshot name has %d characters (use at most %d)", len(name), maxNameLength)
 	case name == "latest" || strings.HasSuffix(name, ":latest"):
@@ -63,11 +63,11 @@ func unit(name string) string {
 	return "GB"
 }
 
-// Limits are the organization's limits; 0 is unknown.
+// Limits are the organization's limits. 0 means unknown.
 type Limits struct {
-	Sandbox   Resources // the most for one sandbox
-	Snapshots int       // the most snapshots at the same time
-	Used      int       // of those, if Snapshots is known
+	Sandbox   Resources // maximum for one sandbox
+	Snapshots int       // maximum number of snapshots
+	Used      int       // number of existing snapshots; valid if Snapshots is known
 }
 
 // Check returns an error that names every limit that r exceeds.
@@ -80,7 +80,7 @@ func (l Limits) Check(r Resources) error {
 		}
 	}
 	if len(exceeded) > 0 {
-		return fmt.Errorf("the organization's limits are too low: %s (use less, or request higher limits at %s)",
+		return fmt.Errorf("resources exceed the organization's limits: %s (reduce them, or request higher limits at %s)",
 			strings.Join(exceeded, "; "), limitsPage)
 	}
 	if l.Snapshots > 0 && l.Used >= l.Snapshots {
@@ -90,12 +90,13 @@ func (l Limits) Check(r Resources) error {
 	return nil
 }
 
-// Limits returns the organization's limits in a region; "" is its default.
+// Limits returns the organization's limits in a region; "" means its default region.
 //
-// A user can read them. A key cannot, and each attempt counts as a failed login; but Daytona rejects a request that
-// exceeds a limit with a message that names the limit, before it creates anything (validateOrganizationQuotas in
-// snapshot.service.ts). So Limits sends such requests, and with a key it learns the limits per sandbox, but not the
-// number of snapshots. The same requests also check the key's permission, the region, and that a runner exists there.
+// With a user's token, Limits reads them from the API. An API key has no access to them, and each attempt counts as a
+// failed login. With a key, Limits therefore sends requests that exceed each limit: Daytona rejects them, before it
+// creates anything, with a message that contains the limit (validateOrganizationQuotas in snapshot.service.ts). This
+// yields the limits per sandbox, but not the number of snapshots. The requests also check the key's permission, the
+// region, and that the region has a runner.
 func (c *Client) Limits(ctx context.Context, region string) (Limits, error) {
 	if c.isUser() {
 		return c.usage(ctx, region)
@@ -125,13 +126,13 @@ func (c *Client) Limits(ctx context.Context, region string) (Limits, error) {
 	return l, nil
 }
 
-// probeLimit returns the limit that a request exceeds; 0: unlimited.
+// probeLimit returns the limit that a request exceeds, or 0 if there is none.
 func (c *Client) probeLimit(ctx context.Context, region string, request api.CreateSnapshot) (int, error) {
 	created, err := c.post(ctx, call{
 		op: "read the organization's limits", permission: WriteSnapshots, idempotent: true,
 		hints: []httpclient.Hint{
 			unknownRegion(region),
-			{On: http.StatusBadRequest, Text: "correct the input region, or have the organization's owner correct it"},
+			{On: http.StatusBadRequest, Text: "change the input region, or ask the organization's owner to fix the region"},
 		},
 	}, request)
 	rejected, isAnswer := errors.AsType[*httpclient.APIError](err)
@@ -140,7 +141,7 @@ func (c *Client) probeLimit(ctx context.Context, region string, request api.Crea
 		return 0, c.Delete(ctx, created.ID)
 	case !isAnswer:
 		return 0, err
-	case rejected.Status == http.StatusConflict: // no limit either: another run is probing, and names are checked last
+	case rejected.Status == http.StatusConflict: // no limit: Daytona checks the name, in use by another probe, last
 		return 0, nil
 	case rejected.Status != http.StatusBadRequest:
 		return 0, err
@@ -153,12 +154,12 @@ func (c *Client) probeLimit(ctx context.Context, region string, request api.Crea
 	return int(limit), err
 }
 
-// exceededLimit matches the limit in "CPU request 8 exceeds maximum allowed per sandbox (4)": the API has no field for
-// it.
+// exceededLimit matches the limit in messages such as "CPU request 8 exceeds maximum allowed per sandbox (4)". The API
+// has no field for it.
 var exceededLimit = regexp.MustCompile(`exceeds maximum allowed per sandbox \((\d+(?:\.\d+)?)(?:GB)?\)`)
 
 func unknownRegion(region string) httpclient.Hint {
-	text := "the organization has no default region: set the input region, or choose a default at " +
+	text := "the organization has no default region: set the input region, or choose a default region at " +
 		"https://app.daytona.io/dashboard"
 	if region != "" {
 		text = fmt.Sprintf("the organization has no region %q: see https://app.daytona.io/dashboard/regions, "+
@@ -167,7 +168,7 @@ func unknownRegion(region string) httpclient.Hint {
 	return httpclient.Hint{On: http.StatusNotFound, Text: text}
 }
 
-// usage reads the limits as a user may.
+// usage reads the limits from the API, which requires a user's token.
 func (c *Client) usage(ctx context.Context, region string) (Limits, error) {
 	organization, err := c.organization(ctx)
 	if err != nil {

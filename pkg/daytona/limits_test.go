@@ -21,10 +21,10 @@ func TestCheckName(t *testing.T) {
 		{"newline", "a\nb", `invalid snapshot name "a\nb"`},
 		{"trailing slash", "a/", "invalid snapshot name"},
 		{"two slashes", "a//b", "invalid snapshot name"},
-		{"half a digest", "a@sha256:12", "invalid snapshot name"},
+		{"truncated digest", "a@sha256:12", "invalid snapshot name"},
 		{"latest", "latest", "the tag latest is ambiguous"},
 		{"tag latest", "app:latest", "the tag latest is ambiguous"},
-		{"latest at the end", "app-latest", ""},
+		{"name ending in -latest", "app-latest", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) { checkError(t, CheckName(test.text), test.want) })
 	}
@@ -37,17 +37,17 @@ func TestLimitsCheck(t *testing.T) {
 		wanted Resources
 		want   string
 	}{
-		{"all of it", Limits{Sandbox: Resources{4, 8, 10}}, Resources{4, 8, 10}, ""},
+		{"at the limits", Limits{Sandbox: Resources{4, 8, 10}}, Resources{4, 8, 10}, ""},
 		{"unknown limits", Limits{}, Resources{99, 99, 99}, ""},
 		{
-			"one exceeded", Limits{Sandbox: Resources{4, 8, 10}}, Resources{8, 8, 10},
-			"too low: cpu 8 exceeds the maximum of 4 cores per sandbox (use less",
+			"one limit exceeded", Limits{Sandbox: Resources{4, 8, 10}}, Resources{8, 8, 10},
+			"exceed the organization's limits: cpu 8 exceeds the maximum of 4 cores per sandbox (reduce them",
 		},
 		{
-			"two exceeded", Limits{Sandbox: Resources{4, 8, 10}}, Resources{4, 9, 20},
-			"memory 9 exceeds the maximum of 8 GB per sandbox; disk 20 exceeds the maximum of 10 GB per sandbox (use less",
+			"two limits exceeded", Limits{Sandbox: Resources{4, 8, 10}}, Resources{4, 9, 20},
+			"memory 9 exceeds the maximum of 8 GB per sandbox; disk 20 exceeds the maximum of 10 GB per sandbox (reduce them",
 		},
-		{"the last snapshot", Limits{Snapshots: 3, Used: 2}, Resources{1, 1, 1}, ""},
+		{"one snapshot below the limit", Limits{Snapshots: 3, Used: 2}, Resources{1, 1, 1}, ""},
 		{"too many snapshots", Limits{Snapshots: 3, Used: 3}, Resources{1, 1, 1}, "has 3 of at most 3 snapshots"},
 		{"unknown number of snapshots", Limits{Used: 3}, Resources{1, 1, 1}, ""},
 	} {
@@ -76,7 +76,7 @@ func TestLimits(t *testing.T) {
 		},
 		{
 			name: "region without a runner", key: "dtn_all", region: "void", status: 400,
-			want: "No runners are configured in region 'Void' … (correct the input region",
+			want: "No runners are configured in region 'Void' … (change the input region",
 		},
 		{name: "suspended", key: "dtn_suspended", status: 403, want: "Organization is suspended: unpaid (check that the key"},
 	} {
@@ -89,7 +89,7 @@ func TestLimits(t *testing.T) {
 				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
 			}
 			if limits != test.limits {
-				t.Errorf("%+v, want %+v", limits, test.limits)
+				t.Errorf("got %+v, want %+v", limits, test.limits)
 			}
 			list, err := newClient(s, "dtn_all").List(t.Context(), "")
 			if err != nil || len(list) != 1 {
@@ -99,7 +99,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-func TestLimitsOfAnUnlimitedOrganization(t *testing.T) {
+func TestLimitsWithoutLimits(t *testing.T) {
 	s := startCloud(t, func(o *cloud.Options) {
 		o.Organizations[0].MaxCPU, o.Organizations[0].MaxMemory, o.Organizations[0].MaxDisk = 1<<31-1, 1<<31-1, 5
 	})
@@ -109,7 +109,7 @@ func TestLimitsOfAnUnlimitedOrganization(t *testing.T) {
 	limits, err := c.Limits(t.Context(), "")
 	checkError(t, err, "")
 	if limits != (Limits{Sandbox: Resources{Disk: 5}}) {
-		t.Errorf("%+v", limits)
+		t.Errorf("got %+v", limits)
 	}
 	if n := countRequests(s, "DELETE"); n != 1 {
 		t.Errorf("%d snapshots were deleted, want the one that the probe created", n)
@@ -117,7 +117,7 @@ func TestLimitsOfAnUnlimitedOrganization(t *testing.T) {
 	s.Fail(cloud.Fault{Method: "DELETE", Status: 403, Message: "Access denied"})
 	waitUntilRemoved(t, c, "sandbox-actions-limit-probe-cpu")
 	if _, err = c.Limits(t.Context(), ""); httpclient.Status(err) != 403 {
-		t.Errorf("%v, want that the probe's snapshot could not be deleted", err)
+		t.Errorf("got %v, want an error about deleting the probe's snapshot", err)
 	}
 }
 
@@ -131,7 +131,7 @@ func countRequests(s *cloud.Server, method string) int {
 	return n
 }
 
-// waitUntilRemoved waits until the stand-in has removed a snapshot that was deleted.
+// waitUntilRemoved waits until the stand-in has removed a deleted snapshot.
 func waitUntilRemoved(t *testing.T, c *Client, name string) {
 	t.Helper()
 	found, ok, err := c.Find(t.Context(), name)

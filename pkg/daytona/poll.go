@@ -20,7 +20,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// intervals returns the intervals of polling: short at first, then longer.
+// intervals returns the increasing polling intervals.
 func (c *Client) intervals() *backoff.ExponentialBackOff {
 	timing := c.Timing.withDefaults()
 	b := backoff.NewExponentialBackOff()
@@ -28,10 +28,10 @@ func (c *Client) intervals() *backoff.ExponentialBackOff {
 	return b
 }
 
-// SnapshotError is a snapshot that has failed to become active.
+// SnapshotError reports a snapshot that failed to become active.
 type SnapshotError struct {
 	Snapshot Snapshot
-	Log      string // the last lines of its build, if Daytona built it; untrusted output
+	Log      string // the end of its build log, if Daytona built it; untrusted
 }
 
 func (e *SnapshotError) Error() string {
@@ -40,26 +40,26 @@ func (e *SnapshotError) Error() string {
 		reason = safetext.Line(lines[len(lines)-1], maxReason)
 	}
 	if reason == "" {
-		reason = "Daytona gives no reason"
+		reason = "Daytona reported no reason"
 	}
 	return fmt.Sprintf("snapshot %s is in state %s: %s (%s)", e.Snapshot.Name, e.Snapshot.State, reason, hint(reason))
 }
 
-// maxReason is the most characters of a reason that an error shows.
+// maxReason is the maximum number of characters that an error shows of a reason.
 const maxReason = 500
 
-// hints maps a part of the reasons that Daytona, its runners, Docker and registries give to what the user can do. The
-// first match counts; parts are in lower case.
+// hints maps substrings of failure reasons, in lower case, to hints. The reasons come from Daytona, its runners, Docker
+// and registries. The first match applies.
 var hints = []struct{ part, hint string }{
 	{"exceeds maximum allowed size", "make the image smaller, or request a higher limit at " + limitsPage},
 	{"x64 compatible", "build the image for linux/amd64"},
 	{"linux/amd64", "build the image for linux/amd64"},
-	{"no space left on device", "Daytona's runner has no disk space: try again later, or make the image smaller"},
+	{"no space left on device", "Daytona's runner is out of disk space: try again later, or make the image smaller"},
 	{"timeout", "try again, or make the image smaller"},
 	{"exited with code", "use an entrypoint that keeps running, such as `sleep infinity`, and test it with `docker run`"},
 	{"executable file not found", "correct the entrypoint: the program does not exist in the image"},
 	{"no such file or directory", "correct the entrypoint: the program does not exist in the image"},
-	{"blob_unknown", "the registry has lost a layer: run again to push the image again"},
+	{"blob_unknown", "a layer is missing from the registry: run again to push the image again"},
 	{"manifest_unknown", "the image is not in the registry: run again to push it"},
 	{"not found", "the image is not in the registry: run again to push it"},
 	{"access denied", "Daytona cannot read the image: push it to Daytona's registry"},
@@ -72,20 +72,20 @@ func hint(reason string) string {
 			return known.hint
 		}
 	}
-	return "try again; if it persists, contact Daytona's support"
+	return "try again; if it persists, contact Daytona support"
 }
 
 // WaitUntilActive polls a snapshot until it is active. After each poll it calls report, which may be nil, with the
-// snapshot and how long it has been in its state. It waits through unknown states and short outages. It returns a
-// *[SnapshotError] when the snapshot fails, and an error with the cause of ctx when that ends.
+// snapshot and how long it has been in its state. It keeps polling during unknown states and short outages. It returns
+// a *[SnapshotError] if the snapshot fails, and an error that wraps the cause of ctx if ctx ends.
 //
-// Two polls in a row must see the snapshot active, because it can fail right after it became active.
+// The snapshot must be active in two consecutive polls, because it can fail right after it became active.
 func (c *Client) WaitUntilActive(
 	ctx context.Context, id string, report func(s Snapshot, since time.Duration),
 ) (Snapshot, error) {
 	clock := c.clock()
 	var s Snapshot
-	since, answered := clock.Now(), clock.Now()
+	since, lastResponse := clock.Now(), clock.Now()
 	intervals := c.intervals()
 	for {
 		now, err := c.Get(ctx, id)
@@ -94,14 +94,14 @@ func (c *Client) WaitUntilActive(
 			return s, c.timedOut(ctx, s, since)
 		case httpclient.Status(err) == http.StatusNotFound:
 			return s, fmt.Errorf("snapshot %s was deleted while waiting for it to become active (run again)", nameOf(s, id))
-		case err != nil && (isFinal(err) || clock.Now().Sub(answered) > c.Timing.withDefaults().Outage):
+		case err != nil && (isPermanent(err) || clock.Now().Sub(lastResponse) > c.Timing.withDefaults().Outage):
 			return s, err
 		case err == nil:
 			activeTwice := now.State == Active && s.State == Active
 			if now.State != s.State {
 				since = clock.Now()
 			}
-			s, answered = now, clock.Now()
+			s, lastResponse = now, clock.Now()
 			if report != nil {
 				report(s, clock.Now().Sub(since))
 			}
@@ -123,8 +123,8 @@ func (c *Client) WaitUntilActive(
 	}
 }
 
-// isFinal reports whether an error is an answer that does not pass.
-func isFinal(err error) bool {
+// isPermanent reports whether Daytona rejected a request and would reject it again.
+func isPermanent(err error) bool {
 	status := httpclient.Status(err)
 	return status != 0 && status != http.StatusTooManyRequests && status < 500
 }
@@ -144,10 +144,10 @@ func (c *Client) timedOut(ctx context.Context, s Snapshot, since time.Time) erro
 		context.Cause(ctx), s.Name, s.State, c.clock().Now().Sub(since).Round(time.Second))
 }
 
-// logLines is how many lines of a build's log are kept.
+// logLines is how many lines of a build log are kept.
 const logLines = 20
 
-// buildLog returns the end of a build's log; "" for a snapshot of a pushed image, which has none.
+// buildLog returns the end of the build log, or "" for a snapshot of a pushed image, which has none.
 func (c *Client) buildLog(ctx context.Context, s Snapshot) string {
 	if s.State != BuildFailed {
 		return ""
@@ -169,7 +169,7 @@ func (c *Client) buildLog(ctx context.Context, s Snapshot) string {
 	return strings.Join(lines[max(0, len(lines)-logLines):], "\n")
 }
 
-// WaitUntilRemoved polls a deleted snapshot until it no longer exists and its name is free.
+// WaitUntilRemoved polls a deleted snapshot until it no longer exists and its name is available.
 func (c *Client) WaitUntilRemoved(ctx context.Context, id string) error {
 	intervals := c.intervals()
 	for {
@@ -189,9 +189,9 @@ func (c *Client) WaitUntilRemoved(ctx context.Context, id string) error {
 	}
 }
 
-// WaitForImage polls Daytona's registry until it serves an image that was pushed, and returns the image's digest.
-// Harbor may be late with that, and creating a snapshot of an invisible image fails (apps/cli/cmd/snapshot/push.go
-// waits for the same reason).
+// WaitForImage polls Daytona's registry until it serves a pushed image, and returns the image's digest. The registry,
+// Harbor, may serve an image only some time after the push; until then, creating a snapshot of it fails. The Daytona
+// CLI waits for the same reason (apps/cli/cmd/snapshot/push.go).
 func (c *Client) WaitForImage(ctx context.Context, access PushAccess, image string) (digest string, err error) {
 	ref, err := name.ParseReference(image)
 	if err != nil {
@@ -213,10 +213,10 @@ func (c *Client) WaitForImage(ctx context.Context, access PushAccess, image stri
 		case err == nil:
 			return found.Digest.String(), nil
 		}
-		if refused, ok := errors.AsType[*transport.Error](err); ok && (refused.StatusCode == http.StatusUnauthorized ||
-			refused.StatusCode == http.StatusForbidden) {
+		if denied, ok := errors.AsType[*transport.Error](err); ok && (denied.StatusCode == http.StatusUnauthorized ||
+			denied.StatusCode == http.StatusForbidden) {
 			return "", &httpclient.APIError{
-				Service: "Daytona's registry", Op: "find " + image, Status: refused.StatusCode,
+				Service: "Daytona's registry", Op: "find " + image, Status: denied.StatusCode,
 				Message: "access has expired", Hint: "run again", Err: err,
 			}
 		}

@@ -23,7 +23,7 @@ func TestWaitUntilActive(t *testing.T) {
 	old := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
 		name     string
-		existing *cloud.Snapshot // nil: one of a pushed image
+		existing *cloud.Snapshot // nil for a snapshot of a pushed image
 		fault    cloud.SnapshotFault
 		state    State
 		states   string
@@ -51,7 +51,7 @@ func TestWaitUntilActive(t *testing.T) {
 		},
 		{
 			name: "no reason", existing: &cloud.Snapshot{State: "error", Log: "a log"}, state: Failed, states: "error",
-			want: "is in state error: Daytona gives no reason (try again",
+			want: "is in state error: Daytona reported no reason (try again",
 		},
 		{
 			name: "deactivated", existing: &cloud.Snapshot{State: "inactive", Created: old}, state: Inactive,
@@ -83,41 +83,41 @@ func TestWaitUntilActive(t *testing.T) {
 				if len(states) == 0 || states[len(states)-1] != string(s.State) {
 					states, last = append(states, string(s.State)), 0
 					if since != 0 {
-						t.Errorf("%s since %s at first", s.State, since)
+						t.Errorf("first report: %s for %s", s.State, since)
 					}
 				}
 				if since < last {
-					t.Errorf("%s since %s, and before that since %s", s.State, since, last)
+					t.Errorf("got %s for %s, after a report of %s", s.State, since, last)
 				}
 				last = since
 			})
 			checkError(t, err, test.want)
 			if got.State != test.state || strings.Join(states, " ") != test.states {
-				t.Errorf("%s after %q, want %s after %q", got.State, states, test.state, test.states)
+				t.Errorf("got %s after %q, want %s after %q", got.State, states, test.state, test.states)
 			}
 			failure, ok := errors.AsType[*SnapshotError](err)
 			if isFailure := test.state == Failed || test.state == BuildFailed; ok != isFailure {
-				t.Errorf("%T", err)
+				t.Errorf("got %T", err)
 			}
 			if ok && (failure.Log != test.log || failure.Snapshot.State != test.state) {
-				t.Errorf("%+v, want the log %q", failure, test.log)
+				t.Errorf("got %+v, want the log %q", failure, test.log)
 			}
 		})
 	}
 }
 
-// The reasons are those of Daytona's runners, of Docker and of registries.
+// The reasons are messages from Daytona's runners, Docker and registries.
 func TestHints(t *testing.T) {
 	for _, test := range []struct{ reason, want string }{
 		{"Snapshot size (21.50GB) exceeds maximum allowed size of 20GB", "make the image smaller, or request"},
 		{"image sha256:12 architecture (arm64) is not x64 compatible", "build the image for linux/amd64"},
 		{"no matching manifest for linux/amd64 in the manifest list entries", "build the image for linux/amd64"},
-		{"failed to register layer: write /usr/lib/x: no space left on device", "Daytona's runner has no disk space"},
+		{"failed to register layer: write /usr/lib/x: no space left on device", "Daytona's runner is out of disk space"},
 		{"Timeout while pulling snapshot to runner", "try again, or make the image smaller"},
 		{"container exited with code 3 at once: nothing to do", "use an entrypoint that keeps running"},
 		{`exec: "slep": executable file not found in $PATH`, "correct the entrypoint"},
 		{"exec /x: no such file or directory", "correct the entrypoint"},
-		{"BLOB_UNKNOWN: blob unknown to registry", "the registry has lost a layer"},
+		{"BLOB_UNKNOWN: blob unknown to registry", "a layer is missing from the registry"},
 		{"MANIFEST_UNKNOWN: manifest unknown", "the image is not in the registry"},
 		{"artifact sbox/app:1 not found", "the image is not in the registry"},
 		{"requested access denied", "Daytona cannot read the image"},
@@ -130,11 +130,11 @@ func TestHints(t *testing.T) {
 	err := &SnapshotError{Snapshot: Snapshot{Name: "app-1", State: Failed, Reason: "a\nb\x1b" + strings.Repeat("c", 600)}}
 	checkError(t, err, `a b\u001bccc … c…`)
 	if len(err.Error()) > 800 {
-		t.Errorf("%d bytes", len(err.Error()))
+		t.Errorf("got %d bytes", len(err.Error()))
 	}
 }
 
-func TestWaitUntilActiveEnds(t *testing.T) {
+func TestWaitUntilActiveFailures(t *testing.T) {
 	s := startCloud(t, nil)
 	c := newClient(s, "dtn_all")
 	_, ref := push(t, c, image(t))
@@ -153,11 +153,11 @@ func TestWaitUntilActiveEnds(t *testing.T) {
 			}
 		})
 		if !errors.Is(err, timeout) || got.State != Pending {
-			t.Errorf("%+v, %v", got, err)
+			t.Errorf("got %+v, %v", got, err)
 		}
 		checkError(t, err, "timed out; snapshot app-1 has been pending for … s (see the Snapshots page")
 	})
-	t.Run("context, before the first answer", func(t *testing.T) {
+	t.Run("context, before the first response", func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(timeout)
 		if _, err := c.WaitUntilActive(ctx, created.ID, nil); err != timeout {
@@ -172,7 +172,7 @@ func TestWaitUntilActiveEnds(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("deleted, after answers that pass", func(t *testing.T) {
+	t.Run("deleted, after transient errors", func(t *testing.T) {
 		s.Fail(cloud.Fault{Status: 503, Message: "down", Times: 9})
 		s.Fail(cloud.Fault{Status: 429, Message: "slow", Times: 9})
 		_, err := c.WaitUntilActive(t.Context(), created.ID, func(Snapshot, time.Duration) {
@@ -184,19 +184,19 @@ func TestWaitUntilActiveEnds(t *testing.T) {
 
 func TestWaitUntilActiveOutages(t *testing.T) {
 	type step struct {
-		after  time.Duration // since the request before
-		status int           // of the answer; 0: the stand-in's
+		after  time.Duration // since the previous request
+		status int           // of the response; 0 for the stand-in's response
 	}
 	const down = http.StatusServiceUnavailable
 	for _, test := range []struct {
 		name   string
 		steps  []step
-		status int // of the error; 0: it still waits after the steps
+		status int // of the error; 0 if it still waits after the steps
 	}{
-		{"one long outage", []step{{0, 0}, {time.Minute, down}, {90 * time.Second, down}}, down},
-		{"an outage at the start", []step{{time.Minute, down}, {90 * time.Second, down}}, down},
+		{"long outage", []step{{0, 0}, {time.Minute, down}, {90 * time.Second, down}}, down},
+		{"outage at the start", []step{{time.Minute, down}, {90 * time.Second, down}}, down},
 		{"two short outages", []step{{0, 0}, {90 * time.Second, down}, {0, 0}, {90 * time.Second, down}, {0, 0}}, 0},
-		{"a short outage", []step{{0, 0}, {time.Minute, down}, {30 * time.Second, down}, {0, 0}}, 0},
+		{"short outage", []step{{0, 0}, {time.Minute, down}, {30 * time.Second, down}, {0, 0}}, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := startCloud(t, nil)
@@ -225,7 +225,7 @@ func TestWaitUntilActiveOutages(t *testing.T) {
 			}
 			_, err := c.WaitUntilActive(ctx, id, nil)
 			if httpclient.Status(err) != test.status || errors.Is(err, finished) != (test.status == 0) || n != len(test.steps) {
-				t.Errorf("%v after %d requests", err, n)
+				t.Errorf("got %v after %d requests", err, n)
 			}
 		})
 	}
@@ -257,7 +257,7 @@ func TestWaitForImage(t *testing.T) {
 	access, ref := push(t, c, image(t))
 	digest, err := c.WaitForImage(t.Context(), access, ref)
 	if err != nil || !strings.HasSuffix(ref, "@"+digest) {
-		t.Errorf("%q, %v, want that of %s", digest, err, ref)
+		t.Errorf("got %q, %v, want the digest of %s", digest, err, ref)
 	}
 	repository, _, _ := strings.Cut(ref, "@")
 	clock := &fakeclock.Clock{}
@@ -276,7 +276,7 @@ func TestWaitForImage(t *testing.T) {
 	interrupted := errors.New("interrupted")
 	c.HTTP.Clock = &fakeclock.Clock{OnSleep: func() { cancel(interrupted) }}
 	if _, err = c.WaitForImage(ctx, access, repository+":none"); err != interrupted {
-		t.Errorf("%v, want the cause", err)
+		t.Errorf("got %v, want the cause", err)
 	}
 	access.Secret = "wrong"
 	_, err = c.WaitForImage(t.Context(), access, ref)
@@ -290,14 +290,14 @@ func TestWaitForImageFaults(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("ab", 32)
 	for _, test := range []struct {
 		name   string
-		faults int64 // how many requests for the manifest fail
-		status int   // how; 0: no answer
+		faults int64 // number of failing requests for the manifest
+		status int   // of those responses; 0 for no response
 		found  bool
 		want   int // status of the error
 	}{
 		{name: "found", found: true},
-		{name: "no answer once", faults: 1, found: true},
-		{name: "no answer", faults: 1000},
+		{name: "no response once", faults: 1, found: true},
+		{name: "no response", faults: 1000},
 		{name: "server error once", faults: 1, status: 500, found: true},
 		{name: "not found once", faults: 1, status: 404, found: true},
 		{name: "unauthorized once", faults: 1, status: 401, want: 401},
@@ -326,11 +326,11 @@ func TestWaitForImageFaults(t *testing.T) {
 			got, err := c.WaitForImage(t.Context(), PushAccess{User: "u", Secret: "s"}, image)
 			switch {
 			case test.found && (err != nil || got != digest), !test.found && err == nil:
-				t.Errorf("%q, %v", got, err)
+				t.Errorf("got %q, %v", got, err)
 			case httpclient.Status(err) != test.want:
-				t.Errorf("%v, want status %d", err, test.want)
+				t.Errorf("got %v, want status %d", err, test.want)
 			case !test.found && test.want == 0 && !errors.Is(err, context.DeadlineExceeded):
-				t.Errorf("%v, want a timeout", err)
+				t.Errorf("got %v, want a timeout", err)
 			}
 		})
 	}

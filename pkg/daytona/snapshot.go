@@ -14,7 +14,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// State is the state of a snapshot. Newer servers have others than these.
+// State is the state of a snapshot. Newer servers may return states that are not listed here.
 type State string
 
 // The states of a snapshot.
@@ -23,7 +23,7 @@ const (
 	Pending     State = "pending"
 	Pulling     State = "pulling"
 	Active      State = "active"
-	Inactive    State = "inactive" // unused for long, or deactivated; Activate reverses it
+	Inactive    State = "inactive" // deactivated, or unused for a long time; see [Client.Activate]
 	Failed      State = "error"
 	BuildFailed State = "build_failed"
 	Removing    State = "removing"
@@ -32,18 +32,18 @@ const (
 // Snapshot is an image that sandboxes start from.
 type Snapshot struct {
 	ID, Name     string
-	Image        string // the reference it was created from
-	Digest       string // of that image, sha256:…; "" until Daytona has inspected it
+	Image        string // the image reference that it was created from
+	Digest       string // of that image: sha256:…; "" until Daytona has inspected it
 	State        State
-	Reason       string // of an error
+	Reason       string // why the snapshot failed
 	Resources    Resources
-	SizeGB       float64 // 0 until it is known
+	SizeGB       float64 // 0 until known
 	Entrypoint   []string
 	Regions      []string // IDs
 	Organization string
 	Created      time.Time
-	Used         time.Time // zero: never
-	general      bool      // one of Daytona's own, which every organization sees
+	Used         time.Time // zero if never used
+	general      bool      // provided by Daytona to all organizations
 }
 
 // internalRef is the reference under which Daytona stores an image (processSnapshotDigest in snapshot.manager.ts).
@@ -68,9 +68,9 @@ func convert(dto api.SnapshotDto) Snapshot {
 	return s
 }
 
-// convertAnswer converts the answer of a call. The generated client drops the name of a state that it does not know;
-// convertAnswer takes it from the response.
-func convertAnswer(dto *api.SnapshotDto, response *http.Response, err error) (*Snapshot, *http.Response, error) {
+// convertResponse converts the result of a call. The generated client drops the name of an unknown state, so
+// convertResponse reads it from the response body.
+func convertResponse(dto *api.SnapshotDto, response *http.Response, err error) (*Snapshot, *http.Response, error) {
 	if err != nil || dto == nil {
 		return nil, response, err
 	}
@@ -84,12 +84,12 @@ func convertAnswer(dto *api.SnapshotDto, response *http.Response, err error) (*S
 	return &s, response, nil
 }
 
-// Get returns the snapshot with an ID.
+// Get returns the snapshot with the given ID.
 func (c *Client) Get(ctx context.Context, id string) (Snapshot, error) {
 	return c.get(ctx, "read snapshot "+id, id)
 }
 
-// Find returns the organization's snapshot with a name, in any state: each state occupies the name.
+// Find returns the organization's snapshot with the given name, in any state, because a name is taken in every state.
 func (c *Client) Find(ctx context.Context, name string) (s Snapshot, found bool, err error) {
 	s, err = c.get(ctx, "find snapshot "+name, name)
 	switch {
@@ -105,7 +105,7 @@ func (c *Client) get(ctx context.Context, op, id string) (Snapshot, error) {
 	missing := httpclient.Hint{On: http.StatusNotFound, Text: "list the snapshots with `action-snapshot list`"}
 	s, err := do(ctx, c, call{op: op, hints: []httpclient.Hint{missing}},
 		func(ctx context.Context, a *api.APIClient) (*Snapshot, *http.Response, error) {
-			return convertAnswer(a.SnapshotsAPI.GetSnapshot(ctx, id).Execute())
+			return convertResponse(a.SnapshotsAPI.GetSnapshot(ctx, id).Execute())
 		})
 	if err != nil {
 		return Snapshot{}, err
@@ -115,20 +115,20 @@ func (c *Client) get(ctx context.Context, op, id string) (Snapshot, error) {
 
 const (
 	pageSize = 100
-	maxPages = 200 // stops a list that does not end
+	maxPages = 200 // guards against an endless list
 )
 
-// List returns the organization's snapshots whose names have the prefix, newest first, without Daytona's own.
+// List returns the organization's snapshots with the name prefix, newest first, without those that Daytona provides.
 func (c *Client) List(ctx context.Context, prefix string) ([]Snapshot, error) {
 	list := []Snapshot{}
-	seen := map[string]bool{} // a snapshot created in between moves others to the next page
+	seen := map[string]bool{} // a snapshot created between two requests moves others to the next page
 	for number := 1; number <= maxPages; number++ {
 		page, err := c.page(ctx, prefix, number, pageSize)
 		if err != nil {
 			return nil, err
 		}
 		for _, item := range page.Items {
-			// Daytona matches the text anywhere in a name, ignores case, and treats _ and % as wildcards.
+			// Daytona matches the name anywhere, ignores case, and treats _ and % as wildcards.
 			if !item.General && strings.HasPrefix(item.Name, prefix) && !seen[item.Id] {
 				seen[item.Id] = true
 				list = append(list, convert(item))
@@ -153,8 +153,8 @@ func (c *Client) page(ctx context.Context, name string, number, limit int) (*api
 		})
 }
 
-// Delete requests the removal of a snapshot; one that does not exist is not an error. The name is free once
-// [Client.WaitUntilRemoved] returns.
+// Delete requests the removal of a snapshot. It returns nil if the snapshot does not exist. The name is available again
+// when [Client.WaitUntilRemoved] returns.
 func (c *Client) Delete(ctx context.Context, id string) error {
 	_, err := do(ctx, c, call{op: "delete snapshot " + id, permission: DeleteSnapshots},
 		func(ctx context.Context, a *api.APIClient) (*struct{}, *http.Response, error) {
@@ -167,16 +167,16 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 	return err
 }
 
-// Activate requests the activation of an inactive snapshot; [Client.WaitUntilActive] waits for it.
+// Activate requests the activation of an inactive snapshot. [Client.WaitUntilActive] waits for it.
 func (c *Client) Activate(ctx context.Context, id string) (Snapshot, error) {
 	s, err := do(ctx, c, call{op: "activate snapshot " + id, permission: WriteSnapshots, idempotent: true},
 		func(ctx context.Context, a *api.APIClient) (*Snapshot, *http.Response, error) {
-			return convertAnswer(a.SnapshotsAPI.ActivateSnapshot(ctx, id).Execute())
+			return convertResponse(a.SnapshotsAPI.ActivateSnapshot(ctx, id).Execute())
 		})
 	if err == nil {
 		return *s, nil
 	}
-	if httpclient.Status(err) == http.StatusBadRequest { // perhaps it is already active or on its way
+	if httpclient.Status(err) == http.StatusBadRequest { // it may already be active or activating
 		if now, getErr := c.Get(ctx, id); getErr == nil && now.State != Inactive && now.State != Failed {
 			return now, nil
 		}

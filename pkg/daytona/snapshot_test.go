@@ -35,12 +35,12 @@ func TestFindAndList(t *testing.T) {
 	list, err := c.List(ctx, "app_")
 	checkError(t, err, "")
 	if len(list) != n || list[0].Name != "app_249" || list[n-1].Name != "app_000" {
-		t.Errorf("%d snapshots", len(list))
+		t.Errorf("got %d snapshots", len(list))
 	}
 	failed, found, err := c.Find(ctx, "failed")
 	if err != nil || !found || failed.Digest != digest || failed.State != Failed || failed.Reason != "no" ||
 		failed.Resources != (Resources{2, 4, 10}) || failed.Regions[0] != "eu" {
-		t.Errorf("%+v, %v, %v", failed, found, err)
+		t.Errorf("got %+v, %v, %v", failed, found, err)
 	}
 	for _, absent := range []string{"nothing", "app_of_daytona", failed.ID} {
 		if got, found, err := c.Find(ctx, absent); found || err != nil {
@@ -66,10 +66,10 @@ func TestActivate(t *testing.T) {
 		return s.Put(cloud.Snapshot{Organization: "org-1", Name: name, Image: ref, State: state, Created: lastYear})
 	}
 	id := put("one", "inactive")
-	for range 2 { // the second time it is active
+	for range 2 { // the second time it is already active
 		now, err := c.Activate(ctx, id)
 		if err != nil || now.State == Inactive {
-			t.Errorf("%+v, %v", now, err)
+			t.Errorf("got %+v, %v", now, err)
 		}
 		_, err = c.WaitUntilActive(ctx, id, nil)
 		checkError(t, err, "")

@@ -19,16 +19,16 @@ import (
 	v1spec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// archive is an image in the form that docker load reads: an OCI layout for the engines that know it, and manifest.json
-// for those that do not, over the same blobs. See
+// archive is an image in the format of docker load: an OCI layout, and manifest.json for engines without support for
+// OCI layouts, with the same blobs. See
 // https://github.com/opencontainers/image-spec/blob/main/image-layout.md and
-// https://github.com/moby/docker-image-spec/blob/main/spec.md. It contains no name: the image is tagged when it is
-// complete.
+// https://github.com/moby/docker-image-spec/blob/main/spec.md. It contains no name, because the image is tagged
+// only when it is complete.
 type archive struct {
 	manifest, config v1.Hash
 	mediaType        types.MediaType // of the manifest
 	diffIDs          []v1.Hash       // of the layers, from the lowest
-	digests          []v1.Hash       // of the layers, from the lowest; equal layers have one blob
+	digests          []v1.Hash       // of the layers, from the lowest; equal layers share a blob
 	metadata         []file          // manifest, config, and the files of the layout
 	layers           []file          // distinct layers
 }
@@ -38,12 +38,12 @@ type file struct {
 	name  string
 	size  int64
 	hash  v1.Hash
-	data  []byte   // the content, or
-	layer v1.Layer // where the content is read from
-	zstd  bool     // the content is compressed with zstd
+	data  []byte   // the content, unless layer is set
+	layer v1.Layer // source of the content
+	zstd  bool     // whether the content is compressed with zstd
 }
 
-// newArchive describes the archive of an image. It reads the manifest and the config, but no layer.
+// newArchive creates the archive of an image. It reads the manifest and the config, but no layers.
 func newArchive(img v1.Image) (*archive, error) {
 	raw, err := img.RawManifest()
 	if err != nil {
@@ -76,14 +76,14 @@ func (a *archive) addLayers(img v1.Image, manifest *v1.Manifest, config []byte) 
 		return fmt.Errorf("read the image's layers: %w", err)
 	}
 	if len(layers) != len(manifest.Layers) {
-		return fmt.Errorf("invalid image: %d layers, but %d in its manifest", len(layers), len(manifest.Layers))
+		return fmt.Errorf("invalid image: got %d layers, but the manifest has %d", len(layers), len(manifest.Layers))
 	}
 	parsed, err := v1.ParseConfigFile(bytes.NewReader(config))
 	if err != nil {
 		return fmt.Errorf("parse the image's config: %w", err)
 	}
 	if a.diffIDs = parsed.RootFS.DiffIDs; len(a.diffIDs) != len(layers) {
-		return fmt.Errorf("invalid image: %d layers, but %d in its config", len(layers), len(a.diffIDs))
+		return fmt.Errorf("invalid image: got %d layers, but the config has %d", len(layers), len(a.diffIDs))
 	}
 	for i, layer := range layers {
 		descriptor := manifest.Layers[i]
@@ -117,7 +117,7 @@ func (a *archive) addMetadata(manifest, config []byte) error {
 	}
 	for _, entry := range []struct {
 		name    string
-		content any // json.RawMessage is written byte for byte
+		content any // json.RawMessage is written unchanged
 	}{
 		{v1spec.ImageLayoutFile, v1spec.ImageLayout{Version: v1spec.ImageLayoutVersion}},
 		{v1spec.ImageIndexFile, index},
@@ -143,7 +143,7 @@ func (a *archive) addMetadata(manifest, config []byte) error {
 
 func blobPath(hash v1.Hash) string { return path.Join("blobs", hash.Algorithm, hash.Hex) }
 
-// missingLayers returns the layers to send to an engine that has the existing ones.
+// missingLayers returns the layers that are not in existing.
 func (a *archive) missingLayers(existing map[v1.Hash]bool) (missing []file) {
 	for _, f := range a.layers {
 		if !existing[f.hash] {
@@ -153,8 +153,8 @@ func (a *archive) missingLayers(existing map[v1.Hash]bool) (missing []file) {
 	return missing
 }
 
-// write streams the archive with these of its layers. It checks every blob against its digest, and breaks off before
-// the archive's end if one does not match, so that no engine takes it for an image.
+// write streams the archive with the given layers. It verifies the digest of every blob. On a mismatch it stops before
+// the end of the archive, so that engines reject the archive.
 func (a *archive) write(
 	ctx context.Context, to io.Writer, layers []file, idle *idleTimer, progress func(Layer),
 ) error {
@@ -176,13 +176,13 @@ func (a *archive) write(
 
 // Layer is the progress of one layer during a load.
 type Layer struct {
-	Number, Count int // position among the layers that are sent, from 1, and their number
+	Number, Count int // position among the layers to send, from 1, and their number
 	Digest        string
-	Sent, Size    int64         // bytes, compressed as in the image
-	Took          time.Duration // since the layer's first byte was requested
+	Sent, Size    int64         // bytes, in the compression of the image
+	Took          time.Duration // since the layer was opened
 }
 
-// String describes the layer in one line, with the rate in megabytes (10^6 bytes) per second.
+// String returns a one-line description with the rate in megabytes (10^6 bytes) per second.
 func (l Layer) String() string {
 	text := fmt.Sprintf("layer %d of %d, %.19s: ", l.Number, l.Count, l.Digest)
 	if l.Sent < l.Size {
@@ -195,7 +195,7 @@ func (l Layer) String() string {
 	return text
 }
 
-// copyBuffer is how many bytes are read from a layer at a time.
+// copyBuffer is the size of the buffer for reading layers, in bytes.
 const copyBuffer = 256 << 10
 
 // copier copies files, verifies them and reports progress.
@@ -207,7 +207,7 @@ type copier struct {
 }
 
 func (c *copier) copy(ctx context.Context, out io.Writer, f file) error {
-	from, began := io.NopCloser(bytes.NewReader(f.data)), time.Now()
+	from, start := io.NopCloser(bytes.NewReader(f.data)), time.Now()
 	if f.layer != nil {
 		c.number++
 		c.idle.touch(peerSource)
@@ -216,7 +216,7 @@ func (c *copier) copy(ctx context.Context, out io.Writer, f file) error {
 			return fmt.Errorf("read layer %s: %w", f.hash, err)
 		}
 	}
-	// Closing it ends a read that is stuck.
+	// Closing the source interrupts a blocked read.
 	defer context.AfterFunc(ctx, func() { from.Close() })()
 	defer from.Close()
 
@@ -226,7 +226,7 @@ func (c *copier) copy(ctx context.Context, out io.Writer, f file) error {
 		c.idle.touch(peerSource)
 		n, err := from.Read(c.buffer)
 		if size += int64(n); size > f.size {
-			return fmt.Errorf("read layer %s: longer than the %d bytes in the manifest", f.hash, f.size)
+			return fmt.Errorf("read layer %s: size exceeds the %d bytes in the manifest", f.hash, f.size)
 		}
 		_, _ = verifier.Write(c.buffer[:n]) // a hash's Write never fails
 		c.idle.touch(peerEngine)
@@ -234,11 +234,11 @@ func (c *copier) copy(ctx context.Context, out io.Writer, f file) error {
 			return err
 		}
 		if f.layer != nil && c.progress != nil && n > 0 {
-			c.progress(Layer{c.number, c.count, f.hash.String(), size, f.size, time.Since(began)})
+			c.progress(Layer{c.number, c.count, f.hash.String(), size, f.size, time.Since(start)})
 		}
 		switch {
 		case err == io.EOF && size < f.size:
-			return fmt.Errorf("read layer %s: ends after %d of %d bytes", f.hash, size, f.size)
+			return fmt.Errorf("read layer %s: truncated after %d of %d bytes", f.hash, size, f.size)
 		case err == io.EOF && !verifier.Verified():
 			return fmt.Errorf("read layer %s: digest mismatch", f.hash)
 		case err == io.EOF:

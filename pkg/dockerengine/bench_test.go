@@ -13,7 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
-// BenchmarkLoad compares Load with docker load of the same image's archive, whose creation is not measured.
+// BenchmarkLoad compares Load with docker load of an archive of the same image. It does not measure creating the
+// archive.
 //
 //	go test ./pkg/dockerengine -run - -bench Load -benchtime 3x
 func BenchmarkLoad(b *testing.B) {
@@ -44,7 +45,7 @@ func BenchmarkLoad(b *testing.B) {
 						b.Fatal(err)
 					}
 					took := time.Since(began)
-					// docker load must not profit from what Load has loaded.
+					// docker load must not benefit from layers that Load has loaded.
 					if test.changed > 0 {
 						file = archiveFile(b, other(b, layers, test.changed))
 					}
@@ -52,7 +53,7 @@ func BenchmarkLoad(b *testing.B) {
 					if out, err := exec.Command("docker", "--host", e.Host, "load", "-q", "-i", file).CombinedOutput(); err != nil {
 						b.Fatalf("docker load: %v: %s", err, out)
 					}
-					if i > 0 { // the first iteration loads the layers that do not change
+					if i > 0 { // the first iteration also loads the unchanged layers
 						ours, theirs = ours+took, theirs+time.Since(began)
 					}
 				}
@@ -65,7 +66,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// other is an image of the same layers, except that the topmost ones are new.
+// other returns an image with the same layers, except for new layers at the top.
 func other(b *testing.B, layers []v1.Layer, changed int) v1.Image {
 	b.Helper()
 	layers = slices.Clone(layers)
@@ -79,7 +80,7 @@ func other(b *testing.B, layers []v1.Layer, changed int) v1.Image {
 	return img
 }
 
-// archiveFile writes the image's archive, as docker save does, and returns its path.
+// archiveFile writes an archive of the image, like docker save, and returns its path.
 func archiveFile(b *testing.B, img v1.Image) string {
 	b.Helper()
 	a, err := newArchive(img)

@@ -12,14 +12,14 @@ import (
 	"github.com/docker/cli/cli/context/store"
 )
 
-// candidate is an address at which an engine may be.
+// candidate is a possible address of an engine.
 type candidate struct {
-	name     string // where the address comes from
+	name     string // source of the address
 	endpoint docker.Endpoint
-	err      error // why there is no address
+	err      error // set if the address could not be determined
 }
 
-// candidates lists the addresses to try, in order. An engine that the environment names is the only one.
+// candidates returns the addresses to try, in order: only one if an environment variable selects the engine.
 func candidates(getenv func(string) string) []candidate {
 	home := getenv("HOME")
 	configDir := getenv("DOCKER_CONFIG")
@@ -65,7 +65,7 @@ func candidates(getenv func(string) string) []candidate {
 	return list
 }
 
-// fromHost returns DOCKER_HOST's engine, with the certificates that docker would use for it.
+// fromHost returns the engine at DOCKER_HOST, with the TLS certificates that docker would use.
 func fromHost(host, configDir string, getenv func(string) string) candidate {
 	if !strings.Contains(host, "://") {
 		host = "tcp://" + host
@@ -94,7 +94,7 @@ func fromContext(context, name, configDir string) candidate {
 	c := candidate{name: name}
 	metadata, err := contexts.GetMetadata(context)
 	if err != nil {
-		c.err = fmt.Errorf("%w (list the contexts with docker context ls)", err)
+		c.err = fmt.Errorf("%w (list contexts with docker context ls)", err)
 		return c
 	}
 	meta, err := docker.EndpointFromContext(metadata)

@@ -14,7 +14,7 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// Container is a container that [Engine.Create] created. The caller removes it.
+// Container is a container created by [Engine.Create]. The caller must remove it.
 type Container struct {
 	ID string
 
@@ -23,7 +23,7 @@ type Container struct {
 	tty    bool
 }
 
-// State is a container's state at one moment.
+// State is a snapshot of a container's state.
 type State struct {
 	Status     string // created, running, paused, restarting, removing, exited or dead
 	Running    bool
@@ -31,14 +31,14 @@ type State struct {
 	OOMKilled  bool
 	Error      string // why it failed to start
 	StartedAt  time.Time
-	FinishedAt time.Time      // zero before it first exits
+	FinishedAt time.Time      // zero until it first exits
 	Health     string         // starting, healthy or unhealthy; "" without a HEALTHCHECK
 	Probe      string         // output of the last HEALTHCHECK probe
-	Ports      map[int]string // address of each published port, such as 127.0.0.1:32768; changes with each start
-	ImageID    string         // the image that it was created from
+	Ports      map[int]string // host address by container port, such as 127.0.0.1:32768; changes with each start
+	ImageID    string         // ID of the image that it was created from
 }
 
-// Start starts the container. Output before [Container.Attach] is only in its log.
+// Start starts the container. Output before [Container.Attach] is available only in the log.
 func (c *Container) Start(ctx context.Context) error {
 	step, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -46,8 +46,8 @@ func (c *Container) Start(ctx context.Context) error {
 	return c.wrapError(ctx, "start", err)
 }
 
-// Run attaches to a created container, starts it, and waits for its exit code and the end of its output. If a writer
-// fails, or ctx ends, Run kills the container and returns the writer's error or the cause.
+// Run attaches to a created container, starts it, and waits for its exit and the end of its output. If a writer fails
+// or ctx ends, Run kills the container and returns the writer's error or the cause of ctx.
 func (c *Container) Run(ctx context.Context, streams Streams) (exit int, err error) {
 	running, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -56,7 +56,7 @@ func (c *Container) Run(ctx context.Context, streams Streams) (exit int, err err
 		return 0, err
 	}
 	defer attached.Close()
-	// Before the start, because a container may exit at once.
+	// Wait before starting the container, because it may exit immediately.
 	wait := c.engine.client.ContainerWait(running, c.ID, client.ContainerWaitOptions{
 		Condition: container.WaitConditionNextExit,
 	})
@@ -86,8 +86,8 @@ func (c *Container) Run(ctx context.Context, streams Streams) (exit int, err err
 	return exit, nil
 }
 
-// killAndWait kills the container, even when ctx has ended. It ignores errors: the container may have exited already,
-// and Remove is forced anyway.
+// killAndWait kills the container, even if ctx has ended. It ignores errors, because the container may have exited
+// already and Remove uses force.
 func (c *Container) killAndWait(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
@@ -96,7 +96,7 @@ func (c *Container) killAndWait(ctx context.Context) {
 	}
 }
 
-// Wait waits until the container is not running and returns its exit code.
+// Wait waits until the container is not running, and returns its exit code.
 func (c *Container) Wait(ctx context.Context) (exit int, err error) {
 	return c.exitCode(ctx, c.engine.client.ContainerWait(ctx, c.ID, client.ContainerWaitOptions{
 		Condition: container.WaitConditionNotRunning,
@@ -115,8 +115,8 @@ func (c *Container) exitCode(ctx context.Context, wait client.ContainerWaitResul
 	}
 }
 
-// Stop sends the image's STOPSIGNAL (default SIGTERM) and kills the container if it has not exited after grace, which
-// is rounded up to whole seconds.
+// Stop sends the image's STOPSIGNAL (default SIGTERM), and kills the container if it does not exit within grace,
+// rounded up to whole seconds.
 func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 	step, cancel := context.WithTimeout(ctx, grace+stepTimeout)
 	defer cancel()
@@ -124,7 +124,7 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 	return c.wrapError(ctx, "stop", err)
 }
 
-// Restart stops the container as [Container.Stop] does, and starts it.
+// Restart stops the container like [Container.Stop] and starts it again.
 func (c *Container) Restart(ctx context.Context, grace time.Duration) error {
 	step, cancel := context.WithTimeout(ctx, grace+2*stepTimeout)
 	defer cancel()
@@ -165,7 +165,7 @@ func (c *Container) Inspect(ctx context.Context) (State, error) {
 	}
 	got := inspected.Container
 	if got.State == nil {
-		return State{}, c.wrapError(ctx, "inspect", errors.New("the engine's answer has no state"))
+		return State{}, c.wrapError(ctx, "inspect", errors.New("the engine's response has no state"))
 	}
 	s := State{
 		Status: string(got.State.Status), Running: got.State.Running, ExitCode: got.State.ExitCode,
@@ -189,7 +189,8 @@ func (c *Container) Inspect(ctx context.Context) (State, error) {
 	return s, nil
 }
 
-// parseTime parses the engine's times. Year 1 means never and becomes the zero time.
+// parseTime parses a timestamp from the engine. It returns the zero time for an invalid one and for year 1, which means
+// never.
 func parseTime(text string) time.Time {
 	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil || t.Year() < 2000 {
@@ -198,8 +199,8 @@ func parseTime(text string) time.Time {
 	return t
 }
 
-// Remove kills the container and removes it with its anonymous volumes, even when ctx has ended, within 30 seconds. It
-// succeeds if the container does not exist any more.
+// Remove kills the container and removes it with its anonymous volumes within 30 seconds, even if ctx has ended. It
+// succeeds if the container no longer exists.
 func (c *Container) Remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
@@ -222,7 +223,7 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 	return err
 }
 
-// wrapError adds the operation and the container to an error. It returns nil only if err is nil and ctx has not ended.
+// wrapError adds the operation and the container to err. If ctx has ended, it returns an error even if err is nil.
 func (c *Container) wrapError(ctx context.Context, op string, err error) error {
 	if err == nil && ctx.Err() == nil {
 		return nil
@@ -230,7 +231,7 @@ func (c *Container) wrapError(ctx context.Context, op string, err error) error {
 	return fmt.Errorf("%s container %.12s of %s: %w", op, c.ID, c.image, c.engine.classifyError(ctx, err))
 }
 
-// Containers returns the sorted IDs of the containers that have all of these labels, each NAME or NAME=VALUE.
+// Containers returns the sorted IDs of the containers with all of these labels, each NAME or NAME=VALUE.
 func (e *Engine) Containers(ctx context.Context, labels ...string) ([]string, error) {
 	found, err := e.list(ctx, labels...)
 	if err != nil {

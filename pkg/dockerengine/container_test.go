@@ -29,36 +29,36 @@ func TestRun(t *testing.T) {
 		in, out, errs string
 		exit          int
 	}{
-		{name: "the image's command", out: "hello by default\n"},
-		{name: "another command", spec: ContainerSpec{Cmd: []string{"hello", "you"}}, out: "hello you\n"},
-		{name: "another entrypoint", spec: ContainerSpec{Entrypoint: []string{"/probe", "hello"}}, out: "hello \n"},
+		{name: "default command", out: "hello by default\n"},
+		{name: "different command", spec: ContainerSpec{Cmd: []string{"hello", "you"}}, out: "hello you\n"},
+		{name: "different entrypoint", spec: ContainerSpec{Entrypoint: []string{"/probe", "hello"}}, out: "hello \n"},
 		{name: "no entrypoint", out: "hello me\n", spec: ContainerSpec{
 			Entrypoint: []string{}, Cmd: []string{"/probe", "hello", "me"},
 		}},
-		{name: "an exit code", spec: ContainerSpec{Cmd: []string{"exit", "42"}}, exit: 42},
+		{name: "exit code", spec: ContainerSpec{Cmd: []string{"exit", "42"}}, exit: 42},
 		{name: "both streams", spec: ContainerSpec{Cmd: []string{"streams"}}, out: "to out", errs: "to err"},
-		{name: "a terminal", spec: ContainerSpec{Cmd: []string{"hello", "you"}, TTY: true}, out: "hello you\r\n"},
+		{name: "terminal", spec: ContainerSpec{Cmd: []string{"hello", "you"}, TTY: true}, out: "hello you\r\n"},
 		{name: "standard input", spec: ContainerSpec{Cmd: []string{"cat"}, Stdin: true}, in: "one\ntwo\n", out: "one\ntwo\n"},
 		{name: "no standard input", spec: ContainerSpec{Cmd: []string{"cat"}}},
-		{name: "the image's environment", spec: ContainerSpec{Cmd: []string{"env", "FROM"}}, out: "image"},
-		{name: "another environment", out: "spec", spec: ContainerSpec{
+		{name: "default environment", spec: ContainerSpec{Cmd: []string{"env", "FROM"}}, out: "image"},
+		{name: "different environment", out: "spec", spec: ContainerSpec{
 			Cmd: []string{"env", "FROM"}, Env: []string{"FROM=spec"},
 		}},
 		{name: "root in /", spec: ContainerSpec{Cmd: []string{"where"}}, out: "0:0 /"},
-		{name: "a user in a directory", out: "7:8 /work", spec: ContainerSpec{
+		{name: "user in a directory", out: "7:8 /work", spec: ContainerSpec{
 			Cmd: []string{"where"}, User: "7:8", WorkDir: "/work",
 		}},
-		{name: "a mount", out: "mounted<nil>", spec: ContainerSpec{
+		{name: "mount", out: "mounted<nil>", spec: ContainerSpec{
 			Cmd: []string{"read", "/in/file"}, Mounts: []Mount{{fixture, "/in/file"}},
 		}},
-		{name: "a write to a mount", out: "false", spec: ContainerSpec{
+		{name: "write to a mount", out: "false", spec: ContainerSpec{
 			Cmd: []string{"write", "/in/file"}, Mounts: []Mount{{fixture, "/in/file"}},
 		}},
-		{name: "a writable root file system", spec: ContainerSpec{Cmd: []string{"write", "/file"}}, out: "true"},
-		{name: "a read-only root file system", out: "false", spec: ContainerSpec{
+		{name: "writable root file system", spec: ContainerSpec{Cmd: []string{"write", "/file"}}, out: "true"},
+		{name: "read-only root file system", out: "false", spec: ContainerSpec{
 			Cmd: []string{"write", "/file"}, ReadOnly: true,
 		}},
-		{name: "a tmpfs", out: "true", spec: ContainerSpec{
+		{name: "tmpfs", out: "true", spec: ContainerSpec{
 			Cmd: []string{"write", "/tmp/file"}, ReadOnly: true, Tmpfs: map[string]string{"/tmp": "size=1m"},
 		}},
 		{name: "no capabilities", out: "0000000000000000", spec: ContainerSpec{
@@ -70,11 +70,11 @@ func TestRun(t *testing.T) {
 		{name: "default privileges", spec: ContainerSpec{Cmd: []string{"status", "NoNewPrivs"}}, out: "0"},
 		{name: "no network", spec: ContainerSpec{Cmd: []string{"read", "/sys/class/net/eth0/address"}},
 			out: "open /sys/class/net/eth0/address: no such file or directory"},
-		{name: "a process limit", spec: ContainerSpec{Cmd: []string{"fork"}, Pids: 32}, out: "refused true\n"},
-		{name: "a child that outlives its parent", spec: ContainerSpec{Cmd: []string{"child"}}, out: "left true\n"},
+		{name: "process limit", spec: ContainerSpec{Cmd: []string{"fork"}, Pids: 32}, out: "limited true\n"},
+		{name: "child that outlives its parent", spec: ContainerSpec{Cmd: []string{"child"}}, out: "left true\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, _ string, e *Engine) {
+			onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 				c := create(t, e, test.spec)
 				var out, errs bytes.Buffer
 				streams := Streams{Out: &out, Err: &errs}
@@ -83,7 +83,7 @@ func TestRun(t *testing.T) {
 				}
 				exit, err := c.Run(t.Context(), streams)
 				if err != nil || exit != test.exit || out.String() != test.out || errs.String() != test.errs {
-					t.Errorf("%q and %q, exit %d (%v), want %q, %q, %d",
+					t.Errorf("got %q and %q, exit %d (%v), want %q, %q, %d",
 						&out, &errs, exit, err, test.out, test.errs, test.exit)
 				}
 			})
@@ -92,7 +92,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestRunOutOfMemory(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c := create(t, e, ContainerSpec{Cmd: []string{"memory"}, Memory: 64 << 20, CPUs: 0.5})
 		exit, err := c.Run(t.Context(), Streams{})
 		state, inspected := c.Inspect(t.Context())
@@ -102,9 +102,9 @@ func TestRunOutOfMemory(t *testing.T) {
 	})
 }
 
-// Output is not buffered, and the engine keeps a bounded part of it.
+// Output is not buffered, and the engine's log of it is bounded.
 func TestRunWithLargeOutput(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c := create(t, e, ContainerSpec{Cmd: []string{"spam", "50"}})
 		var printed, kept atomic.Int64
 		exit, err := c.Run(t.Context(), Streams{Out: counter{&printed}})
@@ -113,12 +113,12 @@ func TestRunWithLargeOutput(t *testing.T) {
 		}
 		err = c.Logs(t.Context(), false, Streams{Out: counter{&kept}})
 		if err != nil || kept.Load() < 8<<20 || kept.Load() > 32<<20 {
-			t.Errorf("%d bytes in the log (%v)", kept.Load(), err)
+			t.Errorf("got %d bytes in the log (%v)", kept.Load(), err)
 		}
 
 		c = create(t, e, ContainerSpec{Cmd: []string{"spam", "1000000"}})
 		if _, err := c.Run(t.Context(), Streams{Out: &limited{left: 10 << 20}}); !errors.Is(err, errFull) {
-			t.Errorf("%v, want %v", err, errFull)
+			t.Errorf("got %v, want %v", err, errFull)
 		}
 		if state, err := c.Inspect(t.Context()); err != nil || state.Running {
 			t.Errorf("the container is still running: %+v, %v", state, err)
@@ -138,21 +138,21 @@ func (l *limited) Write(p []byte) (int, error) {
 }
 
 func TestRunEndsWithContext(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c := create(t, e, ContainerSpec{Cmd: []string{"stubborn"}})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
-		cause := errors.New("the test has seen enough")
+		cause := errors.New("canceled by the test")
 		out := newOutput()
 		go func() {
 			out.await(t, "ready")
 			cancel(cause)
 		}()
 		if _, err := c.Run(ctx, Streams{Out: out}); !errors.Is(err, cause) {
-			t.Errorf("%v, want %v", err, cause)
+			t.Errorf("got %v, want %v", err, cause)
 		}
 		if state, err := c.Inspect(t.Context()); err != nil || state.Running || state.ExitCode != 137 {
-			t.Errorf("%+v, %v", state, err)
+			t.Errorf("got %+v, %v", state, err)
 		}
 	})
 }
@@ -174,7 +174,7 @@ func TestRunFailures(t *testing.T) {
 		{"unknown network", ContainerSpec{Network: "no-such-network"}, []string{"no-such-network"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, _ string, e *Engine) {
+			onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 				if test.spec.Image == "" {
 					test.spec.Image = loadProbe(t, e)
 				}
@@ -190,7 +190,7 @@ func TestRunFailures(t *testing.T) {
 				}
 				for _, want := range test.want {
 					if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
-						t.Errorf("%q, want %q", err, want)
+						t.Errorf("got %q, want %q", err, want)
 					}
 				}
 			})
@@ -199,7 +199,7 @@ func TestRunFailures(t *testing.T) {
 }
 
 func TestExec(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c, out := start(t, e, ContainerSpec{Cmd: []string{"trap"}})
 		out.await(t, "ready")
 		for _, test := range []struct {
@@ -209,14 +209,14 @@ func TestExec(t *testing.T) {
 			exit          int
 		}{
 			{name: "both streams", spec: ExecSpec{Cmd: []string{"/probe", "streams"}}, out: "to out", errs: "to err"},
-			{name: "an exit code", spec: ExecSpec{Cmd: []string{"/probe", "exit", "42"}}, exit: 42},
-			{name: "a terminal", spec: ExecSpec{Cmd: []string{"/probe", "streams"}, TTY: true}, out: "to outto err"},
+			{name: "exit code", spec: ExecSpec{Cmd: []string{"/probe", "exit", "42"}}, exit: 42},
+			{name: "terminal", spec: ExecSpec{Cmd: []string{"/probe", "streams"}, TTY: true}, out: "to outto err"},
 			{name: "standard input", spec: ExecSpec{Cmd: []string{"/probe", "cat"}}, in: "one\ntwo", out: "one\ntwo"},
 			{name: "environment", spec: ExecSpec{Cmd: []string{"/probe", "env", "A"}, Env: []string{"A=b"}}, out: "b"},
 			{name: "user and directory", out: "7:0 /volume", spec: ExecSpec{
 				Cmd: []string{"/probe", "where"}, User: "7", WorkDir: "/volume",
 			}},
-			{name: "a child that outlives its parent", spec: ExecSpec{Cmd: []string{"/probe", "child"}}, out: "left true\n"},
+			{name: "child that outlives its parent", spec: ExecSpec{Cmd: []string{"/probe", "child"}}, out: "left true\n"},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				var out, errs bytes.Buffer
@@ -226,7 +226,7 @@ func TestExec(t *testing.T) {
 				}
 				exit, err := c.Exec(t.Context(), test.spec)
 				if err != nil || exit != test.exit || out.String() != test.out || errs.String() != test.errs {
-					t.Errorf("%q and %q, exit %d (%v), want %q, %q, %d",
+					t.Errorf("got %q and %q, exit %d (%v), want %q, %q, %d",
 						&out, &errs, exit, err, test.out, test.errs, test.exit)
 				}
 			})
@@ -237,7 +237,7 @@ func TestExec(t *testing.T) {
 			spec := ExecSpec{Cmd: []string{"/bin/sh", "-c", "true"}, Streams: Streams{Out: &out, Err: &out}}
 			exit, err := c.Exec(t.Context(), spec)
 			if err != nil || exit != 126 && exit != 127 || !strings.Contains(out.String(), "/bin/sh") {
-				t.Errorf("%q, exit %d, %v", &out, exit, err)
+				t.Errorf("got %q, exit %d, %v", &out, exit, err)
 			}
 		})
 		t.Run("canceled", func(t *testing.T) {
@@ -267,23 +267,23 @@ func TestExec(t *testing.T) {
 }
 
 func TestService(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c := create(t, e, ContainerSpec{
 			Cmd: []string{"serve", "8080"}, Publish: []int{8080}, HealthInterval: 50 * time.Millisecond,
 		})
 		state, err := c.Inspect(t.Context())
 		if err != nil || state.Status != "created" || state.Running || !state.StartedAt.IsZero() {
-			t.Errorf("%+v, %v", state, err)
+			t.Errorf("got %+v, %v", state, err)
 		}
 		before := time.Now()
 		if err := c.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		for range 2 { // the second time after a restart
+		for range 2 { // the second time, after a restart
 			state := waitUntilHealthy(t, c)
 			if !state.Running || state.Status != "running" || state.Probe != "[200 OK]" ||
 				state.StartedAt.Before(before) || len(state.Ports) != 1 {
-				t.Errorf("%+v", state)
+				t.Errorf("got %+v", state)
 			}
 			if got := get(t, "http://"+state.Ports[8080]); got != "served" {
 				t.Errorf("GET returns %q", got)
@@ -327,7 +327,7 @@ func get(t *testing.T, url string) string {
 }
 
 func TestSignalsAndStop(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c, out := start(t, e, ContainerSpec{Cmd: []string{"trap"}})
 		out.await(t, "ready")
 		if err := c.Kill(t.Context(), "HUP"); err != nil {
@@ -342,7 +342,7 @@ func TestSignalsAndStop(t *testing.T) {
 		}
 		var log bytes.Buffer
 		if err := c.Logs(t.Context(), true, Streams{Out: &log}); err != nil || log.String() != "ready\nhangup\nterminated\n" {
-			t.Errorf("%q, %v", &log, err)
+			t.Errorf("got %q, %v", &log, err)
 		}
 
 		c, out = start(t, e, ContainerSpec{Cmd: []string{"stubborn"}})
@@ -352,13 +352,13 @@ func TestSignalsAndStop(t *testing.T) {
 		}
 		state, err := c.Inspect(t.Context())
 		if err != nil || state.Running || state.ExitCode != 137 || state.OOMKilled || state.FinishedAt.IsZero() {
-			t.Errorf("%+v, %v", state, err)
+			t.Errorf("got %+v, %v", state, err)
 		}
 	})
 }
 
 func TestRemove(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		c, out := start(t, e, ContainerSpec{Cmd: []string{"stubborn"}})
 		out.await(t, "ready")
 		volumes := volumesOf(t, e, c)
@@ -368,13 +368,13 @@ func TestRemove(t *testing.T) {
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
 		var group sync.WaitGroup
-		for range 4 { // concurrently: one removes it, and all see it removed
+		for range 4 { // concurrent calls all succeed
 			group.Go(func() {
 				if err := c.Remove(canceled); err != nil {
 					t.Error(err)
 				}
 				if _, err := c.Inspect(t.Context()); !cerrdefs.IsNotFound(err) {
-					t.Errorf("%v, want not found", err)
+					t.Errorf("got %v, want not found", err)
 				}
 			})
 		}

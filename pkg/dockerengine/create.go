@@ -15,16 +15,16 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// keptOutput is the size of each of the two log files that the engine keeps of a container's output.
-const keptOutput = "16m"
+// logFileSize is the maximum size of each of the two log files that the engine keeps for a container.
+const logFileSize = "16m"
 
-// ContainerSpec describes a container. Zero fields keep the image's setting, or the most restrictive one for what an
-// image does not set: no network, no mounts.
+// ContainerSpec describes a container. Zero fields mean the image's setting or, for settings that an image does not
+// have, no network, mounts, limits or extra privileges.
 type ContainerSpec struct {
 	Image          string        // ID or name
-	Entrypoint     []string      // nil: the image's; empty: none, so that Cmd is the program
-	Cmd            []string      // nil: the image's, unless Entrypoint is set
-	Env            []string      // NAME=VALUE, added to the image's
+	Entrypoint     []string      // nil means the image's; empty means none, so that Cmd is the program
+	Cmd            []string      // nil means the image's, unless Entrypoint is set
+	Env            []string      // NAME=VALUE, in addition to the image's
 	User           string        // name or UID, optionally with ":GROUP"
 	WorkDir        string        // absolute
 	TTY            bool          // allocate a terminal: standard error joins standard output
@@ -33,7 +33,7 @@ type ContainerSpec struct {
 	HealthInterval time.Duration // between probes of the image's HEALTHCHECK
 
 	Network string            // default: none, or bridge if ports are published
-	Publish []int             // TCP ports of the container; State.Ports has their addresses
+	Publish []int             // container TCP ports; see State.Ports for their addresses
 	Mounts  []Mount           // read-only bind mounts
 	Tmpfs   map[string]string // options by path, as in docker run --tmpfs: size=64m,mode=1777
 
@@ -48,15 +48,16 @@ type ContainerSpec struct {
 	Labels map[string]string
 }
 
-// Mount is a file or a directory of the engine's machine, mounted read-only.
+// Mount is a read-only bind mount of a file or directory on the engine's machine.
 type Mount struct{ Source, Target string }
 
-// Size is the size of a terminal in characters. The zero value is unknown.
+// Size is the size of a terminal in characters. The zero value means unknown.
 type Size struct{ Width, Height uint }
 
-// Create creates a container without starting it. It does not pull: the engine must have the image.
+// Create creates a container without starting it. It does not pull the image.
 //
-// The container's labels name this process as its owner, so that [Engine.Reap] finds it after this process was killed.
+// It labels the container with this process as the owner, so that [Engine.Reap] can remove it if this process is
+// killed.
 func (e *Engine) Create(ctx context.Context, spec ContainerSpec) (*Container, error) {
 	fail := func(err error) (*Container, error) {
 		return nil, fmt.Errorf("create a container of %s: %w", spec.Image, err)
@@ -71,14 +72,14 @@ func (e *Engine) Create(ctx context.Context, spec ContainerSpec) (*Container, er
 	created, err := e.client.ContainerCreate(step, options)
 	switch {
 	case cerrdefs.IsNotFound(err):
-		return fail(errors.New("image not found in the Docker Engine: build or load it first"))
+		return fail(errors.New("image not found in the Docker Engine (build or load it first)"))
 	case err != nil:
 		return fail(e.classifyError(ctx, err))
 	}
 	return &Container{ID: created.ID, engine: e, image: spec.Image, tty: spec.TTY}, nil
 }
 
-// options translates the spec for the API.
+// options converts the spec to the API's options.
 func (spec ContainerSpec) options() (client.ContainerCreateOptions, error) {
 	config := &container.Config{
 		Image: spec.Image, Entrypoint: spec.Entrypoint, Cmd: spec.Cmd, Env: spec.Env, User: spec.User,
@@ -96,7 +97,7 @@ func (spec ContainerSpec) options() (client.ContainerCreateOptions, error) {
 			Memory: spec.Memory, MemorySwap: spec.Memory, NanoCPUs: int64(spec.CPUs * 1e9),
 		},
 		LogConfig: container.LogConfig{
-			Type: "json-file", Config: map[string]string{"max-size": keptOutput, "max-file": "2"},
+			Type: "json-file", Config: map[string]string{"max-size": logFileSize, "max-file": "2"},
 		},
 	}
 	if spec.Pids > 0 {
@@ -117,7 +118,7 @@ func (spec ContainerSpec) options() (client.ContainerCreateOptions, error) {
 	for _, number := range spec.Publish {
 		port, ok := network.PortFrom(uint16(number), network.TCP)
 		if number < 1 || number > 65535 || !ok {
-			return client.ContainerCreateOptions{}, fmt.Errorf("invalid port %d: must be 1 to 65535", number)
+			return client.ContainerCreateOptions{}, fmt.Errorf("invalid port %d: must be between 1 and 65535", number)
 		}
 		config.ExposedPorts[port] = struct{}{}
 		host.PortBindings[port] = []network.PortBinding{{HostIP: netip.AddrFrom4([4]byte{127, 0, 0, 1})}}

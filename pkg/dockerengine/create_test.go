@@ -18,7 +18,7 @@ func TestContainerSpecOptions(t *testing.T) {
 	host := options.HostConfig
 	if host.NetworkMode != network.NetworkNone || host.Privileged || host.PidsLimit != nil || host.SecurityOpt != nil ||
 		host.Mounts != nil || options.Config.OpenStdin || options.Config.Healthcheck != nil {
-		t.Errorf("the zero spec gives %+v, %+v", options.Config, host)
+		t.Errorf("the zero spec has options %+v, %+v", options.Config, host)
 	}
 	if host.LogConfig.Type != "json-file" || host.LogConfig.Config["max-file"] != "2" {
 		t.Errorf("log %+v", host.LogConfig)
@@ -68,7 +68,7 @@ func TestContainerSpecOptions(t *testing.T) {
 	}
 	for _, port := range []int{-1, 0, 65536, 65536 + 80} {
 		if _, err := (ContainerSpec{Publish: []int{port}}).options(); err == nil {
-			t.Errorf("port %d is accepted", port)
+			t.Errorf("port %d was accepted", port)
 		}
 	}
 }

@@ -1,6 +1,6 @@
-// Package dockerengine loads images into a Docker Engine, reads them from it, and runs containers. The engine may be a
-// daemon of this machine, in a virtual machine (Docker Desktop, OrbStack, Colima), on another machine over TLS or ssh,
-// or Podman's Docker API.
+// Package dockerengine loads images into a Docker Engine, reads images from it, and runs containers. The engine may be
+// local, in a virtual machine (Docker Desktop, OrbStack, Colima), remote over TLS or SSH, or Podman with its Docker
+// API.
 package dockerengine
 
 import (
@@ -16,30 +16,30 @@ import (
 	"github.com/moby/moby/client/pkg/versions"
 )
 
-// Deadlines for the engine's answers. What a container itself takes is bounded by the caller's context only.
+// Timeouts for the engine's responses. Only the caller's context limits how long a container runs.
 const (
 	stepTimeout   = time.Minute
 	killTimeout   = 3 * time.Second
 	removeTimeout = 30 * time.Second
 )
 
-// Engine is a Docker Engine that has answered.
+// Engine is a connection to a Docker Engine.
 type Engine struct {
 	Host string // address, as in DOCKER_HOST
 
-	// Progress, if set, is called during Load for each part of a layer that was sent. Calls do not overlap.
+	// Progress, if set, is called during Load for each chunk of a layer that was sent, but never concurrently.
 	Progress func(Layer)
 
 	client      *client.Client
 	content     content       // connection to the containerd content store
-	idleTimeout time.Duration // without progress of the engine or of an image's source
-	archiveOnly bool          // Load never has the engine pull
+	idleTimeout time.Duration // maximum time without progress by the engine or the image source
+	archiveOnly bool          // disables loading by a pull
 }
 
 // Close closes the connections to the engine.
 func (e *Engine) Close() error { return errors.Join(e.content.close(), e.client.Close()) }
 
-// Platform returns the platform that the engine runs: "linux/amd64".
+// Platform returns the engine's platform, such as "linux/amd64".
 func (e *Engine) Platform(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -50,11 +50,11 @@ func (e *Engine) Platform(ctx context.Context) (string, error) {
 	return version.Os + "/" + version.Arch, nil
 }
 
-// ReadsZstd reports whether the engine reads layers that are compressed with zstd: Docker 23 and later do.
+// ReadsZstd reports whether the engine supports layers compressed with zstd, as Docker 23 and later do.
 func (e *Engine) ReadsZstd() bool { return !versions.LessThan(e.client.ClientVersion(), "1.42") }
 
-// ImageID returns the engine's ID of the image called name, "sha256:…", or "" if there is none. It is the digest of the
-// image's config or, with the containerd image store, of its manifest or index.
+// ImageID returns the engine's ID of the named image, "sha256:…", or "" if the image does not exist. The ID is the
+// digest of the image's config or, with the containerd image store, of its manifest or index.
 func (e *Engine) ImageID(ctx context.Context, name string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -68,29 +68,29 @@ func (e *Engine) ImageID(ctx context.Context, name string) (string, error) {
 	return image.ID, nil
 }
 
-// engineError is an error that the engine reported in the body of its answer, whatever the answer's status.
+// engineError is an error that the engine reported in a response body, regardless of the status.
 type engineError struct{ message string }
 
 func (e *engineError) Error() string { return e.message }
 
-// classifyError returns why a request failed: the end of ctx if it has ended, else err with a hint.
+// classifyError returns the cause of ctx if ctx has ended, or err with a hint if one is known.
 func (e *Engine) classifyError(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("timed out waiting for the Docker Engine at %s: check its log", e.Host)
+		return fmt.Errorf("timed out waiting for the Docker Engine at %s (check its log)", e.Host)
 	}
 	return withHint(err)
 }
 
-// withHint adds a hint to errors that a user can do something about. An engine reports them only as text.
+// withHint adds hints to known errors. The engine reports most of them only as text.
 func withHint(err error) error {
 	if err == nil {
 		return nil
 	}
 	if client.IsErrConnectionFailed(err) {
-		return fmt.Errorf("lost the connection to the Docker Engine: %w (check docker info and the engine's log)",
+		return fmt.Errorf("lost the connection to the Docker Engine: %w (run docker info, or check the engine's log)",
 			withoutURL(err))
 	}
 	for _, known := range []struct{ text, hint string }{

@@ -14,7 +14,7 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// fakeAPI answers requests by "METHOD /path" without the API's version. Others get 404.
+// fakeAPI responds to requests by "METHOD /path" without the API version, and to all others with 404.
 type fakeAPI struct {
 	answers map[string]string // JSON; "!CODE text" for an error
 
@@ -107,7 +107,7 @@ func TestClassifyError(t *testing.T) {
 		}
 	}
 	if err := e.classifyError(t.Context(), nil); err != nil {
-		t.Errorf("no error became %v", err)
+		t.Errorf("classifyError(nil) returned %v", err)
 	}
 }
 
@@ -124,7 +124,7 @@ func TestIdleTimer(t *testing.T) {
 		<-ctx.Done()
 		err := new(idleError)
 		if !errors.As(context.Cause(ctx), &err) || err.peer != last || err.timeout != time.Hour {
-			t.Errorf("%+v, want %s", context.Cause(ctx), last)
+			t.Errorf("got %+v, want %s", context.Cause(ctx), last)
 		}
 	}
 	stopped, cancel := context.WithCancelCause(t.Context())
@@ -132,6 +132,6 @@ func TestIdleTimer(t *testing.T) {
 	idle := newIdleTimer(time.Hour, cancel)
 	idle.stop()
 	if idle.timer.Stop() || stopped.Err() != nil {
-		t.Error("the stopped timer still runs")
+		t.Error("the stopped timer canceled the context")
 	}
 }

@@ -12,17 +12,17 @@ import (
 // ExecSpec describes a process to run in a running container.
 type ExecSpec struct {
 	Cmd     []string
-	Env     []string // NAME=VALUE, added to the container's
+	Env     []string // NAME=VALUE, in addition to the container's
 	User    string   // default: the container's
 	WorkDir string   // default: the container's
 	TTY     bool
 	Streams
 }
 
-// Exec runs a process in a running container and returns its exit code. For a program that cannot be started that is
-// 126 or 127, as in a shell, and Out has the reason. When ctx ends, Exec returns, but the process runs until the
-// container is stopped: the API has no way to end it. The engine waits 2 seconds for children that keep the output
-// open.
+// Exec runs a process in a running container and returns its exit code. If the program cannot be started, the exit code
+// is 126 or 127, as in a shell, and Out receives the reason. If ctx ends, Exec returns, but the process keeps running
+// until the container stops, because the API cannot kill it. The engine waits 2 seconds for child processes that keep
+// the output open.
 func (c *Container) Exec(ctx context.Context, spec ExecSpec) (exit int, err error) {
 	fail := func(err error) (int, error) {
 		return 0, c.wrapError(ctx, fmt.Sprintf("run %q in", strings.Join(spec.Cmd, " ")), err)
@@ -45,7 +45,7 @@ func (c *Container) Exec(ctx context.Context, spec ExecSpec) (exit int, err erro
 	if err := copyStreams(conn.HijackedResponse, spec.Streams, spec.TTY); err != nil || ctx.Err() != nil {
 		return fail(err)
 	}
-	// The output has ended, but the engine may not know yet that the process has.
+	// After the end of the output, the engine may still report the process as running.
 	ended, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {

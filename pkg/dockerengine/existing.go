@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// existingLayers returns the archive's layers that the engine has, as far as it reports them. With the containerd image
-// store these are blobs with the same bytes, in whatever image. With any other store they are the lowest layers that
-// the image has in common with an image of the engine, however they are compressed.
+// existingLayers returns the archive's layers that the engine is known to have. With the containerd image store these
+// are identical blobs of any image. With other stores they are the lowest layers that the image shares with one of the
+// engine's images, regardless of compression.
 func (e *Engine) existingLayers(ctx context.Context, a *archive) map[v1.Hash]bool {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -26,7 +26,7 @@ func (e *Engine) existingLayers(ctx context.Context, a *archive) map[v1.Hash]boo
 	return e.existingChain(ctx, a)
 }
 
-// content is a connection to an engine's content store.
+// content holds the connection to an engine's content store.
 type content struct {
 	mutex sync.Mutex
 	conn  *grpc.ClientConn
@@ -41,11 +41,11 @@ func (c *content) close() error {
 	return c.conn.Close()
 }
 
-// containerdStore is what docker info reports for an engine with the containerd image store.
+// containerdStore is the driver status of an engine with the containerd image store, as in docker info.
 var containerdStore = [2]string{"driver-type", "io.containerd.snapshotter.v1"}
 
-// contentStore returns the engine's containerd content store, or nil if it has none. The BuildKit in the engine serves
-// it. See https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Session and
+// contentStore returns a client of the engine's containerd content store, or nil if the engine has none. The engine's
+// BuildKit serves it. See https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Session and
 // https://github.com/moby/buildkit/blob/master/control/control.go.
 func (e *Engine) contentStore(ctx context.Context) contentapi.ContentClient {
 	info, err := e.client.Info(ctx, client.InfoOptions{})
@@ -97,7 +97,7 @@ func (e *Engine) existingChain(ctx context.Context, a *archive) map[v1.Hash]bool
 	for _, summary := range images.Items {
 		group.Go(func() error {
 			image, err := e.client.ImageInspect(ctx, summary.ID)
-			if err != nil { // the image was removed since
+			if err != nil { // the image was removed in the meantime
 				return nil
 			}
 			common := commonChain(a.diffIDs, image.RootFS.Layers)
@@ -112,14 +112,14 @@ func (e *Engine) existingChain(ctx context.Context, a *archive) map[v1.Hash]bool
 	for _, hash := range a.digests[:longest] {
 		existing[hash] = true
 	}
-	// A blob that occurs again above the common layers has to be sent for that place.
+	// A blob that occurs again above the common layers must be sent for that layer.
 	for _, hash := range a.digests[longest:] {
 		delete(existing, hash)
 	}
 	return existing
 }
 
-// commonChain returns how many layers two images have in common, from the lowest on.
+// commonChain returns the number of lowest layers that two images have in common.
 func commonChain(diffIDs []v1.Hash, other []string) int {
 	n := 0
 	for n < min(len(diffIDs), len(other)) && diffIDs[n].String() == other[n] {

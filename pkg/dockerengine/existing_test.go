@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// fakeStore is a content store with blobs of these sizes.
+// fakeStore is a content store with blobs of the given sizes by digest.
 type fakeStore struct {
 	contentapi.ContentClient
 	sizes map[string]int64
@@ -29,7 +29,7 @@ func (f fakeStore) Info(
 	return &contentapi.InfoResponse{Info: &contentapi.Info{Digest: request.Digest, Size: size}}, nil
 }
 
-// archiveOf returns the archive of an image of these layers.
+// archiveOf returns the archive of an image with these layers.
 func archiveOf(t *testing.T, layers ...v1.Layer) *archive {
 	t.Helper()
 	img, err := mutate.AppendLayers(empty.Image, layers...)
@@ -50,7 +50,7 @@ func TestExistingBlobs(t *testing.T) {
 		a.digests[1].String(): a.layers[1].size - 1, // an incomplete blob
 	}})
 	if want := map[v1.Hash]bool{a.digests[0]: true}; !maps.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
+		t.Errorf("got %v, want %v", got, want)
 	}
 	missing := a.missingLayers(got)
 	if len(missing) != 2 || missing[0].hash != a.digests[1] || missing[1].hash != a.digests[2] {
@@ -78,14 +78,14 @@ func TestExistingChain(t *testing.T) {
 		"GET /info":               `{"DriverStatus":[["driver-type","overlay2"]]}`,
 		"GET /images/broken/json": "!500 broken",
 	}}
-	// The second layer only: the first one is needed again above the common ones.
+	// Only the second layer: the first one occurs again above the common layers.
 	want := map[v1.Hash]bool{a.digests[1]: true}
 	if got := api.engine(t).existingLayers(t.Context(), a); !maps.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
+		t.Errorf("got %v, want %v", got, want)
 	}
 	api.answers["GET /images/json"] = "!500 broken"
 	if got := api.engine(t).existingLayers(t.Context(), a); len(got) > 0 {
-		t.Errorf("%v without a list of images", got)
+		t.Errorf("got %v without a list of images, want none", got)
 	}
 }
 

@@ -39,23 +39,23 @@ func TestMain(m *testing.M) {
 
 var kinds = []string{engine.Current, engine.Oldest}
 
-// engineHost returns the address of an engine of a kind. These tests count images and containers, so that they do not
-// share their engines with other packages.
+// engineHost returns the address of an engine of the given kind. These tests count images and containers, so they do
+// not share engines with other packages.
 func engineHost(t testing.TB, kind string) string {
 	t.Helper()
 	return testdaemons.PrivateEngine(t, kind)
 }
 
-// onBoth runs a test on each engine.
-func onBoth(t *testing.T, test func(t *testing.T, kind string, e *Engine)) {
+// onEachEngine runs a test on each kind of engine.
+func onEachEngine(t *testing.T, test func(t *testing.T, kind string, e *Engine)) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) { test(t, kind, openHost(t, engineHost(t, kind))) })
 	}
 }
 
-// byEveryMethod runs a test on each engine and, on the current one, with archives as well as with pulls.
-func byEveryMethod(t *testing.T, test func(t *testing.T, kind string, e *Engine)) {
-	onBoth(t, test)
+// withEachMethod runs a test on each kind of engine and, on the current engine, both with pulls and with archives.
+func withEachMethod(t *testing.T, test func(t *testing.T, kind string, e *Engine)) {
+	onEachEngine(t, test)
 	t.Run("current by archive", func(t *testing.T) {
 		e := openHost(t, engineHost(t, engine.Current))
 		e.archiveOnly = true
@@ -102,7 +102,7 @@ func countImages(t *testing.T, e *Engine) int {
 	return len(list.Items)
 }
 
-// probeLayer is the layer of testdata/probe, a static program.
+// probeLayer returns a layer with the static program testdata/probe.
 var probeLayer = sync.OnceValues(func() (v1.Layer, error) {
 	dir, err := os.MkdirTemp("", "probe-")
 	if err != nil {
@@ -119,8 +119,8 @@ var probeLayer = sync.OnceValues(func() (v1.Layer, error) {
 	return static.NewLayer(tarOf("probe", data), types.OCIUncompressedLayer), err
 })
 
-// newImage returns an image that prints "hello WORD". Its layers are the given ones, the probe's, and one that no other
-// image has.
+// newImage returns an image that prints "hello WORD". Its layers are the given ones, the probe's layer and a unique
+// layer.
 func newImage(t *testing.T, word string, layers ...v1.Layer) v1.Image {
 	t.Helper()
 	probe, err := probeLayer()
@@ -141,7 +141,7 @@ func newImage(t *testing.T, word string, layers ...v1.Layer) v1.Image {
 	})
 }
 
-// withConfig returns the image with a changed config.
+// withConfig returns the image with a modified config.
 func withConfig(t *testing.T, img v1.Image, change func(*v1.ConfigFile)) v1.Image {
 	t.Helper()
 	config, err := img.ConfigFile()
@@ -191,7 +191,7 @@ func tarOf(name string, content []byte) []byte {
 	return b.Bytes()
 }
 
-// openerImage is an image whose layers are opened by open.
+// openerImage is an image that opens its layers with open.
 type openerImage struct {
 	v1.Image
 	open func(v1.Layer) (io.ReadCloser, error)
@@ -212,7 +212,7 @@ type openerLayer struct {
 
 func (l openerLayer) Compressed() (io.ReadCloser, error) { return l.open(l.Layer) }
 
-// countReads counts the bytes that are read from an image's layers.
+// countReads returns the image with layers that count the bytes read from them.
 func countReads(img v1.Image, read *atomic.Int64) v1.Image {
 	return openerImage{Image: img, open: func(l v1.Layer) (io.ReadCloser, error) {
 		from, err := l.Compressed()
@@ -242,7 +242,7 @@ const probeImage = "probe:test"
 
 var probeLoading sync.Mutex
 
-// loadProbe loads an image of the probe alone, once for all tests, and returns its name.
+// loadProbe loads an image with the probe unless the engine has it, and returns its name.
 func loadProbe(t *testing.T, e *Engine) string {
 	t.Helper()
 	probeLoading.Lock()
@@ -263,7 +263,7 @@ func loadProbe(t *testing.T, e *Engine) string {
 	return probeImage
 }
 
-// create creates a container, of the probe by default, that is removed when the test ends.
+// create creates a container, by default of the probe, and removes it when the test ends.
 func create(t *testing.T, e *Engine, spec ContainerSpec) *Container {
 	t.Helper()
 	if spec.Image == "" {
@@ -281,7 +281,7 @@ func create(t *testing.T, e *Engine, spec ContainerSpec) *Container {
 	return c
 }
 
-// start creates and starts a container of the probe whose output can be waited for.
+// start creates and starts a container of the probe, and collects its output.
 func start(t *testing.T, e *Engine, spec ContainerSpec) (*Container, *output) {
 	t.Helper()
 	c := create(t, e, spec)
@@ -295,7 +295,7 @@ func start(t *testing.T, e *Engine, spec ContainerSpec) (*Container, *output) {
 	return c, out
 }
 
-// output collects what is written to it.
+// output is a writer that collects its input.
 type output struct {
 	mutex sync.Mutex
 	text  bytes.Buffer
@@ -328,7 +328,7 @@ func (o *output) await(t *testing.T, want string) {
 		select {
 		case <-o.more:
 		case <-deadline:
-			t.Fatalf("the output is %q, want %q in it", o, want)
+			t.Fatalf("the output %q does not contain %q", o, want)
 		}
 	}
 }

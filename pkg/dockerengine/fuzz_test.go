@@ -18,7 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// newFakeEngine returns an engine that answers every request with body.
+// newFakeEngine returns an engine that responds to every request with body.
 func newFakeEngine(t testing.TB, body []byte) *Engine {
 	t.Helper()
 	answer := func(*http.Request) (*http.Response, error) {
@@ -30,7 +30,7 @@ func newFakeEngine(t testing.TB, body []byte) *Engine {
 	return engineOn(t, answer)
 }
 
-// engineOn returns an engine of API 1.41 whose requests answer handles.
+// engineOn returns an engine with API 1.41 that handles requests with answer.
 func engineOn(t testing.TB, answer transport) *Engine {
 	t.Helper()
 	return engineOfVersion(t, "1.41", answer)
@@ -50,9 +50,9 @@ type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// FuzzAnswers checks that a load or a pull succeeds only if the engine's answer is a complete stream of objects without
-// an error among them. The status is 200 in any case.
-func FuzzAnswers(f *testing.F) {
+// FuzzResponses checks that a load or pull succeeds only if the engine's response is a complete stream of JSON objects
+// without an error. The status is always 200.
+func FuzzResponses(f *testing.F) {
 	for _, seed := range []string{
 		"{\"stream\":\"Loaded image: x\"}\n",
 		`{"status":"Downloading","progressDetail":{"current":1,"total":2},"id":"a"}` + "\n" +
@@ -70,19 +70,19 @@ func FuzzAnswers(f *testing.F) {
 		defer cancel(nil)
 		idle := newIdleTimer(time.Minute, cancel)
 		defer idle.stop()
-		complete, failed, unpackFailed := parseAnswer(body)
+		complete, failed, unpackFailed := parseResponse(body)
 		err := e.postArchive(ctx, strings.NewReader("archive"), idle)
 		if (err == nil) != (complete && !failed && !unpackFailed) {
-			t.Errorf("load with answer %q: %v", body, err)
+			t.Errorf("load with response %q: %v", body, err)
 		}
 		if err := e.pullReference(ctx, "registry.example.com/x:1", idle); (err == nil) != (complete && !failed) {
-			t.Errorf("pull with answer %q: %v", body, err)
+			t.Errorf("pull with response %q: %v", body, err)
 		}
 	})
 }
 
-// parseAnswer parses an answer independently of the client: whether it is complete, and which errors it contains.
-func parseAnswer(body []byte) (complete, failed, unpackFailed bool) {
+// parseResponse parses a response independently of the client: whether it is complete, and which errors it contains.
+func parseResponse(body []byte) (complete, failed, unpackFailed bool) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	for {
 		var message struct {
@@ -107,8 +107,8 @@ func parseAnswer(body []byte) (complete, failed, unpackFailed bool) {
 	}
 }
 
-// FuzzSavedArchive checks that whatever archive an engine returns, the result is an image with the requested ID whose
-// layers match its config, or an error.
+// FuzzSavedArchive checks that the result for any archive is an error, or an image with the requested ID and the layers
+// of its config.
 func FuzzSavedArchive(f *testing.F) {
 	config := []byte(`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["` +
 		digest.FromString("layer").String() + `"]}}`)
@@ -152,7 +152,7 @@ func FuzzSavedArchive(f *testing.F) {
 	})
 }
 
-// tarOfFiles returns a tar of the named files, in that order. NAME>TARGET is a symbolic link.
+// tarOfFiles returns a tar archive of the files in the given order. NAME>TARGET is a symbolic link.
 func tarOfFiles(files map[string]string, order []string) []byte {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
@@ -173,7 +173,7 @@ func tarOfFiles(files map[string]string, order []string) []byte {
 	return out.Bytes()
 }
 
-// FuzzStoredManifest checks that whatever blobs a content store has, the result is the requested image, or an error.
+// FuzzStoredManifest checks that the result for any blobs in a content store is the requested image or an error.
 func FuzzStoredManifest(f *testing.F) {
 	config := `{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["` +
 		digest.FromString("layer").String() + `"]}}`
@@ -206,7 +206,7 @@ func FuzzStoredManifest(f *testing.F) {
 		configDigest := digest.FromBytes(i.config).String()
 		if blobs[digest.FromBytes(i.raw).String()] == nil || configDigest != i.manifest.Config.Digest.String() ||
 			len(i.manifest.Layers) != len(i.diffIDs) {
-			t.Errorf("%+v", i.manifest)
+			t.Errorf("got %+v", i.manifest)
 		}
 		for _, hash := range i.readOrder() {
 			if layer, err := i.LayerByDigest(hash); err != nil {

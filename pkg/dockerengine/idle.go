@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// idleTimer cancels a transfer in which nothing moves.
+// idleTimer cancels a transfer that makes no progress.
 type idleTimer struct {
 	timeout time.Duration
 	timer   *time.Timer
@@ -19,7 +19,7 @@ type peer string
 
 const (
 	peerEngine peer = "the Docker Engine"
-	peerSource peer = "the builder that holds the image"
+	peerSource peer = "the builder"
 )
 
 // idleError is the cause of a transfer's cancellation.
@@ -29,10 +29,10 @@ type idleError struct {
 }
 
 func (e *idleError) Error() string {
-	return fmt.Sprintf("no data from %s for %s: check its log and try again", e.peer, e.timeout)
+	return fmt.Sprintf("no data from %s for %s (check its log and try again)", e.peer, e.timeout)
 }
 
-// newIdleTimer calls cancel when touch was not called for the timeout.
+// newIdleTimer returns a timer that calls cancel if touch is not called within the timeout.
 func newIdleTimer(timeout time.Duration, cancel context.CancelCauseFunc) *idleTimer {
 	t := &idleTimer{timeout: timeout}
 	t.peer.Store(peerEngine)
@@ -40,7 +40,7 @@ func newIdleTimer(timeout time.Duration, cancel context.CancelCauseFunc) *idleTi
 	return t
 }
 
-// touch records progress, and the peer that the transfer waits for from now on.
+// touch records progress and the peer that the transfer waits for next.
 func (t *idleTimer) touch(next peer) {
 	t.peer.Store(next)
 	t.timer.Reset(t.timeout)

@@ -17,25 +17,25 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// maxMetadata limits how many bytes of a manifest, an index or a config are read into memory.
+// maxMetadata is the maximum size in bytes of a manifest, index or config.
 const maxMetadata = 16 << 20
 
-// Image is an image that an engine has.
+// Image is an image in an engine.
 type Image struct {
 	v1.Image
 
-	// ReadOrder are the distinct layers in the order in which the engine streams them. Without the containerd image store,
-	// reading layers in another order reads the engine's archive from its start for each of them.
+	// ReadOrder lists the distinct layers in the order in which the engine streams them. Without the containerd image
+	// store, reading a layer out of order reads the engine's archive from the start again.
 	ReadOrder []v1.Layer
 }
 
-// Image opens an image of the engine for a platform such as "linux/amd64", or "" for the one that the engine would run.
-// Its layers are read from the engine on demand, until ctx ends, and are not cached.
+// Image opens an image in the engine for a platform such as "linux/amd64"; "" means the platform that the engine would
+// run. The image reads layers from the engine on demand, until ctx ends, without caching.
 //
-// With the containerd image store the image has the manifest and the digest that it was built or pulled with. Other
-// stores keep neither the manifest nor compressed layers: the image then has uncompressed layers whose digests are the
-// diff IDs of its config, so that its digest does not depend on when and where it is opened. To learn the sizes of the
-// layers, Image reads the engine's archive of the image once.
+// With the containerd image store, the image has the manifest and digest that it was built or pulled with. Other stores
+// keep neither the manifest nor compressed layers: the image then has uncompressed layers, with the diff IDs of its
+// config as digests, so that its digest is reproducible. Image then reads the engine's archive of the image once, to
+// determine the layers' sizes.
 func (e *Engine) Image(ctx context.Context, name, platform string) (*Image, error) {
 	fail := func(err error) (*Image, error) {
 		return nil, fmt.Errorf("read %s from the Docker Engine at %s: %w", name, e.Host, e.classifyError(ctx, err))
@@ -45,7 +45,7 @@ func (e *Engine) Image(ctx context.Context, name, platform string) (*Image, erro
 	found, err := e.client.ImageInspect(step, name)
 	switch {
 	case cerrdefs.IsNotFound(err):
-		return fail(errors.New("image not found: list the images with docker image ls"))
+		return fail(errors.New("image not found (list images with docker image ls)"))
 	case err != nil:
 		return fail(err)
 	}
@@ -79,15 +79,15 @@ func (e *Engine) Image(ctx context.Context, name, platform string) (*Image, erro
 	return img, nil
 }
 
-// checkPlatform returns an error if an image of a platform is not for the platform want, which may be "". Variants are
-// compared if both have one.
+// checkPlatform returns an error if the actual platform of an image does not match want, which may be "". It compares
+// variants only if both platforms have one.
 func checkPlatform(want string, actual v1.Platform) error {
 	if want == "" {
 		return nil
 	}
 	parsed, err := v1.ParsePlatform(want)
 	if err != nil {
-		return fmt.Errorf("invalid platform %q: use OS/ARCHITECTURE such as linux/amd64", want)
+		return fmt.Errorf("invalid platform %q (use OS/ARCHITECTURE such as linux/amd64)", want)
 	}
 	if parsed.OS == actual.OS && parsed.Architecture == actual.Architecture &&
 		(parsed.Variant == actual.Variant || parsed.Variant == "" || actual.Variant == "") {
@@ -102,7 +102,7 @@ type storedImage struct {
 	manifest    *v1.Manifest
 	diffIDs     []v1.Hash
 	open        func(v1.Descriptor) (io.ReadCloser, error)
-	position    func(v1.Descriptor) int // in the engine's archive; nil if the order of reading does not matter
+	position    func(v1.Descriptor) int // in the engine's archive; nil if the read order does not matter
 }
 
 // readOrder returns the digests of the distinct layers in the order in which the engine streams them.
@@ -147,7 +147,7 @@ func (l *storedLayer) Size() (int64, error)                { return l.descriptor
 func (l *storedLayer) MediaType() (types.MediaType, error) { return l.descriptor.MediaType, nil }
 func (l *storedLayer) Compressed() (io.ReadCloser, error)  { return l.image.open(l.descriptor) }
 
-// resolve reads the manifest with this digest or, for an index, the manifest for the platform in it, and the config.
+// resolve reads the config and the manifest with this digest or, for an index, the platform's manifest in the index.
 func (i *storedImage) resolve(hash v1.Hash, platform string) error {
 	var err error
 	if i.raw, err = i.readMetadata(v1.Descriptor{Digest: hash}); err != nil {
@@ -175,7 +175,7 @@ func (i *storedImage) resolve(hash v1.Hash, platform string) error {
 		return fmt.Errorf("parse config %s: %w", i.manifest.Config.Digest, err)
 	}
 	if i.diffIDs = config.RootFS.DiffIDs; len(i.diffIDs) != len(i.manifest.Layers) {
-		return fmt.Errorf("invalid image: %d layers, but %d in its config", len(i.manifest.Layers), len(i.diffIDs))
+		return fmt.Errorf("invalid image: got %d layers, but the config has %d", len(i.manifest.Layers), len(i.diffIDs))
 	}
 	if i.manifest.MediaType == "" { // optional in OCI manifests
 		i.manifest.MediaType = types.OCIManifestSchema1
@@ -183,10 +183,10 @@ func (i *storedImage) resolve(hash v1.Hash, platform string) error {
 	return checkPlatform(platform, *cmp.Or(config.Platform(), &v1.Platform{OS: "unknown", Architecture: "unknown"}))
 }
 
-// resolveIndex resolves the first image for the platform that the engine has: it may have only some of an index's
-// images.
+// resolveIndex resolves the first image in the index that matches the platform and that the engine has. An engine may
+// have only some of the images.
 func (i *storedImage) resolveIndex(index *v1.IndexManifest, platform string) error {
-	err := errors.New("the index contains no image")
+	err := errors.New("the index contains no images")
 	for _, m := range index.Manifests {
 		isAttestation := m.Annotations["vnd.docker.reference.type"] != ""
 		if isAttestation || !m.MediaType.IsImage() {

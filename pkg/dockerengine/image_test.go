@@ -23,7 +23,7 @@ import (
 
 func TestImage(t *testing.T) {
 	twice := randomLayer(t)
-	onBoth(t, func(t *testing.T, kind string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, kind string, e *Engine) {
 		removeImage(t, e, "stored:ci")
 		plain := uncompressed(t, randomLayer(t))[0]
 		built := newImage(t, "stored", randomLayer(t), twice, plain, twice)
@@ -36,10 +36,10 @@ func TestImage(t *testing.T) {
 		}
 		layers, err := stored.Layers()
 		if len(stored.ReadOrder) != 5 {
-			t.Errorf("%d layers in ReadOrder, want 5", len(stored.ReadOrder))
+			t.Errorf("got %d layers in ReadOrder, want 5", len(stored.ReadOrder))
 		}
 		if err != nil || len(layers) != 6 {
-			t.Fatalf("%d layers, %v", len(layers), err)
+			t.Fatalf("got %d layers, %v", len(layers), err)
 		}
 		for i := range layers {
 			checkLayer(t, layers[i])
@@ -53,13 +53,13 @@ func TestImage(t *testing.T) {
 			want = digestOf(t, e, "stored:ci")
 		}
 		if got, err := stored.Digest(); err != nil || got != want {
-			t.Errorf("the digest is %s, want %s (%v)", got, want, err)
+			t.Errorf("got digest %s, want %s (%v)", got, want, err)
 		}
 		if got, err := stored.ConfigName(); err != nil || got != must(built.ConfigName()) {
-			t.Errorf("the config is %s (%v)", got, err)
+			t.Errorf("got config %s (%v)", got, err)
 		}
 
-		// The image can be pushed, which reads layers concurrently, and loaded again, which sends nothing.
+		// Pushing the image reads layers concurrently. Loading it again sends nothing.
 		server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 		defer server.Close()
 		ref, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/stored:ci")
@@ -77,7 +77,7 @@ func TestImage(t *testing.T) {
 			t.Errorf("%s was pushed, want %s (%v)", got, want, err)
 		}
 		if loaded, err := e.Load(t.Context(), "stored:ci", pushed); err != nil || loaded.Sent != 0 {
-			t.Errorf("%+v, %v", loaded, err)
+			t.Errorf("got %+v, %v", loaded, err)
 		}
 	})
 }
@@ -117,7 +117,7 @@ func digestOf(t *testing.T, e *Engine, name string) v1.Hash {
 	return must(img.Digest())
 }
 
-// Reading the layers one after the other, in ReadOrder, requests the engine's archive once.
+// Reading the layers sequentially in ReadOrder requests the engine's archive only once.
 func TestImageReadOrder(t *testing.T) {
 	e := openHost(t, engineHost(t, engine.Oldest))
 	removeImage(t, e, "stored:ci")
@@ -141,17 +141,17 @@ func TestImageReadOrder(t *testing.T) {
 		layer.Close()
 	}
 	if len(streams) != 4 {
-		t.Errorf("%d layers, want 4", len(streams))
+		t.Errorf("got %d layers, want 4", len(streams))
 	}
 	for _, s := range streams {
 		if s != streams[0] {
-			t.Error("the archive was requested again")
+			t.Error("the archive was requested more than once")
 		}
 	}
 }
 
 func TestImageFailures(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		removeImage(t, e, "arm:ci")
 		img := withConfig(t, newImage(t, "arm"), func(config *v1.ConfigFile) {
 			config.Architecture, config.Variant = "arm64", "v8"
@@ -162,16 +162,16 @@ func TestImageFailures(t *testing.T) {
 		for _, test := range []struct{ name, image, platform, want string }{
 			{"unknown image", "no/such:image", "", "read no/such:image from the Docker Engine at " + e.Host +
 				": image not found"},
-			{"another platform", "arm:ci", "linux/amd64", "the image is for linux/arm64/v8, not for linux/amd64"},
-			{"another variant", "arm:ci", "linux/arm64/v7", "not for linux/arm64/v7"},
+			{"different platform", "arm:ci", "linux/amd64", "the image is for linux/arm64/v8, not for linux/amd64"},
+			{"different variant", "arm:ci", "linux/arm64/v7", "not for linux/arm64/v7"},
 			{"invalid platform", "arm:ci", "a/b/c/d", "invalid platform"},
-			{"the platform without its variant", "arm:ci", "linux/arm64", ""},
+			{"platform without variant", "arm:ci", "linux/arm64", ""},
 			{"any platform", "arm:ci", "", ""},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				_, err := e.Image(t.Context(), test.image, test.platform)
 				if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
-					t.Errorf("%v, want %q", err, test.want)
+					t.Errorf("got %v, want %q", err, test.want)
 				}
 			})
 		}
@@ -223,7 +223,7 @@ func TestResolveIndex(t *testing.T) {
 		{"one of several", []v1.Descriptor{absent, arm, amd}, true},
 		{"attestation only", []v1.Descriptor{attestation}, false},
 		{"not an image", []v1.Descriptor{{MediaType: types.OCIImageIndex, Digest: amd.Digest}}, false},
-		{"another platform", []v1.Descriptor{arm}, false},
+		{"different platform", []v1.Descriptor{arm}, false},
 		{"empty", nil, false},
 	} {
 		i := &storedImage{open: func(d v1.Descriptor) (io.ReadCloser, error) {
@@ -249,7 +249,7 @@ func TestReadMetadata(t *testing.T) {
 	}{
 		{"largest", maxMetadata, content[:maxMetadata], true},
 		{"too large", maxMetadata + 1, content, false},
-		{"another digest", 10, content[:9], false},
+		{"digest mismatch", 10, content[:9], false},
 	} {
 		i := &storedImage{open: func(v1.Descriptor) (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(content[:test.size])), nil
@@ -265,7 +265,7 @@ func TestReadMetadata(t *testing.T) {
 	}
 }
 
-// Layers are read from one pass over the archive as long as they are read in its order.
+// One pass over the archive suffices as long as layers are read in its order.
 func TestSavedArchiveOpen(t *testing.T) {
 	names := []string{"a", "b", "c"}
 	files := map[string]string{"a": "first", "b": "second", "c": "third"}
@@ -295,7 +295,7 @@ func TestSavedArchiveOpen(t *testing.T) {
 				step.name, content, passes, files[step.name], step.passes, err)
 		}
 		if isLast := step.name == "c"; isLast == (a.idle != nil) {
-			t.Errorf("%s: an idle stream is kept: %t", step.name, a.idle != nil)
+			t.Errorf("%s: idle stream kept: %t", step.name, a.idle != nil)
 		}
 	}
 }

@@ -14,10 +14,10 @@ import (
 	"golang.org/x/term"
 )
 
-// Interactive runs a container at a terminal and returns its exit code. Input goes to the container, Ctrl-C included,
-// and its terminal follows the size of out. Unless both in and out are terminals the container has none, and its
-// standard error joins out. When Interactive returns, the container is removed, the terminal is restored, and in is not
-// read.
+// Interactive runs a container attached to a terminal and returns its exit code. It forwards all input to the
+// container, including Ctrl-C, and resizes the container's terminal with out. If in or out is not a terminal, the
+// container has none and its standard error goes to out as well. When Interactive returns, it has removed the
+// container, restored the terminal and stopped reading from in.
 func (e *Engine) Interactive(ctx context.Context, spec ContainerSpec, in, out *os.File) (exit int, err error) {
 	spec.Stdin = true
 	spec.TTY = term.IsTerminal(int(in.Fd())) && term.IsTerminal(int(out.Fd()))
@@ -64,7 +64,7 @@ func (e *Engine) Interactive(ctx context.Context, spec ContainerSpec, in, out *o
 	return c.Run(ctx, streams)
 }
 
-// followSize keeps the container's terminal as large as out until ctx ends. It retries until the container runs,
+// followSize resizes the container's terminal to the size of out until ctx ends. It retries until the container runs,
 // because old engines ignore the size at creation.
 func (c *Container) followSize(ctx context.Context, out *os.File) {
 	changed := make(chan os.Signal, 1)
@@ -84,7 +84,7 @@ func (c *Container) followSize(ctx context.Context, out *os.File) {
 	}
 }
 
-// sizeOf returns the size of a terminal, or zero, which means the engine's default.
+// sizeOf returns the size of a terminal, or the zero Size if it is unknown.
 func sizeOf(terminal *os.File) Size {
 	width, height, err := term.GetSize(int(terminal.Fd()))
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/term"
 )
 
-// session is a call of Interactive at a pseudo-terminal.
+// session is a call of Interactive with a pseudo-terminal.
 type session struct {
-	keyboard *os.File // the other end of the terminal: writes are typed
+	keyboard *os.File // other end of the terminal: writing to it types
 	terminal *os.File
 	screen   *output
 	before   *term.State // of the terminal
@@ -57,7 +57,7 @@ func startSession(t *testing.T, ctx context.Context, e *Engine, cmd ...string) *
 }
 
 func TestInteractive(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		for _, test := range []struct {
 			name, typed string
 			exit        int
@@ -71,12 +71,12 @@ func TestInteractive(t *testing.T) {
 				if err := pty.Setsize(s.keyboard, &pty.Winsize{Cols: 132, Rows: 43}); err != nil {
 					t.Fatal(err)
 				}
-				// The kernel signals the processes whose controlling terminal it is, which excludes this one.
+				// The kernel signals only processes with this controlling terminal, which excludes the test process.
 				if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil {
 					t.Fatal(err)
 				}
 				s.screen.await(t, "132x43")
-				// Docker's detach keys, of which the terminal consumes the second, Ctrl-Q.
+				// Type Docker's detach keys. The terminal consumes the second one, Ctrl-Q.
 				io.WriteString(s.keyboard, "a\x10\x11b\r")
 				s.screen.await(t, "typed a\x10b")
 				io.WriteString(s.keyboard, test.typed)
@@ -107,7 +107,7 @@ func TestInteractive(t *testing.T) {
 }
 
 func TestInteractiveWithoutTerminal(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		in, typed, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
@@ -126,7 +126,7 @@ func TestInteractiveWithoutTerminal(t *testing.T) {
 			t.Errorf("exit %d, %v", exit, err)
 		}
 		if content, err := os.ReadFile(out.Name()); err != nil || string(content) != "one\ntwo\n" {
-			t.Errorf("%q, %v", content, err)
+			t.Errorf("got %q, %v", content, err)
 		}
 		_, err = e.Interactive(t.Context(), ContainerSpec{Image: "no/such:image"}, in, out)
 		if err == nil || !strings.Contains(err.Error(), "image not found") {
@@ -136,10 +136,10 @@ func TestInteractiveWithoutTerminal(t *testing.T) {
 	})
 }
 
-// checkNoContainers checks that every container that Create created was removed.
+// checkNoContainers checks that all containers from Create have been removed.
 func checkNoContainers(t *testing.T, e *Engine) {
 	t.Helper()
 	if left, err := e.Containers(t.Context(), untilLabel); err != nil || len(left) > 0 {
-		t.Errorf("containers are left: %q (%v)", left, err)
+		t.Errorf("containers were not removed: %q (%v)", left, err)
 	}
 }

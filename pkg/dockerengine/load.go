@@ -16,24 +16,24 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// Loaded is the result of a load.
+// Loaded is the result of [Engine.Load].
 type Loaded struct {
-	ID       string // the engine's ID of the image, as ImageID returns it
+	ID       string // the engine's ID of the image, see ImageID
 	Config   string // digest of the image's config
-	Sent     int64  // bytes of layers that were sent
+	Sent     int64  // total bytes of the layers that were sent
 	Layers   int    // number of distinct layers of the image
-	Existing int    // number of those that the engine had
+	Existing int    // number of those that the engine already had
 }
 
 // String summarizes the load for a log line.
 func (l Loaded) String() string {
 	if l.Existing == l.Layers {
-		return fmt.Sprintf("all %d layers already existed", l.Layers)
+		return fmt.Sprintf("all %d layers already exist", l.Layers)
 	}
-	return fmt.Sprintf("%d of %d layers already existed, %s sent", l.Existing, l.Layers, units.HumanSize(float64(l.Sent)))
+	return fmt.Sprintf("%d of %d layers already exist, %s sent", l.Existing, l.Layers, units.HumanSize(float64(l.Sent)))
 }
 
-// addSent counts the layers that were sent.
+// addSent adds layers that were sent.
 func (l *Loaded) addSent(layers []file) {
 	for _, f := range layers {
 		l.Existing--
@@ -41,10 +41,10 @@ func (l *Loaded) addSent(layers []file) {
 	}
 }
 
-// Load loads an image into the engine and tags it with name. It sends the layers that the engine lacks, streaming, and
-// none of an image that the engine has: in one archive, or by a pull from this process where that is faster and the
-// engine shares our loopback. The tag moves only when the image is complete: if Load fails, it is what it was before.
-// Load ends with ctx, or when neither the image's source nor the engine makes progress for 5 minutes.
+// Load loads an image into the engine and tags it with name. It streams only the layers that the engine lacks, either
+// in one archive or, if that is faster and the engine can reach our loopback interface, by having the engine pull from
+// this process. The tag moves only when the image is complete: if Load fails, the tag is unchanged. Load fails when ctx
+// ends, or when neither the image source nor the engine makes progress for 5 minutes.
 func (e *Engine) Load(ctx context.Context, name string, img v1.Image) (Loaded, error) {
 	loaded, err := e.load(ctx, name, img)
 	if err != nil {
@@ -59,7 +59,7 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 		return Loaded{}, fmt.Errorf("invalid image name: %w", err)
 	}
 	if _, ok := ref.(reference.Digested); ok {
-		return Loaded{}, errors.New("invalid image name: a name with a digest cannot be loaded, use a tag")
+		return Loaded{}, errors.New("invalid image name: a digest cannot be loaded (use a tag)")
 	}
 	ref = reference.TagNameOnly(ref)
 	a, err := newArchive(img)
@@ -70,7 +70,7 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 	loaded := Loaded{Config: a.config.String(), Layers: len(a.layers), Existing: len(a.layers)}
 	if id := e.completeImage(ctx, a); id != "" {
 		loaded.ID, err = e.tagImage(ctx, id, ref.String())
-		if !cerrdefs.IsNotFound(err) { // else the image was removed since
+		if !cerrdefs.IsNotFound(err) { // if not found, the image was removed in the meantime
 			return loaded, err
 		}
 	}
@@ -97,8 +97,8 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 	return loaded, err
 }
 
-// loadMissing sends the archive without the existing layers. When the engine turns out not to have them, it sends the
-// whole archive. It returns the layers that were sent, and the engine's ID of the image.
+// loadMissing sends the archive without the existing layers. If the engine does not have them after all, it sends the
+// whole archive. It returns the layers that were sent and the engine's ID of the image.
 func (e *Engine) loadMissing(ctx context.Context, a *archive, existing map[v1.Hash]bool) ([]file, string, error) {
 	for {
 		missing := a.missingLayers(existing)
@@ -109,19 +109,19 @@ func (e *Engine) loadMissing(ctx context.Context, a *archive, existing map[v1.Ha
 			}
 			err = errIncomplete
 		}
-		refused := new(engineError)
-		if len(existing) == 0 || !errors.Is(err, errIncomplete) && !errors.As(err, &refused) {
+		rejected := new(engineError)
+		if len(existing) == 0 || !errors.Is(err, errIncomplete) && !errors.As(err, &rejected) {
 			return nil, "", err
 		}
 		existing = nil
 	}
 }
 
-// errIncomplete is a load after which the engine does not have the whole image. The current engine reports no error for
-// an image of another platform: it does not unpack it, and does not notice missing layers.
-var errIncomplete = errors.New("the engine reported success, but the image is missing or incomplete: check its log")
+// errIncomplete means that the engine does not have the complete image after a load. The current engine does not unpack
+// an image for another platform and therefore reports no error for missing layers.
+var errIncomplete = errors.New("the engine reported success, but the image is incomplete (check the engine's log)")
 
-// tagImage gives a complete image its name, and returns the ID that the engine then has for the name.
+// tagImage tags a complete image and returns the engine's ID for the tag.
 func (e *Engine) tagImage(ctx context.Context, id, name string) (string, error) {
 	existing, err := e.ImageID(ctx, name)
 	if err != nil || existing == id {
@@ -134,13 +134,13 @@ func (e *Engine) tagImage(ctx context.Context, id, name string) (string, error) 
 	}
 	tagged, err := e.ImageID(ctx, name)
 	if err == nil && tagged != id {
-		err = fmt.Errorf("tag %s: the name is now %q: is another load using it", id, tagged)
+		err = fmt.Errorf("tag %s: the tag now refers to %q (do not load concurrently under the same name)", id, tagged)
 	}
 	return tagged, err
 }
 
-// completeImage returns the engine's ID of the archive's image if the engine has all of it, else "". It returns "" for
-// an engine that fails, too: the load then reports why.
+// completeImage returns the engine's ID of the archive's image if the engine has the complete image, or "". It also
+// returns "" if the engine fails; the load then reports the error.
 func (e *Engine) completeImage(ctx context.Context, a *archive) string {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -149,7 +149,7 @@ func (e *Engine) completeImage(ctx context.Context, a *archive) string {
 		if err != nil || image.ID != hash.String() {
 			continue
 		}
-		if image.Descriptor == nil { // without the containerd store an image is complete or absent
+		if image.Descriptor == nil { // without the containerd store, an image is never incomplete
 			return image.ID
 		}
 		image, err = e.client.ImageInspect(ctx, hash.String(), client.ImageInspectWithManifests(true))
@@ -165,8 +165,9 @@ func (e *Engine) completeImage(ctx context.Context, a *archive) string {
 	return ""
 }
 
-// removePartial removes what a load that failed with err left: the current engine keeps an image that it could not
-// unpack. An image with a tag stays: it existed before.
+// removePartial removes the incomplete image that a load that failed with err left behind, because the current engine
+// keeps an image that it could not unpack. It keeps a tagged image, which existed before. It returns err, with a hint
+// if the removal fails.
 func (e *Engine) removePartial(ctx context.Context, a *archive, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
@@ -176,18 +177,18 @@ func (e *Engine) removePartial(ctx context.Context, a *archive, err error) error
 	}
 	_, removed := e.client.ImageRemove(ctx, a.manifest.String(), client.ImageRemoveOptions{PruneChildren: true})
 	if removed != nil && !cerrdefs.IsNotFound(removed) {
-		return fmt.Errorf("%w, and removing the incomplete image failed: %v (docker image rm %s)", err, removed, a.manifest)
+		return fmt.Errorf("%w; removing the incomplete image failed: %v (run docker image rm %s)", err, removed, a.manifest)
 	}
 	return err
 }
 
-// streamArchive sends the archive with these layers and reads the engine's answer to its end. See
+// streamArchive sends the archive with these layers and reads the engine's response. See
 // https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageLoad.
 func (e *Engine) streamArchive(parent context.Context, a *archive, layers []file) error {
 	for _, f := range layers {
 		if f.zstd && !e.ReadsZstd() {
-			return fmt.Errorf("unsupported layer compression zstd: this engine (API %s) reads gzip only; "+
-				"update Docker to 23 or later, or build the image with gzip layers", e.client.ClientVersion())
+			return fmt.Errorf("unsupported layer compression zstd: this engine (API %s) supports only gzip "+
+				"(update to Docker 23 or later, or build the image with gzip layers)", e.client.ClientVersion())
 		}
 	}
 	ctx, cancel := context.WithCancelCause(parent)
@@ -203,7 +204,7 @@ func (e *Engine) streamArchive(parent context.Context, a *archive, layers []file
 		written <- err
 	}()
 	err := e.postArchive(ctx, reader, idle)
-	reader.CloseWithError(errEngineDone) // ends a write that is under way
+	reader.CloseWithError(errEngineDone) // interrupts a pending write
 	canceled := context.Cause(ctx)
 	cancel(errEngineDone)
 	writeErr := <-written
@@ -211,15 +212,15 @@ func (e *Engine) streamArchive(parent context.Context, a *archive, layers []file
 	case canceled != nil:
 		return canceled
 	case writeErr != nil && !errors.Is(writeErr, errEngineDone) && !errors.Is(writeErr, io.ErrClosedPipe):
-		return writeErr // the engine only reports that the archive broke off
+		return writeErr // the engine reports only that the archive is truncated
 	}
-	return withHint(err) // nil if the engine did not read what follows the archive's end
+	return withHint(err) // nil even if the engine did not read to the end of the pipe
 }
 
-// errEngineDone ends the source of a transfer when the engine does not read on.
+// errEngineDone stops the source of a transfer when the engine has stopped reading.
 var errEngineDone = errors.New("the engine stopped reading")
 
-// postArchive sends the archive in one request and reads the engine's report.
+// postArchive sends the archive in one request and reads the engine's messages.
 func (e *Engine) postArchive(ctx context.Context, archive io.Reader, idle *idleTimer) error {
 	response, err := e.client.ImageLoad(ctx, archive)
 	if err != nil {
@@ -229,7 +230,7 @@ func (e *Engine) postArchive(ctx context.Context, archive io.Reader, idle *idleT
 		return err
 	}
 	defer response.Close()
-	// A stream of JSON objects: progress, "Loaded image: …", and errors, whatever the status is.
+	// The body is a stream of JSON objects: progress, "Loaded image: …", and errors, regardless of the status.
 	decoder := json.NewDecoder(response)
 	for {
 		var message jsonstream.Message
@@ -238,7 +239,7 @@ func (e *Engine) postArchive(ctx context.Context, archive io.Reader, idle *idleT
 		case err == io.EOF:
 			return nil
 		case err != nil:
-			return fmt.Errorf("read the engine's answer: %w", err)
+			return fmt.Errorf("read the engine's response: %w", err)
 		case message.Error != nil:
 			return &engineError{message.Error.Message}
 		case strings.HasPrefix(message.Stream, "Error "): // "Error unpacking image …", followed by "Loaded image"

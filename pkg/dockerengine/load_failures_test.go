@@ -32,7 +32,7 @@ func TestLoadOnFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, layer := range map[string]v1.Layer{"filled by the archive": large, "filled by unpacking": zeros} {
+	for name, layer := range map[string]v1.Layer{"archive too large": large, "unpacked layer too large": zeros} {
 		for _, kind := range kinds {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				dir := testdaemons.SmallDisk(t, "32m")
@@ -44,7 +44,7 @@ func TestLoadOnFullDisk(t *testing.T) {
 				e := openHost(t, started.Host)
 				_, err = e.Load(t.Context(), "big:ci", newImage(t, "big", layer))
 				if err == nil || !strings.Contains(err.Error(), "no space left on device (free disk space") {
-					t.Errorf("%v", err)
+					t.Errorf("got %v", err)
 				}
 				if id, err := e.ImageID(t.Context(), "big:ci"); id != "" || err != nil {
 					t.Error(id, err)
@@ -54,10 +54,10 @@ func TestLoadOnFullDisk(t *testing.T) {
 	}
 }
 
-var megabytes = flag.Int64("megabytes", 200, "size of the image that TestLoadStreams loads")
+var megabytes = flag.Int64("megabytes", 200, "size in MB of the image in TestLoadStreams")
 
 func TestLoadStreams(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		layer := newNoise(t, *megabytes<<20)
 		img := newImage(t, "large", layer)
 		removeImage(t, e, "large:ci")
@@ -75,7 +75,7 @@ func TestLoadStreams(t *testing.T) {
 		}
 		loaded, err := e.Load(t.Context(), "large:ci", img)
 		if err != nil || loaded.Sent < *megabytes<<20 {
-			t.Errorf("%+v, %v", loaded, err)
+			t.Errorf("got %+v, %v", loaded, err)
 		}
 		if most > before+20<<20 {
 			t.Errorf("loading %d MB took %d MB of memory", *megabytes, (most-before)>>20)
@@ -83,9 +83,9 @@ func TestLoadStreams(t *testing.T) {
 	})
 }
 
-// noise is an uncompressed layer of one large file of noise, which is generated while it is read.
+// noise is an uncompressed layer with one large file of noise that is generated on the fly.
 type noise struct {
-	v1.Layer // nil: Load calls the methods below only
+	v1.Layer // nil: Load calls only the methods below
 	file     int64
 	hash     v1.Hash
 	size     int64
@@ -113,16 +113,16 @@ func (l *noise) Compressed() (io.ReadCloser, error) {
 	if err := tar.NewWriter(&header).WriteHeader(&tar.Header{Name: "noise", Mode: 0o644, Size: l.file}); err != nil {
 		return nil, err
 	}
-	end := make([]byte, -l.file&511+1024) // the rest of the last block, and the end of the archive
+	end := make([]byte, -l.file&511+1024) // padding of the last block, and the end of the archive
 	random := rand.NewChaCha8([32]byte{})
 	return io.NopCloser(io.MultiReader(&header, io.LimitReader(random, l.file), bytes.NewReader(end))), nil
 }
 
-// An engine rejects an archive without a layer that it does not have: Load then sends the whole archive.
+// Engines reject an archive without a layer that they do not have. Load then sends the whole archive.
 func TestLoadResendsAfterWrongGuess(t *testing.T) {
 	for _, architecture := range []string{"amd64", "arm64"} {
 		t.Run(architecture, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, kind string, e *Engine) {
+			onEachEngine(t, func(t *testing.T, kind string, e *Engine) {
 				img := newImage(t, "whole", randomLayer(t))
 				config := must(img.ConfigFile()).DeepCopy()
 				config.Architecture = architecture
@@ -130,12 +130,12 @@ func TestLoadResendsAfterWrongGuess(t *testing.T) {
 				before := countImages(t, e)
 				guess := map[v1.Hash]bool{a.digests[0]: true}
 				err := e.streamArchive(t.Context(), a, a.missingLayers(guess))
-				refused := new(engineError)
-				if err != nil && !errors.As(err, &refused) {
-					t.Errorf("%v, want an error of the engine or none", err)
+				rejected := new(engineError)
+				if err != nil && !errors.As(err, &rejected) {
+					t.Errorf("got %v, want an engine error or none", err)
 				}
 				if id := e.completeImage(t.Context(), a); id != "" {
-					t.Errorf("the incomplete image %s is taken for complete", id)
+					t.Errorf("completeImage returned %s for an incomplete image", id)
 				}
 				if err := e.removePartial(t.Context(), a, errIncomplete); err != errIncomplete {
 					t.Error(err)
@@ -165,9 +165,9 @@ func TestLoadResendsAfterWrongGuess(t *testing.T) {
 	}
 }
 
-// docker load leaves an incomplete image with its tag on the current engine.
+// On the current engine, docker load leaves behind a tagged incomplete image.
 func TestLoadRepairsIncompleteImage(t *testing.T) {
-	onBoth(t, func(t *testing.T, kind string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, kind string, e *Engine) {
 		removeImage(t, e, "partial:ci")
 		img := newImage(t, "whole", randomLayer(t))
 		a, err := newArchive(img)
@@ -185,7 +185,7 @@ func TestLoadRepairsIncompleteImage(t *testing.T) {
 		}
 		loaded, err := e.Load(t.Context(), "partial:ci", img)
 		if err != nil || loaded.Sent == 0 {
-			t.Errorf("%+v, %v", loaded, err)
+			t.Errorf("got %+v, %v", loaded, err)
 		}
 		if got := outputOf(t, e, "partial:ci"); got != "hello whole" {
 			t.Error(got)
@@ -211,7 +211,7 @@ func TestLoadWhenEngineStops(t *testing.T) {
 			}}
 			_, err = e.Load(t.Context(), "dying:ci", dying)
 			if err == nil || !strings.Contains(err.Error(), "load dying:ci into the Docker Engine at "+started.Host) {
-				t.Errorf("%v", err)
+				t.Errorf("got %v", err)
 			}
 		})
 	}
@@ -241,7 +241,7 @@ func TestLoadZstd(t *testing.T) {
 			_, err := e.Load(t.Context(), "zstd:ci", newImage(t, "zstd", layer))
 			switch {
 			case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
-				t.Errorf("%v, want %q", err, want)
+				t.Errorf("got %v, want %q", err, want)
 			case want == "" && err != nil:
 				t.Error(err)
 			case want == "" && outputOf(t, e, "zstd:ci") != "hello zstd":
@@ -251,7 +251,7 @@ func TestLoadZstd(t *testing.T) {
 	}
 }
 
-// needEngine skips tests that start engines of their own under -short.
+// needEngine skips tests that start their own engines under -short.
 func needEngine(t *testing.T) {
 	t.Helper()
 	if testing.Short() {

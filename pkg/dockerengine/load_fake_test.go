@@ -15,28 +15,28 @@ import (
 
 func TestLoadedString(t *testing.T) {
 	loaded := Loaded{Layers: 2, Existing: 2}
-	if got := loaded.String(); got != "all 2 layers already existed" {
+	if got := loaded.String(); got != "all 2 layers already exist" {
 		t.Error(got)
 	}
 	loaded.addSent([]file{{size: 1_500_000}})
-	if got := loaded.String(); got != "1 of 2 layers already existed, 1.5MB sent" {
+	if got := loaded.String(); got != "1 of 2 layers already exist, 1.5MB sent" {
 		t.Error(got)
 	}
 }
 
-// What loadMissing sends depends on how the first attempt fails.
+// loadMissing sends the whole archive only if the engine rejects the partial one.
 func TestLoadMissing(t *testing.T) {
 	a := archiveOf(t, randomLayer(t), randomLayer(t))
 	inspect := "GET /images/" + a.config.String() + "/json"
 	complete := fmt.Sprintf(`{"Id":%q}`, a.config)
 	guess := map[v1.Hash]bool{a.digests[0]: true}
-	brokenSource := errors.New("the builder is gone")
+	brokenSource := errors.New("builder unavailable")
 	for _, test := range []struct {
 		name     string
 		existing map[v1.Hash]bool
-		answer   string // of the first load
+		answer   string // response to the first load
 		source   error
-		sent     int // layers; 0: the load fails
+		sent     int // number of layers sent; 0 if the load fails
 		loads    int
 	}{
 		{"right guess", guess, `{"stream":"Loaded image"}`, nil, 1, 1},
@@ -72,25 +72,25 @@ func TestLoadMissing(t *testing.T) {
 			}
 			sent, id, err := e.loadMissing(t.Context(), &copied, test.existing)
 			if len(sent) != test.sent || loads != test.loads || (err == nil) != (test.sent > 0) {
-				t.Errorf("%d layers sent in %d loads, want %d in %d (%v)", len(sent), loads, test.sent, test.loads, err)
+				t.Errorf("got %d layers sent in %d loads, want %d in %d (%v)", len(sent), loads, test.sent, test.loads, err)
 			}
 			if test.sent > 0 && id != a.config.String() {
 				t.Errorf("ID %q, want %s", id, a.config)
 			}
 			if test.source != nil && !errors.Is(err, test.source) {
-				t.Errorf("%v, want %v", err, test.source)
+				t.Errorf("got %v, want %v", err, test.source)
 			}
 		})
 	}
 }
 
-// An engine that reports success without having the image is incomplete, also after the whole archive.
+// loadMissing fails if the engine does not have the image even after loading the whole archive.
 func TestLoadMissingIncomplete(t *testing.T) {
 	a := archiveOf(t, randomLayer(t))
 	api := &fakeAPI{answers: map[string]string{"POST /images/load": `{"stream":"Loaded image"}`}}
 	_, _, err := api.engine(t).loadMissing(t.Context(), a, map[v1.Hash]bool{a.digests[0]: true})
 	if !errors.Is(err, errIncomplete) {
-		t.Errorf("%v, want %v", err, errIncomplete)
+		t.Errorf("got %v, want %v", err, errIncomplete)
 	}
 }
 
@@ -110,7 +110,7 @@ func TestCompleteImage(t *testing.T) {
 			`{"Id":%q,%s,"Manifests":[{"ID":%q,"Available":true}]}`, manifest, descriptor, manifest)}, manifest},
 		{"incomplete", map[string]string{manifest: fmt.Sprintf(
 			`{"Id":%q,%s,"Manifests":[{"ID":%q,"Available":false}]}`, manifest, descriptor, manifest)}, ""},
-		{"another manifest", map[string]string{manifest: fmt.Sprintf(
+		{"different manifest", map[string]string{manifest: fmt.Sprintf(
 			`{"Id":%q,%s,"Manifests":[{"ID":"sha256:other","Available":true}]}`, manifest, descriptor)}, ""},
 	} {
 		api := &fakeAPI{answers: map[string]string{}}

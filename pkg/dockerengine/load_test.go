@@ -26,9 +26,9 @@ import (
 )
 
 func TestPlatform(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		if got, err := e.Platform(t.Context()); err != nil || got != "linux/amd64" {
-			t.Errorf("%q, %v", got, err)
+			t.Errorf("got %q, %v", got, err)
 		}
 	})
 }
@@ -43,14 +43,14 @@ func TestLoad(t *testing.T) {
 		media       types.MediaType
 		below       []v1.Layer
 	}{
-		{name: "a name without a tag", image: "plain", media: types.DockerManifestSchema2},
-		{name: "a tag", image: "sandbox:ci", media: types.DockerManifestSchema2, below: []v1.Layer{shared}},
+		{name: "name without a tag", image: "plain", media: types.DockerManifestSchema2},
+		{name: "tag", image: "sandbox:ci", media: types.DockerManifestSchema2, below: []v1.Layer{shared}},
 		{name: "OCI media types", image: "sandbox:oci", media: types.OCIManifestSchema1, below: []v1.Layer{shared}},
-		{name: "a registry's name", image: "registry.example:5000/team/sandbox:v1", media: types.OCIManifestSchema1},
+		{name: "registry's name", image: "registry.example:5000/team/sandbox:v1", media: types.OCIManifestSchema1},
 		{name: "equal layers", image: "sandbox:twice", media: types.OCIManifestSchema1, below: []v1.Layer{shared, shared}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+			withEachMethod(t, func(t *testing.T, kind string, e *Engine) {
 				removeImage(t, e, test.image)
 				img := mutate.MediaType(newImage(t, test.name, test.below...), test.media)
 				if test.media == types.OCIManifestSchema1 {
@@ -80,7 +80,7 @@ func TestLoad(t *testing.T) {
 					t.Errorf("the container prints %q, want %q", got, want)
 				}
 
-				// Loading it again, and under another name, sends nothing.
+				// Loading the image again, also under another name, sends nothing.
 				read.Store(0)
 				for _, name := range []string{test.image, "other:name"} {
 					removeImage(t, e, name)
@@ -94,14 +94,14 @@ func TestLoad(t *testing.T) {
 					}
 				}
 				if read.Load() != 0 {
-					t.Errorf("%d bytes of layers were read again", read.Load())
+					t.Errorf("%d bytes of layers were read again, want none", read.Load())
 				}
 			})
 		})
 	}
 }
 
-// checkID checks that the name refers to the image, by the ID that the engine's image store uses.
+// checkID checks that the name refers to the image, with an ID in the format of the engine's image store.
 func checkID(t *testing.T, kind string, e *Engine, name string, loaded Loaded, img v1.Image) {
 	t.Helper()
 	want, err := img.ConfigName()
@@ -134,20 +134,20 @@ func TestLoadSendsMissingLayers(t *testing.T) {
 	for _, test := range []struct {
 		name            string
 		below           []v1.Layer
-		current, oldest int // number of these layers sent to an engine of the kind that has all five
+		current, oldest int // number of these layers sent to an engine that has all five
 	}{
-		{"all the same", layers, 0, 0},
-		{"another one on top", append(layers[:5:5], other), 1, 1},
-		{"the last one changed", append(layers[:4:4], other), 1, 1},
-		{"the first one changed", append([]v1.Layer{other}, layers[1:]...), 1, 5},
-		{"fewer", layers[:2], 0, 0},
-		{"one twice", append(layers[:5:5], layers[0]), 0, 1},
-		{"in another order", []v1.Layer{layers[0], layers[2], layers[1]}, 0, 2},
-		{"none", nil, 0, 0},
-		{"the same, uncompressed", uncompressed(t, layers...), 5, 0},
+		{"identical layers", layers, 0, 0},
+		{"new layer on top", append(layers[:5:5], other), 1, 1},
+		{"top layer changed", append(layers[:4:4], other), 1, 1},
+		{"bottom layer changed", append([]v1.Layer{other}, layers[1:]...), 1, 5},
+		{"fewer layers", layers[:2], 0, 0},
+		{"repeated layer", append(layers[:5:5], layers[0]), 0, 1},
+		{"different order", []v1.Layer{layers[0], layers[2], layers[1]}, 0, 2},
+		{"no layers", nil, 0, 0},
+		{"uncompressed layers", uncompressed(t, layers...), 5, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+			withEachMethod(t, func(t *testing.T, kind string, e *Engine) {
 				removeImage(t, e, "missing:ci")
 				img, err := mutate.AppendLayers(empty.Image, layers...)
 				if err != nil {
@@ -157,7 +157,7 @@ func TestLoadSendsMissingLayers(t *testing.T) {
 					t.Fatal(err)
 				}
 				want := map[string]int{engine.Current: test.current, engine.Oldest: test.oldest}[kind]
-				var mu sync.Mutex // the engine may pull several layers at a time
+				var mu sync.Mutex // the engine may pull layers concurrently
 				opened := map[v1.Hash]bool{}
 				img = openerImage{newImage(t, "missing", test.below...), func(l v1.Layer) (io.ReadCloser, error) {
 					digest, err := l.Digest()
@@ -191,7 +191,7 @@ func TestLoadSendsMissingLayers(t *testing.T) {
 				if got := outputOf(t, e, "missing:ci"); got != "hello missing" {
 					t.Error(got)
 				}
-				// The tag has moved; the image that had it is still there.
+				// The tag has moved, and the previously tagged image still exists.
 				if after := countImages(t, e); after > before+1 {
 					t.Errorf("the number of images went from %d to %d", before, after)
 				}
@@ -205,35 +205,35 @@ func TestFailedLoadKeepsTag(t *testing.T) {
 		name, want string
 		open       func(v1.Layer) (io.ReadCloser, error)
 	}{
-		{"a layer that cannot be opened", "the builder is gone", func(v1.Layer) (io.ReadCloser, error) {
-			return nil, errors.New("the builder is gone")
+		{"layer cannot be opened", "builder unavailable", func(v1.Layer) (io.ReadCloser, error) {
+			return nil, errors.New("builder unavailable")
 		}},
-		{"a layer that fails", "the connection broke", func(l v1.Layer) (io.ReadCloser, error) {
+		{"layer cannot be read", "connection reset", func(l v1.Layer) (io.ReadCloser, error) {
 			from, err := l.Compressed()
-			broken := iotest.ErrReader(errors.New("the connection broke"))
+			broken := iotest.ErrReader(errors.New("connection reset"))
 			return io.NopCloser(io.MultiReader(io.LimitReader(from, 1000), broken)), err
 		}},
-		{"a truncated layer", "ends after 1000 of", func(l v1.Layer) (io.ReadCloser, error) {
+		{"truncated layer", "truncated after 1000 of", func(l v1.Layer) (io.ReadCloser, error) {
 			from, err := l.Compressed()
 			return io.NopCloser(io.LimitReader(from, 1000)), err
 		}},
-		{"a longer layer", "longer than the", func(l v1.Layer) (io.ReadCloser, error) {
+		{"longer layer", "size exceeds the", func(l v1.Layer) (io.ReadCloser, error) {
 			from, err := l.Compressed()
 			return io.NopCloser(io.MultiReader(from, strings.NewReader("more"))), err
 		}},
-		{"another layer of the same length", "digest mismatch", func(l v1.Layer) (io.ReadCloser, error) {
+		{"different layer of the same size", "digest mismatch", func(l v1.Layer) (io.ReadCloser, error) {
 			size, err := l.Size()
 			return io.NopCloser(bytes.NewReader(emptyGzip(size))), err
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+			withEachMethod(t, func(t *testing.T, kind string, e *Engine) {
 				failAndCheckTag := func(want string) {
 					t.Helper()
-					bad := openerImage{newImage(t, "bad"), test.open} // a new one each time: the engine keeps complete layers
+					bad := openerImage{newImage(t, "bad"), test.open} // always new: the engine keeps complete layers
 					_, err := e.Load(t.Context(), "failing:ci", bad)
 					if err == nil || !strings.Contains(err.Error(), test.want) {
-						t.Errorf("%v, want %q", err, test.want)
+						t.Errorf("got %v, want %q", err, test.want)
 					}
 					if id, err := e.ImageID(t.Context(), "failing:ci"); err != nil || id != want {
 						t.Errorf("the tag refers to %q, want %q (%v)", id, want, err)
@@ -257,7 +257,7 @@ func TestFailedLoadKeepsTag(t *testing.T) {
 	}
 }
 
-// emptyGzip is a gzip stream of an empty archive, padded to a length.
+// emptyGzip returns a gzip stream of an empty archive, padded to a size.
 func emptyGzip(size int64) []byte {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -277,14 +277,14 @@ func TestLoadRejectsInvalidImages(t *testing.T) {
 	}{
 		{"no name", "", "invalid image name", empty.Image},
 		{"upper case", "Sandbox:ci", "invalid image name", empty.Image},
-		{"a digest", "sandbox@sha256:" + strings.Repeat("0", 64), "a name with a digest", empty.Image},
+		{"digest", "sandbox@sha256:" + strings.Repeat("0", 64), "a digest cannot be loaded", empty.Image},
 		{"no manifest", "sandbox:ci", "read the image's manifest", streamed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, kind string, e *Engine) {
+			onEachEngine(t, func(t *testing.T, kind string, e *Engine) {
 				_, err := e.Load(t.Context(), test.image, test.img)
 				if err == nil || !strings.Contains(err.Error(), test.want) {
-					t.Errorf("%v, want %q", err, test.want)
+					t.Errorf("got %v, want %q", err, test.want)
 				}
 			})
 		})
@@ -292,7 +292,7 @@ func TestLoadRejectsInvalidImages(t *testing.T) {
 }
 
 func TestLoadTimesOutWhenIdle(t *testing.T) {
-	byEveryMethod(t, func(t *testing.T, kind string, e *Engine) {
+	withEachMethod(t, func(t *testing.T, kind string, e *Engine) {
 		stuck := openerImage{newImage(t, "stuck"), func(v1.Layer) (io.ReadCloser, error) {
 			reader, _ := io.Pipe()
 			return reader, nil
@@ -300,13 +300,13 @@ func TestLoadTimesOutWhenIdle(t *testing.T) {
 		e.idleTimeout = 200 * time.Millisecond
 		_, err := e.Load(t.Context(), "stuck:ci", stuck)
 		if idle := new(idleError); !errors.As(err, &idle) || idle.peer != peerSource || idle.timeout != e.idleTimeout {
-			t.Errorf("%v, want an idleError of the source", err)
+			t.Errorf("got %v, want an idleError for the source", err)
 		}
 		e.idleTimeout = time.Hour
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
 		if _, err := e.Load(ctx, "stuck:ci", stuck); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%v, want the deadline", err)
+			t.Errorf("got %v, want the deadline", err)
 		}
 		if id, err := e.ImageID(t.Context(), "stuck:ci"); id != "" || err != nil {
 			t.Error(id, err)

@@ -15,12 +15,12 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// finder opens the first engine that answers.
+// finder opens the first engine that responds.
 type finder struct {
-	getenv        func(string) string
-	answerTimeout time.Duration // default 5 s
-	sshTimeout    time.Duration // default 35 s: the login comes first
-	idleTimeout   time.Duration // of the engine; default 5 min
+	getenv          func(string) string
+	responseTimeout time.Duration // default 5 s
+	sshTimeout      time.Duration // default 35 s, including the login
+	idleTimeout     time.Duration // of the engine; default 5 min
 }
 
 func newFinder(getenv func(string) string) finder {
@@ -28,16 +28,16 @@ func newFinder(getenv func(string) string) finder {
 }
 
 // Open connects to the Docker Engine that the docker command would use, or to a well-known one. If DOCKER_HOST (with
-// DOCKER_TLS_VERIFY, DOCKER_TLS, DOCKER_CERT_PATH) or DOCKER_CONTEXT is set, only that engine is tried. Otherwise these
-// are tried in order: docker's current context, the default socket, rootless Docker, OrbStack, Colima, Docker Desktop,
-// Podman. The error lists what was tried and why each failed. See
+// DOCKER_TLS_VERIFY, DOCKER_TLS, DOCKER_CERT_PATH) or DOCKER_CONTEXT is set, Open tries only that engine. Otherwise it
+// tries, in order: Docker's current context, the default socket, rootless Docker, OrbStack, Colima, Docker Desktop and
+// Podman. The error lists all attempts with their causes. See
 // https://docs.docker.com/engine/manage-resources/contexts/ and
 // https://docs.docker.com/reference/cli/docker/#environment-variables.
 func Open(ctx context.Context, getenv func(string) string) (*Engine, error) {
 	return newFinder(getenv).open(ctx, candidates(getenv))
 }
 
-// open returns the first candidate that answers.
+// open connects to the first candidate that responds.
 func (f finder) open(ctx context.Context, candidates []candidate) (*Engine, error) {
 	var tried []string
 	denied := false
@@ -61,17 +61,17 @@ func (f finder) open(ctx context.Context, candidates []candidate) (*Engine, erro
 	case denied:
 		hint = `add your user to the docker group with sudo usermod -aG docker "$USER", then log in again`
 	case len(candidates) == 1:
-		hint = "start that engine, or unset the variable to use the default one"
+		hint = "start that engine, or unset the variable to use the default engine"
 	}
 	return nil, fmt.Errorf("cannot connect to a Docker Engine: %s: %s", strings.Join(tried, "; "), hint)
 }
 
-// connect returns the candidate's engine if it answers. It negotiates the API's version.
+// connect connects to a candidate's engine and negotiates the API version.
 func (f finder) connect(ctx context.Context, c candidate) (*Engine, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
-	timeout := f.answerTimeout
+	timeout := f.responseTimeout
 	if helper, err := connhelper.GetConnectionHelper(c.endpoint.Host); err != nil {
 		return nil, err
 	} else if helper != nil {
@@ -103,7 +103,7 @@ func (f finder) connect(ctx context.Context, c candidate) (*Engine, error) {
 	return &Engine{Host: c.endpoint.Host, client: api, idleTimeout: f.idleTimeout}, nil
 }
 
-// checkSocket returns why a socket cannot be connected to, which the client's own errors leave out.
+// checkSocket connects to a Unix socket and returns the cause of a failure, which the client's errors omit.
 func checkSocket(ctx context.Context, host string, timeout time.Duration) error {
 	path, ok := strings.CutPrefix(host, "unix://")
 	if !ok {

@@ -22,9 +22,9 @@ func TestOpenWithoutPermission(t *testing.T) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("needs root; run as root")
+		t.Skip("needs root")
 	}
-	// This thread opens files and sockets as another user, see setfsuid(2).
+	// Access files and sockets as another user in this thread. See setfsuid(2).
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for _, set := range []func(int) error{
@@ -38,6 +38,6 @@ func TestOpenWithoutPermission(t *testing.T) {
 	}
 	_, err = Open(t.Context(), env(map[string]string{"DOCKER_HOST": "unix://" + socket, "HOME": "/nonexistent"}))
 	if err == nil || !strings.Contains(err.Error(), "permission denied: add your user to the docker group") {
-		t.Errorf("%v", err)
+		t.Errorf("got %v", err)
 	}
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
-// describe lists the candidates as "name host".
+// describe returns the candidates as a list of "name host".
 func describe(getenv func(string) string) string {
 	var list []string
 	for _, c := range candidates(getenv) {
@@ -49,7 +49,7 @@ func TestCandidates(t *testing.T) {
 		env        map[string]string
 	}{
 		{"no variables", "default socket /var/run/docker.sock, " + rest + podman, nil},
-		{"a login session", "default socket /var/run/docker.sock, rootless Docker /run/user/7/docker.sock, " + rest +
+		{"login session", "default socket /var/run/docker.sock, rootless Docker /run/user/7/docker.sock, " + rest +
 			", rootless Podman /run/user/7/podman/podman.sock" + podman, map[string]string{"XDG_RUNTIME_DIR": "/run/user/7"}},
 		{"DOCKER_HOST", "DOCKER_HOST /x.sock",
 			map[string]string{"DOCKER_HOST": "unix:///x.sock", "DOCKER_CONTEXT": "colima"}},
@@ -58,11 +58,11 @@ func TestCandidates(t *testing.T) {
 		{"DOCKER_CONTEXT", "DOCKER_CONTEXT colima /run/colima.sock", map[string]string{"DOCKER_CONTEXT": "colima"}},
 		{"DOCKER_CONTEXT=default", "default socket /var/run/docker.sock, " + rest + podman,
 			map[string]string{"DOCKER_CONTEXT": "default", "DOCKER_CONFIG": home + "/current"}},
-		{"the current context is listed once", "docker's context default-socket /var/run/docker.sock, " + rest + podman,
+		{"current context is the default socket", "docker's context default-socket /var/run/docker.sock, " + rest + podman,
 			map[string]string{"DOCKER_CONFIG": home + "/current"}},
-		{"an unknown current context", "docker's context gone, default socket /var/run/docker.sock, " + rest + podman,
+		{"unknown current context", "docker's context gone, default socket /var/run/docker.sock, " + rest + podman,
 			map[string]string{"DOCKER_CONFIG": home + "/gone"}},
-		{"an invalid configuration", "docker's current context, default socket /var/run/docker.sock, " + rest + podman,
+		{"invalid configuration", "docker's current context, default socket /var/run/docker.sock, " + rest + podman,
 			map[string]string{"DOCKER_CONFIG": home + "/garbage"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestOpenFailures(t *testing.T) {
 			}
 			for _, want := range test.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("%v, want %q", err, want)
+					t.Errorf("got %v, want %q", err, want)
 				}
 			}
 		})
@@ -128,7 +128,7 @@ func TestOpenFailures(t *testing.T) {
 func TestOpenTriesAllCandidates(t *testing.T) {
 	dir := t.TempDir()
 	getenv := env(map[string]string{"HOME": dir})
-	moved := candidates(getenv) // into dir, whatever this machine runs
+	moved := candidates(getenv) // into dir, so that engines on this machine are not found
 	for i, c := range moved {
 		if !strings.Contains(c.endpoint.Host, dir) {
 			moved[i].endpoint.Host = "unix://" + dir + strings.TrimPrefix(c.endpoint.Host, "unix://")
@@ -173,16 +173,16 @@ func TestOpenTimesOut(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := Open(ctx, getenv); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v, want the deadline", err)
+		t.Errorf("got %v, want the deadline", err)
 	}
 	f := newFinder(getenv)
-	if f.answerTimeout != 5*time.Second || f.sshTimeout != 35*time.Second || f.idleTimeout != 5*time.Minute {
+	if f.responseTimeout != 5*time.Second || f.sshTimeout != 35*time.Second || f.idleTimeout != 5*time.Minute {
 		t.Errorf("the default timeouts are %+v", f)
 	}
-	f.answerTimeout = 100 * time.Millisecond
+	f.responseTimeout = 100 * time.Millisecond
 	_, err := f.open(t.Context(), candidates(getenv))
 	if err == nil || !strings.Contains(err.Error(), "timed out after 100ms") {
-		t.Errorf("%v, want a timeout after 100ms", err)
+		t.Errorf("got %v, want a timeout after 100ms", err)
 	}
 }
 
@@ -230,7 +230,7 @@ func TestOpenAndLoadOverSSH(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			host := engineHost(t, kind)
-			// A stand-in for ssh that runs the remote command here.
+			// A fake ssh command that runs the remote command locally.
 			bin := t.TempDir()
 			write(t, filepath.Join(bin, "ssh"), `#!/bin/sh
 case "$*" in *'-l user'*'engine.example docker system dial-stdio') ;; *) exit 1;; esac
@@ -270,7 +270,7 @@ func write(t *testing.T, name, content string) {
 	}
 }
 
-// writeContext creates a context as docker context create does.
+// writeContext creates a context like docker context create.
 func writeContext(t *testing.T, configDir, name, host string, files *dockercontext.TLSData) {
 	t.Helper()
 	contexts := store.New(filepath.Join(configDir, "contexts"), store.NewConfig(func() any { return &map[string]any{} }))
@@ -288,7 +288,7 @@ func writeContext(t *testing.T, configDir, name, host string, files *dockerconte
 	}
 }
 
-// serve handles connections on loopback until the test ends, and returns the address.
+// serve handles connections on a loopback port until the test ends, and returns its address.
 func serve(t *testing.T, handle func(net.Conn)) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -308,7 +308,7 @@ func serve(t *testing.T, handle func(net.Conn)) string {
 	return listener.Addr().String()
 }
 
-// relay copies between a connection and an engine.
+// relay copies data in both directions between a connection and an engine.
 func relay(conn net.Conn, host string) {
 	engine, err := net.Dial("unix", strings.TrimPrefix(host, "unix://"))
 	if err != nil {
@@ -322,7 +322,7 @@ func relay(conn net.Conn, host string) {
 	io.Copy(conn, engine)
 }
 
-// certificates returns the server's and the client's side of mutual TLS.
+// certificates returns the server's and the client's certificates for mutual TLS.
 func certificates(t *testing.T) (*tls.Config, *dockercontext.TLSData) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -12,17 +12,17 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The labels of every container that [Engine.Create] creates: the process that created it, and the time after which it
-// may be removed whatever has become of that process.
+// Labels of all containers from [Engine.Create]: the process that created the container, and the time after which the
+// container may be removed even if that process still runs.
 const (
 	ownerLabel = "sandbox-actions.owner" // MACHINE PID START, see owner
 	untilLabel = "sandbox-actions.until" // Unix time in seconds
 )
 
-// maxLifetime is longer than any run uses a container.
+// maxLifetime is longer than any run needs a container.
 const maxLifetime = 24 * time.Hour
 
-// ownerLabels returns the labels of containers that this process creates now.
+// ownerLabels returns the labels for a container that this process creates at the given time.
 func ownerLabels(now time.Time) map[string]string {
 	labels := map[string]string{untilLabel: strconv.FormatInt(now.Add(maxLifetime).Unix(), 10)}
 	if owner, err := processOwner(os.Getpid()); err == nil {
@@ -31,19 +31,19 @@ func ownerLabels(now time.Time) map[string]string {
 	return labels
 }
 
-// owner identifies a process uniquely, even when its PID was used before or is used again.
+// owner identifies a process uniquely, even if its PID is reused.
 type owner struct {
 	machine string // boot and PID namespace
 	pid     int
-	start   string // start time, in the system's format
+	start   string // start time, in an OS-specific format
 }
 
 func (o owner) String() string { return fmt.Sprintf("%s %d %s", o.machine, o.pid, o.start) }
 
-// Reap removes the containers of processes that ended without removing them, and returns how many. It checks processes
-// of this machine; containers of other machines' processes are removed a day after they were created. It never touches
-// containers that [Engine.Create] did not create.
-func (e *Engine) Reap(ctx context.Context) (removed int, err error) {
+// Reap removes containers left behind by processes that have ended, and returns the number of containers that it
+// tried to remove. It removes containers that were created from another machine a day after their creation. It never
+// removes containers that [Engine.Create] did not create.
+func (e *Engine) Reap(ctx context.Context) (attempted int, err error) {
 	found, err := e.list(ctx, untilLabel)
 	if err != nil {
 		return 0, err
@@ -54,7 +54,7 @@ func (e *Engine) Reap(ctx context.Context) (removed int, err error) {
 		if !orphaned(c.Labels, time.Now()) {
 			continue
 		}
-		removed++
+		attempted++
 		group.Go(func() error {
 			ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 			defer cancel()
@@ -64,10 +64,10 @@ func (e *Engine) Reap(ctx context.Context) (removed int, err error) {
 			return nil
 		})
 	}
-	return removed, group.Wait()
+	return attempted, group.Wait()
 }
 
-// orphaned reports whether the process that created a container with these labels has certainly ended.
+// orphaned reports whether a container with these labels has expired or its process is known to have ended.
 func orphaned(labels map[string]string, now time.Time) bool {
 	until, err := strconv.ParseInt(labels[untilLabel], 10, 64)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processOwner identifies a process by the boot session and the process's start time, see sysctl(3).
+// processOwner identifies a process by the boot session and the process's start time. See sysctl(3).
 func processOwner(pid int) (owner, error) {
 	boot, err := unix.Sysctl("kern.bootsessionuuid")
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// processOwner identifies a process by the boot ID, the PID namespace, and the clock ticks from boot to the process's
-// start, see proc(5).
+// processOwner identifies a process by the boot ID, the PID namespace, and the process's start time in clock ticks
+// since boot. See proc(5).
 func processOwner(pid int) (owner, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -21,7 +21,7 @@ func processOwner(pid int) (owner, error) {
 	if err != nil {
 		return owner{}, err
 	}
-	// The second field is the program's name in parentheses, and may contain spaces and parentheses.
+	// The second field is the program's name in parentheses. It may contain spaces and parentheses.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	if len(fields) < 20 {
 		return owner{}, fmt.Errorf("parse /proc/%d/stat: unexpected format", pid)

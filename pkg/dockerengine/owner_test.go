@@ -13,8 +13,8 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// ownerProcess is the environment variable that makes the test binary create a container on an engine and wait:
-// TestReap starts it so, and kills it.
+// ownerProcess is the environment variable that makes the test binary create a container on an engine and wait.
+// TestReap starts such a process and kills it.
 const ownerProcess = "DOCKERENGINE_TEST_OWNER_ON"
 
 func createContainerAndWait(host string) {
@@ -33,7 +33,7 @@ func createContainerAndWait(host string) {
 }
 
 func TestReap(t *testing.T) {
-	onBoth(t, func(t *testing.T, _ string, e *Engine) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
 		loadProbe(t, e)
 		own := create(t, e, ContainerSpec{})
 		unlabeled, err := e.client.ContainerCreate(t.Context(), client.ContainerCreateOptions{Image: probeImage})

@@ -20,23 +20,25 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// firstRequestTimeout is how long an engine that shares our loopback may take to make its first request.
+// firstRequestTimeout is how long to wait for the first request of an engine, which may not reach our loopback
+// interface.
 const firstRequestTimeout = 5 * time.Second
 
-// errCannotPull is a pull that failed where loading an archive may succeed: the engine does not reach our loopback, or
-// rejects what it gets there.
+// errCannotPull means that a pull failed but loading an archive may succeed: the engine cannot reach our loopback
+// interface, or rejects the responses.
 var errCannotPull = errors.New("the engine cannot pull from this process")
 
-// canPull reports whether a pull may work and is faster than an archive. An engine with the containerd store unpacks a
-// layer while it fetches the next ones, but unpacks an archive only at its end; with other stores a pull is not faster.
-// An engine on another machine or in a virtual machine does not share our loopback.
+// canPull reports whether a pull may work and is faster than an archive. An engine with the containerd store unpacks
+// layers while it pulls further ones, but unpacks an archive only at the end. With other stores a pull is not faster.
+// An engine on another machine or in a virtual machine cannot reach our loopback interface.
 func (e *Engine) canPull(ctx context.Context) bool {
 	local := runtime.GOOS == "linux" && strings.HasPrefix(e.Host, "unix://")
 	return local && !e.archiveOnly && e.contentStore(ctx) != nil
 }
 
-// pullImage has the engine pull an image from a registry in this process: read only, on loopback, under a random name.
-// It calls complete when the engine has the image, before it removes that name. It returns the layers that were sent.
+// pullImage has the engine pull an image from a read-only registry in this process, on loopback under a random name.
+// When the engine has the image, pullImage calls complete and then removes the name. It returns the layers that were
+// sent.
 func (e *Engine) pullImage(parent context.Context, a *archive, complete func() error) (sent []file, err error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
@@ -54,7 +56,7 @@ func (e *Engine) pullImage(parent context.Context, a *archive, complete func() e
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = server.Serve(listener) // always fails when it is closed
+		_ = server.Serve(listener) // always returns an error when closed
 	}()
 	defer func() {
 		cancel(errEngineDone)
@@ -62,14 +64,14 @@ func (e *Engine) pullImage(parent context.Context, a *archive, complete func() e
 		<-served
 		r.close()
 	}()
-	late := time.AfterFunc(firstRequestTimeout, func() {
+	firstRequest := time.AfterFunc(firstRequestTimeout, func() {
 		select {
 		case <-r.contacted:
 		default:
 			cancel(errCannotPull)
 		}
 	})
-	defer late.Stop()
+	defer firstRequest.Stop()
 
 	reference := listener.Addr().String() + "/" + r.name + "@" + a.manifest.String()
 	err = e.pullReference(ctx, reference, idle)
@@ -90,7 +92,7 @@ func (e *Engine) pullImage(parent context.Context, a *archive, complete func() e
 	return r.sentLayers(), complete()
 }
 
-// pullReference pulls a reference as docker pull does.
+// pullReference pulls a reference like docker pull.
 func (e *Engine) pullReference(ctx context.Context, reference string, idle *idleTimer) error {
 	response, err := e.client.ImagePull(ctx, reference, client.ImagePullOptions{})
 	if err != nil {
@@ -100,7 +102,7 @@ func (e *Engine) pullReference(ctx context.Context, reference string, idle *idle
 	for message, err := range response.JSONMessages(ctx) {
 		switch {
 		case err != nil:
-			return fmt.Errorf("read the engine's answer: %w", err)
+			return fmt.Errorf("read the engine's response: %w", err)
 		case message.Error != nil:
 			return &engineError{message.Error.Message}
 		}
@@ -127,7 +129,7 @@ type imageRegistry struct {
 	closed bool
 }
 
-// close waits for the requests that are being served; later ones are aborted.
+// close waits for the requests in progress. The registry aborts later ones.
 func (r *imageRegistry) close() {
 	r.mutex.Lock()
 	r.closed = true
@@ -158,7 +160,7 @@ func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, request *http.Request) 
 	defer r.serving.Done()
 	r.idle.touch(peerEngine)
 	if request.Method != http.MethodGet && request.Method != http.MethodHead {
-		http.Error(w, "this registry is read only", http.StatusMethodNotAllowed)
+		http.Error(w, "this registry is read-only", http.StatusMethodNotAllowed)
 		return
 	}
 	if request.URL.Path == "/v2/" {
@@ -185,8 +187,8 @@ func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, request *http.Request) 
 	http.NotFound(w, request)
 }
 
-// serveFile sends a file. index is its position among the missing layers, or behind them. If its source fails the pull
-// is canceled, because the engine would only retry.
+// serveFile sends a file. index is its position in the missing layers, or beyond them for other files. If the source
+// fails, serveFile cancels the pull, because the engine would only retry.
 func (r *imageRegistry) serveFile(w io.Writer, f file, index int) {
 	c := &copier{buffer: make([]byte, copyBuffer), idle: r.idle, number: min(index, len(r.missing))}
 	c.count = max(len(r.missing), c.number+1)
@@ -211,7 +213,7 @@ func (r *imageRegistry) serveFile(w io.Writer, f file, index int) {
 	}
 }
 
-// errorRecorder keeps the error of the last write: it tells a failed connection to the engine from a failed source.
+// errorRecorder records the error of the last write, to distinguish a failed connection from a failed source.
 type errorRecorder struct {
 	io.Writer
 	err error

@@ -11,7 +11,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
-// A job in a container that has the engine's socket has a loopback of its own, which the engine does not reach.
+// The engine cannot reach the loopback interface of a job that runs in a container with the engine's socket.
 func TestLoadFromAnotherNetwork(t *testing.T) {
 	e := openHost(t, engineHost(t, engine.Current))
 	removeImage(t, e, "elsewhere:ci")
@@ -26,7 +26,7 @@ func TestLoadFromAnotherNetwork(t *testing.T) {
 	}
 	done := make(chan result)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and its network namespace with it
+		runtime.LockOSThread() // never unlocked, so that the thread and its network namespace end with the goroutine
 		var r result
 		if r.err = unix.Unshare(unix.CLONE_NEWNET); r.err == nil {
 			r.err = exec.Command("ip", "link", "set", "lo", "up").Run()
@@ -39,7 +39,7 @@ func TestLoadFromAnotherNetwork(t *testing.T) {
 	}()
 	r := <-done
 	if r.err != nil || r.loaded.Sent == 0 {
-		t.Errorf("%+v, %v", r.loaded, r.err)
+		t.Errorf("got %+v, %v", r.loaded, r.err)
 	}
 	if !errors.Is(r.pulled, errCannotPull) {
 		t.Errorf("pull: %v, want %v", r.pulled, errCannotPull)

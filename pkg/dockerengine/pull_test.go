@@ -12,7 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// serveImage serves an archive as a pull does. It expects requests for all layers but the first.
+// serveImage serves an archive as for a pull. The registry expects requests for all layers but the first.
 func serveImage(t *testing.T, a *archive) (*imageRegistry, string) {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -70,7 +70,7 @@ func TestImageRegistry(t *testing.T) {
 				test.method, test.path, response.StatusCode, contentType, len(body), err, test)
 		}
 	}
-	r.serving.Wait() // a handler may still run when the client has read its last byte
+	r.serving.Wait() // a handler may still run after the client has read the last byte
 	if sent := r.sentLayers(); len(sent) != 1 || sent[0].hash != a.digests[1] {
 		t.Errorf("sent %+v, want the second layer", sent)
 	}
@@ -80,10 +80,10 @@ func TestImageRegistry(t *testing.T) {
 	select {
 	case <-r.contacted:
 	default:
-		t.Error("the registry was not contacted")
+		t.Error("the registry did not record the contact")
 	}
 
-	// A layer that was expected to exist counts as an additional one.
+	// A request for a layer that the engine was expected to have increases the count.
 	progress = nil
 	get(t, url+"/v2/random/blobs/"+a.digests[0].String())
 	r.serving.Wait()
@@ -99,7 +99,7 @@ func TestImageRegistry(t *testing.T) {
 }
 
 func TestImageRegistryWithFailingSource(t *testing.T) {
-	cause := errors.New("the builder is gone")
+	cause := errors.New("builder unavailable")
 	a := archiveOf(t, randomLayer(t), randomLayer(t))
 	a.layers[1].layer = openerLayer{a.layers[1].layer, func(v1.Layer) (io.ReadCloser, error) { return nil, cause }}
 	r, url := serveImage(t, a)
@@ -109,7 +109,7 @@ func TestImageRegistryWithFailingSource(t *testing.T) {
 		response.Body.Close()
 	}
 	if err == nil || !errors.Is(context.Cause(r.ctx), cause) {
-		t.Errorf("%v; the pull's cause is %v, want %v", err, context.Cause(r.ctx), cause)
+		t.Errorf("got %v; the pull's cause is %v, want %v", err, context.Cause(r.ctx), cause)
 	}
 }
 
@@ -121,7 +121,7 @@ func TestCanPull(t *testing.T) {
 	}{
 		{"remote engine", "tcp://engine:2375", containerd, false},
 		{"ssh", "ssh://engine", containerd, false},
-		{"another image store", "unix:///docker.sock", `{"DriverStatus":[["driver-type","overlay2"]]}`, false},
+		{"other image store", "unix:///docker.sock", `{"DriverStatus":[["driver-type","overlay2"]]}`, false},
 		{"archives only", "unix:///docker.sock", containerd, true},
 	} {
 		e := (&fakeAPI{answers: map[string]string{"GET /info": test.info}}).engine(t)

@@ -13,8 +13,7 @@ import (
 	v1spec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// idleReader reads from the engine. It fails when its context ends, or when a read takes longer than the engine's idle
-// timeout.
+// idleReader reads from the engine. It fails when its context ends or a read exceeds the engine's idle timeout.
 type idleReader struct {
 	from   io.Reader
 	stop   func() error
@@ -24,7 +23,7 @@ type idleReader struct {
 	engine *Engine
 }
 
-// newIdleReader returns a reader whose from and stop the caller sets.
+// newIdleReader returns a reader. The caller sets its from and stop fields.
 func (e *Engine) newIdleReader(ctx context.Context) *idleReader {
 	r := &idleReader{engine: e, stop: func() error { return nil }}
 	r.ctx, r.cancel = context.WithCancelCause(ctx)

@@ -16,7 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// readArchive reads the engine's archive of an image once and makes the image's manifest from it. See
+// readArchive reads the engine's archive of an image once and creates the image's manifest from it. See
 // https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageGet.
 func (i *storedImage) readArchive(ctx context.Context, e *Engine, id v1.Hash) error {
 	a := &savedArchive{engine: e, ctx: ctx, id: id, entries: map[string]savedEntry{}}
@@ -29,7 +29,7 @@ func (i *storedImage) readArchive(ctx context.Context, e *Engine, id v1.Hash) er
 		Layers []string
 	}
 	if err := json.Unmarshal(list, &images); err != nil || len(images) != 1 {
-		return fmt.Errorf("parse the archive's manifest.json: %d images instead of one (%v)", len(images), err)
+		return fmt.Errorf("parse the archive's manifest.json: got %d images, want one (%v)", len(images), err)
 	}
 	i.config = a.config
 	config, err := v1.ParseConfigFile(bytes.NewReader(a.config))
@@ -38,7 +38,7 @@ func (i *storedImage) readArchive(ctx context.Context, e *Engine, id v1.Hash) er
 	}
 	names := images[0].Layers
 	if i.diffIDs = config.RootFS.DiffIDs; len(i.diffIDs) != len(names) {
-		return fmt.Errorf("read the archive: %d layers, but %d in the config", len(names), len(i.diffIDs))
+		return fmt.Errorf("read the archive: got %d layers, but the config has %d", len(names), len(i.diffIDs))
 	}
 	i.manifest = &v1.Manifest{
 		SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Layers: []v1.Descriptor{},
@@ -49,7 +49,7 @@ func (i *storedImage) readArchive(ctx context.Context, e *Engine, id v1.Hash) er
 		name = a.followLinks(name)
 		entry, ok := a.entries[name]
 		if !ok || entry.digest != i.diffIDs[n].String() {
-			return fmt.Errorf("read the archive: layer %s is missing or is not %s", name, i.diffIDs[n])
+			return fmt.Errorf("read the archive: layer %s is missing or does not match %s", name, i.diffIDs[n])
 		}
 		paths[i.diffIDs[n]] = name
 		i.manifest.Layers = append(i.manifest.Layers, v1.Descriptor{
@@ -62,7 +62,7 @@ func (i *storedImage) readArchive(ctx context.Context, e *Engine, id v1.Hash) er
 	return err
 }
 
-// savedArchive is the archive that the engine streams of an image, as often as it is requested.
+// savedArchive is the engine's archive of an image. The engine streams it for each request.
 type savedArchive struct {
 	engine  *Engine
 	ctx     context.Context
@@ -71,14 +71,14 @@ type savedArchive struct {
 	entries map[string]savedEntry
 
 	mutex sync.Mutex
-	idle  *savedStream // not in use; the next open may go on with it
+	idle  *savedStream // not in use; the next open may reuse it
 }
 
 type savedEntry struct {
 	number int // position in the archive
 	size   int64
 	digest string
-	link   string // target of a link
+	link   string // target if the entry is a link
 }
 
 // savedStream is one pass over the archive.
@@ -125,7 +125,7 @@ func (a *savedArchive) scan() (list []byte, err error) {
 		}
 		entry := savedEntry{number: s.next - 1, size: header.Size}
 		switch header.Typeflag {
-		case tar.TypeSymlink: // a layer that equals another one
+		case tar.TypeSymlink: // a layer identical to another one
 			entry.link = path.Join(path.Dir(header.Name), header.Linkname)
 		case tar.TypeLink:
 			entry.link = path.Clean(header.Linkname)
@@ -157,7 +157,7 @@ func (a *savedArchive) scan() (list []byte, err error) {
 // followLinks returns the name of the entry that name is or links to.
 func (a *savedArchive) followLinks(name string) string {
 	name = path.Clean(name)
-	for range 8 { // engines write one level
+	for range 8 { // engines write links of one level
 		if link := a.entries[name].link; link != "" {
 			name = link
 		}
@@ -165,7 +165,7 @@ func (a *savedArchive) followLinks(name string) string {
 	return name
 }
 
-// open reads one entry. It goes on with the idle stream unless that has passed the entry.
+// open opens one entry. It reuses the idle stream unless that is already past the entry.
 func (a *savedArchive) open(name string) (io.ReadCloser, error) {
 	a.mutex.Lock()
 	s := a.idle
@@ -191,7 +191,7 @@ func (a *savedArchive) open(name string) (io.ReadCloser, error) {
 	return &savedLayer{savedStream: s, archive: a}, nil
 }
 
-// savedLayer reads one entry. Close leaves its stream for the next open.
+// savedLayer reads one entry. Close keeps the stream for the next open.
 type savedLayer struct {
 	*savedStream
 	archive *savedArchive

@@ -8,22 +8,23 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// Streams are the standard streams of a process. A nil In is empty, a nil Out or Err discards the output. Output is not
-// buffered: a slow writer slows the process.
+// Streams are the standard streams of a process. A nil In is empty; a nil Out or Err discards the output. Output is not
+// buffered: a slow writer slows down the process.
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
 }
 
-// Attachment copies a container's streams.
+// Attachment is a running copy of a container's streams.
 type Attachment struct {
 	conn   client.HijackedResponse
 	stop   func() bool
 	copied chan error
 }
 
-// Attach starts to copy the streams of a container's main process, until the process or ctx ends. Call it before Start
-// to get all output. With a TTY all output goes to Out. When In ends, the container's standard input is closed.
+// Attach starts copying the streams of the container's main process, until the process or ctx ends. Call it before
+// Start to receive all output. With a TTY, all output goes to Out. At the end of In, Attach closes the container's
+// standard input.
 func (c *Container) Attach(ctx context.Context, streams Streams) (*Attachment, error) {
 	step, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -39,23 +40,24 @@ func (c *Container) Attach(ctx context.Context, streams Streams) (*Attachment, e
 	return a, nil
 }
 
-// Wait waits for the end of the output and returns why it broke off, if it did. Call it once.
+// Wait waits for the end of the output and returns an error if copying failed. Call it only once.
 func (a *Attachment) Wait() error { return <-a.copied }
 
-// Close stops the copying. The container keeps running.
+// Close stops copying. The container keeps running.
 func (a *Attachment) Close() {
 	a.stop()
 	a.conn.Close()
 }
 
-// noDetachKeys replaces docker's detach keys, Ctrl-P Ctrl-Q, which shells use, with a sequence that is never typed.
+// noDetachKeys replaces Docker's detach keys, Ctrl-P Ctrl-Q, which shells also use, with a sequence that is never
+// typed.
 const noDetachKeys = "ctrl-@,ctrl-@,ctrl-@,ctrl-@"
 
-// copyStreams copies until the process's output ends.
+// copyStreams copies the streams until the end of the process's output.
 func copyStreams(conn client.HijackedResponse, streams Streams, tty bool) error {
 	if streams.In != nil {
 		go func() {
-			_, _ = io.Copy(conn.Conn, streams.In) // fails when the process does not read its input
+			_, _ = io.Copy(conn.Conn, streams.In) // fails if the process does not read its input
 			_ = conn.CloseWrite()
 		}()
 	}
@@ -75,8 +77,8 @@ func copyStreams(conn client.HijackedResponse, streams Streams, tty bool) error 
 	return err
 }
 
-// Logs writes the container's output so far and, with follow, further output until it ends. The engine keeps the newest
-// 16 to 32 MB, in an encoding that is larger than the text.
+// Logs writes the container's previous output and, with follow, also new output until the container stops. The engine
+// keeps the last 16 to 32 MB, in an encoding that is larger than the text.
 func (c *Container) Logs(ctx context.Context, follow bool, streams Streams) error {
 	stream, err := c.engine.client.ContainerLogs(ctx, c.ID, client.ContainerLogsOptions{
 		ShowStdout: true, ShowStderr: true, Follow: follow,

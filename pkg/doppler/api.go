@@ -17,25 +17,25 @@ import (
 // DefaultHost is the base URL of Doppler's API.
 const DefaultHost = "https://api.doppler.com"
 
-const readOnly = "use a token with read/write access to that config, or disable update_doppler (--no-update-doppler)"
+const writeHint = "use a token with read/write access to that config, or disable update_doppler (--no-update-doppler)"
 
 var (
-	// outageHints are for answers that do not depend on the call.
+	// outageHints apply to every call.
 	outageHints = []httpclient.Hint{
-		{On: httpclient.NoAnswer, Text: "check the network, DOPPLER_API_HOST and https://www.dopplerstatus.com"},
-		{On: httpclient.BadFormat, Text: "check DOPPLER_API_HOST, and proxies in between"},
+		{On: httpclient.NoResponse, Text: "check the network, DOPPLER_API_HOST and https://www.dopplerstatus.com"},
+		{On: httpclient.BadFormat, Text: "check DOPPLER_API_HOST and any proxy"},
 		{On: http.StatusTooManyRequests, Text: "try again in a minute"},
 		{On: httpclient.ServerErrors, Text: "try again later; see https://www.dopplerstatus.com"},
 	}
 	configHints = append(slices.Clone(outageHints), []httpclient.Hint{
-		{On: http.StatusUnauthorized, Text: "set doppler_token to a valid token that has not expired"},
-		{On: httpclient.Any, Message: writeDenied, Text: readOnly},
-		{On: http.StatusForbidden, Text: "grant the token's account access to that config, or use another config"},
+		{On: http.StatusUnauthorized, Text: "set doppler_token to a valid, unexpired token"},
+		{On: httpclient.Any, Message: writeDenied, Text: writeHint},
+		{On: http.StatusForbidden, Text: "grant the token's account access to the config, or use another config"},
 		{On: httpclient.Any, Text: "check doppler_project and doppler_config"},
 	}...)
 )
 
-// api returns the client for calls that carry a token or none.
+// api returns a client for API calls.
 func (c Client) api(hints []httpclient.Hint) httpclient.JSONClient {
 	host := c.Host
 	if host == "" {
@@ -49,7 +49,7 @@ func (c Client) api(hints []httpclient.Hint) httpclient.JSONClient {
 	}
 }
 
-// errorMessage reads {"messages": […], "success": false}.
+// errorMessage extracts the messages from {"messages": […], "success": false}.
 func errorMessage(body []byte) (string, bool) {
 	var answer struct {
 		Messages []string `json:"messages"`
@@ -58,8 +58,8 @@ func errorMessage(body []byte) (string, bool) {
 	return strings.Join(answer.Messages, "; "), err == nil && answer.Messages != nil
 }
 
-// call describes a call of the config. All calls are safe to repeat: a write names the value that it expects to
-// replace, and changes nothing when it was carried out before.
+// call describes a call for the config. All calls are safe to retry: a write contains the value that it expects to
+// replace, and is rejected if it has already been applied.
 func (c Client) call(op, method, path string, query url.Values) httpclient.JSONCall {
 	if query == nil {
 		query = url.Values{}
@@ -75,8 +75,8 @@ func (c Client) call(op, method, path string, query url.Values) httpclient.JSONC
 	return httpclient.JSONCall{Op: op, Method: method, Path: path, Idempotent: true}
 }
 
-// do makes a call, with a new token when Doppler rejects the current one, and decodes the answer. An error of the API
-// is an *[httpclient.APIError].
+// do makes a call and decodes the response. If Doppler rejects the token, do retries with a renewed one. API errors are
+// *[httpclient.APIError].
 func (c Client) do(ctx context.Context, call httpclient.JSONCall, answer any) error {
 	call.Token = c.Token
 	err := c.api(configHints).Do(ctx, call, answer)
@@ -92,15 +92,15 @@ func (c Client) do(ctx context.Context, call httpclient.JSONCall, answer any) er
 	return err
 }
 
-// Doppler documents neither the statuses nor the texts of its errors, and sends no codes. These parts of its messages
-// were seen.
+// Doppler documents neither the statuses nor the messages of its errors, and sends no codes. These are substrings of
+// observed messages.
 const (
 	writeDenied     = "write access"
 	accessDenied    = "does not have access"
 	locationMissing = "must specify"
 )
 
-// isNotFound reports whether a project or config does not exist or is not visible to the token: Doppler answers 404, or
+// isNotFound reports whether a project or config does not exist or is not visible to the token: Doppler returns 404, or
 // 400 with one of two messages.
 func isNotFound(err error) bool {
 	failed, ok := dopplerError(err)
@@ -113,34 +113,34 @@ func isNotFound(err error) bool {
 	return failed.Status == http.StatusNotFound
 }
 
-// isDenied reports whether the token cannot see what was requested.
+// isDenied reports whether the token has no access to the requested resource.
 func isDenied(err error) bool {
 	failed, ok := dopplerError(err)
 	return ok && (failed.Status == http.StatusForbidden || isNotFound(err))
 }
 
-// isRejected reports whether Doppler rejects the content of a request, and neither the token nor the request rate.
+// isRejected reports whether Doppler rejected the content of a request, rather than the token or the request rate.
 func isRejected(err error) bool {
 	failed, ok := dopplerError(err)
 	return ok && failed.Status < 500 && failed.Status != http.StatusUnauthorized &&
 		failed.Status != http.StatusTooManyRequests && !isDenied(err) && !strings.Contains(failed.Message, writeDenied)
 }
 
-// dopplerError returns an error that Doppler sent, and not a proxy.
+// dopplerError returns err as an APIError if it is a response from Doppler rather than from a proxy.
 func dopplerError(err error) (*httpclient.APIError, bool) {
 	failed, ok := errors.AsType[*httpclient.APIError](err)
 	return failed, ok && failed.Status != 0 && !errors.Is(err, httpclient.ErrFormat)
 }
 
-// formatError is a successful answer without what it must hold.
+// formatError returns the error for a successful response that lacks required fields.
 func formatError(op, problem string) error {
 	return &httpclient.APIError{
 		Service: "Doppler", Op: op, Status: http.StatusOK, Message: problem, Err: httpclient.ErrFormat,
-		Hint: "check DOPPLER_API_HOST, and proxies in between",
+		Hint: "check DOPPLER_API_HOST and any proxy",
 	}
 }
 
-// locationHint advises on a project or config that the token cannot see.
+// locationHint returns the hint for a project or config that does not exist or is not visible to the token.
 func (c Client) locationHint(ctx context.Context, call httpclient.JSONCall) string {
 	bound, isService := strings.CutPrefix(call.Token, "dp.st.")
 	switch {
@@ -163,7 +163,7 @@ func (c Client) locationHint(ctx context.Context, call httpclient.JSONCall) stri
 		{"projects", "doppler_project", url.Values{}},
 	} {
 		if strings.HasPrefix(call.Path, "/v3/"+level.kind+"?") {
-			break // this call has just failed
+			break // this is the call that failed
 		}
 		names, err := c.list(ctx, level.kind, level.query)
 		if err == nil && len(names) > 0 {

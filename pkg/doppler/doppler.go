@@ -18,20 +18,20 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// Client reads and writes one config. Errors of the API are *[httpclient.APIError].
+// Client reads and writes the secrets of one config. API errors are *[httpclient.APIError].
 type Client struct {
-	Host    string // "": DefaultHost
-	Token   string // a service token, which implies project and config, or a token of an account
+	Host    string // "" means DefaultHost
+	Token   string // a service token, which implies project and config, or an account's token
 	Project string // slug; "" with a service token
 	Config  string // "" with a service token
 	HTTP    httpclient.Config
 
-	// Renew returns a new token when Doppler rejects the current one: those of Login may expire during a build. nil: the
-	// token cannot be renewed.
+	// Renew returns a new token after Doppler has rejected the current one, because tokens from Login may expire during a
+	// build. nil means that the token cannot be renewed.
 	Renew func(context.Context) (string, error)
 }
 
-// Secrets returns all names and values of the config, with references resolved. They include DOPPLER_PROJECT,
+// Secrets returns the values of all secrets by name, with references resolved. They include DOPPLER_PROJECT,
 // DOPPLER_ENVIRONMENT and DOPPLER_CONFIG.
 func (c Client) Secrets(ctx context.Context) (map[string]string, error) {
 	query := url.Values{"format": {"json"}}
@@ -43,7 +43,7 @@ func (c Client) Secrets(ctx context.Context) (map[string]string, error) {
 	return secrets, nil
 }
 
-// Raw returns those of the named secrets that exist, with references unresolved.
+// Raw returns the values of the named secrets that exist, with references unresolved.
 func (c Client) Raw(ctx context.Context, names ...string) (map[string]string, error) {
 	values, err := c.values(ctx, names...)
 	if err != nil {
@@ -59,12 +59,12 @@ func (c Client) Raw(ctx context.Context, names ...string) (map[string]string, er
 	return raw, nil
 }
 
-// CheckWrite returns an error when the token cannot write, and changes nothing. names are what will be written.
+// CheckWrite returns an error if the token cannot write the named secrets. It changes nothing.
 //
-// The API does not report a token's permissions (neither /v3/me nor the config's description does). So CheckWrite
-// sends a change request with the value null, which leaves a secret as it is ("Use null to leave the existing secret
-// value unchanged"). This needs a secret that exists. In a config without any, and when Doppler rejects anything but
-// the token, CheckWrite returns nil and the write itself will show.
+// The API does not report a token's permissions, neither in /v3/me nor in the config. CheckWrite therefore sends a
+// change request with the value null ("Use null to leave the existing secret value unchanged"), which requires an
+// existing secret. If the config has no secrets, or Doppler rejects the request for a reason other than the token,
+// CheckWrite returns nil, and only the write itself can fail.
 func (c Client) CheckWrite(ctx context.Context, names ...string) error {
 	op := "check write access to " + c.name()
 	var answer struct {
@@ -89,11 +89,10 @@ func (c Client) CheckWrite(ctx context.Context, names ...string) error {
 	return err
 }
 
-// Set gives secrets these raw values in one call, and returns whether they differed before: when they do not, it makes
-// no call. It first passes the current values of those that exist to allow, which may be nil, and returns its error. A
-// write holds only for the values that allow has seen: when another client writes in between, Doppler rejects it and
-// Set starts again, which also makes it safe to repeat. (A secret that does not exist has no expected value: the last
-// writer wins.)
+// Set writes raw values of secrets in one call, unless they are already current, and reports whether it changed any. It
+// first calls allow, which may be nil, with the current values of the secrets that exist, and returns an error from
+// allow. Doppler rejects the write if another client has changed a value that allow has seen. Set then starts again, so
+// that retries are safe. For a secret that does not exist, there is no value to compare, so the last writer wins.
 func (c Client) Set(
 	ctx context.Context, want map[string]string, allow func(current map[string]string) error,
 ) (changed bool, err error) {
@@ -108,7 +107,7 @@ func (c Client) Set(
 		case err != nil:
 			return false, err
 		case maps.Equal(current, want):
-			return rejected != nil, nil // a write whose answer was lost is rejected the second time
+			return rejected != nil, nil // if rejected: the first write succeeded, but its response was lost
 		case rejected != nil && maps.Equal(current, before):
 			return false, rejected
 		}
@@ -142,8 +141,9 @@ func changes(names []string, current, want map[string]string) []change {
 	return list
 }
 
-// ValuesByConfig returns the value of a secret, references resolved, in each config that the token can read and that
-// has it. Keys are "project.config", as in Doppler's references. A service token can read its own config only.
+// ValuesByConfig returns the value of a secret, with references resolved, for each config that has the secret and that
+// the token can read. Keys have the form "project.config", as in Doppler's references. A service token can read only
+// its own config.
 func (c Client) ValuesByConfig(ctx context.Context, name string) (map[string]string, error) {
 	own, err := c.values(ctx, name, "DOPPLER_PROJECT", "DOPPLER_CONFIG")
 	if err != nil {
@@ -186,7 +186,7 @@ func (c Client) ValuesByConfig(ctx context.Context, name string) (map[string]str
 	return values, nil
 }
 
-// visibleConfigs returns a client for each config that the token can see, c itself first.
+// visibleConfigs returns a client for each config that is visible to the token, starting with c.
 func (c Client) visibleConfigs(ctx context.Context) ([]Client, error) {
 	visible := []Client{c}
 	projects, err := c.list(ctx, "projects", url.Values{})
@@ -208,7 +208,7 @@ func (c Client) visibleConfigs(ctx context.Context) ([]Client, error) {
 	return visible, nil
 }
 
-// secret is a value in the API's form; null where it is restricted.
+// secret is a secret in the API's format. Values are null if they are restricted.
 type secret struct {
 	Raw      *string `json:"raw"`
 	Computed *string `json:"computed"`
@@ -226,7 +226,7 @@ func (c Client) restricted(name string) error {
 	return fmt.Errorf("read %s: the value of %s is restricted (set the secret's visibility to masked)", c.name(), name)
 }
 
-// values returns those of the named secrets that exist.
+// values returns the named secrets that exist.
 func (c Client) values(ctx context.Context, names ...string) (map[string]secret, error) {
 	var answer struct {
 		Secrets map[string]secret `json:"secrets"`
@@ -246,24 +246,23 @@ func (c Client) values(ctx context.Context, names ...string) (map[string]secret,
 	return values, nil
 }
 
-// change is a change request: the new value, and what the secret must hold now. "If specified, the request will only be
-// processed if the provided value matches what's found in Doppler."
+// change is a change request: the new value, and the expected current value. Doppler documents the latter: "If
+// specified, the request will only be processed if the provided value matches what's found in Doppler."
 type change struct {
 	Name          string  `json:"name"`
-	OriginalName  *string `json:"originalName"` // null: a new secret
-	Value         *string `json:"value"`        // null: unchanged
+	OriginalName  *string `json:"originalName"` // null for a new secret
+	Value         *string `json:"value"`        // null to keep the value
 	OriginalValue *string `json:"originalValue,omitempty"`
 }
 
 func (c Client) write(ctx context.Context, op string, changes []change) error {
 	call := c.call(op, http.MethodPost, "/v3/configs/config/secrets", nil)
 	call.Body = map[string]any{"change_requests": changes}
-	call.Hints = []httpclient.Hint{{On: http.StatusForbidden, Text: readOnly}}
+	call.Hints = []httpclient.Hint{{On: http.StatusForbidden, Text: writeHint}}
 	return c.do(ctx, call, &struct{}{})
 }
 
-// list reads all pages of a list ("configs" or "projects"): the names of configs, or the slugs of projects, which the
-// API uses as their identifiers.
+// list returns the identifiers in all pages of a list: names for "configs", slugs for "projects".
 func (c Client) list(ctx context.Context, kind string, query url.Values) ([]string, error) {
 	const size, maxPages = 100, 50
 	op := "list Doppler " + kind
@@ -290,7 +289,7 @@ func (c Client) list(ctx context.Context, kind string, query url.Values) ([]stri
 			found = append(found, cmp.Or(project.Slug, project.Name))
 		}
 		found = slices.DeleteFunc(found, func(id string) bool { return slices.Contains(ids, id) })
-		if len(found) == 0 { // the last page: Doppler may return fewer per page than requested
+		if len(found) == 0 { // past the last page; Doppler may return fewer items per page than requested
 			break
 		}
 		ids = append(ids, found...)
@@ -298,7 +297,7 @@ func (c Client) list(ctx context.Context, kind string, query url.Values) ([]stri
 	return ids, nil
 }
 
-// name describes the config for messages.
+// name returns a description of the config for messages.
 func (c Client) name() string {
 	switch {
 	case c.Config == "":

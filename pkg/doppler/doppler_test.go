@@ -29,7 +29,7 @@ const (
 	identity  = "11111111-2222-3333-4444-555555555555"
 )
 
-// start serves two projects: one with three configs that have secrets and one that has none, and one with one config.
+// start starts a stand-in with two projects: one with three configs and an empty config, and one with one config.
 func start(t *testing.T, issuer string) *local.Server {
 	t.Helper()
 	s, err := local.Start(t.Context(), local.Options{
@@ -69,8 +69,8 @@ func start(t *testing.T, issuer string) *local.Server {
 	return s
 }
 
-// on returns c for the stand-in, with waits on a fake clock.
-func (c Client) on(s *local.Server) Client {
+// withServer returns c for the stand-in, with a fake clock.
+func (c Client) withServer(s *local.Server) Client {
 	if c.Host == "" {
 		c.Host = s.URL()
 	}
@@ -78,7 +78,7 @@ func (c Client) on(s *local.Server) Client {
 	return c
 }
 
-// checkError fails the test unless err contains all parts of want, which " … " separates; "" wants no error.
+// checkError checks that err contains every part of want, separated by " … ". An empty want means no error.
 func checkError(t *testing.T, err error, want string) {
 	t.Helper()
 	if want == "" {
@@ -98,7 +98,7 @@ func checkError(t *testing.T, err error, want string) {
 	}
 }
 
-// requests counts the requests with a method and a path that ends in suffix.
+// requests counts the requests with the method whose path ends in suffix.
 func requests(s *local.Server, method, suffix string) int {
 	n := 0
 	for _, r := range s.Requests() {
@@ -129,9 +129,9 @@ func TestSecrets(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := test.client.on(s).Secrets(t.Context())
+			got, err := test.client.withServer(s).Secrets(t.Context())
 			if err != nil || !maps.Equal(got, test.want) {
-				t.Errorf("%v, %v; want %v", got, err, test.want)
+				t.Errorf("got %v, %v; want %v", got, err, test.want)
 			}
 		})
 	}
@@ -152,16 +152,16 @@ func TestDefaultHost(t *testing.T) {
 	}}
 	_, err := client.Secrets(t.Context())
 	if err == nil || url != "https://api.doppler.com/v3/configs/config/secrets/download?format=json" {
-		t.Errorf("%s, %v", url, err)
+		t.Errorf("got %s, %v", url, err)
 	}
 }
 
 func TestRaw(t *testing.T) {
 	s := start(t, "")
-	client := Client{Token: readToken}.on(s)
+	client := Client{Token: readToken}.withServer(s)
 	got, err := client.Raw(t.Context(), name, linkName, "ABSENT")
 	if want := map[string]string{name: "old", linkName: link}; err != nil || !maps.Equal(got, want) {
-		t.Errorf("%v, %v; want %v", got, err, want)
+		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
 	restricted := `{"secrets": {"DAYTONA_SNAPSHOT_NAME": {"raw": null, "computed": null}}, "success": true}`
 	s.Fail(local.Fault{Status: http.StatusOK, Body: restricted})
@@ -182,40 +182,40 @@ func TestCheckWrite(t *testing.T) {
 		status int
 		err    string
 	}{
-		{name: "service token that writes", client: Client{Token: devToken}, posts: 1},
+		{name: "service token with write access", client: Client{Token: devToken}, posts: 1},
 		{name: "account", client: Client{Token: cliToken, Project: "sandbox", Config: "prd"}, posts: 1},
 		{name: "one of the names exists", client: Client{Token: cliToken, Project: "sandbox", Config: "stg"}, posts: 1},
 		{name: "no secret exists", client: Client{Token: cliToken, Project: "sandbox", Config: "empty"}},
 		{
-			name: "the request is rejected", client: Client{Token: devToken}, posts: 1,
+			name: "request rejected", client: Client{Token: devToken}, posts: 1,
 			fault: local.Fault{Method: "POST", Status: 400, Body: `{"messages":["No changes"],"success":false}`},
 		},
 		{
-			name: "service token that reads", client: Client{Token: readToken}, posts: 1, status: 403,
-			err: "check write access to the Doppler config: Doppler answered 403 Forbidden: You do not have write access " +
+			name: "service token with read access", client: Client{Token: readToken}, posts: 1, status: 403,
+			err: "check write access to the Doppler config: Doppler returned 403 Forbidden: You do not have write access " +
 				"to this config's secrets (use a token with read/write access to that config, or disable update_doppler " +
 				"(--no-update-doppler))",
 		},
 		{name: "denied with 400", client: Client{Token: devToken}, fault: denied, posts: 1, status: 400, err: hint},
 		{
-			name: "denied with 403 and another text", client: Client{Token: devToken}, posts: 1, status: 403, err: hint,
+			name: "denied with 403 and another message", client: Client{Token: devToken}, posts: 1, status: 403, err: hint,
 			fault: local.Fault{Method: "POST", Status: 403},
 		},
 		{
-			name: "account that reads", client: Client{Token: oneToken, Project: "sandbox", Config: "prd"}, posts: 1,
+			name: "account with read access", client: Client{Token: oneToken, Project: "sandbox", Config: "prd"}, posts: 1,
 			status: 403, err: hint,
 		},
 		{name: "invalid token", client: Client{Token: "dp.st.dev.no"}, status: 401, err: "(set doppler_token to a valid"},
 		{
-			name: "rate limit", client: Client{Token: devToken}, posts: 4, status: 429, err: "Doppler answered 429",
+			name: "rate limit", client: Client{Token: devToken}, posts: 4, status: 429, err: "Doppler returned 429",
 			fault: local.Fault{Method: "POST", Status: 429},
 		},
 		{
-			name: "server error", client: Client{Token: devToken}, posts: 4, status: 500, err: "Doppler answered 500",
+			name: "server error", client: Client{Token: devToken}, posts: 4, status: 500, err: "Doppler returned 500",
 			fault: local.Fault{Method: "POST", Status: 500},
 		},
 		{
-			name: "proxy's page", client: Client{Token: devToken}, posts: 1, status: 200, err: "web page",
+			name: "web page of a proxy", client: Client{Token: devToken}, posts: 1, status: 200, err: "web page",
 			fault: local.Fault{Method: "POST", Status: 200, Body: "<html>"},
 		},
 	} {
@@ -224,22 +224,22 @@ func TestCheckWrite(t *testing.T) {
 			if test.fault.Status != 0 {
 				s.Fail(test.fault)
 			}
-			err := test.client.on(s).CheckWrite(t.Context(), name, linkName)
+			err := test.client.withServer(s).CheckWrite(t.Context(), name, linkName)
 			checkError(t, err, test.err)
 			if httpclient.Status(err) != test.status {
 				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
 			}
 			if writes := s.Writes(); len(writes) > 0 {
-				t.Errorf("changed %v", writes)
+				t.Errorf("got writes %v, want none", writes)
 			}
 			if posts := requests(s, "POST", ""); posts != test.posts {
-				t.Errorf("%d POSTs, want %d", posts, test.posts)
+				t.Errorf("got %d POSTs, want %d", posts, test.posts)
 			}
 		})
 	}
 }
 
-// The write that CheckWrite attempts concerns one of the secrets that will be written.
+// CheckWrite prefers a secret that will be written for its request.
 func TestCheckWriteRequest(t *testing.T) {
 	var body string
 	client := Client{Token: devToken, HTTP: httpclient.Config{
@@ -299,9 +299,9 @@ func TestSet(t *testing.T) {
 		changed bool
 		status  int
 		err     string
-		writes  []map[string]string // what changed, by call
+		writes  []map[string]string // changed values, by call
 		posts   int
-		after   string // the name in the client's config
+		after   string // value of the snapshot name in the client's config
 	}{
 		{name: "one differs", client: dev, want: both, changed: true, writes: onlyName, posts: 1, after: "new"},
 		{
@@ -322,36 +322,38 @@ func TestSet(t *testing.T) {
 			after: "new",
 		},
 		{
-			name: "newer value in between", client: dev, want: both, allow: unlessNewer, fault: set("newer"),
+			name: "concurrent write of a newer value", client: dev, want: both, allow: unlessNewer, fault: set("newer"),
 			err: newer.Error(), posts: 1, after: "newer",
 		},
 		{
-			name: "older value in between", client: dev, want: both, allow: unlessNewer, fault: set("older"), changed: true,
-			writes: onlyName, posts: 2, after: "new",
+			name: "concurrent write of an older value", client: dev, want: both, allow: unlessNewer, fault: set("older"),
+			changed: true,
+			writes:  onlyName, posts: 2, after: "new",
 		},
 		{
-			name: "same value in between", client: dev, want: both, allow: unlessNewer, fault: set("new"), changed: true,
-			posts: 1, after: "new",
+			name: "concurrent write of the same value", client: dev, want: both, allow: unlessNewer, fault: set("new"),
+			changed: true,
+			posts:   1, after: "new",
 		},
 		{
-			name: "other values all the time", client: dev, want: both, posts: 3, after: "3", status: 409,
+			name: "continuous concurrent writes", client: dev, want: both, posts: 3, after: "3", status: 409,
 			fault: func(s *local.Server) local.Fault {
 				n := 0
 				change := func() { n++; s.SetSecret("sandbox", "dev", name, fmt.Sprint(n)) }
 				return local.Fault{Method: "POST", Before: change}
 			},
-			err: "write DAYTONA_SNAPSHOT_NAME, VITE_DAYTONA_SNAPSHOT_NAME to the Doppler config: Doppler answered 409 " +
+			err: "write DAYTONA_SNAPSHOT_NAME, VITE_DAYTONA_SNAPSHOT_NAME to the Doppler config: Doppler returned 409 " +
 				"Conflict: The original value of 'DAYTONA_SNAPSHOT_NAME' does not match " +
 				"(another client is writing to this config: run again)",
 		},
 		{
-			name: "answer lost", client: dev, want: both, changed: true, writes: onlyName, posts: 2, after: "new",
+			name: "response lost", client: dev, want: both, changed: true, writes: onlyName, posts: 2, after: "new",
 			fault: func(*local.Server) local.Fault {
 				return local.Fault{Method: "POST", Times: 1, Status: 502, Late: true}
 			},
 		},
 		{
-			name: "values unavailable", client: dev, want: both, after: "old", status: 503, err: "Doppler answered 503",
+			name: "values unavailable", client: dev, want: both, after: "old", status: 503, err: "Doppler returned 503",
 			fault: func(*local.Server) local.Fault { return local.Fault{Method: "GET", Status: 503} },
 		},
 		{
@@ -359,7 +361,7 @@ func TestSet(t *testing.T) {
 			err: "Secret names must only contain … (check doppler_project and doppler_config)",
 		},
 		{
-			name: "token that reads", client: Client{Token: readToken}, want: both, posts: 1, after: "old", status: 403,
+			name: "token with read access", client: Client{Token: readToken}, want: both, posts: 1, after: "old", status: 403,
 			err: "(use a token with read/write access",
 		},
 	} {
@@ -368,7 +370,7 @@ func TestSet(t *testing.T) {
 			if test.fault != nil {
 				s.Fail(test.fault(s))
 			}
-			changed, err := test.client.on(s).Set(t.Context(), test.want, test.allow)
+			changed, err := test.client.withServer(s).Set(t.Context(), test.want, test.allow)
 			checkError(t, err, test.err)
 			if httpclient.Status(err) != test.status {
 				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
@@ -383,28 +385,28 @@ func TestSet(t *testing.T) {
 				t.Errorf("written: %v, want %v", writes, test.writes)
 			}
 			if posts := requests(s, "POST", ""); posts != test.posts {
-				t.Errorf("%d POSTs, want %d", posts, test.posts)
+				t.Errorf("got %d POSTs, want %d", posts, test.posts)
 			}
 			config := test.client.Config
 			if config == "" {
 				config = "dev"
 			}
 			if after := s.Secret("sandbox", config, name); after != test.after {
-				t.Errorf("afterwards %q, want %q", after, test.after)
+				t.Errorf("value afterwards %q, want %q", after, test.after)
 			}
 		})
 	}
 }
 
-func TestSetKeepsTheMapThatAllowChanges(t *testing.T) {
+func TestSetIgnoresChangesByAllow(t *testing.T) {
 	s := start(t, "")
 	allow := func(current map[string]string) error {
 		clear(current)
 		return nil
 	}
-	changed, err := Client{Token: devToken}.on(s).Set(t.Context(), map[string]string{name: "new"}, allow)
+	changed, err := Client{Token: devToken}.withServer(s).Set(t.Context(), map[string]string{name: "new"}, allow)
 	if err != nil || !changed || s.Secret("sandbox", "dev", name) != "new" {
-		t.Errorf("%v, %v", changed, err)
+		t.Errorf("got %v, %v", changed, err)
 	}
 }
 
@@ -470,13 +472,13 @@ func TestValuesByConfig(t *testing.T) {
 			if test.fault.Status != 0 {
 				s.Fail(test.fault)
 			}
-			got, err := test.client.on(s).ValuesByConfig(t.Context(), name)
+			got, err := test.client.withServer(s).ValuesByConfig(t.Context(), name)
 			checkError(t, err, test.err)
 			if httpclient.Status(err) != test.status {
 				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
 			}
 			if !maps.Equal(got, test.want) {
-				t.Errorf("%v, want %v", got, test.want)
+				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
 	}
@@ -494,14 +496,14 @@ func TestErrors(t *testing.T) {
 		client   Client
 		fault    local.Fault
 		status   int
-		format   bool   // whether the answer is not one of the API
-		err      string // "": no error
-		requests int    // of the call itself
+		format   bool   // whether the response is not from the API
+		err      string // "" for no error
+		requests int    // number of attempts of the call
 	}{
-		{name: "no token", status: 401, err: "Invalid Auth token (set doppler_token to a valid token", requests: 1},
+		{name: "no token", status: 401, err: "Invalid Auth token (set doppler_token to a valid, unexpired", requests: 1},
 		{
 			name: "service token, another config", client: Client{Token: readToken, Config: "prd"}, requests: 1, status: 400,
-			err: `read Doppler config "prd": Doppler answered 400 Bad Request: This token does not have access to ` +
+			err: `read Doppler config "prd": Doppler returned 400 Bad Request: This token does not have access to ` +
 				`requested config 'prd' (a service token can access only its own config "dev": correct or omit ` +
 				`doppler_project and doppler_config, or use a token of that config)`,
 		},
@@ -514,7 +516,9 @@ func TestErrors(t *testing.T) {
 			status: 404, err: `(check doppler_config; visible to the token: "dev", "empty", "prd", "stg")`,
 		},
 		{
-			name: "unknown config of a project with one", client: Client{Token: cliToken, Project: "website", Config: "prd"},
+			name: "unknown config in a project with one config", client: Client{
+				Token: cliToken, Project: "website", Config: "prd",
+			},
 			requests: 1, status: 404, err: `(check doppler_config; visible to the token: "dev")`,
 		},
 		{
@@ -531,37 +535,37 @@ func TestErrors(t *testing.T) {
 		},
 		{
 			name: "forbidden", client: service, fault: local.Fault{Status: 403}, requests: 1, status: 403,
-			err: "(grant the token's account access to that config",
+			err: "(grant the token's account access to the config",
 		},
 		{name: "429 once", client: service, fault: local.Fault{Status: 429, Times: 1}, requests: 2},
-		{name: "429 with the longest wait", client: service, fault: slow("60", 1), requests: 2},
+		{name: "429 with the maximum wait", client: service, fault: slow("60", 1), requests: 2},
 		{
-			name: "429 always", client: service, fault: local.Fault{Status: 429}, requests: 4, status: 429,
+			name: "persistent 429", client: service, fault: local.Fault{Status: 429}, requests: 4, status: 429,
 			err: "(try again in a minute)",
 		},
 		{
-			name: "429 with a longer wait", client: service, fault: slow("61", 0), requests: 1, status: 429,
+			name: "429 over the maximum wait", client: service, fault: slow("61", 0), requests: 1, status: 429,
 			err: "(try again in a minute; retry after 1m1s)",
 		},
 		{name: "500 once", client: service, fault: local.Fault{Status: 500, Times: 1}, requests: 2},
 		{
-			name: "500 always", client: service, fault: local.Fault{Status: 500}, requests: 4, status: 500,
+			name: "persistent 500", client: service, fault: local.Fault{Status: 500}, requests: 4, status: 500,
 			err: "(try again later; see https://www.dopplerstatus.com)",
 		},
 		{
-			name: "proxy's bad gateway", client: service, fault: page(502), requests: 4, status: 502, format: true,
+			name: "502 of a proxy", client: service, fault: page(502), requests: 4, status: 502, format: true,
 			err: "(try again later",
 		},
 		{
-			name: "proxy's denial", client: service, fault: page(403), requests: 1, status: 403, format: true,
+			name: "403 of a proxy", client: service, fault: page(403), requests: 1, status: 403, format: true,
 			err: "the response is a web page, not JSON (check DOPPLER_API_HOST",
 		},
 		{
-			name: "page instead of an answer", client: service, fault: page(200), requests: 1, status: 200, format: true,
+			name: "web page with 200", client: service, fault: page(200), requests: 1, status: 200, format: true,
 			err: "the response is a web page, not JSON (check DOPPLER_API_HOST",
 		},
 		{
-			name: "another kind of JSON", client: service, requests: 1, status: 400, format: true,
+			name: "unexpected JSON", client: service, requests: 1, status: 400, format: true,
 			err:   "the response is not in the API's format (check DOPPLER_API_HOST",
 			fault: local.Fault{Status: 400, Body: `{"error":"no"}`},
 		},
@@ -587,23 +591,23 @@ func TestErrors(t *testing.T) {
 			if test.fault.Status != 0 {
 				s.Fail(test.fault)
 			}
-			_, err := test.client.on(s).Secrets(t.Context())
+			_, err := test.client.withServer(s).Secrets(t.Context())
 			checkError(t, err, test.err)
 			if httpclient.Status(err) != test.status || errors.Is(err, httpclient.ErrFormat) != test.format {
-				t.Errorf("%#v", err)
+				t.Errorf("got %#v", err)
 			}
 			if n := requests(s, "GET", "/download"); n != test.requests {
-				t.Errorf("%d requests, want %d", n, test.requests)
+				t.Errorf("got %d requests, want %d", n, test.requests)
 			}
 		})
 	}
 }
 
-func TestHintWithoutLists(t *testing.T) {
+func TestLocationHintWithoutLists(t *testing.T) {
 	s := start(t, "")
 	s.Fail(local.Fault{Path: "/download"})
 	s.Fail(local.Fault{Status: 403})
-	_, err := Client{Token: cliToken, Project: "sandbox", Config: "production"}.on(s).Secrets(t.Context())
+	_, err := Client{Token: cliToken, Project: "sandbox", Config: "production"}.withServer(s).Secrets(t.Context())
 	checkError(t, err, "(check doppler_project and doppler_config, and that the token can access them)")
 }
 
@@ -612,19 +616,19 @@ func TestUnreachable(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Client{Token: readToken}.on(s).Secrets(t.Context())
+	_, err := Client{Token: readToken}.withServer(s).Secrets(t.Context())
 	checkError(t, err, "read the Doppler config: cannot reach "+s.URL()+": … (check the network, DOPPLER_API_HOST")
 }
 
 func TestTimeout(t *testing.T) {
 	s := start(t, "")
 	s.Fail(local.Fault{Silence: true})
-	client := Client{Token: readToken}.on(s)
+	client := Client{Token: readToken}.withServer(s)
 	client.HTTP.Policy.Timeout = 20 * time.Millisecond
 	_, err := client.Secrets(t.Context())
-	checkError(t, err, "no answer within 20ms, after 4 attempts (check the network")
+	checkError(t, err, "no response within 20ms, after 4 attempts (check the network")
 	if !errors.As(err, new(*httpclient.TimeoutError)) {
-		t.Errorf("%#v", err)
+		t.Errorf("got %#v", err)
 	}
 }
 
@@ -633,11 +637,11 @@ func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	interrupted := errors.New("interrupted")
 	s.Fail(local.Fault{Before: func() { cancel(interrupted) }, Silence: true})
-	if _, err := (Client{Token: readToken}).on(s).Secrets(ctx); err != interrupted {
-		t.Errorf("%v, want the cause", err)
+	if _, err := (Client{Token: readToken}).withServer(s).Secrets(ctx); err != interrupted {
+		t.Errorf("got %v, want the cause", err)
 	}
 	if n := len(s.Requests()); n != 1 {
-		t.Errorf("%d requests, want 1", n)
+		t.Errorf("got %d requests, want 1", n)
 	}
 }
 
@@ -666,7 +670,7 @@ func TestLogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	trust := func(subject, audience string) string {
-		return fmt.Sprintf("make that identity trust the subject %q with the audience %q)", subject, audience)
+		return fmt.Sprintf("configure that identity to trust the subject %q with the audience %q)", subject, audience)
 	}
 	valid := mint(audience, nil)
 	for _, test := range []struct {
@@ -701,14 +705,14 @@ func TestLogin(t *testing.T) {
 			name: "forged", token: forged, status: 401, message: "failed to verify signature",
 			hint: trust(subject, audience),
 		},
-		{name: "not a token", token: "hello", status: 401, message: "Invalid OIDC token", hint: "trust this workflow)"},
+		{name: "not a token", token: "hello", status: 401, message: "Invalid OIDC token", hint: "to trust this workflow)"},
 		{name: "500 once", token: valid, fault: local.Fault{Status: 500, Times: 1}},
 		{
-			name: "500 always", token: valid, fault: local.Fault{Status: 500}, status: 500,
+			name: "persistent 500", token: valid, fault: local.Fault{Status: 500}, status: 500,
 			message: "Internal Server Error", hint: "(try again later",
 		},
 		{
-			name: "page", token: valid, fault: local.Fault{Status: 200, Body: "<html>"}, status: 200, message: "web page",
+			name: "web page", token: valid, fault: local.Fault{Status: 200, Body: "<html>"}, status: 200, message: "web page",
 			hint: "(check DOPPLER_API_HOST",
 		},
 		{
@@ -729,12 +733,12 @@ func TestLogin(t *testing.T) {
 			if id == "" {
 				id = identity
 			}
-			token, err := Client{}.on(s).Login(t.Context(), id, test.token)
+			token, err := Client{}.withServer(s).Login(t.Context(), id, test.token)
 			if test.hint != "" {
 				op := fmt.Sprintf("authenticate to Doppler as identity %q: ", id)
 				checkError(t, err, op+" … "+test.message+" … "+test.hint)
 				if token != "" || httpclient.Status(err) != test.status {
-					t.Errorf("%q, %v; want status %d", token, err, test.status)
+					t.Errorf("got %q, %v; want status %d", token, err, test.status)
 				}
 				if len(test.token) > 10 && strings.Contains(err.Error(), test.token) {
 					t.Errorf("the OIDC token is in %q", err)
@@ -744,7 +748,7 @@ func TestLogin(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			client := Client{Token: token, Project: "sandbox", Config: "prd"}.on(s)
+			client := Client{Token: token, Project: "sandbox", Config: "prd"}.withServer(s)
 			changed, err := client.Set(t.Context(), map[string]string{name: "new"}, nil)
 			if err != nil || !changed || s.Secret("sandbox", "prd", name) != "new" {
 				t.Errorf("the token cannot write: %v, %v", changed, err)
@@ -753,7 +757,7 @@ func TestLogin(t *testing.T) {
 	}
 }
 
-// A token of Login may expire before a build ends.
+// A token from Login may expire before a build ends.
 func TestRenew(t *testing.T) {
 	s := start(t, "")
 	renewed := 0
@@ -763,15 +767,15 @@ func TestRenew(t *testing.T) {
 		return newToken, s.AddToken(local.Token{
 			Value: newToken, Access: []local.Access{{Project: "sandbox", Config: "dev", Write: true}},
 		})
-	}}.on(s)
+	}}.withServer(s)
 	if _, err := client.Secrets(t.Context()); err != nil || renewed != 0 {
-		t.Errorf("%v, renewed %d times", err, renewed)
+		t.Errorf("got %v, renewed %d times", err, renewed)
 	}
 	s.Revoke(devToken)
 	if _, err := client.Secrets(t.Context()); err != nil || renewed != 1 {
-		t.Errorf("%v, renewed %d times", err, renewed)
+		t.Errorf("got %v, renewed %d times", err, renewed)
 	}
-	// A hint uses the new token.
+	// The requests for a hint use the new token.
 	account := Client{
 		Token:   "dp.ct.expired",
 		Project: "sandbox",
@@ -780,7 +784,7 @@ func TestRenew(t *testing.T) {
 			return cliToken, nil
 		},
 	}
-	_, err := account.on(s).Secrets(t.Context())
+	_, err := account.withServer(s).Secrets(t.Context())
 	checkError(t, err, `visible to the token: "dev"`)
 	client.Renew = func(context.Context) (string, error) { return "dp.st.dev.no", nil }
 	if _, err := client.Secrets(t.Context()); httpclient.Status(err) != http.StatusUnauthorized {
@@ -793,7 +797,7 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// The lists of Doppler may be longer than a page.
+// Doppler's lists may have several pages.
 func TestListPages(t *testing.T) {
 	var pages []string
 	client := Client{Token: cliToken, Project: "p", Config: "c", HTTP: httpclient.Config{
@@ -811,7 +815,7 @@ func TestListPages(t *testing.T) {
 	}}
 	names, err := client.list(t.Context(), "configs", map[string][]string{})
 	if err != nil || !slices.Equal(names, []string{"a", "b", "c"}) {
-		t.Errorf("%q, %v", names, err)
+		t.Errorf("got %q, %v", names, err)
 	}
 	if !slices.Equal(pages, []string{"1/100", "2/100", "3/100"}) {
 		t.Errorf("pages %q", pages)

@@ -15,8 +15,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// FuzzErrorAnswer checks that an error is one printable line without the token, whatever Doppler or a proxy answers.
-func FuzzErrorAnswer(f *testing.F) {
+// FuzzErrorResponse checks that an error is one printable line without the token for any response.
+func FuzzErrorResponse(f *testing.F) {
 	for _, seed := range []string{
 		`{"messages":["Invalid Auth token"],"success":false}`, `{"messages":["hunter2 is wrong","\u001b[2J\n::error::x"]}`,
 		`{"messages":[]}`, `{"messages":null}`, `{"messages":"x"}`, "<html>", "", `{"messages":["hunter\u00002"]}`,
@@ -33,7 +33,7 @@ func FuzzErrorAnswer(f *testing.F) {
 		_, err := client.Secrets(t.Context())
 		failed, ok := errors.AsType[*httpclient.APIError](err)
 		if !ok || failed.Status != 409 {
-			t.Fatalf("%#v", err)
+			t.Fatalf("got %#v", err)
 		}
 		text := err.Error()
 		if strings.Contains(text, "hunter2") {
@@ -45,12 +45,12 @@ func FuzzErrorAnswer(f *testing.F) {
 		}
 		var object map[string]json.RawMessage
 		if !errors.Is(err, httpclient.ErrFormat) && json.Unmarshal(data, &object) != nil {
-			t.Errorf("%q is accepted as an error of Doppler", data)
+			t.Errorf("%q is accepted as an error from Doppler", data)
 		}
 	})
 }
 
-// FuzzDescribeSubject checks that only a token's claims are shown, in one line, and never its signature.
+// FuzzDescribeSubject checks that the description is one line and does not contain the token's signature.
 func FuzzDescribeSubject(f *testing.F) {
 	encode := base64.RawURLEncoding.EncodeToString
 	for _, seed := range []string{
@@ -70,7 +70,7 @@ func FuzzDescribeSubject(f *testing.F) {
 		payload, _, _ := strings.Cut(token, "."+signature)
 		claims, _ := base64.RawURLEncoding.DecodeString(payload[strings.LastIndex(payload, ".")+1:])
 		if len(signature) > 12 && strings.Contains(text, signature) && !strings.Contains(string(claims), signature) {
-			t.Errorf("%q has the signature of %q", text, token)
+			t.Errorf("%q contains the signature of %q", text, token)
 		}
 	})
 }

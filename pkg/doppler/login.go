@@ -12,8 +12,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// Login exchanges a GitHub OIDC token for a token of the service account that identity belongs to. It uses c.Host and
-// c.HTTP only. The identity determines the token's lifetime, which may be minutes: see Client.Renew.
+// Login exchanges a GitHub OIDC token for a token of the identity's service account. It uses only c.Host and c.HTTP.
+// The identity determines the token's lifetime, which may be a few minutes: see Client.Renew.
 func (c Client) Login(ctx context.Context, identity, idToken string) (string, error) {
 	op := fmt.Sprintf("authenticate to Doppler as identity %q", identity)
 	var answer struct {
@@ -21,7 +21,7 @@ func (c Client) Login(ctx context.Context, identity, idToken string) (string, er
 	}
 	hints := append(slices.Clone(outageHints), httpclient.Hint{
 		On:   httpclient.Any,
-		Text: "check doppler_identity, and make that identity trust " + describeSubject(idToken),
+		Text: "check doppler_identity, and configure that identity to trust " + describeSubject(idToken),
 	})
 	err := c.api(hints).Do(ctx, httpclient.JSONCall{
 		Op: op, Method: http.MethodPost, Path: "/v3/auth/oidc", Idempotent: true,
@@ -36,7 +36,7 @@ func (c Client) Login(ctx context.Context, identity, idToken string) (string, er
 	return answer.Token, nil
 }
 
-// describeSubject names the claims of a token that an identity matches; they are not secret.
+// describeSubject describes the claims of a token that an identity matches. They are not secret.
 func describeSubject(idToken string) string {
 	var claims struct {
 		Audience any    `json:"aud"`

@@ -9,28 +9,28 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// ErrNotInstalled is returned when there is no git program.
+// ErrNotInstalled is returned if the git program is not found.
 var ErrNotInstalled = errors.New("git is not installed: install it (apt-get install git)")
 
-// Cause is why git failed, as far as its messages tell.
+// Cause is the reason for a failure of git, derived from its messages.
 type Cause int
 
-// Causes.
+// Causes of git failures.
 const (
 	Unknown       Cause = iota
-	Network             // no connection, a connection that broke, or a server error
-	RateLimited         // the server answered 429
-	Unauthorized        // the server wants credentials, or rejects them
-	Moved               // the server redirects, and a token is not sent after a redirect
-	NotFound            // no such repository, or it is hidden from this token
+	Network             // no connection, a broken connection, or a server error
+	RateLimited         // the server returned 429
+	Unauthorized        // the server requires or rejects credentials
+	Moved               // the server redirected; tokens are not sent after a redirect
+	NotFound            // the repository does not exist or is not visible to the token
 	MissingCommit       // the server does not have the commit
-	NotGit              // the answer is not a git server's
-	InvalidPath         // the commit has a file that git refuses to write, such as .git/config
+	NotGit              // the response is not from a git server
+	InvalidPath         // the commit contains a path that git refuses to write, such as .git/config
 	DiskFull
 )
 
-// causes maps what git writes to stderr (with LC_ALL=C) to a cause; the first row that matches counts. git reports
-// failures as text only.
+// causes maps git's messages on stderr (with LC_ALL=C) to causes, because git reports failures only as text. The first
+// match applies.
 var causes = []struct {
 	cause Cause
 	texts []string
@@ -53,13 +53,13 @@ var causes = []struct {
 	{InvalidPath, []string{"invalid path"}},
 }
 
-// Error is a git command that failed.
+// Error reports a failed git command.
 type Error struct {
-	Op       string // the command: "fetch"
+	Op       string // git command, such as "fetch"
 	Cause    Cause
-	Message  string // what git reported, as one safe line
-	ExitCode int    // -1 when a signal ended git
-	Attempts int    // how often the command ran; 0 means once
+	Message  string // git's message, as one line that is safe to print
+	ExitCode int    // -1 if a signal killed git or it did not start
+	Attempts int    // number of attempts; 0 means one
 	Err      error
 }
 
@@ -92,8 +92,8 @@ func newError(op, stderr string, err error) *Error {
 	return e
 }
 
-// reason returns the last line in which git reports an error. A full disk or a rejected ref comes first: other errors
-// follow from it.
+// reason returns the last line in which git reports an error. A line about a full disk or a rejected ref takes
+// precedence, because later errors follow from it.
 func reason(stderr string) string {
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
 	for _, line := range lines {

@@ -1,5 +1,5 @@
-// Package git runs the git program with settings that neither a repository nor a user can override: no hooks, no file
-// system monitor, no prompts, no protocol that runs a command. git must be version 2.31 or later: older versions do not
+// Package git runs git with settings that neither a repository nor a user can override: no hooks, no file system
+// monitor, no prompts, and no protocols that run commands. It requires git 2.31 or later, because older versions do not
 // read settings from the environment; see [Git.CheckVersion].
 package git
 
@@ -23,21 +23,21 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// Git runs git in one place. Its methods return modified copies, so a value can be shared.
+// Git runs git commands in one directory. Methods that change a setting return a copy, so a value can be shared.
 type Git struct {
-	Dir      string    // where git runs; "": the current directory
-	Settings []Setting // override the repository's and the user's
-	Env      []string  // variables, beside those that git needs from this process; see environment
+	Dir      string    // working directory; "" means the current directory
+	Settings []Setting // override those of the repository and the user
+	Env      []string  // NAME=VALUE, in addition to the inherited variables
 
-	IdleTimeout time.Duration    // how long git waits for a server that sends next to nothing; 0: 1 min
-	Clock       httpclient.Clock // for the waits between attempts; nil: the system's
+	IdleTimeout time.Duration    // how long a transfer may be slower than 1000 bytes/s; default 1 min
+	Clock       httpclient.Clock // for the waits between attempts; nil means the system clock
 }
 
-// Setting is one line of a git configuration: "core.hooksPath", "/dev/null".
+// Setting is one git configuration setting, such as "core.hooksPath" and "/dev/null".
 type Setting struct{ Name, Value string }
 
-// WithToken returns a copy that sends token to the server, for example https://github.com, and to no other server. The
-// token is passed in git's environment: it is in no argument, URL or file.
+// WithToken returns a copy that sends token only to the server, for example https://github.com. git receives the token
+// in its environment, so that no argument, URL or file contains it.
 func (g Git) WithToken(server, token string) Git {
 	if token == "" {
 		return g
@@ -50,8 +50,8 @@ func (g Git) WithToken(server, token string) Git {
 	return g
 }
 
-// Output runs a git command and returns what it prints. It returns an [*Error] when git fails, and the cause of ctx
-// when that has ended.
+// Output runs a git command and returns its standard output. It returns an [*Error] if git fails, or the cause of ctx
+// if ctx has ended.
 func (g Git) Output(ctx context.Context, args ...string) ([]byte, error) {
 	var out bytes.Buffer
 	err := g.Run(ctx, nil, &out, args...)
@@ -63,8 +63,8 @@ const (
 	firstWait   = 500 * time.Millisecond
 )
 
-// OutputWithRetry is [Git.Output] for a command that talks to a server and is safe to repeat: it runs up to 3 times
-// while the network or the server fails. It returns what the last attempt printed.
+// OutputWithRetry is like [Git.Output] for a command that connects to a server and is safe to repeat. It runs the
+// command up to 3 times if the network or the server fails, and returns the output of the last attempt.
 func (g Git) OutputWithRetry(ctx context.Context, args ...string) ([]byte, error) {
 	clock := g.Clock
 	if clock == nil {
@@ -88,17 +88,17 @@ func (g Git) OutputWithRetry(ctx context.Context, args ...string) ([]byte, error
 	}
 }
 
-// Run runs a git command with its input and output. Errors are those of [Git.Output].
+// Run runs a git command with the given standard input and output. It returns the same errors as [Git.Output].
 func (g Git) Run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir, cmd.Stdin, cmd.Stdout = g.Dir, stdin, stdout
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	cmd.Env = slices.Concat(environment(os.Environ()), g.settingsEnv(), g.Env)
-	// git starts children (git-remote-https): end the whole process group.
+	// Kill the whole process group: git starts child processes such as git-remote-https.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second // for a process that left the group and holds a pipe open
+	cmd.WaitDelay = 5 * time.Second // in case a process has left the group and keeps a pipe open
 	err := cmd.Run()
 	switch {
 	case err == nil:
@@ -111,7 +111,7 @@ func (g Git) Run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ..
 	return newError(args[0], stderr.String(), err)
 }
 
-// settingsEnv passes the settings in the environment, where they override every configuration file.
+// settingsEnv returns the settings as environment variables, which override every configuration file.
 func (g Git) settingsEnv() []string {
 	idle := cmp.Or(g.IdleTimeout, time.Minute)
 	settings := append([]Setting{
@@ -144,16 +144,16 @@ func (g Git) settingsEnv() []string {
 	return env
 }
 
-// inherited are the variables by which git finds its files, its proxy and its certificates.
+// inherited matches the variables that git needs to find its files, proxy and certificates.
 var inherited = regexp.MustCompile(`^(PATH|HOME|USER|LOGNAME|TMPDIR|XDG_CONFIG_HOME|SSH_AUTH_SOCK|` +
 	`SSL_CERT_(FILE|DIR)|GIT_(SSL|PROXY)_\w+|(?i:(https?|all|no)_proxy))=`)
 
-// environment returns the variables that git needs, without the secrets that may be beside them.
+// environment returns the variables in own that git needs, and no others, because they may be secrets.
 func environment(own []string) []string {
 	return slices.DeleteFunc(slices.Clone(own), func(variable string) bool { return !inherited.MatchString(variable) })
 }
 
-// CheckVersion returns an error when git is missing or older than 2.31.
+// CheckVersion returns an error if git is missing or older than 2.31.
 func (g Git) CheckVersion(ctx context.Context) error {
 	out, err := g.Output(ctx, "version")
 	if err != nil {
@@ -167,7 +167,7 @@ func (g Git) CheckVersion(ctx context.Context) error {
 	return nil
 }
 
-// commandSettings are the settings with which a repository makes git run a command (git-config), and harmless values.
+// commandSettings are the settings, see git-config(1), that make git run a command, with harmless values.
 var commandSettings = []struct {
 	name     *regexp.Regexp
 	harmless string
@@ -178,14 +178,14 @@ var commandSettings = []struct {
 	{regexp.MustCompile(`^core\.sshcommand$`), "ssh"},
 }
 
-// HardenedConfig returns a copy for a repository in Dir whose own settings must not run commands. A repository may come
-// from an artifact, a cache or another user. The settings of the machine and of the user still apply.
+// HardenedConfig returns a copy in which the settings of the repository in Dir cannot run commands: the repository may
+// come from an artifact, a cache or another user. System and user settings still apply.
 func (g Git) HardenedConfig(ctx context.Context) (Git, error) {
 	out, err := g.Output(ctx, "config", "--list", "--show-scope", "--name-only", "--null")
 	if err != nil {
 		return Git{}, err
 	}
-	fields := strings.Split(string(out), "\x00") // scope and name in turn
+	fields := strings.Split(string(out), "\x00") // alternating scopes and names
 	g.Settings = slices.Clone(g.Settings)
 	for i := 0; i+1 < len(fields); i += 2 {
 		scope, name := fields[i], fields[i+1]
@@ -193,7 +193,7 @@ func (g Git) HardenedConfig(ctx context.Context) (Git, error) {
 			continue
 		}
 		if strings.HasPrefix(name, "remote.") && strings.HasSuffix(name, ".uploadpack") {
-			// git uses the first value of uploadpack, so ours would not count. It only applies to file and ssh.
+			// git uses the first value of uploadpack, so it cannot be overridden. It applies only to file and ssh.
 			g.Env = append(slices.Clone(g.Env), "GIT_ALLOW_PROTOCOL=https:http")
 		}
 		for _, c := range commandSettings {
@@ -202,7 +202,7 @@ func (g Git) HardenedConfig(ctx context.Context) (Git, error) {
 			}
 			g.Settings = append(g.Settings, Setting{name, c.harmless})
 			if strings.HasPrefix(name, "credential.") {
-				// An empty helper resets the list for that server only; this one resets it for all.
+				// An empty helper for a server resets only the list for that server; this resets the list for all.
 				g.Settings = append(g.Settings, Setting{"credential.helper", ""})
 			}
 		}

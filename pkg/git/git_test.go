@@ -30,7 +30,7 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// fakeGit puts a shell script in place of git and returns its directory.
+// fakeGit puts a shell script named git in PATH and returns its directory.
 func fakeGit(t *testing.T, script string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -72,10 +72,10 @@ func TestWithToken(t *testing.T) {
 		}
 	}
 	if lines[0] != "arguments: fetch" || value("GIT_CONFIG_COUNT") != fmt.Sprint(len(settings)-1) {
-		t.Errorf("git got\n%s", out)
+		t.Errorf("git received\n%s", out)
 	}
 	if len(plain.Settings) > 0 || len(plain.WithToken("https://git.example", "").Settings) > 0 {
-		t.Error("the token changed a value that does not have it")
+		t.Error("WithToken modified the original value, or an empty token added settings")
 	}
 }
 
@@ -85,8 +85,8 @@ func TestOutputWithRetry(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		message  string
-		failures int // before git succeeds
-		attempts int // of the error; 0: success
+		failures int // number of failures before git succeeds
+		attempts int // of the error; 0 for success
 		waits    []time.Duration
 	}{
 		{"success", network, 0, 0, nil},
@@ -164,7 +164,7 @@ func TestErrorCause(t *testing.T) {
 		{"", "exit status 128", Unknown, false},
 	} {
 		err := newError("fetch", test.stderr, errors.New("exit status 128"))
-		if test.stderr != "" { // without an exit status, git did not start
+		if test.stderr != "" { // without stderr, git did not start
 			fakeGit(t, "cat >&2 <<'EOF'\n"+test.stderr+"\nEOF\nexit 128\n")
 			_, failed := Git{}.Output(t.Context(), "fetch")
 			var ok bool

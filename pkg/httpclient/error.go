@@ -16,25 +16,25 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// APIError is a call to a service that failed: with an answer, or without one (Status 0). It prints as
-// `op: Service answered 403 Forbidden: message (hint)`.
+// APIError reports a failed call to a service, with a response or without one (Status 0). Its text has the form
+// `op: Service returned 403 Forbidden: message (hint)`.
 type APIError struct {
 	Service    string        // "Daytona"
-	Op         string        // what the call was for: "list regions"
-	Status     int           // HTTP; 0: no answer
-	Message    string        // the service's, or the problem with its answer; one safe line
-	RetryAfter time.Duration // the wait that the service requests; 0: none
+	Op         string        // the operation: "list regions"
+	Status     int           // HTTP status; 0 if there was no response
+	Message    string        // from the service, or the problem with its response; one line, safe to print
+	RetryAfter time.Duration // the wait that the service requests; 0 for none
 	Hint       string        // what the user can do
-	Err        error         // the cause, when there was no answer or no usable one; may be nil
+	Err        error         // the cause, if there was no usable response; may be nil
 }
 
-// ErrFormat is wrapped by an APIError whose answer does not come from the service's API: a proxy's page, other JSON.
+// ErrFormat is wrapped by an APIError for a response that is not from the service's API, such as a proxy's web page.
 var ErrFormat = errors.New("unexpected response")
 
 func (e *APIError) Error() string {
 	text := e.Op + ": "
 	if e.Status != 0 {
-		text += strings.TrimSpace(fmt.Sprintf("%s answered %d %s", e.Service, e.Status, http.StatusText(e.Status)))
+		text += strings.TrimSpace(fmt.Sprintf("%s returned %d %s", e.Service, e.Status, http.StatusText(e.Status)))
 		if e.Message != "" {
 			text += ": "
 		}
@@ -52,7 +52,7 @@ func (e *APIError) Error() string {
 
 func (e *APIError) Unwrap() error { return e.Err }
 
-// Status returns the HTTP status of a failed call; 0 when err is not one, or there was no answer.
+// Status returns the HTTP status of an [*APIError], or 0 for other errors and for calls without a response.
 func Status(err error) int {
 	if failed, ok := errors.AsType[*APIError](err); ok {
 		return failed.Status
@@ -60,21 +60,21 @@ func Status(err error) int {
 	return 0
 }
 
-// Hint is a row of a service's table: what to do about the answers it matches. The first row that matches counts.
+// Hint is advice for the failed calls that it matches. The first matching hint of a list applies.
 type Hint struct {
 	On      When
-	Message string // a part of the message, in lower case; "" matches every message
+	Message string // substring of the message, in lower case; "" matches every message
 	Text    string // an imperative: "check DAYTONA_API_URL"
 }
 
 // When is an HTTP status, or one of the classes below.
 type When int
 
-// Classes of failed calls. Any but these are statuses.
+// Classes of failed calls. Other values are HTTP statuses.
 const (
 	Any          When = -1
-	NoAnswer     When = -2 // network errors and timeouts
-	BadFormat    When = -3 // [ErrFormat], except with a server error: that is a proxy's
+	NoResponse   When = -2 // network errors and timeouts
+	BadFormat    When = -3 // [ErrFormat], except with a 5xx status, which a proxy sends
 	ClientErrors When = -4 // 4xx
 	ServerErrors When = -5 // 5xx
 )
@@ -86,7 +86,7 @@ func (h Hint) matches(e *APIError) bool {
 	switch h.On {
 	case Any:
 		return true
-	case NoAnswer:
+	case NoResponse:
 		return e.Status == 0 && !errors.Is(e.Err, ErrFormat)
 	case BadFormat:
 		return errors.Is(e.Err, ErrFormat) && e.Status < 500
@@ -98,25 +98,26 @@ func (h Hint) matches(e *APIError) bool {
 	return e.Status == int(h.On)
 }
 
-// Service describes a service for its errors.
+// Service describes a service in errors.
 type Service struct {
 	Name  string // "Daytona"
-	URL   string // of its API, shown when it cannot be reached
+	URL   string // base URL of its API, shown when it cannot be reached
 	Hints []Hint
 
-	// Message reads an answer that reports an error; false when it does not have the service's form, which makes the
-	// error an [ErrFormat]. nil: {"message": "…"}.
+	// Message extracts the message from the body of an error response. It returns false if the body does not have the
+	// service's format; the error then wraps [ErrFormat]. nil means the format {"message": "…"}.
 	Message func(body []byte) (message string, ok bool)
 
-	Clock Clock // for a Retry-After that is a date; nil: the system's
+	Clock Clock // for a Retry-After date; nil means the system clock
 }
 
-// maxMessage is the most characters of a service's message that an error shows.
+// maxMessage is the maximum number of characters that an error shows of a service's message.
 const maxMessage = 400
 
-// Failure describes how a call has failed. hints come before the service's own, and secrets are removed from the
-// message. err is what the HTTP client returned, or why the answer could not be used; a successful status with a nil
-// err has the wrong format. Failure reads the response's body. When ctx has ended, it returns the cause of that.
+// Failure returns the [*APIError] for a failed call, or the cause of ctx if ctx has ended. hints take precedence over
+// the service's own. Failure removes secrets from the message. err is the HTTP client's error, or the reason why the
+// response could not be used; a successful status with a nil err means the wrong format. Failure reads the response's
+// body.
 func (s Service) Failure(
 	ctx context.Context, op string, response *http.Response, err error, secrets []string, hints ...Hint,
 ) error {
@@ -126,14 +127,14 @@ func (s Service) Failure(
 	e := &APIError{Service: s.Name, Op: op, Err: err}
 	if response == nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
-			err = wrapped.Err // without method and full URL
+			err = wrapped.Err // without the method and the full URL
 		}
 		e.Message = fmt.Sprintf("cannot reach %s: %v", s.URL, err)
 		if errors.As(err, new(*BodyTooLargeError)) {
 			e.Message, e.Err = err.Error(), errors.Join(ErrFormat, err)
 		}
 	} else {
-		s.readAnswer(e, response)
+		s.readResponse(e, response)
 	}
 	e.Message = clean(e.Message, secrets)
 	for _, hint := range slices.Concat(hints, s.Hints) {
@@ -145,7 +146,7 @@ func (s Service) Failure(
 	return e
 }
 
-func (s Service) readAnswer(e *APIError, response *http.Response) {
+func (s Service) readResponse(e *APIError, response *http.Response) {
 	e.Status = response.StatusCode
 	clock := s.Clock
 	if clock == nil {
@@ -188,7 +189,7 @@ func formatProblem(response *http.Response, data []byte) string {
 	return "the response is not JSON"
 }
 
-// clean removes secrets before the text is cut, so that no part of one stays.
+// clean removes secrets before it truncates the message, so that no part of a secret remains.
 func clean(message string, secrets []string) string {
 	message = strings.TrimRight(safetext.Line(message, 0), ".:; ")
 	secrets = slices.SortedFunc(slices.Values(secrets), func(a, b string) int { return len(b) - len(a) })

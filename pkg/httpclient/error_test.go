@@ -27,15 +27,16 @@ func TestRetryAfter(t *testing.T) {
 		{"none", http.Header{"Retry": {"5"}}, 0},
 		{"seconds", http.Header{"Retry-After": {"5"}}, 5 * time.Second},
 		{"white space", http.Header{"Retry-After": {" 5 "}}, 5 * time.Second},
-		{"a fraction", http.Header{"Retry-After": {"0.5"}}, 500 * time.Millisecond},
-		{"a date", http.Header{"Retry-After": {"Fri, 02 Jan 2026 03:05:05 GMT"}}, time.Minute},
-		{"a date in the past", http.Header{"Retry-After": {"Fri, 02 Jan 2026 03:00:05 GMT"}}, 0},
+		{"fraction", http.Header{"Retry-After": {"0.5"}}, 500 * time.Millisecond},
+		{"date", http.Header{"Retry-After": {"Fri, 02 Jan 2026 03:05:05 GMT"}}, time.Minute},
+		{"date in the past", http.Header{"Retry-After": {"Fri, 02 Jan 2026 03:00:05 GMT"}}, 0},
 		{"negative", http.Header{"Retry-After": {"-5"}}, 0},
 		{"not a number", http.Header{"Retry-After": {"NaN"}}, 0},
 		{"text", http.Header{"Retry-After": {"soon"}}, 0},
 		{"huge", http.Header{"Retry-After": {"99999999999999999999"}}, 1e9 * time.Second},
 		{
-			"the longest", http.Header{"Retry-After": {"5"}, "Retry-After-Anonymous": {"7"}, "Retry-After-Authenticated": {"6"}},
+			"longest of several",
+			http.Header{"Retry-After": {"5"}, "Retry-After-Anonymous": {"7"}, "Retry-After-Authenticated": {"6"}},
 			7 * time.Second,
 		},
 	} {
@@ -76,9 +77,9 @@ func TestGitHubRateLimit(t *testing.T) {
 		{"requests remain", 403, header("X-RateLimit-Remaining", "1", "X-RateLimit-Reset", reset), "{}", 0, false},
 		{"secondary", 403, header("Retry-After", "4"), "", 4 * time.Second, true},
 		{"secondary without a header", 403, nil, `{"message":"You have exceeded a secondary rate limit."}`, 0, true},
-		{"429 alone", 429, nil, "", 0, true},
+		{"429 without headers", 429, nil, "", 0, true},
 		{"forbidden", 403, nil, `{"message":"Resource not accessible by integration"}`, 0, false},
-		{"a proxy's page", 403, nil, "<html>rate limit", 0, false},
+		{"web page of a proxy", 403, nil, "<html>rate limit", 0, false},
 		{"success", 200, header("X-RateLimit-Remaining", "0", "X-RateLimit-Reset", reset), "", 0, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -92,10 +93,10 @@ func TestGitHubRateLimit(t *testing.T) {
 			}
 			wait, limited := GitHubRateLimit(response, fakeclock.Start)
 			if wait != test.wait || limited != test.limited {
-				t.Errorf("%s, %v; want %s, %v", wait, limited, test.wait, test.limited)
+				t.Errorf("got %s, %v; want %s, %v", wait, limited, test.wait, test.limited)
 			}
 			if data, err := io.ReadAll(response.Body); string(data) != test.body || err != nil {
-				t.Errorf("the body is left as %q, %v", data, err)
+				t.Errorf("the body afterwards is %q, %v", data, err)
 			}
 		})
 	}
@@ -108,15 +109,15 @@ func TestAPIErrorText(t *testing.T) {
 	}{
 		{
 			APIError{Service: "Daytona", Op: "list regions", Status: 403, Message: "Access denied", Hint: "use another key"},
-			"list regions: Daytona answered 403 Forbidden: Access denied (use another key)",
+			"list regions: Daytona returned 403 Forbidden: Access denied (use another key)",
 		},
 		{
 			APIError{Service: "Daytona", Op: "list regions", Status: 429, Hint: "slow down", RetryAfter: 90 * time.Second},
-			"list regions: Daytona answered 429 Too Many Requests (slow down; retry after 1m30s)",
+			"list regions: Daytona returned 429 Too Many Requests (slow down; retry after 1m30s)",
 		},
 		{
 			APIError{Service: "Daytona", Op: "list regions", Status: 599, RetryAfter: time.Second},
-			"list regions: Daytona answered 599 (retry after 1s)",
+			"list regions: Daytona returned 599 (retry after 1s)",
 		},
 		{
 			APIError{Service: "Daytona", Op: "list regions", Message: "cannot reach https://x: EOF"},
@@ -143,7 +144,7 @@ func TestStatus(t *testing.T) {
 
 func TestFailure(t *testing.T) {
 	service := Service{Name: "Depot", URL: "https://api.example", Hints: []Hint{
-		{NoAnswer, "", "no answer"},
+		{NoResponse, "", "no response"},
 		{BadFormat, "", "bad format"},
 		{401, "", "unauthorized"},
 		{403, "scope", "scope"},
@@ -154,7 +155,7 @@ func TestFailure(t *testing.T) {
 	}}
 	for _, test := range []struct {
 		name    string
-		status  int // 0: no answer
+		status  int // 0: no response
 		body    string
 		err     error
 		hints   []Hint
@@ -163,58 +164,59 @@ func TestFailure(t *testing.T) {
 		format  bool
 	}{
 		{
-			name: "no answer", err: io.ErrUnexpectedEOF, message: "cannot reach https://api.example: unexpected EOF",
-			hint: "no answer",
+			name: "no response", err: io.ErrUnexpectedEOF, message: "cannot reach https://api.example: unexpected EOF",
+			hint: "no response",
 		},
 		{
-			name: "an answer that is too large", err: &BodyTooLargeError{Limit: 7},
+			name: "response too large", err: &BodyTooLargeError{Limit: 7},
 			message: "the response is larger than 7 bytes", hint: "bad format", format: true,
 		},
 		{
-			name: "a message", status: 401, body: `{"message":"no such\n token."}`, message: "no such token",
+			name: "message", status: 401, body: `{"message":"no such\n token."}`, message: "no such token",
 			hint: "unauthorized",
 		},
 		{
-			name: "a row for a message", status: 403, body: `{"message":"Insufficient Scope"}`, message: "Insufficient Scope",
+			name: "hint for a message", status: 403, body: `{"message":"Insufficient Scope"}`, message: "Insufficient Scope",
 			hint: "scope",
 		},
-		{name: "the next row of a status", status: 403, body: `{"message":"no"}`, message: "no", hint: "forbidden"},
+		{name: "next hint for a status", status: 403, body: `{"message":"no"}`, message: "no", hint: "forbidden"},
 		{name: "server error", status: 502, body: `{"message":"no"}`, message: "no", hint: "server"},
 		{name: "client error", status: 422, body: `{"message":"no"}`, message: "no", hint: "client"},
 		{
-			name: "the call's row first", status: 401, body: `{"message":"no"}`, hints: []Hint{{401, "", "this call"}},
+			name: "hint of the call first", status: 401, body: `{"message":"no"}`, hints: []Hint{{401, "", "this call"}},
 			message: "no", hint: "this call",
 		},
 		{
-			name: "a page", status: 403, body: "\n<html>", message: "the response is a web page, not JSON", hint: "bad format",
+			name: "web page", status: 403, body: "\n<html>", message: "the response is a web page, not JSON", hint: "bad format",
 			format: true,
 		},
 		{
-			name: "a proxy's page", status: 500, body: "<html>", message: "the response is a web page, not JSON", hint: "server",
+			name: "web page of a proxy", status: 500, body: "<html>",
+			message: "the response is a web page, not JSON", hint: "server",
 			format: true,
 		},
 		{name: "text", status: 404, body: "nope", message: "the response is not JSON", hint: "bad format", format: true},
-		{name: "nothing", status: 404, message: "the response is empty", hint: "bad format", format: true},
+		{name: "empty body", status: 404, message: "the response is empty", hint: "bad format", format: true},
 		{
-			name: "another kind of JSON", status: 404, body: "[]", message: "the response is not in the API's format",
+			name: "unexpected JSON", status: 404, body: "[]", message: "the response is not in the API's format",
 			hint: "bad format", format: true,
 		},
 		{
-			name: "success of the wrong kind", status: 200, body: `{"message":"hello"}`,
+			name: "unexpected success", status: 200, body: `{"message":"hello"}`,
 			message: "the response is not in the API's format", hint: "bad format", format: true,
 		},
-		{name: "a redirect", status: 302, body: "x", message: "the response is not JSON", hint: "bad format", format: true},
+		{name: "redirect", status: 302, body: "x", message: "the response is not JSON", hint: "bad format", format: true},
 		{
 			name: "secrets", status: 401, body: `{"message":"token-1 and token-12 are bad"}`,
 			message: "*** and *** are bad", hint: "unauthorized",
 		},
 		{
-			name: "a secret where the message is cut", status: 401,
+			name: "secret at the truncation point", status: 401,
 			body:    `{"message":"` + strings.Repeat("x", maxMessage-5) + `token-12"}`,
 			message: strings.Repeat("x", maxMessage-5) + "***", hint: "unauthorized",
 		},
 		{
-			name: "a long message", status: 401, body: `{"message":"` + strings.Repeat("x", maxMessage+1) + `"}`,
+			name: "long message", status: 401, body: `{"message":"` + strings.Repeat("x", maxMessage+1) + `"}`,
 			message: strings.Repeat("x", maxMessage-1) + "…", hint: "unauthorized",
 		},
 	} {
@@ -229,17 +231,17 @@ func TestFailure(t *testing.T) {
 			err := service.Failure(t.Context(), "op", response, test.err, []string{"", "token-1", "token-12"}, test.hints...)
 			got, ok := errors.AsType[*APIError](err)
 			if !ok {
-				t.Fatalf("%T", err)
+				t.Fatalf("got %T", err)
 			}
 			var after time.Duration
 			if response != nil {
 				after = 3 * time.Second
 			}
 			if got.Service != "Depot" || got.Op != "op" || got.Status != test.status || got.RetryAfter != after {
-				t.Errorf("%+v", got)
+				t.Errorf("got %+v", got)
 			}
 			if got.Message != test.message || got.Hint != test.hint {
-				t.Errorf("%q (%q), want %q (%q)", got.Message, got.Hint, test.message, test.hint)
+				t.Errorf("got %q (%q), want %q (%q)", got.Message, got.Hint, test.message, test.hint)
 			}
 			if errors.Is(err, ErrFormat) != test.format || test.err != nil && !errors.Is(err, test.err) {
 				t.Errorf("cause %v", got.Err)
@@ -267,7 +269,7 @@ func TestJSONClient(t *testing.T) {
 		replies []int // statuses; the last one repeats
 		answer  string
 		seen    seen
-		want    string // of the answer's field
+		want    string // the decoded field
 		err     string
 		n       int
 	}{
@@ -285,26 +287,27 @@ func TestJSONClient(t *testing.T) {
 			}},
 		},
 		{
-			name: "a write that may be repeated", call: JSONCall{Method: "POST", Idempotent: true}, replies: []int{500, 200},
+			name: "idempotent write", call: JSONCall{Method: "POST", Idempotent: true}, replies: []int{500, 200},
 			answer: `{"name":"n"}`, want: "n", n: 2,
 			seen: seen{method: "POST", uri: "/base"},
 		},
 		{
-			name: "a write that may not", call: JSONCall{Op: "save", Method: "POST", Token: "secret"}, replies: []int{500},
-			answer: `{"message":"secret is bad"}`, n: 1,
+			name: "write that is not idempotent", call: JSONCall{Op: "save", Method: "POST", Token: "secret"},
+			replies: []int{500},
+			answer:  `{"message":"secret is bad"}`, n: 1,
 			seen: seen{method: "POST", uri: "/base"},
-			err:  "save: Service answered 500 Internal Server Error: *** is bad (service)",
+			err:  "save: Service returned 500 Internal Server Error: *** is bad (service)",
 		},
 		{
-			name: "the call's hint and secrets",
+			name: "hint and secrets of the call",
 			call: JSONCall{Op: "read", Secrets: []string{"hidden"}, Hints: []Hint{{404, "", "call"}}}, replies: []int{404},
 			answer: `{"message":"hidden"}`, n: 1,
-			seen: seen{method: "GET", uri: "/base"}, err: "read: Service answered 404 Not Found: *** (call)",
+			seen: seen{method: "GET", uri: "/base"}, err: "read: Service returned 404 Not Found: *** (call)",
 		},
 		{
 			name: "not JSON", call: JSONCall{Op: "read"}, answer: `<html>`, n: 1,
 			seen: seen{method: "GET", uri: "/base"},
-			err:  "read: Service answered 200 OK: the response is a web page, not JSON (service)",
+			err:  "read: Service returned 200 OK: the response is a web page, not JSON (service)",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -371,10 +374,10 @@ func FuzzFailure(f *testing.F) {
 			t.Errorf("unsafe: %q", text)
 		}
 		if strings.Contains(text, "hunter2") || utf8.RuneCountInString(text) > maxMessage+100 {
-			t.Errorf("%q", text)
+			t.Errorf("got %q", text)
 		}
 		if Status(err) != int(status) || !json.Valid(body) && !errors.Is(err, ErrFormat) {
-			t.Errorf("%#v", err)
+			t.Errorf("got %#v", err)
 		}
 	})
 }

@@ -1,5 +1,5 @@
-// Package httpclient is the HTTP client for every service this project calls: deadlines, retries that are safe, bounded
-// answers, and one error type. It configures github.com/hashicorp/go-retryablehttp.
+// Package httpclient is the HTTP client for all services: it adds deadlines, safe retries, bounded response sizes and
+// one error type. It builds on github.com/hashicorp/go-retryablehttp.
 package httpclient
 
 import (
@@ -14,34 +14,34 @@ import (
 // Config describes a client. The zero value is the production default.
 type Config struct {
 	Policy Policy
-	Clock  Clock             // for the waits between attempts; nil: the system's
-	Base   http.RoundTripper // sends one request; nil: http.DefaultTransport, which honors HTTPS_PROXY and NO_PROXY
+	Clock  Clock             // for the waits between attempts; nil means the system clock
+	Base   http.RoundTripper // sends a request; nil means http.DefaultTransport, which honors HTTPS_PROXY and NO_PROXY
 
-	// FollowRedirects makes Client follow up to 10 redirects, without credentials once one has left the first host.
-	// Otherwise a redirect is returned like any other answer.
+	// FollowRedirects makes Client follow up to 10 redirects, dropping credentials once one leaves the first host.
+	// Otherwise Client returns a redirect like any other response.
 	FollowRedirects bool
 }
 
-// Policy bounds one call, which is one or more requests. A zero field means the default.
+// Policy limits one call, which consists of one or more requests. Zero fields mean the defaults.
 type Policy struct {
-	Timeout       time.Duration // of one request, including the answer's body; 20 s
-	Attempts      int           // the most requests for one call; 4
-	Budget        time.Duration // no request starts later than this after the first; 5 min
-	MinWait       time.Duration // before the second request; it doubles with each, and is jittered by up to half; 300 ms
-	MaxWait       time.Duration // the longest such wait; 10 s
-	MaxRetryAfter time.Duration // the longest Retry-After that is obeyed; a longer one ends the call; 60 s
-	MaxBody       int64         // bytes of an answer; a larger one is a *BodyTooLargeError; 8 MiB
+	Timeout       time.Duration // for one request, including the response body; default 20 s
+	Attempts      int           // maximum requests for one call; default 4
+	Budget        time.Duration // no request starts later than this after the first; default 5 min
+	MinWait       time.Duration // before the second request; doubles each time; jittered by up to half; default 300 ms
+	MaxWait       time.Duration // maximum of such a wait; default 10 s
+	MaxRetryAfter time.Duration // longest Retry-After to wait for; a longer one ends the call; default 60 s
+	MaxBody       int64         // response bytes; a larger response is a *BodyTooLargeError; default 8 MiB
 
-	// StreamBody leaves an answer's body to the caller: Timeout then ends with the headers, MaxBody does not apply, and
-	// a body that is cut short is not retried. For downloads.
+	// StreamBody, for downloads, leaves reading the response body to the caller: Timeout then covers only the headers,
+	// MaxBody does not apply, and a truncated body is not retried.
 	StreamBody bool
 
-	// Rejections are statuses that mean a request was not carried out, so that one that is not idempotent is retried too;
-	// nil: 429.
+	// Rejections are statuses that mean a request had no effect, so that it is retried even if it is not idempotent. nil
+	// means 429.
 	Rejections []int
 
-	// RateLimit recognizes answers other than 429 that report a rate limit, and returns the wait that they request; 0:
-	// unknown. It must restore the body if it reads it. See [GitHubRateLimit].
+	// RateLimit recognizes rate limits that are not reported as 429, and returns the requested wait, or 0 if unknown. If
+	// it reads the body, it must restore it. See [GitHubRateLimit].
 	RateLimit func(response *http.Response, now time.Time) (wait time.Duration, limited bool)
 }
 
@@ -59,20 +59,20 @@ func (p Policy) withDefaults() Policy {
 	return p
 }
 
-// Clock returns the time and waits.
+// Clock provides the current time and sleeps.
 type Clock interface {
 	Now() time.Time
-	// Sleep returns nil after d, or the cause of ctx when that ends first.
+	// Sleep returns nil after d, or the cause of ctx if ctx ends first.
 	Sleep(ctx context.Context, d time.Duration) error
 }
 
-// SystemClock is the real time.
+// SystemClock is the [Clock] of the system.
 type SystemClock struct{}
 
-// Now is [time.Now].
+// Now returns the current time.
 func (SystemClock) Now() time.Time { return time.Now() }
 
-// Sleep waits with a timer.
+// Sleep implements [Clock].
 func (SystemClock) Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -84,8 +84,8 @@ func (SystemClock) Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Client returns a client for generated APIs and libraries. It has no timeout of its own: the policy and the request's
-// context end a call.
+// Client returns an HTTP client for generated API clients and libraries. It has no http.Client.Timeout: the policy and
+// the request's context limit a call.
 func (c Config) Client() *http.Client {
 	redirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	if c.FollowRedirects {
@@ -94,11 +94,11 @@ func (c Config) Client() *http.Client {
 	return &http.Client{Transport: c.Transport(), CheckRedirect: redirect}
 }
 
-// publicHeaders hold nothing that identifies the caller.
+// publicHeaders are the headers that never contain credentials.
 var publicHeaders = []string{"Accept", "Accept-Encoding", "Range", "User-Agent"}
 
-// followSafely removes every header that may hold credentials once a redirect has left the first host, and sends no
-// request with a body there.
+// followSafely removes every header that may contain credentials once a redirect has left the first host, and does not
+// follow a redirect to another host with a method other than GET or HEAD.
 func followSafely(next *http.Request, via []*http.Request) error {
 	first := via[0].URL
 	away := !sameOrigin(first, next.URL) ||
@@ -120,12 +120,12 @@ func sameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && a.Host == b
 
 type idempotencyKey struct{}
 
-// Idempotent marks the requests of ctx as safe to repeat, whatever their method.
+// Idempotent marks the requests of ctx as safe to retry, regardless of their method.
 func Idempotent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idempotencyKey{}, true)
 }
 
-// NotIdempotent marks the requests of ctx as unsafe to repeat once they may have been carried out, whatever their
+// NotIdempotent marks the requests of ctx as unsafe to retry once they may have had an effect, regardless of their
 // method.
 func NotIdempotent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idempotencyKey{}, false)

@@ -19,23 +19,23 @@ import (
 	"github.com/org/sandbox-actions/internal/fakeclock"
 )
 
-// reply is one answer of a scripted server.
+// reply is one response of a scripted server.
 type reply struct {
 	status int
 	header map[string]string
 	body   string
-	reset  bool // closes the connection without an answer
-	cut    bool // closes it within the body
-	silent bool // does not answer
-	stalls bool // sends the body's first part only
+	reset  bool // closes the connection without a response
+	cut    bool // closes the connection in the middle of the body
+	silent bool // does not respond
+	stalls bool // sends only the first part of the body
 }
 
-// server answers with the replies in order; the last one repeats. It records the bodies it receives.
+// server sends the replies in order, repeating the last one. It records the request bodies.
 type server struct {
 	*httptest.Server
 	mu      sync.Mutex
 	bodies  []string
-	lengths []int64 // the Content-Length headers
+	lengths []int64 // values of the Content-Length header
 }
 
 func startServer(t *testing.T, replies ...reply) *server {
@@ -97,12 +97,12 @@ func TestRetries(t *testing.T) {
 		policy   Policy
 		replies  []reply
 		requests int
-		status   int             // of the answer; 0: an error
+		status   int             // of the response; 0: an error
 		waits    []time.Duration // nil: not compared
 	}{
 		{name: "success", replies: []reply{ok}, requests: 1, status: 200},
 		{name: "server error once", replies: []reply{status(500), ok}, requests: 2, status: 200},
-		{name: "server error always", replies: []reply{status(502)}, requests: 4, status: 502},
+		{name: "persistent server error", replies: []reply{status(502)}, requests: 4, status: 502},
 		{name: "fewer attempts", policy: Policy{Attempts: 2}, replies: []reply{status(502)}, requests: 2, status: 502},
 		{name: "a single attempt", policy: Policy{Attempts: 1}, replies: []reply{status(502)}, requests: 1, status: 502},
 		{name: "request timeout", replies: []reply{status(408), ok}, requests: 2, status: 200},
@@ -110,13 +110,13 @@ func TestRetries(t *testing.T) {
 		{name: "client error", replies: []reply{status(404)}, requests: 1, status: 404},
 		{name: "redirect", replies: []reply{after(302, "Location", "/x")}, requests: 1, status: 302},
 		{name: "connection reset once", replies: []reply{{reset: true}, ok}, requests: 2, status: 200},
-		{name: "body cut short once", replies: []reply{{cut: true, body: "do"}, ok}, requests: 2, status: 200},
-		{name: "body cut short always", replies: []reply{{cut: true, body: "do"}}, requests: 4},
+		{name: "body truncated once", replies: []reply{{cut: true, body: "do"}, ok}, requests: 2, status: 200},
+		{name: "body always truncated", replies: []reply{{cut: true, body: "do"}}, requests: 4},
 		{name: "PUT", method: "PUT", replies: []reply{status(500), ok}, requests: 2, status: 200},
 		{name: "DELETE", method: "DELETE", replies: []reply{status(500), ok}, requests: 2, status: 200},
 		{name: "POST", method: "POST", replies: []reply{status(500)}, requests: 1, status: 500},
 		{name: "POST, service unavailable", method: "POST", replies: []reply{status(503)}, requests: 1, status: 503},
-		{name: "POST, body cut short", method: "POST", replies: []reply{{cut: true, body: "do"}}, requests: 1},
+		{name: "POST, body truncated", method: "POST", replies: []reply{{cut: true, body: "do"}}, requests: 1},
 		{name: "POST, connection reset", method: "POST", replies: []reply{{reset: true}}, requests: 1},
 		{name: "POST, rate limited", method: "POST", replies: []reply{status(429), ok}, requests: 2, status: 200},
 		{
@@ -146,10 +146,10 @@ func TestRetries(t *testing.T) {
 			requests: 2, status: 200, waits: seconds(8),
 		},
 		{
-			name: "the longest Retry-After", replies: []reply{after(429, "Retry-After", "60"), ok},
+			name: "Retry-After at the maximum", replies: []reply{after(429, "Retry-After", "60"), ok},
 			requests: 2, status: 200, waits: seconds(60),
 		},
-		{name: "Retry-After too long", replies: []reply{after(429, "Retry-After", "61")}, requests: 1, status: 429},
+		{name: "Retry-After over the maximum", replies: []reply{after(429, "Retry-After", "61")}, requests: 1, status: 429},
 		{
 			name: "Retry-After longer than the policy", policy: Policy{MaxRetryAfter: 6 * time.Second},
 			replies: []reply{after(429, "Retry-After", "7")}, requests: 1, status: 429,
@@ -159,9 +159,9 @@ func TestRetries(t *testing.T) {
 			replies: []reply{after(429, "Retry-After", "15")}, requests: 2, status: 429, waits: seconds(15),
 		},
 		{name: "body too large", policy: Policy{MaxBody: 3}, replies: []reply{ok}, requests: 1},
-		{name: "body as large as allowed", policy: Policy{MaxBody: 4}, replies: []reply{ok}, requests: 1, status: 200},
+		{name: "body at the maximum size", policy: Policy{MaxBody: 4}, replies: []reply{ok}, requests: 1, status: 200},
 		{
-			name: "a rate limit of the service's own",
+			name: "service-specific rate limit",
 			policy: Policy{RateLimit: func(r *http.Response, _ time.Time) (time.Duration, bool) {
 				return 5 * time.Second, r.StatusCode == 403
 			}},
@@ -181,7 +181,7 @@ func TestRetries(t *testing.T) {
 			}
 			response, err := Config{Policy: test.policy, Clock: clock}.Client().Do(request)
 			if (err != nil) != (test.status == 0) || err == nil && response.StatusCode != test.status {
-				t.Fatalf("%v, %v; want status %d", response, err, test.status)
+				t.Fatalf("got %v, %v; want status %d", response, err, test.status)
 			}
 			if test.status == 200 {
 				if data, err := io.ReadAll(response.Body); string(data) != "done" || err != nil {
@@ -225,11 +225,11 @@ func TestDefaults(t *testing.T) {
 		MaxWait: 10 * time.Second, MaxRetryAfter: time.Minute, MaxBody: 8 << 20, Rejections: []int{429},
 	}
 	if got := (Policy{}).withDefaults(); !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v, want %+v", got, want)
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 	want.Attempts, want.Rejections, want.RateLimit = 1, []int{}, nil
 	if got := want.withDefaults(); !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v, want %+v", got, want)
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
@@ -240,14 +240,14 @@ func TestJitter(t *testing.T) {
 		seen[transport.backoff(1)] = true
 	}
 	if len(seen) != 51 || !seen[50] || !seen[100] {
-		t.Errorf("%d different waits, want all from 50 to 100", len(seen))
+		t.Errorf("got %d different waits, want all from 50 to 100", len(seen))
 	}
 }
 
 func TestUnreachable(t *testing.T) {
 	s := startServer(t, reply{})
 	s.Close()
-	for _, method := range []string{"GET", "POST"} { // no connection: neither was carried out
+	for _, method := range []string{"GET", "POST"} { // no connection, so neither had an effect
 		clock := &fakeclock.Clock{}
 		request, _ := http.NewRequestWithContext(t.Context(), method, s.URL, nil)
 		_, err := Config{Clock: clock}.Client().Do(request)
@@ -264,9 +264,9 @@ func TestTimeout(t *testing.T) {
 		attempts int
 		text     string
 	}{
-		{"no answer", reply{silent: true}, 2, "no answer within 20ms, after 2 attempts"},
-		{"a single attempt", reply{silent: true}, 1, "no answer within 20ms"},
-		{"half an answer", reply{body: "do", stalls: true}, 2, "no answer within 20ms, after 2 attempts"},
+		{"no response", reply{silent: true}, 2, "no response within 20ms, after 2 attempts"},
+		{"a single attempt", reply{silent: true}, 1, "no response within 20ms"},
+		{"incomplete response", reply{body: "do", stalls: true}, 2, "no response within 20ms, after 2 attempts"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := startServer(t, test.reply)
@@ -275,10 +275,10 @@ func TestTimeout(t *testing.T) {
 			timeout, ok := errors.AsType[*TimeoutError](err)
 			if !ok || timeout.Limit != policy.Timeout || !errors.Is(err, context.DeadlineExceeded) ||
 				!strings.HasSuffix(err.Error(), test.text) {
-				t.Errorf("%v, want a timeout", err)
+				t.Errorf("got %v, want a timeout", err)
 			}
 			if n := len(s.requests()); n != test.attempts {
-				t.Errorf("%d requests, want %d", n, test.attempts)
+				t.Errorf("got %d requests, want %d", n, test.attempts)
 			}
 		})
 	}
@@ -291,7 +291,7 @@ func TestCertificateIsNotRetried(t *testing.T) {
 	defer s.Close()
 	clock := &fakeclock.Clock{}
 	if _, err := (Config{Clock: clock}).Client().Get(s.URL); err == nil || clock.Slept() != nil {
-		t.Errorf("%v, waits %v", err, clock.Slept())
+		t.Errorf("got %v, waits %v", err, clock.Slept())
 	}
 }
 
@@ -299,7 +299,7 @@ func TestBodyTooLarge(t *testing.T) {
 	s := startServer(t, reply{body: "done"})
 	_, err := Config{Policy: Policy{MaxBody: 3}}.Client().Get(s.URL)
 	if large, ok := errors.AsType[*BodyTooLargeError](err); !ok || large.Limit != 3 {
-		t.Errorf("%v, want a BodyTooLargeError", err)
+		t.Errorf("got %v, want a BodyTooLargeError", err)
 	}
 	large := strings.Repeat("x", 8<<20)
 	s = startServer(t, reply{body: large}, reply{body: large + "x"})
@@ -311,16 +311,16 @@ func TestBodyTooLarge(t *testing.T) {
 	}
 }
 
-func TestBodyThatCannotBeReadAgain(t *testing.T) {
+func TestBodyIsNotReplayable(t *testing.T) {
 	s := startServer(t, reply{status: 500})
 	request, _ := http.NewRequestWithContext(t.Context(), "PUT", s.URL, io.MultiReader(strings.NewReader("sent")))
 	response, err := Config{Clock: &fakeclock.Clock{}}.Client().Do(request)
 	if err != nil || response.StatusCode != 500 || !slices.Equal(s.requests(), []string{"sent"}) {
-		t.Errorf("%v, %v, requests %q", response, err, s.requests())
+		t.Errorf("got %v, %v, requests %q", response, err, s.requests())
 	}
 }
 
-// closeRecorder is a body that knows whether it was closed.
+// closeRecorder is a body that records whether it was closed.
 type closeRecorder struct {
 	io.Reader
 	closed bool
@@ -331,7 +331,7 @@ func (c *closeRecorder) Close() error {
 	return nil
 }
 
-func TestRequestIsLeftAlone(t *testing.T) {
+func TestRequestIsNotModified(t *testing.T) {
 	s := startServer(t, reply{status: 500}, reply{body: "done"})
 	request, _ := http.NewRequestWithContext(t.Context(), "PUT", s.URL, strings.NewReader("sent"))
 	body := &closeRecorder{Reader: strings.NewReader("sent")}
@@ -339,7 +339,7 @@ func TestRequestIsLeftAlone(t *testing.T) {
 	before := request.Clone(t.Context())
 	response, err := Config{Clock: &fakeclock.Clock{}}.Transport().RoundTrip(request)
 	if err != nil || response.StatusCode != 200 || response.Request != request {
-		t.Fatalf("%v, %v", response, err)
+		t.Fatalf("got %v, %v", response, err)
 	}
 	if !body.closed {
 		t.Error("the body was not closed")
@@ -350,7 +350,7 @@ func TestRequestIsLeftAlone(t *testing.T) {
 	}
 }
 
-// Only a failed dial shows that a request was not carried out.
+// Only a failed dial proves that a request had no effect.
 func TestNetworkErrors(t *testing.T) {
 	for _, test := range []struct {
 		name     string
@@ -370,7 +370,7 @@ func TestNetworkErrors(t *testing.T) {
 			request, _ := http.NewRequestWithContext(t.Context(), "POST", "http://127.0.0.1/", nil)
 			_, err := Config{Base: base, Clock: &fakeclock.Clock{}}.Client().Do(request)
 			if !errors.Is(err, test.err) || n != test.attempts {
-				t.Errorf("%v after %d attempts, want %d", err, n, test.attempts)
+				t.Errorf("got %v after %d attempts, want %d", err, n, test.attempts)
 			}
 		})
 	}
@@ -385,7 +385,7 @@ func TestStreamBody(t *testing.T) {
 	}
 	defer response.Body.Close()
 	if data, err := io.ReadAll(response.Body); string(data) != "done" || err != nil {
-		t.Errorf("%q, %v", data, err)
+		t.Errorf("got %q, %v", data, err)
 	}
 	s = startServer(t, reply{cut: true, body: "do"})
 	if response, err = (Config{Policy: policy}).Client().Get(s.URL); err != nil {
@@ -393,12 +393,12 @@ func TestStreamBody(t *testing.T) {
 	}
 	defer response.Body.Close()
 	if _, err = io.ReadAll(response.Body); !errors.Is(err, io.ErrUnexpectedEOF) || len(s.requests()) != 1 {
-		t.Errorf("%v, %d requests", err, len(s.requests()))
+		t.Errorf("got %v, %d requests", err, len(s.requests()))
 	}
 	s = startServer(t, reply{silent: true})
 	policy = Policy{StreamBody: true, Timeout: 20 * time.Millisecond, Attempts: 1}
 	if _, err = (Config{Policy: policy}).Client().Get(s.URL); !errors.As(err, new(*TimeoutError)) {
-		t.Errorf("%v, want a timeout", err)
+		t.Errorf("got %v, want a timeout", err)
 	}
 }
 
@@ -410,7 +410,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 	request, _ := http.NewRequestWithContext(ctx, "GET", s.URL, nil)
 	_, err := Config{Clock: clock}.Client().Do(request)
 	if !errors.Is(err, interrupted) || len(s.requests()) != 1 {
-		t.Errorf("%v, %d requests", err, len(s.requests()))
+		t.Errorf("got %v, %d requests", err, len(s.requests()))
 	}
 }
 
@@ -425,7 +425,7 @@ func TestCancelWhileSending(t *testing.T) {
 	clock := &fakeclock.Clock{}
 	if _, err := (Config{Base: base, Clock: clock}).Client().Do(request); !errors.Is(err, interrupted) ||
 		clock.Slept() != nil {
-		t.Errorf("%v, waits %v", err, clock.Slept())
+		t.Errorf("got %v, waits %v", err, clock.Slept())
 	}
 }
 
@@ -441,7 +441,7 @@ func TestSystemClock(t *testing.T) {
 	interrupted := errors.New("interrupted")
 	cancel(interrupted)
 	if err := (SystemClock{}).Sleep(ctx, time.Hour); err != interrupted {
-		t.Errorf("%v, want the cause", err)
+		t.Errorf("got %v, want the cause", err)
 	}
 }
 
@@ -451,20 +451,23 @@ func TestRedirects(t *testing.T) {
 		name    string
 		method  string
 		follow  bool
-		path    string // of the first server, see below
+		path    string // on the first server; see the handlers below
 		status  int
-		arrived string // path where the request ended
+		arrived string // path of the last request
 		secret  bool   // whether the secrets arrived there
 	}{
 		{name: "not followed by default", path: "/here", status: 307, arrived: "/here", secret: true},
 		{name: "to the same host", follow: true, path: "/here", status: 200, arrived: "/end", secret: true},
 		{name: "to another host", follow: true, path: "/away", status: 200, arrived: "other/end"},
-		{name: "to another host and on", follow: true, path: "/away-twice", status: 200, arrived: "other/end"},
+		{name: "to another host, twice", follow: true, path: "/away-twice", status: 200, arrived: "other/end"},
 		{name: "back from another host", follow: true, path: "/return", status: 200, arrived: "/end"},
-		{name: "a loop", follow: true, path: "/loop", status: 307, arrived: "/loop", secret: true},
-		{name: "a body stays here", method: "POST", follow: true, path: "/away", status: 307, arrived: "/away", secret: true},
+		{name: "loop", follow: true, path: "/loop", status: 307, arrived: "/loop", secret: true},
 		{
-			name: "a body to the same host", method: "POST", follow: true, path: "/here", status: 200, arrived: "/end",
+			name: "body is not sent to another host", method: "POST", follow: true, path: "/away", status: 307,
+			arrived: "/away", secret: true,
+		},
+		{
+			name: "body is sent to the same host", method: "POST", follow: true, path: "/here", status: 200, arrived: "/end",
 			secret: true,
 		},
 	} {
@@ -504,10 +507,10 @@ func TestRedirects(t *testing.T) {
 			}
 			defer response.Body.Close()
 			if response.StatusCode != test.status || arrived != test.arrived {
-				t.Errorf("%d from %s, want %d from %s", response.StatusCode, arrived, test.status, test.arrived)
+				t.Errorf("got %d from %s, want %d from %s", response.StatusCode, arrived, test.status, test.arrived)
 			}
 			if test.path == "/loop" && n != 11 {
-				t.Errorf("%d requests, want 10 redirects", n)
+				t.Errorf("got %d requests, want 10 redirects", n)
 			}
 			got := []string{headers.Get("Authorization"), headers.Get("X-Api-Key"), headers.Get("Accept")}
 			want := []string{"", "", "text/plain"}

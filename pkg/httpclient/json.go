@@ -17,21 +17,21 @@ type JSONClient struct {
 	HTTP *http.Client // from [Config.Client]
 }
 
-// JSONCall is one call.
+// JSONCall describes one call.
 type JSONCall struct {
 	Op         string   // for errors: "list regions"
-	Method     string   // "": GET
-	Path       string   // with the query; appended to the service's URL
-	Token      string   // sent as a bearer token; "": none
-	Body       any      // sent as JSON; nil: none
-	Idempotent bool     // safe to repeat although its method is POST or PATCH
-	Hints      []Hint   // before the service's own
-	Secrets    []string // beside Token, what errors must not show
+	Method     string   // "" means GET
+	Path       string   // including the query; appended to the service's URL
+	Token      string   // sent as a bearer token; "" for none
+	Body       any      // sent as JSON; nil for none
+	Idempotent bool     // safe to retry even if the method is POST or PATCH
+	Hints      []Hint   // take precedence over the service's own
+	Secrets    []string // to remove from errors, in addition to Token
 }
 
-// Do makes the call and decodes the answer into answer; nil ignores its content. The error is an *[APIError], or the
-// cause of ctx when that has ended.
-func (c JSONClient) Do(ctx context.Context, call JSONCall, answer any) error {
+// Do makes the call and decodes the response into result, unless that is nil. It returns an *[APIError] if the call
+// fails, or the cause of ctx if ctx has ended.
+func (c JSONClient) Do(ctx context.Context, call JSONCall, result any) error {
 	secrets := append(slices.Clone(call.Secrets), call.Token)
 	fail := func(response *http.Response, err error) error {
 		return c.Failure(ctx, call.Op, response, err, secrets, call.Hints...)
@@ -48,14 +48,14 @@ func (c JSONClient) Do(ctx context.Context, call JSONCall, answer any) error {
 	if response.StatusCode/100 != 2 {
 		return fail(response, nil)
 	}
-	if answer == nil {
+	if result == nil {
 		return nil
 	}
 	data, err := io.ReadAll(response.Body)
 	if err != nil {
 		return fail(nil, err)
 	}
-	if err := json.Unmarshal(data, answer); err != nil {
+	if err := json.Unmarshal(data, result); err != nil {
 		response.Body = io.NopCloser(bytes.NewReader(data))
 		return fail(response, err)
 	}

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// RetryAfter returns the wait that an answer requests: the longest of Retry-After and Retry-After-* (Daytona appends
-// the name of the limit that was reached), in seconds or as an HTTP date. 0: none.
+// RetryAfter returns the wait that a response requests, or 0 for none: the longest of Retry-After and Retry-After-*,
+// each in seconds or as an HTTP date. Daytona appends the name of the exceeded limit to the header's name.
 func RetryAfter(header http.Header, now time.Time) time.Duration {
 	var longest time.Duration
 	for name, values := range header {
@@ -32,7 +32,7 @@ func RetryAfter(header http.Header, now time.Time) time.Duration {
 
 const maxSeconds = 1e9 // keeps a duration in range: 31 years
 
-// GitHubRateLimit is a [Policy.RateLimit] for GitHub, which answers 403 or 429 to both of its limits.
+// GitHubRateLimit is a [Policy.RateLimit] for GitHub, which returns 403 or 429 for its primary and secondary limits.
 // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
 func GitHubRateLimit(response *http.Response, now time.Time) (time.Duration, bool) {
 	if response.StatusCode != http.StatusForbidden && response.StatusCode != http.StatusTooManyRequests {
@@ -40,7 +40,7 @@ func GitHubRateLimit(response *http.Response, now time.Time) (time.Duration, boo
 	}
 	reset, err := strconv.ParseInt(response.Header.Get("X-RateLimit-Reset"), 10, 64)
 	if err == nil && response.Header.Get("X-RateLimit-Remaining") == "0" {
-		// A second more: the reset is rounded down.
+		// Add a second, because the reset time is rounded down.
 		return max(time.Unix(reset, 0).Sub(now), 0) + time.Second, true
 	}
 	if wait := RetryAfter(response.Header, now); wait > 0 || response.StatusCode == http.StatusTooManyRequests {
@@ -54,6 +54,6 @@ func GitHubRateLimit(response *http.Response, now time.Time) (time.Duration, boo
 	if err != nil || json.Unmarshal(data, &answer) != nil {
 		return 0, false
 	}
-	// The secondary limit may come without a header; its message is what GitHub documents.
+	// A secondary limit may come without a header. GitHub documents the message.
 	return 0, strings.Contains(strings.ToLower(answer.Message), "rate limit")
 }

@@ -18,10 +18,10 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 )
 
-// Transport returns a round tripper that retries: network errors, bodies cut short, 408, 429 and 5xx except 501. It
-// repeats idempotent requests (GET, HEAD, OPTIONS, PUT, DELETE, or marked by [Idempotent]), and others only when they
-// never reached the service or were rejected ([Policy.Rejections]). A request whose body cannot be read again
-// (Request.GetBody is nil) is sent once. When the attempts are used up it returns the last answer or error.
+// Transport returns a round tripper that retries network errors, truncated bodies, 408, 429 and 5xx except 501. It
+// retries idempotent requests (GET, HEAD, OPTIONS, PUT, DELETE, or marked by [Idempotent]), and others only if they
+// never reached the service or were rejected ([Policy.Rejections]). It sends a request once if its body cannot be read
+// again (Request.GetBody is nil). After the last attempt it returns the last response or error.
 func (c Config) Transport() http.RoundTripper {
 	t := &transport{policy: c.Policy.withDefaults(), clock: c.Clock}
 	if t.clock == nil {
@@ -39,7 +39,7 @@ func (c Config) Transport() http.RoundTripper {
 		RetryMax:     t.policy.Attempts - 1,
 		CheckRetry:   t.checkRetry,
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
-		// The wait is in PrepareRetry, where the clock and the context are known.
+		// PrepareRetry waits instead: it has access to the clock and the context.
 		Backoff:      func(_, _ time.Duration, _ int, _ *http.Response) time.Duration { return 0 },
 		PrepareRetry: t.waitBeforeRetry,
 	}
@@ -52,7 +52,7 @@ type transport struct {
 	retrying *retryablehttp.Client
 }
 
-// call is the state of one RoundTrip, kept in the context of its requests.
+// call is the state of one RoundTrip, stored in the context of its requests.
 type call struct {
 	replayable bool
 	idempotent bool
@@ -75,12 +75,12 @@ func (t *transport) RoundTrip(original *http.Request) (*http.Response, error) {
 		Request: original.WithContext(context.WithValue(original.Context(), callKey{}, state)),
 	}
 	if hasBody && state.replayable {
-		_ = original.Body.Close() // each attempt reads a copy
+		_ = original.Body.Close() // each attempt reads its own copy from GetBody
 		read := retryablehttp.ReaderFunc(func() (io.Reader, error) { return original.GetBody() })
 		if err := request.SetBody(read); err != nil {
 			return nil, err
 		}
-		request.ContentLength = original.ContentLength // SetBody knows it of few types only
+		request.ContentLength = original.ContentLength // SetBody sets it for few types only
 	}
 	response, err := t.retrying.Do(request)
 	if err == nil {
@@ -102,7 +102,7 @@ func (t *transport) RoundTrip(original *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
-// checkRetry decides whether an attempt is followed by another one, and after which wait.
+// checkRetry reports whether to retry after an attempt, and sets the wait before the next one.
 func (t *transport) checkRetry(ctx context.Context, response *http.Response, err error) (bool, error) {
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
@@ -110,23 +110,25 @@ func (t *transport) checkRetry(ctx context.Context, response *http.Response, err
 	state := ctx.Value(callKey{}).(*call)
 	state.attempts++
 	now := t.clock.Now()
-	var again bool
+	var retry bool
 	var requested time.Duration
 	if err != nil {
-		again = neverSent(err) || state.idempotent && mayPass(err)
+		retry = neverSent(err) || state.idempotent && isTransient(err)
 	} else {
-		again, requested = t.checkAnswer(response, state.idempotent, now)
+		retry, requested = t.checkResponse(response, state.idempotent, now)
 	}
 	state.wait = t.backoff(state.attempts)
 	if requested > 0 {
 		state.wait = requested
 	}
-	inTime := requested <= t.policy.MaxRetryAfter && now.Add(state.wait).Sub(state.start) <= t.policy.Budget
-	return again && state.replayable && inTime, nil
+	withinLimits := requested <= t.policy.MaxRetryAfter && now.Add(state.wait).Sub(state.start) <= t.policy.Budget
+	return retry && state.replayable && withinLimits, nil
 }
 
-// checkAnswer decides on the answer of an attempt. It also returns the wait that the service requests; 0: none.
-func (t *transport) checkAnswer(response *http.Response, idempotent bool, now time.Time) (bool, time.Duration) {
+// checkResponse reports whether to retry after a response, and returns the wait that the service requests, or 0.
+func (t *transport) checkResponse(
+	response *http.Response, idempotent bool, now time.Time,
+) (retry bool, requested time.Duration) {
 	if t.policy.RateLimit != nil {
 		if wait, limited := t.policy.RateLimit(response, now); limited {
 			return true, wait
@@ -141,7 +143,7 @@ func (t *transport) checkAnswer(response *http.Response, idempotent bool, now ti
 	return false, 0
 }
 
-// backoff is the wait after the nth attempt.
+// backoff returns the wait after the nth attempt.
 func (t *transport) backoff(n int) time.Duration {
 	wait := t.policy.MinWait
 	for range n - 1 {
@@ -154,33 +156,33 @@ func (t *transport) waitBeforeRetry(request *http.Request) error {
 	return t.clock.Sleep(request.Context(), request.Context().Value(callKey{}).(*call).wait)
 }
 
-// neverSent reports whether no connection was made.
+// neverSent reports whether the request was not sent because connecting failed.
 func neverSent(err error) bool {
 	dial := new(net.OpError)
 	return errors.As(err, &dial) && dial.Op == "dial"
 }
 
-// mayPass reports whether a failed attempt may succeed when it is repeated.
-func mayPass(err error) bool {
+// isTransient reports whether another attempt may succeed after this error.
+func isTransient(err error) bool {
 	return !errors.As(err, new(*BodyTooLargeError)) && !errors.As(err, new(*tls.CertificateVerificationError)) &&
 		!errors.As(err, new(tls.RecordHeaderError))
 }
 
-// TimeoutError is an attempt that got no whole answer in time. It is a [context.DeadlineExceeded].
+// TimeoutError reports an attempt without a complete response within Limit. It wraps [context.DeadlineExceeded].
 type TimeoutError struct{ Limit time.Duration }
 
-func (e *TimeoutError) Error() string { return fmt.Sprintf("no answer within %s", e.Limit) }
+func (e *TimeoutError) Error() string { return fmt.Sprintf("no response within %s", e.Limit) }
 
 func (e *TimeoutError) Unwrap() error { return context.DeadlineExceeded }
 
-// BodyTooLargeError is an answer that exceeds [Policy.MaxBody].
+// BodyTooLargeError reports a response that exceeds [Policy.MaxBody].
 type BodyTooLargeError struct{ Limit int64 }
 
 func (e *BodyTooLargeError) Error() string {
 	return fmt.Sprintf("the response is larger than %d bytes", e.Limit)
 }
 
-// attemptTransport sends a request once, within the timeout, and reads the answer whole.
+// attemptTransport sends a request once, within the timeout, and reads the whole response unless StreamBody is set.
 type attemptTransport struct {
 	base   http.RoundTripper
 	policy Policy
@@ -215,7 +217,7 @@ func (t attemptTransport) RoundTrip(request *http.Request) (*http.Response, erro
 	return response, nil
 }
 
-// readBody replaces the body by its bytes.
+// readBody reads the body into memory.
 func (t attemptTransport) readBody(response *http.Response) error {
 	data, err := io.ReadAll(io.LimitReader(response.Body, t.policy.MaxBody+1))
 	err = cmp.Or(err, response.Body.Close())
@@ -226,13 +228,13 @@ func (t attemptTransport) readBody(response *http.Response) error {
 	return err
 }
 
-// streamedBody releases the attempt's context with the body.
+// streamedBody releases the attempt's context when the body is closed.
 type streamedBody struct {
 	io.ReadCloser
 	cancel context.CancelCauseFunc
 }
 
-// Close closes the body.
+// Close closes the body and cancels the attempt's context.
 func (b streamedBody) Close() error {
 	defer b.cancel(nil)
 	return b.ReadCloser.Close()

@@ -6,22 +6,21 @@ import (
 	"strings"
 )
 
-// Event is the event that started the run, reduced to the origin of the code that the run handles. Event names and
-// payloads:
+// Event describes the event that triggered the run and the origin of its code. For event names and payloads, see
 // https://docs.github.com/en/actions/reference/workflows-and-actions/events-that-trigger-workflows
 type Event struct {
-	Name       string // push, pull_request, …; "" outside of Actions
+	Name       string // push, pull_request, …; "" outside GitHub Actions
 	Repository string // owner/name of the workflow's repository
 	Private    bool   // whether Repository is private
 	SHA        string // GITHUB_SHA; for pull_request_target and workflow_run, a commit of Repository itself
-	BaseSHA    string // the commit that a pull request is to be merged into
+	BaseSHA    string // head of the pull request's base branch
 
-	Pull           int      // number of the pull request that the event is about; 0 for none, or for several
-	HeadRepository string   // owner/name that its code comes from; "" if unknown, or if the fork was deleted
-	Commits        []string // SHAs of its code: the head, and the merge of head and base
+	Pull           int      // number of the event's pull request; 0 for none or several
+	HeadRepository string   // owner/name of the repository of its code; "" if unknown or deleted
+	Commits        []string // SHAs of its code: the head, and its merge with the base
 }
 
-// payload is the part of the event's JSON that is read.
+// payload contains the fields of the event's JSON that Event needs.
 type payload struct {
 	Repository  repositoryPayload `json:"repository"`
 	PullRequest *struct {
@@ -53,8 +52,8 @@ type commitPayload struct {
 	Repo repositoryPayload `json:"repo"`
 }
 
-// ReadEvent reads the event from the environment and the file at GITHUB_EVENT_PATH. Fields stay empty when the file
-// cannot be read or parsed.
+// ReadEvent reads the event from the environment and the file at GITHUB_EVENT_PATH. If the file cannot be read or
+// parsed, only the fields from the environment are set.
 func ReadEvent(getenv func(string) string) Event {
 	e := Event{Name: getenv("GITHUB_EVENT_NAME"), Repository: getenv("GITHUB_REPOSITORY"), SHA: getenv("GITHUB_SHA")}
 	var p payload
@@ -94,11 +93,11 @@ func nonEmpty(values ...string) (list []string) {
 	return list
 }
 
-// IsExternal reports whether the event's code comes from another repository, or from an unknown one.
+// IsExternal reports whether the event's code comes from another or an unknown repository.
 func (e Event) IsExternal() bool { return !strings.EqualFold(e.HeadRepository, e.Repository) }
 
-// IsFork reports whether the run is of a pull request from a fork. GitHub gives such a run neither secrets nor an
-// OIDC token, unless the settings of a private repository allow it.
+// IsFork reports whether a pull request from a fork triggered the run. GitHub provides neither secrets nor OIDC tokens
+// to such a run, unless the settings of a private repository allow it.
 func (e Event) IsFork() bool {
 	switch e.Name {
 	case "pull_request", "pull_request_review", "pull_request_review_comment":
@@ -107,8 +106,8 @@ func (e Event) IsFork() bool {
 	return false
 }
 
-// IsPrivileged reports whether anyone can start such a run, by a pull request or a comment, although it has the
-// repository's secrets.
+// IsPrivileged reports whether the event gives a run the repository's secrets although anyone can trigger it with a
+// pull request or a comment.
 func (e Event) IsPrivileged() bool {
 	switch e.Name {
 	case "pull_request_target", "workflow_run", "issue_comment":

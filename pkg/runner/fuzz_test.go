@@ -8,7 +8,7 @@ import (
 	"unicode"
 )
 
-// FuzzUntrusted checks that untrusted text, written in pieces of any size, contains no command and no secret.
+// FuzzUntrusted checks that no commands or secrets remain in untrusted text that is written in pieces of any size.
 func FuzzUntrusted(f *testing.F) {
 	for _, text := range hostile {
 		f.Add(text, uint8(1))
@@ -35,14 +35,14 @@ func FuzzUntrusted(f *testing.F) {
 		if strings.ContainsFunc(stdout.String(), isControl) {
 			t.Errorf("control characters in %q", stdout)
 		}
-		// A longer line is split, which may split a secret.
+		// Longer lines are split, which may split a secret.
 		if strings.Contains(stdout.String(), "hunter2") && len(text) < maxLine {
 			t.Errorf("a secret is in %q", stdout)
 		}
 	})
 }
 
-// FuzzQuotedText checks that untrusted text in the program's own messages contains no command.
+// FuzzQuotedText checks that untrusted text quoted in messages cannot issue commands.
 func FuzzQuotedText(f *testing.F) {
 	for _, text := range hostile {
 		f.Add(text)

@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	maxLine   = 64 << 10 // bytes of an unfinished line that are buffered; a longer line is split
-	minSecret = 4        // bytes of a line that is masked
+	maxLine   = 64 << 10 // maximum bytes of a line; a longer line is split
+	minSecret = 4        // minimum bytes of a line to mask
 )
 
-// lineWriter passes on whole lines, so that a secret or a command written in pieces is seen whole. A carriage
-// return ends a line, as it does for the Actions runner.
+// lineWriter buffers its input and emits complete lines, so that a secret or a command split over several writes is
+// recognized. A carriage return ends a line, as it does for the Actions runner.
 type lineWriter struct {
 	mu     sync.Mutex
 	buffer []byte // the unfinished line
@@ -43,7 +43,7 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 	}
 }
 
-// Close implements [io.Closer]. It writes the unfinished line.
+// Close emits the unfinished line.
 func (w *lineWriter) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -54,8 +54,8 @@ func (w *lineWriter) Close() error {
 	return nil
 }
 
-// escapeCommand changes a line so that the Actions runner does not process it as a command: the runner processes a
-// line that starts with :: after white space, and one that contains ##[ anywhere.
+// escapeCommand escapes a line so that the Actions runner does not process it as a command: the runner processes lines
+// that start with :: after optional white space, and lines that contain ##[.
 // https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
 func escapeCommand(line string) string {
 	line = strings.ReplaceAll(line, "##[", `##\[`)
@@ -72,7 +72,7 @@ type secrets struct {
 	replacer *strings.Replacer
 }
 
-// add adds the lines of secret and returns those that are new.
+// add adds each line of secret and returns the new ones.
 func (s *secrets) add(secret string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,8 +88,8 @@ func (s *secrets) add(secret string) []string {
 	if added == nil {
 		return nil
 	}
-	// The replacer tries its pairs in order: a secret that another one starts with must come after it, or the rest of
-	// the longer one stays readable.
+	// The replacer tries its pairs in order. A secret must come before its prefixes, or the rest of it would remain
+	// readable.
 	slices.SortFunc(s.values, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
 	pairs := make([]string, 0, 2*len(s.values))
 	for _, value := range s.values {

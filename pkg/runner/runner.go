@@ -1,9 +1,9 @@
-// Package runner writes for whoever runs the program: the GitHub Actions runner, through its workflow commands and
-// files, or a person at a terminal, as plain text.
+// Package runner writes logs, annotations, outputs and summaries: in GitHub Actions with workflow commands and files,
+// elsewhere as plain text for a terminal.
 //
-// Workflow commands: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands. The
-// output of a build or a container is data: it is written through [Runner.Untrusted], where no line acts as a
-// command.
+// For workflow commands, see https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands. The
+// output of builds and containers is untrusted: write it to [Runner.Untrusted], which prevents it from issuing
+// commands.
 package runner
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/sethvargo/go-githubactions"
 )
 
-// Runner writes for the Actions runner if GITHUB_ACTIONS is "true", and for a person otherwise: results to stdout,
+// Runner writes for the Actions runner if GITHUB_ACTIONS is "true". Otherwise it writes plain text: outputs to stdout,
 // everything else to stderr. Its methods are safe for concurrent use. Create one with [New].
 type Runner struct {
 	getenv    func(string) string
@@ -31,8 +31,8 @@ type Runner struct {
 	mu        sync.Mutex
 	stdout    io.Writer
 	stderr    io.Writer
-	command   bytes.Buffer // the library's output for the command being issued
-	stopToken string       // resumes workflow commands; "" while the runner processes them
+	command   bytes.Buffer // buffers the workflow command that is being issued
+	stopToken string       // resumes stopped workflow commands; "" if they are not stopped
 	secrets   secrets
 }
 
@@ -43,12 +43,11 @@ func New(stdout, stderr io.Writer, getenv func(string) string) *Runner {
 	return r
 }
 
-// InActions reports whether a GitHub Actions runner (or act) reads the output.
+// InActions reports whether the output goes to the GitHub Actions runner or act.
 func (r *Runner) InActions() bool { return r.inActions }
 
-// Mask hides each line of secret in everything written from now on; a carriage return ends a line, too. Call it
-// before the first use of the secret. Lines of fewer than four bytes are not masked: hiding every "1" would hide
-// most of the log.
+// Mask redacts each line of secret in all further output; a carriage return also ends a line. Call it before the first
+// use of the secret. It ignores lines shorter than four bytes, because masking every "1" would make the log unreadable.
 func (r *Runner) Mask(secret string) {
 	for _, line := range r.secrets.add(secret) {
 		if r.inActions {
@@ -60,30 +59,30 @@ func (r *Runner) Mask(secret string) {
 // Redact returns s with every masked secret replaced by ***.
 func (r *Runner) Redact(s string) string { return r.secrets.redact(s) }
 
-// Clean makes a line from an untrusted source safe to show: redacted, with control characters visible.
+// Clean returns an untrusted line with secrets redacted and control characters made visible.
 func (r *Runner) Clean(line string) string { return safetext.Visible(r.Redact(line)) }
 
-// Infof writes to the log.
+// Infof writes a message to the log.
 func (r *Runner) Infof(format string, args ...any) {
 	r.writeLines(r.log(), fmt.Sprintf(format, args...))
 }
 
-// Annotation is a message that Actions shows on the run's page and at a place in a file.
+// Annotation is a message that GitHub shows on the run's page and at a position in a file.
 type Annotation struct {
 	Title   string
 	File    string // relative to the repository's root; "" for none
 	Line    int    // first line, from 1; 0 for none
-	EndLine int    // last line; 0 if there is one line
+	EndLine int    // last line; 0 if it is Line
 	Message string
 }
 
-// Notice writes an annotation for information.
+// Notice writes a notice annotation.
 func (r *Runner) Notice(a Annotation) { r.annotate("notice", a) }
 
-// Warning writes an annotation for a problem that does not fail the run.
+// Warning writes a warning annotation, for a problem that does not fail the run.
 func (r *Runner) Warning(a Annotation) { r.annotate("warning", a) }
 
-// Error writes an annotation for the reason the run fails.
+// Error writes an error annotation, for a problem that fails the run.
 func (r *Runner) Error(a Annotation) { r.annotate("error", a) }
 
 func (r *Runner) annotate(level string, a Annotation) {
@@ -115,7 +114,7 @@ func (r *Runner) annotate(level string, a Annotation) {
 	})
 }
 
-// position is the prefix "file:line: " of a message for a person; "" without a file.
+// position returns the prefix "file:line: " for plain text messages, or "" without a file.
 func (a Annotation) position() string {
 	switch {
 	case a.File == "":
@@ -126,8 +125,8 @@ func (a Annotation) position() string {
 	return a.File + ": "
 }
 
-// Fail reports the error that ends the program: on standard error and, in Actions, as one annotation at the place
-// that at names.
+// Fail reports the error that ends the program on stderr and, in GitHub Actions, also as an annotation with the fields
+// of at.
 func (r *Runner) Fail(err error, at Annotation) {
 	at.Message = strings.TrimSpace(err.Error())
 	if r.inActions {
@@ -136,7 +135,7 @@ func (r *Runner) Fail(err error, at Annotation) {
 	r.writeLines(r.stderr, "error: "+at.Message)
 }
 
-// Group folds the output up to EndGroup under title. Groups do not nest.
+// Group starts a collapsible group with a title, which ends at EndGroup. Groups do not nest.
 func (r *Runner) Group(title string) {
 	if !r.inActions {
 		r.writeLines(r.stderr, "==> "+title)
@@ -145,22 +144,21 @@ func (r *Runner) Group(title string) {
 	r.issue(func(a *githubactions.Action) { a.Group(r.Redact(title)) })
 }
 
-// EndGroup ends the group.
+// EndGroup ends the current group.
 func (r *Runner) EndGroup() {
 	if r.inActions {
 		r.issue(func(a *githubactions.Action) { a.EndGroup() })
 	}
 }
 
-// Log returns a writer for a library's own messages, such as a progress display: redacted line by line. Close
+// Log returns a writer for trusted log output, such as a progress display. It redacts secrets line by line. Close
 // writes an unfinished last line.
 func (r *Runner) Log() io.WriteCloser {
 	return &lineWriter{emit: func(line string) { r.writeLines(r.log(), line) }}
 }
 
-// Untrusted returns a writer for the output of builds and containers. No line of it acts as a workflow command:
-// commands are stopped with a token that cannot be guessed, secrets are redacted, control characters made visible.
-// Close writes an unfinished last line.
+// Untrusted returns a writer for the output of builds and containers. It stops workflow commands with an unguessable
+// token, redacts secrets and makes control characters visible. Close writes an unfinished last line.
 func (r *Runner) Untrusted() io.WriteCloser {
 	return &lineWriter{emit: func(line string) {
 		line = r.Clean(line)
@@ -178,8 +176,8 @@ func (r *Runner) Untrusted() io.WriteCloser {
 	}}
 }
 
-// Output sets an output: of the step in Actions (GITHUB_OUTPUT), as a line name=value on stdout otherwise. It does
-// not use the library's writer, whose fixed delimiter lets a value forge further outputs.
+// Output sets an output of the step in GitHub Actions (GITHUB_OUTPUT), or prints name=value to stdout elsewhere. It
+// does not use the library's SetOutput, whose fixed delimiter allows a value to forge other outputs.
 func (r *Runner) Output(name, value string) error {
 	value = r.Redact(value)
 	path := r.getenv("GITHUB_OUTPUT")
@@ -193,7 +191,7 @@ func (r *Runner) Output(name, value string) error {
 	return appendFile(path, fmt.Sprintf("%s<<%s\n%s\n%s\n", name, delimiter, value, delimiter))
 }
 
-// Summary appends Markdown to the job summary. Without one (GITHUB_STEP_SUMMARY) it does nothing.
+// Summary appends Markdown to the job summary. It does nothing if GITHUB_STEP_SUMMARY is not set.
 func (r *Runner) Summary(markdown string) error {
 	path := r.getenv("GITHUB_STEP_SUMMARY")
 	if path == "" {
@@ -202,7 +200,7 @@ func (r *Runner) Summary(markdown string) error {
 	return appendFile(path, r.Redact(markdown)+"\n")
 }
 
-// log is the stream for messages: Actions shows stdout and stderr as one, a person's stdout is for results.
+// log returns the stream for messages. GitHub Actions merges stdout and stderr; elsewhere stdout is only for outputs.
 func (r *Runner) log() io.Writer {
 	if r.inActions {
 		return r.stdout
@@ -210,8 +208,8 @@ func (r *Runner) log() io.Writer {
 	return r.stderr
 }
 
-// writeLines writes the program's own message, with workflow commands resumed. A message may quote untrusted names,
-// so that its lines must not act on a terminal or on the Actions runner.
+// writeLines resumes workflow commands and writes a message. It escapes control characters and workflow commands,
+// because a message may quote untrusted text.
 func (r *Runner) writeLines(w io.Writer, text string) {
 	lines := strings.Split(r.Redact(text), "\n")
 	for i, line := range lines {
@@ -226,7 +224,7 @@ func (r *Runner) writeLines(w io.Writer, text string) {
 	fmt.Fprintln(w, strings.Join(lines, "\n"))
 }
 
-// issue writes the workflow command that the library creates.
+// issue runs command, which writes one workflow command through the library, and copies that to stdout.
 func (r *Runner) issue(command func(*githubactions.Action)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

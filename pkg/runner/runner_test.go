@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// record returns a Runner with an environment, and what it writes.
+// record returns a Runner with the given environment, and buffers with its output.
 func record(env map[string]string) (r *Runner, stdout, stderr *bytes.Buffer) {
 	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)
 	return New(stdout, stderr, func(name string) string { return env[name] }), stdout, stderr
@@ -20,8 +20,8 @@ func record(env map[string]string) (r *Runner, stdout, stderr *bytes.Buffer) {
 
 var inActions = map[string]string{"GITHUB_ACTIONS": "true"}
 
-// commands returns the lines that the Actions runner would process as commands: those that start with :: after white
-// space, or contain ##[, while commands are not stopped.
+// commands returns the lines that the Actions runner would process as commands: while commands are not stopped, those
+// that start with :: after optional white space or contain ##[.
 // https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
 func commands(log string) []string {
 	var found []string
@@ -41,7 +41,7 @@ func commands(log string) []string {
 	return found
 }
 
-// hostile are texts that the Actions runner would process as commands.
+// hostile contains text that issues commands to the Actions runner or a terminal.
 var hostile = []string{
 	"::add-mask::a",
 	"::error::forged",
@@ -58,12 +58,12 @@ var hostile = []string{
 	"::endgroup::",
 }
 
-func TestUntrustedTextIsNoCommand(t *testing.T) {
+func TestUntrustedTextIssuesNoCommands(t *testing.T) {
 	for _, text := range hostile {
 		t.Run(text, func(t *testing.T) {
 			r, stdout, _ := record(inActions)
 			w := r.Untrusted()
-			for _, c := range []byte(text) { // in pieces, as from a pipe
+			for _, c := range []byte(text) { // byte by byte, as from a slow pipe
 				if _, err := w.Write([]byte{c}); err != nil {
 					t.Fatal(err)
 				}
@@ -92,7 +92,7 @@ func TestStopTokensAreNotReused(t *testing.T) {
 	}
 	tokens := regexp.MustCompile(`::stop-commands::(\w{26,})\n`).FindAllStringSubmatch(stdout.String(), -1)
 	if len(tokens) != 3 || tokens[0][1] == tokens[1][1] || tokens[1][1] == tokens[2][1] {
-		t.Errorf("got tokens %v, want three different long ones", tokens)
+		t.Errorf("got tokens %v, want three distinct long tokens", tokens)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestSecretsAreRedacted(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		write func() error
-		want  string // the line with the redacted secret
+		want  string // the redacted line
 	}{
 		{"message", func() error { r.Infof("is %s", "hunter2"); return nil }, "is ***"},
 		{"short line", func() error { r.Infof("ab"); return nil }, "ab"},
@@ -122,7 +122,7 @@ func TestSecretsAreRedacted(t *testing.T) {
 			"::error file=***,line=3::m",
 		},
 		{"group", func() error { r.Group("hunter2"); return nil }, "::group::***"},
-		{"library", func() error { return writeAll(r.Log(), "is hunter2") }, "is ***"},
+		{"log", func() error { return writeAll(r.Log(), "is hunter2") }, "is ***"},
 		{"untrusted, in pieces", func() error { return writeAll(r.Untrusted(), "is hunt", "er2 here") }, "is *** here"},
 		{"failure", func() error { r.Fail(errors.New("no hunter2"), Annotation{}); return nil }, "error: no ***"},
 		{"output", func() error { return r.Output("name", "hunter2") }, "***"},
@@ -161,8 +161,8 @@ func writeAll(w io.WriteCloser, parts ...string) error {
 	return w.Close()
 }
 
-// A secret that another one starts with must not leave the rest of the longer one readable, in whatever order they
-// are masked.
+// Redacting a secret that is a prefix of another one must not leave the rest of the longer one readable, in any order
+// of masking.
 func TestLongestSecretFirst(t *testing.T) {
 	secrets := []string{"abcd", "abcdefgh", "abcdef"}
 	for _, order := range [][]int{{0, 1, 2}, {1, 0, 2}, {2, 0, 1}, {0, 2, 1}} {
@@ -178,8 +178,7 @@ func TestLongestSecretFirst(t *testing.T) {
 	}
 }
 
-// Secrets are redacted before control characters are replaced, and a carriage return ends a line of them as it ends
-// one of the log.
+// Secrets are redacted before control characters are replaced. A carriage return ends a line in a secret as in the log.
 func TestSecretsWithControlCharacters(t *testing.T) {
 	for name, secret := range map[string]string{
 		"escape": "begin\x1b[31mend", "tab": "begin\tend", "carriage return": "begin\rends", "CRLF": "begin\r\nends",
@@ -188,7 +187,7 @@ func TestSecretsWithControlCharacters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, stdout, _ := record(inActions)
 			r.Mask(secret)
-			stdout.Reset() // without the masks themselves
+			stdout.Reset() // remove the add-mask commands
 			if err := writeAll(r.Untrusted(), "it is "+secret+" here\n"); err != nil {
 				t.Fatal(err)
 			}
@@ -204,17 +203,17 @@ func TestMask(t *testing.T) {
 	r, stdout, stderr := record(nil)
 	r.Mask("secret-value")
 	if stdout.Len()+stderr.Len() > 0 {
-		t.Errorf("outside of Actions, a mask was written: %s%s", stdout, stderr)
+		t.Errorf("Mask wrote output outside GitHub Actions: %s%s", stdout, stderr)
 	}
 	r, stdout, _ = record(inActions)
 	r.Mask("  one-line \ntwo%line\nabc\nabcd\n")
-	r.Mask("one-line") // masked already
+	r.Mask("one-line") // already masked
 	if want := "::add-mask::one-line\n::add-mask::two%25line\n::add-mask::abcd\n"; stdout.String() != want {
 		t.Errorf("got %q, want %q", stdout, want)
 	}
 }
 
-// readOutputs parses a file of outputs as the Actions runner does.
+// readOutputs parses a GITHUB_OUTPUT file like the Actions runner.
 func readOutputs(t *testing.T, path string) (names, values []string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -238,7 +237,7 @@ func TestOutputs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "output")
 	r, stdout, _ := record(map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": path})
 	wantNames, wantValues := []string{"metadata", "digest", "empty"}, []string{
-		// It would end the library's own delimiter, and forge an output.
+		// This value would forge an output with the library's fixed delimiter.
 		"a\n_GitHubActionsFileCommandDelimeter_\ndigest=forged\nEOF\ndigest<<EOF\nforged\nEOF",
 		"sha256:1",
 		"",
@@ -293,7 +292,7 @@ func TestCommandsInActions(t *testing.T) {
 	}
 }
 
-func TestForAPerson(t *testing.T) {
+func TestOutsideActions(t *testing.T) {
 	r, stdout, stderr := record(nil)
 	r.Infof("building")
 	r.Notice(Annotation{Message: "note"})
@@ -327,7 +326,7 @@ error: no builder
 	}
 }
 
-func TestLinesOfTheProgram(t *testing.T) {
+func TestInfofEscapesCommands(t *testing.T) {
 	r, stdout, stderr := record(inActions)
 	r.Infof("first\n::error::quoted\n  ##[group]x\x1b")
 	if want := "first\n\\::error::quoted\n  ##\\[group]x␛\n"; stdout.String() != want || stderr.Len() > 0 {

@@ -1,4 +1,4 @@
-// Package safetext makes text from outside (servers, builds, containers) safe to show in a message or a log.
+// Package safetext makes untrusted text from servers, builds and containers safe to print in messages and logs.
 package safetext
 
 import (
@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// Line returns s as one line of at most limit characters (0: no limit). It folds white space, line breaks included,
-// into single spaces, escapes characters that are not printable (control, bidirectional, zero width) as \u202e, and
-// replaces invalid UTF-8 with U+FFFD. A longer text is cut and ends in "…". Line(Line(s)) equals Line(s).
+// Line returns s as one line of at most limit characters; 0 means no limit. It replaces runs of white space and line
+// breaks with single spaces, non-printable characters (control, bidirectional, zero width) with escapes such as \u202e,
+// and invalid UTF-8 with U+FFFD. It truncates longer text and appends "…". Line is idempotent.
 func Line(s string, limit int) string {
 	var line strings.Builder
 	for word := range strings.FieldsSeq(s) {
@@ -35,8 +35,8 @@ func Line(s string, limit int) string {
 	return strings.TrimRight(string([]rune(text)[:limit-1]), " ") + "…"
 }
 
-// Visible returns a log line with its control characters replaced by their pictures (U+2400 and on), so that a terminal
-// or a log viewer shows them instead of acting on them. Tabs stay.
+// Visible returns a log line with control characters replaced by their Unicode symbols (from U+2400), so that a
+// terminal or log viewer shows them instead of interpreting them. It keeps tabs.
 func Visible(line string) string {
 	return strings.Map(func(c rune) rune {
 		switch {

@@ -22,8 +22,8 @@ func TestLine(t *testing.T) {
 		{"tag character", "a\U000e0041", 0, `a\U000e0041`},
 		{"C1 control", "a\u009bb", 0, `a\u009bb`},
 		{"invalid UTF-8", "a\xffb", 0, "a\ufffdb"},
-		{"as long as allowed", "äbc", 3, "äbc"},
-		{"longer than allowed", "äbcd", 3, "äb…"},
+		{"at the limit", "äbc", 3, "äbc"},
+		{"over the limit", "äbcd", 3, "äb…"},
 		{"cut after a space", "ab cd", 4, "ab…"},
 		{"limit of one", "ab", 1, "…"},
 	} {
@@ -63,10 +63,10 @@ func FuzzLine(f *testing.F) {
 			t.Errorf("unsafe: %q", got)
 		}
 		if limit > 0 && utf8.RuneCountInString(got) > limit {
-			t.Errorf("%d characters, want at most %d", utf8.RuneCountInString(got), limit)
+			t.Errorf("got %d characters, want at most %d", utf8.RuneCountInString(got), limit)
 		}
 		if again := Line(got, limit); again != got {
-			t.Errorf("not stable: %q, then %q", got, again)
+			t.Errorf("not idempotent: %q, then %q", got, again)
 		}
 		if strings.ContainsFunc(Visible(text), func(c rune) bool { return unicode.IsControl(c) && c != '\t' }) {
 			t.Errorf("control character in %q", Visible(text))

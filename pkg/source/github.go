@@ -138,7 +138,7 @@ func (r Repository) hints() []httpclient.Hint {
 		{On: http.StatusNotFound, Text: notFound},
 		{On: http.StatusConflict, Text: "push a commit first"}, // the repository is empty
 		{On: httpclient.ServerErrors, Text: "try again later; see https://www.githubstatus.com"},
-		{On: httpclient.NoAnswer, Text: "check the network and GITHUB_API_URL"},
+		{On: httpclient.NoResponse, Text: "check the network and GITHUB_API_URL"},
 		{On: httpclient.Any, Text: "check GITHUB_API_URL"},
 	}
 }

@@ -233,7 +233,7 @@ func TestResolveWhenTheAPIFails(t *testing.T) {
 			"connection that ends", standin.Fault{Path: "/api/v3/", Hangup: true}, 4, 0,
 			[]string{"cannot reach", "GITHUB_API_URL"},
 		},
-		{"no answer", standin.Fault{Silence: true}, 4, 0, []string{"no answer within 100ms", "check the network"}},
+		{"no answer", standin.Fault{Silence: true}, 4, 0, []string{"no response within 100ms", "check the network"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			injectFaults(t, test.fault)

@@ -166,26 +166,26 @@ func TestDepotCLI(t *testing.T) {
 		},
 		{
 			name: "unknown token", token: "unknown-token", arguments: "build .",
-			output: "unauthenticated: invalid API token", ours: "Depot answered 401 Unauthorized: invalid API token",
+			output: "unauthenticated: invalid API token", ours: "Depot returned 401 Unauthorized: invalid API token",
 		},
 		{
 			name: "OIDC of another repository", token: untrusted, arguments: "build .",
 			output: "permission_denied: project sandbox has no trust relationship with else/where",
-			ours:   "Depot answered 403 Forbidden: project sandbox has no trust relationship with else/where",
+			ours:   "Depot returned 403 Forbidden: project sandbox has no trust relationship with else/where",
 		},
 		{
 			name: "expired OIDC token", token: expired, arguments: "build .",
 			output: "unauthenticated: the OIDC token has expired",
-			ours:   "Depot answered 401 Unauthorized: the OIDC token has expired",
+			ours:   "Depot returned 401 Unauthorized: the OIDC token has expired",
 		},
 		{
 			name: "project of another token", project: "other", arguments: "build .",
 			output: "permission_denied: this token may not use project other",
-			ours:   "Depot answered 403 Forbidden: this token may not use project other",
+			ours:   "Depot returned 403 Forbidden: this token may not use project other",
 		},
 		{
 			name: "unknown project", project: "absent", arguments: "build .", output: "sandbox,sandbox",
-			ours: "Depot answered 404 Not Found: project absent not found",
+			ours: "Depot returned 404 Not Found: project absent not found",
 		},
 		{
 			name: "no token", token: "-", arguments: "build .", output: "missing API token",
@@ -200,7 +200,7 @@ func TestDepotCLI(t *testing.T) {
 			name:      "unavailable",
 			fault:     Fault{Method: "CreateBuild", Code: connect.CodeUnavailable, Message: "maintenance"},
 			arguments: "build .", output: "unavailable: maintenance",
-			ours: "Depot answered 503 Service Unavailable: maintenance",
+			ours: "Depot returned 503 Service Unavailable: maintenance",
 		},
 		{
 			name: "rate limit",
@@ -221,7 +221,7 @@ func TestDepotCLI(t *testing.T) {
 				Message: "the plan has no minutes left",
 			},
 			arguments: "build .", output: "the plan has no minutes left",
-			ours: "get a machine for linux/amd64: Depot answered 400 Bad Request: the plan has no minutes left", result: "error",
+			ours: "get a machine for linux/amd64: Depot returned 400 Bad Request: the plan has no minutes left", result: "error",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

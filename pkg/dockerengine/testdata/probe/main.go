@@ -1,4 +1,4 @@
-// Probe is the program in the images of the tests. Its first argument selects what it does.
+// Probe is the program in test images. Its first argument selects a command.
 package main
 
 import (
@@ -44,7 +44,7 @@ func main() {
 		for range count {
 			os.Stdout.Write(lines)
 		}
-	case "trap": // prints the signals it receives, and ends at SIGTERM
+	case "trap": // prints received signals, and exits on SIGTERM
 		signals := make(chan os.Signal, 1)
 		signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
 		fmt.Println("ready")
@@ -60,7 +60,7 @@ func main() {
 		time.Sleep(time.Hour)
 	case "sleep":
 		time.Sleep(time.Hour)
-	case "child": // leaves a child that keeps the output open
+	case "child": // starts a child that keeps the output open, and exits
 		child := exec.Command(os.Args[0], "sleep")
 		child.Stdout, child.Stderr = os.Stdout, os.Stderr
 		fmt.Println("left", child.Start() == nil)
@@ -89,10 +89,10 @@ func main() {
 		for {
 			all = append(all, bytes.Repeat([]byte{1}, 1<<20))
 		}
-	case "fork": // forks until that fails
+	case "fork": // starts processes until that fails
 		for i := range 10000 {
 			if err := exec.Command(os.Args[0], "sleep").Start(); err != nil {
-				fmt.Println("refused", i < 9999)
+				fmt.Println("limited", i < 9999)
 				return
 			}
 		}
@@ -101,7 +101,7 @@ func main() {
 	case "read":
 		content, err := os.ReadFile(argument)
 		fmt.Print(string(content), err)
-	case "status": // prints a field of /proc/self/status, see proc(5)
+	case "status": // prints a field of /proc/self/status; see proc(5)
 		content, _ := os.ReadFile("/proc/self/status")
 		for line := range strings.Lines(string(content)) {
 			if strings.HasPrefix(line, argument+":") {
