@@ -148,8 +148,8 @@ get() {
 		_reason="$1 requires a login"
 		;;
 	0/*) return 0 ;;
-	22/404/*) _reason="$1 answered 404: the release was deleted, or it is private and github_token cannot read it" ;;
-	22/[1-9]*) _reason="$1 answered $_http_status" ;;
+	22/404/*) _reason="$1 returned 404: the release was deleted, or it is private and github_token cannot read it" ;;
+	22/[1-9]*) _reason="$1 returned $_http_status" ;;
 	23/*) fail "cannot write $_asset to ${_temporary%/*}: free disk space, or set RUNNER_TEMP and RUNNER_TOOL_CACHE" ;;
 	*) _reason="$1: $(tail -n 1 "$_temporary/error")" ;;
 	esac

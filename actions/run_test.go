@@ -404,18 +404,18 @@ func TestRunRefuses(t *testing.T) {
 		},
 		{
 			name: "a deleted release", fault: github.Fault{Path: "/releases/download/", Status: 404},
-			want: ` answered 404: the release was deleted, or it is private and github_token cannot read it; ` +
+			want: ` returned 404: the release was deleted, or it is private and github_token cannot read it; ` +
 				`no Go toolchain to build it from source \(add actions/setup-go\)$`,
 		},
-		{name: "a private release without a token", private: true, want: `answered 404: the release was deleted, or`},
+		{name: "a private release without a token", private: true, want: `returned 404: the release was deleted, or`},
 		{
 			name: "a private release with an invalid token", private: true,
 			env:  map[string]string{"INPUT_GITHUB_TOKEN": "ghs_bad"},
-			want: `/releases/tags/v1.2.3 answered 401`,
+			want: `/releases/tags/v1.2.3 returned 401`,
 		},
-		{name: "always 503", fault: github.Fault{Path: "/releases/download/", Status: 503}, want: `answered 503`, asks: 4},
+		{name: "always 503", fault: github.Fault{Path: "/releases/download/", Status: 503}, want: `returned 503`, asks: 4},
 		{
-			name: "always 429", want: `answered 429`, asks: 4,
+			name: "always 429", want: `returned 429`, asks: 4,
 			fault: github.Fault{Path: "/releases/download/", Status: 429, Header: map[string]string{"Retry-After": "1"}},
 		},
 		{name: "no server", home: closedServer(t), want: `cannot download ` + asset + `: http://127.*: curl: \(7\)`},
@@ -549,11 +549,11 @@ printf '%s\n' "$SOURCE" >"$2"
 			`(?m)^go build -ldflags=-s -w -buildid= -X github.com/org/sandbox-actions/actions.Version=v1.2.3 ` +
 				`-o .*/action-build ` +
 				`./action-build; ` + flags + `GOTOOLCHAIN=` + toolchain + ` GOOS= CGO_ENABLED=0$`,
-			`(?m)^action-build v1.2.3 from /.*/go \(http\S+ answered 404: .*\), found in`,
+			`(?m)^action-build v1.2.3 from /.*/go \(http\S+ returned 404: .*\), found in`,
 			`(?m)^ran with  and PATH=`,
 		}},
 		{name: "another program", files: checksums(gone), source: "another", fails: true, want: []string{
-			`(?m)^::error::checksum mismatch for /.*/go \(http\S+ answered 404: .*\): got [0-9a-f]{64}, `,
+			`(?m)^::error::checksum mismatch for /.*/go \(http\S+ returned 404: .*\): got [0-9a-f]{64}, `,
 		}},
 		{name: "a compiler error", fails: true, want: []string{
 			`(?m)^::error::cannot build action-build from source with /.*/go: see its output above$`,

@@ -195,7 +195,7 @@ func TestRelease(t *testing.T) {
 		command.Dir = dir
 		command.Env = append(os.Environ(), "GITHUB_SERVER_URL="+r.GitHub.ServerURL(), "RUNNER_TOOL_CACHE=")
 		out, err := command.CombinedOutput()
-		if err != nil || !strings.Contains(string(out), " answered 404: ") ||
+		if err != nil || !strings.Contains(string(out), " returned 404: ") ||
 			!strings.HasSuffix(string(out), "\naction-build v1.2.0\n") {
 			t.Errorf("%v: %s", err, out)
 		}
