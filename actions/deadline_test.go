@@ -63,7 +63,7 @@ func TestInterruptionKeepsLeftovers(t *testing.T) {
 	}
 }
 
-func TestRunThatIsNotInterrupted(t *testing.T) {
+func TestUninterruptedRun(t *testing.T) {
 	failed := errors.New("failed")
 	if err := runWithDeadline(t.Context(), time.Hour, func(context.Context) error { return failed }); err != failed {
 		t.Errorf("%v, want the run's own error", err)
@@ -79,6 +79,6 @@ func TestRunThatIsNotInterrupted(t *testing.T) {
 	}
 }
 
-func TestActivitiesOutsideOfARun(t *testing.T) {
+func TestStartActivityOutsideOfARun(t *testing.T) {
 	startActivity(t.Context(), "anything")()
 }
