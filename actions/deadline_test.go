@@ -59,7 +59,7 @@ func TestInterruptionKeepsLeftovers(t *testing.T) {
 	})
 	interrupted, leftover := (*InterruptedError)(nil), (*daytona.LeftoverError)(nil)
 	if !errors.As(err, &interrupted) || !errors.As(err, &leftover) || !slices.Equal(leftover.Leftovers, left) {
-		t.Errorf("%v, want the cancellation and what is left", err)
+		t.Errorf("%v, want the cancellation and the leftovers", err)
 	}
 }
 

@@ -20,9 +20,9 @@ import (
 type builtImage struct {
 	Source   buildSource
 	Lease    *builder.Lease
-	Requests []image.Request // in the order of the platforms, as are the results
-	Results  []*image.Result
-	Loaded   *image.Result // the result for the engine's platform, or the first
+	Requests []image.Request // in the order of the platforms
+	Results  []*image.Result // in the order of the platforms
+	Loaded   *image.Result   // the result for the engine's platform, or the first
 	Stats    image.Stats
 	Digest   string // of the manifest, or of the index if there are several platforms
 }

@@ -290,7 +290,7 @@ func TestRunFindsProgram(t *testing.T) {
 			source: private.APIURL(),
 		},
 		{
-			name: "beside the script", home: closed, files: map[string]string{"actions/" + asset: program},
+			name: "next to the script", home: closed, files: map[string]string{"actions/" + asset: program},
 			source: `.*/build/../actions/` + asset,
 		},
 		{
@@ -387,7 +387,7 @@ func TestRunRefuses(t *testing.T) {
 			want: `checksum mismatch for /.*/tool cache/.*/action-build: got ` + sha256Hex(changed),
 		},
 		{
-			name: "another program beside the script", files: map[string]string{"actions/" + asset: changed},
+			name: "another program next to the script", files: map[string]string{"actions/" + asset: changed},
 			want: `checksum mismatch for /.*/actions/` + asset + `: got ` + sha256Hex(changed),
 		},
 		{
@@ -635,7 +635,7 @@ func TestRunIgnoresEnvironment(t *testing.T) {
 	}
 }
 
-// The token is never an argument of a process, and SIGINT ends a download.
+// No process has the token among its arguments, and SIGINT ends a download.
 func TestRunHidesToken(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("reads arguments from /proc")

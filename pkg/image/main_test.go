@@ -269,7 +269,7 @@ func gzipped(tar []byte) v1.Layer {
 	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(tar)), nil }
 	layer, err := tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer))
 	if err != nil {
-		panic(err) // a buffer can be read
+		panic(err) // reading a buffer does not fail
 	}
 	return layer
 }

@@ -84,7 +84,7 @@ func TestParityWithBuildctl(t *testing.T) {
 				return
 			}
 			if err != nil || theirs != nil {
-				t.Fatalf("ours: %v\nbuildctl: %v", err, theirs)
+				t.Fatalf("Solve: %v\nbuildctl: %v", err, theirs)
 			}
 			if got, err := result.Image.ConfigName(); err != nil || got.String() != config {
 				t.Errorf("config %s (%v), buildctl's %s", got, err, config)
@@ -268,7 +268,7 @@ func buildctl(t *testing.T, w *services, r Request) (config string, line int, er
 func (e *expectation) checkFailure(t *testing.T, ours error, line int, theirs error) {
 	t.Helper()
 	if ours == nil || theirs == nil {
-		t.Fatalf("want both to fail\nours: %v\nbuildctl: %v", ours, theirs)
+		t.Fatalf("want both to fail\nSolve: %v\nbuildctl: %v", ours, theirs)
 	}
 	if text := ours.Error(); !strings.Contains(text, e.Message) || strings.Contains(text, "\n") {
 		t.Errorf("got %q, want one line with %q", text, e.Message)

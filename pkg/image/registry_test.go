@@ -23,7 +23,7 @@ import (
 func TestRegistryTransport(t *testing.T) {
 	for _, test := range []struct {
 		method     string
-		status     int // of the first answer; the second is 200
+		status     int // of the first response; the second is 200
 		retryAfter string
 		requests   int
 		waits      []time.Duration // nil: not checked

@@ -49,7 +49,7 @@ var help = map[string]string{
 	"timeout":         "Time limit for the whole action.",
 	"doppler_config":  "Doppler config that supplies credentials and build secrets.",
 	"doppler_project": "Doppler project. A service token implies its project.",
-	"doppler_token":   "Doppler service token. Default: DOPPLER_TOKEN, then doppler_identity.",
+	"doppler_token":   "Doppler service token. Default: a token for doppler_identity if set, otherwise DOPPLER_TOKEN.",
 	"doppler_identity": "Identity of a Doppler service account to authenticate with GitHub OIDC, which needs no stored " +
 		"token.",
 	"image": "Existing image to use instead of building: a name in the local engine, a registry reference, or " +
@@ -76,7 +76,7 @@ var help = map[string]string{
 		"TEST_REPORT_DIR are counted.",
 	"parallel":   "Containers to run in parallel: a number, or cores.",
 	"report_dir": "Directory for the JUnit XML report and the container logs of failed tests.",
-	"run":        "Run only tests whose names match this regular expression.",
+	"run":        "Run only tests with names that match this regular expression.",
 	"tags":       "Run only tests that have one of these tags.",
 	"seed":       "Seed from the log of an earlier run, to repeat its order.",
 	"output":     "json writes the report to standard output as JSON, instead of the outputs.",

@@ -375,7 +375,7 @@ func TestResolve(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for range 2 { // resolving changes nothing
+			for range 2 { // Resolve must not modify the spec
 				got, err := spec.Resolve(dir)
 				if err != nil || !reflect.DeepEqual(got, test.want) {
 					t.Errorf("%+v, %v; want %+v", got, err, test.want)

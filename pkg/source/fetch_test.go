@@ -128,7 +128,7 @@ func checkContains(t *testing.T, dir, text string, want bool) {
 	}
 }
 
-// processes lists the arguments of the processes whose environment contains text.
+// processes returns the arguments of all processes with text in their environment.
 func processes(t *testing.T, text string) []string {
 	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*")

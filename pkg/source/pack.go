@@ -41,7 +41,7 @@ func (t Tree) writePacks(ctx context.Context, w *packWriter, ids []string) error
 	if err := t.fetchMissingObjects(ctx, list); err != nil {
 		return err
 	}
-	read, write, err := os.Pipe() // a file, so that waiting for git does not depend on the reader
+	read, write, err := os.Pipe() // with an *os.File as its output, waiting for git does not depend on the reader
 	if err != nil {
 		return err
 	}

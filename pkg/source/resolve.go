@@ -160,7 +160,7 @@ func (r Repository) resolvePullRequest(ctx context.Context, ref, number, side st
 	missing := &RefError{Repository: r.fullName(), Ref: ref, Hint: fmt.Sprintf("use refs/pull/%s/head", number)}
 	switch {
 	case side == "head":
-		missing.Reason, missing.Hint = full+" does not exist: the commits of the pull request are gone", ""
+		missing.Reason, missing.Hint = full+" does not exist: the commits of the pull request no longer exist", ""
 	case pull.GetState() == "closed":
 		missing.Reason = full + " does not exist: the pull request is closed"
 	case pull.Mergeable != nil && !*pull.Mergeable:

@@ -384,7 +384,7 @@ func TestResolvePullRequest(t *testing.T) {
 		},
 		{
 			"no head", "refs/pull/1/head", []standin.Fault{missing, unmerged}, 0,
-			[]string{"refs/pull/1/head does not exist: the commits of the pull request are gone"},
+			[]string{"refs/pull/1/head does not exist: the commits of the pull request no longer exist"},
 		},
 		{"closed", "refs/pull/3/merge", nil, 0, []string{"the pull request is closed"}},
 		{

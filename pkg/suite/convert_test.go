@@ -43,7 +43,7 @@ func TestConvert(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got.String() != string(want) {
-				t.Errorf("(go test -update writes it)\n%s", diff(string(want), got.String()))
+				t.Errorf("%s differs (go test -update writes it):\n%s", golden, diff(string(want), got.String()))
 			}
 			if _, err := Parse("testdata/good/tests.yaml", to); err != nil {
 				t.Error(err)

@@ -17,7 +17,7 @@ import (
 // accepts, MarshalYAML encodes it, and JSONForm returns its JSON schema. For a type that can also be a mapping,
 // JSONForm returns only the schema of the short form.
 type (
-	// Text is a string. A number is converted to the string in the file.
+	// Text is a string. A number is accepted and keeps its notation.
 	Text string
 	// Word is a name without spaces.
 	Word string

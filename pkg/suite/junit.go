@@ -39,7 +39,7 @@ func (r *Report) WriteJUnit(w io.Writer) error {
 		case Failed:
 			c.Failure = &junit.Result{Type: "failure", Message: xmlText(t.summary()), Data: xmlText(t.details())}
 		case Flaky:
-			// JUnit has no status for flaky tests, so the test is passed, with a note.
+			// JUnit has no status for flaky tests, so report the test as passed, with a note.
 			note := fmt.Sprintf("flaky: passed on attempt %d; earlier failure:\n%s", t.Attempts, t.details())
 			c.SystemOut = &junit.Output{Data: xmlText(note)}
 		}

@@ -25,7 +25,7 @@ const (
 	maxMatrix = 256 // tests of one matrix
 )
 
-// formatURL is the documentation of the suite format.
+// formatURL is the address of the suite format's documentation.
 const formatURL = "https://github.com/org/sandbox-actions/blob/v1/docs/suite.md"
 
 // Settings of a test that neither the test nor the suite's defaults set.

@@ -291,8 +291,8 @@ func (e *entry) file(name string) File {
 	return f
 }
 
-// Glob calls visit for every file whose path matches the pattern, sorted by path: * matches within a name, ** across
-// directories. It does not follow symbolic links.
+// Glob calls visit for every file with a path that matches the pattern, sorted by path: * matches within a name, **
+// across directories. It does not follow symbolic links.
 func (t *Tree) Glob(pattern string, visit func(File)) {
 	base, _ := doublestar.SplitPattern(pattern)
 	if !strings.HasPrefix(base, "/") {
