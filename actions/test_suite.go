@@ -15,7 +15,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
-// loadSuite reads the suite. It returns nil if there is none, and annotates every problem of an invalid suite.
+// loadSuite reads the suite and annotates every problem of an invalid one. It returns nil if the run has no suite.
 func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error) {
 	if spec.Suite == inputs.NoSuite {
 		return nil, nil

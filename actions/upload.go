@@ -136,7 +136,7 @@ func (w wantedSnapshot) matches(s daytona.Snapshot) bool {
 }
 
 // findReusable returns an active snapshot to reuse, or the snapshots of the same image that the new one supersedes. The
-// ID of reuse is empty if there is none.
+// ID of reuse is empty if no snapshot can be reused.
 func findReusable(
 	ctx context.Context, job job, target snapshotTarget, wanted wantedSnapshot,
 ) (reuse daytona.Snapshot, superseded []daytona.Snapshot, err error) {

@@ -67,7 +67,7 @@ func (t Tree) writePacks(ctx context.Context, w *packWriter, ids []string) error
 
 // fetchMissingObjects makes git fetch all blobs that a partial clone lacks in one request.
 func (t Tree) fetchMissingObjects(ctx context.Context, ids string) error {
-	promisor, _ := t.git.Output(ctx, "config", "--get-regexp", `^remote\..*\.promisor$`) // fails if there is none
+	promisor, _ := t.git.Output(ctx, "config", "--get-regexp", `^remote\..*\.promisor$`) // fails without a match
 	if len(promisor) == 0 {
 		return nil
 	}

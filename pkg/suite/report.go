@@ -45,7 +45,7 @@ type Result struct {
 	Reason   string // why the test was skipped
 	Duration time.Duration
 	Failures []Failure // of the last failed attempt
-	Log      string    // file with the container's output; "" if there is none
+	Log      string    // path of the file with the container's output; may be ""
 }
 
 // Annotation is a message about a line of the suite.

@@ -65,7 +65,7 @@ func (f *parsedFile) addf(line int, format string, args ...any) {
 	f.problems = append(f.problems, Problem{max(line, 1), safetext.Line(fmt.Sprintf(format, args...), 0)})
 }
 
-// err returns the problems as an [*InvalidError], or nil if there are none.
+// err returns the problems as an [*InvalidError], or nil if the file is valid.
 func (f *parsedFile) err(file string) error {
 	if len(f.problems) == 0 {
 		return nil
