@@ -1,4 +1,4 @@
-// Action-build builds a sandbox image: the program of the build action, and of the command line. See --help.
+// Action-build builds a sandbox image. The build action runs it, and you can run it on the command line. See --help.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Action-snapshot creates a Daytona snapshot of a sandbox image: the program of the snapshot action, and of the command
-// line, where it also lists and deletes snapshots. See --help.
+// Action-snapshot creates a Daytona snapshot of a sandbox image. The snapshot action runs it. On the command line it
+// also lists and deletes snapshots. See --help.
 package main
 
 import (
@@ -22,7 +22,7 @@ func main() {
 		Run:    func(ctx context.Context, env actions.Env) error { return actions.Snapshot(ctx, env, snapshot) },
 	}, actions.Command{
 		Name:        "action-snapshot list",
-		Description: "Lists the snapshots of a prefix, the newest first.",
+		Description: "Lists the snapshots with a name prefix, newest first.",
 		Inputs:      &list,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.ListSnapshots(ctx, env, list) },
 	}, actions.Command{

@@ -1,5 +1,5 @@
-// Action-test tests a sandbox image: the program of the test action, and of the command line, where it also opens a
-// shell in the image and converts suites. See --help.
+// Action-test tests a sandbox image. The test action runs it. On the command line it also opens a shell in the image
+// and converts suites. See --help.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.Shell(ctx, env, shell) },
 	}, actions.Command{
 		Name:        "action-test convert",
-		Description: "Converts a test file of container-structure-test to a suite for this program.",
+		Description: "Converts a container-structure-test file to a suite for this program.",
 		Inputs:      &convert,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.Convert(ctx, env, convert) },
 	}))

@@ -1,11 +1,11 @@
 // Package actions holds the flows of the three actions, [Build], [Snapshot] and [Test], and the smaller commands of
-// their programs. A flow reads from top to bottom and only joins parts of pkg/:
+// their programs. A flow reads from top to bottom and only connects packages of pkg/:
 //
 //	inputs -> Spec ─┐
 //	credentials ────┼─> source -> lease (BuildKit) -> image -> engine | registry | Daytona -> outputs
 //	trust ──────────┘
 //
-// Functions take values and return values; nothing collects the state of a run.
+// Functions pass values to each other; no object accumulates the state of a run.
 package actions
 
 import (
@@ -22,23 +22,23 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
-// Env is where an action runs.
+// Env is the environment in which an action runs.
 type Env struct {
 	Runner   *runner.Runner
 	Getenv   func(string) string
-	Dir      string // the workspace, absolute; base of relative paths
+	Dir      string // absolute path of the workspace; relative paths start here
 	Stdout   io.Writer
 	Terminal *os.File // shows progress; nil without a terminal
 }
 
-// validation returns what the validation of inputs may read of the environment.
+// validation returns the part of the environment that input validation reads.
 func (e Env) validation() inputs.Env {
 	return inputs.Env{Getenv: e.Getenv, Dir: e.Dir, Fork: runner.ReadEvent(e.Getenv).IsFork()}
 }
 
 func (e Env) oidc() credentials.OIDC { return credentials.NewOIDC(e.Getenv, e.Runner.Mask) }
 
-// absolute returns a path of the workspace.
+// absolute resolves a path relative to the workspace.
 func (e Env) absolute(path string) string {
 	if filepath.IsAbs(path) {
 		return path
@@ -54,7 +54,7 @@ type job struct {
 	Started time.Time
 }
 
-// runJob runs an action's flow with its deadline and a temporary directory.
+// runJob runs an action's flow with a deadline and a temporary directory.
 func (e Env) runJob(ctx context.Context, timeout time.Duration, flow func(context.Context, job) error) error {
 	scratch, err := os.MkdirTemp(e.Getenv("RUNNER_TEMP"), "sandbox-")
 	if err != nil {
@@ -66,7 +66,7 @@ func (e Env) runJob(ctx context.Context, timeout time.Duration, flow func(contex
 	return runWithDeadline(ctx, timeout, func(ctx context.Context) error { return flow(ctx, j) })
 }
 
-// relativeTo returns a path relative to the first root that contains it, as readers of the repository know it.
+// relativeTo returns path relative to the first root that contains it, or unchanged if none does.
 func relativeTo(path string, roots ...string) string {
 	for _, root := range roots {
 		relative, err := filepath.Rel(root, path)

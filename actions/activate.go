@@ -8,7 +8,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
-// activate returns a snapshot once it is active.
+// activate activates an existing snapshot, if it is inactive, and waits until it is active.
 func activate(ctx context.Context, job job, client daytona.Client, s daytona.Snapshot) (daytona.Snapshot, error) {
 	job.Runner.Infof("Reusing snapshot %s, which has the same image; nothing is pushed", s.Name)
 	if s.State == daytona.Inactive {
@@ -19,7 +19,7 @@ func activate(ctx context.Context, job job, client daytona.Client, s daytona.Sna
 	return waitUntilActive(ctx, job, client, s)
 }
 
-// waitUntilActive waits for a snapshot and logs its state when it changes, and every 15 seconds.
+// waitUntilActive waits until a snapshot is active. It logs each change of its state, and the state every 15 seconds.
 func waitUntilActive(
 	ctx context.Context, job job, client daytona.Client, snapshot daytona.Snapshot,
 ) (daytona.Snapshot, error) {

@@ -8,8 +8,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// Build builds an image from a ref and loads, pushes and saves it as the inputs say. It writes the outputs and the
-// summary after all of that has succeeded.
+// Build builds an image and loads, pushes and saves it according to the inputs. It writes the outputs and the summary
+// after all of that has succeeded.
 func Build(ctx context.Context, env Env, in inputs.Build) error {
 	spec, err := in.Spec(env.validation())
 	if err != nil {

@@ -10,11 +10,12 @@ import (
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
-// Convert prints a test file of container-structure-test as a suite, and warns of what has no counterpart.
+// Convert converts a test file of container-structure-test to a suite and prints it. It warns about everything that it
+// cannot convert.
 func Convert(_ context.Context, env Env, in inputs.Convert) error {
 	data, err := os.ReadFile(in.File)
 	if err != nil {
-		return err
+		return fmt.Errorf("convert: %w", err)
 	}
 	converted, warnings, err := suite.Convert(data)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
-// createSnapshot creates a snapshot of the pushed image and waits until it is active. It deletes the snapshot that has
-// the name first, and the new one if it fails.
+// createSnapshot creates a snapshot of the pushed image and waits until it is active. It first deletes an existing
+// snapshot with the same name. If the new snapshot fails, it deletes that one too.
 func createSnapshot(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, upload imageUpload,
 ) (daytona.Snapshot, error) {
@@ -41,7 +41,7 @@ func requestSnapshot(ctx context.Context, client daytona.Client, request daytona
 	return client.Create(ctx, request)
 }
 
-// deleteConflicting frees the name of the new snapshot: failed snapshots occupy names, and so do those to be replaced.
+// deleteConflicting deletes the snapshot that occupies the new one's name: a failed one, or one to be replaced.
 func deleteConflicting(ctx context.Context, job job, target snapshotTarget) error {
 	old := target.Existing
 	defer startActivity(ctx, "Daytona to delete the snapshot %s", old.Name)()
@@ -57,16 +57,17 @@ func deleteConflicting(ctx context.Context, job job, target snapshotTarget) erro
 	return target.Client.WaitUntilRemoved(ctx, old.ID)
 }
 
-// deletionGrace bounds the deletion of a failed snapshot, also of a run that is canceled.
+// deletionGrace bounds how long the deletion of a failed snapshot may take, even after the run is canceled.
 const deletionGrace = 4 * time.Second
 
-// deleteFailed deletes a snapshot that did not become active: it would occupy its name and a place in the quota.
+// deleteFailed deletes a snapshot that did not become active, because it would occupy its name and count toward the
+// quota. It returns cause, wrapped in a [daytona.LeftoverError] if something is left for the user to clean up.
 func deleteFailed(
 	ctx context.Context, job job, target snapshotTarget, created daytona.Snapshot, cause error,
 ) error {
 	var leftovers []string
 	if replaced := target.Existing; replaced.ID != "" && !isFailed(replaced) {
-		// Daytona deleted its image once it was active, so it cannot be created again.
+		// Daytona deletes a snapshot's image from its registry once the snapshot is active, so it cannot be restored.
 		leftovers = append(leftovers, fmt.Sprintf("snapshot %s, which it was to replace, is deleted; create another one "+
 			"with that name before a sandbox starts from it", replaced.Name))
 	}

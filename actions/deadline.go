@@ -15,7 +15,7 @@ import (
 // InterruptedError reports a run that ended early: its time limit passed, or it was canceled.
 type InterruptedError struct {
 	Timeout time.Duration // the time limit; 0 for a cancellation
-	Cause   error         // of a cancellation
+	Cause   error         // the reason for a cancellation; nil after a timeout
 	Waiting string        // what the run was waiting for
 }
 
@@ -28,8 +28,8 @@ func (e *InterruptedError) Error() string {
 
 func (e *InterruptedError) Unwrap() error { return e.Cause }
 
-// runWithDeadline runs f with a context that ends after timeout, or when ctx ends. An interruption is then the error,
-// whatever f was doing; only what f left behind is added to it.
+// runWithDeadline runs f with a context that ends after timeout, or when ctx ends. If f fails after that, the error is
+// an [*InterruptedError] instead of f's own, together with the leftovers that f reports.
 func runWithDeadline(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
 	active := &activities{}
 	limited, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), activitiesKey{}, active))
@@ -53,7 +53,7 @@ func runWithDeadline(ctx context.Context, timeout time.Duration, f func(context.
 	return interrupted
 }
 
-// activities are what a run is waiting for, so that an interruption can name it.
+// activities records what a run is waiting for, so that an [InterruptedError] can name it.
 type activities struct {
 	mu     sync.Mutex
 	active []string
@@ -61,7 +61,8 @@ type activities struct {
 
 type activitiesKey struct{}
 
-// startActivity records what the run waits for until done is called.
+// startActivity records that the run waits for something, until done is called. The formatted text completes the
+// sentence "waiting for …".
 func startActivity(ctx context.Context, format string, args ...any) (done func()) {
 	a, ok := ctx.Value(activitiesKey{}).(*activities)
 	if !ok {

@@ -59,11 +59,11 @@ func TestInterruptionKeepsLeftovers(t *testing.T) {
 	})
 	interrupted, leftover := (*InterruptedError)(nil), (*daytona.LeftoverError)(nil)
 	if !errors.As(err, &interrupted) || !errors.As(err, &leftover) || !slices.Equal(leftover.Leftovers, left) {
-		t.Errorf("%v, want the cancellation and what is left", err)
+		t.Errorf("%v, want the cancellation and the leftovers", err)
 	}
 }
 
-func TestRunThatIsNotInterrupted(t *testing.T) {
+func TestUninterruptedRun(t *testing.T) {
 	failed := errors.New("failed")
 	if err := runWithDeadline(t.Context(), time.Hour, func(context.Context) error { return failed }); err != failed {
 		t.Errorf("%v, want the run's own error", err)
@@ -79,6 +79,6 @@ func TestRunThatIsNotInterrupted(t *testing.T) {
 	}
 }
 
-func TestActivitiesOutsideOfARun(t *testing.T) {
+func TestStartActivityOutsideOfARun(t *testing.T) {
 	startActivity(t.Context(), "anything")()
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
-// updateDoppler sets the name of the snapshot in Doppler and reports whether it changed. It keeps the name of a newer
-// snapshot that another run has set meanwhile.
+// updateDoppler sets the name of the snapshot in Doppler and reports whether it changed. If another run has set the
+// name of a newer snapshot in the meantime, it keeps that name.
 func updateDoppler(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler, target snapshotTarget,
 	snapshot daytona.Snapshot,
@@ -40,14 +40,14 @@ func updateDoppler(
 	return updated, nil
 }
 
-// newerSnapshotError reports that Doppler names a newer snapshot of the same prefix.
+// newerSnapshotError reports that Doppler already names a newer snapshot with the same prefix.
 type newerSnapshotError struct{ name string }
 
 func (e *newerSnapshotError) Error() string {
 	return fmt.Sprintf("another run has created %s, which is newer", e.name)
 }
 
-// checkNotNewer returns a [newerSnapshotError] if the name that Doppler holds now is of a newer snapshot than this one.
+// checkNotNewer returns a [*newerSnapshotError] if current, the name in Doppler, is that of a newer snapshot.
 func checkNotNewer(
 	ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarget, snapshot daytona.Snapshot, current string,
 ) error {

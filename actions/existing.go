@@ -14,15 +14,15 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// existingImage is an image that another build made.
+// existingImage is an image from an earlier build.
 type existingImage struct {
 	v1.Image
-	InEngine bool
+	InEngine bool // it is in the Docker Engine already
 }
 
 // openImage opens the image that the input image names: in the engine, in the directory of an OCI layout, or in a
-// registry. An empty platform accepts the one that exists. A nil engine is opened if needed. The image can be read
-// while ctx lasts.
+// registry. An empty platform accepts any. If engine is nil, openImage opens it when needed. The image can be read
+// until ctx ends.
 func openImage(
 	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, engine *dockerengine.Engine,
 	name, platform string,
@@ -45,7 +45,7 @@ func openImage(
 	if missing == nil {
 		return existingImage{img, true}, nil
 	}
-	// A name without a registry is a local one, although Docker would look for it on Docker Hub.
+	// A name without a registry means a local image here, although Docker would look for it on Docker Hub.
 	if reference.Domain(named) == "docker.io" && !strings.HasPrefix(name, "docker.io/") {
 		return existingImage{}, missing
 	}
@@ -56,7 +56,7 @@ func openImage(
 	return existingImage{Image: img}, inputs.Wrap("image", err)
 }
 
-// openInEngine opens an image that the engine has; missing says why there is none.
+// openInEngine opens an image in the engine. If the engine or the image is missing, it returns the reason in missing.
 func openInEngine(
 	ctx context.Context, job job, engine *dockerengine.Engine, name, platform string,
 ) (img v1.Image, missing, err error) {
@@ -76,20 +76,20 @@ func openInEngine(
 	return img, nil, err
 }
 
-// openAtDepot opens an image that another job may have saved in Depot's registry. denied is the answer without Depot's
-// credentials.
+// openAtDepot opens an image that another job may have saved in Depot's registry. denied is the registry's error
+// without Depot's credentials.
 func openAtDepot(
 	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, name, platform string, denied error,
 ) (v1.Image, error) {
 	credential, err := depot(job, spec, doppler, "").PullCredential(ctx, name)
 	if err != nil {
-		return nil, fmt.Errorf("%w; as an image saved at Depot: %w", denied, err)
+		return nil, fmt.Errorf("%w; authenticating to Depot's registry also failed: %w", denied, err)
 	}
 	auth := image.Auth{Mask: job.Runner.Mask, Credentials: []image.Credential{image.Credential(credential)}}
 	return image.Open(ctx, name, platform, auth)
 }
 
-// layoutDirectory returns the directory of an OCI layout that a name means, with its tag or digest.
+// layoutDirectory returns the directory of the OCI layout that name refers to, with its tag or digest if it has one.
 func layoutDirectory(name string) (string, bool) {
 	if directory, ok := strings.CutPrefix(name, "oci-layout://"); ok {
 		return directory, true

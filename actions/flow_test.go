@@ -27,7 +27,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
-// testJob returns a job with an environment, and what it writes to standard output and standard error.
+// testJob returns a job with an environment, and the buffers that receive its standard output and standard error.
 func testJob(t *testing.T, environ map[string]string) (job, *bytes.Buffer, *bytes.Buffer) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -48,7 +48,7 @@ func TestExitCodes(t *testing.T) {
 		{"help", fmt.Errorf("parse: %w", inputs.ErrHelp), 0, ""},
 		{"failure", failed, 1, "error: failed\n"},
 		{"a command's exit code", fmt.Errorf("test: %w", &ExitError{7, failed}), 7, "error: test: failed\n"},
-		{"reported already", &ExitError{Code: 3}, 3, ""},
+		{"already reported", &ExitError{Code: 3}, 3, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			job, _, stderr := testJob(t, nil)
@@ -131,7 +131,7 @@ func TestReferences(t *testing.T) {
 	}
 }
 
-// A key that other refs or folders share would let them replace the files of this build's context.
+// If another ref or directory had the same key, it would replace the files of this build's context.
 func TestSharedKey(t *testing.T) {
 	spec := inputs.BuildSpec{Context: "."}
 	commit := buildSource{Repository: "a/b", Commit: source.Commit{SHA: "1"}, Tree: source.Tree{Dir: "/tmp/1"}}
@@ -139,7 +139,7 @@ func TestSharedKey(t *testing.T) {
 	elsewhere := commit
 	elsewhere.Tree.Dir = "/tmp/2"
 	if sharedKey(spec, elsewhere, "linux/amd64") != key {
-		t.Error("a commit has another key in another directory")
+		t.Error("the key of a commit depends on its directory")
 	}
 	checkout := commit
 	checkout.Commit = source.Commit{}
@@ -159,7 +159,7 @@ func TestSharedKey(t *testing.T) {
 	}
 }
 
-// The inputs take precedence over Doppler, and the values that their variables and files hold are masked.
+// Secrets of the inputs take precedence over Doppler, and values from variables and files are masked.
 func TestBuildSecrets(t *testing.T) {
 	job, stdout, _ := testJob(t, map[string]string{"GITHUB_ACTIONS": "true", "VARIABLE": "value-of-a-variable"})
 	if err := os.WriteFile(filepath.Join(job.Dir, "key"), []byte("value-of-a-file\n"), 0o600); err != nil {
@@ -210,11 +210,11 @@ func TestIsDenied(t *testing.T) {
 		}
 	}
 	if isDenied(errors.New("403 Forbidden")) {
-		t.Error("the text of an error decides")
+		t.Error("isDenied matched the text of an error")
 	}
 }
 
-func TestNeedsOfForks(t *testing.T) {
+func TestForkNeeds(t *testing.T) {
 	push := []string{"ghcr.io/a/b:1"}
 	for _, test := range []struct {
 		name     string
@@ -223,7 +223,7 @@ func TestNeedsOfForks(t *testing.T) {
 		build    []any // save, Doppler config
 		snapshot []any // Doppler config, Daytona
 	}{
-		{"nothing given", inputs.SnapshotSpec{
+		{"no credentials", inputs.SnapshotSpec{
 			BuildSpec: inputs.BuildSpec{Save: true, Doppler: inputs.Doppler{DopplerConfig: "dev"}}, UpdateDoppler: true,
 		},
 			nil, []any{true, "dev"}, []any{"dev", true}},
@@ -273,9 +273,9 @@ func TestWantedSnapshotMatches(t *testing.T) {
 		change func(*daytona.Snapshot)
 		want   bool
 	}{
-		{"the same", func(*daytona.Snapshot) {}, true},
+		{"identical", func(*daytona.Snapshot) {}, true},
 		{"digest in the reference", func(s *daytona.Snapshot) { s.Digest, s.Image = "", "host/p/a@"+digest.String() }, true},
-		{"no entry point of its own", func(s *daytona.Snapshot) { s.Entrypoint = nil }, true},
+		{"without an entry point", func(s *daytona.Snapshot) { s.Entrypoint = nil }, true},
 		{"another image", func(s *daytona.Snapshot) { s.Digest = "sha256:2" }, false},
 		{"another entry point", func(s *daytona.Snapshot) { s.Entrypoint = []string{"/other"} }, false},
 		{"other resources", func(s *daytona.Snapshot) { s.Resources.CPU = 4 }, false},
@@ -462,7 +462,7 @@ func TestStepChart(t *testing.T) {
 		t.Errorf("%q\nwant %q", got, want)
 	}
 	if stepChart(steps[2:]) != "" {
-		t.Error("a chart without steps")
+		t.Error("stepChart returned a chart without steps")
 	}
 	for range maxChartSteps + 5 {
 		steps = append(steps, step("s", 0, time.Second))

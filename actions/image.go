@@ -16,18 +16,18 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// builtImage is an image that a builder holds. It can be read until its lease is released.
+// builtImage is an image in a builder's content store. It can be read until its lease is released.
 type builtImage struct {
 	Source   buildSource
 	Lease    *builder.Lease
-	Requests []image.Request // in the order of the platforms, as are the results
-	Results  []*image.Result
-	Loaded   *image.Result // the result that the engine gets, or the first
+	Requests []image.Request // in the order of the platforms
+	Results  []*image.Result // in the order of the platforms
+	Loaded   *image.Result   // the result for the engine's platform, or the first
 	Stats    image.Stats
-	Digest   string // of the manifest, or of the index of several platforms
+	Digest   string // of the manifest, or of the index if there are several platforms
 }
 
-// buildAndLoad builds the image and loads it into the engine, if the inputs say so. It releases the builder.
+// buildAndLoad builds the image, loads it into the engine if the input load is set, and releases the builder.
 func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
 	built, err := buildImage(ctx, job, spec, session)
 	if err != nil {
@@ -40,7 +40,8 @@ func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session s
 	return built, err
 }
 
-// buildImage builds every platform and pushes the image to the references of the inputs. The caller releases the lease.
+// buildImage builds the image for every platform and pushes it to the references of the input push. The caller must
+// release the lease.
 func buildImage(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
 	source, lease, err := acquire(ctx, job, spec, session)
 	if err != nil {
@@ -71,8 +72,8 @@ func buildImage(ctx context.Context, job job, spec inputs.BuildSpec, session ses
 	return builtImage{source, lease, requests, results, loaded, stats, digest}, nil
 }
 
-// pushIndex joins several platforms under one name in each registry and returns the digest. BuildKit has pushed a
-// single platform's image, and of several the images without a name, while it built them.
+// pushIndex pushes an index of the platforms' images to each reference and returns its digest. BuildKit has already
+// pushed the images: by digest if there are several platforms, and by tag if there is one, which needs no index.
 func pushIndex(
 	ctx context.Context, spec inputs.BuildSpec, lease *builder.Lease, results []*image.Result, auth image.Auth,
 ) (digest string, err error) {
@@ -97,7 +98,7 @@ func pushIndex(
 	return hash.String(), pushes.Wait()
 }
 
-// loadImage loads an image into the engine under a name.
+// loadImage loads an image into the engine and tags it with name.
 func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, name string, img v1.Image) error {
 	defer startActivity(ctx, "the Docker Engine to load %s", name)()
 	job.Runner.Group("Load " + name)

@@ -12,7 +12,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// acquire fetches the source and acquires a machine for each platform, in parallel. The caller releases the lease.
+// acquire fetches the source and acquires a machine for each platform, in parallel. The caller must release the lease.
 func acquire(
 	ctx context.Context, job job, spec inputs.BuildSpec, session session,
 ) (source buildSource, lease *builder.Lease, err error) {
@@ -38,7 +38,7 @@ func acquire(
 			return err
 		}
 		lease = acquired
-		context.AfterFunc(ctx, func() { acquired.Release(context.Canceled) }) // lease is nil after an error
+		context.AfterFunc(ctx, func() { acquired.Release(context.Canceled) })
 		for _, platform := range spec.Platforms {
 			group.Go(func() error {
 				defer startActivity(ctx, "a machine for %s", platform)()
@@ -57,13 +57,13 @@ func acquire(
 	return source, lease, nil
 }
 
-// provider is where a BuildKit comes from: [builder.Depot] or [builder.Address].
+// provider acquires BuildKit machines. It is a [builder.Depot] or a [builder.Address].
 type provider interface {
 	Acquire(context.Context, builder.Request) (*builder.Lease, error)
 }
 
-// builderFor returns the builder of the inputs. The Depot project is, in this order: the input, DEPOT_PROJECT_ID of
-// Doppler or the environment, depot.json.
+// builderFor returns the provider that the input builder selects. The Depot project is the first of these that is set:
+// the input depot_project, DEPOT_PROJECT_ID in Doppler or the environment, depot.json.
 func builderFor(job job, spec inputs.BuildSpec, doppler credentials.Doppler, source buildSource) (provider, error) {
 	if spec.Builder != "depot" {
 		return builder.Address{Addr: spec.Builder, CertDir: job.Getenv(builder.CertPath)}, nil
@@ -79,7 +79,8 @@ func builderFor(job job, spec inputs.BuildSpec, doppler credentials.Doppler, sou
 	return depot(job, spec, doppler, project), nil
 }
 
-// depot authenticates to Depot as the inputs and the job allow. An empty project is the token's own.
+// depot returns a client for Depot with the credentials of the inputs and the job. An empty project stands for the
+// project of the token.
 func depot(job job, spec inputs.BuildSpec, doppler credentials.Doppler, project string) builder.Depot {
 	token := credentials.Depot{
 		Input: spec.DepotToken, Getenv: doppler.Over(job.Getenv), OIDC: job.oidc(), Logf: job.Runner.Infof,
@@ -96,7 +97,7 @@ func builderRequest(spec inputs.BuildSpec) builder.Request {
 	}
 }
 
-// release releases the builder and reports to Depot how the build ended.
+// release releases the builder and reports the result of the build, err, to Depot.
 func release(ctx context.Context, job job, lease *builder.Lease, err error) {
 	switch {
 	case ctx.Err() != nil:

@@ -20,8 +20,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
-// Version is the release of the program, for example v1.2.3. scripts/release.sh sets it at link time; a build from
-// source has none.
+// Version is the release of the program, for example v1.2.3. scripts/release.sh sets it at link time; it is empty in
+// a build from source.
 var Version string
 
 // Command is one command of a program.
@@ -35,7 +35,7 @@ type Command struct {
 // ExitError ends the program with an exit code other than 1.
 type ExitError struct {
 	Code int
-	Err  error // nil when everything was reported already
+	Err  error // nil if the failure was reported already
 }
 
 func (e *ExitError) Error() string {
@@ -47,9 +47,9 @@ func (e *ExitError) Error() string {
 
 func (e *ExitError) Unwrap() error { return e.Err }
 
-// Main runs the subcommand that args begin with, or else the default command, and returns the exit code. An error is
-// reported once: on standard error and, in GitHub Actions, as one annotation. SIGINT and SIGTERM cancel the command; a
-// second signal ends the process.
+// Main runs the subcommand that args[0] names, or the default command, and returns the exit code. It reports an error
+// once: on standard error and, in GitHub Actions, as one annotation. SIGINT and SIGTERM cancel the command; a second
+// signal kills the process.
 func Main(args []string, command Command, subcommands ...Command) int {
 	if len(args) > 0 && args[0] == "--version" {
 		fmt.Println(command.Name, cmp.Or(Version, "(built from source)"))
@@ -61,7 +61,7 @@ func Main(args []string, command Command, subcommands ...Command) int {
 			break
 		}
 	}
-	// Libraries log to these; what matters of it is in their errors.
+	// Libraries write to these logs, but their errors contain everything that matters.
 	log.SetOutput(io.Discard)
 	logrus.SetOutput(io.Discard)
 
@@ -99,7 +99,7 @@ func (c Command) run(ctx context.Context, env Env, args, environ []string) (err 
 	return c.Run(ctx, env)
 }
 
-// report reports an error and returns the exit code.
+// report prints err, if it is not nil, and returns the exit code.
 func report(r *runner.Runner, err error) int {
 	if err == nil || errors.Is(err, inputs.ErrHelp) {
 		return 0

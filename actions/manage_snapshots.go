@@ -14,7 +14,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// ListSnapshots prints the snapshots of a prefix as a table, the newest first.
+// ListSnapshots prints a table of the snapshots with a name prefix, newest first.
 func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error {
 	client, _, err := authenticate(ctx, env, in.Doppler, in.Daytona)
 	if err != nil {
@@ -33,7 +33,7 @@ func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error 
 	return out.Flush()
 }
 
-// DeleteSnapshot deletes a snapshot, unless a Doppler config names it, and waits until it is gone.
+// DeleteSnapshot deletes a snapshot, unless a Doppler config names it, and waits until Daytona has removed it.
 func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) error {
 	client, config, err := authenticate(ctx, env, in.Doppler, in.Daytona)
 	if err != nil {
@@ -51,7 +51,7 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 		return err
 	}
 	if config := configOf[snapshot.Name]; config != "" {
-		return inputs.Errorf("name", in.Name, "is named by the Doppler config %s; create another snapshot first", config)
+		return inputs.Errorf("name", in.Name, "is in use by the Doppler config %s; create another snapshot first", config)
 	}
 	if err := client.Delete(ctx, snapshot.ID); err != nil {
 		return err
@@ -63,7 +63,7 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 	return nil
 }
 
-// authenticate returns a client for Daytona and the Doppler config. With a Daytona key of its own Doppler is optional.
+// authenticate returns a Daytona client and the Doppler config. Doppler is optional if a Daytona API key is set.
 func authenticate(
 	ctx context.Context, env Env, doppler inputs.Doppler, in inputs.Daytona,
 ) (daytona.Client, credentials.Doppler, error) {

@@ -14,7 +14,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// BuildOutputs are the outputs of the build action. The tag output names each, and outputHelp describes it.
+// BuildOutputs are the outputs of the build action. The struct tag output holds a field's name in a workflow, and
+// outputHelp its description.
 type BuildOutputs struct {
 	Digest      string `output:"digest"`
 	ImageID     string `output:"image_id"`
@@ -42,7 +43,7 @@ type SnapshotOutputs struct {
 	DopplerUpdated bool    `output:"doppler_updated"`
 }
 
-// TestOutputs are the outputs of the test action. They are written also when tests fail.
+// TestOutputs are the outputs of the test action. They are also written when tests fail.
 type TestOutputs struct {
 	BuildOutputs
 	TestsTotal   int    `output:"tests_total"`
@@ -55,40 +56,40 @@ type TestOutputs struct {
 // outputHelp describes each output, for action.yml, the workflows and docs/reference.md.
 var outputHelp = map[string]string{
 	"digest": "Digest of the image: of the manifest, or of the index if there are several platforms or attestations. " +
-		"An image that is only loaded is compressed differently from one that is pushed or saved, and so has another " +
-		"digest but the same image_id.",
-	"image_id": "Digest of the image's config (of the loaded platform's, if there are several).",
-	"image_ref": "Reference for later steps and jobs: the first pushed reference, otherwise the one in Depot's " +
-		"registry, both with the digest; otherwise the local name.",
+		"An image that is only loaded is compressed differently from one that is pushed or saved, so its digest differs " +
+		"but its image_id does not.",
+	"image_id": "Digest of the image's config. With several platforms, the config of the loaded platform's image.",
+	"image_ref": "Reference for later steps and jobs: the first pushed reference with the digest, otherwise the " +
+		"reference in Depot's registry with the digest, otherwise the local name.",
 	"image_name":   "Name in the local engine; empty if the image was not loaded.",
-	"platforms":    "Platforms that were built, separated by commas.",
+	"platforms":    "Platforms that were built, comma-separated.",
 	"git_sha":      "Commit that was built.",
 	"git_ref":      "Full name of the ref that was built; empty if ref was a SHA.",
 	"build_id":     "ID of the build at Depot.",
 	"build_url":    "URL of the build at Depot.",
 	"project_id":   "ID of the Depot project.",
-	"cached_steps": "Steps of the Dockerfile that came from the cache.",
-	"total_steps":  "Steps of the Dockerfile on all platforms, without FROM.",
-	"metadata":     "Metadata from BuildKit's exporter, as JSON; by platform if there are several.",
+	"cached_steps": "Number of Dockerfile steps that came from the cache.",
+	"total_steps":  "Number of Dockerfile steps on all platforms, without FROM.",
+	"metadata":     "Metadata from BuildKit's exporter, as JSON; keyed by platform if there are several.",
 
-	"snapshot_name":    "Name of the snapshot, which is active.",
+	"snapshot_name":    "Name of the active snapshot.",
 	"snapshot_id":      "ID of the snapshot at Daytona.",
-	"snapshot_state":   "State of the snapshot: active.",
+	"snapshot_state":   "State of the snapshot, always active.",
 	"snapshot_size_gb": "Size of the snapshot in GB, as Daytona reports it.",
-	"reused":           "Whether an existing snapshot of the same image was reused; nothing was pushed then.",
+	"reused":           "Whether an existing snapshot of the same image was reused. If true, nothing was pushed.",
 	"doppler_updated":  "Whether the name in Doppler changed.",
 
-	"tests_total":   "Tests of the suite and of the command's reports.",
-	"tests_passed":  "Tests that passed at the first attempt.",
-	"tests_failed":  "Tests that failed.",
-	"tests_skipped": "Tests that were skipped.",
+	"tests_total":   "Number of tests in the suite and in the command's JUnit reports.",
+	"tests_passed":  "Number of tests that passed on the first attempt.",
+	"tests_failed":  "Number of tests that failed.",
+	"tests_skipped": "Number of tests that were skipped.",
 	"report":        "Path of the JUnit XML report of all tests.",
 }
 
-// OutputField is one output, as generators of documents and workflows see it.
+// OutputField describes one output to the generators of documents and workflows.
 type OutputField struct{ Name, Help string }
 
-// OutputFields returns the outputs that a struct of outputs declares, in order.
+// OutputFields returns the outputs that a struct such as [BuildOutputs] declares, in order.
 func OutputFields(outputs any) []OutputField {
 	var fields []OutputField
 	for _, field := range reflect.VisibleFields(reflect.TypeOf(outputs)) {
@@ -122,8 +123,8 @@ func buildOutputs(spec inputs.BuildSpec, built builtImage) (BuildOutputs, error)
 	return outputs, nil
 }
 
-// imageRef returns what a later step or job should use: the first pushed reference, the one in Depot's registry, the
-// local name; empty if the image is nowhere but in the builder.
+// imageRef returns the reference for later steps and jobs: the first pushed one, the one in Depot's registry, or the
+// local name. It is empty if the image is only in the builder.
 func imageRef(spec inputs.BuildSpec, lease *builder.Lease, digest string) string {
 	for _, references := range [][]string{spec.Push, savedReferences(spec, lease)} {
 		if len(references) > 0 {
@@ -136,8 +137,8 @@ func imageRef(spec inputs.BuildSpec, lease *builder.Lease, digest string) string
 	return ""
 }
 
-// metadataJSON returns what BuildKit's exporters answered, in the form of docker buildx's metadata file: the image
-// descriptor is decoded.
+// metadataJSON returns the metadata of BuildKit's exporters in the format of docker buildx's metadata file, in which
+// the image descriptor is decoded.
 func metadataJSON(results []*image.Result) (string, error) {
 	byPlatform := map[string]map[string]any{}
 	for _, r := range results {
@@ -159,7 +160,7 @@ func metadataJSON(results []*image.Result) (string, error) {
 	return string(data), err
 }
 
-// publish writes the outputs of an action and its summary.
+// publish writes an action's outputs and its summary.
 func publish(env Env, outputs any, summary string) error {
 	value := reflect.ValueOf(outputs)
 	for _, field := range reflect.VisibleFields(value.Type()) {

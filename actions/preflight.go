@@ -13,15 +13,16 @@ import (
 	"github.com/org/sandbox-actions/pkg/trust"
 )
 
-// snapshotTarget is where a snapshot is created, and what is there already.
+// snapshotTarget is where a snapshot is created, and what exists there already.
 type snapshotTarget struct {
 	Client       daytona.Client
 	Region       string           // ID; empty for the organization's default
-	Existing     daytona.Snapshot // has the requested name; zero if the name is free
-	PreviousName string           // that Doppler held when the run started
+	Existing     daytona.Snapshot // the snapshot with the requested name; zero if the name is free
+	PreviousName string           // the name in Doppler when the run started
 }
 
-// preflight finds out what can be wrong at Daytona and Doppler before a build.
+// preflight checks everything at Daytona and Doppler that can be checked before a build: permissions, limits, the
+// region, the name.
 func preflight(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler,
 ) (snapshotTarget, error) {
@@ -58,7 +59,7 @@ func preflight(
 	return target, group.Wait()
 }
 
-// daytonaClient authenticates to Daytona. Secrets of the Doppler config take precedence over the environment.
+// daytonaClient returns a Daytona client. Secrets of the Doppler config take precedence over the environment.
 func daytonaClient(
 	env Env, in inputs.Daytona, doppler inputs.Doppler, config credentials.Doppler,
 ) (daytona.Client, error) {
@@ -84,7 +85,7 @@ func checkPermissions(ctx context.Context, client daytona.Client, spec inputs.Sn
 	return nil
 }
 
-// checkRegion returns the region's ID and checks the limits there.
+// checkRegion resolves the input region to an ID and checks the resources against the limits in that region.
 func checkRegion(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec) (id string, err error) {
 	if spec.Region != "" {
 		region, err := client.Region(ctx, spec.Region)
@@ -100,7 +101,8 @@ func checkRegion(ctx context.Context, client daytona.Client, spec inputs.Snapsho
 	return id, limits.Check(spec.Resources)
 }
 
-// findConflicting returns the snapshot that has the requested name. Whether it can be reused is known with the image.
+// findConflicting returns the snapshot with the requested name. It can be reused only if it has the same image, which
+// is not known before the build.
 func findConflicting(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec) (daytona.Snapshot, error) {
 	existing, found, err := client.Find(ctx, spec.Name)
 	if err != nil || !found {
@@ -113,7 +115,7 @@ func findConflicting(ctx context.Context, client daytona.Client, spec inputs.Sna
 	return existing, nil
 }
 
-// checkDopplerWrite checks that the config can be written, and returns the name that it holds.
+// checkDopplerWrite checks that the config is writable and returns the snapshot name that it holds.
 func checkDopplerWrite(ctx context.Context, config credentials.Doppler) (string, error) {
 	err := config.Client.CheckWrite(ctx, credentials.SnapshotNameSecret, credentials.MirroredNameSecret)
 	if err != nil {
@@ -128,7 +130,7 @@ func isDopplerOptional(job job, spec inputs.SnapshotSpec) bool {
 	return !spec.UpdateDoppler && credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv)
 }
 
-// snapshotNeeds returns what a snapshot asks for that GitHub withholds from a fork's pull request.
+// snapshotNeeds returns the credentials that a snapshot needs and that GitHub withholds from a fork's pull request.
 func snapshotNeeds(job job, spec inputs.SnapshotSpec) trust.Needs {
 	needs := buildNeeds(job, spec.BuildSpec)
 	if isDopplerOptional(job, spec) {
@@ -139,7 +141,7 @@ func snapshotNeeds(job job, spec inputs.SnapshotSpec) trust.Needs {
 	return needs
 }
 
-// snapshotSession is what a snapshot needs before Daytona is asked for anything.
+// snapshotSession holds the credentials and the image or source of a snapshot.
 type snapshotSession struct {
 	session
 	Image existingImage // zero if the image is built

@@ -18,22 +18,23 @@ import (
 	"github.com/org/sandbox-actions/pkg/trust"
 )
 
-// session is what a build needs before it asks for a builder: credentials, an engine, and what to build.
+// session holds what a build needs before it acquires a builder: credentials, an engine, and the source.
 type session struct {
 	Doppler      credentials.Doppler
 	Engine       *dockerengine.Engine // nil unless the image is loaded
-	LoadPlatform string               // the platform that the engine gets
+	LoadPlatform string               // the platform to load
 	Source       buildSource
 }
 
-// prepare finds out what can be wrong before a build: the engine and the credentials in parallel, then the ref. It
-// refuses code that the run must not build. directories are used besides the build's own, unless a commit is built.
+// prepare checks everything that can be checked before a build: the engine and the credentials in parallel, then the
+// ref. It refuses code that the run must not build. directories are those that the run uses in addition to the build's
+// own; they are not checked if a commit is built, because then they are part of it.
 func prepare(ctx context.Context, job job, spec inputs.BuildSpec, directories ...string) (session, error) {
 	var s session
 	var group errgroup.Group
 	if spec.Load {
 		group.Go(func() (err error) {
-			s.Engine, s.LoadPlatform, err = openEngine(ctx, job, spec) // its connections last as long as ctx
+			s.Engine, s.LoadPlatform, err = openEngine(ctx, job, spec) // not the group's context: the engine outlives it
 			return err
 		})
 	}
@@ -60,7 +61,7 @@ type engineError struct{ err error }
 func (e *engineError) Error() string { return e.err.Error() }
 func (e *engineError) Unwrap() error { return e.err }
 
-// openEngine opens the Docker Engine and returns which of the platforms it gets.
+// openEngine opens the Docker Engine and returns the platform to load into it.
 func openEngine(ctx context.Context, job job, spec inputs.BuildSpec) (*dockerengine.Engine, string, error) {
 	defer startActivity(ctx, "the Docker Engine")()
 	engine, err := dockerengine.Open(ctx, job.Getenv)
@@ -83,7 +84,7 @@ func openEngine(ctx context.Context, job job, spec inputs.BuildSpec) (*dockereng
 	return engine, platform, nil
 }
 
-// loadPlatform returns the only platform, or the engine's own of several.
+// loadPlatform returns the only platform, or the engine's own if there are several.
 func loadPlatform(platforms []string, native string) (string, error) {
 	if len(platforms) == 1 {
 		return platforms[0], nil
@@ -105,7 +106,7 @@ func readDoppler(ctx context.Context, env Env, in inputs.Doppler, optional bool)
 	})
 }
 
-// checkTrusted refuses code that an outsider may have written in a run that has secrets.
+// checkTrusted refuses code that an outsider may have written, if the run has secrets.
 func checkTrusted(
 	ctx context.Context, job job, spec inputs.BuildSpec, source buildSource, directories []string,
 ) error {
@@ -121,7 +122,7 @@ func checkTrusted(
 	})
 }
 
-// buildNeeds returns what a build asks for that GitHub withholds from a fork's pull request.
+// buildNeeds returns the credentials that a build needs and that GitHub withholds from a fork's pull request.
 func buildNeeds(job job, spec inputs.BuildSpec) trust.Needs {
 	needs := trust.Needs{Push: spec.Push}
 	needs.Save = spec.Save && !credentials.HasDepotToken(spec.DepotToken, job.Getenv)
@@ -134,7 +135,7 @@ func buildNeeds(job job, spec inputs.BuildSpec) trust.Needs {
 	return needs
 }
 
-// checkForkPermissions refuses, before anything is spent, what a run for a fork's pull request cannot do.
+// checkForkPermissions fails early if the inputs request something that a run for a fork's pull request cannot do.
 func checkForkPermissions(ctx context.Context, job job, needs trust.Needs) error {
 	if !job.Event.IsFork() || job.oidc().Available() {
 		return nil
@@ -148,7 +149,7 @@ func checkForkPermissions(ctx context.Context, job job, needs trust.Needs) error
 	})
 }
 
-// isDenied reports whether a registry refused the credentials, or a request without any.
+// isDenied reports whether a registry answered 401 or 403.
 func isDenied(err error) bool {
 	answer := (*transport.Error)(nil)
 	return errors.As(err, &answer) &&

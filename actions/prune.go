@@ -12,9 +12,9 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
-// pruneSnapshots deletes the superseded snapshots and, beyond the newest keep, older ones of the prefix. It keeps those
-// that a Doppler config names and those in use, and returns the names of the deleted ones. A failure is a warning only:
-// the new snapshot is active.
+// pruneSnapshots deletes the superseded snapshots and all but the newest keep snapshots with the prefix. It skips those
+// that a Doppler config names and those in use, and returns the names of the deleted ones. A failure is only a warning,
+// because the new snapshot is active already.
 func pruneSnapshots(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler, target snapshotTarget,
 	current daytona.Snapshot, superseded []daytona.Snapshot,
@@ -59,8 +59,8 @@ func pruneSnapshots(
 	return deleted
 }
 
-// prunable returns the snapshots that may be deleted: the superseded ones, and those of the prefix beyond the newest
-// keep, of which the current one is one.
+// prunable returns the snapshots that may be deleted: the superseded ones, and all but the newest keep with the prefix.
+// The current snapshot counts toward keep.
 func prunable(
 	ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarget, current daytona.Snapshot,
 	superseded []daytona.Snapshot,
@@ -71,7 +71,7 @@ func prunable(
 	if spec.Keep == 0 {
 		return old, nil
 	}
-	list, err := target.Client.List(ctx, spec.NamePrefix) // the newest first
+	list, err := target.Client.List(ctx, spec.NamePrefix) // newest first
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func prunable(
 	return append(old, others[min(len(others), spec.Keep-1):]...), nil
 }
 
-// configsByName returns which Doppler config names each snapshot.
+// configsByName maps the name of a snapshot to a Doppler config that names it.
 func configsByName(ctx context.Context, config credentials.Doppler) (map[string]string, error) {
 	if config.Client == nil {
 		return nil, nil

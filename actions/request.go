@@ -17,7 +17,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// buildRequests returns the solve of each platform.
+// buildRequests returns one solve request per platform.
 func buildRequests(
 	job job, spec inputs.BuildSpec, session session, source buildSource, lease *builder.Lease,
 ) ([]image.Request, error) {
@@ -55,8 +55,8 @@ func buildRequests(
 	return requests, nil
 }
 
-// buildSecrets returns what a step may mount: the secrets of the inputs, and those of Doppler that the inputs do not
-// name. It masks the former, because secret_envs and secret_files do not hold the values that Main masks.
+// buildSecrets returns the secrets that a step can mount: those of Doppler, overridden by those of the inputs. It masks
+// the latter, because Main cannot mask the values behind secret_envs and secret_files.
 func buildSecrets(job job, spec inputs.BuildSpec, session session) (map[string]func() ([]byte, error), error) {
 	values := session.Doppler.BuildSecrets()
 	own, err := spec.ReadSecrets()
@@ -86,9 +86,9 @@ func parseOutputs(job job, spec inputs.BuildSpec) ([]client.ExportEntry, error) 
 	return outputs, nil
 }
 
-// compression decides how layers are compressed, which takes much of the time of a cold build. An image that others
-// will name by its digest is compressed as every registry expects, whatever was built before; one that only the engine
-// gets, as fast as the engine can read.
+// compression selects how layers are compressed, which accounts for much of the time of a cold build. A published image
+// always uses gzip, so that its digest does not depend on earlier builds. An image that is only loaded uses the fastest
+// compression that the engine can read.
 func compression(spec inputs.BuildSpec, engine *dockerengine.Engine) image.Compression {
 	published := len(spec.Push) > 0 || spec.Save || len(spec.Outputs) > 0 || len(spec.Platforms) > 1
 	switch {
@@ -102,8 +102,9 @@ func compression(spec inputs.BuildSpec, engine *dockerengine.Engine) image.Compr
 	return image.ZstdFast
 }
 
-// sharedKey names the copy of the context at the builder, which later builds update. The files of a commit have times
-// derived from their content, so every machine can share a copy; a checkout's files are comparable on one machine only.
+// sharedKey identifies the builder's copy of the context, which later builds update. The modification times of a
+// commit's files are derived from their content, so all machines can share one copy. Those of a checkout's files can be
+// compared on one machine only.
 func sharedKey(spec inputs.BuildSpec, source buildSource, platform string) string {
 	origin := source.Repository
 	if source.Commit.SHA == "" {
@@ -113,7 +114,7 @@ func sharedKey(spec inputs.BuildSpec, source buildSource, platform string) strin
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(origin+"\n"+spec.Context+"\n"+platform)))
 }
 
-// registryAuth returns the credentials of the lease, before those of Docker's configuration.
+// registryAuth returns the credentials of the lease, which take precedence over those in Docker's configuration.
 func registryAuth(job job, lease *builder.Lease) image.Auth {
 	auth := image.Auth{Mask: job.Runner.Mask}
 	for _, c := range lease.Credentials {
@@ -122,14 +123,14 @@ func registryAuth(job job, lease *builder.Lease) image.Auth {
 	return auth
 }
 
-// pushReferences returns where the image is pushed: to Depot's registry, to save it, and to the references of the
-// inputs.
+// pushReferences returns the references to push: those in Depot's registry if the image is saved, and those of the
+// input push.
 func pushReferences(spec inputs.BuildSpec, lease *builder.Lease) []string {
 	return append(savedReferences(spec, lease), spec.Push...)
 }
 
-// savedReferences returns the names of a saved image in Depot's registry: by build ID, and by each of the input
-// save_tags.
+// savedReferences returns the references of a saved image in Depot's registry: the lease's own, which has the build ID
+// as its tag, and one for each of the input save_tags.
 func savedReferences(spec inputs.BuildSpec, lease *builder.Lease) []string {
 	references := slices.Clone(lease.Tags)
 	if len(references) > 0 {

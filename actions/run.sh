@@ -2,14 +2,15 @@
 # Finds the program of an action and replaces itself with it: actions/run.sh build [ARGUMENT...]
 #
 # In the commit of a release, actions/checksums.txt holds the SHA-256 of each program, so pinning the commit pins the
-# program: a file with another sum is never executed. The program is searched beside this script (for networks without
-# GitHub), then in the runner's tool cache, then downloaded from the release. If the commit is not a release or the
-# download fails, it is built from this checkout.
+# program: a file with another checksum is never executed. The script looks for the program next to itself (for networks
+# without GitHub), then in the runner's tool cache, and then downloads it from the release. If the commit is not a
+# release or the download fails, it builds the program from this checkout.
 #
-# Names begin with an underscore because the program inherits the environment, in which the caller may use other names.
+# Variable names begin with an underscore so that they do not overwrite the caller's environment, which the program
+# inherits.
 set -eu
 
-# The program, unpacked, takes at most this many 512-byte blocks (200 MB).
+# The maximum size of the unpacked program, in 512-byte blocks (200 MB).
 _max_program_blocks=400000
 
 # Earlier steps of the job may have put other commands first in PATH, or exported shell functions named like commands.
@@ -33,7 +34,7 @@ clean_up() {
 }
 
 # wait_for_child waits for the last background command and sets _exit_code. A shell handles signals only between
-# foreground commands, so commands that take long run in the background.
+# foreground commands, so slow commands run in the background.
 wait_for_child() {
 	_child=$!
 	_exit_code=0
@@ -41,7 +42,7 @@ wait_for_child() {
 	_child=''
 }
 
-# set_now sets _now to a time in hundredths of a second. macOS has no /proc: there it has whole seconds.
+# set_now sets _now to a time in hundredths of a second. On macOS, which has no /proc, the resolution is one second.
 set_now() {
 	if read -r _uptime _idle 2>/dev/null </proc/uptime; then
 		_now=${_uptime%.*}${_uptime#*.}
@@ -81,8 +82,7 @@ read_checksums() {
 	fi
 }
 
-# print_sha256 prints the SHA-256 of a file and its name. OpenSSL is preferred: it is four times as fast as some
-# sha256sum programs.
+# print_sha256 prints the SHA-256 of a file. It prefers OpenSSL, which is four times as fast as some sha256sum programs.
 print_sha256() {
 	if command -v openssl >/dev/null; then
 		openssl dgst -sha256 -r <"$1"
@@ -93,7 +93,7 @@ print_sha256() {
 	fi
 }
 
-# verify exits unless the file $1, which comes from $2, is the program that the release's commit names.
+# verify exits unless the file $1 has the SHA-256 in checksums.txt. $2 is the file's origin, for the error.
 verify() {
 	_actual=$(print_sha256 "$1")
 	_actual=${_actual%% *}
@@ -102,7 +102,7 @@ verify() {
 	fi
 }
 
-# find_local looks for the program of a release beside this script and in the tool cache. It sets _program and _source.
+# find_local looks for the program of a release next to this script and in the tool cache. It sets _program and _source.
 find_local() {
 	for _candidate in "$_directory/$_asset" "${_cache:+$_cache/$_name}"; do
 		if [ -f "$_candidate" ]; then
@@ -115,8 +115,8 @@ find_local() {
 	return 1
 }
 
-# set_protocol sets _protocol to the one that the URL $1 and its redirects may use: HTTPS, or HTTP for a server of this
-# machine.
+# set_protocol sets _protocol to the only protocol that the URL $1 and its redirects may use: HTTPS, or HTTP for a
+# server on this machine.
 set_protocol() {
 	_protocol='=https'
 	_port=${1#http://127.0.0.1:}
@@ -127,9 +127,9 @@ set_protocol() {
 	esac
 }
 
-# get downloads the URL $1 as the media type $2 into _download, with the token $3 if there is one. If that fails, it
-# sets _http_status and _reason and returns 1. The token is passed on standard input because arguments are visible to
-# all processes.
+# get downloads the URL $1 as the media type $2 to _download, with the optional token $3. On failure it sets
+# _http_status and _reason and returns 1. It passes the token on standard input because arguments are visible to all
+# processes.
 get() {
 	_source=$1
 	_http_status=''
@@ -156,7 +156,7 @@ get() {
 	return 1
 }
 
-# fetch downloads the packed program from the server that the job runs on, or else from the one that made the release.
+# fetch downloads the packed program from the job's GitHub server or, if that fails, from the server of the release.
 fetch() {
 	_repository=${_home#*://*/}
 	_origin=${_home%/"$_repository"}
@@ -171,8 +171,8 @@ fetch() {
 	[ "$_server" != "$_origin" ] && get "$_home/$_path" application/octet-stream
 }
 
-# fetch_private downloads the packed program through the API: GitHub serves assets of private repositories only there,
-# by their number.
+# fetch_private downloads the packed program through the API, by its asset ID: GitHub serves the assets of a private
+# repository in no other way.
 fetch_private() {
 	_releases=${GITHUB_API_URL:-https://api.github.com}/repos/$_repository/releases
 	get "$_releases/tags/$_version" application/vnd.github+json "$_token" || return
@@ -186,16 +186,17 @@ fetch_private() {
 # unpack unpacks the download into _built. The limit keeps a small archive from filling the disk.
 unpack() {
 	(
-		ulimit -f "$_max_program_blocks" 2>/dev/null || : # the limit is lower already
+		ulimit -f "$_max_program_blocks" 2>/dev/null || : # fails if the limit is lower already
 		exec gzip -dc <"$_download" >"$_built" 2>"$_temporary/error"
 	) &
 	wait_for_child
 	if [ "$_exit_code" != 0 ]; then
-		fail "cannot unpack $_source: $(tail -n 1 "$_temporary/error") (gzip ended with $_exit_code); refusing to run it"
+		fail "cannot unpack $_source: $(tail -n 1 "$_temporary/error") (gzip exit code $_exit_code); refusing to run it"
 	fi
 }
 
-# build compiles the program from this checkout as a release does. It returns 1 if the caller's PATH has no Go.
+# build compiles the program from this checkout, with the settings of a release. It returns 1 if the caller's PATH has
+# no Go.
 build() {
 	_go=$(PATH=$_caller_path && command -v go) || return 1
 	_source="$_go ($_reason)"
@@ -214,7 +215,8 @@ build() {
 	fi
 }
 
-# obtain downloads or builds the program in a temporary directory, on the tool cache's file system if it goes there.
+# obtain downloads or builds the program in a temporary directory. If the tool cache is writable, the directory is in
+# it, so that the program can be moved there atomically.
 obtain() {
 	if [ -z "$_cache" ] || ! mkdir -p "$_cache" 2>/dev/null || [ ! -w "$_cache" ]; then
 		_cache=''
@@ -234,7 +236,7 @@ obtain() {
 	chmod 755 "$_built"
 }
 
-# store moves the obtained program to where it is executed, and sets _program.
+# store moves the program to the tool cache, if there is one, and sets _program to the path to execute.
 store() {
 	if [ -n "$_cache" ]; then
 		_program=$_cache/$_name

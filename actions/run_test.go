@@ -41,8 +41,7 @@ const (
 	asset    = "action-build-" + platform // the program of the build action, unpacked
 )
 
-// program takes the place of action-build: it prints its arguments and the part of its environment that run.sh could
-// change.
+// program stands in for action-build. It prints its arguments and the environment variables that run.sh could change.
 const program = `#!/bin/sh
 echo "ran with $* and PATH=$PATH"
 echo "version=$version name=$name,$SANDBOX_ACTIONS_TOKEN."
@@ -50,7 +49,7 @@ echo "version=$version name=$name,$SANDBOX_ACTIONS_TOKEN."
 
 func sha256Hex(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(content))) }
 
-// pack returns content as an asset of a release holds it.
+// pack returns content compressed with gzip, like the assets of a release.
 func pack(t *testing.T, content string) string {
 	t.Helper()
 	var packed bytes.Buffer
@@ -138,7 +137,7 @@ func startGitHub(t *testing.T, private bool) *github.Server {
 	return s
 }
 
-// checkout writes what a runner checks out of this repository for the build action, and files, to a path with a space.
+// checkout writes the files that a runner checks out for the build action, and files, to a path that contains a space.
 func checkout(t *testing.T, files map[string]string) (root string) {
 	t.Helper()
 	root = filepath.Join(t.TempDir(), "_actions", "org", "sandbox actions", "v1")
@@ -149,7 +148,7 @@ func checkout(t *testing.T, files map[string]string) (root string) {
 	return root
 }
 
-// checksums returns the checksums.txt of the release v1.2.3 that the server made.
+// checksums returns the checksums.txt of the release v1.2.3 on a server.
 func checksums(server string) map[string]string {
 	const format = "# %s/org/sandbox-actions v1.2.3 go1.26.8\n%s  action-test-%s\n%s  %s\n"
 	return map[string]string{
@@ -157,7 +156,7 @@ func checksums(server string) map[string]string {
 	}
 }
 
-// job is where a step runs: the runner's folders, and the environment.
+// job holds the runner's directories and the environment of a step.
 type job struct {
 	toolCache, temp string
 	env             map[string]string
@@ -175,8 +174,8 @@ func newJob(t *testing.T, env map[string]string) job {
 	return j
 }
 
-// step returns the command of the action's step as the runner starts it: the step's shell with a file that holds its
-// script. The words in before start that command.
+// step returns the command that the runner starts for the action's step: the step's shell with a script file. The
+// arguments before precede it.
 func (j job) step(t *testing.T, root string, before ...string) *exec.Cmd {
 	t.Helper()
 	var document struct {
@@ -229,7 +228,7 @@ func (j job) fillToolCache(t *testing.T, content string) {
 	writeFiles(t, j.toolCache, map[string]string{"sandbox-actions/v1.2.3/" + runtime.GOARCH + "/action-build": content})
 }
 
-// closedServer returns a URL at which no server listens.
+// closedServer returns the URL of a port on which no server listens.
 func closedServer(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -240,7 +239,7 @@ func closedServer(t *testing.T) string {
 	return "http://" + listener.Addr().String()
 }
 
-// emptyServer starts a server that has no repository.
+// emptyServer starts a server that answers 404 to every request.
 func emptyServer(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(http.NotFoundHandler())
@@ -291,7 +290,7 @@ func TestRunFindsProgram(t *testing.T) {
 			source: private.APIURL(),
 		},
 		{
-			name: "beside the script", home: closed, files: map[string]string{"actions/" + asset: program},
+			name: "next to the script", home: closed, files: map[string]string{"actions/" + asset: program},
 			source: `.*/build/../actions/` + asset,
 		},
 		{
@@ -348,21 +347,21 @@ func TestRunFindsProgram(t *testing.T) {
 	}
 }
 
-// run.sh never executes a file other than the released program, and prints one error that says why.
+// run.sh executes only the released program. Otherwise it fails with one error that states the cause.
 func TestRunRefuses(t *testing.T) {
 	changed := strings.Replace(program, "ran", "tan", 1)
 	octets := map[string]string{"Content-Type": "application/octet-stream"}
 	for _, test := range []struct {
-		name    string
-		fault   github.Fault
-		home    string // the server that made the release; "" for the stand-in
-		private bool
-		env     map[string]string
-		files   map[string]string // more files of the checkout
-		cached  string            // the program in the tool cache
-		before  []string          // the command that starts the step's shell
-		want    string            // a regular expression of the error
-		asks    int               // requests for the asset; 0: not counted
+		name         string
+		fault        github.Fault
+		home         string // the server that made the release; "" for the stand-in
+		private      bool
+		env          map[string]string
+		files        map[string]string // more files of the checkout
+		cached       string            // the program in the tool cache
+		before       []string          // the command that starts the step's shell
+		want         string            // a regular expression of the error
+		wantRequests int               // expected requests for the asset; 0 to skip the check
 	}{
 		{
 			name:  "another program in the release",
@@ -376,7 +375,7 @@ func TestRunRefuses(t *testing.T) {
 			want: `^::error::cannot unpack http://127.*/` + asset + `\.gz: .*gzip.*refusing to run it$`,
 		},
 		{
-			name: "an archive of more than the limit",
+			name: "an archive above the size limit",
 			fault: github.Fault{
 				Path: github.Objects, Status: 200, Body: pack(t, program+strings.Repeat("#", 600)), Header: octets,
 			},
@@ -388,7 +387,7 @@ func TestRunRefuses(t *testing.T) {
 			want: `checksum mismatch for /.*/tool cache/.*/action-build: got ` + sha256Hex(changed),
 		},
 		{
-			name: "another program beside the script", files: map[string]string{"actions/" + asset: changed},
+			name: "another program next to the script", files: map[string]string{"actions/" + asset: changed},
 			want: `checksum mismatch for /.*/actions/` + asset + `: got ` + sha256Hex(changed),
 		},
 		{
@@ -413,9 +412,12 @@ func TestRunRefuses(t *testing.T) {
 			env:  map[string]string{"INPUT_GITHUB_TOKEN": "ghs_bad"},
 			want: `/releases/tags/v1.2.3 returned 401`,
 		},
-		{name: "always 503", fault: github.Fault{Path: "/releases/download/", Status: 503}, want: `returned 503`, asks: 4},
 		{
-			name: "always 429", want: `returned 429`, asks: 4,
+			name: "always 503", want: `returned 503`, wantRequests: 4,
+			fault: github.Fault{Path: "/releases/download/", Status: 503},
+		},
+		{
+			name: "always 429", want: `returned 429`, wantRequests: 4,
 			fault: github.Fault{Path: "/releases/download/", Status: 429, Header: map[string]string{"Retry-After": "1"}},
 		},
 		{name: "no server", home: closedServer(t), want: `cannot download ` + asset + `: http://127.*: curl: \(7\)`},
@@ -489,8 +491,8 @@ func TestRunRefuses(t *testing.T) {
 					asked++
 				}
 			}
-			if test.asks > 0 && asked != test.asks {
-				t.Errorf("%d requests, want %d", asked, test.asks)
+			if test.wantRequests > 0 && asked != test.wantRequests {
+				t.Errorf("%d requests, want %d", asked, test.wantRequests)
 			}
 		})
 	}
@@ -579,7 +581,7 @@ printf '%s\n' "$SOURCE" >"$2"
 	}
 }
 
-// Nothing that the caller's environment holds is executed, other than the program.
+// run.sh executes no commands or functions from the caller's environment.
 func TestRunIgnoresEnvironment(t *testing.T) {
 	s := startGitHub(t, true) // a private release needs more commands
 	dir := t.TempDir()
@@ -594,7 +596,7 @@ func TestRunIgnoresEnvironment(t *testing.T) {
 	writeFiles(t, dir, map[string]string{
 		"mark":       "",
 		"startup":    evil,
-		".curlrc":    "trace-ascii = \"" + mark + "\"\n", // it would show the token
+		".curlrc":    "trace-ascii = \"" + mark + "\"\n", // would write the token to a file
 		".gitconfig": "[core]\n\tfsmonitor = " + bin + "/git\n[alias]\n\tstatus = !" + bin + "/git\n",
 	})
 	env := map[string]string{
@@ -633,7 +635,7 @@ func TestRunIgnoresEnvironment(t *testing.T) {
 	}
 }
 
-// The token is never an argument of a process, and SIGINT ends a download.
+// No process has the token among its arguments, and SIGINT ends a download.
 func TestRunHidesToken(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("reads arguments from /proc")
@@ -689,7 +691,7 @@ func TestRunHidesToken(t *testing.T) {
 	}
 }
 
-// Downloads go through the proxy of the environment, which sees no more than the host name of an HTTPS URL.
+// Downloads use the proxy of the environment, which sees only the host name of an HTTPS URL.
 func TestRunUsesProxy(t *testing.T) {
 	var mu sync.Mutex
 	var requests []string
@@ -733,7 +735,7 @@ func TestRunConcurrently(t *testing.T) {
 	}
 }
 
-// BenchmarkStart measures what run.sh adds to a program in the tool cache: go test ./actions -run - -bench Start
+// BenchmarkStart measures the overhead of run.sh for a program in the tool cache: go test ./actions -run - -bench Start
 func BenchmarkStart(b *testing.B) {
 	dir := b.TempDir()
 	program := filepath.Join(dir, "tools/sandbox-actions/v1.2.3", runtime.GOARCH, "action-snapshot")

@@ -6,9 +6,9 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// Snapshot creates a Daytona snapshot of an image and sets its name in Doppler. The image is built and pushed from the
-// builder, or an existing one is pushed from where it is. Nothing names a snapshot before it is active, and one that
-// does not become active is deleted.
+// Snapshot creates a Daytona snapshot of an image and sets its name in Doppler. It builds the image and pushes it from
+// the builder, or pushes an existing image. It writes the snapshot's name to Doppler and the outputs only once the
+// snapshot is active, and deletes a snapshot that does not become active.
 func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 	spec, err := in.Spec(env.validation())
 	if err != nil {

@@ -12,14 +12,14 @@ import (
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
-// Bounds of a generated name, in bytes.
+// Maximum lengths in a generated name, in bytes.
 const (
-	maxNameLength   = 128 // tools still show it in full
-	maxPersonLength = 39  // of a GitHub login
+	maxNameLength   = 128 // short enough for tools to show in full
+	maxPersonLength = 39  // the maximum of a GitHub login
 )
 
-// generateName returns the name of a snapshot without the input name. It holds the time of the run, so that another
-// image of the same commit gets another name; an existing snapshot of the same image is found by its digest.
+// generateName returns a snapshot name for a run without the input name. It contains the time of the run, so that
+// another image of the same commit gets another name. A snapshot of the same image is found by its digest instead.
 func generateName(ctx context.Context, job job, spec inputs.SnapshotSpec, upload imageUpload) string {
 	sha, dirty := upload.Source.Tree.SHA, upload.Source.Tree.Dirty
 	if sha == "" {
@@ -28,7 +28,7 @@ func generateName(ctx context.Context, job job, spec inputs.SnapshotSpec, upload
 	return snapshotName(spec.NamePrefix, job.Started, sha, dirty, personOf(ctx, job))
 }
 
-// personOf returns who creates the snapshot.
+// personOf returns the name of the user who creates the snapshot.
 func personOf(ctx context.Context, job job) string {
 	name := cmp.Or(job.Getenv("ITERATE_USER"), job.Getenv("GITHUB_ACTOR"), source.UserName(ctx, job.Dir))
 	if name != "" {
@@ -42,7 +42,8 @@ func personOf(ctx context.Context, job job) string {
 
 var notInName = regexp.MustCompile(`[^a-zA-Z0-9_.-]+`)
 
-// snapshotName returns PREFIX-YYYYMMDD-HHMMSS-SHA[-dirty]-PERSON, in UTC and in characters that Daytona accepts.
+// snapshotName returns PREFIX-YYYYMMDD-HHMMSS-SHA[-dirty]-PERSON. The time is in UTC, and characters that Daytona
+// rejects are replaced.
 func snapshotName(prefix string, at time.Time, sha string, dirty bool, person string) string {
 	short := sha[:min(7, len(sha))]
 	if dirty {

@@ -37,7 +37,7 @@ func TestSnapshotName(t *testing.T) {
 
 var generatedName = regexp.MustCompile(`-[0-9]{8}-[0-9]{6}-[0-9a-f]{0,7}(-dirty)?-[a-zA-Z0-9_.-]+$`)
 
-// Whoever builds, Daytona accepts the name, and it begins with the prefix or as much of it as fits.
+// Daytona accepts every generated name, and the name begins with the prefix or as much of it as fits.
 func FuzzSnapshotName(f *testing.F) {
 	for _, person := range []string{
 		"octocat", "dependabot[bot]", "", "Ünal Ö", "-", "a/b:latest", strings.Repeat("x", 200), "\n", "a@b.example",

@@ -17,8 +17,8 @@ import (
 // lastOutputWait is how long a canceled build may take to print its last lines.
 const lastOutputWait = 2 * time.Second
 
-// solve builds the requests in parallel, each on the machine of its platform, and shows their progress. The results can
-// be read while ctx and the lease last.
+// solve runs the requests in parallel, each on the machine of its platform, and displays their progress. The results
+// can be read until ctx ends or the lease is released.
 func solve(
 	ctx context.Context, job job, lease *builder.Lease, requests []image.Request,
 ) ([]*image.Result, image.Stats, error) {
@@ -34,7 +34,7 @@ func solve(
 		solves.Go(func() (err error) {
 			results[i], err = solvePlatform(solving, lease, request, statuses[i].Status)
 			if err != nil {
-				cancel(err) // the other platforms need not finish
+				cancel(err) // stop the other platforms
 			}
 			return err
 		})
@@ -55,7 +55,7 @@ func solve(
 	select {
 	case o := <-done:
 		if cause := context.Cause(solving); o.err != nil && cause != nil {
-			o.err = cause // the first failure, not those that its cancellation caused
+			o.err = cause // the first failure; the others are consequences of its cancellation
 		}
 		return results, o.stats, o.err
 	case <-ctx.Done():
@@ -78,8 +78,7 @@ func solvePlatform(
 	return image.Solve(ctx, machine, request, status)
 }
 
-// display shows a build's progress where the run is watched: in groups of the Actions log, on a terminal, or line by
-// line.
+// display returns the display of a build's progress: groups in the Actions log, a terminal display, or plain lines.
 func display(job job) image.Display {
 	switch {
 	case job.Runner.InActions():
@@ -94,7 +93,8 @@ func display(job job) image.Display {
 	}
 }
 
-// annotate reports what BuildKit's checks found at the lines of the Dockerfile, and shows the lines that failed.
+// annotate adds an annotation to the Dockerfile for each warning of BuildKit's checks, and prints the lines of the step
+// that failed.
 func annotate(job job, err error, warnings []image.Warning, dockerfile string) {
 	for _, w := range warnings {
 		message := w.Short
@@ -114,9 +114,9 @@ func annotate(job job, err error, warnings []image.Warning, dockerfile string) {
 	}
 }
 
-// writeUntrusted writes text from a service or a build to the log.
+// writeUntrusted writes text from a service or a build to the log, without letting it issue workflow commands.
 func writeUntrusted(r *runner.Runner, text string) {
 	out := r.Untrusted()
 	fmt.Fprint(out, text)
-	_ = out.Close() // writing to the log failed: there is nowhere to report it
+	_ = out.Close() // an error here means that the log itself is not writable
 }

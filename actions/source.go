@@ -14,16 +14,16 @@ import (
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
-// buildSource is what is built: the checkout as it is, or one commit.
+// buildSource is the code to build: the checkout, including uncommitted changes, or one commit.
 type buildSource struct {
 	Repository string        // owner/name; empty if unknown
 	Commit     source.Commit // zero for the checkout
-	Tree       source.Tree   // without Dir until the commit is fetched
-	Paths      inputs.Paths  // zero until the tree is there
+	Tree       source.Tree   // Dir is empty until the commit is fetched
+	Paths      inputs.Paths  // zero until the commit is fetched
 }
 
-// resolveSource decides what is built: the commit of the input ref; without a ref the checkout; in GitHub Actions
-// without a checkout the event's commit.
+// resolveSource decides what to build: the commit of the input ref, the checkout if ref is empty, or the event's commit
+// if GitHub Actions has no checkout.
 func resolveSource(
 	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler,
 ) (buildSource, error) {
@@ -54,7 +54,8 @@ func resolveSource(
 	return s, nil
 }
 
-// isMissing reports whether the workspace of a workflow has nothing to build, so that the event's commit is meant.
+// isMissing reports whether a workflow's workspace has neither a checkout nor a Dockerfile, so that the event's commit
+// is built instead.
 func isMissing(job job, spec inputs.BuildSpec, checkout source.Tree) bool {
 	if checkout.SHA != "" || !job.Runner.InActions() || job.Getenv("GITHUB_SHA") == "" {
 		return false
@@ -63,7 +64,7 @@ func isMissing(job job, spec inputs.BuildSpec, checkout source.Tree) bool {
 	return err != nil
 }
 
-// checkoutSource builds the workspace as it is.
+// checkoutSource returns the checkout in the workspace as the source, including uncommitted changes.
 func checkoutSource(job job, spec inputs.BuildSpec, checkout source.Tree, repository string) (buildSource, error) {
 	if spec.GitContext != "" && checkout.SHA == "" {
 		return buildSource{}, inputs.Errorf("git_context", spec.GitContext,
@@ -76,7 +77,8 @@ func checkoutSource(job job, spec inputs.BuildSpec, checkout source.Tree, reposi
 	return s, err
 }
 
-// hostedRepository returns the repository in which a ref is resolved, with the token of the inputs or the environment.
+// hostedRepository returns a client for the repository in which a ref is resolved, with the token of the inputs or the
+// environment.
 func hostedRepository(
 	job job, spec inputs.BuildSpec, doppler credentials.Doppler, repository string,
 ) (source.Repository, error) {
@@ -89,7 +91,7 @@ func hostedRepository(
 	return credentials.Repository(owner, name, token, job.Getenv), nil
 }
 
-// fetchSource makes the files of a commit available, and the git context besides them. A checkout is there already.
+// fetchSource fetches the files of a commit, unless the source is the checkout, and writes the git context.
 func fetchSource(
 	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, s buildSource,
 ) (buildSource, error) {
@@ -126,7 +128,7 @@ func fetchCommit(
 	return hosted.Fetch(ctx, s.Commit, filepath.Join(job.Scratch, "source"))
 }
 
-// describeSource describes what is built, for the log.
+// describeSource returns a log line that describes the source.
 func describeSource(source buildSource) string {
 	switch {
 	case source.Tree.SHA == "":

@@ -11,7 +11,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/image"
 )
 
-// maxChartSteps bounds how many steps the chart of a summary shows.
+// maxChartSteps is the maximum number of steps in a summary's chart.
 const maxChartSteps = 8
 
 // buildSummary returns the Markdown summary of a build.
@@ -36,7 +36,7 @@ func buildSummary(job job, built builtImage, outputs BuildOutputs) string {
 
 func elapsed(job job) string { return time.Since(job.Started).Round(100 * time.Millisecond).String() }
 
-// compressedSizes returns what a registry stores of each image.
+// compressedSizes returns the size of each image in a registry: its config and its compressed layers.
 func compressedSizes(results []*image.Result) string {
 	var sizes []string
 	for _, r := range results {
@@ -80,7 +80,7 @@ func stepChart(all []image.Step) string {
 	return s.String()
 }
 
-// chartName keeps the characters of a step's name that have no meaning in Mermaid or Markdown.
+// chartName removes characters with a meaning in Mermaid or Markdown from a step's name and shortens it.
 func chartName(name string) string {
 	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ./_-="
 	name = strings.Map(func(c rune) rune {
@@ -114,7 +114,7 @@ func (t *table) row(name, value string) {
 
 func (t *table) String() string { return t.text.String() }
 
-// code returns text as Markdown code for a table cell, in which nothing has a meaning.
+// code returns value as inline code for a Markdown table cell.
 func code(value string) string {
 	if value == "" {
 		return ""
@@ -122,7 +122,7 @@ func code(value string) string {
 	return "`" + strings.NewReplacer("`", "'", "|", "\\|", "\n", " ").Replace(value) + "`"
 }
 
-// link returns a Markdown link for a table cell; empty unless url is an HTTP address.
+// link returns a Markdown link for a table cell. It is empty unless url is an HTTP or HTTPS URL.
 func link(text, url string) string {
 	if !strings.HasPrefix(url, "https://") && !strings.HasPrefix(url, "http://") {
 		return ""

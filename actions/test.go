@@ -8,9 +8,9 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// Test builds an image, or opens an existing one, loads it into the local Docker Engine and tests it: with a suite and
-// with a command. Outputs, summary and report are written also when tests fail. The exit code of a failed command
-// becomes the program's.
+// Test builds an image, or opens an existing one, loads it into the local Docker Engine and tests it with a suite, a
+// command or both. It writes the outputs, the summary and the report even if tests fail. If the command fails, the
+// program exits with the command's exit code.
 func Test(ctx context.Context, env Env, in inputs.Test) error {
 	spec, err := in.Spec(env.validation())
 	if err != nil {
@@ -45,8 +45,8 @@ func Test(ctx context.Context, env Env, in inputs.Test) error {
 	})
 }
 
-// prepareTest opens the engine and prepares the build. An existing image needs no commit, unless the suite is in one.
-// The source of the returned session has its files.
+// prepareTest opens the engine and prepares the build. For an existing image it resolves no commit, unless the suite is
+// in one. The files of the returned session's source are available.
 func prepareTest(ctx context.Context, job job, spec inputs.TestSpec) (s session, err error) {
 	suiteDirectory := filepath.Dir(job.absolute(spec.Suite))
 	if spec.Image == "" || spec.Ref != "" || isSuiteElsewhere(job, spec) {
@@ -63,8 +63,8 @@ func prepareTest(ctx context.Context, job job, spec inputs.TestSpec) (s session,
 	return s, err
 }
 
-// isSuiteElsewhere reports whether a workflow's workspace has neither a checkout nor the suite, so that the suite of
-// the event's commit is meant.
+// isSuiteElsewhere reports whether a workflow's workspace has neither a checkout nor the suite, so that the suite is
+// read from the event's commit.
 func isSuiteElsewhere(job job, spec inputs.TestSpec) bool {
 	if !job.Runner.InActions() || spec.Suite == inputs.NoSuite {
 		return false

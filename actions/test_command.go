@@ -16,11 +16,11 @@ import (
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
-// commandGrace is how long a command may take to end after SIGTERM.
+// commandGrace is how long a command may take to exit after SIGTERM.
 const commandGrace = 3 * time.Second
 
-// runCommand runs the host's test command, if there is one, and adds the tests of its JUnit files to the report. It
-// returns the command's exit code. What the command prints is untrusted.
+// runCommand runs the input command on this machine, adds the tests of its JUnit files to the report, and returns its
+// exit code. It treats the command's output as untrusted.
 func runCommand(
 	ctx context.Context, job job, spec inputs.TestSpec, engine *dockerengine.Engine, subject testSubject, root string,
 	report *suite.Report,
@@ -52,14 +52,14 @@ func runCommand(
 	return exitCode, nil
 }
 
-// commandEnvironment returns this process's environment without the registry logins, which are for this program alone.
+// commandEnvironment returns this process's environment without the registry logins that only this program may use.
 func commandEnvironment() []string {
 	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		return strings.HasPrefix(variable, "DOCKER_AUTH_CONFIG=")
 	})
 }
 
-// runShell runs a command with sh in a process group of its own, which it ends as a whole.
+// runShell runs a script with sh in a new process group and kills the whole group at the end.
 func runShell(ctx context.Context, job job, script, dir string, environ []string) (exitCode int, err error) {
 	out := job.Runner.Untrusted()
 	defer out.Close()
@@ -70,7 +70,7 @@ func runShell(ctx context.Context, job job, script, dir string, environ []string
 	command.WaitDelay = commandGrace
 	err = command.Run()
 	if command.Process != nil {
-		_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL) // processes that it left running, if any
+		_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL) // kill what the script left running
 	}
 	failed := (*exec.ExitError)(nil)
 	switch {

@@ -13,7 +13,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
-// reportFile is the name of the JUnit XML report in the input report_dir.
+// reportFile is the name of the JUnit XML report in the directory report_dir.
 const reportFile = "junit.xml"
 
 // publishReport writes the report, the outputs and the summary, and returns an error if tests failed.
@@ -50,7 +50,7 @@ func writeJUnit(job job, spec inputs.TestSpec, report *suite.Report) error {
 	return nil
 }
 
-// showReport annotates what failed and prints the report to the log.
+// showReport adds an annotation for each failed or flaky test and prints the report to the log.
 func showReport(job job, report *suite.Report) error {
 	for _, a := range report.Annotations() {
 		annotation := runner.Annotation{Title: a.Title, File: a.File, Line: a.Line, Message: job.Runner.Clean(a.Message)}
@@ -79,7 +79,7 @@ func publishTestOutputs(job job, subject testSubject, report *suite.Report, file
 	}, summary.String())
 }
 
-// testFailure returns the error that ends a run whose tests failed; nil if they passed.
+// testFailure returns an error if a test or the command failed, or if no test matched.
 func testFailure(spec inputs.TestSpec, report *suite.Report, file string, exitCode int) error {
 	switch {
 	case report.Failed > 0:

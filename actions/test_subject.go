@@ -9,14 +9,14 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// testSubject is the tested image, in the engine.
+// testSubject is the image under test, in the engine.
 type testSubject struct {
 	Name    string // in the engine
 	Build   BuildOutputs
 	Summary string // of the build; empty for an existing image
 }
 
-// provideSubject builds and loads the image, or makes an existing one available in the engine.
+// provideSubject builds the image or opens an existing one, and loads it into the engine.
 func provideSubject(ctx context.Context, job job, spec inputs.TestSpec, session session) (testSubject, error) {
 	if spec.Image != "" {
 		return provideExisting(ctx, job, spec, session)

@@ -15,7 +15,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
-// loadSuite reads the suite; nil without one. Every problem of an invalid suite is reported.
+// loadSuite reads the suite and annotates every problem of an invalid one. It returns nil if the run has no suite.
 func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error) {
 	if spec.Suite == inputs.NoSuite {
 		return nil, nil
@@ -30,7 +30,7 @@ func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error)
 	tests, err := suite.Load(path)
 	file := relativeTo(path, root, job.Dir)
 	if invalid := (*suite.InvalidError)(nil); errors.As(err, &invalid) {
-		for _, problem := range invalid.Problems[1:] { // the first is the error itself
+		for _, problem := range invalid.Problems[1:] { // the error itself reports the first one
 			job.Runner.Warning(runner.Annotation{File: file, Line: problem.Line, Message: problem.Message})
 		}
 	}
@@ -41,7 +41,7 @@ func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error)
 	return tests, nil
 }
 
-// runSuite runs the suite against the image in the engine. Without a suite the report is empty.
+// runSuite runs the suite against the image in the engine. If tests is nil, the report is empty.
 func runSuite(
 	ctx context.Context, job job, spec inputs.TestSpec, engine *dockerengine.Engine, subject testSubject,
 	tests *suite.Suite,
@@ -76,7 +76,7 @@ func runSuite(
 	return report, nil
 }
 
-// testProgress shows the progress of a suite: on a terminal in one line, otherwise a line per test.
+// testProgress returns the progress display of a suite: a single line on a terminal, otherwise one line per test.
 func testProgress(job job) *suite.Progress {
 	if job.Terminal == nil || job.Runner.InActions() {
 		return &suite.Progress{Log: job.Runner.Log()}

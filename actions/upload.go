@@ -17,16 +17,16 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// imageUpload is an image that Daytona has: pushed to its registry, or as a snapshot that existed before.
+// imageUpload is an image at Daytona: one that was pushed to its registry, or that of an existing snapshot.
 type imageUpload struct {
 	Build      BuildOutputs
 	Source     buildSource // zero for an existing image
 	Summary    string      // of the build; empty for an existing image
 	Digest     v1.Hash
 	Reference  string             // in Daytona's registry, by digest; empty if a snapshot is reused
-	Reused     bool               // Existing is used
+	Reused     bool               // whether Existing is reused
 	Existing   daytona.Snapshot   // active; zero unless reused
-	Superseded []daytona.Snapshot // of the same image, to be replaced
+	Superseded []daytona.Snapshot // older snapshots of the same image, to be deleted
 }
 
 // uploadImage builds or opens the image, and pushes it to Daytona's registry unless a snapshot of it can be reused. It
@@ -34,7 +34,7 @@ type imageUpload struct {
 func uploadImage(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
 ) (_ imageUpload, err error) {
-	access := requestAccess(ctx, target) // answered while the image is built
+	access := requestAccess(ctx, target) // in parallel with the build
 	if spec.Image != "" {
 		upload := imageUpload{Build: BuildOutputs{Platforms: inputs.SnapshotPlatform, ImageRef: spec.Image}}
 		return offerImage(ctx, job, spec, target, access, upload, session.Image, pushExisting(job, session.Image))
@@ -52,10 +52,10 @@ func uploadImage(
 	return offerImage(ctx, job, spec, target, access, upload, built.Results[0].Image, pushFromBuilder(job, built))
 }
 
-// pushFunc pushes an image to a reference with the credentials of auth, and continues a push that was cut off.
+// pushFunc pushes an image to a reference with the credentials of auth, and resumes an interrupted push.
 type pushFunc func(ctx context.Context, reference string, auth image.Auth) error
 
-// pushFromBuilder pushes straight from the builder to the registry.
+// pushFromBuilder returns a function that pushes directly from the builder to the registry.
 func pushFromBuilder(job job, built builtImage) pushFunc {
 	return func(ctx context.Context, reference string, auth image.Auth) error {
 		machine, err := built.Lease.Machine(ctx, built.Results[0].Platform)
@@ -67,7 +67,7 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 	}
 }
 
-// pushExisting streams an image from where it is, and logs the progress every 5 seconds.
+// pushExisting returns a function that streams an existing image and logs the progress every 5 seconds.
 func pushExisting(job job, img v1.Image) pushFunc {
 	const interval = 5 * time.Second
 	return func(ctx context.Context, reference string, auth image.Auth) error {
@@ -110,7 +110,7 @@ func offerImage(
 	return upload, err
 }
 
-// effectiveEntrypoint returns the entry point of a sandbox: the one of the inputs, or the image's.
+// effectiveEntrypoint returns the entry point of a sandbox: that of the inputs, or the image's.
 func effectiveEntrypoint(spec inputs.SnapshotSpec, config *v1.ConfigFile) []string {
 	if len(spec.Entrypoint) > 0 {
 		return spec.Entrypoint
@@ -118,7 +118,7 @@ func effectiveEntrypoint(spec inputs.SnapshotSpec, config *v1.ConfigFile) []stri
 	return config.Config.Entrypoint
 }
 
-// wantedSnapshot is the snapshot that the inputs ask for.
+// wantedSnapshot describes the snapshot that the inputs request.
 type wantedSnapshot struct {
 	spec       inputs.SnapshotSpec
 	region     string // ID; empty accepts any
@@ -126,7 +126,7 @@ type wantedSnapshot struct {
 	entrypoint []string // effective
 }
 
-// matches reports whether a snapshot is of the same image, resources, entry point and region.
+// matches reports whether a snapshot has the same image, resources, entry point and region.
 func (w wantedSnapshot) matches(s daytona.Snapshot) bool {
 	digest := w.digest.String()
 	sameImage := s.Digest == digest || strings.HasSuffix(s.Image, "@"+digest)
@@ -135,8 +135,8 @@ func (w wantedSnapshot) matches(s daytona.Snapshot) bool {
 	return sameImage && sameEntrypoint && sameRegion && s.Resources == w.spec.Resources
 }
 
-// findReusable returns an active snapshot to reuse, with ID empty for none, and the snapshots of the same image that
-// the new one replaces.
+// findReusable returns an active snapshot to reuse, or the snapshots of the same image that the new one supersedes. The
+// ID of reuse is empty if no snapshot can be reused.
 func findReusable(
 	ctx context.Context, job job, target snapshotTarget, wanted wantedSnapshot,
 ) (reuse daytona.Snapshot, superseded []daytona.Snapshot, err error) {
@@ -170,7 +170,7 @@ func findReusable(
 	return reuse, superseded, nil
 }
 
-// registryAccess waits for access to Daytona's registry.
+// registryAccess waits until access to Daytona's registry is granted.
 type registryAccess func() (daytona.PushAccess, error)
 
 // requestAccess requests access to Daytona's registry in the background, until ctx ends.
@@ -188,11 +188,11 @@ func requestAccess(ctx context.Context, target snapshotTarget) registryAccess {
 	}
 }
 
-// maxAccesses bounds how often access is requested again during one push, because it has expired.
+// maxAccesses is how many times access is requested for one push, if it expires in between.
 const maxAccesses = 4
 
-// pushToDaytona pushes an image to Daytona's registry and returns its reference there, by digest, once the registry
-// shows it.
+// pushToDaytona pushes an image to Daytona's registry, waits until the registry serves it, and returns its reference
+// by digest.
 func pushToDaytona(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, await registryAccess, digest v1.Hash,
 	push pushFunc,
@@ -207,7 +207,7 @@ func pushToDaytona(
 			return "", err
 		}
 		repository := access.Registry + "/" + access.Project + "/" + repositoryName(spec.NamePrefix)
-		// The tag follows from the digest, so that the same image is pushed to the same place.
+		// The tag is derived from the digest, so that every push of an image uses the same reference.
 		err = push(ctx, repository+":"+digest.Algorithm+"-"+digest.Hex, image.Auth{
 			Credentials: []image.Credential{{Host: access.Registry, Username: access.User, Password: access.Secret}},
 			Mask:        job.Runner.Mask,

@@ -19,13 +19,13 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Credential is the login of one registry.
+// Credential is the login for one registry.
 type Credential struct {
 	Host, Username, Password string
 }
 
-// Auth authenticates to registries: with Credentials, or with Docker's configuration and its credential helpers.
-// Passwords stay in this process: the builder gets tokens, unless a registry does not support tokens.
+// Auth authenticates to registries with Credentials, or else with Docker's configuration and its credential helpers.
+// Passwords stay in this process: the builder gets tokens, unless a registry does not support them.
 type Auth struct {
 	Credentials []Credential
 	Mask        func(secret string) // called with each secret of Docker's configuration before its use; may be nil
@@ -90,8 +90,8 @@ func (a Auth) provider() (session.Attachable, error) {
 	return &tokenAuthority{AuthServer: server, seed: seed}, nil
 }
 
-// tokenAuthority proves to the builder that a token was requested by this session. BuildKit's own implementation keeps
-// the seed of that proof in Docker's configuration directory; this one keeps it in memory, so that nothing is written.
+// tokenAuthority proves to the builder that this session requested a token. BuildKit's implementation stores the seed
+// of the proof in Docker's configuration directory; this one keeps it in memory.
 type tokenAuthority struct {
 	auth.AuthServer
 	seed []byte

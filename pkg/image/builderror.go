@@ -19,15 +19,15 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// BuildError is a Dockerfile that does not build: a step that fails, or an invalid line.
+// BuildError reports a Dockerfile with a failed step or an invalid line.
 type BuildError struct {
 	File     string // the Dockerfile as in [Request]
-	Line     int    // of the instruction, from 1; 0 when BuildKit does not report it
+	Line     int    // of the instruction, from 1; 0 if BuildKit does not report it
 	EndLine  int
-	Excerpt  string // the lines around it, marked; may be several lines, "" when BuildKit does not send them
-	Step     string // the instruction: "RUN make"; "" when Line is 0
-	ExitCode int    // of the step's process; 0 when no process failed
-	Message  string // BuildKit's, one safe line
+	Excerpt  string // the instruction, marked, and the lines around it; "" if BuildKit does not send them
+	Step     string // the instruction, for example "RUN make"; "" if Line is 0
+	ExitCode int    // of the step's process; 0 if no process failed
+	Message  string // BuildKit's message as one safe line
 	Err      error
 }
 
@@ -41,11 +41,11 @@ func (e *BuildError) Error() string {
 
 func (e *BuildError) Unwrap() error { return e.Err }
 
-// BuilderError is a build that fails for a reason outside the Dockerfile: the connection, an output, the builder.
+// BuilderError reports a build that failed for a reason outside the Dockerfile: the connection, an output, the builder.
 type BuilderError struct {
 	Platform string
 	Message  string // one safe line
-	Hint     string // "" when there is none
+	Hint     string // may be ""
 	Err      error
 }
 
@@ -59,10 +59,10 @@ func (e *BuilderError) Error() string {
 
 func (e *BuilderError) Unwrap() error { return e.Err }
 
-// maxMessage is the most characters of a builder's or a registry's message that an error shows.
+// maxMessage is the maximum length of a builder's or registry's message in an error, in characters.
 const maxMessage = 1000
 
-// classifyError turns an error of BuildKit into one of this package's types, or into the cause of ctx.
+// classifyError converts an error of BuildKit to one of this package's types. If ctx has ended, it returns the cause.
 func classifyError(ctx context.Context, r Request, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -118,7 +118,7 @@ func newBuildError(r Request, sources []*errdefs.Source, message string, err err
 	return e
 }
 
-// instruction returns lines of a Dockerfile as one line.
+// instruction returns the lines first to last of a Dockerfile, joined into one.
 func instruction(dockerfile string, first, last int) string {
 	lines := strings.Split(dockerfile, "\n")
 	if first < 1 || last < first || first > len(lines) {
@@ -127,11 +127,11 @@ func instruction(dockerfile string, first, last int) string {
 	return safetext.Line(strings.Join(lines[first-1:min(last, len(lines))], " "), maxMessage)
 }
 
-// prefix is what BuildKit's layers put before a message.
+// prefix matches the prefixes that BuildKit's components add to a message.
 var prefix = regexp.MustCompile(`^(failed to solve|rpc error: code = \w+ desc|dockerfile parse error on line \d+|` +
 	`failed to read dockerfile) *[:=] *`)
 
-// buildkitMessage returns BuildKit's message as one safe line, without the prefixes of its layers.
+// buildkitMessage returns BuildKit's message as one safe line without prefixes.
 func buildkitMessage(err error) string {
 	message := safetext.Line(err.Error(), maxMessage)
 	for {
@@ -149,13 +149,14 @@ var (
 	failedToken = regexp.MustCompile(`failed to fetch (oauth|anonymous) token`)
 )
 
-// isPushFailure recognizes a failed push. The error of a rejected login does not mention the push, but no source
-// either.
+// isPushFailure reports whether message is about a failed push. The error of a rejected login does not mention the
+// push, but it has no source either.
 func isPushFailure(r Request, message string, hasSource bool) bool {
 	return failedPush.MatchString(message) || !hasSource && len(r.Push) > 0 && failedToken.MatchString(message)
 }
 
-// pushFailure is the error of a push by BuildKit. When BuildKit does not report which reference failed, it names all.
+// pushFailure returns the error of a push by BuildKit. If BuildKit does not report which reference failed, the error
+// names all of them.
 func pushFailure(ctx context.Context, r Request, message string, err error) error {
 	references := r.Push
 	if found := failedPush.FindStringSubmatch(message); found != nil {

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Messages of BuildKit's push. TestPushFails has those of a real registry.
+// These are messages of BuildKit's exporter. TestPushFails checks those of a real registry.
 func TestClassifyPushFailure(t *testing.T) {
 	const digest = "sha256:4014034294015035014034294015035014034294015035014034294015035010"
 	const push = "failed to solve: failed to push ghcr.io/a/b:1: "
@@ -38,12 +38,12 @@ func TestClassifyPushFailure(t *testing.T) {
 		},
 		{
 			"403", push + "unexpected status from POST request to https://ghcr.io/v2/: 403 Forbidden",
-			"push ghcr.io/a/b:1", 403, false, "give this account permission to push to the repository",
+			"push ghcr.io/a/b:1", 403, false, "grant this account permission to push to the repository",
 		},
 		{
 			"denied without a status", push + "push access denied, repository does not exist or may require authorization: " +
 				"server message: insufficient_scope: authorization failed",
-			"push ghcr.io/a/b:1", 0, false, "give this account permission to push to the repository",
+			"push ghcr.io/a/b:1", 0, false, "grant this account permission to push to the repository",
 		},
 		{
 			"404", push + "unexpected status from PUT request to https://ghcr.io/v2/: 404 Not Found",
@@ -58,7 +58,7 @@ func TestClassifyPushFailure(t *testing.T) {
 			"push ghcr.io/a/b:1", 503, false, "try again later",
 		},
 		{
-			"no token for an unknown reference",
+			"rejected token request, without a reference",
 			"failed to solve: failed to fetch oauth token: unauthorized: wrong user or password",
 			"push ghcr.io/a/b:1, docker.io/a/b:1", 0, true, "log in to ghcr.io and index.docker.io (docker login)",
 		},
@@ -109,7 +109,7 @@ func TestClassifyBuilderError(t *testing.T) {
 			status.Error(codes.Unknown, "failed to solve: failed to read dockerfile: open absent"), "open absent", "",
 		},
 		{
-			"login that fails without a push", r, status.Error(codes.Unknown, "failed to fetch oauth token: denied"),
+			"rejected login without a push", r, status.Error(codes.Unknown, "failed to fetch oauth token: denied"),
 			"failed to fetch oauth token: denied", "",
 		},
 	} {
@@ -131,7 +131,7 @@ func TestClassifyBuilderError(t *testing.T) {
 	}
 }
 
-// The typed errors of a failed step, after their way through gRPC.
+// The typed errors of a failed step survive the transfer over gRPC.
 func TestClassifyBuildError(t *testing.T) {
 	dockerfile := "FROM scratch\n\nRUN make \\\n  all\nCOPY a /\n"
 	lines := func(first, last int32) *pb.Range {
@@ -159,7 +159,7 @@ func TestClassifyBuildError(t *testing.T) {
 	checkLine(t, err)
 }
 
-// A base image that cannot be pulled is an error of its line, also when the build would push.
+// A failed pull of a base image is reported at its line, even if the build has a push.
 func TestClassifyPullFailure(t *testing.T) {
 	source := &errdefs.Source{
 		Info:   &pb.SourceInfo{Filename: "Dockerfile", Data: []byte("FROM ghcr.io/a/private\n")},
@@ -174,7 +174,7 @@ func TestClassifyPullFailure(t *testing.T) {
 	}
 }
 
-// checkLine checks that an error is one line without the password.
+// checkLine checks that an error is one safe line without the password.
 func checkLine(t *testing.T, err error) {
 	t.Helper()
 	if strings.ContainsAny(err.Error(), "\n\r\x1b") || strings.Contains(err.Error(), password) {

@@ -13,7 +13,7 @@ import (
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 )
 
-// result makes a Result of the image exporter's answer.
+// result returns the image that the image exporter's metadata describes.
 func (s *contentStore) result(platform string, metadata map[string]string) (*Result, error) {
 	var descriptor v1.Descriptor
 	encoded, err := base64.StdEncoding.DecodeString(metadata[exptypes.ExporterImageDescriptorKey])
@@ -39,7 +39,7 @@ func (s *contentStore) result(platform string, metadata map[string]string) (*Res
 	return r, err
 }
 
-// image returns the image of a manifest.
+// image returns the image with the given manifest.
 func (s *contentStore) image(hash v1.Hash) (v1.Image, error) {
 	i := &builtImage{store: s}
 	var err error
@@ -78,7 +78,7 @@ func (i *builtImage) LayerByDigest(hash v1.Hash) (partial.CompressedLayer, error
 			continue
 		}
 		layer := &builtLayer{store: i.store, descriptor: descriptor, diffID: hash}
-		if n < len(i.config.RootFS.DiffIDs) { // the layers of an attestation have none
+		if n < len(i.config.RootFS.DiffIDs) { // the layers of an attestation have no diff ID
 			layer.diffID = i.config.RootFS.DiffIDs[n]
 		}
 		return layer, nil
@@ -101,7 +101,7 @@ func (l *builtLayer) Compressed() (io.ReadCloser, error) {
 	return l.store.open(l.descriptor.Digest, l.descriptor.Size)
 }
 
-// builtIndex implements v1.ImageIndex for the image of one platform and its attestations.
+// builtIndex implements [v1.ImageIndex] for the image of one platform and its attestations.
 type builtIndex struct {
 	store     *contentStore
 	hash      v1.Hash
@@ -121,7 +121,7 @@ func (i *builtIndex) ImageIndex(hash v1.Hash) (v1.ImageIndex, error) {
 	return nil, fmt.Errorf("index %s is not in the index", hash)
 }
 
-// imageDigest finds the image among the attestations.
+// imageDigest returns the digest of the image, which the index lists together with its attestations.
 func (i *builtIndex) imageDigest() (v1.Hash, error) {
 	index, err := i.IndexManifest()
 	if err != nil {
@@ -135,7 +135,7 @@ func (i *builtIndex) imageDigest() (v1.Hash, error) {
 	return v1.Hash{}, fmt.Errorf("index %s contains no image", i.hash)
 }
 
-// isPlatformImage tells images from the attestations beside them.
+// isPlatformImage reports whether an entry of an index is an image and not an attestation.
 func isPlatformImage(m v1.Descriptor) bool {
 	return m.MediaType.IsImage() && m.Annotations["vnd.docker.reference.type"] == ""
 }

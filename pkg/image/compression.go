@@ -1,19 +1,20 @@
 package image
 
-// Compression is how the builder compresses the layers that it makes. A cold build spends much of its time there.
+// Compression selects how the builder compresses new layers, which accounts for much of the time of a cold build.
 //
-// Layers that the builder already holds, of a base image or of an earlier build, keep the compression they have, except
-// with [Gzip] and [GzipFast], which recompress them.
+// Layers of base images and earlier builds keep their compression, except with [Gzip] and [GzipFast], which recompress
+// them.
 type Compression string
 
 const (
-	// DefaultCompression is BuildKit's own: gzip.
+	// DefaultCompression is BuildKit's default, gzip.
 	DefaultCompression Compression = ""
-	// Gzip is for registries: each registry and engine reads it, and the digest does not depend on earlier builds.
+	// Gzip is for published images. Every registry and engine supports it, and the digest does not depend on earlier
+	// builds.
 	Gzip Compression = "gzip"
-	// GzipFast is gzip at its fastest level, for a Docker Engine before version 23.
+	// GzipFast is gzip at its fastest level, for Docker Engines before version 23.
 	GzipFast Compression = "gzip-fast"
-	// ZstdFast is zstd at its fastest level, for a Docker Engine of version 23 or later.
+	// ZstdFast is zstd at its fastest level, for Docker Engine 23 and later.
 	ZstdFast Compression = "zstd-fast"
 	// Uncompressed is for a Docker Engine on the builder's machine.
 	Uncompressed Compression = "uncompressed"

@@ -18,19 +18,18 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// contentStore reads blobs from the builder's content store, and from a local directory for what the builder does not
-// hold.
+// contentStore reads blobs from the builder's content store, or from a local directory if it has them.
 type contentStore struct {
-	ctx    context.Context // of the build: images are read later, through interfaces that have no context
+	ctx    context.Context // of the build, because the interfaces that read images later have no context
 	client contentapi.ContentClient
 	local  content.Store // may be nil
 
-	idleTimeout time.Duration // how long the builder may take for its next bytes of a blob; 0: 1 min
+	idleTimeout time.Duration // maximum wait for the next bytes of a blob; 0: 1 minute
 }
 
 func (s *contentStore) timeout() time.Duration { return cmp.Or(s.idleTimeout, time.Minute) }
 
-// ReadError is a blob that cannot be read from a builder.
+// ReadError reports a blob that cannot be read from the builder.
 type ReadError struct {
 	Digest v1.Hash
 	Reason string
@@ -44,7 +43,7 @@ func (e *ReadError) Error() string {
 
 func (e *ReadError) Unwrap() error { return e.Err }
 
-// checkHas returns an error when the builder does not hold a blob.
+// checkHas returns an error if the builder does not have a blob.
 func (s *contentStore) checkHas(hash v1.Hash) error {
 	ctx, cancel := context.WithTimeoutCause(s.ctx, s.timeout(), &ReadError{
 		Digest: hash, Reason: fmt.Sprintf("no answer for %s", s.timeout()),
@@ -58,8 +57,7 @@ func (s *contentStore) checkHas(hash v1.Hash) error {
 	return err
 }
 
-// open streams a blob. The stream fails at its end when the digest or the size of what was read is wrong; size is -1
-// when it is not known.
+// open streams a blob. At its end, the stream fails if the digest or the size is wrong. size is -1 if unknown.
 func (s *contentStore) open(hash v1.Hash, size int64) (io.ReadCloser, error) {
 	name := digest.Digest(hash.String())
 	if err := name.Validate(); err != nil {
@@ -86,7 +84,7 @@ func (s *contentStore) open(hash v1.Hash, size int64) (io.ReadCloser, error) {
 	return r, nil
 }
 
-// maxMetadata bounds what is read into memory: manifests, indexes and configs.
+// maxMetadata is the maximum size of a manifest, an index or a config, which are read into memory.
 const maxMetadata = 16 << 20
 
 // readAll reads a manifest, an index or a config.
@@ -103,7 +101,7 @@ func (s *contentStore) readAll(hash v1.Hash) ([]byte, error) {
 	return data, err
 }
 
-// blobReader is one stream of the content API.
+// blobReader reads and verifies a blob from a stream of the content API.
 type blobReader struct {
 	stream      contentapi.Content_ReadClient
 	ctx         context.Context
@@ -112,7 +110,7 @@ type blobReader struct {
 	buffered    []byte
 	verifier    digest.Verifier
 	digest      v1.Hash
-	size        int64 // -1 when unknown
+	size        int64 // -1 if unknown
 	received    int64
 }
 
@@ -154,7 +152,7 @@ func (r *blobReader) errorf(hint, format string, args ...any) *ReadError {
 	return &ReadError{Digest: r.digest, Reason: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-// classify turns an error of the content API into a ReadError, or into the cause for which ctx has ended.
+// classify converts an error of the content API to a [*ReadError]. If ctx has ended, it returns the cause.
 func (r *blobReader) classify(err error) error {
 	if cause := context.Cause(r.ctx); cause != nil {
 		return cause

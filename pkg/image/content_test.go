@@ -50,7 +50,7 @@ func layerOf(t testing.TB, image v1.Image) io.ReadCloser {
 	return stream
 }
 
-func TestBuilderConnectionIsLost(t *testing.T) {
+func TestLostBuilderConnection(t *testing.T) {
 	w := sharedServices(t)
 	connection, err := w.builders.Open(amd64, time.Minute)
 	if err != nil {
@@ -88,8 +88,8 @@ func TestBuilderConnectionIsLost(t *testing.T) {
 	}
 }
 
-// Reading streams: a large layer needs little memory.
-func TestReadInLittleMemory(t *testing.T) {
+// Layers are streamed, so a large layer needs little memory.
+func TestReadMemory(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
 	result := large(t, c, 64<<20)
 	live := func() int64 {
@@ -117,7 +117,7 @@ func TestReadInLittleMemory(t *testing.T) {
 	}
 }
 
-// tamperedContent changes what a builder sends.
+// tamperedContent modifies the responses of a builder.
 type tamperedContent struct {
 	contentapi.ContentClient
 	change func(*contentapi.ReadContentResponse) *contentapi.ReadContentResponse // nil ends the stream
@@ -162,7 +162,7 @@ func (s tamperedStream) Recv() (*contentapi.ReadContentResponse, error) {
 	return answer, nil
 }
 
-func TestBlobIsVerified(t *testing.T) {
+func TestBlobVerification(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
 	layers, err := large(t, c, 100_000).Image.Layers()
 	if err != nil {
@@ -249,7 +249,7 @@ func checkReadError(t *testing.T, err error, hash v1.Hash, reason string) {
 	checkLine(t, err)
 }
 
-func TestExporterAnswerIsChecked(t *testing.T) {
+func TestInvalidExporterResponse(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
 	firstLayer := func(result *Result) v1.Hash {
 		t.Helper()

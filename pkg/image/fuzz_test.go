@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// manifests are seeds; DIGEST and SIZE are those of the config.
+// manifests are seeds. DIGEST and SIZE are replaced with those of the config.
 var manifests = []string{
 	`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[],
 		"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"DIGEST","size":SIZE}}`,
@@ -52,8 +52,8 @@ func link(manifest, config []byte) []byte {
 	return []byte(values.Replace(string(manifest)))
 }
 
-// FuzzOpenLayout checks that an image from any directory matches its digest and the wanted platform, and that errors
-// are one line.
+// FuzzOpenLayout checks that every opened image matches its digest and the wanted platform, and that errors are one
+// line.
 func FuzzOpenLayout(f *testing.F) {
 	const ociImage = "application/vnd.oci.image."
 	addManifests(f, []byte(`{"manifests":[{"digest":"MANIFEST","size":1,
@@ -76,7 +76,7 @@ func FuzzOpenLayout(f *testing.F) {
 			"blobs/sha256/" + digest.FromBytes(config).Encoded():   config,
 		}
 		for name, data := range files {
-			if damaged && strings.HasPrefix(name, "blobs") { // of the same length and meaning
+			if damaged && strings.HasPrefix(name, "blobs") { // with the same length and meaning
 				data = bytes.Replace(data, []byte("layers"), []byte("Layers"), 1)
 			}
 			file := filepath.Join(dir, name)
@@ -115,7 +115,7 @@ func FuzzOpenLayout(f *testing.F) {
 	})
 }
 
-// FuzzBuilt checks that an image of a builder matches its digest, whatever the builder answers.
+// FuzzBuilt checks that a builder's image matches its digest, for any response of the builder.
 func FuzzBuilt(f *testing.F) {
 	addManifests(f, []byte(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"MANIFEST","size":1}`))
 	addManifests(f, []byte(`{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"MANIFEST","size":1}`))
@@ -155,7 +155,7 @@ func FuzzBuilt(f *testing.F) {
 	})
 }
 
-// fakeContent is a builder's content store in memory.
+// fakeContent is an in-memory content store of a builder.
 type fakeContent struct {
 	contentapi.ContentClient
 	blobs map[digest.Digest][]byte

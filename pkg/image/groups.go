@@ -14,21 +14,21 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// LogGroups writes a log that folds text under titles, like the log of GitHub Actions.
+// LogGroups writes a log with collapsible groups, like the log of GitHub Actions.
 type LogGroups interface {
 	Group(title string)
 	EndGroup()
-	Untrusted() io.WriteCloser // for output of a build, which must not act as a command
+	Untrusted() io.WriteCloser // for output of a build, which must not act as a workflow command
 }
 
 const (
-	maxPending = 4 << 20 // bytes that are kept of a step that waits to be shown
-	tailLines  = 30      // lines of a failed step that are shown again
+	maxPending = 4 << 20 // bytes buffered for a step that is not shown yet
+	tailLines  = 30      // lines of a failed step that are repeated
 )
 
-// Groups shows each step of a build as one group. Steps run in parallel, but a log is sequential: the current step is
-// shown live until it ends, and the others are kept until then. The last lines of a failed step are shown again,
-// outside of its group.
+// Groups returns a display that shows each step of a build as one group. Steps run in parallel, but a log is
+// sequential, so Groups shows one step live until it ends and buffers the others. It repeats the last lines of a failed
+// step after its group.
 func Groups(log LogGroups) Display {
 	return func(_ context.Context, status chan *client.SolveStatus) error {
 		g := &groupDisplay{log: log, out: log.Untrusted(), steps: map[digest.Digest]*groupedStep{}}
@@ -54,7 +54,7 @@ type groupedStep struct {
 	tail    []byte // the last lines of the output
 	dropped int    // bytes that exceed maxPending
 	ended   bool
-	queued  bool // or current
+	queued  bool // in the queue, or current
 }
 
 func (g *groupDisplay) update(s *client.SolveStatus) {
@@ -62,7 +62,7 @@ func (g *groupDisplay) update(s *client.SolveStatus) {
 		g.updateStep(v)
 	}
 	for _, p := range s.Statuses {
-		if p.Completed == nil || p.Started == nil { // a log has one line for each transfer, at its end
+		if p.Completed == nil || p.Started == nil { // one line per transfer, when it has ended
 			continue
 		}
 		size := ""
@@ -117,7 +117,8 @@ func (g *groupDisplay) write(vertex digest.Digest, data []byte) {
 	}
 }
 
-// show writes the output of the current step and, when it has ended, of the next ones: first those that have ended.
+// show writes the output of the current step. When that has ended, it continues with the next step, preferring those
+// that have ended. With all, it writes every step.
 func (g *groupDisplay) show(all bool) {
 	for {
 		if g.current == nil {
@@ -130,7 +131,7 @@ func (g *groupDisplay) show(all bool) {
 			g.log.Group(g.current.title())
 		}
 		step := g.current
-		_, _ = g.out.Write(step.pending) // there is no other place to report a broken log
+		_, _ = g.out.Write(step.pending) // a broken log cannot be reported anywhere
 		step.pending = step.pending[:0]
 		if !step.ended && !all {
 			return

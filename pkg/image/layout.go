@@ -42,16 +42,17 @@ func splitLayout(layout string) (dir, reference string) {
 	return dir, reference
 }
 
-// LayoutError is an OCI layout that cannot be opened.
+// LayoutError reports an OCI layout that cannot be opened.
 type LayoutError struct {
 	Dir    string
 	Reason string
-	Hint   string // "" when there is none
+	Hint   string // may be ""
 	Err    error  // may be nil
 }
 
 func (e *LayoutError) Error() string {
-	text := safetext.Line(fmt.Sprintf("open OCI layout %s: %s", e.Dir, e.Reason), maxMessage) // quotes files
+	// The reason may quote untrusted files.
+	text := safetext.Line(fmt.Sprintf("open OCI layout %s: %s", e.Dir, e.Reason), maxMessage)
 	if e.Hint != "" {
 		text += " (" + e.Hint + ")"
 	}
@@ -60,8 +61,8 @@ func (e *LayoutError) Error() string {
 
 func (e *LayoutError) Unwrap() error { return e.Err }
 
-// layoutDigest returns the digest of the image, or of the index of images, that reference names: a digest, a tag, or ""
-// for the only one.
+// layoutDigest returns the digest of the image or index that reference names: a digest, a tag, or "" if the layout has
+// only one.
 func layoutDigest(dir, reference string) (string, error) {
 	if digest.Digest(reference).Validate() == nil {
 		return reference, nil
@@ -119,7 +120,7 @@ func openLayout(reference string, wanted *v1.Platform) (v1.Image, error) {
 	return image, nil
 }
 
-// openLayoutImage opens an image, or the one for the wanted platform in an index, and checks that all of its blobs
+// openLayoutImage opens an image, or the image for the wanted platform in an index, and checks that all of its blobs
 // exist.
 func openLayoutImage(reference string, path layout.Path, found string, wanted *v1.Platform) (v1.Image, error) {
 	hash, err := v1.NewHash(found)
@@ -173,8 +174,8 @@ func openLayoutImage(reference string, path layout.Path, found string, wanted *v
 	return image, checkPlatform(reference, config, wanted)
 }
 
-// checkDigest checks the digest of a manifest or a config. go-containerregistry does not when it reads a layout. Layers
-// are checked where they are sent.
+// checkDigest checks the digest of a manifest or a config, which go-containerregistry does not do for a layout. Layers
+// are verified when they are sent.
 func checkDigest(hash v1.Hash, read func() ([]byte, error)) error {
 	raw, err := read()
 	if err == nil && digest.FromBytes(raw).String() != hash.String() {

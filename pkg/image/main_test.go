@@ -49,7 +49,7 @@ const (
 	password = "correct-horse-battery-staple"
 )
 
-// services are what the tests with BuildKit share: daemons, a registry, and servers that Dockerfiles fetch from.
+// services are shared by the tests with BuildKit: daemons, a registry, and servers from which Dockerfiles fetch.
 type services struct {
 	*testRegistry
 	dir      string
@@ -58,19 +58,19 @@ type services struct {
 	hub      *httptest.Server // Docker Hub: debian:bookworm-slim, onbuild:1, scanner:1, small:1
 	files    *httptest.Server // /hello.txt
 	git      *httptest.Server // /repo.git
-	commit   string           // of its branch main
+	commit   string           // SHA of the repository's branch main
 	agent    string           // socket of an SSH agent with one key
 	layout   string           // directory of an OCI layout: small:1
 }
 
-// testRegistry is a registry in this process, with the accounts robot, which may push below team/, and reader.
+// testRegistry is a registry in this process. The account robot can push below team/; the account reader can only pull.
 type testRegistry struct {
 	dir      string
 	registry *registry.Registry
 }
 
 func TestMain(m *testing.M) {
-	// Tests do not use the Docker configuration of the user. Docker's library reads the variable once.
+	// Keep the user's Docker configuration out of the tests. Docker's library reads the variable only once.
 	dir, err := os.MkdirTemp("", "docker-")
 	if err == nil {
 		err = os.Setenv("DOCKER_CONFIG", filepath.Join(dir, "config"))
@@ -93,7 +93,7 @@ var (
 	startedServices, startedRegistry bool
 )
 
-// sharedServices starts the services at their first use.
+// sharedServices returns the services and starts them on first use.
 func sharedServices(t testing.TB) *services {
 	t.Helper()
 	if testing.Short() {
@@ -107,7 +107,7 @@ func sharedServices(t testing.TB) *services {
 	return w
 }
 
-// sharedRegistry starts the registry at its first use.
+// sharedRegistry returns the registry and starts it on first use.
 func sharedRegistry(t testing.TB) *testRegistry {
 	t.Helper()
 	startedRegistry = true
@@ -198,7 +198,7 @@ func (w *services) stop() (err error) {
 
 func host(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
 
-// fillHub pushes the base images. Debian's layer is left uncompressed: compressing it takes longer than most of the
+// fillHub pushes the base images. It leaves Debian's layer uncompressed, because compressing it takes longer than most
 // tests.
 func (w *services) fillHub() error {
 	file := filepath.Join("..", "..", ".cache", "base", "bookworm-slim.tar")
@@ -222,7 +222,7 @@ func (w *services) fillHub() error {
 	if err != nil {
 		return err
 	}
-	// A scanner as BuildKit defines it: https://github.com/moby/buildkit/blob/master/docs/attestations/sbom-protocol.md
+	// An SBOM scanner, see https://github.com/moby/buildkit/blob/master/docs/attestations/sbom-protocol.md.
 	const statement = `{"_type": "https://in-toto.io/Statement/v0.1", ` +
 		`"predicateType": "https://spdx.dev/Document", "predicate": {"name": "scanned"}}`
 	scanner, err := baseImage(v1.Config{
@@ -269,7 +269,7 @@ func gzipped(tar []byte) v1.Layer {
 	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(tar)), nil }
 	layer, err := tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer))
 	if err != nil {
-		panic(err) // a buffer can be read
+		panic(err) // reading a buffer does not fail
 	}
 	return layer
 }
@@ -404,7 +404,7 @@ func writeFiles(t testing.TB, files map[string]string) string {
 	return dir
 }
 
-// writeDockerConfig writes Docker's configuration until the end of the test.
+// writeDockerConfig writes a Docker configuration that exists until the end of the test.
 func writeDockerConfig(t *testing.T, config string) {
 	t.Helper()
 	dir := os.Getenv("DOCKER_CONFIG")
@@ -417,7 +417,7 @@ func writeDockerConfig(t *testing.T, config string) {
 	}
 }
 
-// request builds a directory with a Dockerfile.
+// request returns a request to build a directory with a Dockerfile.
 func request(dir string) Request {
 	return Request{Platform: amd64, Context: dir, Dockerfile: filepath.Join(dir, "Dockerfile")}
 }

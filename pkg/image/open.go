@@ -11,15 +11,15 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// Open opens an existing image and reads its manifest and config. Layers are read on demand while ctx lives. reference
-// is one of
-//   - oci-layout://DIR[:TAG][@DIGEST], or DIR[:TAG][@DIGEST] when it begins with /, ./ or ../: an OCI layout
+// Open opens an existing image and reads its manifest and config. Layers can be read until ctx ends. reference is one
+// of
+//   - oci-layout://DIR[:TAG][@DIGEST], or DIR[:TAG][@DIGEST] if it begins with /, ./ or ../: an OCI layout
 //     (https://github.com/opencontainers/image-spec/blob/main/image-layout.md);
 //   - an image in a registry.
 //
-// platform (os/architecture) selects one of several images, and is checked otherwise. "" accepts any platform when
-// there is one image only. Errors are an [*httpclient.APIError] of the registry, a [*LayoutError], a [*PlatformError],
-// or the cause of ctx.
+// platform (os/architecture) selects an image from an index; for a single image, it must match. If it is "", there must
+// be only one image, of any platform. The error is an [*httpclient.APIError] of the registry, a [*LayoutError], a
+// [*PlatformError], or the cause of ctx.
 func Open(ctx context.Context, reference, platform string, keychain authn.Keychain) (v1.Image, error) {
 	return registryClient{keychain: keychain}.open(ctx, reference, platform)
 }
@@ -88,11 +88,11 @@ func (c registryClient) openRemote(ctx context.Context, reference string, wanted
 	return image, checkPlatform(reference, config, wanted)
 }
 
-// PlatformError is an image that is not available for one wanted platform.
+// PlatformError reports an image that is not available for the wanted platform, or ambiguous without one.
 type PlatformError struct {
 	Reference string
-	Platforms []string // that exist, as os/architecture
-	Wanted    string   // "" when the caller named none
+	Platforms []string // available platforms, as os/architecture
+	Wanted    string   // "" if the caller set none
 }
 
 func (e *PlatformError) Error() string {
@@ -115,7 +115,7 @@ func newPlatformError(reference string, platforms []string, wanted *v1.Platform)
 	return e
 }
 
-// selectImage finds the image for the wanted platform in an index.
+// selectImage returns the digest of the image for the wanted platform in an index.
 func selectImage(reference string, manifests []v1.Descriptor, wanted *v1.Platform) (v1.Hash, error) {
 	var platforms []string
 	var matches []v1.Hash
@@ -138,7 +138,7 @@ func selectImage(reference string, manifests []v1.Descriptor, wanted *v1.Platfor
 	return matches[0], nil
 }
 
-// checkPlatform returns an error for an image whose config is for another platform.
+// checkPlatform returns a [*PlatformError] if the image's config is for another platform.
 func checkPlatform(reference string, config *v1.ConfigFile, wanted *v1.Platform) error {
 	platform := config.Platform()
 	if wanted == nil || platform != nil && platform.Satisfies(*wanted) {

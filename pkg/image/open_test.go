@@ -40,7 +40,7 @@ func imageFor(t testing.TB, architecture string) v1.Image {
 	return image
 }
 
-// indexOf returns an index of images for these architectures, with an attestation for each.
+// indexOf returns an index of images for the given architectures, with one attestation for each.
 func indexOf(t testing.TB, architectures ...string) (index v1.ImageIndex, digests []v1.Hash) {
 	t.Helper()
 	index = empty.Index
@@ -227,7 +227,7 @@ func TestOpenLayout(t *testing.T) {
 	}
 }
 
-// checkPlatformError checks which platform was wanted and which exist.
+// checkPlatformError checks the wanted and the available platforms of a PlatformError.
 func checkPlatformError(t *testing.T, err error, wanted, platforms string) {
 	t.Helper()
 	failure, ok := errors.AsType[*PlatformError](err)
@@ -263,11 +263,11 @@ func TestSelectImage(t *testing.T) {
 		{"preferred variant", []v1.Descriptor{v7, v6}, wantedARM, "7"},
 		{"preferred variant in the other order", []v1.Descriptor{v6, v7}, wantedARM, "6"},
 		{"several without a wanted platform", []v1.Descriptor{v6, v7}, nil, ""},
-		{"one beside an attestation", []v1.Descriptor{descriptor("a", amd64, attestation), v6}, nil, "6"},
-		{"one beside a nested index", []v1.Descriptor{descriptor("b", amd64, index), v6}, nil, "6"},
+		{"image and attestation", []v1.Descriptor{descriptor("a", amd64, attestation), v6}, nil, "6"},
+		{"image and nested index", []v1.Descriptor{descriptor("b", amd64, index), v6}, nil, "6"},
 		{"one without a platform", []v1.Descriptor{descriptor("c", "")}, nil, "c"},
 		{"attestations only", []v1.Descriptor{descriptor("a", amd64, attestation)}, nil, ""},
-		{"wanted, but without a platform", []v1.Descriptor{descriptor("c", "")}, wantedARM, ""},
+		{"wanted platform, image without one", []v1.Descriptor{descriptor("c", "")}, wantedARM, ""},
 	} {
 		got, err := selectImage("x", test.manifests, test.wanted)
 		if _, failed := errors.AsType[*PlatformError](err); got.Hex != test.want || failed != (test.want == "") {
@@ -376,7 +376,7 @@ func TestOpenFromRegistry(t *testing.T) {
 		name, reference string
 		auth            Auth
 		status          int
-		is              error // in the error's tree; may be nil
+		is              error // target of errors.Is; may be nil
 		phrase          string
 	}{
 		{"unknown tag", w.registry.Addr + "/team/open:absent", robot, 404, nil, "check the name and the tag"},
@@ -384,7 +384,7 @@ func TestOpenFromRegistry(t *testing.T) {
 		{"no login", single, Auth{}, 401, ErrUnauthorized, login},
 		{
 			"403", answers(http.StatusForbidden, "", `{"errors":[{"code":"FORBIDDEN","message":"no"}]}`), Auth{}, 403, nil,
-			"give this account permission to pull from",
+			"grant this account permission to pull from",
 		},
 		{"404", answers(http.StatusNotFound, "", ""), Auth{}, 404, nil, "check the name"},
 		{"429", answers(http.StatusTooManyRequests, "", ""), Auth{}, 429, nil, "try again in a few minutes"},
@@ -419,7 +419,7 @@ func TestOpenFromRegistry(t *testing.T) {
 	}
 }
 
-// From a layout and from a registry to another repository: the digest stays, and the same registry gets no layers.
+// Copying an image from a layout or a registry keeps its digest. Within one registry, no layers are sent.
 func TestOpenAndPush(t *testing.T) {
 	w := sharedServices(t)
 	robot := w.login("robot", password)

@@ -13,11 +13,11 @@ import (
 	"github.com/tonistiigi/go-csvvalue"
 )
 
-// ParseOutput parses one output in BuildKit's syntax: CSV fields such as type=local,dest=out, or a directory alone, as
-// with docker. Relative destinations are below dir. Nothing is written before the builder sends the output.
+// ParseOutput parses one output in BuildKit's syntax: CSV fields such as type=local,dest=out, or only a directory, as
+// in docker build. Relative destinations are below dir. Nothing is written until the builder sends the output.
 //
-// Several platforms are built on a machine each, so a directory gets a subdirectory for each platform, and a single
-// file is an error.
+// With several platforms, which are built on separate machines, a directory gets a subdirectory for each platform, and
+// a single file is an error.
 func ParseOutput(value, dir string, severalPlatforms bool) (client.ExportEntry, error) {
 	entry, err := parseOutput(value, dir, severalPlatforms)
 	if err != nil {
@@ -96,7 +96,7 @@ func parseFields(value string) (kind string, attrs map[string]string, err error)
 	return kind, attrs, nil
 }
 
-// imageOutput is an output that the builder keeps or pushes.
+// imageOutput returns an output of type image or registry, which the builder keeps or pushes.
 func imageOutput(entry client.ExportEntry, dest string, severalPlatforms bool) (client.ExportEntry, error) {
 	if entry.Type == "registry" {
 		entry.Type = client.ExporterImage
@@ -124,8 +124,8 @@ func isDirectory(entry client.ExportEntry) (bool, error) {
 	return !tar, nil
 }
 
-// createFile creates a file and its parent directories. Below dir it follows no symbolic link that leads out: a link in
-// the repository must not make a build overwrite another file of the machine.
+// createFile creates a file and its parent directories. If the file is below dir, it follows no symbolic link that
+// leads out of dir: a link in the repository must not make a build overwrite other files of the machine.
 func createFile(dir, file string) (io.WriteCloser, error) {
 	below, err := filepath.Rel(dir, file)
 	if err != nil || !filepath.IsLocal(below) {

@@ -17,8 +17,8 @@ func TestParseOutput(t *testing.T) {
 		several     bool
 		kind        string            // of the exporter
 		attrs       map[string]string // nil: none
-		dir         string            // that is written, below dir
-		file        bool              // one file is written
+		dir         string            // the directory that the output writes
+		file        bool              // whether the output writes one file
 	}{
 		{name: "directory alone", value: "out", kind: "local", dir: "out"},
 		{name: "absolute directory alone", value: "/abs/out", kind: "local", dir: "/abs/out"},
@@ -111,8 +111,7 @@ func TestParseInvalidOutput(t *testing.T) {
 	}
 }
 
-// A symbolic link in the repository does not lead an output to another file of the machine. A destination of the
-// workflow outside the repository is used.
+// An output follows no symbolic link that leads out of the repository, but the workflow can set a destination outside.
 func TestOutputThroughSymbolicLink(t *testing.T) {
 	dir, elsewhere := t.TempDir(), t.TempDir()
 	links := map[string]string{"file": filepath.Join(elsewhere, "victim"), "dir": elsewhere, "near": "inner"}

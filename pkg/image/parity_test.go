@@ -27,11 +27,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// expectation is a testdata/dockerfiles/NAME/expect.yaml: a request and its result. In values, ${HTTP}, ${GIT}, ${HUB},
-// ${COMMIT}, ${LAYOUT} and ${DIR} stand for what the tests serve. A setup.sh in the directory creates files that git
-// cannot store.
+// expectation is the content of testdata/dockerfiles/NAME/expect.yaml: a request and the expected result. In values,
+// ${HTTP}, ${GIT}, ${HUB}, ${COMMIT}, ${LAYOUT} and ${DIR} are replaced with those of the test services. A setup.sh in
+// the directory creates files that git cannot store.
 type expectation struct {
-	Context     string // "": the directory itself
+	Context     string // "": the directory of the case
 	Dockerfile  string // "": Dockerfile
 	Target      string
 	Args        map[string]string
@@ -56,11 +56,11 @@ type expectedFile struct {
 	Content *string
 	Mode    string // octal
 	Owner   string // uid:gid
-	Link    string // of a symbolic link: where it points
+	Link    string // target of a symbolic link
 	Size    int64
 }
 
-// Solve and buildctl build each Dockerfile on the same daemon: with the same image, or an error for the same line.
+// Solve and buildctl build each Dockerfile on the same daemon and produce the same image, or an error at the same line.
 func TestParityWithBuildctl(t *testing.T) {
 	w := sharedServices(t)
 	cases, err := filepath.Glob("testdata/dockerfiles/*/expect.yaml")
@@ -76,7 +76,7 @@ func TestParityWithBuildctl(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "context")
 			e := prepare(t, w, filepath.Dir(file), dir)
 			r := e.request(w, dir)
-			r.LayerDir = t.TempDir() // layers that no step needs are checked too
+			r.LayerDir = t.TempDir() // to check layers that no step needs, too
 			result, _, err := solve(t.Context(), w.machine(t, amd64), r)
 			config, line, theirs := buildctl(t, w, r)
 			if e.Error != "" || e.Message != "" {
@@ -84,7 +84,7 @@ func TestParityWithBuildctl(t *testing.T) {
 				return
 			}
 			if err != nil || theirs != nil {
-				t.Fatalf("ours: %v\nbuildctl: %v", err, theirs)
+				t.Fatalf("Solve: %v\nbuildctl: %v", err, theirs)
 			}
 			if got, err := result.Image.ConfigName(); err != nil || got.String() != config {
 				t.Errorf("config %s (%v), buildctl's %s", got, err, config)
@@ -163,7 +163,7 @@ func (e *expectation) request(w *services, dir string) Request {
 // buildctlLine matches the line of an error in buildctl's output, above an excerpt of the Dockerfile.
 var buildctlLine = regexp.MustCompile(`(?m)^\S+:(\d+)\n-{20}$`)
 
-// buildctl builds r with BuildKit's own client. It returns the digest of the config, or the error and its line.
+// buildctl builds r with BuildKit's command line. It returns the digest of the config, or the error and its line.
 func buildctl(t *testing.T, w *services, r Request) (config string, line int, err error) {
 	t.Helper()
 	program := filepath.Join("..", "..", ".cache", "bin", "buildctl")
@@ -268,7 +268,7 @@ func buildctl(t *testing.T, w *services, r Request) (config string, line int, er
 func (e *expectation) checkFailure(t *testing.T, ours error, line int, theirs error) {
 	t.Helper()
 	if ours == nil || theirs == nil {
-		t.Fatalf("want both to fail\nours: %v\nbuildctl: %v", ours, theirs)
+		t.Fatalf("want both to fail\nSolve: %v\nbuildctl: %v", ours, theirs)
 	}
 	if text := ours.Error(); !strings.Contains(text, e.Message) || strings.Contains(text, "\n") {
 		t.Errorf("got %q, want one line with %q", text, e.Message)
@@ -315,7 +315,7 @@ func (e *expectation) check(t *testing.T, image v1.Image) {
 		t.Fatal(err)
 	}
 	for key, want := range e.Config {
-		// Through JSON, so that numbers have one type.
+		// Convert through JSON, so that numbers have the same type.
 		data, err := json.Marshal(want)
 		if err != nil {
 			t.Fatal(err)

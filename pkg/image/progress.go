@@ -15,7 +15,7 @@ import (
 // PlatformStatus is the progress of one platform's build.
 type PlatformStatus struct {
 	Platform string
-	Status   chan *client.SolveStatus // as given to [Solve]
+	Status   chan *client.SolveStatus // the channel that was passed to [Solve]
 }
 
 // Display shows a build while it runs. It receives until status is closed.
@@ -23,12 +23,12 @@ type Display func(ctx context.Context, status chan *client.SolveStatus) error
 
 // Stats summarizes a build.
 type Stats struct {
-	Cached, Total int // of the Dockerfile's steps without FROM, on all platforms
-	Steps         []Step
-	Warnings      []Warning // each once
+	Cached, Total int       // number of the Dockerfile's steps on all platforms, without FROM
+	Steps         []Step    // in the order of their start
+	Warnings      []Warning // without duplicates
 }
 
-// Step is one step of the builder. Steps are in the order of their start.
+// Step is one step of the builder.
 type Step struct {
 	Name     string
 	Started  time.Time // zero for a step that did not start or did not end
@@ -39,14 +39,14 @@ type Step struct {
 
 // Warning is a finding of BuildKit's checks in the Dockerfile.
 type Warning struct {
-	Line, EndLine int // from 1; 0 for a finding without a line
+	Line, EndLine int // from 1; 0 if unknown
 	Short, URL    string
 	Detail        string
 }
 
-// Progress shows the builds until all have ended, and summarizes them. clean is applied to each name and line that
-// comes out of a build. Progress receives from each status until it is closed, even after an error of the display, so
-// that no build blocks.
+// Progress displays the builds until all have ended, and summarizes them. It applies clean to each name and line of a
+// build. It receives from each status channel until that is closed, even after an error of the display, so that no
+// build blocks.
 func Progress(
 	ctx context.Context, builds []PlatformStatus, clean func(line string) string, show Display,
 ) (Stats, error) {
@@ -90,14 +90,14 @@ func Progress(
 	return stats, err
 }
 
-// Terminal shows a build as BuildKit does: live on a terminal, line by line elsewhere.
+// Terminal returns BuildKit's own display: live on a terminal, line by line elsewhere.
 func Terminal(out *os.File) Display {
 	return func(ctx context.Context, status chan *client.SolveStatus) error {
 		return display(ctx, out, progressui.AutoMode, status)
 	}
 }
 
-// Plain shows a build line by line.
+// Plain returns a display that shows a build line by line.
 func Plain(out io.Writer) Display {
 	return func(ctx context.Context, status chan *client.SolveStatus) error {
 		return display(ctx, out, progressui.PlainMode, status)
@@ -107,9 +107,9 @@ func Plain(out io.Writer) Display {
 func display(ctx context.Context, out io.Writer, mode progressui.DisplayMode, status chan *client.SolveStatus) error {
 	d, err := progressui.NewDisplay(out, mode)
 	if err != nil {
-		return fmt.Errorf("show the build: %w", err)
+		return fmt.Errorf("display the build: %w", err)
 	}
-	// The end of a canceled build is shown too.
+	// Without cancellation, so that the end of a canceled build is displayed too.
 	_, err = d.UpdateFrom(context.WithoutCancel(ctx), status)
 	return err
 }

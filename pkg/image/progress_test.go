@@ -21,7 +21,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
-// script is a sequence of statuses, each of one platform.
+// script is a sequence of statuses of one or two platforms.
 type script []struct {
 	platform int
 	status   client.SolveStatus
@@ -29,7 +29,7 @@ type script []struct {
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// at is a time in seconds after the beginning.
+// at returns the time that is the given number of seconds after epoch.
 func at(seconds float64) *time.Time {
 	moment := epoch.Add(time.Duration(seconds * float64(time.Second)))
 	return &moment
@@ -37,7 +37,7 @@ func at(seconds float64) *time.Time {
 
 func id(name string) digest.Digest { return digest.FromString(name) }
 
-// step is a step that began and ended at these seconds (0: not yet).
+// step returns the status of a step that started and ended at the given seconds. 0 means that it has not ended.
 func step(name string, begun, ended float64, change ...func(*client.Vertex)) client.SolveStatus {
 	v := &client.Vertex{Digest: id(name), Name: name, Started: at(begun)}
 	if ended > 0 {
@@ -78,7 +78,7 @@ const (
 	copyStep = "[stage-1 3/3] COPY --from=build /out /"
 )
 
-// scripts are builds; testdata/progress has what is shown.
+// scripts are the statuses of builds. testdata/progress has the expected output.
 var scripts = map[string]script{
 	"success": {
 		{0, step(load, 0, 0)}, {0, transfer(load, "transferring dockerfile", 120, 0, 0.1)}, {0, step(load, 0, 0.2)},
@@ -122,7 +122,7 @@ var scripts = map[string]script{
 	"empty": {},
 }
 
-// play shows a script and returns the output and the summary.
+// play displays a script and returns the output and the summary.
 func play(t *testing.T, s script, inActions bool, show func(r *runner.Runner) Display) (shown string, stats Stats) {
 	t.Helper()
 	var out bytes.Buffer
@@ -156,7 +156,7 @@ func play(t *testing.T, s script, inActions bool, show func(r *runner.Runner) Di
 	return out.String(), stats
 }
 
-// clone protects the scripts: Progress modifies statuses.
+// clone copies a status, because Progress modifies it.
 func clone(s client.SolveStatus) *client.SolveStatus {
 	c := new(client.SolveStatus)
 	for _, v := range s.Vertexes {
@@ -203,7 +203,7 @@ func TestProgressInGroups(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			out, _ := play(t, s, true, func(r *runner.Runner) Display { return Groups(r) })
 			checkCommands(t, out)
-			golden(t, name+".groups", anonymous(out))
+			golden(t, name+".groups", replaceTokens(out))
 		})
 	}
 }
@@ -230,7 +230,7 @@ var (
 	plainState  = regexp.MustCompile(`^(|\.\.\.|-+|DONE .*|::.*::|::stop-commands::.*)$`)
 )
 
-// plainContent returns the lines of BuildKit's own display, each once and sorted: their order depends on time.
+// plainContent returns the distinct lines of BuildKit's plain display, sorted because their order depends on timing.
 func plainContent(out string) string {
 	lines := map[string]bool{}
 	for line := range strings.Lines(out) {
@@ -262,8 +262,8 @@ func TestTerminalDisplayOfFile(t *testing.T) {
 
 var stopCommand = regexp.MustCompile(`^::stop-commands::(\w{20,})$`)
 
-// anonymous replaces all tokens with one name.
-func anonymous(out string) string {
+// replaceTokens replaces the random tokens of stop-commands with a constant.
+func replaceTokens(out string) string {
 	for _, line := range strings.Split(out, "\n") {
 		if found := stopCommand.FindStringSubmatch(line); found != nil {
 			out = strings.ReplaceAll(out, found[1], "TOKEN")
@@ -272,7 +272,8 @@ func anonymous(out string) string {
 	return out
 }
 
-// checkCommands reads output like an Actions runner and fails for a command of the build, or a secret.
+// checkCommands parses output like an Actions runner and fails if the build issues a workflow command or prints the
+// secret.
 func checkCommands(t *testing.T, out string) {
 	t.Helper()
 	if strings.Contains(out, "hunter2-hunter2") {
@@ -381,8 +382,8 @@ func TestStats(t *testing.T) {
 	}
 }
 
-// The output of a step that waits to be shown is bounded.
-func TestProgressIsBounded(t *testing.T) {
+// The buffered output of a step that is not shown yet is limited.
+func TestProgressLimits(t *testing.T) {
 	long := script{{0, step(build, 0, 0)}, {0, step(copyStep, 0, 0)}}
 	for range 100 {
 		long = append(long, script{{0, logs(copyStep, 1, strings.Repeat("0123456789abcde\n", 1<<12))}}...)
@@ -400,7 +401,7 @@ func TestProgressIsBounded(t *testing.T) {
 	}
 }
 
-// A display that fails does not block a build.
+// A failing display does not block a build.
 func TestProgressWithBrokenDisplay(t *testing.T) {
 	status := make(chan *client.SolveStatus)
 	go func() {
@@ -465,7 +466,7 @@ RUN echo the last words && exit 3
 	}
 }
 
-// A line without end is shown in pieces: only its beginning is kept for cleaning.
+// A line longer than the buffer is shown in pieces.
 func TestTrackerCompleteLines(t *testing.T) {
 	tracker := newProgressTracker(func(line string) string { return "<" + line + ">" })
 	for _, test := range []struct {

@@ -15,8 +15,8 @@ import (
 	"github.com/moby/buildkit/client"
 )
 
-// JoinPlatforms returns an index of the images of several platforms, with their attestations, in the given order. The
-// same images in the same order give the same index.
+// JoinPlatforms returns an index of the images of several platforms and their attestations, in the given order. The
+// same images in the same order always produce the same index.
 func JoinPlatforms(results []*Result, annotations map[string]string) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, r := range results {
@@ -48,8 +48,8 @@ func JoinPlatforms(results []*Result, annotations map[string]string) (v1.ImageIn
 	return index, nil
 }
 
-// PushIndex pushes index to reference. Images that the repository lacks are streamed there: none, when BuildKit has
-// pushed them by digest. Errors are those of [PushImage].
+// PushIndex pushes index to reference, and the images that the repository lacks; BuildKit has usually pushed all of
+// them by digest. It returns the errors of [PushImage].
 func PushIndex(ctx context.Context, reference string, index v1.ImageIndex, keychain authn.Keychain) error {
 	return registryClient{keychain: keychain}.pushIndex(ctx, reference, index)
 }
@@ -60,12 +60,13 @@ func (c registryClient) pushIndex(ctx context.Context, reference string, index v
 	})
 }
 
-// PushImage copies an image to a registry without changing its digest. Layers that exist there are not sent; the others
-// are streamed through little memory and no file. One goroutine calls progress, which may be nil, with the bytes that
-// are there and the bytes that will be.
+// PushImage copies an image to a registry without changing its digest. It streams the layers that the registry lacks,
+// with little memory and no temporary files. One goroutine calls progress, which may be nil, with the number of bytes
+// sent so far and in total.
 //
-// Broken connections, 429 and 5xx are retried. Errors are an [*httpclient.APIError], a [*ReadError] of the image, or
-// the cause of ctx. With fresh credentials after an [ErrUnauthorized], the same call sends what is still missing.
+// PushImage retries after broken connections, 429 and 5xx. The error is an [*httpclient.APIError], a [*ReadError] of
+// the image, or the cause of ctx. After an [ErrUnauthorized], call it again with fresh credentials to send what is
+// still missing.
 func PushImage(
 	ctx context.Context, reference string, image v1.Image, keychain authn.Keychain, progress func(done, total int64),
 ) error {
@@ -96,8 +97,7 @@ func (c registryClient) pushImage(
 	})
 }
 
-// CheckPushPermission returns an error when the registry does not let the credentials push to reference. It pushes
-// nothing.
+// CheckPushPermission returns an error if the credentials have no permission to push to reference. It pushes nothing.
 func CheckPushPermission(ctx context.Context, reference string, keychain authn.Keychain) error {
 	return registryClient{keychain: keychain}.checkPushPermission(ctx, reference)
 }
@@ -108,7 +108,7 @@ func (c registryClient) checkPushPermission(ctx context.Context, reference strin
 	})
 }
 
-// contextTransport adds a context to requests of a library that has none.
+// contextTransport adds a context to the requests of a library that does not accept one.
 type contextTransport struct {
 	ctx  context.Context
 	next http.RoundTripper
@@ -119,7 +119,7 @@ func (t contextTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.next.RoundTrip(r.WithContext(t.ctx))
 }
 
-// call parses a reference and describes the error of a push to it.
+// call parses a reference, calls push, and describes its error.
 func (c registryClient) call(ctx context.Context, reference string, push func(name.Reference) error) error {
 	ref, err := name.ParseReference(reference)
 	if err != nil {
@@ -131,9 +131,9 @@ func (c registryClient) call(ctx context.Context, reference string, push func(na
 	return nil
 }
 
-// StaleCacheError is a builder that no longer has an image in its cache, and built another one.
+// StaleCacheError reports that the builder no longer has an image in its cache and built another one instead.
 type StaleCacheError struct {
-	References  []string // not pushed
+	References  []string // the references that were not pushed
 	Want, Built v1.Hash
 }
 
@@ -142,9 +142,9 @@ func (e *StaleCacheError) Error() string {
 	return fmt.Sprintf("%s: the builder no longer has %s and built %s instead (retry)", call, e.Want, e.Built)
 }
 
-// PushFromBuilder pushes the image that r built on c, without its attestations, straight from the builder, which has
-// everything in its cache. It pushes nothing, and returns a [*StaleCacheError], when the builder would now build
-// another image. Other errors are those of [PushImage].
+// PushFromBuilder pushes the image that r built on c, without its attestations, directly from the builder's cache. If
+// the builder would now build another image, PushFromBuilder pushes nothing and returns a [*StaleCacheError]. Other
+// errors are those of [PushImage].
 func PushFromBuilder(
 	ctx context.Context, c *client.Client, r Request, built *Result, auth Auth, references ...string,
 ) error {

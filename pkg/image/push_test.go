@@ -40,7 +40,7 @@ func (w *testRegistry) login(user, password string) Auth {
 func uploads(r *registry.Registry, repository string, n int) (blobs, manifests int) {
 	for _, request := range r.Requests()[n:] {
 		switch {
-		case !strings.Contains(request, " /v2/"+repository+"/"): // of a test that has just ended
+		case !strings.Contains(request, " /v2/"+repository+"/"): // from an earlier test
 		case strings.HasPrefix(request, "PATCH "):
 			blobs++
 		case strings.HasPrefix(request, "PUT ") && strings.Contains(request, "/manifests/"):
@@ -50,7 +50,7 @@ func uploads(r *registry.Registry, repository string, n int) (blobs, manifests i
 	return blobs, manifests
 }
 
-// Each builder pushes its platform by digest. The index is the same each time, and pushing it sends no blobs.
+// Each builder pushes its platform by digest. The index is reproducible, and pushing it sends no blobs.
 func TestSeveralPlatforms(t *testing.T) {
 	w := sharedServices(t)
 	for _, test := range []struct {
@@ -153,7 +153,7 @@ func TestSeveralPlatforms(t *testing.T) {
 	}
 }
 
-// The builder gets tokens for the registry: the password is in no file of the builder, nor in Docker's configuration.
+// The builder gets only tokens for the registry: no file of the builder and no Docker configuration has the password.
 func TestPasswordsStayInProcess(t *testing.T) {
 	w := sharedServices(t)
 	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
@@ -196,7 +196,7 @@ func TestPasswordsStayInProcess(t *testing.T) {
 	}
 }
 
-// Without credentials, those of Docker's configuration are used, and masked first.
+// Without Credentials, PushImage uses those of Docker's configuration and masks them first.
 func TestDockerConfiguration(t *testing.T) {
 	w := sharedRegistry(t)
 	config := `{"auths": {%q: {"username": "robot", "password": %q}}}`
@@ -220,7 +220,7 @@ func smallImage(t testing.TB) v1.Image {
 	return image
 }
 
-// A push fails with the same error whether BuildKit or this process pushes.
+// BuildKit's push and PushImage fail with the same errors.
 func TestPushFails(t *testing.T) {
 	w := sharedServices(t)
 	gone := closedAddress()
@@ -234,7 +234,7 @@ func TestPushFails(t *testing.T) {
 	}{
 		{"wrong password", w.registry.Addr + "/team/x:1", w.login("robot", "wrong"), login, true},
 		{"no login", w.registry.Addr + "/team/x:1", Auth{}, login, true},
-		{"repository of others", w.registry.Addr + "/other/x:1", w.login("robot", password), "push to the repository", false},
+		{"other repository", w.registry.Addr + "/other/x:1", w.login("robot", password), "push to the repository", false},
 		{"read-only account", w.registry.Addr + "/team/x:1", w.login("reader", password), "push to the repository", false},
 		{"connection refused", gone + "/team/x:1", Auth{}, "check that " + gone + " answers", false},
 	} {
@@ -258,7 +258,7 @@ func TestPushFails(t *testing.T) {
 	}
 }
 
-// faulty is a proxy of a registry. fault returns true when it has answered a request itself.
+// faulty starts a proxy for a registry and returns its address. fault returns true if it has answered the request.
 func faulty(t testing.TB, r *registry.Registry, fault func(w http.ResponseWriter, r *http.Request) bool) string {
 	t.Helper()
 	target := &url.URL{Scheme: "http", Host: r.Addr}
@@ -267,7 +267,7 @@ func faulty(t testing.TB, r *registry.Registry, fault func(w http.ResponseWriter
 			p.SetURL(target)
 			p.Out.Host = p.In.Host // the registry builds upload URLs from it
 		},
-		ModifyResponse: func(answer *http.Response) error { // so that clients get tokens through the proxy
+		ModifyResponse: func(answer *http.Response) error { // makes clients get tokens through the proxy
 			challenge := answer.Header.Get("WWW-Authenticate")
 			answer.Header.Set("WWW-Authenticate", strings.ReplaceAll(challenge, r.Addr, answer.Request.Host))
 			return nil
@@ -306,16 +306,16 @@ func TestPushImageRetries(t *testing.T) {
 		times              int
 		fault              func(http.ResponseWriter, *http.Request)
 	}{
-		{"429 when looking for a blob", http.MethodHead, "/blobs/", 2, answer(429, "Retry-After", "0")},
-		{"429 at the beginning of an upload", http.MethodPost, "/blobs/uploads/", 2, answer(429)},
-		{"429 in an upload", http.MethodPatch, "/blobs/uploads/", 2, answer(http.StatusTooManyRequests)},
-		{"429 at the manifest", http.MethodPut, "/manifests/", 2, answer(http.StatusTooManyRequests)},
-		{"500 in an upload", http.MethodPatch, "/blobs/uploads/", 2, answer(http.StatusInternalServerError)},
+		{"429 for the check of a blob", http.MethodHead, "/blobs/", 2, answer(429, "Retry-After", "0")},
+		{"429 at the start of an upload", http.MethodPost, "/blobs/uploads/", 2, answer(429)},
+		{"429 during an upload", http.MethodPatch, "/blobs/uploads/", 2, answer(http.StatusTooManyRequests)},
+		{"429 for the manifest", http.MethodPut, "/manifests/", 2, answer(http.StatusTooManyRequests)},
+		{"500 during an upload", http.MethodPatch, "/blobs/uploads/", 2, answer(http.StatusInternalServerError)},
 		{"503 at the end of an upload", http.MethodPut, "/blobs/uploads/", 1, answer(http.StatusServiceUnavailable)},
-		{"502 at the manifest", http.MethodPut, "/manifests/", 2, answer(http.StatusBadGateway)},
-		{"connection lost in an upload", http.MethodPatch, "/blobs/uploads/", 2, cut},
-		{"connection lost at the manifest", http.MethodPut, "/manifests/", 1, cut},
-		{"503 to the first request", http.MethodGet, "/v2/", 1, answer(http.StatusServiceUnavailable)},
+		{"502 for the manifest", http.MethodPut, "/manifests/", 2, answer(http.StatusBadGateway)},
+		{"connection lost during an upload", http.MethodPatch, "/blobs/uploads/", 2, cut},
+		{"connection lost during the manifest", http.MethodPut, "/manifests/", 1, cut},
+		{"503 for the first request", http.MethodGet, "/v2/", 1, answer(http.StatusServiceUnavailable)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var mu sync.Mutex
@@ -333,7 +333,7 @@ func TestPushImageRetries(t *testing.T) {
 				return hit
 			})
 			image := smallImage(t)
-			reference := addr + "/team/troubles:1"
+			reference := addr + "/team/retries:1"
 			auth := Auth{Credentials: []Credential{{Host: addr, Username: "robot", Password: password}}}
 			var done, total int64
 			err := fastRegistry(auth).pushImage(t.Context(), reference, image, func(d, of int64) { done, total = d, of })
@@ -378,7 +378,7 @@ func TestPushImageGivesUp(t *testing.T) {
 		name   string
 		fault  fault
 		status int
-		is     error // in the error's tree; may be nil
+		is     error // target of errors.Is; may be nil
 		hint   string
 	}{
 		{"500", only(http.MethodPatch, "/", always(500)), 500, nil, "try again later"},
@@ -439,8 +439,8 @@ type brokenLayer struct {
 func (l brokenLayer) Compressed() (io.ReadCloser, error) { return io.NopCloser(l), nil }
 func (l brokenLayer) Read([]byte) (int, error)           { return 0, l.err }
 
-// After credentials expire during a push, the same call with fresh ones sends what is missing only.
-func TestPushImageContinues(t *testing.T) {
+// If the credentials expire during a push, the same call with fresh ones sends only what is missing.
+func TestPushImageResumes(t *testing.T) {
 	w := sharedRegistry(t)
 	image := smallImage(t)
 	var mu sync.Mutex
@@ -473,8 +473,8 @@ func TestPushImageContinues(t *testing.T) {
 	}
 }
 
-// PushImage streams: it needs little memory and no file.
-func TestPushImageInLittleMemory(t *testing.T) {
+// PushImage streams, so it needs little memory and no temporary files.
+func TestPushImageMemory(t *testing.T) {
 	w := sharedRegistry(t)
 	const size = 64 << 20
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "absent"))
@@ -506,7 +506,7 @@ func TestPushImageInLittleMemory(t *testing.T) {
 	}
 }
 
-// zeros is an uncompressed layer of that many bytes, generated while it is read.
+// zeros returns an uncompressed layer of size bytes that is generated while it is read.
 func zeros(t testing.TB, size int64) v1.Layer {
 	t.Helper()
 	hash, _, err := v1.SHA256(io.LimitReader(zero{}, size))
@@ -536,7 +536,7 @@ func (l *zeroLayer) Compressed() (io.ReadCloser, error) {
 	return io.NopCloser(io.LimitReader(zero{}, l.size)), nil
 }
 
-func TestPushIsCanceled(t *testing.T) {
+func TestCanceledPush(t *testing.T) {
 	w := sharedRegistry(t)
 	cause := errors.New("timed out")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -544,7 +544,7 @@ func TestPushIsCanceled(t *testing.T) {
 		if r.Method != http.MethodPatch {
 			return false
 		}
-		_, _ = io.Copy(io.Discard, r.Body) // the server notices a canceled request after the body only
+		_, _ = io.Copy(io.Discard, r.Body) // the server detects a canceled request only after the body
 		cancel(cause)
 		<-r.Context().Done()
 		return true
@@ -555,7 +555,7 @@ func TestPushIsCanceled(t *testing.T) {
 	}
 }
 
-// The builder pushes later what it built, with the same digest.
+// The builder can push an image after the build, with the same digest.
 func TestPushFromBuilder(t *testing.T) {
 	w := sharedServices(t)
 	c := w.machine(t, amd64)
@@ -595,7 +595,7 @@ func TestPushFromBuilder(t *testing.T) {
 			if want, err := built.Image.Digest(); err != nil || got != want {
 				t.Errorf("the registry has %s, want %s (%v)", got, want, err)
 			}
-			whole(t, image)
+			checkDigests(t, image)
 		})
 	}
 	t.Run("changed context", func(t *testing.T) {
@@ -612,7 +612,7 @@ func TestPushFromBuilder(t *testing.T) {
 		stale, ok := errors.AsType[*StaleCacheError](err)
 		if !ok || stale.Want != built.Digest || stale.Built == stale.Want ||
 			!slices.Equal(stale.References, []string{reference}) {
-			t.Errorf("error = %#v, want that another image was built", err)
+			t.Errorf("error = %#v, want a StaleCacheError with the digest of another image", err)
 		}
 		_, err = Open(t.Context(), reference, amd64, w.login("reader", password))
 		if httpclient.Status(err) != http.StatusNotFound {
@@ -623,16 +623,16 @@ func TestPushFromBuilder(t *testing.T) {
 
 func TestCheckPushPermission(t *testing.T) {
 	w := sharedRegistry(t)
-	const repository = "/team/may:1"
+	const repository = "/team/permission:1"
 	for _, test := range []struct {
 		name         string
 		auth         Auth
 		denied       bool
 		unauthorized bool
 	}{
-		{"account that may push", w.login("robot", password), false, false},
+		{"account with permission", w.login("robot", password), false, false},
 		{"no login", Auth{}, true, true},
-		{"read-only account", w.login("reader", password), true, true}, // this registry answers 401 to both
+		{"read-only account", w.login("reader", password), true, true}, // this registry answers 401 in both cases
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := len(w.registry.Requests())
@@ -640,7 +640,7 @@ func TestCheckPushPermission(t *testing.T) {
 			if (err != nil) != test.denied || errors.Is(err, ErrUnauthorized) != test.unauthorized {
 				t.Errorf("error = %v", err)
 			}
-			if blobs, manifests := uploads(w.registry, "team/may", before); blobs+manifests > 0 {
+			if blobs, manifests := uploads(w.registry, "team/permission", before); blobs+manifests > 0 {
 				t.Errorf("%d blobs and %d manifests were sent", blobs, manifests)
 			}
 		})
@@ -657,12 +657,12 @@ func TestCheckPushPermission(t *testing.T) {
 	}
 }
 
-// fastRegistry retries without long waits.
+// fastRegistry returns a client that retries without long waits.
 func fastRegistry(auth Auth) registryClient {
 	return registryClient{keychain: auth, minWait: time.Millisecond}
 }
 
-// closedAddress is an address on loopback where nothing listens.
+// closedAddress returns an address on loopback on which no server listens.
 func closedAddress() string {
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()

@@ -19,9 +19,9 @@ import (
 type registryClient struct {
 	keychain authn.Keychain
 
-	minWait     time.Duration    // before a request is repeated; 500 ms
-	idleTimeout time.Duration    // without a byte in either direction; 5 min: a registry checks a large blob at its end
-	clock       httpclient.Clock // for waits; nil: the system's
+	minWait     time.Duration    // minimum wait before a retry; default 500 ms
+	idleTimeout time.Duration    // without data; default 5 min, because registries verify large blobs at the end
+	clock       httpclient.Clock // for waits; nil for the system's
 }
 
 func (c registryClient) options(ctx context.Context) []remote.Option {
@@ -29,7 +29,7 @@ func (c registryClient) options(ctx context.Context) []remote.Option {
 		remote.WithContext(ctx),
 		remote.WithAuthFromKeychain(c.keychain),
 		remote.WithTransport(c.transport()),
-		// For uploads of layers; the transport repeats other requests.
+		// These apply to uploads of layers; the transport retries other requests.
 		remote.WithRetryBackoff(remote.Backoff{Duration: c.wait(), Factor: 3, Jitter: 0.1, Steps: 3}),
 		remote.WithRetryStatusCodes(),
 		remote.WithRetryPredicate(mayRetryUpload),
@@ -39,8 +39,8 @@ func (c registryClient) options(ctx context.Context) []remote.Option {
 func (c registryClient) wait() time.Duration { return cmp.Or(c.minWait, 500*time.Millisecond) }
 
 const (
-	maxRetryAfter = time.Minute    // the longest wait that a registry may ask for
-	maxTransfer   = 24 * time.Hour // of one blob; the idle timeout ends a transfer that does not move
+	maxRetryAfter = time.Minute    // maximum Retry-After of a registry
+	maxTransfer   = 24 * time.Hour // maximum duration of one transfer; the idle timeout ends stalled ones
 )
 
 func (c registryClient) transport() http.RoundTripper {
@@ -61,7 +61,7 @@ func (c registryClient) transport() http.RoundTripper {
 	}.Transport()}
 }
 
-// uploadTransport sends the content of layers once, and repeats all other requests.
+// uploadTransport sends the content of a layer once and retries all other requests.
 type uploadTransport struct {
 	base     http.RoundTripper
 	retrying http.RoundTripper
@@ -71,14 +71,14 @@ type uploadTransport struct {
 // RoundTrip implements [http.RoundTripper].
 func (t uploadTransport) RoundTrip(request *http.Request) (*http.Response, error) {
 	if request.Method != http.MethodPatch {
-		// Beginning an upload is a POST, but safe to repeat: an upload that is not used expires.
+		// An upload starts with a POST. It is safe to retry, because an unused upload expires.
 		response, err := t.retrying.RoundTrip(request.WithContext(httpclient.Idempotent(request.Context())))
 		if err != nil {
 			err = &finalError{err}
 		}
 		return response, err
 	}
-	// go-containerregistry repeats the upload, and counts its progress once. It does not know Retry-After.
+	// go-containerregistry retries the upload and counts its progress only once, but does not support Retry-After.
 	response, err := t.base.RoundTrip(request)
 	if err != nil || response.StatusCode != http.StatusTooManyRequests && response.StatusCode < 500 {
 		return response, err
@@ -94,12 +94,12 @@ func (t uploadTransport) RoundTrip(request *http.Request) (*http.Response, error
 	return response, nil
 }
 
-// finalError is an error of a request that was repeated already.
+// finalError marks an error of a request that was retried already.
 type finalError struct{ error }
 
 func (e *finalError) Unwrap() error { return e.error }
 
-// mayRetryUpload reports whether go-containerregistry sends a layer again after an error.
+// mayRetryUpload reports whether go-containerregistry should send a layer again after an error.
 func mayRetryUpload(err error) bool {
 	if _, final := errors.AsType[*finalError](err); final || errors.Is(err, context.DeadlineExceeded) {
 		return false
@@ -118,7 +118,7 @@ func mayRetryUpload(err error) bool {
 	return false
 }
 
-// idleTimeoutTransport ends a connection on which nothing moves.
+// idleTimeoutTransport closes idle connections, on which no data is sent or received.
 type idleTimeoutTransport struct {
 	*http.Transport
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
@@ -133,8 +133,8 @@ func (t *idleTimeoutTransport) dialContext(ctx context.Context, network, address
 	return idleTimeoutConn{conn, t.timeout}, nil
 }
 
-// idleTimeoutConn fails when nothing moves on it. Each read or write extends the deadline of both, so a long upload
-// does not end the wait for the answer.
+// idleTimeoutConn fails if no data is sent or received for timeout. Each read or write extends the deadline of both, so
+// the wait for the response does not time out during a long upload.
 type idleTimeoutConn struct {
 	net.Conn
 	timeout time.Duration

@@ -19,11 +19,11 @@ import (
 	"github.com/org/sandbox-actions/internal/fakeclock"
 )
 
-// Uploads of layers are sent once, after the wait that the registry asks for. Other requests are repeated.
+// The transport sends uploads of layers once and waits for the registry's Retry-After. It retries other requests.
 func TestRegistryTransport(t *testing.T) {
 	for _, test := range []struct {
 		method     string
-		status     int // of the first answer; the second is 200
+		status     int // of the first response; the second is 200
 		retryAfter string
 		requests   int
 		waits      []time.Duration // nil: not checked
@@ -82,7 +82,7 @@ func TestRegistryTransport(t *testing.T) {
 	}
 }
 
-func TestRegistryTransportIsCanceled(t *testing.T) {
+func TestCanceledRegistryTransport(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "5")
 		w.WriteHeader(http.StatusTooManyRequests)

@@ -19,11 +19,11 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// ErrUnauthorized is in the tree of a push's or a pull's error when the registry does not accept the credentials, or no
-// longer: with fresh ones the same call can continue.
+// ErrUnauthorized is wrapped by the error of a push or pull if the registry rejects the credentials, for example
+// because they have expired. The same call can continue with fresh credentials.
 var ErrUnauthorized = errors.New("registry rejected the credentials")
 
-// registryOp is what a call to a registry does.
+// registryOp names the operation of a call to a registry.
 type registryOp string
 
 const (
@@ -34,7 +34,7 @@ const (
 // registryCall identifies a call in errors.
 type registryCall struct {
 	op         registryOp
-	references []string // several when it is not known which one failed
+	references []string // several if it is not known which one failed
 }
 
 func (c registryCall) String() string { return string(c.op) + " " + strings.Join(c.references, ", ") }
@@ -54,8 +54,8 @@ func (c registryCall) hosts() string {
 // match.
 var statusInText = regexp.MustCompile(`\b(401|403|404|429|5\d\d) [A-Z]`)
 
-// failure describes a failed call: an *[httpclient.APIError], a [ReadError] of the image that was pushed, or the cause
-// of ctx. message is BuildKit's, or "" for an error of go-containerregistry.
+// failure returns the error of a failed call: an [*httpclient.APIError], a [*ReadError] of the pushed image, or the
+// cause of ctx. message is BuildKit's, or "" for an error of go-containerregistry.
 func (c registryCall) failure(ctx context.Context, message string, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -76,7 +76,7 @@ func (c registryCall) failure(ctx context.Context, message string, err error) er
 	return e
 }
 
-// diagnostics joins the errors in a registry's answer.
+// diagnostics joins the errors in a registry's response.
 func diagnostics(answer *transport.Error) string {
 	var list []string
 	for _, d := range answer.Errors {
@@ -85,8 +85,8 @@ func diagnostics(answer *transport.Error) string {
 	return safetext.Line(strings.Join(list, "; "), maxMessage)
 }
 
-// describe adds a hint, and marks rejected credentials. Registries answer 401 both for missing credentials and for
-// missing permissions, so their message counts as well as the status.
+// describe adds a hint, and wraps [ErrUnauthorized] if the credentials were rejected. Registries answer 401 for both
+// missing credentials and missing permissions, so it checks the message as well as the status.
 func (c registryCall) describe(e *httpclient.APIError) {
 	permission := "pull from"
 	if c.op == pushOp {
@@ -99,12 +99,12 @@ func (c registryCall) describe(e *httpclient.APIError) {
 	netErr, isNetErr := errors.AsType[net.Error](e.Err)
 	switch {
 	case contains("insufficient_scope", "denied") || e.Status == http.StatusForbidden:
-		e.Hint = fmt.Sprintf("give this account permission to %s the repository, or log in to %s with another one",
+		e.Hint = fmt.Sprintf("grant this account permission to %s the repository, or log in to %s with another account",
 			permission, c.hosts())
 	case e.Status == http.StatusUnauthorized ||
 		contains("unauthorized", "no basic auth credentials", "authentication required"):
 		e.Err = errors.Join(ErrUnauthorized, e.Err)
-		e.Hint = fmt.Sprintf("log in to %s (docker login) with credentials that are valid and may %s the repository",
+		e.Hint = fmt.Sprintf("log in to %s (docker login) with valid credentials that may %s the repository",
 			c.hosts(), permission)
 	case e.Status == http.StatusNotFound:
 		e.Hint = "check the name and the tag"
@@ -122,7 +122,7 @@ func (c registryCall) describe(e *httpclient.APIError) {
 	}
 }
 
-// notAnImage is the error for an answer that is not a registry's.
+// notAnImage returns the error for a response that is not a valid image.
 func (c registryCall) notAnImage(detail string, err error) error {
 	return &httpclient.APIError{
 		Service: c.hosts(), Op: c.String(), Message: safetext.Line("not an image: "+detail, maxMessage),

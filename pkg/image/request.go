@@ -24,19 +24,19 @@ import (
 type Request struct {
 	Platform   string // os/architecture, for example linux/amd64
 	Context    string // a directory, or the URL of a git repository or an archive, which the builder fetches
-	Dockerfile string // path of the file; relative to the context when that is a URL
+	Dockerfile string // path of the file; relative to the context if that is a URL
 	Target     string // the stage to build; "" for the last
 
-	// SharedKey identifies the context directory across builds: the builder is not sent again what an earlier build with
-	// the same key has sent. A file counts as unchanged when path, mode, size and modification time are equal, so two
-	// directories in which those can be equal for different content must not share a key.
+	// SharedKey identifies the context directory across builds: files that an earlier build with the same key has sent
+	// are not sent again. A file counts as unchanged if its path, mode, size and modification time are equal, so
+	// directories in which those can be equal for different contents must not share a key.
 	SharedKey string
 
 	BuildArgs map[string]string
 	Labels    map[string]string
 	Contexts  map[string]string // named contexts: a directory, docker-image://, oci-layout://, or a URL
 
-	Secrets map[string]func() ([]byte, error) // by id; read only when a step uses it
+	Secrets map[string]func() ([]byte, error) // by ID; each is read when a step uses it
 	SSH     []SSH
 	Auth    Auth
 
@@ -44,14 +44,14 @@ type Request struct {
 	AddHosts       []string // name=address
 	NoCache        bool
 	NoCacheFilters []string // stages to build without cache
-	Pull           bool     // look for newer base images
-	Network        string   // default, host or none, for RUN
+	Pull           bool     // check for newer base images
+	Network        string   // of RUN steps: default, host or none
 	ShmSize        int64    // bytes; 0 for the builder's default
 	Ulimits        []string // name=soft[:hard]
 	CgroupParent   string
 
-	Attestations map[string]string // by type, provenance or sbom: its attributes as CSV
-	Annotations  map[string]string // by exporter attribute: "annotation.org.opencontainers.image.source"
+	Attestations map[string]string // attributes as CSV, by type: provenance or sbom
+	Annotations  map[string]string // by exporter attribute, for example "annotation.org.opencontainers.image.source"
 	Outputs      []client.ExportEntry
 
 	Push         []string // references that BuildKit pushes to
@@ -59,31 +59,31 @@ type Request struct {
 
 	Compression Compression
 
-	// LayerDir is an empty directory of the caller. With it all layers of the result can be read: layers of base images
-	// that the builder did not need to pull are written there. Without it they cannot.
+	// LayerDir is an empty directory of the caller. Layers of base images that the builder did not need to pull are
+	// written there. If it is "", those layers cannot be read.
 	LayerDir string
 }
 
 // SSH is an agent, or keys, that a step may use.
 type SSH struct {
-	ID    string   // "default" when the Dockerfile names none
-	Paths []string // a socket or private keys; none for SSH_AUTH_SOCK
+	ID    string   // "default" if the Dockerfile sets none
+	Paths []string // a socket or private keys; empty for SSH_AUTH_SOCK
 }
 
-// fromCache returns the same build without what makes the builder repeat steps.
+// fromCache returns the same build without the options that make the builder run cached steps again.
 func (r Request) fromCache() Request {
 	r.NoCache, r.NoCacheFilters, r.Pull, r.Attestations = false, nil, false, nil
 	return r
 }
 
-// hasFixedTime reports whether the caller fixes the time of everything in the image.
+// hasFixedTime reports whether all timestamps in the image are fixed.
 func (r Request) hasFixedTime() bool { return r.BuildArgs["SOURCE_DATE_EPOCH"] != "" }
 
 // exporterAttrs returns the attributes of BuildKit's image exporter.
 func (r Request) exporterAttrs() map[string]string {
 	attrs := r.Compression.exporterAttrs()
 	maps.Copy(attrs, r.Annotations)
-	if r.hasFixedTime() { // otherwise the builder would rewrite each layer for nothing
+	if r.hasFixedTime() { // only then, because the builder rewrites each layer
 		attrs[string(exptypes.OptKeyRewriteTimestamp)] = "true"
 	}
 	if len(r.Push) > 0 {
@@ -96,7 +96,7 @@ func (r Request) exporterAttrs() map[string]string {
 	return attrs
 }
 
-// solveOpt returns BuildKit's options, without exports.
+// solveOpt returns BuildKit's options without exports.
 func (r Request) solveOpt() (client.SolveOpt, error) {
 	auth, err := r.Auth.provider()
 	if err != nil {
@@ -135,7 +135,7 @@ func (r Request) solveOpt() (client.SolveOpt, error) {
 	return opt, nil
 }
 
-// frontendAttrs returns the attributes of the Dockerfile frontend, without those of the contexts.
+// frontendAttrs returns the attributes of the Dockerfile frontend without those of the contexts.
 func (r Request) frontendAttrs() map[string]string {
 	attrs := map[string]string{"platform": r.Platform}
 	for name, value := range map[string]string{
@@ -184,7 +184,7 @@ func addContext(opt *client.SolveOpt, name, from string) error {
 		if err != nil {
 			return err
 		}
-		_ = os.Remove(filepath.Join(dir, "ingest")) // NewStore creates it for writing, but the layout is only read
+		_ = os.Remove(filepath.Join(dir, "ingest")) // NewStore creates this directory for writes, but we only read
 		id := mountName(name)
 		opt.OCIStores[id] = store
 		opt.FrontendAttrs[key] = layoutScheme + id + "@" + digest
@@ -204,13 +204,13 @@ func addContext(opt *client.SolveOpt, name, from string) error {
 	return nil
 }
 
-// mountName derives a name without special characters from a context's name.
+// mountName returns a name without special characters for a context.
 func mountName(context string) string {
 	sum := sha256.Sum256([]byte(context))
 	return "context-" + hex.EncodeToString(sum[:8])
 }
 
-// isRemote reports whether the builder fetches a context.
+// isRemote reports whether the builder fetches the context itself.
 func isRemote(from string) bool {
 	for _, prefix := range []string{"http://", "https://", "git://", "ssh://", "git@", "github.com/"} {
 		if strings.HasPrefix(from, prefix) {

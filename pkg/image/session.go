@@ -10,7 +10,7 @@ import (
 	"github.com/moby/buildkit/session/sshforward/sshprovider"
 )
 
-// secretStore implements BuildKit's secrets.SecretStore: it reads a secret when a step uses it.
+// secretStore implements BuildKit's secrets.SecretStore. It reads a secret when a step uses it.
 type secretStore map[string]func() ([]byte, error)
 
 func secretProvider(values map[string]func() ([]byte, error)) session.Attachable {
@@ -36,7 +36,7 @@ func sshAgents(list []SSH) ([]session.Attachable, error) {
 	}
 	provider, err := sshprovider.NewSSHAgentProvider(configs)
 	if err != nil {
-		return nil, fmt.Errorf("open SSH agent: %w (start an agent, or set a socket or a key that exists)", err)
+		return nil, fmt.Errorf("open SSH agent: %w (start an agent, or set an existing socket or key)", err)
 	}
 	return []session.Attachable{provider}, nil
 }

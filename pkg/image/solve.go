@@ -15,23 +15,22 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Result is an image that a builder holds. It can be read while the connection to the builder is open.
+// Result is an image in the builder. It can be read while the connection to the builder is open.
 //
-// Two digests identify it. Digest changes with the compression of the layers. The digest of the config
+// Two digests identify it. Digest depends on the compression of the layers. The digest of the config
 // (Image.ConfigName, Docker's image ID) does not: it identifies the files and the configuration.
 type Result struct {
 	Platform string
-	Digest   v1.Hash           // of what was built and pushed: the manifest, or the index when there are attestations
-	Image    v1.Image          // read on demand, and verified while it is read
+	Digest   v1.Hash           // of the manifest, or of the index if there are attestations
+	Image    v1.Image          // read on demand and verified
 	Index    v1.ImageIndex     // nil without attestations
 	Metadata map[string]string // from BuildKit's exporters
 }
 
-// Solve builds r on c. It sends everything that happens to status and closes it; the caller must receive from status
-// until then.
+// Solve builds r on c. It sends the progress to status and closes it; the caller must receive from status until then.
 //
-// The error is a [*BuildError] for a step that fails or an invalid Dockerfile, an [*httpclient.APIError] for a push,
-// and the cause of ctx when that has ended.
+// The error is a [*BuildError] for a failed step or an invalid Dockerfile, an [*httpclient.APIError] for a failed push,
+// a [*BuilderError] for other failed builds, or the cause of ctx if that has ended.
 func Solve(ctx context.Context, c *client.Client, r Request, status chan *client.SolveStatus) (*Result, error) {
 	opt, err := r.solveOpt()
 	if err != nil {
@@ -42,7 +41,7 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 	opt.Exports = append(opt.Exports, outputs...)
 	store := &contentStore{ctx: ctx, client: c.ContentClient()}
 	if r.LayerDir != "" && r.hasFixedTime() {
-		// The builder's next clean-up, seconds later, removes layers with rewritten times, so they are copied now.
+		// The builder's next garbage collection, seconds later, removes layers with rewritten timestamps. Copy them now.
 		copied, err := r.copyLayersTo(store)
 		if err != nil {
 			close(status)
@@ -50,7 +49,7 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 		}
 		opt.Exports = append(opt.Exports, copied)
 	}
-	// BuildKit keeps only the answer of the last exporter. The others may compress differently, and give another digest.
+	// BuildKit returns only the response of the last exporter. The others may use another compression and digest.
 	opt.Exports = append(opt.Exports, client.ExportEntry{Type: client.ExporterImage, Attrs: r.exporterAttrs()})
 	response, err := c.Solve(ctx, nil, opt, status)
 	if err != nil {
@@ -60,7 +59,7 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 	if err != nil {
 		return nil, fmt.Errorf("read the image from the builder: %w", err)
 	}
-	// BuildKit's client writes the index of an OCI layout from that one answer, so each layout needs a solve of its own.
+	// BuildKit's client writes the index of an OCI layout from that response, so each layout needs a separate solve.
 	for _, layout := range layouts {
 		again := r.fromCache()
 		again.Attestations = r.Attestations
@@ -70,14 +69,14 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 	}
 	if r.LayerDir != "" && store.local == nil {
 		if err := r.copyMissingLayers(ctx, c, store, result.Image); err != nil {
-			return nil, fmt.Errorf("copy the layers that the builder does not hold: %w", err)
+			return nil, fmt.Errorf("copy the layers that the builder has not pulled: %w", err)
 		}
 	}
 	return result, nil
 }
 
-// splitOutputs separates the outputs that write an OCI layout directory from the others. All get the compression of the
-// image, unless they have their own.
+// splitOutputs separates the outputs that write an OCI layout directory from the others. Outputs without a compression
+// get that of the image.
 func (r Request) splitOutputs() (outputs, layouts []client.ExportEntry) {
 	for _, output := range r.Outputs {
 		hasLayers := output.Type != client.ExporterLocal && output.Type != client.ExporterTar
@@ -95,8 +94,8 @@ func (r Request) splitOutputs() (outputs, layouts []client.ExportEntry) {
 	return outputs, layouts
 }
 
-// copyMissingLayers gets the layers that the builder knows but has not pulled, because no step read them. A second
-// solve, from the cache, makes the builder send them.
+// copyMissingLayers copies the layers that the builder has not pulled because no step has read them. A second solve,
+// from the cache, makes the builder pull and send them.
 func (r Request) copyMissingLayers(ctx context.Context, c *client.Client, store *contentStore, image v1.Image) error {
 	manifest, err := image.Manifest()
 	if err != nil {
@@ -117,7 +116,7 @@ func (r Request) copyMissingLayers(ctx context.Context, c *client.Client, store 
 	return again.export(ctx, c, copied)
 }
 
-// export builds once more, for one exporter.
+// export runs the build again with one exporter.
 func (r Request) export(ctx context.Context, c *client.Client, entry client.ExportEntry) error {
 	opt, err := r.solveOpt()
 	if err != nil {
@@ -128,7 +127,7 @@ func (r Request) export(ctx context.Context, c *client.Client, entry client.Expo
 	return err
 }
 
-// copyLayersTo returns an export of the same image into LayerDir, from which store then reads first.
+// copyLayersTo returns an export that writes the image's layers to LayerDir, and makes store read from there first.
 func (r Request) copyLayersTo(store *contentStore) (client.ExportEntry, error) {
 	directory, err := local.NewStore(r.LayerDir)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Each compression gives the same config. With gzip, the manifest does not depend on earlier builds.
+// All compressions produce the same config. With gzip, the manifest does not depend on earlier builds.
 func TestCompressions(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
 	dir := writeFiles(t, map[string]string{
@@ -30,7 +30,7 @@ func TestCompressions(t *testing.T) {
 		t.Helper()
 		r := request(dir)
 		r.Compression, r.NoCache = d, anew
-		r.BuildArgs = map[string]string{"SOURCE_DATE_EPOCH": "1700000000"} // a layer that is built again is the same
+		r.BuildArgs = map[string]string{"SOURCE_DATE_EPOCH": "1700000000"} // makes rebuilt layers identical
 		result, _, err := solve(t.Context(), c, r)
 		if err != nil {
 			t.Fatal(err)
@@ -65,7 +65,7 @@ func TestCompressions(t *testing.T) {
 		} else {
 			config = name
 		}
-		whole(t, result.Image)
+		checkDigests(t, result.Image)
 		manifests[test.to] = result.Digest
 	}
 	if manifests[DefaultCompression] != manifests[Gzip] {
@@ -87,8 +87,8 @@ func TestCompressions(t *testing.T) {
 	}
 }
 
-// whole reads all of an image, and compares its bytes with its digests. validate.Image reads gzip only.
-func whole(t testing.TB, image v1.Image) {
+// checkDigests reads an image completely and checks all digests. validate.Image supports only gzip.
+func checkDigests(t testing.TB, image v1.Image) {
 	t.Helper()
 	layers, err := image.Layers()
 	if err != nil {
@@ -139,8 +139,8 @@ func whole(t testing.TB, image v1.Image) {
 	}
 }
 
-// The builder does not pull a base image that no step reads. With a layer directory its layers can be read.
-func TestLayersThatTheBuilderDidNotPull(t *testing.T) {
+// The builder does not pull a base image that no step reads. With a layer directory, its layers can still be read.
+func TestUnpulledLayers(t *testing.T) {
 	w := sharedServices(t)
 	// The shared daemon has pulled the image for other tests.
 	c := w.emptyMachine(t)
@@ -171,11 +171,12 @@ func TestLayersThatTheBuilderDidNotPull(t *testing.T) {
 		if result.Digest != digest {
 			t.Errorf("%q: %s, without a layer directory %s", to, result.Digest, digest)
 		}
-		whole(t, result.Image)
+		checkDigests(t, result.Image)
 	}
 }
 
-// With a fixed time the builder rewrites the layers and soon removes them. With a layer directory they can be read.
+// With fixed timestamps, the builder rewrites the layers and soon removes them. With a layer directory, they can still
+// be read.
 func TestLayersOfFixedTime(t *testing.T) {
 	w := sharedServices(t)
 	c := w.emptyMachine(t)
@@ -193,10 +194,10 @@ func TestLayersOfFixedTime(t *testing.T) {
 	if result.Digest != without.Digest {
 		t.Errorf("%s, without a layer directory %s", result.Digest, without.Digest)
 	}
-	if err := c.Prune(t.Context(), nil, client.PruneAll); err != nil { // instead of waiting for the clean-up
+	if err := c.Prune(t.Context(), nil, client.PruneAll); err != nil { // instead of waiting for garbage collection
 		t.Fatal(err)
 	}
-	whole(t, result.Image)
+	checkDigests(t, result.Image)
 }
 
 func TestOutputs(t *testing.T) {
@@ -204,7 +205,7 @@ func TestOutputs(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})
 	for _, test := range []struct {
 		name, output string
-		made         []string
+		files        []string // that the output writes
 	}{
 		{"directory alone", "out", []string{"out/file"}},
 		{"local", "type=local,dest=out", []string{"out/file"}},
@@ -226,8 +227,8 @@ func TestOutputs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			whole(t, result.Image)
-			for _, file := range test.made {
+			checkDigests(t, result.Image)
+			for _, file := range test.files {
 				if info, err := os.Stat(filepath.Join(out, file)); err != nil || info.Size() == 0 {
 					t.Errorf("%s was not written: %v", file, err)
 				}
@@ -245,7 +246,7 @@ func TestOutputs(t *testing.T) {
 	}
 }
 
-// The digest is the image's, not that of an output with another compression.
+// An output with another compression does not change the image's digest.
 func TestOutputsKeepTheDigest(t *testing.T) {
 	w := sharedServices(t)
 	r := request(writeFiles(t, map[string]string{
@@ -270,13 +271,13 @@ func TestOutputsKeepTheDigest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole(t, written)
+	checkDigests(t, written)
 	if manifest, err := written.Manifest(); err != nil || manifest.Layers[1].MediaType != types.OCILayerZStd {
 		t.Errorf("%v: %v", err, manifest)
 	}
 }
 
-func TestOutputFails(t *testing.T) {
+func TestFailedOutput(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
 	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "content\n"})
 	entry, err := ParseOutput("type=tar,dest=file/below", dir, false)
@@ -341,7 +342,7 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// Under the same key, the builder is sent a file once.
+// With the same key, a file is sent to the builder only once.
 func TestSharedKey(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
 	dir := writeFiles(t, map[string]string{
@@ -399,7 +400,7 @@ func TestAnnotations(t *testing.T) {
 	}
 }
 
-// Attestations are in the index, and do not change the image.
+// Attestations are in the index and do not change the image.
 func TestAttestations(t *testing.T) {
 	w := sharedServices(t)
 	c := w.machine(t, amd64)
@@ -409,7 +410,7 @@ func TestAttestations(t *testing.T) {
 		t.Fatal(err)
 	}
 	if plain.Index != nil {
-		t.Error("an index without attestations")
+		t.Error("the result has an index, but no attestations")
 	}
 	const provenance, sbom = "https://slsa.dev/provenance", "https://spdx.dev/Document"
 	for _, test := range []struct {

@@ -14,10 +14,10 @@ import (
 
 // progressTracker records the progress of one platform's build and makes it safe to show.
 type progressTracker struct {
-	platform string // "" when it is the only one
+	platform string // "" if it is the only one
 	clean    func(string) string
 	vertexes map[digest.Digest]*client.Vertex
-	partial  map[logStream]*client.VertexLog // lines that have not ended
+	partial  map[logStream]*client.VertexLog // incomplete lines
 	warnings []Warning
 }
 
@@ -27,7 +27,7 @@ type logStream struct {
 	number int
 }
 
-// maxPartialLine is how much of a line without end is kept, in bytes.
+// maxPartialLine is the maximum length of an incomplete line that is buffered, in bytes.
 const maxPartialLine = 64 << 10
 
 func newProgressTracker(clean func(string) string) *progressTracker {
@@ -36,7 +36,7 @@ func newProgressTracker(clean func(string) string) *progressTracker {
 	}
 }
 
-// track records status, and changes it into what may be shown.
+// track records status, and modifies it in place so that it is safe to show.
 func (t *progressTracker) track(status *client.SolveStatus) {
 	for _, v := range status.Vertexes {
 		t.trackVertex(v)
@@ -103,8 +103,8 @@ func (t *progressTracker) trackWarning(w *client.VertexWarning) {
 	t.warnings = append(t.warnings, warning)
 }
 
-// completeLines returns the lines that have ended, cleaned. It keeps the rest: a secret that is written in two pieces
-// must be cleaned as one.
+// completeLines returns the complete lines, cleaned, and buffers the rest: a secret that is written in two pieces must
+// be cleaned as a whole.
 func (t *progressTracker) completeLines(log *client.VertexLog) []byte {
 	from := logStream{log.Vertex, log.Stream}
 	data := log.Data
@@ -128,7 +128,7 @@ func (t *progressTracker) completeLines(log *client.VertexLog) []byte {
 	return cleaned.Bytes()
 }
 
-// flush ends the partial lines of streams that have ended; without arguments, of all.
+// flush returns the incomplete lines of streams that have ended, or of all streams if it has no arguments.
 func (t *progressTracker) flush(streams ...logStream) []*client.VertexLog {
 	if streams == nil {
 		streams = slices.SortedFunc(maps.Keys(t.partial), func(a, b logStream) int {
@@ -146,7 +146,7 @@ func (t *progressTracker) flush(streams ...logStream) []*client.VertexLog {
 	return logs
 }
 
-// key distinguishes the same step on two platforms.
+// key returns a digest that is unique across platforms.
 func (t *progressTracker) key(d digest.Digest) digest.Digest {
 	if t.platform == "" || d == "" {
 		return d
@@ -166,10 +166,10 @@ func (t *progressTracker) displayName(name string) string {
 	return t.platform + " " + name
 }
 
-// stepName matches the steps of a Dockerfile, [2/5] RUN … or [stage 2/5] RUN …, and finds the instruction.
+// stepName matches the steps of a Dockerfile, [2/5] RUN … or [stage 2/5] RUN …, and captures the instruction.
 var stepName = regexp.MustCompile(`^\[(?:.* )?\d+/\d+\] (\S+)`)
 
-// addTo adds what was recorded to stats, and each warning that is not in seen.
+// addTo adds the recorded steps to stats, and the warnings that are not in seen.
 func (t *progressTracker) addTo(stats *Stats, seen map[Warning]bool) {
 	vertexes := slices.SortedFunc(maps.Values(t.vertexes), func(a, b *client.Vertex) int {
 		if a.Started == nil || b.Started == nil {

@@ -8,10 +8,10 @@ import (
 	"github.com/tonistiigi/go-csvvalue"
 )
 
-// defaultProvenance is the provenance of an image that is pushed or saved. It needs no second manifest in a registry.
+// defaultProvenance is the default of the input provenance for an image that is pushed or saved.
 const defaultProvenance = "mode=min,inline-only=true"
 
-// validateAttestations joins the inputs attests, provenance and sbom. The latter two take precedence.
+// validateAttestations merges the inputs attests, provenance and sbom. The latter two take precedence.
 func validateAttestations(spec *BuildSpec, in Build, _ Env) error {
 	attestations := map[string]string{}
 	for _, item := range in.Attests {
@@ -55,7 +55,7 @@ func provenance(in Build) string {
 	return in.Provenance
 }
 
-// parseAttestation reads type=KIND,ATTRIBUTE=VALUE,… as docker buildx does.
+// parseAttestation parses type=KIND,ATTRIBUTE=VALUE,… like docker buildx.
 func parseAttestation(item Item) (kind, attributes string, disabled bool, err error) {
 	fields, err := csvvalue.Fields(item.Text, nil)
 	if err != nil {

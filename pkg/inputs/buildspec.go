@@ -17,14 +17,14 @@ import (
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
-// Env is what validation reads besides the inputs.
+// Env is the environment that validation reads in addition to the inputs.
 type Env struct {
 	Getenv func(string) string // supplies build arguments and secrets that are named without a value
-	Dir    string              // base of relative paths: the workspace, absolute
-	Fork   bool                // the run is for a fork's pull request, to which GitHub gives no secrets
+	Dir    string              // absolute path of the workspace; relative paths start here
+	Fork   bool                // whether the run is for a fork's pull request, which gets no secrets from GitHub
 }
 
-// BuildSpec is a validated [Build]. Paths are as the inputs name them; [BuildSpec.Resolve] finds them in a tree.
+// BuildSpec is a validated [Build]. Its paths are those of the inputs; [BuildSpec.Resolve] resolves them in a tree.
 type BuildSpec struct {
 	Ref               string // empty: the checkout, or the event's commit
 	AllowUntrustedRef bool
@@ -41,8 +41,8 @@ type BuildSpec struct {
 	SaveTags  []string
 	Outputs   []string // in BuildKit's syntax
 
-	// Request holds what is the same on every platform. Context, Dockerfile, Platform, Outputs, Annotations and all that
-	// only a run knows are empty. Its maps are shared: clone them before a change.
+	// Request holds the options that are the same on every platform. Context, Dockerfile, Platform, Outputs, Annotations
+	// and everything that is known only during a run are empty. Its maps are shared: clone them before a change.
 	Request image.Request
 
 	DepotProject, DepotToken string
@@ -70,7 +70,7 @@ var (
 	depotPlatform = []string{"linux/amd64", "linux/arm64"}
 )
 
-// Spec validates the inputs. It reads no file content and sends no request. An error is an [*Error].
+// Spec validates the inputs without reading file contents or using the network. An error is an [*Error].
 func (in Build) Spec(env Env) (BuildSpec, error) {
 	spec := BuildSpec{
 		Ref: in.Ref, AllowUntrustedRef: in.AllowUntrustedRef, Doppler: in.Doppler,
@@ -143,8 +143,8 @@ func validateReferences(spec *BuildSpec, in Build, _ Env) error {
 	return nil
 }
 
-// taggedReference returns an element of the input push in full, with the tag latest if it has none. Both BuildKit,
-// which pushes an image, and go-containerregistry, which pushes an index, must accept it.
+// taggedReference returns an element of the input push as a full reference, with the tag latest if it has none. It must
+// be valid for BuildKit, which pushes images, and for go-containerregistry, which pushes indexes.
 func taggedReference(item Item) (string, error) {
 	const example = "write for example ghcr.io/owner/name:tag"
 	named, err := reference.ParseNormalizedNamed(item.Text)
@@ -220,7 +220,7 @@ func validateAnnotations(spec *BuildSpec, in Build, _ Env) error {
 func (s BuildSpec) Annotations(platform string) map[string]string {
 	attributes := map[string]string{}
 	for _, a := range s.annotations {
-		ofIndex := strings.HasPrefix(a.level, "index") && len(s.Platforms) > 1 // which joins the platforms' images
+		ofIndex := strings.HasPrefix(a.level, "index") && len(s.Platforms) > 1 // see IndexAnnotations
 		if ofIndex || a.platform != "" && a.platform != platform {
 			continue
 		}
@@ -233,7 +233,7 @@ func (s BuildSpec) Annotations(platform string) map[string]string {
 	return attributes
 }
 
-// IndexAnnotations returns the annotations of the index that joins several platforms.
+// IndexAnnotations returns the annotations of the index of several platforms.
 func (s BuildSpec) IndexAnnotations() map[string]string {
 	annotations := map[string]string{}
 	for _, a := range s.annotations {

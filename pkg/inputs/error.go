@@ -2,13 +2,13 @@ package inputs
 
 import "fmt"
 
-// Error is an invalid input.
+// Error reports an invalid input.
 type Error struct {
-	Input  string // as in a workflow: build_args
+	Input  string // the name in a workflow, for example build_args
 	Line   int    // of the input's text, from 1; 0 for the whole input
-	Value  string // what was given; empty when it must not be shown, or for a value that is missing
-	Reason string // what is wrong with it, and a correct example
-	Err    error  // the cause; nil when the input itself is invalid
+	Value  string // the invalid value; empty if it is missing or may be a secret
+	Reason string // what is wrong with the value, and a correct example
+	Err    error  // the cause; nil if the input itself is invalid
 }
 
 func (e *Error) Error() string {
@@ -36,7 +36,7 @@ func Errorf(input, value, format string, args ...any) error {
 	return &Error{Input: input, Value: value, Reason: fmt.Sprintf(format, args...)}
 }
 
-// Wrap adds the input's name to an error; nil stays nil.
+// Wrap adds the input's name to an error. It returns nil if err is nil.
 func Wrap(input string, err error) error {
 	if err == nil {
 		return nil
@@ -49,7 +49,7 @@ func itemErrorf(input string, item Item, format string, args ...any) error {
 	return &Error{Input: input, Line: item.Line, Value: item.Text, Reason: fmt.Sprintf(format, args...)}
 }
 
-// wrapItem adds the input's name and line to an error; nil stays nil.
+// wrapItem adds the input's name and the item's line to an error. It returns nil if err is nil.
 func wrapItem(input string, item Item, err error) error {
 	if err == nil {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// A parsed list, quoted and parsed again, is the same; lines ascend and exist in the input.
+// Quoting a parsed list and parsing it again yields the same list. Line numbers ascend and exist in the input.
 func FuzzLists(f *testing.F) {
 	for _, seed := range []string{
 		"a", "a\nb\n", "a,b\nc", "\n  a \n\n\tb\n", "# one\na\n  # two\nb#c", `"a,b",c`,
@@ -63,7 +63,7 @@ func quoteItems(t *testing.T, list []Item) string {
 	return text.String()
 }
 
-// A reference that validation accepts is one that go-containerregistry pushes to.
+// go-containerregistry can push to every reference that validation accepts.
 func FuzzReferences(f *testing.F) {
 	for _, seed := range []string{
 		"ghcr.io/a/b:1", "a", "a/b", "localhost/x", "localhost:5000/x:y", "[::1]:5000/x", "HOST/x",

@@ -2,18 +2,18 @@ package inputs
 
 // help describes each input, for --help, action.yml, the workflows and docs/reference.md.
 var help = map[string]string{
-	"ref": "Branch, tag, commit SHA (full or short), refs/pull/N/merge, refs/pull/N/head or #N. Empty: the " +
+	"ref": "Branch, tag, commit SHA (full or short), refs/pull/N/merge, refs/pull/N/head or #N. Default: the " +
 		"checkout, including uncommitted changes, or the event's commit if there is no checkout.",
 	"allow_untrusted_ref": "Build code from a fork although this run has secrets (pull_request_target, workflow_run, " +
-		"issue_comment). That code can use everything the run can: set it only after a review.",
+		"issue_comment). That code has access to everything the run has: set it only after a review.",
 	"platform": "linux/amd64, linux/arm64 or both. Each platform is built natively on its own machine, in " +
 		"parallel.",
 	"context": "Build context: a directory, or a URL that the builder fetches.",
 	"dockerfile": "Path of the Dockerfile, relative to the repository root. The default is the Dockerfile in the " +
 		"context, or sandbox/Dockerfile if the context has none.",
-	"target":         "Stage to build. Empty: the last stage.",
+	"target":         "Stage to build. Default: the last stage.",
 	"image_name":     "Image name in the local engine.",
-	"build_args":     "Build arguments, NAME=VALUE, or NAME to use the value of the environment variable. One per line.",
+	"build_args":     "Build arguments, NAME=VALUE, or NAME for the value of that environment variable. One per line.",
 	"build_contexts": "Named contexts, NAME=DIRECTORY, docker-image://, oci-layout:// or a URL. One per line.",
 	"labels":         "Labels, NAME=VALUE. One per line.",
 	"annotations": "OCI annotations, [LEVEL[PLATFORM]:]NAME=VALUE. LEVEL is manifest, index, manifest-descriptor or " +
@@ -29,15 +29,15 @@ var help = map[string]string{
 	"attests":          "Attestations, type=sbom or type=provenance with attributes. One per line.",
 	"no_cache":         "Build every step without the cache.",
 	"pull":             "Check for newer base images.",
-	"provenance": "Provenance attestation: true, false, or attributes, for example mode=max. Empty: mode=min for an " +
+	"provenance": "Provenance attestation: true, false, or attributes, for example mode=max. Default: mode=min for an " +
 		"image that is pushed or saved, otherwise none.",
 	"sbom":          "SBOM attestation: true, false, or attributes, for example generator=IMAGE.",
 	"network":       "Network of RUN steps: default, none or host.",
 	"shm_size":      "Size of /dev/shm for RUN steps, for example 2g.",
 	"ulimit":        "Limits of RUN steps, NAME=SOFT[:HARD]. One per line.",
 	"cgroup_parent": "Parent cgroup of RUN steps.",
-	"git_context": "Name of an additional build context that holds the commit's .git directory, identical to the " +
-		"byte on every machine.",
+	"git_context": "Name of an additional build context that contains the commit's .git directory, byte for byte the " +
+		"same on every machine.",
 	"load":            "Load the image into the local Docker Engine.",
 	"push":            "Image references to push. One per line.",
 	"save":            "Save the image in Depot's registry.",
@@ -45,25 +45,24 @@ var help = map[string]string{
 	"depot_project":   "Depot project ID. Default: DEPOT_PROJECT_ID, then depot.json.",
 	"depot_token":     "Depot token. Default: DEPOT_TOKEN, then GitHub OIDC, which needs no stored token.",
 	"builder":         "depot, or the address of a BuildKit daemon (unix://, tcp://).",
-	"github_token":    "Token that resolves and fetches ref.",
+	"github_token":    "GitHub token to resolve and fetch ref.",
 	"timeout":         "Time limit for the whole action.",
 	"doppler_config":  "Doppler config that supplies credentials and build secrets.",
 	"doppler_project": "Doppler project. A service token implies its project.",
-	"doppler_token":   "Doppler service token. Default: DOPPLER_TOKEN, then doppler_identity.",
+	"doppler_token":   "Doppler service token. Default: a token for doppler_identity if set, otherwise DOPPLER_TOKEN.",
 	"doppler_identity": "Identity of a Doppler service account to authenticate with GitHub OIDC, which needs no stored " +
 		"token.",
 	"image": "Existing image to use instead of building: a name in the local engine, a registry reference, or " +
 		"the directory of an OCI layout (./DIRECTORY).",
-	"name":        "Name of the snapshot. Default: PREFIX-DATE-SHA-USER.",
-	"name_prefix": "First part of the name; snapshots with the same prefix belong together.",
+	"name":        "Name of the snapshot. Default: PREFIX-DATE-TIME-SHA-USER.",
+	"name_prefix": "First part of the generated name. Reuse and keep apply to the snapshots with this prefix.",
 	"cpu":         "CPU cores of a sandbox.",
 	"memory":      "Memory of a sandbox, in GB.",
 	"disk":        "Disk of a sandbox, in GB.",
 	"entrypoint":  "Entry point that replaces the image's, in shell syntax.",
 	"region":      "Daytona region, by ID or name. Default: the organization's default region.",
-	"if_exists": "What to do if the snapshot exists: reuse (only if the image digest is the same), replace or " +
-		"fail.",
-	"keep": "After success, keep the newest N snapshots of this prefix and delete older ones. 0 keeps all. A " +
+	"if_exists":   "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
+	"keep": "After success, keep the newest N snapshots with this prefix and delete older ones. 0 keeps all. A " +
 		"snapshot that a Doppler config names is never deleted.",
 	"update_doppler":          "Set DAYTONA_SNAPSHOT_NAME, and VITE_DAYTONA_SNAPSHOT_NAME as a reference to it.",
 	"dry_run":                 "With --keep: only print which snapshots would be deleted.",
@@ -71,15 +70,15 @@ var help = map[string]string{
 	"daytona_organization_id": "Daytona organization. Default: DAYTONA_ORG_ID from Doppler, then from the environment.",
 	"daytona_api_url": "URL of Daytona's API. Default: DAYTONA_API_URL from Doppler, then from the environment, then " +
 		"Daytona's public API.",
-	"suite": "Path of the test suite. With command, it may be none, and the default suite may be missing.",
-	"command": "Test command to run on the host, in the tested commit's files, with RUN_LOCAL_DOCKER_TESTS=true, " +
-		"LOCAL_DOCKER_IMAGE_NAME, DOCKER_HOST and TEST_REPORT_DIR set. JUnit XML files that it writes to " +
+	"suite": "Path of the test suite. If command is set, the default suite may be missing, and none skips it.",
+	"command": "Test command to run on the host, in the tested commit's files. It gets RUN_LOCAL_DOCKER_TESTS=true, " +
+		"LOCAL_DOCKER_IMAGE_NAME, DOCKER_HOST and TEST_REPORT_DIR. Tests in the JUnit XML files that it writes to " +
 		"TEST_REPORT_DIR are counted.",
 	"parallel":   "Containers to run in parallel: a number, or cores.",
-	"report_dir": "Directory for the JUnit XML report and the logs of failed tests' containers.",
-	"run":        "Run only tests whose names match this regular expression.",
+	"report_dir": "Directory for the JUnit XML report and the container logs of failed tests.",
+	"run":        "Run only tests with names that match this regular expression.",
 	"tags":       "Run only tests that have one of these tags.",
-	"seed":       "Seed of an earlier run, as printed in its log, to repeat its order.",
-	"output":     "json: write the report to standard output as JSON instead of the outputs.",
+	"seed":       "Seed from the log of an earlier run, to repeat its order.",
+	"output":     "json writes the report to standard output as JSON, instead of the outputs.",
 	"mount":      "Mount the current directory read-only at the image's working directory.",
 }

@@ -8,7 +8,7 @@
 //	default    value when nothing sets the input
 //	terminal   default outside GitHub Actions, where it differs
 //	variable   another environment variable that sets the input; flags and INPUT_* take precedence
-//	secret     the value is masked; of a list, everything after "=" in each element
+//	secret     the value is masked; in a list, everything after "=" in each element
 //	cli        the input exists on the command line only
 //
 // A default of the form ${name} is looked up in [defaultsOf].
@@ -59,7 +59,7 @@ type Build struct {
 	Timeout        time.Duration `default:"30m"`
 }
 
-// Doppler declares which Doppler config is read and how to authenticate to Doppler.
+// Doppler declares the Doppler config to read and how to authenticate to Doppler.
 type Doppler struct {
 	DopplerConfig   string `default:"${doppler_config}"`
 	DopplerProject  string

@@ -15,10 +15,10 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// ErrHelp reports that --help was given and the help text was written.
+// ErrHelp reports that --help was set and the help text was printed.
 var ErrHelp = errors.New("help requested")
 
-// Source is where inputs are read from.
+// Source holds the arguments and variables from which inputs are read.
 type Source struct {
 	Program     string // name of the command, for --help
 	Description string
@@ -27,11 +27,11 @@ type Source struct {
 	Stdout      io.Writer // receives the help text
 }
 
-// Parse fills target, a pointer to one of this package's structs. For each input the first of these applies: the flag,
-// the INPUT_* variable, the variable of its tag, the default. An empty variable counts as not set, because a composite
-// action passes every input of its step.
+// Parse fills target, a pointer to one of this package's structs. The value of an input is the first of these that is
+// set: the flag, the INPUT_* variable, the variable of its tag, the default. An empty variable counts as not set,
+// because a composite action passes every input of its step.
 //
-// It returns a warning for each INPUT_* variable that names no input. A value that cannot be read is an [*Error].
+// Parse returns a warning for each INPUT_* variable that names no input. For an invalid value it returns an [*Error].
 func (s Source) Parse(target any) (warnings []string, err error) {
 	env := environment(s.Environ)
 	parser, err := newParser(target, env, kong.Name(s.Program), kong.Description(s.Description),
@@ -79,7 +79,7 @@ func newParser(target any, env map[string]string, options ...kong.Option) (*kong
 	return parser, nil
 }
 
-// defaultsOf returns the defaults that differ from one command or one machine to another.
+// defaultsOf returns the defaults that depend on the command or the machine.
 func defaultsOf(target any, env map[string]string) kong.Vars {
 	vars := kong.Vars{
 		"load":              "true",
@@ -88,7 +88,7 @@ func defaultsOf(target any, env map[string]string) kong.Vars {
 		"image_name":        cmp.Or(strings.TrimSpace(env["LOCAL_DOCKER_IMAGE_NAME"]), "iterate-sandbox:local"),
 	}
 	switch target.(type) {
-	case *Snapshot: // Daytona runs linux/amd64 only, and its images never reach this machine
+	case *Snapshot: // Daytona runs only linux/amd64, and the image is not loaded on this machine
 		vars["load"], vars["doppler_config"], vars["terminal_platform"] = "false", "dev", "linux/amd64"
 	case *ListSnapshots, *DeleteSnapshot:
 		vars["doppler_config"] = "dev"
@@ -96,7 +96,8 @@ func defaultsOf(target any, env map[string]string) kong.Vars {
 	return vars
 }
 
-// variables resolves an input from the environment, and from its terminal default outside GitHub Actions.
+// variables returns a resolver that reads inputs from the environment and, outside GitHub Actions, from the tag
+// terminal.
 func variables(env map[string]string) kong.Resolver {
 	inActions := env["GITHUB_ACTIONS"] == "true"
 	return kong.ResolverFunc(func(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
@@ -120,7 +121,7 @@ func expand(value string, vars kong.Vars) string {
 	return value
 }
 
-// unknownVariables returns a warning for each INPUT_* variable that names no input, with the nearest that exists.
+// unknownVariables returns a warning for each INPUT_* variable that names no input, with the most similar input.
 func unknownVariables(parser *kong.Kong, env map[string]string) (warnings []string) {
 	var known []string
 	for _, flag := range parser.Model.Flags {
@@ -157,15 +158,15 @@ func environment(environ []string) map[string]string {
 	return env
 }
 
-// Field is one input, as generators of documents and workflows see it.
+// Field describes one input to the generators of documents and workflows.
 type Field struct {
-	Name    string // as in a workflow: depot_project
-	Flag    string // as on the command line, without dashes: depot-project
+	Name    string // in a workflow, for example depot_project
+	Flag    string // on the command line, without leading dashes, for example depot-project
 	Help    string
 	Default string // in GitHub Actions
 	Bool    bool
 	Secret  bool
-	CLIOnly bool // a flag, but no input of the action
+	CLIOnly bool // whether it is a flag but not an input of the action
 }
 
 // Fields returns the inputs that a struct of this package declares, in order.
@@ -194,8 +195,7 @@ func Fields(target any) ([]Field, error) {
 	return fields, nil
 }
 
-// SecretValues returns the values of the fields of a struct of inputs that are secret. Of a list of NAME=VALUE they are
-// the values.
+// SecretValues returns the secret values in a struct of inputs. In a list of NAME=VALUE, only VALUE is secret.
 func SecretValues(inputs any) (values []string) {
 	v := reflect.Indirect(reflect.ValueOf(inputs))
 	for i := range v.NumField() {

@@ -59,7 +59,7 @@ func TestRepeatedFlagAppends(t *testing.T) {
 	}
 }
 
-func TestItemsKnowTheirLines(t *testing.T) {
+func TestLineNumbersOfItems(t *testing.T) {
 	in, _, err := parseBuild(t, nil, []string{"INPUT_LABELS=# comment\na=1\n\"b=\n2\"\n\nc=3"})
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,6 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// The defaults that differ from one command to another.
 func TestDefaultsOfEachCommand(t *testing.T) {
 	parse := func(target any, environ ...string) {
 		t.Helper()
@@ -166,7 +165,7 @@ func TestDefaultsOfEachCommand(t *testing.T) {
 	}
 }
 
-func TestUnknownInputsNameTheNearest(t *testing.T) {
+func TestUnknownInputs(t *testing.T) {
 	_, warnings, err := parseBuild(t, nil, []string{"INPUT_PLATFROM=linux/amd64", "INPUT_BUILD_ARG=A=1", "INPUT_REF=main"})
 	if err != nil {
 		t.Fatal(err)
@@ -209,8 +208,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// A help text that no input has would go unnoticed otherwise.
-func TestEveryHelpTextBelongsToAnInput(t *testing.T) {
+func TestNoUnusedHelpTexts(t *testing.T) {
 	used := map[string]bool{}
 	for _, target := range []any{&Build{}, &Snapshot{}, &Test{}, &Shell{}, &ListSnapshots{}, &DeleteSnapshot{}} {
 		fields, err := Fields(target)
@@ -270,7 +268,7 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-// Masks hide values. A name that is masked would hide the name in every message, and leave the value in the log.
+// Only values are masked: masking a name instead would hide it in every message and leave the value in the log.
 func TestSecretValues(t *testing.T) {
 	in, _, err := parseBuild(t, nil, []string{
 		"INPUT_SECRETS=TOKEN=hunter2=x\nOTHER=correct horse", "INPUT_DOPPLER_TOKEN=dp.st.1",
@@ -285,6 +283,6 @@ func TestSecretValues(t *testing.T) {
 		t.Errorf("secrets %q, want %q", got, want)
 	}
 	if got := SecretValues(Snapshot{Daytona: Daytona{DaytonaAPIKey: "dtn"}}); !slices.Contains(got, "dtn") {
-		t.Errorf("secrets of a snapshot %q, want the Daytona key among them", got)
+		t.Errorf("secrets of a snapshot %q lack the Daytona key", got)
 	}
 }

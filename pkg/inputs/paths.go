@@ -8,20 +8,21 @@ import (
 	"strings"
 )
 
-// defaultDockerfile is the value of the input dockerfile that looks in the context first, then at sandboxDockerfile.
+// defaultDockerfile is the default of the input dockerfile. It means the Dockerfile in the context, or
+// sandboxDockerfile if the context has none.
 const (
 	defaultDockerfile = "Dockerfile"
 	sandboxDockerfile = "sandbox/Dockerfile"
 )
 
-// Paths are the files of a build in one tree.
+// Paths are the resolved paths of a build.
 type Paths struct {
-	Context    string            // a directory, absolute; or a URL
-	Dockerfile string            // absolute; for a URL context, the path below it
-	Contexts   map[string]string // named contexts, with local directories absolute
+	Context    string            // absolute path of a directory, or a URL
+	Dockerfile string            // absolute path; relative to the context if that is a URL
+	Contexts   map[string]string // named contexts; local directories are absolute
 }
 
-// Resolve finds the context, the Dockerfile and the named contexts in the tree at root. An error is an [*Error].
+// Resolve resolves the context, the Dockerfile and the named contexts in the tree at root. An error is an [*Error].
 func (s BuildSpec) Resolve(root string) (Paths, error) {
 	if isRemote(s.Context) {
 		return Paths{Context: s.Context, Dockerfile: s.Dockerfile, Contexts: s.Request.Contexts}, nil
@@ -74,8 +75,8 @@ func (s BuildSpec) resolveDockerfile(root string) (string, error) {
 	return path, nil
 }
 
-// DockerfileIn returns where the Dockerfile of the tree at root is expected: at the input dockerfile, or without one in
-// the context, and then in sandbox/. The file need not exist.
+// DockerfileIn returns the path of the Dockerfile for the tree at root: the input dockerfile or, by default, the
+// Dockerfile in the context or in sandbox/. The file may not exist.
 func (s BuildSpec) DockerfileIn(root string) string {
 	if s.Dockerfile != defaultDockerfile {
 		return s.Dockerfile
@@ -111,14 +112,14 @@ func resolveNamedContext(root, name, from string) (string, error) {
 	return path, nil
 }
 
-// isRemote reports whether BuildKit fetches a context itself.
+// isRemote reports whether BuildKit fetches the context.
 func isRemote(context string) bool {
 	return strings.Contains(context, "://") || strings.HasPrefix(context, "git@")
 }
 
-// SecureJoin joins a path to root. A path below root must stay below it once symbolic links are followed: otherwise a
-// link in a pull request could send files of this machine to its build, or have us write over them. An absolute path
-// elsewhere comes from the workflow, not from the repository, and is returned unchanged.
+// SecureJoin joins a path to root. It returns an error if a path below root leads out of it through a symbolic link:
+// such a link in a pull request could send files of this machine to the build, or make it overwrite them. Absolute
+// paths elsewhere come from the workflow, not from the repository, and are returned unchanged.
 func SecureJoin(root, path string) (string, error) {
 	joined := path
 	if !filepath.IsAbs(path) {

@@ -10,7 +10,7 @@ import (
 
 var secretPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_./-]*$`)
 
-// secret is one build secret: a value, or a file that holds it.
+// secret is a build secret: a value, or a file that contains the value.
 type secret struct {
 	id    string
 	value string
@@ -71,7 +71,8 @@ func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 	return validateSSH(spec, in, env)
 }
 
-// emptySecret explains a secret without a value. Without "=" the text may be the value itself and is not shown.
+// emptySecret returns the reason of an error about a secret without a value. If the item has no "=", id may be the
+// secret value and is not shown.
 func emptySecret(id string, hasID, fork bool) string {
 	reason := "the secret has no value"
 	if hasID && secretPattern.MatchString(id) {

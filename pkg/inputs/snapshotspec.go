@@ -14,7 +14,7 @@ import (
 // SnapshotPlatform is the only platform that Daytona runs.
 const SnapshotPlatform = "linux/amd64"
 
-// IfExists says what to do with a snapshot that exists already.
+// IfExists selects what to do if the snapshot already exists.
 type IfExists string
 
 // The values of the input if_exists.
@@ -27,11 +27,11 @@ const (
 // SnapshotSpec is a validated [Snapshot].
 type SnapshotSpec struct {
 	BuildSpec
-	Image         string // empty: build it
-	Name          string // empty: generate it
+	Image         string // empty to build one
+	Name          string // empty to generate one
 	NamePrefix    string
 	Resources     daytona.Resources
-	Entrypoint    []string // empty: the image's
+	Entrypoint    []string // empty for the image's
 	Region        string   // ID or name; empty for the organization's default
 	IfExists      IfExists
 	Keep          int // snapshots to keep; 0 keeps all
@@ -40,7 +40,7 @@ type SnapshotSpec struct {
 	Daytona       Daytona
 }
 
-// Spec validates the inputs. It reads no file content and sends no request. An error is an [*Error].
+// Spec validates the inputs without reading file contents or using the network. An error is an [*Error].
 func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	build, err := in.Build.Spec(env)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 
 func noEnv(string) string { return "" }
 
-// buildSpec validates one input besides the defaults of GitHub Actions.
+// buildSpec validates the given INPUT_* variables, with the defaults of GitHub Actions for the other inputs.
 func buildSpec(t *testing.T, env Env, variables ...string) (BuildSpec, error) {
 	t.Helper()
 	in, _, err := parseBuild(t, nil, append([]string{"GITHUB_ACTIONS=true"}, variables...))
@@ -23,7 +23,7 @@ func buildSpec(t *testing.T, env Env, variables ...string) (BuildSpec, error) {
 	return in.Spec(env)
 }
 
-// repository returns a directory with a Dockerfile, an empty one, and links that lead out of it.
+// repository returns a directory with a Dockerfile, an empty file, and links that lead out of the directory.
 func repository(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -113,7 +113,7 @@ func TestInvalidInputs(t *testing.T) {
 			}
 			assertInvalid(t, err, test.input, test.line, test.value, test.reason)
 			if err != nil && strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("the error holds what may be a secret: %v", err)
+				t.Errorf("the error contains a possible secret: %v", err)
 			}
 		})
 	}
@@ -155,7 +155,7 @@ func TestInputsThatDependOnOthers(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err = buildSpec(t, env, "INPUT_BUILDER=unix:///run/buildkit.sock", "INPUT_PLATFORM=linux/riscv64"); err != nil {
-		t.Errorf("another platform on a builder of one's own: %v", err)
+		t.Errorf("another platform on a self-hosted BuildKit: %v", err)
 	}
 	fork := env
 	fork.Fork = true
@@ -375,7 +375,7 @@ func TestResolve(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for range 2 { // resolving changes nothing
+			for range 2 { // Resolve must not modify the spec
 				got, err := spec.Resolve(dir)
 				if err != nil || !reflect.DeepEqual(got, test.want) {
 					t.Errorf("%+v, %v; want %+v", got, err, test.want)

@@ -10,18 +10,18 @@ import (
 // TestSpec is a validated [Test].
 type TestSpec struct {
 	BuildSpec
-	Image     string // empty: build it
+	Image     string // empty to build one
 	Suite     string // relative to the tested tree; [NoSuite] for none
 	Command   string // run by sh; empty for none
-	Parallel  int    // containers at a time
-	ReportDir string // as given: relative to the workspace, or absolute
+	Parallel  int    // maximum number of containers at a time
+	ReportDir string // relative to the workspace, or absolute
 	Run       *regexp.Regexp
 	Tags      []string
 	Seed      uint64
 	JSON      bool // write the report as JSON instead of the outputs
 }
 
-// Spec validates the inputs. It reads no file content and sends no request. An error is an [*Error].
+// Spec validates the inputs without reading file contents or using the network. An error is an [*Error].
 func (in Test) Spec(env Env) (TestSpec, error) {
 	build, err := in.Build.Spec(env)
 	if err != nil {

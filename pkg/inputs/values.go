@@ -12,16 +12,16 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// Item is one element of a list, and the line of the input on which it begins, from 1.
+// Item is one element of a list.
 type Item struct {
 	Text string
-	Line int
+	Line int // the line of the input on which the element begins, from 1
 }
 
-// List is an input whose elements are separated by commas and line breaks.
+// List is an input that holds elements separated by commas or line breaks.
 type List []Item
 
-// Lines is an input with one element per line. Commas are part of an element.
+// Lines is an input that holds one element per line. Commas are part of an element.
 type Lines []Item
 
 // Decode implements kong.MapperValue. A repeated flag appends.
@@ -38,7 +38,7 @@ func (l *Lines) Decode(ctx *kong.DecodeContext) error {
 	return err
 }
 
-// Texts returns the elements without their lines.
+// Texts returns the elements without their line numbers.
 func Texts[L ~[]Item](list L) []string {
 	var texts []string
 	for _, item := range list {
@@ -59,9 +59,9 @@ func decodeItems(ctx *kong.DecodeContext, splitAtCommas bool) ([]Item, error) {
 	return items, err
 }
 
-// parseItems reads a list as docker/build-push-action does: CSV in which a quoted element may hold commas, line breaks
-// and doubled quotes; blank lines and lines that begin with # are skipped. Unless it splits at commas, a line that does
-// not begin with a quote is one element, unchanged.
+// parseItems parses a list like docker/build-push-action: as CSV, in which a quoted element can contain commas, line
+// breaks and doubled quotes. It skips blank lines and lines that begin with #. Unless splitAtCommas is set, a line that
+// does not begin with a quote is one element, verbatim.
 func parseItems(text string, splitAtCommas bool) (items []Item, err error) {
 	for number := 1; text != ""; number++ {
 		line, rest, _ := strings.Cut(text, "\n")
@@ -84,8 +84,8 @@ func parseItems(text string, splitAtCommas bool) (items []Item, err error) {
 	return items, nil
 }
 
-// readRecord reads the first CSV record of text and returns its length in bytes. A quote inside an unquoted element
-// stands for itself, as in A={"b": 1}.
+// readRecord reads the first CSV record of text and returns its length in bytes. A quote inside an unquoted element is
+// literal, as in A={"b": 1}.
 func readRecord(text string) (fields []string, consumed int64, err error) {
 	for _, lazy := range []bool{false, true} {
 		reader := csv.NewReader(strings.NewReader(text))
@@ -121,12 +121,12 @@ func itemsOf(fields []string, line int, splitAtCommas bool) (items []Item) {
 	return items
 }
 
-// inputOf returns the name of the input that is decoded.
+// inputOf returns the name of the input that is being decoded.
 func inputOf(ctx *kong.DecodeContext) string {
 	return strings.ReplaceAll(ctx.Value.Name, "-", "_")
 }
 
-// boolMapper reads true, false and the other forms of GitHub's and YAML's booleans.
+// boolMapper decodes booleans: true, false, 1, 0, yes or no.
 type boolMapper struct{}
 
 // IsBool implements kong.BoolMapper: the flag needs no value.

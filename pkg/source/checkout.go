@@ -13,15 +13,16 @@ import (
 // Tree is a directory of files to build.
 type Tree struct {
 	Dir        string // where the files are
-	SHA        string // the commit; "" when Dir is not in a git repository, or there is no commit yet
+	SHA        string // the commit; "" if Dir is not in a git repository, or the repository has no commit
 	Ref        string // refs/heads/…, refs/tags/…; "" with a detached HEAD, or for a commit that was named by its SHA
-	Dirty      bool   // files differ from the commit
-	Repository string // owner/name from the URL of the remote "origin"; "" when the URL has no such form
+	Dirty      bool   // whether files differ from the commit
+	Repository string // owner/name from the URL of the remote "origin"; "" if the URL has another form
 
-	git git.Git // runs where the commit's objects are
+	git git.Git // runs in the repository that has the commit's objects
 }
 
-// OpenCheckout describes dir with its uncommitted changes. The repository's settings cannot run commands.
+// OpenCheckout describes the working tree in dir, including uncommitted changes. It runs no commands from the
+// repository's settings.
 func OpenCheckout(ctx context.Context, dir string) (Tree, error) {
 	t := Tree{Dir: dir, git: git.Git{Dir: dir}}
 	if err := t.git.CheckVersion(ctx); err != nil {
@@ -45,27 +46,21 @@ func OpenCheckout(ctx context.Context, dir string) (Tree, error) {
 	}
 	status, err := t.git.Output(ctx, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=dirty")
 	if err != nil {
-		return Tree{}, fmt.Errorf("look for changed files: %w", err)
+		return Tree{}, fmt.Errorf("find changed files: %w", err)
 	}
 	t.Dirty = len(status) > 0
 	return t, nil
 }
 
-// IsPublished reports whether a branch of the remote "origin", or a tag, pointed to the commit when it was fetched. It
-// is false for the commit of a pull request, which has refs of another kind, or none.
+// IsPublished reports whether a branch of the remote "origin", or a tag, pointed to the commit when it was fetched. For
+// the commit of a pull request, which has other refs or none, it returns false.
 func (t Tree) IsPublished(ctx context.Context) (bool, error) {
-	refs, err := t.git.Output(
-		ctx,
-		"for-each-ref",
-		"--count=1",
-		"--points-at="+t.SHA,
-		"refs/remotes/origin",
-		"refs/tags",
-	)
+	refs, err := t.git.Output(ctx,
+		"for-each-ref", "--count=1", "--points-at="+t.SHA, "refs/remotes/origin", "refs/tags")
 	return len(refs) > 0, err
 }
 
-// UserName returns git's user.name for a directory; "" when it is not set.
+// UserName returns git's user.name for a directory, or "" if it is not set.
 func UserName(ctx context.Context, dir string) string {
 	name, err := git.Git{Dir: dir}.Output(ctx, "config", "--get", "user.name")
 	if err != nil {
@@ -77,7 +72,7 @@ func UserName(ctx context.Context, dir string) string {
 var remotePattern = regexp.MustCompile(`^(?:https?://(?:[^/@]+@)?[^/]+/|ssh://[^/]+/|[^/@:]+@[^/:]+:)` +
 	`([A-Za-z0-9._-]+)/([A-Za-z0-9._-]+?)(?:\.git)?/?$`)
 
-// ownerAndName reads owner/name from the URL of a remote; "" when it has no such form.
+// ownerAndName returns owner/name from the URL of a remote, or "" if the URL has another form.
 func ownerAndName(url string) string {
 	if m := remotePattern.FindStringSubmatch(url); m != nil && isName(m[1]) && isName(m[2]) {
 		return m[1] + "/" + m[2]

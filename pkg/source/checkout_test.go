@@ -93,7 +93,7 @@ func TestUserName(t *testing.T) {
 	}
 }
 
-// remotes maps the URL of a remote to the repository that it names; "" for other forms.
+// remotes maps the URL of a remote to its repository, or to "" if the URL has another form.
 var remotes = map[string]string{
 	"https://github.com/a/b.git":          "a/b",
 	"https://github.com/a/b":              "a/b",
@@ -123,7 +123,7 @@ func TestOwnerAndName(t *testing.T) {
 
 var ownerAndNamePattern = regexp.MustCompile(`^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$`)
 
-// FuzzOwnerAndName checks that the URL of a remote gives a name that can be part of a URL's path, or none.
+// FuzzOwnerAndName checks that ownerAndName returns only names that are safe in the path of a URL.
 func FuzzOwnerAndName(f *testing.F) {
 	for url := range remotes {
 		f.Add(url)

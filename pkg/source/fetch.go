@@ -10,11 +10,11 @@ import (
 	"github.com/org/sandbox-actions/pkg/git"
 )
 
-// Fetch gets the files of one commit into dir, which it creates: depth 1, by the exact SHA. The objects are in
-// dir + ".git", so that the directory holds the commit's files only. The token is in no URL, argument or file.
+// Fetch fetches one commit by its SHA, with depth 1, and checks out its files in dir, which it creates. The git
+// objects are in dir + ".git", so dir contains only the commit's files. The token appears in no URL, argument or file.
 //
-// The permissions and times of the files derive from their content. The same commit is the same directory everywhere,
-// and a builder recognizes the files that an earlier commit had too.
+// The permissions and times of the files are derived from the commit. Every machine gets an identical directory, and a
+// builder recognizes files that did not change since an earlier commit.
 func (r Repository) Fetch(ctx context.Context, c Commit, dir string) (Tree, error) {
 	op := fmt.Sprintf("fetch %s of %s", c.SHA, r.fullName())
 	if !shaPattern.MatchString(c.SHA) {
@@ -70,7 +70,7 @@ func (r Repository) fetchTree(ctx context.Context, c Commit, dir string) (Tree, 
 	return t, t.normalizeFiles(ctx)
 }
 
-// fetchHint returns what the user can do about a failed fetch; "" when nothing is known.
+// fetchHint returns how the user can fix a failed fetch, or "" if that is unknown.
 func (r Repository) fetchHint(err error) string {
 	failure, ok := errors.AsType[*git.Error](err)
 	if !ok {

@@ -19,7 +19,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/git"
 )
 
-// fetch gets a commit into a new directory.
+// fetch fetches a commit to a new directory.
 func fetch(t testing.TB, r Repository, sha string) (Tree, error) {
 	t.Helper()
 	return r.Fetch(t.Context(), Commit{SHA: sha, Ref: "refs/heads/x"}, filepath.Join(t.TempDir(), "source"))
@@ -93,12 +93,12 @@ func TestFetch(t *testing.T) {
 	}
 }
 
-// tokenForms are the forms in which the token could leak.
+// tokenForms returns the forms in which the token could leak.
 func tokenForms() []string {
 	return []string{goodToken, base64.StdEncoding.EncodeToString([]byte("x-access-token:" + goodToken))}
 }
 
-// checkContains checks whether text is in a file of dir, or in a path.
+// checkContains fails unless text is in a file or a path in dir, or, if want is false, in none.
 func checkContains(t *testing.T, dir, text string, want bool) {
 	t.Helper()
 	found := ""
@@ -128,7 +128,7 @@ func checkContains(t *testing.T, dir, text string, want bool) {
 	}
 }
 
-// processes lists the arguments of the processes whose environment contains text.
+// processes returns the arguments of all processes with text in their environment.
 func processes(t *testing.T, text string) []string {
 	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*")
@@ -146,7 +146,7 @@ func processes(t *testing.T, text string) []string {
 	return found
 }
 
-func TestFetchHidesTheTokenAndIsCanceled(t *testing.T) {
+func TestFetchHidesTokenAndCancels(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
 	}
@@ -235,14 +235,14 @@ func TestFetchFails(t *testing.T) {
 			"5xx", "app", goodToken, sha, onServer(standin.Fault{Status: 502, Body: "\n::error::x"}), git.Network, 3,
 			"tried 3 times; check the network, and that " + hub.ServerURL() + " (GITHUB_SERVER_URL) answers",
 		},
-		{"5xx that ends", "app", goodToken, sha, onServer(standin.Fault{Status: 503, Times: 2}), 0, 0, ""},
+		{"temporary 5xx", "app", goodToken, sha, onServer(standin.Fault{Status: 503, Times: 2}), 0, 0, ""},
 		{
 			"message with a workflow command", "app", goodToken, sha,
 			onServer(standin.Fault{Status: 404, Body: "\x1b[31mno\r\n::error::x", Header: plainText}), git.NotFound, 1,
 			"not found",
 		},
 		{
-			"connection that ends", "app", goodToken, sha, onServer(standin.Fault{Hangup: true}), git.Network, 3,
+			"closed connection", "app", goodToken, sha, onServer(standin.Fault{Hangup: true}), git.Network, 3,
 			"check the network",
 		},
 		{
@@ -319,7 +319,7 @@ func TestFetchFails(t *testing.T) {
 	}
 }
 
-// The content of a repository is data: none of it runs, and none of it reaches beyond the directory.
+// Fetch never executes content of a repository, and never writes outside the directory.
 func TestFetchHostileRepository(t *testing.T) {
 	// Settings of the user that a repository could use.
 	home := t.TempDir()
@@ -345,8 +345,8 @@ func TestFetchHostileRepository(t *testing.T) {
 	hostile := hubDir + "/hostile"
 	for number, test := range []struct {
 		name   string
-		script string            // fills the index, or sets TREE to the id of a tree
-		checks map[string]string // scripts that run in the directory, and what they print
+		script string            // fills the index, or sets TREE to the ID of a tree
+		checks map[string]string // expected output of scripts that run in the directory
 		phrase string            // of the error; "": Fetch succeeds
 	}{
 		{
@@ -424,11 +424,11 @@ func TestFetchHostileRepository(t *testing.T) {
 				}
 			}
 			if got := ran(); got != "" {
-				t.Errorf("these ran: %s", got)
+				t.Errorf("executed: %s", got)
 			}
 		})
 	}
-	// Control: the same settings run commands in a plain clone.
+	// As a control, the same settings run commands in a plain clone.
 	sh(t, home, "GIT_CONFIG_GLOBAL=$HOME/.gitconfig git clone -q -b case-0 "+hub.ServerURL()+"/octo/hostile control")
 	if got := ran(); !strings.Contains(got, "hook-ran") || !strings.Contains(got, "smudge-ran") {
 		t.Errorf("a plain clone ran only %q", got)

@@ -17,10 +17,9 @@ import (
 	"strings"
 )
 
-// WriteGitDir writes a .git directory of exactly the tree's commit into dir, which it creates: the commit, its trees
-// and blobs, an index, and a detached HEAD. It is the same, byte for byte and with the same times, from a clone, a
-// shallow clone, a worktree or a partial clone, with any version of git. `git status` beside the commit's files reports
-// no changes.
+// WriteGitDir writes a .git directory with only the tree's commit to dir, which it creates: the commit, its trees and
+// blobs, an index, and a detached HEAD. The directory is identical, including timestamps, for a clone, a shallow clone,
+// a worktree or a partial clone, and for any version of git. With the commit's files, `git status` reports no changes.
 //
 // The formats are git's: pack version 2 with index version 2, and staging index version 2 (gitformat-pack,
 // gitformat-index).
@@ -78,8 +77,8 @@ func (t Tree) WriteGitDir(ctx context.Context, dir string) error {
 	})
 }
 
-// objectIDs returns the sorted ids of the commit and of everything in it. The commit of a submodule is in another
-// repository.
+// objectIDs returns the sorted IDs of the commit and of all objects in it, without the commits of submodules, which are
+// in other repositories.
 func objectIDs(commit, root string, entries []treeEntry) []string {
 	ids := []string{commit, root}
 	for _, e := range entries {
@@ -100,7 +99,7 @@ func gitConfig(sha string) []byte {
 		"[gc]\n\tautoPackLimit = 0\n%s", version, extensions)
 }
 
-// writeFile writes a file whose permissions and time do not depend on the machine.
+// writeFile writes a file with permissions and a time that do not depend on the machine.
 func writeFile(path string, data []byte) error {
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		return err
@@ -108,7 +107,7 @@ func writeFile(path string, data []byte) error {
 	return normalizeFile(path, data)
 }
 
-// normalizeFile sets the permissions of a file, whatever the umask, and derives its time from id.
+// normalizeFile sets the permissions of a file independently of the umask, and derives its time from id.
 func normalizeFile(path string, id []byte) error {
 	if err := os.Chmod(path, 0o644); err != nil {
 		return err
@@ -116,8 +115,8 @@ func normalizeFile(path string, id []byte) error {
 	return setTimeFromID(path, fmt.Sprintf("%x", sha256.Sum256(id)))
 }
 
-// stagingIndex encodes git's index. It leaves out what git caches there about the files on disk, so that git compares
-// their content once.
+// stagingIndex encodes git's index. It omits the cached stat data of the files on disk, so git compares their contents
+// once.
 func stagingIndex(entries []treeEntry, sum hash.Hash) ([]byte, error) {
 	entries = slices.DeleteFunc(slices.Clone(entries), func(e treeEntry) bool { return e.kind == "tree" })
 	slices.SortFunc(entries, func(a, b treeEntry) int { return strings.Compare(a.path, b.path) })

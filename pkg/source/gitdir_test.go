@@ -16,7 +16,7 @@ import (
 	standin "github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-// newRepository returns a repository with symbolic links, executables, unusual names, a submodule and a history.
+// newRepository returns a repository with symbolic links, an executable, unusual names, a submodule and two commits.
 func newRepository(t testing.TB) string {
 	dir := filepath.Join(t.TempDir(), "origin")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -32,7 +32,7 @@ func newRepository(t testing.TB) string {
 	return dir
 }
 
-// listFiles lists every file of a directory with its permissions, time and checksum, one a line.
+// listFiles lists all files in a directory with permissions, time and checksum, one per line.
 func listFiles(t testing.TB, dir string) string {
 	t.Helper()
 	var lines []string
@@ -78,7 +78,7 @@ func gitDirOf(t testing.TB, checkout string) string {
 	return dir
 }
 
-func TestGitDirIsTheSameFromEachClone(t *testing.T) {
+func TestGitDirOfClones(t *testing.T) {
 	origin := newRepository(t)
 	want := listFiles(t, gitDirOf(t, origin))
 	for name, script := range map[string]string{
@@ -110,7 +110,7 @@ func TestGitDirIsTheSameFromEachClone(t *testing.T) {
 	}
 }
 
-func TestGitDirIsTheSameForEachUser(t *testing.T) {
+func TestGitDirIgnoresUserSettings(t *testing.T) {
 	origin := newRepository(t)
 	want := listFiles(t, gitDirOf(t, origin))
 	home := t.TempDir()
@@ -138,7 +138,7 @@ func TestGitDirIsTheSameForEachUser(t *testing.T) {
 	}
 }
 
-// A fetched and a cloned commit have the same files and the same .git, so builds of both share the builder's cache.
+// A fetched commit has the same .git as a cloned one, so builds of both share the builder's cache.
 func TestGitDirOfFetchedCommit(t *testing.T) {
 	origin := newRepository(t)
 	hub.Change(func(o *standin.Options) {
@@ -160,11 +160,11 @@ func TestGitDirOfFetchedCommit(t *testing.T) {
 		t.Errorf(".git differs:\n%s\nwant\n%s", got, want)
 	}
 	if got := sh(t, tree.Dir, "GIT_DIR="+dir+" GIT_WORK_TREE=$PWD git status --porcelain"); got != "" {
-		t.Errorf("git status beside it: %s", got)
+		t.Errorf("git status of the fetched files: %s", got)
 	}
 }
 
-func TestGitDirIsARepository(t *testing.T) {
+func TestGitDirIsValidRepository(t *testing.T) {
 	origin := newRepository(t)
 	head := sh(t, origin, "git rev-parse HEAD")
 	copied := filepath.Join(t.TempDir(), "copy")
@@ -198,8 +198,8 @@ func TestGitDirOfSHA256(t *testing.T) {
 	}
 }
 
-// A builder that has the last commit's .git is sent what changed only.
-func TestGitDirChangesLittle(t *testing.T) {
+// After a small commit, most files of .git stay the same, so they are not sent to the builder again.
+func TestGitDirAfterSmallCommit(t *testing.T) {
 	dir := manyFiles(t, 2_000)
 	before := listFiles(t, gitDirOf(t, dir))
 	sh(t, dir, `git fast-import --quiet <<'EOF'
@@ -219,8 +219,8 @@ EOF`)
 			changed++
 		}
 	}
-	// A blob, two trees and a commit leave at most four packs and enter at most four others, each with its index.
-	// HEAD, index and shallow change too.
+	// Replacing a blob, two trees and a commit changes at most eight packs, each with its index. HEAD, index and shallow
+	// change too.
 	if changed > 19 || changed < 4 {
 		t.Errorf("%d of %d files changed", changed, len(after))
 	}

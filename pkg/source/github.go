@@ -18,12 +18,12 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// Repository is one repository of a GitHub server.
+// Repository is a client for one repository on a GitHub server.
 type Repository struct {
 	Owner, Name string // as in github.com/Owner/Name
-	APIURL      string // of the REST API; "": https://api.github.com
-	ServerURL   string // where git fetches from; "": https://github.com
-	Token       string // needs contents: read; "" for a public repository
+	APIURL      string // of the REST API; default https://api.github.com
+	ServerURL   string // from which git fetches; default https://github.com
+	Token       string // needs contents: read; may be "" for a public repository
 
 	HTTP           httpclient.Config // for API requests, and its clock for git; the zero value is the production default
 	GitIdleTimeout time.Duration     // see git.Git
@@ -54,8 +54,8 @@ func (r Repository) serverURL() string {
 	return strings.TrimSuffix(cmp.Or(r.ServerURL, "https://github.com"), "/")
 }
 
-// call makes one request of GitHub's API with go-github; op is for errors. The answer is kept, so that an error can
-// show one that go-github cannot decode.
+// call sends one request to GitHub's API with go-github. op names the operation in errors. call keeps the response, so
+// that an error can show one that go-github cannot decode.
 func call[T any](
 	ctx context.Context, r Repository, op string, do func(*github.Client) (T, *github.Response, error),
 ) (T, error) {
@@ -73,8 +73,8 @@ func call[T any](
 	}
 	transport := config.Client()
 	transport.CheckRedirect = followOnServer
-	kept := &keptAnswer{next: resetTransport{transport.Transport, clock}}
-	transport.Transport = kept
+	recorder := &responseRecorder{next: resetTransport{transport.Transport, clock}}
+	transport.Transport = recorder
 	client := github.NewClient(transport)
 	client.BaseURL = base
 	if r.Token != "" {
@@ -89,32 +89,32 @@ func call[T any](
 	if response == nil {
 		return answer, service.Failure(ctx, op, nil, err, []string{r.Token})
 	}
-	response.Body = io.NopCloser(bytes.NewReader(kept.body))
+	response.Body = io.NopCloser(bytes.NewReader(recorder.body))
 	return answer, service.Failure(ctx, op, response.Response, err, []string{r.Token})
 }
 
-// keptAnswer keeps the body of the last answer.
-type keptAnswer struct {
+// responseRecorder records the body of the last response.
+type responseRecorder struct {
 	next http.RoundTripper
 	body []byte
 }
 
 // RoundTrip implements [http.RoundTripper].
-func (k *keptAnswer) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := k.next.RoundTrip(request)
+func (r *responseRecorder) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := r.next.RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}
 	defer response.Body.Close()
-	if k.body, err = io.ReadAll(response.Body); err != nil {
+	if r.body, err = io.ReadAll(response.Body); err != nil {
 		return nil, err
 	}
-	response.Body = io.NopCloser(bytes.NewReader(k.body))
+	response.Body = io.NopCloser(bytes.NewReader(r.body))
 	return response, nil
 }
 
-// followOnServer follows the redirect of a renamed repository, and none to another server: that one's answer could name
-// another commit.
+// followOnServer follows redirects on the same server, which GitHub sends for a renamed repository. It does not follow
+// a redirect to another server, which could return another commit.
 func followOnServer(next *http.Request, via []*http.Request) error {
 	const maxRedirects = 5
 	first := via[0].URL
@@ -125,7 +125,7 @@ func followOnServer(next *http.Request, via []*http.Request) error {
 }
 
 func (r Repository) hints() []httpclient.Hint {
-	// GitHub answers 404 for a private repository that the caller must not see.
+	// GitHub answers 404 for a private repository that the token cannot read.
 	notFound := "check the name; a private repository needs a github_token with contents: read"
 	if r.Token != "" {
 		notFound = "check the name, and that the github_token has contents: read for this repository"
@@ -143,7 +143,8 @@ func (r Repository) hints() []httpclient.Hint {
 	}
 }
 
-// resetTransport adds a Retry-After to answers that name the reset of a rate limit only, so that errors show it.
+// resetTransport adds the header Retry-After to a response that only has the reset time of a rate limit, so that errors
+// show it.
 type resetTransport struct {
 	next  http.RoundTripper
 	clock httpclient.Clock
@@ -161,7 +162,7 @@ func (t resetTransport) RoundTrip(request *http.Request) (*http.Response, error)
 	return response, nil
 }
 
-// unexpected is the error for an answer that has the API's format, but makes no sense.
+// unexpected returns the error for a response that has the API's format but unexpected values.
 func (r Repository) unexpected(op, message string) error {
 	return &httpclient.APIError{
 		Service: "GitHub", Op: fmt.Sprintf("%s in %s", op, r.fullName()), Status: http.StatusOK,
@@ -186,7 +187,7 @@ func (r Repository) getTag(ctx context.Context, op, sha string) (*github.GitObje
 // getCommit returns the full SHA of a commit.
 func (r Repository) getCommit(ctx context.Context, op, sha string) (string, error) {
 	found, err := call(ctx, r, op, func(c *github.Client) (*github.RepositoryCommit, *github.Response, error) {
-		oneFile := &github.ListOptions{PerPage: 1} // of the changed files, which the answer lists
+		oneFile := &github.ListOptions{PerPage: 1} // limits the list of changed files in the response
 		return c.Repositories.GetCommit(ctx, r.Owner, r.Name, sha, oneFile)
 	})
 	return found.GetSHA(), err
@@ -213,7 +214,8 @@ func (r Repository) listCommits(ctx context.Context, op string) ([]*github.Repos
 	})
 }
 
-// checkAccess tells a missing ref from a missing or hidden repository: GitHub answers 404 to both.
+// checkAccess returns an error if the repository does not exist or the token cannot read it. GitHub answers 404 for
+// that as well as for a missing ref.
 func (r Repository) checkAccess(ctx context.Context, op string) error {
 	_, err := call(ctx, r, op, func(c *github.Client) (*github.Repository, *github.Response, error) {
 		return c.Repositories.Get(ctx, r.Owner, r.Name)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The settings of a checkout come with it: from an artifact, a cache, or another user of the machine. None of them runs
-// a command, and none redirects what is read.
+// The settings of a checkout may come from an artifact, a cache, or another user of the machine. They must not run
+// commands or redirect reads.
 func TestOpenCheckoutHostileSettings(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)
@@ -28,7 +28,7 @@ func TestOpenCheckoutHostileSettings(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		script  string // creates the repository r
-		control string // runs mark in that repository without our settings
+		control string // runs mark in that repository without hardened settings
 		phrase  string // of the error of WriteGitDir; "": it succeeds
 	}{
 		{
@@ -120,7 +120,7 @@ func TestOpenCheckoutHostileSettings(t *testing.T) {
 			if got := ran(); got != "" {
 				t.Errorf("ran %q", got)
 			}
-			_, _ = shell(dir, test.control) // fails when mark fails
+			_, _ = shell(dir, test.control) // fails if mark fails
 			if ran() == "" {
 				t.Errorf("control: %q did not run the program", test.control)
 			}

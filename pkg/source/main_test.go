@@ -15,8 +15,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// hub is the GitHub server of all tests here. It has octo/app, which is private, octo/public with the same commits,
-// octo/hostile and octo/empty. Their repositories are in hubDir.
+// hub is the GitHub server of all tests in this package. It has octo/app, which is private, octo/public with the same
+// commits, octo/hostile and octo/empty. Their git repositories are in hubDir.
 var (
 	hub    *standin.Server
 	hubDir string
@@ -72,7 +72,7 @@ func runWithHub(m *testing.M) (code int, err error) {
 	return code, hub.Close()
 }
 
-// fromHub is octo/NAME with a token. It does not wait between attempts.
+// fromHub returns a client for octo/NAME that does not wait between attempts.
 func fromHub(name, token string) Repository {
 	return Repository{
 		Owner: "octo", Name: name, Token: token, APIURL: hub.APIURL(), ServerURL: hub.ServerURL(),
@@ -89,7 +89,7 @@ func injectFaults(t *testing.T, faults ...standin.Fault) {
 	}
 }
 
-// shell runs a script in dir with a git that has no user settings.
+// shell runs a script in dir, without the user's git settings.
 func shell(dir, script string) (string, error) {
 	cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
 	cmd.Dir = dir
@@ -102,7 +102,7 @@ func shell(dir, script string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// sh is shell for scripts that must succeed.
+// sh runs a script like shell and fails the test if it fails.
 func sh(t testing.TB, dir, script string) string {
 	t.Helper()
 	out, err := shell(dir, script)

@@ -44,7 +44,7 @@ func (t Tree) entries(ctx context.Context) ([]treeEntry, error) {
 	return list, nil
 }
 
-// normalizeFiles gives each file the permissions and the time that derive from the commit.
+// normalizeFiles sets the permissions and times of all files to values derived from the commit.
 func (t Tree) normalizeFiles(ctx context.Context) error {
 	list, err := t.entries(ctx)
 	if err != nil {
@@ -54,7 +54,7 @@ func (t Tree) normalizeFiles(ctx context.Context) error {
 	for _, e := range list {
 		known[e.path] = e
 	}
-	// The walk follows the disk, not the commit's paths, which may be hostile: so it follows no symbolic link.
+	// Walk the disk instead of the commit's paths, which may be hostile: the walk follows no symbolic links.
 	var directories []string
 	err = filepath.WalkDir(t.Dir, func(path string, file os.DirEntry, err error) error {
 		if err != nil {
@@ -82,7 +82,7 @@ func (t Tree) normalizeFiles(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, path := range slices.Backward(directories) { // a directory's time changes with what is in it
+	for _, path := range slices.Backward(directories) { // changing an entry changes the directory's time
 		name, err := filepath.Rel(t.Dir, path)
 		if err != nil {
 			return err
@@ -94,8 +94,9 @@ func (t Tree) normalizeFiles(ctx context.Context) error {
 	return nil
 }
 
-// setTimeFromID derives a file's time from the hexadecimal id of its content; "" for a directory without one. BuildKit
-// compares size and time to find changed files: with one fixed time it would miss a change that keeps the size.
+// setTimeFromID sets a file's time to a value derived from the hexadecimal ID of its content; "" for a directory
+// without one. BuildKit finds changed files by size and time, so with a fixed time it would miss a change of equal
+// size.
 func setTimeFromID(path, id string) error {
 	sum, err := hex.DecodeString(id)
 	if err != nil {
@@ -110,7 +111,7 @@ func setTimeFromID(path, id string) error {
 		return err
 	}
 	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{spec, spec}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return &os.PathError{Op: "set time of", Path: path, Err: err}
+		return &os.PathError{Op: "set the time of", Path: path, Err: err}
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// packWriter writes git's packs. Its buffers serve one pack after the other.
+// packWriter writes git packs, one at a time because they share its buffers.
 type packWriter struct {
 	dir      string
 	newHash  func() hash.Hash
@@ -34,14 +34,14 @@ func newPackWriter(dir string, newHash func() hash.Hash) *packWriter {
 	return &packWriter{dir, newHash, bufio.NewWriterSize(io.Discard, packBuffer), zlib.NewWriter(io.Discard)}
 }
 
-// writePacks reads the objects with these sorted ids and writes one pack for each first byte of an id: a changed file
-// changes a few packs, and a builder that has the others is not sent them again.
+// writePacks writes the objects with these sorted IDs, one pack for each first byte of an ID. A changed file then
+// changes only a few packs, and the others are not sent to the builder again.
 func (t Tree) writePacks(ctx context.Context, w *packWriter, ids []string) error {
 	list := strings.Join(ids, "\n") + "\n"
 	if err := t.fetchMissingObjects(ctx, list); err != nil {
 		return err
 	}
-	read, write, err := os.Pipe() // a file: git's exit does not wait for a slow reader
+	read, write, err := os.Pipe() // with an *os.File as its output, waiting for git does not depend on the reader
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (t Tree) writePacks(ctx context.Context, w *packWriter, ids []string) error
 	})
 	group.Go(func() error {
 		packErr = w.writeAll(bufio.NewReaderSize(read, packBuffer), ids)
-		return errors.Join(packErr, read.Close()) // which ends git
+		return errors.Join(packErr, read.Close()) // closing ends git
 	})
 	err = group.Wait()
 	switch {
@@ -65,9 +65,9 @@ func (t Tree) writePacks(ctx context.Context, w *packWriter, ids []string) error
 	return err
 }
 
-// fetchMissingObjects makes git fetch all blobs that a partial clone lacks at once, instead of one by one.
+// fetchMissingObjects makes git fetch all blobs that a partial clone lacks in one request.
 func (t Tree) fetchMissingObjects(ctx context.Context, ids string) error {
-	promisor, _ := t.git.Output(ctx, "config", "--get-regexp", `^remote\..*\.promisor$`) // fails when there is none
+	promisor, _ := t.git.Output(ctx, "config", "--get-regexp", `^remote\..*\.promisor$`) // fails without a match
 	if len(promisor) == 0 {
 		return nil
 	}
@@ -92,14 +92,14 @@ func (w *packWriter) writeAll(objects *bufio.Reader, ids []string) error {
 	return nil
 }
 
-// packedObject is an object's place in a pack.
+// packedObject is the position of an object in a pack.
 type packedObject struct {
 	id     string
 	offset int64
 	crc    uint32
 }
 
-// writePack writes one pack and its index. objects is the output of `git cat-file --batch` for the ids.
+// writePack writes one pack and its index. objects is the output of `git cat-file --batch` for the IDs.
 func (w *packWriter) writePack(objects *bufio.Reader, ids []string) error {
 	file, err := os.CreateTemp(w.dir, "new-")
 	if err != nil {
@@ -146,7 +146,7 @@ func (w *packWriter) writePack(objects *bufio.Reader, ids []string) error {
 
 var objectTypes = map[string]byte{"commit": 1, "tree": 2, "blob": 3}
 
-// copyObject copies one object of cat-file's output into a pack and returns the checksum of its packed form.
+// copyObject copies one object from cat-file's output to a pack and returns the checksum of its packed form.
 func (w *packWriter) copyObject(pack io.Writer, objects *bufio.Reader, id string) (crc uint32, err error) {
 	head, err := objects.ReadString('\n')
 	if err != nil {
@@ -178,7 +178,7 @@ func (w *packWriter) copyObject(pack io.Writer, objects *bufio.Reader, id string
 	return check.Sum32(), nil
 }
 
-// objectHeader encodes type and size: 4 bits of the size in the first byte, 7 bits in each further one.
+// objectHeader encodes type and size: 4 bits of the size in the first byte, 7 bits in each following one.
 func objectHeader(kind byte, size int64) []byte {
 	next := kind<<4 | byte(size&0x0f)
 	size >>= 4
@@ -191,7 +191,7 @@ func objectHeader(kind byte, size int64) []byte {
 	return append(header, next)
 }
 
-// packIndex encodes the index of a pack: ids, checksums and offsets, in the order of the ids.
+// packIndex encodes the index of a pack: IDs, checksums and offsets, in the order of the IDs.
 func packIndex(objects []packedObject, checksum []byte, sum hash.Hash) ([]byte, error) {
 	index := []byte("\xfftOc\x00\x00\x00\x02")
 	var ids, crcs, offsets, largeOffsets []byte
@@ -221,7 +221,7 @@ func packIndex(objects []packedObject, checksum []byte, sum hash.Hash) ([]byte, 
 	return sum.Sum(index), nil
 }
 
-// countingWriter counts the bytes that were written.
+// countingWriter counts the written bytes.
 type countingWriter struct {
 	w io.Writer
 	n int64

@@ -7,10 +7,10 @@ import (
 	"unicode"
 )
 
-// Commit is what a ref resolved to.
+// Commit is the commit that a ref resolves to.
 type Commit struct {
 	SHA string // full, lower case
-	Ref string // refs/heads/…, refs/tags/…, refs/pull/…; "" when the commit was named by its SHA
+	Ref string // refs/heads/…, refs/tags/…, refs/pull/…; "" if the commit was named by its SHA
 }
 
 var (
@@ -19,9 +19,9 @@ var (
 	pullPattern  = regexp.MustCompile(`^(?:#([1-9][0-9]{0,9})|refs/pull/([1-9][0-9]{0,9})/(merge|head))$`)
 )
 
-// ValidateRef returns an error for a name that git does not accept as a ref (git-check-ref-format), or could read as an
-// option or an expression: a leading "-", control characters, white space, "..", "@{", and any of ~^:?*[\. It makes no
-// requests.
+// ValidateRef returns an error for a name that git does not accept as a ref (git-check-ref-format), or could parse as
+// an option or an expression: a leading "-", control characters, white space, "..", "@{", and any of ~^:?*[\. It sends
+// no requests.
 func ValidateRef(ref string) error {
 	const maxLength, shown = 1024, 40
 	if len(ref) > maxLength {
@@ -37,7 +37,7 @@ func ValidateRef(ref string) error {
 	return nil
 }
 
-// invalidReason returns "" for a valid ref.
+// invalidReason returns why a ref is invalid, or "" if it is valid.
 func invalidReason(ref string) string {
 	switch {
 	case ref == "":
@@ -74,13 +74,13 @@ func invalidReason(ref string) string {
 	return ""
 }
 
-// RefError is a ref that does not resolve to a commit of the repository.
+// RefError reports a ref that does not resolve to a commit of the repository.
 type RefError struct {
-	Repository string // owner/name
-	Ref        string // as given
-	Reason     string // "not found"
-	Tried      []string
-	Hint       string
+	Repository string   // owner/name
+	Ref        string   // as passed to [Repository.Resolve]
+	Reason     string   // for example "not found"
+	Tried      []string // full names of the refs that were tried
+	Hint       string   // may be ""
 }
 
 func (e *RefError) Error() string {

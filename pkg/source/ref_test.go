@@ -7,7 +7,7 @@ import (
 	"unicode"
 )
 
-// refs maps names to why they are not valid refs; "" for valid ones.
+// refs maps names to the reason why they are invalid refs, or to "" if they are valid.
 var refs = map[string]string{
 	"main": "", "feature/x": "", "v1.0-rc.1+build": "", "a.b/c": "", "ünïcode": "", "refs/heads/main": "", "@": "",
 	"a@b": "", "#12": "", "a#1": "", "$(id)": "", "`id`": "", "a&b|c;d": "", `"quoted"`: "", "%2e%2e": "", "a-b": "",
@@ -41,7 +41,7 @@ func TestValidateRef(t *testing.T) {
 	}
 }
 
-// FuzzValidateRef checks that git accepts every valid ref, and that none is an option or more than one line.
+// FuzzValidateRef checks that git accepts every valid ref, and that no valid ref is an option or has several lines.
 func FuzzValidateRef(f *testing.F) {
 	for ref := range refs {
 		f.Add(ref)

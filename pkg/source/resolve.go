@@ -14,13 +14,12 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// Resolve finds the commit that a ref names, through GitHub's REST API. A ref is a branch, a tag (annotated tags are
-// followed to their commit), a full or short SHA, any refs/…, refs/pull/N/merge, refs/pull/N/head, or #N, which is
-// refs/pull/N/merge: what a workflow of that pull request checks out. 40 hexadecimal digits are always a SHA. Other
-// names are tried as a branch, a tag, and a short SHA, in the order of actions/checkout.
+// Resolve finds the commit of a ref through GitHub's REST API. A ref is a branch, a tag (which may be annotated), a
+// full or short SHA, any refs/…, refs/pull/N/merge, refs/pull/N/head, or #N. The last one means refs/pull/N/merge,
+// which a workflow of that pull request checks out. 40 or 64 hexadecimal digits are always a SHA. Other names are tried
+// as a branch, a tag and a short SHA, in the order of actions/checkout.
 //
-// The error is a [*RefError] when the repository does not have the ref, and an [*httpclient.APIError] when GitHub
-// fails.
+// The error is a [*RefError] if the repository does not have the ref, or an [*httpclient.APIError] if GitHub fails.
 func (r Repository) Resolve(ctx context.Context, ref string) (Commit, error) {
 	if err := ValidateRef(ref); err != nil {
 		return Commit{}, err
@@ -58,7 +57,7 @@ func (r Repository) Resolve(ctx context.Context, ref string) (Commit, error) {
 	return Commit{}, r.notFound(ctx, ref, tried)
 }
 
-// candidates lists the full names that a ref may stand for.
+// candidates returns the full names that a ref may mean.
 func candidates(ref string) []string {
 	if strings.HasPrefix(ref, "refs/") {
 		return []string{ref}
@@ -70,7 +69,7 @@ func candidates(ref string) []string {
 	return full
 }
 
-// isMissing reports whether GitHub does not have a commit. It answers 422 to an unknown SHA.
+// isMissing reports whether a commit is not in the repository. For an unknown SHA, GitHub answers 422.
 func isMissing(err error) bool {
 	status := httpclient.Status(err)
 	return status == http.StatusUnprocessableEntity || status == http.StatusNotFound
@@ -121,8 +120,8 @@ func (r Repository) followReference(ctx context.Context, ref, full string) (stri
 	}
 }
 
-// resolvePullRequest resolves refs/pull/NUMBER/SIDE. A request for the pull request makes GitHub create the merge
-// commit ("Checking mergeability of pull requests" in
+// resolvePullRequest resolves refs/pull/NUMBER/SIDE. If the ref does not exist yet, it requests the pull request, which
+// makes GitHub create the merge commit ("Checking mergeability of pull requests" in
 // https://docs.github.com/en/rest/guides/using-the-rest-api-to-interact-with-your-git-database).
 func (r Repository) resolvePullRequest(ctx context.Context, ref, number, side string) (Commit, error) {
 	if side == "" {
@@ -161,7 +160,7 @@ func (r Repository) resolvePullRequest(ctx context.Context, ref, number, side st
 	missing := &RefError{Repository: r.fullName(), Ref: ref, Hint: fmt.Sprintf("use refs/pull/%s/head", number)}
 	switch {
 	case side == "head":
-		missing.Reason, missing.Hint = full+" does not exist: the commits of the pull request are gone", ""
+		missing.Reason, missing.Hint = full+" does not exist: the commits of the pull request no longer exist", ""
 	case pull.GetState() == "closed":
 		missing.Reason = full + " does not exist: the pull request is closed"
 	case pull.Mergeable != nil && !*pull.Mergeable:
@@ -178,7 +177,7 @@ const (
 	mergeWait     = 3 * time.Second
 )
 
-// waitForMerge reads a pull request, and waits until GitHub knows whether an open one can be merged.
+// waitForMerge reads a pull request. If it is open, waitForMerge waits until GitHub knows whether it can be merged.
 func (r Repository) waitForMerge(ctx context.Context, ref, number, side string) (*github.PullRequest, error) {
 	clock := r.HTTP.Clock
 	if clock == nil {
@@ -207,7 +206,7 @@ func (r Repository) commitNotFound(ctx context.Context, ref string) error {
 	return &RefError{Repository: r.fullName(), Ref: ref, Reason: "commit not found", Hint: "push it, or check the SHA"}
 }
 
-// notFound describes a ref that none of the tried names has, with suggestions.
+// notFound returns the error for a ref that does not exist under any of the tried names, with suggestions.
 func (r Repository) notFound(ctx context.Context, ref string, tried []string) error {
 	if err := r.checkAccess(ctx, "resolve "+ref); err != nil {
 		return err
@@ -217,8 +216,8 @@ func (r Repository) notFound(ctx context.Context, ref string, tried []string) er
 	}
 	names, commits := r.suggest(ctx, ref)
 	switch {
-	case len(commits) > 1: // GitHub answers the same for an ambiguous and for an unknown SHA
-		missing.Reason = fmt.Sprintf("ambiguous short SHA, for example of %s", strings.Join(commits, ", "))
+	case len(commits) > 1: // GitHub sends the same response for an ambiguous SHA as for an unknown one
+		missing.Reason = fmt.Sprintf("ambiguous short SHA; it matches %s", strings.Join(commits, ", "))
 		missing.Tried, missing.Hint = nil, "use more digits of the SHA"
 	case len(names) > 0:
 		missing.Hint = "did you mean " + strings.Join(names, ", ") + "?"

@@ -59,7 +59,7 @@ func TestResolve(t *testing.T) {
 func TestResolveNotFound(t *testing.T) {
 	app := hubDir + "/app"
 	ambiguous := sh(t, app, "git rev-list many | cut -c1-4 | sort | uniq -d | grep '[a-f]' | head -1")
-	// GitHub lists the latest commits of the default branch only, so a branch names each of the two.
+	// GitHub lists only the latest commits of the default branch, so create a branch for each of the two commits.
 	sh(t, app, "i=0; for sha in $(git rev-list many | grep ^"+ambiguous+`); do
 		i=$((i+1)); git branch -f ambiguous-$i $sha
 	done`)
@@ -90,7 +90,7 @@ func TestResolveNotFound(t *testing.T) {
 			"nothing similar", "completely-different", "not found", "check the name, or push it",
 			tried("refs/heads/completely-different", "refs/tags/completely-different"),
 		},
-		{"ambiguous SHA", ambiguous, "ambiguous short SHA, for example of " + ambiguous, "use more digits of the SHA", nil},
+		{"ambiguous SHA", ambiguous, "ambiguous short SHA; it matches " + ambiguous, "use more digits of the SHA", nil},
 		{
 			"unknown short SHA", "0123456", "not found, or an ambiguous short SHA", "use the full SHA",
 			tried("refs/heads/0123456", "refs/tags/0123456", "commit 0123456"),
@@ -127,7 +127,8 @@ func TestResolveNotFound(t *testing.T) {
 	}
 }
 
-// GitHub answers the same for an unknown and for an ambiguous short SHA. One commit that begins so is not ambiguous.
+// GitHub sends the same response for an unknown and for an ambiguous short SHA. If only one commit has the prefix, the
+// SHA is not reported as ambiguous.
 func TestResolveUnknownShortSHA(t *testing.T) {
 	short := sh(t, hubDir+"/app", "git rev-parse trunk")[:12]
 	injectFaults(t, standin.Fault{Path: "/commits/", Status: 422, Body: `{"message":"No commit found for SHA"}`})
@@ -176,10 +177,10 @@ func TestResolveRejected(t *testing.T) {
 	checkError(t, err, "invalid GITHUB_API_URL")
 }
 
-func TestResolveWhenTheAPIFails(t *testing.T) {
+func TestResolveAPIFailures(t *testing.T) {
 	page := standin.Fault{Path: "/api/v3/", Status: 502, Body: "<html>\n::error::bad gateway</html>"}
 	reset := fakeclock.Start.Add(time.Hour)
-	undocumented := standin.SecondaryLimit(403, 0) // GitHub also sends it without the link that identifies it
+	undocumented := standin.SecondaryLimit(403, 0) // GitHub sometimes omits the link that identifies this limit
 	undocumented.Body = strings.Replace(undocumented.Body, "#about-secondary-rate-limits", "", 1)
 	forged := standin.Fault{Path: "/api/v3/", Status: 403, Body: `{"message":"no\n::error::forged\u001b[31m"}`}
 	times := func(n int, f standin.Fault) standin.Fault { f.Times = n; return f }
@@ -195,7 +196,7 @@ func TestResolveWhenTheAPIFails(t *testing.T) {
 		status   int      // of the APIError
 		phrases  []string // nil: Resolve succeeds
 	}{
-		{"5xx that ends", times(2, page), 3, 0, nil},
+		{"temporary 5xx", times(2, page), 3, 0, nil},
 		{"5xx", page, 4, 502, []string{"try again later"}},
 		{"503 in JSON", status(503, `{"message":"Service unavailable"}`), 4, 503, []string{"Service unavailable"}},
 		{"primary rate limit", standin.PrimaryLimit(403, reset), 1, 403, []string{limit, "retry after "}},
@@ -226,11 +227,11 @@ func TestResolveWhenTheAPIFails(t *testing.T) {
 			[]string{"points to a ::error::x, not to a commit"},
 		},
 		{
-			"answer that is cut", standin.Fault{Path: "/git/ref/", Truncate: 9}, 4, 0,
+			"truncated response", standin.Fault{Path: "/git/ref/", Truncate: 9}, 4, 0,
 			[]string{"cannot reach", "check the network"},
 		},
 		{
-			"connection that ends", standin.Fault{Path: "/api/v3/", Hangup: true}, 4, 0,
+			"closed connection", standin.Fault{Path: "/api/v3/", Hangup: true}, 4, 0,
 			[]string{"cannot reach", "GITHUB_API_URL"},
 		},
 		{"no answer", standin.Fault{Silence: true}, 4, 0, []string{"no response within 100ms", "check the network"}},
@@ -292,8 +293,9 @@ func TestResolveWhenTheAPIFails(t *testing.T) {
 	})
 }
 
-// A redirect on GitHub's server, as of a renamed repository, is followed with the token. Other servers get no request.
-func TestResolveAndRedirects(t *testing.T) {
+// Resolve follows redirects on the same server, for example of a renamed repository, with the token. It sends no
+// request to other servers.
+func TestResolveRedirects(t *testing.T) {
 	const sha = "0123456789abcdef0123456789abcdef01234567"
 	answer := func(w http.ResponseWriter) {
 		fmt.Fprintf(w, `{"ref": "refs/heads/main", "object": {"type": "commit", "sha": %q}}`, sha)
@@ -382,7 +384,7 @@ func TestResolvePullRequest(t *testing.T) {
 		},
 		{
 			"no head", "refs/pull/1/head", []standin.Fault{missing, unmerged}, 0,
-			[]string{"refs/pull/1/head does not exist: the commits of the pull request are gone"},
+			[]string{"refs/pull/1/head does not exist: the commits of the pull request no longer exist"},
 		},
 		{"closed", "refs/pull/3/merge", nil, 0, []string{"the pull request is closed"}},
 		{
@@ -425,7 +427,7 @@ func TestResolveNestedTags(t *testing.T) {
 	checkError(t, err, "resolve v1.0", "read the annotated tag refs/tags/v1.0 in octo/app")
 }
 
-func TestResolveIsCanceled(t *testing.T) {
+func TestCanceledResolve(t *testing.T) {
 	injectFaults(t, standin.Fault{Path: "/api/v3/", Silence: true})
 	before := len(hub.Requests())
 	ctx, cancel := context.WithCancelCause(t.Context())

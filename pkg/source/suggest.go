@@ -14,12 +14,13 @@ import (
 
 const (
 	maxSuggestions = 3
-	minSimilarity  = 0.6 // of 1
+	minSimilarity  = 0.6 // from 0 to 1
 	suggestTimeout = 20 * time.Second
 )
 
 // suggest returns up to three branches and tags with names similar to ref and, if ref may be a short SHA, up to three
-// commits that begin with it: heads of branches, tagged commits and the latest commits. Failures shorten the lists.
+// commits with that prefix: heads of branches, tagged commits and the latest commits. Failed requests only shorten the
+// lists.
 func (r Repository) suggest(ctx context.Context, ref string) (names, commits []string) {
 	ctx, cancel := context.WithTimeout(ctx, suggestTimeout)
 	defer cancel()
@@ -63,10 +64,10 @@ func (r Repository) suggest(ctx context.Context, ref string) (names, commits []s
 
 type similarName struct {
 	name  string
-	score float64 // up to 1
+	score float64 // from 0 to 1
 }
 
-// similarity compares what the user wrote with the short name of a branch or tag.
+// similarity returns how similar ref is to the short name of a branch or tag, from 0 to 1.
 func similarity(ref, name string) float64 {
 	for _, prefix := range []string{"refs/", "heads/", "tags/", "remotes/", "origin/"} {
 		ref = strings.TrimPrefix(ref, prefix)

@@ -8,8 +8,8 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
-// BenchmarkFortyCommands runs 40 commands: in a container each, in sequence or in parallel; in one session; and in four
-// parallel sessions.
+// BenchmarkFortyCommands runs 40 commands in separate containers, in sequence or in parallel, in one session, and in
+// four parallel sessions.
 func BenchmarkFortyCommands(b *testing.B) {
 	suite := func(sessions int) *Suite {
 		var text strings.Builder

@@ -34,7 +34,7 @@ func (c *checker) test(t *Test, l location) {
 			}
 		}
 	}
-	if _, node := c.find(l); hasKey(node, "mounts") { // otherwise they are the defaults, which are checked once
+	if _, node := c.find(l); hasKey(node, "mounts") { // mounts of the defaults are checked separately, once
 		c.settings(&t.Settings, l)
 	}
 	c.command(&t.CommandCheck, l)
@@ -58,7 +58,7 @@ func (c *checker) settings(s *Settings, l location) {
 }
 
 // localFile checks that name is a file or directory in the suite's directory. A suite may come from an untrusted pull
-// request: its containers and reports must not show other files of this machine.
+// request, so its containers and reports must not expose other files of this machine.
 func (c *checker) localFile(name string, l location) {
 	if filepath.IsAbs(name) {
 		c.at(l, "%q must be relative to the suite's file", name)

@@ -18,7 +18,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// exits returns a command that prints its number and exits with the codes, one for each call; the last one repeats.
+// exits returns a command that prints the number of the call and exits with the next code, or again with the last one.
 func exits(codes ...int) func(*fakeContainer, []string, io.Writer, io.Writer) (int, error) {
 	calls := 0
 	return func(_ *fakeContainer, _ []string, out, _ io.Writer) (int, error) {
@@ -29,7 +29,7 @@ func exits(codes ...int) func(*fakeContainer, []string, io.Writer, io.Writer) (i
 	}
 }
 
-// Every setting of a test reaches its container.
+// Every setting of a test is applied to its container.
 func TestContainerSpec(t *testing.T) {
 	minimal := dockerengine.ContainerSpec{
 		Image: "sha256:id", Entrypoint: []string{"a"}, Cmd: []string{}, Network: "none", Pids: 512,
@@ -92,7 +92,7 @@ func TestContainerSpec(t *testing.T) {
 	}
 }
 
-func TestMountsAreBelowTheSuite(t *testing.T) {
+func TestMountSources(t *testing.T) {
 	const text = "tests: [{name: a, run: x, mounts: [{source: fixtures, target: /f}]}]"
 	s := parse(t, text, map[string]string{"fixtures/a": ""})
 	e := &fakeEngine{command: exits(0)}
@@ -165,7 +165,7 @@ func TestSetupFailure(t *testing.T) {
 	}
 }
 
-// A test does not run in a container that an earlier test broke.
+// After a test breaks a session's container, the next test gets a new one.
 func TestSessionReplacesBrokenContainer(t *testing.T) {
 	const text = "tests: [{name: one, session: s, run: x}, {name: two, session: s, run: y}]"
 	for _, test := range []struct {
@@ -222,7 +222,6 @@ func TestOutOfMemory(t *testing.T) {
 	}
 }
 
-// The failures of a test that does not run to its end.
 func TestInterruptedCommands(t *testing.T) {
 	for _, test := range []struct {
 		name, text string
@@ -274,7 +273,8 @@ func TestWithGrace(t *testing.T) {
 	<-short.Done()
 }
 
-// slowEngine creates a container only after the test has timed out, and records whether the request was interrupted.
+// slowEngine takes longer to create a container than the test's timeout, and records whether the request was
+// interrupted.
 type slowEngine struct {
 	fakeEngine
 	interrupted error
@@ -286,7 +286,7 @@ func (e *slowEngine) Create(ctx context.Context, _ dockerengine.ContainerSpec) (
 	return nil, errors.New("not a real engine")
 }
 
-// A timeout does not interrupt the creation of a container, which would remain.
+// A timeout does not interrupt the creation of a container, because the container would not be removed.
 func TestTimeoutWhileCreating(t *testing.T) {
 	img, err := imageOf(v1.Config{})
 	if err != nil {
@@ -313,7 +313,7 @@ func TestRetries(t *testing.T) {
 		attempts int
 		log      string // of the last attempt
 	}{
-		{"passes at once", "retries: 2, run: x", []int{0}, Passed, 1, ""},
+		{"passes on the first attempt", "retries: 2, run: x", []int{0}, Passed, 1, ""},
 		{"never passes", "retries: 2, run: x", []int{1}, Failed, 3, "output 3\n"},
 		{"passes on a retry", "retries: 3, run: x", []int{1, 0}, Flaky, 2, "output 2\n"},
 		{"passes on the last retry", "retries: 1, run: x", []int{1, 0}, Flaky, 2, "output 2\n"},
@@ -328,7 +328,7 @@ func TestRetries(t *testing.T) {
 				t.Errorf("%s after %d attempts in %d containers", got.Status, got.Attempts, len(e.containers))
 			}
 			if (len(got.Failures) > 0) != (test.status != Passed) {
-				t.Errorf("failures of a test that %s: %+v", test.status, got.Failures)
+				t.Errorf("failures of a %s test: %+v", test.status, got.Failures)
 			}
 			if test.log == "" {
 				if got.Log != "" {
@@ -356,7 +356,7 @@ func TestFlakyTestsAreReported(t *testing.T) {
 	}
 }
 
-// Logs of failed tests are stored under safe and unique names, without secrets.
+// Logs of failed tests have safe and unique names and contain no secrets.
 func TestLogFiles(t *testing.T) {
 	s := parse(t, `
 tests:

@@ -15,19 +15,19 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// maxOutput bounds each output stream of a command, in bytes. A command that prints more is killed.
+// maxOutput is the maximum size of each output stream of a command, in bytes. A command that prints more is killed.
 const maxOutput = 8 << 20
 
-// unprivilegedUser runs commands in an image whose user is root, unless the test sets a user.
+// unprivilegedUser is the user of commands if the image's user is root and the test sets none.
 const unprivilegedUser = "65534:65534"
 
-// exitKilled is the exit code of a process that SIGKILL ended.
+// exitKilled is the exit code of a process that was killed by SIGKILL.
 const exitKilled = 137
 
-// idleCommand keeps a shared container running: it waits for input that never comes. It needs only the shell.
+// idleCommand keeps a shared container running by waiting for input that never arrives. It needs only a shell.
 var idleCommand = []string{"/bin/sh", "-c", "read -r _"}
 
-// container is a container that a run creates. [*dockerengine.Container] implements it.
+// container is a container of a run. [*dockerengine.Container] implements it.
 type container interface {
 	Start(context.Context) error
 	Run(context.Context, dockerengine.Streams) (exit int, err error)
@@ -47,7 +47,7 @@ type sharedContainer struct {
 	broken bool // a command failed in a way that affects the next one
 }
 
-// containerSpec returns the container that a test needs.
+// containerSpec returns the specification of a test's container.
 func (r *run) containerSpec(t *Test) dockerengine.ContainerSpec {
 	spec := dockerengine.ContainerSpec{
 		Image: r.ImageID, User: string(t.User), WorkDir: t.Workdir, TTY: t.TTY, Env: environ(t.Env), Network: t.Network,
@@ -127,8 +127,8 @@ func (r *run) runCommand(ctx context.Context, t *Test) ([]Failure, []byte) {
 	return failures, printed.all()
 }
 
-// runInSession runs a test's setup and command in a container that other tests of the session may share. *shared is
-// that container, nil before the first test.
+// runInSession runs a test's setup and command in a container that the tests of a session share. *shared is that
+// container, or nil before the first test.
 func (r *run) runInSession(ctx context.Context, t *Test, shared **sharedContainer) ([]Failure, []byte) {
 	var log transcript
 	failures := r.runSetupAndCommand(ctx, t, shared, &log)
@@ -170,11 +170,11 @@ func (r *run) runSetupAndCommand(ctx context.Context, t *Test, shared **sharedCo
 	return r.checkCommand(&t.CommandCheck, exit, &printed)
 }
 
-// startShared starts a container that runs until it is removed.
+// startShared creates and starts a container that runs until it is removed.
 func (r *run) startShared(ctx context.Context, t *Test) (*sharedContainer, error) {
 	spec := r.containerSpec(t)
 	spec.Entrypoint, spec.Cmd, spec.TTY, spec.Stdin = idleCommand[:1], idleCommand[1:], false, true
-	spec.WorkDir = "" // each command sets its own, which may not exist yet
+	spec.WorkDir = "" // each command sets its working directory, which may not exist yet
 	c, err := r.create(ctx, spec)
 	if err != nil {
 		return nil, err
@@ -194,8 +194,8 @@ func (r *run) closeShared(ctx context.Context, shared **sharedContainer) {
 	}
 }
 
-// exec runs one command in a shared container and returns its exit code. On an error the command may still run, which
-// breaks the container.
+// exec runs one command in a shared container and returns its exit code. After an error, it marks the container as
+// broken, because the command may still be running.
 func (r *run) exec(
 	ctx context.Context, c *sharedContainer, t *Test, args []string, printed *transcript,
 ) (int, error) {
@@ -213,7 +213,7 @@ func (r *run) exec(
 	return exit, nil
 }
 
-// checkCommand returns the differences between what a command did and what it should have done.
+// checkCommand compares a command's exit code and output with the expected ones.
 func (r *run) checkCommand(check *CommandCheck, exit int, printed *transcript) (failures []Failure) {
 	if exit != check.Exit {
 		message := fmt.Sprintf("exit code is %d, want %d", exit, check.Exit)
@@ -228,8 +228,8 @@ func (r *run) checkCommand(check *CommandCheck, exit int, printed *transcript) (
 	return failures
 }
 
-// executionFailure returns the failure of a test that did not run to its end. A test's timeout and too much output hide
-// behind errors of the engine, and are reported instead of them.
+// executionFailure returns the failure of a test that did not complete. If the cause of the engine's error is a timeout
+// or the output limit, it reports that cause.
 func executionFailure(ctx context.Context, line int, err error) []Failure {
 	timeout := new(timeoutError)
 	switch {
@@ -247,7 +247,7 @@ func withOutput(failures []Failure, printed *transcript) []Failure {
 	return failures
 }
 
-// remove removes a container, even if ctx has ended. The next run removes a container that cannot be removed now.
+// remove removes a container, even if ctx has ended. It only logs an error, because the next run removes the container.
 func (r *run) remove(ctx context.Context, c container) {
 	if err := c.Remove(ctx); err != nil {
 		r.mutex.Lock()
@@ -256,10 +256,10 @@ func (r *run) remove(ctx context.Context, c container) {
 	}
 }
 
-// errOutputLimit stops a command that prints too much.
+// errOutputLimit reports a command that was killed because it printed too much.
 var errOutputLimit = fmt.Errorf("command printed more than %d MiB and was killed", maxOutput>>20)
 
-// transcript records what a command prints: each stream, and both in order.
+// transcript records the output of a command: each stream separately, and both in order.
 type transcript struct {
 	mutex          sync.Mutex
 	stdout, stderr bytes.Buffer
@@ -283,7 +283,7 @@ func (t *transcript) append(other *transcript) {
 	t.both.Write(other.all())
 }
 
-// transcriptWriter records one stream.
+// transcriptWriter records one stream of a transcript.
 type transcriptWriter struct {
 	transcript *transcript
 	stream     *bytes.Buffer

@@ -13,16 +13,16 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Warning reports a part of a converted file that is lost or has another effect.
+// Warning reports a part of a converted file that is left out or behaves differently.
 type Warning struct {
 	Line    int // of the file to convert
 	Message string
 }
 
 // Convert converts a file of container-structure-test (schema 2.0.0, YAML or JSON; see
-// https://github.com/GoogleContainerTools/container-structure-test) to a suite with the same checks. Commands run as
-// root, with the engine's default privileges and network, as they do there. For an invalid file it returns an
-// [*InvalidError] without a file name.
+// https://github.com/GoogleContainerTools/container-structure-test) to a suite with the same checks. As in
+// container-structure-test, commands run as root, with the engine's default privileges and network. For an invalid
+// file, Convert returns an [*InvalidError] without a file name.
 func Convert(data []byte) ([]byte, []Warning, error) {
 	validator, err := structureTestValidator()
 	if err != nil {
@@ -210,7 +210,7 @@ var structureTestValidator = sync.OnceValues(func() (*validator, error) {
 	return newValidator(string(schema))
 })
 
-// typeSchema returns a JSON schema of the keys and types of a Go type. It has no other rules.
+// typeSchema returns a JSON schema for a Go type. It describes only keys and types.
 func typeSchema(t reflect.Type) any {
 	switch t {
 	case reflect.TypeFor[scalar]():
@@ -315,7 +315,7 @@ func (c *converter) mounts(o *runOptions) (mounts []Mount) {
 	return mounts
 }
 
-// commandTest returns nil if the test is invalid.
+// commandTest converts a command test. It returns nil if the test is invalid.
 func (c *converter) commandTest(t *commandTest) *Test {
 	if t.Command == "" {
 		c.addf(t.Line, "command test %q has no command", t.Name)
@@ -410,10 +410,10 @@ func (c *converter) ports(list []scalar, line int) (ports []Port) {
 	return ports
 }
 
-// invalidInName matches what a test name cannot have: line breaks and other control characters.
+// invalidInName matches characters that are invalid in a test name: line breaks and other control characters.
 var invalidInName = regexp.MustCompile(`[\pC\s]+`)
 
-// testName returns a valid and unique name of a test.
+// testName returns a valid and unique name for a test.
 func (c *converter) testName(source scalar, line int) string {
 	name := strings.TrimSpace(truncate(invalidInName.ReplaceAllString(string(source), " "), 180))
 	if name == "" {
@@ -425,7 +425,7 @@ func (c *converter) testName(source scalar, line int) string {
 		unique = fmt.Sprintf("%s (%d)", name, n)
 	}
 	if unique != string(source) {
-		c.warnf(line, "test %q is renamed to %q, because names are unique and have one line", source, unique)
+		c.warnf(line, "test %q is renamed to %q; names must be unique and on one line", source, unique)
 	}
 	c.names[unique] = true
 	return unique
@@ -452,7 +452,7 @@ func (c *converter) env(pairs []sourcePair) Env {
 // variable matches a reference to an environment variable.
 var variable = regexp.MustCompile(`\$\{?[A-Za-z_]`)
 
-// warnAboutVariables warns of references that container-structure-test replaces with the image's variables.
+// warnAboutVariables warns about references that container-structure-test expands with the image's variables.
 func (c *converter) warnAboutVariables(line int, where, text string) {
 	if variable.MatchString(text) {
 		c.warnf(line, "%s: variables in %q are not expanded; write the value, or use a shell (run with a string)",
@@ -521,7 +521,7 @@ func (c *converter) permissions(text string, line int) (fileType, mode string) {
 		case 'd':
 			fileType = "directory"
 		case 'L':
-			return "symlink", "" // its mode never varies
+			return "symlink", "" // the mode of a symbolic link is always the same
 		case 'p':
 			fileType = "fifo"
 		case 'u':

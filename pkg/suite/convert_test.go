@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// testdata/convert has files of container-structure-test, each with the converted suite, where comments are the
-// warnings.
+// testdata/convert contains files of container-structure-test, each with the converted suite. Comments in the suite are
+// the warnings.
 func TestConvert(t *testing.T) {
 	files, _ := filepath.Glob("testdata/convert/*.yaml")
 	if len(files) < 20 {
@@ -43,7 +43,7 @@ func TestConvert(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got.String() != string(want) {
-				t.Errorf("(go test -update writes it)\n%s", diff(string(want), got.String()))
+				t.Errorf("%s differs (go test -update writes it):\n%s", golden, diff(string(want), got.String()))
 			}
 			if _, err := Parse("testdata/good/tests.yaml", to); err != nil {
 				t.Error(err)
@@ -117,7 +117,7 @@ func TestConvertInvalid(t *testing.T) {
 	}
 }
 
-// A converted suite passes on the image that the original describes.
+// A converted suite passes with the image that the original describes.
 func TestConvertedSuiteRuns(t *testing.T) {
 	source, err := os.ReadFile("testdata/convert/everything.yaml")
 	if err != nil {

@@ -24,10 +24,10 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// machine is an engine with two images: one of Debian, and one with a single program.
+// machine is an engine with two images: Debian, and an image with a single program.
 type machine struct {
 	*dockerengine.Engine
-	debian, scratch string // ids
+	debian, scratch string // image IDs
 }
 
 var (
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// fleet returns the engines by kind. It starts them when the first test needs them.
+// fleet returns the engines by kind. It starts them on first use.
 func fleet(t testing.TB) map[string]*machine {
 	t.Helper()
 	if testing.Short() {
@@ -109,12 +109,12 @@ func loadImage(ctx context.Context, e *dockerengine.Engine, name string, img v1.
 	return e.ImageID(ctx, name)
 }
 
-// environment returns the lookup of environment variables for an engine at host.
+// environment returns a function that looks up the environment variables for an engine at host.
 func environment(host, home string) func(name string) string {
 	return func(name string) string { return map[string]string{"DOCKER_HOST": host, "HOME": home}[name] }
 }
 
-// buildImages builds the images of the engines. Both have the program in testdata/service.
+// buildImages builds the images debian and scratch. Both contain the program in testdata/service.
 func buildImages(dir string) error {
 	program := filepath.Join(dir, "service")
 	build := exec.Command("go", "build", "-o", program, "./testdata/service")
@@ -178,7 +178,7 @@ func archive(header tar.Header, content string) []byte {
 	return b.Bytes()
 }
 
-// onBoth runs a test on each engine, and checks that it leaves no container and no volume.
+// onBoth runs a test on each engine and checks that no containers and volumes remain.
 func onBoth(t *testing.T, test func(t *testing.T, m *machine)) {
 	machines := fleet(t)
 	for _, kind := range slices.Sorted(maps.Keys(machines)) {

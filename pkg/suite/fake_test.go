@@ -15,14 +15,14 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// fakeEngine creates containers that run functions instead of programs, and records what is requested of them. Tests
-// use it for what does not depend on a real engine: which containers are created, and how failures are reported.
+// fakeEngine creates containers that run functions instead of programs and record the calls. Tests use it to check
+// which containers are created and how failures are reported, which does not need a real engine.
 type fakeEngine struct {
-	// command is called for each command of a container, with the number of the container from 1.
+	// command is called for each command of a container, and for its log.
 	command func(c *fakeContainer, args []string, out, err io.Writer) (exit int, failure error)
-	// state is what Inspect returns; nil: a running container.
+	// state returns the result of Inspect; nil stands for a running container.
 	state func(c *fakeContainer) dockerengine.State
-	// stop is called by Stop and Kill, and returns the error of the stop.
+	// stop is called by Stop and Wait and returns their error.
 	stop func(ctx context.Context, c *fakeContainer, grace time.Duration) error
 
 	mutex      sync.Mutex

@@ -14,10 +14,10 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// maxListed limits how many files a message names, and how many messages a check has.
+// maxListed is the maximum number of files in a message, and of messages of a check.
 const maxListed = 10
 
-// traits are the properties that files can be selected by.
+// traits maps each property by which files can be selected to its predicate.
 var traits = map[Trait]func(File) bool{
 	"setuid":             func(f File) bool { return f.Mode&fs.ModeSetuid != 0 },
 	"setgid":             func(f File) bool { return f.Mode&fs.ModeSetgid != 0 },
@@ -32,10 +32,10 @@ var traits = map[Trait]func(File) bool{
 
 func traitNames() []Trait { return slices.Sorted(maps.Keys(traits)) }
 
-// fileResult is the result of a check of files, except for the contents of files.
+// fileResult is the result of a file check before the contents of files are checked.
 type fileResult struct {
 	check        *FileCheck
-	contentFiles []File // files whose contents have to be checked, sorted by path
+	contentFiles []File // files with contents to check, sorted by path
 	messages     []string
 }
 
@@ -74,7 +74,7 @@ func checkFiles(t *Tree, c *FileCheck) *fileResult {
 	return r
 }
 
-// addf adds a message. Messages after the limit are only counted, so a pattern that matches everything is cheap.
+// addf adds a message. It formats no messages beyond the limit, so a pattern that matches every file is cheap.
 func (r *fileResult) addf(format string, args ...any) {
 	switch len(r.messages) {
 	case maxListed:
@@ -85,7 +85,7 @@ func (r *fileResult) addf(format string, args ...any) {
 	}
 }
 
-// failures returns all failures of the check. contents starts with the contents of r.contentFiles, unless err is set.
+// failures returns all failures of the check. Unless err is set, contents begins with the contents of r.contentFiles.
 func (r *fileResult) failures(contents [][]byte, err error, dir string) (failures []Failure) {
 	for _, message := range r.messages {
 		failures = append(failures, Failure{Line: r.check.Line, Message: message})
@@ -99,7 +99,7 @@ func (r *fileResult) failures(contents [][]byte, err error, dir string) (failure
 	return failures
 }
 
-// selectFiles returns the files that a check applies to, sorted by path.
+// selectFiles returns the files to which a check applies, sorted by path.
 func (t *Tree) selectFiles(c *FileCheck) (files []File) {
 	add := func(f File) {
 		if c.selects(f) {
@@ -138,7 +138,7 @@ func (c *FileCheck) selects(f File) bool {
 	return true
 }
 
-// isPattern reports whether a path has special characters of a pattern that are not escaped.
+// isPattern reports whether a path contains unescaped special characters of a pattern.
 func isPattern(s string) bool {
 	for i := 0; i < len(s); i++ {
 		switch s[i] {
@@ -163,7 +163,7 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// checkHeader checks everything but the content of a file.
+// checkHeader checks everything except the content of a file.
 func (r *fileResult) checkHeader(t *Tree, f File) {
 	c := r.check
 	if c.Type != "" && f.Type != c.Type {
@@ -197,7 +197,7 @@ func (r *fileResult) checkHeader(t *Tree, f File) {
 	}
 }
 
-// unixMode returns the permission bits as chmod takes them.
+// unixMode returns the permission bits in chmod's numeric form.
 func unixMode(m fs.FileMode) uint32 {
 	mode := uint32(m.Perm())
 	for bit, unix := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
@@ -209,7 +209,7 @@ func unixMode(m fs.FileMode) uint32 {
 }
 
 // compareOwner describes how a file's owner differs from want, which is user or user:group by name or number. It
-// returns "" if they are the same.
+// returns "" if it does not.
 func (t *Tree) compareOwner(f File, want string) string {
 	user, group, _ := strings.Cut(want, ":")
 	if difference := t.compareID("user", user, "/etc/passwd", f.UID); difference != "" {
@@ -218,7 +218,7 @@ func (t *Tree) compareOwner(f File, want string) string {
 	return t.compareID("group", group, "/etc/group", f.GID)
 }
 
-// compareID compares one id with a name or number; "" is any. file has the ids of names.
+// compareID compares an ID with a name or number; "" matches any ID. file maps names to IDs.
 func (t *Tree) compareID(kind, want, file string, have int) string {
 	if want == "" {
 		return ""
@@ -236,7 +236,7 @@ func (t *Tree) compareID(kind, want, file string, have int) string {
 	return ""
 }
 
-// idOf returns the id of a name in the image's /etc/passwd or /etc/group, see passwd(5).
+// idOf returns the ID of a name in the image's /etc/passwd or /etc/group, see passwd(5).
 func (t *Tree) idOf(file, name string) (int, bool) {
 	ids, cached := t.ids[file]
 	if !cached {
@@ -269,7 +269,7 @@ func (t *Tree) readIDs(file string) map[string]int {
 	return ids
 }
 
-// listPaths joins the paths of files, up to the limit.
+// listPaths joins the paths of files, up to maxListed.
 func listPaths(files []File) string {
 	var names []string
 	for _, f := range files[:min(len(files), maxListed)] {

@@ -1,22 +1,22 @@
 package suite
 
-// The types in this file and in forms.go define the format of a suite once: its keys (yaml tags), its rules (jsonschema
-// and schema tags, JSONForm methods) and its documentation (the comments). schema.json is generated from them. Parse
-// validates against it, and Convert writes a suite by encoding them.
+// The types in this file and in forms.go define the format of a suite: its keys (yaml tags), its rules (jsonschema and
+// schema tags, JSONForm methods) and its documentation (the comments). schema.json is generated from them. Parse
+// validates files against the schema, and Convert encodes these types.
 
 //go:generate go run ../../internal/gen/schema
 
-// Position is where a value begins in the suite's file.
+// Position is the position of a value in the suite's file.
 type Position struct {
-	Line int // from 1; 0 for a value that no file holds
+	Line int // from 1; 0 for a value that is not from a file
 }
 
-// Document defines what a container image must be like. Regular expressions use Go's syntax (RE2): (?m) at the start
-// makes ^ and $ match at each line. Paths of golden files and mounts are relative to the suite's file.
+// Document is a test suite for a container image. Regular expressions use Go's syntax (RE2): (?m) at the start makes ^
+// and $ match at each line. Paths of golden files and mounts are relative to the suite's file.
 type Document struct {
 	// Name of the suite in reports. Default: the name of the file.
 	Name string `yaml:"name,omitempty"`
-	// Settings of every test that does not set its own.
+	// Default settings of the tests.
 	Defaults Settings `yaml:"defaults,omitempty"`
 	// Tests, in the order of the report.
 	Tests []*Test `yaml:"tests" jsonschema:"required,minItems=1"`
@@ -25,15 +25,15 @@ type Document struct {
 // Test checks one thing: the metadata of the image, its files, a command, or the image as a running service.
 type Test struct {
 	Position `yaml:"-"`
-	// Name, unique in the suite.
+	// Unique name of the test.
 	Name string `yaml:"name" jsonschema:"required,title=one-line name,pattern=^[^\\p{C}]{1\\,200}$"`
-	// Words that select tests (--tags).
+	// Words by which tests can be selected (--tags).
 	Tags []Word `yaml:"tags,omitempty"`
-	// Reason for not running the test.
+	// Reason why the test is skipped.
 	Skip string `yaml:"skip,omitempty"`
 	// Number of times to retry after a failure. A test that passes on a retry is reported as flaky, not as passed.
 	Retries int `yaml:"retries,omitempty" jsonschema:"minimum=0,maximum=10,default=0"`
-	// Values of environment variables. Each combination of values is a test of its own.
+	// Values of environment variables. Each combination of values becomes a separate test.
 	Matrix Matrix `yaml:"matrix,omitempty"`
 
 	Settings `yaml:",inline"`
@@ -56,20 +56,20 @@ type Test struct {
 type Settings struct {
 	// Maximum duration of the whole test. Default: 60s.
 	Timeout Duration `yaml:"timeout,omitempty"`
-	// User, as for docker run --user. Default: the user of the image, or 65534:65534 if that is root, so a test that
-	// needs root has to request it. A service runs as the user of the image.
+	// User, as in docker run --user. Default: the image's user, or 65534:65534 if that is root, so a test that needs root
+	// must set it. The default for a service is always the image's user.
 	User Text `yaml:"user,omitempty"`
-	// Privileges. none: no capabilities and no way to gain them (sudo does not work); default: as with docker run; all:
-	// as with docker run --privileged.
+	// Privileges. none: no capabilities and no way to gain them (sudo does not work); default: as in docker run; all: as
+	// in docker run --privileged.
 	Privileges string `yaml:"privileges,omitempty" jsonschema:"enum=none,enum=default,enum=all,default=none"`
-	// Network. none, or bridge for the engine's default network. Default: none, or bridge for a service with a port to
-	// connect to.
+	// Network: none, or bridge for the engine's default network. Default: bridge for a service with a port to connect to,
+	// otherwise none.
 	Network string `yaml:"network,omitempty" jsonschema:"enum=none,enum=bridge,enum="`
-	// Run commands on a terminal. All output is stdout then.
+	// Run commands in a terminal. All output is then stdout.
 	TTY bool `yaml:"tty,omitempty" jsonschema:"default=false"`
 	// Run the command through the image's entry point.
 	Entrypoint bool `yaml:"entrypoint,omitempty" jsonschema:"default=false"`
-	// Working directory of commands. Default: that of the image.
+	// Working directory of commands. Default: the image's working directory.
 	Workdir string `yaml:"workdir,omitempty" jsonschema:"title=absolute path,pattern=^(/|$),example=/tmp"`
 	// Environment variables in addition to those of the image.
 	Env Env `yaml:"env,omitempty"`
@@ -78,7 +78,7 @@ type Settings struct {
 	Limits Limits  `yaml:"limits,omitempty"`
 }
 
-// Mount shows a file or directory to the container, read-only.
+// Mount makes a file or directory available in the container, read-only.
 type Mount struct {
 	Position `yaml:"-" schema:"example={source: fixtures, target: /fixtures}"`
 	// Path relative to the suite's file.
@@ -87,13 +87,13 @@ type Mount struct {
 	Target string `yaml:"target" jsonschema:"required,title=absolute path,pattern=^/.,example=/fixtures"`
 }
 
-// Limits bound the resources of a container.
+// Limits limit the resources of a container.
 type Limits struct {
-	// Memory in bytes, swap included. Default: unlimited.
+	// Memory in bytes, including swap. Default: unlimited.
 	Memory Size `yaml:"memory,omitempty"`
 	// CPU cores. Default: unlimited.
 	CPUs float64 `yaml:"cpus,omitempty" jsonschema:"minimum=0,maximum=1000000"`
-	// Processes and threads.
+	// Number of processes and threads.
 	PIDs int `yaml:"pids,omitempty" jsonschema:"minimum=0,maximum=4194304,default=512"`
 }
 
@@ -116,9 +116,9 @@ type TextCheck struct {
 	Include []Pattern `yaml:"include,omitempty"`
 	// Regular expressions that must not match.
 	Exclude []Pattern `yaml:"exclude,omitempty"`
-	// The whole text.
+	// The complete text.
 	Equals *string `yaml:"equals,omitempty"`
-	// File next to the suite that holds the whole text.
+	// File next to the suite that contains the complete text.
 	Golden string `yaml:"golden,omitempty" jsonschema:"minLength=1"`
 }
 
@@ -128,9 +128,9 @@ type ImageCheck struct {
 	// Environment variables.
 	Env    map[string]ValueCheck `yaml:"env,omitempty"`
 	Labels map[string]ValueCheck `yaml:"labels,omitempty"`
-	// The whole entry point; [] for none.
+	// The complete entry point; [] for none.
 	Entrypoint *[]string `yaml:"entrypoint,omitempty"`
-	// The whole default command; [] for none.
+	// The complete default command; [] for none.
 	Cmd     *[]string   `yaml:"cmd,omitempty"`
 	User    *ValueCheck `yaml:"user,omitempty"`
 	Workdir *ValueCheck `yaml:"workdir,omitempty"`
@@ -144,7 +144,7 @@ type ImageCheck struct {
 	VolumesAbsent []string     `yaml:"volumes_absent,omitempty"`
 	Healthcheck   *Healthcheck `yaml:"healthcheck,omitempty"`
 	StopSignal    *ValueCheck  `yaml:"stop_signal,omitempty"`
-	// Operating system and architecture, with the variant if that matters.
+	// Operating system and architecture, optionally with the variant.
 	Platform string `yaml:"platform,omitempty" jsonschema:"pattern=^[^/]+/[^/]+(/[^/]+)?$,example=linux/amd64"`
 	// Maximum size of all layers, uncompressed.
 	MaxSize   Size `yaml:"max_size,omitempty"`
@@ -154,12 +154,13 @@ type ImageCheck struct {
 // FileCheck checks one path, or every path that matches a pattern.
 type FileCheck struct {
 	Position `yaml:"-"`
-	// A path, or a pattern: * matches within a name, ** across directories. The checks apply to every match, and at least
-	// one match is required. A plain path is followed through symbolic links, except for the checks of type and target.
+	// A path, or a pattern: * matches within a name, ** across directories. The checks apply to every match. At least one
+	// file must match, unless absent or count is set. A plain path follows symbolic links, except with absent, target or
+	// type: symlink.
 	Path PathPattern `yaml:"path" jsonschema:"required"`
 	// Patterns of paths to ignore.
 	Except []Glob `yaml:"except,omitempty"`
-	// Only files with all of these traits.
+	// Select only files with all of these traits.
 	Having []Trait `yaml:"having,omitempty"`
 	// Require that no file matches.
 	Absent bool   `yaml:"absent,omitempty" jsonschema:"default=false"`
@@ -169,7 +170,7 @@ type FileCheck struct {
 	// user or user:group, by number or by name (from the image's /etc/passwd and /etc/group).
 	Owner        Text   `yaml:"owner,omitempty"`
 	ExecutableBy string `yaml:"executable_by,omitempty" jsonschema:"enum=owner,enum=group,enum=others,enum=any"`
-	// Target of the symbolic link, as the link stores it.
+	// Target of the symbolic link, as stored in the link.
 	Target *ValueCheck `yaml:"target,omitempty"`
 	// Size of the file in bytes.
 	Size *Range `yaml:"size,omitempty"`
@@ -179,7 +180,7 @@ type FileCheck struct {
 	Content *TextCheck `yaml:"content,omitempty"`
 }
 
-// Range bounds a number. A bare number is both bounds.
+// Range is a range of numbers, including its bounds. A single number is both bounds.
 type Range struct {
 	Position `yaml:"-" schema:"minProperties=1"`
 	Min      *Size `yaml:"min,omitempty"`
@@ -189,14 +190,14 @@ type Range struct {
 // ServiceCheck starts the image with its own entry point, user and command, and performs steps with it.
 type ServiceCheck struct {
 	Position `yaml:"-" schema:"minProperties=1"`
-	// Arguments instead of the image's command. The entry point stays.
+	// Arguments that replace the image's command, but not its entry point.
 	Command []string        `yaml:"command,omitempty"`
 	Ready   *ReadinessCheck `yaml:"ready,omitempty"`
 	// Steps to perform in order. The first failure ends the test.
 	Steps []Step `yaml:"steps,omitempty"`
 }
 
-// ReadinessCheck defines when the service has started: all conditions must hold.
+// ReadinessCheck defines when the service is ready: when all conditions are met.
 type ReadinessCheck struct {
 	Position `yaml:"-" schema:"minProperties=1"`
 	// The image's HEALTHCHECK reports healthy.
@@ -205,9 +206,9 @@ type ReadinessCheck struct {
 	Port int `yaml:"port,omitempty" jsonschema:"minimum=1,maximum=65535"`
 	// A request succeeds.
 	HTTP *HTTPCheck `yaml:"http,omitempty"`
-	// The log matches.
+	// The log matches this regular expression.
 	Log *Pattern `yaml:"log,omitempty"`
-	// Maximum duration of the start. Default: 30s.
+	// Time limit for the service to become ready. Default: 30s.
 	Within Duration `yaml:"within,omitempty"`
 }
 
@@ -218,7 +219,7 @@ type Step struct {
 	User         Text   `yaml:"user,omitempty"`
 	Env          Env    `yaml:"env,omitempty"`
 	Workdir      string `yaml:"workdir,omitempty" jsonschema:"title=absolute path,pattern=^(/|$),example=/tmp"`
-	// How long to retry run, http or logs until they pass. Default: no retry.
+	// How long to retry run, http or logs until it passes. Default: no retries.
 	Within Duration `yaml:"within,omitempty"`
 
 	HTTP *HTTPCheck `yaml:"http,omitempty" jsonschema:"oneof_required=http"`
@@ -228,7 +229,7 @@ type Step struct {
 	Logs    *LogsCheck `yaml:"logs,omitempty" jsonschema:"oneof_required=logs"`
 }
 
-// HTTPCheck sends a request to a port that is published on loopback. Redirects are not followed.
+// HTTPCheck sends a request to a port of the container. Redirects are not followed.
 type HTTPCheck struct {
 	Position `yaml:"-" schema:"example={port: 8080}"`
 	// Port of the container.
@@ -252,11 +253,11 @@ type StopCheck struct {
 	Signal string `yaml:"signal,omitempty" jsonschema:"title=signal,pattern=^(SIG)?[A-Z0-9+]+$,example=TERM"`
 	// Expected exit code.
 	Exit int `yaml:"exit,omitempty" jsonschema:"minimum=0,maximum=255,default=0"`
-	// Maximum duration of the stop. Default: 10s.
+	// Time limit for the service to stop. Default: 10s.
 	Within Duration `yaml:"within,omitempty"`
 }
 
-// LogsCheck checks what the service has printed so far.
+// LogsCheck checks the output of the service so far.
 type LogsCheck struct {
 	Position `yaml:"-" schema:"minProperties=1"`
 	Stdout   *TextCheck `yaml:"stdout,omitempty"`

@@ -13,11 +13,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The types with a YAML form of their own. Each has up to three methods: UnmarshalYAML reads the form from a node that
-// the schema accepts, MarshalYAML writes it, and JSONForm returns its JSON schema. For a type that is a mapping too,
-// JSONForm returns the schema of the short form only.
+// The types with a custom YAML form. Each has up to three methods: UnmarshalYAML decodes a node that the schema
+// accepts, MarshalYAML encodes it, and JSONForm returns its JSON schema. For a type that can also be a mapping,
+// JSONForm returns only the schema of the short form.
 type (
-	// Text is a string. A number is taken as it is written.
+	// Text is a string. A number is accepted and keeps its notation.
 	Text string
 	// Word is a name without spaces.
 	Word string
@@ -31,7 +31,7 @@ type (
 	Glob string
 	// PathPattern is an absolute path or a pattern of paths.
 	PathPattern string
-	// Trait is a property that files can be selected by.
+	// Trait is a property by which files can be selected.
 	Trait string
 	// Env holds environment variables by name.
 	Env map[string]Text
@@ -58,15 +58,15 @@ type (
 		absent  bool
 	}
 
-	// Healthcheck is whether the image has a HEALTHCHECK, or its command with CMD or CMD-SHELL first.
+	// Healthcheck is true or false for any or no HEALTHCHECK, or its exact command, which begins with CMD or CMD-SHELL.
 	Healthcheck struct {
 		Position
 		present bool
-		test    []string // nil: any
+		test    []string // nil for any command
 	}
 )
 
-// Formats that the schema refers to and JSON schema does not define, with their validation.
+// formats maps the schema's custom formats to their validation functions.
 var formats = map[string]func(string) error{
 	"go-duration": func(s string) error { _, err := parseDuration(s); return err },
 	"size":        func(s string) error { _, err := parseSize(s); return err },
@@ -78,7 +78,7 @@ var formats = map[string]func(string) error{
 	},
 }
 
-// Keywords that several forms share.
+// Parts of JSON schemas that several forms share.
 const (
 	text     = `{"type": ["string", "number"]}`
 	envName  = `^[A-Za-z_][A-Za-z0-9_]*$`
@@ -99,14 +99,14 @@ func (Duration) JSONForm() string {
 		"examples": ["500ms", "30s", "2m"]}`
 }
 
-// UnmarshalYAML reads a duration.
+// UnmarshalYAML decodes a duration.
 func (v *Duration) UnmarshalYAML(n *yaml.Node) error {
 	d, err := parseDuration(n.Value)
 	*v = Duration(d)
 	return err
 }
 
-// MarshalYAML writes the duration in Go's format.
+// MarshalYAML encodes the duration in Go's format.
 func (v Duration) MarshalYAML() (any, error) { return time.Duration(v).String(), nil }
 
 func parseDuration(s string) (time.Duration, error) {
@@ -123,7 +123,7 @@ func (Size) JSONForm() string {
 		"examples": [4096, "10MB", "1GiB"]}`
 }
 
-// UnmarshalYAML reads a size: a number of bytes, or a number with a decimal (MB) or binary (MiB) unit.
+// UnmarshalYAML decodes a size: a number of bytes, or a number with a decimal (MB) or binary (MiB) unit.
 func (v *Size) UnmarshalYAML(n *yaml.Node) error {
 	size, err := parseSize(n.Value)
 	*v = Size(size)
@@ -158,7 +158,7 @@ func (PathPattern) JSONForm() string {
 func (Trait) JSONForm() string {
 	names, err := json.Marshal(traitNames())
 	if err != nil {
-		panic(err) // strings are always encoded
+		panic(err) // encoding strings does not fail
 	}
 	return `{"enum": ` + string(names) + `}`
 }
@@ -181,14 +181,14 @@ func (Pattern) JSONForm() string {
 	return `{"type": ["string", "number"], "title": "regular expression", "format": "regex"}`
 }
 
-// UnmarshalYAML reads a regular expression.
+// UnmarshalYAML decodes a regular expression.
 func (p *Pattern) UnmarshalYAML(n *yaml.Node) (err error) {
 	p.Line = n.Line
 	p.Regexp, err = regexp.Compile(n.Value)
 	return err
 }
 
-// MarshalYAML writes the source of the regular expression.
+// MarshalYAML encodes the source of the regular expression.
 func (p Pattern) MarshalYAML() (any, error) { return p.String(), nil }
 
 // JSONForm returns the JSON schema of the YAML form.
@@ -199,7 +199,7 @@ func (Command) JSONForm() string {
 			"items": ` + text + `}]}`
 }
 
-// UnmarshalYAML reads a command line, or a list of a program and its arguments.
+// UnmarshalYAML decodes a command line, or a list of a program and its arguments.
 func (c *Command) UnmarshalYAML(n *yaml.Node) error {
 	c.Line = n.Line
 	if n.Kind == yaml.ScalarNode {
@@ -209,7 +209,7 @@ func (c *Command) UnmarshalYAML(n *yaml.Node) error {
 	return n.Decode(&c.Args)
 }
 
-// MarshalYAML writes the program and its arguments as a list.
+// MarshalYAML encodes the program and its arguments as a list.
 func (c Command) MarshalYAML() (any, error) { return c.Args, nil }
 
 // JSONForm returns the JSON schema of the YAML form.
@@ -220,7 +220,7 @@ func (ValueCheck) JSONForm() string {
 			"additionalProperties": false, "examples": ["{matches: '^v[0-9]+$'}"]}]}`
 }
 
-// UnmarshalYAML reads a value, a regular expression, or null.
+// UnmarshalYAML decodes a value, a regular expression, or null.
 func (v *ValueCheck) UnmarshalYAML(n *yaml.Node) error {
 	v.Line = n.Line
 	switch {
@@ -240,7 +240,7 @@ func (v *ValueCheck) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// MarshalYAML writes the value, the regular expression, or null.
+// MarshalYAML encodes the value, the regular expression, or null.
 func (v ValueCheck) MarshalYAML() (any, error) {
 	switch {
 	case v.absent:
@@ -256,7 +256,7 @@ func (Healthcheck) JSONForm() string {
 	return `{"oneOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}]}`
 }
 
-// UnmarshalYAML reads a boolean or a command.
+// UnmarshalYAML decodes a boolean or a command.
 func (h *Healthcheck) UnmarshalYAML(n *yaml.Node) error {
 	h.Line = n.Line
 	if n.Kind == yaml.ScalarNode {
@@ -269,7 +269,7 @@ func (h *Healthcheck) UnmarshalYAML(n *yaml.Node) error {
 // JSONForm returns the JSON schema of the short form, a regular expression to match.
 func (TextCheck) JSONForm() string { return Pattern{}.JSONForm() }
 
-// UnmarshalYAML reads a regular expression, or a mapping.
+// UnmarshalYAML decodes a regular expression, or a mapping.
 func (c *TextCheck) UnmarshalYAML(n *yaml.Node) error {
 	c.Line = n.Line
 	if n.Kind == yaml.ScalarNode {
@@ -283,7 +283,7 @@ func (c *TextCheck) UnmarshalYAML(n *yaml.Node) error {
 // JSONForm returns the JSON schema of the short form, an exact number.
 func (Range) JSONForm() string { return Size(0).JSONForm() }
 
-// UnmarshalYAML reads a number, or a mapping.
+// UnmarshalYAML decodes a number, or a mapping.
 func (r *Range) UnmarshalYAML(n *yaml.Node) error {
 	r.Line = n.Line
 	if n.Kind == yaml.ScalarNode {
@@ -298,7 +298,7 @@ func (r *Range) UnmarshalYAML(n *yaml.Node) error {
 // JSONForm returns the JSON schema of the short form, a stop without options.
 func (StopCheck) JSONForm() string { return `{"const": true}` }
 
-// UnmarshalYAML reads true, or a mapping.
+// UnmarshalYAML decodes true, or a mapping.
 func (s *StopCheck) UnmarshalYAML(n *yaml.Node) error {
 	s.Line = n.Line
 	if n.Kind == yaml.ScalarNode {
@@ -308,7 +308,7 @@ func (s *StopCheck) UnmarshalYAML(n *yaml.Node) error {
 	return n.Decode((*mapping)(s))
 }
 
-// The other types are mappings, which record where they begin.
+// The other types are mappings. Their methods record the line.
 
 // UnmarshalYAML reads the mapping.
 func (t *Test) UnmarshalYAML(n *yaml.Node) error {

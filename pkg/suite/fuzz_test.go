@@ -9,8 +9,8 @@ import (
 	"unicode"
 )
 
-// FuzzReadJUnit checks that every test of an untrusted file is counted once and shown in one line, and that the report
-// of the file, written as JUnit and read again, has the same results.
+// FuzzReadJUnit checks that every test in an untrusted file is counted once and shown in one line, and that writing the
+// report as JUnit and reading it again yields the same results.
 func FuzzReadJUnit(f *testing.F) {
 	for _, seed := range []string{
 		`<testsuites><testsuite name="s"><testcase name="a" classname="c" time="0.1"/>` +

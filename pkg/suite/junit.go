@@ -19,10 +19,10 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// maxJUnit limits the size of files to read, in bytes.
+// maxJUnit is the maximum size of a JUnit file to read, in bytes.
 const maxJUnit = 64 << 20
 
-// WriteJUnit writes the report as JUnit XML in the format of Jenkins (junit-10.xsd), which other tools read too.
+// WriteJUnit writes the report as JUnit XML in the format of Jenkins (junit-10.xsd), which other tools support too.
 func (r *Report) WriteJUnit(w io.Writer) error {
 	s := junit.Testsuite{Name: xmlText(r.Suite), Time: xmlSeconds(r.Duration), File: xmlText(r.File)}
 	s.SetTimestamp(r.Started)
@@ -39,7 +39,7 @@ func (r *Report) WriteJUnit(w io.Writer) error {
 		case Failed:
 			c.Failure = &junit.Result{Type: "failure", Message: xmlText(t.summary()), Data: xmlText(t.details())}
 		case Flaky:
-			// JUnit has no such status: the test counts as passed, with a note.
+			// JUnit has no status for flaky tests, so report the test as passed, with a note.
 			note := fmt.Sprintf("flaky: passed on attempt %d; earlier failure:\n%s", t.Attempts, t.details())
 			c.SystemOut = &junit.Output{Data: xmlText(note)}
 		}
@@ -47,14 +47,14 @@ func (r *Report) WriteJUnit(w io.Writer) error {
 	}
 	suites := junit.Testsuites{Name: s.Name, Time: s.Time}
 	suites.AddSuite(s)
-	suites.Skipped = 0 // the schema allows it in testsuite only
+	suites.Skipped = 0 // the schema allows this attribute only in testsuite
 	if _, err := io.WriteString(w, xml.Header); err != nil {
 		return err
 	}
 	return suites.WriteXML(w)
 }
 
-// summary returns the first failure in one line.
+// summary returns the first failure and the number of others, in one line.
 func (t *Result) summary() string {
 	if len(t.Failures) == 0 {
 		return ""
@@ -85,8 +85,8 @@ func (t *Result) details() string {
 
 func xmlSeconds(d time.Duration) string { return fmt.Sprintf("%.3f", max(d, 0).Seconds()) }
 
-// xmlText replaces the characters that XML does not allow (https://www.w3.org/TR/xml/#charsets). They cannot be escaped
-// in CDATA, which the library writes.
+// xmlText replaces characters that are invalid in XML (https://www.w3.org/TR/xml/#charsets). The library writes CDATA,
+// in which they cannot be escaped.
 func xmlText(s string) string {
 	return strings.Map(func(c rune) rune {
 		switch {
@@ -94,13 +94,13 @@ func xmlText(s string) string {
 			c >= 0x10000 && c <= 0x10ffff:
 			return c
 		case c < 0x20:
-			return 0x2400 + c // the picture of a control character
+			return 0x2400 + c // the symbol for the control character
 		}
 		return 0xfffd
 	}, s)
 }
 
-// ReadJUnit reads a JUnit XML file of another program.
+// ReadJUnit reads a JUnit XML file that another program wrote.
 func ReadJUnit(file string) (*Report, error) {
 	fail := func(err error) (*Report, error) {
 		return nil, fmt.Errorf("read the JUnit file %s: %w", file, err)
@@ -133,7 +133,7 @@ func ReadJUnit(file string) (*Report, error) {
 
 var errNoTestsuite = errors.New("file has no testsuite element")
 
-// ingest adds the tests of a suite and of the suites in it.
+// ingest adds the tests of a suite and of its nested suites.
 func (r *Report) ingest(s reader.Suite) {
 	for _, t := range s.Tests {
 		result := &Result{
@@ -166,8 +166,8 @@ func (r *Report) ingest(s reader.Suite) {
 	}
 }
 
-// ReadJUnitFiles reads the JUnit files in dir that were changed at or after since, except those with the given names.
-// It ignores other XML files, and returns nil if there is no JUnit file.
+// ReadJUnitFiles reads the JUnit files in dir that were modified at or after since, except those with the given names.
+// It ignores other XML files. If there are no JUnit files, it returns nil.
 func ReadJUnitFiles(dir string, since time.Time, except ...string) (*Report, error) {
 	files, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.xml"))
 	if err != nil {

@@ -11,14 +11,14 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// Limits of a job summary, which GitHub truncates at 1 MiB.
+// Limits of a job summary, which GitHub limits to 1 MiB.
 const (
 	maxSummaryFailures = 50
 	maxSummaryRows     = 500
 )
 
-// WriteMarkdown writes the report for a job summary: the failures with the difference between expected and actual text,
-// and a folded table of all tests.
+// WriteMarkdown writes the report for a job summary: the failures with a diff of expected and actual text, and a
+// collapsed table of all tests.
 func (r *Report) WriteMarkdown(w io.Writer) error {
 	var b bytes.Buffer
 	mark := "✅"
@@ -81,10 +81,10 @@ func (t *Result) title() string {
 	return t.Class + ": " + t.Name
 }
 
-// markdownSpecial matches the characters that Markdown may interpret.
+// markdownSpecial matches characters with a meaning in Markdown.
 var markdownSpecial = regexp.MustCompile("[\\\\`*_{}\\[\\]()#+!|~@:-]")
 
-// escape returns Markdown that shows a text literally, in one line.
+// escape returns Markdown that renders s literally, in one line.
 func escape(s string) string {
 	return html.EscapeString(markdownSpecial.ReplaceAllString(safetext.Line(s, 300), `\$0`))
 }

@@ -43,7 +43,7 @@ func (c *ImageCheck) check(config *v1.ConfigFile, layers int, size func() (int64
 	return m.failures
 }
 
-// metadataResult collects the failures of a check of metadata.
+// metadataResult collects the failures of a metadata check.
 type metadataResult struct {
 	check    *ImageCheck
 	failures []Failure
@@ -128,7 +128,7 @@ func (m *metadataResult) compareHealthcheck(have *v1.HealthConfig) {
 	}
 }
 
-// comparePlatform compares the variant only if the check has one.
+// comparePlatform compares the platform. It compares the variant only if the check has one.
 func (m *metadataResult) comparePlatform(config *v1.ConfigFile) {
 	want := m.check.Platform
 	if want == "" {

@@ -16,7 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Each problem has the line of the value, and its place in the test.
+// Each problem has the line of the invalid value and its location in the test.
 func TestParseInvalid(t *testing.T) {
 	const ok = "\n  - {name: b, run: 'true'}"
 	for _, test := range []struct{ name, text, want string }{
@@ -146,7 +146,7 @@ func TestParseInvalid(t *testing.T) {
 		{
 			"session with two networks",
 			"tests:\n  - {name: a, session: s, run: x}\n  - {name: b, session: s, run: x, network: bridge}",
-			`3: session "s" has other container settings on line 2`,
+			`3: session "s" has different container settings on line 2`,
 		},
 		{"empty image check", "tests:\n  - {name: a, image: {}}", "2: image must not be empty"},
 		{
@@ -311,8 +311,8 @@ func TestParseReportsDefaultsOnce(t *testing.T) {
 	}
 }
 
-// An untrusted suite must not show its containers other files of the machine.
-func TestParseConfinesFilesToTheSuite(t *testing.T) {
+// An untrusted suite must not expose other files of the machine to its containers.
+func TestParseFilesOutsideSuite(t *testing.T) {
 	dir := t.TempDir()
 	links := map[string]string{"out": "/etc", "key": "/proc/self/environ", "up": "..", "near": "fixtures"}
 	for link, target := range links {
@@ -401,7 +401,6 @@ tests:
 	}
 }
 
-// Settings that neither a test nor the defaults set.
 func TestBuiltInDefaults(t *testing.T) {
 	s, err := Parse("tests.yaml", []byte("tests: [{name: a, run: 'true'}]"))
 	if err != nil {
@@ -413,7 +412,7 @@ func TestBuiltInDefaults(t *testing.T) {
 	}
 }
 
-// compiledSchema compiles the schema as an editor does, without the formats that JSON schema does not define.
+// compiledSchema compiles the schema like an editor, without the custom formats.
 func compiledSchema(t testing.TB) *jsonschema.Schema {
 	t.Helper()
 	document, err := jsonschema.UnmarshalJSON(strings.NewReader(string(Schema)))
@@ -432,7 +431,7 @@ func compiledSchema(t testing.TB) *jsonschema.Schema {
 	return schema
 }
 
-// asJSON converts YAML to the types that the schema's validator takes.
+// asJSON converts YAML to the types of the schema's validator.
 func asJSON(text []byte) (any, error) {
 	var value any
 	if err := yaml.Unmarshal(text, &value); err != nil {
@@ -445,7 +444,7 @@ func asJSON(text []byte) (any, error) {
 	return jsonschema.UnmarshalJSON(strings.NewReader(string(data)))
 }
 
-// An editor with the schema accepts the files that Load accepts: those in testdata/good, and none in testdata/bad.
+// The schema in an editor and Load agree: both accept the files in testdata/good and reject those in testdata/bad.
 func TestSchemaAgreesOnFiles(t *testing.T) {
 	schema := compiledSchema(t)
 	for _, folder := range []string{"good", "bad"} {

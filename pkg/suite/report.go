@@ -19,12 +19,12 @@ const (
 	Flaky   Status = "flaky"
 )
 
-// Report has the results of a run. Total is the sum of the other counts.
+// Report contains the results of a run. Total is the sum of the other counts.
 type Report struct {
-	Suite    string
-	File     string // of the suite
-	Image    string // id of the tested image
-	Seed     uint64 // of the order
+	Suite    string // name of the suite
+	File     string // path of the suite
+	Image    string // ID of the tested image
+	Seed     uint64 // seed of the order
 	Started  time.Time
 	Duration time.Duration
 
@@ -37,15 +37,15 @@ type Report struct {
 type Result struct {
 	Name     string
 	Class    string // class name of a test that [ReadJUnit] read; otherwise ""
-	File     string // the suite; "" for a test of another program
-	Line     int    // in File; 0: unknown
+	File     string // path of the suite; "" for a test of another program
+	Line     int    // in File; 0 if unknown
 	Tags     []string
 	Status   Status
-	Attempts int    // 0: not run
+	Attempts int    // 0 if the test did not run
 	Reason   string // why the test was skipped
 	Duration time.Duration
 	Failures []Failure // of the last failed attempt
-	Log      string    // file with the container's output; "" if there is none
+	Log      string    // path of the file with the container's output; may be ""
 }
 
 // Annotation is a message about a line of the suite.
@@ -53,7 +53,7 @@ type Annotation struct {
 	File    string
 	Line    int
 	Title   string
-	Message string // may quote what the image printed
+	Message string // may quote output of the image
 	Warning bool   // true for a flaky test, false for a failed one
 }
 
@@ -93,13 +93,13 @@ func (r *Report) Line() string {
 	return fmt.Sprintf("%d tests: %s (%s)", r.Total, strings.Join(parts, ", "), seconds(r.Duration))
 }
 
-// Add appends the results of another report, for example of one that [ReadJUnit] read.
+// Add appends the results of another report, such as one from [ReadJUnit].
 func (r *Report) Add(other *Report) {
 	r.Tests = append(r.Tests, other.Tests...)
 	r.count()
 }
 
-// Clean applies clean to each line of text in the report, to remove secrets from a report that [ReadJUnit] read.
+// Clean applies clean to each line of text in the report. It removes secrets from a report that [ReadJUnit] read.
 func (r *Report) Clean(clean func(line string) string) {
 	for _, t := range r.Tests {
 		t.Name, t.Class, t.Reason = clean(t.Name), clean(t.Class), clean(t.Reason)

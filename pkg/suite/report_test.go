@@ -21,7 +21,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// sample returns a report with a test of every status, and with text that could do harm.
+// sample returns a report with a test of every status, and with hostile text.
 func sample() *Report {
 	const file = "sandbox/tests.yaml"
 	r := &Report{
@@ -55,7 +55,7 @@ func sample() *Report {
 	return r
 }
 
-// hostile tries to act as a workflow command, Markdown, HTML, XML and a terminal sequence.
+// hostile contains workflow commands, Markdown, HTML, XML and terminal sequences.
 const hostile = "::error::no\n```\n</details>\n# big <script>alert(1)</script>\n]]></failure>" +
 	"\x1b[2J\x00\xff\u0085\ufffe ::stop-commands::x"
 
@@ -86,7 +86,7 @@ func TestGoldenReports(t *testing.T) {
 	}
 }
 
-// Text that an image printed is only in the stream for untrusted text.
+// Output of the image is written only to the stream for untrusted text.
 func TestTextSeparatesUntrustedOutput(t *testing.T) {
 	var log, untrusted bytes.Buffer
 	if err := sample().WriteText(&log, &untrusted); err != nil {
@@ -138,7 +138,7 @@ func TestJUnitIsValid(t *testing.T) {
 		if err := validateJUnit(t, file); err != nil {
 			t.Errorf("%s: %v", r.Suite, err)
 		}
-		// An independent reader finds the same results.
+		// Another library reads the same results.
 		suites, err := reader.IngestFile(file)
 		if err != nil || len(suites) != 1 {
 			t.Fatal(suites, err)
@@ -226,7 +226,6 @@ func TestReadJUnitInvalid(t *testing.T) {
 	}
 }
 
-// The details of tests that other programs ran.
 func TestReadJUnitDetails(t *testing.T) {
 	r, err := ReadJUnit(writeFile(t, `<testsuite name="s">
 		<testcase name="passed" classname="c" time="1.5"/>
@@ -260,7 +259,7 @@ second</error></testcase>
 	}
 }
 
-// ReadJUnitFiles reads the new JUnit files of a directory, and ignores old, excluded and other files.
+// ReadJUnitFiles reads the new JUnit files in a directory and ignores old, excluded and other files.
 func TestReadJUnitFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "[results]*")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -303,7 +302,7 @@ func TestReadJUnitFiles(t *testing.T) {
 	}
 }
 
-// Clean changes every text of other programs, line by line.
+// Clean applies to every text, line by line.
 func TestReportClean(t *testing.T) {
 	r := &Report{Tests: []*Result{{
 		Name: "secret a", Class: "secret b", Reason: "secret c",
@@ -324,7 +323,7 @@ func TestReportClean(t *testing.T) {
 func TestAnnotations(t *testing.T) {
 	r := sample()
 	r.Tests = append(r.Tests, &Result{
-		Name: "other", Status: Failed, File: "f", Line: 5, Failures: []Failure{{Message: "m"}}, // without a line
+		Name: "other", Status: Failed, File: "f", Line: 5, Failures: []Failure{{Message: "m"}}, // failure without a line
 	})
 	const file = "sandbox/tests.yaml"
 	want := []Annotation{
@@ -418,7 +417,7 @@ func TestExcerpt(t *testing.T) {
 func TestXMLText(t *testing.T) {
 	for r := rune(0); r < 0x10010; r++ {
 		if r == 0x400 {
-			r = 0xd700 // the characters in between are all valid
+			r = 0xd700 // skip a range of valid characters
 		}
 		s := xmlText(string(r))
 		if err := xml.Unmarshal([]byte("<a><![CDATA["+s+"]]></a>"), new(string)); err != nil {

@@ -22,36 +22,36 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// Engine creates the containers that tests run in. [*dockerengine.Engine] implements it.
+// Engine creates the containers in which tests run. [*dockerengine.Engine] implements it.
 type Engine interface {
 	Create(context.Context, dockerengine.ContainerSpec) (*dockerengine.Container, error)
-	// Reap removes the containers of earlier runs that were killed.
+	// Reap removes containers of earlier runs that were killed.
 	Reap(context.Context) (removed int, err error)
 }
 
 // Options configure a run.
 type Options struct {
 	Image   v1.Image // config and layers, for the checks of metadata and files
-	ImageID string   // id of the image in the engine; an id stays valid when the name moves
-	Engine  Engine   // nil if no test needs a container
+	ImageID string   // ID of the image in the engine; unlike a name, it always refers to the same image
+	Engine  Engine   // may be nil if no test needs a container
 
-	Parallel  int            // maximum number of containers at a time; 0: the number of CPUs
-	Seed      uint64         // seed of the order; 0: random
-	Run       *regexp.Regexp // run only tests whose name matches; nil: all
-	Tags      []string       // run only tests with at least one of the tags; nil: all
-	ReportDir string         // directory for the logs of failed tests, in logs/; "": no logs
+	Parallel  int            // maximum number of containers at a time; 0 for the number of CPUs
+	Seed      uint64         // seed of the order; 0 for a random one
+	Run       *regexp.Regexp // run only tests with a matching name; nil for all
+	Tags      []string       // run only tests with at least one of the tags; nil for all
+	ReportDir string         // logs of failed tests are written to its subdirectory logs; "" for no logs
 
 	// Log receives messages about the run itself. Nil discards them.
 	Log io.Writer
-	// Clean removes secrets from a line of the image's output before the line is stored. Nil keeps the line.
+	// Clean removes secrets from a line of the image's output before the line is stored. It may be nil.
 	Clean func(line string) string
-	// Progress is called after each test, one call at a time, with the number of finished tests and of all tests.
+	// Progress is called after each test, never concurrently, with the number of finished and of all tests.
 	Progress func(r *Result, done, total int)
 }
 
 // Run runs the tests of a suite and reports them in the order of the suite. Test failures are in the Report, not in the
-// error. The error is about tests that could not run, or about ctx ending early; the Report then has the results so
-// far. Run removes all of its containers before it returns.
+// error. Run returns an error if tests could not run or ctx ended; the Report then has the results so far. Run removes
+// all of its containers before it returns.
 func Run(ctx context.Context, s *Suite, o Options) (*Report, error) {
 	r, err := newRun(s, o)
 	if err != nil {
@@ -82,12 +82,12 @@ func (r *run) execute(ctx context.Context) (*Report, error) {
 // run is the state of one run of a suite.
 type run struct {
 	Options
-	suiteDir string // golden files and mounts are relative to it
+	suiteDir string // base directory of golden files and mounts
 	log      io.Writer
 	parallel int
 	create   func(context.Context, dockerengine.ContainerSpec) (container, error)
 	config   *v1.ConfigFile
-	units    [][]*Result // tests with containers in start order; the tests of a unit share one, and run in sequence
+	units    [][]*Result // tests with containers, in start order; tests of a unit run in sequence in one container
 	static   []*Result   // tests without containers
 	tests    map[*Result]*Test
 	report   *Report
@@ -105,7 +105,7 @@ func newRun(s *Suite, o Options) (*run, error) {
 		r.parallel = runtime.NumCPU()
 	}
 	r.create = func(ctx context.Context, spec dockerengine.ContainerSpec) (container, error) {
-		// The engine may complete a request that is interrupted, and nothing would remove that container.
+		// The engine may complete an interrupted request. Without the grace period, that container would remain.
 		ctx, cancel := withGrace(ctx, createGrace)
 		defer cancel()
 		return o.Engine.Create(ctx, spec)
@@ -161,7 +161,7 @@ func newRun(s *Suite, o Options) (*run, error) {
 	return r, nil
 }
 
-// createGrace is how long the creation of a container continues after the end of its test.
+// createGrace is how long the creation of a container may continue after its test has ended.
 const createGrace = 3 * time.Second
 
 // withGrace returns a context that ends the given time after ctx.
@@ -185,7 +185,7 @@ func (r *run) isSelected(t *Test) bool {
 	return r.Tags == nil || slices.ContainsFunc(r.Tags, hasTag)
 }
 
-// reap removes the containers of killed runs. It fails only if the engine cannot even list them.
+// reap removes containers of earlier runs that were killed. It returns an error only if it could remove none.
 func (r *run) reap(ctx context.Context) error {
 	if r.Engine == nil {
 		return nil
@@ -202,7 +202,7 @@ func (r *run) reap(ctx context.Context) error {
 	return nil
 }
 
-// runStatic runs the tests of metadata and files. It reads each layer once for the headers, and once for the contents.
+// runStatic runs the tests of metadata and files. It reads each layer at most twice: for the headers and the contents.
 func (r *run) runStatic(ctx context.Context) error {
 	layers, err := r.Image.Layers()
 	if err != nil {
@@ -239,7 +239,7 @@ func (r *run) runStatic(ctx context.Context) error {
 	var contents [][]byte
 	var contentsErr error
 	if len(contentFiles) > 0 {
-		if tree, err := readTree(); err == nil { // which was read above
+		if tree, err := readTree(); err == nil { // returns the tree that was read above
 			contents, contentsErr = tree.Contents(contentFiles)
 		}
 	}
@@ -258,7 +258,7 @@ func (r *run) runStatic(ctx context.Context) error {
 	return nil
 }
 
-// runUnit runs the tests of a session in their shared container, or one test in its own. It starts none after ctx ends.
+// runUnit runs the tests of a session in a shared container, or a single test. It starts no test after ctx ends.
 func (r *run) runUnit(ctx context.Context, unit []*Result) error {
 	var shared *sharedContainer
 	defer func() { r.closeShared(ctx, &shared) }()
@@ -277,8 +277,8 @@ func (r *run) runUnit(ctx context.Context, unit []*Result) error {
 	return nil
 }
 
-// runWithRetries runs a test until it passes or has no retries left. It returns what the container printed, nil if the
-// test passed at once. completed is false if ctx ended, which says nothing about the test.
+// runWithRetries runs a test until it passes or has no retries left. It returns the container's output, or nil if the
+// test passed on the first attempt. completed is false if ctx ended, in which case the test has no result.
 func (r *run) runWithRetries(
 	ctx context.Context, result *Result, shared **sharedContainer,
 ) (log []byte, completed bool) {
@@ -318,7 +318,7 @@ func (r *run) attempt(ctx context.Context, t *Test, shared **sharedContainer) ([
 	return r.runCommand(ctx, t)
 }
 
-// timeoutError ends a test that takes too long.
+// timeoutError reports a test that took too long.
 type timeoutError struct{ limit time.Duration }
 
 func (e *timeoutError) Error() string {
@@ -357,12 +357,12 @@ func cleanLines(text string, clean func(line string) string) string {
 	return strings.Join(lines, "\n")
 }
 
-// unsafeInFileName matches what is replaced in the name of a log file.
+// unsafeInFileName matches characters that are replaced in the name of a log file.
 var unsafeInFileName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 
 // writeLog writes a container's output to the report directory and returns the path of the file.
 func (r *run) writeLog(result *Result, log []byte) (string, error) {
-	// The number keeps the names of tests apart that differ only in replaced characters.
+	// The number distinguishes tests with names that differ only in replaced characters.
 	number := slices.Index(r.report.Tests, result) + 1
 	name := strings.Trim(unsafeInFileName.ReplaceAllString(truncate(result.Name, 80), "-"), "-")
 	file := filepath.Join("logs", fmt.Sprintf("%03d-%s.log", number, name))
@@ -372,8 +372,8 @@ func (r *run) writeLog(result *Result, log []byte) (string, error) {
 	return filepath.Join(r.ReportDir, file), nil
 }
 
-// WriteBelow writes a file below dir and creates the directories it needs. It fails if a symbolic link leads out of
-// dir, because an untrusted repository could use one to overwrite other files of the machine.
+// WriteBelow writes a file below dir and creates missing directories. It fails if a symbolic link leads out of dir,
+// because an untrusted repository could use one to overwrite other files of the machine.
 func WriteBelow(dir, name string, data []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

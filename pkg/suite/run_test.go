@@ -20,7 +20,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// parse parses a suite in a temporary directory with the given files.
+// parse parses a suite in a temporary directory that contains files.
 func parse(t *testing.T, text string, files map[string]string) *Suite {
 	t.Helper()
 	dir := t.TempDir()
@@ -40,13 +40,13 @@ func parse(t *testing.T, text string, files map[string]string) *Suite {
 	return s
 }
 
-// want is the expected result of a test: its status, and a part of its first failure.
+// want is the expected result of a test: its status and a part of its first failure.
 type want struct {
 	status  Status
 	message string
 }
 
-// check compares the results of a report. A test that wants does not have must pass.
+// check compares the results of a report with wants. Tests that are not in wants must pass.
 func check(t *testing.T, r *Report, wants map[string]want) {
 	t.Helper()
 	found := map[string]bool{}
@@ -256,7 +256,8 @@ tests:
 	})
 }
 
-// Commands that exceed their limits, or interfere with their container, fail alone and for the right reason.
+// A command that exceeds its limits or interferes with its container does not affect other tests, and the failure names
+// the cause.
 func TestMisbehavingCommands(t *testing.T) {
 	s := parse(t, `
 defaults: {timeout: 20s}
@@ -291,7 +292,7 @@ tests:
 		}
 		check(t, r, map[string]want{
 			"endless output":    {Failed, "command printed more than 8 MiB and was killed"},
-			"out of memory":     {Failed, "exit code is 137, want 0"}, // an old engine may notice the cause later
+			"out of memory":     {Failed, "exit code is 137, want 0"}, // an old engine may report the cause later
 			"ignores signals":   {Failed, "timed out after 1s and was killed"},
 			"workflow commands": {Failed, "exit code is 1, want 0"},
 		})
@@ -368,7 +369,7 @@ tests:
 	}
 }
 
-// The seed determines the order in which tests start. The report has the seed, and keeps the order of the suite.
+// The seed determines the order in which tests start. The report contains the seed and keeps the order of the suite.
 func TestOrder(t *testing.T) {
 	s := parse(t, "tests: [{name: a, run: x}, {name: b, run: x}, {name: c, run: x}]", nil)
 	order := func(seed uint64) string {
@@ -393,8 +394,8 @@ func TestOrder(t *testing.T) {
 	order(0)
 }
 
-// The errors of an engine that cannot create containers are failures of the tests.
-func TestCreateFails(t *testing.T) {
+// If the engine cannot create a container, the test fails with the engine's error.
+func TestCreateFailure(t *testing.T) {
 	s := parse(t, `
 tests:
   - {name: command, run: 'true'}
@@ -413,7 +414,7 @@ tests:
 	check(t, r, map[string]want{"command": failed, "session": failed, "service": failed})
 }
 
-// reaper is an engine with containers of earlier runs.
+// reaper is an engine with a configurable result of Reap.
 type reaper struct {
 	fakeEngine
 	removed int
@@ -451,7 +452,7 @@ func TestReap(t *testing.T) {
 	}
 }
 
-// Secrets that Clean removes are in no report and in no log.
+// Reports and logs contain no secrets that Clean removes.
 func TestSecretsAreRemoved(t *testing.T) {
 	s := parse(t, `
 tests:
@@ -485,8 +486,8 @@ tests:
 	}
 }
 
-// When the engine stops, every running test fails because of that, and the run ends.
-func TestEngineStops(t *testing.T) {
+// When the engine stops, every running test fails for that reason, and the run ends.
+func TestStoppedEngine(t *testing.T) {
 	fleet(t) // builds the images
 	dir, err := os.MkdirTemp("", "suite-stops-")
 	if err != nil {
@@ -522,7 +523,7 @@ tests:
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The stopping engine ends the containers, and then the connections.
+	// The engine first stops the containers and then closes the connections.
 	cause := regexp.MustCompile(`exit code is 5,|exited with code 5$|docker\.sock`)
 	for _, result := range r.Tests {
 		if result.Status != Failed || !cause.MatchString(result.summary()) {

@@ -18,17 +18,17 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// Limits of a service if the suite does not set them.
+// Default time limits of a service.
 const (
 	defaultReadyTimeout = 30 * time.Second
 	defaultStopTimeout  = 10 * time.Second
 )
 
 const (
-	pollInterval        = 50 * time.Millisecond  // between checks of a service that is not ready
+	pollInterval        = 50 * time.Millisecond  // between retries of a check
 	healthInterval      = 500 * time.Millisecond // between probes of the HEALTHCHECK
 	requestTimeout      = 5 * time.Second        // of one request to a service
-	closeDetectionDelay = 250 * time.Millisecond // after which an open connection counts as accepted by the service
+	closeDetectionDelay = 250 * time.Millisecond // how long a connection must stay open to count as accepted
 )
 
 // runningService is a service under test.
@@ -38,8 +38,8 @@ type runningService struct {
 	t   *Test
 }
 
-// runService starts the image as a service and performs the steps. It returns the failures and, if there are any, what
-// the service printed.
+// runService starts the image as a service and performs the steps. It returns the failures and, if there are any, the
+// service's log.
 func (r *run) runService(ctx context.Context, t *Test) ([]Failure, []byte) {
 	spec := r.containerSpec(t)
 	spec.Cmd, spec.Publish = t.Service.Command, t.ports()
@@ -66,7 +66,7 @@ func (r *run) runService(ctx context.Context, t *Test) ([]Failure, []byte) {
 	return failures, log
 }
 
-// ports returns the ports that the checks connect to.
+// ports returns the ports to which the checks connect.
 func (t *Test) ports() []int {
 	var ports []int
 	add := func(port int) {
@@ -120,7 +120,7 @@ func (s *runningService) waitUntilReady(ctx context.Context) []Failure {
 	return failures
 }
 
-// checkReady checks the conditions of readiness once, and returns the first that does not hold.
+// checkReady checks the readiness conditions once and returns the failure of the first that is not met.
 func (s *runningService) checkReady(ctx context.Context, r *ReadinessCheck) []Failure {
 	fail := func(line int, detail, format string, args ...any) []Failure {
 		return []Failure{{Line: line, Message: fmt.Sprintf(format, args...), Detail: detail}}
@@ -159,7 +159,7 @@ func (s *runningService) checkReady(ctx context.Context, r *ReadinessCheck) []Fa
 }
 
 // retry calls try until it returns no failures. It returns the last failures when within has passed or the service has
-// exited. within limits when a try may start; only the end of ctx interrupts one. With 0, try is called once.
+// exited. No call starts after within, but only the end of ctx interrupts one. If within is 0, it calls try once.
 func (s *runningService) retry(ctx context.Context, within time.Duration, line int, try func() []Failure) []Failure {
 	expired := time.After(within)
 	for exited := false; ; {
@@ -171,7 +171,7 @@ func (s *runningService) retry(ctx context.Context, within time.Duration, line i
 			return failures
 		}
 		if state, err := s.Inspect(ctx); err != nil || !state.Running {
-			exited = true // the last try sees the final state
+			exited = true // try once more, with the final state
 			continue
 		}
 		select {
@@ -241,7 +241,7 @@ func (s *runningService) checkLogs(ctx context.Context, step *Step) (failures []
 	return failures
 }
 
-// checkStop stops the service, and checks how long that took and the exit code.
+// checkStop stops the service and checks the duration and the exit code.
 func (s *runningService) checkStop(ctx context.Context, want *StopCheck) []Failure {
 	within := time.Duration(want.Within)
 	if within == 0 {
@@ -280,7 +280,7 @@ func (s *runningService) checkStop(ctx context.Context, want *StopCheck) []Failu
 	return nil
 }
 
-// logs returns what the container has printed so far, up to the output limit.
+// logs returns the output of the container so far, up to the output limit.
 func (s *runningService) logs(ctx context.Context) (*transcript, error) {
 	printed := new(transcript)
 	err := s.Logs(ctx, false, printed.streams())
@@ -290,8 +290,8 @@ func (s *runningService) logs(ctx context.Context) (*transcript, error) {
 	return printed, err
 }
 
-// checkAcceptsConnections connects to a published port. The engine's proxy accepts every connection and closes it at
-// once if no process of the container listens, so the connection has to stay open for a moment.
+// checkAcceptsConnections connects to a published port. The engine's proxy accepts every connection, but closes it
+// immediately if no process in the container listens, so the connection must stay open for closeDetectionDelay.
 func checkAcceptsConnections(ctx context.Context, address string) error {
 	if address == "" {
 		return errors.New("port is not published by the engine")
@@ -310,7 +310,7 @@ func checkAcceptsConnections(ctx context.Context, address string) error {
 	return nil
 }
 
-// serviceClient sends requests to published ports. It uses no proxy, because they are on loopback.
+// serviceClient sends requests to published ports. They are on loopback, so it uses no proxy.
 var serviceClient = &http.Client{
 	Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -17,7 +17,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// prints returns a command that prints the same to each stream of a log or a command, and exits with 0.
+// prints returns a command, also used as the log, that prints the given text to each stream and exits with 0.
 func prints(stdout, stderr string) func(*fakeContainer, []string, io.Writer, io.Writer) (int, error) {
 	return func(_ *fakeContainer, _ []string, out, err io.Writer) (int, error) {
 		_, _ = io.WriteString(out, stdout)
@@ -26,7 +26,7 @@ func prints(stdout, stderr string) func(*fakeContainer, []string, io.Writer, io.
 	}
 }
 
-// The first condition that does not hold is reported.
+// The first condition that is not met is reported.
 func TestReadiness(t *testing.T) {
 	running := dockerengine.State{Running: true}
 	for _, test := range []struct {
@@ -188,7 +188,7 @@ func TestServiceTimeout(t *testing.T) {
 	}
 }
 
-// portOf returns the published ports of a service at a loopback address.
+// portOf returns the port of a loopback address, and the state of a container that publishes it.
 func portOf(t *testing.T, address string) (port int, state func(*fakeContainer) dockerengine.State) {
 	t.Helper()
 	_, text, err := net.SplitHostPort(address)
@@ -249,7 +249,7 @@ func TestHTTPChecks(t *testing.T) {
 	}
 }
 
-// A port is ready when the service, and not only the engine's proxy, keeps a connection open.
+// A port is ready when the service keeps a connection open, and not when only the engine's proxy accepts it.
 func TestPortReadiness(t *testing.T) {
 	for _, test := range []struct {
 		name   string

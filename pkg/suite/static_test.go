@@ -14,10 +14,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
-// staticTest is a check of metadata or files, and the failure that it must have; "" if it must pass.
+// staticTest is a check of metadata or files and its expected failure, which is "" if the check must pass.
 type staticTest struct{ check, want string }
 
-// runStatic runs each check as a test of its own, without an engine.
+// runStatic runs each check as a separate test, without an engine.
 func runStatic(t *testing.T, img v1.Image, kind string, tests []staticTest, files map[string]string) {
 	t.Helper()
 	text := "tests:\n"
@@ -140,7 +140,7 @@ func TestPlatformVariant(t *testing.T) {
 	}, nil)
 }
 
-// filesImage has files of every type, and a second layer that changes the first.
+// filesImage returns an image with files of every type, and a second layer that modifies the first.
 func filesImage(t *testing.T) v1.Image {
 	t.Helper()
 	img, err := imageOf(v1.Config{},
@@ -198,7 +198,7 @@ func TestFiles(t *testing.T) {
 	}, map[string]string{"golden.txt": "y", "su.txt": "su"})
 }
 
-// Each trait selects the files that have it, and no others.
+// Each trait selects exactly the files that have it.
 func TestTraits(t *testing.T) {
 	var tests []staticTest
 	for _, test := range []struct{ trait, want string }{
@@ -215,7 +215,7 @@ func TestTraits(t *testing.T) {
 	runStatic(t, filesImage(t), "files", tests, nil)
 }
 
-// A message names at most 10 files, and a check has at most 11 messages.
+// A message lists at most 10 files, and a check has at most 11 messages.
 func TestManyFiles(t *testing.T) {
 	var entries []string
 	for i := range 20 {
@@ -234,8 +234,8 @@ func TestManyFiles(t *testing.T) {
 	}, nil)
 }
 
-// The headers of each layer are read once, and the contents of each layer once.
-func TestLayersAreReadOnce(t *testing.T) {
+// Each layer is read at most twice: once for the headers and once for the contents.
+func TestLayerReads(t *testing.T) {
 	s := parse(t, `
 tests:
   - {name: a, files: [{path: /su, content: su}, {path: /code, content: print}, {path: '/odd\[1]', content: odd}]}
@@ -252,7 +252,7 @@ tests:
 	}
 }
 
-// countedImage counts how often layers are read. If err is set, reading fails.
+// countedImage counts how many times layers are read. If err is set, reading fails.
 type countedImage struct {
 	v1.Image
 	opened atomic.Int64
@@ -295,7 +295,7 @@ func TestUnreadableLayers(t *testing.T) {
 	})
 }
 
-// A run that is canceled reports the tests that did not run as skipped.
+// A canceled run reports the tests that did not run as skipped.
 func TestCanceledRun(t *testing.T) {
 	s := parse(t, "tests:\n  - {name: a, files: [{path: /a}]}\n  - {name: b, image: {max_size: 1}}\n", nil)
 	canceled := errors.New("job canceled")

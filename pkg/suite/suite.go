@@ -1,6 +1,5 @@
-// Package suite tests a container image against a declarative file: its metadata, its files, commands in fresh or
-// shared containers, and the image as a running service. [Load] reads the file, [Run] runs it, and a [Report] has the
-// results.
+// Package suite tests a container image with a declarative test suite: its metadata, its files, commands in new or
+// shared containers, and the image as a running service. [Load] reads a suite, [Run] runs it and returns a [Report].
 //
 // The types in format.go define the format. schema.json, generated from them, describes it to editors.
 package suite
@@ -20,34 +19,37 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Bounds of a suite, which protect memory and time.
+// Limits of a suite.
 const (
 	maxTests  = 5000
 	maxMatrix = 256 // tests of one matrix
 )
 
-// Settings of a test if neither the test nor the defaults set them.
+// formatURL is the address of the suite format's documentation.
+const formatURL = "https://github.com/org/sandbox-actions/blob/v1/docs/suite.md"
+
+// Settings of a test that neither the test nor the suite's defaults set.
 const (
 	defaultTimeout    = time.Minute
 	defaultPIDs       = 512
 	defaultPrivileges = "none"
 )
 
-// Suite is a validated file of tests for one image.
+// Suite is a validated suite of tests for one image.
 type Suite struct {
-	File  string  // the path passed to Load; shown in reports, so callers may shorten it
+	File  string  // the path that was passed to Load; callers may shorten it for reports
 	Name  string  // name in reports; default: the name of the file
 	Tests []*Test // in the order of the file, one for each combination of a matrix
 
-	dir string // absolute directory of the file; golden files and mounts are relative to it
+	dir string // absolute path of the file's directory, the base of golden files and mounts
 }
 
-// Load reads a suite. For a file with an invalid format it returns an [*InvalidError] with the line of each problem.
+// Load reads and validates a suite. For an invalid file it returns an [*InvalidError] with the line of each problem.
 func Load(file string) (*Suite, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("test suite %s not found; create it (schema.json has the format) or name another file", file)
+			return nil, fmt.Errorf("test suite %s not found; create it (%s) or set another path", file, formatURL)
 		}
 		return nil, fmt.Errorf("read the test suite: %w", err)
 	}
@@ -87,10 +89,10 @@ func Parse(file string, data []byte) (*Suite, error) {
 	return s, nil
 }
 
-// decode fills in the suite and checks the rules that the schema cannot express. It leaves out tests with violations,
-// so each mistake is reported once.
+// decode fills in the suite and checks the rules that the schema cannot express. It skips tests with violations, so
+// that each mistake is reported once.
 func (s *Suite) decode(f *parsedFile, violations []violation) {
-	failed := map[string]bool{} // the top-level keys and the indexes of tests that have violations
+	failed := map[string]bool{} // top-level keys, and indexes of tests, with violations
 	for _, found := range violations {
 		switch l := found.location; {
 		case len(l) >= 2 && l[0] == "tests":
@@ -130,7 +132,7 @@ func (s *Suite) decode(f *parsedFile, violations []violation) {
 			continue
 		}
 		t := &Test{Settings: defaults}
-		t.Env = maps.Clone(t.Env) // the YAML library adds to the map
+		t.Env = maps.Clone(t.Env) // the YAML library modifies the map
 		if !f.decodeInto(l, t) {
 			continue
 		}
@@ -138,8 +140,8 @@ func (s *Suite) decode(f *parsedFile, violations []violation) {
 		if first := sessions[t.Session]; first == nil {
 			sessions[t.Session] = t
 		} else if t.Session != "" && !sameContainer(&first.Settings, &t.Settings) {
-			f.addf(t.Line, "session %q has other container settings on line %d; use the same network, privileges, mounts and "+
-				"limits, or another session", t.Session, first.Line)
+			f.addf(t.Line, "session %q has different container settings on line %d; use the same network, privileges, mounts "+
+				"and limits, or another session", t.Session, first.Line)
 		}
 		s.Tests = append(s.Tests, c.expandMatrix(t)...)
 	}
@@ -149,7 +151,7 @@ func (s *Suite) decode(f *parsedFile, violations []violation) {
 	c.uniqueNames(s.Tests)
 }
 
-// decodeInto decodes the value at l. It reports whether that succeeded.
+// decodeInto decodes the value at l and reports whether that succeeded. It adds a problem for each error.
 func (f *parsedFile) decodeInto(l location, into any) bool {
 	_, node := f.find(l)
 	err := node.Decode(into)
@@ -172,7 +174,7 @@ func sameContainer(a, b *Settings) bool {
 		slices.EqualFunc(a.Mounts, b.Mounts, sameMount)
 }
 
-// expandMatrix returns a test for each combination of the values in t's matrix.
+// expandMatrix returns one test for each combination of values in t's matrix.
 func (c *checker) expandMatrix(t *Test) []*Test {
 	tests := []*Test{t}
 	for _, name := range slices.Sorted(maps.Keys(t.Matrix)) {
@@ -197,7 +199,7 @@ func (c *checker) expandMatrix(t *Test) []*Test {
 	return tests
 }
 
-// uniqueNames adds a problem for each name that an earlier test has.
+// uniqueNames adds a problem for each test with the name of an earlier one.
 func (c *checker) uniqueNames(tests []*Test) {
 	lines := map[string]int{}
 	for _, t := range tests {

@@ -8,15 +8,15 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// Progress shows the progress of a run: a line for each test, or, on a terminal, one status line that changes and a
-// line for each test that did not pass. Pass its Test method as Options.Progress.
+// Progress displays the progress of a run: a line for each test or, on a terminal, a status line and a line for each
+// test that did not pass. Pass its Test method as Options.Progress.
 type Progress struct {
 	Log      io.Writer
 	Terminal bool // whether Log is a terminal
-	Width    int  // of the terminal, in characters; 0: 80
+	Width    int  // of the terminal, in characters; 0 for 80
 }
 
-// Test shows a finished test.
+// Test displays a finished test.
 func (p *Progress) Test(r *Result, done, total int) {
 	line := fmt.Sprintf("%-7s %s (%s)", r.Status, r.title(), seconds(r.Duration))
 	switch {

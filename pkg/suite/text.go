@@ -10,7 +10,7 @@ import (
 	"github.com/pmezard/go-difflib/difflib"
 )
 
-// Limits of what a failure quotes, in bytes.
+// Maximum lengths of quotes in a failure, in bytes.
 const (
 	maxExcerpt = 4 << 10
 	maxQuoted  = 200
@@ -19,11 +19,11 @@ const (
 // Failure is one failed check of a test.
 type Failure struct {
 	Line    int    // in the suite's file
-	Message string // one line of ours; may quote what the image printed
-	Detail  string // what the image printed, or its difference from the expected text; untrusted
+	Message string // one line; may quote output of the image
+	Detail  string // output of the image, or its diff to the expected text; untrusted
 }
 
-// check compares a text, which messages call name, with c. dir has the golden files.
+// check compares text with c. name describes the text in messages; dir is the base directory of golden files.
 func (c *TextCheck) check(name, text, dir string) (failures []Failure) {
 	fail := func(line int, detail, format string, args ...any) {
 		failures = append(failures, Failure{line, fmt.Sprintf(format, args...), detail})
@@ -53,7 +53,7 @@ func (c *TextCheck) check(name, text, dir string) (failures []Failure) {
 	return failures
 }
 
-// compare describes how a value differs from v, or returns "" if it does not.
+// compare describes how a value differs from v. It returns "" if it does not.
 func (v *ValueCheck) compare(have string, present bool) string {
 	switch {
 	case v.absent && present:
@@ -74,7 +74,7 @@ func (v *ValueCheck) compare(have string, present bool) string {
 
 func quote(s string) string { return strconv.Quote(truncate(s, maxQuoted)) }
 
-// excerpt returns the start and the end of a long text.
+// excerpt returns a short text unchanged, and the start and the end of a long one.
 func excerpt(s string) string {
 	if s == "" {
 		return "(empty)"
@@ -87,7 +87,7 @@ func excerpt(s string) string {
 	return fmt.Sprintf("%s\n… %d bytes omitted …\n%s", start, len(s)-2*half, end)
 }
 
-// diff returns the unified difference of two texts.
+// diff returns the unified diff of two texts.
 func diff(want, have string) string {
 	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
 		A: diffLines(want), B: diffLines(have), FromFile: "expected", ToFile: "actual", Context: 3,
@@ -98,8 +98,7 @@ func diff(want, have string) string {
 	return excerpt(text)
 }
 
-// diffLines splits a text for diff. It limits the number and length of the lines, because the time that a difference
-// takes grows with their product.
+// diffLines splits a text into lines for diff. It limits their number and length to bound the time of the diff.
 func diffLines(s string) []string {
 	const maxLines, maxLine = 1000, 1000
 	lines := strings.SplitAfterN(s, "\n", maxLines+1)

@@ -17,7 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Limits of what is read of an image.
+// Limits on reading an image.
 const (
 	maxEntries       = 4_000_000 // files
 	maxContent       = 16 << 20  // bytes of one file to compare
@@ -25,15 +25,15 @@ const (
 	maxLinks         = 40        // symbolic links in one path, as in path_resolution(7)
 )
 
-// Tree has the files of an image, as a new container sees them: the layers applied in order, see
+// Tree is the file system of an image as a new container sees it, with all layers applied in order. See
 // https://github.com/opencontainers/image-spec/blob/main/layer.md.
 type Tree struct {
-	Size int64 // bytes of all layers, uncompressed, including files that upper layers hide
+	Size int64 // uncompressed size of all layers in bytes, including files that upper layers hide
 
 	root   *entry
 	layers []v1.Layer
 	count  int
-	ids    map[string]map[string]int // names of /etc/passwd and /etc/group, filled in when they are needed
+	ids    map[string]map[string]int // IDs by file (/etc/passwd, /etc/group) and name, read on demand
 }
 
 // File is a file, directory or other entry of a tree.
@@ -45,7 +45,7 @@ type File struct {
 	GID  int
 	Size int64 // of the content, in bytes; 0 if Type is not file
 
-	Target string // of a symlink, as stored
+	Target string // target of a symlink, as stored
 
 	inode *inode
 }
@@ -58,7 +58,7 @@ type entry struct {
 
 type inode struct {
 	header tar.Header
-	layer  int // index of the layer with the content; -1 for a directory that no layer has
+	layer  int // index of the layer with the content; -1 for a directory that is in no layer
 	index  int // of the entry in the layer's tar file
 }
 
@@ -81,7 +81,7 @@ func ReadTree(ctx context.Context, img v1.Image) (*Tree, error) {
 	return t, nil
 }
 
-// newDirectory returns a directory that no layer has.
+// newDirectory returns a directory that is in no layer.
 func newDirectory() *entry {
 	header := tar.Header{Typeflag: tar.TypeDir, Mode: 0o755}
 	return &entry{inode: &inode{header: header, layer: -1}, children: map[string]*entry{}}
@@ -117,7 +117,7 @@ func (t *Tree) read(ctx context.Context, number int, layer v1.Layer) error {
 		}
 		header.Name = path.Clean("/" + header.Name)
 		header.PAXRecords = nil // not needed, and large
-		// A whiteout removes files of lower layers only, so it is applied first, wherever it is in the layer.
+		// A whiteout only removes files of lower layers, so apply it first, regardless of its position in the layer.
 		if dir, name := path.Split(header.Name); strings.HasPrefix(name, whiteoutPrefix) {
 			t.applyWhiteout(dir, name)
 			continue
@@ -191,7 +191,7 @@ func (t *Tree) add(node *inode) error {
 	return nil
 }
 
-// makeDirectory returns the directory at a path. It creates the directories that are missing.
+// makeDirectory returns the directory at a path. It creates missing directories.
 func (t *Tree) makeDirectory(dir string) *entry {
 	if found, _ := t.find(dir, true); found != nil && found.children != nil {
 		return found
@@ -216,7 +216,7 @@ func pathNames(name string) []string {
 }
 
 // find returns the entry at a path, and its path without symbolic links. It follows links in the directories of the
-// path and, with followLast, one at the end. It returns nil if there is no such entry, or if links form a loop.
+// path and, if followLast is set, at its end. It returns nil if the entry does not exist, or if links form a loop.
 func (t *Tree) find(name string, followLast bool) (*entry, string) {
 	rest := pathNames(name)
 	stack := []*entry{t.root}
@@ -291,15 +291,15 @@ func (e *entry) file(name string) File {
 	return f
 }
 
-// Glob calls visit for every file whose path matches the pattern, sorted by path: * matches within a name, ** across
-// directories. It does not follow symbolic links.
+// Glob calls visit for every file with a path that matches the pattern, sorted by path: * matches within a name, **
+// across directories. It does not follow symbolic links.
 func (t *Tree) Glob(pattern string, visit func(File)) {
 	base, _ := doublestar.SplitPattern(pattern)
 	if !strings.HasPrefix(base, "/") {
 		base = "/"
 	}
 	start, clean := t.find(base, false)
-	if start == nil || clean != path.Clean(base) { // base leads through a link, so no path starts with it
+	if start == nil || clean != path.Clean(base) { // base contains a link, so no path begins with it
 		return
 	}
 	walk(start, clean, func(name string, e *entry) {
@@ -345,7 +345,7 @@ func (t *Tree) Contents(files []File) ([][]byte, error) {
 	return contents, nil
 }
 
-// extract reads entries of one layer. indexes maps each entry to its places in contents.
+// extract reads entries of one layer. indexes maps the index of an entry to the indexes of its files in contents.
 func (t *Tree) extract(layer int, indexes map[int][]int, contents [][]byte) error {
 	content, err := t.layers[layer].Uncompressed()
 	if err != nil {
@@ -373,7 +373,7 @@ func (t *Tree) extract(layer int, indexes map[int][]int, contents [][]byte) erro
 	return nil
 }
 
-// countingReader counts what it reads, and fails once ctx has ended.
+// countingReader counts the bytes read, and fails after ctx has ended.
 type countingReader struct {
 	ctx  context.Context
 	from io.Reader

@@ -21,8 +21,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// layerOf returns a layer of entries such as "dir a 755", "file a/b 644 content", "link a/c a/b" (hard), "symlink a/d
-// b". The mode may follow an owner: "file a/e 1000:5 4755 content".
+// layerOf returns a layer of entries such as "dir a 755", "file a/b 644 content", "link a/c a/b" (a hard link) or
+// "symlink a/d b". An owner may precede the mode: "file a/e 1000:5 4755 content".
 func layerOf(t testing.TB, entries ...string) v1.Layer {
 	t.Helper()
 	var b bytes.Buffer
@@ -62,7 +62,7 @@ func layerOf(t testing.TB, entries ...string) v1.Layer {
 
 func writeAll(w io.Writer, s string) error { _, err := io.WriteString(w, s); return err }
 
-// describeFile returns a file in one line.
+// describeFile describes a file in one line.
 func describeFile(f File, content string) string {
 	s := fmt.Sprintf("%s %04o %d:%d", f.Type, unixMode(f.Mode), f.UID, f.GID)
 	switch f.Type {
@@ -74,7 +74,7 @@ func describeFile(f File, content string) string {
 	return s
 }
 
-// contents returns all files of a tree by path.
+// contents returns the descriptions of all files in a tree, by path.
 func contents(t *testing.T, tree *Tree) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -197,7 +197,6 @@ var treeTests = []struct {
 	},
 }
 
-// A tree has the files that a real engine extracts from the same layers.
 func TestTree(t *testing.T) {
 	for _, test := range treeTests {
 		t.Run(test.name, func(t *testing.T) {
@@ -225,9 +224,10 @@ func TestTree(t *testing.T) {
 	}
 }
 
-func TestEnginesExtractTheSameTree(t *testing.T) {
+// A tree has the same files that a real engine extracts from the layers.
+func TestTreeMatchesEngines(t *testing.T) {
 	fleet(t)
-	// The engines get all tests in one image, each in a directory of its own.
+	// Combine all tests into one image, with a separate directory for each.
 	var all [3][]string
 	want := map[string]string{}
 	for i, test := range treeTests {
@@ -262,7 +262,7 @@ func TestEnginesExtractTheSameTree(t *testing.T) {
 	})
 }
 
-// inDirectory moves an entry of layerOf, and the target of a hard link, to a directory.
+// inDirectory moves an entry of layerOf, and the target of a hard link, into a directory.
 func inDirectory(directory, entry string) string {
 	fields := strings.SplitN(entry, " ", 3)
 	fields[1] = directory + "/" + fields[1]
@@ -272,7 +272,7 @@ func inDirectory(directory, entry string) string {
 	return strings.Join(fields, " ")
 }
 
-// exportedFiles returns the files of a new container, from docker export.
+// exportedFiles returns the files of a new container according to docker export.
 func exportedFiles(t *testing.T, m *machine, img v1.Image) map[string]string {
 	t.Helper()
 	const name = "tree:ci"
@@ -318,7 +318,7 @@ func exportedFiles(t *testing.T, m *machine, img v1.Image) map[string]string {
 	return files
 }
 
-// isEngineFile reports whether engines add a file to every container.
+// isEngineFile reports whether a file is one that engines add to every container.
 func isEngineFile(name string) bool {
 	return slices.Contains([]string{"/", "/.dockerenv", "/dev", "/etc", "/proc", "/sys"}, name) ||
 		strings.HasPrefix(name, "/dev/") || strings.HasPrefix(name, "/etc/")
@@ -359,7 +359,7 @@ func TestTreeFollowsLinks(t *testing.T) {
 	}
 }
 
-// A path may lead through 40 links, and not more.
+// A path can contain at most 40 symbolic links.
 func TestTreeLimitsLinks(t *testing.T) {
 	entries := []string{"file target 644 x", "symlink link0 target"}
 	for i := range maxLinks {

@@ -23,14 +23,14 @@ import (
 //go:embed schema.json
 var Schema []byte
 
-// schemaURL names a schema inside its compiler only.
+// schemaURL identifies the schema in its compiler.
 const schemaURL = "schema:suite"
 
 // validator validates values against a schema.
 type validator struct {
 	root *jsonschema.Schema
 
-	mutex    sync.Mutex // guards compiler, which finds parts of the schema
+	mutex    sync.Mutex // guards compiler, which compiles parts of the schema on demand
 	compiler *jsonschema.Compiler
 }
 
@@ -60,7 +60,7 @@ func newValidator(schema string) (*validator, error) {
 	return v, nil
 }
 
-// part returns the part of the schema that an error refers to.
+// part returns the part of the schema at a URL, as in the library's errors.
 func (v *validator) part(url string) *jsonschema.Schema {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
@@ -77,17 +77,17 @@ type violation struct {
 	line     int
 	message  string
 	unknown  bool // an unknown key
-	missing  bool // a missing key, which an unknown key next to it may explain
+	missing  bool // a missing key, possibly because another key in the same mapping is misspelled
 }
 
-// validation collects the violations of a file.
+// validation collects the violations in a file.
 type validation struct {
 	*validator
 	file       *parsedFile
 	violations []violation
 }
 
-// validate returns the violations of a file that could be expanded, without those that follow from others.
+// validate returns the violations in an expanded file, without those that are consequences of others.
 func (v *validator) validate(f *parsedFile) []violation {
 	err := v.root.Validate(f.value)
 	invalid := new(jsonschema.ValidationError)
@@ -112,12 +112,12 @@ func (c *validation) add(l location, line int, message string) *violation {
 	return &c.violations[len(c.violations)-1]
 }
 
-// addf adds a violation by the value at l.
+// addf adds a violation at l. The message begins with the name of l.
 func (c *validation) addf(l location, format string, args ...any) *violation {
 	return c.add(l, c.file.line(l), c.name(l)+fmt.Sprintf(format, args...))
 }
 
-// name names a location, and a test by its name.
+// name returns the name of a location for messages. For a test, it includes the test's name.
 func (c *validation) name(l location) string {
 	if l.String() == "test" {
 		if key, name := c.file.find(l.child("name")); key != nil && name.Kind == yaml.ScalarNode {
@@ -127,7 +127,7 @@ func (c *validation) name(l location) string {
 	return l.String()
 }
 
-// collect adds the violations that an error of the library reports.
+// collect adds the violations in an error of the library.
 func (c *validation) collect(e *jsonschema.ValidationError) {
 	l := location(e.InstanceLocation)
 	rule := c.part(e.SchemaURL)
@@ -144,7 +144,7 @@ func (c *validation) collect(e *jsonschema.ValidationError) {
 		c.addf(l, " must be %s, not %s", alternatives(k.Want), got)
 	case *kind.Format:
 		reason := ""
-		if k.Want == "regex" || k.Want == "doublestar" { // the other reasons only repeat the value
+		if k.Want == "regex" || k.Want == "doublestar" { // reasons of other formats only repeat the value
 			reason = ": " + strings.TrimPrefix(k.Err.Error(), "error parsing regexp: ")
 		}
 		c.addf(l, ": invalid %s %s%s%s", noun(rule), got, reason, examples(rule))
@@ -170,13 +170,13 @@ func (c *validation) collect(e *jsonschema.ValidationError) {
 	}
 }
 
-// typeNames names the types of JSON schema, in the order of messages.
+// typeNames maps the types of JSON schema to names in messages, in the order in which messages list them.
 var typeNames = []struct{ schema, message string }{
 	{"string", "a string"}, {"number", "a number"}, {"integer", "an integer"}, {"boolean", "true or false"},
 	{"true", "true"}, {"array", "a list"}, {"object", "a mapping"},
 }
 
-// mismatch adds a value that has none of the wanted types.
+// mismatch adds a violation for a value that has none of the wanted types.
 func (c *validation) mismatch(l location, want []string, rule *jsonschema.Schema) {
 	_, node := c.file.find(l)
 	if isNull(node) {
@@ -185,7 +185,7 @@ func (c *validation) mismatch(l location, want []string, rule *jsonschema.Schema
 	}
 	wantsString := slices.Contains(want, "string")
 	if node.Kind == yaml.ScalarNode && wantsString && !isValidString(node.Value, rule) {
-		c.addf(l, ": invalid %s %s%s", noun(rule), describe(node), examples(rule)) // in quotes, too
+		c.addf(l, ": invalid %s %s%s", noun(rule), describe(node), examples(rule)) // quotes would not help
 		return
 	}
 	var list []string
@@ -204,12 +204,12 @@ func (c *validation) mismatch(l location, want []string, rule *jsonschema.Schema
 	c.addf(l, " must be %s, not %s%s", orList(list), describe(node), hint)
 }
 
-// isValidString reports whether a string follows the rule.
+// isValidString reports whether a string satisfies the rule's pattern and format.
 func isValidString(s string, rule *jsonschema.Schema) bool {
 	return (rule.Pattern == nil || rule.Pattern.MatchString(s)) && (rule.Format == nil || rule.Format.Validate(s) == nil)
 }
 
-// unknownKeys adds keys that a mapping cannot have.
+// unknownKeys adds a violation for each unknown key of a mapping.
 func (c *validation) unknownKeys(l location, keys []string, rule *jsonschema.Schema) {
 	for _, key := range slices.Sorted(slices.Values(keys)) {
 		line := c.file.keyLine(l.child(key))
@@ -222,8 +222,8 @@ func (c *validation) unknownKeys(l location, keys []string, rule *jsonschema.Sch
 	}
 }
 
-// union adds a value that matches none, or more than one, of several rules. The rules differ by the type of the value,
-// or by a key that they require.
+// union adds a violation for a value that matches none, or more than one, of several rules. The rules differ in the
+// type of the value, or in a required key.
 func (c *validation) union(e *jsonschema.ValidationError, k *kind.OneOf, rule *jsonschema.Schema) {
 	l := location(e.InstanceLocation)
 	if keys := alternativeKeys(rule); keys != nil {
@@ -254,7 +254,7 @@ func (c *validation) union(e *jsonschema.ValidationError, k *kind.OneOf, rule *j
 	c.collect(sameType[0])
 }
 
-// alternativeKeys returns the keys of which a mapping must have exactly one, or nil if the rule is another one.
+// alternativeKeys returns the keys of which a mapping must have exactly one, or nil for other rules.
 func alternativeKeys(rule *jsonschema.Schema) (keys []string) {
 	for _, alternative := range rule.OneOf {
 		if len(alternative.Required) == 0 || alternative.Types != nil {
@@ -265,7 +265,7 @@ func alternativeKeys(rule *jsonschema.Schema) (keys []string) {
 	return keys
 }
 
-// mismatchedTypes returns the types that a rule wants for the value at the given depth, or nil if it has one of them.
+// mismatchedTypes returns the types that a rule accepts for the value at the given depth, or nil if the type matches.
 func mismatchedTypes(e *jsonschema.ValidationError, depth int) []string {
 	for {
 		if _, isReference := e.ErrorKind.(*kind.Reference); !isReference || len(e.Causes) != 1 {
@@ -285,7 +285,7 @@ func mismatchedTypes(e *jsonschema.ValidationError, depth int) []string {
 	return nil
 }
 
-// suggest returns the key that was probably meant, or all of them.
+// suggest returns a hint with the most similar known key, or with all known keys.
 func suggest(key string, known []string) string {
 	best, distance := "", 3
 	for _, candidate := range known {
@@ -299,7 +299,7 @@ func suggest(key string, known []string) string {
 	return "use " + orList(known)
 }
 
-// noun names what a rule describes.
+// noun returns the title of a rule, or "value" if it has none.
 func noun(rule *jsonschema.Schema) string {
 	if rule.Title == "" {
 		return "value"
@@ -315,7 +315,7 @@ func examples(rule *jsonschema.Schema) string {
 	return " (for example " + alternatives(rule.Examples) + ")"
 }
 
-// numeric matches text that YAML reads as a number unless it is in quotes.
+// numeric matches text that YAML parses as a number unless it is quoted.
 var numeric = regexp.MustCompile(`^[0-9]+$`)
 
 func alternatives(values []any) string {
@@ -323,17 +323,17 @@ func alternatives(values []any) string {
 	for _, value := range values {
 		text := fmt.Sprint(value)
 		if text == "" {
-			continue // means the default
+			continue // "" selects the default
 		}
 		if _, isString := value.(string); isString && numeric.MatchString(text) {
-			text = strconv.Quote(text) // quotes are required
+			text = strconv.Quote(text) // because YAML requires the quotes
 		}
 		list = append(list, text)
 	}
 	return orList(list)
 }
 
-// bounds describes the numbers that a rule allows.
+// bounds describes the range of numbers that a rule allows.
 func bounds(rule *jsonschema.Schema) string {
 	number := func(n *big.Rat) string { return strings.TrimSuffix(n.RatString(), "/1") }
 	switch {
@@ -345,7 +345,7 @@ func bounds(rule *jsonschema.Schema) string {
 	return number(rule.Minimum) + " to " + number(rule.Maximum)
 }
 
-// orList joins alternatives: "a, b or c".
+// orList joins alternatives, as in "a, b or c".
 func orList(list []string) string { return joinList(list, "or") }
 
 func joinList(list []string, conjunction string) string {

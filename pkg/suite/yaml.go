@@ -14,7 +14,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// Bounds of a file.
+// Limits of a file.
 const (
 	maxFile  = 1 << 20 // bytes
 	maxNodes = 200_000 // YAML nodes after expanding aliases, which can grow exponentially
@@ -29,9 +29,9 @@ type Problem struct {
 	Message string
 }
 
-// InvalidError reports a file that does not have the format of a suite.
+// InvalidError reports an invalid suite.
 type InvalidError struct {
-	File     string    // "" if the caller knows it
+	File     string    // may be ""
 	Problems []Problem // at least one, ordered by line
 }
 
@@ -50,7 +50,7 @@ func andMore(n int) string {
 	return fmt.Sprintf(" (and %d more)", n)
 }
 
-// parsedFile is a YAML document, and the problems found in it so far.
+// parsedFile is a YAML document and the problems found so far.
 type parsedFile struct {
 	root     *yaml.Node // nil if the file is not YAML
 	value    any        // the document in the types of encoding/json; nil if it could not be expanded
@@ -65,7 +65,7 @@ func (f *parsedFile) addf(line int, format string, args ...any) {
 	f.problems = append(f.problems, Problem{max(line, 1), safetext.Line(fmt.Sprintf(format, args...), 0)})
 }
 
-// err returns the problems as an [*InvalidError], or nil without problems.
+// err returns the problems as an [*InvalidError], or nil if the file is valid.
 func (f *parsedFile) err(file string) error {
 	if len(f.problems) == 0 {
 		return nil
@@ -82,7 +82,7 @@ func (f *parsedFile) err(file string) error {
 // yamlLine matches the position at the start of the YAML library's messages.
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:unmarshal errors:\s*)?line (\d+): `)
 
-// addYAMLError adds an error of the YAML library at its position, or at line if it has none.
+// addYAMLError adds an error of the YAML library at the line in its message, or at line if the message has none.
 func (f *parsedFile) addYAMLError(line int, prefix string, err error) {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
 	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
@@ -92,7 +92,7 @@ func (f *parsedFile) addYAMLError(line int, prefix string, err error) {
 	f.addf(line, "%s%s", prefix, message)
 }
 
-// parseYAML parses the only document in data.
+// parseYAML parses data, which must contain exactly one document.
 func parseYAML(data []byte) *parsedFile {
 	f := &parsedFile{}
 	if len(data) > maxFile {
@@ -126,7 +126,7 @@ func parseYAML(data []byte) *parsedFile {
 	return f
 }
 
-// abortf adds a problem that makes it impossible to expand the document.
+// abortf adds a problem and stops the expansion of the document.
 func (f *parsedFile) abortf(n *yaml.Node, format string, args ...any) {
 	if !f.aborted {
 		f.aborted = true
@@ -145,10 +145,10 @@ func (f *parsedFile) enter(n *yaml.Node) bool {
 	return !f.aborted
 }
 
-// decimal matches the notation of numbers that a suite accepts.
+// decimal matches numbers in the notation that a suite accepts.
 var decimal = regexp.MustCompile(`^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)$`)
 
-// expand returns a node in the types of encoding/json, with aliases and merges (<<) resolved.
+// expand converts a node to the types of encoding/json and resolves aliases and merges (<<).
 func (f *parsedFile) expand(n *yaml.Node) any {
 	n = resolve(n)
 	if !f.enter(n) {
@@ -183,7 +183,7 @@ func (f *parsedFile) expand(n *yaml.Node) any {
 		if number, err := strconv.ParseFloat(n.Value, 64); err == nil && decimal.MatchString(n.Value) {
 			return number
 		}
-		return n.Value // other notations are valid only where a string is
+		return n.Value // other notations are valid only as a string
 	case "!!str", "!!timestamp":
 		return n.Value
 	}
@@ -191,8 +191,8 @@ func (f *parsedFile) expand(n *yaml.Node) any {
 	return n.Value
 }
 
-// expandMapping adds a mapping's pairs to mapping: its own first, then those that it merges and does not have. lines
-// holds the line of each key.
+// expandMapping adds the pairs of n to mapping: first its own, then those of merged mappings that are not set yet.
+// lines maps each key to its line.
 func (f *parsedFile) expandMapping(n *yaml.Node, mapping map[string]any, lines map[string]int) {
 	own := map[string]bool{}
 	for key, item := range pairsOf(n) {
@@ -232,7 +232,7 @@ func pairsOf(n *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
 	}
 }
 
-// mergesOf returns the nodes that a mapping merges (<<), those with precedence first.
+// mergesOf returns the nodes that a mapping merges (<<), in order of precedence.
 func mergesOf(n *yaml.Node) (sources []*yaml.Node) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Tag != "!!merge" {
@@ -258,7 +258,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// location is the path of a value in a document: keys, and indexes in decimal.
+// location is the path of a value in a document. Its elements are keys and decimal indexes.
 type location []string
 
 func (l location) child(tokens ...string) location { return append(slices.Clip(l), tokens...) }
@@ -288,13 +288,13 @@ func (l location) String() string {
 	return name
 }
 
-// line returns where the value at l begins, or the closest value around it.
+// line returns the line of the value at l, or of the closest enclosing value.
 func (f *parsedFile) line(l location) int {
 	_, value := f.find(l)
 	return value.Line
 }
 
-// keyLine returns where the key at l is.
+// keyLine returns the line of the key at l.
 func (f *parsedFile) keyLine(l location) int {
 	if key, _ := f.find(l); key != nil {
 		return key.Line
@@ -302,7 +302,7 @@ func (f *parsedFile) keyLine(l location) int {
 	return f.line(l)
 }
 
-// find returns the nodes of the key and the value at l, or of the closest value around it. key is nil for a list item.
+// find returns the nodes of the key and the value at l, or of the closest enclosing value. key is nil for a list item.
 func (f *parsedFile) find(l location) (key, value *yaml.Node) {
 	value = resolve(f.root)
 	for _, token := range l {
@@ -324,7 +324,7 @@ func (f *parsedFile) find(l location) (key, value *yaml.Node) {
 	return key, value
 }
 
-// findKey returns a pair of a mapping, or of the mappings that it merges.
+// findKey returns a key and its value in a mapping or in the mappings that it merges.
 func findKey(mapping *yaml.Node, name string) (key, value *yaml.Node) {
 	for key, value := range pairsOf(mapping) {
 		if key.Value == name {
@@ -344,7 +344,7 @@ func hasKey(mapping *yaml.Node, name string) bool {
 	return key != nil
 }
 
-// describe quotes a scalar for a message, or names the kind of a node.
+// describe returns a quoted scalar, or the kind of another node, for a message.
 func describe(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -365,7 +365,7 @@ func isNull(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && (n.ShortTag() == "!!null" || n.Tag == nullTag)
 }
 
-// truncate shortens a text to n bytes, at the start of a character.
+// truncate shortens a text to at most n bytes, without splitting a character, and appends an ellipsis.
 func truncate(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -6,28 +6,29 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
-// Needs is what a run asks for that GitHub withholds from a fork's pull request: secrets and an OIDC token.
+// Needs lists the operations of a run that need secrets or an OIDC token, which GitHub withholds from a fork's pull
+// request.
 type Needs struct {
-	Save          bool     // keep the image in Depot's registry, without a Depot token
+	Save          bool     // save the image in Depot's registry, without a Depot token
 	DopplerConfig string   // read this config, without a Doppler token; empty for none
 	Push          []string // push to these references
 	Daytona       bool     // create a snapshot, without a Daytona key
 }
 
-// ForkError reports what a run for a fork's pull request cannot do.
+// ForkError reports an operation that a run for a fork's pull request cannot do.
 type ForkError struct {
 	What, Hint string
 	Event      runner.Event
 }
 
 func (e *ForkError) Error() string {
-	return fmt.Sprintf("%s: this run is for %s, to which GitHub gives neither secrets nor an OIDC token; %s",
+	return fmt.Sprintf("%s: this run is for %s, which gets neither secrets nor an OIDC token from GitHub; %s",
 		e.What, PullRequest(e.Event), e.Hint)
 }
 
 // CheckForkPermissions returns a [*ForkError] for the first of the needs that a run for a fork's pull request cannot
-// meet. What remains is a build on Depot, which has a way for forks, or on a BuildKit of one's own, loaded and tested
-// here.
+// meet. Such a run can still build, on Depot (which authenticates pull requests from forks) or on a self-hosted
+// BuildKit, and load and test the image.
 //
 // canPush reports whether a registry accepts a push with the credentials of this machine.
 func CheckForkPermissions(event runner.Event, needs Needs, canPush func(reference string) (bool, error)) error {

@@ -1,9 +1,9 @@
 // Package trust decides whether a run may build code.
 //
 // Some events (pull_request_target, workflow_run, issue_comment) can be triggered by anyone, and their runs have the
-// repository's secrets. Code that an outsider may have written must not be built there: a Dockerfile can read every
-// secret of its build. A branch, a tag and the run's own commit belong to the repository. A pull request from a fork
-// does not, and neither does any other commit, because the commits of forks can be fetched from the repository itself.
+// repository's secrets. Such a run must not build code that an outsider may have written, because a Dockerfile can read
+// every secret of its build. Branches, tags and the run's own commit are trusted. Pull requests from forks are not, and
+// neither is any other commit, because the commits of forks can be fetched from the repository itself.
 package trust
 
 import (
@@ -18,11 +18,11 @@ import (
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
-// Code is what a run is about to use. Relative paths are relative to Dir.
+// Code is the code that a run is about to use. Relative paths are relative to Dir.
 type Code struct {
 	Ref         string        // the input ref, for messages
 	Commit      source.Commit // zero for the checkout at Dir
-	Dir         string        // the workspace, absolute
+	Dir         string        // absolute path of the workspace
 	Contexts    []string      // build contexts and the Dockerfile's directory: paths or URLs
 	Directories []string      // other directories that are used, absolute
 }
@@ -39,8 +39,8 @@ func (e *UntrustedError) Error() string {
 		e.What, e.Event.Name, e.Event.Repository)
 }
 
-// Check returns an [*UntrustedError] if anyone can trigger the event and code may come from an outsider. It does not
-// look at files that an earlier step added to a checkout.
+// Check returns an [*UntrustedError] if the run has secrets although anyone can trigger its event, and code may come
+// from an outsider. It does not inspect files that an earlier step added to a checkout.
 func Check(ctx context.Context, event runner.Event, code Code) error {
 	if !event.IsPrivileged() {
 		return nil
@@ -86,7 +86,7 @@ func checkDirectories(ctx context.Context, event runner.Event, directories []str
 	return nil
 }
 
-// externalCommit describes whose code a commit is or may be; empty for the repository's own.
+// externalCommit describes the origin of an untrusted commit. It returns "" for a commit of the repository.
 func externalCommit(event runner.Event, commit source.Commit) string {
 	if pull, ok := strings.CutPrefix(commit.Ref, "refs/pull/"); ok {
 		number, _, _ := strings.Cut(pull, "/")
@@ -110,7 +110,7 @@ func externalCommit(event runner.Event, commit source.Commit) string {
 	return "a commit that no branch or tag contains, which may be " + pullRequestCode(event)
 }
 
-// externalCheckout describes whose code a directory holds or may hold; empty for the repository's own.
+// externalCheckout describes the origin of the untrusted code in a directory. It returns "" for code of the repository.
 func externalCheckout(ctx context.Context, event runner.Event, directory string) (string, error) {
 	tree, err := source.OpenCheckout(ctx, directory)
 	switch {
@@ -132,7 +132,7 @@ func externalCheckout(ctx context.Context, event runner.Event, directory string)
 		tree.SHA, pullRequestCode(event)), nil
 }
 
-// isExternalURL reports whether BuildKit would fetch the event's pull request, or the fork that it comes from.
+// isExternalURL reports whether url refers to a pull request, or to the fork of the event's pull request.
 func isExternalURL(event runner.Event, url string) bool {
 	url, head := strings.ToLower(url), strings.ToLower(event.HeadRepository)
 	return strings.Contains(url, "/pull/") || head != "" && strings.Contains(url, head)

@@ -37,7 +37,7 @@ func readEvent(t *testing.T, name, payload string) runner.Event {
 	return runner.ReadEvent(func(name string) string { return environ[name] })
 }
 
-// pullRequestFrom is the payload of a pull request's events. A fork that was deleted has no name.
+// pullRequestFrom returns the payload of an event of a pull request from head; "" for a deleted fork.
 func pullRequestFrom(head string) string {
 	repo := `{"full_name": "` + head + `"}`
 	if head == "" {
@@ -48,7 +48,7 @@ func pullRequestFrom(head string) string {
 		"base": {"sha": "` + baseSHA + `", "ref": "main", "repo": {"full_name": "acme/caller"}}}}`
 }
 
-// workflowRunOf is the payload of workflow_run after a run for a pull request.
+// workflowRunOf returns the payload of workflow_run after a run for a pull request from head.
 func workflowRunOf(head string) string {
 	return `{"repository": {"full_name": "acme/caller"}, "workflow_run": {"event": "pull_request",
 		"head_sha": "` + headSHA + `", "head_branch": "main", "head_repository": {"full_name": "` + head + `"},
@@ -92,7 +92,7 @@ func TestCommits(t *testing.T) {
 		{"merge of the repository's own branch", "pull_request_target", own, mergeSHA, merge, ""},
 		{"head of the repository's own branch", "pull_request_target", own, headSHA, "", ""},
 		{
-			"another pull request than our own", "pull_request_target", own, otherSHA, "refs/pull/8/head",
+			"own pull request, ref of another", "pull_request_target", own, otherSHA, "refs/pull/8/head",
 			"code from pull request #8",
 		},
 		{"repository in another case", "pull_request_target", pullRequestFrom("ACME/Caller"), headSHA, "", ""},
@@ -108,7 +108,7 @@ func TestCommits(t *testing.T) {
 			"code from pull request #7",
 		},
 		{"workflow_run: branch", "workflow_run", workflowRunOf("evil/caller"), otherSHA, branch, ""},
-		{"workflow_run of our own", "workflow_run", workflowRunOf("acme/caller"), headSHA, "", ""},
+		{"workflow_run: the repository's own head", "workflow_run", workflowRunOf("acme/caller"), headSHA, "", ""},
 		{"comment on a pull request", "issue_comment", comment, otherSHA, merge, "code from pull request #7 from a fork,"},
 		{"comment on a pull request, branch", "issue_comment", comment, otherSHA, branch, ""},
 		{"comment on an issue, pull request", "issue_comment", issue, otherSHA, merge, "code from pull request #7"},
@@ -167,7 +167,7 @@ func git(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// A checkout of a pull request in the workspace is the usual way for an outsider's code to get into a build.
+// The usual way for untrusted code to get into a build is a checkout of a pull request in the workspace.
 func TestCheckouts(t *testing.T) {
 	dir := t.TempDir()
 	hub, work := filepath.Join(dir, "hub"), filepath.Join(dir, "work")
@@ -281,7 +281,7 @@ func TestCheckouts(t *testing.T) {
 		})
 	}
 
-	// With a commit, relative contexts are part of it, and absolute ones are still looked at.
+	// If a commit is built, relative contexts are part of it, but absolute ones are still checked.
 	clone := filepath.Join(work, "pr")
 	if err := os.RemoveAll(work); err != nil {
 		t.Fatal(err)

@@ -1,5 +1,5 @@
-// Command service runs in the containers of the tests: a server, with several ways to misbehave. It needs no other
-// file.
+// Command service runs in the containers of the tests. It is a server with several kinds of misbehavior, and needs no
+// other files.
 package main
 
 import (
