@@ -61,7 +61,6 @@ func (e *environment) act(t *testing.T, r actRun) (log string, ok bool) {
 		r.event, "--workflows", filepath.Join(".github/workflows", r.workflow), "--platform", "ubuntu-latest=-self-hosted",
 		"--platform", "ubuntu-24.04-arm=-self-hosted", "--platform", "macos-latest=-self-hosted",
 		"--no-cache-server", "--action-cache-path", cache, "--use-new-action-cache", "--json",
-		"--concurrent-jobs", "1", // jobs share an engine here, and load images with the same name
 		"--secret", "GITHUB_TOKEN", "--env-file", filepath.Join(home, "env"),
 	}
 	args = append(args, standIns(t)...)
