@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
+
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
-	"golang.org/x/sys/unix"
 )
 
 // Every failure of a build is reported once, with its cause and what to do.

@@ -27,8 +27,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
-	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
 // docker runs Docker's command line against an engine.

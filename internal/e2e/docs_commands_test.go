@@ -3,17 +3,12 @@
 package e2e
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/org/sandbox-actions/internal/localcloud"
 	"github.com/org/sandbox-actions/pkg/suite"
-	"go.yaml.in/yaml/v3"
 )
 
 // Every workflow in the docs runs in another repository. Every other YAML block is a valid suite.
@@ -53,105 +48,5 @@ func TestDocsSnippets(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-// Every command in the docs succeeds in a clone, against a local cloud that one of the commands starts. Of the make
-// targets only demo runs here.
-func TestDocsCommands(t *testing.T) {
-	e := setup(t)
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(t.TempDir(), "clone")
-	git(t, e.ours, "clone", "--quiet", e.ours, dir)
-	must(t, os.Symlink(filepath.Join(root, ".cache"), filepath.Join(dir, ".cache"))) // built by scripts/setup.sh
-	writeFile(t, dir, ".git/info/exclude", ".cache\n")                               // .gitignore does not match the link
-	var script strings.Builder
-	script.WriteString("set -euo pipefail\n")
-	isAdded := map[string]bool{} // commands that are repeated in other documents run once
-	var starts string
-	commands, demos := 0, 0
-	for _, name := range documents(t) {
-		if name == "docs/own-buildkit.md" || name == "docs/releasing.md" { // run by TestOwnBuildKit and TestRelease
-			continue
-		}
-		for line := range strings.Lines(strings.Join(codeBlocks(t, name, "sh"), "")) {
-			line, _, _ = strings.Cut(line, "  #")
-			line = strings.TrimSpace(line)
-			commands++
-			switch {
-			case line == "make test", line == "make lint":
-				if !strings.Contains(read(t, "../../.ci/run"), "make lint test") {
-					t.Error(".ci/run does not run make lint test")
-				}
-			case strings.HasPrefix(line, "scripts/test.sh "): // runs this very test
-				if folder := strings.Fields(line)[1]; len(listFiles(t, filepath.Join(root, folder))) == 0 {
-					t.Errorf("%s: %s does not exist", name, folder)
-				}
-			case line == "make demo":
-				demos++
-			case strings.Contains(line, "cmd/localcloud"):
-				// The current engine reads the layers of an image many times faster than Docker 20.10.
-				starts = strings.Replace(line, "--engine oldest", "--engine current", 1)
-			case isAdded[line]:
-			default:
-				isAdded[line] = true
-				script.WriteString("echo '+ " + strings.ReplaceAll(line, "'", `'\''`) + "' >&2\n" + line + "\n")
-			}
-		}
-	}
-	if starts == "" || demos == 0 || commands < 8 {
-		t.Fatalf("found %d commands, %d times make demo, and %q to start a local cloud", commands, demos, starts)
-	}
-	environ := append(
-		os.Environ(),
-		"HOME="+t.TempDir(),
-		"GOCACHE="+goEnv(t, "GOCACHE"),
-		"GOMODCACHE="+goEnv(t, "GOMODCACHE"),
-	)
-	bash := func(script string) *exec.Cmd {
-		command := exec.CommandContext(t.Context(), "bash", "-c", script)
-		command.Dir, command.Env = dir, environ
-		command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGINT) }
-		command.WaitDelay = time.Minute
-		return command
-	}
-	if out, err := bash("scripts/demo.sh").CombinedOutput(); err != nil ||
-		!strings.Contains(string(out), "demo: Doppler names ") {
-		t.Fatalf("make demo: %v\n%s", err, out)
-	}
-
-	var log safeBuffer
-	cloudCommand := bash(starts)
-	cloudCommand.Stdout, cloudCommand.Stderr = &log, &log
-	if err := cloudCommand.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cloudCommand.Wait() }()
-	stop := func() {
-		_ = syscall.Kill(-cloudCommand.Process.Pid, syscall.SIGINT)
-		<-ended // go run exits with 1 when it is interrupted
-		if strings.Contains(log.String(), "error") {
-			t.Errorf("the local cloud: %s", log.String())
-		}
-	}
-	for read(t, filepath.Join(dir, "cloud.env")) == "" {
-		select {
-		case err := <-ended:
-			t.Fatalf("the local cloud: %v\n%s", err, log.String())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	out, err := bash(". ./cloud.env\n" + script.String()).CombinedOutput()
-	stop()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "cloud.env")); err == nil {
-		t.Error("the local cloud leaves cloud.env")
 	}
 }

@@ -7,36 +7,24 @@ import (
 	"slices"
 	"strings"
 	"testing"
-)
 
-var codeBlock = regexp.MustCompile("(?ms)^```([a-z ]*)\n(.*?)^```$")
+	"github.com/org/sandbox-actions/internal/markdown"
+)
 
 // codeBlocks returns the code blocks of a document in one language.
 func codeBlocks(t *testing.T, document, language string) []string {
 	t.Helper()
-	var found []string
-	for _, m := range codeBlock.FindAllStringSubmatch(read(t, "../../"+document), -1) {
-		if m[1] == language {
-			found = append(found, m[2])
-		}
-	}
-	return found
+	blocks, err := markdown.CodeBlocks(filepath.Join("../..", document), language)
+	must(t, err)
+	return blocks
 }
 
 // documents returns the paths of all Markdown files, relative to the repository root.
 func documents(t *testing.T) []string {
 	t.Helper()
-	list := git(t, "../..", "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
-	var found []string
-	for name := range strings.Lines(list) {
-		if name = strings.TrimSpace(name); read(t, "../../"+name) != "" { // skips deleted files
-			found = append(found, name)
-		}
-	}
-	if len(found) < 3 {
-		t.Fatalf("found only %q", found)
-	}
-	return found
+	files, err := markdown.Files("../..")
+	must(t, err)
+	return files
 }
 
 // Every asset that a gh command in the docs names is one of a release.
@@ -73,7 +61,7 @@ var (
 func TestDocsLinks(t *testing.T) {
 	links := 0
 	for _, name := range documents(t) {
-		for _, m := range markdownLink.FindAllStringSubmatch(codeBlock.ReplaceAllString(read(t, "../../"+name), ""), -1) {
+		for _, m := range markdownLink.FindAllStringSubmatch(markdown.WithoutCode(read(t, "../../"+name)), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}

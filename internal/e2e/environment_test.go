@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud"
+	"github.com/org/sandbox-actions/internal/localcloud/checkout"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
@@ -116,6 +117,9 @@ func (e *environment) createRepositories(root string) error {
 	if err := os.CopyFS(e.caller, os.DirFS("testdata/caller")); err != nil {
 		return err
 	}
+	if err := checkout.Copy(root, e.ours); err != nil {
+		return err
+	}
 	script := `set -euo pipefail
 export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z'
 export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.com GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.com
@@ -123,17 +127,10 @@ git init --quiet --initial-branch=main "$CALLER"
 git -C "$CALLER" add --all
 git -C "$CALLER" commit --quiet --message=begin
 git -C "$CALLER" remote add origin https://github.com/acme/caller
-git init --quiet --initial-branch=main "$OURS"
-cd "$ROOT"
-git ls-files --cached --others --exclude-standard -z | while IFS= read -r -d '' file; do
-	if [[ -e $file || -L $file ]]; then printf '%s\0' "$file"; fi
-done | tar --null --no-recursion --files-from=- --create --file=- | tar --extract --file=- --directory="$OURS"
-git -C "$OURS" add --all
-git -C "$OURS" commit --quiet --message=release
 git -C "$OURS" tag v1
 git -C "$OURS" remote add origin https://github.com/org/sandbox-actions`
 	command := exec.Command("bash", "-c", script)
-	command.Env = append(os.Environ(), "ROOT="+root, "CALLER="+e.caller, "OURS="+e.ours)
+	command.Env = append(os.Environ(), "CALLER="+e.caller, "OURS="+e.ours)
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("create the repositories: %w: %s", err, out)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 

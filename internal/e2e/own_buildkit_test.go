@@ -18,8 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/org/sandbox-actions/internal/localcloud/registry"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
 
 // kubernetesObject is an object of docs/buildkitd.yaml, with the fields that must agree with other objects.

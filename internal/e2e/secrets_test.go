@@ -35,12 +35,13 @@ import (
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
 	"github.com/org/sandbox-actions/internal/localcloud"
 	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
 	clouddoppler "github.com/org/sandbox-actions/internal/localcloud/doppler"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
-	"golang.org/x/crypto/ssh"
-	"golang.org/x/sys/unix"
 )
 
 // Recipients of secrets: services, and two of the processes that the programs start.

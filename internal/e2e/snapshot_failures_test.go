@@ -9,11 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/org/sandbox-actions/internal/localcloud"
 	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
 	clouddoppler "github.com/org/sandbox-actions/internal/localcloud/doppler"
 	"github.com/org/sandbox-actions/pkg/daytona"
-	"golang.org/x/sys/unix"
 )
 
 // snapshots returns Daytona's snapshots by name.

@@ -10,8 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/org/sandbox-actions/pkg/inputs"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
 // workflowFile is what tests read of a reusable workflow.
