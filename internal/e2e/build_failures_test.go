@@ -106,7 +106,7 @@ func TestBuildFailures(t *testing.T) {
 			inputs: values{"timeout": "2s"}, createsBuild: true,
 			want: `2s.*waiting for .*linux/amd64.*timeout`},
 		{name: "machine rejects the client",
-			do:           depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.RefusesClient}),
+			do:           depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.ClientRejected}),
 			createsBuild: true,
 			want:         `linux/amd64 at 127.0.0.1:\d+: .*tls: `},
 		{name: "machine with an untrusted certificate",
@@ -152,8 +152,8 @@ func TestBuildFailures(t *testing.T) {
 			}
 			if test.do != nil {
 				test.do()
-				defer e.Depot.Heal()
-				defer e.GitHub.Heal()
+				defer e.Depot.ClearFaults()
+				defer e.GitHub.ClearFaults()
 			}
 			before := len(e.Depot.Calls())
 			r := e.run(t, invocation{dockerfile: test.dockerfile, dir: test.dir, inputs: test.inputs, env: test.env})
@@ -211,7 +211,7 @@ func TestDepotRecovers(t *testing.T) {
 	} {
 		t.Run(fault.Method+" "+fault.Message, func(t *testing.T) {
 			e.Depot.Fail(fault)
-			defer e.Depot.Heal()
+			defer e.Depot.ClearFaults()
 			e.mustRun(t, invocation{dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"load": "false"}})
 		})
 	}
@@ -287,17 +287,17 @@ func TestCancel(t *testing.T) {
 		{name: "while waiting for a machine", signal: unix.SIGINT, dockerfile: slow, call: "GetBuildKitConnection",
 			do: func() { e.Depot.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive}) }},
 		{name: "while Depot does not answer", signal: unix.SIGINT, dockerfile: slow, call: "CreateBuild",
-			do: func() { e.Depot.Fail(depotapi.Fault{Method: "CreateBuild", Silence: true}) }},
+			do: func() { e.Depot.Fail(depotapi.Fault{Method: "CreateBuild", NoResponse: true}) }},
 		{name: "at the start", signal: unix.SIGINT, dockerfile: slow, until: "add-mask"},
 		{name: "while GitHub does not answer", signal: unix.SIGINT, dockerfile: slow, path: "/api/v3",
 			inputs: values{"ref": "main"},
-			do:     func() { e.GitHub.Fail(github.Fault{Path: "/api/v3", Silence: true}) }},
+			do:     func() { e.GitHub.Fail(github.Fault{Path: "/api/v3", NoResponse: true}) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.do != nil {
 				test.do()
-				defer e.Depot.Heal()
-				defer e.GitHub.Heal()
+				defer e.Depot.ClearFaults()
+				defer e.GitHub.ClearFaults()
 			}
 			before, asked := len(e.Depot.Calls()), len(e.GitHub.Requests())
 			var sent time.Time

@@ -126,7 +126,7 @@ func TestRelease(t *testing.T) {
 	const download = "/releases/download/v1.2.0/" + changed
 	r.GitHub.Fail(github.Fault{Path: download, Status: http.StatusOK, Body: "changed"})
 	log, ok := r.act(t, r.workflow("v1.2.0"))
-	r.GitHub.Heal()
+	r.GitHub.ClearFaults()
 	downloaded := func(request github.Request) bool { return strings.HasSuffix(request.Path, download) }
 	if ok || !slices.ContainsFunc(r.GitHub.Requests(), downloaded) {
 		t.Fatalf("a changed download was accepted: %s", log)
@@ -190,7 +190,7 @@ func TestRelease(t *testing.T) {
 		}
 		// A step that cannot download the program builds it, and runs it only if it is the same.
 		r.GitHub.Fail(github.Fault{Path: "/releases/download/", Status: http.StatusNotFound})
-		defer r.GitHub.Heal()
+		defer r.GitHub.ClearFaults()
 		command := exec.Command("sh", "actions/run.sh", "build", "--version")
 		command.Dir = dir
 		command.Env = append(os.Environ(), "GITHUB_SERVER_URL="+r.GitHub.ServerURL(), "RUNNER_TOOL_CACHE=")

@@ -116,10 +116,10 @@ func TestReleasedActions(t *testing.T) {
 			}
 
 			calls := len(e.Depot.Calls())
-			e.GitHub.Fail(github.Fault{Path: github.Objects, Flip: true})
+			e.GitHub.Fail(github.Fault{Path: github.Objects, CorruptLastByte: true})
 			const refusal = "; refusing to run it"
 			log = e.actFailing(t, run, refusal)
-			e.GitHub.Heal()
+			e.GitHub.ClearFaults()
 			if !strings.Contains(log, refusal) || len(e.Depot.Calls()) != calls {
 				t.Errorf("a changed download: %d calls of Depot\n%s", len(e.Depot.Calls())-calls, log)
 			}

@@ -99,7 +99,7 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 		{program: "action-build", from: fromOIDC, end: "cancel", last: "echo waiting; sleep 300",
 			inputs: values{"save": "true"}, exitCode: 1, interrupt: waiting},
 		{program: "action-snapshot", from: fromInputs, end: "success"},
-		{program: "action-snapshot", from: fromOIDC, end: "failure", daytona: cloudaytona.Falls, exitCode: 1},
+		{program: "action-snapshot", from: fromOIDC, end: "failure", daytona: cloudaytona.FailsAfterActive, exitCode: 1},
 		{program: "action-snapshot", from: fromEnvironment, end: "cancel", daytona: cloudaytona.Stuck, exitCode: 1,
 			interrupt: isPending},
 		{program: "action-test", from: fromOIDC, end: "success", inputs: values{"command": "env"}},
@@ -114,7 +114,7 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 			maps.Copy(s.inputs, test.inputs)
 			if test.daytona != "" {
 				e.Daytona.Fail(cloudaytona.Fault{Snapshot: test.daytona, Times: 1})
-				defer e.Daytona.Heal()
+				defer e.Daytona.ClearFaults()
 			}
 			seen := &processWatcher{}
 			s.onStart = func(pid int, stdout *safeBuffer) {

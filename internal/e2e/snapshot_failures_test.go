@@ -95,16 +95,16 @@ func TestSnapshotFailures(t *testing.T) {
 
 		{name: "taken by another image", inputs: values{"name": "taken"}, createsBuild: true,
 			want: `input name: "taken" .*another image.*if_exists`},
-		{name: "the registry refuses the push", do: fails(cloudaytona.Fault{Registry: cloudaytona.RefusesPush}),
+		{name: "the registry refuses the push", do: fails(cloudaytona.Fault{Registry: cloudaytona.PushDenied}),
 			createsBuild: true,
 			want:         `push .*: .*denied|DENIED|403`},
-		{name: "the registry loses a blob", do: fails(cloudaytona.Fault{Registry: cloudaytona.LosesBlob}), createsBuild: true,
-			want: `BLOB_UNKNOWN`},
+		{name: "the registry loses a blob", do: fails(cloudaytona.Fault{Registry: cloudaytona.BlobUnknown}),
+			createsBuild: true, want: `BLOB_UNKNOWN`},
 		{name: "a state that never changes", do: fails(cloudaytona.Fault{Snapshot: cloudaytona.Stuck}),
 			inputs: values{"timeout": "8s"}, createsBuild: true,
 			want: `8s.*waiting for .*snapshot \S+ .*dashboard/snapshots`},
-		{name: "an error after active", do: fails(cloudaytona.Fault{Snapshot: cloudaytona.Falls}), createsBuild: true,
-			want: `Timeout processing snapshot on initial runner`},
+		{name: "an error after active", do: fails(cloudaytona.Fault{Snapshot: cloudaytona.FailsAfterActive}),
+			createsBuild: true, want: `Timeout processing snapshot on initial runner`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.name == "a key of another organization" { // the error appears only if that organization has a snapshot
@@ -123,7 +123,7 @@ func TestSnapshotFailures(t *testing.T) {
 			), len(e.Depot.Calls())
 			if test.do != nil {
 				test.do()
-				defer e.Daytona.Heal()
+				defer e.Daytona.ClearFaults()
 			}
 			r := e.run(t, invocation{
 				program:    "action-snapshot",
@@ -132,7 +132,7 @@ func TestSnapshotFailures(t *testing.T) {
 				env:        merge(values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}, test.env),
 			})
 			assertFailed(t, r, test.want)
-			e.Daytona.Heal()
+			e.Daytona.ClearFaults()
 			if spent := len(e.Depot.Calls()) > calls; spent != test.createsBuild {
 				t.Errorf("calls of Depot: %t, want %t", spent, test.createsBuild)
 			}
@@ -181,16 +181,18 @@ func (e *environment) assertNoNewSnapshots(t *testing.T, before map[string]dayto
 func TestDaytonaRecovers(t *testing.T) {
 	e := setup(t)
 	for name, fault := range map[string]cloudaytona.Fault{
-		"500 once":                            {Method: "GET", Times: 1, Status: 500, Message: "moment"},
-		"429 with a wait":                     {Method: "GET", Times: 1, Status: 429, Header: values{"Retry-After": "1"}},
-		"a lost answer to the creation":       {Method: "POST", Path: "/snapshots", Times: 2, Break: true, After: true},
-		"a state that no client knows":        {Snapshot: cloudaytona.Strange},
-		"access that expires during the push": {Registry: cloudaytona.Expires, Times: 1},
-		"a connection that breaks, once":      {Method: "GET", Path: "/snapshots", Times: 1, Break: true},
+		"500 once":             {Method: "GET", Times: 1, Status: 500, Message: "moment"},
+		"429 with Retry-After": {Method: "GET", Times: 1, Status: 429, Header: values{"Retry-After": "1"}},
+		"lost response to the creation": {
+			Method: "POST", Path: "/snapshots", Times: 2, Hangup: true, ReplaceResponse: true,
+		},
+		"unknown state":                  {Snapshot: cloudaytona.UnknownState},
+		"access expires during the push": {Registry: cloudaytona.AccessExpires, Times: 1},
+		"connection is closed once":      {Method: "GET", Path: "/snapshots", Times: 1, Hangup: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e.Daytona.Fail(fault)
-			defer e.Daytona.Heal()
+			defer e.Daytona.ClearFaults()
 			before := e.snapshots(t)
 			r := e.mustRun(t, invocation{
 				program: "action-snapshot", dockerfile: uniqueDockerfile(t), inputs: values{"update_doppler": "false"},
@@ -211,7 +213,7 @@ func TestDopplerUpdateFails(t *testing.T) {
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1})
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Status: 500})
 	r := e.run(t, invocation{program: "action-snapshot", dockerfile: docker})
-	e.Doppler.Heal()
+	e.Doppler.ClearFaults()
 	assertFailed(t, r, `snapshot \S+ is active, but .*Doppler.*DAYTONA_SNAPSHOT_NAME=\S+.*"dev"`)
 	r = e.mustRun(t, invocation{program: "action-snapshot", dockerfile: docker})
 	if r.outputs["reused"] != "true" || r.outputs["doppler_updated"] != "true" ||
@@ -237,7 +239,7 @@ func TestDopplerKeepsNewerSnapshot(t *testing.T) {
 		)
 		e.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "iterate-sandbox-newer")
 	}})
-	defer e.Doppler.Heal()
+	defer e.Doppler.ClearFaults()
 	defer e.deleteSnapshot(t, "iterate-sandbox-newer")
 	r := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t)})
 	if got := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != "iterate-sandbox-newer" ||
@@ -280,13 +282,13 @@ func TestSnapshotNameExists(t *testing.T) {
 	}
 	t.Run("replacement fails", func(t *testing.T) {
 		e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "named"})
-		e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Falls, Times: 1})
+		e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.FailsAfterActive, Times: 1})
 		r := e.run(t, invocation{
 			program:    "action-snapshot",
 			dockerfile: uniqueDockerfile(t),
 			inputs:     values{"name": "named", "if_exists": "replace", "update_doppler": "false"},
 		})
-		e.Daytona.Heal()
+		e.Daytona.ClearFaults()
 		assertFailed(t, r, `snapshot named.* (gone|deleted)`)
 		if !strings.Contains(r.stdout, "::warning::replacing snapshot named") {
 			t.Errorf("no warning:\n%s", r.stdout)
@@ -383,7 +385,7 @@ func TestSnapshotCancel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before, doppler := e.snapshots(t), e.Doppler.Secret(localcloud.Project, "dev", nameSecret)
 			e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Stuck})
-			defer e.Daytona.Heal()
+			defer e.Daytona.ClearFaults()
 			var sent time.Time
 			interrupt := func(pid int, stdout *safeBuffer) {
 				for !strings.Contains(stdout.String(), until) && unix.Kill(pid, 0) == nil {
@@ -399,7 +401,7 @@ func TestSnapshotCancel(t *testing.T) {
 				t.Errorf("the program exits %s after the signal", took)
 			}
 			assertFailed(t, r, `^error: canceled .*waiting for `)
-			e.Daytona.Heal()
+			e.Daytona.ClearFaults()
 			e.assertNoNewSnapshots(t, before)
 			if now := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); now != doppler {
 				t.Errorf("Doppler has %q", now)

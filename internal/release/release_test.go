@@ -454,10 +454,10 @@ func TestFaults(t *testing.T) {
 	}{
 		{name: "the API fails twice", fault: local.Fault{Path: apiPath, Times: 2, Status: 502, Body: "<html>", Header: html}},
 		{name: "the API closes two connections", fault: local.Fault{Path: apiPath, Times: 2, Hangup: true}},
-		{name: "the API does not answer once", fault: local.Fault{Path: apiPath, Times: 1, Silence: true}},
+		{name: "the API does not answer once", fault: local.Fault{Path: apiPath, Times: 1, NoResponse: true}},
 		{name: "git fails twice", fault: local.Fault{Path: "/git-receive-pack", Times: 2, Status: 503}},
 		{name: "an upload fails twice", fault: local.Fault{Path: uploadPath, Times: 2, Status: 500}},
-		{name: "an upload is not answered once", fault: local.Fault{Path: uploadPath, Times: 1, Silence: true}},
+		{name: "an upload is not answered once", fault: local.Fault{Path: uploadPath, Times: 1, NoResponse: true}},
 		{name: "a download fails twice", fault: local.Fault{Path: downloadPath, Times: 2, Status: 500}},
 		{name: "a download is truncated once", fault: local.Fault{Path: local.Objects, Times: 1, Truncate: 4}},
 		{name: "an asset appears late", fault: local.Fault{Path: downloadPath, Times: 2, Status: 404}},
@@ -468,7 +468,7 @@ func TestFaults(t *testing.T) {
 			op: "open org/sandbox-actions", status: 502, hint: "https://www.githubstatus.com",
 		},
 		{
-			name: "the API does not answer", fault: local.Fault{Path: apiPath, Silence: true},
+			name: "the API does not answer", fault: local.Fault{Path: apiPath, NoResponse: true},
 			op: "open org/sandbox-actions", hint: "check the network", want: "deadline exceeded",
 		},
 		{
@@ -496,19 +496,19 @@ func TestFaults(t *testing.T) {
 			op: "upload ", status: 422, hint: "/releases", want: "Validation Failed custom size too large",
 		},
 		{
-			name: "git gets no answer", fault: local.Fault{Path: "/info/refs", Silence: true},
+			name: "git gets no answer", fault: local.Fault{Path: "/info/refs", NoResponse: true},
 			op: "push tag ", hint: "check the network", want: "deadline exceeded",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if testing.Short() && test.fault.Silence && test.fault.Times == 0 {
+			if testing.Short() && test.fault.NoResponse && test.fault.Times == 0 {
 				t.Skip("waits for four timeouts; run without -short")
 			}
 			dir, _ := e.makeRelease(t, fmt.Sprintf("v%d.0.0", i+1))
 			e.Fail(test.fault)
 			_, err := e.run(t.Context(), writeToken,
 				limits{Request: time.Second, Transfer: time.Second, MinWait: testLimits.MinWait}, "publish", dir)
-			e.Heal()
+			e.ClearFaults()
 			failed, ok := errors.AsType[*httpclient.APIError](err)
 			switch {
 			case test.op == "" && err != nil:
@@ -545,7 +545,7 @@ func TestFaults(t *testing.T) {
 			dir, _ := e.makeRelease(t, fmt.Sprintf("v%d.0.0", i+200))
 			e.Fail(test.fault)
 			_, err := e.run(t.Context(), writeToken, testLimits, "publish", dir)
-			e.Heal()
+			e.ClearFaults()
 			failed, ok := errors.AsType[*git.Error](err)
 			if !ok || failed.Cause != test.cause || !strings.HasPrefix(err.Error(), "push tag v") ||
 				!strings.Contains(err.Error(), test.want) {
@@ -559,7 +559,7 @@ func TestFaults(t *testing.T) {
 		dir, _ := e.makeRelease(t, "v100.0.0")
 		e.Fail(local.Fault{Path: downloadPath + "v100.0.0/action-build-linux-amd64.gz", Status: 200, Body: "changed"})
 		_, err := e.run(t.Context(), writeToken, testLimits, "publish", dir)
-		e.Heal()
+		e.ClearFaults()
 		if want := "checksum mismatch for action-build-linux-amd64.gz in release v100.0.0"; err == nil ||
 			!strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
@@ -576,7 +576,7 @@ func times(n int, f local.Fault) local.Fault {
 func TestCancel(t *testing.T) {
 	e := setup(t, false)
 	dir, commit := e.makeRelease(t, "v1.0.0")
-	e.Fail(local.Fault{Path: "/api/uploads/", Silence: true})
+	e.Fail(local.Fault{Path: "/api/uploads/", NoResponse: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	isUpload := func(r local.Request) bool { return strings.Contains(r.Path, "/api/uploads/") }
 	go func() {
@@ -592,7 +592,7 @@ func TestCancel(t *testing.T) {
 	if !e.release(t, "v1.0.0").GetDraft() {
 		t.Error("there is no draft")
 	}
-	e.Heal()
+	e.ClearFaults()
 	e.mustRun(t, "publish", dir)
 	if e.release(t, "v1.0.0").GetDraft() || e.tag(t, "v1.0.0") != commit {
 		t.Error("the next run did not publish the draft")

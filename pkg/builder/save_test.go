@@ -165,7 +165,10 @@ func TestPullCredentialErrors(t *testing.T) {
 			"no password", depotapi.Fault{Status: 200, Header: json, Body: "{}"},
 			errorWant{1, 200, true, "no password", "check DEPOT_API_URL"},
 		},
-		{"no answer", depotapi.Fault{Silence: true}, errorWant{5, 0, false, "no answer within 100ms", "check the network"}},
+		{
+			"no answer", depotapi.Fault{NoResponse: true},
+			errorWant{5, 0, false, "no answer within 100ms", "check the network"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := startDepot(t, func(o *depotapi.Options) {
@@ -175,7 +178,7 @@ func TestPullCredentialErrors(t *testing.T) {
 			})
 			d := depot(s, &journal{}, "project-token")
 			lease := acquire(t, d, Request{Save: true})
-			if test.fault.Silence {
+			if test.fault.NoResponse {
 				d.Policy.HTTP.Timeout = 100 * time.Millisecond
 			}
 			test.fault.Method = "GetPullInfo"

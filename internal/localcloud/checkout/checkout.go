@@ -1,4 +1,4 @@
-// Package checkout finds the checkout of this module that a test or a command runs in.
+// Package checkout finds the root directory of this module's checkout.
 package checkout
 
 import (
@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// Root returns the directory of go.mod, which is the current directory or one above it.
+// Root returns the closest directory that contains go.mod, starting at the current directory.
 func Root() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -18,7 +18,7 @@ func Root() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("find the checkout: no go.mod in this directory or above (run this in the checkout)")
+			return "", errors.New("find the checkout: no go.mod in this directory or above (run the command in a checkout)")
 		}
 	}
 }
