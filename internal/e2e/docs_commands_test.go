@@ -16,7 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Every workflow in the docs runs in another repository. Every other YAML block is a valid suite.
+// Each workflow in the docs runs in another repository. All other YAML blocks are valid suites.
 func TestDocsSnippets(t *testing.T) {
 	e := setup(t)
 	release := values{
@@ -56,8 +56,8 @@ func TestDocsSnippets(t *testing.T) {
 	}
 }
 
-// Every command in the docs succeeds in a clone, against a local cloud that one of the commands starts. Of the make
-// targets only demo runs here.
+// Each command in the docs succeeds in a clone, with the local cloud that one of the commands starts. The only make
+// target that this test runs is demo.
 func TestDocsCommands(t *testing.T) {
 	e := setup(t)
 	root, err := filepath.Abs("../..")
@@ -70,7 +70,7 @@ func TestDocsCommands(t *testing.T) {
 	writeFile(t, dir, ".git/info/exclude", ".cache\n")                               // .gitignore does not match the link
 	var script strings.Builder
 	script.WriteString("set -euo pipefail\n")
-	var starts string
+	var startCloud string
 	commands, demos := 0, 0
 	for _, name := range documents(t) {
 		if name == "docs/own-buildkit.md" || name == "docs/releasing.md" { // run by TestOwnBuildKit and TestRelease
@@ -85,21 +85,21 @@ func TestDocsCommands(t *testing.T) {
 				if !strings.Contains(read(t, "../../.ci/run"), "make lint test") {
 					t.Error(".ci/run does not run make lint test")
 				}
-			case strings.HasPrefix(line, "scripts/test.sh "): // runs this very test
+			case strings.HasPrefix(line, "scripts/test.sh "): // runs this test
 				if folder := strings.Fields(line)[1]; len(listFiles(t, filepath.Join(root, folder))) == 0 {
 					t.Errorf("%s: %s does not exist", name, folder)
 				}
 			case line == "make demo":
 				demos++
 			case strings.Contains(line, "cmd/localcloud"):
-				starts = line
+				startCloud = line
 			default:
 				script.WriteString("echo '+ " + strings.ReplaceAll(line, "'", `'\''`) + "' >&2\n" + line + "\n")
 			}
 		}
 	}
-	if starts == "" || demos == 0 || commands < 8 {
-		t.Fatalf("found %d commands, %d times make demo, and %q to start a local cloud", commands, demos, starts)
+	if startCloud == "" || demos == 0 || commands < 8 {
+		t.Fatalf("found %d commands, %d times make demo, and %q to start a local cloud", commands, demos, startCloud)
 	}
 	environ := append(
 		os.Environ(),
@@ -121,7 +121,7 @@ func TestDocsCommands(t *testing.T) {
 	}
 
 	var log safeBuffer
-	cloudCommand := bash(starts)
+	cloudCommand := bash(startCloud)
 	cloudCommand.Stdout, cloudCommand.Stderr = &log, &log
 	if err := cloudCommand.Start(); err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func TestDocsCommands(t *testing.T) {
 	go func() { ended <- cloudCommand.Wait() }()
 	stop := func() {
 		_ = syscall.Kill(-cloudCommand.Process.Pid, syscall.SIGINT)
-		<-ended // go run exits with 1 when it is interrupted
+		<-ended // ignore the error: go run exits with 1 after SIGINT
 		if strings.Contains(log.String(), "error") {
 			t.Errorf("the local cloud: %s", log.String())
 		}
@@ -148,6 +148,6 @@ func TestDocsCommands(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "cloud.env")); err == nil {
-		t.Error("the local cloud leaves cloud.env")
+		t.Error("the local cloud left cloud.env")
 	}
 }
