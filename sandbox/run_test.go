@@ -338,7 +338,7 @@ func testServices(t *testing.T, d docker, commit string) {
 	healthy()
 	waitUntil(t, "an answer after the restart", answers)
 
-	// A stopped container exits by itself, and its log is empty because there were no errors.
+	// A stopped container exits before docker kills it, and its log is empty because the services log only errors.
 	began = time.Now()
 	d.do(t, "stop", "--time", "60", id)
 	t.Logf("stopped in %s", time.Since(began).Round(10*time.Millisecond))

@@ -56,7 +56,7 @@ if [[ $mode == background ]]; then
 	fail "cannot start the engine: see $dir/engine.log"
 fi
 
-# The bridge's name and network are derived from DIR, so that the next run can remove what a killed engine left.
+# The bridge's name and network are derived from DIR, so that the next run can remove leftovers of a killed engine.
 hash=$(printf %s "$dir" | sha256sum)
 bridge=engine-${hash:0:8}
 init='' watch=''

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs and builds what a make target needs: scripts/setup.sh demo|test|lint
+# Installs and builds the dependencies of a make target: scripts/setup.sh demo|test|lint
 #
 # It installs Debian packages with apt-get, and everything else in .cache. It rebuilds a part only if its pinned version
 # changes. It uses the mirrors and credentials in the configuration of apt, debootstrap, Go and npm.

@@ -122,7 +122,7 @@ func TestBuildKitManifest(t *testing.T) {
 	daemon := set.Spec.Template.Spec.Containers[0]
 	ports := []int{daemon.Ports[0].ContainerPort, service.Spec.Ports[0].Port, policy.Spec.Ingress[0].Ports[0].Port}
 	if !slices.Equal(ports, []int{1234, 1234, 1234}) {
-		t.Errorf("ports %v", ports)
+		t.Errorf("ports of the pod, the Service and the NetworkPolicy are %v, want 1234", ports)
 	}
 	volumes := map[string]bool{}
 	for _, v := range set.Spec.Template.Spec.Volumes {

@@ -91,9 +91,9 @@ jobs:
 			step("uses: actions/github-script@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v8.0.0\n" +
 				"        with: {script: 'x(${{ github.head_ref }})'}"),
 			"has ${{ }} in script"},
-		{"persistent credentials", "examples/ci.yml", replace("        with: {persist-credentials: false}\n", ""),
+		{"no persist-credentials", "examples/ci.yml", replace("        with: {persist-credentials: false}\n", ""),
 			"needs persist-credentials: false"},
-		{"persistent credentials, explicitly", "examples/ci.yml",
+		{"persist-credentials: true", "examples/ci.yml",
 			step("uses: " + checkout + "\n        with: {persist-credentials: true}"), "needs persist-credentials: false"},
 		{"pull_request_target", "examples/ci.yml", replace("push: ,", "pull_request_target: ,"),
 			"pull_request_target exposes"},

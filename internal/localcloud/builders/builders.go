@@ -191,8 +191,8 @@ func findProgram(path string) (string, error) {
 	return program, nil
 }
 
-// cause is the line of a daemon's log that explains its end: its own error, or one of the Go runtime; otherwise the
-// last line.
+// exitReason returns the line of a daemon's log that explains why it exited: an error of buildkitd or of the Go
+// runtime, or else the last line.
 func exitReason(logFile string) string {
 	data, err := os.ReadFile(logFile)
 	if err != nil {

@@ -355,7 +355,7 @@ func TestStopEndsContainers(t *testing.T) {
 				t.Error(err)
 			}
 			if took := time.Since(began); took > 4*time.Second {
-				t.Errorf("stopping took %s", took)
+				t.Errorf("Stop took %s, want at most 4s", took)
 			}
 			if err := <-solved; err == nil {
 				t.Error("the build succeeded")

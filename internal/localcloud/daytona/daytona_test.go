@@ -554,23 +554,23 @@ func TestLifecycle(t *testing.T) {
 	}
 	ref := push(t, s, "app:1", img)
 	s.Fail(Fault{Registry: PushDenied}) // does not apply to the runner
-	made := create(t, s, "app-1", ref)
-	states := []string{string(made.State)}
-	for made.State != api.SNAPSHOTSTATE_ACTIVE && made.State != api.SNAPSHOTSTATE_ERROR {
+	created := create(t, s, "app-1", ref)
+	states := []string{string(created.State)}
+	for created.State != api.SNAPSHOTSTATE_ACTIVE && created.State != api.SNAPSHOTSTATE_ERROR {
 		dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), "app-1").Execute()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if made = dto; states[len(states)-1] != string(dto.State) {
+		if created = dto; states[len(states)-1] != string(dto.State) {
 			states = append(states, string(dto.State))
 		}
 	}
 	if got := strings.Join(states, " "); got != "pending pulling active" {
-		t.Fatalf("%s: %v", got, made.GetErrorReason())
+		t.Fatalf("%s: %v", got, created.GetErrorReason())
 	}
-	if !strings.HasSuffix(made.GetRef(), "/daytona-"+digest.Hex+":daytona") || made.GetSize() <= 0 ||
-		made.Entrypoint[0] != "/program" {
-		t.Errorf("ref %q, size %v, entrypoint %v", made.GetRef(), made.GetSize(), made.Entrypoint)
+	if !strings.HasSuffix(created.GetRef(), "/daytona-"+digest.Hex+":daytona") || created.GetSize() <= 0 ||
+		created.Entrypoint[0] != "/program" {
+		t.Errorf("ref %q, size %v, entrypoint %v", created.GetRef(), created.GetSize(), created.Entrypoint)
 	}
 	for _, r := range s.Requests() {
 		if r.Registry && !strings.HasPrefix(r.Path, "/v2/sbox-transient/app/") && r.Path != "/v2/" && r.Path != "/token" {
@@ -581,7 +581,7 @@ func TestLifecycle(t *testing.T) {
 		}
 	}
 	// Daytona stores an unchanged copy of the image and deletes the pushed one.
-	at, err := name.ParseReference(made.GetRef())
+	at, err := name.ParseReference(created.GetRef())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -606,15 +606,15 @@ func TestLifecycle(t *testing.T) {
 		t.Error("the runner's engine does not have the image")
 	}
 
-	if _, err := as(s, "dtn_all").SnapshotsAPI.RemoveSnapshot(t.Context(), made.Id).Execute(); err != nil {
+	if _, err := as(s, "dtn_all").SnapshotsAPI.RemoveSnapshot(t.Context(), created.Id).Execute(); err != nil {
 		t.Fatal(err)
 	}
-	dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), made.Id).Execute()
+	dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), created.Id).Execute()
 	if err != nil || dto.State != api.SNAPSHOTSTATE_REMOVING {
 		t.Fatal(dto, err)
 	}
 	for {
-		_, answer, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), made.Id).Execute()
+		_, answer, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), created.Id).Execute()
 		if err != nil {
 			if answer == nil || answer.StatusCode != http.StatusNotFound {
 				t.Error(err)
@@ -1001,11 +1001,11 @@ func TestResponsesMatchTheClient(t *testing.T) {
 	s := startCloud(t, nil)
 	s.Put(Snapshot{Organization: "org-1", Name: "built", State: "build_failed", Reason: "no", Log: "log"})
 	ref := push(t, s, "app:1", image(t, "amd64"))
-	made := create(t, s, "made", ref)
-	done := waitUntilProcessed(t, s, made.Id)
+	created := create(t, s, "made", ref)
+	done := waitUntilProcessed(t, s, created.Id)
 	idle := s.Put(Snapshot{Organization: "org-1", Name: "idle", Image: ref, State: "inactive", Created: creationTime})
 	c, u, ctx := as(s, "dtn_all"), as(s, user), t.Context()
-	answers := map[string]any{"create": made, "get": done}
+	answers := map[string]any{"create": created, "get": done}
 	note := func(what string, answer any, err error) {
 		t.Helper()
 		if err != nil {

@@ -137,7 +137,7 @@ func (s *Server) RegistryHost() string { return s.host }
 // Close stops the stand-in and its runner.
 func (s *Server) Close() error {
 	s.mu.Lock()
-	s.cancel() // the runner starts nothing new
+	s.cancel() // with the lock held, so that the runner starts no more work
 	s.mu.Unlock()
 	err := errors.Join(s.server.Close(), s.front.Close())
 	s.running.Wait()

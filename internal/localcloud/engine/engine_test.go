@@ -161,8 +161,8 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// traces returns what an engine has on this machine: processes and mounts with its directory, its bridge, and firewall
-// rules for the bridge.
+// traces lists the resources of an engine on this machine: processes and mounts with its directory, its bridge, and
+// firewall rules for the bridge.
 func traces(t *testing.T, dir string) []string {
 	t.Helper()
 	hash := sha256.Sum256([]byte(dir))

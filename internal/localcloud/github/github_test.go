@@ -366,7 +366,7 @@ func TestChunkedGitRequest(t *testing.T) {
 		git ls-tree -r HEAD | cut -f1 | cut -d' ' -f3 | git -c http.postBuffer=65536 pack-objects --quiet --stdout | wc -c
 		git rev-list --objects --missing=print HEAD | grep -c '^?' || true`)
 	if requests := len(s.Requests()); !strings.HasSuffix(got, "\n0") || requests > 20 {
-		t.Errorf("%d requests; objects are missing: %s", requests, got)
+		t.Errorf("%d requests, want at most 20; missing objects: %s", requests, got)
 	}
 }
 
