@@ -594,10 +594,12 @@ func TestLifecycle(t *testing.T) {
 	}
 	a := requestAccess(t, s, "dtn_all")
 	auth := remote.WithAuth(&authn.Basic{Username: a.Username, Password: a.Secret})
-	if pushed, _ := name.ParseReference(ref); true {
-		if _, err := remote.Head(pushed, auth); err == nil {
-			t.Error("the pushed image still exists")
-		}
+	pushed, err := name.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := remote.Head(pushed, auth); err == nil {
+		t.Error("the pushed image still exists")
 	}
 	if out := dockerOut(t, "ps", "--all", "--quiet", "--filter", "label=io.daytona.snapshot"); out != "" {
 		t.Errorf("leftover container: %s", out)

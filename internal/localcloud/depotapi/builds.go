@@ -91,7 +91,7 @@ func (b *buildService) CreateBuild(
 		}
 	}
 	if created.saved {
-		password, err := s.credential(ctx, project.ID, true)
+		password, err := s.credential(project.ID, true)
 		if err != nil {
 			return nil, err
 		}

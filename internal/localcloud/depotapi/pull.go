@@ -49,7 +49,7 @@ func (s *Server) getPullToken(ctx context.Context, header http.Header, request f
 	if err != nil {
 		return nil, err
 	}
-	token, err := s.credential(ctx, project, false)
+	token, err := s.credential(project, false)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (s *Server) getPullInfo(ctx context.Context, header http.Header, request fi
 	if build == nil || !build.saved {
 		return nil, apiError(connect.CodeNotFound, "build %s was not saved", request["build_id"])
 	}
-	password, err := s.credential(ctx, project, false)
+	password, err := s.credential(project, false)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@
 package depotapi
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -158,7 +157,7 @@ func (s *Server) project(id string) (Project, bool) {
 }
 
 // credential returns a password for the registry repository of a project.
-func (s *Server) credential(_ context.Context, project string, push bool) (string, error) {
+func (s *Server) credential(project string, push bool) (string, error) {
 	if s.options.Registry.Host == "" {
 		return "", apiError(connect.CodeFailedPrecondition, "this organization has no registry")
 	}

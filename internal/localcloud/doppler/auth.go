@@ -73,10 +73,13 @@ func (t Token) check() error {
 
 // AddToken adds a token. It returns an error if Doppler does not issue such tokens.
 func (s *Server) AddToken(t Token) error {
+	if err := t.check(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tokens = append(s.tokens, t)
-	return t.check()
+	return nil
 }
 
 // Revoke revokes a token. It ignores unknown tokens.

@@ -231,6 +231,13 @@ func TestInvalidTokens(t *testing.T) {
 			t.Errorf("Start accepts the token %v", token)
 			_ = s.Close()
 		}
+		s := start(t, Options{})
+		if err := s.AddToken(token); err == nil {
+			t.Errorf("AddToken accepts the token %v", token)
+		}
+		if status, _ := sendRequest(t, s, http.MethodGet, "/v3/me", token.Value, ""); status != 401 {
+			t.Errorf("status %d for the rejected token %v, want 401", status, token)
+		}
 	}
 }
 

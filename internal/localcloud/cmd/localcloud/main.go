@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -78,10 +79,7 @@ func run(ctx context.Context, o options) error {
 		}
 		err = os.Remove(o.Env)
 	}
-	if stopped := cloud.Stop(); err == nil {
-		err = stopped
-	}
-	return err
+	return errors.Join(err, cloud.Stop())
 }
 
 // pushedBytes returns the number of bytes pushed to Daytona's registry.
