@@ -45,11 +45,11 @@ type MachineFault string
 const (
 	NeverActive     MachineFault = "never active"     // always pending
 	Unreachable     MachineFault = "unreachable"      // active, without a listener
-	ClientRejected  MachineFault = "refuses client"   // the client's certificate is for another build
+	ClientRejected  MachineFault = "client rejected"  // the client certificate is for another build
 	UntrustedServer MachineFault = "untrusted server" // the CA did not sign the server's certificate
 	NoCertificates  MachineFault = "no certificates"  // active, without certificates
-	MalformedKey    MachineFault = "garbled key"      // the client's private key is malformed
-	InvalidAddress  MachineFault = "bad address"      // the machine's address has no scheme
+	MalformedKey    MachineFault = "malformed key"    // the private key of the client is malformed
+	InvalidAddress  MachineFault = "invalid address"  // the machine's address has no scheme
 )
 
 // Fail adds a fault.

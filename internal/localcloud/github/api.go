@@ -211,7 +211,7 @@ var (
 	errEmpty    = &apiError{status: http.StatusConflict, message: "Git Repository is empty."}
 )
 
-// unprocessable returns an error for a request that is valid but cannot be carried out.
+// unprocessable returns an error for a well-formed request that GitHub cannot process.
 func unprocessable(message string) *apiError {
 	return &apiError{status: http.StatusUnprocessableEntity, message: message}
 }
