@@ -35,7 +35,7 @@ func TestWaitUntilActive(t *testing.T) {
 		{
 			name: "active once, then failed", fault: cloud.FailsAfterActive, state: Failed,
 			states: "pending pulling active error",
-			want: "snapshot app-1 is in state error: Timeout processing snapshot on initial runner (try again, or make",
+			want:   "snapshot app-1 is in state error: Timeout processing snapshot on initial runner (try again, or make",
 		},
 		{
 			name: "image not found", state: Failed, states: "error",
