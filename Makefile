@@ -1,29 +1,29 @@
-# Each target installs and builds what it needs into .cache, once.
+# Each target installs and builds its dependencies into .cache on first use.
 .PHONY: demo test race fuzz lint generate release clean
 
-demo: ## The sandbox image from source to a Daytona snapshot, on this machine: up to 7 minutes, then about one.
+demo: ## Build, test and snapshot the sandbox image on this machine: up to 7 minutes, later runs about one.
 	@scripts/demo.sh
 
-test: ## All tests, against real daemons on loopback.
+test: ## Run all tests, with real daemons on loopback.
 	@scripts/setup.sh test
 	@scripts/test.sh
 
-race: ## The tests of the packages that run concurrently, with the race detector.
+race: ## Run the tests of pkg and actions with the race detector.
 	@scripts/setup.sh test
 	@scripts/test.sh -race ./pkg/... ./actions/...
 
-fuzz: ## Every fuzz test for 20 s; `scripts/fuzz.sh 10m FuzzParse` runs one for longer.
+fuzz: ## Run each fuzz test for 20 s. `scripts/fuzz.sh 10m FuzzParse` runs one for 10 minutes.
 	@scripts/fuzz.sh
 
-generate: ## action.yml, the workflows and docs/reference.md from pkg/inputs.
+generate: ## Generate action.yml, the workflows and docs/reference.md from pkg/inputs.
 	@go generate ./...
 
-lint: ## Formatting, go vet, staticcheck, actionlint, shellcheck, known vulnerabilities.
+lint: ## Check formatting, Go, workflows, shell scripts, modules and known vulnerabilities.
 	@scripts/setup.sh lint
 	@scripts/lint.sh
 
-release: ## The programs, sums, SBOM, licences and the tagged commit of a release, into dist/VERSION: make release VERSION=v1.2.3
+release: ## Create a release in dist/VERSION and its tagged commit: make release VERSION=v1.2.3
 	@scripts/release.sh "$$VERSION"
 
-clean: ## Removes what the other targets created.
+clean: ## Remove what the other targets created.
 	@rm -rf .cache dist test-results

@@ -371,7 +371,7 @@ func TestRunRefuses(t *testing.T) {
 				`; refusing to run it$`,
 		},
 		{
-			name: "a corrupt archive", fault: github.Fault{Path: github.Objects, Flip: true},
+			name: "a corrupt archive", fault: github.Fault{Path: github.Objects, CorruptLastByte: true},
 			want: `^::error::cannot unpack http://127.*/` + asset + `\.gz: .*gzip.*refusing to run it$`,
 		},
 		{
@@ -641,7 +641,7 @@ func TestRunHidesToken(t *testing.T) {
 		t.Skip("reads arguments from /proc")
 	}
 	s := startGitHub(t, true)
-	s.Fail(github.Fault{Path: "/api/v3/", Silence: true})
+	s.Fail(github.Fault{Path: "/api/v3/", NoResponse: true})
 	j := newJob(t, map[string]string{
 		"GITHUB_SERVER_URL": s.ServerURL(), "GITHUB_API_URL": s.APIURL(), "INPUT_GITHUB_TOKEN": readToken,
 	})

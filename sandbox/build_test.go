@@ -17,8 +17,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/image"
 )
 
-// The builders share nothing and get different checkouts of the commit: a new clone, and a shallow one with other file
-// times and permissions.
+// Two builders that share nothing build the same image from different checkouts of a commit: the original one, and a
+// shallow clone with other file times and permissions.
 func TestTwoBuildersBuildTheSameImage(t *testing.T) {
 	o := built(t)
 	other := checkout{t.TempDir()}
@@ -32,7 +32,7 @@ func TestTwoBuildersBuildTheSameImage(t *testing.T) {
 		for i, from := range []checkout{o.checkout, other} {
 			group.Go(func() error {
 				result, _, err := from.build(t.Context(), builders(t)[i], func(r *image.Request) {
-					r.BuildArgs["SOURCE_DATE_EPOCH"] = "0" // earlier than any file, so that the image has no other times
+					r.BuildArgs["SOURCE_DATE_EPOCH"] = "0" // earlier than any file, so it replaces all times
 					change(i, r)
 				})
 				if err == nil {
@@ -50,7 +50,7 @@ func TestTwoBuildersBuildTheSameImage(t *testing.T) {
 	if digests[0] == digests[1] {
 		return
 	}
-	t.Logf("the cached packages may be of different days, building without cache: %s, %s", digests[0], digests[1])
+	t.Logf("the caches may contain different package versions, building without cache: %s, %s", digests[0], digests[1])
 	layouts := [2]string{t.TempDir(), t.TempDir()}
 	digests = build(func(i int, r *image.Request) {
 		r.NoCache = true
@@ -59,7 +59,7 @@ func TestTwoBuildersBuildTheSameImage(t *testing.T) {
 		}}
 	})
 	if digests[0] != digests[1] {
-		t.Errorf("without cache the same commit builds %s and %s: %s", digests[0], digests[1],
+		t.Errorf("the digests of the same commit built without cache differ: %s, %s: %s", digests[0], digests[1],
 			difference(t, imageIn(t, layouts[0]), imageIn(t, layouts[1])))
 	}
 }
@@ -78,8 +78,8 @@ func imageIn(t *testing.T, dir string) v1.Image {
 	return images[0]
 }
 
-// The image depends neither on the kind of checkout, nor on ignored files in it, nor on the builder's secrets and
-// proxies: none of them can leak into it.
+// The image does not depend on the kind of checkout, ignored files, build secrets or proxies, so these cannot leak into
+// it.
 func TestSameCommitSameImage(t *testing.T) {
 	o := built(t)
 	for _, test := range []struct {
@@ -182,7 +182,7 @@ func TestCommitChangesLastLayers(t *testing.T) {
 	}
 }
 
-// A team may build in other ways. RUN reports the state of the repository in the image.
+// The Dockerfile supports other ways to build. A RUN step reports the state of the repository in the image.
 func TestVariants(t *testing.T) {
 	o := built(t)
 	const status = `{ pwd; git rev-parse HEAD; git status --porcelain; jq -c . /opt/sandbox/services/health/build.json; }`
@@ -215,7 +215,7 @@ func TestVariants(t *testing.T) {
 			if _, err := copied.sh(`git clone -q "$1" .; `+test.script, o.dir); err != nil {
 				t.Fatal(err)
 			}
-			// A Dockerfile of the team's own outside the context, with its own .dockerignore.
+			// A custom Dockerfile outside the context, with its own .dockerignore.
 			dir := t.TempDir()
 			if _, err := copied.sh(`{ sed 's/^FROM debian:bookworm-slim$/& AS sandbox/' sandbox/Dockerfile
 				printf '\nRUN %s > /tmp/status\nFROM scratch\nCOPY --from=sandbox /tmp/status /\n' "$2"; } > "$1/own.Dockerfile"

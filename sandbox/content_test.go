@@ -15,16 +15,16 @@ import (
 	"testing"
 )
 
-// canary is a secret that the tests put where an image must not take it from.
+// canary is a secret that tests put in places from which it must not get into the image.
 const canary = "canary-6Zk1vP0wq9"
 
-// secretPattern is a Perl regular expression of keys and tokens: their prefix and what follows it, because a program
-// that looks for secrets may contain the prefix alone.
+// secretPattern is a Perl regular expression that matches keys and tokens. It includes characters after the prefix,
+// because programs that detect secrets contain only the prefix.
 const secretPattern = canary + `|-----BEGIN ([A-Z]+ )?PRIVATE KEY-----\r?\n[A-Za-z0-9+/]{40}|` +
 	`\bgithub_pat_\w{40}|\bgh[oprsu]_[A-Za-z0-9]{36}\b|\bnpm_[A-Za-z0-9]{36}\b|` +
 	`\bdp\.(ct|pt|st)\.[\w.-]{30}|\bAKIA[0-9A-Z]{16}\b|_authToken=[\w-]{10}|Authorization: Basic [A-Za-z0-9+/=]{10}`
 
-// findSecrets returns the secrets in a file. It runs grep, which is much faster on large files than Go with -race.
+// findSecrets returns the secrets in a file. It runs grep, which is much faster than Go with -race for large files.
 func findSecrets(t *testing.T, file string) string {
 	t.Helper()
 	grep := exec.CommandContext(t.Context(), "grep", "-aPzo", "-e", secretPattern, file)
@@ -73,7 +73,7 @@ func TestFiles(t *testing.T) {
 	}
 	for i, layer := range unpackLayers(t, o.image) {
 		forEachFile(t, layer, func(h *tar.Header, _ io.Reader) { inspect(h) })
-		if i > 0 { // the first one is the base image
+		if i > 0 { // layer 0 is the base image
 			if found := findSecrets(t, layer); found != "" {
 				t.Errorf("secrets in layer %d: %q", i, found)
 			}
@@ -93,7 +93,7 @@ func TestFiles(t *testing.T) {
 	}
 	t.Logf("%d layers, %d MB of files, %d MB compressed", len(layers), size/1e6, compressed/1e6)
 	if size > 1e9 {
-		t.Errorf("the layers have %d MB of files, the limit is 1 GB", size/1e6)
+		t.Errorf("the layers contain %d MB of files, more than the limit of 1 GB", size/1e6)
 	}
 
 	var privileged, writable, unneeded []string
@@ -121,10 +121,10 @@ func TestFiles(t *testing.T) {
 		t.Errorf("setuid and setgid programs:\n%q, want\n%q", privileged, want)
 	}
 	if len(writable) > 0 {
-		t.Errorf("world-writable: %q", writable)
+		t.Errorf("world-writable files: %q", writable)
 	}
 	if len(unneeded) > 0 {
-		t.Errorf("not needed in the image: %q", unneeded)
+		t.Errorf("unneeded files: %q", unneeded)
 	}
 }
 

@@ -1,8 +1,7 @@
 #!/bin/sh
-# The container's first process: runs the given command or, without one, the services. Both end within a second of
-# SIGTERM.
-# tini forwards signals to the command, because the kernel does not apply a signal's default action to PID 1, and reaps
-# orphans. s6-svscan does both for the services, and waits until they have stopped.
+# Runs the given command or, without one, the services. Both exit within a second of SIGTERM.
+# tini forwards signals to the command, because the kernel does not apply default signal actions to PID 1, and reaps
+# orphans. s6-svscan does both for the services and waits until they have stopped.
 set -eu
 if [ $# -gt 0 ]; then
 	exec tini -- "$@"

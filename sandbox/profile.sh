@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Login shells get the variables of ~/.iterate/.env, which has lines NAME=value in shell syntax.
+# Exports the variables in ~/.iterate/.env (lines NAME=value in shell syntax) to login shells.
 if [ -f "$HOME/.iterate/.env" ] && [ -r "$HOME/.iterate/.env" ]; then
 	set -a
 	# shellcheck disable=SC1091 # written by the user

@@ -24,7 +24,7 @@ const imageName = "sandbox-test:image" // no other package uses it
 // docker runs the docker command with one engine.
 type docker struct {
 	host   string
-	config string // an empty directory: no user settings
+	config string // empty directory for DOCKER_CONFIG
 }
 
 // TestRun loads the image into each engine and checks its containers.
@@ -65,7 +65,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// try runs docker and returns its standard output without the last line break, its exit code and its standard error.
+// try runs docker and returns its standard output without the final newline, its exit code and its standard error.
 func (d docker) try(t *testing.T, stdin string, args ...string) (stdout string, code int, stderr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -106,7 +106,7 @@ func (d docker) start(t *testing.T, args ...string) (id string) {
 	return id
 }
 
-// waitUntil waits a minute for a condition.
+// waitUntil waits up to a minute for a condition.
 func waitUntil(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(20 * time.Millisecond) {
@@ -116,7 +116,7 @@ func waitUntil(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// Commands in a login shell, and their output as a regular expression.
+// The tools work in a login shell.
 func testTools(t *testing.T, d docker) {
 	id := d.start(t, "--network", "none", imageName, "sleep", "infinity")
 	for _, test := range []struct{ name, command, want string }{
@@ -165,7 +165,7 @@ func testTools(t *testing.T, d docker) {
 	}
 }
 
-// The repository is at exactly the commit, and git sees no difference to it.
+// The repository in the image is at the built commit and has no changes.
 func testRepository(t *testing.T, d docker, from checkout, commit string) {
 	id := d.start(t, imageName, "sleep", "infinity")
 	for _, test := range []struct{ command, want string }{
@@ -193,11 +193,11 @@ func testRepository(t *testing.T, d docker, from checkout, commit string) {
 		t.Fatal(err)
 	}
 	if got := d.do(t, "run", "--rm", imageName, "git", "ls-files", "-s"); got != want {
-		t.Errorf("the files are\n%s\nwant\n%s", got, want)
+		t.Errorf("files are\n%s\nwant\n%s", got, want)
 	}
 }
 
-// Login shells, and no others, read ~/.iterate/.env if it exists.
+// Only login shells read ~/.iterate/.env, if it exists.
 func testLoginShells(t *testing.T, d docker) {
 	file := filepath.Join(t.TempDir(), "env")
 	content := "# comment\nPLAIN=one\nQUOTED=\"two words $PLAIN\"\nSINGLE='$three'\nEMPTY=\n\nexport EXPORTED=four\n"
@@ -234,7 +234,7 @@ func testLoginShells(t *testing.T, d docker) {
 	}
 }
 
-// A command gets its arguments and its input unchanged, and its exit code is the container's.
+// The entry point passes arguments and input to the command unchanged and exits with its exit code.
 func testCommand(t *testing.T, d docker) {
 	for _, test := range []struct {
 		name, stdin string
@@ -289,7 +289,7 @@ func testSignals(t *testing.T, d docker) {
 	}
 }
 
-// health is the answer of GET /health.
+// health is the response of GET /health.
 type health struct{ Status, Repository, Commit string }
 
 func (d docker) health(t *testing.T, id string) (h health, err error) {
@@ -332,13 +332,13 @@ func testServices(t *testing.T, d docker, commit string) {
 	})
 	waitUntil(t, "an answer after the kill", answers)
 
-	// Services start again when the container restarts.
+	// A restarted container starts its services.
 	began = time.Now()
 	d.do(t, "restart", id)
 	healthy()
 	waitUntil(t, "an answer after the restart", answers)
 
-	// Stopped, the container ends well before docker would kill it. It has logged nothing, because nothing went wrong.
+	// A stopped container exits before docker kills it, and its log is empty because the services log only errors.
 	began = time.Now()
 	d.do(t, "stop", "--time", "60", id)
 	t.Logf("stopped in %s", time.Since(began).Round(10*time.Millisecond))
@@ -359,7 +359,7 @@ func testServices(t *testing.T, d docker, commit string) {
 	waitUntil(t, "unhealthy", isStatus("unhealthy"))
 }
 
-// The services need neither privileges nor a network, and run as any user.
+// The services run without privileges, without a network, and as any user.
 func testRestricted(t *testing.T, d docker) {
 	for name, options := range map[string][]string{
 		"no network":        {"--network", "none"},
@@ -378,7 +378,7 @@ func testRestricted(t *testing.T, d docker) {
 	}
 }
 
-// The services answer within 2 seconds of docker run. On a busy machine one of several attempts does.
+// The services respond within 2 seconds of docker run, in at least one of several attempts to allow for busy machines.
 func testStart(t *testing.T, d docker) {
 	var took []time.Duration
 	for range 5 {
@@ -391,5 +391,5 @@ func testStart(t *testing.T, d docker) {
 			return
 		}
 	}
-	t.Errorf("started in %s, want under 2s once", took)
+	t.Errorf("started in %s, want less than 2s at least once", took)
 }

@@ -1,5 +1,5 @@
-// Package sandbox_test builds the sandbox image from a team's repository with real BuildKit daemons, inspects its
-// layers, and runs it in a current and an old Docker Engine.
+// Package sandbox_test builds the sandbox image from an example repository with real BuildKit daemons, inspects its
+// layers, and runs it in the current and the oldest supported Docker Engine.
 package sandbox_test
 
 import (
@@ -28,7 +28,7 @@ const platform = "linux/amd64"
 
 var kinds = []string{engine.Current, engine.Oldest}
 
-// cleanups run when the tests of this package have ended, the latest first.
+// cleanups contains functions that run after the tests of this package, in reverse order.
 var cleanups []func() error
 
 func TestMain(m *testing.M) {
@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// startBuilders returns two builders that share nothing: the shared one of the test run, and one of this package. Both
-// keep their layers from one run to the next.
+// startBuilders returns two builders with separate caches: one that all test packages use, and one for this package.
+// Both keep their layer caches between runs.
 var startBuilders = sync.OnceValues(func() (clients [2]*client.Client, err error) {
 	ctx := context.Background()
 	shared, err := testdaemons.AttachBuilders()
@@ -78,7 +78,7 @@ func builders(t *testing.T) [2]*client.Client {
 	return clients
 }
 
-// builtImage is the repository at the commit that all tests start from, and its image.
+// builtImage is the example repository, its commit, and the image built from it.
 type builtImage struct {
 	checkout
 	commit string
@@ -120,7 +120,7 @@ func built(t *testing.T) builtImage {
 	return b
 }
 
-// npmConfiguration is the .npmrc of the user who runs the tests, if there is one.
+// npmConfiguration returns the .npmrc of the user who runs the tests, and whether it exists.
 func npmConfiguration() ([]byte, bool) {
 	file, err := exec.Command("npm", "config", "get", "userconfig").Output()
 	if err != nil {
@@ -130,12 +130,12 @@ func npmConfiguration() ([]byte, bool) {
 	return content, err == nil
 }
 
-// checkout is a checkout of a repository to build: that of a team that copied sandbox/ and has files of its own.
+// checkout is a checkout of the example repository: it contains a copy of sandbox/ and other files.
 type checkout struct{ dir string }
 
 const repository = "team/app"
 
-// newRepository creates the repository in dir. Its commit depends on the content of sandbox/ only.
+// newRepository creates the example repository in dir. Its commit depends only on the content of sandbox/.
 func newRepository(dir string) (checkout, error) {
 	t := checkout{dir}
 	if err := os.CopyFS(filepath.Join(dir, "sandbox"), os.DirFS(".")); err != nil {
@@ -164,7 +164,8 @@ func (c checkout) sh(script string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// build builds the checkout on a builder as action-build does with git_context: git. change may change the request.
+// build builds the checkout on a builder as action-build does with git_context: git. change, which may be nil, edits
+// the request.
 func (c checkout) build(
 	ctx context.Context, builder *client.Client, change func(*image.Request),
 ) (*image.Result, image.Stats, error) {
@@ -190,13 +191,13 @@ func (c checkout) build(
 	if configuration, ok := npmConfiguration(); ok {
 		request.Secrets["npmrc"] = func() ([]byte, error) { return configuration, nil }
 	}
-	// BuildKit keeps these arguments out of the image and of its cache keys.
+	// BuildKit excludes these arguments from the image and from cache keys.
 	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"} {
 		if value := os.Getenv(name); value != "" {
 			request.BuildArgs[name] = value
 		}
 	}
-	// The tests read the base image's layer, too, which the builder may have to pull again.
+	// The tests also read the layer of the base image, which the builder may have to pull again.
 	if request.LayerDir, err = os.MkdirTemp(filepath.Dir(c.dir), "layers-"); err != nil {
 		return nil, image.Stats{}, err
 	}

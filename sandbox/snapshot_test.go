@@ -19,8 +19,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/image"
 )
 
-// The URLs of the packages of DEBIAN_SNAPSHOT go through a proxy of the test, which answers them from the mirror that
-// the base image is configured with.
+// With DEBIAN_SNAPSHOT, apt downloads from snapshot.debian.org. A proxy serves these URLs from the mirror in the base
+// image's configuration.
 func TestDebianSnapshot(t *testing.T) {
 	builder := builders(t)[0]
 	mirrors := debianMirrors(t)
@@ -51,7 +51,7 @@ func TestDebianSnapshot(t *testing.T) {
 	first, _, found := strings.Cut(string(dockerfile), "\nCOPY --from=node")
 	packages := regexp.MustCompile(`(?s)--no-install-recommends \\\n.*?; \\`)
 	if !found || !packages.MatchString(first) {
-		t.Fatal("the Dockerfile has changed: this test cuts it after the Debian packages, and installs only one")
+		t.Fatal("cannot parse the Dockerfile: update this test, which builds it up to the Debian packages")
 	}
 	first = packages.ReplaceAllString(first, "--no-install-recommends jq; \\")
 	dir := checkout{t.TempDir()}
@@ -77,9 +77,9 @@ func TestDebianSnapshot(t *testing.T) {
 		}
 		delete(requested, base+want)
 	}
-	delete(requested, base+"debian-security/20261101T000000Z/pool") // only if the latest package is from there
+	delete(requested, base+"debian-security/20261101T000000Z/pool") // requested only if the latest version is there
 	if len(requested) > 0 {
-		t.Errorf("also requested: %v", slices.Collect(maps.Keys(requested)))
+		t.Errorf("unexpected requests: %v", slices.Collect(maps.Keys(requested)))
 	}
 }
 
@@ -103,7 +103,7 @@ func debianMirrors(t *testing.T) map[string]string {
 		mirrors[archive] = strings.TrimSuffix(fields[1], "/") + "/"
 	}
 	if len(mirrors) != 2 {
-		t.Skipf("needs Debian's security updates in the apt sources of the base image; they are: %s", sources)
+		t.Skipf("needs debian-security in the apt sources of the base image, which are: %s", sources)
 	}
 	return mirrors
 }

@@ -58,8 +58,8 @@ func TestSuite(t *testing.T) {
 	}
 }
 
-// The suite fails for an image that contains what it must not contain.
-func TestSuiteNotices(t *testing.T) {
+// The suite fails for an image with secrets, unexpected permissions or leftovers.
+func TestSuiteDetectsProblems(t *testing.T) {
 	o := built(t)
 	tests, err := suite.Load("tests.yaml")
 	if err != nil {
@@ -109,6 +109,6 @@ func TestSuiteNotices(t *testing.T) {
 		}
 	}
 	if !slices.Equal(failed, want) {
-		t.Errorf("%q fail, want %q", failed, want)
+		t.Errorf("failed tests are %q, want %q", failed, want)
 	}
 }

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Takes the sandbox image from source to a Daytona snapshot as a workflow would, with the services that
-# internal/localcloud runs: GitHub OIDC, Depot's API, BuildKit behind mTLS, a Docker Engine, Daytona, Doppler. Each step
-# runs twice: the second time reuses what the first one made.
+# Builds the sandbox image, runs its test suite and creates a Daytona snapshot, as a workflow would. The services are
+# those of internal/localcloud: GitHub OIDC, Depot's API, BuildKit behind mTLS, a Docker Engine, Daytona, Doppler. The
+# build and the snapshot run twice; the second run reuses the results of the first one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 echo 'demo: builds the sandbox image, runs its test suite and creates a Daytona snapshot, twice, on this machine only'
 if [[ -x .cache/demo/localcloud && -x .cache/bin/buildkitd && -f .cache/base/bookworm-slim.tar ]]; then
-	echo 'demo: everything that it needs is in .cache: this takes about a minute, 3 if the image must be built again'
+	echo 'demo: all dependencies are in .cache: this takes about a minute, or 3 minutes if the image must be rebuilt'
 else
-	echo 'demo: first installs Debian packages (docker.io, debootstrap), builds BuildKit and the programs, and creates'
-	echo 'demo: debian:bookworm-slim: 5 to 7 minutes on 2 cores; later runs take about a minute'
+	echo 'demo: the first run installs Debian packages (docker.io, debootstrap), builds BuildKit and the programs, and'
+	echo 'demo: creates debian:bookworm-slim. It takes 5 to 7 minutes on 2 cores; later runs take about a minute'
 fi
 scripts/setup.sh demo
 
@@ -28,7 +28,7 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-# Debian's Docker Engine needs no build.
+# The oldest engine is a Debian package and does not have to be built.
 echo 'demo: starting Depot, GitHub, Doppler, Daytona, registries, two BuildKit daemons and two Docker Engines'
 "$programs/localcloud" --env "$dir/env" --engine oldest >"$dir/cloud.log" 2>&1 &
 cloud=$!
@@ -41,12 +41,12 @@ until [[ -s $dir/env ]]; do
 done
 # shellcheck disable=SC1091 # written by localcloud
 source "$dir/env"
-# Depot accepts the job's OIDC token, and Doppler has Daytona's API key.
+# Use the job's OIDC token for Depot, and the Daytona API key in Doppler.
 unset DEPOT_TOKEN DAYTONA_API_KEY
 export GITHUB_REPOSITORY=org/sandbox-actions
 
-# run NAME PROGRAM ARGUMENT… runs a program, keeps its outputs as NAME and prints how long it took. The program's log
-# goes to a terminal; elsewhere the end of it is shown when the program fails.
+# run NAME PROGRAM ARGUMENT… runs a program, stores its outputs as NAME and prints its duration. It shows the program's
+# log on a terminal, and otherwise the end of the log if the program fails.
 run() {
 	local name=$1 program=$programs/$2 began
 	shift 2
@@ -61,10 +61,10 @@ run() {
 		'BEGIN { printf "demo: %s: %.1f s\n", name, ended - began }'
 }
 
-# output NAME OUTPUT prints an output of the program that ran as NAME.
+# output NAME OUTPUT prints an output of the run NAME.
 output() { sed -n "s/^$2=//p" "$dir/$1"; }
 
-# require_same NAME NAME OUTPUT fails unless both programs have the same output.
+# require_same NAME NAME OUTPUT fails unless the output of both runs is the same.
 require_same() {
 	[[ $(output "$1" "$3") == "$(output "$2" "$3")" ]] || {
 		echo "demo: $3 differs between $1 and $2" >&2
@@ -72,7 +72,7 @@ require_same() {
 	}
 }
 
-# pushed_bytes prints how many bytes were pushed to Daytona's registry so far.
+# pushed_bytes prints the number of bytes pushed to Daytona's registry so far.
 pushed_bytes() {
 	local before
 	before=$(grep -c '^pushed ' "$dir/cloud.log" || true)
@@ -109,12 +109,12 @@ for snapshot in 'first snapshot' 'second snapshot'; do
 done
 require_same 'first snapshot' 'second snapshot' snapshot_name
 require_same 'first snapshot' 'second build' image_id
-echo "demo: the snapshot holds the image that was built: $(output 'first snapshot' image_id)"
-echo "demo: Daytona's registry has it with the digest that the builder made: $(output 'first snapshot' digest)"
+echo "demo: the snapshot contains the built image: $(output 'first snapshot' image_id)"
+echo "demo: the image in Daytona's registry has the digest from the builder: $(output 'first snapshot' digest)"
 named=$(curl -fsS --config - "$DOPPLER_API_HOST/v3/configs/config/secrets/download?format=docker" \
 	<<<"header = \"Authorization: Bearer $DOPPLER_TOKEN\"" | sed -n 's/^DAYTONA_SNAPSHOT_NAME=//p')
 [[ $named == "$(output 'first snapshot' snapshot_name)" ]] || {
-	echo "demo: Doppler names '$named'" >&2
+	echo "demo: Doppler names '$named' instead of '$(output 'first snapshot' snapshot_name)'" >&2
 	exit 1
 }
 echo "demo: Doppler names $named"

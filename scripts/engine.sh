@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs a private Docker Engine beside any other: its data, log and socket are in DIR, its processes and mounts in
-# namespaces that end with it, and its bridge is named after DIR.
+# Runs a private Docker Engine that is isolated from other engines. Its data, log and socket are in DIR, its processes
+# and mounts are in separate namespaces, and its bridge has a name derived from DIR.
 #
 #   scripts/engine.sh current|oldest DIR [background|foreground|owned]
 #
-# current is the engine that scripts/setup.sh builds, oldest is Debian's (20.10 on Debian 12).
-# background (the default) returns when the engine answers; the process in DIR/engine.pid keeps it running.
-# foreground runs until SIGTERM or SIGINT, which stop everything that was started and leave only DIR.
-# owned is foreground that also stops when standard input ends, as a pipe does when its writer exits.
-# ENGINE_SOCKET=PATH replaces the socket DIR/docker.sock, whose path is limited to 107 bytes.
+# current is the engine that scripts/setup.sh builds, oldest is Debian's package (20.10 on Debian 12).
+# background (default) returns when the engine is ready. To stop it, kill the process in DIR/engine.pid.
+# foreground runs until SIGTERM or SIGINT, then stops the engine and removes everything except DIR.
+# owned is like foreground, but also stops at the end of standard input, for example when the writer of a pipe exits.
+# ENGINE_SOCKET=PATH replaces the socket DIR/docker.sock. Socket paths are limited to 107 bytes.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -53,16 +53,16 @@ if [[ $mode == background ]]; then
 	done
 	tail -n 20 "$dir/engine.log" >&2
 	kill $! 2>/dev/null || true
-	fail "the engine did not start: see $dir/engine.log"
+	fail "cannot start the engine: see $dir/engine.log"
 fi
 
-# The bridge's name and network follow from DIR, so that the next run finds and removes what a killed one left.
+# The bridge's name and network are derived from DIR, so that the next run can remove leftovers of a killed engine.
 hash=$(printf %s "$dir" | sha256sum)
 bridge=engine-${hash:0:8}
 init='' watch=''
 
-# nat_rules -I|-D SUBNET adds or deletes the firewall rules for containers' outgoing connections. The engine runs with
-# --iptables=false (published ports go through its proxy), because two engines flush each other's chains.
+# nat_rules -I|-D SUBNET inserts or deletes the firewall rules for outgoing connections of containers. The engine runs
+# with --iptables=false (its proxy serves published ports), because engines flush each other's chains.
 nat_rules() {
 	iptables -w -t nat "$1" POSTROUTING -s "$2" ! -o "$bridge" -j MASQUERADE
 	iptables -w "$1" FORWARD -i "$bridge" -j ACCEPT
@@ -79,7 +79,7 @@ remove_leftovers() {
 	rm -f "$dir/engine.pid" "$socket"
 }
 
-# finish STATUS stops the engine, which stops its containers, removes its bridge and exits.
+# finish STATUS stops the engine and its containers, removes the bridge and exits with STATUS.
 # shellcheck disable=SC2317 # called by traps
 finish() {
 	trap '' INT TERM
@@ -104,7 +104,7 @@ trap 'finish $?' EXIT
 remove_leftovers
 echo $$ >"$dir/engine.pid"
 
-# The first network without a route on this machine, starting at one that follows from DIR.
+# Use the first network without a route on this machine, starting at one derived from DIR.
 for ((i = 0; i < 256; i++)); do
 	subnet=10.213.$(((16#${hash:8:2} + i) % 256))
 	[[ $(ip route) == *$subnet.* ]] || break
@@ -116,7 +116,7 @@ ip link set "$bridge" up
 echo 1 >/proc/sys/net/ipv4/ip_forward
 nat_rules -I "$subnet.0/24"
 
-# /etc/docker/daemon.json, /run/docker and /run/containerd may belong to an engine of this machine.
+# Do not use /etc/docker/daemon.json, /run/docker and /run/containerd: another engine on this machine may use them.
 echo '{}' >"$dir/daemon.json"
 mkdir -p /run/docker /run/containerd
 # shellcheck disable=SC2016 # expanded by the inner shell

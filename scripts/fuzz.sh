@@ -4,8 +4,8 @@
 #   scripts/fuzz.sh                  every fuzz test for 20 s
 #   scripts/fuzz.sh 10m FuzzParse    one fuzz test for 10 minutes
 #
-# An input that fails is written to testdata/fuzz of its package, where go test runs it from then on: commit it with the
-# fix. Inputs that reach new code stay in Go's build cache, and the next run starts from them.
+# A failing input is written to testdata/fuzz in its package, and go test runs it from then on: commit it with the fix.
+# Inputs that increase coverage stay in Go's build cache, and the next run starts from them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 GOFLAGS="$(go env GOFLAGS) -mod=readonly"
@@ -26,17 +26,17 @@ if (($# > 0)); then
 	}
 fi
 
-# Compile first, with all cores, so that the time is spent on fuzzing.
+# Compile first, with all cores, so that compiling does not use up the fuzzing time.
 awk '{ print $2 }' <<<"$targets" | sort -u | while read -r package; do
 	scripts/quiet.sh "fuzz $package" go test -run '^$' -fuzz '^$' "$package"
 done
 
-# fuzz_target NAME PACKAGE runs one fuzz test on one core. Minimizing is limited: it could take the whole time.
+# fuzz_target NAME PACKAGE runs one fuzz test on one core. It limits minimization, which could use up the fuzzing time.
 fuzz_target() {
 	local log=$logs/$1
 	if ! go test -run '^$' -fuzz "^$1\$" -fuzztime "$fuzz_time" -fuzzminimizetime 20x -parallel 1 "$2" >"$log" 2>&1; then
 		grep -v '^fuzz: elapsed' "$log" >&2
-		echo "fuzz: $1 in $2 failed: see above" >&2
+		echo "fuzz: $1 in $2 failed: see the output above" >&2
 		return 1
 	fi
 	sed -nE "s/^fuzz: elapsed: .*execs: ([0-9]+).*\(total: ([0-9]+)\)/fuzz: $1: \1 executions, \2 inputs/p" "$log" |

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Checks formatting, line lengths, Go, workflows, shell scripts, modules, and the programs for known vulnerabilities.
-# Prints each problem, or one line if there is none.
+# Prints each problem, or one line if there are no problems.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 GOFLAGS="$(go env GOFLAGS) -mod=readonly"
 export GOFLAGS
 
-# files PATTERN… lists the files of the repository, including new ones, one per line.
+# files PATTERN… lists the files in the repository, including untracked files, one per line.
 files() {
 	git ls-files -co --exclude-standard -- "$@" | while read -r file; do
 		[[ ! -e $file ]] || echo "$file"
@@ -22,7 +22,7 @@ check_format() {
 	fi
 }
 
-# check_line_length reports lines of more than 120 characters in files that people edit. A tab counts as one.
+# check_line_length reports lines of more than 120 characters, except in generated files. A tab counts as one character.
 check_line_length() {
 	local long
 	long=$(files '*.go' '*.sh' '*.yml' '*.yaml' .ci/run | git check-attr --stdin linguist-generated |

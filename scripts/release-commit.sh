@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Creates the commit of a release with its tag, and prints its SHA: scripts/release-commit.sh dist/v1.2.3
+# Creates the commit and the tag of a release and prints the commit's SHA: scripts/release-commit.sh dist/v1.2.3
 #
-# The commit is a child of HEAD that adds DIRECTORY/checksums.txt as actions/checksums.txt. The checkout and its index
-# do not change. The same HEAD and checksums make the same commit.
+# The commit is a child of HEAD that adds DIRECTORY/checksums.txt as actions/checksums.txt. The script does not change
+# the checkout or its index. The same HEAD and checksums produce the same commit.
 set -euo pipefail
 
 checksums=$(realpath "${1:?usage: release-commit.sh DIRECTORY}")/checksums.txt
@@ -29,7 +29,7 @@ if [[ -z $tag ]]; then
 	git update-ref "refs/tags/$version" "$commit" ''
 elif [[ $tag != "$commit" ]]; then
 	echo "release-commit: tag $version points to $tag instead of $commit: release the next version," \
-		"or compare the checksums of both" >&2
+		"or compare the checksums in both commits" >&2
 	exit 1
 fi
 echo "$commit"

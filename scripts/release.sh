@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes a release of HEAD: scripts/release.sh v1.2.3. It needs no network once the modules are downloaded.
+# Creates a release of HEAD: scripts/release.sh v1.2.3. It needs no network if the modules are already downloaded.
 #
-# dist/v1.2.3 then holds the packed programs of every platform, checksums.txt of the unpacked programs, sbom.cdx.json
-# (CycloneDX), licenses.tar.gz (of all modules in the programs) and changelog.md. scripts/release-commit.sh adds the
-# release's commit and its tag to the repository. The same commit makes the same programs on every machine.
+# The result in dist/v1.2.3 consists of the compressed programs for each platform, checksums.txt for the uncompressed
+# programs, sbom.cdx.json (CycloneDX), licenses.tar.gz for all modules in the programs, and changelog.md.
+# scripts/release-commit.sh creates the release commit and its tag. Builds are reproducible on every machine.
 # RELEASE_PLATFORMS="linux/amd64 …" limits the platforms.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,8 +25,8 @@ changelog_length=30
 . actions/buildenv.sh
 export GOTOOLCHAIN="$go_toolchain" LC_ALL=C
 
-# Licenses that go-licenses does not recognize and a person has read: the module and the SHA-256 of its LICENSE. Both
-# are the Apache License 2.0, given by its short notice.
+# Manually reviewed licenses that go-licenses does not recognize: modules and the SHA-256 of their LICENSE files. Both
+# files contain only the short notice of the Apache License 2.0.
 reviewed_licenses=(
 	github.com/in-toto/attestation b3a6ac899861c2c28a1abd5c7ea8733fefaed6938d730e099c42671386032aeb
 	github.com/in-toto/in-toto-golang b5c26c8a2ad6dd7cac6646e470a32ee42d23c36124caac4e66c989b6545b2a44
@@ -38,7 +38,7 @@ check_version() {
 		fail "invalid version \"$version\": use VERSION=v1.2.3, or VERSION=v1.2.3-rc.1 for a candidate"
 }
 
-# check_checkout fails unless HEAD is a commit of a complete clone that holds every file of the checkout.
+# check_checkout fails unless the clone is complete and HEAD contains all files in the checkout.
 check_checkout() {
 	git rev-parse --quiet --verify HEAD >/dev/null || fail "no commit to release: run this in a clone of the repository"
 	[[ -z $(git status --porcelain) ]] ||
@@ -52,10 +52,10 @@ check_checkout() {
 check_go() {
 	command -v go >/dev/null || fail "cannot find Go: install $go_toolchain from https://go.dev/dl"
 	[[ $(go env GOVERSION) == "$go_toolchain" ]] ||
-		fail "cannot get $go_toolchain of go.mod: install it from https://go.dev/dl"
+		fail "cannot use $go_toolchain from go.mod: install it from https://go.dev/dl"
 }
 
-# check_tag fails if the version is a release of another commit.
+# check_tag fails if the version's tag is on the release of another commit.
 check_tag() {
 	git rev-parse --quiet --verify "refs/tags/$version" >/dev/null || return 0
 	[[ $(git rev-parse --quiet --verify "$version^1") == "$(git rev-parse HEAD)" ]] ||
@@ -63,7 +63,7 @@ check_tag() {
 			"$(git rev-parse --short "$version^1" 2>/dev/null): release the next version"
 }
 
-# find_home sets home to the URL of the repository that the release belongs to: the runner's, or else that of origin.
+# find_home sets home to the URL of the release's repository: that of the runner, or else that of the remote origin.
 find_home() {
 	local hint="set GITHUB_SERVER_URL and GITHUB_REPOSITORY=OWNER/NAME" origin scheme
 	if [[ -n ${GITHUB_REPOSITORY:-} ]]; then
@@ -83,12 +83,12 @@ find_home() {
 		fail "$home is not a repository on GitHub: $hint"
 }
 
-# megabytes FILE prints a file's size.
+# megabytes FILE prints the size of a file in MB.
 megabytes() {
 	awk -v bytes="$(wc -c <"$1")" 'BEGIN { printf "%.1f MB", bytes / 1e6 }'
 }
 
-# build_platform OS/ARCH builds the programs into $new/unpacked and packs them into $new.
+# build_platform OS/ARCH builds the programs in $new/unpacked and compresses them to $new.
 build_platform() {
 	local suffix=${1/\//-} start=$SECONDS program report=''
 	GOOS=${1%/*} GOARCH=${1#*/} scripts/quiet.sh release \
@@ -127,7 +127,7 @@ list_modules() {
 	go version -m "$1" | awk '$1 == "dep"'
 }
 
-# check_modules fails unless all programs have the same modules, so that one SBOM describes each of them.
+# check_modules fails unless all programs have the same modules, because one SBOM describes all of them.
 check_modules() {
 	local program
 	for program in "$new"/unpacked/action-*; do
@@ -142,7 +142,7 @@ run_tool() {
 
 write_sbom() {
 	local serial
-	# The serial number derives from the checksums: the same programs have the same SBOM.
+	# The serial number is derived from the checksums, so that the same programs have the same SBOM.
 	serial=$(sha256sum <"$new/checksums.txt" | sed -E 's/^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*/\1-\2-8\3-8\4-\5/')
 	run_tool cyclonedx-gomod bin -json -serial "$serial" -notimestamp -short-purls -std -version "$version" \
 		-output "$new/sbom.cdx.json" "$first" 2>"$new/log" || {
@@ -152,8 +152,8 @@ write_sbom() {
 	echo "release: sbom.cdx.json: $(grep -c '"type": "library"' "$new/sbom.cdx.json") modules"
 }
 
-# run_go_licenses runs go-licenses on the packages of the programs. Without GOROOT it takes every package for one of the
-# standard library.
+# run_go_licenses runs go-licenses on the packages of the programs. Without GOROOT, it treats all packages as part of
+# the standard library.
 run_go_licenses() {
 	local ignore=() i
 	for ((i = 0; i < ${#reviewed_licenses[@]}; i += 2)); do
@@ -187,7 +187,8 @@ save_licenses() {
 	rm -r "$new/licenses"
 }
 
-# find_previous prints the highest version whose commit is in the history of HEAD. A candidate precedes candidates only.
+# find_previous prints the highest version in the history of HEAD. It ignores release candidates unless the new version
+# is one.
 find_previous() {
 	local tag
 	while read -r tag; do
@@ -214,7 +215,7 @@ write_changelog() {
 	count=$(git rev-list --count "${range[@]}")
 	((count <= changelog_length)) || echo "- and $((count - changelog_length)) earlier commits"
 	# shellcheck disable=SC2016 # Markdown, not a command substitution
-	printf '\nTo pin it: `@%s # %s`. To verify an unpacked program: `gh attestation verify PROGRAM --repo %s`.\n' \
+	printf '\nTo pin it, use `@%s # %s`. To verify an unpacked program, run `gh attestation verify PROGRAM --repo %s`.\n' \
 		"$1" "$version" "${home#*://*/}"
 }
 
@@ -242,6 +243,6 @@ commit=$(scripts/release-commit.sh "$new")
 write_changelog "$commit" >"$new/changelog.md"
 rm -rf "$dist"
 mv "$new" "$dist"
-echo "release: created $dist, and tag $version on $commit; $((SECONDS - start)) s"
+echo "release: created $dist and tag $version on $commit; $((SECONDS - start)) s"
 echo "release: next, with GITHUB_TOKEN set: go run ./internal/release publish $dist," \
 	"then promote $dist, which moves ${version%%.*}"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs and builds what a make target needs: scripts/setup.sh demo|test|lint
+# Installs and builds the dependencies of a make target: scripts/setup.sh demo|test|lint
 #
-# Debian packages are installed with apt-get; everything else is kept in .cache. Each part is made once, and again when
-# its pinned version changes. Hosts and credentials are those that apt, debootstrap, Go and npm are configured with.
+# It installs Debian packages with apt-get, and everything else in .cache. It rebuilds a part only if its pinned version
+# changes. It uses the mirrors and credentials in the configuration of apt, debootstrap, Go and npm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 main() {
-	# The parts wait for the network or for the processor: those that do not need each other run at the same time.
+	# Some parts wait for the network, others for the CPU, so independent parts run concurrently.
 	case ${1:-} in
 	demo)
 		require_go
@@ -37,7 +37,7 @@ main() {
 	wait_for_builds
 }
 
-# quiet COMMAND… shows the end of the command's output only if the command fails.
+# quiet COMMAND… runs a command, and shows the end of its output if it fails.
 quiet() { scripts/quiet.sh setup "$@"; }
 
 fail() {
@@ -48,7 +48,7 @@ fail() {
 cleanup=''
 on_exit() { # COMMAND
 	cleanup="$1; $cleanup"
-	# shellcheck disable=SC2064 # the command may name variables that are gone when the trap runs
+	# shellcheck disable=SC2064 # the command may use variables that are out of scope when the trap runs
 	trap "$cleanup" EXIT
 }
 
@@ -65,12 +65,12 @@ wait_for_builds() {
 	done
 }
 
-# is_current STAMP VERSION succeeds if the part with this stamp was made for this version.
+# is_current STAMP VERSION succeeds if the stamp file contains the version.
 is_current() { [[ $(cat "$1" 2>/dev/null) == "$2" ]]; }
 
 require_go() {
 	command -v go >/dev/null ||
-		fail "Go is missing: install Go $(sed -n 's/^go //p' go.mod) or newer from https://go.dev/dl"
+		fail "cannot find Go: install Go $(sed -n 's/^go //p' go.mod) or newer from https://go.dev/dl"
 }
 
 # install_packages PACKAGE… installs the Debian packages that are missing.
@@ -81,10 +81,10 @@ install_packages() {
 	done
 	((${#missing[@]})) || return 0
 	if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
-		fail "Debian packages are missing: sudo apt-get install -y --no-install-recommends ${missing[*]}"
+		fail "missing Debian packages: run sudo apt-get install -y --no-install-recommends ${missing[*]}"
 	fi
 	echo "setup: installing Debian packages: ${missing[*]}"
-	# docker.io would start its daemon; tests and the demo start their own.
+	# Keep docker.io from starting its daemon: tests and the demo start their own.
 	if [[ ! -e $policy ]]; then
 		on_exit "rm -f $policy"
 		printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -94,7 +94,7 @@ install_packages() {
 	quiet env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
-# build_tools MODULE PACKAGE… builds programs at the versions that the module pins, into .cache/bin.
+# build_tools MODULE PACKAGE… builds programs in .cache/bin, at the versions that the module pins.
 build_tools() {
 	local module=$1 bin=$PWD/.cache/bin version package missing=()
 	shift
@@ -124,7 +124,7 @@ build_all_tools() {
 	build_tools internal/tools/doppler github.com/DopplerHQ/cli
 }
 
-# build_programs builds what the demo runs, with the settings of a release. It is fast when nothing has changed.
+# build_programs builds the programs of the demo with the settings of a release.
 build_programs() {
 	# shellcheck source=actions/buildenv.sh
 	. actions/buildenv.sh
@@ -133,14 +133,14 @@ build_programs() {
 		./internal/localcloud/cmd/localcloud ./action-build ./action-test ./action-snapshot
 }
 
-# build_engine builds the current Docker Engine (dockerd, docker-proxy, containerd, its shim, runc) into .cache/engine.
+# build_engine builds the current Docker Engine (dockerd, docker-proxy, containerd, its shim, runc) in .cache/engine.
 build_engine() {
 	local bin=$PWD/.cache/engine module=internal/tools/engine version
 	version=$(cat "$module"/go.{mod,sum} | sha256sum)
 	! is_current "$bin/.built" "$version" || return 0
 	echo "setup: building the current Docker Engine (about 5 minutes on 2 cores)"
 	mkdir -p "$bin"
-	# runc needs C for its seccomp filters.
+	# runc requires cgo for seccomp.
 	CGO_ENABLED=1 GOBIN=$bin quiet go -C "$module" install -trimpath -tags seccomp -ldflags='-s -w' \
 		github.com/opencontainers/runc
 	CGO_ENABLED=0 GOBIN=$bin quiet go -C "$module" install -trimpath -ldflags='-s -w' \
@@ -151,12 +151,12 @@ build_engine() {
 	echo "$version" >"$bin/.built"
 }
 
-# install_depot_cli installs the Depot CLI, which the tests compare the local cloud and our programs with.
+# install_depot_cli installs the Depot CLI, which tests compare with the local cloud and our programs.
 install_depot_cli() {
 	local package=@depot/cli-linux-x64@0.0.1-cli.2.102.12 program=.cache/depot/depot unpacked
 	local sha256=ea084fde31e371b14416f28c28f3671d5f41829b3827f3e4ef3b1f1364cde078
 	! sha256sum --check --status <<<"$sha256  $program" 2>/dev/null || return 0
-	[[ $(uname -sm) == "Linux x86_64" ]] || fail "no Depot CLI is pinned for $(uname -sm); tests need Linux x86_64"
+	[[ $(uname -sm) == "Linux x86_64" ]] || fail "no Depot CLI is pinned for $(uname -sm): run the tests on Linux x86_64"
 	echo "setup: installing $package"
 	mkdir -p "${program%/*}"
 	unpacked=$(mktemp -d "${program%/*}/unpack.XXXXXX")
@@ -168,16 +168,16 @@ install_depot_cli() {
 	rm -r "$unpacked"
 }
 
-# debian_sources prints the one-line apt sources of this machine for Debian bookworm, if it has any.
+# debian_sources prints this machine's apt sources for Debian bookworm in the one-line format, if it has any.
 debian_sources() {
 	# shellcheck disable=SC2016 # apt-get expands these
 	apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' |
 		grep -E ' bookworm(-updates|-security)? main$' | sort -u || true
 }
 
-# create_base_image creates the root file system of debian:bookworm-slim, which the local cloud serves in place of
-# Docker Hub: .cache/base/bookworm-slim.tar, .tar.gz, and .tar.sums with the SHA-256 of both. It takes the packages from
-# the mirror that this machine's apt uses.
+# create_base_image creates the root file system of debian:bookworm-slim, which the local cloud serves instead of Docker
+# Hub: .cache/base/bookworm-slim.tar, .tar.gz, and .tar.sums with the SHA-256 of both. It installs packages from the
+# mirror that this machine's apt uses.
 create_base_image() {
 	local tar=$PWD/.cache/base/bookworm-slim.tar sources mirror root version
 	sources=$(debian_sources)
@@ -192,7 +192,7 @@ create_base_image() {
 	mirror=$(awk '$3 == "bookworm" { print $2 }' <<<"$sources")
 	quiet debootstrap --variant=minbase --include=ca-certificates bookworm "$root" ${mirror:+"$mirror"}
 	[[ ! $sources ]] || echo "$sources" >"$root/etc/apt/sources.list"
-	# Builds trust the certificate authorities that this machine's administrator added.
+	# Make builds trust the certificate authorities that this machine's administrator added.
 	find /usr/local/share/ca-certificates -name '*.crt' -exec cp -t "$root/usr/local/share/ca-certificates" {} +
 	chroot "$root" update-ca-certificates >/dev/null 2>&1
 	trim_base_image "$root"
@@ -203,7 +203,7 @@ create_base_image() {
 	echo "$version" >"$tar.made"
 }
 
-# trim_base_image ROOT removes what the slim image leaves out, and what differs from one debootstrap to the next.
+# trim_base_image ROOT removes files that the slim image excludes, and files that differ between debootstrap runs.
 trim_base_image() {
 	find "$1/usr/share/doc" -type f ! -name copyright -delete
 	find "$1/usr/share/doc" -type l -delete

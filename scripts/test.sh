@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs tests. Arguments go to go test; the default is every package.
+# Runs tests. Arguments are passed to go test; the default is all packages.
 #
-#   scripts/test.sh                           all tests, with one set of daemons for all packages
-#   scripts/test.sh ./pkg/image -run Parity   one package, which starts the daemons that it needs
+#   scripts/test.sh                           all tests, with shared daemons
+#   scripts/test.sh ./pkg/image -run Parity   one package, which starts its own daemons
 #   scripts/test.sh -race ./pkg/...           with the race detector
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The settings of a release: tests, programs and releases then share the packages in Go's build cache.
+# Use the settings of a release, so that tests, programs and releases share packages in Go's build cache.
 # shellcheck source=actions/buildenv.sh
 . actions/buildenv.sh
 
@@ -22,5 +22,5 @@ if [[ " $* " == *' -race '* ]]; then
 	export CGO_ENABLED=1
 fi
 echo "test: go test $*"
-# Many tests wait for daemons: three packages at a time keep two cores busy.
+# Many tests wait for daemons, so running three packages at a time keeps two cores busy.
 "${run[@]}" .cache/bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -p 3 -timeout 25m "$@"

@@ -20,10 +20,10 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-// pinnedAction matches GitHub's own actions in our workflows. testdata has a stand-in for each, by name.
+// pinnedAction matches uses of GitHub's actions/NAME in our workflows. testdata/NAME contains a stand-in for each.
 var pinnedAction = regexp.MustCompile(`uses: (actions/([a-z-]+)@[0-9a-f]{40})`)
 
-// actRun is one run of a workflow by act on this machine.
+// actRun is a run of a workflow with act.
 type actRun struct {
 	dir      string // the repository
 	workflow string // in .github/workflows
@@ -32,12 +32,12 @@ type actRun struct {
 	secrets  values
 	vars     values
 	noOIDC   bool   // the job lacks the permission id-token: write
-	token    string // GITHUB_TOKEN; default a token that can read
-	env      values // for every step, in addition to the cloud's
-	withGo   bool   // the runner has Go, so that actions of no release are built
+	token    string // GITHUB_TOKEN; default: a token that can read all repositories
+	env      values // additional variables of every step
+	withGo   bool   // the runner has Go, so that it can build unreleased actions
 }
 
-// act runs a workflow. Actions are fetched from the cloud's GitHub.
+// act runs a workflow and returns its log. act fetches actions from the local cloud's GitHub.
 func (e *environment) act(t *testing.T, r actRun) (log string, ok bool) {
 	t.Helper()
 	program, err := filepath.Abs("../../.cache/bin/act")
@@ -45,11 +45,11 @@ func (e *environment) act(t *testing.T, r actRun) (log string, ok bool) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("act is not built: run scripts/setup.sh test (%v)", err)
+		t.Fatalf("act is missing: %v (run scripts/setup.sh test)", err)
 	}
 	home := t.TempDir()
-	// All runs share what act fetched: two jobs that fetch the same action for the first time disturb each other. The tool
-	// cache in it is emptied, as on a hosted runner.
+	// All runs share act's action cache, because concurrent jobs cannot fetch the same action for the first time. The tool
+	// cache, which is part of it, is empty at the start of a run, as on a hosted runner.
 	cache := filepath.Join(e.dir, "act")
 	if err := os.RemoveAll(filepath.Join(cache, "tool_cache")); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func (e *environment) act(t *testing.T, r actRun) (log string, ok bool) {
 	return flattenLog(string(out)), err == nil
 }
 
-// standIns returns the arguments that replace GitHub's own actions by those in testdata.
+// standIns returns the arguments that replace the actions that pinnedAction matches with those in testdata.
 func standIns(t *testing.T) (args []string) {
 	t.Helper()
 	workflows, err := filepath.Glob("../../.github/workflows/*.yml")
@@ -101,7 +101,7 @@ func standIns(t *testing.T) (args []string) {
 	return args
 }
 
-// actEnvironment returns the environment of act itself and, as NAME=VALUE lines, the variables of every step.
+// actEnvironment returns the environment of act, and the variables of every step as NAME=VALUE lines.
 func (e *environment) actEnvironment(t *testing.T, r actRun, home string) (environ []string, variables string) {
 	t.Helper()
 	env := e.Env()
@@ -118,7 +118,7 @@ func (e *environment) actEnvironment(t *testing.T, r actRun, home string) (envir
 		})
 	}
 	for name, value := range env {
-		// A workflow has its own secrets, variables and files.
+		// Workflows read these from secrets and variables of the repository, or from files.
 		isSecret := name == "DEPOT_TOKEN" || name == "DEPOT_PROJECT_ID" || name == "DAYTONA_API_KEY" ||
 			strings.HasPrefix(name, "DOPPLER_TOKEN") || strings.HasPrefix(name, "LOCALCLOUD_")
 		if isSecret || r.noOIDC && strings.HasPrefix(name, "ACTIONS_ID_TOKEN_") {
@@ -132,14 +132,14 @@ func (e *environment) actEnvironment(t *testing.T, r actRun, home string) (envir
 	return environ, variables
 }
 
-// actFailing runs a workflow that fails with a message that matches pattern. act does not wait for the output of a step
-// that fails, so a run without the message is repeated.
+// actFailing runs a workflow that must fail with a message that matches pattern. act does not wait for the output of a
+// failing step, so actFailing retries if the message is missing.
 func (e *environment) actFailing(t *testing.T, r actRun, pattern string) (log string) {
 	t.Helper()
 	for range 3 {
 		var ok bool
 		if log, ok = e.act(t, r); ok {
-			t.Errorf("the workflow succeeds: %s", log)
+			t.Errorf("the workflow succeeded: %s", log)
 			break
 		}
 		if regexp.MustCompile(pattern).MatchString(log) {
@@ -149,7 +149,7 @@ func (e *environment) actFailing(t *testing.T, r actRun, pattern string) (log st
 	return log
 }
 
-// flattenLog turns act's JSON log into lines of "JOB | MESSAGE".
+// flattenLog converts act's JSON log to lines "JOB | MESSAGE".
 func flattenLog(log string) string {
 	var s strings.Builder
 	for line := range strings.Lines(log) {
@@ -163,7 +163,7 @@ func flattenLog(log string) string {
 	return s.String()
 }
 
-// goEnv returns a setting of Go.
+// goEnv returns a variable of go env.
 func goEnv(t *testing.T, name string) string {
 	t.Helper()
 	out, err := exec.Command("go", "env", name).Output()
@@ -173,8 +173,7 @@ func goEnv(t *testing.T, name string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// The workflows of another repository get an image, a snapshot or test results, and their outputs, from the actions and
-// the reusable workflows.
+// Workflows of another repository use the actions and the reusable workflows, and read their outputs.
 func TestCallerWorkflows(t *testing.T) {
 	e := setup(t)
 	sha := git(t, e.caller, "rev-parse", "HEAD")
@@ -186,7 +185,7 @@ func TestCallerWorkflows(t *testing.T) {
 		"BUILD_SECRETS":      "token=of the caller",
 		"DOCKER_AUTH_CONFIG": fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, e.Registry.Addr, login),
 	}
-	// The job's own token can read only the repository that the job runs in. To it, a private action does not exist.
+	// The job's token can read only the job's repository, so a private action in another repository is not found.
 	e.GitHub.Change(func(o *github.Options) {
 		o.Repositories = append(o.Repositories, github.Repository{Owner: "org", Name: "private", Dir: e.ours, Private: true})
 		o.JobTokens = append(o.JobTokens, github.Token{
@@ -207,7 +206,7 @@ func TestCallerWorkflows(t *testing.T) {
 		name string
 		run  actRun
 		ok   bool
-		want []string // regular expressions that match the log
+		want []string // regular expressions that must match the log
 	}{
 		{
 			name: "outputs reach the next step and the next job", ok: true,
@@ -218,7 +217,7 @@ func TestCallerWorkflows(t *testing.T) {
 			},
 		},
 		{
-			name: "the reusable workflow, saved for another job", ok: true,
+			name: "reusable workflow, saved for another job", ok: true,
 			run: actRun{dir: e.caller, workflow: "call.yml", vars: release},
 			want: []string{
 				`called ` + registry + `/sandbox:[a-z0-9]+@sha256:[0-9a-f]{64}, sha256:[0-9a-f]{64}, ` + sha,
@@ -226,28 +225,28 @@ func TestCallerWorkflows(t *testing.T) {
 			},
 		},
 		{
-			name: "the reusable workflow on a runner that does not name its repository",
+			name: "reusable workflow on a runner without job.workflow_repository",
 			run:  actRun{dir: e.caller, workflow: "call.yml"},
 			want: []string{`::error::.*acme/caller.*SANDBOX_ACTIONS_REPOSITORY`},
 		},
 		{
-			name: "a private action without a token", run: private,
+			name: "private action without a token", run: private,
 			want: []string{`::error::.*org/private.*v1.*SANDBOX_ACTIONS_TOKEN`},
 		},
 		{
-			name: "a private action", run: withToken, ok: true,
+			name: "private action", run: withToken, ok: true,
 			want: []string{
 				`::notice title=sandbox-actions::The action build is org/private@` + commit,
 				`::set-output:: digest=sha256:[0-9a-f]{64}`,
 			},
 		},
 		{
-			name: "a matrix of platforms", ok: true,
+			name: "matrix of platforms", ok: true,
 			run:  actRun{dir: e.caller, workflow: "matrix.yml"},
 			want: []string{`built linux/amd64 as sha256:`, `built linux/arm64 as sha256:`},
 		},
 		{
-			name: "our own build workflow, dispatched", ok: true,
+			name: "dispatched build workflow", ok: true,
 			run: actRun{
 				dir: e.ours, withGo: true, workflow: "build-docker-image.yml",
 				inputs: values{"ref": "v1", "save": "true", "docker_platform": "linux/amd64"},
@@ -255,14 +254,14 @@ func TestCallerWorkflows(t *testing.T) {
 			want: []string{`::set-output:: digest=sha256:[0-9a-f]{64}`, `::set-output:: git_ref=refs/tags/v1`},
 		},
 		{
-			name: "a snapshot without a stored secret", ok: true,
+			name: "snapshot without stored secrets", ok: true,
 			run: actRun{
 				dir: e.caller, workflow: "snapshot.yml", vars: values{"DOPPLER_IDENTITY": localcloud.DopplerIdentity},
 			},
 			want: []string{`a sandbox starts from iterate-sandbox-\d{8}-\d{6}-` + sha[:7] + `-`},
 		},
 		{
-			name: "the reusable snapshot workflow for prd", ok: true,
+			name: "reusable snapshot workflow for prd", ok: true,
 			run: actRun{
 				dir: e.caller, workflow: "snapshot-call.yml", vars: release,
 				secrets: values{"DOPPLER_TOKEN_PRD": e.DopplerTokenPRD},
@@ -270,7 +269,7 @@ func TestCallerWorkflows(t *testing.T) {
 			want: []string{`called for called of sha256:[0-9a-f]{64} at ` + sha},
 		},
 		{
-			name: "our own snapshot workflow, dispatched", ok: true,
+			name: "dispatched snapshot workflow", ok: true,
 			run: actRun{
 				dir: e.ours, withGo: true, workflow: "build-daytona-snapshot.yml",
 				inputs:  values{"ref": "v1", "doppler_config": "dev", "update_doppler": "true"},
@@ -279,12 +278,12 @@ func TestCallerWorkflows(t *testing.T) {
 			want: []string{`::set-output:: snapshot_name=iterate-sandbox-`, `::set-output:: doppler_updated=true`},
 		},
 		{
-			name: "tests that pass and tests that fail", ok: true,
+			name: "passing and failing tests", ok: true,
 			run:  actRun{dir: e.caller, workflow: "test.yml"},
 			want: []string{`green 1, red 1 and failure`, `::error file=failing.yaml,line=4`},
 		},
 		{
-			name: "the reusable test workflow", ok: true,
+			name: "reusable test workflow", ok: true,
 			run: actRun{
 				dir: e.caller, workflow: "test-call.yml", vars: release, secrets: called,
 				inputs: values{"push": e.Registry.Addr + "/team/called:1"},
@@ -295,7 +294,7 @@ func TestCallerWorkflows(t *testing.T) {
 			},
 		},
 		{
-			name: "the reusable test workflow with a command that fails",
+			name: "reusable test workflow with a failing command",
 			run: actRun{
 				dir: e.caller, workflow: "test-call.yml", vars: release, secrets: called, inputs: values{"command": "exit 9"},
 			},
@@ -304,7 +303,7 @@ func TestCallerWorkflows(t *testing.T) {
 			},
 		},
 		{
-			name: "a job without the permission id-token",
+			name: "job without the permission id-token",
 			run:  actRun{dir: e.caller, workflow: "steps.yml", noOIDC: true},
 			want: []string{"permissions: ?.*id-token: write"},
 		},
@@ -314,7 +313,7 @@ func TestCallerWorkflows(t *testing.T) {
 			if !test.ok {
 				log = e.actFailing(t, test.run, test.want[len(test.want)-1])
 			} else if log, test.ok = e.act(t, test.run); !test.ok {
-				t.Error("the workflow fails")
+				t.Error("the workflow failed")
 			}
 			for _, want := range test.want {
 				if !regexp.MustCompile(want).MatchString(log) {

@@ -18,16 +18,16 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-// Every failure of a build is reported once, with its cause and what to do.
+// Each build failure produces one error with the cause and a hint.
 func TestBuildFailures(t *testing.T) {
 	e := setup(t)
 	const scratch = "FROM scratch\nCOPY Dockerfile /\n"
-	stopped, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed := stopped.Addr().String()
-	if err := stopped.Close(); err != nil {
+	closed := listener.Addr().String()
+	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
 	noID := values{"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}
@@ -52,20 +52,20 @@ func TestBuildFailures(t *testing.T) {
 		dir          string
 		inputs       map[string]string
 		env          map[string]string
-		want         string // a regular expression
-		createsBuild bool   // before it fails
+		want         string // regular expression that must match the error
+		createsBuild bool   // the build is created before the failure
 	}{
 		{name: "platform", inputs: values{"platform": "linux/s390x"},
 			want: `input platform: .*"linux/s390x".*linux/arm64`},
-		{name: "malformed line of a list", inputs: values{"build_args": "A=1\n# fine\nB 2"},
+		{name: "malformed list element", inputs: values{"build_args": "A=1\n# fine\nB 2"},
 			want: `input build_args, line 3: .*"B 2".*NAME=VALUE`},
-		{name: "open quote", inputs: values{"labels": "a=b\n\"c=d"}, want: `input labels.* line 2.*quote`},
+		{name: "unclosed quote", inputs: values{"labels": "a=b\n\"c=d"}, want: `input labels.* line 2.*quote`},
 		{name: "secret without a source", inputs: values{"secret_envs": "TOKEN=ABSENT"},
 			want: `input secret_envs, line 1: .*"TOKEN=ABSENT".*ABSENT.*not set`},
-		{name: "timeout", inputs: values{"timeout": "soon"}, want: `input timeout: .*"soon"`},
-		{name: "builder's scheme", inputs: values{"builder": "ssh://host"},
+		{name: "invalid timeout", inputs: values{"timeout": "soon"}, want: `input timeout: .*"soon"`},
+		{name: "unsupported scheme of builder", inputs: values{"builder": "ssh://host"},
 			want: `input builder: .*"ssh://host".*unix:///.*tcp://`},
-		{name: "ref that is an option", inputs: values{"ref": "--upload-pack=x"}, want: `input ref: .*"--upload-pack=x"`},
+		{name: "option as ref", inputs: values{"ref": "--upload-pack=x"}, want: `input ref: .*"--upload-pack=x"`},
 		{name: "ref with a line break", inputs: values{"ref": "main\n::error::x"},
 			want: `input ref: .*"main\\n::error::x"`},
 		{name: "no Dockerfile", dir: t.TempDir(), want: `input dockerfile: .*"Dockerfile"`},
@@ -78,14 +78,14 @@ func TestBuildFailures(t *testing.T) {
 			want: `(?i)Depot project.*depot.json.*DEPOT_PROJECT_ID.*depot_project`},
 		{name: "depot.json without an id", dir: writeFiles(t, values{"Dockerfile": scratch, "depot.json": "{}"}),
 			env: values{"DEPOT_PROJECT_ID": ""}, want: `depot.json".*project`},
-		{name: "depot.json that is invalid", dir: writeFiles(t, values{"Dockerfile": scratch, "depot.json": "{"}),
+		{name: "invalid depot.json", dir: writeFiles(t, values{"Dockerfile": scratch, "depot.json": "{"}),
 			env: values{"DEPOT_PROJECT_ID": ""}, want: `depot.json".*\{"id"`},
 		{name: "unknown project", inputs: values{"depot_project": "absent", "depot_token": e.OrganizationToken},
 			want: `project absent not found`},
 		{name: "no token and no OIDC", env: noID, want: `permissions: ?.*id-token: write`},
-		{name: "not trusted", env: values{"DEPOT_PROJECT_ID": "other"},
+		{name: "untrusted repository", env: values{"DEPOT_PROJECT_ID": "other"},
 			want: `no trust relationship with acme/caller.*trust relationships`},
-		{name: "wrong token", inputs: values{"depot_token": "wrong"}, want: `Depot.*invalid API token`},
+		{name: "invalid token", inputs: values{"depot_token": "wrong"}, want: `Depot.*invalid API token`},
 		{name: "expired token", inputs: values{"depot_token": expired}, want: `Depot.*the OIDC token has expired`},
 		{name: "forged token", inputs: values{"depot_token": forged}, want: `Depot.*invalid OIDC token`},
 		{name: "OIDC endpoint fails", do: hub(github.Fault{Path: "/oidc/token", Status: 500, Body: "oops"}),
@@ -95,39 +95,39 @@ func TestBuildFailures(t *testing.T) {
 			want: `Depot.*429.*slow down`},
 		{name: "503", do: depot(depotapi.Fault{Method: "CreateBuild", Code: connect.CodeUnavailable, Message: "maintenance"}),
 			want: `Depot.*503.*maintenance`},
-		{name: "502 of a proxy",
+		{name: "502 from a proxy",
 			do:   depot(depotapi.Fault{Method: "CreateBuild", Status: 502, Body: "<html>Bad gateway</html>"}),
 			want: `Depot.*502`},
-		{name: "garbage", do: depot(depotapi.Fault{Method: "CreateBuild", Status: 200, Body: "<html>hello</html>"}),
+		{name: "web page", do: depot(depotapi.Fault{Method: "CreateBuild", Status: 200, Body: "<html>hello</html>"}),
 			want: `Depot.*DEPOT_API_URL`},
-		{name: "Depot is unreachable", env: values{"DEPOT_API_URL": "http://" + closed},
+		{name: "unreachable API", env: values{"DEPOT_API_URL": "http://" + closed},
 			want: `create a build .* http://` + closed + `.*DEPOT_API_URL`},
-		{name: "no machine in time",
+		{name: "timeout waiting for a machine",
 			do:     depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive}),
 			inputs: values{"timeout": "2s"}, createsBuild: true,
 			want: `2s.*waiting for .*linux/amd64.*timeout`},
 		{name: "machine rejects the client",
-			do:           depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.RefusesClient}),
+			do:           depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.ClientRejected}),
 			createsBuild: true,
 			want:         `linux/amd64 at 127.0.0.1:\d+: .*tls: `},
-		{name: "machine with an untrusted certificate",
+		{name: "machine has an untrusted certificate",
 			do: depot(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.UntrustedServer}), createsBuild: true,
 			want: `linux/amd64 at 127.0.0.1:\d+: .*tls: `},
-		{name: "builder's socket is missing", inputs: values{"builder": "unix:///absent/buildkitd.sock"},
+		{name: "missing socket of builder", inputs: values{"builder": "unix:///absent/buildkitd.sock"},
 			want: `builder unix:///absent/buildkitd.sock: .*no such file`},
 
 		{name: "unknown ref", inputs: values{"ref": "mains"},
 			want: `mains in acme/caller.*refs/heads/mains, refs/tags/mains.* main\b`},
 		{name: "private repository without a token", inputs: values{"ref": "main"}, env: values{"GITHUB_TOKEN": ""},
 			want: `github_token`},
-		{name: "GitHub is down", do: hub(github.Fault{Path: "/api/v3/", Status: 503, Body: "{}"}),
+		{name: "GitHub is unavailable", do: hub(github.Fault{Path: "/api/v3/", Status: 503, Body: "{}"}),
 			inputs: values{"ref": "main"}, want: `GitHub.*503`},
 
 		{name: "failing step", dockerfile: fromDebian + "RUN echo last words && exit 7\n", createsBuild: true,
 			want: `Dockerfile:2: process .* exit code: 7`},
-		{name: "syntax", dockerfile: "FROM scratch\nCOPPY a b\n", createsBuild: true,
+		{name: "Dockerfile syntax error", dockerfile: "FROM scratch\nCOPPY a b\n", createsBuild: true,
 			want: `Dockerfile:2: unknown instruction: COPPY`},
-		{name: "file that is not in the context", dockerfile: "FROM scratch\n\nCOPY absent /\n", createsBuild: true,
+		{name: "file missing in the context", dockerfile: "FROM scratch\n\nCOPY absent /\n", createsBuild: true,
 			want: `Dockerfile:3: .*"/absent": not found`},
 		{name: "unknown stage", dockerfile: scratch, inputs: values{"target": "absent"}, createsBuild: true,
 			want: `target stage "absent" could not be found`},
@@ -142,7 +142,7 @@ func TestBuildFailures(t *testing.T) {
 			want: `Doppler config "dev".*doppler_token`},
 		{name: "another Doppler config", inputs: values{"doppler_config": "prd"},
 			want: `access to requested config 'prd'`},
-		{name: "wrong Doppler token", inputs: values{"doppler_config": "dev", "doppler_token": "dp.st.dev.wrong"},
+		{name: "invalid Doppler token", inputs: values{"doppler_config": "dev", "doppler_token": "dp.st.dev.wrong"},
 			want: `doppler_token`},
 		{name: "unknown Doppler identity", inputs: values{"doppler_config": "dev", "doppler_identity": "absent"},
 			want: `Doppler.*"absent".*401`},
@@ -153,8 +153,8 @@ func TestBuildFailures(t *testing.T) {
 			}
 			if test.do != nil {
 				test.do()
-				defer e.Depot.Heal()
-				defer e.GitHub.Heal()
+				defer e.Depot.ClearFaults()
+				defer e.GitHub.ClearFaults()
 			}
 			before := len(e.Depot.Calls())
 			r := e.run(t, invocation{dockerfile: test.dockerfile, dir: test.dir, inputs: test.inputs, env: test.env})
@@ -169,7 +169,7 @@ func TestBuildFailures(t *testing.T) {
 				}
 			}
 			if test.createsBuild != (created == 1) || test.createsBuild && finished != "error" && finished != "canceled" {
-				t.Errorf("%d builds created, finished as %q", created, finished)
+				t.Errorf("%d builds created, result %q", created, finished)
 			}
 			for _, secret := range []string{e.OrganizationToken, expired, forged, "dp.st.dev.wrong"} {
 				if strings.Contains(r.stderr, secret) {
@@ -180,7 +180,8 @@ func TestBuildFailures(t *testing.T) {
 	}
 }
 
-// assertFailed asserts exit code 1, one error line that matches pattern, one annotation, and no outputs.
+// assertFailed asserts that a program failed with exit code 1, one error line that matches pattern, one annotation, and
+// no outputs or summary.
 func assertFailed(t *testing.T, r result, pattern string) {
 	t.Helper()
 	stderr, annotations := errorLines(t, r)
@@ -199,8 +200,8 @@ func assertFailed(t *testing.T, r result, pattern string) {
 	}
 }
 
-// Temporary failures of Depot are retried.
-func TestDepotRecovers(t *testing.T) {
+// The programs retry temporary failures of Depot.
+func TestDepotRetries(t *testing.T) {
 	e := setup(t)
 	for _, fault := range []depotapi.Fault{
 		{Method: "CreateBuild", Times: 2, Code: connect.CodeUnavailable, Message: "moment"},
@@ -212,7 +213,7 @@ func TestDepotRecovers(t *testing.T) {
 	} {
 		t.Run(fault.Method+" "+fault.Message, func(t *testing.T) {
 			e.Depot.Fail(fault)
-			defer e.Depot.Heal()
+			defer e.Depot.ClearFaults()
 			e.mustRun(t, invocation{dockerfile: "FROM scratch\nCOPY Dockerfile /\n", inputs: values{"load": "false"}})
 		})
 	}
@@ -242,7 +243,7 @@ func TestEngineDiskFull(t *testing.T) {
 	assertFailed(t, r, `iterate-sandbox:ci.*Docker Engine.*no space left on device`)
 }
 
-// A full disk of the runner is reported when a ref is fetched.
+// Fetching a ref reports a full disk on the runner.
 func TestRunnerDiskFull(t *testing.T) {
 	e := setup(t)
 	dir := t.TempDir()
@@ -267,7 +268,7 @@ func TestRunnerDiskFull(t *testing.T) {
 	}
 }
 
-// A signal at any time cancels the build at Depot. No outputs are written and no files are left.
+// A signal at any time cancels the build on Depot. The program writes no outputs and leaves no files.
 func TestCancel(t *testing.T) {
 	e := setup(t)
 	slow := fromDebian + "RUN echo started && sleep 300\n"
@@ -276,9 +277,9 @@ func TestCancel(t *testing.T) {
 		signal     unix.Signal
 		dockerfile string
 		do         func()
-		until      string // text of the log after which the signal is sent
-		call       string // of Depot after which the signal is sent
-		path       string // prefix of a request to GitHub after which the signal is sent
+		until      string // send the signal after the log contains this text,
+		call       string // after this call to Depot,
+		path       string // or after a request to GitHub with this path prefix
 		inputs     map[string]string
 	}{
 		{name: "interrupted in a step", signal: unix.SIGINT, dockerfile: slow, until: "started"},
@@ -287,28 +288,28 @@ func TestCancel(t *testing.T) {
 			inputs: values{"platform": "linux/amd64,linux/arm64"}},
 		{name: "while waiting for a machine", signal: unix.SIGINT, dockerfile: slow, call: "GetBuildKitConnection",
 			do: func() { e.Depot.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Machine: depotapi.NeverActive}) }},
-		{name: "while Depot does not answer", signal: unix.SIGINT, dockerfile: slow, call: "CreateBuild",
-			do: func() { e.Depot.Fail(depotapi.Fault{Method: "CreateBuild", Silence: true}) }},
+		{name: "while Depot does not respond", signal: unix.SIGINT, dockerfile: slow, call: "CreateBuild",
+			do: func() { e.Depot.Fail(depotapi.Fault{Method: "CreateBuild", NoResponse: true}) }},
 		{name: "at the start", signal: unix.SIGINT, dockerfile: slow, until: "add-mask"},
-		{name: "while GitHub does not answer", signal: unix.SIGINT, dockerfile: slow, path: "/api/v3",
+		{name: "while GitHub does not respond", signal: unix.SIGINT, dockerfile: slow, path: "/api/v3",
 			inputs: values{"ref": "main"},
-			do:     func() { e.GitHub.Fail(github.Fault{Path: "/api/v3", Silence: true}) }},
+			do:     func() { e.GitHub.Fail(github.Fault{Path: "/api/v3", NoResponse: true}) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.do != nil {
 				test.do()
-				defer e.Depot.Heal()
-				defer e.GitHub.Heal()
+				defer e.Depot.ClearFaults()
+				defer e.GitHub.ClearFaults()
 			}
-			before, asked := len(e.Depot.Calls()), len(e.GitHub.Requests())
+			depotCalls, githubRequests := len(e.Depot.Calls()), len(e.GitHub.Requests())
 			var sent time.Time
 			interrupt := func(pid int, stdout *safeBuffer) {
 				for {
 					seen := test.until != "" && strings.Contains(stdout.String(), test.until)
-					for _, call := range e.Depot.Calls()[before:] {
+					for _, call := range e.Depot.Calls()[depotCalls:] {
 						seen = seen || test.call == call.Method
 					}
-					for _, request := range e.GitHub.Requests()[asked:] {
+					for _, request := range e.GitHub.Requests()[githubRequests:] {
 						seen = seen || test.path != "" && strings.HasPrefix(request.Path, test.path)
 					}
 					if seen {
@@ -326,11 +327,11 @@ func TestCancel(t *testing.T) {
 			}
 			r := e.run(t, invocation{dockerfile: test.dockerfile, inputs: test.inputs, onStart: interrupt})
 			if took := time.Since(sent); took > maxShutdown {
-				t.Errorf("the program exits %s after the signal", took)
+				t.Errorf("the program exited %s after the signal", took)
 			}
 			assertFailed(t, r, `^error: canceled .*waiting for `)
 			created, canceled := 0, 0
-			for _, call := range e.Depot.Calls()[before:] {
+			for _, call := range e.Depot.Calls()[depotCalls:] {
 				if call.Method == "CreateBuild" && call.BuildID != "" {
 					created++
 				}
@@ -339,13 +340,13 @@ func TestCancel(t *testing.T) {
 				}
 			}
 			if created != canceled {
-				t.Errorf("%d builds created, %d finished as canceled", created, canceled)
+				t.Errorf("%d builds created, %d canceled", created, canceled)
 			}
 		})
 	}
 }
 
-// Output of a build never acts as a workflow command, in the log or anywhere else.
+// The runner never executes build output as workflow commands, neither in the log nor in files.
 func TestHostileOutput(t *testing.T) {
 	e := setup(t)
 	lines := []string{
@@ -371,16 +372,16 @@ func TestHostileOutput(t *testing.T) {
 			"Dockerfile": fromDebian + "COPY lines /\nRUN cat /lines; echo '::error::forged' >&2; exit 3\n",
 		},
 	)
-	for name, dir := range map[string]string{"a build that succeeds": dir, "a build that fails": failing} {
+	for name, dir := range map[string]string{"successful build": dir, "failing build": failing} {
 		t.Run(name, func(t *testing.T) {
 			r := e.run(t, invocation{dir: dir, inputs: values{"no_cache": "true", "labels": "x=::error::forged"}})
 			if !strings.Contains(r.stdout, "forged") {
-				t.Fatalf("the log lacks the output:\n%s%s", r.stdout, r.stderr)
+				t.Fatalf("the log does not contain the output:\n%s%s", r.stdout, r.stderr)
 			}
 			for _, command := range workflowCommands(t, r.stdout) {
 				if strings.Contains(command, "forged") && !strings.HasPrefix(command, "::error endLine=") &&
 					!strings.HasPrefix(command, "::group::") {
-					t.Errorf("the runner executes %q", command)
+					t.Errorf("the runner would execute %q", command)
 				}
 			}
 			for i, text := range []string{r.stdout, r.summary, r.outputFile} {
@@ -396,7 +397,7 @@ func TestHostileOutput(t *testing.T) {
 	}
 }
 
-// workflowCommands returns the lines of a log that the runner executes.
+// workflowCommands returns the lines of a log that the runner executes as workflow commands.
 func workflowCommands(t *testing.T, log string) []string {
 	t.Helper()
 	var commands []string
@@ -418,7 +419,7 @@ func workflowCommands(t *testing.T, log string) []string {
 		}
 	}
 	if stopped != "" {
-		t.Error("commands are still stopped at the end")
+		t.Error("workflow commands are still stopped at the end")
 	}
 	return commands
 }

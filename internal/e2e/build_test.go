@@ -32,7 +32,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
-// docker runs Docker's command line against an engine.
+// docker runs the docker command with an engine and returns its output.
 func docker(t *testing.T, host string, args ...string) string {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), "docker", args...)
@@ -44,7 +44,7 @@ func docker(t *testing.T, host string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// login returns a home directory whose Docker configuration has the login of the cloud's registry.
+// login returns a home directory with a Docker configuration that is logged in to the cloud's registry.
 func (e *environment) login(t *testing.T) string {
 	t.Helper()
 	home := t.TempDir()
@@ -59,7 +59,7 @@ func (e *environment) login(t *testing.T) string {
 	return home
 }
 
-// pull pulls an image or an index with a login, and validates its blobs.
+// pull pulls an image or an index and validates its blobs.
 func pull(t *testing.T, reference, user, password string) *remote.Descriptor {
 	t.Helper()
 	ref, err := name.ParseReference(reference)
@@ -92,10 +92,10 @@ func pull(t *testing.T, reference, user, password string) *remote.Descriptor {
 
 const fromDebian = "FROM debian:bookworm-slim\n"
 
-// fromFile is a Dockerfile whose image holds only the Dockerfile.
+// fromFile is the Dockerfile of an image that contains only the Dockerfile.
 const fromFile = "FROM scratch\nCOPY Dockerfile /\n"
 
-// Each input has its documented effect. Build steps assert what they see.
+// Each input has its documented effect, which the build steps or check assert.
 func TestEveryInput(t *testing.T) {
 	e := setup(t)
 	home := e.login(t)
@@ -122,7 +122,7 @@ func TestEveryInput(t *testing.T) {
 	const secretSteps = "RUN --mount=type=secret,id=one test \"$(cat /run/secrets/one)\" = first-value\n" +
 		"RUN --mount=type=secret,id=two,env=TWO test \"$TWO\" = second-value\n" +
 		"RUN --mount=type=secret,id=three test \"$(cat /run/secrets/three)\" = third-value\n"
-	// BuildKit decides whether a step sees the parent cgroup.
+	// Depending on its cgroup namespace, a step may not see the parent cgroup.
 	const cgroupStep = "RUN grep -q parent-of-builds /proc/self/cgroup || test -z \"$(cat /proc/self/cgroup)\" || " +
 		"grep -q '^0::/$' /proc/self/cgroup\n"
 	for _, test := range []struct {
@@ -151,7 +151,7 @@ func TestEveryInput(t *testing.T) {
 			dir: writeFiles(t, values{"other/Containerfile": "FROM scratch\nCOPY file /\n", "file": ""}),
 		},
 		{
-			name: "the default Dockerfile in sandbox",
+			name: "default Dockerfile in sandbox",
 			dir:  writeFiles(t, values{"sandbox/Dockerfile": "FROM scratch\nCOPY file /\n", "file": ""}),
 		},
 		{
@@ -314,7 +314,7 @@ func TestEveryInput(t *testing.T) {
 			name: "save", dockerfile: fromFile,
 			inputs: values{"save": "true", "save_tags": "v1", "load": "false", "provenance": "false"},
 			check: func(t *testing.T, r result) {
-				// Another job without Docker pulls image_ref with a password that Depot gives it.
+				// Like another job without Docker, pull image_ref with a password from Depot.
 				password := e.pullToken(t, r.outputs["build_id"])
 				if d := pull(t, r.outputs["image_ref"], "x-token", password); d.Digest.String() != r.outputs["digest"] {
 					t.Errorf("pulled %s, want %s", d.Digest, r.outputs["digest"])
@@ -369,7 +369,7 @@ func TestEveryInput(t *testing.T) {
 	}
 }
 
-// pullToken returns the password with which the image that a build saved can be pulled.
+// pullToken returns a password that can pull the saved image of a build.
 func (e *environment) pullToken(t *testing.T, build string) string {
 	t.Helper()
 	address := e.Depot.URL() + "/depot.cli.v1.BuildService/GetPullToken"
@@ -398,7 +398,7 @@ func (e *environment) pullToken(t *testing.T, build string) string {
 
 func TestNoCacheInputs(t *testing.T) {
 	e := setup(t)
-	docker := fromDebian + "RUN echo one > /one\n" +
+	dockerfile := fromDebian + "RUN echo one > /one\n" +
 		"FROM debian:bookworm-slim AS second\nRUN echo two > /two\nCOPY --from=0 /one /\n"
 	for _, test := range []struct {
 		name   string
@@ -411,9 +411,9 @@ func TestNoCacheInputs(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.name == "all cached" {
-				e.mustRun(t, invocation{dockerfile: docker})
+				e.mustRun(t, invocation{dockerfile: dockerfile})
 			}
-			r := e.mustRun(t, invocation{dockerfile: docker, inputs: test.inputs})
+			r := e.mustRun(t, invocation{dockerfile: dockerfile, inputs: test.inputs})
 			if r.outputs["total_steps"] != "3" || r.outputs["cached_steps"] != strconv.Itoa(test.cached) {
 				t.Errorf("%s of %s steps cached, want %d of 3", r.outputs["cached_steps"], r.outputs["total_steps"], test.cached)
 			}
@@ -421,7 +421,7 @@ func TestNoCacheInputs(t *testing.T) {
 	}
 }
 
-// Every form of a ref resolves to the same commit and the same digest, and the cache serves all but the first build.
+// Each form of a ref resolves to the same commit and digest. All builds after the first one are cached.
 func TestRefs(t *testing.T) {
 	e := setup(t)
 	dir := e.caller
@@ -439,7 +439,7 @@ func TestRefs(t *testing.T) {
 		{"refs/pull/7/merge", "refs/pull/7/merge"}, {"refs/pull/7/head", "refs/pull/7/head"}, {"#7", "refs/pull/7/merge"},
 	} {
 		t.Run("ref "+test.ref, func(t *testing.T) {
-			// The workspace is empty: the default ref is the event's commit.
+			// The workspace is empty, so the default ref is the event's commit.
 			r := e.mustRun(t, invocation{
 				dir:    t.TempDir(),
 				inputs: values{"ref": test.ref, "load": "false", "git_context": "git"},
@@ -456,7 +456,7 @@ func TestRefs(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a checkout with a changed file", func(t *testing.T) {
+	t.Run("checkout with a changed file", func(t *testing.T) {
 		clone := t.TempDir()
 		git(t, clone, "clone", "--quiet", dir, ".")
 		if err := os.WriteFile(filepath.Join(clone, "greeting"), []byte("changed\n"), 0o644); err != nil {
@@ -464,7 +464,7 @@ func TestRefs(t *testing.T) {
 		}
 		r := e.mustRun(t, invocation{dir: clone, inputs: values{"image_name": "caller:dirty"}})
 		if !strings.Contains(r.stdout, sha+"-dirty") || r.outputs["git_sha"] != sha {
-			t.Errorf("the log lacks %s-dirty:\n%s", sha, r.stdout)
+			t.Errorf("the log does not contain %s-dirty:\n%s", sha, r.stdout)
 		}
 		if got := docker(t, e.Engine.Host, "run", "--rm", "caller:dirty", "cat", "/greeting"); got != "changed" {
 			t.Errorf("the image contains %q", got)
@@ -472,7 +472,7 @@ func TestRefs(t *testing.T) {
 	})
 }
 
-// The oldest supported Docker Engine and the current one load the image and run it.
+// The oldest supported and the current Docker Engine load and run the image.
 func TestLoadOldestEngine(t *testing.T) {
 	e := setup(t)
 	oldest, err := engine.Start(t.Context(), engine.Oldest, t.TempDir(), nil)
@@ -498,12 +498,12 @@ func TestLoadOldestEngine(t *testing.T) {
 			known = known || r.outputs[output] == id
 		}
 		if !known {
-			t.Errorf("%s: the engine's image ID %s is not in the outputs %v", host, id, ids)
+			t.Errorf("%s: outputs %v do not contain the engine's image ID %s", host, ids, id)
 		}
 	}
 }
 
-// An image that the Docker Engine cannot load, because the engine's platform is missing, is not built.
+// The build fails before it starts if none of the platforms matches the Docker Engine, which could not load the image.
 func TestEnginePlatformMissing(t *testing.T) {
 	e := setup(t)
 	before := len(e.Depot.Calls())

@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// A container job mounts the runner's directories at other paths. Debian's image has no curl, no openssl and no Go.
+// A container job mounts the runner's directories at other paths. The Debian image has neither curl, openssl nor Go.
 func TestContainerJob(t *testing.T) {
 	e := setup(t)
 	e.mustRun(t, invocation{dockerfile: fromDebian, inputs: values{"image_name": "container-job:1"}})
@@ -37,7 +37,7 @@ func TestContainerJob(t *testing.T) {
 			"--volume", root+":"+mounted+":ro", "--volume", toolCache+":/__t",
 			"--env", "RUNNER_TOOL_CACHE=/__t", "--env", "RUNNER_TEMP=/tmp", "--env", "GITHUB_ACTION_PATH="+mounted+"/build",
 			"container-job:1", "/bin/sh", "-e", mounted+"/step.sh")
-		out, _ := command.CombinedOutput() // the first run must fail; the output tells both apart
+		out, _ := command.CombinedOutput() // callers check the output, because the first run must fail
 		return string(out)
 	}
 	if out := run(); !regexp.MustCompile(`(?m)^::error::.*curl: not found.*Go`).MatchString(out) {

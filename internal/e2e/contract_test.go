@@ -8,7 +8,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// actionFile is the contract of an action as GitHub reads it.
+// actionFile is the content of action.yml.
 type actionFile struct {
 	Inputs  map[string]struct{ Default string }
 	Outputs map[string]struct{ Value string }
@@ -38,7 +38,7 @@ func outputsOf(t *testing.T, name string) []string {
 	return slices.Sorted(maps.Keys(readAction(t, name).Outputs))
 }
 
-// The documented contract: names and defaults of inputs, names of outputs.
+// The actions have the documented input names and defaults and output names.
 func TestActionContract(t *testing.T) {
 	buildInputs := values{
 		"ref": "", "allow_untrusted_ref": "false", "platform": "linux/amd64",

@@ -1,3 +1,2 @@
-// Package e2e tests the programs, actions, workflows, examples and documents as a user sees them, against the local
-// cloud.
+// Package e2e tests the programs, actions, workflows, examples and docs end to end against the local cloud.
 package e2e

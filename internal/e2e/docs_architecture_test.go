@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// The answers in docs/architecture.md name functions: "`one`, `two` in `path/of/file.go`". Each file defines them.
+// docs/architecture.md refers to functions as "`one`, `two` in `path/of/file.go`". Each file must define them.
 func TestDocsFunctions(t *testing.T) {
-	place := regexp.MustCompile("((?:`[A-Za-z]+`, )*`[A-Za-z]+`) in\\s+`([a-z/_]+\\.go)`")
-	found := place.FindAllStringSubmatch(read(t, "../../docs/architecture.md"), -1)
+	functionList := regexp.MustCompile("((?:`[A-Za-z]+`, )*`[A-Za-z]+`) in\\s+`([a-z/_]+\\.go)`")
+	found := functionList.FindAllStringSubmatch(read(t, "../../docs/architecture.md"), -1)
 	for _, m := range found {
 		code := read(t, "../../"+m[2])
 		for _, name := range strings.Split(strings.ReplaceAll(m[1], "`", ""), ", ") {
@@ -20,6 +20,6 @@ func TestDocsFunctions(t *testing.T) {
 		}
 	}
 	if len(found) < 10 {
-		t.Errorf("only %d answers name functions", len(found))
+		t.Errorf("docs/architecture.md: found only %d lists of functions", len(found))
 	}
 }

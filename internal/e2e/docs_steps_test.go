@@ -8,7 +8,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Steps in the docs (code blocks that begin with ```yaml steps) use this repository's actions with inputs that exist.
+// Steps in the docs (code blocks of the language "yaml steps") use this repository's actions with existing inputs.
 func TestDocsSteps(t *testing.T) {
 	shown := 0
 	for _, document := range documents(t) {

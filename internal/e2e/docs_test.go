@@ -27,7 +27,7 @@ func documents(t *testing.T) []string {
 	return files
 }
 
-// Every asset that a gh command in the docs names is one of a release.
+// The gh commands in the docs refer to existing release assets.
 func TestDocsAssets(t *testing.T) {
 	asset := regexp.MustCompile(`\baction-[a-z0-9-]+`)
 	platform := regexp.MustCompile(`^(linux|darwin)-(amd64|arm64)$`)
@@ -41,7 +41,7 @@ func TestDocsAssets(t *testing.T) {
 				assets++
 				parts := strings.SplitN(name, "-", 3)
 				if len(parts) != 3 || read(t, "../../action-"+parts[1]+"/main.go") == "" || !platform.MatchString(parts[2]) {
-					t.Errorf("%s: no release contains %s", document, name)
+					t.Errorf("%s: unknown release asset %s", document, name)
 				}
 			}
 		}
@@ -57,7 +57,7 @@ var (
 	slugRemoves     = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
-// Every relative link leads to an existing file and heading.
+// Relative links in the docs lead to existing files and headings.
 func TestDocsLinks(t *testing.T) {
 	links := 0
 	for _, name := range documents(t) {
@@ -67,11 +67,11 @@ func TestDocsLinks(t *testing.T) {
 			}
 			links++
 			file, anchor, _ := strings.Cut(m[1], "#")
-			to := name
+			target := name
 			if file != "" {
-				to = filepath.Join(filepath.Dir(name), file)
+				target = filepath.Join(filepath.Dir(name), file)
 			}
-			if _, err := os.Stat("../../" + to); err != nil || strings.HasPrefix(to, "..") {
+			if _, err := os.Stat("../../" + target); err != nil || strings.HasPrefix(target, "..") {
 				t.Errorf("%s: %s does not exist", name, m[1])
 				continue
 			}
@@ -79,12 +79,12 @@ func TestDocsLinks(t *testing.T) {
 				continue
 			}
 			var anchors []string
-			text := codeBlock.ReplaceAllString(read(t, "../../"+to), "")
+			text := markdown.WithoutCode(read(t, "../../"+target))
 			for _, head := range markdownHeading.FindAllStringSubmatch(text, -1) {
 				anchors = append(anchors, strings.ReplaceAll(slugRemoves.ReplaceAllString(strings.ToLower(head[1]), ""), " ", "-"))
 			}
 			if !slices.Contains(anchors, anchor) {
-				t.Errorf("%s: %s has no heading #%s, only %q", name, to, anchor, anchors)
+				t.Errorf("%s: %s has no heading #%s; its headings are %q", name, target, anchor, anchors)
 			}
 		}
 	}
@@ -93,13 +93,14 @@ func TestDocsLinks(t *testing.T) {
 	}
 }
 
-// Files and environment variables that the docs name exist in the code.
+// Files and environment variables in the docs exist in the repository.
 func TestDocsNames(t *testing.T) {
 	file := regexp.MustCompile("`((?:actions|pkg|internal|scripts|docs|\\.github)/[A-Za-z0-9_./-]+\\.[a-z]+)`")
-	made := []string{"actions/checksums.txt", ".github/workflows/sandbox.yml"} // created by a release and by the reader
+	// A release creates the first file, and the reader the second one.
+	external := []string{"actions/checksums.txt", ".github/workflows/sandbox.yml"}
 	for _, name := range documents(t) {
 		for _, m := range file.FindAllStringSubmatch(read(t, "../../"+name), -1) {
-			if _, err := os.Stat("../../" + m[1]); err != nil && !slices.Contains(made, m[1]) {
+			if _, err := os.Stat("../../" + m[1]); err != nil && !slices.Contains(external, m[1]) {
 				t.Errorf("%s: %s does not exist", name, m[1])
 			}
 		}
@@ -118,7 +119,7 @@ func TestDocsNames(t *testing.T) {
 	variables := regexp.MustCompile("`([A-Z_]{5,})`").FindAllStringSubmatch(table, -1)
 	for _, m := range variables {
 		if !strings.Contains(code.String(), `"`+m[1]+`"`) {
-			t.Errorf("no code reads the variable %s", m[1])
+			t.Errorf("docs/reference.md: no code reads the variable %s", m[1])
 		}
 	}
 	if len(variables) < 15 {

@@ -22,21 +22,21 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
 )
 
-// callerRepository is the repository whose workflows run. The actions are in org/sandbox-actions.
+// callerRepository is the repository that workflows run in. The actions are in org/sandbox-actions.
 const callerRepository = "acme/caller"
 
-// environment is what the tests share: a local cloud, two repositories at its GitHub, and the programs.
+// environment is shared by the tests. It consists of a local cloud, two repositories on its GitHub, and the programs.
 type environment struct {
 	*localcloud.Cloud
-	dir      string // temporary
+	dir      string // temporary directory
 	caller   string // checkout of callerRepository
-	ours     string // clone of this checkout, including uncommitted changes, tagged v1
+	ours     string // copy of this checkout, including uncommitted changes, tagged v1
 	programs string // directory of action-build, action-snapshot and action-test
 }
 
-var shared *environment // set by the first setup
+var shared *environment // set by startEnvironment
 
-// startEnvironment prepares shared. It runs when the first test calls setup, so that the other tests need no daemon.
+// startEnvironment initializes shared. The first call of setup runs it, so tests without setup need no daemons.
 var startEnvironment = sync.OnceValues(func() (*environment, error) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -64,7 +64,7 @@ var startEnvironment = sync.OnceValues(func() (*environment, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The cloud starts its own Docker Engine: tests assert that no container is left in it.
+	// The cloud starts its own Docker Engine, because tests assert that it has no leftover containers.
 	e.Cloud, err = localcloud.Start(context.Background(), localcloud.Options{
 		Dir: filepath.Join(root, cloudState), Base: filepath.Join(root, ".cache/base/bookworm-slim.tar"),
 		Engine: engine.Current, Builders: builders,
@@ -76,7 +76,7 @@ var startEnvironment = sync.OnceValues(func() (*environment, error) {
 	return e, err
 })
 
-// cloudState is the directory, below the root of the checkout, in which the local cloud keeps images and layers.
+// cloudState is the directory, relative to the root of the checkout, in which the local cloud stores images and layers.
 const cloudState = ".cache/test/e2e"
 
 func TestMain(m *testing.M) {
@@ -99,7 +99,7 @@ func stopEnvironment() error {
 	return errors.Join(err, os.RemoveAll(shared.dir))
 }
 
-// setup returns the shared environment. Under -short it skips the test.
+// setup returns the shared environment. It skips the test under -short.
 func setup(t *testing.T) *environment {
 	t.Helper()
 	if testing.Short() {
@@ -137,7 +137,8 @@ git -C "$OURS" remote add origin https://github.com/org/sandbox-actions`
 	return nil
 }
 
-// buildPrograms builds the programs with the settings of a release, which then finds every package in Go's cache.
+// buildPrograms builds the programs with the settings of a release, so that a release finds all packages in Go's build
+// cache.
 func (e *environment) buildPrograms(root string) error {
 	command := exec.Command("sh", "-c", `. actions/buildenv.sh
 go build -ldflags="$(link_flags '')" -o "$PROGRAMS/" ./action-build ./action-snapshot ./action-test`)
@@ -149,7 +150,7 @@ go build -ldflags="$(link_flags '')" -o "$PROGRAMS/" ./action-build ./action-sna
 	return nil
 }
 
-// result is what a program left.
+// result is the result of running a program.
 type result struct {
 	exitCode       int
 	stdout, stderr string
@@ -158,19 +159,19 @@ type result struct {
 	summary        string
 }
 
-// invocation is one run of a program as a workflow step.
+// invocation is a run of a program as a workflow step.
 type invocation struct {
-	program    string // default action-build
+	program    string // default: action-build
 	args       []string
-	dir        string // the workspace; default a new directory that holds dockerfile
+	dir        string // workspace; default: a new directory that contains dockerfile
 	dockerfile string
 	inputs     values
-	env        values // replaces variables of the cloud; "" removes one
+	env        values // overrides variables of the cloud; "" removes a variable
 	onStart    func(pid int, stdout *safeBuffer)
-	timeout    time.Duration // default 2 minutes
+	timeout    time.Duration // default: 2 minutes
 }
 
-// run runs a program. The test fails if the program leaves a file in its temporary directory.
+// run runs a program. It fails the test if the program leaves a file in its temporary directory.
 func (e *environment) run(t *testing.T, i invocation) result {
 	t.Helper()
 	if i.program == "" {
@@ -230,7 +231,7 @@ func (e *environment) run(t *testing.T, i invocation) result {
 	return r
 }
 
-// mustRun is run for a program that must succeed.
+// mustRun is like run, but stops the test if the program fails.
 func (e *environment) mustRun(t *testing.T, i invocation) result {
 	t.Helper()
 	r := e.run(t, i)
@@ -286,5 +287,6 @@ func parseOutputs(t *testing.T, text string) values {
 	return outputs
 }
 
-// maxShutdown is how long a program may take to exit after a signal: twice the documented 5 s, for a busy machine.
+// maxShutdown is the time within which a program must exit after a signal: twice the documented 5 s, to allow for busy
+// machines.
 const maxShutdown = 10 * time.Second

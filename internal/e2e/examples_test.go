@@ -17,7 +17,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-// repository makes a repository of a directory. Until the test ends, GitHub serves it in place of the caller's, which
+// repository creates a repository from a directory. Until the test ends, GitHub serves it as callerRepository, which
 // Depot and Doppler trust.
 func (e *environment) repository(t *testing.T, from string) (dir string) {
 	t.Helper()
@@ -43,7 +43,7 @@ func (e *environment) repository(t *testing.T, from string) (dir string) {
 	return dir
 }
 
-// The workflow of every example runs in a repository that holds only the example.
+// The workflow of each example runs in a repository that contains only the example.
 func TestExamples(t *testing.T) {
 	e := setup(t)
 	const digest = `(sha256:[0-9a-f]{64})`
@@ -56,7 +56,7 @@ func TestExamples(t *testing.T) {
 	tested := map[string]bool{}
 	for _, test := range []struct {
 		folder, workflow, event string
-		builds                  int // at Depot
+		builds                  int // on Depot
 		want                    []string
 		before, after           func(t *testing.T, log string)
 	}{
@@ -110,7 +110,7 @@ func TestExamples(t *testing.T) {
 			began := len(e.Depot.Calls())
 			log, ok := e.act(t, actRun{dir: dir, workflow: test.workflow, event: test.event, vars: variables})
 			if !ok {
-				t.Error("the workflow fails")
+				t.Error("the workflow failed")
 			}
 			for _, want := range test.want {
 				if !regexp.MustCompile(want).MatchString(log) {
@@ -122,12 +122,12 @@ func TestExamples(t *testing.T) {
 				if call.Method == "CreateBuild" {
 					builds++
 					if call.Token != depotapi.OIDCToken {
-						t.Errorf("a build with a token of kind %q", call.Token)
+						t.Errorf("build with a token of kind %q, want %q", call.Token, depotapi.OIDCToken)
 					}
 				}
 			}
 			if builds != test.builds {
-				t.Errorf("%d builds at Depot, want %d", builds, test.builds)
+				t.Errorf("%d builds on Depot, want %d", builds, test.builds)
 			}
 			if test.after != nil {
 				test.after(t, log)
@@ -147,11 +147,11 @@ func TestExamples(t *testing.T) {
 		}
 	}
 	if len(folders) != len(tested) {
-		t.Errorf("%d examples, of which %d are tested: %q", len(folders), len(tested), slices.Collect(maps.Keys(tested)))
+		t.Errorf("%d examples, %d tested: %q", len(folders), len(tested), slices.Collect(maps.Keys(tested)))
 	}
 }
 
-// Every example passes actionlint, uses released actions only, and has the files that a repository needs.
+// Each example passes actionlint, uses only released actions, and has the files that a repository needs.
 func TestExampleRepositories(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs actionlint; run without -short")
@@ -173,13 +173,13 @@ func TestExampleRepositories(t *testing.T) {
 			}
 		}
 		root := filepath.Dir(filepath.Dir(filepath.Dir(workflow)))
-		for _, needed := range []string{"README.md", "depot.json"} {
-			if read(t, filepath.Join(root, needed)) == "" {
-				t.Errorf("%s has no %s", root, needed)
+		for _, required := range []string{"README.md", "depot.json"} {
+			if read(t, filepath.Join(root, required)) == "" {
+				t.Errorf("%s has no %s", root, required)
 			}
 		}
 		if lines := strings.Count(read(t, filepath.Join(root, "README.md")), "\n"); lines > 15 {
-			t.Errorf("%s/README.md has %d lines", root, lines)
+			t.Errorf("%s/README.md has %d lines, want at most 15", root, lines)
 		}
 	}
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
-// A snapshot of an existing image in a Docker Engine, a registry or a directory builds nothing. The image keeps its
-// digest if its source stores manifests.
+// A snapshot of an existing image in a Docker Engine, a registry or a directory does not build. The image keeps its
+// digest if the source stores manifests.
 func TestSnapshotOfExistingImage(t *testing.T) {
 	e := setup(t)
 	oldest, err := engine.Start(t.Context(), engine.Oldest, t.TempDir(), nil)
@@ -31,54 +31,54 @@ func TestSnapshotOfExistingImage(t *testing.T) {
 	})
 	home, layout := e.login(t), t.TempDir()
 	env := values{"HOME": home}
-	docker := uniqueDockerfile(t)
-	loaded := e.mustRun(t, invocation{dockerfile: docker, inputs: values{"image_name": "taken:1"}, env: env})
+	dockerfile := uniqueDockerfile(t)
+	loaded := e.mustRun(t, invocation{dockerfile: dockerfile, inputs: values{"image_name": "taken:1"}, env: env})
 	e.mustRun(t, invocation{
-		dockerfile: docker,
+		dockerfile: dockerfile,
 		inputs:     values{"image_name": "taken:1"},
 		env:        merge(env, values{"DOCKER_HOST": oldest.Host}),
 	})
-	pushed := e.mustRun(t, invocation{dockerfile: docker, env: env, inputs: values{
+	pushed := e.mustRun(t, invocation{dockerfile: dockerfile, env: env, inputs: values{
 		"load": "false", "push": e.Registry.Addr + "/team/taken:1", "provenance": "false",
 		"outputs": "type=oci,tar=false,dest=" + layout,
 	}})
 	e.mustRun(t, invocation{
-		dockerfile: docker, inputs: values{"image_name": "arm:1", "platform": "linux/arm64"}, env: env,
+		dockerfile: dockerfile, inputs: values{"image_name": "arm:1", "platform": "linux/arm64"}, env: env,
 	})
 	for _, test := range []struct {
 		name, image string
 		env         map[string]string
-		digest      string // empty for the oldest engine, which stores no manifests
+		digest      string // "" for the oldest engine, which stores no manifests
 		want        string
 	}{
-		{name: "the current engine", image: "taken:1", digest: loaded.outputs["digest"]},
-		{name: "the oldest engine", image: "taken:1", env: values{"DOCKER_HOST": oldest.Host}},
-		{name: "a registry", image: pushed.outputs["image_ref"], digest: pushed.outputs["digest"]},
-		{name: "a registry, without an engine", image: e.Registry.Addr + "/team/taken:1",
+		{name: "current engine", image: "taken:1", digest: loaded.outputs["digest"]},
+		{name: "oldest engine", image: "taken:1", env: values{"DOCKER_HOST": oldest.Host}},
+		{name: "registry", image: pushed.outputs["image_ref"], digest: pushed.outputs["digest"]},
+		{name: "registry, without an engine", image: e.Registry.Addr + "/team/taken:1",
 			env: values{"DOCKER_HOST": "unix:///absent.sock"}, digest: pushed.outputs["digest"]},
-		{name: "a directory", image: layout, digest: pushed.outputs["digest"]},
+		{name: "directory", image: layout, digest: pushed.outputs["digest"]},
 		{name: "another architecture", image: "arm:1", want: `input image: .*linux/arm64`},
-		{name: "an image that the engine lacks", image: "absent:1", want: `input image: .*"absent:1".*Docker Engine`},
-		{name: "an image that the registry lacks", image: e.Registry.Addr + "/team/absent:1",
+		{name: "image missing in the engine", image: "absent:1", want: `input image: .*"absent:1".*Docker Engine`},
+		{name: "image missing in the registry", image: e.Registry.Addr + "/team/absent:1",
 			want: `input image: .*absent:1`},
-		{name: "a directory that does not exist", image: "./absent", want: `input image: .*absent`},
+		{name: "missing directory", image: "./absent", want: `input image: .*absent`},
 		{name: "no engine", image: "taken:1", env: values{"DOCKER_HOST": "unix:///absent.sock"},
 			want: `Docker Engine.*unix:///absent.sock`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			builds, asked := len(e.Depot.Calls()), len(e.Daytona.Requests())
+			depotCalls, daytonaRequests := len(e.Depot.Calls()), len(e.Daytona.Requests())
 			r := e.run(t, invocation{
 				program:    "action-snapshot",
-				dockerfile: docker,
+				dockerfile: dockerfile,
 				inputs:     values{"image": test.image, "update_doppler": "false"},
 				env:        merge(env, test.env),
 			})
-			if len(e.Depot.Calls()) != builds {
-				t.Error("a build was created")
+			if len(e.Depot.Calls()) != depotCalls {
+				t.Error("the program created a build")
 			}
 			if test.want != "" {
 				assertFailed(t, r, test.want)
-				for _, request := range e.Daytona.Requests()[asked:] {
+				for _, request := range e.Daytona.Requests()[daytonaRequests:] {
 					if request.Registry {
 						t.Errorf("request to the registry: %s %s", request.Method, request.Path)
 					}
@@ -91,8 +91,8 @@ func TestSnapshotOfExistingImage(t *testing.T) {
 			if test.digest != "" && r.outputs["digest"] != test.digest {
 				t.Errorf("digest %s, want %s", r.outputs["digest"], test.digest)
 			}
-			if made := e.snapshots(t)[r.outputs["snapshot_name"]]; made.Digest != r.outputs["digest"] {
-				t.Errorf("Daytona has the digest %s, the output is %s", made.Digest, r.outputs["digest"])
+			if created := e.snapshots(t)[r.outputs["snapshot_name"]]; created.Digest != r.outputs["digest"] {
+				t.Errorf("digest on Daytona is %s, output is %s", created.Digest, r.outputs["digest"])
 			}
 			if r.outputs["reused"] == "false" {
 				e.deleteSnapshot(t, r.outputs["snapshot_name"])
@@ -101,7 +101,7 @@ func TestSnapshotOfExistingImage(t *testing.T) {
 	}
 }
 
-// The shell runs a command with its arguments unchanged and exits with its exit code.
+// The shell passes arguments to a command unchanged and exits with its exit code.
 func TestShell(t *testing.T) {
 	e := setup(t)
 	e.mustRun(t, invocation{dockerfile: fromDebian + "WORKDIR /here\n", inputs: values{"image_name": "shell:1"}})
@@ -113,9 +113,9 @@ func TestShell(t *testing.T) {
 		exitCode int
 		output   string
 	}{
-		{"a command", []string{"--image", "shell:1", "--", "sh", "-c", "echo $0 $1; exit 5", "a b", "c"}, 5, "a b c\n"},
-		{"the mounted directory", []string{"--image", "shell:1", "--mount", "--", "cat", "/here/seen"}, 0, "mounted\n"},
-		{"no image", []string{"--image", "absent:1"}, 1, ""},
+		{"command", []string{"--image", "shell:1", "--", "sh", "-c", "echo $0 $1; exit 5", "a b", "c"}, 5, "a b c\n"},
+		{"mounted directory", []string{"--image", "shell:1", "--mount", "--", "cat", "/here/seen"}, 0, "mounted\n"},
+		{"unknown image", []string{"--image", "absent:1"}, 1, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := e.run(t, invocation{
@@ -135,7 +135,7 @@ func TestShell(t *testing.T) {
 	}
 }
 
-// A suite of container-structure-test is converted and then runs.
+// A container-structure-test suite runs after its conversion.
 func TestConvert(t *testing.T) {
 	e := setup(t)
 	dir := t.TempDir()
@@ -168,8 +168,8 @@ fileExistenceTests:
 	}
 }
 
-// The shell has a terminal of the right size, Ctrl-C interrupts the command and not the shell, and the exit code is
-// that of the shell.
+// The shell has a terminal that follows the size of the user's terminal. Ctrl-C interrupts the command but not the
+// shell, and the program exits with the shell's exit code.
 func TestShellTerminal(t *testing.T) {
 	e := setup(t)
 	e.mustRun(t, invocation{dockerfile: fromDebian + "CMD [\"bash\"]\n", inputs: values{"image_name": "terminal:1"}})
@@ -204,32 +204,32 @@ func TestShellTerminal(t *testing.T) {
 			}
 		}
 	}
-	typed := func(text string) {
+	typeText := func(text string) {
 		t.Helper()
 		if _, err := terminal.WriteString(text); err != nil {
 			t.Fatal(err)
 		}
 	}
-	typed("echo $((40 + 2)) of $(stty size)\r")
+	typeText("echo $((40 + 2)) of $(stty size)\r")
 	wait("42 of 33 77")
 	if err := pty.Setsize(terminal, &pty.Winsize{Rows: 44, Cols: 99}); err != nil {
 		t.Fatal(err)
 	}
-	typed("until [ \"$(stty size)\" = '44 99' ]; do :; done; echo $((6 * 7))-resized\r")
+	typeText("until [ \"$(stty size)\" = '44 99' ]; do :; done; echo $((6 * 7))-resized\r")
 	wait("42-resized")
-	// The process that prints is the one to interrupt: it is in the foreground when the test sees its text.
-	typed("sh -c 'echo $((1 + 1))-sleeps; exec sleep 300'\r")
+	// The same process prints the text and sleeps, so it is in the foreground when the text appears.
+	typeText("sh -c 'echo $((1 + 1))-sleeps; exec sleep 300'\r")
 	wait("2-sleeps")
-	typed("\x03")
-	typed("echo $((1 + 2))-still here\r")
+	typeText("\x03")
+	typeText("echo $((1 + 2))-still here\r")
 	wait("3-still here")
-	typed("exit 5\r")
+	typeText("exit 5\r")
 	err = command.Wait()
 	<-read
 	if code := command.ProcessState.ExitCode(); code != 5 {
 		t.Errorf("exit code %d (%v)", code, err)
 	}
-	// The engine removes the container after the shell has ended.
+	// The engine removes the container after the shell has exited.
 	for deadline := time.Now().Add(maxShutdown); ; time.Sleep(10 * time.Millisecond) {
 		left := docker(t, e.Engine.Host, "ps", "-aq")
 		if left == "" {
@@ -241,7 +241,7 @@ func TestShellTerminal(t *testing.T) {
 	}
 }
 
-// The test and snapshot actions of another job use a saved image from Depot's registry without a login.
+// The test and snapshot actions in another job use a saved image from Depot's registry without docker login.
 func TestImageFromDepotRegistry(t *testing.T) {
 	e := setup(t)
 	saved := e.mustRun(t, invocation{
@@ -252,12 +252,12 @@ func TestImageFromDepotRegistry(t *testing.T) {
 	for _, test := range []struct {
 		name, program string
 		inputs, env   map[string]string
-		want          string // empty: it succeeds with the saved digest
+		want          string // pattern of the error; "": the run succeeds with the saved digest
 	}{
-		{name: "tested", program: "action-test",
+		{name: "test", program: "action-test",
 			inputs: values{"image": ref, "suite": "none", "command": "test -n \"$LOCAL_DOCKER_IMAGE_NAME\""}},
-		{name: "released", program: "action-snapshot", inputs: values{"image": ref, "update_doppler": "false"}},
-		{name: "no such build", program: "action-snapshot",
+		{name: "snapshot", program: "action-snapshot", inputs: values{"image": ref, "update_doppler": "false"}},
+		{name: "unknown build", program: "action-snapshot",
 			inputs: values{"image": e.Registry.Addr + "/sandbox:absent", "update_doppler": "false"},
 			want:   `^error: input image: .*/sandbox:absent: .*build absent not found`},
 		{name: "no Depot credentials", program: "action-snapshot", inputs: values{"image": ref, "update_doppler": "false"},
@@ -269,7 +269,7 @@ func TestImageFromDepotRegistry(t *testing.T) {
 			r := e.run(t, invocation{program: test.program, dockerfile: sleepDockerfile, inputs: test.inputs, env: test.env})
 			for _, call := range e.Depot.Calls()[before:] {
 				if call.Method == "CreateBuild" {
-					t.Error("the image was built again")
+					t.Error("the program created a build")
 				}
 			}
 			if test.want != "" {

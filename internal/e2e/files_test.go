@@ -25,7 +25,7 @@ func git(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// read returns the text of a file, "" if the file does not exist.
+// read returns the content of a file, or "" if the file does not exist.
 func read(t *testing.T, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -35,7 +35,7 @@ func read(t *testing.T, path string) string {
 	return string(data)
 }
 
-// listFiles returns the paths of everything below a directory.
+// listFiles returns the paths of all files and directories below dir.
 func listFiles(t *testing.T, dir string) []string {
 	t.Helper()
 	var found []string
@@ -48,7 +48,7 @@ func listFiles(t *testing.T, dir string) []string {
 	return found
 }
 
-// writeFiles creates a temporary directory with these files, by relative path.
+// writeFiles creates a temporary directory with files and returns its path. files maps relative paths to content.
 func writeFiles(t *testing.T, files values) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -71,9 +71,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// merge returns base with the entries of over.
-func merge(base, over values) values {
+// merge returns a copy of base with the entries of overrides.
+func merge(base, overrides values) values {
 	merged := maps.Clone(base)
-	maps.Copy(merged, over)
+	maps.Copy(merged, overrides)
 	return merged
 }

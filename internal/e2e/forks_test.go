@@ -25,7 +25,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 )
 
-// eventFile creates the file at GITHUB_EVENT_PATH.
+// eventFile creates a file for GITHUB_EVENT_PATH and returns its path.
 func eventFile(t *testing.T, payload string) string {
 	t.Helper()
 	if !json.Valid([]byte(payload)) {
@@ -43,7 +43,7 @@ const (
 	eventSHA = "4444444444444444444444444444444444444444"
 )
 
-// pullFrom returns the payload that GitHub sends with an event of a pull request. head is its repository.
+// pullFrom returns the payload of a pull request event. head is the head repository of the pull request.
 func pullFrom(head, headCommit string) string {
 	return `{
 		"repository": {"full_name": "acme/caller"},
@@ -57,8 +57,8 @@ func pullFrom(head, headCommit string) string {
 	}`
 }
 
-// Every program refuses to build a fork's code in a run with secrets before it sends a request. A fork's own run can do
-// what needs no secrets.
+// In a run with secrets, each program refuses to build a fork's code before it sends a request. A run of a fork's pull
+// request can do everything that needs no secrets.
 func TestForkPullRequests(t *testing.T) {
 	e := setup(t)
 	target := values{
@@ -77,13 +77,13 @@ func TestForkPullRequests(t *testing.T) {
 		inputs, env   map[string]string
 		want          string
 	}{
-		{name: "target: the head's SHA", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")}, env: target,
+		{name: "target: SHA of the head", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")}, env: target,
 			want: `^error: input ref: .*".{40}".*pull request #7 from the fork evil/caller.*pull_request_target`},
-		{name: "target: a snapshot", program: "action-snapshot", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")},
+		{name: "target: snapshot", program: "action-snapshot", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")},
 			env: target, want: `pull request #7`},
-		{name: "target: a test", program: "action-test", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")},
+		{name: "target: test", program: "action-test", inputs: values{"ref": git(t, e.caller, "rev-parse", "HEAD")},
 			env: target, want: `pull request #7`},
-		{name: "target: the suite of a workspace", program: "action-test",
+		{name: "target: suite in the workspace", program: "action-test",
 			inputs: values{"image": "iterate-sandbox:ci", "suite": "none", "command": "true"}, env: target,
 			want: `is not a git checkout.*pull request #7`},
 		{name: "fork: save", inputs: values{"save": "true", "load": "false"}, env: fork,
@@ -92,23 +92,23 @@ func TestForkPullRequests(t *testing.T) {
 			want: `^error: input push: .*/team/fork:1.*` + fromFork},
 		{name: "fork: Doppler", inputs: values{"doppler_config": "dev"}, env: fork,
 			want: `^error: input doppler_config: .*"dev".*` + fromFork},
-		{name: "fork: Doppler by identity", inputs: values{"doppler_config": "dev", "doppler_identity": "id"}, env: fork,
+		{name: "fork: Doppler with an identity", inputs: values{"doppler_config": "dev", "doppler_identity": "id"}, env: fork,
 			want: `^error: input doppler_config: .*"dev".*` + fromFork},
-		{name: "fork: an empty secret", inputs: values{"secrets": "TOKEN="}, env: fork,
+		{name: "fork: empty secret", inputs: values{"secrets": "TOKEN="}, env: fork,
 			want: `input secrets, line 1: .*TOKEN.*fork`},
 		{name: "fork: snapshot", program: "action-snapshot", env: fork, want: `^error: .*Daytona.*` + fromFork},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			before, asked := len(e.Depot.Calls()), len(e.Daytona.Requests())
+			depotCalls, daytonaRequests := len(e.Depot.Calls()), len(e.Daytona.Requests())
 			r := e.run(t, invocation{program: test.program, dockerfile: sleepDockerfile, inputs: test.inputs, env: test.env})
 			assertFailed(t, r, test.want)
-			if len(e.Depot.Calls()) != before || len(e.Daytona.Requests()) != asked {
-				t.Error("requests were sent to Depot or Daytona")
+			if len(e.Depot.Calls()) != depotCalls || len(e.Daytona.Requests()) != daytonaRequests {
+				t.Error("the program sent requests to Depot or Daytona")
 			}
 		})
 	}
 
-	t.Run("fork: build, load and test with Depot's token for forks", func(t *testing.T) {
+	t.Run("fork: build, load and test with a fork token from Depot", func(t *testing.T) {
 		env := merge(fork, claimProxy(t, e.Depot.ClaimURL()))
 		before := len(e.Depot.Calls())
 		r := e.mustRun(t, invocation{
@@ -128,13 +128,13 @@ func TestForkPullRequests(t *testing.T) {
 			}
 		}
 		if created != 1 {
-			t.Errorf("%d builds with a token for forks", created)
+			t.Errorf("%d builds with a fork token, want 1", created)
 		}
 	})
 }
 
-// claimProxy returns an environment in which https://actions-public-oidc.depot.dev, which no variable names, is the
-// local cloud: a proxy and a certificate authority.
+// claimProxy returns variables that redirect https://actions-public-oidc.depot.dev, a constant URL, to the local cloud.
+// They set a proxy and a certificate authority.
 func claimProxy(t *testing.T, claimURL string) map[string]string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -154,35 +154,35 @@ func claimProxy(t *testing.T, claimURL string) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to, err := url.Parse(claimURL)
+	target, err := url.Parse(claimURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	depot := httptest.NewUnstartedServer(
-		&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL, r.Out.Host = to, to.Host }},
+		&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL, r.Out.Host = target, target.Host }},
 	)
 	depot.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 	depot.StartTLS()
 	t.Cleanup(depot.Close)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodConnect || r.Host != host+":443" {
-			http.Error(w, "only Depot is behind this proxy", http.StatusForbidden)
+			http.Error(w, "the proxy allows only "+host, http.StatusForbidden)
 			return
 		}
-		there, err := net.Dial("tcp", depot.Listener.Addr().String())
+		upstream, err := net.Dial("tcp", depot.Listener.Addr().String())
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
-		defer there.Close()
+		defer upstream.Close()
 		w.WriteHeader(http.StatusOK)
-		here, _, err := w.(http.Hijacker).Hijack()
+		client, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			return
 		}
-		defer here.Close()
-		go func() { _, _ = io.Copy(there, here) }() // ends when either connection closes
-		_, _ = io.Copy(here, there)
+		defer client.Close()
+		go func() { _, _ = io.Copy(upstream, client) }() // returns when either connection closes
+		_, _ = io.Copy(client, upstream)
 	}))
 	t.Cleanup(proxy.Close)
 	dir := t.TempDir()

@@ -9,8 +9,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// docs/moving.md has a row for each input and output of docker/build-push-action and depot/build-push-action, and names
-// only inputs and outputs that exist here.
+// docs/moving.md has a row for each input and output of docker/build-push-action and depot/build-push-action, and maps
+// them only to existing inputs and outputs.
 func TestMovingDocs(t *testing.T) {
 	text := read(t, "../../docs/moving.md")
 	var upstream map[string]struct{ Inputs, Outputs []string }
@@ -22,7 +22,7 @@ func TestMovingDocs(t *testing.T) {
 		_, after, _ := strings.Cut(text, from)
 		before, _, found := strings.Cut(after, to)
 		if !found {
-			t.Fatalf("docs/moving.md has no part from %q to %q", from, to)
+			t.Fatalf("docs/moving.md has no section from %q to %q", from, to)
 		}
 		return before
 	}
@@ -69,6 +69,6 @@ func TestMovingDocs(t *testing.T) {
 		}
 	}
 	if len(found) < 12 {
-		t.Errorf("only %d inputs are named", len(found))
+		t.Errorf("docs/moving.md: found only %d inputs", len(found))
 	}
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
 
-// kubernetesObject is an object of docs/buildkitd.yaml, with the fields that must agree with other objects.
+// kubernetesObject is an object in docs/buildkitd.yaml, with the fields that refer to other objects.
 type kubernetesObject struct {
 	Kind     string
 	Metadata struct{ Name, Namespace string }
@@ -64,7 +64,7 @@ type podContainer struct {
 	} `yaml:"volumeMounts"`
 }
 
-// kubernetesObjects returns the objects of docs/buildkitd.yaml by kind.
+// kubernetesObjects returns the objects in docs/buildkitd.yaml by kind.
 func kubernetesObjects(t *testing.T) map[string]kubernetesObject {
 	t.Helper()
 	decoder := yaml.NewDecoder(strings.NewReader(read(t, "../../docs/buildkitd.yaml")))
@@ -82,7 +82,7 @@ func kubernetesObjects(t *testing.T) map[string]kubernetesObject {
 	}
 }
 
-// docs/buildkitd.yaml is valid for Kubernetes, and its objects refer to each other.
+// docs/buildkitd.yaml is a valid manifest, and references between its objects are correct.
 func TestBuildKitManifest(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles Kubernetes' types; run without -short")
@@ -104,26 +104,26 @@ func TestBuildKitManifest(t *testing.T) {
 	set, service, policy := parts["StatefulSet"], parts["Service"], parts["NetworkPolicy"]
 	for kind, part := range parts {
 		if part.Metadata.Namespace != "buildkit" {
-			t.Errorf("%s is in the namespace %q", kind, part.Metadata.Namespace)
+			t.Errorf("%s is in namespace %q, want buildkit", kind, part.Metadata.Namespace)
 		}
 	}
 	labels := fmt.Sprint(set.Spec.Template.Metadata.Labels)
 	for what, selects := range map[string]any{
-		"the StatefulSet":   set.Spec.Selector["matchLabels"],
-		"the Service":       service.Spec.Selector,
-		"the NetworkPolicy": policy.Spec.PodSelector["matchLabels"],
+		"StatefulSet":   set.Spec.Selector["matchLabels"],
+		"Service":       service.Spec.Selector,
+		"NetworkPolicy": policy.Spec.PodSelector["matchLabels"],
 	} {
 		if fmt.Sprint(selects) != labels {
-			t.Errorf("%s selects %v, the pods have %s", what, selects, labels)
+			t.Errorf("%s selects %v, but the labels of the pods are %s", what, selects, labels)
 		}
 	}
 	if set.Spec.ServiceName != service.Metadata.Name {
-		t.Errorf("the StatefulSet names the Service %q, want %q", set.Spec.ServiceName, service.Metadata.Name)
+		t.Errorf("serviceName of the StatefulSet is %q, want %q", set.Spec.ServiceName, service.Metadata.Name)
 	}
 	daemon := set.Spec.Template.Spec.Containers[0]
 	ports := []int{daemon.Ports[0].ContainerPort, service.Spec.Ports[0].Port, policy.Spec.Ingress[0].Ports[0].Port}
 	if !slices.Equal(ports, []int{1234, 1234, 1234}) {
-		t.Errorf("ports %v", ports)
+		t.Errorf("ports of the pod, the Service and the NetworkPolicy are %v, want 1234", ports)
 	}
 	volumes := map[string]bool{}
 	for _, v := range set.Spec.Template.Spec.Volumes {
@@ -137,22 +137,22 @@ func TestBuildKitManifest(t *testing.T) {
 	}
 	for _, mount := range daemon.Mounts {
 		if !volumes[mount.Name] {
-			t.Errorf("unknown volume %s for %s", mount.Name, mount.Path)
+			t.Errorf("%s mounts the unknown volume %s", mount.Path, mount.Name)
 		}
 		delete(volumes, mount.Name)
 	}
 	if len(volumes) > 0 {
-		t.Errorf("volumes that are not mounted: %v", volumes)
+		t.Errorf("unused volumes: %v", volumes)
 	}
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "github.com/moby/buildkit").Output()
 	if want := "docker.io/moby/buildkit:" + strings.TrimSpace(string(out)) + "-rootless"; err != nil ||
 		daemon.Image != want {
-		t.Errorf("the image is %s, want the tested version %s (%v)", daemon.Image, want, err)
+		t.Errorf("image is %s, want the tested version %s (%v)", daemon.Image, want, err)
 	}
 }
 
-// The commands of docs/own-buildkit.md create the certificates, a daemon runs with the manifest's configuration without
-// root, and the workflow builds on it. A stand-in for kubectl records its arguments.
+// The commands in docs/own-buildkit.md create the certificates, a rootless daemon runs with the manifest's
+// configuration, and the workflow builds on it. A stand-in for kubectl records its arguments.
 func TestOwnBuildKit(t *testing.T) {
 	e := setup(t)
 	root, err := os.MkdirTemp("", "own-buildkit-")
@@ -161,7 +161,7 @@ func TestOwnBuildKit(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(root) })
 	commands := strings.Join(codeBlocks(t, "docs/own-buildkit.md", "sh"), "\n")
-	// certificates runs the commands in a new directory, and returns it with the arguments of each kubectl.
+	// certificates runs the commands in a new directory. It returns the directory and the arguments of each kubectl call.
 	certificates := func(name string) (dir string, calls []string) {
 		dir = filepath.Join(root, name)
 		must(t, os.MkdirAll(filepath.Join(dir, "bin"), 0o755))
@@ -184,7 +184,7 @@ func TestOwnBuildKit(t *testing.T) {
 		"-n buildkit create secret generic buildkitd-certs --from-file=certs/server",
 		"apply -f docs/buildkitd.yaml",
 	}; !slices.Equal(calls, want) {
-		t.Fatalf("kubectl ran with %q", calls)
+		t.Fatalf("kubectl calls: %q, want %q", calls, want)
 	}
 	address := startBuildKit(t, root, filepath.Join(ours, "certs/server"))
 
@@ -205,7 +205,7 @@ func TestOwnBuildKit(t *testing.T) {
 		t.Error(log)
 	}
 
-	// A client certificate of another authority is rejected.
+	// The daemon rejects a client certificate of another authority.
 	others, _ := certificates("others")
 	other := filepath.Join(others, "certs/client")
 	must(t, os.WriteFile(filepath.Join(other, "ca.pem"), []byte(read(t, filepath.Join(client, "ca.pem"))), 0o600))
@@ -219,15 +219,15 @@ func TestOwnBuildKit(t *testing.T) {
 	}
 }
 
-// startBuildKit runs the manifest's daemon as its pod does: as root of an unprivileged user namespace, with the secret
-// and the configuration. Only paths and the port differ. It returns the daemon's address.
+// startBuildKit runs the manifest's daemon as its pod does: as root in an unprivileged user namespace, with the same
+// secret and configuration. Only paths and the port differ. It returns the daemon's address.
 func startBuildKit(t *testing.T, dir, secret string) string {
 	t.Helper()
 	const user, others = 1000, 100000 // the IDs that the image maps
 	parts := kubernetesObjects(t)
 	daemon := parts["StatefulSet"].Spec.Template.Spec.Containers[0]
 	port := freePort(t)
-	moved := strings.NewReplacer(
+	localPaths := strings.NewReplacer(
 		"/run/user/1000",
 		dir+"/run",
 		"/certs/",
@@ -245,14 +245,14 @@ func startBuildKit(t *testing.T, dir, secret string) string {
 	for _, program := range []string{"buildkitd", "buildctl"} {
 		data, err := os.ReadFile("../../.cache/bin/" + program)
 		if err != nil {
-			t.Fatalf("BuildKit is not built: run scripts/setup.sh test (%v)", err)
+			t.Fatalf("BuildKit is missing: %v (run scripts/setup.sh test)", err)
 		}
 		must(t, os.WriteFile(filepath.Join(dir, "bin", program), data, 0o755))
 	}
 	mirror, err := registry.StartMirror(t.Context(), "../../.cache/base/bookworm-slim.tar")
 	must(t, err)
 	t.Cleanup(func() { must(t, mirror.Stop()) })
-	config := moved.Replace(
+	config := localPaths.Replace(
 		parts["ConfigMap"].Data["buildkitd.toml"],
 	) + fmt.Sprintf("[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%q]\n  http = true\n", mirror.Addr, mirror.Addr)
 	must(t, os.WriteFile(filepath.Join(dir, "etc/buildkitd.toml"), []byte(config), 0o644))
@@ -264,7 +264,7 @@ func startBuildKit(t *testing.T, dir, secret string) string {
 
 	var args []string
 	for _, arg := range daemon.Args {
-		args = append(args, moved.Replace(arg))
+		args = append(args, localPaths.Replace(arg))
 	}
 	var log safeBuffer
 	command := exec.Command(filepath.Join(dir, "bin/buildkitd"), args...)
@@ -297,7 +297,7 @@ func startBuildKit(t *testing.T, dir, secret string) string {
 
 	var probe []string
 	for _, word := range daemon.ReadinessProbe.Exec.Command {
-		probe = append(probe, moved.Replace(word))
+		probe = append(probe, localPaths.Replace(word))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

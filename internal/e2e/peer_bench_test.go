@@ -19,13 +19,13 @@ import (
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
-// BenchmarkPeers builds, loads and snapshots the sandbox image with the Depot and Docker command lines and with our
-// programs, on the same cloud, and prints both results with their ratio:
+// BenchmarkPeers builds, loads and snapshots the sandbox image on the same cloud with our programs and with the depot
+// and docker commands, and prints both results and their ratio:
 //
 //	go test ./internal/e2e -run - -bench Peers -benchtime 1x
 //
-// Times are wall times of whole programs, memory is the largest resident size of one of them, and moved is what they
-// read and wrote.
+// Times are wall times of whole programs, memory is the largest resident set size of a program, and moved is the number
+// of bytes that the programs read and wrote.
 func BenchmarkPeers(b *testing.B) {
 	e, err := startEnvironment()
 	if err != nil {
@@ -36,7 +36,7 @@ func BenchmarkPeers(b *testing.B) {
 		p.build("cold build", []string{"--no-cache", "--no-load"}, []string{"--no-cache"})
 		p.warm([]string{"--no-load"}, nil)
 		p.build("cached build", []string{"--no-load"}, nil)
-		p.snapshotOnce("warm") // so that Daytona's runner has the layers for both
+		p.snapshotOnce("warm") // fills the layer cache of Daytona's runner
 		for _, kind := range []string{engine.Current, engine.Oldest} {
 			p.engines(kind)
 			ours, theirs := []string{"--image-name", "ours:1"}, []string{"--load", "-t", "theirs:1"}
@@ -49,12 +49,12 @@ func BenchmarkPeers(b *testing.B) {
 	}
 }
 
-// peers holds what both sides use.
+// peers holds the resources that both sides use.
 type peers struct {
 	b                    *testing.B
 	e                    *environment
 	dir, git             string
-	oursHost, theirsHost string // of the engines, one for each side
+	oursHost, theirsHost string // DOCKER_HOST of each side's engine
 	depot, home          string
 }
 
@@ -64,15 +64,15 @@ func newPeers(b *testing.B, e *environment) *peers {
 		b.Fatal(err)
 	}
 	if _, err := os.Stat(depot); err != nil {
-		b.Fatalf("the Depot CLI is not installed: run scripts/setup.sh test (%v)", err)
+		b.Fatalf("the Depot CLI is missing: %v (run scripts/setup.sh test)", err)
 	}
 	p := &peers{b: b, e: e, dir: filepath.Join(b.TempDir(), "clone"), depot: depot, home: b.TempDir()}
-	p.do(exec.Command("git", "clone", "--quiet", e.ours, p.dir))
+	p.mustRun(exec.Command("git", "clone", "--quiet", e.ours, p.dir))
 	p.commitContext()
 	return p
 }
 
-// commitContext creates the .git context for the Depot CLI. Our programs create their own.
+// commitContext creates the .git context for the Depot CLI. Our programs create it themselves.
 func (p *peers) commitContext() {
 	p.git = filepath.Join(p.b.TempDir(), "git")
 	tree, err := source.OpenCheckout(p.b.Context(), p.dir)
@@ -89,7 +89,7 @@ func (p *peers) touch() {
 	if err := os.WriteFile(filepath.Join(p.dir, "README.md"), []byte(time.Now().String()), 0o644); err != nil {
 		p.b.Fatal(err)
 	}
-	p.do(
+	p.mustRun(
 		exec.Command(
 			"git",
 			"-C",
@@ -107,7 +107,7 @@ func (p *peers) touch() {
 	p.commitContext()
 }
 
-// engines starts empty engines of this kind for both sides.
+// engines starts an empty engine of the kind for each side.
 func (p *peers) engines(kind string) {
 	for _, host := range []*string{&p.oursHost, &p.theirsHost} {
 		started, err := engine.Start(p.b.Context(), kind, p.b.TempDir(), nil)
@@ -133,7 +133,7 @@ func (p *peers) environ(host string) []string {
 	return append(environ, "DOCKER_HOST="+host)
 }
 
-// warm runs both once, so that both find the same caches.
+// warm builds once with each side, so that both start with warm caches.
 func (p *peers) warm(ours, theirs []string) {
 	p.run(p.theirs(theirs...))
 	p.run(p.oursBuild(ours...))
@@ -174,8 +174,8 @@ func (p *peers) theirs(args ...string) *exec.Cmd {
 	return command
 }
 
-// snapshot measures an active snapshot of a built image: ours goes from the builder, theirs through a load, a push and
-// Daytona's API.
+// snapshot measures the creation of a snapshot of a built image. Our program pushes from the builder; the other side
+// loads the image, pushes it and calls Daytona's API.
 func (p *peers) snapshot(name string) {
 	ours := p.snapshotOnce(strings.ReplaceAll(name, ", ", "-"))
 	client := &daytona.Client{URL: p.e.Daytona.URL(), Key: p.e.DaytonaKey}
@@ -190,14 +190,14 @@ func (p *peers) snapshot(name string) {
 	push := exec.Command("docker", "push", "--quiet", reference)
 	push.Env = login.Env
 	began := time.Now()
-	p.do(login)
+	p.mustRun(login)
 	theirs.add(p.run(push))
-	made, err := client.Create(
+	created, err := client.Create(
 		p.b.Context(),
 		daytona.Request{Name: "theirs", Image: reference, Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 3}},
 	)
 	if err == nil {
-		_, err = client.WaitUntilActive(p.b.Context(), made.ID, nil)
+		_, err = client.WaitUntilActive(p.b.Context(), created.ID, nil)
 	}
 	if err != nil {
 		p.b.Fatal(err)
@@ -241,11 +241,11 @@ func (p *peers) deleteSnapshot(name string) {
 	}
 }
 
-// usage is what the programs of one side used.
+// usage is the resource usage of one side's programs.
 type usage struct {
-	took, last time.Duration
-	memory     int64 // bytes
-	moved      int64 // bytes
+	took, last time.Duration // of all programs, and of the last one
+	memory     int64         // bytes
+	moved      int64         // bytes
 }
 
 func (c *usage) add(more usage) {
@@ -253,14 +253,15 @@ func (c *usage) add(more usage) {
 	c.memory, c.moved = max(c.memory, more.memory), c.moved+more.moved
 }
 
-func (p *peers) do(command *exec.Cmd) {
+// mustRun runs a command without measuring it.
+func (p *peers) mustRun(command *exec.Cmd) {
 	p.b.Helper()
 	if out, err := command.CombinedOutput(); err != nil {
 		p.b.Fatalf("%s: %v\n%s", command, err, out)
 	}
 }
 
-// run measures a program.
+// run runs a program and measures its resource usage.
 func (p *peers) run(command *exec.Cmd) usage {
 	p.b.Helper()
 	var out bytes.Buffer
@@ -281,14 +282,14 @@ func (p *peers) run(command *exec.Cmd) usage {
 			c.took = time.Since(began)
 			return c
 		case <-time.After(5 * time.Millisecond):
-			moved, memory := used(command.Process.Pid)
+			moved, memory := processUsage(command.Process.Pid)
 			c.moved, c.memory = max(c.moved, moved), max(c.memory, memory)
 		}
 	}
 }
 
-// used returns the bytes that a process has read and written, and its largest resident size, see proc(5).
-func used(pid int) (moved, memory int64) {
+// processUsage returns the bytes that a process has read and written, and its peak resident set size, see proc(5).
+func processUsage(pid int) (moved, memory int64) {
 	for file, names := range map[string][]string{"io": {"rchar:", "wchar:"}, "status": {"VmHWM:"}} {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
 		if err != nil {

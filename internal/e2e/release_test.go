@@ -22,12 +22,12 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
-// releaseRepository is a repository on the GitHub stand-in with the files of this checkout. Its workflow makes
-// releases.
+// releaseRepository is a repository on the local cloud's GitHub with the files of this checkout. Tests run its release
+// workflow.
 type releaseRepository struct {
 	*environment
-	dir   string // a clone
-	token string // can write to the repository
+	dir   string // clone
+	token string // token with write access
 	env   map[string]string
 }
 
@@ -42,7 +42,7 @@ func (e *environment) releaseRepository(t *testing.T) *releaseRepository {
 		env:         values{"ARTIFACTS": t.TempDir()},
 	}
 	hub := filepath.Join(t.TempDir(), "hub")
-	git(t, ".", "clone", "--quiet", "--no-tags", e.ours, r.dir) // other tests make releases, too
+	git(t, ".", "clone", "--quiet", "--no-tags", e.ours, r.dir) // other tests create release tags
 	git(t, r.dir, "clone", "--quiet", "--bare", r.dir, hub)
 	git(t, r.dir, "remote", "set-url", "origin", "https://github.com/"+released)
 	owner, name, _ := strings.Cut(released, "/")
@@ -80,7 +80,7 @@ func (r *releaseRepository) tags(t *testing.T) map[string]string {
 	return tags
 }
 
-// get reads an answer of GitHub's API about the repository.
+// get requests a path of GitHub's API below the repository and decodes the response.
 func (r *releaseRepository) get(t *testing.T, path string, into any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(r.download(t, r.GitHub.APIURL()+"/repos/"+released+path)), into); err != nil {
@@ -114,22 +114,22 @@ type release struct {
 	}
 }
 
-// The release workflow, run by act, makes a release of a commit and moves v1 to it. Its second run builds the same
-// programs in another directory, or it would fail: their checksums decide the release's commit.
+// The release workflow publishes a release and moves v1 to it. Its second run succeeds only if it builds identical
+// programs in another directory, because the release commit contains their checksums.
 func TestRelease(t *testing.T) {
 	r := setup(t).releaseRepository(t)
 	r.env["RELEASE_PLATFORMS"] = "linux/amd64"
 	head := git(t, r.dir, "rev-parse", "HEAD")
 
-	// A download that differs from what was built ends the workflow before v1 is moved.
+	// If a download differs from the built file, the workflow fails before it moves v1.
 	const changed = "action-test-linux-amd64.gz"
 	const download = "/releases/download/v1.2.0/" + changed
 	r.GitHub.Fail(github.Fault{Path: download, Status: http.StatusOK, Body: "changed"})
 	log, ok := r.act(t, r.workflow("v1.2.0"))
-	r.GitHub.Heal()
+	r.GitHub.ClearFaults()
 	downloaded := func(request github.Request) bool { return strings.HasSuffix(request.Path, download) }
 	if ok || !slices.ContainsFunc(r.GitHub.Requests(), downloaded) {
-		t.Fatalf("a changed download was accepted: %s", log)
+		t.Fatalf("the workflow accepted a changed download: %s", log)
 	}
 	tags := r.tags(t)
 	commit := tags["v1.2.0"]
@@ -139,7 +139,7 @@ func TestRelease(t *testing.T) {
 	var interrupted, completed release
 	r.get(t, "/releases/tags/v1.2.0", &interrupted)
 
-	// The next run keeps what the first one published.
+	// The next run keeps the published tag, release and assets.
 	if log, ok = r.act(t, r.workflow("v1.2.0")); !ok {
 		t.Fatal(log)
 	}
@@ -148,11 +148,11 @@ func TestRelease(t *testing.T) {
 	}
 	r.get(t, "/releases/tags/v1.2.0", &completed)
 	if completed.ID != interrupted.ID || !slices.Equal(completed.Assets, interrupted.Assets) {
-		t.Errorf("the second run published again: %v, %v", interrupted, completed)
+		t.Errorf("the second run changed the release: before %v, after %v", interrupted, completed)
 	}
 	for _, want := range []string{"The first release.", "- release (" + head[:12] + ")", "`@" + commit + " # v1.2.0`"} {
 		if !strings.Contains(completed.Body, want) {
-			t.Errorf("the changelog lacks %q: %s", want, completed.Body)
+			t.Errorf("the changelog does not contain %q: %s", want, completed.Body)
 		}
 	}
 	assets := values{}
@@ -163,34 +163,34 @@ func TestRelease(t *testing.T) {
 		"action-build-linux-amd64.gz", "action-snapshot-linux-amd64.gz", "action-test-linux-amd64.gz",
 		"checksums.txt", "licenses.tar.gz", "sbom.cdx.json",
 	}; !slices.Equal(got, want) {
-		t.Fatalf("the assets are %q", got)
+		t.Fatalf("assets are %q, want %q", got, want)
 	}
 	for _, program := range []string{"action-build", "action-snapshot", "action-test"} {
 		address := r.GitHub.ServerURL() + "/" + released + "/releases/download/v1.2.0/" + program + "-linux-amd64.gz"
 		if !strings.Contains(log, program+" v1.2.0 from "+address) {
-			t.Errorf("the workflow did not run %s of the release: %s", program, log)
+			t.Errorf("the workflow did not run the released %s: %s", program, log)
 		}
 		name := program + "-linux-amd64"
 		sum := sumUnpacked(t, assets[name+".gz"])
 		if !strings.Contains(assets["checksums.txt"], sum+"  "+name+"\n") {
-			t.Errorf("checksums.txt does not have %s of %s: %s", sum, name, assets["checksums.txt"])
+			t.Errorf("checksums.txt does not contain %s for %s: %s", sum, name, assets["checksums.txt"])
 		}
 		r.checkAttestations(t, sum, name)
 	}
 
-	t.Run("the commit", func(t *testing.T) {
+	t.Run("release commit", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "clone")
 		git(t, ".", "clone", "--quiet", "--branch=v1.2.0", r.GitHub.ServerURL()+"/"+released, dir)
 		if got := git(t, dir, "diff", "--name-status", head, commit); got != "A\tactions/checksums.txt" {
-			t.Errorf("the release's commit changes %s", got)
+			t.Errorf("the release commit changes %s", got)
 		}
 		got := git(t, dir, "show", commit+":actions/checksums.txt")
 		if want := strings.TrimSpace(assets["checksums.txt"]); got != want {
-			t.Errorf("checksums.txt of the release's commit is %s, want %s", got, want)
+			t.Errorf("checksums.txt in the release commit is %s, want %s", got, want)
 		}
-		// A step that cannot download the program builds it, and runs it only if it is the same.
+		// A step that cannot download the program builds it, and runs it only if its checksum matches.
 		r.GitHub.Fail(github.Fault{Path: "/releases/download/", Status: http.StatusNotFound})
-		defer r.GitHub.Heal()
+		defer r.GitHub.ClearFaults()
 		command := exec.Command("sh", "actions/run.sh", "build", "--version")
 		command.Dir = dir
 		command.Env = append(os.Environ(), "GITHUB_SERVER_URL="+r.GitHub.ServerURL(), "RUNNER_TOOL_CACHE=")
@@ -202,7 +202,7 @@ func TestRelease(t *testing.T) {
 	})
 }
 
-// sumUnpacked returns the SHA-256 of what gzip data holds.
+// sumUnpacked returns the SHA-256 of the content of gzip data.
 func sumUnpacked(t *testing.T, packed string) string {
 	t.Helper()
 	unpacked, err := gzip.NewReader(strings.NewReader(packed))
@@ -216,30 +216,30 @@ func sumUnpacked(t *testing.T, packed string) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// scripts/release.sh reports one error before it builds anything.
-func TestReleaseRefused(t *testing.T) {
+// scripts/release.sh validates the version and the checkout before it builds, and reports one error.
+func TestReleaseErrors(t *testing.T) {
 	r := setup(t).releaseRepository(t)
 	for _, test := range []struct {
 		name, version string
-		before        string // a script that runs in the clone; the version is v1.2.3 then
+		before        string // script to run in the clone; if it is set, the version is v1.2.3
 		want          string
 	}{
 		{name: "no version", want: `VERSION=v1.2.3`},
-		{name: "a version without v", version: "1.2.3", want: `"1.2.3"`},
-		{name: "a version with a leading zero", version: "v1.02.3", want: `"v1.02.3"`},
-		{name: "another kind of pre-release", version: "v1.2.3-beta", want: `"v1.2.3-beta"`},
-		{name: "a version that holds a command", version: "v1.2.3;id", want: `"v1.2.3;id"`},
-		{name: "a changed file", before: "echo >>README.md", want: "git status"},
-		{name: "a new file", before: "echo >new.go", want: "git status"},
-		{name: "a tag on another commit", before: "git tag v1.2.3", want: "v1.2.3 .*another commit"},
-		{name: "the commit of a release", before: "touch actions/checksums.txt; git add .; git commit -qm release",
+		{name: "version without v", version: "1.2.3", want: `"1.2.3"`},
+		{name: "version with a leading zero", version: "v1.02.3", want: `"v1.02.3"`},
+		{name: "unsupported pre-release", version: "v1.2.3-beta", want: `"v1.2.3-beta"`},
+		{name: "version that contains a command", version: "v1.2.3;id", want: `"v1.2.3;id"`},
+		{name: "changed file", before: "echo >>README.md", want: "git status"},
+		{name: "new file", before: "echo >new.go", want: "git status"},
+		{name: "tag on another commit", before: "git tag v1.2.3", want: "v1.2.3 .*another commit"},
+		{name: "release commit", before: "touch actions/checksums.txt; git add .; git commit -qm release",
 			want: `HEAD\^`},
-		{name: "a shallow clone", before: "git fetch -q --depth=1 . HEAD; git rev-parse HEAD >.git/shallow",
+		{name: "shallow clone", before: "git fetch -q --depth=1 . HEAD; git rev-parse HEAD >.git/shallow",
 			want: "git fetch --unshallow"},
-		{name: "another Go",
+		{name: "another Go version",
 			before: `mkdir ../bin; printf '#!/bin/sh\necho go1.99.1\n' >../bin/go; chmod +x ../bin/go`,
 			want:   `go[0-9.]+ .*https://go.dev/dl`},
-		{name: "a remote that is not on GitHub", before: "git remote set-url origin /srv/git",
+		{name: "remote not on GitHub", before: "git remote set-url origin /srv/git",
 			want: "GITHUB_REPOSITORY=OWNER/NAME"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -269,13 +269,13 @@ func TestReleaseRefused(t *testing.T) {
 				t.Errorf("%v: %s\nwant %s", err, out, test.want)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "dist")); err == nil {
-				t.Error("dist exists")
+				t.Error("release.sh created dist")
 			}
 		})
 	}
 }
 
-// A program that is not part of a release reports that it was built from source.
+// --version of an unreleased program reports that it was built from source.
 func TestVersion(t *testing.T) {
 	e := setup(t)
 	for _, program := range []string{"action-build", "action-snapshot", "action-test"} {
@@ -286,8 +286,8 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// checkAttestations checks that GitHub has a provenance and an SBOM of a program, as `gh attestation verify` reads
-// them.
+// checkAttestations checks that GitHub has a provenance and an SBOM attestation of a program, which
+// `gh attestation verify` reads.
 func (r *releaseRepository) checkAttestations(t *testing.T, sum, name string) {
 	t.Helper()
 	var stored struct {
@@ -317,11 +317,11 @@ func (r *releaseRepository) checkAttestations(t *testing.T, sum, name string) {
 			}
 		}
 		if statement.PredicateType == "https://slsa.dev/provenance/v1" && statement.Predicate["aud"] != "sigstore" {
-			t.Errorf("the provenance of %s does not have the job's identity: %v", name, statement.Predicate)
+			t.Errorf("the provenance of %s does not contain the job's identity: %v", name, statement.Predicate)
 		}
 	}
 	slices.Sort(types)
-	types = slices.Compact(types) // each run of the workflow adds one of each
+	types = slices.Compact(types) // each run of the workflow adds one of each type
 	if !slices.Equal(types, []string{"https://cyclonedx.org/bom", "https://slsa.dev/provenance/v1"}) {
 		t.Errorf("%s has the attestations %v", name, types)
 	}

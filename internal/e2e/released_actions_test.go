@@ -19,8 +19,8 @@ import (
 
 var releaseOnce sync.Once
 
-// release makes the release v1.0.0 of this repository and moves v1 to it, once for all tests whose workflows use @v1.
-// It returns the release's commit.
+// release publishes v1.0.0 of this repository and moves v1 to it, once for all tests with workflows that use @v1. It
+// returns the release commit.
 func (e *environment) release(t *testing.T) (commit string) {
 	t.Helper()
 	releaseOnce.Do(func() {
@@ -48,7 +48,7 @@ func (e *environment) release(t *testing.T) (commit string) {
 	return git(t, e.ours, "rev-parse", "v1")
 }
 
-// consumerWorkflow is the only file of a repository that uses the actions. %[1]s is the tag or commit that it pins.
+// consumerWorkflow is the only file of a repository that uses the actions. %[1]s is the version that it pins.
 const consumerWorkflow = `name: Consumer
 on: workflow_dispatch
 permissions: {}
@@ -86,8 +86,8 @@ jobs:
           NAME: ${{ steps.snapshot.outputs.snapshot_name }}
 `
 
-// A repository that holds only a workflow uses all three actions, by tag and by commit. The steps run the released
-// programs without Go, and refuse a download that was changed.
+// A repository that contains only a workflow uses all three actions, by tag and by commit. The steps run the released
+// programs without Go, and refuse a changed download.
 func TestReleasedActions(t *testing.T) {
 	e := setup(t)
 	commit := e.release(t)
@@ -111,17 +111,17 @@ func TestReleasedActions(t *testing.T) {
 					"%[1]s v1.0.0 from %[2]s/org/sandbox-actions/releases/download/v1.0.0/%[1]s-linux-%[3]s.gz, found in ",
 					program, e.GitHub.ServerURL(), runtime.GOARCH)
 				if !strings.Contains(log, source) {
-					t.Errorf("the log does not have %s:\n%s", source, log)
+					t.Errorf("the log does not contain %s:\n%s", source, log)
 				}
 			}
 
 			calls := len(e.Depot.Calls())
-			e.GitHub.Fail(github.Fault{Path: github.Objects, Flip: true})
+			e.GitHub.Fail(github.Fault{Path: github.Objects, CorruptLastByte: true})
 			const refusal = "; refusing to run it"
 			log = e.actFailing(t, run, refusal)
-			e.GitHub.Heal()
+			e.GitHub.ClearFaults()
 			if !strings.Contains(log, refusal) || len(e.Depot.Calls()) != calls {
-				t.Errorf("a changed download: %d calls of Depot\n%s", len(e.Depot.Calls())-calls, log)
+				t.Errorf("changed download: %d calls to Depot\n%s", len(e.Depot.Calls())-calls, log)
 			}
 		})
 	}

@@ -19,9 +19,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// finder searches data for secrets in every encoding that programs and protocols use.
+// finder searches data for secrets in the encodings that programs and protocols use.
 type finder struct {
-	first   [1 << 16]bool // the first two bytes of every needle, to skip most positions
+	first   [1 << 16]bool // first two bytes of every needle, to skip most positions
 	needles map[[4]byte][]needle
 }
 
@@ -33,17 +33,17 @@ type needle struct {
 // found is an occurrence of a secret.
 type found struct {
 	secret, form string
-	around       string // the occurrence and some text on both sides
+	context      string // the occurrence with some text on both sides
 }
 
-// Shortest needles to search for. In printed text these are the shortest that Mask hides; in megabytes of binary data,
-// shorter ones would occur by chance.
+// Minimum lengths of needles. In text, it is the minimum length that Mask masks. In megabytes of binary data, shorter
+// needles would occur by chance.
 const (
 	minTextLength   = 4
 	minBinaryLength = 6
 )
 
-// add adds the value of a secret, and each line of it, unless it is too short for Mask.
+// add adds the value of a secret and each line of it. It skips those that are too short for Mask.
 func (f *finder) add(secret, value string) {
 	lines := strings.FieldsFunc(value, func(c rune) bool { return c == '\n' || c == '\r' })
 	for i, line := range lines {
@@ -74,7 +74,7 @@ func (f *finder) put(n needle) {
 	f.needles[prefix] = append(f.needles[prefix], n)
 }
 
-// encodings returns a text in every encoding, by name.
+// encodings returns a text in each encoding, by the name of the encoding.
 func encodings(text string) map[string]string {
 	all := map[string]string{"plain": text}
 	if len(text) < 8 {
@@ -82,7 +82,7 @@ func encodings(text string) map[string]string {
 	}
 	variants := map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "base64url": base64.RawURLEncoding}
 	for name, encoding := range variants {
-		for shift := range 3 { // the preceding bytes shift the bits
+		for shift := range 3 { // the number of preceding bytes determines the alignment
 			encoded := encoding.EncodeToString(append(make([]byte, shift), text...))
 			all[fmt.Sprintf("%s after %d bytes", name, shift)] = encoded[(shift*8+5)/6 : (shift+len(text))*8/6]
 		}
@@ -121,11 +121,12 @@ func withoutSpace(data []byte) []byte {
 	return kept
 }
 
-// find searches the data, decompressed if necessary, as it is and without white space, which joins lines. It skips
-// needles of fewer than atLeast bytes. With the race detector it would take many times as long.
+// find searches data, which it decompresses first, both unchanged and without white space, because encoders may wrap
+// lines. It skips needles of fewer than minLength bytes. It excludes itself from the race detector, which would make it
+// many times slower.
 //
 //go:norace
-func (f *finder) find(data []byte, atLeast int) []found {
+func (f *finder) find(data []byte, minLength int) []found {
 	var all []found
 	data = decompress(data)
 	for _, searched := range [][]byte{data, withoutSpace(data)} {
@@ -134,7 +135,7 @@ func (f *finder) find(data []byte, atLeast int) []found {
 				continue
 			}
 			for _, n := range f.needles[[4]byte(searched[i:])] {
-				if len(n.text) < atLeast || !bytes.HasPrefix(searched[i:], n.text) {
+				if len(n.text) < minLength || !bytes.HasPrefix(searched[i:], n.text) {
 					continue
 				}
 				if len(all) == 0 || all[len(all)-1].secret != n.secret {
@@ -165,11 +166,11 @@ func decompress(data []byte) []byte {
 	if err != nil {
 		return data
 	}
-	plain, _ := io.ReadAll(reader) // truncated data has a prefix
+	plain, _ := io.ReadAll(reader) // for truncated data, this is the part that can be decompressed
 	return plain
 }
 
-// The finder finds planted secrets in every encoding, and nothing in other data.
+// The finder finds secrets in each encoding, and nothing in other data.
 func TestSecretFinder(t *testing.T) {
 	values := map[string]string{
 		"plain": "canary-" + rand.Text(), "quotes": `canary "` + rand.Text() + `' \back`,
@@ -235,7 +236,7 @@ func TestSecretFinder(t *testing.T) {
 		"gzip":     packed,
 		"zstd":     zpacked,
 		"in lines": wrapped,
-		"only one line of it": func(s string) string {
+		"only its last line": func(s string) string {
 			lines := strings.Fields(s)
 			return "x" + lines[len(lines)-1] + "x"
 		},
@@ -255,7 +256,7 @@ func TestSecretFinder(t *testing.T) {
 				t.Errorf("%s, %s: found %v", name, how, got)
 			}
 			if got := f.find([]byte(data), minBinaryLength); (len(got) > 0) != (name != "short") {
-				t.Errorf("%s, %s, among bytes: found %v", name, how, got)
+				t.Errorf("%s, %s, in binary data: found %v", name, how, got)
 			}
 		}
 	}

@@ -44,7 +44,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
 
-// Recipients of secrets: services, and two of the processes that the programs start.
+// Recipients of secrets: services, and processes that the programs start.
 const (
 	toDepot           = "Depot"
 	toDoppler         = "Doppler"
@@ -58,13 +58,13 @@ const (
 	toEngine          = "the Docker Engine"
 
 	toGitFetch = "the environment of git fetch"
-	toCommand  = "the environment of the test command" // gets the step's environment, without inputs
+	toCommand  = "the environment of the test command" // inherits the step's environment, except inputs
 )
 
-// canary is a secret of a run, and the recipients that may get it.
+// canary is a secret in a run, and the recipients that it may reach.
 type canary struct {
 	name, value string
-	owners      []string
+	recipients  []string
 }
 
 // Sources of a run's credentials.
@@ -74,12 +74,12 @@ const (
 	fromEnvironment = "the environment, on the command line"
 )
 
-// No secret reaches a log, an output, a file, an argument, an environment or a service that must not have it, whatever
-// its source and however the run ends.
+// Secrets reach only the services and processes that need them, and no log, output, file or argument, regardless of
+// their source and of how the run ends.
 func TestSecretsStaySecret(t *testing.T) {
 	e := setup(t)
 	waiting := func(_ *secretRun, stdout string) bool { return strings.Contains(stdout, "\nwaiting\n") }
-	// The test command of a user prints its environment, and writes it into a report.
+	// The user's test command prints its environment and writes it to a report.
 	const printEnvironment = `env; env >&2
 printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/></testcase></testsuite>' \
 	"$(env | grep TOKEN | tr -d '<>&"\n')" > "$TEST_REPORT_DIR/host.xml"`
@@ -88,7 +88,7 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 	stored := e.serviceStorage(t)
 	for _, test := range []struct {
 		program, from, end string
-		last               string // last command of the build step
+		last               string // last command in the build step
 		inputs             map[string]string
 		daytona            cloudaytona.SnapshotFault
 		exitCode           int
@@ -100,7 +100,7 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 		{program: "action-build", from: fromOIDC, end: "cancel", last: "echo waiting; sleep 300",
 			inputs: values{"save": "true"}, exitCode: 1, interrupt: waiting},
 		{program: "action-snapshot", from: fromInputs, end: "success"},
-		{program: "action-snapshot", from: fromOIDC, end: "failure", daytona: cloudaytona.Falls, exitCode: 1},
+		{program: "action-snapshot", from: fromOIDC, end: "failure", daytona: cloudaytona.FailsAfterActive, exitCode: 1},
 		{program: "action-snapshot", from: fromEnvironment, end: "cancel", daytona: cloudaytona.Stuck, exitCode: 1,
 			interrupt: isPending},
 		{program: "action-test", from: fromOIDC, end: "success", inputs: values{"command": "env"}},
@@ -115,19 +115,19 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 			maps.Copy(s.inputs, test.inputs)
 			if test.daytona != "" {
 				e.Daytona.Fail(cloudaytona.Fault{Snapshot: test.daytona, Times: 1})
-				defer e.Daytona.Heal()
+				defer e.Daytona.ClearFaults()
 			}
-			seen := &processWatcher{}
+			watcher := &processWatcher{}
 			s.onStart = func(pid int, stdout *safeBuffer) {
 				for interrupted := false; unix.Kill(pid, 0) == nil; time.Sleep(10 * time.Millisecond) {
-					seen.sample(pid)
+					watcher.sample(pid)
 					if test.interrupt != nil && !interrupted && test.interrupt(s, stdout.String()) {
 						interrupted = true
 						_ = unix.Kill(pid, unix.SIGINT)
 					}
 					if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil ||
 						strings.Contains(string(status), ") Z ") {
-						return // it has exited, and run waits for it
+						return // it is a zombie that run waits for
 					}
 				}
 			}
@@ -141,7 +141,7 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 				f.add(c.name, c.value)
 			}
 
-			// The output is searched as the programs write it, before the runner masks it. Only add-mask commands are left out.
+			// Search the output as the programs write it, before the runner masks it. Only add-mask commands are excluded.
 			commands := workflowCommands(t, r.stdout)
 			var printed, masks strings.Builder
 			for line := range strings.Lines(r.stdout) {
@@ -154,9 +154,9 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 			}
 			places := values{
 				"standard output": printed.String(), "standard error": r.stderr, "outputs": r.outputFile, "summary": r.summary,
-				"arguments": strings.Join(seen.arguments, "\n"), "temporary files": strings.Join(seen.files, "\n"),
-				"files of the workspace":   strings.Join(fileContents(s.dir, "host.xml"), "\n"),
-				"files of the home folder": strings.Join(fileContents(s.home, ".docker/config.json"), "\n"),
+				"arguments": strings.Join(watcher.arguments, "\n"), "temporary files": strings.Join(watcher.files, "\n"),
+				"files in the workspace":      strings.Join(fileContents(s.dir, "host.xml"), "\n"),
+				"files in the home directory": strings.Join(fileContents(s.home, ".docker/config.json"), "\n"),
 			}
 			if test.exitCode == 0 && s.inputs["load"] != "false" && test.program != "action-snapshot" {
 				places["the image"] = docker(
@@ -167,7 +167,7 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 					"iterate-sandbox:secret",
 				) + docker(t, e.Engine.Host, "history", "--no-trunc", "iterate-sandbox:secret")
 			}
-			for place, environments := range seen.startedEnvironments {
+			for place, environments := range watcher.startedEnvironments {
 				places[place] = strings.Join(environments, "\n")
 			}
 			for place, environments := range s.startedEnvironments(t) {
@@ -176,22 +176,22 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 			for place, text := range places {
 				s.check(t, place, f.find([]byte(text), minTextLength))
 			}
-			got := map[string]bool{}
+			received := map[string]bool{}
 			for service, sent := range s.sent {
 				for _, found := range s.check(t, service, f.find([]byte(sent.String()), minBinaryLength)) {
-					got[found.secret] = true
+					received[found.secret] = true
 				}
 			}
 			stored.pushed = stored.pushed || test.exitCode == 0
 			stored.canaries = append(stored.canaries, s.canaries...)
 
-			// The same search finds the secrets that must be sent, or it would prove nothing.
+			// Verify the search itself: it must find the secrets that services do receive.
 			for _, c := range s.canaries {
-				isSent := slices.ContainsFunc(c.owners, func(owner string) bool { return s.sent[owner] != nil })
-				if test.exitCode == 0 && isSent && !got[c.name] {
-					t.Errorf("%s was not seen on its way to %s", c.name, c.owners)
+				isSent := slices.ContainsFunc(c.recipients, func(to string) bool { return s.sent[to] != nil })
+				if test.exitCode == 0 && isSent && !received[c.name] {
+					t.Errorf("%s was not found in the data sent to %s", c.name, c.recipients)
 				}
-				if test.from == fromEnvironment || !got[c.name] || strings.HasSuffix(c.name, "token of a registry") {
+				if test.from == fromEnvironment || !received[c.name] || strings.HasSuffix(c.name, "token of a registry") {
 					continue
 				}
 				for line := range strings.FieldsFuncSeq(c.value, func(c rune) bool { return c == '\n' || c == '\r' }) {
@@ -200,11 +200,11 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 					}
 				}
 			}
-			if !strings.Contains(r.stdout+r.stderr, "***") || len(seen.arguments) < 2 || len(seen.files) == 0 {
+			if !strings.Contains(r.stdout+r.stderr, "***") || len(watcher.arguments) < 2 || len(watcher.files) == 0 {
 				t.Errorf(
-					"too little was observed: %d arguments, %d temporary files\n%s%s",
-					len(seen.arguments),
-					len(seen.files),
+					"the watcher saw only %d command lines and %d temporary files\n%s%s",
+					len(watcher.arguments),
+					len(watcher.files),
 					r.stdout,
 					r.stderr,
 				)
@@ -217,24 +217,24 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 	stored.search(t, e.buildLogs(t))
 }
 
-// secretRun is a run with a secret in every place that can hold one.
+// secretRun is a run with a secret in every place that can contain one.
 type secretRun struct {
 	invocation
 	home     string
-	records  string // directory with the environment and arguments of started programs
+	records  string // directory with the environments and arguments of started programs
 	canaries []canary
 
 	sent, answered map[string]*safeBuffer // by service
 }
 
 // secret registers a canary and returns its value.
-func (s *secretRun) secret(name, value string, owners ...string) string {
-	s.canaries = append(s.canaries, canary{name, value, owners})
+func (s *secretRun) secret(name, value string, recipients ...string) string {
+	s.canaries = append(s.canaries, canary{name, value, recipients})
 	return value
 }
 
-// secretRun prepares a run that builds a commit whose Dockerfile prints each build secret. last is the last command of
-// that step.
+// secretRun prepares a run that builds a commit with a Dockerfile that prints each build secret. last is the last
+// command in that build step.
 func (e *environment) secretRun(t *testing.T, program, from, last string, stored *serviceStorage) *secretRun {
 	s := &secretRun{
 		home:     t.TempDir(),
@@ -251,29 +251,29 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	}
 	r := rand.Text
 
-	// Build secrets with characters that are hard to mask. The step prints them.
+	// The build step prints build secrets with characters that are hard to mask.
 	file, key := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "key")
 	config := values{
 		"APP_KEY": s.secret("Doppler's plain value", "canary-"+r(), toBuilder),
 		"LINES": s.secret(
-			"Doppler's value of several lines",
+			"Doppler's multi-line value",
 			"first-"+r()+"\n  second "+r()+"\n\n-\nthird-"+r()+"\n",
 			toBuilder,
 		),
-		"CRLF":                  s.secret("Doppler's value of lines of Windows", "first-"+r()+"\r\nsecond-"+r(), toBuilder),
+		"CRLF":                  s.secret("Doppler's value with CRLF", "first-"+r()+"\r\nsecond-"+r(), toBuilder),
 		"RETURN":                s.secret("Doppler's value with a carriage return", "before-"+r()+"\rafter-"+r(), toBuilder),
 		"REGEX":                 s.secret("Doppler's regular expression", `^(canary|[$]{2}.*\d+)?`+r()+`+$`, toBuilder),
 		"PERCENT":               s.secret("Doppler's value with percents", "%0A::add-mask::canary%25%"+r(), toBuilder),
 		"QUOTES":                s.secret("Doppler's value with quotes", `"canary'`+"`"+r()+`\"<&>`, toBuilder),
 		"JSON":                  s.secret("Doppler's JSON", `{"key": "`+r()+`", "lines": "a\nb"}`, toBuilder),
 		"CONTROL":               s.secret("Doppler's value with control characters", "canary\x1b[31m"+r()+"\x07", toBuilder),
-		"UNICODE":               s.secret("Doppler's value in other letters", "канарейка-"+r(), toBuilder),
-		"SPACES":                s.secret("Doppler's value with spaces around it", "  canary "+r()+"  ", toBuilder),
+		"UNICODE":               s.secret("Doppler's non-ASCII value", "канарейка-"+r(), toBuilder),
+		"SPACES":                s.secret("Doppler's value with surrounding spaces", "  canary "+r()+"  ", toBuilder),
 		"SHORT":                 s.secret("Doppler's short value", "~"+r()[:3]+"~%", toBuilder),
-		"DOPPLER_SERVICE_TOKEN": s.secret("Doppler's value of a name like its own", "canary-"+r(), toBuilder),
+		"DOPPLER_SERVICE_TOKEN": s.secret("Doppler's value of DOPPLER_SERVICE_TOKEN", "canary-"+r(), toBuilder),
 	}
 	shown := append(slices.Sorted(maps.Keys(config)), "a", "b", "c")
-	config["NOT_ASKED"] = s.secret("Doppler's value that no step asks for", "canary-"+r())
+	config["UNUSED"] = s.secret("Doppler's value that no step uses", "canary-"+r())
 	s.inputs = values{
 		"secrets":      "a=" + s.secret("secrets", `canary "`+r()+`' 100%25 \n`, toBuilder),
 		"secret_envs":  "b=BUILD_SECRET",
@@ -307,7 +307,7 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	s.secret("ssh, the key's file", strings.Join(lines[1:len(lines)-2], "\n"))
 	write(key, strings.Join(lines, "\n"))
 
-	// Each credential is used from one source. The other sources have decoys.
+	// The programs must use each credential from one source. The other sources contain decoys.
 	serviceToken := "dp.st.dev." + r()
 	usesDaytona, uses := program == "action-snapshot", map[string][]string{
 		"DEPOT_TOKEN": {e.DepotToken, toDepot}, "DOPPLER_TOKEN": {serviceToken, toDoppler}, "DAYTONA_API_KEY": {e.DaytonaKey},
@@ -317,38 +317,38 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 		uses["DAYTONA_API_KEY"] = append(uses["DAYTONA_API_KEY"], toDaytona)
 	}
 	for _, name := range slices.Sorted(maps.Keys(uses)) {
-		value, owners := uses[name][0], uses[name][1:]
+		value, recipients := uses[name][0], uses[name][1:]
 		input := strings.ToLower(name)
-		byName := from == fromInputs && (name != "DAYTONA_API_KEY" || usesDaytona)
+		isInput := from == fromInputs && (name != "DAYTONA_API_KEY" || usesDaytona)
 		switch {
-		case byName:
-			s.inputs[input] = s.secret("input "+input, value, owners...)
+		case isInput:
+			s.inputs[input] = s.secret("input "+input, value, recipients...)
 		case from == fromOIDC && (name == "DAYTONA_API_KEY" || name == "GITHUB_TOKEN"):
-			config[name] = s.secret("Doppler's "+name, value, owners...)
+			config[name] = s.secret("Doppler's "+name, value, recipients...)
 		case from == fromEnvironment:
-			s.env[name] = s.secret("variable "+name, value, append(owners, toCommand)...)
+			s.env[name] = s.secret("variable "+name, value, append(recipients, toCommand)...)
 		}
 		if s.env[name] == "" && (from != fromOIDC || name != "DEPOT_TOKEN") {
-			s.env[name] = s.secret("variable "+name+" that is not used", "decoy-"+r(), toCommand)
+			s.env[name] = s.secret("unused variable "+name, "decoy-"+r(), toCommand)
 		}
 		if from == fromInputs && name != "DOPPLER_TOKEN" {
-			config[name] = s.secret("Doppler's "+name+" that is not used", "decoy-"+r())
+			config[name] = s.secret("Doppler's unused "+name, "decoy-"+r())
 		}
 	}
-	var mayAsk []string
+	var idTokenRecipients []string
 	switch from {
 	case fromOIDC:
 		s.inputs["doppler_identity"], s.inputs["doppler_project"] = localcloud.DopplerIdentity, localcloud.Project
-		mayAsk = []string{toRunner}
+		idTokenRecipients = []string{toRunner}
 	case fromEnvironment:
 		s.env["GITHUB_ACTIONS"] = ""
 		if program != "action-build" {
-			s.args = []string{"--image="} // the default on the command line is an existing image
+			s.args = []string{"--image="} // on the command line, the default is an existing image
 		}
 	}
-	s.secret("ACTIONS_ID_TOKEN_REQUEST_TOKEN", e.GitHub.IDTokenRequestToken(), mayAsk...)
+	s.secret("ACTIONS_ID_TOKEN_REQUEST_TOKEN", e.GitHub.IDTokenRequestToken(), idTokenRecipients...)
 
-	// A recording proxy is in front of each service.
+	// Each service is behind a recording proxy.
 	access := []clouddoppler.Access{{Project: localcloud.Project, Config: "dev", Write: true}}
 	doppler, err := clouddoppler.Start(t.Context(), clouddoppler.Options{
 		Projects: []clouddoppler.Project{
@@ -399,7 +399,7 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	)
 	s.inputs["push"] = own.Addr + "/team/secret:1"
 
-	// Wrappers of started programs record their environment and arguments.
+	// Wrappers of git and sh record their environment and arguments.
 	programs := t.TempDir()
 	for _, name := range []string{"git", "sh"} {
 		real, err := exec.LookPath(name)
@@ -418,7 +418,7 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	}
 	s.env["PATH"] = programs + ":" + os.Getenv("PATH")
 
-	// A step that prints all its secrets, whole and in pieces, and fails if it has others.
+	// The step prints all its secrets, at once and in parts, and fails if it can access others.
 	var mounts strings.Builder
 	for _, id := range append(shown, "DAYTONA_API_KEY", "DEPOT_TOKEN") {
 		fmt.Fprintf(&mounts, "--mount=type=secret,id=%s ", id)
@@ -438,11 +438,11 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	return s
 }
 
-// collectIssuedSecrets adds the secrets that services issued during the run, from their answers.
+// collectIssuedSecrets adds the secrets that services issued in their responses during the run.
 func (s *secretRun) collectIssuedSecrets(t *testing.T) {
-	find := func(name, service, pattern string, owners ...string) (found []string) {
+	find := func(name, service, pattern string, recipients ...string) (found []string) {
 		for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(s.answered[service].String(), -1) {
-			found = append(found, s.secret(name, match[1], owners...))
+			found = append(found, s.secret(name, match[1], recipients...))
 		}
 		return found
 	}
@@ -451,7 +451,7 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 		"credential for Depot's registry",
 		toDepot,
 		`(eC10b2tlb[A-Za-z0-9+/]+=*)`,
-	) // x-token:PASSWORD, which is taken apart
+	) // base64 of x-token:PASSWORD
 	if (len(credentials) > 0) != (s.inputs["save"] == "true") {
 		t.Errorf("%d credentials for Depot's registry", len(credentials))
 	}
@@ -463,12 +463,12 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 		s.secret("password for Depot's registry", strings.TrimPrefix(string(decoded), "x-token:"), toDepotRegistry)
 	}
 	if find("private key for a machine", toDepot, `(?s)-----BEGIN PRIVATE KEY-----\n(.*?)\n-----END`) == nil {
-		t.Error("no key of a machine was issued")
+		t.Error("Depot issued no private key for a machine")
 	}
 	find("token of a Doppler identity", toDoppler, `(dp\.said\.[A-Z2-7]+)`, toDoppler)
 	if found := find("access to Daytona's registry", toDaytona, `"secret": *"([^"]+)"`, toDaytonaRegistry); found == nil &&
 		s.program == "action-snapshot" {
-		t.Error("no access to Daytona's registry was issued")
+		t.Error("Daytona issued no push access")
 	}
 	idToken := regexp.MustCompile(`"value": *"([^"]+)"`)
 	for _, match := range idToken.FindAllStringSubmatch(s.answered[toRunner].String(), -1) {
@@ -480,8 +480,8 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		owner := values{"https://depot.dev": toDepot, "https://github.com/acme": toDoppler}[claims.Aud]
-		s.secret("ID token for "+claims.Aud, match[1], owner)
+		recipient := values{"https://depot.dev": toDepot, "https://github.com/acme": toDoppler}[claims.Aud]
+		s.secret("ID token for "+claims.Aud, match[1], recipient)
 	}
 	for _, service := range []string{toRegistry, toDepotRegistry, toDaytonaRegistry} {
 		bearer := regexp.MustCompile(`Authorization: Bearer (\S+)`)
@@ -493,23 +493,23 @@ func (s *secretRun) collectIssuedSecrets(t *testing.T) {
 	}
 }
 
-// check reports secrets that must not be in a place, and returns those that may be there.
+// check reports secrets that must not be in a place, and returns those that are allowed in it.
 func (s *secretRun) check(t *testing.T, place string, all []found) (allowed []found) {
 	t.Helper()
-	said := map[string]bool{}
+	reported := map[string]bool{}
 	for _, f := range all {
 		i := slices.IndexFunc(s.canaries, func(c canary) bool { return c.name == f.secret })
-		if slices.Contains(s.canaries[i].owners, place) {
+		if slices.Contains(s.canaries[i].recipients, place) {
 			allowed = append(allowed, f)
-		} else if !said[f.secret] {
-			said[f.secret] = true
-			t.Errorf("%s contains %s (%s): …%q…", place, f.secret, f.form, f.around)
+		} else if !reported[f.secret] {
+			reported[f.secret] = true
+			t.Errorf("%s contains %s (%s): …%q…", place, f.secret, f.form, f.context)
 		}
 	}
 	return allowed
 }
 
-// recordingProxy returns the URL of a proxy that records the requests to a service and its answers.
+// recordingProxy returns the URL of a proxy that records a service's requests and responses.
 func (s *secretRun) recordingProxy(t *testing.T, service, target string) string {
 	at, err := url.Parse(target)
 	if err != nil {
@@ -518,7 +518,7 @@ func (s *secretRun) recordingProxy(t *testing.T, service, target string) string 
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: at.Scheme, Host: at.Host})
-			r.Out.Header.Del("Accept-Encoding") // so that answers are not compressed
+			r.Out.Header.Del("Accept-Encoding") // keeps responses uncompressed
 		},
 		ModifyResponse: func(answer *http.Response) error {
 			body, err := io.ReadAll(answer.Body)
@@ -537,23 +537,23 @@ func (s *secretRun) recordingProxy(t *testing.T, service, target string) string 
 	return strings.Replace(target, at.Host, server.Listener.Addr().String(), 1)
 }
 
-// record records a request. Uploads of layers are searched later, in the storage of the registry.
+// record records a request. It omits the bodies of layer uploads, which serviceStorage searches.
 func (s *secretRun) record(service string, r *http.Request) {
 	head, err := httputil.DumpRequest(r, false)
 	if err != nil {
 		head = []byte(err.Error())
 	}
 	if !strings.Contains(r.URL.Path, "/blobs/uploads/") {
-		body, _ := io.ReadAll(r.Body) // the service reports the error
+		body, _ := io.ReadAll(r.Body) // the service reports errors
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		head = append(append(head, decompress(body)...), '\n')
 	}
 	_, _ = s.sent[service].Write(head)
 }
 
-// recordingSocketProxy is recordingProxy for a Docker Engine.
+// recordingSocketProxy is like recordingProxy, but for a Docker Engine. It records only requests.
 func (s *secretRun) recordingSocketProxy(t *testing.T, service, target string) string {
-	dir, err := os.MkdirTemp("", "engine-") // t.TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "engine-") // paths of t.TempDir are too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -586,7 +586,7 @@ func (s *secretRun) recordingSocketProxy(t *testing.T, service, target string) s
 	return "unix://" + address
 }
 
-// startedEnvironments returns the environments of started programs by recipient, and their arguments.
+// startedEnvironments returns the recorded environments of started programs by recipient, and their arguments.
 func (s *secretRun) startedEnvironments(t *testing.T) map[string][]string {
 	all := map[string][]string{}
 	files, err := os.ReadDir(s.records)
@@ -606,7 +606,7 @@ func (s *secretRun) startedEnvironments(t *testing.T) map[string][]string {
 		all["arguments of programs"] = append(all["arguments of programs"], arguments)
 	}
 	if len(all[toGitFetch]) == 0 {
-		t.Errorf("git was not recorded: %v", slices.Collect(maps.Keys(all)))
+		t.Errorf("git fetch was not recorded: %v", slices.Collect(maps.Keys(all)))
 	}
 	return all
 }
@@ -615,36 +615,37 @@ func (s *secretRun) startedEnvironments(t *testing.T) map[string][]string {
 type processWatcher struct {
 	arguments           []string
 	startedEnvironments map[string][]string // by recipient
-	files               []string            // content of its temporary directory
+	files               []string            // files in its temporary directory
 	known               map[string]bool
 }
 
-// isNew reports whether this combination is sampled for the first time.
-func (s *processWatcher) isNew(what ...string) bool {
+// isNew reports whether this is the first call with this key.
+func (s *processWatcher) isNew(parts ...string) bool {
 	if s.known == nil {
 		s.known, s.startedEnvironments = map[string]bool{}, map[string][]string{}
 	}
-	key := strings.Join(what, "\x00")
-	was := s.known[key]
+	key := strings.Join(parts, "\x00")
+	isKnown := s.known[key]
 	s.known[key] = true
-	return !was
+	return !isKnown
 }
 
-// sample takes one sample. Processes and files that disappear meanwhile are skipped.
+// sample records the processes' arguments and environments and the temporary files. It skips processes and files that
+// disappear during the call.
 func (s *processWatcher) sample(pid int) {
 	temp, own := "", ""
-	for _, one := range processTree(pid) {
+	for _, descendant := range processTree(pid) {
 		read := func(name string) string {
-			data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", one, name))
+			data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", descendant, name))
 			return string(data)
 		}
-		// Between fork and exec a child still has the program and environment of its parent.
-		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", one))
+		// Between fork and exec, a child still has the program and environment of its parent.
+		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", descendant))
 		arguments, environment := read("cmdline"), read("environ")
 		if s.isNew("arguments", arguments) {
 			s.arguments = append(s.arguments, strings.ReplaceAll(arguments, "\x00", " "))
 		}
-		if one == pid {
+		if descendant == pid {
 			own = program
 			for variable := range strings.SplitSeq(environment, "\x00") {
 				if dir, ok := strings.CutPrefix(variable, "RUNNER_TEMP="); ok {
@@ -656,7 +657,7 @@ func (s *processWatcher) sample(pid int) {
 		if err != nil || program == own {
 			continue
 		}
-		place := "the environment of what it starts"
+		place := "the environment of a child process"
 		switch {
 		case strings.Contains(environment, "\x00GIT_CONFIG_COUNT="): // git fetch and its children
 			place = toGitFetch
@@ -674,7 +675,7 @@ func (s *processWatcher) sample(pid int) {
 		if err != nil || !e.Type().IsRegular() {
 			return nil
 		}
-		// Large files are layers, which are searched in the image.
+		// Large files are layers, which serviceStorage searches.
 		if info, err := e.Info(); err == nil && info.Size() < 1<<20 &&
 			s.isNew("file", path, info.ModTime().String(), strconv.FormatInt(info.Size(), 10)) {
 			if data, err := os.ReadFile(path); err == nil {
@@ -690,7 +691,7 @@ func processTree(pid int) []int {
 	all := []int{pid}
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, list := range lists {
-		data, _ := os.ReadFile(list) // it may have exited
+		data, _ := os.ReadFile(list) // the process may have exited
 		for field := range strings.FieldsSeq(string(data)) {
 			if child, err := strconv.Atoi(field); err == nil {
 				all = append(all, processTree(child)...)
@@ -700,20 +701,20 @@ func processTree(pid int) []int {
 	return all
 }
 
-// serviceStorage is where services keep what they receive: images, layers, attestations, caches, logs, build records.
+// serviceStorage is the storage of services: images, layers, attestations, caches, logs and build records.
 type serviceStorage struct {
 	folders  []string
 	began    time.Time
-	canaries []canary // of all runs; none may be in the storage
+	canaries []canary // of all runs; the storage must contain none of them
 	registry *registry.Registry
 	password string
-	pushed   bool // an image was stored
+	pushed   bool // a run has pushed an image
 }
 
-// marker is in a layer of every image and nowhere else, so that finding it proves that layers are searched.
+// marker is only in a layer of each image, so finding it proves that search covers layers.
 const marker = "canary-of-the-image"
 
-// serviceStorage returns the storage of the cloud, of the builders, and of a registry for this test.
+// serviceStorage returns the storage of the cloud, the builders, and a registry that it starts for this test.
 func (e *environment) serviceStorage(t *testing.T) *serviceStorage {
 	s := &serviceStorage{
 		began:    time.Now(),
@@ -733,7 +734,7 @@ func (e *environment) serviceStorage(t *testing.T) *serviceStorage {
 	return s
 }
 
-// search searches every file that has changed since the start, except the logs of build steps.
+// search searches all files that have changed since the start, except the logs of build steps.
 func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
 	f := &finder{}
 	for i, c := range s.canaries {
@@ -752,7 +753,7 @@ func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
 			}
 			info, err := e.Info()
 			if err != nil {
-				return nil // it was deleted
+				return nil // the file was deleted
 			}
 			if changed := info.Sys().(*syscall.Stat_t).Ctim; time.Unix(changed.Unix()).Before(s.began) {
 				return nil
@@ -771,7 +772,7 @@ func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
 					marked[folder] = true
 					continue
 				}
-				t.Errorf("%s contains %s (%s): …%q…", path, found.secret, found.form, found.around)
+				t.Errorf("%s contains %s (%s): …%q…", path, found.secret, found.form, found.context)
 			}
 			return nil
 		})
@@ -780,11 +781,11 @@ func (s *serviceStorage) search(t *testing.T, logs map[string]bool) {
 		}
 	}
 	if s.pushed && len(marked) < len(s.folders) {
-		t.Errorf("layers were found in %v only", slices.Collect(maps.Keys(marked)))
+		t.Errorf("found layers only in %v", slices.Collect(maps.Keys(marked)))
 	}
 }
 
-// buildLogs returns the names of blobs in which the builders keep the logs of build steps.
+// buildLogs returns the names of the blobs in which the builders store the logs of build steps.
 func (e *environment) buildLogs(t *testing.T) map[string]bool {
 	logs := map[string]bool{}
 	c, err := client.New(t.Context(), e.Builders.Address("linux/amd64"))
@@ -808,7 +809,7 @@ func (e *environment) buildLogs(t *testing.T) map[string]bool {
 		}
 		return records
 	}
-	// A canceled build ends a little later. Builds of other packages may start meanwhile.
+	// Wait for canceled builds to end, but not for builds that other packages start in the meantime.
 	pending := map[string]bool{}
 	for _, record := range list(true) {
 		pending[record.Ref] = true
@@ -825,7 +826,7 @@ func (e *environment) buildLogs(t *testing.T) map[string]bool {
 	return logs
 }
 
-// commitFiles commits files to a repository and returns the commit.
+// commitFiles commits files to a repository, without changing a branch, and returns the commit.
 func commitFiles(t *testing.T, dir string, files map[string]string) string {
 	t.Helper()
 	for name, content := range files {
@@ -839,12 +840,12 @@ func commitFiles(t *testing.T, dir string, files map[string]string) string {
 	return git(t, dir, "rev-parse", "HEAD")
 }
 
-// fileContents returns the content of the files below a directory, except those whose path ends with but. Files that
-// disappear meanwhile are skipped.
-func fileContents(dir, but string) []string {
+// fileContents returns the content of the files below a directory, except files with the path suffix exceptSuffix. It
+// skips files that disappear during the call.
+func fileContents(dir, exceptSuffix string) []string {
 	var found []string
 	_ = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() || but != "" && strings.HasSuffix(path, but) {
+		if err != nil || !e.Type().IsRegular() || exceptSuffix != "" && strings.HasSuffix(path, exceptSuffix) {
 			return nil
 		}
 		if data, err := os.ReadFile(path); err == nil {

@@ -35,37 +35,37 @@ func (e *environment) daytona() *daytona.Client {
 	return &daytona.Client{URL: e.Daytona.URL(), Key: e.DaytonaKey}
 }
 
-// uniqueDockerfile returns the Dockerfile of an image that no other test builds.
+// uniqueDockerfile returns a Dockerfile that no other test uses.
 func uniqueDockerfile(t *testing.T) string {
 	return sleepDockerfile + "LABEL test=" + strings.ReplaceAll(t.Name(), "/", "-") + "\n"
 }
 
-// Every failure of a snapshot is reported once. It leaves no snapshot at Daytona, and Doppler unchanged.
+// Each snapshot failure produces one error, leaves no snapshot on Daytona, and does not change Doppler.
 func TestSnapshotFailures(t *testing.T) {
 	e := setup(t)
 	readOnly := "dp.st.dev.readonly"
 	must(t, e.Doppler.AddToken(clouddoppler.Token{
 		Value: readOnly, Access: []clouddoppler.Access{{Project: localcloud.Project, Config: "dev"}},
 	}))
-	fails := func(f cloudaytona.Fault) func() { return func() { e.Daytona.Fail(f) } }
+	inject := func(f cloudaytona.Fault) func() { return func() { e.Daytona.Fail(f) } }
 	for _, test := range []struct {
 		name         string
 		do           func()
 		inputs       map[string]string
 		env          map[string]string
 		want         string
-		createsBuild bool // before it fails
+		createsBuild bool // the build is created before the failure
 	}{
 		{name: "name of 300 letters", inputs: values{"name": strings.Repeat("n", 300)},
 			want: `input name: .*\b(255|128|100|[0-9]+)\b`},
 		{name: "name with a space", inputs: values{"name": "my snapshot"}, want: `input name: .*"my snapshot"`},
-		{name: "name with other letters", inputs: values{"name": "снимок"}, want: `input name: .*"снимок"`},
+		{name: "non-ASCII name", inputs: values{"name": "снимок"}, want: `input name: .*"снимок"`},
 		{name: "prefix with a space", inputs: values{"name_prefix": "my prefix"},
 			want: `input name_prefix: .*"my prefix"`},
-		{name: "a fraction", inputs: values{"cpu": "1.5"}, want: `input cpu: .*"1\.5".*whole`},
-		{name: "zero", inputs: values{"memory": "0"}, want: `input memory: .*"0".*positive`},
-		{name: "negative", inputs: values{"disk": "-1"}, want: `input disk: .*"-1".*positive`},
-		{name: "over quota", inputs: values{"cpu": "64"}, want: `cpu 64 .*\b4 cores`},
+		{name: "fractional cpu", inputs: values{"cpu": "1.5"}, want: `input cpu: .*"1\.5".*whole`},
+		{name: "zero memory", inputs: values{"memory": "0"}, want: `input memory: .*"0".*positive`},
+		{name: "negative disk", inputs: values{"disk": "-1"}, want: `input disk: .*"-1".*positive`},
+		{name: "over the limit", inputs: values{"cpu": "64"}, want: `cpu 64 .*\b4 cores`},
 		{name: "platform", inputs: values{"platform": "linux/arm64"},
 			want: `input platform: .*"linux/arm64".*linux/amd64`},
 		{name: "load", inputs: values{"load": "true"}, want: `input load: .*"true"`},
@@ -77,41 +77,41 @@ func TestSnapshotFailures(t *testing.T) {
 
 		{name: "no Doppler token", env: values{"DOPPLER_TOKEN": ""}, want: `Doppler config "dev".*doppler_token`},
 		{name: "unknown config", inputs: values{"doppler_config": "stg"}, want: `access to requested config 'stg'`},
-		{name: "a read-only token", inputs: values{"doppler_token": readOnly},
+		{name: "read-only token", inputs: values{"doppler_token": readOnly},
 			want: `input update_doppler: .*write`},
-		{name: "wrong key", inputs: values{"daytona_api_key": "dtn_wrong"}, want: `Daytona.*401`},
-		{name: "a key without the permission", inputs: values{"daytona_api_key": e.DaytonaReadKey},
+		{name: "invalid key", inputs: values{"daytona_api_key": "dtn_wrong"}, want: `Daytona.*401`},
+		{name: "key without write:snapshots", inputs: values{"daytona_api_key": e.DaytonaReadKey},
 			want: `write:snapshots`},
-		{name: "an expired key", inputs: values{"daytona_api_key": e.DaytonaExpiredKey}, want: `Daytona.*401.*expired`},
-		{name: "a key of another organization",
+		{name: "expired key", inputs: values{"daytona_api_key": e.DaytonaExpiredKey}, want: `Daytona.*401.*expired`},
+		{name: "key of another organization",
 			inputs: values{"daytona_api_key": e.DaytonaOtherKey, "daytona_organization_id": localcloud.DaytonaOrganization},
 			want:   localcloud.OtherOrganization + `.*` + localcloud.DaytonaOrganization},
-		{name: "429 always", do: fails(cloudaytona.Fault{Status: 429, Message: "Too Many Requests"}),
+		{name: "429 always", do: inject(cloudaytona.Fault{Status: 429, Message: "Too Many Requests"}),
 			want: `Daytona.*429.*Too Many Requests`},
-		{name: "500 always", do: fails(cloudaytona.Fault{Status: 500, Message: "Internal server error"}),
+		{name: "500 always", do: inject(cloudaytona.Fault{Status: 500, Message: "Internal server error"}),
 			want: `Daytona.*500.*Internal server error`},
-		{name: "HTML", do: fails(cloudaytona.Fault{Status: 200, Body: "<html>sign in</html>"}), want: `DAYTONA_API_URL`},
-		{name: "taken, with if_exists: fail", inputs: values{"name": "taken", "if_exists": "fail"},
+		{name: "web page", do: inject(cloudaytona.Fault{Status: 200, Body: "<html>sign in</html>"}), want: `DAYTONA_API_URL`},
+		{name: "existing name, with if_exists: fail", inputs: values{"name": "taken", "if_exists": "fail"},
 			want: `input name: "taken" .*active.*if_exists`},
 
-		{name: "taken by another image", inputs: values{"name": "taken"}, createsBuild: true,
+		{name: "existing name of another image", inputs: values{"name": "taken"}, createsBuild: true,
 			want: `input name: "taken" .*another image.*if_exists`},
-		{name: "the registry refuses the push", do: fails(cloudaytona.Fault{Registry: cloudaytona.RefusesPush}),
+		{name: "registry denies the push", do: inject(cloudaytona.Fault{Registry: cloudaytona.PushDenied}),
 			createsBuild: true,
 			want:         `push .*: .*denied|DENIED|403`},
-		{name: "the registry loses a blob", do: fails(cloudaytona.Fault{Registry: cloudaytona.LosesBlob}), createsBuild: true,
-			want: `BLOB_UNKNOWN`},
-		{name: "a state that never changes", do: fails(cloudaytona.Fault{Snapshot: cloudaytona.Stuck}),
+		{name: "registry lost a blob", do: inject(cloudaytona.Fault{Registry: cloudaytona.BlobUnknown}),
+			createsBuild: true, want: `BLOB_UNKNOWN`},
+		{name: "timeout waiting for the snapshot", do: inject(cloudaytona.Fault{Snapshot: cloudaytona.Stuck}),
 			inputs: values{"timeout": "8s"}, createsBuild: true,
 			want: `8s.*waiting for .*snapshot \S+ .*dashboard/snapshots`},
-		{name: "an error after active", do: fails(cloudaytona.Fault{Snapshot: cloudaytona.Falls}), createsBuild: true,
-			want: `Timeout processing snapshot on initial runner`},
+		{name: "error after active", do: inject(cloudaytona.Fault{Snapshot: cloudaytona.FailsAfterActive}),
+			createsBuild: true, want: `Timeout processing snapshot on initial runner`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if test.name == "a key of another organization" { // the error appears only if that organization has a snapshot
+			if test.name == "key of another organization" { // the error requires a snapshot in that organization
 				e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.OtherOrganization, Name: "another's"})
 			}
-			if strings.HasPrefix(test.name, "taken") {
+			if strings.HasPrefix(test.name, "existing name") {
 				e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "taken"})
 				defer e.deleteSnapshot(t, "taken")
 			}
@@ -124,7 +124,7 @@ func TestSnapshotFailures(t *testing.T) {
 			), len(e.Depot.Calls())
 			if test.do != nil {
 				test.do()
-				defer e.Daytona.Heal()
+				defer e.Daytona.ClearFaults()
 			}
 			r := e.run(t, invocation{
 				program:    "action-snapshot",
@@ -133,13 +133,13 @@ func TestSnapshotFailures(t *testing.T) {
 				env:        merge(values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"}, test.env),
 			})
 			assertFailed(t, r, test.want)
-			e.Daytona.Heal()
-			if spent := len(e.Depot.Calls()) > calls; spent != test.createsBuild {
-				t.Errorf("calls of Depot: %t, want %t", spent, test.createsBuild)
+			e.Daytona.ClearFaults()
+			if called := len(e.Depot.Calls()) > calls; called != test.createsBuild {
+				t.Errorf("calls to Depot: %t, want %t", called, test.createsBuild)
 			}
 			e.assertNoNewSnapshots(t, before)
 			if now := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); now != doppler {
-				t.Errorf("Doppler has %q, before %q", now, doppler)
+				t.Errorf("Doppler changed from %q to %q", doppler, now)
 			}
 		})
 	}
@@ -161,15 +161,15 @@ func (e *environment) deleteSnapshot(t *testing.T, name string) {
 	}
 }
 
-// assertNoNewSnapshots asserts that Daytona has, or soon has, no snapshots other than before.
+// assertNoNewSnapshots asserts that all snapshots that are not in before are removed.
 func (e *environment) assertNoNewSnapshots(t *testing.T, before map[string]daytona.Snapshot) {
 	t.Helper()
 	for name, s := range e.snapshots(t) {
-		if _, there := before[name]; there {
+		if _, exists := before[name]; exists {
 			continue
 		}
 		if s.State != daytona.Removing {
-			t.Errorf("snapshot %s is left in state %s", name, s.State)
+			t.Errorf("leftover snapshot %s in state %s", name, s.State)
 			continue
 		}
 		if err := e.daytona().WaitUntilRemoved(t.Context(), s.ID); err != nil {
@@ -178,56 +178,57 @@ func (e *environment) assertNoNewSnapshots(t *testing.T, before map[string]dayto
 	}
 }
 
-// Temporary failures of Daytona are retried.
-func TestDaytonaRecovers(t *testing.T) {
+// action-snapshot retries temporary failures of Daytona.
+func TestDaytonaRetries(t *testing.T) {
 	e := setup(t)
 	for name, fault := range map[string]cloudaytona.Fault{
-		"500 once":                            {Method: "GET", Times: 1, Status: 500, Message: "moment"},
-		"429 with a wait":                     {Method: "GET", Times: 1, Status: 429, Header: values{"Retry-After": "1"}},
-		"a lost answer to the creation":       {Method: "POST", Path: "/snapshots", Times: 2, Break: true, After: true},
-		"a state that no client knows":        {Snapshot: cloudaytona.Strange},
-		"access that expires during the push": {Registry: cloudaytona.Expires, Times: 1},
-		"a connection that breaks, once":      {Method: "GET", Path: "/snapshots", Times: 1, Break: true},
+		"500 once":             {Method: "GET", Times: 1, Status: 500, Message: "moment"},
+		"429 with Retry-After": {Method: "GET", Times: 1, Status: 429, Header: values{"Retry-After": "1"}},
+		"lost response to the creation": {
+			Method: "POST", Path: "/snapshots", Times: 2, Hangup: true, ReplaceResponse: true,
+		},
+		"unknown state":                  {Snapshot: cloudaytona.UnknownState},
+		"access expires during the push": {Registry: cloudaytona.AccessExpires, Times: 1},
+		"connection is closed once":      {Method: "GET", Path: "/snapshots", Times: 1, Hangup: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e.Daytona.Fail(fault)
-			defer e.Daytona.Heal()
+			defer e.Daytona.ClearFaults()
 			before := e.snapshots(t)
 			r := e.mustRun(t, invocation{
 				program: "action-snapshot", dockerfile: uniqueDockerfile(t), inputs: values{"update_doppler": "false"},
 			})
 			if more := len(e.snapshots(t)) - len(before); more != 1 || r.outputs["doppler_updated"] != "false" {
-				t.Errorf("%d more snapshots; outputs %v", more, r.outputs)
+				t.Errorf("%d new snapshots, want 1; outputs %v", more, r.outputs)
 			}
 			e.deleteSnapshot(t, r.outputs["snapshot_name"])
 		})
 	}
 }
 
-// If Doppler cannot be updated, the snapshot stays, the error names the value to set, and a second run sets it.
+// If updating Doppler fails, the snapshot remains, the error contains the value to set, and a second run sets it.
 func TestDopplerUpdateFails(t *testing.T) {
 	e := setup(t)
-	docker := uniqueDockerfile(t)
+	dockerfile := uniqueDockerfile(t)
 	// The first POST checks whether the token can write.
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1})
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Status: 500})
-	r := e.run(t, invocation{program: "action-snapshot", dockerfile: docker})
-	e.Doppler.Heal()
+	r := e.run(t, invocation{program: "action-snapshot", dockerfile: dockerfile})
+	e.Doppler.ClearFaults()
 	assertFailed(t, r, `snapshot \S+ is active, but .*Doppler.*DAYTONA_SNAPSHOT_NAME=\S+.*"dev"`)
-	r = e.mustRun(t, invocation{program: "action-snapshot", dockerfile: docker})
+	r = e.mustRun(t, invocation{program: "action-snapshot", dockerfile: dockerfile})
 	if r.outputs["reused"] != "true" || r.outputs["doppler_updated"] != "true" ||
 		e.Doppler.Secret(localcloud.Project, "dev", nameSecret) != r.outputs["snapshot_name"] {
 		t.Errorf("outputs %v", r.outputs)
 	}
 }
 
-// A newer snapshot that another run created in the meantime stays the one that Doppler names.
+// Doppler keeps the name of a newer snapshot that another run created in the meantime.
 func TestDopplerKeepsNewerSnapshot(t *testing.T) {
 	e := setup(t)
 	e.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "iterate-sandbox-older")
-	e.Doppler.Fail(
-		clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1},
-	) // checks whether the token can write
+	// The first POST checks whether the token can write.
+	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1})
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1, Before: func() {
 		e.Daytona.Put(
 			cloudaytona.Snapshot{
@@ -238,7 +239,7 @@ func TestDopplerKeepsNewerSnapshot(t *testing.T) {
 		)
 		e.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "iterate-sandbox-newer")
 	}})
-	defer e.Doppler.Heal()
+	defer e.Doppler.ClearFaults()
 	defer e.deleteSnapshot(t, "iterate-sandbox-newer")
 	r := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t)})
 	if got := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != "iterate-sandbox-newer" ||
@@ -246,11 +247,11 @@ func TestDopplerKeepsNewerSnapshot(t *testing.T) {
 		t.Errorf("Doppler has %q; outputs %v", got, r.outputs)
 	}
 	if !strings.Contains(r.stdout, "iterate-sandbox-newer") {
-		t.Errorf("the log does not name the newer snapshot:\n%s", r.stdout)
+		t.Errorf("the log does not contain the name of the newer snapshot:\n%s", r.stdout)
 	}
 }
 
-// A snapshot of the same name is replaced if it is in an error state or if if_exists is replace.
+// A snapshot with the same name is replaced if its state is error or if if_exists is replace.
 func TestSnapshotNameExists(t *testing.T) {
 	e := setup(t)
 	for _, test := range []struct {
@@ -260,8 +261,8 @@ func TestSnapshotNameExists(t *testing.T) {
 		fault  *cloudaytona.Fault
 		want   string // pattern of the error
 	}{
-		{name: "left in error", before: cloudaytona.Snapshot{State: "error"}},
-		{name: "replaced", before: cloudaytona.Snapshot{}, inputs: values{"if_exists": "replace"}},
+		{name: "failed snapshot", before: cloudaytona.Snapshot{State: "error"}},
+		{name: "if_exists: replace", before: cloudaytona.Snapshot{}, inputs: values{"if_exists": "replace"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.before.Organization, test.before.Name = localcloud.DaytonaOrganization, "named"
@@ -281,20 +282,20 @@ func TestSnapshotNameExists(t *testing.T) {
 	}
 	t.Run("replacement fails", func(t *testing.T) {
 		e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "named"})
-		e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Falls, Times: 1})
+		e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.FailsAfterActive, Times: 1})
 		r := e.run(t, invocation{
 			program:    "action-snapshot",
 			dockerfile: uniqueDockerfile(t),
 			inputs:     values{"name": "named", "if_exists": "replace", "update_doppler": "false"},
 		})
-		e.Daytona.Heal()
+		e.Daytona.ClearFaults()
 		assertFailed(t, r, `snapshot named.* (gone|deleted)`)
 		if !strings.Contains(r.stdout, "::warning::replacing snapshot named") {
 			t.Errorf("no warning:\n%s", r.stdout)
 		}
 		e.deleteSnapshot(t, "named")
 	})
-	t.Run("another name, the same image", func(t *testing.T) {
+	t.Run("same image under another name", func(t *testing.T) {
 		run := func(inputs map[string]string) result {
 			return e.run(t, invocation{
 				program:    "action-snapshot",
@@ -310,14 +311,14 @@ func TestSnapshotNameExists(t *testing.T) {
 			two.outputs["digest"] != one.outputs["digest"] {
 			t.Errorf("%v\n%s", two.outputs, two.stderr)
 		}
-		if s, there := e.snapshots(t)[one.outputs["snapshot_name"]]; there && s.State != daytona.Removing {
-			t.Errorf("the replaced snapshot is %s", s.State)
+		if s, exists := e.snapshots(t)[one.outputs["snapshot_name"]]; exists && s.State != daytona.Removing {
+			t.Errorf("the replaced snapshot is in state %s", s.State)
 		}
 		e.deleteSnapshot(t, two.outputs["snapshot_name"])
 	})
 }
 
-// keep deletes older snapshots of the prefix, except those that any Doppler config names. With dry_run it deletes none.
+// keep deletes older snapshots with the prefix, except those that a Doppler config uses. With dry_run, it deletes none.
 func TestKeep(t *testing.T) {
 	e := setup(t)
 	now := time.Now()
@@ -338,7 +339,7 @@ func TestKeep(t *testing.T) {
 	must(t, e.Doppler.AddToken(clouddoppler.Token{
 		Value: cliToken, Access: []clouddoppler.Access{{Project: localcloud.Project, Write: true}},
 	}))
-	docker := uniqueDockerfile(t)
+	dockerfile := uniqueDockerfile(t)
 	names := func() []string {
 		var list []string
 		for name, s := range e.snapshots(t) {
@@ -357,13 +358,13 @@ func TestKeep(t *testing.T) {
 		"doppler_project": localcloud.Project,
 	}
 	e.mustRun(t, invocation{
-		program: "action-snapshot", dockerfile: docker, inputs: merge(inputs, values{"dry_run": "true"}),
+		program: "action-snapshot", dockerfile: dockerfile, inputs: merge(inputs, values{"dry_run": "true"}),
 	})
 	all := []string{"keep-0", "keep-1", "keep-2", "keep-3", "keep-4", "keep-new", "other-1"}
 	if got := names(); !slices.Equal(got, all) {
 		t.Errorf("after a dry run %q, want %q", got, all)
 	}
-	r := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: docker, inputs: inputs})
+	r := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: dockerfile, inputs: inputs})
 	if got, want := names(), []string{"keep-0", "keep-4", "keep-new", "other-1"}; !slices.Equal(got, want) {
 		t.Errorf("left %q, want %q\n%s", got, want, r.stdout)
 	}
@@ -373,7 +374,7 @@ func TestKeep(t *testing.T) {
 	e.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, "")
 }
 
-// A signal at any time leaves no snapshot, and Doppler unchanged.
+// A run that a signal interrupts at any time leaves no snapshot and does not change Doppler.
 func TestSnapshotCancel(t *testing.T) {
 	e := setup(t)
 	for name, until := range map[string]string{
@@ -384,7 +385,7 @@ func TestSnapshotCancel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before, doppler := e.snapshots(t), e.Doppler.Secret(localcloud.Project, "dev", nameSecret)
 			e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Stuck})
-			defer e.Daytona.Heal()
+			defer e.Daytona.ClearFaults()
 			var sent time.Time
 			interrupt := func(pid int, stdout *safeBuffer) {
 				for !strings.Contains(stdout.String(), until) && unix.Kill(pid, 0) == nil {
@@ -397,13 +398,13 @@ func TestSnapshotCancel(t *testing.T) {
 				program: "action-snapshot", dockerfile: uniqueDockerfile(t), onStart: interrupt,
 			})
 			if took := time.Since(sent); took > maxShutdown {
-				t.Errorf("the program exits %s after the signal", took)
+				t.Errorf("the program exited %s after the signal", took)
 			}
 			assertFailed(t, r, `^error: canceled .*waiting for `)
-			e.Daytona.Heal()
+			e.Daytona.ClearFaults()
 			e.assertNoNewSnapshots(t, before)
 			if now := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); now != doppler {
-				t.Errorf("Doppler has %q", now)
+				t.Errorf("Doppler changed from %q to %q", doppler, now)
 			}
 		})
 	}

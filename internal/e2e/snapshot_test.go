@@ -10,7 +10,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud"
 )
 
-// Secrets in which a Doppler config names its snapshot.
+// Secrets that contain the name of a Doppler config's snapshot.
 const (
 	nameSecret   = "DAYTONA_SNAPSHOT_NAME"
 	mirrorSecret = "VITE_DAYTONA_SNAPSHOT_NAME"
@@ -19,7 +19,7 @@ const (
 
 const sleepDockerfile = "FROM debian:bookworm-slim\nCOPY Dockerfile /\nCMD [\"sleep\", \"60\"]\n"
 
-// A snapshot is created and named in Doppler. A second run reuses it and pushes nothing.
+// The first run creates a snapshot and records its name in Doppler. A second run reuses it and pushes nothing.
 func TestSnapshot(t *testing.T) {
 	e := setup(t)
 	dir := t.TempDir()
@@ -32,7 +32,7 @@ func TestSnapshot(t *testing.T) {
 			env:        values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"},
 		})
 	}
-	writeFile(t, dir, "Dockerfile", sleepDockerfile+"ENTRYPOINT [\"sleep\", \"600\"]\n") // Daytona requires one
+	writeFile(t, dir, "Dockerfile", sleepDockerfile+"ENTRYPOINT [\"sleep\", \"600\"]\n") // required by Daytona
 	one := run(nil)
 	name := one.outputs["snapshot_name"]
 	if !regexp.MustCompile(`^iterate-sandbox-\d{8}-\d{6}-[0-9a-f]{7}-octocat$`).MatchString(name) {
@@ -47,7 +47,7 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("Doppler has %q", got)
 	}
 	if got := e.Doppler.Secret(localcloud.Project, "dev", mirrorSecret); got != mirrorValue {
-		t.Errorf("the mirror in Doppler is %q", got)
+		t.Errorf("%s is %q, want %q", mirrorSecret, got, mirrorValue)
 	}
 	if !strings.Contains(one.summary, name) || !strings.Contains(one.summary, one.outputs["digest"]) {
 		t.Errorf("summary %s", one.summary)
@@ -60,6 +60,6 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("outputs of the second run %v", two.outputs)
 	}
 	if requests := e.Registry.Requests()[before:]; len(requests) > 0 {
-		t.Errorf("requests to the registry in the second run: %q", requests)
+		t.Errorf("the second run sent requests to the registry: %q", requests)
 	}
 }

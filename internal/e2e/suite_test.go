@@ -20,7 +20,7 @@ cat > "$TEST_REPORT_DIR/host.xml" <<'XML'
 XML
 `
 
-// The test action runs a suite and a command, on a built or an existing image, and counts their results.
+// The test action runs a suite and a command against a built or existing image, and counts the results of both.
 func TestTestAction(t *testing.T) {
 	e := setup(t)
 	dir := t.TempDir()
@@ -62,14 +62,14 @@ tests:
 				"tests_total": "4", "tests_passed": "3", "tests_failed": "0", "tests_skipped": "1",
 				"report": "test-results/junit.xml",
 			}},
-		{name: "an existing image", inputs: values{"suite": "good.yaml", "image": "iterate-sandbox:ci"},
+		{name: "existing image", inputs: values{"suite": "good.yaml", "image": "iterate-sandbox:ci"},
 			outputs: values{"tests_passed": "3", "image_ref": "iterate-sandbox:ci"}},
 		{name: "some fail", inputs: values{"suite": "bad.yaml"}, exitCode: 1, want: "2 of 2 tests failed",
 			outputs: values{"tests_failed": "2", "tests_passed": "0"}, log: "::error "},
-		{name: "a command", inputs: values{"suite": "good.yaml", "command": reportingCommand},
+		{name: "command", inputs: values{"suite": "good.yaml", "command": reportingCommand},
 			exitCode: 1, want: "1 of 6 tests failed",
 			outputs: values{"tests_total": "6", "tests_passed": "4", "tests_failed": "1"}},
-		{name: "a command that fails", inputs: values{"suite": "good.yaml", "command": "echo last words; exit 7"},
+		{name: "failing command", inputs: values{"suite": "good.yaml", "command": "echo last words; exit 7"},
 			exitCode: 7, want: "exit code 7", outputs: values{"tests_failed": "0"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -93,7 +93,7 @@ tests:
 			}
 			for _, command := range workflowCommands(t, r.stdout) {
 				if strings.HasPrefix(command, "::error::forged") {
-					t.Errorf("the runner executes %q", command)
+					t.Errorf("the runner would execute %q", command)
 				}
 			}
 			if strings.ContainsRune(r.stdout+r.summary, '\x1b') || !strings.Contains(r.stdout, test.log) {
@@ -106,7 +106,7 @@ tests:
 	}
 }
 
-// Invalid inputs of the test action are reported before anything is built.
+// The test action reports invalid inputs before it builds.
 func TestTestActionFailures(t *testing.T) {
 	e := setup(t)
 	dir := writeFiles(
@@ -125,13 +125,13 @@ func TestTestActionFailures(t *testing.T) {
 	}{
 		{"no engine", `^error: .*Docker Engine.*unix:///absent.*`, values{"suite": "regex.yaml"},
 			values{"DOCKER_HOST": "unix:///absent"}},
-		{"no suite of that name", `input suite: .*absent\.yaml`, values{"suite": "absent.yaml"}, nil},
-		{"empty", `input suite: .*empty\.yaml`, values{"suite": "empty.yaml"}, nil},
+		{"missing suite", `input suite: .*absent\.yaml`, values{"suite": "absent.yaml"}, nil},
+		{"empty suite", `input suite: .*empty\.yaml`, values{"suite": "empty.yaml"}, nil},
 		{"unknown key", `input suite: .*unknown\.yaml:3: .*rnu.*did you mean`, values{"suite": "unknown.yaml"}, nil},
-		{"regular expression", `input suite: .*regex\.yaml:4: `, values{"suite": "regex.yaml"}, nil},
-		{"parallel", `input parallel: .*"many".*cores`, values{"suite": "regex.yaml", "parallel": "many"}, nil},
-		{"load", `input load: .*"false"`, values{"load": "false"}, nil},
-		{"image that is not there", `input image: .*"absent:1".*Docker Engine`,
+		{"invalid regular expression", `input suite: .*regex\.yaml:4: `, values{"suite": "regex.yaml"}, nil},
+		{"invalid parallel", `input parallel: .*"many".*cores`, values{"suite": "regex.yaml", "parallel": "many"}, nil},
+		{"unsupported load: false", `input load: .*"false"`, values{"load": "false"}, nil},
+		{"unknown image", `input image: .*"absent:1".*Docker Engine`,
 			values{"image": "absent:1", "command": "true"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestTestActionFailures(t *testing.T) {
 			r := e.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs, env: test.env})
 			assertFailed(t, r, test.want)
 			if len(e.Depot.Calls()) != calls {
-				t.Error("a build was created at Depot")
+				t.Error("the program created a build on Depot")
 			}
 		})
 	}

@@ -11,7 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Every workflow and action of this repository and of the examples follows the rules.
+// Each workflow and action in this repository and the examples follows the rules.
 func TestWorkflowRules(t *testing.T) {
 	var files []string
 	for _, pattern := range []string{
@@ -34,7 +34,7 @@ func TestWorkflowRules(t *testing.T) {
 	}
 }
 
-// Each rule detects a violation, and none in a workflow that follows all rules.
+// Each rule detects a violation, and accepts a workflow that follows all rules.
 func TestWorkflowRuleViolations(t *testing.T) {
 	const good = `on: {push: , pull_request: , workflow_run: {workflows: [CI]}}
 permissions: {}
@@ -59,59 +59,59 @@ jobs:
 	const checkout = "actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v5.0.0"
 	replace := func(old, by string) string {
 		if !strings.Contains(good, old) {
-			t.Fatalf("%q is not in the workflow", old)
+			t.Fatalf("the workflow does not contain %q", old)
 		}
 		return strings.Replace(good, old, by, 1)
 	}
 	step := func(step string) string { return replace("      - uses: ./build\n", "      - "+step+"\n") }
 	for _, test := range []struct{ name, file, text, want string }{
-		{"good", "examples/x/.github/workflows/ci.yml", good, ""},
-		{"an action by tag", "examples/ci.yml", step("uses: actions/cache@v4"), "actions/cache@v4 is not pinned"},
-		{"an action by a short SHA", "examples/ci.yml", step("uses: actions/setup-go@924ae3a # v6.5.0"), "is not pinned"},
-		{"an action without a version comment", "examples/ci.yml",
+		{"no violation", "examples/x/.github/workflows/ci.yml", good, ""},
+		{"action by tag", "examples/ci.yml", step("uses: actions/cache@v4"), "actions/cache@v4 is not pinned"},
+		{"action by short SHA", "examples/ci.yml", step("uses: actions/setup-go@924ae3a # v6.5.0"), "is not pinned"},
+		{"action without a version comment", "examples/ci.yml",
 			step("uses: actions/setup-go@924ae3a1cded613372ab5595356fb5720e22ba16"), "has no version comment"},
-		{"an image by tag", "examples/ci.yml", step("uses: docker://alpine:3"), "docker://alpine:3 is not pinned"},
-		{"our own by tag, outside the examples", ".github/workflows/ci.yml", good,
+		{"image by tag", "examples/ci.yml", step("uses: docker://alpine:3"), "docker://alpine:3 is not pinned"},
+		{"our action by tag, outside the examples", ".github/workflows/ci.yml", good,
 			"org/sandbox-actions/build@v1 is not pinned"},
-		{"a workflow by branch", "examples/ci.yml",
+		{"workflow by branch", "examples/ci.yml",
 			replace("org/sandbox-actions/.github/workflows/build-docker-image.yml@v1", "acme/x/.github/workflows/x.yml@main"),
 			"x.yml@main is not pinned"},
-		{"no permissions at the top", "examples/ci.yml", replace("permissions: {}\n", ""),
+		{"no top-level permissions", "examples/ci.yml", replace("permissions: {}\n", ""),
 			"set permissions: {} at the top"},
-		{"permissions at the top", "examples/ci.yml", replace("permissions: {}\n", "permissions: {contents: read}\n"),
+		{"top-level permissions", "examples/ci.yml", replace("permissions: {}\n", "permissions: {contents: read}\n"),
 			"set permissions: {} at the top"},
-		{"a job with all permissions", "examples/ci.yml",
+		{"job with write-all", "examples/ci.yml",
 			replace("    permissions: {contents: read}\n    steps", "    permissions: write-all\n    steps"),
 			"job a has write-all"},
-		{"a template in a script", "examples/ci.yml", step("run: echo ${{ github.head_ref }}"), "has ${{ }} in run"},
-		{"a template in a script of an action", "build/action.yml",
+		{"expression in a script", "examples/ci.yml", step("run: echo ${{ github.head_ref }}"), "has ${{ }} in run"},
+		{"expression in a script of an action", "build/action.yml",
 			"runs:\n  using: composite\n  steps:\n    - run: echo ${{ inputs.ref }}\n      shell: sh\n", "has ${{ }} in run"},
-		{"a template as a shell", "examples/ci.yml", step("{run: x, shell: '${{ inputs.shell }}'}"), "has ${{ }} in shell"},
-		{"a template in github-script", "examples/ci.yml",
+		{"expression as shell", "examples/ci.yml", step("{run: x, shell: '${{ inputs.shell }}'}"), "has ${{ }} in shell"},
+		{"expression in github-script", "examples/ci.yml",
 			step("uses: actions/github-script@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v8.0.0\n" +
 				"        with: {script: 'x(${{ github.head_ref }})'}"),
 			"has ${{ }} in script"},
-		{"persistent credentials", "examples/ci.yml", replace("        with: {persist-credentials: false}\n", ""),
+		{"no persist-credentials", "examples/ci.yml", replace("        with: {persist-credentials: false}\n", ""),
 			"needs persist-credentials: false"},
-		{"persistent credentials, explicitly", "examples/ci.yml",
+		{"persist-credentials: true", "examples/ci.yml",
 			step("uses: " + checkout + "\n        with: {persist-credentials: true}"), "needs persist-credentials: false"},
-		{"the dangerous trigger", "examples/ci.yml", replace("push: ,", "pull_request_target: ,"),
+		{"pull_request_target", "examples/ci.yml", replace("push: ,", "pull_request_target: ,"),
 			"pull_request_target exposes"},
-		{"the dangerous trigger, alone", "examples/ci.yml",
+		{"pull_request_target as the only trigger", "examples/ci.yml",
 			replace("{push: , pull_request: , workflow_run: {workflows: [CI]}}", "pull_request_target"),
 			"pull_request_target exposes"},
-		{"all secrets", "examples/ci.yml", replace(`{DEPOT_TOKEN: "${{ secrets.DEPOT_TOKEN }}"}`, "inherit"),
+		{"inherited secrets", "examples/ci.yml", replace(`{DEPOT_TOKEN: "${{ secrets.DEPOT_TOKEN }}"}`, "inherit"),
 			"secrets: inherit"},
-		{"a cache", "examples/ci.yml", step("uses: actions/cache@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v4.0.0"),
+		{"cache", "examples/ci.yml", step("uses: actions/cache@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v4.0.0"),
 			"restores a cache"},
-		{"restore only", "examples/ci.yml",
+		{"cache, restore only", "examples/ci.yml",
 			step("uses: actions/cache/restore@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v4.0.0"), "restores a cache"},
-		{"an implicit cache", "examples/ci.yml",
+		{"implicit cache", "examples/ci.yml",
 			step("uses: actions/setup-go@924ae3a1cded613372ab5595356fb5720e22ba16 # v6.5.0"), "restores a cache"},
-		{"an artifact of another run", "examples/ci.yml",
+		{"artifact of another run", "examples/ci.yml",
 			step("uses: actions/download-artifact@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v5.0.0\n        with: {run-id: 1}"),
 			"an artifact of another run"},
-		{"an artifact of another run, with gh", "examples/ci.yml", step("run: gh run download 1"),
+		{"artifact of another run, with gh", "examples/ci.yml", step("run: gh run download 1"),
 			"an artifact of another run"},
 		{"no timeout", "ci.yml", replace("    timeout-minutes: 5\n", ""), "job a has no timeout-minutes"},
 		{"no concurrency", "ci.yml", replace("concurrency: {group: g}\n", ""), "job a has no concurrency"},
@@ -134,8 +134,8 @@ var (
 	readsOtherRun  = regexp.MustCompile(`\bgh run download\b|/actions/artifacts\b`)
 )
 
-// ruleViolations returns a line for each violation in a workflow or an action. The rules are the audits of zizmor
-// (https://docs.zizmor.sh/audits) that are about running code of others.
+// ruleViolations returns a message for each violation in a workflow or action. The rules are those audits of zizmor
+// (https://docs.zizmor.sh/audits) that prevent the execution of untrusted code.
 func ruleViolations(file, text string) (found []string) {
 	var document yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
@@ -149,11 +149,11 @@ func ruleViolations(file, text string) (found []string) {
 		name := node.Value
 		if name == "" || strings.HasPrefix(name, "./") ||
 			strings.HasPrefix(name, "org/sandbox-actions/") && strings.Contains(file, "examples/") {
-			return // this repository at this commit, or a release of it in an example
+			return // this repository at the same commit, or its release in an example
 		}
 		switch {
 		case !pinnedBySHA.MatchString(name):
-			violation(node, "%s is not pinned: use the full commit SHA of a version, with the version as a comment", name)
+			violation(node, "%s is not pinned: use the full commit SHA of a version and add the version as a comment", name)
 		case !versionComment.MatchString(node.LineComment):
 			violation(node, "%s has no version comment: add # vN.N.N, which Dependabot updates", name)
 		}
@@ -167,11 +167,11 @@ func ruleViolations(file, text string) (found []string) {
 				"run": yamlValue(step, "run"), "shell": yamlValue(step, "shell"), "script": yamlValue(with, "script"),
 			} {
 				if strings.Contains(node.Value, "${{") {
-					violation(node, "a step has ${{ }} in %s, where the value becomes code: pass it through env", key)
+					violation(node, "a step has ${{ }} in %s, which allows code injection: pass the value through env", key)
 				}
 			}
 			if name == "actions/checkout" && yamlValue(with, "persist-credentials").Value != "false" {
-				violation(action, "the checkout leaves the token in .git: it needs persist-credentials: false")
+				violation(action, "the checkout stores the token in .git: it needs persist-credentials: false")
 			}
 			if strings.HasPrefix(name, "actions/cache") ||
 				strings.HasPrefix(name, "actions/setup-") && yamlValue(with, "cache").Value != "false" {
@@ -201,13 +201,13 @@ func ruleViolations(file, text string) (found []string) {
 		called := yamlValue(job, "uses")
 		uses(called)
 		steps(yamlValue(job, "steps"))
-		if all := yamlValue(job, "permissions"); all.Kind == yaml.ScalarNode { // without this key a job has those at the top
+		if all := yamlValue(job, "permissions"); all.Kind == yaml.ScalarNode { // the default is the top-level permissions
 			violation(all, "job %s has %s: list the permissions that it needs", name, all.Value)
 		}
 		if yamlValue(job, "secrets").Value == "inherit" {
-			violation(job, "job %s passes all secrets (secrets: inherit): list those that are needed", name)
+			violation(job, "job %s passes all secrets (secrets: inherit): list the required secrets", name)
 		}
-		// A called workflow sets these itself. Examples are as short as possible, and our actions have a timeout.
+		// A called workflow sets these itself. Examples omit them to be short: our actions have a timeout.
 		if called.Value != "" || strings.Contains(file, "examples/") {
 			continue
 		}
@@ -215,7 +215,7 @@ func ruleViolations(file, text string) (found []string) {
 			violation(job, "job %s has no timeout-minutes: the default is six hours", name)
 		}
 		if yamlValue(root, "concurrency").Kind == 0 && yamlValue(job, "concurrency").Kind == 0 {
-			violation(job, "job %s has no concurrency, in the job or at the top: set which runs wait for each other", name)
+			violation(job, "job %s has no concurrency: set a concurrency group in the job or at the top", name)
 		}
 	}
 	return found

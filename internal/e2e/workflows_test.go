@@ -15,7 +15,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// workflowFile is what tests read of a reusable workflow.
+// workflowFile contains the parts of a reusable workflow that tests read.
 type workflowFile struct {
 	Name string
 	On   struct {
@@ -41,7 +41,7 @@ type workflowInput struct {
 	Default           any
 }
 
-// readWorkflow parses one of our workflows by its file name.
+// readWorkflow parses a workflow in .github/workflows.
 func readWorkflow(t *testing.T, file string) (w workflowFile) {
 	t.Helper()
 	if err := yaml.Unmarshal([]byte(read(t, "../../.github/workflows/"+file)), &w); err != nil {
@@ -50,7 +50,7 @@ func readWorkflow(t *testing.T, file string) (w workflowFile) {
 	return w
 }
 
-// action returns the action that a workflow runs, and what the workflow passes to it.
+// action returns the action that a workflow runs, and the inputs that it passes.
 func (w workflowFile) action(t *testing.T) (name string, with values) {
 	t.Helper()
 	for _, job := range w.Jobs {
@@ -64,7 +64,7 @@ func (w workflowFile) action(t *testing.T) (name string, with values) {
 	return "", nil
 }
 
-// The documented contract of the workflows. A dispatch has inputs of a call, unchanged.
+// The workflows have the documented names, inputs and outputs. Dispatch inputs are identical to call inputs.
 func TestWorkflowContract(t *testing.T) {
 	for file, promised := range map[string]struct {
 		name    string
@@ -87,7 +87,7 @@ func TestWorkflowContract(t *testing.T) {
 			t.Errorf("%s: name %q, want %q", file, w.Name, promised.name)
 		}
 		if n := len(w.On.Dispatch.Inputs); n > 10 {
-			t.Errorf("%s: %d dispatch inputs; older GitHub servers accept 10", file, n)
+			t.Errorf("%s: %d dispatch inputs; older GitHub servers accept only 10", file, n)
 		}
 		for name, input := range w.On.Dispatch.Inputs {
 			if w.On.Call.Inputs[name] != input {
@@ -107,7 +107,7 @@ func TestWorkflowContract(t *testing.T) {
 	}
 }
 
-// dispatchCommand is one `gh workflow run` of the docs.
+// dispatchCommand is a `gh workflow run` command in the docs.
 type dispatchCommand struct {
 	document, workflow string
 	inputs             values
@@ -118,7 +118,7 @@ var (
 	dispatchFlag = regexp.MustCompile(`^ -f ([a-z_]+)=('[^']*'|[^\s'"]+)`)
 )
 
-// dispatchCommands returns those of all documents. Each argument must be of the form `-f NAME=VALUE`.
+// dispatchCommands returns the commands in all documents. Each argument must have the form `-f NAME=VALUE`.
 func dispatchCommands(t *testing.T) (found []dispatchCommand) {
 	t.Helper()
 	for _, document := range documents(t) {
@@ -138,8 +138,8 @@ func dispatchCommands(t *testing.T) (found []dispatchCommand) {
 	return found
 }
 
-// Every `gh workflow run` in the docs names a workflow and inputs that exist, with values that the action accepts. The
-// docs show each workflow.
+// Each `gh workflow run` command in the docs uses an existing workflow, existing inputs and valid values. The docs
+// show a command for each workflow.
 func TestDispatchCommands(t *testing.T) {
 	shown := map[string]bool{}
 	for _, command := range dispatchCommands(t) {
@@ -175,12 +175,12 @@ func TestDispatchCommands(t *testing.T) {
 	}
 	for _, file := range []string{"build-docker-image.yml", "build-daytona-snapshot.yml", "local-docker-test.yml"} {
 		if !shown[file] {
-			t.Errorf("the docs show no gh workflow run %s; they show %q", file, slices.Sorted(maps.Keys(shown)))
+			t.Errorf("the docs show no gh workflow run for %s, only for %q", file, slices.Sorted(maps.Keys(shown)))
 		}
 	}
 }
 
-// validateInputs parses inputs of an action and validates those of the build.
+// validateInputs parses the inputs of an action and validates the build inputs.
 func validateInputs(t *testing.T, action string, environ []string) error {
 	t.Helper()
 	target := map[string]any{"build": &inputs.Build{}, "snapshot": &inputs.Snapshot{}, "test": &inputs.Test{}}[action]

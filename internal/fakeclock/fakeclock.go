@@ -1,4 +1,4 @@
-// Package fakeclock is a clock for tests that advances only when it sleeps or is told to.
+// Package fakeclock provides a clock for tests that advances only through Sleep and Advance.
 package fakeclock
 
 import (
@@ -10,7 +10,7 @@ import (
 
 // Clock implements httpclient.Clock. The zero value starts at [Start].
 type Clock struct {
-	// OnSleep is called at the end of each Sleep; nil: nothing.
+	// OnSleep, if set, is called at the end of each Sleep.
 	OnSleep func()
 
 	mu      sync.Mutex
@@ -18,24 +18,24 @@ type Clock struct {
 	slept   []time.Duration
 }
 
-// Start is the time that a new clock shows.
+// Start is the time of a new clock.
 var Start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// Now returns the clock's time.
+// Now returns the current time of the clock.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return Start.Add(c.elapsed)
 }
 
-// Advance moves the clock.
+// Advance advances the clock by d.
 func (c *Clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.elapsed += d
 }
 
-// Sleep advances the clock by d and returns at once, with the cause of ctx if that has ended.
+// Sleep advances the clock by d and returns immediately. If ctx is done, it returns the cause.
 func (c *Clock) Sleep(ctx context.Context, d time.Duration) error {
 	c.mu.Lock()
 	c.elapsed += d
@@ -47,7 +47,7 @@ func (c *Clock) Sleep(ctx context.Context, d time.Duration) error {
 	return context.Cause(ctx)
 }
 
-// Slept returns the durations of all sleeps, in order.
+// Slept returns the durations passed to Sleep, in order.
 func (c *Clock) Slept() []time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()

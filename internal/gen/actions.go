@@ -8,12 +8,12 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// action is one of the three actions, as its action.yml and its tables in docs/reference.md show it.
+// action describes one of the three actions for its action.yml and for docs/reference.md.
 type action struct {
 	Name, Title, About string
 
-	Inputs  []inputs.Field // of a workflow
-	Flags   []inputs.Field // of the command line only
+	Inputs  []inputs.Field // available in workflows and on the command line
+	Flags   []inputs.Field // available only on the command line
 	Outputs []actions.OutputField
 }
 
@@ -55,12 +55,12 @@ func loadActions() ([]action, error) {
 	return list, nil
 }
 
-// withoutFields returns the fields that others lacks or declares with another default.
+// withoutFields returns the fields that are not in others, or that differ from the field in others.
 func withoutFields(fields, others []inputs.Field) []inputs.Field {
 	return slices.DeleteFunc(slices.Clone(fields), func(field inputs.Field) bool { return slices.Contains(others, field) })
 }
 
-// ownOutputs returns the outputs of an action that build does not have, or all outputs of build.
+// ownOutputs returns the outputs of an action that the action build does not have. For build, it returns all outputs.
 func ownOutputs(a, build action) []actions.OutputField {
 	if a.Name == build.Name {
 		return a.Outputs

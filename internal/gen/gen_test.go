@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The generated files in the repository are those that the code describes, say so, and are marked for GitHub.
+// The generated files are up to date, contain the notice, and are marked as generated for GitHub.
 func TestGeneratedFiles(t *testing.T) {
 	const root = "../.."
 	files, err := generatedFiles(root)
@@ -28,7 +28,7 @@ func TestGeneratedFiles(t *testing.T) {
 			t.Errorf("%s is out of date: run go generate ./internal/gen", path)
 		}
 		if !strings.Contains(want, notice) {
-			t.Errorf("%s does not say that it is generated", path)
+			t.Errorf("%s does not contain the notice that it is generated", path)
 		}
 		if !slices.Contains(marked, "/"+path+" linguist-generated") {
 			t.Errorf(".gitattributes does not mark %s as linguist-generated", path)
@@ -36,7 +36,7 @@ func TestGeneratedFiles(t *testing.T) {
 	}
 }
 
-// An unknown dispatch input is an error, not an incomplete workflow.
+// An unknown dispatch input is an error.
 func TestUnknownDispatchInput(t *testing.T) {
 	_, err := newWorkflow(action{Name: "build"})
 	if err == nil || !strings.Contains(err.Error(), "build-docker-image.yml: unknown dispatch input ref") {

@@ -1,5 +1,5 @@
-// Gen writes the files that follow from the declared inputs and outputs: each action.yml, the reusable workflows and
-// docs/reference.md. Run it after a change in pkg/inputs, in the outputs or in the templates:
+// Gen generates each action.yml, the reusable workflows and docs/reference.md from the declared inputs and outputs. Run
+// it after you change pkg/inputs, the outputs or the templates:
 //
 //	go generate ./internal/gen
 package main
@@ -46,7 +46,7 @@ func generate(root string) error {
 	return nil
 }
 
-// generatedFiles returns the text of every generated file by its path in the repository at root.
+// generatedFiles returns the content of each generated file by its path relative to root.
 func generatedFiles(root string) (map[string]string, error) {
 	pins, err := readPins(root)
 	if err != nil {
@@ -80,7 +80,7 @@ func render(name string, data any, pins map[string]string) (string, error) {
 		"pin": func(action string) (string, error) {
 			pin, ok := pins[action]
 			if !ok {
-				return "", fmt.Errorf("no workflow that people edit uses %s", action)
+				return "", fmt.Errorf("find the pinned version of %s: neither ci.yml nor release.yml uses it", action)
 			}
 			return pin, nil
 		},
@@ -100,8 +100,8 @@ func render(name string, data any, pins map[string]string) (string, error) {
 
 var pinnedAction = regexp.MustCompile(`uses: (actions/[a-z-]+)(@[0-9a-f]{40} # v\S+)`)
 
-// readPins returns the pinned versions of GitHub's own actions, as ACTION@SHA # VERSION by action, in the workflows
-// that people edit. Dependabot updates these and the generated workflows together.
+// readPins returns the pinned versions of GitHub's actions in the manually maintained workflows, as "ACTION@SHA
+// # VERSION" by action. Dependabot updates these workflows and the generated ones together.
 func readPins(root string) (map[string]string, error) {
 	pins := map[string]string{}
 	for _, name := range []string{"ci.yml", "release.yml"} {

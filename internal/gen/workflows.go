@@ -9,20 +9,20 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// workflow is a reusable workflow: one action with a runner, a checkout of the action, and secrets by name.
+// workflow is a reusable workflow that runs one action.
 type workflow struct {
 	File   string // in .github/workflows
 	Action string
 	Title  string // name of the workflow
 	Job    string // name of the job
 
-	Concurrency string // why runs wait for each other
-	Group       string // of concurrency
+	Concurrency string // comment that explains the concurrency group
+	Group       string // concurrency group
 
 	Dispatch, Call, Secrets []field
 	Outputs                 []actions.OutputField
 	With                    []assignment // inputs of the action
-	Repository, Commit      string       // expressions: where the action comes from
+	Repository, Commit      string       // expressions for the source of the action
 }
 
 // field is an input or a secret of a workflow.
@@ -31,22 +31,22 @@ type field struct{ Name, Help, Type, Default string }
 // assignment passes a value to an input of the action.
 type assignment struct{ Name, Value string }
 
-// workflowConfig is how a workflow differs from its action.
+// workflowConfig defines how a workflow differs from its action.
 type workflowConfig struct {
 	workflow
-	rename   map[string]string // inputs of the action that the workflow names differently
-	dispatch []string          // inputs of a dispatch, at most 10
-	omitted  []string          // inputs of the action that the workflow decides
-	own      []field           // inputs that the action does not have
+	rename   map[string]string // workflow input by action input, if the names differ
+	dispatch []string          // inputs of workflow_dispatch, at most 10
+	omitted  []string          // action inputs that are not workflow inputs
+	own      []field           // workflow inputs that the action does not have
 }
 
-// sourceGroup is the part of a concurrency group that tells apart what is built.
+// sourceGroup is the part of a concurrency group that identifies the source of a build.
 const sourceGroup = "${{ github.workflow }} ${{ inputs.ref || github.ref }} ${{ inputs.docker_platform }} " +
 	"${{ inputs.image_name }} ${{ inputs.context }} ${{ inputs.dockerfile }} ${{ inputs.target }}"
 
 var runsOn = field{"runs_on", "Runner: a label, or a JSON list of labels.", "string", `"ubuntu-latest"`}
 
-// workflowConfigs are the workflows by the name of their action.
+// workflowConfigs contains the workflows by action name.
 var workflowConfigs = map[string]workflowConfig{
 	"build": {
 		workflow: workflow{
@@ -98,12 +98,12 @@ var workflowConfigs = map[string]workflowConfig{
 	},
 }
 
-// neverPassed are inputs that no workflow has: a caller cannot provide files or variables of the runner, and the
-// workflow decides whether the image is loaded.
+// neverPassed lists action inputs that no workflow has. Callers cannot provide files or variables on the runner, and
+// the workflows decide whether to load the image.
 var neverPassed = []string{"secret_envs", "secret_files", "ssh", "outputs", "load", "github_token"}
 
-// workflowHelp replaces the help of inputs that mean something else in a workflow, which has no checkout of the
-// caller's repository and reads its variables.
+// workflowHelp overrides the help of inputs that work differently in a workflow, which has no checkout of the caller's
+// repository and reads its variables.
 var workflowHelp = map[string]string{
 	"ref": "Branch, tag, commit SHA (full or short), refs/pull/N/merge, refs/pull/N/head or #N. " +
 		"Default: the run's commit.",
@@ -118,10 +118,10 @@ var workflowHelp = map[string]string{
 	"depot_project": "Depot project ID. Default: the variable DEPOT_PROJECT_ID, then depot.json.",
 }
 
-// workflowDefault replaces the default of inputs.
+// workflowDefault overrides the defaults of inputs.
 var workflowDefault = map[string]string{"git_context": "git"}
 
-// secrets are inputs that a caller passes as secrets.
+// secrets contains the inputs that callers pass as secrets.
 var secrets = map[string]field{
 	"doppler_token":   {Name: "DOPPLER_TOKEN", Help: "Service token of doppler_config. Not needed with doppler_identity"},
 	"depot_token":     {Name: "DEPOT_TOKEN", Help: "Depot token. Not needed if Depot trusts the repository (OIDC)"},
@@ -129,7 +129,7 @@ var secrets = map[string]field{
 	"daytona_api_key": {Name: "DAYTONA_API_KEY", Help: "Daytona API key. Not needed if Doppler holds it"},
 }
 
-// commonSecrets are secrets of every workflow.
+// commonSecrets contains the secrets that every workflow has.
 var commonSecrets = []field{
 	{
 		Name: "DOCKER_AUTH_CONFIG",
@@ -139,9 +139,9 @@ var commonSecrets = []field{
 	{Name: "SANDBOX_ACTIONS_TOKEN", Help: "Token that can read this workflow's repository, if it is private"},
 }
 
-// expressions are values of the action's inputs that are more than the workflow's input.
+// expressions contains the values of action inputs that differ from ${{ inputs.NAME }}.
 var expressions = map[string]string{
-	"ref":              "${{ inputs.ref || github.sha }} # always set: the workspace holds the action, not the source",
+	"ref":              "${{ inputs.ref || github.sha }} # always set: the workspace contains the action, not the source",
 	"doppler_project":  "${{ inputs.doppler_config && (inputs.doppler_project || vars.DOPPLER_PROJECT) || '' }}",
 	"doppler_identity": "${{ inputs.doppler_config && (inputs.doppler_identity || vars.DOPPLER_IDENTITY) || '' }}",
 	"doppler_token": "${{ inputs.doppler_config == 'prd' && secrets.DOPPLER_TOKEN_PRD || " +
@@ -181,7 +181,7 @@ func newWorkflow(a action) (workflow, error) {
 		w.Call = append(w.Call, newField(name, input))
 		w.pass(input.Name, "${{ inputs."+name+" }}")
 		if input.Name == "save" && a.Name == "build" {
-			w.pass("load", "${{ !inputs.save && !inputs.push }} # a saved or pushed image is pulled where it is needed")
+			w.pass("load", "${{ !inputs.save && !inputs.push }} # saved and pushed images are pulled when needed")
 		}
 	}
 	w.Call = append(w.Call, config.own...)
@@ -194,14 +194,14 @@ func newWorkflow(a action) (workflow, error) {
 		w.Dispatch = append(w.Dispatch, w.Call[i])
 	}
 	for _, o := range a.Outputs {
-		if o.Name != "image_name" && o.Name != "report" { // these exist only on the runner
+		if o.Name != "image_name" && o.Name != "report" { // they refer to data on the runner
 			w.Outputs = append(w.Outputs, o)
 		}
 	}
 	return w, nil
 }
 
-// pass adds an input of the action, with a value of expressions if there is one.
+// pass sets an input of the action to value, or to the value in expressions if it has one.
 func (w *workflow) pass(name, value string) {
 	if expression, ok := expressions[name]; ok {
 		value = expression
@@ -209,7 +209,7 @@ func (w *workflow) pass(name, value string) {
 	w.With = append(w.With, assignment{name, value})
 }
 
-// newField returns the workflow's input for an input of the action.
+// newField returns the workflow input for an action input.
 func newField(name string, input inputs.Field) field {
 	f := field{Name: name, Help: input.Help, Type: "string", Default: input.Default}
 	if help, ok := workflowHelp[input.Name]; ok {

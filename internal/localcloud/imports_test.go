@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Only tests import the local cloud, packages outside internal import no internal package, and pkg imports only pkg.
+// Only tests import the local cloud. Packages outside internal import no internal package. pkg imports only pkg.
 func TestImports(t *testing.T) {
 	const module = "github.com/org/sandbox-actions/"
 	imports := 0

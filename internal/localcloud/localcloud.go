@@ -1,9 +1,9 @@
 // Package localcloud runs stand-ins on loopback for the services that tests and the demo cannot reach: Depot, GitHub
-// with its OIDC issuer, Doppler, Daytona, registries, and a Docker Engine. It consists of real parts (buildkitd behind
-// mTLS, distribution's registry, git, dockerd) and of servers for the services' APIs that reject what the services
-// reject.
+// with its OIDC issuer, Doppler, Daytona, registries, and a Docker Engine. It combines real components (buildkitd
+// behind mTLS, the distribution registry, git, dockerd) with API servers that validate requests like the real services.
 //
-// Only tests and this package's commands import it. Programs find it through environment variables, see [Cloud.Env].
+// Only tests and the commands below this package import it. Programs use it through environment variables, see
+// [Cloud.Env].
 package localcloud
 
 import (
@@ -30,18 +30,20 @@ import (
 
 // Options configures a Cloud.
 type Options struct {
-	// Dir keeps the builders' layers and the engines' images after Stop. One Cloud at a time may use it.
+	// Dir stores the builders' layers and the engines' images, which remain after Stop. Only one Cloud may use it at a
+	// time.
 	Dir string
-	// Base is the path of the base image, see registry.BaseImage.
+	// Base is the path of the base image, see [registry.BaseImage].
 	Base string
-	// Engine is the kind of the Docker Engines to start, engine.Current or engine.Oldest: one for the programs, one as
-	// Daytona's runner. Empty: none.
+	// Engine is the kind of the two Docker Engines to start, [engine.Current] or [engine.Oldest]: one for the programs
+	// and one as Daytona's runner. If it is "", Start starts none.
 	Engine string
-	// EngineHost is the DOCKER_HOST of a running engine for the programs, instead of a new one. Stop leaves it running.
+	// EngineHost is the DOCKER_HOST of a running engine for the programs to use instead of a new one. Stop leaves it
+	// running.
 	EngineHost string
 	// Builders are running BuildKit daemons to use instead of new ones. Stop leaves them running.
 	Builders *builders.Builders
-	// Repositories are GitHub's. The first one is the repository of the OIDC tokens, which Depot trusts.
+	// Repositories lists the repositories on GitHub. OIDC tokens are for the first one, which Depot trusts.
 	Repositories []github.Repository
 	// Log receives the engines' logs; nil discards them.
 	Log io.Writer
@@ -50,12 +52,12 @@ type Options struct {
 // Project is the name of the Depot project, of its repository in Depot's registry, and of the Doppler project.
 const Project = "sandbox"
 
-// DopplerIdentity is the service account identity that workflows of the first repository use to authenticate with OIDC.
-// It can read and write all configs.
+// DopplerIdentity is the service account identity for OIDC authentication of workflows of the first repository. It can
+// read and write all configs.
 const DopplerIdentity = "3f0c7a52-1d8e-4c6b-9a41-5e2b7d90c318"
 
-// DaytonaOrganization is the ID of the organization of the cloud's keys, except for DaytonaOtherKey, which belongs to
-// OtherOrganization.
+// DaytonaOrganization is the ID of the organization that all Daytona keys belong to, except DaytonaOtherKey, which
+// belongs to OtherOrganization.
 const (
 	DaytonaOrganization = "0c7e1d2a-6f4b-4b7e-9d53-8a1f2e3c4d5b"
 	OtherOrganization   = "5d2f8e61-3b7a-4c09-8e14-f6a9d0b7c235"
@@ -72,24 +74,24 @@ type Cloud struct {
 	GitHub   *github.Server
 	Registry *registry.Registry
 	Builders *builders.Builders
-	Engine   *engine.Engine // nil without one
+	Engine   *engine.Engine // nil if Options requests no engine
 
-	// DepotToken is valid for Project, OrganizationToken for every project, GitHubToken for reading every repository.
+	// DepotToken is valid for Project, and OrganizationToken for every project. GitHubToken can read every repository.
 	// GitHubWriteToken also has `contents: write` and `attestations: write`.
 	DepotToken, OrganizationToken, GitHubToken, GitHubWriteToken, RegistryPassword string
 
 	// DopplerToken and DopplerTokenPRD are service tokens with read and write access to the configs dev and prd.
 	DopplerToken, DopplerTokenPRD string
-	// DaytonaKey can create and delete snapshots; both Doppler configs contain it. DaytonaReadKey cannot,
-	// DaytonaExpiredKey has expired, and DaytonaOtherKey can in another organization.
+	// DaytonaKey can create and delete snapshots; both Doppler configs contain it. DaytonaReadKey has no permissions,
+	// DaytonaExpiredKey has expired, and DaytonaOtherKey is for another organization.
 	DaytonaKey, DaytonaReadKey, DaytonaExpiredKey, DaytonaOtherKey string
 
 	lock   *os.File
 	mirror *registry.Mirror
-	runner *engine.Engine // Daytona's
+	runner *engine.Engine // of Daytona
 }
 
-// Start starts a Cloud and returns when all of it answers. ctx is for starting only.
+// Start starts a Cloud and returns when all services are ready. ctx bounds the start only.
 func Start(ctx context.Context, o Options) (*Cloud, error) {
 	if len(o.Repositories) == 0 {
 		return nil, errors.New("localcloud: Options.Repositories is empty")
@@ -146,7 +148,8 @@ func (c *Cloud) start(ctx context.Context, o Options) (err error) {
 	return nil
 }
 
-// startDaytona starts Daytona. The builders start later because they must know its registry.
+// startDaytona starts Daytona. It must run before startDepot, because the builders' configuration contains the address
+// of Daytona's registry.
 func (c *Cloud) startDaytona(ctx context.Context, _ Options) (err error) {
 	all := []string{daytona.WriteSnapshots, daytona.DeleteSnapshots}
 	options := daytona.Options{
@@ -159,7 +162,7 @@ func (c *Cloud) startDaytona(ctx context.Context, _ Options) (err error) {
 			Keys: []daytona.Key{
 				{Name: "local cloud", Value: c.DaytonaKey, Permissions: all},
 				{Name: "reader", Value: c.DaytonaReadKey},
-				{Name: "late", Value: c.DaytonaExpiredKey, Permissions: all, Expires: time.Now().Add(-time.Hour)},
+				{Name: "expired", Value: c.DaytonaExpiredKey, Permissions: all, Expires: time.Now().Add(-time.Hour)},
 			},
 		}},
 	}
@@ -170,7 +173,7 @@ func (c *Cloud) startDaytona(ctx context.Context, _ Options) (err error) {
 	return err
 }
 
-// startDepot starts the builders, GitHub, whose tokens Depot trusts, and Depot.
+// startDepot starts the builders, GitHub, which issues OIDC tokens for Depot, and Depot.
 func (c *Cloud) startDepot(ctx context.Context, o Options) (err error) {
 	if c.Builders = o.Builders; c.Builders == nil {
 		c.Builders, err = builders.Start(ctx, builders.Options{
@@ -226,7 +229,7 @@ func (c *Cloud) startDoppler(ctx context.Context, o Options) (err error) {
 	return err
 }
 
-// depotCredential returns a password for a project's repository that is valid for an hour, as Depot's are.
+// depotCredential returns a password for a project's repository. Like Depot's, it is valid for an hour.
 func (c *Cloud) depotCredential(project string, push bool) (string, error) {
 	password := rand.Text()
 	c.Registry.AddAccount(registry.Account{
@@ -254,28 +257,29 @@ func (c *Cloud) Env() map[string]string {
 	return env
 }
 
-// Stop stops everything that Start started, in the reverse order of dependencies.
+// Stop stops all services that Start started. It stops each service before the services that it depends on.
 func (c *Cloud) Stop() error {
 	var errs []error
-	end := func(started bool, stop func() error) {
+	stopIf := func(started bool, stop func() error) {
 		if started {
 			errs = append(errs, stop())
 		}
 	}
-	end(c.Engine != nil, func() error { return c.Engine.Stop() })
-	end(c.Daytona != nil, func() error { return c.Daytona.Close() })
-	end(c.runner != nil, func() error { return c.runner.Stop() })
-	end(c.Doppler != nil, func() error { return c.Doppler.Close() })
-	end(c.Depot != nil, func() error { return c.Depot.Close() })
-	end(c.Builders != nil, func() error { return c.Builders.Stop() })
-	end(c.GitHub != nil, func() error { return c.GitHub.Close() })
-	end(c.Registry != nil, func() error { return c.Registry.Stop() })
-	end(c.mirror != nil, func() error { return c.mirror.Stop() })
-	end(c.lock != nil, func() error { return c.lock.Close() }) // unlocks it
+	stopIf(c.Engine != nil, func() error { return c.Engine.Stop() })
+	stopIf(c.Daytona != nil, func() error { return c.Daytona.Close() })
+	stopIf(c.runner != nil, func() error { return c.runner.Stop() })
+	stopIf(c.Doppler != nil, func() error { return c.Doppler.Close() })
+	stopIf(c.Depot != nil, func() error { return c.Depot.Close() })
+	stopIf(c.Builders != nil, func() error { return c.Builders.Stop() })
+	stopIf(c.GitHub != nil, func() error { return c.GitHub.Close() })
+	stopIf(c.Registry != nil, func() error { return c.Registry.Stop() })
+	stopIf(c.mirror != nil, func() error { return c.mirror.Stop() })
+	stopIf(c.lock != nil, func() error { return c.lock.Close() }) // unlocks it
 	return errors.Join(errs...)
 }
 
-// lock creates dir and fails if another cloud uses it. Closing the file, or the end of the process, unlocks it.
+// lock creates dir and locks it. It returns an error if another cloud uses dir. Closing the file or exiting the process
+// releases the lock.
 func lock(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -286,7 +290,7 @@ func lock(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		owner, _ := io.ReadAll(file)
-		err = fmt.Errorf("directory %s is in use by another local cloud (process %s): stop it, or use another directory",
+		err = fmt.Errorf("directory %s is in use by another local cloud, process %s (stop it or use another directory)",
 			dir, strings.TrimSpace(string(owner)))
 		return nil, errors.Join(err, file.Close())
 	}

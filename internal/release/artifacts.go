@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -18,11 +19,11 @@ import (
 	"golang.org/x/mod/semver"
 )
 
-// artifacts is the directory of a release, as scripts/release.sh makes it.
+// artifacts describes the directory that scripts/release.sh creates for a release.
 type artifacts struct {
 	path        string
 	server      string // https://github.com
-	owner, name string // of the repository
+	owner, name string // repository
 	version     string // v1.2.3
 	checksums   []byte // checksums.txt
 	changelog   string
@@ -32,7 +33,7 @@ type artifacts struct {
 // repositoryURL returns https://github.com/OWNER/NAME.
 func (a artifacts) repositoryURL() string { return a.server + "/" + a.owner + "/" + a.name }
 
-// maxProgramSize bounds an unpacked program in bytes, as actions/run.sh does.
+// maxProgramSize is the maximum size of an unpacked program in bytes, which is the limit in actions/run.sh.
 const maxProgramSize = 400000 * 512
 
 var (
@@ -43,12 +44,12 @@ var (
 	)
 )
 
-// readArtifacts reads a release's directory. It fails unless the directory holds exactly the files of a release, and
-// each program, unpacked, has the sum that checksums.txt names.
+// readArtifacts reads the directory of a release. It returns an error unless the directory contains exactly the files
+// of a release, and each unpacked program matches its checksum in checksums.txt.
 func readArtifacts(path string) (artifacts, error) {
 	a := artifacts{path: path, sums: map[string]string{}}
 	if err := a.read(); err != nil {
-		return artifacts{}, fmt.Errorf("%s is not a release: %w (run `make release` again)", path, err)
+		return artifacts{}, fmt.Errorf("read release %s: %w (run `make release` again)", path, err)
 	}
 	return a, nil
 }
@@ -70,7 +71,7 @@ func (a *artifacts) read() error {
 	}
 	slices.Sort(expected)
 	if got := slices.Sorted(maps.Keys(a.sums)); !slices.Equal(got, expected) {
-		return fmt.Errorf("it has the files %s instead of %s", strings.Join(got, ", "), strings.Join(expected, ", "))
+		return fmt.Errorf("unexpected files: got %s instead of %s", strings.Join(got, ", "), strings.Join(expected, ", "))
 	}
 	for name, want := range programs {
 		got, err := sumUnpacked(filepath.Join(a.path, name+".gz"))
@@ -78,7 +79,7 @@ func (a *artifacts) read() error {
 			return fmt.Errorf("unpack %s.gz: %w", name, err)
 		}
 		if got != want {
-			return fmt.Errorf("checksum mismatch for %s: got %s, checksums.txt has %s", name, got, want)
+			return fmt.Errorf("checksum mismatch for %s: got %s, want %s from checksums.txt", name, got, want)
 		}
 	}
 	return nil
@@ -99,24 +100,24 @@ func (a *artifacts) readChecksums() (programs map[string]string, err error) {
 	lines.Scan()
 	header := checksumsHeader.FindStringSubmatch(lines.Text())
 	if header == nil || !semver.IsValid(header[4]) {
-		return nil, fmt.Errorf("checksums.txt has an invalid first line %q", lines.Text())
+		return nil, fmt.Errorf("invalid header in checksums.txt: %q", lines.Text())
 	}
 	a.server, a.owner, a.name, a.version = header[1], header[2], header[3], header[4]
 	programs = map[string]string{}
 	for lines.Scan() {
 		line := checksumsLine.FindStringSubmatch(lines.Text())
 		if line == nil {
-			return nil, fmt.Errorf("checksums.txt has an invalid line %q", lines.Text())
+			return nil, fmt.Errorf("invalid line in checksums.txt: %q", lines.Text())
 		}
 		programs[line[2]] = line[1]
 	}
 	if len(programs) == 0 {
-		return nil, fmt.Errorf("checksums.txt names no program")
+		return nil, errors.New("checksums.txt lists no programs")
 	}
 	return programs, lines.Err()
 }
 
-// sumFiles sets sums. The changelog is not an asset: it is the text of the release.
+// sumFiles sets a.sums. It skips the changelog, which is the text of the release and not an asset.
 func (a *artifacts) sumFiles() error {
 	entries, err := os.ReadDir(a.path)
 	if err != nil {
@@ -136,7 +137,7 @@ func (a *artifacts) sumFiles() error {
 	return nil
 }
 
-// sumUnpacked returns the SHA-256 of what a gzip file holds.
+// sumUnpacked returns the SHA-256 of the content of a gzip file.
 func sumUnpacked(path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -150,7 +151,7 @@ func sumUnpacked(path string) (string, error) {
 	sum := sha256.New()
 	n, err := io.Copy(sum, io.LimitReader(unpacked, maxProgramSize+1))
 	if err == nil && n > maxProgramSize {
-		err = fmt.Errorf("it has more than %d bytes", maxProgramSize)
+		err = fmt.Errorf("program is larger than %d bytes", maxProgramSize)
 	}
 	return hex.EncodeToString(sum.Sum(nil)), err
 }

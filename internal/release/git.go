@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// localCommit returns the commit of the version's tag in this clone. It fails unless the commit holds the release's
-// checksums.
+// localCommit returns the commit of the version's tag in this clone. It returns an error unless the commit contains the
+// checksums of the artifacts.
 func (p *publisher) localCommit(ctx context.Context) (string, error) {
 	out, err := p.git.Output(ctx, "rev-parse", "--verify", "--end-of-options", "refs/tags/"+p.version+"^{commit}")
 	if err != nil {
@@ -16,7 +16,7 @@ func (p *publisher) localCommit(ctx context.Context) (string, error) {
 	commit := strings.TrimSpace(string(out))
 	if checksums, err := p.checksumsOf(ctx, commit); err != nil || checksums != string(p.checksums) {
 		return "", fmt.Errorf(
-			"tag %s of this clone is not the release in %s (delete the tag, then run scripts/release-commit.sh %s)",
+			"tag %s in this clone does not match the release in %s (delete the tag and run scripts/release-commit.sh %s)",
 			p.version, p.path, p.path)
 	}
 	return commit, nil
@@ -37,8 +37,8 @@ func (p *publisher) remoteTags(ctx context.Context) (map[string]string, error) {
 	return tags, nil
 }
 
-// pushTag points a tag of the repository to a commit. It fails if the tag no longer points to previous; "" means that
-// the tag does not exist.
+// pushTag moves a tag on GitHub to a commit. It returns an error if the tag does not point to previous. If previous is
+// "", the tag must not exist.
 func (p *publisher) pushTag(ctx context.Context, commit, tag, previous string) error {
 	ref := "refs/tags/" + tag
 	_, err := p.git.Output(ctx, "push", "--quiet", "--force-with-lease="+ref+":"+previous,
@@ -52,7 +52,7 @@ func (p *publisher) fetchCommit(ctx context.Context, commit string) error {
 	return err
 }
 
-// checksumsOf returns the checksums.txt in a release's commit.
+// checksumsOf returns the checksums.txt in a release commit.
 func (p *publisher) checksumsOf(ctx context.Context, commit string) (string, error) {
 	checksums, err := p.git.Output(ctx, "cat-file", "blob", commit+":actions/checksums.txt")
 	return string(checksums), err

@@ -22,31 +22,32 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
-// publisher publishes the artifacts of one release in a repository on GitHub.
+// publisher publishes the artifacts of a release on GitHub.
 type publisher struct {
 	artifacts
 	api       *github.Client
 	git       git.Git
-	downloads *http.Client // sends no token unless a request has one
+	downloads *http.Client // adds no credentials to requests
 	token     string
 	isPrivate bool // set by checkAccess
 	limits    limits
 	log       *runner.Runner
 }
 
-// limits bound one operation. A zero field means the default.
+// limits contains timeouts and waits. Zero fields have the default.
 type limits struct {
-	Request  time.Duration // one attempt without a file; 30 s
-	Transfer time.Duration // one attempt that uploads or downloads a file; 5 min
-	MinWait  time.Duration // before the second attempt; it doubles with each; 1 s
+	Request  time.Duration // timeout of an attempt without a file transfer. Default: 30 s
+	Transfer time.Duration // timeout of an attempt to upload or download a file. Default: 5 min
+	MinWait  time.Duration // wait before the second attempt, which grows with each attempt. Default: 1 s
 }
 
 const (
 	maxAttempts   = 4
-	maxRetryAfter = 30 * time.Second // a rate limit that lasts longer ends the operation
+	maxRetryAfter = 30 * time.Second // longer rate limits fail the operation
 )
 
-// newPublisher returns a publisher that uses the API at apiURL; "" means the API of the server in the artifacts.
+// newPublisher returns a publisher that uses the API at apiURL. If apiURL is "", it uses the API of the artifacts'
+// server.
 func newPublisher(a artifacts, apiURL, token string, l limits, log *runner.Runner) (*publisher, error) {
 	if token == "" {
 		return nil, errors.New("missing GITHUB_TOKEN (set it to a token with contents: write, for example $(gh auth token))")
@@ -66,7 +67,7 @@ func newPublisher(a artifacts, apiURL, token string, l limits, log *runner.Runne
 	l.Request = cmp.Or(l.Request, 30*time.Second)
 	l.Transfer = cmp.Or(l.Transfer, 5*time.Minute)
 	l.MinWait = cmp.Or(l.MinWait, time.Second)
-	// An operation is repeated as a whole, by retry, since it has to see what exists before it changes anything.
+	// The HTTP client does not retry. p.retry repeats whole operations, which check the existing state first.
 	once := httpclient.Policy{Attempts: 1, Timeout: l.Transfer}
 	api := github.NewClient(httpclient.Config{Policy: once}.Client()).WithAuthToken(token)
 	api.BaseURL = base
@@ -78,7 +79,7 @@ func newPublisher(a artifacts, apiURL, token string, l limits, log *runner.Runne
 	}, nil
 }
 
-// checkAccess checks that the token can read the repository, and sets isPrivate.
+// checkAccess checks that the token can read the repository, and sets p.isPrivate.
 func (p *publisher) checkAccess(ctx context.Context) error {
 	return p.retry(ctx, "open "+p.owner+"/"+p.name, p.limits.Request, func(ctx context.Context) error {
 		repository, _, err := p.api.Repositories.Get(ctx, p.owner, p.name)
@@ -90,7 +91,7 @@ func (p *publisher) checkAccess(ctx context.Context) error {
 	})
 }
 
-// listReleases returns the releases that the token can read, drafts included.
+// listReleases returns the releases that the token can read, including drafts.
 func (p *publisher) listReleases(ctx context.Context) ([]*github.RepositoryRelease, error) {
 	var all []*github.RepositoryRelease
 	for page := 1; page != 0; {
@@ -163,18 +164,18 @@ func (p *publisher) sumDownload(request *http.Request) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// errNotYet is an asset that does not exist: GitHub may serve it only some time after it was published.
+// errNotYet reports that an asset does not exist yet: GitHub may serve it with a delay after it is published.
 var errNotYet = errors.New("not published yet")
 
-// conflictError is a state of the repository that this program does not change. Its message is complete.
+// conflictError reports a state of the repository that the program does not change. Its message needs no context.
 type conflictError struct{ message string }
 
 func (e *conflictError) Error() string { return e.message }
 
 func conflictf(format string, args ...any) error { return &conflictError{fmt.Sprintf(format, args...)} }
 
-// retry does an operation and repeats it while its failure is temporary. timeout bounds one attempt. do must be safe
-// to repeat: it reads what exists before it changes anything. The error begins with op.
+// retry runs an operation and repeats it after temporary failures. timeout limits each attempt. do must be safe to
+// repeat: it must check the existing state before it changes anything. Errors begin with op, except conflict errors.
 func (p *publisher) retry(ctx context.Context, op string, timeout time.Duration, do func(context.Context) error) error {
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval = p.limits.MinWait
@@ -204,8 +205,8 @@ func (p *publisher) retry(ctx context.Context, op string, timeout time.Duration,
 	return p.describe(ctx, op, err)
 }
 
-// isTemporary reports whether an attempt that failed with err may succeed when it is repeated, and how long GitHub
-// asks to wait; 0 if it does not ask.
+// isTemporary reports whether an operation that failed with err may succeed if it is repeated, and how long to wait
+// first if GitHub specifies it.
 func isTemporary(err error) (wait time.Duration, temporary bool) {
 	if errors.Is(err, errNotYet) {
 		return 0, true
@@ -232,7 +233,7 @@ func isFormatError(err error) bool {
 		errors.As(err, new(*json.UnmarshalTypeError))
 }
 
-// responseOf returns the response that err reports; nil if it reports none.
+// responseOf returns the response that err contains, or nil.
 func responseOf(err error) *http.Response {
 	if e, ok := errors.AsType[*github.ErrorResponse](err); ok {
 		return e.Response
@@ -246,8 +247,8 @@ func responseOf(err error) *http.Response {
 	return nil
 }
 
-// describe returns the error of a failed operation: it begins with op and ends with a hint. It is a
-// *httpclient.APIError, or wraps a *git.Error, if GitHub or the network is the cause.
+// describe adds op and a hint to the error of an operation. The result is an *httpclient.APIError, or wraps a
+// *git.Error, if GitHub or the network caused the failure.
 func (p *publisher) describe(ctx context.Context, op string, err error) error {
 	service := httpclient.Service{Name: "GitHub", URL: p.server, Message: readMessage, Hints: p.hints()}
 	response := responseOf(err)
@@ -269,7 +270,7 @@ func (p *publisher) describe(ctx context.Context, op string, err error) error {
 const (
 	hintLater      = "try again later; see https://www.githubstatus.com"
 	hintToken      = "GITHUB_TOKEN is invalid or expired: set a new one"
-	hintPermission = "GITHUB_TOKEN lacks a permission: give the job `contents: write`"
+	hintPermission = "GITHUB_TOKEN lacks a permission: grant the job `contents: write`"
 )
 
 func (p *publisher) hints() []httpclient.Hint {
@@ -306,7 +307,7 @@ func (p *publisher) hintCompare() string {
 	return "compare with " + p.repositoryURL() + "/releases, and run the command again"
 }
 
-// readMessage reads an error of GitHub's API with its details.
+// readMessage returns the message and the details of an error response of GitHub's API.
 // https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api#validation-failed
 func readMessage(body []byte) (string, bool) {
 	var answer struct {

@@ -1,11 +1,11 @@
-// Release publishes on GitHub what scripts/release.sh makes:
+// Release publishes a release that scripts/release.sh created on GitHub:
 //
 //	go run ./internal/release publish dist/v1.2.3
 //	go run ./internal/release promote dist/v1.2.3
 //
-// publish pushes the tag, creates the release with its assets, and downloads each asset as users do. promote verifies
-// all of that again and moves the major version's tag, such as v1, to the release. Both can be run again: they keep
-// what is correct and refuse what differs. GITHUB_TOKEN needs contents: write.
+// publish pushes the tag, creates the release with its assets, and verifies each asset by downloading it. promote
+// verifies the release again and moves the tag of the major version, such as v1, to it. You can repeat both commands:
+// they keep matching tags and assets, and fail if they differ. GITHUB_TOKEN requires contents: write.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, stop) // a second signal kills the process
 	log := runner.New(os.Stdout, os.Stderr, os.Getenv)
 	if err := run(ctx, log, os.Args[1:], os.Getenv, limits{}); err != nil {
 		log.Fail(err, runner.Annotation{})
@@ -31,7 +31,7 @@ func main() {
 
 func run(ctx context.Context, log *runner.Runner, args []string, getenv func(string) string, l limits) error {
 	if len(args) != 2 || args[0] != "publish" && args[0] != "promote" {
-		return errors.New("usage: release publish|promote DIRECTORY (one that `make release` made, such as dist/v1.2.3)")
+		return errors.New("usage: release publish|promote DIRECTORY (created by `make release`, for example dist/v1.2.3)")
 	}
 	a, err := readArtifacts(args[1])
 	if err != nil {

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/mod/semver"
 )
 
-// promote moves the tag of the major version, such as v1, to the release, so that `uses: OWNER/NAME/build@v1` runs
-// it. It verifies the release first, and moves the tag neither to a candidate nor to a lower version.
+// promote moves the tag of the major version, such as v1, to the release, so that `uses: OWNER/NAME/build@v1` runs it.
+// It verifies the release first. It never moves the tag to a release candidate or to a lower version.
 func (p *publisher) promote(ctx context.Context) error {
 	major := semver.Major(p.version)
 	if isCandidate(p.version) {
-		return fmt.Errorf("%s is a release candidate: %s moves to releases only", p.version, major)
+		return fmt.Errorf("%s is a release candidate: %s moves only to releases", p.version, major)
 	}
 	if err := p.checkAccess(ctx); err != nil {
 		return err
@@ -43,10 +43,11 @@ func (p *publisher) moveMajorTag(ctx context.Context, major, commit string) erro
 	previous := highestVersionOn(tags, major)
 	switch {
 	case tags[major] == commit:
-		p.log.Infof("release: %s is %s already", major, p.version)
+		p.log.Infof("release: %s already points to %s", major, p.version)
 		return nil
 	case tags[major] != "" && previous == "":
-		return conflictf("tag %s points to %s, which is not a release (move it to one, or delete it)", major, tags[major])
+		return conflictf("tag %s points to %s, which is not a release (move the tag to a release or delete it)",
+			major, tags[major])
 	case tags[major] != "" && semver.Compare(previous, p.version) > 0:
 		p.log.Infof("release: %s stays at %s, which is newer than %s", major, previous, p.version)
 		return nil
@@ -58,8 +59,7 @@ func (p *publisher) moveMajorTag(ctx context.Context, major, commit string) erro
 	return nil
 }
 
-// highestVersionOn returns the highest version whose tag points to the same commit as the major version's; "" if none
-// does.
+// highestVersionOn returns the highest version with a tag on the same commit as the major version's tag, or "".
 func highestVersionOn(tags map[string]string, major string) (highest string) {
 	for tag, commit := range tags {
 		isVersion := semver.Canonical(tag) == tag && semver.Major(tag) == major
@@ -70,8 +70,8 @@ func highestVersionOn(tags map[string]string, major string) (highest string) {
 	return highest
 }
 
-// publishedCommit returns the commit of the version's tag on GitHub. It fails unless the commit holds the checksums
-// of the artifacts.
+// publishedCommit returns the commit of the version's tag on GitHub. It returns an error unless the commit contains the
+// checksums of the artifacts.
 func (p *publisher) publishedCommit(ctx context.Context) (commit string, err error) {
 	err = p.retry(ctx, "fetch the commit of "+p.version, p.limits.Request, func(ctx context.Context) error {
 		tags, err := p.remoteTags(ctx)
@@ -86,15 +86,15 @@ func (p *publisher) publishedCommit(ctx context.Context) (commit string, err err
 		}
 		checksums, err := p.checksumsOf(ctx, commit)
 		if err == nil && checksums != string(p.checksums) {
-			return conflictf("commit %s of tag %s on GitHub has other checksums than %s/checksums.txt (build its parent commit)",
-				commit, p.version, p.path)
+			return conflictf("checksum mismatch: commit %s of tag %s on GitHub does not contain %s/checksums.txt "+
+				"(build the release from its parent commit)", commit, p.version, p.path)
 		}
 		return err
 	})
 	return commit, err
 }
 
-// publishedRelease returns the version's release, which is neither a draft nor a pre-release.
+// publishedRelease returns the version's release. It returns an error if the release is a draft or a pre-release.
 func (p *publisher) publishedRelease(ctx context.Context) (release *github.RepositoryRelease, err error) {
 	err = p.retry(ctx, "get release "+p.version, p.limits.Request, func(ctx context.Context) error {
 		var response *github.Response
@@ -104,7 +104,7 @@ func (p *publisher) publishedRelease(ctx context.Context) (release *github.Repos
 			return conflictf("release %s is not published on GitHub (publish it first)", p.version)
 		case err == nil && release.GetPrerelease():
 			return conflictf(
-				"release %s is a pre-release on GitHub (clear that mark there, and run the command again)",
+				"release %s is a pre-release on GitHub (change it to a release there, and run the command again)",
 				p.version,
 			)
 		}

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// publish creates the release. If it is interrupted, it leaves at most a draft, which the next run completes.
+// publish publishes the release. If it is interrupted, it may leave a draft, which the next run completes.
 func (p *publisher) publish(ctx context.Context) error {
 	commit, err := p.localCommit(ctx)
 	if err != nil {
@@ -48,7 +48,7 @@ func (p *publisher) publish(ctx context.Context) error {
 	return nil
 }
 
-// publishTag pushes the version's tag unless the repository has it.
+// publishTag pushes the version's tag unless it exists on GitHub.
 func (p *publisher) publishTag(ctx context.Context, commit string) error {
 	return p.retry(ctx, "push tag "+p.version, p.limits.Request, func(ctx context.Context) error {
 		tags, err := p.remoteTags(ctx)
@@ -58,15 +58,15 @@ func (p *publisher) publishTag(ctx context.Context, commit string) error {
 		case tags[p.version] == commit:
 			return nil
 		case tags[p.version] != "":
-			return conflictf("tag %s exists on GitHub and points to another commit: got %s, want %s (release the next version)",
+			return conflictf("tag %s on GitHub points to another commit: got %s, want %s (release the next version)",
 				p.version, tags[p.version], commit)
 		}
 		return p.pushTag(ctx, commit, p.version, "")
 	})
 }
 
-// ensureRelease returns the version's release, which it creates as a draft if there is none, and the highest version
-// of the other published releases.
+// ensureRelease returns the version's release and the highest version of the other published releases. It creates a
+// draft if the release does not exist.
 func (p *publisher) ensureRelease(ctx context.Context) (release *github.RepositoryRelease, highest string, err error) {
 	const op = "create the release"
 	err = p.retry(ctx, op, p.limits.Request, func(ctx context.Context) error {
@@ -90,7 +90,7 @@ func (p *publisher) ensureRelease(ctx context.Context) (release *github.Reposito
 	if err != nil {
 		return nil, "", err
 	}
-	// GitHub serves uploads at another host than the API.
+	// Uploads use a different host than the API.
 	base, _, _ := strings.Cut(release.GetUploadURL(), "repos/")
 	p.api.UploadURL, err = p.api.BaseURL.Parse(base)
 	if err != nil || base == "" {
@@ -99,8 +99,8 @@ func (p *publisher) ensureRelease(ctx context.Context) (release *github.Reposito
 	return release, highest, nil
 }
 
-// findRelease finds the version's release, nil if there is none, and the highest version of the others. Drafts and
-// pre-releases do not count as others.
+// findRelease returns the version's release, or nil, and the highest version of the other releases. It ignores drafts
+// and pre-releases among the others.
 func (p *publisher) findRelease(all []*github.RepositoryRelease) (
 	release *github.RepositoryRelease, highest string, err error,
 ) {
@@ -118,7 +118,7 @@ func (p *publisher) findRelease(all []*github.RepositoryRelease) (
 	return release, highest, nil
 }
 
-// maxTransfers is how many assets are uploaded or downloaded at once.
+// maxTransfers is the maximum number of concurrent uploads or downloads.
 const maxTransfers = 4
 
 // uploadAssets uploads the assets that the draft lacks.
@@ -144,7 +144,7 @@ func (p *publisher) uploadAsset(ctx context.Context, id int64, name string) erro
 	case existing == nil:
 	case existing.GetState() == "uploaded":
 		return nil // publishDraft verifies its content
-	default: // an interrupted upload, which keeps the name taken
+	default: // delete an interrupted upload, which reserves the name
 		if _, err := p.api.Repositories.DeleteReleaseAsset(ctx, p.owner, p.name, existing.GetID()); err != nil {
 			return err
 		}
@@ -173,7 +173,7 @@ func (p *publisher) publishDraft(ctx context.Context, id int64, isLatest bool) e
 	})
 }
 
-// verifyPublished downloads each asset as users do: from a public repository without a token.
+// verifyPublished downloads and verifies each asset, without a token if the repository is public.
 func (p *publisher) verifyPublished(ctx context.Context, id int64) error {
 	if p.isPrivate {
 		return p.verifyAssets(ctx, id, p.sumAuthenticated)
@@ -181,7 +181,8 @@ func (p *publisher) verifyPublished(ctx context.Context, id int64) error {
 	return p.verifyAssets(ctx, id, p.sumPublic)
 }
 
-// verifyAssets fails unless the release has exactly the artifacts as its assets. download returns an asset's SHA-256.
+// verifyAssets returns an error unless the release's assets are identical to the artifacts. download returns the
+// SHA-256 of an asset.
 func (p *publisher) verifyAssets(
 	ctx context.Context, id int64, download func(context.Context, *github.ReleaseAsset) (string, error),
 ) error {

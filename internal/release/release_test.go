@@ -23,7 +23,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
-// environment is a GitHub stand-in with the repository org/sandbox-actions, and a clone of it, which is the current
+// environment is a GitHub stand-in with the repository org/sandbox-actions, and a clone of it. The clone is the current
 // directory.
 type environment struct {
 	*local.Server
@@ -34,7 +34,7 @@ type environment struct {
 const (
 	writeToken = "ghs_writes"
 	readToken  = "ghs_reads"
-	otherToken = "ghs_other" // writes to another repository
+	otherToken = "ghs_other" // can write only to another repository
 )
 
 func setup(t *testing.T, private bool) *environment {
@@ -73,7 +73,7 @@ func setup(t *testing.T, private bool) *environment {
 	return e
 }
 
-// sh runs a script without the user's git configuration, and returns its trimmed output.
+// sh runs a script in dir, without the user's git configuration, and returns its trimmed output.
 func sh(t *testing.T, dir, script string, args ...string) string {
 	t.Helper()
 	command := exec.Command("bash", append([]string{"-euc", script, "sh"}, args...)...)
@@ -87,7 +87,7 @@ func sh(t *testing.T, dir, script string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// makeRelease makes a release of HEAD with small programs, and returns its directory and its commit.
+// makeRelease creates a release of HEAD with small programs, and returns its directory and commit.
 func (e *environment) makeRelease(t *testing.T, version string) (dir, commit string) {
 	t.Helper()
 	dir = "dist/" + version
@@ -100,10 +100,10 @@ func (e *environment) makeRelease(t *testing.T, version string) (dir, commit str
 	return dir, commit
 }
 
-// testLimits make tests wait 10 ms instead of seconds.
+// testLimits shortens the waits between attempts.
 var testLimits = limits{MinWait: 10 * time.Millisecond}
 
-// run does what the program does, and returns its output.
+// run runs the program's command and returns its output.
 func (e *environment) run(ctx context.Context, token string, l limits, args ...string) (string, error) {
 	var out bytes.Buffer
 	env := map[string]string{"GITHUB_TOKEN": token, "GITHUB_API_URL": e.APIURL()}
@@ -121,18 +121,18 @@ func (e *environment) mustRun(t *testing.T, command, dir string) string {
 	return out
 }
 
-// pushURL is the repository's URL with credentials.
+// pushURL returns the repository's URL with credentials.
 func (e *environment) pushURL() string {
 	return "http://x:" + writeToken + "@" + strings.TrimPrefix(e.ServerURL(), "http://") + "/org/sandbox-actions"
 }
 
-// push changes the repository without the program.
+// push pushes to the repository without the program.
 func (e *environment) push(t *testing.T, refspec string) {
 	t.Helper()
 	sh(t, e.clone, `git push -q "$1" "$2"`, e.pushURL(), refspec)
 }
 
-// tag returns the commit of a tag in the repository; "none" if it does not exist.
+// tag returns the commit of a tag in the repository, or "none" if the tag does not exist.
 func (e *environment) tag(t *testing.T, name string) string {
 	t.Helper()
 	return strings.Fields(sh(t, e.clone, `git ls-remote "$1" "refs/tags/$2"; echo none`, e.pushURL(), name))[0]
@@ -222,7 +222,7 @@ func TestReleases(t *testing.T) {
 				if !candidate {
 					e.mustRun(t, "promote", dir)
 				} else if _, err := e.run(t.Context(), writeToken, testLimits, "promote", dir); err == nil ||
-					err.Error() != "v1.2.0-rc.1 is a release candidate: v1 moves to releases only" {
+					err.Error() != "v1.2.0-rc.1 is a release candidate: v1 moves only to releases" {
 					t.Errorf("promote %s: %v", dir, err)
 				}
 				release := e.release(t, step.version)
@@ -271,8 +271,8 @@ func TestReleases(t *testing.T) {
 	}
 }
 
-// The program refuses what it did not make, and leaves it unchanged.
-func TestRefusals(t *testing.T) {
+// The program rejects invalid artifacts and conflicting tags and releases, and does not change them.
+func TestConflicts(t *testing.T) {
 	e := setup(t, false)
 	publishFirst := func(change func(t *testing.T, version string)) func(t *testing.T, dir, version string) {
 		return func(t *testing.T, dir, version string) {
@@ -289,51 +289,51 @@ func TestRefusals(t *testing.T) {
 		want          string // part of the message
 	}{
 		{name: "no token", command: "publish", noToken: true, want: "missing GITHUB_TOKEN"},
-		{name: "an unknown token", command: "publish", token: "ghs_old", status: 401, want: "invalid or expired"},
-		{name: "a token that reads", command: "publish", token: readToken, want: "`contents: write`"},
-		{name: "a token of another repository", command: "publish", token: otherToken, want: "`contents: write`"},
+		{name: "invalid token", command: "publish", token: "ghs_old", status: 401, want: "invalid or expired"},
+		{name: "read-only token", command: "publish", token: readToken, want: "`contents: write`"},
+		{name: "token for another repository", command: "publish", token: otherToken, want: "`contents: write`"},
 		{
-			name: "a changed program", command: "publish", want: "checksum mismatch for action-test-linux-amd64: got ",
+			name: "changed program", command: "publish", want: "checksum mismatch for action-test-linux-amd64: got ",
 			before: func(t *testing.T, dir, _ string) {
 				sh(t, e.clone, `echo | gzip >"$1/action-test-linux-amd64.gz"`, dir)
 			},
 		},
 		{
-			name: "a program that is not packed", command: "publish", want: "unpack action-test-linux-amd64.gz: ",
+			name: "uncompressed program", command: "publish", want: "unpack action-test-linux-amd64.gz: ",
 			before: func(t *testing.T, dir, _ string) {
 				sh(t, e.clone, `echo >"$1/action-test-linux-amd64.gz"`, dir)
 			},
 		},
 		{
-			name: "a truncated program", command: "publish", want: "unpack action-test-linux-amd64.gz: ",
+			name: "truncated program", command: "publish", want: "unpack action-test-linux-amd64.gz: ",
 			before: func(t *testing.T, dir, _ string) {
 				sh(t, e.clone, `truncate -s -1 "$1/action-test-linux-amd64.gz"`, dir)
 			},
 		},
 		{
-			name: "an additional file", command: "publish",
+			name: "additional file", command: "publish",
 			want:   "checksums.txt, core, licenses.tar.gz, sbom.cdx.json instead of ",
 			before: func(t *testing.T, dir, _ string) { sh(t, e.clone, `echo >"$1/core"`, dir) },
 		},
 		{
-			name: "an invalid line in checksums.txt", command: "publish", want: `checksums.txt has an invalid line "rm -rf /"`,
+			name: "invalid line in checksums.txt", command: "publish", want: `invalid line in checksums.txt: "rm -rf /"`,
 			before: func(t *testing.T, dir, _ string) { sh(t, e.clone, `echo 'rm -rf /' >>"$1/checksums.txt"`, dir) },
 		},
 		{
-			name: "no program", command: "publish", want: "checksums.txt names no program",
+			name: "no program", command: "publish", want: "checksums.txt lists no programs",
 			before: func(t *testing.T, dir, _ string) { sh(t, e.clone, `sed -i 1q "$1/checksums.txt"`, dir) },
 		},
 		{
 			name: "no SBOM", command: "publish", want: "checksums.txt, licenses.tar.gz instead of ",
 			before: func(t *testing.T, dir, _ string) { sh(t, e.clone, `rm "$1/sbom.cdx.json"`, dir) },
 		},
-		{name: "an unknown command", command: "delete", want: "usage: release publish|promote DIRECTORY"},
+		{name: "unknown command", command: "delete", want: "usage: release publish|promote DIRECTORY"},
 		{
 			name: "no tag in the clone", command: "publish", want: "run scripts/release-commit.sh dist/",
 			before: func(t *testing.T, _, version string) { sh(t, e.clone, `git tag -d "$1"`, version) },
 		},
 		{
-			name: "another tag in the clone", command: "publish", want: "of this clone is not the release in dist/",
+			name: "another tag in the clone", command: "publish", want: "in this clone does not match the release in dist/",
 			before: func(t *testing.T, _, version string) { sh(t, e.clone, `git tag -f "$1" main`, version) },
 		},
 		{
@@ -341,13 +341,13 @@ func TestRefusals(t *testing.T) {
 			before: func(t *testing.T, _, version string) { e.push(t, "main:refs/tags/"+version) },
 		},
 		{
-			name: "a draft with another asset", command: "publish", want: "checksum mismatch for licenses.tar.gz in release v",
+			name: "draft with another asset", command: "publish", want: "checksum mismatch for licenses.tar.gz in release v",
 			before: func(t *testing.T, _, version string) {
 				e.uploadAsset(t, e.createDraft(t, version), "licenses.tar.gz", "other")
 			},
 		},
 		{
-			name: "a draft with an additional asset", command: "publish",
+			name: "draft with an additional asset", command: "publish",
 			want: "checksums.txt, core, licenses.tar.gz, sbom.cdx.json instead of ",
 			before: func(t *testing.T, _, version string) {
 				e.uploadAsset(t, e.createDraft(t, version), "core", "other")
@@ -361,7 +361,7 @@ func TestRefusals(t *testing.T) {
 			},
 		},
 		{
-			name: "a published release with another asset", command: "publish",
+			name: "published release with another asset", command: "publish",
 			want: "checksum mismatch for action-build-linux-amd64.gz in release v",
 			before: publishFirst(func(t *testing.T, version string) {
 				e.replaceAsset(t, version, "action-build-linux-amd64.gz", "other")
@@ -402,14 +402,14 @@ func TestRefusals(t *testing.T) {
 			before: publishFirst(func(t *testing.T, version string) { e.push(t, "+main:refs/tags/"+version) }),
 		},
 		{
-			name: "promote over another tag", command: "promote", want: ", which is not a release (move it to one",
+			name: "promote over another tag", command: "promote", want: ", which is not a release (move the tag",
 			before: publishFirst(func(t *testing.T, version string) {
 				e.push(t, "main:refs/tags/"+strings.TrimSuffix(version, ".1.0"))
 			}),
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			major := fmt.Sprintf("v%d", i+1) // each case has a major version of its own
+			major := fmt.Sprintf("v%d", i+1) // each case uses a different major version
 			version := major + ".1.0"
 			dir, _ := e.makeRelease(t, version)
 			if test.before != nil {
@@ -428,13 +428,13 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("status %d, want %d", got, test.status)
 			}
 			if after := e.tag(t, major); after != before {
-				t.Errorf("%s was on %s and is on %s", major, before, after)
+				t.Errorf("tag %s moved from %s to %s", major, before, after)
 			}
 		})
 	}
 }
 
-// A temporary fault of GitHub is retried. Another one ends the command, and the next run continues.
+// The program retries temporary failures of GitHub. Other failures end the command, and the next run continues.
 func TestFaults(t *testing.T) {
 	e := setup(t, false)
 	html := map[string]string{"Content-Type": "text/html"}
@@ -454,12 +454,12 @@ func TestFaults(t *testing.T) {
 	}{
 		{name: "the API fails twice", fault: local.Fault{Path: apiPath, Times: 2, Status: 502, Body: "<html>", Header: html}},
 		{name: "the API closes two connections", fault: local.Fault{Path: apiPath, Times: 2, Hangup: true}},
-		{name: "the API does not answer once", fault: local.Fault{Path: apiPath, Times: 1, Silence: true}},
+		{name: "the API does not respond once", fault: local.Fault{Path: apiPath, Times: 1, NoResponse: true}},
 		{name: "git fails twice", fault: local.Fault{Path: "/git-receive-pack", Times: 2, Status: 503}},
 		{name: "an upload fails twice", fault: local.Fault{Path: uploadPath, Times: 2, Status: 500}},
-		{name: "an upload is not answered once", fault: local.Fault{Path: uploadPath, Times: 1, Silence: true}},
+		{name: "an upload gets no response once", fault: local.Fault{Path: uploadPath, Times: 1, NoResponse: true}},
 		{name: "a download fails twice", fault: local.Fault{Path: downloadPath, Times: 2, Status: 500}},
-		{name: "a download is truncated once", fault: local.Fault{Path: local.Objects, Times: 1, Truncate: 4}},
+		{name: "a truncated download, once", fault: local.Fault{Path: local.Objects, Times: 1, Truncate: 4}},
 		{name: "an asset appears late", fault: local.Fault{Path: downloadPath, Times: 2, Status: 404}},
 		{name: "a rate limit of one second", fault: times(1, local.SecondaryLimit(403, time.Second))},
 
@@ -468,7 +468,7 @@ func TestFaults(t *testing.T) {
 			op: "open org/sandbox-actions", status: 502, hint: "https://www.githubstatus.com",
 		},
 		{
-			name: "the API does not answer", fault: local.Fault{Path: apiPath, Silence: true},
+			name: "the API does not respond", fault: local.Fault{Path: apiPath, NoResponse: true},
 			op: "open org/sandbox-actions", hint: "check the network", want: "deadline exceeded",
 		},
 		{
@@ -476,7 +476,7 @@ func TestFaults(t *testing.T) {
 			op: "open org/sandbox-actions", hint: "check the network", want: "EOF",
 		},
 		{
-			name: "a web page", fault: local.Fault{Path: apiPath, Status: 200, Body: "<html>", Header: html},
+			name: "web page", fault: local.Fault{Path: apiPath, Status: 200, Body: "<html>", Header: html},
 			op: "open org/sandbox-actions", hint: "check GITHUB_API_URL",
 		},
 		{
@@ -484,7 +484,7 @@ func TestFaults(t *testing.T) {
 			op: "open org/sandbox-actions", hint: "check GITHUB_API_URL",
 		},
 		{
-			name: "no such repository", fault: local.Fault{Path: apiPath, Status: 404, Body: `{"message":"Not Found"}`},
+			name: "unknown repository", fault: local.Fault{Path: apiPath, Status: 404, Body: `{"message":"Not Found"}`},
 			op: "open org/sandbox-actions", status: 404, hint: "/org/sandbox-actions exists",
 		},
 		{
@@ -496,19 +496,19 @@ func TestFaults(t *testing.T) {
 			op: "upload ", status: 422, hint: "/releases", want: "Validation Failed custom size too large",
 		},
 		{
-			name: "git gets no answer", fault: local.Fault{Path: "/info/refs", Silence: true},
+			name: "git gets no response", fault: local.Fault{Path: "/info/refs", NoResponse: true},
 			op: "push tag ", hint: "check the network", want: "deadline exceeded",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if testing.Short() && test.fault.Silence && test.fault.Times == 0 {
+			if testing.Short() && test.fault.NoResponse && test.fault.Times == 0 {
 				t.Skip("waits for four timeouts; run without -short")
 			}
 			dir, _ := e.makeRelease(t, fmt.Sprintf("v%d.0.0", i+1))
 			e.Fail(test.fault)
 			_, err := e.run(t.Context(), writeToken,
 				limits{Request: time.Second, Transfer: time.Second, MinWait: testLimits.MinWait}, "publish", dir)
-			e.Heal()
+			e.ClearFaults()
 			failed, ok := errors.AsType[*httpclient.APIError](err)
 			switch {
 			case test.op == "" && err != nil:
@@ -545,7 +545,7 @@ func TestFaults(t *testing.T) {
 			dir, _ := e.makeRelease(t, fmt.Sprintf("v%d.0.0", i+200))
 			e.Fail(test.fault)
 			_, err := e.run(t.Context(), writeToken, testLimits, "publish", dir)
-			e.Heal()
+			e.ClearFaults()
 			failed, ok := errors.AsType[*git.Error](err)
 			if !ok || failed.Cause != test.cause || !strings.HasPrefix(err.Error(), "push tag v") ||
 				!strings.Contains(err.Error(), test.want) {
@@ -555,11 +555,11 @@ func TestFaults(t *testing.T) {
 		})
 	}
 
-	t.Run("a changed download", func(t *testing.T) {
+	t.Run("changed download", func(t *testing.T) {
 		dir, _ := e.makeRelease(t, "v100.0.0")
 		e.Fail(local.Fault{Path: downloadPath + "v100.0.0/action-build-linux-amd64.gz", Status: 200, Body: "changed"})
 		_, err := e.run(t.Context(), writeToken, testLimits, "publish", dir)
-		e.Heal()
+		e.ClearFaults()
 		if want := "checksum mismatch for action-build-linux-amd64.gz in release v100.0.0"; err == nil ||
 			!strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
@@ -572,11 +572,11 @@ func times(n int, f local.Fault) local.Fault {
 	return f
 }
 
-// An interrupt leaves a draft, which the next run completes.
+// A canceled command leaves a draft, which the next run completes.
 func TestCancel(t *testing.T) {
 	e := setup(t, false)
 	dir, commit := e.makeRelease(t, "v1.0.0")
-	e.Fail(local.Fault{Path: "/api/uploads/", Silence: true})
+	e.Fail(local.Fault{Path: "/api/uploads/", NoResponse: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	isUpload := func(r local.Request) bool { return strings.Contains(r.Path, "/api/uploads/") }
 	go func() {
@@ -590,9 +590,9 @@ func TestCancel(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if !e.release(t, "v1.0.0").GetDraft() {
-		t.Error("there is no draft")
+		t.Error("the release is not a draft")
 	}
-	e.Heal()
+	e.ClearFaults()
 	e.mustRun(t, "publish", dir)
 	if e.release(t, "v1.0.0").GetDraft() || e.tag(t, "v1.0.0") != commit {
 		t.Error("the next run did not publish the draft")
@@ -615,11 +615,11 @@ func TestTokenIsNotAnArgument(t *testing.T) {
 		t.Fatalf("%v: %s", err, arguments)
 	}
 	if strings.Contains(string(arguments)+out, writeToken) {
-		t.Errorf("the token was shown: %s%s", arguments, out)
+		t.Errorf("the arguments or the output contain the token: %s%s", arguments, out)
 	}
 }
 
-// Variables of git in the caller's environment have no effect.
+// Git variables in the environment have no effect.
 func TestGitEnvironment(t *testing.T) {
 	e := setup(t, true)
 	dir, _ := e.makeRelease(t, "v1.0.0")
@@ -669,13 +669,13 @@ func TestNewPublisher(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := p.api.BaseURL.String(); got != test.want {
-			t.Errorf("the API of %s is %s, want %s", test.server, got, test.want)
+			t.Errorf("API URL of %s is %s, want %s", test.server, got, test.want)
 		}
 		if want := (limits{Request: 30 * time.Second, Transfer: 5 * time.Minute, MinWait: time.Second}); p.limits != want {
 			t.Errorf("%+v", p.limits)
 		}
 	}
 	if _, err := newPublisher(artifacts{server: "https://github.com"}, "github", "token", limits{}, log); err == nil {
-		t.Error("a GITHUB_API_URL without a host was accepted")
+		t.Error("newPublisher accepts a GITHUB_API_URL without a host")
 	}
 }

@@ -1,5 +1,5 @@
-// The programs that only tests, lint and the demo need. They live in a module of their own, so that none of
-// what they depend on is ever part of the actions' programs.
+// Programs that only tests, lint and the demo use. They are in a separate module, so that their dependencies do not
+// affect the actions' programs.
 module github.com/org/sandbox-actions/internal/tools
 
 go 1.26.8

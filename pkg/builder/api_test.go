@@ -140,12 +140,12 @@ func TestAPIErrors(t *testing.T) {
 			want: wantError{1, 200, true, "no build ID or token", hintURL},
 		},
 		{
-			name: "no response", fault: depotapi.Fault{Silence: true},
+			name: "no response", fault: depotapi.Fault{NoResponse: true},
 			want: wantError{1, 0, false, "no response within 100ms", hintNetwork},
 		},
 		{
 			name: "no response to an idempotent call", op: get,
-			fault: depotapi.Fault{Method: "GetBuildKitConnection", Silence: true},
+			fault: depotapi.Fault{Method: "GetBuildKitConnection", NoResponse: true},
 			want:  wantError{5, 0, false, "after 5 attempts", hintNetwork},
 		},
 		{
@@ -187,13 +187,13 @@ func TestAPIErrors(t *testing.T) {
 			}
 			var err error
 			if method == "CreateBuild" {
-				if test.fault.Silence {
+				if test.fault.NoResponse {
 					d.Policy.HTTP.Timeout = 100 * time.Millisecond
 				}
 				_, err = d.Acquire(t.Context(), Request{Platforms: []string{"linux/amd64"}})
 			} else {
 				lease := acquire(t, d, Request{Platforms: []string{"linux/amd64"}})
-				if test.fault.Silence {
+				if test.fault.NoResponse {
 					d.Policy.HTTP.Timeout = 100 * time.Millisecond
 				}
 				err = waitForMachine(t, d, lease, j.secrets()[1])
@@ -382,7 +382,7 @@ func TestContextCause(t *testing.T) {
 		name  string
 		fault depotapi.Fault
 	}{
-		{"API does not respond", depotapi.Fault{Method: "GetBuildKitConnection", Silence: true}},
+		{"API does not respond", depotapi.Fault{Method: "GetBuildKitConnection", NoResponse: true}},
 		{"API is unavailable", depotapi.Fault{
 			Method: "GetBuildKitConnection", Code: connect.CodeUnavailable, Header: retryLater,
 		}},

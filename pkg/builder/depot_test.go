@@ -301,7 +301,7 @@ func TestReleaseWhileWaiting(t *testing.T) {
 		fault   depotapi.Fault
 		waiting func(*depotapi.Server, *spyClock) bool
 	}{
-		{"API does not respond", depotapi.Fault{Method: method, Silence: true}, requested},
+		{"API does not respond", depotapi.Fault{Method: method, NoResponse: true}, requested},
 		{
 			"API is rate limited",
 			depotapi.Fault{Method: method, Code: connect.CodeResourceExhausted, Header: retryLater},
@@ -317,7 +317,7 @@ func TestReleaseWhileWaiting(t *testing.T) {
 				return calls(s, method, func(c depotapi.Call) bool { return c.State == "active" }) > 0
 			},
 		},
-		{"no response to any call", depotapi.Fault{Silence: true}, requested},
+		{"no response to any call", depotapi.Fault{NoResponse: true}, requested},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			start := startDepot
@@ -419,7 +419,7 @@ func TestAcquireCanceledWhileCreating(t *testing.T) {
 // Acquire returns when the grace period for CreateBuild ends.
 func TestAcquireCanceledWithoutResponse(t *testing.T) {
 	s := startDepot(t)
-	s.Fail(depotapi.Fault{Method: "CreateBuild", Silence: true})
+	s.Fail(depotapi.Fault{Method: "CreateBuild", NoResponse: true})
 	cause := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var running errgroup.Group

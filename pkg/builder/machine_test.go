@@ -66,11 +66,11 @@ func TestBrokenMachines(t *testing.T) {
 		want   []string
 	}{
 		{depotapi.Unreachable, false, []string{"connect: connection refused", hintNetwork}},
-		{depotapi.RefusesClient, false, []string{"remote error: tls: ", hintCertificates}},
+		{depotapi.ClientRejected, false, []string{"remote error: tls: ", hintCertificates}},
 		{depotapi.UntrustedServer, false, []string{"certificate signed by unknown authority", hintCertificates}},
 		{depotapi.NoCertificates, true, []string{"invalid CA certificate"}},
-		{depotapi.GarbledKey, true, []string{"invalid client certificate"}},
-		{depotapi.BadAddress, true, []string{"invalid machine address"}},
+		{depotapi.MalformedKey, true, []string{"invalid client certificate"}},
+		{depotapi.InvalidAddress, true, []string{"invalid machine address"}},
 	} {
 		t.Run(string(test.fault), func(t *testing.T) {
 			j := &journal{}

@@ -166,7 +166,7 @@ func TestPullCredentialErrors(t *testing.T) {
 			wantError{1, 200, true, "no password", "check DEPOT_API_URL"},
 		},
 		{
-			"no response", depotapi.Fault{Silence: true},
+			"no response", depotapi.Fault{NoResponse: true},
 			wantError{5, 0, false, "no response within 100ms", "check the network"},
 		},
 	} {
@@ -178,7 +178,7 @@ func TestPullCredentialErrors(t *testing.T) {
 			})
 			d := depot(s, &journal{}, "project-token")
 			lease := acquire(t, d, Request{Save: true})
-			if test.fault.Silence {
+			if test.fault.NoResponse {
 				d.Policy.HTTP.Timeout = 100 * time.Millisecond
 			}
 			test.fault.Method = "GetPullInfo"

@@ -333,7 +333,7 @@ func TestForkWithoutToken(t *testing.T) {
 			fault: depotapi.Fault{Method: "claim", Status: 200, Body: `{"exchangeURL":"http://127.0.0.1:1/exchange"}`},
 		},
 		{
-			name: "no response", event: fork, fault: depotapi.Fault{Method: "claim", Silence: true},
+			name: "no response", event: fork, fault: depotapi.Fault{Method: "claim", NoResponse: true},
 			want: "no response within 50ms, after 4 attempts (check the network, and rerun the job)",
 		},
 		{
@@ -360,7 +360,7 @@ func TestForkWithoutToken(t *testing.T) {
 			if test.fault.Method == "exchange" {
 				d.ChallengeTimeout = 300 * time.Millisecond
 			}
-			if test.fault.Silence {
+			if test.fault.NoResponse {
 				d.OIDC.HTTP.Policy.Timeout = 50 * time.Millisecond
 			}
 			_, err := d.Token(t.Context())

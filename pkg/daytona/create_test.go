@@ -83,16 +83,19 @@ func TestCreate(t *testing.T) {
 	}{
 		{name: "success", posts: 1, left: 1},
 		{name: "own organization", organization: "org-1", posts: 1, left: 1},
-		{name: "created, connection reset", post: cloud.Fault{Break: true, After: true, Times: 1}, posts: 1, left: 1},
+		{
+			name: "created, connection reset", posts: 1, left: 1,
+			post: cloud.Fault{Hangup: true, ReplaceResponse: true, Times: 1},
+		},
 		{
 			name: "created, proxy error", posts: 1, left: 1,
-			post: cloud.Fault{Status: 504, Body: "<html>", After: true, Times: 1},
+			post: cloud.Fault{Status: 504, Body: "<html>", ReplaceResponse: true, Times: 1},
 		},
 		{
 			name: "created, unexpected response", posts: 1, left: 1,
-			post: cloud.Fault{Status: 200, Body: "<html>", After: true, Times: 1},
+			post: cloud.Fault{Status: 200, Body: "<html>", ReplaceResponse: true, Times: 1},
 		},
-		{name: "not created, connection reset", post: cloud.Fault{Break: true, Times: 1}, posts: 2, left: 1},
+		{name: "not created, connection reset", post: cloud.Fault{Hangup: true, Times: 1}, posts: 2, left: 1},
 		{name: "500 once", post: cloud.Fault{Status: 500, Times: 1}, posts: 2, left: 1},
 		{
 			name: "persistent 500", post: cloud.Fault{Status: 500, Message: "oh"}, posts: 4, status: 500,
@@ -149,7 +152,7 @@ func TestCreate(t *testing.T) {
 			for _, f := range test.faults {
 				s.Fail(f)
 			}
-			if test.post.Status != 0 || test.post.Break {
+			if test.post.Status != 0 || test.post.Hangup {
 				test.post.Method, test.post.Path = "POST", "/snapshots"
 				s.Fail(test.post)
 			}
@@ -163,7 +166,7 @@ func TestCreate(t *testing.T) {
 			if posts := countRequests(s, "POST"); posts != test.posts {
 				t.Errorf("got %d requests, want %d", posts, test.posts)
 			}
-			s.Heal()
+			s.ClearFaults()
 			if err == nil {
 				checkCreated(t, c, created, r)
 			}
@@ -192,7 +195,7 @@ func checkCreated(t *testing.T, c *Client, created Snapshot, r Request) {
 
 func TestCreateCanceled(t *testing.T) {
 	interrupted := errors.New("interrupted")
-	silentGet := cloud.Fault{Method: "GET", Path: "/snapshots/app-1", Silence: true}
+	silentGet := cloud.Fault{Method: "GET", Path: "/snapshots/app-1", NoResponse: true}
 	silentGetOnce := silentGet
 	silentGetOnce.Times = 1 // so that Create is canceled while it looks for the snapshot
 	const pushed = "the image that was pushed"
@@ -205,31 +208,31 @@ func TestCreateCanceled(t *testing.T) {
 		want     string // in addition to the cause
 		left     bool
 	}{
-		{name: "created, response pending", post: cloud.Fault{Silence: true, After: true}},
+		{name: "created, response pending", post: cloud.Fault{NoResponse: true, ReplaceResponse: true}},
 		{
-			name: "created, connection reset", post: cloud.Fault{Break: true, After: true},
+			name: "created, connection reset", post: cloud.Fault{Hangup: true, ReplaceResponse: true},
 			faults: []cloud.Fault{silentGetOnce},
 		},
-		{name: "not created", post: cloud.Fault{Silence: true}},
+		{name: "not created", post: cloud.Fault{NoResponse: true}},
 		{
 			name: "name taken by another image", existing: &cloud.Snapshot{Image: "other:1", State: "error"},
-			post: cloud.Fault{Silence: true}, left: true,
+			post: cloud.Fault{NoResponse: true}, left: true,
 		},
 		{
 			name: "active snapshot of another run", existing: &cloud.Snapshot{Image: pushed, State: "active"},
-			post: cloud.Fault{Silence: true}, left: true,
+			post: cloud.Fault{NoResponse: true}, left: true,
 		},
 		{
 			name: "pending snapshot of the image", existing: &cloud.Snapshot{Image: pushed, State: "pending"},
-			post: cloud.Fault{Silence: true},
+			post: cloud.Fault{NoResponse: true},
 		},
 		{
-			name: "delete fails", post: cloud.Fault{Silence: true, After: true}, left: true,
+			name: "delete fails", post: cloud.Fault{NoResponse: true, ReplaceResponse: true}, left: true,
 			faults: []cloud.Fault{{Method: "DELETE", Status: 403, Message: "Access denied"}},
 			want:   "could not be deleted (run `action-snapshot delete app-1`)",
 		},
 		{
-			name: "Daytona does not respond", post: cloud.Fault{Silence: true, After: true}, left: true,
+			name: "Daytona does not respond", post: cloud.Fault{NoResponse: true, ReplaceResponse: true}, left: true,
 			faults: []cloud.Fault{silentGet}, grace: 100 * time.Millisecond, want: "snapshot app-1 may have been created",
 		},
 	} {
@@ -257,7 +260,7 @@ func TestCreateCanceled(t *testing.T) {
 			go func() {
 				defer close(canceled)
 				defer cancel(interrupted)
-				for test.post.After { // until the snapshot exists
+				for test.post.ReplaceResponse { // until the snapshot exists
 					if list, err := c.List(ctx, "app-1"); err != nil || len(list) == 1 {
 						return
 					}
@@ -269,7 +272,7 @@ func TestCreateCanceled(t *testing.T) {
 			}
 			checkError(t, err, cmp.Or(test.want, "interrupted"))
 			<-canceled
-			s.Heal()
+			s.ClearFaults()
 			list, err := c.List(t.Context(), "")
 			checkError(t, err, "")
 			list = slices.DeleteFunc(list, func(s Snapshot) bool { return s.State == Removing })

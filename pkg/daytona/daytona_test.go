@@ -34,7 +34,7 @@ func startCloud(t *testing.T, change func(*cloud.Options)) *cloud.Server {
 			{
 				ID: "org-1", Name: "one", UserTokens: []string{userToken}, Snapshots: 9,
 				Regions: []cloud.Region{
-					{ID: "us", Name: "US"}, {ID: "eu", Name: "EU", MaxCPU: 2}, {ID: "void", Name: "Void", Empty: true},
+					{ID: "us", Name: "US"}, {ID: "eu", Name: "EU", MaxCPU: 2}, {ID: "void", Name: "Void", NoRunners: true},
 				},
 				Keys: []cloud.Key{
 					{
@@ -366,23 +366,23 @@ func TestErrors(t *testing.T) {
 			name: "echoed key", fault: cloud.Fault{Status: 401, Message: "dtn_all is bad"}, requests: 1,
 			want: "*** is bad",
 		},
-		{name: "connection reset once", fault: cloud.Fault{Break: true, Times: 1}, requests: 2},
+		{name: "connection reset once", fault: cloud.Fault{Hangup: true, Times: 1}, requests: 2},
 		{
-			name: "persistent connection reset", fault: cloud.Fault{Break: true}, requests: 4,
+			name: "persistent connection reset", fault: cloud.Fault{Hangup: true}, requests: 4,
 			want: "cannot reach " + s.URL() + " … (check the network, DAYTONA_API_URL",
 		},
-		{name: "no response", fault: cloud.Fault{Silence: true}, requests: 4, want: "no response within 50ms"},
+		{name: "no response", fault: cloud.Fault{NoResponse: true}, requests: 4, want: "no response within 50ms"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			sent := &countingTransport{Transport: http.Transport{DisableKeepAlives: true}}
 			c := newClient(s, "dtn_all")
 			c.HTTP.Base = sent
-			if test.fault.Silence {
+			if test.fault.NoResponse {
 				c.HTTP.Policy.Timeout = 50 * time.Millisecond
 			}
 			test.fault.Path = "/regions"
 			s.Fail(test.fault)
-			defer s.Heal()
+			defer s.ClearFaults()
 			_, err := c.Regions(t.Context())
 			checkError(t, err, test.want)
 			if n := sent.n.Load(); n != test.requests {

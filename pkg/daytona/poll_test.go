@@ -31,10 +31,11 @@ func TestWaitUntilActive(t *testing.T) {
 		log      string
 	}{
 		{name: "success", state: Active, states: "pending pulling active"},
-		{name: "unknown state", fault: cloud.Strange, state: Active, states: "pending pulling propagating active"},
+		{name: "unknown state", fault: cloud.UnknownState, state: Active, states: "pending pulling propagating active"},
 		{
-			name: "active once, then failed", fault: cloud.Falls, state: Failed, states: "pending pulling active error",
-			want: "snapshot app-1 is in state error: Timeout processing snapshot on initial runner (try again, or make",
+			name: "active once, then failed", fault: cloud.FailsAfterActive, state: Failed,
+			states: "pending pulling active error",
+			want:   "snapshot app-1 is in state error: Timeout processing snapshot on initial runner (try again, or make",
 		},
 		{
 			name: "image not found", state: Failed, states: "error",
@@ -60,7 +61,7 @@ func TestWaitUntilActive(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := startCloud(t, func(o *cloud.Options) { o.Linger = 1 })
+			s := startCloud(t, func(o *cloud.Options) { o.ReadsPerState = 1 })
 			c := newClient(s, "dtn_all")
 			var id string
 			if test.existing != nil {
@@ -166,7 +167,7 @@ func TestWaitUntilActiveFailures(t *testing.T) {
 	})
 	t.Run("key revoked", func(t *testing.T) {
 		s.Fail(cloud.Fault{Status: 401, Message: "Invalid credentials"})
-		defer s.Heal()
+		defer s.ClearFaults()
 		_, err := c.WaitUntilActive(t.Context(), created.ID, nil)
 		if httpclient.Status(err) != http.StatusUnauthorized {
 			t.Error(err)
@@ -232,7 +233,7 @@ func TestWaitUntilActiveOutages(t *testing.T) {
 }
 
 func TestWaitUntilRemoved(t *testing.T) {
-	s := startCloud(t, func(o *cloud.Options) { o.Linger = 2 })
+	s := startCloud(t, func(o *cloud.Options) { o.ReadsPerState = 2 })
 	c, ctx := newClient(s, "dtn_all"), t.Context()
 	id := s.Put(cloud.Snapshot{Organization: "org-1", Name: "kept", State: "error"})
 	checkError(t, c.WaitUntilRemoved(ctx, id), "snapshot kept was deleted, but is now error")
@@ -252,7 +253,7 @@ func TestWaitUntilRemoved(t *testing.T) {
 }
 
 func TestWaitForImage(t *testing.T) {
-	s := startCloud(t, func(o *cloud.Options) { o.Late = 3 })
+	s := startCloud(t, func(o *cloud.Options) { o.ReadsUntilVisible = 3 })
 	c := newClient(s, "dtn_all")
 	access, ref := push(t, c, image(t))
 	digest, err := c.WaitForImage(t.Context(), access, ref)

@@ -59,7 +59,7 @@ func TestFindAndList(t *testing.T) {
 }
 
 func TestActivate(t *testing.T) {
-	s := startCloud(t, func(o *cloud.Options) { o.Linger = 1 })
+	s := startCloud(t, func(o *cloud.Options) { o.ReadsPerState = 1 })
 	c, ctx := newClient(s, "dtn_all"), t.Context()
 	_, ref := push(t, c, image(t))
 	put := func(name, state string) string {
@@ -74,7 +74,7 @@ func TestActivate(t *testing.T) {
 		_, err = c.WaitUntilActive(ctx, id, nil)
 		checkError(t, err, "")
 	}
-	s.Fail(cloud.Fault{Method: "POST", Status: 502, Body: "<html>", After: true, Times: 1})
+	s.Fail(cloud.Fault{Method: "POST", Status: 502, Body: "<html>", ReplaceResponse: true, Times: 1})
 	_, err := c.Activate(ctx, put("two", "inactive"))
 	checkError(t, err, "")
 	for _, test := range []struct {
@@ -93,7 +93,7 @@ func TestActivate(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			if test.fault.Status != 0 {
 				s.Fail(test.fault)
-				defer s.Heal()
+				defer s.ClearFaults()
 			}
 			_, err := newClient(s, test.key).Activate(ctx, put(test.name, test.state))
 			checkError(t, err, test.want)
@@ -120,7 +120,7 @@ func TestDelete(t *testing.T) {
 	if _, found, err := c.Find(ctx, "one"); !found || err != nil {
 		t.Error(found, err)
 	}
-	s.Fail(cloud.Fault{Method: "DELETE", Break: true, After: true, Times: 1})
+	s.Fail(cloud.Fault{Method: "DELETE", Hangup: true, ReplaceResponse: true, Times: 1})
 	checkError(t, c.Delete(ctx, id), "")
 	checkError(t, c.WaitUntilRemoved(ctx, id), "")
 	checkError(t, c.Delete(ctx, id), "")

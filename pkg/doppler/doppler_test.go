@@ -349,7 +349,7 @@ func TestSet(t *testing.T) {
 		{
 			name: "response lost", client: dev, want: both, changed: true, writes: onlyName, posts: 2, after: "new",
 			fault: func(*local.Server) local.Fault {
-				return local.Fault{Method: "POST", Times: 1, Status: 502, Late: true}
+				return local.Fault{Method: "POST", Times: 1, Status: 502, ReplaceResponse: true}
 			},
 		},
 		{
@@ -622,7 +622,7 @@ func TestUnreachable(t *testing.T) {
 
 func TestTimeout(t *testing.T) {
 	s := start(t, "")
-	s.Fail(local.Fault{Silence: true})
+	s.Fail(local.Fault{NoResponse: true})
 	client := Client{Token: readToken}.withServer(s)
 	client.HTTP.Policy.Timeout = 20 * time.Millisecond
 	_, err := client.Secrets(t.Context())
@@ -636,7 +636,7 @@ func TestCancel(t *testing.T) {
 	s := start(t, "")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	interrupted := errors.New("interrupted")
-	s.Fail(local.Fault{Before: func() { cancel(interrupted) }, Silence: true})
+	s.Fail(local.Fault{Before: func() { cancel(interrupted) }, NoResponse: true})
 	if _, err := (Client{Token: readToken}).withServer(s).Secrets(ctx); err != interrupted {
 		t.Errorf("got %v, want the cause", err)
 	}

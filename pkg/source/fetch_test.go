@@ -150,7 +150,7 @@ func TestFetchHidesTokenAndCancels(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
 	}
-	injectFaults(t, standin.Fault{Path: "/git-upload-pack", Silence: true})
+	injectFaults(t, standin.Fault{Path: "/git-upload-pack", NoResponse: true})
 	dir := filepath.Join(t.TempDir(), "source")
 	before := len(hub.Requests())
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -254,7 +254,7 @@ func TestFetchFails(t *testing.T) {
 			"web page instead of a pack", "app", goodToken, sha,
 			standin.Fault{Path: "app/git-upload-pack", Status: 200, Body: "<html>"}, git.Network, 3, "GITHUB_SERVER_URL",
 		},
-		{"no answer", "app", goodToken, sha, onServer(standin.Fault{Silence: true}), git.Network, 3, "check the network"},
+		{"no answer", "app", goodToken, sha, onServer(standin.Fault{NoResponse: true}), git.Network, 3, "check the network"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.fault.Path != "" {

@@ -83,7 +83,7 @@ func fromHub(name, token string) Repository {
 // injectFaults makes the hub fail until the end of the test.
 func injectFaults(t *testing.T, faults ...standin.Fault) {
 	t.Helper()
-	t.Cleanup(hub.Heal)
+	t.Cleanup(hub.ClearFaults)
 	for _, f := range faults {
 		hub.Fail(f)
 	}

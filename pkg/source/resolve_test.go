@@ -234,12 +234,12 @@ func TestResolveAPIFailures(t *testing.T) {
 			"closed connection", standin.Fault{Path: "/api/v3/", Hangup: true}, 4, 0,
 			[]string{"cannot reach", "GITHUB_API_URL"},
 		},
-		{"no answer", standin.Fault{Silence: true}, 4, 0, []string{"no response within 100ms", "check the network"}},
+		{"no answer", standin.Fault{NoResponse: true}, 4, 0, []string{"no response within 100ms", "check the network"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			injectFaults(t, test.fault)
 			r := fromHub("app", goodToken)
-			if test.fault.Silence {
+			if test.fault.NoResponse {
 				r.HTTP.Policy.Timeout = 100 * time.Millisecond
 			}
 			before := len(hub.Requests())
@@ -428,7 +428,7 @@ func TestResolveNestedTags(t *testing.T) {
 }
 
 func TestCanceledResolve(t *testing.T) {
-	injectFaults(t, standin.Fault{Path: "/api/v3/", Silence: true})
+	injectFaults(t, standin.Fault{Path: "/api/v3/", NoResponse: true})
 	before := len(hub.Requests())
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("timed out")

@@ -1,3 +1,3 @@
-// Package commands runs the commands of the documents. It is apart from package e2e, whose tests share a local cloud, so
-// that both can run at the same time.
+// Package commands runs the commands of the documents. It is separate from package e2e, so that both run at the same
+// time: the tests of e2e share a local cloud, and run one after another.
 package commands

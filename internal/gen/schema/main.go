@@ -1,4 +1,4 @@
-// Command schema generates pkg/suite/schema.json from the types that define the suite's format.
+// Command schema generates pkg/suite/schema.json from the types of the suite format.
 package main
 
 import (
@@ -22,16 +22,16 @@ func main() {
 		err = os.WriteFile("schema.json", schema, 0o644)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(os.Stderr, "schema:", err)
 		os.Exit(1)
 	}
 }
 
-// form is a type with a YAML form of its own.
+// form is implemented by types with a custom YAML form.
 type form interface{ JSONForm() string }
 
-// suiteSchema returns the JSON schema of a suite. The working directory must be pkg/suite, because the descriptions are
-// the comments in its source.
+// suiteSchema returns the JSON schema of a suite. The working directory must be pkg/suite, because the descriptions
+// come from the comments in its source.
 func suiteSchema() ([]byte, error) {
 	definitions := jsonschema.Definitions{}
 	var failed error
@@ -81,8 +81,8 @@ func suiteSchema() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// complete adds to a mapping's definition what invopop/jsonschema has no tags for: the keywords in the schema tag of
-// its Position, and its short form.
+// complete adds to a mapping's definition what invopop/jsonschema does not support: the keywords in the schema tag of
+// its Position field, and its short form.
 func complete(definitions jsonschema.Definitions, t reflect.Type) error {
 	definition := definitions[t.Name()]
 	if definition == nil {
@@ -136,7 +136,7 @@ func isMapping(t reflect.Type) bool {
 	return false
 }
 
-// mappings returns the struct types with keys that t consists of, each once.
+// mappings appends to seen the mapping types that t contains, each once.
 func mappings(t reflect.Type, seen []reflect.Type) []reflect.Type {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map:

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// Attach returns the daemons that another process, or another Builders, started: by platform their addresses, unix://….
-// Its Stop closes the connections that were opened through it, and leaves the daemons running.
+// Attach returns Builders for daemons that another process, or another Builders, started. addresses holds the unix://
+// address of each platform's daemon. Stop closes the connections opened through it and leaves the daemons running.
 func Attach(addresses map[string]string) (*Builders, error) {
 	b := &Builders{machines: map[string]*machine{}, connections: map[*Connection]struct{}{}, tap: io.Discard}
 	for platform, address := range addresses {
 		socket, ok := strings.CutPrefix(address, "unix://")
 		if !ok {
-			return nil, fmt.Errorf("builders: address %q of %s must begin with unix://", address, platform)
+			return nil, fmt.Errorf("builders: attach to %s: address %q must begin with unix://", platform, address)
 		}
 		b.machines[platform] = &machine{platform: platform, socket: socket}
 	}

@@ -1,7 +1,7 @@
-// Package builders is the stand-in for Depot's machines: real, stock BuildKit daemons, one per platform, reachable over
-// TCP with a certificate for one build.
+// Package builders stands in for Depot's machines. It runs one unmodified BuildKit daemon per platform, and opens a TCP
+// listener with its own certificates for each build.
 //
-// The daemons keep their layer cache in a state directory, so that builds share it, as at Depot.
+// The daemons keep their layer cache in a state directory, so builds share it, as on Depot.
 package builders
 
 import (
@@ -20,26 +20,26 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Options says which daemons to start, and where they keep what they build.
+// Options selects the daemons to start and configures their storage and registries.
 type Options struct {
-	// Dir holds the layer cache, which survives Stop, and the daemons' configuration and logs. Only one Builders may use
+	// Dir holds the daemons' configuration and logs, and the layer cache, which survives Stop. Only one Builders may use
 	// it at a time.
 	Dir string
-	// Platforms that have a machine. Default: linux/amd64 and linux/arm64. A daemon for another architecture than the
-	// host's only builds Dockerfiles without RUN.
+	// Platforms lists the platforms to start a machine for. Default: linux/amd64 and linux/arm64. If the architecture
+	// differs from the host's, the daemon builds only Dockerfiles without RUN.
 	Platforms []string
 	// Mirrors maps a registry's host (docker.io) to the host:port that serves its images over plain HTTP.
 	Mirrors map[string]string
-	// Insecure lists the registries, host:port, that use plain HTTP.
+	// Insecure lists registries (host:port) that use plain HTTP.
 	Insecure []string
-	// Program is the BuildKit daemon. Default: .cache/bin/buildkitd of this module.
+	// Program is the path of buildkitd. Default: .cache/bin/buildkitd in the checkout.
 	Program string
 }
 
-// Builders are running daemons. Stop ends them.
+// Builders is a set of running BuildKit daemons. Stop stops them.
 type Builders struct {
 	machines map[string]*machine // by platform
-	sockets  string              // directory, accessible by its owner only
+	sockets  string              // directory with mode 0700
 
 	mutex       sync.Mutex
 	connections map[*Connection]struct{}
@@ -47,11 +47,11 @@ type Builders struct {
 	stopped     bool
 }
 
-// ErrNoMachine is returned by Open for a platform without a machine.
+// ErrNoMachine reports that no daemon runs for the platform passed to Open.
 var ErrNoMachine = errors.New("no machine for this platform")
 
-// Start starts a daemon per platform and returns once all of them answer. It needs root, as RUN in a Dockerfile does.
-// ctx is for starting only: the daemons run until Stop, or until this process ends for any reason.
+// Start starts a daemon for each platform and returns when all of them accept requests. It requires root, because the
+// daemons run containers. ctx bounds the start only: the daemons run until Stop is called or this process exits.
 func Start(ctx context.Context, o Options) (*Builders, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("builders: start buildkitd: permission denied (run as root)")
@@ -67,7 +67,7 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 	if err != nil {
 		return nil, fmt.Errorf("builders: %w", err)
 	}
-	// The path of a socket is limited to 107 bytes, which Dir may exceed.
+	// Socket paths are limited to 107 bytes, so the sockets cannot be in Dir.
 	sockets, err := os.MkdirTemp("", "builders-")
 	if err != nil {
 		return nil, fmt.Errorf("builders: %w", err)
@@ -100,8 +100,8 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 	return b, nil
 }
 
-// Open makes a platform's machine available to one build: at a TCP address on loopback, with certificates that are
-// valid for lifetime and for this address only. Close the connection when the build ends.
+// Open opens a loopback TCP listener to a platform's daemon for one build. The listener accepts only this connection's
+// certificates, which are valid for lifetime. The caller must close the connection when the build ends.
 func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, error) {
 	m := b.machines[platform]
 	if m == nil {
@@ -125,16 +125,16 @@ func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, e
 	return c, nil
 }
 
-// Tap copies what clients send to the daemons to w, unencrypted, for connections opened from now on. w must be safe for
-// concurrent use, and must not fail.
+// Tap copies the decrypted data that clients send to the daemons to w. It affects connections opened after the call. w
+// must be safe for concurrent use and must not return errors.
 func (b *Builders) Tap(w io.Writer) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
 	b.tap = w
 }
 
-// Address is the daemon's own address, unix://…, for clients other than Depot's. It is "" for a platform without a
-// machine.
+// Address returns the unix:// address of a platform's daemon for clients that do not use Depot's API, or "" if the
+// platform has no daemon.
 func (b *Builders) Address(platform string) string {
 	if m := b.machines[platform]; m != nil {
 		return "unix://" + m.socket
@@ -142,8 +142,8 @@ func (b *Builders) Address(platform string) string {
 	return ""
 }
 
-// Stop closes all connections, stops the daemons and their containers, and removes their mounts. The layer cache stays.
-// It may be called twice.
+// Stop closes all connections, stops the daemons and their containers, and removes their mounts. It keeps the layer
+// cache. Calling Stop again has no effect.
 func (b *Builders) Stop() error {
 	b.mutex.Lock()
 	b.stopped = true
@@ -163,7 +163,7 @@ func (b *Builders) Stop() error {
 	return errors.Join(group.Wait(), os.RemoveAll(b.sockets))
 }
 
-// stateDirectory creates a directory and returns its path as in the mount table: absolute, without symbolic links.
+// stateDirectory creates a directory and returns its absolute path without symbolic links, as the mount table shows it.
 func stateDirectory(path string) (string, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return "", err
@@ -175,7 +175,7 @@ func stateDirectory(path string) (string, error) {
 	return filepath.EvalSymlinks(dir)
 }
 
-// findProgram returns path, or the daemon that scripts/setup.sh test builds.
+// findProgram returns path if it is set, or else the path of the buildkitd that scripts/setup.sh test builds.
 func findProgram(path string) (string, error) {
 	if path != "" {
 		return path, nil
@@ -191,9 +191,9 @@ func findProgram(path string) (string, error) {
 	return program, nil
 }
 
-// cause is the line of a daemon's log that explains its end: its own error, or one of the Go runtime; otherwise the
-// last line.
-func cause(logFile string) string {
+// exitReason returns the line of a daemon's log that explains why it exited: an error of buildkitd or of the Go
+// runtime, or else the last line.
+func exitReason(logFile string) string {
 	data, err := os.ReadFile(logFile)
 	if err != nil {
 		return err.Error()

@@ -23,7 +23,7 @@ import (
 	"github.com/tonistiigi/fsutil"
 )
 
-// start starts daemons for one test, and checks at its end that no mounts and processes are left.
+// start starts daemons for one test, and checks after the test that they left no mounts or processes.
 func start(t *testing.T, o Options) *Builders {
 	t.Helper()
 	if testing.Short() {
@@ -45,7 +45,7 @@ func start(t *testing.T, o Options) *Builders {
 			t.Fatal(err)
 		}
 		if bytes.Contains(mounts, []byte(o.Dir)) {
-			t.Errorf("mounts are left below %s:\n%s", o.Dir, mounts)
+			t.Errorf("leftover mounts below %s:\n%s", o.Dir, mounts)
 		}
 		for _, m := range b.machines {
 			if err := syscall.Kill(m.process.Pid, 0); err == nil {
@@ -81,7 +81,8 @@ func connect(t *testing.T, c *Connection, ca, cert, key string) (*client.Client,
 	return bk, err
 }
 
-// solve builds a directory with the given Dockerfile and file, and counts the steps that were not cached.
+// solve builds a context that contains dockerfile and file, and returns the image digest and the number of steps that
+// were not cached.
 func solve(t *testing.T, bk *client.Client, dockerfile, file string) (digest string, executed int, err error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -153,11 +154,11 @@ func TestMachinePerPlatform(t *testing.T) {
 		t.Errorf("address of linux/riscv64: %q", got)
 	}
 	if info, err := os.Stat(b.sockets); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("the sockets' directory: %v, %v; want mode 0700", info.Mode(), err)
+		t.Errorf("socket directory: %v, %v; want mode 0700", info.Mode(), err)
 	}
 }
 
-// RUN executes a static program that every checkout has: the daemon's own.
+// TestRun executes buildkitd itself in RUN, because it is a static program that every checkout has.
 func TestRun(t *testing.T) {
 	b := start(t, Options{Platforms: []string{"linux/amd64"}})
 	bk, err := client.New(t.Context(), b.Address("linux/amd64"))
@@ -176,11 +177,11 @@ func TestRun(t *testing.T) {
 	dockerfile := "FROM scratch\nCOPY --chmod=755 file /bin\nRUN [\"/bin\", \"--version\"]\nRUN [\"/absent\"]\n"
 	_, _, err = solve(t, bk, dockerfile, string(static))
 	if err == nil || !strings.Contains(err.Error(), "/absent") {
-		t.Errorf("got %v, want the first RUN to succeed, and the second to miss /absent", err)
+		t.Errorf("got %v, want the first RUN to succeed and the second to fail with /absent", err)
 	}
 }
 
-// A Dockerfile needs no change to use a mirror: that is the daemon's configuration.
+// The daemon's configuration selects the mirror: Dockerfiles do not change.
 func TestMirrorOfDockerHub(t *testing.T) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
@@ -207,9 +208,9 @@ func TestMirrorOfDockerHub(t *testing.T) {
 	}
 	defer bk.Close()
 	for name, dockerfile := range map[string]string{
-		"short name":             "FROM debian:bookworm-slim\nCOPY file /\n",
-		"by the mirror's own":    "FROM " + host + "/library/debian:bookworm-slim\nCOPY file /\n",
-		"by its registry's name": "FROM docker.io/library/debian:bookworm-slim\nCOPY file /\n",
+		"short name":  "FROM debian:bookworm-slim\nCOPY file /\n",
+		"mirror host": "FROM " + host + "/library/debian:bookworm-slim\nCOPY file /\n",
+		"full name":   "FROM docker.io/library/debian:bookworm-slim\nCOPY file /\n",
 	} {
 		if _, _, err := solve(t, bk, dockerfile, name); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -237,7 +238,7 @@ func TestCertificatesAreForOneBuild(t *testing.T) {
 		ok            bool
 	}{
 		{"own certificate", c, c.CACert, c.Cert, c.Key, true},
-		{"without a certificate", c, c.CACert, "", "", false},
+		{"no certificate", c, c.CACert, "", "", false},
 		{"certificate of another build", c, c.CACert, other.Cert, other.Key, false},
 		{"machine of another build", other, c.CACert, c.Cert, c.Key, false},
 		{"expired certificate", expired, expired.CACert, expired.Cert, expired.Key, false},
@@ -304,11 +305,11 @@ func TestLayerCacheSurvivesRestart(t *testing.T) {
 		t.Errorf("the same build executed %d steps after a restart, want 0", executed)
 	}
 	if second != digest {
-		t.Logf("the image's digest differs (%s, %s): its config contains the time", digest, second)
+		t.Logf("image digests differ (%s, %s): the config contains the build time", digest, second)
 	}
 }
 
-// Stop ends a running build, also if its daemon was killed, and leaves no container.
+// Stop ends a running build and leaves no containers, even if the daemon was killed.
 func TestStopEndsContainers(t *testing.T) {
 	daemon, err := findProgram("")
 	if err != nil {
@@ -338,8 +339,8 @@ func TestStopEndsContainers(t *testing.T) {
 			}
 			solved := make(chan error)
 			go func() {
-				waits := `RUN ["/bin", "--wait", "--addr", "unix:///absent", "debug", "workers"]`
-				_, _, err := solve(t, bk, "FROM scratch\nCOPY --chmod=755 file /bin\n"+waits+"\n", string(static))
+				blockingStep := `RUN ["/bin", "--wait", "--addr", "unix:///absent", "debug", "workers"]`
+				_, _, err := solve(t, bk, "FROM scratch\nCOPY --chmod=755 file /bin\n"+blockingStep+"\n", string(static))
 				solved <- err
 			}()
 			for end := time.Now().Add(20 * time.Second); len(running(t, m)) == 0; time.Sleep(20 * time.Millisecond) {
@@ -354,19 +355,19 @@ func TestStopEndsContainers(t *testing.T) {
 				t.Error(err)
 			}
 			if took := time.Since(began); took > 4*time.Second {
-				t.Errorf("stopping took %s", took)
+				t.Errorf("Stop took %s, want at most 4s", took)
 			}
 			if err := <-solved; err == nil {
 				t.Error("the build succeeded")
 			}
 			if left := running(t, m); len(left) > 0 {
-				t.Errorf("containers %v of %v are left", left, containers)
+				t.Errorf("leftover containers %v of %v", left, containers)
 			}
 		})
 	}
 }
 
-// running lists the processes in containers below the daemon's directory.
+// running returns the PIDs of container processes whose root is below the daemon's directory.
 func running(t *testing.T, m *machine) []string {
 	t.Helper()
 	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -375,7 +376,7 @@ func running(t *testing.T, m *machine) []string {
 	}
 	var found []string
 	for _, file := range commands {
-		line, _ := os.ReadFile(file) // it may have ended
+		line, _ := os.ReadFile(file) // the process may have exited
 		root, _ := os.Readlink(filepath.Join(filepath.Dir(file), "root"))
 		if bytes.HasPrefix(line, []byte("/bin\x00--wait")) || root != "/" && strings.HasPrefix(root, m.dir) {
 			found = append(found, filepath.Base(filepath.Dir(file)))
@@ -439,6 +440,6 @@ func TestStartErrors(t *testing.T) {
 	}
 	t.Chdir(t.TempDir())
 	if _, err := Start(t.Context(), Options{Dir: t.TempDir()}); err == nil {
-		t.Error("Start succeeds without a checkout and a program")
+		t.Error("Start succeeds outside a checkout without Options.Program")
 	}
 }

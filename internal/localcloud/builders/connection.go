@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// Connection is one build's access to a machine: its address and the certificates for mutual TLS, in PEM.
+// Connection is one build's access to a machine: an address and PEM certificates for mutual TLS.
 type Connection struct {
 	Endpoint   string // tcp://127.0.0.1:PORT
-	ServerName string // the name in the server's certificate
-	CACert     string // signed the server's certificate
-	Cert, Key  string // the client's certificate and its private key
+	ServerName string // DNS name in the server certificate
+	CACert     string // CA that signed the server certificate
+	Cert, Key  string // client certificate and private key
 
 	listener net.Listener
 	socket   string
@@ -34,7 +34,7 @@ type Connection struct {
 	served sync.WaitGroup
 }
 
-// Close closes the listener and all of its connections. It may be called twice.
+// Close closes the listener and its connections. Calling Close again has no effect.
 func (c *Connection) Close() error {
 	c.mutex.Lock()
 	first := !c.closed
@@ -53,7 +53,8 @@ func (c *Connection) Close() error {
 	return nil
 }
 
-// open listens on loopback, and forwards clients that have this connection's certificate to the socket and to tap.
+// open listens on loopback and forwards clients that present this connection's certificate to the socket. It copies
+// what they send to tap.
 func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, error) {
 	const serverName = "builder.localcloud"
 	notAfter := time.Now().Add(lifetime)
@@ -85,7 +86,7 @@ func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, er
 	}
 	key, err := x509.MarshalPKCS8PrivateKey(userKey)
 	if err != nil {
-		return nil, fmt.Errorf("encode the client's key: %w", err)
+		return nil, fmt.Errorf("encode the client key: %w", err)
 	}
 
 	trusted := x509.NewCertPool()
@@ -96,7 +97,7 @@ func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, er
 		ClientCAs:    trusted,
 		NextProtos:   []string{"h2"}, // required by gRPC clients
 		MinVersion:   tls.VersionTLS12,
-		// A resumed session would skip the check of the certificate's dates.
+		// A resumed session skips the check of the certificate's validity period.
 		SessionTicketsDisabled: true,
 	})
 	if err != nil {
@@ -117,7 +118,7 @@ func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, er
 	return c, nil
 }
 
-// certificate creates a key, and a certificate for it that is signed by parent; self-signed if parent is nil.
+// certificate creates a key and a certificate for it, signed by parent, or self-signed if parent is nil.
 func certificate(
 	notAfter time.Time,
 	template x509.Certificate,
@@ -142,11 +143,11 @@ func certificate(
 	if err != nil {
 		return nil, nil, fmt.Errorf("create a certificate: %w", err)
 	}
-	made, err := x509.ParseCertificate(der)
+	created, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create a certificate: %w", err)
 	}
-	return made, key, nil
+	return created, key, nil
 }
 
 func (c *Connection) serve() {
@@ -159,7 +160,7 @@ func (c *Connection) serve() {
 	}
 }
 
-// forward connects a client to the daemon after the TLS handshake.
+// forward completes the TLS handshake and copies data between the client and the daemon.
 func (c *Connection) forward(client *tls.Conn) {
 	defer client.Close()
 	if !c.track(client) {

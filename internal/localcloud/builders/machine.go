@@ -17,15 +17,15 @@ import (
 	"github.com/moby/buildkit/client"
 )
 
-// machine is one daemon: its private socket, its directory, its process.
+// machine is the BuildKit daemon of one platform.
 type machine struct {
 	platform, dir, socket string
 
 	process *os.Process
-	ended   chan struct{} // closed when the process has ended
+	ended   chan struct{} // closed when the process has exited
 }
 
-// start starts the daemon and waits up to 60 s until it answers.
+// start starts the daemon and waits up to 60 s until it accepts requests.
 func (m *machine) start(ctx context.Context, program string, o Options) error {
 	temporary := filepath.Join(m.dir, "tmp") // for the daemon's mounts
 	if err := os.MkdirAll(temporary, 0o700); err != nil {
@@ -44,7 +44,7 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 
 	command := exec.Command(program, "--config", config)
 	command.Stdout, command.Stderr = log, log
-	// The daemon creates sockets of SSH agents in TMPDIR, and the path of a socket has at most 107 bytes.
+	// The daemon creates SSH agent sockets in TMPDIR, and socket paths are limited to 107 bytes.
 	short := strings.TrimSuffix(m.socket, ".sock") + ".tmp"
 	if err := os.Symlink(temporary, short); err != nil {
 		return fmt.Errorf("builders: %w", err)
@@ -54,7 +54,7 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 	m.ended = make(chan struct{})
 	started := make(chan error, 1)
 	go func() {
-		// Pdeathsig refers to the thread that started the process, so that thread must stay.
+		// The kernel sends Pdeathsig when the thread that started the process exits, so keep that thread.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(m.ended)
@@ -62,7 +62,7 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 		m.process = command.Process
 		started <- err
 		if err == nil {
-			_ = command.Wait() // its log has the reason
+			_ = command.Wait() // the log contains the reason
 		}
 	}()
 	if err := <-started; err != nil {
@@ -86,15 +86,15 @@ func (m *machine) waitUntilReady(ctx context.Context, logFile string) error {
 		}
 		select {
 		case <-m.ended:
-			return fmt.Errorf("builders: buildkitd for %s exited: %s", m.platform, cause(logFile))
+			return fmt.Errorf("builders: buildkitd for %s exited: %s", m.platform, exitReason(logFile))
 		case <-ctx.Done():
-			return fmt.Errorf("builders: buildkitd for %s does not answer: %w: %s", m.platform, err, cause(logFile))
+			return fmt.Errorf("builders: buildkitd for %s does not answer: %w: %s", m.platform, err, exitReason(logFile))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// stop ends the process with SIGTERM, after 5 s with SIGKILL, and removes the containers and mounts that are left.
+// stop sends SIGTERM, and SIGKILL after 5 s, and removes leftover containers and mounts.
 func (m *machine) stop() error {
 	if m.process == nil {
 		return nil
@@ -109,7 +109,7 @@ func (m *machine) stop() error {
 	return errors.Join(m.removeContainers(), m.removeMounts())
 }
 
-// removeContainers removes containers that outlived the daemon, identified by the directory of their bundle.
+// removeContainers removes containers that outlived the daemon: those with a bundle below its directory.
 func (m *machine) removeContainers() error {
 	list, err := exec.Command("runc", "list", "--format", "json").Output()
 	if err != nil {
@@ -158,15 +158,15 @@ func (m *machine) removeMounts() error {
 	return errors.Join(errs...)
 }
 
-// configuration is the daemon's buildkitd.toml.
+// configuration returns the daemon's buildkitd.toml.
 // https://github.com/moby/buildkit/blob/master/docs/buildkitd.toml.md
 func configuration(m *machine, o Options) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "root = %q\n", filepath.Join(m.dir, "root"))
-	// Depot allows both.
+	// Depot allows both entitlements.
 	fmt.Fprintf(&s, "insecure-entitlements = [%q, %q]\n", "network.host", "security.insecure")
 	fmt.Fprintf(&s, "[grpc]\n  address = [%q]\n", "unix://"+m.socket)
-	// The default is the same path for all daemons of a host, so that a second daemon would exit.
+	// All daemons on a host default to the same path, so a second daemon would exit.
 	fmt.Fprintf(&s, "[otel]\n  socketPath = %q\n", strings.TrimSuffix(m.socket, ".sock")+"-otel.sock")
 	fmt.Fprintf(&s, "[worker.containerd]\n  enabled = false\n")
 	// RUN uses the host's network and name resolution, without a bridge.

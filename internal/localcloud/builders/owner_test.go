@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// The daemons end with their owner, even if it is killed. The owner is this test in a process of its own.
+// The daemons exit with their owner, even if it is killed. This test runs itself in a second process as the owner.
 func TestDaemonsEndWithOwner(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs BuildKit daemons; run without -short")
@@ -70,7 +70,7 @@ func TestDaemonsEndWithOwner(t *testing.T) {
 	}
 }
 
-// ended reports whether a process does not exist or is a zombie.
+// ended reports whether a process has exited: it does not exist, or it is a zombie.
 func ended(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, os.ErrNotExist) {

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processAttributes end the daemon with this process, even when that is killed: SIGTERM lets the daemon end the
-// containers that it runs. Its own process group keeps a terminal's Ctrl-C away from it, so that Stop ends it in order.
+// processAttributes returns attributes that send the daemon SIGTERM when this process exits or is killed, so that the
+// daemon stops its containers. A separate process group keeps a terminal's Ctrl-C from the daemon until Stop.
 func processAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
 }

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// BuildKit's daemon runs on Linux only: these exist so that packages which import this one compile elsewhere.
+// buildkitd runs on Linux only. These functions let packages that import this one compile on other systems.
 
 func processAttributes() *syscall.SysProcAttr { return nil }
 

@@ -1,6 +1,7 @@
 package daytona
 
 import (
+	"cmp"
 	"net/http"
 	"regexp"
 	"slices"
@@ -8,16 +9,16 @@ import (
 	"time"
 )
 
-// tokens are the kinds of credentials that a call accepts.
+// tokens selects the kinds of credentials that an endpoint accepts.
 type tokens int
 
 const (
-	both  tokens = iota
-	keys         // API keys only
-	users        // tokens of users (JWT) only
+	anyToken  tokens = iota
+	keysOnly         // API keys only
+	usersOnly        // tokens of users (JWT) only
 )
 
-// caller is the authenticated client.
+// caller is an authenticated client.
 type caller struct {
 	*Organization
 	key *Key // nil for a user
@@ -26,15 +27,17 @@ type caller struct {
 var jwt = regexp.MustCompile(`^eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 
 var (
-	errCredentials = apiError{http.StatusUnauthorized, "Invalid credentials"} // also of an expired key
+	errCredentials = apiError{http.StatusUnauthorized, "Invalid credentials"} // also for an expired key
 	errContext     = apiError{http.StatusForbidden, "Invalid authentication context"}
 	errPermission  = apiError{http.StatusForbidden, "Access denied"}
 )
 
-// authorize finds the organization of a request: the key's own, or the one that a user names in the header.
+// authorize returns the organization that a request is for: the organization of the API key, or the one that a user
+// names in the path or the X-Daytona-Organization-ID header.
 func (s *Server) authorize(r *http.Request, c call) (caller, error) {
 	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if token == "" || (jwt.MatchString(token) && c.tokens == keys) || (!jwt.MatchString(token) && c.tokens == users) {
+	isUser := jwt.MatchString(token)
+	if token == "" || isUser && c.tokens == keysOnly || !isUser && c.tokens == usersOnly {
 		return caller{}, errCredentials
 	}
 	who, known := caller{}, false
@@ -70,7 +73,7 @@ func (s *Server) currentKey(who caller, _ *http.Request) (any, error) {
 	k := who.key
 	var expires any
 	if !k.Expires.IsZero() {
-		expires = stamp(k.Expires)
+		expires = formatTime(k.Expires)
 	}
 	permissions := k.Permissions
 	if permissions == nil {
@@ -81,19 +84,19 @@ func (s *Server) currentKey(who caller, _ *http.Request) (any, error) {
 		masked = k.Value[:3] + masked + k.Value[len(k.Value)-3:]
 	}
 	return map[string]any{
-		"name": k.Name, "value": masked, "createdAt": stamp(began), "permissions": permissions,
-		"lastUsedAt": stamp(time.Now()), "expiresAt": expires, "userId": "user-1",
+		"name": k.Name, "value": masked, "createdAt": formatTime(creationTime), "permissions": permissions,
+		"lastUsedAt": formatTime(time.Now()), "expiresAt": expires, "userId": "user-1",
 	}, nil
 }
 
-// began is the creation time of what exists from the start.
-var began = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+// creationTime is the creation time of organizations, keys and regions.
+var creationTime = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (s *Server) organization(who caller, _ *http.Request) (any, error) {
 	o := who.Organization
 	answer := map[string]any{
-		"id": o.ID, "name": o.Name, "createdBy": "user-1", "personal": false, "createdAt": stamp(began),
-		"updatedAt": stamp(began),
+		"id": o.ID, "name": o.Name, "createdBy": "user-1", "personal": false, "createdAt": formatTime(creationTime),
+		"updatedAt": formatTime(creationTime),
 		"suspended": o.Suspended != "", "suspendedAt": nil, "suspensionReason": nil, "suspendedUntil": nil,
 		"suspensionCleanupGracePeriodHours": 24,
 		"maxCpuPerSandbox":                  o.cpu(Region{}),
@@ -105,7 +108,7 @@ func (s *Server) organization(who caller, _ *http.Request) (any, error) {
 		"sandboxLifecycleRateLimitTtlSeconds": nil,
 	}
 	if o.Suspended != "" {
-		answer["suspendedAt"], answer["suspensionReason"] = stamp(began), o.Suspended
+		answer["suspendedAt"], answer["suspensionReason"] = formatTime(creationTime), o.Suspended
 	}
 	if len(o.Regions) > 0 {
 		answer["defaultRegionId"] = o.Regions[0].ID
@@ -113,15 +116,10 @@ func (s *Server) organization(who caller, _ *http.Request) (any, error) {
 	return answer, nil
 }
 
-func (o *Organization) cpu(r Region) int    { return first(r.MaxCPU, o.MaxCPU, 4) }
-func (o *Organization) memory(r Region) int { return first(r.MaxMemory, o.MaxMemory, 8) }
-func (o *Organization) disk(r Region) int   { return first(r.MaxDisk, o.MaxDisk, 10) }
-func (o *Organization) quota() int          { return first(o.Snapshots, 30) }
-
-// first returns the first value that is not 0.
-func first(values ...int) int {
-	return values[max(0, slices.IndexFunc(values, func(v int) bool { return v != 0 }))]
-}
+func (o *Organization) cpu(r Region) int    { return cmp.Or(r.MaxCPU, o.MaxCPU, 4) }
+func (o *Organization) memory(r Region) int { return cmp.Or(r.MaxMemory, o.MaxMemory, 8) }
+func (o *Organization) disk(r Region) int   { return cmp.Or(r.MaxDisk, o.MaxDisk, 10) }
+func (o *Organization) quota() int          { return cmp.Or(o.Snapshots, 30) }
 
 func (s *Server) usage(who caller, _ *http.Request) (any, error) {
 	regions := []any{}
@@ -132,7 +130,7 @@ func (s *Server) usage(who caller, _ *http.Request) (any, error) {
 		return v
 	}
 	for _, r := range who.Regions {
-		// Each class of sandboxes has limits of its own.
+		// Limits are separate for each sandbox class.
 		regions = append(regions, map[string]any{
 			"regionId": r.ID, "sandboxClass": "android",
 			"totalCpuQuota": 100, "currentCpuUsage": 0, "totalMemoryQuota": 200, "currentMemoryUsage": 0,
@@ -163,8 +161,8 @@ func (s *Server) regions(who caller, _ *http.Request) (any, error) {
 	list := []any{}
 	for _, r := range who.Regions {
 		list = append(list, map[string]any{
-			"id": r.ID, "name": r.Name, "organizationId": nil, "regionType": "shared", "createdAt": stamp(began),
-			"updatedAt": stamp(began),
+			"id": r.ID, "name": r.Name, "organizationId": nil, "regionType": "shared", "createdAt": formatTime(creationTime),
+			"updatedAt": formatTime(creationTime),
 			"proxyUrl":  nil, "sshGatewayUrl": nil, "snapshotManagerUrl": nil,
 		})
 	}

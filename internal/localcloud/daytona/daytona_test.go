@@ -42,10 +42,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// shared is what the tests with an engine share.
+// shared holds the engine and the program that several tests use.
 type shared struct {
 	docker  string // DOCKER_HOST of the engine
-	program []byte // static; it waits, or fails when told to
+	program []byte // static executable: "wait" waits for a signal, "fail" exits with 3
 }
 
 var stopShared func() // set by startShared
@@ -84,7 +84,7 @@ func main() {
 	return &shared{started.Host, program}, err
 })
 
-// withEngine returns what the tests with an engine share, and skips a short test.
+// withEngine starts the shared engine on first use. It skips the test under -short.
 func withEngine(t *testing.T) *shared {
 	t.Helper()
 	if testing.Short() {
@@ -97,10 +97,10 @@ func withEngine(t *testing.T) *shared {
 	return s
 }
 
-// user has the form of a user's token.
+// user is a user token: a JWT.
 const user = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyLTEifQ.c2ln"
 
-// startCloud starts a stand-in with an organization of each kind.
+// startCloud starts a stand-in with four organizations: regular, a second one, suspended, and without a region.
 func startCloud(t *testing.T, change func(*Options)) *Server {
 	t.Helper()
 	r, err := registry.Start(t.Context(), t.TempDir())
@@ -116,7 +116,7 @@ func startCloud(t *testing.T, change func(*Options)) *Server {
 				Regions: []Region{
 					{ID: "us", Name: "US"},
 					{ID: "eu", Name: "EU", MaxCPU: 2},
-					{ID: "void", Name: "Void", Empty: true},
+					{ID: "void", Name: "Void", NoRunners: true},
 				},
 				Keys: []Key{
 					{Name: "all", Value: "dtn_all", Permissions: []string{WriteSnapshots, DeleteSnapshots}},
@@ -158,7 +158,7 @@ func as(s *Server, key string) *api.APIClient {
 	return api.NewAPIClient(c)
 }
 
-// send sends a request and returns the status and the body of the response.
+// sendRequest sends a request and returns the status and the body of the response.
 func sendRequest(t *testing.T, s *Server, key, method, path, body string, header ...string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, s.URL()+path, strings.NewReader(body))
@@ -183,7 +183,7 @@ func sendRequest(t *testing.T, s *Server, key, method, path, body string, header
 	return answer.StatusCode, string(data)
 }
 
-// errorMessage returns the message of an error, whose format it checks.
+// errorMessage checks the format of an error response and returns its message.
 func errorMessage(t *testing.T, path, body string) string {
 	t.Helper()
 	var e struct {
@@ -194,7 +194,7 @@ func errorMessage(t *testing.T, path, body string) string {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&e); err != nil || e.Path == nil || e.Timestamp == nil || e.Error == nil || e.Message == nil ||
 		e.StatusCode == nil {
-		t.Fatalf("not in the format of errors: %s (%v)", body, err)
+		t.Fatalf("not an error response: %s (%v)", body, err)
 	}
 	if *e.Path != "/api"+path || *e.Error != http.StatusText(*e.StatusCode) {
 		t.Errorf("path %q, error %q", *e.Path, *e.Error)
@@ -225,7 +225,7 @@ func pushTo(t *testing.T, a *api.RegistryPushAccessDto, repository string, what 
 	return ref.String(), remote.Write(ref, what.(v1.Image), auth)
 }
 
-// push pushes an image as a client of Daytona does.
+// push requests push access, pushes an image and returns its reference.
 func push(t *testing.T, s *Server, repository string, what remote.Taggable) string {
 	t.Helper()
 	a := requestAccess(t, s, "dtn_all")
@@ -236,7 +236,7 @@ func push(t *testing.T, s *Server, repository string, what remote.Taggable) stri
 	return ref
 }
 
-// image returns a small image for an architecture. With an entrypoint it contains the shared program.
+// image returns a small image for an architecture. If entrypoint is set, the image contains the shared program.
 func image(t *testing.T, architecture string, entrypoint ...string) v1.Image {
 	t.Helper()
 	unique, err := random.Layer(100, types.DockerLayer)
@@ -278,7 +278,7 @@ func image(t *testing.T, architecture string, entrypoint ...string) v1.Image {
 	return img
 }
 
-// waitUntilProcessed polls a snapshot until it is active or has failed.
+// waitUntilProcessed polls a snapshot until its state is active or error.
 func waitUntilProcessed(t *testing.T, s *Server, id string) *api.SnapshotDto {
 	t.Helper()
 	for {
@@ -546,42 +546,42 @@ func TestCreateRules(t *testing.T) {
 
 func TestLifecycle(t *testing.T) {
 	docker := withEngine(t).docker
-	s := startCloud(t, func(o *Options) { o.Engine, o.Linger, o.Alive = docker, 1, 100*time.Millisecond })
+	s := startCloud(t, func(o *Options) { o.Engine, o.ReadsPerState, o.MinUptime = docker, 1, 100*time.Millisecond })
 	img := image(t, "amd64", "/program", "wait")
 	digest, err := img.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
 	ref := push(t, s, "app:1", img)
-	s.Fail(Fault{Registry: RefusesPush}) // does not apply to the runner
-	made := create(t, s, "app-1", ref)
-	states := []string{string(made.State)}
-	for made.State != api.SNAPSHOTSTATE_ACTIVE && made.State != api.SNAPSHOTSTATE_ERROR {
+	s.Fail(Fault{Registry: PushDenied}) // does not apply to the runner
+	created := create(t, s, "app-1", ref)
+	states := []string{string(created.State)}
+	for created.State != api.SNAPSHOTSTATE_ACTIVE && created.State != api.SNAPSHOTSTATE_ERROR {
 		dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), "app-1").Execute()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if made = dto; states[len(states)-1] != string(dto.State) {
+		if created = dto; states[len(states)-1] != string(dto.State) {
 			states = append(states, string(dto.State))
 		}
 	}
 	if got := strings.Join(states, " "); got != "pending pulling active" {
-		t.Fatalf("%s: %v", got, made.GetErrorReason())
+		t.Fatalf("%s: %v", got, created.GetErrorReason())
 	}
-	if !strings.HasSuffix(made.GetRef(), "/daytona-"+digest.Hex+":daytona") || made.GetSize() <= 0 ||
-		made.Entrypoint[0] != "/program" {
-		t.Errorf("ref %q, size %v, entrypoint %v", made.GetRef(), made.GetSize(), made.Entrypoint)
+	if !strings.HasSuffix(created.GetRef(), "/daytona-"+digest.Hex+":daytona") || created.GetSize() <= 0 ||
+		created.Entrypoint[0] != "/program" {
+		t.Errorf("ref %q, size %v, entrypoint %v", created.GetRef(), created.GetSize(), created.Entrypoint)
 	}
 	for _, r := range s.Requests() {
 		if r.Registry && !strings.HasPrefix(r.Path, "/v2/sbox-transient/app/") && r.Path != "/v2/" && r.Path != "/token" {
-			t.Errorf("the runner's request is recorded: %+v", r)
+			t.Errorf("request of the runner was recorded: %+v", r)
 		}
 		if r.Registry && r.Method == "GET" && strings.Contains(r.Path, "/sha256:") {
-			t.Errorf("the runner's pull is recorded: %+v", r)
+			t.Errorf("pull by the runner was recorded: %+v", r)
 		}
 	}
-	// Daytona stores the image byte for byte and deletes the pushed one.
-	at, err := name.ParseReference(made.GetRef())
+	// Daytona stores an unchanged copy of the image and deletes the pushed one.
+	at, err := name.ParseReference(created.GetRef())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -594,27 +594,29 @@ func TestLifecycle(t *testing.T) {
 	}
 	a := requestAccess(t, s, "dtn_all")
 	auth := remote.WithAuth(&authn.Basic{Username: a.Username, Password: a.Secret})
-	if pushed, _ := name.ParseReference(ref); true {
-		if _, err := remote.Head(pushed, auth); err == nil {
-			t.Error("the pushed image still exists")
-		}
+	pushed, err := name.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := remote.Head(pushed, auth); err == nil {
+		t.Error("the pushed image still exists")
 	}
 	if out := dockerOut(t, "ps", "--all", "--quiet", "--filter", "label=io.daytona.snapshot"); out != "" {
-		t.Errorf("a container is left: %s", out)
+		t.Errorf("leftover container: %s", out)
 	}
 	if out := dockerOut(t, "images", "--quiet", local(digest.Hex)); out == "" {
 		t.Error("the runner's engine does not have the image")
 	}
 
-	if _, err := as(s, "dtn_all").SnapshotsAPI.RemoveSnapshot(t.Context(), made.Id).Execute(); err != nil {
+	if _, err := as(s, "dtn_all").SnapshotsAPI.RemoveSnapshot(t.Context(), created.Id).Execute(); err != nil {
 		t.Fatal(err)
 	}
-	dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), made.Id).Execute()
+	dto, _, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), created.Id).Execute()
 	if err != nil || dto.State != api.SNAPSHOTSTATE_REMOVING {
 		t.Fatal(dto, err)
 	}
 	for {
-		_, answer, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), made.Id).Execute()
+		_, answer, err := as(s, "dtn_all").SnapshotsAPI.GetSnapshot(t.Context(), created.Id).Execute()
 		if err != nil {
 			if answer == nil || answer.StatusCode != http.StatusNotFound {
 				t.Error(err)
@@ -640,8 +642,8 @@ func dockerOut(t *testing.T, args ...string) string {
 func TestReasons(t *testing.T) {
 	docker := withEngine(t).docker
 	s := startCloud(t, func(o *Options) {
-		// An exit is noticed at once; none of these containers keeps running.
-		o.Engine, o.Alive, o.Organizations[0].MaxSnapshotGB, o.Organizations[0].Snapshots = docker, time.Minute, 0.01, 20
+		// All containers in this test exit, which the runner notices before MinUptime.
+		o.Engine, o.MinUptime, o.Organizations[0].MaxSnapshotGB, o.Organizations[0].Snapshots = docker, time.Minute, 0.01, 20
 	})
 	large, err := random.Image(11<<20, 1)
 	if err != nil {
@@ -687,7 +689,7 @@ func TestReasons(t *testing.T) {
 		},
 		{
 			name: "lost blob", image: func() string { return push(t, s, "lost:1", image(t, "amd64", "/program", "wait")) },
-			fault: LosesBlob, want: "BLOB_UNKNOWN",
+			fault: BlobUnknown, want: "BLOB_UNKNOWN",
 		},
 		{
 			name:  "container exits",
@@ -703,7 +705,7 @@ func TestReasons(t *testing.T) {
 			ref := test.image()
 			if test.fault != "" {
 				s.Fail(Fault{Registry: test.fault})
-				defer s.Heal()
+				defer s.ClearFaults()
 			}
 			dto := create(t, s, strings.ReplaceAll(test.name, " ", "-"), ref, test.entrypoint...)
 			dto = waitUntilProcessed(t, s, dto.Id)
@@ -713,7 +715,7 @@ func TestReasons(t *testing.T) {
 		})
 	}
 	if out := dockerOut(t, "ps", "--all", "--quiet", "--filter", "label=io.daytona.snapshot"); out != "" {
-		t.Errorf("a container is left: %s", out)
+		t.Errorf("leftover container: %s", out)
 	}
 }
 
@@ -750,7 +752,7 @@ func TestFullDisk(t *testing.T) {
 }
 
 func TestPushAccess(t *testing.T) {
-	s := startCloud(t, func(o *Options) { o.AccessLife = time.Hour })
+	s := startCloud(t, func(o *Options) { o.AccessLifetime = time.Hour })
 	a := requestAccess(t, s, "dtn_all")
 	expires, err := time.Parse(time.RFC3339, a.ExpiresAt)
 	if err != nil || time.Until(expires) < 50*time.Minute || time.Until(expires) > time.Hour {
@@ -767,17 +769,17 @@ func TestPushAccess(t *testing.T) {
 		fault RegistryFault
 		want  string
 	}{
-		"refused":                  {RefusesPush, "DENIED"},
-		"expired while it is used": {Expires, "UNAUTHORIZED"},
+		"denied":                     {PushDenied, "DENIED"},
+		"access expired during push": {AccessExpires, "UNAUTHORIZED"},
 	} {
 		s.Fail(Fault{Registry: test.fault})
 		if _, err := pushTo(t, a, a.Project+"/new:1", image(t, "amd64")); err == nil ||
 			!strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %s", name, err, test.want)
 		}
-		s.Heal()
+		s.ClearFaults()
 	}
-	s.Fail(Fault{Registry: Expires, Times: 1})
+	s.Fail(Fault{Registry: AccessExpires, Times: 1})
 	img = image(t, "amd64")
 	if _, err := pushTo(t, a, a.Project+"/new:1", img); err == nil {
 		t.Error("pushed with revoked access")
@@ -785,14 +787,14 @@ func TestPushAccess(t *testing.T) {
 	if _, err := pushTo(t, requestAccess(t, s, "dtn_all"), a.Project+"/new:1", img); err != nil {
 		t.Errorf("with new access: %v", err)
 	}
-	brief := startCloud(t, func(o *Options) { o.AccessLife = time.Nanosecond })
+	brief := startCloud(t, func(o *Options) { o.AccessLifetime = time.Nanosecond })
 	if _, err := pushTo(t, requestAccess(t, brief, "dtn_all"), a.Project+"/app:1", img); err == nil {
 		t.Error("pushed with expired access")
 	}
 }
 
-func TestLateImages(t *testing.T) {
-	s := startCloud(t, func(o *Options) { o.Late = 2 })
+func TestImagesAppearLater(t *testing.T) {
+	s := startCloud(t, func(o *Options) { o.ReadsUntilVisible = 2 })
 	img := image(t, "amd64")
 	pushed, err := name.ParseReference(push(t, s, "app:1", img))
 	if err != nil {
@@ -815,11 +817,11 @@ func TestSnapshotFaults(t *testing.T) {
 		fault SnapshotFault
 		want  string
 	}{
-		{Falls, "pending pulling active error"},
-		{Strange, "pending pulling propagating active"},
+		{FailsAfterActive, "pending pulling active error"},
+		{UnknownState, "pending pulling propagating active"},
 	} {
 		t.Run(string(test.fault), func(t *testing.T) {
-			s := startCloud(t, func(o *Options) { o.Linger = 1 })
+			s := startCloud(t, func(o *Options) { o.ReadsPerState = 1 })
 			ref := push(t, s, "app:1", image(t, "amd64"))
 			s.Fail(Fault{Snapshot: test.fault, Times: 1})
 			id := create(t, s, "app-1", ref).Id
@@ -872,7 +874,7 @@ func TestFaults(t *testing.T) {
 	if status, _ := sendRequest(t, s, "dtn_all", "GET", "/regions", ""); status != 200 {
 		t.Error(status)
 	}
-	s.Fail(Fault{Method: "POST", Path: "/snapshots", Times: 1, Break: true, After: true})
+	s.Fail(Fault{Method: "POST", Path: "/snapshots", Times: 1, Hangup: true, ReplaceResponse: true})
 	r, err := http.NewRequestWithContext(
 		t.Context(),
 		"POST",
@@ -887,14 +889,14 @@ func TestFaults(t *testing.T) {
 		t.Error("a response:", answer.Status)
 	}
 	if status, _ := sendRequest(t, s, "dtn_all", "GET", "/snapshots/a", ""); status != 200 {
-		t.Errorf("the request was not carried out: %d", status)
+		t.Errorf("the server did not handle the request: %d", status)
 	}
 	s.Fail(Fault{Path: "/snapshots", Status: 502, Body: "<html>bad gateway</html>"})
 	if status, body := sendRequest(t, s, "dtn_all", "GET", "/snapshots", ""); status != 502 ||
 		body != "<html>bad gateway</html>" {
 		t.Error(status, body)
 	}
-	s.Heal()
+	s.ClearFaults()
 	if status, _ := sendRequest(t, s, "dtn_all", "GET", "/snapshots", ""); status != 200 {
 		t.Error(status)
 	}
@@ -915,7 +917,7 @@ func TestPagesAndActivation(t *testing.T) {
 				Organization: "org-1",
 				Name:         fmt.Sprint("App-", i),
 				State:        "inactive",
-				Created:      began.Add(time.Duration(i) * time.Hour),
+				Created:      creationTime.Add(time.Duration(i) * time.Hour),
 			},
 		)
 	}
@@ -956,7 +958,7 @@ func TestPagesAndActivation(t *testing.T) {
 	}
 
 	ref := push(t, s, "app:1", image(t, "amd64"))
-	idle := s.Put(Snapshot{Organization: "org-1", Name: "idle", Image: ref, State: "inactive", Created: began})
+	idle := s.Put(Snapshot{Organization: "org-1", Name: "idle", Image: ref, State: "inactive", Created: creationTime})
 	change := func(id, what string, want int) string {
 		t.Helper()
 		path := "/snapshots/" + id + "/" + what
@@ -996,16 +998,16 @@ func TestPagesAndActivation(t *testing.T) {
 	}
 }
 
-// Every response has all fields that Daytona's own client requires, and none that it does not know.
+// Responses contain all fields that Daytona's official client requires, and no unknown fields.
 func TestResponsesMatchTheClient(t *testing.T) {
 	s := startCloud(t, nil)
 	s.Put(Snapshot{Organization: "org-1", Name: "built", State: "build_failed", Reason: "no", Log: "log"})
 	ref := push(t, s, "app:1", image(t, "amd64"))
-	made := create(t, s, "made", ref)
-	done := waitUntilProcessed(t, s, made.Id)
-	idle := s.Put(Snapshot{Organization: "org-1", Name: "idle", Image: ref, State: "inactive", Created: began})
+	created := create(t, s, "made", ref)
+	done := waitUntilProcessed(t, s, created.Id)
+	idle := s.Put(Snapshot{Organization: "org-1", Name: "idle", Image: ref, State: "inactive", Created: creationTime})
 	c, u, ctx := as(s, "dtn_all"), as(s, user), t.Context()
-	answers := map[string]any{"create": made, "get": done}
+	answers := map[string]any{"create": created, "get": done}
 	note := func(what string, answer any, err error) {
 		t.Helper()
 		if err != nil {
@@ -1037,7 +1039,7 @@ func TestResponsesMatchTheClient(t *testing.T) {
 	}
 }
 
-// findUnknown reports the values and fields that the client does not know.
+// findUnknown reports fields and enum values that the client does not know.
 func findUnknown(v reflect.Value, report func(string)) {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
@@ -1050,13 +1052,13 @@ func findUnknown(v reflect.Value, report func(string)) {
 		}
 	case reflect.String:
 		if v.String() == "11184809" {
-			report("an unknown value")
+			report("unknown enum value")
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
 			if v.Type().Field(i).Name == "AdditionalProperties" {
 				if v.Field(i).Len() > 0 {
-					report(fmt.Sprintf("%s has %v", v.Type(), v.Field(i)))
+					report(fmt.Sprintf("unknown fields in %s: %v", v.Type(), v.Field(i)))
 				}
 				continue
 			}

@@ -11,81 +11,81 @@ import (
 // Request is a recorded request.
 type Request struct {
 	Method, Path string
-	Registry     bool // to the registry, not to the API
+	Registry     bool // sent to the registry, not to the API
 	Status       int  // of the response; 0: none was sent
 	HasToken     bool
 	Organization string // the header X-Daytona-Organization-ID
 	Bytes        int64  // of the request's body
 }
 
-// Fault is an injected failure: a response of the API, a state of a snapshot, or an error of the registry.
+// Fault is an injected failure: an API response, a snapshot state, or a registry error.
 type Fault struct {
-	Method string // only requests with this method; "": all
-	Path   string // only requests whose path contains it; "": all
-	Times  int    // how many requests fail; 0: all
+	Method string // HTTP method of the requests that fail; "": any
+	Path   string // part of the request path; "": any
+	Times  int    // number of requests that fail; 0: all
 
-	Status  int    // of the response
-	Message string // sent in Daytona's error format, unless Body is set
-	Body    string
-	Header  map[string]string
-	Silence bool // no response until the client gives up
-	Break   bool // the connection closes without a response
-	After   bool // the request is carried out first; only its response is replaced
+	Status          int    // response status
+	Message         string // sent in Daytona's error format, unless Body is set
+	Body            string
+	Header          map[string]string
+	NoResponse      bool // do not respond until the client disconnects
+	Hangup          bool // close the connection without a response
+	ReplaceResponse bool // handle the request first, and replace only the response
 
-	Snapshot SnapshotFault // of snapshots that are created from now on
+	Snapshot SnapshotFault // applies to snapshots created after Fail
 	Registry RegistryFault
 }
 
-// SnapshotFault is a failure while a snapshot is processed.
+// SnapshotFault is a failure while the runner processes a snapshot.
 type SnapshotFault string
 
-// Failures of snapshots.
+// The snapshot failures.
 const (
-	Stuck   SnapshotFault = "stuck"   // stays pending
-	Strange SnapshotFault = "strange" // passes through a state that clients do not know, between pulling and active
-	Falls   SnapshotFault = "falls"   // fails after a client has read that it is active
+	Stuck            SnapshotFault = "stuck"              // stays pending
+	UnknownState     SnapshotFault = "unknown state"      // has a state that clients do not know, after pulling
+	FailsAfterActive SnapshotFault = "fails after active" // fails after a client has read that it is active
 )
 
 // RegistryFault is a failure of the registry.
 type RegistryFault string
 
-// Failures of the registry.
+// The registry failures.
 const (
-	RefusesPush RegistryFault = "refuses push" // answers writes with 403
-	LosesBlob   RegistryFault = "loses blob"   // answers reads of blobs with 404
-	Expires     RegistryFault = "expires"      // the next write revokes push access, until a client requests a new one
+	PushDenied    RegistryFault = "push denied"    // responds to writes with 403
+	BlobUnknown   RegistryFault = "blob unknown"   // responds to reads of blobs with 404
+	AccessExpires RegistryFault = "access expires" // the next write revokes push access until a new request for it
 )
 
-// Requests lists the requests in order, without those of the runner to the registry.
+// Requests returns the requests in order, except those of the runner to the registry.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.requests)
 }
 
-// Fail injects a failure from now on. The first that matches a request applies.
+// Fail adds a fault. The first fault that matches a request applies.
 func (s *Server) Fail(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, f)
 }
 
-// Heal removes all faults.
-func (s *Server) Heal() {
+// ClearFaults removes all faults.
+func (s *Server) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults, s.expired = nil, false
 }
 
-// fault returns the first matching fault and counts one use of it.
-func (s *Server) fault(matches func(Fault) bool) (Fault, bool) {
+// nextFault returns the first matching fault and counts one use of it.
+func (s *Server) nextFault(matches func(Fault) bool) (Fault, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.takeFault(matches)
+	return s.nextFaultLocked(matches)
 }
 
-// takeFault is fault for callers that hold the lock.
-func (s *Server) takeFault(matches func(Fault) bool) (Fault, bool) {
+// nextFaultLocked implements nextFault. The caller must hold s.mu.
+func (s *Server) nextFaultLocked(matches func(Fault) bool) (Fault, bool) {
 	for i, f := range s.faults {
 		if !matches(f) {
 			continue
@@ -103,7 +103,7 @@ func (s *Server) takeFault(matches func(Fault) bool) (Fault, bool) {
 type recorder struct {
 	http.ResponseWriter
 	status int
-	silent bool // no response is sent
+	silent bool // no response was sent
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -122,7 +122,7 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 type countedBody struct {
 	io.ReadCloser
-	n *atomic.Int64 // a proxy may read on after it has responded
+	n *atomic.Int64 // a proxy may continue to read after it has responded
 }
 
 func (b countedBody) Read(p []byte) (int, error) {
@@ -153,7 +153,7 @@ func (s *Server) record(registry bool, next http.Handler) http.Handler {
 				Organization: r.Header.Get("X-Daytona-Organization-ID"), Bytes: read.Load(),
 			})
 		}()
-		f, ok := s.fault(func(f Fault) bool {
+		f, ok := s.nextFault(func(f Fault) bool {
 			return !registry && f.Snapshot == "" && f.Registry == "" &&
 				(f.Method == "" || f.Method == r.Method) && strings.Contains(r.URL.Path, f.Path)
 		})
@@ -161,15 +161,15 @@ func (s *Server) record(registry bool, next http.Handler) http.Handler {
 			next.ServeHTTP(response, r)
 			return
 		}
-		if f.After {
+		if f.ReplaceResponse {
 			next.ServeHTTP(discardResponse{http.Header{}}, r)
 		}
-		_, _ = io.Copy(io.Discard, r.Body) // net/http notices a closed connection only after the body
+		_, _ = io.Copy(io.Discard, r.Body) // net/http detects a closed connection only after it has read the body
 		switch {
-		case f.Silence:
+		case f.NoResponse:
 			response.silent = true
 			<-r.Context().Done()
-		case f.Break:
+		case f.Hangup:
 			response.silent = true
 			panic(http.ErrAbortHandler)
 		default:
@@ -186,7 +186,7 @@ func (s *Server) record(registry bool, next http.Handler) http.Handler {
 	})
 }
 
-// discardResponse drops a response.
+// discardResponse is a ResponseWriter that discards the response.
 type discardResponse struct{ header http.Header }
 
 func (d discardResponse) Header() http.Header         { return d.header }

@@ -15,17 +15,17 @@ import (
 // runner is the runner's user name in the registry.
 const runner = "daytona-runner"
 
-// pushAccess creates a robot account that may push to the project for an hour.
+// pushAccess creates a robot account that can push to the project until its access expires.
 func (s *Server) pushAccess(who caller, r *http.Request) (any, error) {
 	if region := r.FormValue("regionId"); region != "" {
 		if _, ok := find(who.Regions, region); !ok {
-			return nil, http.ErrNotSupported // a region without a registry: 500 without details
+			return nil, http.ErrNotSupported // unknown region: Daytona responds with 500 and no details
 		}
 	}
 	id := newID()
 	robot := registry.Account{
 		User: "robot$" + s.options.Project + "+temp-push-robot-" + id[:8] + id[9:13], Password: newID() + newID(),
-		Prefix: s.options.Project + "/", Push: true, Expires: time.Now().Add(s.options.AccessLife),
+		Prefix: s.options.Project + "/", Push: true, Expires: time.Now().Add(s.options.AccessLifetime),
 	}
 	s.options.Registry.AddAccount(robot)
 	s.mu.Lock()
@@ -34,7 +34,7 @@ func (s *Server) pushAccess(who caller, r *http.Request) (any, error) {
 	return map[string]any{
 		"username": robot.User, "secret": robot.Password, "registryUrl": s.host,
 		"registryId": "00000000-0000-4000-8000-000000000001",
-		"project":    s.options.Project, "expiresAt": stamp(robot.Expires),
+		"project":    s.options.Project, "expiresAt": formatTime(robot.Expires),
 	}, nil
 }
 
@@ -47,7 +47,7 @@ func find(regions []Region, id string) (Region, bool) {
 	return Region{}, false
 }
 
-// isRunner reports whether the runner sent a request.
+// isRunner reports whether the runner sent the request.
 func (s *Server) isRunner(r *http.Request) bool { return strings.HasPrefix(r.UserAgent(), s.puller) }
 
 var (
@@ -55,16 +55,16 @@ var (
 	manifests = regexp.MustCompile(`^/v2/(.+)/manifests/`)
 )
 
-// harbor is the registry that clients see: a proxy of the real one, with faults. It may not find an image for a while
-// after its push.
+// harbor returns the registry that clients use: a proxy to the real registry that injects faults and hides an image for
+// the first reads after its push.
 func (s *Server) harbor() http.Handler {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: s.options.Registry.Addr})
-			r.Out.Host = r.In.Host // so that its links point to the proxy
+			r.Out.Host = r.In.Host // makes the registry's links point to the proxy
 		},
 		ModifyResponse: func(answer *http.Response) error {
-			// Tokens come from here too: clients reject a realm at another loopback address.
+			// The proxy also serves tokens, because clients reject a realm at another loopback address.
 			if challenge := answer.Header.Get("WWW-Authenticate"); challenge != "" {
 				answer.Header.Set("WWW-Authenticate", strings.ReplaceAll(challenge, s.options.Registry.Addr, s.host))
 			}
@@ -73,7 +73,7 @@ func (s *Server) harbor() http.Handler {
 				!s.isRunner(answer.Request) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				s.late[pushed[1]] = s.options.Late
+				s.hiddenReads[pushed[1]] = s.options.ReadsUntilVisible
 			}
 			return nil
 		},
@@ -95,35 +95,35 @@ func (s *Server) harbor() http.Handler {
 	})
 }
 
-// registryFault returns the status and the code (https://github.com/opencontainers/distribution-spec) of the fault that
-// applies to a request; 0 for none.
+// registryFault returns the status and the error code of the fault that applies to a request, or 0 if none does.
+// https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
 func (s *Server) registryFault(r *http.Request) (int, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead || r.URL.Path == "/token"
-	if name := manifests.FindStringSubmatch(r.URL.Path); reads && name != nil && s.late[name[1]] > 0 {
-		s.late[name[1]]--
+	if name := manifests.FindStringSubmatch(r.URL.Path); reads && name != nil && s.hiddenReads[name[1]] > 0 {
+		s.hiddenReads[name[1]]--
 		return http.StatusNotFound, "MANIFEST_UNKNOWN"
 	}
 	byRunner := s.isRunner(r)
-	f, ok := s.takeFault(func(f Fault) bool {
+	f, ok := s.nextFaultLocked(func(f Fault) bool {
 		switch f.Registry {
-		case RefusesPush, Expires:
+		case PushDenied, AccessExpires:
 			return !reads && !byRunner
-		case LosesBlob:
+		case BlobUnknown:
 			return r.Method == http.MethodGet && blobs.MatchString(r.URL.Path)
 		}
 		return false
 	})
-	if ok && f.Registry == Expires {
+	if ok && f.Registry == AccessExpires {
 		s.expired = true
 	}
 	switch {
 	case s.expired && !byRunner:
 		return http.StatusUnauthorized, "UNAUTHORIZED"
-	case ok && f.Registry == RefusesPush:
+	case ok && f.Registry == PushDenied:
 		return http.StatusForbidden, "DENIED"
-	case ok && f.Registry == LosesBlob:
+	case ok && f.Registry == BlobUnknown:
 		return http.StatusNotFound, "BLOB_UNKNOWN"
 	}
 	return 0, ""

@@ -19,7 +19,7 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// start makes the runner process a snapshot. The caller holds the lock.
+// start processes a snapshot in the background. The caller must hold s.mu.
 func (s *Server) start(it *snapshot, o *Organization) {
 	ctx, stop := context.WithCancel(s.ctx)
 	it.stop, it.ended = stop, make(chan struct{})
@@ -33,28 +33,28 @@ func (s *Server) start(it *snapshot, o *Organization) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		switch {
-		case ctx.Err() != nil: // removed, deactivated, or the server stops
+		case ctx.Err() != nil: // the snapshot was removed or deactivated, or the server is stopping
 		case err != nil:
 			it.reason = err.Error()
-			s.enter(it, "error")
+			s.setState(it, "error")
 		}
 	})
 }
 
-// process takes a snapshot from pending to active. Its error becomes the snapshot's errorReason.
+// process moves a snapshot from pending to active. Its error becomes the snapshot's errorReason.
 func (s *Server) process(ctx context.Context, it *snapshot, o *Organization) error {
 	if it.fault == Stuck {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if err := s.wait(ctx, it, s.options.Linger); err != nil {
+	if err := s.wait(ctx, it, s.options.ReadsPerState); err != nil {
 		return err
 	}
 	image, digest, err := s.inspect(ctx, it, o)
 	if err != nil {
 		return err
 	}
-	if err := s.step(ctx, it, "pulling", s.options.Linger); err != nil {
+	if err := s.advance(ctx, it, "pulling", s.options.ReadsPerState); err != nil {
 		return err
 	}
 	if err := s.pull(ctx, it, image, digest); err != nil {
@@ -63,30 +63,30 @@ func (s *Server) process(ctx context.Context, it *snapshot, o *Organization) err
 	if err := s.store(ctx, it, image, digest); err != nil {
 		return err
 	}
-	if it.fault == Strange {
-		if err := s.step(ctx, it, "propagating", max(1, s.options.Linger)); err != nil {
+	if it.fault == UnknownState {
+		if err := s.advance(ctx, it, "propagating", max(1, s.options.ReadsPerState)); err != nil {
 			return err
 		}
 	}
-	if it.fault == Falls {
-		if err := s.step(ctx, it, "active", 1); err != nil {
+	if it.fault == FailsAfterActive {
+		if err := s.advance(ctx, it, "active", 1); err != nil {
 			return err
 		}
 		return reason("Timeout processing snapshot on initial runner")
 	}
-	return s.step(ctx, it, "active", 0)
+	return s.advance(ctx, it, "active", 0)
 }
 
-// reason is an error of Daytona, as opposed to one of the engine or the registry.
+// reason is an error message of Daytona itself, not of the engine or the registry.
 type reason string
 
 func (r reason) Error() string { return string(r) }
 
-// step enters a state and waits until clients have read it so many times.
-func (s *Server) step(ctx context.Context, it *snapshot, state string, reads int) error {
+// advance sets the snapshot's state and waits until clients have read that state the given number of times.
+func (s *Server) advance(ctx context.Context, it *snapshot, state string, reads int) error {
 	s.mu.Lock()
 	if ctx.Err() == nil {
-		s.enter(it, state)
+		s.setState(it, state)
 		if state == "active" {
 			it.used = time.Now()
 		}
@@ -118,8 +118,7 @@ func (s *Server) remote(ctx context.Context) []remote.Option {
 	}
 }
 
-// inspect reads the image's digest, which the snapshot's ref contains from then on, its platform, and its compressed
-// size.
+// inspect resolves the image, checks its platform and compressed size, and sets the snapshot's ref and size.
 func (s *Server) inspect(ctx context.Context, it *snapshot, o *Organization) (v1.Image, v1.Hash, error) {
 	fail := func(err error) (v1.Image, v1.Hash, error) { return nil, v1.Hash{}, err }
 	ref, err := name.ParseReference(it.image)
@@ -134,7 +133,7 @@ func (s *Server) inspect(ctx context.Context, it *snapshot, o *Organization) (v1
 	if err != nil {
 		return fail(err)
 	}
-	// From here on the digest counts, even if the tag moves.
+	// Use the digest from now on, in case the tag moves.
 	image, err := remote.Image(ref.Context().Digest(found.Digest.String()), s.remote(ctx)...)
 	if err != nil {
 		if found.MediaType.IsIndex() {
@@ -173,13 +172,13 @@ func (s *Server) inspect(ctx context.Context, it *snapshot, o *Organization) (v1
 	return image, found.Digest, nil
 }
 
-// internal is the reference under which Daytona stores an image.
+// internal returns the reference of Daytona's copy of an image.
 func (s *Server) internal(hex string) string { return s.host + "/sbox/daytona-" + hex + ":daytona" }
 
-// local is the name of an image in the runner's engine.
+// local returns the name of an image in the runner's engine.
 func local(hex string) string { return "daytona-" + hex + ":daytona" }
 
-// pull reads the whole image and, if there is an engine, starts a container to check that it keeps running.
+// pull reads the whole image. With an engine, it also loads the image and checks that a container keeps running.
 func (s *Server) pull(ctx context.Context, it *snapshot, image v1.Image, digest v1.Hash) error {
 	if s.engine == nil {
 		layers, err := image.Layers()
@@ -191,7 +190,7 @@ func (s *Server) pull(ctx context.Context, it *snapshot, image v1.Image, digest 
 			if err != nil {
 				return err
 			}
-			_, err = io.Copy(io.Discard, blob) // this verifies the digest
+			_, err = io.Copy(io.Discard, blob) // verifies the digest
 			if err := errors.Join(err, blob.Close()); err != nil {
 				return err
 			}
@@ -204,14 +203,14 @@ func (s *Server) pull(ctx context.Context, it *snapshot, image v1.Image, digest 
 	return s.checkContainer(ctx, local(digest.Hex), it.entrypoint)
 }
 
-// checkContainer starts a container, as for a sandbox, and fails if it exits.
+// checkContainer starts a container as for a sandbox, and returns an error if it exits within MinUptime.
 func (s *Server) checkContainer(ctx context.Context, image string, entrypoint []string) error {
 	docker, err := client.New(client.WithHost(s.options.Engine))
 	if err != nil {
 		return err
 	}
 	defer docker.Close()
-	made, err := docker.ContainerCreate(ctx, client.ContainerCreateOptions{
+	created, err := docker.ContainerCreate(ctx, client.ContainerCreateOptions{
 		Config: &container.Config{
 			Image: image, Entrypoint: entrypoint, OpenStdin: true, Labels: map[string]string{"io.daytona.snapshot": image},
 		},
@@ -221,26 +220,27 @@ func (s *Server) checkContainer(ctx context.Context, image string, entrypoint []
 		return err
 	}
 	defer func() {
-		// Even if the snapshot has been removed.
+		// Remove the container even if ctx is canceled because the snapshot was removed.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 		defer cancel()
-		_, _ = docker.ContainerRemove(ctx, made.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+		_, _ = docker.ContainerRemove(ctx, created.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	}()
-	if _, err := docker.ContainerStart(ctx, made.ID, client.ContainerStartOptions{}); err != nil {
+	if _, err := docker.ContainerStart(ctx, created.ID, client.ContainerStartOptions{}); err != nil {
 		return err
 	}
-	alive, cancel := context.WithTimeout(ctx, s.options.Alive)
+	uptime, cancel := context.WithTimeout(ctx, s.options.MinUptime)
 	defer cancel()
-	wait := docker.ContainerWait(alive, made.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+	untilExit := client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning}
+	wait := docker.ContainerWait(uptime, created.ID, untilExit)
 	select {
 	case ended := <-wait.Result:
-		return fmt.Errorf("container exited with code %d at once: %s", ended.StatusCode, lastLine(ctx, docker, made.ID))
+		return fmt.Errorf("container exited with code %d at once: %s", ended.StatusCode, lastLine(ctx, docker, created.ID))
 	case err := <-wait.Error:
-		if alive.Err() == nil {
+		if uptime.Err() == nil {
 			return err
 		}
 		return ctx.Err()
-	case <-alive.Done():
+	case <-uptime.Done():
 		return ctx.Err()
 	}
 }
@@ -257,7 +257,7 @@ func lastLine(ctx context.Context, docker *client.Client, id string) string {
 	return strings.TrimSpace(text.String())
 }
 
-// store copies the image to Daytona's internal repository and deletes the pushed one, as the real runner does.
+// store copies the image to Daytona's internal repository and deletes the pushed image, as the real runner does.
 func (s *Server) store(ctx context.Context, it *snapshot, image v1.Image, digest v1.Hash) error {
 	ref, err := name.ParseReference(s.internal(digest.Hex))
 	if err != nil {
@@ -273,7 +273,7 @@ func (s *Server) store(ctx context.Context, it *snapshot, image v1.Image, digest
 	if s.shared(it) {
 		return nil
 	}
-	_ = remote.Delete(pushed.Context().Digest(digest.String()), s.remote(ctx)...) // a failure leaves the image
+	_ = remote.Delete(pushed.Context().Digest(digest.String()), s.remote(ctx)...) // best effort
 	return nil
 }
 
@@ -289,23 +289,23 @@ func (s *Server) shared(it *snapshot) bool {
 	return false
 }
 
-// finishRemoval drops a removed snapshot once the runner has stopped processing it, and its image in the engine unless
-// another snapshot needs it.
+// finishRemoval deletes a removed snapshot when the runner has stopped processing it. It also deletes the image in the
+// engine unless another snapshot uses it.
 func (s *Server) finishRemoval(it *snapshot) {
 	select {
 	case <-it.ended:
 	case <-s.ctx.Done():
 		return
 	}
-	if s.wait(s.ctx, it, s.options.Linger) != nil {
+	if s.wait(s.ctx, it, s.options.ReadsPerState) != nil {
 		return
 	}
 	s.mu.Lock()
-	needed := it.ref == "" || slices.ContainsFunc(s.snapshots, func(other *snapshot) bool {
+	inUse := it.ref == "" || slices.ContainsFunc(s.snapshots, func(other *snapshot) bool {
 		return other != it && other.ref == it.ref
 	})
 	s.mu.Unlock()
-	if !needed && s.engine != nil {
+	if !inUse && s.engine != nil {
 		s.removeImage(it)
 	}
 	s.mu.Lock()
@@ -313,7 +313,7 @@ func (s *Server) finishRemoval(it *snapshot) {
 	s.snapshots = slices.DeleteFunc(s.snapshots, func(other *snapshot) bool { return other == it })
 }
 
-// removeImage removes a snapshot's image from the engine. A failure leaves the image.
+// removeImage removes a snapshot's image from the engine. It ignores errors, which leave the image in place.
 func (s *Server) removeImage(it *snapshot) {
 	docker, err := client.New(client.WithHost(s.options.Engine))
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package daytona is a stand-in for Daytona's API on loopback: organizations, keys, push access and snapshots, with the
-// rules of the server v0.190.0 (https://github.com/daytonaio/daytona, apps/api). It pulls a snapshot's image from a
-// real registry and starts it on a real Docker Engine.
+// Package daytona stands in for Daytona's API on loopback. It implements organizations, API keys, push access and
+// snapshots with the rules of server v0.190.0 (https://github.com/daytonaio/daytona, apps/api). It pulls the image of a
+// snapshot from a real registry and starts it on a real Docker Engine.
 package daytona
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// Permissions of keys, as far as they matter here. Push access requires one to write snapshots or sandboxes.
+// The key permissions that the stand-in checks. Push access requires write:snapshots or write:sandboxes.
 const (
 	WriteSnapshots  = "write:snapshots"
 	DeleteSnapshots = "delete:snapshots"
@@ -30,77 +30,77 @@ const (
 type Organization struct {
 	ID, Name   string
 	Keys       []Key
-	UserTokens []string // of its members: in the form of a JWT; valid for every organization that lists them
+	UserTokens []string // JWTs of its members; a token is valid for every organization that lists it
 	Regions    []Region // the first is the default
-	Suspended  string   // the reason; "": not suspended
+	Suspended  string   // reason of the suspension; "": not suspended
 
-	MaxCPU, MaxMemory, MaxDisk int     // per sandbox: cores, GB, GB. Default: 4, 8, 10
-	Snapshots                  int     // the quota. Default: 30
-	MaxSnapshotGB              float64 // of one snapshot. Default: 20
+	MaxCPU, MaxMemory, MaxDisk int     // limits per sandbox in cores, GB and GB. Default: 4, 8, 10
+	Snapshots                  int     // snapshot quota. Default: 30
+	MaxSnapshotGB              float64 // maximum size of a snapshot. Default: 20
 }
 
-// Key is an API key, which belongs to one organization.
+// Key is an API key of one organization.
 type Key struct {
 	Name, Value string
 	Permissions []string
 	Expires     time.Time // zero: never
 }
 
-// Region is a location of runners.
+// Region is a location with runners.
 type Region struct {
 	ID, Name                   string
-	Empty                      bool // without a runner
+	NoRunners                  bool // the region has no runners
 	MaxCPU, MaxMemory, MaxDisk int  // per sandbox; 0: the organization's
 }
 
 // Options configures the stand-in.
 type Options struct {
-	Organizations []Organization
-	Registry      *registry.Registry // that clients push to and the runner pulls from
-	Project       string             // of the registry, for pushed images. Default: sbox-transient
-	Engine        string             // DOCKER_HOST of the runner; "": it pulls images and does not start them
-	AccessLife    time.Duration      // lifetime of push access. Default: 1 hour
-	Late          int                // how many reads do not find an image after its push, as with Harbor's catalog
-	Linger        int                // how many reads each state waits for before the next; 0: none
-	Alive         time.Duration      // how long a container must run to count as started. Default: 500 ms
+	Organizations     []Organization
+	Registry          *registry.Registry // clients push to it and the runner pulls from it
+	Project           string             // registry project for pushed images. Default: sbox-transient
+	Engine            string             // DOCKER_HOST of the runner; "": it pulls images but does not start them
+	AccessLifetime    time.Duration      // lifetime of push access. Default: 1 hour
+	ReadsUntilVisible int                // reads after a push that do not find the image, as with Harbor's catalog
+	ReadsPerState     int                // reads of each state before the next one; 0: none
+	MinUptime         time.Duration      // time that a container must run to count as started. Default: 500 ms
 }
 
-// Server is the running stand-in.
+// Server is a running stand-in.
 type Server struct {
 	options  Options
 	listener net.Listener
 	server   *http.Server
-	front    *http.Server // proxy of the registry
+	front    *http.Server // proxy to the registry
 	host     string       // of front
-	puller   string       // the runner's password, with full access to the registry
+	puller   string       // the runner's registry password and user agent
 	engine   *dockerengine.Engine
 	ctx      context.Context
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 
-	mu        sync.Mutex
-	snapshots []*snapshot
-	requests  []Request
-	faults    []Fault
-	late      map[string]int // by repository: how many more reads do not find its images
-	expired   bool           // push access is revoked until the next request for it
+	mu          sync.Mutex
+	snapshots   []*snapshot
+	requests    []Request
+	faults      []Fault
+	hiddenReads map[string]int // remaining reads that do not find images, by repository
+	expired     bool           // push access is revoked until a client requests it again
 }
 
-// Start serves on free loopback ports.
+// Start starts the API and the registry proxy on free loopback ports.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.Registry == nil {
-		return nil, errors.New("start Daytona: no registry")
+		return nil, errors.New("start Daytona: Options.Registry is not set")
 	}
 	if o.Project == "" {
 		o.Project = "sbox-transient"
 	}
-	if o.AccessLife == 0 {
-		o.AccessLife = time.Hour
+	if o.AccessLifetime == 0 {
+		o.AccessLifetime = time.Hour
 	}
-	if o.Alive == 0 {
-		o.Alive = 500 * time.Millisecond
+	if o.MinUptime == 0 {
+		o.MinUptime = 500 * time.Millisecond
 	}
-	s := &Server{options: o, puller: rand.Text(), late: map[string]int{}}
+	s := &Server{options: o, puller: rand.Text(), hiddenReads: map[string]int{}}
 	if o.Engine != "" {
 		engine, err := dockerengine.Open(ctx, func(name string) string {
 			return map[string]string{"DOCKER_HOST": o.Engine}[name]
@@ -131,13 +131,13 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 // URL returns the base URL of the API, for DAYTONA_API_URL.
 func (s *Server) URL() string { return "http://" + s.listener.Addr().String() + "/api" }
 
-// RegistryHost returns host:port of the registry (plain HTTP), which holds pushed images and those of snapshots.
+// RegistryHost returns the host:port of the registry for pushed images and snapshots. It uses plain HTTP.
 func (s *Server) RegistryHost() string { return s.host }
 
 // Close stops the stand-in and its runner.
 func (s *Server) Close() error {
 	s.mu.Lock()
-	s.cancel() // the runner starts nothing new
+	s.cancel() // with the lock held, so that the runner starts no more work
 	s.mu.Unlock()
 	err := errors.Join(s.server.Close(), s.front.Close())
 	s.running.Wait()
@@ -147,13 +147,14 @@ func (s *Server) Close() error {
 	return err
 }
 
-// api routes the calls. As on the real server, only users can read organizations, and only keys the current key.
+// api returns the handler of the API. As on the real server, only user tokens can read organizations, and only API keys
+// can read the current key.
 func (s *Server) api() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, c := range map[string]call{
-		"GET /api/api-keys/current":                   {tokens: keys, answer: s.currentKey},
-		"GET /api/organizations/{organization}":       {tokens: users, answer: s.organization},
-		"GET /api/organizations/{organization}/usage": {tokens: users, answer: s.usage},
+		"GET /api/api-keys/current":                   {tokens: keysOnly, answer: s.currentKey},
+		"GET /api/organizations/{organization}":       {tokens: usersOnly, answer: s.organization},
+		"GET /api/organizations/{organization}/usage": {tokens: usersOnly, answer: s.usage},
 		"GET /api/regions":                            {answer: s.regions},
 		"GET /api/docker-registry/registry-push-access": {
 			any: []string{WriteSnapshots, WriteSandboxes}, answer: s.pushAccess,
@@ -186,22 +187,22 @@ func (s *Server) api() http.Handler {
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		sendError(w, r, apiError{http.StatusNotFound, fmt.Sprintf("Cannot %s %s", r.Method, r.URL.Path)})
 	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { // the dashboard serves all other paths
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { // the dashboard
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write([]byte("<!doctype html><title>Daytona</title>"))
 	})
 	return mux
 }
 
-// call describes an endpoint. It sends a string as plain text, and nil as an empty response.
+// call describes an endpoint. A string result is sent as plain text, and nil as an empty response.
 type call struct {
 	tokens tokens
-	any    []string // a key needs one of these permissions
+	any    []string // an API key needs one of these permissions; empty: none
 	answer func(caller, *http.Request) (any, error)
 	status int // 0: 200
 }
 
-// apiError is an error that the API reports.
+// apiError is an error response of the API.
 type apiError struct {
 	status  int
 	message string
@@ -209,14 +210,14 @@ type apiError struct {
 
 func (e apiError) Error() string { return e.message }
 
-// sendError sends an error in Daytona's format. For an error that is not an apiError Daytona gives no details.
+// sendError sends an error in Daytona's format. If err is not an apiError, the response has no details.
 func sendError(w http.ResponseWriter, r *http.Request, err error) {
 	sent := apiError{http.StatusInternalServerError, "An unexpected error occurred."}
 	errors.As(err, &sent)
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(sent.status)
 	_ = json.NewEncoder(w).Encode(map[string]any{ // the client may have disconnected
-		"path": r.URL.RequestURI(), "timestamp": stamp(time.Now()), "statusCode": sent.status,
+		"path": r.URL.RequestURI(), "timestamp": formatTime(time.Now()), "statusCode": sent.status,
 		"error": http.StatusText(sent.status), "message": sent.message,
 	})
 }
@@ -234,13 +235,13 @@ func send(w http.ResponseWriter, status int, body any) {
 	}
 }
 
-// stamp formats a time as JavaScript does.
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+// formatTime formats a time as JavaScript does.
+func formatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // newID returns a random UUID.
 func newID() string {
 	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
+	_, _ = rand.Read(b[:]) // never returns an error
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	text := hex.EncodeToString(b[:])
 	return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]

@@ -16,18 +16,18 @@ import (
 
 // Snapshot is an existing snapshot for [Server.Put].
 type Snapshot struct {
-	Organization string // its ID
+	Organization string // ID of its organization
 	Name         string
-	Image        string // the reference it was created from
-	Digest       string // of that image: sha256:…
-	State        string // Default: active
-	Reason       string // of an error
-	Log          string // of its build; "": not built by Daytona
-	General      bool   // one of Daytona's own, which every organization sees
+	Image        string // reference of the image it was created from
+	Digest       string // digest of that image: sha256:…
+	State        string // default: active
+	Reason       string // error reason
+	Log          string // build log; "": not built by Daytona
+	General      bool   // provided by Daytona and visible to every organization
 
-	CPU, Memory, Disk int       // Default: 1, 1, 3
-	Region            string    // Default: the organization's
-	Created           time.Time // Default: now
+	CPU, Memory, Disk int       // default: 1, 1, 3
+	Region            string    // default: the organization's first region
+	Created           time.Time // default: now
 }
 
 // Put adds a snapshot and returns its ID.
@@ -67,15 +67,15 @@ type snapshot struct {
 	created, updated, used                     time.Time
 	fault                                      SnapshotFault
 
-	reads int           // of the current state
+	reads int           // number of reads of the current state
 	seen  chan struct{} // signals a read
 	stop  context.CancelFunc
 	ended chan struct{} // closed when the runner has finished
 }
 
-const class = "container" // the class of all sandboxes here
+const class = "container" // sandbox class of every snapshot
 
-// read returns a snapshot in the API's format and counts as a read of its state.
+// read returns a snapshot in the API's format and counts the read.
 func (it *snapshot) read() any {
 	it.reads++
 	select {
@@ -87,8 +87,8 @@ func (it *snapshot) read() any {
 		"state": it.state,
 		"size":  nil, "entrypoint": it.entrypoint, "cpu": it.cpu, "gpu": 0, "mem": it.memory, "disk": it.disk,
 		"errorReason": nil,
-		"createdAt":   stamp(it.created), "updatedAt": stamp(it.updated), "lastUsedAt": nil, "regionIds": []string{it.region},
-		"sandboxClass": class,
+		"createdAt":   formatTime(it.created), "updatedAt": formatTime(it.updated), "lastUsedAt": nil,
+		"regionIds": []string{it.region}, "sandboxClass": class,
 	}
 	if it.size > 0 {
 		answer["size"] = it.size
@@ -97,7 +97,7 @@ func (it *snapshot) read() any {
 		answer["errorReason"] = it.reason
 	}
 	if !it.used.IsZero() {
-		answer["lastUsedAt"] = stamp(it.used)
+		answer["lastUsedAt"] = formatTime(it.used)
 	}
 	if it.ref != "" {
 		answer["ref"], answer["initialRunnerId"] = it.ref, "00000000-0000-4000-8000-000000000002"
@@ -105,19 +105,19 @@ func (it *snapshot) read() any {
 	if it.log != "" {
 		answer["buildInfo"] = map[string]any{
 			"dockerfileContent": "FROM debian:bookworm-slim\n", "contextHashes": []string{}, "snapshotRef": "daytona-" + it.id,
-			"createdAt": stamp(it.created), "updatedAt": stamp(it.updated),
+			"createdAt": formatTime(it.created), "updatedAt": formatTime(it.updated),
 		}
 	}
 	return answer
 }
 
-var legal = regexp.MustCompile(`^[a-zA-Z0-9_.\-:]+(/[a-zA-Z0-9_.\-:]+)*(@sha256:[a-f0-9]{64})?$`)
+var namePattern = regexp.MustCompile(`^[a-zA-Z0-9_.\-:]+(/[a-zA-Z0-9_.\-:]+)*(@sha256:[a-f0-9]{64})?$`)
 
 func badRequest(format string, args ...any) error {
 	return apiError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
-// checkImage validates the name of an image as Daytona does.
+// checkImage validates an image name as Daytona does.
 func checkImage(name string) error {
 	if image, digest, ok := strings.Cut(name, "@sha256:"); ok {
 		if image == "" || !regexp.MustCompile(`^[a-f0-9]{64}$`).MatchString(digest) {
@@ -130,14 +130,14 @@ func checkImage(name string) error {
 		return badRequest("Image name must include a tag (e.g., ubuntu:22.04) or digest (@sha256:...)")
 	case strings.HasSuffix(name, ":latest"):
 		return badRequest(`Images with tag ":latest" are not allowed`)
-	case !legal.MatchString(name):
+	case !namePattern.MatchString(name):
 		return badRequest("Invalid image name format. " +
 			"Must be lowercase, may contain digits, dots, dashes, and single slashes between components")
 	}
 	return nil
 }
 
-// request is the body of POST /snapshots, without the fields that do not matter here.
+// request is the body of POST /snapshots, without fields that the stand-in ignores.
 type request struct {
 	Name       *string         `json:"name"`
 	Image      string          `json:"imageName"`
@@ -149,8 +149,8 @@ type request struct {
 	BuildInfo  json.RawMessage `json:"buildInfo"`
 }
 
-// create validates in the order of the real server: format, region, names, runner, suspension, quotas per sandbox,
-// quota of snapshots, existing name.
+// create creates a snapshot. It validates in the order of the real server: format, region, names, runners, suspension,
+// sandbox limits, snapshot quota, existing name.
 func (s *Server) create(who caller, r *http.Request) (any, error) {
 	var in request
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
@@ -165,7 +165,7 @@ func (s *Server) create(who caller, r *http.Request) (any, error) {
 		}
 	}
 	if len(in.BuildInfo) > 0 {
-		return nil, apiError{http.StatusNotImplemented, "This Daytona builds no images"}
+		return nil, apiError{http.StatusNotImplemented, "The stand-in does not build images"}
 	}
 	if in.Image == "" {
 		return nil, badRequest("Must specify an image name when not using a build info entry")
@@ -174,13 +174,13 @@ func (s *Server) create(who caller, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !legal.MatchString(*in.Name) {
+	if !namePattern.MatchString(*in.Name) {
 		return nil, badRequest("Invalid snapshot name format. May contain letters, digits, dots, colons, and dashes")
 	}
 	if err := checkImage(in.Image); err != nil {
 		return nil, err
 	}
-	if region.Empty {
+	if region.NoRunners {
 		return nil, badRequest("No runners are configured in region '%s' for sandbox class '%s'. "+
 			"Try a different region or sandbox class.", region.Name, class)
 	}
@@ -204,7 +204,7 @@ func (s *Server) create(who caller, r *http.Request) (any, error) {
 		switch {
 		case value == nil:
 		case *value != math.Trunc(*value):
-			return nil, fmt.Errorf("invalid input syntax for type integer: %v", *value) // an error of the database: 500
+			return nil, fmt.Errorf("invalid input syntax for type integer: %v", *value) // a database error: 500
 		default:
 			*to = int(*value)
 		}
@@ -221,7 +221,7 @@ func (s *Server) create(who caller, r *http.Request) (any, error) {
 			return nil, apiError{http.StatusConflict, message}
 		}
 	}
-	f, _ := s.takeFault(func(f Fault) bool { return f.Snapshot != "" })
+	f, _ := s.nextFaultLocked(func(f Fault) bool { return f.Snapshot != "" })
 	it.fault = f.Snapshot
 	s.snapshots = append(s.snapshots, it)
 	body := it.read()
@@ -230,7 +230,7 @@ func (s *Server) create(who caller, r *http.Request) (any, error) {
 	return body, nil
 }
 
-// overQuota returns an error for the first limit per sandbox that a request exceeds.
+// overQuota returns an error for the first sandbox limit that a request exceeds.
 func overQuota(who caller, region Region, in request) error {
 	const more = "\nNeed higher resource limits per-sandbox? " +
 		"Contact us at support@daytona.io and let us know about your use case."
@@ -272,7 +272,7 @@ func (s *Server) region(who caller, id string) (Region, error) {
 	return Region{}, apiError{http.StatusNotFound, "Region not found"}
 }
 
-// used counts the snapshots that the quota counts. The caller holds the lock.
+// used returns the number of snapshots that count towards the quota. The caller must hold s.mu.
 func (s *Server) used(o *Organization) int {
 	n := 0
 	for _, it := range s.snapshots {
@@ -283,7 +283,8 @@ func (s *Server) used(o *Organization) int {
 	return n
 }
 
-// find returns a snapshot that the client may read or, without general ones, change. The caller holds the lock.
+// find returns a snapshot by ID or name. It includes general snapshots, which a client can read but not change, if
+// general is set. The caller must hold s.mu.
 func (s *Server) find(who caller, id string, general bool) (*snapshot, error) {
 	for _, it := range s.snapshots {
 		if it.id == id && (it.organization == who.ID || (it.general && general)) {
@@ -334,13 +335,13 @@ func (s *Server) list(who caller, r *http.Request) (any, error) {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b *snapshot) int {
-		if a.general != b.general { // Daytona's own are last
+		if a.general != b.general { // general snapshots come last
 			if a.general {
 				return 1
 			}
 			return -1
 		}
-		if sort == "lastUsedAt" && a.used.IsZero() != b.used.IsZero() { // and so are unused ones
+		if sort == "lastUsedAt" && a.used.IsZero() != b.used.IsZero() { // unused snapshots come last
 			if a.used.IsZero() {
 				return 1
 			}
@@ -382,7 +383,8 @@ func integer(r *http.Request, name string, fallback, limit int) (int, error) {
 
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// findToChange returns a snapshot that the client may change, by ID only, although a name is looked up first.
+// findToChange returns a snapshot that the client can change. Like the real server, it looks up names too, but then
+// rejects them.
 func (s *Server) findToChange(who caller, id string) (*snapshot, error) {
 	it, err := s.find(who, id, false)
 	if err == nil && !uuid.MatchString(id) {
@@ -391,7 +393,7 @@ func (s *Server) findToChange(who caller, id string) (*snapshot, error) {
 	return it, err
 }
 
-// remove marks a snapshot; it exists until the runner has stopped processing it.
+// remove marks a snapshot as removing. The snapshot exists until the runner has stopped processing it.
 func (s *Server) remove(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -399,7 +401,7 @@ func (s *Server) remove(who caller, r *http.Request) (any, error) {
 	if err != nil || it.state == "removing" {
 		return nil, err
 	}
-	s.enter(it, "removing")
+	s.setState(it, "removing")
 	it.stop()
 	if s.ctx.Err() == nil {
 		s.running.Go(func() { s.finishRemoval(it) })
@@ -425,7 +427,7 @@ func (s *Server) activate(who caller, r *http.Request) (any, error) {
 	case s.used(who.Organization) >= who.quota():
 		return nil, badRequest("Snapshot quota exceeded. Maximum allowed: %d", who.quota())
 	}
-	s.enter(it, "pending")
+	s.setState(it, "pending")
 	body := it.read()
 	it.reads = 0
 	s.start(it, who.Organization)
@@ -440,12 +442,12 @@ func (s *Server) deactivate(who caller, r *http.Request) (any, error) {
 		return nil, err
 	}
 	it.stop()
-	s.enter(it, "inactive")
+	s.setState(it, "inactive")
 	return nil, nil
 }
 
-// enter changes the state. The caller holds the lock.
-func (s *Server) enter(it *snapshot, state string) {
+// setState sets the state and resets the read counter. The caller must hold s.mu.
+func (s *Server) setState(it *snapshot, state string) {
 	it.state, it.updated, it.reads = state, time.Now(), 0
 }
 

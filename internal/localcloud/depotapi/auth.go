@@ -13,7 +13,7 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 )
 
-// TokenKind is the kind of token that authenticated a call.
+// TokenKind is the kind of token that authenticates a call.
 type TokenKind string
 
 // The kinds of tokens. A call with a missing or unknown token has the kind "".
@@ -22,19 +22,19 @@ const (
 	OrganizationToken TokenKind = "organization"
 	UserToken         TokenKind = "user"
 	OIDCToken         TokenKind = "oidc"
-	ForkToken         TokenKind = "fork"  // issued for the challenge of a fork's pull request
-	BuildToken        TokenKind = "build" // issued by CreateBuild for the other calls of that build
+	ForkToken         TokenKind = "fork"  // issued after the challenge for a pull request from a fork
+	BuildToken        TokenKind = "build" // issued by CreateBuild for later calls of that build
 )
 
 // caller is the owner of a token.
 type caller struct {
 	kind       TokenKind
-	project    string // of a project token
-	repository string // owner/name, of an OIDC or a fork token
-	build      *build // of a build token
+	project    string // set for a project token
+	repository string // set for an OIDC or fork token: owner/name
+	build      *build // set for a build token
 }
 
-// identify returns the owner of a request's token. Its error for an invalid token has the code unauthenticated.
+// identify returns the owner of a request's token. It returns an unauthenticated error for an invalid token.
 func (s *Server) identify(ctx context.Context, header http.Header) (caller, error) {
 	token, ok := strings.CutPrefix(header.Get("Authorization"), "Bearer ")
 	if !ok || token == "" {
@@ -54,7 +54,7 @@ func (s *Server) identify(ctx context.Context, header http.Header) (caller, erro
 	return who, nil
 }
 
-// lookUp finds a token that Depot issued; without a match, the caller has no kind.
+// lookUp returns the owner of a token that Depot issued. For an unknown token, the kind of the caller is "".
 func (s *Server) lookUp(token string) (caller, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -85,8 +85,8 @@ func (s *Server) lookUp(token string) (caller, error) {
 	return caller{}, nil
 }
 
-// authorize returns the requested project, or the token's own if id is "". The code of its error is not_found for an
-// unknown project, and permission_denied for one that the caller may not use.
+// authorize returns the project with the ID, or the token's project if id is "". It returns a not_found error for an
+// unknown project, and a permission_denied error if the caller cannot use it.
 func (s *Server) authorize(who caller, id string) (Project, error) {
 	if id == "" {
 		switch who.kind {
@@ -110,7 +110,7 @@ func (s *Server) authorize(who caller, id string) (Project, error) {
 	case BuildToken:
 		ok = who.build.project == id
 	default:
-		// GitHub's names are case-insensitive.
+		// GitHub repository names are case-insensitive.
 		ok = slices.ContainsFunc(p.Trust, func(trusted string) bool { return strings.EqualFold(trusted, who.repository) })
 		if !ok {
 			return Project{}, apiError(
@@ -127,7 +127,7 @@ func (s *Server) authorize(who caller, id string) (Project, error) {
 	return p, nil
 }
 
-// identity verifies the tokens of one OIDC issuer.
+// identity verifies tokens of one OIDC issuer.
 type identity struct {
 	issuer string
 
@@ -135,8 +135,8 @@ type identity struct {
 	verifier *oidc.IDTokenVerifier
 }
 
-// verify checks a GitHub OIDC token: its signature with the issuer's published keys, issuer, audience and times. It
-// returns the workflow's repository.
+// verify verifies the signature, issuer, audience and validity period of a GitHub OIDC token, and returns the
+// workflow's repository.
 // https://docs.github.com/en/actions/reference/security/oidc
 func (i *identity) verify(ctx context.Context, token string) (caller, error) {
 	verifier, err := i.discover(ctx)
@@ -166,7 +166,7 @@ func (i *identity) discover(ctx context.Context) (*oidc.IDTokenVerifier, error) 
 	i.mutex.Lock()
 	defer i.mutex.Unlock()
 	if i.verifier == nil {
-		// The provider keeps only the client of this context.
+		// The provider keeps the HTTP client of this context but not its deadline.
 		ctx = oidc.ClientContext(ctx, &http.Client{Timeout: 10 * time.Second})
 		provider, err := oidc.NewProvider(ctx, i.issuer)
 		if err != nil {

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// build is one build, from CreateBuild to FinishBuild.
+// build is a build between CreateBuild and FinishBuild.
 type build struct {
 	id, token, project string
 	saved              bool
@@ -36,14 +36,14 @@ func (b *build) takeConnections() []*builders.Connection {
 	return connections
 }
 
-// buildService implements the methods that depot-go knows. Others (timings, the build's context, lists of builds) are
-// unimplemented, which the CLI ignores.
+// buildService implements the methods that depot-go calls. The CLI ignores errors of the unimplemented ones (timings,
+// build context, lists of builds).
 type buildService struct {
 	cliv1connect.UnimplementedBuildServiceHandler
 	server *Server
 }
 
-// CreateBuild creates a build in a project that the caller may use.
+// CreateBuild creates a build in a project that the caller can use.
 func (b *buildService) CreateBuild(
 	ctx context.Context,
 	request *connect.Request[cliv1.CreateBuildRequest],
@@ -91,11 +91,11 @@ func (b *buildService) CreateBuild(
 		}
 	}
 	if created.saved {
-		password, err := s.credential(ctx, project.ID, true)
+		password, err := s.credential(project.ID, true)
 		if err != nil {
 			return nil, err
 		}
-		// The token has the form of "auth" in Docker's configuration file.
+		// The token has the format of "auth" in Docker's config.json.
 		response.AdditionalCredentials = []*cliv1.CreateBuildResponse_Credential{{
 			Host:  s.options.Registry.Host,
 			Token: base64.StdEncoding.EncodeToString([]byte("x-token:" + password)),
@@ -117,7 +117,7 @@ func (b *buildService) CreateBuild(
 	return connect.NewResponse(response), nil
 }
 
-// GetBuildKitConnection returns the machine of a platform: pending at first, then active.
+// GetBuildKitConnection returns a connection to a platform's machine: first pending, then active.
 func (b *buildService) GetBuildKitConnection(
 	ctx context.Context,
 	request *connect.Request[cliv1.GetBuildKitConnectionRequest],
@@ -132,7 +132,7 @@ func (b *buildService) GetBuildKitConnection(
 	build.requests[platform]++
 	fault := faultOf(ctx).Machine
 	if fault == NeverActive || build.requests[platform] <= s.options.Pending {
-		callOf(ctx).State = "pending" // the mutex is held
+		callOf(ctx).State = "pending" // s.mutex is held
 		return connect.NewResponse(&cliv1.GetBuildKitConnectionResponse{
 			Connection: &cliv1.GetBuildKitConnectionResponse_Pending{
 				Pending: &cliv1.GetBuildKitConnectionResponse_PendingConnection{WaitMs: int32(s.options.Wait.Milliseconds())},
@@ -157,7 +157,7 @@ func (b *buildService) GetBuildKitConnection(
 		CaCert:     &cliv1.Cert{Cert: c.CACert},
 		Cert:       &cliv1.Cert{Cert: c.Cert, Key: c.Key},
 	}
-	if err := s.spoil(active, fault, platform); err != nil {
+	if err := s.applyMachineFault(active, fault, platform); err != nil {
 		return nil, err
 	}
 	callOf(ctx).State = "active"
@@ -166,7 +166,7 @@ func (b *buildService) GetBuildKitConnection(
 	}), nil
 }
 
-// ReportBuildHealth accepts a health report, and returns when the build will be canceled.
+// ReportBuildHealth accepts a health report and returns the time at which the build will be canceled.
 func (b *buildService) ReportBuildHealth(
 	ctx context.Context,
 	request *connect.Request[cliv1.ReportBuildHealthRequest],
@@ -182,7 +182,7 @@ func (b *buildService) ReportBuildHealth(
 	return connect.NewResponse(response), nil
 }
 
-// FinishBuild ends a build and its access to machines.
+// FinishBuild ends a build and closes its connections to machines.
 func (b *buildService) FinishBuild(
 	ctx context.Context,
 	request *connect.Request[cliv1.FinishBuildRequest],
@@ -221,7 +221,7 @@ func (s *Server) end(b *build) bool {
 	return wasRunning
 }
 
-// authenticated returns the build with an ID, if the request carries that build's token.
+// authenticated returns the build with the ID if the request has that build's token.
 func (b *buildService) authenticated(ctx context.Context, request connect.AnyRequest, id string) (*build, error) {
 	s := b.server
 	s.note(ctx, func(c *Call) { c.BuildID = id })
@@ -242,7 +242,7 @@ func (b *buildService) authenticated(ctx context.Context, request connect.AnyReq
 	return build, nil
 }
 
-// running is authenticated for a build that has not finished. It also returns the name of the platform.
+// running is like authenticated but returns an error if the build has finished. It also returns the platform's name.
 func (b *buildService) running(
 	ctx context.Context,
 	request connect.AnyRequest,
@@ -269,17 +269,18 @@ func (b *buildService) running(
 	return build, platform, nil
 }
 
-// buildURL is the address of a build's page.
+// buildURL returns the URL of a build's page.
 func (s *Server) buildURL(b *build) string {
 	return s.URL() + "/projects/" + b.project + "/builds/" + b.id
 }
 
-// reference names a build's image in Depot's registry.
+// reference returns the reference of a build's image in Depot's registry.
 func (s *Server) reference(b *build, tag string) string {
 	return s.options.Registry.Host + "/" + b.project + ":" + tag
 }
 
-// saveTags returns the additional tags for a saved image: field 9 of BuildOptions, which depot-go v0.5.1 lacks.
+// saveTags returns the additional tags of a saved image. They are in field 9 of BuildOptions, which depot-go v0.5.1
+// does not declare.
 func saveTags(options *cliv1.BuildOptions) []string {
 	var tags []string
 	for unknown := []byte(options.ProtoReflect().GetUnknown()); len(unknown) > 0; {

@@ -11,16 +11,16 @@ import (
 // Call is the record of one request.
 type Call struct {
 	Time   time.Time
-	Method string // CreateBuild, GetBuildKitConnection, …; claim and exchange for a fork's challenge
+	Method string // CreateBuild, GetBuildKitConnection, …; claim and exchange for the challenge of a fork
 	HTTP   string // HTTP/1.1 or HTTP/2.0
-	Status int    // of the answer; 0 before it
+	Status int    // of the response; 0 until it is sent
 
 	Token    TokenKind
 	Project  string
 	BuildID  string
 	Platform string // linux/amd64
 
-	Tags             []string // of CreateBuild's options, like the next three
+	Tags             []string // options of CreateBuild, like the next three
 	Push, Load, Save bool
 
 	State       string // of GetBuildKitConnection: pending or active
@@ -28,7 +28,7 @@ type Call struct {
 	ResultError string // the error that FinishBuild reports
 }
 
-// Calls returns every request since the start, in order of arrival.
+// Calls returns all requests in order of arrival.
 func (s *Server) Calls() []Call {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -41,7 +41,7 @@ func (s *Server) Calls() []Call {
 
 type callKey struct{}
 
-// callOf returns the record of the current request. The server's mutex guards it: see note.
+// callOf returns the record of the current request. The caller must hold the server's mutex.
 func callOf(ctx context.Context) *Call {
 	return ctx.Value(callKey{}).(*Call)
 }
@@ -53,7 +53,7 @@ func (s *Server) note(ctx context.Context, add func(*Call)) {
 	add(callOf(ctx))
 }
 
-// record records every request on arrival, so that those without an answer are recorded, too.
+// record records each request on arrival, so that Calls includes requests without a response.
 func (s *Server) record(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call := &Call{Time: time.Now(), Method: methodOf(r.URL.Path), HTTP: r.Proto}
@@ -74,7 +74,7 @@ func methodOf(url string) string {
 	return path.Base(url)
 }
 
-// statusRecorder records the status of an answer.
+// statusRecorder records the status of a response.
 type statusRecorder struct {
 	http.ResponseWriter
 	status int
@@ -86,5 +86,5 @@ func (r *statusRecorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap is for [http.ResponseController].
+// Unwrap lets [http.ResponseController] reach the connection.
 func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

@@ -34,7 +34,7 @@ import (
 	"github.com/tonistiigi/fsutil"
 )
 
-// The real Depot CLI works with this server, and reports its errors. Our builder succeeds and fails in the same cases.
+// The real Depot CLI works with this server and reports its errors. Our builder succeeds and fails in the same cases.
 func TestDepotCLI(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs the Depot CLI, BuildKit and Docker; run without -short")
@@ -99,11 +99,11 @@ func TestDepotCLI(t *testing.T) {
 	})
 	for _, test := range []struct {
 		name, token, project, arguments string // token and project: "-" for none
-		engine                          string // kind of the one that DOCKER_HOST names
+		engine                          string // kind of the engine in DOCKER_HOST
 		fault                           Fault
 		ok                              bool
-		output                          string // a part of the CLI's output
-		ours                            string // a part of our builder's error; "" for success
+		output                          string // part of the CLI's output
+		ours                            string // part of our builder's error; "" for success
 		result                          string // of FinishBuild
 		image                           string // in the registry or engine; BUILD is the build's ID
 		platforms                       string // of that image
@@ -148,8 +148,8 @@ func TestDepotCLI(t *testing.T) {
 			ok: true, result: "success", image: "image:1", platforms: "linux/amd64",
 		},
 		{
-			// At Depot, the CLI loads one of the platforms with the help of Depot's own BuildKit. With a stock BuildKit it
-			// uses the tar exporter, which supports one platform.
+			// On Depot, the CLI loads one of the platforms through an extension of Depot's BuildKit. With an unmodified
+			// BuildKit it uses the tar exporter, which supports only one platform.
 			name: "load both platforms", engine: engine.Current,
 			arguments: "build --load -t image:2 --platform linux/amd64,linux/arm64 .",
 			output:    "docker exporter does not currently support exporting manifest lists", result: "error",
@@ -236,7 +236,7 @@ func TestDepotCLI(t *testing.T) {
 			maps.DeleteFunc(variables, func(_, value string) bool { return value == "-" })
 			if test.fault.Method != "" {
 				s.Fail(test.fault)
-				defer s.Heal()
+				defer s.ClearFaults()
 			}
 			home := t.TempDir()
 			if strings.Contains(test.arguments, "--push") { // otherwise the credentials of CreateBuild suffice
@@ -268,7 +268,7 @@ func TestDepotCLI(t *testing.T) {
 			var result, build string
 			for _, c := range s.Calls()[before:] {
 				if c.HTTP != "HTTP/2.0" {
-					t.Errorf("%s came over %s", c.Method, c.HTTP)
+					t.Errorf("%s used %s, want HTTP/2.0", c.Method, c.HTTP)
 				}
 				if c.Method == "FinishBuild" {
 					result, build = c.Result, c.BuildID
@@ -279,12 +279,12 @@ func TestDepotCLI(t *testing.T) {
 			}
 			if test.image != "" && !strings.Contains(test.image, host) {
 				if got := loaded(t, engines[test.engine], test.image); got != test.platforms {
-					t.Errorf("the engine has %s for %q, want %q", test.image, got, test.platforms)
+					t.Errorf("platform of %s in the engine is %q, want %q", test.image, got, test.platforms)
 				}
 			} else if test.image != "" {
 				reference := strings.ReplaceAll(test.image, "BUILD", build)
 				if got := platforms(t, reference, pull); got != test.platforms {
-					t.Errorf("%s is for %q, want %q", reference, got, test.platforms)
+					t.Errorf("platforms of %s are %q, want %q", reference, got, test.platforms)
 				}
 			}
 			if strings.HasPrefix(test.arguments, "build") {
@@ -316,8 +316,8 @@ func TestDepotCLI(t *testing.T) {
 	}
 }
 
-// buildWithOurs builds with our builder what the CLI's arguments describe, and gets a pull credential for a saved
-// image.
+// buildWithOurs runs the build that the CLI's arguments describe with our builder. It also requests a pull credential
+// if the build saves the image.
 func buildWithOurs(t *testing.T, dir string, getenv func(string) string, arguments string) (err error) {
 	request := builder.Request{Platforms: []string{"linux/amd64"}, Save: strings.Contains(arguments, "--save")}
 	dockerfile, words := "Dockerfile", strings.Fields(arguments)
@@ -334,7 +334,7 @@ func buildWithOurs(t *testing.T, dir string, getenv func(string) string, argumen
 		t.Fatal(err)
 	}
 	project, err := builder.FindProject(dir, getenv)
-	if err != nil && !errors.Is(err, builder.ErrNoProject) { // without one, the token may identify it
+	if err != nil && !errors.Is(err, builder.ErrNoProject) { // the token may identify the project
 		return err
 	}
 	depot := builder.Depot{
@@ -385,7 +385,7 @@ func loaded(t *testing.T, host, image string) string {
 	return inspected.Os + "/" + inspected.Architecture
 }
 
-// startRegistry starts a registry with two passwords for x-token: one to push, and one to pull.
+// startRegistry starts a registry that accepts two passwords for the user x-token: one can push, the other only pull.
 func startRegistry(t *testing.T, push, pull string) string {
 	t.Helper()
 	images := registry.New(registry.Logger(log.New(bytes.NewBuffer(nil), "", 0)))

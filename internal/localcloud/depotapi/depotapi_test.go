@@ -56,7 +56,7 @@ func start(t *testing.T, o Options) *Server {
 	return s
 }
 
-// startWithMachines starts a server in front of daemons for these platforms.
+// startWithMachines starts a server with daemons for these platforms.
 func startWithMachines(t *testing.T, platforms ...string) (*Server, *builders.Builders) {
 	t.Helper()
 	if testing.Short() {
@@ -208,7 +208,7 @@ func TestTokens(t *testing.T) {
 		{"OIDC, another audience", issuer.token(t, with("aud", "https://github.com/org")), "sandbox", "unauthenticated", ""},
 		{"OIDC, another issuer", otherIssuer.token(t, trusted), "sandbox", "unauthenticated", ""},
 		{"OIDC, claims another issuer", otherIssuer.token(t, with("iss", issuer.url)), "sandbox", "unauthenticated", ""},
-		{"OIDC, tampered with", tamper(issuer.token(t, trusted)), "sandbox", "unauthenticated", ""},
+		{"OIDC, tampered", tamper(issuer.token(t, trusted)), "sandbox", "unauthenticated", ""},
 		{"OIDC, unsigned", unsigned(issuer.url), "sandbox", "unauthenticated", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -279,7 +279,7 @@ func TestBuildTokensAreForOneBuild(t *testing.T) {
 			return
 		}
 	}
-	t.Error("the finished build's error was not recorded")
+	t.Error("the error of the finished build was not recorded")
 }
 
 func TestTimeLimit(t *testing.T) {
@@ -327,7 +327,7 @@ func TestBothHTTPVersions(t *testing.T) {
 			}
 			calls := s.Calls()
 			if got := calls[len(calls)-1].HTTP; got != version {
-				t.Errorf("%s came as %s", version, got)
+				t.Errorf("%s was recorded as %s", version, got)
 			}
 		}
 	}
@@ -342,7 +342,7 @@ func TestSaveAndPull(t *testing.T) {
 	}})
 	plain := createBuild(t, "project-token")
 	if m := plain.Response.Msg; len(m.AdditionalTags)+len(m.AdditionalCredentials) != 0 {
-		t.Errorf("a build without save: %v", m)
+		t.Errorf("build without save: %v", m)
 	}
 
 	options := &cliv1.BuildOptions{Save: true}
@@ -437,15 +437,15 @@ func TestForkChallenge(t *testing.T) {
 		data, _ := json.Marshal(map[string]string{"aud": aud, "eventName": event, "repo": repo, "runID": run})
 		return string(data)
 	}
-	for _, refused := range []string{
+	for _, invalid := range []string{
 		"not JSON",
 		claim("https://github.com", "pull_request", "org/sandbox-actions", "1"),
 		claim(Audience, "push", "org/sandbox-actions", "1"),
 		claim(Audience, "pull_request", "", "1"),
 		claim(Audience, "pull_request", "org/sandbox-actions", ""),
 	} {
-		if status, body := post(s.ClaimURL(), refused); status != 400 || !strings.Contains(body, `"error":`) {
-			t.Errorf("%s: %d %s", refused, status, body)
+		if status, body := post(s.ClaimURL(), invalid); status != 400 || !strings.Contains(body, `"error":`) {
+			t.Errorf("%s: %d %s", invalid, status, body)
 		}
 	}
 	for repository, want := range map[string]string{"org/sandbox-actions": "ok", "org/other": "permission_denied"} {
@@ -494,16 +494,16 @@ func TestFaults(t *testing.T) {
 			"503", Fault{Method: "CreateBuild", Code: connect.CodeUnavailable},
 			[]string{"unavailable", "unavailable", "unavailable"},
 		},
-		{"page of a proxy", Fault{Times: 1, Status: 502, Body: "<html>"}, []string{"unavailable", "ok"}},
+		{"proxy error page", Fault{Times: 1, Status: 502, Body: "<html>"}, []string{"unavailable", "ok"}},
 		{"garbage", Fault{Times: 1, Status: 200, Body: "\x00garbage"}, []string{"internal", "ok"}},
-		{"silence", Fault{Times: 1, Silence: true}, []string{"deadline_exceeded", "ok"}},
+		{"no response", Fault{Times: 1, NoResponse: true}, []string{"deadline_exceeded", "ok"}},
 		{"delay", Fault{Times: 1, Delay: 20 * time.Millisecond}, []string{"ok"}},
-		{"on hold", Fault{Times: 1, Hold: make(chan struct{})}, []string{"deadline_exceeded", "ok"}},
-		{"released", Fault{Times: 1, Hold: closed}, []string{"ok"}},
+		{"held", Fault{Times: 1, Hold: make(chan struct{})}, []string{"deadline_exceeded", "ok"}},
+		{"hold released", Fault{Times: 1, Hold: closed}, []string{"ok"}},
 		{"hangup", Fault{Times: 1, Hangup: true}, []string{"unavailable", "ok"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			defer s.Heal()
+			defer s.ClearFaults()
 			s.Fail(test.fault)
 			for i, want := range test.want {
 				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -520,14 +520,14 @@ func TestFaults(t *testing.T) {
 func TestMachineFaults(t *testing.T) {
 	s, _ := startWithMachines(t, "linux/amd64")
 	for _, fault := range []MachineFault{
-		NeverActive, Unreachable, RefusesClient, UntrustedServer, GarbledKey, BadAddress,
+		NeverActive, Unreachable, ClientRejected, UntrustedServer, MalformedKey, InvalidAddress,
 	} {
-		s.Heal()
+		s.ClearFaults()
 		s.Fail(Fault{Method: "GetBuildKitConnection", Machine: fault})
 		b := createBuild(t, "project-token")
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
-		if fault == NeverActive { // health reports of depot-go's Acquire would not end
+		if fault == NeverActive { // depot-go's Acquire would send health reports forever
 			for range 5 {
 				response, err := service(
 					s,
@@ -587,7 +587,7 @@ func TestMachineWithoutCertificates(t *testing.T) {
 	}
 }
 
-// issuer is an OIDC issuer with its own key.
+// issuer is an OIDC issuer with a generated key.
 type issuer struct {
 	url string
 	key *rsa.PrivateKey
@@ -615,7 +615,7 @@ func startIssuer(t *testing.T) *issuer {
 	return &issuer{url: server.URL, key: key}
 }
 
-// token signs the claims of a valid token, changed by claims.
+// token returns a signed token. claims override the claims of a valid token.
 func (i *issuer) token(t *testing.T, claims map[string]any) string {
 	t.Helper()
 	signer, err := jose.NewSigner(
@@ -635,7 +635,7 @@ func (i *issuer) token(t *testing.T, claims map[string]any) string {
 	return token
 }
 
-// tamper changes a token's subject and keeps the signature.
+// tamper changes the subject of a token without signing it again.
 func tamper(token string) string {
 	parts := strings.Split(token, ".")
 	claims, _ := base64.RawURLEncoding.DecodeString(parts[1])
@@ -655,7 +655,7 @@ func unsigned(issuer string) string {
 	)) + "."
 }
 
-// solve builds an image with one file, and returns its digest.
+// solve builds an image with one file and returns its digest.
 func solve(t *testing.T, bk *client.Client) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -14,42 +14,42 @@ import (
 	cliv1 "github.com/depot/depot-go/proto/depot/cli/v1"
 )
 
-// Fault makes calls fail. The first fault that matches a call applies.
+// Fault is a failure of calls. The first fault that matches a call applies.
 type Fault struct {
-	Method string // of the calls that fail (CreateBuild); "" means all
-	Times  int    // how many calls fail; 0 means all
+	Method string // method of the calls that fail, for example CreateBuild; "": any
+	Times  int    // number of calls that fail; 0: all
 
-	Delay   time.Duration   // before the answer
-	Hold    <-chan struct{} // delays the answer until it is closed; may be nil
-	Silence bool            // no answer until the client disconnects
-	Hangup  bool            // the connection is closed without an answer
+	Delay      time.Duration   // delays the response
+	Hold       <-chan struct{} // delays the response until the channel is closed; may be nil
+	NoResponse bool            // do not respond until the client disconnects
+	Hangup     bool            // close the connection without a response
 
-	// Code and Message are an error of the API: resource_exhausted is 429 over HTTP, unavailable 503.
+	// Code and Message define an API error. Over HTTP, resource_exhausted is 429 and unavailable is 503.
 	Code    connect.Code
 	Message string
 
-	// Status and Body are an answer that does not come from the API, such as a proxy's error page.
+	// Status and Body define a response that does not come from the API, such as a proxy's error page.
 	Status int
 	Body   string
 
-	Header map[string]string // of the answer, for example Retry-After
+	Header map[string]string // response header, for example Retry-After
 
-	// Machine makes the machine of a GetBuildKitConnection answer unusable.
+	// Machine makes the machine in a GetBuildKitConnection response unusable.
 	Machine MachineFault
 }
 
-// MachineFault is a way in which a machine is unusable.
+// MachineFault is a reason why a machine is unusable.
 type MachineFault string
 
-// The kinds of unusable machines.
+// The machine faults.
 const (
 	NeverActive     MachineFault = "never active"     // always pending
 	Unreachable     MachineFault = "unreachable"      // active, without a listener
-	RefusesClient   MachineFault = "refuses client"   // the client's certificate is for another build
+	ClientRejected  MachineFault = "client rejected"  // the client certificate is for another build
 	UntrustedServer MachineFault = "untrusted server" // the CA did not sign the server's certificate
 	NoCertificates  MachineFault = "no certificates"  // active, without certificates
-	GarbledKey      MachineFault = "garbled key"      // the client's private key is malformed
-	BadAddress      MachineFault = "bad address"      // the machine's address has no scheme
+	MalformedKey    MachineFault = "malformed key"    // the private key of the client is malformed
+	InvalidAddress  MachineFault = "invalid address"  // the machine's address has no scheme
 )
 
 // Fail adds a fault.
@@ -59,8 +59,8 @@ func (s *Server) Fail(f Fault) {
 	s.faults = append(s.faults, &f)
 }
 
-// Heal removes all faults.
-func (s *Server) Heal() {
+// ClearFaults removes all faults.
+func (s *Server) ClearFaults() {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.faults = nil
@@ -74,7 +74,7 @@ func faultOf(ctx context.Context) Fault {
 	return f
 }
 
-// nextFault returns the fault for a call of a method, and counts it.
+// nextFault returns the fault that applies to a call of a method, and counts one use of it.
 func (s *Server) nextFault(method string) Fault {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -99,7 +99,7 @@ func (s *Server) fail(next http.Handler) http.Handler {
 		var method string
 		s.note(r.Context(), func(c *Call) { method = c.Method })
 		f := s.nextFault(method)
-		if f.Delay > 0 || f.Hold != nil { // the server notices a disconnect only after the body is read
+		if f.Delay > 0 || f.Hold != nil { // net/http detects a disconnect only after it has read the body
 			body, _ := io.ReadAll(r.Body)
 			r.Body = io.NopCloser(bytes.NewReader(body))
 		}
@@ -123,8 +123,8 @@ func (s *Server) fail(next http.Handler) http.Handler {
 		switch {
 		case f.Hangup:
 			panic(http.ErrAbortHandler)
-		case f.Silence:
-			_, _ = io.Copy(io.Discard, r.Body) // otherwise the server does not notice the disconnect
+		case f.NoResponse:
+			_, _ = io.Copy(io.Discard, r.Body) // net/http detects a disconnect only after it has read the body
 			<-r.Context().Done()
 		case f.Code != 0:
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -139,8 +139,8 @@ func (s *Server) fail(next http.Handler) http.Handler {
 	})
 }
 
-// spoil makes an active connection unusable.
-func (s *Server) spoil(
+// applyMachineFault makes an active connection unusable.
+func (s *Server) applyMachineFault(
 	c *cliv1.GetBuildKitConnectionResponse_ActiveConnection,
 	fault MachineFault,
 	platform string,
@@ -148,9 +148,9 @@ func (s *Server) spoil(
 	switch fault {
 	case NoCertificates:
 		c.CaCert, c.Cert = nil, nil
-	case GarbledKey:
+	case MalformedKey:
 		c.Cert.Key = "-----BEGIN PRIVATE KEY-----\nZ2FyYmxlZA==\n-----END PRIVATE KEY-----\n"
-	case BadAddress:
+	case InvalidAddress:
 		c.Endpoint = strings.TrimPrefix(c.Endpoint, "tcp://")
 	case Unreachable:
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -159,12 +159,12 @@ func (s *Server) spoil(
 		}
 		c.Endpoint = "tcp://" + l.Addr().String()
 		return l.Close()
-	case RefusesClient, UntrustedServer:
+	case ClientRejected, UntrustedServer:
 		other, err := s.options.Machines.Open(platform, s.options.Lifetime)
 		if err != nil {
 			return apiError(connect.CodeInternal, "open a machine: %w", err)
 		}
-		if fault == RefusesClient {
+		if fault == ClientRejected {
 			c.Cert = &cliv1.Cert{Cert: other.Cert, Key: other.Key}
 		} else {
 			c.CaCert = &cliv1.Cert{Cert: other.CACert}

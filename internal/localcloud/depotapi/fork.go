@@ -10,29 +10,30 @@ import (
 	"time"
 )
 
-// GitHub issues no OIDC token to a pull request from a fork. Depot's alternative for public repositories: the client
-// claims to be a workflow run and receives a code, prints it to the run's public log, and polls until Depot has found
-// it there; the answer is then a token for the run's repository.
+// GitHub issues no OIDC token for a pull request from a fork. Depot offers an alternative for public repositories: the
+// client claims to be a workflow run, receives a code, prints the code to the run's public log, and polls until Depot
+// has found the code in the log. Depot then returns a token for the run's repository.
 //
-// The address is a constant in depot-go (https://actions-public-oidc.depot.dev/claim), so that only a client with a
-// configurable address reaches this server.
+// depot-go uses a constant URL (https://actions-public-oidc.depot.dev/claim), so only clients with a configurable URL
+// can use this server.
 const (
 	claimPath    = "/actions-public-oidc/claim"
 	exchangePath = "/actions-public-oidc/exchange/"
 )
 
-// challenge is one claim, and the token issued for it.
+// challenge is a claim and the token issued for it.
 type challenge struct {
 	repository string // owner/name, as claimed
-	requests   int    // for the token
-	token      string // "" before it is issued
+	requests   int    // number of exchange requests
+	token      string // "" until it is issued
 	expires    time.Time
 }
 
-// exchangeAfter is the number of requests that are refused before the token is issued. No log is read here.
+// exchangeAfter is the number of exchange requests that the server rejects before it issues the token. The server does
+// not read the log.
 const exchangeAfter = 2
 
-// ClaimURL is where the run of a fork's pull request requests its challenge.
+// ClaimURL returns the URL at which a run of a fork's pull request requests a challenge.
 func (s *Server) ClaimURL() string { return s.URL() + claimPath }
 
 func (s *Server) handleFork(mux *http.ServeMux) {

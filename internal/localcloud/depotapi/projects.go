@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// handleProjects adds the method with which the CLI lists the alternatives to an unknown project.
-// depot.cli.v1beta1.ProjectsService/ListProjects, proto/depot/cli/v1beta1/projects.proto of github.com/depot/cli.
+// handleProjects adds depot.cli.v1beta1.ProjectsService/ListProjects, which the CLI calls when a project is unknown.
+// Protocol: proto/depot/cli/v1beta1/projects.proto in github.com/depot/cli.
 func (s *Server) handleProjects(mux *http.ServeMux) {
 	const procedure = "/depot.cli.v1beta1.ProjectsService/ListProjects"
 	mux.Handle(procedure, connect.NewUnaryHandler(procedure,
@@ -36,7 +36,7 @@ func (s *Server) handleProjects(mux *http.ServeMux) {
 		}))
 }
 
-// listProjects is the message ListProjectsResponse.
+// listProjects describes the message ListProjectsResponse.
 var listProjects = func() protoreflect.MessageDescriptor {
 	project := &descriptorpb.DescriptorProto{Name: proto.String("Project")}
 	for i, name := range []string{"id", "name", "org_id", "org_name"} {

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// handlePull adds methods that the CLI has and depot-go v0.5.1 lacks: information on builds, and access to saved
-// images.
+// handlePull adds methods that the CLI calls but depot-go v0.5.1 does not declare: they return builds and credentials
+// for saved images.
 func (s *Server) handlePull(mux *http.ServeMux) {
 	for name, answer := range map[string]func(ctx context.Context, header http.Header, request fields) (fields, error){
 		"GetPullToken": s.getPullToken,
@@ -43,13 +43,13 @@ func (s *Server) handlePull(mux *http.ServeMux) {
 	}
 }
 
-// getPullToken returns a password for the user x-token that pulls the project's saved images.
+// getPullToken returns a password with which the user x-token can pull the project's saved images.
 func (s *Server) getPullToken(ctx context.Context, header http.Header, request fields) (fields, error) {
 	project, _, err := s.pullable(ctx, header, request["project_id"], request["build_id"])
 	if err != nil {
 		return nil, err
 	}
-	token, err := s.credential(ctx, project, false)
+	token, err := s.credential(project, false)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (s *Server) getPullInfo(ctx context.Context, header http.Header, request fi
 	if build == nil || !build.saved {
 		return nil, apiError(connect.CodeNotFound, "build %s was not saved", request["build_id"])
 	}
-	password, err := s.credential(ctx, project, false)
+	password, err := s.credential(project, false)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (s *Server) getBuild(ctx context.Context, header http.Header, request field
 	return fields{"build_id": build.id, "project_id": project, "build_url": s.buildURL(build)}, nil
 }
 
-// pullable returns the project that the caller may read, and the build if buildID is not "".
+// pullable returns the project if the caller can read it, and the build if buildID is not "".
 func (s *Server) pullable(ctx context.Context, header http.Header, projectID, buildID string) (string, *build, error) {
 	s.note(ctx, func(c *Call) { c.Project, c.BuildID = projectID, buildID })
 	who, err := s.identify(ctx, header)
@@ -111,7 +111,7 @@ func (s *Server) pullable(ctx context.Context, header http.Header, projectID, bu
 	return project.ID, build, nil
 }
 
-// fields are a message's fields by name. These messages have only strings.
+// fields holds the fields of a message by name. All fields of these messages are strings.
 type fields map[string]string
 
 func read(m *dynamicpb.Message) fields {
@@ -131,8 +131,7 @@ func write(of protoreflect.MessageDescriptor, f fields) *dynamicpb.Message {
 	return m
 }
 
-// pullMethods declares the methods that depot-go lacks. The fields of each message are strings, numbered in this
-// order.
+// pullMethods describes the methods that depot-go does not declare. All fields are strings, numbered in this order.
 var pullMethods = func() protoreflect.MethodDescriptors {
 	file := &descriptorpb.FileDescriptorProto{
 		Name:    proto.String("depotapi/pull.proto"),

@@ -1,13 +1,12 @@
-// Package depotapi is the stand-in for Depot's API: the service depot.cli.v1.BuildService, as used by depot-go v0.5.1
-// and the Depot CLI 2.102.12, on loopback, in front of real machines.
+// Package depotapi stands in for Depot's API on loopback. It implements the service depot.cli.v1.BuildService for
+// depot-go v0.5.1 and the Depot CLI 2.102.12, and connects clients to real BuildKit daemons.
 //
-// It authenticates as Depot does, assigns machines to builds, records every call for tests, and fails on demand.
-// Protocol: github.com/depot/depot-go, proto/depot/cli/v1/build.proto; pull.go and projects.go have the messages that
-// only the CLI knows.
+// It authenticates callers like Depot, assigns machines to builds, records every call for tests, and injects faults.
+// Protocol: proto/depot/cli/v1/build.proto in github.com/depot/depot-go. pull.go and projects.go declare messages that
+// only the CLI uses.
 package depotapi
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -20,34 +19,34 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/builders"
 )
 
-// Options configures Depot: its customers, machines and registry.
+// Options configures the projects, tokens, machines and registry of the stand-in.
 type Options struct {
 	Projects []Project
-	// OrganizationTokens may build in every project, and so may the UserTokens of the organization's members.
+	// OrganizationTokens and UserTokens (of the organization's members) can build in every project.
 	OrganizationTokens, UserTokens []string
-	// Issuer is the URL of the OIDC issuer whose tokens are accepted (https://token.actions.githubusercontent.com on
-	// GitHub); "" accepts none. Its keys are fetched with the first token, so it may start later.
+	// Issuer is the URL of the trusted OIDC issuer (https://token.actions.githubusercontent.com on GitHub). If it is "",
+	// OIDC tokens are rejected. The server fetches the issuer's keys on first use, so the issuer can start later.
 	Issuer string
-	// Machines provides BuildKit daemons.
+	// Machines opens connections to BuildKit daemons.
 	Machines Machines
-	// Registry keeps the images that builds save.
+	// Registry stores the images that builds save.
 	Registry Registry
-	// Pending is the number of pending answers, per build and platform, before a machine is active. Default: 1.
+	// Pending is the number of pending responses, per build and platform, before a machine is active. Default: 1.
 	Pending int
-	// Wait is the wait that a pending answer proposes to the client. Default: 20 ms.
+	// Wait is the polling interval that a pending response recommends to the client. Default: 20 ms.
 	Wait time.Duration
-	// Lifetime of a build's certificates. Default: 10 minutes.
+	// Lifetime is the lifetime of a build's certificates. Default: 10 minutes.
 	Lifetime time.Duration
-	// Limit is how long a build may take: every answer to a health report has the time when it will be canceled. 0 means
-	// no limit.
+	// Limit is the maximum duration of a build. Responses to health reports contain the resulting deadline. 0 means no
+	// limit.
 	Limit time.Duration
 }
 
 // Project is one Depot project.
 type Project struct {
 	ID     string
-	Tokens []string // may build in this project only
-	// Trust lists the GitHub repositories, owner/name, whose workflows may build here with an OIDC token.
+	Tokens []string // can build in this project only
+	// Trust lists the GitHub repositories (owner/name) with workflows that can build in this project with OIDC.
 	Trust []string
 }
 
@@ -56,17 +55,17 @@ type Machines interface {
 	Open(platform string, lifetime time.Duration) (*builders.Connection, error)
 }
 
-// Registry keeps saved images as HOST/PROJECT:BUILD. The user name is always x-token.
+// Registry stores saved images as HOST/PROJECT:BUILD. The user name is always x-token.
 type Registry struct {
 	Host string // host:port; "" means that the organization has no registry
-	// Credential returns a password that pulls from a project's repository, or also pushes to it.
+	// Credential returns a password that can pull from a project's repository and, if push is set, push to it.
 	Credential func(project string, push bool) (password string, err error)
 }
 
-// Audience is the audience of OIDC tokens for Depot.
+// Audience is the required audience of OIDC tokens.
 const Audience = "https://depot.dev"
 
-// Server is the running API.
+// Server is a running stand-in.
 type Server struct {
 	options  Options
 	listener net.Listener
@@ -82,8 +81,8 @@ type Server struct {
 	serving sync.WaitGroup
 }
 
-// Start serves on a free loopback port, over HTTP/1.1, as depot-go uses it, and over HTTP/2 without TLS, as the CLI
-// does.
+// Start starts a server on a free loopback port. It supports HTTP/1.1, which depot-go uses, and HTTP/2 without TLS,
+// which the CLI uses.
 func Start(o Options) (*Server, error) {
 	if o.Pending == 0 {
 		o.Pending = 1
@@ -113,7 +112,7 @@ func Start(o Options) (*Server, error) {
 	return s, nil
 }
 
-// URL is the value for DEPOT_API_URL.
+// URL returns the base URL of the API, for DEPOT_API_URL.
 func (s *Server) URL() string { return "http://" + s.listener.Addr().String() }
 
 // Close stops the server and closes all connections to machines.
@@ -142,12 +141,12 @@ func (s *Server) handler() http.Handler {
 	return s.record(s.fail(service))
 }
 
-// apiError is an error answer of Depot's API. Over HTTP, the code is a status.
+// apiError returns an error response of Depot's API. Connect maps the code to an HTTP status.
 func apiError(code connect.Code, format string, args ...any) error {
 	return connect.NewError(code, fmt.Errorf(format, args...))
 }
 
-// project finds a project by its ID.
+// project returns the project with an ID.
 func (s *Server) project(id string) (Project, bool) {
 	for _, p := range s.options.Projects {
 		if p.ID == id {
@@ -158,7 +157,7 @@ func (s *Server) project(id string) (Project, bool) {
 }
 
 // credential returns a password for the registry repository of a project.
-func (s *Server) credential(_ context.Context, project string, push bool) (string, error) {
+func (s *Server) credential(project string, push bool) (string, error) {
 	if s.options.Registry.Host == "" {
 		return "", apiError(connect.CodeFailedPrecondition, "this organization has no registry")
 	}

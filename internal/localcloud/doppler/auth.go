@@ -17,7 +17,8 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 )
 
-// Token grants access to configs. Its value contains its kind: https://docs.doppler.com/reference/auth-token-formats
+// Token grants access to configs. The prefix of its value is its kind:
+// https://docs.doppler.com/reference/auth-token-formats
 type Token struct {
 	Value   string // dp.st.dev.…, dp.ct.…, dp.pt.…, dp.sa.…
 	Access  []Access
@@ -27,11 +28,11 @@ type Token struct {
 // Access is access to one project or config.
 type Access struct {
 	Project string
-	Config  string // "": all configs
-	Write   bool   // false: only reads
+	Config  string // "": all configs of the project
+	Write   bool   // allows writes in addition to reads
 }
 
-// Kind is the kind of a token, as /v3/me names it.
+// Kind is the kind of a token, as /v3/me returns it.
 type Kind string
 
 // The kinds of tokens.
@@ -47,7 +48,7 @@ var prefixes = map[string]Kind{
 	"dp.st.": Service, "dp.ct.": CLI, "dp.pt.": Personal, "dp.sa.": ServiceAccount, "dp.said.": OIDC,
 }
 
-// Kind derives the kind from the token's value.
+// Kind returns the kind of the token, or "" if its value has an unknown prefix.
 func (t Token) Kind() Kind {
 	for prefix, kind := range prefixes {
 		if strings.HasPrefix(t.Value, prefix) {
@@ -57,35 +58,38 @@ func (t Token) Kind() Kind {
 	return ""
 }
 
-// check rejects tokens that Doppler does not issue.
+// check returns an error if Doppler does not issue such tokens.
 func (t Token) check() error {
 	switch t.Kind() {
 	case "":
-		return errors.New("invalid token: must have a prefix such as dp.st. or dp.ct. of a known kind")
+		return errors.New("invalid token: must have the prefix of a known kind, for example dp.st. or dp.ct.")
 	case Service:
 		if len(t.Access) != 1 || t.Access[0].Config == "" || !strings.HasPrefix(t.Value, "dp.st."+t.Access[0].Config+".") {
-			return errors.New("invalid service token: must have access to one config and the prefix dp.st.CONFIG. with its name")
+			return errors.New("invalid service token: must have access to one config and the prefix dp.st.CONFIG.")
 		}
 	}
 	return nil
 }
 
-// AddToken makes a token valid from now on.
+// AddToken adds a token. It returns an error if Doppler does not issue such tokens.
 func (s *Server) AddToken(t Token) error {
+	if err := t.check(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tokens = append(s.tokens, t)
-	return t.check()
+	return nil
 }
 
-// Revoke invalidates a token. Unknown tokens are ignored.
+// Revoke revokes a token. It ignores unknown tokens.
 func (s *Server) Revoke(value string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tokens = slices.DeleteFunc(s.tokens, func(t Token) bool { return t.Value == value })
 }
 
-// token returns the token of a request: the bearer token, or the user of basic authentication.
+// token returns the token of a request: the bearer token, or the user name of basic authentication.
 func (s *Server) token(r *http.Request) (Token, bool) {
 	value, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
@@ -101,26 +105,28 @@ func (s *Server) token(r *http.Request) (Token, bool) {
 	return Token{}, false
 }
 
-// may reports whether the token can read or write a config; "" is any config of the project.
-func (t Token) may(project, config string, write bool) bool {
+// canAccess reports whether the token can read or write a config. If config is "", access to any config of the project
+// is sufficient.
+func (t Token) canAccess(project, config string, write bool) bool {
 	return slices.ContainsFunc(t.Access, func(a Access) bool {
 		return a.Project == project && (a.Config == "" || config == "" || a.Config == config) && (a.Write || !write)
 	})
 }
 
-// Identity lets OIDC tokens act as a service account: https://docs.doppler.com/docs/service-account-identities
+// Identity is a service account that clients authenticate to with OIDC tokens:
+// https://docs.doppler.com/docs/service-account-identities
 type Identity struct {
 	ID       string
-	Audience string            // the token's aud
+	Audience string            // required claim aud
 	Claims   map[string]string // required claims, such as sub; * is a wildcard
-	Access   []Access          // of its service account
-	Life     time.Duration     // lifetime of issued tokens; 0: one hour
+	Access   []Access          // access of its service account
+	Lifetime time.Duration     // lifetime of issued tokens. Default: 1 hour
 }
 
-// handleAuth serves the description of a token, and OIDC.
+// handleAuth serves token information, OIDC login and token revocation.
 func (s *Server) handleAuth(mux *http.ServeMux) {
 	s.handle(mux, "GET /v3/me", func(_ *http.Request, t Token) (map[string]any, error) {
-		return map[string]any{ // without the token's permissions
+		return map[string]any{ // like Doppler, without the token's permissions
 			"workplace": workplace, "type": t.Kind(), "token_preview": t.Value[:6] + "…" + t.Value[len(t.Value)-3:],
 			"slug": "local", "name": "local", "created_at": created, "last_seen_at": created,
 		}, nil
@@ -139,7 +145,7 @@ func (s *Server) handleAuth(mux *http.ServeMux) {
 			sendError(w, err)
 			return
 		}
-		lifetime := cmp.Or(identity.Life, time.Hour)
+		lifetime := cmp.Or(identity.Lifetime, time.Hour)
 		t := Token{Value: "dp.said." + rand.Text() + rand.Text(), Access: identity.Access, Expires: time.Now().Add(lifetime)}
 		if err := s.AddToken(t); err != nil {
 			sendError(w, err)
@@ -170,8 +176,8 @@ type identities struct {
 	provider *oidc.Provider
 }
 
-// verify returns an identity that trusts the token: it checks the signature with the issuer's published keys, issuer,
-// audience, time, and every claim. The messages are guesses.
+// verify returns the identity with the ID if the token's signature, issuer, audience, validity period and claims are
+// valid for it. The error messages are guesses.
 func (i *identities) verify(ctx context.Context, id, token string) (Identity, error) {
 	n := slices.IndexFunc(i.list, func(identity Identity) bool { return identity.ID == id })
 	if n < 0 {
@@ -211,7 +217,7 @@ func (i *identities) discover(ctx context.Context) (*oidc.Provider, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.provider == nil {
-		// The provider keeps the client of this context, and does not use the context's deadline.
+		// The provider keeps the HTTP client of this context but not its deadline.
 		provider, err := oidc.NewProvider(oidc.ClientContext(ctx, &http.Client{Timeout: 10 * time.Second}), i.issuer)
 		if err != nil {
 			return nil, fmt.Errorf("fetch the keys of the OIDC issuer: %w", err)

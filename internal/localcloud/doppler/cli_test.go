@@ -17,7 +17,7 @@ const (
 	cliToken   = "dp.ct.everything"
 )
 
-// options has two projects and a token of each kind.
+// options returns two projects and a token of each kind.
 func options() Options {
 	return Options{
 		Projects: []Project{
@@ -63,7 +63,7 @@ func start(t *testing.T, o Options) *Server {
 	return s
 }
 
-// The real Doppler CLI works with the stand-in and shows its errors.
+// The real Doppler CLI works with the stand-in and prints its errors.
 func TestCLI(t *testing.T) {
 	for _, test := range []struct {
 		name, token, arguments string
@@ -115,7 +115,7 @@ func TestCLI(t *testing.T) {
 			ok: true, dev: "new",
 		},
 		{
-			name: "set with a token that reads", token: readToken, arguments: "secrets set SET=new",
+			name: "set with a read-only token", token: readToken, arguments: "secrets set SET=new",
 			message: "You do not have write access to this config's secrets.",
 		},
 		{
@@ -215,7 +215,7 @@ func TestCLI(t *testing.T) {
 	}
 }
 
-// The CLI revalidates its cache.
+// The CLI revalidates its cache with the ETag.
 func TestCLICache(t *testing.T) {
 	s, home := start(t, options()), t.TempDir()
 	for _, want := range []struct {
@@ -236,7 +236,8 @@ func TestCLICache(t *testing.T) {
 	}
 }
 
-// cli returns a command of the Doppler CLI for the stand-in, with its files below home. It skips a short test.
+// cli returns a command that runs the Doppler CLI against the stand-in, with its files below home. It skips the test
+// under -short.
 func cli(t *testing.T, s *Server, home, token, arguments string) *exec.Cmd {
 	t.Helper()
 	if testing.Short() {
@@ -247,13 +248,13 @@ func cli(t *testing.T, s *Server, home, token, arguments string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("the Doppler CLI is not installed (run scripts/setup.sh test): %v", err)
+		t.Fatalf("the Doppler CLI is missing: %v (run scripts/setup.sh test)", err)
 	}
 	dir := filepath.Join(home, ".doppler")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// The CLI sends statistics to Doppler, whatever the API's host is.
+	// The CLI sends analytics to Doppler even if the API host is another one.
 	config := filepath.Join(dir, ".doppler.yaml")
 	if err := os.WriteFile(config, []byte("analytics:\n  disable: true\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// created is the creation time of everything.
+// created is the creation time of all objects.
 const created = "2024-01-01T00:00:00.000Z"
 
 type project struct {
@@ -22,23 +22,23 @@ type project struct {
 type config struct {
 	project *project
 	name    string
-	secrets map[string]string // raw, its own
-	fetched bool
+	secrets map[string]string // raw values, without inherited ones
+	fetched bool              // a client has read the secrets
 }
 
 func newProject(p Project) *project {
-	made := &project{name: p.Name, title: cmp.Or(p.Title, p.Name)}
+	created := &project{name: p.Name, title: cmp.Or(p.Title, p.Name)}
 	for _, c := range p.Configs {
 		secrets := maps.Clone(c.Secrets)
 		if secrets == nil {
 			secrets = map[string]string{}
 		}
-		made.configs = append(made.configs, &config{project: made, name: c.Name, secrets: secrets})
+		created.configs = append(created.configs, &config{project: created, name: c.Name, secrets: secrets})
 	}
-	return made
+	return created
 }
 
-// environment is the first part of the config's name.
+// environment returns the first part of the config's name.
 func (c *config) environment() string {
 	name, _, _ := strings.Cut(c.name, "_")
 	return name
@@ -53,7 +53,7 @@ func (p *project) config(name string) *config {
 	return nil
 }
 
-// raw returns the config's own secrets, those of its environment's root, and the managed ones.
+// raw returns the raw values of the config's secrets, including inherited and managed ones.
 func (c *config) raw() map[string]string {
 	all := map[string]string{}
 	if root := c.project.config(c.environment()); root != nil {
@@ -72,8 +72,8 @@ func (c *config) managed() map[string]string {
 
 var reference = regexp.MustCompile(`\$\{([A-Za-z0-9_.-]+)\}`)
 
-// compute resolves the references in a raw value: ${NAME}, ${config.NAME}, ${project.config.NAME}. It keeps those that
-// are unresolvable or circular.
+// compute resolves the references in a raw value: ${NAME}, ${config.NAME}, ${project.config.NAME}. It leaves
+// unresolvable and circular references unchanged.
 func (s *Server) compute(c *config, raw string, through ...string) string {
 	return reference.ReplaceAllStringFunc(raw, func(text string) string {
 		parts := strings.Split(text[2:len(text)-1], ".")
@@ -111,8 +111,8 @@ func (s *Server) project(name string) *project {
 	return nil
 }
 
-// lookUp finds the config of a request. For a service token every other name is denied, whether it exists or not. For
-// other tokens, what they may not read does not exist.
+// lookUp returns the config of a request. For a service token, any other project or config is a permission error,
+// whether it exists or not. For other tokens, it is not found if they cannot read it.
 func (s *Server) lookUp(t Token, projectName, configName string) (*config, error) {
 	if t.Kind() == Service {
 		own := t.Access[0]
@@ -132,7 +132,7 @@ func (s *Server) lookUp(t Token, projectName, configName string) (*config, error
 		return nil, errorf(http.StatusBadRequest, "You must specify a config")
 	}
 	c := p.config(configName)
-	if c == nil || !t.may(p.name, configName, false) {
+	if c == nil || !t.canAccess(p.name, configName, false) {
 		return nil, errorf(http.StatusNotFound, "Could not find requested config '%s'", configName)
 	}
 	return c, nil
@@ -146,7 +146,7 @@ func (s *Server) lookUpProject(t Token, name string) (*project, error) {
 		return nil, errorf(http.StatusBadRequest, "You must specify a project")
 	}
 	p := s.project(name)
-	if p == nil || !t.may(name, "", false) {
+	if p == nil || !t.canAccess(name, "", false) {
 		if t.Kind() == Service {
 			return nil, errorf(http.StatusBadRequest, "This token does not have access to requested project '%s'", name)
 		}
@@ -160,7 +160,7 @@ func (s *Server) handleConfigs(mux *http.ServeMux) {
 	s.locked(mux, "GET /v3/projects", func(r *http.Request, t Token) (map[string]any, error) {
 		var list []map[string]any
 		for _, p := range s.projects {
-			if t.may(p.name, "", false) {
+			if t.canAccess(p.name, "", false) {
 				list = append(list, p.info())
 			}
 		}
@@ -197,7 +197,7 @@ func (s *Server) handleConfigs(mux *http.ServeMux) {
 		var list []map[string]any
 		for _, c := range p.configs {
 			environment := r.FormValue("environment")
-			if t.may(p.name, c.name, false) && (environment == "" || environment == c.environment()) {
+			if t.canAccess(p.name, c.name, false) && (environment == "" || environment == c.environment()) {
 				list = append(list, c.info())
 			}
 		}
@@ -212,7 +212,7 @@ func (s *Server) handleConfigs(mux *http.ServeMux) {
 	})
 }
 
-// locked is handle with the lock held.
+// locked is like handle, but calls f with s.mu held.
 func (s *Server) locked(
 	mux *http.ServeMux, pattern string, f func(*http.Request, Token) (map[string]any, error),
 ) {
@@ -240,7 +240,7 @@ func (c *config) info() map[string]any {
 	}
 }
 
-// paged returns one page of a list, with 20 items unless the request names another size.
+// paged returns the requested page of a list. The default page size is 20.
 func paged(r *http.Request, name string, list []map[string]any) (map[string]any, error) {
 	page, size := 1, 20
 	for field, number := range map[string]*int{"page": &page, "per_page": &size} {

@@ -45,7 +45,7 @@ func TestRequests(t *testing.T) {
 	for _, test := range []struct {
 		name, method, path, token, body string
 		status                          int
-		answer                          string // the body or, after …, a part of it
+		answer                          string // response body; with the prefix …, a part of it
 		set                             map[string]string
 		deleted                         []string
 	}{
@@ -102,12 +102,12 @@ func TestRequests(t *testing.T) {
 			status: 404, answer: apiMessage("Could not find requested project 'other'"),
 		},
 		{
-			name: "service account that reads writes", method: "POST", path: secrets + dev, token: "dp.sa.sandbox",
+			name: "write by a read-only service account", method: "POST", path: secrets + dev, token: "dp.sa.sandbox",
 			body: `{"secrets":{"A":"b"}}`, status: 403,
 			answer: apiMessage("You do not have write access to this config's secrets."),
 		},
 		{
-			name: "service account writes", method: "POST", path: secrets, token: "dp.sa.sandbox",
+			name: "write by a service account", method: "POST", path: secrets, token: "dp.sa.sandbox",
 			body: `{"project":"sandbox","config":"prd","secrets":{"A":"b"}}`, status: 200, answer: `…"A":`,
 			set: map[string]string{"A": "b"},
 		},
@@ -228,8 +228,15 @@ func TestInvalidTokens(t *testing.T) {
 		{Value: "dp.st.dev.a", Access: []Access{{Project: "sandbox", Config: "dev"}, {Project: "sandbox", Config: "prd"}}},
 	} {
 		if s, err := Start(t.Context(), Options{Tokens: []Token{token}}); err == nil {
-			t.Errorf("%v is accepted", token)
+			t.Errorf("Start accepts the token %v", token)
 			_ = s.Close()
+		}
+		s := start(t, Options{})
+		if err := s.AddToken(token); err == nil {
+			t.Errorf("AddToken accepts the token %v", token)
+		}
+		if status, _ := sendRequest(t, s, http.MethodGet, "/v3/me", token.Value, ""); status != 401 {
+			t.Errorf("status %d for the rejected token %v, want 401", status, token)
 		}
 	}
 }
@@ -252,7 +259,7 @@ func TestOIDC(t *testing.T) {
 			ID: "one-workflow", Audience: audience,
 			Claims: map[string]string{"repository": "org/sandbox-actions", "ref": "refs/heads/main", "environment": "prd"},
 		},
-		{ID: "short", Audience: audience, Access: []Access{{Project: "sandbox"}}, Life: time.Nanosecond},
+		{ID: "short", Audience: audience, Access: []Access{{Project: "sandbox"}}, Lifetime: time.Nanosecond},
 	}
 	s := start(t, o)
 	forged, err := issuer.Forge(audience)
@@ -294,7 +301,10 @@ func TestOIDC(t *testing.T) {
 			change: func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() }, status: 401,
 			message: "The OIDC token has expired",
 		},
-		{name: "forged", identity: "any-branch", token: forged, status: 401, message: "failed to verify signature"},
+		{
+			name: "signed with another key", identity: "any-branch", token: forged, status: 401,
+			message: "failed to verify signature",
+		},
 		{
 			name: "unsigned", identity: "any-branch", token: "eyJhbGciOiJub25lIn0.e30.", status: 401,
 			message: "Invalid OIDC token",
@@ -362,7 +372,7 @@ func TestOIDC(t *testing.T) {
 	}
 	sendRequest(t, s, http.MethodPost, "/v3/auth/revoke", "", fmt.Sprintf(`{"token":%q}`, token))
 	if status, _ := sendRequest(t, s, http.MethodGet, dev, token, ""); status != 401 {
-		t.Errorf("a revoked token: %d, want 401", status)
+		t.Errorf("revoked token: status %d, want 401", status)
 	}
 }
 
@@ -370,9 +380,10 @@ func TestFaults(t *testing.T) {
 	s := start(t, options())
 	const path = "/v3/configs/config/secrets"
 	before := 0
-	s.Fail(
-		Fault{Method: "POST", Times: 1, Status: 504, Late: true, Body: "<html>", Header: map[string]string{"X-Test": "yes"}},
-	)
+	s.Fail(Fault{
+		Method: "POST", Times: 1, Status: 504, ReplaceResponse: true, Body: "<html>",
+		Header: map[string]string{"X-Test": "yes"},
+	})
 	s.Fail(Fault{Path: "/names", Times: 1, Before: func() { before++ }})
 	s.Fail(Fault{Path: "/names", Status: 429})
 	for i, want := range []struct {
@@ -394,14 +405,14 @@ func TestFaults(t *testing.T) {
 	if before != 1 || len(s.Writes()) != 1 {
 		t.Errorf("Before ran %d times, %d writes; want 1 and 1", before, len(s.Writes()))
 	}
-	s.Heal()
+	s.ClearFaults()
 	if status, _ := sendRequest(t, s, http.MethodGet, path+"/names", writeToken, ""); status != 200 {
-		t.Errorf("after Heal: %d", status)
+		t.Errorf("after ClearFaults: status %d, want 200", status)
 	}
 	requests := s.Requests()
 	if want := (Request{Method: "POST", Path: path, Status: 504, Token: Service}); len(requests) != 6 ||
 		requests[1] != want {
-		t.Errorf("%+v, want six and second %+v", requests, want)
+		t.Errorf("got %+v, want 6 requests with the second %+v", requests, want)
 	}
 }
 
@@ -431,6 +442,6 @@ func TestRateLimit(t *testing.T) {
 	s.window = time.Now().Add(-time.Minute)
 	s.mu.Unlock()
 	if status, _ := sendRequest(t, s, http.MethodGet, "/v3/me", readToken, ""); status != 200 {
-		t.Errorf("a minute later: %d", status)
+		t.Errorf("after one minute: status %d, want 200", status)
 	}
 }

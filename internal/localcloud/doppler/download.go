@@ -13,7 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// download serves the secrets of a config as a file. The CLI caches it and sends the ETag.
+// download serves the secrets of a config as a file. The CLI caches the file and revalidates it with the ETag.
 func (s *Server) download(w http.ResponseWriter, r *http.Request) {
 	t, ok := s.token(r)
 	if !ok {

@@ -14,18 +14,18 @@ import (
 type Write struct {
 	Project, Config string
 	Token           Kind
-	Set             map[string]string // the new raw values of the secrets that changed, by name
+	Set             map[string]string // new raw values of changed secrets, by name
 	Deleted         []string
 }
 
-// Writes lists the calls that changed secrets, in order. Calls without an effect are in Requests only.
+// Writes returns the calls that changed secrets, in order. Calls without an effect are in Requests only.
 func (s *Server) Writes() []Write {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.writes)
 }
 
-// Secret returns the raw value in a config; "" if it does not exist.
+// Secret returns the raw value of a secret, or "" if it does not exist.
 func (s *Server) Secret(project, config, name string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -35,7 +35,7 @@ func (s *Server) Secret(project, config, name string) string {
 	return ""
 }
 
-// SetSecret changes a raw value without a token, and without recording it. The config must exist.
+// SetSecret sets the raw value of a secret without recording a write. The config must exist.
 func (s *Server) SetSecret(project, config, name, raw string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,7 +85,7 @@ func (s *Server) handleSecrets(mux *http.ServeMux) {
 		if err != nil {
 			return nil, err
 		}
-		if !t.may(c.project.name, c.name, true) {
+		if !t.canAccess(c.project.name, c.name, true) {
 			return nil, errorf(http.StatusForbidden, "You do not have write access to this config's secrets.")
 		}
 		if err := s.write(c, t, body); err != nil {
@@ -114,7 +114,7 @@ func (s *Server) handleSecrets(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+path+"/download", s.download)
 }
 
-// show returns the secrets of a config that the request selects; without a selection, all.
+// show returns the secrets that the request selects. Without a selection, it returns all secrets of the config.
 func (s *Server) show(c *config, r *http.Request) map[string]any {
 	secrets := map[string]any{}
 	for name, raw := range c.raw() {
@@ -139,8 +139,8 @@ func (s *Server) value(c *config, raw string) map[string]any {
 	}
 }
 
-// change is the body of a write: secrets by name, with null to delete one, or change requests, which may name the value
-// that they expect.
+// change is the body of a write: either secrets by name, where null deletes one, or change requests, which can contain
+// the expected current value.
 type change struct {
 	Project  string             `json:"project"`
 	Config   string             `json:"config"`
@@ -156,8 +156,8 @@ type change struct {
 
 var secretName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
 
-// write applies a change in full or not at all. That an unexpected value is a conflict is documented; its status and
-// message are guesses.
+// write applies a change atomically. Doppler documents that an unexpected original value is a conflict; the status and
+// the message are guesses.
 func (s *Server) write(c *config, t Token, body change) error {
 	if (body.Secrets == nil) == (body.Requests == nil) {
 		return errorf(http.StatusBadRequest, "Please provide either secrets or change_requests")
@@ -167,11 +167,11 @@ func (s *Server) write(c *config, t Token, body change) error {
 		secrets = map[string]*string{}
 	}
 	for _, r := range body.Requests {
-		current, there := now[r.Name]
+		current, exists := now[r.Name]
 		switch {
 		case r.OriginalName != nil && *r.OriginalName != r.Name:
-			return errorf(http.StatusBadRequest, "Secrets are not renamed here")
-		case r.OriginalName != nil && !there:
+			return errorf(http.StatusBadRequest, "The stand-in does not rename secrets")
+		case r.OriginalName != nil && !exists:
 			return errorf(http.StatusBadRequest, "Could not find requested secret '%s'", r.Name)
 		case r.OriginalValue != nil && current != *r.OriginalValue:
 			return errorf(http.StatusConflict, "The original value of '%s' does not match", r.Name)
@@ -179,21 +179,21 @@ func (s *Server) write(c *config, t Token, body change) error {
 			secrets[r.Name] = nil
 		case r.Value != nil:
 			secrets[r.Name] = r.Value
-		case !there:
+		case !exists:
 			return errorf(http.StatusBadRequest, "Please provide a value for '%s'", r.Name)
 		}
 	}
 	done := Write{Project: c.project.name, Config: c.name, Token: t.Kind(), Set: map[string]string{}}
 	for name, value := range secrets {
-		switch current, there := c.secrets[name]; {
+		switch current, exists := c.secrets[name]; {
 		case c.managed()[name] != "":
 			return errorf(http.StatusBadRequest, "The secret '%s' is reserved", name)
 		case !secretName.MatchString(name):
 			return errorf(http.StatusBadRequest,
 				"Secret names must only contain uppercase letters, numbers, and underscores: '%s'", name)
-		case value == nil && there:
+		case value == nil && exists:
 			done.Deleted = append(done.Deleted, name)
-		case value != nil && (!there || current != *value):
+		case value != nil && (!exists || current != *value):
 			done.Set[name] = *value
 		}
 	}

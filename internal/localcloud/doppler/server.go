@@ -1,6 +1,6 @@
-// Package doppler is a stand-in for Doppler's API (v3) on loopback: projects with root and branch configs, secrets with
-// references between them, tokens for one or several configs, and OIDC. Its messages and statuses are those that users
-// of the real API have reported; comments mark the guesses.
+// Package doppler stands in for Doppler's API (v3) on loopback. It implements projects with root and branch configs,
+// secrets with references, tokens for one or more configs, and OIDC. Messages and statuses are those that users of the
+// real API have reported; comments mark guesses.
 // Protocol: https://docs.doppler.com/reference/api, and github.com/DopplerHQ/cli.
 package doppler
 
@@ -22,13 +22,13 @@ import (
 
 // Project is a set of configs.
 type Project struct {
-	Name    string // its slug, which identifies it
-	Title   string // the name that people see; "": Name
+	Name    string // slug, which identifies the project
+	Title   string // display name. Default: Name
 	Configs []Config
 }
 
-// Config is a set of secrets. The root config of an environment has its name (dev). The name of a branch config starts
-// with it (dev_personal), and a branch config inherits the root's secrets.
+// Config is a set of secrets. The root config of an environment has the environment's name (dev). A branch config has a
+// name with that prefix (dev_personal) and inherits the root config's secrets.
 type Config struct {
 	Name    string
 	Secrets map[string]string // raw, with references ${NAME}, ${config.NAME} and ${project.config.NAME}
@@ -40,32 +40,32 @@ type Options struct {
 	Tokens     []Token
 	Identities []Identity
 	Issuer     string // URL of the OIDC issuer that identities trust; "": none
-	Limit      int    // requests per token and minute, in Doppler's plans 240 and more; 0: unlimited
+	Limit      int    // requests per minute and token (Doppler: 240 or more, depending on the plan); 0: unlimited
 }
 
 // Request is a recorded request.
 type Request struct {
 	Method, Path    string
-	Project, Config string // of the query
+	Project, Config string // query parameters
 	Status          int    // of the response; 0 until it is sent
-	Token           Kind   // "": none, or an unknown one
+	Token           Kind   // kind of the token; "": missing or unknown token
 }
 
-// Fault is an injected failure. Without Status and Silence the request succeeds as usual.
+// Fault is an injected failure. If neither Status nor NoResponse is set, the request succeeds.
 type Fault struct {
-	Method  string        // only requests with this method; "": all
-	Path    string        // only requests whose path contains it; "": all
-	Times   int           // how many requests it applies to; 0: all
-	Before  func()        // runs first, for example as another client
-	Delay   time.Duration // before the request is handled
-	Status  int
-	Body    string // "": an error in Doppler's format
-	Header  map[string]string
-	Silence bool // no response until the client gives up
-	Late    bool // the request is carried out first; only its response is replaced
+	Method          string        // HTTP method; "": any
+	Path            string        // part of the request path; "": any
+	Times           int           // number of requests it applies to; 0: all
+	Before          func()        // runs before the request is handled, for example to act as another client
+	Delay           time.Duration // delays the request
+	Status          int           // response status
+	Body            string        // "": an error in Doppler's format
+	Header          map[string]string
+	NoResponse      bool // do not respond until the client disconnects
+	ReplaceResponse bool // handle the request first, and replace only the response
 }
 
-// Server is the running stand-in.
+// Server is a running stand-in.
 type Server struct {
 	url      string
 	server   *http.Server
@@ -76,7 +76,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	window   time.Time      // start of the current minute of the rate limit
-	counts   map[string]int // requests in it, by token
+	counts   map[string]int // requests in the window, by token
 	projects []*project
 	tokens   []Token
 	requests []*Request
@@ -84,7 +84,7 @@ type Server struct {
 	writes   []Write
 }
 
-// Start serves on a free loopback port.
+// Start starts the stand-in on a free loopback port.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{
 		served: make(chan struct{}), limit: o.Limit, tokens: slices.Clone(o.Tokens),
@@ -128,7 +128,7 @@ func (s *Server) Close() error {
 // URL returns the base URL of the API, for DOPPLER_API_HOST.
 func (s *Server) URL() string { return s.url }
 
-// Requests lists the requests in order.
+// Requests returns the requests in order.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,21 +139,22 @@ func (s *Server) Requests() []Request {
 	return list
 }
 
-// Fail injects a failure from now on. The first that matches a request applies.
+// Fail adds a fault. The first fault that matches a request applies.
 func (s *Server) Fail(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, f)
 }
 
-// Heal removes all faults.
-func (s *Server) Heal() {
+// ClearFaults removes all faults.
+func (s *Server) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = nil
 }
 
-func (s *Server) fault(method, path string) Fault {
+// nextFault returns the first matching fault, or the zero Fault, and counts one use of it.
+func (s *Server) nextFault(method, path string) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, f := range s.faults {
@@ -170,10 +171,10 @@ func (s *Server) fault(method, path string) Fault {
 	return Fault{}
 }
 
-// record records every request as soon as it arrives, and applies the faults.
+// record records each request on arrival and applies the faults.
 func (s *Server) record(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// net/http notices a closed connection only after the body.
+		// net/http detects a closed connection only after it has read the body.
 		body, err := io.ReadAll(io.LimitReader(r.Body, 4<<20))
 		if err != nil {
 			return
@@ -193,7 +194,7 @@ func (s *Server) record(next http.Handler) http.Handler {
 			defer s.mu.Unlock()
 			recorded.Status = response.status
 		}()
-		f := s.fault(r.Method, r.URL.Path)
+		f := s.nextFault(r.Method, r.URL.Path)
 		if f.Before != nil {
 			f.Before()
 		}
@@ -207,14 +208,14 @@ func (s *Server) record(next http.Handler) http.Handler {
 			errorf(http.StatusTooManyRequests, "Exceeded rate limit").send(response)
 			return
 		}
-		if f.Status == 0 && !f.Silence {
+		if f.Status == 0 && !f.NoResponse {
 			next.ServeHTTP(response, r)
 			return
 		}
-		if f.Late {
+		if f.ReplaceResponse {
 			next.ServeHTTP(discardResponse{}, r)
 		}
-		if f.Silence {
+		if f.NoResponse {
 			<-r.Context().Done()
 			return
 		}
@@ -230,7 +231,7 @@ func (s *Server) record(next http.Handler) http.Handler {
 	})
 }
 
-// rateLimit counts a request of a token and returns how many seconds it must wait; 0: none.
+// rateLimit counts a request with a token. If the token exceeds the limit, it returns the seconds to wait, otherwise 0.
 func (s *Server) rateLimit(token string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -257,14 +258,14 @@ func (r *recorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// discardResponse drops a response.
+// discardResponse is a ResponseWriter that discards the response.
 type discardResponse struct{}
 
 func (discardResponse) Header() http.Header         { return http.Header{} }
 func (discardResponse) Write(p []byte) (int, error) { return len(p), nil }
 func (discardResponse) WriteHeader(int)             {}
 
-// apiError is an error that the API reports.
+// apiError is an error response of the API.
 type apiError struct {
 	status  int
 	message string
@@ -286,7 +287,7 @@ func send(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body) // the client may have disconnected
 }
 
-// handle serves a call that requires a token. f returns the fields of a successful response.
+// handle registers an endpoint that requires a token. f returns the fields of a successful response.
 func (s *Server) handle(mux *http.ServeMux, pattern string, f func(*http.Request, Token) (map[string]any, error)) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		token, ok := s.token(r)

@@ -1,5 +1,5 @@
-// Package engine starts private Docker Engines with scripts/engine.sh: a current one, and the oldest supported one.
-// Engines do not disturb each other, nor an engine of the machine.
+// Package engine starts private Docker Engines with scripts/engine.sh: the current one and the oldest supported one.
+// They are isolated from each other and from an engine installed on the machine.
 package engine
 
 import (
@@ -20,8 +20,8 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/checkout"
 )
 
-// The kinds of engines. Current is a recent release with the containerd image store, which scripts/setup.sh test
-// builds. Oldest is Debian 12's 20.10 with overlay2.
+// The kinds of engines. Current is a recent release with the containerd image store; scripts/setup.sh test builds it.
+// Oldest is the 20.10 package of Debian 12, with overlay2.
 const (
 	Current = "current"
 	Oldest  = "oldest"
@@ -29,16 +29,16 @@ const (
 
 // Engine is a running Docker Engine.
 type Engine struct {
-	Host string // address as in DOCKER_HOST: unix:///…
+	Host string // value for DOCKER_HOST: unix:///…
 
 	command *exec.Cmd
 	ended   chan struct{}
-	sockets string // temporary directory of the socket; "" if the socket is in the engine's directory
+	sockets string // temporary directory for the socket; "" if the socket is in the engine's directory
 }
 
-// Start starts an engine that keeps its images and containers in dir, and returns when it answers. It writes the
-// engine's log to log, which may be nil. ctx is for starting only: the engine runs until Stop, or until this process
-// ends. It needs root.
+// Start starts an engine that stores its images and containers in dir, and returns when it accepts requests. It writes
+// the engine's log to log, which may be nil. ctx bounds the start only: the engine runs until Stop is called or this
+// process exits. Start requires root.
 func Start(ctx context.Context, kind, dir string, log io.Writer) (*Engine, error) {
 	root, err := checkout.Root()
 	if err != nil {
@@ -50,7 +50,7 @@ func Start(ctx context.Context, kind, dir string, log io.Writer) (*Engine, error
 	}
 	e := &Engine{ended: make(chan struct{})}
 	socket := filepath.Join(dir, "docker.sock")
-	if len(socket) > 107 { // the limit of a socket's path, see unix(7)
+	if len(socket) > 107 { // limit of socket paths, see unix(7)
 		if e.sockets, err = os.MkdirTemp("/tmp", "engine-"); err != nil {
 			return nil, fmt.Errorf("engine: %w", err)
 		}
@@ -62,33 +62,33 @@ func Start(ctx context.Context, kind, dir string, log io.Writer) (*Engine, error
 	e.command = exec.Command(filepath.Join(root, "scripts", "engine.sh"), kind, dir, "owned")
 	e.command.Env = append(os.Environ(), "ENGINE_SOCKET="+socket)
 	e.command.Stdout, e.command.Stderr = last, last
-	// The engine ends when this pipe is closed, which the end of this process does, too.
+	// The engine stops when this pipe closes, which also happens when this process exits.
 	if _, err := e.command.StdinPipe(); err != nil {
 		return nil, errors.Join(fmt.Errorf("engine: %w", err), os.RemoveAll(e.sockets))
 	}
-	// Keeps a terminal's Ctrl-C away from the engine, so that Stop ends it in order.
+	// A separate process group keeps a terminal's Ctrl-C from the engine until Stop.
 	e.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// Wait does not wait for child processes that keep the output open.
+	// Do not wait for child processes that keep the output open.
 	e.command.WaitDelay = time.Second
 	if err := e.command.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("engine: %w", err), os.RemoveAll(e.sockets))
 	}
 	go func() {
 		defer close(e.ended)
-		_ = e.command.Wait() // the reason is in the log
+		_ = e.command.Wait() // the log contains the reason
 	}()
 	if err := e.waitUntilReady(ctx, socket); err != nil {
-		stopped := e.Stop() // before the log is read, so that it is complete
-		return nil, errors.Join(fmt.Errorf("engine: start the %s engine: %w: %s", kind, err, last), stopped)
+		stopErr := e.Stop() // first, so that the log is complete
+		return nil, errors.Join(fmt.Errorf("engine: start the %s engine: %w: %s", kind, err, last), stopErr)
 	}
 	return e, nil
 }
 
-// Attach returns the engine at host, which another process or another Engine started. Its Stop does nothing.
+// Attach returns the engine at host, which another process or another Engine started. Stop has no effect on it.
 func Attach(host string) *Engine { return &Engine{Host: host} }
 
-// Stop stops the engine's containers and the engine, and waits until nothing of it runs or is mounted. It may be called
-// twice.
+// Stop stops the engine and its containers, and waits until all their processes and mounts are gone. Calling Stop again
+// has no effect.
 func (e *Engine) Stop() error {
 	if e.command == nil {
 		return nil
@@ -98,7 +98,7 @@ func (e *Engine) Stop() error {
 	select {
 	case <-e.ended:
 	case <-time.After(30 * time.Second): // twice the script's own limit
-		err = errors.Join(errors.New("engine: timed out stopping the engine, killed it"), e.command.Process.Kill())
+		err = errors.Join(errors.New("engine: timed out stopping the engine; killed it"), e.command.Process.Kill())
 		<-e.ended
 	}
 	if e.sockets != "" {
@@ -107,7 +107,7 @@ func (e *Engine) Stop() error {
 	return err
 }
 
-// waitUntilReady waits until the engine answers.
+// waitUntilReady waits until the engine accepts requests.
 func (e *Engine) waitUntilReady(ctx context.Context, socket string) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
@@ -130,15 +130,15 @@ func (e *Engine) waitUntilReady(ctx context.Context, socket string) error {
 		}
 		select {
 		case <-e.ended:
-			return errors.New("it exited")
+			return errors.New("the engine exited")
 		case <-ctx.Done():
-			return fmt.Errorf("it does not answer: %w", ctx.Err())
+			return fmt.Errorf("the engine does not respond: %w", ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// tail forwards a log and keeps its end for the error of Start.
+// tail forwards a log and keeps its last lines for the error of Start.
 type tail struct {
 	next io.Writer
 

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// With ENGINE_TEST_OWNER_DIR the test binary starts an engine and waits: TestEndsWithOwner kills it.
+// TestMain starts an engine and waits if ENGINE_TEST_OWNER_DIR is set: TestStopsWithOwner runs and kills that process.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("ENGINE_TEST_OWNER_DIR"); dir != "" {
 		if _, err := Start(context.Background(), Oldest, dir, os.Stderr); err != nil {
@@ -42,7 +42,7 @@ func TestStartSideBySide(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer e.Stop() // a second time
+				defer e.Stop() // also tests a second Stop
 				engines = append(engines, e)
 			}
 			for i, e := range engines {
@@ -60,7 +60,7 @@ func TestStartSideBySide(t *testing.T) {
 			}
 			for i := range kinds {
 				if left := traces(t, filepath.Join(root, strconv.Itoa(i))); len(left) > 0 {
-					t.Errorf("left: %q", left)
+					t.Errorf("leftovers: %q", left)
 				}
 			}
 		})
@@ -80,12 +80,12 @@ func TestStartAgainInLongDirectory(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := os.Stat(strings.TrimPrefix(e.Host, "unix://")); err == nil {
-			t.Errorf("%s was not removed", e.Host)
+			t.Errorf("%s still exists after Stop", e.Host)
 		}
 	}
 }
 
-func TestEndsWithOwner(t *testing.T) {
+func TestStopsWithOwner(t *testing.T) {
 	needRoot(t)
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -110,7 +110,7 @@ func TestEndsWithOwner(t *testing.T) {
 					break
 				}
 				if time.Now().After(deadline) {
-					t.Fatalf("left: %q", left)
+					t.Fatalf("leftovers: %q", left)
 				}
 			}
 			_ = owner.Wait()
@@ -147,13 +147,13 @@ func TestStartFailures(t *testing.T) {
 				t.Errorf("%v, want %q", err, test.want)
 			}
 			if left := traces(t, test.dir); len(left) > 0 {
-				t.Errorf("left: %q", left)
+				t.Errorf("leftovers: %q", left)
 			}
 		})
 	}
 }
 
-// needRoot skips a test that starts engines under -short.
+// needRoot skips the test under -short, because starting engines requires root.
 func needRoot(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -161,8 +161,8 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// traces returns the processes and mounts that contain an engine's directory, its bridge, and the firewall rules for
-// it.
+// traces lists the resources of an engine on this machine: processes and mounts with its directory, its bridge, and
+// firewall rules for the bridge.
 func traces(t *testing.T, dir string) []string {
 	t.Helper()
 	hash := sha256.Sum256([]byte(dir))

@@ -10,13 +10,13 @@ import (
 // https://docs.github.com/en/actions/concepts/security/github_token
 type Token struct {
 	Value       string
-	Repository  string            // OWNER/NAME of the only repository it can access; "": all
-	Permissions map[string]string // as a workflow declares them: "contents": "write"
+	Repository  string            // OWNER/NAME of the only repository it can access; "": all repositories
+	Permissions map[string]string // as in a workflow, for example "contents": "write"
 }
 
-// permission is what a request needs.
+// permission is a permission that a request requires.
 type permission struct {
-	scope string // a workflow's name for it; "": none besides access to the repository
+	scope string // name in a workflow; "": only access to the repository
 	write bool
 }
 
@@ -28,7 +28,7 @@ var (
 	writeAttestations = permission{scope: "attestations", write: true}
 )
 
-// requestToken returns a request's token: git sends it as a password, the API's clients as a bearer token.
+// requestToken returns the token of a request. Git sends it as a password, API clients send it as a bearer token.
 func requestToken(r *http.Request) (token string, ok bool) {
 	if _, password, ok := r.BasicAuth(); ok {
 		return password, true
@@ -37,8 +37,8 @@ func requestToken(r *http.Request) (token string, ok bool) {
 	return token, ok
 }
 
-// authorize finds the repository if the request's token has the permission. Otherwise the status is 401, 403, or 404
-// for a repository that the token cannot see.
+// authorize returns the repository and the status 200 if the request's token has the permission. Otherwise the status
+// is 401, 403, or 404 for a repository that the token cannot see.
 func (s *Server) authorize(r *http.Request, owner, name string, p permission) (Repository, int) {
 	o := s.currentOptions()
 	token, hasToken := requestToken(r)
@@ -70,13 +70,13 @@ func (s *Server) authorize(r *http.Request, owner, name string, p permission) (R
 	return repository, http.StatusOK
 }
 
-// canWrite reports whether the request's token can change the repository's contents, and so see drafts.
+// canWrite reports whether the request's token can write to the repository. Only such tokens can read drafts.
 func (s *Server) canWrite(r *http.Request, repository Repository) bool {
 	_, status := s.authorize(r, repository.Owner, repository.Name, writeContents)
 	return status == http.StatusOK
 }
 
-// isNamed compares with OWNER/NAME, whose case does not matter.
+// isNamed reports whether name is the repository's OWNER/NAME, ignoring case.
 func (r Repository) isNamed(name string) bool { return strings.EqualFold(r.fullName(), name) }
 
 func (r Repository) fullName() string { return r.Owner + "/" + r.Name }

@@ -11,37 +11,37 @@ import (
 	"strings"
 )
 
-// endpoint is one of the endpoints that https://docs.github.com/en/rest describes.
+// endpoint is an endpoint of the REST API. https://docs.github.com/en/rest
 type endpoint struct {
 	pattern       string // method and path below a repository
 	permission    permission
-	handle        func(*call) (any, error) // returns a redirect, a page, nil (no content), or a value that is sent as JSON
+	handle        func(*call) (any, error) // returns a redirect, a page, nil (no content), or a value to send as JSON
 	documentation string                   // path below https://docs.github.com/rest
 }
 
-// call is one request to an endpoint.
+// call is a request to an endpoint.
 type call struct {
 	*Server
 	repository Repository
 	request    *http.Request
-	unlock     func() // releases the store; nil while it is not locked
+	unlock     func() // unlocks the store; nil while the call has not locked it
 }
 
 func (c *call) ctx() context.Context { return c.request.Context() }
 
-// apiURL returns a URL of the API below the repository.
+// apiURL returns the URL of a path below the repository.
 func (c *call) apiURL(path string) string {
 	return c.APIURL() + "/repos/" + c.repository.fullName() + path
 }
 
-// store locks and returns the repository's releases and attestations until the call ends.
+// store returns the repository's releases and attestations, and locks them until the call ends.
 func (c *call) store() *store {
 	store, unlock := c.lockStore(c.ctx(), c.repository)
 	c.unlock = unlock
 	return store
 }
 
-// release returns the release with an ID, and the store that has it. A draft requires write access.
+// release returns the release with the ID, and its store. A draft requires write access.
 func (c *call) release(id string) (*store, *release, error) {
 	store := c.store()
 	for _, release := range store.releases {
@@ -56,7 +56,7 @@ func (c *call) isVisible(release *release) bool {
 	return !release.draft || c.canWrite(c.request, c.repository)
 }
 
-// withRelease passes the release that the path names to an endpoint.
+// withRelease passes the release in the request path to an endpoint.
 func withRelease(handle func(*call, *store, *release) (any, error)) func(*call) (any, error) {
 	return func(c *call) (any, error) {
 		store, release, err := c.release(c.request.PathValue("id"))
@@ -67,7 +67,7 @@ func withRelease(handle func(*call, *store, *release) (any, error)) func(*call) 
 	}
 }
 
-// withAsset passes the asset that the path names, and its release, to an endpoint.
+// withAsset passes the asset in the request path, and its release, to an endpoint.
 func withAsset(handle func(*call, *release, *asset) (any, error)) func(*call) (any, error) {
 	return func(c *call) (any, error) {
 		for _, release := range c.store().releases {
@@ -81,7 +81,7 @@ func withAsset(handle func(*call, *release, *asset) (any, error)) func(*call) (a
 	}
 }
 
-// withBody passes the request's JSON to an endpoint.
+// withBody decodes the JSON body and passes it to an endpoint.
 func withBody[T any](handle func(*call, T) (any, error)) func(*call) (any, error) {
 	return func(c *call) (any, error) {
 		var body T
@@ -108,10 +108,10 @@ func (s *Server) handleAPI(mux *http.ServeMux) {
 	}))
 }
 
-// redirect is a response that sends the client to another URL.
+// redirect is a response that redirects the client to a URL.
 type redirect string
 
-// page is a list of which a response contains one page.
+// page is a complete list. The response contains the page of it that the client requests.
 type page []any
 
 func (s *Server) serveEndpoint(e endpoint) http.HandlerFunc {
@@ -144,7 +144,7 @@ func (s *Server) serveEndpoint(e endpoint) http.HandlerFunc {
 	}
 }
 
-// callEndpoint authorizes a request and returns the endpoint's result.
+// callEndpoint authorizes a request, calls the endpoint and returns its result.
 func (s *Server) callEndpoint(e endpoint, r *http.Request) (any, error) {
 	repository, status := s.authorize(r, r.PathValue("owner"), r.PathValue("name"), e.permission)
 	switch status {
@@ -167,7 +167,7 @@ func (s *Server) callEndpoint(e endpoint, r *http.Request) (any, error) {
 	return e.handle(c)
 }
 
-// requested returns the page that the request names. The header Link has the URL of the next one.
+// requested returns the page that the client requests, and sets the Link header to the URL of the next page.
 // https://docs.github.com/en/rest/using-the-rest-api/using-pagination-in-the-rest-api
 func (p page) requested(w http.ResponseWriter, r *http.Request) []any {
 	query := r.URL.Query()
@@ -198,7 +198,7 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.message }
 
-// fieldError is an invalid field of a request.
+// fieldError describes an invalid field of a request.
 type fieldError struct {
 	Resource string `json:"resource"`
 	Code     string `json:"code"`
@@ -211,7 +211,7 @@ var (
 	errEmpty    = &apiError{status: http.StatusConflict, message: "Git Repository is empty."}
 )
 
-// unprocessable returns an error for a request that is valid but cannot be carried out.
+// unprocessable returns an error for a well-formed request that GitHub cannot process.
 func unprocessable(message string) *apiError {
 	return &apiError{status: http.StatusUnprocessableEntity, message: message}
 }
@@ -233,9 +233,9 @@ func sendError(w http.ResponseWriter, r *http.Request, e apiError, documentation
 	sendJSON(w, r, e.status, errorBody(e, documentation))
 }
 
-// errorBody returns an error as GitHub's API writes it.
+// errorBody returns an error in the format of GitHub's API.
 func errorBody(e apiError, documentation string) json.RawMessage {
-	body, _ := json.Marshal(struct { // cannot fail: it has strings only
+	body, _ := json.Marshal(struct { // never fails: all fields are strings
 		Message       string       `json:"message"`
 		Errors        []fieldError `json:"errors,omitempty"`
 		Documentation string       `json:"documentation_url"`
@@ -244,7 +244,7 @@ func errorBody(e apiError, documentation string) json.RawMessage {
 	return body
 }
 
-// sendJSON sends JSON. Like GitHub, it indents it for curl.
+// sendJSON sends body as JSON. Like GitHub, it indents the JSON for curl.
 func sendJSON(w http.ResponseWriter, r *http.Request, status int, body any) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)

@@ -16,7 +16,7 @@ import (
 )
 
 var assetEndpoints = []endpoint{
-	// Serves releases/{id}/assets. That pattern would conflict with releases/assets/{id} and releases/tags/{tag}.
+	// Serves releases/{id}/assets. That pattern conflicts with releases/assets/{id} and releases/tags/{tag}.
 	{"GET /releases/{path...}", readContents, (*call).listAssets, "releases/assets#list-release-assets"},
 	{"GET /releases/assets/{id}", readContents, withAsset((*call).getAsset), "releases/assets#get-a-release-asset"},
 	{"DELETE /releases/assets/{id}", writeContents, withAsset((*call).deleteAsset),
@@ -34,18 +34,18 @@ type asset struct {
 	digest                   string
 	uploaded                 time.Time
 	downloads                int
-	object                   string // path on the host of the assets
+	object                   string // path on the asset host
 }
 
-// unusualCharacters are what GitHub replaces by a dot in the name of an asset.
+// unusualCharacters matches the characters that GitHub replaces with a dot in asset names.
 var unusualCharacters = regexp.MustCompile(`\.*[^A-Za-z0-9._+@~-]+[^A-Za-z0-9_+@~-]*`)
 
-// uploadAsset adds an asset to a release. An interrupted upload keeps the name taken until the asset is deleted.
+// uploadAsset adds an asset to a release. An interrupted upload reserves the name until the asset is deleted.
 func (c *call) uploadAsset() (any, error) {
 	if c.request.ContentLength < 0 {
 		return nil, &apiError{status: http.StatusBadRequest, message: "Bad Content-Length: "}
 	}
-	content, readErr := io.ReadAll(c.request.Body) // before the store is locked
+	content, readErr := io.ReadAll(c.request.Body) // before c.release locks the store
 	_, release, err := c.release(c.request.PathValue("id"))
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (c *call) uploadAsset() (any, error) {
 	return c.assetBody(release, a), nil
 }
 
-// getAsset describes an asset, or redirects to its content if the client accepts that.
+// getAsset returns an asset's metadata, or redirects to its content if the client accepts application/octet-stream.
 func (c *call) getAsset(release *release, a *asset) (any, error) {
 	if c.request.Header.Get("Accept") != octetStream {
 		return c.assetBody(release, a), nil

@@ -14,11 +14,11 @@ var attestationEndpoints = []endpoint{
 	{"GET /attestations/{digest}", readAttestations, (*call).listAttestations, "repos/attestations#list-attestations"},
 }
 
-// attestation is a Sigstore bundle. Like GitHub, the stand-in does not verify it.
+// attestation is a stored Sigstore bundle. Like GitHub, the stand-in does not verify it.
 type attestation struct {
 	id      int64
 	bundle  json.RawMessage
-	digests []string // of its subjects
+	digests []string // digests of its subjects
 }
 
 var sha256Digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
@@ -36,7 +36,7 @@ func (c *call) createAttestation(body createAttestationBody) (any, error) {
 	return map[string]any{"id": a.id}, nil
 }
 
-// bundleSubjects returns the digests of the subjects in a Sigstore bundle; none if it is invalid.
+// bundleSubjects returns the digests of the subjects in a Sigstore bundle, or nil if the bundle is invalid.
 func bundleSubjects(data json.RawMessage) (digests []string) {
 	var bundle struct {
 		MediaType    string

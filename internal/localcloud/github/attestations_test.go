@@ -24,7 +24,7 @@ func TestAttestations(t *testing.T) {
 		status                          int
 		want                            string
 	}{
-		{"before any", "GET", "octo/app/attestations/" + digest, "app", "", 404, "Not Found"},
+		{"not found", "GET", "octo/app/attestations/" + digest, "app", "", 404, "Not Found"},
 		{"store", "POST", "octo/app/attestations", "app", bundle(v03, statement), 201, `{"id":1}`},
 		{"by digest", "GET", "octo/app/attestations/" + digest, "app", "", 200,
 			`{"attestations":[{"bundle":{"mediaType":"` + v03},
@@ -34,12 +34,12 @@ func TestAttestations(t *testing.T) {
 			"Resource not accessible by integration"},
 		{"without attestations: write", "POST", "octo/app/attestations", "app-reads", bundle(v03, statement), 403,
 			"Resource not accessible by integration"},
-		{"not a bundle", "POST", "octo/app/attestations", "app", bundle("application/json", statement), 422,
+		{"invalid bundle", "POST", "octo/app/attestations", "app", bundle("application/json", statement), 422,
 			"Invalid bundle"},
-		{"not a statement", "POST", "octo/app/attestations", "app", bundle(v03, "{}"), 422, "Invalid bundle"},
+		{"invalid statement", "POST", "octo/app/attestations", "app", bundle(v03, "{}"), 422, "Invalid bundle"},
 		{"no subject", "POST", "octo/app/attestations", "app",
 			bundle(v03, `{"_type":"https://in-toto.io/Statement/v1"}`), 422, "Invalid bundle"},
-		{"an empty object", "POST", "octo/app/attestations", "app", "{}", 422, "Invalid bundle"},
+		{"empty object", "POST", "octo/app/attestations", "app", "{}", 422, "Invalid bundle"},
 		{"invalid JSON", "POST", "octo/app/attestations", "app", "<", 400, "Problems parsing JSON"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// serveWeb serves downloads of releases and git.
+// serveWeb serves release downloads and git.
 func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 	parts := strings.SplitN(strings.TrimPrefix(r.URL.Path, "/"), "/", 4)
 	if len(parts) == 4 && parts[2] == "releases" {
@@ -24,8 +24,8 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 	s.serveGit(w, r)
 }
 
-// serveDownload redirects from the public URL of an asset, releases/download/TAG/NAME or
-// releases/latest/download/NAME. It ignores tokens, so that drafts and private repositories do not exist here.
+// serveDownload redirects the public URL of an asset, releases/download/TAG/NAME or releases/latest/download/NAME. It
+// ignores tokens, so drafts and private repositories are not found.
 func (s *Server) serveDownload(w http.ResponseWriter, r *http.Request, owner, name, path string) {
 	repository, status := s.authorize(&http.Request{}, owner, name, readContents)
 	if status != http.StatusOK || r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -49,7 +49,7 @@ func (s *Server) serveDownload(w http.ResponseWriter, r *http.Request, owner, na
 	http.Error(w, "Not Found", http.StatusNotFound)
 }
 
-// download returns the asset of download/TAG/NAME; nil if there is none.
+// download returns the asset at download/TAG/NAME, or nil if it does not exist.
 func (s *store) download(path string) *asset {
 	path, ok := strings.CutPrefix(path, "download/")
 	i := strings.LastIndex(path, "/") // a tag can contain slashes
@@ -68,12 +68,12 @@ func (s *store) download(path string) *asset {
 	return nil
 }
 
-// Objects is the prefix of the paths on the host of the assets.
+// Objects is the prefix of paths on the asset host.
 const Objects = "/github-production-release-asset/"
 
-// signedURL returns a URL from which an asset can be read for some time without credentials.
+// signedURL returns a URL that serves an asset without credentials until it expires.
 func (s *Server) signedURL(a *asset) string {
-	expiry := time.Now().Add(cmp.Or(s.currentOptions().DownloadFor, 5*time.Minute))
+	expiry := time.Now().Add(cmp.Or(s.currentOptions().DownloadURLLifetime, 5*time.Minute))
 	query := url.Values{
 		"se": {expiry.UTC().Format(time.RFC3339Nano)}, "sp": {"r"},
 		"rscd": {"attachment; filename=" + a.name}, "rsct": {a.contentType},
@@ -82,16 +82,16 @@ func (s *Server) signedURL(a *asset) string {
 	return s.assetsURL + a.object + "?" + query.Encode()
 }
 
-// signature signs the path of an object and all other parameters of its URL.
+// signature returns the signature of an object's path and the other parameters of its URL.
 func (s *Server) signature(object string, query url.Values) string {
 	query = maps.Clone(query)
 	query.Del("sig")
 	sum := hmac.New(sha256.New, s.urlKey)
-	_, _ = fmt.Fprintf(sum, "%s?%s", object, query.Encode()) // a hash does not fail
+	_, _ = fmt.Fprintf(sum, "%s?%s", object, query.Encode()) // a hash never returns an error
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// serveObject serves the host of the assets, which accepts signed URLs. It rejects requests with other credentials.
+// serveObject serves the asset host. It accepts signed URLs and rejects requests with an Authorization header.
 func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	expiry, err := time.Parse(time.RFC3339Nano, query.Get("se"))
@@ -117,7 +117,7 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// findObject returns the asset of a path while its release exists; nil otherwise.
+// findObject returns the asset at a path, or nil if it does not exist.
 func (s *Server) findObject(path string) *asset {
 	s.storeMu.Lock()
 	defer s.storeMu.Unlock()

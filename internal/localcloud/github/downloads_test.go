@@ -13,7 +13,7 @@ import (
 	api "github.com/google/go-github/v62/github"
 )
 
-// publish creates a release of main with one asset.
+// publish creates a release of the default branch with one asset.
 func publish(t *testing.T, s *Server, repository, tag, asset, content string, draft bool) *api.RepositoryRelease {
 	t.Helper()
 	releases := publisher(t, s, "writes").Repositories
@@ -46,17 +46,17 @@ func TestDownloads(t *testing.T) {
 		{"headers",
 			"-IL URL/octo/lib/releases/download/v1.0.0/program | " +
 				"grep -c -e '^Content-Length: 3' -e '^Content-Disposition: attachment; filename=program'", "2"},
-		{"a range", "-r 1-2 -L URL/octo/lib/releases/download/v1.0.0/program", "ne 206 1"},
+		{"range", "-r 1-2 -L URL/octo/lib/releases/download/v1.0.0/program", "ne 206 1"},
 		{"by a tag with a slash", "-L URL/octo/lib/releases/download/a/v2/program", "two 200 1"},
 		{"by a tag with a slash, escaped", "-L URL/octo/lib/releases/download/a%2Fv2/program", "two 200 1"},
 		{"latest", "-L URL/octo/lib/releases/latest/download/program", "two 200 2"},
 		{"without redirects", "URL/octo/lib/releases/download/v1.0.0/program | grep -o '^<a href=\"http://localhost:'",
 			`<a href="http://localhost:`},
-		{"no such asset", "-L URL/octo/lib/releases/download/v1.0.0/nothing", "Not Found 404 0"},
-		{"no such tag", "-L URL/octo/lib/releases/download/v9/program", "Not Found 404 0"},
+		{"unknown asset", "-L URL/octo/lib/releases/download/v1.0.0/nothing", "Not Found 404 0"},
+		{"unknown tag", "-L URL/octo/lib/releases/download/v9/program", "Not Found 404 0"},
 		{"no tag", "-L URL/octo/lib/releases/download/program", "Not Found 404 0"},
-		{"latest without such an asset", "-L URL/octo/lib/releases/latest/download/nothing", "Not Found 404 1"},
-		{"latest of no release", "-L URL/octo/empty/releases/latest/download/program", "Not Found 404 0"},
+		{"latest, unknown asset", "-L URL/octo/lib/releases/latest/download/nothing", "Not Found 404 1"},
+		{"latest without a release", "-L URL/octo/empty/releases/latest/download/program", "Not Found 404 0"},
 		{"draft", "-L " + draft.Assets[0].GetBrowserDownloadURL(), "Not Found 404 0"},
 		{"draft, with a token", "-L " + token + draft.Assets[0].GetBrowserDownloadURL(), "Not Found 404 0"},
 		{"draft by its tag", "-L URL/octo/lib/releases/download/v3/program", "Not Found 404 0"},
@@ -66,12 +66,12 @@ func TestDownloads(t *testing.T) {
 			"Not Found 404 0"},
 		{"public, with an invalid token",
 			"-L -H 'Authorization: Bearer bad' URL/octo/lib/releases/download/v1.0.0/program", "one 200 1"},
-		{"private by the API", "-L " + token + octets + api, "private 200 1"},
-		{"private by the API, without a token", "-L " + octets + api + " | grep -o Not.Found", "Not Found"},
-		{"description of a private asset", "-L " + token + api + ` | grep '^  "name": '`, `"name": "program",`},
-		{"private by the API, with a token for the next host", "-L --location-trusted " + token + octets + api,
+		{"private, through the API", "-L " + token + octets + api, "private 200 1"},
+		{"private, through the API without a token", "-L " + octets + api + " | grep -o Not.Found", "Not Found"},
+		{"metadata of a private asset", "-L " + token + api + ` | grep '^  "name": '`, `"name": "program",`},
+		{"private, through the API with the token sent to the asset host", "-L --location-trusted " + token + octets + api,
 			"Only one auth mechanism allowed; only the signature or the Authorization header should be specified 400 1"},
-		{"public, with a token for the next host",
+		{"public, with the token sent to the asset host",
 			"-L --location-trusted " + token + "URL/octo/lib/releases/download/v1.0.0/program", "400 1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -86,7 +86,7 @@ func TestDownloads(t *testing.T) {
 			}
 		})
 	}
-	// Go's client does not send the token to the host of the assets, since its name differs.
+	// Go's client does not send the token to the asset host, because the host name differs.
 	if _, body := get(t, s.ServerURL()+"/octo/lib/releases/download/v1.0.0/program", "Bearer writes"); body != "one" {
 		t.Error(body)
 	}
@@ -96,7 +96,7 @@ func TestDownloads(t *testing.T) {
 	}
 }
 
-func TestSignedAddresses(t *testing.T) {
+func TestSignedURLs(t *testing.T) {
 	s, _, _, _, _ := startPublisher(t)
 	x := publish(t, s, "lib", "v1.0.0", "program", "one", false)
 	signed := func() *url.URL {
@@ -124,23 +124,23 @@ func TestSignedAddresses(t *testing.T) {
 		changed.RawQuery = query.Encode()
 		return changed.String()
 	}
-	s.Change(func(o *Options) { o.DownloadFor = time.Nanosecond })
+	s.Change(func(o *Options) { o.DownloadURLLifetime = time.Nanosecond })
 	expired := signed().String()
-	s.Change(func(o *Options) { o.DownloadFor = 0 })
+	s.Change(func(o *Options) { o.DownloadURLLifetime = 0 })
 	for _, test := range []struct {
 		name, method, address string
 		status                int
 		want                  string
 	}{
 		{"valid", "GET", valid.String(), 200, "one"},
-		{"valid, again", "GET", valid.String(), 200, "one"},
+		{"valid, second request", "GET", valid.String(), 200, "one"},
 		{"expired", "GET", expired, 403, "Signature not valid in the specified time frame."},
 		{"another expiry", "GET", change("se", time.Now().Add(time.Hour).Format(time.RFC3339Nano)), 403,
 			"Signature did not match."},
 		{"another type", "GET", change("rsct", "text/html"), 403, "Signature did not match."},
 		{"another signature", "GET", change("sig", "00"), 403, "Signature did not match."},
 		{"no signature", "GET", "http://" + valid.Host + valid.Path, 403, "AuthenticationFailed"},
-		{"an upload", "PUT", valid.String(), 403, "AuthorizationPermissionMismatch"},
+		{"upload", "PUT", valid.String(), 403, "AuthorizationPermissionMismatch"},
 		{"with a token", "GET", strings.Replace(valid.String(), "//", "//x:writes@", 1), 400,
 			"Only one auth mechanism allowed"},
 	} {
@@ -152,7 +152,7 @@ func TestSignedAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status, body := send(t, "GET", valid.String(), "", ""); status != 404 || !strings.Contains(body, "BlobNotFound") {
-		t.Errorf("an asset of a deleted release: %d %s", status, body)
+		t.Errorf("asset of a deleted release: %d %s", status, body)
 	}
 	publish(t, s, "lib", "v2.0.0", "program", "two", false)
 	canceled, cancel := context.WithCancel(t.Context())
@@ -164,7 +164,7 @@ func TestSignedAddresses(t *testing.T) {
 	}
 }
 
-func TestRequestsOfDownloads(t *testing.T) {
+func TestDownloadRequests(t *testing.T) {
 	s, _, _, _, _ := startPublisher(t)
 	x := publish(t, s, "lib", "v1.0.0", "program", "one", false)
 	get(t, x.Assets[0].GetBrowserDownloadURL(), "Bearer writes")
@@ -178,7 +178,7 @@ func TestRequestsOfDownloads(t *testing.T) {
 	}
 }
 
-func TestFaultsOfDownloads(t *testing.T) {
+func TestDownloadFaults(t *testing.T) {
 	s, dir, _, _, _ := startPublisher(t)
 	content := strings.Repeat("0123456789", 1000)
 	x := publish(t, s, "lib", "v1.0.0", "program", content, false)
@@ -186,35 +186,35 @@ func TestFaultsOfDownloads(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		fault Fault
-		curl  string // more arguments
+		curl  string // additional arguments
 		want  string
 	}{
 		// Without a response, curl reports the status of the redirect.
-		{"a status of the server", Fault{Path: "/releases/download/", Status: 502}, "", "0 502 0"},
-		{"a status of the assets' host", Fault{Path: Objects, Status: 503}, "", "0 503 0"},
+		{"status from the server", Fault{Path: "/releases/download/", Status: 502}, "", "0 502 0"},
+		{"status from the asset host", Fault{Path: Objects, Status: 503}, "", "0 503 0"},
 		{"once", Fault{Path: Objects, Status: 503, Times: 1}, "--retry 1 --retry-delay 0", "10000 200 0"},
-		{"a closed connection", Fault{Path: Objects, Hangup: true}, "", "0 302 52"},
-		{"no response", Fault{Path: Objects, Silence: true}, "-m 0.5", "0 302 28"},
-		{"a truncated body", Fault{Path: Objects, Truncate: 4000}, "", "4000 200 18"},
+		{"closed connection", Fault{Path: Objects, Hangup: true}, "", "0 302 52"},
+		{"no response", Fault{Path: Objects, NoResponse: true}, "-m 0.5", "0 302 28"},
+		{"truncated body", Fault{Path: Objects, Truncate: 4000}, "", "4000 200 18"},
 		{"another method", Fault{Path: Objects, Method: "HEAD", Hangup: true}, "", "10000 200 0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.Fail(test.fault)
-			defer s.Heal()
+			defer s.ClearFaults()
 			const curl = "curl -sL -o /dev/null -w '%{size_download} %{response_code} %{exitcode}' "
 			if got := must(t, dir, curl+test.curl+" "+address+" || true"); got != test.want {
 				t.Errorf("%s, want %s", got, test.want)
 			}
 		})
 	}
-	s.Fail(Fault{Path: Objects, Flip: true, Times: 1})
+	s.Fail(Fault{Path: Objects, CorruptLastByte: true, Times: 1})
 	if _, body := get(t, address, ""); body != content[:len(content)-1]+"8" {
-		t.Errorf("a changed byte: %d bytes that end in %q", len(body), body[max(0, len(body)-3):])
+		t.Errorf("corrupt last byte: got %d bytes that end in %q", len(body), body[max(0, len(body)-3):])
 	}
 	if _, body := get(t, address, ""); body != content {
-		t.Error("the second response is changed, too")
+		t.Error("the second response is corrupt, too")
 	}
-	// A request with a truncated response is carried out.
+	// The server handles a request even if it truncates the response.
 	upload := strings.Replace(x.GetUploadURL(), "{?name,label}", "?name=late", 1)
 	s.Fail(Fault{Method: "POST", Path: "/assets", Truncate: 10, Times: 1})
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, upload, strings.NewReader("x"))

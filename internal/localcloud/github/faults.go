@@ -10,25 +10,25 @@ import (
 	"time"
 )
 
-// Fault is a failure that the stand-in simulates. The first fault that matches a request applies.
+// Fault is an injected failure. The first fault that matches a request applies.
 type Fault struct {
-	Method  string // "": all
-	Path    string // a part of the request's path; "": all. [Objects] matches requests to the host of the assets
-	Times   int    // requests that fail; 0: all
-	Status  int
-	Body    string
-	Header  map[string]string
-	Silence bool // sends no response until the client gives up
-	Hangup  bool // closes the connection without a response
+	Method     string // HTTP method; "": any
+	Path       string // part of the request path; "": any. [Objects] matches requests to the asset host
+	Times      int    // number of requests that fail; 0: all
+	Status     int
+	Body       string
+	Header     map[string]string
+	NoResponse bool // do not respond until the client disconnects
+	Hangup     bool // close the connection without a response
 
-	// With one of these the request is carried out, and its response is damaged.
-	Truncate int  // closes the connection after so many bytes of the body
-	Flip     bool // changes the last byte of the body
+	// Truncate and CorruptLastByte handle the request and damage only the response.
+	Truncate        int  // close the connection after this number of body bytes
+	CorruptLastByte bool // change the last byte of the body
 }
 
 const rateLimitDocs = "https://docs.github.com/rest/overview/rate-limits-for-the-rest-api"
 
-// PrimaryLimit is the API's response when a token has used its requests per hour. status is 403 or 429.
+// PrimaryLimit returns the API's response when a token has used its requests per hour. status is 403 or 429.
 // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
 func PrimaryLimit(status int, reset time.Time) Fault {
 	limited := apiError{status: status, message: "API rate limit exceeded for user ID 1."}
@@ -42,8 +42,8 @@ func PrimaryLimit(status int, reset time.Time) Fault {
 	}
 }
 
-// SecondaryLimit is the API's response to requests in quick succession. status is 403 or 429. A retryAfter of 0 omits
-// the header.
+// SecondaryLimit returns the API's response to too many requests in quick succession. status is 403 or 429. A
+// retryAfter of 0 omits the Retry-After header.
 func SecondaryLimit(status int, retryAfter time.Duration) Fault {
 	limited := apiError{
 		status:  status,
@@ -68,8 +68,8 @@ func (s *Server) Fail(f Fault) {
 	s.faults = append(s.faults, &f)
 }
 
-// Heal removes all faults.
-func (s *Server) Heal() {
+// ClearFaults removes all faults.
+func (s *Server) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = nil
@@ -77,16 +77,16 @@ func (s *Server) Heal() {
 
 func (s *Server) injectFaults(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fault, ok := s.takeFault(r)
+		fault, ok := s.nextFault(r)
 		switch {
 		case !ok:
 			next.ServeHTTP(w, r)
-		case fault.Silence:
+		case fault.NoResponse:
 			discardBody(r)
 			<-r.Context().Done()
 		case fault.Hangup:
 			panic(http.ErrAbortHandler)
-		case fault.Truncate > 0 || fault.Flip:
+		case fault.Truncate > 0 || fault.CorruptLastByte:
 			damageResponse(w, r, next, fault)
 		default:
 			discardBody(r)
@@ -99,7 +99,7 @@ func (s *Server) injectFaults(next http.Handler) http.Handler {
 	})
 }
 
-// damageResponse sends a response with its true length and a damaged body.
+// damageResponse handles the request and sends the response with its original Content-Length and a damaged body.
 func damageResponse(w http.ResponseWriter, r *http.Request, next http.Handler, fault Fault) {
 	response := httptest.NewRecorder()
 	next.ServeHTTP(response, r)
@@ -107,7 +107,7 @@ func damageResponse(w http.ResponseWriter, r *http.Request, next http.Handler, f
 	maps.Copy(w.Header(), response.Header())
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(response.Code)
-	if fault.Flip && len(body) > 0 {
+	if fault.CorruptLastByte && len(body) > 0 {
 		body[len(body)-1] ^= 1
 	}
 	if fault.Truncate > 0 && fault.Truncate < len(body) {
@@ -118,8 +118,8 @@ func damageResponse(w http.ResponseWriter, r *http.Request, next http.Handler, f
 	_, _ = w.Write(body)
 }
 
-// takeFault returns the fault of a request and counts it.
-func (s *Server) takeFault(r *http.Request) (Fault, bool) {
+// nextFault returns the first matching fault and counts one use of it.
+func (s *Server) nextFault(r *http.Request) (Fault, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, f := range s.faults {

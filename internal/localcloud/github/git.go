@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// gitIsolation keeps the user's configuration away from every git that the stand-in runs.
+// gitIsolation makes git ignore the user's and the system's configuration.
 var gitIsolation = []string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "LC_ALL=C"}
 
 // git runs git in the repository and returns its trimmed output.
@@ -46,7 +46,7 @@ func (s *Server) serveGit(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimSuffix(parts[1], ".git")
 	repository, status := s.authorize(r, parts[0], name, needed)
 	if status != http.StatusOK {
-		refuseGit(w, r, parts[0]+"/"+name, status, needed.write)
+		sendGitError(w, r, parts[0]+"/"+name, status, needed.write)
 		return
 	}
 	if err := runBackend(w, r, repository, "/"+parts[0]+"/"+parts[1], needed.write); err != nil {
@@ -54,10 +54,10 @@ func (s *Server) serveGit(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// refuseGit sends the error that GitHub sends to git.
-func refuseGit(w http.ResponseWriter, r *http.Request, repository string, status int, isPush bool) {
+// sendGitError sends an error response to git, with GitHub's status and text.
+func sendGitError(w http.ResponseWriter, r *http.Request, repository string, status int, isPush bool) {
 	if _, ok := requestToken(r); status == http.StatusNotFound && !ok {
-		status = http.StatusUnauthorized // GitHub asks for credentials before it reports a missing repository
+		status = http.StatusUnauthorized // GitHub requires credentials before it reports a missing repository
 	}
 	switch {
 	case status == http.StatusUnauthorized:
@@ -72,7 +72,7 @@ func refuseGit(w http.ResponseWriter, r *http.Request, repository string, status
 	}
 }
 
-// backendConfig makes a real repository behave like one on GitHub: pairs of a git setting and its value.
+// backendConfig returns git settings (name, value, …) that make a repository behave like one on GitHub.
 func backendConfig(push bool) []string {
 	return []string{
 		"safe.directory", "*",
@@ -81,8 +81,8 @@ func backendConfig(push bool) []string {
 		"receive.denyCurrentBranch", "ignore", // repositories on GitHub are bare
 		"core.hooksPath", "/dev/null",
 		"receive.autogc", "false",
-		"receive.hideRefs", "refs/pull", // GitHub's own
-		"transfer.hideRefs", "refs/remotes", "transfer.hideRefs", "refs/stash", // exist in checkouts only
+		"receive.hideRefs", "refs/pull", // managed by GitHub
+		"transfer.hideRefs", "refs/remotes", "transfer.hideRefs", "refs/stash", // exist only in checkouts
 	}
 }
 
@@ -96,7 +96,7 @@ func runBackend(w http.ResponseWriter, r *http.Request, repository Repository, r
 		return err
 	}
 	if len(r.TransferEncoding) > 0 {
-		// git sends a long request in chunks. CGI needs the length first.
+		// git sends large requests in chunks, but CGI requires a Content-Length.
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 256<<20))
 		if err != nil {
 			return err

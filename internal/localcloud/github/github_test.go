@@ -21,7 +21,7 @@ import (
 	api "github.com/google/go-github/v62/github"
 )
 
-// sh runs a script in dir without the user's git configuration, and returns its trimmed output.
+// sh runs a script in dir, without the user's git configuration, and returns its trimmed output.
 func sh(ctx context.Context, dir, script string) (string, error) {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	cmd.Dir = dir
@@ -42,8 +42,8 @@ func must(t *testing.T, dir, script string) string {
 	return out
 }
 
-// repositories is a folder that is made once: public is a checkout, private is a bare repository with the same
-// commits, empty has none.
+// repositories is a directory with three repositories, which TestMain creates: public is a checkout, private is a bare
+// repository with the same commits, and empty has no commits.
 var repositories string
 
 func TestMain(m *testing.M) {
@@ -60,8 +60,8 @@ func runWithRepositories(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(repositories)
-	// The 500 commits of the branch many are enough for two SHAs with the same four digits, and there is a big file for
-	// a filter to leave out.
+	// The branch many has 500 commits, so that two SHAs have the same first four digits. The file big is large enough for
+	// a partial clone to omit it.
 	out, err := sh(context.Background(), repositories, `git init -q -b trunk public; cd public
 		echo one > file; head -c 100000 /dev/urandom > big; git add .; git commit -qm first
 		git tag light; git tag -m 'a release' v1.0; git tag -m 'a tag of a tag' v1 v1.0; git tag of-a-tree 'HEAD^{tree}'
@@ -134,7 +134,7 @@ func TestAPI(t *testing.T) {
 	for _, test := range []struct {
 		name, path, authorization string
 		status                    int
-		want                      string // in the body
+		want                      string // part of the body
 	}{
 		{"repository", "octo/public", "", 200, `"default_branch":"trunk"`},
 		{"repository in another case", "OCTO/Public", "", 200, `"full_name":"octo/public"`},
@@ -146,12 +146,12 @@ func TestAPI(t *testing.T) {
 		{"private, with an invalid token", "octo/private", "Bearer bad", 401,
 			`{"message":"Bad credentials","documentation_url":"https://docs.github.com/rest","status":"401"}`},
 		{"public, with an invalid token", "octo/public", "Bearer bad", 401, "Bad credentials"},
-		{"no such repository", "octo/nothing", "Bearer good", 404, "Not Found"},
-		{"no such endpoint", "octo/public/nothing", "", 404, "Not Found"},
+		{"unknown repository", "octo/nothing", "Bearer good", 404, "Not Found"},
+		{"unknown endpoint", "octo/public/nothing", "", 404, "Not Found"},
 
 		{"branch ref", "octo/public/git/ref/heads/trunk", "", 200, `"object":{"type":"commit","sha":"` + first},
 		{"branch ref with a slash", "octo/public/git/ref/heads/feature/x", "", 200, second},
-		{"a prefix of a branch", "octo/public/git/ref/heads/feature", "", 404, "Not Found"},
+		{"prefix of a branch", "octo/public/git/ref/heads/feature", "", 404, "Not Found"},
 		{"lightweight tag", "octo/public/git/ref/tags/light", "", 200, `"object":{"type":"commit","sha":"` + first},
 		{"annotated tag", "octo/public/git/ref/tags/v1.0", "", 200, `"object":{"type":"tag","sha":"` + release},
 		{"tag of a tree", "octo/public/git/ref/tags/of-a-tree", "", 200, `"type":"tree"`},
@@ -160,14 +160,14 @@ func TestAPI(t *testing.T) {
 		{"tag object of a commit", "octo/public/git/tags/" + first, "", 404, "Not Found"},
 		{"tag object that looks like an option", "octo/public/git/tags/--batch", "", 404, "Not Found"},
 		{"merge commit of a pull request", "octo/public/git/ref/pull/1/merge", "", 200, `"ref":"refs/pull/1/merge"`},
-		{"ref of the checkout only", "octo/public/git/ref/remotes/origin/mine", "", 404, "Not Found"},
+		{"ref that exists only in checkouts", "octo/public/git/ref/remotes/origin/mine", "", 404, "Not Found"},
 		{"ref of a private repository", "octo/private/git/ref/heads/trunk", "", 404, "git/refs#get-a-reference"},
 
 		{"all tags", "octo/public/git/matching-refs/tags/", "", 200, `"ref":"refs/tags/v1.0"`},
 		{"no matching refs", "octo/public/git/matching-refs/heads/zzz", "", 200, "[]"},
 
 		{"branch", "octo/public/branches/feature/x", "", 200, `"name":"feature/x"`},
-		{"no such branch", "octo/public/branches/nothing", "", 404, "Branch not found"},
+		{"unknown branch", "octo/public/branches/nothing", "", 404, "Branch not found"},
 
 		{"commit", "octo/public/commits/" + first, "", 200, `"message":"first"`},
 		{"commit in upper case", "octo/public/commits/" + strings.ToUpper(first), "", 200, first},
@@ -176,7 +176,7 @@ func TestAPI(t *testing.T) {
 		{"commit by tag", "octo/public/commits/v1", "", 200, first},
 		{"commit by ref", "octo/public/commits/heads/trunk", "", 200, first},
 		{"ambiguous SHA", "octo/public/commits/" + ambiguous, "", 422, `"No commit found for SHA: ` + ambiguous + `"`},
-		{"no such commit", "octo/public/commits/" + strings.Repeat("0", 40), "", 422, "commits/commits#get-a-commit"},
+		{"unknown commit", "octo/public/commits/" + strings.Repeat("0", 40), "", 422, "commits/commits#get-a-commit"},
 		{"commit that looks like an option", "octo/public/commits/--all", "", 422, "No commit found"},
 		{"latest commits", "octo/public/commits?per_page=1&sha=feature/x", "", 200, `"sha":"` + second},
 		{"commits of the default branch", "octo/public/commits", "", 200, `"sha":"` + first},
@@ -184,7 +184,7 @@ func TestAPI(t *testing.T) {
 		{"pull request", "octo/public/pulls/1", "", 200, `"mergeable":true`},
 		{"pull request with conflicts", "octo/public/pulls/2", "", 200, `"merge_commit_sha":null,"mergeable":false`},
 		{"merged pull request", "octo/public/pulls/3", "", 200, `"merged":true`},
-		{"no such pull request", "octo/public/pulls/4", "", 404, "Not Found"},
+		{"unknown pull request", "octo/public/pulls/4", "", 404, "Not Found"},
 		{"invalid number", "octo/public/pulls/x", "", 404, "Not Found"},
 
 		{"ref of an empty repository", "octo/empty/git/ref/heads/main", "", 409, "Git Repository is empty."},
@@ -277,7 +277,7 @@ func TestRateLimits(t *testing.T) {
 		if _, _, err := client(t, s, "good").Repositories.Get(t.Context(), "octo", "public"); !test.is(err) {
 			t.Errorf("%s: %T %v", name, err, err)
 		}
-		s.Heal()
+		s.ClearFaults()
 	}
 
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.APIURL()+"/repos/octo/public", nil)
@@ -291,7 +291,7 @@ func TestRateLimits(t *testing.T) {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusForbidden {
-		t.Errorf("without User-Agent: %s", response.Status)
+		t.Errorf("request without User-Agent: %s, want 403", response.Status)
 	}
 }
 
@@ -312,10 +312,10 @@ func TestGit(t *testing.T) {
 		{"private", "git TOKEN clone -q URL/octo/private c; git -C c log --format=%s", "first", ""},
 		{"private, with the token in the URL",
 			"git clone -q $(echo URL | sed s,//,//x-access-token:good@,)/octo/private c; git -C c log --format=%s", "first", ""},
-		{"an invalid token", "git BAD clone -q URL/octo/private c", "", "Authentication failed"},
-		{"an invalid token for a public repository", "git BAD clone -q URL/octo/public c", "", "Authentication failed"},
-		{"no such repository", "git TOKEN clone -q URL/octo/nothing c", "", "not found"},
-		{"no such repository, without a token", "git clone -q URL/octo/nothing c", "", "Authentication failed"},
+		{"invalid token", "git BAD clone -q URL/octo/private c", "", "Authentication failed"},
+		{"invalid token for a public repository", "git BAD clone -q URL/octo/public c", "", "Authentication failed"},
+		{"unknown repository", "git TOKEN clone -q URL/octo/nothing c", "", "not found"},
+		{"unknown repository, without a token", "git clone -q URL/octo/nothing c", "", "Authentication failed"},
 		{"shallow", "git TOKEN clone -q --depth 1 -b feature/x URL/octo/private c; git -C c rev-list --count HEAD", "1", ""},
 		{"exact SHA",
 			"git init -q c; cd c; git TOKEN fetch -q --depth 1 URL/octo/private " + second +
@@ -330,9 +330,9 @@ func TestGit(t *testing.T) {
 		{"refs", "git ls-remote URL/octo/public | cut -f2 | grep -v -e many -e tags | tr '\\n' ' '",
 			"HEAD refs/heads/feature/x refs/heads/trunk " +
 				"refs/pull/1/head refs/pull/1/merge refs/pull/2/head refs/pull/3/head", ""},
-		{"a file of the repository", "curl -sf URL/octo/public/config", "", ""},
-		{"a file outside the repository", "curl -sfL --path-as-is URL/octo/public/../private/info/refs", "", ""},
-		{"the dumb protocol", "curl -sf URL/octo/public/objects/info/packs", "", ""},
+		{"file in the repository", "curl -sf URL/octo/public/config", "", ""},
+		{"file outside the repository", "curl -sfL --path-as-is URL/octo/public/../private/info/refs", "", ""},
+		{"dumb protocol", "curl -sf URL/octo/public/objects/info/packs", "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			script := strings.NewReplacer("URL", s.ServerURL(), "TOKEN", token, "BAD", badToken).Replace(test.script)
@@ -350,8 +350,8 @@ func TestGit(t *testing.T) {
 	}
 }
 
-// A partial clone fetches many missing objects with one request, which is longer than git's buffer and sent in chunks.
-func TestGitInChunks(t *testing.T) {
+// A partial clone fetches many missing objects with one request that exceeds git's buffer, so git sends it in chunks.
+func TestChunkedGitRequest(t *testing.T) {
 	dir := t.TempDir()
 	must(t, dir, `git init -q --bare -b trunk r
 		(printf 'commit refs/heads/trunk\ncommitter c <c@d> 1700000000 +0000\ndata 0\n'
@@ -366,11 +366,11 @@ func TestGitInChunks(t *testing.T) {
 		git ls-tree -r HEAD | cut -f1 | cut -d' ' -f3 | git -c http.postBuffer=65536 pack-objects --quiet --stdout | wc -c
 		git rev-list --objects --missing=print HEAD | grep -c '^?' || true`)
 	if requests := len(s.Requests()); !strings.HasSuffix(got, "\n0") || requests > 20 {
-		t.Errorf("%d requests; objects are missing: %s", requests, got)
+		t.Errorf("%d requests, want at most 20; missing objects: %s", requests, got)
 	}
 }
 
-func TestGitOfAWorktree(t *testing.T) {
+func TestGitWorktree(t *testing.T) {
 	dir := t.TempDir()
 	must(t, dir, "git init -q -b trunk r; cd r; git commit -q --allow-empty -m first; git worktree add -q --detach ../w")
 	repository := Repository{Owner: "octo", Name: "w", Dir: filepath.Join(dir, "w")}
@@ -410,7 +410,7 @@ func TestOIDC(t *testing.T) {
 	verifier := provider.Verifier(&oidc.Config{ClientID: "https://depot.dev", SupportedSigningAlgs: []string{oidc.RS256}})
 	for _, bearer := range []string{"", "Bearer ", "Bearer wrong", "Basic " + s.IDTokenRequestToken()} {
 		if token, status := idToken(t, s, "https://depot.dev", bearer); status != http.StatusUnauthorized || token != "" {
-			t.Errorf("the bearer %q: %d", bearer, status)
+			t.Errorf("Authorization %q: status %d", bearer, status)
 		}
 	}
 	for _, test := range []struct {
@@ -432,7 +432,7 @@ func TestOIDC(t *testing.T) {
 			map[string]any{"sub": "repo:octo/public:environment:prd", "environment": "prd"}},
 		{"pull request", map[string]string{"event_name": "pull_request", "ref": "refs/pull/1/merge"},
 			map[string]any{"sub": "repo:octo/public:pull_request"}},
-		{"a custom subject", map[string]string{"sub": "repository_owner:octo"},
+		{"custom subject", map[string]string{"sub": "repository_owner:octo"},
 			map[string]any{"sub": "repository_owner:octo"}},
 	} {
 		s.Change(func(o *Options) { o.Claims = test.claims })
@@ -451,7 +451,7 @@ func TestOIDC(t *testing.T) {
 			}
 		}
 	}
-	s.Change(func(o *Options) { o.Claims["repository"] = "a/b" }) // Claims is nil before
+	s.Change(func(o *Options) { o.Claims["repository"] = "a/b" }) // Change makes Claims non-nil
 	if got := s.claims("", nil)["aud"]; got != "https://github.com/a" {
 		t.Errorf("the default audience is %v", got)
 	}
@@ -468,12 +468,12 @@ func TestOIDC(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ name, token, want string }{
-		{"forged", forged, "failed to verify signature"},
+		{"signed with another key", forged, "failed to verify signature"},
 		{"expired", mint("exp", time.Now().Add(-time.Minute).Unix()), "token is expired"},
 		{"not valid yet", mint("nbf", time.Now().Add(time.Hour).Unix()), "before the nbf"},
-		{"for another audience", mint("aud", "https://github.com/octo"), "expected audience"},
-		{"by another issuer", mint("iss", "https://token.actions.githubusercontent.com"), "issued by a different provider"},
-		{"changed", mint("a", "b")[:40] + "A" + mint("a", "b")[41:], ""},
+		{"another audience", mint("aud", "https://github.com/octo"), "expected audience"},
+		{"another issuer", mint("iss", "https://token.actions.githubusercontent.com"), "issued by a different provider"},
+		{"tampered", mint("a", "b")[:40] + "A" + mint("a", "b")[41:], ""},
 	} {
 		if _, err := verifier.Verify(t.Context(), test.token); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.name, err)
@@ -495,9 +495,9 @@ func TestFaults(t *testing.T) {
 	s.Fail(Fault{Path: "/pulls/", Hangup: true})
 	_, err := http.Get(s.APIURL() + "/repos/octo/public/pulls/1")
 	if err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a closed connection: %v", err)
+		t.Errorf("closed connection: %v", err)
 	}
-	s.Fail(Fault{Silence: true})
+	s.Fail(Fault{NoResponse: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	address := s.ServerURL() + "/octo/public/git-upload-pack"
@@ -512,7 +512,7 @@ func TestFaults(t *testing.T) {
 		}
 		done <- err
 	}()
-	for last := (Request{}); last.Method != http.MethodPost; { // it is recorded while it waits
+	for last := (Request{}); last.Method != http.MethodPost; { // until the pending request is recorded
 		list := s.Requests()
 		last = list[len(list)-1]
 		if last.Status != 0 && last.Method == http.MethodPost {
@@ -524,7 +524,7 @@ func TestFaults(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	s.Heal()
+	s.ClearFaults()
 	if response, _ := get(t, s.APIURL()+"/repos/octo/public/pulls/1", ""); response.StatusCode != 200 {
 		t.Error(response.Status)
 	}

@@ -13,16 +13,16 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Issuer is the URL of the OIDC issuer.
+// Issuer returns the URL of the OIDC issuer.
 func (s *Server) Issuer() string { return s.url + "/oidc" }
 
-// IDTokenRequestURL is the ACTIONS_ID_TOKEN_REQUEST_URL of a job with `id-token: write`.
+// IDTokenRequestURL returns ACTIONS_ID_TOKEN_REQUEST_URL for a job with `id-token: write`.
 func (s *Server) IDTokenRequestURL() string { return s.url + "/oidc/token?api-version=2.0" }
 
-// IDTokenRequestToken is ACTIONS_ID_TOKEN_REQUEST_TOKEN.
+// IDTokenRequestToken returns ACTIONS_ID_TOKEN_REQUEST_TOKEN.
 func (s *Server) IDTokenRequestToken() string { return s.oidcToken }
 
-// handleOIDC serves discovery, keys, and tokens for requests with the job's bearer token.
+// handleOIDC serves OIDC discovery, the issuer's keys, and tokens. A token requires the job's bearer token.
 // https://docs.github.com/en/actions/reference/security/oidc
 func (s *Server) handleOIDC(mux *http.ServeMux) {
 	mux.HandleFunc("GET /oidc/.well-known/openid-configuration", s.serveDiscovery)
@@ -52,7 +52,7 @@ func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare([]byte(bearer), []byte(s.oidcToken)) == 0 {
-		sendJSON(w, r, http.StatusUnauthorized, map[string]string{"message": "the job's token is missing or wrong"})
+		sendJSON(w, r, http.StatusUnauthorized, map[string]string{"message": "missing or invalid bearer token"})
 		return
 	}
 	token, err := s.Mint(r.URL.Query().Get("audience"), nil)
@@ -63,12 +63,13 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	sendJSON(w, r, http.StatusOK, map[string]any{"count": len(token), "value": token})
 }
 
-// Mint creates a token that the issuer signs. An audience of "" means the default. change, if any, edits the claims.
+// Mint returns a token signed by the issuer. An audience of "" means the default audience. change, which may be nil,
+// edits the claims.
 func (s *Server) Mint(audience string, change func(claims map[string]any)) (string, error) {
 	return signToken(s.oidcKey, s.claims(audience, change))
 }
 
-// Forge creates a token with the same claims that another key signs under the ID of the issuer's key.
+// Forge returns a token with the same claims and key ID, but signed with another key.
 func (s *Server) Forge(audience string) (string, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -77,8 +78,8 @@ func (s *Server) Forge(audience string) (string, error) {
 	return signToken(key, s.claims(audience, nil))
 }
 
-// defaultClaims returns the claims of a dispatched workflow on the default branch of the first repository, with those
-// of [Options].Claims.
+// defaultClaims returns the claims of a dispatched workflow on the main branch of the first repository, overridden by
+// [Options].Claims.
 func (s *Server) defaultClaims() map[string]string {
 	claims := map[string]string{
 		"repository": "org/sandbox-actions", "repository_id": "1", "repository_visibility": "private",
@@ -112,7 +113,7 @@ func (s *Server) claims(audience string, change func(map[string]any)) map[string
 	if audience == "" {
 		audience = "https://github.com/" + owner
 	}
-	// The subject names the job's environment, or else the event if it is a pull request, or else the ref.
+	// The subject contains the job's environment if it has one, otherwise the pull_request event or the ref.
 	subject := "ref:" + text["ref"]
 	if text["event_name"] == "pull_request" {
 		subject = "pull_request"
@@ -137,7 +138,7 @@ func (s *Server) claims(audience string, change func(map[string]any)) map[string
 
 const oidcKeyID = "actions"
 
-// signToken returns a JWT.
+// signToken returns a signed JWT.
 func signToken(key *rsa.PrivateKey, claims map[string]any) (string, error) {
 	signing := jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: key, KeyID: oidcKeyID}}
 	signer, err := jose.NewSigner(signing, (&jose.SignerOptions{}).WithType("JWT"))

@@ -11,8 +11,9 @@ import (
 	api "github.com/google/go-github/v62/github"
 )
 
-// startPublisher serves octo/app, a private checkout on the branch main, and octo/lib, public and bare. Both have the
-// commits first and second on main, and other on a branch. It returns their SHAs.
+// startPublisher serves octo/app, which is private and a checkout of main, octo/lib, which is public and bare, and the
+// empty repository octo/empty. octo/app and octo/lib have the commits first and second on main, and other on a branch.
+// startPublisher returns the SHAs of these commits.
 func startPublisher(t *testing.T) (s *Server, dir string, first, second, other string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -48,7 +49,7 @@ func startPublisher(t *testing.T) (s *Server, dir string, first, second, other s
 	return s, dir, sha("main~1"), sha("main"), sha("other")
 }
 
-// publisher returns a client with a token and the host for uploads.
+// publisher returns an API client with a token and the upload URL.
 func publisher(t *testing.T, s *Server, token string) *api.Client {
 	t.Helper()
 	c := client(t, s, token)
@@ -59,7 +60,7 @@ func publisher(t *testing.T, s *Server, token string) *api.Client {
 	return c
 }
 
-// send sends a request with JSON, and returns the status and the body of the response.
+// send sends a request and returns the status and the body of the response.
 func send(t *testing.T, method, address, token, body string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
@@ -81,7 +82,7 @@ func send(t *testing.T, method, address, token, body string) (int, string) {
 	return response.StatusCode, string(text)
 }
 
-// checkResponse sends a request and checks the status of the response, and that its body contains want.
+// checkResponse sends a request and checks that the response has the status, and that its body contains want.
 func checkResponse(t *testing.T, status int, want, method, address, token, body string) {
 	t.Helper()
 	if gotStatus, got := send(t, method, address, token, body); gotStatus != status || !strings.Contains(got, want) {

@@ -19,22 +19,22 @@ func TestPush(t *testing.T) {
 		ref, want                     string
 	}{
 		{"no token", "", "octo/lib", "main", "Authentication failed", "", ""},
-		{"an invalid token", "bad", "octo/lib", "main", "Authentication failed", "", ""},
-		{"a token that reads all repositories", "reads", "octo/app", "main",
+		{"invalid token", "bad", "octo/lib", "main", "Authentication failed", "", ""},
+		{"read access to all repositories", "reads", "octo/app", "main",
 			"Permission to octo/app.git denied to github-actions[bot].", "", ""},
-		{"a token that reads", "app-reads", "octo/app", "main", "The requested URL returned error: 403", "", ""},
-		{"a token without contents permission", "app-none", "octo/app", "main", "error: 403", "", ""},
-		{"a token of another repository, public", "app", "octo/lib", "main", "error: 403", "", ""},
-		{"a token of another repository, private", "lib", "octo/app", "main", "not found", "", ""},
-		{"the branch of the checkout", "app", "octo/app", "main", "", "refs/heads/main", fourth},
-		{"a bare repository", "writes", "octo/lib", "main", "", "refs/heads/main", fourth},
-		{"an annotated tag and a branch", "app", "octo/app", "v1 main:refs/heads/new", "", "refs/tags/v1^{commit}",
+		{"read-only token", "app-reads", "octo/app", "main", "The requested URL returned error: 403", "", ""},
+		{"token without contents permission", "app-none", "octo/app", "main", "error: 403", "", ""},
+		{"token for another repository, to a public one", "app", "octo/lib", "main", "error: 403", "", ""},
+		{"token for another repository, to a private one", "lib", "octo/app", "main", "not found", "", ""},
+		{"current branch of a checkout", "app", "octo/app", "main", "", "refs/heads/main", fourth},
+		{"bare repository", "writes", "octo/lib", "main", "", "refs/heads/main", fourth},
+		{"annotated tag and branch", "app", "octo/app", "v1 main:refs/heads/new", "", "refs/tags/v1^{commit}",
 			fourth},
-		{"more than git's buffer", "app", "octo/app", "big", "", "refs/heads/big:file",
+		{"larger than git's buffer", "app", "octo/app", "big", "", "refs/heads/big:file",
 			must(t, dir, "git -C local rev-parse big:file")},
-		{"backward", "app", "octo/app", first + ":refs/heads/main", "non-fast-forward", "refs/heads/main", fourth},
-		{"backward, by force", "app", "octo/app", "+" + first + ":refs/heads/new", "", "refs/heads/new", first},
-		{"a pull request's ref", "app", "octo/app", other + ":refs/pull/1/head", "deny updating a hidden ref", "", ""},
+		{"not a fast-forward", "app", "octo/app", first + ":refs/heads/main", "non-fast-forward", "refs/heads/main", fourth},
+		{"not a fast-forward, forced", "app", "octo/app", "+" + first + ":refs/heads/new", "", "refs/heads/new", first},
+		{"ref of a pull request", "app", "octo/app", other + ":refs/pull/1/head", "deny updating a hidden ref", "", ""},
 		{"deletion of a branch", "app", "octo/app", ":refs/heads/new", "", "", ""},
 		{"deletion of the default branch", "app", "octo/app", ":refs/heads/main", "refusing to delete the current branch",
 			"refs/heads/main", fourth},
@@ -60,6 +60,6 @@ func TestPush(t *testing.T) {
 	}
 	out, err := sh(t.Context(), dir, "git ls-remote "+strings.Replace(s.ServerURL(), "//", "//x:app-none@", 1)+"/octo/app")
 	if err == nil || !strings.Contains(out, "Write access to repository not granted.") {
-		t.Errorf("a read without contents permission: %v %s", err, out)
+		t.Errorf("read without contents permission: %v %s", err, out)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// rate counts the requests of one token in one hour.
+// rate counts the requests of a token in the current hour.
 type rate struct {
 	limit, used int
 	reset       time.Time
@@ -14,7 +14,7 @@ type rate struct {
 
 var errRateLimit = &apiError{status: http.StatusForbidden, message: "API rate limit exceeded for user ID 1."}
 
-// limitRate counts a request and rejects it when the limit is reached.
+// limitRate counts each request and rejects it if the limit is exceeded.
 func (s *Server) limitRate(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.UserAgent() == "" {
@@ -47,7 +47,7 @@ func (s *Server) serveRateLimit(w http.ResponseWriter, r *http.Request) {
 	sendJSON(w, r, http.StatusOK, map[string]any{"resources": map[string]any{"core": core}, "rate": core})
 }
 
-// countRequests adds n to the requests of the token, unless that exceeds the limit.
+// countRequests adds n to the request count of the token. It reports whether the total is within the limit.
 func (s *Server) countRequests(r *http.Request, n int) (allowed bool, current rate) {
 	token, _ := requestToken(r)
 	s.mu.Lock()

@@ -26,7 +26,8 @@ type reference struct {
 	Object gitObject `json:"object"`
 }
 
-// references lists the refs with a prefix that a repository on GitHub has. A checkout has others.
+// references returns the refs with a prefix. It includes only kinds of refs that exist on GitHub, since a checkout has
+// more.
 func (c *call) references(prefix string) ([]reference, error) {
 	out, err := c.repository.git(c.ctx(), "for-each-ref", "--format=%(refname) %(objecttype) %(objectname)",
 		"refs/heads", "refs/tags", "refs/pull")
@@ -91,7 +92,7 @@ type updateRefBody struct {
 	Force bool
 }
 
-// updateRef moves a ref forward, or anywhere with force.
+// updateRef fast-forwards a ref, or sets it to any object with force.
 func (c *call) updateRef(body updateRefBody) (any, error) {
 	ref, err := c.existingRef()
 	if err != nil {
@@ -131,7 +132,7 @@ var (
 	errRefUpdate = unprocessable("Reference update failed")
 )
 
-// existingRef returns the ref that the path names.
+// existingRef returns the ref in the request path.
 func (c *call) existingRef() (string, error) {
 	ref := "refs/" + c.request.PathValue("ref")
 	if !c.repository.hasRef(c.ctx(), ref) {
@@ -140,8 +141,8 @@ func (c *call) existingRef() (string, error) {
 	return ref, nil
 }
 
-// setRef points a ref from previous to sha. It fails where git does: a branch must point to a commit, and a ref
-// cannot be below another one.
+// setRef moves a ref from previous to sha. Git rejects a branch that does not point to a commit, and a ref below
+// another ref.
 func (c *call) setRef(ref, sha, previous string) (any, error) {
 	if !isWritable(ref) {
 		return nil, errRefUpdate
@@ -156,7 +157,7 @@ func (c *call) setRef(ref, sha, previous string) (any, error) {
 	return list[0], nil
 }
 
-// isWritable reports whether users can change a ref. GitHub owns the refs of pull requests.
+// isWritable reports whether users can change a ref. GitHub manages the refs of pull requests.
 func isWritable(ref string) bool {
 	return strings.HasPrefix(ref, "refs/heads/") || strings.HasPrefix(ref, "refs/tags/")
 }
@@ -168,7 +169,7 @@ func (r Repository) hasRef(ctx context.Context, ref string) bool {
 
 var fullSHA = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
-// checkObject fails unless sha is the full SHA of an object.
+// checkObject returns an error unless sha is the full SHA of an existing object.
 func (c *call) checkObject(sha string) error {
 	if sha == "" {
 		return missingField("sha")

@@ -20,11 +20,11 @@ func TestRefs(t *testing.T) {
 		want                     string
 	}{
 		{"create", "POST", "", create("refs/tags/v1", first), 201, `"ref":"refs/tags/v1"`},
-		{"create an existing one", "POST", "", create("refs/tags/v1", second), 422, `"message":"Reference already exists"`},
+		{"create an existing ref", "POST", "", create("refs/tags/v1", second), 422, `"message":"Reference already exists"`},
 		{"create an annotated tag", "POST", "", create("refs/tags/v2", tag), 201, `"type":"tag","sha":"` + tag},
-		{"create a branch of an annotated tag", "POST", "", create("refs/heads/v2", tag), 422, "Reference update failed"},
+		{"create a branch at an annotated tag", "POST", "", create("refs/heads/v2", tag), 422, "Reference update failed"},
 		{"create below a branch", "POST", "", create("refs/heads/main/x", first), 422, "Reference update failed"},
-		{"create a pull request's ref", "POST", "", create("refs/pull/1/head", first), 422, "Reference update failed"},
+		{"create the ref of a pull request", "POST", "", create("refs/pull/1/head", first), 422, "Reference update failed"},
 		{"create with a short SHA", "POST", "", create("refs/tags/v3", first[:8]), 422,
 			"The sha parameter must be exactly 40 characters and contain only [0-9a-f]."},
 		{"create with an unknown SHA", "POST", "", create("refs/tags/v3", strings.Repeat("1", 40)), 422,
@@ -35,14 +35,14 @@ func TestRefs(t *testing.T) {
 			"Reference name must contain at least three slash-separated components."},
 		{"create an invalid ref", "POST", "", create("refs/tags/v 3", first), 422, "refs/tags/v 3 is not a valid ref name."},
 		{"create with invalid JSON", "POST", "", "{", 400, "Problems parsing JSON"},
-		{"forward", "PATCH", "/tags/v1", set(second, false), 200, second},
-		{"backward", "PATCH", "/tags/v1", set(first, false), 422, `"message":"Update is not a fast forward"`},
-		{"backward, by force", "PATCH", "/tags/v1", set(first, true), 200, first},
-		{"sideways", "PATCH", "/heads/main", set(other, false), 422, "Update is not a fast forward"},
-		{"sideways, by force", "PATCH", "/tags/v1", set(other, true), 200, other},
-		{"an unknown one", "PATCH", "/tags/v9", set(first, true), 422, "Reference does not exist"},
-		{"a path with refs twice", "PATCH", "/refs/tags/v1", set(first, true), 422, "Reference does not exist"},
-		{"an expression", "PATCH", "/heads/main~1", set(first, true), 422, "Reference does not exist"},
+		{"fast-forward", "PATCH", "/tags/v1", set(second, false), 200, second},
+		{"to an ancestor", "PATCH", "/tags/v1", set(first, false), 422, `"message":"Update is not a fast forward"`},
+		{"to an ancestor, forced", "PATCH", "/tags/v1", set(first, true), 200, first},
+		{"to another branch", "PATCH", "/heads/main", set(other, false), 422, "Update is not a fast forward"},
+		{"to another branch, forced", "PATCH", "/tags/v1", set(other, true), 200, other},
+		{"unknown ref", "PATCH", "/tags/v9", set(first, true), 422, "Reference does not exist"},
+		{"path with refs twice", "PATCH", "/refs/tags/v1", set(first, true), 422, "Reference does not exist"},
+		{"revision expression", "PATCH", "/heads/main~1", set(first, true), 422, "Reference does not exist"},
 		{"to an unknown object", "PATCH", "/tags/v1", set(strings.Repeat("1", 40), true), 422,
 			"Object does not exist"},
 		{"delete", "DELETE", "/tags/v1", "", 204, ""},
@@ -69,6 +69,6 @@ func TestRefs(t *testing.T) {
 		t.Error(err)
 	}
 	if out := must(t, dir, "git -C app for-each-ref --format='%(refname)' refs/heads/go refs/tags/v1"); out != "" {
-		t.Errorf("%s still exists", out)
+		t.Errorf("refs still exist: %s", out)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// updateReleaseBody is a request to create or update a release. Fields that are not set keep their values.
+// updateReleaseBody is the body of a request to create or update a release. Unset fields keep their values.
 type updateReleaseBody struct {
 	Tag        string  `json:"tag_name"`
 	Target     string  `json:"target_commitish"`
@@ -28,7 +28,7 @@ func releaseError(field, message string) fieldError {
 	return fieldError{Resource: "Release", Code: "custom", Field: field, Message: message}
 }
 
-// apply changes x as requested. A published release has a tag, which apply creates if it does not exist.
+// apply updates x from body. If the release is published, apply creates its tag if it does not exist.
 func (c *call) apply(store *store, x *release, body updateReleaseBody, draft bool) error {
 	x.tag, x.target, x.draft = cmp.Or(body.Tag, x.tag), cmp.Or(body.Target, x.target), draft
 	x.name, x.body = cmp.Or(body.Name, x.name), cmp.Or(body.Body, x.body)
@@ -51,15 +51,15 @@ func (c *call) apply(store *store, x *release, body updateReleaseBody, draft boo
 	if err != nil {
 		return err
 	}
-	x.created, _ = time.Parse(time.RFC3339, commit.Commit.Committer.Date) // git writes this format
+	x.created, _ = time.Parse(time.RFC3339, commit.Commit.Committer.Date) // git always writes this format
 	if !draft && x.published.IsZero() {
 		x.published = time.Now()
 	}
 	return nil
 }
 
-// tagRelease returns the commit of a release: that of its tag, or else that of its target. It creates the tag of a
-// release that is not a draft. The target of an existing tag is checked only if the request has one.
+// tagRelease returns the commit of a release: the commit of its tag if the tag exists, otherwise that of its target. It
+// creates the tag unless the release is a draft. If the tag exists, it checks the target only if the request has one.
 func (c *call) tagRelease(x *release, targetRequested bool) (commit, error) {
 	ref := "refs/tags/" + x.tag
 	hasTag := c.repository.hasRef(c.ctx(), ref)
@@ -83,7 +83,7 @@ func (c *call) tagRelease(x *release, targetRequested bool) (commit, error) {
 		return commit{}, invalidFields(invalid...)
 	}
 	if !x.draft && !hasTag {
-		// Fails below another tag, for example.
+		// Fails, for example, if the tag is below another tag.
 		if _, err := c.repository.git(c.ctx(), "update-ref", ref, tagged.SHA, strings.Repeat("0", 40)); err != nil {
 			return commit{}, invalidFields(invalidTag)
 		}
@@ -91,7 +91,7 @@ func (c *call) tagRelease(x *release, targetRequested bool) (commit, error) {
 	return tagged, nil
 }
 
-// resolveTarget returns the commit of a branch or a full SHA. GitHub accepts neither tags nor short SHAs.
+// resolveTarget returns the commit of a branch or full SHA. GitHub accepts neither tags nor short SHAs.
 func (r Repository) resolveTarget(ctx context.Context, target string) (commit, error) {
 	switch branch := "refs/heads/" + target; {
 	case r.hasRef(ctx, branch):
@@ -102,7 +102,8 @@ func (r Repository) resolveTarget(ctx context.Context, target string) (commit, e
 	return commit{}, errors.New("neither a branch nor a full SHA")
 }
 
-// updateLatest records which release is the latest. A newly published one is, unless the request states otherwise.
+// updateLatest updates which release is the latest. A newly published release becomes the latest unless the request
+// specifies otherwise.
 func (s *store) updateLatest(x *release, makeLatest string, newlyPublished bool) {
 	switch {
 	case x.draft || x.prerelease:

@@ -21,10 +21,10 @@ var releaseEndpoints = []endpoint{
 	{"DELETE /releases/{id}", writeContents, withRelease((*call).deleteRelease), "releases/releases#delete-a-release"},
 }
 
-// store is what the stand-in keeps of a repository, besides what git has.
+// store holds the data of a repository that is not in git.
 type store struct {
-	releases     []*release // in the order of their creation
-	latestID     int64      // of the release that was declared the latest; 0: none
+	releases     []*release // in order of creation
+	latestID     int64      // ID of the release that was explicitly marked as latest; 0: none
 	attestations []attestation
 }
 
@@ -33,16 +33,16 @@ type release struct {
 	tag, target       string
 	name, body        *string
 	draft, prerelease bool
-	untagged          string    // replaces the tag in the URLs of a draft
-	created           time.Time // of the commit
-	published         time.Time // zero: never
+	untagged          string    // replaces the tag in URLs of a draft
+	created           time.Time // time of the commit
+	published         time.Time // zero: not published
 	assets            []*asset
 }
 
-// lockStore returns a repository's store for exclusive use. A release without its tag has become a draft.
+// lockStore locks the stores and returns that of a repository. It turns releases into drafts if their tag was deleted.
 func (s *Server) lockStore(ctx context.Context, r Repository) (_ *store, unlock func()) {
 	s.storeMu.Lock()
-	ctx = context.WithoutCancel(ctx) // a client that disconnects must not make a tag seem missing
+	ctx = context.WithoutCancel(ctx) // if git is canceled, existing tags appear to be missing
 	name := strings.ToLower(r.fullName())
 	if s.stores[name] == nil {
 		s.stores[name] = &store{}
@@ -55,13 +55,13 @@ func (s *Server) lockStore(ctx context.Context, r Repository) (_ *store, unlock 
 	return s.stores[name], s.storeMu.Unlock
 }
 
-// newID returns an ID that is unique on the server. The store must be locked.
+// newID returns an ID that is unique on the server. The caller must hold s.storeMu.
 func (s *Server) newID() int64 {
 	s.lastID++
 	return s.lastID
 }
 
-// byTag returns the published release of a tag; nil if there is none.
+// byTag returns the published release of a tag, or nil.
 func (s *store) byTag(tag string) *release {
 	for _, release := range s.releases {
 		if release.tag == tag && !release.draft {
@@ -71,8 +71,8 @@ func (s *store) byTag(tag string) *release {
 	return nil
 }
 
-// latest returns the release that was declared the latest, or else the one of the newest commit; nil if there is
-// none. It is never a draft or a pre-release.
+// latest returns the release that was marked as latest, or else the release of the newest commit. It returns nil if all
+// releases are drafts or pre-releases.
 func (s *store) latest() *release {
 	var newest *release
 	for _, x := range s.releases {
@@ -108,7 +108,7 @@ func (c *call) getReleaseByTag() (any, error) {
 	return c.foundRelease(c.store().byTag(c.request.PathValue("tag")))
 }
 
-// foundRelease returns the response for a release, which is nil if there is none.
+// foundRelease returns the response for a release, or a 404 error if release is nil.
 func (c *call) foundRelease(release *release) (any, error) {
 	if release == nil {
 		return nil, errNotFound
@@ -157,13 +157,14 @@ func (c *call) updateRelease(body updateReleaseBody) (any, error) {
 	return c.releaseBody(x), nil
 }
 
-// deleteRelease keeps the tag.
+// deleteRelease deletes a release but not its tag.
 func (c *call) deleteRelease(store *store, deleted *release) (any, error) {
 	store.releases = slices.DeleteFunc(store.releases, func(x *release) bool { return x == deleted })
 	return nil, nil
 }
 
-// releaseBody has the API's fields in the API's order, since shell scripts read them line by line.
+// releaseBody is a release in the API's format. The order of the fields matters to shell scripts that read the response
+// line by line.
 type releaseBody struct {
 	URL        string      `json:"url"`
 	AssetsURL  string      `json:"assets_url"`
@@ -193,7 +194,7 @@ type user struct {
 	Type  string `json:"type"`
 }
 
-// bot is the user of a job's token.
+// bot returns the user of a job's token.
 func (s *Server) bot() user {
 	return user{"github-actions[bot]", 41898282, s.APIURL() + "/users/github-actions%5Bbot%5D", "Bot"}
 }

@@ -19,7 +19,7 @@ import (
 func TestReleases(t *testing.T) {
 	s, dir, first, second, _ := startPublisher(t)
 	must(t, dir, "cd app; git tag tagged "+first+"; git tag tree 'HEAD^{tree}'")
-	var draft, latest string // the paths of two releases
+	var draft, latest string // paths of two releases
 	find := func(tag string) string {
 		t.Helper()
 		_, body := send(t, "GET", s.APIURL()+"/repos/octo/app/releases", "app", "")
@@ -51,73 +51,73 @@ func TestReleases(t *testing.T) {
 		status              int
 		want                string
 	}{
-		{"latest of no releases", "GET", "app", path("/latest"), "", 404, "Not Found"},
+		{"latest without releases", "GET", "app", path("/latest"), "", 404, "Not Found"},
 		{"no tag", "POST", "app", path(""), `{"name":"x"}`, 422, `\"tag_name\" wasn't supplied.`},
-		{"an invalid tag", "POST", "app", path(""), `{"tag_name":"v 1"}`, 422, notATag + "]"},
-		{"an unknown branch", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"nothing"}`,
+		{"invalid tag", "POST", "app", path(""), `{"tag_name":"v 1"}`, 422, notATag + "]"},
+		{"unknown branch", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"nothing"}`,
 			422, notATag + "," + badTarget},
-		{"a short SHA", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"` + first[:9] + `"}`, 422,
+		{"short SHA", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"` + first[:9] + `"}`, 422,
 			badTarget},
 		{"HEAD", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"HEAD"}`, 422, badTarget},
-		{"an expression", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"main~1"}`, 422, badTarget},
-		{"a draft of a tag", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"tagged","draft":true}`, 422,
+		{"revision expression", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"main~1"}`, 422, badTarget},
+		{"tag as target", "POST", "app", path(""), `{"tag_name":"v1.0.0","target_commitish":"tagged","draft":true}`, 422,
 			`"errors":[` + badTarget},
-		{"a pre-release that is the latest", "POST", "app", path(""),
+		{"pre-release as the latest", "POST", "app", path(""),
 			`{"tag_name":"v1.0.0","prerelease":true,"make_latest":"true"}`, 422, notLatest},
 
 		{"draft", "POST", "app", path(""),
 			`{"tag_name":"v1.0.0","target_commitish":"` + first + `","draft":true,"name":"One","body":"notes"}`, 201,
 			`"published_at":null`},
-		{"a second draft of the tag", "POST", "app", path(""), `{"tag_name":"v1.0.0","draft":true,"name":"Two"}`, 201,
+		{"second draft of the tag", "POST", "app", path(""), `{"tag_name":"v1.0.0","draft":true,"name":"Two"}`, 201,
 			`"name":"Two"`},
 		{"draft by tag", "GET", "app", path("/tags/v1.0.0"), "", 404, "Not Found"},
 		{"draft by ID", "GET", "app", func() string { draft = find("v1.0.0"); return draft }, "", 200,
 			"/releases/tag/untagged-"},
 		{"draft by ID with read access", "GET", "reads", func() string { return draft }, "", 404, "Not Found"},
 		{"draft as the latest", "PATCH", "app", func() string { return draft }, `{"make_latest":"true"}`, 422, notLatest},
-		{"a draft creates no tag", "GET", "app", func() string { return "/../git/ref/tags/v1.0.0" }, "", 404, "Not Found"},
-		{"another target", "PATCH", "app", func() string { return draft }, `{"target_commitish":"` + first + `"}`,
+		{"draft creates no tag", "GET", "app", func() string { return "/../git/ref/tags/v1.0.0" }, "", 404, "Not Found"},
+		{"change the target", "PATCH", "app", func() string { return draft }, `{"target_commitish":"` + first + `"}`,
 			200, `"name":"Two"`},
-		{"published", "PATCH", "app", func() string { return draft }, `{"draft":false}`, 200, `"tag_name":"v1.0.0"`},
+		{"publish", "PATCH", "app", func() string { return draft }, `{"draft":false}`, 200, `"tag_name":"v1.0.0"`},
 		{"publishing creates the tag", "GET", "app", path("/../git/ref/tags/v1.0.0"), "", 200,
 			`"type":"commit","sha":"` + first},
-		{"by tag", "GET", "reads", path("/tags/v1.0.0"), "", 200,
+		{"get by tag", "GET", "reads", path("/tags/v1.0.0"), "", 200,
 			`"html_url":"` + s.ServerURL() + `/octo/app/releases/tag/v1.0.0"`},
 		{"latest", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
-		{"the tag again", "POST", "app", path(""), `{"tag_name":"v1.0.0"}`, 422,
+		{"second release of the tag", "POST", "app", path(""), `{"tag_name":"v1.0.0"}`, 422,
 			`{"message":"Validation Failed","errors":[{"resource":"Release","code":"already_exists","field":"tag_name"}],` +
 				`"documentation_url":"https://docs.github.com/rest/releases/releases#create-a-release","status":"422"}`},
 
-		{"an existing tag", "POST", "app", path(""),
+		{"existing tag", "POST", "app", path(""),
 			`{"tag_name":"tagged","target_commitish":"main","make_latest":"false"}`, 201, `"created_at":"2023-11-14T22:13:20Z"`},
-		{"the existing tag is unchanged", "GET", "app", path("/../git/ref/tags/tagged"), "", 200, first},
-		{"not declared the latest", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
+		{"existing tag is unchanged", "GET", "app", path("/../git/ref/tags/tagged"), "", 200, first},
+		{"make_latest false keeps the latest", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
 		{"pre-release", "POST", "app", path(""), `{"tag_name":"v1.1.0-rc.1","prerelease":true}`, 201,
 			`"target_commitish":"main"`},
 		{"pre-release is not the latest", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
-		{"the default branch", "GET", "app", path("/../git/ref/tags/v1.1.0-rc.1"), "", 200, second},
-		{"create with a slash in the tag", "POST", "app", path(""), `{"tag_name":"a/v1"}`, 201, `"tag_name":"a/v1"`},
-		{"by tag with a slash", "GET", "reads", path("/tags/a/v1"), "", 200, `"tag_name":"a/v1"`},
-		{"by tag with a slash, escaped", "GET", "reads", path("/tags/a%2Fv1"), "", 200, `"tag_name":"a/v1"`},
-		{"the latest is the last published", "GET", "reads", path("/latest"), "", 200, `"tag_name":"a/v1"`},
-		{"declare the latest", "PATCH", "app", func() string { return draft }, `{"make_latest":"true"}`, 200, ""},
-		{"the latest is the declared one", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
-		{"declare no latest", "PATCH", "app", func() string { return draft }, `{"make_latest":"legacy"}`, 200, ""},
-		{"the latest is of the newest commit", "GET", "reads", path("/latest"), "", 200, `"tag_name":"a/v1"`},
-		{"edited", "PATCH", "app", func() string { return draft }, `{"body":"more"}`, 200, `"body":"more"`},
+		{"target defaults to the default branch", "GET", "app", path("/../git/ref/tags/v1.1.0-rc.1"), "", 200, second},
+		{"tag with a slash", "POST", "app", path(""), `{"tag_name":"a/v1"}`, 201, `"tag_name":"a/v1"`},
+		{"get by tag with a slash", "GET", "reads", path("/tags/a/v1"), "", 200, `"tag_name":"a/v1"`},
+		{"get by tag with an escaped slash", "GET", "reads", path("/tags/a%2Fv1"), "", 200, `"tag_name":"a/v1"`},
+		{"latest is the last published", "GET", "reads", path("/latest"), "", 200, `"tag_name":"a/v1"`},
+		{"mark as latest", "PATCH", "app", func() string { return draft }, `{"make_latest":"true"}`, 200, ""},
+		{"latest is the marked one", "GET", "reads", path("/latest"), "", 200, `"tag_name":"v1.0.0"`},
+		{"mark none as latest", "PATCH", "app", func() string { return draft }, `{"make_latest":"legacy"}`, 200, ""},
+		{"latest has the newest commit", "GET", "reads", path("/latest"), "", 200, `"tag_name":"a/v1"`},
+		{"edit", "PATCH", "app", func() string { return draft }, `{"body":"more"}`, 200, `"body":"more"`},
 
-		{"deleted", "DELETE", "app", func() string { latest = find("a/v1"); return latest }, "", 204, ""},
-		{"deleted again", "DELETE", "app", func() string { return latest }, "", 404, "Not Found"},
-		{"the tag of a deleted release", "GET", "app", path("/../git/ref/tags/a/v1"), "", 200, second},
-		{"below a tag", "POST", "app", path(""), `{"tag_name":"tagged/v1"}`, 422, "tag_name is not a valid tag"},
-		{"a tag of a tree", "POST", "app", path(""), `{"tag_name":"tree"}`, 422, notATag + "]"},
-		{"an existing tag with an invalid target", "POST", "app", path(""),
+		{"delete", "DELETE", "app", func() string { latest = find("a/v1"); return latest }, "", 204, ""},
+		{"delete again", "DELETE", "app", func() string { return latest }, "", 404, "Not Found"},
+		{"deleting a release keeps the tag", "GET", "app", path("/../git/ref/tags/a/v1"), "", 200, second},
+		{"tag below another tag", "POST", "app", path(""), `{"tag_name":"tagged/v1"}`, 422, "tag_name is not a valid tag"},
+		{"tag of a tree", "POST", "app", path(""), `{"tag_name":"tree"}`, 422, notATag + "]"},
+		{"existing tag with an invalid target", "POST", "app", path(""),
 			`{"tag_name":"tagged","target_commitish":"nothing","draft":true}`, 422, `"errors":[` + badTarget},
-		{"delete its tag", "DELETE", "app", path("/../git/refs/tags/v1.0.0"), "", 204, ""},
-		{"a release without its tag is a draft", "GET", "app", path("/tags/v1.0.0"), "", 404, "Not Found"},
-		{"a release without its tag is a draft, by ID", "GET", "app", func() string { return draft }, "", 200,
+		{"delete the tag", "DELETE", "app", path("/../git/refs/tags/v1.0.0"), "", 204, ""},
+		{"release without its tag is a draft", "GET", "app", path("/tags/v1.0.0"), "", 404, "Not Found"},
+		{"release without its tag is a draft, by ID", "GET", "app", func() string { return draft }, "", 200,
 			`"draft":true`},
-		{"an invalid number", "GET", "app", path("/x"), "", 404, "Not Found"},
+		{"invalid ID", "GET", "app", path("/x"), "", 404, "Not Found"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			address := s.APIURL() + "/repos/octo/app/releases" + test.path()
@@ -131,7 +131,8 @@ func TestReleases(t *testing.T) {
 		"POST", s.APIURL()+"/repos/octo/empty/releases", "writes", `{"tag_name":"v1"}`)
 }
 
-// An interrupted upload leaves an asset in the state starter, as GitHub documents. It must be deleted first.
+// An interrupted upload leaves an asset in the state starter, as GitHub documents. Clients must delete it before they
+// upload again.
 func TestInterruptedUpload(t *testing.T) {
 	s, _, _, _, _ := startPublisher(t)
 	c := publisher(t, s, "app")
@@ -154,7 +155,7 @@ func TestInterruptedUpload(t *testing.T) {
 		t.Fatal("the upload was not interrupted")
 	}
 	var left *api.ReleaseAsset
-	for left == nil { // until the server notices
+	for left == nil { // until the server detects the interruption
 		list, _, err := c.Repositories.ListReleaseAssets(t.Context(), "octo", "app", release.GetID(), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -170,7 +171,7 @@ func TestInterruptedUpload(t *testing.T) {
 		t.Errorf("%s %s", response.Status, body)
 	}
 	if _, err := upload(strings.NewReader("program"), 7); err == nil || !strings.Contains(err.Error(), "already_exists") {
-		t.Errorf("the name is not taken: %v", err)
+		t.Errorf("upload with the name of an interrupted upload: %v", err)
 	}
 	if _, err := c.Repositories.DeleteReleaseAsset(t.Context(), "octo", "app", left.GetID()); err != nil {
 		t.Error(err)
@@ -184,7 +185,7 @@ func sum(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(
 
 func path(p string) func() string { return func() string { return p } }
 
-// go-github can publish a release, from a draft to the content of an asset.
+// go-github can publish a release: create a draft, upload assets, publish it and download an asset.
 func TestReleaseWithGoGitHub(t *testing.T) {
 	s, dir, first, _, _ := startPublisher(t)
 	c := publisher(t, s, "app")
@@ -219,11 +220,11 @@ func TestReleaseWithGoGitHub(t *testing.T) {
 	_, err = upload("action-build-linux-amd64", "other")
 	if !errors.As(err, &failed) || failed.Response.StatusCode != 422 || len(failed.Errors) != 1 ||
 		failed.Errors[0].Code != "already_exists" || failed.Errors[0].Field != "name" {
-		t.Errorf("the same name: %v", err)
+		t.Errorf("upload with an existing name: %v", err)
 	}
-	// go-github sends an empty file in chunks.
+	// go-github sends an empty file without Content-Length.
 	if _, err := upload("empty", ""); !errors.As(err, &failed) || failed.Message != "Bad Content-Length: " {
-		t.Errorf("an empty file: %v", err)
+		t.Errorf("empty file: %v", err)
 	}
 	address := strings.Replace(draft.GetUploadURL(), "{?name,label}", "?name=empty", 1)
 	checkResponse(t, 422, "size must be greater than or equal to 1", "POST", address, "app", "")
@@ -255,7 +256,7 @@ func TestReleaseWithGoGitHub(t *testing.T) {
 		t.Errorf("%q %v", got, err)
 	}
 	if got, err := read("reads"); err == nil {
-		t.Errorf("an asset of a draft with read access: %q", got)
+		t.Errorf("read access can download an asset of a draft: %q", got)
 	}
 	_, _, err = releases.EditRelease(t.Context(), "octo", "app", draft.GetID(),
 		&api.RepositoryRelease{Draft: api.Bool(false)})
@@ -271,7 +272,7 @@ func TestReleaseWithGoGitHub(t *testing.T) {
 		t.Fatalf("%v %v", release, err)
 	}
 	checkResponse(t, 200, `"digest":"sha256:`+sum("program")+`"`, "GET", program.GetURL(), "app-reads", "")
-	// curl gets one field per line in GitHub's order, as shell scripts expect.
+	// curl receives one field per line in GitHub's order, which shell scripts rely on.
 	lines := must(t, dir, "curl -s -H 'Authorization: Bearer app' "+release.GetURL()+
 		` | grep -o -e '^ *"url": "[^"]*/assets/[0-9]*"' -e '^ *"name": "[^"]*"' | cut -d'"' -f2 | tr '\n' ' '`)
 	if lines != "url name url name" {

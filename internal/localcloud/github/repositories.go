@@ -18,7 +18,7 @@ var repositoryEndpoints = []endpoint{
 	{"GET /pulls/{number}", readContents, (*call).getPull, "pulls/pulls#get-a-pull-request"},
 }
 
-// defaultBranch returns the branch of HEAD, or main for a detached checkout.
+// defaultBranch returns the branch that HEAD points to, or main if HEAD is detached.
 func (r Repository) defaultBranch(ctx context.Context) string {
 	name, err := r.git(ctx, "symbolic-ref", "--quiet", "HEAD")
 	if err != nil {
@@ -85,7 +85,7 @@ type person struct {
 	Date  string `json:"date"`
 }
 
-// commit returns the commit of a revision. The error means that it does not exist.
+// commit returns the commit of a revision. It returns an error if the commit does not exist.
 func (r Repository) commit(ctx context.Context, revision string) (commit, error) {
 	list, err := r.log(ctx, 1, revision)
 	if err != nil {
@@ -94,7 +94,7 @@ func (r Repository) commit(ctx context.Context, revision string) (commit, error)
 	return list[0], nil
 }
 
-// log returns a revision and its history, up to maxCount commits.
+// log returns up to maxCount commits of the history of a revision, starting with the revision.
 func (r Repository) log(ctx context.Context, maxCount int, revision string) ([]commit, error) {
 	sha, err := r.git(ctx, "rev-parse", "--verify", "--end-of-options", revision+"^{commit}")
 	if err != nil {
@@ -141,8 +141,8 @@ func (c *call) listCommits() (any, error) {
 
 var hexadecimal = regexp.MustCompile(`^([0-9a-f]{4,40}|[0-9a-f]{64})$`)
 
-// getCommit resolves a branch, a tag, a ref, or a SHA of at least four digits. GitHub answers the same for an
-// ambiguous SHA and for one that does not exist.
+// getCommit resolves a branch, a tag, a ref, or a SHA of at least four digits. Like GitHub, it sends the same error for
+// an ambiguous SHA and an unknown SHA.
 func (c *call) getCommit() (any, error) {
 	if _, err := c.references("refs/"); err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func (c *call) getCommit() (any, error) {
 	return nil, unprocessable("No commit found for SHA: " + ref)
 }
 
-// getPull describes the pull request of refs/pull/N/head. It is merged if the default branch contains it.
+// getPull returns the pull request of refs/pull/N/head. The pull request is merged if the default branch contains it.
 func (c *call) getPull() (any, error) {
 	number, err := strconv.Atoi(c.request.PathValue("number"))
 	if err != nil {

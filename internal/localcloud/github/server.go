@@ -1,6 +1,6 @@
-// Package github stands in for GitHub on loopback: the REST endpoints for resolving refs and publishing releases, git
-// over HTTP, downloads of releases, and the OIDC issuer of Actions. Repositories are real ones, served by git.
-// Releases, their assets and attestations are kept in memory until Close.
+// Package github stands in for GitHub on loopback. It implements the REST endpoints that resolve refs and publish
+// releases, git over HTTP, release downloads, and the OIDC issuer of Actions. It serves real git repositories and
+// keeps releases, assets and attestations in memory.
 package github
 
 import (
@@ -19,39 +19,39 @@ import (
 	"time"
 )
 
-// Repository is one repository.
+// Repository is a git repository that the stand-in serves.
 type Repository struct {
 	Owner, Name string
-	Dir         string // of a bare repository, a checkout or a worktree. Pushes change only its .git
+	Dir         string // bare repository, checkout or worktree. Pushes change only its git directory
 	Private     bool
 }
 
-// Options describe what GitHub knows.
+// Options configures the repositories, tokens and OIDC claims of the stand-in.
 type Options struct {
-	Repositories []Repository
-	Tokens       []string          // can read all repositories
-	JobTokens    []Token           // have the permissions of a workflow's job
-	Claims       map[string]string // of OIDC tokens, over the defaults: repository, ref, environment, …
-	RateLimit    int               // API requests per hour and token, or for all without a token; 0: 5000
-	DownloadFor  time.Duration     // validity of an asset's signed URL; 0: 5 minutes
+	Repositories        []Repository
+	Tokens              []string          // tokens that can read all repositories
+	JobTokens           []Token           // tokens with the permissions of a workflow's job
+	Claims              map[string]string // override the default claims of OIDC tokens: repository, ref, environment, …
+	RateLimit           int               // API requests per hour for each token, or without a token. Default: 5000
+	DownloadURLLifetime time.Duration     // lifetime of signed asset URLs. Default: 5 minutes
 }
 
-// Request is one request that the stand-in received.
+// Request is a recorded request.
 type Request struct {
 	Method, Path string
-	Status       int // of the response; 0 before it is sent
+	Status       int // of the response; 0 until it is sent
 	HasToken     bool
 }
 
-// Server is the running stand-in.
+// Server is a running stand-in.
 type Server struct {
 	url       string
-	assetsURL string // of the host that stores assets
+	assetsURL string // URL of the asset host
 	servers   []*http.Server
 	serving   sync.WaitGroup
 	oidcKey   *rsa.PrivateKey
-	oidcToken string // authorizes a job to request OIDC tokens
-	urlKey    []byte // signs the URLs of assets
+	oidcToken string // bearer token with which a job requests OIDC tokens
+	urlKey    []byte // signs asset URLs
 
 	mu       sync.Mutex
 	options  Options
@@ -66,7 +66,7 @@ type Server struct {
 	lastID  int64
 }
 
-// Start serves on two loopback ports.
+// Start starts GitHub and its asset host on two free loopback ports.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -88,8 +88,8 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
-// serve starts the server of GitHub, then, on the second call, the host of the assets. The latter has another host
-// name (localhost), so that clients do not send it the credentials of the former.
+// serve starts the GitHub server on the first call, and the asset host on the second call. The asset host has a
+// different host name (localhost), so that clients do not send it the credentials for GitHub.
 func (s *Server) serve(ctx context.Context, handler http.Handler) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -120,16 +120,16 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-// ServerURL is GITHUB_SERVER_URL: the base of clone URLs.
+// ServerURL returns the base URL of clone URLs, for GITHUB_SERVER_URL.
 func (s *Server) ServerURL() string { return s.url }
 
-// APIURL is GITHUB_API_URL.
+// APIURL returns the base URL of the REST API, for GITHUB_API_URL.
 func (s *Server) APIURL() string { return s.url + "/api/v3" }
 
-// UploadURL is the base URL of asset uploads, as on GitHub Enterprise Server.
+// UploadURL returns the base URL of asset uploads, as on GitHub Enterprise Server.
 func (s *Server) UploadURL() string { return s.url + "/api/uploads" }
 
-// Change edits a copy of the options, which then replaces them.
+// Change replaces the options with a copy that change has edited.
 func (s *Server) Change(change func(*Options)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +149,7 @@ func (s *Server) currentOptions() Options {
 	return s.options
 }
 
-// Requests lists the requests in the order in which they arrived.
+// Requests returns the requests in order of arrival.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,7 +160,7 @@ func (s *Server) Requests() []Request {
 	return list
 }
 
-// record lists a request when it arrives, so that one without a response is listed, too.
+// record records each request on arrival, so that Requests includes requests without a response.
 func (s *Server) record(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, hasToken := requestToken(r)
@@ -184,7 +184,8 @@ func (s *Server) record(next http.Handler) http.Handler {
 	})
 }
 
-// statusRecorder records the status before it sends it: a client that has the response finds it recorded.
+// statusRecorder records the status before it sends the response, so that a client that has the response finds it
+// recorded.
 type statusRecorder struct {
 	http.ResponseWriter
 	record func(status int)
@@ -205,5 +206,5 @@ func (w *statusRecorder) Write(p []byte) (int, error) {
 // Unwrap lets [http.ResponseController] reach the connection.
 func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// discardBody reads a request's body. Only then does the server notice that the client disconnects.
+// discardBody reads the request body, because net/http detects a disconnect only after it has read the body.
 func discardBody(r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }

@@ -23,17 +23,19 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// BaseImage is the root file system of debian:bookworm-slim that scripts/setup.sh creates, relative to the checkout.
+// BaseImage is the path of the root file system of debian:bookworm-slim, relative to the checkout. scripts/setup.sh
+// creates it.
 const BaseImage = ".cache/base/bookworm-slim.tar"
 
-// Mirror is a stand-in for Docker Hub: anonymous and read-only.
+// Mirror stands in for Docker Hub. It is read-only and requires no authentication.
 type Mirror struct {
 	Addr   string // host:port, plain HTTP
 	server *http.Server
 	served chan struct{}
 }
 
-// StartMirror serves library/debian:bookworm-slim for linux/amd64 and linux/arm64 from the file tar, see BaseImage.
+// StartMirror starts a mirror that serves library/debian:bookworm-slim for linux/amd64 and linux/arm64. tar is the path
+// of [BaseImage].
 func StartMirror(ctx context.Context, tar string) (*Mirror, error) {
 	base, err := debianIndex(tar)
 	if err != nil {
@@ -45,31 +47,31 @@ func StartMirror(ctx context.Context, tar string) (*Mirror, error) {
 	}
 	m := &Mirror{Addr: listener.Addr().String(), served: make(chan struct{})}
 	content := hub.New(hub.Logger(log.New(io.Discard, "", 0)))
-	filled := make(chan struct{})
+	ready := make(chan struct{})
 	handle := func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case <-filled:
+		case <-ready:
 			if r.Method != http.MethodGet && r.Method != http.MethodHead {
-				http.Error(w, "this mirror is read only", http.StatusMethodNotAllowed)
+				http.Error(w, "the mirror is read-only", http.StatusMethodNotAllowed)
 				return
 			}
-		default: // StartMirror pushes the image
+		default: // StartMirror is pushing the image
 		}
 		content.ServeHTTP(w, r)
 	}
 	m.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(handle)}
 	go func() {
 		defer close(m.served)
-		_ = m.server.Serve(listener) // fails when Stop closes it
+		_ = m.server.Serve(listener) // returns an error after Stop
 	}()
 	reference, err := name.ParseReference(m.Addr + "/library/debian:bookworm-slim")
 	if err == nil {
 		err = remote.WriteIndex(reference, base, remote.WithContext(ctx))
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("fill the mirror: %w", err), m.Stop())
+		return nil, errors.Join(fmt.Errorf("push the base image to the mirror: %w", err), m.Stop())
 	}
-	close(filled)
+	close(ready)
 	return m, nil
 }
 
@@ -80,12 +82,12 @@ func (m *Mirror) Stop() error {
 	return err
 }
 
-// debianIndex returns the index of the base image. Its image for arm64 has the same layer: FROM and COPY work with it,
-// RUN does not.
+// debianIndex returns an image index with the base image for each platform. The arm64 image has the amd64 layer, so
+// FROM and COPY work but RUN does not.
 func debianIndex(tar string) (v1.ImageIndex, error) {
 	file, err := newBaseLayer(tar)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("base image %s not found: run scripts/setup.sh test", tar)
+		return nil, fmt.Errorf("base image %s not found (run scripts/setup.sh test)", tar)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the base image: %w", err)
@@ -122,7 +124,7 @@ func debianIndex(tar string) (v1.ImageIndex, error) {
 	return index, nil
 }
 
-// baseLayer is a compressed layer. Its digests come from a file, because computing them takes seconds.
+// baseLayer is a compressed layer. It reads its digests from a file, because computing them takes seconds.
 type baseLayer struct {
 	file           string
 	size           int64
@@ -140,9 +142,9 @@ func newBaseLayer(tar string) (*baseLayer, error) {
 		return nil, err
 	}
 	l.size = info.Size()
-	fields := strings.Fields(string(sums)) // SUM NAME, of the tar and of its compressed form
+	fields := strings.Fields(string(sums)) // SUM NAME for the tar and for the compressed tar
 	if len(fields) != 4 {
-		return nil, fmt.Errorf("invalid checksums in %s.sums: remove its directory and run scripts/setup.sh test", tar)
+		return nil, fmt.Errorf("invalid checksums in %s.sums (remove its directory and run scripts/setup.sh test)", tar)
 	}
 	l.diffID, l.digest = v1.Hash{Algorithm: "sha256", Hex: fields[0]}, v1.Hash{Algorithm: "sha256", Hex: fields[2]}
 	return l, nil

@@ -1,5 +1,5 @@
-// Package registry runs distribution's registry with token authentication as in
-// https://distribution.github.io/distribution/spec/auth/token/, and a mirror of Docker Hub.
+// Package registry runs the distribution registry with token authentication
+// (https://distribution.github.io/distribution/spec/auth/token/) and a mirror of Docker Hub.
 package registry
 
 import (
@@ -31,7 +31,7 @@ import (
 // Account has access to the repositories below a prefix.
 type Account struct {
 	User, Password string
-	Prefix         string    // "team": the repository team and those below it; "": all
+	Prefix         string    // "team" matches the repository team and those below it; "": all repositories
 	Push           bool      // allows push in addition to pull
 	Expires        time.Time // zero: never
 }
@@ -53,11 +53,11 @@ const (
 	issuer  = "localcloud"
 	service = "registry"
 	keyID   = "localcloud"
-	// tokenLife is short so that a long push has to request another token.
-	tokenLife = time.Minute
+	// tokenLifetime is short, so that clients must request another token during a long push.
+	tokenLifetime = time.Minute
 )
 
-// Start serves a registry whose blobs are in dir.
+// Start starts a registry that stores its data in dir.
 func Start(ctx context.Context, dir string, accounts ...Account) (*Registry, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -88,13 +88,13 @@ func Start(ctx context.Context, dir string, accounts ...Account) (*Registry, err
 	r.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(handle)}
 	go func() {
 		defer close(r.served)
-		_ = r.server.Serve(listener) // fails when Stop closes it
+		_ = r.server.Serve(listener) // returns an error after Stop
 	}()
 	return r, nil
 }
 
 func (r *Registry) app(ctx context.Context, dir string) (http.Handler, error) {
-	logrus.SetOutput(io.Discard) // the library logs to a global logger
+	logrus.SetOutput(io.Discard) // distribution uses the global logger
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -135,14 +135,15 @@ func (r *Registry) AddAccount(a Account) {
 	r.accounts = append(r.accounts, a)
 }
 
-// Requests returns the requests so far, as "METHOD /path".
+// Requests returns the requests in order, each as "METHOD /path".
 func (r *Registry) Requests() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.requests)
 }
 
-// Tap calls f with every request before it is handled; nil stops that. If f reads the body it has to replace it.
+// Tap makes the registry call f with each request before handling it. f must replace the body if it reads it. A nil f
+// removes the current one.
 func (r *Registry) Tap(f func(*http.Request)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -162,8 +163,8 @@ type access struct {
 	Actions []string `json:"actions"`
 }
 
-// token exchanges a password for a token: in a GET request with basic authentication, or in OAuth 2's POST request. The
-// token grants those of the requested scopes that the account has, which may be none.
+// token issues a token for a password, which clients send with basic authentication or in an OAuth 2.0 POST request.
+// The token contains only the requested access that the account has, and may contain none.
 func (r *Registry) token(w http.ResponseWriter, request *http.Request) {
 	user, password, _ := request.BasicAuth()
 	if request.Method == http.MethodPost && request.FormValue("grant_type") == "password" {
@@ -190,7 +191,7 @@ func (r *Registry) token(w http.ResponseWriter, request *http.Request) {
 	now := time.Now()
 	claims, err := json.Marshal(map[string]any{
 		"iss": issuer, "sub": user, "aud": service, "jti": rand.Text(), "access": granted,
-		"iat": now.Unix(), "nbf": now.Add(-10 * time.Second).Unix(), "exp": now.Add(tokenLife).Unix(),
+		"iat": now.Unix(), "nbf": now.Add(-10 * time.Second).Unix(), "exp": now.Add(tokenLifetime).Unix(),
 	})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -207,9 +208,9 @@ func (r *Registry) token(w http.ResponseWriter, request *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{ // the client may be gone
+	_ = json.NewEncoder(w).Encode(map[string]any{ // the client may have disconnected
 		"token": text, "access_token": text,
-		"expires_in": int(tokenLife.Seconds()), "issued_at": now.UTC().Format(time.RFC3339),
+		"expires_in": int(tokenLifetime.Seconds()), "issued_at": now.UTC().Format(time.RFC3339),
 	})
 }
 
@@ -224,7 +225,7 @@ func (r *Registry) account(user, password string) (Account, bool) {
 	return Account{}, false
 }
 
-// grant parses a scope, repository:NAME:ACTION,ACTION, and returns the access that the account has.
+// grant parses a scope, repository:NAME:ACTION,ACTION, and returns the part of it that the account has access to.
 func (a Account) grant(scope string) (access, error) {
 	kind, rest, _ := strings.Cut(scope, ":")
 	i := strings.LastIndex(rest, ":")

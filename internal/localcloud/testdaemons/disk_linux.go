@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SmallDisk returns a directory on a file system of its own with a size as in mount's options, such as "32m". It is
-// unmounted when the test ends. SmallDisk skips the test under -short: it needs root.
+// SmallDisk mounts a file system of the given size, for example "32m", and returns its directory. It unmounts the file
+// system when the test ends. It requires root and skips the test under -short.
 func SmallDisk(t testing.TB, size string) (dir string) {
 	t.Helper()
 	if testing.Short() {

@@ -1,13 +1,13 @@
-// Package testdaemons shares one set of daemons between the test packages of a run: a current Docker Engine, a Docker
-// Engine 20.10 and a BuildKit daemon for each platform, with a mirror of docker.io that serves debian:bookworm-slim.
+// Package testdaemons shares a set of daemons between the test packages of a run: the current Docker Engine, Docker
+// Engine 20.10, and a BuildKit daemon per platform, with a mirror of docker.io that serves debian:bookworm-slim.
 //
-// scripts/test.sh runs the tests under this package's command, which starts the set once, passes the addresses to the
+// scripts/test.sh runs the tests with the command cmd/testdaemons, which starts the set, passes its addresses to the
 // tests in environment variables, and stops the set when the tests end:
 //
 //	go run ./internal/localcloud/cmd/testdaemons go test ./...
 //
-// A test gets what it needs from Engine and Builders. Without the command, as in `go test ./pkg/suite`, they start what
-// is missing, once for each process. TestMain stops it again:
+// A test gets its daemons from Engine and Builders. Without the command, as in `go test ./pkg/suite`, these functions
+// start daemons on first use, and Run stops them:
 //
 //	func TestMain(m *testing.M) { os.Exit(testdaemons.Run(m)) }
 //
@@ -16,9 +16,9 @@
 //		…
 //	}
 //
-// The daemons are shared with tests of other packages that run at the same time. A test therefore gives its images
-// names of its own, removes what it creates, and never prunes. A test that counts everything that an engine holds uses
-// PrivateEngine; one that stops a daemon or fills its disk starts it with engine.Start or builders.Start.
+// Tests of other packages use the same daemons at the same time. Therefore, a test must use unique image names, remove
+// what it creates, and never prune. A test that lists all images or containers of an engine must use PrivateEngine. A
+// test that stops a daemon or fills its disk must start that daemon with engine.Start or builders.Start.
 package testdaemons
 
 import (
@@ -42,7 +42,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
 
-// cacheLimit is how many bytes of layers a BuildKit daemon keeps from one run to the next.
+// cacheLimit is the maximum size in bytes of the layer cache that a BuildKit daemon keeps between runs.
 const cacheLimit = 6e9
 
 var (
@@ -50,13 +50,13 @@ var (
 	platforms = []string{"linux/amd64", "linux/arm64"}
 )
 
-// variable is the environment variable that holds the address of an engine of a kind or a builder for a platform.
+// variable returns the name of the environment variable with the address of the engine or builder called name.
 func variable(name string) string {
 	return "TESTDAEMONS_" + strings.ToUpper(strings.ReplaceAll(name, "/", "_"))
 }
 
-// Engine returns the address, as in DOCKER_HOST, of a Docker Engine of the kind engine.Current or engine.Oldest. It
-// skips the test under -short.
+// Engine returns the DOCKER_HOST of a Docker Engine of the kind [engine.Current] or [engine.Oldest]. It skips the test
+// under -short.
 func Engine(t testing.TB, kind string) (host string) {
 	t.Helper()
 	if testing.Short() {
@@ -69,7 +69,7 @@ func Engine(t testing.TB, kind string) (host string) {
 	return host
 }
 
-// PrivateEngine is Engine without the sharing: the engine is used by this test process only.
+// PrivateEngine is like Engine, but no other process uses the engine.
 func PrivateEngine(t testing.TB, kind string) (host string) {
 	t.Helper()
 	if testing.Short() {
@@ -82,7 +82,7 @@ func PrivateEngine(t testing.TB, kind string) (host string) {
 	return host
 }
 
-// EngineHost is Engine for code that has no test at hand, such as a fixture that several tests share.
+// EngineHost is like Engine, but for code without a testing.TB, such as a fixture that several tests share.
 func EngineHost(kind string) (string, error) {
 	if host := os.Getenv(variable(kind)); host != "" {
 		return host, nil
@@ -90,8 +90,8 @@ func EngineHost(kind string) (string, error) {
 	return own.engine(kind)
 }
 
-// Builders returns the BuildKit daemons for linux/amd64 and linux/arm64. Its Stop closes the connections that were
-// opened through it and leaves the daemons running. It skips the test under -short.
+// Builders returns the BuildKit daemons for linux/amd64 and linux/arm64. Stop closes the connections opened through it
+// and leaves the daemons running. Builders skips the test under -short.
 func Builders(t testing.TB) *builders.Builders {
 	t.Helper()
 	if testing.Short() {
@@ -104,7 +104,7 @@ func Builders(t testing.TB) *builders.Builders {
 	return b
 }
 
-// AttachBuilders is Builders for code that has no test at hand.
+// AttachBuilders is like Builders, but for code without a testing.TB.
 func AttachBuilders() (*builders.Builders, error) {
 	addresses := map[string]string{}
 	for _, platform := range platforms {
@@ -118,8 +118,8 @@ func AttachBuilders() (*builders.Builders, error) {
 	return own.builders()
 }
 
-// StartBuilders starts BuildKit daemons that only this process uses; Run stops them. dir keeps their layers from one
-// run to the next.
+// StartBuilders starts BuildKit daemons that only this process uses. dir stores their layer cache between runs. Run
+// stops the daemons.
 func StartBuilders(dir string) (*builders.Builders, error) {
 	own.mutex.Lock()
 	defer own.mutex.Unlock()
@@ -136,12 +136,12 @@ func Run(m *testing.M) (code int) {
 	return code
 }
 
-// own are the daemons that this process started because none were passed to it.
+// own holds the daemons that this process starts.
 var own = &lazySet{state: packageState}
 
-// lazySet starts each daemon when it is first needed.
+// lazySet starts each daemon on first use.
 type lazySet struct {
-	state func() (string, error) // returns the directory that keeps the builders' layers
+	state func() (string, error) // returns the directory for the builders' layer cache
 
 	mutex   sync.Mutex
 	started set
@@ -191,7 +191,7 @@ func (l *lazySet) stop() error {
 	return l.started.stop()
 }
 
-// packageState is a directory below .cache/test for the package whose tests this process runs.
+// packageState returns a directory below .cache/test for the package under test.
 func packageState() (string, error) {
 	root, err := checkout.Root()
 	if err != nil {
@@ -214,8 +214,8 @@ type Set struct {
 	env []string
 }
 
-// Start starts the whole set. dir keeps the builders' layers from one run to the next; the engines start empty. ctx is
-// for starting only.
+// Start starts the whole set. dir stores the builders' layer cache between runs; the engines start empty. ctx bounds
+// the start only.
 func Start(ctx context.Context, dir string) (*Set, error) {
 	s := &Set{}
 	var mutex sync.Mutex
@@ -248,13 +248,13 @@ func Start(ctx context.Context, dir string) (*Set, error) {
 	return s, nil
 }
 
-// Env are the variables, NAME=VALUE, through which tests find the set.
+// Env returns the environment variables, as NAME=VALUE, that pass the set's addresses to tests.
 func (s *Set) Env() []string { return s.env }
 
-// Stop stops the daemons and removes what they stored, except the builders' layers.
+// Stop stops the daemons and removes their data, except the builders' layer cache.
 func (s *Set) Stop() error { return s.stop() }
 
-// set collects what stops the daemons that were started.
+// set collects the functions that stop started daemons.
 type set struct {
 	mutex sync.Mutex
 	stops []func() error
@@ -266,7 +266,7 @@ func (s *set) onStop(stop func() error) {
 	s.stops = append(s.stops, stop)
 }
 
-// stop runs what onStop was given, the latest first.
+// stop calls the functions passed to onStop in reverse order.
 func (s *set) stop() error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -331,7 +331,7 @@ func prune(ctx context.Context, address string) error {
 	return c.Prune(ctx, nil, client.WithKeepOpt(0, 0, cacheLimit, 0))
 }
 
-// lock creates dir and waits until no other process uses it. Closing the result unlocks it.
+// lock creates dir and waits until no other process has locked it. Closing the result releases the lock.
 func lock(dir string) (io.Closer, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-// act, as its own module: it needs an older go-archive than BuildKit does.
+// act is in a separate module, because it requires an older go-archive than BuildKit.
 module github.com/org/sandbox-actions/internal/tools/act
 
 go 1.26

@@ -1,4 +1,4 @@
-// The Doppler CLI, as its own module: it needs older libraries than the rest.
+// The Doppler CLI is in a separate module, because it requires older libraries than the other tools.
 module github.com/org/sandbox-actions/internal/tools/doppler
 
 go 1.26

@@ -1,4 +1,4 @@
-// The current Docker Engine, as its own module: its dependencies agree with nobody else's.
+// The current Docker Engine is in a separate module, because its dependencies conflict with those of the other tools.
 module github.com/org/sandbox-actions/internal/tools/engine
 
 go 1.26.6

@@ -1,5 +1,5 @@
-// Command kubernetes reads manifests on standard input as an API server does that validates strictly: a field that a
-// kind does not have is an error. It is a module of its own, because the kinds come with Kubernetes.
+// Command kubernetes strictly validates manifests from standard input: unknown fields are errors. It is a separate
+// module because it depends on Kubernetes.
 package main
 
 import (

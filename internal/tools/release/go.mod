@@ -1,4 +1,4 @@
-// What a release is made with: the list of its parts, and their licences. A module of its own: nothing else needs them.
+// Tools that scripts/release.sh uses to create the SBOM and to collect licenses. Only releases use them.
 module github.com/org/sandbox-actions/internal/tools/release
 
 go 1.26.8

@@ -1,4 +1,4 @@
-// govulncheck, as its own module: only scripts/vuln.sh needs it.
+// govulncheck is in a separate module, because only scripts/vuln.sh uses it.
 module github.com/org/sandbox-actions/internal/tools/vuln
 
 go 1.26.0

@@ -10,7 +10,7 @@ BUILD = "/opt/sandbox/services/health/build.json"
 
 
 class Health(BaseHTTPRequestHandler):
-    """Handles requests; closes connections that are idle for 5 seconds."""
+    """Handles requests, and closes connections that are idle for 5 seconds."""
 
     timeout = 5
     protocol_version = "HTTP/1.1"
@@ -33,19 +33,19 @@ class Health(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_request(self, code="-", size="-"):
-        """Logs failures only: a health check comes every few seconds."""
+        """Logs only failures, because health checks are frequent."""
         if code != 200:
             super().log_request(code, size)
 
 
 def build():
-    """Returns what the image was built from."""
+    """Returns the repository and the commit that the image was built from."""
     with open(BUILD, encoding="utf-8") as file:
         return json.load(file)
 
 
 class Server(ThreadingHTTPServer):
-    daemon_threads = True  # requests do not delay the exit
+    daemon_threads = True  # exit without waiting for requests
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 //
 //	go run ./internal/localcloud/cmd/localcloud --env FILE [--engine current|oldest|none]
 //
-// When everything answers it writes FILE, which a shell sources so that programs use the local cloud. It removes FILE
-// when it ends. On SIGUSR1 it prints how many bytes were pushed to Daytona's registry: "pushed N".
+// When all services are ready, it writes FILE. Source FILE in a shell to make programs use the local cloud. Localcloud
+// removes FILE when it exits. On SIGUSR1 it prints the number of bytes pushed to Daytona's registry: "pushed N".
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -26,10 +27,10 @@ import (
 )
 
 type options struct {
-	Env        string `required:"" help:"File to write, once all run: export NAME='value'." type:"path"`
+	Env        string `required:"" help:"File to write when all services run: export NAME='value'." type:"path"`
 	Engine     string `help:"Docker Engine to start: current, oldest or none." enum:"current,oldest,none" default:"none"`
-	Repository string `help:"OWNER/NAME of this checkout at GitHub." default:"org/sandbox-actions"`
-	Dir        string `help:"Directory for layers and images; relative to the checkout." default:".cache/localcloud"`
+	Repository string `help:"OWNER/NAME of this checkout on GitHub." default:"org/sandbox-actions"`
+	Dir        string `help:"Directory for layers and images, relative to the checkout." default:".cache/localcloud"`
 }
 
 func main() {
@@ -50,7 +51,7 @@ func run(ctx context.Context, o options) error {
 	}
 	owner, name, ok := strings.Cut(o.Repository, "/")
 	if !ok {
-		return fmt.Errorf("invalid --repository %q: use OWNER/NAME", o.Repository)
+		return fmt.Errorf("--repository: %q is not OWNER/NAME", o.Repository)
 	}
 	if !filepath.IsAbs(o.Dir) {
 		o.Dir = filepath.Join(root, o.Dir)
@@ -78,13 +79,10 @@ func run(ctx context.Context, o options) error {
 		}
 		err = os.Remove(o.Env)
 	}
-	if stopped := cloud.Stop(); err == nil {
-		err = stopped
-	}
-	return err
+	return errors.Join(err, cloud.Stop())
 }
 
-// pushedBytes returns how many bytes were pushed to Daytona's registry.
+// pushedBytes returns the number of bytes pushed to Daytona's registry.
 func pushedBytes(cloud *localcloud.Cloud) int64 {
 	var sum int64
 	for _, request := range cloud.Daytona.Requests() {
@@ -95,14 +93,14 @@ func pushedBytes(cloud *localcloud.Cloud) int64 {
 	return sum
 }
 
-// writeEnv writes the file atomically, because a script that waits for it reads it at once. It contains tokens: mode
-// 0600.
+// writeEnv writes the file atomically, because scripts wait for it to appear. It has mode 0600 because it contains
+// tokens.
 func writeEnv(path string, env map[string]string) error {
 	var s strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		fmt.Fprintf(&s, "export %s='%s'\n", name, strings.ReplaceAll(env[name], "'", `'\''`))
 	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".env-") // creates it with mode 0600
+	file, err := os.CreateTemp(filepath.Dir(path), ".env-") // mode 0600
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-// Testdaemons runs a command with a set of daemons for tests, see package testdaemons:
+// Testdaemons starts the daemons of package testdaemons, runs a command, and stops the daemons:
 //
 //	go run ./internal/localcloud/cmd/testdaemons go test ./...
 //
@@ -32,10 +32,10 @@ func main() {
 	os.Exit(code)
 }
 
-// run starts the daemons, runs the command and stops the daemons. The error is about the daemons or about starting the
-// command; a command that fails is only an exit code.
+// run starts the daemons, runs the command and stops the daemons. It returns an error if a daemon or the command cannot
+// be started, or if a daemon cannot be stopped. It reports a command that fails only through its exit code.
 func run(name string, args ...string) (code int, err error) {
-	// Ctrl-C reaches the command, too: it ends by itself, and the daemons are stopped after it.
+	// The terminal also sends Ctrl-C to the command. Wait until the command exits, then stop the daemons.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -60,7 +60,7 @@ func run(name string, args ...string) (code int, err error) {
 	for {
 		select {
 		case s := <-signals:
-			if s == syscall.SIGTERM { // sent to this process alone
+			if s == syscall.SIGTERM { // sent to this process only
 				_ = command.Process.Signal(s)
 			}
 		case err := <-ended:
