@@ -62,10 +62,10 @@ func (t Token) Kind() Kind {
 func (t Token) check() error {
 	switch t.Kind() {
 	case "":
-		return errors.New("invalid token: must have the prefix of a known kind, for example dp.st. or dp.ct.")
+		return errors.New("invalid token: must have the prefix of a known kind, for example dp.st")
 	case Service:
 		if len(t.Access) != 1 || t.Access[0].Config == "" || !strings.HasPrefix(t.Value, "dp.st."+t.Access[0].Config+".") {
-			return errors.New("invalid service token: must have access to one config and the prefix dp.st.CONFIG.")
+			return errors.New("invalid service token: must have access to one config and the prefix dp.st.CONFIG")
 		}
 	}
 	return nil
