@@ -295,6 +295,30 @@ func TestCheckouts(t *testing.T) {
 	assertRefused(t, Check(t.Context(), event, code), "the directory "+clone+" is a checkout of "+ofFork)
 }
 
+// The base commit of a pull request belongs to the repository, also if no ref of the checkout names it.
+func TestCheckoutOfBaseCommit(t *testing.T) {
+	work := t.TempDir()
+	git(t, work, "init", "--quiet")
+	git(t, work, "commit", "--quiet", "--allow-empty", "--message=base")
+	event := runner.Event{
+		Name: "pull_request_target", Repository: "acme/caller", SHA: eventSHA, Pull: 7, HeadRepository: "evil/caller",
+		BaseSHA: git(t, work, "rev-parse", "HEAD"),
+	}
+	assertRefused(t, Check(t.Context(), event, Code{Dir: work}), "")
+	event.BaseSHA = otherSHA
+	assertRefused(t, Check(t.Context(), event, Code{Dir: work}), "which no branch or tag contains")
+}
+
+// A pull request from a branch of the repository may use any directory of the workspace.
+func TestDirectoriesOfInternalPullRequests(t *testing.T) {
+	event := runner.Event{
+		Name: "pull_request_target", Repository: "acme/caller", SHA: eventSHA, Pull: 7, HeadRepository: "acme/caller",
+	}
+	assertRefused(t, Check(t.Context(), event, Code{Dir: t.TempDir()}), "")
+	event.HeadRepository = "evil/caller"
+	assertRefused(t, Check(t.Context(), event, Code{Dir: t.TempDir()}), "not a git checkout")
+}
+
 func atWork(work string, paths []string) (list []string) {
 	for _, path := range paths {
 		list = append(list, strings.ReplaceAll(path, "WORK", work))
