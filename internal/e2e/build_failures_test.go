@@ -208,7 +208,7 @@ func TestDepotRetries(t *testing.T) {
 		{Method: "CreateBuild", Times: 1, Code: connect.CodeResourceExhausted, Message: "moment"},
 		{Method: "CreateBuild", Times: 1, Status: 502, Body: "<html>"},
 		{Method: "GetBuildKitConnection", Times: 2, Code: connect.CodeInternal, Message: "moment"},
-		{Method: "ReportBuildHealth", Code: connect.CodeInternal, Message: "for ever"},
+		{Method: "ReportBuildHealth", Code: connect.CodeInternal, Message: "always"},
 		{Method: "FinishBuild", Times: 1, Code: connect.CodeUnavailable, Message: "moment"},
 	} {
 		t.Run(fault.Method+" "+fault.Message, func(t *testing.T) {

@@ -29,7 +29,7 @@ func Files(root string) ([]string, error) {
 
 var codeBlock = regexp.MustCompile("(?ms)^```([a-z ]*)\n(.*?)^```$")
 
-// CodeBlocks returns the fenced code blocks of a file whose info string is language.
+// CodeBlocks returns the fenced code blocks of a file in one language, the info string of the block.
 func CodeBlocks(file, language string) ([]string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

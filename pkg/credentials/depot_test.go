@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// startDepot starts a Depot API whose project "sandbox" trusts org/sandbox-actions.
+// startDepot starts a Depot API with a project "sandbox" that trusts org/sandbox-actions.
 func startDepot(t *testing.T) *depotapi.Server {
 	t.Helper()
 	s, err := depotapi.Start(depotapi.Options{

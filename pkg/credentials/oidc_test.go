@@ -39,7 +39,7 @@ func oidcServer(t *testing.T, answers ...http.HandlerFunc) (address string, requ
 	t.Helper()
 	requests = &atomic.Int32{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/token" { // from another process whose server used this port before
+		if r.URL.Path != "/token" { // from a client of another server that used this port before
 			http.NotFound(w, r)
 			return
 		}

@@ -283,7 +283,7 @@ func TestCreateCanceled(t *testing.T) {
 	}
 }
 
-// Create also deletes a snapshot whose response arrives after ctx has ended.
+// Create also deletes a snapshot if the response arrives after ctx has ended.
 func TestCreateCanceledWithResponse(t *testing.T) {
 	s := startCloud(t, nil)
 	c := newClient(s, "dtn_all")

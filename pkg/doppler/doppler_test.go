@@ -98,7 +98,7 @@ func checkError(t *testing.T, err error, want string) {
 	}
 }
 
-// requests counts the requests with the method whose path ends in suffix.
+// requests counts the requests with the method and a path that ends in suffix.
 func requests(s *local.Server, method, suffix string) int {
 	n := 0
 	for _, r := range s.Requests() {

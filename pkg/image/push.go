@@ -65,8 +65,8 @@ func (c registryClient) pushIndex(ctx context.Context, reference string, index v
 // sent so far and in total.
 //
 // PushImage retries after broken connections, 429 and 5xx. The error is an [*httpclient.APIError], a [*ReadError] of
-// the image, or the cause of ctx. After an [ErrUnauthorized], call it again with fresh credentials to send what is
-// still missing.
+// the image, or the cause of ctx. After an [ErrUnauthorized], call it again with fresh credentials to send the
+// missing layers.
 func PushImage(
 	ctx context.Context, reference string, image v1.Image, keychain authn.Keychain, progress func(done, total int64),
 ) error {

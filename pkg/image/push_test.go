@@ -439,7 +439,7 @@ type brokenLayer struct {
 func (l brokenLayer) Compressed() (io.ReadCloser, error) { return io.NopCloser(l), nil }
 func (l brokenLayer) Read([]byte) (int, error)           { return 0, l.err }
 
-// If the credentials expire during a push, the same call with fresh ones sends only what is missing.
+// If the credentials expire during a push, the same call with fresh ones sends only the missing layers.
 func TestPushImageResumes(t *testing.T) {
 	w := sharedRegistry(t)
 	image := smallImage(t)

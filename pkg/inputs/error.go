@@ -7,7 +7,7 @@ type Error struct {
 	Input  string // the name in a workflow, for example build_args
 	Line   int    // of the input's text, from 1; 0 for the whole input
 	Value  string // the invalid value; empty if it is missing or may be a secret
-	Reason string // what is wrong with the value, and a correct example
+	Reason string // why the value is invalid, and a correct example
 	Err    error  // the cause; nil if the input itself is invalid
 }
 

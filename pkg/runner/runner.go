@@ -177,7 +177,7 @@ func (r *Runner) Untrusted() io.WriteCloser {
 }
 
 // Output sets an output of the step in GitHub Actions (GITHUB_OUTPUT), or prints name=value to stdout elsewhere. It
-// does not use the library's SetOutput, whose fixed delimiter allows a value to forge other outputs.
+// does not use the library's SetOutput, because a value that contains its fixed delimiter could forge other outputs.
 func (r *Runner) Output(name, value string) error {
 	value = r.Redact(value)
 	path := r.getenv("GITHUB_OUTPUT")

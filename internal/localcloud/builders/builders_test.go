@@ -367,7 +367,7 @@ func TestStopEndsContainers(t *testing.T) {
 	}
 }
 
-// running returns the PIDs of container processes whose root is below the daemon's directory.
+// running returns the PIDs of container processes with a root below the daemon's directory.
 func running(t *testing.T, m *machine) []string {
 	t.Helper()
 	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
