@@ -3,7 +3,6 @@
 package commands
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -145,9 +143,13 @@ func (c clone) bash(ctx context.Context, script string) *exec.Cmd {
 
 // startCloud starts the local cloud and returns once it has written cloud.env. stop reports the errors that it logged.
 func (c clone) startCloud(ctx context.Context, line string) (stop func() error, err error) {
-	var log safeBuffer
+	log, err := os.Create(filepath.Join(c.home, "cloud.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() // the process has its own descriptor
 	command := c.bash(ctx, line)
-	command.Stdout, command.Stderr = &log, &log
+	command.Stdout, command.Stderr = log, log
 	if err := command.Start(); err != nil {
 		return nil, err
 	}
@@ -159,34 +161,18 @@ func (c clone) startCloud(ctx context.Context, line string) (stop func() error, 
 		}
 		select {
 		case err := <-ended:
-			return nil, fmt.Errorf("the local cloud: %w\n%s", err, log.String())
+			text, _ := os.ReadFile(log.Name()) // without the log, the error alone is reported
+			return nil, fmt.Errorf("the local cloud: %w\n%s", err, text)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 	return func() error {
 		_ = syscall.Kill(-command.Process.Pid, syscall.SIGINT)
 		<-ended // go run exits with 1 when it is interrupted
-		if strings.Contains(log.String(), "error") {
-			return fmt.Errorf("the local cloud: %s", log.String())
+		text, err := os.ReadFile(log.Name())
+		if err == nil && strings.Contains(string(text), "error") {
+			err = fmt.Errorf("the local cloud: %s", text)
 		}
-		return nil
+		return err
 	}, nil
-}
-
-// safeBuffer is a buffer that can be read while a process writes to it.
-type safeBuffer struct {
-	mutex  sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	return b.buffer.String()
 }
