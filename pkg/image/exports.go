@@ -23,7 +23,9 @@ type exportPlan struct {
 // of the solve. Other builders need one for each exporter.
 func (r Request) planExports(features capabilities) exportPlan {
 	image := client.ExportEntry{Type: client.ExporterImage, Attrs: r.exporterAttrs()}
-	maps.Copy(image.Attrs, exportLeaseAttrs)
+	if !r.withoutLease {
+		maps.Copy(image.Attrs, exportLeaseAttrs)
+	}
 	outputs, layouts := r.splitOutputs()
 	if features.severalExporters {
 		return exportPlan{first: append(outputs, image), later: layouts}

@@ -55,12 +55,16 @@ type services struct {
 	dir      string
 	state    string // directory of the daemons
 	builders *builders.Builders
-	hub      *httptest.Server // Docker Hub: debian:bookworm-slim, onbuild:1, scanner:1, small:1
-	files    *httptest.Server // /hello.txt
-	git      *httptest.Server // /repo.git
-	commit   string           // SHA of the repository's branch main
-	agent    string           // socket of an SSH agent with one key
-	layout   string           // directory of an OCI layout: small:1
+	old      func() (*builders.Builders, error) // with BuildKit v0.11, started on first use
+	hub      *httptest.Server                   // Docker Hub: debian:bookworm-slim, onbuild:1, scanner:1, small:1
+	files    *httptest.Server                   // /hello.txt
+	git      *httptest.Server                   // /repo.git
+	commit   string                             // SHA of the repository's branch main
+	agent    string                             // socket of an SSH agent with one key
+	layout   string                             // directory of an OCI layout: small:1
+
+	mutex   sync.Mutex
+	started []*builders.Builders
 }
 
 // testRegistry is a registry in this process. The account robot can push below team/; the account reader can only pull.
@@ -169,19 +173,33 @@ func startServices() (_ *services, err error) {
 		rw.Header().Set("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
 		fmt.Fprintln(rw, "hello over HTTP")
 	}))
+	w.old = sync.OnceValues(func() (*builders.Builders, error) {
+		return w.startBuilders(builders.Options{
+			Dir: w.state + "-old", Platforms: []string{amd64}, Version: builders.V011,
+		})
+	})
 	var group errgroup.Group
 	group.Go(w.fillHub)
 	group.Go(w.serveGit)
 	group.Go(w.startAgent)
 	group.Go(func() (err error) {
-		w.builders, err = builders.Start(context.Background(), builders.Options{
-			Dir:      w.state,
-			Mirrors:  map[string]string{"docker.io": host(w.hub)},
-			Insecure: []string{w.registry.Addr},
-		})
+		w.builders, err = w.startBuilders(builders.Options{Dir: w.state})
 		return err
 	})
 	return w, group.Wait()
+}
+
+// startBuilders starts daemons that use the registry and the stand-in of Docker Hub. stop stops them.
+func (w *services) startBuilders(o builders.Options) (*builders.Builders, error) {
+	o.Mirrors = map[string]string{"docker.io": host(w.hub)}
+	o.Insecure = []string{w.registry.Addr}
+	b, err := builders.Start(context.Background(), o)
+	if err == nil {
+		w.mutex.Lock()
+		defer w.mutex.Unlock()
+		w.started = append(w.started, b)
+	}
+	return b, err
 }
 
 func (w *services) stop() (err error) {
@@ -190,8 +208,8 @@ func (w *services) stop() (err error) {
 			s.Close()
 		}
 	}
-	if w.builders != nil {
-		err = errors.Join(err, w.builders.Stop())
+	for _, b := range w.started {
+		err = errors.Join(err, b.Stop())
 	}
 	return errors.Join(err, os.RemoveAll(w.dir))
 }
@@ -342,12 +360,34 @@ func (w *services) startAgent() error {
 // machine connects to the BuildKit daemon of a platform.
 func (w *services) machine(t testing.TB, platform string) *client.Client {
 	t.Helper()
-	c, err := client.New(t.Context(), w.builders.Address(platform))
+	return connect(t, w.builders.Address(platform))
+}
+
+// oldMachine connects to a daemon of BuildKit v0.11 for amd64.
+func (w *services) oldMachine(t testing.TB) *client.Client {
+	t.Helper()
+	b, err := w.old()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return connect(t, b.Address(amd64))
+}
+
+func connect(t testing.TB, address string) *client.Client {
+	t.Helper()
+	c, err := client.New(t.Context(), address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// onBothVersions runs a test with the current BuildKit and with v0.11, which runs one exporter in a solve.
+func onBothVersions(t *testing.T, test func(t *testing.T, w *services, c *client.Client)) {
+	w := sharedServices(t)
+	t.Run("current", func(t *testing.T) { test(t, w, w.machine(t, amd64)) })
+	t.Run("v0.11", func(t *testing.T) { test(t, w, w.oldMachine(t)) })
 }
 
 // emptyMachine starts a BuildKit daemon with an empty cache.
@@ -365,12 +405,7 @@ func (w *services) emptyMachine(t testing.TB) *client.Client {
 			t.Error(err)
 		}
 	})
-	c, err := client.New(t.Context(), b.Address(amd64))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	return connect(t, b.Address(amd64))
 }
 
 // solve builds r and returns the statuses of the build.

@@ -154,6 +154,7 @@ func PushFromBuilder(
 	}
 	again := r.fromCache()
 	again.PushByDigest, again.Outputs, again.Auth, again.LayerDir = false, nil, auth, ""
+	again.withoutLease = true
 	for _, again.Push = range [][]string{nil, references} { // compare first, then push
 		status := make(chan *client.SolveStatus)
 		go drain(status)

@@ -25,7 +25,7 @@ type NotPushedError struct{ Reference string }
 
 func (e *NotPushedError) Error() string {
 	return fmt.Sprintf(
-		"push %s: the builder did not confirm the push (use a builder with BuildKit v0.11 or newer)", e.Reference,
+		"push %s: the builder did not confirm the push (run again; if it happens again, update the builder)", e.Reference,
 	)
 }
 

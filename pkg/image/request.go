@@ -64,6 +64,8 @@ type Request struct {
 	LayerDir string
 
 	Logf func(format string, args ...any) // reports retries; may be nil
+
+	withoutLease bool // the image is not read after the build
 }
 
 func (r Request) logf(format string, args ...any) {
@@ -90,6 +92,7 @@ func (r Request) hasFixedTime() bool { return r.BuildArgs["SOURCE_DATE_EPOCH"] !
 // exporterAttrs returns the attributes of BuildKit's image exporter.
 func (r Request) exporterAttrs() map[string]string {
 	attrs := r.Compression.exporterAttrs()
+	maps.Copy(attrs, imageVersionAttrs)
 	maps.Copy(attrs, r.Annotations)
 	if r.hasFixedTime() { // only then, because the builder rewrites each layer; BuildKit before v0.13 ignores it
 		attrs[string(exptypes.OptKeyRewriteTimestamp)] = "true"
