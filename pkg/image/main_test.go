@@ -56,6 +56,7 @@ type services struct {
 	state    string // directory of the daemons
 	builders *builders.Builders
 	old      func() (*builders.Builders, error) // with BuildKit v0.11, started on first use
+	depot    func() (*builders.Builders, error) // like Depot's fork, started on first use
 	hub      *httptest.Server                   // Docker Hub: debian:bookworm-slim, onbuild:1, scanner:1, small:1
 	files    *httptest.Server                   // /hello.txt
 	git      *httptest.Server                   // /repo.git
@@ -176,6 +177,11 @@ func startServices() (_ *services, err error) {
 	w.old = sync.OnceValues(func() (*builders.Builders, error) {
 		return w.startBuilders(builders.Options{
 			Dir: w.state + "-old", Platforms: []string{amd64}, Version: builders.V011,
+		})
+	})
+	w.depot = sync.OnceValues(func() (*builders.Builders, error) {
+		return w.startBuilders(builders.Options{
+			Dir: w.state + "-depot", Platforms: []string{amd64}, Version: builders.V011, DepotFork: true,
 		})
 	})
 	var group errgroup.Group
@@ -371,6 +377,16 @@ func (w *services) oldMachine(t testing.TB) *client.Client {
 		t.Fatal(err)
 	}
 	return connect(t, b.Address(amd64))
+}
+
+// depotMachine connects to a daemon that behaves like Depot's fork.
+func (w *services) depotMachine(t testing.TB) (*builders.Builders, *client.Client) {
+	t.Helper()
+	b, err := w.depot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, connect(t, b.Address(amd64))
 }
 
 func connect(t testing.TB, address string) *client.Client {

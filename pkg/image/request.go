@@ -93,6 +93,8 @@ func (r Request) hasFixedTime() bool { return r.BuildArgs["SOURCE_DATE_EPOCH"] !
 func (r Request) exporterAttrs() map[string]string {
 	attrs := r.Compression.exporterAttrs()
 	maps.Copy(attrs, imageVersionAttrs)
+	// BuildKit before v0.31 uses Docker's types by default, even for zstd, and OCI's for an image with attestations.
+	attrs[string(exptypes.OptKeyOCITypes)] = "true"
 	maps.Copy(attrs, r.Annotations)
 	if r.hasFixedTime() { // only then, because the builder rewrites each layer; BuildKit before v0.13 ignores it
 		attrs[string(exptypes.OptKeyRewriteTimestamp)] = "true"

@@ -77,7 +77,7 @@ func TestExporterAttrs(t *testing.T) {
 		},
 		{"by digest without a push", Request{PushByDigest: true}, map[string]string{}},
 	} {
-		test.want["depot.export.image.version"] = "2"
+		test.want["depot.export.image.version"], test.want["oci-mediatypes"] = "2", "true"
 		if got := test.request.exporterAttrs(); !maps.Equal(got, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, got, test.want)
 		}

@@ -36,6 +36,8 @@ type Options struct {
 	Version Version
 	// Program is the path of another buildkitd.
 	Program string
+	// DepotFork adds export leases and garbage collection as in Depot's fork of BuildKit.
+	DepotFork bool
 }
 
 // Version is a version of BuildKit that scripts/setup.sh test builds.
@@ -112,6 +114,10 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 			dir:      filepath.Join(dir, name),
 			socket:   filepath.Join(sockets, name+".sock"),
 		}
+		m.daemonSocket = m.socket
+		if o.DepotFork {
+			m.daemonSocket = filepath.Join(sockets, name+"-daemon.sock")
+		}
 		b.machines[platform] = m
 		group.Go(func() error { return m.start(starting, program, o) })
 	}
@@ -144,6 +150,26 @@ func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, e
 		delete(b.connections, c)
 	}
 	return c, nil
+}
+
+// ExportLeases returns the IDs of the export leases that clients have requested and not deleted, with
+// [Options.DepotFork].
+func (b *Builders) ExportLeases() []string {
+	var ids []string
+	for _, m := range b.machines {
+		if m.fork != nil {
+			ids = append(ids, m.fork.heldLeases()...)
+		}
+	}
+	return ids
+}
+
+// FailSolves makes the next solves of a platform's machine fail with these messages, with [Options.DepotFork].
+func (b *Builders) FailSolves(platform string, messages ...string) {
+	f := b.machines[platform].fork
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.failures = append(f.failures, messages...)
 }
 
 // Tap copies the decrypted data that clients send to the daemons to w. It affects connections opened after the call. w

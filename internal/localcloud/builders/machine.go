@@ -19,7 +19,9 @@ import (
 
 // machine is the BuildKit daemon of one platform.
 type machine struct {
-	platform, dir, socket string
+	platform, dir, socket string // clients use the socket
+	daemonSocket          string // that of the daemon; the same without a fork
+	fork                  *fork  // may be nil
 
 	process *os.Process
 	ended   chan struct{} // closed when the process has exited
@@ -68,13 +70,17 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 	if err := <-started; err != nil {
 		return fmt.Errorf("builders: start %s: %w", program, err)
 	}
-	return m.waitUntilReady(ctx, logFile)
+	if err := m.waitUntilReady(ctx, logFile); err != nil || !o.DepotFork {
+		return err
+	}
+	m.fork, err = startFork(m.socket, "unix://"+m.daemonSocket)
+	return err
 }
 
 func (m *machine) waitUntilReady(ctx context.Context, logFile string) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	c, err := client.New(ctx, "unix://"+m.socket)
+	c, err := client.New(ctx, "unix://"+m.daemonSocket)
 	if err != nil {
 		return fmt.Errorf("builders: %w", err)
 	}
@@ -99,6 +105,10 @@ func (m *machine) stop() error {
 	if m.process == nil {
 		return nil
 	}
+	var err error
+	if m.fork != nil {
+		err = m.fork.stop()
+	}
 	_ = m.process.Signal(syscall.SIGTERM)
 	select {
 	case <-m.ended:
@@ -106,7 +116,7 @@ func (m *machine) stop() error {
 		_ = m.process.Kill()
 		<-m.ended
 	}
-	return errors.Join(m.removeContainers(), m.removeMounts())
+	return errors.Join(err, m.removeContainers(), m.removeMounts())
 }
 
 // removeContainers removes containers that outlived the daemon: those with a bundle below its directory.
@@ -165,7 +175,7 @@ func configuration(m *machine, o Options) string {
 	fmt.Fprintf(&s, "root = %q\n", filepath.Join(m.dir, "root"))
 	// Depot allows both entitlements.
 	fmt.Fprintf(&s, "insecure-entitlements = [%q, %q]\n", "network.host", "security.insecure")
-	fmt.Fprintf(&s, "[grpc]\n  address = [%q]\n", "unix://"+m.socket)
+	fmt.Fprintf(&s, "[grpc]\n  address = [%q]\n", "unix://"+m.daemonSocket)
 	// All daemons on a host default to the same path, so a second daemon would exit.
 	fmt.Fprintf(&s, "[otel]\n  socketPath = %q\n", strings.TrimSuffix(m.socket, ".sock")+"-otel.sock")
 	fmt.Fprintf(&s, "[worker.containerd]\n  enabled = false\n")
