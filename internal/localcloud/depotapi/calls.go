@@ -20,7 +20,7 @@ type Call struct {
 	BuildID  string
 	Platform string // linux/amd64
 
-	Tags             []string // options of CreateBuild, like the next three
+	Tags, SaveTags   []string // options of CreateBuild, like the next three
 	Push, Load, Save bool
 
 	State       string // of GetBuildKitConnection: pending or active

@@ -37,8 +37,8 @@ type Options struct {
 	Wait time.Duration
 	// Lifetime is the lifetime of a build's certificates. Default: 10 minutes.
 	Lifetime time.Duration
-	// Limit is the maximum duration of a build. Responses to health reports contain the resulting deadline. 0 means no
-	// limit.
+	// Limit is the maximum duration of a build. Answers to health reports contain the resulting time, after which the
+	// client must cancel the build: see Server.Cancel. 0 means no limit.
 	Limit time.Duration
 }
 
@@ -57,7 +57,7 @@ type Machines interface {
 
 // Registry stores saved images as HOST/PROJECT:BUILD. The user name is always x-token.
 type Registry struct {
-	Host string // host:port; "" means that the organization has no registry
+	Host string // host:port, such as ORGANIZATION.registry.depot.dev; "" means that the organization has no registry
 	// Credential returns a password that can pull from a project's repository and, if push is set, push to it.
 	Credential func(project string, push bool) (password string, err error)
 }
