@@ -120,8 +120,8 @@ func builderRequest(spec inputs.BuildSpec) builder.Request {
 	}
 }
 
-// release releases the builder, reports the result of the build, err, to Depot, and returns it. If Depot has canceled the
-// build, it returns that error instead.
+// release releases the builder, reports the result of the build, err, to Depot, and returns it. If Depot has canceled
+// the build, it returns that error instead.
 func release(ctx context.Context, job job, lease *builder.Lease, err error) error {
 	outcome := err
 	switch {

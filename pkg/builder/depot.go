@@ -23,7 +23,7 @@ import (
 type Depot struct {
 	Project string // "" with a project token, which implies the project
 	Token   func(context.Context) (string, error)
-	BuildID string                           // attach to this build instead of creating one, with its build token; may be ""
+	BuildID string                           // existing build to attach to, with its build token; "" creates a build
 	APIURL  string                           // "" means https://api.depot.dev
 	Logf    func(format string, args ...any) // logs long waits and failed reports; may be nil
 	Mask    func(secret string)              // called with each secret before its first use; may be nil

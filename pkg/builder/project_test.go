@@ -102,12 +102,17 @@ func TestFindProjectInDirectories(t *testing.T) {
 		want  string // ID, or the prefix of the error
 		log   string // substring
 	}{
-		{"below the root", map[string]string{"apps/api/depot.json": "id: api"}, []string{"apps/api/docker", "apps/api"}, "api", ""},
+		{
+			"below the root", map[string]string{"apps/api/depot.json": "id: api"}, []string{"apps/api/docker", "apps/api"},
+			"api", "",
+		},
 		{"second directory", map[string]string{"apps/api/depot.json": "id: api"}, []string{"docker", "apps/api"}, "api", ""},
 		{"directory is missing", map[string]string{"depot.json": "id: root"}, []string{"apps/api"}, "root", ""},
 		{
 			"first directory wins", map[string]string{"depot.json": "id: root", "apps/api/depot.json": "id: api"},
-			[]string{"docker", "apps/api"}, "root", `Using the Depot project root of "DIR/depot.json"; "DIR/apps/api/depot.json" names api`,
+			[]string{
+				"docker", "apps/api",
+			}, "root", `Using the Depot project root of "DIR/depot.json"; "DIR/apps/api/depot.json" names api`,
 		},
 		{
 			"same project twice", map[string]string{"depot.json": "id: api", "apps/api/depot.json": "id: api"},

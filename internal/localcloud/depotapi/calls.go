@@ -24,6 +24,7 @@ type Call struct {
 	Push, Load, Save bool
 
 	State       string // of GetBuildKitConnection: pending or active
+	Attempt     string // of a claim: the attempt of the workflow run
 	Result      string // of FinishBuild: success, error or canceled
 	ResultError string // the error that FinishBuild reports
 }

@@ -441,7 +441,8 @@ func pull(t *testing.T, s *Server, method, token string, request fields) (fields
 }
 
 func TestForkChallenge(t *testing.T) {
-	s := start(t, Options{})
+	shown := map[string]bool{}
+	s := start(t, Options{LogInterval: time.Nanosecond, FindInLog: func(code string) bool { return shown[code] }})
 	post := func(url, body string) (int, string) {
 		t.Helper()
 		response, err := http.Post(url, "application/json", strings.NewReader(body))
@@ -455,45 +456,63 @@ func TestForkChallenge(t *testing.T) {
 		}
 		return response.StatusCode, string(data)
 	}
-	claim := func(aud, event, repo, run string) string {
-		data, _ := json.Marshal(map[string]string{"aud": aud, "eventName": event, "repo": repo, "runID": run})
+	claim := func(aud, event, repo, run, attempt string) string {
+		data, _ := json.Marshal(map[string]string{
+			"aud": aud, "eventName": event, "repo": repo, "runID": run, "attempt": attempt,
+		})
 		return string(data)
 	}
+	if status, body := post(s.ClaimURL(), "not JSON"); status != 500 || !strings.Contains(body, `"error":`) {
+		t.Errorf("not JSON: %d %s", status, body)
+	}
 	for _, invalid := range []string{
-		"not JSON",
-		claim("https://github.com", "pull_request", "org/sandbox-actions", "1"),
-		claim(Audience, "push", "org/sandbox-actions", "1"),
-		claim(Audience, "pull_request", "", "1"),
-		claim(Audience, "pull_request", "org/sandbox-actions", ""),
+		claim(Audience, "push", "org/sandbox-actions", "1", "1"),
+		claim(Audience, "pull_request", "sandbox-actions", "1", "1"),
+		claim(Audience, "pull_request", "org/sandbox-actions", "", "1"),
+		claim(Audience, "pull_request", "org/sandbox-actions", "one", "1"),
+		claim(Audience, "pull_request", "org/sandbox-actions", "1", ""),
 	} {
 		if status, body := post(s.ClaimURL(), invalid); status != 400 || !strings.Contains(body, `"error":`) {
 			t.Errorf("%s: %d %s", invalid, status, body)
 		}
 	}
-	for repository, want := range map[string]string{"org/sandbox-actions": "ok", "org/other": "permission_denied"} {
-		status, body := post(s.ClaimURL(), claim(Audience, "pull_request", repository, "1"))
+	for _, test := range []struct{ aud, repository, want string }{
+		{Audience, "org/sandbox-actions", "ok"},
+		{Audience, "org/other", "permission_denied"},
+		{"https://github.com", "org/sandbox-actions", "unauthenticated"},
+	} {
 		var challenge struct{ ChallengeCode, ExchangeURL string }
-		if err := json.Unmarshal([]byte(body), &challenge); status != 200 || err != nil || challenge.ChallengeCode == "" {
-			t.Fatalf("claim: %d %s", status, body)
-		}
-		for range exchangeAfter {
-			if status, body := post(challenge.ExchangeURL, ""); status != 403 {
-				t.Errorf("early exchange: %d %s", status, body)
+		for _, isShown := range []bool{false, true} {
+			status, body := post(s.ClaimURL(), claim(test.aud, "pull_request", test.repository, "1", "2"))
+			if err := json.Unmarshal([]byte(body), &challenge); status != 200 || err != nil || challenge.ChallengeCode == "" {
+				t.Fatalf("claim: %d %s", status, body)
+			}
+			if shown[challenge.ChallengeCode] = isShown; isShown {
+				break
+			}
+			for _, want := range []string{"no validated jobs", "challenge already used or not found"} {
+				shown[challenge.ChallengeCode] = want != "no validated jobs" // too late
+				if status, body := post(challenge.ExchangeURL, ""); status != 500 || !strings.Contains(body, want) {
+					t.Errorf("code that is not in the log: %d %s, want %s", status, body, want)
+				}
 			}
 		}
 		status, token := post(challenge.ExchangeURL, "")
 		if status != 200 {
 			t.Fatalf("exchange: %d %s", status, token)
 		}
+		if status, body := post(challenge.ExchangeURL, ""); status != 500 {
+			t.Errorf("second exchange: %d %s", status, body)
+		}
 		_, err := service(
 			s,
 			token,
 		).CreateBuild(t.Context(), connect.NewRequest(&cliv1.CreateBuildRequest{ProjectId: "sandbox"}))
-		if got := code(err); got != want {
-			t.Errorf("%s: %s, want %s", repository, got, want)
+		if got := code(err); got != test.want {
+			t.Errorf("%+v: %s", test, got)
 		}
 	}
-	if status, _ := post(s.URL()+exchangePath+"unknown", ""); status != 404 {
+	if status, _ := post(s.URL()+exchangePath+"unknown", ""); status != 500 {
 		t.Errorf("unknown challenge: %d", status)
 	}
 }
