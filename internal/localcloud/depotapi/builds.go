@@ -139,6 +139,18 @@ func (s *Server) Cancel(buildID string) {
 	s.builds[buildID].cancelsAt = time.Now().Add(-time.Second)
 }
 
+// LoseMachines breaks the connections to a build's machines, which accept no others. The build remains.
+func (s *Server) LoseMachines(buildID string) error {
+	s.mutex.Lock()
+	connections := slices.Collect(maps.Values(s.builds[buildID].connections))
+	s.mutex.Unlock()
+	var err error
+	for _, c := range connections {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
+
 // GetBuildKitConnection returns a connection to a platform's machine: first pending, then active.
 func (b *buildService) GetBuildKitConnection(
 	ctx context.Context,
