@@ -2,6 +2,7 @@ package actions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runner"
 )
 
 // builtImage is an image in a builder's content store. It can be read until its lease is released.
@@ -66,29 +68,49 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 	if err != nil {
 		return built, err
 	}
+	warnUnsupported(job, results)
 	digest, err := pushIndex(ctx, spec, lease, results, registryAuth(job, lease))
 	if err != nil {
 		return built, err
 	}
+	if err := checkPushes(ctx, job, pushReferences(spec, lease), digest, registryAuth(job, lease)); err != nil {
+		return builtImage{}, err
+	}
 	loaded := results[max(0, slices.Index(spec.Platforms, session.LoadPlatform))]
-	return builtImage{source, lease, requests, results, loaded, stats, digest}, nil
+	return builtImage{source, lease, requests, results, loaded, stats, digest.String()}, nil
+}
+
+// checkPushes checks that the registries have the image. A registry that only the builder can reach is not an error.
+func checkPushes(ctx context.Context, job job, references []string, digest v1.Hash, auth image.Auth) error {
+	var checks errgroup.Group
+	for _, reference := range references {
+		checks.Go(func() error {
+			defer startActivity(ctx, "the registry to confirm %s", reference)()
+			err := image.CheckPushed(ctx, reference, digest, auth)
+			if errors.Is(err, image.ErrUnreachable) {
+				job.Runner.Warning(runner.Annotation{Message: err.Error()})
+				return nil
+			}
+			return err
+		})
+	}
+	return checks.Wait()
 }
 
 // pushIndex pushes an index of the platforms' images to each reference and returns its digest. BuildKit has already
 // pushed the images: by digest if there are several platforms, and by tag if there is one, which needs no index.
 func pushIndex(
 	ctx context.Context, spec inputs.BuildSpec, lease *builder.Lease, results []*image.Result, auth image.Auth,
-) (digest string, err error) {
+) (digest v1.Hash, err error) {
 	if len(results) == 1 {
-		return results[0].Digest.String(), nil
+		return results[0].Digest, nil
 	}
 	index, err := image.JoinPlatforms(results, spec.IndexAnnotations())
-	var hash v1.Hash
 	if err == nil {
-		hash, err = index.Digest()
+		digest, err = index.Digest()
 	}
 	if err != nil {
-		return "", fmt.Errorf("create the index of %s: %w", strings.Join(spec.Platforms, " and "), err)
+		return v1.Hash{}, fmt.Errorf("create the index of %s: %w", strings.Join(spec.Platforms, " and "), err)
 	}
 	var pushes errgroup.Group
 	for _, reference := range pushReferences(spec, lease) {
@@ -97,7 +119,7 @@ func pushIndex(
 			return image.PushIndex(ctx, reference, index, auth)
 		})
 	}
-	return hash.String(), pushes.Wait()
+	return digest, pushes.Wait()
 }
 
 // loadImage loads an image into the engine and tags it with name.

@@ -37,6 +37,7 @@ func buildRequests(
 		r.SharedKey = sharedKey(spec, source, platform)
 		r.Secrets = secrets
 		r.Auth = registryAuth(job, lease)
+		r.Logf = job.Runner.Infof
 		r.Annotations = spec.Annotations(platform)
 		r.Compression = compression(spec, session.Engine)
 		r.Push = pushReferences(spec, lease)

@@ -115,6 +115,19 @@ func annotate(job job, err error, warnings []image.Warning, dockerfile string) {
 	}
 }
 
+// warnUnsupported adds an annotation for each part of the requests that a builder does not support.
+func warnUnsupported(job job, results []*image.Result) {
+	warned := map[string]bool{}
+	for _, r := range results {
+		for _, message := range r.Unsupported {
+			if !warned[message] {
+				warned[message] = true
+				job.Runner.Warning(runner.Annotation{Title: "Builder", Message: message})
+			}
+		}
+	}
+}
+
 // writeUntrusted writes text from a service or a build to the log, without letting it issue workflow commands.
 func writeUntrusted(r *runner.Runner, text string) {
 	out := r.Untrusted()
