@@ -70,7 +70,7 @@ func TestBuildIsCanceledOnDepot(t *testing.T) {
 	}
 }
 
-// A machine that is lost is replaced once, unless the build publishes its result.
+// A machine that is lost is replaced once, unless the platforms of an image are pushed independently.
 func TestMachineIsLost(t *testing.T) {
 	e := setup(t)
 	for _, test := range []struct {
@@ -81,18 +81,22 @@ func TestMachineIsLost(t *testing.T) {
 	}{
 		{"loaded", values{"load": "true"}, []string{"error", "success"}, ""},
 		{
-			"pushed", values{"load": "false", "push": e.Registry.Addr + "/lost/app:1"}, []string{"error"},
-			`^error: lost the connection to the machine for linux/amd64 at `,
+			"pushed", values{"load": "false", "push": e.Registry.Addr + "/team/lost:1"},
+			[]string{"error", "success"}, "",
+		},
+		{
+			"two platforms pushed", values{
+				"load": "false", "push": e.Registry.Addr + "/team/lost:2", "platform": "linux/amd64,linux/arm64",
+			}, []string{"error"}, `^error: lost the connection to the machine for linux/a\w+64 at `,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var requests atomic.Int32
-			requested := make(chan struct{})
+			var lost atomic.Bool
+			requested := make(chan struct{}, 10)
 			files := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if requests.Add(1) == 1 {
-					close(requested)
+				if !lost.Load() {
+					requested <- struct{}{}
 					<-r.Context().Done()
-					return
 				}
 				_, _ = fmt.Fprint(w, "content")
 			}))
@@ -100,13 +104,14 @@ func TestMachineIsLost(t *testing.T) {
 			before := len(e.Depot.Calls())
 			r := e.run(t, invocation{
 				dockerfile: "FROM scratch\nADD " + files.URL + "/file /file\n",
-				inputs:     test.inputs,
+				inputs:     test.inputs, env: values{"HOME": e.login(t)},
 				onStart: func(int, *safeBuffer) {
 					select {
 					case <-requested:
 					case <-time.After(time.Minute):
 						t.Fatal("timed out waiting for the build")
 					}
+					lost.Store(true)
 					if err := e.Depot.LoseMachines(e.createdBuild(t, before)); err != nil {
 						t.Error(err)
 					}
