@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/pkg/builder"
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/image"
@@ -120,5 +121,27 @@ func TestCanBuildAgain(t *testing.T) {
 		if got := canBuildAgain(job, test.spec, test.err); got != test.want {
 			t.Errorf("%s: got %t", test.name, got)
 		}
+	}
+}
+
+// A flow that succeeds although Depot has canceled the build must not publish its results.
+func TestReleaseOfCanceledBuild(t *testing.T) {
+	s, err := depotapi.Start(depotapi.Options{Projects: []depotapi.Project{{ID: "sandbox", Tokens: []string{"token"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	job, _, _ := testJob(t, map[string]string{"DEPOT_API_URL": s.URL(), "DEPOT_TOKEN": "token"})
+	lease, err := depot(job, inputs.BuildSpec{}, credentials.Doppler{}, "sandbox").Acquire(t.Context(), builder.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Cancel(lease.ID)
+	canceled := (*builder.CanceledError)(nil)
+	if _, err := lease.Machine(t.Context(), "linux/amd64"); !errors.As(err, &canceled) {
+		t.Fatalf("got %v", err)
+	}
+	if err := release(t.Context(), job, lease, nil); !errors.Is(err, canceled) {
+		t.Errorf("released with %v", err)
 	}
 }
