@@ -35,23 +35,25 @@ func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session s
 	if err != nil {
 		return builtImage{}, err
 	}
-	defer func() { release(ctx, job, built.Lease, err) }()
+	defer func() { err = release(ctx, job, built.Lease, err) }()
 	if spec.Load {
 		err = loadImage(ctx, job, session.Engine, spec.ImageName, built.Loaded.Image)
+		err = built.Lease.Explain(session.LoadPlatform, err)
 	}
 	return built, err
 }
 
-// buildImage builds the image for every platform and pushes it to the references of the input push. The caller must
-// release the lease.
-func buildImage(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
+// buildOnLease acquires a lease, builds the image for every platform and pushes it to the references of the input push.
+// The caller must release the lease. With an error, only the source is set, if it was fetched.
+func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
 	source, lease, err := acquire(ctx, job, spec, session)
 	if err != nil {
 		return builtImage{}, err
 	}
+	built := builtImage{Source: source}
 	defer func() {
 		if err != nil {
-			release(ctx, job, lease, err)
+			err = release(ctx, job, lease, err)
 		}
 	}()
 	if lease.URL != "" {
@@ -59,17 +61,17 @@ func buildImage(ctx context.Context, job job, spec inputs.BuildSpec, session ses
 	}
 	requests, err := buildRequests(job, spec, session, source, lease)
 	if err != nil {
-		return builtImage{}, err
+		return built, err
 	}
 	results, stats, err := solve(ctx, job, lease, requests)
 	annotate(job, err, stats.Warnings, relativeTo(source.Paths.Dockerfile, source.Tree.Dir, job.Dir))
 	if err != nil {
-		return builtImage{}, err
+		return built, err
 	}
 	warnUnsupported(job, results)
 	digest, err := pushIndex(ctx, spec, lease, results, registryAuth(job, lease))
 	if err != nil {
-		return builtImage{}, err
+		return built, err
 	}
 	if err := checkPushes(ctx, job, pushReferences(spec, lease), digest, registryAuth(job, lease)); err != nil {
 		return builtImage{}, err

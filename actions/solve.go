@@ -75,7 +75,8 @@ func solvePlatform(
 		close(status)
 		return nil, err
 	}
-	return image.Solve(ctx, machine, request, status)
+	result, err := image.Solve(ctx, machine, request, status)
+	return result, lease.Explain(request.Platform, err)
 }
 
 // display returns the display of a build's progress: groups in the Actions log, a terminal display, or plain lines.

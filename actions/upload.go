@@ -43,7 +43,7 @@ func uploadImage(
 	if err != nil {
 		return imageUpload{}, err
 	}
-	defer func() { release(ctx, job, built.Lease, err) }()
+	defer func() { err = release(ctx, job, built.Lease, err) }()
 	outputs, err := buildOutputs(spec.BuildSpec, built)
 	if err != nil {
 		return imageUpload{}, err

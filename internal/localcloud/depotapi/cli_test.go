@@ -333,7 +333,7 @@ func buildWithOurs(t *testing.T, dir string, getenv func(string) string, argumen
 	if err != nil {
 		t.Fatal(err)
 	}
-	project, err := builder.FindProject(dir, getenv)
+	project, err := builder.FindProject(getenv, t.Logf, dir)
 	if err != nil && !errors.Is(err, builder.ErrNoProject) { // the token may identify the project
 		return err
 	}
