@@ -76,7 +76,11 @@ func solvePlatform(
 		return nil, err
 	}
 	result, err := image.Solve(ctx, machine, request, status)
-	return result, lease.Explain(request.Platform, err)
+	if err != nil {
+		return nil, lease.Explain(request.Platform, err)
+	}
+	lease.DeleteOnRelease(request.Platform, result.ExportLease)
+	return result, nil
 }
 
 // display returns the display of a build's progress: groups in the Actions log, a terminal display, or plain lines.

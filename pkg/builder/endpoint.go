@@ -164,7 +164,8 @@ func (e *endpoint) attempt(ctx context.Context, policy ConnectPolicy) (connectio
 		client.WithGRPCDialOption(grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: policy.PingAfter, Timeout: policy.PingTimeout,
 		})),
-		client.WithGRPCDialOption(grpc.WithIdleTimeout(0))) // so that only a failure closes the connection
+		client.WithGRPCDialOption(grpc.WithIdleTimeout(0)), // so that only a failure closes the connection
+		client.WithGRPCDialOption(grpc.WithChainUnaryInterceptor(observed.intercept)))
 	if err != nil {
 		return connection{}, backoff.Permanent(err)
 	}
@@ -203,6 +204,7 @@ type link struct {
 	err         error // of the latest dial or TLS alert
 	established bool  // the daemon has answered
 	broken      bool  // the connection was closed after that
+	grpc        *grpc.ClientConn
 }
 
 func (l *link) set(err error) {

@@ -59,7 +59,8 @@ type Lease struct {
 type machine struct {
 	done chan struct{} // closed when connection or err is set
 	connection
-	err error
+	err          error
+	exportLeases []string // to be deleted by Release
 }
 
 func newLease(ctx context.Context) *Lease {
@@ -139,6 +140,7 @@ func (l *Lease) Explain(platform string, err error) error {
 // regardless of the machines' state. Later calls do nothing.
 func (l *Lease) Release(outcome error) {
 	l.release.Do(func() {
+		l.deleteExportLeases()
 		l.mu.Lock()
 		l.cancel(ErrReleased) // no connection starts after this
 		l.mu.Unlock()

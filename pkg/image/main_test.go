@@ -56,7 +56,6 @@ type services struct {
 	state    string // directory of the daemons
 	builders *builders.Builders
 	old      func() (*builders.Builders, error) // with BuildKit v0.11, started on first use
-	depot    func() (*builders.Builders, error) // like Depot's fork, started on first use
 	hub      *httptest.Server                   // Docker Hub: debian:bookworm-slim, onbuild:1, scanner:1, small:1
 	files    *httptest.Server                   // /hello.txt
 	git      *httptest.Server                   // /repo.git
@@ -177,11 +176,6 @@ func startServices() (_ *services, err error) {
 	w.old = sync.OnceValues(func() (*builders.Builders, error) {
 		return w.startBuilders(builders.Options{
 			Dir: w.state + "-old", Platforms: []string{amd64}, Version: builders.V011,
-		})
-	})
-	w.depot = sync.OnceValues(func() (*builders.Builders, error) {
-		return w.startBuilders(builders.Options{
-			Dir: w.state + "-depot", Platforms: []string{amd64}, Version: builders.V011, DepotFork: true,
 		})
 	})
 	var group errgroup.Group
@@ -379,14 +373,27 @@ func (w *services) oldMachine(t testing.TB) *client.Client {
 	return connect(t, b.Address(amd64))
 }
 
-// depotMachine connects to a daemon that behaves like Depot's fork.
+// depotMachine connects to a daemon of BuildKit v0.11 for amd64 that behaves like one of Depot's.
 func (w *services) depotMachine(t testing.TB) (*builders.Builders, *client.Client) {
 	t.Helper()
-	b, err := w.depot()
+	b, err := w.old()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b, connect(t, b.Address(amd64))
+	connection, err := b.Open(amd64, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	dir := writeFiles(t, map[string]string{"ca": connection.CACert, "cert": connection.Cert, "key": connection.Key})
+	c, err := client.New(t.Context(), connection.Endpoint,
+		client.WithServerConfig(connection.ServerName, filepath.Join(dir, "ca")),
+		client.WithCredentials(filepath.Join(dir, "cert"), filepath.Join(dir, "key")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return b, c
 }
 
 func connect(t testing.TB, address string) *client.Client {

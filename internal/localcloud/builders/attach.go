@@ -1,6 +1,7 @@
 package builders
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -15,7 +16,11 @@ func Attach(addresses map[string]string) (*Builders, error) {
 		if !ok {
 			return nil, fmt.Errorf("builders: attach to %s: address %q must begin with unix://", platform, address)
 		}
-		b.machines[platform] = &machine{platform: platform, socket: socket}
+		fork, err := startFork(address)
+		if err != nil {
+			return nil, errors.Join(err, b.Stop())
+		}
+		b.machines[platform] = &machine{platform: platform, socket: socket, fork: fork}
 	}
 	return b, nil
 }

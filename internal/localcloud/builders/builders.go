@@ -36,8 +36,6 @@ type Options struct {
 	Version Version
 	// Program is the path of another buildkitd.
 	Program string
-	// DepotFork adds export leases and garbage collection as in Depot's fork of BuildKit.
-	DepotFork bool
 }
 
 // Version is a version of BuildKit that scripts/setup.sh test builds.
@@ -114,9 +112,8 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 			dir:      filepath.Join(dir, name),
 			socket:   filepath.Join(sockets, name+".sock"),
 		}
-		m.daemonSocket = m.socket
-		if o.DepotFork {
-			m.daemonSocket = filepath.Join(sockets, name+"-daemon.sock")
+		if m.fork, err = startFork("unix://" + m.socket); err != nil {
+			return nil, errors.Join(err, b.Stop())
 		}
 		b.machines[platform] = m
 		group.Go(func() error { return m.start(starting, program, o) })
@@ -127,8 +124,10 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 	return b, nil
 }
 
-// Open opens a loopback TCP listener to a platform's daemon for one build. The listener accepts only this connection's
-// certificates, which are valid for lifetime. The caller must close the connection when the build ends.
+// Open opens a loopback TCP listener to a platform's machine for one build. The listener accepts only this connection's
+// certificates, which are valid for lifetime. The caller must close the connection when the build ends. Through it, the
+// machine behaves like Depot's fork of BuildKit: it removes the manifest of an image after the solve unless the client
+// has requested a lease.
 func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, error) {
 	m := b.machines[platform]
 	if m == nil {
@@ -139,7 +138,7 @@ func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, e
 	if b.stopped {
 		return nil, errors.New("the builders are stopped")
 	}
-	c, err := open(m.socket, b.tap, lifetime)
+	c, err := open(m.fork.dial, b.tap, lifetime)
 	if err != nil {
 		return nil, err
 	}
@@ -152,19 +151,16 @@ func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, e
 	return c, nil
 }
 
-// ExportLeases returns the IDs of the export leases that clients have requested and not deleted, with
-// [Options.DepotFork].
+// ExportLeases returns the IDs of the export leases that clients have requested through connections and not deleted.
 func (b *Builders) ExportLeases() []string {
 	var ids []string
 	for _, m := range b.machines {
-		if m.fork != nil {
-			ids = append(ids, m.fork.heldLeases()...)
-		}
+		ids = append(ids, m.fork.heldLeases()...)
 	}
 	return ids
 }
 
-// FailSolves makes the next solves of a platform's machine fail with these messages, with [Options.DepotFork].
+// FailSolves makes the next solves of a platform fail with these messages, if a client starts them through a connection.
 func (b *Builders) FailSolves(platform string, messages ...string) {
 	f := b.machines[platform].fork
 	f.mutex.Lock()
@@ -205,6 +201,7 @@ func (b *Builders) Stop() error {
 
 	var group errgroup.Group
 	for _, m := range b.machines {
+		m.fork.stop()
 		group.Go(m.stop)
 	}
 	return errors.Join(group.Wait(), os.RemoveAll(b.sockets))

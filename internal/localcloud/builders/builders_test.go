@@ -387,8 +387,7 @@ func running(t *testing.T, m *machine) []string {
 
 func TestConfiguration(t *testing.T) {
 	got := configuration(
-		&machine{platform: "linux/arm64", dir: "/state/linux-arm64", socket: "/s/linux-arm64.sock",
-			daemonSocket: "/s/linux-arm64.sock"},
+		&machine{platform: "linux/arm64", dir: "/state/linux-arm64", socket: "/s/linux-arm64.sock"},
 		Options{
 			Mirrors:  map[string]string{"docker.io": "127.0.0.1:1"},
 			Insecure: []string{"127.0.0.1:2", "127.0.0.1:1"},

@@ -24,9 +24,9 @@ type Connection struct {
 	Cert, Key  string // client certificate and private key
 
 	listener net.Listener
-	socket   string
-	tap      io.Writer // receives what the client sends
-	forget   func()    // removes the connection from its Builders
+	dial     func() (net.Conn, error) // connects to the machine
+	tap      io.Writer                // receives what the client sends
+	forget   func()                   // removes the connection from its Builders
 
 	mutex  sync.Mutex
 	open   map[net.Conn]struct{}
@@ -53,9 +53,9 @@ func (c *Connection) Close() error {
 	return nil
 }
 
-// open listens on loopback and forwards clients that present this connection's certificate to the socket. It copies
-// what they send to tap.
-func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, error) {
+// open listens on loopback and forwards clients that present this connection's certificate. It copies what they send to
+// tap.
+func open(dial func() (net.Conn, error), tap io.Writer, lifetime time.Duration) (*Connection, error) {
 	const serverName = "builder.localcloud"
 	notAfter := time.Now().Add(lifetime)
 	authority, authorityKey, err := certificate(notAfter, x509.Certificate{
@@ -110,7 +110,7 @@ func open(socket string, tap io.Writer, lifetime time.Duration) (*Connection, er
 		Cert:       string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: user.Raw})),
 		Key:        string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
 		listener:   listener,
-		socket:     socket,
+		dial:       dial,
 		tap:        tap,
 		open:       map[net.Conn]struct{}{},
 	}
@@ -173,7 +173,7 @@ func (c *Connection) forward(client *tls.Conn) {
 	}
 	_ = client.SetDeadline(time.Time{})
 
-	daemon, err := net.Dial("unix", c.socket)
+	daemon, err := c.dial()
 	if err != nil {
 		return
 	}

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
@@ -38,8 +39,9 @@ import (
 //   - garbage is collected after each solve: without a lease, clients cannot read the manifest, the config and the index
 //     of an image. Depot's builders collect later, at a time that a client cannot know.
 type fork struct {
-	daemon *grpc.ClientConn
-	server *grpc.Server
+	daemon   *grpc.ClientConn
+	server   *grpc.Server
+	listener *bufconn.Listener
 
 	mutex     sync.Mutex
 	leases    map[string][]string // digests, by lease
@@ -56,28 +58,28 @@ const (
 	maxMessageSize = 16 << 20 // as in BuildKit
 )
 
-// startFork listens on socket and forwards to the daemon at address.
-func startFork(socket, address string) (*fork, error) {
+// startFork serves the connections of dial until stop, and forwards to the daemon at address.
+func startFork(address string) (*fork, error) {
 	daemon, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageSize), grpc.MaxCallSendMsgSize(maxMessageSize)))
 	if err != nil {
 		return nil, fmt.Errorf("builders: %w", err)
 	}
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		_ = daemon.Close()
-		return nil, fmt.Errorf("builders: %w", err)
+	f := &fork{
+		daemon: daemon, listener: bufconn.Listen(1 << 20), leases: map[string][]string{}, collected: map[string]bool{},
 	}
-	f := &fork{daemon: daemon, leases: map[string][]string{}, collected: map[string]bool{}}
 	f.server = grpc.NewServer(grpc.UnknownServiceHandler(f.handle), grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(maxMessageSize), grpc.MaxSendMsgSize(maxMessageSize))
-	go func() { _ = f.server.Serve(listener) }() // until stop
+	go func() { _ = f.server.Serve(f.listener) }()
 	return f, nil
 }
 
-func (f *fork) stop() error {
+// dial opens a connection of a client.
+func (f *fork) dial() (net.Conn, error) { return f.listener.Dial() }
+
+func (f *fork) stop() {
 	f.server.Stop()
-	return f.daemon.Close()
+	_ = f.daemon.Close() // fails only if it is closed
 }
 
 // heldLeases returns the IDs of the leases that no client has deleted.

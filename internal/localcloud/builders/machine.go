@@ -19,9 +19,8 @@ import (
 
 // machine is the BuildKit daemon of one platform.
 type machine struct {
-	platform, dir, socket string // clients use the socket
-	daemonSocket          string // that of the daemon; the same without a fork
-	fork                  *fork  // may be nil
+	platform, dir, socket string
+	fork                  *fork // between connections and the daemon
 
 	process *os.Process
 	ended   chan struct{} // closed when the process has exited
@@ -70,17 +69,13 @@ func (m *machine) start(ctx context.Context, program string, o Options) error {
 	if err := <-started; err != nil {
 		return fmt.Errorf("builders: start %s: %w", program, err)
 	}
-	if err := m.waitUntilReady(ctx, logFile); err != nil || !o.DepotFork {
-		return err
-	}
-	m.fork, err = startFork(m.socket, "unix://"+m.daemonSocket)
-	return err
+	return m.waitUntilReady(ctx, logFile)
 }
 
 func (m *machine) waitUntilReady(ctx context.Context, logFile string) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	c, err := client.New(ctx, "unix://"+m.daemonSocket)
+	c, err := client.New(ctx, "unix://"+m.socket)
 	if err != nil {
 		return fmt.Errorf("builders: %w", err)
 	}
@@ -105,10 +100,6 @@ func (m *machine) stop() error {
 	if m.process == nil {
 		return nil
 	}
-	var err error
-	if m.fork != nil {
-		err = m.fork.stop()
-	}
 	_ = m.process.Signal(syscall.SIGTERM)
 	select {
 	case <-m.ended:
@@ -116,7 +107,7 @@ func (m *machine) stop() error {
 		_ = m.process.Kill()
 		<-m.ended
 	}
-	return errors.Join(err, m.removeContainers(), m.removeMounts())
+	return errors.Join(m.removeContainers(), m.removeMounts())
 }
 
 // removeContainers removes containers that outlived the daemon: those with a bundle below its directory.
@@ -175,7 +166,7 @@ func configuration(m *machine, o Options) string {
 	fmt.Fprintf(&s, "root = %q\n", filepath.Join(m.dir, "root"))
 	// Depot allows both entitlements.
 	fmt.Fprintf(&s, "insecure-entitlements = [%q, %q]\n", "network.host", "security.insecure")
-	fmt.Fprintf(&s, "[grpc]\n  address = [%q]\n", "unix://"+m.daemonSocket)
+	fmt.Fprintf(&s, "[grpc]\n  address = [%q]\n", "unix://"+m.socket)
 	// All daemons on a host default to the same path, so a second daemon would exit.
 	fmt.Fprintf(&s, "[otel]\n  socketPath = %q\n", strings.TrimSuffix(m.socket, ".sock")+"-otel.sock")
 	fmt.Fprintf(&s, "[worker.containerd]\n  enabled = false\n")
