@@ -10,16 +10,20 @@ import (
 )
 
 // Depot's builders collect garbage between a solve and the reads that follow it. Their image exporter can protect the
-// image with a lease, and can return its manifest and config in the response (depot/buildkit ce9540e,
-// exporter/containerimage/export.go, Resolve and Export; depot/lease.go). Depot's CLI uses both (depot/cli b57f518,
-// pkg/load/cli.go). Other builders ignore the attributes.
-var (
-	// imageVersionAttrs select where Depot's exporters return manifest and config: in the response, instead of in
-	// annotations of the image's descriptor, which are part of an index and change its digest.
-	imageVersionAttrs = map[string]string{"depot.export.image.version": "2"}
-	// exportLeaseAttrs request a lease, which expires after an hour.
-	exportLeaseAttrs = map[string]string{"depot.export.lease": "true"}
-)
+// image with a lease, which expires after an hour, and can return its manifest and config in the response
+// (depot/buildkit ce9540e, exporter/containerimage/export.go, Resolve and Export; depot/lease.go). Depot's CLI uses both
+// (depot/cli b57f518, pkg/load/cli.go). Other builders ignore the attributes.
+var exportLeaseAttrs = map[string]string{"depot.export.lease": "true"}
+
+// configAttrs make the manifests and configs of all exporters independent of the builder's version.
+var configAttrs = map[string]string{
+	// Depot's exporters return manifest and config in the response, instead of in annotations of the image's descriptor,
+	// which are part of an index.
+	"depot.export.image.version": "2",
+	// BuildKit before v0.12 adds the sources of the build to the config, even those of an SBOM scanner
+	// (depot/buildkit ce9540e, exporter/containerimage/opts.go; docs/deprecated.md).
+	"buildinfo": "false",
+}
 
 const (
 	exportLeaseKey    = "depot/session.id"      // in the response: the ID of the lease

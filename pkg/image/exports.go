@@ -41,7 +41,7 @@ func (r Request) planExports(features capabilities) exportPlan {
 func (r Request) splitOutputs() (outputs, layouts []client.ExportEntry) {
 	for _, output := range r.Outputs {
 		if output.Type != client.ExporterLocal && output.Type != client.ExporterTar {
-			attrs := maps.Clone(imageVersionAttrs)
+			attrs := maps.Clone(configAttrs)
 			if output.Attrs["compression"] == "" {
 				maps.Copy(attrs, r.Compression.exporterAttrs())
 			}

@@ -27,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"github.com/moby/buildkit/client"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
@@ -556,9 +557,9 @@ func TestCanceledPush(t *testing.T) {
 }
 
 // The builder can push an image after the build, with the same digest.
-func TestPushFromBuilder(t *testing.T) {
-	w := sharedServices(t)
-	c := w.machine(t, amd64)
+func TestPushFromBuilder(t *testing.T) { onBothVersions(t, testPushFromBuilder) }
+
+func testPushFromBuilder(t *testing.T, w *services, c *client.Client) {
 	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM small:1\nCOPY file /\n", "file": "built once\n"})
 	for _, test := range []struct {
 		name   string
@@ -566,7 +567,9 @@ func TestPushFromBuilder(t *testing.T) {
 	}{
 		{"plain", func(*Request) {}},
 		{"without cache", func(r *Request) { r.NoCache = true }},
-		{"with attestations", func(r *Request) { r.Attestations = map[string]string{"provenance": "mode=min"} }},
+		{"with attestations", func(r *Request) {
+			r.Attestations = map[string]string{"provenance": "mode=min", "sbom": "generator=scanner:1"}
+		}},
 		{"uncompressed", func(r *Request) { r.Compression = Uncompressed }},
 	} {
 		t.Run(test.name, func(t *testing.T) {

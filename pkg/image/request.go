@@ -92,7 +92,7 @@ func (r Request) hasFixedTime() bool { return r.BuildArgs["SOURCE_DATE_EPOCH"] !
 // exporterAttrs returns the attributes of BuildKit's image exporter.
 func (r Request) exporterAttrs() map[string]string {
 	attrs := r.Compression.exporterAttrs()
-	maps.Copy(attrs, imageVersionAttrs)
+	maps.Copy(attrs, configAttrs)
 	// BuildKit before v0.31 uses Docker's types by default, even for zstd, and OCI's for an image with attestations.
 	attrs[string(exptypes.OptKeyOCITypes)] = "true"
 	maps.Copy(attrs, r.Annotations)

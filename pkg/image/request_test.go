@@ -77,7 +77,9 @@ func TestExporterAttrs(t *testing.T) {
 		},
 		{"by digest without a push", Request{PushByDigest: true}, map[string]string{}},
 	} {
-		test.want["depot.export.image.version"], test.want["oci-mediatypes"] = "2", "true"
+		maps.Copy(test.want, map[string]string{
+			"depot.export.image.version": "2", "oci-mediatypes": "true", "buildinfo": "false",
+		})
 		if got := test.request.exporterAttrs(); !maps.Equal(got, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, got, test.want)
 		}
