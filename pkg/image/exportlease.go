@@ -11,8 +11,8 @@ import (
 
 // Depot's builders collect garbage between a solve and the reads that follow it. Their image exporter can protect the
 // image with a lease, which expires after an hour, and can return its manifest and config in the response
-// (depot/buildkit ce9540e, exporter/containerimage/export.go, Resolve and Export; depot/lease.go). Depot's CLI uses both
-// (depot/cli b57f518, pkg/load/cli.go). Other builders ignore the attributes.
+// (depot/buildkit ce9540e, exporter/containerimage/export.go, Resolve and Export; depot/lease.go). Depot's CLI uses
+// both (depot/cli b57f518, pkg/load/cli.go). Other builders ignore the attributes.
 var exportLeaseAttrs = map[string]string{"depot.export.lease": "true"}
 
 // configAttrs make the manifests and configs of all exporters independent of the builder's version.

@@ -68,7 +68,9 @@ func TestCheckPushed(t *testing.T) {
 			}))
 			defer server.Close()
 			registry := host(server)
-			err := registryClient{keychain: Auth{}, minWait: time.Nanosecond}.checkPushed(t.Context(), registry+"/team/a:1", hash)
+			err := registryClient{
+				keychain: Auth{}, minWait: time.Nanosecond,
+			}.checkPushed(t.Context(), registry+"/team/a:1", hash)
 			if !test.check(err) {
 				t.Errorf("error = %v", err)
 			}

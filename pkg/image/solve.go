@@ -97,8 +97,8 @@ func (r Request) build(
 }
 
 // fileTimes explains what SOURCE_DATE_EPOCH does on builders without rewrite-timestamp.
-const fileTimes = "SOURCE_DATE_EPOCH does not set the modification times of files in the layers, because the builder's " +
-	"BuildKit is older than v0.13; it sets those in the image's config only"
+const fileTimes = "SOURCE_DATE_EPOCH does not set the modification times of files in the layers, because the " +
+	"builder's BuildKit is older than v0.13; it sets those in the image's config only"
 
 // solve runs one solve and returns the response of the last export. It retries errors of the builder's scheduler.
 func (r Request) solve(

@@ -160,7 +160,8 @@ func (b *Builders) ExportLeases() []string {
 	return ids
 }
 
-// FailSolves makes the next solves of a platform fail with these messages, if a client starts them through a connection.
+// FailSolves makes the next solves of a platform fail with these messages, if a client starts them through a
+// connection.
 func (b *Builders) FailSolves(platform string, messages ...string) {
 	f := b.machines[platform].fork
 	f.mutex.Lock()

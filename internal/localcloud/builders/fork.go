@@ -36,8 +36,8 @@ import (
 //   - with the attribute depot.export.lease, a lease protects the image, and the response contains its ID;
 //   - with depot.export.image.version=2, the response contains the manifests and configs;
 //   - the leases service has Delete;
-//   - garbage is collected after each solve: without a lease, clients cannot read the manifest, the config and the index
-//     of an image. Depot's builders collect later, at a time that a client cannot know.
+//   - garbage is collected after each solve: without a lease, clients cannot read the manifest, the config and the
+//     index of an image. Depot's builders collect later, at a time that a client cannot know.
 type fork struct {
 	daemon   *grpc.ClientConn
 	server   *grpc.Server
@@ -207,7 +207,9 @@ func imageAttrs(request *controlapi.SolveRequest) map[string]string {
 }
 
 // export adds a lease and the manifests to the response, as the attributes request, and collects the garbage.
-func (f *fork) export(ctx context.Context, attrs map[string]string, descriptor string, response map[string]string) error {
+func (f *fork) export(
+	ctx context.Context, attrs map[string]string, descriptor string, response map[string]string,
+) error {
 	data, err := base64.StdEncoding.DecodeString(descriptor)
 	if err != nil {
 		return err
@@ -276,7 +278,9 @@ func (f *fork) collect(digests []string) {
 
 // readJSON reads and parses a blob of the daemon's content store.
 func (f *fork) readJSON(ctx context.Context, d ocispec.Descriptor, value any) ([]byte, error) {
-	stream, err := contentapi.NewContentClient(f.daemon).Read(ctx, &contentapi.ReadContentRequest{Digest: d.Digest.String()})
+	stream, err := contentapi.NewContentClient(f.daemon).Read(
+		ctx, &contentapi.ReadContentRequest{Digest: d.Digest.String()},
+	)
 	if err != nil {
 		return nil, err
 	}
