@@ -333,7 +333,7 @@ func (f *fork) deleteLease(stream grpc.ServerStream) error {
 	f.collect(digests)
 	f.mutex.Unlock()
 	if !ok {
-		return status.Errorf(codes.NotFound, "lease %q: not found", request.ID)
+		return status.Errorf(codes.Unknown, "lease %q: not found", request.ID)
 	}
 	return send(stream, &emptypb.Empty{})
 }
