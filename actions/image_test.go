@@ -31,7 +31,7 @@ func TestCheckPushes(t *testing.T) {
 	if !strings.Contains(stdout.String(), "::warning") || !strings.Contains(stdout.String(), unreachable) {
 		t.Errorf("printed %q, want a warning", stdout)
 	}
-	err := checkPushes(t.Context(), job, []string{unreachable, forbidden}, digest, image.Auth{})
+	err := checkPushes(t.Context(), job, []string{forbidden}, digest, image.Auth{})
 	if httpclient.Status(err) != http.StatusForbidden {
 		t.Errorf("forbidden: %v", err)
 	}

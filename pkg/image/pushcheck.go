@@ -75,18 +75,21 @@ func (c registryClient) checkPushed(ctx context.Context, reference string, diges
 		}
 		return nil, err
 	}, backoff.WithBackOff(waits), backoff.WithMaxTries(4))
+	answered := base.answered.Load()
 	switch {
 	case err == nil:
 		return nil
-	case context.Cause(ctx) != nil:
-		return context.Cause(ctx)
-	case !base.answered.Load():
-		err = errors.Join(ErrUnreachable, err)
-	case statusOf(err) == 0:
+	case context.Cause(ctx) == nil && answered && statusOf(err) == 0:
 		return call.notAnImage(err.Error(), err)
 	}
 	err = call.failure(ctx, "", err)
-	if failed, ok := errors.AsType[*httpclient.APIError](err); ok && failed.Status == http.StatusNotFound {
+	failed, ok := errors.AsType[*httpclient.APIError](err)
+	switch {
+	case ok && !answered:
+		failed.Message = "the builder reported the push as done, but this machine cannot check it: " + failed.Message
+		failed.Hint = fmt.Sprintf("make %s reachable from this machine", call.hosts())
+		failed.Err = errors.Join(ErrUnreachable, failed.Err)
+	case ok && failed.Status == http.StatusNotFound:
 		failed.Message = fmt.Sprintf("the builder reported the push as done, but the registry does not have %s", digest)
 		failed.Hint = "run again; if it happens again, check the registry's log"
 	}
