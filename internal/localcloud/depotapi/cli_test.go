@@ -392,6 +392,44 @@ func TestDepotCLI(t *testing.T) {
 		})
 	}
 
+	t.Run("canceled on Depot", func(t *testing.T) {
+		requested := make(chan struct{}, 1)
+		files := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			requested <- struct{}{}
+			<-r.Context().Done()
+		}))
+		defer files.Close()
+		dockerfile := "FROM scratch\nADD " + files.URL + "/file /\n"
+		if err := os.WriteFile(filepath.Join(dir, "waiting"), []byte(dockerfile), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		before := len(s.Calls())
+		command := exec.CommandContext(t.Context(), program, "build", "-f", "waiting", ".")
+		command.Dir = dir
+		command.Env = []string{
+			"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "DEPOT_API_URL=" + s.URL(), "DEPOT_ERROR_TELEMETRY=0",
+			"DEPOT_NO_UPDATE_NOTIFIER=1", "DEPOT_TOKEN=project-token", "DEPOT_PROJECT_ID=sandbox",
+		}
+		go func() {
+			<-requested
+			for _, c := range s.Calls()[before:] {
+				if c.Method == "CreateBuild" {
+					s.Cancel(c.BuildID)
+				}
+			}
+		}()
+		output, err := command.CombinedOutput()
+		var results []string
+		for _, c := range s.Calls()[before:] {
+			if c.Method == "FinishBuild" {
+				results = append(results, c.Result)
+			}
+		}
+		if err == nil || !slices.Equal(results, []string{"canceled"}) {
+			t.Errorf("%v, finished %q:\n%s", err, results, output)
+		}
+	})
+
 	data, err := os.ReadFile(metadata)
 	if err != nil {
 		t.Fatal(err)
