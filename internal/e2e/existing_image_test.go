@@ -284,7 +284,8 @@ func TestImageFromDepotRegistry(t *testing.T) {
 				assertFailed(t, r, test.want)
 				return
 			}
-			if r.exitCode != 0 || r.outputs["digest"] != saved.outputs["digest"] || r.outputs["image_ref"] != test.inputs["image"] {
+			if r.exitCode != 0 || r.outputs["digest"] != saved.outputs["digest"] ||
+				r.outputs["image_ref"] != test.inputs["image"] {
 				t.Errorf(
 					"exit code %d, digest %s of %s, want %s of %s\n%s",
 					r.exitCode,
