@@ -21,8 +21,8 @@ func buildImage(ctx context.Context, job job, spec inputs.BuildSpec, session ses
 	return buildOnLease(ctx, job, spec, session)
 }
 
-// canBuildAgain reports whether err is that of a lost machine for which Depot provides another one, and no reference can
-// exist in part. The platforms of one image are pushed independently.
+// canBuildAgain reports whether err is that of a lost machine for which Depot provides another one, and no reference
+// can exist in part. The platforms of one image are pushed independently.
 func canBuildAgain(job job, spec inputs.BuildSpec, err error) bool {
 	lost, pushed := (*builder.LostError)(nil), (*image.PushedError)(nil)
 	switch {

@@ -63,7 +63,8 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 			return err
 		}
 		auth.Credentials = append(auth.Credentials, registryAuth(job, built.Lease).Credentials...)
-		return image.PushFromBuilder(ctx, machine, built.Requests[0], built.Results[0], auth, reference)
+		err = image.PushFromBuilder(ctx, machine, built.Requests[0], built.Results[0], auth, reference)
+		return built.Lease.Explain(built.Results[0].Platform, err)
 	}
 }
 

@@ -3,20 +3,16 @@ package builder
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
 	cliv1 "github.com/depot/depot-go/proto/depot/cli/v1"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Depot acquires BuildKit machines from Depot.
@@ -84,125 +80,17 @@ func (d Depot) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	}
 	d.mask(token)
 	d.Policy = d.Policy.withDefaults()
-	api := d.api()
 	lease := newLease(ctx)
-	s := &session{Depot: d, api: api, lease: lease, onCanceled: r.Canceled}
+	s := &session{Depot: d, api: d.api(), lease: lease, onCanceled: r.Canceled}
 	lease.connect, lease.finish = s.connect, s.finish
+	begin := s.create
 	if d.BuildID != "" {
-		if err := s.attach(ctx, token, r); err != nil {
-			return nil, err
-		}
-		return lease, nil
+		begin = s.attach
 	}
-	created, err := d.createBuild(ctx, api, token, r)
-	if err != nil {
+	if err := begin(ctx, token, r); err != nil {
 		return nil, err
 	}
-	lease.ID, lease.URL, lease.ProjectID = created.BuildId, created.BuildUrl, cmp.Or(created.ProjectId, d.Project)
-	s.token = created.BuildToken
-	if cause := context.Cause(ctx); cause != nil { // canceled while Depot created the build
-		lease.Release(context.Canceled)
-		return nil, cause
-	}
-	if !r.Save { // Depot may name its registry regardless
-		return lease, nil
-	}
-	for _, tag := range created.AdditionalTags {
-		lease.Tags = append(lease.Tags, tag.Tag)
-	}
-	for _, c := range created.AdditionalCredentials {
-		lease.Credentials = append(lease.Credentials, d.decodeCredential(c))
-	}
-	if len(lease.Tags) == 0 {
-		err := fmt.Errorf("input save: Depot returned no registry for project %s (check the project's settings on Depot)",
-			lease.ProjectID)
-		lease.Release(err)
-		return nil, err
-	}
-	lease.Tags = completeTags(lease.Tags, lease.ID, r.SaveTags)
 	return lease, nil
-}
-
-// completeTags adds the save tags that references lacks, in the repository of the first reference, and moves the build
-// ID's reference to the front.
-func completeTags(references []string, id string, saveTags []string) []string {
-	repository, _, _ := splitTag(references[0])
-	var complete []string
-	if named := repository + ":" + id; slices.Contains(references, named) {
-		complete = append(complete, named)
-	}
-	for _, tag := range saveTags {
-		references = append(references, repository+":"+tag)
-	}
-	for _, reference := range references {
-		if !slices.Contains(complete, reference) {
-			complete = append(complete, reference)
-		}
-	}
-	return complete
-}
-
-// saveTagsField is the number of BuildOptions.save_tags in depot/cli b57f518, proto/depot/cli/v1/build.proto. depot-go
-// v0.5.1 does not declare the field.
-const saveTagsField = 9
-
-func buildOptions(r Request) *cliv1.BuildOptions {
-	options := &cliv1.BuildOptions{
-		Command: cliv1.Command_COMMAND_BUILD,
-		Tags:    r.Tags, Push: r.Push, Load: r.Load, Save: r.Save,
-		Outputs: []*cliv1.BuildOutput{{Kind: "image"}},
-	}
-	var saveTags []byte
-	for _, tag := range r.SaveTags {
-		saveTags = protowire.AppendTag(saveTags, saveTagsField, protowire.BytesType)
-		saveTags = protowire.AppendString(saveTags, tag)
-	}
-	options.ProtoReflect().SetUnknown(saveTags)
-	return options
-}
-
-func (d Depot) createBuild(
-	ctx context.Context,
-	api *apiClient,
-	token string,
-	r Request,
-) (*cliv1.CreateBuildResponse, error) {
-	if cause := context.Cause(ctx); cause != nil {
-		return nil, cause
-	}
-	graced, cancel := withGrace(ctx)
-	defer cancel()
-	request := &cliv1.CreateBuildRequest{ProjectId: d.Project, Options: []*cliv1.BuildOptions{buildOptions(r)}}
-	op := fmt.Sprintf("create a build in project %q", d.Project)
-	created, err := call(graced, api, op, token, request, api.CreateBuild)
-	switch {
-	case err != nil && context.Cause(ctx) != nil:
-		return nil, context.Cause(ctx)
-	case d.Project == "" && connect.CodeOf(err) == connect.CodeInvalidArgument:
-		return nil, ErrNoProject
-	case err != nil:
-		return nil, err
-	case created.BuildId == "" || created.BuildToken == "":
-		return nil, api.incomplete(op, "no build ID or token")
-	}
-	d.mask(created.BuildToken)
-	return created, nil
-}
-
-// decodeCredential masks and decodes a registry credential. Its token has the format of "auth" in Docker's
-// config.json: user:password in base64.
-func (d Depot) decodeCredential(c *cliv1.CreateBuildResponse_Credential) Credential {
-	d.mask(c.Token)
-	credential := Credential{Host: c.Host, Username: "x-token", Password: c.Token}
-	decoded, err := base64.StdEncoding.DecodeString(c.Token)
-	if err != nil {
-		return credential
-	}
-	if user, password, ok := strings.Cut(string(decoded), ":"); ok {
-		credential.Username, credential.Password = user, password
-		d.mask(password)
-	}
-	return credential
 }
 
 func (d Depot) mask(secret string) {

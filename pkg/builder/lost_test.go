@@ -187,7 +187,6 @@ func TestLostConnection(t *testing.T) {
 		}, // takes 10 s, gRPC's minimum
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
 			machine, err := machines(t).Open("linux/amd64", time.Minute)
 			if err != nil {
 				t.Fatal(err)

@@ -138,8 +138,16 @@ func TestSave(t *testing.T) {
 		if n := calls(s, "FinishBuild", func(c depotapi.Call) bool { return c.Result == "success" }); n != 1 {
 			t.Errorf("the build was finished %d times", n)
 		}
+		s.Fail(depotapi.Fault{
+			Method: "GetPullInfo", Status: 200, Body: `{"password":"p"}`, Header: map[string]string{
+				"Content-Type": "application/json",
+			},
+		})
+		_, err := d.Acquire(t.Context(), Request{Save: true})
+		checkAPIError(t, err, "attach to Depot build "+created.ID,
+			wantError{status: 200, format: true, message: "no reference in Depot's registry"})
 		d.BuildID = "absent"
-		_, err := d.Acquire(t.Context(), Request{})
+		_, err = d.Acquire(t.Context(), Request{})
 		checkAPIError(t, err, "attach to Depot build absent", wantError{status: 404, message: "build absent not found"})
 	})
 

@@ -392,7 +392,7 @@ func (l *logger) challenges() map[string]int {
 // Depot invalidates a challenge first and then searches the log for its code, for longer than other requests may take.
 // The code is shown again and again meanwhile.
 func TestForkAnswersChallenge(t *testing.T) {
-	const lines = 150
+	const lines = 400
 	l := &logger{}
 	s := startDepot(t, func(o *depotapi.Options) {
 		o.FindInLog = func(code string) bool {

@@ -47,7 +47,7 @@ type Build struct {
 	ShmSize        string
 	Ulimit         Lines
 	CgroupParent   string
-	GitContext     string
+	GitContext     string `terminal:"auto"`
 	Load           bool `default:"${load}" negatable:""`
 	Push           Lines
 	Save           bool
