@@ -35,6 +35,7 @@ func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error 
 
 // DeleteSnapshot deletes a snapshot, unless a Doppler config names it, and waits until Daytona has removed it.
 func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) error {
+	in.Doppler.Public = []string{in.DopplerSecret}
 	client, config, err := authenticate(ctx, env, in.Doppler, in.Daytona)
 	if err != nil {
 		return err
@@ -46,7 +47,7 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 	if !found {
 		return inputs.Errorf("name", in.Name, "not found; run action-snapshot list")
 	}
-	configOf, err := configsByName(ctx, config)
+	configOf, err := configsByName(ctx, config, in.DopplerSecret)
 	if err != nil {
 		return err
 	}
@@ -67,10 +68,12 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 func authenticate(
 	ctx context.Context, env Env, doppler inputs.Doppler, in inputs.Daytona,
 ) (daytona.Client, credentials.Doppler, error) {
-	config, err := readDoppler(ctx, env, doppler, credentials.HasDaytonaKey(in.DaytonaAPIKey, env.Getenv))
+	doppler.Default = inputs.DefaultDopplerConfig
+	doppler.Optional = credentials.HasDaytonaKey(in.DaytonaAPIKey, env.Getenv)
+	config, err := readDoppler(ctx, env, doppler)
 	if err != nil {
 		return daytona.Client{}, credentials.Doppler{}, err
 	}
-	client, err := daytonaClient(env, in, doppler, config)
+	client, err := daytonaClient(env, in, config)
 	return client, config, err
 }

@@ -15,10 +15,10 @@ import (
 
 // snapshotTarget is where a snapshot is created, and what exists there already.
 type snapshotTarget struct {
-	Client       daytona.Client
-	Region       string           // ID; empty for the organization's default
-	Existing     daytona.Snapshot // the snapshot with the requested name; zero if the name is free
-	PreviousName string           // the name in Doppler when the run started
+	Client   daytona.Client
+	Region   string           // ID; empty for the organization's default
+	Existing daytona.Snapshot // the snapshot with the requested name; zero if the name is free
+	Doppler  []dopplerConfig  // configs in which the name is recorded
 }
 
 // preflight checks everything at Daytona and Doppler that can be checked before a build: permissions, limits, the
@@ -27,16 +27,15 @@ func preflight(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler,
 ) (snapshotTarget, error) {
 	defer startActivity(ctx, "Daytona and Doppler to answer")()
-	client, err := daytonaClient(job.Env, spec.Daytona, spec.Doppler, config)
+	if err := checkSnapshotName(ctx, job, spec); err != nil {
+		return snapshotTarget{}, err
+	}
+	client, err := daytonaClient(job.Env, spec.Daytona, config)
 	if err != nil {
 		return snapshotTarget{}, err
 	}
 	if err := checkPermissions(ctx, client, spec); err != nil { // first, so that a wrong key is reported once
 		return snapshotTarget{}, err
-	}
-	if spec.UpdateDoppler && config.Client == nil {
-		return snapshotTarget{}, inputs.Errorf("update_doppler", "true",
-			"needs a Doppler config; set doppler_config and a token, or set update_doppler: false")
 	}
 	target := snapshotTarget{Client: client}
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -50,22 +49,20 @@ func preflight(
 			return err
 		})
 	}
-	if spec.UpdateDoppler {
-		group.Go(func() (err error) {
-			target.PreviousName, err = checkDopplerWrite(groupCtx, config)
-			return err
-		})
-	}
+	group.Go(func() (err error) {
+		target.Doppler, err = checkDoppler(groupCtx, job, spec, config)
+		return err
+	})
 	return target, group.Wait()
 }
 
 // daytonaClient returns a Daytona client. Secrets of the Doppler config take precedence over the environment.
 func daytonaClient(
-	env Env, in inputs.Daytona, doppler inputs.Doppler, config credentials.Doppler,
+	env Env, in inputs.Daytona, config credentials.Doppler,
 ) (daytona.Client, error) {
 	return credentials.Daytona(credentials.DaytonaSource{
 		APIKey: in.DaytonaAPIKey, OrganizationID: in.DaytonaOrganizationID, APIURL: in.DaytonaAPIURL,
-		DopplerConfig: doppler.DopplerConfig, Getenv: config.Over(env.Getenv), Mask: env.Runner.Mask,
+		Doppler: config, Getenv: env.Getenv, Mask: env.Runner.Mask,
 	})
 }
 
@@ -115,25 +112,10 @@ func findConflicting(ctx context.Context, client daytona.Client, spec inputs.Sna
 	return existing, nil
 }
 
-// checkDopplerWrite checks that the config is writable and returns the snapshot name that it holds.
-func checkDopplerWrite(ctx context.Context, config credentials.Doppler) (string, error) {
-	err := config.Client.CheckWrite(ctx, credentials.SnapshotNameSecret, credentials.MirroredNameSecret)
-	if err != nil {
-		return "", inputs.Wrap("update_doppler", err)
-	}
-	values, err := config.Client.Raw(ctx, credentials.SnapshotNameSecret)
-	return values[credentials.SnapshotNameSecret], err
-}
-
-// isDopplerOptional reports whether a snapshot can be created without Doppler.
-func isDopplerOptional(job job, spec inputs.SnapshotSpec) bool {
-	return !spec.UpdateDoppler && credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv)
-}
-
 // snapshotNeeds returns the credentials that a snapshot needs and that GitHub withholds from a fork's pull request.
 func snapshotNeeds(job job, spec inputs.SnapshotSpec) trust.Needs {
 	needs := buildNeeds(job, spec.BuildSpec)
-	if isDopplerOptional(job, spec) {
+	if snapshotDoppler(job, spec).Optional {
 		needs.DopplerConfig = ""
 	}
 	needs.Daytona = !credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv) &&
@@ -149,11 +131,12 @@ type snapshotSession struct {
 
 // prepareSnapshot reads the credentials and opens the existing image, or prepares the build.
 func prepareSnapshot(ctx context.Context, job job, spec inputs.SnapshotSpec) (snapshotSession, error) {
+	spec.Doppler = snapshotDoppler(job, spec)
 	if spec.Image == "" {
 		s, err := prepare(ctx, job, spec.BuildSpec)
 		return snapshotSession{session: s}, err
 	}
-	doppler, err := readDoppler(ctx, job.Env, spec.Doppler, isDopplerOptional(job, spec))
+	doppler, err := readDoppler(ctx, job.Env, spec.Doppler)
 	if err != nil {
 		return snapshotSession{}, err
 	}

@@ -31,7 +31,7 @@ func pruneSnapshots(
 	if len(old) == 0 {
 		return nil
 	}
-	configOf, err := configsByName(ctx, config)
+	configOf, err := configsByName(ctx, config, spec.Record.Secret)
 	if err != nil {
 		warn(err)
 		return nil
@@ -81,12 +81,12 @@ func prunable(
 	return append(old, others[min(len(others), spec.Keep-1):]...), nil
 }
 
-// configsByName maps the name of a snapshot to a Doppler config that names it.
-func configsByName(ctx context.Context, config credentials.Doppler) (map[string]string, error) {
+// configsByName maps the name of a snapshot to a Doppler config that names it in a secret.
+func configsByName(ctx context.Context, config credentials.Doppler, secret string) (map[string]string, error) {
 	if config.Client == nil {
 		return nil, nil
 	}
-	values, err := config.Client.ValuesByConfig(ctx, credentials.SnapshotNameSecret)
+	values, err := config.Client.ValuesByConfig(ctx, secret)
 	configOf := map[string]string{}
 	for config, name := range values {
 		configOf[name] = config

@@ -36,12 +36,12 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 				return err
 			}
 		}
-		updated, err := updateDoppler(ctx, job, spec, session.Doppler, target, snapshot)
+		update, err := updateDoppler(ctx, job, spec, target, snapshot)
 		if err != nil {
 			return err
 		}
 		pruned := pruneSnapshots(ctx, job, spec, session.Doppler, target, snapshot, upload.Superseded)
-		outputs := snapshotOutputs(upload, snapshot, updated)
-		return publish(env, outputs, snapshotSummary(job, spec, upload, snapshot, updated, pruned))
+		outputs := snapshotOutputs(upload, snapshot, update)
+		return publish(env, outputs, snapshotSummary(job, spec, upload, snapshot, update, pruned))
 	})
 }

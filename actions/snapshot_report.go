@@ -5,17 +5,16 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
 // snapshotOutputs returns the outputs of a snapshot.
-func snapshotOutputs(upload imageUpload, snapshot daytona.Snapshot, updated bool) SnapshotOutputs {
+func snapshotOutputs(upload imageUpload, snapshot daytona.Snapshot, update dopplerUpdate) SnapshotOutputs {
 	outputs := SnapshotOutputs{
 		BuildOutputs: upload.Build, SnapshotName: snapshot.Name, SnapshotID: snapshot.ID,
 		SnapshotState: string(snapshot.State), SnapshotSizeGB: snapshot.SizeGB, Reused: upload.Reused,
-		DopplerUpdated: updated,
+		DopplerUpdated: len(update.Written) > 0,
 	}
 	outputs.ImageRef = cmp.Or(outputs.ImageRef, snapshot.Image)
 	return outputs
@@ -23,7 +22,8 @@ func snapshotOutputs(upload imageUpload, snapshot daytona.Snapshot, updated bool
 
 // snapshotSummary returns the Markdown summary of a snapshot.
 func snapshotSummary(
-	job job, spec inputs.SnapshotSpec, upload imageUpload, snapshot daytona.Snapshot, updated bool, pruned []string,
+	job job, spec inputs.SnapshotSpec, upload imageUpload, snapshot daytona.Snapshot, update dopplerUpdate,
+	pruned []string,
 ) string {
 	t := newTable("Snapshot created")
 	if upload.Reused {
@@ -37,14 +37,14 @@ func snapshotSummary(
 	if snapshot.SizeGB > 0 {
 		t.row("Size", fmt.Sprintf("%.2f GB", snapshot.SizeGB))
 	}
-	config := code(spec.Doppler.DopplerConfig)
-	switch {
-	case !spec.UpdateDoppler:
+	if !spec.UpdateDoppler {
 		t.row("Doppler", "not updated (update_doppler: false)")
-	case updated:
-		t.row("Doppler", fmt.Sprintf("%s set in %s", code(credentials.SnapshotNameSecret), config))
-	default:
-		t.row("Doppler", "unchanged in "+config)
+	}
+	if len(update.Written) > 0 {
+		t.row("Doppler", fmt.Sprintf("%s set in %s", code(update.Secret), code(strings.Join(update.Written, ", "))))
+	}
+	if len(update.Unchanged) > 0 {
+		t.row("Doppler", "unchanged in "+code(strings.Join(update.Unchanged, ", ")))
 	}
 	t.row("Deleted", code(strings.Join(pruned, ", ")))
 	t.row("Start a sandbox", code("daytona create --snapshot "+snapshot.Name))

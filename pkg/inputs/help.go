@@ -38,18 +38,21 @@ var help = map[string]string{
 	"cgroup_parent": "Parent cgroup of RUN steps.",
 	"git_context": "Name of an additional build context that contains the commit's .git directory, byte for byte the " +
 		"same on every machine.",
-	"load":            "Load the image into the local Docker Engine.",
-	"push":            "Image references to push. One per line.",
-	"save":            "Save the image in Depot's registry.",
-	"save_tags":       "Tags for the saved image, in addition to the build ID. One per line.",
-	"depot_project":   "Depot project ID. Default: DEPOT_PROJECT_ID, then depot.json.",
-	"depot_token":     "Depot token. Default: DEPOT_TOKEN, then GitHub OIDC, which needs no stored token.",
-	"builder":         "depot, or the address of a BuildKit daemon (unix://, tcp://).",
-	"github_token":    "GitHub token to resolve and fetch ref.",
-	"timeout":         "Time limit for the whole action.",
-	"doppler_config":  "Doppler config that supplies credentials and build secrets.",
-	"doppler_project": "Doppler project. A service token implies its project.",
-	"doppler_token":   "Doppler service token. Default: a token for doppler_identity if set, otherwise DOPPLER_TOKEN.",
+	"load":          "Load the image into the local Docker Engine.",
+	"push":          "Image references to push. One per line.",
+	"save":          "Save the image in Depot's registry.",
+	"save_tags":     "Tags for the saved image, in addition to the build ID. One per line.",
+	"depot_project": "Depot project ID. Default: DEPOT_PROJECT_ID, then depot.json.",
+	"depot_token":   "Depot token. Default: DEPOT_TOKEN, then GitHub OIDC, which needs no stored token.",
+	"builder":       "depot, or the address of a BuildKit daemon (unix://, tcp://).",
+	"github_token":  "GitHub token to resolve and fetch ref.",
+	"timeout":       "Time limit for the whole action.",
+	"doppler_config": "Doppler config that supplies credentials and build secrets. If it is empty and another Doppler " +
+		"input is set, or for a snapshot: DOPPLER_CONFIG, then the service token's config, then, on the command line, that " +
+		"of doppler setup, then dev for a snapshot.",
+	"doppler_project": "Doppler project. A service token implies its project. Default: DOPPLER_PROJECT, then, on the " +
+		"command line, that of doppler setup.",
+	"doppler_token": "Doppler service token. Default: a token for doppler_identity if set, otherwise DOPPLER_TOKEN.",
 	"doppler_identity": "Identity of a Doppler service account to authenticate with GitHub OIDC, which needs no stored " +
 		"token.",
 	"image": "Existing image to use instead of building: a name in the local engine, a registry reference, or " +
@@ -64,7 +67,13 @@ var help = map[string]string{
 	"if_exists":   "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
 	"keep": "After success, keep the newest N snapshots with this prefix and delete older ones. 0 keeps all. " +
 		"Snapshots that a Doppler config names are kept, as far as the Doppler token can read the configs.",
-	"update_doppler":          "Set DAYTONA_SNAPSHOT_NAME, and VITE_DAYTONA_SNAPSHOT_NAME as a reference to it.",
+	"update_doppler": "Set doppler_secret to the name of the snapshot. true fails without access to Doppler. Default: true " +
+		"if there is a Doppler token, or an input that selects a config.",
+	"doppler_secret": "Doppler secret that contains the name of the snapshot. keep and delete protect the snapshots that " +
+		"it names.",
+	"doppler_mirror": "Doppler secret to set to a reference to doppler_secret, for example VITE_DAYTONA_SNAPSHOT_NAME. " +
+		"Default: VITE_ and doppler_secret, in configs that have that secret.",
+	"doppler_configs":         "Doppler configs to write, CONFIG or PROJECT.CONFIG. Default: the config that is read.",
 	"dry_run":                 "With --keep: only print which snapshots would be deleted.",
 	"daytona_api_key":         "Daytona API key. Default: DAYTONA_API_KEY from Doppler, then from the environment.",
 	"daytona_organization_id": "Daytona organization. Default: DAYTONA_ORG_ID from Doppler, then from the environment.",

@@ -61,10 +61,22 @@ type Build struct {
 
 // Doppler declares the Doppler config to read and how to authenticate to Doppler.
 type Doppler struct {
-	DopplerConfig   string `default:"${doppler_config}"`
+	DopplerConfig   string
 	DopplerProject  string
 	DopplerToken    string `secret:""`
 	DopplerIdentity string
+
+	Default  string   `kong:"-"` // config to read if nothing selects one; "" reads none without one of these inputs
+	Optional bool     `kong:"-"` // without a token, no config is read
+	Public   []string `kong:"-"` // secrets that are not masked
+}
+
+// DefaultDopplerConfig is the Doppler config that commands for snapshots read if nothing selects one.
+const DefaultDopplerConfig = "dev"
+
+// SnapshotSecret declares the Doppler secret that contains the name of the snapshot.
+type SnapshotSecret struct {
+	DopplerSecret string `default:"DAYTONA_SNAPSHOT_NAME"`
 }
 
 // Snapshot declares the inputs of the snapshot action: those of build, and how the snapshot is created.
@@ -80,7 +92,10 @@ type Snapshot struct {
 	Region        string
 	IfExists      string `default:"reuse"`
 	Keep          int    `default:"0"`
-	UpdateDoppler bool   `default:"true" negatable:""`
+	UpdateDoppler *bool  `negatable:""`
+	SnapshotSecret
+	DopplerMirror  string
+	DopplerConfigs List
 	Daytona
 	DryRun bool `cli:""`
 }
@@ -134,6 +149,7 @@ type ListSnapshots struct {
 // DeleteSnapshot declares the arguments of action-snapshot delete.
 type DeleteSnapshot struct {
 	Name string `arg:"" help:"Name of the snapshot."`
+	SnapshotSecret
 	Doppler
 	Daytona
 }

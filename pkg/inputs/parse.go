@@ -83,15 +83,12 @@ func newParser(target any, env map[string]string, options ...kong.Option) (*kong
 func defaultsOf(target any, env map[string]string) kong.Vars {
 	vars := kong.Vars{
 		"load":              "true",
-		"doppler_config":    "",
 		"terminal_platform": "linux/" + runtime.GOARCH,
 		"image_name":        cmp.Or(strings.TrimSpace(env["LOCAL_DOCKER_IMAGE_NAME"]), "iterate-sandbox:local"),
 	}
 	switch target.(type) {
 	case *Snapshot: // Daytona runs only linux/amd64, and the image is not loaded on this machine
-		vars["load"], vars["doppler_config"], vars["terminal_platform"] = "false", "dev", "linux/amd64"
-	case *ListSnapshots, *DeleteSnapshot:
-		vars["doppler_config"] = "dev"
+		vars["load"], vars["terminal_platform"] = "false", "linux/amd64"
 	}
 	return vars
 }
@@ -187,7 +184,7 @@ func Fields(target any) ([]Field, error) {
 		switch {
 		case field.Name == "github_token":
 			field.Default = "${{ github.token }}"
-		case field.Default == "" && field.Bool:
+		case field.Default == "" && field.Bool && flag.Target.Kind() == reflect.Bool:
 			field.Default = "false"
 		}
 		fields = append(fields, field)

@@ -36,6 +36,7 @@ type SnapshotSpec struct {
 	IfExists      IfExists
 	Keep          int // snapshots to keep; 0 keeps all
 	UpdateDoppler bool
+	Record        DopplerRecord
 	DryRun        bool
 	Daytona       Daytona
 }
@@ -48,9 +49,14 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	}
 	spec := SnapshotSpec{
 		BuildSpec: build, Image: in.Image, Name: in.Name, NamePrefix: in.NamePrefix, Region: in.Region,
-		IfExists: IfExists(in.IfExists), Keep: in.Keep, UpdateDoppler: in.UpdateDoppler, DryRun: in.DryRun,
+		IfExists: IfExists(in.IfExists), Keep: in.Keep, UpdateDoppler: in.updatesDoppler(), DryRun: in.DryRun,
 		Daytona: in.Daytona,
 	}
+	if spec.Record, err = in.record(); err != nil {
+		return SnapshotSpec{}, err
+	}
+	spec.Doppler.Default = DefaultDopplerConfig
+	spec.Doppler.Public = []string{spec.Record.Secret, spec.Record.Mirror}
 	if !slices.Equal(build.Platforms, []string{SnapshotPlatform}) {
 		return SnapshotSpec{}, Errorf("platform", strings.Join(build.Platforms, ","),
 			"is not supported by Daytona; write %s only", SnapshotPlatform)

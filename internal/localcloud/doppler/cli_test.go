@@ -123,6 +123,11 @@ func TestCLI(t *testing.T) {
 			message: "Secret names must only contain",
 		},
 		{name: "set a reserved name", token: writeToken, arguments: "secrets set DOPPLER_CONFIG=new", message: "reserved"},
+		{
+			name: "set the visibility", token: writeToken, ok: true, dev: "new",
+			arguments: "secrets set SET=new --visibility restricted --json",
+			output:    `{"SET":{"computed":"new","computedVisibility":"restricted","note":""}}`,
+		},
 		{name: "delete", token: writeToken, arguments: "secrets delete PLAIN -y --silent", ok: true},
 		{
 			name: "download json", token: prdToken, arguments: "secrets download --no-file --format json", ok: true,
@@ -212,6 +217,29 @@ func TestCLI(t *testing.T) {
 				t.Error("the CLI sent no request")
 			}
 		})
+	}
+}
+
+// Restricted secrets, and those that refer to them, are withheld from a user's token.
+func TestCLIVisibility(t *testing.T) {
+	o := options()
+	o.Projects = []Project{{Name: "sandbox", Configs: []Config{{
+		Name: "dev", Secrets: map[string]string{"WORD": "json", "ROOT": "r00t", "LINK": "<${ROOT}>"},
+		Visibility: map[string]Visibility{"WORD": Unmasked, "ROOT": Restricted},
+	}}}}
+	for _, test := range []struct{ token, arguments, want string }{
+		{readToken, "secrets get WORD ROOT LINK --plain", "json\nr00t\n<r00t>\n"},
+		{cliToken, "secrets get WORD --json -p sandbox -c dev", `{"WORD":{"computed":"json","computedVisibility":` +
+			`"unmasked","note":""}}` + "\n"},
+		{cliToken, "secrets get LINK --json -p sandbox -c dev", `{"LINK":{"computed":null,"computedVisibility":` +
+			`"restricted","note":""}}` + "\n"},
+		{cliToken, "secrets download --no-file --format env-no-quotes -p sandbox -c dev",
+			"DOPPLER_CONFIG=dev\nDOPPLER_ENVIRONMENT=dev\nDOPPLER_PROJECT=sandbox\nWORD=json\n"},
+	} {
+		out, err := cli(t, start(t, o), t.TempDir(), test.token, test.arguments).CombinedOutput()
+		if err != nil || string(out) != test.want {
+			t.Errorf("%s: %v, got %s, want %s", test.arguments, err, out, test.want)
+		}
 	}
 }
 
