@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/org/sandbox-actions/pkg/doppler"
 )
 
 // environ returns a getenv function for NAME=VALUE pairs.
@@ -50,9 +52,15 @@ func TestDaytona(t *testing.T) {
 			}
 		})
 	}
-	_, err := Daytona(DaytonaSource{DopplerConfig: "dev", Getenv: environ(), Mask: func(string) {}})
+	_, err := Daytona(DaytonaSource{
+		Doppler: Doppler{Client: &doppler.Client{Config: "dev"}}, Getenv: environ(), Mask: func(string) {},
+	})
 	if err == nil || !strings.Contains(err.Error(), "daytona_api_key") || !strings.Contains(err.Error(), `"dev"`) {
 		t.Errorf("without a key: %v", err)
+	}
+	_, err = Daytona(DaytonaSource{Getenv: environ(), Mask: func(string) {}})
+	if err == nil || !strings.Contains(err.Error(), "DAYTONA_API_KEY") || strings.Contains(err.Error(), "Doppler") {
+		t.Errorf("without a key and Doppler: %v", err)
 	}
 }
 

@@ -126,7 +126,7 @@ func TestDefaultsOfEachCommand(t *testing.T) {
 		"DAYTONA_DEFAULT_SNAPSHOT_MEMORY=16",
 		"DAYTONA_DEFAULT_SNAPSHOT_DISK=50",
 	)
-	if snapshot.Load || snapshot.DopplerConfig != "dev" || snapshot.Image != "" {
+	if snapshot.Load || snapshot.DopplerConfig != "" || snapshot.Image != "" {
 		t.Errorf("snapshot: load %t, doppler_config %q, image %q", snapshot.Load, snapshot.DopplerConfig, snapshot.Image)
 	}
 	if got := Texts(terminalSnapshot.Platform); terminalSnapshot.Image != "iterate-sandbox:local" ||
@@ -155,7 +155,7 @@ func TestDefaultsOfEachCommand(t *testing.T) {
 
 	var list ListSnapshots
 	parse(&list, actions)
-	if list.DopplerConfig != "dev" || list.NamePrefix != "iterate-sandbox" {
+	if list.DopplerConfig != "" || list.NamePrefix != "iterate-sandbox" {
 		t.Errorf("list: doppler_config %q, name_prefix %q", list.DopplerConfig, list.NamePrefix)
 	}
 	var shell Shell

@@ -2,6 +2,7 @@ package inputs
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -167,6 +168,7 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 	valid := Snapshot{
 		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
 		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", IfExists: "reuse",
+		SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
 	}
 	if _, err := valid.Spec(Env{Getenv: noEnv, Dir: t.TempDir()}); err != nil {
 		t.Fatal(err)
@@ -192,6 +194,16 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 		{"no memory", func(in *Snapshot) { in.Memory = "0" }, "memory", "number of GB"},
 		{"negative disk", func(in *Snapshot) { in.Disk = "-1" }, "disk", "number of GB"},
 		{"disk beyond the API's range", func(in *Snapshot) { in.Disk = "2147483648" }, "disk", "2147483648"},
+		{"secret", func(in *Snapshot) { in.DopplerSecret = "name" }, "doppler_secret", "upper-case letters"},
+		{"reserved secret", func(in *Snapshot) { in.DopplerSecret = "DOPPLER_X" }, "doppler_secret", "reserved"},
+		{"mirror", func(in *Snapshot) { in.DopplerMirror = "VITE-X" }, "doppler_mirror", "upper-case letters"},
+		{"mirror of itself", func(in *Snapshot) { in.DopplerMirror = in.DopplerSecret }, "doppler_mirror", "must differ"},
+		{"configs", func(in *Snapshot) { in.DopplerConfigs = List{{"a.b.c", 1}} }, "doppler_configs", "PROJECT.CONFIG"},
+		{
+			"configs that are not updated", func(in *Snapshot) {
+				in.DopplerConfigs, in.UpdateDoppler = List{{"prd", 1}}, new(bool)
+			}, "doppler_configs", "needs update_doppler",
+		},
 		{"dry run", func(in *Snapshot) { in.DryRun = true }, "dry_run", "--keep N"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -201,6 +213,49 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 			invalid := (*Error)(nil)
 			if !errors.As(err, &invalid) || invalid.Input != test.input || !strings.Contains(err.Error(), test.reason) {
 				t.Errorf("%v, want an error about %s with %q", err, test.input, test.reason)
+			}
+		})
+	}
+}
+
+// A snapshot updates Doppler unless that is turned off. It fails without a token only if an input asks for Doppler.
+func TestDopplerRecord(t *testing.T) {
+	names := DopplerRecord{Secret: "DAYTONA_SNAPSHOT_NAME", Mirror: "VITE_DAYTONA_SNAPSHOT_NAME"}
+	required := names
+	required.Required = true
+	own := DopplerRecord{Secret: "NAME", Mirror: "PUBLIC_NAME", CreateMirror: true}
+	several := required
+	several.Configs = []DopplerConfigName{{"", "dev"}, {"website", "prd"}}
+	for _, test := range []struct {
+		name, args string
+		update     bool
+		want       DopplerRecord
+	}{
+		{"default", "", true, names},
+		{"explicit", "--update-doppler", true, required},
+		{"off", "--no-update-doppler", false, names},
+		{"config", "--doppler-config=prd", true, required},
+		{"config, off", "--doppler-config=prd --no-update-doppler", false, names},
+		{"identity", "--doppler-identity=id", true, required},
+		{"other names", "--doppler-secret=NAME --doppler-mirror=PUBLIC_NAME", true, own},
+		{"several configs", "--doppler-configs=dev,website.prd", true, several},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var in Snapshot
+			environ := []string{"GITHUB_ACTIONS=true", "INPUT_UPDATE_DOPPLER=", "INPUT_DOPPLER_CONFIG="}
+			source := Source{Args: strings.Fields(test.args), Environ: environ, Stdout: io.Discard}
+			if _, err := source.Parse(&in); err != nil {
+				t.Fatal(err)
+			}
+			spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if spec.UpdateDoppler != test.update || !reflect.DeepEqual(spec.Record, test.want) {
+				t.Errorf("update %t, record %+v; want %t, %+v", spec.UpdateDoppler, spec.Record, test.update, test.want)
+			}
+			if spec.Doppler.Default != "dev" || !slices.Equal(spec.Doppler.Public, []string{test.want.Secret, test.want.Mirror}) {
+				t.Errorf("default %q, public %q", spec.Doppler.Default, spec.Doppler.Public)
 			}
 		})
 	}

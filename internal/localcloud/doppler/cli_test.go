@@ -123,11 +123,6 @@ func TestCLI(t *testing.T) {
 			message: "Secret names must only contain",
 		},
 		{name: "set a reserved name", token: writeToken, arguments: "secrets set DOPPLER_CONFIG=new", message: "reserved"},
-		{
-			name: "set the visibility", token: writeToken, ok: true, dev: "new",
-			arguments: "secrets set SET=new --visibility restricted --json",
-			output:    `{"SET":{"computed":"new","computedVisibility":"restricted","note":""}}`,
-		},
 		{name: "delete", token: writeToken, arguments: "secrets delete PLAIN -y --silent", ok: true},
 		{
 			name: "download json", token: prdToken, arguments: "secrets download --no-file --format json", ok: true,
@@ -234,7 +229,7 @@ func TestCLIVisibility(t *testing.T) {
 		{cliToken, "secrets get LINK --json -p sandbox -c dev", `{"LINK":{"computed":null,"computedVisibility":` +
 			`"restricted","note":""}}` + "\n"},
 		{cliToken, "secrets download --no-file --format env-no-quotes -p sandbox -c dev",
-			"DOPPLER_CONFIG=dev\nDOPPLER_ENVIRONMENT=dev\nDOPPLER_PROJECT=sandbox\nWORD=json\n"},
+			"DOPPLER_CONFIG=dev\nDOPPLER_ENVIRONMENT=dev\nDOPPLER_PROJECT=sandbox\nWORD=json\n\n"},
 	} {
 		out, err := cli(t, start(t, o), t.TempDir(), test.token, test.arguments).CombinedOutput()
 		if err != nil || string(out) != test.want {
