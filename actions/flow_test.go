@@ -240,7 +240,8 @@ func TestForkNeeds(t *testing.T) {
 		{"Daytona key with Doppler to update", inputs.SnapshotSpec{BuildSpec: inputs.BuildSpec{
 			Doppler: inputs.Doppler{DopplerConfig: "dev"},
 		},
-			Daytona: inputs.Daytona{DaytonaAPIKey: "k"}, UpdateDoppler: true}, nil, []any{false, "dev"}, []any{"dev", false}},
+			Daytona: inputs.Daytona{DaytonaAPIKey: "k"}, UpdateDoppler: true, Record: inputs.DopplerRecord{Required: true}}, nil,
+			[]any{false, "dev"}, []any{"dev", false}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			job, _, _ := testJob(t, test.environ)
