@@ -33,6 +33,7 @@ func TestSnapshot(t *testing.T) {
 		})
 	}
 	writeFile(t, dir, "Dockerfile", sleepDockerfile+"ENTRYPOINT [\"sleep\", \"600\"]\n") // required by Daytona
+	e.Doppler.SetSecret(localcloud.Project, "dev", mirrorSecret, "stale")                // is mirrored because it exists
 	one := run(nil)
 	name := one.outputs["snapshot_name"]
 	if !regexp.MustCompile(`^iterate-sandbox-\d{8}-\d{6}-[0-9a-f]{7}-octocat$`).MatchString(name) {
