@@ -75,7 +75,8 @@ func TestSnapshotFailures(t *testing.T) {
 		{name: "entrypoint", inputs: values{"entrypoint": `sh -c "x`}, want: `input entrypoint: .*sh -c`},
 		{name: "region", inputs: values{"region": "moon"}, want: `input region: .*"moon".*local`},
 
-		{name: "no Doppler token", env: values{"DOPPLER_TOKEN": ""}, want: `Doppler config "dev".*doppler_token`},
+		{name: "no Doppler token", inputs: values{"update_doppler": "true"}, env: values{"DOPPLER_TOKEN": ""},
+			want: `Doppler config "dev".*doppler_token`},
 		{name: "unknown config", inputs: values{"doppler_config": "stg"}, want: `access to requested config 'stg'`},
 		{name: "read-only token", inputs: values{"doppler_token": readOnly},
 			want: `input update_doppler: .*write`},
@@ -215,7 +216,7 @@ func TestDopplerUpdateFails(t *testing.T) {
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Status: 500})
 	r := e.run(t, invocation{program: "action-snapshot", dockerfile: dockerfile})
 	e.Doppler.ClearFaults()
-	assertFailed(t, r, `snapshot \S+ is active, but .*Doppler.*DAYTONA_SNAPSHOT_NAME=\S+.*"dev"`)
+	assertFailed(t, r, `snapshot \S+ is active, but .*Doppler.*DAYTONA_SNAPSHOT_NAME=\S+ in sandbox\.dev\)`)
 	r = e.mustRun(t, invocation{program: "action-snapshot", dockerfile: dockerfile})
 	if r.outputs["reused"] != "true" || r.outputs["doppler_updated"] != "true" ||
 		e.Doppler.Secret(localcloud.Project, "dev", nameSecret) != r.outputs["snapshot_name"] {

@@ -105,12 +105,13 @@ func TestRepository(t *testing.T) {
 func TestMaskEnvironment(t *testing.T) {
 	var masked []string
 	MaskEnvironment(
-		func(name string) string { return "value of " + name }, func(secret string) { masked = append(masked, secret) },
+		func(name string) string { return "value of " + name },
+		func(name, secret string) { masked = append(masked, secret+" as "+name) },
 	)
 	for _, name := range []string{
 		"DEPOT_TOKEN", "DOPPLER_TOKEN", "DAYTONA_API_KEY", "GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
 	} {
-		if !slices.Contains(masked, "value of "+name) {
+		if !slices.Contains(masked, "value of "+name+" as the variable "+name) {
 			t.Errorf("%s is not masked", name)
 		}
 	}

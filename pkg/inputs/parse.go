@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -192,24 +194,29 @@ func Fields(target any) ([]Field, error) {
 	return fields, nil
 }
 
-// SecretValues returns the secret values in a struct of inputs. In a list of NAME=VALUE, only VALUE is secret.
-func SecretValues(inputs any) (values []string) {
+var wordBoundary = regexp.MustCompile(`([a-z0-9])([A-Z])`)
+
+// SecretValues returns the secret values in a struct of inputs by their descriptions, such as "the input depot_token". In
+// a list of NAME=VALUE, only VALUE is secret.
+func SecretValues(inputs any) map[string]string {
+	values := map[string]string{}
 	v := reflect.Indirect(reflect.ValueOf(inputs))
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
 		if field.Anonymous {
-			values = append(values, SecretValues(v.Field(i).Interface())...)
+			maps.Copy(values, SecretValues(v.Field(i).Interface()))
 		}
 		if _, ok := field.Tag.Lookup("secret"); !ok {
 			continue
 		}
 		switch value := v.Field(i).Interface().(type) {
 		case string:
-			values = append(values, value)
+			flag := cmp.Or(field.Tag.Get("name"), wordBoundary.ReplaceAllString(field.Name, "$1-$2"))
+			values["the input "+inputName(Variable(flag))] = value
 		case Lines:
 			for _, item := range value {
-				_, secret, _ := strings.Cut(item.Text, "=")
-				values = append(values, secret)
+				name, secret, _ := strings.Cut(item.Text, "=")
+				values["the build secret "+name] = secret
 			}
 		}
 	}
