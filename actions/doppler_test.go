@@ -121,7 +121,9 @@ func TestUpdateDoppler(t *testing.T) {
 			arguments: []string{"--doppler-configs=dev,prd"}, checkErr: "a service token can access only its own config",
 		},
 		{
-			name: "one of several fails", token: everything, arguments: []string{project, "--doppler-configs=dev,prd,website.dev"},
+			name: "one of several fails", token: everything, arguments: []string{
+				project, "--doppler-configs=dev,prd,website.dev",
+			},
 			fault: cloud.Fault{Method: "POST", Status: 400, Times: 1},
 			written: map[string]map[string]string{
 				prd: {nameSecret: "new"}, "website.dev": {nameSecret: "new"},
@@ -258,7 +260,8 @@ func TestNamesWithSecrets(t *testing.T) {
 		if errors.As(err, &invalid) != (test.input != "") {
 			t.Fatalf("%s: %v", test.argument, err)
 		}
-		if invalid != nil && (invalid.Input != test.input || !strings.Contains(err.Error(), "the Doppler secret "+test.secret+",")) {
+		if invalid != nil &&
+			(invalid.Input != test.input || !strings.Contains(err.Error(), "the Doppler secret "+test.secret+",")) {
 			t.Errorf("%s: %v, want an error about %s and %s", test.argument, err, test.input, test.secret)
 		}
 	}
@@ -270,7 +273,8 @@ func TestPublishSecret(t *testing.T) {
 	job.Runner.MaskAs("the Doppler secret APP", "sandbox")
 	err := publish(job.Env, SnapshotOutputs{SnapshotName: "iterate-sandbox-1", SnapshotState: "active"}, "")
 	leak := (*runner.SecretOutputError)(nil)
-	if !errors.As(err, &leak) || leak.Output != "snapshot_name" || leak.Secret != "the Doppler secret APP" || stdout.Len() > 0 {
+	if !errors.As(err, &leak) || leak.Output != "snapshot_name" || leak.Secret != "the Doppler secret APP" ||
+		stdout.Len() > 0 {
 		t.Errorf("got %v, outputs %q", err, stdout)
 	}
 }

@@ -105,7 +105,8 @@ func TestSnapshotWithoutDoppler(t *testing.T) {
 	dockerfile, env := uniqueDockerfile(t), values{"DOPPLER_TOKEN": "", "DOPPLER_API_HOST": "http://127.0.0.1:1"}
 	r := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: dockerfile, env: env})
 	defer e.deleteSnapshot(t, r.outputs["snapshot_name"])
-	if r.outputs["doppler_updated"] != "false" || !strings.Contains(r.stdout, "::notice title=Doppler will not be updated::") {
+	if r.outputs["doppler_updated"] != "false" ||
+		!strings.Contains(r.stdout, "::notice title=Doppler will not be updated::") {
 		t.Errorf("outputs %v\n%s", r.outputs, r.stdout)
 	}
 	r = e.run(t, invocation{

@@ -52,7 +52,8 @@ func readDopplerCLI(dir string, getenv func(string) string) (dopplerCLISettings,
 		err = yaml.Unmarshal(data, &file)
 	}
 	if err != nil {
-		return dopplerCLISettings{}, fmt.Errorf("read the settings of the Doppler CLI: %s: %w (run doppler configure)", path, err)
+		return dopplerCLISettings{}, fmt.Errorf("read the settings of the Doppler CLI: %s: %w (run doppler configure)",
+			path, err)
 	}
 	var found dopplerCLISettings
 	var depth struct{ Token, Host, Project, Config int } // lengths of the scopes that found comes from

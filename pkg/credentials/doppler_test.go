@@ -288,7 +288,8 @@ func TestDopplerMasksByVisibility(t *testing.T) {
 	}
 	want := map[string]string{
 		"token": "the Doppler token", "correct horse": "the Doppler secret PASSWORD",
-		"hidden": "the Doppler secret SNAPSHOT_NAME", "word": "the Doppler secret SHORT", "restricted": "the Doppler secret ROOT",
+		"hidden": "the Doppler secret SNAPSHOT_NAME", "word": "the Doppler secret SHORT",
+		"restricted": "the Doppler secret ROOT",
 	}
 	if !maps.Equal(masked, want) {
 		t.Errorf("masked %v, want %v", masked, want)
@@ -311,7 +312,8 @@ func TestDopplerRun(t *testing.T) {
 		"HOME": "secret home",
 	}
 	environ := map[string]string{
-		"DOPPLER_PROJECT": "app", "DOPPLER_ENVIRONMENT": "prd", "DOPPLER_CONFIG": "prd", "KEY": "injected", "HOME": t.TempDir(),
+		"DOPPLER_PROJECT": "app", "DOPPLER_ENVIRONMENT": "prd", "DOPPLER_CONFIG": "prd", "KEY": "injected",
+		"HOME": t.TempDir(),
 	}
 	source := DopplerSource{Default: "dev", Token: "token", Project: "app"}
 	for _, test := range []struct{ config, key string }{{"", "injected"}, {"dev", "stored"}} {

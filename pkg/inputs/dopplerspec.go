@@ -62,7 +62,7 @@ func (in Snapshot) updatesDoppler() bool { return in.UpdateDoppler == nil || *in
 func checkSecretName(input, name string) error {
 	switch {
 	case !secretNamePattern.MatchString(name):
-		return Errorf(input, name, "is not a valid name of a Doppler secret; write upper-case letters, digits and underscores")
+		return Errorf(input, name, "is not a valid secret name; write upper-case letters, digits and underscores")
 	case strings.HasPrefix(name, "DOPPLER_"):
 		return Errorf(input, name, "is reserved by Doppler; write another name")
 	}

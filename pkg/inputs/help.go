@@ -47,10 +47,10 @@ var help = map[string]string{
 	"builder":       "depot, or the address of a BuildKit daemon (unix://, tcp://).",
 	"github_token":  "GitHub token to resolve and fetch ref.",
 	"timeout":       "Time limit for the whole action.",
-	"doppler_config": "Doppler config that supplies credentials and build secrets. Default for a snapshot: DOPPLER_CONFIG, " +
-		"the config of the service token or, on the command line, of doppler setup, then dev.",
-	"doppler_project": "Doppler project. A service token implies its project. Default: DOPPLER_PROJECT or, on the command " +
-		"line, the project of doppler setup.",
+	"doppler_config": "Doppler config that supplies credentials and build secrets. Default for a snapshot: " +
+		"DOPPLER_CONFIG, the config of the service token or, on the command line, of doppler setup, then dev.",
+	"doppler_project": "Doppler project. A service token implies its project. Default: DOPPLER_PROJECT or, on the " +
+		"command line, the project of doppler setup.",
 	"doppler_token": "Doppler service token. Default: a token for doppler_identity if set, otherwise DOPPLER_TOKEN.",
 	"doppler_identity": "Identity of a Doppler service account to authenticate with GitHub OIDC, which needs no stored " +
 		"token.",
@@ -66,10 +66,10 @@ var help = map[string]string{
 	"if_exists":   "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
 	"keep": "After success, keep the newest N snapshots with this prefix and delete older ones. 0 keeps all. " +
 		"Snapshots that a Doppler config names are kept, as far as the Doppler token can read the configs.",
-	"update_doppler": "Set doppler_secret to the name of the snapshot. true fails without a Doppler token. Default: true " +
-		"if there is a Doppler token or an input selects a config.",
-	"doppler_secret": "Doppler secret that contains the name of the snapshot. keep and delete protect the snapshots that " +
-		"it names.",
+	"update_doppler": "Set doppler_secret to the name of the snapshot. true fails without a Doppler token. Default: " +
+		"true if there is a Doppler token or an input selects a config.",
+	"doppler_secret": "Doppler secret that contains the name of the snapshot. keep and delete protect the snapshots " +
+		"that it names.",
 	"doppler_mirror": "Doppler secret to set to a reference to doppler_secret, for example VITE_DAYTONA_SNAPSHOT_NAME. " +
 		"Default: VITE_ and doppler_secret, in configs that have that secret.",
 	"doppler_configs":         "Doppler configs to write, CONFIG or PROJECT.CONFIG. Default: the config that is read.",

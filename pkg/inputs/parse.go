@@ -196,8 +196,8 @@ func Fields(target any) ([]Field, error) {
 
 var wordBoundary = regexp.MustCompile(`([a-z0-9])([A-Z])`)
 
-// SecretValues returns the secret values in a struct of inputs by their descriptions, such as "the input depot_token". In
-// a list of NAME=VALUE, only VALUE is secret.
+// SecretValues returns the secret values in a struct of inputs by their descriptions, such as "the input depot_token".
+// In a list of NAME=VALUE, only VALUE is secret.
 func SecretValues(inputs any) map[string]string {
 	values := map[string]string{}
 	v := reflect.Indirect(reflect.ValueOf(inputs))

@@ -254,7 +254,8 @@ func TestDopplerRecord(t *testing.T) {
 			if spec.UpdateDoppler != test.update || !reflect.DeepEqual(spec.Record, test.want) {
 				t.Errorf("update %t, record %+v; want %t, %+v", spec.UpdateDoppler, spec.Record, test.update, test.want)
 			}
-			if spec.Doppler.Default != "dev" || !slices.Equal(spec.Doppler.Public, []string{test.want.Secret, test.want.Mirror}) {
+			if spec.Doppler.Default != "dev" ||
+				!slices.Equal(spec.Doppler.Public, []string{test.want.Secret, test.want.Mirror}) {
 				t.Errorf("default %q, public %q", spec.Doppler.Default, spec.Doppler.Public)
 			}
 		})

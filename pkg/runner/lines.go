@@ -15,8 +15,8 @@ const (
 
 // fixedText is text in the outputs of every run. A secret that is part of it, such as the value "json" of a setting, is
 // not masked: GitHub would withhold these outputs from other jobs.
-const fixedText = "linux/amd64,linux/arm64 refs/heads/ refs/tags/ refs/pull/ sha256: https://depot.dev/ active false true " +
-	"application/vnd.oci.image.manifest.v1+json application/vnd.oci.image.index.v1+json " +
+const fixedText = "linux/amd64,linux/arm64 refs/heads/ refs/tags/ refs/pull/ sha256: https://depot.dev/ active " +
+	"false true application/vnd.oci.image.manifest.v1+json application/vnd.oci.image.index.v1+json " +
 	"application/vnd.docker.distribution.manifest.v2+json containerimage.config.digest containerimage.descriptor " +
 	"containerimage.digest image.name mediaType digest size annotations org.opencontainers.image.created platform"
 

@@ -206,8 +206,8 @@ func (e *SecretOutputError) Error() string {
 }
 
 // Outputs sets outputs of the step in GitHub Actions (GITHUB_OUTPUT), or prints name=value to stdout elsewhere. If one
-// contains a secret, it writes none of them and returns a [*SecretOutputError]. It does not use the library's SetOutput,
-// because a value that contains its fixed delimiter could forge other outputs.
+// contains a secret, it writes none of them and returns a [*SecretOutputError]. It does not use the library's
+// SetOutput, because a value that contains its fixed delimiter could forge other outputs.
 func (r *Runner) Outputs(outputs ...Output) error {
 	path, text := r.getenv("GITHUB_OUTPUT"), ""
 	for _, o := range outputs {
@@ -247,8 +247,8 @@ func (r *Runner) log() io.Writer {
 	return r.stderr
 }
 
-// writeLines resumes workflow commands and writes a redacted message. It escapes control characters and workflow commands,
-// because a message may quote untrusted text.
+// writeLines resumes workflow commands and writes a redacted message. It escapes control characters and workflow
+// commands, because a message may quote untrusted text.
 func (r *Runner) writeLines(w io.Writer, text string) {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {

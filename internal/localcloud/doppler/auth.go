@@ -58,8 +58,8 @@ func (t Token) Kind() Kind {
 	return ""
 }
 
-// canRead reports whether Doppler returns a value of a visibility to the token: restricted values only to tokens that do
-// not belong to a user.
+// canRead reports whether Doppler returns a value of a visibility to the token: restricted values only to tokens that
+// do not belong to a user.
 func (t Token) canRead(v Visibility) bool {
 	return v != Restricted || t.Kind() != CLI && t.Kind() != Personal
 }
