@@ -190,17 +190,24 @@ func (s DopplerSource) valuesOf(stored map[string]doppler.Secret, injected bool)
 	return values
 }
 
-// mask masks the secrets that are not public, both as stored in Doppler and as used.
+// mask masks the secrets that are not public, both as stored in Doppler and as used. Masked is Doppler's default, so a
+// setting with the value of a public one is not masked either, unless it is restricted.
 func (s DopplerSource) mask(stored map[string]doppler.Secret, used map[string]string) {
-	var public []string
+	isPublic := func(name string) bool {
+		return stored[name].Visibility == doppler.Unmasked || slices.Contains(publicNames, name) ||
+			slices.Contains(s.Public, name)
+	}
+	owner, repository, _ := strings.Cut(s.Repository, "/")
+	public := []string{owner, repository, s.Repository, s.Getenv("GITHUB_REF_NAME"), s.Getenv("GITHUB_ACTOR")}
 	for name, secret := range stored {
-		if secret.Visibility == doppler.Unmasked || slices.Contains(publicNames, name) || slices.Contains(s.Public, name) {
+		if isPublic(name) {
 			public = append(public, secret.Value, used[name])
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(stored)) {
 		for _, value := range []string{stored[name].Value, used[name]} {
-			if !slices.Contains(public, value) && !isFlag(value) {
+			hasPublicValue := stored[name].Visibility != doppler.Restricted && slices.Contains(public, value)
+			if !isPublic(name) && !hasPublicValue && !isFlag(value) {
 				s.Mask("the Doppler secret "+name, value)
 			}
 		}

@@ -280,16 +280,17 @@ func TestDopplerMasksByVisibility(t *testing.T) {
 		"DOPPLER_PROJECT": "app", "DOPPLER_ENVIRONMENT": "development", "DOPPLER_CONFIG": "dev", "FLAG": "true", "BIT": "0",
 		"NAME": "in doppler_secret", "WORD": "unmasked", "COPY": "unmasked", "MODE": "development",
 		"PASSWORD": "correct horse", "SNAPSHOT_NAME": "hidden", "SHORT": "word", "ROOT": "restricted",
-	}, "WORD", "unmasked", "ROOT", "restricted")
-	source := DopplerSource{Config: "dev", Token: "token", Public: []string{"NAME"}}
-	_, masked, _, err := readDoppler(t, source, server, nil)
+		"REPOSITORY": "shop", "BRANCH": "main", "OWNER": "acme",
+	}, "WORD", "unmasked", "ROOT", "restricted", "OWNER", "restricted")
+	source := DopplerSource{Config: "dev", Token: "token", Public: []string{"NAME"}, Repository: "acme/shop"}
+	_, masked, _, err := readDoppler(t, source, server, map[string]string{"GITHUB_REF_NAME": "main"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{
 		"token": "the Doppler token", "correct horse": "the Doppler secret PASSWORD",
 		"hidden": "the Doppler secret SNAPSHOT_NAME", "word": "the Doppler secret SHORT",
-		"restricted": "the Doppler secret ROOT",
+		"restricted": "the Doppler secret ROOT", "acme": "the Doppler secret OWNER",
 	}
 	if !maps.Equal(masked, want) {
 		t.Errorf("masked %v, want %v", masked, want)
