@@ -205,7 +205,7 @@ func checkNotNewer(
 // must be recorded.
 func snapshotDoppler(job job, spec inputs.SnapshotSpec) inputs.Doppler {
 	in := spec.Doppler
-	in.Optional = credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv) &&
+	in.Optional = credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv, job.Runner.InActions()) &&
 		!(spec.UpdateDoppler && spec.Record.Required)
 	return in
 }

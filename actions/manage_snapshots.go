@@ -69,7 +69,7 @@ func authenticate(
 	ctx context.Context, env Env, doppler inputs.Doppler, in inputs.Daytona,
 ) (daytona.Client, credentials.Doppler, error) {
 	doppler.Default = inputs.DefaultDopplerConfig
-	doppler.Optional = credentials.HasDaytonaKey(in.DaytonaAPIKey, env.Getenv)
+	doppler.Optional = credentials.HasDaytonaKey(in.DaytonaAPIKey, env.Getenv, env.Runner.InActions())
 	config, err := readDoppler(ctx, env, doppler)
 	if err != nil {
 		return daytona.Client{}, credentials.Doppler{}, err

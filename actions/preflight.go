@@ -60,10 +60,14 @@ func preflight(
 func daytonaClient(
 	env Env, in inputs.Daytona, config credentials.Doppler,
 ) (daytona.Client, error) {
-	return credentials.Daytona(credentials.DaytonaSource{
+	client, from, err := credentials.Daytona(credentials.DaytonaSource{
 		APIKey: in.DaytonaAPIKey, OrganizationID: in.DaytonaOrganizationID, APIURL: in.DaytonaAPIURL,
-		Doppler: config, Getenv: env.Getenv, Mask: env.Runner.Mask,
+		Doppler: config, InActions: env.Runner.InActions(), Getenv: env.Getenv, Mask: env.Runner.Mask,
 	})
+	if err == nil {
+		env.Runner.Infof("Daytona API key: from %s", from)
+	}
+	return client, err
 }
 
 func checkPermissions(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec) error {
@@ -118,7 +122,7 @@ func snapshotNeeds(job job, spec inputs.SnapshotSpec) trust.Needs {
 	if snapshotDoppler(job, spec).Optional {
 		needs.DopplerConfig = ""
 	}
-	needs.Daytona = !credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv) &&
+	needs.Daytona = !credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv, job.Runner.InActions()) &&
 		!credentials.HasDopplerToken(spec.Doppler.DopplerToken, job.Getenv)
 	return needs
 }

@@ -40,7 +40,7 @@ func TestDaytona(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var masked []string
 			test.source.Mask = func(secret string) { masked = append(masked, secret) }
-			client, err := Daytona(test.source)
+			client, _, err := Daytona(test.source)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -52,13 +52,13 @@ func TestDaytona(t *testing.T) {
 			}
 		})
 	}
-	_, err := Daytona(DaytonaSource{
-		Doppler: Doppler{Client: &doppler.Client{Config: "dev"}}, Getenv: environ(), Mask: func(string) {},
+	_, _, err := Daytona(DaytonaSource{
+		Doppler: Doppler{Client: &doppler.Client{Config: "dev"}}, InActions: true, Getenv: environ(), Mask: func(string) {},
 	})
 	if err == nil || !strings.Contains(err.Error(), "daytona_api_key") || !strings.Contains(err.Error(), `"dev"`) {
 		t.Errorf("without a key: %v", err)
 	}
-	_, err = Daytona(DaytonaSource{Getenv: environ(), Mask: func(string) {}})
+	_, _, err = Daytona(DaytonaSource{InActions: true, Getenv: environ(), Mask: func(string) {}})
 	if err == nil || !strings.Contains(err.Error(), "DAYTONA_API_KEY") || strings.Contains(err.Error(), "Doppler") {
 		t.Errorf("without a key and Doppler: %v", err)
 	}
@@ -68,11 +68,15 @@ func TestHasToken(t *testing.T) {
 	for _, test := range []struct {
 		variable string
 		has      func(string, func(string) string) bool
-	}{{"DAYTONA_API_KEY", HasDaytonaKey}, {"DOPPLER_TOKEN", HasDopplerToken}, {"DEPOT_TOKEN", HasDepotToken}} {
+	}{{"DAYTONA_API_KEY", hasDaytonaKeyInActions}, {"DOPPLER_TOKEN", HasDopplerToken}, {"DEPOT_TOKEN", HasDepotToken}} {
 		if !test.has("input", environ()) || !test.has("", environ(test.variable+"=x")) || test.has("", environ("OTHER=x")) {
 			t.Errorf("%s: not recognized, or recognized in another source", test.variable)
 		}
 	}
+}
+
+func hasDaytonaKeyInActions(input string, getenv func(string) string) bool {
+	return HasDaytonaKey(input, getenv, true)
 }
 
 func TestGitHubToken(t *testing.T) {

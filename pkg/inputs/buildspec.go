@@ -33,6 +33,7 @@ type BuildSpec struct {
 
 	Context, Dockerfile string
 	GitContext          string // name of the context that holds .git; empty for none
+	GitContextOptional  bool   // whether source code without a commit is built without that context
 
 	ImageName string
 	Load      bool
@@ -328,10 +329,20 @@ func validateOutputs(spec *BuildSpec, in Build, env Env) error {
 }
 
 func validateGitContext(spec *BuildSpec, in Build, _ Env) error {
-	if in.GitContext == "" {
+	const auto, none, name = "auto", "none", "git"
+	_, taken := spec.Request.Contexts[in.GitContext]
+	switch in.GitContext {
+	case "", none:
+		spec.GitContext = ""
+		return nil
+	case auto:
+		spec.GitContext, spec.GitContextOptional = name, true
+		if _, taken = spec.Request.Contexts[name]; taken {
+			spec.GitContext = ""
+		}
 		return nil
 	}
-	if _, taken := spec.Request.Contexts[in.GitContext]; taken || !stagePattern.MatchString(in.GitContext) {
+	if taken || !stagePattern.MatchString(in.GitContext) {
 		return Errorf("git_context", in.GitContext, "must be a name that build_contexts does not use, for example git")
 	}
 	return nil
