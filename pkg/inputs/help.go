@@ -59,11 +59,15 @@ var help = map[string]string{
 	"cpu":         "CPU cores of a sandbox.",
 	"memory":      "Memory of a sandbox, in GB.",
 	"disk":        "Disk of a sandbox, in GB.",
-	"entrypoint":  "Entry point that replaces the image's, in shell syntax.",
-	"region":      "Daytona region, by ID or name. Default: the organization's default region.",
-	"if_exists":   "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
+	"gpu":         "GPUs of a sandbox.",
+	"sandbox_class": "Daytona's class of sandbox, for example container, linux-vm or android. Default: the server's, " +
+		"usually container.",
+	"entrypoint": "Command that replaces the image's ENTRYPOINT and CMD, in shell syntax.",
+	"region":     "Daytona region, by ID or name. Default: the organization's default region.",
+	"if_exists":  "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
 	"keep": "After success, keep the newest N snapshots with this prefix and delete older ones. 0 keeps all. " +
-		"Snapshots that a Doppler config names are kept, as far as the Doppler token can read the configs.",
+		"Snapshots that sandboxes use are kept, and those that a Doppler config names, as far as the key and the token " +
+		"can read them.",
 	"update_doppler":          "Set DAYTONA_SNAPSHOT_NAME, and VITE_DAYTONA_SNAPSHOT_NAME as a reference to it.",
 	"dry_run":                 "With --keep: only print which snapshots would be deleted.",
 	"daytona_api_key":         "Daytona API key. Default: DAYTONA_API_KEY from Doppler, then from the environment.",

@@ -76,6 +76,8 @@ type Snapshot struct {
 	CPU           string `name:"cpu" short:"c" default:"2" variable:"DAYTONA_DEFAULT_SNAPSHOT_CPU"`
 	Memory        string `short:"m" default:"4" variable:"DAYTONA_DEFAULT_SNAPSHOT_MEMORY"`
 	Disk          string `short:"d" default:"10" variable:"DAYTONA_DEFAULT_SNAPSHOT_DISK"`
+	GPU           string `name:"gpu" default:"0"`
+	SandboxClass  string
 	Entrypoint    string
 	Region        string
 	IfExists      string `default:"reuse"`

@@ -166,7 +166,7 @@ func TestInputsThatDependOnOthers(t *testing.T) {
 func TestInvalidSnapshotInputs(t *testing.T) {
 	valid := Snapshot{
 		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
-		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", IfExists: "reuse",
+		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse",
 	}
 	if _, err := valid.Spec(Env{Getenv: noEnv, Dir: t.TempDir()}); err != nil {
 		t.Fatal(err)
@@ -185,6 +185,10 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 		{"name", func(in *Snapshot) { in.Name = "a b" }, "name", "a b"},
 		{"prefix", func(in *Snapshot) { in.NamePrefix = "" }, "name_prefix", "empty"},
 		{"entry point", func(in *Snapshot) { in.Entrypoint = `a "b` }, "entrypoint", "close every quote"},
+		{"entry point without a program", func(in *Snapshot) { in.Entrypoint = `"" a` }, "entrypoint", "no program"},
+		{"gpu", func(in *Snapshot) { in.GPU = "-1" }, "gpu", `"-1" must be 0 or`},
+		{"sandbox class", func(in *Snapshot) { in.SandboxClass = "Linux VM" }, "sandbox_class", "linux-vm"},
+		{"sandbox class windows", func(in *Snapshot) { in.SandboxClass = "windows" }, "sandbox_class", "from an image"},
 		{"if_exists", func(in *Snapshot) { in.IfExists = "skip" }, "if_exists", "reuse, replace or fail"},
 		{"keep", func(in *Snapshot) { in.Keep = -1 }, "keep", `"-1" must be 0 to keep all`},
 		{"cpu is a word", func(in *Snapshot) { in.CPU = "two" }, "cpu", `"two" must be a whole, positive number of cores`},
@@ -203,6 +207,18 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 				t.Errorf("%v, want an error about %s with %q", err, test.input, test.reason)
 			}
 		})
+	}
+}
+
+func TestSandboxClassAndGPU(t *testing.T) {
+	in := Snapshot{
+		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
+		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "1", SandboxClass: "linux-vm",
+		IfExists: "reuse",
+	}
+	spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
+	if err != nil || spec.GPU != 1 || spec.SandboxClass != "linux-vm" {
+		t.Errorf("gpu %d, class %q, %v", spec.GPU, spec.SandboxClass, err)
 	}
 }
 
