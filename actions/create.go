@@ -3,7 +3,6 @@ package actions
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/inputs"
@@ -28,7 +27,7 @@ func createSnapshot(
 		Name: name, Image: upload.Reference, Resources: spec.Resources, Entrypoint: spec.Entrypoint, Region: target.Region,
 	})
 	if err == nil {
-		created, err = waitUntilActive(ctx, job, target.Client, created)
+		created, err = waitUntilActive(ctx, job, target.Client, created, upload.Digest.String())
 	}
 	if err != nil {
 		return daytona.Snapshot{}, deleteFailed(ctx, job, target, created, err)
@@ -51,14 +50,8 @@ func deleteConflicting(ctx context.Context, job job, target snapshotTarget) erro
 		job.Runner.Warning(runner.Annotation{Message: fmt.Sprintf("replacing snapshot %s: no sandbox can start from this "+
 			"name until the new one is active, or ever if it fails", old.Name)})
 	}
-	if err := target.Client.Delete(ctx, old.ID); err != nil {
-		return err
-	}
-	return target.Client.WaitUntilRemoved(ctx, old.ID)
+	return target.Client.Remove(ctx, old)
 }
-
-// deletionGrace bounds how long the deletion of a failed snapshot may take, even after the run is canceled.
-const deletionGrace = 4 * time.Second
 
 // deleteFailed deletes a snapshot that did not become active, because it would occupy its name and count toward the
 // quota. It returns cause, wrapped in a [daytona.LeftoverError] if something is left for the user to clean up.
@@ -72,9 +65,7 @@ func deleteFailed(
 			"with that name before a sandbox starts from it", replaced.Name))
 	}
 	if created.ID != "" {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deletionGrace)
-		defer cancel()
-		if err := target.Client.Delete(ctx, created.ID); err != nil {
+		if err := target.Client.Remove(ctx, created); err != nil {
 			leftovers = append(leftovers, fmt.Sprintf("snapshot %s could not be deleted (%s); delete it at "+
 				"https://app.daytona.io/dashboard/snapshots", created.Name, job.Runner.Redact(err.Error())))
 		}

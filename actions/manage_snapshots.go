@@ -53,10 +53,7 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 	if config := configOf[snapshot.Name]; config != "" {
 		return inputs.Errorf("name", in.Name, "is in use by the Doppler config %s; create another snapshot first", config)
 	}
-	if err := client.Delete(ctx, snapshot.ID); err != nil {
-		return err
-	}
-	if err := client.WaitUntilRemoved(ctx, snapshot.ID); err != nil {
+	if err := client.Remove(ctx, snapshot); err != nil {
 		return err
 	}
 	env.Runner.Infof("Deleted snapshot %s", snapshot.Name)

@@ -94,7 +94,7 @@ func checkRegion(ctx context.Context, client daytona.Client, spec inputs.Snapsho
 		}
 		id = region.ID
 	}
-	limits, err := client.Limits(ctx, id)
+	limits, err := client.Limits(ctx, daytona.Request{Region: id})
 	if err != nil {
 		return "", err
 	}

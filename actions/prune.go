@@ -45,7 +45,7 @@ func pruneSnapshots(
 			job.Runner.Infof("Would delete snapshot %s", s.Name)
 			continue
 		}
-		switch err := target.Client.Delete(ctx, s.ID); {
+		switch err := target.Client.Remove(ctx, s); {
 		case httpclient.Status(err) == http.StatusConflict:
 			job.Runner.Infof("Kept snapshot %s, which is in use", s.Name)
 		case err != nil:

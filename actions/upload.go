@@ -23,7 +23,7 @@ type imageUpload struct {
 	Source     buildSource // zero for an existing image
 	Summary    string      // of the build; empty for an existing image
 	Digest     v1.Hash
-	Reference  string             // in Daytona's registry, by digest; empty if a snapshot is reused
+	Reference  string             // in Daytona's registry, by tag; empty if a snapshot is reused
 	Reused     bool               // whether Existing is reused
 	Existing   daytona.Snapshot   // active; zero unless reused
 	Superseded []daytona.Snapshot // older snapshots of the same image, to be deleted
@@ -192,7 +192,7 @@ func requestAccess(ctx context.Context, target snapshotTarget) registryAccess {
 const maxAccesses = 4
 
 // pushToDaytona pushes an image to Daytona's registry, waits until the registry serves it, and returns its reference
-// by digest.
+// by tag.
 func pushToDaytona(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, await registryAccess, digest v1.Hash,
 	push pushFunc,
@@ -206,9 +206,10 @@ func pushToDaytona(
 		if err != nil {
 			return "", err
 		}
-		repository := access.Registry + "/" + access.Project + "/" + repositoryName(spec.NamePrefix)
 		// The tag is derived from the digest, so that every push of an image uses the same reference.
-		err = push(ctx, repository+":"+digest.Algorithm+"-"+digest.Hex, image.Auth{
+		reference := access.Registry + "/" + access.Project + "/" + repositoryName(spec.NamePrefix) + ":" +
+			digest.Algorithm + "-" + digest.Hex
+		err = push(ctx, reference, image.Auth{
 			Credentials: []image.Credential{{Host: access.Registry, Username: access.User, Password: access.Secret}},
 			Mask:        job.Runner.Mask,
 		})
@@ -220,7 +221,6 @@ func pushToDaytona(
 		if err != nil {
 			return "", err
 		}
-		reference := repository + "@" + digest.String()
 		found, err := target.Client.WaitForImage(ctx, access, reference)
 		if err != nil {
 			return "", err

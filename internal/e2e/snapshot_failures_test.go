@@ -152,10 +152,7 @@ func (e *environment) deleteSnapshot(t *testing.T, name string) {
 	if s, found, err := c.Find(t.Context(), name); err != nil {
 		t.Error(err)
 	} else if found {
-		if err := c.Delete(t.Context(), s.ID); err != nil {
-			t.Error(err)
-		}
-		if err := c.WaitUntilRemoved(t.Context(), s.ID); err != nil {
+		if err := c.Remove(t.Context(), s); err != nil {
 			t.Error(err)
 		}
 	}
