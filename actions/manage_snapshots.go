@@ -33,7 +33,8 @@ func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error 
 	return out.Flush()
 }
 
-// DeleteSnapshot deletes a snapshot, unless a Doppler config names it, and waits until Daytona has removed it.
+// DeleteSnapshot deletes a snapshot and waits until Daytona has removed it. Unless the input force is set, it refuses if
+// a Doppler config names the snapshot or sandboxes use it.
 func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) error {
 	client, config, err := authenticate(ctx, env, in.Doppler, in.Daytona)
 	if err != nil {
@@ -46,12 +47,14 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 	if !found {
 		return inputs.Errorf("name", in.Name, "not found; run action-snapshot list")
 	}
-	configOf, err := configsByName(ctx, config)
-	if err != nil {
-		return err
-	}
-	if config := configOf[snapshot.Name]; config != "" {
-		return inputs.Errorf("name", in.Name, "is in use by the Doppler config %s; create another snapshot first", config)
+	if !in.Force {
+		uses, err := usesOf(ctx, config, client, []daytona.Snapshot{snapshot})
+		if err != nil {
+			return err
+		}
+		if use := uses[snapshot.Name]; use != "" {
+			return inputs.Errorf("name", in.Name, "is in use: %s; create another snapshot first, or add --force", use)
+		}
 	}
 	if err := client.Remove(ctx, snapshot); err != nil {
 		return err

@@ -69,6 +69,7 @@ var help = map[string]string{
 		"Snapshots that sandboxes use are kept, and those that a Doppler config names, as far as the key and the token " +
 		"can read them.",
 	"update_doppler":          "Set DAYTONA_SNAPSHOT_NAME, and VITE_DAYTONA_SNAPSHOT_NAME as a reference to it.",
+	"force":                   "Delete the snapshot although a Doppler config names it or sandboxes use it.",
 	"dry_run":                 "With --keep: only print which snapshots would be deleted.",
 	"daytona_api_key":         "Daytona API key. Default: DAYTONA_API_KEY from Doppler, then from the environment.",
 	"daytona_organization_id": "Daytona organization. Default: DAYTONA_ORG_ID from Doppler, then from the environment.",

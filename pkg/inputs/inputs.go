@@ -135,7 +135,8 @@ type ListSnapshots struct {
 
 // DeleteSnapshot declares the arguments of action-snapshot delete.
 type DeleteSnapshot struct {
-	Name string `arg:"" help:"Name of the snapshot."`
+	Name  string `arg:"" help:"Name of the snapshot."`
+	Force bool
 	Doppler
 	Daytona
 }

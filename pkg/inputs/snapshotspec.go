@@ -12,6 +12,10 @@ import (
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
+// AndroidClass is the sandbox class that starts the image's own entry point, without Daytona's daemon (daytonaio/daytona
+// v0.190.0, apps/runner/pkg/docker/container_configs.go, getContainerCreateConfig).
+const AndroidClass = "android"
+
 // SnapshotPlatform is the only platform that Daytona runs.
 const SnapshotPlatform = "linux/amd64"
 
@@ -83,6 +87,10 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	}
 	if len(spec.Entrypoint) > 0 && strings.TrimSpace(spec.Entrypoint[0]) == "" {
 		return SnapshotSpec{}, Errorf("entrypoint", in.Entrypoint, "has no program; write for example sleep infinity")
+	}
+	if len(spec.Entrypoint) > 0 && spec.SandboxClass == AndroidClass {
+		return SnapshotSpec{}, Errorf("entrypoint", in.Entrypoint,
+			"has no effect with sandbox_class: android; remove it, and set ENTRYPOINT in the Dockerfile")
 	}
 	if !slices.Contains([]IfExists{Reuse, Replace, Fail}, spec.IfExists) {
 		return SnapshotSpec{}, Errorf("if_exists", in.IfExists, "must be reuse, replace or fail")

@@ -186,6 +186,8 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 		{"prefix", func(in *Snapshot) { in.NamePrefix = "" }, "name_prefix", "empty"},
 		{"entry point", func(in *Snapshot) { in.Entrypoint = `a "b` }, "entrypoint", "close every quote"},
 		{"entry point without a program", func(in *Snapshot) { in.Entrypoint = `"" a` }, "entrypoint", "no program"},
+		{"entry point of android", func(in *Snapshot) { in.Entrypoint, in.SandboxClass = "a", "android" }, "entrypoint",
+			"sandbox_class: android"},
 		{"gpu", func(in *Snapshot) { in.GPU = "-1" }, "gpu", `"-1" must be 0 or`},
 		{"sandbox class", func(in *Snapshot) { in.SandboxClass = "Linux VM" }, "sandbox_class", "linux-vm"},
 		{"sandbox class windows", func(in *Snapshot) { in.SandboxClass = "windows" }, "sandbox_class", "from an image"},
