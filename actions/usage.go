@@ -21,7 +21,7 @@ func usesOf(
 	}
 	usage, err := client.Usage(ctx, names...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("find out what uses the snapshots: %w", err)
 	}
 	for name, used := range usage {
 		uses[name] = fmt.Sprintf("%d sandboxes and %d warm pools use it", used.Sandboxes, used.WarmPools)
