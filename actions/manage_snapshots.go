@@ -53,7 +53,7 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 			return err
 		}
 		if use := uses[snapshot.Name]; use != "" {
-			return inputs.Errorf("name", in.Name, "is in use: %s; create another snapshot first, or add --force", use)
+			return inputs.Errorf("name", in.Name, "is %s; create another snapshot first, or add --force", use)
 		}
 	}
 	if err := client.Remove(ctx, snapshot); err != nil {

@@ -58,8 +58,18 @@ func TestPruneSnapshots(t *testing.T) {
 				t.Errorf("%s is left", left)
 			}
 		}
-		if !strings.Contains(log.String(), "Kept snapshot agent-sandbox: ") {
+		if !strings.Contains(log.String(), "Kept snapshot agent-sandbox: used by 1 sandbox\n") {
 			t.Errorf("the log does not name the snapshot in use:\n%s", log)
+		}
+	}
+}
+
+func TestDescribeUsage(t *testing.T) {
+	for want, used := range map[string]daytona.Usage{
+		"used by 1 warm pool": {WarmPools: 1}, "used by 2 sandboxes and 1 warm pool": {Sandboxes: 2, WarmPools: 1},
+	} {
+		if got := describeUsage(used); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

@@ -64,7 +64,6 @@ func (w wantedSnapshot) hasEntrypoint(s daytona.Snapshot) bool {
 func findExisting(
 	ctx context.Context, job job, target snapshotTarget, wanted wantedSnapshot,
 ) (existingSnapshots, error) {
-	defer startActivity(ctx, "Daytona to list the snapshots")()
 	spec := wanted.spec
 	candidates, err := listCandidates(ctx, target, wanted)
 	if err != nil {
@@ -83,9 +82,10 @@ func findExisting(
 			if err == nil {
 				return existingSnapshots{Reused: reused}, nil
 			}
-			if !canReplace(ctx, job, spec, c, err) {
+			if err := finalError(ctx, spec, c, err); err != nil {
 				return existingSnapshots{}, err
 			}
+			job.Runner.Infof("Snapshot %s cannot be reused: %v; creating another", c.Name, err)
 		}
 	}
 	if spec.Name != "" {
@@ -100,6 +100,7 @@ func findExisting(
 func listCandidates(
 	ctx context.Context, target snapshotTarget, wanted wantedSnapshot,
 ) ([]daytona.Snapshot, error) {
+	defer startActivity(ctx, "Daytona to list the snapshots")()
 	prefix := cmp.Or(wanted.spec.Name, wanted.spec.NamePrefix)
 	if target.Region == "" {
 		prefix = "" // any snapshot may show the default region
@@ -149,25 +150,38 @@ func defaultRegion(list []daytona.Snapshot) string {
 func reuse(
 	ctx context.Context, job job, client daytona.Client, wanted wantedSnapshot, s daytona.Snapshot,
 ) (daytona.Snapshot, error) {
-	job.Runner.Infof("Reusing snapshot %s, which has the same image; nothing is pushed", s.Name)
-	if s.State == daytona.Inactive {
+	switch s.State {
+	case daytona.Active:
+	case daytona.Inactive:
+		job.Runner.Infof("Activating snapshot %s, which has the same image", s.Name)
 		if err := client.Activate(ctx, s); err != nil {
 			return daytona.Snapshot{}, err
 		}
+	default:
+		job.Runner.Infof("Waiting for snapshot %s of the same image, which another run is creating", s.Name)
 	}
-	return waitUntilActive(ctx, job, client, s, wanted.digest)
+	active, err := waitUntilActive(ctx, job, client, s, wanted.digest)
+	if err == nil {
+		job.Runner.Infof("Reusing snapshot %s, which has the same image; nothing is pushed", s.Name)
+	}
+	return active, err
 }
 
-// canReplace reports whether a new snapshot can take the place of one that cannot be reused because of cause. It logs
-// the reason.
-func canReplace(ctx context.Context, job job, spec inputs.SnapshotSpec, s daytona.Snapshot, cause error) bool {
+// finalError returns the error of the run if no other snapshot can take the place of s, which cannot be reused because of
+// cause. Otherwise it returns nil.
+func finalError(ctx context.Context, spec inputs.SnapshotSpec, s daytona.Snapshot, cause error) error {
 	failed := (*daytona.SnapshotError)(nil)
-	isRefused := s.State == daytona.Inactive && !errors.As(cause, &failed) // it is still inactive and keeps its name
-	if ctx.Err() != nil || spec.Name != "" && isRefused {
-		return false
+	isInactive := s.State == daytona.Inactive && !errors.As(cause, &failed) // Daytona refused to activate it
+	switch {
+	case ctx.Err() != nil:
+		return cause
+	case spec.Name == "" || !isInactive:
+		return nil
+	case errors.Is(cause, daytona.ErrDeactivating):
+		return inputs.Errorf("name", spec.Name, "is a snapshot that was deactivated less than ten minutes ago; wait ten "+
+			"minutes, write another name, or set if_exists: replace")
 	}
-	job.Runner.Infof("Snapshot %s cannot be reused: %v; creating another", s.Name, cause)
-	return true
+	return cause
 }
 
 // conflicting returns the snapshot that has the requested name, if it may be deleted.

@@ -3,6 +3,7 @@ package actions
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/daytona"
@@ -24,13 +25,32 @@ func usesOf(
 		return nil, fmt.Errorf("find out what uses the snapshots: %w", err)
 	}
 	for name, used := range usage {
-		uses[name] = fmt.Sprintf("%d sandboxes and %d warm pools use it", used.Sandboxes, used.WarmPools)
+		uses[name] = describeUsage(used)
 	}
 	configs, err := configsByName(ctx, config)
 	for name, config := range configs {
-		uses[name] = "the Doppler config " + config + " names it"
+		uses[name] = "named by the Doppler config " + config
 	}
 	return uses, err
+}
+
+// describeUsage returns, for example, "used by 2 sandboxes and 1 warm pool".
+func describeUsage(used daytona.Usage) string {
+	var parts []string
+	for _, part := range []struct {
+		count int
+		one   string
+		many  string
+	}{{used.Sandboxes, "sandbox", "sandboxes"}, {used.WarmPools, "warm pool", "warm pools"}} {
+		switch part.count {
+		case 0:
+		case 1:
+			parts = append(parts, "1 "+part.one)
+		default:
+			parts = append(parts, fmt.Sprintf("%d %s", part.count, part.many))
+		}
+	}
+	return "used by " + strings.Join(parts, " and ")
 }
 
 // configsByName maps the name of a snapshot to a Doppler config that names it.
