@@ -10,8 +10,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
-// waitUntilActive waits until a snapshot with the given digest is active. It logs each change of its state, and the state
-// every 15 seconds.
+// waitUntilActive waits until a snapshot with the given digest is active. It logs each change of its state, and the
+// state every 15 seconds.
 func waitUntilActive(
 	ctx context.Context, job job, client daytona.Client, snapshot daytona.Snapshot, digest v1.Hash,
 ) (daytona.Snapshot, error) {
@@ -20,7 +20,7 @@ func waitUntilActive(
 	const interval = 15 * time.Second
 	var state daytona.State
 	var logged time.Time
-	active, err := client.WaitUntilActive(ctx, snapshot.ID, digest.String(), func(now daytona.Snapshot, since time.Duration) {
+	report := func(now daytona.Snapshot, since time.Duration) {
 		switch {
 		case now.State != state:
 			job.Runner.Infof("Snapshot %s is %s", now.Name, now.State)
@@ -30,7 +30,8 @@ func waitUntilActive(
 			return
 		}
 		state, logged = now.State, time.Now()
-	})
+	}
+	active, err := client.WaitUntilActive(ctx, snapshot.ID, digest.String(), report)
 	if failed := (*daytona.SnapshotError)(nil); errors.As(err, &failed) && failed.Log != "" {
 		writeUntrusted(job.Runner, failed.Log+"\n")
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
-// effectiveEntrypoint returns the command that a sandbox starts: that of the input, or the one that `docker run` starts,
-// which is the image's ENTRYPOINT followed by its CMD.
+// effectiveEntrypoint returns the command that a sandbox starts: that of the input, or the one that `docker run`
+// starts, which is the image's ENTRYPOINT followed by its CMD.
 //
 // Daytona itself starts the snapshot's entry point, or the image's ENTRYPOINT if the snapshot has none, and never the
 // image's CMD (daytonaio/daytona v0.190.0, apps/runner/pkg/docker/container_configs.go, getContainerCreateConfig). It
@@ -67,8 +67,8 @@ const (
 )
 
 // checkEntrypoint returns an error if the image lacks the program of the entry point, or if the program is not
-// executable. Daytona starts nothing when it creates a snapshot, and reports a sandbox as started even if its entry point
-// fails (daytonaio/daytona v0.190.0, apps/daemon/cmd/daemon/main.go).
+// executable. Daytona starts nothing when it creates a snapshot, and reports a sandbox as started even if its entry
+// point fails (daytonaio/daytona v0.190.0, apps/daemon/cmd/daemon/main.go).
 //
 // It reads the top layers first, and all of them only if the program is not there and they are small.
 func checkEntrypoint(ctx context.Context, job job, img v1.Image, config v1.Config, entrypoint []string) error {

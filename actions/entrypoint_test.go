@@ -33,7 +33,9 @@ func TestEffectiveEntrypoint(t *testing.T) {
 		{name: "the input replaces both", input: []string{"/own"}, entrypoint: []string{"/init"}, cmd: []string{"-x"},
 			want: []string{"/own"}},
 		{name: "blank words", entrypoint: []string{"sh", "-c", " ", ""}, want: []string{"sh", "-c"}},
-		{name: "an ENTRYPOINT that is reset", entrypoint: []string{""}, cmd: []string{"/program"}, want: []string{"/program"}},
+		{
+			name: "an ENTRYPOINT that is reset", entrypoint: []string{""}, cmd: []string{"/program"}, want: []string{"/program"},
+		},
 		{name: "android", class: inputs.AndroidClass, entrypoint: []string{"/init"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

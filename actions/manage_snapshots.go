@@ -33,8 +33,8 @@ func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error 
 	return out.Flush()
 }
 
-// DeleteSnapshot deletes a snapshot and waits until Daytona has removed it. Unless the input force is set, it refuses if
-// a Doppler config names the snapshot or sandboxes use it.
+// DeleteSnapshot deletes a snapshot and waits until Daytona has removed it. Unless the input force is set, it refuses
+// if a Doppler config names the snapshot or sandboxes use it.
 func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) error {
 	client, config, err := authenticate(ctx, env, in.Doppler, in.Daytona)
 	if err != nil {

@@ -114,8 +114,8 @@ func checkNameFree(
 	case err != nil || !found || existing.State == daytona.Removing:
 		return err
 	case isFailed(existing) && len(key.Missing(daytona.DeleteSnapshots)) > 0:
-		return fmt.Errorf("the Daytona API key %q lacks the permission %s to replace the snapshot %s, which failed (create a "+
-			"key with it at %s, or write another name)", key.Name, daytona.DeleteSnapshots, existing.Name, keysPage)
+		return fmt.Errorf("the Daytona API key %q lacks the permission %s to replace the snapshot %s, which failed "+
+			"(create a key with it at %s, or write another name)", key.Name, daytona.DeleteSnapshots, existing.Name, keysPage)
 	case spec.IfExists == inputs.Fail && !isFailed(existing):
 		return inputs.Errorf("name", spec.Name, "already exists as a snapshot in state %s; "+
 			"write another name, or set if_exists: reuse or replace", existing.State)

@@ -73,9 +73,9 @@ func removeAll(ctx context.Context, client daytona.Client, snapshots []daytona.S
 	return failures
 }
 
-// prunable returns the snapshots that may be deleted if they are unused: the superseded ones, and all but the newest keep
-// with the prefix. The current snapshot counts toward keep. Snapshots that another run is creating or removing, and
-// those that are newer than the current one, are not included.
+// prunable returns the snapshots that may be deleted if they are unused: the superseded ones, and all but the newest
+// keep with the prefix. The current snapshot counts toward keep. Snapshots that another run is creating or removing,
+// and those that are newer than the current one, are not included.
 func prunable(
 	ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarget, current daytona.Snapshot,
 	superseded []daytona.Snapshot,

@@ -16,8 +16,8 @@ const (
 )
 
 // ensureSnapshot returns an active snapshot of the image: an existing one, or a new one. If Daytona fails to create one
-// for a reason of its own, it tries again. If another run has created a snapshot of the image in the meantime, it reuses
-// that one.
+// for a reason of its own, it tries again. If another run has created a snapshot of the image in the meantime, it
+// reuses that one.
 func ensureSnapshot(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
 ) (imageUpload, daytona.Snapshot, error) {

@@ -95,8 +95,8 @@ func findExisting(
 	return found, err
 }
 
-// listCandidates returns the usable snapshots that match what is wanted in the target's region, the most usable first: the
-// one with the requested name, or those with the prefix.
+// listCandidates returns the usable snapshots that match what is wanted in the target's region, the most usable first:
+// the one with the requested name, or those with the prefix.
 func listCandidates(
 	ctx context.Context, target snapshotTarget, wanted wantedSnapshot,
 ) ([]daytona.Snapshot, error) {
@@ -167,8 +167,8 @@ func reuse(
 	return active, err
 }
 
-// finalError returns the error of the run if no other snapshot can take the place of s, which cannot be reused because of
-// cause. Otherwise it returns nil.
+// finalError returns the error of the run if no other snapshot can take the place of s, which cannot be reused because
+// of cause. Otherwise it returns nil.
 func finalError(ctx context.Context, spec inputs.SnapshotSpec, s daytona.Snapshot, cause error) error {
 	failed := (*daytona.SnapshotError)(nil)
 	isInactive := s.State == daytona.Inactive && !errors.As(cause, &failed) // Daytona refused to activate it

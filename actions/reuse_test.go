@@ -37,7 +37,10 @@ func TestWantedSnapshotMatches(t *testing.T) {
 		{"not inspected yet, in the default region", wanted, func(s *daytona.Snapshot) {
 			s.Digest, s.Image = "", s.Image+defaultRegionMark
 		}, true},
-		{"not inspected yet, another image", wanted, func(s *daytona.Snapshot) { s.Digest, s.Image = "", "host/p/a:1" }, false},
+		{
+			"not inspected yet, another image", wanted, func(s *daytona.Snapshot) { s.Digest, s.Image = "", "host/p/a:1" },
+			false,
+		},
 		{"another image under the tag", wanted, func(s *daytona.Snapshot) { s.Digest = "sha256:2" }, false},
 		{"the image's ENTRYPOINT without its CMD", wanted, func(s *daytona.Snapshot) { s.Entrypoint = nil }, false},
 		{"the image's ENTRYPOINT", withoutCMD, func(s *daytona.Snapshot) { s.Entrypoint = nil }, true},

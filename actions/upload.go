@@ -104,9 +104,9 @@ func offerImage(
 	return upload, err
 }
 
-// describeWanted returns what a snapshot of the image with the settings of the inputs looks like. It returns an error if
-// Daytona cannot run the image: Daytona accepts an image for another architecture and fails only when a sandbox starts
-// (daytonaio/daytona v0.190.0, apps/runner/pkg/docker/create.go).
+// describeWanted returns what a snapshot of the image with the settings of the inputs looks like. It returns an error
+// if Daytona cannot run the image: Daytona accepts an image for another architecture and fails only when a sandbox
+// starts (daytonaio/daytona v0.190.0, apps/runner/pkg/docker/create.go).
 func describeWanted(spec inputs.SnapshotSpec, img v1.Image) (wantedSnapshot, error) {
 	config, err := img.ConfigFile()
 	if err != nil {
@@ -147,10 +147,11 @@ const maxAccesses = 4
 // pushToDaytona pushes an image to a repository of its own in Daytona's registry, waits until the registry serves it,
 // and returns its reference by tag.
 //
-// A shared repository does not work: when a snapshot becomes active, Daytona deletes the pushed image with all its tags,
-// which other snapshots may still need (daytonaio/daytona v0.190.0, apps/api/src/sandbox/managers/snapshot.manager.ts,
-// handleCheckInitialRunnerSnapshot). A reference by digest does not work either: Daytona rebuilds NAME@sha256:HEX as
-// NAME:sha256:HEX (apps/api/src/common/utils/docker-image.util.ts, getFullName).
+// A shared repository does not work: when a snapshot becomes active, Daytona deletes the pushed image with all its
+// tags, which other snapshots may still need (daytonaio/daytona v0.190.0,
+// apps/api/src/sandbox/managers/snapshot.manager.ts, handleCheckInitialRunnerSnapshot). A reference by digest does not
+// work either: Daytona rebuilds NAME@sha256:HEX as NAME:sha256:HEX (apps/api/src/common/utils/docker-image.util.ts,
+// getFullName).
 func pushToDaytona(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, await registryAccess, digest v1.Hash,
 	push pushFunc,
@@ -199,8 +200,8 @@ func imageTag(digest v1.Hash) string { return digest.Algorithm + "-" + digest.He
 
 var notInRepository = regexp.MustCompile(`[^a-z0-9]+`)
 
-// maxRepositoryPrefix is the maximum length of the prefix in a repository's name, in bytes. A registry accepts 255 bytes
-// for the whole name.
+// maxRepositoryPrefix is the maximum length of the prefix in a repository's name, in bytes. A registry accepts 255
+// bytes for the whole name.
 const maxRepositoryPrefix = 100
 
 // repositoryName returns a name for a repository that no other push uses. It begins with the prefix of snapshots.

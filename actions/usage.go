@@ -10,8 +10,8 @@ import (
 )
 
 // usesOf maps the names of snapshots to what uses them: a Doppler config, sandboxes or warm pools. Daytona itself does
-// not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0, apps/api/src/sandbox/services/snapshot.service.ts,
-// removeSnapshot).
+// not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
+// apps/api/src/sandbox/services/snapshot.service.ts, removeSnapshot).
 func usesOf(
 	ctx context.Context, config credentials.Doppler, client daytona.Client, snapshots []daytona.Snapshot,
 ) (map[string]string, error) {

@@ -12,8 +12,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
-// AndroidClass is the sandbox class that starts the image's own entry point, without Daytona's daemon (daytonaio/daytona
-// v0.190.0, apps/runner/pkg/docker/container_configs.go, getContainerCreateConfig).
+// AndroidClass is the sandbox class that starts the image's own entry point, without Daytona's daemon
+// (daytonaio/daytona v0.190.0, apps/runner/pkg/docker/container_configs.go, getContainerCreateConfig).
 const AndroidClass = "android"
 
 // SnapshotPlatform is the only platform that Daytona runs.
