@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	cloud "github.com/org/sandbox-actions/internal/localcloud/doppler"
+	local "github.com/org/sandbox-actions/internal/localcloud/doppler"
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/inputs"
@@ -22,25 +22,25 @@ const (
 )
 
 // startDoppler starts Doppler with two projects. Only the config dev of the project app has the mirror.
-func startDoppler(t *testing.T) *cloud.Server {
+func startDoppler(t *testing.T) *local.Server {
 	t.Helper()
-	server, err := cloud.Start(t.Context(), cloud.Options{
-		Projects: []cloud.Project{
-			{Name: "app", Configs: []cloud.Config{
+	server, err := local.Start(t.Context(), local.Options{
+		Projects: []local.Project{
+			{Name: "app", Configs: []local.Config{
 				{
 					Name: "dev", Secrets: map[string]string{nameSecret: "old", mirrorSecret: "old", "APP": "sandbox", "MODE": "json"},
-					Visibility: map[string]cloud.Visibility{"MODE": cloud.Unmasked},
+					Visibility: map[string]local.Visibility{"MODE": local.Unmasked},
 				},
 				{Name: "prd", Secrets: map[string]string{"A": "1", "OTHER_NAME": "pinned"}},
 			}},
-			{Name: "website", Configs: []cloud.Config{{Name: "dev"}}},
+			{Name: "website", Configs: []local.Config{{Name: "dev"}}},
 		},
-		Tokens: []cloud.Token{
-			{Value: everything, Access: []cloud.Access{{Project: "app", Write: true}, {Project: "website", Write: true}}},
-			{Value: readsPrd, Access: []cloud.Access{
+		Tokens: []local.Token{
+			{Value: everything, Access: []local.Access{{Project: "app", Write: true}, {Project: "website", Write: true}}},
+			{Value: readsPrd, Access: []local.Access{
 				{Project: "app", Config: "dev", Write: true}, {Project: "app", Config: "prd"},
 			}},
-			{Value: "dp.st.prd.x", Access: []cloud.Access{{Project: "app", Config: "prd", Write: true}}},
+			{Value: "dp.st.prd.x", Access: []local.Access{{Project: "app", Config: "prd", Write: true}}},
 		},
 	})
 	if err != nil {
@@ -73,7 +73,7 @@ func TestUpdateDoppler(t *testing.T) {
 		name, token string
 		environ     map[string]string
 		arguments   []string
-		fault       cloud.Fault // after the check
+		fault       local.Fault // after the check
 		written     map[string]map[string]string
 		log         string
 		checkErr    string
@@ -124,7 +124,7 @@ func TestUpdateDoppler(t *testing.T) {
 			name: "one of several fails", token: everything, arguments: []string{
 				project, "--doppler-configs=dev,prd,website.dev",
 			},
-			fault: cloud.Fault{Method: "POST", Status: 400, Times: 1},
+			fault: local.Fault{Method: "POST", Status: 400, Times: 1},
 			written: map[string]map[string]string{
 				prd: {nameSecret: "new"}, "website.dev": {nameSecret: "new"},
 			},

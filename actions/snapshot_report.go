@@ -1,7 +1,6 @@
 package actions
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 
@@ -11,13 +10,11 @@ import (
 
 // snapshotOutputs returns the outputs of a snapshot.
 func snapshotOutputs(upload imageUpload, snapshot daytona.Snapshot, update dopplerUpdate) SnapshotOutputs {
-	outputs := SnapshotOutputs{
+	return SnapshotOutputs{
 		BuildOutputs: upload.Build, SnapshotName: snapshot.Name, SnapshotID: snapshot.ID,
-		SnapshotState: string(snapshot.State), SnapshotSizeGB: snapshot.SizeGB, Reused: upload.Reused,
+		SnapshotState: string(snapshot.State), SnapshotSizeGB: snapshot.SizeGB, Reused: upload.isReused(),
 		DopplerUpdated: len(update.Written) > 0,
 	}
-	outputs.ImageRef = cmp.Or(outputs.ImageRef, snapshot.Image)
-	return outputs
 }
 
 // snapshotSummary returns the Markdown summary of a snapshot.
@@ -26,14 +23,15 @@ func snapshotSummary(
 	pruned []string,
 ) string {
 	t := newTable("Snapshot created")
-	if upload.Reused {
+	if upload.isReused() {
 		t = newTable("Snapshot reused")
 	}
 	t.row("Name", code(snapshot.Name))
-	t.row("Digest", code(upload.Digest.String()))
+	t.row("Digest", code(upload.Wanted.digest.String()))
 	t.row("State", code(string(snapshot.State)))
-	t.row("Sandbox", fmt.Sprintf("%d cores, %d GB memory, %d GB disk",
-		snapshot.Resources.CPU, snapshot.Resources.Memory, snapshot.Resources.Disk))
+	t.row("Sandbox", sandboxSize(snapshot))
+	t.row("Sandbox class", code(spec.SandboxClass))
+	t.row("Starts", code(strings.Join(upload.Wanted.entrypoint, " ")))
 	if snapshot.SizeGB > 0 {
 		t.row("Size", fmt.Sprintf("%.2f GB", snapshot.SizeGB))
 	}
@@ -53,4 +51,13 @@ func snapshotSummary(
 		return t.String() + "\n" + upload.Summary
 	}
 	return t.String()
+}
+
+// sandboxSize describes the resources of a snapshot's sandboxes.
+func sandboxSize(s daytona.Snapshot) string {
+	text := fmt.Sprintf("%d cores, %d GB memory, %d GB disk", s.Resources.CPU, s.Resources.Memory, s.Resources.Disk)
+	if s.GPU > 0 {
+		text += fmt.Sprintf(", %d GPU", s.GPU)
+	}
+	return text
 }

@@ -63,7 +63,8 @@ func TestActionContract(t *testing.T) {
 		"snapshot": {
 			inputs: values{
 				"load": "false", "image": "", "name": "", "name_prefix": "iterate-sandbox",
-				"cpu": "2", "memory": "4", "disk": "10", "entrypoint": "", "region": "", "if_exists": "reuse", "keep": "0",
+				"cpu": "2", "memory": "4", "disk": "10", "gpu": "0", "sandbox_class": "", "entrypoint": "", "region": "",
+				"if_exists": "reuse", "keep": "0",
 				"update_doppler": "", "doppler_secret": "DAYTONA_SNAPSHOT_NAME", "doppler_mirror": "", "doppler_configs": "",
 				"daytona_api_key": "", "daytona_organization_id": "", "daytona_api_url": "",
 			},

@@ -65,7 +65,15 @@ func TestSnapshotFailures(t *testing.T) {
 		{name: "fractional cpu", inputs: values{"cpu": "1.5"}, want: `input cpu: .*"1\.5".*whole`},
 		{name: "zero memory", inputs: values{"memory": "0"}, want: `input memory: .*"0".*positive`},
 		{name: "negative disk", inputs: values{"disk": "-1"}, want: `input disk: .*"-1".*positive`},
-		{name: "over the limit", inputs: values{"cpu": "64"}, want: `cpu 64 .*\b4 cores`},
+		{name: "over the limit", inputs: values{"cpu": "64"}, createsBuild: true,
+			want: `CPU request 64 .*set the input cpu to at most 4`},
+		{name: "class without runners", inputs: values{"sandbox_class": "linux-vm"}, createsBuild: true,
+			want: `No runners are configured in region .*sandbox_class`},
+		{name: "GPU without a quota", inputs: values{"gpu": "1"}, createsBuild: true, want: `GPU quota.*gpu`},
+		{name: "entry point that does not exist", inputs: values{"entrypoint": "slep 60"}, createsBuild: true,
+			want: `the entry point "slep" does not exist in the image`},
+		{name: "entry point without execute permission", inputs: values{"entrypoint": "/Dockerfile"}, createsBuild: true,
+			want: `the entry point "/Dockerfile" is not an executable file`},
 		{name: "platform", inputs: values{"platform": "linux/arm64"},
 			want: `input platform: .*"linux/arm64".*linux/amd64`},
 		{name: "load", inputs: values{"load": "true"}, want: `input load: .*"true"`},
@@ -101,7 +109,7 @@ func TestSnapshotFailures(t *testing.T) {
 			createsBuild: true,
 			want:         `push .*: .*denied|DENIED|403`},
 		{name: "registry lost a blob", do: inject(cloudaytona.Fault{Registry: cloudaytona.BlobUnknown}),
-			createsBuild: true, want: `BLOB_UNKNOWN`},
+			createsBuild: true, want: `unknown blob`},
 		{name: "timeout waiting for the snapshot", do: inject(cloudaytona.Fault{Snapshot: cloudaytona.Stuck}),
 			inputs: values{"timeout": "8s"}, createsBuild: true,
 			want: `8s.*waiting for .*snapshot \S+ .*dashboard/snapshots`},
@@ -153,10 +161,7 @@ func (e *environment) deleteSnapshot(t *testing.T, name string) {
 	if s, found, err := c.Find(t.Context(), name); err != nil {
 		t.Error(err)
 	} else if found {
-		if err := c.Delete(t.Context(), s.ID); err != nil {
-			t.Error(err)
-		}
-		if err := c.WaitUntilRemoved(t.Context(), s.ID); err != nil {
+		if err := c.Remove(t.Context(), s); err != nil {
 			t.Error(err)
 		}
 	}
@@ -189,6 +194,9 @@ func TestDaytonaRetries(t *testing.T) {
 			Method: "POST", Path: "/snapshots", Times: 2, Hangup: true, ReplaceResponse: true,
 		},
 		"unknown state":                  {Snapshot: cloudaytona.UnknownState},
+		"inspection times out once":      {Snapshot: cloudaytona.InspectTimesOut, Times: 1},
+		"image is not found once":        {Snapshot: cloudaytona.ImageNotFound, Times: 1}, // it is built and pushed again
+		"runner is unavailable once":     {Snapshot: cloudaytona.RunnerUnavailable, Times: 1},
 		"access expires during the push": {Registry: cloudaytona.AccessExpires, Times: 1},
 		"connection is closed once":      {Method: "GET", Path: "/snapshots", Times: 1, Hangup: true},
 	} {
@@ -283,7 +291,7 @@ func TestSnapshotNameExists(t *testing.T) {
 	}
 	t.Run("replacement fails", func(t *testing.T) {
 		e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "named"})
-		e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.FailsAfterActive, Times: 1})
+		e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.FailsAfterActive})
 		r := e.run(t, invocation{
 			program:    "action-snapshot",
 			dockerfile: uniqueDockerfile(t),

@@ -62,11 +62,15 @@ var help = map[string]string{
 	"cpu":         "CPU cores of a sandbox.",
 	"memory":      "Memory of a sandbox, in GB.",
 	"disk":        "Disk of a sandbox, in GB.",
-	"entrypoint":  "Entry point that replaces the image's, in shell syntax.",
-	"region":      "Daytona region, by ID or name. Default: the organization's default region.",
-	"if_exists":   "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
+	"gpu":         "GPUs of a sandbox.",
+	"sandbox_class": "Daytona's class of sandbox, for example container, linux-vm or android. Default: the server's, " +
+		"usually container.",
+	"entrypoint": "Command that replaces the image's ENTRYPOINT and CMD, in shell syntax.",
+	"region":     "Daytona region, by ID or name. Default: the organization's default region.",
+	"if_exists":  "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
 	"keep": "After success, keep the newest N snapshots with this prefix and delete older ones. 0 keeps all. " +
-		"Snapshots that a Doppler config names are kept, as far as the Doppler token can read the configs.",
+		"Snapshots that sandboxes use are kept, and those that a Doppler config names, as far as the key and the token " +
+		"can read them.",
 	"update_doppler": "Set doppler_secret to the name of the snapshot. true fails without a Doppler token. Default: " +
 		"true if there is a Doppler token or an input selects a config.",
 	"doppler_secret": "Doppler secret that contains the name of the snapshot. keep and delete protect the snapshots " +
@@ -74,6 +78,7 @@ var help = map[string]string{
 	"doppler_mirror": "Doppler secret to set to a reference to doppler_secret, for example VITE_DAYTONA_SNAPSHOT_NAME. " +
 		"Default: VITE_ and doppler_secret, in configs that have that secret.",
 	"doppler_configs":         "Doppler configs to write, CONFIG or PROJECT.CONFIG. Default: the config that is read.",
+	"force":                   "Delete the snapshot although a Doppler config names it or sandboxes use it.",
 	"dry_run":                 "With --keep: only print which snapshots would be deleted.",
 	"daytona_api_key":         "Daytona API key. Default: DAYTONA_API_KEY from Doppler, then from the environment.",
 	"daytona_organization_id": "Daytona organization. Default: DAYTONA_ORG_ID from Doppler, then from the environment.",

@@ -88,6 +88,8 @@ type Snapshot struct {
 	CPU           string `name:"cpu" short:"c" default:"2" variable:"DAYTONA_DEFAULT_SNAPSHOT_CPU"`
 	Memory        string `short:"m" default:"4" variable:"DAYTONA_DEFAULT_SNAPSHOT_MEMORY"`
 	Disk          string `short:"d" default:"10" variable:"DAYTONA_DEFAULT_SNAPSHOT_DISK"`
+	GPU           string `name:"gpu" default:"0"`
+	SandboxClass  string
 	Entrypoint    string
 	Region        string
 	IfExists      string `default:"reuse"`
@@ -148,7 +150,8 @@ type ListSnapshots struct {
 
 // DeleteSnapshot declares the arguments of action-snapshot delete.
 type DeleteSnapshot struct {
-	Name string `arg:"" help:"Name of the snapshot."`
+	Name  string `arg:"" help:"Name of the snapshot."`
+	Force bool
 	SnapshotSecret
 	Doppler
 	Daytona

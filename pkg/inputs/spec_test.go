@@ -167,7 +167,7 @@ func TestInputsThatDependOnOthers(t *testing.T) {
 func TestInvalidSnapshotInputs(t *testing.T) {
 	valid := Snapshot{
 		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
-		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", IfExists: "reuse",
+		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse",
 		SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
 	}
 	if _, err := valid.Spec(Env{Getenv: noEnv, Dir: t.TempDir()}); err != nil {
@@ -187,6 +187,12 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 		{"name", func(in *Snapshot) { in.Name = "a b" }, "name", "a b"},
 		{"prefix", func(in *Snapshot) { in.NamePrefix = "" }, "name_prefix", "empty"},
 		{"entry point", func(in *Snapshot) { in.Entrypoint = `a "b` }, "entrypoint", "close every quote"},
+		{"entry point without a program", func(in *Snapshot) { in.Entrypoint = `"" a` }, "entrypoint", "no program"},
+		{"entry point of android", func(in *Snapshot) { in.Entrypoint, in.SandboxClass = "a", "android" }, "entrypoint",
+			"sandbox_class: android"},
+		{"gpu", func(in *Snapshot) { in.GPU = "-1" }, "gpu", `"-1" must be 0 or`},
+		{"sandbox class", func(in *Snapshot) { in.SandboxClass = "Linux VM" }, "sandbox_class", "linux-vm"},
+		{"sandbox class windows", func(in *Snapshot) { in.SandboxClass = "windows" }, "sandbox_class", "from an image"},
 		{"if_exists", func(in *Snapshot) { in.IfExists = "skip" }, "if_exists", "reuse, replace or fail"},
 		{"keep", func(in *Snapshot) { in.Keep = -1 }, "keep", `"-1" must be 0 to keep all`},
 		{"cpu is a word", func(in *Snapshot) { in.CPU = "two" }, "cpu", `"two" must be a whole, positive number of cores`},
@@ -259,6 +265,18 @@ func TestDopplerRecord(t *testing.T) {
 				t.Errorf("default %q, public %q", spec.Doppler.Default, spec.Doppler.Public)
 			}
 		})
+	}
+}
+
+func TestSandboxClassAndGPU(t *testing.T) {
+	in := Snapshot{
+		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
+		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "1", SandboxClass: "linux-vm",
+		IfExists: "reuse", SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
+	}
+	spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
+	if err != nil || spec.GPU != 1 || spec.SandboxClass != "linux-vm" {
+		t.Errorf("gpu %d, class %q, %v", spec.GPU, spec.SandboxClass, err)
 	}
 }
 
