@@ -89,6 +89,9 @@ func ReadDoppler(ctx context.Context, source DopplerSource) (Doppler, error) {
 	case client.Token != "":
 		source.Mask(dopplerToken, client.Token)
 	case source.Identity == "" && source.Optional:
+		if selected.tokenErr != nil {
+			source.Logf("%v", selected.tokenErr)
+		}
 		return Doppler{}, nil
 	case source.Identity == "":
 		return Doppler{}, fmt.Errorf("read %s: %w", client.Name(), cmp.Or(selected.tokenErr, ErrNoDopplerToken))

@@ -158,6 +158,8 @@ func TestDopplerPrecedence(t *testing.T) {
 			token: "dp.ct.key", query: ".dev", by: "default"},
 		{name: "no keyring", source: DopplerSource{Default: "dev"}, cli: "scoped: {/: {token: secret-0123}}",
 			err: errKeyring},
+		{name: "no keyring, optional", source: DopplerSource{Default: "dev", Optional: true},
+			cli: "scoped: {/: {token: secret-0123}}", by: "keyring"},
 		{name: "service token of the environment", source: DopplerSource{Default: "dev", Dir: "/w/app"},
 			environ: values{"DOPPLER_TOKEN": "dp.st.prd.x"}, cli: cli, token: "dp.st.prd.x", query: ".",
 			by: "the service token in DOPPLER_TOKEN"},
@@ -202,6 +204,9 @@ func TestDopplerPrecedence(t *testing.T) {
 			if test.token == "" {
 				if config.Client != nil || config.Secrets != nil || len(server.tokens) > 0 {
 					t.Errorf("read %v with %q, want nothing", config.Secrets, server.tokens)
+				}
+				if !strings.Contains(log, test.by) {
+					t.Errorf("log %q, want %q", log, test.by)
 				}
 				return
 			}
