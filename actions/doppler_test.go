@@ -219,18 +219,38 @@ func TestDopplerIsOptional(t *testing.T) {
 	}
 }
 
-// The snapshots that any readable config names in the chosen secret are not deleted.
-func TestConfigsByName(t *testing.T) {
-	server := startDoppler(t)
-	server.SetSecret("website", "dev", "OTHER_NAME", "elsewhere")
-	job, _, _ := testJob(t, map[string]string{"DOPPLER_API_HOST": server.URL(), "DOPPLER_TOKEN": everything})
+// keep and delete spare the snapshots that any readable config names in the chosen secret.
+func TestDopplerProtectsSnapshots(t *testing.T) {
+	server, c := startDoppler(t), startDaytona(t, nil)
+	id := c.put("current", "active", 0)
+	for _, name := range []string{"pinned", "elsewhere", "old"} {
+		c.put(name, "active", 1)
+	}
+	server.SetSecret("app", "prd", "OTHER_NAME", "agent-pinned")
+	server.SetSecret("website", "dev", "OTHER_NAME", "agent-elsewhere")
+	server.SetSecret("app", "dev", nameSecret, "agent-old") // another secret
+	job, _, log := testJob(t, map[string]string{"DOPPLER_API_HOST": server.URL(), "DOPPLER_TOKEN": everything})
+	in := inputs.DeleteSnapshot{
+		Name: "agent-elsewhere", SnapshotSecret: inputs.SnapshotSecret{DopplerSecret: "OTHER_NAME"},
+		Doppler: inputs.Doppler{DopplerProject: "app"},
+		Daytona: inputs.Daytona{DaytonaAPIKey: fullKey, DaytonaAPIURL: c.URL()},
+	}
+	err := DeleteSnapshot(t.Context(), job.Env, in)
+	if err == nil || !strings.Contains(err.Error(), "named by the Doppler config website.dev") {
+		t.Errorf("delete: %v", err)
+	}
 	config, err := readDoppler(t.Context(), job.Env, inputs.Doppler{DopplerProject: "app", Default: "dev"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"pinned": "app.prd", "elsewhere": "website.dev"}
-	if got, err := configsByName(t.Context(), config, "OTHER_NAME"); err != nil || !maps.Equal(got, want) {
-		t.Errorf("got %v, %v; want %v", got, err, want)
+	current, err := c.client.Get(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.spec.Keep, c.spec.Record.Secret = 1, "OTHER_NAME"
+	deleted := pruneSnapshots(t.Context(), job, c.spec, config, snapshotTarget{Client: c.client}, current, nil)
+	if !slices.Equal(deleted, []string{"agent-old"}) || !strings.Contains(log.String(), "config app.prd") {
+		t.Errorf("deleted %q\n%s", deleted, log)
 	}
 }
 
