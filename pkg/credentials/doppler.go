@@ -109,25 +109,27 @@ func ReadDoppler(ctx context.Context, source DopplerSource) (Doppler, error) {
 	client.Config = cmp.Or(stored["DOPPLER_CONFIG"].Value, client.Config)
 	config := Doppler{&client, source.valuesOf(stored, source.isInjected(client)), selected.by}
 	source.mask(stored, config.Secrets)
+	source.Logf("Doppler token: from %s", selected.tokenFrom)
 	source.Logf("Read %s (selected by %s)", client.Name(), selected.by)
 	return config, nil
 }
 
 // selection is the config and the token that a source selects.
 type selection struct {
-	client   doppler.Client
-	by       string // what selected the config
-	tokenErr error  // why the CLI's token is not available
+	client    doppler.Client
+	by        string // what selected the config
+	tokenFrom string // source of the token
+	tokenErr  error  // why the CLI's token is not available
 }
 
 // selectConfig selects the config and the token: see [ReadDoppler].
 func (s DopplerSource) selectConfig(ctx context.Context) (selection, error) {
 	type level struct{ project, config, token, configName, tokenName string }
 	levels := []level{
-		{s.Project, s.Config, s.Token, "doppler_config", "the service token in doppler_token"},
+		{s.Project, s.Config, s.Token, "doppler_config", "doppler_token"},
 		{
-			s.Getenv("DOPPLER_PROJECT"), s.Getenv("DOPPLER_CONFIG"), s.Getenv("DOPPLER_TOKEN"),
-			"DOPPLER_CONFIG", "the service token in DOPPLER_TOKEN",
+			s.Getenv("DOPPLER_PROJECT"), s.Getenv("DOPPLER_CONFIG"), s.Getenv("DOPPLER_TOKEN"), "DOPPLER_CONFIG",
+			"DOPPLER_TOKEN",
 		},
 		{config: s.Getenv("DOPPLER_ENVIRONMENT"), configName: "DOPPLER_ENVIRONMENT"}, // its root config has the same name
 	}
@@ -137,24 +139,27 @@ func (s DopplerSource) selectConfig(ctx context.Context) (selection, error) {
 		if cli, err = readDopplerCLI(s.Dir, s.Getenv); err != nil {
 			return selection{}, err
 		}
-		levels = append(levels, level{cli.Project, cli.Config, cli.Token, "doppler setup", "the service token of the CLI"})
+		levels = append(levels, level{cli.Project, cli.Config, cli.Token, "doppler setup", "doppler login"})
 	}
 	selected := selection{client: doppler.Client{Host: cmp.Or(s.Getenv("DOPPLER_API_HOST"), cli.Host)}}
+	if s.Token == "" && s.Identity != "" {
+		selected.tokenFrom = "doppler_identity"
+	}
 	client := &selected.client
 	for _, level := range levels {
 		client.Project = cmp.Or(client.Project, level.project)
 		if client.Config == "" && level.config != "" {
 			client.Config, selected.by = level.config, level.configName
 		}
-		if client.Token != "" || s.Identity != "" || level.token == "" {
+		if selected.tokenFrom != "" || level.token == "" {
 			continue
 		}
-		client.Token = level.token
+		client.Token, selected.tokenFrom = level.token, level.tokenName
 		if strings.HasPrefix(client.Token, keyringPrefix) && level.token == cli.Token {
 			client.Token, selected.tokenErr = dopplerKeyring(ctx, s.Dir)
 		}
 		if client.Config == "" && doppler.IsServiceToken(client.Token) {
-			selected.by = level.tokenName
+			selected.by = "the service token in " + level.tokenName
 			return selected, nil
 		}
 	}

@@ -172,6 +172,8 @@ func TestDopplerPrecedence(t *testing.T) {
 		{name: "identity before tokens of the environment", source: DopplerSource{
 			Config: "dev", Identity: "id", Repository: "acme/app",
 		}, environ: values{"DOPPLER_TOKEN": "dp.st.prd.x"}, token: "dp.sa.exchanged", query: ".dev", by: "doppler_config"},
+		{name: "input before the identity", source: DopplerSource{Config: "dev", Token: "input", Identity: "id"},
+			token: "input", query: ".dev", by: "doppler_config"},
 		{name: "default", source: DopplerSource{Default: "dev"}, environ: values{"DOPPLER_TOKEN": "env"}, token: "env",
 			query: ".dev", by: "default"},
 		{name: "no token", source: DopplerSource{Config: "dev"}, err: ErrNoDopplerToken},
@@ -215,6 +217,12 @@ func TestDopplerPrecedence(t *testing.T) {
 			}
 			if masked[test.token] == "" || config.Secrets["A"] != "value of A" || config.Client == nil {
 				t.Errorf("masked %v, secrets %v", masked, config.Secrets)
+			}
+			from := map[string]string{
+				"input": "doppler_token", "env": "DOPPLER_TOKEN", "dp.ct.all": "doppler login", "dp.sa.exchanged": "doppler_identity",
+			}[test.token]
+			if !strings.Contains(log, "Doppler token: from "+from) {
+				t.Errorf("log %q, want the source %q", log, from)
 			}
 			if config.Selected != test.by || !strings.Contains(log, "(selected by "+test.by+")") {
 				t.Errorf("selected by %q, log %q; want %q", config.Selected, log, test.by)
