@@ -264,6 +264,7 @@ func TestNamesWithSecrets(t *testing.T) {
 		{"--name=my-sandbox", "name", "APP"},
 		{"--name-prefix=iterate", "name_prefix", "WORD"},
 		{"--push=ghcr.io/acme/sandbox:1", "push", "APP"},
+		{"--image=ghcr.io/acme/sandbox:1", "image", "APP"},
 	} {
 		job, _, _ := testJob(t, map[string]string{
 			"DOPPLER_API_HOST": server.URL(), "DOPPLER_TOKEN": everything, "GITHUB_ACTOR": "me",

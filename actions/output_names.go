@@ -22,8 +22,11 @@ func checkBuildNames(job job, spec inputs.BuildSpec, source buildSource) error {
 	return checkOutputName(job, "ref", source.Commit.Ref)
 }
 
-// checkSnapshotName is like [checkBuildNames] for the name of a snapshot, given or generated.
+// checkSnapshotName is like [checkBuildNames] for an existing image and the name of a snapshot, given or generated.
 func checkSnapshotName(ctx context.Context, job job, spec inputs.SnapshotSpec) error {
+	if err := checkOutputName(job, "image", spec.Image); err != nil {
+		return err
+	}
 	if spec.Name != "" {
 		return checkOutputName(job, "name", spec.Name)
 	}

@@ -35,8 +35,11 @@ func snapshotSummary(
 	if snapshot.SizeGB > 0 {
 		t.row("Size", fmt.Sprintf("%.2f GB", snapshot.SizeGB))
 	}
-	if !spec.UpdateDoppler {
+	switch {
+	case !spec.UpdateDoppler:
 		t.row("Doppler", "not updated (update_doppler: false)")
+	case len(update.Written)+len(update.Unchanged) == 0:
+		t.row("Doppler", "not updated (no Doppler token)")
 	}
 	if len(update.Written) > 0 {
 		t.row("Doppler", fmt.Sprintf("%s set in %s", code(update.Secret), code(strings.Join(update.Written, ", "))))

@@ -109,6 +109,9 @@ func TestSnapshotWithoutDoppler(t *testing.T) {
 		!strings.Contains(r.stdout, "::notice title=Doppler will not be updated::") {
 		t.Errorf("outputs %v\n%s", r.outputs, r.stdout)
 	}
+	if !strings.Contains(r.summary, "not updated (no Doppler token)") {
+		t.Errorf("summary %s", r.summary)
+	}
 	r = e.run(t, invocation{
 		program: "action-snapshot", dockerfile: dockerfile, env: env, inputs: values{"update_doppler": "true"},
 	})
