@@ -9,8 +9,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
-// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in a secret, sandboxes or warm pools. Daytona itself does
-// not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
+// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in a secret, sandboxes or warm
+// pools. Daytona itself does not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
 // apps/api/src/sandbox/services/snapshot.service.ts, removeSnapshot).
 func usesOf(
 	ctx context.Context, config credentials.Doppler, secret string, client daytona.Client, snapshots []daytona.Snapshot,

@@ -8,8 +8,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
-// DaytonaSource lists the sources of Daytona credentials: inputs, the secrets of a Doppler config, environment variables
-// and, outside GitHub Actions, the profile of `daytona login`, in this order.
+// DaytonaSource lists the sources of Daytona credentials: inputs, the secrets of a Doppler config, environment
+// variables and, outside GitHub Actions, the profile of `daytona login`, in this order.
 type DaytonaSource struct {
 	APIKey, OrganizationID, APIURL string // inputs
 	Doppler                        Doppler

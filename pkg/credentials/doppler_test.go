@@ -219,7 +219,8 @@ func TestDopplerPrecedence(t *testing.T) {
 				t.Errorf("masked %v, secrets %v", masked, config.Secrets)
 			}
 			from := map[string]string{
-				"input": "doppler_token", "env": "DOPPLER_TOKEN", "dp.ct.all": "doppler login", "dp.sa.exchanged": "doppler_identity",
+				"input": "doppler_token", "env": "DOPPLER_TOKEN", "dp.ct.all": "doppler login",
+				"dp.sa.exchanged": "doppler_identity",
 			}[test.token]
 			if !strings.Contains(log, "Doppler token: from "+from) {
 				t.Errorf("log %q, want the source %q", log, from)
