@@ -5,30 +5,22 @@ import (
 	"errors"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
-// activate activates an existing snapshot, if it is inactive, and waits until it is active.
-func activate(ctx context.Context, job job, client daytona.Client, s daytona.Snapshot) (daytona.Snapshot, error) {
-	job.Runner.Infof("Reusing snapshot %s, which has the same image; nothing is pushed", s.Name)
-	if s.State == daytona.Inactive {
-		if _, err := client.Activate(ctx, s.ID); err != nil {
-			return daytona.Snapshot{}, err
-		}
-	}
-	return waitUntilActive(ctx, job, client, s)
-}
-
-// waitUntilActive waits until a snapshot is active. It logs each change of its state, and the state every 15 seconds.
+// waitUntilActive waits until a snapshot with the given digest is active. It logs each change of its state, and the
+// state every 15 seconds.
 func waitUntilActive(
-	ctx context.Context, job job, client daytona.Client, snapshot daytona.Snapshot,
+	ctx context.Context, job job, client daytona.Client, snapshot daytona.Snapshot, digest v1.Hash,
 ) (daytona.Snapshot, error) {
 	const dashboard = "https://app.daytona.io/dashboard/snapshots"
 	defer startActivity(ctx, "snapshot %s to become active (see %s)", snapshot.Name, dashboard)()
 	const interval = 15 * time.Second
 	var state daytona.State
 	var logged time.Time
-	active, err := client.WaitUntilActive(ctx, snapshot.ID, func(now daytona.Snapshot, since time.Duration) {
+	report := func(now daytona.Snapshot, since time.Duration) {
 		switch {
 		case now.State != state:
 			job.Runner.Infof("Snapshot %s is %s", now.Name, now.State)
@@ -38,7 +30,8 @@ func waitUntilActive(
 			return
 		}
 		state, logged = now.State, time.Now()
-	})
+	}
+	active, err := client.WaitUntilActive(ctx, snapshot.ID, digest.String(), report)
 	if failed := (*daytona.SnapshotError)(nil); errors.As(err, &failed) && failed.Log != "" {
 		writeUntrusted(job.Runner, failed.Log+"\n")
 	}

@@ -3,37 +3,40 @@ package actions
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
-// createSnapshot creates a snapshot of the pushed image and waits until it is active. It first deletes an existing
-// snapshot with the same name. If the new snapshot fails, it deletes that one too.
+// createSnapshot creates a snapshot of the pushed image and waits until it is active. If the snapshot fails, it removes
+// it.
 func createSnapshot(
-	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, upload imageUpload,
+	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, upload imageUpload, retries int,
 ) (daytona.Snapshot, error) {
 	name := spec.Name
 	if name == "" {
-		name = generateName(ctx, job, spec, upload)
-	}
-	if target.Existing.ID != "" {
-		if err := deleteConflicting(ctx, job, target); err != nil {
-			return daytona.Snapshot{}, err
-		}
+		name = generateName(ctx, job, spec, upload, retries)
 	}
 	created, err := requestSnapshot(ctx, target.Client, daytona.Request{
-		Name: name, Image: upload.Reference, Resources: spec.Resources, Entrypoint: spec.Entrypoint, Region: target.Region,
+		Name: name, Image: upload.Reference, Resources: spec.Resources, GPU: spec.GPU, SandboxClass: spec.SandboxClass,
+		Entrypoint: upload.Wanted.entrypoint, Region: target.Region,
 	})
-	if err == nil {
-		created, err = waitUntilActive(ctx, job, target.Client, created)
-	}
 	if err != nil {
-		return daytona.Snapshot{}, deleteFailed(ctx, job, target, created, err)
+		return daytona.Snapshot{}, err
 	}
-	return created, nil
+	active, err := waitUntilActive(ctx, job, target.Client, created, upload.Wanted.digest)
+	if err != nil {
+		return daytona.Snapshot{}, removeFailed(ctx, target.Client, created, err)
+	}
+	return active, nil
+}
+
+// removeFailed removes a snapshot that did not become active, because it would occupy its name and count toward the
+// quota. It returns cause, wrapped in a [daytona.LeftoverError] if the removal cannot be confirmed.
+func removeFailed(ctx context.Context, client daytona.Client, created daytona.Snapshot, cause error) error {
+	defer startActivity(ctx, "Daytona to remove the snapshot %s", created.Name)()
+	return daytona.WithLeftovers(cause, client.Remove(ctx, created))
 }
 
 func requestSnapshot(ctx context.Context, client daytona.Client, request daytona.Request) (daytona.Snapshot, error) {
@@ -41,46 +44,22 @@ func requestSnapshot(ctx context.Context, client daytona.Client, request daytona
 	return client.Create(ctx, request)
 }
 
-// deleteConflicting deletes the snapshot that occupies the new one's name: a failed one, or one to be replaced.
-func deleteConflicting(ctx context.Context, job job, target snapshotTarget) error {
-	old := target.Existing
-	defer startActivity(ctx, "Daytona to delete the snapshot %s", old.Name)()
-	if isFailed(old) {
+// freeName removes the snapshot that occupies the new one's name: a failed one, or one to be replaced. It waits for one
+// that is being removed already.
+func freeName(ctx context.Context, job job, client daytona.Client, old daytona.Snapshot) error {
+	switch {
+	case old.ID == "":
+		return nil
+	case old.State == daytona.Removing:
+		defer startActivity(ctx, "Daytona to remove the earlier snapshot %s", old.Name)()
+		job.Runner.Infof("Waiting until Daytona has removed the earlier snapshot %s", old.Name)
+		return client.WaitUntilRemoved(ctx, old.ID)
+	case isFailed(old):
 		job.Runner.Infof("Deleting the snapshot %s, which an earlier run left in state %s", old.Name, old.State)
-	} else {
+	default:
 		job.Runner.Warning(runner.Annotation{Message: fmt.Sprintf("replacing snapshot %s: no sandbox can start from this "+
 			"name until the new one is active, or ever if it fails", old.Name)})
 	}
-	if err := target.Client.Delete(ctx, old.ID); err != nil {
-		return err
-	}
-	return target.Client.WaitUntilRemoved(ctx, old.ID)
-}
-
-// deletionGrace bounds how long the deletion of a failed snapshot may take, even after the run is canceled.
-const deletionGrace = 4 * time.Second
-
-// deleteFailed deletes a snapshot that did not become active, because it would occupy its name and count toward the
-// quota. It returns cause, wrapped in a [daytona.LeftoverError] if something is left for the user to clean up.
-func deleteFailed(
-	ctx context.Context, job job, target snapshotTarget, created daytona.Snapshot, cause error,
-) error {
-	var leftovers []string
-	if replaced := target.Existing; replaced.ID != "" && !isFailed(replaced) {
-		// Daytona deletes a snapshot's image from its registry once the snapshot is active, so it cannot be restored.
-		leftovers = append(leftovers, fmt.Sprintf("snapshot %s, which it was to replace, is deleted; create another one "+
-			"with that name before a sandbox starts from it", replaced.Name))
-	}
-	if created.ID != "" {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deletionGrace)
-		defer cancel()
-		if err := target.Client.Delete(ctx, created.ID); err != nil {
-			leftovers = append(leftovers, fmt.Sprintf("snapshot %s could not be deleted (%s); delete it at "+
-				"https://app.daytona.io/dashboard/snapshots", created.Name, job.Runner.Redact(err.Error())))
-		}
-	}
-	if len(leftovers) == 0 {
-		return cause
-	}
-	return &daytona.LeftoverError{Err: cause, Leftovers: leftovers}
+	defer startActivity(ctx, "Daytona to remove the snapshot %s", old.Name)()
+	return client.Remove(ctx, old)
 }

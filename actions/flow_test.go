@@ -13,13 +13,11 @@ import (
 	"testing"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 
 	"github.com/org/sandbox-actions/pkg/builder"
 	"github.com/org/sandbox-actions/pkg/credentials"
-	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
@@ -263,7 +261,8 @@ func TestForkNeeds(t *testing.T) {
 		{"Daytona key with Doppler to update", inputs.SnapshotSpec{BuildSpec: inputs.BuildSpec{
 			Doppler: inputs.Doppler{DopplerConfig: "dev"},
 		},
-			Daytona: inputs.Daytona{DaytonaAPIKey: "k"}, UpdateDoppler: true}, nil, []any{false, "dev"}, []any{"dev", false}},
+			Daytona: inputs.Daytona{DaytonaAPIKey: "k"}, UpdateDoppler: true, Record: inputs.DopplerRecord{Required: true}}, nil,
+			[]any{false, "dev"}, []any{"dev", false}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			job, _, _ := testJob(t, test.environ)
@@ -279,60 +278,6 @@ func TestForkNeeds(t *testing.T) {
 				t.Errorf("snapshot needs %+v, want %v", snapshot, test.snapshot)
 			}
 		})
-	}
-}
-
-func TestWantedSnapshotMatches(t *testing.T) {
-	digest := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("1", 64)}
-	resources := daytona.Resources{CPU: 2, Memory: 4, Disk: 10}
-	wanted := wantedSnapshot{
-		spec: inputs.SnapshotSpec{Resources: resources}, region: "eu", digest: digest, entrypoint: []string{"/init"},
-	}
-	same := daytona.Snapshot{
-		Digest: digest.String(), Resources: resources, Entrypoint: []string{"/init"}, Regions: []string{"us", "eu"},
-	}
-	for _, test := range []struct {
-		name   string
-		change func(*daytona.Snapshot)
-		want   bool
-	}{
-		{"identical", func(*daytona.Snapshot) {}, true},
-		{"digest in the reference", func(s *daytona.Snapshot) { s.Digest, s.Image = "", "host/p/a@"+digest.String() }, true},
-		{"without an entry point", func(s *daytona.Snapshot) { s.Entrypoint = nil }, true},
-		{"another image", func(s *daytona.Snapshot) { s.Digest = "sha256:2" }, false},
-		{"another entry point", func(s *daytona.Snapshot) { s.Entrypoint = []string{"/other"} }, false},
-		{"other resources", func(s *daytona.Snapshot) { s.Resources.CPU = 4 }, false},
-		{"another region", func(s *daytona.Snapshot) { s.Regions = []string{"us"} }, false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			s := same
-			test.change(&s)
-			if got := wanted.matches(s); got != test.want {
-				t.Errorf("%t, want %t", got, test.want)
-			}
-		})
-	}
-}
-
-func TestEffectiveEntrypoint(t *testing.T) {
-	config := &v1.ConfigFile{Config: v1.Config{Entrypoint: []string{"/image"}}}
-	if got := effectiveEntrypoint(inputs.SnapshotSpec{}, config); !slices.Equal(got, []string{"/image"}) {
-		t.Errorf("%q, want the image's", got)
-	}
-	if got := effectiveEntrypoint(
-		inputs.SnapshotSpec{Entrypoint: []string{"/own"}}, config,
-	); !slices.Equal(got, []string{"/own"}) {
-		t.Errorf("%q, want the input's", got)
-	}
-}
-
-func TestRepositoryName(t *testing.T) {
-	for prefix, want := range map[string]string{
-		"iterate-sandbox": "iterate-sandbox", "Team/Image:v1": "team-image-v1", "__": "snapshot", "-a-": "a",
-	} {
-		if got := repositoryName(prefix); got != want {
-			t.Errorf("%q: %q, want %q", prefix, got, want)
-		}
 	}
 }
 

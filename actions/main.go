@@ -72,7 +72,7 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	environ := os.Environ()
 	getenv := credentials.WithholdInputs(environ)
 	env := Env{Runner: runner.New(os.Stdout, os.Stderr, getenv), Getenv: getenv, Stdout: os.Stdout}
-	credentials.MaskEnvironment(getenv, env.Runner.Mask)
+	credentials.MaskEnvironment(getenv, env.Runner.MaskAs)
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		env.Terminal = os.Stderr
 	}
@@ -93,8 +93,8 @@ func (c Command) run(ctx context.Context, env Env, args, environ []string) (err 
 	if err != nil {
 		return err
 	}
-	for _, secret := range inputs.SecretValues(c.Inputs) {
-		env.Runner.Mask(secret)
+	for name, secret := range inputs.SecretValues(c.Inputs) {
+		env.Runner.MaskAs(name, secret)
 	}
 	return c.Run(ctx, env)
 }

@@ -33,8 +33,10 @@ func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error 
 	return out.Flush()
 }
 
-// DeleteSnapshot deletes a snapshot, unless a Doppler config names it, and waits until Daytona has removed it.
+// DeleteSnapshot deletes a snapshot and waits until Daytona has removed it. Unless the input force is set, it refuses
+// if a Doppler config names the snapshot or sandboxes use it.
 func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) error {
+	in.Doppler.Public = []string{in.DopplerSecret}
 	client, config, err := authenticate(ctx, env, in.Doppler, in.Daytona)
 	if err != nil {
 		return err
@@ -46,17 +48,16 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 	if !found {
 		return inputs.Errorf("name", in.Name, "not found; run action-snapshot list")
 	}
-	configOf, err := configsByName(ctx, config)
-	if err != nil {
-		return err
+	if !in.Force {
+		uses, err := usesOf(ctx, config, in.DopplerSecret, client, []daytona.Snapshot{snapshot})
+		if err != nil {
+			return err
+		}
+		if use := uses[snapshot.Name]; use != "" {
+			return inputs.Errorf("name", in.Name, "is %s; create another snapshot first, or add --force", use)
+		}
 	}
-	if config := configOf[snapshot.Name]; config != "" {
-		return inputs.Errorf("name", in.Name, "is in use by the Doppler config %s; create another snapshot first", config)
-	}
-	if err := client.Delete(ctx, snapshot.ID); err != nil {
-		return err
-	}
-	if err := client.WaitUntilRemoved(ctx, snapshot.ID); err != nil {
+	if err := client.Remove(ctx, snapshot); err != nil {
 		return err
 	}
 	env.Runner.Infof("Deleted snapshot %s", snapshot.Name)
@@ -67,11 +68,12 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 func authenticate(
 	ctx context.Context, env Env, doppler inputs.Doppler, in inputs.Daytona,
 ) (daytona.Client, credentials.Doppler, error) {
-	hasKey := credentials.HasDaytonaKey(in.DaytonaAPIKey, env.Getenv, env.Runner.InActions())
-	config, err := readDoppler(ctx, env, doppler, hasKey)
+	doppler.Default = inputs.DefaultDopplerConfig
+	doppler.Optional = credentials.HasDaytonaKey(in.DaytonaAPIKey, env.Getenv, env.Runner.InActions())
+	config, err := readDoppler(ctx, env, doppler)
 	if err != nil {
 		return daytona.Client{}, credentials.Doppler{}, err
 	}
-	client, err := daytonaClient(env, in, doppler, config)
+	client, err := daytonaClient(env, in, config)
 	return client, config, err
 }

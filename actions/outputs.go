@@ -12,6 +12,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/builder"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runner"
 )
 
 // BuildOutputs are the outputs of the build action. The struct tag output holds a field's name in a workflow, and
@@ -163,14 +164,15 @@ func metadataJSON(results []*image.Result) (string, error) {
 // publish writes an action's outputs and its summary.
 func publish(env Env, outputs any, summary string) error {
 	value := reflect.ValueOf(outputs)
+	var list []runner.Output
 	for _, field := range reflect.VisibleFields(value.Type()) {
-		if field.Anonymous {
-			continue
+		if !field.Anonymous {
+			text := fmt.Sprint(value.FieldByIndex(field.Index).Interface())
+			list = append(list, runner.Output{Name: field.Tag.Get("output"), Value: text})
 		}
-		text := fmt.Sprint(value.FieldByIndex(field.Index).Interface())
-		if err := env.Runner.Output(field.Tag.Get("output"), text); err != nil {
-			return fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", err)
-		}
+	}
+	if err := env.Runner.Outputs(list...); err != nil {
+		return fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", err)
 	}
 	if err := env.Runner.Summary(summary); err != nil {
 		return fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", err)

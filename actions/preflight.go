@@ -13,12 +13,11 @@ import (
 	"github.com/org/sandbox-actions/pkg/trust"
 )
 
-// snapshotTarget is where a snapshot is created, and what exists there already.
+// snapshotTarget is where a snapshot is created.
 type snapshotTarget struct {
-	Client       daytona.Client
-	Region       string           // ID; empty for the organization's default
-	Existing     daytona.Snapshot // the snapshot with the requested name; zero if the name is free
-	PreviousName string           // the name in Doppler when the run started
+	Client  daytona.Client
+	Region  string          // ID; empty if it is the organization's default, which the key cannot read
+	Doppler []dopplerConfig // configs in which the name is recorded
 }
 
 // preflight checks everything at Daytona and Doppler that can be checked before a build: permissions, limits, the
@@ -27,46 +26,45 @@ func preflight(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler,
 ) (snapshotTarget, error) {
 	defer startActivity(ctx, "Daytona and Doppler to answer")()
-	client, err := daytonaClient(job.Env, spec.Daytona, spec.Doppler, config)
+	if err := checkSnapshotName(ctx, job, spec); err != nil {
+		return snapshotTarget{}, err
+	}
+	client, err := daytonaClient(job.Env, spec.Daytona, config)
 	if err != nil {
 		return snapshotTarget{}, err
 	}
-	if err := checkPermissions(ctx, client, spec); err != nil { // first, so that a wrong key is reported once
+	key, err := client.CurrentKey(ctx) // first, so that a wrong key is reported once
+	if err != nil {
 		return snapshotTarget{}, err
 	}
-	if spec.UpdateDoppler && config.Client == nil {
-		return snapshotTarget{}, inputs.Errorf("update_doppler", "true",
-			"needs a Doppler config; set doppler_config and a token, or set update_doppler: false")
+	if err := checkPermissions(key, spec); err != nil {
+		return snapshotTarget{}, err
 	}
 	target := snapshotTarget{Client: client}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		target.Region, err = checkRegion(groupCtx, client, spec)
-		return err
+		if target.Region, err = checkRegion(groupCtx, client, spec); err != nil {
+			return err
+		}
+		return checkLimits(groupCtx, client, spec, target.Region)
 	})
 	if spec.Name != "" {
-		group.Go(func() (err error) {
-			target.Existing, err = findConflicting(groupCtx, client, spec)
-			return err
-		})
+		group.Go(func() error { return checkNameFree(groupCtx, client, key, spec) })
 	}
-	if spec.UpdateDoppler {
-		group.Go(func() (err error) {
-			target.PreviousName, err = checkDopplerWrite(groupCtx, config)
-			return err
-		})
-	}
+	group.Go(func() (err error) {
+		target.Doppler, err = checkDoppler(groupCtx, job, spec, config)
+		return err
+	})
 	return target, group.Wait()
 }
 
 // daytonaClient returns a Daytona client. Secrets of the Doppler config take precedence over the environment.
 func daytonaClient(
-	env Env, in inputs.Daytona, doppler inputs.Doppler, config credentials.Doppler,
+	env Env, in inputs.Daytona, config credentials.Doppler,
 ) (daytona.Client, error) {
 	client, from, err := credentials.Daytona(credentials.DaytonaSource{
 		APIKey: in.DaytonaAPIKey, OrganizationID: in.DaytonaOrganizationID, APIURL: in.DaytonaAPIURL,
-		DopplerConfig: doppler.DopplerConfig, InActions: env.Runner.InActions(), Getenv: config.Over(env.Getenv),
-		Mask: env.Runner.Mask,
+		Doppler: config, InActions: env.Runner.InActions(), Getenv: env.Getenv, Mask: env.Runner.Mask,
 	})
 	if err == nil {
 		env.Runner.Infof("Daytona API key: from %s", from)
@@ -74,71 +72,62 @@ func daytonaClient(
 	return client, err
 }
 
-func checkPermissions(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec) error {
-	key, err := client.CurrentKey(ctx)
-	if err != nil {
-		return err
-	}
+const keysPage = "https://app.daytona.io/dashboard/keys"
+
+// checkPermissions checks that the key has the permissions that the inputs need in any case.
+func checkPermissions(key daytona.Key, spec inputs.SnapshotSpec) error {
 	needed := []string{daytona.WriteSnapshots}
 	if spec.Keep > 0 || spec.IfExists == inputs.Replace {
 		needed = append(needed, daytona.DeleteSnapshots)
 	}
 	if missing := key.Missing(needed...); len(missing) > 0 {
-		return fmt.Errorf("the Daytona API key %q lacks the permission %s; create a key with it at "+
-			"https://app.daytona.io/dashboard/keys", key.Name, strings.Join(missing, " and "))
+		return fmt.Errorf("the Daytona API key %q lacks the permission %s; create a key with it at %s",
+			key.Name, strings.Join(missing, " and "), keysPage)
 	}
 	return nil
 }
 
-// checkRegion resolves the input region to an ID and checks the resources against the limits in that region.
-func checkRegion(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec) (id string, err error) {
-	if spec.Region != "" {
-		region, err := client.Region(ctx, spec.Region)
-		if err != nil {
-			return "", inputs.Wrap("region", err)
-		}
-		id = region.ID
+// checkRegion returns the ID of the input region, or that of the organization's default region if the key can read it.
+func checkRegion(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec) (string, error) {
+	if spec.Region == "" {
+		return client.DefaultRegion(ctx)
 	}
-	limits, err := client.Limits(ctx, id)
-	if err != nil {
-		return "", err
-	}
-	return id, limits.Check(spec.Resources)
+	region, err := client.Region(ctx, spec.Region)
+	return region.ID, inputs.Wrap("region", err)
 }
 
-// findConflicting returns the snapshot with the requested name. It can be reused only if it has the same image, which
-// is not known before the build.
-func findConflicting(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec) (daytona.Snapshot, error) {
-	existing, found, err := client.Find(ctx, spec.Name)
-	if err != nil || !found {
-		return daytona.Snapshot{}, err
+// checkLimits checks the resources against the organization's limits in a region, as far as the key can read them.
+func checkLimits(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec, region string) error {
+	limits, err := client.Limits(ctx, daytona.Request{Region: region, SandboxClass: spec.SandboxClass, GPU: spec.GPU})
+	if err != nil {
+		return err
 	}
-	if spec.IfExists == inputs.Fail && !isFailed(existing) {
-		return daytona.Snapshot{}, inputs.Errorf("name", spec.Name, "already exists as a snapshot in state %s; "+
+	return limits.Check(spec.Resources)
+}
+
+// checkNameFree checks that the requested name is free, or can be freed: a failed snapshot is deleted, which needs a
+// permission. A usable one can be reused if it has the same image, which is not known before the build.
+func checkNameFree(
+	ctx context.Context, client daytona.Client, key daytona.Key, spec inputs.SnapshotSpec,
+) error {
+	existing, found, err := client.Find(ctx, spec.Name)
+	switch {
+	case err != nil || !found || existing.State == daytona.Removing:
+		return err
+	case isFailed(existing) && len(key.Missing(daytona.DeleteSnapshots)) > 0:
+		return fmt.Errorf("the Daytona API key %q lacks the permission %s to replace the snapshot %s, which failed "+
+			"(create a key with it at %s, or write another name)", key.Name, daytona.DeleteSnapshots, existing.Name, keysPage)
+	case spec.IfExists == inputs.Fail && !isFailed(existing):
+		return inputs.Errorf("name", spec.Name, "already exists as a snapshot in state %s; "+
 			"write another name, or set if_exists: reuse or replace", existing.State)
 	}
-	return existing, nil
-}
-
-// checkDopplerWrite checks that the config is writable and returns the snapshot name that it holds.
-func checkDopplerWrite(ctx context.Context, config credentials.Doppler) (string, error) {
-	err := config.Client.CheckWrite(ctx, credentials.SnapshotNameSecret, credentials.MirroredNameSecret)
-	if err != nil {
-		return "", inputs.Wrap("update_doppler", err)
-	}
-	values, err := config.Client.Raw(ctx, credentials.SnapshotNameSecret)
-	return values[credentials.SnapshotNameSecret], err
-}
-
-// isDopplerOptional reports whether a snapshot can be created without Doppler.
-func isDopplerOptional(job job, spec inputs.SnapshotSpec) bool {
-	return !spec.UpdateDoppler && credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv, job.Runner.InActions())
+	return nil
 }
 
 // snapshotNeeds returns the credentials that a snapshot needs and that GitHub withholds from a fork's pull request.
 func snapshotNeeds(job job, spec inputs.SnapshotSpec) trust.Needs {
 	needs := buildNeeds(job, spec.BuildSpec)
-	if isDopplerOptional(job, spec) {
+	if snapshotDoppler(job, spec).Optional {
 		needs.DopplerConfig = ""
 	}
 	needs.Daytona = !credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv, job.Runner.InActions()) &&
@@ -154,11 +143,12 @@ type snapshotSession struct {
 
 // prepareSnapshot reads the credentials and opens the existing image, or prepares the build.
 func prepareSnapshot(ctx context.Context, job job, spec inputs.SnapshotSpec) (snapshotSession, error) {
+	spec.Doppler = snapshotDoppler(job, spec)
 	if spec.Image == "" {
 		s, err := prepare(ctx, job, spec.BuildSpec)
 		return snapshotSession{session: s}, err
 	}
-	doppler, err := readDoppler(ctx, job.Env, spec.Doppler, isDopplerOptional(job, spec))
+	doppler, err := readDoppler(ctx, job.Env, spec.Doppler)
 	if err != nil {
 		return snapshotSession{}, err
 	}

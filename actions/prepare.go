@@ -1,6 +1,7 @@
 package actions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -39,7 +40,7 @@ func prepare(ctx context.Context, job job, spec inputs.BuildSpec, directories ..
 		})
 	}
 	group.Go(func() (err error) {
-		s.Doppler, err = readDoppler(ctx, job.Env, spec.Doppler, false)
+		s.Doppler, err = readDoppler(ctx, job.Env, spec.Doppler)
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -47,6 +48,9 @@ func prepare(ctx context.Context, job job, spec inputs.BuildSpec, directories ..
 	}
 	var err error
 	if s.Source, err = resolveSource(ctx, job, spec, s.Doppler); err != nil {
+		return session{}, err
+	}
+	if err := checkBuildNames(job, spec, s.Source); err != nil {
 		return session{}, err
 	}
 	if s.Source.Commit.SHA != "" {
@@ -96,16 +100,6 @@ func loadPlatform(platforms []string, native string) (string, error) {
 	return native, nil
 }
 
-// readDoppler reads the Doppler config of the inputs, if any.
-func readDoppler(ctx context.Context, env Env, in inputs.Doppler, optional bool) (credentials.Doppler, error) {
-	defer startActivity(ctx, "Doppler")()
-	return credentials.ReadDoppler(ctx, credentials.DopplerSource{
-		Config: in.DopplerConfig, Project: in.DopplerProject, Token: in.DopplerToken, Identity: in.DopplerIdentity,
-		Optional: optional, Repository: env.Getenv("GITHUB_REPOSITORY"), Dir: env.Dir,
-		InActions: env.Runner.InActions(), Getenv: env.Getenv, OIDC: env.oidc(), Mask: env.Runner.Mask,
-	})
-}
-
 // checkTrusted refuses code that an outsider may have written, if the run has secrets.
 func checkTrusted(
 	ctx context.Context, job job, spec inputs.BuildSpec, source buildSource, directories []string,
@@ -127,10 +121,7 @@ func buildNeeds(job job, spec inputs.BuildSpec) trust.Needs {
 	needs := trust.Needs{Push: spec.Push}
 	needs.Save = spec.Save && !credentials.HasDepotToken(spec.DepotToken, job.Getenv)
 	if !credentials.HasDopplerToken(spec.Doppler.DopplerToken, job.Getenv) {
-		needs.DopplerConfig = spec.Doppler.DopplerConfig
-		if needs.DopplerConfig == "" {
-			needs.DopplerConfig = spec.Doppler.DopplerIdentity
-		}
+		needs.DopplerConfig = cmp.Or(spec.Doppler.DopplerConfig, spec.Doppler.Default, spec.Doppler.DopplerIdentity)
 	}
 	return needs
 }

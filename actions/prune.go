@@ -2,19 +2,19 @@ package actions
 
 import (
 	"context"
-	"net/http"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/daytona"
-	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
 // pruneSnapshots deletes the superseded snapshots and all but the newest keep snapshots with the prefix. It skips those
-// that a Doppler config names and those in use, and returns the names of the deleted ones. A failure is only a warning,
-// because the new snapshot is active already.
+// that are not demonstrably unused, and returns the names of the deleted ones. A failure is only a warning, because the
+// new snapshot is active already.
 func pruneSnapshots(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler, target snapshotTarget,
 	current daytona.Snapshot, superseded []daytona.Snapshot,
@@ -24,72 +24,85 @@ func pruneSnapshots(
 		job.Runner.Warning(runner.Annotation{Title: "Old snapshots were not deleted", Message: err.Error()})
 	}
 	old, err := prunable(ctx, spec, target, current, superseded)
+	if err != nil || len(old) == 0 {
+		if err != nil {
+			warn(err)
+		}
+		return nil
+	}
+	uses, err := usesOf(ctx, config, spec.Record.Secret, target.Client, old)
 	if err != nil {
 		warn(err)
 		return nil
 	}
-	if len(old) == 0 {
-		return nil
-	}
-	configOf, err := configsByName(ctx, config)
-	if err != nil {
-		warn(err)
-		return nil
-	}
-	for _, s := range old {
-		if config := configOf[s.Name]; config != "" {
-			job.Runner.Infof("Kept snapshot %s, which the Doppler config %s names", s.Name, config)
-			continue
+	unused := slices.DeleteFunc(old, func(s daytona.Snapshot) bool {
+		if use := uses[s.Name]; use != "" {
+			job.Runner.Infof("Kept snapshot %s: %s", s.Name, use)
+			return true
 		}
 		if spec.DryRun {
 			job.Runner.Infof("Would delete snapshot %s", s.Name)
+		}
+		return spec.DryRun
+	})
+	for i, err := range removeAll(ctx, target.Client, unused) {
+		if err != nil {
+			warn(err)
 			continue
 		}
-		switch err := target.Client.Delete(ctx, s.ID); {
-		case httpclient.Status(err) == http.StatusConflict:
-			job.Runner.Infof("Kept snapshot %s, which is in use", s.Name)
-		case err != nil:
-			warn(err)
-			return deleted
-		default:
-			job.Runner.Infof("Deleted snapshot %s", s.Name)
-			deleted = append(deleted, s.Name)
-		}
+		job.Runner.Infof("Deleted snapshot %s", unused[i].Name)
+		deleted = append(deleted, unused[i].Name)
 	}
 	return deleted
 }
 
-// prunable returns the snapshots that may be deleted: the superseded ones, and all but the newest keep with the prefix.
-// The current snapshot counts toward keep.
+// removeAll removes snapshots and returns the error of each, in the same order. It removes them in parallel, because
+// Daytona takes up to 10 seconds for each.
+func removeAll(ctx context.Context, client daytona.Client, snapshots []daytona.Snapshot) []error {
+	const parallel = 8
+	failures := make([]error, len(snapshots))
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for i, s := range snapshots {
+		group.Go(func() error {
+			failures[i] = client.Remove(ctx, s)
+			return nil
+		})
+	}
+	_ = group.Wait() // each failure is in failures
+	return failures
+}
+
+// prunable returns the snapshots that may be deleted if they are unused: the superseded ones, and all but the newest
+// keep with the prefix. The current snapshot counts toward keep. Snapshots that another run is creating or removing,
+// and those that are newer than the current one, are not included.
 func prunable(
 	ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarget, current daytona.Snapshot,
 	superseded []daytona.Snapshot,
 ) ([]daytona.Snapshot, error) {
-	old := slices.DeleteFunc(slices.Clone(superseded), func(s daytona.Snapshot) bool {
-		return s.ID == target.Existing.ID // deleted to free the name
-	})
-	if spec.Keep == 0 {
-		return old, nil
+	old := slices.Clone(superseded)
+	if spec.Keep > 0 {
+		list, err := target.Client.List(ctx, spec.NamePrefix) // newest first
+		if err != nil {
+			return nil, err
+		}
+		others := slices.DeleteFunc(list, func(s daytona.Snapshot) bool {
+			return s.ID == current.ID || !isSettled(s) || slices.ContainsFunc(old, hasID(s.ID))
+		})
+		old = append(old, others[min(len(others), spec.Keep-1):]...)
 	}
-	list, err := target.Client.List(ctx, spec.NamePrefix) // newest first
-	if err != nil {
-		return nil, err
-	}
-	others := slices.DeleteFunc(list, func(s daytona.Snapshot) bool {
-		return s.ID == current.ID || slices.ContainsFunc(old, func(o daytona.Snapshot) bool { return o.ID == s.ID })
-	})
-	return append(old, others[min(len(others), spec.Keep-1):]...), nil
+	return slices.DeleteFunc(old, func(s daytona.Snapshot) bool {
+		return s.ID == current.ID || !isSettled(s) || !s.Created.Before(current.Created)
+	}), nil
 }
 
-// configsByName maps the name of a snapshot to a Doppler config that names it.
-func configsByName(ctx context.Context, config credentials.Doppler) (map[string]string, error) {
-	if config.Client == nil {
-		return nil, nil
-	}
-	values, err := config.Client.ValuesByConfig(ctx, credentials.SnapshotNameSecret)
-	configOf := map[string]string{}
-	for config, name := range values {
-		configOf[name] = config
-	}
-	return configOf, err
+func hasID(id string) func(daytona.Snapshot) bool {
+	return func(s daytona.Snapshot) bool { return s.ID == id }
+}
+
+// isSettled reports whether no run is creating or removing a snapshot. Daytona accepts a deletion in every state, but
+// one that is requested while a snapshot is pending has no effect (daytonaio/daytona v0.190.0,
+// apps/api/src/sandbox/managers/snapshot.manager.ts, handleSnapshotStatePending).
+func isSettled(s daytona.Snapshot) bool {
+	return s.State == daytona.Active || s.State == daytona.Inactive || isFailed(s)
 }

@@ -64,8 +64,8 @@ func buildSecrets(job job, spec inputs.BuildSpec, session session) (map[string]f
 	if err != nil {
 		return nil, err
 	}
-	for _, value := range own {
-		job.Runner.Mask(value)
+	for id, value := range own {
+		job.Runner.MaskAs("the build secret "+id, value)
 	}
 	maps.Copy(values, own)
 	secrets := map[string]func() ([]byte, error){}

@@ -26,22 +26,16 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err != nil {
 			return err
 		}
-		upload, err := uploadImage(ctx, job, spec, session, target)
+		upload, snapshot, err := ensureSnapshot(ctx, job, spec, session, target)
 		if err != nil {
 			return err
 		}
-		snapshot := upload.Existing
-		if !upload.Reused {
-			if snapshot, err = createSnapshot(ctx, job, spec, target, upload); err != nil {
-				return err
-			}
-		}
-		updated, err := updateDoppler(ctx, job, spec, session.Doppler, target, snapshot)
+		update, err := updateDoppler(ctx, job, spec, target, snapshot)
 		if err != nil {
 			return err
 		}
-		pruned := pruneSnapshots(ctx, job, spec, session.Doppler, target, snapshot, upload.Superseded)
-		outputs := snapshotOutputs(upload, snapshot, updated)
-		return publish(env, outputs, snapshotSummary(job, spec, upload, snapshot, updated, pruned))
+		pruned := pruneSnapshots(ctx, job, spec, session.Doppler, target, snapshot, upload.Existing.Superseded)
+		outputs := snapshotOutputs(upload, snapshot, update)
+		return publish(env, outputs, snapshotSummary(job, spec, upload, snapshot, update, pruned))
 	})
 }

@@ -19,13 +19,15 @@ const (
 )
 
 // generateName returns a snapshot name for a run without the input name. It contains the time of the run, so that
-// another image of the same commit gets another name. A snapshot of the same image is found by its digest instead.
-func generateName(ctx context.Context, job job, spec inputs.SnapshotSpec, upload imageUpload) string {
+// another image of the same commit gets another name. A snapshot of the same image is found by its digest instead. Each
+// attempt gets another name, because another run may have taken the name.
+func generateName(ctx context.Context, job job, spec inputs.SnapshotSpec, upload imageUpload, retries int) string {
 	sha, dirty := upload.Source.Tree.SHA, upload.Source.Tree.Dirty
 	if sha == "" {
-		sha, dirty = upload.Digest.Hex, false
+		sha, dirty = upload.Wanted.digest.Hex, false
 	}
-	return snapshotName(spec.NamePrefix, job.Started, sha, dirty, personOf(ctx, job))
+	at := job.Started.Add(time.Duration(retries) * time.Second)
+	return snapshotName(spec.NamePrefix, at, sha, dirty, personOf(ctx, job))
 }
 
 // personOf returns the name of the user who creates the snapshot.

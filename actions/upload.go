@@ -1,11 +1,12 @@
 package actions
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,17 +18,17 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// imageUpload is an image at Daytona: one that was pushed to its registry, or that of an existing snapshot.
+// imageUpload is the image of a snapshot: one that was pushed to Daytona's registry, or that of an existing snapshot.
 type imageUpload struct {
-	Build      BuildOutputs
-	Source     buildSource // zero for an existing image
-	Summary    string      // of the build; empty for an existing image
-	Digest     v1.Hash
-	Reference  string             // in Daytona's registry, by digest; empty if a snapshot is reused
-	Reused     bool               // whether Existing is reused
-	Existing   daytona.Snapshot   // active; zero unless reused
-	Superseded []daytona.Snapshot // older snapshots of the same image, to be deleted
+	Build     BuildOutputs
+	Source    buildSource // zero for an existing image
+	Summary   string      // of the build; empty for an existing image
+	Wanted    wantedSnapshot
+	Existing  existingSnapshots
+	Reference string // in Daytona's registry, by tag; empty if a snapshot is reused
 }
+
+func (u imageUpload) isReused() bool { return u.Existing.Reused.ID != "" }
 
 // uploadImage builds or opens the image, and pushes it to Daytona's registry unless a snapshot of it can be reused. It
 // releases the builder.
@@ -87,88 +88,40 @@ func offerImage(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, access registryAccess,
 	upload imageUpload, img v1.Image, push pushFunc,
 ) (imageUpload, error) {
-	config, err := img.ConfigFile()
-	if err != nil {
-		return imageUpload{}, fmt.Errorf("read the image's config: %w", err)
-	}
-	if platform := config.OS + "/" + config.Architecture; platform != inputs.SnapshotPlatform {
-		return imageUpload{}, fmt.Errorf("the image is for %s, but Daytona runs %s only; build it with platform: %s",
-			platform, inputs.SnapshotPlatform, inputs.SnapshotPlatform)
-	}
-	if upload.Digest, err = img.Digest(); err != nil {
-		return imageUpload{}, fmt.Errorf("read the image's manifest: %w", err)
-	}
-	if upload.Build.Digest == "" {
-		upload.Build.Digest = upload.Digest.String()
-	}
-	wanted := wantedSnapshot{spec, target.Region, upload.Digest, effectiveEntrypoint(spec, config)}
-	if upload.Existing, upload.Superseded, err = findReusable(ctx, job, target, wanted); err != nil {
+	var err error
+	if upload.Wanted, err = describeWanted(spec, img); err != nil {
 		return imageUpload{}, err
 	}
-	if upload.Reused = upload.Existing.ID != ""; !upload.Reused {
-		upload.Reference, err = pushToDaytona(ctx, job, spec, target, access, upload.Digest, push)
+	digest := upload.Wanted.digest
+	upload.Build.Digest = cmp.Or(upload.Build.Digest, digest.String())
+	if upload.Existing, err = findExisting(ctx, job, target, upload.Wanted); err != nil || upload.isReused() {
+		return upload, err
 	}
+	logEntrypoint(job, spec, upload.Wanted.image, upload.Wanted.entrypoint)
+	if err := checkEntrypoint(ctx, job, img, upload.Wanted.image, upload.Wanted.entrypoint); err != nil {
+		return imageUpload{}, err
+	}
+	upload.Reference, err = pushToDaytona(ctx, job, spec, target, access, digest, push)
 	return upload, err
 }
 
-// effectiveEntrypoint returns the entry point of a sandbox: that of the inputs, or the image's.
-func effectiveEntrypoint(spec inputs.SnapshotSpec, config *v1.ConfigFile) []string {
-	if len(spec.Entrypoint) > 0 {
-		return spec.Entrypoint
+// describeWanted returns what a snapshot of the image with the settings of the inputs looks like. It returns an error
+// if Daytona cannot run the image: Daytona accepts an image for another architecture and fails only when a sandbox
+// starts (daytonaio/daytona v0.190.0, apps/runner/pkg/docker/create.go).
+func describeWanted(spec inputs.SnapshotSpec, img v1.Image) (wantedSnapshot, error) {
+	config, err := img.ConfigFile()
+	if err != nil {
+		return wantedSnapshot{}, fmt.Errorf("read the image's config: %w", err)
 	}
-	return config.Config.Entrypoint
-}
-
-// wantedSnapshot describes the snapshot that the inputs request.
-type wantedSnapshot struct {
-	spec       inputs.SnapshotSpec
-	region     string // ID; empty accepts any
-	digest     v1.Hash
-	entrypoint []string // effective
-}
-
-// matches reports whether a snapshot has the same image, resources, entry point and region.
-func (w wantedSnapshot) matches(s daytona.Snapshot) bool {
-	digest := w.digest.String()
-	sameImage := s.Digest == digest || strings.HasSuffix(s.Image, "@"+digest)
-	sameEntrypoint := slices.Equal(s.Entrypoint, w.entrypoint) || slices.Equal(s.Entrypoint, w.spec.Entrypoint)
-	sameRegion := w.region == "" || slices.Contains(s.Regions, w.region)
-	return sameImage && sameEntrypoint && sameRegion && s.Resources == w.spec.Resources
-}
-
-// findReusable returns an active snapshot to reuse, or the snapshots of the same image that the new one supersedes. The
-// ID of reuse is empty if no snapshot can be reused.
-func findReusable(
-	ctx context.Context, job job, target snapshotTarget, wanted wantedSnapshot,
-) (reuse daytona.Snapshot, superseded []daytona.Snapshot, err error) {
-	defer startActivity(ctx, "Daytona to list the snapshots")()
-	spec := wanted.spec
-	candidates := []daytona.Snapshot{target.Existing}
-	if spec.Name == "" {
-		if candidates, err = target.Client.List(ctx, spec.NamePrefix); err != nil {
-			return reuse, nil, err
-		}
+	if platform := config.OS + "/" + config.Architecture; platform != inputs.SnapshotPlatform {
+		return wantedSnapshot{}, fmt.Errorf("the image is for %s, but Daytona runs %s only; build it with platform: %s",
+			platform, inputs.SnapshotPlatform, inputs.SnapshotPlatform)
 	}
-	for _, c := range candidates {
-		if c.ID == "" || isFailed(c) || c.State == daytona.Removing || !wanted.matches(c) {
-			continue
-		}
-		switch spec.IfExists {
-		case inputs.Replace:
-			superseded = append(superseded, c)
-		case inputs.Fail:
-			return reuse, nil, &inputs.Error{Input: "if_exists", Value: string(spec.IfExists),
-				Reason: fmt.Sprintf("snapshot %s has the same image; use it, or set if_exists: reuse or replace", c.Name)}
-		default:
-			reuse, err = activate(ctx, job, target.Client, c)
-			return reuse, nil, err
-		}
+	digest, err := img.Digest()
+	if err != nil {
+		return wantedSnapshot{}, fmt.Errorf("read the image's manifest: %w", err)
 	}
-	if target.Existing.ID != "" && !isFailed(target.Existing) && spec.IfExists == inputs.Reuse {
-		return reuse, nil, inputs.Errorf("name", spec.Name, "already exists with another image or other resources; "+
-			"write another name, or set if_exists: replace")
-	}
-	return reuse, superseded, nil
+	return wantedSnapshot{spec, digest, effectiveEntrypoint(spec, config.Config), config.Config}, nil
 }
 
 // registryAccess waits until access to Daytona's registry is granted.
@@ -192,8 +145,14 @@ func requestAccess(ctx context.Context, target snapshotTarget) registryAccess {
 // maxAccesses is how many times access is requested for one push, if it expires in between.
 const maxAccesses = 4
 
-// pushToDaytona pushes an image to Daytona's registry, waits until the registry serves it, and returns its reference
-// by digest.
+// pushToDaytona pushes an image to a repository of its own in Daytona's registry, waits until the registry serves it,
+// and returns its reference by tag.
+//
+// A shared repository does not work: when a snapshot becomes active, Daytona deletes the pushed image with all its
+// tags, which other snapshots may still need (daytonaio/daytona v0.190.0,
+// apps/api/src/sandbox/managers/snapshot.manager.ts, handleCheckInitialRunnerSnapshot). A reference by digest does not
+// work either: Daytona rebuilds NAME@sha256:HEX as NAME:sha256:HEX (apps/api/src/common/utils/docker-image.util.ts,
+// getFullName).
 func pushToDaytona(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, await registryAccess, digest v1.Hash,
 	push pushFunc,
@@ -201,15 +160,17 @@ func pushToDaytona(
 	defer startActivity(ctx, "the push to Daytona")()
 	job.Runner.Group("Push to Daytona")
 	defer job.Runner.EndGroup()
-	started := time.Now()
+	started, name := time.Now(), repositoryName(spec.NamePrefix)+":"+imageTag(digest)
+	if spec.Region == "" {
+		name += defaultRegionMark
+	}
 	for attempt := 1; ; attempt++ {
 		access, err := await()
 		if err != nil {
 			return "", err
 		}
-		repository := access.Registry + "/" + access.Project + "/" + repositoryName(spec.NamePrefix)
-		// The tag is derived from the digest, so that every push of an image uses the same reference.
-		err = push(ctx, repository+":"+digest.Algorithm+"-"+digest.Hex, image.Auth{
+		reference := access.Registry + "/" + access.Project + "/" + name
+		err = push(ctx, reference, image.Auth{
 			Credentials: []image.Credential{{Host: access.Registry, Username: access.User, Password: access.Secret}},
 			Mask:        job.Runner.Mask,
 		})
@@ -221,27 +182,32 @@ func pushToDaytona(
 		if err != nil {
 			return "", err
 		}
-		reference := repository + "@" + digest.String()
 		found, err := target.Client.WaitForImage(ctx, access, reference)
 		if err != nil {
 			return "", err
 		}
 		if found != digest.String() {
-			return "", fmt.Errorf("push to Daytona: the registry has %s instead of %s (run again; if it persists, report it "+
-				"to Daytona)", found, digest)
+			return "", fmt.Errorf("push to Daytona: %s has the digest %s instead of %s (run again; if it persists, report it "+
+				"to Daytona)", reference, found, digest)
 		}
 		job.Runner.Infof("Pushed %s in %s", reference, time.Since(started).Round(100*time.Millisecond))
 		return reference, nil
 	}
 }
 
+// imageTag returns the tag of an image in Daytona's registry. It contains the digest, by which other runs recognize the
+// image of a snapshot that Daytona has not inspected yet.
+func imageTag(digest v1.Hash) string { return digest.Algorithm + "-" + digest.Hex }
+
 var notInRepository = regexp.MustCompile(`[^a-z0-9]+`)
 
-// repositoryName returns the repository in Daytona's registry that holds the images of a prefix.
+// maxRepositoryPrefix is the maximum length of the prefix in a repository's name, in bytes. A registry accepts 255
+// bytes for the whole name.
+const maxRepositoryPrefix = 100
+
+// repositoryName returns a name for a repository that no other push uses. It begins with the prefix of snapshots.
 func repositoryName(prefix string) string {
-	name := strings.Trim(notInRepository.ReplaceAllString(strings.ToLower(prefix), "-"), "-")
-	if name == "" {
-		return "snapshot"
-	}
-	return name
+	name := notInRepository.ReplaceAllString(strings.ToLower(prefix), "-")
+	name = strings.Trim(name[:min(len(name), maxRepositoryPrefix)], "-")
+	return cmp.Or(name, "snapshot") + "-" + strings.ToLower(rand.Text())
 }

@@ -278,6 +278,14 @@ func TestCallerWorkflows(t *testing.T) {
 			want: []string{`::set-output:: snapshot_name=iterate-sandbox-`, `::set-output:: doppler_updated=true`},
 		},
 		{
+			name: "dispatched snapshot workflow without Doppler", ok: true,
+			run: actRun{
+				dir: e.ours, withGo: true, workflow: "build-daytona-snapshot.yml", inputs: values{"ref": "v1"},
+				secrets: values{"DAYTONA_API_KEY": e.DaytonaKey},
+			},
+			want: []string{`Doppler will not be updated`, `::set-output:: doppler_updated=false`},
+		},
+		{
 			name: "passing and failing tests", ok: true,
 			run:  actRun{dir: e.caller, workflow: "test.yml"},
 			want: []string{`green 1, red 1 and failure`, `::error file=failing.yaml,line=4`},

@@ -62,9 +62,11 @@ func TestActionContract(t *testing.T) {
 		"build": {},
 		"snapshot": {
 			inputs: values{
-				"load": "false", "doppler_config": "dev", "image": "", "name": "", "name_prefix": "iterate-sandbox",
-				"cpu": "2", "memory": "4", "disk": "10", "entrypoint": "", "region": "", "if_exists": "reuse", "keep": "0",
-				"update_doppler": "true", "daytona_api_key": "", "daytona_organization_id": "", "daytona_api_url": "",
+				"load": "false", "image": "", "name": "", "name_prefix": "iterate-sandbox",
+				"cpu": "2", "memory": "4", "disk": "10", "gpu": "0", "sandbox_class": "", "entrypoint": "", "region": "",
+				"if_exists": "reuse", "keep": "0",
+				"update_doppler": "", "doppler_secret": "DAYTONA_SNAPSHOT_NAME", "doppler_mirror": "", "doppler_configs": "",
+				"daytona_api_key": "", "daytona_organization_id": "", "daytona_api_url": "",
 			},
 			outputs: []string{
 				"snapshot_name", "snapshot_id", "snapshot_state", "snapshot_size_gb", "reused", "doppler_updated",

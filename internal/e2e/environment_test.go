@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -161,7 +162,8 @@ type result struct {
 
 // invocation is a run of a program as a workflow step.
 type invocation struct {
-	program    string // default: action-build
+	program    string   // default: action-build
+	wrapper    []string // command that runs the program
 	args       []string
 	dir        string // workspace; default: a new directory that contains dockerfile
 	dockerfile string
@@ -202,7 +204,8 @@ func (e *environment) run(t *testing.T, i invocation) result {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), i.timeout)
 	defer cancel()
-	command := exec.CommandContext(ctx, filepath.Join(e.programs, i.program), i.args...)
+	arguments := slices.Concat(i.wrapper, []string{filepath.Join(e.programs, i.program)}, i.args)
+	command := exec.CommandContext(ctx, arguments[0], arguments[1:]...)
 	command.Dir = i.dir
 	for name, value := range env {
 		if value != "" {

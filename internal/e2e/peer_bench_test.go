@@ -197,7 +197,7 @@ func (p *peers) snapshot(name string) {
 		daytona.Request{Name: "theirs", Image: reference, Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 3}},
 	)
 	if err == nil {
-		_, err = client.WaitUntilActive(p.b.Context(), created.ID, nil)
+		_, err = client.WaitUntilActive(p.b.Context(), created.ID, "", nil)
 	}
 	if err != nil {
 		p.b.Fatal(err)
@@ -232,9 +232,7 @@ func (p *peers) deleteSnapshot(name string) {
 	client := &daytona.Client{URL: p.e.Daytona.URL(), Key: p.e.DaytonaKey}
 	s, found, err := client.Find(p.b.Context(), name)
 	if err == nil && found {
-		if err = client.Delete(p.b.Context(), s.ID); err == nil {
-			err = client.WaitUntilRemoved(p.b.Context(), s.ID)
-		}
+		err = client.Remove(p.b.Context(), s)
 	}
 	if err != nil {
 		p.b.Fatal(err)

@@ -65,7 +65,15 @@ func TestSnapshotFailures(t *testing.T) {
 		{name: "fractional cpu", inputs: values{"cpu": "1.5"}, want: `input cpu: .*"1\.5".*whole`},
 		{name: "zero memory", inputs: values{"memory": "0"}, want: `input memory: .*"0".*positive`},
 		{name: "negative disk", inputs: values{"disk": "-1"}, want: `input disk: .*"-1".*positive`},
-		{name: "over the limit", inputs: values{"cpu": "64"}, want: `cpu 64 .*\b4 cores`},
+		{name: "over the limit", inputs: values{"cpu": "64"}, createsBuild: true,
+			want: `CPU request 64 .*set the input cpu to at most 4`},
+		{name: "class without runners", inputs: values{"sandbox_class": "linux-vm"}, createsBuild: true,
+			want: `No runners are configured in region .*sandbox_class`},
+		{name: "GPU without a quota", inputs: values{"gpu": "1"}, createsBuild: true, want: `GPU quota.*gpu`},
+		{name: "entry point that does not exist", inputs: values{"entrypoint": "slep 60"}, createsBuild: true,
+			want: `the entry point "slep" does not exist in the image`},
+		{name: "entry point without execute permission", inputs: values{"entrypoint": "/Dockerfile"}, createsBuild: true,
+			want: `the entry point "/Dockerfile" is not an executable file`},
 		{name: "platform", inputs: values{"platform": "linux/arm64"},
 			want: `input platform: .*"linux/arm64".*linux/amd64`},
 		{name: "load", inputs: values{"load": "true"}, want: `input load: .*"true"`},
@@ -75,7 +83,8 @@ func TestSnapshotFailures(t *testing.T) {
 		{name: "entrypoint", inputs: values{"entrypoint": `sh -c "x`}, want: `input entrypoint: .*sh -c`},
 		{name: "region", inputs: values{"region": "moon"}, want: `input region: .*"moon".*local`},
 
-		{name: "no Doppler token", env: values{"DOPPLER_TOKEN": ""}, want: `Doppler config "dev".*doppler_token`},
+		{name: "no Doppler token", inputs: values{"update_doppler": "true"}, env: values{"DOPPLER_TOKEN": ""},
+			want: `Doppler config "dev".*doppler_token`},
 		{name: "unknown config", inputs: values{"doppler_config": "stg"}, want: `access to requested config 'stg'`},
 		{name: "read-only token", inputs: values{"doppler_token": readOnly},
 			want: `input update_doppler: .*write`},
@@ -100,7 +109,7 @@ func TestSnapshotFailures(t *testing.T) {
 			createsBuild: true,
 			want:         `push .*: .*denied|DENIED|403`},
 		{name: "registry lost a blob", do: inject(cloudaytona.Fault{Registry: cloudaytona.BlobUnknown}),
-			createsBuild: true, want: `BLOB_UNKNOWN`},
+			createsBuild: true, want: `unknown blob`},
 		{name: "timeout waiting for the snapshot", do: inject(cloudaytona.Fault{Snapshot: cloudaytona.Stuck}),
 			inputs: values{"timeout": "8s"}, createsBuild: true,
 			want: `8s.*waiting for .*snapshot \S+ .*dashboard/snapshots`},
@@ -152,10 +161,7 @@ func (e *environment) deleteSnapshot(t *testing.T, name string) {
 	if s, found, err := c.Find(t.Context(), name); err != nil {
 		t.Error(err)
 	} else if found {
-		if err := c.Delete(t.Context(), s.ID); err != nil {
-			t.Error(err)
-		}
-		if err := c.WaitUntilRemoved(t.Context(), s.ID); err != nil {
+		if err := c.Remove(t.Context(), s); err != nil {
 			t.Error(err)
 		}
 	}
@@ -188,6 +194,9 @@ func TestDaytonaRetries(t *testing.T) {
 			Method: "POST", Path: "/snapshots", Times: 2, Hangup: true, ReplaceResponse: true,
 		},
 		"unknown state":                  {Snapshot: cloudaytona.UnknownState},
+		"inspection times out once":      {Snapshot: cloudaytona.InspectTimesOut, Times: 1},
+		"image is not found once":        {Snapshot: cloudaytona.ImageNotFound, Times: 1}, // it is built and pushed again
+		"runner is unavailable once":     {Snapshot: cloudaytona.RunnerUnavailable, Times: 1},
 		"access expires during the push": {Registry: cloudaytona.AccessExpires, Times: 1},
 		"connection is closed once":      {Method: "GET", Path: "/snapshots", Times: 1, Hangup: true},
 	} {
@@ -215,7 +224,7 @@ func TestDopplerUpdateFails(t *testing.T) {
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Status: 500})
 	r := e.run(t, invocation{program: "action-snapshot", dockerfile: dockerfile})
 	e.Doppler.ClearFaults()
-	assertFailed(t, r, `snapshot \S+ is active, but .*Doppler.*DAYTONA_SNAPSHOT_NAME=\S+.*"dev"`)
+	assertFailed(t, r, `snapshot \S+ is active, but .*Doppler.*DAYTONA_SNAPSHOT_NAME=\S+ in sandbox\.dev\)`)
 	r = e.mustRun(t, invocation{program: "action-snapshot", dockerfile: dockerfile})
 	if r.outputs["reused"] != "true" || r.outputs["doppler_updated"] != "true" ||
 		e.Doppler.Secret(localcloud.Project, "dev", nameSecret) != r.outputs["snapshot_name"] {
@@ -282,7 +291,7 @@ func TestSnapshotNameExists(t *testing.T) {
 	}
 	t.Run("replacement fails", func(t *testing.T) {
 		e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "named"})
-		e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.FailsAfterActive, Times: 1})
+		e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.FailsAfterActive})
 		r := e.run(t, invocation{
 			program:    "action-snapshot",
 			dockerfile: uniqueDockerfile(t),

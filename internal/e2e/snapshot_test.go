@@ -4,10 +4,12 @@ package e2e
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/org/sandbox-actions/internal/localcloud"
+	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
 // Secrets that contain the name of a Doppler config's snapshot.
@@ -32,7 +34,8 @@ func TestSnapshot(t *testing.T) {
 			env:        values{"DAYTONA_API_KEY": "", "GITHUB_ACTOR": "octocat"},
 		})
 	}
-	writeFile(t, dir, "Dockerfile", sleepDockerfile+"ENTRYPOINT [\"sleep\", \"600\"]\n") // required by Daytona
+	writeFile(t, dir, "Dockerfile", sleepDockerfile)
+	e.Doppler.SetSecret(localcloud.Project, "dev", mirrorSecret, "stale") // is mirrored because it exists
 	one := run(nil)
 	name := one.outputs["snapshot_name"]
 	if !regexp.MustCompile(`^iterate-sandbox-\d{8}-\d{6}-[0-9a-f]{7}-octocat$`).MatchString(name) {
@@ -52,6 +55,15 @@ func TestSnapshot(t *testing.T) {
 	if !strings.Contains(one.summary, name) || !strings.Contains(one.summary, one.outputs["digest"]) {
 		t.Errorf("summary %s", one.summary)
 	}
+	created := e.snapshots(t)[name]
+	if !slices.Equal(created.Entrypoint, []string{"sleep", "60"}) { // Daytona itself ignores CMD
+		t.Errorf("a sandbox starts %q, want the image's CMD", created.Entrypoint)
+	}
+	if tagged := regexp.MustCompile(`/iterate-sandbox-[a-z0-9]{26}:sha256-[0-9a-f]{64}-default$`); !tagged.MatchString(
+		created.Image,
+	) || created.Digest != one.outputs["digest"] {
+		t.Errorf("created from %s with the digest %s", created.Image, created.Digest)
+	}
 	before := len(e.Registry.Requests())
 	two := run(nil)
 	if two.outputs["snapshot_name"] != name || two.outputs["reused"] != "true" ||
@@ -61,5 +73,32 @@ func TestSnapshot(t *testing.T) {
 	}
 	if requests := e.Registry.Requests()[before:]; len(requests) > 0 {
 		t.Errorf("the second run sent requests to the registry: %q", requests)
+	}
+}
+
+// Two runs at the same time end with one snapshot of the image: one reuses the snapshot that the other creates.
+func TestSnapshotsAtOnce(t *testing.T) {
+	e := setup(t)
+	dockerfile := uniqueDockerfile(t)
+	results := make([]result, 2)
+	t.Run("runs", func(t *testing.T) {
+		for i := range results {
+			t.Run("", func(t *testing.T) {
+				t.Parallel()
+				results[i] = e.mustRun(t, invocation{
+					program: "action-snapshot", dockerfile: dockerfile,
+					inputs: values{"update_doppler": "false", "name_prefix": "at-once"},
+				})
+			})
+		}
+	})
+	for _, r := range results {
+		s := e.snapshots(t)[r.outputs["snapshot_name"]]
+		if s.State != daytona.Active || s.Digest != r.outputs["digest"] {
+			t.Errorf("%+v; outputs %v", s, r.outputs)
+		}
+	}
+	for _, r := range results {
+		e.deleteSnapshot(t, r.outputs["snapshot_name"])
 	}
 }

@@ -112,6 +112,8 @@ var workflowHelp = map[string]string{
 	"context":         "Build context: a directory of the repository, or a URL that the builder fetches.",
 	"build_args":      "Build arguments in addition to GITHUB_REPOSITORY, NAME=VALUE. One per line.",
 	"build_contexts":  "Named contexts, NAME=DIRECTORY, docker-image:// or a URL. One per line.",
+	"doppler_config":  "Doppler config that supplies credentials and build secrets.",
+	"update_doppler":  "Set doppler_secret to the name of the snapshot, if there is a Doppler token.",
 	"doppler_project": "Doppler project. Default: the variable DOPPLER_PROJECT. A service token implies its project.",
 	"doppler_identity": "Identity of a Doppler service account to authenticate with GitHub OIDC. " +
 		"Default: the variable DOPPLER_IDENTITY.",
@@ -119,7 +121,10 @@ var workflowHelp = map[string]string{
 }
 
 // workflowDefault overrides the defaults of inputs.
-var workflowDefault = map[string]string{"git_context": "git"}
+var workflowDefault = map[string]string{"git_context": "git", "update_doppler": "true"}
+
+// actionDefault is workflowDefault for the inputs of one action.
+var actionDefault = map[string]map[string]string{"snapshot": {"doppler_config": inputs.DefaultDopplerConfig}}
 
 // secrets contains the inputs that callers pass as secrets.
 var secrets = map[string]field{
@@ -142,6 +147,7 @@ var commonSecrets = []field{
 // expressions contains the values of action inputs that differ from ${{ inputs.NAME }}.
 var expressions = map[string]string{
 	"ref":              "${{ inputs.ref || github.sha }} # always set: the workspace contains the action, not the source",
+	"update_doppler":   "${{ !inputs.update_doppler && 'false' || '' }} # true is the default, which needs no token",
 	"doppler_project":  "${{ inputs.doppler_config && (inputs.doppler_project || vars.DOPPLER_PROJECT) || '' }}",
 	"doppler_identity": "${{ inputs.doppler_config && (inputs.doppler_identity || vars.DOPPLER_IDENTITY) || '' }}",
 	"doppler_token": "${{ inputs.doppler_config == 'prd' && secrets.DOPPLER_TOKEN_PRD || " +
@@ -150,6 +156,13 @@ var expressions = map[string]string{
 	"build_args":    "|\n            GITHUB_REPOSITORY\n            ${{ inputs.build_args }}",
 	"git_context":   "${{ inputs.git_context || 'git' }}",
 }
+
+// actionExpressions is expressions for the inputs of one action. Without a Doppler token, the default config is not
+// passed, because the snapshot does not need one then.
+var actionExpressions = map[string]map[string]string{"snapshot": {
+	"doppler_config": "${{ (inputs.doppler_config != 'dev' || inputs.doppler_identity || vars.DOPPLER_IDENTITY || " +
+		"secrets.DOPPLER_TOKEN) && inputs.doppler_config || '' }}",
+}}
 
 // newWorkflow returns the reusable workflow of an action.
 func newWorkflow(a action) (workflow, error) {
@@ -178,6 +191,9 @@ func newWorkflow(a action) (workflow, error) {
 		if renamed, ok := config.rename[name]; ok {
 			name = renamed
 		}
+		if value, ok := actionDefault[a.Name][input.Name]; ok {
+			input.Default = value
+		}
 		w.Call = append(w.Call, newField(name, input))
 		w.pass(input.Name, "${{ inputs."+name+" }}")
 		if input.Name == "save" && a.Name == "build" {
@@ -201,9 +217,11 @@ func newWorkflow(a action) (workflow, error) {
 	return w, nil
 }
 
-// pass sets an input of the action to value, or to the value in expressions if it has one.
+// pass sets an input of the action to value, or to the value in actionExpressions or expressions if it has one.
 func (w *workflow) pass(name, value string) {
-	if expression, ok := expressions[name]; ok {
+	if expression, ok := actionExpressions[w.Action][name]; ok {
+		value = expression
+	} else if expression, ok := expressions[name]; ok {
 		value = expression
 	}
 	w.With = append(w.With, assignment{name, value})

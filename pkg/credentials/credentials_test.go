@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/org/sandbox-actions/pkg/doppler"
 )
 
 // environ returns a getenv function for NAME=VALUE pairs.
@@ -50,9 +52,15 @@ func TestDaytona(t *testing.T) {
 			}
 		})
 	}
-	_, _, err := Daytona(DaytonaSource{DopplerConfig: "dev", InActions: true, Getenv: environ(), Mask: func(string) {}})
+	_, _, err := Daytona(DaytonaSource{
+		Doppler: Doppler{Client: &doppler.Client{Config: "dev"}}, InActions: true, Getenv: environ(), Mask: func(string) {},
+	})
 	if err == nil || !strings.Contains(err.Error(), "daytona_api_key") || !strings.Contains(err.Error(), `"dev"`) {
 		t.Errorf("without a key: %v", err)
+	}
+	_, _, err = Daytona(DaytonaSource{InActions: true, Getenv: environ(), Mask: func(string) {}})
+	if err == nil || !strings.Contains(err.Error(), "DAYTONA_API_KEY") || strings.Contains(err.Error(), "Doppler") {
+		t.Errorf("without a key and Doppler: %v", err)
 	}
 }
 
@@ -108,12 +116,13 @@ func TestRepository(t *testing.T) {
 func TestMaskEnvironment(t *testing.T) {
 	var masked []string
 	MaskEnvironment(
-		func(name string) string { return "value of " + name }, func(secret string) { masked = append(masked, secret) },
+		func(name string) string { return "value of " + name },
+		func(name, secret string) { masked = append(masked, secret+" as "+name) },
 	)
 	for _, name := range []string{
 		"DEPOT_TOKEN", "DOPPLER_TOKEN", "DAYTONA_API_KEY", "GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
 	} {
-		if !slices.Contains(masked, "value of "+name) {
+		if !slices.Contains(masked, "value of "+name+" as the variable "+name) {
 			t.Errorf("%s is not masked", name)
 		}
 	}

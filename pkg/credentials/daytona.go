@@ -2,17 +2,17 @@ package credentials
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
-// DaytonaSource lists the sources of Daytona credentials. Inputs take precedence over Getenv, which looks up
-// secrets of a Doppler config before environment variables. Outside GitHub Actions, the profile of `daytona login` is
-// the last source.
+// DaytonaSource lists the sources of Daytona credentials: inputs, the secrets of a Doppler config, environment
+// variables and, outside GitHub Actions, the profile of `daytona login`, in this order.
 type DaytonaSource struct {
 	APIKey, OrganizationID, APIURL string // inputs
-	DopplerConfig                  string // shown in the hint of an error
+	Doppler                        Doppler
 	InActions                      bool
 	Getenv                         func(string) string
 	Mask                           func(secret string)
@@ -21,26 +21,31 @@ type DaytonaSource struct {
 // Daytona returns a client for the API key of the first source that has one, and describes that source for the log. It
 // masks the key.
 func Daytona(source DaytonaSource) (client daytona.Client, from string, err error) {
+	getenv := source.Doppler.Over(source.Getenv)
 	client = daytona.Client{
-		URL: cmp.Or(source.APIURL, source.Getenv("DAYTONA_API_URL")),
-		Key: cmp.Or(source.APIKey, source.Getenv("DAYTONA_API_KEY")),
-		Organization: cmp.Or(source.OrganizationID, source.Getenv("DAYTONA_ORG_ID"),
-			source.Getenv("DAYTONA_ORGANIZATION_ID")),
-		Mask: source.Mask,
+		URL:          cmp.Or(source.APIURL, getenv("DAYTONA_API_URL")),
+		Key:          cmp.Or(source.APIKey, getenv("DAYTONA_API_KEY")),
+		Organization: cmp.Or(source.OrganizationID, getenv("DAYTONA_ORG_ID"), getenv("DAYTONA_ORGANIZATION_ID")),
+		Mask:         source.Mask,
 	}
 	switch {
 	case source.APIKey != "":
 		from = "the input daytona_api_key"
+	case source.Doppler.Secrets["DAYTONA_API_KEY"] != "":
+		from = "DAYTONA_API_KEY in " + source.Doppler.Client.Name()
 	case client.Key != "":
 		from = "DAYTONA_API_KEY"
 	case !source.InActions:
-		if client, from, err = loginOf(client, source.Getenv); err != nil {
+		if client, from, err = loginOf(client, getenv); err != nil {
 			return daytona.Client{}, "", err
 		}
 	}
-	if client.Key == "" {
-		return daytona.Client{}, "", fmt.Errorf(
-			"no Daytona API key: set DAYTONA_API_KEY in the Doppler config %q, or set daytona_api_key", source.DopplerConfig)
+	switch {
+	case client.Key == "" && source.Doppler.Client != nil:
+		return daytona.Client{}, "", fmt.Errorf("no Daytona API key: set DAYTONA_API_KEY in %s, or set daytona_api_key",
+			source.Doppler.Client.Name())
+	case client.Key == "":
+		return daytona.Client{}, "", errors.New("no Daytona API key: set daytona_api_key or DAYTONA_API_KEY")
 	}
 	source.Mask(client.Key)
 	return client, from, nil

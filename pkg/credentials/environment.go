@@ -13,9 +13,9 @@ var tokenVariables = []string{
 }
 
 // MaskEnvironment masks the tokens in the environment.
-func MaskEnvironment(getenv func(string) string, mask func(secret string)) {
+func MaskEnvironment(getenv func(string) string, mask func(name, secret string)) {
 	for _, name := range tokenVariables {
-		mask(getenv(name))
+		mask("the variable "+name, getenv(name))
 	}
 }
 

@@ -4,21 +4,32 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	api "github.com/daytonaio/daytona/libs/api-client-go"
+	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
 // Request describes a snapshot to create.
 type Request struct {
-	Name       string
-	Image      string // in Daytona's registry: HOST/PROJECT/NAME@sha256:…, or with a tag except latest
-	Resources  Resources
-	Entrypoint []string // nil means the image's entrypoint
-	Region     string   // region ID; "" means the organization's default
+	Name         string
+	Image        string // HOST/PROJECT/NAME:TAG in Daytona's registry, unique to the run; the tag is not latest
+	Resources    Resources
+	GPU          int
+	SandboxClass string   // "" means the server's default
+	Entrypoint   []string // nil means the image's entrypoint
+	Region       string   // region ID; "" means the organization's default
+}
+
+// check rejects an image by digest, which Daytona accepts and then reads as the tag sha256 (getFullName in
+// apps/api/src/common/utils/docker-image.util.ts), so that the snapshot fails.
+func (r Request) check() error {
+	if tag, err := name.NewTag(r.Image, name.StrictValidation); err != nil || tag.TagStr() == "latest" {
+		return fmt.Errorf("create snapshot %s: %q is not an image with a tag other than latest", r.Name, r.Image)
+	}
+	return nil
 }
 
 // maxCreates is how often Create sends its request at most.
@@ -27,34 +38,36 @@ const maxCreates = 4
 // Create requests a snapshot; [Client.WaitUntilActive] waits for it. If a request fails but may have created the
 // snapshot, Create looks for a snapshot with the same name and image before it retries. If ctx ends, Create deletes the
 // snapshot that it created and returns the cause.
+//
+// The error of a refused request explains which limit or rule of the organization the request violates. It is
+// [ErrNameTaken] if a snapshot with the name exists.
 func (c *Client) Create(ctx context.Context, r Request) (Snapshot, error) {
+	if err := r.check(); err != nil {
+		return Snapshot{}, err
+	}
 	// Wait for the response a little longer than ctx, to learn what to delete.
-	graced, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	grace := c.Timing.withDefaults().ResponseGrace
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
-
+	graced, stop := withGrace(ctx, c.Timing.withDefaults().ResponseGrace)
+	defer stop()
 	interval := backoff.NewExponentialBackOff()
 	uncertain := false // an earlier request may have created the snapshot
 	for try := 1; ; try++ {
-		created, err := c.post(graced, createCall(r), newSnapshot(r))
-		status := httpclient.Status(err)
-		noResponse := err != nil && (status < 300 || status >= 500)
+		created, err := c.post(graced, r)
+		noResponse := err != nil && (httpclient.Status(err) < 300 || httpclient.Status(err) >= 500)
 		uncertain = uncertain || noResponse
 		switch cause := context.Cause(ctx); {
 		case cause != nil && (err == nil || uncertain):
-			return Snapshot{}, c.deleteCreated(ctx, r, created.ID, cause)
+			return Snapshot{}, c.deleteCreated(ctx, r, created, cause)
 		case cause != nil:
 			return Snapshot{}, cause
 		case err == nil:
 			return created, c.checkOrganization(ctx, created)
-		case !uncertain || (!noResponse && status != http.StatusConflict):
+		case !uncertain || (!noResponse && httpclient.Status(err) != http.StatusConflict):
 			return Snapshot{}, err
 		}
 		found, ok, findErr := c.Find(graced, r.Name)
 		switch cause := context.Cause(ctx); {
 		case cause != nil:
-			return Snapshot{}, c.deleteCreated(ctx, r, "", cause)
+			return Snapshot{}, c.deleteCreated(ctx, r, Snapshot{}, cause)
 		case ok && found.Image == r.Image:
 			return found, c.checkOrganization(ctx, found)
 		case findErr != nil || !noResponse || try == maxCreates:
@@ -65,35 +78,29 @@ func (c *Client) Create(ctx context.Context, r Request) (Snapshot, error) {
 	}
 }
 
-func createCall(r Request) call {
-	return call{
-		op: "create snapshot " + r.Name, permission: WriteSnapshots, hints: []httpclient.Hint{unknownRegion(r.Region)},
-	}
-}
-
-func newSnapshot(r Request) api.CreateSnapshot {
+func (c *Client) post(ctx context.Context, r Request) (Snapshot, error) {
 	request := api.NewCreateSnapshot(r.Name)
 	request.SetImageName(r.Image)
 	request.SetCpu(int32(r.Resources.CPU))
 	request.SetMemory(int32(r.Resources.Memory))
 	request.SetDisk(int32(r.Resources.Disk))
+	if r.GPU > 0 {
+		request.SetGpu(int32(r.GPU))
+	}
+	if r.SandboxClass != "" {
+		request.SetSandboxClass(api.SandboxClass(r.SandboxClass))
+	}
 	if len(r.Entrypoint) > 0 {
 		request.SetEntrypoint(r.Entrypoint)
 	}
 	if r.Region != "" {
 		request.SetRegionId(r.Region)
 	}
-	return *request
-}
-
-func (c *Client) post(ctx context.Context, spec call, request api.CreateSnapshot) (Snapshot, error) {
-	s, err := do(ctx, c, spec, func(ctx context.Context, a *api.APIClient) (*Snapshot, *http.Response, error) {
-		return convertResponse(a.SnapshotsAPI.CreateSnapshot(ctx).CreateSnapshot(request).Execute())
-	})
-	if err != nil {
-		return Snapshot{}, err
-	}
-	return *s, nil
+	created, err := do[snapshotDTO](ctx, c, call{op: "create snapshot " + r.Name, permission: WriteSnapshots},
+		func(ctx context.Context, a *api.APIClient) (*http.Response, error) {
+			return response(a.SnapshotsAPI.CreateSnapshot(ctx).CreateSnapshot(*request).Execute())
+		})
+	return convert(created), err
 }
 
 // checkOrganization deletes a snapshot that was created in an organization other than c.Organization. With an API key,
@@ -102,36 +109,24 @@ func (c *Client) checkOrganization(ctx context.Context, created Snapshot) error 
 	if c.Organization == "" || created.Organization == "" || created.Organization == c.Organization {
 		return nil
 	}
-	err := c.wrongOrganization(created.Organization)
-	if deleteErr := c.Delete(ctx, created.ID); deleteErr != nil {
-		return fmt.Errorf("%w; snapshot %s was created in that organization and could not be deleted: %w",
-			err, created.Name, deleteErr)
-	}
-	return err
+	return WithLeftovers(c.wrongOrganization(created.Organization), c.Remove(ctx, created))
 }
 
-// deleteCreated deletes the snapshot that a canceled request created. Without an ID, it looks for a snapshot with the
-// same name and image, and keeps it if it is active, because it may belong to another run.
-func (c *Client) deleteCreated(ctx context.Context, r Request, id string, cause error) error {
-	grace := c.Timing.withDefaults().CleanupGrace
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-	defer cancel()
-	if id == "" {
-		found, ok, err := c.Find(ctx, r.Name)
+// deleteCreated deletes the snapshot that a canceled request created. If the snapshot is unknown, it looks for one with
+// the same name and image.
+func (c *Client) deleteCreated(ctx context.Context, r Request, created Snapshot, cause error) error {
+	if created.ID == "" {
+		graced, stop := withGrace(ctx, c.Timing.withDefaults().CleanupGrace)
+		defer stop()
+		found, ok, err := c.Find(graced, r.Name)
 		switch {
 		case err != nil:
-			return &LeftoverError{cause, []string{
-				fmt.Sprintf("snapshot %s may have been created (see `action-snapshot list`)", r.Name),
-			}}
-		case !ok || found.Image != r.Image || found.State == Active:
+			return WithLeftovers(cause, fmt.Errorf("snapshot %s may have been created: %w (run `action-snapshot list`)",
+				r.Name, err))
+		case !ok || found.Image != r.Image:
 			return cause
 		}
-		id = found.ID
+		created = found
 	}
-	if c.Delete(ctx, id) != nil {
-		return &LeftoverError{cause, []string{
-			fmt.Sprintf("snapshot %s was created and could not be deleted (run `action-snapshot delete %[1]s`)", r.Name),
-		}}
-	}
-	return cause
+	return WithLeftovers(cause, c.Remove(ctx, created))
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -45,26 +44,26 @@ func image(t *testing.T) v1.Image {
 	return img
 }
 
-// push pushes an image and returns its reference by digest.
-func push(t *testing.T, c *Client, img v1.Image) (PushAccess, string) {
+// push pushes an image and returns its reference by tag and its digest.
+func push(t *testing.T, c *Client, img v1.Image) (access PushAccess, ref, digest string) {
 	t.Helper()
 	access, err := c.PushAccess(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ref, err := name.ParseReference(access.Registry + "/" + access.Project + "/app:1")
+	tag, err := name.NewTag(access.Registry + "/" + access.Project + "/app:1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	auth := remote.WithAuth(&authn.Basic{Username: access.User, Password: access.Secret})
-	if err := remote.Write(ref, img, auth); err != nil {
+	if err := remote.Write(tag, img, auth); err != nil {
 		t.Fatal(err)
 	}
-	digest, err := img.Digest()
+	hash, err := img.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return access, ref.Context().Digest(digest.String()).String()
+	return access, tag.String(), hash.String()
 }
 
 func TestCreate(t *testing.T) {
@@ -120,7 +119,7 @@ func TestCreate(t *testing.T) {
 		},
 		{
 			name: "unknown region", change: func(r *Request) { r.Region = "mars" }, posts: 1, status: 404,
-			want: `the organization has no region "mars"`,
+			want: "Region not found (set the input region to one of",
 		},
 		{
 			name: "no permission", key: "dtn_read", posts: 1, status: 403,
@@ -128,16 +127,16 @@ func TestCreate(t *testing.T) {
 		},
 		{name: "another organization", organization: "org-2", posts: 1, want: "belongs to organization org-1, not to org-2"},
 		{
-			name: "another organization, delete fails", organization: "org-2", posts: 1, left: 1, status: 403,
+			name: "another organization, delete fails", organization: "org-2", posts: 1, left: 1,
 			faults: []cloud.Fault{{Method: "DELETE", Status: 403, Message: "Access denied"}},
-			want:   "belongs to organization org-1 … snapshot app-1 was created in that organization and could not be deleted",
+			want:   "belongs to organization org-1 … delete snapshot app-1: Daytona returned 403",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			s := startCloud(t, nil)
 			all := newClient(s, "dtn_all")
-			_, ref := push(t, all, image(t))
+			_, ref, digest := push(t, all, image(t))
 			if test.existing != nil {
 				test.existing.Organization = "org-1"
 				s.Put(*test.existing)
@@ -168,7 +167,7 @@ func TestCreate(t *testing.T) {
 			}
 			s.ClearFaults()
 			if err == nil {
-				checkCreated(t, c, created, r)
+				checkCreated(t, c, created, r, digest)
 			}
 			list, err := all.List(t.Context(), "")
 			checkError(t, err, "")
@@ -180,15 +179,14 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-func checkCreated(t *testing.T, c *Client, created Snapshot, r Request) {
+func checkCreated(t *testing.T, c *Client, created Snapshot, r Request, digest string) {
 	t.Helper()
 	if created.Name != r.Name || created.Image != r.Image || created.Resources != r.Resources ||
 		created.Regions[0] != r.Region || !slices.Equal(created.Entrypoint, r.Entrypoint) || created.Organization != "org-1" {
 		t.Errorf("got %+v, want %+v", created, r)
 	}
-	active, err := c.WaitUntilActive(t.Context(), created.ID, nil)
-	if err != nil || "@"+active.Digest != r.Image[strings.Index(r.Image, "@"):] || active.SizeGB <= 0 ||
-		active.Used.IsZero() {
+	active, err := c.WaitUntilActive(t.Context(), created.ID, digest, nil)
+	if err != nil || active.SizeGB <= 0 || active.Used.IsZero() {
 		t.Errorf("got %+v, %v", active, err)
 	}
 }
@@ -219,8 +217,8 @@ func TestCreateCanceled(t *testing.T) {
 			post: cloud.Fault{NoResponse: true}, left: true,
 		},
 		{
-			name: "active snapshot of another run", existing: &cloud.Snapshot{Image: pushed, State: "active"},
-			post: cloud.Fault{NoResponse: true}, left: true,
+			name: "active snapshot of the image", existing: &cloud.Snapshot{Image: pushed, State: "active"},
+			post: cloud.Fault{NoResponse: true},
 		},
 		{
 			name: "pending snapshot of the image", existing: &cloud.Snapshot{Image: pushed, State: "pending"},
@@ -229,7 +227,7 @@ func TestCreateCanceled(t *testing.T) {
 		{
 			name: "delete fails", post: cloud.Fault{NoResponse: true, ReplaceResponse: true}, left: true,
 			faults: []cloud.Fault{{Method: "DELETE", Status: 403, Message: "Access denied"}},
-			want:   "could not be deleted (run `action-snapshot delete app-1`)",
+			want:   "delete snapshot app-1: Daytona returned 403",
 		},
 		{
 			name: "Daytona does not respond", post: cloud.Fault{NoResponse: true, ReplaceResponse: true}, left: true,
@@ -241,7 +239,7 @@ func TestCreateCanceled(t *testing.T) {
 			s := startCloud(t, nil)
 			c := newClient(s, "dtn_all")
 			c.Timing = Timing{ResponseGrace: 100 * time.Millisecond, CleanupGrace: cmp.Or(test.grace, 30*time.Second)}
-			_, ref := push(t, c, image(t))
+			_, ref, _ := push(t, c, image(t))
 			if test.existing != nil {
 				existing := *test.existing
 				existing.Organization, existing.Name = "org-1", "app-1"
@@ -287,7 +285,7 @@ func TestCreateCanceled(t *testing.T) {
 func TestCreateCanceledWithResponse(t *testing.T) {
 	s := startCloud(t, nil)
 	c := newClient(s, "dtn_all")
-	_, ref := push(t, c, image(t))
+	_, ref, _ := push(t, c, image(t))
 	s.Fail(cloud.Fault{Snapshot: cloud.Stuck})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	interrupted := errors.New("interrupted")

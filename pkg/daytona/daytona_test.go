@@ -1,9 +1,11 @@
 package daytona
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -168,7 +170,7 @@ func TestOrganizationHeader(t *testing.T) {
 				Organization: "org-1", Name: "inactive", State: "inactive", Created: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 			})
 			failed := s.Put(cloud.Snapshot{Organization: "org-1", Name: "failed", State: "build_failed", Log: "no"})
-			_, ref := push(t, c, image(t))
+			_, ref, _ := push(t, c, image(t))
 			if log := c.buildLog(t.Context(), Snapshot{ID: failed, State: BuildFailed}); log != "no" {
 				t.Errorf("build log %q", log)
 			}
@@ -179,12 +181,12 @@ func TestOrganizationHeader(t *testing.T) {
 				{"CurrentKey", second(c.CurrentKey(t.Context()))},
 				{"Regions", second(c.Regions(t.Context()))},
 				{"PushAccess", second(c.PushAccess(t.Context(), "us"))},
-				{"Limits", second(c.Limits(t.Context(), ""))},
+				{"Limits", second(c.Limits(t.Context(), Request{}))},
 				{"List", second(c.List(t.Context(), ""))},
 				{"Get", second(c.Get(t.Context(), inactive))},
-				{"Activate", second(c.Activate(t.Context(), inactive))},
+				{"Activate", c.Activate(t.Context(), Snapshot{ID: inactive})},
 				{"Create", second(c.Create(t.Context(), Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}}))},
-				{"Delete", c.Delete(t.Context(), failed)},
+				{"Remove", c.Remove(t.Context(), Snapshot{ID: failed})},
 			} {
 				if call.err != nil {
 					t.Errorf("%s: %v", call.name, call.err)
@@ -202,96 +204,6 @@ func TestOrganizationHeader(t *testing.T) {
 			}
 			if len(calls) < 9 {
 				t.Errorf("only %d kinds of requests: %v", len(calls), calls)
-			}
-		})
-	}
-}
-
-func TestRegions(t *testing.T) {
-	regions, err := newClient(startCloud(t, nil), "dtn_all").Regions(t.Context())
-	if err != nil || fmt.Sprint(regions) != "[{us US} {eu EU} {void Void}]" {
-		t.Error(regions, err)
-	}
-}
-
-func TestRegion(t *testing.T) {
-	c := newClient(startCloud(t, nil), "dtn_all")
-	for _, test := range []struct {
-		wanted string
-		found  Region
-		want   string
-	}{
-		{wanted: ""},
-		{wanted: "eu", found: Region{"eu", "EU"}},
-		{wanted: "void", found: Region{"void", "Void"}},
-		{wanted: "us", found: Region{"us", "US"}},
-		{wanted: "eU", found: Region{"eu", "EU"}},
-		{wanted: "mars", want: `unknown region "mars" (use one of us, eu, void, or leave it empty for the default)`},
-	} {
-		found, err := c.Region(t.Context(), test.wanted)
-		checkError(t, err, test.want)
-		if found != test.found {
-			t.Errorf("%s: %v", test.wanted, found)
-		}
-	}
-}
-
-func TestPushAccess(t *testing.T) {
-	s := startCloud(t, nil)
-	var masked []string
-	c := newClient(s, "dtn_all")
-	c.URL += "/"
-	c.Mask = func(secret string) { masked = append(masked, secret) }
-	access, err := c.PushAccess(t.Context(), "eu")
-	checkError(t, err, "")
-	if access.Registry != s.RegistryHost() || access.Project != "sbox-transient" ||
-		!strings.HasPrefix(access.User, "robot$sbox-transient+") || time.Until(access.Expires) < 50*time.Minute {
-		t.Errorf("got %+v", access)
-	}
-	if access.Secret == "" || !slices.Equal(masked, []string{access.Secret}) {
-		t.Errorf("masked: %q", masked)
-	}
-	_, err = newClient(s, "dtn_read").PushAccess(t.Context(), "")
-	checkError(t, err, "use an API key with the write:snapshots permission")
-	if httpclient.Status(err) != http.StatusForbidden {
-		t.Error(err)
-	}
-}
-
-func TestPushAccessFormat(t *testing.T) {
-	for _, test := range []struct {
-		name                               string
-		registry, project, secret, expires string
-		host                               string // "": an error
-		in                                 time.Duration
-	}{
-		{"complete", "http://r:1", "p", "s3cret", "2026-01-02T03:34:05Z", "r:1", 30 * time.Minute},
-		{"without a scheme", "r:1", "p", "s3cret", "2026-01-02T03:34:05Z", "r:1", 30 * time.Minute},
-		{"unknown expiry", "r:1", "p", "s3cret", "soon", "r:1", time.Hour},
-		{"no registry", "", "p", "s3cret", "soon", "", 0},
-		{"no project", "r:1", "", "s3cret", "soon", "", 0},
-		{"no secret", "r:1", "p", "", "soon", "", 0},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			s := startCloud(t, nil)
-			s.Fail(cloud.Fault{
-				Path: "registry-push-access", Status: 200, Header: map[string]string{"Content-Type": "application/json"},
-				Body: fmt.Sprintf(`{"username":"u","secret":%q,"registryUrl":%q,"registryId":"i","project":%q,"expiresAt":%q}`,
-					test.secret, test.registry, test.project, test.expires),
-			})
-			var masked []string
-			c := newClient(s, "dtn_all")
-			c.Mask = func(secret string) { masked = append(masked, secret) }
-			access, err := c.PushAccess(t.Context(), "")
-			if test.host == "" {
-				if !errors.Is(err, httpclient.ErrFormat) || access != (PushAccess{}) {
-					t.Errorf("got %+v, %v", access, err)
-				}
-			} else if err != nil || access.Registry != test.host || access.Expires.Sub(fakeclock.Start) != test.in {
-				t.Errorf("got %+v, %v", access, err)
-			}
-			if test.secret != "" && !slices.Equal(masked, []string{test.secret}) || test.secret == "" && masked != nil {
-				t.Errorf("masked %q", masked)
 			}
 		})
 	}
@@ -332,7 +244,7 @@ func TestErrors(t *testing.T) {
 			want: "Access denied (check that the key or its user belongs to the organization",
 		},
 		{name: "404", fault: cloud.Fault{Status: 404, Message: "no"}, requests: 1, want: "no (check DAYTONA_API_URL and"},
-		{name: "409", fault: cloud.Fault{Status: 409, Message: "in use"}, requests: 1, want: "in use (choose another name"},
+		{name: "409", fault: cloud.Fault{Status: 409, Message: "in use"}, requests: 1, want: "in use (try again later"},
 		{name: "429 once", fault: cloud.Fault{Status: 429, Message: "slow", Times: 1}, requests: 2},
 		{
 			name: "429 with the maximum wait", requests: 2,
@@ -354,9 +266,13 @@ func TestErrors(t *testing.T) {
 			want: "(check DAYTONA_API_URL (" + s.URL() + "), which must end in /api)",
 		},
 		{name: "truncated JSON", fault: page(200, "[{"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
-		{name: "unexpected JSON", fault: page(200, "{}"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
-		{name: "missing fields", fault: page(200, "[{}]"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
-		{name: "null", fault: page(200, "null"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
+		{
+			name: "unexpected JSON", fault: page(200, "{}"), requests: 1, format: true,
+			want: "Daytona returned 200 OK: the response is not in the API's format: json: cannot unmarshal object … (if " +
+				s.URL() + " is Daytona's API, update sandbox-actions or report this version of Daytona)",
+		},
+		{name: "missing fields", fault: page(200, "[{}]"), requests: 1, format: true, want: "format: id is missing (if"},
+		{name: "null", fault: page(200, "null"), requests: 1, format: true, want: "format: the list is missing (if"},
 		{name: "web page with 403", fault: page(403, "<html>"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
 		{
 			name: "redirect", requests: 1, format: true, want: "check DAYTONA_API_URL",
@@ -424,6 +340,17 @@ func TestURL(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// jsonResponse returns a transport that answers every request with a message of the API.
+func jsonResponse(status int, message string) roundTripper {
+	return func(*http.Request) (*http.Response, error) {
+		body, err := json.Marshal(map[string]any{"statusCode": status, "message": message})
+		return &http.Response{
+			StatusCode: status, Body: io.NopCloser(bytes.NewReader(body)),
+			Header: http.Header{"Content-Type": {"application/json; charset=utf-8"}},
+		}, err
+	}
+}
 
 func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())

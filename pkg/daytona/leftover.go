@@ -8,6 +8,21 @@ type LeftoverError struct {
 	Leftovers []string // what was left, and how to clean it up
 }
 
+// WithLeftovers returns cause, wrapped in a [LeftoverError] if any of the clean-ups failed. nil means that a clean-up
+// succeeded.
+func WithLeftovers(cause error, cleanups ...error) error {
+	var leftovers []string
+	for _, err := range cleanups {
+		if err != nil {
+			leftovers = append(leftovers, err.Error())
+		}
+	}
+	if len(leftovers) == 0 {
+		return cause
+	}
+	return &LeftoverError{cause, leftovers}
+}
+
 func (e *LeftoverError) Error() string {
 	return e.Err.Error() + "; " + strings.Join(e.Leftovers, "; ")
 }

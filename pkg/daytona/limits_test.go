@@ -1,34 +1,16 @@
 package daytona
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 
 	cloud "github.com/org/sandbox-actions/internal/localcloud/daytona"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
-
-func TestCheckName(t *testing.T) {
-	for _, test := range []struct{ name, text, want string }{
-		{"typical", "iterate-sandbox-20260102-030405-abcdef0-jane", ""},
-		{"all valid characters", "Team/app_1.2:v3", ""},
-		{"digest", "app@sha256:" + strings.Repeat("a", 64), ""},
-		{"empty", "", "name is empty"},
-		{"too long", strings.Repeat("a", 256), "has 256 characters (use at most 255)"},
-		{"longest", strings.Repeat("a", 255), ""},
-		{"space", "a b", `invalid snapshot name "a b" (use letters`},
-		{"unicode", "größe", `invalid snapshot name "größe"`},
-		{"newline", "a\nb", `invalid snapshot name "a\nb"`},
-		{"trailing slash", "a/", "invalid snapshot name"},
-		{"two slashes", "a//b", "invalid snapshot name"},
-		{"truncated digest", "a@sha256:12", "invalid snapshot name"},
-		{"latest", "latest", "the tag latest is ambiguous"},
-		{"tag latest", "app:latest", "the tag latest is ambiguous"},
-		{"name ending in -latest", "app-latest", ""},
-	} {
-		t.Run(test.name, func(t *testing.T) { checkError(t, CheckName(test.text), test.want) })
-	}
-}
 
 func TestLimitsCheck(t *testing.T) {
 	for _, test := range []struct {
@@ -59,65 +41,93 @@ func TestLimits(t *testing.T) {
 	s := startCloud(t, nil)
 	s.Put(cloud.Snapshot{Organization: "org-1", Name: "existing"})
 	for _, test := range []struct {
-		name, key, region string
-		limits            Limits
-		status            int
-		want              string
+		name, key string
+		request   Request
+		limits    Limits
 	}{
-		{name: "key", key: "dtn_all", limits: Limits{Sandbox: Resources{4, 8, 10}}},
-		{name: "key, region with limits", key: "dtn_all", region: "eu", limits: Limits{Sandbox: Resources{2, 8, 10}}},
 		{name: "user", key: userToken, limits: Limits{Resources{4, 8, 10}, 9, 1}},
-		{name: "user, region with limits", key: userToken, region: "eu", limits: Limits{Resources{2, 8, 10}, 9, 1}},
-		{name: "no permission", key: "dtn_read", status: 403, want: "use an API key with the write:snapshots permission"},
-		{name: "unknown region", key: "dtn_all", region: "mars", status: 404, want: `the organization has no region "mars"`},
-		{
-			name: "another organization's region", key: "dtn_all", region: "asia", status: 403,
-			want: "Region asia is not available to the organization",
-		},
-		{
-			name: "region without a runner", key: "dtn_all", region: "void", status: 400,
-			want: "No runners are configured in region 'Void' … (change the input region",
-		},
-		{name: "suspended", key: "dtn_suspended", status: 403, want: "Organization is suspended: unpaid (check that the key"},
+		{name: "user, region", key: userToken, request: Request{Region: "eu"}, limits: Limits{Resources{2, 8, 10}, 9, 1}},
+		{name: "key", key: "dtn_all"}, // cannot read them
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newClient(s, test.key)
 			c.Organization = "org-1"
-			limits, err := c.Limits(t.Context(), test.region)
-			checkError(t, err, test.want)
-			if httpclient.Status(err) != test.status {
-				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
-			}
-			if limits != test.limits {
-				t.Errorf("got %+v, want %+v", limits, test.limits)
-			}
-			list, err := newClient(s, "dtn_all").List(t.Context(), "")
-			if err != nil || len(list) != 1 {
-				t.Errorf("Limits left a snapshot: %v, %v", list, err)
+			limits, err := c.Limits(t.Context(), test.request)
+			if err != nil || limits != test.limits {
+				t.Errorf("got %+v, %v, want %+v", limits, err, test.limits)
 			}
 		})
 	}
+	if n := countRequests(s, "POST"); n != 0 {
+		t.Errorf("Limits sent %d requests that create snapshots", n)
+	}
+	for _, r := range s.Requests() {
+		if strings.Contains(r.Path, "/organizations") && r.Organization == "" {
+			t.Errorf("%s was requested with an API key, which Daytona counts as a failed login", r.Path)
+		}
+	}
 }
 
-func TestLimitsWithoutLimits(t *testing.T) {
-	s := startCloud(t, func(o *cloud.Options) {
-		o.Organizations[0].MaxCPU, o.Organizations[0].MaxMemory, o.Organizations[0].MaxDisk = 1<<31-1, 1<<31-1, 5
-	})
-	// Another run is probing.
-	s.Put(cloud.Snapshot{Organization: "org-1", Name: "sandbox-actions-limit-probe-memory"})
-	c := newClient(s, "dtn_all")
-	limits, err := c.Limits(t.Context(), "")
-	checkError(t, err, "")
-	if limits != (Limits{Sandbox: Resources{Disk: 5}}) {
-		t.Errorf("got %+v", limits)
+// Servers after v0.200 rename and add fields of the usage.
+func TestLimitsNewerServer(t *testing.T) {
+	const usage = `{
+		"regionUsage": [{
+			"regionId": "us", "sandboxClass": "container", "totalCpu": 100, "usedCpu": 1, "maxCpuPerSandbox": 3,
+			"maxMemoryPerSandbox": null, "maxDiskPerGpuSandbox": 5
+		}],
+		"totalSnapshotQuota": 30, "currentSnapshotUsage": 30, "images": {"total": 7}
+	}`
+	for _, test := range []struct {
+		name, usage string
+		request     Request
+		want        Limits
+	}{
+		{"renamed fields", usage, Request{Region: "us"}, Limits{Resources{3, 8, 10}, 30, 30}},
+		{"GPU", usage, Request{Region: "us", GPU: 1}, Limits{Resources{3, 8, 5}, 30, 30}},
+		{"default region", usage, Request{}, Limits{Resources{3, 8, 10}, 30, 30}},
+		{"another class", usage, Request{Region: "us", SandboxClass: "linux-vm"}, Limits{Resources{4, 8, 10}, 30, 30}},
+		{"without quotas", `{"regionUsage": []}`, Request{}, Limits{Sandbox: Resources{4, 8, 10}}},
+		{"unknown fields only", `{"usage": 1}`, Request{}, Limits{Sandbox: Resources{4, 8, 10}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := &Client{Key: userToken, Organization: "org-1"}
+			c.HTTP.Base = answers(map[string]string{
+				"/organizations/org-1": `{
+					"id": "org-1", "maxCpuPerSandbox": 4, "maxMemoryPerSandbox": 8, "maxDiskPerSandbox": 10, "defaultRegionId": "us"
+				}`,
+				"/organizations/org-1/usage": test.usage,
+			})
+			limits, err := c.Limits(t.Context(), test.request)
+			if err != nil || limits != test.want {
+				t.Errorf("got %+v, %v, want %+v", limits, err, test.want)
+			}
+		})
 	}
-	if n := countRequests(s, "DELETE"); n != 1 {
-		t.Errorf("%d snapshots were deleted, want the one that the probe created", n)
+	c := &Client{Key: userToken, Organization: "org-1"}
+	c.HTTP.Base = answers(map[string]string{"/organizations/org-1": `{"id": 5}`})
+	_, err := c.Limits(t.Context(), Request{})
+	checkError(
+		t,
+		err,
+		"read organization org-1: … the response is not in the API's format: json: … update sandbox-actions",
+	)
+	if !errors.Is(err, httpclient.ErrFormat) {
+		t.Error(err)
 	}
-	s.Fail(cloud.Fault{Method: "DELETE", Status: 403, Message: "Access denied"})
-	waitUntilRemoved(t, c, "sandbox-actions-limit-probe-cpu")
-	if _, err = c.Limits(t.Context(), ""); httpclient.Status(err) != 403 {
-		t.Errorf("got %v, want an error about deleting the probe's snapshot", err)
+}
+
+// answers returns a transport that answers GET requests for these paths of the API.
+func answers(bodies map[string]string) roundTripper {
+	return func(r *http.Request) (*http.Response, error) {
+		body, ok := bodies[strings.TrimPrefix(r.URL.Path, "/api")]
+		status := http.StatusOK
+		if !ok {
+			status, body = http.StatusNotFound, fmt.Sprintf(`{"message": "Cannot GET %s"}`, r.URL.Path)
+		}
+		return &http.Response{
+			StatusCode: status, Body: io.NopCloser(strings.NewReader(body)),
+			Header: http.Header{"Content-Type": {"application/json; charset=utf-8"}},
+		}, nil
 	}
 }
 
@@ -129,16 +139,4 @@ func countRequests(s *cloud.Server, method string) int {
 		}
 	}
 	return n
-}
-
-// waitUntilRemoved waits until the stand-in has removed a deleted snapshot.
-func waitUntilRemoved(t *testing.T, c *Client, name string) {
-	t.Helper()
-	found, ok, err := c.Find(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ok {
-		checkError(t, c.WaitUntilRemoved(t.Context(), found.ID), "")
-	}
 }

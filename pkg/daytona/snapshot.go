@@ -2,8 +2,8 @@ package daytona
 
 import (
 	"context"
-	"encoding/json"
-	"io"
+	"errors"
+	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
@@ -29,59 +29,73 @@ const (
 	Removing    State = "removing"
 )
 
+// DefaultSandboxClass is the sandbox class of a snapshot whose request names none, unless the operator of the server
+// configured another one.
+const DefaultSandboxClass = "container"
+
 // Snapshot is an image that sandboxes start from.
 type Snapshot struct {
 	ID, Name     string
 	Image        string // the image reference that it was created from
-	Digest       string // of that image: sha256:…; "" until Daytona has inspected it
+	Digest       string // of the image that Daytona found under that reference: sha256:…; "" until it has inspected it
 	State        State
 	Reason       string // why the snapshot failed
 	Resources    Resources
+	GPU          int
+	SandboxClass string  // "" on servers without classes
 	SizeGB       float64 // 0 until known
 	Entrypoint   []string
 	Regions      []string // IDs
+	Runner       string   // ID of the runner that processes the snapshot first; "" until it is assigned
 	Organization string
 	Created      time.Time
 	Used         time.Time // zero if never used
 	general      bool      // provided by Daytona to all organizations
 }
 
-// internalRef is the reference under which Daytona stores an image (processSnapshotDigest in snapshot.manager.ts).
-var internalRef = regexp.MustCompile(`/daytona-([a-f0-9]{64}):daytona$`)
-
-func convert(dto api.SnapshotDto) Snapshot {
-	s := Snapshot{
-		ID: dto.Id, Name: dto.Name, Image: dto.GetImageName(),
-		State: State(dto.State), Reason: dto.GetErrorReason(), SizeGB: float64(dto.GetSize()),
-		Resources:  Resources{CPU: int(dto.Cpu), Memory: int(dto.Mem), Disk: int(dto.Disk)},
-		Entrypoint: dto.Entrypoint, Regions: dto.RegionIds, Organization: dto.GetOrganizationId(),
-		Created: dto.CreatedAt, general: dto.General,
-	}
-	if used := dto.LastUsedAt.Get(); used != nil {
-		s.Used = *used
-	}
-	if found := internalRef.FindStringSubmatch(dto.GetRef()); found != nil {
-		s.Digest = "sha256:" + found[1]
-	} else if _, digest, ok := strings.Cut(s.Image, "@"); ok {
-		s.Digest = digest
-	}
-	return s
+// snapshotDTO is a snapshot in a response. Newer servers may omit or rename the fields that are not required.
+type snapshotDTO struct {
+	ID              string    `json:"id"`
+	OrganizationID  string    `json:"organizationId"`
+	General         bool      `json:"general"`
+	Name            string    `json:"name"`
+	ImageName       string    `json:"imageName"`
+	State           State     `json:"state"`
+	Size            float64   `json:"size"`
+	Entrypoint      []string  `json:"entrypoint"`
+	CPU             float64   `json:"cpu"`
+	GPU             float64   `json:"gpu"`
+	Memory          float64   `json:"mem"`
+	Disk            float64   `json:"disk"`
+	ErrorReason     string    `json:"errorReason"`
+	CreatedAt       time.Time `json:"createdAt"`
+	LastUsedAt      time.Time `json:"lastUsedAt"` // null if never
+	RegionIDs       []string  `json:"regionIds"`
+	InitialRunnerID string    `json:"initialRunnerId"`
+	Ref             string    `json:"ref"`
+	SandboxClass    string    `json:"sandboxClass"`
 }
 
-// convertResponse converts the result of a call. The generated client drops the name of an unknown state, so
-// convertResponse reads it from the response body.
-func convertResponse(dto *api.SnapshotDto, response *http.Response, err error) (*Snapshot, *http.Response, error) {
-	if err != nil || dto == nil {
-		return nil, response, err
+func (s snapshotDTO) check() error {
+	return require(field{"id", s.ID}, field{"name", s.Name}, field{"state", string(s.State)})
+}
+
+// internalRef is the reference under which Daytona stores an image (processSnapshotDigest in
+// apps/api/src/sandbox/managers/snapshot.manager.ts). It has the digest that the registry returned for the reference
+// that the snapshot was created from.
+var internalRef = regexp.MustCompile(`/daytona-([a-f0-9]{64}):daytona$`)
+
+func convert(dto snapshotDTO) Snapshot {
+	s := Snapshot{
+		ID: dto.ID, Name: dto.Name, Image: dto.ImageName, State: dto.State, Reason: dto.ErrorReason, SizeGB: dto.Size,
+		Resources: Resources{CPU: int(dto.CPU), Memory: int(dto.Memory), Disk: int(dto.Disk)}, GPU: int(dto.GPU),
+		SandboxClass: dto.SandboxClass, Entrypoint: dto.Entrypoint, Regions: dto.RegionIDs, Runner: dto.InitialRunnerID,
+		Organization: dto.OrganizationID, Created: dto.CreatedAt, Used: dto.LastUsedAt, general: dto.General,
 	}
-	s := convert(*dto)
-	if dto.State == api.SNAPSHOTSTATE_UNKNOWN_DEFAULT_OPEN_API {
-		var raw struct{ State State }
-		if data, err := io.ReadAll(response.Body); err == nil && json.Unmarshal(data, &raw) == nil {
-			s.State = raw.State
-		}
+	if found := internalRef.FindStringSubmatch(dto.Ref); found != nil {
+		s.Digest = "sha256:" + found[1]
 	}
-	return &s, response, nil
+	return s
 }
 
 // Get returns the snapshot with the given ID.
@@ -103,83 +117,67 @@ func (c *Client) Find(ctx context.Context, name string) (s Snapshot, found bool,
 
 func (c *Client) get(ctx context.Context, op, id string) (Snapshot, error) {
 	missing := httpclient.Hint{On: http.StatusNotFound, Text: "list the snapshots with `action-snapshot list`"}
-	s, err := do(ctx, c, call{op: op, hints: []httpclient.Hint{missing}},
-		func(ctx context.Context, a *api.APIClient) (*Snapshot, *http.Response, error) {
-			return convertResponse(a.SnapshotsAPI.GetSnapshot(ctx, id).Execute())
+	dto, err := do[snapshotDTO](ctx, c, call{op: op, hints: []httpclient.Hint{missing}},
+		func(ctx context.Context, a *api.APIClient) (*http.Response, error) {
+			return response(a.SnapshotsAPI.GetSnapshot(ctx, id).Execute())
 		})
-	if err != nil {
-		return Snapshot{}, err
-	}
-	return *s, nil
+	return convert(dto), err
 }
 
-const (
-	pageSize = 100
-	maxPages = 200 // guards against an endless list
-)
+const pageSize = 100
 
 // List returns the organization's snapshots with the name prefix, newest first, without those that Daytona provides.
 func (c *Client) List(ctx context.Context, prefix string) ([]Snapshot, error) {
 	list := []Snapshot{}
 	seen := map[string]bool{} // a snapshot created between two requests moves others to the next page
-	for number := 1; number <= maxPages; number++ {
+	for number := 1; ; number++ {
 		page, err := c.page(ctx, prefix, number, pageSize)
 		if err != nil {
 			return nil, err
 		}
+		known := len(seen)
 		for _, item := range page.Items {
 			// Daytona matches the name anywhere, ignores case, and treats _ and % as wildcards.
-			if !item.General && strings.HasPrefix(item.Name, prefix) && !seen[item.Id] {
-				seen[item.Id] = true
+			if !item.General && strings.HasPrefix(item.Name, prefix) && !seen[item.ID] {
 				list = append(list, convert(item))
 			}
+			seen[item.ID] = true
 		}
-		if len(page.Items) == 0 || number >= int(page.TotalPages) {
-			break
+		switch {
+		case len(page.Items) == 0 || number >= page.TotalPages:
+			return list, nil
+		case len(seen) == known: // guards against an endless list
+			return nil, fmt.Errorf("list snapshots: page %d of %d has only snapshots of earlier pages (try again)",
+				number, page.TotalPages)
 		}
 	}
-	return list, nil
 }
 
-func (c *Client) page(ctx context.Context, name string, number, limit int) (*api.PaginatedSnapshots, error) {
-	return do(ctx, c, call{op: "list snapshots"},
-		func(ctx context.Context, a *api.APIClient) (*api.PaginatedSnapshots, *http.Response, error) {
+type snapshotPage struct {
+	Items      []snapshotDTO `json:"items"`
+	TotalPages int           `json:"totalPages"`
+}
+
+func (p snapshotPage) check() error {
+	if p.Items == nil {
+		return errors.New("items are missing")
+	}
+	for _, item := range p.Items {
+		if err := item.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Client) page(ctx context.Context, name string, number, limit int) (snapshotPage, error) {
+	return do[snapshotPage](ctx, c, call{op: "list snapshots"},
+		func(ctx context.Context, a *api.APIClient) (*http.Response, error) {
 			request := a.SnapshotsAPI.GetAllSnapshots(ctx).Page(float32(number)).Limit(float32(limit)).
 				Sort("createdAt").Order("desc")
 			if name != "" {
 				request = request.Name(name)
 			}
-			return request.Execute()
+			return response(request.Execute())
 		})
-}
-
-// Delete requests the removal of a snapshot. It returns nil if the snapshot does not exist. The name is available again
-// when [Client.WaitUntilRemoved] returns.
-func (c *Client) Delete(ctx context.Context, id string) error {
-	_, err := do(ctx, c, call{op: "delete snapshot " + id, permission: DeleteSnapshots},
-		func(ctx context.Context, a *api.APIClient) (*struct{}, *http.Response, error) {
-			response, err := a.SnapshotsAPI.RemoveSnapshot(ctx, id).Execute()
-			return &struct{}{}, response, err
-		})
-	if httpclient.Status(err) == http.StatusNotFound {
-		return nil
-	}
-	return err
-}
-
-// Activate requests the activation of an inactive snapshot. [Client.WaitUntilActive] waits for it.
-func (c *Client) Activate(ctx context.Context, id string) (Snapshot, error) {
-	s, err := do(ctx, c, call{op: "activate snapshot " + id, permission: WriteSnapshots, idempotent: true},
-		func(ctx context.Context, a *api.APIClient) (*Snapshot, *http.Response, error) {
-			return convertResponse(a.SnapshotsAPI.ActivateSnapshot(ctx, id).Execute())
-		})
-	if err == nil {
-		return *s, nil
-	}
-	if httpclient.Status(err) == http.StatusBadRequest { // it may already be active or activating
-		if now, getErr := c.Get(ctx, id); getErr == nil && now.State != Inactive && now.State != Failed {
-			return now, nil
-		}
-	}
-	return Snapshot{}, err
 }

@@ -61,22 +61,18 @@ func TestFindAndList(t *testing.T) {
 func TestActivate(t *testing.T) {
 	s := startCloud(t, func(o *cloud.Options) { o.ReadsPerState = 1 })
 	c, ctx := newClient(s, "dtn_all"), t.Context()
-	_, ref := push(t, c, image(t))
+	_, ref, _ := push(t, c, image(t))
 	put := func(name, state string) string {
 		return s.Put(cloud.Snapshot{Organization: "org-1", Name: name, Image: ref, State: state, Created: lastYear})
 	}
 	id := put("one", "inactive")
 	for range 2 { // the second time it is already active
-		now, err := c.Activate(ctx, id)
-		if err != nil || now.State == Inactive {
-			t.Errorf("got %+v, %v", now, err)
-		}
-		_, err = c.WaitUntilActive(ctx, id, nil)
+		checkError(t, c.Activate(ctx, Snapshot{ID: id}), "")
+		_, err := c.WaitUntilActive(ctx, id, "", nil)
 		checkError(t, err, "")
 	}
 	s.Fail(cloud.Fault{Method: "POST", Status: 502, Body: "<html>", ReplaceResponse: true, Times: 1})
-	_, err := c.Activate(ctx, put("two", "inactive"))
-	checkError(t, err, "")
+	checkError(t, c.Activate(ctx, Snapshot{ID: put("two", "inactive")}), "")
 	for _, test := range []struct {
 		name, key, state string
 		fault            cloud.Fault
@@ -95,36 +91,11 @@ func TestActivate(t *testing.T) {
 				s.Fail(test.fault)
 				defer s.ClearFaults()
 			}
-			_, err := newClient(s, test.key).Activate(ctx, put(test.name, test.state))
+			err := newClient(s, test.key).Activate(ctx, Snapshot{ID: put(test.name, test.state)})
 			checkError(t, err, test.want)
 			if httpclient.Status(err) != test.status {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-func TestDelete(t *testing.T) {
-	s := startCloud(t, nil)
-	c, ctx := newClient(s, "dtn_all"), t.Context()
-	id := s.Put(cloud.Snapshot{Organization: "org-1", Name: "one", State: "error"})
-	err := newClient(s, "dtn_write").Delete(ctx, id)
-	checkError(t, err, "use an API key with the delete:snapshots permission")
-	if httpclient.Status(err) != http.StatusForbidden {
-		t.Error(err)
-	}
-	s.Fail(cloud.Fault{Method: "DELETE", Status: http.StatusConflict, Message: "Snapshot is in use", Times: 1})
-	if err := c.Delete(ctx, id); httpclient.Status(err) != http.StatusConflict {
-		t.Error(err)
-	}
-	if _, found, err := c.Find(ctx, "one"); !found || err != nil {
-		t.Error(found, err)
-	}
-	s.Fail(cloud.Fault{Method: "DELETE", Hangup: true, ReplaceResponse: true, Times: 1})
-	checkError(t, c.Delete(ctx, id), "")
-	checkError(t, c.WaitUntilRemoved(ctx, id), "")
-	checkError(t, c.Delete(ctx, id), "")
-	if _, found, err := c.Find(ctx, "one"); found || err != nil {
-		t.Error(found, err)
 	}
 }

@@ -140,13 +140,18 @@ func formatError(op, problem string) error {
 	}
 }
 
+// servicePrefix begins a service token: https://docs.doppler.com/reference/auth-token-formats
+const servicePrefix = "dp.st."
+
+// IsServiceToken reports whether a token can access only one config, which it implies.
+func IsServiceToken(token string) bool { return strings.HasPrefix(token, servicePrefix) }
+
 // locationHint returns the hint for a project or config that does not exist or is not visible to the token.
 func (c Client) locationHint(ctx context.Context, call httpclient.JSONCall) string {
-	bound, isService := strings.CutPrefix(call.Token, "dp.st.")
 	switch {
-	case isService:
+	case IsServiceToken(call.Token):
 		config := ""
-		if name, _, ok := strings.Cut(bound, "."); ok {
+		if name, _, ok := strings.Cut(strings.TrimPrefix(call.Token, servicePrefix), "."); ok {
 			config = " " + strconv.Quote(name)
 		}
 		return "a service token can access only its own config" + config +

@@ -31,14 +31,35 @@ type Client struct {
 	Renew func(context.Context) (string, error)
 }
 
-// Secrets returns the values of all secrets by name, with references resolved. They include DOPPLER_PROJECT,
-// DOPPLER_ENVIRONMENT and DOPPLER_CONFIG.
-func (c Client) Secrets(ctx context.Context) (map[string]string, error) {
-	query := url.Values{"format": {"json"}}
-	call := c.call("read "+c.name(), http.MethodGet, "/v3/configs/config/secrets/download", query)
-	var secrets map[string]string
-	if err := c.do(ctx, call, &secrets); err != nil {
+// Visibility is who may see the value of a secret: https://docs.doppler.com/docs/secret-visibility
+type Visibility string
+
+// The visibilities of secrets. Doppler's default is Masked.
+const (
+	Unmasked   Visibility = "unmasked"   // not sensitive, always shown
+	Masked     Visibility = "masked"     // hidden in the dashboard until a user reveals it
+	Restricted Visibility = "restricted" // returned only to tokens that do not belong to a user
+)
+
+// Secret is the value of a secret, with references resolved.
+type Secret struct {
+	Value      string
+	Withheld   bool // the value is restricted, and Doppler does not return it to the token
+	Visibility Visibility
+}
+
+// Secrets returns all secrets by name. They include DOPPLER_PROJECT, DOPPLER_ENVIRONMENT and DOPPLER_CONFIG.
+func (c Client) Secrets(ctx context.Context) (map[string]Secret, error) {
+	answer, err := c.read(ctx, nil)
+	if err != nil {
 		return nil, err
+	}
+	if answer == nil {
+		return nil, formatError("read "+c.Name(), "the response has no secrets")
+	}
+	secrets := map[string]Secret{}
+	for name, value := range answer {
+		secrets[name] = Secret{value.computedOr(""), value.Computed == nil, cmp.Or(value.Visibility, Masked)}
 	}
 	return secrets, nil
 }
@@ -66,7 +87,7 @@ func (c Client) Raw(ctx context.Context, names ...string) (map[string]string, er
 // existing secret. If the config has no secrets, or Doppler rejects the request for a reason other than the token,
 // CheckWrite returns nil, and only the write itself can fail.
 func (c Client) CheckWrite(ctx context.Context, names ...string) error {
-	op := "check write access to " + c.name()
+	op := "check write access to " + c.Name()
 	var answer struct {
 		Names []string `json:"names"`
 	}
@@ -98,7 +119,7 @@ func (c Client) Set(
 ) (changed bool, err error) {
 	const tries = 3
 	names := slices.Sorted(maps.Keys(want))
-	op := "write " + strings.Join(names, ", ") + " to " + c.name()
+	op := "write " + strings.Join(names, ", ") + " to " + c.Name()
 	var rejected error
 	var before map[string]string
 	for range tries {
@@ -158,7 +179,7 @@ func (c Client) ValuesByConfig(ctx context.Context, name string) (map[string]str
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
 	for i, config := range configs {
-		if config.name() == c.name() {
+		if config.Name() == c.Name() {
 			found[i] = own[name]
 			continue
 		}
@@ -200,7 +221,7 @@ func (c Client) visibleConfigs(ctx context.Context) ([]Client, error) {
 		}
 		for _, config := range configs {
 			other := c
-			if other.Project, other.Config = project, config; other.name() != c.name() {
+			if other.Project, other.Config = project, config; other.Name() != c.Name() {
 				visible = append(visible, other)
 			}
 		}
@@ -208,11 +229,13 @@ func (c Client) visibleConfigs(ctx context.Context) ([]Client, error) {
 	return visible, nil
 }
 
-// secret is a secret in the API's format. Values are null if they are restricted.
+// secret is a secret in the API's format. Values are null if they are restricted. A value that refers to other secrets
+// has the strictest visibility of them.
 type secret struct {
-	Raw      *string `json:"raw"`
-	Computed *string `json:"computed"`
-	exists   bool
+	Raw        *string    `json:"raw"`
+	Computed   *string    `json:"computed"`
+	Visibility Visibility `json:"computedVisibility"`
+	exists     bool
 }
 
 func (s secret) computedOr(fallback string) string {
@@ -223,27 +246,35 @@ func (s secret) computedOr(fallback string) string {
 }
 
 func (c Client) restricted(name string) error {
-	return fmt.Errorf("read %s: the value of %s is restricted (set the secret's visibility to masked)", c.name(), name)
+	return fmt.Errorf("read %s: the value of %s is restricted (set the secret's visibility to masked)", c.Name(), name)
 }
 
 // values returns the named secrets that exist.
 func (c Client) values(ctx context.Context, names ...string) (map[string]secret, error) {
-	var answer struct {
-		Secrets map[string]secret `json:"secrets"`
-	}
-	query := url.Values{"secrets": {strings.Join(names, ",")}}
-	call := c.call("read "+c.name(), http.MethodGet, "/v3/configs/config/secrets", query)
-	if err := c.do(ctx, call, &answer); err != nil {
+	answer, err := c.read(ctx, url.Values{"secrets": {strings.Join(names, ",")}})
+	if err != nil {
 		return nil, err
 	}
 	values := map[string]secret{}
 	for _, name := range names {
-		if value, ok := answer.Secrets[name]; ok {
+		if value, ok := answer[name]; ok {
 			value.exists = true
 			values[name] = value
 		}
 	}
 	return values, nil
+}
+
+// read returns the secrets that the query selects.
+func (c Client) read(ctx context.Context, query url.Values) (map[string]secret, error) {
+	var answer struct {
+		Secrets map[string]secret `json:"secrets"`
+	}
+	call := c.call("read "+c.Name(), http.MethodGet, "/v3/configs/config/secrets", query)
+	if err := c.do(ctx, call, &answer); err != nil {
+		return nil, err
+	}
+	return answer.Secrets, nil
 }
 
 // change is a change request: the new value, and the expected current value. Doppler documents the latter: "If
@@ -297,8 +328,8 @@ func (c Client) list(ctx context.Context, kind string, query url.Values) ([]stri
 	return ids, nil
 }
 
-// name returns a description of the config for messages.
-func (c Client) name() string {
+// Name returns a description of the config for messages.
+func (c Client) Name() string {
 	switch {
 	case c.Config == "":
 		return "the Doppler config"

@@ -130,10 +130,49 @@ func TestSecrets(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := test.client.withServer(s).Secrets(t.Context())
-			if err != nil || !maps.Equal(got, test.want) {
-				t.Errorf("got %v, %v; want %v", got, err, test.want)
+			want := map[string]Secret{}
+			for name, value := range test.want {
+				want[name] = Secret{Value: value, Visibility: Masked}
+			}
+			if err != nil || !maps.Equal(got, want) {
+				t.Errorf("got %v, %v; want %v", got, err, want)
 			}
 		})
+	}
+}
+
+// Doppler withholds restricted secrets from the tokens of users, and so those that refer to them.
+func TestVisibility(t *testing.T) {
+	s, err := local.Start(t.Context(), local.Options{
+		Projects: []local.Project{{Name: "p", Configs: []local.Config{{
+			Name:       "dev",
+			Secrets:    map[string]string{"WORD": "sandbox", "KEY": "k3y", "ROOT": "r00t", "LINK": "<${ROOT}>"},
+			Visibility: map[string]local.Visibility{"WORD": local.Unmasked, "ROOT": local.Restricted},
+		}}}},
+		Tokens: []local.Token{
+			{Value: readToken, Access: []local.Access{{Project: "p", Config: "dev"}}},
+			{Value: cliToken, Access: []local.Access{{Project: "p"}}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for token, want := range map[string]map[string]Secret{
+		readToken: {
+			"WORD": {Value: "sandbox", Visibility: Unmasked}, "KEY": {Value: "k3y", Visibility: Masked},
+			"ROOT": {Value: "r00t", Visibility: Restricted}, "LINK": {Value: "<r00t>", Visibility: Restricted},
+		},
+		cliToken: {
+			"WORD": {Value: "sandbox", Visibility: Unmasked}, "KEY": {Value: "k3y", Visibility: Masked},
+			"ROOT": {Withheld: true, Visibility: Restricted}, "LINK": {Withheld: true, Visibility: Restricted},
+		},
+	} {
+		got, err := Client{Token: token, Project: "p", Config: "dev"}.withServer(s).Secrets(t.Context())
+		maps.DeleteFunc(got, func(name string, _ Secret) bool { return strings.HasPrefix(name, "DOPPLER_") })
+		if err != nil || !maps.Equal(got, want) {
+			t.Errorf("%s: got %v, %v; want %v", token, got, err, want)
+		}
 	}
 }
 
@@ -151,7 +190,7 @@ func TestDefaultHost(t *testing.T) {
 		}),
 	}}
 	_, err := client.Secrets(t.Context())
-	if err == nil || url != "https://api.doppler.com/v3/configs/config/secrets/download?format=json" {
+	if err == nil || url != "https://api.doppler.com/v3/configs/config/secrets" {
 		t.Errorf("got %s, %v", url, err)
 	}
 }
@@ -570,6 +609,10 @@ func TestErrors(t *testing.T) {
 			fault: local.Fault{Status: 400, Body: `{"error":"no"}`},
 		},
 		{
+			name: "no secrets", client: service, requests: 1, status: 200, format: true, err: "the response has no secrets",
+			fault: local.Fault{Status: 200, Body: `{"success":true}`},
+		},
+		{
 			name: "redirect", client: service, requests: 1, status: 302, format: true, err: "(check DOPPLER_API_HOST",
 			fault: local.Fault{Status: 302, Body: "moved", Header: map[string]string{"Location": "http://127.0.0.1:1/"}},
 		},
@@ -596,7 +639,7 @@ func TestErrors(t *testing.T) {
 			if httpclient.Status(err) != test.status || errors.Is(err, httpclient.ErrFormat) != test.format {
 				t.Errorf("got %#v", err)
 			}
-			if n := requests(s, "GET", "/download"); n != test.requests {
+			if n := requests(s, "GET", "/secrets"); n != test.requests {
 				t.Errorf("got %d requests, want %d", n, test.requests)
 			}
 		})
@@ -605,7 +648,7 @@ func TestErrors(t *testing.T) {
 
 func TestLocationHintWithoutLists(t *testing.T) {
 	s := start(t, "")
-	s.Fail(local.Fault{Path: "/download"})
+	s.Fail(local.Fault{Path: "/secrets"})
 	s.Fail(local.Fault{Status: 403})
 	_, err := Client{Token: cliToken, Project: "sandbox", Config: "production"}.withServer(s).Secrets(t.Context())
 	checkError(t, err, "(check doppler_project and doppler_config, and that the token can access them)")

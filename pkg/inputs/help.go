@@ -39,18 +39,20 @@ var help = map[string]string{
 	"git_context": "Name of an additional build context that contains the commit's .git directory, byte for byte the " +
 		"same on every machine. auto: git, unless there is no commit or build_contexts has that name. none: no such " +
 		"context. The default on the command line is auto.",
-	"load":            "Load the image into the local Docker Engine.",
-	"push":            "Image references to push. One per line.",
-	"save":            "Save the image in Depot's registry.",
-	"save_tags":       "Tags for the saved image, in addition to the build ID. One per line.",
-	"depot_project":   "Depot project ID. Default: DEPOT_PROJECT_ID, then the nearest depot.json.",
-	"depot_token":     "Depot token. Default: DEPOT_TOKEN, then depot login, then OIDC, which needs no stored token.",
-	"builder":         "depot, or the address of a BuildKit daemon (unix://, tcp://).",
-	"github_token":    "GitHub token to resolve and fetch ref.",
-	"timeout":         "Time limit for the whole action.",
-	"doppler_config":  "Doppler config that supplies credentials and build secrets.",
-	"doppler_project": "Doppler project. A service token implies its project.",
-	"doppler_token":   "Doppler service token. Default: a token for doppler_identity if set, otherwise DOPPLER_TOKEN.",
+	"load":          "Load the image into the local Docker Engine.",
+	"push":          "Image references to push. One per line.",
+	"save":          "Save the image in Depot's registry.",
+	"save_tags":     "Tags for the saved image, in addition to the build ID. One per line.",
+	"depot_project": "Depot project ID. Default: DEPOT_PROJECT_ID, then the nearest depot.json.",
+	"depot_token":   "Depot token. Default: DEPOT_TOKEN, then depot login, then OIDC, which needs no stored token.",
+	"builder":       "depot, or the address of a BuildKit daemon (unix://, tcp://).",
+	"github_token":  "GitHub token to resolve and fetch ref.",
+	"timeout":       "Time limit for the whole action.",
+	"doppler_config": "Doppler config that supplies credentials and build secrets. Default for a snapshot: " +
+		"DOPPLER_CONFIG, the config of the service token or, on the command line, of doppler setup, then dev.",
+	"doppler_project": "Doppler project. A service token implies its project. Default: DOPPLER_PROJECT or, on the " +
+		"command line, the project of doppler setup.",
+	"doppler_token": "Doppler service token. Default: a token for doppler_identity if set, otherwise DOPPLER_TOKEN.",
 	"doppler_identity": "Identity of a Doppler service account to authenticate with GitHub OIDC, which needs no stored " +
 		"token.",
 	"image": "Existing image to use instead of building: a name in the local engine, a registry reference, or " +
@@ -60,12 +62,23 @@ var help = map[string]string{
 	"cpu":         "CPU cores of a sandbox.",
 	"memory":      "Memory of a sandbox, in GB.",
 	"disk":        "Disk of a sandbox, in GB.",
-	"entrypoint":  "Entry point that replaces the image's, in shell syntax.",
-	"region":      "Daytona region, by ID or name. Default: the organization's default region.",
-	"if_exists":   "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
+	"gpu":         "GPUs of a sandbox.",
+	"sandbox_class": "Daytona's class of sandbox, for example container, linux-vm or android. Default: the server's, " +
+		"usually container.",
+	"entrypoint": "Command that replaces the image's ENTRYPOINT and CMD, in shell syntax.",
+	"region":     "Daytona region, by ID or name. Default: the organization's default region.",
+	"if_exists":  "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
 	"keep": "After success, keep the newest N snapshots with this prefix and delete older ones. 0 keeps all. " +
-		"Snapshots that a Doppler config names are kept, as far as the Doppler token can read the configs.",
-	"update_doppler":          "Set DAYTONA_SNAPSHOT_NAME, and VITE_DAYTONA_SNAPSHOT_NAME as a reference to it.",
+		"Snapshots that sandboxes use are kept, and those that a Doppler config names, as far as the key and the token " +
+		"can read them.",
+	"update_doppler": "Set doppler_secret to the name of the snapshot. true fails without a Doppler token. Default: " +
+		"true if there is a Doppler token or an input selects a config.",
+	"doppler_secret": "Doppler secret that contains the name of the snapshot. keep and delete protect the snapshots " +
+		"that it names.",
+	"doppler_mirror": "Doppler secret to set to a reference to doppler_secret, for example VITE_DAYTONA_SNAPSHOT_NAME. " +
+		"Default: VITE_ and doppler_secret, in configs that have that secret.",
+	"doppler_configs":         "Doppler configs to write, CONFIG or PROJECT.CONFIG. Default: the config that is read.",
+	"force":                   "Delete the snapshot although a Doppler config names it or sandboxes use it.",
 	"dry_run":                 "With --keep: only print which snapshots would be deleted.",
 	"daytona_api_key":         "Daytona API key. Default: DAYTONA_API_KEY from Doppler, then from the environment.",
 	"daytona_organization_id": "Daytona organization. Default: DAYTONA_ORG_ID from Doppler, then from the environment.",

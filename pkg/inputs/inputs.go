@@ -48,7 +48,7 @@ type Build struct {
 	Ulimit         Lines
 	CgroupParent   string
 	GitContext     string `terminal:"auto"`
-	Load           bool `default:"${load}" negatable:""`
+	Load           bool   `default:"${load}" negatable:""`
 	Push           Lines
 	Save           bool
 	SaveTags       Lines
@@ -61,10 +61,22 @@ type Build struct {
 
 // Doppler declares the Doppler config to read and how to authenticate to Doppler.
 type Doppler struct {
-	DopplerConfig   string `default:"${doppler_config}"`
+	DopplerConfig   string
 	DopplerProject  string
 	DopplerToken    string `secret:""`
 	DopplerIdentity string
+
+	Default  string   `kong:"-"` // config to read if nothing selects one; "" reads none without one of these inputs
+	Optional bool     `kong:"-"` // without a token, no config is read
+	Public   []string `kong:"-"` // secrets that are not masked
+}
+
+// DefaultDopplerConfig is the Doppler config that commands for snapshots read if nothing selects one.
+const DefaultDopplerConfig = "dev"
+
+// SnapshotSecret declares the Doppler secret that contains the name of the snapshot.
+type SnapshotSecret struct {
+	DopplerSecret string `default:"DAYTONA_SNAPSHOT_NAME"`
 }
 
 // Snapshot declares the inputs of the snapshot action: those of build, and how the snapshot is created.
@@ -76,11 +88,16 @@ type Snapshot struct {
 	CPU           string `name:"cpu" short:"c" default:"2" variable:"DAYTONA_DEFAULT_SNAPSHOT_CPU"`
 	Memory        string `short:"m" default:"4" variable:"DAYTONA_DEFAULT_SNAPSHOT_MEMORY"`
 	Disk          string `short:"d" default:"10" variable:"DAYTONA_DEFAULT_SNAPSHOT_DISK"`
+	GPU           string `name:"gpu" default:"0"`
+	SandboxClass  string
 	Entrypoint    string
 	Region        string
 	IfExists      string `default:"reuse"`
 	Keep          int    `default:"0"`
-	UpdateDoppler bool   `default:"true" negatable:""`
+	UpdateDoppler *bool  `negatable:""`
+	SnapshotSecret
+	DopplerMirror  string
+	DopplerConfigs List
 	Daytona
 	DryRun bool `cli:""`
 }
@@ -133,7 +150,9 @@ type ListSnapshots struct {
 
 // DeleteSnapshot declares the arguments of action-snapshot delete.
 type DeleteSnapshot struct {
-	Name string `arg:"" help:"Name of the snapshot."`
+	Name  string `arg:"" help:"Name of the snapshot."`
+	Force bool
+	SnapshotSecret
 	Doppler
 	Daytona
 }

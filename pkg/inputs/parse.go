@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -83,15 +85,12 @@ func newParser(target any, env map[string]string, options ...kong.Option) (*kong
 func defaultsOf(target any, env map[string]string) kong.Vars {
 	vars := kong.Vars{
 		"load":              "true",
-		"doppler_config":    "",
 		"terminal_platform": "linux/" + runtime.GOARCH,
 		"image_name":        cmp.Or(strings.TrimSpace(env["LOCAL_DOCKER_IMAGE_NAME"]), "iterate-sandbox:local"),
 	}
 	switch target.(type) {
 	case *Snapshot: // Daytona runs only linux/amd64, and the image is not loaded on this machine
-		vars["load"], vars["doppler_config"], vars["terminal_platform"] = "false", "dev", "linux/amd64"
-	case *ListSnapshots, *DeleteSnapshot:
-		vars["doppler_config"] = "dev"
+		vars["load"], vars["terminal_platform"] = "false", "linux/amd64"
 	}
 	return vars
 }
@@ -187,7 +186,7 @@ func Fields(target any) ([]Field, error) {
 		switch {
 		case field.Name == "github_token":
 			field.Default = "${{ github.token }}"
-		case field.Default == "" && field.Bool:
+		case field.Default == "" && field.Bool && flag.Target.Kind() == reflect.Bool:
 			field.Default = "false"
 		}
 		fields = append(fields, field)
@@ -195,24 +194,29 @@ func Fields(target any) ([]Field, error) {
 	return fields, nil
 }
 
-// SecretValues returns the secret values in a struct of inputs. In a list of NAME=VALUE, only VALUE is secret.
-func SecretValues(inputs any) (values []string) {
+var wordBoundary = regexp.MustCompile(`([a-z0-9])([A-Z])`)
+
+// SecretValues returns the secret values in a struct of inputs by their descriptions, such as "the input depot_token".
+// In a list of NAME=VALUE, only VALUE is secret.
+func SecretValues(inputs any) map[string]string {
+	values := map[string]string{}
 	v := reflect.Indirect(reflect.ValueOf(inputs))
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
 		if field.Anonymous {
-			values = append(values, SecretValues(v.Field(i).Interface())...)
+			maps.Copy(values, SecretValues(v.Field(i).Interface()))
 		}
 		if _, ok := field.Tag.Lookup("secret"); !ok {
 			continue
 		}
 		switch value := v.Field(i).Interface().(type) {
 		case string:
-			values = append(values, value)
+			flag := cmp.Or(field.Tag.Get("name"), wordBoundary.ReplaceAllString(field.Name, "$1-$2"))
+			values["the input "+inputName(Variable(flag))] = value
 		case Lines:
 			for _, item := range value {
-				_, secret, _ := strings.Cut(item.Text, "=")
-				values = append(values, secret)
+				name, secret, _ := strings.Cut(item.Text, "=")
+				values["the build secret "+name] = secret
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package inputs
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"reflect"
 	"runtime"
 	"slices"
@@ -126,7 +127,7 @@ func TestDefaultsOfEachCommand(t *testing.T) {
 		"DAYTONA_DEFAULT_SNAPSHOT_MEMORY=16",
 		"DAYTONA_DEFAULT_SNAPSHOT_DISK=50",
 	)
-	if snapshot.Load || snapshot.DopplerConfig != "dev" || snapshot.Image != "" {
+	if snapshot.Load || snapshot.DopplerConfig != "" || snapshot.Image != "" {
 		t.Errorf("snapshot: load %t, doppler_config %q, image %q", snapshot.Load, snapshot.DopplerConfig, snapshot.Image)
 	}
 	if got := Texts(terminalSnapshot.Platform); terminalSnapshot.Image != "iterate-sandbox:local" ||
@@ -155,7 +156,7 @@ func TestDefaultsOfEachCommand(t *testing.T) {
 
 	var list ListSnapshots
 	parse(&list, actions)
-	if list.DopplerConfig != "dev" || list.NamePrefix != "iterate-sandbox" {
+	if list.DopplerConfig != "" || list.NamePrefix != "iterate-sandbox" {
 		t.Errorf("list: doppler_config %q, name_prefix %q", list.DopplerConfig, list.NamePrefix)
 	}
 	var shell Shell
@@ -277,12 +278,15 @@ func TestSecretValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := SecretValues(&in)
-	slices.Sort(got)
-	if want := []string{"correct horse", "depot", "dp.st.1", "ghs", "hunter2=x"}; !slices.Equal(got, want) {
+	want := map[string]string{
+		"the build secret TOKEN": "hunter2=x", "the build secret OTHER": "correct horse", "the input depot_token": "depot",
+		"the input doppler_token": "dp.st.1", "the input github_token": "ghs",
+	}
+	if got := SecretValues(&in); !maps.Equal(got, want) {
 		t.Errorf("secrets %q, want %q", got, want)
 	}
-	if got := SecretValues(Snapshot{Daytona: Daytona{DaytonaAPIKey: "dtn"}}); !slices.Contains(got, "dtn") {
+	got := SecretValues(Snapshot{Daytona: Daytona{DaytonaAPIKey: "dtn"}})
+	if got["the input daytona_api_key"] != "dtn" {
 		t.Errorf("secrets of a snapshot %q lack the Daytona key", got)
 	}
 }

@@ -2,6 +2,7 @@ package inputs
 
 import (
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,10 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
+
+// AndroidClass is the sandbox class that starts the image's own entry point, without Daytona's daemon
+// (daytonaio/daytona v0.190.0, apps/runner/pkg/docker/container_configs.go, getContainerCreateConfig).
+const AndroidClass = "android"
 
 // SnapshotPlatform is the only platform that Daytona runs.
 const SnapshotPlatform = "linux/amd64"
@@ -31,11 +36,14 @@ type SnapshotSpec struct {
 	Name          string // empty to generate one
 	NamePrefix    string
 	Resources     daytona.Resources
+	GPU           int
+	SandboxClass  string   // empty for the server's default
 	Entrypoint    []string // empty for the image's
 	Region        string   // ID or name; empty for the organization's default
 	IfExists      IfExists
 	Keep          int // snapshots to keep; 0 keeps all
 	UpdateDoppler bool
+	Record        DopplerRecord
 	DryRun        bool
 	Daytona       Daytona
 }
@@ -48,9 +56,14 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	}
 	spec := SnapshotSpec{
 		BuildSpec: build, Image: in.Image, Name: in.Name, NamePrefix: in.NamePrefix, Region: in.Region,
-		IfExists: IfExists(in.IfExists), Keep: in.Keep, UpdateDoppler: in.UpdateDoppler, DryRun: in.DryRun,
-		Daytona: in.Daytona,
+		SandboxClass: in.SandboxClass, IfExists: IfExists(in.IfExists), Keep: in.Keep, UpdateDoppler: in.updatesDoppler(),
+		DryRun: in.DryRun, Daytona: in.Daytona,
 	}
+	if spec.Record, err = in.record(); err != nil {
+		return SnapshotSpec{}, err
+	}
+	spec.Doppler.Default = DefaultDopplerConfig
+	spec.Doppler.Public = []string{spec.Record.Secret, spec.Record.Mirror}
 	if !slices.Equal(build.Platforms, []string{SnapshotPlatform}) {
 		return SnapshotSpec{}, Errorf("platform", strings.Join(build.Platforms, ","),
 			"is not supported by Daytona; write %s only", SnapshotPlatform)
@@ -69,8 +82,21 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	if spec.Resources, err = parseResources(in); err != nil {
 		return SnapshotSpec{}, err
 	}
+	if spec.GPU, err = strconv.Atoi(strings.TrimSpace(in.GPU)); err != nil || spec.GPU < 0 || spec.GPU > math.MaxInt32 {
+		return SnapshotSpec{}, Errorf("gpu", in.GPU, "must be 0 or a whole number of GPUs, for example 1")
+	}
+	if err := checkSandboxClass(in.SandboxClass); err != nil {
+		return SnapshotSpec{}, err
+	}
 	if spec.Entrypoint, err = shlex.Split(in.Entrypoint); err != nil {
 		return SnapshotSpec{}, Errorf("entrypoint", in.Entrypoint, "cannot be split into words (%v); close every quote", err)
+	}
+	if len(spec.Entrypoint) > 0 && strings.TrimSpace(spec.Entrypoint[0]) == "" {
+		return SnapshotSpec{}, Errorf("entrypoint", in.Entrypoint, "has no program; write for example sleep infinity")
+	}
+	if len(spec.Entrypoint) > 0 && spec.SandboxClass == AndroidClass {
+		return SnapshotSpec{}, Errorf("entrypoint", in.Entrypoint,
+			"has no effect with sandbox_class: android; remove it, and set ENTRYPOINT in the Dockerfile")
 	}
 	if !slices.Contains([]IfExists{Reuse, Replace, Fail}, spec.IfExists) {
 		return SnapshotSpec{}, Errorf("if_exists", in.IfExists, "must be reuse, replace or fail")
@@ -83,6 +109,22 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 		return SnapshotSpec{}, &Error{Input: "dry_run", Reason: "needs --keep N"}
 	}
 	return spec, nil
+}
+
+var validSandboxClass = regexp.MustCompile(`^[a-z][a-z0-9_-]*$`)
+
+// checkSandboxClass validates a class of sandbox. Daytona checks whether it knows the class. It accepts no image for
+// windows (daytonaio/daytona v0.190.0, apps/api/src/sandbox/services/snapshot.service.ts).
+func checkSandboxClass(class string) error {
+	switch {
+	case class == "":
+		return nil
+	case class == "windows":
+		return Errorf("sandbox_class", class, "cannot be made from an image; use container, linux-vm or android")
+	case !validSandboxClass.MatchString(class):
+		return Errorf("sandbox_class", class, "is invalid; use for example container, linux-vm or android")
+	}
+	return nil
 }
 
 func parseResources(in Snapshot) (r daytona.Resources, err error) {

@@ -2,6 +2,7 @@ package inputs
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -166,7 +167,8 @@ func TestInputsThatDependOnOthers(t *testing.T) {
 func TestInvalidSnapshotInputs(t *testing.T) {
 	valid := Snapshot{
 		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
-		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", IfExists: "reuse",
+		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse",
+		SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
 	}
 	if _, err := valid.Spec(Env{Getenv: noEnv, Dir: t.TempDir()}); err != nil {
 		t.Fatal(err)
@@ -185,6 +187,12 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 		{"name", func(in *Snapshot) { in.Name = "a b" }, "name", "a b"},
 		{"prefix", func(in *Snapshot) { in.NamePrefix = "" }, "name_prefix", "empty"},
 		{"entry point", func(in *Snapshot) { in.Entrypoint = `a "b` }, "entrypoint", "close every quote"},
+		{"entry point without a program", func(in *Snapshot) { in.Entrypoint = `"" a` }, "entrypoint", "no program"},
+		{"entry point of android", func(in *Snapshot) { in.Entrypoint, in.SandboxClass = "a", "android" }, "entrypoint",
+			"sandbox_class: android"},
+		{"gpu", func(in *Snapshot) { in.GPU = "-1" }, "gpu", `"-1" must be 0 or`},
+		{"sandbox class", func(in *Snapshot) { in.SandboxClass = "Linux VM" }, "sandbox_class", "linux-vm"},
+		{"sandbox class windows", func(in *Snapshot) { in.SandboxClass = "windows" }, "sandbox_class", "from an image"},
 		{"if_exists", func(in *Snapshot) { in.IfExists = "skip" }, "if_exists", "reuse, replace or fail"},
 		{"keep", func(in *Snapshot) { in.Keep = -1 }, "keep", `"-1" must be 0 to keep all`},
 		{"cpu is a word", func(in *Snapshot) { in.CPU = "two" }, "cpu", `"two" must be a whole, positive number of cores`},
@@ -192,6 +200,16 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 		{"no memory", func(in *Snapshot) { in.Memory = "0" }, "memory", "number of GB"},
 		{"negative disk", func(in *Snapshot) { in.Disk = "-1" }, "disk", "number of GB"},
 		{"disk beyond the API's range", func(in *Snapshot) { in.Disk = "2147483648" }, "disk", "2147483648"},
+		{"secret", func(in *Snapshot) { in.DopplerSecret = "name" }, "doppler_secret", "upper-case letters"},
+		{"reserved secret", func(in *Snapshot) { in.DopplerSecret = "DOPPLER_X" }, "doppler_secret", "reserved"},
+		{"mirror", func(in *Snapshot) { in.DopplerMirror = "VITE-X" }, "doppler_mirror", "upper-case letters"},
+		{"mirror of itself", func(in *Snapshot) { in.DopplerMirror = in.DopplerSecret }, "doppler_mirror", "must differ"},
+		{"configs", func(in *Snapshot) { in.DopplerConfigs = List{{"a.b.c", 1}} }, "doppler_configs", "PROJECT.CONFIG"},
+		{
+			"configs that are not updated", func(in *Snapshot) {
+				in.DopplerConfigs, in.UpdateDoppler = List{{"prd", 1}}, new(bool)
+			}, "doppler_configs", "needs update_doppler",
+		},
 		{"dry run", func(in *Snapshot) { in.DryRun = true }, "dry_run", "--keep N"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -203,6 +221,62 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 				t.Errorf("%v, want an error about %s with %q", err, test.input, test.reason)
 			}
 		})
+	}
+}
+
+// A snapshot updates Doppler unless that is turned off. It fails without a token only if an input asks for Doppler.
+func TestDopplerRecord(t *testing.T) {
+	names := DopplerRecord{Secret: "DAYTONA_SNAPSHOT_NAME", Mirror: "VITE_DAYTONA_SNAPSHOT_NAME"}
+	required := names
+	required.Required = true
+	own := DopplerRecord{Secret: "NAME", Mirror: "PUBLIC_NAME", CreateMirror: true}
+	several := required
+	several.Configs = []DopplerConfigName{{"", "dev"}, {"website", "prd"}}
+	for _, test := range []struct {
+		name, args string
+		update     bool
+		want       DopplerRecord
+	}{
+		{"default", "", true, names},
+		{"explicit", "--update-doppler", true, required},
+		{"off", "--no-update-doppler", false, names},
+		{"config", "--doppler-config=prd", true, required},
+		{"config, off", "--doppler-config=prd --no-update-doppler", false, names},
+		{"identity", "--doppler-identity=id", true, required},
+		{"other names", "--doppler-secret=NAME --doppler-mirror=PUBLIC_NAME", true, own},
+		{"several configs", "--doppler-configs=dev,website.prd", true, several},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var in Snapshot
+			environ := []string{"GITHUB_ACTIONS=true", "INPUT_UPDATE_DOPPLER=", "INPUT_DOPPLER_CONFIG="}
+			source := Source{Args: strings.Fields(test.args), Environ: environ, Stdout: io.Discard}
+			if _, err := source.Parse(&in); err != nil {
+				t.Fatal(err)
+			}
+			spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if spec.UpdateDoppler != test.update || !reflect.DeepEqual(spec.Record, test.want) {
+				t.Errorf("update %t, record %+v; want %t, %+v", spec.UpdateDoppler, spec.Record, test.update, test.want)
+			}
+			if spec.Doppler.Default != "dev" ||
+				!slices.Equal(spec.Doppler.Public, []string{test.want.Secret, test.want.Mirror}) {
+				t.Errorf("default %q, public %q", spec.Doppler.Default, spec.Doppler.Public)
+			}
+		})
+	}
+}
+
+func TestSandboxClassAndGPU(t *testing.T) {
+	in := Snapshot{
+		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
+		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "1", SandboxClass: "linux-vm",
+		IfExists: "reuse", SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
+	}
+	spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
+	if err != nil || spec.GPU != 1 || spec.SandboxClass != "linux-vm" {
+		t.Errorf("gpu %d, class %q, %v", spec.GPU, spec.SandboxClass, err)
 	}
 }
 

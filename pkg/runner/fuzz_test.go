@@ -17,7 +17,7 @@ func FuzzUntrusted(f *testing.F) {
 	f.Add(strings.Repeat("x", maxLine)+"::error::y", uint8(255))
 	f.Fuzz(func(t *testing.T, text string, piece uint8) {
 		r, stdout, _ := record(inActions)
-		r.secrets.add("hunter2")
+		r.secrets.add("a secret", "hunter2")
 		w := r.Untrusted()
 		for chunk := range slices.Chunk([]byte(text), max(1, int(piece))) {
 			if _, err := w.Write(chunk); err != nil {

@@ -13,6 +13,13 @@ const (
 	minSecret = 4        // minimum bytes of a line to mask
 )
 
+// fixedText is text in the outputs of every run. A secret that is part of it, such as the value "json" of a setting, is
+// not masked: GitHub would withhold these outputs from other jobs.
+const fixedText = "linux/amd64,linux/arm64 refs/heads/ refs/tags/ refs/pull/ sha256: https://depot.dev/ active " +
+	"false true application/vnd.oci.image.manifest.v1+json application/vnd.oci.image.index.v1+json " +
+	"application/vnd.docker.distribution.manifest.v2+json containerimage.config.digest containerimage.descriptor " +
+	"containerimage.digest image.name mediaType digest size annotations org.opencontainers.image.created platform"
+
 // lineWriter buffers its input and emits complete lines, so that a secret or a command split over several writes is
 // recognized. A carriage return ends a line, as it does for the Actions runner.
 type lineWriter struct {
@@ -68,21 +75,25 @@ func escapeCommand(line string) string {
 // secrets is a set of strings to redact. The zero value is empty.
 type secrets struct {
 	mu       sync.RWMutex
-	values   []string // longest first
+	values   []string          // longest first
+	names    map[string]string // by value
 	replacer *strings.Replacer
 }
 
-// add adds each line of secret and returns the new ones.
-func (s *secrets) add(secret string) []string {
+// add adds each line of secret and returns the new ones. name describes the secret in errors.
+func (s *secrets) add(name, secret string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var added []string
 	for line := range strings.FieldsFuncSeq(secret, func(c rune) bool { return c == '\n' || c == '\r' }) {
 		line = strings.TrimSpace(line)
-		if len(line) < minSecret || slices.Contains(s.values, line) {
+		if len(line) < minSecret || strings.Contains(fixedText, line) || slices.Contains(s.values, line) {
 			continue
 		}
-		s.values = append(s.values, line)
+		if s.names == nil {
+			s.names = map[string]string{}
+		}
+		s.values, s.names[line] = append(s.values, line), name
 		added = append(added, line)
 	}
 	if added == nil {
@@ -97,6 +108,18 @@ func (s *secrets) add(secret string) []string {
 	}
 	s.replacer = strings.NewReplacer(pairs...)
 	return added
+}
+
+// find returns the name of a secret that text contains.
+func (s *secrets) find(text string) (name string, found bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, value := range s.values {
+		if strings.Contains(text, value) {
+			return s.names[value], true
+		}
+	}
+	return "", false
 }
 
 func (s *secrets) redact(text string) string {

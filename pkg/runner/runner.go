@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,15 +47,25 @@ func New(stdout, stderr io.Writer, getenv func(string) string) *Runner {
 // InActions reports whether the output goes to the GitHub Actions runner or act.
 func (r *Runner) InActions() bool { return r.inActions }
 
-// Mask redacts each line of secret in all further output; a carriage return also ends a line. Call it before the first
-// use of the secret. It ignores lines shorter than four bytes, because masking every "1" would make the log unreadable.
-func (r *Runner) Mask(secret string) {
-	for _, line := range r.secrets.add(secret) {
+// Mask is [Runner.MaskAs] for a secret without a name.
+func (r *Runner) Mask(secret string) { r.MaskAs("a secret", secret) }
+
+// MaskAs redacts each line of secret in all further text from outside; a carriage return also ends a line. Call it
+// before the first use of the secret. name describes the secret in errors, for example "the Doppler secret API_KEY".
+// MaskAs ignores lines shorter than four bytes and those that are part of [fixedText], because masking every "1" or
+// "json" would make the log unreadable.
+//
+// The program's own text, such as the format of a message and the path of an annotation, is not redacted.
+func (r *Runner) MaskAs(name, secret string) {
+	for _, line := range r.secrets.add(name, secret) {
 		if r.inActions {
 			r.issue(func(a *githubactions.Action) { a.AddMask(line) })
 		}
 	}
 }
+
+// FindSecret returns the name of a masked secret that s contains.
+func (r *Runner) FindSecret(s string) (name string, found bool) { return r.secrets.find(s) }
 
 // Redact returns s with every masked secret replaced by ***.
 func (r *Runner) Redact(s string) string { return r.secrets.redact(s) }
@@ -62,8 +73,15 @@ func (r *Runner) Redact(s string) string { return r.secrets.redact(s) }
 // Clean returns an untrusted line with secrets redacted and control characters made visible.
 func (r *Runner) Clean(line string) string { return safetext.Visible(r.Redact(line)) }
 
-// Infof writes a message to the log.
+// Infof writes a message to the log. It redacts secrets in the arguments.
 func (r *Runner) Infof(format string, args ...any) {
+	args = slices.Clone(args)
+	for i, arg := range args {
+		switch arg.(type) {
+		case string, error, fmt.Stringer:
+			args[i] = r.Redact(fmt.Sprint(arg))
+		}
+	}
 	r.writeLines(r.log(), fmt.Sprintf(format, args...))
 }
 
@@ -86,18 +104,18 @@ func (r *Runner) Warning(a Annotation) { r.annotate("warning", a) }
 func (r *Runner) Error(a Annotation) { r.annotate("error", a) }
 
 func (r *Runner) annotate(level string, a Annotation) {
+	message := r.Redact(a.Message)
 	if !r.inActions {
-		r.writeLines(r.stderr, level+": "+a.position()+a.Message)
+		r.writeLines(r.stderr, level+": "+a.position()+message)
 		return
 	}
-	message := r.Redact(a.Message)
 	fields := map[string]string{}
 	set := func(name, value string) {
 		if value != "" && value != "0" {
-			fields[name] = r.Redact(value)
+			fields[name] = value
 		}
 	}
-	set("title", a.Title)
+	set("title", r.Redact(a.Title))
 	set("file", a.File)
 	set("line", strconv.Itoa(a.Line))
 	set("endLine", strconv.Itoa(a.EndLine))
@@ -132,13 +150,13 @@ func (r *Runner) Fail(err error, at Annotation) {
 	if r.inActions {
 		r.annotate("error", at)
 	}
-	r.writeLines(r.stderr, "error: "+at.Message)
+	r.writeLines(r.stderr, "error: "+r.Redact(at.Message))
 }
 
 // Group starts a collapsible group with a title, which ends at EndGroup. Groups do not nest.
 func (r *Runner) Group(title string) {
 	if !r.inActions {
-		r.writeLines(r.stderr, "==> "+title)
+		r.writeLines(r.stderr, "==> "+r.Redact(title))
 		return
 	}
 	r.issue(func(a *githubactions.Action) { a.Group(r.Redact(title)) })
@@ -154,7 +172,7 @@ func (r *Runner) EndGroup() {
 // Log returns a writer for trusted log output, such as a progress display. It redacts secrets line by line. Close
 // writes an unfinished last line.
 func (r *Runner) Log() io.WriteCloser {
-	return &lineWriter{emit: func(line string) { r.writeLines(r.log(), line) }}
+	return &lineWriter{emit: func(line string) { r.writeLines(r.log(), r.Redact(line)) }}
 }
 
 // Untrusted returns a writer for the output of builds and containers. It stops workflow commands with an unguessable
@@ -176,19 +194,40 @@ func (r *Runner) Untrusted() io.WriteCloser {
 	}}
 }
 
-// Output sets an output of the step in GitHub Actions (GITHUB_OUTPUT), or prints name=value to stdout elsewhere. It
-// does not use the library's SetOutput, because a value that contains its fixed delimiter could forge other outputs.
-func (r *Runner) Output(name, value string) error {
-	value = r.Redact(value)
-	path := r.getenv("GITHUB_OUTPUT")
-	if path == "" {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		_, err := fmt.Fprintf(r.stdout, "%s=%s\n", name, strings.ReplaceAll(value, "\n", "%0A"))
-		return err
+// Output is an output of the step.
+type Output struct{ Name, Value string }
+
+// SecretOutputError reports an output that contains a masked secret. GitHub would not pass it to another job.
+type SecretOutputError struct{ Output, Secret string }
+
+func (e *SecretOutputError) Error() string {
+	return fmt.Sprintf("output %s contains %s (change one of them; if a Doppler secret is not sensitive, set its "+
+		"visibility to unmasked)", e.Output, e.Secret)
+}
+
+// Outputs sets outputs of the step in GitHub Actions (GITHUB_OUTPUT), or prints name=value to stdout elsewhere. If one
+// contains a secret, it writes none of them and returns a [*SecretOutputError]. It does not use the library's
+// SetOutput, because a value that contains its fixed delimiter could forge other outputs.
+func (r *Runner) Outputs(outputs ...Output) error {
+	path, text := r.getenv("GITHUB_OUTPUT"), ""
+	for _, o := range outputs {
+		if secret, found := r.FindSecret(o.Value); found {
+			return &SecretOutputError{o.Name, secret}
+		}
+		if path == "" {
+			text += o.Name + "=" + strings.ReplaceAll(o.Value, "\n", "%0A") + "\n"
+		} else {
+			delimiter := "EOF_" + rand.Text()
+			text += fmt.Sprintf("%s<<%s\n%s\n%s\n", o.Name, delimiter, o.Value, delimiter)
+		}
 	}
-	delimiter := "EOF_" + rand.Text()
-	return appendFile(path, fmt.Sprintf("%s<<%s\n%s\n%s\n", name, delimiter, value, delimiter))
+	if path != "" {
+		return appendFile(path, text)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, err := io.WriteString(r.stdout, text)
+	return err
 }
 
 // Summary appends Markdown to the job summary. It does nothing if GITHUB_STEP_SUMMARY is not set.
@@ -208,10 +247,10 @@ func (r *Runner) log() io.Writer {
 	return r.stderr
 }
 
-// writeLines resumes workflow commands and writes a message. It escapes control characters and workflow commands,
-// because a message may quote untrusted text.
+// writeLines resumes workflow commands and writes a redacted message. It escapes control characters and workflow
+// commands, because a message may quote untrusted text.
 func (r *Runner) writeLines(w io.Writer, text string) {
-	lines := strings.Split(r.Redact(text), "\n")
+	lines := strings.Split(text, "\n")
 	for i, line := range lines {
 		lines[i] = safetext.Visible(line)
 		if r.inActions {

@@ -118,14 +118,12 @@ func TestSecretsAreRedacted(t *testing.T) {
 			"::notice title=a ***::m",
 		},
 		{
-			"file", func() error { r.Error(Annotation{File: "hunter2", Line: 3, Message: "m"}); return nil },
-			"::error file=***,line=3::m",
+			"message of an error", func() error { r.Infof("is %v", errors.New("hunter2")); return nil }, "is ***",
 		},
 		{"group", func() error { r.Group("hunter2"); return nil }, "::group::***"},
 		{"log", func() error { return writeAll(r.Log(), "is hunter2") }, "is ***"},
 		{"untrusted, in pieces", func() error { return writeAll(r.Untrusted(), "is hunt", "er2 here") }, "is *** here"},
 		{"failure", func() error { r.Fail(errors.New("no hunter2"), Annotation{}); return nil }, "error: no ***"},
-		{"output", func() error { return r.Output("name", "hunter2") }, "***"},
 		{"summary", func() error { return r.Summary("is hunter2") }, "is ***"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -242,10 +240,12 @@ func TestOutputs(t *testing.T) {
 		"sha256:1",
 		"",
 	}
+	var outputs []Output
 	for i, name := range wantNames {
-		if err := r.Output(name, wantValues[i]); err != nil {
-			t.Fatal(err)
-		}
+		outputs = append(outputs, Output{name, wantValues[i]})
+	}
+	if err := r.Outputs(outputs...); err != nil {
+		t.Fatal(err)
 	}
 	names, values := readOutputs(t, path)
 	if !slices.Equal(names, wantNames) || !slices.Equal(values, wantValues) {
@@ -253,6 +253,54 @@ func TestOutputs(t *testing.T) {
 	}
 	if stdout.Len() > 0 {
 		t.Errorf("written to stdout: %q", stdout)
+	}
+}
+
+// An output that contains a secret is an error that names both, and no output is written.
+func TestSecretInOutput(t *testing.T) {
+	for _, inActions := range []string{"true", "false"} {
+		path := filepath.Join(t.TempDir(), "output")
+		env := map[string]string{"GITHUB_ACTIONS": inActions}
+		if inActions == "true" {
+			env["GITHUB_OUTPUT"] = path
+		}
+		r, stdout, _ := record(env)
+		r.MaskAs("the Doppler secret APP", "first\niterate")
+		stdout.Reset()
+		err := r.Outputs(Output{"digest", "sha256:1"}, Output{"snapshot_name", "iterate-sandbox-1"})
+		leak := (*SecretOutputError)(nil)
+		if !errors.As(err, &leak) || *leak != (SecretOutputError{"snapshot_name", "the Doppler secret APP"}) ||
+			!strings.Contains(err.Error(), "snapshot_name") || !strings.Contains(err.Error(), "APP") {
+			t.Errorf("got %v", err)
+		}
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) || stdout.Len() > 0 {
+			t.Errorf("outputs were written: %v, %q", err, stdout)
+		}
+	}
+}
+
+// Secrets are redacted in values, not in the program's own sentences, and not in the path of an annotation.
+func TestOwnTextIsNotRedacted(t *testing.T) {
+	r, stdout, _ := record(inActions)
+	r.Mask("sandbox")
+	stdout.Reset()
+	r.Infof("A sandbox of %s", "sandbox")
+	r.Error(Annotation{File: "sandbox/Dockerfile", Line: 3, Message: "in sandbox"})
+	want := "A sandbox of ***\n::error file=sandbox/Dockerfile,line=3::in ***\n"
+	if stdout.String() != want {
+		t.Errorf("got %q, want %q", stdout, want)
+	}
+}
+
+// Values that are part of every run's outputs are not masked.
+func TestFixedTextIsNotMasked(t *testing.T) {
+	r, stdout, _ := record(inActions)
+	for _, value := range []string{"json", "linux", "amd64", "true", "active", "sha256"} {
+		r.Mask(value)
+	}
+	metadata := `{"containerimage.digest": "sha256:1", "mediaType": "application/vnd.oci.image.manifest.v1+json"}`
+	if stdout.Len() > 0 || r.Redact(metadata) != metadata {
+		t.Errorf("masked %q", stdout)
 	}
 }
 
@@ -303,7 +351,7 @@ func TestOutsideActions(t *testing.T) {
 	if err := writeAll(r.Untrusted(), "::output\x07"); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(r.Output("digest", "sha256:1"), r.Output("tags", "a\nb")); err != nil {
+	if err := r.Outputs(Output{"digest", "sha256:1"}, Output{"tags", "a\nb"}); err != nil {
 		t.Fatal(err)
 	}
 	r.Fail(errors.New("no builder"), Annotation{})

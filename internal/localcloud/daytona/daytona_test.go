@@ -42,59 +42,36 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// shared holds the engine and the program that several tests use.
-type shared struct {
-	docker  string // DOCKER_HOST of the engine
-	program []byte // static executable: "wait" waits for a signal, "fail" exits with 3
-}
-
 var stopShared func() // set by startShared
 
-var startShared = sync.OnceValues(func() (*shared, error) {
+// startShared starts the engine that several tests use and returns its DOCKER_HOST.
+var startShared = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "daytona-")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	started, err := engine.Start(context.Background(), engine.Oldest, filepath.Join(dir, "engine"), nil)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	stopShared = func() {
 		_ = started.Stop()
 		_ = os.RemoveAll(dir)
 	}
-	source := filepath.Join(dir, "program.go")
-	text := `package main
-
-import ("os"; "os/signal")
-
-func main() {
-	if os.Args[1] == "fail" { os.Stdout.WriteString("nothing to do\n"); os.Exit(3) }
-	c := make(chan os.Signal, 1); signal.Notify(c); <-c
-}`
-	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), source)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the program: %w: %s", err, out)
-	}
-	program, err := os.ReadFile(filepath.Join(dir, "program"))
-	return &shared{started.Host, program}, err
+	return started.Host, nil
 })
 
 // withEngine starts the shared engine on first use. It skips the test under -short.
-func withEngine(t *testing.T) *shared {
+func withEngine(t *testing.T) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs a Docker Engine; run without -short")
 	}
-	s, err := startShared()
+	host, err := startShared()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return host
 }
 
 // user is a user token: a JWT.
@@ -117,6 +94,7 @@ func startCloud(t *testing.T, change func(*Options)) *Server {
 					{ID: "us", Name: "US"},
 					{ID: "eu", Name: "EU", MaxCPU: 2},
 					{ID: "void", Name: "Void", NoRunners: true},
+					{ID: "free", Name: "Free", NoQuotas: true, Project: "free-transient"},
 				},
 				Keys: []Key{
 					{Name: "all", Value: "dtn_all", Permissions: []string{WriteSnapshots, DeleteSnapshots}},
@@ -236,33 +214,14 @@ func push(t *testing.T, s *Server, repository string, what remote.Taggable) stri
 	return ref
 }
 
-// image returns a small image for an architecture. If entrypoint is set, the image contains the shared program.
+// image returns a small image for an architecture.
 func image(t *testing.T, architecture string, entrypoint ...string) v1.Image {
 	t.Helper()
-	unique, err := random.Layer(100, types.DockerLayer)
+	layer, err := random.Layer(100, types.DockerLayer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	layers := []v1.Layer{unique}
-	if len(entrypoint) > 0 {
-		var b bytes.Buffer
-		w := tar.NewWriter(&b)
-		program := withEngine(t).program
-		header := &tar.Header{Name: "program", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))}
-		if err := w.WriteHeader(header); err != nil {
-			t.Fatal(err)
-		}
-		w.Write(program)
-		w.Close()
-		layer, err := tarball.LayerFromOpener(
-			func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
-		)
-		if err != nil {
-			t.Fatal(err)
-		}
-		layers = append(layers, layer)
-	}
-	img, err := mutate.AppendLayers(empty.Image, layers...)
+	img, err := mutate.AppendLayers(empty.Image, layer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +323,7 @@ func TestTokens(t *testing.T) {
 		},
 		{
 			name: "another organization's snapshot, by name", key: "dtn_all", method: "GET", path: "/snapshots/theirs",
-			status: 404, message: "Snapshot with ID or name theirs not found",
+			status: 404, message: "Snapshot with name theirs not found",
 		},
 		{
 			name: "push access without permission", key: "dtn_reader", method: "GET",
@@ -431,7 +390,6 @@ func TestCreateRules(t *testing.T) {
 		status          int
 		message         string
 	}{
-		{name: "not JSON", body: `{`, status: 400, message: "unexpected EOF"},
 		{name: "no name", body: `{"imageName":"a:1"}`, status: 400, message: "name must be a string"},
 		{
 			name: "no image", body: `{"name":"a"}`, status: 400,
@@ -440,6 +398,48 @@ func TestCreateRules(t *testing.T) {
 		{
 			name: "negative", body: `{"name":"a","imageName":"a:1","cpu":-1}`, status: 400,
 			message: "cpu must not be less than 0",
+		},
+		{
+			name: "several violations", body: `{"name":7,"entrypoint":"sh","cpu":"x","gpu":2,"memory":-1,"sandboxClass":"vm"}`,
+			status: 400, message: "name must not contain HTML tags, URLs, or control characters, name must be a string, " +
+				"entrypoint must be an array, cpu must not be less than 0, " +
+				"cpu must be a number conforming to the specified constraints, gpu must not be greater than 1, " +
+				"memory must not be less than 0, " +
+				"sandboxClass must be one of the following values: linux-vm, container, android, windows",
+		},
+		{
+			name: "URL in the name", body: `{"name":"WWW.example","imageName":"a:1"}`, status: 400,
+			message: "name must not contain HTML tags, URLs, or control characters",
+		},
+		{
+			name: "scheme in the name", body: `{"name":"metadata:1","imageName":"a:1"}`, status: 400,
+			message: "name must not contain HTML tags, URLs, or control characters",
+		},
+		{
+			name: "Windows", body: `{"name":"a","imageName":"a:1","sandboxClass":"windows"}`, status: 400,
+			message: "Windows snapshots cannot be created via this endpoint; " +
+				"they are produced by snapshot-from-sandbox flows.",
+		},
+		{
+			name: "no virtual machines", body: `{"name":"a","imageName":"a:1","sandboxClass":"linux-vm"}`, status: 400,
+			message: "No runners are configured in region 'US' for sandbox class 'linux-vm'. " +
+				"Try a different region or sandbox class.",
+		},
+		{
+			name: "no GPU quota", body: `{"name":"a","imageName":"a:1","gpu":1}`, status: 400,
+			message: "GPU quota exceeded. Maximum allowed: 0.",
+		},
+		{
+			name: "no GPU", body: `{"name":"a","imageName":"a:1","gpu":1,"regionId":"free"}`, status: 400,
+			message: "No available runners",
+		},
+		{
+			name: "no GPU of a type", body: `{"name":"a","imageName":"a:1","gpu":1,"gpuType":"H100","regionId":"free"}`,
+			status: 400, message: "No available runners with GPU type: H100.",
+		},
+		{
+			name: "build info and an image", body: `{"name":"a","imageName":"a:1","buildInfo":{}}`, status: 400,
+			message: "Cannot specify an image name when using a build info entry",
 		},
 		{
 			name: "fraction", body: `{"name":"a","imageName":"a:1","cpu":1.5}`, status: 500,
@@ -545,8 +545,8 @@ func TestCreateRules(t *testing.T) {
 }
 
 func TestLifecycle(t *testing.T) {
-	docker := withEngine(t).docker
-	s := startCloud(t, func(o *Options) { o.Engine, o.ReadsPerState, o.MinUptime = docker, 1, 100*time.Millisecond })
+	docker := withEngine(t)
+	s := startCloud(t, func(o *Options) { o.Engine, o.ReadsPerState = docker, 1 })
 	img := image(t, "amd64", "/program", "wait")
 	digest, err := img.Digest()
 	if err != nil {
@@ -569,7 +569,7 @@ func TestLifecycle(t *testing.T) {
 		t.Fatalf("%s: %v", got, created.GetErrorReason())
 	}
 	if !strings.HasSuffix(created.GetRef(), "/daytona-"+digest.Hex+":daytona") || created.GetSize() <= 0 ||
-		created.Entrypoint[0] != "/program" {
+		created.Entrypoint != nil {
 		t.Errorf("ref %q, size %v, entrypoint %v", created.GetRef(), created.GetSize(), created.Entrypoint)
 	}
 	for _, r := range s.Requests() {
@@ -601,10 +601,10 @@ func TestLifecycle(t *testing.T) {
 	if _, err := remote.Head(pushed, auth); err == nil {
 		t.Error("the pushed image still exists")
 	}
-	if out := dockerOut(t, "ps", "--all", "--quiet", "--filter", "label=io.daytona.snapshot"); out != "" {
-		t.Errorf("leftover container: %s", out)
+	if out := dockerOut(t, "ps", "--all", "--quiet"); out != "" {
+		t.Errorf("started a container: %s", out)
 	}
-	if out := dockerOut(t, "images", "--quiet", local(digest.Hex)); out == "" {
+	if out := dockerOut(t, "images", "--quiet", s.local(created.GetRef())); out == "" {
 		t.Error("the runner's engine does not have the image")
 	}
 
@@ -624,99 +624,19 @@ func TestLifecycle(t *testing.T) {
 			break
 		}
 	}
-	if out := dockerOut(t, "images", "--quiet", local(digest.Hex)); out != "" {
+	if out := dockerOut(t, "images", "--quiet", s.local(created.GetRef())); out != "" {
 		t.Error("the runner's engine still has the image")
 	}
 }
 
 func dockerOut(t *testing.T, args ...string) string {
 	t.Helper()
-	arguments := append([]string{"--host", withEngine(t).docker}, args...)
+	arguments := append([]string{"--host", withEngine(t)}, args...)
 	out, err := exec.Command("docker", arguments...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("docker (scripts/setup.sh test installs it): %v: %s", err, out)
 	}
 	return strings.TrimSpace(string(out))
-}
-
-func TestReasons(t *testing.T) {
-	docker := withEngine(t).docker
-	s := startCloud(t, func(o *Options) {
-		// All containers in this test exit, which the runner notices before MinUptime.
-		o.Engine, o.MinUptime, o.Organizations[0].MaxSnapshotGB, o.Organizations[0].Snapshots = docker, time.Minute, 0.01, 20
-	})
-	large, err := random.Image(11<<20, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := large.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = config.DeepCopy()
-	config.OS, config.Architecture = "linux", "amd64"
-	if large, err = mutate.ConfigFile(large, config); err != nil {
-		t.Fatal(err)
-	}
-	arm := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{
-		Add: image(t, "arm64"), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}},
-	})
-	for _, test := range []struct {
-		name, want string
-		image      func() string
-		entrypoint []string
-		fault      RegistryFault
-	}{
-		{
-			name: "never pushed", image: func() string { return s.RegistryHost() + "/sbox-transient/no:1" },
-			want: "MANIFEST_UNKNOWN",
-		},
-		{
-			name: "another registry", image: func() string { return "docker.io/library/debian:12" },
-			want: "pull access denied for index.docker.io/library/debian",
-		},
-		{
-			name: "arm64", image: func() string { return push(t, s, "arm:1", image(t, "arm64")) },
-			want: "architecture (arm64) is not x64 compatible",
-		},
-		{
-			name: "index without amd64", image: func() string { return push(t, s, "index:1", arm) },
-			want: "no matching manifest for linux/amd64",
-		},
-		{
-			name: "too large", image: func() string { return push(t, s, "large:1", large) },
-			want: "Snapshot size (0.01GB) exceeds maximum allowed size of 0.01GB",
-		},
-		{
-			name: "lost blob", image: func() string { return push(t, s, "lost:1", image(t, "amd64", "/program", "wait")) },
-			fault: BlobUnknown, want: "BLOB_UNKNOWN",
-		},
-		{
-			name:  "container exits",
-			image: func() string { return push(t, s, "fails:1", image(t, "amd64", "/program", "fail")) },
-			want:  "container exited with code 3 at once: nothing to do",
-		},
-		{
-			name: "unknown program", image: func() string { return push(t, s, "none:1", image(t, "amd64", "/program", "wait")) },
-			entrypoint: []string{"/no"}, want: "no such file or directory",
-		},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			ref := test.image()
-			if test.fault != "" {
-				s.Fail(Fault{Registry: test.fault})
-				defer s.ClearFaults()
-			}
-			dto := create(t, s, strings.ReplaceAll(test.name, " ", "-"), ref, test.entrypoint...)
-			dto = waitUntilProcessed(t, s, dto.Id)
-			if dto.State != api.SNAPSHOTSTATE_ERROR || !strings.Contains(dto.GetErrorReason(), test.want) {
-				t.Errorf("%s, %q, want %q", dto.State, dto.GetErrorReason(), test.want)
-			}
-		})
-	}
-	if out := dockerOut(t, "ps", "--all", "--quiet", "--filter", "label=io.daytona.snapshot"); out != "" {
-		t.Errorf("leftover container: %s", out)
-	}
 }
 
 func TestFullDisk(t *testing.T) {
@@ -818,7 +738,7 @@ func TestSnapshotFaults(t *testing.T) {
 		want  string
 	}{
 		{FailsAfterActive, "pending pulling active error"},
-		{UnknownState, "pending pulling propagating active"},
+		{UnknownState, "pending pulling snapshotting active"},
 	} {
 		t.Run(string(test.fault), func(t *testing.T) {
 			s := startCloud(t, func(o *Options) { o.ReadsPerState = 1 })
@@ -949,8 +869,10 @@ func TestPagesAndActivation(t *testing.T) {
 		"sort=name&order=asc&limit=1":   "App-0 of 6 on 6",
 		"limit=201":                     "limit must not be greater than 200",
 		"page=0":                        "page must not be less than 1",
-		"page=x":                        "page must be an integer number",
-		"sort=size":                     "sort must be one of the following values: name, state, lastUsedAt, createdAt",
+		"page=x":                        "page must be an integer number, page must not be less than 1",
+		"limit=x&order=up": "limit must be an integer number, limit must not be less than 1, " +
+			"limit must not be greater than 200, order must be one of the following values: asc, desc",
+		"sort=size": "sort must be one of the following values: name, state, lastUsedAt, createdAt",
 	} {
 		if got := list(query); got != want {
 			t.Errorf("%s: %q, want %q", query, got, want)
@@ -1001,7 +923,7 @@ func TestPagesAndActivation(t *testing.T) {
 // Responses contain all fields that Daytona's official client requires, and no unknown fields.
 func TestResponsesMatchTheClient(t *testing.T) {
 	s := startCloud(t, nil)
-	s.Put(Snapshot{Organization: "org-1", Name: "built", State: "build_failed", Reason: "no", Log: "log"})
+	built := s.Put(Snapshot{Organization: "org-1", Name: "built", State: "build_failed", Reason: "no", Log: "log"})
 	ref := push(t, s, "app:1", image(t, "amd64"))
 	created := create(t, s, "made", ref)
 	done := waitUntilProcessed(t, s, created.Id)
@@ -1029,9 +951,9 @@ func TestResponsesMatchTheClient(t *testing.T) {
 	note("usage", usage, err)
 	activated, _, err := c.SnapshotsAPI.ActivateSnapshot(ctx, idle).Execute()
 	note("activate", activated, err)
-	logs, _, err := c.SnapshotsAPI.GetSnapshotBuildLogsUrl(ctx, "built").Execute()
+	logs, _, err := c.SnapshotsAPI.GetSnapshotBuildLogsUrl(ctx, built).Execute()
 	note("build logs' URL", logs, err)
-	if len(list.Items) != 3 || len(regions) != 3 || len(usage.RegionUsage) != 6 || usage.CurrentSnapshotUsage < 1 {
+	if len(list.Items) != 3 || len(regions) != 4 || len(usage.RegionUsage) != 6 || usage.CurrentSnapshotUsage < 1 {
 		t.Errorf("%d snapshots, %d regions, usage %+v", len(list.Items), len(regions), usage)
 	}
 	for what, answer := range answers {

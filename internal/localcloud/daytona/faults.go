@@ -33,18 +33,34 @@ type Fault struct {
 	ReplaceResponse bool // handle the request first, and replace only the response
 
 	Snapshot SnapshotFault // applies to snapshots created after Fail
+	Sandbox  SandboxFault  // applies to sandboxes created after Fail
 	Registry RegistryFault
 }
 
 // SnapshotFault is a failure while the runner processes a snapshot.
 type SnapshotFault string
 
-// The snapshot failures.
+// The snapshot failures. They come from the server's real texts, see inspect and pull.
 const (
-	Stuck            SnapshotFault = "stuck"              // stays pending
-	UnknownState     SnapshotFault = "unknown state"      // has a state that clients do not know, after pulling
+	Stuck            SnapshotFault = "stuck"              // no runner is available: stays pending
+	UnknownState     SnapshotFault = "unknown state"      // has a state of newer servers, snapshotting, after pulling
 	FailsAfterActive SnapshotFault = "fails after active" // fails after a client has read that it is active
+
+	// SlowInspect keeps the snapshot pending until a client deletes or deactivates it. Then it goes on, and becomes
+	// active.
+	SlowInspect       SnapshotFault = "slow inspection"
+	InspectTimesOut   SnapshotFault = "inspection times out" // "Job … timed out after 30000ms"
+	ImageNotFound     SnapshotFault = "image not found"      // the registry does not find the image yet
+	RunnerUnavailable SnapshotFault = "runner unavailable"   // a 502 for the inspection
+	PullUnavailable   SnapshotFault = "pull unavailable"     // a 502 for the pull
+	UnknownBlob       SnapshotFault = "unknown blob"         // the internal registry lost a blob during the push to it
 )
+
+// SandboxFault is a failure while the runner starts a sandbox.
+type SandboxFault string
+
+// NoShell makes a sandbox fail as one of an image without a shell: the daemon does not start in time.
+const NoShell SandboxFault = "no shell"
 
 // RegistryFault is a failure of the registry.
 type RegistryFault string
@@ -154,7 +170,7 @@ func (s *Server) record(registry bool, next http.Handler) http.Handler {
 			})
 		}()
 		f, ok := s.nextFault(func(f Fault) bool {
-			return !registry && f.Snapshot == "" && f.Registry == "" &&
+			return !registry && f.Snapshot == "" && f.Sandbox == "" && f.Registry == "" &&
 				(f.Method == "" || f.Method == r.Method) && strings.Contains(r.URL.Path, f.Path)
 		})
 		if !ok {

@@ -1,13 +1,13 @@
 package daytona
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
@@ -15,17 +15,21 @@ import (
 // runner is the runner's user name in the registry.
 const runner = "daytona-runner"
 
-// pushAccess creates a robot account that can push to the project until its access expires.
-func (s *Server) pushAccess(who caller, r *http.Request) (any, error) {
-	if region := r.FormValue("regionId"); region != "" {
-		if _, ok := find(who.Regions, region); !ok {
+// pushAccess creates a robot account that can push to a project until its access expires (getRegistryPushAccess of
+// apps/api/src/docker-registry/services/docker-registry.service.ts). The region may be another organization's. Without
+// one, the project is the default one, also if the organization's default region has its own.
+func (s *Server) pushAccess(_ caller, r *http.Request) (any, error) {
+	project := s.options.Project
+	if id := r.FormValue("regionId"); id != "" {
+		if _, ok := s.anyRegion(id); !ok {
 			return nil, http.ErrNotSupported // unknown region: Daytona responds with 500 and no details
 		}
+		project = s.projectOf(id)
 	}
 	id := newID()
 	robot := registry.Account{
-		User: "robot$" + s.options.Project + "+temp-push-robot-" + id[:8] + id[9:13], Password: newID() + newID(),
-		Prefix: s.options.Project + "/", Push: true, Expires: time.Now().Add(s.options.AccessLifetime),
+		User: "robot$" + project + "+temp-push-robot-" + id[:8] + id[9:13], Password: newID() + newID(),
+		Prefix: project + "/", Push: true, Expires: s.now().Add(s.options.AccessLifetime),
 	}
 	s.options.Registry.AddAccount(robot)
 	s.mu.Lock()
@@ -34,17 +38,14 @@ func (s *Server) pushAccess(who caller, r *http.Request) (any, error) {
 	return map[string]any{
 		"username": robot.User, "secret": robot.Password, "registryUrl": s.host,
 		"registryId": "00000000-0000-4000-8000-000000000001",
-		"project":    s.options.Project, "expiresAt": formatTime(robot.Expires),
+		"project":    project, "expiresAt": formatTime(robot.Expires),
 	}, nil
 }
 
-func find(regions []Region, id string) (Region, bool) {
-	for _, r := range regions {
-		if r.ID == id {
-			return r, true
-		}
-	}
-	return Region{}, false
+// projectOf returns the registry project for the images of a region.
+func (s *Server) projectOf(region string) string {
+	r, _ := s.anyRegion(region)
+	return cmp.Or(r.Project, s.options.Project)
 }
 
 // isRunner reports whether the runner sent the request.

@@ -1,325 +1,277 @@
 package daytona
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/moby/moby/api/pkg/stdcopy"
-	"github.com/moby/moby/api/types/container"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/moby/moby/client"
 )
 
-// start processes a snapshot in the background. The caller must hold s.mu.
-func (s *Server) start(it *snapshot, o *Organization) {
-	ctx, stop := context.WithCancel(s.ctx)
-	it.stop, it.ended = stop, make(chan struct{})
-	if s.ctx.Err() != nil {
-		return
-	}
-	s.running.Go(func() {
-		defer close(it.ended)
-		defer stop()
-		err := s.process(ctx, it, o)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		switch {
-		case ctx.Err() != nil: // the snapshot was removed or deactivated, or the server is stopping
-		case err != nil:
-			it.reason = err.Error()
-			s.setState(it, "error")
-		}
-	})
-}
+// This file follows the runner: daytonaio/daytona v0.190.0, apps/runner/pkg/docker.
 
-// process moves a snapshot from pending to active. Its error becomes the snapshot's errorReason.
-func (s *Server) process(ctx context.Context, it *snapshot, o *Organization) error {
-	if it.fault == Stuck {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	if err := s.wait(ctx, it, s.options.ReadsPerState); err != nil {
-		return err
-	}
-	image, digest, err := s.inspect(ctx, it, o)
-	if err != nil {
-		return err
-	}
-	if err := s.advance(ctx, it, "pulling", s.options.ReadsPerState); err != nil {
-		return err
-	}
-	if err := s.pull(ctx, it, image, digest); err != nil {
-		return err
-	}
-	if err := s.store(ctx, it, image, digest); err != nil {
-		return err
-	}
-	if it.fault == UnknownState {
-		if err := s.advance(ctx, it, "propagating", max(1, s.options.ReadsPerState)); err != nil {
-			return err
-		}
-	}
-	if it.fault == FailsAfterActive {
-		if err := s.advance(ctx, it, "active", 1); err != nil {
-			return err
-		}
-		return reason("Timeout processing snapshot on initial runner")
-	}
-	return s.advance(ctx, it, "active", 0)
-}
-
-// reason is an error message of Daytona itself, not of the engine or the registry.
-type reason string
-
-func (r reason) Error() string { return string(r) }
-
-// advance sets the snapshot's state and waits until clients have read that state the given number of times.
-func (s *Server) advance(ctx context.Context, it *snapshot, state string, reads int) error {
-	s.mu.Lock()
-	if ctx.Err() == nil {
-		s.setState(it, state)
-		if state == "active" {
-			it.used = time.Now()
-		}
-	}
-	s.mu.Unlock()
-	return s.wait(ctx, it, reads)
-}
-
-func (s *Server) wait(ctx context.Context, it *snapshot, reads int) error {
-	for {
-		s.mu.Lock()
-		enough := it.reads >= reads
-		s.mu.Unlock()
-		if ctx.Err() != nil || enough {
-			return ctx.Err()
-		}
-		select {
-		case <-it.seen:
-		case <-ctx.Done():
-		}
-	}
-}
+// platform is the platform that the runner pulls images for.
+var platform = v1.Platform{OS: "linux", Architecture: "amd64"}
 
 func (s *Server) remote(ctx context.Context) []remote.Option {
 	return []remote.Option{
 		remote.WithContext(ctx), remote.WithAuth(&authn.Basic{Username: runner, Password: s.puller}),
-		remote.WithUserAgent(s.puller),
-		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: "amd64"}),
+		remote.WithUserAgent(s.puller), remote.WithPlatform(platform),
 	}
 }
 
-// inspect resolves the image, checks its platform and compressed size, and sets the snapshot's ref and size.
-func (s *Server) inspect(ctx context.Context, it *snapshot, o *Organization) (v1.Image, v1.Hash, error) {
-	fail := func(err error) (v1.Image, v1.Hash, error) { return nil, v1.Hash{}, err }
-	ref, err := name.ParseReference(it.image)
-	if err != nil {
-		return fail(err)
-	}
-	if ref.Context().RegistryStr() != s.host {
-		return fail(fmt.Errorf("pull access denied for %s, repository does not exist or may require 'docker login': "+
-			"denied: requested access to the resource is denied", ref.Context()))
-	}
-	found, err := remote.Get(ref, s.remote(ctx)...)
-	if err != nil {
-		return fail(err)
-	}
-	// Use the digest from now on, in case the tag moves.
-	image, err := remote.Image(ref.Context().Digest(found.Digest.String()), s.remote(ctx)...)
-	if err != nil {
-		if found.MediaType.IsIndex() {
-			return fail(fmt.Errorf("no matching manifest for linux/amd64 in the manifest list entries: %s", it.image))
-		}
-		return fail(err)
-	}
-	config, err := image.ConfigFile()
-	if err != nil {
-		return fail(err)
-	}
-	if config.OS != "linux" || config.Architecture != "amd64" {
-		return fail(fmt.Errorf("image %s architecture (%s) is not x64 compatible", found.Digest, config.Architecture))
-	}
-	manifest, err := image.Manifest()
-	if err != nil {
-		return fail(err)
-	}
-	total := manifest.Config.Size
-	for _, layer := range manifest.Layers {
-		total += layer.Size
-	}
-	most := o.MaxSnapshotGB
-	if most == 0 {
-		most = 20
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	it.ref, it.size = s.internal(found.Digest.Hex), float64(total)/(1<<30)
-	if it.size > most {
-		return fail(reason(fmt.Sprintf("Snapshot size (%.2fGB) exceeds maximum allowed size of %vGB", it.size, most)))
-	}
-	if len(it.entrypoint) == 0 {
-		it.entrypoint = config.Config.Entrypoint
-	}
-	return image, found.Digest, nil
+// inspection is the result of an inspection of an image in its registry.
+type inspection struct {
+	digest v1.Hash // of the manifest or index
+	sizeGB float64 // compressed
 }
+
+// inspect has the runner inspect the image of a snapshot (inspectSnapshotInRegistry of
+// apps/api/src/sandbox/runner-adapter/runnerAdapter.v2.ts).
+func (s *Server) inspect(it *snapshot) (inspection, error) {
+	image := fullName(it.image)
+	finish, err := s.startJob(image)
+	if err != nil {
+		return inspection{}, err
+	}
+	defer finish()
+	ctx, cancel := context.WithTimeout(s.ctx, s.options.InspectTimeout)
+	defer cancel()
+	var found inspection
+	switch it.fault {
+	case RunnerUnavailable:
+		return inspection{}, errUnavailable
+	case InspectTimesOut:
+		err = context.DeadlineExceeded
+	case SlowInspect:
+		if err = s.untilChanged(ctx, it, "pending"); err == nil {
+			found, err = s.inspectImage(ctx, it, image)
+		}
+	default:
+		found, err = s.inspectImage(ctx, it, image)
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded): // apps/api/src/sandbox/services/job.service.ts, waitJobCompletion
+		s.abandonJob(image)
+		limit := s.options.InspectTimeout.Milliseconds()
+		return found, reason(fmt.Sprintf("Job %s timed out after %dms", newID(), limit))
+	case err != nil:
+		return found, fmt.Errorf("Snapshot %s failed to inspect in registry on runner %s. Error: %s", image, runnerID,
+			engineText(err, image))
+	}
+	return found, nil
+}
+
+// untilChanged waits until a snapshot leaves a state.
+func (s *Server) untilChanged(ctx context.Context, it *snapshot, state string) error {
+	for s.isIn(it, state) {
+		select {
+		case <-it.seen:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// errUnavailable is the error of a request to a runner of API version 0 that is behind a proxy
+// (apps/api/src/sandbox/runner-adapter/runnerAdapter.v0.ts).
+const errUnavailable = reason("Request failed with status code 502")
+
+// fullName returns the name that the server sends to the runner: parseDockerImage and getFullName of
+// apps/api/src/common/utils/docker-image.util.ts turn the digest of name@sha256:… into a tag.
+func fullName(image string) string {
+	full := strings.Replace(image, "@sha256:", ":sha256:", 1)
+	if first, _, ok := strings.Cut(image, "/"); !ok || !strings.ContainsAny(first, ".:") && first != "localhost" {
+		return "docker.io/" + full
+	}
+	return full
+}
+
+// Errors of the runner's engine.
+var (
+	errReference  = errors.New("invalid reference format")
+	errDenied     = errors.New("unauthorized: authentication required")
+	errNoManifest = errors.New("no matching manifest for linux/amd64 in the manifest list entries")
+)
+
+// inspectImage resolves an image name and adds up the sizes of its layers (image_info.go, registry_manifest.go). The
+// platform of a single manifest does not matter. If an index has no manifest for linux/amd64, the size is that of the
+// index.
+func (s *Server) inspectImage(ctx context.Context, it *snapshot, image string) (inspection, error) {
+	if it.fault == ImageNotFound {
+		return inspection{}, &transport.Error{StatusCode: http.StatusNotFound}
+	}
+	found, err := s.getManifest(ctx, it, image)
+	if err != nil {
+		return inspection{}, err
+	}
+	total := found.Size
+	img, err := imageOf(found)
+	if err == nil {
+		manifest, err := img.Manifest()
+		if err != nil {
+			return inspection{}, err
+		}
+		total = manifest.Config.Size
+		for _, layer := range manifest.Layers {
+			total += layer.Size
+		}
+	} else if !errors.Is(err, errNoManifest) {
+		return inspection{}, err
+	}
+	return inspection{found.Digest, float64(total) / (1 << 30)}, nil
+}
+
+// getManifest reads the manifest or index of an image with the credentials for the registry of the snapshot's region.
+func (s *Server) getManifest(ctx context.Context, it *snapshot, image string) (*remote.Descriptor, error) {
+	ref, err := name.ParseReference(image)
+	if err != nil {
+		return nil, errReference
+	}
+	inProject := strings.HasPrefix(ref.Context().RepositoryStr(), s.projectOf(it.region)+"/")
+	if ref.Context().RegistryStr() != s.host || !inProject {
+		return nil, errDenied
+	}
+	return remote.Get(ref, s.remote(ctx)...)
+}
+
+// imageOf returns the image for linux/amd64 of a manifest or index.
+func imageOf(found *remote.Descriptor) (v1.Image, error) {
+	if !found.MediaType.IsIndex() {
+		return found.Image()
+	}
+	index, err := found.ImageIndex()
+	if err != nil {
+		return nil, err
+	}
+	list, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(list.Manifests, func(d v1.Descriptor) bool {
+		return d.Platform != nil && d.Platform.Satisfies(platform)
+	})
+	if i < 0 {
+		return nil, errNoManifest
+	}
+	return index.Image(list.Manifests[i].Digest)
+}
+
+// engineText returns the text of an error of the runner's engine about an image.
+func engineText(err error, image string) string {
+	const daemon = "Error response from daemon: " // client prefix for a response with an error status
+	failed := new(transport.Error)
+	switch {
+	case errors.Is(err, errReference), errors.Is(err, errDenied):
+		return daemon + err.Error()
+	case !errors.As(err, &failed):
+		return err.Error()
+	case failed.StatusCode == http.StatusNotFound && slices.ContainsFunc(failed.Errors, isBlobUnknown):
+		return "unknown blob"
+	case failed.StatusCode == http.StatusNotFound: // as Harbor reports it
+		_, artifact, _ := strings.Cut(image, "/")
+		return daemon + "unknown: artifact " + artifact + " not found"
+	}
+	return daemon + failed.Error()
+}
+
+func isBlobUnknown(d transport.Diagnostic) bool { return d.Code == transport.BlobUnknownErrorCode }
 
 // internal returns the reference of Daytona's copy of an image.
 func (s *Server) internal(hex string) string { return s.host + "/sbox/daytona-" + hex + ":daytona" }
 
-// local returns the name of an image in the runner's engine.
-func local(hex string) string { return "daytona-" + hex + ":daytona" }
+// local returns the name in the runner's engine of the image with a ref.
+func (s *Server) local(ref string) string { return strings.TrimPrefix(ref, s.host+"/sbox/") }
 
-// pull reads the whole image. With an engine, it also loads the image and checks that a container keeps running.
-func (s *Server) pull(ctx context.Context, it *snapshot, image v1.Image, digest v1.Hash) error {
-	if s.engine == nil {
-		layers, err := image.Layers()
-		if err != nil {
-			return err
-		}
-		for _, layer := range layers {
-			blob, err := layer.Compressed()
-			if err != nil {
-				return err
-			}
-			_, err = io.Copy(io.Discard, blob) // verifies the digest
-			if err := errors.Join(err, blob.Close()); err != nil {
-				return err
-			}
-		}
-		return nil
+// pull pulls the image of a snapshot by its name, not by the digest that the inspection found, and pushes it to the
+// internal registry (snapshot_pull.go, image_pull.go, image_push.go). Nothing is started.
+func (s *Server) pull(it *snapshot) error {
+	if err := s.pullAndPush(s.ctx, it); err != nil {
+		return errors.New(engineText(err, it.image))
 	}
-	if _, err := s.engine.Load(ctx, local(digest.Hex), image); err != nil {
-		return err
-	}
-	return s.checkContainer(ctx, local(digest.Hex), it.entrypoint)
-}
-
-// checkContainer starts a container as for a sandbox, and returns an error if it exits within MinUptime.
-func (s *Server) checkContainer(ctx context.Context, image string, entrypoint []string) error {
-	docker, err := client.New(client.WithHost(s.options.Engine))
-	if err != nil {
-		return err
-	}
-	defer docker.Close()
-	created, err := docker.ContainerCreate(ctx, client.ContainerCreateOptions{
-		Config: &container.Config{
-			Image: image, Entrypoint: entrypoint, OpenStdin: true, Labels: map[string]string{"io.daytona.snapshot": image},
-		},
-		HostConfig: &container.HostConfig{NetworkMode: "none"},
-	})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		// Remove the container even if ctx is canceled because the snapshot was removed.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
-		defer cancel()
-		_, _ = docker.ContainerRemove(ctx, created.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
-	}()
-	if _, err := docker.ContainerStart(ctx, created.ID, client.ContainerStartOptions{}); err != nil {
-		return err
-	}
-	uptime, cancel := context.WithTimeout(ctx, s.options.MinUptime)
-	defer cancel()
-	untilExit := client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning}
-	wait := docker.ContainerWait(uptime, created.ID, untilExit)
-	select {
-	case ended := <-wait.Result:
-		return fmt.Errorf("container exited with code %d at once: %s", ended.StatusCode, lastLine(ctx, docker, created.ID))
-	case err := <-wait.Error:
-		if uptime.Err() == nil {
-			return err
-		}
-		return ctx.Err()
-	case <-uptime.Done():
-		return ctx.Err()
-	}
-}
-
-// lastLine returns the last line of a container's output.
-func lastLine(ctx context.Context, docker *client.Client, id string) string {
-	logs, err := docker.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "1"})
-	if err != nil {
-		return err.Error()
-	}
-	defer logs.Close()
-	var text bytes.Buffer
-	_, _ = stdcopy.StdCopy(&text, &text, logs)
-	return strings.TrimSpace(text.String())
-}
-
-// store copies the image to Daytona's internal repository and deletes the pushed image, as the real runner does.
-func (s *Server) store(ctx context.Context, it *snapshot, image v1.Image, digest v1.Hash) error {
-	ref, err := name.ParseReference(s.internal(digest.Hex))
-	if err != nil {
-		return err
-	}
-	if err := remote.Write(ref, image, s.remote(ctx)...); err != nil {
-		return err
-	}
-	pushed, err := name.ParseReference(it.image)
-	if err != nil {
-		return err
-	}
-	if s.shared(it) {
-		return nil
-	}
-	_ = remote.Delete(pushed.Context().Digest(digest.String()), s.remote(ctx)...) // best effort
 	return nil
 }
 
-// shared reports whether another snapshot is being created from the same image.
-func (s *Server) shared(it *snapshot) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, other := range s.snapshots {
-		if other != it && other.image == it.image && (other.state == "pending" || other.state == "pulling") {
-			return true
+func (s *Server) pullAndPush(ctx context.Context, it *snapshot) error {
+	if it.fault == PullUnavailable {
+		return errUnavailable
+	}
+	found, err := s.getManifest(ctx, it, it.image)
+	if err != nil {
+		return err
+	}
+	img, err := imageOf(found)
+	if err != nil {
+		return err
+	}
+	if s.engine != nil {
+		_, err = s.engine.Load(ctx, s.local(it.ref), img)
+	} else {
+		err = readLayers(img)
+	}
+	switch {
+	case err != nil:
+		return err
+	case it.fault == UnknownBlob:
+		return errors.New("unknown blob")
+	}
+	ref, err := name.ParseReference(it.ref)
+	if err != nil {
+		return err
+	}
+	return remote.Write(ref, img, s.remote(ctx)...)
+}
+
+// readLayers reads the layers of an image and verifies their digests.
+func readLayers(img v1.Image) error {
+	layers, err := img.Layers()
+	if err != nil {
+		return err
+	}
+	for _, layer := range layers {
+		blob, err := layer.Compressed()
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, blob)
+		if err := errors.Join(err, blob.Close()); err != nil {
+			return err
 		}
 	}
-	return false
+	return nil
 }
 
-// finishRemoval deletes a removed snapshot when the runner has stopped processing it. It also deletes the image in the
-// engine unless another snapshot uses it.
-func (s *Server) finishRemoval(it *snapshot) {
-	select {
-	case <-it.ended:
-	case <-s.ctx.Done():
+// removeArtifact deletes a pushed image with all its tags, as Harbor does for any of the tags (removeImage of
+// apps/api/src/docker-registry/services/docker-registry.service.ts). The project is everything before the last slash,
+// so that Harbor does not find, and keeps, an image in a repository with a slash in its name.
+func (s *Server) removeArtifact(image string) {
+	ref, err := name.ParseReference(image)
+	if err != nil || ref.Context().RegistryStr() != s.host || strings.Count(ref.Context().RepositoryStr(), "/") != 1 {
 		return
 	}
-	if s.wait(s.ctx, it, s.options.ReadsPerState) != nil {
+	found, err := remote.Head(ref, s.remote(s.ctx)...)
+	if err != nil {
 		return
 	}
-	s.mu.Lock()
-	inUse := it.ref == "" || slices.ContainsFunc(s.snapshots, func(other *snapshot) bool {
-		return other != it && other.ref == it.ref
-	})
-	s.mu.Unlock()
-	if !inUse && s.engine != nil {
-		s.removeImage(it)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.snapshots = slices.DeleteFunc(s.snapshots, func(other *snapshot) bool { return other == it })
+	_ = remote.Delete(ref.Context().Digest(found.Digest.String()), s.remote(s.ctx)...) // best effort
 }
 
-// removeImage removes a snapshot's image from the engine. It ignores errors, which leave the image in place.
-func (s *Server) removeImage(it *snapshot) {
+// removeImage removes the image with a ref from the engine. It ignores errors, which leave the image in place.
+func (s *Server) removeImage(ref string) {
 	docker, err := client.New(client.WithHost(s.options.Engine))
 	if err != nil {
 		return
 	}
 	defer docker.Close()
-	hex := strings.TrimSuffix(strings.TrimPrefix(it.ref, s.host+"/sbox/daytona-"), ":daytona")
-	_, _ = docker.ImageRemove(s.ctx, local(hex), client.ImageRemoveOptions{Force: true, PruneChildren: true})
+	_, _ = docker.ImageRemove(s.ctx, s.local(ref), client.ImageRemoveOptions{Force: true, PruneChildren: true})
 }

@@ -1,9 +1,10 @@
-// Package daytona stands in for Daytona's API on loopback. It implements organizations, API keys, push access and
-// snapshots with the rules of server v0.190.0 (https://github.com/daytonaio/daytona, apps/api). It pulls the image of a
-// snapshot from a real registry and starts it on a real Docker Engine.
+// Package daytona stands in for Daytona's API on loopback. It implements organizations, API keys, push access,
+// snapshots and sandboxes with the rules of server v0.190.0 (https://github.com/daytonaio/daytona, apps/api and
+// apps/runner). It pulls the image of a snapshot from a real registry and, optionally, to a real Docker Engine.
 package daytona
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -24,6 +25,7 @@ const (
 	WriteSnapshots  = "write:snapshots"
 	DeleteSnapshots = "delete:snapshots"
 	WriteSandboxes  = "write:sandboxes"
+	DeleteSandboxes = "delete:sandboxes"
 )
 
 // Organization owns keys and snapshots.
@@ -49,8 +51,12 @@ type Key struct {
 // Region is a location with runners.
 type Region struct {
 	ID, Name                   string
-	NoRunners                  bool // the region has no runners
-	MaxCPU, MaxMemory, MaxDisk int  // per sandbox; 0: the organization's
+	NoRunners                  bool     // the region has no runners
+	Classes                    []string // sandbox classes of the runners. Default: container
+	GPUs                       int      // GPU quota and GPUs of the runners
+	MaxCPU, MaxMemory, MaxDisk int      // per sandbox; 0: the organization's
+	NoQuotas                   bool     // no quotas apply, and the usage does not list the region
+	Project                    string   // registry project of a region with its own registry. Default: Options.Project
 }
 
 // Options configures the stand-in.
@@ -58,11 +64,15 @@ type Options struct {
 	Organizations     []Organization
 	Registry          *registry.Registry // clients push to it and the runner pulls from it
 	Project           string             // registry project for pushed images. Default: sbox-transient
-	Engine            string             // DOCKER_HOST of the runner; "": it pulls images but does not start them
+	Engine            string             // DOCKER_HOST of the runner, which pulls images to it; "": it only reads them
 	AccessLifetime    time.Duration      // lifetime of push access. Default: 1 hour
+	InspectTimeout    time.Duration      // limit for the inspection of an image. Default: 30 seconds
+	StartTimeout      time.Duration      // time that POST /sandbox waits for the sandbox. Default: 30 seconds
+	Cron              time.Duration      // interval of Tick. Default: 20 ms; negative: only the caller calls Tick
+	Clock             func() time.Time   // default: time.Now
 	ReadsUntilVisible int                // reads after a push that do not find the image, as with Harbor's catalog
 	ReadsPerState     int                // reads of each state before the next one; 0: none
-	MinUptime         time.Duration      // time that a container must run to count as started. Default: 500 ms
+	Newer             bool               // respond as the servers of clients 0.205.0 to 0.220.0
 }
 
 // Server is a running stand-in.
@@ -82,8 +92,12 @@ type Server struct {
 	snapshots   []*snapshot
 	requests    []Request
 	faults      []Fault
-	hiddenReads map[string]int // remaining reads that do not find images, by repository
-	expired     bool           // push access is revoked until a client requests it again
+	sandboxes   []*sandbox
+	warmPools   []*warmPool
+	jobs        map[string]bool // resources with an unfinished job of the runner
+	abandoned   []string        // resources whose job ends at the next Tick
+	hiddenReads map[string]int  // remaining reads that do not find images, by repository
+	expired     bool            // push access is revoked until a client requests it again
 }
 
 // Start starts the API and the registry proxy on free loopback ports.
@@ -91,16 +105,12 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.Registry == nil {
 		return nil, errors.New("start Daytona: Options.Registry is not set")
 	}
-	if o.Project == "" {
-		o.Project = "sbox-transient"
-	}
-	if o.AccessLifetime == 0 {
-		o.AccessLifetime = time.Hour
-	}
-	if o.MinUptime == 0 {
-		o.MinUptime = 500 * time.Millisecond
-	}
-	s := &Server{options: o, puller: rand.Text(), hiddenReads: map[string]int{}}
+	o.Project = cmp.Or(o.Project, "sbox-transient")
+	o.AccessLifetime = cmp.Or(o.AccessLifetime, time.Hour)
+	o.InspectTimeout = cmp.Or(o.InspectTimeout, 30*time.Second)
+	o.StartTimeout = cmp.Or(o.StartTimeout, 30*time.Second)
+	o.Cron = cmp.Or(o.Cron, 20*time.Millisecond)
+	s := &Server{options: o, puller: rand.Text(), hiddenReads: map[string]int{}, jobs: map[string]bool{}}
 	if o.Engine != "" {
 		engine, err := dockerengine.Open(ctx, func(name string) string {
 			return map[string]string{"DOCKER_HOST": o.Engine}[name]
@@ -125,11 +135,22 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	s.front = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: s.record(true, s.harbor())}
 	s.running.Go(func() { _ = s.server.Serve(s.listener) }) // both return after Close
 	s.running.Go(func() { _ = s.front.Serve(front) })
+	if o.Cron > 0 {
+		s.running.Go(s.runCron)
+	}
 	return s, nil
 }
 
 // URL returns the base URL of the API, for DAYTONA_API_URL.
 func (s *Server) URL() string { return "http://" + s.listener.Addr().String() + "/api" }
+
+// now returns the time of the server.
+func (s *Server) now() time.Time {
+	if s.options.Clock != nil {
+		return s.options.Clock()
+	}
+	return time.Now()
+}
 
 // RegistryHost returns the host:port of the registry for pushed images and snapshots. It uses plain HTTP.
 func (s *Server) RegistryHost() string { return s.host }
@@ -169,7 +190,15 @@ func (s *Server) api() http.Handler {
 		},
 		"GET /api/snapshots/{id}/build-logs-url": {answer: s.buildLogsURL},
 		"GET /api/snapshots/{id}/build-logs":     {answer: s.buildLogs},
+		"POST /api/sandbox":                      {any: []string{WriteSandboxes}, answer: s.createSandbox},
+		"GET /api/sandbox":                       {answer: s.listSandboxes},
+		"GET /api/sandbox/{id}":                  {answer: s.getSandbox},
+		"DELETE /api/sandbox/{id}":               {any: []string{DeleteSandboxes}, answer: s.destroySandbox},
+		"GET /api/warm-pools":                    {answer: s.listWarmPools},
 	} {
+		if pattern == "GET /api/warm-pools" && !s.options.Newer {
+			continue
+		}
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			who, err := s.authorize(r, c)
 			if err != nil {
@@ -191,7 +220,7 @@ func (s *Server) api() http.Handler {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write([]byte("<!doctype html><title>Daytona</title>"))
 	})
-	return mux
+	return parseBody(mux)
 }
 
 // call describes an endpoint. A string result is sent as plain text, and nil as an empty response.

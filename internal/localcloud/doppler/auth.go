@@ -58,6 +58,12 @@ func (t Token) Kind() Kind {
 	return ""
 }
 
+// canRead reports whether Doppler returns a value of a visibility to the token: restricted values only to tokens that
+// do not belong to a user.
+func (t Token) canRead(v Visibility) bool {
+	return v != Restricted || t.Kind() != CLI && t.Kind() != Personal
+}
+
 // check returns an error if Doppler does not issue such tokens.
 func (t Token) check() error {
 	switch t.Kind() {

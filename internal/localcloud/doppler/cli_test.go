@@ -215,6 +215,29 @@ func TestCLI(t *testing.T) {
 	}
 }
 
+// Restricted secrets, and those that refer to them, are withheld from a user's token.
+func TestCLIVisibility(t *testing.T) {
+	o := options()
+	o.Projects = []Project{{Name: "sandbox", Configs: []Config{{
+		Name: "dev", Secrets: map[string]string{"WORD": "json", "ROOT": "r00t", "LINK": "<${ROOT}>"},
+		Visibility: map[string]Visibility{"WORD": Unmasked, "ROOT": Restricted},
+	}}}}
+	for _, test := range []struct{ token, arguments, want string }{
+		{readToken, "secrets get WORD ROOT LINK --plain", "json\nr00t\n<r00t>\n"},
+		{cliToken, "secrets get WORD --json -p sandbox -c dev", `{"WORD":{"computed":"json","computedVisibility":` +
+			`"unmasked","note":""}}` + "\n"},
+		{cliToken, "secrets get LINK --json -p sandbox -c dev", `{"LINK":{"computed":null,"computedVisibility":` +
+			`"restricted","note":""}}` + "\n"},
+		{cliToken, "secrets download --no-file --format env-no-quotes -p sandbox -c dev",
+			"DOPPLER_CONFIG=dev\nDOPPLER_ENVIRONMENT=dev\nDOPPLER_PROJECT=sandbox\nWORD=json\n\n"},
+	} {
+		out, err := cli(t, start(t, o), t.TempDir(), test.token, test.arguments).CombinedOutput()
+		if err != nil || string(out) != test.want {
+			t.Errorf("%s: %v, got %s, want %s", test.arguments, err, out, test.want)
+		}
+	}
+}
+
 // The CLI revalidates its cache with the ETag.
 func TestCLICache(t *testing.T) {
 	s, home := start(t, options()), t.TempDir()

@@ -20,20 +20,22 @@ type project struct {
 }
 
 type config struct {
-	project *project
-	name    string
-	secrets map[string]string // raw values, without inherited ones
-	fetched bool              // a client has read the secrets
+	project    *project
+	name       string
+	secrets    map[string]string // raw values, without inherited ones
+	visibility map[string]Visibility
+	fetched    bool // a client has read the secrets
 }
 
 func newProject(p Project) *project {
 	created := &project{name: p.Name, title: cmp.Or(p.Title, p.Name)}
 	for _, c := range p.Configs {
-		secrets := maps.Clone(c.Secrets)
-		if secrets == nil {
-			secrets = map[string]string{}
+		config := &config{
+			project: created, name: c.Name, secrets: map[string]string{}, visibility: map[string]Visibility{},
 		}
-		created.configs = append(created.configs, &config{project: created, name: c.Name, secrets: secrets})
+		maps.Copy(config.secrets, c.Secrets)
+		maps.Copy(config.visibility, c.Visibility)
+		created.configs = append(created.configs, config)
 	}
 	return created
 }
@@ -76,30 +78,66 @@ var reference = regexp.MustCompile(`\$\{([A-Za-z0-9_.-]+)\}`)
 // unresolvable and circular references unchanged.
 func (s *Server) compute(c *config, raw string, through ...string) string {
 	return reference.ReplaceAllStringFunc(raw, func(text string) string {
-		parts := strings.Split(text[2:len(text)-1], ".")
-		target, name := c, parts[len(parts)-1]
-		switch len(parts) {
-		case 1:
-		case 2:
-			target = c.project.config(parts[0])
-		case 3:
-			target = nil
-			if p := s.project(parts[0]); p != nil {
-				target = p.config(parts[1])
-			}
-		default:
+		target, name, value := s.referenced(c, text)
+		if target == nil || slices.Contains(through, target.path(name)) {
 			return text
 		}
-		if target == nil {
-			return text
-		}
-		value, ok := target.raw()[name]
-		here := target.project.name + "." + target.name + "." + name
-		if !ok || slices.Contains(through, here) {
-			return text
-		}
-		return s.compute(target, value, append(slices.Clone(through), here)...)
+		return s.compute(target, value, append(slices.Clone(through), target.path(name))...)
 	})
+}
+
+// referenced returns the secret that a reference names, or nil if it does not exist.
+func (s *Server) referenced(c *config, reference string) (target *config, name, raw string) {
+	parts := strings.Split(reference[2:len(reference)-1], ".")
+	name = parts[len(parts)-1]
+	switch len(parts) {
+	case 1:
+		target = c
+	case 2:
+		target = c.project.config(parts[0])
+	case 3:
+		if p := s.project(parts[0]); p != nil {
+			target = p.config(parts[1])
+		}
+	}
+	if target == nil {
+		return nil, "", ""
+	}
+	raw, ok := target.raw()[name]
+	if !ok {
+		return nil, "", ""
+	}
+	return target, name, raw
+}
+
+func (c *config) path(name string) string { return c.project.name + "." + c.name + "." + name }
+
+// visibilityOf returns the visibility of a secret: its own, or that of the root config from which it is inherited.
+func (c *config) visibilityOf(name string) Visibility {
+	for _, from := range []*config{c, c.project.config(c.environment())} {
+		if from != nil && from.visibility[name] != "" {
+			return from.visibility[name]
+		}
+	}
+	return Masked
+}
+
+// computedVisibility returns the strictest visibility of a secret and those that it refers to. That it is the strictest
+// is a guess.
+func (s *Server) computedVisibility(c *config, name string, through ...string) Visibility {
+	strictest := c.visibilityOf(name)
+	through = append(slices.Clone(through), c.path(name))
+	for _, text := range reference.FindAllString(c.raw()[name], -1) {
+		target, other, _ := s.referenced(c, text)
+		if target == nil || slices.Contains(through, target.path(other)) {
+			continue
+		}
+		v := s.computedVisibility(target, other, through...)
+		if slices.Index(strictness, v) > slices.Index(strictness, strictest) {
+			strictest = v
+		}
+	}
+	return strictest
 }
 
 func (s *Server) project(name string) *project {

@@ -54,7 +54,7 @@ func (s *Server) computed(r *http.Request, t Token) (map[string]string, error) {
 	c.fetched = true
 	secrets := map[string]string{}
 	for name, raw := range c.raw() {
-		if wanted(r, name) {
+		if wanted(r, name) && t.canRead(s.computedVisibility(c, name)) {
 			secrets[name] = s.compute(c, raw)
 		}
 	}

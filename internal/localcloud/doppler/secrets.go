@@ -50,7 +50,7 @@ func (s *Server) handleSecrets(mux *http.ServeMux) {
 		if err != nil {
 			return nil, err
 		}
-		return map[string]any{"secrets": s.show(c, r)}, nil
+		return map[string]any{"secrets": s.show(c, t, r)}, nil
 	})
 	s.locked(mux, "GET "+path+"/names", func(r *http.Request, t Token) (map[string]any, error) {
 		c, err := s.lookUp(t, r.FormValue("project"), r.FormValue("config"))
@@ -65,11 +65,10 @@ func (s *Server) handleSecrets(mux *http.ServeMux) {
 			return nil, err
 		}
 		name := r.FormValue("name")
-		raw, ok := c.raw()[name]
-		if !ok {
+		if _, ok := c.raw()[name]; !ok {
 			return nil, errorf(http.StatusNotFound, "Could not find requested secret '%s'", name)
 		}
-		return map[string]any{"name": name, "value": s.value(c, raw)}, nil
+		return map[string]any{"name": name, "value": s.value(c, t, name)}, nil
 	})
 	s.locked(mux, "POST "+path, func(r *http.Request, t Token) (map[string]any, error) {
 		var body change
@@ -91,7 +90,7 @@ func (s *Server) handleSecrets(mux *http.ServeMux) {
 		if err := s.write(c, t, body); err != nil {
 			return nil, err
 		}
-		return map[string]any{"secrets": s.show(c, r)}, nil
+		return map[string]any{"secrets": s.show(c, t, r)}, nil
 	})
 	s.locked(mux, "GET /v3/configs/config/logs", func(r *http.Request, t Token) (map[string]any, error) {
 		c, err := s.lookUp(t, r.FormValue("project"), r.FormValue("config"))
@@ -115,11 +114,11 @@ func (s *Server) handleSecrets(mux *http.ServeMux) {
 }
 
 // show returns the secrets that the request selects. Without a selection, it returns all secrets of the config.
-func (s *Server) show(c *config, r *http.Request) map[string]any {
+func (s *Server) show(c *config, t Token, r *http.Request) map[string]any {
 	secrets := map[string]any{}
-	for name, raw := range c.raw() {
+	for name := range c.raw() {
 		if wanted(r, name) && (r.FormValue("include_managed_secrets") != "false" || c.managed()[name] == "") {
-			secrets[name] = s.value(c, raw)
+			secrets[name] = s.value(c, t, name)
 		}
 	}
 	c.fetched = true
@@ -131,12 +130,20 @@ func wanted(r *http.Request, name string) bool {
 	return list == "" || slices.Contains(strings.Split(list, ","), name)
 }
 
-func (s *Server) value(c *config, raw string) map[string]any {
-	return map[string]any{
-		"raw": raw, "computed": s.compute(c, raw), "note": "",
-		"rawVisibility": "masked", "computedVisibility": "masked",
+// value returns a secret as the token can read it. Doppler sends null for a value that it withholds.
+func (s *Server) value(c *config, t Token, name string) map[string]any {
+	raw, own, computed := c.raw()[name], c.visibilityOf(name), s.computedVisibility(c, name)
+	value := map[string]any{
+		"raw": nil, "computed": nil, "note": "", "rawVisibility": own, "computedVisibility": computed,
 		"rawValueType": map[string]string{"type": "string"}, "computedValueType": map[string]string{"type": "string"},
 	}
+	if t.canRead(own) {
+		value["raw"] = raw
+	}
+	if t.canRead(computed) {
+		value["computed"] = s.compute(c, raw)
+	}
+	return value
 }
 
 // change is the body of a write: either secrets by name, where null deletes one, or change requests, which can contain
@@ -146,11 +153,12 @@ type change struct {
 	Config   string             `json:"config"`
 	Secrets  map[string]*string `json:"secrets"`
 	Requests []struct {
-		Name          string  `json:"name"`
-		OriginalName  *string `json:"originalName"`
-		Value         *string `json:"value"` // null: unchanged
-		OriginalValue *string `json:"originalValue"`
-		ShouldDelete  bool    `json:"shouldDelete"`
+		Name          string      `json:"name"`
+		OriginalName  *string     `json:"originalName"`
+		Value         *string     `json:"value"` // null: unchanged
+		OriginalValue *string     `json:"originalValue"`
+		Visibility    *Visibility `json:"visibility"`
+		ShouldDelete  bool        `json:"shouldDelete"`
 	} `json:"change_requests"`
 }
 
@@ -175,6 +183,8 @@ func (s *Server) write(c *config, t Token, body change) error {
 			return errorf(http.StatusBadRequest, "Could not find requested secret '%s'", r.Name)
 		case r.OriginalValue != nil && current != *r.OriginalValue:
 			return errorf(http.StatusConflict, "The original value of '%s' does not match", r.Name)
+		case r.Visibility != nil && !slices.Contains(strictness, *r.Visibility):
+			return errorf(http.StatusBadRequest, "The visibility of '%s' is invalid", r.Name)
 		case r.ShouldDelete:
 			secrets[r.Name] = nil
 		case r.Value != nil:
@@ -195,6 +205,11 @@ func (s *Server) write(c *config, t Token, body change) error {
 			done.Deleted = append(done.Deleted, name)
 		case value != nil && (!exists || current != *value):
 			done.Set[name] = *value
+		}
+	}
+	for _, r := range body.Requests {
+		if r.Visibility != nil {
+			c.visibility[r.Name] = *r.Visibility
 		}
 	}
 	if len(done.Set)+len(done.Deleted) == 0 {

@@ -30,9 +30,23 @@ type Project struct {
 // Config is a set of secrets. The root config of an environment has the environment's name (dev). A branch config has a
 // name with that prefix (dev_personal) and inherits the root config's secrets.
 type Config struct {
-	Name    string
-	Secrets map[string]string // raw, with references ${NAME}, ${config.NAME} and ${project.config.NAME}
+	Name       string
+	Secrets    map[string]string     // raw, with references ${NAME}, ${config.NAME} and ${project.config.NAME}
+	Visibility map[string]Visibility // by name of the secret. Default: Masked
 }
+
+// Visibility is who may read a secret's value: https://docs.doppler.com/docs/secret-visibility
+type Visibility string
+
+// The visibilities, from the least to the most strict.
+const (
+	Unmasked   Visibility = "unmasked"
+	Masked     Visibility = "masked"
+	Restricted Visibility = "restricted" // null for tokens of a user, omitted from their downloads
+)
+
+// strictness orders the visibilities.
+var strictness = []Visibility{Unmasked, Masked, Restricted}
 
 // Options configures the stand-in.
 type Options struct {

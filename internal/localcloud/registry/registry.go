@@ -150,9 +150,17 @@ func (r *Registry) Tap(f func(*http.Request)) {
 	r.tap = f
 }
 
-// Stop stops the registry.
+// stopTimeout is how long Stop waits for requests.
+const stopTimeout = 5 * time.Second
+
+// Stop stops the registry after it has handled its requests, which may still write to its directory.
 func (r *Registry) Stop() error {
-	err := r.server.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	err := r.server.Shutdown(ctx)
+	if err != nil {
+		err = r.server.Close()
+	}
 	<-r.served
 	return err
 }

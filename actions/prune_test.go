@@ -1,0 +1,160 @@
+package actions
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
+	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/inputs"
+)
+
+// put adds a snapshot with the prefix agent that was created some hours before the current one.
+func (c cloud) put(name, state string, hoursAgo int) string {
+	return c.Put(cloudaytona.Snapshot{
+		Organization: organization, Name: "agent-" + name, State: state,
+		Created: time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC).Add(-time.Duration(hoursAgo) * time.Hour),
+	})
+}
+
+// Only snapshots that are settled, older than the current one and without sandboxes or warm pools are deleted. Daytona
+// itself checks none of that.
+func TestPruneSnapshots(t *testing.T) {
+	for _, newer := range []bool{false, true} { // only newer servers have an API for warm pools
+		c := startDaytona(t, func(o *cloudaytona.Options) { o.Newer = newer })
+		id := c.put("current", "active", 0)
+		c.put("newer", "active", -1)
+		c.put("kept", "active", 1)
+		for name, state := range map[string]string{
+			"old": "active", "inactive": "inactive", "failed": "error", "sandbox": "active", "pool": "active",
+			"pending": "pending", "pulling": "pulling", "unknown": "snapshotting",
+		} {
+			c.put(name, state, 2)
+		}
+		c.PutSandbox(cloudaytona.Sandbox{Organization: organization, Snapshot: "agent-sandbox", State: "stopped"})
+		c.PutWarmPool(cloudaytona.WarmPool{Organization: organization, Snapshot: "agent-pool", Region: "us", Size: 1})
+		current, err := c.client.Get(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.spec.Keep = 3 // newer, current, kept
+		job, _, log := testJob(t, nil)
+		target := snapshotTarget{Client: c.client}
+		deleted := pruneSnapshots(t.Context(), job, c.spec, credentials.Doppler{}, target, current, nil)
+		slices.Sort(deleted)
+		want := []string{"agent-failed", "agent-inactive", "agent-old"}
+		if !newer {
+			want = append(want, "agent-pool") // invisible
+			slices.Sort(want)
+		}
+		if !slices.Equal(deleted, want) {
+			t.Errorf("newer server %t: deleted %q, want %q\n%s", newer, deleted, want, log)
+		}
+		for _, left := range c.names(t) {
+			if name, _, _ := strings.Cut(left, " "); slices.Contains(want, name) {
+				t.Errorf("%s is left", left)
+			}
+		}
+		if !strings.Contains(log.String(), "Kept snapshot agent-sandbox: used by 1 sandbox\n") {
+			t.Errorf("the log does not name the snapshot in use:\n%s", log)
+		}
+	}
+}
+
+func TestDescribeUsage(t *testing.T) {
+	for want, used := range map[string]daytona.Usage{
+		"used by 1 warm pool": {WarmPools: 1}, "used by 2 sandboxes and 1 warm pool": {Sandboxes: 2, WarmPools: 1},
+	} {
+		if got := describeUsage(used); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// If Daytona does not show the sandboxes, nothing is deleted.
+func TestPruneWithUnknownUse(t *testing.T) {
+	c := startDaytona(t, nil)
+	current, err := c.client.Get(t.Context(), c.put("current", "active", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.put("old", "active", 1)
+	c.Fail(cloudaytona.Fault{Path: "/sandbox", Status: 403, Message: "Access denied"})
+	c.spec.Keep = 1
+	job, _, log := testJob(t, nil)
+	target := snapshotTarget{Client: c.client}
+	deleted := pruneSnapshots(t.Context(), job, c.spec, credentials.Doppler{}, target, current, nil)
+	if len(deleted) > 0 || !strings.Contains(log.String(), "warning: find out what uses the snapshots: ") {
+		t.Errorf("deleted %q\n%s", deleted, log)
+	}
+}
+
+// A reused snapshot that is older than others does not make them deletable.
+func TestPrunableAfterReuse(t *testing.T) {
+	c := startDaytona(t, nil)
+	for i, name := range []string{"newest", "newer", "current", "old"} {
+		c.put(name, "active", i)
+	}
+	current, _, err := c.client.Find(t.Context(), "agent-current")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.spec.Keep = 1
+	old, err := prunable(t.Context(), c.spec, snapshotTarget{Client: c.client}, current, nil)
+	if err != nil || len(old) != 1 || old[0].Name != "agent-old" {
+		t.Errorf("%v, %v", old, err)
+	}
+}
+
+// A snapshot that sandboxes use is deleted only with force.
+func TestDeleteSnapshotInUse(t *testing.T) {
+	c := startDaytona(t, nil)
+	c.put("old", "active", 1)
+	c.PutSandbox(cloudaytona.Sandbox{Organization: organization, Snapshot: "agent-old", State: "started"})
+	job, _, _ := testJob(t, nil)
+	in := inputs.DeleteSnapshot{
+		Name: "agent-old", Daytona: inputs.Daytona{DaytonaAPIKey: fullKey, DaytonaAPIURL: c.URL()},
+	}
+	err := DeleteSnapshot(t.Context(), job.Env, in)
+	if err == nil || !strings.Contains(err.Error(), "--force") || len(c.names(t)) != 1 {
+		t.Errorf("%v; left %q", err, c.names(t))
+	}
+	in.Force = true
+	if err := DeleteSnapshot(t.Context(), job.Env, in); err != nil || len(c.names(t)) != 0 {
+		t.Errorf("%v; left %q", err, c.names(t))
+	}
+}
+
+// The permission to delete is checked before the push if a failed snapshot has the name.
+func TestCheckNameFree(t *testing.T) {
+	c := startDaytona(t, nil)
+	for _, state := range []string{"active", "error", "removing"} {
+		c.put(state, state, 1)
+	}
+	for _, test := range []struct {
+		name, key string
+		ifExists  inputs.IfExists
+		want      string // in the error
+	}{
+		{"agent-free", writeKey, inputs.Reuse, ""},
+		{"agent-active", writeKey, inputs.Reuse, ""},
+		{"agent-active", fullKey, inputs.Fail, "already exists"},
+		{"agent-error", fullKey, inputs.Reuse, ""},
+		{"agent-error", fullKey, inputs.Fail, ""},
+		{"agent-error", writeKey, inputs.Reuse, daytona.DeleteSnapshots},
+		{"agent-removing", writeKey, inputs.Fail, ""},
+	} {
+		c.client.Key = test.key
+		key, err := c.client.CurrentKey(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = checkNameFree(t.Context(), c.client, key, inputs.SnapshotSpec{Name: test.name, IfExists: test.ifExists})
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s, %s, %s: %v, want %q", test.name, test.key, test.ifExists, err, test.want)
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/inputs"
+)
+
+// Limits on how often a snapshot is created.
+const (
+	maxFailures  = 3 // attempts that fail because of Daytona
+	maxConflicts = 6 // attempts that fail because another run creates a snapshot of the same image or with the same name
+)
+
+// ensureSnapshot returns an active snapshot of the image: an existing one, or a new one. If Daytona fails to create one
+// for a reason of its own, it tries again. If another run has created a snapshot of the image in the meantime, it
+// reuses that one.
+func ensureSnapshot(
+	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
+) (imageUpload, daytona.Snapshot, error) {
+	upload, err := uploadImage(ctx, job, spec, session, target)
+	var replaced daytona.Snapshot
+	for failures, conflicts := 0, 0; err == nil && !upload.isReused(); {
+		old := upload.Existing.Conflicting
+		if err = freeName(ctx, job, target.Client, old); err != nil {
+			break
+		}
+		if isUsable(old) {
+			replaced = old
+		}
+		var created daytona.Snapshot
+		created, err = createSnapshot(ctx, job, spec, target, upload, failures+conflicts)
+		switch {
+		case err == nil:
+			return upload, created, nil
+		case isConflict(err):
+			conflicts++
+		default:
+			failures++
+		}
+		if failures == maxFailures || conflicts == maxConflicts || !canRetry(ctx, err) {
+			break
+		}
+		job.Runner.Infof("Attempt %d to create a snapshot failed: %v; trying again", failures+conflicts, err)
+		upload, err = nextUpload(ctx, job, spec, session, target, upload, err)
+	}
+	if err != nil {
+		return imageUpload{}, daytona.Snapshot{}, reportReplaced(replaced, err)
+	}
+	return upload, upload.Existing.Reused, nil
+}
+
+func isConflict(err error) bool {
+	return errors.Is(err, daytona.ErrInProgress) || errors.Is(err, daytona.ErrNameTaken)
+}
+
+// canRetry reports whether another attempt to create a snapshot may succeed. It may not if the failed snapshot is still
+// there.
+func canRetry(ctx context.Context, err error) bool {
+	leftover := (*daytona.LeftoverError)(nil)
+	return ctx.Err() == nil && !errors.As(err, &leftover) && (daytona.IsTransient(err) || isConflict(err))
+}
+
+// nextUpload prepares the next attempt after a failed one. It pushes the image again if Daytona's registry has lost it,
+// for which it builds the image again from the builder's cache.
+func nextUpload(
+	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
+	failed imageUpload, cause error,
+) (imageUpload, error) {
+	if daytona.NeedsPush(cause) {
+		if spec.Image == "" {
+			session.Source = failed.Source // fetched already
+		}
+		return uploadImage(ctx, job, spec, session, target)
+	}
+	if errors.Is(cause, daytona.ErrInProgress) {
+		waitForOthers(ctx, job, target.Client, failed.Wanted)
+	}
+	next := failed
+	var err error
+	next.Existing, err = findExisting(ctx, job, target, failed.Wanted)
+	return next, err
+}
+
+// waitForOthers waits until no other snapshot of the image is being created. Daytona processes one of them at a time
+// (daytonaio/daytona v0.190.0, apps/api/src/sandbox/entities/job.entity.ts, IDX_UNIQUE_INCOMPLETE_JOB).
+func waitForOthers(ctx context.Context, job job, client daytona.Client, wanted wantedSnapshot) {
+	others, err := client.List(ctx, "")
+	if err != nil {
+		return // the next attempt reports it
+	}
+	for _, other := range others {
+		if wanted.hasImage(other) && (other.State == daytona.Pending || other.State == daytona.Pulling) {
+			job.Runner.Infof("Waiting for snapshot %s of the same image", other.Name)
+			_, _ = waitUntilActive(ctx, job, client, other, wanted.digest) // whether it succeeds does not matter here
+		}
+	}
+}
+
+// reportReplaced adds a replaced snapshot, which cannot be restored, to the error of the one that was to replace it.
+// Daytona deletes the image of a snapshot from its registry once the snapshot is active.
+func reportReplaced(replaced daytona.Snapshot, cause error) error {
+	if replaced.ID == "" {
+		return cause
+	}
+	return daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s, which it was to replace, is deleted; create another one "+
+		"with that name before a sandbox starts from it", replaced.Name))
+}

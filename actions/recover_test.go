@@ -1,0 +1,384 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
+	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
+	"github.com/org/sandbox-actions/internal/localcloud/registry"
+	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/inputs"
+)
+
+// cloud is a stand-in for Daytona, with a client for it.
+type cloud struct {
+	*cloudaytona.Server
+	client daytona.Client
+	spec   inputs.SnapshotSpec
+}
+
+// Organization and keys of the stand-in.
+const (
+	organization = "org-1"
+	fullKey      = "dtn_all"
+	writeKey     = "dtn_write"
+)
+
+func startDaytona(t *testing.T, change func(*cloudaytona.Options)) cloud {
+	t.Helper()
+	r, err := registry.Start(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Stop() })
+	write := []string{cloudaytona.WriteSnapshots}
+	options := cloudaytona.Options{Registry: r, Organizations: []cloudaytona.Organization{{
+		ID: organization, Name: "one", Regions: []cloudaytona.Region{{ID: "us", Name: "US"}, {ID: "eu", Name: "EU"}},
+		Keys: []cloudaytona.Key{
+			{Name: "all", Value: fullKey, Permissions: append(write, cloudaytona.DeleteSnapshots)},
+			{Name: "write", Value: writeKey, Permissions: write},
+		},
+	}}}
+	if change != nil {
+		change(&options)
+	}
+	s, err := cloudaytona.Start(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	timing := daytona.Timing{MinPoll: time.Millisecond, MaxPoll: 10 * time.Millisecond}
+	return cloud{s, daytona.Client{URL: s.URL(), Key: fullKey, Timing: timing}, inputs.SnapshotSpec{
+		Image: "layout", NamePrefix: "agent", Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 1},
+		IfExists: inputs.Reuse,
+	}}
+}
+
+// testImage returns an image with an ENTRYPOINT and a CMD.
+func testImage(t *testing.T) v1.Image {
+	t.Helper()
+	img := imageOf(t, layerOf(t, tarFile{"bin/sh", 0o755, "x"}, tarFile{"init", 0o755, t.Name()}))
+	config := &v1.ConfigFile{OS: "linux", Architecture: inputs.SnapshotPlatform[len("linux/"):]}
+	config.Config.Entrypoint, config.Config.Cmd = []string{"/init"}, []string{"-x"}
+	original, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.RootFS = original.RootFS
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// ensured is the result of ensureSnapshot.
+type ensured struct {
+	upload   imageUpload
+	snapshot daytona.Snapshot
+	log      string
+	err      error
+}
+
+// ensure calls ensureSnapshot with the client, the spec and an existing image.
+func (c cloud) ensure(ctx context.Context, t *testing.T, img v1.Image) ensured {
+	t.Helper()
+	job, _, stderr := testJob(t, nil)
+	session := snapshotSession{Image: existingImage{Image: img}}
+	upload, snapshot, err := ensureSnapshot(ctx, job, c.spec, session, snapshotTarget{Client: c.client})
+	return ensured{upload, snapshot, stderr.String(), err}
+}
+
+// names lists the snapshots that Daytona is not removing.
+func (c cloud) names(t *testing.T) []string {
+	t.Helper()
+	list, err := c.client.List(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, s := range list {
+		if s.State != daytona.Removing {
+			names = append(names, s.Name+" "+string(s.State))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// repositories lists the repositories to which the program pushed a manifest.
+func (c cloud) repositories() []string {
+	var repositories []string
+	for _, r := range c.Requests() {
+		if r.Registry && r.Method == "PUT" && strings.Contains(r.Path, "/manifests/") {
+			repositories = append(repositories, r.Path[:strings.Index(r.Path, "/manifests/")])
+		}
+	}
+	return repositories
+}
+
+// The snapshot is created by a tag in a repository of its own, and starts what `docker run` starts.
+func TestEnsureSnapshot(t *testing.T) {
+	c, img := startDaytona(t, nil), testImage(t)
+	c.spec.GPU, c.spec.SandboxClass = 0, "container"
+	r := c.ensure(t.Context(), t, img)
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	created := r.snapshot
+	if created.State != daytona.Active || created.Digest != digest.String() || created.SandboxClass != "container" ||
+		!slices.Equal(created.Entrypoint, []string{"/init", "-x"}) || r.upload.isReused() {
+		t.Errorf("%+v", created)
+	}
+	if !strings.Contains(created.Image, "/agent-") || strings.Contains(created.Image, "@") ||
+		!strings.HasSuffix(created.Image, ":"+imageTag(digest)+defaultRegionMark) {
+		t.Errorf("created from %s", created.Image)
+	}
+	again := c.ensure(t.Context(), t, img)
+	if again.err != nil || !again.upload.isReused() || again.snapshot.ID != created.ID || len(c.repositories()) != 1 {
+		t.Errorf("second run: %v, reused %t; pushed %q", again.err, again.upload.isReused(), c.repositories())
+	}
+	c.spec.IfExists, c.spec.Resources.CPU = inputs.Reuse, 2
+	other := c.ensure(t.Context(), t, img)
+	if pushed := c.repositories(); other.err != nil || len(slices.Compact(slices.Sorted(slices.Values(pushed)))) != 2 {
+		t.Errorf("other resources: %v; pushed %q", other.err, pushed)
+	}
+}
+
+// A failure of Daytona itself is followed by another attempt, after the failed snapshot is gone. A missing image is
+// pushed again.
+func TestEnsureSnapshotRetries(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		fault  cloudaytona.Fault
+		pushes int
+		want   string // in the error; empty: an attempt succeeds
+	}{
+		{name: "inspection times out", fault: cloudaytona.Fault{Snapshot: cloudaytona.InspectTimesOut, Times: 1}, pushes: 1},
+		{name: "runner unavailable twice", fault: cloudaytona.Fault{Snapshot: cloudaytona.RunnerUnavailable, Times: 2},
+			pushes: 1},
+		{name: "image not found", fault: cloudaytona.Fault{Snapshot: cloudaytona.ImageNotFound, Times: 1}, pushes: 2},
+		{name: "unknown blob", fault: cloudaytona.Fault{Snapshot: cloudaytona.UnknownBlob, Times: 1}, pushes: 2},
+		{name: "always", fault: cloudaytona.Fault{Snapshot: cloudaytona.InspectTimesOut}, pushes: 1, want: "timed out"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := startDaytona(t, nil)
+			c.Fail(test.fault)
+			r := c.ensure(t.Context(), t, testImage(t))
+			if (r.err == nil) != (test.want == "") || r.err != nil && !strings.Contains(r.err.Error(), test.want) {
+				t.Fatalf("%v, want %q\n%s", r.err, test.want, r.log)
+			}
+			pushed := c.repositories()
+			if unique := slices.Compact(slices.Sorted(slices.Values(pushed))); len(unique) != test.pushes {
+				t.Errorf("pushed to %q, want %d repositories", pushed, test.pushes)
+			}
+			if !strings.Contains(r.log, "Attempt 1 to create a snapshot failed: snapshot agent-") {
+				t.Errorf("the log does not contain the failed attempt:\n%s", r.log)
+			}
+			var want []string
+			if test.want == "" {
+				want = []string{r.snapshot.Name + " active"}
+			}
+			if left := c.names(t); !slices.Equal(left, want) {
+				t.Errorf("left %q, want %q", left, want)
+			}
+		})
+	}
+}
+
+// A failure because of the image is final.
+func TestEnsureSnapshotFails(t *testing.T) {
+	c := startDaytona(t, func(o *cloudaytona.Options) { o.Organizations[0].MaxSnapshotGB = 1e-9 })
+	r := c.ensure(t.Context(), t, testImage(t))
+	failed := (*daytona.SnapshotError)(nil)
+	if !errors.As(r.err, &failed) || strings.Contains(r.log, "Attempt") || len(c.names(t)) > 0 {
+		t.Errorf("%v; left %q\n%s", r.err, c.names(t), r.log)
+	}
+}
+
+// Runs at the same time with one image all end well, although Daytona processes one snapshot of an image at a time and
+// then deletes the pushed image.
+func TestEnsureSnapshotsAtOnce(t *testing.T) {
+	c, img := startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState = 2 }), testImage(t)
+	var group sync.WaitGroup
+	results := make([]ensured, 3)
+	for i := range results {
+		group.Go(func() {
+			c := c
+			c.spec.NamePrefix = string(rune('a' + i))
+			c.spec.Resources.CPU = 1 + i // not reusable for the others
+			results[i] = c.ensure(t.Context(), t, img)
+		})
+	}
+	group.Wait()
+	for i, r := range results {
+		if r.err != nil || r.snapshot.State != daytona.Active || r.snapshot.Resources.CPU != 1+i {
+			t.Errorf("run %d: %v, %+v\n%s", i, r.err, r.snapshot, r.log)
+		}
+	}
+	if left := c.names(t); len(left) != len(results) {
+		t.Errorf("left %q", left)
+	}
+}
+
+// A run reuses the snapshot that another run is creating of the same image. If that fails, it creates its own.
+func TestEnsureSnapshotWaitsForAnotherRun(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		c, img := startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState = 3 }), testImage(t)
+		if fails {
+			c.Fail(cloudaytona.Fault{Snapshot: cloudaytona.FailsAfterActive, Times: 1})
+		}
+		started := make(chan ensured, 1)
+		go func() { started <- c.ensure(t.Context(), t, img) }()
+		waitForPending(t, c)
+		second := c.ensure(t.Context(), t, img)
+		one := <-started
+		if one.err != nil || second.err != nil {
+			t.Fatalf("fails %t: %v, %v\n%s\n%s", fails, one.err, second.err, one.log, second.log)
+		}
+		if !fails && second.snapshot.ID != one.snapshot.ID {
+			t.Errorf("two snapshots: %q", c.names(t))
+		}
+		if fails && !strings.Contains(second.log, "cannot be reused") {
+			t.Errorf("the log does not say that the snapshot cannot be reused:\n%s", second.log)
+		}
+	}
+}
+
+// waitForPending waits until Daytona is creating a snapshot.
+func waitForPending(t *testing.T, c cloud) {
+	t.Helper()
+	for len(c.names(t)) == 0 {
+		if t.Context().Err() != nil {
+			t.Fatal("no snapshot")
+		}
+	}
+}
+
+// An inactive snapshot is activated. If its image is gone, as it is after the first activation, another snapshot is
+// created. In the first ten minutes, it keeps its name.
+func TestEnsureSnapshotReplacesInactive(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		named   bool
+		updated time.Duration // since the deactivation
+		want    string        // in the error
+		log     string
+	}{
+		{name: "generated name", updated: time.Hour, log: "cannot be reused"},
+		{name: "generated name, just deactivated", log: "cannot be reused"},
+		{name: "requested name", named: true, updated: time.Hour, log: "left in state error"},
+		{name: "requested name, just deactivated", named: true, want: "ten minutes"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, img := startDaytona(t, nil), testImage(t)
+			digest, err := img.Digest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Put(cloudaytona.Snapshot{
+				Organization: organization, Name: "agent-1", State: "inactive", Digest: digest.String(),
+				Image: c.RegistryHost() + "/sbox-transient/agent-x:" + imageTag(digest) + defaultRegionMark,
+				CPU:   1, Memory: 1, Disk: 1, Entrypoint: []string{"/init", "-x"}, SandboxClass: "container",
+				Updated: time.Now().Add(-test.updated),
+			})
+			if test.named {
+				c.spec.Name = "agent-1"
+			}
+			r := c.ensure(t.Context(), t, img)
+			if (r.err == nil) != (test.want == "") || r.err != nil && !strings.Contains(r.err.Error(), test.want) {
+				t.Fatalf("%v, want %q\n%s", r.err, test.want, r.log)
+			}
+			if !strings.Contains(r.log, test.log) || r.err == nil && (r.upload.isReused() || len(c.repositories()) != 1) {
+				t.Errorf("reused %t, pushed %q; log\n%s", r.upload.isReused(), c.repositories(), r.log)
+			}
+			if r.err == nil && test.named && r.snapshot.Name != "agent-1" {
+				t.Errorf("created %s", r.snapshot.Name)
+			}
+		})
+	}
+}
+
+// A name that Daytona is still removing, or that a failed snapshot has, becomes available.
+func TestEnsureSnapshotFreesName(t *testing.T) {
+	for _, state := range []string{"error", "build_failed", "removing"} {
+		t.Run(state, func(t *testing.T) {
+			c := startDaytona(t, nil)
+			c.Put(cloudaytona.Snapshot{Organization: organization, Name: "taken", State: state})
+			c.spec.Name = "taken"
+			if r := c.ensure(t.Context(), t, testImage(t)); r.err != nil || r.snapshot.State != daytona.Active {
+				t.Errorf("%v\n%s", r.err, r.log)
+			}
+		})
+	}
+}
+
+// A replaced snapshot that is lost is part of the error.
+func TestEnsureSnapshotReportsReplaced(t *testing.T) {
+	c := startDaytona(t, func(o *cloudaytona.Options) { o.Organizations[0].MaxSnapshotGB = 1e-9 })
+	c.Put(cloudaytona.Snapshot{Organization: organization, Name: "taken"})
+	c.spec.Name, c.spec.IfExists = "taken", inputs.Replace
+	r := c.ensure(t.Context(), t, testImage(t))
+	left := (*daytona.LeftoverError)(nil)
+	if !errors.As(r.err, &left) || len(left.Leftovers) != 1 || !strings.Contains(left.Leftovers[0], "taken") {
+		t.Errorf("%v", r.err)
+	}
+}
+
+// Another image under the name is kept, also in a state that this version does not know.
+func TestEnsureSnapshotKeepsOtherSnapshot(t *testing.T) {
+	for _, state := range []string{"active", "pending", "snapshotting"} {
+		c := startDaytona(t, nil)
+		c.Put(cloudaytona.Snapshot{Organization: organization, Name: "taken", State: state})
+		c.spec.Name = "taken"
+		r := c.ensure(t.Context(), t, testImage(t))
+		invalid := (*inputs.Error)(nil)
+		if !errors.As(r.err, &invalid) || invalid.Input != "name" || len(c.repositories()) > 0 {
+			t.Errorf("%s: %v; pushed %q", state, r.err, c.repositories())
+		}
+	}
+}
+
+// A canceled run removes its snapshot, although a snapshot that is deleted while it is pending becomes active.
+func TestEnsureSnapshotCanceled(t *testing.T) {
+	c := startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState = 2 })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan ensured, 1)
+	go func() { done <- c.ensure(ctx, t, testImage(t)) }()
+	waitForPending(t, c)
+	cancel()
+	r := <-done
+	if !errors.Is(r.err, context.Canceled) {
+		t.Errorf("%v", r.err)
+	}
+	if left := c.names(t); len(left) > 0 {
+		t.Errorf("left %q after %v\n%s", left, r.err, r.log)
+	}
+}
+
+// Without the permission to delete, a failed attempt is final, and the error names the snapshot that is left.
+func TestEnsureSnapshotWithoutDeletePermission(t *testing.T) {
+	c := startDaytona(t, nil)
+	c.client.Key = writeKey
+	c.Fail(cloudaytona.Fault{Snapshot: cloudaytona.InspectTimesOut, Times: 1})
+	r := c.ensure(t.Context(), t, testImage(t))
+	left := (*daytona.LeftoverError)(nil)
+	if !errors.As(r.err, &left) || len(c.names(t)) != 1 || !strings.Contains(r.err.Error(), "delete:snapshots") {
+		t.Errorf("%v; left %q", r.err, c.names(t))
+	}
+}

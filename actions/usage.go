@@ -1,0 +1,67 @@
+package actions
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/daytona"
+)
+
+// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in a secret, sandboxes or warm
+// pools. Daytona itself does not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
+// apps/api/src/sandbox/services/snapshot.service.ts, removeSnapshot).
+func usesOf(
+	ctx context.Context, config credentials.Doppler, secret string, client daytona.Client, snapshots []daytona.Snapshot,
+) (map[string]string, error) {
+	uses := map[string]string{}
+	var names []string
+	for _, s := range snapshots {
+		names = append(names, s.Name)
+	}
+	usage, err := client.Usage(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("find out what uses the snapshots: %w", err)
+	}
+	for name, used := range usage {
+		uses[name] = describeUsage(used)
+	}
+	configs, err := configsByName(ctx, config, secret)
+	for name, config := range configs {
+		uses[name] = "named by the Doppler config " + config
+	}
+	return uses, err
+}
+
+// describeUsage returns, for example, "used by 2 sandboxes and 1 warm pool".
+func describeUsage(used daytona.Usage) string {
+	var parts []string
+	for _, part := range []struct {
+		count int
+		one   string
+		many  string
+	}{{used.Sandboxes, "sandbox", "sandboxes"}, {used.WarmPools, "warm pool", "warm pools"}} {
+		switch part.count {
+		case 0:
+		case 1:
+			parts = append(parts, "1 "+part.one)
+		default:
+			parts = append(parts, fmt.Sprintf("%d %s", part.count, part.many))
+		}
+	}
+	return "used by " + strings.Join(parts, " and ")
+}
+
+// configsByName maps the name of a snapshot to a Doppler config that names it in a secret.
+func configsByName(ctx context.Context, config credentials.Doppler, secret string) (map[string]string, error) {
+	if config.Client == nil {
+		return nil, nil
+	}
+	values, err := config.Client.ValuesByConfig(ctx, secret)
+	configOf := map[string]string{}
+	for config, name := range values {
+		configOf[name] = config
+	}
+	return configOf, err
+}

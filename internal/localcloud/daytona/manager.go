@@ -1,0 +1,280 @@
+package daytona
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// This file follows daytonaio/daytona v0.190.0, apps/api/src/sandbox/managers/snapshot.manager.ts, with a runner of
+// API version 2 (apps/api/src/sandbox/runner-adapter/runnerAdapter.v2.ts and services/job-state-handler.service.ts).
+
+// runnerID is the ID of the only runner.
+const runnerID = "00000000-0000-4000-8000-000000000002"
+
+// reason is an error reason that the server, not the engine, gives a snapshot.
+type reason string
+
+func (r reason) Error() string { return string(r) }
+
+// setState writes the state of a snapshot, whatever it is, and resets the read counter. The caller must hold s.mu.
+func (s *Server) setState(it *snapshot, state string) {
+	it.state, it.updated, it.reads = state, s.now(), 0
+	it.signal()
+}
+
+// sync starts the handler of the state pending. The caller must hold s.mu.
+func (s *Server) sync(it *snapshot) {
+	if s.ctx.Err() != nil || it.fault == Stuck { // no runner is available
+		return
+	}
+	it.handled = true
+	s.running.Go(func() {
+		err := s.handlePending(it)
+		if err == nil {
+			err = s.handlePulling(it)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		it.handled = false
+		if err != nil && !it.gone && s.ctx.Err() == nil {
+			it.reason = err.Error()
+			s.setState(it, "error")
+		}
+	})
+}
+
+// handlePending resolves the image of a snapshot, unless it has been active before, and makes it pulling
+// (handleSnapshotStatePending). The handler writes without a look at the state that a request may have written
+// meanwhile: a snapshot that was deleted or deactivated while it was pending is pulled nevertheless. On the server,
+// this depends on whether the job that deletes snapshots runs first; here, it never does.
+func (s *Server) handlePending(it *snapshot) error {
+	if err := s.hold(it, "pending", "removing", "inactive"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	it.runner = runnerID
+	isResolved := it.ref != ""
+	s.mu.Unlock()
+	if !isResolved {
+		found, err := s.inspect(it)
+		if err != nil {
+			return err
+		}
+		if err := s.hold(it, "removing", "inactive"); err != nil {
+			return err
+		}
+		if err := s.resolve(it, found); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setState(it, "pulling")
+	it.handled = false
+	return nil
+}
+
+// resolve sets the ref and the size of a snapshot (processSnapshotDigest). An image that is too large gets no ref.
+func (s *Server) resolve(it *snapshot, found inspection) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	it.size = found.sizeGB
+	if most := s.maxSnapshotGB(it.organization); found.sizeGB > most {
+		return reason(fmt.Sprintf("Snapshot size (%.2fGB) exceeds maximum allowed size of %vGB", found.sizeGB, most))
+	}
+	it.ref = s.internal(found.digest.Hex)
+	return nil
+}
+
+func (s *Server) maxSnapshotGB(organization string) float64 {
+	for _, o := range s.options.Organizations {
+		if o.ID == organization && o.MaxSnapshotGB > 0 {
+			return o.MaxSnapshotGB
+		}
+	}
+	return 20
+}
+
+// errIgnored means that the snapshot was removed or deactivated while the runner processed it.
+var errIgnored = errors.New("the snapshot is not pulling")
+
+// handlePulling pulls the image on the runner and makes the snapshot active (handleCheckInitialRunnerSnapshot and
+// handlePullSnapshotJobCompletion). The entry point of the image is not copied to the snapshot.
+func (s *Server) handlePulling(it *snapshot) error {
+	err := s.pullAndActivate(it)
+	if errors.Is(err, errIgnored) {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) pullAndActivate(it *snapshot) error {
+	finish, err := s.startJob(it.ref) // also for another image name with the same digest
+	if err != nil {
+		return err
+	}
+	defer finish()
+	if err := s.hold(it, "pulling"); err != nil {
+		return err
+	}
+	if s.isReady(it) {
+		return s.changePulling(it, "active")
+	}
+	if err := s.pull(it); err != nil {
+		if s.isPulling(it) {
+			return err
+		}
+		return errIgnored
+	}
+	if it.fault == UnknownState {
+		if err := s.changePulling(it, "snapshotting"); err != nil {
+			return err
+		}
+		if err := s.hold(it, "snapshotting"); err != nil {
+			return err
+		}
+	}
+	// The server deletes the image right after the snapshot is active. Before, a client cannot see the difference,
+	// and tests need not wait.
+	if s.isPulling(it) {
+		s.removeArtifact(it.image)
+	}
+	if err := s.changePulling(it, "active"); err != nil {
+		return err
+	}
+	if it.fault != FailsAfterActive {
+		return nil
+	}
+	// A check of the state pulling that began before and ends after the change to active.
+	if err := s.holdReads(it, 1, "active"); err != nil || !s.isIn(it, "active") {
+		return err
+	}
+	return reason("Timeout processing snapshot on initial runner")
+}
+
+// isReady reports whether the runner has the image because of another active snapshot with the same digest. The pushed
+// image stays then.
+func (s *Server) isReady(it *snapshot) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.snapshots, func(other *snapshot) bool {
+		return other != it && other.ref == it.ref && other.state == "active"
+	})
+}
+
+func (s *Server) isPulling(it *snapshot) bool { return s.isIn(it, "pulling", "snapshotting") }
+
+func (s *Server) isIn(it *snapshot, states ...string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !it.gone && slices.Contains(states, it.state)
+}
+
+// changePulling changes the state of a snapshot that is pulling.
+func (s *Server) changePulling(it *snapshot, state string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if it.gone || it.state != "pulling" && it.state != "snapshotting" {
+		return errIgnored
+	}
+	s.setState(it, state)
+	if state == "active" {
+		it.reason, it.used = "", s.now()
+	}
+	return nil
+}
+
+// hold waits until clients have read the snapshot Options.ReadsPerState times in its state, or until it is in none of
+// the states.
+func (s *Server) hold(it *snapshot, states ...string) error {
+	return s.holdReads(it, s.options.ReadsPerState, states...)
+}
+
+func (s *Server) holdReads(it *snapshot, reads int, states ...string) error {
+	for {
+		s.mu.Lock()
+		done := it.gone || it.reads >= reads || !slices.Contains(states, it.state)
+		s.mu.Unlock()
+		if s.ctx.Err() != nil || done {
+			return s.ctx.Err()
+		}
+		select {
+		case <-it.seen:
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+// runCron runs Tick at Options.Cron intervals until the server stops.
+func (s *Server) runCron() {
+	ticker := time.NewTicker(s.options.Cron)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			s.Tick()
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// Tick runs the jobs that the server runs every 10 seconds: it deletes the snapshots in the state removing
+// (checkSnapshotCleanup) that clients have read ReadsPerState times, and destroys sandboxes.
+func (s *Server) Tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var removed []*snapshot
+	for _, it := range s.snapshots {
+		if it.state == "removing" && !it.handled && it.reads >= s.options.ReadsPerState {
+			it.gone = true
+			it.signal()
+			removed = append(removed, it)
+		}
+	}
+	s.snapshots = slices.DeleteFunc(s.snapshots, func(it *snapshot) bool { return it.gone })
+	for _, it := range removed {
+		s.removeWarmPools(it)
+		isUsed := it.ref == "" || slices.ContainsFunc(s.snapshots, func(other *snapshot) bool {
+			return other.ref == it.ref && other.state == "active"
+		})
+		if !isUsed && s.engine != nil && s.ctx.Err() == nil {
+			s.running.Go(func() { s.removeImage(it.ref) })
+		}
+	}
+	for _, job := range s.abandoned {
+		delete(s.jobs, job)
+	}
+	s.abandoned = nil
+	s.destroySandboxes()
+}
+
+// errConflict is the answer of the database to a second unfinished job for a resource of a runner. It becomes the
+// error reason of the snapshot (apps/api/src/sandbox/entities/job.entity.ts, errors/job-conflict.error.ts).
+const errConflict = reason("An operation is already in progress for this resource")
+
+// startJob starts a job of the runner for a resource: an image name or a ref.
+func (s *Server) startJob(resource string) (finish func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.jobs[resource] {
+		return nil, errConflict
+	}
+	s.jobs[resource] = true
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !slices.Contains(s.abandoned, resource) {
+			delete(s.jobs, resource)
+		}
+	}, nil
+}
+
+// abandonJob keeps a job unfinished until the next Tick.
+func (s *Server) abandonJob(resource string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.abandoned = append(s.abandoned, resource)
+}

@@ -1,0 +1,179 @@
+package daytona
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	api "github.com/daytonaio/daytona/libs/api-client-go"
+
+	"github.com/org/sandbox-actions/pkg/httpclient"
+	"github.com/org/sandbox-actions/pkg/safetext"
+)
+
+// intervals returns the increasing polling intervals.
+func (c *Client) intervals() *backoff.ExponentialBackOff {
+	timing := c.Timing.withDefaults()
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = timing.MinPoll, timing.MaxPoll
+	return b
+}
+
+// SnapshotError reports a snapshot that failed to become active.
+type SnapshotError struct {
+	Snapshot Snapshot
+	Log      string // the end of its build log, if Daytona built it; untrusted
+}
+
+func (e *SnapshotError) Error() string {
+	reason := safetext.Line(e.Snapshot.Reason, maxReason)
+	if lines := strings.Split(e.Log, "\n"); reason == "" {
+		reason = safetext.Line(lines[len(lines)-1], maxReason)
+	}
+	if reason == "" {
+		reason = "Daytona reported no reason"
+	}
+	hint := "try again; if it persists, contact Daytona support"
+	if known, ok := findMessage(0, reason); ok {
+		hint = known.hint
+	}
+	return fmt.Sprintf("snapshot %s is in state %s: %s (%s)", e.Snapshot.Name, e.Snapshot.State, reason, hint)
+}
+
+// maxReason is the maximum number of characters that an error shows of a reason.
+const maxReason = 500
+
+// Is implements the interface of [errors.Is] for the errors in [messages].
+func (e *SnapshotError) Is(target error) bool {
+	known, _ := findMessage(0, e.Snapshot.Reason)
+	return slices.Contains(known.is, target)
+}
+
+// DigestError reports an active snapshot of another image than the requested one.
+type DigestError struct {
+	Snapshot Snapshot
+	Want     string // sha256:…
+}
+
+func (e *DigestError) Error() string {
+	return fmt.Sprintf("snapshot %s has the image %s instead of %s: the image was replaced in the registry (delete the "+
+		"snapshot, and check who can push to Daytona's registry with keys of the organization)",
+		e.Snapshot.Name, cmp.Or(e.Snapshot.Digest, "with an unknown digest"), e.Want)
+}
+
+// WaitUntilActive polls a snapshot until it is active. After each poll it calls report, which may be nil, with the
+// snapshot and how long it has been in its state. It keeps polling during unknown states and short outages. It returns
+// a *[SnapshotError] if the snapshot fails, a *[DigestError] if it does not have the digest, unless that is empty, and
+// an error that wraps the cause of ctx if ctx ends.
+//
+// The snapshot must be active in two polls, with an interval between them, because it can fail right after it became
+// active.
+func (c *Client) WaitUntilActive(
+	ctx context.Context, id, digest string, report func(s Snapshot, since time.Duration),
+) (Snapshot, error) {
+	clock := c.clock()
+	var s Snapshot
+	since, lastResponse := clock.Now(), clock.Now()
+	for intervals := c.intervals(); ; {
+		now, err := c.Get(ctx, id)
+		switch {
+		case context.Cause(ctx) != nil:
+			return s, c.timedOut(ctx, s, since)
+		case httpclient.Status(err) == http.StatusNotFound:
+			return s, fmt.Errorf("snapshot %s was deleted while waiting for it to become active (run again)",
+				cmp.Or(s.Name, id))
+		case err != nil && (!IsTransient(err) || clock.Now().Sub(lastResponse) > c.Timing.withDefaults().Outage):
+			return s, err
+		case err == nil:
+			activeTwice := now.State == Active && s.State == Active
+			if now.State != s.State {
+				since, intervals = clock.Now(), c.intervals()
+			}
+			s, lastResponse = now, clock.Now()
+			if report != nil {
+				report(s, clock.Now().Sub(since))
+			}
+			if err := c.outcome(ctx, s, digest); err != nil || activeTwice {
+				return s, err
+			}
+		}
+		if clock.Sleep(ctx, intervals.NextBackOff()) != nil {
+			return s, c.timedOut(ctx, s, since)
+		}
+	}
+}
+
+// outcome returns why a snapshot will not become active with the digest, or nil.
+func (c *Client) outcome(ctx context.Context, s Snapshot, digest string) error {
+	switch s.State {
+	case Failed, BuildFailed:
+		return &SnapshotError{s, c.buildLog(ctx, s)}
+	case Inactive:
+		return fmt.Errorf("snapshot %s was deactivated while waiting for it to become active "+
+			"(activate it in Daytona's dashboard, or run again)", s.Name)
+	case Active:
+		if digest != "" && s.Digest != digest {
+			return &DigestError{s, digest}
+		}
+	}
+	return nil
+}
+
+func (c *Client) timedOut(ctx context.Context, s Snapshot, since time.Time) error {
+	if s.State == "" {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("%w; snapshot %s has been %s for %s (see the Snapshots page of Daytona's dashboard)",
+		context.Cause(ctx), s.Name, s.State, c.clock().Now().Sub(since).Round(time.Second))
+}
+
+// logLines is how many lines of a build log are kept.
+const logLines = 20
+
+// buildLog returns the end of the build log, or "" for a snapshot of a pushed image, which has none.
+func (c *Client) buildLog(ctx context.Context, s Snapshot) string {
+	if s.State != BuildFailed {
+		return ""
+	}
+	// Daytona blocks for up to 30 s until the snapshot has a runner (snapshot.controller.ts).
+	spec := call{op: "read the build log of snapshot " + s.Name, timeout: 40 * time.Second}
+	r, err := c.send(ctx, spec, func(ctx context.Context, a *api.APIClient) (*http.Response, error) {
+		return a.SnapshotsAPI.GetSnapshotBuildLogs(ctx, s.ID).Execute()
+	})
+	if err != nil {
+		return ""
+	}
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(lines[max(0, len(lines)-logLines):], "\n")
+}
+
+// Activate requests the activation of an inactive snapshot. [Client.WaitUntilActive] waits for it. The error is
+// [ErrDeactivating] within ten minutes of the deactivation.
+//
+// Daytona pulls the image that the snapshot was created from again. An image that was pushed to Daytona's registry is
+// gone by then, so the snapshot usually fails, with a [SnapshotError] for which [NeedsPush] is true.
+func (c *Client) Activate(ctx context.Context, s Snapshot) error {
+	spec := call{
+		op: "activate snapshot " + s.Name, permission: WriteSnapshots, idempotent: true,
+		timeout: 90 * time.Second, // Daytona waits up to 60 s for a lock (activateSnapshot in snapshot.service.ts)
+	}
+	_, err := c.send(ctx, spec, func(ctx context.Context, a *api.APIClient) (*http.Response, error) {
+		return response(a.SnapshotsAPI.ActivateSnapshot(ctx, s.ID).Execute())
+	})
+	if httpclient.Status(err) == http.StatusBadRequest { // it may already be active or activating
+		if now, getErr := c.Get(ctx, s.ID); getErr == nil && now.State != Inactive && now.State != Failed {
+			return nil
+		}
+	}
+	return err
+}

@@ -1,0 +1,200 @@
+package daytona
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/sandbox-actions/internal/fakeclock"
+	cloud "github.com/org/sandbox-actions/internal/localcloud/daytona"
+	"github.com/org/sandbox-actions/pkg/httpclient"
+)
+
+func TestWaitUntilActive(t *testing.T) {
+	old := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		name     string
+		existing *cloud.Snapshot // nil for a snapshot of a pushed image
+		fault    cloud.SnapshotFault
+		state    State
+		states   string
+		want     string
+		log      string
+	}{
+		{name: "success", state: Active, states: "pending pulling active"},
+		{name: "unknown state", fault: cloud.UnknownState, state: Active, states: "pending pulling propagating active"},
+		{
+			name: "active once, then failed", fault: cloud.FailsAfterActive, state: Failed,
+			states: "pending pulling active error",
+			want:   "snapshot app-1 is in state error: Timeout processing snapshot on initial runner (try again)",
+		},
+		{
+			name: "image not found", state: Failed, states: "error",
+			existing: &cloud.Snapshot{
+				State: "error", Reason: "GET http://r/v2/a/manifests/1: MANIFEST_UNKNOWN: manifest unknown",
+			},
+			want: "MANIFEST_UNKNOWN: manifest unknown (push the image again",
+		},
+		{
+			name: "build failed", state: BuildFailed, states: "build_failed",
+			existing: &cloud.Snapshot{State: "build_failed", Log: strings.Repeat("line\n", 30) + "step 2 failed\n"},
+			want:     "in state build_failed: step 2 failed (try again; if it persists",
+			log:      strings.Repeat("line\n", 19) + "step 2 failed",
+		},
+		{
+			name: "no reason", existing: &cloud.Snapshot{State: "error", Log: "a log"}, state: Failed, states: "error",
+			want: "is in state error: Daytona reported no reason (try again",
+		},
+		{
+			name: "deactivated", existing: &cloud.Snapshot{State: "inactive", Created: old}, state: Inactive,
+			states: "inactive", want: "was deactivated while waiting",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := startCloud(t, func(o *cloud.Options) { o.ReadsPerState = 1 })
+			c := newClient(s, "dtn_all")
+			var id string
+			if test.existing != nil {
+				test.existing.Organization, test.existing.Name = "org-1", "app-1"
+				id = s.Put(*test.existing)
+			} else {
+				_, ref, _ := push(t, c, image(t))
+				if test.fault != "" {
+					s.Fail(cloud.Fault{Snapshot: test.fault})
+				}
+				created, err := c.Create(t.Context(), Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				id = created.ID
+			}
+			var states []string
+			var last time.Duration
+			got, err := c.WaitUntilActive(t.Context(), id, "", func(s Snapshot, since time.Duration) {
+				if len(states) == 0 || states[len(states)-1] != string(s.State) {
+					states, last = append(states, string(s.State)), 0
+					if since != 0 {
+						t.Errorf("first report: %s for %s", s.State, since)
+					}
+				}
+				if since < last {
+					t.Errorf("got %s for %s, after a report of %s", s.State, since, last)
+				}
+				last = since
+			})
+			checkError(t, err, test.want)
+			if got.State != test.state || strings.Join(states, " ") != test.states {
+				t.Errorf("got %s after %q, want %s after %q", got.State, states, test.state, test.states)
+			}
+			failure, ok := errors.AsType[*SnapshotError](err)
+			if isFailure := test.state == Failed || test.state == BuildFailed; ok != isFailure {
+				t.Errorf("got %T", err)
+			}
+			if ok && (failure.Log != test.log || failure.Snapshot.State != test.state) {
+				t.Errorf("got %+v, want the log %q", failure, test.log)
+			}
+		})
+	}
+}
+
+func TestWaitUntilActiveFailures(t *testing.T) {
+	s := startCloud(t, nil)
+	c := newClient(s, "dtn_all")
+	_, ref, _ := push(t, c, image(t))
+	s.Fail(cloud.Fault{Snapshot: cloud.Stuck})
+	created, err := c.Create(t.Context(), Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	timeout := errors.New("timed out")
+	t.Run("context", func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		polls := 0
+		got, err := c.WaitUntilActive(ctx, created.ID, "", func(Snapshot, time.Duration) {
+			if polls++; polls == 3 {
+				cancel(timeout)
+			}
+		})
+		if !errors.Is(err, timeout) || got.State != Pending {
+			t.Errorf("got %+v, %v", got, err)
+		}
+		checkError(t, err, "timed out; snapshot app-1 has been pending for … s (see the Snapshots page")
+	})
+	t.Run("context, before the first response", func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(timeout)
+		if _, err := c.WaitUntilActive(ctx, created.ID, "", nil); err != timeout {
+			t.Error(err)
+		}
+	})
+	t.Run("key revoked", func(t *testing.T) {
+		s.Fail(cloud.Fault{Status: 401, Message: "Invalid credentials"})
+		defer s.ClearFaults()
+		_, err := c.WaitUntilActive(t.Context(), created.ID, "", nil)
+		if httpclient.Status(err) != http.StatusUnauthorized {
+			t.Error(err)
+		}
+	})
+	t.Run("deleted, after transient errors", func(t *testing.T) {
+		s.Fail(cloud.Fault{Status: 503, Message: "down", Times: 9})
+		s.Fail(cloud.Fault{Status: 429, Message: "slow", Times: 9})
+		_, err := c.WaitUntilActive(t.Context(), created.ID, "", func(Snapshot, time.Duration) {
+			checkError(t, c.requestRemoval(t.Context(), created), "")
+		})
+		checkError(t, err, "snapshot app-1 was deleted while waiting")
+	})
+}
+
+func TestWaitUntilActiveOutages(t *testing.T) {
+	type step struct {
+		after  time.Duration // since the previous request
+		status int           // of the response; 0 for the stand-in's response
+	}
+	const down = http.StatusServiceUnavailable
+	for _, test := range []struct {
+		name   string
+		steps  []step
+		status int // of the error; 0 if it still waits after the steps
+	}{
+		{"long outage", []step{{0, 0}, {time.Minute, down}, {90 * time.Second, down}}, down},
+		{"outage at the start", []step{{time.Minute, down}, {90 * time.Second, down}}, down},
+		{"two short outages", []step{{0, 0}, {90 * time.Second, down}, {0, 0}, {90 * time.Second, down}, {0, 0}}, 0},
+		{"short outage", []step{{0, 0}, {time.Minute, down}, {30 * time.Second, down}, {0, 0}}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := startCloud(t, nil)
+			id := s.Put(cloud.Snapshot{Organization: "org-1", Name: "app-1", State: "pending"})
+			clock := &fakeclock.Clock{}
+			ctx, cancel := context.WithCancelCause(t.Context())
+			finished := errors.New("finished")
+			n := 0
+			c := newClient(s, "dtn_all")
+			c.HTTP = httpclient.Config{
+				Clock: clock, Policy: httpclient.Policy{Attempts: 1},
+				Base: roundTripper(func(r *http.Request) (*http.Response, error) {
+					if n == len(test.steps) {
+						cancel(finished)
+						return nil, finished
+					}
+					step := test.steps[n]
+					n++
+					clock.Advance(step.after)
+					if step.status == 0 {
+						return http.DefaultTransport.RoundTrip(r)
+					}
+					body := io.NopCloser(strings.NewReader(`{"message":"down"}`))
+					return &http.Response{StatusCode: step.status, Body: body}, nil
+				}),
+			}
+			_, err := c.WaitUntilActive(ctx, id, "", nil)
+			if httpclient.Status(err) != test.status || errors.Is(err, finished) != (test.status == 0) || n != len(test.steps) {
+				t.Errorf("got %v after %d requests", err, n)
+			}
+		})
+	}
+}

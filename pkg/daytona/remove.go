@@ -1,0 +1,117 @@
+package daytona
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	api "github.com/daytonaio/daytona/libs/api-client-go"
+
+	"github.com/org/sandbox-actions/pkg/httpclient"
+)
+
+// RemovalError reports a deleted snapshot that still exists, or may still exist.
+type RemovalError struct {
+	Name  string
+	State State // when the snapshot was last read; "" if it could not be read
+	Err   error // why the deletion is not confirmed
+}
+
+func (e *RemovalError) Error() string {
+	state := ""
+	if e.State != "" {
+		state = fmt.Sprintf(", and the snapshot was last %s", e.State)
+	}
+	return fmt.Sprintf("delete snapshot %s: not confirmed%s: %v (run `action-snapshot list`; if it lists the snapshot, "+
+		"run `action-snapshot delete %[1]s`)", e.Name, state, e.Err)
+}
+
+func (e *RemovalError) Unwrap() error { return e.Err }
+
+// Remove deletes a snapshot and waits until it no longer exists and its name is available. It returns nil if the
+// snapshot does not exist, and a *[RemovalError] if the snapshot is not gone after [Timing.Removal]. If ctx has ended
+// or ends, Remove continues for [Timing.CleanupGrace].
+//
+// Daytona only marks a snapshot as removing, and removes marked ones every 10 seconds (checkSnapshotCleanup in
+// apps/api/src/sandbox/managers/snapshot.manager.ts). Until then, the handlers of its states pending and pulling, which
+// may have started earlier, can overwrite the mark (handleSnapshotStatePending, handleCheckInitialRunnerSnapshot); the
+// snapshot then becomes active. Remove therefore deletes it again. Once it is gone, it cannot come back: a handler's
+// update of a missing row fails (apps/api/src/sandbox/repositories/snapshot.repository.ts).
+func (c *Client) Remove(ctx context.Context, s Snapshot) error {
+	timing := c.Timing.withDefaults()
+	ctx, stop := withGrace(ctx, timing.CleanupGrace)
+	defer stop()
+	if err := c.requestRemoval(ctx, s); err != nil {
+		return err
+	}
+	start := c.clock().Now()
+	last := &RemovalError{Name: s.Name}
+	for intervals := c.intervals(); ; {
+		now, err := c.Get(ctx, s.ID)
+		if httpclient.Status(err) == http.StatusNotFound {
+			return nil
+		}
+		if err == nil && now.State != Removing {
+			err = c.requestRemoval(ctx, s)
+		}
+		if now.State != "" {
+			last.State = now.State
+		}
+		if waited := c.clock().Now().Sub(start); err == nil && waited >= timing.Removal {
+			err = fmt.Errorf("it still exists after %s", waited.Round(time.Second))
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		if last.Err = err; context.Cause(ctx) != nil || c.clock().Now().Sub(start) >= timing.Removal {
+			return last
+		}
+		_ = c.clock().Sleep(ctx, intervals.NextBackOff()) // if ctx ends, the next iteration returns
+	}
+}
+
+var errNoTime = errors.New("no time left")
+
+// withGrace returns a context that ends a while after ctx, with the cause [errNoTime].
+func withGrace(ctx context.Context, grace time.Duration) (graced context.Context, stop func()) {
+	graced, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	unregister := context.AfterFunc(ctx, func() { time.AfterFunc(grace, func() { cancel(errNoTime) }) })
+	return graced, func() {
+		unregister()
+		cancel(nil)
+	}
+}
+
+// requestRemoval requests the removal of a snapshot. It returns nil if the snapshot does not exist.
+func (c *Client) requestRemoval(ctx context.Context, s Snapshot) error {
+	_, err := c.send(ctx, call{op: "delete snapshot " + s.Name, permission: DeleteSnapshots},
+		func(ctx context.Context, a *api.APIClient) (*http.Response, error) {
+			return a.SnapshotsAPI.RemoveSnapshot(ctx, s.ID).Execute()
+		})
+	if httpclient.Status(err) == http.StatusNotFound || errors.Is(err, errTransient) { // removed meanwhile
+		return nil
+	}
+	return err
+}
+
+// WaitUntilRemoved polls a snapshot that another client deleted until it no longer exists and its name is available.
+func (c *Client) WaitUntilRemoved(ctx context.Context, id string) error {
+	intervals := c.intervals()
+	for {
+		s, err := c.Get(ctx, id)
+		switch {
+		case httpclient.Status(err) == http.StatusNotFound:
+			return nil
+		case err != nil:
+			return err
+		case s.State != Removing:
+			return fmt.Errorf("snapshot %s was deleted, but is now %s: another client changed it (run again)", s.Name, s.State)
+		}
+		if err := c.clock().Sleep(ctx, intervals.NextBackOff()); err != nil {
+			return fmt.Errorf("%w; Daytona is still removing snapshot %s (try again in a minute, or use another name)",
+				err, s.Name)
+		}
+	}
+}
