@@ -32,6 +32,11 @@ type Result struct {
 // The error is a [*BuildError] for a failed step or an invalid Dockerfile, an [*httpclient.APIError] for a failed push,
 // a [*BuilderError] for other failed builds, or the cause of ctx if that has ended.
 func Solve(ctx context.Context, c *client.Client, r Request, status chan *client.SolveStatus) (*Result, error) {
+	var err error
+	if r.AddHosts, err = resolveHostGateway(ctx, c, r.AddHosts); err != nil {
+		close(status)
+		return nil, err
+	}
 	opt, err := r.solveOpt()
 	if err != nil {
 		close(status)
