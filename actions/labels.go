@@ -18,7 +18,7 @@ import (
 // the Dockerfile or the inputs set are kept. A context that the builder fetches has no labels of a commit.
 func imageLabels(job job, spec inputs.BuildSpec, source buildSource) map[string]string {
 	labels := map[string]string{}
-	if spec.DefaultLabels && isLocal(source) {
+	if spec.DefaultLabels && isLocal(source) && source.Tree.SHA != "" {
 		labels = commitLabels(job, source)
 		for _, name := range image.DockerfileLabels(source.Paths.Dockerfile) {
 			delete(labels, name)

@@ -442,7 +442,7 @@ func TestRefs(t *testing.T) {
 			// The workspace is empty, so the default ref is the event's commit.
 			r := e.mustRun(t, invocation{
 				dir:    t.TempDir(),
-				inputs: values{"ref": test.ref, "load": "false", "git_context": "git"},
+				inputs: values{"ref": test.ref, "load": "false", "git_context": "git", "default_labels": "false"},
 				env:    values{"GITHUB_SHA": sha},
 			})
 			if digest == "" {
