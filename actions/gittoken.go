@@ -3,6 +3,7 @@ package actions
 import (
 	"cmp"
 	"net/url"
+	"path/filepath"
 	"strings"
 
 	"github.com/org/sandbox-actions/pkg/credentials"
@@ -27,7 +28,7 @@ func addGitToken(
 		return
 	}
 	repository, fromServer := hostedGit(server, paths.Context)
-	if strings.Contains(paths.Context, "://") && !strings.EqualFold(repository, job.Event.Repository) {
+	if !filepath.IsAbs(paths.Context) && !strings.EqualFold(repository, job.Event.Repository) {
 		return
 	}
 	for _, from := range paths.Contexts {

@@ -21,7 +21,8 @@ func AddProxies(args map[string]string, builder string, mask func(secret string)
 	for name := range args {
 		given[strings.ToLower(name)] = true
 	}
-	args = maps.Clone(args)
+	all := map[string]string{}
+	maps.Copy(all, args)
 	for name, value := range file.ParseProxyConfig(builder, nil) {
 		if given[strings.ToLower(name)] {
 			continue
@@ -31,7 +32,7 @@ func AddProxies(args map[string]string, builder string, mask func(secret string)
 				mask(password)
 			}
 		}
-		args[name] = *value
+		all[name] = *value
 	}
-	return args, nil
+	return all, nil
 }
