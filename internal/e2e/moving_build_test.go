@@ -15,6 +15,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/org/sandbox-actions/internal/localcloud"
+	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 )
 
 const ociPrefix = "org.opencontainers.image."
@@ -318,12 +321,14 @@ func TestGitContextToken(t *testing.T) {
 	})
 }
 
+// proxyConfig is a Docker configuration with proxies.
+const proxyConfig = `{"proxies": {"default": {
+	"httpProxy": "http://user:proxy-password@proxy.example:3128", "noProxy": "localhost"}}}`
+
 // What workflows for docker/build-push-action set has the same effect, or the effect that docs/moving.md states.
 func TestMovingBuilds(t *testing.T) {
 	e := setup(t)
-	proxies := writeFiles(t, values{"config.json": `{"proxies": {"default": {
-		"httpProxy": "http://user:proxy-password@proxy.example:3128", "noProxy": "localhost"}}}`})
-	const checked = "from scratch\nCOPY Dockerfile /\n" // violates a check: the keyword is not in upper case
+	proxies := writeFiles(t, values{"config.json": proxyConfig})
 	team := e.Registry.Addr + "/team/"
 	for _, test := range []struct {
 		name, dockerfile string
@@ -382,17 +387,6 @@ func TestMovingBuilds(t *testing.T) {
 			},
 		},
 		{
-			name: "proxies of Docker's configuration", env: values{"DOCKER_CONFIG": proxies},
-			dockerfile: fromDebian + "RUN test \"$HTTP_PROXY$http_proxy\" = " +
-				"http://user:proxy-password@proxy.example:3128http://user:proxy-password@proxy.example:3128\n" +
-				"ARG no_proxy\nRUN test \"$no_proxy\" = localhost\n",
-			check: func(t *testing.T, _ string, r result) {
-				if !strings.Contains(r.stdout, "::add-mask::proxy-password") {
-					t.Error("the password of the proxy is not masked")
-				}
-			},
-		},
-		{
 			name: "proxy of the inputs", env: values{"DOCKER_CONFIG": proxies},
 			inputs:     values{"build_args": "http_proxy=http://mine.example:1\nNO_PROXY="},
 			dockerfile: fromDebian + "RUN test \"$HTTP_PROXY$http_proxy\" = http://mine.example:1http://mine.example:1\n",
@@ -423,26 +417,6 @@ func TestMovingBuilds(t *testing.T) {
 				"add_hosts": "gateway.example:host-gateway", "builder": e.Builders.Address("linux/amd64"), "network": "host",
 			},
 		},
-		{
-			name: "check", dockerfile: checked,
-			check: func(t *testing.T, _ string, r result) {
-				if !strings.Contains(r.stdout, "title=Dockerfile check::") || r.summary == "" {
-					t.Errorf("no annotation or no summary:\n%s", r.stdout)
-				}
-			},
-		},
-		{
-			name: "no annotations, no summary", dockerfile: checked,
-			env: values{"DOCKER_BUILD_CHECKS_ANNOTATIONS": "false", "DOCKER_BUILD_SUMMARY": "false"},
-			check: func(t *testing.T, _ string, r result) {
-				if strings.Contains(r.stdout, "title=Dockerfile check") || r.summary != "" {
-					t.Errorf("summary %q\n%s", r.summary, r.stdout)
-				}
-				if !strings.Contains(r.stdout, "ConsistentInstructionCasing") {
-					t.Error("the log lacks the check")
-				}
-			},
-		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := writeFiles(t, values{"Dockerfile": test.dockerfile})
@@ -452,4 +426,159 @@ func TestMovingBuilds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Each output has a counterpart with the content that its row in docs/moving.md states.
+func TestMovingOutputs(t *testing.T) {
+	e := setup(t)
+	reference := e.Registry.Addr + "/team/outputs:1"
+	one := e.mustRun(t, invocation{
+		dockerfile: fromFile, env: values{"HOME": e.login(t)}, inputs: values{"push": reference, "provenance": "false"},
+	})
+	two := e.mustRun(t, invocation{
+		dockerfile: fromFile, env: values{"HOME": e.login(t)},
+		inputs: values{"push": reference, "platform": "linux/amd64,linux/arm64", "load": "false"},
+	})
+	cases := map[string]func(t *testing.T){
+		"build-id": func(t *testing.T) {
+			if one.outputs["build_id"] == "" || !strings.HasSuffix(one.outputs["build_url"], one.outputs["build_id"]) {
+				t.Errorf("outputs %v", one.outputs)
+			}
+		},
+		"digest": func(t *testing.T) {
+			if d := pull(t, reference, "robot", e.RegistryPassword); d.Digest.String() != two.outputs["digest"] {
+				t.Errorf("%s, want %s", two.outputs["digest"], d.Digest)
+			}
+		},
+		"imageid": func(t *testing.T) {
+			image, err := pull(t, withDigest(reference, one), "robot", e.RegistryPassword).Image()
+			must(t, err)
+			if id, err := image.ConfigName(); err != nil || id.String() != one.outputs["image_id"] {
+				t.Errorf("%s, want %s, %v", one.outputs["image_id"], id, err)
+			}
+		},
+		"metadata": func(t *testing.T) {
+			for _, r := range []result{one, two} {
+				fields := metadata(t, r)
+				descriptor, _ := fields["containerimage.descriptor"].(map[string]any)
+				if fields["containerimage.digest"] != r.outputs["digest"] || descriptor["digest"] != r.outputs["digest"] ||
+					fields["image.name"] != reference || fields["buildx.build.ref"] != nil {
+					t.Errorf("digest %s, metadata %s", r.outputs["digest"], r.outputs["metadata"])
+				}
+			}
+			fields := metadata(t, two)
+			if fields["linux/amd64"] == nil || fields["linux/arm64"] == nil {
+				t.Errorf("metadata %v", fields)
+			}
+		},
+		"project-id": func(t *testing.T) {
+			if one.outputs["project_id"] != localcloud.Project {
+				t.Errorf("project %s, want %s", one.outputs["project_id"], localcloud.Project)
+			}
+		},
+	}
+	testRows(t, "output", cases)
+}
+
+// testRows runs a case for each row of a table in docs/moving.md.
+func testRows(t *testing.T, column string, cases map[string]func(t *testing.T)) {
+	t.Helper()
+	rows := movingRows(t, column)
+	if len(rows) != len(cases) {
+		t.Errorf("%d rows, %d cases", len(rows), len(cases))
+	}
+	for _, row := range rows {
+		if test, ok := cases[row.name]; ok {
+			t.Run(row.name, test)
+		} else {
+			t.Errorf("the row %s has no case", row.name)
+		}
+	}
+}
+
+// withDigest returns the reference of the image that a run pushed, without its tag.
+func withDigest(reference string, r result) string {
+	return reference[:strings.LastIndex(reference, ":")] + "@" + r.outputs["digest"]
+}
+
+// Each variable has the effect that its row in docs/moving.md states.
+func TestMovingVariables(t *testing.T) {
+	e := setup(t)
+	const checked = "from scratch\nCOPY Dockerfile /\n" // violates a check: the keyword is not in upper case
+	const annotation = "title=Dockerfile check::"
+	const proxyStep = "RUN test \"$HTTP_PROXY $http_proxy\" = \"" +
+		"http://user:proxy-password@proxy.example:3128 http://user:proxy-password@proxy.example:3128\"\n" +
+		"ARG no_proxy\nRUN test \"$no_proxy\" = localhost\n"
+	run := func(t *testing.T, name, value, dockerfile string, inputs values) result {
+		t.Helper()
+		return e.mustRun(t, invocation{
+			dockerfile: dockerfile, inputs: merge(values{"load": "false"}, inputs), env: values{name: value},
+		})
+	}
+	withoutEffect := func(name, value string) func(t *testing.T) {
+		return func(t *testing.T) {
+			without := run(t, name, "", checked, nil)
+			with := run(t, name, value, checked, nil)
+			if with.outputs["digest"] != without.outputs["digest"] || !strings.Contains(with.summary, "Image built") ||
+				!strings.Contains(with.stdout, annotation) {
+				t.Errorf("digest %s with it, %s without; summary %q\n%s",
+					with.outputs["digest"], without.outputs["digest"], with.summary, with.stdout)
+			}
+		}
+	}
+	testRows(t, "variable", map[string]func(t *testing.T){
+		"BUILDX_BUILDER": withoutEffect("BUILDX_BUILDER", "missing"),
+		"BUILDX_NO_DEFAULT_ATTESTATIONS": func(t *testing.T) {
+			reference := e.Registry.Addr + "/team/unattested:1"
+			e.mustRun(t, invocation{
+				dockerfile: fromFile, inputs: values{"push": reference, "load": "false"},
+				env: values{"HOME": e.login(t), "BUILDX_NO_DEFAULT_ATTESTATIONS": "true"},
+			})
+			if d := pull(t, reference, "robot", e.RegistryPassword); d.MediaType.IsIndex() {
+				t.Errorf("the image is an index: %s", d.Manifest)
+			}
+		},
+		"BUILDX_SEND_GIT_QUERY_AS_INPUT": withoutEffect("BUILDX_SEND_GIT_QUERY_AS_INPUT", "true"),
+		"DEPOT_PROJECT_ID": func(t *testing.T) {
+			r := run(t, "DEPOT_PROJECT_ID", "other", fromFile, values{"depot_token": e.OrganizationToken})
+			if r.outputs["project_id"] != "other" {
+				t.Errorf("project %s", r.outputs["project_id"])
+			}
+		},
+		"DEPOT_TOKEN": func(t *testing.T) {
+			before := len(e.Depot.Calls())
+			run(t, "DEPOT_TOKEN", e.DepotToken, fromFile, nil)
+			if calls := e.Depot.Calls()[before:]; calls[0].Token != depotapi.ProjectToken {
+				t.Errorf("the first call is %+v", calls[0])
+			}
+		},
+		"DOCKER_BUILD_CHECKS_ANNOTATIONS": func(t *testing.T) {
+			r := run(t, "DOCKER_BUILD_CHECKS_ANNOTATIONS", "false", checked, nil)
+			if strings.Contains(r.stdout, annotation) || !strings.Contains(r.stdout, "ConsistentInstructionCasing") {
+				t.Error(r.stdout)
+			}
+		},
+		"DOCKER_BUILD_RECORD_RETENTION_DAYS": withoutEffect("DOCKER_BUILD_RECORD_RETENTION_DAYS", "7"),
+		"DOCKER_BUILD_RECORD_UPLOAD":         withoutEffect("DOCKER_BUILD_RECORD_UPLOAD", "false"),
+		"DOCKER_BUILD_SUMMARY": func(t *testing.T) {
+			if r := run(t, "DOCKER_BUILD_SUMMARY", "false", checked, nil); r.summary != "" {
+				t.Errorf("summary %q", r.summary)
+			}
+		},
+		"DOCKER_CONFIG": func(t *testing.T) {
+			config := writeFiles(t, values{"config.json": proxyConfig})
+			r := run(t, "DOCKER_CONFIG", config, fromDebian+proxyStep, values{"no_cache": "true"})
+			if !strings.Contains(r.stdout, "::add-mask::proxy-password") {
+				t.Error("the password of the proxy is not masked")
+			}
+		},
+		"DOCKER_DEFAULT_GIT_CONTEXT_PR_HEAD_REF": withoutEffect("DOCKER_DEFAULT_GIT_CONTEXT_PR_HEAD_REF", "true"),
+		"SOURCE_DATE_EPOCH": func(t *testing.T) {
+			one := run(t, "SOURCE_DATE_EPOCH", "0", fromFile, nil)
+			two := run(t, "SOURCE_DATE_EPOCH", "0", fromFile, values{"no_cache": "true"})
+			if one.outputs["digest"] != two.outputs["digest"] {
+				t.Errorf("%s, then %s", one.outputs["digest"], two.outputs["digest"])
+			}
+		},
+	})
 }
