@@ -3,7 +3,10 @@
 package e2e
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"os"
@@ -15,6 +18,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/org/sandbox-actions/internal/localcloud"
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
@@ -325,6 +329,28 @@ func TestGitContextToken(t *testing.T) {
 const proxyConfig = `{"proxies": {"default": {
 	"httpProxy": "http://user:proxy-password@proxy.example:3128", "noProxy": "localhost"}}}`
 
+// countKeys is a step that requests the identities of the SSH agent (SSH_AGENTC_REQUEST_IDENTITIES) and fails
+// unless there are two.
+const countKeys = `RUN --mount=type=ssh perl -MIO::Socket::UNIX -e ' \
+	my $agent = IO::Socket::UNIX->new($ENV{SSH_AUTH_SOCK}) or die "connect: $!"; \
+	syswrite($agent, pack("NC", 1, 11)); \
+	sysread($agent, my $answer, 9); \
+	my ($length, $type, $keys) = unpack("NCN", $answer); \
+	die "$keys keys" unless $keys == 2'
+`
+
+// writeKey writes a private SSH key to a file and returns its path.
+func writeKey(t *testing.T) string {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	must(t, err)
+	block, err := ssh.MarshalPrivateKey(key, "")
+	must(t, err)
+	path := filepath.Join(t.TempDir(), "key")
+	must(t, os.WriteFile(path, pem.EncodeToMemory(block), 0o600))
+	return path
+}
+
 // What workflows for docker/build-push-action set has the same effect, or the effect that docs/moving.md states.
 func TestMovingBuilds(t *testing.T) {
 	e := setup(t)
@@ -407,6 +433,10 @@ func TestMovingBuilds(t *testing.T) {
 			name: "bytes of a secret", inputs: values{"secrets": "\"S=aaaa\r\nbbbb\"\n.npmrc=x"},
 			dockerfile: fromDebian + "RUN --mount=type=secret,id=S --mount=type=secret,id=.npmrc " +
 				"test \"$(od -An -c /run/secrets/S | tr -d ' \\n')\" = 'aaaa\\r\\nbbbb' && cat /run/secrets/.npmrc\n",
+		},
+		{
+			name: "two SSH keys", dockerfile: fromDebian + countKeys,
+			inputs: values{"ssh": "default=" + writeKey(t) + "," + writeKey(t)},
 		},
 		{
 			name: "host network", dockerfile: fromDebian + "RUN true # network\n", inputs: values{"network": "host"},
