@@ -163,7 +163,7 @@ func checkImageNames(names []string) error {
 // be valid for BuildKit, which pushes images, and for go-containerregistry, which pushes indexes.
 func taggedReference(item Item) (string, error) {
 	const example = "write for example ghcr.io/owner/name:tag"
-	if _, err := strconv.ParseBool(item.Text); err == nil {
+	if strings.EqualFold(item.Text, "true") || strings.EqualFold(item.Text, "false") {
 		return "", itemErrorf("push", item, "is not an image reference; push takes the references that "+
 			"docker/build-push-action takes as tags: list them, or leave push empty to push nothing")
 	}
