@@ -33,6 +33,7 @@ func (e *InterruptedError) Unwrap() error { return e.Cause }
 func runWithDeadline(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
 	active := &activities{}
 	limited, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), activitiesKey{}, active))
+	active.cancel = cancel
 	defer cancel(nil)
 	timer := time.AfterFunc(timeout, func() {
 		cancel(&InterruptedError{Timeout: timeout, Waiting: active.String()})
@@ -55,6 +56,8 @@ func runWithDeadline(ctx context.Context, timeout time.Duration, f func(context.
 
 // activities records what a run is waiting for, so that an [InterruptedError] can name it.
 type activities struct {
+	cancel context.CancelCauseFunc // of the run's context
+
 	mu     sync.Mutex
 	active []string
 }
@@ -79,6 +82,13 @@ func startActivity(ctx context.Context, format string, args ...any) (done func()
 			a.active = slices.Delete(a.active, i, i+1)
 		}
 	})
+}
+
+// interrupt ends the run of ctx early, with an [InterruptedError] that has the cause.
+func interrupt(ctx context.Context, cause error) {
+	if a, ok := ctx.Value(activitiesKey{}).(*activities); ok {
+		a.cancel(&InterruptedError{Cause: cause, Waiting: a.String()})
+	}
 }
 
 func (a *activities) String() string {

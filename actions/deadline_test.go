@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/org/sandbox-actions/pkg/builder"
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
@@ -47,6 +48,24 @@ func TestCancellationIsTheError(t *testing.T) {
 	if want := "canceled (SIGINT) while waiting for the run to end; no outputs were written"; err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
 	}
+}
+
+func TestDepotInterruptsRun(t *testing.T) {
+	canceled := &builder.CanceledError{Build: "abc", At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	err := runWithDeadline(t.Context(), time.Hour, func(ctx context.Context) error {
+		defer startActivity(ctx, "the build")()
+		interrupt(ctx, canceled)
+		<-ctx.Done()
+		return errors.New("read: connection closed")
+	})
+	if !errors.Is(err, canceled) {
+		t.Fatalf("got %v", err)
+	}
+	const want = "canceled (Depot canceled build abc at 03:04:05 UTC) while waiting for the build; no outputs were written"
+	if err.Error() != want {
+		t.Errorf("%v\nwant %s", err, want)
+	}
+	interrupt(t.Context(), canceled) // outside of a run
 }
 
 func TestInterruptionKeepsLeftovers(t *testing.T) {

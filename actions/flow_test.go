@@ -110,8 +110,8 @@ func TestReferences(t *testing.T) {
 		{"loaded only", inputs.BuildSpec{Load: true, ImageName: "a:ci"}, nil, nil, "a:ci"},
 		{"built only", inputs.BuildSpec{ImageName: "a:ci"}, nil, nil, ""},
 		{"pushed", inputs.BuildSpec{Push: push, Load: true, ImageName: "a:ci"}, nil, push, push[0] + "@sha256:1"},
-		{"saved", inputs.BuildSpec{Save: true, SaveTags: []string{"v1", "v2"}}, []string{saved},
-			[]string{saved, "registry.depot.dev/project:v1", "registry.depot.dev/project:v2"}, saved + "@sha256:1"},
+		{"saved", inputs.BuildSpec{Save: true, SaveTags: []string{"v1"}}, []string{saved, "registry.depot.dev/project:v1"},
+			[]string{saved, "registry.depot.dev/project:v1"}, saved + "@sha256:1"},
 		{"saved and pushed", inputs.BuildSpec{Save: true, Push: push}, []string{saved},
 			[]string{saved, push[0], push[1]}, push[0] + "@sha256:1"},
 	} {

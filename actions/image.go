@@ -2,6 +2,7 @@ package actions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runner"
 )
 
 // builtImage is an image in a builder's content store. It can be read until its lease is released.
@@ -34,23 +36,25 @@ func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session s
 	if err != nil {
 		return builtImage{}, err
 	}
-	defer func() { release(ctx, job, built.Lease, err) }()
+	defer func() { err = release(ctx, job, built.Lease, err) }()
 	if spec.Load {
 		err = loadImage(ctx, job, session.Engine, spec.ImageNames, built.Loaded.Image)
+		err = built.Lease.Explain(session.LoadPlatform, err)
 	}
 	return built, err
 }
 
-// buildImage builds the image for every platform and pushes it to the references of the input push. The caller must
-// release the lease.
-func buildImage(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
+// buildOnLease acquires a lease, builds the image for every platform and pushes it to the references of the input push.
+// The caller must release the lease. With an error, only the source is set, if it was fetched.
+func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
 	source, lease, err := acquire(ctx, job, spec, session)
 	if err != nil {
 		return builtImage{}, err
 	}
+	built := builtImage{Source: source}
 	defer func() {
 		if err != nil {
-			release(ctx, job, lease, err)
+			err = release(ctx, job, lease, err)
 		}
 	}()
 	if lease.URL != "" {
@@ -58,36 +62,56 @@ func buildImage(ctx context.Context, job job, spec inputs.BuildSpec, session ses
 	}
 	requests, err := buildRequests(job, spec, session, source, lease)
 	if err != nil {
-		return builtImage{}, err
+		return built, err
 	}
 	results, stats, err := solve(ctx, job, lease, requests)
 	annotate(job, err, stats.Warnings, relativeTo(source.Paths.Dockerfile, source.Tree.Dir, job.Dir))
 	if err != nil {
-		return builtImage{}, err
+		return built, err
 	}
+	warnUnsupported(job, results)
 	index, digest, err := pushIndex(ctx, spec, lease, results, registryAuth(job, lease))
 	if err != nil {
+		return built, err
+	}
+	if err := checkPushes(ctx, job, pushReferences(spec, lease), digest, registryAuth(job, lease)); err != nil {
 		return builtImage{}, err
 	}
 	loaded := results[max(0, slices.Index(spec.Platforms, session.LoadPlatform))]
-	return builtImage{source, lease, requests, results, loaded, stats, index, digest}, nil
+	return builtImage{source, lease, requests, results, loaded, stats, index, digest.String()}, nil
+}
+
+// checkPushes checks that the registries have the image. A registry that only the builder can reach is not an error.
+func checkPushes(ctx context.Context, job job, references []string, digest v1.Hash, auth image.Auth) error {
+	var checks errgroup.Group
+	for _, reference := range references {
+		checks.Go(func() error {
+			defer startActivity(ctx, "the registry to confirm %s", reference)()
+			err := image.CheckPushed(ctx, reference, digest, auth)
+			if errors.Is(err, image.ErrUnreachable) {
+				job.Runner.Warning(runner.Annotation{Message: err.Error()})
+				return nil
+			}
+			return err
+		})
+	}
+	return checks.Wait()
 }
 
 // pushIndex pushes an index of the platforms' images to each reference and returns it with its digest. BuildKit has
 // already pushed the images: by digest if there are several platforms, and by tag if there is one, which needs no index.
 func pushIndex(
 	ctx context.Context, spec inputs.BuildSpec, lease *builder.Lease, results []*image.Result, auth image.Auth,
-) (_ v1.ImageIndex, digest string, err error) {
+) (_ v1.ImageIndex, digest v1.Hash, err error) {
 	if len(results) == 1 {
-		return nil, results[0].Digest.String(), nil
+		return nil, results[0].Digest, nil
 	}
 	index, err := image.JoinPlatforms(results, spec.IndexAnnotations())
-	var hash v1.Hash
 	if err == nil {
-		hash, err = index.Digest()
+		digest, err = index.Digest()
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("create the index of %s: %w", strings.Join(spec.Platforms, " and "), err)
+		return nil, v1.Hash{}, fmt.Errorf("create the index of %s: %w", strings.Join(spec.Platforms, " and "), err)
 	}
 	var pushes errgroup.Group
 	for _, reference := range pushReferences(spec, lease) {
@@ -96,7 +120,7 @@ func pushIndex(
 			return image.PushIndex(ctx, reference, index, auth)
 		})
 	}
-	return index, hash.String(), pushes.Wait()
+	return index, digest, pushes.Wait()
 }
 
 // loadImage loads an image into the engine and tags it with the names.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
@@ -33,7 +34,9 @@ func acquire(
 	})
 	group.Go(func() (err error) {
 		defer startActivity(ctx, "the builder")()
-		acquired, err := provider.Acquire(groupCtx, builderRequest(spec))
+		request := builderRequest(spec)
+		request.Canceled = func(err *builder.CanceledError) { interrupt(ctx, err) }
+		acquired, err := provider.Acquire(groupCtx, request)
 		if err != nil {
 			return err
 		}
@@ -50,7 +53,7 @@ func acquire(
 	})
 	if err := group.Wait(); err != nil {
 		if lease != nil {
-			release(ctx, job, lease, err)
+			err = release(ctx, job, lease, err)
 		}
 		return buildSource{}, nil, err
 	}
@@ -63,7 +66,8 @@ type provider interface {
 }
 
 // builderFor returns the provider that the input builder selects. The Depot project is the first of these that is set:
-// the input depot_project, DEPOT_PROJECT_ID in Doppler or the environment, depot.json.
+// the input depot_project, DEPOT_PROJECT_ID in Doppler or the environment, the depot.json nearest to the Dockerfile, to
+// the context, or to the root of the source.
 func builderFor(job job, spec inputs.BuildSpec, doppler credentials.Doppler, source buildSource) (provider, error) {
 	if spec.Builder != "depot" {
 		return builder.Address{Addr: spec.Builder, CertDir: job.Getenv(builder.CertPath)}, nil
@@ -71,12 +75,30 @@ func builderFor(job job, spec inputs.BuildSpec, doppler credentials.Doppler, sou
 	project := spec.DepotProject
 	if project == "" {
 		var err error
-		dir := cmp.Or(source.Tree.Dir, job.Dir)
-		if project, err = builder.FindProject(dir, doppler.Over(job.Getenv)); err != nil {
+		getenv := doppler.Over(job.Getenv)
+		project, err = builder.FindProject(getenv, job.Runner.Infof, projectDirs(job, spec, source)...)
+		if err != nil && !(errors.Is(err, builder.ErrNoProject) && job.Getenv("DEPOT_BUILD_ID") != "") {
 			return nil, err
 		}
 	}
 	return depot(job, spec, doppler, project), nil
+}
+
+// projectDirs returns the directories from which depot.json is searched upward, in the order of their precedence.
+// Before a commit is fetched, they are those of the workspace.
+func projectDirs(job job, spec inputs.BuildSpec, source buildSource) []string {
+	root := cmp.Or(source.Tree.Dir, job.Dir)
+	below := func(path string) string {
+		if filepath.IsAbs(path) {
+			return path
+		}
+		return filepath.Join(root, path)
+	}
+	dirs := []string{filepath.Dir(below(spec.DockerfileIn(root)))}
+	if !inputs.IsRemote(spec.Context) {
+		dirs = append(dirs, below(spec.Context))
+	}
+	return append(dirs, root)
 }
 
 // depot returns a client for Depot with the credentials of the inputs and the job. An empty project stands for the
@@ -86,24 +108,28 @@ func depot(job job, spec inputs.BuildSpec, doppler credentials.Doppler, project 
 		Input: spec.DepotToken, Getenv: doppler.Over(job.Getenv), OIDC: job.oidc(), Logf: job.Runner.Infof,
 	}
 	return builder.Depot{
-		Project: project, Token: token.Token, APIURL: job.Getenv("DEPOT_API_URL"),
+		Project: project, Token: token.Token, APIURL: job.Getenv("DEPOT_API_URL"), BuildID: job.Getenv("DEPOT_BUILD_ID"),
 		Logf: job.Runner.Infof, Mask: job.Runner.Mask,
 	}
 }
 
 func builderRequest(spec inputs.BuildSpec) builder.Request {
 	return builder.Request{
-		Platforms: spec.Platforms, Tags: spec.Push, Push: len(spec.Push) > 0, Load: spec.Load, Save: spec.Save,
+		Platforms: spec.Platforms, Tags: spec.Push, Push: len(spec.Push) > 0, Load: spec.Load,
+		Save: spec.Save, SaveTags: spec.SaveTags,
 	}
 }
 
-// release releases the builder and reports the result of the build, err, to Depot.
-func release(ctx context.Context, job job, lease *builder.Lease, err error) {
+// release releases the builder, reports the result of the build, err, to Depot, and returns it. If Depot has canceled
+// the build, it returns that error instead.
+func release(ctx context.Context, job job, lease *builder.Lease, err error) error {
+	outcome := err
 	switch {
 	case ctx.Err() != nil:
-		err = context.Canceled
+		outcome = context.Canceled
 	case err != nil:
-		err = errors.New(job.Runner.Redact(err.Error()))
+		outcome = errors.New(job.Runner.Redact(err.Error()))
 	}
-	lease.Release(err)
+	lease.Release(outcome)
+	return cmp.Or(lease.Err(), err)
 }

@@ -127,7 +127,7 @@ func buildOutputs(spec inputs.BuildSpec, built builtImage) (BuildOutputs, error)
 // imageRef returns the reference for later steps and jobs: the first pushed one, the one in Depot's registry, or the
 // local name. It is empty if the image is only in the builder.
 func imageRef(spec inputs.BuildSpec, lease *builder.Lease, digest string) string {
-	for _, references := range [][]string{spec.Push, savedReferences(spec, lease)} {
+	for _, references := range [][]string{spec.Push, lease.Tags} {
 		if len(references) > 0 {
 			return references[0] + "@" + digest
 		}

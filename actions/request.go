@@ -43,6 +43,7 @@ func buildRequests(
 		r.Secrets, r.BuildArgs, r.Labels = secrets, buildArgs, labels
 		r.VCS = vcsAttributes(job, source)
 		r.Auth = registryAuth(job, lease)
+		r.Logf = job.Runner.Infof
 		r.Annotations = spec.Annotations(platform)
 		r.Compression = compression(spec, session.Engine)
 		r.Push = pushReferences(spec, lease)
@@ -136,20 +137,7 @@ func registryAuth(job job, lease *builder.Lease) image.Auth {
 // pushReferences returns the references to push: those in Depot's registry if the image is saved, and those of the
 // input push.
 func pushReferences(spec inputs.BuildSpec, lease *builder.Lease) []string {
-	return append(savedReferences(spec, lease), spec.Push...)
-}
-
-// savedReferences returns the references of a saved image in Depot's registry: the lease's own, which has the build ID
-// as its tag, and one for each of the input save_tags.
-func savedReferences(spec inputs.BuildSpec, lease *builder.Lease) []string {
-	references := slices.Clone(lease.Tags)
-	if len(references) > 0 {
-		repository := withoutTag(references[0])
-		for _, tag := range spec.SaveTags {
-			references = append(references, repository+":"+tag)
-		}
-	}
-	return references
+	return slices.Concat(lease.Tags, spec.Push)
 }
 
 func repositories(references []string) []string {

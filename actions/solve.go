@@ -76,7 +76,8 @@ func solvePlatform(
 		close(status)
 		return nil, err
 	}
-	return image.Solve(ctx, machine, request, status)
+	result, err := image.Solve(ctx, machine, request, status)
+	return result, lease.Explain(request.Platform, err)
 }
 
 // display returns the display of a build's progress: groups in the Actions log, a terminal display, or plain lines.
@@ -116,6 +117,19 @@ func annotate(job job, err error, warnings []image.Warning, dockerfile string) {
 	if failed := (*image.BuildError)(nil); errors.As(err, &failed) && failed.Excerpt != "" {
 		failed.File = dockerfile
 		writeUntrusted(job.Runner, failed.Excerpt)
+	}
+}
+
+// warnUnsupported adds an annotation for each part of the requests that a builder does not support.
+func warnUnsupported(job job, results []*image.Result) {
+	warned := map[string]bool{}
+	for _, r := range results {
+		for _, message := range r.Unsupported {
+			if !warned[message] {
+				warned[message] = true
+				job.Runner.Warning(runner.Annotation{Title: "Builder", Message: message})
+			}
+		}
 	}
 }
 

@@ -43,7 +43,7 @@ func uploadImage(
 	if err != nil {
 		return imageUpload{}, err
 	}
-	defer func() { release(ctx, job, built.Lease, err) }()
+	defer func() { err = release(ctx, job, built.Lease, err) }()
 	outputs, err := buildOutputs(spec.BuildSpec, built)
 	if err != nil {
 		return imageUpload{}, err
@@ -63,7 +63,8 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 			return err
 		}
 		auth.Credentials = append(auth.Credentials, registryAuth(job, built.Lease).Credentials...)
-		return image.PushFromBuilder(ctx, machine, built.Requests[0], built.Results[0], auth, reference)
+		err = image.PushFromBuilder(ctx, machine, built.Requests[0], built.Results[0], auth, reference)
+		return built.Lease.Explain(built.Results[0].Platform, err)
 	}
 }
 

@@ -11,7 +11,7 @@ main() {
 	case ${1:-} in
 	demo)
 		require_go
-		build_in_background build_tools internal/tools github.com/moby/buildkit/cmd/buildkitd
+		build_in_background build_tools bin internal/tools github.com/moby/buildkit/cmd/buildkitd
 		build_in_background build_programs
 		install_packages ca-certificates curl debootstrap docker.io git iproute2 iptables runc
 		create_base_image
@@ -30,7 +30,7 @@ main() {
 	lint)
 		require_go
 		install_packages git shellcheck
-		build_tools internal/tools github.com/rhysd/actionlint/cmd/actionlint honnef.co/go/tools/cmd/staticcheck
+		build_tools bin internal/tools github.com/rhysd/actionlint/cmd/actionlint honnef.co/go/tools/cmd/staticcheck
 		;;
 	*) fail "usage: scripts/setup.sh demo|test|lint" ;;
 	esac
@@ -94,16 +94,16 @@ install_packages() {
 	quiet env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
-# build_tools MODULE PACKAGE… builds programs in .cache/bin, at the versions that the module pins.
+# build_tools DIRECTORY MODULE PACKAGE… builds programs in .cache/DIRECTORY, at the versions that the module pins.
 build_tools() {
-	local module=$1 bin=$PWD/.cache/bin version package missing=()
-	shift
+	local bin=$PWD/.cache/$1 module=$2 version package missing=()
+	shift 2
 	version=$(cat "$module"/go.{mod,sum} | sha256sum)
 	for package in "$@"; do
 		is_current "$bin/.${package##*/}" "$version" || missing+=("$package")
 	done
 	((${#missing[@]})) || return 0
-	echo "setup: building ${missing[*]##*/}"
+	echo "setup: building ${missing[*]##*/} in ${bin#"$PWD"/}"
 	mkdir -p "$bin"
 	CGO_ENABLED=0 GOBIN=$bin quiet go -C "$module" install -trimpath -ldflags='-s -w' "${missing[@]}"
 	for package in "${missing[@]}"; do
@@ -113,15 +113,16 @@ build_tools() {
 }
 
 build_all_tools() {
-	build_tools internal/tools \
+	build_tools bin internal/tools \
 		github.com/google/go-containerregistry/cmd/crane \
 		github.com/moby/buildkit/cmd/buildctl \
 		github.com/moby/buildkit/cmd/buildkitd \
 		github.com/rhysd/actionlint/cmd/actionlint \
 		gotest.tools/gotestsum \
 		honnef.co/go/tools/cmd/staticcheck
-	build_tools internal/tools/act github.com/nektos/act
-	build_tools internal/tools/doppler github.com/DopplerHQ/cli
+	build_tools bin internal/tools/act github.com/nektos/act
+	build_tools bin internal/tools/doppler github.com/DopplerHQ/cli
+	build_tools buildkit-v0.11 internal/tools/old/buildkit github.com/moby/buildkit/cmd/buildkitd
 }
 
 # build_programs builds the programs of the demo with the settings of a release.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/creack/pty"
 
+	"github.com/org/sandbox-actions/internal/localcloud"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
@@ -245,9 +246,11 @@ func TestShellTerminal(t *testing.T) {
 func TestImageFromDepotRegistry(t *testing.T) {
 	e := setup(t)
 	saved := e.mustRun(t, invocation{
-		dockerfile: uniqueDockerfile(t), inputs: values{"save": "true", "load": "false", "provenance": "false"},
+		dockerfile: uniqueDockerfile(t), inputs: values{"save": "true", "save_tags": "named", "load": "false",
+			"provenance": "false"},
 	})
 	ref := saved.outputs["image_ref"]
+	named := e.Registry.Addr + "/" + localcloud.Project + ":named"
 	noID := values{"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}
 	for _, test := range []struct {
 		name, program string
@@ -257,9 +260,14 @@ func TestImageFromDepotRegistry(t *testing.T) {
 		{name: "test", program: "action-test",
 			inputs: values{"image": ref, "suite": "none", "command": "test -n \"$LOCAL_DOCKER_IMAGE_NAME\""}},
 		{name: "snapshot", program: "action-snapshot", inputs: values{"image": ref, "update_doppler": "false"}},
+		{name: "save tag", program: "action-test",
+			inputs: values{"image": named, "suite": "none", "command": "true"}},
+		{name: "digest", program: "action-test",
+			inputs: values{"image": e.Registry.Addr + "/" + localcloud.Project + "@" + saved.outputs["digest"], "suite": "none",
+				"command": "true"}},
 		{name: "unknown build", program: "action-snapshot",
 			inputs: values{"image": e.Registry.Addr + "/sandbox:absent", "update_doppler": "false"},
-			want:   `^error: input image: .*/sandbox:absent: .*build absent not found`},
+			want:   `^error: input image: .*/sandbox:absent: .*manifest unknown`},
 		{name: "no Depot credentials", program: "action-snapshot", inputs: values{"image": ref, "update_doppler": "false"},
 			env:  noID,
 			want: "^error: input image: .*OIDC token"},
@@ -276,14 +284,14 @@ func TestImageFromDepotRegistry(t *testing.T) {
 				assertFailed(t, r, test.want)
 				return
 			}
-			if r.exitCode != 0 || r.outputs["digest"] != saved.outputs["digest"] || r.outputs["image_ref"] != ref {
+			if r.exitCode != 0 || r.outputs["digest"] != saved.outputs["digest"] || r.outputs["image_ref"] != test.inputs["image"] {
 				t.Errorf(
 					"exit code %d, digest %s of %s, want %s of %s\n%s",
 					r.exitCode,
 					r.outputs["digest"],
 					r.outputs["image_ref"],
 					saved.outputs["digest"],
-					ref,
+					test.inputs["image"],
 					r.stderr,
 				)
 			}

@@ -78,15 +78,15 @@ func (a Address) Acquire(ctx context.Context, _ Request) (*Lease, error) {
 		}
 	}
 	lease := newLease(ctx)
-	lease.connect = func(ctx context.Context, platform string) (*client.Client, error) {
-		c, workers, err := target.connect(ctx)
+	lease.connect = func(ctx context.Context, platform string) (connection, error) {
+		c, err := target.connect(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("connect to builder %s: %w", a.Addr, err)
+			return connection{}, fmt.Errorf("connect to builder %s: %w", a.Addr, err)
 		}
-		supported := supportedPlatforms(workers)
+		supported := supportedPlatforms(c.workers)
 		if !slices.Contains(supported, platform) {
-			_ = c.Close()
-			return nil, fmt.Errorf("builder %s does not support %s: set platform to one of %s, or use another builder",
+			_ = c.client.Close()
+			return connection{}, fmt.Errorf("builder %s does not support %s: set platform to one of %s, or use another builder",
 				a.Addr, platform, strings.Join(withoutAMD64Levels(supported), ", "))
 		}
 		return c, nil

@@ -259,11 +259,16 @@ func TestConnectRetries(t *testing.T) {
 }
 
 func TestDefaultPolicies(t *testing.T) {
-	if got, want := (ConnectPolicy{}).withDefaults(), (ConnectPolicy{time.Minute, 50 * time.Millisecond}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
+	c := ConnectPolicy{}.withDefaults()
+	if c.Timeout != time.Minute || c.FirstWait != 50*time.Millisecond {
+		t.Errorf("got %+v", c)
+	}
+	if noticed := c.PingAfter + c.PingTimeout; noticed > time.Minute {
+		t.Errorf("a connection without a response is noticed after %s", noticed)
 	}
 	p := Policy{}.withDefaults()
-	if p.HealthPeriod != 5*time.Second || p.NoticeAfter != 2*time.Second || p.Clock == nil {
+	if p.Connect.Timeout != 5*time.Minute || p.HealthPeriod != 5*time.Second || p.NoticeAfter != 2*time.Second ||
+		p.Clock == nil {
 		t.Errorf("got %+v", p)
 	}
 	if total := p.ReleaseTimeout + gracePeriod; p.ReleaseTimeout != 4*time.Second || total > 5*time.Second {

@@ -34,12 +34,14 @@ var apiHints = []httpclient.Hint{
 	{On: http.StatusTooManyRequests, Text: "check the organization's limits"},
 	{On: httpclient.BadFormat, Text: "check DEPOT_API_URL and any proxy"},
 	{
-		On:   http.StatusUnauthorized,
-		Text: "set depot_token or DEPOT_TOKEN to a valid token, or neither to authenticate with GitHub OIDC",
+		On: http.StatusUnauthorized,
+		Text: "set depot_token or DEPOT_TOKEN to a valid token, or neither and add the repository to the project's " +
+			"trust relationships at https://depot.dev",
 	},
 	{
-		On:   http.StatusForbidden,
-		Text: "add the repository to the project's trust relationships at https://depot.dev, or use a project token",
+		On: http.StatusForbidden,
+		Text: "add the repository to the project's trust relationships at https://depot.dev, or use a token of this " +
+			"project or of its organization",
 	},
 	{On: http.StatusNotFound, Text: "check the project ID in depot.json, DEPOT_PROJECT_ID or depot_project"},
 	{On: http.StatusNotImplemented, Text: "check DEPOT_API_URL"},
@@ -47,22 +49,42 @@ var apiHints = []httpclient.Hint{
 	{On: httpclient.ClientErrors, Text: "run again; if it fails again, check the build's page on Depot"},
 }
 
-// apiClient calls depot.cli.v1.BuildService, including GetPullInfo, which depot-go lacks.
+// apiClient calls depot.cli.v1.BuildService, including methods that depot-go lacks.
 type apiClient struct {
 	cliv1connect.BuildServiceClient
-	pullInfo *connect.Client[pullInfoRequest, pullInfo]
-	service  httpclient.Service // describes errors
+	getBuild     *connect.Client[getBuildRequest, existingBuild]
+	getPullInfo  *connect.Client[pullInfoRequest, pullInfo]
+	getPullToken *connect.Client[pullTokenRequest, pullToken]
+	service      httpclient.Service // describes errors
 }
 
-// Messages of GetPullInfo in Connect's JSON encoding, from depot.cli.v1 in github.com/depot/cli.
+// Messages in Connect's JSON encoding, from depot/cli b57f518, proto/depot/cli/v1/build.proto.
 type (
+	getBuildRequest struct {
+		BuildID string `json:"buildId"`
+	}
+	existingBuild struct {
+		BuildID   string `json:"buildId"`
+		ProjectID string `json:"projectId"`
+		BuildURL  string `json:"buildUrl"`
+	}
 	pullInfoRequest struct {
 		BuildID string `json:"buildId"`
 	}
 	pullInfo struct {
-		Reference string `json:"reference"`
-		Username  string `json:"username"`
-		Password  string `json:"password"`
+		Reference   string `json:"reference"`
+		Username    string `json:"username"`
+		Password    string `json:"password"`
+		SaveForLoad bool   `json:"saveForLoad"`
+		Options     []struct {
+			Save bool `json:"save"`
+		} `json:"options"`
+	}
+	pullTokenRequest struct {
+		ProjectID string `json:"projectId"`
+	}
+	pullToken struct {
+		Token string `json:"token"`
 	}
 )
 
@@ -80,11 +102,13 @@ func (d Depot) api() *apiClient {
 	client := httpclient.Config{Policy: policy, Clock: d.Policy.Clock}.Client()
 	client.Transport = responseRecorder{client.Transport}
 	options := connect.WithClientOptions(api.WithUserAgent(), connect.WithReadMaxBytes(maxResponse))
-	pullInfoURL := url + "/" + cliv1connect.BuildServiceName + "/GetPullInfo"
+	service := url + "/" + cliv1connect.BuildServiceName
+	asJSON := connect.WithClientOptions(options, connect.WithCodec(jsonCodec{}))
 	return &apiClient{
 		BuildServiceClient: cliv1connect.NewBuildServiceClient(client, url, options),
-		pullInfo: connect.NewClient[pullInfoRequest, pullInfo](
-			client, pullInfoURL, options, connect.WithCodec(jsonCodec{})),
+		getBuild:           connect.NewClient[getBuildRequest, existingBuild](client, service+"/GetBuild", asJSON),
+		getPullInfo:        connect.NewClient[pullInfoRequest, pullInfo](client, service+"/GetPullInfo", asJSON),
+		getPullToken:       connect.NewClient[pullTokenRequest, pullToken](client, service+"/GetPullToken", asJSON),
 		service: httpclient.Service{
 			Name: "Depot", URL: url, Hints: apiHints, Message: connectMessage, Clock: d.Policy.Clock,
 		},

@@ -215,7 +215,7 @@ func TestAPIErrorMessage(t *testing.T) {
 	_, err := depot(s, &journal{}, "other-token").Acquire(t.Context(), Request{})
 	const want = `create a build in project "sandbox": Depot returned 403 Forbidden: ` +
 		`this token may not use project sandbox (add the repository to the project's ` +
-		`trust relationships at https://depot.dev, or use a project token)`
+		`trust relationships at https://depot.dev, or use a token of this project or of its organization)`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}

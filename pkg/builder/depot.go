@@ -6,26 +6,29 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 	cliv1 "github.com/depot/depot-go/proto/depot/cli/v1"
-	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Depot acquires BuildKit machines from Depot.
 type Depot struct {
 	Project string // "" with a project token, which implies the project
 	Token   func(context.Context) (string, error)
+	BuildID string                           // existing build to attach to, with its build token; "" creates a build
 	APIURL  string                           // "" means https://api.depot.dev
 	Logf    func(format string, args ...any) // logs long waits and failed reports; may be nil
 	Mask    func(secret string)              // called with each secret before its first use; may be nil
 	Policy  Policy
+	Egress  EgressFilter
 }
 
 // Policy configures the timing of a lease from Depot. Zero fields mean the defaults.
@@ -43,6 +46,7 @@ func (p Policy) withDefaults() Policy {
 	if p.Clock == nil {
 		p.Clock = httpclient.SystemClock{}
 	}
+	p.Connect.Timeout = cmp.Or(p.Connect.Timeout, 5*time.Minute) // as depot/cli b57f518, pkg/buildxdriver/driver.go
 	p.HealthPeriod = cmp.Or(p.HealthPeriod, 5*time.Second)
 	p.NoticeAfter = cmp.Or(p.NoticeAfter, 2*time.Second)
 	p.ReleaseTimeout = cmp.Or(p.ReleaseTimeout, 4*time.Second)
@@ -74,7 +78,7 @@ func IsDepotPlatform(name string) bool {
 	return err == nil
 }
 
-// Acquire creates a build in Depot. [Lease.Machine] requests its machines.
+// Acquire creates a build in Depot, or attaches to one. [Lease.Machine] requests its machines.
 func (d Depot) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	for _, name := range r.Platforms {
 		if _, err := depotPlatform(name); err != nil {
@@ -88,33 +92,80 @@ func (d Depot) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	d.mask(token)
 	d.Policy = d.Policy.withDefaults()
 	api := d.api()
+	lease := newLease(ctx)
+	s := &session{Depot: d, api: api, lease: lease, onCanceled: r.Canceled}
+	lease.connect, lease.finish = s.connect, s.finish
+	if d.BuildID != "" {
+		if err := s.attach(ctx, token, r); err != nil {
+			return nil, err
+		}
+		return lease, nil
+	}
 	created, err := d.createBuild(ctx, api, token, r)
 	if err != nil {
 		return nil, err
 	}
-	lease := newLease(ctx)
 	lease.ID, lease.URL, lease.ProjectID = created.BuildId, created.BuildUrl, cmp.Or(created.ProjectId, d.Project)
-	s := &session{Depot: d, api: api, lease: lease, id: created.BuildId, token: created.BuildToken}
-	lease.connect, lease.finish = s.connect, s.finish
+	s.token = created.BuildToken
 	if cause := context.Cause(ctx); cause != nil { // canceled while Depot created the build
 		lease.Release(context.Canceled)
 		return nil, cause
 	}
+	if !r.Save { // Depot may name its registry regardless
+		return lease, nil
+	}
 	for _, tag := range created.AdditionalTags {
-		if tag.Push {
-			lease.Tags = append(lease.Tags, tag.Tag)
-		}
+		lease.Tags = append(lease.Tags, tag.Tag)
 	}
 	for _, c := range created.AdditionalCredentials {
 		lease.Credentials = append(lease.Credentials, d.decodeCredential(c))
 	}
-	if r.Save && len(lease.Tags) == 0 {
+	if len(lease.Tags) == 0 {
 		err := fmt.Errorf("input save: Depot returned no registry for project %s (check the project's settings on Depot)",
 			lease.ProjectID)
 		lease.Release(err)
 		return nil, err
 	}
+	lease.Tags = completeTags(lease.Tags, lease.ID, r.SaveTags)
 	return lease, nil
+}
+
+// completeTags adds the save tags that references lacks, in the repository of the first reference, and moves the build
+// ID's reference to the front.
+func completeTags(references []string, id string, saveTags []string) []string {
+	repository, _, _ := splitTag(references[0])
+	var complete []string
+	if named := repository + ":" + id; slices.Contains(references, named) {
+		complete = append(complete, named)
+	}
+	for _, tag := range saveTags {
+		references = append(references, repository+":"+tag)
+	}
+	for _, reference := range references {
+		if !slices.Contains(complete, reference) {
+			complete = append(complete, reference)
+		}
+	}
+	return complete
+}
+
+// saveTagsField is the number of BuildOptions.save_tags in depot/cli b57f518, proto/depot/cli/v1/build.proto. depot-go
+// v0.5.1 does not declare the field.
+const saveTagsField = 9
+
+func buildOptions(r Request) *cliv1.BuildOptions {
+	options := &cliv1.BuildOptions{
+		Command: cliv1.Command_COMMAND_BUILD,
+		Tags:    r.Tags, Push: r.Push, Load: r.Load, Save: r.Save,
+		Outputs: []*cliv1.BuildOutput{{Kind: "image"}},
+	}
+	var saveTags []byte
+	for _, tag := range r.SaveTags {
+		saveTags = protowire.AppendTag(saveTags, saveTagsField, protowire.BytesType)
+		saveTags = protowire.AppendString(saveTags, tag)
+	}
+	options.ProtoReflect().SetUnknown(saveTags)
+	return options
 }
 
 func (d Depot) createBuild(
@@ -128,11 +179,7 @@ func (d Depot) createBuild(
 	}
 	graced, cancel := withGrace(ctx)
 	defer cancel()
-	request := &cliv1.CreateBuildRequest{ProjectId: d.Project, Options: []*cliv1.BuildOptions{{
-		Command: cliv1.Command_COMMAND_BUILD,
-		Tags:    r.Tags, Push: r.Push, Load: r.Load, Save: r.Save,
-		Outputs: []*cliv1.BuildOutput{{Kind: "image"}},
-	}}}
+	request := &cliv1.CreateBuildRequest{ProjectId: d.Project, Options: []*cliv1.BuildOptions{buildOptions(r)}}
 	op := fmt.Sprintf("create a build in project %q", d.Project)
 	created, err := call(graced, api, op, token, request, api.CreateBuild)
 	switch {
@@ -179,22 +226,27 @@ func (d Depot) logf(format string, args ...any) {
 
 // session is one Depot build.
 type session struct {
-	Depot // with defaults in Policy
-	api   *apiClient
-	lease *Lease
-	id    string
-	token string
+	Depot      // with defaults in Policy
+	api        *apiClient
+	lease      *Lease
+	token      string
+	onCanceled func(*CanceledError) // may be nil
 
-	warnUnhealthy sync.Once
-	warnLimit     sync.Once
+	warnUnhealthy  sync.Once
+	warnCancel     sync.Once
+	cancelReleases sync.Once
 }
+
+// acquisitions is how often a machine is requested: Depot may name one that does not start. Source: depot/cli b57f518,
+// pkg/buildxdriver/driver.go.
+const acquisitions = 2
 
 // connect waits for a platform's machine and connects to it. It starts health reports before the machine is ready, so
 // that Depot does not reclaim it, and stops them if connecting fails.
-func (s *session) connect(ctx context.Context, name string) (c *client.Client, err error) {
+func (s *session) connect(ctx context.Context, name string) (c connection, err error) {
 	platform, err := depotPlatform(name)
 	if err != nil {
-		return nil, err
+		return connection{}, err
 	}
 	reporting, stop := context.WithCancel(ctx)
 	s.lease.running.Go(func() { s.reportHealth(reporting, platform) })
@@ -203,28 +255,45 @@ func (s *session) connect(ctx context.Context, name string) (c *client.Client, e
 			stop()
 		}
 	}()
-	active, err := s.waitForMachine(ctx, name, platform)
-	if err != nil {
-		return nil, err
+	for n := 1; ; n++ {
+		active, err := s.waitForMachine(ctx, name, platform)
+		if err != nil {
+			return connection{}, err
+		}
+		c, err := s.connectTo(ctx, name, active)
+		if err == nil || n == acquisitions || context.Cause(ctx) != nil {
+			return c, err
+		}
+		s.logf("%v; requesting a machine again", err)
 	}
+}
+
+// connectTo connects to a machine that Depot reports as active. BuildKit may still be starting there.
+func (s *session) connectTo(
+	ctx context.Context, name string, active *cliv1.GetBuildKitConnectionResponse_ActiveConnection,
+) (connection, error) {
 	s.mask(active.GetCert().GetKey())
 	op := "connect to the machine for " + name
 	if err := CheckAddress(active.Endpoint); err != nil {
-		return nil, s.api.incomplete(op, "invalid machine address")
+		return connection{}, s.api.incomplete(op, "invalid machine address")
 	}
 	target := endpoint{addr: active.Endpoint, serverName: active.ServerName, policy: s.Policy.Connect}
 	cert := active.GetCert()
 	if err := target.setCertificates(active.GetCaCert().GetCert(), cert.GetCert(), cert.GetKey()); err != nil {
-		return nil, s.api.incomplete(op, err.Error())
+		return connection{}, s.api.incomplete(op, err.Error())
+	}
+	addr := strings.TrimPrefix(active.Endpoint, "tcp://")
+	if err := s.Egress.admit(ctx, addr); err != nil {
+		s.logf("The runner's egress filter may block the machine for %s: %v", name, err)
 	}
 	notice := time.AfterFunc(
 		s.Policy.NoticeAfter,
 		func() { s.logf("Waiting for BuildKit to start on the machine for %s", name) },
 	)
 	defer notice.Stop()
-	c, _, err = target.connect(ctx)
+	c, err := target.connect(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%s at %s: %w", op, strings.TrimPrefix(active.Endpoint, "tcp://"), err)
+		return connection{}, fmt.Errorf("%s at %s: %w", op, addr, err)
 	}
 	return c, nil
 }
@@ -238,7 +307,7 @@ func (s *session) waitForMachine(
 	nextNotice := start.Add(s.Policy.NoticeAfter)
 	op := "get a machine for " + name
 	request := &cliv1.GetBuildKitConnectionRequest{
-		BuildId: s.id, Platform: platform,
+		BuildId: s.lease.ID, Platform: platform,
 		RequiredEngine: &cliv1.GetBuildKitConnectionRequest_RequiredEngine{
 			Engine: &cliv1.GetBuildKitConnectionRequest_RequiredEngine_Buildkit{
 				Buildkit: &cliv1.GetBuildKitConnectionRequest_RequiredEngine_BuildKitEngine{},
@@ -271,9 +340,11 @@ func (s *session) waitForMachine(
 	}
 }
 
-// reportHealth sends a health report immediately and then at every HealthPeriod, until ctx ends.
+// reportHealth sends a health report immediately and then at every HealthPeriod, until ctx ends. An answer may contain
+// the time at which the client must release the machine: see depot/cli b57f518, pkg/machine/machine.go.
 func (s *session) reportHealth(ctx context.Context, platform cliv1.BuilderPlatform) {
-	request := &cliv1.ReportBuildHealthRequest{BuildId: s.id, Platform: platform}
+	request := &cliv1.ReportBuildHealthRequest{BuildId: s.lease.ID, Platform: platform}
+	var cancelsAt time.Time
 	for {
 		answer, err := call(httpclient.Idempotent(ctx), s.api, "report health", s.token, request, s.api.ReportBuildHealth)
 		switch {
@@ -282,10 +353,18 @@ func (s *session) reportHealth(ctx context.Context, platform cliv1.BuilderPlatfo
 		case err != nil:
 			s.warnUnhealthy.Do(func() { s.logf("Health report to Depot failed; the build continues: %v", err) })
 		case answer.CancelsAt.IsValid():
-			at := answer.CancelsAt.AsTime()
-			s.warnLimit.Do(func() {
-				s.logf("Depot will cancel this build at %s (in %s) because of the project's time limit",
-					at.Format(time.TimeOnly+" MST"), at.Sub(s.Policy.Clock.Now()).Round(time.Second))
+			cancelsAt = answer.CancelsAt.AsTime()
+		default:
+			cancelsAt = time.Time{}
+		}
+		if now := s.Policy.Clock.Now(); !cancelsAt.IsZero() {
+			if now.After(cancelsAt) {
+				s.cancel(cancelsAt)
+				return
+			}
+			s.warnCancel.Do(func() {
+				s.logf("Depot will cancel this build at %s (in %s): it was canceled on Depot, or reaches the project's time limit",
+					cancelsAt.Format(time.TimeOnly+" MST"), cancelsAt.Sub(now).Round(time.Second))
 			})
 		}
 		if s.Policy.Clock.Sleep(ctx, s.Policy.HealthPeriod) != nil {
@@ -294,13 +373,29 @@ func (s *session) reportHealth(ctx context.Context, platform cliv1.BuilderPlatfo
 	}
 }
 
+// cancel ends a build that Depot canceled: it releases the machines and finishes the build as canceled.
+func (s *session) cancel(at time.Time) {
+	s.cancelReleases.Do(func() {
+		canceled := &CanceledError{Build: s.lease.ID, At: at}
+		s.lease.cancel(canceled)
+		if s.lease.Err() == nil {
+			return // released before
+		}
+		s.logf("%v", canceled)
+		if s.onCanceled != nil {
+			s.onCanceled(canceled)
+		}
+		go s.lease.Release(canceled) // waits until this report has returned
+	})
+}
+
 // finish reports the outcome to Depot, which then reclaims the machines.
 func (s *session) finish(outcome error) {
-	op := "finish Depot build " + s.id
+	op := "finish Depot build " + s.lease.ID
 	ctx, cancel := context.WithTimeoutCause(context.Background(), s.Policy.ReleaseTimeout,
 		fmt.Errorf("%s: no response within %s", op, s.Policy.ReleaseTimeout))
 	defer cancel()
-	request := &cliv1.FinishBuildRequest{BuildId: s.id}
+	request := &cliv1.FinishBuildRequest{BuildId: s.lease.ID}
 	switch {
 	case outcome == nil:
 		request.Result = &cliv1.FinishBuildRequest_Success{Success: &cliv1.FinishBuildRequest_BuildSuccess{}}

@@ -16,8 +16,10 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/org/sandbox-actions/pkg/safetext"
-	"google.golang.org/grpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 )
 
 const (
@@ -30,14 +32,22 @@ const (
 
 // ConnectPolicy limits how long connecting to a BuildKit daemon is retried. Zero fields mean the defaults.
 type ConnectPolicy struct {
-	Timeout   time.Duration // for all attempts: the daemon may still be starting; default 1 min
+	Timeout   time.Duration // for all attempts: the daemon may still be starting; default 1 min, 5 min with Depot
 	FirstWait time.Duration // before the second attempt; grows to 2 s; default 50 ms
+
+	// A connection over which nothing arrives for PingAfter is lost unless the daemon answers a ping within PingTimeout.
+	// During a build, BuildKit's session sends a health check every 5 s, so that a ping is rare; more than 2 pings within
+	// 5 minutes without data in between would make a gRPC server with the default policy close the connection.
+	PingAfter   time.Duration // gRPC raises it to at least 10 s; default 30 s
+	PingTimeout time.Duration // default 20 s
 }
 
 func (p ConnectPolicy) withDefaults() ConnectPolicy {
 	return ConnectPolicy{
-		Timeout:   cmp.Or(p.Timeout, time.Minute),
-		FirstWait: cmp.Or(p.FirstWait, 50*time.Millisecond),
+		Timeout:     cmp.Or(p.Timeout, time.Minute),
+		FirstWait:   cmp.Or(p.FirstWait, 50*time.Millisecond),
+		PingAfter:   cmp.Or(p.PingAfter, 30*time.Second),
+		PingTimeout: cmp.Or(p.PingTimeout, 20*time.Second),
 	}
 }
 
@@ -87,20 +97,30 @@ func (e *endpoint) readCertificates(dir string) error {
 	return nil
 }
 
-// connection is a client that has reached its daemon, and the workers of that daemon.
+// connection is a client that has reached its daemon.
 type connection struct {
 	client  *client.Client
 	workers []*client.WorkerInfo
+	addr    string // host:port, or the socket's path
+	link    *link
 }
 
-// connect returns a client that has reached its daemon, and the daemon's workers. It retries until the policy's
-// timeout, because the daemon may be starting, but not after a TLS failure, a missing socket or a permission error.
-func (e *endpoint) connect(ctx context.Context) (*client.Client, []*client.WorkerInfo, error) {
+// explain returns a [*LostError] if the connection broke, and err otherwise.
+func (c connection) explain(platform string, err error) error {
+	if c.client == nil || !c.link.isBroken() {
+		return err
+	}
+	return &LostError{Platform: platform, Addr: c.addr, Err: err}
+}
+
+// connect returns a client that has reached its daemon. It retries until the policy's timeout, because the daemon may
+// be starting, but not after a TLS failure, a missing socket or a permission error.
+func (e *endpoint) connect(ctx context.Context) (connection, error) {
 	policy := e.policy.withDefaults()
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval, waits.MaxInterval = policy.FirstWait, maxConnectWait
 	connected, err := backoff.Retry(ctx, func() (connection, error) {
-		c, err := e.attempt(ctx)
+		c, err := e.attempt(ctx, policy)
 		if err != nil && (isTLSFailure(err) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) {
 			return connection{}, backoff.Permanent(err)
 		}
@@ -108,9 +128,9 @@ func (e *endpoint) connect(ctx context.Context) (*client.Client, []*client.Worke
 	}, backoff.WithBackOff(waits), backoff.WithMaxElapsedTime(policy.Timeout))
 	switch {
 	case err == nil:
-		return connected.client, connected.workers, nil
+		return connected, nil
 	case context.Cause(ctx) != nil:
-		return nil, nil, context.Cause(ctx)
+		return connection{}, context.Cause(ctx)
 	}
 	hint := fmt.Sprintf(
 		"no response within %s; check that BuildKit is running and reachable over the network",
@@ -125,22 +145,26 @@ func (e *endpoint) connect(ctx context.Context) (*client.Client, []*client.Worke
 	case errors.Is(err, os.ErrNotExist):
 		hint = "start buildkitd, or correct the path"
 	}
-	return nil, nil, fmt.Errorf("%s (%s)", shortCause(err), hint)
+	return connection{}, fmt.Errorf("%s (%s)", shortCause(err), hint)
 }
 
 // attempt creates a client and waits for the daemon's first response. It prefers the connection's error to gRPC's,
 // which has less detail.
-func (e *endpoint) attempt(ctx context.Context) (connection, error) {
-	var last lastError
+func (e *endpoint) attempt(ctx context.Context, policy ConnectPolicy) (connection, error) {
+	observed := &link{}
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
 		conn, err := e.dial(ctx)
-		last.set(err)
+		observed.set(err)
 		if err != nil {
 			return nil, err
 		}
-		return alertConn{conn, &last}, nil
+		return observedConn{conn, observed}, nil
 	}
-	c, err := client.New(ctx, e.addr, client.WithContextDialer(dial))
+	c, err := client.New(ctx, e.addr, client.WithContextDialer(dial),
+		client.WithGRPCDialOption(grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: policy.PingAfter, Timeout: policy.PingTimeout,
+		})),
+		client.WithGRPCDialOption(grpc.WithIdleTimeout(0))) // so that only a failure closes the connection
 	if err != nil {
 		return connection{}, backoff.Permanent(err)
 	}
@@ -149,9 +173,11 @@ func (e *endpoint) attempt(ctx context.Context) (connection, error) {
 	workers, err := c.ListWorkers(probe)
 	if err != nil {
 		_ = c.Close()
-		return connection{}, cmp.Or(last.get(), err)
+		return connection{}, cmp.Or(observed.get(), err)
 	}
-	return connection{c, workers}, nil
+	observed.establish()
+	_, addr, _ := strings.Cut(e.addr, "://")
+	return connection{c, workers, addr, observed}, nil
 }
 
 // dial opens a connection and negotiates TLS if the endpoint has certificates.
@@ -171,38 +197,64 @@ func (e *endpoint) dial(ctx context.Context) (net.Conn, error) {
 	return secure, nil
 }
 
-// lastError holds the error of the latest dial or TLS alert.
-type lastError struct {
-	mu  sync.Mutex
-	err error
+// link observes the network connection of a client.
+type link struct {
+	mu          sync.Mutex
+	err         error // of the latest dial or TLS alert
+	established bool  // the daemon has answered
+	broken      bool  // the connection was closed after that
 }
 
-func (l *lastError) set(err error) {
+func (l *link) set(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.err = err
 }
 
-func (l *lastError) get() error {
+func (l *link) get() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
 }
 
-// alertConn records TLS alerts from the server. With TLS 1.3 the server rejects a client certificate after the
-// handshake, and gRPC may report a failed write instead.
-type alertConn struct {
+func (l *link) establish() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.established = true
+}
+
+func (l *link) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken = l.broken || l.established
+}
+
+func (l *link) isBroken() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.broken
+}
+
+// observedConn records TLS alerts from the server and the end of the connection. With TLS 1.3 the server rejects a
+// client certificate after the handshake, and gRPC may report a failed write instead.
+type observedConn struct {
 	net.Conn
-	last *lastError
+	link *link
 }
 
 // Read implements [net.Conn].
-func (c alertConn) Read(p []byte) (int, error) {
+func (c observedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err != nil && isTLSFailure(err) {
-		c.last.set(err)
+		c.link.set(err)
 	}
 	return n, err
+}
+
+// Close implements [net.Conn]. gRPC closes a connection before it fails the calls that used it.
+func (c observedConn) Close() error {
+	c.link.close()
+	return c.Conn.Close()
 }
 
 // isTLSFailure reports whether either side rejected the other's certificate, or the server does not speak TLS.
@@ -221,7 +273,7 @@ func isTLSFailure(err error) bool {
 // shortCause returns an error's text on one line, without gRPC's prefixes.
 func shortCause(err error) string {
 	text := err.Error()
-	if s, ok := status.FromError(err); ok {
+	if s, ok := grpcerrors.AsGRPCStatus(err); ok {
 		text = s.Message()
 	}
 	if i := strings.LastIndex(text, "desc = "); i >= 0 {

@@ -7,6 +7,7 @@
 package builder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -20,7 +21,11 @@ type Request struct {
 	Tags      []string // references to push, shown on Depot's build page
 	Push      bool
 	Load      bool
-	Save      bool // keep the image in Depot's registry
+	Save      bool     // keep the image in Depot's registry
+	SaveTags  []string // tags of the saved image, in addition to the build ID
+
+	// Canceled is called when Depot cancels the build, before its machines are released; may be nil.
+	Canceled func(*CanceledError)
 }
 
 // Credential is a username and password for one registry.
@@ -35,10 +40,10 @@ var ErrReleased = errors.New("the BuildKit lease has been released")
 type Lease struct {
 	ID, URL     string // Depot's build ID and the URL of its page; "" for an [Address]
 	ProjectID   string
-	Tags        []string     // references to push, so that Depot's registry keeps the image
+	Tags        []string     // references to push, so that Depot's registry keeps the image; the build ID's is first
 	Credentials []Credential // for pushing Tags
 
-	connect func(ctx context.Context, platform string) (*client.Client, error)
+	connect func(ctx context.Context, platform string) (connection, error)
 	finish  func(outcome error) // reports the outcome to Depot; nil for an [Address]
 
 	ctx     context.Context // canceled only by Release, not by Acquire's context
@@ -52,9 +57,9 @@ type Lease struct {
 
 // machine is the connection to one platform's daemon. It is attempted once.
 type machine struct {
-	done   chan struct{} // closed when client or err is set
-	client *client.Client
-	err    error
+	done chan struct{} // closed when connection or err is set
+	connection
+	err error
 }
 
 func newLease(ctx context.Context) *Lease {
@@ -83,8 +88,8 @@ func (l *Lease) Machine(ctx context.Context, platform string) (*client.Client, e
 func (l *Lease) machine(platform string) (*machine, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ctx.Err() != nil {
-		return nil, ErrReleased
+	if cause := context.Cause(l.ctx); cause != nil {
+		return nil, cause
 	}
 	if m := l.machines[platform]; m != nil {
 		return m, nil
@@ -93,21 +98,52 @@ func (l *Lease) machine(platform string) (*machine, error) {
 	l.machines[platform] = m
 	l.running.Go(func() {
 		defer close(m.done)
-		m.client, m.err = l.connect(l.ctx, platform)
+		m.connection, m.err = l.connect(l.ctx, platform)
 	})
 	return m, nil
 }
 
-// Release closes the connections and reports the outcome to Depot: success for nil, canceled for an error that
-// wraps [context.Canceled], failure otherwise. It returns within [Policy.ReleaseTimeout], regardless of the machines'
-// state. Later calls do nothing.
+// Err returns the [*CanceledError] if Depot has canceled the build before [Lease.Release], and nil otherwise.
+func (l *Lease) Err() error {
+	if canceled, ok := errors.AsType[*CanceledError](context.Cause(l.ctx)); ok {
+		return canceled
+	}
+	return nil
+}
+
+// Explain returns the reason why an operation on a platform's machine failed with err, if the lease knows it: a
+// [*CanceledError], or a [*LostError] if the connection broke. Otherwise it returns err.
+func (l *Lease) Explain(platform string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if canceled := l.Err(); canceled != nil {
+		return canceled
+	}
+	l.mu.Lock()
+	m := l.machines[platform]
+	l.mu.Unlock()
+	if m == nil || l.ctx.Err() != nil {
+		return err
+	}
+	select {
+	case <-m.done:
+		return m.explain(platform, err)
+	default:
+		return err
+	}
+}
+
+// Release closes the connections and reports the outcome to Depot: success for nil, canceled for an error that wraps
+// [context.Canceled] and after a [*CanceledError], failure otherwise. It returns within [Policy.ReleaseTimeout],
+// regardless of the machines' state. Later calls do nothing.
 func (l *Lease) Release(outcome error) {
 	l.release.Do(func() {
 		l.mu.Lock()
 		l.cancel(ErrReleased) // no connection starts after this
 		l.mu.Unlock()
 		if l.finish != nil {
-			l.finish(outcome)
+			l.finish(cmp.Or(l.Err(), outcome))
 		}
 		l.running.Wait()
 		for _, m := range l.machines {

@@ -128,9 +128,9 @@ func TestCertificatesAreValidForOneBuild(t *testing.T) {
 			if err := e.setCertificates(test.ca.CACert, test.cert.Cert, test.cert.Key); err != nil {
 				t.Fatal(err)
 			}
-			c, _, err := e.connect(t.Context())
+			c, err := e.connect(t.Context())
 			if err == nil {
-				_ = c.Close()
+				_ = c.client.Close()
 			}
 			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
@@ -196,7 +196,7 @@ func waitWithClock(t *testing.T, s *depotapi.Server, j *journal, clock *fakeCloc
 func waitForMachine(t *testing.T, d Depot, lease *Lease, token string) error {
 	t.Helper()
 	d.Policy = d.Policy.withDefaults()
-	waiting := &session{Depot: d, api: d.api(), lease: lease, id: lease.ID, token: token}
+	waiting := &session{Depot: d, api: d.api(), lease: lease, token: token}
 	platform, err := depotPlatform("linux/amd64")
 	if err != nil {
 		t.Fatal(err)

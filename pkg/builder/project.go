@@ -21,20 +21,41 @@ const maxProjectFile = 64 << 10
 // projectHint is the hint in errors about a project file.
 const projectHint = "expected {\"id\": \"…\"}, as `depot init` writes it"
 
-// FindProject returns DEPOT_PROJECT_ID or, if it is not set, the ID in the nearest depot.json (or .yml, .yaml) in dir
-// or its parents. Without either, it returns [ErrNoProject].
-func FindProject(dir string, getenv func(string) string) (string, error) {
+// FindProject returns DEPOT_PROJECT_ID or, if it is not set, the ID in the nearest depot.json (or .yml, .yaml) in the
+// first of dirs that has one, or in its parents. Without any, it returns [ErrNoProject]. It logs a file of another of
+// dirs that names another project.
+func FindProject(getenv func(string) string, logf func(format string, args ...any), dirs ...string) (string, error) {
 	if id := getenv("DEPOT_PROJECT_ID"); id != "" {
 		return id, nil
 	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return "", fmt.Errorf("find depot.json: %w (set DEPOT_PROJECT_ID or depot_project)", err)
+	var found, from string
+	for _, dir := range dirs {
+		dir, err := filepath.Abs(dir)
+		if err != nil {
+			return "", fmt.Errorf("find depot.json: %w (set DEPOT_PROJECT_ID or depot_project)", err)
+		}
+		file, err := project.FindConfigFileUp(dir)
+		if err != nil || file == from {
+			continue
+		}
+		id, err := readProject(dir, file)
+		switch {
+		case found == "" && err != nil:
+			return "", err
+		case found == "":
+			found, from = id, file
+		case err == nil && id != found:
+			logf("Using the Depot project %s of %q; %q names %s", found, from, file, id)
+		}
 	}
-	file, err := project.FindConfigFileUp(dir)
-	if err != nil {
+	if found == "" {
 		return "", ErrNoProject
 	}
+	return found, nil
+}
+
+// readProject returns the ID in file, the nearest project file of dir.
+func readProject(dir, file string) (string, error) {
 	info, err := os.Stat(file)
 	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxProjectFile) {
 		return "", fmt.Errorf("read %q: not a regular file of at most %d KiB (%s)", file, maxProjectFile>>10, projectHint)

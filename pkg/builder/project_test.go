@@ -74,7 +74,7 @@ func TestFindProject(t *testing.T) {
 			}
 			t.Chdir(dir)
 			for _, from := range []string{dir, "."} {
-				got, err := FindProject(from, environment(map[string]string{"DEPOT_PROJECT_ID": test.env}))
+				got, err := FindProject(environment(map[string]string{"DEPOT_PROJECT_ID": test.env}), t.Logf, from)
 				message := ""
 				if err != nil {
 					message = strings.ReplaceAll(err.Error(), root, "DIR")
@@ -88,6 +88,69 @@ func TestFindProject(t *testing.T) {
 				if errors.Is(err, ErrNoProject) != (test.err == ErrNoProject.Error()) {
 					t.Errorf("got %v", err)
 				}
+			}
+		})
+	}
+}
+
+// The Dockerfile and the context of a part of a monorepo may be below different project files.
+func TestFindProjectInDirectories(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		files map[string]string
+		dirs  []string
+		want  string // ID, or the prefix of the error
+		log   string // substring
+	}{
+		{
+			"below the root", map[string]string{"apps/api/depot.json": "id: api"}, []string{"apps/api/docker", "apps/api"},
+			"api", "",
+		},
+		{"second directory", map[string]string{"apps/api/depot.json": "id: api"}, []string{"docker", "apps/api"}, "api", ""},
+		{"directory is missing", map[string]string{"depot.json": "id: root"}, []string{"apps/api"}, "root", ""},
+		{
+			"first directory wins", map[string]string{"depot.json": "id: root", "apps/api/depot.json": "id: api"},
+			[]string{
+				"docker", "apps/api",
+			}, "root", `Using the Depot project root of "DIR/depot.json"; "DIR/apps/api/depot.json" names api`,
+		},
+		{
+			"same project twice", map[string]string{"depot.json": "id: api", "apps/api/depot.json": "id: api"},
+			[]string{"docker", "apps/api"}, "api", "",
+		},
+		{
+			"invalid file of the first", map[string]string{"docker/depot.json": "[", "apps/depot.json": "id: api"},
+			[]string{"docker", "apps"}, `parse "DIR/docker/depot.json"`, "",
+		},
+		{
+			"invalid file of the second", map[string]string{"docker/depot.json": "id: api", "apps/depot.json": "["},
+			[]string{"docker", "apps"}, "api", "",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			root := t.TempDir()
+			for file, content := range test.files {
+				file = filepath.Join(root, file)
+				if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var dirs []string
+			for _, dir := range test.dirs {
+				dirs = append(dirs, filepath.Join(root, dir))
+			}
+			j := &journal{}
+			got, err := FindProject(environment(nil), j.logf, dirs...)
+			if err != nil {
+				got = err.Error()
+			}
+			got = strings.ReplaceAll(got, root, "DIR")
+			log := strings.ReplaceAll(strings.Join(j.log(), "\n"), root, "DIR")
+			if !strings.HasPrefix(got, test.want) || log != test.log {
+				t.Errorf("got %q, logged %q; want %q, %q", got, log, test.want, test.log)
 			}
 		})
 	}
@@ -112,7 +175,7 @@ func FuzzFindProject(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, "depot.json"), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		id, err := FindProject(dir, environment(nil))
+		id, err := FindProject(environment(nil), t.Logf, dir)
 		switch {
 		case err != nil && (id != "" || strings.ContainsAny(err.Error(), "\n\r\x1b\x00")):
 			t.Errorf("got %q, %q", id, err)

@@ -91,8 +91,56 @@ func TestSave(t *testing.T) {
 			t.Errorf("tags %q, credentials %+v", lease.Tags, lease.Credentials)
 		}
 		_, err := d.PullCredential(t.Context(), saved.Addr+"/sandbox:"+lease.ID)
-		checkAPIError(t, err, "get a password to pull "+saved.Addr+"/sandbox:"+lease.ID,
-			wantError{status: 404, message: "was not saved"})
+		if err == nil || !strings.Contains(err.Error(), "build "+lease.ID+" was not saved") {
+			t.Errorf("got %v", err)
+		}
+	})
+
+	t.Run("save tags", func(t *testing.T) {
+		s := startDepot(t, withRegistry)
+		d := depot(s, &journal{}, "project-token")
+		lease := acquire(t, d, Request{Save: true, SaveTags: []string{"v1", "latest"}})
+		repository := saved.Addr + "/sandbox:"
+		want := []string{repository + lease.ID, repository + "v1", repository + "latest"}
+		if sent := s.Calls()[0].SaveTags; !slices.Equal(sent, []string{"v1", "latest"}) || !slices.Equal(lease.Tags, want) {
+			t.Errorf("sent %q, got %q, want %q", sent, lease.Tags, want)
+		}
+		// Depot knows no build with such an ID, so that the credential is that of the project.
+		for _, reference := range []string{repository + "v1", saved.Addr + "/sandbox@" + digest(t, image).String()} {
+			c, err := d.PullCredential(t.Context(), reference)
+			if err != nil || c != (Credential{saved.Addr, "x-token", "pull-secret"}) {
+				t.Errorf("%s: got %+v, %v", reference, c, err)
+			}
+		}
+		if n := calls(s, "GetPullToken", func(c depotapi.Call) bool { return c.Project == "sandbox" }); n != 2 {
+			t.Errorf("got %d calls of GetPullToken for the project", n)
+		}
+	})
+
+	t.Run("attach to a build", func(t *testing.T) {
+		s := startDepot(t, withRegistry)
+		j := &journal{}
+		created := acquire(t, depot(s, j, "project-token"), Request{})
+		token := j.secrets()[1] // of the build
+		d := depot(s, j, token)
+		d.Project, d.BuildID = "", created.ID
+		lease := acquire(t, d, Request{Save: true, SaveTags: []string{"v1"}})
+		repository := saved.Addr + "/sandbox:"
+		if lease.ID != created.ID || lease.URL != created.URL || lease.ProjectID != "sandbox" ||
+			!slices.Equal(lease.Tags, []string{repository + lease.ID, repository + "v1"}) ||
+			!slices.Equal(lease.Credentials, []Credential{{saved.Addr, "x-token", token}}) {
+			t.Errorf("got %+v", lease)
+		}
+		lease.Release(nil)
+		if n := calls(s, "CreateBuild", nil); n != 1 {
+			t.Errorf("got %d builds", n)
+		}
+		if n := calls(s, "FinishBuild", func(c depotapi.Call) bool { return c.Result == "success" }); n != 1 {
+			t.Errorf("the build was finished %d times", n)
+		}
+		d.BuildID = "absent"
+		_, err := d.Acquire(t.Context(), Request{})
+		checkAPIError(t, err, "attach to Depot build absent", wantError{status: 404, message: "build absent not found"})
 	})
 
 	t.Run("malformed reference", func(t *testing.T) {
@@ -100,6 +148,7 @@ func TestSave(t *testing.T) {
 		d := depot(s, &journal{}, "project-token")
 		for _, reference := range []string{
 			saved.Addr + "/sandbox", saved.Addr + "/team/sandbox:1", "sandbox", "sandbox:1", "",
+			saved.Addr + "/sandbox:", saved.Addr + "/sandbox@", saved.Addr + "/:1", saved.Addr + "/sandbox:@sha256:1",
 		} {
 			_, err := d.PullCredential(t.Context(), reference)
 			if err == nil || !strings.Contains(err.Error(), "HOST/PROJECT:BUILD") {
@@ -118,6 +167,17 @@ func TestSave(t *testing.T) {
 		got, err := d.PullCredential(t.Context(), "evil.example.com/sandbox:"+lease.ID)
 		if err == nil || !strings.Contains(err.Error(), "the image is at "+lease.Tags[0]) || got != (Credential{}) {
 			t.Errorf("got %+v, %v", got, err)
+		}
+		for reference, ok := range map[string]bool{
+			"evil.example.com/sandbox:v1": false, "registry.depot.dev.evil.example.com/sandbox:v1": false,
+			"evilregistry.depot.dev/sandbox:v1": false, "registry.depot.dev/sandbox:v1": true,
+			"org.registry.depot.dev/sandbox:v1": true,
+		} {
+			host, _, _ := strings.Cut(reference, "/")
+			got, err := d.PullCredential(t.Context(), reference)
+			if (err == nil) != ok || ok != (got.Host == host) || !ok && !strings.Contains(err.Error(), "not Depot's registry") {
+				t.Errorf("%s: got %+v, %v", reference, got, err)
+			}
 		}
 	})
 

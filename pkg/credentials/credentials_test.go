@@ -60,10 +60,17 @@ func TestHasToken(t *testing.T) {
 	for _, test := range []struct {
 		variable string
 		has      func(string, func(string) string) bool
-	}{{"DAYTONA_API_KEY", HasDaytonaKey}, {"DOPPLER_TOKEN", HasDopplerToken}, {"DEPOT_TOKEN", HasDepotToken}} {
+	}{
+		{"DAYTONA_API_KEY", HasDaytonaKey}, {"DOPPLER_TOKEN", HasDopplerToken},
+		{"DEPOT_TOKEN", HasDepotToken}, {"DEPOT_API_TOKEN", HasDepotToken}, {"DEPOT_JIT_TOKEN", HasDepotToken},
+		{"DEPOT_CACHE_TOKEN", HasDepotToken},
+	} {
 		if !test.has("input", environ()) || !test.has("", environ(test.variable+"=x")) || test.has("", environ("OTHER=x")) {
 			t.Errorf("%s: not recognized, or recognized in another source", test.variable)
 		}
+	}
+	if home := loginHome(t, "api_token: x\n"); !HasDepotToken("", environ("HOME="+home)) {
+		t.Error("the token of `depot login` is not recognized")
 	}
 }
 

@@ -1,181 +1,197 @@
 package credentials
 
 import (
-	"cmp"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
-	"github.com/org/sandbox-actions/pkg/httpclient"
-	"github.com/org/sandbox-actions/pkg/runner"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 // DepotAudience is the audience of OIDC tokens for Depot.
 const DepotAudience = "https://depot.dev"
 
-// depotClaimURL is the endpoint at which a workflow run requests a challenge. depot-go has the same constant.
-const depotClaimURL = "https://actions-public-oidc.depot.dev/claim"
-
 // ErrNoDepotToken means that there is no token for Depot.
 var ErrNoDepotToken = errors.New(
-	"no Depot token: set DEPOT_TOKEN or depot_token, or run in GitHub Actions to authenticate with OIDC",
+	"no Depot token: run `depot login`, set DEPOT_TOKEN or depot_token, " +
+		"or run in GitHub Actions to authenticate with OIDC",
 )
 
 // Depot finds the token for authenticating to Depot.
 type Depot struct {
 	Input  string                           // the input depot_token
-	Getenv func(string) string              // DEPOT_TOKEN, and the event that started the run
+	Getenv func(string) string              // variables for tokens, the user's home, and the event that started the run
 	OIDC   OIDC                             // its HTTP configuration also applies to requests to Depot
 	Logf   func(format string, args ...any) // required: Depot reads the challenge for a fork's pull request from the log
 
 	ClaimURL          string        // "" means the default
-	ChallengeTimeout  time.Duration // how long to wait for Depot to find the challenge in the log; default 3 min
-	ChallengeInterval time.Duration // between requests for the token; default 1 s
+	ChallengeTimeout  time.Duration // for all challenges of one call; default 10 min
+	ChallengeInterval time.Duration // between the lines that show a challenge; default 1 s
 }
 
-// Token returns the first of the input, DEPOT_TOKEN and an OIDC token. GitHub issues no OIDC tokens for pull requests
-// from forks; if the base repository is public, Token proves the run's identity to Depot with a challenge in the run's
-// log. Token returns [ErrNoDepotToken] outside GitHub Actions, [ErrNoIDToken] in a job without the permission, the
-// cause of ctx, or an error that wraps an *[httpclient.APIError].
+// depotToken is a token and its source, for the log.
+type depotToken struct{ source, value string }
+
+// Token returns the first of these that exists, and logs which: the input, DEPOT_TOKEN, DEPOT_API_TOKEN, the token of
+// `depot login`, an OIDC token, and those of Depot's own runners, DEPOT_JIT_TOKEN and DEPOT_CACHE_TOKEN. This is the
+// order of depot/cli b57f518, pkg/helpers/token.go.
+//
+// GitHub issues no OIDC tokens for pull requests from forks; if the base repository is public, Token proves the run's
+// identity to Depot with a challenge in the run's log. Token returns [ErrNoDepotToken] outside GitHub Actions,
+// [ErrNoIDToken] in a job without the permission, the cause of ctx, or an error that wraps an *[httpclient.APIError].
 func (d Depot) Token(ctx context.Context) (string, error) {
-	for _, source := range []struct{ name, token string }{
-		{"input depot_token", d.Input}, {"DEPOT_TOKEN", d.Getenv("DEPOT_TOKEN")},
-	} {
-		token := strings.TrimSpace(source.token)
-		if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return "", fmt.Errorf("%s: invalid token: contains white space or non-ASCII characters (copy it again)",
-				source.name)
-		}
-		if token != "" {
-			return token, nil
-		}
+	token, err := d.staticToken()
+	if err == nil && token.value == "" {
+		token, err = d.issuedToken(ctx)
 	}
-	if !d.OIDC.Available() {
-		return d.forkToken(ctx)
-	}
-	token, err := d.OIDC.Token(ctx, DepotAudience)
-	switch {
-	case err != nil && context.Cause(ctx) != nil:
+	if err != nil && context.Cause(ctx) != nil {
 		return "", context.Cause(ctx)
-	case err != nil:
-		return "", fmt.Errorf("authenticate to Depot without depot_token: %w", err)
 	}
-	return token, nil
-}
-
-const forkOp = "authenticate to Depot for a pull request from a fork"
-
-// forkToken returns the token for a pull request from a fork of a public repository, and an error for any other run.
-func (d Depot) forkToken(ctx context.Context) (string, error) {
-	if d.Getenv("GITHUB_ACTIONS") != "true" {
-		return "", ErrNoDepotToken
-	}
-	repository, private := d.forkedRepository()
-	switch {
-	case repository == "":
-		return "", ErrNoIDToken
-	case private:
-		return "", fmt.Errorf("%s: Depot supports forks of public repositories only (push the branch to %s instead)",
-			forkOp, repository)
-	}
-	return d.answerChallenge(ctx, repository)
-}
-
-// forkedRepository returns the repository that a fork's pull request targets, or "" for any other run.
-func (d Depot) forkedRepository() (name string, private bool) {
-	e := runner.ReadEvent(d.Getenv)
-	if !e.IsFork() || e.Name != "pull_request" || e.HeadRepository == "" || d.Getenv("GITHUB_RUN_ID") == "" {
-		return "", false
-	}
-	return e.Repository, e.Private
-}
-
-// challenge is Depot's response to a claim.
-type challenge struct {
-	Code        string `json:"challengeCode"` // to print to the log
-	ExchangeURL string `json:"exchangeURL"`   // returns the token once Depot has found the code in the log
-}
-
-// answerChallenge proves the identity of this workflow run: it prints a code from Depot to the run's public log, and
-// waits until Depot has found the code there.
-func (d Depot) answerChallenge(ctx context.Context, repository string) (string, error) {
-	timeout := cmp.Or(d.ChallengeTimeout, 3*time.Minute)
-	ctx, cancel := context.WithTimeoutCause(
-		ctx,
-		timeout,
-		fmt.Errorf("%s: timed out after %s waiting for Depot to find the challenge in the log "+
-			"(rerun the job, or push the branch to %s)", forkOp, timeout, repository),
-	)
-	defer cancel()
-	challenge, err := d.claim(ctx, repository)
 	if err != nil {
 		return "", err
 	}
-	clock := d.OIDC.HTTP.Clock
-	if clock == nil {
-		clock = httpclient.SystemClock{}
+	d.Logf("Authenticating to Depot with %s", token.source)
+	return token.value, nil
+}
+
+// staticToken returns a token that the user provides. Its value is "" if there is none.
+func (d Depot) staticToken() (depotToken, error) {
+	token, err := firstToken(depotToken{"the input depot_token", d.Input}, d.variable("DEPOT_TOKEN"),
+		d.variable("DEPOT_API_TOKEN"))
+	if err != nil || token.value != "" {
+		return token, err
 	}
-	for {
-		d.Logf("Waiting for OIDC auth challenge %s", challenge.Code) // Depot searches for this line
-		if token := d.exchange(ctx, challenge.ExchangeURL); token != "" {
+	return d.loginToken()
+}
+
+// issuedToken returns a token that the CI system issued for this job.
+func (d Depot) issuedToken(ctx context.Context) (depotToken, error) {
+	runner, invalid := firstToken(d.variable("DEPOT_JIT_TOKEN"), d.variable("DEPOT_CACHE_TOKEN"))
+	token, err := d.oidcToken(ctx)
+	switch {
+	case err == nil || context.Cause(ctx) != nil || invalid == nil && runner.value == "":
+		return token, err
+	case invalid != nil:
+		return depotToken{}, invalid
+	case !errors.Is(err, ErrNoIDToken) && !errors.Is(err, ErrNoDepotToken):
+		d.Logf("%v", err)
+	}
+	return runner, nil
+}
+
+func (d Depot) oidcToken(ctx context.Context) (depotToken, error) {
+	if !d.OIDC.Available() {
+		token, err := d.forkToken(ctx)
+		return depotToken{"a token for a pull request from a fork", token}, err
+	}
+	token, err := d.OIDC.Token(ctx, DepotAudience)
+	if err != nil {
+		return depotToken{}, fmt.Errorf("authenticate to Depot without depot_token: %w", err)
+	}
+	return depotToken{"an OIDC token" + issuedBy(token), token}, nil
+}
+
+// issuedBy returns " of ISSUER": https://token.actions.githubusercontent.com, or https://identity.depot.dev in Depot
+// CI. https://depot.dev/docs/ci/oidc
+func issuedBy(token string) string {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return ""
+	}
+	var claims struct {
+		Issuer string `json:"iss"`
+	}
+	data, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(data, &claims) != nil || claims.Issuer == "" {
+		return ""
+	}
+	return " of " + safetext.Line(claims.Issuer, 200)
+}
+
+func (d Depot) variable(name string) depotToken { return depotToken{name, d.Getenv(name)} }
+
+// firstToken returns the first token that is not empty, without white space around it. It returns an error for a
+// malformed token.
+func firstToken(tokens ...depotToken) (depotToken, error) {
+	for _, token := range tokens {
+		token.value = strings.TrimSpace(token.value)
+		if strings.ContainsFunc(token.value, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return depotToken{}, fmt.Errorf("%s: invalid token: contains white space or non-ASCII characters (copy it again)",
+				strings.TrimPrefix(token.source, "the "))
+		}
+		if token.value != "" {
 			return token, nil
 		}
-		if err := clock.Sleep(ctx, cmp.Or(d.ChallengeInterval, time.Second)); err != nil {
-			return "", err
-		}
 	}
+	return depotToken{}, nil
 }
 
-// claim requests a challenge for this run. Retrying is safe because an unused challenge expires.
-func (d Depot) claim(ctx context.Context, repository string) (challenge, error) {
-	depot := httpclient.JSONClient{
-		Service: httpclient.Service{
-			Name: "Depot", URL: cmp.Or(d.ClaimURL, depotClaimURL), Clock: d.OIDC.HTTP.Clock,
-			Hints: []httpclient.Hint{
-				{On: httpclient.NoResponse, Text: "check the network, and rerun the job"},
-				{On: httpclient.ServerErrors, Text: "rerun the job later; status: https://status.depot.dev"},
-				{On: http.StatusTooManyRequests, Text: "rerun the job later"},
-				{On: httpclient.ClientErrors, Text: "allow pull requests from forks in the project's settings on Depot"},
-			},
-		},
-		HTTP: d.OIDC.HTTP.Client(),
+// maxLoginFile is the maximum size of the file of `depot login`, in bytes.
+const maxLoginFile = 64 << 10
+
+// loginToken returns the token that `depot login` wrote. Its value is "" if there is none.
+func (d Depot) loginToken() (depotToken, error) {
+	const op = "read the token of `depot login`"
+	file := d.loginFile()
+	if file == "" {
+		return depotToken{}, nil
 	}
-	claim := map[string]string{
-		"aud": DepotAudience, "eventName": "pull_request", "repo": repository, "runID": d.Getenv("GITHUB_RUN_ID"),
+	info, err := os.Stat(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return depotToken{}, nil
 	}
-	var got challenge
-	err := depot.Do(ctx, httpclient.JSONCall{Op: forkOp, Method: http.MethodPost, Body: claim, Idempotent: true}, &got)
-	if err == nil && (got.Code == "" || !strings.HasPrefix(got.ExchangeURL, "http")) {
-		err = &httpclient.APIError{
-			Service: depot.Name, Op: forkOp, Status: http.StatusOK,
-			Message: "no challenge in the response", Hint: "rerun the job later",
-			Err: httpclient.ErrFormat,
-		}
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxLoginFile) {
+		return depotToken{}, fmt.Errorf("%s: %q is not a regular file of at most %d KiB (run `depot login` again)",
+			op, file, maxLoginFile>>10)
 	}
-	return got, err
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return depotToken{}, fmt.Errorf("%s: %w (change its permissions, or set DEPOT_TOKEN)", op, err)
+	}
+	var config struct {
+		Token string `yaml:"api_token"`
+	}
+	if yaml.Unmarshal(data, &config) != nil { // the parser's error would quote the file
+		return depotToken{}, fmt.Errorf("%s: %q is not valid YAML (run `depot login` again)", op, file)
+	}
+	return firstToken(depotToken{fmt.Sprintf("the token of `depot login` in %q", file), config.Token})
 }
 
-// exchange returns the token, or "" if Depot has not found the code yet or the request fails.
-func (d Depot) exchange(ctx context.Context, address string) string {
-	config := d.OIDC.HTTP
-	config.Policy.Attempts = 1 // the caller retries
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, http.NoBody)
-	if err != nil {
+// loginFile returns the path of depot.yaml in the user's configuration directory, or "" if that is unknown. Depot CLI
+// finds it with github.com/adrg/xdg.
+func (d Depot) loginFile() string {
+	dir, home := d.Getenv("XDG_CONFIG_HOME"), d.Getenv("HOME")
+	switch {
+	case filepath.IsAbs(dir):
+	case home == "":
 		return ""
+	case runtime.GOOS == "darwin":
+		dir = filepath.Join(home, "Library", "Application Support")
+	default:
+		dir = filepath.Join(home, ".config")
 	}
-	response, err := config.Client().Do(request)
-	if err != nil {
-		return ""
+	return filepath.Join(dir, "depot", "depot.yaml")
+}
+
+// depotVariables are the environment variables for Depot tokens.
+var depotVariables = []string{"DEPOT_TOKEN", "DEPOT_API_TOKEN", "DEPOT_JIT_TOKEN", "DEPOT_CACHE_TOKEN"}
+
+// HasDepotToken reports whether a token is available without OIDC.
+func HasDepotToken(input string, getenv func(string) string) bool {
+	for _, name := range depotVariables {
+		if getenv(name) != "" {
+			return true
+		}
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	token := strings.TrimSpace(string(body))
-	if err != nil || response.StatusCode != http.StatusOK || strings.ContainsAny(token, " \t\r\n<") {
-		return "" // 403 until Depot has found the code, or a proxy's web page
-	}
-	return token
+	login, err := Depot{Getenv: getenv}.loginToken()
+	return input != "" || err == nil && login.value != ""
 }

@@ -1,6 +1,7 @@
 package credentials
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,8 +10,10 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,15 +39,20 @@ func TestMain(m *testing.M) {
 }
 
 // startDepot starts a Depot API with a project "sandbox" that trusts org/sandbox-actions.
-func startDepot(t *testing.T) *depotapi.Server {
+func startDepot(t *testing.T, changes ...func(*depotapi.Options)) *depotapi.Server {
 	t.Helper()
-	s, err := depotapi.Start(depotapi.Options{
+	options := depotapi.Options{
 		Projects: []depotapi.Project{
 			{ID: "sandbox", Tokens: []string{"project-token"}, Trust: []string{"org/sandbox-actions"}},
 		},
-		OrganizationTokens: []string{"organization-token"},
-		Issuer:             actions.Issuer(),
-	})
+		OrganizationTokens: []string{"organization-token"}, UserTokens: []string{"user-token"},
+		RunnerTokens: []string{"jit-token", "cache-token"},
+		Issuer:       actions.Issuer(), LogInterval: time.Millisecond,
+	}
+	for _, change := range changes {
+		change(&options)
+	}
+	s, err := depotapi.Start(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,23 +113,86 @@ func tokenKind(t *testing.T, s *depotapi.Server, token string) depotapi.TokenKin
 	return ""
 }
 
+// loginHome returns a home directory in which `depot login` wrote content.
+func loginHome(t *testing.T, content string) (home string) {
+	t.Helper()
+	home = t.TempDir()
+	file := Depot{Getenv: environment(map[string]string{"HOME": home})}.loginFile()
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return home
+}
+
 func TestDepotTokenPrecedence(t *testing.T) {
+	home := loginHome(t, "api_token: user-token\norg_id: abc\n")
+	login := Depot{Getenv: environment(map[string]string{"HOME": home})}.loginFile()
 	for _, test := range []struct {
 		name, input string
 		getenv      func(string) string
 		want        depotapi.TokenKind
+		source      string // in the log; not checked if empty
 		err         error
 	}{
 		{
 			name: "input takes precedence", input: "project-token", want: depotapi.ProjectToken,
+			source: "the input depot_token",
 			getenv: inActions(map[string]string{"DEPOT_TOKEN": "unknown-token"}),
 		},
 		{name: "input with a line break", input: " project-token\n", getenv: inActions(nil), want: depotapi.ProjectToken},
 		{
-			name: "DEPOT_TOKEN before OIDC", want: depotapi.OrganizationToken,
+			name: "DEPOT_TOKEN before OIDC", want: depotapi.OrganizationToken, source: "DEPOT_TOKEN",
 			getenv: inActions(map[string]string{"DEPOT_TOKEN": "organization-token"}),
 		},
-		{name: "OIDC", getenv: inActions(nil), want: depotapi.OIDCToken},
+		{
+			name: "DEPOT_TOKEN before DEPOT_API_TOKEN", want: depotapi.OrganizationToken, source: "DEPOT_TOKEN",
+			getenv: environment(map[string]string{"DEPOT_TOKEN": "organization-token", "DEPOT_API_TOKEN": "user-token"}),
+		},
+		{
+			name: "DEPOT_API_TOKEN before depot login", want: depotapi.OrganizationToken, source: "DEPOT_API_TOKEN",
+			getenv: environment(map[string]string{"DEPOT_API_TOKEN": "organization-token", "HOME": home}),
+		},
+		{
+			name: "depot login", want: depotapi.UserToken, getenv: environment(map[string]string{"HOME": home}),
+			source: fmt.Sprintf("the token of `depot login` in %q", login),
+		},
+		{
+			name: "depot login with XDG_CONFIG_HOME", want: depotapi.UserToken,
+			getenv: environment(map[string]string{"XDG_CONFIG_HOME": filepath.Dir(filepath.Dir(login)), "HOME": "/absent"}),
+		},
+		{
+			name: "depot login before OIDC", want: depotapi.UserToken, getenv: inActions(map[string]string{"HOME": home}),
+		},
+		{
+			name: "another organization's logout", err: ErrNoDepotToken,
+			getenv: environment(map[string]string{"HOME": loginHome(t, "api_token: \"\"\norg_id: 1\n")}),
+		},
+		{
+			name: "OIDC", getenv: inActions(nil), want: depotapi.OIDCToken, source: "an OIDC token of " + actions.Issuer(),
+		},
+		{
+			name: "OIDC before the token of Depot's runner", want: depotapi.OIDCToken,
+			getenv: inActions(map[string]string{"DEPOT_JIT_TOKEN": "jit-token"}),
+		},
+		{
+			name: "Depot's runner without id-token: write", want: depotapi.RunnerToken, source: "DEPOT_JIT_TOKEN",
+			getenv: inActions(map[string]string{
+				"ACTIONS_ID_TOKEN_REQUEST_URL": "", "DEPOT_JIT_TOKEN": "jit-token", "DEPOT_CACHE_TOKEN": "unknown-token",
+			}),
+		},
+		{
+			name: "cache token of Depot's runner", want: depotapi.RunnerToken, source: "DEPOT_CACHE_TOKEN",
+			getenv: inActions(map[string]string{"ACTIONS_ID_TOKEN_REQUEST_URL": "", "DEPOT_CACHE_TOKEN": "cache-token"}),
+		},
+		{
+			name: "Depot's runner when GitHub refuses OIDC", want: depotapi.RunnerToken, source: "DEPOT_JIT_TOKEN",
+			getenv: inActions(map[string]string{
+				"ACTIONS_ID_TOKEN_REQUEST_TOKEN": "stale-bearer", "DEPOT_JIT_TOKEN": "jit-token",
+			}),
+		},
 		{
 			name: "OIDC without GITHUB_ACTIONS", want: depotapi.OIDCToken,
 			getenv: inActions(map[string]string{"GITHUB_ACTIONS": ""}),
@@ -141,7 +212,8 @@ func TestDepotTokenPrecedence(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			d := depot(test.getenv, &logger{})
+			l := &logger{}
+			d := depot(test.getenv, l)
 			d.Input = test.input
 			token, err := d.Token(t.Context())
 			if !errors.Is(err, test.err) || (err == nil) != (test.err == nil) {
@@ -152,6 +224,9 @@ func TestDepotTokenPrecedence(t *testing.T) {
 			}
 			if got := tokenKind(t, startDepot(t), token); got != test.want {
 				t.Errorf("Depot recognized a token of kind %q, want %q", got, test.want)
+			}
+			if n := len(l.lines); test.source != "" && (n == 0 || l.lines[n-1] != "Authenticating to Depot with "+test.source) {
+				t.Errorf("logged %q, want %q", l.lines, test.source)
 			}
 		})
 	}
@@ -174,6 +249,46 @@ func TestMalformedDepotToken(t *testing.T) {
 				t.Errorf("%q: got %v", malformed, err)
 			}
 		}
+	}
+}
+
+func TestMalformedDepotLogin(t *testing.T) {
+	for name, home := range map[string]string{
+		"YAML": loginHome(t, "api_token: [of-a-secret"), "token": loginHome(t, "api_token: two words-of-a-secret"),
+		"size": loginHome(t, "api_token: of-a-secret"+strings.Repeat("\n", maxLoginFile)),
+	} {
+		_, err := Depot{Getenv: environment(map[string]string{"HOME": home})}.Token(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "depot login") || strings.Contains(err.Error(), "of-a-secret") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// Depot accepts the tokens of its own CI, whose jobs have GitHub's interface for OIDC.
+func TestDepotCI(t *testing.T) {
+	ci, err := github.Start(t.Context(), github.Options{Claims: map[string]string{"repository": "org/sandbox-actions"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ci.Close()
+	l := &logger{}
+	getenv := inActions(map[string]string{
+		"ACTIONS_ID_TOKEN_REQUEST_URL": ci.IDTokenRequestURL(), "ACTIONS_ID_TOKEN_REQUEST_TOKEN": ci.IDTokenRequestToken(),
+	})
+	token, err := depot(getenv, l).Token(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startDepot(t, func(o *depotapi.Options) { o.CIIssuer = ci.Issuer() })
+	if got := tokenKind(t, s, token); got != depotapi.OIDCToken {
+		t.Errorf("Depot recognized a token of kind %q", got)
+	}
+	if want := "Authenticating to Depot with an OIDC token of " + ci.Issuer(); !slices.Equal(l.lines, []string{want}) {
+		t.Errorf("logged %q", l.lines)
+	}
+	address, err := url.Parse("https://identity.depot.dev/token")
+	if err != nil || issuerName(address) != "Depot CI" {
+		t.Errorf("got %q, %v", issuerName(address), err)
 	}
 }
 
@@ -261,12 +376,37 @@ func countCalls(s *depotapi.Server, method string) int {
 	return n
 }
 
+// challenges returns the codes that the log shows, with the number of lines for each.
+func (l *logger) challenges() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	codes := map[string]int{}
+	for _, line := range l.lines {
+		if code, ok := strings.CutPrefix(line, "Waiting for OIDC auth challenge "); ok {
+			codes[code]++
+		}
+	}
+	return codes
+}
+
+// Depot invalidates a challenge first and then searches the log for its code, for longer than other requests may take.
+// The code is shown again and again meanwhile.
 func TestForkAnswersChallenge(t *testing.T) {
-	s := startDepot(t)
+	const lines = 400
 	l := &logger{}
-	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false), nil), l)
-	d.ClaimURL = s.ClaimURL()
-	s.Fail(depotapi.Fault{Method: "exchange", Times: 1, Status: http.StatusTooManyRequests})
+	s := startDepot(t, func(o *depotapi.Options) {
+		o.FindInLog = func(code string) bool {
+			for l.challenges()[code] < lines {
+				time.Sleep(time.Millisecond)
+			}
+			return true
+		}
+	})
+	d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false), map[string]string{
+		"GITHUB_RUN_ATTEMPT": "3",
+	}), l)
+	d.ClaimURL, d.ChallengeInterval = s.ClaimURL(), 5*time.Millisecond
+	d.OIDC.HTTP.Policy.Timeout = lines * d.ChallengeInterval / 2
 	before := len(actions.Requests())
 	token, err := d.Token(t.Context())
 	if err != nil {
@@ -278,13 +418,59 @@ func TestForkAnswersChallenge(t *testing.T) {
 	if n := len(actions.Requests()) - before; n != 0 {
 		t.Errorf("got %d requests to GitHub for a fork, want none", n)
 	}
-	if len(l.lines) != countCalls(s, "exchange") {
-		t.Errorf("logged %d lines for %d exchanges", len(l.lines), countCalls(s, "exchange"))
+	if claims, exchanges := countCalls(s, "claim"), countCalls(s, "exchange"); claims != 1 || exchanges != 1 {
+		t.Errorf("got %d claims and %d exchanges, want one each", claims, exchanges)
 	}
-	for _, line := range l.lines {
-		if code, ok := strings.CutPrefix(line, "Waiting for OIDC auth challenge "); !ok || code == "" {
-			t.Errorf("logged %q", line)
-		}
+	if attempt := s.Calls()[0].Attempt; attempt != "3" {
+		t.Errorf("claimed attempt %q", attempt)
+	}
+	if n := len(l.challenges()); n != 1 {
+		t.Errorf("the log shows %d codes", n)
+	}
+}
+
+// A challenge whose exchange failed is used up, so that the run requests another one.
+func TestForkRequestsAnotherChallenge(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		fault depotapi.Fault
+		log   string // substring
+	}{
+		{"code is not in the log", depotapi.Fault{}, "Depot returned 500 Internal Server Error: no validated jobs"},
+		{"connection lost", depotapi.Fault{Method: "exchange", Times: 1, Hangup: true}, "cannot reach http"},
+		{
+			"gateway timeout", depotapi.Fault{Method: "exchange", Times: 1, Status: 504, Body: "<html>"},
+			"Depot returned 504 Gateway Timeout: the response is a web page",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			first := ""
+			l := &logger{}
+			s := startDepot(t, func(o *depotapi.Options) {
+				o.FindInLog = func(code string) bool {
+					first = cmp.Or(first, code)
+					return test.fault.Method != "" || code != first
+				}
+			})
+			d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false), nil), l)
+			d.ClaimURL = s.ClaimURL()
+			if test.fault.Method != "" {
+				s.Fail(test.fault)
+			}
+			token, err := d.Token(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := tokenKind(t, s, token); got != depotapi.ForkToken {
+				t.Errorf("Depot recognized a token of kind %q", got)
+			}
+			if claims, exchanges := countCalls(s, "claim"), countCalls(s, "exchange"); claims != 2 || exchanges != 2 {
+				t.Errorf("got %d claims and %d exchanges, want two each", claims, exchanges)
+			}
+			if log := strings.Join(l.lines, "\n"); !strings.Contains(log, test.log) || len(l.challenges()) != 2 {
+				t.Errorf("logged %s", log)
+			}
+		})
 	}
 }
 
@@ -293,6 +479,7 @@ func TestForkWithoutToken(t *testing.T) {
 	const (
 		claimError = "authenticate to Depot for a pull request from a fork: "
 		timedOut   = claimError + "timed out after 300ms waiting for Depot to find the challenge"
+		noToken    = claimError + "Depot returned 200 OK: no token in the response (rerun the job, or push the branch to org/"
 	)
 	for _, test := range []struct {
 		name, event string
@@ -337,18 +524,26 @@ func TestForkWithoutToken(t *testing.T) {
 			want: "no response within 50ms, after 4 attempts (check the network, and rerun the job)",
 		},
 		{
-			name: "challenge not found in the log", event: fork, want: timedOut,
-			fault: depotapi.Fault{Method: "exchange", Status: 403, Body: "not-found"},
+			name: "no response to the exchange", event: fork, want: timedOut,
+			fault: depotapi.Fault{Method: "exchange", NoResponse: true},
 		},
 		{
-			name: "web page instead of a token", event: fork, want: timedOut,
+			name: "run is not in progress", event: fork, status: 500,
+			want:  claimError + "Depot returned 500 Internal Server Error: run not in progress (rerun the job, or push the ",
+			fault: depotapi.Fault{Method: "exchange", Status: 500, Body: `{"error":"run not in progress"}`},
+		},
+		{
+			name: "web page instead of a token", event: fork, want: noToken, err: httpclient.ErrFormat, status: 200,
 			fault: depotapi.Fault{Method: "exchange", Status: 200, Body: "<html>"},
 		},
 		{
-			name: "text instead of a token", event: fork, want: timedOut,
+			name: "text instead of a token", event: fork, want: noToken, err: httpclient.ErrFormat, status: 200,
 			fault: depotapi.Fault{Method: "exchange", Status: 200, Body: "not yet"},
 		},
-		{name: "empty token", event: fork, fault: depotapi.Fault{Method: "exchange", Status: 200}, want: timedOut},
+		{
+			name: "empty token", event: fork, fault: depotapi.Fault{Method: "exchange", Status: 200}, want: noToken,
+			err: httpclient.ErrFormat, status: 200,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := startDepot(t)
@@ -357,16 +552,18 @@ func TestForkWithoutToken(t *testing.T) {
 			if test.fault.Method != "" {
 				s.Fail(test.fault)
 			}
-			if test.fault.Method == "exchange" {
+			if test.want == timedOut {
 				d.ChallengeTimeout = 300 * time.Millisecond
-			}
-			if test.fault.NoResponse {
+			} else if test.fault.NoResponse {
 				d.OIDC.HTTP.Policy.Timeout = 50 * time.Millisecond
 			}
 			_, err := d.Token(t.Context())
 			if err == nil || test.err != nil && !errors.Is(err, test.err) || httpclient.Status(err) != test.status ||
 				!strings.Contains(err.Error(), test.want) {
 				t.Errorf("got\n%v\nwant\n%s (%v, status %d)", err, test.want, test.err, test.status)
+			}
+			if n := countCalls(s, "exchange"); test.fault.Method == "exchange" && test.want != timedOut && n != maxClaims {
+				t.Errorf("got %d exchanges", n)
 			}
 		})
 	}

@@ -8,7 +8,8 @@ import (
 // tokenVariables are environment variables for tokens. They are masked even if unused, because a test command may print
 // its environment.
 var tokenVariables = []string{
-	"DEPOT_TOKEN", "DOPPLER_TOKEN", "DAYTONA_API_KEY", "GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+	"DEPOT_TOKEN", "DEPOT_API_TOKEN", "DEPOT_JIT_TOKEN", "DEPOT_CACHE_TOKEN",
+	"DOPPLER_TOKEN", "DAYTONA_API_KEY", "GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
 }
 
 // MaskEnvironment masks the tokens in the environment.
@@ -30,9 +31,4 @@ func WithholdInputs(environ []string) (getenv func(string) string) {
 		}
 	}
 	return func(name string) string { return values[name] }
-}
-
-// HasDepotToken reports whether the input or DEPOT_TOKEN provides a token.
-func HasDepotToken(input string, getenv func(string) string) bool {
-	return input != "" || getenv("DEPOT_TOKEN") != ""
 }

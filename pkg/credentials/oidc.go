@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
@@ -14,8 +15,8 @@ import (
 var ErrNoIDToken = errors.New("no OIDC token available: add `permissions: id-token: write` to the job " +
 	"(and `contents: read`: permissions that are not listed default to none)")
 
-// OIDC requests GitHub OIDC tokens from the Actions runner.
-// https://docs.github.com/en/actions/reference/security/oidc
+// OIDC requests OIDC tokens from the Actions runner: GitHub's, or Depot CI's, which offers the same interface.
+// https://docs.github.com/en/actions/reference/security/oidc and https://depot.dev/docs/ci/oidc
 type OIDC struct {
 	RequestURL   string              // ACTIONS_ID_TOKEN_REQUEST_URL
 	RequestToken string              // ACTIONS_ID_TOKEN_REQUEST_TOKEN
@@ -52,7 +53,7 @@ func (o OIDC) Token(ctx context.Context, audience string) (string, error) {
 	address.RawQuery = ""
 	github := httpclient.JSONClient{
 		Service: httpclient.Service{
-			Name: "GitHub", URL: address.String(), Clock: o.HTTP.Clock,
+			Name: issuerName(address), URL: address.String(), Clock: o.HTTP.Clock,
 			Hints: []httpclient.Hint{{On: httpclient.Any, Text: "rerun the job"}},
 		},
 		HTTP: o.HTTP.Client(),
@@ -72,6 +73,14 @@ func (o OIDC) Token(ctx context.Context, audience string) (string, error) {
 	}
 	o.mask(answer.Value)
 	return answer.Value, nil
+}
+
+// issuerName returns the name of the service that issues tokens at address.
+func issuerName(address *url.URL) string {
+	if host := address.Hostname(); host == "depot.dev" || strings.HasSuffix(host, ".depot.dev") {
+		return "Depot CI"
+	}
+	return "GitHub"
 }
 
 func (o OIDC) mask(secret string) {

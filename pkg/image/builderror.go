@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/buildkit/client"
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
@@ -141,6 +143,20 @@ func buildkitMessage(err error) string {
 		}
 		message = shorter
 	}
+}
+
+// schedulerErrors are the texts of errors of BuildKit's scheduler, which have no type or code. The same build can
+// succeed: moby/buildkit v0.34.2, solver/edge.go, and util/flightcontrol of v0.11; Depot's CLI repeats it, too
+// (depot/cli b57f518, pkg/buildx/commands/build.go, shouldRetryError and retryRetryableErrors).
+var schedulerErrors = []string{"inconsistent graph state", "failed to get state for index"}
+
+const (
+	maxSchedulerRetries = 5
+	schedulerRetryWait  = 100 * time.Millisecond
+)
+
+func isSchedulerError(err error) bool {
+	return slices.ContainsFunc(schedulerErrors, func(text string) bool { return strings.Contains(err.Error(), text) })
 }
 
 // BuildKit reports a failed push as text only.

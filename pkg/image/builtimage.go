@@ -15,6 +15,11 @@ import (
 
 // result returns the image that the image exporter's metadata describes.
 func (s *contentStore) result(platform string, metadata map[string]string) (*Result, error) {
+	lease, exported, err := takeExportLease(metadata)
+	if err != nil {
+		return nil, err
+	}
+	s.exported = exported
 	var descriptor v1.Descriptor
 	encoded, err := base64.StdEncoding.DecodeString(metadata[exptypes.ExporterImageDescriptorKey])
 	if err == nil {
@@ -23,7 +28,7 @@ func (s *contentStore) result(platform string, metadata map[string]string) (*Res
 	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", exptypes.ExporterImageDescriptorKey, err)
 	}
-	r := &Result{Platform: platform, Digest: descriptor.Digest, Metadata: metadata}
+	r := &Result{Platform: platform, Digest: descriptor.Digest, Metadata: metadata, ExportLease: lease}
 	manifest := descriptor.Digest
 	if descriptor.MediaType.IsIndex() {
 		index := &builtIndex{store: s, hash: descriptor.Digest, mediaType: descriptor.MediaType}

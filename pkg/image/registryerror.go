@@ -29,6 +29,8 @@ type registryOp string
 const (
 	pushOp registryOp = "push"
 	readOp registryOp = "read"
+
+	checkOp registryOp = "check the push to"
 )
 
 // registryCall identifies a call in errors.

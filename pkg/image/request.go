@@ -63,6 +63,14 @@ type Request struct {
 	// LayerDir is an empty directory of the caller. Layers of base images that the builder did not need to pull are
 	// written there. If it is "", those layers cannot be read.
 	LayerDir string
+
+	Logf func(format string, args ...any) // reports retries; may be nil
+}
+
+func (r Request) logf(format string, args ...any) {
+	if r.Logf != nil {
+		r.Logf(format, args...)
+	}
 }
 
 // SSH is an agent, or keys, that a step may use.
@@ -84,7 +92,7 @@ func (r Request) hasFixedTime() bool { return r.BuildArgs["SOURCE_DATE_EPOCH"] !
 func (r Request) exporterAttrs() map[string]string {
 	attrs := r.Compression.exporterAttrs()
 	maps.Copy(attrs, r.Annotations)
-	if r.hasFixedTime() { // only then, because the builder rewrites each layer
+	if r.hasFixedTime() { // only then, because the builder rewrites each layer; BuildKit before v0.13 ignores it
 		attrs[string(exptypes.OptKeyRewriteTimestamp)] = "true"
 	}
 	if len(r.Push) > 0 {

@@ -3,14 +3,15 @@ package image
 import (
 	"context"
 	"fmt"
-	"maps"
+	"slices"
+	"time"
 
-	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/cenkalti/backoff/v5"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/client"
-	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto" // accepts file names that are not UTF-8, as buildctl does
 	"golang.org/x/sync/errgroup"
 )
@@ -25,6 +26,11 @@ type Result struct {
 	Image    v1.Image          // read on demand and verified
 	Index    v1.ImageIndex     // nil without attestations
 	Metadata map[string]string // from BuildKit's exporters
+
+	// ExportLease is the ID of the lease that protects the image in Depot's builders from garbage collection. "" for other
+	// builders.
+	ExportLease string
+	Unsupported []string // what the builder does not support of the request, as sentences without a full stop
 }
 
 // Solve builds r on c. It sends the progress to status and closes it; the caller must receive from status until then.
@@ -32,44 +38,58 @@ type Result struct {
 // The error is a [*BuildError] for a failed step or an invalid Dockerfile, an [*httpclient.APIError] for a failed push,
 // a [*BuilderError] for other failed builds, or the cause of ctx if that has ended.
 func Solve(ctx context.Context, c *client.Client, r Request, status chan *client.SolveStatus) (*Result, error) {
+	defer close(status)
 	var err error
 	if r.AddHosts, err = resolveHostGateway(ctx, c, r.AddHosts); err != nil {
-		close(status)
 		return nil, err
 	}
-	opt, err := r.solveOpt()
-	if err != nil {
-		close(status)
-		return nil, err
+	push := &pushMonitor{}
+	result, err := r.build(ctx, c, push, status)
+	if err != nil && push.begun.Load() {
+		return nil, &PushedError{err}
 	}
-	outputs, layouts := r.splitOutputs()
-	opt.Exports = append(opt.Exports, outputs...)
-	store := &contentStore{ctx: ctx, client: c.ContentClient()}
-	if r.LayerDir != "" && r.hasFixedTime() {
+	return result, err
+}
+
+// build runs the solves of the build and reads the image.
+func (r Request) build(
+	ctx context.Context, c *client.Client, push *pushMonitor, status chan<- *client.SolveStatus,
+) (*Result, error) {
+	var features capabilities
+	if len(r.Outputs) > 0 || r.hasFixedTime() { // otherwise they make no difference
+		var err error
+		if features, err = readCapabilities(ctx, c); err != nil {
+			return nil, classifyError(ctx, r, err)
+		}
+	}
+	plan := r.planExports(features)
+	var layers content.Store
+	if r.LayerDir != "" && r.hasFixedTime() && features.rewritesTimestamps {
 		// The builder's next garbage collection, seconds later, removes layers with rewritten timestamps. Copy them now.
-		copied, err := r.copyLayersTo(store)
-		if err != nil {
-			close(status)
+		var copied client.ExportEntry
+		var err error
+		if copied, layers, err = r.layerExport(); err != nil {
 			return nil, err
 		}
-		opt.Exports = append(opt.Exports, copied)
+		plan.first = slices.Insert(plan.first, 0, copied)
 	}
-	// BuildKit returns only the response of the last exporter. The others may use another compression and digest.
-	opt.Exports = append(opt.Exports, client.ExportEntry{Type: client.ExporterImage, Attrs: r.exporterAttrs()})
-	response, err := c.Solve(ctx, nil, opt, status)
+	response, err := r.solve(ctx, c, push, status, plan.first...)
 	if err != nil {
-		return nil, classifyError(ctx, r, err)
+		return nil, err
 	}
-	result, err := store.result(r.Platform, response.ExporterResponse)
+	store := &contentStore{ctx: ctx, client: c.ContentClient(), local: layers}
+	result, err := store.result(r.Platform, response)
 	if err != nil {
 		return nil, fmt.Errorf("read the image from the builder: %w", err)
 	}
-	// BuildKit's client writes the index of an OCI layout from that response, so each layout needs a separate solve.
-	for _, layout := range layouts {
-		again := r.fromCache()
-		again.Attestations = r.Attestations
-		if err := again.export(ctx, c, layout); err != nil {
-			return nil, classifyError(ctx, r, err)
+	if r.hasFixedTime() && !features.rewritesTimestamps {
+		result.Unsupported = append(result.Unsupported, fileTimes)
+	}
+	again := r.fromCache()
+	again.Attestations = r.Attestations
+	for _, output := range plan.later {
+		if _, err := again.solve(ctx, c, push, nil, output); err != nil {
+			return nil, err
 		}
 	}
 	if r.LayerDir != "" && store.local == nil {
@@ -80,23 +100,41 @@ func Solve(ctx context.Context, c *client.Client, r Request, status chan *client
 	return result, nil
 }
 
-// splitOutputs separates the outputs that write an OCI layout directory from the others. Outputs without a compression
-// get that of the image.
-func (r Request) splitOutputs() (outputs, layouts []client.ExportEntry) {
-	for _, output := range r.Outputs {
-		hasLayers := output.Type != client.ExporterLocal && output.Type != client.ExporterTar
-		if hasLayers && output.Attrs["compression"] == "" {
-			attrs := r.Compression.exporterAttrs()
-			maps.Copy(attrs, output.Attrs)
-			output.Attrs = attrs
-		}
-		if output.OutputDir != "" && output.Type != client.ExporterLocal {
-			layouts = append(layouts, output)
-		} else {
-			outputs = append(outputs, output)
-		}
+// fileTimes explains what SOURCE_DATE_EPOCH does on builders without rewrite-timestamp.
+const fileTimes = "SOURCE_DATE_EPOCH does not set the modification times of files in the layers, because the builder's " +
+	"BuildKit is older than v0.13; it sets those in the image's config only"
+
+// solve runs one solve and returns the response of the last export. It retries errors of the builder's scheduler.
+func (r Request) solve(
+	ctx context.Context, c *client.Client, push *pushMonitor, status chan<- *client.SolveStatus,
+	exports ...client.ExportEntry,
+) (map[string]string, error) {
+	opt, err := r.solveOpt()
+	if err != nil {
+		return nil, err
 	}
-	return outputs, layouts
+	opt.Exports = exports
+	retries := 0
+	response, err := backoff.Retry(ctx, func() (*client.SolveResponse, error) {
+		solveStatus, wait := push.forward(status)
+		response, err := c.Solve(ctx, nil, opt, solveStatus)
+		wait()
+		if err != nil && !isSchedulerError(err) {
+			err = backoff.Permanent(err)
+		}
+		return response, err
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(schedulerRetryWait)), backoff.WithMaxTries(1+maxSchedulerRetries),
+		backoff.WithNotify(func(err error, _ time.Duration) {
+			retries++
+			r.logf("Building for %s again (retry %d of %d): %s", r.Platform, retries, maxSchedulerRetries, buildkitMessage(err))
+		}))
+	if err != nil {
+		return nil, classifyError(ctx, r, err)
+	}
+	if err := checkConfirmed(exports[len(exports)-1], response.ExporterResponse); err != nil {
+		return nil, err
+	}
+	return response.ExporterResponse, nil
 }
 
 // copyMissingLayers copies the layers that the builder has not pulled because no step has read them. A second solve,
@@ -114,34 +152,11 @@ func (r Request) copyMissingLayers(ctx context.Context, c *client.Client, store 
 		return err
 	}
 	again := r.fromCache()
-	copied, err := again.copyLayersTo(store)
+	copied, layers, err := again.layerExport()
 	if err != nil {
 		return err
 	}
-	return again.export(ctx, c, copied)
-}
-
-// export runs the build again with one exporter.
-func (r Request) export(ctx context.Context, c *client.Client, entry client.ExportEntry) error {
-	opt, err := r.solveOpt()
-	if err != nil {
-		return err
-	}
-	opt.Exports = []client.ExportEntry{entry}
-	_, err = c.Solve(ctx, nil, opt, nil)
+	store.local = layers
+	_, err = again.solve(ctx, c, &pushMonitor{}, nil, copied)
 	return err
-}
-
-// copyLayersTo returns an export that writes the image's layers to LayerDir, and makes store read from there first.
-func (r Request) copyLayersTo(store *contentStore) (client.ExportEntry, error) {
-	directory, err := local.NewStore(r.LayerDir)
-	if err != nil {
-		return client.ExportEntry{}, err
-	}
-	attrs := r.exporterAttrs()
-	delete(attrs, string(exptypes.OptKeyPush))
-	delete(attrs, string(exptypes.OptKeyName))
-	attrs["tar"] = "false"
-	store.local = directory
-	return client.ExportEntry{Type: client.ExporterOCI, Attrs: attrs, OutputStore: directory}, nil
 }

@@ -24,7 +24,7 @@ type Paths struct {
 
 // Resolve resolves the context, the Dockerfile and the named contexts in the tree at root. An error is an [*Error].
 func (s BuildSpec) Resolve(root string) (Paths, error) {
-	if isRemote(s.Context) {
+	if IsRemote(s.Context) {
 		return Paths{Context: s.Context, Dockerfile: s.Dockerfile, Contexts: s.Request.Contexts}, nil
 	}
 	context, err := s.resolveContext(root)
@@ -96,7 +96,7 @@ func (s BuildSpec) DockerfileIn(root string) string {
 func resolveNamedContext(root, name, from string) (string, error) {
 	const layout = "oci-layout://"
 	directory, isLayout := strings.CutPrefix(from, layout)
-	if isRemote(directory) {
+	if IsRemote(directory) {
 		return from, nil
 	}
 	if !isLayout {
@@ -121,8 +121,8 @@ func ResolveDirectory(root, name, directory string) (string, error) {
 	return path, nil
 }
 
-// isRemote reports whether BuildKit fetches the context.
-func isRemote(context string) bool {
+// IsRemote reports whether BuildKit fetches the context.
+func IsRemote(context string) bool {
 	return strings.Contains(context, "://") || strings.HasPrefix(context, "git@")
 }
 

@@ -32,8 +32,29 @@ type Options struct {
 	Mirrors map[string]string
 	// Insecure lists registries (host:port) that use plain HTTP.
 	Insecure []string
-	// Program is the path of buildkitd. Default: .cache/bin/buildkitd in the checkout.
+	// Version selects one of the versions of BuildKit that scripts/setup.sh test builds. Default: [Current].
+	Version Version
+	// Program is the path of another buildkitd.
 	Program string
+}
+
+// Version is a version of BuildKit that scripts/setup.sh test builds.
+type Version string
+
+const (
+	// Current is the version of this module.
+	Current Version = ""
+	// V011 is v0.11.6, on which Depot's public fork is based (depot/buildkit ce9540e, go.mod and control/control.go). It
+	// runs one exporter in a solve.
+	V011 Version = "v0.11"
+)
+
+// program returns the path of buildkitd below the checkout.
+func (v Version) program() string {
+	if v == V011 {
+		return filepath.Join(".cache", "buildkit-v0.11", "buildkitd")
+	}
+	return filepath.Join(".cache", "bin", "buildkitd")
 }
 
 // Builders is a set of running BuildKit daemons. Stop stops them.
@@ -56,7 +77,7 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("builders: start buildkitd: permission denied (run as root)")
 	}
-	program, err := findProgram(o.Program)
+	program, err := findProgram(o.Program, o.Version)
 	if err != nil {
 		return nil, err
 	}
@@ -175,8 +196,8 @@ func stateDirectory(path string) (string, error) {
 	return filepath.EvalSymlinks(dir)
 }
 
-// findProgram returns path if it is set, or else the path of the buildkitd that scripts/setup.sh test builds.
-func findProgram(path string) (string, error) {
+// findProgram returns path if it is set, or else the path of a version's buildkitd.
+func findProgram(path string, version Version) (string, error) {
 	if path != "" {
 		return path, nil
 	}
@@ -184,7 +205,7 @@ func findProgram(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("builders: %w", err)
 	}
-	program := filepath.Join(dir, ".cache", "bin", "buildkitd")
+	program := filepath.Join(dir, version.program())
 	if _, err := os.Stat(program); err != nil {
 		return "", fmt.Errorf("builders: find buildkitd: %w (run scripts/setup.sh test)", err)
 	}

@@ -166,7 +166,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer bk.Close()
-	program, err := findProgram("")
+	program, err := findProgram("", Current)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +311,7 @@ func TestLayerCacheSurvivesRestart(t *testing.T) {
 
 // Stop ends a running build and leaves no containers, even if the daemon was killed.
 func TestStopEndsContainers(t *testing.T) {
-	daemon, err := findProgram("")
+	daemon, err := findProgram("", Current)
 	if err != nil {
 		t.Fatal(err)
 	}

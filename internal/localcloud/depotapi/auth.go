@@ -2,6 +2,8 @@ package depotapi
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -21,6 +23,7 @@ const (
 	ProjectToken      TokenKind = "project"
 	OrganizationToken TokenKind = "organization"
 	UserToken         TokenKind = "user"
+	RunnerToken       TokenKind = "runner" // of Depot's own runners
 	OIDCToken         TokenKind = "oidc"
 	ForkToken         TokenKind = "fork"  // issued after the challenge for a pull request from a fork
 	BuildToken        TokenKind = "build" // issued by CreateBuild for later calls of that build
@@ -42,7 +45,7 @@ func (s *Server) identify(ctx context.Context, header http.Header) (caller, erro
 	}
 	who, err := s.lookUp(token)
 	if err == nil && who.kind == "" && strings.Count(token, ".") == 2 {
-		who, err = s.identity.verify(ctx, token)
+		who, err = s.verify(ctx, token)
 	}
 	if err != nil {
 		return caller{}, err
@@ -64,7 +67,10 @@ func (s *Server) lookUp(token string) (caller, error) {
 		}
 	}
 	for _, c := range s.forks {
-		if c.token == token {
+		if c.token != "" && c.token == token {
+			if c.aud != Audience {
+				return caller{}, apiError(connect.CodeUnauthenticated, "invalid OIDC token: audience %s", c.aud)
+			}
 			if time.Now().After(c.expires) {
 				return caller{}, apiError(connect.CodeUnauthenticated, "the token has expired")
 			}
@@ -81,6 +87,8 @@ func (s *Server) lookUp(token string) (caller, error) {
 		return caller{kind: OrganizationToken}, nil
 	case slices.Contains(s.options.UserTokens, token):
 		return caller{kind: UserToken}, nil
+	case slices.Contains(s.options.RunnerTokens, token):
+		return caller{kind: RunnerToken}, nil
 	}
 	return caller{}, nil
 }
@@ -103,7 +111,7 @@ func (s *Server) authorize(who caller, id string) (Project, error) {
 		return Project{}, apiError(connect.CodeNotFound, "project %s not found", id)
 	}
 	switch who.kind {
-	case OrganizationToken, UserToken:
+	case OrganizationToken, UserToken, RunnerToken:
 		return p, nil
 	case ProjectToken:
 		ok = who.project == id
@@ -125,6 +133,29 @@ func (s *Server) authorize(who caller, id string) (Project, error) {
 		return Project{}, apiError(connect.CodePermissionDenied, "this token may not use project %s", id)
 	}
 	return p, nil
+}
+
+// verify verifies a token with the issuer that it names.
+func (s *Server) verify(ctx context.Context, token string) (caller, error) {
+	if len(s.issuers) == 0 {
+		return caller{}, apiError(connect.CodeUnauthenticated, "OIDC tokens are not accepted")
+	}
+	var claims struct {
+		Issuer string `json:"iss"`
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	if err == nil {
+		err = json.Unmarshal(payload, &claims)
+	}
+	if err != nil {
+		return caller{}, apiError(connect.CodeUnauthenticated, "invalid OIDC token: %w", err)
+	}
+	for _, issuer := range s.issuers {
+		if issuer.issuer == claims.Issuer {
+			return issuer.verify(ctx, token)
+		}
+	}
+	return caller{}, apiError(connect.CodeUnauthenticated, "invalid OIDC token: issuer %q is not trusted", claims.Issuer)
 }
 
 // identity verifies tokens of one OIDC issuer.
@@ -160,9 +191,6 @@ func (i *identity) verify(ctx context.Context, token string) (caller, error) {
 }
 
 func (i *identity) discover(ctx context.Context) (*oidc.IDTokenVerifier, error) {
-	if i.issuer == "" {
-		return nil, apiError(connect.CodeUnauthenticated, "OIDC tokens are not accepted")
-	}
 	i.mutex.Lock()
 	defer i.mutex.Unlock()
 	if i.verifier == nil {

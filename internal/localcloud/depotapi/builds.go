@@ -21,7 +21,7 @@ import (
 // build is a build between CreateBuild and FinishBuild.
 type build struct {
 	id, token, project string
-	saved              bool
+	options            []*cliv1.BuildOptions
 	finished           bool
 	cancelsAt          time.Time // zero: never
 
@@ -52,7 +52,7 @@ func (b *buildService) CreateBuild(
 	s.note(ctx, func(c *Call) {
 		c.Project = request.Msg.ProjectId
 		for _, options := range request.Msg.Options {
-			c.Tags = append(c.Tags, options.Tags...)
+			c.Tags, c.SaveTags = append(c.Tags, options.Tags...), append(c.SaveTags, saveTags(options)...)
 			c.Push, c.Load, c.Save = c.Push || options.Push, c.Load || options.Load, c.Save || options.Save
 		}
 	})
@@ -72,6 +72,7 @@ func (b *buildService) CreateBuild(
 		id:          strings.ToLower(rand.Text()[:10]),
 		token:       "build_" + rand.Text(),
 		project:     project.ID,
+		options:     request.Msg.Options,
 		requests:    map[string]int{},
 		connections: map[string]*builders.Connection{},
 	}
@@ -81,40 +82,73 @@ func (b *buildService) CreateBuild(
 		BuildUrl:   s.buildURL(created),
 		ProjectId:  project.ID,
 	}
-	tags := []string{created.id}
-	for _, options := range request.Msg.Options {
-		created.saved = created.saved || options.Save
+	if created.saved() || s.options.Registry.Host != "" {
+		if err := s.addRegistry(created, response); err != nil {
+			return nil, err
+		}
+	}
+	s.mutex.Lock()
+	s.builds[created.id] = created
+	if s.options.Limit > 0 {
+		created.cancelsAt = time.Now().Add(s.options.Limit)
+	}
+	s.mutex.Unlock()
+	s.note(ctx, func(c *Call) { c.BuildID, c.Project = created.id, project.ID })
+	return connect.NewResponse(response), nil
+}
+
+// saved reports whether the client asked for an image in Depot's registry.
+func (b *build) saved() bool {
+	return slices.ContainsFunc(b.options, func(o *cliv1.BuildOptions) bool { return o.Save })
+}
+
+// addRegistry adds references in Depot's registry to a response, and a credential to push them. A client must ignore
+// them without `save`, and push all of them with it, whatever Tag.push is: depot/cli b57f518,
+// pkg/buildx/commands/build.go and pkg/registry/cli.go.
+func (s *Server) addRegistry(b *build, response *cliv1.CreateBuildResponse) error {
+	password, err := s.credential(b.project, true)
+	if err != nil {
+		return err
+	}
+	// The token has the format of "auth" in Docker's config.json.
+	response.AdditionalCredentials = []*cliv1.CreateBuildResponse_Credential{{
+		Host:  s.options.Registry.Host,
+		Token: base64.StdEncoding.EncodeToString([]byte("x-token:" + password)),
+	}}
+	tags, push := []string{b.id}, false
+	for _, options := range b.options {
+		push = push || options.Push
 		for _, tag := range saveTags(options) {
 			if tag != "" && !slices.Contains(tags, tag) {
 				tags = append(tags, tag)
 			}
 		}
 	}
-	if created.saved {
-		password, err := s.credential(project.ID, true)
-		if err != nil {
-			return nil, err
-		}
-		// The token has the format of "auth" in Docker's config.json.
-		response.AdditionalCredentials = []*cliv1.CreateBuildResponse_Credential{{
-			Host:  s.options.Registry.Host,
-			Token: base64.StdEncoding.EncodeToString([]byte("x-token:" + password)),
-		}}
-		for _, tag := range tags {
-			response.AdditionalTags = append(response.AdditionalTags,
-				&cliv1.CreateBuildResponse_Tag{Tag: s.reference(created, tag), Push: true})
-		}
+	for _, tag := range tags {
+		response.AdditionalTags = append(response.AdditionalTags,
+			&cliv1.CreateBuildResponse_Tag{Tag: s.reference(b, tag), Push: push})
 	}
+	return nil
+}
 
+// Cancel requests that the client cancels a build: answers to its health reports contain a time in the past. The
+// machines remain usable until the client releases them.
+func (s *Server) Cancel(buildID string) {
 	s.mutex.Lock()
-	s.builds[created.id] = created
-	if s.options.Limit > 0 {
-		created.cancelsAt = time.Now().Add(s.options.Limit)
-		time.AfterFunc(s.options.Limit, func() { s.end(created) })
-	}
+	defer s.mutex.Unlock()
+	s.builds[buildID].cancelsAt = time.Now().Add(-time.Second)
+}
+
+// LoseMachines breaks the connections to a build's machines, which accept no others. The build remains.
+func (s *Server) LoseMachines(buildID string) error {
+	s.mutex.Lock()
+	connections := slices.Collect(maps.Values(s.builds[buildID].connections))
 	s.mutex.Unlock()
-	s.note(ctx, func(c *Call) { c.BuildID, c.Project = created.id, project.ID })
-	return connect.NewResponse(response), nil
+	var err error
+	for _, c := range connections {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }
 
 // GetBuildKitConnection returns a connection to a platform's machine: first pending, then active.
@@ -176,6 +210,8 @@ func (b *buildService) ReportBuildHealth(
 		return nil, err
 	}
 	response := &cliv1.ReportBuildHealthResponse{}
+	b.server.mutex.Lock()
+	defer b.server.mutex.Unlock()
 	if !build.cancelsAt.IsZero() {
 		response.CancelsAt = timestamppb.New(build.cancelsAt)
 	}

@@ -20,10 +20,11 @@ type Call struct {
 	BuildID  string
 	Platform string // linux/amd64
 
-	Tags             []string // options of CreateBuild, like the next three
+	Tags, SaveTags   []string // options of CreateBuild, like the next three
 	Push, Load, Save bool
 
 	State       string // of GetBuildKitConnection: pending or active
+	Attempt     string // of a claim: the attempt of the workflow run
 	Result      string // of FinishBuild: success, error or canceled
 	ResultError string // the error that FinishBuild reports
 }

@@ -66,6 +66,7 @@ func TestDepotCLI(t *testing.T) {
 	}
 	s := start(t, Options{
 		Machines: machines, Issuer: issuer.url, Registry: Registry{Host: host, Credential: credential},
+		RunnerTokens: []string{"runner-token"},
 	})
 
 	engines := map[string]string{} // addresses by kind
@@ -87,8 +88,14 @@ func TestDepotCLI(t *testing.T) {
 	for file, content := range map[string]string{
 		"Dockerfile": "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n",
 		"failing":    "FROM scratch\nCOPY absent /\n",
+
+		"apps/api/Dockerfile": "FROM scratch\nCOPY Dockerfile /\n", "apps/api/depot.json": `{"id": "sandbox"}`,
+		"apps/other/file": "", "apps/other/depot.json": `{"id": "absent"}`,
+		"docker/Dockerfile": "FROM scratch\nWORKDIR /\n", "docker/depot.json": `{"id": "sandbox"}`,
 	} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644); err != nil {
+		file = filepath.Join(dir, file)
+		err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(content), 0o644))
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -97,6 +104,21 @@ func TestDepotCLI(t *testing.T) {
 	expired := issuer.token(t, map[string]any{
 		"repository": "org/sandbox-actions", "exp": time.Now().Add(-time.Minute).Unix(),
 	})
+	actions := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]string{"value": trusted})
+	}))
+	defer actions.Close()
+	oidcVariables := map[string]string{
+		"ACTIONS_ID_TOKEN_REQUEST_URL": actions.URL, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "bearer",
+	}
+	with := func(variables map[string]string, more ...string) map[string]string {
+		variables = maps.Clone(variables)
+		for i := 0; i < len(more); i += 2 {
+			variables[more[i]] = more[i+1]
+		}
+		return variables
+	}
+	const existingBuild = "token of an existing build"
 	for _, test := range []struct {
 		name, token, project, arguments string // token and project: "-" for none
 		engine                          string // kind of the engine in DOCKER_HOST
@@ -107,6 +129,10 @@ func TestDepotCLI(t *testing.T) {
 		result                          string // of FinishBuild
 		image                           string // in the registry or engine; BUILD is the build's ID
 		platforms                       string // of that image
+
+		env   map[string]string // more variables
+		login string            // token of `depot login`
+		kind  TokenKind         // that both send to CreateBuild; "" if it does not matter
 	}{
 		{name: "build", arguments: "build .", ok: true, result: "success"},
 		{name: "metadata", arguments: "build --save --metadata-file " + metadata + " .", ok: true, result: "success"},
@@ -160,6 +186,48 @@ func TestDepotCLI(t *testing.T) {
 			image: host + "/team/image:3", platforms: "linux/amd64",
 		},
 		{name: "OIDC", token: trusted, arguments: "build .", ok: true, result: "success"},
+		{
+			name: "DEPOT_TOKEN first", arguments: "build .", ok: true, result: "success", kind: ProjectToken,
+			env: map[string]string{"DEPOT_API_TOKEN": "organization-token"}, login: "user-token",
+		},
+		{
+			name: "DEPOT_API_TOKEN before depot login", token: "-", arguments: "build .", ok: true, result: "success",
+			env: map[string]string{"DEPOT_API_TOKEN": "organization-token"}, login: "user-token", kind: OrganizationToken,
+		},
+		{
+			name: "depot login before OIDC", token: "-", arguments: "build .", ok: true, result: "success",
+			env: oidcVariables, login: "user-token", kind: UserToken,
+		},
+		{
+			name: "OIDC before the runner's tokens", token: "-", arguments: "build .", ok: true, result: "success",
+			env: with(oidcVariables, "DEPOT_JIT_TOKEN", "runner-token"), kind: OIDCToken,
+		},
+		{
+			name: "DEPOT_JIT_TOKEN", token: "-", arguments: "build .", ok: true, result: "success", kind: RunnerToken,
+			env: map[string]string{"DEPOT_JIT_TOKEN": "runner-token", "DEPOT_CACHE_TOKEN": "unknown-token"},
+		},
+		{
+			name: "DEPOT_CACHE_TOKEN", token: "-", arguments: "build .", ok: true, result: "success", kind: RunnerToken,
+			env: map[string]string{"DEPOT_CACHE_TOKEN": "runner-token"},
+		},
+		{
+			name: "runner's token when OIDC fails", token: "-", arguments: "build .", ok: true, result: "success",
+			env:  with(oidcVariables, "DEPOT_JIT_TOKEN", "runner-token", "ACTIONS_ID_TOKEN_REQUEST_URL", "http://127.0.0.1:1"),
+			kind: RunnerToken,
+		},
+		{
+			name: "depot.json next to the context", token: "organization-token", project: "-", arguments: "build apps/api",
+			ok: true, result: "success",
+		},
+		{
+			name: "depot.json next to the Dockerfile", token: "organization-token", project: "-",
+			arguments: "build -f docker/Dockerfile .", ok: true, result: "success",
+		},
+		{
+			name: "depot.json next to the Dockerfile before that of the context", token: "organization-token", project: "-",
+			arguments: "build -f docker/Dockerfile apps/other", ok: true, result: "success",
+		},
+		{name: "existing build", token: existingBuild, project: "-", arguments: "build .", ok: true, result: "success"},
 		{
 			name: "failing Dockerfile", arguments: "build -f failing .", output: `"/absent": not found`,
 			ours: `"/absent": not found`, result: "error",
@@ -225,7 +293,6 @@ func TestDepotCLI(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			before := len(s.Calls())
 			if test.token == "" {
 				test.token = "project-token"
 			}
@@ -234,6 +301,15 @@ func TestDepotCLI(t *testing.T) {
 			}
 			variables := map[string]string{"DEPOT_TOKEN": test.token, "DEPOT_PROJECT_ID": test.project}
 			maps.DeleteFunc(variables, func(_, value string) bool { return value == "-" })
+			maps.Copy(variables, test.env)
+			attach := func() {
+				if test.token == existingBuild {
+					build := createBuild(t, "project-token")
+					variables["DEPOT_BUILD_ID"], variables["DEPOT_TOKEN"] = build.ID, build.Token
+				}
+			}
+			attach()
+			before := len(s.Calls())
 			if test.fault.Method != "" {
 				s.Fail(test.fault)
 				defer s.ClearFaults()
@@ -242,6 +318,16 @@ func TestDepotCLI(t *testing.T) {
 			if strings.Contains(test.arguments, "--push") { // otherwise the credentials of CreateBuild suffice
 				login := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte("x-token:"+push)))
 				if err := os.WriteFile(filepath.Join(home, "config.json"), []byte(login), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if test.login != "" {
+				file := filepath.Join(home, ".config/depot/depot.yaml")
+				err := errors.Join(
+					os.MkdirAll(filepath.Dir(file), 0o700),
+					os.WriteFile(file, []byte("api_token: "+test.login), 0o600),
+				)
+				if err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -289,6 +375,8 @@ func TestDepotCLI(t *testing.T) {
 			}
 			if strings.HasPrefix(test.arguments, "build") {
 				message := ""
+				attach()
+				variables["HOME"] = home
 				if err := buildWithOurs(t, dir, func(name string) string { return variables[name] }, test.arguments); err != nil {
 					message = err.Error()
 				}
@@ -296,8 +384,51 @@ func TestDepotCLI(t *testing.T) {
 					t.Errorf("our builder: %q, want %q", message, test.ours)
 				}
 			}
+			for _, c := range s.Calls()[before:] {
+				if c.Method == "CreateBuild" && test.kind != "" && c.Token != test.kind {
+					t.Errorf("over %s: authenticated with a token of kind %q, want %q", c.HTTP, c.Token, test.kind)
+				}
+			}
 		})
 	}
+
+	t.Run("canceled on Depot", func(t *testing.T) {
+		requested := make(chan struct{}, 1)
+		files := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			requested <- struct{}{}
+			<-r.Context().Done()
+		}))
+		defer files.Close()
+		dockerfile := "FROM scratch\nADD " + files.URL + "/file /\n"
+		if err := os.WriteFile(filepath.Join(dir, "waiting"), []byte(dockerfile), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		before := len(s.Calls())
+		command := exec.CommandContext(t.Context(), program, "build", "-f", "waiting", ".")
+		command.Dir = dir
+		command.Env = []string{
+			"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "DEPOT_API_URL=" + s.URL(), "DEPOT_ERROR_TELEMETRY=0",
+			"DEPOT_NO_UPDATE_NOTIFIER=1", "DEPOT_TOKEN=project-token", "DEPOT_PROJECT_ID=sandbox",
+		}
+		go func() {
+			<-requested
+			for _, c := range s.Calls()[before:] {
+				if c.Method == "CreateBuild" {
+					s.Cancel(c.BuildID)
+				}
+			}
+		}()
+		output, err := command.CombinedOutput()
+		var results []string
+		for _, c := range s.Calls()[before:] {
+			if c.Method == "FinishBuild" {
+				results = append(results, c.Result)
+			}
+		}
+		if err == nil || !slices.Equal(results, []string{"canceled"}) {
+			t.Errorf("%v, finished %q:\n%s", err, results, output)
+		}
+	})
 
 	data, err := os.ReadFile(metadata)
 	if err != nil {
@@ -320,27 +451,39 @@ func TestDepotCLI(t *testing.T) {
 // if the build saves the image.
 func buildWithOurs(t *testing.T, dir string, getenv func(string) string, arguments string) (err error) {
 	request := builder.Request{Platforms: []string{"linux/amd64"}, Save: strings.Contains(arguments, "--save")}
-	dockerfile, words := "Dockerfile", strings.Fields(arguments)
+	dockerfile, words := "", strings.Fields(arguments)
 	for i, word := range words {
 		switch word {
 		case "--platform":
 			request.Platforms = strings.Split(words[i+1], ",")
 		case "-f":
 			dockerfile = words[i+1]
+		case "--save-tag":
+			request.SaveTags = append(request.SaveTags, words[i+1])
 		}
 	}
-	tree, err := fsutil.NewFS(dir)
+	buildContext := filepath.Join(dir, words[len(words)-1])
+	file := filepath.Join(dir, dockerfile)
+	if dockerfile == "" {
+		file = filepath.Join(buildContext, "Dockerfile")
+	}
+	tree, err := fsutil.NewFS(buildContext)
 	if err != nil {
 		t.Fatal(err)
 	}
-	project, err := builder.FindProject(dir, getenv)
+	files, err := fsutil.NewFS(filepath.Dir(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	project, err := builder.FindProject(getenv, t.Logf, filepath.Dir(file), buildContext)
 	if err != nil && !errors.Is(err, builder.ErrNoProject) { // the token may identify the project
 		return err
 	}
 	depot := builder.Depot{
 		Project: project, APIURL: os.Getenv("DEPOT_API_URL"),
-		Token:  credentials.Depot{Getenv: getenv, Logf: t.Logf}.Token,
-		Policy: builder.Policy{HTTP: httpclient.Policy{MinWait: time.Millisecond}},
+		BuildID: getenv("DEPOT_BUILD_ID"),
+		Token:   credentials.Depot{Getenv: getenv, Logf: t.Logf, OIDC: credentials.NewOIDC(getenv, nil)}.Token,
+		Policy:  builder.Policy{HTTP: httpclient.Policy{MinWait: time.Millisecond}},
 	}
 	b, err := depot.Acquire(t.Context(), request)
 	if err != nil {
@@ -353,17 +496,19 @@ func buildWithOurs(t *testing.T, dir string, getenv func(string) string, argumen
 			return err
 		}
 		if _, err := machine.Solve(t.Context(), nil, client.SolveOpt{
-			Frontend: "dockerfile.v0", FrontendAttrs: map[string]string{"filename": dockerfile},
-			LocalMounts: map[string]fsutil.FS{"context": tree, "dockerfile": tree},
+			Frontend: "dockerfile.v0", FrontendAttrs: map[string]string{"filename": filepath.Base(file)},
+			LocalMounts: map[string]fsutil.FS{"context": tree, "dockerfile": files},
 			Exports:     []client.ExportEntry{{Type: client.ExporterImage}},
 		}, nil); err != nil {
 			return err
 		}
 	}
-	if request.Save {
-		_, err = depot.PullCredential(t.Context(), b.Tags[0])
+	for _, reference := range b.Tags {
+		if _, err := depot.PullCredential(t.Context(), reference); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // loaded returns the platform of an image in a Docker Engine.

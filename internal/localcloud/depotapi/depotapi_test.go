@@ -282,12 +282,9 @@ func TestBuildTokensAreForOneBuild(t *testing.T) {
 	t.Error("the error of the finished build was not recorded")
 }
 
-func TestTimeLimit(t *testing.T) {
-	_, b := startWithMachines(t, "linux/amd64")
-	s := start(t, Options{Machines: b, Limit: 300 * time.Millisecond})
-	build := createBuild(t, "project-token")
-	var limit time.Time
-	for end := time.Now().Add(10 * time.Second); ; {
+// Past the time in the answer, the build goes on until the client ends it.
+func TestCancellation(t *testing.T) {
+	cancelsAt := func(s *Server, build depot.Build) time.Time {
 		response, err := service(
 			s,
 			build.Token,
@@ -295,14 +292,26 @@ func TestTimeLimit(t *testing.T) {
 			BuildId: build.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64,
 		}))
 		if err != nil {
-			if code(err) != "failed_precondition" || limit.IsZero() || time.Now().Before(limit) {
-				t.Errorf("%v; the announced limit is %s", err, limit)
-			}
-			return
+			t.Fatal(err)
 		}
-		if limit = response.Msg.CancelsAt.AsTime(); time.Now().After(end) {
-			t.Fatal("timed out waiting for the limit")
+		if response.Msg.CancelsAt == nil {
+			return time.Time{}
 		}
+		return response.Msg.CancelsAt.AsTime()
+	}
+	s := start(t, Options{})
+	build := createBuild(t, "project-token")
+	if at := cancelsAt(s, build); !at.IsZero() {
+		t.Errorf("a build without a limit is canceled at %s", at)
+	}
+	s.Cancel(build.ID)
+	if at := cancelsAt(s, build); at.IsZero() || at.After(time.Now()) {
+		t.Errorf("a canceled build is canceled at %s", at)
+	}
+	limited := start(t, Options{Limit: time.Hour})
+	build = createBuild(t, "project-token")
+	if left := time.Until(cancelsAt(limited, build)); left <= 0 || left > time.Hour {
+		t.Errorf("a build with a limit of an hour is canceled in %s", left)
 	}
 }
 
@@ -340,8 +349,8 @@ func TestSaveAndPull(t *testing.T) {
 			return fmt.Sprintf("%s push=%v", project, push), nil
 		},
 	}})
-	plain := createBuild(t, "project-token")
-	if m := plain.Response.Msg; len(m.AdditionalTags)+len(m.AdditionalCredentials) != 0 {
+	plain := createBuild(t, "project-token", &cliv1.BuildOptions{})
+	if m := plain.Response.Msg; len(m.AdditionalTags) != 1 || len(m.AdditionalCredentials) != 1 {
 		t.Errorf("build without save: %v", m)
 	}
 
@@ -356,7 +365,9 @@ func TestSaveAndPull(t *testing.T) {
 	saved := createBuild(t, "project-token", options)
 	var tags []string
 	for _, tag := range saved.Response.Msg.AdditionalTags {
-		tags = append(tags, tag.Tag)
+		if tags = append(tags, tag.Tag); tag.Push {
+			t.Errorf("%s is to be pushed, without push in the request", tag.Tag)
+		}
 	}
 	const repository = "127.0.0.1:5000/sandbox:"
 	if got, want := strings.Join(tags, " "), repository+saved.ID+" "+repository+"latest "+repository+"v1"; got != want {
@@ -388,7 +399,10 @@ func TestSaveAndPull(t *testing.T) {
 			"GetPullInfo", "project-token", fields{"build_id": saved.ID},
 			fields{"reference": repository + saved.ID, "username": "x-token", "password": "sandbox push=false"}, "ok",
 		},
-		{"GetPullInfo", "project-token", fields{"build_id": plain.ID}, nil, "not_found"},
+		{
+			"GetPullInfo", "project-token", fields{"build_id": plain.ID},
+			fields{"reference": repository + plain.ID, "username": "x-token", "password": "sandbox push=false"}, "ok",
+		},
 		{"GetPullInfo", "project-token", fields{"build_id": "absent"}, nil, "not_found"},
 		{
 			"GetBuild", "user-token", fields{"build_id": saved.ID},
@@ -397,6 +411,14 @@ func TestSaveAndPull(t *testing.T) {
 		{"GetBuild", "user-token", fields{}, nil, "invalid_argument"},
 	} {
 		got, err := pull(t, s, test.method, test.token, test.request)
+		options, _ := got["options"].(protoreflect.List)
+		if isSaved := test.request.text("build_id") == saved.ID; test.method == "GetPullInfo" && err == nil {
+			save := options.Get(0).Message().Descriptor().Fields().ByName("save")
+			if options.Get(0).Message().Get(save).Bool() != isSaved {
+				t.Errorf("%v: options %v", test.request, options)
+			}
+		}
+		delete(got, "options")
 		if code(err) != test.code || fmt.Sprint(got) != fmt.Sprint(test.want) {
 			t.Errorf("%s %v: %v, %s (%v); want %v, %s", test.method, test.request, got, code(err), err, test.want, test.code)
 		}
@@ -419,7 +441,8 @@ func pull(t *testing.T, s *Server, method, token string, request fields) (fields
 }
 
 func TestForkChallenge(t *testing.T) {
-	s := start(t, Options{})
+	shown := map[string]bool{}
+	s := start(t, Options{LogInterval: time.Nanosecond, FindInLog: func(code string) bool { return shown[code] }})
 	post := func(url, body string) (int, string) {
 		t.Helper()
 		response, err := http.Post(url, "application/json", strings.NewReader(body))
@@ -433,45 +456,63 @@ func TestForkChallenge(t *testing.T) {
 		}
 		return response.StatusCode, string(data)
 	}
-	claim := func(aud, event, repo, run string) string {
-		data, _ := json.Marshal(map[string]string{"aud": aud, "eventName": event, "repo": repo, "runID": run})
+	claim := func(aud, event, repo, run, attempt string) string {
+		data, _ := json.Marshal(map[string]string{
+			"aud": aud, "eventName": event, "repo": repo, "runID": run, "attempt": attempt,
+		})
 		return string(data)
 	}
+	if status, body := post(s.ClaimURL(), "not JSON"); status != 500 || !strings.Contains(body, `"error":`) {
+		t.Errorf("not JSON: %d %s", status, body)
+	}
 	for _, invalid := range []string{
-		"not JSON",
-		claim("https://github.com", "pull_request", "org/sandbox-actions", "1"),
-		claim(Audience, "push", "org/sandbox-actions", "1"),
-		claim(Audience, "pull_request", "", "1"),
-		claim(Audience, "pull_request", "org/sandbox-actions", ""),
+		claim(Audience, "push", "org/sandbox-actions", "1", "1"),
+		claim(Audience, "pull_request", "sandbox-actions", "1", "1"),
+		claim(Audience, "pull_request", "org/sandbox-actions", "", "1"),
+		claim(Audience, "pull_request", "org/sandbox-actions", "one", "1"),
+		claim(Audience, "pull_request", "org/sandbox-actions", "1", ""),
 	} {
 		if status, body := post(s.ClaimURL(), invalid); status != 400 || !strings.Contains(body, `"error":`) {
 			t.Errorf("%s: %d %s", invalid, status, body)
 		}
 	}
-	for repository, want := range map[string]string{"org/sandbox-actions": "ok", "org/other": "permission_denied"} {
-		status, body := post(s.ClaimURL(), claim(Audience, "pull_request", repository, "1"))
+	for _, test := range []struct{ aud, repository, want string }{
+		{Audience, "org/sandbox-actions", "ok"},
+		{Audience, "org/other", "permission_denied"},
+		{"https://github.com", "org/sandbox-actions", "unauthenticated"},
+	} {
 		var challenge struct{ ChallengeCode, ExchangeURL string }
-		if err := json.Unmarshal([]byte(body), &challenge); status != 200 || err != nil || challenge.ChallengeCode == "" {
-			t.Fatalf("claim: %d %s", status, body)
-		}
-		for range exchangeAfter {
-			if status, body := post(challenge.ExchangeURL, ""); status != 403 {
-				t.Errorf("early exchange: %d %s", status, body)
+		for _, isShown := range []bool{false, true} {
+			status, body := post(s.ClaimURL(), claim(test.aud, "pull_request", test.repository, "1", "2"))
+			if err := json.Unmarshal([]byte(body), &challenge); status != 200 || err != nil || challenge.ChallengeCode == "" {
+				t.Fatalf("claim: %d %s", status, body)
+			}
+			if shown[challenge.ChallengeCode] = isShown; isShown {
+				break
+			}
+			for _, want := range []string{"no validated jobs", "challenge already used or not found"} {
+				shown[challenge.ChallengeCode] = want != "no validated jobs" // too late
+				if status, body := post(challenge.ExchangeURL, ""); status != 500 || !strings.Contains(body, want) {
+					t.Errorf("code that is not in the log: %d %s, want %s", status, body, want)
+				}
 			}
 		}
 		status, token := post(challenge.ExchangeURL, "")
 		if status != 200 {
 			t.Fatalf("exchange: %d %s", status, token)
 		}
+		if status, body := post(challenge.ExchangeURL, ""); status != 500 {
+			t.Errorf("second exchange: %d %s", status, body)
+		}
 		_, err := service(
 			s,
 			token,
 		).CreateBuild(t.Context(), connect.NewRequest(&cliv1.CreateBuildRequest{ProjectId: "sandbox"}))
-		if got := code(err); got != want {
-			t.Errorf("%s: %s, want %s", repository, got, want)
+		if got := code(err); got != test.want {
+			t.Errorf("%+v: %s", test, got)
 		}
 	}
-	if status, _ := post(s.URL()+exchangePath+"unknown", ""); status != 404 {
+	if status, _ := post(s.URL()+exchangePath+"unknown", ""); status != 500 {
 		t.Errorf("unknown challenge: %d", status)
 	}
 }

@@ -6,9 +6,11 @@ import (
 	"net/http"
 
 	"connectrpc.com/connect"
+	cliv1 "github.com/depot/depot-go/proto/depot/cli/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 )
@@ -45,7 +47,7 @@ func (s *Server) handlePull(mux *http.ServeMux) {
 
 // getPullToken returns a password with which the user x-token can pull the project's saved images.
 func (s *Server) getPullToken(ctx context.Context, header http.Header, request fields) (fields, error) {
-	project, _, err := s.pullable(ctx, header, request["project_id"], request["build_id"])
+	project, _, err := s.pullable(ctx, header, request.text("project_id"), request.text("build_id"))
 	if err != nil {
 		return nil, err
 	}
@@ -56,24 +58,27 @@ func (s *Server) getPullToken(ctx context.Context, header http.Header, request f
 	return fields{"token": token}, nil
 }
 
-// getPullInfo returns the reference of a saved image and a credential to pull it.
+// getPullInfo returns the reference of a build's image, a credential to pull it, and the build's options, by which the
+// client recognizes a build that saved nothing: depot/cli b57f518, pkg/cmd/pull/options.go.
 func (s *Server) getPullInfo(ctx context.Context, header http.Header, request fields) (fields, error) {
-	project, build, err := s.pullable(ctx, header, "", request["build_id"])
+	project, build, err := s.pullable(ctx, header, "", request.text("build_id"))
 	if err != nil {
 		return nil, err
 	}
-	if build == nil || !build.saved {
-		return nil, apiError(connect.CodeNotFound, "build %s was not saved", request["build_id"])
+	if build == nil {
+		return nil, apiError(connect.CodeInvalidArgument, "build_id is required")
 	}
 	password, err := s.credential(project, false)
 	if err != nil {
 		return nil, err
 	}
-	return fields{"reference": s.reference(build, build.id), "username": "x-token", "password": password}, nil
+	return fields{
+		"reference": s.reference(build, build.id), "username": "x-token", "password": password, "options": build.options,
+	}, nil
 }
 
 func (s *Server) getBuild(ctx context.Context, header http.Header, request fields) (fields, error) {
-	project, build, err := s.pullable(ctx, header, "", request["build_id"])
+	project, build, err := s.pullable(ctx, header, "", request.text("build_id"))
 	if err != nil {
 		return nil, err
 	}
@@ -111,13 +116,18 @@ func (s *Server) pullable(ctx context.Context, header http.Header, projectID, bu
 	return project.ID, build, nil
 }
 
-// fields holds the fields of a message by name. All fields of these messages are strings.
-type fields map[string]string
+// fields holds the fields of a message by name: strings, or a list of build options.
+type fields map[string]any
+
+func (f fields) text(name string) string {
+	text, _ := f[name].(string)
+	return text
+}
 
 func read(m *dynamicpb.Message) fields {
 	f := fields{}
 	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		f[string(field.Name())] = value.String()
+		f[string(field.Name())] = value.Interface()
 		return true
 	})
 	return f
@@ -126,18 +136,28 @@ func read(m *dynamicpb.Message) fields {
 func write(of protoreflect.MessageDescriptor, f fields) *dynamicpb.Message {
 	m := dynamicpb.NewMessage(of)
 	for name, value := range f {
-		m.Set(of.Fields().ByName(protoreflect.Name(name)), protoreflect.ValueOfString(value))
+		field := of.Fields().ByName(protoreflect.Name(name))
+		list, ok := value.([]*cliv1.BuildOptions)
+		if !ok {
+			m.Set(field, protoreflect.ValueOf(value))
+			continue
+		}
+		for _, options := range list {
+			m.Mutable(field).List().Append(protoreflect.ValueOfMessage(options.ProtoReflect()))
+		}
 	}
 	return m
 }
 
-// pullMethods describes the methods that depot-go does not declare. All fields are strings, numbered in this order.
+// pullMethods describes the methods that depot-go does not declare. Their fields are strings, numbered in this order,
+// except GetPullInfoResponse.options. Source: depot/cli b57f518, proto/depot/cli/v1/build.proto.
 var pullMethods = func() protoreflect.MethodDescriptors {
 	file := &descriptorpb.FileDescriptorProto{
-		Name:    proto.String("depotapi/pull.proto"),
-		Package: proto.String("depot.cli.v1"),
-		Syntax:  proto.String("proto3"),
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("BuildService")}},
+		Name:       proto.String("depotapi/pull.proto"),
+		Package:    proto.String("depot.cli.v1"),
+		Syntax:     proto.String("proto3"),
+		Dependency: []string{cliv1.File_depot_cli_v1_build_proto.Path()},
+		Service:    []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("BuildService")}},
 	}
 	message := func(name string, fields ...string) *string {
 		m := &descriptorpb.DescriptorProto{Name: &name}
@@ -160,10 +180,17 @@ var pullMethods = func() protoreflect.MethodDescriptors {
 	method("GetPullInfo",
 		message("GetPullInfoRequest", "build_id"),
 		message("GetPullInfoResponse", "reference", "username", "password"))
+	info := file.MessageType[len(file.MessageType)-1]
+	info.Field = append(info.Field, &descriptorpb.FieldDescriptorProto{
+		Name: proto.String("options"), Number: proto.Int32(4),
+		Type:     descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(),
+		TypeName: proto.String(".depot.cli.v1.BuildOptions"),
+		Label:    descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum(),
+	})
 	method("GetBuild",
 		message("GetBuildRequest", "build_id"),
 		message("GetBuildResponse", "build_id", "project_id", "build_url"))
-	descriptor, err := protodesc.NewFile(file, nil)
+	descriptor, err := protodesc.NewFile(file, protoregistry.GlobalFiles)
 	if err != nil {
 		panic(err) // the declaration above is invalid
 	}

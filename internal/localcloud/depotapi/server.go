@@ -24,9 +24,17 @@ type Options struct {
 	Projects []Project
 	// OrganizationTokens and UserTokens (of the organization's members) can build in every project.
 	OrganizationTokens, UserTokens []string
-	// Issuer is the URL of the trusted OIDC issuer (https://token.actions.githubusercontent.com on GitHub). If it is "",
-	// OIDC tokens are rejected. The server fetches the issuer's keys on first use, so the issuer can start later.
-	Issuer string
+	// RunnerTokens are the tokens that Depot's own runners put into DEPOT_JIT_TOKEN and DEPOT_CACHE_TOKEN. They can build
+	// in every project.
+	RunnerTokens []string
+	// Issuer is the URL of the trusted OIDC issuer (https://token.actions.githubusercontent.com on GitHub), and CIIssuer
+	// that of Depot CI (https://identity.depot.dev). If both are "", OIDC tokens are rejected. The server fetches an
+	// issuer's keys on first use, so the issuer can start later.
+	Issuer, CIIssuer string
+	// FindInLog reports whether the public log of a fork's run shows a code. nil means that it shows every code at once.
+	FindInLog func(code string) bool
+	// LogInterval is the time between searches of the log. Default: 1 s.
+	LogInterval time.Duration
 	// Machines opens connections to BuildKit daemons.
 	Machines Machines
 	// Registry stores the images that builds save.
@@ -37,8 +45,8 @@ type Options struct {
 	Wait time.Duration
 	// Lifetime is the lifetime of a build's certificates. Default: 10 minutes.
 	Lifetime time.Duration
-	// Limit is the maximum duration of a build. Responses to health reports contain the resulting deadline. 0 means no
-	// limit.
+	// Limit is the maximum duration of a build. Answers to health reports contain the resulting time, after which the
+	// client must cancel the build: see Server.Cancel. 0 means no limit.
 	Limit time.Duration
 }
 
@@ -57,7 +65,7 @@ type Machines interface {
 
 // Registry stores saved images as HOST/PROJECT:BUILD. The user name is always x-token.
 type Registry struct {
-	Host string // host:port; "" means that the organization has no registry
+	Host string // host:port, such as ORGANIZATION.registry.depot.dev; "" means that the organization has no registry
 	// Credential returns a password that can pull from a project's repository and, if push is set, push to it.
 	Credential func(project string, push bool) (password string, err error)
 }
@@ -70,11 +78,11 @@ type Server struct {
 	options  Options
 	listener net.Listener
 	http     *http.Server
-	identity identity
+	issuers  []*identity
 
 	mutex   sync.Mutex
 	builds  map[string]*build     // by ID
-	forks   map[string]*challenge // by code
+	forks   map[string]*challenge // by ID
 	calls   []*Call
 	faults  []*Fault
 	stopped bool
@@ -93,6 +101,9 @@ func Start(o Options) (*Server, error) {
 	if o.Lifetime == 0 {
 		o.Lifetime = 10 * time.Minute
 	}
+	if o.LogInterval == 0 {
+		o.LogInterval = time.Second
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("depotapi: %w", err)
@@ -100,9 +111,13 @@ func Start(o Options) (*Server, error) {
 	s := &Server{
 		options:  o,
 		listener: listener,
-		identity: identity{issuer: o.Issuer},
 		builds:   map[string]*build{},
 		forks:    map[string]*challenge{},
+	}
+	for _, issuer := range []string{o.Issuer, o.CIIssuer} {
+		if issuer != "" {
+			s.issuers = append(s.issuers, &identity{issuer: issuer})
+		}
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
