@@ -2,6 +2,7 @@ package actions
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 
@@ -197,7 +200,7 @@ func TestBuildSecrets(t *testing.T) {
 	s := session{Doppler: credentials.Doppler{Secrets: map[string]string{
 		"TOKEN": "doppler", "OTHER": "doppler", "DEPOT_TOKEN": "depot", "DAYTONA_API_KEY": "daytona",
 	}}}
-	secrets, err := buildSecrets(job, spec, s)
+	secrets, err := buildSecrets(job, spec, s, buildSource{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,17 +351,30 @@ func TestRelativeTo(t *testing.T) {
 	}
 }
 
+// The fields of docker buildx's metadata file are at the top, for one platform and for several.
 func TestMetadataJSON(t *testing.T) {
 	amd64 := &image.Result{Platform: "linux/amd64", Metadata: map[string]string{
 		"a": "1", exptypes.ExporterImageDescriptorKey: "eyJzaXplIjoxfQ==", // {"size":1}
 	}}
 	arm64 := &image.Result{Platform: "linux/arm64", Metadata: map[string]string{"a": "eyJzaXplIjoxfQ=="}}
-	for want, results := range map[string][]*image.Result{
-		`{"a":"1","containerimage.descriptor":{"size":1}}`: {amd64},
-		`{"linux/amd64":{"a":"1","containerimage.descriptor":{"size":1}},` +
-			`"linux/arm64":{"a":"eyJzaXplIjoxfQ=="}}`: {amd64, arm64},
+	spec := inputs.BuildSpec{Push: []string{"ghcr.io/a/b:1", "ghcr.io/a/b:2"}}
+	descriptor, err := partial.Descriptor(empty.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(descriptor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, built := range map[string]builtImage{
+		`{"a":"1","containerimage.descriptor":{"size":1}}`: {Results: []*image.Result{amd64}},
+		`{"containerimage.descriptor":` + string(data) + `,"containerimage.digest":"sha256:2","image.name":"ghcr.io/a/b:1,ghcr.io/a/b:2",` +
+			`"linux/amd64":{"a":"1","containerimage.descriptor":{"size":1}},` +
+			`"linux/arm64":{"a":"eyJzaXplIjoxfQ=="}}`: {
+			Results: []*image.Result{amd64, arm64}, Index: empty.Index, Digest: "sha256:2", Lease: &builder.Lease{},
+		},
 	} {
-		if got, err := metadataJSON(results); got != want || err != nil {
+		if got, err := metadataJSON(spec, built); got != want || err != nil {
 			t.Errorf("%s, %v; want %s", got, err, want)
 		}
 	}

@@ -26,7 +26,8 @@ type builtImage struct {
 	Results  []*image.Result // in the order of the platforms
 	Loaded   *image.Result   // the result for the engine's platform, or the first
 	Stats    image.Stats
-	Digest   string // of the manifest, or of the index if there are several platforms
+	Index    v1.ImageIndex // of several platforms; nil for one
+	Digest   string        // of the manifest, or of the index if there are several platforms or attestations
 }
 
 // buildAndLoad builds the image, loads it into the engine if the input load is set, and releases the builder.
@@ -37,7 +38,7 @@ func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session s
 	}
 	defer func() { err = release(ctx, job, built.Lease, err) }()
 	if spec.Load {
-		err = loadImage(ctx, job, session.Engine, spec.ImageName, built.Loaded.Image)
+		err = loadImage(ctx, job, session.Engine, spec.ImageNames, built.Loaded.Image)
 		err = built.Lease.Explain(session.LoadPlatform, err)
 	}
 	return built, err
@@ -69,7 +70,7 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 		return built, err
 	}
 	warnUnsupported(job, results)
-	digest, err := pushIndex(ctx, spec, lease, results, registryAuth(job, lease))
+	index, digest, err := pushIndex(ctx, spec, lease, results, registryAuth(job, lease))
 	if err != nil {
 		return built, err
 	}
@@ -77,7 +78,7 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 		return builtImage{}, err
 	}
 	loaded := results[max(0, slices.Index(spec.Platforms, session.LoadPlatform))]
-	return builtImage{source, lease, requests, results, loaded, stats, digest.String()}, nil
+	return builtImage{source, lease, requests, results, loaded, stats, index, digest.String()}, nil
 }
 
 // checkPushes checks that the registries have the image. A registry that only the builder can reach is not an error.
@@ -97,20 +98,20 @@ func checkPushes(ctx context.Context, job job, references []string, digest v1.Ha
 	return checks.Wait()
 }
 
-// pushIndex pushes an index of the platforms' images to each reference and returns its digest. BuildKit has already
-// pushed the images: by digest if there are several platforms, and by tag if there is one, which needs no index.
+// pushIndex pushes an index of the platforms' images to each reference and returns it with its digest. BuildKit has
+// already pushed the images: by digest if there are several platforms, and by tag if there is one, which needs no index.
 func pushIndex(
 	ctx context.Context, spec inputs.BuildSpec, lease *builder.Lease, results []*image.Result, auth image.Auth,
-) (digest v1.Hash, err error) {
+) (_ v1.ImageIndex, digest v1.Hash, err error) {
 	if len(results) == 1 {
-		return results[0].Digest, nil
+		return nil, results[0].Digest, nil
 	}
 	index, err := image.JoinPlatforms(results, spec.IndexAnnotations())
 	if err == nil {
 		digest, err = index.Digest()
 	}
 	if err != nil {
-		return v1.Hash{}, fmt.Errorf("create the index of %s: %w", strings.Join(spec.Platforms, " and "), err)
+		return nil, v1.Hash{}, fmt.Errorf("create the index of %s: %w", strings.Join(spec.Platforms, " and "), err)
 	}
 	var pushes errgroup.Group
 	for _, reference := range pushReferences(spec, lease) {
@@ -119,13 +120,13 @@ func pushIndex(
 			return image.PushIndex(ctx, reference, index, auth)
 		})
 	}
-	return digest, pushes.Wait()
+	return index, digest, pushes.Wait()
 }
 
-// loadImage loads an image into the engine and tags it with name.
-func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, name string, img v1.Image) error {
-	defer startActivity(ctx, "the Docker Engine to load %s", name)()
-	job.Runner.Group("Load " + name)
+// loadImage loads an image into the engine and tags it with the names.
+func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names []string, img v1.Image) error {
+	defer startActivity(ctx, "the Docker Engine to load %s", names[0])()
+	job.Runner.Group("Load " + strings.Join(names, ", "))
 	defer job.Runner.EndGroup()
 	started := time.Now()
 	engine.Progress = func(layer dockerengine.Layer) {
@@ -133,10 +134,12 @@ func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, name s
 			job.Runner.Infof("%s", layer)
 		}
 	}
-	loaded, err := engine.Load(ctx, name, img)
-	if err != nil {
-		return err
+	for _, name := range names { // the first load sends the layers, the others add a tag
+		loaded, err := engine.Load(ctx, name, img)
+		if err != nil {
+			return err
+		}
+		job.Runner.Infof("Loaded %s in %s: %s", name, time.Since(started).Round(10*time.Millisecond), loaded)
 	}
-	job.Runner.Infof("Loaded %s in %s: %s", name, time.Since(started).Round(10*time.Millisecond), loaded)
 	return nil
 }

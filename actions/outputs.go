@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 
 	"github.com/org/sandbox-actions/pkg/builder"
@@ -108,7 +109,7 @@ func buildOutputs(spec inputs.BuildSpec, built builtImage) (BuildOutputs, error)
 	if err != nil {
 		return BuildOutputs{}, fmt.Errorf("read the image's config: %w", err)
 	}
-	metadata, err := metadataJSON(built.Results)
+	metadata, err := metadataJSON(spec, built)
 	if err != nil {
 		return BuildOutputs{}, err
 	}
@@ -139,26 +140,41 @@ func imageRef(spec inputs.BuildSpec, lease *builder.Lease, digest string) string
 }
 
 // metadataJSON returns the metadata of BuildKit's exporters in the format of docker buildx's metadata file, in which
-// the image descriptor is decoded.
-func metadataJSON(results []*image.Result) (string, error) {
-	byPlatform := map[string]map[string]any{}
-	for _, r := range results {
-		fields := map[string]any{}
-		for name, value := range r.Metadata {
-			fields[name] = value
-			descriptor, err := base64.StdEncoding.DecodeString(value)
-			if name == exptypes.ExporterImageDescriptorKey && err == nil && json.Valid(descriptor) {
-				fields[name] = json.RawMessage(descriptor)
-			}
-		}
-		byPlatform[r.Platform] = fields
+// the image descriptor is decoded. With several platforms it describes the index, and each platform's metadata is under
+// its name.
+func metadataJSON(spec inputs.BuildSpec, built builtImage) (string, error) {
+	if built.Index == nil {
+		data, err := json.Marshal(exporterMetadata(built.Results[0]))
+		return string(data), err
 	}
-	var value any = byPlatform
-	if len(results) == 1 {
-		value = byPlatform[results[0].Platform]
+	descriptor, err := partial.Descriptor(built.Index)
+	if err != nil {
+		return "", fmt.Errorf("describe the index: %w", err)
 	}
-	data, err := json.Marshal(value)
+	metadata := map[string]any{
+		exptypes.ExporterImageDescriptorKey: descriptor,
+		exptypes.ExporterImageDigestKey:     built.Digest,
+	}
+	if references := pushReferences(spec, built.Lease); len(references) > 0 {
+		metadata[exptypes.ExporterImageNameKey] = strings.Join(references, ",")
+	}
+	for _, result := range built.Results {
+		metadata[result.Platform] = exporterMetadata(result)
+	}
+	data, err := json.Marshal(metadata)
 	return string(data), err
+}
+
+func exporterMetadata(result *image.Result) map[string]any {
+	fields := map[string]any{}
+	for name, value := range result.Metadata {
+		fields[name] = value
+		descriptor, err := base64.StdEncoding.DecodeString(value)
+		if name == exptypes.ExporterImageDescriptorKey && err == nil && json.Valid(descriptor) {
+			fields[name] = json.RawMessage(descriptor)
+		}
+	}
+	return fields
 }
 
 // publish writes an action's outputs and its summary.

@@ -16,6 +16,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/trust"
 )
 
@@ -31,6 +32,9 @@ type session struct {
 // ref. It refuses code that the run must not build. directories are those that the run uses in addition to the build's
 // own; they are not checked if a commit is built, because then they are part of it.
 func prepare(ctx context.Context, job job, spec inputs.BuildSpec, directories ...string) (session, error) {
+	for _, warning := range spec.Warnings {
+		job.Runner.Warning(runner.Annotation{Message: warning})
+	}
 	var s session
 	var group errgroup.Group
 	if spec.Load {

@@ -21,10 +21,15 @@ import (
 func buildRequests(
 	job job, spec inputs.BuildSpec, session session, source buildSource, lease *builder.Lease,
 ) ([]image.Request, error) {
-	secrets, err := buildSecrets(job, spec, session)
+	secrets, err := buildSecrets(job, spec, session, source)
 	if err != nil {
 		return nil, err
 	}
+	buildArgs, err := image.AddProxies(spec.Request.BuildArgs, spec.Builder, job.Runner.Mask)
+	if err != nil {
+		return nil, err
+	}
+	labels := imageLabels(job, spec, source)
 	layers := filepath.Join(job.Scratch, "layers")
 	if err := os.MkdirAll(layers, 0o700); err != nil {
 		return nil, fmt.Errorf("create a temporary directory: %w (free disk space, or set RUNNER_TEMP)", err)
@@ -35,7 +40,8 @@ func buildRequests(
 		r.Platform = platform
 		r.Context, r.Dockerfile, r.Contexts = source.Paths.Context, source.Paths.Dockerfile, source.Paths.Contexts
 		r.SharedKey = sharedKey(spec, source, platform)
-		r.Secrets = secrets
+		r.Secrets, r.BuildArgs, r.Labels = secrets, buildArgs, labels
+		r.VCS = vcsAttributes(job, source)
 		r.Auth = registryAuth(job, lease)
 		r.Logf = job.Runner.Infof
 		r.Annotations = spec.Annotations(platform)
@@ -56,9 +62,12 @@ func buildRequests(
 	return requests, nil
 }
 
-// buildSecrets returns the secrets that a step can mount: those of Doppler, overridden by those of the inputs. It masks
-// the latter, because Main cannot mask the values behind secret_envs and secret_files.
-func buildSecrets(job job, spec inputs.BuildSpec, session session) (map[string]func() ([]byte, error), error) {
+// buildSecrets returns the secrets that a step can mount: those of Doppler, overridden by those of the inputs, and the
+// token for git contexts. It masks those of the inputs, because Main cannot mask the values behind secret_envs and
+// secret_files.
+func buildSecrets(
+	job job, spec inputs.BuildSpec, session session, source buildSource,
+) (map[string]func() ([]byte, error), error) {
 	values := session.Doppler.BuildSecrets()
 	own, err := spec.ReadSecrets()
 	if err != nil {
@@ -68,6 +77,7 @@ func buildSecrets(job job, spec inputs.BuildSpec, session session) (map[string]f
 		job.Runner.MaskAs("the build secret "+id, value)
 	}
 	maps.Copy(values, own)
+	addGitToken(job, spec, session.Doppler, source.Paths, values)
 	secrets := map[string]func() ([]byte, error){}
 	for id, value := range values {
 		secrets[id] = func() ([]byte, error) { return []byte(value), nil }

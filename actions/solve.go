@@ -12,6 +12,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/builder"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 // lastOutputWait is how long a canceled build may take to print its last lines.
@@ -98,8 +99,8 @@ func display(job job) image.Display {
 	}
 }
 
-// annotate adds an annotation to the Dockerfile for each warning of BuildKit's checks, and prints the lines of the step
-// that failed.
+// annotate adds an annotation to the Dockerfile for each warning of BuildKit's checks, unless
+// DOCKER_BUILD_CHECKS_ANNOTATIONS is false, and prints the lines of the step that failed.
 func annotate(job job, err error, warnings []image.Warning, dockerfile string) {
 	for _, w := range warnings {
 		message := w.Short
@@ -108,6 +109,10 @@ func annotate(job job, err error, warnings []image.Warning, dockerfile string) {
 		}
 		if w.URL != "" {
 			message += " (" + w.URL + ")"
+		}
+		if isOff(job, "DOCKER_BUILD_CHECKS_ANNOTATIONS") {
+			job.Runner.Infof("%s", safetext.Line(message, 500))
+			continue
 		}
 		job.Runner.Warning(runner.Annotation{
 			Title: "Dockerfile check", File: dockerfile, Line: w.Line, EndLine: w.EndLine, Message: message,

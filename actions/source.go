@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/inputs"
@@ -20,6 +21,7 @@ type buildSource struct {
 	Commit     source.Commit // zero for the checkout
 	Tree       source.Tree   // Dir is empty until the commit is fetched
 	Paths      inputs.Paths  // zero until the commit is fetched
+	Time       time.Time     // of the commit; zero if it is unknown or not needed
 }
 
 // resolveSource decides what to build: the commit of the input ref, the checkout if ref is empty, or the event's commit
@@ -34,7 +36,7 @@ func resolveSource(
 	}
 	repository := cmp.Or(job.Getenv("GITHUB_REPOSITORY"), checkout.Repository)
 	ref, wholeRef := spec.Ref, ""
-	if ref == "" && isMissing(job, spec, checkout) {
+	if ref == "" && (spec.EventCommit || isMissing(job, spec, checkout)) {
 		ref, wholeRef = job.Getenv("GITHUB_SHA"), job.Getenv("GITHUB_REF")
 	}
 	if ref == "" {
@@ -91,19 +93,27 @@ func hostedRepository(
 	return credentials.Repository(owner, name, token, job.Getenv), nil
 }
 
-// fetchSource fetches the files of a commit, unless the source is the checkout, and writes the git context.
+// fetchSource fetches the files of a commit, unless the source is the checkout. It reads the time of the commit and adds
+// the named contexts that are known only then: directories of the event's commit, and the git context.
 func fetchSource(
 	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, s buildSource,
-) (buildSource, error) {
+) (_ buildSource, err error) {
 	if s.Tree.Dir == "" {
-		tree, err := fetchCommit(ctx, job, spec, doppler, s)
-		if err != nil {
+		if s.Tree, err = fetchCommit(ctx, job, spec, doppler, s, "source"); err != nil {
 			return buildSource{}, err
 		}
-		s.Tree = tree
-		if s.Paths, err = spec.Resolve(tree.Dir); err != nil {
+		if s.Paths, err = spec.Resolve(s.Tree.Dir); err != nil {
 			return buildSource{}, err
 		}
+	}
+	if spec.DefaultLabels && s.Tree.SHA != "" {
+		if s.Time, err = s.Tree.CommitTime(ctx); err != nil {
+			return buildSource{}, err
+		}
+	}
+	s.Paths.Contexts = maps.Clone(s.Paths.Contexts)
+	if err := addEventContexts(ctx, job, spec, doppler, s); err != nil {
+		return buildSource{}, err
 	}
 	if spec.GitContext == "" || s.Tree.SHA == "" || s.Paths.Contexts[spec.GitContext] != "" {
 		return s, nil
@@ -112,20 +122,47 @@ func fetchSource(
 	if err := s.Tree.WriteGitDir(ctx, dir); err != nil {
 		return buildSource{}, inputs.Wrap("git_context", err)
 	}
-	s.Paths.Contexts = maps.Clone(s.Paths.Contexts)
 	s.Paths.Contexts[spec.GitContext] = dir
 	return s, nil
 }
 
-func fetchCommit(
+// addEventContexts adds the named contexts that are directories of the event's commit, and fetches that commit if the
+// build uses the checkout.
+func addEventContexts(
 	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, s buildSource,
+) error {
+	if len(spec.EventContexts) == 0 {
+		return nil
+	}
+	root := s.Tree.Dir
+	if s.Commit.SHA == "" {
+		event := buildSource{Repository: job.Event.Repository, Commit: source.Commit{SHA: job.Event.SHA}}
+		tree, err := fetchCommit(ctx, job, spec, doppler, event, "event")
+		if err != nil {
+			return err
+		}
+		root = tree.Dir
+	}
+	for name, directory := range spec.EventContexts {
+		resolved, err := inputs.ResolveDirectory(root, name, directory)
+		if err != nil {
+			return err
+		}
+		s.Paths.Contexts[name] = resolved
+	}
+	return nil
+}
+
+// fetchCommit fetches the files of a commit into a directory of the run's temporary files.
+func fetchCommit(
+	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, s buildSource, directory string,
 ) (source.Tree, error) {
 	defer startActivity(ctx, "git to fetch %s", s.Commit.SHA)()
 	hosted, err := hostedRepository(job, spec, doppler, s.Repository)
 	if err != nil {
 		return source.Tree{}, err
 	}
-	return hosted.Fetch(ctx, s.Commit, filepath.Join(job.Scratch, "source"))
+	return hosted.Fetch(ctx, s.Commit, filepath.Join(job.Scratch, directory))
 }
 
 // describeSource returns a log line that describes the source.

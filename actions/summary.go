@@ -3,6 +3,7 @@ package actions
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,8 +15,12 @@ import (
 // maxChartSteps is the maximum number of steps in a summary's chart.
 const maxChartSteps = 8
 
-// buildSummary returns the Markdown summary of a build.
+// buildSummary returns the Markdown summary of a build. DOCKER_BUILD_SUMMARY=false turns it off, as in
+// docker/build-push-action.
 func buildSummary(job job, built builtImage, outputs BuildOutputs) string {
+	if isOff(job, "DOCKER_BUILD_SUMMARY") {
+		return ""
+	}
 	t := newTable("Image built")
 	t.row("Digest", code(outputs.Digest))
 	t.row("Reference", code(outputs.ImageRef))
@@ -32,6 +37,12 @@ func buildSummary(job job, built builtImage, outputs BuildOutputs) string {
 	t.row("Time", elapsed(job))
 	t.row("Depot build", link(outputs.BuildID, outputs.BuildURL))
 	return t.String() + stepChart(built.Stats.Steps)
+}
+
+// isOff reports whether an environment variable is set to false, or another form of it.
+func isOff(job job, variable string) bool {
+	on, err := strconv.ParseBool(job.Getenv(variable))
+	return err == nil && !on
 }
 
 func elapsed(job job) string { return time.Since(job.Started).Round(100 * time.Millisecond).String() }

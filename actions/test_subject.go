@@ -45,7 +45,7 @@ func provideExisting(ctx context.Context, job job, spec inputs.TestSpec, session
 	name := spec.Image
 	if !img.InEngine {
 		name = spec.ImageName
-		if err := loadImage(ctx, job, session.Engine, name, img.Image); err != nil {
+		if err := loadImage(ctx, job, session.Engine, spec.ImageNames, img.Image); err != nil {
 			return testSubject{}, err
 		}
 	}

@@ -5,11 +5,8 @@ package e2e
 import (
 	"bufio"
 	"bytes"
-	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,7 +24,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
-	"golang.org/x/crypto/ssh"
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
@@ -99,16 +95,6 @@ const fromFile = "FROM scratch\nCOPY Dockerfile /\n"
 func TestEveryInput(t *testing.T) {
 	e := setup(t)
 	home := e.login(t)
-	keyFile := filepath.Join(t.TempDir(), "key")
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := ssh.MarshalPrivateKey(key, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	must(t, os.WriteFile(keyFile, pem.EncodeToMemory(block), 0o600))
 	out := t.TempDir()
 	config := func(t *testing.T, imageName string) v1.Config {
 		var list []struct{ Config v1.Config }
@@ -216,7 +202,7 @@ func TestEveryInput(t *testing.T) {
 			env: values{"SECOND": "second-value"},
 		},
 		{
-			name: "ssh", inputs: values{"ssh": "default=" + keyFile},
+			name: "ssh", inputs: values{"ssh": "default=" + writeKey(t)},
 			dockerfile: fromDebian + "RUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\"\n",
 		},
 		{
@@ -442,7 +428,7 @@ func TestRefs(t *testing.T) {
 			// The workspace is empty, so the default ref is the event's commit.
 			r := e.mustRun(t, invocation{
 				dir:    t.TempDir(),
-				inputs: values{"ref": test.ref, "load": "false", "git_context": "git"},
+				inputs: values{"ref": test.ref, "load": "false", "git_context": "git", "default_labels": "false"},
 				env:    values{"GITHUB_SHA": sha},
 			})
 			if digest == "" {

@@ -56,15 +56,22 @@ const (
 	noticePeriod   = 10 * time.Second // between log lines about a pending machine
 )
 
-// depotPlatform converts an OCI platform to Depot's enum.
+// depotPlatform returns the machine that builds an OCI platform, as Depot's CLI selects it (depot/cli b57f518,
+// pkg/buildx/builder/builder.go).
 func depotPlatform(name string) (cliv1.BuilderPlatform, error) {
 	switch name {
-	case "linux/amd64":
+	case "linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/386":
 		return cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64, nil
-	case "linux/arm64":
+	case "linux/arm64", "linux/arm/v8", "linux/arm/v7", "linux/arm/v6":
 		return cliv1.BuilderPlatform_BUILDER_PLATFORM_ARM64, nil
 	}
-	return 0, fmt.Errorf("unsupported platform %q: Depot builds linux/amd64 and linux/arm64", name)
+	return 0, fmt.Errorf("unsupported platform %q: Depot builds linux/amd64, linux/arm64, linux/386 and linux/arm", name)
+}
+
+// IsDepotPlatform reports whether Depot has a machine that builds a platform, in the form that platforms.Format returns.
+func IsDepotPlatform(name string) bool {
+	_, err := depotPlatform(name)
+	return err == nil
 }
 
 // Acquire creates a build in Depot, or attaches to one. [Lease.Machine] requests its machines.

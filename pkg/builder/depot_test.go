@@ -57,9 +57,10 @@ func TestSecretsAreMasked(t *testing.T) {
 func TestPlatformNames(t *testing.T) {
 	s := startDepot(t)
 	for name, supported := range map[string]bool{
-		"linux/amd64": true, "linux/arm64": true,
-		"": false, "amd64": false, "arm64": false, "LINUX/AMD64": false, "linux/aarch64": false, "linux/386": false,
-		"linux/arm64/v8": false, "linux/arm/v7": false, "windows/amd64": false, "linux/amd64,linux/arm64": false,
+		"linux/amd64": true, "linux/amd64/v3": true, "linux/386": true,
+		"linux/arm64": true, "linux/arm/v8": true, "linux/arm/v7": true, "linux/arm/v6": true,
+		"": false, "amd64": false, "arm64": false, "LINUX/AMD64": false, "linux/aarch64": false, "linux/riscv64": false,
+		"linux/arm64/v8": false, "windows/amd64": false, "linux/amd64,linux/arm64": false,
 	} {
 		before := len(s.Calls())
 		lease, err := depot(s, &journal{}, "project-token").Acquire(t.Context(), Request{Platforms: []string{name}})

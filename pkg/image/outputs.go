@@ -13,6 +13,9 @@ import (
 	"github.com/tonistiigi/go-csvvalue"
 )
 
+// CacheOnly is the type of an output that writes nothing.
+const CacheOnly = "cacheonly"
+
 // ParseOutput parses one output in BuildKit's syntax: CSV fields such as type=local,dest=out, or only a directory, as
 // in docker build. Relative destinations are below dir. Nothing is written until the builder sends the output.
 //
@@ -41,12 +44,15 @@ func parseOutput(value, dir string, severalPlatforms bool) (entry client.ExportE
 	case client.ExporterImage, "registry":
 		return imageOutput(entry, dest, severalPlatforms)
 	case client.ExporterLocal, client.ExporterTar, client.ExporterOCI, client.ExporterDocker:
-	case "cacheonly":
-		return entry, errors.New("type cacheonly writes nothing (remove it: the builder keeps its cache anyway)")
+	case CacheOnly:
+		return entry, nil
 	case "":
 		return entry, errors.New("no type (use type=local, tar, oci, docker, image or registry)")
 	default:
 		return entry, fmt.Errorf("unknown type %q (use local, tar, oci, docker, image or registry)", kind)
+	}
+	if kind == client.ExporterDocker && dest == "" {
+		return entry, nil // see IsLoad
 	}
 	if dest == "" || dest == "-" {
 		return entry, errors.New("no destination (use dest=PATH; standard output is reserved for results)")
@@ -68,6 +74,21 @@ func parseOutput(value, dir string, severalPlatforms bool) (entry client.ExportE
 		entry.Output = func(map[string]string) (io.WriteCloser, error) { return createFile(dir, dest) }
 	}
 	return entry, nil
+}
+
+// IsLoad reports whether an output stands for loading the image into the Docker Engine: type=docker without dest.
+func IsLoad(entry client.ExportEntry) bool {
+	return entry.Type == client.ExporterDocker && entry.Output == nil && entry.OutputDir == ""
+}
+
+// NameOutput returns the text of an archive or OCI layout without a name, with the given names: docker buildx gives it
+// those of the tags (docker/buildx 461836b, build/opt.go). It returns other outputs unchanged. entry is the parsed text.
+func NameOutput(text string, entry client.ExportEntry, names []string) string {
+	isArchive := entry.Type == client.ExporterDocker || entry.Type == client.ExporterOCI
+	if !isArchive || entry.Attrs["name"] != "" || len(names) == 0 {
+		return text
+	}
+	return text + `,"name=` + strings.Join(names, ",") + `"`
 }
 
 func parseFields(value string) (kind string, attrs map[string]string, err error) {
@@ -104,6 +125,9 @@ func imageOutput(entry client.ExportEntry, dest string, severalPlatforms bool) (
 	}
 	if dest != "" {
 		return entry, errors.New("type image has no dest (use name=)")
+	}
+	if entry.Attrs["push"] == "true" && entry.Attrs["name"] == "" { // BuildKit would push nothing, without an error
+		return entry, errors.New("no name to push (use name=REFERENCE, or the input push)")
 	}
 	if severalPlatforms && entry.Attrs["push"] == "true" && entry.Attrs["push-by-digest"] != "true" {
 		return entry, errors.New("each platform would overwrite the name (use the input push, which pushes an index)")

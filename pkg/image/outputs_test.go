@@ -46,6 +46,8 @@ func TestParseOutput(t *testing.T) {
 			name: "docker", value: "type=docker,dest=out.tar,name=x:1", kind: "docker", file: true,
 			attrs: map[string]string{"name": "x:1"},
 		},
+		{name: "load", value: "type=docker", kind: "docker"},
+		{name: "cacheonly", value: "type=cacheonly", kind: "cacheonly"},
 		{name: "image", value: "type=image,name=x:1", kind: "image", attrs: map[string]string{"name": "x:1"}},
 		{
 			name: "registry", value: "type=registry,name=x:1", kind: "image",
@@ -95,7 +97,8 @@ func TestParseInvalidOutput(t *testing.T) {
 		{"tar that is not a boolean", "type=oci,tar=maybe,dest=x", false, "use true or false"},
 		{"image with a destination", "type=image,dest=x", false, "has no dest"},
 		{"image to standard output", "type=registry,name=x,dest=-", false, "has no dest"},
-		{"cacheonly", "type=cacheonly", false, "type cacheonly writes nothing"},
+		{"push without a name", "type=image,push=true", false, "no name to push"},
+		{"registry without a name", "type=registry", false, "no name to push"},
 		{"one name of several platforms", "type=registry,name=x:1", true, "use the input push"},
 		{"one pushed image of several platforms", "type=image,name=x:1,push=true", true, "use the input push"},
 		{"one file of several platforms", "type=oci,dest=x.tar", true, "one file for several platforms"},

@@ -34,6 +34,7 @@ type Request struct {
 
 	BuildArgs map[string]string
 	Labels    map[string]string
+	VCS       map[string]string // attributes of the provenance attestation, for example vcs:revision
 	Contexts  map[string]string // named contexts: a directory, docker-image://, oci-layout://, or a URL
 
 	Secrets map[string]func() ([]byte, error) // by ID; each is read when a step uses it
@@ -178,6 +179,7 @@ func (r Request) frontendAttrs() map[string]string {
 	for name, value := range r.Labels {
 		attrs["label:"+name] = value
 	}
+	maps.Copy(attrs, r.VCS)
 	for kind, value := range r.Attestations {
 		attrs["attest:"+kind] = value
 	}

@@ -39,6 +39,10 @@ type Result struct {
 // a [*BuilderError] for other failed builds, or the cause of ctx if that has ended.
 func Solve(ctx context.Context, c *client.Client, r Request, status chan *client.SolveStatus) (*Result, error) {
 	defer close(status)
+	var err error
+	if r.AddHosts, err = resolveHostGateway(ctx, c, r.AddHosts); err != nil {
+		return nil, err
+	}
 	push := &pushMonitor{}
 	result, err := r.build(ctx, c, push, status)
 	if err != nil && push.begun.Load() {

@@ -4,9 +4,11 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/docker/go-units"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -28,19 +30,24 @@ type Env struct {
 type BuildSpec struct {
 	Ref               string // empty: the checkout, or the event's commit
 	AllowUntrustedRef bool
-	Platforms         []string // os/architecture, without duplicates
+	Platforms         []string // os/architecture[/variant], normalized, without duplicates
 	Doppler           Doppler
 
 	Context, Dockerfile string
-	GitContext          string // name of the context that holds .git; empty for none
-	GitContextOptional  bool   // whether source code without a commit is built without that context
+	EventCommit         bool              // whether Context is a directory of the event's commit, not of the workspace
+	EventContexts       map[string]string // named contexts that are directories of the event's commit
+	GitContext          string            // name of the context that holds .git; empty for none
+	GitContextOptional  bool              // whether source code without a commit is built without that context
 
-	ImageName string
-	Load      bool
-	Push      []string // references with a tag
-	Save      bool
-	SaveTags  []string
-	Outputs   []string // in BuildKit's syntax
+	ImageName  string   // the first of ImageNames
+	ImageNames []string // names in the local engine
+	Load       bool
+	Push       []string // references with a tag
+	Save       bool
+	SaveTags   []string
+	Outputs    []string // in BuildKit's syntax
+
+	DefaultLabels bool // whether to add the labels of the commit
 
 	// Request holds the options that are the same on every platform. Context, Dockerfile, Platform, Outputs, Annotations
 	// and everything that is known only during a run are empty. Its maps are shared: clone them before a change.
@@ -51,32 +58,24 @@ type BuildSpec struct {
 	GitHubToken              string
 	Timeout                  time.Duration
 
+	Warnings []string // about inputs that have no effect
+
 	annotations []annotation
 	secrets     []secret
 }
 
-// annotation is one line of the input annotations.
-type annotation struct {
-	level    string // manifest, index, manifest-descriptor or index-descriptor
-	platform string // empty for every platform
-	key      string
-	value    string
-}
-
 var (
-	argPattern    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	levelPattern  = regexp.MustCompile(`^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([a-z0-9/]+)\])?:(.*)$`)
-	stagePattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
-	tagPattern    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
-	depotPlatform = []string{"linux/amd64", "linux/arm64"}
+	argPattern   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	stagePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+	tagPattern   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 )
 
 // Spec validates the inputs without reading file contents or using the network. An error is an [*Error].
 func (in Build) Spec(env Env) (BuildSpec, error) {
 	spec := BuildSpec{
 		Ref: in.Ref, AllowUntrustedRef: in.AllowUntrustedRef, Doppler: in.Doppler,
-		Context: in.Context, Dockerfile: in.Dockerfile, GitContext: in.GitContext,
-		ImageName: in.ImageName, Load: in.Load, Save: in.Save,
+		Context: in.Context, Dockerfile: in.Dockerfile, GitContext: in.GitContext, DefaultLabels: in.DefaultLabels,
+		ImageNames: Texts(in.ImageName), Load: in.Load, Save: in.Save,
 		DepotProject: in.DepotProject, DepotToken: in.DepotToken, Builder: in.Builder,
 		GitHubToken: in.GithubToken, Timeout: in.Timeout,
 	}
@@ -84,8 +83,8 @@ func (in Build) Spec(env Env) (BuildSpec, error) {
 	spec.Request.NoCache, spec.Request.Pull = in.NoCache, in.Pull
 	spec.Request.NoCacheFilters = Texts(in.NoCacheFilters)
 	for _, validate := range []func(*BuildSpec, Build, Env) error{
-		validatePlatforms, validateReferences, validateArguments, validateAnnotations, validateHosts, validateSecrets,
-		validateLimits, validateAttestations, validateBuilder, validateOutputs, validateGitContext,
+		validatePlatforms, validateReferences, validateArguments, validateContexts, validateHosts, validateSecrets,
+		validateLimits, validateAttestations, validateAnnotations, validateBuilder, validateOutputs,
 	} {
 		if err := validate(&spec, in, env); err != nil {
 			return BuildSpec{}, err
@@ -95,36 +94,35 @@ func (in Build) Spec(env Env) (BuildSpec, error) {
 }
 
 func validatePlatforms(spec *BuildSpec, in Build, _ Env) error {
-	const example = "write linux/amd64, linux/arm64 or both"
 	for _, item := range in.Platform {
-		platform := item.Text
-		if !strings.Contains(platform, "/") {
-			platform = "linux/" + platform
+		platform, ok := normalizePlatform(item.Text)
+		if !ok {
+			return Errorf("platform", item.Text, "is not a supported platform; write for example linux/amd64,linux/arm64")
 		}
-		isLinux := strings.HasPrefix(platform, "linux/")
-		if !slices.Contains(depotPlatform, platform) && (in.Builder == "depot" || !isLinux) {
-			return Errorf("platform", item.Text, "is not a supported platform; %s", example)
+		if in.Builder == "depot" && !builder.IsDepotPlatform(platform) {
+			return Errorf("platform", item.Text, "is not a platform of Depot's machines; write linux/amd64, linux/arm64, "+
+				"linux/386 or linux/arm/v7, or set builder to a BuildKit that supports it")
 		}
 		if !slices.Contains(spec.Platforms, platform) {
 			spec.Platforms = append(spec.Platforms, platform)
 		}
 	}
 	if len(spec.Platforms) == 0 {
-		return Errorf("platform", "", "must not be empty; %s", example)
+		return Errorf("platform", "", "must not be empty; write for example linux/amd64,linux/arm64")
 	}
 	return nil
 }
 
-func validateReferences(spec *BuildSpec, in Build, _ Env) error {
-	if in.Load {
-		named, err := reference.ParseNormalizedNamed(in.ImageName)
-		if err != nil {
-			return Errorf("image_name", in.ImageName, "is not an image name (%v); write for example iterate-sandbox:ci", err)
-		}
-		if _, ok := named.(reference.Digested); ok {
-			return Errorf("image_name", in.ImageName, "must not contain a digest; write a name and a tag")
-		}
+// normalizePlatform returns the shortest form of a Linux platform: linux/arm64 for arm64 or linux/arm64/v8.
+func normalizePlatform(text string) (name string, ok bool) {
+	if !strings.Contains(text, "/") {
+		text = "linux/" + text
 	}
+	platform, err := platforms.Parse(text)
+	return platforms.Format(platforms.Normalize(platform)), err == nil && platform.OS == "linux"
+}
+
+func validateReferences(spec *BuildSpec, in Build, _ Env) error {
 	for _, item := range in.Push {
 		full, err := taggedReference(item)
 		if err != nil {
@@ -144,10 +142,32 @@ func validateReferences(spec *BuildSpec, in Build, _ Env) error {
 	return nil
 }
 
+// checkImageNames checks the names under which the image is loaded.
+func checkImageNames(names []string) error {
+	const example = "write for example iterate-sandbox:ci"
+	if len(names) == 0 {
+		return Errorf("image_name", "", "must not be empty if the image is loaded; %s", example)
+	}
+	for _, text := range names {
+		named, err := reference.ParseNormalizedNamed(text)
+		if err != nil {
+			return Errorf("image_name", text, "is not an image name (%v); %s", err, example)
+		}
+		if _, ok := named.(reference.Digested); ok {
+			return Errorf("image_name", text, "must not contain a digest; write a name and a tag")
+		}
+	}
+	return nil
+}
+
 // taggedReference returns an element of the input push as a full reference, with the tag latest if it has none. It must
 // be valid for BuildKit, which pushes images, and for go-containerregistry, which pushes indexes.
 func taggedReference(item Item) (string, error) {
 	const example = "write for example ghcr.io/owner/name:tag"
+	if strings.EqualFold(item.Text, "true") || strings.EqualFold(item.Text, "false") {
+		return "", itemErrorf("push", item, "is not an image reference; push takes the references that "+
+			"docker/build-push-action takes as tags: list them, or leave push empty to push nothing")
+	}
 	named, err := reference.ParseNormalizedNamed(item.Text)
 	if err != nil {
 		return "", itemErrorf("push", item, "is not an image reference (%v); %s", err, example)
@@ -164,11 +184,12 @@ func taggedReference(item Item) (string, error) {
 
 func validateArguments(spec *BuildSpec, in Build, env Env) error {
 	r := &spec.Request
-	r.BuildArgs, r.Labels, r.Contexts = map[string]string{}, map[string]string{}, map[string]string{}
+	r.BuildArgs, r.Labels = map[string]string{}, map[string]string{}
 	for _, item := range in.BuildArgs {
 		name, value, hasValue := strings.Cut(item.Text, "=")
 		if !argPattern.MatchString(name) {
-			return itemErrorf("build_args", item, "is not a build argument; write NAME=VALUE")
+			return itemErrorf("build_args", item, "is not a build argument; write NAME=VALUE, and quote an element that has "+
+				`several lines: "NAME=VALUE"`)
 		}
 		if !hasValue {
 			if value = env.Getenv(name); value == "" {
@@ -184,65 +205,16 @@ func validateArguments(spec *BuildSpec, in Build, env Env) error {
 		}
 		r.Labels[name] = value
 	}
-	for _, item := range in.BuildContexts {
-		name, from, ok := strings.Cut(item.Text, "=")
-		if name = strings.TrimSpace(name); !ok || name == "" || from == "" {
-			return itemErrorf("build_contexts", item, "is not a named context; write NAME=DIRECTORY, "+
-				"NAME=docker-image://IMAGE, NAME=oci-layout://DIRECTORY or NAME=URL")
-		}
-		r.Contexts[name] = from
-	}
 	if epoch := env.Getenv("SOURCE_DATE_EPOCH"); epoch != "" && r.BuildArgs["SOURCE_DATE_EPOCH"] == "" {
 		r.BuildArgs["SOURCE_DATE_EPOCH"] = epoch
 	}
-	return nil
-}
-
-func validateAnnotations(spec *BuildSpec, in Build, _ Env) error {
-	for _, item := range in.Annotations {
-		key, value, ok := strings.Cut(item.Text, "=")
-		a := annotation{level: "manifest", key: key, value: value}
-		if m := levelPattern.FindStringSubmatch(key); m != nil {
-			a.level, a.platform, a.key = m[1], m[2], m[3]
+	if epoch := r.BuildArgs["SOURCE_DATE_EPOCH"]; epoch != "" {
+		if _, err := strconv.ParseInt(epoch, 10, 64); err != nil {
+			return Errorf("build_args", "SOURCE_DATE_EPOCH="+epoch, "is not a number of seconds since 1970; correct the "+
+				"build argument or the environment variable SOURCE_DATE_EPOCH")
 		}
-		if !ok || a.key == "" || strings.ContainsAny(a.key, " :[]") {
-			return itemErrorf("annotations", item, "is not an annotation; write NAME=VALUE, manifest:NAME=VALUE, "+
-				"index:NAME=VALUE or manifest[linux/amd64]:NAME=VALUE")
-		}
-		if a.platform != "" && !slices.Contains(spec.Platforms, a.platform) {
-			return itemErrorf("annotations", item, "names a platform that is not in the input platform")
-		}
-		spec.annotations = append(spec.annotations, a)
 	}
 	return nil
-}
-
-// Annotations returns the annotations of one platform's image, keyed by the attribute of BuildKit's image exporter.
-func (s BuildSpec) Annotations(platform string) map[string]string {
-	attributes := map[string]string{}
-	for _, a := range s.annotations {
-		ofIndex := strings.HasPrefix(a.level, "index") && len(s.Platforms) > 1 // see IndexAnnotations
-		if ofIndex || a.platform != "" && a.platform != platform {
-			continue
-		}
-		prefix := "annotation."
-		if a.level != "manifest" {
-			prefix = "annotation-" + a.level + "."
-		}
-		attributes[prefix+a.key] = a.value
-	}
-	return attributes
-}
-
-// IndexAnnotations returns the annotations of the index of several platforms.
-func (s BuildSpec) IndexAnnotations() map[string]string {
-	annotations := map[string]string{}
-	for _, a := range s.annotations {
-		if a.level == "index" {
-			annotations[a.key] = a.value
-		}
-	}
-	return annotations
 }
 
 func validateHosts(spec *BuildSpec, in Build, _ Env) error {
@@ -250,6 +222,14 @@ func validateHosts(spec *BuildSpec, in Build, _ Env) error {
 		name, address, ok := strings.Cut(item.Text, "=")
 		if !ok {
 			name, address, ok = strings.Cut(item.Text, ":")
+		}
+		if ok && name != "" && address == image.HostGateway {
+			if in.Builder == "depot" {
+				return itemErrorf("add_hosts", item, "is not supported on Depot, where the builder's host is Depot's machine; "+
+					"write an IP address")
+			}
+			spec.Request.AddHosts = append(spec.Request.AddHosts, name+"="+address)
+			continue
 		}
 		ip, err := netip.ParseAddr(strings.Trim(address, "[]"))
 		if !ok || name == "" || err != nil {
@@ -272,7 +252,7 @@ func validateLimits(spec *BuildSpec, in Build, _ Env) error {
 	case "", "default", "none":
 	case "host":
 		if !slices.Contains(r.Allow, "network.host") {
-			return Errorf("network", in.Network, "needs allow: network.host")
+			r.Allow = append(r.Allow, "network.host")
 		}
 	default:
 		return Errorf("network", in.Network, "must be default, none or host")
@@ -323,27 +303,26 @@ func validateOutputs(spec *BuildSpec, in Build, env Env) error {
 		if err != nil {
 			return wrapItem("outputs", item, err)
 		}
-		spec.Outputs = append(spec.Outputs, item.Text)
-	}
-	return nil
-}
-
-func validateGitContext(spec *BuildSpec, in Build, _ Env) error {
-	const auto, none, name = "auto", "none", "git"
-	_, taken := spec.Request.Contexts[in.GitContext]
-	switch in.GitContext {
-	case "", none:
-		spec.GitContext = ""
-		return nil
-	case auto:
-		spec.GitContext, spec.GitContextOptional = name, true
-		if _, taken = spec.Request.Contexts[name]; taken {
-			spec.GitContext = ""
+		switch {
+		case output.Type == image.CacheOnly: // the builder keeps its cache in any case
+		case image.IsLoad(output):
+			spec.Load = true
+			if name := output.Attrs["name"]; name != "" {
+				spec.ImageNames = strings.Split(name, ",")
+			}
+		case len(spec.Push) > 0:
+			spec.Outputs = append(spec.Outputs, image.NameOutput(item.Text, output, spec.Push))
+		default:
+			spec.Outputs = append(spec.Outputs, image.NameOutput(item.Text, output, spec.ImageNames))
 		}
-		return nil
 	}
-	if taken || !stagePattern.MatchString(in.GitContext) {
-		return Errorf("git_context", in.GitContext, "must be a name that build_contexts does not use, for example git")
+	if spec.Load {
+		if err := checkImageNames(spec.ImageNames); err != nil {
+			return err
+		}
+	}
+	if len(spec.ImageNames) > 0 {
+		spec.ImageName = spec.ImageNames[0]
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func FuzzReferences(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in.Push = Lines{{Text: text, Line: 1}}
+		in.Push = List{{Text: text, Line: 1}}
 		spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
 		if err != nil {
 			return

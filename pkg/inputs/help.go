@@ -6,29 +6,36 @@ var help = map[string]string{
 		"checkout, including uncommitted changes, or the event's commit if there is no checkout.",
 	"allow_untrusted_ref": "Build code from a fork although this run has secrets (pull_request_target, workflow_run, " +
 		"issue_comment). That code has access to everything the run has: set it only after a review.",
-	"platform": "linux/amd64, linux/arm64 or both. Each platform is built natively on its own machine, in " +
-		"parallel.",
-	"context": "Build context: a directory, or a URL that the builder fetches.",
+	"platform": "linux/amd64, linux/arm64, another platform, or several. Depot builds linux/386 on its amd64 machines " +
+		"and linux/arm/v6, v7 and v8 on its arm64 machines; your own BuildKit builds what it supports.",
+	"context": "Build context: a directory, a URL that the builder fetches, {{defaultContext}} for the event's commit, or " +
+		"{{defaultContext}}:DIRECTORY for a directory of it, to which dockerfile is then relative.",
 	"dockerfile": "Path of the Dockerfile, relative to the repository root. The default is the Dockerfile in the " +
 		"context, or sandbox/Dockerfile if the context has none.",
-	"target":         "Stage to build. Default: the last stage.",
-	"image_name":     "Image name in the local engine.",
-	"build_args":     "Build arguments, NAME=VALUE, or NAME for the value of that environment variable. One per line.",
-	"build_contexts": "Named contexts, NAME=DIRECTORY, docker-image://, oci-layout:// or a URL. One per line.",
-	"labels":         "Labels, NAME=VALUE. One per line.",
-	"annotations": "OCI annotations, [LEVEL[PLATFORM]:]NAME=VALUE. LEVEL is manifest, index, manifest-descriptor or " +
+	"target":     "Stage to build. Default: the last stage.",
+	"image_name": "Image names in the local engine, comma-separated or one per line.",
+	"build_args": "Build arguments, NAME=VALUE, or NAME for the value of that environment variable. One per line.",
+	"build_contexts": "Named contexts, NAME=DIRECTORY, docker-image://, oci-layout://, {{defaultContext}} or a URL. One per " +
+		"line.",
+	"labels": "Labels, NAME=VALUE. One per line. They replace default labels and those of the Dockerfile.",
+	"default_labels": "Label the image with its commit: org.opencontainers.image.revision, source, created (the commit's " +
+		"time) and version (the branch or tag), unless the Dockerfile or labels sets them. With false, a commit that " +
+		"changes no file of the image does not change the image.",
+	"annotations": "OCI annotations, [LEVEL[PLATFORM],…:]NAME=VALUE. LEVEL is manifest, index, manifest-descriptor or " +
 		"index-descriptor. One per line.",
-	"secrets":          "Build secrets, ID=VALUE. One per line.",
-	"secret_envs":      "Build secrets from environment variables, ID=VARIABLE.",
-	"secret_files":     "Build secrets from files, ID=PATH. One per line.",
-	"ssh":              "SSH agent sockets or keys for build steps, ID, ID=SOCKET or ID=KEY,KEY.",
-	"allow":            "Entitlements: network.host, security.insecure.",
-	"add_hosts":        "Entries of /etc/hosts for build steps, NAME=ADDRESS or NAME:ADDRESS.",
+	"secrets":      "Build secrets, ID=VALUE. One per line. Empty secrets are left out with a warning.",
+	"secret_envs":  "Build secrets from environment variables, ID=VARIABLE. Unset variables are left out with a warning.",
+	"secret_files": "Build secrets from files, ID=PATH. One per line. Missing files are left out with a warning.",
+	"ssh":          "SSH agent sockets or keys for build steps, ID, ID=SOCKET or ID=KEY,KEY. One per line.",
+	"allow":        "Entitlements: network.host, security.insecure. network: host implies network.host.",
+	"add_hosts": "Entries of /etc/hosts for build steps, NAME=ADDRESS or NAME:ADDRESS. With your own BuildKit, ADDRESS can " +
+		"be host-gateway.",
 	"no_cache_filters": "Stages to build without the cache.",
-	"outputs":          "Additional outputs in BuildKit's syntax, for example type=local,dest=out. One per line.",
-	"attests":          "Attestations, type=sbom or type=provenance with attributes. One per line.",
-	"no_cache":         "Build every step without the cache.",
-	"pull":             "Check for newer base images.",
+	"outputs": "Additional outputs in BuildKit's syntax, for example type=local,dest=out. One per line. type=docker " +
+		"without dest loads the image.",
+	"attests":  "Attestations, type=sbom or type=provenance with attributes. One per line.",
+	"no_cache": "Build every step without the cache.",
+	"pull":     "Check for newer base images.",
 	"provenance": "Provenance attestation: true, false, or attributes, for example mode=max. Default: mode=min for an " +
 		"image that is pushed or saved, otherwise none.",
 	"sbom":          "SBOM attestation: true, false, or attributes, for example generator=IMAGE.",
@@ -40,13 +47,13 @@ var help = map[string]string{
 		"same on every machine. auto: git, unless there is no commit or build_contexts has that name. none: no such " +
 		"context. The default on the command line is auto.",
 	"load":          "Load the image into the local Docker Engine.",
-	"push":          "Image references to push. One per line.",
+	"push":          "Image references to push, comma-separated or one per line. Empty pushes nothing.",
 	"save":          "Save the image in Depot's registry.",
-	"save_tags":     "Tags for the saved image, in addition to the build ID. One per line.",
+	"save_tags":     "Tags for the saved image, in addition to the build ID, comma-separated or one per line.",
 	"depot_project": "Depot project ID. Default: DEPOT_PROJECT_ID, then the nearest depot.json.",
 	"depot_token":   "Depot token. Default: DEPOT_TOKEN, then depot login, then OIDC, which needs no stored token.",
 	"builder":       "depot, or the address of a BuildKit daemon (unix://, tcp://).",
-	"github_token":  "GitHub token to resolve and fetch ref.",
+	"github_token":  "GitHub token to resolve and fetch ref, and git contexts on the GitHub server.",
 	"timeout":       "Time limit for the whole action.",
 	"doppler_config": "Doppler config that supplies credentials and build secrets. Default for a snapshot: " +
 		"DOPPLER_CONFIG, the config of the service token or, on the command line, of doppler setup, then dev.",

@@ -25,15 +25,16 @@ type Build struct {
 	Context        string `default:"."`
 	Dockerfile     string `default:"Dockerfile"`
 	Target         string
-	ImageName      string `default:"iterate-sandbox:ci" terminal:"${image_name}" variable:"LOCAL_DOCKER_IMAGE_NAME"`
+	ImageName      List `default:"iterate-sandbox:ci" terminal:"${image_name}" variable:"LOCAL_DOCKER_IMAGE_NAME"`
 	BuildArgs      Lines
 	BuildContexts  Lines
 	Labels         Lines
+	DefaultLabels  bool `default:"true" terminal:"false" negatable:""`
 	Annotations    Lines
 	Secrets        Lines `secret:""`
 	SecretEnvs     List
 	SecretFiles    Lines
-	SSH            List `name:"ssh"`
+	SSH            Lines `name:"ssh"`
 	Allow          List
 	AddHosts       List
 	NoCacheFilters List
@@ -49,9 +50,9 @@ type Build struct {
 	CgroupParent   string
 	GitContext     string `terminal:"auto"`
 	Load           bool   `default:"${load}" negatable:""`
-	Push           Lines
+	Push           List
 	Save           bool
-	SaveTags       Lines
+	SaveTags       List
 	DepotProject   string
 	DepotToken     string        `secret:""`
 	Builder        string        `default:"depot"`

@@ -99,10 +99,10 @@ func TestPrecedence(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			platform := strings.Join(Texts(in.Platform), ",")
-			if platform != test.platform || in.ImageName != test.image || in.Load != test.load {
+			platform, image := strings.Join(Texts(in.Platform), ","), strings.Join(Texts(in.ImageName), ",")
+			if platform != test.platform || image != test.image || in.Load != test.load {
 				t.Errorf("platform %s, image_name %s, load %t; want %s, %s, %t",
-					platform, in.ImageName, in.Load, test.platform, test.image, test.load)
+					platform, image, in.Load, test.platform, test.image, test.load)
 			}
 		})
 	}

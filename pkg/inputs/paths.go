@@ -99,15 +99,24 @@ func resolveNamedContext(root, name, from string) (string, error) {
 	if IsRemote(directory) {
 		return from, nil
 	}
+	if !isLayout {
+		return ResolveDirectory(root, name, from)
+	}
 	path, err := SecureJoin(root, directory)
 	if err != nil {
 		return "", Wrap("build_contexts", fmt.Errorf("%s: %w", name, err))
 	}
-	if isLayout {
-		return layout + path, nil
+	return layout + path, nil
+}
+
+// ResolveDirectory returns the absolute path of a named context's directory in the tree at root.
+func ResolveDirectory(root, name, directory string) (string, error) {
+	path, err := SecureJoin(root, directory)
+	if err != nil {
+		return "", Wrap("build_contexts", fmt.Errorf("%s: %w", name, err))
 	}
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
-		return "", Errorf("build_contexts", name+"="+from, "is not a directory in the repository")
+		return "", Errorf("build_contexts", name+"="+directory, "is not a directory in the repository")
 	}
 	return path, nil
 }

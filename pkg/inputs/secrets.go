@@ -1,14 +1,14 @@
 package inputs
 
 import (
+	"errors"
+	"io/fs"
 	"os"
-	"regexp"
 	"strings"
+	"unicode"
 
 	"github.com/org/sandbox-actions/pkg/image"
 )
-
-var secretPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_./-]*$`)
 
 // secret is a build secret: a value, or a file that contains the value.
 type secret struct {
@@ -18,11 +18,12 @@ type secret struct {
 	item  Item   // of the input secret_files
 }
 
-// validateSecrets collects the secrets of the inputs secrets, secret_envs, secret_files and ssh. Errors never quote
-// what may be a secret value.
+// validateSecrets collects the secrets of the inputs secrets, secret_envs, secret_files and ssh. A secret without a
+// value is left out with a warning, as by docker/build-push-action (v7.3.0, src/context.ts): runs for forks and
+// Dependabot get no secrets. Errors and warnings never quote what may be a secret value.
 func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 	add := func(input, example string, item Item, s secret) error {
-		if !secretPattern.MatchString(s.id) {
+		if !isSecretID(s.id) {
 			return &Error{Input: input, Line: item.Line, Reason: "the secret has an invalid ID; write " + example}
 		}
 		for _, other := range spec.secrets {
@@ -33,10 +34,19 @@ func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 		spec.secrets = append(spec.secrets, s)
 		return nil
 	}
+	leaveOut := func(input string, item Item, id, cause string) {
+		err := &Error{Input: input, Line: item.Line, Reason: "the secret " + id + " is left out: " + cause}
+		spec.Warnings = append(spec.Warnings, err.Error()+withheldSecrets(env))
+	}
 	for _, item := range in.Secrets {
 		id, value, ok := strings.Cut(item.Text, "=")
-		if !ok || value == "" {
-			return &Error{Input: "secrets", Line: item.Line, Reason: emptySecret(id, ok, env.Fork)}
+		switch {
+		case !ok || !isSecretID(id):
+			return &Error{Input: "secrets", Line: item.Line, Reason: "the secret has no ID; write ID=VALUE, and quote an " +
+				`element that has several lines: "ID=VALUE"`}
+		case value == "":
+			leaveOut("secrets", item, id, "its value is empty")
+			continue
 		}
 		if err := add("secrets", "ID=VALUE", item, secret{id: id, value: value}); err != nil {
 			return err
@@ -49,7 +59,8 @@ func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 		}
 		value := env.Getenv(variable)
 		if value == "" {
-			return itemErrorf("secret_envs", item, "names the environment variable %s, which is not set", variable)
+			leaveOut("secret_envs", item, id, "the environment variable "+variable+" is not set")
+			continue
 		}
 		if err := add("secret_envs", "ID=VARIABLE", item, secret{id: id, value: value}); err != nil {
 			return err
@@ -60,47 +71,72 @@ func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 		if !ok || path == "" {
 			return itemErrorf("secret_files", item, "has no path; write ID=PATH")
 		}
-		path, err := SecureJoin(env.Dir, path)
+		file, err := SecureJoin(env.Dir, path)
 		if err != nil {
 			return wrapItem("secret_files", item, err)
 		}
-		if err := add("secret_files", "ID=PATH", item, secret{id: id, path: path, item: item}); err != nil {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			leaveOut("secret_files", item, id, "the file "+path+" does not exist")
+			continue
+		}
+		if err := add("secret_files", "ID=PATH", item, secret{id: id, path: file, item: item}); err != nil {
 			return err
 		}
 	}
 	return validateSSH(spec, in, env)
 }
 
-// emptySecret returns the reason of an error about a secret without a value. If the item has no "=", id may be the
-// secret value and is not shown.
-func emptySecret(id string, hasID, fork bool) string {
-	reason := "the secret has no value"
-	if hasID && secretPattern.MatchString(id) {
-		reason = "the secret " + id + " has no value"
+// isSecretID reports whether a Dockerfile can name the ID. BuildKit restricts it to the characters of a path.
+func isSecretID(id string) bool {
+	return id != "" && !strings.ContainsFunc(id, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) })
+}
+
+// withheldSecrets returns why GitHub may have withheld secrets from the run, as the end of a message.
+func withheldSecrets(env Env) string {
+	switch {
+	case env.Fork:
+		return " (GitHub gives no secrets to a pull request from a fork)"
+	case env.Getenv("GITHUB_ACTOR") == "dependabot[bot]":
+		return " (GitHub gives a run of Dependabot only the secrets of Dependabot)"
 	}
-	if fork {
-		return reason + "; GitHub gives no secrets to a pull request from a fork"
-	}
-	return reason + "; write ID=VALUE, with a value that is not empty"
+	return ""
 }
 
 func validateSSH(spec *BuildSpec, in Build, env Env) error {
 	for _, item := range in.SSH {
-		id, paths, ok := strings.Cut(item.Text, "=")
-		agent := image.SSH{ID: id}
-		if ok {
-			agent.Paths = strings.Split(paths, ",")
-		} else if env.Getenv("SSH_AUTH_SOCK") == "" {
-			return itemErrorf("ssh", item, "needs an SSH agent; start one (SSH_AUTH_SOCK), or write ID=SOCKET or ID=KEY")
-		}
-		for _, path := range agent.Paths {
-			if _, err := os.Stat(path); err != nil {
-				return itemErrorf("ssh", item, "names a file that cannot be read: %v", err)
+		for _, agent := range parseSSH(item.Text) {
+			if len(agent.Paths) == 0 && env.Getenv("SSH_AUTH_SOCK") == "" {
+				return itemErrorf("ssh", item, "needs an SSH agent; start one (SSH_AUTH_SOCK), or write ID=SOCKET or ID=KEY")
 			}
+			for _, path := range agent.Paths {
+				if _, err := os.Stat(path); err != nil {
+					return itemErrorf("ssh", item, "names a file that cannot be read: %v", err)
+				}
+			}
+			spec.Request.SSH = append(spec.Request.SSH, agent)
 		}
-		spec.Request.SSH = append(spec.Request.SSH, agent)
 	}
 	return nil
+}
+
+// parseSSH parses ID, ID=SOCKET and ID=KEY,KEY, and several of them separated by commas. A part without "=" after an
+// ID with a path is another key of that ID.
+func parseSSH(text string) (agents []image.SSH) {
+	for part := range strings.SplitSeq(text, ",") {
+		part = strings.TrimSpace(part)
+		id, path, hasPath := strings.Cut(part, "=")
+		last := len(agents) - 1
+		switch {
+		case part == "":
+		case hasPath && !strings.Contains(id, "/"):
+			agents = append(agents, image.SSH{ID: id, Paths: []string{path}})
+		case last >= 0 && len(agents[last].Paths) > 0:
+			agents[last].Paths = append(agents[last].Paths, part)
+		default:
+			agents = append(agents, image.SSH{ID: part})
+		}
+	}
+	return agents
 }
 
 // ReadSecrets returns the build secrets by ID. It reads the files of the input secret_files.

@@ -50,7 +50,7 @@ func TestInvalidInputs(t *testing.T) {
 		value             string // in the error
 		reason            string // a part of the error's text
 	}{
-		{"unsupported platform", "platform", "linux/riscv64", 0, "linux/riscv64", "linux/amd64, linux/arm64 or both"},
+		{"platform without a machine", "platform", "linux/riscv64", 0, "linux/riscv64", "set builder to a BuildKit"},
 		{"one of two platforms", "platform", "linux/amd64,windows/amd64", 0, "windows/amd64", "not a supported platform"},
 		{"boolean", "load", "maybe", 0, "maybe", "must be true or false"},
 		{"duration without unit", "timeout", "30", 0, "30", "for example 30m"},
@@ -61,23 +61,24 @@ func TestInvalidInputs(t *testing.T) {
 		{"open quote", "build_args", "A=1\n\"B=2", 2, "", "close every quote"},
 		{"label", "labels", "a=b\n=c", 2, "=c", "write NAME=VALUE"},
 		{"annotation", "annotations", "layer:a", 1, "layer:a", "not an annotation"},
+		{"annotation level", "annotations", "manifest,layer:a=b", 1, "manifest,layer:a=b", `the level "layer" is unknown`},
 		{
 			"annotation of another platform", "annotations", "manifest[linux/arm64]:a=b", 1, "manifest[linux/arm64]:a=b",
 			"not in the input platform",
 		},
 		{"named context without source", "build_contexts", "base", 1, "base", "write NAME=DIRECTORY"},
 		{"named context not found", "build_contexts", "base=missing", 0, "base=missing", "not a directory"},
-		{"secret without value", "secrets", "A=1\nTOKEN=", 2, "", "the secret TOKEN has no value"},
-		{"value in place of a secret", "secrets", "hunter2hunter2", 1, "", "the secret has no value"},
+		{"value in place of a secret", "secrets", "A=1\nhunter2hunter2", 2, "", "the secret has no ID"},
+		{"secret ID with a space", "secrets", "hunter2 x=1", 1, "", "the secret has no ID"},
 		{"duplicate secret", "secrets", "A=1\nA=2", 2, "", "duplicate secret A"},
-		{"secret from an unset variable", "secret_envs", "TOKEN=NOT_SET", 1, "TOKEN=NOT_SET", "NOT_SET, which is not set"},
-		{"secret file not found", "secret_files", "key=missing", 1, "key=missing", "cannot be read"},
+		{"secret file is a directory", "secret_files", "key=.", 1, "key=.", "cannot be read"},
+		{"epoch", "build_args", "SOURCE_DATE_EPOCH=abc", 0, "SOURCE_DATE_EPOCH=abc", "seconds since 1970"},
 		{"SSH without agent", "ssh", "default", 1, "default", "SSH_AUTH_SOCK"},
 		{"SSH socket not found", "ssh", "default=/missing.sock", 1, "default=/missing.sock", "cannot be read"},
 		{"host", "add_hosts", "a=b", 1, "a=b", "IP address"},
 		{"entitlement", "allow", "root", 1, "root", "network.host or security.insecure"},
 		{"network", "network", "bridge", 0, "bridge", "default, none or host"},
-		{"host network without entitlement", "network", "host", 0, "host", "allow: network.host"},
+		{"host gateway on Depot", "add_hosts", "a:host-gateway", 1, "a:host-gateway", "not supported on Depot"},
 		{"shared memory", "shm_size", "big", 0, "big", "512m"},
 		{"ulimit", "ulimit", "nofile=a", 1, "nofile=a", "nofile=1024:2048"},
 		{"attestation", "attests", "type=blood", 1, "type=blood", "type=sbom or type=provenance"},
@@ -87,8 +88,13 @@ func TestInvalidInputs(t *testing.T) {
 		{"image name with a digest", "image_name", digest, 0, digest, "must not contain a digest"},
 		{"push", "push", "ghcr.io/a/b:1\nghcr.io/A", 2, "ghcr.io/A", "not an image reference"},
 		{"push with a digest", "push", digest, 1, digest, "must not contain a digest"},
+		{"push of a boolean", "push", "true", 1, "true", "references that docker/build-push-action takes as tags"},
 		{"tags without save", "save_tags", "v1", 0, "v1", "save: true"},
 		{"output without destination", "outputs", "type=local", 1, "", "dest="},
+		{"output without a name to push", "outputs", "type=registry", 1, "", "name=REFERENCE"},
+		{"default context without an event", "context", "{{defaultContext}}", 0, "{{defaultContext}}", "GitHub Actions"},
+		{"named default context without an event", "build_contexts", "a={{defaultContext}}:b", 1,
+			"a={{defaultContext}}:b", "GitHub Actions"},
 		{"output type", "outputs", "type=zip,dest=x", 1, "", "zip"},
 		{"ref like an option", "ref", "--upload-pack=x", 0, "", "--upload-pack=x"},
 		{"ref with dots", "ref", "a..b", 0, "", "a..b"},
@@ -152,16 +158,9 @@ func TestInputsThatDependOnOthers(t *testing.T) {
 	assertInvalid(t, err, "save", 0, "true", "builder: depot")
 	_, err = buildSpec(t, env, "INPUT_SAVE=true", "INPUT_SAVE_TAGS=a b")
 	assertInvalid(t, err, "save_tags", 1, "a b", "not a tag")
-	if _, err = buildSpec(t, env, "INPUT_NETWORK=host", "INPUT_ALLOW=network.host"); err != nil {
-		t.Error(err)
-	}
 	if _, err = buildSpec(t, env, "INPUT_BUILDER=unix:///run/buildkit.sock", "INPUT_PLATFORM=linux/riscv64"); err != nil {
 		t.Errorf("another platform on a self-hosted BuildKit: %v", err)
 	}
-	fork := env
-	fork.Fork = true
-	_, err = buildSpec(t, fork, "INPUT_SECRETS=TOKEN=")
-	assertInvalid(t, err, "secrets", 1, "", "GitHub gives no secrets to a pull request from a fork")
 }
 
 func TestInvalidSnapshotInputs(t *testing.T) {
@@ -183,7 +182,7 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 			"two platforms", func(in *Snapshot) { in.Platform = append(in.Platform, Item{"linux/arm64", 1}) }, "platform",
 			"linux/amd64 only",
 		},
-		{"load", func(in *Snapshot) { in.Load, in.ImageName = true, "a:b" }, "load", "remove it"},
+		{"load", func(in *Snapshot) { in.Load, in.ImageName = true, List{{"a:b", 1}} }, "load", "remove it"},
 		{"name", func(in *Snapshot) { in.Name = "a b" }, "name", "a b"},
 		{"prefix", func(in *Snapshot) { in.NamePrefix = "" }, "name_prefix", "empty"},
 		{"entry point", func(in *Snapshot) { in.Entrypoint = `a "b` }, "entrypoint", "close every quote"},
@@ -287,7 +286,7 @@ func TestInvalidTestInputs(t *testing.T) {
 			Builder:   "depot",
 			Timeout:   time.Minute,
 			Load:      true,
-			ImageName: "a:b",
+			ImageName: List{{"a:b", 1}},
 		},
 		Suite: DefaultSuite, Parallel: "cores", ReportDir: "test-results",
 	}
@@ -338,7 +337,7 @@ func TestGitContext(t *testing.T) {
 		{"GitHub Actions", []string{"GITHUB_ACTIONS=true"}, "", false},
 		{"command line", nil, "git", true},
 		{"auto", []string{"GITHUB_ACTIONS=true", "INPUT_GIT_CONTEXT=auto"}, "git", true},
-		{"auto with a context of that name", []string{"INPUT_BUILD_CONTEXTS=git=."}, "", true},
+		{"auto with a context of that name", []string{"INPUT_BUILD_CONTEXTS=git=."}, "", false},
 		{"none", []string{"INPUT_GIT_CONTEXT=none"}, "", false},
 		{"name", []string{"INPUT_GIT_CONTEXT=history"}, "history", false},
 	} {
@@ -355,88 +354,6 @@ func TestGitContext(t *testing.T) {
 				t.Errorf("got %q, optional %t; want %q, %t", spec.GitContext, spec.GitContextOptional, test.want, test.optional)
 			}
 		})
-	}
-}
-
-func TestAttestations(t *testing.T) {
-	const push = "INPUT_PUSH=ghcr.io/a/b:1"
-	for _, test := range []struct {
-		name      string
-		variables []string
-		want      map[string]string
-	}{
-		{"loaded only", nil, map[string]string{}},
-		{"pushed", []string{push}, map[string]string{"provenance": defaultProvenance}},
-		{"saved", []string{"INPUT_SAVE=true"}, map[string]string{"provenance": defaultProvenance}},
-		{"pushed without", []string{push, "INPUT_PROVENANCE=false"}, map[string]string{}},
-		{
-			"pushed, with attests", []string{push, "INPUT_ATTESTS=type=provenance,mode=max"},
-			map[string]string{"provenance": "mode=max"},
-		},
-		{
-			"provenance before attests", []string{"INPUT_ATTESTS=type=provenance,mode=max", "INPUT_PROVENANCE=mode=min"},
-			map[string]string{"provenance": "mode=min"},
-		},
-		{"disabled", []string{"INPUT_ATTESTS=type=sbom,disabled=true"}, map[string]string{}},
-		{
-			"short form", []string{"INPUT_ATTESTS=sbom", "INPUT_PROVENANCE=true"},
-			map[string]string{"sbom": "", "provenance": ""},
-		},
-		{"generator", []string{"INPUT_SBOM=generator=a/b"}, map[string]string{"sbom": "generator=a/b"}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, test.variables...)
-			if err != nil || !reflect.DeepEqual(spec.Request.Attestations, test.want) {
-				t.Errorf("%v, %v; want %v", spec.Request.Attestations, err, test.want)
-			}
-		})
-	}
-}
-
-func TestAnnotations(t *testing.T) {
-	text := "INPUT_ANNOTATIONS=a=1\nindex:b=2\nmanifest[linux/arm64]:c=3\nmanifest-descriptor:d=4"
-	for _, test := range []struct {
-		platforms string
-		image     map[string]string // of linux/amd64
-		index     map[string]string
-	}{
-		{"linux/amd64,linux/arm64",
-			map[string]string{"annotation.a": "1", "annotation-manifest-descriptor.d": "4"}, map[string]string{"b": "2"}},
-		{"linux/arm64",
-			map[string]string{
-				"annotation.a": "1", "annotation-index.b": "2", "annotation-manifest-descriptor.d": "4",
-			}, map[string]string{"b": "2"}},
-	} {
-		spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, text, "INPUT_PLATFORM="+test.platforms)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := spec.Annotations("linux/amd64"); !reflect.DeepEqual(got, test.image) {
-			t.Errorf("%s: image annotations %v, want %v", test.platforms, got, test.image)
-		}
-		if got := spec.IndexAnnotations(); !reflect.DeepEqual(got, test.index) {
-			t.Errorf("%s: index annotations %v, want %v", test.platforms, got, test.index)
-		}
-	}
-}
-
-func TestSecrets(t *testing.T) {
-	dir := repository(t)
-	env := Env{
-		Dir:    dir,
-		Getenv: func(name string) string { return map[string]string{"NPM": "n", "SOURCE_DATE_EPOCH": "7"}[name] },
-	}
-	spec, err := buildSpec(t, env, "INPUT_SECRETS=A=1=2", "INPUT_SECRET_ENVS=TOKEN=NPM,NPM", "INPUT_SECRET_FILES=key=file")
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := spec.ReadSecrets()
-	if want := map[string]string{"A": "1=2", "TOKEN": "n", "NPM": "n", "key": "x"}; err != nil ||
-		!reflect.DeepEqual(got, want) {
-		t.Errorf("%v, %v; want %v", got, err, want)
-	}
-	if epoch := spec.Request.BuildArgs["SOURCE_DATE_EPOCH"]; epoch != "7" {
-		t.Errorf("SOURCE_DATE_EPOCH %q", epoch)
 	}
 }
 
@@ -491,8 +408,85 @@ func TestResolve(t *testing.T) {
 }
 
 func TestPlatforms(t *testing.T) {
-	spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, "INPUT_PLATFORM=amd64,linux/arm64,linux/amd64")
-	if want := []string{"linux/amd64", "linux/arm64"}; err != nil || !slices.Equal(spec.Platforms, want) {
-		t.Errorf("%q, %v; want %q", spec.Platforms, err, want)
+	for _, test := range []struct{ text, builder, want string }{
+		{"amd64,linux/arm64,linux/amd64", "depot", "linux/amd64,linux/arm64"},
+		{"linux/arm64/v8,linux/arm64", "depot", "linux/arm64"},
+		{"linux/386,linux/arm/v7,linux/arm,linux/arm/v6", "depot", "linux/386,linux/arm/v7,linux/arm/v6"},
+		{"linux/x86_64,linux/aarch64", "depot", "linux/amd64,linux/arm64"},
+		{"linux/riscv64,s390x", "unix:///run/buildkit.sock", "linux/riscv64,linux/s390x"},
+	} {
+		spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()},
+			"INPUT_PLATFORM="+test.text, "INPUT_BUILDER="+test.builder)
+		if got := strings.Join(spec.Platforms, ","); err != nil || got != test.want {
+			t.Errorf("%s on %s: %s, %v; want %s", test.text, test.builder, got, err, test.want)
+		}
+	}
+}
+
+// The values that docker/build-push-action accepts as push build nothing.
+func TestPushIsNotABoolean(t *testing.T) {
+	env := Env{Getenv: noEnv, Dir: t.TempDir()}
+	for _, value := range []string{"true", "false", "True", "FALSE"} {
+		_, err := buildSpec(t, env, "INPUT_PUSH="+value)
+		assertInvalid(t, err, "push", 1, value, "leave push empty to push nothing")
+	}
+	spec, err := buildSpec(t, env, "INPUT_PUSH=ghcr.io/a/b:1,ghcr.io/a/b:2\nghcr.io/a/c\n", "INPUT_SAVE=true",
+		"INPUT_SAVE_TAGS=v1,v2")
+	if want := []string{"ghcr.io/a/b:1", "ghcr.io/a/b:2", "ghcr.io/a/c:latest"}; err != nil ||
+		!slices.Equal(spec.Push, want) || !slices.Equal(spec.SaveTags, []string{"v1", "v2"}) {
+		t.Errorf("push %q, save_tags %q, %v; want %q", spec.Push, spec.SaveTags, err, want)
+	}
+}
+
+func TestImageNames(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		variables []string
+		want      string // names, comma-separated
+		load      bool
+		outputs   []string
+	}{
+		{"default", nil, "iterate-sandbox:ci", true, nil},
+		{"several", []string{"INPUT_IMAGE_NAME=app:1,app:latest\nlocalhost:5000/app"}, "app:1,app:latest,localhost:5000/app",
+			true, nil},
+		{"output type=docker", []string{"INPUT_LOAD=false", "INPUT_OUTPUTS=type=docker"}, "iterate-sandbox:ci", true, nil},
+		{"output type=docker with a name", []string{"INPUT_LOAD=false", "INPUT_OUTPUTS=type=docker,name=app:1"}, "app:1",
+			true, nil},
+		{"output type=cacheonly", []string{"INPUT_LOAD=false", "INPUT_OUTPUTS=type=cacheonly"}, "iterate-sandbox:ci", false,
+			nil},
+		{"archive", []string{"INPUT_IMAGE_NAME=a:1,b:1", "INPUT_OUTPUTS=type=docker,dest=a.tar\ntype=oci,dest=b.tar,name=c"},
+			"a:1,b:1", true, []string{`type=docker,dest=a.tar,"name=a:1,b:1"`, "type=oci,dest=b.tar,name=c"}},
+		{"archive of a pushed image", []string{"INPUT_PUSH=ghcr.io/a/b:1", "INPUT_OUTPUTS=type=oci,dest=b.tar\nout"},
+			"iterate-sandbox:ci", true, []string{`type=oci,dest=b.tar,"name=ghcr.io/a/b:1"`, "out"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, test.variables...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, _, _ := strings.Cut(test.want, ",")
+			if got := strings.Join(spec.ImageNames, ","); got != test.want || spec.ImageName != first ||
+				spec.Load != test.load || !slices.Equal(spec.Outputs, test.outputs) {
+				t.Errorf("names %s, first %s, load %t, outputs %q; want %s, %t, %q",
+					got, spec.ImageName, spec.Load, spec.Outputs, test.want, test.load, test.outputs)
+			}
+		})
+	}
+	_, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, "INPUT_LOAD=false", "INPUT_OUTPUTS=type=docker,name=A")
+	assertInvalid(t, err, "image_name", 0, "A", "not an image name")
+}
+
+// Depot's machines have no host that a build could reach; that of your own BuildKit is known when it is connected.
+func TestHostsAndNetwork(t *testing.T) {
+	spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, "INPUT_ADD_HOSTS=a:10.180.0.1,b=[::1],c:host-gateway",
+		"INPUT_BUILDER=unix:///run/buildkit.sock", "INPUT_NETWORK=host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"a=10.180.0.1", "b=::1", "c=host-gateway"}; !slices.Equal(spec.Request.AddHosts, want) {
+		t.Errorf("hosts %q, want %q", spec.Request.AddHosts, want)
+	}
+	if want := []string{"network.host"}; !slices.Equal(spec.Request.Allow, want) {
+		t.Errorf("network: host allows %q, want %q", spec.Request.Allow, want)
 	}
 }

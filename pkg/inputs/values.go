@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/tonistiigi/go-csvvalue"
 )
 
 // Item is one element of a list.
@@ -91,8 +92,14 @@ func readRecord(text string) (fields []string, consumed int64, err error) {
 		reader := csv.NewReader(strings.NewReader(text))
 		reader.TrimLeadingSpace, reader.LazyQuotes = true, lazy
 		fields, err = reader.Read()
+		consumed = reader.InputOffset()
+		if err == nil && strings.Contains(text[:consumed], "\r") {
+			// encoding/csv removes carriage returns, which may be part of a quoted secret.
+			record := csvvalue.Parser{Comma: ',', LazyQuotes: lazy, TrimLeadingSpace: true}
+			fields, err = record.Fields(text[:consumed], nil)
+		}
 		if !errors.Is(err, csv.ErrBareQuote) {
-			return fields, reader.InputOffset(), err
+			return fields, consumed, err
 		}
 	}
 	return fields, 0, err

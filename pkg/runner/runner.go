@@ -233,7 +233,7 @@ func (r *Runner) Outputs(outputs ...Output) error {
 // Summary appends Markdown to the job summary. It does nothing if GITHUB_STEP_SUMMARY is not set.
 func (r *Runner) Summary(markdown string) error {
 	path := r.getenv("GITHUB_STEP_SUMMARY")
-	if path == "" {
+	if path == "" || markdown == "" {
 		return nil
 	}
 	return appendFile(path, r.Redact(markdown)+"\n")

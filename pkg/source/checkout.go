@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/org/sandbox-actions/pkg/git"
 )
@@ -59,6 +61,23 @@ func (t Tree) IsPublished(ctx context.Context) (bool, error) {
 		"for-each-ref", "--count=1", "--points-at="+t.SHA, "refs/remotes/origin", "refs/tags")
 	return len(refs) > 0, err
 }
+
+// CommitTime returns the time at which the commit was created, in UTC.
+func (t Tree) CommitTime(ctx context.Context) (time.Time, error) {
+	object, err := t.git.Output(ctx, "cat-file", "commit", t.SHA)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the time of commit %s: %w", t.SHA, err)
+	}
+	committer := committerPattern.FindSubmatch(object)
+	if committer == nil {
+		return time.Time{}, fmt.Errorf("read the time of commit %s: no committer line", t.SHA)
+	}
+	seconds, err := strconv.ParseInt(string(committer[1]), 10, 64)
+	return time.Unix(seconds, 0).UTC(), err
+}
+
+// committerPattern matches the committer of a commit object, whose last fields are a Unix time and a time zone.
+var committerPattern = regexp.MustCompile(`(?m)^committer .* ([0-9]+) [+-][0-9]+$`)
 
 // UserName returns git's user.name for a directory, or "" if it is not set.
 func UserName(ctx context.Context, dir string) string {

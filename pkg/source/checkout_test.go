@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestOpenCheckout(t *testing.T) {
@@ -38,6 +39,20 @@ func TestOpenCheckout(t *testing.T) {
 	}
 	if tree.Ref != "" {
 		t.Errorf("ref of a detached HEAD = %q, want none", tree.Ref)
+	}
+}
+
+func TestCommitTime(t *testing.T) {
+	origin := newRepository(t)
+	sh(t, origin, `GIT_AUTHOR_DATE='2020-01-01T00:00:00Z' GIT_COMMITTER_DATE='2021-06-01T02:00:00+02:00' \
+		git -c user.name='a 1 +0000' -c user.email=a@b commit -q --allow-empty -m 'committer x <y> 7 +0000'`)
+	tree, err := OpenCheckout(t.Context(), origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := time.Date(2021, 6, 1, 0, 0, 0, 0, time.UTC)
+	if got, err := tree.CommitTime(t.Context()); err != nil || !got.Equal(want) || got.Location() != time.UTC {
+		t.Errorf("%s, %v; want %s", got, err, want)
 	}
 }
 
