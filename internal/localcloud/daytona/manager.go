@@ -101,7 +101,9 @@ func (s *Server) maxSnapshotGB(organization string) float64 {
 var errIgnored = errors.New("the snapshot is not pulling")
 
 // handlePulling pulls the image on the runner and makes the snapshot active (handleCheckInitialRunnerSnapshot and
-// handlePullSnapshotJobCompletion). The entry point of the image is not copied to the snapshot.
+// handlePullSnapshotJobCompletion). The entry point of the image is not copied to the snapshot. With a runner of API
+// version 0, a snapshot can stay pulling for an hour, if another one with the same digest removed the image from the
+// runner.
 func (s *Server) handlePulling(it *snapshot) error {
 	err := s.pullAndActivate(it)
 	if errors.Is(err, errIgnored) {
@@ -118,6 +120,9 @@ func (s *Server) pullAndActivate(it *snapshot) error {
 	defer finish()
 	if err := s.hold(it, "pulling"); err != nil {
 		return err
+	}
+	if it.fault == StuckPulling {
+		return errIgnored
 	}
 	if s.isReady(it) {
 		return s.changePulling(it, "active")

@@ -97,6 +97,7 @@ func (box *sandbox) visibleState() string {
 	return box.state
 }
 
+// sandboxDTO returns a sandbox in the API's format (apps/api/src/sandbox/dto/sandbox.dto.ts).
 func (s *Server) sandboxDTO(box *sandbox) map[string]any {
 	labels := box.labels
 	if labels == nil {
@@ -227,7 +228,9 @@ func (s *Server) startSandbox(who caller, body map[string]any) (*sandbox, any, e
 	if s.ctx.Err() == nil {
 		s.running.Go(func() { s.bootSandbox(box, it.ref, f.Sandbox) })
 	}
-	return box, s.sandboxDTO(box), nil
+	answer := s.sandboxDTO(box)
+	delete(answer, "errorReason") // not a column of the row that the server inserts
+	return box, answer, nil
 }
 
 // findForSandbox returns a snapshot by name or ID, preferably an active one. The caller must hold s.mu.
@@ -267,11 +270,11 @@ func (s *Server) checkArchitecture(ref string) string {
 	}
 	img, err := remote.Image(at, s.remote(s.ctx)...)
 	if err != nil {
-		return engineText(err, ref)
+		return pullText(err, ref)
 	}
 	config, err := img.ConfigFile()
 	if err != nil {
-		return engineText(err, ref)
+		return pullText(err, ref)
 	}
 	if config.Architecture == "amd64" || config.Architecture == "x86_64" {
 		return ""
@@ -280,7 +283,7 @@ func (s *Server) checkArchitecture(ref string) string {
 	if err != nil {
 		return err.Error()
 	}
-	return fmt.Sprintf("image %s architecture (%s) is not x64 compatible", id, config.Architecture)
+	return fmt.Sprintf("conflict: image %s architecture (%s) is not x64 compatible", id, config.Architecture)
 }
 
 // findSandbox returns a sandbox by ID or name. The caller must hold s.mu.
@@ -327,8 +330,9 @@ func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 	var all []*sandbox
 	for _, box := range s.sandboxes {
 		bySnapshot := !query.Has("snapshots") || slices.Contains(query["snapshots"], box.snapshot)
+		byState := !query.Has("states") || slices.Contains(query["states"], box.state)
 		isGone := box.state == "error" && box.desired == "destroyed"
-		if s.isVisible(who, box) && bySnapshot && !isGone {
+		if s.isVisible(who, box) && bySnapshot && byState && !isGone {
 			all = append(all, box)
 		}
 	}
@@ -339,7 +343,11 @@ func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 	}
 	items, next := []any{}, any(nil)
 	for _, box := range all[:min(limit, len(all))] {
-		items = append(items, s.sandboxDTO(box))
+		item := s.sandboxDTO(box)
+		for _, field := range []string{"env", "networkBlockAll", "volumes"} { // not in sandbox-list-item.dto.ts
+			delete(item, field)
+		}
+		items = append(items, item)
 	}
 	if len(all) > limit {
 		last := all[limit-1]
