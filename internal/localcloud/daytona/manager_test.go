@@ -192,6 +192,24 @@ func TestPushedImageIsDeletedWithItsTags(t *testing.T) {
 	}
 }
 
+// waitForJob waits until the runner has a job for a resource. It reads the snapshot id, if set, while it is pending.
+func waitForJob(t *testing.T, s *Server, resource, id string) {
+	t.Helper()
+	for {
+		s.mu.Lock()
+		begun := s.jobs[resource]
+		isPending := s.snapshots[0].state == "pending"
+		s.mu.Unlock()
+		if begun {
+			return
+		}
+		if id != "" && isPending {
+			exchange(t, s, "GET", "/snapshots/"+id, "")
+		}
+		time.Sleep(time.Millisecond) // spares the CPU
+	}
+}
+
 func TestOperationInProgress(t *testing.T) {
 	const want = "An operation is already in progress for this resource"
 	t.Run("one image name", func(t *testing.T) {
@@ -199,6 +217,7 @@ func TestOperationInProgress(t *testing.T) {
 		ref := push(t, s, "app:1", image(t, "amd64"))
 		s.Fail(Fault{Snapshot: SlowInspect, Times: 1})
 		first := create(t, s, "app-1", ref)
+		waitForJob(t, s, ref, "")
 		if got := process(t, s, "app-2", ref); got.State != api.SNAPSHOTSTATE_ERROR || got.GetErrorReason() != want {
 			t.Errorf("%s: %q", got.State, got.GetErrorReason())
 		}
@@ -210,17 +229,11 @@ func TestOperationInProgress(t *testing.T) {
 		s := startCloud(t, func(o *Options) { o.ReadsPerState = 1 })
 		img := image(t, "amd64")
 		first := create(t, s, "app-1", push(t, s, "app:1", img)).Id
-		for { // the pull has begun and waits for a read of pulling
-			s.mu.Lock()
-			begun := len(s.jobs) == 1 && s.snapshots[0].state == "pulling"
-			s.mu.Unlock()
-			if begun {
-				break
-			}
-			if s.isIn(s.snapshots[0], "pending") {
-				exchange(t, s, "GET", "/snapshots/"+first, "")
-			}
+		digest, err := img.Digest()
+		if err != nil {
+			t.Fatal(err)
 		}
+		waitForJob(t, s, s.internal(digest.Hex), first)
 		if got := process(t, s, "app-2", push(t, s, "other:1", img)); got.GetErrorReason() != want {
 			t.Errorf("%s: %q", got.State, got.GetErrorReason())
 		}
@@ -404,7 +417,8 @@ func TestMalformedBody(t *testing.T) {
 			t.Errorf("%s: %d %s", body, status, got)
 		}
 	}
-	if status, body := exchange(t, s, "POST", "/snapshots", "[]"); status != 400 || body["message"] != "name must be a string" {
+	if status, body := exchange(t, s, "POST", "/snapshots", "[]"); status != 400 ||
+		body["message"] != "name must be a string" {
 		t.Error(status, body)
 	}
 }

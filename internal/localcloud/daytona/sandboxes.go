@@ -130,22 +130,8 @@ func (s *Server) isVisible(who caller, box *sandbox) bool {
 // The response has the state at the beginning.
 func (s *Server) createSandbox(who caller, r *http.Request) (any, error) {
 	body := decode(r)
-	var v violations
-	v.name("name", body["name"])
-	v.optionalText("name", body["name"])
-	v.optionalText("snapshot", body["snapshot"])
-	v.optionalText("target", body["target"])
-	v.number("cpu", body["cpu"], -1)
-	v.number("gpu", body["gpu"], 1)
-	v.number("memory", body["memory"], -1)
-	v.number("disk", body["disk"], -1)
-	if err := v.err(); err != nil {
+	if err := checkSandbox(body); err != nil {
 		return nil, err
-	}
-	for _, field := range []string{"cpu", "gpu", "memory", "disk"} {
-		if n, _ := body[field].(float64); n != 0 {
-			return nil, badRequest("Cannot specify Sandbox resources when using a snapshot")
-		}
 	}
 	box, answer, err := s.startSandbox(who, body)
 	if err != nil || box == nil {
@@ -165,6 +151,47 @@ func (s *Server) createSandbox(who caller, r *http.Request) (any, error) {
 		return nil, badRequest("Sandbox failed to start: %s", box.reason)
 	}
 	return answer, nil
+}
+
+// checkSandbox validates the body of POST /sandbox (apps/api/src/sandbox/dto/create-sandbox.dto.ts), without its lists.
+func checkSandbox(body map[string]any) error {
+	const text, object, flag = "a string", "an object", "a boolean value"
+	var v violations
+	v.name("name", body["name"])
+	for _, field := range []struct{ name, kind string }{
+		{"name", text}, {"snapshot", text}, {"user", text}, {"env", object}, {"labels", object}, {"public", flag},
+		{"networkBlockAll", flag}, {"networkAllowList", text}, {"domainAllowList", text}, {"target", text},
+	} {
+		v.optional(field.name, body[field.name], field.kind)
+	}
+	v.number("cpu", body["cpu"], -1)
+	v.number("gpu", body["gpu"], 1)
+	v.number("memory", body["memory"], -1)
+	v.number("disk", body["disk"], -1)
+	for _, field := range []string{"autoStopInterval", "autoArchiveInterval", "autoDeleteInterval"} {
+		v.optional(field, body[field], "a number conforming to the specified constraints")
+	}
+	v.optional("buildInfo", body["buildInfo"], object)
+	v.optional("linkedSandbox", body["linkedSandbox"], text)
+	if err := v.err(); err != nil {
+		return err
+	}
+	switch {
+	case body["buildInfo"] != nil && body["snapshot"] != nil:
+		return badRequest("Cannot specify a snapshot when using a build info entry")
+	case body["buildInfo"] != nil || body["linkedSandbox"] != nil || body["volumes"] != nil:
+		return apiError{http.StatusNotImplemented, "The stand-in starts sandboxes from snapshots only"}
+	}
+	for _, field := range []string{"cpu", "gpu", "memory", "disk"} {
+		if n, _ := body[field].(float64); n != 0 {
+			return badRequest("Cannot specify Sandbox resources when using a snapshot")
+		}
+	}
+	if body["gpuType"] != nil {
+		return badRequest("Cannot specify GPU type when creating sandbox from snapshot. " +
+			"GPU type is inherited from snapshot.")
+	}
+	return nil
 }
 
 // startSandbox creates a sandbox, or takes one from a warm pool and returns nil (createFromSnapshot).
@@ -307,14 +334,28 @@ func (s *Server) getSandbox(who caller, r *http.Request) (any, error) {
 	return s.sandboxDTO(box), nil
 }
 
-// listSandboxes lists the sandboxes of the organization, newest first (apps/api/src/sandbox/adapters/
-// sandbox-typeorm-search.adapter.ts). Any API key can.
+// sandboxStates are the states that a list can be filtered by (apps/api/src/sandbox/dto/list-sandboxes-query.dto.ts).
+var sandboxStates = strings.Fields("creating restoring destroying started stopped starting stopping error " +
+	"build_failed pending_build building_snapshot unknown pulling_snapshot archived archiving resizing snapshotting " +
+	"forking pausing paused resuming")
+
+// listSandboxes lists the sandboxes of the organization, newest first, regardless of the requested order
+// (apps/api/src/sandbox/adapters/sandbox-typeorm-search.adapter.ts). Any API key can.
 func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 	query := r.URL.Query()
 	var v violations
 	limit := v.integer(query, "limit", 100, 200)
+	isKnown := func(state string) bool { return slices.Contains(sandboxStates, state) }
+	unknown := slices.DeleteFunc(slices.Clone(query["states"]), isKnown)
+	v.check(len(unknown) == 0, "each value must be one of the following values: %s", strings.Join(sandboxStates, ", "))
+	v.choice(query, "sort", "", strings.Fields("name cpu memoryGib diskGib lastActivityAt createdAt"))
+	v.choice(query, "order", "", []string{"asc", "desc"})
 	if err := v.err(); err != nil {
 		return nil, err
+	}
+	var labels map[string]any
+	if text := query.Get("labels"); text != "" && json.Unmarshal([]byte(text), &labels) != nil {
+		return nil, badRequest("Invalid labels JSON format")
 	}
 	var after struct {
 		SortValue, ID string
@@ -332,7 +373,11 @@ func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 		bySnapshot := !query.Has("snapshots") || slices.Contains(query["snapshots"], box.snapshot)
 		byState := !query.Has("states") || slices.Contains(query["states"], box.state)
 		isGone := box.state == "error" && box.desired == "destroyed"
-		if s.isVisible(who, box) && bySnapshot && byState && !isGone {
+		byLabels := true
+		for label, value := range labels {
+			byLabels = byLabels && box.labels[label] == value
+		}
+		if s.isVisible(who, box) && bySnapshot && byState && byLabels && !isGone {
 			all = append(all, box)
 		}
 	}

@@ -191,7 +191,8 @@ func TestWarmSandbox(t *testing.T) {
 	s.Put(Snapshot{Organization: "org-1", Name: "app", Digest: "sha256:" + strings.Repeat("a", 64)})
 	s.PutWarmPool(WarmPool{Organization: "org-1", Snapshot: "app", Region: "us", Size: 1})
 	status, body := sendRequest(t, s, "dtn_boxes", "POST", "/sandbox", `{"snapshot":"app"}`)
-	if status != 200 || !strings.Contains(body, `"state":"started"`) || !strings.Contains(body, `"organizationId":"org-1"`) {
+	if status != 200 || !strings.Contains(body, `"state":"started"`) ||
+		!strings.Contains(body, `"organizationId":"org-1"`) {
 		t.Error(status, body)
 	}
 }
@@ -207,7 +208,10 @@ func TestUsage(t *testing.T) {
 		}
 	}
 	s := startCloud(t, func(o *Options) { o.Organizations[0].Regions = []Region{{ID: "us", Name: "US", NoQuotas: true}} })
-	if _, body := sendRequest(t, s, user, "GET", "/organizations/org-1/usage", ""); !strings.Contains(body, `"regionUsage":[]`) {
+	if _, body := sendRequest(t, s, user, "GET", "/organizations/org-1/usage", ""); !strings.Contains(
+		body,
+		`"regionUsage":[]`,
+	) {
 		t.Error(body)
 	}
 }

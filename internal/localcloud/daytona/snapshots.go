@@ -2,7 +2,6 @@ package daytona
 
 import (
 	"cmp"
-	"math"
 	"net/http"
 	"regexp"
 	"slices"
@@ -199,9 +198,9 @@ func (s *Server) list(who caller, r *http.Request) (any, error) {
 	query := r.URL.Query()
 	var v violations
 	page, limit := v.integer(query, "page", 1, 0), v.integer(query, "limit", 100, 200)
-	sort, order := cmp.Or(query.Get("sort"), "lastUsedAt"), cmp.Or(query.Get("order"), "desc")
-	v.oneOf("sort", sort, []string{"name", "state", "lastUsedAt", "createdAt"})
-	v.oneOf("order", order, []string{"asc", "desc"})
+	v.check(len(query["name"]) <= 1, "name must be a string")
+	sort := v.choice(query, "sort", "lastUsedAt", []string{"name", "state", "lastUsedAt", "createdAt"})
+	order := v.choice(query, "order", "desc", []string{"asc", "desc"})
 	if err := v.err(); err != nil {
 		return nil, err
 	}
@@ -237,7 +236,7 @@ func (s *Server) list(who caller, r *http.Request) (any, error) {
 		return cmp.Or(by, b.created.Compare(a.created))
 	})
 	items := []any{}
-	first := min(len(all), (min(page, math.MaxInt32)-1)*limit)
+	first := min(len(all), (page-1)*limit)
 	for _, it := range all[first:min(len(all), first+limit)] {
 		items = append(items, it.read())
 	}
