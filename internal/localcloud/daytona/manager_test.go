@@ -432,3 +432,18 @@ func TestBuildLogByName(t *testing.T) {
 		t.Error(status, body)
 	}
 }
+
+// Clients that poll cause the removal, also if no time passes.
+func TestRemovalByReads(t *testing.T) {
+	s := startCloud(t, func(o *Options) { o.Cron = time.Hour })
+	id := s.Put(Snapshot{Organization: "org-1", Name: "app"})
+	exchange(t, s, "DELETE", "/snapshots/"+id, "")
+	var statuses []int
+	for range readsUntilTick + 1 {
+		status, _ := exchange(t, s, "GET", "/snapshots/"+id, "")
+		statuses = append(statuses, status)
+	}
+	if got := fmt.Sprint(statuses); got != "[200 200 200 404]" {
+		t.Error(got)
+	}
+}

@@ -186,6 +186,7 @@ func (s *Server) find(who caller, id string, general bool) (*snapshot, error) {
 func (s *Server) get(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tickForReader()
 	it, err := s.find(who, r.PathValue("id"), true)
 	if err != nil {
 		return nil, err
@@ -206,6 +207,7 @@ func (s *Server) list(who caller, r *http.Request) (any, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tickForReader()
 	var all []*snapshot
 	for _, it := range s.snapshots {
 		isVisible := it.organization == who.ID || it.general
