@@ -163,7 +163,8 @@ func (s *Server) isIn(it *snapshot, states ...string) bool {
 	return !it.gone && slices.Contains(states, it.state)
 }
 
-// changePulling changes the state of a snapshot, unless it was removed or deactivated while the runner pulled its image.
+// changePulling changes the state of a snapshot, unless it was removed or deactivated while the runner pulled its
+// image.
 func (s *Server) changePulling(it *snapshot, state, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -447,3 +447,30 @@ func TestRemovalByReads(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestInspectTimeout(t *testing.T) {
+	s := startCloud(t, func(o *Options) { o.InspectTimeout = time.Millisecond })
+	s.Fail(Fault{Snapshot: SlowInspect})
+	got := process(t, s, "app-1", push(t, s, "app:1", image(t, "amd64")))
+	if !regexp.MustCompile("^Job .{36} timed out after 1ms$").MatchString(got.GetErrorReason()) {
+		t.Errorf("%s: %q", got.State, got.GetErrorReason())
+	}
+}
+
+func TestDefaultRegion(t *testing.T) {
+	s := startCloud(t, func(o *Options) { o.Organizations[0].Default = "eu" })
+	_, snapshot := exchange(t, s, "POST", "/snapshots", `{"name":"app","imageName":"a:1"}`)
+	_, organization := sendRequest(t, s, user, "GET", "/organizations/org-1", "")
+	if fmt.Sprint(snapshot["regionIds"]) != "[eu]" || !strings.Contains(organization, `"defaultRegionId":"eu"`) {
+		t.Error(snapshot["regionIds"], organization)
+	}
+}
+
+// A snapshot does not take over the entry point of its image.
+func TestEntrypointStaysNull(t *testing.T) {
+	s := startCloud(t, nil)
+	got := process(t, s, "app-1", push(t, s, "app:1", image(t, "amd64", "/bin/sh")))
+	if got.State != api.SNAPSHOTSTATE_ACTIVE || got.Entrypoint != nil {
+		t.Errorf("%s, entry point %v", got.State, got.Entrypoint)
+	}
+}

@@ -106,12 +106,16 @@ func (s *Server) sandboxDTO(box *sandbox) map[string]any {
 	answer := map[string]any{
 		"id": box.id, "organizationId": box.organization, "name": box.name, "target": box.region,
 		"snapshot": box.snapshot, "user": "daytona", "env": map[string]any{}, "cpu": box.cpu, "gpu": box.gpu,
-		"memory": box.memory, "disk": box.disk, "public": false, "networkBlockAll": false, "labels": labels,
+		"memory": box.memory, "disk": box.disk, "public": false, "networkBlockAll": false,
+		"networkAllowList": nil, "domainAllowList": nil, "labels": labels,
 		"volumes": []any{}, "state": box.visibleState(), "desiredState": box.desired, "errorReason": orNull(box.reason),
 		"recoverable": false, "backupState": "None", "autoStopInterval": box.autoStop, "autoArchiveInterval": 10080,
 		"autoDeleteInterval": box.autoDelete, "sandboxClass": box.class, "createdAt": formatTime(box.created),
 		"updatedAt": formatTime(box.created), "lastActivityAt": formatTime(box.created), "runnerId": runnerID,
 		"toolboxProxyUrl": s.URL() + "/toolbox",
+	}
+	if box.state == "started" {
+		answer["daemonVersion"] = "v0.190.0"
 	}
 	if box.pool != "" && s.options.Newer {
 		answer["warmPoolId"] = box.pool
@@ -256,7 +260,9 @@ func (s *Server) startSandbox(who caller, body map[string]any) (*sandbox, any, e
 		s.running.Go(func() { s.bootSandbox(box, it.ref, f.Sandbox) })
 	}
 	answer := s.sandboxDTO(box)
-	delete(answer, "errorReason") // not a column of the row that the server inserts
+	for _, column := range []string{"errorReason", "networkAllowList", "domainAllowList"} { // not set by the request
+		delete(answer, column)
+	}
 	return box, answer, nil
 }
 
@@ -389,8 +395,8 @@ func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 	items, next := []any{}, any(nil)
 	for _, box := range all[:min(limit, len(all))] {
 		item := s.sandboxDTO(box)
-		for _, field := range []string{"env", "networkBlockAll", "volumes"} { // not in sandbox-list-item.dto.ts
-			delete(item, field)
+		for _, field := range []string{"env", "networkBlockAll", "networkAllowList", "domainAllowList", "volumes"} {
+			delete(item, field) // not in apps/api/src/sandbox/dto/sandbox-list-item.dto.ts
 		}
 		items = append(items, item)
 	}

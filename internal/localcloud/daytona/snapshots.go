@@ -27,7 +27,7 @@ type Snapshot struct {
 	GPU               int       // default: 0
 	SandboxClass      string    // default: container
 	Entrypoint        []string  // default: null
-	Region            string    // default: the organization's first region
+	Region            string    // default: the organization's default region
 	Created           time.Time // default: now
 	Updated           time.Time // default: Created
 }
@@ -52,8 +52,8 @@ func (s *Server) Put(p Snapshot) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.options.Organizations {
-		if o.ID == p.Organization && it.region == "" && len(o.Regions) > 0 {
-			it.region = o.Regions[0].ID
+		if region, ok := o.defaultRegion(); ok && o.ID == p.Organization {
+			it.region = cmp.Or(it.region, region.ID)
 		}
 	}
 	if it.ref != "" || it.log != "" {
