@@ -522,6 +522,14 @@ func TestPushAccess(t *testing.T) {
 	if _, err := pushTo(t, a, "other/app:1", img); err == nil {
 		t.Error("pushed to another project")
 	}
+	pushed, err := name.ParseReference(a.RegistryUrl + "/" + a.Project + "/app:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth := remote.WithAuth(&authn.Basic{Username: a.Username, Password: a.Secret})
+	if err := remote.Delete(pushed, auth); err == nil || !strings.Contains(err.Error(), "UNAUTHORIZED") {
+		t.Error("deleted a pushed image:", err)
+	}
 	for name, test := range map[string]struct {
 		fault RegistryFault
 		want  string
