@@ -151,8 +151,8 @@ func TestSlowSandbox(t *testing.T) {
 	}
 }
 
-// debian returns debian:bookworm-slim with an entry point and a command.
-func debian(t *testing.T, entrypoint, cmd []string) v1.Image {
+// debian returns debian:bookworm-slim.
+func debian(t *testing.T) v1.Image {
 	t.Helper()
 	mirror, err := registry.StartMirror(t.Context(), filepath.Join("..", "..", "..", registry.BaseImage))
 	if err != nil {
@@ -167,9 +167,6 @@ func debian(t *testing.T, entrypoint, cmd []string) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if img, err = mutate.Config(img, v1.Config{Entrypoint: entrypoint, Cmd: cmd}); err != nil {
-		t.Fatal(err)
-	}
 	return img
 }
 
@@ -180,6 +177,7 @@ func TestSandboxContainer(t *testing.T) {
 		withSandboxKey(o)
 		o.Engine, o.Cron = docker, -1
 	})
+	base := debian(t)
 	get := func(path string) (int, string) { return sendRequest(t, s, "dtn_boxes", "GET", path, "") }
 	for _, test := range []struct {
 		name            string
@@ -202,7 +200,11 @@ func TestSandboxContainer(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			made := create(t, s, test.name, push(t, s, test.name+":1", debian(t, test.entrypoint, test.cmd)), test.of...)
+			img, err := mutate.Config(base, v1.Config{Entrypoint: test.entrypoint, Cmd: test.cmd})
+			if err != nil {
+				t.Fatal(err)
+			}
+			made := create(t, s, test.name, push(t, s, "app:"+test.name, img), test.of...)
 			if got := waitUntilProcessed(t, s, made.Id); got.State != api.SNAPSHOTSTATE_ACTIVE {
 				t.Fatal(got.GetErrorReason())
 			}
