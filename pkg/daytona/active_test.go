@@ -26,7 +26,7 @@ func TestWaitUntilActive(t *testing.T) {
 		log      string
 	}{
 		{name: "success", state: Active, states: "pending pulling active"},
-		{name: "unknown state", fault: cloud.UnknownState, state: Active, states: "pending pulling propagating active"},
+		{name: "unknown state", fault: cloud.UnknownState, state: Active, states: "pending pulling snapshotting active"},
 		{
 			name: "active once, then failed", fault: cloud.FailsAfterActive, state: Failed,
 			states: "pending pulling active error",

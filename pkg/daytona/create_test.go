@@ -238,7 +238,7 @@ func TestCreateCanceled(t *testing.T) {
 			t.Parallel()
 			s := startCloud(t, nil)
 			c := newClient(s, "dtn_all")
-			c.Timing = Timing{ResponseGrace: 100 * time.Millisecond, CleanupGrace: cmp.Or(test.grace, 30*time.Second)}
+			c.Timing.ResponseGrace, c.Timing.CleanupGrace = 100*time.Millisecond, cmp.Or(test.grace, 30*time.Second)
 			_, ref, _ := push(t, c, image(t))
 			if test.existing != nil {
 				existing := *test.existing
