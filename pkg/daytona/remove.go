@@ -68,8 +68,8 @@ func (c *Client) Remove(ctx context.Context, s Snapshot) error {
 	}
 }
 
-// ensureRemoving returns the state of a deleted snapshot, or "" if it is gone. It deletes the snapshot again if the state
-// is not [Removing].
+// ensureRemoving returns the state of a deleted snapshot, or "" if it is gone. It deletes the snapshot again if the
+// state is not [Removing].
 func (c *Client) ensureRemoving(ctx context.Context, s Snapshot) (State, error) {
 	now, err := c.Get(ctx, s.ID)
 	switch {

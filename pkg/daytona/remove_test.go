@@ -105,7 +105,10 @@ func TestRemoveStates(t *testing.T) {
 			"delete snapshot app-1: not confirmed, and the snapshot was last removing: it still exists after 1m … (run " +
 				"`action-snapshot list`; if it lists the snapshot, run `action-snapshot delete app-1`)",
 		},
-		{"always activated", []string{"active"}, 0, "DELETE GET DELETE GET DELETE", "not confirmed, and the snapshot was last active"},
+		{
+			"always activated", []string{"active"}, 0, "DELETE GET DELETE GET DELETE",
+			"not confirmed, and the snapshot was last active",
+		},
 		{"never read", []string{"503"}, 0, "DELETE GET GET", "delete snapshot app-1: not confirmed: read snapshot"},
 		{"refused", nil, 403, "DELETE", "delete snapshot app-1: Daytona returned 403"},
 	} {
