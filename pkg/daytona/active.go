@@ -32,28 +32,32 @@ type SnapshotError struct {
 }
 
 func (e *SnapshotError) Error() string {
-	reason := safetext.Line(e.Snapshot.Reason, maxReason)
-	if lines := strings.Split(e.Log, "\n"); reason == "" {
-		reason = safetext.Line(lines[len(lines)-1], maxReason)
-	}
-	if reason == "" {
-		reason = "Daytona reported no reason"
-	}
 	hint := "try again; if it persists, contact Daytona support"
-	if known, ok := findMessage(0, reason); ok {
+	if known, ok := findMessage(0, e.reason()); ok {
 		hint = known.hint
 	}
-	return fmt.Sprintf("snapshot %s is in state %s: %s (%s)", e.Snapshot.Name, e.Snapshot.State, reason, hint)
+	return e.text() + " (" + hint + ")"
+}
+
+// Is implements the interface of [errors.Is] for the errors in [messages].
+func (e *SnapshotError) Is(target error) bool {
+	known, _ := findMessage(0, e.reason())
+	return slices.Contains(known.is, target)
+}
+
+func (e *SnapshotError) text() string {
+	return fmt.Sprintf("snapshot %s is in state %s: %s", e.Snapshot.Name, e.Snapshot.State,
+		safetext.Line(e.reason(), maxReason))
+}
+
+// reason returns why the snapshot failed, in one line.
+func (e *SnapshotError) reason() string {
+	lines := strings.Split(e.Log, "\n")
+	return cmp.Or(safetext.Line(e.Snapshot.Reason, 0), safetext.Line(lines[len(lines)-1], 0), "Daytona reported no reason")
 }
 
 // maxReason is the maximum number of characters that an error shows of a reason.
 const maxReason = 500
-
-// Is implements the interface of [errors.Is] for the errors in [messages].
-func (e *SnapshotError) Is(target error) bool {
-	known, _ := findMessage(0, e.Snapshot.Reason)
-	return slices.Contains(known.is, target)
-}
 
 // DigestError reports an active snapshot of another image than the requested one.
 type DigestError struct {
