@@ -3,6 +3,7 @@ package daytona
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,20 +11,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	api "github.com/daytonaio/daytona/libs/api-client-go"
 
 	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
-
-// intervals returns the increasing polling intervals.
-func (c *Client) intervals() *backoff.ExponentialBackOff {
-	timing := c.Timing.withDefaults()
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval = timing.MinPoll, timing.MaxPoll
-	return b
-}
 
 // SnapshotError reports a snapshot that failed to become active.
 type SnapshotError struct {
@@ -56,8 +48,19 @@ func (e *SnapshotError) reason() string {
 	return cmp.Or(safetext.Line(e.Snapshot.Reason, 0), safetext.Line(lines[len(lines)-1], 0), "Daytona reported no reason")
 }
 
-// maxReason is the maximum number of characters that an error shows of a reason.
-const maxReason = 500
+// WithoutHint returns the text of an error of this package without what the user can do, for the log of an attempt that
+// is repeated.
+func WithoutHint(err error) string {
+	if failed, ok := errors.AsType[*SnapshotError](err); ok {
+		return failed.text()
+	}
+	if failed, ok := errors.AsType[*httpclient.APIError](err); ok {
+		bare := *failed
+		bare.Hint, bare.RetryAfter = "", 0
+		return bare.Error()
+	}
+	return err.Error()
+}
 
 // DigestError reports an active snapshot of another image than the requested one.
 type DigestError struct {

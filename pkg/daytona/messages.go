@@ -42,19 +42,8 @@ func IsTransient(err error) bool {
 // NeedsPush reports whether a snapshot failed because its image is missing from the registry or incomplete.
 func NeedsPush(err error) bool { return errors.Is(err, errImageMissing) }
 
-// WithoutHint returns the text of an error of this package without what the user can do, for the log of an attempt that
-// is repeated.
-func WithoutHint(err error) string {
-	if failed, ok := errors.AsType[*SnapshotError](err); ok {
-		return failed.text()
-	}
-	if failed, ok := errors.AsType[*httpclient.APIError](err); ok {
-		bare := *failed
-		bare.Hint, bare.RetryAfter = "", 0
-		return bare.Error()
-	}
-	return err.Error()
-}
+// maxReason is the maximum number of characters that an error shows of a reason.
+const maxReason = 500
 
 // A message is a text of Daytona, of its runner, or of the Docker Engine and registries behind it.
 type message struct {
