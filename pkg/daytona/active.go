@@ -3,7 +3,6 @@ package daytona
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -28,7 +27,8 @@ func (e *SnapshotError) Error() string {
 	if known, ok := findMessage(0, e.reason()); ok {
 		hint = known.hint
 	}
-	return e.text() + " (" + hint + ")"
+	return fmt.Sprintf("snapshot %s is in state %s: %s (%s)", e.Snapshot.Name, e.Snapshot.State,
+		safetext.Line(e.reason(), maxReason), hint)
 }
 
 // Is implements the interface of [errors.Is] for the errors in [messages].
@@ -37,29 +37,10 @@ func (e *SnapshotError) Is(target error) bool {
 	return slices.Contains(known.is, target)
 }
 
-func (e *SnapshotError) text() string {
-	return fmt.Sprintf("snapshot %s is in state %s: %s", e.Snapshot.Name, e.Snapshot.State,
-		safetext.Line(e.reason(), maxReason))
-}
-
 // reason returns why the snapshot failed, in one line.
 func (e *SnapshotError) reason() string {
 	lines := strings.Split(e.Log, "\n")
 	return cmp.Or(safetext.Line(e.Snapshot.Reason, 0), safetext.Line(lines[len(lines)-1], 0), "Daytona reported no reason")
-}
-
-// WithoutHint returns the text of an error of this package without what the user can do, for the log of an attempt that
-// is repeated.
-func WithoutHint(err error) string {
-	if failed, ok := errors.AsType[*SnapshotError](err); ok {
-		return failed.text()
-	}
-	if failed, ok := errors.AsType[*httpclient.APIError](err); ok {
-		bare := *failed
-		bare.Hint, bare.RetryAfter = "", 0
-		return bare.Error()
-	}
-	return err.Error()
 }
 
 // DigestError reports an active snapshot of another image than the requested one.

@@ -148,29 +148,6 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestWithoutHint(t *testing.T) {
-	for _, test := range []struct {
-		err  error
-		want string
-	}{
-		{
-			&SnapshotError{Snapshot: Snapshot{Name: "a", State: Failed, Reason: "unknown blob"}},
-			"snapshot a is in state error: unknown blob",
-		},
-		{
-			explain(&httpclient.APIError{
-				Service: "Daytona", Op: "create snapshot a", Status: 400, Message: "No available runners", RetryAfter: 1e9,
-			}),
-			"create snapshot a: Daytona returned 400 Bad Request: No available runners",
-		},
-		{errors.New("a (b)"), "a (b)"},
-	} {
-		if got := WithoutHint(test.err); got != test.want {
-			t.Errorf("got %q, want %q", got, test.want)
-		}
-	}
-}
-
 func TestIsTransient(t *testing.T) {
 	for _, test := range []struct {
 		err  error
