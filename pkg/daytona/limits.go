@@ -99,6 +99,11 @@ type organizationUsage struct {
 		MaxCPUPerGPUSandbox    float64 `json:"maxCpuPerGpuSandbox"`
 		MaxMemoryPerGPUSandbox float64 `json:"maxMemoryPerGpuSandbox"`
 		MaxDiskPerGPUSandbox   float64 `json:"maxDiskPerGpuSandbox"`
+
+		// The names since server 0.201 (@daytonaio/api-client 0.205.0).
+		MaxCPUPerGPU    float64 `json:"maxCpuPerGpu"`
+		MaxMemoryPerGPU float64 `json:"maxMemoryPerGpu"`
+		MaxDiskPerGPU   float64 `json:"maxDiskPerGpu"`
 	} `json:"regionUsage"` // empty if the organization has no quotas
 }
 
@@ -131,8 +136,9 @@ func (c *Client) Limits(ctx context.Context, r Request) (Limits, error) {
 		cpu, memory = cmp.Or(u.MaxCPUPerSandbox, cpu), cmp.Or(u.MaxMemoryPerSandbox, memory)
 		disk = cmp.Or(u.MaxDiskPerSandbox, disk)
 		if r.GPU > 0 {
-			cpu, memory = cmp.Or(u.MaxCPUPerGPUSandbox, cpu), cmp.Or(u.MaxMemoryPerGPUSandbox, memory)
-			disk = cmp.Or(u.MaxDiskPerGPUSandbox, disk)
+			cpu = cmp.Or(u.MaxCPUPerGPUSandbox, u.MaxCPUPerGPU, cpu)
+			memory = cmp.Or(u.MaxMemoryPerGPUSandbox, u.MaxMemoryPerGPU, memory)
+			disk = cmp.Or(u.MaxDiskPerGPUSandbox, u.MaxDiskPerGPU, disk)
 		}
 	}
 	return Limits{

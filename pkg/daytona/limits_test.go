@@ -68,12 +68,12 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// Servers after v0.200 rename and add fields of the usage.
+// Servers since v0.201 rename and add fields of the usage.
 func TestLimitsNewerServer(t *testing.T) {
 	const usage = `{
 		"regionUsage": [{
 			"regionId": "us", "sandboxClass": "container", "totalCpu": 100, "usedCpu": 1, "maxCpuPerSandbox": 3,
-			"maxMemoryPerSandbox": null, "maxDiskPerGpuSandbox": 5
+			"maxMemoryPerSandbox": null, "maxCpuPerGpu": 2, "maxDiskPerGpuSandbox": 5
 		}],
 		"totalSnapshotQuota": 30, "currentSnapshotUsage": 30, "images": {"total": 7}
 	}`
@@ -83,7 +83,7 @@ func TestLimitsNewerServer(t *testing.T) {
 		want        Limits
 	}{
 		{"renamed fields", usage, Request{Region: "us"}, Limits{Resources{3, 8, 10}, 30, 30}},
-		{"GPU", usage, Request{Region: "us", GPU: 1}, Limits{Resources{3, 8, 5}, 30, 30}},
+		{"GPU", usage, Request{Region: "us", GPU: 1}, Limits{Resources{2, 8, 5}, 30, 30}},
 		{"default region", usage, Request{}, Limits{Resources{3, 8, 10}, 30, 30}},
 		{"another class", usage, Request{Region: "us", SandboxClass: "linux-vm"}, Limits{Resources{4, 8, 10}, 30, 30}},
 		{"without quotas", `{"regionUsage": []}`, Request{}, Limits{Sandbox: Resources{4, 8, 10}}},

@@ -76,9 +76,9 @@ var messages = []message{
 	refusal(400, `Invalid snapshot name format`, "correct the input name"),
 	refusal(400, `deactivation is still in progress`, "wait ten minutes after the deactivation, then try again",
 		ErrDeactivating),
-	refusal(404, `region.* not found`, "set the input region to one of "+regionsPage+
+	refusal(404, `region.* not found`, "set the input region to one listed at "+regionsPage+
 		", or leave it empty for the organization's default"),
-	refusal(403, `Region \S+ is not available`, "set the input region to one of "+regionsPage),
+	refusal(403, `Region \S+ is not available`, "set the input region to one listed at "+regionsPage),
 	refusal(409, `already exists for this organization`, "choose another name, or delete that snapshot with "+
 		"`action-snapshot delete`", ErrNameTaken),
 	// apps/api/src/organization/exceptions/DefaultRegionRequiredException.ts

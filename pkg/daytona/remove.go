@@ -1,6 +1,7 @@
 package daytona
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,33 +44,41 @@ func (c *Client) Remove(ctx context.Context, s Snapshot) error {
 	timing := c.Timing.withDefaults()
 	ctx, stop := withGrace(ctx, timing.CleanupGrace)
 	defer stop()
-	if err := c.requestRemoval(ctx, s); err != nil {
+	if err := c.requestRemoval(ctx, s); err != nil && context.Cause(ctx) == nil {
 		return err
 	}
+	var last State
 	start := c.clock().Now()
-	last := &RemovalError{Name: s.Name}
 	for intervals := c.intervals(); ; {
-		now, err := c.Get(ctx, s.ID)
-		if httpclient.Status(err) == http.StatusNotFound {
+		state, err := c.ensureRemoving(ctx, s)
+		last = cmp.Or(state, last)
+		waited := c.clock().Now().Sub(start)
+		switch cause := context.Cause(ctx); {
+		case state == "" && err == nil:
 			return nil
-		}
-		if err == nil && now.State != Removing {
-			err = c.requestRemoval(ctx, s)
-		}
-		if now.State != "" {
-			last.State = now.State
-		}
-		if waited := c.clock().Now().Sub(start); err == nil && waited >= timing.Removal {
+		case cause != nil:
+			err = cause
+		case waited < timing.Removal:
+			_ = c.clock().Sleep(ctx, intervals.NextBackOff()) // if ctx ends, the next iteration returns
+			continue
+		case err == nil:
 			err = fmt.Errorf("it still exists after %s", waited.Round(time.Second))
 		}
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		if last.Err = err; context.Cause(ctx) != nil || c.clock().Now().Sub(start) >= timing.Removal {
-			return last
-		}
-		_ = c.clock().Sleep(ctx, intervals.NextBackOff()) // if ctx ends, the next iteration returns
+		return &RemovalError{s.Name, last, err}
 	}
+}
+
+// ensureRemoving returns the state of a deleted snapshot, or "" if it is gone. It deletes the snapshot again if the
+// state is not [Removing].
+func (c *Client) ensureRemoving(ctx context.Context, s Snapshot) (State, error) {
+	now, err := c.Get(ctx, s.ID)
+	switch {
+	case httpclient.Status(err) == http.StatusNotFound:
+		return "", nil
+	case err == nil && now.State != Removing:
+		err = c.requestRemoval(ctx, s)
+	}
+	return now.State, err
 }
 
 var errNoTime = errors.New("no time left")

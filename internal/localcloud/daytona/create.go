@@ -63,7 +63,7 @@ func parseRequest(body map[string]any) (request, error) {
 	var v violations
 	v.name("name", body["name"])
 	v.text("name", body["name"])
-	v.optionalText("imageName", body["imageName"])
+	v.optional("imageName", body["imageName"], "a string")
 	v.texts("entrypoint", body["entrypoint"])
 	v.number("cpu", body["cpu"], -1)
 	v.number("gpu", body["gpu"], 1)
@@ -77,11 +77,8 @@ func parseRequest(body map[string]any) (request, error) {
 	v.check(len(types) <= 1, "gpuType must contain no more than 1 elements")
 	v.number("memory", body["memory"], -1)
 	v.number("disk", body["disk"], -1)
-	if body["buildInfo"] != nil {
-		_, ok := body["buildInfo"].(map[string]any)
-		v.check(ok, "buildInfo must be an object")
-	}
-	v.optionalText("regionId", body["regionId"])
+	v.optional("buildInfo", body["buildInfo"], "an object")
+	v.optional("regionId", body["regionId"], "a string")
 	if body["sandboxClass"] != nil {
 		v.oneOf("sandboxClass", body["sandboxClass"], classes)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
@@ -29,7 +30,7 @@ func (s *Server) pushAccess(_ caller, r *http.Request) (any, error) {
 	id := newID()
 	robot := registry.Account{
 		User: "robot$" + project + "+temp-push-robot-" + id[:8] + id[9:13], Password: newID() + newID(),
-		Prefix: project + "/", Push: true, Expires: s.now().Add(s.options.AccessLifetime),
+		Prefix: project + "/", Push: true, Expires: time.Now().Add(s.options.AccessLifetime),
 	}
 	s.options.Registry.AddAccount(robot)
 	s.mu.Lock()

@@ -97,6 +97,7 @@ func (box *sandbox) visibleState() string {
 	return box.state
 }
 
+// sandboxDTO returns a sandbox in the API's format (apps/api/src/sandbox/dto/sandbox.dto.ts).
 func (s *Server) sandboxDTO(box *sandbox) map[string]any {
 	labels := box.labels
 	if labels == nil {
@@ -105,12 +106,16 @@ func (s *Server) sandboxDTO(box *sandbox) map[string]any {
 	answer := map[string]any{
 		"id": box.id, "organizationId": box.organization, "name": box.name, "target": box.region,
 		"snapshot": box.snapshot, "user": "daytona", "env": map[string]any{}, "cpu": box.cpu, "gpu": box.gpu,
-		"memory": box.memory, "disk": box.disk, "public": false, "networkBlockAll": false, "labels": labels,
+		"memory": box.memory, "disk": box.disk, "public": false, "networkBlockAll": false,
+		"networkAllowList": nil, "domainAllowList": nil, "labels": labels,
 		"volumes": []any{}, "state": box.visibleState(), "desiredState": box.desired, "errorReason": orNull(box.reason),
 		"recoverable": false, "backupState": "None", "autoStopInterval": box.autoStop, "autoArchiveInterval": 10080,
 		"autoDeleteInterval": box.autoDelete, "sandboxClass": box.class, "createdAt": formatTime(box.created),
 		"updatedAt": formatTime(box.created), "lastActivityAt": formatTime(box.created), "runnerId": runnerID,
 		"toolboxProxyUrl": s.URL() + "/toolbox",
+	}
+	if box.state == "started" {
+		answer["daemonVersion"] = "v0.190.0"
 	}
 	if box.pool != "" && s.options.Newer {
 		answer["warmPoolId"] = box.pool
@@ -129,22 +134,8 @@ func (s *Server) isVisible(who caller, box *sandbox) bool {
 // The response has the state at the beginning.
 func (s *Server) createSandbox(who caller, r *http.Request) (any, error) {
 	body := decode(r)
-	var v violations
-	v.name("name", body["name"])
-	v.optionalText("name", body["name"])
-	v.optionalText("snapshot", body["snapshot"])
-	v.optionalText("target", body["target"])
-	v.number("cpu", body["cpu"], -1)
-	v.number("gpu", body["gpu"], 1)
-	v.number("memory", body["memory"], -1)
-	v.number("disk", body["disk"], -1)
-	if err := v.err(); err != nil {
+	if err := checkSandbox(body); err != nil {
 		return nil, err
-	}
-	for _, field := range []string{"cpu", "gpu", "memory", "disk"} {
-		if n, _ := body[field].(float64); n != 0 {
-			return nil, badRequest("Cannot specify Sandbox resources when using a snapshot")
-		}
 	}
 	box, answer, err := s.startSandbox(who, body)
 	if err != nil || box == nil {
@@ -164,6 +155,47 @@ func (s *Server) createSandbox(who caller, r *http.Request) (any, error) {
 		return nil, badRequest("Sandbox failed to start: %s", box.reason)
 	}
 	return answer, nil
+}
+
+// checkSandbox validates the body of POST /sandbox (apps/api/src/sandbox/dto/create-sandbox.dto.ts), without its lists.
+func checkSandbox(body map[string]any) error {
+	const text, object, flag = "a string", "an object", "a boolean value"
+	var v violations
+	v.name("name", body["name"])
+	for _, field := range []struct{ name, kind string }{
+		{"name", text}, {"snapshot", text}, {"user", text}, {"env", object}, {"labels", object}, {"public", flag},
+		{"networkBlockAll", flag}, {"networkAllowList", text}, {"domainAllowList", text}, {"target", text},
+	} {
+		v.optional(field.name, body[field.name], field.kind)
+	}
+	v.number("cpu", body["cpu"], -1)
+	v.number("gpu", body["gpu"], 1)
+	v.number("memory", body["memory"], -1)
+	v.number("disk", body["disk"], -1)
+	for _, field := range []string{"autoStopInterval", "autoArchiveInterval", "autoDeleteInterval"} {
+		v.optional(field, body[field], "a number conforming to the specified constraints")
+	}
+	v.optional("buildInfo", body["buildInfo"], object)
+	v.optional("linkedSandbox", body["linkedSandbox"], text)
+	if err := v.err(); err != nil {
+		return err
+	}
+	switch {
+	case body["buildInfo"] != nil && body["snapshot"] != nil:
+		return badRequest("Cannot specify a snapshot when using a build info entry")
+	case body["buildInfo"] != nil || body["linkedSandbox"] != nil || body["volumes"] != nil:
+		return apiError{http.StatusNotImplemented, "The stand-in starts sandboxes from snapshots only"}
+	}
+	for _, field := range []string{"cpu", "gpu", "memory", "disk"} {
+		if n, _ := body[field].(float64); n != 0 {
+			return badRequest("Cannot specify Sandbox resources when using a snapshot")
+		}
+	}
+	if body["gpuType"] != nil {
+		return badRequest("Cannot specify GPU type when creating sandbox from snapshot. " +
+			"GPU type is inherited from snapshot.")
+	}
+	return nil
 }
 
 // startSandbox creates a sandbox, or takes one from a warm pool and returns nil (createFromSnapshot).
@@ -227,7 +259,11 @@ func (s *Server) startSandbox(who caller, body map[string]any) (*sandbox, any, e
 	if s.ctx.Err() == nil {
 		s.running.Go(func() { s.bootSandbox(box, it.ref, f.Sandbox) })
 	}
-	return box, s.sandboxDTO(box), nil
+	answer := s.sandboxDTO(box)
+	for _, column := range []string{"errorReason", "networkAllowList", "domainAllowList"} { // not set by the request
+		delete(answer, column)
+	}
+	return box, answer, nil
 }
 
 // findForSandbox returns a snapshot by name or ID, preferably an active one. The caller must hold s.mu.
@@ -267,11 +303,11 @@ func (s *Server) checkArchitecture(ref string) string {
 	}
 	img, err := remote.Image(at, s.remote(s.ctx)...)
 	if err != nil {
-		return engineText(err, ref)
+		return pullText(err, ref)
 	}
 	config, err := img.ConfigFile()
 	if err != nil {
-		return engineText(err, ref)
+		return pullText(err, ref)
 	}
 	if config.Architecture == "amd64" || config.Architecture == "x86_64" {
 		return ""
@@ -280,7 +316,7 @@ func (s *Server) checkArchitecture(ref string) string {
 	if err != nil {
 		return err.Error()
 	}
-	return fmt.Sprintf("image %s architecture (%s) is not x64 compatible", id, config.Architecture)
+	return fmt.Sprintf("conflict: image %s architecture (%s) is not x64 compatible", id, config.Architecture)
 }
 
 // findSandbox returns a sandbox by ID or name. The caller must hold s.mu.
@@ -304,14 +340,28 @@ func (s *Server) getSandbox(who caller, r *http.Request) (any, error) {
 	return s.sandboxDTO(box), nil
 }
 
-// listSandboxes lists the sandboxes of the organization, newest first (apps/api/src/sandbox/adapters/
-// sandbox-typeorm-search.adapter.ts). Any API key can.
+// sandboxStates are the states that a list can be filtered by (apps/api/src/sandbox/dto/list-sandboxes-query.dto.ts).
+var sandboxStates = strings.Fields("creating restoring destroying started stopped starting stopping error " +
+	"build_failed pending_build building_snapshot unknown pulling_snapshot archived archiving resizing snapshotting " +
+	"forking pausing paused resuming")
+
+// listSandboxes lists the sandboxes of the organization, newest first, regardless of the requested order
+// (apps/api/src/sandbox/adapters/sandbox-typeorm-search.adapter.ts). Any API key can.
 func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 	query := r.URL.Query()
 	var v violations
 	limit := v.integer(query, "limit", 100, 200)
+	isKnown := func(state string) bool { return slices.Contains(sandboxStates, state) }
+	unknown := slices.DeleteFunc(slices.Clone(query["states"]), isKnown)
+	v.check(len(unknown) == 0, "each value must be one of the following values: %s", strings.Join(sandboxStates, ", "))
+	v.choice(query, "sort", "", strings.Fields("name cpu memoryGib diskGib lastActivityAt createdAt"))
+	v.choice(query, "order", "", []string{"asc", "desc"})
 	if err := v.err(); err != nil {
 		return nil, err
+	}
+	var labels map[string]any
+	if text := query.Get("labels"); text != "" && json.Unmarshal([]byte(text), &labels) != nil {
+		return nil, badRequest("Invalid labels JSON format")
 	}
 	var after struct {
 		SortValue, ID string
@@ -327,8 +377,13 @@ func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 	var all []*sandbox
 	for _, box := range s.sandboxes {
 		bySnapshot := !query.Has("snapshots") || slices.Contains(query["snapshots"], box.snapshot)
+		byState := !query.Has("states") || slices.Contains(query["states"], box.state)
 		isGone := box.state == "error" && box.desired == "destroyed"
-		if s.isVisible(who, box) && bySnapshot && !isGone {
+		byLabels := true
+		for label, value := range labels {
+			byLabels = byLabels && box.labels[label] == value
+		}
+		if s.isVisible(who, box) && bySnapshot && byState && byLabels && !isGone {
 			all = append(all, box)
 		}
 	}
@@ -339,7 +394,11 @@ func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 	}
 	items, next := []any{}, any(nil)
 	for _, box := range all[:min(limit, len(all))] {
-		items = append(items, s.sandboxDTO(box))
+		item := s.sandboxDTO(box)
+		for _, field := range []string{"env", "networkBlockAll", "networkAllowList", "domainAllowList", "volumes"} {
+			delete(item, field) // not in apps/api/src/sandbox/dto/sandbox-list-item.dto.ts
+		}
+		items = append(items, item)
 	}
 	if len(all) > limit {
 		last := all[limit-1]

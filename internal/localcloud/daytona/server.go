@@ -33,8 +33,9 @@ type Organization struct {
 	ID, Name   string
 	Keys       []Key
 	UserTokens []string // JWTs of its members; a token is valid for every organization that lists it
-	Regions    []Region // the first is the default
-	Suspended  string   // reason of the suspension; "": not suspended
+	Regions    []Region
+	Default    string // ID of the default region; "": the first
+	Suspended  string // reason of the suspension; "": not suspended
 
 	MaxCPU, MaxMemory, MaxDisk int     // limits per sandbox in cores, GB and GB. Default: 4, 8, 10
 	Snapshots                  int     // snapshot quota. Default: 30

@@ -2,7 +2,6 @@ package daytona
 
 import (
 	"cmp"
-	"math"
 	"net/http"
 	"regexp"
 	"slices"
@@ -28,7 +27,7 @@ type Snapshot struct {
 	GPU               int       // default: 0
 	SandboxClass      string    // default: container
 	Entrypoint        []string  // default: null
-	Region            string    // default: the organization's first region
+	Region            string    // default: the organization's default region
 	Created           time.Time // default: now
 	Updated           time.Time // default: Created
 }
@@ -53,8 +52,8 @@ func (s *Server) Put(p Snapshot) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.options.Organizations {
-		if o.ID == p.Organization && it.region == "" && len(o.Regions) > 0 {
-			it.region = o.Regions[0].ID
+		if region, ok := o.defaultRegion(); ok && o.ID == p.Organization {
+			it.region = cmp.Or(it.region, region.ID)
 		}
 	}
 	if it.ref != "" || it.log != "" {
@@ -187,6 +186,7 @@ func (s *Server) find(who caller, id string, general bool) (*snapshot, error) {
 func (s *Server) get(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tickForReader()
 	it, err := s.find(who, r.PathValue("id"), true)
 	if err != nil {
 		return nil, err
@@ -199,14 +199,15 @@ func (s *Server) list(who caller, r *http.Request) (any, error) {
 	query := r.URL.Query()
 	var v violations
 	page, limit := v.integer(query, "page", 1, 0), v.integer(query, "limit", 100, 200)
-	sort, order := cmp.Or(query.Get("sort"), "lastUsedAt"), cmp.Or(query.Get("order"), "desc")
-	v.oneOf("sort", sort, []string{"name", "state", "lastUsedAt", "createdAt"})
-	v.oneOf("order", order, []string{"asc", "desc"})
+	v.check(len(query["name"]) <= 1, "name must be a string")
+	sort := v.choice(query, "sort", "lastUsedAt", []string{"name", "state", "lastUsedAt", "createdAt"})
+	order := v.choice(query, "order", "desc", []string{"asc", "desc"})
 	if err := v.err(); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tickForReader()
 	var all []*snapshot
 	for _, it := range s.snapshots {
 		isVisible := it.organization == who.ID || it.general
@@ -237,7 +238,7 @@ func (s *Server) list(who caller, r *http.Request) (any, error) {
 		return cmp.Or(by, b.created.Compare(a.created))
 	})
 	items := []any{}
-	first := min(len(all), (min(page, math.MaxInt32)-1)*limit)
+	first := min(len(all), (page-1)*limit)
 	for _, it := range all[first:min(len(all), first+limit)] {
 		items = append(items, it.read())
 	}
