@@ -26,10 +26,6 @@ var namePattern = regexp.MustCompile(`^[a-zA-Z0-9_.\-:]+(/[a-zA-Z0-9_.\-:]+)*(@s
 
 var digestPattern = regexp.MustCompile(`^[a-f0-9]{64}$`)
 
-func badRequest(format string, args ...any) error {
-	return apiError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
-}
-
 // checkImage validates an image name (validateImageName). A digest is valid here, but see inspect.
 func checkImage(name string) error {
 	if image, digest, ok := strings.Cut(name, "@sha256:"); ok {
@@ -160,7 +156,7 @@ func (s *Server) create(who caller, r *http.Request) (any, error) {
 	it := &snapshot{
 		id: newID(), organization: who.ID, name: in.name, image: in.image, state: "pending", region: region.ID,
 		created: s.now(), updated: s.now(), class: in.class, gpuType: gpuType, entrypoint: in.entrypoint,
-		cpu: 1, memory: 1, disk: 3, seen: make(chan struct{}, 1),
+		cpu: 1, memory: 1, disk: 3, changes: make(chan struct{}, 1),
 	}
 	for _, column := range []struct {
 		value *float64

@@ -63,8 +63,11 @@ const (
 // SandboxFault is a failure while the runner starts a sandbox.
 type SandboxFault string
 
-// NoShell makes a sandbox fail as one of an image without a shell: the daemon does not start in time.
-const NoShell SandboxFault = "no shell"
+// The sandbox failures.
+const (
+	NoShell   SandboxFault = "no shell"   // the daemon does not start in time, as in an image without a shell
+	SlowStart SandboxFault = "slow start" // stays creating, so that POST /sandbox takes StartTimeout
+)
 
 // RegistryFault is a failure of the registry.
 type RegistryFault string

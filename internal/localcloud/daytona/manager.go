@@ -9,30 +9,16 @@ import (
 // This file follows daytonaio/daytona v0.190.0, apps/api/src/sandbox/managers/snapshot.manager.ts, with a runner of
 // API version 2 (apps/api/src/sandbox/runner-adapter/runnerAdapter.v2.ts and services/job-state-handler.service.ts).
 
-// runnerID is the ID of the only runner.
-const runnerID = "00000000-0000-4000-8000-000000000002"
-
-// reason is an error reason that the server, not the engine, gives a snapshot.
-type reason string
-
-func (r reason) Error() string { return string(r) }
-
-// setState writes the state of a snapshot, whatever it is, and resets the read counter. The caller must hold s.mu.
-func (s *Server) setState(it *snapshot, state string) {
-	it.state, it.updated, it.reads = state, s.now(), 0
-	it.signal()
-}
-
 // sync starts the handler of the state pending. The caller must hold s.mu.
 func (s *Server) sync(it *snapshot) {
 	if s.ctx.Err() != nil || it.fault == Stuck { // no runner is available
 		return
 	}
-	it.handled = true
+	it.hasHandler = true
 	s.running.Go(func() {
 		err := s.handlePending(it)
 		s.mu.Lock()
-		it.handled = false
+		it.hasHandler = false
 		if err != nil {
 			s.fail(it, err)
 		} else {
@@ -50,18 +36,18 @@ func (s *Server) sync(it *snapshot) {
 	})
 }
 
-// fail sets the state error, whatever the state is. The caller must hold s.mu.
+// fail overwrites the state of a snapshot with error. The caller must hold s.mu.
 func (s *Server) fail(it *snapshot, err error) {
-	if !it.gone && s.ctx.Err() == nil {
+	if !it.isDeleted && s.ctx.Err() == nil {
 		it.reason = err.Error()
 		s.setState(it, "error")
 	}
 }
 
-// handlePending resolves the image of a snapshot, unless it has been active before, and makes it pulling
-// (handleSnapshotStatePending). The handler writes without a look at the state that a request may have written
-// meanwhile: a snapshot that was deleted or deactivated while it was pending is pulled nevertheless. On the server,
-// this depends on whether the job that deletes snapshots runs first; here, it never does.
+// handlePending resolves the image of a snapshot, unless it has been active before (handleSnapshotStatePending). After
+// it, the snapshot is pulling. The server overwrites the state that a request may have set meanwhile: a snapshot that
+// was deleted or deactivated while it was pending is pulled nevertheless. On the server, this depends on whether the
+// job that deletes snapshots runs first; here, it never does.
 func (s *Server) handlePending(it *snapshot) error {
 	if err := s.hold(it, "pending", "removing", "inactive"); err != nil {
 		return err
@@ -157,45 +143,18 @@ func (s *Server) isReady(it *snapshot) bool {
 	})
 }
 
-func (s *Server) isIn(it *snapshot, states ...string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !it.gone && slices.Contains(states, it.state)
-}
-
 // changePulling changes the state of a snapshot, unless it was removed or deactivated while the runner pulled its
 // image.
 func (s *Server) changePulling(it *snapshot, state, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if it.gone || it.state != "pulling" && it.state != "snapshotting" {
+	if it.isDeleted || it.state != "pulling" && it.state != "snapshotting" {
 		return
 	}
 	s.setState(it, state)
 	it.reason = reason
 	if state == "active" {
 		it.used = s.now()
-	}
-}
-
-// hold waits until clients have read the snapshot Options.ReadsPerState times in its state, or until it is in none of
-// the states.
-func (s *Server) hold(it *snapshot, states ...string) error {
-	return s.holdReads(it, s.options.ReadsPerState, states...)
-}
-
-func (s *Server) holdReads(it *snapshot, reads int, states ...string) error {
-	for {
-		s.mu.Lock()
-		done := it.gone || it.reads >= reads || !slices.Contains(states, it.state)
-		s.mu.Unlock()
-		if s.ctx.Err() != nil || done {
-			return s.ctx.Err()
-		}
-		select {
-		case <-it.seen:
-		case <-s.ctx.Done():
-		}
 	}
 }
 
@@ -230,7 +189,7 @@ const readsUntilTick = 3
 // s.mu.
 func (s *Server) tickForReader() {
 	if s.options.Cron > 0 && slices.ContainsFunc(s.snapshots, func(it *snapshot) bool {
-		return it.state == "removing" && !it.handled && it.reads >= s.options.ReadsPerState+readsUntilTick
+		return it.state == "removing" && !it.hasHandler && it.reads >= s.options.ReadsPerState+readsUntilTick
 	}) {
 		s.tick()
 	}
@@ -240,13 +199,13 @@ func (s *Server) tickForReader() {
 func (s *Server) tick() {
 	var removed []*snapshot
 	for _, it := range s.snapshots {
-		if it.state == "removing" && !it.handled && it.reads >= s.options.ReadsPerState {
-			it.gone = true
+		if it.state == "removing" && !it.hasHandler && it.reads >= s.options.ReadsPerState {
+			it.isDeleted = true
 			it.signal()
 			removed = append(removed, it)
 		}
 	}
-	s.snapshots = slices.DeleteFunc(s.snapshots, func(it *snapshot) bool { return it.gone })
+	s.snapshots = slices.DeleteFunc(s.snapshots, func(it *snapshot) bool { return it.isDeleted })
 	for _, it := range removed {
 		s.removeWarmPools(it)
 		isUsed := it.ref == "" || slices.ContainsFunc(s.snapshots, func(other *snapshot) bool {
@@ -261,32 +220,4 @@ func (s *Server) tick() {
 	}
 	s.abandoned = nil
 	s.destroySandboxes()
-}
-
-// errConflict is the answer of the database to a second unfinished job for a resource of a runner. It becomes the
-// error reason of the snapshot (apps/api/src/sandbox/entities/job.entity.ts, errors/job-conflict.error.ts).
-const errConflict = reason("An operation is already in progress for this resource")
-
-// startJob starts a job of the runner for a resource: an image name or a ref.
-func (s *Server) startJob(resource string) (finish func(), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.jobs[resource] {
-		return nil, errConflict
-	}
-	s.jobs[resource] = true
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !slices.Contains(s.abandoned, resource) {
-			delete(s.jobs, resource)
-		}
-	}, nil
-}
-
-// abandonJob keeps a job unfinished until the next Tick.
-func (s *Server) abandonJob(resource string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.abandoned = append(s.abandoned, resource)
 }

@@ -108,6 +108,9 @@ func (s *Server) registryFault(r *http.Request) (int, string) {
 		return http.StatusNotFound, "MANIFEST_UNKNOWN"
 	}
 	byRunner := s.isRunner(r)
+	if r.Method == http.MethodDelete && !byRunner { // robots can only push, see pushAccess
+		return http.StatusUnauthorized, "UNAUTHORIZED"
+	}
 	f, ok := s.nextFaultLocked(func(f Fault) bool {
 		switch f.Registry {
 		case PushDenied, AccessExpires:

@@ -75,7 +75,7 @@ func (s *Server) inspect(it *snapshot) (inspection, error) {
 func (s *Server) untilChanged(ctx context.Context, it *snapshot, state string) error {
 	for s.isIn(it, state) {
 		select {
-		case <-it.seen:
+		case <-it.changes:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -281,6 +281,9 @@ func (s *Server) findForSandbox(who caller, id string) *snapshot {
 // bootSandbox checks the image as the runner does before it creates a container (validateImageArchitecture of
 // apps/runner/pkg/docker/create.go), and starts the sandbox.
 func (s *Server) bootSandbox(box *sandbox, ref string, fault SandboxFault) {
+	if fault == SlowStart {
+		return
+	}
 	reason := s.checkArchitecture(ref)
 	if reason == "" && fault == NoShell {
 		reason = "timeout waiting for daemon to start" // apps/runner/pkg/docker/daemon.go

@@ -127,6 +127,20 @@ func TestSandboxErrors(t *testing.T) {
 	}
 }
 
+// After StartTimeout, the response is that of a sandbox that has not started.
+func TestSlowSandbox(t *testing.T) {
+	s := startCloud(t, func(o *Options) {
+		withSandboxKey(o)
+		o.StartTimeout = time.Millisecond
+	})
+	s.Put(Snapshot{Organization: "org-1", Name: "app", Digest: "sha256:" + strings.Repeat("a", 64)})
+	s.Fail(Fault{Sandbox: SlowStart})
+	status, body := sendRequest(t, s, "dtn_boxes", "POST", "/sandbox", `{"snapshot":"app"}`)
+	if status != 200 || !strings.Contains(body, `"state":"creating"`) {
+		t.Error(status, body)
+	}
+}
+
 func TestSandboxPages(t *testing.T) {
 	s := startCloud(t, nil)
 	want := map[string]bool{}

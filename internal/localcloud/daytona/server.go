@@ -240,6 +240,10 @@ type apiError struct {
 
 func (e apiError) Error() string { return e.message }
 
+func badRequest(format string, args ...any) error {
+	return apiError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
+
 // sendError sends an error in Daytona's format. If err is not an apiError, the response has no details.
 func sendError(w http.ResponseWriter, r *http.Request, err error) {
 	sent := apiError{http.StatusInternalServerError, "An unexpected error occurred."}
@@ -263,6 +267,15 @@ func send(w http.ResponseWriter, status int, body any) {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		_ = json.NewEncoder(w).Encode(body)
 	}
+}
+
+// orNull returns null for the zero value.
+func orNull[T comparable](v T) any {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return v
 }
 
 // formatTime formats a time as JavaScript does.
