@@ -16,7 +16,7 @@ import (
 // snapshotTarget is where a snapshot is created.
 type snapshotTarget struct {
 	Client       daytona.Client
-	Region       string // ID; empty if it is the organization's default, which the key cannot read
+	Region       string // ID; empty if it is the organization's default and that is unknown
 	PreviousName string // the name in Doppler when the run started
 }
 
@@ -86,13 +86,18 @@ func checkPermissions(key daytona.Key, spec inputs.SnapshotSpec) error {
 	return nil
 }
 
-// checkRegion returns the ID of the input region, or that of the organization's default region if the key can read it.
+// checkRegion returns the ID of the input region, or that of the organization's default region if it is known.
 func checkRegion(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec) (string, error) {
-	if spec.Region == "" {
-		return client.DefaultRegion(ctx)
+	if spec.Region != "" {
+		region, err := client.Region(ctx, spec.Region)
+		return region.ID, inputs.Wrap("region", err)
 	}
-	region, err := client.Region(ctx, spec.Region)
-	return region.ID, inputs.Wrap("region", err)
+	region, err := client.DefaultRegion(ctx)
+	if err != nil || region != "" {
+		return region, err
+	}
+	list, err := client.List(ctx, "")
+	return defaultRegion(list), err
 }
 
 // checkLimits checks the resources against the organization's limits in a region, as far as the key can read them.

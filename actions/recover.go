@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 // Limits on how often a snapshot is created.
@@ -44,7 +47,7 @@ func ensureSnapshot(
 		if failures == maxFailures || conflicts == maxConflicts || !canRetry(ctx, err) {
 			break
 		}
-		job.Runner.Infof("Attempt %d to create a snapshot failed: %v; trying again", failures+conflicts, err)
+		job.Runner.Infof("Attempt %d to create a snapshot failed: %s; trying again", failures+conflicts, reasonOf(err))
 		upload, err = nextUpload(ctx, job, spec, session, target, upload, err)
 	}
 	if err != nil {
@@ -64,12 +67,48 @@ func canRetry(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && !errors.As(err, &leftover) && (daytona.IsTransient(err) || isConflict(err))
 }
 
+// reasonOf describes a failed attempt without the hint for the user.
+func reasonOf(err error) string {
+	if failed := (*daytona.SnapshotError)(nil); errors.As(err, &failed) && failed.Snapshot.Reason != "" {
+		return fmt.Sprintf("snapshot %s is in state %s: %s", failed.Snapshot.Name, failed.Snapshot.State,
+			safetext.Line(failed.Snapshot.Reason, maxReason))
+	}
+	if refused := (*httpclient.APIError)(nil); errors.As(err, &refused) {
+		return refused.Op + ": " + refused.Message
+	}
+	return err.Error()
+}
+
+// maxReason is the maximum length of a snapshot's error reason in the log.
+const maxReason = 300
+
+// retryDelay is the wait before another attempt if Daytona refused to create a snapshot. If it created one that failed,
+// the removal takes as long.
+const retryDelay = 10 * time.Second
+
+// waitToRetry waits before the attempt that follows a failed one.
+func waitToRetry(ctx context.Context, client daytona.Client, cause error) error {
+	refused := (*httpclient.APIError)(nil)
+	if !errors.As(cause, &refused) || isConflict(cause) {
+		return nil
+	}
+	defer startActivity(ctx, "another attempt to create the snapshot")()
+	var clock httpclient.Clock = httpclient.SystemClock{}
+	if client.HTTP.Clock != nil {
+		clock = client.HTTP.Clock
+	}
+	return clock.Sleep(ctx, retryDelay)
+}
+
 // nextUpload prepares the next attempt after a failed one. It pushes the image again if Daytona's registry has lost it,
 // for which it builds the image again from the builder's cache.
 func nextUpload(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
 	failed imageUpload, cause error,
 ) (imageUpload, error) {
+	if err := waitToRetry(ctx, target.Client, cause); err != nil {
+		return imageUpload{}, err
+	}
 	if daytona.NeedsPush(cause) {
 		if spec.Image == "" {
 			session.Source = failed.Source // fetched already

@@ -12,6 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
+	"github.com/org/sandbox-actions/internal/fakeclock"
 	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 	"github.com/org/sandbox-actions/pkg/daytona"
@@ -91,12 +92,17 @@ type ensured struct {
 	err      error
 }
 
-// ensure calls ensureSnapshot with the client, the spec and an existing image.
+// ensure calls ensureSnapshot with the client, the spec, the region that preflight finds, and an existing image.
 func (c cloud) ensure(ctx context.Context, t *testing.T, img v1.Image) ensured {
 	t.Helper()
 	job, _, stderr := testJob(t, nil)
+	region, err := checkRegion(t.Context(), c.client, c.spec)
+	if err != nil {
+		return ensured{err: err}
+	}
+	target := snapshotTarget{Client: c.client, Region: region}
 	session := snapshotSession{Image: existingImage{Image: img}}
-	upload, snapshot, err := ensureSnapshot(ctx, job, c.spec, session, snapshotTarget{Client: c.client})
+	upload, snapshot, err := ensureSnapshot(ctx, job, c.spec, session, target)
 	return ensured{upload, snapshot, stderr.String(), err}
 }
 
@@ -146,7 +152,7 @@ func TestEnsureSnapshot(t *testing.T) {
 		t.Errorf("%+v", created)
 	}
 	if !strings.Contains(created.Image, "/agent-") || strings.Contains(created.Image, "@") ||
-		!strings.HasSuffix(created.Image, ":"+imageTag(digest)+defaultRegionMark) {
+		!strings.HasSuffix(created.Image, ":"+imageTag(digest, true)) {
 		t.Errorf("created from %s", created.Image)
 	}
 	again := c.ensure(t.Context(), t, img)
@@ -254,9 +260,6 @@ func TestEnsureSnapshotWaitsForAnotherRun(t *testing.T) {
 		if !fails && second.snapshot.ID != one.snapshot.ID {
 			t.Errorf("two snapshots: %q", c.names(t))
 		}
-		if fails && !strings.Contains(second.log, "cannot be reused") {
-			t.Errorf("the log does not say that the snapshot cannot be reused:\n%s", second.log)
-		}
 	}
 }
 
@@ -293,7 +296,7 @@ func TestEnsureSnapshotReplacesInactive(t *testing.T) {
 			}
 			c.Put(cloudaytona.Snapshot{
 				Organization: organization, Name: "agent-1", State: "inactive", Digest: digest.String(),
-				Image: c.RegistryHost() + "/sbox-transient/agent-x:" + imageTag(digest) + defaultRegionMark,
+				Image: c.RegistryHost() + "/sbox-transient/agent-x:" + imageTag(digest, true),
 				CPU:   1, Memory: 1, Disk: 1, Entrypoint: []string{"/init", "-x"}, SandboxClass: "container",
 				Updated: time.Now().Add(-test.updated),
 			})
@@ -380,5 +383,44 @@ func TestEnsureSnapshotWithoutDeletePermission(t *testing.T) {
 	left := (*daytona.LeftoverError)(nil)
 	if !errors.As(r.err, &left) || len(c.names(t)) != 1 || !strings.Contains(r.err.Error(), "delete:snapshots") {
 		t.Errorf("%v; left %q", r.err, c.names(t))
+	}
+}
+
+// If Daytona refuses to create a snapshot for now, the next attempt follows after a while.
+func TestEnsureSnapshotWaitsAfterRefusal(t *testing.T) {
+	c := startDaytona(t, nil)
+	clock := &fakeclock.Clock{}
+	c.client.HTTP.Clock = clock
+	c.Fail(cloudaytona.Fault{
+		Method: "POST", Path: "/snapshots", Times: 1, Status: 400, Message: "No available runners",
+	})
+	r := c.ensure(t.Context(), t, testImage(t))
+	if r.err != nil || !slices.Contains(clock.Slept(), retryDelay) {
+		t.Errorf("%v; slept %v", r.err, clock.Slept())
+	}
+	if !strings.Contains(r.log, "No available runners; trying again\n") {
+		t.Errorf("the log does not contain the reason without the hint:\n%s", r.log)
+	}
+}
+
+// Without a region, only a snapshot of the default region is reused, and access is requested for its registry.
+func TestEnsureSnapshotInDefaultRegion(t *testing.T) {
+	c, img := startDaytona(t, nil), testImage(t)
+	c.spec.Region = "eu"
+	eu := c.ensure(t.Context(), t, img)
+	c.spec.Region = ""
+	us := c.ensure(t.Context(), t, img)
+	again := c.ensure(t.Context(), t, img)
+	if eu.err != nil || us.err != nil || again.err != nil {
+		t.Fatal(eu.err, us.err, again.err)
+	}
+	if !slices.Equal(eu.snapshot.Regions, []string{"eu"}) || !slices.Equal(us.snapshot.Regions, []string{"us"}) {
+		t.Errorf("regions %q and %q", eu.snapshot.Regions, us.snapshot.Regions)
+	}
+	if us.upload.isReused() || again.snapshot.ID != us.snapshot.ID {
+		t.Errorf("reused %t, then %s instead of %s", us.upload.isReused(), again.snapshot.Name, us.snapshot.Name)
+	}
+	if region, err := checkRegion(t.Context(), c.client, c.spec); region != "us" || err != nil {
+		t.Errorf("default region %q, %v", region, err)
 	}
 }
