@@ -17,6 +17,7 @@ import (
 type snapshotTarget struct {
 	Client       daytona.Client
 	Region       string // ID; empty if it is the organization's default and that is unknown
+	Limits       daytona.Limits
 	PreviousName string // the name in Doppler when the run started
 }
 
@@ -47,7 +48,8 @@ func preflight(
 		if target.Region, err = checkRegion(groupCtx, client, spec); err != nil {
 			return err
 		}
-		return checkLimits(groupCtx, client, spec, target.Region)
+		target.Limits, err = readLimits(groupCtx, client, spec, target.Region)
+		return err
 	})
 	if spec.Name != "" {
 		group.Go(func() error { return checkNameFree(groupCtx, client, key, spec) })
@@ -100,13 +102,16 @@ func checkRegion(ctx context.Context, client daytona.Client, spec inputs.Snapsho
 	return defaultRegion(list), err
 }
 
-// checkLimits checks the resources against the organization's limits in a region, as far as the key can read them.
-func checkLimits(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec, region string) error {
+// readLimits returns the organization's limits in a region, as far as the key can read them. It checks the resources
+// against them, but not the number of snapshots, because a snapshot may be reused.
+func readLimits(
+	ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec, region string,
+) (daytona.Limits, error) {
 	limits, err := client.Limits(ctx, daytona.Request{Region: region, SandboxClass: spec.SandboxClass, GPU: spec.GPU})
 	if err != nil {
-		return err
+		return daytona.Limits{}, err
 	}
-	return limits.Check(spec.Resources)
+	return limits, daytona.Limits{Sandbox: limits.Sandbox}.Check(spec.Resources)
 }
 
 // checkNameFree checks that the requested name is free, or can be freed: a failed snapshot is deleted, which needs a

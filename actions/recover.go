@@ -9,7 +9,6 @@ import (
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/inputs"
-	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 // Limits on how often a snapshot is created.
@@ -66,21 +65,6 @@ func canRetry(ctx context.Context, err error) bool {
 	leftover := (*daytona.LeftoverError)(nil)
 	return ctx.Err() == nil && !errors.As(err, &leftover) && (daytona.IsTransient(err) || isConflict(err))
 }
-
-// reasonOf describes a failed attempt without the hint for the user.
-func reasonOf(err error) string {
-	if failed := (*daytona.SnapshotError)(nil); errors.As(err, &failed) && failed.Snapshot.Reason != "" {
-		return fmt.Sprintf("snapshot %s is in state %s: %s", failed.Snapshot.Name, failed.Snapshot.State,
-			safetext.Line(failed.Snapshot.Reason, maxReason))
-	}
-	if refused := (*httpclient.APIError)(nil); errors.As(err, &refused) {
-		return refused.Op + ": " + refused.Message
-	}
-	return err.Error()
-}
-
-// maxReason is the maximum length of a snapshot's error reason in the log.
-const maxReason = 300
 
 // retryDelay is the wait before another attempt if Daytona refused to create a snapshot. If it created one that failed,
 // the removal takes as long.

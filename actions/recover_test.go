@@ -31,6 +31,7 @@ const (
 	organization = "org-1"
 	fullKey      = "dtn_all"
 	writeKey     = "dtn_write"
+	userToken    = "eyJh.eyJi.c"
 )
 
 func startDaytona(t *testing.T, change func(*cloudaytona.Options)) cloud {
@@ -42,7 +43,8 @@ func startDaytona(t *testing.T, change func(*cloudaytona.Options)) cloud {
 	t.Cleanup(func() { r.Stop() })
 	write := []string{cloudaytona.WriteSnapshots}
 	options := cloudaytona.Options{Registry: r, Organizations: []cloudaytona.Organization{{
-		ID: organization, Name: "one", Regions: []cloudaytona.Region{{ID: "us", Name: "US"}, {ID: "eu", Name: "EU"}},
+		ID: organization, Name: "one", UserTokens: []string{userToken},
+		Regions: []cloudaytona.Region{{ID: "us", Name: "US"}, {ID: "eu", Name: "EU"}},
 		Keys: []cloudaytona.Key{
 			{Name: "all", Value: fullKey, Permissions: append(write, cloudaytona.DeleteSnapshots)},
 			{Name: "write", Value: writeKey, Permissions: write},
@@ -96,11 +98,14 @@ type ensured struct {
 func (c cloud) ensure(ctx context.Context, t *testing.T, img v1.Image) ensured {
 	t.Helper()
 	job, _, stderr := testJob(t, nil)
-	region, err := checkRegion(t.Context(), c.client, c.spec)
-	if err != nil {
+	target := snapshotTarget{Client: c.client}
+	var err error
+	if target.Region, err = checkRegion(t.Context(), c.client, c.spec); err != nil {
 		return ensured{err: err}
 	}
-	target := snapshotTarget{Client: c.client, Region: region}
+	if target.Limits, err = readLimits(t.Context(), c.client, c.spec, target.Region); err != nil {
+		return ensured{err: err}
+	}
 	session := snapshotSession{Image: existingImage{Image: img}}
 	upload, snapshot, err := ensureSnapshot(ctx, job, c.spec, session, target)
 	return ensured{upload, snapshot, stderr.String(), err}
@@ -422,5 +427,32 @@ func TestEnsureSnapshotInDefaultRegion(t *testing.T) {
 	}
 	if region, err := checkRegion(t.Context(), c.client, c.spec); region != "us" || err != nil {
 		t.Errorf("default region %q, %v", region, err)
+	}
+}
+
+// A user's token can read the limits, so that exceeding them is reported before the push. An organization with the
+// maximum number of snapshots can still reuse one.
+func TestEnsureSnapshotWithinLimits(t *testing.T) {
+	c, img := startDaytona(t, func(o *cloudaytona.Options) { o.Organizations[0].Snapshots = 1 }), testImage(t)
+	c.client.Key, c.client.Organization = userToken, organization
+	first, second := c.ensure(t.Context(), t, img), c.ensure(t.Context(), t, img)
+	if first.err != nil || second.err != nil || !second.upload.isReused() {
+		t.Fatal(first.err, second.err)
+	}
+	c.spec.Resources.CPU = 2
+	if r := c.ensure(t.Context(), t, img); r.err == nil || !strings.Contains(r.err.Error(), "1 of at most 1 snapshots") {
+		t.Errorf("too many snapshots: %v", r.err)
+	}
+	c.spec.Resources.CPU = 64
+	if r := c.ensure(t.Context(), t, img); r.err == nil || !strings.Contains(r.err.Error(), "cpu 64 exceeds") {
+		t.Errorf("too many cores: %v", r.err)
+	}
+	if pushed := c.repositories(); len(pushed) != 1 {
+		t.Errorf("pushed %q", pushed)
+	}
+	// An API key cannot read the limits; Daytona's refusal contains them.
+	c.client.Key, c.client.Organization = fullKey, ""
+	if r := c.ensure(t.Context(), t, img); r.err == nil || !strings.Contains(r.err.Error(), "at most 4") {
+		t.Errorf("refusal: %v", r.err)
 	}
 }

@@ -85,7 +85,7 @@ func findExisting(
 			if err := finalError(ctx, spec, c, err); err != nil {
 				return existingSnapshots{}, err
 			}
-			job.Runner.Infof("Snapshot %s cannot be reused: %v; creating another", c.Name, err)
+			job.Runner.Infof("Snapshot %s cannot be reused (%s); creating another", c.Name, reasonOf(err))
 		}
 	}
 	if spec.Name != "" {

@@ -96,6 +96,11 @@ func offerImage(
 	if upload.Existing, err = findExisting(ctx, job, target, upload.Wanted); err != nil || upload.isReused() {
 		return upload, err
 	}
+	if upload.Existing.Conflicting.ID == "" { // otherwise its removal makes space for another
+		if err := target.Limits.Check(spec.Resources); err != nil {
+			return imageUpload{}, err
+		}
+	}
 	logEntrypoint(job, spec, upload.Wanted.image, upload.Wanted.entrypoint)
 	if err := checkEntrypoint(ctx, job, img, upload.Wanted.image, upload.Wanted.entrypoint); err != nil {
 		return imageUpload{}, err
