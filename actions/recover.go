@@ -118,7 +118,7 @@ func waitForOthers(ctx context.Context, job job, client daytona.Client, wanted w
 	for _, other := range others {
 		if wanted.hasImage(other) && (other.State == daytona.Pending || other.State == daytona.Pulling) {
 			job.Runner.Infof("Waiting for snapshot %s of the same image", other.Name)
-			_, _ = waitUntilActive(ctx, job, client, other, wanted.digest) // whether it succeeds does not matter here
+			_, _ = waitUntilActive(ctx, job, client, other, wanted.digest, nil) // whether it succeeds does not matter here
 		}
 	}
 }

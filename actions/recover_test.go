@@ -456,3 +456,25 @@ func TestEnsureSnapshotWithinLimits(t *testing.T) {
 		t.Errorf("refusal: %v", r.err)
 	}
 }
+
+// A snapshot that stays pulling although another one of the image is active in its region is created again, once.
+func TestEnsureSnapshotStalls(t *testing.T) {
+	const reads = 20
+	for region, stalls := range map[string]bool{"us": true, "eu": false} {
+		c, img := startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState = reads }), testImage(t)
+		c.client.HTTP.Clock = &fakeclock.Clock{}
+		c.client.Timing = daytona.Timing{MinPoll: 2 * stallLimit / reads, MaxPoll: 2 * stallLimit / reads, Removal: time.Hour}
+		digest, err := img.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Put(cloudaytona.Snapshot{
+			Organization: organization, Name: "other", Digest: digest.String(), Region: region, CPU: 4,
+		})
+		c.spec.Region = "us"
+		r := c.ensure(t.Context(), t, img)
+		if retried := strings.Contains(r.log, "Attempt 1 "); r.err != nil || retried != stalls {
+			t.Errorf("another snapshot in %s: %v, retried %t, want %t\n%s", region, r.err, retried, stalls, r.log)
+		}
+	}
+}

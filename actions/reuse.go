@@ -144,9 +144,9 @@ func reuse(
 	default:
 		job.Runner.Infof("Waiting for snapshot %s of the same image, which another run is creating", s.Name)
 	}
-	active, err := waitUntilActive(ctx, job, client, s, wanted.digest)
+	active, err := waitUntilActive(ctx, job, client, s, wanted.digest, nil)
 	if err == nil {
-		job.Runner.Infof("Reusing snapshot %s, which has the same image; nothing is pushed", s.Name)
+		job.Runner.Infof("Reusing snapshot %s, which has the same image", s.Name)
 	}
 	return active, err
 }
