@@ -40,6 +40,7 @@ func TestLimitsCheck(t *testing.T) {
 func TestLimits(t *testing.T) {
 	s := startCloud(t, nil)
 	s.Put(cloud.Snapshot{Organization: "org-1", Name: "existing"})
+	newer := startCloud(t, func(o *cloud.Options) { o.Newer = true })
 	for _, test := range []struct {
 		name, key string
 		request   Request
@@ -55,6 +56,11 @@ func TestLimits(t *testing.T) {
 			limits, err := c.Limits(t.Context(), test.request)
 			if err != nil || limits != test.limits {
 				t.Errorf("got %+v, %v, want %+v", limits, err, test.limits)
+			}
+			c.URL = newer.URL()
+			limits, err = c.Limits(t.Context(), test.request)
+			if test.limits.Used = 0; err != nil || limits != test.limits {
+				t.Errorf("newer server: got %+v, %v, want %+v", limits, err, test.limits)
 			}
 		})
 	}

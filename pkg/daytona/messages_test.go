@@ -57,6 +57,9 @@ func TestReasons(t *testing.T) {
 			"Snapshot h/p/a:sha256:12 failed to inspect in registry on runner 0190-ab. Error: Error response from daemon: " +
 				"invalid reference format", "create the snapshot by a tag", permanent,
 		},
+		{"error from registry: upstream failed", "try again", transient},
+		{"error from registry: unknown blob", "push the image again", push},
+		{"error from registry: unauthorized: no", "try again", transient},
 		{"unauthorized: authentication required", "Daytona cannot read the image", permanent},
 		{"requested access to the resource is denied", "Daytona cannot read the image", permanent},
 		{"No internal registry found for snapshot", "contact Daytona support: the region has no registry", permanent},
@@ -101,7 +104,7 @@ func TestRefusals(t *testing.T) {
 		{400, "Disk request 30GB exceeds maximum allowed per sandbox (10GB).", "set the input disk to at most 10 GB,", nil},
 		{400, "GPU quota exceeded. Maximum allowed: 0.", "set the input gpu to 0", nil},
 		{400, "No GPU types are allowed in this region.", "set the input gpu to 0", nil},
-		{400, "No available runners", "try again later", errTransient},
+		{400, "No available runners", "try again later", nil},
 		{
 			400, "No runners are configured in region 'eu' for sandbox class 'container'. Try a different region.",
 			"change the input region or sandbox_class", nil,
@@ -118,7 +121,7 @@ func TestRefusals(t *testing.T) {
 		},
 		{400, "name must not contain HTML tags, URLs, or control characters", "use a name without www.", nil},
 		{400, "Invalid snapshot name format. May contain letters", "correct the input name", nil},
-		{400, "Snapshot deactivation is still in progress.", "wait ten minutes after the deactivation", ErrDeactivating},
+		{400, "Snapshot deactivation is still in progress.", "wait ten minutes after the deactivation)", ErrDeactivating},
 		{403, "Organization is suspended: unpaid", "see https://app.daytona.io/dashboard/billing", nil},
 		{403, "Region asia is not available to the organization", "set the input region to one listed at", nil},
 		{404, "Region not found", "set the input region to one listed at", nil},

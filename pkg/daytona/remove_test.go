@@ -102,12 +102,12 @@ func TestRemoveStates(t *testing.T) {
 		{"outage", []string{"503", "removing", "502", ""}, 0, "DELETE GET GET GET GET", ""},
 		{
 			"never removed", []string{"removing"}, 0, "DELETE GET GET",
-			"delete snapshot app-1: not confirmed, and the snapshot was last removing: it still exists after 1m … (run " +
-				"`action-snapshot list`; if it lists the snapshot, run `action-snapshot delete app-1`)",
+			"Daytona is still removing snapshot app-1: it exists after 1m … s (run `action-snapshot list` to check)",
 		},
 		{
 			"always activated", []string{"active"}, 0, "DELETE GET DELETE GET DELETE",
-			"not confirmed, and the snapshot was last active",
+			"delete snapshot app-1: not confirmed, and the snapshot was last active: it exists after 1m … (run " +
+				"`action-snapshot list`; if it lists the snapshot, run `action-snapshot delete app-1`)",
 		},
 		{"never read", []string{"503"}, 0, "DELETE GET GET", "delete snapshot app-1: not confirmed: read snapshot"},
 		{"refused", nil, 403, "DELETE", "delete snapshot app-1: Daytona returned 403"},
@@ -142,7 +142,7 @@ func TestRemoveCanceled(t *testing.T) {
 		{"removed in time", []string{"removing", "active", "removing", ""}, ""},
 		{
 			"not removed in time", []string{"removing", "hang"},
-			"delete snapshot app-1: not confirmed, and the snapshot was last removing: no time left (run",
+			"Daytona is still removing snapshot app-1: no time left to wait (run `action-snapshot list` to check)",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -169,7 +169,7 @@ func TestActivateGone(t *testing.T) {
 	checkError(
 		t,
 		err,
-		"activate snapshot recent: … still in progress … (wait ten minutes after the deactivation, then try",
+		"activate snapshot recent: … still in progress … (wait ten minutes after the deactivation)",
 	)
 	if !errors.Is(err, ErrDeactivating) || httpclient.Status(err) != http.StatusBadRequest {
 		t.Errorf("got %v", err)
