@@ -397,13 +397,13 @@ func TestEnsureSnapshotWaitsAfterRefusal(t *testing.T) {
 	clock := &fakeclock.Clock{}
 	c.client.HTTP.Clock = clock
 	c.Fail(cloudaytona.Fault{
-		Method: "POST", Path: "/snapshots", Times: 1, Status: 400, Message: "No available runners",
+		Method: "POST", Path: "/snapshots", Times: 1, Status: 409, Message: "Snapshot was modified by another operation",
 	})
 	r := c.ensure(t.Context(), t, testImage(t))
 	if r.err != nil || !slices.Contains(clock.Slept(), retryDelay) {
 		t.Errorf("%v; slept %v", r.err, clock.Slept())
 	}
-	if !strings.Contains(r.log, "No available runners; trying again\n") {
+	if !strings.Contains(r.log, "Snapshot was modified by another operation; trying again\n") {
 		t.Errorf("the log does not contain the reason without the hint:\n%s", r.log)
 	}
 }
