@@ -109,7 +109,7 @@ func TestSnapshotFailures(t *testing.T) {
 			createsBuild: true,
 			want:         `push .*: .*denied|DENIED|403`},
 		{name: "registry lost a blob", do: inject(cloudaytona.Fault{Registry: cloudaytona.BlobUnknown}),
-			createsBuild: true, want: `unknown blob`},
+			createsBuild: true, want: `could not fetch content descriptor .* not found`},
 		{name: "timeout waiting for the snapshot", do: inject(cloudaytona.Fault{Snapshot: cloudaytona.Stuck}),
 			inputs: values{"timeout": "8s"}, createsBuild: true,
 			want: `8s.*waiting for .*snapshot \S+ .*dashboard/snapshots`},
