@@ -116,6 +116,7 @@ func TestTestActionFailures(t *testing.T) {
 			"unknown.yaml": "tests:\n  - name: a\n    rnu: [true]\n",
 			"empty.yaml":   "",
 			"regex.yaml":   "tests:\n  - name: a\n    run: [ls]\n    stdout: {include: ['(']}\n",
+			"all.yaml":     "defaults: {privileges: all}\ntests:\n  - name: mount\n    run: [mount, /dev/vda, /mnt]\n",
 		},
 	)
 	for _, test := range []struct {
@@ -129,6 +130,8 @@ func TestTestActionFailures(t *testing.T) {
 		{"empty suite", `input suite: .*empty\.yaml`, values{"suite": "empty.yaml"}, nil},
 		{"unknown key", `input suite: .*unknown\.yaml:3: .*rnu.*did you mean`, values{"suite": "unknown.yaml"}, nil},
 		{"invalid regular expression", `input suite: .*regex\.yaml:4: `, values{"suite": "regex.yaml"}, nil},
+		{"privileged containers", `input suite: all\.yaml:3: test "mount" needs a privileged.*allow_privileged: true`,
+			values{"suite": "all.yaml"}, nil},
 		{"invalid parallel", `input parallel: .*"many".*cores`, values{"suite": "regex.yaml", "parallel": "many"}, nil},
 		{"unsupported load: false", `input load: .*"false"`, values{"load": "false"}, nil},
 		{"unknown image", `input image: .*"absent:1".*Docker Engine`,

@@ -72,6 +72,8 @@ var help = map[string]string{
 	"daytona_api_url": "URL of Daytona's API. Default: DAYTONA_API_URL from Doppler, then from the environment, then " +
 		"Daytona's public API.",
 	"suite": "Path of the test suite. If command is set, the default suite may be missing, and none skips it.",
+	"allow_privileged": "Let tests of the suite run privileged containers (privileges: all). Code in such a container " +
+		"controls the machine.",
 	"command": "Test command to run on the host, in the tested commit's files. It gets RUN_LOCAL_DOCKER_TESTS=true, " +
 		"LOCAL_DOCKER_IMAGE_NAME, DOCKER_HOST and TEST_REPORT_DIR. Tests in the JUnit XML files that it writes to " +
 		"TEST_REPORT_DIR are counted.",

@@ -95,15 +95,16 @@ type Daytona struct {
 // Test declares the inputs of the test action: those of build, and how the image is tested.
 type Test struct {
 	Build
-	Image     string `short:"i" terminal:"${image_name}"`
-	Suite     string `default:"sandbox/tests.yaml"`
-	Command   string
-	Parallel  string `default:"cores"`
-	ReportDir string `default:"test-results"`
-	Run       string `cli:""`
-	Tags      List   `cli:""`
-	Seed      string `cli:""`
-	Output    string `cli:""`
+	Image           string `short:"i" terminal:"${image_name}"`
+	Suite           string `default:"sandbox/tests.yaml"`
+	AllowPrivileged bool
+	Command         string
+	Parallel        string `default:"cores"`
+	ReportDir       string `default:"test-results"`
+	Run             string `cli:""`
+	Tags            List   `cli:""`
+	Seed            string `cli:""`
+	Output          string `cli:""`
 }
 
 // DefaultSuite is the suite that [Test] runs by default, relative to the repository root.

@@ -19,6 +19,8 @@ type TestSpec struct {
 	Tags      []string
 	Seed      uint64
 	JSON      bool // write the report as JSON instead of the outputs
+
+	AllowPrivileged bool // whether the suite may run privileged containers
 }
 
 // Spec validates the inputs without reading file contents or using the network. An error is an [*Error].
@@ -30,6 +32,7 @@ func (in Test) Spec(env Env) (TestSpec, error) {
 	spec := TestSpec{
 		BuildSpec: build, Image: in.Image, Suite: in.Suite, Command: in.Command, ReportDir: in.ReportDir,
 		Tags: Texts(in.Tags), Parallel: runtime.NumCPU(), Seed: rand.Uint64(), JSON: in.Output == "json",
+		AllowPrivileged: in.AllowPrivileged,
 	}
 	if in.Suite == NoSuite && in.Command == "" {
 		return TestSpec{}, Errorf("suite", in.Suite, "leaves nothing to run; write the path of a suite, or set command")
