@@ -2,6 +2,7 @@ package github
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -14,6 +15,7 @@ var repositoryEndpoints = []endpoint{
 	{"GET /branches/{branch...}", readContents, (*call).getBranch, "branches/branches#get-a-branch"},
 	{"GET /commits", readContents, (*call).listCommits, "commits/commits#list-commits"},
 	{"GET /commits/{ref...}", readContents, (*call).getCommit, "commits/commits#get-a-commit"},
+	{"GET /compare/{basehead...}", readContents, (*call).compare, "commits/commits#compare-two-commits"},
 	{"GET /git/tags/{sha}", readContents, (*call).getTag, "git/tags#get-a-tag"},
 	{"GET /pulls/{number}", readContents, (*call).getPull, "pulls/pulls#get-a-pull-request"},
 }
@@ -182,4 +184,48 @@ func (c *call) getPull() (any, error) {
 		pull["state"], pull["merged"], pull["mergeable"] = "closed", true, nil
 	}
 	return pull, nil
+}
+
+// compare describes the relation of two revisions, BASE...HEAD: how many commits each is ahead of the other, and the
+// files that changed since their merge base. It leaves out the commits.
+func (c *call) compare() (any, error) {
+	base, head, ok := strings.Cut(c.request.PathValue("basehead"), "...")
+	if !ok {
+		return nil, errNotFound
+	}
+	counts := []int{}
+	for _, pair := range [][2]string{{base, head}, {head, base}} {
+		from, fromErr := c.repository.commit(c.ctx(), pair[0])
+		to, toErr := c.repository.commit(c.ctx(), pair[1])
+		if fromErr != nil || toErr != nil {
+			return nil, errNotFound
+		}
+		out, err := c.repository.git(c.ctx(), "rev-list", "--count", from.SHA+".."+to.SHA)
+		count, parseErr := strconv.Atoi(strings.TrimSpace(out))
+		if err := errors.Join(err, parseErr); err != nil {
+			return nil, err
+		}
+		counts = append(counts, count)
+	}
+	ahead, behind := counts[0], counts[1]
+	status := "diverged"
+	switch {
+	case ahead == 0 && behind == 0:
+		status = "identical"
+	case behind == 0:
+		status = "ahead"
+	case ahead == 0:
+		status = "behind"
+	}
+	names, err := c.repository.git(c.ctx(), "diff", "--name-only", base+"..."+head)
+	if err != nil {
+		return nil, err
+	}
+	files := []map[string]string{}
+	for name := range strings.Lines(names) {
+		files = append(files, map[string]string{"filename": strings.TrimSpace(name)})
+	}
+	return map[string]any{
+		"status": status, "ahead_by": ahead, "behind_by": behind, "total_commits": ahead, "files": files,
+	}, nil
 }
