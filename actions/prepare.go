@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -24,12 +23,12 @@ type session struct {
 	Engine       *dockerengine.Engine // nil unless the image is loaded
 	LoadPlatform string               // the platform to load
 	Source       buildSource
+	Untrusted    bool // whether the input allow_untrusted_ref admitted code of an outsider
 }
 
 // prepare checks everything that can be checked before a build: the engine and the credentials in parallel, then the
-// ref. It refuses code that the run must not build. directories are those that the run uses in addition to the build's
-// own; they are not checked if a commit is built, because then they are part of it.
-func prepare(ctx context.Context, job job, spec inputs.BuildSpec, directories ...string) (session, error) {
+// ref. It refuses code that the run must not build.
+func prepare(ctx context.Context, job job, spec inputs.BuildSpec) (session, error) {
 	var s session
 	var group errgroup.Group
 	if spec.Load {
@@ -49,10 +48,8 @@ func prepare(ctx context.Context, job job, spec inputs.BuildSpec, directories ..
 	if s.Source, err = resolveSource(ctx, job, spec, s.Doppler); err != nil {
 		return session{}, err
 	}
-	if s.Source.Commit.SHA != "" {
-		directories = nil
-	}
-	return s, checkTrusted(ctx, job, spec, s.Source, directories)
+	s.Untrusted, err = checkTrusted(ctx, job, spec, s.Doppler, s.Source)
+	return s, err
 }
 
 // engineError reports that no Docker Engine is available.
@@ -103,22 +100,6 @@ func readDoppler(ctx context.Context, env Env, in inputs.Doppler, optional bool)
 		Config: in.DopplerConfig, Project: in.DopplerProject, Token: in.DopplerToken, Identity: in.DopplerIdentity,
 		Optional: optional, Repository: env.Getenv("GITHUB_REPOSITORY"), Dir: env.Dir,
 		InActions: env.Runner.InActions(), Getenv: env.Getenv, OIDC: env.oidc(), Mask: env.Runner.Mask,
-	})
-}
-
-// checkTrusted refuses code that an outsider may have written, if the run has secrets.
-func checkTrusted(
-	ctx context.Context, job job, spec inputs.BuildSpec, source buildSource, directories []string,
-) error {
-	if spec.AllowUntrustedRef {
-		return nil
-	}
-	contexts := []string{spec.Context, filepath.Dir(spec.Dockerfile)}
-	for _, from := range spec.Request.Contexts {
-		contexts = append(contexts, from)
-	}
-	return trust.Check(ctx, job.Event, trust.Code{
-		Ref: spec.Ref, Commit: source.Commit, Dir: job.Dir, Contexts: contexts, Directories: directories,
 	})
 }
 

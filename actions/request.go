@@ -55,10 +55,14 @@ func buildRequests(
 	return requests, nil
 }
 
-// buildSecrets returns the secrets that a step can mount: those of Doppler, overridden by those of the inputs. It masks
+// buildSecrets returns the secrets that a step can mount: those of Doppler, overridden by those of the inputs. Untrusted
+// code gets only the latter. It masks
 // the latter, because Main cannot mask the values behind secret_envs and secret_files.
 func buildSecrets(job job, spec inputs.BuildSpec, session session) (map[string]func() ([]byte, error), error) {
-	values := session.Doppler.BuildSecrets()
+	values := map[string]string{}
+	if !session.Untrusted {
+		values = session.Doppler.BuildSecrets()
+	}
 	own, err := spec.ReadSecrets()
 	if err != nil {
 		return nil, err

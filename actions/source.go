@@ -20,6 +20,7 @@ type buildSource struct {
 	Commit     source.Commit // zero for the checkout
 	Tree       source.Tree   // Dir is empty until the commit is fetched
 	Paths      inputs.Paths  // zero until the commit is fetched
+	Replaces   bool          // whether the commit is built instead of the files of the workspace, see mustBuildCommit
 }
 
 // resolveSource decides what to build: the commit of the input ref, the checkout if ref is empty, or the event's commit
@@ -37,6 +38,10 @@ func resolveSource(
 	if ref == "" && isMissing(job, spec, checkout) {
 		ref, wholeRef = job.Getenv("GITHUB_SHA"), job.Getenv("GITHUB_REF")
 	}
+	replaces := ref == "" && mustBuildCommit(job, spec)
+	if replaces {
+		ref = cmp.Or(checkout.SHA, job.Getenv("GITHUB_SHA"))
+	}
 	if ref == "" {
 		return checkoutSource(job, spec, checkout, repository)
 	}
@@ -49,7 +54,8 @@ func resolveSource(
 		return buildSource{}, err
 	}
 	commit.Ref = cmp.Or(wholeRef, commit.Ref)
-	s := buildSource{Repository: repository, Commit: commit, Tree: source.Tree{SHA: commit.SHA, Ref: commit.Ref}}
+	s := buildSource{Repository: repository, Commit: commit, Replaces: replaces}
+	s.Tree = source.Tree{SHA: commit.SHA, Ref: commit.Ref}
 	job.Runner.Infof("%s", describeSource(s))
 	return s, nil
 }
@@ -101,6 +107,11 @@ func fetchSource(
 			return buildSource{}, err
 		}
 		s.Tree = tree
+		if s.Replaces {
+			if err := warnLeftOut(ctx, job, tree); err != nil {
+				return buildSource{}, err
+			}
+		}
 		if s.Paths, err = spec.Resolve(tree.Dir); err != nil {
 			return buildSource{}, err
 		}

@@ -4,8 +4,9 @@ package inputs
 var help = map[string]string{
 	"ref": "Branch, tag, commit SHA (full or short), refs/pull/N/merge, refs/pull/N/head or #N. Default: the " +
 		"checkout, including uncommitted changes, or the event's commit if there is no checkout.",
-	"allow_untrusted_ref": "Build code from a fork although this run has secrets (pull_request_target, workflow_run, " +
-		"issue_comment). That code has access to everything the run has: set it only after a review.",
+	"allow_untrusted_ref": "Build code that may be from a fork although this run has secrets. Such code has access to " +
+		"what the job has, except the secrets of doppler_config. Set it only after a review.",
+	"allow_untrusted_secrets": "With allow_untrusted_ref, also give the build the secrets of doppler_config.",
 	"platform": "linux/amd64, linux/arm64 or both. Each platform is built natively on its own machine, in " +
 		"parallel.",
 	"context": "Build context: a directory, or a URL that the builder fetches.",

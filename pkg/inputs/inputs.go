@@ -18,9 +18,10 @@ import "time"
 
 // Build declares the inputs of the build action.
 type Build struct {
-	Ref               string
-	AllowUntrustedRef bool
-	Platform          List `default:"linux/amd64" terminal:"${terminal_platform}" variable:"SANDBOX_BUILD_PLATFORM"`
+	Ref                   string
+	AllowUntrustedRef     bool
+	AllowUntrustedSecrets bool
+	Platform              List `default:"linux/amd64" terminal:"${terminal_platform}" variable:"SANDBOX_BUILD_PLATFORM"`
 	Doppler
 	Context        string `default:"."`
 	Dockerfile     string `default:"Dockerfile"`
@@ -48,7 +49,7 @@ type Build struct {
 	Ulimit         Lines
 	CgroupParent   string
 	GitContext     string `terminal:"auto"`
-	Load           bool `default:"${load}" negatable:""`
+	Load           bool   `default:"${load}" negatable:""`
 	Push           Lines
 	Save           bool
 	SaveTags       Lines
