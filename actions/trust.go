@@ -32,7 +32,8 @@ func checkTrusted(
 	if err != nil {
 		return false, err
 	}
-	code := trust.Code{Ref: spec.Ref, Commit: source.Commit, Sources: []string{spec.Context, filepath.Dir(spec.Dockerfile)}}
+	code := trust.Code{Ref: spec.Ref, Commit: source.Commit}
+	code.Sources = []string{spec.Context, filepath.Dir(spec.Dockerfile)}
 	if code.Commit.SHA == "" {
 		code.Commit, code.Workspace = commitOfWorkspace(job, source.Tree), true
 	}
@@ -45,14 +46,14 @@ func checkTrusted(
 	} else if spec.AllowUntrustedSecrets {
 		return false, nil
 	} else {
-		job.Runner.Notice(runner.Annotation{Title: "Untrusted code", Message: fmt.Sprintf("%s. The build does not get the "+
-			"secrets of Doppler; allow_untrusted_secrets: true provides them", refused.What)})
+		const effect = ". The build gets no secrets of Doppler; allow_untrusted_secrets: true provides them"
+		job.Runner.Notice(runner.Annotation{Title: "Untrusted code", Message: refused.What + effect})
 	}
 	return true, nil
 }
 
-// commitOfWorkspace returns the commit of a checkout in the workspace, or zero if the checkout is of another repository,
-// which the workflow has chosen.
+// commitOfWorkspace returns the commit of a checkout in the workspace, or zero if the checkout is of another
+// repository, which the workflow has chosen.
 func commitOfWorkspace(job job, tree source.Tree) source.Commit {
 	if tree.Repository != "" && !strings.EqualFold(tree.Repository, job.Event.Repository) {
 		return source.Commit{}
@@ -71,9 +72,10 @@ func warnLeftOut(ctx context.Context, job job, tree source.Tree) error {
 	if len(extra) == limit {
 		more = ", …"
 	}
-	job.Runner.Warning(runner.Annotation{Title: "Files of the workspace are not built", Message: fmt.Sprintf(
-		"Building commit %s without these changes in the workspace, because anyone can trigger this run (%s): %s%s. After a "+
-			"review, allow_untrusted_ref: true builds the workspace", tree.SHA, job.Event.Name, strings.Join(extra, ", "), more)})
+	message := fmt.Sprintf("Building commit %s without these changes in the workspace, because anyone can trigger this "+
+		"run (%s): %s%s. After a review, allow_untrusted_ref: true builds the workspace",
+		tree.SHA, job.Event.Name, strings.Join(extra, ", "), more)
+	job.Runner.Warning(runner.Annotation{Title: "Files of the workspace are not built", Message: message})
 	return nil
 }
 

@@ -65,7 +65,9 @@ func TestUntrustedCode(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			calls := len(e.Depot.Calls())
-			r := e.run(t, invocation{program: test.program, dir: test.dir, dockerfile: reads, inputs: test.inputs, env: test.env})
+			r := e.run(t, invocation{
+				program: test.program, dir: test.dir, dockerfile: reads, inputs: test.inputs, env: test.env,
+			})
 			assertFailed(t, r, test.want)
 			if len(e.Depot.Calls()) != calls {
 				t.Error("the program sent requests to Depot")
@@ -91,8 +93,10 @@ func TestUntrustedCode(t *testing.T) {
 	})
 
 	t.Run("reviewed code gets no secrets of Doppler", func(t *testing.T) {
-		inputs := values{"ref": "#70", "allow_untrusted_ref": "true", "doppler_config": "dev", "image_name": "caller:reviewed",
-			"no_cache": "true"} // a secret is not part of the cache key
+		inputs := values{
+			"ref": "#70", "allow_untrusted_ref": "true", "doppler_config": "dev", "image_name": "caller:reviewed",
+			"no_cache": "true", // a secret is not part of the cache key
+		}
 		stolen := func() bool {
 			e.mustRun(t, invocation{inputs: inputs, env: dispatch, dir: t.TempDir()})
 			return strings.Contains(docker(t, e.Engine.Host, "run", "--rm", "caller:reviewed", "ls", "/"), "stolen")

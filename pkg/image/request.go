@@ -32,6 +32,10 @@ type Request struct {
 	// directories in which those can be equal for different contents must not share a key.
 	SharedKey string
 
+	// ContentTimes makes the builder request every file with another content, although its size and time are the same. It
+	// costs reading all files, and is not needed for the files of a commit.
+	ContentTimes bool
+
 	BuildArgs map[string]string
 	Labels    map[string]string
 	Contexts  map[string]string // named contexts: a directory, docker-image://, oci-layout://, or a URL
@@ -119,16 +123,16 @@ func (r Request) solveOpt() (client.SolveOpt, error) {
 		opt.FrontendAttrs["context"] = r.Context
 		opt.FrontendAttrs["filename"] = r.Dockerfile
 	} else {
-		if opt.LocalMounts["context"], err = openDirectory(r.Context); err != nil {
+		if opt.LocalMounts["context"], err = r.openDirectory(r.Context); err != nil {
 			return client.SolveOpt{}, fmt.Errorf("open build context: %w", err)
 		}
-		if opt.LocalMounts["dockerfile"], err = openDirectory(filepath.Dir(r.Dockerfile)); err != nil {
+		if opt.LocalMounts["dockerfile"], err = r.openDirectory(filepath.Dir(r.Dockerfile)); err != nil {
 			return client.SolveOpt{}, fmt.Errorf("open the directory of the Dockerfile: %w", err)
 		}
 		opt.FrontendAttrs["filename"] = filepath.Base(r.Dockerfile)
 	}
 	for name, from := range r.Contexts {
-		if err := addContext(&opt, name, from); err != nil {
+		if err := r.addContext(&opt, name, from); err != nil {
 			return client.SolveOpt{}, fmt.Errorf("open build context %q: %w", name, err)
 		}
 	}
@@ -172,7 +176,7 @@ func (r Request) frontendAttrs() map[string]string {
 }
 
 // addContext adds a named context to the options.
-func addContext(opt *client.SolveOpt, name, from string) error {
+func (r Request) addContext(opt *client.SolveOpt, name, from string) error {
 	key := "context:" + name
 	if layout, ok := strings.CutPrefix(from, layoutScheme); ok {
 		dir, reference := splitLayout(layout)
@@ -194,7 +198,7 @@ func addContext(opt *client.SolveOpt, name, from string) error {
 		opt.FrontendAttrs[key] = from
 		return nil
 	}
-	dir, err := openDirectory(from)
+	dir, err := r.openDirectory(from)
 	if err != nil {
 		return err
 	}
@@ -220,7 +224,7 @@ func isRemote(from string) bool {
 	return false
 }
 
-func openDirectory(dir string) (fsutil.FS, error) {
+func (r Request) openDirectory(dir string) (fsutil.FS, error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -230,5 +234,9 @@ func openDirectory(dir string) (fsutil.FS, error) {
 	case !info.IsDir():
 		return nil, fmt.Errorf("%s is not a directory", dir)
 	}
-	return fsutil.NewFS(dir)
+	files, err := fsutil.NewFS(dir)
+	if err == nil && r.ContentTimes {
+		files = contentTimes{files}
+	}
+	return files, err
 }

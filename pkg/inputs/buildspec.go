@@ -75,7 +75,8 @@ var (
 // Spec validates the inputs without reading file contents or using the network. An error is an [*Error].
 func (in Build) Spec(env Env) (BuildSpec, error) {
 	spec := BuildSpec{
-		Ref: in.Ref, AllowUntrustedRef: in.AllowUntrustedRef, AllowUntrustedSecrets: in.AllowUntrustedSecrets, Doppler: in.Doppler,
+		Ref: in.Ref, AllowUntrustedRef: in.AllowUntrustedRef, AllowUntrustedSecrets: in.AllowUntrustedSecrets,
+		Doppler: in.Doppler,
 		Context: in.Context, Dockerfile: in.Dockerfile, GitContext: in.GitContext,
 		ImageName: in.ImageName, Load: in.Load, Save: in.Save,
 		DepotProject: in.DepotProject, DepotToken: in.DepotToken, Builder: in.Builder,

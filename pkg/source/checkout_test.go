@@ -61,8 +61,10 @@ func TestExtra(t *testing.T) {
 		{"change that the index hides", "git update-index --assume-unchanged run.sh; echo x >>run.sh", "run.sh"},
 		{"commit in the workspace", "echo y >>run.sh; git commit -qam hidden", "run.sh"},
 		{"no .git", "rm -r .git; echo x >new", "new"},
-		{"filter", "echo '* filter=evil' >.gitattributes; git config filter.evil.clean 'git show HEAD:run.sh'; echo z >>run.sh",
-			".gitattributes run.sh"},
+		{
+			"filter", `echo '* filter=evil' >.gitattributes; git config filter.evil.clean 'git show HEAD:run.sh'
+				echo z >>run.sh`, ".gitattributes run.sh",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
