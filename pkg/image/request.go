@@ -16,7 +16,6 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	"github.com/moby/buildkit/session"
 	"github.com/tonistiigi/fsutil"
 )
 
@@ -102,10 +101,6 @@ func (r Request) exporterAttrs() map[string]string {
 
 // solveOpt returns BuildKit's options without exports.
 func (r Request) solveOpt() (client.SolveOpt, error) {
-	auth, err := r.Auth.provider()
-	if err != nil {
-		return client.SolveOpt{}, err
-	}
 	ssh, err := sshAgents(r.SSH)
 	if err != nil {
 		return client.SolveOpt{}, err
@@ -116,7 +111,7 @@ func (r Request) solveOpt() (client.SolveOpt, error) {
 		LocalMounts:         map[string]fsutil.FS{},
 		OCIStores:           map[string]content.Store{},
 		SharedKey:           r.SharedKey,
-		Session:             append([]session.Attachable{auth, secretProvider(r.Secrets)}, ssh...),
+		Session:             append(ssh, r.Auth.provider(r.namedImages()), secretProvider(r.Secrets)),
 		AllowedEntitlements: r.Allow,
 	}
 	if isRemote(r.Context) {
