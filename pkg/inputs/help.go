@@ -79,7 +79,9 @@ var help = map[string]string{
 		"LOCAL_DOCKER_IMAGE_NAME, DOCKER_HOST and TEST_REPORT_DIR. Tests in the JUnit XML files that it writes to " +
 		"TEST_REPORT_DIR are counted.",
 	"parallel":   "Containers to run in parallel: a number, or cores.",
-	"report_dir": "Directory for the JUnit XML report and the container logs of failed tests.",
+	"report_dir": "Directory for the JUnit XML report and the container logs of failed tests. Default: test-results in " +
+		"RUNNER_TEMP, outside the workspace, so that later builds do not contain it. On the command line, test-results in " +
+		"the current directory.",
 	"run":        "Run only tests with names that match this regular expression.",
 	"tags":       "Run only tests that have one of these tags.",
 	"seed":       "Seed from the log of an earlier run, to repeat its order.",

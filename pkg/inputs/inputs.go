@@ -101,7 +101,7 @@ type Test struct {
 	AllowPrivileged bool
 	Command         string
 	Parallel        string `default:"cores"`
-	ReportDir       string `default:"test-results"`
+	ReportDir       string `terminal:"test-results"`
 	Run             string `cli:""`
 	Tags            List   `cli:""`
 	Seed            string `cli:""`

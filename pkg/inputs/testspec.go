@@ -2,6 +2,7 @@ package inputs
 
 import (
 	"math/rand/v2"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -55,7 +56,9 @@ func (in Test) Spec(env Env) (TestSpec, error) {
 			return TestSpec{}, Errorf("seed", in.Seed, "must be the number that an earlier run printed")
 		}
 	}
-	if _, err := SecureJoin(env.Dir, in.ReportDir); err != nil {
+	if spec.ReportDir == "" {
+		spec.ReportDir = filepath.Join(env.Getenv("RUNNER_TEMP"), "test-results")
+	} else if _, err := SecureJoin(env.Dir, spec.ReportDir); err != nil {
 		return TestSpec{}, Wrap("report_dir", err)
 	}
 	if in.Output != "" && in.Output != "json" {
