@@ -155,31 +155,62 @@ func TestReferences(t *testing.T) {
 	}
 }
 
-// If another ref or directory had the same key, it would replace the files of this build's context.
+// Contexts that may hold other files, or files of other people, do not share a copy at the builder.
 func TestSharedKey(t *testing.T) {
+	base, _, _ := testJob(t, nil)
+	base.Event = runner.Event{Name: "push", Repository: "a/b"}
 	spec := inputs.BuildSpec{Context: "."}
-	commit := buildSource{Repository: "a/b", Commit: source.Commit{SHA: "1"}, Tree: source.Tree{Dir: "/tmp/1"}}
-	key := sharedKey(spec, commit, "linux/amd64")
-	elsewhere := commit
-	elsewhere.Tree.Dir = "/tmp/2"
-	if sharedKey(spec, elsewhere, "linux/amd64") != key {
-		t.Error("the key of a commit depends on its directory")
+	commit := buildSource{Repository: "a/b", Commit: source.Commit{SHA: "1"}, Tree: source.Tree{Dir: "/tmp/1", SHA: "1"}}
+	type change = func(*job, *inputs.BuildSpec, *session, *buildSource)
+	key := func(change change) string {
+		job, spec, session, source := base, spec, session{}, commit
+		change(&job, &spec, &session, &source)
+		return sharedKey(job, spec, session, source, "linux/amd64")
 	}
-	checkout := commit
-	checkout.Commit = source.Commit{}
-	other := checkout
-	other.Tree.Dir = "/tmp/2"
-	repository := commit
-	repository.Repository = "a/c"
+	same := key(func(*job, *inputs.BuildSpec, *session, *buildSource) {})
+	for name, change := range map[string]change{
+		"temporary directory": func(_ *job, _ *inputs.BuildSpec, _ *session, s *buildSource) { s.Tree.Dir = "/tmp/2" },
+		"another commit":      func(_ *job, _ *inputs.BuildSpec, _ *session, s *buildSource) { s.Commit.SHA = "2" },
+		"another event": func(j *job, _ *inputs.BuildSpec, _ *session, _ *buildSource) {
+			j.Event.Name = "schedule"
+		},
+	} {
+		if key(change) != same {
+			t.Errorf("%s: does not share the copy", name)
+		}
+	}
+	workspace := func(dir, svc string) change {
+		return func(_ *job, _ *inputs.BuildSpec, _ *session, s *buildSource) {
+			s.Commit, s.Tree.Dir = source.Commit{}, dir
+			s.Paths.Contexts = map[string]string{"svc": svc}
+		}
+	}
+	fork := func(repository string, pull int) change {
+		return func(j *job, _ *inputs.BuildSpec, _ *session, _ *buildSource) {
+			j.Event = runner.Event{Name: "pull_request", Repository: "a/b", HeadRepository: repository, Pull: pull}
+		}
+	}
+	untrusted := func(sha string) change {
+		return func(_ *job, _ *inputs.BuildSpec, s *session, b *buildSource) { s.Untrusted, b.Tree.SHA = true, sha }
+	}
+	noCache := func(_ *job, s *inputs.BuildSpec, _ *session, _ *buildSource) { s.Request.NoCache = true }
 	keys := []string{
-		key, sharedKey(spec, commit, "linux/arm64"), sharedKey(inputs.BuildSpec{Context: "app"}, commit, "linux/amd64"),
-		sharedKey(spec, checkout, "linux/amd64"), sharedKey(spec, other, "linux/amd64"), sharedKey(
-			spec, repository, "linux/amd64",
-		),
+		same, sharedKey(base, spec, session{}, commit, "linux/arm64"),
+		key(func(_ *job, s *inputs.BuildSpec, _ *session, _ *buildSource) { s.Context = "app" }),
+		key(func(_ *job, s *inputs.BuildSpec, _ *session, _ *buildSource) {
+			s.Request.Contexts = map[string]string{"svc": "a"}
+		}),
+		key(func(_ *job, s *inputs.BuildSpec, _ *session, _ *buildSource) {
+			s.Request.Contexts = map[string]string{"svc": "b"}
+		}),
+		key(func(_ *job, _ *inputs.BuildSpec, _ *session, s *buildSource) { s.Repository = "a/c" }),
+		key(workspace("/tmp/1", "/tmp/1/a")), key(workspace("/tmp/1", "/tmp/1/b")), key(workspace("/tmp/2", "/tmp/1/a")),
+		key(fork("evil/b", 7)), key(fork("evil/b", 8)), key(untrusted("1")), key(untrusted("2")), key(noCache), key(noCache),
 	}
-	slices.Sort(keys)
-	if len(slices.Compact(keys)) != 6 {
-		t.Error("different contexts share a key")
+	for i, a := range keys {
+		if slices.Contains(keys[:i], a) {
+			t.Errorf("key %d is the same as one before", i)
+		}
 	}
 }
 

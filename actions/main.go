@@ -69,9 +69,13 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
+	protectErr := credentials.ProtectProcess()
 	environ := os.Environ()
 	getenv := credentials.WithholdInputs(environ)
 	env := Env{Runner: runner.New(os.Stdout, os.Stderr, getenv), Getenv: getenv, Stdout: os.Stdout}
+	if protectErr != nil {
+		env.Runner.Warning(runner.Annotation{Message: protectErr.Error()})
+	}
 	credentials.MaskEnvironment(getenv, env.Runner.MaskAs)
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		env.Terminal = os.Stderr

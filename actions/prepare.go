@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -26,12 +25,12 @@ type session struct {
 	Engine       *dockerengine.Engine // nil unless the image is loaded
 	LoadPlatform string               // the platform to load
 	Source       buildSource
+	Untrusted    bool // whether the input allow_untrusted_ref admitted code of an outsider
 }
 
 // prepare checks everything that can be checked before a build: the engine and the credentials in parallel, then the
-// ref. It refuses code that the run must not build. directories are those that the run uses in addition to the build's
-// own; they are not checked if a commit is built, because then they are part of it.
-func prepare(ctx context.Context, job job, spec inputs.BuildSpec, directories ...string) (session, error) {
+// ref. It refuses code that the run must not build.
+func prepare(ctx context.Context, job job, spec inputs.BuildSpec) (session, error) {
 	for _, warning := range spec.Warnings {
 		job.Runner.Warning(runner.Annotation{Message: warning})
 	}
@@ -57,10 +56,8 @@ func prepare(ctx context.Context, job job, spec inputs.BuildSpec, directories ..
 	if err := checkBuildNames(job, spec, s.Source); err != nil {
 		return session{}, err
 	}
-	if s.Source.Commit.SHA != "" {
-		directories = nil
-	}
-	return s, checkTrusted(ctx, job, spec, s.Source, directories)
+	s.Untrusted, err = checkTrusted(ctx, job, spec, s.Doppler, s.Source)
+	return s, err
 }
 
 // engineError reports that no Docker Engine is available.
@@ -102,22 +99,6 @@ func loadPlatform(platforms []string, native string) (string, error) {
 			"lacks %s, the platform of the Docker Engine; add it, or set load: false", native)
 	}
 	return native, nil
-}
-
-// checkTrusted refuses code that an outsider may have written, if the run has secrets.
-func checkTrusted(
-	ctx context.Context, job job, spec inputs.BuildSpec, source buildSource, directories []string,
-) error {
-	if spec.AllowUntrustedRef {
-		return nil
-	}
-	contexts := []string{spec.Context, filepath.Dir(spec.Dockerfile)}
-	for _, from := range spec.Request.Contexts {
-		contexts = append(contexts, from)
-	}
-	return trust.Check(ctx, job.Event, trust.Code{
-		Ref: spec.Ref, Commit: source.Commit, Dir: job.Dir, Contexts: contexts, Directories: directories,
-	})
 }
 
 // buildNeeds returns the credentials that a build needs and that GitHub withholds from a fork's pull request.

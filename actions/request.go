@@ -1,7 +1,6 @@
 package actions
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"os"
@@ -39,7 +38,8 @@ func buildRequests(
 		r := spec.Request
 		r.Platform = platform
 		r.Context, r.Dockerfile, r.Contexts = source.Paths.Context, source.Paths.Dockerfile, source.Paths.Contexts
-		r.SharedKey = sharedKey(spec, source, platform)
+		r.SharedKey = sharedKey(job, spec, session, source, platform)
+		r.ContentTimes = source.Commit.SHA == ""
 		r.Secrets, r.BuildArgs, r.Labels = secrets, buildArgs, labels
 		r.VCS = vcsAttributes(job, source)
 		r.Auth = registryAuth(job, lease)
@@ -62,13 +62,16 @@ func buildRequests(
 	return requests, nil
 }
 
-// buildSecrets returns the secrets that a step can mount: those of Doppler, overridden by those of the inputs, and the
-// token for git contexts. It masks those of the inputs, because Main cannot mask the values behind secret_envs and
-// secret_files.
+// buildSecrets returns the secrets that a step can mount: those of Doppler, unless the code is untrusted, overridden by
+// those of the inputs, and the token for git contexts. It masks those of the inputs, because Main cannot mask the values
+// behind secret_envs and secret_files.
 func buildSecrets(
 	job job, spec inputs.BuildSpec, session session, source buildSource,
 ) (map[string]func() ([]byte, error), error) {
-	values := session.Doppler.BuildSecrets()
+	values := map[string]string{}
+	if !session.Untrusted {
+		values = session.Doppler.BuildSecrets()
+	}
 	own, err := spec.ReadSecrets()
 	if err != nil {
 		return nil, err
@@ -111,18 +114,6 @@ func compression(spec inputs.BuildSpec, engine *dockerengine.Engine) image.Compr
 		return image.Uncompressed
 	}
 	return image.ZstdFast
-}
-
-// sharedKey identifies the builder's copy of the context, which later builds update. The modification times of a
-// commit's files are derived from their content, so all machines can share one copy. Those of a checkout's files can be
-// compared on one machine only.
-func sharedKey(spec inputs.BuildSpec, source buildSource, platform string) string {
-	origin := source.Repository
-	if source.Commit.SHA == "" {
-		host, _ := os.Hostname() // without one, the directory alone names it
-		origin = host + "\n" + source.Tree.Dir
-	}
-	return fmt.Sprintf("%x", sha256.Sum256([]byte(origin+"\n"+spec.Context+"\n"+platform)))
 }
 
 // registryAuth returns the credentials of the lease, which take precedence over those in Docker's configuration.

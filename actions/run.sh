@@ -6,6 +6,9 @@
 # without GitHub), then in the runner's tool cache, and then downloads it from the release. If the commit is not a
 # release or the download fails, it builds the program from this checkout.
 #
+# Other jobs can write to the tool cache. The script therefore executes a private copy, and the same open file that it
+# has verified.
+#
 # Variable names begin with an underscore so that they do not overwrite the caller's environment, which the program
 # inherits.
 set -eu
@@ -16,7 +19,7 @@ _max_program_blocks=400000
 # Earlier steps of the job may have put other commands first in PATH, or exported shell functions named like commands.
 _caller_path=${PATH:-}
 PATH=/usr/bin:/bin:/usr/local/bin
-unset -f [ awk cd chmod command curl date go gzip kill mkdir mktemp mv openssl printf read rm sha256sum shasum tail tr \
+unset -f [ awk cat cd chmod command curl date go gzip kill mkdir mktemp mv openssl printf read rm sha256sum shasum tail tr \
 	ulimit uname wait || :
 
 # fail prints an error annotation and exits.
@@ -30,7 +33,7 @@ clean_up() {
 	if [ -n "$_child" ]; then
 		kill "$_child" 2>/dev/null || :
 	fi
-	rm -rf "$_temporary"
+	rm -rf "$_temporary" ${_stored:+"$_stored"}
 }
 
 # wait_for_child waits for the last background command and sets _exit_code. A shell handles signals only between
@@ -93,26 +96,44 @@ print_sha256() {
 	fi
 }
 
-# verify exits unless the file $1 has the SHA-256 in checksums.txt. $2 is the file's origin, for the error.
-verify() {
-	_actual=$(print_sha256 "$1")
-	_actual=${_actual%% *}
-	if [ "$_actual" != "$_expected" ]; then
-		fail "checksum mismatch for $2: got $_actual, the commit of $_version has $_expected; refusing to run it"
-	fi
+# make_private creates a directory that only this user can access, and sets _copy to the path of the program in it.
+make_private() {
+	_temporary=$(mktemp -d "${RUNNER_TEMP:-${TMPDIR:-/tmp}}/XXXXXX") ||
+		fail 'cannot create a temporary directory: free disk space or set RUNNER_TEMP'
+	_copy=$_temporary/$_name
 }
 
-# find_local looks for the program of a release next to this script and in the tool cache. It sets _program and _source.
-find_local() {
-	for _candidate in "$_directory/$_asset" "${_cache:+$_cache/$_name}"; do
-		if [ -f "$_candidate" ]; then
-			verify "$_candidate" "$_candidate"
-			_program=$_candidate
-			_source=$_candidate
+# copy_local copies the program of a release from next to this script or from the tool cache, and sets _source.
+copy_local() {
+	for _source in "$_directory/$_asset" "${_cache:+$_cache/$_name}"; do
+		if [ -f "$_source" ]; then
+			cat <"$_source" >"$_copy" ||
+				fail "cannot copy $_source to ${_temporary%/*}: free disk space or set RUNNER_TEMP"
 			return 0
 		fi
 	done
 	return 1
+}
+
+# open_copy opens _copy, removes its name where an open file can be executed without it (on Linux), and sets _program to
+# what to execute.
+open_copy() {
+	chmod 700 "$_copy"
+	exec 3<"$_copy"
+	_program=$_copy
+	if [ -e /proc/self/fd/3 ]; then
+		_program=/proc/self/fd/3
+		rm -f "$_copy"
+	fi
+}
+
+# verify exits unless _program has the SHA-256 in checksums.txt.
+verify() {
+	_actual=$(print_sha256 "$_program")
+	_actual=${_actual%% *}
+	if [ "$_actual" != "$_expected" ]; then
+		fail "checksum mismatch for $_source: got $_actual, the commit of $_version has $_expected; refusing to run it"
+	fi
 }
 
 # set_protocol sets _protocol to the only protocol that the URL $1 and its redirects may use: HTTPS, or HTTP for a
@@ -150,7 +171,7 @@ get() {
 	0/*) return 0 ;;
 	22/404/*) _reason="$1 returned 404: the release was deleted, or it is private and github_token cannot read it" ;;
 	22/[1-9]*) _reason="$1 returned $_http_status" ;;
-	23/*) fail "cannot write $_asset to ${_temporary%/*}: free disk space, or set RUNNER_TEMP and RUNNER_TOOL_CACHE" ;;
+	23/*) fail "cannot write $_asset to ${_temporary%/*}: free disk space or set RUNNER_TEMP" ;;
 	*) _reason="$1: $(tail -n 1 "$_temporary/error")" ;;
 	esac
 	return 1
@@ -183,11 +204,11 @@ fetch_private() {
 	get "$_releases/assets/$_number" application/octet-stream "$_token"
 }
 
-# unpack unpacks the download into _built. The limit keeps a small archive from filling the disk.
+# unpack unpacks the download into _copy. The limit keeps a small archive from filling the disk.
 unpack() {
 	(
 		ulimit -f "$_max_program_blocks" 2>/dev/null || : # fails if the limit is lower already
-		exec gzip -dc <"$_download" >"$_built" 2>"$_temporary/error"
+		exec gzip -dc <"$_download" >"$_copy" 2>"$_temporary/error"
 	) &
 	wait_for_child
 	if [ "$_exit_code" != 0 ]; then
@@ -207,7 +228,7 @@ build() {
 		if [ -n "$_version" ]; then
 			export GOTOOLCHAIN="$go_toolchain"
 		fi
-		exec "$_go" build -ldflags="$(link_flags "$_version")" -o "$_built" "./$_name"
+		exec "$_go" build -ldflags="$(link_flags "$_version")" -o "$_copy" "./$_name"
 	) &
 	wait_for_child
 	if [ "$_exit_code" != 0 ]; then
@@ -215,47 +236,34 @@ build() {
 	fi
 }
 
-# obtain downloads or builds the program in a temporary directory. If the tool cache is writable, the directory is in
-# it, so that the program can be moved there atomically.
+# obtain downloads or builds the program.
 obtain() {
-	if [ -z "$_cache" ] || ! mkdir -p "$_cache" 2>/dev/null || [ ! -w "$_cache" ]; then
-		_cache=''
-	fi
-	_temporary=$(mktemp -d "${_cache:-${RUNNER_TEMP:-${TMPDIR:-/tmp}}}/XXXXXX") ||
-		fail 'cannot create a temporary directory: free disk space or set RUNNER_TEMP'
 	_download=$_temporary/download
-	_built=$_temporary/$_name
 	if [ -n "$_expected" ] && fetch; then
 		unpack
 	elif ! build; then
 		fail "cannot download $_asset: $_reason; no Go toolchain to build it from source (add actions/setup-go)"
 	fi
-	if [ -n "$_expected" ]; then
-		verify "$_built" "$_source"
-	fi
-	chmod 755 "$_built"
 }
 
-# store moves the program to the tool cache, if there is one, and sets _program to the path to execute.
+# store copies the verified program to the tool cache, if that is writable, so that later steps need no download. The
+# move replaces the file atomically.
 store() {
-	if [ -n "$_cache" ]; then
-		_program=$_cache/$_name
-		mv -f "$_built" "$_program"
-	elif exec 3<"$_built" && [ -e /proc/self/fd/3 ]; then
-		_program=/proc/self/fd/3 # an open file can be executed after it is removed
-	else
-		_program=$_built
-		_temporary='' # the runner empties RUNNER_TEMP after the job
+	if [ -n "$_cache" ] && mkdir -p "$_cache" 2>/dev/null && _stored=$(mktemp "$_cache/XXXXXX" 2>/dev/null); then
+		if cat <"$_program" >"$_stored" 2>/dev/null && chmod 755 "$_stored"; then
+			mv -f "$_stored" "$_cache/$_name"
+		else
+			rm -f "$_stored"
+		fi
+		_stored=''
 	fi
-	rm -rf "$_temporary"
-	_temporary=''
 }
 
 _name=action-${1:?usage: run.sh ACTION [ARGUMENT...]}
 shift
 _directory=${0%/*}
 _token=${SANDBOX_ACTIONS_TOKEN:-${INPUT_GITHUB_TOKEN:-}}
-_home='' _version='' _expected='' _cache='' _program='' _source='' _child='' _temporary=''
+_home='' _version='' _expected='' _cache='' _program='' _source='' _child='' _temporary='' _copy='' _stored=''
 _reason='this commit is not a release, such as @v1 is'
 trap clean_up EXIT
 trap 'exit 130' HUP INT TERM
@@ -269,10 +277,23 @@ if [ -f "$_directory/checksums.txt" ]; then
 		_cache=$RUNNER_TOOL_CACHE/sandbox-actions/$_version/${_platform##*-}
 	fi
 fi
-if [ -z "$_expected" ] || ! find_local; then
+make_private
+_obtained=''
+if [ -z "$_expected" ] || ! copy_local; then
 	obtain
+	_obtained=1
+fi
+open_copy
+if [ -n "$_expected" ]; then
+	verify
+fi
+if [ -n "$_obtained" ]; then
 	store
 fi
+if [ "$_program" != "$_copy" ]; then
+	rm -rf "$_temporary"
+fi
+_temporary='' # the runner empties RUNNER_TEMP after the job
 set_now
 _elapsed=$((_now - _started))
 printf '%s from %s, found in %d.%02d s\n' \

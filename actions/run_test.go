@@ -436,7 +436,7 @@ func TestRunRefuses(t *testing.T) {
 		{
 			// A write fails as it does on a full disk: curl and the shell get an error instead of a signal.
 			name: "a full disk", before: []string{"/bin/sh", "-c", `trap '' XFSZ; ulimit -f 0; exec "$0" "$@"`},
-			want: `cannot write ` + asset + ` to .*/tool cache/sandbox-actions/v1.2.3/` + runtime.GOARCH + `: free disk space`,
+			want: `cannot write ` + asset + ` to .*/temp folder: free disk space or set RUNNER_TEMP`,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -733,6 +733,50 @@ func TestRunConcurrently(t *testing.T) {
 	if files := j.files(t); len(files) != 1 {
 		t.Errorf("files afterwards: %q", files)
 	}
+}
+
+// The tool cache is shared by the jobs of a self-hosted runner. A job that swaps the program in it while another job
+// starts cannot make that job execute anything but the verified program.
+func TestRunExecutesWhatItVerified(t *testing.T) {
+	root, j := checkout(t, checksums(closedServer(t))), newJob(t, nil)
+	j.fillToolCache(t, program)
+	cached := filepath.Join(j.toolCache, "sandbox-actions/v1.2.3", runtime.GOARCH, "action-build")
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{"good": program, "evil": "#!/bin/sh\necho evil\n"})
+	stop := make(chan struct{})
+	var attacker sync.WaitGroup
+	attacker.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			link := filepath.Join(dir, "link")
+			// A rename is atomic, so the launcher always finds a program.
+			if err := errors.Join(os.Link(filepath.Join(dir, []string{"good", "evil"}[i%2]), link),
+				os.Rename(link, cached)); err != nil {
+				t.Error(err)
+				return
+			}
+			_ = os.Remove(link) // rename keeps it if both names already are the same file
+		}
+	})
+	executed := 0
+	for range 40 {
+		out, err := j.step(t, root).CombinedOutput()
+		switch {
+		case bytes.Contains(out, []byte("evil\n")):
+			t.Errorf("executed a program that was not verified: %s", out)
+		case err == nil && bytes.Contains(out, []byte("ran with")):
+			executed++
+		case !bytes.Contains(out, []byte("checksum mismatch")):
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	close(stop)
+	attacker.Wait()
+	t.Logf("executed %d of 40 times; refused the others", executed)
 }
 
 // BenchmarkStart measures the overhead of run.sh for a program in the tool cache: go test ./actions -run - -bench Start

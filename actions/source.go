@@ -22,6 +22,7 @@ type buildSource struct {
 	Tree       source.Tree   // Dir is empty until the commit is fetched
 	Paths      inputs.Paths  // zero until the commit is fetched
 	Time       time.Time     // of the commit; zero if it is unknown or not needed
+	Replaces   bool          // whether the commit is built instead of the files of the workspace, see mustBuildCommit
 }
 
 // resolveSource decides what to build: the commit of the input ref, the checkout if ref is empty, or the event's commit
@@ -39,6 +40,10 @@ func resolveSource(
 	if ref == "" && (spec.EventCommit || isMissing(job, spec, checkout)) {
 		ref, wholeRef = job.Getenv("GITHUB_SHA"), job.Getenv("GITHUB_REF")
 	}
+	replaces := ref == "" && mustBuildCommit(job, spec)
+	if replaces {
+		ref = cmp.Or(checkout.SHA, job.Getenv("GITHUB_SHA"))
+	}
 	if ref == "" {
 		return checkoutSource(job, spec, checkout, repository)
 	}
@@ -51,7 +56,8 @@ func resolveSource(
 		return buildSource{}, err
 	}
 	commit.Ref = cmp.Or(wholeRef, commit.Ref)
-	s := buildSource{Repository: repository, Commit: commit, Tree: source.Tree{SHA: commit.SHA, Ref: commit.Ref}}
+	s := buildSource{Repository: repository, Commit: commit, Replaces: replaces}
+	s.Tree = source.Tree{SHA: commit.SHA, Ref: commit.Ref}
 	job.Runner.Infof("%s", describeSource(s))
 	return s, nil
 }
@@ -101,6 +107,11 @@ func fetchSource(
 	if s.Tree.Dir == "" {
 		if s.Tree, err = fetchCommit(ctx, job, spec, doppler, s, "source"); err != nil {
 			return buildSource{}, err
+		}
+		if s.Replaces {
+			if err := warnLeftOut(ctx, job, s.Tree); err != nil {
+				return buildSource{}, err
+			}
 		}
 		if s.Paths, err = spec.Resolve(s.Tree.Dir); err != nil {
 			return buildSource{}, err

@@ -48,14 +48,12 @@ func Test(ctx context.Context, env Env, in inputs.Test) error {
 // prepareTest opens the engine and prepares the build. For an existing image it resolves no commit, unless the suite is
 // in one. The files of the returned session's source are available.
 func prepareTest(ctx context.Context, job job, spec inputs.TestSpec) (s session, err error) {
-	suiteDirectory := filepath.Dir(job.absolute(spec.Suite))
-	if spec.Image == "" || spec.Ref != "" || isSuiteElsewhere(job, spec) {
-		s, err = prepare(ctx, job, spec.BuildSpec, suiteDirectory)
+	isCommitNeeded := spec.Ref != "" || isSuiteElsewhere(job, spec) || mustBuildCommit(job, spec.BuildSpec)
+	if spec.Image == "" || isCommitNeeded {
+		s, err = prepare(ctx, job, spec.BuildSpec)
 	} else {
 		s.Source.Tree.Dir = job.Dir
-		if s.Engine, s.LoadPlatform, err = openEngine(ctx, job, spec.BuildSpec); err == nil {
-			err = checkTrusted(ctx, job, spec.BuildSpec, s.Source, []string{suiteDirectory})
-		}
+		s.Engine, s.LoadPlatform, err = openEngine(ctx, job, spec.BuildSpec)
 	}
 	if err == nil && s.Source.Tree.Dir == "" {
 		s.Source, err = fetchSource(ctx, job, spec.BuildSpec, s.Doppler, s.Source)

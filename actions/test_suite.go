@@ -38,7 +38,19 @@ func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error)
 		return nil, inputs.Wrap("suite", err)
 	}
 	tests.File = file
-	return tests, nil
+	return tests, checkPrivileges(spec, tests)
+}
+
+// checkPrivileges refuses privileged containers unless an input allows them. The suite may be part of an unreviewed
+// change, unlike the workflow.
+func checkPrivileges(spec inputs.TestSpec, tests *suite.Suite) error {
+	for _, test := range tests.Tests {
+		if test.Privileges == "all" && !spec.AllowPrivileged {
+			return inputs.Wrap("suite", fmt.Errorf("%s:%d: test %q needs a privileged container (remove privileges: all, or "+
+				"set allow_privileged: true)", tests.File, test.Line, test.Name))
+		}
+	}
+	return nil
 }
 
 // runSuite runs the suite against the image in the engine. If tests is nil, the report is empty.

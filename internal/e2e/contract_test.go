@@ -41,7 +41,7 @@ func outputsOf(t *testing.T, name string) []string {
 // The actions have the documented input names and defaults and output names.
 func TestActionContract(t *testing.T) {
 	buildInputs := values{
-		"ref": "", "allow_untrusted_ref": "false", "platform": "linux/amd64",
+		"ref": "", "allow_untrusted_ref": "false", "allow_untrusted_secrets": "false", "platform": "linux/amd64",
 		"doppler_config": "", "doppler_project": "", "doppler_token": "", "doppler_identity": "",
 		"context": ".", "dockerfile": "Dockerfile", "target": "", "image_name": "iterate-sandbox:ci",
 		"build_args": "", "build_contexts": "", "labels": "", "default_labels": "true", "annotations": "",
@@ -74,7 +74,8 @@ func TestActionContract(t *testing.T) {
 		},
 		"test": {
 			inputs: values{
-				"image": "", "suite": "sandbox/tests.yaml", "command": "", "parallel": "cores", "report_dir": "test-results",
+				"image": "", "suite": "sandbox/tests.yaml", "allow_privileged": "false", "command": "",
+				"parallel": "cores", "report_dir": "",
 			},
 			outputs: []string{"tests_total", "tests_passed", "tests_failed", "tests_skipped", "report"},
 		},

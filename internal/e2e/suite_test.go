@@ -3,8 +3,6 @@
 package e2e
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -60,7 +58,6 @@ tests:
 		{name: "all pass", inputs: values{"suite": "good.yaml"},
 			outputs: values{
 				"tests_total": "4", "tests_passed": "3", "tests_failed": "0", "tests_skipped": "1",
-				"report": "test-results/junit.xml",
 			}},
 		{name: "existing image", inputs: values{"suite": "good.yaml", "image": "iterate-sandbox:ci"},
 			outputs: values{"tests_passed": "3", "image_ref": "iterate-sandbox:ci"}},
@@ -73,9 +70,6 @@ tests:
 			exitCode: 7, want: "exit code 7", outputs: values{"tests_failed": "0"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if err := os.RemoveAll(filepath.Join(dir, "test-results")); err != nil {
-				t.Fatal(err)
-			}
 			r := e.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs})
 			if r.exitCode != test.exitCode || !strings.Contains(r.stderr, test.want) || strings.Count(r.stderr, "\n") > 1 {
 				t.Fatalf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
@@ -88,8 +82,11 @@ tests:
 			if len(r.outputs) != len(outputsOf(t, "test")) || !strings.Contains(r.summary, "greets") {
 				t.Errorf("outputs %v; summary %s", r.outputs, r.summary)
 			}
-			if !strings.Contains(read(t, filepath.Join(dir, "test-results/junit.xml")), "<testsuite") {
+			if !strings.Contains(read(t, r.outputs["report"]), "<testsuite") {
 				t.Error("the JUnit report is missing")
+			}
+			if strings.HasPrefix(r.outputs["report"], dir) {
+				t.Error("the report is in the workspace, and would be part of a later build")
 			}
 			for _, command := range workflowCommands(t, r.stdout) {
 				if strings.HasPrefix(command, "::error::forged") {
@@ -116,6 +113,7 @@ func TestTestActionFailures(t *testing.T) {
 			"unknown.yaml": "tests:\n  - name: a\n    rnu: [true]\n",
 			"empty.yaml":   "",
 			"regex.yaml":   "tests:\n  - name: a\n    run: [ls]\n    stdout: {include: ['(']}\n",
+			"all.yaml":     "defaults: {privileges: all}\ntests:\n  - name: mount\n    run: [mount, /dev/vda, /mnt]\n",
 		},
 	)
 	for _, test := range []struct {
@@ -129,6 +127,8 @@ func TestTestActionFailures(t *testing.T) {
 		{"empty suite", `input suite: .*empty\.yaml`, values{"suite": "empty.yaml"}, nil},
 		{"unknown key", `input suite: .*unknown\.yaml:3: .*rnu.*did you mean`, values{"suite": "unknown.yaml"}, nil},
 		{"invalid regular expression", `input suite: .*regex\.yaml:4: `, values{"suite": "regex.yaml"}, nil},
+		{"privileged containers", `input suite: all\.yaml:3: test "mount" needs a privileged.*allow_privileged: true`,
+			values{"suite": "all.yaml"}, nil},
 		{"invalid parallel", `input parallel: .*"many".*cores`, values{"suite": "regex.yaml", "parallel": "many"}, nil},
 		{"unsupported load: false", `input load: .*"false"`, values{"load": "false"}, nil},
 		{"unknown image", `input image: .*"absent:1".*Docker Engine`,

@@ -2,24 +2,31 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 )
 
-// localCommit returns the commit of the version's tag in this clone. It returns an error unless the commit contains the
-// checksums of the artifacts.
-func (p *publisher) localCommit(ctx context.Context) (string, error) {
-	out, err := p.git.Output(ctx, "rev-parse", "--verify", "--end-of-options", "refs/tags/"+p.version+"^{commit}")
+// checksumsFile is the only file that the commit of a release adds.
+const checksumsFile = "actions/checksums.txt"
+
+// localCommit returns the commit of the version's tag in this clone, and its parent, which is the commit that is
+// released. It returns an error unless the commit contains the checksums of the artifacts.
+func (p *publisher) localCommit(ctx context.Context) (commit, released string, err error) {
+	tag := "refs/tags/" + p.version
+	out, err := p.git.Output(ctx, "rev-parse", "--verify", "--end-of-options", tag+"^{commit}")
 	if err != nil {
-		return "", fmt.Errorf("this clone has no tag %s (run scripts/release-commit.sh %s)", p.version, p.path)
+		return "", "", fmt.Errorf("this clone has no tag %s (run scripts/release-commit.sh %s)", p.version, p.path)
 	}
-	commit := strings.TrimSpace(string(out))
-	if checksums, err := p.checksumsOf(ctx, commit); err != nil || checksums != string(p.checksums) {
-		return "", fmt.Errorf(
+	commit = strings.TrimSpace(string(out))
+	out, err = p.git.Output(ctx, "rev-parse", "--verify", "--end-of-options", commit+"^1")
+	checksums, checksumsErr := p.checksumsOf(ctx, commit)
+	if errors.Join(err, checksumsErr) != nil || checksums != string(p.checksums) {
+		return "", "", fmt.Errorf(
 			"tag %s in this clone does not match the release in %s (delete the tag and run scripts/release-commit.sh %s)",
 			p.version, p.path, p.path)
 	}
-	return commit, nil
+	return commit, strings.TrimSpace(string(out)), nil
 }
 
 // remoteTags returns the repository's tags with their commits.
@@ -54,6 +61,6 @@ func (p *publisher) fetchCommit(ctx context.Context, commit string) error {
 
 // checksumsOf returns the checksums.txt in a release commit.
 func (p *publisher) checksumsOf(ctx context.Context, commit string) (string, error) {
-	checksums, err := p.git.Output(ctx, "cat-file", "blob", commit+":actions/checksums.txt")
+	checksums, err := p.git.Output(ctx, "cat-file", "blob", commit+":"+checksumsFile)
 	return string(checksums), err
 }

@@ -79,15 +79,36 @@ func newPublisher(a artifacts, apiURL, token string, l limits, log *runner.Runne
 	}, nil
 }
 
-// checkAccess checks that the token can read the repository, and sets p.isPrivate.
-func (p *publisher) checkAccess(ctx context.Context) error {
-	return p.retry(ctx, "open "+p.owner+"/"+p.name, p.limits.Request, func(ctx context.Context) error {
+// checkAccess checks that the token can read the repository. It sets p.isPrivate and returns the default branch.
+func (p *publisher) checkAccess(ctx context.Context) (defaultBranch string, err error) {
+	err = p.retry(ctx, "open "+p.owner+"/"+p.name, p.limits.Request, func(ctx context.Context) error {
 		repository, _, err := p.api.Repositories.Get(ctx, p.owner, p.name)
 		if err == nil && repository.GetFullName() == "" {
 			return httpclient.ErrFormat
 		}
-		p.isPrivate = repository.GetPrivate()
+		p.isPrivate, defaultBranch = repository.GetPrivate(), repository.GetDefaultBranch()
 		return err
+	})
+	return defaultBranch, err
+}
+
+// checkMerged returns an error unless a commit is on the default branch, whose rules require a review. With isRelease,
+// the commit is that of a release: one commit after the default branch that adds only the checksums.
+func (p *publisher) checkMerged(ctx context.Context, commit, defaultBranch string, isRelease bool) error {
+	return p.retry(ctx, "compare with "+defaultBranch, p.limits.Request, func(ctx context.Context) error {
+		found, _, err := p.api.Repositories.CompareCommits(ctx, p.owner, p.name, defaultBranch, commit, nil)
+		switch {
+		case err != nil:
+			return err
+		case found.AheadBy == nil:
+			return httpclient.ErrFormat
+		case found.GetAheadBy() == 0 && !isRelease:
+			return nil
+		case isRelease && found.GetAheadBy() == 1 && len(found.Files) == 1 && found.Files[0].GetFilename() == checksumsFile:
+			return nil
+		}
+		return conflictf("commit %s is not on the branch %s (merge it, and release the merged commit)",
+			commit, defaultBranch)
 	})
 }
 

@@ -16,11 +16,15 @@ func (p *publisher) promote(ctx context.Context) error {
 	if isCandidate(p.version) {
 		return fmt.Errorf("%s is a release candidate: %s moves only to releases", p.version, major)
 	}
-	if err := p.checkAccess(ctx); err != nil {
+	defaultBranch, err := p.checkAccess(ctx)
+	if err != nil {
 		return err
 	}
 	commit, err := p.publishedCommit(ctx)
 	if err != nil {
+		return err
+	}
+	if err := p.checkMerged(ctx, commit, defaultBranch, true); err != nil {
 		return err
 	}
 	release, err := p.publishedRelease(ctx)

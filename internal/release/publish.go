@@ -18,11 +18,15 @@ import (
 
 // publish publishes the release. If it is interrupted, it may leave a draft, which the next run completes.
 func (p *publisher) publish(ctx context.Context) error {
-	commit, err := p.localCommit(ctx)
+	commit, released, err := p.localCommit(ctx)
 	if err != nil {
 		return err
 	}
-	if err := p.checkAccess(ctx); err != nil {
+	defaultBranch, err := p.checkAccess(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.checkMerged(ctx, released, defaultBranch, false); err != nil {
 		return err
 	}
 	if err := p.publishTag(ctx, commit); err != nil {

@@ -216,6 +216,7 @@ func TestReleases(t *testing.T) {
 				{version: "v2.0.0", major: "v1.10.0", latest: "v2.0.0"},
 			} {
 				sh(t, e.clone, `git commit -q --allow-empty -m "$1"`, step.version)
+				e.push(t, "HEAD:main")
 				dir, commit := e.makeRelease(t, step.version)
 				e.mustRun(t, "publish", dir)
 				candidate := strings.Contains(step.version, "-")
@@ -292,6 +293,23 @@ func TestConflicts(t *testing.T) {
 		{name: "invalid token", command: "publish", token: "ghs_old", status: 401, want: "invalid or expired"},
 		{name: "read-only token", command: "publish", token: readToken, want: "`contents: write`"},
 		{name: "token for another repository", command: "publish", token: otherToken, want: "`contents: write`"},
+		{
+			name: "commit that is not on the default branch", command: "publish", want: " is not on the branch main (merge it",
+			before: func(t *testing.T, _, version string) {
+				sh(t, e.clone, `git checkout -q -b unmerged; git commit -q --allow-empty -m unmerged
+					git tag -d "$1"; scripts/release-commit.sh "dist/$1"`, version)
+				e.push(t, "unmerged")
+				sh(t, e.clone, "git checkout -q main; git branch -q -D unmerged")
+			},
+		},
+		{
+			name: "release with another file", command: "promote", want: " is not on the branch main (merge it",
+			before: publishFirst(func(t *testing.T, version string) {
+				sh(t, e.clone, `git checkout -q "$1"; echo >run.sh; git add run.sh; git commit -q --amend --no-edit
+					git tag -f "$1"; git checkout -q main`, version)
+				e.push(t, "+refs/tags/"+version)
+			}),
+		},
 		{
 			name: "changed program", command: "publish", want: "checksum mismatch for action-test-linux-amd64: got ",
 			before: func(t *testing.T, dir, _ string) {

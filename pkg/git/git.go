@@ -176,12 +176,18 @@ var commandSettings = []struct {
 	{regexp.MustCompile(`^filter\..*\.required$`), "false"},
 	{regexp.MustCompile(`^credential\.(.*\.)?helper$`), ""},
 	{regexp.MustCompile(`^core\.sshcommand$`), "ssh"},
+	{regexp.MustCompile(`^core\.alternaterefscommand$`), "true"},
 }
 
 // HardenedConfig returns a copy in which the settings of the repository in Dir cannot run commands: the repository may
-// come from an artifact, a cache or another user. System and user settings still apply.
+// come from an artifact, a cache or another user. System and user settings still apply. The only protocol that the copy
+// uses, for objects that a partial clone lacks, is HTTPS, because others can run commands. Reading the settings uses
+// none.
 func (g Git) HardenedConfig(ctx context.Context) (Git, error) {
-	out, err := g.Output(ctx, "config", "--list", "--show-scope", "--name-only", "--null")
+	reader := g
+	reader.Env = append(slices.Clone(g.Env), "GIT_ALLOW_PROTOCOL=none")
+	g.Env = append(slices.Clone(g.Env), "GIT_ALLOW_PROTOCOL=https")
+	out, err := reader.Output(ctx, "config", "--list", "--show-scope", "--name-only", "--null")
 	if err != nil {
 		return Git{}, err
 	}
@@ -191,10 +197,6 @@ func (g Git) HardenedConfig(ctx context.Context) (Git, error) {
 		scope, name := fields[i], fields[i+1]
 		if scope != "local" && scope != "worktree" {
 			continue
-		}
-		if strings.HasPrefix(name, "remote.") && strings.HasSuffix(name, ".uploadpack") {
-			// git uses the first value of uploadpack, so it cannot be overridden. It applies only to file and ssh.
-			g.Env = append(slices.Clone(g.Env), "GIT_ALLOW_PROTOCOL=https:http")
 		}
 		for _, c := range commandSettings {
 			if !c.name.MatchString(name) {

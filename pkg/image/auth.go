@@ -2,21 +2,12 @@ package image
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"errors"
 	"fmt"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/moby/buildkit/session"
-	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/session/auth/authprovider"
-	"golang.org/x/crypto/nacl/sign"
-	"google.golang.org/grpc"
 )
 
 // Credential is the login for one registry.
@@ -40,10 +31,14 @@ func (a Auth) Resolve(target authn.Resource) (authn.Authenticator, error) {
 	if found == (types.AuthConfig{}) {
 		return authn.Anonymous, nil
 	}
+	return authenticator(found), nil
+}
+
+func authenticator(login types.AuthConfig) authn.Authenticator {
 	return authn.FromConfig(authn.AuthConfig{
-		Username: found.Username, Password: found.Password, Auth: found.Auth,
-		IdentityToken: found.IdentityToken, RegistryToken: found.RegistryToken,
-	}), nil
+		Username: login.Username, Password: login.Password, Auth: login.Auth,
+		IdentityToken: login.IdentityToken, RegistryToken: login.RegistryToken,
+	})
 }
 
 func (a Auth) find(ctx context.Context, host string) (types.AuthConfig, error) {
@@ -71,53 +66,4 @@ func (a Auth) find(ctx context.Context, host string) (types.AuthConfig, error) {
 		}
 	}
 	return found, nil
-}
-
-// provider returns BuildKit's session attachable for registry credentials.
-func (a Auth) provider() (session.Attachable, error) {
-	find := func(
-		ctx context.Context, host string, _ []string, _ authprovider.ExpireCachedAuthCheck,
-	) (types.AuthConfig, error) {
-		return a.find(ctx, host)
-	}
-	provider := authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{AuthConfigProvider: find})
-	server, ok := provider.(auth.AuthServer)
-	if !ok {
-		return nil, errors.New("BuildKit's auth provider does not implement auth.AuthServer")
-	}
-	seed := make([]byte, 32)
-	_, _ = rand.Read(seed) // does not fail
-	return &tokenAuthority{AuthServer: server, seed: seed}, nil
-}
-
-// tokenAuthority proves to the builder that this session requested a token. BuildKit's implementation stores the seed
-// of the proof in Docker's configuration directory; this one keeps it in memory.
-type tokenAuthority struct {
-	auth.AuthServer
-	seed []byte
-}
-
-// Register implements session.Attachable.
-func (a *tokenAuthority) Register(server *grpc.Server) { auth.RegisterAuthServer(server, a) }
-
-func (a *tokenAuthority) key(host string, salt []byte) ed25519.PrivateKey {
-	mac := hmac.New(sha256.New, a.seed)
-	fmt.Fprintf(mac, "%d %s %s", len(host), host, salt)
-	return ed25519.NewKeyFromSeed(mac.Sum(nil))
-}
-
-// GetTokenAuthority implements auth.AuthServer.
-func (a *tokenAuthority) GetTokenAuthority(
-	_ context.Context, r *auth.GetTokenAuthorityRequest,
-) (*auth.GetTokenAuthorityResponse, error) {
-	public := a.key(r.Host, r.Salt)[32:]
-	return &auth.GetTokenAuthorityResponse{PublicKey: public}, nil
-}
-
-// VerifyTokenAuthority implements auth.AuthServer.
-func (a *tokenAuthority) VerifyTokenAuthority(
-	_ context.Context, r *auth.VerifyTokenAuthorityRequest,
-) (*auth.VerifyTokenAuthorityResponse, error) {
-	signed := sign.Sign(nil, r.Payload, (*[64]byte)(a.key(r.Host, r.Salt)))
-	return &auth.VerifyTokenAuthorityResponse{Signed: signed}, nil
 }

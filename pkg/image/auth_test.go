@@ -52,15 +52,8 @@ func TestAuthResolve(t *testing.T) {
 }
 
 func TestTokenAuthority(t *testing.T) {
-	one, other := &tokenAuthority{seed: []byte("one")}, &tokenAuthority{seed: []byte("other")}
-	public := func(a *tokenAuthority, host, salt string) *[32]byte {
-		t.Helper()
-		answer, err := a.GetTokenAuthority(t.Context(), &auth.GetTokenAuthorityRequest{Host: host, Salt: []byte(salt)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return (*[32]byte)(answer.PublicKey)
-	}
+	one, other := &builderAuth{seed: []byte("one")}, &builderAuth{seed: []byte("other")}
+	public := func(b *builderAuth, host, salt string) *[32]byte { return (*[32]byte)(b.key(host, []byte(salt))[32:]) }
 	payload := []byte("payload")
 	signed, err := one.VerifyTokenAuthority(t.Context(), &auth.VerifyTokenAuthorityRequest{
 		Host: "a b", Salt: []byte("c"), Payload: payload,

@@ -16,7 +16,6 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	"github.com/moby/buildkit/session"
 	"github.com/tonistiigi/fsutil"
 )
 
@@ -31,6 +30,10 @@ type Request struct {
 	// are not sent again. A file counts as unchanged if its path, mode, size and modification time are equal, so
 	// directories in which those can be equal for different contents must not share a key.
 	SharedKey string
+
+	// ContentTimes makes the builder request every file with another content, although its size and time are the same. It
+	// costs reading all files, and is not needed for the files of a commit.
+	ContentTimes bool
 
 	BuildArgs map[string]string
 	Labels    map[string]string
@@ -112,10 +115,6 @@ func (r Request) exporterAttrs() map[string]string {
 
 // solveOpt returns BuildKit's options without exports.
 func (r Request) solveOpt() (client.SolveOpt, error) {
-	auth, err := r.Auth.provider()
-	if err != nil {
-		return client.SolveOpt{}, err
-	}
 	ssh, err := sshAgents(r.SSH)
 	if err != nil {
 		return client.SolveOpt{}, err
@@ -126,23 +125,23 @@ func (r Request) solveOpt() (client.SolveOpt, error) {
 		LocalMounts:         map[string]fsutil.FS{},
 		OCIStores:           map[string]content.Store{},
 		SharedKey:           r.SharedKey,
-		Session:             append([]session.Attachable{auth, secretProvider(r.Secrets)}, ssh...),
+		Session:             append(ssh, r.Auth.provider(r.namedImages()), secretProvider(r.Secrets)),
 		AllowedEntitlements: r.Allow,
 	}
 	if isRemote(r.Context) {
 		opt.FrontendAttrs["context"] = r.Context
 		opt.FrontendAttrs["filename"] = r.Dockerfile
 	} else {
-		if opt.LocalMounts["context"], err = openDirectory(r.Context); err != nil {
+		if opt.LocalMounts["context"], err = r.openDirectory(r.Context); err != nil {
 			return client.SolveOpt{}, fmt.Errorf("open build context: %w", err)
 		}
-		if opt.LocalMounts["dockerfile"], err = openDirectory(filepath.Dir(r.Dockerfile)); err != nil {
+		if opt.LocalMounts["dockerfile"], err = r.openDirectory(filepath.Dir(r.Dockerfile)); err != nil {
 			return client.SolveOpt{}, fmt.Errorf("open the directory of the Dockerfile: %w", err)
 		}
 		opt.FrontendAttrs["filename"] = filepath.Base(r.Dockerfile)
 	}
 	for name, from := range r.Contexts {
-		if err := addContext(&opt, name, from); err != nil {
+		if err := r.addContext(&opt, name, from); err != nil {
 			return client.SolveOpt{}, fmt.Errorf("open build context %q: %w", name, err)
 		}
 	}
@@ -187,7 +186,7 @@ func (r Request) frontendAttrs() map[string]string {
 }
 
 // addContext adds a named context to the options.
-func addContext(opt *client.SolveOpt, name, from string) error {
+func (r Request) addContext(opt *client.SolveOpt, name, from string) error {
 	key := "context:" + name
 	if layout, ok := strings.CutPrefix(from, layoutScheme); ok {
 		dir, reference := splitLayout(layout)
@@ -209,7 +208,7 @@ func addContext(opt *client.SolveOpt, name, from string) error {
 		opt.FrontendAttrs[key] = from
 		return nil
 	}
-	dir, err := openDirectory(from)
+	dir, err := r.openDirectory(from)
 	if err != nil {
 		return err
 	}
@@ -235,7 +234,7 @@ func isRemote(from string) bool {
 	return false
 }
 
-func openDirectory(dir string) (fsutil.FS, error) {
+func (r Request) openDirectory(dir string) (fsutil.FS, error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -245,5 +244,9 @@ func openDirectory(dir string) (fsutil.FS, error) {
 	case !info.IsDir():
 		return nil, fmt.Errorf("%s is not a directory", dir)
 	}
-	return fsutil.NewFS(dir)
+	files, err := fsutil.NewFS(dir)
+	if err == nil && r.ContentTimes {
+		files = contentTimes{files}
+	}
+	return files, err
 }

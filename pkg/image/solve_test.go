@@ -1,6 +1,7 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -10,8 +11,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/klauspost/compress/zstd"
@@ -370,6 +373,34 @@ func TestSharedKey(t *testing.T) {
 	first, second := sent(), sent()
 	if first < 1<<20 || second >= 1<<16 {
 		t.Errorf("%d bytes were sent first, %d later; want 1 MiB once", first, second)
+	}
+}
+
+// A file that changes without another size or time, such as one from an archive with fixed times, is sent again.
+func TestSharedKeyOfChangedContent(t *testing.T) {
+	c := sharedServices(t).machine(t, amd64)
+	fixed := time.Date(1985, 10, 26, 8, 15, 0, 0, time.UTC)
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY file /\n"})
+	for _, content := range []string{"version 1", "version 2"} {
+		file := filepath.Join(dir, "file")
+		if err := errors.Join(os.WriteFile(file, []byte(content), 0o644), os.Chtimes(file, fixed, fixed)); err != nil {
+			t.Fatal(err)
+		}
+		r := request(dir)
+		r.SharedKey, r.ContentTimes = "TestSharedKeyOfChangedContent "+dir, true
+		result, _, err := solve(t.Context(), c, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := mutate.Extract(result.Image)
+		archive := tar.NewReader(files)
+		if _, err := archive.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(archive); err != nil || string(got) != content {
+			t.Errorf("the image has %q, %v; want %q", got, err, content)
+		}
+		_ = files.Close()
 	}
 }
 

@@ -28,10 +28,11 @@ type Env struct {
 
 // BuildSpec is a validated [Build]. Its paths are those of the inputs; [BuildSpec.Resolve] resolves them in a tree.
 type BuildSpec struct {
-	Ref               string // empty: the checkout, or the event's commit
-	AllowUntrustedRef bool
-	Platforms         []string // os/architecture[/variant], normalized, without duplicates
-	Doppler           Doppler
+	Ref                   string // empty: the checkout, or the event's commit
+	AllowUntrustedRef     bool
+	AllowUntrustedSecrets bool
+	Platforms             []string // os/architecture[/variant], normalized, without duplicates
+	Doppler               Doppler
 
 	Context, Dockerfile string
 	EventCommit         bool              // whether Context is a directory of the event's commit, not of the workspace
@@ -73,7 +74,8 @@ var (
 // Spec validates the inputs without reading file contents or using the network. An error is an [*Error].
 func (in Build) Spec(env Env) (BuildSpec, error) {
 	spec := BuildSpec{
-		Ref: in.Ref, AllowUntrustedRef: in.AllowUntrustedRef, Doppler: in.Doppler,
+		Ref: in.Ref, AllowUntrustedRef: in.AllowUntrustedRef, AllowUntrustedSecrets: in.AllowUntrustedSecrets,
+		Doppler: in.Doppler,
 		Context: in.Context, Dockerfile: in.Dockerfile, GitContext: in.GitContext, DefaultLabels: in.DefaultLabels,
 		ImageNames: Texts(in.ImageName), Load: in.Load, Save: in.Save,
 		DepotProject: in.DepotProject, DepotToken: in.DepotToken, Builder: in.Builder,

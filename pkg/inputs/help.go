@@ -4,8 +4,9 @@ package inputs
 var help = map[string]string{
 	"ref": "Branch, tag, commit SHA (full or short), refs/pull/N/merge, refs/pull/N/head or #N. Default: the " +
 		"checkout, including uncommitted changes, or the event's commit if there is no checkout.",
-	"allow_untrusted_ref": "Build code from a fork although this run has secrets (pull_request_target, workflow_run, " +
-		"issue_comment). That code has access to everything the run has: set it only after a review.",
+	"allow_untrusted_ref": "Build code that may be from a fork although this run has secrets. Such code has access to " +
+		"what the job has, except the secrets of doppler_config. Set it only after a review.",
+	"allow_untrusted_secrets": "With allow_untrusted_ref, also give the build the secrets of doppler_config.",
 	"platform": "linux/amd64, linux/arm64, another platform, or several. Depot builds linux/386 on its amd64 machines " +
 		"and linux/arm/v6, v7 and v8 on its arm64 machines; your own BuildKit builds what it supports.",
 	"context": "Build context: a directory, a URL that the builder fetches, {{defaultContext}} for the event's commit, or " +
@@ -92,14 +93,18 @@ var help = map[string]string{
 	"daytona_api_url": "URL of Daytona's API. Default: DAYTONA_API_URL from Doppler, then from the environment, then " +
 		"Daytona's public API.",
 	"suite": "Path of the test suite. If command is set, the default suite may be missing, and none skips it.",
+	"allow_privileged": "Let tests of the suite run privileged containers (privileges: all). Code in such a container " +
+		"controls the machine.",
 	"command": "Test command to run on the host, in the tested commit's files. It gets RUN_LOCAL_DOCKER_TESTS=true, " +
 		"LOCAL_DOCKER_IMAGE_NAME, DOCKER_HOST and TEST_REPORT_DIR. Tests in the JUnit XML files that it writes to " +
 		"TEST_REPORT_DIR are counted.",
-	"parallel":   "Containers to run in parallel: a number, or cores.",
-	"report_dir": "Directory for the JUnit XML report and the container logs of failed tests.",
-	"run":        "Run only tests with names that match this regular expression.",
-	"tags":       "Run only tests that have one of these tags.",
-	"seed":       "Seed from the log of an earlier run, to repeat its order.",
-	"output":     "json writes the report to standard output as JSON, instead of the outputs.",
-	"mount":      "Mount the current directory read-only at the image's working directory.",
+	"parallel": "Containers to run in parallel: a number, or cores.",
+	"report_dir": "Directory for the JUnit XML report and the container logs of failed tests. Default: test-results in " +
+		"RUNNER_TEMP, outside the workspace, so that later builds do not contain it. On the command line, test-results in " +
+		"the current directory.",
+	"run":    "Run only tests with names that match this regular expression.",
+	"tags":   "Run only tests that have one of these tags.",
+	"seed":   "Seed from the log of an earlier run, to repeat its order.",
+	"output": "json writes the report to standard output as JSON, instead of the outputs.",
+	"mount":  "Mount the current directory read-only at the image's working directory.",
 }

@@ -18,9 +18,10 @@ import "time"
 
 // Build declares the inputs of the build action.
 type Build struct {
-	Ref               string
-	AllowUntrustedRef bool
-	Platform          List `default:"linux/amd64" terminal:"${terminal_platform}" variable:"SANDBOX_BUILD_PLATFORM"`
+	Ref                   string
+	AllowUntrustedRef     bool
+	AllowUntrustedSecrets bool
+	Platform              List `default:"linux/amd64" terminal:"${terminal_platform}" variable:"SANDBOX_BUILD_PLATFORM"`
 	Doppler
 	Context        string `default:"."`
 	Dockerfile     string `default:"Dockerfile"`
@@ -113,15 +114,16 @@ type Daytona struct {
 // Test declares the inputs of the test action: those of build, and how the image is tested.
 type Test struct {
 	Build
-	Image     string `short:"i" terminal:"${image_name}"`
-	Suite     string `default:"sandbox/tests.yaml"`
-	Command   string
-	Parallel  string `default:"cores"`
-	ReportDir string `default:"test-results"`
-	Run       string `cli:""`
-	Tags      List   `cli:""`
-	Seed      string `cli:""`
-	Output    string `cli:""`
+	Image           string `short:"i" terminal:"${image_name}"`
+	Suite           string `default:"sandbox/tests.yaml"`
+	AllowPrivileged bool
+	Command         string
+	Parallel        string `default:"cores"`
+	ReportDir       string `terminal:"test-results"`
+	Run             string `cli:""`
+	Tags            List   `cli:""`
+	Seed            string `cli:""`
+	Output          string `cli:""`
 }
 
 // DefaultSuite is the suite that [Test] runs by default, relative to the repository root.

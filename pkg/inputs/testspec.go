@@ -2,6 +2,7 @@ package inputs
 
 import (
 	"math/rand/v2"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -19,6 +20,8 @@ type TestSpec struct {
 	Tags      []string
 	Seed      uint64
 	JSON      bool // write the report as JSON instead of the outputs
+
+	AllowPrivileged bool // whether the suite may run privileged containers
 }
 
 // Spec validates the inputs without reading file contents or using the network. An error is an [*Error].
@@ -30,6 +33,7 @@ func (in Test) Spec(env Env) (TestSpec, error) {
 	spec := TestSpec{
 		BuildSpec: build, Image: in.Image, Suite: in.Suite, Command: in.Command, ReportDir: in.ReportDir,
 		Tags: Texts(in.Tags), Parallel: runtime.NumCPU(), Seed: rand.Uint64(), JSON: in.Output == "json",
+		AllowPrivileged: in.AllowPrivileged,
 	}
 	if in.Suite == NoSuite && in.Command == "" {
 		return TestSpec{}, Errorf("suite", in.Suite, "leaves nothing to run; write the path of a suite, or set command")
@@ -52,7 +56,9 @@ func (in Test) Spec(env Env) (TestSpec, error) {
 			return TestSpec{}, Errorf("seed", in.Seed, "must be the number that an earlier run printed")
 		}
 	}
-	if _, err := SecureJoin(env.Dir, in.ReportDir); err != nil {
+	if spec.ReportDir == "" {
+		spec.ReportDir = filepath.Join(env.Getenv("RUNNER_TEMP"), "test-results")
+	} else if _, err := SecureJoin(env.Dir, spec.ReportDir); err != nil {
 		return TestSpec{}, Wrap("report_dir", err)
 	}
 	if in.Output != "" && in.Output != "json" {

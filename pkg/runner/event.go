@@ -2,6 +2,7 @@ package runner
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 )
@@ -106,12 +107,17 @@ func (e Event) IsFork() bool {
 	return false
 }
 
-// IsPrivileged reports whether the event gives a run the repository's secrets although anyone can trigger it with a
-// pull request or a comment.
+// IsPrivileged reports whether the event gives a run the repository's secrets although anyone can trigger it, with a
+// pull request, an issue or a comment. Only people with write access trigger the other events, or the run has no
+// secrets, see [Event.IsFork]. An unknown event counts as privileged.
 func (e Event) IsPrivileged() bool {
 	switch e.Name {
-	case "pull_request_target", "workflow_run", "issue_comment":
-		return true
+	case "", "create", "delete", "merge_group", "pull_request", "pull_request_review", "pull_request_review_comment",
+		"push", "release", "schedule", "workflow_dispatch":
+		return false
 	}
-	return false
+	return true
 }
+
+// PullRef returns the ref of the merge of the event's pull request.
+func (e Event) PullRef() string { return fmt.Sprintf("refs/pull/%d/merge", e.Pull) }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,11 +26,19 @@ type Tree struct {
 	git git.Git // runs in the repository that has the commit's objects
 }
 
-// OpenCheckout describes the working tree in dir, including uncommitted changes. It runs no commands from the
-// repository's settings.
+// OpenCheckout describes the working tree in dir, including uncommitted changes. The repository may come from an
+// artifact, a cache or another user: OpenCheckout reads its settings before it runs any other git command in it, and
+// runs no commands from them.
 func OpenCheckout(ctx context.Context, dir string) (Tree, error) {
 	t := Tree{Dir: dir, git: git.Git{Dir: dir}}
 	if err := t.git.CheckVersion(ctx); err != nil {
+		return Tree{}, err
+	}
+	var err error
+	if t.git, err = t.git.HardenedConfig(ctx); err != nil {
+		return Tree{}, fmt.Errorf("read the repository's settings: %w", err)
+	}
+	if err := t.checkAlternates(ctx); err != nil {
 		return Tree{}, err
 	}
 	sha, err := t.git.Output(ctx, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
@@ -37,9 +48,6 @@ func OpenCheckout(ctx context.Context, dir string) (Tree, error) {
 		return Tree{}, err
 	}
 	t.SHA = strings.TrimSpace(string(sha))
-	if t.git, err = t.git.HardenedConfig(ctx); err != nil {
-		return Tree{}, fmt.Errorf("read the repository's settings: %w", err)
-	}
 	if ref, err := t.git.Output(ctx, "symbolic-ref", "--quiet", "HEAD"); err == nil {
 		t.Ref = strings.TrimSpace(string(ref))
 	}
@@ -54,12 +62,43 @@ func OpenCheckout(ctx context.Context, dir string) (Tree, error) {
 	return t, nil
 }
 
-// IsPublished reports whether a branch of the remote "origin", or a tag, pointed to the commit when it was fetched. For
-// the commit of a pull request, which has other refs or none, it returns false.
-func (t Tree) IsPublished(ctx context.Context) (bool, error) {
-	refs, err := t.git.Output(ctx,
-		"for-each-ref", "--count=1", "--points-at="+t.SHA, "refs/remotes/origin", "refs/tags")
-	return len(refs) > 0, err
+// checkAlternates returns an error if the repository reads objects of other repositories, which may be anywhere on the
+// machine.
+func (t Tree) checkAlternates(ctx context.Context) error {
+	out, err := t.git.Output(ctx, "rev-parse", "--git-path", "objects/info/alternates")
+	if err != nil {
+		return context.Cause(ctx) // not a repository
+	}
+	file := strings.TrimSpace(string(out))
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(t.Dir, file)
+	}
+	if _, err := os.Lstat(file); err == nil {
+		return fmt.Errorf("read the repository: %s: objects of other repositories are not supported "+
+			"(run `git repack -a -d` and remove the file)", file)
+	}
+	return nil
+}
+
+// Extra returns up to limit paths of files in dir that are not, with the same content, part of the commit of t, a tree
+// that was fetched. Files that git ignores count, too. The .git directory of dir is not read.
+func (t Tree) Extra(ctx context.Context, dir string, limit int) ([]string, error) {
+	g := t.git
+	g.Dir = dir
+	g.Env = append(slices.Clone(g.Env), "GIT_WORK_TREE="+dir)
+	out, err := g.Output(ctx, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignored",
+		"--ignore-submodules=all")
+	if err != nil {
+		return nil, fmt.Errorf("compare %s with %s: %w", dir, t.SHA, err)
+	}
+	var paths []string
+	for entry := range strings.SplitSeq(string(out), "\x00") {
+		const status = len("XY ")
+		if len(entry) > status && len(paths) < limit {
+			paths = append(paths, entry[status:])
+		}
+	}
+	return paths, nil
 }
 
 // CommitTime returns the time at which the commit was created, in UTC.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,42 +57,40 @@ func TestCommitTime(t *testing.T) {
 	}
 }
 
-func TestIsPublished(t *testing.T) {
-	for name, test := range map[string]struct {
-		refspec string
-		want    bool
-	}{
-		"branch":                         {"+refs/heads/trunk:refs/remotes/origin/trunk", true},
-		"tag":                            {"+refs/tags/light:refs/tags/light", true},
-		"pull request":                   {"+refs/pull/1/merge:refs/remotes/pull/1/merge", false},
-		"pull request as a local branch": {"+refs/pull/1/merge:refs/heads/trunk", false},
-		"commit without a ref":           {"refs/pull/1/head", false},
+// Files that are not exactly those of a commit are found, whatever the directory's .git claims.
+func TestExtra(t *testing.T) {
+	commit, err := fromHub("app", goodToken).Resolve(t.Context(), "trunk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := fromHub("app", goodToken).Fetch(t.Context(), commit, filepath.Join(t.TempDir(), "source"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ name, change, want string }{
+		{"clean", "", ""},
+		{"artifact", "mkdir -p dist; echo x >dist/a", "dist/a"},
+		{"ignored file", "echo x >secret; mkdir -p .git/info; echo secret >>.git/info/exclude", "secret"},
+		{"ignored by a file of the workspace", "echo x >b.log; printf '*.log\n.gitignore\n' >.gitignore", ".gitignore b.log"},
+		{"changed file", "echo changed >a/b/file", "a/b/file"},
+		{"change that the index hides", "git update-index --assume-unchanged run.sh; echo x >>run.sh", "run.sh"},
+		{"commit in the workspace", "echo y >>run.sh; git commit -qam hidden", "run.sh"},
+		{"no .git", "rm -r .git; echo x >new", "new"},
+		{
+			"filter", `echo '* filter=evil' >.gitattributes; git config filter.evil.clean 'git show HEAD:run.sh'
+				echo z >>run.sh`, ".gitattributes run.sh",
+		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
-			sh(t, dir, "git init -q -b start .; git fetch -q --no-tags "+filepath.Join(hubDir, "app")+" "+test.refspec+
-				"; git checkout -q --detach FETCH_HEAD")
-			tree, err := OpenCheckout(t.Context(), dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got, err := tree.IsPublished(t.Context()); err != nil || got != test.want {
-				t.Errorf("IsPublished = %t, %v; want %t", got, err, test.want)
+			sh(t, dir, "git clone -q "+filepath.Join(hubDir, "app")+" .; "+test.change)
+			got, err := tree.Extra(t.Context(), dir, 10)
+			slices.Sort(got)
+			if err != nil || strings.Join(got, " ") != test.want {
+				t.Errorf("got %q, %v; want %s", got, err, test.want)
 			}
 		})
 	}
-	t.Run("child of a published commit", func(t *testing.T) {
-		dir := t.TempDir()
-		sh(t, dir, "git clone -q "+filepath.Join(hubDir, "app")+` .
-			git checkout -q --detach; git commit -q --allow-empty -m local`)
-		tree, err := OpenCheckout(t.Context(), dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := tree.IsPublished(t.Context()); err != nil || got {
-			t.Errorf("IsPublished = %t, %v; want false", got, err)
-		}
-	})
 }
 
 func TestUserName(t *testing.T) {

@@ -3,9 +3,12 @@ package source
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http/cgi"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,20 +81,46 @@ func gitDirOf(t testing.TB, checkout string) string {
 	return dir
 }
 
+// serveHTTPS serves a repository over HTTPS and returns its URL. The environment makes git accept the certificate.
+func serveHTTPS(t *testing.T, repository string) string {
+	t.Helper()
+	sh(t, repository, "git config uploadpack.allowFilter true; git config uploadpack.allowAnySHA1InWant true")
+	server := httptest.NewTLSServer(&cgi.Handler{
+		Path: filepath.Join(sh(t, repository, "git --exec-path"), "git-http-backend"),
+		Env:  []string{"GIT_PROJECT_ROOT=" + filepath.Dir(repository), "GIT_HTTP_EXPORT_ALL=1"},
+	})
+	t.Cleanup(server.Close)
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	block := &pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}
+	if err := os.WriteFile(authority, pem.EncodeToMemory(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GIT_SSL_CAINFO", authority)
+	return server.URL + "/" + filepath.Base(repository)
+}
+
+// Objects of other repositories could be anywhere on the machine.
+func TestSharedObjects(t *testing.T) {
+	parent := t.TempDir()
+	sh(t, parent, "git clone -q --shared "+newRepository(t)+" c")
+	_, err := OpenCheckout(t.Context(), filepath.Join(parent, "c"))
+	checkError(t, err, "c/.git/objects/info/alternates", "git repack -a -d")
+}
+
 func TestGitDirOfClones(t *testing.T) {
 	origin := newRepository(t)
 	want := listFiles(t, gitDirOf(t, origin))
+	t.Setenv("HTTPS", serveHTTPS(t, origin))
 	for name, script := range map[string]string{
 		"clone":          "git clone -q %s c",
 		"shallow clone":  "git clone -q --depth 1 file://%s c",
-		"partial clone":  "git clone -q --filter=blob:none --no-checkout file://%s c",
-		"treeless clone": "git clone -q --filter=tree:0 --no-checkout file://%s c",
+		"partial clone":  "git clone -q --filter=blob:none --no-checkout $HTTPS c",
+		"treeless clone": "git clone -q --filter=tree:0 --no-checkout $HTTPS c",
 		"worktree":       "git -C %s worktree add -q --detach $PWD/c",
 		"repacked":       "git clone -q %s c; git -C c -c pack.window=50 -c core.compression=9 repack -qadf",
 		"loose": `git clone -q %s c; cd c; git repack -qad; mv .git/objects/pack .git/p
 			for p in .git/p/*.pack; do git unpack-objects -q < $p; done`,
 		"another umask":   "umask 077; git clone -q %s c",
-		"shared objects":  "git clone -q --shared %s c",
 		"sparse":          "git clone -q --sparse %s c",
 		"replaced commit": "git clone -q %s c; git -C c replace HEAD HEAD^; git -C c replace HEAD^{tree} HEAD^^{tree}",
 		"settings change": `git clone -q %s c; git -C c config core.autocrlf true
@@ -102,7 +131,7 @@ func TestGitDirOfClones(t *testing.T) {
 			if name == "worktree" {
 				t.Cleanup(func() { sh(t, origin, "git worktree prune") })
 			}
-			sh(t, parent, fmt.Sprintf(script, origin))
+			sh(t, parent, strings.ReplaceAll(script, "%s", origin))
 			if got := listFiles(t, gitDirOf(t, filepath.Join(parent, "c"))); got != want {
 				t.Errorf(".git differs:\n%s\nwant\n%s", got, want)
 			}

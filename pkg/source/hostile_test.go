@@ -156,3 +156,40 @@ func TestOpenCheckoutHostileSettings(t *testing.T) {
 		}
 	})
 }
+
+// The first command that reads an object must not run a command of the repository either: git fetches a missing commit
+// of a partial clone, with the settings of that clone.
+func TestOpenCheckoutReadsSettingsFirst(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	mark := filepath.Join(home, "mark")
+	sh(t, home, `printf '#!/bin/sh\ntouch %s/ran\nexit 1\n' "$PWD" >mark; chmod +x mark`)
+	const partial = `git init -q r; cd r; git config core.repositoryFormatVersion 1
+		git config extensions.partialClone origin; git config remote.origin.promisor true
+		echo 1234567890123456789012345678901234567890 >.git/HEAD; `
+	for name, script := range map[string]string{
+		"upload-pack command": partial + `git config remote.origin.url file://` + hubDir + `/app
+			git config remote.origin.uploadpack MARK`,
+		"ssh command": partial + `git config remote.origin.url ssh://127.0.0.1:1/nowhere; git config core.sshCommand MARK`,
+		"ext:: URL":   partial + `git config remote.origin.url ext::MARK; git config protocol.ext.allow always`,
+		"credential helper": partial + `git config remote.origin.url WEB/octo/app; git config credential.helper MARK
+			git config protocol.http.allow always`,
+		"proxy command": partial + `git config remote.origin.url git://127.0.0.1:1/nowhere; git config core.gitProxy MARK`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			sh(t, dir, strings.NewReplacer("MARK", mark, "WEB", hub.ServerURL()).Replace(script))
+			dir = filepath.Join(dir, "r")
+			if tree, err := OpenCheckout(t.Context(), dir); err != nil || tree.SHA != "" {
+				t.Errorf("%+v, %v", tree, err)
+			}
+			if os.Remove(filepath.Join(home, "ran")) == nil {
+				t.Error("ran the program")
+			}
+			_, _ = shell(dir, "git rev-parse --verify 'HEAD^{commit}'")
+			if os.Remove(filepath.Join(home, "ran")) != nil {
+				t.Error("control: git did not run the program")
+			}
+		})
+	}
+}

@@ -96,15 +96,17 @@ func (t Tree) normalizeFiles(ctx context.Context) error {
 
 // setTimeFromID sets a file's time to a value derived from the hexadecimal ID of its content; "" for a directory
 // without one. BuildKit finds changed files by size and time, so with a fixed time it would miss a change of equal
-// size.
+// size. The times are between 2001-09-09 and 2002-03-22 and hold 53 bits of the ID.
 func setTimeFromID(path, id string) error {
 	sum, err := hex.DecodeString(id)
 	if err != nil {
 		return err
 	}
 	moment := time.Unix(1_000_000_000, 0)
-	if len(sum) >= 4 {
-		moment = moment.Add(time.Duration(binary.BigEndian.Uint32(sum) % 1_000_000_000))
+	if len(sum) >= 12 {
+		const seconds = 1 << 24
+		second, fraction := binary.BigEndian.Uint32(sum)%seconds, binary.BigEndian.Uint64(sum[4:])%uint64(time.Second)
+		moment = moment.Add(time.Duration(second)*time.Second + time.Duration(fraction))
 	}
 	spec, err := unix.TimeToTimespec(moment)
 	if err != nil {

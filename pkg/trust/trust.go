@@ -1,15 +1,14 @@
 // Package trust decides whether a run may build code.
 //
-// Some events (pull_request_target, workflow_run, issue_comment) can be triggered by anyone, and their runs have the
-// repository's secrets. Such a run must not build code that an outsider may have written, because a Dockerfile can read
-// every secret of its build. Branches, tags and the run's own commit are trusted. Pull requests from forks are not, and
-// neither is any other commit, because the commits of forks can be fetched from the repository itself.
+// A run that has secrets must not build code that an outsider may have written, because a Dockerfile can read the
+// secrets of its build. The origin of the code decides: a commit is trusted if a branch or tag of the repository
+// contains it, which only people with write access can achieve. GitHub answers that. The code's own claims, such as its
+// .git directory, do not count, and the commits of forks can be fetched from the repository itself.
 package trust
 
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,124 +17,125 @@ import (
 	"github.com/org/sandbox-actions/pkg/source"
 )
 
-// Code is the code that a run is about to use. Relative paths are relative to Dir.
+// Code is the code that a run is about to use.
 type Code struct {
-	Ref         string        // the input ref, for messages
-	Commit      source.Commit // zero for the checkout at Dir
-	Dir         string        // absolute path of the workspace
-	Contexts    []string      // build contexts and the Dockerfile's directory: paths or URLs
-	Directories []string      // other directories that are used, absolute
+	Ref       string        // the input ref; empty for the commit of the workspace
+	Commit    source.Commit // zero for a workspace without a commit; Ref only if GitHub resolved it
+	Workspace bool          // the files of the workspace are used, which may differ from the commit
+	Sources   []string      // build contexts and the Dockerfile's directory: paths or URLs
+}
+
+// Repository is the repository of the run, as GitHub describes it. [source.Repository] implements it.
+type Repository interface {
+	// IsPublished reports whether a branch or tag contains the commit.
+	IsPublished(ctx context.Context, sha string) (bool, error)
+	// Parents returns the parents of a commit; nil if the commit does not exist on GitHub.
+	Parents(ctx context.Context, sha string) ([]string, error)
 }
 
 // UntrustedError reports code that an outsider may have written, in a run that has secrets.
 type UntrustedError struct {
-	What  string // for example: the directory /work/pr is a checkout of a fork
+	What  string // for example: input ref: "#7" is code from pull request #7
 	Event runner.Event
 }
 
 func (e *UntrustedError) Error() string {
-	return fmt.Sprintf("%s, and this run (%s) has secrets of %s that the code could read: "+
-		"build it in a workflow triggered by pull_request, or set allow_untrusted_ref: true after a review",
+	return fmt.Sprintf("%s, and this run (%s) has secrets of %s that the code could read "+
+		"(build it in a workflow triggered by pull_request, or set allow_untrusted_ref: true after a review)",
 		e.What, e.Event.Name, e.Event.Repository)
 }
 
-// Check returns an [*UntrustedError] if the run has secrets although anyone can trigger its event, and code may come
-// from an outsider. It does not inspect files that an earlier step added to a checkout.
-func Check(ctx context.Context, event runner.Event, code Code) error {
+// Check returns an [*UntrustedError] if the run can have secrets and the code may come from an outsider. If anyone can
+// trigger the event, all code must be part of the commit. Otherwise Check does not inspect the files of the workspace,
+// which the steps of a trusted workflow wrote.
+func Check(ctx context.Context, repository Repository, event runner.Event, code Code) error {
+	if event.Name == "" || event.IsFork() {
+		return nil
+	}
+	if origin, err := originOf(ctx, repository, event, code); err != nil {
+		return err
+	} else if origin != "" {
+		return &UntrustedError{origin, event}
+	}
 	if !event.IsPrivileged() {
 		return nil
 	}
-	directories := slices.Clone(code.Directories)
-	if code.Commit.SHA == "" {
-		directories = append(directories, code.Dir)
-	} else if author := externalCommit(event, code.Commit); author != "" {
-		return &UntrustedError{fmt.Sprintf("input ref: %q is %s", code.Ref, author), event}
-	}
-	if !event.IsExternal() {
-		return nil
-	}
-	for _, context := range code.Contexts {
+	for _, from := range code.Sources {
 		switch {
-		case strings.Contains(context, "://") || strings.HasPrefix(context, "git@"):
-			if isExternalURL(event, context) {
-				return &UntrustedError{fmt.Sprintf("the context %q is %s", context, pullRequestCode(event)), event}
-			}
-		case filepath.IsAbs(context):
-			directories = append(directories, context)
-		case code.Commit.SHA == "": // otherwise it is part of the commit
-			directories = append(directories, filepath.Join(code.Dir, context))
-		}
-	}
-	return checkDirectories(ctx, event, directories)
-}
-
-func checkDirectories(ctx context.Context, event runner.Event, directories []string) error {
-	slices.Sort(directories)
-	for _, directory := range slices.Compact(directories) {
-		if _, err := os.Stat(directory); err != nil {
-			continue // reported where the directory is used
-		}
-		author, err := externalCheckout(ctx, event, directory)
-		if err != nil {
-			return err
-		}
-		if author != "" {
-			return &UntrustedError{fmt.Sprintf("the directory %s is %s", directory, author), event}
+		case isImage(from):
+		case isRemote(from):
+			return &UntrustedError{fmt.Sprintf("the context %q is fetched from elsewhere", from), event}
+		case strings.Contains(from, "://") || filepath.IsAbs(from):
+			return &UntrustedError{fmt.Sprintf("%q is not a path in the repository", from), event}
 		}
 	}
 	return nil
 }
 
-// externalCommit describes the origin of an untrusted commit. It returns "" for a commit of the repository.
-func externalCommit(event runner.Event, commit source.Commit) string {
-	if pull, ok := strings.CutPrefix(commit.Ref, "refs/pull/"); ok {
-		number, _, _ := strings.Cut(pull, "/")
-		switch {
-		case number != fmt.Sprint(event.Pull):
-			return "code from pull request #" + number
-		case event.IsExternal():
-			return pullRequestCode(event)
+// isImage reports whether a named context is an image in a registry, which is like a base image.
+func isImage(from string) bool { return strings.HasPrefix(from, "docker-image://") }
+
+func isRemote(from string) bool {
+	for _, prefix := range []string{"https://", "http://", "git://", "ssh://", "git@", "github.com/"} {
+		if strings.HasPrefix(strings.ToLower(from), prefix) {
+			return true
 		}
-		return ""
 	}
-	switch {
-	case !event.IsExternal():
-		return ""
-	case slices.Contains(event.Commits, commit.SHA):
-		return pullRequestCode(event)
-	case commit.SHA == event.SHA, commit.SHA == event.BaseSHA,
-		strings.HasPrefix(commit.Ref, "refs/heads/"), strings.HasPrefix(commit.Ref, "refs/tags/"):
-		return ""
-	}
-	return "a commit that no branch or tag contains, which may be " + pullRequestCode(event)
+	return false
 }
 
-// externalCheckout describes the origin of the untrusted code in a directory. It returns "" for code of the repository.
-func externalCheckout(ctx context.Context, event runner.Event, directory string) (string, error) {
-	tree, err := source.OpenCheckout(ctx, directory)
+// originOf describes the origin of untrusted code. It returns "" for code of the repository.
+func originOf(ctx context.Context, repository Repository, event runner.Event, code Code) (string, error) {
+	subject := fmt.Sprintf("input ref: %q", code.Ref)
+	if code.Ref == "" {
+		subject = "the workspace"
+	}
+	sha, ref := code.Commit.SHA, code.Commit.Ref
 	switch {
-	case err != nil:
-		return "", err
-	case tree.SHA == "":
-		return "not a git checkout, and may hold " + pullRequestCode(event), nil
-	case tree.Repository != "" && !strings.EqualFold(tree.Repository, event.Repository):
-		return "a checkout of " + tree.Repository, nil
-	case slices.Contains(event.Commits, tree.SHA):
-		return "a checkout of " + pullRequestCode(event), nil
-	case tree.SHA == event.SHA, tree.SHA == event.BaseSHA:
+	case code.Workspace && event.IsPrivileged():
+		return subject + " may hold " + pullRequestCode(event), nil
+	case sha == "", sha == event.SHA, sha == event.BaseSHA,
+		strings.HasPrefix(ref, "refs/heads/"), strings.HasPrefix(ref, "refs/tags/"):
+		return "", nil
+	case slices.Contains(event.Commits, sha) && event.IsExternal():
+		return fmt.Sprintf("%s is %s", subject, pullRequestCode(event)), nil
+	case slices.Contains(event.Commits, sha), event.Pull != 0 && !event.IsExternal() && ref == event.PullRef():
 		return "", nil
 	}
-	if published, err := tree.IsPublished(ctx); published || err != nil {
+	published, err := isPublished(ctx, repository, code.Commit)
+	if published || err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("a checkout of %s, which no branch or tag contains and which may be %s",
-		tree.SHA, pullRequestCode(event)), nil
+	if code.Workspace {
+		// A step may have committed to the workspace. GitHub knows the commits of forks, but not such a commit.
+		if parents, err := repository.Parents(ctx, sha); parents == nil || err != nil {
+			return "", err
+		}
+	}
+	if pull, ok := strings.CutPrefix(ref, "refs/pull/"); ok {
+		number, _, _ := strings.Cut(pull, "/")
+		return fmt.Sprintf("%s is code from pull request #%s", subject, number), nil
+	}
+	return fmt.Sprintf("%s is commit %s, which no branch or tag of %s contains and which may be from a fork",
+		subject, sha, event.Repository), nil
 }
 
-// isExternalURL reports whether url refers to a pull request, or to the fork of the event's pull request.
-func isExternalURL(event runner.Event, url string) bool {
-	url, head := strings.ToLower(url), strings.ToLower(event.HeadRepository)
-	return strings.Contains(url, "/pull/") || head != "" && strings.Contains(url, head)
+// isPublished reports whether a branch or tag contains the commit or, for the merge of a pull request, which GitHub
+// creates, both of its parents.
+func isPublished(ctx context.Context, repository Repository, commit source.Commit) (bool, error) {
+	if !strings.HasPrefix(commit.Ref, "refs/pull/") || !strings.HasSuffix(commit.Ref, "/merge") {
+		return repository.IsPublished(ctx, commit.SHA)
+	}
+	parents, err := repository.Parents(ctx, commit.SHA)
+	if err != nil || len(parents) == 0 {
+		return false, err
+	}
+	for _, parent := range parents {
+		if published, err := repository.IsPublished(ctx, parent); !published || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 func pullRequestCode(event runner.Event) string { return "code from " + PullRequest(event) }

@@ -2,6 +2,7 @@ package github
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -12,8 +13,13 @@ import (
 var repositoryEndpoints = []endpoint{
 	{"GET ", readMetadata, (*call).getRepository, "repos/repos#get-a-repository"},
 	{"GET /branches/{branch...}", readContents, (*call).getBranch, "branches/branches#get-a-branch"},
+	{"GET /branches", readContents, (*call).listBranches, "branches/branches#list-branches"},
+	{"GET /tags", readMetadata, (*call).listTags, "repos/repos#list-repository-tags"},
+	{"GET /commits/{sha}/branches-where-head", readContents, (*call).listHeads,
+		"commits/commits#list-branches-for-head-commit"},
 	{"GET /commits", readContents, (*call).listCommits, "commits/commits#list-commits"},
 	{"GET /commits/{ref...}", readContents, (*call).getCommit, "commits/commits#get-a-commit"},
+	{"GET /compare/{basehead...}", readContents, (*call).compare, "commits/commits#compare-two-commits"},
 	{"GET /git/tags/{sha}", readContents, (*call).getTag, "git/tags#get-a-tag"},
 	{"GET /pulls/{number}", readContents, (*call).getPull, "pulls/pulls#get-a-pull-request"},
 }
@@ -182,4 +188,104 @@ func (c *call) getPull() (any, error) {
 		pull["state"], pull["merged"], pull["mergeable"] = "closed", true, nil
 	}
 	return pull, nil
+}
+
+// compare describes the relation of two revisions, BASE...HEAD: how many commits each is ahead of the other, and the
+// files that changed since their merge base. It leaves out the commits.
+func (c *call) compare() (any, error) {
+	base, head, ok := strings.Cut(c.request.PathValue("basehead"), "...")
+	if !ok {
+		return nil, errNotFound
+	}
+	if _, err := c.repository.git(c.ctx(), "merge-base", base, head); err != nil {
+		return nil, errNotFound // No common ancestor between BASE and HEAD.
+	}
+	counts := []int{}
+	for _, pair := range [][2]string{{base, head}, {head, base}} {
+		from, fromErr := c.repository.commit(c.ctx(), pair[0])
+		to, toErr := c.repository.commit(c.ctx(), pair[1])
+		if fromErr != nil || toErr != nil {
+			return nil, errNotFound
+		}
+		out, err := c.repository.git(c.ctx(), "rev-list", "--count", from.SHA+".."+to.SHA)
+		count, parseErr := strconv.Atoi(strings.TrimSpace(out))
+		if err := errors.Join(err, parseErr); err != nil {
+			return nil, err
+		}
+		counts = append(counts, count)
+	}
+	ahead, behind := counts[0], counts[1]
+	status := "diverged"
+	switch {
+	case ahead == 0 && behind == 0:
+		status = "identical"
+	case behind == 0:
+		status = "ahead"
+	case ahead == 0:
+		status = "behind"
+	}
+	names, err := c.repository.git(c.ctx(), "diff", "--name-only", base+"..."+head)
+	if err != nil {
+		return nil, err
+	}
+	files := []map[string]string{}
+	for name := range strings.Lines(names) {
+		files = append(files, map[string]string{"filename": strings.TrimSpace(name)})
+	}
+	return map[string]any{
+		"status": status, "ahead_by": ahead, "behind_by": behind, "total_commits": ahead, "files": files,
+	}, nil
+}
+
+func (c *call) listBranches() (any, error) {
+	list, err := c.references("refs/heads/")
+	if err != nil {
+		return nil, err
+	}
+	branches := page{}
+	for _, head := range list {
+		branches = append(branches, map[string]any{
+			"name": strings.TrimPrefix(head.Ref, "refs/heads/"), "commit": map[string]string{"sha": head.Object.SHA},
+			"protected": false,
+		})
+	}
+	return branches, nil
+}
+
+// listHeads returns the branches whose head is the commit.
+func (c *call) listHeads() (any, error) {
+	sha := c.request.PathValue("sha")
+	if _, err := c.repository.commit(c.ctx(), sha); err != nil {
+		return nil, unprocessable("No commit found for SHA: " + sha)
+	}
+	list, err := c.references("refs/heads/")
+	if err != nil {
+		return nil, err
+	}
+	heads := []map[string]any{}
+	for _, head := range list {
+		if head.Object.SHA == sha {
+			heads = append(heads, map[string]any{
+				"name": strings.TrimPrefix(head.Ref, "refs/heads/"), "commit": map[string]string{"sha": sha}, "protected": false,
+			})
+		}
+	}
+	return heads, nil
+}
+
+// listTags returns the tags of commits.
+func (c *call) listTags() (any, error) {
+	list, err := c.references("refs/tags/")
+	if err != nil {
+		return nil, err
+	}
+	tags := page{}
+	for _, tag := range list {
+		if target, err := c.repository.commit(c.ctx(), tag.Ref); err == nil {
+			tags = append(tags, map[string]any{
+				"name": strings.TrimPrefix(tag.Ref, "refs/tags/"), "commit": map[string]string{"sha": target.SHA},
+			})
+		}
+	}
+	return tags, nil
 }

@@ -1,0 +1,47 @@
+package actions
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/trust"
+)
+
+// sharedKey identifies the builder's copy of the contexts, which later builds update: the builder requests only files
+// with another size, time or mode. Therefore builds share a copy only if they trust the same people and use the same
+// directories. The times of a commit's files are derived from their content, so all machines can share one copy. Those
+// of a checkout's files can be compared on one machine only.
+func sharedKey(job job, spec inputs.BuildSpec, session session, source buildSource, platform string) string {
+	if spec.Request.NoCache {
+		return rand.Text()
+	}
+	key := struct {
+		Domain, Origin, Context, Platform string
+		Contexts                          map[string]string // by name
+	}{trustDomain(job, session, source), source.Repository, spec.Context, platform, spec.Request.Contexts}
+	if source.Commit.SHA == "" {
+		host, _ := os.Hostname() // without one, the directory alone names it
+		key.Origin, key.Contexts = host+"\n"+source.Tree.Dir, source.Paths.Contexts
+	}
+	encoded, err := json.Marshal(key)
+	if err != nil {
+		panic(err) // strings and maps of strings can be encoded
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(encoded))
+}
+
+// trustDomain names the people who may have written the code: those with write access to the repository, or an
+// outsider. It is empty for the former.
+func trustDomain(job job, session session, source buildSource) string {
+	switch {
+	case session.Untrusted:
+		return source.Tree.SHA
+	case job.Event.IsFork():
+		return trust.PullRequest(job.Event)
+	}
+	return ""
+}
