@@ -252,7 +252,7 @@ func startSilentServer(t *testing.T) (addr string, connected <-chan struct{}) {
 	return listener.Addr().String(), first
 }
 
-// The agent of Depot's own runners is asked to admit a machine before the first connection to it.
+// On Depot's own runners, the agent has to admit a machine before the first connection to it.
 func TestEgressFilter(t *testing.T) {
 	agent := filepath.Join(t.TempDir(), "agentd")
 	if err := os.WriteFile(agent, nil, 0o755); err != nil {

@@ -122,7 +122,7 @@ func (d Depot) claim(ctx context.Context, repository string) (challenge, error) 
 }
 
 // exchange exchanges a challenge for a token, and prints its code at every interval until Depot answers. That may take
-// minutes. A second request for the same challenge would fail, so that there is none.
+// minutes. It sends one request, because a second one for the same challenge would fail.
 func (d Depot) exchange(ctx context.Context, c challenge, timeout time.Duration, hint string) (string, error) {
 	show := func() { d.Logf("Waiting for OIDC auth challenge %s", c.Code) } // Depot searches for this line
 	show()

@@ -97,7 +97,7 @@ func (b *buildService) CreateBuild(
 	return connect.NewResponse(response), nil
 }
 
-// saved reports whether the client asked for an image in Depot's registry.
+// saved reports whether the client requested to keep the image in Depot's registry.
 func (b *build) saved() bool {
 	return slices.ContainsFunc(b.options, func(o *cliv1.BuildOptions) bool { return o.Save })
 }
