@@ -11,16 +11,24 @@ import (
 )
 
 // waitUntilActive waits until a snapshot with the given digest is active. It logs each change of its state, and the
-// state every 15 seconds.
+// state every 15 seconds. It gives up with an error of check, which may be nil.
 func waitUntilActive(
 	ctx context.Context, job job, client daytona.Client, snapshot daytona.Snapshot, digest v1.Hash,
+	check func(s daytona.Snapshot, since time.Duration) error,
 ) (daytona.Snapshot, error) {
 	const dashboard = "https://app.daytona.io/dashboard/snapshots"
 	defer startActivity(ctx, "snapshot %s to become active (see %s)", snapshot.Name, dashboard)()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	const interval = 15 * time.Second
 	var state daytona.State
 	var logged time.Time
 	report := func(now daytona.Snapshot, since time.Duration) {
+		if check != nil {
+			if err := check(now, since); err != nil {
+				cancel(err)
+			}
+		}
 		switch {
 		case now.State != state:
 			job.Runner.Infof("Snapshot %s is %s", now.Name, now.State)

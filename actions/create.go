@@ -3,6 +3,7 @@ package actions
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/inputs"
@@ -25,7 +26,11 @@ func createSnapshot(
 	if err != nil {
 		return daytona.Snapshot{}, err
 	}
-	active, err := waitUntilActive(ctx, job, target.Client, created, upload.Wanted.digest)
+	var check func(daytona.Snapshot, time.Duration) error
+	if retries == 0 {
+		check = detectStall(ctx, target.Client, upload.Wanted)
+	}
+	active, err := waitUntilActive(ctx, job, target.Client, created, upload.Wanted.digest, check)
 	if err != nil {
 		return daytona.Snapshot{}, removeFailed(ctx, target.Client, created, err)
 	}

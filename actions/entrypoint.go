@@ -196,6 +196,8 @@ func findProgram(tree *suite.Tree, candidates []string) programState {
 func programError(tree *suite.Tree, complete bool, program string, candidates []string) error {
 	const fix = "correct ENTRYPOINT or CMD in the Dockerfile, or set the input entrypoint"
 	switch state := findProgram(tree, candidates); {
+	case state == missing && candidates[0] == program:
+		return fmt.Errorf("the entry point %q does not exist in the image (%s)", program, fix)
 	case state == missing:
 		return fmt.Errorf("the entry point %q does not exist in the image at %s (%s)",
 			program, strings.Join(candidates, ", "), fix)

@@ -141,7 +141,7 @@ func TestCheckEntrypoint(t *testing.T) {
 		{name: "relative without WORKDIR", img: img, start: "./run.sh", want: "home directory"},
 		{name: "outside of the image's PATH", img: img, start: "sleep", config: v1.Config{Env: onlyOpt},
 			want: "does not exist in the image at /opt/sleep ("},
-		{name: "misspelled", img: img, start: "/bin/slep", want: "does not exist in the image at /bin/slep"},
+		{name: "misspelled", img: img, start: "/bin/slep", want: `"/bin/slep" does not exist in the image (`},
 		{name: "deleted by a layer", img: img, start: "/opt/tool", want: "does not exist"},
 		{name: "a dangling link", img: img, start: "dangling", want: "does not exist"},
 		{name: "a directory", img: img, start: "/opt", want: "not an executable file"},

@@ -16,7 +16,8 @@ import (
 // snapshotTarget is where a snapshot is created.
 type snapshotTarget struct {
 	Client  daytona.Client
-	Region  string          // ID; empty if it is the organization's default, which the key cannot read
+	Region  string // ID; empty if it is the organization's default and that is unknown
+	Limits  daytona.Limits
 	Doppler []dopplerConfig // configs in which the name is recorded
 }
 
@@ -46,7 +47,8 @@ func preflight(
 		if target.Region, err = checkRegion(groupCtx, client, spec); err != nil {
 			return err
 		}
-		return checkLimits(groupCtx, client, spec, target.Region)
+		target.Limits, err = readLimits(groupCtx, client, spec, target.Region)
+		return err
 	})
 	if spec.Name != "" {
 		group.Go(func() error { return checkNameFree(groupCtx, client, key, spec) })
@@ -87,22 +89,30 @@ func checkPermissions(key daytona.Key, spec inputs.SnapshotSpec) error {
 	return nil
 }
 
-// checkRegion returns the ID of the input region, or that of the organization's default region if the key can read it.
+// checkRegion returns the ID of the input region, or that of the organization's default region if it is known.
 func checkRegion(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec) (string, error) {
-	if spec.Region == "" {
-		return client.DefaultRegion(ctx)
+	if spec.Region != "" {
+		region, err := client.Region(ctx, spec.Region)
+		return region.ID, inputs.Wrap("region", err)
 	}
-	region, err := client.Region(ctx, spec.Region)
-	return region.ID, inputs.Wrap("region", err)
+	region, err := client.DefaultRegion(ctx)
+	if err != nil || region != "" {
+		return region, err
+	}
+	list, err := client.List(ctx, "")
+	return defaultRegion(list), err
 }
 
-// checkLimits checks the resources against the organization's limits in a region, as far as the key can read them.
-func checkLimits(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec, region string) error {
+// readLimits returns the organization's limits in a region, as far as the key can read them. It checks the resources
+// against them, but not the number of snapshots, because a snapshot may be reused.
+func readLimits(
+	ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec, region string,
+) (daytona.Limits, error) {
 	limits, err := client.Limits(ctx, daytona.Request{Region: region, SandboxClass: spec.SandboxClass, GPU: spec.GPU})
 	if err != nil {
-		return err
+		return daytona.Limits{}, err
 	}
-	return limits.Check(spec.Resources)
+	return limits, daytona.Limits{Sandbox: limits.Sandbox}.Check(spec.Resources)
 }
 
 // checkNameFree checks that the requested name is free, or can be freed: a failed snapshot is deleted, which needs a

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
@@ -44,7 +46,7 @@ func ensureSnapshot(
 		if failures == maxFailures || conflicts == maxConflicts || !canRetry(ctx, err) {
 			break
 		}
-		job.Runner.Infof("Attempt %d to create a snapshot failed: %v; trying again", failures+conflicts, err)
+		job.Runner.Infof("Attempt %d to create a snapshot failed: %s; trying again", failures+conflicts, reasonOf(err))
 		upload, err = nextUpload(ctx, job, spec, session, target, upload, err)
 	}
 	if err != nil {
@@ -64,12 +66,33 @@ func canRetry(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && !errors.As(err, &leftover) && (daytona.IsTransient(err) || isConflict(err))
 }
 
+// retryDelay is the wait before another attempt if Daytona refused to create a snapshot. If it created one that failed,
+// the removal takes as long.
+const retryDelay = 10 * time.Second
+
+// waitToRetry waits before the attempt that follows a failed one.
+func waitToRetry(ctx context.Context, client daytona.Client, cause error) error {
+	refused := (*httpclient.APIError)(nil)
+	if !errors.As(cause, &refused) || isConflict(cause) {
+		return nil
+	}
+	defer startActivity(ctx, "another attempt to create the snapshot")()
+	var clock httpclient.Clock = httpclient.SystemClock{}
+	if client.HTTP.Clock != nil {
+		clock = client.HTTP.Clock
+	}
+	return clock.Sleep(ctx, retryDelay)
+}
+
 // nextUpload prepares the next attempt after a failed one. It pushes the image again if Daytona's registry has lost it,
 // for which it builds the image again from the builder's cache.
 func nextUpload(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
 	failed imageUpload, cause error,
 ) (imageUpload, error) {
+	if err := waitToRetry(ctx, target.Client, cause); err != nil {
+		return imageUpload{}, err
+	}
 	if daytona.NeedsPush(cause) {
 		if spec.Image == "" {
 			session.Source = failed.Source // fetched already
@@ -95,7 +118,7 @@ func waitForOthers(ctx context.Context, job job, client daytona.Client, wanted w
 	for _, other := range others {
 		if wanted.hasImage(other) && (other.State == daytona.Pending || other.State == daytona.Pulling) {
 			job.Runner.Infof("Waiting for snapshot %s of the same image", other.Name)
-			_, _ = waitUntilActive(ctx, job, client, other, wanted.digest) // whether it succeeds does not matter here
+			_, _ = waitUntilActive(ctx, job, client, other, wanted.digest, nil) // whether it succeeds does not matter here
 		}
 	}
 }

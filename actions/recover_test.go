@@ -12,6 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
+	"github.com/org/sandbox-actions/internal/fakeclock"
 	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 	"github.com/org/sandbox-actions/pkg/daytona"
@@ -30,6 +31,7 @@ const (
 	organization = "org-1"
 	fullKey      = "dtn_all"
 	writeKey     = "dtn_write"
+	userToken    = "eyJh.eyJi.c"
 )
 
 func startDaytona(t *testing.T, change func(*cloudaytona.Options)) cloud {
@@ -41,7 +43,8 @@ func startDaytona(t *testing.T, change func(*cloudaytona.Options)) cloud {
 	t.Cleanup(func() { r.Stop() })
 	write := []string{cloudaytona.WriteSnapshots}
 	options := cloudaytona.Options{Registry: r, Organizations: []cloudaytona.Organization{{
-		ID: organization, Name: "one", Regions: []cloudaytona.Region{{ID: "us", Name: "US"}, {ID: "eu", Name: "EU"}},
+		ID: organization, Name: "one", UserTokens: []string{userToken},
+		Regions: []cloudaytona.Region{{ID: "us", Name: "US"}, {ID: "eu", Name: "EU"}},
 		Keys: []cloudaytona.Key{
 			{Name: "all", Value: fullKey, Permissions: append(write, cloudaytona.DeleteSnapshots)},
 			{Name: "write", Value: writeKey, Permissions: write},
@@ -91,12 +94,20 @@ type ensured struct {
 	err      error
 }
 
-// ensure calls ensureSnapshot with the client, the spec and an existing image.
+// ensure calls ensureSnapshot with the client, the spec, the region that preflight finds, and an existing image.
 func (c cloud) ensure(ctx context.Context, t *testing.T, img v1.Image) ensured {
 	t.Helper()
 	job, _, stderr := testJob(t, nil)
+	target := snapshotTarget{Client: c.client}
+	var err error
+	if target.Region, err = checkRegion(t.Context(), c.client, c.spec); err != nil {
+		return ensured{err: err}
+	}
+	if target.Limits, err = readLimits(t.Context(), c.client, c.spec, target.Region); err != nil {
+		return ensured{err: err}
+	}
 	session := snapshotSession{Image: existingImage{Image: img}}
-	upload, snapshot, err := ensureSnapshot(ctx, job, c.spec, session, snapshotTarget{Client: c.client})
+	upload, snapshot, err := ensureSnapshot(ctx, job, c.spec, session, target)
 	return ensured{upload, snapshot, stderr.String(), err}
 }
 
@@ -146,7 +157,7 @@ func TestEnsureSnapshot(t *testing.T) {
 		t.Errorf("%+v", created)
 	}
 	if !strings.Contains(created.Image, "/agent-") || strings.Contains(created.Image, "@") ||
-		!strings.HasSuffix(created.Image, ":"+imageTag(digest)+defaultRegionMark) {
+		!strings.HasSuffix(created.Image, ":"+imageTag(digest, true)) {
 		t.Errorf("created from %s", created.Image)
 	}
 	again := c.ensure(t.Context(), t, img)
@@ -254,9 +265,6 @@ func TestEnsureSnapshotWaitsForAnotherRun(t *testing.T) {
 		if !fails && second.snapshot.ID != one.snapshot.ID {
 			t.Errorf("two snapshots: %q", c.names(t))
 		}
-		if fails && !strings.Contains(second.log, "cannot be reused") {
-			t.Errorf("the log does not say that the snapshot cannot be reused:\n%s", second.log)
-		}
 	}
 }
 
@@ -293,7 +301,7 @@ func TestEnsureSnapshotReplacesInactive(t *testing.T) {
 			}
 			c.Put(cloudaytona.Snapshot{
 				Organization: organization, Name: "agent-1", State: "inactive", Digest: digest.String(),
-				Image: c.RegistryHost() + "/sbox-transient/agent-x:" + imageTag(digest) + defaultRegionMark,
+				Image: c.RegistryHost() + "/sbox-transient/agent-x:" + imageTag(digest, true),
 				CPU:   1, Memory: 1, Disk: 1, Entrypoint: []string{"/init", "-x"}, SandboxClass: "container",
 				Updated: time.Now().Add(-test.updated),
 			})
@@ -380,5 +388,93 @@ func TestEnsureSnapshotWithoutDeletePermission(t *testing.T) {
 	left := (*daytona.LeftoverError)(nil)
 	if !errors.As(r.err, &left) || len(c.names(t)) != 1 || !strings.Contains(r.err.Error(), "delete:snapshots") {
 		t.Errorf("%v; left %q", r.err, c.names(t))
+	}
+}
+
+// If Daytona refuses to create a snapshot for now, the next attempt follows after a while.
+func TestEnsureSnapshotWaitsAfterRefusal(t *testing.T) {
+	c := startDaytona(t, nil)
+	clock := &fakeclock.Clock{}
+	c.client.HTTP.Clock = clock
+	c.Fail(cloudaytona.Fault{
+		Method: "POST", Path: "/snapshots", Times: 1, Status: 409, Message: "Snapshot was modified by another operation",
+	})
+	r := c.ensure(t.Context(), t, testImage(t))
+	if r.err != nil || !slices.Contains(clock.Slept(), retryDelay) {
+		t.Errorf("%v; slept %v", r.err, clock.Slept())
+	}
+	if !strings.Contains(r.log, "Snapshot was modified by another operation; trying again\n") {
+		t.Errorf("the log does not contain the reason without the hint:\n%s", r.log)
+	}
+}
+
+// Without a region, only a snapshot of the default region is reused, and access is requested for its registry.
+func TestEnsureSnapshotInDefaultRegion(t *testing.T) {
+	c, img := startDaytona(t, nil), testImage(t)
+	c.spec.Region = "eu"
+	eu := c.ensure(t.Context(), t, img)
+	c.spec.Region = ""
+	us := c.ensure(t.Context(), t, img)
+	again := c.ensure(t.Context(), t, img)
+	if eu.err != nil || us.err != nil || again.err != nil {
+		t.Fatal(eu.err, us.err, again.err)
+	}
+	if !slices.Equal(eu.snapshot.Regions, []string{"eu"}) || !slices.Equal(us.snapshot.Regions, []string{"us"}) {
+		t.Errorf("regions %q and %q", eu.snapshot.Regions, us.snapshot.Regions)
+	}
+	if us.upload.isReused() || again.snapshot.ID != us.snapshot.ID {
+		t.Errorf("reused %t, then %s instead of %s", us.upload.isReused(), again.snapshot.Name, us.snapshot.Name)
+	}
+	if region, err := checkRegion(t.Context(), c.client, c.spec); region != "us" || err != nil {
+		t.Errorf("default region %q, %v", region, err)
+	}
+}
+
+// A user's token can read the limits, so that exceeding them is reported before the push. An organization with the
+// maximum number of snapshots can still reuse one.
+func TestEnsureSnapshotWithinLimits(t *testing.T) {
+	c, img := startDaytona(t, func(o *cloudaytona.Options) { o.Organizations[0].Snapshots = 1 }), testImage(t)
+	c.client.Key, c.client.Organization = userToken, organization
+	first, second := c.ensure(t.Context(), t, img), c.ensure(t.Context(), t, img)
+	if first.err != nil || second.err != nil || !second.upload.isReused() {
+		t.Fatal(first.err, second.err)
+	}
+	c.spec.Resources.CPU = 2
+	if r := c.ensure(t.Context(), t, img); r.err == nil || !strings.Contains(r.err.Error(), "1 of at most 1 snapshots") {
+		t.Errorf("too many snapshots: %v", r.err)
+	}
+	c.spec.Resources.CPU = 64
+	if r := c.ensure(t.Context(), t, img); r.err == nil || !strings.Contains(r.err.Error(), "cpu 64 exceeds") {
+		t.Errorf("too many cores: %v", r.err)
+	}
+	if pushed := c.repositories(); len(pushed) != 1 {
+		t.Errorf("pushed %q", pushed)
+	}
+	// An API key cannot read the limits; Daytona's refusal contains them.
+	c.client.Key, c.client.Organization = fullKey, ""
+	if r := c.ensure(t.Context(), t, img); r.err == nil || !strings.Contains(r.err.Error(), "at most 4") {
+		t.Errorf("refusal: %v", r.err)
+	}
+}
+
+// A snapshot that stays pulling although another one of the image is active in its region is created again, once.
+func TestEnsureSnapshotStalls(t *testing.T) {
+	const reads = 20
+	for region, stalls := range map[string]bool{"us": true, "eu": false} {
+		c, img := startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState = reads }), testImage(t)
+		c.client.HTTP.Clock = &fakeclock.Clock{}
+		c.client.Timing = daytona.Timing{MinPoll: 2 * stallLimit / reads, MaxPoll: 2 * stallLimit / reads, Removal: time.Hour}
+		digest, err := img.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Put(cloudaytona.Snapshot{
+			Organization: organization, Name: "other", Digest: digest.String(), Region: region, CPU: 4,
+		})
+		c.spec.Region = "us"
+		r := c.ensure(t.Context(), t, img)
+		if retried := strings.Contains(r.log, "Attempt 1 "); r.err != nil || retried != stalls {
+			t.Errorf("another snapshot in %s: %v, retried %t, want %t\n%s", region, r.err, retried, stalls, r.log)
+		}
 	}
 }

@@ -41,8 +41,8 @@ func (w wantedSnapshot) hasImage(s daytona.Snapshot) bool {
 	if s.Digest != "" {
 		return s.Digest == w.digest.String()
 	}
-	tag := s.Image[strings.LastIndex(s.Image, ":")+1:]
-	return strings.TrimSuffix(tag, defaultRegionMark) == imageTag(w.digest)
+	digest, _ := parseImageTag(s.Image)
+	return digest == w.digest
 }
 
 // isDefaultClass reports whether class is the default of Daytona's configuration (daytonaio/daytona v0.190.0,
@@ -85,7 +85,7 @@ func findExisting(
 			if err := finalError(ctx, spec, c, err); err != nil {
 				return existingSnapshots{}, err
 			}
-			job.Runner.Infof("Snapshot %s cannot be reused: %v; creating another", c.Name, err)
+			job.Runner.Infof("Snapshot %s cannot be reused (%s); creating another", c.Name, reasonOf(err))
 		}
 	}
 	if spec.Name != "" {
@@ -130,22 +130,6 @@ var usableStates = []daytona.State{
 
 func isUsable(s daytona.Snapshot) bool { return slices.Contains(usableStates, s.State) }
 
-// defaultRegionMark ends the tag of an image whose snapshot is created without a region. Daytona keeps the reference.
-const defaultRegionMark = "-default"
-
-// defaultRegion returns the organization's default region if a snapshot in the list was created there for lack of
-// another region. An API key cannot read it otherwise, and it never changes (daytonaio/daytona v0.190.0,
-// apps/api/src/organization/services/organization.service.ts, setDefaultRegion).
-func defaultRegion(list []daytona.Snapshot) string {
-	for _, s := range list {
-		tag := s.Image[strings.LastIndex(s.Image, ":")+1:]
-		if strings.HasPrefix(tag, "sha256-") && strings.HasSuffix(tag, defaultRegionMark) && len(s.Regions) == 1 {
-			return s.Regions[0]
-		}
-	}
-	return ""
-}
-
 // reuse waits until an existing snapshot is active. It activates an inactive one.
 func reuse(
 	ctx context.Context, job job, client daytona.Client, wanted wantedSnapshot, s daytona.Snapshot,
@@ -160,9 +144,9 @@ func reuse(
 	default:
 		job.Runner.Infof("Waiting for snapshot %s of the same image, which another run is creating", s.Name)
 	}
-	active, err := waitUntilActive(ctx, job, client, s, wanted.digest)
+	active, err := waitUntilActive(ctx, job, client, s, wanted.digest, nil)
 	if err == nil {
-		job.Runner.Infof("Reusing snapshot %s, which has the same image; nothing is pushed", s.Name)
+		job.Runner.Infof("Reusing snapshot %s, which has the same image", s.Name)
 	}
 	return active, err
 }

@@ -15,7 +15,7 @@ var testDigest = v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("1", 64)}
 func TestWantedSnapshotMatches(t *testing.T) {
 	resources := daytona.Resources{CPU: 2, Memory: 4, Disk: 10}
 	same := daytona.Snapshot{
-		Image: "host/p/a:" + imageTag(testDigest), Digest: testDigest.String(), Resources: resources,
+		Image: "host/p/a:" + imageTag(testDigest, false), Digest: testDigest.String(), Resources: resources,
 		Entrypoint: []string{"/init", "-x"}, SandboxClass: "container",
 	}
 	wanted := wantedSnapshot{
@@ -64,8 +64,8 @@ func TestWantedSnapshotMatches(t *testing.T) {
 
 // An API key cannot read the default region, but a snapshot that was created without a region is there.
 func TestDefaultRegion(t *testing.T) {
-	marked := daytona.Snapshot{Image: "host/p/a:" + imageTag(testDigest) + defaultRegionMark, Regions: []string{"eu"}}
-	explicit := daytona.Snapshot{Image: "host/p/a:" + imageTag(testDigest), Regions: []string{"us"}}
+	marked := daytona.Snapshot{Image: "host/p/a:" + imageTag(testDigest, true), Regions: []string{"eu"}}
+	explicit := daytona.Snapshot{Image: "host/p/a:" + imageTag(testDigest, false), Regions: []string{"us"}}
 	foreign := daytona.Snapshot{Image: "host/p/a:v1" + defaultRegionMark, Regions: []string{"us"}}
 	for _, test := range []struct {
 		name string
@@ -78,6 +78,21 @@ func TestDefaultRegion(t *testing.T) {
 	} {
 		if got := defaultRegion(test.list); got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+func TestImageTag(t *testing.T) {
+	for _, inDefaultRegion := range []bool{false, true} {
+		tag := imageTag(testDigest, inDefaultRegion)
+		digest, isDefault := parseImageTag("127.0.0.1:1/p/a:" + tag)
+		if digest != testDigest || isDefault != inDefaultRegion {
+			t.Errorf("%s: %s, %t", tag, digest, isDefault)
+		}
+	}
+	for _, reference := range []string{"", "a", "a:v1-default", "a:sha256-1-default", "a@" + testDigest.String()} {
+		if digest, isDefault := parseImageTag(reference); digest != (v1.Hash{}) || isDefault {
+			t.Errorf("%q: %s, %t", reference, digest, isDefault)
 		}
 	}
 }

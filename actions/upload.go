@@ -96,6 +96,11 @@ func offerImage(
 	if upload.Existing, err = findExisting(ctx, job, target, upload.Wanted); err != nil || upload.isReused() {
 		return upload, err
 	}
+	if upload.Existing.Conflicting.ID == "" { // otherwise its removal makes space for another
+		if err := target.Limits.Check(spec.Resources); err != nil {
+			return imageUpload{}, err
+		}
+	}
 	logEntrypoint(job, spec, upload.Wanted.image, upload.Wanted.entrypoint)
 	if err := checkEntrypoint(ctx, job, img, upload.Wanted.image, upload.Wanted.entrypoint); err != nil {
 		return imageUpload{}, err
@@ -159,10 +164,7 @@ func pushToDaytona(
 	defer startActivity(ctx, "the push to Daytona")()
 	job.Runner.Group("Push to Daytona")
 	defer job.Runner.EndGroup()
-	started, name := time.Now(), repositoryName(spec.NamePrefix)+":"+imageTag(digest)
-	if spec.Region == "" {
-		name += defaultRegionMark
-	}
+	started, name := time.Now(), repositoryName(spec.NamePrefix)+":"+imageTag(digest, spec.Region == "")
 	for attempt := 1; ; attempt++ {
 		access, err := await()
 		if err != nil {
@@ -193,10 +195,6 @@ func pushToDaytona(
 		return reference, nil
 	}
 }
-
-// imageTag returns the tag of an image in Daytona's registry. It contains the digest, by which other runs recognize the
-// image of a snapshot that Daytona has not inspected yet.
-func imageTag(digest v1.Hash) string { return digest.Algorithm + "-" + digest.Hex }
 
 var notInRepository = regexp.MustCompile(`[^a-z0-9]+`)
 

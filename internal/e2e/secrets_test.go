@@ -114,7 +114,7 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 			s := e.secretRun(t, test.program, test.from, test.last, stored)
 			maps.Copy(s.inputs, test.inputs)
 			if test.daytona != "" {
-				e.Daytona.Fail(cloudaytona.Fault{Snapshot: test.daytona, Times: 1})
+				e.Daytona.Fail(cloudaytona.Fault{Snapshot: test.daytona})
 				defer e.Daytona.ClearFaults()
 			}
 			watcher := &processWatcher{}

@@ -30,6 +30,12 @@ func TestPushAccess(t *testing.T) {
 		!strings.HasPrefix(access.User, "robot$sbox-transient+") {
 		t.Errorf("got %+v", access)
 	}
+	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
+		if text := fmt.Sprintf(format, access); strings.Contains(text, access.Secret) ||
+			!strings.Contains(text, access.User) {
+			t.Errorf("%s prints %s", format, text)
+		}
+	}
 	if access.Secret == "" || !slices.Equal(masked, []string{access.Secret}) {
 		t.Errorf("masked: %q", masked)
 	}

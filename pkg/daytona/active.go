@@ -10,20 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	api "github.com/daytonaio/daytona/libs/api-client-go"
 
 	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
-
-// intervals returns the increasing polling intervals.
-func (c *Client) intervals() *backoff.ExponentialBackOff {
-	timing := c.Timing.withDefaults()
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval = timing.MinPoll, timing.MaxPoll
-	return b
-}
 
 // SnapshotError reports a snapshot that failed to become active.
 type SnapshotError struct {
@@ -32,27 +23,24 @@ type SnapshotError struct {
 }
 
 func (e *SnapshotError) Error() string {
-	reason := safetext.Line(e.Snapshot.Reason, maxReason)
-	if lines := strings.Split(e.Log, "\n"); reason == "" {
-		reason = safetext.Line(lines[len(lines)-1], maxReason)
-	}
-	if reason == "" {
-		reason = "Daytona reported no reason"
-	}
 	hint := "try again; if it persists, contact Daytona support"
-	if known, ok := findMessage(0, reason); ok {
+	if known, ok := findMessage(0, e.reason()); ok {
 		hint = known.hint
 	}
-	return fmt.Sprintf("snapshot %s is in state %s: %s (%s)", e.Snapshot.Name, e.Snapshot.State, reason, hint)
+	return fmt.Sprintf("snapshot %s is in state %s: %s (%s)", e.Snapshot.Name, e.Snapshot.State,
+		safetext.Line(e.reason(), maxReason), hint)
 }
-
-// maxReason is the maximum number of characters that an error shows of a reason.
-const maxReason = 500
 
 // Is implements the interface of [errors.Is] for the errors in [messages].
 func (e *SnapshotError) Is(target error) bool {
-	known, _ := findMessage(0, e.Snapshot.Reason)
+	known, _ := findMessage(0, e.reason())
 	return slices.Contains(known.is, target)
+}
+
+// reason returns why the snapshot failed, in one line.
+func (e *SnapshotError) reason() string {
+	lines := strings.Split(e.Log, "\n")
+	return cmp.Or(safetext.Line(e.Snapshot.Reason, 0), safetext.Line(lines[len(lines)-1], 0), "Daytona reported no reason")
 }
 
 // DigestError reports an active snapshot of another image than the requested one.

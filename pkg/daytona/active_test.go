@@ -26,7 +26,7 @@ func TestWaitUntilActive(t *testing.T) {
 		log      string
 	}{
 		{name: "success", state: Active, states: "pending pulling active"},
-		{name: "unknown state", fault: cloud.UnknownState, state: Active, states: "pending pulling propagating active"},
+		{name: "unknown state", fault: cloud.UnknownState, state: Active, states: "pending pulling snapshotting active"},
 		{
 			name: "active once, then failed", fault: cloud.FailsAfterActive, state: Failed,
 			states: "pending pulling active error",
@@ -196,5 +196,71 @@ func TestWaitUntilActiveOutages(t *testing.T) {
 				t.Errorf("got %v after %d requests", err, n)
 			}
 		})
+	}
+}
+
+// Another robot of the organization can replace the image between the push and the creation.
+func TestWaitUntilActiveDigest(t *testing.T) {
+	s := startCloud(t, nil)
+	c := newClient(s, "dtn_all")
+	clock := &fakeclock.Clock{OnSleep: s.Tick}
+	c.HTTP.Clock = clock
+	_, _, ours := push(t, c, image(t))
+	_, ref, theirs := push(t, c, image(t)) // to the same tag
+	created, err := c.Create(t.Context(), Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.WaitUntilActive(t.Context(), created.ID, ours, nil)
+	checkError(t, err, "snapshot app-1 has the image "+theirs+" instead of "+ours)
+	if wrong, ok := errors.AsType[*DigestError](err); !ok || wrong.Snapshot.State != Active || IsTransient(err) {
+		t.Errorf("got %#v", err)
+	}
+	slept := len(clock.Slept())
+	active, err := c.WaitUntilActive(t.Context(), created.ID, theirs, nil)
+	if err != nil || active.Digest != theirs {
+		t.Errorf("got %+v, %v", active, err)
+	}
+	if len(clock.Slept()) != slept+1 {
+		t.Error("no wait between the two polls of an active snapshot")
+	}
+}
+
+// Only the reference under which Daytona stores the image has the digest that it read from the registry.
+func TestDigest(t *testing.T) {
+	digest := strings.Repeat("ab", 32)
+	for _, test := range []struct{ name, dto, want string }{
+		{"stored", `"ref": "h:1/p/daytona-` + digest + `:daytona"`, "sha256:" + digest},
+		{"not inspected", `"ref": null`, ""},
+		{"absent", `"imageName": "h/p/a@sha256:` + digest + `"`, ""},
+		{"another reference", `"ref": "h/p/a:` + digest + `"`, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := &Client{Key: "dtn_all"}
+			c.HTTP.Base = answers(map[string]string{
+				"/snapshots/1": `{"id": "1", "name": "a", "state": "active", ` + test.dto + `}`,
+			})
+			if got, err := c.Get(t.Context(), "1"); err != nil || got.Digest != test.want {
+				t.Errorf("got %q, %v, want %q", got.Digest, err, test.want)
+			}
+		})
+	}
+}
+
+func TestCallTimeout(t *testing.T) {
+	slow := call{timeout: time.Minute}
+	for _, test := range []struct {
+		policy time.Duration
+		spec   call
+		want   time.Duration
+	}{
+		{0, call{}, 0}, // the default of httpclient
+		{0, slow, time.Minute},
+		{time.Second, slow, time.Second},
+	} {
+		c := &Client{HTTP: httpclient.Config{Policy: httpclient.Policy{Timeout: test.policy}}}
+		if got := c.config(test.spec).Policy.Timeout; got != test.want {
+			t.Errorf("got %s, want %s", got, test.want)
+		}
 	}
 }

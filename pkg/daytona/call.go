@@ -15,6 +15,7 @@ import (
 	api "github.com/daytonaio/daytona/libs/api-client-go"
 
 	"github.com/org/sandbox-actions/pkg/httpclient"
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 const (
@@ -126,7 +127,7 @@ func do[T interface{ check() error }](ctx context.Context, c *Client, spec call,
 		"API, update sandbox-actions or report this version of Daytona"})
 	failed := c.failure(ctx, spec, r, err)
 	if e, ok := errors.AsType[*httpclient.APIError](failed); ok {
-		e.Message += ": " + err.Error()
+		e.Message += ": " + safetext.Line(err.Error(), maxReason)
 	}
 	return result, failed
 }

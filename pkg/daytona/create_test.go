@@ -3,8 +3,13 @@ package daytona
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +80,7 @@ func TestCreate(t *testing.T) {
 		key          string
 		organization string
 		change       func(*Request)
+		changeCloud  func(*cloud.Options)
 		posts        int
 		status       int
 		want         string
@@ -118,8 +124,21 @@ func TestCreate(t *testing.T) {
 			want: "CPU request 99 exceeds maximum allowed per sandbox (4). Need higher",
 		},
 		{
+			name: "quota", changeCloud: func(o *cloud.Options) { o.Organizations[0].Snapshots = 1 },
+			existing: &cloud.Snapshot{Name: "other"}, posts: 1, left: 1, status: 400,
+			want: "Maximum allowed: 1 (delete one of the organization's 1 snapshots",
+		},
+		{
+			name: "region without a runner", change: func(r *Request) { r.Region = "void" }, posts: 1, status: 400,
+			want: "No runners are configured in region 'Void' … (change the input region",
+		},
+		{
+			name: "suspended", key: "dtn_suspended", posts: 1, status: 403,
+			want: "Organization is suspended: unpaid (see https://app.daytona.io/dashboard/billing",
+		},
+		{
 			name: "unknown region", change: func(r *Request) { r.Region = "mars" }, posts: 1, status: 404,
-			want: "Region not found (set the input region to one of",
+			want: "Region not found (set the input region to one listed at",
 		},
 		{
 			name: "no permission", key: "dtn_read", posts: 1, status: 403,
@@ -134,7 +153,7 @@ func TestCreate(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := startCloud(t, nil)
+			s := startCloud(t, test.changeCloud)
 			all := newClient(s, "dtn_all")
 			_, ref, digest := push(t, all, image(t))
 			if test.existing != nil {
@@ -238,7 +257,7 @@ func TestCreateCanceled(t *testing.T) {
 			t.Parallel()
 			s := startCloud(t, nil)
 			c := newClient(s, "dtn_all")
-			c.Timing = Timing{ResponseGrace: 100 * time.Millisecond, CleanupGrace: cmp.Or(test.grace, 30*time.Second)}
+			c.Timing.ResponseGrace, c.Timing.CleanupGrace = 100*time.Millisecond, cmp.Or(test.grace, 30*time.Second)
 			_, ref, _ := push(t, c, image(t))
 			if test.existing != nil {
 				existing := *test.existing
@@ -296,5 +315,63 @@ func TestCreateCanceledWithResponse(t *testing.T) {
 	}
 	if posts, deletes := countRequests(s, "POST"), countRequests(s, "DELETE"); posts != deletes {
 		t.Errorf("%d snapshots were created and %d deleted", posts, deletes)
+	}
+}
+
+// Daytona accepts an image by digest, and then fails to read it.
+func TestCreateImage(t *testing.T) {
+	c := &Client{Key: "dtn_all"}
+	c.HTTP.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+		t.Errorf("%s %s was requested", r.Method, r.URL)
+		return nil, io.EOF
+	})
+	for _, image := range []string{
+		"h.example/p/a@sha256:" + strings.Repeat("a", 64), "h.example/p/a:1@sha256:" + strings.Repeat("a", 64),
+		"h.example/p/a:sha256:" + strings.Repeat("a", 64), "h.example/p/a", "h.example/p/a:latest", "", "A B",
+	} {
+		_, err := c.Create(t.Context(), Request{Name: "app-1", Image: image})
+		checkError(t, err, "create snapshot app-1: … is not an image with a tag other than latest")
+	}
+}
+
+func TestCreateRequest(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		request Request
+		want    string
+	}{
+		{
+			"complete", Request{
+				Name: "a", Image: "h.example/p/a:1", Resources: Resources{1, 2, 3}, GPU: 1, SandboxClass: "linux-vm",
+				Entrypoint: []string{"sh"}, Region: "eu",
+			}, `{"name":"a","imageName":"h.example/p/a:1","entrypoint":["sh"],"cpu":1,"gpu":1,"memory":2,"disk":3,` +
+				`"regionId":"eu","sandboxClass":"linux-vm"}`,
+		},
+		{
+			"defaults", Request{Name: "a", Image: "h.example/p/a:1", Resources: Resources{1, 2, 3}},
+			`{"name":"a","imageName":"h.example/p/a:1","cpu":1,"memory":2,"disk":3}`,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var body []byte
+			c := &Client{Key: "dtn_all"}
+			c.HTTP.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				var err error
+				body, err = io.ReadAll(r.Body)
+				return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader(
+					`{"id": "1", "name": "a", "state": "pending", "gpu": 1, "sandboxClass": "linux-vm", "initialRunnerId": "r"}`,
+				))}, err
+			})
+			created, err := c.Create(t.Context(), test.request)
+			checkError(t, err, "")
+			var got, want any
+			if json.Unmarshal(body, &got) != nil || json.Unmarshal([]byte(test.want), &want) != nil ||
+				!reflect.DeepEqual(got, want) {
+				t.Errorf("sent %s, want %s", body, test.want)
+			}
+			if created.GPU != 1 || created.SandboxClass != "linux-vm" || created.Runner != "r" {
+				t.Errorf("got %+v", created)
+			}
+		})
 	}
 }

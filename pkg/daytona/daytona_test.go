@@ -31,7 +31,7 @@ func startCloud(t *testing.T, change func(*cloud.Options)) *cloud.Server {
 	t.Cleanup(func() { r.Stop() })
 	all := []string{WriteSnapshots, DeleteSnapshots}
 	o := cloud.Options{
-		Registry: r,
+		Registry: r, Cron: -1,
 		Organizations: []cloud.Organization{
 			{
 				ID: "org-1", Name: "one", UserTokens: []string{userToken}, Snapshots: 9,
@@ -69,9 +69,12 @@ func startCloud(t *testing.T, change func(*cloud.Options)) *cloud.Server {
 	return s
 }
 
-// newClient returns a client for s with a fake clock.
+// newClient returns a client for s with a fake clock. The periodic jobs of s run whenever the client sleeps.
 func newClient(s *cloud.Server, key string) *Client {
-	return &Client{URL: s.URL(), Key: key, HTTP: httpclient.Config{Clock: &fakeclock.Clock{}}}
+	return &Client{
+		URL: s.URL(), Key: key, HTTP: httpclient.Config{Clock: &fakeclock.Clock{OnSleep: s.Tick}},
+		Timing: Timing{Removal: time.Hour}, // the stand-in processes snapshots in real time
+	}
 }
 
 // checkError checks that err is one line and contains every part of want, separated by " … ". An empty want means no

@@ -3,7 +3,6 @@ package daytona
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -11,19 +10,12 @@ import (
 	api "github.com/daytonaio/daytona/libs/api-client-go"
 )
 
-// Resources are the resources of a sandbox.
-type Resources struct {
-	CPU    int // cores
-	Memory int // GB
-	Disk   int // GB
-}
-
 type resource struct {
 	name  string
 	value int
 }
 
-func (r Resources) list() []resource {
+func resources(r Resources) []resource {
 	return []resource{{"cpu", r.CPU}, {"memory", r.Memory}, {"disk", r.Disk}}
 }
 
@@ -44,8 +36,8 @@ type Limits struct {
 // Check returns an error that names every limit that r exceeds.
 func (l Limits) Check(r Resources) error {
 	var exceeded []string
-	for i, limit := range l.Sandbox.list() {
-		if wanted := r.list()[i]; limit.value > 0 && wanted.value > limit.value {
+	for i, limit := range resources(l.Sandbox) {
+		if wanted := resources(r)[i]; limit.value > 0 && wanted.value > limit.value {
 			exceeded = append(exceeded, fmt.Sprintf("%s %d exceeds the maximum of %d %s per sandbox",
 				wanted.name, wanted.value, limit.value, unit(wanted.name)))
 		}
@@ -59,29 +51,6 @@ func (l Limits) Check(r Resources) error {
 			"or set the input keep)", l.Used, l.Snapshots)
 	}
 	return nil
-}
-
-// organization is the part of an organization that is used. Newer servers omit or rename other fields.
-type organization struct {
-	ID                  string  `json:"id"`
-	DefaultRegionID     string  `json:"defaultRegionId"`
-	MaxCPUPerSandbox    float64 `json:"maxCpuPerSandbox"`
-	MaxMemoryPerSandbox float64 `json:"maxMemoryPerSandbox"`
-	MaxDiskPerSandbox   float64 `json:"maxDiskPerSandbox"`
-}
-
-func (o organization) check() error { return require(field{"id", o.ID}) }
-
-// readOrganization requires a user's token: Daytona rejects an API key, and counts that as a failed login.
-func (c *Client) readOrganization(ctx context.Context) (organization, error) {
-	if c.Organization == "" {
-		return organization{}, errors.New("a Daytona user token requires an organization " +
-			"(set daytona_organization_id, or use an API key)")
-	}
-	return do[organization](ctx, c, call{op: "read organization " + c.Organization},
-		func(ctx context.Context, a *api.APIClient) (*http.Response, error) {
-			return response(a.OrganizationsAPI.GetOrganization(ctx, c.Organization).Execute())
-		})
 }
 
 // organizationUsage is the part of an organization's usage that is used. A field that a server does not return is 0 or
@@ -99,6 +68,11 @@ type organizationUsage struct {
 		MaxCPUPerGPUSandbox    float64 `json:"maxCpuPerGpuSandbox"`
 		MaxMemoryPerGPUSandbox float64 `json:"maxMemoryPerGpuSandbox"`
 		MaxDiskPerGPUSandbox   float64 `json:"maxDiskPerGpuSandbox"`
+
+		// The names since server 0.201 (@daytonaio/api-client 0.205.0).
+		MaxCPUPerGPU    float64 `json:"maxCpuPerGpu"`
+		MaxMemoryPerGPU float64 `json:"maxMemoryPerGpu"`
+		MaxDiskPerGPU   float64 `json:"maxDiskPerGpu"`
 	} `json:"regionUsage"` // empty if the organization has no quotas
 }
 
@@ -131,8 +105,9 @@ func (c *Client) Limits(ctx context.Context, r Request) (Limits, error) {
 		cpu, memory = cmp.Or(u.MaxCPUPerSandbox, cpu), cmp.Or(u.MaxMemoryPerSandbox, memory)
 		disk = cmp.Or(u.MaxDiskPerSandbox, disk)
 		if r.GPU > 0 {
-			cpu, memory = cmp.Or(u.MaxCPUPerGPUSandbox, cpu), cmp.Or(u.MaxMemoryPerGPUSandbox, memory)
-			disk = cmp.Or(u.MaxDiskPerGPUSandbox, disk)
+			cpu = cmp.Or(u.MaxCPUPerGPUSandbox, u.MaxCPUPerGPU, cpu)
+			memory = cmp.Or(u.MaxMemoryPerGPUSandbox, u.MaxMemoryPerGPU, memory)
+			disk = cmp.Or(u.MaxDiskPerGPUSandbox, u.MaxDiskPerGPU, disk)
 		}
 	}
 	return Limits{

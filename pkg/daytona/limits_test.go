@@ -40,6 +40,7 @@ func TestLimitsCheck(t *testing.T) {
 func TestLimits(t *testing.T) {
 	s := startCloud(t, nil)
 	s.Put(cloud.Snapshot{Organization: "org-1", Name: "existing"})
+	newer := startCloud(t, func(o *cloud.Options) { o.Newer = true })
 	for _, test := range []struct {
 		name, key string
 		request   Request
@@ -56,6 +57,11 @@ func TestLimits(t *testing.T) {
 			if err != nil || limits != test.limits {
 				t.Errorf("got %+v, %v, want %+v", limits, err, test.limits)
 			}
+			c.URL = newer.URL()
+			limits, err = c.Limits(t.Context(), test.request)
+			if test.limits.Used = 0; err != nil || limits != test.limits {
+				t.Errorf("newer server: got %+v, %v, want %+v", limits, err, test.limits)
+			}
 		})
 	}
 	if n := countRequests(s, "POST"); n != 0 {
@@ -68,12 +74,12 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// Servers after v0.200 rename and add fields of the usage.
+// Servers since v0.201 rename and add fields of the usage.
 func TestLimitsNewerServer(t *testing.T) {
 	const usage = `{
 		"regionUsage": [{
 			"regionId": "us", "sandboxClass": "container", "totalCpu": 100, "usedCpu": 1, "maxCpuPerSandbox": 3,
-			"maxMemoryPerSandbox": null, "maxDiskPerGpuSandbox": 5
+			"maxMemoryPerSandbox": null, "maxCpuPerGpu": 2, "maxDiskPerGpuSandbox": 5
 		}],
 		"totalSnapshotQuota": 30, "currentSnapshotUsage": 30, "images": {"total": 7}
 	}`
@@ -83,7 +89,7 @@ func TestLimitsNewerServer(t *testing.T) {
 		want        Limits
 	}{
 		{"renamed fields", usage, Request{Region: "us"}, Limits{Resources{3, 8, 10}, 30, 30}},
-		{"GPU", usage, Request{Region: "us", GPU: 1}, Limits{Resources{3, 8, 5}, 30, 30}},
+		{"GPU", usage, Request{Region: "us", GPU: 1}, Limits{Resources{2, 8, 5}, 30, 30}},
 		{"default region", usage, Request{}, Limits{Resources{3, 8, 10}, 30, 30}},
 		{"another class", usage, Request{Region: "us", SandboxClass: "linux-vm"}, Limits{Resources{4, 8, 10}, 30, 30}},
 		{"without quotas", `{"regionUsage": []}`, Request{}, Limits{Sandbox: Resources{4, 8, 10}}},

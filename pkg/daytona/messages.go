@@ -42,6 +42,9 @@ func IsTransient(err error) bool {
 // NeedsPush reports whether a snapshot failed because its image is missing from the registry or incomplete.
 func NeedsPush(err error) bool { return errors.Is(err, errImageMissing) }
 
+// maxReason is the maximum number of characters that an error shows of a reason.
+const maxReason = 500
+
 // A message is a text of Daytona, of its runner, or of the Docker Engine and registries behind it.
 type message struct {
 	status  int // of the response that has the text; 0 for the reason of a failed snapshot
@@ -74,11 +77,10 @@ var messages = []message{
 	refusal(400, `No runners are configured in region`, "change the input region or sandbox_class"),
 	refusal(400, `Windows snapshots cannot be created`, "set the input sandbox_class to container"),
 	refusal(400, `Invalid snapshot name format`, "correct the input name"),
-	refusal(400, `deactivation is still in progress`, "wait ten minutes after the deactivation, then try again",
-		ErrDeactivating),
-	refusal(404, `region.* not found`, "set the input region to one of "+regionsPage+
+	refusal(400, `deactivation is still in progress`, "wait ten minutes after the deactivation", ErrDeactivating),
+	refusal(404, `region.* not found`, "set the input region to one listed at "+regionsPage+
 		", or leave it empty for the organization's default"),
-	refusal(403, `Region \S+ is not available`, "set the input region to one of "+regionsPage),
+	refusal(403, `Region \S+ is not available`, "set the input region to one listed at "+regionsPage),
 	refusal(409, `already exists for this organization`, "choose another name, or delete that snapshot with "+
 		"`action-snapshot delete`", ErrNameTaken),
 	// apps/api/src/organization/exceptions/DefaultRegionRequiredException.ts
@@ -96,8 +98,7 @@ var messages = []message{
 	// apps/api/src/sandbox/utils/gpu-type-preferences.util.ts
 	refusal(400, `GPU type`, "set the input gpu to 0, or change the input region"),
 	// apps/api/src/sandbox/services/runner.service.ts, getRandomAvailableRunner: only requests with a GPU need one at once
-	refusal(400, `No available runners`, "try again later, change the input region, or set the input gpu to 0",
-		errTransient),
+	refusal(400, `No available runners`, "try again later, change the input region, or set the input gpu to 0"),
 	// apps/api/src/sandbox/errors/job-conflict.error.ts, snapshot-conflict.error.ts
 	refusal(409, `already in progress`, "try again in a minute", ErrInProgress),
 	refusal(409, `modified by another operation`, tryAgain, errTransient),
@@ -126,6 +127,8 @@ var messages = []message{
 		tryAgain,
 		errTransient,
 	),
+	// A push to the registry in which Daytona stores images failed.
+	reason(`error from registry: `, tryAgain, errTransient),
 	reason(
 		`unauthorized|access (is )?denied|denied: |is denied|403 forbidden`,
 		"Daytona cannot read the image: push it to Daytona's registry",

@@ -22,6 +22,13 @@ func TestCheckName(t *testing.T) {
 		{"latest", "latest", "the tag latest is ambiguous"},
 		{"tag latest", "app:latest", "the tag latest is ambiguous"},
 		{"name ending in -latest", "app-latest", ""},
+		{"www.", "app-www.example", `Daytona takes "www." for a URL (for example, use app-www-example)`},
+		{"data:", "Metadata:v1", `Daytona takes "data:" for a URL (for example, use Metadata-v1)`},
+		{"tel:", "hotel:1", `Daytona takes "tel:" for a URL (for example, use hotel-1)`},
+		{"mailto:", "MAILTO:me", `Daytona takes "MAILTO:" for a URL (for example, use MAILTO-me)`},
+		{"javascript:", "javascript:1", `Daytona takes "javascript:" for a URL (for example, use javascript-1)`},
+		{"www without a dot", "www-1", ""},
+		{"data without a colon", "data-1", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) { checkError(t, CheckName(test.text), test.want) })
 	}

@@ -2,13 +2,42 @@ package daytona
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
+
+	cloud "github.com/org/sandbox-actions/internal/localcloud/daytona"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
 func TestRegions(t *testing.T) {
 	regions, err := newClient(startCloud(t, nil), "dtn_all").Regions(t.Context())
 	if err != nil || fmt.Sprint(regions) != "[{us US} {eu EU} {void Void}]" {
 		t.Error(regions, err)
+	}
+}
+
+func TestDefaultRegion(t *testing.T) {
+	s := startCloud(t, nil)
+	for _, test := range []struct{ name, key, organization, want string }{
+		{"user", userToken, "org-1", "us"},
+		{"key, several regions", "dtn_all", "", ""}, // no request that a key may send shows it
+		{"key, one region", "dtn_other", "", "asia"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newClient(s, test.key)
+			c.Organization = test.organization
+			if got, err := c.DefaultRegion(t.Context()); err != nil || got != test.want {
+				t.Errorf("got %q, %v, want %q", got, err, test.want)
+			}
+		})
+	}
+	s.Fail(cloud.Fault{Status: 403, Message: "no"})
+	for _, key := range []string{userToken, "dtn_all"} {
+		c := newClient(s, key)
+		c.Organization = "org-1"
+		if _, err := c.DefaultRegion(t.Context()); httpclient.Status(err) != http.StatusForbidden {
+			t.Error(err)
+		}
 	}
 }
 

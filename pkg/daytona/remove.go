@@ -1,6 +1,7 @@
 package daytona
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,9 @@ type RemovalError struct {
 }
 
 func (e *RemovalError) Error() string {
+	if e.State == Removing {
+		return fmt.Sprintf("Daytona is still removing snapshot %s: %v (run `action-snapshot list` to check)", e.Name, e.Err)
+	}
 	state := ""
 	if e.State != "" {
 		state = fmt.Sprintf(", and the snapshot was last %s", e.State)
@@ -31,8 +35,8 @@ func (e *RemovalError) Error() string {
 func (e *RemovalError) Unwrap() error { return e.Err }
 
 // Remove deletes a snapshot and waits until it no longer exists and its name is available. It returns nil if the
-// snapshot does not exist, and a *[RemovalError] if the snapshot is not gone after [Timing.Removal]. If ctx has ended
-// or ends, Remove continues for [Timing.CleanupGrace].
+// snapshot does not exist or has no ID, and a *[RemovalError] if the snapshot is not gone after [Timing.Removal]. If
+// ctx has ended or ends, Remove continues for [Timing.CleanupGrace].
 //
 // Daytona only marks a snapshot as removing, and removes marked ones every 10 seconds (checkSnapshotCleanup in
 // apps/api/src/sandbox/managers/snapshot.manager.ts). Until then, the handlers of its states pending and pulling, which
@@ -40,39 +44,50 @@ func (e *RemovalError) Unwrap() error { return e.Err }
 // snapshot then becomes active. Remove therefore deletes it again. Once it is gone, it cannot come back: a handler's
 // update of a missing row fails (apps/api/src/sandbox/repositories/snapshot.repository.ts).
 func (c *Client) Remove(ctx context.Context, s Snapshot) error {
+	if s.ID == "" { // the path without an ID is that of the list
+		return nil
+	}
 	timing := c.Timing.withDefaults()
 	ctx, stop := withGrace(ctx, timing.CleanupGrace)
 	defer stop()
-	if err := c.requestRemoval(ctx, s); err != nil {
+	if err := c.requestRemoval(ctx, s); err != nil && context.Cause(ctx) == nil {
 		return err
 	}
+	var last State
 	start := c.clock().Now()
-	last := &RemovalError{Name: s.Name}
 	for intervals := c.intervals(); ; {
-		now, err := c.Get(ctx, s.ID)
-		if httpclient.Status(err) == http.StatusNotFound {
+		state, err := c.ensureRemoving(ctx, s)
+		last = cmp.Or(state, last)
+		waited := c.clock().Now().Sub(start)
+		switch cause := context.Cause(ctx); {
+		case state == "" && err == nil:
 			return nil
-		}
-		if err == nil && now.State != Removing {
-			err = c.requestRemoval(ctx, s)
-		}
-		if now.State != "" {
-			last.State = now.State
-		}
-		if waited := c.clock().Now().Sub(start); err == nil && waited >= timing.Removal {
-			err = fmt.Errorf("it still exists after %s", waited.Round(time.Second))
-		}
-		if cause := context.Cause(ctx); cause != nil {
+		case cause != nil:
 			err = cause
+		case waited < timing.Removal:
+			_ = c.clock().Sleep(ctx, intervals.NextBackOff()) // if ctx ends, the next iteration returns
+			continue
+		case err == nil:
+			err = fmt.Errorf("it exists after %s", waited.Round(time.Second))
 		}
-		if last.Err = err; context.Cause(ctx) != nil || c.clock().Now().Sub(start) >= timing.Removal {
-			return last
-		}
-		_ = c.clock().Sleep(ctx, intervals.NextBackOff()) // if ctx ends, the next iteration returns
+		return &RemovalError{s.Name, last, err}
 	}
 }
 
-var errNoTime = errors.New("no time left")
+// ensureRemoving returns the state of a deleted snapshot, or "" if it is gone. It deletes the snapshot again if the
+// state is not [Removing].
+func (c *Client) ensureRemoving(ctx context.Context, s Snapshot) (State, error) {
+	now, err := c.Get(ctx, s.ID)
+	switch {
+	case httpclient.Status(err) == http.StatusNotFound:
+		return "", nil
+	case err == nil && now.State != Removing:
+		err = c.requestRemoval(ctx, s)
+	}
+	return now.State, err
+}
+
+var errNoTime = errors.New("no time left to wait")
 
 // withGrace returns a context that ends a while after ctx, with the cause [errNoTime].
 func withGrace(ctx context.Context, grace time.Duration) (graced context.Context, stop func()) {

@@ -29,6 +29,13 @@ const (
 	Removing    State = "removing"
 )
 
+// Resources are the resources of a sandbox.
+type Resources struct {
+	CPU    int // cores
+	Memory int // GB
+	Disk   int // GB
+}
+
 // DefaultSandboxClass is the sandbox class of a snapshot whose request names none, unless the operator of the server
 // configured another one.
 const DefaultSandboxClass = "container"

@@ -1,8 +1,11 @@
 package daytona
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +61,57 @@ func TestFindAndList(t *testing.T) {
 	}
 }
 
+// States and classes that this version does not know keep their names.
+func TestUnknownValues(t *testing.T) {
+	const snapshot = `{"id": "1", "name": "a", "state": "snapshotting", "sandboxClass": "quantum", "size": null}`
+	c := &Client{Key: "dtn_all"}
+	c.HTTP.Base = answers(map[string]string{
+		"/snapshots/1": snapshot, "/snapshots": `{"items": [` + snapshot + `], "totalPages": 1}`,
+	})
+	got, err := c.Get(t.Context(), "1")
+	checkError(t, err, "")
+	list, err := c.List(t.Context(), "")
+	checkError(t, err, "")
+	for _, s := range append(list, got) {
+		if s.State != "snapshotting" || s.SandboxClass != "quantum" {
+			t.Errorf("got %+v", s)
+		}
+	}
+	if len(list) != 1 {
+		t.Errorf("got %+v", list)
+	}
+	c.HTTP.Base = answers(map[string]string{"/snapshots": `{"items": [{"id": "1", "name": "a"}]}`})
+	_, err = c.List(t.Context(), "")
+	checkError(t, err, "list snapshots: … the response is not in the API's format: state is missing (if https://app")
+}
+
+func TestListPages(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		pages  int
+		unique int // pages with new snapshots
+		want   string
+	}{
+		{"many pages", 250, 250, ""},
+		{"endless", 1 << 30, 3, "list snapshots: page 4 of 1073741824 has only snapshots of earlier pages (try again)"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := &Client{Key: "dtn_all"}
+			c.HTTP.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				page, err := strconv.Atoi(r.URL.Query().Get("page"))
+				body := fmt.Sprintf(`{"items": [{"id": "%d", "name": "a", "state": "active"}], "totalPages": %d}`,
+					min(page, test.unique), test.pages)
+				return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(body))}, err
+			})
+			list, err := c.List(t.Context(), "")
+			checkError(t, err, test.want)
+			if err == nil && len(list) != test.pages {
+				t.Errorf("got %d snapshots", len(list))
+			}
+		})
+	}
+}
+
 func TestActivate(t *testing.T) {
 	s := startCloud(t, func(o *cloud.Options) { o.ReadsPerState = 1 })
 	c, ctx := newClient(s, "dtn_all"), t.Context()
@@ -97,5 +151,33 @@ func TestActivate(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// Ten minutes after the deactivation, Daytona pulls the pushed image again, which it has deleted.
+func TestActivateGone(t *testing.T) {
+	s := startCloud(t, nil)
+	c, ctx := newClient(s, "dtn_all"), t.Context()
+	_, ref, _ := push(t, c, image(t))
+	put := func(name, image string, updated time.Time) Snapshot {
+		return Snapshot{Name: name, ID: s.Put(cloud.Snapshot{
+			Organization: "org-1", Name: name, Image: image, State: "inactive", Created: lastYear, Updated: updated,
+			Digest: "sha256:" + strings.Repeat("ab", 32),
+		})}
+	}
+	err := c.Activate(ctx, put("recent", ref, time.Now()))
+	checkError(
+		t,
+		err,
+		"activate snapshot recent: … still in progress … (wait ten minutes after the deactivation)",
+	)
+	if !errors.Is(err, ErrDeactivating) || httpclient.Status(err) != http.StatusBadRequest {
+		t.Errorf("got %v", err)
+	}
+	old := put("old", strings.TrimSuffix(ref, ":1")+":gone", lastYear)
+	checkError(t, c.Activate(ctx, old), "")
+	_, err = c.WaitUntilActive(ctx, old.ID, "", nil)
+	if checkError(t, err, "snapshot old is in state error: … not found (push the image again)"); !NeedsPush(err) {
+		t.Errorf("got %v", err)
 	}
 }

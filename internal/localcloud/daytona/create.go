@@ -26,10 +26,6 @@ var namePattern = regexp.MustCompile(`^[a-zA-Z0-9_.\-:]+(/[a-zA-Z0-9_.\-:]+)*(@s
 
 var digestPattern = regexp.MustCompile(`^[a-f0-9]{64}$`)
 
-func badRequest(format string, args ...any) error {
-	return apiError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
-}
-
 // checkImage validates an image name (validateImageName). A digest is valid here, but see inspect.
 func checkImage(name string) error {
 	if image, digest, ok := strings.Cut(name, "@sha256:"); ok {
@@ -63,7 +59,7 @@ func parseRequest(body map[string]any) (request, error) {
 	var v violations
 	v.name("name", body["name"])
 	v.text("name", body["name"])
-	v.optionalText("imageName", body["imageName"])
+	v.optional("imageName", body["imageName"], "a string")
 	v.texts("entrypoint", body["entrypoint"])
 	v.number("cpu", body["cpu"], -1)
 	v.number("gpu", body["gpu"], 1)
@@ -77,11 +73,8 @@ func parseRequest(body map[string]any) (request, error) {
 	v.check(len(types) <= 1, "gpuType must contain no more than 1 elements")
 	v.number("memory", body["memory"], -1)
 	v.number("disk", body["disk"], -1)
-	if body["buildInfo"] != nil {
-		_, ok := body["buildInfo"].(map[string]any)
-		v.check(ok, "buildInfo must be an object")
-	}
-	v.optionalText("regionId", body["regionId"])
+	v.optional("buildInfo", body["buildInfo"], "an object")
+	v.optional("regionId", body["regionId"], "a string")
 	if body["sandboxClass"] != nil {
 		v.oneOf("sandboxClass", body["sandboxClass"], classes)
 	}
@@ -163,7 +156,7 @@ func (s *Server) create(who caller, r *http.Request) (any, error) {
 	it := &snapshot{
 		id: newID(), organization: who.ID, name: in.name, image: in.image, state: "pending", region: region.ID,
 		created: s.now(), updated: s.now(), class: in.class, gpuType: gpuType, entrypoint: in.entrypoint,
-		cpu: 1, memory: 1, disk: 3, seen: make(chan struct{}, 1),
+		cpu: 1, memory: 1, disk: 3, changes: make(chan struct{}, 1),
 	}
 	for _, column := range []struct {
 		value *float64

@@ -40,7 +40,7 @@ type Fault struct {
 // SnapshotFault is a failure while the runner processes a snapshot.
 type SnapshotFault string
 
-// The snapshot failures. They come from the server's real texts, see inspect and pull.
+// The snapshot failures.
 const (
 	Stuck            SnapshotFault = "stuck"              // no runner is available: stays pending
 	UnknownState     SnapshotFault = "unknown state"      // has a state of newer servers, snapshotting, after pulling
@@ -48,19 +48,26 @@ const (
 
 	// SlowInspect keeps the snapshot pending until a client deletes or deactivates it. Then it goes on, and becomes
 	// active.
-	SlowInspect       SnapshotFault = "slow inspection"
-	InspectTimesOut   SnapshotFault = "inspection times out" // "Job … timed out after 30000ms"
-	ImageNotFound     SnapshotFault = "image not found"      // the registry does not find the image yet
-	RunnerUnavailable SnapshotFault = "runner unavailable"   // a 502 for the inspection
-	PullUnavailable   SnapshotFault = "pull unavailable"     // a 502 for the pull
-	UnknownBlob       SnapshotFault = "unknown blob"         // the internal registry lost a blob during the push to it
+	SlowInspect SnapshotFault = "slow inspection"
+	// InspectTimesOut also keeps the job of the image name unfinished until the next Tick.
+	InspectTimesOut     SnapshotFault = "inspection times out"
+	ImageNotFound       SnapshotFault = "image not found"      // the registry does not find the image yet
+	RegistryUnavailable SnapshotFault = "registry unavailable" // a 503 of the registry for the inspection
+	RunnerUnavailable   SnapshotFault = "runner unavailable"   // a 502 of the runner for the inspection
+	PullUnavailable     SnapshotFault = "pull unavailable"     // a 502 of the runner for the pull
+	StuckPulling        SnapshotFault = "stuck pulling"        // stays pulling, see handlePulling
+	UnknownBlob         SnapshotFault = "unknown blob"         // the internal registry lost a blob during the push to it
+	PushUnavailable     SnapshotFault = "push unavailable"     // the same with the text of Docker 29
 )
 
 // SandboxFault is a failure while the runner starts a sandbox.
 type SandboxFault string
 
-// NoShell makes a sandbox fail as one of an image without a shell: the daemon does not start in time.
-const NoShell SandboxFault = "no shell"
+// The sandbox failures.
+const (
+	NoShell   SandboxFault = "no shell"   // fails after the response to POST, as with an image without a shell
+	SlowStart SandboxFault = "slow start" // stays creating, so that POST /sandbox takes StartTimeout
+)
 
 // RegistryFault is a failure of the registry.
 type RegistryFault string

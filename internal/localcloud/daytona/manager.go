@@ -1,7 +1,6 @@
 package daytona
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -10,45 +9,45 @@ import (
 // This file follows daytonaio/daytona v0.190.0, apps/api/src/sandbox/managers/snapshot.manager.ts, with a runner of
 // API version 2 (apps/api/src/sandbox/runner-adapter/runnerAdapter.v2.ts and services/job-state-handler.service.ts).
 
-// runnerID is the ID of the only runner.
-const runnerID = "00000000-0000-4000-8000-000000000002"
-
-// reason is an error reason that the server, not the engine, gives a snapshot.
-type reason string
-
-func (r reason) Error() string { return string(r) }
-
-// setState writes the state of a snapshot, whatever it is, and resets the read counter. The caller must hold s.mu.
-func (s *Server) setState(it *snapshot, state string) {
-	it.state, it.updated, it.reads = state, s.now(), 0
-	it.signal()
-}
-
 // sync starts the handler of the state pending. The caller must hold s.mu.
 func (s *Server) sync(it *snapshot) {
 	if s.ctx.Err() != nil || it.fault == Stuck { // no runner is available
 		return
 	}
-	it.handled = true
+	it.hasHandler = true
 	s.running.Go(func() {
 		err := s.handlePending(it)
-		if err == nil {
-			err = s.handlePulling(it)
-		}
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		it.handled = false
-		if err != nil && !it.gone && s.ctx.Err() == nil {
-			it.reason = err.Error()
-			s.setState(it, "error")
+		it.hasHandler = false
+		if err != nil {
+			s.fail(it, err)
+		} else {
+			s.setState(it, "pulling")
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return
+		}
+		if err := s.handlePulling(it); err != nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.fail(it, err)
 		}
 	})
 }
 
-// handlePending resolves the image of a snapshot, unless it has been active before, and makes it pulling
-// (handleSnapshotStatePending). The handler writes without a look at the state that a request may have written
-// meanwhile: a snapshot that was deleted or deactivated while it was pending is pulled nevertheless. On the server,
-// this depends on whether the job that deletes snapshots runs first; here, it never does.
+// fail overwrites the state of a snapshot with error. The caller must hold s.mu.
+func (s *Server) fail(it *snapshot, err error) {
+	if !it.isDeleted && s.ctx.Err() == nil {
+		it.reason = err.Error()
+		s.setState(it, "error")
+	}
+}
+
+// handlePending resolves the image of a snapshot, unless it has been active before (handleSnapshotStatePending). After
+// it, the snapshot is pulling. The server overwrites the state that a request may have set meanwhile: a snapshot that
+// was deleted or deactivated while it was pending is pulled nevertheless. On the server, this depends on whether the
+// job that deletes snapshots runs first; here, it never does.
 func (s *Server) handlePending(it *snapshot) error {
 	if err := s.hold(it, "pending", "removing", "inactive"); err != nil {
 		return err
@@ -57,23 +56,17 @@ func (s *Server) handlePending(it *snapshot) error {
 	it.runner = runnerID
 	isResolved := it.ref != ""
 	s.mu.Unlock()
-	if !isResolved {
-		found, err := s.inspect(it)
-		if err != nil {
-			return err
-		}
-		if err := s.hold(it, "removing", "inactive"); err != nil {
-			return err
-		}
-		if err := s.resolve(it, found); err != nil {
-			return err
-		}
+	if isResolved {
+		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.setState(it, "pulling")
-	it.handled = false
-	return nil
+	found, err := s.inspect(it)
+	if err != nil {
+		return err
+	}
+	if err := s.hold(it, "removing", "inactive"); err != nil {
+		return err
+	}
+	return s.resolve(it, found)
 }
 
 // resolve sets the ref and the size of a snapshot (processSnapshotDigest). An image that is too large gets no ref.
@@ -97,53 +90,39 @@ func (s *Server) maxSnapshotGB(organization string) float64 {
 	return 20
 }
 
-// errIgnored means that the snapshot was removed or deactivated while the runner processed it.
-var errIgnored = errors.New("the snapshot is not pulling")
-
 // handlePulling pulls the image on the runner and makes the snapshot active (handleCheckInitialRunnerSnapshot and
-// handlePullSnapshotJobCompletion). The entry point of the image is not copied to the snapshot.
+// handlePullSnapshotJobCompletion). The entry point of the image is not copied to the snapshot. With a runner of API
+// version 0, a snapshot can stay pulling for an hour, if another one with the same digest removed the image from the
+// runner.
 func (s *Server) handlePulling(it *snapshot) error {
-	err := s.pullAndActivate(it)
-	if errors.Is(err, errIgnored) {
-		return nil
-	}
-	return err
-}
-
-func (s *Server) pullAndActivate(it *snapshot) error {
 	finish, err := s.startJob(it.ref) // also for another image name with the same digest
 	if err != nil {
 		return err
 	}
 	defer finish()
-	if err := s.hold(it, "pulling"); err != nil {
+	if err := s.hold(it, "pulling"); err != nil || it.fault == StuckPulling {
 		return err
 	}
 	if s.isReady(it) {
-		return s.changePulling(it, "active")
+		s.changePulling(it, "active", "")
+		return nil
 	}
 	if err := s.pull(it); err != nil {
-		if s.isPulling(it) {
-			return err
-		}
-		return errIgnored
+		s.changePulling(it, "error", err.Error())
+		return nil
 	}
 	if it.fault == UnknownState {
-		if err := s.changePulling(it, "snapshotting"); err != nil {
-			return err
-		}
+		s.changePulling(it, "snapshotting", "")
 		if err := s.hold(it, "snapshotting"); err != nil {
 			return err
 		}
 	}
 	// The server deletes the image right after the snapshot is active. Before, a client cannot see the difference,
 	// and tests need not wait.
-	if s.isPulling(it) {
+	if s.isIn(it, "pulling", "snapshotting") {
 		s.removeArtifact(it.image)
 	}
-	if err := s.changePulling(it, "active"); err != nil {
-		return err
-	}
+	s.changePulling(it, "active", "")
 	if it.fault != FailsAfterActive {
 		return nil
 	}
@@ -164,46 +143,18 @@ func (s *Server) isReady(it *snapshot) bool {
 	})
 }
 
-func (s *Server) isPulling(it *snapshot) bool { return s.isIn(it, "pulling", "snapshotting") }
-
-func (s *Server) isIn(it *snapshot, states ...string) bool {
+// changePulling changes the state of a snapshot, unless it was removed or deactivated while the runner pulled its
+// image.
+func (s *Server) changePulling(it *snapshot, state, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !it.gone && slices.Contains(states, it.state)
-}
-
-// changePulling changes the state of a snapshot that is pulling.
-func (s *Server) changePulling(it *snapshot, state string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if it.gone || it.state != "pulling" && it.state != "snapshotting" {
-		return errIgnored
+	if it.isDeleted || it.state != "pulling" && it.state != "snapshotting" {
+		return
 	}
 	s.setState(it, state)
+	it.reason = reason
 	if state == "active" {
-		it.reason, it.used = "", s.now()
-	}
-	return nil
-}
-
-// hold waits until clients have read the snapshot Options.ReadsPerState times in its state, or until it is in none of
-// the states.
-func (s *Server) hold(it *snapshot, states ...string) error {
-	return s.holdReads(it, s.options.ReadsPerState, states...)
-}
-
-func (s *Server) holdReads(it *snapshot, reads int, states ...string) error {
-	for {
-		s.mu.Lock()
-		done := it.gone || it.reads >= reads || !slices.Contains(states, it.state)
-		s.mu.Unlock()
-		if s.ctx.Err() != nil || done {
-			return s.ctx.Err()
-		}
-		select {
-		case <-it.seen:
-		case <-s.ctx.Done():
-		}
+		it.used = s.now()
 	}
 }
 
@@ -222,19 +173,39 @@ func (s *Server) runCron() {
 }
 
 // Tick runs the jobs that the server runs every 10 seconds: it deletes the snapshots in the state removing
-// (checkSnapshotCleanup) that clients have read ReadsPerState times, and destroys sandboxes.
+// (checkSnapshotCleanup) that clients have read ReadsPerState times, and destroys sandboxes. Unless Options.Cron is
+// negative, clients that poll cause it, too, so that they can use a fake clock.
 func (s *Server) Tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tick()
+}
+
+// readsUntilTick is the number of reads of a snapshot in the state removing, after those of ReadsPerState, that cause a
+// Tick.
+const readsUntilTick = 3
+
+// tickForReader runs the jobs if clients have read a snapshot in the state removing often enough. The caller must hold
+// s.mu.
+func (s *Server) tickForReader() {
+	if s.options.Cron > 0 && slices.ContainsFunc(s.snapshots, func(it *snapshot) bool {
+		return it.state == "removing" && !it.hasHandler && it.reads >= s.options.ReadsPerState+readsUntilTick
+	}) {
+		s.tick()
+	}
+}
+
+// tick implements Tick. The caller must hold s.mu.
+func (s *Server) tick() {
 	var removed []*snapshot
 	for _, it := range s.snapshots {
-		if it.state == "removing" && !it.handled && it.reads >= s.options.ReadsPerState {
-			it.gone = true
+		if it.state == "removing" && !it.hasHandler && it.reads >= s.options.ReadsPerState {
+			it.isDeleted = true
 			it.signal()
 			removed = append(removed, it)
 		}
 	}
-	s.snapshots = slices.DeleteFunc(s.snapshots, func(it *snapshot) bool { return it.gone })
+	s.snapshots = slices.DeleteFunc(s.snapshots, func(it *snapshot) bool { return it.isDeleted })
 	for _, it := range removed {
 		s.removeWarmPools(it)
 		isUsed := it.ref == "" || slices.ContainsFunc(s.snapshots, func(other *snapshot) bool {
@@ -248,33 +219,5 @@ func (s *Server) Tick() {
 		delete(s.jobs, job)
 	}
 	s.abandoned = nil
-	s.destroySandboxes()
-}
-
-// errConflict is the answer of the database to a second unfinished job for a resource of a runner. It becomes the
-// error reason of the snapshot (apps/api/src/sandbox/entities/job.entity.ts, errors/job-conflict.error.ts).
-const errConflict = reason("An operation is already in progress for this resource")
-
-// startJob starts a job of the runner for a resource: an image name or a ref.
-func (s *Server) startJob(resource string) (finish func(), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.jobs[resource] {
-		return nil, errConflict
-	}
-	s.jobs[resource] = true
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !slices.Contains(s.abandoned, resource) {
-			delete(s.jobs, resource)
-		}
-	}, nil
-}
-
-// abandonJob keeps a job unfinished until the next Tick.
-func (s *Server) abandonJob(resource string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.abandoned = append(s.abandoned, resource)
+	s.advanceSandboxes()
 }

@@ -29,8 +29,8 @@ func (s *Server) organization(who caller, _ *http.Request) (any, error) {
 	if o.Suspended != "" {
 		answer["suspendedAt"], answer["suspensionReason"] = formatTime(creationTime), o.Suspended
 	}
-	if len(o.Regions) > 0 {
-		answer["defaultRegionId"] = o.Regions[0].ID
+	if region, ok := o.defaultRegion(); ok {
+		answer["defaultRegionId"] = region.ID
 	}
 	return answer, nil
 }
@@ -105,13 +105,14 @@ func (r Region) runs(class string) bool {
 // region returns the region with an ID or the default region (getValidatedOrDefaultRegion of
 // apps/api/src/sandbox/services/snapshot.service.ts).
 func (s *Server) region(who caller, id string) (Region, error) {
-	if len(who.Regions) == 0 {
+	region, ok := who.defaultRegion()
+	if !ok {
 		return Region{}, badRequest("This organization does not have a default region. " +
 			"Please open the Daytona Dashboard to set a default region.")
 	}
 	id = strings.TrimSpace(id)
 	if id == "" {
-		return who.Regions[0], nil
+		return region, nil
 	}
 	if region, ok := find(who.Regions, id); ok {
 		return region, nil
@@ -120,6 +121,14 @@ func (s *Server) region(who caller, id string) (Region, error) {
 		return Region{}, apiError{http.StatusForbidden, "Region " + id + " is not available to the organization"}
 	}
 	return Region{}, apiError{http.StatusNotFound, "Region not found"}
+}
+
+// defaultRegion returns the region for requests without one.
+func (o *Organization) defaultRegion() (Region, bool) {
+	if o.Default == "" && len(o.Regions) > 0 {
+		return o.Regions[0], true
+	}
+	return find(o.Regions, o.Default)
 }
 
 // anyRegion returns a region of any organization.

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
@@ -29,7 +30,7 @@ func (s *Server) pushAccess(_ caller, r *http.Request) (any, error) {
 	id := newID()
 	robot := registry.Account{
 		User: "robot$" + project + "+temp-push-robot-" + id[:8] + id[9:13], Password: newID() + newID(),
-		Prefix: project + "/", Push: true, Expires: s.now().Add(s.options.AccessLifetime),
+		Prefix: project + "/", Push: true, Expires: time.Now().Add(s.options.AccessLifetime),
 	}
 	s.options.Registry.AddAccount(robot)
 	s.mu.Lock()
@@ -107,6 +108,9 @@ func (s *Server) registryFault(r *http.Request) (int, string) {
 		return http.StatusNotFound, "MANIFEST_UNKNOWN"
 	}
 	byRunner := s.isRunner(r)
+	if r.Method == http.MethodDelete && !byRunner { // robots can only push, see pushAccess
+		return http.StatusUnauthorized, "UNAUTHORIZED"
+	}
 	f, ok := s.nextFaultLocked(func(f Fault) bool {
 		switch f.Registry {
 		case PushDenied, AccessExpires:

@@ -66,7 +66,7 @@ func (s *Server) inspect(it *snapshot) (inspection, error) {
 		return found, reason(fmt.Sprintf("Job %s timed out after %dms", newID(), limit))
 	case err != nil:
 		return found, fmt.Errorf("Snapshot %s failed to inspect in registry on runner %s. Error: %s", image, runnerID,
-			engineText(err, image))
+			inspectText(err, image))
 	}
 	return found, nil
 }
@@ -75,7 +75,7 @@ func (s *Server) inspect(it *snapshot) (inspection, error) {
 func (s *Server) untilChanged(ctx context.Context, it *snapshot, state string) error {
 	for s.isIn(it, state) {
 		select {
-		case <-it.seen:
+		case <-it.changes:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -97,19 +97,26 @@ func fullName(image string) string {
 	return full
 }
 
-// Errors of the runner's engine.
+// Errors of the runner's engine, Docker 29. Its client puts daemonError before the error of a response without 200.
 var (
 	errReference  = errors.New("invalid reference format")
 	errDenied     = errors.New("unauthorized: authentication required")
-	errNoManifest = errors.New("no matching manifest for linux/amd64 in the manifest list entries")
+	errNoManifest = errors.New("no matching manifest for linux/amd64 in the manifest list entries: " +
+		"no match for platform in manifest: not found")
+	errUnknownManifest = errors.New("manifest unknown: manifest unknown") // of registries other than Harbor
 )
+
+const daemonError = "Error response from daemon: "
 
 // inspectImage resolves an image name and adds up the sizes of its layers (image_info.go, registry_manifest.go). The
 // platform of a single manifest does not matter. If an index has no manifest for linux/amd64, the size is that of the
 // index.
 func (s *Server) inspectImage(ctx context.Context, it *snapshot, image string) (inspection, error) {
-	if it.fault == ImageNotFound {
-		return inspection{}, &transport.Error{StatusCode: http.StatusNotFound}
+	switch it.fault {
+	case ImageNotFound:
+		return inspection{}, errUnknownManifest
+	case RegistryUnavailable:
+		return inspection{}, errors.New(unexpectedStatus(http.StatusServiceUnavailable))
 	}
 	found, err := s.getManifest(ctx, it, image)
 	if err != nil {
@@ -167,25 +174,45 @@ func imageOf(found *remote.Descriptor) (v1.Image, error) {
 	return index.Image(list.Manifests[i].Digest)
 }
 
-// engineText returns the text of an error of the runner's engine about an image.
-func engineText(err error, image string) string {
-	const daemon = "Error response from daemon: " // client prefix for a response with an error status
+// inspectText returns the engine's text of an error while it inspects an image.
+func inspectText(err error, image string) string {
 	failed := new(transport.Error)
 	switch {
-	case errors.Is(err, errReference), errors.Is(err, errDenied):
-		return daemon + err.Error()
 	case !errors.As(err, &failed):
-		return err.Error()
-	case failed.StatusCode == http.StatusNotFound && slices.ContainsFunc(failed.Errors, isBlobUnknown):
-		return "unknown blob"
+		return daemonError + err.Error()
 	case failed.StatusCode == http.StatusNotFound: // as Harbor reports it
 		_, artifact, _ := strings.Cut(image, "/")
-		return daemon + "unknown: artifact " + artifact + " not found"
+		return daemonError + "unknown: artifact " + artifact + " not found"
 	}
-	return daemon + failed.Error()
+	return daemonError + unexpectedStatus(failed.StatusCode)
 }
 
-func isBlobUnknown(d transport.Diagnostic) bool { return d.Code == transport.BlobUnknownErrorCode }
+func unexpectedStatus(status int) string {
+	return fmt.Sprintf("received unexpected HTTP status: %d %s", status, http.StatusText(status))
+}
+
+// pullText returns the engine's text of an error while it pulls an image.
+func pullText(err error, image string) string {
+	failed := new(transport.Error)
+	switch {
+	case errors.Is(err, errDenied), errors.Is(err, errNoManifest):
+		return daemonError + err.Error()
+	case !errors.As(err, &failed) || failed.Request == nil:
+		return err.Error()
+	}
+	status := fmt.Sprintf("unexpected status code %d", failed.StatusCode)
+	if failed.StatusCode == http.StatusNotFound {
+		status = "not found"
+	}
+	if _, digest, ok := strings.Cut(failed.Request.URL.Path, "/blobs/"); ok {
+		return fmt.Sprintf(
+			"failed to copy: httpReadSeeker: failed open: could not fetch content descriptor %s from remote: %s",
+			digest,
+			status,
+		)
+	}
+	return fmt.Sprintf("%sfailed to resolve reference %q: %[2]s: %s", daemonError, image, status)
+}
 
 // internal returns the reference of Daytona's copy of an image.
 func (s *Server) internal(hex string) string { return s.host + "/sbox/daytona-" + hex + ":daytona" }
@@ -197,7 +224,7 @@ func (s *Server) local(ref string) string { return strings.TrimPrefix(ref, s.hos
 // internal registry (snapshot_pull.go, image_pull.go, image_push.go). Nothing is started.
 func (s *Server) pull(it *snapshot) error {
 	if err := s.pullAndPush(s.ctx, it); err != nil {
-		return errors.New(engineText(err, it.image))
+		return errors.New(pullText(err, it.image))
 	}
 	return nil
 }
@@ -222,8 +249,10 @@ func (s *Server) pullAndPush(ctx context.Context, it *snapshot) error {
 	switch {
 	case err != nil:
 		return err
-	case it.fault == UnknownBlob:
+	case it.fault == UnknownBlob: // Docker before 29
 		return errors.New("unknown blob")
+	case it.fault == PushUnavailable:
+		return errors.New("error from registry: blob unknown to registry")
 	}
 	ref, err := name.ParseReference(it.ref)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -15,7 +16,7 @@ import (
 )
 
 // This file follows daytonaio/daytona v0.190.0, apps/api/src/sandbox/controllers/sandbox.controller.ts and
-// apps/api/src/sandbox/services/sandbox.service.ts. Sandboxes have states, but no container.
+// apps/api/src/sandbox/services/sandbox.service.ts.
 
 // Sandbox is an existing sandbox for [Server.PutSandbox].
 type Sandbox struct {
@@ -47,6 +48,9 @@ type sandbox struct {
 	autoStop, autoDelete                     float64
 	created                                  time.Time
 	changed                                  chan struct{} // closed when it is started or has failed
+	fault                                    SandboxFault
+	hasAnswer                                bool       // the response to the request that created it was sent
+	container                                *container // nil: not running, or no engine
 }
 
 type warmPool struct {
@@ -97,6 +101,7 @@ func (box *sandbox) visibleState() string {
 	return box.state
 }
 
+// sandboxDTO returns a sandbox in the API's format (apps/api/src/sandbox/dto/sandbox.dto.ts).
 func (s *Server) sandboxDTO(box *sandbox) map[string]any {
 	labels := box.labels
 	if labels == nil {
@@ -105,12 +110,16 @@ func (s *Server) sandboxDTO(box *sandbox) map[string]any {
 	answer := map[string]any{
 		"id": box.id, "organizationId": box.organization, "name": box.name, "target": box.region,
 		"snapshot": box.snapshot, "user": "daytona", "env": map[string]any{}, "cpu": box.cpu, "gpu": box.gpu,
-		"memory": box.memory, "disk": box.disk, "public": false, "networkBlockAll": false, "labels": labels,
+		"memory": box.memory, "disk": box.disk, "public": false, "networkBlockAll": false,
+		"networkAllowList": nil, "domainAllowList": nil, "labels": labels,
 		"volumes": []any{}, "state": box.visibleState(), "desiredState": box.desired, "errorReason": orNull(box.reason),
 		"recoverable": false, "backupState": "None", "autoStopInterval": box.autoStop, "autoArchiveInterval": 10080,
 		"autoDeleteInterval": box.autoDelete, "sandboxClass": box.class, "createdAt": formatTime(box.created),
 		"updatedAt": formatTime(box.created), "lastActivityAt": formatTime(box.created), "runnerId": runnerID,
 		"toolboxProxyUrl": s.URL() + "/toolbox",
+	}
+	if box.state == "started" {
+		answer["daemonVersion"] = "v0.190.0"
 	}
 	if box.pool != "" && s.options.Newer {
 		answer["warmPoolId"] = box.pool
@@ -129,22 +138,8 @@ func (s *Server) isVisible(who caller, box *sandbox) bool {
 // The response has the state at the beginning.
 func (s *Server) createSandbox(who caller, r *http.Request) (any, error) {
 	body := decode(r)
-	var v violations
-	v.name("name", body["name"])
-	v.optionalText("name", body["name"])
-	v.optionalText("snapshot", body["snapshot"])
-	v.optionalText("target", body["target"])
-	v.number("cpu", body["cpu"], -1)
-	v.number("gpu", body["gpu"], 1)
-	v.number("memory", body["memory"], -1)
-	v.number("disk", body["disk"], -1)
-	if err := v.err(); err != nil {
+	if err := checkSandbox(body); err != nil {
 		return nil, err
-	}
-	for _, field := range []string{"cpu", "gpu", "memory", "disk"} {
-		if n, _ := body[field].(float64); n != 0 {
-			return nil, badRequest("Cannot specify Sandbox resources when using a snapshot")
-		}
 	}
 	box, answer, err := s.startSandbox(who, body)
 	if err != nil || box == nil {
@@ -163,7 +158,49 @@ func (s *Server) createSandbox(who caller, r *http.Request) (any, error) {
 	if box.state == "error" {
 		return nil, badRequest("Sandbox failed to start: %s", box.reason)
 	}
+	box.hasAnswer = true
 	return answer, nil
+}
+
+// checkSandbox validates the body of POST /sandbox (apps/api/src/sandbox/dto/create-sandbox.dto.ts), without its lists.
+func checkSandbox(body map[string]any) error {
+	const text, object, flag = "a string", "an object", "a boolean value"
+	var v violations
+	v.name("name", body["name"])
+	for _, field := range []struct{ name, kind string }{
+		{"name", text}, {"snapshot", text}, {"user", text}, {"env", object}, {"labels", object}, {"public", flag},
+		{"networkBlockAll", flag}, {"networkAllowList", text}, {"domainAllowList", text}, {"target", text},
+	} {
+		v.optional(field.name, body[field.name], field.kind)
+	}
+	v.number("cpu", body["cpu"], -1)
+	v.number("gpu", body["gpu"], 1)
+	v.number("memory", body["memory"], -1)
+	v.number("disk", body["disk"], -1)
+	for _, field := range []string{"autoStopInterval", "autoArchiveInterval", "autoDeleteInterval"} {
+		v.optional(field, body[field], "a number conforming to the specified constraints")
+	}
+	v.optional("buildInfo", body["buildInfo"], object)
+	v.optional("linkedSandbox", body["linkedSandbox"], text)
+	if err := v.err(); err != nil {
+		return err
+	}
+	switch {
+	case body["buildInfo"] != nil && body["snapshot"] != nil:
+		return badRequest("Cannot specify a snapshot when using a build info entry")
+	case body["buildInfo"] != nil || body["linkedSandbox"] != nil || body["volumes"] != nil:
+		return apiError{http.StatusNotImplemented, "The stand-in starts sandboxes from snapshots only"}
+	}
+	for _, field := range []string{"cpu", "gpu", "memory", "disk"} {
+		if n, _ := body[field].(float64); n != 0 {
+			return badRequest("Cannot specify Sandbox resources when using a snapshot")
+		}
+	}
+	if body["gpuType"] != nil {
+		return badRequest("Cannot specify GPU type when creating sandbox from snapshot. " +
+			"GPU type is inherited from snapshot.")
+	}
+	return nil
 }
 
 // startSandbox creates a sandbox, or takes one from a warm pool and returns nil (createFromSnapshot).
@@ -224,10 +261,16 @@ func (s *Server) startSandbox(who caller, body map[string]any) (*sandbox, any, e
 		box.autoDelete = autoDelete
 	}
 	f, _ := s.nextFaultLocked(func(f Fault) bool { return f.Sandbox != "" })
-	if s.ctx.Err() == nil {
-		s.running.Go(func() { s.bootSandbox(box, it.ref, f.Sandbox) })
+	box.fault = f.Sandbox
+	if s.ctx.Err() == nil && box.fault == "" {
+		ref, entrypoint := it.ref, it.entrypoint
+		s.running.Go(func() { s.bootSandbox(box, ref, entrypoint) })
 	}
-	return box, s.sandboxDTO(box), nil
+	answer := s.sandboxDTO(box)
+	for _, column := range []string{"errorReason", "networkAllowList", "domainAllowList"} { // not set by the request
+		delete(answer, column)
+	}
+	return box, answer, nil
 }
 
 // findForSandbox returns a snapshot by name or ID, preferably an active one. The caller must hold s.mu.
@@ -242,45 +285,64 @@ func (s *Server) findForSandbox(who caller, id string) *snapshot {
 	return found
 }
 
-// bootSandbox checks the image as the runner does before it creates a container (validateImageArchitecture of
-// apps/runner/pkg/docker/create.go), and starts the sandbox.
-func (s *Server) bootSandbox(box *sandbox, ref string, fault SandboxFault) {
-	reason := s.checkArchitecture(ref)
-	if reason == "" && fault == NoShell {
-		reason = "timeout waiting for daemon to start" // apps/runner/pkg/docker/daemon.go
-	}
+// bootSandbox starts a sandbox as the runner does (apps/runner/pkg/docker/create.go).
+func (s *Server) bootSandbox(box *sandbox, ref string, entrypoint []string) {
+	started, err := s.startImage(ref, entrypoint)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer close(box.changed)
-	if box.desired != "started" {
+	switch {
+	case box.desired != "started" || s.ctx.Err() != nil:
+		if started != nil {
+			s.running.Go(func() { s.removeContainer(started) })
+		}
 		return
+	case errors.Is(err, errNoDaemon):
+		box.fault = NoShell
+		return
+	case err != nil:
+		box.state, box.reason = "error", err.Error()
+	default:
+		box.state, box.container = "started", started
 	}
-	if box.state = "started"; reason != "" {
-		box.state, box.reason = "error", reason
-	}
+	close(box.changed)
 }
 
-func (s *Server) checkArchitecture(ref string) string {
+// errNoDaemon is the error after the time that a daemon has to start (apps/runner/pkg/docker/daemon.go).
+const errNoDaemon = reason("timeout waiting for daemon to start")
+
+// startImage checks the architecture of an image (validateImageArchitecture) and starts a container, if there is an
+// engine.
+func (s *Server) startImage(ref string, entrypoint []string) (*container, error) {
 	at, err := name.ParseReference(ref)
 	if err != nil {
-		return err.Error()
+		return nil, err
 	}
 	img, err := remote.Image(at, s.remote(s.ctx)...)
 	if err != nil {
-		return engineText(err, ref)
+		return nil, errors.New(pullText(err, ref))
 	}
 	config, err := img.ConfigFile()
 	if err != nil {
-		return engineText(err, ref)
+		return nil, errors.New(pullText(err, ref))
 	}
-	if config.Architecture == "amd64" || config.Architecture == "x86_64" {
-		return ""
+	if config.Architecture != "amd64" && config.Architecture != "x86_64" {
+		id, err := img.ConfigName()
+		if err != nil {
+			return nil, err
+		}
+		return nil, reason(fmt.Sprintf("conflict: image %s architecture (%s) is not x64 compatible", id, config.Architecture))
 	}
-	id, err := img.ConfigName()
+	if s.engine == nil {
+		return nil, nil
+	}
+	if len(entrypoint) == 0 {
+		entrypoint = config.Config.Entrypoint
+	}
+	started, err := s.startContainer(s.local(ref), entrypoint)
 	if err != nil {
-		return err.Error()
+		return nil, errNoDaemon
 	}
-	return fmt.Sprintf("image %s architecture (%s) is not x64 compatible", id, config.Architecture)
+	return started, nil
 }
 
 // findSandbox returns a sandbox by ID or name. The caller must hold s.mu.
@@ -304,14 +366,28 @@ func (s *Server) getSandbox(who caller, r *http.Request) (any, error) {
 	return s.sandboxDTO(box), nil
 }
 
-// listSandboxes lists the sandboxes of the organization, newest first (apps/api/src/sandbox/adapters/
-// sandbox-typeorm-search.adapter.ts). Any API key can.
+// sandboxStates are the states that a list can be filtered by (apps/api/src/sandbox/dto/list-sandboxes-query.dto.ts).
+var sandboxStates = strings.Fields("creating restoring destroying started stopped starting stopping error " +
+	"build_failed pending_build building_snapshot unknown pulling_snapshot archived archiving resizing snapshotting " +
+	"forking pausing paused resuming")
+
+// listSandboxes lists the sandboxes of the organization, newest first, regardless of the requested order
+// (apps/api/src/sandbox/adapters/sandbox-typeorm-search.adapter.ts). Any API key can.
 func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 	query := r.URL.Query()
 	var v violations
 	limit := v.integer(query, "limit", 100, 200)
+	isKnown := func(state string) bool { return slices.Contains(sandboxStates, state) }
+	unknown := slices.DeleteFunc(slices.Clone(query["states"]), isKnown)
+	v.check(len(unknown) == 0, "each value must be one of the following values: %s", strings.Join(sandboxStates, ", "))
+	v.choice(query, "sort", "", strings.Fields("name cpu memoryGib diskGib lastActivityAt createdAt"))
+	v.choice(query, "order", "", []string{"asc", "desc"})
 	if err := v.err(); err != nil {
 		return nil, err
+	}
+	var labels map[string]any
+	if text := query.Get("labels"); text != "" && json.Unmarshal([]byte(text), &labels) != nil {
+		return nil, badRequest("Invalid labels JSON format")
 	}
 	var after struct {
 		SortValue, ID string
@@ -327,8 +403,13 @@ func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 	var all []*sandbox
 	for _, box := range s.sandboxes {
 		bySnapshot := !query.Has("snapshots") || slices.Contains(query["snapshots"], box.snapshot)
+		byState := !query.Has("states") || slices.Contains(query["states"], box.state)
 		isGone := box.state == "error" && box.desired == "destroyed"
-		if s.isVisible(who, box) && bySnapshot && !isGone {
+		byLabels := true
+		for label, value := range labels {
+			byLabels = byLabels && box.labels[label] == value
+		}
+		if s.isVisible(who, box) && bySnapshot && byState && byLabels && !isGone {
 			all = append(all, box)
 		}
 	}
@@ -339,7 +420,11 @@ func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 	}
 	items, next := []any{}, any(nil)
 	for _, box := range all[:min(limit, len(all))] {
-		items = append(items, s.sandboxDTO(box))
+		item := s.sandboxDTO(box)
+		for _, field := range []string{"env", "networkBlockAll", "networkAllowList", "domainAllowList", "volumes"} {
+			delete(item, field) // not in apps/api/src/sandbox/dto/sandbox-list-item.dto.ts
+		}
+		items = append(items, item)
 	}
 	if len(all) > limit {
 		last := all[limit-1]
@@ -367,8 +452,18 @@ func (s *Server) destroySandbox(who caller, r *http.Request) (any, error) {
 	return s.sandboxDTO(box), nil
 }
 
-// destroySandboxes removes the sandboxes that are to be destroyed. The caller must hold s.mu.
-func (s *Server) destroySandboxes() {
+// advanceSandboxes removes the sandboxes that are to be destroyed, and lets those without a daemon fail after the
+// response to POST: the server waits 30 seconds for a sandbox, and the runner 60 for its daemon. The caller must hold
+// s.mu.
+func (s *Server) advanceSandboxes() {
+	for _, box := range s.sandboxes {
+		if box.fault == NoShell && box.hasAnswer && box.state == "unknown" {
+			box.state, box.reason = "error", string(errNoDaemon)
+		}
+		if started := box.container; started != nil && box.desired == "destroyed" && s.ctx.Err() == nil {
+			s.running.Go(func() { s.removeContainer(started) })
+		}
+	}
 	s.sandboxes = slices.DeleteFunc(s.sandboxes, func(box *sandbox) bool { return box.desired == "destroyed" })
 }
 

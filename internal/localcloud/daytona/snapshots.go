@@ -2,7 +2,6 @@ package daytona
 
 import (
 	"cmp"
-	"math"
 	"net/http"
 	"regexp"
 	"slices"
@@ -12,146 +11,6 @@ import (
 
 // This file follows daytonaio/daytona v0.190.0, apps/api/src/sandbox/controllers/snapshot.controller.ts and
 // apps/api/src/sandbox/services/snapshot.service.ts.
-
-// Snapshot is an existing snapshot for [Server.Put].
-type Snapshot struct {
-	Organization string // ID of its organization
-	Name         string
-	Image        string // reference of the image it was created from
-	Digest       string // digest of that image: sha256:…
-	State        string // default: active
-	Reason       string // error reason
-	Log          string // build log; "": not built by Daytona
-	General      bool   // provided by Daytona and visible to every organization
-
-	CPU, Memory, Disk int       // default: 1, 1, 3
-	GPU               int       // default: 0
-	SandboxClass      string    // default: container
-	Entrypoint        []string  // default: null
-	Region            string    // default: the organization's first region
-	Created           time.Time // default: now
-	Updated           time.Time // default: Created
-}
-
-// Put adds a snapshot and returns its ID. No runner processes it.
-func (s *Server) Put(p Snapshot) string {
-	it := &snapshot{
-		id: newID(), organization: p.Organization, general: p.General, name: p.Name, image: p.Image,
-		state: cmp.Or(p.State, "active"), reason: p.Reason, log: p.Log, cpu: cmp.Or(p.CPU, 1),
-		memory: cmp.Or(p.Memory, 1), disk: cmp.Or(p.Disk, 3), gpu: p.GPU, class: cmp.Or(p.SandboxClass, defaultClass),
-		entrypoint: p.Entrypoint, region: p.Region, created: p.Created, seen: make(chan struct{}, 1),
-	}
-	if it.created.IsZero() {
-		it.created = s.now()
-	}
-	if it.updated = p.Updated; it.updated.IsZero() {
-		it.updated = it.created
-	}
-	if digest, ok := strings.CutPrefix(p.Digest, "sha256:"); ok {
-		it.ref = s.internal(digest)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, o := range s.options.Organizations {
-		if o.ID == p.Organization && it.region == "" && len(o.Regions) > 0 {
-			it.region = o.Regions[0].ID
-		}
-	}
-	if it.ref != "" || it.log != "" {
-		it.runner = runnerID
-	}
-	s.snapshots = append(s.snapshots, it)
-	return it.id
-}
-
-type snapshot struct {
-	id, organization, name, image, ref, region string
-	runner                                     string // ID of the first runner; "": not chosen yet
-	general                                    bool
-	state, reason, log, class, gpuType         string
-	size                                       float64 // GB; 0: not known yet
-	cpu, memory, disk, gpu                     int
-	entrypoint                                 []string
-	created, updated, used                     time.Time
-	fault                                      SnapshotFault
-
-	handled bool          // the handler of the state pending runs
-	gone    bool          // the row is deleted
-	reads   int           // number of reads of the current state
-	seen    chan struct{} // signals a read or a change
-}
-
-// signal wakes up hold.
-func (it *snapshot) signal() {
-	select {
-	case it.seen <- struct{}{}:
-	default:
-	}
-}
-
-// read returns a snapshot in the API's format and counts the read.
-func (it *snapshot) read() any {
-	it.reads++
-	it.signal()
-	return it.dto()
-}
-
-// dto returns a snapshot in the API's format (apps/api/src/sandbox/dto/snapshot.dto.ts). Columns without a value are
-// null.
-func (it *snapshot) dto() map[string]any {
-	answer := map[string]any{
-		"id": it.id, "organizationId": it.organization, "general": it.general, "name": it.name, "imageName": it.image,
-		"state": it.state, "size": nil, "entrypoint": nil, "cpu": it.cpu, "gpu": it.gpu, "mem": it.memory,
-		"disk": it.disk, "errorReason": orNull(it.reason), "createdAt": formatTime(it.created),
-		"updatedAt": formatTime(it.updated), "lastUsedAt": nil, "regionIds": []string{}, "sandboxClass": it.class,
-		"ref": orNull(it.ref), "initialRunnerId": orNull(it.runner),
-	}
-	if it.organization == "" {
-		answer["organizationId"] = nil
-	}
-	if it.region != "" {
-		answer["regionIds"] = []string{it.region}
-	}
-	if it.size > 0 {
-		answer["size"] = it.size
-	}
-	if len(it.entrypoint) > 0 {
-		answer["entrypoint"] = it.entrypoint
-	}
-	if it.gpuType != "" {
-		answer["gpuType"] = it.gpuType
-	}
-	if !it.used.IsZero() {
-		answer["lastUsedAt"] = formatTime(it.used)
-	}
-	if it.log != "" {
-		answer["buildInfo"] = map[string]any{
-			"dockerfileContent": "FROM debian:bookworm-slim\n", "contextHashes": []string{}, "snapshotRef": "daytona-" + it.id,
-			"createdAt": formatTime(it.created), "updatedAt": formatTime(it.updated),
-		}
-	}
-	return answer
-}
-
-// orNull returns null for the zero value.
-func orNull[T comparable](v T) any {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return v
-}
-
-// used returns the number of snapshots that count towards the quota. The caller must hold s.mu.
-func (s *Server) used(o *Organization) int {
-	n := 0
-	for _, it := range s.snapshots {
-		if it.organization == o.ID && slices.Contains([]string{"building", "pending", "pulling", "active"}, it.state) {
-			n++
-		}
-	}
-	return n
-}
 
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
@@ -187,6 +46,7 @@ func (s *Server) find(who caller, id string, general bool) (*snapshot, error) {
 func (s *Server) get(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tickForReader()
 	it, err := s.find(who, r.PathValue("id"), true)
 	if err != nil {
 		return nil, err
@@ -199,14 +59,15 @@ func (s *Server) list(who caller, r *http.Request) (any, error) {
 	query := r.URL.Query()
 	var v violations
 	page, limit := v.integer(query, "page", 1, 0), v.integer(query, "limit", 100, 200)
-	sort, order := cmp.Or(query.Get("sort"), "lastUsedAt"), cmp.Or(query.Get("order"), "desc")
-	v.oneOf("sort", sort, []string{"name", "state", "lastUsedAt", "createdAt"})
-	v.oneOf("order", order, []string{"asc", "desc"})
+	v.check(len(query["name"]) <= 1, "name must be a string")
+	sort := v.choice(query, "sort", "lastUsedAt", []string{"name", "state", "lastUsedAt", "createdAt"})
+	order := v.choice(query, "order", "desc", []string{"asc", "desc"})
 	if err := v.err(); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tickForReader()
 	var all []*snapshot
 	for _, it := range s.snapshots {
 		isVisible := it.organization == who.ID || it.general
@@ -237,7 +98,7 @@ func (s *Server) list(who caller, r *http.Request) (any, error) {
 		return cmp.Or(by, b.created.Compare(a.created))
 	})
 	items := []any{}
-	first := min(len(all), (min(page, math.MaxInt32)-1)*limit)
+	first := min(len(all), (page-1)*limit)
 	for _, it := range all[first:min(len(all), first+limit)] {
 		items = append(items, it.read())
 	}

@@ -1,9 +1,12 @@
 package daytona
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -47,10 +50,20 @@ func (v *violations) text(field string, value any) {
 	v.check(ok, "%s must be a string", field)
 }
 
-func (v *violations) optionalText(field string, value any) {
-	if value != nil {
-		v.text(field, value)
+// optional checks the type of a value that may be missing.
+func (v *violations) optional(field string, value any, kind string) {
+	ok := value == nil
+	switch value.(type) {
+	case string:
+		ok = kind == "a string"
+	case map[string]any:
+		ok = kind == "an object"
+	case bool:
+		ok = kind == "a boolean value"
+	case float64:
+		ok = kind == "a number conforming to the specified constraints"
 	}
+	v.check(ok, "%s must be %s", field, kind)
 }
 
 // number checks a number of at least 0 and, unless most is negative, at most most.
@@ -90,19 +103,21 @@ func (v *violations) integer(query url.Values, field string, fallback, most int)
 	if !query.Has(field) {
 		return fallback
 	}
-	text := strings.TrimSpace(query.Get(field))
-	n, err := strconv.Atoi(text)
-	number := float64(n)
-	isNumber := err == nil || text == "" // JavaScript converts "" to 0
-	if !isNumber {
-		var fraction error
-		number, fraction = strconv.ParseFloat(text, 64)
-		isNumber = fraction == nil
+	text := cmp.Or(strings.TrimSpace(query.Get(field)), "0") // as JavaScript converts it
+	n, err := strconv.ParseFloat(text, 64)
+	v.check(err == nil && n == math.Trunc(n), "%s must be an integer number", field)
+	v.check(err == nil && n >= 1, "%s must not be less than 1", field)
+	v.check(most == 0 || err == nil && n <= float64(most), "%s must not be greater than %d", field, most)
+	return int(min(n, math.MaxInt32))
+}
+
+// choice returns a query parameter and checks that it has a known value.
+func (v *violations) choice(query url.Values, field, fallback string, known []string) string {
+	if !query.Has(field) {
+		return fallback
 	}
-	v.check(err == nil || text == "", "%s must be an integer number", field)
-	v.check(isNumber && number >= 1, "%s must not be less than 1", field)
-	v.check(most == 0 || isNumber && number <= float64(most), "%s must not be greater than %d", field, most)
-	return n
+	v.oneOf(field, query.Get(field), known)
+	return query.Get(field)
 }
 
 // decode returns the body of a request as a JSON object.
@@ -126,14 +141,15 @@ func parseBody(next http.Handler) http.Handler {
 		if err != nil {
 			return // the client has disconnected
 		}
-		text := strings.TrimSpace(string(body))
-		if text != "" && (!json.Valid(body) || text[0] != '{' && text[0] != '[') {
+		start := strings.TrimSpace(string(body))
+		isObject := strings.HasPrefix(start, "{") || strings.HasPrefix(start, "[")
+		if len(body) > 0 && (!isObject || !json.Valid(body)) {
 			w.Header().Set("Content-Type", "application/json; charset=utf-8")
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = io.WriteString(w, `{"message":"Invalid JSON in request body","error":"Bad Request","statusCode":400}`)
 			return
 		}
-		r.Body = io.NopCloser(strings.NewReader(text))
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		next.ServeHTTP(w, r)
 	})
 }
