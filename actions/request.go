@@ -62,8 +62,8 @@ func buildRequests(
 	return requests, nil
 }
 
-// addProxies returns the build arguments of the inputs and the proxies of Docker's configuration. It returns an error if
-// a provenance attestation would contain the password of a proxy: modes other than min contain all build arguments.
+// addProxies returns the build arguments of the inputs and the proxies of Docker's configuration. It returns an error
+// if a provenance attestation would contain the password of a proxy: modes other than min contain all build arguments.
 func addProxies(job job, spec inputs.BuildSpec) (map[string]string, error) {
 	hasPassword := false
 	args, err := image.AddProxies(spec.Request.BuildArgs, spec.Builder, func(password string) {
