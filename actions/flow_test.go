@@ -399,7 +399,8 @@ func TestMetadataJSON(t *testing.T) {
 	}
 	for want, built := range map[string]builtImage{
 		`{"a":"1","containerimage.descriptor":{"size":1}}`: {Results: []*image.Result{amd64}},
-		`{"containerimage.descriptor":` + string(data) + `,"containerimage.digest":"sha256:2","image.name":"ghcr.io/a/b:1,ghcr.io/a/b:2",` +
+		`{"containerimage.descriptor":` + string(data) +
+			`,"containerimage.digest":"sha256:2","image.name":"ghcr.io/a/b:1,ghcr.io/a/b:2",` +
 			`"linux/amd64":{"a":"1","containerimage.descriptor":{"size":1}},` +
 			`"linux/arm64":{"a":"eyJzaXplIjoxfQ=="}}`: {
 			Results: []*image.Result{amd64, arm64}, Index: empty.Index, Digest: "sha256:2", Lease: &builder.Lease{},

@@ -99,7 +99,8 @@ func checkPushes(ctx context.Context, job job, references []string, digest v1.Ha
 }
 
 // pushIndex pushes an index of the platforms' images to each reference and returns it with its digest. BuildKit has
-// already pushed the images: by digest if there are several platforms, and by tag if there is one, which needs no index.
+// already pushed the images: by digest if there are several platforms, and by tag if there is one, which needs no
+// index.
 func pushIndex(
 	ctx context.Context, spec inputs.BuildSpec, lease *builder.Lease, results []*image.Result, auth image.Auth,
 ) (_ v1.ImageIndex, digest v1.Hash, err error) {

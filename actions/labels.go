@@ -14,8 +14,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// imageLabels returns the labels of the inputs and, if the input default_labels is set, those of the commit. Labels that
-// the Dockerfile or the inputs set are kept. A context that the builder fetches has no labels of a commit.
+// imageLabels returns the labels of the inputs and, if the input default_labels is set, those of the commit. Labels
+// that the Dockerfile or the inputs set are kept. A context that the builder fetches has no labels of a commit.
 func imageLabels(job job, spec inputs.BuildSpec, source buildSource) map[string]string {
 	labels := map[string]string{}
 	if spec.DefaultLabels && isLocal(source) && source.Tree.SHA != "" {

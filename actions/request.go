@@ -24,7 +24,7 @@ func buildRequests(
 	if err != nil {
 		return nil, err
 	}
-	buildArgs, err := image.AddProxies(spec.Request.BuildArgs, spec.Builder, job.Runner.Mask)
+	buildArgs, err := addProxies(job, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +60,22 @@ func buildRequests(
 		requests = append(requests, r)
 	}
 	return requests, nil
+}
+
+// addProxies returns the build arguments of the inputs and the proxies of Docker's configuration. It returns an error
+// if a provenance attestation would contain the password of a proxy: modes other than min contain all build arguments.
+func addProxies(job job, spec inputs.BuildSpec) (map[string]string, error) {
+	hasPassword := false
+	args, err := image.AddProxies(spec.Request.BuildArgs, spec.Builder, func(password string) {
+		hasPassword = true
+		job.Runner.Mask(password)
+	})
+	provenance, attested := spec.Request.Attestations["provenance"]
+	if hasPassword && attested && !strings.Contains(","+provenance+",", ",mode=min,") {
+		return nil, inputs.Errorf("provenance", provenance, "would publish the password of a proxy in Docker's "+
+			"configuration; write mode=min, or pass a proxy without a password as HTTP_PROXY and HTTPS_PROXY in build_args")
+	}
+	return args, err
 }
 
 // buildSecrets returns the secrets that a step can mount: those of Doppler, unless the code is untrusted, overridden by

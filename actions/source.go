@@ -99,8 +99,8 @@ func hostedRepository(
 	return credentials.Repository(owner, name, token, job.Getenv), nil
 }
 
-// fetchSource fetches the files of a commit, unless the source is the checkout. It reads the time of the commit and adds
-// the named contexts that are known only then: directories of the event's commit, and the git context.
+// fetchSource fetches the files of a commit, unless the source is the checkout. It reads the time of the commit and
+// adds the named contexts that are known only then: directories of the event's commit, and the git context.
 func fetchSource(
 	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, s buildSource,
 ) (_ buildSource, err error) {

@@ -601,6 +601,11 @@ func TestMovingVariables(t *testing.T) {
 			if !strings.Contains(r.stdout, "::add-mask::proxy-password") {
 				t.Error("the password of the proxy is not masked")
 			}
+			r = e.run(t, invocation{ // the attestation would contain the password
+				dockerfile: fromFile, env: values{"DOCKER_CONFIG": config},
+				inputs: values{"load": "false", "provenance": "mode=max"},
+			})
+			assertFailed(t, r, `^error: input provenance: "mode=max" would publish the password of a proxy`)
 		},
 		"DOCKER_DEFAULT_GIT_CONTEXT_PR_HEAD_REF": withoutEffect("DOCKER_DEFAULT_GIT_CONTEXT_PR_HEAD_REF", "true"),
 		"SOURCE_DATE_EPOCH": func(t *testing.T) {

@@ -68,7 +68,8 @@ func depotPlatform(name string) (cliv1.BuilderPlatform, error) {
 	return 0, fmt.Errorf("unsupported platform %q: Depot builds linux/amd64, linux/arm64, linux/386 and linux/arm", name)
 }
 
-// IsDepotPlatform reports whether Depot has a machine that builds a platform, in the form that platforms.Format returns.
+// IsDepotPlatform reports whether Depot has a machine that builds a platform, in the form that platforms.Format
+// returns.
 func IsDepotPlatform(name string) bool {
 	_, err := depotPlatform(name)
 	return err == nil

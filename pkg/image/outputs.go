@@ -82,7 +82,8 @@ func IsLoad(entry client.ExportEntry) bool {
 }
 
 // NameOutput returns the text of an archive or OCI layout without a name, with the given names: docker buildx gives it
-// those of the tags (docker/buildx 461836b, build/opt.go). It returns other outputs unchanged. entry is the parsed text.
+// those of the tags (docker/buildx 461836b, build/opt.go). It returns other outputs unchanged. entry is the parsed
+// text.
 func NameOutput(text string, entry client.ExportEntry, names []string) string {
 	isArchive := entry.Type == client.ExporterDocker || entry.Type == client.ExporterOCI
 	if !isArchive || entry.Attrs["name"] != "" || len(names) == 0 {

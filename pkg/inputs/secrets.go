@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 	"unicode"
 
@@ -28,14 +29,14 @@ func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 		}
 		for _, other := range spec.secrets {
 			if other.id == s.id {
-				return &Error{Input: input, Line: item.Line, Reason: "duplicate secret " + s.id}
+				return &Error{Input: input, Line: item.Line, Reason: "duplicate " + nameSecret(s.id)}
 			}
 		}
 		spec.secrets = append(spec.secrets, s)
 		return nil
 	}
 	leaveOut := func(input string, item Item, id, cause string) {
-		err := &Error{Input: input, Line: item.Line, Reason: "the secret " + id + " is left out: " + cause}
+		err := &Error{Input: input, Line: item.Line, Reason: "the " + nameSecret(id) + " is left out: " + cause}
 		spec.Warnings = append(spec.Warnings, err.Error()+withheldSecrets(env))
 	}
 	for _, item := range in.Secrets {
@@ -89,6 +90,16 @@ func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 // isSecretID reports whether a Dockerfile can name the ID. BuildKit restricts it to the characters of a path.
 func isSecretID(id string) bool {
 	return id != "" && !strings.ContainsFunc(id, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) })
+}
+
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_./-]{0,63}$`)
+
+// nameSecret returns "secret ID", or "secret" for an ID that looks like a part of a secret value.
+func nameSecret(id string) string {
+	if namePattern.MatchString(id) {
+		return "secret " + id
+	}
+	return "secret"
 }
 
 // withheldSecrets returns why GitHub may have withheld secrets from the run, as the end of a message.

@@ -51,6 +51,10 @@ func TestSecretsWithoutAValue(t *testing.T) {
 	if !reflect.DeepEqual(spec.Warnings, want) {
 		t.Errorf("warnings %q, want %q", spec.Warnings, want)
 	}
+	spec, err = buildSpec(t, env, "INPUT_SECRETS=hunter2+/"+strings.Repeat("x", 70)+"=")
+	if err != nil || len(spec.Warnings) != 1 || strings.Contains(spec.Warnings[0], "hunter2") {
+		t.Errorf("a value in place of the ID: %q, %v", spec.Warnings, err)
+	}
 	env.Fork = true
 	spec, err = buildSpec(t, env, "INPUT_SECRETS=TOKEN=")
 	if err != nil || !strings.Contains(strings.Join(spec.Warnings, ""), "a pull request from a fork") {
