@@ -60,7 +60,7 @@ func freeName(ctx context.Context, job job, client daytona.Client, old daytona.S
 		job.Runner.Infof("Waiting until Daytona has removed the earlier snapshot %s", old.Name)
 		return client.WaitUntilRemoved(ctx, old.ID)
 	case isFailed(old):
-		job.Runner.Infof("Deleting the snapshot %s, which an earlier run left in state %s", old.Name, old.State)
+		job.Runner.Infof("Deleting the snapshot %s, which is in state %s", old.Name, old.State)
 	default:
 		job.Runner.Warning(runner.Annotation{Message: fmt.Sprintf("replacing snapshot %s: no sandbox can start from this "+
 			"name until the new one is active, or ever if it fails", old.Name)})

@@ -23,7 +23,7 @@ func pruneSnapshots(
 	warn := func(err error) {
 		job.Runner.Warning(runner.Annotation{Title: "Old snapshots were not deleted", Message: err.Error()})
 	}
-	old, err := prunable(ctx, spec, target, current, superseded)
+	old, err := prunable(ctx, job, spec, target, current, superseded)
 	if err != nil || len(old) == 0 {
 		if err != nil {
 			warn(err)
@@ -74,10 +74,10 @@ func removeAll(ctx context.Context, client daytona.Client, snapshots []daytona.S
 }
 
 // prunable returns the snapshots that may be deleted if they are unused: the superseded ones, and all but the newest
-// keep with the prefix. The current snapshot counts toward keep. Snapshots that another run is creating or removing,
-// and those that are newer than the current one, are not included.
+// keep with the prefix. The current snapshot counts toward keep. Snapshots that another run is creating or removing, or
+// has created since this run started, and those that are newer than the current one, are not included.
 func prunable(
-	ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarget, current daytona.Snapshot,
+	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, current daytona.Snapshot,
 	superseded []daytona.Snapshot,
 ) ([]daytona.Snapshot, error) {
 	old := slices.Clone(superseded)
@@ -89,7 +89,11 @@ func prunable(
 		others := slices.DeleteFunc(list, func(s daytona.Snapshot) bool {
 			return s.ID == current.ID || !isSettled(s) || slices.ContainsFunc(old, hasID(s.ID))
 		})
-		old = append(old, others[min(len(others), spec.Keep-1):]...)
+		for _, s := range others[min(len(others), spec.Keep-1):] {
+			if s.Created.Before(job.Started) {
+				old = append(old, s)
+			}
+		}
 	}
 	return slices.DeleteFunc(old, func(s daytona.Snapshot) bool {
 		return s.ID == current.ID || !isSettled(s) || !s.Created.Before(current.Created)

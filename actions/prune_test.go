@@ -103,9 +103,15 @@ func TestPrunableAfterReuse(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.spec.Keep = 1
-	old, err := prunable(t.Context(), c.spec, snapshotTarget{Client: c.client}, current, nil)
+	job, _, _ := testJob(t, nil)
+	old, err := prunable(t.Context(), job, c.spec, snapshotTarget{Client: c.client}, current, nil)
 	if err != nil || len(old) != 1 || old[0].Name != "agent-old" {
 		t.Errorf("%v, %v", old, err)
+	}
+	// Another run that ends at the same time has just published the older snapshot.
+	job.Started = old[0].Created.Add(-time.Second)
+	if old, err := prunable(t.Context(), job, c.spec, snapshotTarget{Client: c.client}, current, nil); len(old) > 0 {
+		t.Errorf("created since the run started: %v, %v", old, err)
 	}
 }
 

@@ -50,7 +50,7 @@ func ensureSnapshot(
 		upload, err = nextUpload(ctx, job, spec, session, target, upload, err)
 	}
 	if err != nil {
-		return imageUpload{}, daytona.Snapshot{}, reportReplaced(replaced, err)
+		return imageUpload{}, daytona.Snapshot{}, reportReplaced(ctx, target.Client, replaced, err)
 	}
 	return upload, upload.Existing.Reused, nil
 }
@@ -123,10 +123,14 @@ func waitForOthers(ctx context.Context, job job, client daytona.Client, wanted w
 	}
 }
 
-// reportReplaced adds a replaced snapshot, which cannot be restored, to the error of the one that was to replace it.
-// Daytona deletes the image of a snapshot from its registry once the snapshot is active.
-func reportReplaced(replaced daytona.Snapshot, cause error) error {
+// reportReplaced adds a replaced snapshot, which cannot be restored, to the error of the one that was to replace it,
+// unless another run has created one with that name. Daytona deletes the image of a snapshot from its registry once the
+// snapshot is active.
+func reportReplaced(ctx context.Context, client daytona.Client, replaced daytona.Snapshot, cause error) error {
 	if replaced.ID == "" {
+		return cause
+	}
+	if now, found, err := client.Find(ctx, replaced.Name); err == nil && found && isUsable(now) {
 		return cause
 	}
 	return daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s, which it was to replace, is deleted; create another one "+

@@ -290,7 +290,7 @@ func TestEnsureSnapshotReplacesInactive(t *testing.T) {
 	}{
 		{name: "generated name", updated: time.Hour, log: "cannot be reused"},
 		{name: "generated name, just deactivated", log: "cannot be reused"},
-		{name: "requested name", named: true, updated: time.Hour, log: "left in state error"},
+		{name: "requested name", named: true, updated: time.Hour, log: "which is in state error"},
 		{name: "requested name, just deactivated", named: true, want: "ten minutes"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -345,6 +345,12 @@ func TestEnsureSnapshotReportsReplaced(t *testing.T) {
 	left := (*daytona.LeftoverError)(nil)
 	if !errors.As(r.err, &left) || len(left.Leftovers) != 1 || !strings.Contains(left.Leftovers[0], "taken") {
 		t.Errorf("%v", r.err)
+	}
+	// Another run that replaces it at the same time may have succeeded.
+	c.Put(cloudaytona.Snapshot{Organization: organization, Name: "taken"})
+	failed := errors.New("failed")
+	if err := reportReplaced(t.Context(), c.client, daytona.Snapshot{ID: "1", Name: "taken"}, failed); err != failed {
+		t.Errorf("the name is taken again: %v", err)
 	}
 }
 

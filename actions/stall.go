@@ -12,9 +12,9 @@ import (
 // stallLimit is how long a snapshot may be pulling while another one of the same image is active in its region.
 const stallLimit = time.Minute
 
-// detectStall returns a function for [waitUntilActive] that reports a snapshot that Daytona leaves in the state pulling.
-// That happens with a runner of API version 0 if another snapshot of the image becomes active at the same time: Daytona
-// looks at the image on the runner again only after ten minutes (daytonaio/daytona v0.190.0,
+// detectStall returns a function for [waitUntilActive] that reports a snapshot that Daytona leaves in the state
+// pulling. That happens with a runner of API version 0 if another snapshot of the image becomes active at the same
+// time: Daytona looks at the image on the runner again only after ten minutes (daytonaio/daytona v0.190.0,
 // apps/api/src/sandbox/managers/snapshot.manager.ts, handleSnapshotRunnerStatePullingSnapshot). Another attempt takes
 // seconds.
 func detectStall(
