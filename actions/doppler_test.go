@@ -226,12 +226,12 @@ func TestDopplerProtectsSnapshots(t *testing.T) {
 	for _, name := range []string{"pinned", "elsewhere", "old"} {
 		c.put(name, "active", 1)
 	}
-	server.SetSecret("app", "prd", "OTHER_NAME", "agent-pinned")
-	server.SetSecret("website", "dev", "OTHER_NAME", "agent-elsewhere")
-	server.SetSecret("app", "dev", nameSecret, "agent-old") // another secret
+	server.SetSecret("app", "prd", "OTHER_NAME", generated+"pinned")
+	server.SetSecret("website", "dev", "OTHER_NAME", generated+"elsewhere")
+	server.SetSecret("app", "dev", nameSecret, generated+"old") // another secret
 	job, _, log := testJob(t, map[string]string{"DOPPLER_API_HOST": server.URL(), "DOPPLER_TOKEN": everything})
 	in := inputs.DeleteSnapshot{
-		Name: "agent-elsewhere", SnapshotSecret: inputs.SnapshotSecret{DopplerSecret: "OTHER_NAME"},
+		Name: generated + "elsewhere", SnapshotSecret: inputs.SnapshotSecret{DopplerSecret: "OTHER_NAME"},
 		Doppler: inputs.Doppler{DopplerProject: "app"},
 		Daytona: inputs.Daytona{DaytonaAPIKey: fullKey, DaytonaAPIURL: c.URL()},
 	}
@@ -249,7 +249,7 @@ func TestDopplerProtectsSnapshots(t *testing.T) {
 	}
 	c.spec.Keep, c.spec.Record.Secret = 1, "OTHER_NAME"
 	deleted := pruneSnapshots(t.Context(), job, c.spec, config, snapshotTarget{Client: c.client}, current, nil)
-	if !slices.Equal(deleted, []string{"agent-old"}) || !strings.Contains(log.String(), "config app.prd") {
+	if !slices.Equal(deleted, []string{generated + "old"}) || !strings.Contains(log.String(), "config app.prd") {
 		t.Errorf("deleted %q\n%s", deleted, log)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -49,9 +50,12 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 		return inputs.Errorf("name", in.Name, "not found; run action-snapshot list")
 	}
 	if !in.Force {
-		uses, err := usesOf(ctx, config, in.DopplerSecret, client, []daytona.Snapshot{snapshot})
+		uses, unreadable, err := usesOf(ctx, config, in.DopplerSecret, client, []daytona.Snapshot{snapshot})
 		if err != nil {
 			return err
+		}
+		if len(unreadable) > 0 {
+			env.Runner.Infof("The Doppler token cannot read %s, which may name the snapshot", strings.Join(unreadable, " and "))
 		}
 		if use := uses[snapshot.Name]; use != "" {
 			return inputs.Errorf("name", in.Name, "is %s; create another snapshot first, or add --force", use)

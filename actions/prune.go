@@ -2,7 +2,9 @@ package actions
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,9 +32,15 @@ func pruneSnapshots(
 		}
 		return nil
 	}
-	uses, err := usesOf(ctx, config, spec.Record.Secret, target.Client, old)
+	uses, unreadable, err := usesOf(ctx, config, spec.Record.Secret, target.Client, old)
 	if err != nil {
 		warn(err)
+		return nil
+	}
+	if len(unreadable) > 0 {
+		job.Runner.Notice(runner.Annotation{Title: "Old snapshots were not deleted", Message: fmt.Sprintf(
+			"Kept %d old snapshots: the Doppler token cannot read %s, which may name them (use doppler_identity, or a token "+
+				"that can read all configs of the project)", len(old), strings.Join(unreadable, " and "))})
 		return nil
 	}
 	unused := slices.DeleteFunc(old, func(s daytona.Snapshot) bool {
@@ -74,8 +82,9 @@ func removeAll(ctx context.Context, client daytona.Client, snapshots []daytona.S
 }
 
 // prunable returns the snapshots that may be deleted if they are unused: the superseded ones, and all but the newest
-// keep with the prefix. The current snapshot counts toward keep. Snapshots that another run is creating or removing, or
-// has created since this run started, and those that are newer than the current one, are not included.
+// keep with the prefix. Only names that generateName produced for this prefix count: another prefix may begin with it.
+// The current snapshot counts toward keep. Snapshots that another run is creating or removing, or has created since
+// this run started, and those that are newer than the current one, are not included.
 func prunable(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, current daytona.Snapshot,
 	superseded []daytona.Snapshot,
@@ -87,7 +96,8 @@ func prunable(
 			return nil, err
 		}
 		others := slices.DeleteFunc(list, func(s daytona.Snapshot) bool {
-			return s.ID == current.ID || !isSettled(s) || slices.ContainsFunc(old, hasID(s.ID))
+			return s.ID == current.ID || !isSettled(s) || slices.ContainsFunc(old, hasID(s.ID)) ||
+				!isGeneratedName(spec.NamePrefix, s.Name)
 		})
 		for _, s := range others[min(len(others), spec.Keep-1):] {
 			if s.Created.Before(job.Started) {
@@ -96,7 +106,8 @@ func prunable(
 		}
 	}
 	return slices.DeleteFunc(old, func(s daytona.Snapshot) bool {
-		return s.ID == current.ID || !isSettled(s) || !s.Created.Before(current.Created)
+		return s.ID == current.ID || !isSettled(s) || !s.Created.Before(current.Created) ||
+			!isGeneratedName(spec.NamePrefix, s.Name)
 	}), nil
 }
 

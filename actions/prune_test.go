@@ -12,10 +12,13 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
+// generated is the beginning of a generated name with the prefix agent.
+const generated = "agent-20260102-030405-abcdef0-"
+
 // put adds a snapshot with the prefix agent that was created some hours before the current one.
 func (c cloud) put(name, state string, hoursAgo int) string {
 	return c.Put(cloudaytona.Snapshot{
-		Organization: organization, Name: "agent-" + name, State: state,
+		Organization: organization, Name: generated + name, State: state,
 		Created: time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC).Add(-time.Duration(hoursAgo) * time.Hour),
 	})
 }
@@ -34,8 +37,8 @@ func TestPruneSnapshots(t *testing.T) {
 		} {
 			c.put(name, state, 2)
 		}
-		c.PutSandbox(cloudaytona.Sandbox{Organization: organization, Snapshot: "agent-sandbox", State: "stopped"})
-		c.PutWarmPool(cloudaytona.WarmPool{Organization: organization, Snapshot: "agent-pool", Region: "us", Size: 1})
+		c.PutSandbox(cloudaytona.Sandbox{Organization: organization, Snapshot: generated + "sandbox", State: "stopped"})
+		c.PutWarmPool(cloudaytona.WarmPool{Organization: organization, Snapshot: generated + "pool", Region: "us", Size: 1})
 		current, err := c.client.Get(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
@@ -45,9 +48,9 @@ func TestPruneSnapshots(t *testing.T) {
 		target := snapshotTarget{Client: c.client}
 		deleted := pruneSnapshots(t.Context(), job, c.spec, credentials.Doppler{}, target, current, nil)
 		slices.Sort(deleted)
-		want := []string{"agent-failed", "agent-inactive", "agent-old"}
+		want := []string{generated + "failed", generated + "inactive", generated + "old"}
 		if !newer {
-			want = append(want, "agent-pool") // invisible
+			want = append(want, generated+"pool") // invisible
 			slices.Sort(want)
 		}
 		if !slices.Equal(deleted, want) {
@@ -58,7 +61,7 @@ func TestPruneSnapshots(t *testing.T) {
 				t.Errorf("%s is left", left)
 			}
 		}
-		if !strings.Contains(log.String(), "Kept snapshot agent-sandbox: used by 1 sandbox\n") {
+		if !strings.Contains(log.String(), "Kept snapshot "+generated+"sandbox: used by 1 sandbox\n") {
 			t.Errorf("the log does not name the snapshot in use:\n%s", log)
 		}
 	}
@@ -71,6 +74,55 @@ func TestDescribeUsage(t *testing.T) {
 		if got := describeUsage(used); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// Only names that this program generated for this prefix are deleted: another prefix may begin with it, and people name
+// snapshots, too.
+func TestPruneKeepsOtherFamilies(t *testing.T) {
+	c := startDaytona(t, nil)
+	current, err := c.client.Get(t.Context(), c.put("current", "active", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.put("old", "active", 1)
+	for _, name := range []string{
+		"agent", "agent-v1", "agent-stable", "agent-gpu-20260101-030405-abcdef0-me", "agent-20260101-030405-abcdef0",
+		"agent-20260101-030405-nightly-me", "agent-2026011-030405-abcdef0-me", "agent:20260101-030405-abcdef0-me",
+	} {
+		c.Put(cloudaytona.Snapshot{Organization: organization, Name: name, Created: current.Created.Add(-time.Hour)})
+	}
+	c.spec.Keep = 1
+	job, _, log := testJob(t, nil)
+	target := snapshotTarget{Client: c.client}
+	deleted := pruneSnapshots(t.Context(), job, c.spec, credentials.Doppler{}, target, current, nil)
+	if !slices.Equal(deleted, []string{generated + "old"}) {
+		t.Errorf("deleted %q, want only %sold\n%s", deleted, generated, log)
+	}
+}
+
+// A service token sees only its own config. Another config may name a snapshot, so nothing is deleted.
+func TestPruneWithUnreadableConfigs(t *testing.T) {
+	server, c := startDoppler(t), startDaytona(t, nil)
+	current, err := c.client.Get(t.Context(), c.put("current", "active", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.put("old", "active", 1)
+	server.SetSecret("app", "dev", nameSecret, generated+"old")
+	job, _, log := testJob(t, map[string]string{"DOPPLER_API_HOST": server.URL(), "DOPPLER_TOKEN": "dp.st.prd.x"})
+	config, err := readDoppler(t.Context(), job.Env, inputs.Doppler{Default: "prd"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.spec.Keep, c.spec.Record.Secret = 1, nameSecret
+	for _, c.spec.DryRun = range []bool{true, false} {
+		deleted := pruneSnapshots(t.Context(), job, c.spec, config, snapshotTarget{Client: c.client}, current, nil)
+		if len(deleted) > 0 || !strings.Contains(log.String(), `cannot read the other configs of project "app"`) ||
+			strings.Contains(log.String(), "Would delete") {
+			t.Errorf("dry run %t: deleted %q\n%s", c.spec.DryRun, deleted, log)
+		}
+		log.Reset()
 	}
 }
 
@@ -98,14 +150,14 @@ func TestPrunableAfterReuse(t *testing.T) {
 	for i, name := range []string{"newest", "newer", "current", "old"} {
 		c.put(name, "active", i)
 	}
-	current, _, err := c.client.Find(t.Context(), "agent-current")
+	current, _, err := c.client.Find(t.Context(), generated+"current")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.spec.Keep = 1
 	job, _, _ := testJob(t, nil)
 	old, err := prunable(t.Context(), job, c.spec, snapshotTarget{Client: c.client}, current, nil)
-	if err != nil || len(old) != 1 || old[0].Name != "agent-old" {
+	if err != nil || len(old) != 1 || old[0].Name != generated+"old" {
 		t.Errorf("%v, %v", old, err)
 	}
 	// Another run that ends at the same time has just published the older snapshot.
@@ -119,10 +171,10 @@ func TestPrunableAfterReuse(t *testing.T) {
 func TestDeleteSnapshotInUse(t *testing.T) {
 	c := startDaytona(t, nil)
 	c.put("old", "active", 1)
-	c.PutSandbox(cloudaytona.Sandbox{Organization: organization, Snapshot: "agent-old", State: "started"})
+	c.PutSandbox(cloudaytona.Sandbox{Organization: organization, Snapshot: generated + "old", State: "started"})
 	job, _, _ := testJob(t, nil)
 	in := inputs.DeleteSnapshot{
-		Name: "agent-old", Daytona: inputs.Daytona{DaytonaAPIKey: fullKey, DaytonaAPIURL: c.URL()},
+		Name: generated + "old", Daytona: inputs.Daytona{DaytonaAPIKey: fullKey, DaytonaAPIURL: c.URL()},
 	}
 	err := DeleteSnapshot(t.Context(), job.Env, in)
 	if err == nil || !strings.Contains(err.Error(), "--force") || len(c.names(t)) != 1 {
@@ -145,13 +197,13 @@ func TestCheckNameFree(t *testing.T) {
 		ifExists  inputs.IfExists
 		want      string // in the error
 	}{
-		{"agent-free", writeKey, inputs.Reuse, ""},
-		{"agent-active", writeKey, inputs.Reuse, ""},
-		{"agent-active", fullKey, inputs.Fail, "already exists"},
-		{"agent-error", fullKey, inputs.Reuse, ""},
-		{"agent-error", fullKey, inputs.Fail, ""},
-		{"agent-error", writeKey, inputs.Reuse, daytona.DeleteSnapshots},
-		{"agent-removing", writeKey, inputs.Fail, ""},
+		{generated + "free", writeKey, inputs.Reuse, ""},
+		{generated + "active", writeKey, inputs.Reuse, ""},
+		{generated + "active", fullKey, inputs.Fail, "already exists"},
+		{generated + "error", fullKey, inputs.Reuse, ""},
+		{generated + "error", fullKey, inputs.Fail, ""},
+		{generated + "error", writeKey, inputs.Reuse, daytona.DeleteSnapshots},
+		{generated + "removing", writeKey, inputs.Fail, ""},
 	} {
 		c.client.Key = test.key
 		key, err := c.client.CurrentKey(t.Context())

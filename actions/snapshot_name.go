@@ -57,3 +57,12 @@ func snapshotName(prefix string, at time.Time, sha string, dirty bool, person st
 	prefix = prefix[:min(len(prefix), maxNameLength-len(middle)-len(person))]
 	return prefix + middle + person
 }
+
+// isGeneratedName reports whether snapshotName produced a name for this prefix.
+func isGeneratedName(prefix, name string) bool {
+	rest, ok := strings.CutPrefix(name, prefix)
+	return ok && nameSuffix.MatchString(rest)
+}
+
+// nameSuffix matches what snapshotName adds to the prefix. The prefix of a long name is cut.
+var nameSuffix = regexp.MustCompile(`^-\d{8}-\d{6}-[0-9a-f]{1,7}(-dirty)?-[a-zA-Z0-9_.-]+$`)

@@ -10,28 +10,32 @@ import (
 )
 
 // usesOf maps the names of snapshots to what uses them: a Doppler config that has it in a secret, sandboxes or warm
-// pools. Daytona itself does not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
+// pools. unreadable describes the configs that the token cannot read and that may name any of them. Daytona itself does
+// not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
 // apps/api/src/sandbox/services/snapshot.service.ts, removeSnapshot).
 func usesOf(
 	ctx context.Context, config credentials.Doppler, secret string, client daytona.Client, snapshots []daytona.Snapshot,
-) (map[string]string, error) {
-	uses := map[string]string{}
+) (uses map[string]string, unreadable []string, err error) {
+	uses = map[string]string{}
 	var names []string
 	for _, s := range snapshots {
 		names = append(names, s.Name)
 	}
 	usage, err := client.Usage(ctx, names...)
 	if err != nil {
-		return nil, fmt.Errorf("find out what uses the snapshots: %w", err)
+		return nil, nil, fmt.Errorf("find out what uses the snapshots: %w", err)
 	}
 	for name, used := range usage {
 		uses[name] = describeUsage(used)
 	}
-	configs, err := configsByName(ctx, config, secret)
-	for name, config := range configs {
+	if config.Client == nil {
+		return uses, nil, nil
+	}
+	values, unreadable, err := config.Client.ValuesByConfig(ctx, secret)
+	for config, name := range values {
 		uses[name] = "named by the Doppler config " + config
 	}
-	return uses, err
+	return uses, unreadable, err
 }
 
 // describeUsage returns, for example, "used by 2 sandboxes and 1 warm pool".
@@ -51,17 +55,4 @@ func describeUsage(used daytona.Usage) string {
 		}
 	}
 	return "used by " + strings.Join(parts, " and ")
-}
-
-// configsByName maps the name of a snapshot to a Doppler config that names it in a secret.
-func configsByName(ctx context.Context, config credentials.Doppler, secret string) (map[string]string, error) {
-	if config.Client == nil {
-		return nil, nil
-	}
-	values, err := config.Client.ValuesByConfig(ctx, secret)
-	configOf := map[string]string{}
-	for config, name := range values {
-		configOf[name] = config
-	}
-	return configOf, err
 }

@@ -330,12 +330,13 @@ func TestSnapshotNameExists(t *testing.T) {
 // keep deletes older snapshots with the prefix, except those that a Doppler config uses. With dry_run, it deletes none.
 func TestKeep(t *testing.T) {
 	e := setup(t)
+	const generated = "keep-20260101-030405-abcdef0-" // the beginning of a generated name
 	now := time.Now()
 	for i := range 5 {
 		e.Daytona.Put(
 			cloudaytona.Snapshot{
 				Organization: localcloud.DaytonaOrganization,
-				Name:         fmt.Sprintf("keep-%d", i),
+				Name:         fmt.Sprintf(generated+"%d", i),
 				Created:      now.Add(-time.Duration(i+1) * time.Hour),
 			},
 		)
@@ -343,7 +344,7 @@ func TestKeep(t *testing.T) {
 	e.Daytona.Put(
 		cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "other-1", Created: now.Add(-time.Hour)},
 	)
-	e.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, "keep-4")
+	e.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, generated+"4")
 	cliToken := "dp.ct.everything"
 	must(t, e.Doppler.AddToken(clouddoppler.Token{
 		Value: cliToken, Access: []clouddoppler.Access{{Project: localcloud.Project, Write: true}},
@@ -352,7 +353,7 @@ func TestKeep(t *testing.T) {
 	names := func() []string {
 		var list []string
 		for name, s := range e.snapshots(t) {
-			if s.State != daytona.Removing && (strings.HasPrefix(name, "keep-") || strings.HasPrefix(name, "other-")) {
+			if s.State != daytona.Removing && (strings.HasPrefix(name, generated) || strings.HasPrefix(name, "other-")) {
 				list = append(list, name)
 			}
 		}
@@ -361,7 +362,7 @@ func TestKeep(t *testing.T) {
 	}
 	inputs := values{
 		"name_prefix":     "keep",
-		"name":            "keep-new",
+		"name":            generated + "new",
 		"keep":            "2",
 		"doppler_token":   cliToken,
 		"doppler_project": localcloud.Project,
@@ -369,15 +370,17 @@ func TestKeep(t *testing.T) {
 	e.mustRun(t, invocation{
 		program: "action-snapshot", dockerfile: dockerfile, inputs: merge(inputs, values{"dry_run": "true"}),
 	})
-	all := []string{"keep-0", "keep-1", "keep-2", "keep-3", "keep-4", "keep-new", "other-1"}
+	all := []string{
+		generated + "0", generated + "1", generated + "2", generated + "3", generated + "4", generated + "new", "other-1",
+	}
 	if got := names(); !slices.Equal(got, all) {
 		t.Errorf("after a dry run %q, want %q", got, all)
 	}
 	r := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: dockerfile, inputs: inputs})
-	if got, want := names(), []string{"keep-0", "keep-4", "keep-new", "other-1"}; !slices.Equal(got, want) {
+	if got, want := names(), []string{generated + "0", generated + "4", generated + "new", "other-1"}; !slices.Equal(got, want) {
 		t.Errorf("left %q, want %q\n%s", got, want, r.stdout)
 	}
-	for _, name := range append(names(), "keep-1", "keep-2", "keep-3") {
+	for _, name := range append(names(), generated+"1", generated+"2", generated+"3") {
 		e.deleteSnapshot(t, name)
 	}
 	e.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, "")

@@ -163,19 +163,24 @@ func changes(names []string, current, want map[string]string) []change {
 }
 
 // ValuesByConfig returns the value of a secret, with references resolved, for each config that has the secret and that
-// the token can read. Keys have the form "project.config", as in Doppler's references. A service token can read only
-// its own config.
-func (c Client) ValuesByConfig(ctx context.Context, name string) (map[string]string, error) {
+// the token can read. Keys have the form "project.config", as in Doppler's references. unreadable describes the configs
+// of c's project that the token cannot read: for a service token, all but its own.
+func (c Client) ValuesByConfig(
+	ctx context.Context, name string,
+) (values map[string]string, unreadable []string, err error) {
 	own, err := c.values(ctx, name, "DOPPLER_PROJECT", "DOPPLER_CONFIG")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c.Project, c.Config = own["DOPPLER_PROJECT"].computedOr(c.Project), own["DOPPLER_CONFIG"].computedOr(c.Config)
-	configs, err := c.visibleConfigs(ctx)
+	configs, isComplete, err := c.visibleConfigs(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	found := make([]secret, len(configs))
+	if !isComplete {
+		unreadable = append(unreadable, fmt.Sprintf("the other configs of project %q", c.Project))
+	}
+	found, denied := make([]secret, len(configs)), make([]bool, len(configs))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
 	for i, config := range configs {
@@ -186,6 +191,7 @@ func (c Client) ValuesByConfig(ctx context.Context, name string) (map[string]str
 		group.Go(func() error {
 			values, err := config.values(groupCtx, name)
 			if isDenied(err) {
+				denied[i] = true
 				return nil
 			}
 			found[i] = values[name]
@@ -193,32 +199,36 @@ func (c Client) ValuesByConfig(ctx context.Context, name string) (map[string]str
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	values := map[string]string{}
+	values = map[string]string{}
 	for i, value := range found {
 		switch {
+		case denied[i] && configs[i].Project == c.Project:
+			unreadable = append(unreadable, fmt.Sprintf("config %q", configs[i].Config))
 		case value.Computed != nil:
 			values[configs[i].Project+"."+configs[i].Config] = *value.Computed
 		case value.exists:
-			return nil, configs[i].restricted(name)
+			return nil, nil, configs[i].restricted(name)
 		}
 	}
-	return values, nil
+	return values, unreadable, nil
 }
 
-// visibleConfigs returns a client for each config that is visible to the token, starting with c.
-func (c Client) visibleConfigs(ctx context.Context) ([]Client, error) {
-	visible := []Client{c}
+// visibleConfigs returns a client for each config that is visible to the token, starting with c. isComplete reports
+// whether these are all configs of c's project.
+func (c Client) visibleConfigs(ctx context.Context) (visible []Client, isComplete bool, err error) {
+	visible = []Client{c}
 	projects, err := c.list(ctx, "projects", url.Values{})
 	if err != nil && !isDenied(err) {
-		return nil, err
+		return nil, false, err
 	}
 	for _, project := range projects {
 		configs, err := c.list(ctx, "configs", url.Values{"project": {project}})
 		if err != nil && !isDenied(err) {
-			return nil, err
+			return nil, false, err
 		}
+		isComplete = isComplete || project == c.Project && err == nil && !IsServiceToken(c.Token)
 		for _, config := range configs {
 			other := c
 			if other.Project, other.Config = project, config; other.Name() != c.Name() {
@@ -226,7 +236,7 @@ func (c Client) visibleConfigs(ctx context.Context) ([]Client, error) {
 			}
 		}
 	}
-	return visible, nil
+	return visible, isComplete, nil
 }
 
 // secret is a secret in the API's format. Values are null if they are restricted. A value that refers to other secrets

@@ -465,6 +465,8 @@ func TestValuesByConfig(t *testing.T) {
 		want   map[string]string
 		status int
 		err    string
+
+		unreadable string // part of the description
 	}{
 		{name: "account", client: dev, want: all},
 		{
@@ -475,8 +477,14 @@ func TestValuesByConfig(t *testing.T) {
 			name: "service account", client: Client{Token: oneToken, Project: "sandbox", Config: "dev"},
 			want: map[string]string{"sandbox.dev": "old", "sandbox.prd": "released"},
 		},
-		{name: "service token", client: Client{Token: readToken}, want: own},
-		{name: "projects denied", client: dev, fault: local.Fault{Status: 403}, spared: 1, want: own},
+		{
+			name: "service token", client: Client{Token: readToken}, want: own,
+			unreadable: `the other configs of project "sandbox"`,
+		},
+		{
+			name: "projects denied", client: dev, fault: local.Fault{Status: 403}, spared: 1, want: own,
+			unreadable: `the other configs of project "sandbox"`,
+		},
 		{
 			name: "projects unavailable", client: dev, fault: local.Fault{Status: 503}, spared: 1, status: 503,
 			err: "list Doppler projects",
@@ -489,7 +497,10 @@ func TestValuesByConfig(t *testing.T) {
 			name: "configs unavailable", client: dev, fault: local.Fault{Status: 503}, spared: 4, status: 503,
 			err: "list Doppler configs",
 		},
-		{name: "other configs denied", client: dev, fault: local.Fault{Status: 404}, spared: 7, want: own},
+		{
+			name: "other configs denied", client: dev, fault: local.Fault{Status: 404}, spared: 7, want: own,
+			unreadable: `config "prd"`,
+		},
 		{
 			name: "other configs unavailable", client: dev, fault: local.Fault{Status: 503}, spared: 7, status: 503,
 			err: "read Doppler config",
@@ -511,7 +522,11 @@ func TestValuesByConfig(t *testing.T) {
 			if test.fault.Status != 0 {
 				s.Fail(test.fault)
 			}
-			got, err := test.client.withServer(s).ValuesByConfig(t.Context(), name)
+			got, unreadable, err := test.client.withServer(s).ValuesByConfig(t.Context(), name)
+			if text := strings.Join(unreadable, ", "); !strings.Contains(text, test.unreadable) ||
+				(test.unreadable == "") != (text == "") {
+				t.Errorf("unreadable: %q, want %q", text, test.unreadable)
+			}
 			checkError(t, err, test.err)
 			if httpclient.Status(err) != test.status {
 				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
