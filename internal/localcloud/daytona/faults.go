@@ -65,7 +65,7 @@ type SandboxFault string
 
 // The sandbox failures.
 const (
-	NoShell   SandboxFault = "no shell"   // the daemon does not start in time, as in an image without a shell
+	NoShell   SandboxFault = "no shell"   // fails after the response to POST, as with an image without a shell
 	SlowStart SandboxFault = "slow start" // stays creating, so that POST /sandbox takes StartTimeout
 )
 

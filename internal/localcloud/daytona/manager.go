@@ -219,5 +219,5 @@ func (s *Server) tick() {
 		delete(s.jobs, job)
 	}
 	s.abandoned = nil
-	s.destroySandboxes()
+	s.advanceSandboxes()
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -15,7 +16,7 @@ import (
 )
 
 // This file follows daytonaio/daytona v0.190.0, apps/api/src/sandbox/controllers/sandbox.controller.ts and
-// apps/api/src/sandbox/services/sandbox.service.ts. Sandboxes have states, but no container.
+// apps/api/src/sandbox/services/sandbox.service.ts.
 
 // Sandbox is an existing sandbox for [Server.PutSandbox].
 type Sandbox struct {
@@ -47,6 +48,9 @@ type sandbox struct {
 	autoStop, autoDelete                     float64
 	created                                  time.Time
 	changed                                  chan struct{} // closed when it is started or has failed
+	fault                                    SandboxFault
+	hasAnswer                                bool       // the response to the request that created it was sent
+	container                                *container // nil: not running, or no engine
 }
 
 type warmPool struct {
@@ -154,6 +158,7 @@ func (s *Server) createSandbox(who caller, r *http.Request) (any, error) {
 	if box.state == "error" {
 		return nil, badRequest("Sandbox failed to start: %s", box.reason)
 	}
+	box.hasAnswer = true
 	return answer, nil
 }
 
@@ -256,8 +261,10 @@ func (s *Server) startSandbox(who caller, body map[string]any) (*sandbox, any, e
 		box.autoDelete = autoDelete
 	}
 	f, _ := s.nextFaultLocked(func(f Fault) bool { return f.Sandbox != "" })
-	if s.ctx.Err() == nil {
-		s.running.Go(func() { s.bootSandbox(box, it.ref, f.Sandbox) })
+	box.fault = f.Sandbox
+	if s.ctx.Err() == nil && box.fault == "" {
+		ref, entrypoint := it.ref, it.entrypoint
+		s.running.Go(func() { s.bootSandbox(box, ref, entrypoint) })
 	}
 	answer := s.sandboxDTO(box)
 	for _, column := range []string{"errorReason", "networkAllowList", "domainAllowList"} { // not set by the request
@@ -278,48 +285,64 @@ func (s *Server) findForSandbox(who caller, id string) *snapshot {
 	return found
 }
 
-// bootSandbox checks the image as the runner does before it creates a container (validateImageArchitecture of
-// apps/runner/pkg/docker/create.go), and starts the sandbox.
-func (s *Server) bootSandbox(box *sandbox, ref string, fault SandboxFault) {
-	if fault == SlowStart {
-		return
-	}
-	reason := s.checkArchitecture(ref)
-	if reason == "" && fault == NoShell {
-		reason = "timeout waiting for daemon to start" // apps/runner/pkg/docker/daemon.go
-	}
+// bootSandbox starts a sandbox as the runner does (apps/runner/pkg/docker/create.go).
+func (s *Server) bootSandbox(box *sandbox, ref string, entrypoint []string) {
+	started, err := s.startImage(ref, entrypoint)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer close(box.changed)
-	if box.desired != "started" {
+	switch {
+	case box.desired != "started" || s.ctx.Err() != nil:
+		if started != nil {
+			s.running.Go(func() { s.removeContainer(started) })
+		}
 		return
+	case errors.Is(err, errNoDaemon):
+		box.fault = NoShell
+		return
+	case err != nil:
+		box.state, box.reason = "error", err.Error()
+	default:
+		box.state, box.container = "started", started
 	}
-	if box.state = "started"; reason != "" {
-		box.state, box.reason = "error", reason
-	}
+	close(box.changed)
 }
 
-func (s *Server) checkArchitecture(ref string) string {
+// errNoDaemon is the error after the time that a daemon has to start (apps/runner/pkg/docker/daemon.go).
+const errNoDaemon = reason("timeout waiting for daemon to start")
+
+// startImage checks the architecture of an image (validateImageArchitecture) and starts a container, if there is an
+// engine.
+func (s *Server) startImage(ref string, entrypoint []string) (*container, error) {
 	at, err := name.ParseReference(ref)
 	if err != nil {
-		return err.Error()
+		return nil, err
 	}
 	img, err := remote.Image(at, s.remote(s.ctx)...)
 	if err != nil {
-		return pullText(err, ref)
+		return nil, errors.New(pullText(err, ref))
 	}
 	config, err := img.ConfigFile()
 	if err != nil {
-		return pullText(err, ref)
+		return nil, errors.New(pullText(err, ref))
 	}
-	if config.Architecture == "amd64" || config.Architecture == "x86_64" {
-		return ""
+	if config.Architecture != "amd64" && config.Architecture != "x86_64" {
+		id, err := img.ConfigName()
+		if err != nil {
+			return nil, err
+		}
+		return nil, reason(fmt.Sprintf("conflict: image %s architecture (%s) is not x64 compatible", id, config.Architecture))
 	}
-	id, err := img.ConfigName()
+	if s.engine == nil {
+		return nil, nil
+	}
+	if len(entrypoint) == 0 {
+		entrypoint = config.Config.Entrypoint
+	}
+	started, err := s.startContainer(s.local(ref), entrypoint)
 	if err != nil {
-		return err.Error()
+		return nil, errNoDaemon
 	}
-	return fmt.Sprintf("conflict: image %s architecture (%s) is not x64 compatible", id, config.Architecture)
+	return started, nil
 }
 
 // findSandbox returns a sandbox by ID or name. The caller must hold s.mu.
@@ -429,8 +452,18 @@ func (s *Server) destroySandbox(who caller, r *http.Request) (any, error) {
 	return s.sandboxDTO(box), nil
 }
 
-// destroySandboxes removes the sandboxes that are to be destroyed. The caller must hold s.mu.
-func (s *Server) destroySandboxes() {
+// advanceSandboxes removes the sandboxes that are to be destroyed, and lets those without a daemon fail after the
+// response to POST: the server waits 30 seconds for a sandbox, and the runner 60 for its daemon. The caller must hold
+// s.mu.
+func (s *Server) advanceSandboxes() {
+	for _, box := range s.sandboxes {
+		if box.fault == NoShell && box.hasAnswer && box.state == "unknown" {
+			box.state, box.reason = "error", string(errNoDaemon)
+		}
+		if started := box.container; started != nil && box.desired == "destroyed" && s.ctx.Err() == nil {
+			s.running.Go(func() { s.removeContainer(started) })
+		}
+	}
 	s.sandboxes = slices.DeleteFunc(s.sandboxes, func(box *sandbox) bool { return box.desired == "destroyed" })
 }
 

@@ -3,12 +3,18 @@ package daytona
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	api "github.com/daytonaio/daytona/libs/api-client-go"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
 
 func withSandboxKey(o *Options) {
@@ -82,15 +88,10 @@ func TestSandboxErrors(t *testing.T) {
 		name, body string
 		status     int
 		want       string
-		fault      SandboxFault
 	}{
 		{
 			name: "arm64", body: `{"snapshot":"arm"}`, status: 400,
 			want: "Sandbox failed to start: conflict: image sha256:[0-9a-f]{64} architecture \\(arm64\\) is not x64 compatible",
-		},
-		{
-			name: "no shell", body: `{"snapshot":"app"}`, fault: NoShell, status: 400,
-			want: "Sandbox failed to start: timeout waiting for daemon to start",
 		},
 		{
 			name: "unknown snapshot", body: `{"snapshot":"no"}`, status: 400,
@@ -111,9 +112,6 @@ func TestSandboxErrors(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if test.fault != "" {
-				s.Fail(Fault{Sandbox: test.fault, Times: 1})
-			}
 			status, body := sendRequest(t, s, "dtn_boxes", "POST", "/sandbox", test.body)
 			if got := errorMessage(t, "/sandbox", body); status != test.status ||
 				!regexp.MustCompile("^"+test.want+"$").MatchString(got) {
@@ -122,22 +120,148 @@ func TestSandboxErrors(t *testing.T) {
 		})
 	}
 	_, body := exchange(t, s, "GET", "/sandbox?states=error", "")
-	if items, _ := json.Marshal(body["items"]); strings.Count(string(items), `"state":"error"`) != 2 {
-		t.Errorf("want two failed sandboxes: %s", items)
+	if items, _ := json.Marshal(body["items"]); strings.Count(string(items), `"state":"error"`) != 1 {
+		t.Errorf("want one failed sandbox: %s", items)
 	}
 }
 
-// After StartTimeout, the response is that of a sandbox that has not started.
+// After StartTimeout, the response is that of a sandbox that has not started. Without a daemon, it fails later.
 func TestSlowSandbox(t *testing.T) {
+	for fault, want := range map[SandboxFault]string{SlowStart: "creating", NoShell: "error"} {
+		t.Run(string(fault), func(t *testing.T) {
+			s := startCloud(t, func(o *Options) {
+				withSandboxKey(o)
+				o.StartTimeout, o.Cron = time.Millisecond, -1
+			})
+			s.Put(Snapshot{Organization: "org-1", Name: "app", Digest: "sha256:" + strings.Repeat("a", 64)})
+			s.Fail(Fault{Sandbox: fault})
+			status, body := sendRequest(t, s, "dtn_boxes", "POST", "/sandbox", `{"snapshot":"app","name":"box"}`)
+			if status != 200 || !strings.Contains(body, `"state":"creating"`) {
+				t.Error(status, body)
+			}
+			if _, box := exchange(t, s, "GET", "/sandbox/box", ""); box["state"] != "creating" {
+				t.Error(box)
+			}
+			s.Tick()
+			_, box := exchange(t, s, "GET", "/sandbox/box", "")
+			if box["state"] != want || want == "error" && box["errorReason"] != "timeout waiting for daemon to start" {
+				t.Error(box)
+			}
+		})
+	}
+}
+
+// debian returns debian:bookworm-slim.
+func debian(t *testing.T) v1.Image {
+	t.Helper()
+	mirror, err := registry.StartMirror(t.Context(), filepath.Join("..", "..", "..", registry.BaseImage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { mirror.Stop() })
+	ref, err := name.ParseReference(mirror.Addr + "/library/debian:bookworm-slim")
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := remote.Image(ref, remote.WithPlatform(platform))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// With an engine, the entry point of the snapshot or the image runs in a container, without the image's CMD.
+func TestSandboxContainer(t *testing.T) {
+	docker := withEngine(t)
 	s := startCloud(t, func(o *Options) {
 		withSandboxKey(o)
-		o.StartTimeout = time.Millisecond
+		o.Engine, o.Cron = docker, -1
 	})
-	s.Put(Snapshot{Organization: "org-1", Name: "app", Digest: "sha256:" + strings.Repeat("a", 64)})
-	s.Fail(Fault{Sandbox: SlowStart})
-	status, body := sendRequest(t, s, "dtn_boxes", "POST", "/sandbox", `{"snapshot":"app"}`)
-	if status != 200 || !strings.Contains(body, `"state":"creating"`) {
-		t.Error(status, body)
+	base := debian(t)
+	get := func(path string) (int, string) { return sendRequest(t, s, "dtn_boxes", "GET", path, "") }
+	for _, test := range []struct {
+		name            string
+		entrypoint, cmd []string // of the image
+		of              []string // the snapshot's
+		session, log    string   // "": none
+	}{
+		{
+			name: "ends", entrypoint: []string{"sh", "-c", "echo is up $*; exit 3", "sh"}, cmd: []string{"not passed"},
+			session: `"command":"'sh' '-c' 'echo is up $*; exit 3' 'sh'","exitCode":3,`, log: "is up\n",
+		},
+		{
+			name: "missing", entrypoint: []string{"/bin/nope"}, session: `"command":"'/bin/nope'","exitCode":127,`,
+			log: "/bin/sh: 1: /bin/nope: not found\n",
+		},
+		{name: "command-only", cmd: []string{"sleep", "infinity"}},
+		{
+			name: "asked-for", entrypoint: []string{"false"}, of: []string{"sh", "-c", "exit 4"},
+			session: `"command":"'sh' '-c' 'exit 4'","exitCode":4,`,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			img, err := mutate.Config(base, v1.Config{Entrypoint: test.entrypoint, Cmd: test.cmd})
+			if err != nil {
+				t.Fatal(err)
+			}
+			made := create(t, s, test.name, push(t, s, "app:"+test.name, img), test.of...)
+			if got := waitUntilProcessed(t, s, made.Id); got.State != api.SNAPSHOTSTATE_ACTIVE {
+				t.Fatal(got.GetErrorReason())
+			}
+			status, body := sendRequest(t, s, "dtn_boxes", "POST", "/sandbox",
+				fmt.Sprintf(`{"snapshot":%q,"name":%[1]q}`, test.name))
+			if status != 200 {
+				t.Fatal(body)
+			}
+			path := "/toolbox/" + test.name + "/process/"
+			if status, body := get(path + "session/entrypoint"); test.session == "" {
+				if status != 404 || !strings.Contains(body, `"message":"not found: session not found"`) {
+					t.Error(status, body)
+				}
+			} else {
+				for !strings.Contains(body, "exitCode") {
+					_, body = get(path + "session/entrypoint")
+				}
+				_, log := get(path + "session/entrypoint/logs")
+				if !strings.Contains(body, test.session) || log != test.log {
+					t.Errorf("%s, log %q", body, log)
+				}
+			}
+			if _, body := get("/sandbox/" + test.name); !strings.Contains(body, `"state":"started"`) {
+				t.Error(body)
+			}
+			_, body = sendRequest(t, s, "dtn_boxes", "POST", path+"execute", `{"command":"echo out; echo err >&2; exit 5"}`)
+			if want := `{"exitCode":5,"result":"out\nerr\n"}`; strings.TrimSpace(body) != want {
+				t.Errorf("%s, want %s", body, want)
+			}
+			sendRequest(t, s, "dtn_boxes", "DELETE", "/sandbox/"+test.name, "")
+		})
+	}
+	s.Tick()
+	s.Close()
+	if out := dockerOut(t, "ps", "--all", "--quiet"); out != "" {
+		t.Errorf("containers are left: %s", out)
+	}
+}
+
+// An image without a shell starts no daemon.
+func TestSandboxWithoutShell(t *testing.T) {
+	docker := withEngine(t)
+	s := startCloud(t, func(o *Options) {
+		withSandboxKey(o)
+		o.Engine, o.StartTimeout, o.Cron = docker, time.Millisecond, -1
+	})
+	if got := process(t, s, "app", push(t, s, "app:1", image(t, "amd64"))); got.State != api.SNAPSHOTSTATE_ACTIVE {
+		t.Fatal(got.GetErrorReason())
+	}
+	sendRequest(t, s, "dtn_boxes", "POST", "/sandbox", `{"snapshot":"app","name":"box"}`)
+	var box map[string]any
+	for box["state"] != "error" {
+		s.Tick()
+		_, box = exchange(t, s, "GET", "/sandbox/box", "")
+	}
+	if box["errorReason"] != "timeout waiting for daemon to start" {
+		t.Error(box)
 	}
 }
 

@@ -65,7 +65,7 @@ type Options struct {
 	Organizations     []Organization
 	Registry          *registry.Registry // clients push to it and the runner pulls from it
 	Project           string             // registry project for pushed images. Default: sbox-transient
-	Engine            string             // DOCKER_HOST of the runner, which pulls images to it; "": it only reads them
+	Engine            string             // DOCKER_HOST of the runner; "": sandboxes have only states
 	AccessLifetime    time.Duration      // lifetime of push access. Default: 1 hour
 	InspectTimeout    time.Duration      // limit for the inspection of an image. Default: 30 seconds
 	StartTimeout      time.Duration      // time that POST /sandbox waits for the sandbox. Default: 30 seconds
@@ -163,6 +163,11 @@ func (s *Server) Close() error {
 	s.mu.Unlock()
 	err := errors.Join(s.server.Close(), s.front.Close())
 	s.running.Wait()
+	for _, box := range s.sandboxes {
+		if box.container != nil {
+			s.removeContainer(box.container)
+		}
+	}
 	if s.engine != nil {
 		err = errors.Join(err, s.engine.Close())
 	}
@@ -196,6 +201,10 @@ func (s *Server) api() http.Handler {
 		"GET /api/sandbox/{id}":                  {answer: s.getSandbox},
 		"DELETE /api/sandbox/{id}":               {any: []string{DeleteSandboxes}, answer: s.destroySandbox},
 		"GET /api/warm-pools":                    {answer: s.listWarmPools},
+
+		"POST /api/toolbox/{id}/process/execute":                {answer: s.execute},
+		"GET /api/toolbox/{id}/process/session/entrypoint":      {answer: s.entrypointSession},
+		"GET /api/toolbox/{id}/process/session/entrypoint/logs": {answer: s.entrypointSession},
 	} {
 		if pattern == "GET /api/warm-pools" && !s.options.Newer {
 			continue
@@ -263,6 +272,10 @@ func send(w http.ResponseWriter, status int, body any) {
 	case string:
 		w.Header().Set("Content-Type", "application/octet-stream")
 		_, _ = w.Write([]byte(body))
+	case response:
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.WriteHeader(body.status)
+		_ = json.NewEncoder(w).Encode(body.body)
 	default:
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		_ = json.NewEncoder(w).Encode(body)
