@@ -152,8 +152,11 @@ func TestWaitForImageFaults(t *testing.T) {
 			}))
 			defer registry.Close()
 			c := &Client{HTTP: httpclient.Config{
-				Clock: &fakeclock.Clock{}, Policy: httpclient.Policy{Timeout: 50 * time.Millisecond, Attempts: 1},
+				Clock: &fakeclock.Clock{}, Policy: httpclient.Policy{Attempts: 1},
 			}, Timing: Timing{ImageVisible: time.Second}}
+			if test.faults > 0 && test.status == 0 {
+				c.HTTP.Policy.Timeout = 50 * time.Millisecond
+			}
 			image := fmt.Sprintf("%s/p/app:1", strings.TrimPrefix(registry.URL, "http://"))
 			got, err := c.WaitForImage(t.Context(), PushAccess{User: "u", Secret: "s"}, image)
 			switch {

@@ -50,8 +50,8 @@ type DigestError struct {
 }
 
 func (e *DigestError) Error() string {
-	return fmt.Sprintf("snapshot %s has the image %s instead of %s: the image was replaced in the registry (delete the "+
-		"snapshot, and check who can push to Daytona's registry with keys of the organization)",
+	return fmt.Sprintf("snapshot %s has the image %s instead of %s: the image was replaced in the registry (check who "+
+		"can push to Daytona's registry with keys of the organization)",
 		e.Snapshot.Name, cmp.Or(e.Snapshot.Digest, "with an unknown digest"), e.Want)
 }
 

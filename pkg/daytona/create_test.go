@@ -274,13 +274,21 @@ func TestCreateCanceled(t *testing.T) {
 				s.Fail(f)
 			}
 			canceled := make(chan struct{})
+			c.HTTP.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if test.post.Hangup && strings.HasSuffix(r.URL.Path, "/snapshots/app-1") { // Create looks for the snapshot
+					cancel(interrupted)
+				}
+				return http.DefaultTransport.RoundTrip(r)
+			})
 			go func() {
 				defer close(canceled)
-				defer cancel(interrupted)
-				for test.post.ReplaceResponse { // until the snapshot exists
+				for test.post.ReplaceResponse && !test.post.Hangup { // until the snapshot exists
 					if list, err := c.List(ctx, "app-1"); err != nil || len(list) == 1 {
-						return
+						break
 					}
+				}
+				if !test.post.Hangup {
+					cancel(interrupted)
 				}
 			}()
 			_, err := c.Create(ctx, Request{Name: "app-1", Image: ref, Resources: Resources{1, 1, 3}})

@@ -35,7 +35,7 @@ func TestUsage(t *testing.T) {
 			}
 			want["name-59"] = Usage{Sandboxes: 1}
 			s.PutSandbox(cloud.Sandbox{Organization: "org-1", Snapshot: "name-59", State: "started"})
-			s.PutSandbox(cloud.Sandbox{Organization: "org-1", Snapshot: "not asked for", State: "started"})
+			s.PutSandbox(cloud.Sandbox{Organization: "org-1", Snapshot: "other", State: "started"})
 			s.PutSandbox(cloud.Sandbox{Organization: "org-2", Snapshot: "unused", State: "started"})
 			s.PutWarmPool(cloud.WarmPool{Organization: "org-1", Snapshot: "pool", Region: "us"})
 			if test.pool != (Usage{}) {
