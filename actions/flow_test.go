@@ -89,6 +89,29 @@ func TestLoadPlatform(t *testing.T) {
 	}
 }
 
+// On the command line, a directory that is not a git repository is built without the git context, unless the input
+// requires it.
+func TestGitContextWithoutCommit(t *testing.T) {
+	job, _, _ := testJob(t, nil)
+	job.Dir, job.Scratch = t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(job.Dir, "Dockerfile"), []byte("FROM scratch\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	spec := inputs.BuildSpec{Context: ".", Dockerfile: "Dockerfile", GitContext: "git", GitContextOptional: true}
+	found, err := resolveSource(t.Context(), job, spec, credentials.Doppler{})
+	if err == nil {
+		found, err = fetchSource(t.Context(), job, spec, credentials.Doppler{}, found)
+	}
+	if err != nil || found.Paths.Contexts["git"] != "" {
+		t.Errorf("optional: contexts %v, %v", found.Paths.Contexts, err)
+	}
+	spec.GitContextOptional = false
+	_, err = resolveSource(t.Context(), job, spec, credentials.Doppler{})
+	if invalid := (*inputs.Error)(nil); !errors.As(err, &invalid) || invalid.Input != "git_context" {
+		t.Errorf("required: got %v, want an error of git_context", err)
+	}
+}
+
 func TestCompressionWithoutEngine(t *testing.T) {
 	if got := compression(
 		inputs.BuildSpec{Platforms: []string{"linux/amd64"}, Builder: "unix:///b"}, nil,

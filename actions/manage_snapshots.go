@@ -67,7 +67,8 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 func authenticate(
 	ctx context.Context, env Env, doppler inputs.Doppler, in inputs.Daytona,
 ) (daytona.Client, credentials.Doppler, error) {
-	config, err := readDoppler(ctx, env, doppler, credentials.HasDaytonaKey(in.DaytonaAPIKey, env.Getenv))
+	hasKey := credentials.HasDaytonaKey(in.DaytonaAPIKey, env.Getenv, env.Runner.InActions())
+	config, err := readDoppler(ctx, env, doppler, hasKey)
 	if err != nil {
 		return daytona.Client{}, credentials.Doppler{}, err
 	}

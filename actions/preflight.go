@@ -63,10 +63,15 @@ func preflight(
 func daytonaClient(
 	env Env, in inputs.Daytona, doppler inputs.Doppler, config credentials.Doppler,
 ) (daytona.Client, error) {
-	return credentials.Daytona(credentials.DaytonaSource{
+	client, from, err := credentials.Daytona(credentials.DaytonaSource{
 		APIKey: in.DaytonaAPIKey, OrganizationID: in.DaytonaOrganizationID, APIURL: in.DaytonaAPIURL,
-		DopplerConfig: doppler.DopplerConfig, Getenv: config.Over(env.Getenv), Mask: env.Runner.Mask,
+		DopplerConfig: doppler.DopplerConfig, InActions: env.Runner.InActions(), Getenv: config.Over(env.Getenv),
+		Mask: env.Runner.Mask,
 	})
+	if err == nil {
+		env.Runner.Infof("Daytona API key: from %s", from)
+	}
+	return client, err
 }
 
 func checkPermissions(ctx context.Context, client daytona.Client, spec inputs.SnapshotSpec) error {
@@ -127,7 +132,7 @@ func checkDopplerWrite(ctx context.Context, config credentials.Doppler) (string,
 
 // isDopplerOptional reports whether a snapshot can be created without Doppler.
 func isDopplerOptional(job job, spec inputs.SnapshotSpec) bool {
-	return !spec.UpdateDoppler && credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv)
+	return !spec.UpdateDoppler && credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv, job.Runner.InActions())
 }
 
 // snapshotNeeds returns the credentials that a snapshot needs and that GitHub withholds from a fork's pull request.
@@ -136,7 +141,7 @@ func snapshotNeeds(job job, spec inputs.SnapshotSpec) trust.Needs {
 	if isDopplerOptional(job, spec) {
 		needs.DopplerConfig = ""
 	}
-	needs.Daytona = !credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv) &&
+	needs.Daytona = !credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv, job.Runner.InActions()) &&
 		!credentials.HasDopplerToken(spec.Doppler.DopplerToken, job.Getenv)
 	return needs
 }

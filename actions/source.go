@@ -68,7 +68,7 @@ func isMissing(job job, spec inputs.BuildSpec, checkout source.Tree) bool {
 
 // checkoutSource returns the checkout in the workspace as the source, including uncommitted changes.
 func checkoutSource(job job, spec inputs.BuildSpec, checkout source.Tree, repository string) (buildSource, error) {
-	if spec.GitContext != "" && checkout.SHA == "" {
+	if spec.GitContext != "" && !spec.GitContextOptional && checkout.SHA == "" {
 		return buildSource{}, inputs.Errorf("git_context", spec.GitContext,
 			"needs a commit; set ref, or build from a clone of a git repository")
 	}
@@ -115,7 +115,7 @@ func fetchSource(
 	if err := addEventContexts(ctx, job, spec, doppler, s); err != nil {
 		return buildSource{}, err
 	}
-	if spec.GitContext == "" || s.Paths.Contexts[spec.GitContext] != "" {
+	if spec.GitContext == "" || s.Tree.SHA == "" || s.Paths.Contexts[spec.GitContext] != "" {
 		return s, nil
 	}
 	dir := filepath.Join(job.Scratch, "git")

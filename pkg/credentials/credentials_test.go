@@ -38,7 +38,7 @@ func TestDaytona(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var masked []string
 			test.source.Mask = func(secret string) { masked = append(masked, secret) }
-			client, err := Daytona(test.source)
+			client, _, err := Daytona(test.source)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -50,7 +50,7 @@ func TestDaytona(t *testing.T) {
 			}
 		})
 	}
-	_, err := Daytona(DaytonaSource{DopplerConfig: "dev", Getenv: environ(), Mask: func(string) {}})
+	_, _, err := Daytona(DaytonaSource{DopplerConfig: "dev", InActions: true, Getenv: environ(), Mask: func(string) {}})
 	if err == nil || !strings.Contains(err.Error(), "daytona_api_key") || !strings.Contains(err.Error(), `"dev"`) {
 		t.Errorf("without a key: %v", err)
 	}
@@ -61,7 +61,7 @@ func TestHasToken(t *testing.T) {
 		variable string
 		has      func(string, func(string) string) bool
 	}{
-		{"DAYTONA_API_KEY", HasDaytonaKey}, {"DOPPLER_TOKEN", HasDopplerToken},
+		{"DAYTONA_API_KEY", hasDaytonaKeyInActions}, {"DOPPLER_TOKEN", HasDopplerToken},
 		{"DEPOT_TOKEN", HasDepotToken}, {"DEPOT_API_TOKEN", HasDepotToken}, {"DEPOT_JIT_TOKEN", HasDepotToken},
 		{"DEPOT_CACHE_TOKEN", HasDepotToken},
 	} {
@@ -72,6 +72,10 @@ func TestHasToken(t *testing.T) {
 	if home := loginHome(t, "api_token: x\n"); !HasDepotToken("", environ("HOME="+home)) {
 		t.Error("the token of `depot login` is not recognized")
 	}
+}
+
+func hasDaytonaKeyInActions(input string, getenv func(string) string) bool {
+	return HasDaytonaKey(input, getenv, true)
 }
 
 func TestGitHubToken(t *testing.T) {

@@ -37,6 +37,7 @@ type BuildSpec struct {
 	EventCommit         bool              // whether Context is a directory of the event's commit, not of the workspace
 	EventContexts       map[string]string // named contexts that are directories of the event's commit
 	GitContext          string            // name of the context that holds .git; empty for none
+	GitContextOptional  bool              // whether source code without a commit is built without that context
 
 	ImageName  string   // the first of ImageNames
 	ImageNames []string // names in the local engine

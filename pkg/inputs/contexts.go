@@ -49,12 +49,26 @@ func validateContexts(spec *BuildSpec, in Build, env Env) error {
 			spec.EventContexts[name] = directory
 		}
 	}
-	if in.GitContext == "" {
+	return validateGitContext(spec, in)
+}
+
+func validateGitContext(spec *BuildSpec, in Build) error {
+	const auto, none, name = "auto", "none", "git"
+	taken := func(name string) bool {
+		return spec.Request.Contexts[name] != "" || spec.EventContexts[name] != ""
+	}
+	switch in.GitContext {
+	case "", none:
+		spec.GitContext = ""
+		return nil
+	case auto:
+		spec.GitContext, spec.GitContextOptional = name, true
+		if taken(name) {
+			spec.GitContext = ""
+		}
 		return nil
 	}
-	_, taken := spec.Request.Contexts[in.GitContext]
-	_, takenByEvent := spec.EventContexts[in.GitContext]
-	if taken || takenByEvent || !stagePattern.MatchString(in.GitContext) {
+	if taken(in.GitContext) || !stagePattern.MatchString(in.GitContext) {
 		return Errorf("git_context", in.GitContext, "must be a name that build_contexts does not use, for example git")
 	}
 	return nil

@@ -48,8 +48,8 @@ type Build struct {
 	ShmSize        string
 	Ulimit         Lines
 	CgroupParent   string
-	GitContext     string
-	Load           bool `default:"${load}" negatable:""`
+	GitContext     string `terminal:"auto"`
+	Load           bool   `default:"${load}" negatable:""`
 	Push           List
 	Save           bool
 	SaveTags       List

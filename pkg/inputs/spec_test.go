@@ -252,6 +252,37 @@ func TestInvalidTestInputs(t *testing.T) {
 	}
 }
 
+func TestGitContext(t *testing.T) {
+	dir := repository(t)
+	for _, test := range []struct {
+		name     string
+		inputs   []string
+		want     string
+		optional bool
+	}{
+		{"GitHub Actions", []string{"GITHUB_ACTIONS=true"}, "", false},
+		{"command line", nil, "git", true},
+		{"auto", []string{"GITHUB_ACTIONS=true", "INPUT_GIT_CONTEXT=auto"}, "git", true},
+		{"auto with a context of that name", []string{"INPUT_BUILD_CONTEXTS=git=."}, "", true},
+		{"none", []string{"INPUT_GIT_CONTEXT=none"}, "", false},
+		{"name", []string{"INPUT_GIT_CONTEXT=history"}, "history", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			in, _, err := parseBuild(t, nil, test.inputs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec, err := in.Spec(Env{Getenv: noEnv, Dir: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if spec.GitContext != test.want || spec.GitContextOptional != test.optional {
+				t.Errorf("got %q, optional %t; want %q, %t", spec.GitContext, spec.GitContextOptional, test.want, test.optional)
+			}
+		})
+	}
+}
+
 func TestResolve(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"app/Dockerfile", "sandbox/Dockerfile", "lib/x"} {
