@@ -28,7 +28,8 @@ func addGitToken(
 		return
 	}
 	repository, fromServer := hostedGit(server, paths.Context)
-	if !filepath.IsAbs(paths.Context) && !strings.EqualFold(repository, job.Event.Repository) {
+	isOwn := repository != "" && strings.EqualFold(repository, job.Event.Repository)
+	if !filepath.IsAbs(paths.Context) && !isOwn {
 		return
 	}
 	for _, from := range paths.Contexts {

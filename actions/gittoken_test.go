@@ -34,15 +34,17 @@ func TestAddGitToken(t *testing.T) {
 		{"own token for the server", own, "", map[string]string{id: "mine"}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			job, _, _ := testJob(t, map[string]string{
-				"GITHUB_SERVER_URL": "https://ghe.example", "GITHUB_REPOSITORY": "a/b",
-			})
-			paths := inputs.Paths{Context: test.context, Contexts: map[string]string{"named": test.named}}
-			secrets := map[string]string{}
-			maps.Copy(secrets, test.given)
-			addGitToken(job, inputs.BuildSpec{GitHubToken: "ghs_x"}, credentials.Doppler{}, paths, secrets)
-			if got := secrets[id] == "ghs_x"; got != test.want {
-				t.Errorf("secrets %v, want the token: %t", secrets, test.want)
+			for repository, want := range map[string]bool{"a/b": test.want, "": test.want && test.context[0] == '/'} {
+				job, _, _ := testJob(t, map[string]string{
+					"GITHUB_SERVER_URL": "https://ghe.example", "GITHUB_REPOSITORY": repository,
+				})
+				paths := inputs.Paths{Context: test.context, Contexts: map[string]string{"named": test.named}}
+				secrets := map[string]string{}
+				maps.Copy(secrets, test.given)
+				addGitToken(job, inputs.BuildSpec{GitHubToken: "ghs_x"}, credentials.Doppler{}, paths, secrets)
+				if got := secrets[id] == "ghs_x"; got != want {
+					t.Errorf("in repository %q: secrets %v, want the token: %t", repository, secrets, want)
+				}
 			}
 		})
 	}

@@ -181,14 +181,16 @@ func TestEveryInput(t *testing.T) {
 		{
 			name: "annotations", dockerfile: fromFile,
 			inputs: values{
-				"annotations": "a=b\nindex:c=d", "push": team + "annotated:1", "provenance": "true", "load": "false",
+				"annotations": "a=b\nindex,manifest-descriptor:c=d", "push": team + "annotated:1", "provenance": "true", "load": "false",
 			},
 			check: func(t *testing.T, _ result) {
 				var index v1.IndexManifest
 				must(t, json.Unmarshal(fromRegistry(t, "annotated:1").Manifest, &index))
 				var image v1.Manifest
 				must(t, json.Unmarshal(fromRegistry(t, "annotated@"+index.Manifests[0].Digest.String()).Manifest, &image))
-				if index.Annotations["c"] != "d" || image.Annotations["a"] != "b" || image.Annotations["c"] != "" {
+				descriptor := index.Manifests[0]
+				if index.Annotations["c"] != "d" || descriptor.Annotations["c"] != "d" || image.Annotations["a"] != "b" ||
+					image.Annotations["c"] != "" {
 					t.Errorf("annotations of the index %v, of the image %v", index.Annotations, image.Annotations)
 				}
 			},

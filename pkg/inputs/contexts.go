@@ -55,9 +55,7 @@ func validateContexts(spec *BuildSpec, in Build, env Env) error {
 func validateGitContext(spec *BuildSpec, in Build) error {
 	const auto, none, name = "auto", "none", "git"
 	isTaken := func(name string) bool {
-		_, taken := spec.Request.Contexts[name]
-		_, takenByEvent := spec.EventContexts[name]
-		return taken || takenByEvent
+		return spec.Request.Contexts[name] != "" || spec.EventContexts[name] != ""
 	}
 	switch {
 	case in.GitContext == "", in.GitContext == none, in.GitContext == auto && isTaken(name):
