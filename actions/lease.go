@@ -66,7 +66,9 @@ type provider interface {
 // the input depot_project, DEPOT_PROJECT_ID in Doppler or the environment, depot.json.
 func builderFor(job job, spec inputs.BuildSpec, doppler credentials.Doppler, source buildSource) (provider, error) {
 	if spec.Builder != "depot" {
-		return builder.Address{Addr: spec.Builder, CertDir: job.Getenv(builder.CertPath)}, nil
+		return builder.Address{
+			Addr: spec.Builder, CertDir: job.Getenv(builder.CertPath), AllowPlaintext: spec.AllowPlaintextBuilder,
+		}, nil
 	}
 	project := spec.DepotProject
 	if project == "" {

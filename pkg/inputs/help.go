@@ -40,13 +40,15 @@ var help = map[string]string{
 	"git_context": "Name of an additional build context that contains the commit's .git directory, byte for byte the " +
 		"same on every machine. auto: git, unless there is no commit or build_contexts has that name. none: no such " +
 		"context. The default on the command line is auto.",
-	"load":            "Load the image into the local Docker Engine.",
-	"push":            "Image references to push. One per line.",
-	"save":            "Save the image in Depot's registry.",
-	"save_tags":       "Tags for the saved image, in addition to the build ID. One per line.",
-	"depot_project":   "Depot project ID. Default: DEPOT_PROJECT_ID, then depot.json.",
-	"depot_token":     "Depot token. Default: DEPOT_TOKEN, then GitHub OIDC, which needs no stored token.",
-	"builder":         "depot, or the address of a BuildKit daemon (unix://, tcp://).",
+	"load":          "Load the image into the local Docker Engine.",
+	"push":          "Image references to push. One per line.",
+	"save":          "Save the image in Depot's registry.",
+	"save_tags":     "Tags for the saved image, in addition to the build ID. One per line.",
+	"depot_project": "Depot project ID. Default: DEPOT_PROJECT_ID, then depot.json.",
+	"depot_token":   "Depot token. Default: DEPOT_TOKEN, then GitHub OIDC, which needs no stored token.",
+	"builder":       "depot, or the address of a BuildKit daemon (unix://, tcp://).",
+	"allow_plaintext_builder": "Connect to a builder on another machine without TLS. The network can then read and change " +
+		"the source code, the secrets and the image.",
 	"github_token":    "GitHub token to resolve and fetch ref.",
 	"timeout":         "Time limit for the whole action.",
 	"doppler_config":  "Doppler config that supplies credentials and build secrets.",
@@ -78,13 +80,13 @@ var help = map[string]string{
 	"command": "Test command to run on the host, in the tested commit's files. It gets RUN_LOCAL_DOCKER_TESTS=true, " +
 		"LOCAL_DOCKER_IMAGE_NAME, DOCKER_HOST and TEST_REPORT_DIR. Tests in the JUnit XML files that it writes to " +
 		"TEST_REPORT_DIR are counted.",
-	"parallel":   "Containers to run in parallel: a number, or cores.",
+	"parallel": "Containers to run in parallel: a number, or cores.",
 	"report_dir": "Directory for the JUnit XML report and the container logs of failed tests. Default: test-results in " +
 		"RUNNER_TEMP, outside the workspace, so that later builds do not contain it. On the command line, test-results in " +
 		"the current directory.",
-	"run":        "Run only tests with names that match this regular expression.",
-	"tags":       "Run only tests that have one of these tags.",
-	"seed":       "Seed from the log of an earlier run, to repeat its order.",
-	"output":     "json writes the report to standard output as JSON, instead of the outputs.",
-	"mount":      "Mount the current directory read-only at the image's working directory.",
+	"run":    "Run only tests with names that match this regular expression.",
+	"tags":   "Run only tests that have one of these tags.",
+	"seed":   "Seed from the log of an earlier run, to repeat its order.",
+	"output": "json writes the report to standard output as JSON, instead of the outputs.",
+	"mount":  "Mount the current directory read-only at the image's working directory.",
 }
