@@ -70,7 +70,9 @@ type provider interface {
 // the context, or to the root of the source.
 func builderFor(job job, spec inputs.BuildSpec, doppler credentials.Doppler, source buildSource) (provider, error) {
 	if spec.Builder != "depot" {
-		return builder.Address{Addr: spec.Builder, CertDir: job.Getenv(builder.CertPath)}, nil
+		return builder.Address{
+			Addr: spec.Builder, CertDir: job.Getenv(builder.CertPath), AllowPlaintext: spec.AllowPlaintextBuilder,
+		}, nil
 	}
 	project := spec.DepotProject
 	if project == "" {

@@ -22,6 +22,21 @@ type Address struct {
 	Addr    string // unix:///path or tcp://host:port
 	CertDir string // directory with ca.pem, cert.pem and key.pem, for tcp:// with mutual TLS; "" means no TLS
 	Connect ConnectPolicy
+
+	AllowPlaintext bool // connect to another machine without TLS
+}
+
+// Check returns an error if the address is invalid, or if it is on another machine and has no certificates: source code,
+// secrets and credentials would be readable on the network, and any server could answer. It does not connect.
+func (a Address) Check() error {
+	if err := CheckAddress(a.Addr); err != nil {
+		return err
+	}
+	if a.CertDir == "" && !a.AllowPlaintext && !IsLocal(a.Addr) {
+		return fmt.Errorf("connect to builder %s: no certificates for TLS (set the variable %s to a directory with ca.pem, "+
+			"cert.pem and key.pem; allow_plaintext_builder: true connects without TLS)", a.Addr, CertPath)
+	}
+	return nil
 }
 
 // CheckAddress returns an error if addr is not a valid BuildKit address. It does not connect.
@@ -68,7 +83,7 @@ func IsLocal(addr string) bool {
 // Acquire returns a lease that connects on the first call to [Lease.Machine]. One daemon builds all platforms, so it
 // must support each of them.
 func (a Address) Acquire(ctx context.Context, _ Request) (*Lease, error) {
-	if err := CheckAddress(a.Addr); err != nil {
+	if err := a.Check(); err != nil {
 		return nil, err
 	}
 	target := endpoint{addr: a.Addr, policy: a.Connect}

@@ -137,6 +137,34 @@ func TestIsLocal(t *testing.T) {
 	}
 }
 
+// Only a builder on this machine is used without TLS, unless the address allows it. An unset and an empty variable are
+// the same.
+func TestPlaintext(t *testing.T) {
+	for _, test := range []struct {
+		address Address
+		refused bool
+	}{
+		{Address{Addr: "tcp://builder:1234"}, true},
+		{Address{Addr: "tcp://192.0.2.1:1234"}, true},
+		{Address{Addr: "tcp://[2001:db8::1]:1234"}, true},
+		{Address{Addr: "tcp://0.0.0.0:1234"}, true},
+		{Address{Addr: "tcp://localhost.evil:1234"}, true},
+		{Address{Addr: "tcp://builder:1234", AllowPlaintext: true}, false},
+		{Address{Addr: "tcp://127.0.0.1:1234"}, false},
+		{Address{Addr: "tcp://[::1]:1234"}, false},
+		{Address{Addr: "tcp://localhost:1234"}, false},
+		{Address{Addr: "unix:///run/buildkit/buildkitd.sock"}, false},
+	} {
+		lease, err := test.address.Acquire(t.Context(), Request{})
+		if refused := err != nil && strings.Contains(err.Error(), CertPath); refused != test.refused {
+			t.Errorf("%+v: refused: %t, want %t (%v)", test.address, refused, test.refused, err)
+		}
+		if lease != nil {
+			lease.Release(nil)
+		}
+	}
+}
+
 func TestAddress(t *testing.T) {
 	amd64 := machines(t).Address("linux/amd64")
 	dir := t.TempDir()

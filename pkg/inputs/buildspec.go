@@ -56,6 +56,7 @@ type BuildSpec struct {
 
 	DepotProject, DepotToken string
 	Builder                  string // depot, or an address
+	AllowPlaintextBuilder    bool   // connect to an address on another machine without TLS
 	GitHubToken              string
 	Timeout                  time.Duration
 
@@ -79,7 +80,7 @@ func (in Build) Spec(env Env) (BuildSpec, error) {
 		Context: in.Context, Dockerfile: in.Dockerfile, GitContext: in.GitContext, DefaultLabels: in.DefaultLabels,
 		ImageNames: Texts(in.ImageName), Load: in.Load, Save: in.Save,
 		DepotProject: in.DepotProject, DepotToken: in.DepotToken, Builder: in.Builder,
-		GitHubToken: in.GithubToken, Timeout: in.Timeout,
+		AllowPlaintextBuilder: in.AllowPlaintextBuilder, GitHubToken: in.GithubToken, Timeout: in.Timeout,
 	}
 	spec.Request.Target, spec.Request.CgroupParent = in.Target, in.CgroupParent
 	spec.Request.NoCache, spec.Request.Pull = in.NoCache, in.Pull
@@ -276,14 +277,17 @@ func validateLimits(spec *BuildSpec, in Build, _ Env) error {
 	return nil
 }
 
-func validateBuilder(_ *BuildSpec, in Build, _ Env) error {
+func validateBuilder(_ *BuildSpec, in Build, env Env) error {
 	if in.Ref != "" {
 		if err := source.ValidateRef(in.Ref); err != nil {
 			return Wrap("ref", err)
 		}
 	}
 	if in.Builder != "depot" {
-		if err := builder.CheckAddress(in.Builder); err != nil {
+		address := builder.Address{
+			Addr: in.Builder, CertDir: env.Getenv(builder.CertPath), AllowPlaintext: in.AllowPlaintextBuilder,
+		}
+		if err := address.Check(); err != nil {
 			return Wrap("builder", err)
 		}
 		if in.Save {

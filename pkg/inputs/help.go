@@ -54,8 +54,10 @@ var help = map[string]string{
 	"depot_project": "Depot project ID. Default: DEPOT_PROJECT_ID, then the nearest depot.json.",
 	"depot_token":   "Depot token. Default: DEPOT_TOKEN, then depot login, then OIDC, which needs no stored token.",
 	"builder":       "depot, or the address of a BuildKit daemon (unix://, tcp://).",
-	"github_token":  "GitHub token to resolve and fetch ref, and git contexts on the GitHub server.",
-	"timeout":       "Time limit for the whole action.",
+	"allow_plaintext_builder": "Connect to a builder on another machine without TLS. The network can then read and change " +
+		"the source code, the secrets and the image.",
+	"github_token": "GitHub token to resolve and fetch ref, and git contexts on the GitHub server.",
+	"timeout":      "Time limit for the whole action.",
 	"doppler_config": "Doppler config that supplies credentials and build secrets. Default for a snapshot: " +
 		"DOPPLER_CONFIG, the config of the service token or, on the command line, of doppler setup, then dev.",
 	"doppler_project": "Doppler project. A service token implies its project. Default: DOPPLER_PROJECT or, on the " +

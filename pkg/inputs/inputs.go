@@ -23,42 +23,43 @@ type Build struct {
 	AllowUntrustedSecrets bool
 	Platform              List `default:"linux/amd64" terminal:"${terminal_platform}" variable:"SANDBOX_BUILD_PLATFORM"`
 	Doppler
-	Context        string `default:"."`
-	Dockerfile     string `default:"Dockerfile"`
-	Target         string
-	ImageName      List `default:"iterate-sandbox:ci" terminal:"${image_name}" variable:"LOCAL_DOCKER_IMAGE_NAME"`
-	BuildArgs      Lines
-	BuildContexts  Lines
-	Labels         Lines
-	DefaultLabels  bool `default:"true" terminal:"false" negatable:""`
-	Annotations    Lines
-	Secrets        Lines `secret:""`
-	SecretEnvs     List
-	SecretFiles    Lines
-	SSH            Lines `name:"ssh"`
-	Allow          List
-	AddHosts       List
-	NoCacheFilters List
-	Outputs        Lines
-	Attests        Lines
-	NoCache        bool
-	Pull           bool
-	Provenance     string
-	SBOM           string `name:"sbom"`
-	Network        string
-	ShmSize        string
-	Ulimit         Lines
-	CgroupParent   string
-	GitContext     string `terminal:"auto"`
-	Load           bool   `default:"${load}" negatable:""`
-	Push           List
-	Save           bool
-	SaveTags       List
-	DepotProject   string
-	DepotToken     string        `secret:""`
-	Builder        string        `default:"depot"`
-	GithubToken    string        `secret:""`
-	Timeout        time.Duration `default:"30m"`
+	Context               string `default:"."`
+	Dockerfile            string `default:"Dockerfile"`
+	Target                string
+	ImageName             List `default:"iterate-sandbox:ci" terminal:"${image_name}" variable:"LOCAL_DOCKER_IMAGE_NAME"`
+	BuildArgs             Lines
+	BuildContexts         Lines
+	Labels                Lines
+	DefaultLabels         bool `default:"true" terminal:"false" negatable:""`
+	Annotations           Lines
+	Secrets               Lines `secret:""`
+	SecretEnvs            List
+	SecretFiles           Lines
+	SSH                   Lines `name:"ssh"`
+	Allow                 List
+	AddHosts              List
+	NoCacheFilters        List
+	Outputs               Lines
+	Attests               Lines
+	NoCache               bool
+	Pull                  bool
+	Provenance            string
+	SBOM                  string `name:"sbom"`
+	Network               string
+	ShmSize               string
+	Ulimit                Lines
+	CgroupParent          string
+	GitContext            string `terminal:"auto"`
+	Load                  bool   `default:"${load}" negatable:""`
+	Push                  List
+	Save                  bool
+	SaveTags              List
+	DepotProject          string
+	DepotToken            string `secret:""`
+	Builder               string `default:"depot"`
+	AllowPlaintextBuilder bool
+	GithubToken           string        `secret:""`
+	Timeout               time.Duration `default:"30m"`
 }
 
 // Doppler declares the Doppler config to read and how to authenticate to Doppler.

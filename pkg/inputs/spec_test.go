@@ -56,6 +56,7 @@ func TestInvalidInputs(t *testing.T) {
 		{"duration without unit", "timeout", "30", 0, "30", "for example 30m"},
 		{"timeout of zero", "timeout", "0s", 0, "0s", "must be positive, for example 30m"},
 		{"builder scheme", "builder", "ftp://x", 0, "", "unix://"},
+		{"builder without TLS", "builder", "tcp://builder:1234", 0, "", "BUILDKIT_CERT_PATH"},
 		{"build argument", "build_args", "A=1\n\nB C=2", 3, "B C=2", "write NAME=VALUE"},
 		{"build argument without value", "build_args", "NOT_SET", 1, "NOT_SET", "environment variable is not set"},
 		{"open quote", "build_args", "A=1\n\"B=2", 2, "", "close every quote"},
@@ -160,6 +161,9 @@ func TestInputsThatDependOnOthers(t *testing.T) {
 	assertInvalid(t, err, "save_tags", 1, "a b", "not a tag")
 	if _, err = buildSpec(t, env, "INPUT_BUILDER=unix:///run/buildkit.sock", "INPUT_PLATFORM=linux/riscv64"); err != nil {
 		t.Errorf("another platform on a self-hosted BuildKit: %v", err)
+	}
+	if _, err = buildSpec(t, env, "INPUT_BUILDER=tcp://b:1", "INPUT_ALLOW_PLAINTEXT_BUILDER=true"); err != nil {
+		t.Errorf("allow_plaintext_builder: %v", err)
 	}
 }
 
