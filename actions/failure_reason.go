@@ -9,8 +9,9 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// maxReason is the maximum length of a snapshot's error reason in the log.
-const maxReason = 300
+// maxReason is the maximum length of a snapshot's error reason in the log. The cause is often at its end, after long
+// references.
+const maxReason = 1000
 
 // reasonOf describes a failure of Daytona for the log of a run that continues, without the hint for the user.
 func reasonOf(err error) string {
