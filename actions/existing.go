@@ -2,11 +2,14 @@ package actions
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/dockerengine"
@@ -58,6 +61,23 @@ func openImage(
 	}
 	return existingImage{Image: img}, inputs.Wrap("image", err)
 }
+
+// outputsOfExisting returns the outputs of an existing image. Its commit is that of its label, see commitLabels.
+func outputsOfExisting(img v1.Image, name string) (BuildOutputs, error) {
+	digest, digestErr := img.Digest()
+	id, idErr := img.ConfigName()
+	config, configErr := img.ConfigFile()
+	if err := errors.Join(digestErr, idErr, configErr); err != nil {
+		return BuildOutputs{}, inputs.Wrap("image", fmt.Errorf("read its manifest and config: %w", err))
+	}
+	outputs := BuildOutputs{Digest: digest.String(), ImageID: id.String(), ImageRef: name}
+	if sha := config.Config.Labels[specs.AnnotationRevision]; commitSHA.MatchString(sha) {
+		outputs.GitSHA = sha
+	}
+	return outputs, nil
+}
+
+var commitSHA = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 
 // openInEngine opens an image in the engine. If the engine or the image is missing, it returns the reason in missing.
 func openInEngine(

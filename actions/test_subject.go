@@ -2,9 +2,6 @@ package actions
 
 import (
 	"context"
-	"fmt"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
@@ -34,13 +31,9 @@ func provideExisting(ctx context.Context, job job, spec inputs.TestSpec, session
 	if err != nil {
 		return testSubject{}, err
 	}
-	digest, err := img.Digest()
-	var id v1.Hash
-	if err == nil {
-		id, err = img.ConfigName()
-	}
+	outputs, err := outputsOfExisting(img, spec.Image)
 	if err != nil {
-		return testSubject{}, inputs.Wrap("image", fmt.Errorf("read its manifest and config: %w", err))
+		return testSubject{}, err
 	}
 	name := spec.Image
 	if !img.InEngine {
@@ -49,8 +42,9 @@ func provideExisting(ctx context.Context, job job, spec inputs.TestSpec, session
 			return testSubject{}, err
 		}
 	}
-	return testSubject{Name: name, Build: BuildOutputs{
-		Digest: digest.String(), ImageID: id.String(), ImageRef: spec.Image, ImageName: name,
-		GitSHA: session.Source.Tree.SHA, GitRef: session.Source.Tree.Ref,
-	}}, nil
+	outputs.ImageName = name
+	if tree := session.Source.Tree; tree.SHA != "" { // the suite's
+		outputs.GitSHA, outputs.GitRef = tree.SHA, tree.Ref
+	}
+	return testSubject{Name: name, Build: outputs}, nil
 }

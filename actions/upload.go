@@ -37,7 +37,12 @@ func uploadImage(
 ) (_ imageUpload, err error) {
 	access := requestAccess(ctx, target) // in parallel with the build
 	if spec.Image != "" {
-		upload := imageUpload{Build: BuildOutputs{Platforms: inputs.SnapshotPlatform, ImageRef: spec.Image}}
+		outputs, err := outputsOfExisting(session.Image, spec.Image)
+		if err != nil {
+			return imageUpload{}, err
+		}
+		outputs.Platforms = inputs.SnapshotPlatform
+		upload := imageUpload{Build: outputs}
 		return offerImage(ctx, job, spec, target, access, upload, session.Image, pushExisting(job, session.Image))
 	}
 	built, err := buildImage(ctx, job, spec.BuildSpec, session.session)
@@ -88,6 +93,9 @@ func offerImage(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, access registryAccess,
 	upload imageUpload, img v1.Image, push pushFunc,
 ) (imageUpload, error) {
+	if err := checkImageID(spec, upload.Build.ImageID); err != nil {
+		return imageUpload{}, err
+	}
 	var err error
 	if upload.Wanted, err = describeWanted(spec, img); err != nil {
 		return imageUpload{}, err
@@ -127,6 +135,15 @@ func describeWanted(spec inputs.SnapshotSpec, img v1.Image) (wantedSnapshot, err
 		return wantedSnapshot{}, fmt.Errorf("read the image's manifest: %w", err)
 	}
 	return wantedSnapshot{spec, digest, effectiveEntrypoint(spec, config.Config), config.Config}, nil
+}
+
+// checkImageID checks that the image is the one that an earlier step tested.
+func checkImageID(spec inputs.SnapshotSpec, id string) error {
+	if spec.ExpectImageID == "" || spec.ExpectImageID == id {
+		return nil
+	}
+	return inputs.Errorf("expect_image_id", spec.ExpectImageID, "is not the image of this run, which is %s; pass the tested "+
+		"image as the input image", id)
 }
 
 // registryAccess waits until access to Daytona's registry is granted.

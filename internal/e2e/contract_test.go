@@ -62,7 +62,7 @@ func TestActionContract(t *testing.T) {
 		"build": {},
 		"snapshot": {
 			inputs: values{
-				"load": "false", "image": "", "name": "", "name_prefix": "iterate-sandbox",
+				"load": "false", "image": "", "expect_image_id": "", "name": "", "name_prefix": "iterate-sandbox",
 				"cpu": "2", "memory": "4", "disk": "10", "gpu": "0", "sandbox_class": "", "entrypoint": "", "region": "",
 				"if_exists": "reuse", "keep": "0",
 				"update_doppler": "", "doppler_secret": "DAYTONA_SNAPSHOT_NAME", "doppler_mirror": "", "doppler_configs": "",

@@ -302,3 +302,35 @@ func TestImageFromDepotRegistry(t *testing.T) {
 		})
 	}
 }
+
+// The released image is the tested one: a test adds nothing to the workspace, so that the same commit gives the same
+// image again, and expect_image_id refuses any other. An image keeps its commit.
+func TestSnapshotOfTestedImage(t *testing.T) {
+	e := setup(t)
+	dir := t.TempDir()
+	git(t, dir, "clone", "--quiet", e.caller, ".")
+	writeFile(t, dir, "Dockerfile", uniqueDockerfile(t)+"WORKDIR /src\nCOPY . .\n")
+	git(t, dir, "commit", "--quiet", "--all", "--message=copy everything")
+	sha := git(t, dir, "rev-parse", "HEAD")
+	tested := e.mustRun(t, invocation{
+		program: "action-test", dir: dir, inputs: values{"suite": "none", "command": "true", "image_name": "tested:1"},
+	})
+	id := tested.outputs["image_id"]
+	common := values{"update_doppler": "false", "expect_image_id": id}
+	for name, inputs := range map[string]values{
+		"built again": common, "existing image": merge(common, values{"image": "tested:1"}),
+	} {
+		r := e.mustRun(t, invocation{program: "action-snapshot", dir: dir, inputs: inputs})
+		if r.outputs["image_id"] != id || r.outputs["git_sha"] != sha ||
+			!strings.Contains(r.outputs["snapshot_name"], "-"+sha[:7]+"-") {
+			t.Errorf("%s: image %s, commit %s, snapshot %s; want %s of %s", name, r.outputs["image_id"], r.outputs["git_sha"],
+				r.outputs["snapshot_name"], id, sha)
+		}
+		if r.outputs["reused"] == "false" {
+			e.deleteSnapshot(t, r.outputs["snapshot_name"])
+		}
+	}
+	writeFile(t, dir, "greeting", "changed after the test")
+	r := e.run(t, invocation{program: "action-snapshot", dir: dir, inputs: common})
+	assertFailed(t, r, `^error: input expect_image_id: "`+id+`" is not the image of this run`)
+}

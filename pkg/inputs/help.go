@@ -67,6 +67,8 @@ var help = map[string]string{
 		"token.",
 	"image": "Existing image to use instead of building: a name in the local engine, a registry reference, or " +
 		"the directory of an OCI layout (./DIRECTORY).",
+	"expect_image_id": "The action fails before it pushes if the image has another ID, for example than the output " +
+		"image_id of the test action.",
 	"name":        "Name of the snapshot. Default: PREFIX-DATE-TIME-SHA-USER.",
 	"name_prefix": "First part of the generated name. Reuse and keep apply to the snapshots with this prefix.",
 	"cpu":         "CPU cores of a sandbox.",
@@ -78,9 +80,9 @@ var help = map[string]string{
 	"entrypoint": "Command that replaces the image's ENTRYPOINT and CMD, in shell syntax.",
 	"region":     "Daytona region, by ID or name. Default: the organization's default region.",
 	"if_exists":  "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
-	"keep": "After success, keep the newest N snapshots with this prefix and delete older ones. 0 keeps all. " +
-		"Snapshots that sandboxes use are kept, and those that a Doppler config names, as far as the key and the token " +
-		"can read them.",
+	"keep": "After success, keep the newest N snapshots with generated names of this prefix and delete older ones. 0 " +
+		"keeps all. Snapshots that sandboxes use or a Doppler config names are kept, and all of them if the Doppler token " +
+		"cannot read every config of the project.",
 	"update_doppler": "Set doppler_secret to the name of the snapshot. true fails without a Doppler token. Default: " +
 		"true if there is a Doppler token or an input selects a config.",
 	"doppler_secret": "Doppler secret that contains the name of the snapshot. keep and delete protect the snapshots " +

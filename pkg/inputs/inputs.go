@@ -86,6 +86,7 @@ type SnapshotSecret struct {
 type Snapshot struct {
 	Build
 	Image         string `short:"i" terminal:"${image_name}"`
+	ExpectImageID string `name:"expect-image-id"`
 	Name          string `short:"n"`
 	NamePrefix    string `default:"iterate-sandbox"`
 	CPU           string `name:"cpu" short:"c" default:"2" variable:"DAYTONA_DEFAULT_SNAPSHOT_CPU"`

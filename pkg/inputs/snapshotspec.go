@@ -33,6 +33,7 @@ const (
 type SnapshotSpec struct {
 	BuildSpec
 	Image         string // empty to build one
+	ExpectImageID string // sha256:…; empty accepts any
 	Name          string // empty to generate one
 	NamePrefix    string
 	Resources     daytona.Resources
@@ -48,6 +49,8 @@ type SnapshotSpec struct {
 	Daytona       Daytona
 }
 
+var imageID = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
 // Spec validates the inputs without reading file contents or using the network. An error is an [*Error].
 func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	build, err := in.Build.Spec(env)
@@ -57,7 +60,11 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	spec := SnapshotSpec{
 		BuildSpec: build, Image: in.Image, Name: in.Name, NamePrefix: in.NamePrefix, Region: in.Region,
 		SandboxClass: in.SandboxClass, IfExists: IfExists(in.IfExists), Keep: in.Keep, UpdateDoppler: in.updatesDoppler(),
-		DryRun: in.DryRun, Daytona: in.Daytona,
+		DryRun: in.DryRun, Daytona: in.Daytona, ExpectImageID: in.ExpectImageID,
+	}
+	if in.ExpectImageID != "" && !imageID.MatchString(in.ExpectImageID) {
+		return SnapshotSpec{}, Errorf("expect_image_id", in.ExpectImageID,
+			"must be an image ID such as sha256:0123…, with 64 hexadecimal digits")
 	}
 	if spec.Record, err = in.record(); err != nil {
 		return SnapshotSpec{}, err
