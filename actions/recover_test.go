@@ -414,6 +414,19 @@ func TestEnsureSnapshotWaitsAfterRefusal(t *testing.T) {
 	}
 }
 
+// A generated name that another run has just taken is followed by another one.
+func TestEnsureSnapshotNameTaken(t *testing.T) {
+	c := startDaytona(t, nil)
+	c.Fail(cloudaytona.Fault{
+		Method: "POST", Path: "/snapshots", Times: 1, Status: 409,
+		Message: `Snapshot with name "agent-1" already exists for this organization`,
+	})
+	r := c.ensure(t.Context(), t, testImage(t))
+	if r.err != nil || len(c.repositories()) != 1 || !strings.Contains(r.log, "Attempt 1 ") {
+		t.Errorf("%v; pushed %q\n%s", r.err, c.repositories(), r.log)
+	}
+}
+
 // Without a region, only a snapshot of the default region is reused, and access is requested for its registry.
 func TestEnsureSnapshotInDefaultRegion(t *testing.T) {
 	c, img := startDaytona(t, nil), testImage(t)
