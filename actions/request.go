@@ -79,8 +79,8 @@ func addProxies(job job, spec inputs.BuildSpec) (map[string]string, error) {
 }
 
 // buildSecrets returns the secrets that a step can mount: those of Doppler, unless the code is untrusted, overridden by
-// those of the inputs, and the token for git contexts. It masks those of the inputs, because Main cannot mask the values
-// behind secret_envs and secret_files.
+// those of the inputs, and the token for git contexts. It masks those of the inputs, because Main cannot mask the
+// values behind secret_envs and secret_files.
 func buildSecrets(
 	job job, spec inputs.BuildSpec, session session, source buildSource,
 ) (map[string]func() ([]byte, error), error) {

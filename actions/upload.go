@@ -142,8 +142,8 @@ func checkImageID(spec inputs.SnapshotSpec, id string) error {
 	if spec.ExpectImageID == "" || spec.ExpectImageID == id {
 		return nil
 	}
-	return inputs.Errorf("expect_image_id", spec.ExpectImageID, "is not the image of this run, which is %s; pass the tested "+
-		"image as the input image", id)
+	return inputs.Errorf("expect_image_id", spec.ExpectImageID, "is not the image of this run, which is %s; pass the "+
+		"tested image as the input image", id)
 }
 
 // registryAccess waits until access to Daytona's registry is granted.

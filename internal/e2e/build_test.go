@@ -181,7 +181,8 @@ func TestEveryInput(t *testing.T) {
 		{
 			name: "annotations", dockerfile: fromFile,
 			inputs: values{
-				"annotations": "a=b\nindex,manifest-descriptor:c=d", "push": team + "annotated:1", "provenance": "true", "load": "false",
+				"annotations": "a=b\nindex,manifest-descriptor:c=d", "push": team + "annotated:1", "provenance": "true",
+				"load": "false",
 			},
 			check: func(t *testing.T, _ result) {
 				var index v1.IndexManifest

@@ -377,7 +377,9 @@ func TestKeep(t *testing.T) {
 		t.Errorf("after a dry run %q, want %q", got, all)
 	}
 	r := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: dockerfile, inputs: inputs})
-	if got, want := names(), []string{generated + "0", generated + "4", generated + "new", "other-1"}; !slices.Equal(got, want) {
+	if got, want := names(), []string{
+		generated + "0", generated + "4", generated + "new", "other-1",
+	}; !slices.Equal(got, want) {
 		t.Errorf("left %q, want %q\n%s", got, want, r.stdout)
 	}
 	for _, name := range append(names(), generated+"1", generated+"2", generated+"3") {

@@ -198,9 +198,9 @@ func (s DopplerSource) valuesOf(stored map[string]doppler.Secret, injected bool)
 	return values
 }
 
-// mask masks the secrets that are not public, both as stored in Doppler and as used. Like Doppler's own action, it masks
-// every visibility except unmasked (DopplerHQ/secrets-fetch-action 558a97f, index.js). Masked is Doppler's default, so a
-// setting with the value of a public one is not masked either, unless it is restricted.
+// mask masks the secrets that are not public, both as stored in Doppler and as used. Like Doppler's own action, it
+// masks every visibility except unmasked (DopplerHQ/secrets-fetch-action 558a97f, index.js). Masked is Doppler's
+// default, so a setting with the value of a public one is not masked either, unless it is restricted.
 func (s DopplerSource) mask(stored map[string]doppler.Secret, used map[string]string) {
 	isPublic := func(name string) bool {
 		return stored[name].Visibility == doppler.Unmasked || slices.Contains(publicNames, name) ||

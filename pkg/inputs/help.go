@@ -54,8 +54,8 @@ var help = map[string]string{
 	"depot_project": "Depot project ID. Default: DEPOT_PROJECT_ID, then the nearest depot.json.",
 	"depot_token":   "Depot token. Default: DEPOT_TOKEN, then depot login, then OIDC, which needs no stored token.",
 	"builder":       "depot, or the address of a BuildKit daemon (unix://, tcp://).",
-	"allow_plaintext_builder": "Connect to a builder on another machine without TLS. The network can then read and change " +
-		"the source code, the secrets and the image.",
+	"allow_plaintext_builder": "Connect to a builder on another machine without TLS. The network can then read and " +
+		"change the source code, the secrets and the image.",
 	"github_token": "GitHub token to resolve and fetch ref, and git contexts on the GitHub server.",
 	"timeout":      "Time limit for the whole action.",
 	"doppler_config": "Doppler config that supplies credentials and build secrets. Default for a snapshot: " +
