@@ -44,6 +44,9 @@ func TestUntrustedCode(t *testing.T) {
 	writeFile(t, artifact, "Dockerfile", reads)
 	must(t, os.Mkdir(filepath.Join(artifact, "dist"), 0o755))
 	writeFile(t, artifact, "dist/evil.js", "evil")
+	project := t.TempDir() // Depot projects of outsiders may trust this repository, too
+	git(t, project, "clone", "--quiet", e.caller, ".")
+	writeFile(t, project, "depot.json", `{"id": "project-of-the-fork"}`)
 	layout := t.TempDir()
 	git(t, layout, "clone", "--quiet", e.caller, ".")
 	must(t, os.Mkdir(filepath.Join(layout, "image"), 0o755))
@@ -81,6 +84,16 @@ func TestUntrustedCode(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("workflow_run: the Depot project of an artifact is not used", func(t *testing.T) {
+		r := e.mustRun(t, invocation{dir: project, env: values{
+			"GITHUB_EVENT_NAME": "workflow_run", "GITHUB_SHA": main, "DEPOT_PROJECT_ID": "",
+			"GITHUB_EVENT_PATH": run["GITHUB_EVENT_PATH"],
+		}})
+		if r.outputs["project_id"] != localcloud.Project {
+			t.Errorf("built in the project %s, want that of the commit", r.outputs["project_id"])
+		}
+	})
 
 	t.Run("workflow_run: files of an artifact are not built", func(t *testing.T) {
 		for _, forged := range []bool{false, true} {
