@@ -13,6 +13,8 @@ import (
 
 	"github.com/agext/levenshtein"
 	"github.com/alecthomas/kong"
+
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 // ErrHelp reports that --help was set and the help text was printed.
@@ -196,6 +198,7 @@ func Fields(target any) ([]Field, error) {
 }
 
 // SecretValues returns the secret values in a struct of inputs. In a list of NAME=VALUE, only VALUE is secret.
+// Passwords in URLs are secret in every input.
 func SecretValues(inputs any) (values []string) {
 	v := reflect.Indirect(reflect.ValueOf(inputs))
 	for i := range v.NumField() {
@@ -203,16 +206,19 @@ func SecretValues(inputs any) (values []string) {
 		if field.Anonymous {
 			values = append(values, SecretValues(v.Field(i).Interface())...)
 		}
-		if _, ok := field.Tag.Lookup("secret"); !ok {
-			continue
-		}
+		_, isSecret := field.Tag.Lookup("secret")
 		switch value := v.Field(i).Interface().(type) {
 		case string:
-			values = append(values, value)
+			values = append(values, safetext.URLSecrets(value)...)
+			if isSecret {
+				values = append(values, value)
+			}
 		case Lines:
 			for _, item := range value {
-				_, secret, _ := strings.Cut(item.Text, "=")
-				values = append(values, secret)
+				values = append(values, safetext.URLSecrets(item.Text)...)
+				if _, secret, _ := strings.Cut(item.Text, "="); isSecret {
+					values = append(values, secret)
+				}
 			}
 		}
 	}

@@ -273,13 +273,14 @@ func TestSecretValues(t *testing.T) {
 	in, _, err := parseBuild(t, nil, []string{
 		"INPUT_SECRETS=TOKEN=hunter2=x\nOTHER=correct horse", "INPUT_DOPPLER_TOKEN=dp.st.1",
 		"INPUT_DEPOT_TOKEN=depot", "INPUT_GITHUB_TOKEN=ghs",
+		"INPUT_CONTEXT=https://x:in-context@git.example/a.git", "INPUT_BUILD_CONTEXTS=a=https://in-list@git.example/a.git",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := SecretValues(&in)
 	slices.Sort(got)
-	if want := []string{"correct horse", "depot", "dp.st.1", "ghs", "hunter2=x"}; !slices.Equal(got, want) {
+	if want := []string{"correct horse", "depot", "dp.st.1", "ghs", "hunter2=x", "in-context", "in-list"}; !slices.Equal(got, want) {
 		t.Errorf("secrets %q, want %q", got, want)
 	}
 	if got := SecretValues(Snapshot{Daytona: Daytona{DaytonaAPIKey: "dtn"}}); !slices.Contains(got, "dtn") {
