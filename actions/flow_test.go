@@ -213,6 +213,28 @@ func TestSharedKey(t *testing.T) {
 	}
 }
 
+// The image records build arguments, so a run warns about those that look like secrets.
+func TestSecretArguments(t *testing.T) {
+	job, stdout, _ := testJob(t, map[string]string{"GITHUB_ACTIONS": "true"})
+	job.Runner.Mask("masked-value")
+	stdout.Reset()
+	spec := inputs.BuildSpec{}
+	spec.Request.BuildArgs = map[string]string{
+		"NPM_TOKEN": "1", "DB_PASSWORD": "2", "API_KEY": "3", "GITHUB_SECRET_2": "4", "SSH_KEY": "5", "URL": "x masked-value",
+		"VERSION": "1", "MONKEY": "2", "PUBLIC_KEY": "3", "EMPTY_TOKEN": "", "AUTHOR": "4", "TOKENIZER": "5", "CACHE_KEY": "6",
+	}
+	warnSecretArguments(job, spec)
+	got := stdout.String()
+	if want := "API_KEY, DB_PASSWORD, GITHUB_SECRET_2, NPM_TOKEN, SSH_KEY, URL: "; !strings.Contains(got, want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	stdout.Reset()
+	spec.Request.BuildArgs = map[string]string{"VERSION": "1"}
+	if warnSecretArguments(job, spec); stdout.Len() > 0 {
+		t.Errorf("got %s for a public argument", stdout)
+	}
+}
+
 // Secrets of the inputs take precedence over Doppler, and values from variables and files are masked.
 func TestBuildSecrets(t *testing.T) {
 	job, stdout, _ := testJob(t, map[string]string{"GITHUB_ACTIONS": "true", "VARIABLE": "value-of-a-variable"})
