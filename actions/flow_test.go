@@ -213,6 +213,18 @@ func TestSharedKey(t *testing.T) {
 	}
 }
 
+// Another job on the machine cannot make a test pass by giving the name of the image to another one.
+func TestReplacedImage(t *testing.T) {
+	hash := func(digit string) v1.Hash { return v1.Hash{Algorithm: "sha256", Hex: strings.Repeat(digit, 64)} }
+	subject := testSubject{Name: "app:ci", Build: BuildOutputs{ImageID: hash("1").String()}}
+	if err := checkNotReplaced(subject, hash("1")); err != nil {
+		t.Error(err)
+	}
+	if err := checkNotReplaced(subject, hash("2")); err == nil || !strings.Contains(err.Error(), "image_name") {
+		t.Errorf("got %v, want an error for the other image", err)
+	}
+}
+
 // The image records build arguments, so a run warns about those that look like secrets.
 func TestSecretArguments(t *testing.T) {
 	job, stdout, _ := testJob(t, map[string]string{"GITHUB_ACTIONS": "true"})
