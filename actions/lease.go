@@ -18,6 +18,11 @@ func acquire(
 	ctx context.Context, job job, spec inputs.BuildSpec, session session,
 ) (source buildSource, lease *builder.Lease, err error) {
 	source = session.Source
+	if mustBuildCommit(job, spec) { // the workspace's depot.json may name a project of an outsider
+		if source, err = fetchSource(ctx, job, spec, session.Doppler, source); err != nil {
+			return buildSource{}, nil, err
+		}
+	}
 	provider, err := builderFor(job, spec, session.Doppler, source)
 	if errors.Is(err, builder.ErrNoProject) && source.Commit.SHA != "" { // the commit's depot.json may name it
 		if source, err = fetchSource(ctx, job, spec, session.Doppler, source); err == nil {
