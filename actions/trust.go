@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -50,6 +51,20 @@ func checkTrusted(
 		job.Runner.Notice(runner.Annotation{Title: "Untrusted code", Message: refused.What + effect})
 	}
 	return true, nil
+}
+
+// checkTrustedWorkspace refuses a suite and a test command from a checkout that an outsider may have written, if the run
+// has secrets.
+func checkTrustedWorkspace(ctx context.Context, job job, spec inputs.BuildSpec) error {
+	if _, err := os.Lstat(filepath.Join(job.Dir, ".git")); err != nil || job.Event.Name == "" {
+		return nil
+	}
+	checkout, err := source.OpenCheckout(ctx, job.Dir)
+	if err != nil {
+		return err
+	}
+	_, err = checkTrusted(ctx, job, spec, credentials.Doppler{}, buildSource{Tree: checkout})
+	return err
 }
 
 // commitOfWorkspace returns the commit of a checkout in the workspace, or zero if the checkout is of another

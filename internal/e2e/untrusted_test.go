@@ -62,6 +62,8 @@ func TestUntrustedCode(t *testing.T) {
 		{name: "dispatch: head", inputs: values{"ref": "refs/pull/70/head"}, env: dispatch, want: "pull request #70"},
 		{name: "dispatch: SHA", inputs: values{"ref": head}, env: dispatch, want: head + ", which no branch or tag"},
 		{name: "dispatch: checkout of the pull request", dir: fork, env: dispatch, want: "the workspace is commit"},
+		{name: "dispatch: test command of the pull request", program: "action-test", dir: fork, env: dispatch,
+			inputs: values{"image": "caller:base", "suite": "none", "command": "touch stolen"}, want: "the workspace is commit"},
 		{name: "dispatch: merge of the pull request", dir: merged, env: dispatch,
 			want: "the workspace contains commit " + head},
 		{name: "dispatch: snapshot", program: "action-snapshot", inputs: values{"ref": "#70"}, env: dispatch,
