@@ -53,8 +53,8 @@ func checkTrusted(
 	return true, nil
 }
 
-// checkTrustedWorkspace refuses a suite and a test command from a checkout that an outsider may have written, if the run
-// has secrets.
+// checkTrustedWorkspace refuses a suite and a test command from a checkout that an outsider may have written, if the
+// run has secrets.
 func checkTrustedWorkspace(ctx context.Context, job job, spec inputs.BuildSpec) error {
 	if _, err := os.Lstat(filepath.Join(job.Dir, ".git")); err != nil || job.Event.Name == "" {
 		return nil

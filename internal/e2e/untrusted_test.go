@@ -66,6 +66,8 @@ func TestUntrustedCode(t *testing.T) {
 			inputs: values{"image": "caller:base", "suite": "none", "command": "touch stolen"}, want: "the workspace is commit"},
 		{name: "dispatch: merge of the pull request", dir: merged, env: dispatch,
 			want: "the workspace contains commit " + head},
+		{name: "dispatch: URL", env: dispatch, want: "names a commit that may be from a fork",
+			inputs: values{"context": "https://github.com/acme/caller.git#" + head}},
 		{name: "dispatch: snapshot", program: "action-snapshot", inputs: values{"ref": "#70"}, env: dispatch,
 			want: "pull request #70"},
 		{name: "workflow_run: URL", dir: artifact, env: run, want: "is fetched from elsewhere",

@@ -26,8 +26,8 @@ type Address struct {
 	AllowPlaintext bool // connect to another machine without TLS
 }
 
-// Check returns an error if the address is invalid, or if it is on another machine and has no certificates: source code,
-// secrets and credentials would be readable on the network, and any server could answer. It does not connect.
+// Check returns an error if the address is invalid, or if it is on another machine and has no certificates: source
+// code, secrets and credentials would be readable on the network, and any server could answer. It does not connect.
 func (a Address) Check() error {
 	if err := CheckAddress(a.Addr); err != nil {
 		return err
