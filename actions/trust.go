@@ -53,8 +53,8 @@ func checkTrusted(
 	return true, nil
 }
 
-// checkTrustedWorkspace refuses a suite and a test command from a checkout that an outsider may have written, if the
-// run has secrets.
+// checkTrustedWorkspace refuses a suite, a test command and an image from a checkout that an outsider may have written,
+// if the run has secrets.
 func checkTrustedWorkspace(ctx context.Context, job job, spec inputs.BuildSpec) error {
 	if _, err := os.Lstat(filepath.Join(job.Dir, ".git")); err != nil || job.Event.Name == "" {
 		return nil
@@ -95,9 +95,9 @@ func warnLeftOut(ctx context.Context, job job, tree source.Tree) error {
 }
 
 // checkLayout refuses an image in a directory if an outsider may have written it.
-func checkLayout(job job, spec inputs.BuildSpec, directory string) error {
+func checkLayout(ctx context.Context, job job, spec inputs.BuildSpec, directory string) error {
 	if !mustBuildCommit(job, spec) {
-		return nil
+		return checkTrustedWorkspace(ctx, job, spec)
 	}
 	return &trust.UntrustedError{
 		What:  fmt.Sprintf("input image: the directory %q may be from %s", directory, trust.PullRequest(job.Event)),

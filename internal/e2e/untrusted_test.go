@@ -64,6 +64,8 @@ func TestUntrustedCode(t *testing.T) {
 		{name: "dispatch: checkout of the pull request", dir: fork, env: dispatch, want: "the workspace is commit"},
 		{name: "dispatch: test command of the pull request", program: "action-test", dir: fork, env: dispatch,
 			inputs: values{"image": "caller:base", "suite": "none", "command": "touch stolen"}, want: "the workspace is commit"},
+		{name: "dispatch: image of the pull request", program: "action-snapshot", dir: fork, env: dispatch,
+			inputs: values{"image": "./image"}, want: "the workspace is commit"},
 		{name: "dispatch: merge of the pull request", dir: merged, env: dispatch,
 			want: "the workspace contains commit " + head},
 		{name: "dispatch: URL", env: dispatch, want: "names a commit that may be from a fork",

@@ -47,8 +47,8 @@ var help = map[string]string{
 	"depot_project": "Depot project ID. Default: DEPOT_PROJECT_ID, then depot.json.",
 	"depot_token":   "Depot token. Default: DEPOT_TOKEN, then GitHub OIDC, which needs no stored token.",
 	"builder":       "depot, or the address of a BuildKit daemon (unix://, tcp://).",
-	"allow_plaintext_builder": "Connect to a builder on another machine without TLS. The network can then read and change " +
-		"the source code, the secrets and the image.",
+	"allow_plaintext_builder": "Connect to a builder on another machine without TLS. The network can then read and " +
+		"change the source code, the secrets and the image.",
 	"github_token":    "GitHub token to resolve and fetch ref.",
 	"timeout":         "Time limit for the whole action.",
 	"doppler_config":  "Doppler config that supplies credentials and build secrets.",

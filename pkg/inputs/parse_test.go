@@ -280,10 +280,8 @@ func TestSecretValues(t *testing.T) {
 	}
 	got := SecretValues(&in)
 	slices.Sort(got)
-	if want := []string{"correct horse", "depot", "dp.st.1", "ghs", "hunter2=x", "in-context", "in-list"}; !slices.Equal(
-		got,
-		want,
-	) {
+	want := []string{"correct horse", "depot", "dp.st.1", "ghs", "hunter2=x", "in-context", "in-list"}
+	if !slices.Equal(got, want) {
 		t.Errorf("secrets %q, want %q", got, want)
 	}
 	if got := SecretValues(Snapshot{Daytona: Daytona{DaytonaAPIKey: "dtn"}}); !slices.Contains(got, "dtn") {
