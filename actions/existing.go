@@ -33,7 +33,7 @@ func openImage(
 	defer startActivity(ctx, "the image %s", name)()
 	auth := image.Auth{Mask: job.Runner.Mask}
 	if directory, ok := layoutDirectory(name); ok {
-		if err := checkLayout(job, spec, directory); err != nil {
+		if err := checkLayout(ctx, job, spec, directory); err != nil {
 			return existingImage{}, err
 		}
 		img, err := image.Open(ctx, "oci-layout://"+job.absolute(directory), platform, auth)

@@ -19,8 +19,8 @@ _max_program_blocks=400000
 # Earlier steps of the job may have put other commands first in PATH, or exported shell functions named like commands.
 _caller_path=${PATH:-}
 PATH=/usr/bin:/bin:/usr/local/bin
-unset -f [ awk cat cd chmod command curl date go gzip kill mkdir mktemp mv openssl printf read rm sha256sum shasum tail \
-	tr ulimit uname wait || :
+unset -f [ awk cat cd chmod command curl date go gzip kill mkdir \
+	mktemp mv openssl printf read rm sha256sum shasum tail tr ulimit uname wait || :
 
 # fail prints an error annotation and exits.
 fail() {

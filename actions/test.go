@@ -53,6 +53,9 @@ func prepareTest(ctx context.Context, job job, spec inputs.TestSpec) (s session,
 		s, err = prepare(ctx, job, spec.BuildSpec)
 	} else {
 		s.Source.Tree.Dir = job.Dir
+		if err := checkTrustedWorkspace(ctx, job, spec.BuildSpec); err != nil {
+			return session{}, err
+		}
 		s.Engine, s.LoadPlatform, err = openEngine(ctx, job, spec.BuildSpec)
 	}
 	if err == nil && s.Source.Tree.Dir == "" {

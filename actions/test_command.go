@@ -52,10 +52,13 @@ func runCommand(
 	return exitCode, nil
 }
 
-// commandEnvironment returns this process's environment without the registry logins that only this program may use.
+// commandEnvironment returns this process's environment without the registry logins and the files for outputs, which
+// only this program may use.
 func commandEnvironment() []string {
+	withheld := []string{"DOCKER_AUTH_CONFIG", "GITHUB_OUTPUT", "GITHUB_STATE"}
 	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
-		return strings.HasPrefix(variable, "DOCKER_AUTH_CONFIG=")
+		name, _, _ := strings.Cut(variable, "=")
+		return slices.Contains(withheld, name)
 	})
 }
 

@@ -96,14 +96,14 @@ func runSuite(
 	return report, nil
 }
 
-// checkNotReplaced returns an error if the engine has another image with the name, with this config: jobs on one machine
-// share the engine and its names.
+// checkNotReplaced returns an error if the engine has another image with the name, with this config: jobs on one
+// machine share the engine and its names.
 func checkNotReplaced(subject testSubject, config v1.Hash) error {
 	if config.String() == subject.Build.ImageID {
 		return nil
 	}
-	return fmt.Errorf("test image %s: another job has replaced it: got image ID %s, want %s (use a different image_name in "+
-		"each job)", subject.Name, config, subject.Build.ImageID)
+	return fmt.Errorf("test image %s: another job has replaced it: got image ID %s, want %s (use a different image_name "+
+		"in each job)", subject.Name, config, subject.Build.ImageID)
 }
 
 // testProgress returns the progress display of a suite: a single line on a terminal, otherwise one line per test.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -52,6 +53,20 @@ func checkTrusted(
 	return true, nil
 }
 
+// checkTrustedWorkspace refuses a suite, a test command and an image from a checkout that an outsider may have written,
+// if the run has secrets.
+func checkTrustedWorkspace(ctx context.Context, job job, spec inputs.BuildSpec) error {
+	if _, err := os.Lstat(filepath.Join(job.Dir, ".git")); err != nil || job.Event.Name == "" {
+		return nil
+	}
+	checkout, err := source.OpenCheckout(ctx, job.Dir)
+	if err != nil {
+		return err
+	}
+	_, err = checkTrusted(ctx, job, spec, credentials.Doppler{}, buildSource{Tree: checkout})
+	return err
+}
+
 // commitOfWorkspace returns the commit of a checkout in the workspace, or zero if the checkout is of another
 // repository, which the workflow has chosen.
 func commitOfWorkspace(job job, tree source.Tree) source.Commit {
@@ -80,9 +95,9 @@ func warnLeftOut(ctx context.Context, job job, tree source.Tree) error {
 }
 
 // checkLayout refuses an image in a directory if an outsider may have written it.
-func checkLayout(job job, spec inputs.BuildSpec, directory string) error {
+func checkLayout(ctx context.Context, job job, spec inputs.BuildSpec, directory string) error {
 	if !mustBuildCommit(job, spec) {
-		return nil
+		return checkTrustedWorkspace(ctx, job, spec)
 	}
 	return &trust.UntrustedError{
 		What:  fmt.Sprintf("input image: the directory %q may be from %s", directory, trust.PullRequest(job.Event)),

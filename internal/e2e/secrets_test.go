@@ -108,7 +108,8 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 			inputs:   values{"command": printEnvironment + "; exit 7"},
 			exitCode: 7},
 		{program: "action-test", from: fromInputs, end: "cancel",
-			inputs: values{"command": printEnvironment + "; echo waiting; sleep 300"}, exitCode: 1, interrupt: waiting},
+			inputs: values{"command": printEnvironment + "; echo waiting; sleep 300", "report_dir": "reports"}, exitCode: 1,
+			interrupt: waiting},
 	} {
 		t.Run(test.program+" "+test.end, func(t *testing.T) {
 			s := e.secretRun(t, test.program, test.from, test.last, stored)

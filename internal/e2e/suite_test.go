@@ -7,10 +7,12 @@ import (
 	"testing"
 )
 
-// reportingCommand is a test command that writes a JUnit report with a failure, and prints a workflow command.
+// reportingCommand is a test command that writes a JUnit report with a failure, prints a workflow command and tries to
+// write outputs.
 const reportingCommand = `test "$RUN_LOCAL_DOCKER_TESTS" = true &&
 docker run --rm "$LOCAL_DOCKER_IMAGE_NAME" cat /greeting &&
 echo '::error::forged' &&
+printf 'image_ref=forged\nforged<<EOF\n' >> "${GITHUB_OUTPUT:-/dev/null}" &&
 cat > "$TEST_REPORT_DIR/host.xml" <<'XML'
 <testsuites><testsuite name="s" tests="2" failures="1">
 <testcase name="a"/><testcase name="b"><failure message="no"/></testcase>

@@ -42,8 +42,8 @@ type Depot struct {
 type depotToken struct{ source, value string }
 
 // Token returns the first of these that exists, and logs which: the input, DEPOT_TOKEN, DEPOT_API_TOKEN, the token of
-// `depot login`, an OIDC token, and those of Depot's own runners, DEPOT_JIT_TOKEN and DEPOT_CACHE_TOKEN. This is the
-// order of depot/cli b57f518, pkg/helpers/token.go.
+// `depot login` (outside GitHub Actions), an OIDC token, and those of Depot's own runners, DEPOT_JIT_TOKEN and
+// DEPOT_CACHE_TOKEN. This is the order of depot/cli b57f518, pkg/helpers/token.go.
 //
 // GitHub issues no OIDC tokens for pull requests from forks; if the base repository is public, Token proves the run's
 // identity to Depot with a challenge in the run's log. Token returns [ErrNoDepotToken] outside GitHub Actions,
@@ -67,7 +67,8 @@ func (d Depot) Token(ctx context.Context) (string, error) {
 func (d Depot) staticToken() (depotToken, error) {
 	token, err := firstToken(depotToken{"the input depot_token", d.Input}, d.variable("DEPOT_TOKEN"),
 		d.variable("DEPOT_API_TOKEN"))
-	if err != nil || token.value != "" {
+	// In GitHub Actions, another job of the runner may have left a login, with which the build would run elsewhere.
+	if err != nil || token.value != "" || d.Getenv("GITHUB_ACTIONS") == "true" {
 		return token, err
 	}
 	return d.loginToken()

@@ -164,7 +164,8 @@ func TestDepotTokenPrecedence(t *testing.T) {
 			getenv: environment(map[string]string{"XDG_CONFIG_HOME": filepath.Dir(filepath.Dir(login)), "HOME": "/absent"}),
 		},
 		{
-			name: "depot login before OIDC", want: depotapi.UserToken, getenv: inActions(map[string]string{"HOME": home}),
+			name: "depot login of another job of the runner", want: depotapi.OIDCToken,
+			getenv: inActions(map[string]string{"HOME": home}),
 		},
 		{
 			name: "another organization's logout", err: ErrNoDepotToken,

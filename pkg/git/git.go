@@ -1,6 +1,6 @@
 // Package git runs git with settings that neither a repository nor a user can override: no hooks, no file system
-// monitor, no prompts, and no protocols that run commands. It requires git 2.31 or later, because older versions do not
-// read settings from the environment; see [Git.CheckVersion].
+// monitor, no prompts, and no protocols that run commands. It requires git 2.32 or later, because older versions do not
+// read all settings from the environment (GIT_CONFIG_GLOBAL); see [Git.CheckVersion].
 package git
 
 import (
@@ -153,7 +153,7 @@ func environment(own []string) []string {
 	return slices.DeleteFunc(slices.Clone(own), func(variable string) bool { return !inherited.MatchString(variable) })
 }
 
-// CheckVersion returns an error if git is missing or older than 2.31.
+// CheckVersion returns an error if git is missing or older than 2.32.
 func (g Git) CheckVersion(ctx context.Context) error {
 	out, err := g.Output(ctx, "version")
 	if err != nil {
@@ -161,8 +161,8 @@ func (g Git) CheckVersion(ctx context.Context) error {
 	}
 	var major, minor int
 	version := strings.TrimSpace(strings.TrimPrefix(string(out), "git version "))
-	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n != 2 || major < 2 || major == 2 && minor < 31 {
-		return fmt.Errorf("git %s is too old: install git 2.31 or later", safetext.Line(version, 80))
+	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n != 2 || major < 2 || major == 2 && minor < 32 {
+		return fmt.Errorf("git %s is too old: install git 2.32 or later", safetext.Line(version, 80))
 	}
 	return nil
 }

@@ -181,8 +181,8 @@ func TestErrorCause(t *testing.T) {
 
 func TestCheckVersion(t *testing.T) {
 	for version, want := range map[string]string{
-		"git version 2.31.0": "", "git version 2.53.0": "", "git version 3.0": "",
-		"git version 2.30.9": "git 2.30.9 is too old", "git version 1.40.0": "git 1.40.0 is too old",
+		"git version 2.32.0": "", "git version 2.53.0": "", "git version 3.0": "",
+		"git version 2.31.9": "git 2.31.9 is too old", "git version 1.40.0": "git 1.40.0 is too old",
 		"hello": "git hello is too old",
 	} {
 		fakeGit(t, "echo "+version)

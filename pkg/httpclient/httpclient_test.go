@@ -445,8 +445,8 @@ func TestSystemClock(t *testing.T) {
 	}
 }
 
-// Credentials are not sent to another machine without TLS, for example because a Doppler config or a registry names such
-// an address.
+// Credentials are not sent to another machine without TLS, for example because a Doppler config or a registry names
+// such an address.
 func TestPlaintextCredentials(t *testing.T) {
 	for _, test := range []struct {
 		address, authorization string

@@ -52,8 +52,9 @@ var help = map[string]string{
 	"save":          "Save the image in Depot's registry.",
 	"save_tags":     "Tags for the saved image, in addition to the build ID, comma-separated or one per line.",
 	"depot_project": "Depot project ID. Default: DEPOT_PROJECT_ID, then the nearest depot.json.",
-	"depot_token":   "Depot token. Default: DEPOT_TOKEN, then depot login, then OIDC, which needs no stored token.",
-	"builder":       "depot, or the address of a BuildKit daemon (unix://, tcp://).",
+	"depot_token": "Depot token. Default: DEPOT_TOKEN, then OIDC, which needs no stored token. On the command line, " +
+		"depot login.",
+	"builder": "depot, or the address of a BuildKit daemon (unix://, tcp://).",
 	"allow_plaintext_builder": "Connect to a builder on another machine without TLS. The network can then read and " +
 		"change the source code, the secrets and the image.",
 	"github_token": "GitHub token to resolve and fetch ref, and git contexts on the GitHub server.",

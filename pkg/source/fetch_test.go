@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -320,6 +322,32 @@ func TestFetchFails(t *testing.T) {
 }
 
 // Fetch never executes content of a repository, and never writes outside the directory.
+// The settings that another job has left on the runner cannot send the token to another server.
+func TestFetchIgnoresLeftoverSettings(t *testing.T) {
+	sha := sh(t, hubDir+"/app", "git rev-parse feature/x")
+	var received strings.Builder
+	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = r.Write(&received)
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer evil.Close()
+	for name, setting := range map[string]string{
+		"address": "url." + evil.URL + "/.insteadOf " + hub.ServerURL() + "/",
+		"proxy":   "http.proxy " + evil.URL,
+		"header":  "http.extraHeader X-Evil:1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			home := t.TempDir()
+			sh(t, home, "git config -f .gitconfig "+setting)
+			t.Setenv("HOME", home)
+			t.Setenv("XDG_CONFIG_HOME", home)
+			if _, err := fetch(t, fromHub("app", goodToken), sha); err != nil || received.Len() > 0 {
+				t.Errorf("%v; another server received %s", err, &received)
+			}
+		})
+	}
+}
+
 func TestFetchHostileRepository(t *testing.T) {
 	// Settings of the user that a repository could use.
 	home := t.TempDir()

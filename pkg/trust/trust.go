@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -60,16 +61,48 @@ func Check(ctx context.Context, repository Repository, event runner.Event, code 
 	} else if origin != "" {
 		return &UntrustedError{origin, event}
 	}
-	if !event.IsPrivileged() {
-		return nil
-	}
 	for _, from := range code.Sources {
+		if !event.IsPrivileged() {
+			if err := checkURL(ctx, repository, event, from); err != nil {
+				return err
+			}
+			continue
+		}
 		switch {
 		case isImage(from):
 		case isRemote(from):
 			return &UntrustedError{fmt.Sprintf("the context %q is fetched from elsewhere", from), event}
 		case strings.Contains(from, "://") || filepath.IsAbs(from):
 			return &UntrustedError{fmt.Sprintf("%q is not a path in the repository", from), event}
+		}
+	}
+	return nil
+}
+
+var (
+	commitPattern = regexp.MustCompile(`\b([0-9a-f]{64}|[0-9a-f]{40})\b`)
+	pullPattern   = regexp.MustCompile(`\bpull/\d+`)
+)
+
+// checkURL returns an [*UntrustedError] for a URL of the repository that names a pull request, or a commit that no
+// branch or tag contains: the repository serves the commits of its forks, too. Other URLs name what the workflow has
+// chosen.
+func checkURL(ctx context.Context, repository Repository, event runner.Event, from string) error {
+	if !isRemote(from) || !strings.Contains(strings.ToLower(from), strings.ToLower(event.Repository)) {
+		return nil
+	}
+	own := fmt.Sprintf("pull/%d", event.Pull)
+	if pull := pullPattern.FindString(from); pull != "" && (pull != own || event.IsExternal()) {
+		return &UntrustedError{fmt.Sprintf("the context %q may be code from a fork", from), event}
+	}
+	for _, sha := range commitPattern.FindAllString(strings.ToLower(from), -1) {
+		if isOfEvent(event, sha) {
+			continue
+		}
+		if published, err := repository.IsPublished(ctx, sha); err != nil {
+			return err
+		} else if !published {
+			return &UntrustedError{fmt.Sprintf("the context %q names a commit that may be from a fork", from), event}
 		}
 	}
 	return nil

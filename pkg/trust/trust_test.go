@@ -239,9 +239,40 @@ func TestSources(t *testing.T) {
 			code := Code{Commit: commitAt(eventSHA), Sources: []string{source}}
 			assertRefused(t, Check(t.Context(), callerHub, event, code), refused)
 			event.Name = "push"
-			assertRefused(t, Check(t.Context(), callerHub, event, code), "")
+			if strings.Contains(source, "acme/caller") {
+				refused = "names a commit that may be from a fork"
+			} else {
+				refused = ""
+			}
+			assertRefused(t, Check(t.Context(), callerHub, event, code), refused)
 		})
 	}
+}
+
+// In other runs, a URL of the repository is trusted if what it names is.
+func TestURLs(t *testing.T) {
+	for source, refused := range map[string]string{
+		"https://github.com/acme/caller.git":                      "",
+		"https://github.com/acme/caller.git#main:app":             "",
+		"https://github.com/acme/caller.git#" + eventSHA:          "",
+		"https://github.com/acme/caller.git#" + branchSHA:         "",
+		"https://github.com/other/tool.git#" + headSHA:            "",
+		"https://github.com/acme/caller.git#refs/pull/7/merge":    "may be code from a fork",
+		"https://github.com/Acme/Caller.git#pull/7/head:app":      "may be code from a fork",
+		"https://github.com/acme/caller.git?ref=refs/pull/7/head": "may be code from a fork",
+		"git@github.com:acme/caller.git#" + headSHA:               "names a commit that may be from a fork",
+		"https://github.com/acme/caller/tarball/" + headSHA:       "names a commit that may be from a fork",
+	} {
+		t.Run(source, func(t *testing.T) {
+			event := runner.Event{Name: "workflow_dispatch", Repository: "acme/caller", SHA: eventSHA}
+			code := Code{Commit: commitAt(eventSHA), Sources: []string{source}}
+			assertRefused(t, Check(t.Context(), callerHub, event, code), refused)
+		})
+	}
+	// The context of docker/build-push-action in a run of a pull request.
+	own := readEvent(t, "pull_request", pullRequestFrom("acme/caller"))
+	code := Code{Sources: []string{"https://github.com/acme/caller.git#refs/pull/7/merge"}}
+	assertRefused(t, Check(t.Context(), callerHub, own, code), "")
 }
 
 func commitAt(sha string) source.Commit { return source.Commit{SHA: sha} }
