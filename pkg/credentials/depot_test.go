@@ -255,7 +255,7 @@ func TestMalformedDepotToken(t *testing.T) {
 func TestMalformedDepotLogin(t *testing.T) {
 	for name, home := range map[string]string{
 		"YAML": loginHome(t, "api_token: [of-a-secret"), "token": loginHome(t, "api_token: two words-of-a-secret"),
-		"size": loginHome(t, "api_token: of-a-secret"+strings.Repeat("\n", maxLoginFile)),
+		"size": loginHome(t, "api_token: of-a-secret"+strings.Repeat("\n", maxSettingsFile)),
 	} {
 		_, err := Depot{Getenv: environment(map[string]string{"HOME": home})}.Token(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "depot login") || strings.Contains(err.Error(), "of-a-secret") {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -41,13 +39,10 @@ func readDopplerCLI(dir string, getenv func(string) string) (dopplerCLISettings,
 		folder = filepath.Join(home, ".doppler")
 	}
 	path := filepath.Join(folder, ".doppler.yaml")
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return dopplerCLISettings{}, nil
-	}
 	var file struct {
 		Scoped map[string]dopplerCLISettings `yaml:"scoped"`
 	}
+	data, err := readSettingsFile(path)
 	if err == nil {
 		err = yaml.Unmarshal(data, &file)
 	}
