@@ -191,7 +191,10 @@ func TestSharedKey(t *testing.T) {
 		}
 	}
 	untrusted := func(sha string) change {
-		return func(_ *job, _ *inputs.BuildSpec, s *session, b *buildSource) { s.Untrusted, b.Tree.SHA = true, sha }
+		return func(_ *job, _ *inputs.BuildSpec, s *session, b *buildSource) { s.Untrusted, b.Commit.SHA = true, sha }
+	}
+	untrustedWorkspace := func(_ *job, _ *inputs.BuildSpec, s *session, b *buildSource) {
+		s.Untrusted, b.Commit = true, source.Commit{}
 	}
 	noCache := func(_ *job, s *inputs.BuildSpec, _ *session, _ *buildSource) { s.Request.NoCache = true }
 	keys := []string{
@@ -206,6 +209,7 @@ func TestSharedKey(t *testing.T) {
 		key(func(_ *job, _ *inputs.BuildSpec, _ *session, s *buildSource) { s.Repository = "a/c" }),
 		key(workspace("/tmp/1", "/tmp/1/a")), key(workspace("/tmp/1", "/tmp/1/b")), key(workspace("/tmp/2", "/tmp/1/a")),
 		key(fork("evil/b", 7)), key(fork("evil/b", 8)), key(untrusted("1")), key(untrusted("2")), key(noCache), key(noCache),
+		key(untrustedWorkspace), key(untrustedWorkspace),
 	}
 	for i, a := range keys {
 		if slices.Contains(keys[:i], a) {
