@@ -17,13 +17,7 @@ import (
 func acquire(
 	ctx context.Context, job job, spec inputs.BuildSpec, session session,
 ) (source buildSource, lease *builder.Lease, err error) {
-	source = session.Source
-	provider, err := builderFor(job, spec, session.Doppler, source)
-	if errors.Is(err, builder.ErrNoProject) && source.Commit.SHA != "" { // the commit's depot.json may name it
-		if source, err = fetchSource(ctx, job, spec, session.Doppler, source); err == nil {
-			provider, err = builderFor(job, spec, session.Doppler, source)
-		}
-	}
+	provider, source, err := selectBuilder(ctx, job, spec, session)
 	if err != nil {
 		return buildSource{}, nil, err
 	}
@@ -58,6 +52,21 @@ func acquire(
 		return buildSource{}, nil, err
 	}
 	return source, lease, nil
+}
+
+// selectBuilder returns the provider of the builder, and the session's source. It fetches the source if only the
+// commit's depot.json can name the Depot project.
+func selectBuilder(
+	ctx context.Context, job job, spec inputs.BuildSpec, session session,
+) (provider, buildSource, error) {
+	source := session.Source
+	selected, err := builderFor(job, spec, session.Doppler, source)
+	if errors.Is(err, builder.ErrNoProject) && source.Commit.SHA != "" {
+		if source, err = fetchSource(ctx, job, spec, session.Doppler, source); err == nil {
+			selected, err = builderFor(job, spec, session.Doppler, source)
+		}
+	}
+	return selected, source, err
 }
 
 // provider acquires BuildKit machines. It is a [builder.Depot] or a [builder.Address].
