@@ -15,7 +15,7 @@ import (
 )
 
 // pruneSnapshots deletes the superseded snapshots and all but the newest keep snapshots with the prefix. It skips those
-// that are not demonstrably unused, and returns the names of the deleted ones. A failure is only a warning, because the
+// that may be in use, and returns the names of the deleted ones. A failure is only a warning, because the
 // new snapshot is active already.
 func pruneSnapshots(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler, target snapshotTarget,

@@ -278,7 +278,7 @@ func waitForPending(t *testing.T, c cloud) {
 	}
 }
 
-// An inactive snapshot is activated. If its image is gone, as it is after the first activation, another snapshot is
+// An inactive snapshot is activated. If its image is gone, which happens after the first activation, another snapshot is
 // created. In the first ten minutes, it keeps its name.
 func TestEnsureSnapshotReplacesInactive(t *testing.T) {
 	for _, test := range []struct {

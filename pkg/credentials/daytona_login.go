@@ -63,8 +63,8 @@ func activeDaytonaProfile(getenv func(string) string) (daytonaProfile, error) {
 	return daytonaProfile{}, nil
 }
 
-// loginOf adds the credentials of the active profile to a client without a key. It does not send them to another
-// server than the profile's.
+// loginOf adds the credentials of the active profile to a client without a key. It does not send them to a server
+// other than the profile's.
 func loginOf(client daytona.Client, getenv func(string) string) (_ daytona.Client, from string, err error) {
 	profile, err := activeDaytonaProfile(getenv)
 	if err != nil || profile.API.secret() == "" {

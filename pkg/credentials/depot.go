@@ -61,7 +61,7 @@ func (d Depot) Token(ctx context.Context) (string, error) {
 	return token.value, nil
 }
 
-// staticToken returns a token that the user provides. Its value is "" without one.
+// staticToken returns the token that the user provides, or the zero token.
 func (d Depot) staticToken() (depotToken, error) {
 	token, err := firstToken(depotToken{"the input depot_token", d.Input}, d.variable("DEPOT_TOKEN"),
 		d.variable("DEPOT_API_TOKEN"))
@@ -133,7 +133,7 @@ func firstToken(tokens ...depotToken) (depotToken, error) {
 	return depotToken{}, nil
 }
 
-// loginToken returns the token that `depot login` wrote. Its value is "" without one.
+// loginToken returns the token that `depot login` wrote. Its value is "" if the user is not logged in.
 func (d Depot) loginToken() (depotToken, error) {
 	const op = "read the token of `depot login`"
 	file := d.loginFile()

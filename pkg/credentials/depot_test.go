@@ -264,7 +264,7 @@ func TestMalformedDepotLogin(t *testing.T) {
 	}
 }
 
-// Depot accepts the tokens of its own CI, whose jobs have GitHub's interface for OIDC.
+// Depot accepts the tokens of its own CI. Jobs there have GitHub's interface for OIDC.
 func TestDepotCI(t *testing.T) {
 	ci, err := github.Start(t.Context(), github.Options{Claims: map[string]string{"repository": "org/sandbox-actions"}})
 	if err != nil {
@@ -429,7 +429,7 @@ func TestForkAnswersChallenge(t *testing.T) {
 	}
 }
 
-// A challenge whose exchange failed is used up, so that the run requests another one.
+// A failed exchange uses up the challenge, so the run requests another one.
 func TestForkRequestsAnotherChallenge(t *testing.T) {
 	for _, test := range []struct {
 		name  string

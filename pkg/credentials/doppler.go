@@ -169,8 +169,8 @@ func (s DopplerSource) selectConfig(ctx context.Context) (selection, error) {
 	return selected, nil
 }
 
-// isInjected reports whether `doppler run` has set the environment to the secrets of the config. Only that sets
-// DOPPLER_ENVIRONMENT, too.
+// isInjected reports whether `doppler run` has set the environment to the secrets of the config. It then also sets
+// DOPPLER_ENVIRONMENT.
 func (s DopplerSource) isInjected(client doppler.Client) bool {
 	return s.Getenv("DOPPLER_ENVIRONMENT") != "" && s.Getenv("DOPPLER_PROJECT") == client.Project &&
 		s.Getenv("DOPPLER_CONFIG") == client.Config
