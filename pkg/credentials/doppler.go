@@ -23,7 +23,7 @@ var ErrNoDopplerToken = errors.New("no Doppler token: set doppler_token (a servi
 	"doppler_identity to authenticate with GitHub OIDC")
 
 // serviceSecrets authenticate to services that only these programs call. Dockerfile steps do not need them.
-var serviceSecrets = []string{"DEPOT_TOKEN", "DAYTONA_API_KEY"}
+var serviceSecrets = append([]string{"DAYTONA_API_KEY"}, depotVariables...)
 
 // dopplerNames are the secrets with which Doppler describes a config in that config.
 var dopplerNames = []string{"DOPPLER_PROJECT", "DOPPLER_ENVIRONMENT", "DOPPLER_CONFIG"}
