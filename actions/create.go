@@ -61,10 +61,26 @@ func freeName(ctx context.Context, job job, client daytona.Client, old daytona.S
 		return client.WaitUntilRemoved(ctx, old.ID)
 	case isFailed(old):
 		job.Runner.Infof("Deleting the snapshot %s, which is in state %s", old.Name, old.State)
+	case !isSettled(old):
+		waitUntilSettled(ctx, job, client, old)
+		fallthrough
 	default:
 		job.Runner.Warning(runner.Annotation{Message: fmt.Sprintf("replacing snapshot %s: no sandbox can start from this "+
 			"name until the new one is active, or ever if it fails", old.Name)})
 	}
 	defer startActivity(ctx, "Daytona to remove the snapshot %s", old.Name)()
 	return client.Remove(ctx, old)
+}
+
+// settleLimit is how long a run waits for the snapshot of another one before it replaces that snapshot.
+const settleLimit = 10 * time.Minute
+
+// waitUntilSettled waits until another run has created a snapshot, whether it becomes active or fails. Its deletion
+// before that would make the other run fail.
+func waitUntilSettled(ctx context.Context, job job, client daytona.Client, s daytona.Snapshot) {
+	defer startActivity(ctx, "snapshot %s, which another run is creating", s.Name)()
+	job.Runner.Infof("Waiting for snapshot %s, which another run is creating, before it is replaced", s.Name)
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	_, _ = client.WaitUntilActive(ctx, s.ID, "", nil)
 }

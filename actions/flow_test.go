@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -215,6 +216,40 @@ func TestSharedKey(t *testing.T) {
 		if slices.Contains(keys[:i], a) {
 			t.Errorf("key %d is the same as one before", i)
 		}
+	}
+}
+
+// Another job on the machine cannot make a test pass by giving the name of the image to another one.
+func TestReplacedImage(t *testing.T) {
+	hash := func(digit string) v1.Hash { return v1.Hash{Algorithm: "sha256", Hex: strings.Repeat(digit, 64)} }
+	subject := testSubject{Name: "app:ci", Build: BuildOutputs{ImageID: hash("1").String()}}
+	if err := checkNotReplaced(subject, hash("1")); err != nil {
+		t.Error(err)
+	}
+	if err := checkNotReplaced(subject, hash("2")); err == nil || !strings.Contains(err.Error(), "image_name") {
+		t.Errorf("got %v, want an error for the other image", err)
+	}
+}
+
+// The image records build arguments, so a run warns about those that look like secrets.
+func TestSecretArguments(t *testing.T) {
+	job, stdout, _ := testJob(t, map[string]string{"GITHUB_ACTIONS": "true"})
+	job.Runner.Mask("masked-value")
+	stdout.Reset()
+	spec := inputs.BuildSpec{}
+	spec.Request.BuildArgs = map[string]string{
+		"NPM_TOKEN": "1", "DB_PASSWORD": "2", "API_KEY": "3", "GITHUB_SECRET_2": "4", "SSH_KEY": "5", "URL": "x masked-value",
+		"VERSION": "1", "MONKEY": "2", "PUBLIC_KEY": "3", "EMPTY_TOKEN": "", "AUTHOR": "4", "TOKENIZER": "5", "CACHE_KEY": "6",
+	}
+	warnSecretArguments(job, spec)
+	got := stdout.String()
+	if want := "API_KEY, DB_PASSWORD, GITHUB_SECRET_2, NPM_TOKEN, SSH_KEY, URL: "; !strings.Contains(got, want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	stdout.Reset()
+	spec.Request.BuildArgs = map[string]string{"VERSION": "1"}
+	if warnSecretArguments(job, spec); stdout.Len() > 0 {
+		t.Errorf("got %s for a public argument", stdout)
 	}
 }
 

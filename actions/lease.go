@@ -54,18 +54,22 @@ func acquire(
 	return source, lease, nil
 }
 
-// selectBuilder returns the provider of the builder, and the session's source. It fetches the source if only the
-// commit's depot.json can name the Depot project.
+// selectBuilder returns the provider of the builder, and the session's source. It fetches the source first if only the
+// commit's depot.json may name the Depot project: that of the workspace may name a project of an outsider.
 func selectBuilder(
 	ctx context.Context, job job, spec inputs.BuildSpec, session session,
-) (provider, buildSource, error) {
-	source := session.Source
-	selected, err := builderFor(job, spec, session.Doppler, source)
-	if errors.Is(err, builder.ErrNoProject) && source.Commit.SHA != "" {
-		if source, err = fetchSource(ctx, job, spec, session.Doppler, source); err == nil {
-			selected, err = builderFor(job, spec, session.Doppler, source)
+) (selected provider, source buildSource, err error) {
+	source = session.Source
+	if !mustBuildCommit(job, spec) {
+		selected, err = builderFor(job, spec, session.Doppler, source)
+		if !errors.Is(err, builder.ErrNoProject) || source.Commit.SHA == "" {
+			return selected, source, err
 		}
 	}
+	if source, err = fetchSource(ctx, job, spec, session.Doppler, source); err != nil {
+		return nil, buildSource{}, err
+	}
+	selected, err = builderFor(job, spec, session.Doppler, source)
 	return selected, source, err
 }
 

@@ -56,6 +56,7 @@ func prepare(ctx context.Context, job job, spec inputs.BuildSpec) (session, erro
 	if err := checkBuildNames(job, spec, s.Source); err != nil {
 		return session{}, err
 	}
+	warnSecretArguments(job, spec) // here, because the secrets of Doppler are masked already
 	s.Untrusted, err = checkTrusted(ctx, job, spec, s.Doppler, s.Source)
 	return s, err
 }

@@ -268,6 +268,39 @@ func TestEnsureSnapshotWaitsForAnotherRun(t *testing.T) {
 	}
 }
 
+// A run that replaces a name waits for the snapshot that another run is creating with it: Daytona would make a deleted
+// pending snapshot active.
+func TestEnsureSnapshotsReplaceAtOnce(t *testing.T) {
+	c := startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState = 3 })
+	c.spec.Name, c.spec.IfExists = "agent-n", inputs.Replace
+	c.client.Timing.MaxPoll = time.Millisecond
+	first := make(chan ensured, 1)
+	img := testImage(t)
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	labeled := config.Config
+	labeled.Labels = map[string]string{"another": "digest"}
+	other, err := mutate.Config(img, labeled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { first <- c.ensure(t.Context(), t, img) }()
+	waitForPending(t, c)
+	second := c.ensure(t.Context(), t, other)
+	// The first run may see its active snapshot replaced before it has finished, but not a pending one.
+	if one := <-first; one.err != nil && !strings.Contains(one.log, "agent-n is active") {
+		t.Errorf("first run: %v\n%s", one.err, one.log)
+	}
+	if second.err != nil || !strings.Contains(second.log, "Waiting for snapshot agent-n, which another run is creating") {
+		t.Errorf("second run: %v\n%s", second.err, second.log)
+	}
+	if left := c.names(t); !slices.Equal(left, []string{"agent-n active"}) {
+		t.Errorf("left %q", left)
+	}
+}
+
 // waitForPending waits until Daytona is creating a snapshot.
 func waitForPending(t *testing.T, c cloud) {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/term"
 
 	"github.com/org/sandbox-actions/pkg/dockerengine"
@@ -74,6 +75,13 @@ func runSuite(
 	if err != nil {
 		return nil, err
 	}
+	config, err := img.ConfigName()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkNotReplaced(subject, config); err != nil {
+		return nil, err
+	}
 	job.Runner.Group(fmt.Sprintf("Test %s with %s (seed %d)", subject.Name, tests.File, spec.Seed))
 	defer job.Runner.EndGroup()
 	report, err := suite.Run(ctx, tests, suite.Options{
@@ -86,6 +94,16 @@ func runSuite(
 	}
 	report.File, report.Started = tests.File, started
 	return report, nil
+}
+
+// checkNotReplaced returns an error if the engine has another image with the name, with this config: jobs on one machine
+// share the engine and its names.
+func checkNotReplaced(subject testSubject, config v1.Hash) error {
+	if config.String() == subject.Build.ImageID {
+		return nil
+	}
+	return fmt.Errorf("test image %s: another job has replaced it: got image ID %s, want %s (use a different image_name in "+
+		"each job)", subject.Name, config, subject.Build.ImageID)
 }
 
 // testProgress returns the progress display of a suite: a single line on a terminal, otherwise one line per test.

@@ -32,7 +32,7 @@ func checkTrusted(
 	if err != nil {
 		return false, err
 	}
-	code := trust.Code{Ref: spec.Ref, Commit: source.Commit}
+	code := trust.Code{Ref: spec.Ref, Commit: source.Commit, Parents: source.Tree.Parents}
 	code.Sources = []string{spec.Context, filepath.Dir(spec.Dockerfile)}
 	if code.Commit.SHA == "" {
 		code.Commit, code.Workspace = commitOfWorkspace(job, source.Tree), true

@@ -29,6 +29,11 @@ func TestUntrustedCode(t *testing.T) {
 	git(t, fork, "merge", "--quiet", "--no-ff", "--message=merge", head)
 	git(t, fork, "push", "--quiet", "origin", "HEAD:refs/pull/70/merge")
 
+	merged := t.TempDir() // a step has merged the pull request, so that GitHub does not know the commit
+	git(t, merged, "clone", "--quiet", e.caller, ".")
+	git(t, merged, "fetch", "--quiet", "origin", "refs/pull/70/head")
+	git(t, merged, "merge", "--quiet", "--no-ff", "--message=local", "FETCH_HEAD")
+
 	dispatch := values{"GITHUB_EVENT_NAME": "workflow_dispatch", "GITHUB_SHA": main,
 		"GITHUB_EVENT_PATH": eventFile(t, `{"repository": {"full_name": "acme/caller"}}`)}
 	run := values{"GITHUB_EVENT_NAME": "workflow_run", "GITHUB_SHA": main, "GITHUB_EVENT_PATH": eventFile(t, `{
@@ -39,6 +44,9 @@ func TestUntrustedCode(t *testing.T) {
 	writeFile(t, artifact, "Dockerfile", reads)
 	must(t, os.Mkdir(filepath.Join(artifact, "dist"), 0o755))
 	writeFile(t, artifact, "dist/evil.js", "evil")
+	project := t.TempDir() // Depot projects of outsiders may trust this repository, too
+	git(t, project, "clone", "--quiet", e.caller, ".")
+	writeFile(t, project, "depot.json", `{"id": "project-of-the-fork"}`)
 	layout := t.TempDir()
 	git(t, layout, "clone", "--quiet", e.caller, ".")
 	must(t, os.Mkdir(filepath.Join(layout, "image"), 0o755))
@@ -54,6 +62,8 @@ func TestUntrustedCode(t *testing.T) {
 		{name: "dispatch: head", inputs: values{"ref": "refs/pull/70/head"}, env: dispatch, want: "pull request #70"},
 		{name: "dispatch: SHA", inputs: values{"ref": head}, env: dispatch, want: head + ", which no branch or tag"},
 		{name: "dispatch: checkout of the pull request", dir: fork, env: dispatch, want: "the workspace is commit"},
+		{name: "dispatch: merge of the pull request", dir: merged, env: dispatch,
+			want: "the workspace contains commit " + head},
 		{name: "dispatch: snapshot", program: "action-snapshot", inputs: values{"ref": "#70"}, env: dispatch,
 			want: "pull request #70"},
 		{name: "workflow_run: URL", dir: artifact, env: run, want: "is fetched from elsewhere",
@@ -74,6 +84,16 @@ func TestUntrustedCode(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("workflow_run: the Depot project of an artifact is not used", func(t *testing.T) {
+		r := e.mustRun(t, invocation{dir: project, env: values{
+			"GITHUB_EVENT_NAME": "workflow_run", "GITHUB_SHA": main, "DEPOT_PROJECT_ID": "",
+			"GITHUB_EVENT_PATH": run["GITHUB_EVENT_PATH"],
+		}})
+		if r.outputs["project_id"] != localcloud.Project {
+			t.Errorf("built in the project %s, want that of the commit", r.outputs["project_id"])
+		}
+	})
 
 	t.Run("workflow_run: files of an artifact are not built", func(t *testing.T) {
 		for _, forged := range []bool{false, true} {

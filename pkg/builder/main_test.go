@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ var startMachines = sync.OnceValues(func() (*builders.Builders, error) {
 	return builders.Start(context.Background(), builders.Options{Dir: machinesDir})
 })
 
-var machinesUsed bool
+var machinesUsed atomic.Bool
 
 // machines returns the shared daemons.
 func machines(t *testing.T) *builders.Builders {
@@ -35,7 +36,7 @@ func machines(t *testing.T) *builders.Builders {
 	if testing.Short() {
 		t.Skip("needs BuildKit daemons; run without -short")
 	}
-	machinesUsed = true
+	machinesUsed.Store(true)
 	shared, err := startMachines()
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +61,7 @@ func run(m *testing.M) (code int) {
 	}
 	defer os.RemoveAll(machinesDir)
 	code = m.Run()
-	if !machinesUsed {
+	if !machinesUsed.Load() {
 		return code
 	}
 	if shared, err := startMachines(); err == nil {

@@ -149,3 +149,16 @@ func TestWithholdInputs(t *testing.T) {
 		t.Error("an unrelated variable was removed")
 	}
 }
+
+func TestMaskProxies(t *testing.T) {
+	var masked []string
+	getenv := environ("DEPOT_TOKEN=depot", "https_proxy=http://user:of-the-proxy@proxy:3128", "HTTP_PROXY=proxy:3128")
+	MaskEnvironment(getenv, func(_, secret string) {
+		if secret != "" {
+			masked = append(masked, secret)
+		}
+	})
+	if want := []string{"depot", "of-the-proxy"}; !slices.Equal(masked, want) {
+		t.Errorf("masked %q, want %q", masked, want)
+	}
+}

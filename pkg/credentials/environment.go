@@ -3,6 +3,8 @@ package credentials
 import (
 	"os"
 	"strings"
+
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 // tokenVariables are environment variables for tokens. They are masked even if unused, because a test command may print
@@ -12,10 +14,18 @@ var tokenVariables = []string{
 	"DOPPLER_TOKEN", "DAYTONA_API_KEY", "GITHUB_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
 }
 
-// MaskEnvironment masks the tokens in the environment.
+// proxyVariables are environment variables for URLs that may contain a password.
+var proxyVariables = []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"}
+
+// MaskEnvironment masks the tokens, and the passwords of proxies, in the environment.
 func MaskEnvironment(getenv func(string) string, mask func(name, secret string)) {
 	for _, name := range tokenVariables {
 		mask("the variable "+name, getenv(name))
+	}
+	for _, name := range proxyVariables {
+		for _, secret := range safetext.URLSecrets(getenv(name)) {
+			mask("the password in the variable "+name, secret)
+		}
 	}
 }
 

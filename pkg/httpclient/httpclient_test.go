@@ -445,6 +445,44 @@ func TestSystemClock(t *testing.T) {
 	}
 }
 
+// Credentials are not sent to another machine without TLS, for example because a Doppler config or a registry names such
+// an address.
+func TestPlaintextCredentials(t *testing.T) {
+	for _, test := range []struct {
+		address, authorization string
+		refused                bool
+	}{
+		{"http://daytona.example/api", "Bearer key", true},
+		{"http://192.0.2.1:5000/v2/", "Basic dXNlcjpwYXNzd29yZA==", true},
+		{"http://localhost.evil/", "Bearer key", true},
+		{"http://registry.example/v2/", "", false},
+		{"https://daytona.example/api", "Bearer key", false},
+		{"http://127.0.0.1:1/", "Bearer key", false},
+		{"http://[::1]:1/", "Bearer key", false},
+		{"http://localhost:1/", "Bearer key", false},
+	} {
+		sent := false
+		client := Config{Base: roundTripper(func(request *http.Request) (*http.Response, error) {
+			sent = true
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: request}, nil
+		})}.Client()
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, test.address, strings.NewReader("body"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.authorization != "" {
+			request.Header.Set("Authorization", test.authorization)
+		}
+		response, err := client.Do(request)
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		if _, refused := errors.AsType[*PlaintextError](err); refused != test.refused || sent == refused {
+			t.Errorf("%s: refused: %t, sent: %t (%v)", test.address, refused, sent, err)
+		}
+	}
+}
+
 func TestRedirects(t *testing.T) {
 	secrets := http.Header{"Authorization": {"Bearer secret"}, "X-Api-Key": {"secret"}, "Accept": {"text/plain"}}
 	for _, test := range []struct {

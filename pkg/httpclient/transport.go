@@ -65,6 +65,12 @@ type callKey struct{}
 
 // RoundTrip implements [http.RoundTripper].
 func (t *transport) RoundTrip(original *http.Request) (*http.Response, error) {
+	if err := checkPlaintext(original); err != nil {
+		if original.Body != nil {
+			_ = original.Body.Close()
+		}
+		return nil, err
+	}
 	hasBody := original.Body != nil && original.Body != http.NoBody
 	state := &call{
 		replayable: !hasBody || original.GetBody != nil,
@@ -100,6 +106,24 @@ func (t *transport) RoundTrip(original *http.Request) (*http.Response, error) {
 		err = fmt.Errorf("%w, after %d attempts", err, state.attempts)
 	}
 	return nil, err
+}
+
+// PlaintextError reports a request with credentials to another machine without TLS. It was not sent.
+type PlaintextError struct{ Host string }
+
+func (e *PlaintextError) Error() string {
+	return fmt.Sprintf("refusing to send credentials to %s without TLS (use an https:// address)", e.Host)
+}
+
+// checkPlaintext returns a [*PlaintextError] for a request that everyone on the network could take credentials from.
+func checkPlaintext(request *http.Request) error {
+	host := request.URL.Hostname()
+	ip := net.ParseIP(host)
+	isLocal := host == "localhost" || ip != nil && ip.IsLoopback()
+	if request.URL.Scheme == "https" || request.Header.Get("Authorization") == "" || isLocal {
+		return nil
+	}
+	return &PlaintextError{request.URL.Host}
 }
 
 // checkRetry reports whether to retry after an attempt, and sets the wait before the next one.

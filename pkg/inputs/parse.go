@@ -15,6 +15,8 @@ import (
 
 	"github.com/agext/levenshtein"
 	"github.com/alecthomas/kong"
+
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 // ErrHelp reports that --help was set and the help text was printed.
@@ -197,26 +199,36 @@ func Fields(target any) ([]Field, error) {
 var wordBoundary = regexp.MustCompile(`([a-z0-9])([A-Z])`)
 
 // SecretValues returns the secret values in a struct of inputs by their descriptions, such as "the input depot_token".
-// In a list of NAME=VALUE, only VALUE is secret.
+// In a list of NAME=VALUE, only VALUE is secret. Passwords in URLs are secret in every input.
 func SecretValues(inputs any) map[string]string {
 	values := map[string]string{}
+	addURLSecrets := func(description, text string) {
+		for _, secret := range safetext.URLSecrets(text) {
+			values[fmt.Sprintf("password %d in %s", len(values)+1, description)] = secret
+		}
+	}
 	v := reflect.Indirect(reflect.ValueOf(inputs))
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
 		if field.Anonymous {
 			maps.Copy(values, SecretValues(v.Field(i).Interface()))
 		}
-		if _, ok := field.Tag.Lookup("secret"); !ok {
-			continue
-		}
+		_, isSecret := field.Tag.Lookup("secret")
 		switch value := v.Field(i).Interface().(type) {
 		case string:
 			flag := cmp.Or(field.Tag.Get("name"), wordBoundary.ReplaceAllString(field.Name, "$1-$2"))
-			values["the input "+inputName(Variable(flag))] = value
+			description := "the input " + inputName(Variable(flag))
+			if isSecret {
+				values[description] = value
+			}
+			addURLSecrets(description, value)
 		case Lines:
 			for _, item := range value {
 				name, secret, _ := strings.Cut(item.Text, "=")
-				values["the build secret "+name] = secret
+				if isSecret {
+					values["the build secret "+name] = secret
+				}
+				addURLSecrets("the input "+inputName(Variable(field.Name)), item.Text)
 			}
 		}
 	}

@@ -274,18 +274,28 @@ func TestSecretValues(t *testing.T) {
 	in, _, err := parseBuild(t, nil, []string{
 		"INPUT_SECRETS=TOKEN=hunter2=x\nOTHER=correct horse", "INPUT_DOPPLER_TOKEN=dp.st.1",
 		"INPUT_DEPOT_TOKEN=depot", "INPUT_GITHUB_TOKEN=ghs",
+		"INPUT_CONTEXT=https://x:in-context@git.example/a.git", "INPUT_BUILD_CONTEXTS=a=https://in-list@git.example/a.git",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	var urlSecrets []string
 	want := map[string]string{
 		"the build secret TOKEN": "hunter2=x", "the build secret OTHER": "correct horse", "the input depot_token": "depot",
 		"the input doppler_token": "dp.st.1", "the input github_token": "ghs",
 	}
-	if got := SecretValues(&in); !maps.Equal(got, want) {
+	got := SecretValues(&in)
+	for description, secret := range got {
+		if strings.HasPrefix(description, "password ") {
+			urlSecrets = append(urlSecrets, secret)
+			delete(got, description)
+		}
+	}
+	slices.Sort(urlSecrets)
+	if !maps.Equal(got, want) || !slices.Equal(urlSecrets, []string{"in-context", "in-list"}) {
 		t.Errorf("secrets %q, want %q", got, want)
 	}
-	got := SecretValues(Snapshot{Daytona: Daytona{DaytonaAPIKey: "dtn"}})
+	got = SecretValues(Snapshot{Daytona: Daytona{DaytonaAPIKey: "dtn"}})
 	if got["the input daytona_api_key"] != "dtn" {
 		t.Errorf("secrets of a snapshot %q lack the Daytona key", got)
 	}

@@ -3,6 +3,8 @@ package safetext
 
 import (
 	"fmt"
+	"net/url"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -51,4 +53,25 @@ func Visible(line string) string {
 		}
 		return c
 	}, line)
+}
+
+var userinfo = regexp.MustCompile(`(?i)\b([a-z][a-z0-9+.-]*)://([^\s/?#@:]+)(?::([^\s/?#@]*))?@`)
+
+// URLSecrets returns the passwords of all URLs in text, and the user names of HTTP URLs without a password, which are
+// tokens: in the form in which they are written, and decoded.
+func URLSecrets(text string) (secrets []string) {
+	for _, match := range userinfo.FindAllStringSubmatch(text, -1) {
+		secret := match[3]
+		if secret == "" && strings.HasPrefix(strings.ToLower(match[1]), "http") {
+			secret = match[2]
+		}
+		if secret == "" {
+			continue
+		}
+		secrets = append(secrets, secret)
+		if decoded, err := url.PathUnescape(secret); err == nil && decoded != secret {
+			secrets = append(secrets, decoded)
+		}
+	}
+	return secrets
 }

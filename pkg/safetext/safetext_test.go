@@ -1,6 +1,7 @@
 package safetext
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -72,4 +73,22 @@ func FuzzLine(f *testing.F) {
 			t.Errorf("control character in %q", Visible(text))
 		}
 	})
+}
+
+func TestURLSecrets(t *testing.T) {
+	for text, want := range map[string][]string{
+		"https://user:password@host/path":              {"password"},
+		"https://ghp_token@github.com/a/b.git#main":    {"ghp_token"},
+		"app=https://x-access-token:a%40b@host":        {"a%40b", "a@b"},
+		"HTTP://proxy-user:one@host, http://two@other": {"one", "two"},
+		"ssh://git@github.com/a/b.git":                 nil,
+		"git@github.com:a/b.git":                       nil,
+		"https://host/a:b@c":                           nil,
+		"https://host?mail=a:b@c":                      nil,
+		"docker-image://ghcr.io/a/b@sha256:0":          nil,
+	} {
+		if got := URLSecrets(text); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", text, got, want)
+		}
+	}
 }

@@ -80,6 +80,15 @@ func (t Tree) checkAlternates(ctx context.Context) error {
 	return nil
 }
 
+// Parents returns the SHAs of a commit's parents. In a shallow clone, the oldest commits have none.
+func (t Tree) Parents(ctx context.Context, sha string) ([]string, error) {
+	out, err := t.git.Output(ctx, "rev-parse", sha+"^@")
+	if err != nil {
+		return nil, fmt.Errorf("read the parents of commit %s: %w", sha, err)
+	}
+	return strings.Fields(string(out)), nil
+}
+
 // Extra returns up to limit paths of files in dir that are not, with the same content, part of the commit of t, a tree
 // that was fetched. Files that git ignores count, too. The .git directory of dir is not read.
 func (t Tree) Extra(ctx context.Context, dir string, limit int) ([]string, error) {

@@ -23,6 +23,9 @@ type Code struct {
 	Commit    source.Commit // zero for a workspace without a commit; Ref only if GitHub resolved it
 	Workspace bool          // the files of the workspace are used, which may differ from the commit
 	Sources   []string      // build contexts and the Dockerfile's directory: paths or URLs
+
+	// Parents returns the parents of a commit in the repository of the workspace. It is required if Workspace is set.
+	Parents func(ctx context.Context, sha string) ([]string, error)
 }
 
 // Repository is the repository of the run, as GitHub describes it. [source.Repository] implements it.
@@ -94,21 +97,20 @@ func originOf(ctx context.Context, repository Repository, event runner.Event, co
 	switch {
 	case code.Workspace && event.IsPrivileged():
 		return subject + " may hold " + pullRequestCode(event), nil
-	case sha == "", sha == event.SHA, sha == event.BaseSHA,
-		strings.HasPrefix(ref, "refs/heads/"), strings.HasPrefix(ref, "refs/tags/"):
+	case sha == "", isOfEvent(event, sha), strings.HasPrefix(ref, "refs/heads/"), strings.HasPrefix(ref, "refs/tags/"):
 		return "", nil
 	case slices.Contains(event.Commits, sha) && event.IsExternal():
 		return fmt.Sprintf("%s is %s", subject, pullRequestCode(event)), nil
-	case slices.Contains(event.Commits, sha), event.Pull != 0 && !event.IsExternal() && ref == event.PullRef():
+	case event.Pull != 0 && !event.IsExternal() && ref == event.PullRef():
 		return "", nil
-	}
-	published, err := isPublished(ctx, repository, code.Commit)
-	if published || err != nil {
-		return "", err
-	}
-	if code.Workspace {
-		// A step may have committed to the workspace. GitHub knows the commits of forks, but not such a commit.
-		if parents, err := repository.Parents(ctx, sha); parents == nil || err != nil {
+	case code.Workspace:
+		unpublished, err := findUnpublished(ctx, repository, event, code)
+		if unpublished == "" || err != nil {
+			return "", err
+		}
+		sha = unpublished
+	default:
+		if published, err := isPublished(ctx, repository, code.Commit); published || err != nil {
 			return "", err
 		}
 	}
@@ -116,8 +118,53 @@ func originOf(ctx context.Context, repository Repository, event runner.Event, co
 		number, _, _ := strings.Cut(pull, "/")
 		return fmt.Sprintf("%s is code from pull request #%s", subject, number), nil
 	}
-	return fmt.Sprintf("%s is commit %s, which no branch or tag of %s contains and which may be from a fork",
-		subject, sha, event.Repository), nil
+	verb := "is"
+	if sha != code.Commit.SHA {
+		verb = "contains"
+	}
+	return fmt.Sprintf("%s %s commit %s, which no branch or tag of %s contains and which may be from a fork",
+		subject, verb, sha, event.Repository), nil
+}
+
+// isOfEvent reports whether a commit is the run's own, or of a pull request from the repository itself.
+func isOfEvent(event runner.Event, sha string) bool {
+	return sha == event.SHA || sha == event.BaseSHA || slices.Contains(event.Commits, sha) && !event.IsExternal()
+}
+
+// maxLocalCommits is how many commits of the workspace may be unknown to GitHub.
+const maxLocalCommits = 20
+
+// findUnpublished returns a commit in the workspace that no branch or tag contains, or "". GitHub knows the commits of
+// forks, but not those that a step has created, such as a merge of a pull request: these have trusted parents.
+func findUnpublished(
+	ctx context.Context, repository Repository, event runner.Event, code Code,
+) (unpublished string, err error) {
+	commits := []string{code.Commit.SHA}
+	for i := 0; i < len(commits); i++ {
+		sha := commits[i]
+		if isOfEvent(event, sha) {
+			continue
+		}
+		if published, err := repository.IsPublished(ctx, sha); err != nil {
+			return "", err
+		} else if published {
+			continue
+		}
+		known, err := repository.Parents(ctx, sha)
+		if known != nil || err != nil || i == maxLocalCommits {
+			return sha, err
+		}
+		parents, err := code.Parents(ctx, sha)
+		if err != nil {
+			return "", err
+		}
+		for _, parent := range parents {
+			if !slices.Contains(commits, parent) {
+				commits = append(commits, parent)
+			}
+		}
+	}
+	return "", nil
 }
 
 // isPublished reports whether a branch or tag contains the commit or, for the merge of a pull request, which GitHub

@@ -49,6 +49,13 @@ func pullRequestFrom(head string) string {
 		"base": {"sha": "` + baseSHA + `", "ref": "main", "repo": {"full_name": "acme/caller"}}}}`
 }
 
+// byDependabot returns the payload of an event with Dependabot as its sender and as the author of the pull request.
+func byDependabot(payload string) string {
+	const bot = `"user": {"login": "dependabot[bot]"}, `
+	payload = strings.Replace(payload, `"pull_request": {`, `"pull_request": {`+bot, 1)
+	return `{"sender": {"login": "dependabot[bot]"}, ` + strings.TrimPrefix(payload, "{")
+}
+
 // workflowRunOf returns the payload of workflow_run after a run for a pull request from head.
 func workflowRunOf(head string) string {
 	return `{"repository": {"full_name": "acme/caller"}, "workflow_run": {"event": "pull_request",
@@ -72,8 +79,16 @@ func (h hub) Parents(_ context.Context, sha string) ([]string, error) { return h
 const (
 	branchSHA   = "6666666666666666666666666666666666666666" // head of pull request 8
 	ownMergeSHA = "7777777777777777777777777777777777777777" // merge of pull request 8
-	localSHA    = "8888888888888888888888888888888888888888" // unknown to GitHub
+	localSHA    = "8888888888888888888888888888888888888888" // unknown to GitHub, on the run's commit
+
+	localMergeSHA = "9999999999999999999999999999999999999999" // unknown to GitHub, of the fork's head
+	aboveMergeSHA = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" // unknown to GitHub, on localMergeSHA
 )
+
+// workspaceParents are the parents of the commits that steps made.
+var workspaceParents = map[string][]string{
+	localSHA: {eventSHA}, localMergeSHA: {eventSHA, headSHA}, aboveMergeSHA: {localMergeSHA},
+}
 
 var callerHub = hub{
 	published: []string{baseSHA, eventSHA, branchSHA},
@@ -148,6 +163,10 @@ func TestCommits(t *testing.T) {
 		{"workflow_dispatch: SHA of a branch", "workflow_dispatch", plain, branchSHA, "", ""},
 		{"push: SHA of a fork", "push", plain, otherSHA, "", unknown},
 		{"merge queue", "merge_group", plain, eventSHA, "", ""},
+		{"merge queue: SHA of a fork", "merge_group", plain, otherSHA, "", unknown},
+		// Anyone can make Dependabot the actor of an event of a fork, with a comment that has Dependabot rebase it.
+		{"Dependabot on a fork", "pull_request_target", byDependabot(fork), headSHA, head, ofFork},
+		{"Dependabot's branch", "pull_request_target", byDependabot(own), headSHA, "", ""},
 		{"Dependabot", "pull_request", own, eventSHA, "", ""},
 
 		{"a fork's pull_request has no secrets", "pull_request", fork, mergeSHA, merge, ""},
@@ -186,6 +205,8 @@ func TestWorkspace(t *testing.T) {
 		{"no commit", "push", "", ""},
 		{"another branch", "push", branchSHA, ""},
 		{"a commit that a step made", "push", localSHA, ""},
+		{"a step merged a fork", "workflow_dispatch", localMergeSHA, "the workspace contains commit " + headSHA},
+		{"a commit on that merge", "workflow_dispatch", aboveMergeSHA, "the workspace contains commit " + headSHA},
 		{"checkout of a fork's pull request", "workflow_dispatch", mergeSHA, "the workspace is commit " + mergeSHA},
 		{"files of the run's commit and others", "workflow_run", eventSHA, "the workspace may hold code from a fork"},
 		{"no commit, triggered by anyone", "issue_comment", "", "the workspace may hold code from a fork"},
@@ -193,6 +214,7 @@ func TestWorkspace(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			event := runner.Event{Name: test.event, Repository: "acme/caller", SHA: eventSHA}
 			code := Code{Commit: source.Commit{SHA: test.sha}, Workspace: true}
+			code.Parents = func(_ context.Context, sha string) ([]string, error) { return workspaceParents[sha], nil }
 			assertRefused(t, Check(t.Context(), callerHub, event, code), test.refused)
 		})
 	}
