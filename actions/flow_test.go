@@ -239,7 +239,8 @@ func TestSecretArguments(t *testing.T) {
 	spec := inputs.BuildSpec{}
 	spec.Request.BuildArgs = map[string]string{
 		"NPM_TOKEN": "1", "DB_PASSWORD": "2", "API_KEY": "3", "GITHUB_SECRET_2": "4", "SSH_KEY": "5", "URL": "x masked-value",
-		"VERSION": "1", "MONKEY": "2", "PUBLIC_KEY": "3", "EMPTY_TOKEN": "", "AUTHOR": "4", "TOKENIZER": "5", "CACHE_KEY": "6",
+		"VERSION": "1", "MONKEY": "2", "PUBLIC_KEY": "3", "EMPTY_TOKEN": "", "AUTHOR": "4", "TOKENIZER": "5",
+		"CACHE_KEY": "6",
 	}
 	warnSecretArguments(job, spec)
 	got := stdout.String()

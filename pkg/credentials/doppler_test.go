@@ -347,8 +347,8 @@ func TestDopplerRun(t *testing.T) {
 
 func TestDopplerSecrets(t *testing.T) {
 	config := Doppler{Secrets: map[string]string{
-		"A": "doppler", "EMPTY": "", "DAYTONA_API_KEY": "k", "DEPOT_TOKEN": "d", "DEPOT_API_TOKEN": "d", "DEPOT_JIT_TOKEN": "d",
-		"DEPOT_CACHE_TOKEN": "d",
+		"A": "doppler", "EMPTY": "", "DAYTONA_API_KEY": "k",
+		"DEPOT_TOKEN": "d", "DEPOT_API_TOKEN": "d", "DEPOT_JIT_TOKEN": "d", "DEPOT_CACHE_TOKEN": "d",
 	}}
 	getenv := config.Over(func(name string) string { return "env " + name })
 	if getenv("A") != "doppler" || getenv("EMPTY") != "env EMPTY" || getenv("B") != "env B" {
