@@ -11,7 +11,8 @@ import (
 )
 
 // waitUntilActive waits until a snapshot with the given digest is active. It logs each change of its state, and the
-// state every 15 seconds. It gives up with an error of check, which may be nil.
+// state every 15 seconds. It stops with the error of check, if check is set and
+// returns one.
 func waitUntilActive(
 	ctx context.Context, job job, client daytona.Client, snapshot daytona.Snapshot, digest v1.Hash,
 	check func(s daytona.Snapshot, since time.Duration) error,

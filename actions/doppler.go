@@ -45,7 +45,7 @@ func checkDoppler(
 		return nil, inputs.Errorf("update_doppler", "true", "needs a Doppler token; set doppler_token, DOPPLER_TOKEN or "+
 			"doppler_identity, or set update_doppler: false")
 	case config.Client == nil:
-		job.Runner.Notice(runner.Annotation{Title: "Doppler will not be updated", Message: "There is no Doppler token. To " +
+		job.Runner.Notice(runner.Annotation{Title: "Doppler will not be updated", Message: "No Doppler token is set. To " +
 			"record the name of the snapshot, set doppler_token, DOPPLER_TOKEN or doppler_identity."})
 		return nil, nil
 	}

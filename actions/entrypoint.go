@@ -30,7 +30,7 @@ func effectiveEntrypoint(spec inputs.SnapshotSpec, image v1.Config) []string {
 	return slices.DeleteFunc(command, func(word string) bool { return strings.TrimSpace(word) == "" })
 }
 
-// logEntrypoint logs what a sandbox starts, and warns about settings of the image that have another effect than with
+// logEntrypoint logs what a sandbox starts, and warns about settings of the image that behave differently than with
 // `docker run`.
 func logEntrypoint(job job, spec inputs.SnapshotSpec, image v1.Config, entrypoint []string) {
 	if spec.SandboxClass == inputs.AndroidClass {

@@ -192,7 +192,10 @@ func TestSharedKey(t *testing.T) {
 		}
 	}
 	untrusted := func(sha string) change {
-		return func(_ *job, _ *inputs.BuildSpec, s *session, b *buildSource) { s.Untrusted, b.Tree.SHA = true, sha }
+		return func(_ *job, _ *inputs.BuildSpec, s *session, b *buildSource) { s.Untrusted, b.Commit.SHA = true, sha }
+	}
+	untrustedWorkspace := func(_ *job, _ *inputs.BuildSpec, s *session, b *buildSource) {
+		s.Untrusted, b.Commit = true, source.Commit{}
 	}
 	noCache := func(_ *job, s *inputs.BuildSpec, _ *session, _ *buildSource) { s.Request.NoCache = true }
 	keys := []string{
@@ -207,6 +210,7 @@ func TestSharedKey(t *testing.T) {
 		key(func(_ *job, _ *inputs.BuildSpec, _ *session, s *buildSource) { s.Repository = "a/c" }),
 		key(workspace("/tmp/1", "/tmp/1/a")), key(workspace("/tmp/1", "/tmp/1/b")), key(workspace("/tmp/2", "/tmp/1/a")),
 		key(fork("evil/b", 7)), key(fork("evil/b", 8)), key(untrusted("1")), key(untrusted("2")), key(noCache), key(noCache),
+		key(untrustedWorkspace), key(untrustedWorkspace),
 	}
 	for i, a := range keys {
 		if slices.Contains(keys[:i], a) {
@@ -235,8 +239,8 @@ func TestSecretArguments(t *testing.T) {
 	spec := inputs.BuildSpec{}
 	spec.Request.BuildArgs = map[string]string{
 		"NPM_TOKEN": "1", "DB_PASSWORD": "2", "API_KEY": "3", "GITHUB_SECRET_2": "4", "SSH_KEY": "5", "URL": "x masked-value",
-		"VERSION": "1", "MONKEY": "2", "PUBLIC_KEY": "3", "EMPTY_TOKEN": "", "AUTHOR": "4",
-		"TOKENIZER": "5", "CACHE_KEY": "6",
+		"VERSION": "1", "MONKEY": "2", "PUBLIC_KEY": "3", "EMPTY_TOKEN": "", "AUTHOR": "4", "TOKENIZER": "5",
+		"CACHE_KEY": "6",
 	}
 	warnSecretArguments(job, spec)
 	got := stdout.String()

@@ -74,8 +74,8 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 	if err != nil {
 		return built, err
 	}
-	if err := checkPushes(ctx, job, pushReferences(spec, lease), digest, registryAuth(job, lease)); err != nil {
-		return builtImage{}, err
+	if err = checkPushes(ctx, job, pushReferences(spec, lease), digest, registryAuth(job, lease)); err != nil {
+		return built, err
 	}
 	loaded := results[max(0, slices.Index(spec.Platforms, session.LoadPlatform))]
 	return builtImage{source, lease, requests, results, loaded, stats, index, digest.String()}, nil

@@ -12,8 +12,8 @@ import (
 const defaultRegionMark = "-default"
 
 // imageTag returns the tag of an image in Daytona's registry. Daytona keeps the reference of a snapshot's image, so the
-// tag tells other runs the digest before Daytona has inspected the image, and whether the snapshot was created in the
-// organization's default region for lack of another.
+// tag tells other runs the digest before Daytona has inspected the image, and whether the snapshot was created without
+// a region, that is, in the organization's default region.
 func imageTag(digest v1.Hash, inDefaultRegion bool) string {
 	tag := digest.Algorithm + "-" + digest.Hex
 	if inDefaultRegion {
@@ -31,8 +31,8 @@ func parseImageTag(reference string) (digest v1.Hash, inDefaultRegion bool) {
 	return digest, inDefaultRegion && err == nil
 }
 
-// defaultRegion returns the organization's default region if a snapshot in the list was created there for lack of
-// another region. An API key cannot read it otherwise, and it never changes (daytonaio/daytona v0.190.0,
+// defaultRegion returns the organization's default region if a snapshot in the list was created without a
+// region. An API key cannot read it otherwise, and it never changes (daytonaio/daytona v0.190.0,
 // apps/api/src/organization/services/organization.service.ts, setDefaultRegion).
 func defaultRegion(list []daytona.Snapshot) string {
 	for _, s := range list {

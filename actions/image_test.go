@@ -12,7 +12,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/image"
 )
 
-// A registry that only the builder can reach is no reason to fail. One that answers without the image is.
+// A registry that only the builder can reach causes a warning. A registry that lacks the image is an error.
 func TestCheckPushes(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	unreachable := strings.TrimPrefix(gone.URL, "http://") + "/team/a:1"

@@ -17,18 +17,7 @@ import (
 func acquire(
 	ctx context.Context, job job, spec inputs.BuildSpec, session session,
 ) (source buildSource, lease *builder.Lease, err error) {
-	source = session.Source
-	if mustBuildCommit(job, spec) { // the workspace's depot.json may name a project of an outsider
-		if source, err = fetchSource(ctx, job, spec, session.Doppler, source); err != nil {
-			return buildSource{}, nil, err
-		}
-	}
-	provider, err := builderFor(job, spec, session.Doppler, source)
-	if errors.Is(err, builder.ErrNoProject) && source.Commit.SHA != "" { // the commit's depot.json may name it
-		if source, err = fetchSource(ctx, job, spec, session.Doppler, source); err == nil {
-			provider, err = builderFor(job, spec, session.Doppler, source)
-		}
-	}
+	provider, source, err := selectBuilder(ctx, job, spec, session)
 	if err != nil {
 		return buildSource{}, nil, err
 	}
@@ -63,6 +52,25 @@ func acquire(
 		return buildSource{}, nil, err
 	}
 	return source, lease, nil
+}
+
+// selectBuilder returns the provider of the builder, and the session's source. It fetches the source first if only the
+// commit's depot.json may name the Depot project: that of the workspace may name a project of an outsider.
+func selectBuilder(
+	ctx context.Context, job job, spec inputs.BuildSpec, session session,
+) (selected provider, source buildSource, err error) {
+	source = session.Source
+	if !mustBuildCommit(job, spec) {
+		selected, err = builderFor(job, spec, session.Doppler, source)
+		if !errors.Is(err, builder.ErrNoProject) || source.Commit.SHA == "" {
+			return selected, source, err
+		}
+	}
+	if source, err = fetchSource(ctx, job, spec, session.Doppler, source); err != nil {
+		return nil, buildSource{}, err
+	}
+	selected, err = builderFor(job, spec, session.Doppler, source)
+	return selected, source, err
 }
 
 // provider acquires BuildKit machines. It is a [builder.Depot] or a [builder.Address].

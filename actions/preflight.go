@@ -76,7 +76,8 @@ func daytonaClient(
 
 const keysPage = "https://app.daytona.io/dashboard/keys"
 
-// checkPermissions checks that the key has the permissions that the inputs need in any case.
+// checkPermissions checks that the key has the permissions that the inputs need. Replacing a failed snapshot
+// needs another one, see [checkNameFree].
 func checkPermissions(key daytona.Key, spec inputs.SnapshotSpec) error {
 	needed := []string{daytona.WriteSnapshots}
 	if spec.Keep > 0 || spec.IfExists == inputs.Replace {

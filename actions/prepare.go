@@ -25,7 +25,7 @@ type session struct {
 	Engine       *dockerengine.Engine // nil unless the image is loaded
 	LoadPlatform string               // the platform to load
 	Source       buildSource
-	Untrusted    bool // whether the input allow_untrusted_ref admitted code of an outsider
+	Untrusted    bool // whether allow_untrusted_ref admitted code that an outsider may have written
 }
 
 // prepare checks everything that can be checked before a build: the engine and the credentials in parallel, then the

@@ -15,7 +15,7 @@ import (
 )
 
 // pruneSnapshots deletes the superseded snapshots and all but the newest keep snapshots with the prefix. It skips those
-// that are not demonstrably unused, and returns the names of the deleted ones. A failure is only a warning, because the
+// that may be in use, and returns the names of the deleted ones. A failure is only a warning, because the
 // new snapshot is active already.
 func pruneSnapshots(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler, target snapshotTarget,
@@ -23,45 +23,59 @@ func pruneSnapshots(
 ) (deleted []string) {
 	defer startActivity(ctx, "the deletion of old snapshots")()
 	warn := func(err error) {
-		job.Runner.Warning(runner.Annotation{Title: "Old snapshots were not deleted", Message: err.Error()})
+		job.Runner.Warning(runner.Annotation{Title: notDeleted, Message: err.Error()})
 	}
 	old, err := prunable(ctx, job, spec, target, current, superseded)
-	if err != nil || len(old) == 0 {
-		if err != nil {
-			warn(err)
-		}
-		return nil
+	if err == nil {
+		old, err = withoutUsed(ctx, job, spec, config, target.Client, old)
 	}
-	uses, unreadable, err := usesOf(ctx, config, spec.Record.Secret, target.Client, old)
 	if err != nil {
 		warn(err)
 		return nil
 	}
-	if len(unreadable) > 0 {
-		job.Runner.Notice(runner.Annotation{Title: "Old snapshots were not deleted", Message: fmt.Sprintf(
-			"Kept %d old snapshots: the Doppler token cannot read %s, which may name them (use doppler_identity, or a token "+
-				"that can read all configs of the project)", len(old), strings.Join(unreadable, " and "))})
-		return nil
-	}
-	unused := slices.DeleteFunc(old, func(s daytona.Snapshot) bool {
-		if use := uses[s.Name]; use != "" {
-			job.Runner.Infof("Kept snapshot %s: %s", s.Name, use)
-			return true
-		}
-		if spec.DryRun {
+	if spec.DryRun {
+		for _, s := range old {
 			job.Runner.Infof("Would delete snapshot %s", s.Name)
 		}
-		return spec.DryRun
-	})
-	for i, err := range removeAll(ctx, target.Client, unused) {
+		return nil
+	}
+	for i, err := range removeAll(ctx, target.Client, old) {
 		if err != nil {
 			warn(err)
 			continue
 		}
-		job.Runner.Infof("Deleted snapshot %s", unused[i].Name)
-		deleted = append(deleted, unused[i].Name)
+		job.Runner.Infof("Deleted snapshot %s", old[i].Name)
+		deleted = append(deleted, old[i].Name)
 	}
 	return deleted
+}
+
+const notDeleted = "Old snapshots were not deleted" // title of annotations
+
+// withoutUsed returns the snapshots that nothing uses. It returns none if the Doppler token cannot read every config.
+func withoutUsed(
+	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler, client daytona.Client,
+	old []daytona.Snapshot,
+) ([]daytona.Snapshot, error) {
+	if len(old) == 0 {
+		return nil, nil
+	}
+	uses, unreadable, err := usesOf(ctx, config, spec.Record.Secret, client, old)
+	if err != nil {
+		return nil, err
+	}
+	if len(unreadable) > 0 {
+		job.Runner.Notice(runner.Annotation{Title: notDeleted, Message: fmt.Sprintf(
+			"Kept %d old snapshots: the Doppler token cannot read %s, which may name them (use doppler_identity, or a token "+
+				"that can read all configs of the project)", len(old), strings.Join(unreadable, " and "))})
+		return nil, nil
+	}
+	return slices.DeleteFunc(old, func(s daytona.Snapshot) bool {
+		if use := uses[s.Name]; use != "" {
+			job.Runner.Infof("Kept snapshot %s: %s", s.Name, use)
+		}
+		return uses[s.Name] != ""
+	}), nil
 }
 
 // removeAll removes snapshots and returns the error of each, in the same order. It removes them in parallel, because

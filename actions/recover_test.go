@@ -311,8 +311,8 @@ func waitForPending(t *testing.T, c cloud) {
 	}
 }
 
-// An inactive snapshot is activated. If its image is gone, as it is after the first activation, another snapshot is
-// created. In the first ten minutes, it keeps its name.
+// An inactive snapshot is activated. If its image is gone, which happens after the first activation, another snapshot
+// is created. In the first ten minutes, it keeps its name.
 func TestEnsureSnapshotReplacesInactive(t *testing.T) {
 	for _, test := range []struct {
 		name    string

@@ -28,31 +28,27 @@ func buildRequests(
 	if err != nil {
 		return nil, err
 	}
-	labels := imageLabels(job, spec, source)
-	layers := filepath.Join(job.Scratch, "layers")
-	if err := os.MkdirAll(layers, 0o700); err != nil {
-		return nil, fmt.Errorf("create a temporary directory: %w (free disk space, or set RUNNER_TEMP)", err)
+	layers, err := layerDirectory(job)
+	if err != nil {
+		return nil, err
 	}
+	common := spec.Request
+	paths := source.Paths
+	common.Context, common.Dockerfile, common.Contexts = paths.Context, paths.Dockerfile, paths.Contexts
+	common.Secrets, common.BuildArgs, common.Labels = secrets, buildArgs, imageLabels(job, spec, source)
+	common.VCS, common.Auth, common.Logf = vcsAttributes(job, source), registryAuth(job, lease), job.Runner.Infof
+	common.ContentTimes, common.Compression = source.Commit.SHA == "", compression(spec, session.Engine)
+	common.Push = pushReferences(spec, lease)
 	var requests []image.Request
 	for _, platform := range spec.Platforms {
-		r := spec.Request
-		r.Platform = platform
-		r.Context, r.Dockerfile, r.Contexts = source.Paths.Context, source.Paths.Dockerfile, source.Paths.Contexts
+		r := common
+		r.Platform, r.Annotations = platform, spec.Annotations(platform)
 		r.SharedKey = sharedKey(job, spec, session, source, platform)
-		r.ContentTimes = source.Commit.SHA == ""
-		r.Secrets, r.BuildArgs, r.Labels = secrets, buildArgs, labels
-		r.VCS = vcsAttributes(job, source)
-		r.Auth = registryAuth(job, lease)
-		r.Logf = job.Runner.Infof
-		r.Annotations = spec.Annotations(platform)
-		r.Compression = compression(spec, session.Engine)
-		r.Push = pushReferences(spec, lease)
 		if r.Outputs, err = parseOutputs(job, spec); err != nil {
 			return nil, err
 		}
 		if len(spec.Platforms) > 1 { // the index gets the tags
-			r.PushByDigest = true
-			r.Push = repositories(r.Push)
+			r.PushByDigest, r.Push = true, repositories(r.Push)
 		}
 		if spec.Load && platform == session.LoadPlatform {
 			r.LayerDir = layers
@@ -60,6 +56,14 @@ func buildRequests(
 		requests = append(requests, r)
 	}
 	return requests, nil
+}
+
+func layerDirectory(job job) (string, error) {
+	dir := filepath.Join(job.Scratch, "layers")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("create a temporary directory: %w (free disk space, or set RUNNER_TEMP)", err)
+	}
+	return dir, nil
 }
 
 // addProxies returns the build arguments of the inputs and the proxies of Docker's configuration. It returns an error
@@ -85,7 +89,7 @@ func buildSecrets(
 	job job, spec inputs.BuildSpec, session session, source buildSource,
 ) (map[string]func() ([]byte, error), error) {
 	values := map[string]string{}
-	if !session.Untrusted {
+	if !session.Untrusted || spec.AllowUntrustedSecrets {
 		values = session.Doppler.BuildSecrets()
 	}
 	own, err := spec.ReadSecrets()

@@ -1,6 +1,7 @@
 package actions
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
@@ -35,11 +36,11 @@ func sharedKey(job job, spec inputs.BuildSpec, session session, source buildSour
 }
 
 // trustDomain names the people who may have written the code: those with write access to the repository, or an
-// outsider. It is empty for the former.
+// outsider. It is empty for the former. Untrusted files without a commit have a domain of their own.
 func trustDomain(job job, session session, source buildSource) string {
 	switch {
 	case session.Untrusted:
-		return source.Tree.SHA
+		return "untrusted " + cmp.Or(source.Commit.SHA, rand.Text())
 	case job.Event.IsFork():
 		return trust.PullRequest(job.Event)
 	}

@@ -24,47 +24,55 @@ func solve(
 	ctx context.Context, job job, lease *builder.Lease, requests []image.Request,
 ) ([]*image.Result, image.Stats, error) {
 	defer startActivity(ctx, "the build")()
-	solving, cancel := context.WithCancelCause(ctx)
-	context.AfterFunc(ctx, func() { cancel(nil) })
-
-	results := make([]*image.Result, len(requests))
-	statuses := make([]image.PlatformStatus, len(requests))
-	var solves errgroup.Group
-	for i, request := range requests {
-		statuses[i] = image.PlatformStatus{Platform: request.Platform, Status: make(chan *client.SolveStatus)}
-		solves.Go(func() (err error) {
-			results[i], err = solvePlatform(solving, lease, request, statuses[i].Status)
-			if err != nil {
-				cancel(err) // stop the other platforms
-			}
-			return err
-		})
-	}
-	type outcome struct {
-		stats image.Stats
-		err   error
-	}
-	done := make(chan outcome, 1)
+	statuses, wait := startSolves(ctx, lease, requests)
+	var results []*image.Result
+	var stats image.Stats
+	var err error
+	done := make(chan struct{})
 	go func() { // ends with the solves, which end with ctx
-		stats, displayErr := image.Progress(ctx, statuses, job.Runner.Clean, display(job))
-		err := solves.Wait()
-		if err == nil && displayErr != nil {
+		defer close(done)
+		var displayErr error
+		stats, displayErr = image.Progress(ctx, statuses, job.Runner.Clean, display(job))
+		if results, err = wait(); err == nil && displayErr != nil {
 			job.Runner.Infof("Displaying the progress failed: %v", displayErr)
 		}
-		done <- outcome{stats, err}
 	}()
 	select {
-	case o := <-done:
-		if cause := context.Cause(solving); o.err != nil && cause != nil {
-			o.err = cause // the first failure; the others are consequences of its cancellation
-		}
-		return results, o.stats, o.err
+	case <-done:
+		return results, stats, err
 	case <-ctx.Done():
 		select {
 		case <-done:
 		case <-time.After(lastOutputWait):
 		}
 		return nil, image.Stats{}, context.Cause(ctx)
+	}
+}
+
+// startSolves starts a solve for each request. The first failure cancels the others, and wait returns it.
+func startSolves(
+	ctx context.Context, lease *builder.Lease, requests []image.Request,
+) (statuses []image.PlatformStatus, wait func() ([]*image.Result, error)) {
+	solving, cancel := context.WithCancelCause(ctx)
+	context.AfterFunc(ctx, func() { cancel(nil) })
+	results := make([]*image.Result, len(requests))
+	var solves errgroup.Group
+	for i, request := range requests {
+		status := make(chan *client.SolveStatus)
+		statuses = append(statuses, image.PlatformStatus{Platform: request.Platform, Status: status})
+		solves.Go(func() (err error) {
+			if results[i], err = solvePlatform(solving, lease, request, status); err != nil {
+				cancel(err)
+			}
+			return err
+		})
+	}
+	return statuses, func() ([]*image.Result, error) {
+		err := solves.Wait()
+		if cause := context.Cause(solving); err != nil && cause != nil {
+			err = cause // the first failure; the others are consequences of its cancellation
+		}
+		return results, err
 	}
 }
 

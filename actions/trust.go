@@ -42,11 +42,11 @@ func checkTrusted(
 		code.Sources = append(code.Sources, from)
 	}
 	err = trust.Check(ctx, hosted, job.Event, code)
-	if refused := (*trust.UntrustedError)(nil); !errors.As(err, &refused) || !spec.AllowUntrustedRef {
+	refused := (*trust.UntrustedError)(nil)
+	if !errors.As(err, &refused) || !spec.AllowUntrustedRef {
 		return false, err
-	} else if spec.AllowUntrustedSecrets {
-		return false, nil
-	} else {
+	}
+	if !spec.AllowUntrustedSecrets {
 		const effect = ". The build gets no secrets of Doppler; allow_untrusted_secrets: true provides them"
 		job.Runner.Notice(runner.Annotation{Title: "Untrusted code", Message: refused.What + effect})
 	}

@@ -3,6 +3,8 @@ package actions
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/org/sandbox-actions/pkg/credentials"
@@ -32,8 +34,8 @@ func usesOf(
 		return uses, nil, nil
 	}
 	values, unreadable, err := config.Client.ValuesByConfig(ctx, secret)
-	for config, name := range values {
-		uses[name] = "named by the Doppler config " + config
+	for _, config := range slices.Sorted(maps.Keys(values)) {
+		uses[values[config]] = "named by the Doppler config " + config
 	}
 	return uses, unreadable, err
 }

@@ -53,9 +53,9 @@ func Daytona(source DaytonaSource) (client daytona.Client, from string, err erro
 
 // HasDaytonaKey reports whether the input, DAYTONA_API_KEY or, outside GitHub Actions, `daytona login` provides a key.
 func HasDaytonaKey(input string, getenv func(string) string, inActions bool) bool {
-	if input != "" || getenv("DAYTONA_API_KEY") != "" {
-		return true
+	if provided := input != "" || getenv("DAYTONA_API_KEY") != ""; provided || inActions {
+		return provided
 	}
 	profile, err := activeDaytonaProfile(getenv)
-	return !inActions && err == nil && profile.API.secret() != ""
+	return err == nil && profile.API.secret() != ""
 }

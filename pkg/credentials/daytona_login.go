@@ -3,12 +3,8 @@ package credentials
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -41,23 +37,23 @@ type daytonaAPI struct {
 // secret returns the API key or the access token of a user.
 func (a daytonaAPI) secret() string { return cmp.Or(a.Key, a.Token.Access) }
 
-// activeDaytonaProfile returns the profile that the Daytona CLI uses, or the zero profile if there is none.
+// activeDaytonaProfile returns the profile that the Daytona CLI uses, or the zero profile without one.
 func activeDaytonaProfile(getenv func(string) string) (daytonaProfile, error) {
-	path := filepath.Join(
-		cmp.Or(getenv("DAYTONA_CONFIG_DIR"), filepath.Join(userConfigDir(getenv), "daytona")), "config.json",
-	)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return daytonaProfile{}, nil
+	path, dir := "", getenv("DAYTONA_CONFIG_DIR")
+	if user := userConfigDir(getenv); dir == "" && user != "" {
+		dir = filepath.Join(user, "daytona")
+	}
+	if dir != "" {
+		path = filepath.Join(dir, "config.json")
 	}
 	var config daytonaConfig
-	if err == nil {
+	data, err := readSettingsFile(path)
+	if data != nil {
 		err = json.Unmarshal(data, &config)
 	}
 	if err != nil {
-		return daytonaProfile{}, fmt.Errorf(
-			"read the configuration of the Daytona CLI: %s: %w (run `daytona login`)", path, err,
-		)
+		return daytonaProfile{}, fmt.Errorf("read the configuration of the Daytona CLI: %s: %w (run `daytona login`)",
+			path, err)
 	}
 	for _, profile := range config.Profiles {
 		if profile.ID == config.Active {
@@ -67,16 +63,8 @@ func activeDaytonaProfile(getenv func(string) string) (daytonaProfile, error) {
 	return daytonaProfile{}, nil
 }
 
-// userConfigDir returns the directory of [os.UserConfigDir], but reads the environment with getenv.
-func userConfigDir(getenv func(string) string) string {
-	if runtime.GOOS == "darwin" {
-		return filepath.Join(getenv("HOME"), "Library", "Application Support")
-	}
-	return cmp.Or(getenv("XDG_CONFIG_HOME"), filepath.Join(getenv("HOME"), ".config"))
-}
-
-// loginOf adds the credentials of the active profile to a client without a key. It does not send them to another
-// server than the profile's.
+// loginOf adds the credentials of the active profile to a client without a key. It does not send them to a server
+// other than the profile's.
 func loginOf(client daytona.Client, getenv func(string) string) (_ daytona.Client, from string, err error) {
 	profile, err := activeDaytonaProfile(getenv)
 	if err != nil || profile.API.secret() == "" {

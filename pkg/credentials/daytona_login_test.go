@@ -69,17 +69,3 @@ func TestDaytonaLogin(t *testing.T) {
 		})
 	}
 }
-
-func TestUserConfigDir(t *testing.T) {
-	for _, xdg := range []string{"", "/xdg"} {
-		t.Setenv("HOME", "/home/user")
-		t.Setenv("XDG_CONFIG_HOME", xdg)
-		want, err := os.UserConfigDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := userConfigDir(os.Getenv); got != want {
-			t.Errorf("XDG_CONFIG_HOME=%q: got %s, want %s", xdg, got, want)
-		}
-	}
-}

@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -63,7 +61,7 @@ func (d Depot) Token(ctx context.Context) (string, error) {
 	return token.value, nil
 }
 
-// staticToken returns a token that the user provides. Its value is "" if there is none.
+// staticToken returns the token that the user provides, or the zero token.
 func (d Depot) staticToken() (depotToken, error) {
 	token, err := firstToken(depotToken{"the input depot_token", d.Input}, d.variable("DEPOT_TOKEN"),
 		d.variable("DEPOT_API_TOKEN"))
@@ -136,27 +134,13 @@ func firstToken(tokens ...depotToken) (depotToken, error) {
 	return depotToken{}, nil
 }
 
-// maxLoginFile is the maximum size of the file of `depot login`, in bytes.
-const maxLoginFile = 64 << 10
-
-// loginToken returns the token that `depot login` wrote. Its value is "" if there is none.
+// loginToken returns the token that `depot login` wrote. Its value is "" if the user is not logged in.
 func (d Depot) loginToken() (depotToken, error) {
 	const op = "read the token of `depot login`"
 	file := d.loginFile()
-	if file == "" {
-		return depotToken{}, nil
-	}
-	info, err := os.Stat(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return depotToken{}, nil
-	}
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxLoginFile) {
-		return depotToken{}, fmt.Errorf("%s: %q is not a regular file of at most %d KiB (run `depot login` again)",
-			op, file, maxLoginFile>>10)
-	}
-	data, err := os.ReadFile(file)
+	data, err := readSettingsFile(file)
 	if err != nil {
-		return depotToken{}, fmt.Errorf("%s: %w (change its permissions, or set DEPOT_TOKEN)", op, err)
+		return depotToken{}, fmt.Errorf("%s: %w (run `depot login` again, or set DEPOT_TOKEN)", op, err)
 	}
 	var config struct {
 		Token string `yaml:"api_token"`
@@ -168,17 +152,14 @@ func (d Depot) loginToken() (depotToken, error) {
 }
 
 // loginFile returns the path of depot.yaml in the user's configuration directory, or "" if that is unknown. Depot CLI
-// finds it with github.com/adrg/xdg.
+// finds it with github.com/adrg/xdg, which reads XDG_CONFIG_HOME on macOS, too.
 func (d Depot) loginFile() string {
-	dir, home := d.Getenv("XDG_CONFIG_HOME"), d.Getenv("HOME")
-	switch {
-	case filepath.IsAbs(dir):
-	case home == "":
+	dir := d.Getenv("XDG_CONFIG_HOME")
+	if !filepath.IsAbs(dir) {
+		dir = userConfigDir(d.Getenv)
+	}
+	if dir == "" {
 		return ""
-	case runtime.GOOS == "darwin":
-		dir = filepath.Join(home, "Library", "Application Support")
-	default:
-		dir = filepath.Join(home, ".config")
 	}
 	return filepath.Join(dir, "depot", "depot.yaml")
 }

@@ -256,7 +256,7 @@ func TestMalformedDepotToken(t *testing.T) {
 func TestMalformedDepotLogin(t *testing.T) {
 	for name, home := range map[string]string{
 		"YAML": loginHome(t, "api_token: [of-a-secret"), "token": loginHome(t, "api_token: two words-of-a-secret"),
-		"size": loginHome(t, "api_token: of-a-secret"+strings.Repeat("\n", maxLoginFile)),
+		"size": loginHome(t, "api_token: of-a-secret"+strings.Repeat("\n", maxSettingsFile)),
 	} {
 		_, err := Depot{Getenv: environment(map[string]string{"HOME": home})}.Token(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "depot login") || strings.Contains(err.Error(), "of-a-secret") {
@@ -265,7 +265,7 @@ func TestMalformedDepotLogin(t *testing.T) {
 	}
 }
 
-// Depot accepts the tokens of its own CI, whose jobs have GitHub's interface for OIDC.
+// Depot accepts the tokens of its own CI. Jobs there have GitHub's interface for OIDC.
 func TestDepotCI(t *testing.T) {
 	ci, err := github.Start(t.Context(), github.Options{Claims: map[string]string{"repository": "org/sandbox-actions"}})
 	if err != nil {
@@ -430,7 +430,7 @@ func TestForkAnswersChallenge(t *testing.T) {
 	}
 }
 
-// A challenge whose exchange failed is used up, so that the run requests another one.
+// A failed exchange uses up the challenge, so the run requests another one.
 func TestForkRequestsAnotherChallenge(t *testing.T) {
 	for _, test := range []struct {
 		name  string

@@ -23,7 +23,7 @@ var ErrNoDopplerToken = errors.New("no Doppler token: set doppler_token (a servi
 	"doppler_identity to authenticate with GitHub OIDC")
 
 // serviceSecrets authenticate to services that only these programs call. Dockerfile steps do not need them.
-var serviceSecrets = []string{"DEPOT_TOKEN", "DAYTONA_API_KEY"}
+var serviceSecrets = append([]string{"DAYTONA_API_KEY"}, depotVariables...)
 
 // dopplerNames are the secrets with which Doppler describes a config in that config.
 var dopplerNames = []string{"DOPPLER_PROJECT", "DOPPLER_ENVIRONMENT", "DOPPLER_CONFIG"}
@@ -169,8 +169,8 @@ func (s DopplerSource) selectConfig(ctx context.Context) (selection, error) {
 	return selected, nil
 }
 
-// isInjected reports whether `doppler run` has set the environment to the secrets of the config. Only that sets
-// DOPPLER_ENVIRONMENT, too.
+// isInjected reports whether `doppler run` has set the environment to the secrets of the config. It then also sets
+// DOPPLER_ENVIRONMENT.
 func (s DopplerSource) isInjected(client doppler.Client) bool {
 	return s.Getenv("DOPPLER_ENVIRONMENT") != "" && s.Getenv("DOPPLER_PROJECT") == client.Project &&
 		s.Getenv("DOPPLER_CONFIG") == client.Config

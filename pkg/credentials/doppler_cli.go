@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -14,9 +12,14 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-const dopplerCLITimeout = 5 * time.Second
+const (
+	dopplerCLITimeout = 5 * time.Second
+	maxCLIError       = 500 // characters of the CLI's error output in a message
+)
 
 // keyringPrefix begins the ID that the CLI stores instead of a token in the keyring.
 const keyringPrefix = "secret-" // DopplerHQ/cli d441d94, pkg/configuration/keyring.go
@@ -41,13 +44,10 @@ func readDopplerCLI(dir string, getenv func(string) string) (dopplerCLISettings,
 		folder = filepath.Join(home, ".doppler")
 	}
 	path := filepath.Join(folder, ".doppler.yaml")
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return dopplerCLISettings{}, nil
-	}
 	var file struct {
 		Scoped map[string]dopplerCLISettings `yaml:"scoped"`
 	}
+	data, err := readSettingsFile(path)
 	if err == nil {
 		err = yaml.Unmarshal(data, &file)
 	}
@@ -92,14 +92,21 @@ func dopplerScope(dir, home string) string {
 
 // dopplerKeyring returns the CLI's token for a directory from the keyring of the operating system.
 func dopplerKeyring(ctx context.Context, dir string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, dopplerCLITimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, dopplerCLITimeout, fmt.Errorf("timed out after %s", dopplerCLITimeout))
 	defer cancel()
 	command := exec.CommandContext(ctx, "doppler", "configure", "get", "token", "--plain", "--no-check-version")
 	command.Dir = dir
+	command.WaitDelay = time.Second // for a child that keeps the output open
 	out, err := command.Output()
 	token := strings.TrimSpace(string(out))
-	if err == nil && token == "" {
+	exit := (*exec.ExitError)(nil)
+	switch {
+	case err == nil && token == "":
 		err = errors.New("it has no token")
+	case err != nil && ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case errors.As(err, &exit) && len(exit.Stderr) > 0:
+		err = fmt.Errorf("%w: %s", err, safetext.Line(string(exit.Stderr), maxCLIError))
 	}
 	if err != nil {
 		return "", fmt.Errorf("read the token of `doppler login` from the keyring: %w (run doppler configure get token, or "+

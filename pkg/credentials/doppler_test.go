@@ -75,7 +75,7 @@ func keyring(t *testing.T, token string) {
 	dir := t.TempDir()
 	script := "#!/bin/sh\n[ \"$1 $2 $3\" = 'configure get token' ] && echo " + token + "\n"
 	if token == "" {
-		script = "#!/bin/sh\nexit 1\n"
+		script = "#!/bin/sh\necho 'keyring is locked' >&2\nexit 1\n"
 	}
 	if err := os.WriteFile(filepath.Join(dir, "doppler"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestDopplerPrecedence(t *testing.T) {
 			}
 			config, masked, log, err := readDoppler(t, test.source, server, with(test.environ, "HOME", home))
 			if test.err == errKeyring {
-				if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || !strings.Contains(err.Error(), "keyring") {
+				if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || !strings.Contains(err.Error(), "keyring is locked") {
 					t.Errorf("got %v", err)
 				}
 			} else if !errors.Is(err, test.err) {
@@ -346,7 +346,10 @@ func TestDopplerRun(t *testing.T) {
 }
 
 func TestDopplerSecrets(t *testing.T) {
-	config := Doppler{Secrets: map[string]string{"A": "doppler", "EMPTY": "", "DEPOT_TOKEN": "d", "DAYTONA_API_KEY": "k"}}
+	config := Doppler{Secrets: map[string]string{
+		"A": "doppler", "EMPTY": "", "DAYTONA_API_KEY": "k",
+		"DEPOT_TOKEN": "d", "DEPOT_API_TOKEN": "d", "DEPOT_JIT_TOKEN": "d", "DEPOT_CACHE_TOKEN": "d",
+	}}
 	getenv := config.Over(func(name string) string { return "env " + name })
 	if getenv("A") != "doppler" || getenv("EMPTY") != "env EMPTY" || getenv("B") != "env B" {
 		t.Errorf("got %s, %s, %s", getenv("A"), getenv("EMPTY"), getenv("B"))

@@ -310,7 +310,7 @@ func validateOutputs(spec *BuildSpec, in Build, env Env) error {
 			return wrapItem("outputs", item, err)
 		}
 		switch {
-		case output.Type == image.CacheOnly: // the builder keeps its cache in any case
+		case output.Type == image.CacheOnly: // the builder always keeps its cache
 		case image.IsLoad(output):
 			spec.Load = true
 			if name := output.Attrs["name"]; name != "" {

@@ -68,8 +68,8 @@ var help = map[string]string{
 		"token.",
 	"image": "Existing image to use instead of building: a name in the local engine, a registry reference, or " +
 		"the directory of an OCI layout (./DIRECTORY).",
-	"expect_image_id": "The action fails before it pushes if the image has another ID, for example than the output " +
-		"image_id of the test action.",
+	"expect_image_id": "ID that the image must have, for example the output image_id of the test action. With another " +
+		"ID, the action fails before it pushes.",
 	"name":        "Name of the snapshot. Default: PREFIX-DATE-TIME-SHA-USER.",
 	"name_prefix": "First part of the generated name. Reuse and keep apply to the snapshots with this prefix.",
 	"cpu":         "CPU cores of a sandbox.",

@@ -30,7 +30,7 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// A run for a fork or Dependabot gets empty secrets. The build can do without those that no step requires.
+// A run for a fork or Dependabot gets empty secrets. They are left out, and only steps that require them fail.
 func TestSecretsWithoutAValue(t *testing.T) {
 	variables := map[string]string{}
 	env := Env{Dir: repository(t), Getenv: func(name string) string { return variables[name] }}

@@ -227,7 +227,7 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 	}
 }
 
-// A snapshot updates Doppler unless that is turned off. It fails without a token only if an input asks for Doppler.
+// A snapshot updates Doppler unless that is turned off. It fails without a token only if an input requires Doppler.
 func TestDopplerRecord(t *testing.T) {
 	names := DopplerRecord{Secret: "DAYTONA_SNAPSHOT_NAME", Mirror: "VITE_DAYTONA_SNAPSHOT_NAME"}
 	required := names

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,16 +74,31 @@ func (r *Runner) Redact(s string) string { return r.secrets.redact(s) }
 // Clean returns an untrusted line with secrets redacted and control characters made visible.
 func (r *Runner) Clean(line string) string { return safetext.Visible(r.Redact(line)) }
 
-// Infof writes a message to the log. It redacts secrets in the arguments.
+// Infof writes a message to the log. It redacts secrets in the arguments: strings, lists of strings, errors and
+// fmt.Stringers.
 func (r *Runner) Infof(format string, args ...any) {
 	args = slices.Clone(args)
 	for i, arg := range args {
-		switch arg.(type) {
-		case string, error, fmt.Stringer:
-			args[i] = r.Redact(fmt.Sprint(arg))
-		}
+		args[i] = r.redactArgument(arg)
 	}
 	r.writeLines(r.log(), fmt.Sprintf(format, args...))
+}
+
+func (r *Runner) redactArgument(arg any) any {
+	switch value := arg.(type) {
+	case error, fmt.Stringer:
+		return r.Redact(fmt.Sprint(value))
+	case []string:
+		redacted := make([]string, len(value))
+		for i, text := range value {
+			redacted[i] = r.Redact(text)
+		}
+		return redacted
+	}
+	if value := reflect.ValueOf(arg); value.Kind() == reflect.String { // also of a named type
+		return r.Redact(value.String())
+	}
+	return arg
 }
 
 // Annotation is a message that GitHub shows on the run's page and at a position in a file.

@@ -96,6 +96,8 @@ func TestStopTokensAreNotReused(t *testing.T) {
 	}
 }
 
+type word string
+
 func TestSecretsAreRedacted(t *testing.T) {
 	dir := t.TempDir()
 	env := map[string]string{
@@ -116,6 +118,11 @@ func TestSecretsAreRedacted(t *testing.T) {
 		{
 			"title", func() error { r.Notice(Annotation{Title: "a hunter2", Message: "m"}); return nil },
 			"::notice title=a ***::m",
+		},
+		{"message with a named type", func() error { r.Infof("is %s", word("hunter2")); return nil }, "is ***"},
+		{
+			"message with a list", func() error { r.Infof("is %q", []string{"a", "hunter2"}); return nil },
+			`is ["a" "***"]`,
 		},
 		{
 			"message of an error", func() error { r.Infof("is %v", errors.New("hunter2")); return nil }, "is ***",

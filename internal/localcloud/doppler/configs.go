@@ -122,8 +122,8 @@ func (c *config) visibilityOf(name string) Visibility {
 	return Masked
 }
 
-// computedVisibility returns the strictest visibility of a secret and those that it refers to. That it is the strictest
-// is a guess.
+// computedVisibility returns the strictest visibility of a secret and those that it refers to. Doppler does not
+// document this rule; it is an assumption.
 func (s *Server) computedVisibility(c *config, name string, through ...string) Visibility {
 	strictest := c.visibilityOf(name)
 	through = append(slices.Clone(through), c.path(name))
