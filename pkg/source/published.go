@@ -120,12 +120,15 @@ func (r Repository) Parents(ctx context.Context, sha string) ([]string, error) {
 		func(c *github.Client) (*github.RepositoryCommit, *github.Response, error) {
 			return c.Repositories.GetCommit(ctx, r.Owner, r.Name, sha, &github.ListOptions{PerPage: 1})
 		})
-	if isMissing(err) {
+	switch {
+	case isMissing(err):
 		return nil, nil
+	case err != nil:
+		return nil, err
 	}
 	parents := []string{}
 	for _, parent := range found.Parents {
 		parents = append(parents, parent.GetSHA())
 	}
-	return parents, err
+	return parents, nil
 }
