@@ -24,9 +24,8 @@ import (
 type NotPushedError struct{ Reference string }
 
 func (e *NotPushedError) Error() string {
-	return fmt.Sprintf(
-		"push %s: the builder did not confirm the push (run again; if it happens again, update the builder)", e.Reference,
-	)
+	return fmt.Sprintf("push %s: the builder did not confirm the push "+
+		"(run again; if it happens again, update the builder)", e.Reference)
 }
 
 // checkConfirmed returns a [*NotPushedError] if the response of an exporter does not contain all references that it was

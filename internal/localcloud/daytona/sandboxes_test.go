@@ -346,10 +346,8 @@ func TestUsage(t *testing.T) {
 		}
 	}
 	s := startCloud(t, func(o *Options) { o.Organizations[0].Regions = []Region{{ID: "us", Name: "US", NoQuotas: true}} })
-	if _, body := sendRequest(t, s, user, "GET", "/organizations/org-1/usage", ""); !strings.Contains(
-		body,
-		`"regionUsage":[]`,
-	) {
+	_, body := sendRequest(t, s, user, "GET", "/organizations/org-1/usage", "")
+	if !strings.Contains(body, `"regionUsage":[]`) {
 		t.Error(body)
 	}
 }
