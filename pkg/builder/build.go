@@ -28,7 +28,7 @@ func (s *session) create(ctx context.Context, token string, r Request) error {
 		l.Release(context.Canceled)
 		return cause
 	}
-	if !r.Save { // Depot may name its registry regardless
+	if !r.Save { // Depot may return tags of its registry without save, too
 		return nil
 	}
 	if len(created.AdditionalTags) == 0 {

@@ -94,7 +94,7 @@ var messages = []message{
 	refusal(400, `must not contain HTML tags, URLs`, "use a name without www., data:, tel:, mailto: and javascript:"),
 	// apps/api/src/sandbox/utils/gpu-type-preferences.util.ts
 	refusal(400, `GPU type`, "set the input gpu to 0, or change the input region"),
-	// apps/api/src/sandbox/services/runner.service.ts, getRandomAvailableRunner: only requests with a GPU need one at once
+	// apps/api/src/sandbox/services/runner.service.ts, getRandomAvailableRunner: only for requests with a GPU
 	refusal(400, `No available runners`, "try again later, change the input region, or set the input gpu to 0"),
 	// apps/api/src/sandbox/errors/job-conflict.error.ts, snapshot-conflict.error.ts
 	refusal(409, `already in progress`, "try again in a minute", ErrInProgress),

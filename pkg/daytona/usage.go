@@ -11,7 +11,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// Usage is what depends on a snapshot. Daytona deletes a snapshot regardless.
+// Usage counts what depends on a snapshot. Daytona deletes a snapshot that is in use without an error.
 type Usage struct {
 	Sandboxes int // in any state except destroyed
 	WarmPools int

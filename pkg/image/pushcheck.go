@@ -20,7 +20,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// NotPushedError reports an exporter whose response does not confirm the push to a reference.
+// NotPushedError reports an exporter that did not confirm the push to a reference in its response.
 type NotPushedError struct{ Reference string }
 
 func (e *NotPushedError) Error() string {
@@ -44,7 +44,7 @@ func checkConfirmed(export client.ExportEntry, response map[string]string) error
 }
 
 // ErrUnreachable is wrapped by the error of [CheckPushed] if the registry does not answer this machine. The builder may
-// reach it nevertheless.
+// still reach it.
 var ErrUnreachable = errors.New("registry is not reachable from this machine")
 
 // CheckPushed returns an error if the registry does not have the manifest or index with this digest in the repository

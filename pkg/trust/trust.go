@@ -1,9 +1,9 @@
 // Package trust decides whether a run may build code.
 //
 // A run that has secrets must not build code that an outsider may have written, because a Dockerfile can read the
-// secrets of its build. The origin of the code decides: a commit is trusted if a branch or tag of the repository
-// contains it, which only people with write access can achieve. GitHub answers that. The code's own claims, such as its
-// .git directory, do not count, and the commits of forks can be fetched from the repository itself.
+// secrets of its build. The origin of the code decides: a commit is trusted if GitHub confirms that a branch or tag of
+// the repository contains it, because only people with write access can push there. The code's own claims, such as its
+// .git directory, prove nothing, and the commits of forks can be fetched from the repository itself.
 package trust
 
 import (
@@ -107,7 +107,7 @@ func originOf(ctx context.Context, repository Repository, event runner.Event, co
 		return "", err
 	}
 	if code.Workspace {
-		// A step may have committed to the workspace. GitHub knows the commits of forks, but not such a commit.
+		// A step may have committed to the workspace. GitHub knows the commits of forks, but not that commit.
 		if parents, err := repository.Parents(ctx, sha); parents == nil || err != nil {
 			return "", err
 		}

@@ -296,7 +296,7 @@ func TestSandboxPages(t *testing.T) {
 	}
 }
 
-// A key sees warm pools and their sandboxes only on newer servers, and there they go with their snapshot.
+// A key can read warm pools and their sandboxes only on newer servers, which delete them with their snapshot.
 func TestWarmPools(t *testing.T) {
 	for _, newer := range []bool{false, true} {
 		t.Run(fmt.Sprintf("newer=%v", newer), func(t *testing.T) {
