@@ -65,7 +65,7 @@ func Check(ctx context.Context, repository Repository, event runner.Event, code 
 		case isImage(from):
 		case isRemote(from):
 			return &UntrustedError{fmt.Sprintf("the context %q is fetched from elsewhere", from), event}
-		case strings.Contains(from, "://") || filepath.IsAbs(from):
+		case strings.Contains(from, "://") || !filepath.IsLocal(filepath.Clean(from)):
 			return &UntrustedError{fmt.Sprintf("%q is not a path in the repository", from), event}
 		}
 	}
