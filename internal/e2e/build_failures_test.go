@@ -365,21 +365,15 @@ func TestHostileOutput(t *testing.T) {
 		"\x1b[2J\x1b]0;forged\x07", "carriage\r::error::forged", "a\u2028::error::forged",
 	}
 	text := strings.Join(lines, "\n") + "\n"
-	dir := writeFiles(
-		t,
-		values{
-			"lines": text,
-			"Dockerfile": "FROM scratch AS Upper\n" + fromDebian +
-				"COPY lines /\nLABEL forged=\"::error::forged\"\nRUN cat /lines && cat /lines >&2\n",
-		},
-	)
-	failing := writeFiles(
-		t,
-		values{
-			"lines":      text,
-			"Dockerfile": fromDebian + "COPY lines /\nRUN cat /lines; echo '::error::forged' >&2; exit 3\n",
-		},
-	)
+	dir := writeFiles(t, values{
+		"lines": text,
+		"Dockerfile": "FROM scratch AS Upper\n" + fromDebian +
+			"COPY lines /\nLABEL forged=\"::error::forged\"\nRUN cat /lines && cat /lines >&2\n",
+	})
+	failing := writeFiles(t, values{
+		"lines":      text,
+		"Dockerfile": fromDebian + "COPY lines /\nRUN cat /lines; echo '::error::forged' >&2; exit 3\n",
+	})
 	for name, dir := range map[string]string{"successful build": dir, "failing build": failing} {
 		t.Run(name, func(t *testing.T) {
 			r := e.run(t, invocation{dir: dir, inputs: values{"no_cache": "true", "labels": "x=::error::forged"}})

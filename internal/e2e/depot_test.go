@@ -60,11 +60,8 @@ func TestBuildIsCanceledOnDepot(t *testing.T) {
 			e.Depot.Cancel(e.createdBuild(t, before))
 		},
 	})
-	assertFailed(
-		t,
-		r,
-		`^error: canceled \(Depot canceled build \w+ at .*\) while waiting for the build; no outputs were written`,
-	)
+	assertFailed(t, r,
+		`^error: canceled \(Depot canceled build \w+ at .*\) while waiting for the build; no outputs were written`)
 	if got := finished(e.Depot.Calls()[before:]); !slices.Equal(got, []string{"canceled"}) {
 		t.Errorf("finished %q, want canceled", got)
 	}

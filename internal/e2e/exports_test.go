@@ -39,7 +39,7 @@ func (e *environment) oldBuilder(t *testing.T) string {
 	return b.Address("linux/amd64")
 }
 
-// What the outputs name exists, whether or not the builder runs several exporters in a solve.
+// Everything that the outputs name exists, whether or not the builder runs several exporters in a solve.
 func TestEveryExportHappens(t *testing.T) {
 	e := setup(t)
 	for version, address := range map[string]string{"depot": "depot", "v0.11": e.oldBuilder(t)} {
@@ -61,8 +61,8 @@ func TestEveryExportHappens(t *testing.T) {
 			if err != nil || pushed.Digest.String() != digest {
 				t.Errorf("the registry has %v (%v), the outputs %s", pushed, err, digest)
 			}
-			if created := docker(t, e.Engine.Host, "image", "inspect", "-f", "{{.Created}}", imageName); !strings.HasPrefix(
-				created, "2023-11-14T22:13:20") {
+			created := docker(t, e.Engine.Host, "image", "inspect", "-f", "{{.Created}}", imageName)
+			if !strings.HasPrefix(created, "2023-11-14T22:13:20") {
 				t.Errorf("created %s", created)
 			}
 			for _, file := range []string{"copied", "oci.tar"} {

@@ -50,7 +50,8 @@ func clone(t *testing.T, e *environment, ref string) (dir string) {
 	return dir
 }
 
-// In GitHub Actions, an image names its commit. The labels do not change the layers, and those of the user win.
+// In GitHub Actions, labels name the image's commit. They do not change the layers, and those of the user take
+// precedence.
 func TestDefaultLabels(t *testing.T) {
 	e := setup(t)
 	sha := git(t, e.caller, "rev-parse", "HEAD")
@@ -351,7 +352,7 @@ func writeKey(t *testing.T) string {
 	return path
 }
 
-// What workflows for docker/build-push-action set has the same effect, or the effect that docs/moving.md states.
+// Settings of workflows for docker/build-push-action have the same effect, or the effect that docs/moving.md states.
 func TestMovingBuilds(t *testing.T) {
 	e := setup(t)
 	proxies := writeFiles(t, values{"config.json": proxyConfig})

@@ -95,11 +95,9 @@ func TestBuildKitManifest(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	parts := kubernetesObjects(t)
-	if got := slices.Sorted(maps.Keys(parts)); !slices.Equal(
-		got,
-		[]string{"ConfigMap", "NetworkPolicy", "Service", "StatefulSet"},
-	) {
-		t.Fatalf("kinds %q", got)
+	want := []string{"ConfigMap", "NetworkPolicy", "Service", "StatefulSet"}
+	if got := slices.Sorted(maps.Keys(parts)); !slices.Equal(got, want) {
+		t.Fatalf("kinds %q, want %q", got, want)
 	}
 	set, service, policy := parts["StatefulSet"], parts["Service"], parts["NetworkPolicy"]
 	for kind, part := range parts {

@@ -160,13 +160,8 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 				"files in the home directory": strings.Join(fileContents(s.home, ".docker/config.json"), "\n"),
 			}
 			if test.exitCode == 0 && s.inputs["load"] != "false" && test.program != "action-snapshot" {
-				places["the image"] = docker(
-					t,
-					e.Engine.Host,
-					"image",
-					"inspect",
-					"iterate-sandbox:secret",
-				) + docker(t, e.Engine.Host, "history", "--no-trunc", "iterate-sandbox:secret")
+				places["the image"] = docker(t, e.Engine.Host, "image", "inspect", "iterate-sandbox:secret") +
+					docker(t, e.Engine.Host, "history", "--no-trunc", "iterate-sandbox:secret")
 			}
 			for place, environments := range watcher.startedEnvironments {
 				places[place] = strings.Join(environments, "\n")

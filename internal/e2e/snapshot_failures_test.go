@@ -124,13 +124,8 @@ func TestSnapshotFailures(t *testing.T) {
 				e.Daytona.Put(cloudaytona.Snapshot{Organization: localcloud.DaytonaOrganization, Name: "taken"})
 				defer e.deleteSnapshot(t, "taken")
 			}
-			before, doppler, calls := e.snapshots(
-				t,
-			), e.Doppler.Secret(
-				localcloud.Project,
-				"dev",
-				nameSecret,
-			), len(e.Depot.Calls())
+			before, calls := e.snapshots(t), len(e.Depot.Calls())
+			doppler := e.Doppler.Secret(localcloud.Project, "dev", nameSecret)
 			if test.do != nil {
 				test.do()
 				defer e.Daytona.ClearFaults()

@@ -108,16 +108,13 @@ tests:
 // The test action reports invalid inputs before it builds.
 func TestTestActionFailures(t *testing.T) {
 	e := setup(t)
-	dir := writeFiles(
-		t,
-		values{
-			"Dockerfile":   "FROM scratch\n",
-			"unknown.yaml": "tests:\n  - name: a\n    rnu: [true]\n",
-			"empty.yaml":   "",
-			"regex.yaml":   "tests:\n  - name: a\n    run: [ls]\n    stdout: {include: ['(']}\n",
-			"all.yaml":     "defaults: {privileges: all}\ntests:\n  - name: mount\n    run: [mount, /dev/vda, /mnt]\n",
-		},
-	)
+	dir := writeFiles(t, values{
+		"Dockerfile":   "FROM scratch\n",
+		"unknown.yaml": "tests:\n  - name: a\n    rnu: [true]\n",
+		"empty.yaml":   "",
+		"regex.yaml":   "tests:\n  - name: a\n    run: [ls]\n    stdout: {include: ['(']}\n",
+		"all.yaml":     "defaults: {privileges: all}\ntests:\n  - name: mount\n    run: [mount, /dev/vda, /mnt]\n",
+	})
 	for _, test := range []struct {
 		name, want string
 		inputs     map[string]string

@@ -11,8 +11,8 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud"
 )
 
-// In a run that has secrets, code of a fork is not built, whatever names it: a dispatched ref, a commit, a workspace
-// with an artifact or a forged .git.
+// A run that has secrets does not build the code of a fork from a dispatched ref, a commit, or a workspace with an
+// artifact or a forged .git.
 func TestUntrustedCode(t *testing.T) {
 	e := setup(t)
 	e.Doppler.SetSecret(localcloud.Project, "dev", "CALLER_SECRET", "secret-of-the-caller")

@@ -92,7 +92,7 @@ func (p *publisher) checkAccess(ctx context.Context) (defaultBranch string, err 
 	return defaultBranch, err
 }
 
-// checkMerged returns an error unless a commit is on the default branch, whose rules require a review. With isRelease,
+// checkMerged returns an error unless a commit is on the default branch: its rules require a review. With isRelease,
 // the commit is that of a release: one commit after the default branch that adds only the checksums.
 func (p *publisher) checkMerged(ctx context.Context, commit, defaultBranch string, isRelease bool) error {
 	return p.retry(ctx, "compare with "+defaultBranch, p.limits.Request, func(ctx context.Context) error {

@@ -29,7 +29,7 @@ type Address struct {
 // Check returns an error if the address is invalid, or if it is on another machine and has no certificates: source
 // code, secrets and credentials would be readable on the network, and any server could answer. It does not connect.
 func (a Address) Check() error {
-	if err := CheckAddress(a.Addr); err != nil {
+	if err := checkAddress(a.Addr); err != nil {
 		return err
 	}
 	if a.CertDir == "" && !a.AllowPlaintext && !IsLocal(a.Addr) {
@@ -39,8 +39,8 @@ func (a Address) Check() error {
 	return nil
 }
 
-// CheckAddress returns an error if addr is not a valid BuildKit address. It does not connect.
-func CheckAddress(addr string) error {
+// checkAddress returns an error if addr is not a valid BuildKit address. It does not connect.
+func checkAddress(addr string) error {
 	const forms = "unix:///path/to/buildkitd.sock or tcp://host:port"
 	scheme, rest, ok := strings.Cut(addr, "://")
 	if !ok || scheme != "unix" && scheme != "tcp" {

@@ -71,7 +71,7 @@ func TestCheckAddress(t *testing.T) {
 		"tcp://a#b:1234":          host,
 		"tcp://a b:1234":          host,
 	} {
-		err := CheckAddress(addr)
+		err := checkAddress(addr)
 		if err == nil != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", addr, err, want)
 		}
@@ -90,7 +90,7 @@ func FuzzCheckAddress(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, addr string) {
-		err := CheckAddress(addr)
+		err := checkAddress(addr)
 		if err != nil {
 			if strings.ContainsAny(err.Error(), "\n\r\x00\x1b") {
 				t.Errorf("got %q", err)

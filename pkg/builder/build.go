@@ -17,7 +17,7 @@ import (
 
 // create makes the lease use a new build.
 func (s *session) create(ctx context.Context, token string, r Request) error {
-	created, err := s.createBuild(ctx, s.api, token, r)
+	created, err := s.createBuild(ctx, token, r)
 	if err != nil {
 		return err
 	}
@@ -28,7 +28,7 @@ func (s *session) create(ctx context.Context, token string, r Request) error {
 		l.Release(context.Canceled)
 		return cause
 	}
-	if !r.Save { // Depot may name its registry regardless
+	if !r.Save { // Depot may return tags of its registry without save, too
 		return nil
 	}
 	if len(created.AdditionalTags) == 0 {
@@ -114,31 +114,26 @@ func buildOptions(r Request) *cliv1.BuildOptions {
 	return options
 }
 
-func (d Depot) createBuild(
-	ctx context.Context,
-	api *apiClient,
-	token string,
-	r Request,
-) (*cliv1.CreateBuildResponse, error) {
+func (s *session) createBuild(ctx context.Context, token string, r Request) (*cliv1.CreateBuildResponse, error) {
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
 	}
 	graced, cancel := withGrace(ctx)
 	defer cancel()
-	request := &cliv1.CreateBuildRequest{ProjectId: d.Project, Options: []*cliv1.BuildOptions{buildOptions(r)}}
-	op := fmt.Sprintf("create a build in project %q", d.Project)
-	created, err := call(graced, api, op, token, request, api.CreateBuild)
+	request := &cliv1.CreateBuildRequest{ProjectId: s.Project, Options: []*cliv1.BuildOptions{buildOptions(r)}}
+	op := fmt.Sprintf("create a build in project %q", s.Project)
+	created, err := call(graced, s.api, op, token, request, s.api.CreateBuild)
 	switch {
 	case err != nil && context.Cause(ctx) != nil:
 		return nil, context.Cause(ctx)
-	case d.Project == "" && connect.CodeOf(err) == connect.CodeInvalidArgument:
+	case s.Project == "" && connect.CodeOf(err) == connect.CodeInvalidArgument:
 		return nil, ErrNoProject
 	case err != nil:
 		return nil, err
 	case created.BuildId == "" || created.BuildToken == "":
-		return nil, api.incomplete(op, "no build ID or token")
+		return nil, s.api.incomplete(op, "no build ID or token")
 	}
-	d.mask(created.BuildToken)
+	s.mask(created.BuildToken)
 	return created, nil
 }
 
@@ -146,7 +141,7 @@ func (d Depot) createBuild(
 // config.json: user:password in base64.
 func (d Depot) decodeCredential(c *cliv1.CreateBuildResponse_Credential) Credential {
 	d.mask(c.Token)
-	credential := Credential{Host: c.Host, Username: "x-token", Password: c.Token}
+	credential := Credential{Host: c.Host, Username: registryUser, Password: c.Token}
 	decoded, err := base64.StdEncoding.DecodeString(c.Token)
 	if err != nil {
 		return credential

@@ -163,7 +163,7 @@ func (s *session) connectTo(
 ) (connection, error) {
 	s.mask(active.GetCert().GetKey())
 	op := "connect to the machine for " + name
-	if err := CheckAddress(active.Endpoint); err != nil {
+	if err := checkAddress(active.Endpoint); err != nil {
 		return connection{}, s.api.incomplete(op, "invalid machine address")
 	}
 	target := endpoint{addr: active.Endpoint, serverName: active.ServerName, policy: s.Policy.Connect}

@@ -35,9 +35,7 @@ func (f EgressFilter) admit(ctx context.Context, addr string) error {
 	}
 	agent := httpclient.JSONClient{
 		Service: httpclient.Service{Name: "the runner's agent", URL: cmp.Or(f.URL, "http://127.0.0.1:912/")},
-		HTTP: httpclient.Config{Policy: httpclient.Policy{
-			Attempts: 1, Timeout: egressTimeout,
-		}}.Client(),
+		HTTP:    httpclient.Config{Policy: httpclient.Policy{Attempts: 1, Timeout: egressTimeout}}.Client(),
 	}
 	op := "allow connections to " + host
 	var answer struct {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -196,67 +195,6 @@ func (e *endpoint) dial(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	return secure, nil
-}
-
-// link observes the network connection of a client.
-type link struct {
-	mu          sync.Mutex
-	err         error // of the latest dial or TLS alert
-	established bool  // the daemon has answered
-	broken      bool  // the connection was closed after that
-	grpc        *grpc.ClientConn
-}
-
-func (l *link) set(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.err = err
-}
-
-func (l *link) get() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
-}
-
-func (l *link) establish() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.established = true
-}
-
-func (l *link) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.broken = l.broken || l.established
-}
-
-func (l *link) isBroken() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.broken
-}
-
-// observedConn records TLS alerts from the server and the end of the connection. With TLS 1.3 the server rejects a
-// client certificate after the handshake, and gRPC may report a failed write instead.
-type observedConn struct {
-	net.Conn
-	link *link
-}
-
-// Read implements [net.Conn].
-func (c observedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err != nil && isTLSFailure(err) {
-		c.link.set(err)
-	}
-	return n, err
-}
-
-// Close implements [net.Conn]. gRPC closes a connection before it fails the calls that used it.
-func (c observedConn) Close() error {
-	c.link.close()
-	return c.Conn.Close()
 }
 
 // isTLSFailure reports whether either side rejected the other's certificate, or the server does not speak TLS.

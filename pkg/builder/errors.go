@@ -28,12 +28,8 @@ type LostError struct {
 }
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf(
-		"lost the connection to the machine for %s at %s: %s (check the network and the state of the builder)",
-		e.Platform,
-		e.Addr,
-		shortCause(e.Err),
-	)
+	return fmt.Sprintf("lost the connection to the machine for %s at %s: %s "+
+		"(check the network and the state of the builder)", e.Platform, e.Addr, shortCause(e.Err))
 }
 
 func (e *LostError) Unwrap() error { return e.Err }

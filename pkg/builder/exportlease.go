@@ -6,7 +6,6 @@ import (
 	"time"
 
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
-	"google.golang.org/grpc"
 )
 
 // deleteTimeout limits the deletion of export leases. Depot's builders remove a remaining lease after an hour.
@@ -37,23 +36,4 @@ func (l *Lease) deleteExportLeases() {
 		}
 	}
 	deletions.Wait()
-}
-
-// intercept is a [grpc.UnaryClientInterceptor] that stores the connection of a client, which BuildKit's client does not
-// expose.
-func (l *link) intercept(
-	ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
-	opts ...grpc.CallOption,
-) error {
-	l.mu.Lock()
-	l.grpc = conn
-	l.mu.Unlock()
-	return invoke(ctx, method, request, reply, conn, opts...)
-}
-
-// conn returns the connection of the client, once a call has been made.
-func (l *link) conn() *grpc.ClientConn {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.grpc
 }

@@ -136,8 +136,8 @@ func (l *Lease) Explain(platform string, err error) error {
 }
 
 // Release closes the connections and reports the outcome to Depot: success for nil, canceled for an error that wraps
-// [context.Canceled] and after a [*CanceledError], failure otherwise. It returns within [Policy.ReleaseTimeout],
-// regardless of the machines' state. Later calls do nothing.
+// [context.Canceled] and after a [*CanceledError], failure otherwise. It returns within a second and
+// [Policy.ReleaseTimeout], regardless of the machines' state. Later calls do nothing.
 func (l *Lease) Release(outcome error) {
 	l.release.Do(func() {
 		l.deleteExportLeases()

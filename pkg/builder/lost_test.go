@@ -182,9 +182,8 @@ func TestLostConnection(t *testing.T) {
 		want string
 	}{
 		{"closed", (*proxy).closeAll, "EOF"},
-		{
-			"machine does not respond", func(p *proxy) { close(p.frozen) }, "keepalive ping failed",
-		}, // takes 10 s, gRPC's minimum
+		// Takes 10 s, the minimum of gRPC.
+		{"machine does not respond", func(p *proxy) { close(p.frozen) }, "keepalive ping failed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			machine, err := machines(t).Open("linux/amd64", time.Minute)

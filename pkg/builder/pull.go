@@ -117,12 +117,8 @@ func (d Depot) pullByProject(
 	ctx context.Context, api *apiClient, op, token string, saved savedReference,
 ) (Credential, error) {
 	if !d.isRegistry(saved.host) {
-		return Credential{}, fmt.Errorf(
-			"%s: %s is not Depot's registry (use registry.depot.dev, or the host that the build's "+
-				"output image_ref names)",
-			op,
-			safetext.Line(saved.host, 200),
-		)
+		return Credential{}, fmt.Errorf("%s: %s is not Depot's registry (use registry.depot.dev, or the host that the "+
+			"build's output image_ref names)", op, safetext.Line(saved.host, 200))
 	}
 	answer, err := call(
 		httpclient.Idempotent(ctx), api, op, token, &pullTokenRequest{saved.project}, api.getPullToken.CallUnary,

@@ -148,8 +148,8 @@ func (c *Client) buildLog(ctx context.Context, s Snapshot) string {
 // Activate requests the activation of an inactive snapshot. [Client.WaitUntilActive] waits for it. The error is
 // [ErrDeactivating] within ten minutes of the deactivation.
 //
-// Daytona pulls the image that the snapshot was created from again. An image that was pushed to Daytona's registry is
-// gone by then, so the snapshot usually fails, with a [SnapshotError] for which [NeedsPush] is true.
+// Daytona pulls the image of the snapshot again. It has deleted an image that was pushed to its registry, so the
+// snapshot usually fails, with a [SnapshotError] for which [NeedsPush] is true.
 func (c *Client) Activate(ctx context.Context, s Snapshot) error {
 	spec := call{
 		op: "activate snapshot " + s.Name, permission: WriteSnapshots, idempotent: true,

@@ -112,11 +112,8 @@ func TestLimitsNewerServer(t *testing.T) {
 	c := &Client{Key: userToken, Organization: "org-1"}
 	c.HTTP.Base = answers(map[string]string{"/organizations/org-1": `{"id": 5}`})
 	_, err := c.Limits(t.Context(), Request{})
-	checkError(
-		t,
-		err,
-		"read organization org-1: … the response is not in the API's format: json: … update sandbox-actions",
-	)
+	checkError(t, err,
+		"read organization org-1: … the response is not in the API's format: json: … update sandbox-actions")
 	if !errors.Is(err, httpclient.ErrFormat) {
 		t.Error(err)
 	}

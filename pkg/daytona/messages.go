@@ -88,16 +88,13 @@ var messages = []message{
 	// apps/api/src/organization/services/organization.service.ts, assertOrganizationIsNotSuspended
 	refusal(403, `Organization is suspended`, "see https://app.daytona.io/dashboard/billing, or contact Daytona support"),
 	// apps/api/src/sandbox/dto/create-snapshot.dto.ts, apps/api/src/common/validators/is-safe-string.validator.ts
-	refusal(
-		400,
-		`sandboxClass must be one of the following values: ([\w, -]+)`,
-		"set the input sandbox_class to one of $1",
-	),
+	refusal(400, `sandboxClass must be one of the following values: ([\w, -]+)`,
+		"set the input sandbox_class to one of $1"),
 	refusal(400, `gpu must not be`, "set the input gpu to 0 or 1"),
 	refusal(400, `must not contain HTML tags, URLs`, "use a name without www., data:, tel:, mailto: and javascript:"),
 	// apps/api/src/sandbox/utils/gpu-type-preferences.util.ts
 	refusal(400, `GPU type`, "set the input gpu to 0, or change the input region"),
-	// apps/api/src/sandbox/services/runner.service.ts, getRandomAvailableRunner: only requests with a GPU need one at once
+	// apps/api/src/sandbox/services/runner.service.ts, getRandomAvailableRunner: only for requests with a GPU
 	refusal(400, `No available runners`, "try again later, change the input region, or set the input gpu to 0"),
 	// apps/api/src/sandbox/errors/job-conflict.error.ts, snapshot-conflict.error.ts
 	refusal(409, `already in progress`, "try again in a minute", ErrInProgress),
@@ -121,18 +118,12 @@ var messages = []message{
 	reason(`(blob|manifest)[ _]unknown|unknown[: ]+(blob|manifest)`, pushAgain, errImageMissing, errTransient),
 	reason(`\b(429|5\d\d) (Too Many Requests|Internal Server Error|Bad Gateway|Service Unavailable|Gateway Time-?out)|`+
 		`toomanyrequests|status( code)?:? 5\d\d`, tryAgain, errTransient),
-	reason(
-		`connection (refused|reset)|broken pipe|no such host|\bEOF\b|deadline exceeded|request canceled|socket hang up|`+
-			`ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENOTFOUND|EAI_AGAIN`,
-		tryAgain,
-		errTransient,
-	),
+	reason(`connection (refused|reset)|broken pipe|no such host|\bEOF\b|deadline exceeded|request canceled|`+
+		`socket hang up|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENOTFOUND|EAI_AGAIN`, tryAgain, errTransient),
 	// A push to the registry in which Daytona stores images failed.
 	reason(`error from registry: `, tryAgain, errTransient),
-	reason(
-		`unauthorized|access (is )?denied|denied: |is denied|403 forbidden`,
-		"Daytona cannot read the image: push it to Daytona's registry",
-	),
+	reason(`unauthorized|access (is )?denied|denied: |is denied|403 forbidden`,
+		"Daytona cannot read the image: push it to Daytona's registry"),
 	reason(`\bnot found\b|name unknown`, pushAgain, errImageMissing, errTransient),
 }
 

@@ -19,7 +19,7 @@ type organization struct {
 
 func (o organization) check() error { return require(field{"id", o.ID}) }
 
-// readOrganization requires a user's token: Daytona rejects an API key, and counts that as a failed login.
+// readOrganization requires a user's token: Daytona rejects an API key and records a failed login.
 func (c *Client) readOrganization(ctx context.Context) (organization, error) {
 	if c.Organization == "" {
 		return organization{}, errors.New("a Daytona user token requires an organization " +

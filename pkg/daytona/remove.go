@@ -105,7 +105,8 @@ func (c *Client) requestRemoval(ctx context.Context, s Snapshot) error {
 		func(ctx context.Context, a *api.APIClient) (*http.Response, error) {
 			return a.SnapshotsAPI.RemoveSnapshot(ctx, s.ID).Execute()
 		})
-	if httpclient.Status(err) == http.StatusNotFound || errors.Is(err, errTransient) { // removed meanwhile
+	// errTransient: another operation changed the snapshot. Callers read its state next.
+	if httpclient.Status(err) == http.StatusNotFound || errors.Is(err, errTransient) {
 		return nil
 	}
 	return err

@@ -36,8 +36,8 @@ type Resources struct {
 	Disk   int // GB
 }
 
-// DefaultSandboxClass is the sandbox class of a snapshot whose request names none, unless the operator of the server
-// configured another one.
+// DefaultSandboxClass is the sandbox class of a snapshot if the request does not name one and the operator of the
+// server has not configured another.
 const DefaultSandboxClass = "container"
 
 // Snapshot is an image that sandboxes start from.

@@ -166,11 +166,7 @@ func TestActivateGone(t *testing.T) {
 		})}
 	}
 	err := c.Activate(ctx, put("recent", ref, time.Now()))
-	checkError(
-		t,
-		err,
-		"activate snapshot recent: … still in progress … (wait ten minutes after the deactivation)",
-	)
+	checkError(t, err, "activate snapshot recent: … still in progress … (wait ten minutes after the deactivation)")
 	if !errors.Is(err, ErrDeactivating) || httpclient.Status(err) != http.StatusBadRequest {
 		t.Errorf("got %v", err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// Usage is what depends on a snapshot. Daytona deletes a snapshot regardless.
+// Usage counts what depends on a snapshot. Daytona deletes a snapshot that is in use without an error.
 type Usage struct {
 	Sandboxes int // in any state except destroyed
 	WarmPools int
@@ -37,6 +37,7 @@ func (c *Client) Usage(ctx context.Context, names ...string) (map[string]Usage, 
 		}
 	}
 	for chunk := range slices.Chunk(names, maxNames) {
+		seen := map[string]bool{} // cursors; guards against an endless list
 		for cursor := ""; ; {
 			page, err := c.sandboxPage(ctx, chunk, cursor)
 			if err != nil {
@@ -47,13 +48,13 @@ func (c *Client) Usage(ctx context.Context, names ...string) (map[string]Usage, 
 				used.Sandboxes++
 				usage[sandbox.Snapshot] = used
 			}
-			if page.NextCursor == "" {
+			if cursor = page.NextCursor; cursor == "" {
 				break
 			}
-			if page.NextCursor == cursor { // guards against an endless list
+			if seen[cursor] {
 				return nil, errors.New("list the sandboxes of snapshots: Daytona returned the same page twice (try again)")
 			}
-			cursor = page.NextCursor
+			seen[cursor] = true
 		}
 	}
 	return usage, nil

@@ -2,8 +2,10 @@ package daytona
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
+	"strings"
 	"testing"
 
 	cloud "github.com/org/sandbox-actions/internal/localcloud/daytona"
@@ -63,7 +65,14 @@ func TestUsageUnknown(t *testing.T) {
 		s.ClearFaults()
 	}
 	c = &Client{Key: "dtn_all"}
-	c.HTTP.Base = answers(map[string]string{"/sandbox": `{"items": [{"snapshot": "a"}], "nextCursor": "again"}`})
+	c.HTTP.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+		body := "[]" // warm pools
+		if strings.HasSuffix(r.URL.Path, "/sandbox") {
+			next := map[string]string{"": "first", "first": "second", "second": "first"}[r.URL.Query().Get("cursor")]
+			body = fmt.Sprintf(`{"items": [{"snapshot": "a"}], "nextCursor": %q}`, next)
+		}
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(body))}, nil
+	})
 	_, err := c.Usage(t.Context(), "a")
 	checkError(t, err, "list the sandboxes of snapshots: Daytona returned the same page twice (try again)")
 }

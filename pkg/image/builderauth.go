@@ -24,11 +24,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// builderAuth gives a builder access to the images that its build names, and to nothing else. The builder is not
-// trusted with logins: it could request those of any registry, or name its own server as the issuer of tokens.
-// Therefore builderAuth requests the challenge of a registry itself, exchanges the login for a token with only the
-// wanted scopes, and sends no request to a host that only the builder names. A registry with basic authentication has
-// no tokens: the builder gets its login.
+// builderAuth gives a builder access only to the images that its build names. The builder is not trusted with logins:
+// it could request those of any registry, or name its own server as the issuer of tokens. Therefore builderAuth
+// requests the challenge of a registry itself, exchanges the login for a token with only the required scopes, and sends
+// no request to a host that only the builder names. A registry with basic authentication issues no tokens: the builder
+// gets the login.
 type builderAuth struct {
 	auth      Auth
 	images    namedImages

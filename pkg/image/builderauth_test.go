@@ -140,7 +140,7 @@ func TestBuilderGetsBasicLogin(t *testing.T) {
 	}
 }
 
-// Without a login, the builder authenticates anonymously by itself.
+// Without a login, the builder authenticates anonymously.
 func TestBuilderIsAnonymous(t *testing.T) {
 	writeDockerConfig(t, `{}`)
 	registry := startFakeRegistry(t, bearer)

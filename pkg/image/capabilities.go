@@ -19,8 +19,8 @@ type capabilities struct {
 	rewritesTimestamps bool
 }
 
-// readCapabilities reads the capabilities of a builder. The version does not show them: a builder that was not built by
-// BuildKit's release script, such as Depot's fork, reports 0.0.0+unknown.
+// readCapabilities reads the capabilities of a builder. The version does not imply them: a builder that BuildKit's
+// release script did not build, such as Depot's fork, reports 0.0.0+unknown.
 func readCapabilities(ctx context.Context, c *client.Client) (capabilities, error) {
 	var features capabilities
 	read := func(_ context.Context, g gateway.Client) (*gateway.Result, error) {

@@ -16,8 +16,8 @@ import (
 
 // contentTimes derives the fraction of a second of each file's modification time from the file's content. The builder
 // keeps a copy of the context, and requests only files with another size, time or mode (tonistiigi/fsutil, sameFile in
-// diff_containerd.go). Without the change, it would keep the old content of a file with a fixed time, such as one from
-// an npm or zip archive. The time remains correct to the second, and the same content always has the same time.
+// diff_containerd.go). With the original time, it would keep the old content of a file with a fixed time, such as one
+// from an npm or zip archive. The time remains correct to the second, and equal contents get equal fractions.
 type contentTimes struct{ fsutil.FS }
 
 // Walk implements [fsutil.FS].

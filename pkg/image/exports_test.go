@@ -14,6 +14,37 @@ import (
 	"github.com/moby/buildkit/client"
 )
 
+func TestPlanExports(t *testing.T) {
+	layout := client.ExportEntry{Type: client.ExporterOCI, OutputDir: "layout"}
+	local := client.ExportEntry{
+		Type: client.ExporterLocal, OutputDir: "out", Attrs: map[string]string{"platform-split": "true"},
+	}
+	r := Request{Platform: "linux/arm/v7", Outputs: []client.ExportEntry{layout, local}}
+	describe := func(list []client.ExportEntry) string {
+		var text []string
+		for _, e := range list {
+			text = append(text, e.Type+":"+e.OutputDir+":"+e.Attrs["depot.export.lease"])
+		}
+		return strings.Join(text, " ")
+	}
+	for _, test := range []struct {
+		features     capabilities
+		first, later string
+	}{
+		{capabilities{severalExporters: true}, "local:out: image::true", "oci:layout:"},
+		{capabilities{}, "image::true", "local:out/linux_arm_v7: oci:layout:"},
+	} {
+		plan := r.planExports(test.features)
+		if first, later := describe(plan.first), describe(plan.later); first != test.first || later != test.later {
+			t.Errorf("%+v: %q and %q, want %q and %q", test.features, first, later, test.first, test.later)
+		}
+	}
+	r.withoutLease, r.Outputs = true, nil
+	if got := describe(r.planExports(capabilities{}).first); got != "image::" {
+		t.Errorf("without a lease: %q", got)
+	}
+}
+
 // A build with fixed timestamps that is loaded and pushed needs two exports. Both happen, whether or not the builder
 // runs several exporters in a solve.
 func TestPushAndLoadWithFixedTime(t *testing.T) {

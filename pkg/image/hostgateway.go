@@ -8,7 +8,7 @@ import (
 	"github.com/moby/buildkit/client"
 )
 
-// HostGateway is an address in [Request].AddHosts that stands for the builder's host.
+// HostGateway is the address of the builder's host in [Request].AddHosts.
 const HostGateway = "host-gateway"
 
 // Labels of a worker: the address of its host, which only the BuildKit in a Docker Engine sets (docker/buildx 461836b,

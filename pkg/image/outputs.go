@@ -76,7 +76,7 @@ func parseOutput(value, dir string, severalPlatforms bool) (entry client.ExportE
 	return entry, nil
 }
 
-// IsLoad reports whether an output stands for loading the image into the Docker Engine: type=docker without dest.
+// IsLoad reports whether an output loads the image into the Docker Engine: type=docker without dest.
 func IsLoad(entry client.ExportEntry) bool {
 	return entry.Type == client.ExporterDocker && entry.Output == nil && entry.OutputDir == ""
 }

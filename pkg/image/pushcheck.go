@@ -20,13 +20,12 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// NotPushedError reports an exporter whose response does not confirm the push to a reference.
+// NotPushedError reports an exporter that did not confirm the push to a reference in its response.
 type NotPushedError struct{ Reference string }
 
 func (e *NotPushedError) Error() string {
-	return fmt.Sprintf(
-		"push %s: the builder did not confirm the push (run again; if it happens again, update the builder)", e.Reference,
-	)
+	return fmt.Sprintf("push %s: the builder did not confirm the push "+
+		"(run again; if it happens again, update the builder)", e.Reference)
 }
 
 // checkConfirmed returns a [*NotPushedError] if the response of an exporter does not contain all references that it was
@@ -45,7 +44,7 @@ func checkConfirmed(export client.ExportEntry, response map[string]string) error
 }
 
 // ErrUnreachable is wrapped by the error of [CheckPushed] if the registry does not answer this machine. The builder may
-// reach it nevertheless.
+// still reach it.
 var ErrUnreachable = errors.New("registry is not reachable from this machine")
 
 // CheckPushed returns an error if the registry does not have the manifest or index with this digest in the repository

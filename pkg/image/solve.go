@@ -124,6 +124,7 @@ func (r Request) solve(
 		}
 		return response, err
 	}, backoff.WithBackOff(backoff.NewConstantBackOff(schedulerRetryWait)), backoff.WithMaxTries(1+maxSchedulerRetries),
+		backoff.WithMaxElapsedTime(0), // the default would not retry a build that took 15 min
 		backoff.WithNotify(func(err error, _ time.Duration) {
 			retries++
 			r.logf("Building for %s again (retry %d of %d): %s", r.Platform, retries, maxSchedulerRetries, buildkitMessage(err))

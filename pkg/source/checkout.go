@@ -90,7 +90,7 @@ func (t Tree) Parents(ctx context.Context, sha string) ([]string, error) {
 }
 
 // Extra returns up to limit paths of files in dir that are not, with the same content, part of the commit of t, a tree
-// that was fetched. Files that git ignores count, too. The .git directory of dir is not read.
+// that was fetched. They include files that git ignores. Extra does not read the .git directory of dir.
 func (t Tree) Extra(ctx context.Context, dir string, limit int) ([]string, error) {
 	g := t.git
 	g.Dir = dir
@@ -124,7 +124,7 @@ func (t Tree) CommitTime(ctx context.Context) (time.Time, error) {
 	return time.Unix(seconds, 0).UTC(), err
 }
 
-// committerPattern matches the committer of a commit object, whose last fields are a Unix time and a time zone.
+// committerPattern matches the committer of a commit object. Its last fields are a Unix time and a time zone.
 var committerPattern = regexp.MustCompile(`(?m)^committer .* ([0-9]+) [+-][0-9]+$`)
 
 // UserName returns git's user.name for a directory, or "" if it is not set.

@@ -56,10 +56,8 @@ func listFiles(t testing.TB, dir string) string {
 			sum = fmt.Sprintf("%x", sha256.Sum256(data))
 		}
 		name, _ := filepath.Rel(dir, path)
-		lines = append(
-			lines,
-			fmt.Sprintf("%s %s %s %s", name, info.Mode(), info.ModTime().UTC().Format(time.RFC3339Nano), sum),
-		)
+		modified := info.ModTime().UTC().Format(time.RFC3339Nano)
+		lines = append(lines, fmt.Sprintf("%s %s %s %s", name, info.Mode(), modified, sum))
 		return nil
 	})
 	if err != nil {

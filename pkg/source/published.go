@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	maxBranches         = 100 // branches whose history IsPublished searches
+	maxBranches         = 100 // maximum number of branches that isOnBranch searches
 	parallelComparisons = 8
 )
 
 // IsPublished reports whether a branch or tag of the repository contains a commit. The repository also serves the
-// commits of its forks, which none contains. IsPublished searches the history of the default branch and of 100 other
-// branches, and the heads of all branches and tags.
+// commits of its forks, which none of them contains. IsPublished searches the history of the default branch and of the
+// first 100 branches, and compares with the heads of all branches and tags.
 func (r Repository) IsPublished(ctx context.Context, sha string) (bool, error) {
 	for _, find := range []func(context.Context, string) (bool, error){
 		r.isBranchHead, r.isOnDefaultBranch, r.isTagged, r.isOnBranch,
@@ -114,18 +114,21 @@ func (r Repository) isOnBranch(ctx context.Context, sha string) (bool, error) {
 	return found.Load(), nil
 }
 
-// Parents returns the SHAs of a commit's parents. It returns nil if the repository has no such commit.
+// Parents returns the SHAs of a commit's parents. It returns nil if the repository does not have the commit.
 func (r Repository) Parents(ctx context.Context, sha string) ([]string, error) {
 	found, err := call(ctx, r, "read commit "+sha,
 		func(c *github.Client) (*github.RepositoryCommit, *github.Response, error) {
 			return c.Repositories.GetCommit(ctx, r.Owner, r.Name, sha, &github.ListOptions{PerPage: 1})
 		})
-	if isMissing(err) {
+	switch {
+	case isMissing(err):
 		return nil, nil
+	case err != nil:
+		return nil, err
 	}
 	parents := []string{}
 	for _, parent := range found.Parents {
 		parents = append(parents, parent.GetSHA())
 	}
-	return parents, err
+	return parents, nil
 }

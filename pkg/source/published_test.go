@@ -66,4 +66,9 @@ func TestParents(t *testing.T) {
 	if got, err := fromHub("app", goodToken).Parents(t.Context(), strings.Repeat("1", 40)); err != nil || got != nil {
 		t.Errorf("unknown commit: got %#v, %v; want nil", got, err)
 	}
+	injectFaults(t, standin.Fault{Path: "/commits/", Status: http.StatusInternalServerError})
+	if got, err := fromHub("app", goodToken).Parents(t.Context(), merge); got != nil ||
+		httpclient.Status(err) != http.StatusInternalServerError {
+		t.Errorf("GitHub fails: got %q, %v", got, err)
+	}
 }

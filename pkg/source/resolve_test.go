@@ -273,10 +273,9 @@ func TestResolveAPIFailures(t *testing.T) {
 		checkError(t, err, "cannot reach "+r.APIURL)
 	})
 	t.Run("commit of another SHA", func(t *testing.T) {
-		injectFaults(
-			t,
-			standin.Fault{Path: "/commits/", Status: 200, Body: `{"sha":"` + strings.Repeat("1", 40) + `"}`},
-		)
+		injectFaults(t, standin.Fault{
+			Path: "/commits/", Status: 200, Body: `{"sha":"` + strings.Repeat("1", 40) + `"}`,
+		})
 		_, err := fromHub("app", goodToken).Resolve(t.Context(), strings.Repeat("0", 40))
 		if !errors.Is(err, httpclient.ErrFormat) {
 			t.Errorf("error = %v, want ErrFormat", err)

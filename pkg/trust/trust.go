@@ -1,9 +1,9 @@
 // Package trust decides whether a run may build code.
 //
 // A run that has secrets must not build code that an outsider may have written, because a Dockerfile can read the
-// secrets of its build. The origin of the code decides: a commit is trusted if a branch or tag of the repository
-// contains it, which only people with write access can achieve. GitHub answers that. The code's own claims, such as its
-// .git directory, do not count, and the commits of forks can be fetched from the repository itself.
+// secrets of its build. The origin of the code decides: a commit is trusted if GitHub confirms that a branch or tag of
+// the repository contains it, because only people with write access can push there. The code's own claims, such as its
+// .git directory, prove nothing, and the commits of forks can be fetched from the repository itself.
 package trust
 
 import (
@@ -72,7 +72,7 @@ func Check(ctx context.Context, repository Repository, event runner.Event, code 
 		case isImage(from):
 		case isRemote(from):
 			return &UntrustedError{fmt.Sprintf("the context %q is fetched from elsewhere", from), event}
-		case strings.Contains(from, "://") || filepath.IsAbs(from):
+		case strings.Contains(from, "://") || !filepath.IsLocal(filepath.Clean(from)):
 			return &UntrustedError{fmt.Sprintf("%q is not a path in the repository", from), event}
 		}
 	}

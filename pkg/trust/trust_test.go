@@ -233,6 +233,9 @@ func TestSources(t *testing.T) {
 		"HTTPS://github.com/evil/caller.git":                         "is fetched from elsewhere",
 		"oci-layout://artifact":                                      "is not a path in the repository",
 		"/work/artifact":                                             "is not a path in the repository",
+		"../artifact":                                                "is not a path in the repository",
+		"app/../../artifact":                                         "is not a path in the repository",
+		"app/../lib":                                                 "",
 	} {
 		t.Run(source, func(t *testing.T) {
 			event := runner.Event{Name: "workflow_run", Repository: "acme/caller", SHA: eventSHA}

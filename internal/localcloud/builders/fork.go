@@ -30,7 +30,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// fork stands between the clients and a daemon, and adds what Depot's fork of BuildKit adds (depot/buildkit ce9540e,
+// fork is a proxy to a daemon that adds the features of Depot's fork of BuildKit (depot/buildkit ce9540e,
 // exporter/containerimage/export.go, Resolve and Export; exporter/containerimage/writer.go; control/control.go,
 // LeaseManager):
 //   - with the attribute depot.export.lease, a lease protects the image, and the response contains its ID;
@@ -103,7 +103,7 @@ func (f *fork) handle(_ any, stream grpc.ServerStream) error {
 	return f.forward(stream, method)
 }
 
-// forward connects a client's call to the daemon. received are the messages that have been received from the client.
+// forward connects a client's call to the daemon. received are the messages that the client has already sent.
 func (f *fork) forward(stream grpc.ServerStream, method string, received ...frame) error {
 	ctx, cancel := context.WithCancel(outgoing(stream.Context()))
 	defer cancel()
@@ -154,7 +154,7 @@ func outgoing(ctx context.Context) context.Context {
 	return metadata.NewOutgoingContext(ctx, md)
 }
 
-// solve lets the daemon solve a request, and adds to the response.
+// solve forwards a request to the daemon and extends the response.
 func (f *fork) solve(stream grpc.ServerStream) error {
 	var message frame
 	if err := stream.RecvMsg(&message); err != nil {

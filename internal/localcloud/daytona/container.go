@@ -34,8 +34,8 @@ func (p *session) Write(data []byte) (int, error) {
 	return p.log.Write(data)
 }
 
-// startContainer starts a container that runs an entry point without CMD. If the entry point ends, the container goes
-// on. The daemon of the stand-in is a shell.
+// startContainer starts a container that runs an entry point without CMD. The container continues after the entry point
+// has ended. The daemon of the stand-in is a shell.
 func (s *Server) startContainer(image string, entrypoint []string) (*container, error) {
 	created, err := s.engine.Create(s.ctx, dockerengine.ContainerSpec{
 		Image: image, Entrypoint: []string{"/bin/sh", "-c", "while read -r _; do :; done"}, Stdin: true,

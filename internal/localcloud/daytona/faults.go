@@ -46,8 +46,7 @@ const (
 	UnknownState     SnapshotFault = "unknown state"      // has a state of newer servers, snapshotting, after pulling
 	FailsAfterActive SnapshotFault = "fails after active" // fails after a client has read that it is active
 
-	// SlowInspect keeps the snapshot pending until a client deletes or deactivates it. Then it goes on, and becomes
-	// active.
+	// SlowInspect keeps the snapshot pending until a client deletes or deactivates it. The snapshot then becomes active.
 	SlowInspect SnapshotFault = "slow inspection"
 	// InspectTimesOut also keeps the job of the image name unfinished until the next Tick.
 	InspectTimesOut     SnapshotFault = "inspection times out"

@@ -45,9 +45,9 @@ func (s *Server) fail(it *snapshot, err error) {
 }
 
 // handlePending resolves the image of a snapshot, unless it has been active before (handleSnapshotStatePending). After
-// it, the snapshot is pulling. The server overwrites the state that a request may have set meanwhile: a snapshot that
-// was deleted or deactivated while it was pending is pulled nevertheless. On the server, this depends on whether the
-// job that deletes snapshots runs first; here, it never does.
+// it, the snapshot is pulling. It overwrites the state that a request may have set: the server pulls a snapshot that
+// was deleted or deactivated while it was pending. On the server, this depends on whether the job that deletes
+// snapshots runs first; here, it never does.
 func (s *Server) handlePending(it *snapshot) error {
 	if err := s.hold(it, "pending", "removing", "inactive"); err != nil {
 		return err
@@ -133,8 +133,8 @@ func (s *Server) handlePulling(it *snapshot) error {
 	return reason("Timeout processing snapshot on initial runner")
 }
 
-// isReady reports whether the runner has the image because of another active snapshot with the same digest. The pushed
-// image stays then.
+// isReady reports whether the runner has the image because of another active snapshot with the same digest. The server
+// then keeps the pushed image.
 func (s *Server) isReady(it *snapshot) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

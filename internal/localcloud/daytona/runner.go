@@ -205,11 +205,8 @@ func pullText(err error, image string) string {
 		status = "not found"
 	}
 	if _, digest, ok := strings.Cut(failed.Request.URL.Path, "/blobs/"); ok {
-		return fmt.Sprintf(
-			"failed to copy: httpReadSeeker: failed open: could not fetch content descriptor %s from remote: %s",
-			digest,
-			status,
-		)
+		return fmt.Sprintf("failed to copy: httpReadSeeker: failed open: could not fetch content descriptor %s "+
+			"from remote: %s", digest, status)
 	}
 	return fmt.Sprintf("%sfailed to resolve reference %q: %[2]s: %s", daemonError, image, status)
 }

@@ -372,7 +372,7 @@ var sandboxStates = strings.Fields("creating restoring destroying started stoppe
 	"forking pausing paused resuming")
 
 // listSandboxes lists the sandboxes of the organization, newest first, regardless of the requested order
-// (apps/api/src/sandbox/adapters/sandbox-typeorm-search.adapter.ts). Any API key can.
+// (apps/api/src/sandbox/adapters/sandbox-typeorm-search.adapter.ts). It requires no permission.
 func (s *Server) listSandboxes(who caller, r *http.Request) (any, error) {
 	query := r.URL.Query()
 	var v violations
@@ -482,7 +482,7 @@ func (s *Server) removeWarmPools(it *snapshot) {
 	})
 }
 
-// listWarmPools lists the warm pools of the organization, as clients from 0.205.0 on expect. v0.190.0 has no such
+// listWarmPools lists the warm pools of the organization, as clients from 0.205.0 on expect. v0.190.0 lacks this
 // endpoint.
 func (s *Server) listWarmPools(who caller, _ *http.Request) (any, error) {
 	s.mu.Lock()

@@ -296,7 +296,7 @@ func TestSandboxPages(t *testing.T) {
 	}
 }
 
-// A key sees warm pools and their sandboxes only on newer servers, and there they go with their snapshot.
+// A key can read warm pools and their sandboxes only on newer servers, which delete them with their snapshot.
 func TestWarmPools(t *testing.T) {
 	for _, newer := range []bool{false, true} {
 		t.Run(fmt.Sprintf("newer=%v", newer), func(t *testing.T) {
@@ -346,10 +346,8 @@ func TestUsage(t *testing.T) {
 		}
 	}
 	s := startCloud(t, func(o *Options) { o.Organizations[0].Regions = []Region{{ID: "us", Name: "US", NoQuotas: true}} })
-	if _, body := sendRequest(t, s, user, "GET", "/organizations/org-1/usage", ""); !strings.Contains(
-		body,
-		`"regionUsage":[]`,
-	) {
+	_, body := sendRequest(t, s, user, "GET", "/organizations/org-1/usage", "")
+	if !strings.Contains(body, `"regionUsage":[]`) {
 		t.Error(body)
 	}
 }

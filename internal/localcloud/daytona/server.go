@@ -96,7 +96,7 @@ type Server struct {
 	sandboxes   []*sandbox
 	warmPools   []*warmPool
 	jobs        map[string]bool // resources with an unfinished job of the runner
-	abandoned   []string        // resources whose job ends at the next Tick
+	abandoned   []string        // keys of jobs that end at the next Tick
 	hiddenReads map[string]int  // remaining reads that do not find images, by repository
 	expired     bool            // push access is revoked until a client requests it again
 }

@@ -115,8 +115,8 @@ func (s *Server) findToChange(who caller, id string) (*snapshot, error) {
 	return it, err
 }
 
-// remove marks a snapshot as removing, in any state and without a look at its use (removeSnapshot). A job deletes it
-// later, see Tick.
+// remove marks a snapshot as removing, in any state and even if it is in use (removeSnapshot). A job deletes it later,
+// see Tick.
 func (s *Server) remove(who caller, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

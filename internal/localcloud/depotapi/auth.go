@@ -121,12 +121,8 @@ func (s *Server) authorize(who caller, id string) (Project, error) {
 		// GitHub repository names are case-insensitive.
 		ok = slices.ContainsFunc(p.Trust, func(trusted string) bool { return strings.EqualFold(trusted, who.repository) })
 		if !ok {
-			return Project{}, apiError(
-				connect.CodePermissionDenied,
-				"project %s has no trust relationship with %s",
-				id,
-				who.repository,
-			)
+			return Project{}, apiError(connect.CodePermissionDenied, "project %s has no trust relationship with %s",
+				id, who.repository)
 		}
 	}
 	if !ok {

@@ -212,10 +212,8 @@ func TestTokens(t *testing.T) {
 		{"OIDC, unsigned", unsigned(issuer.url), "sandbox", "unauthenticated", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := service(
-				s,
-				test.token,
-			).CreateBuild(t.Context(), connect.NewRequest(&cliv1.CreateBuildRequest{ProjectId: test.project}))
+			_, err := service(s, test.token).CreateBuild(t.Context(),
+				connect.NewRequest(&cliv1.CreateBuildRequest{ProjectId: test.project}))
 			if got := code(err); got != test.want {
 				t.Errorf("got %s (%v), want %s", got, err, test.want)
 			}
@@ -229,16 +227,8 @@ func TestTokens(t *testing.T) {
 
 func TestBuildTokensAreForOneBuild(t *testing.T) {
 	s, _ := startWithMachines(t, "linux/amd64")
-	running, other, finished := createBuild(
-		t,
-		"project-token",
-	), createBuild(
-		t,
-		"project-token",
-	), createBuild(
-		t,
-		"project-token",
-	)
+	running, other := createBuild(t, "project-token"), createBuild(t, "project-token")
+	finished := createBuild(t, "project-token")
 	finished.Finish(errors.New("exit code: 2"))
 	const amd64, arm64 = cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64, cliv1.BuilderPlatform_BUILDER_PLATFORM_ARM64
 	for _, test := range []struct {
@@ -285,12 +275,10 @@ func TestBuildTokensAreForOneBuild(t *testing.T) {
 // Past the time in the answer, the build goes on until the client ends it.
 func TestCancellation(t *testing.T) {
 	cancelsAt := func(s *Server, build depot.Build) time.Time {
-		response, err := service(
-			s,
-			build.Token,
-		).ReportBuildHealth(t.Context(), connect.NewRequest(&cliv1.ReportBuildHealthRequest{
-			BuildId: build.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64,
-		}))
+		response, err := service(s, build.Token).ReportBuildHealth(t.Context(),
+			connect.NewRequest(&cliv1.ReportBuildHealthRequest{
+				BuildId: build.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64,
+			}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -504,10 +492,8 @@ func TestForkChallenge(t *testing.T) {
 		if status, body := post(challenge.ExchangeURL, ""); status != 500 {
 			t.Errorf("second exchange: %d %s", status, body)
 		}
-		_, err := service(
-			s,
-			token,
-		).CreateBuild(t.Context(), connect.NewRequest(&cliv1.CreateBuildRequest{ProjectId: "sandbox"}))
+		_, err := service(s, token).CreateBuild(t.Context(),
+			connect.NewRequest(&cliv1.CreateBuildRequest{ProjectId: "sandbox"}))
 		if got := code(err); got != test.want {
 			t.Errorf("%+v: %s", test, got)
 		}
@@ -570,12 +556,10 @@ func TestMachineFaults(t *testing.T) {
 		defer cancel()
 		if fault == NeverActive { // depot-go's Acquire would send health reports forever
 			for range 5 {
-				response, err := service(
-					s,
-					b.Token,
-				).GetBuildKitConnection(ctx, connect.NewRequest(&cliv1.GetBuildKitConnectionRequest{
-					BuildId: b.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64,
-				}))
+				response, err := service(s, b.Token).GetBuildKitConnection(ctx,
+					connect.NewRequest(&cliv1.GetBuildKitConnectionRequest{
+						BuildId: b.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64,
+					}))
 				if err != nil || response.Msg.GetPending().GetWaitMs() != 20 {
 					t.Errorf("%s: %v, %v", fault, response, err)
 				}
@@ -687,13 +671,9 @@ func tamper(token string) string {
 
 func unsigned(issuer string) string {
 	encode := base64.RawURLEncoding.EncodeToString
-	return encode([]byte(`{"alg":"none"}`)) + "." + encode(fmt.Appendf(
-		nil,
-		`{"iss":%q,"aud":%q,"exp":%d,"repository":"org/sandbox-actions"}`,
-		issuer,
-		Audience,
-		time.Now().Add(time.Hour).Unix(),
-	)) + "."
+	claims := fmt.Appendf(nil, `{"iss":%q,"aud":%q,"exp":%d,"repository":"org/sandbox-actions"}`,
+		issuer, Audience, time.Now().Add(time.Hour).Unix())
+	return encode([]byte(`{"alg":"none"}`)) + "." + encode(claims) + "."
 }
 
 // solve builds an image with one file and returns its digest.

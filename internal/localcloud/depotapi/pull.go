@@ -169,10 +169,8 @@ var pullMethods = func() protoreflect.MethodDescriptors {
 	}
 	method := func(name string, input, output *string) {
 		service := file.Service[0]
-		service.Method = append(
-			service.Method,
-			&descriptorpb.MethodDescriptorProto{Name: &name, InputType: input, OutputType: output},
-		)
+		service.Method = append(service.Method,
+			&descriptorpb.MethodDescriptorProto{Name: &name, InputType: input, OutputType: output})
 	}
 	method("GetPullToken",
 		message("GetPullTokenRequest", "project_id", "build_id"),

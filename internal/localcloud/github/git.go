@@ -108,11 +108,8 @@ func runBackend(w http.ResponseWriter, r *http.Request, repository Repository, r
 	config := backendConfig(push)
 	env = append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(config)/2))
 	for i := 0; i < len(config); i += 2 {
-		env = append(
-			env,
-			fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, config[i]),
-			fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, config[i+1]),
-		)
+		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, config[i]),
+			fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, config[i+1]))
 	}
 	(&cgi.Handler{
 		Path: program, Args: []string{"http-backend"}, Dir: dir, Root: root,
