@@ -310,7 +310,15 @@ func TestSnapshotNameExists(t *testing.T) {
 		}
 		one := run(nil)
 		assertFailed(t, run(values{"if_exists": "fail"}), one.outputs["snapshot_name"]+` .*same image.*if_exists`)
-		two := run(values{"if_exists": "replace", "name_prefix": "iterate-sandbox"})
+		// Only a token that reads every config shows that none names the replaced snapshot.
+		const everything = "dp.ct.reads-everything"
+		must(t, e.Doppler.AddToken(clouddoppler.Token{
+			Value: everything, Access: []clouddoppler.Access{{Project: localcloud.Project, Write: true}},
+		}))
+		two := run(values{
+			"if_exists": "replace", "name_prefix": "iterate-sandbox", "doppler_token": everything,
+			"doppler_project": localcloud.Project,
+		})
 		if two.exitCode != 0 || two.outputs["snapshot_name"] == one.outputs["snapshot_name"] ||
 			two.outputs["digest"] != one.outputs["digest"] {
 			t.Errorf("%v\n%s", two.outputs, two.stderr)
