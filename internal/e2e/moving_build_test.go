@@ -331,11 +331,11 @@ const proxyConfig = `{"proxies": {"default": {
 	"httpProxy": "http://user:proxy-password@proxy.example:3128", "noProxy": "localhost"}}}`
 
 // countKeys is a step that requests the identities of the SSH agent (SSH_AGENTC_REQUEST_IDENTITIES) and fails
-// unless there are two.
+// unless there are two. Unlike sysread, read waits for all bytes of the answer.
 const countKeys = `RUN --mount=type=ssh perl -MIO::Socket::UNIX -e ' \
 	my $agent = IO::Socket::UNIX->new($ENV{SSH_AUTH_SOCK}) or die "connect: $!"; \
 	syswrite($agent, pack("NC", 1, 11)); \
-	sysread($agent, my $answer, 9); \
+	read($agent, my $answer, 9); \
 	my ($length, $type, $keys) = unpack("NCN", $answer); \
 	die "$keys keys" unless $keys == 2'
 `
