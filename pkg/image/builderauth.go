@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -34,13 +35,19 @@ type builderAuth struct {
 	images    namedImages
 	transport http.RoundTripper
 	seed      []byte
+
+	mu         sync.Mutex
+	challenges map[string]*transport.Challenge // by registry
 }
 
 // provider returns BuildKit's session attachable for registry credentials.
 func (a Auth) provider(images namedImages) session.Attachable {
 	seed := make([]byte, 32)
 	_, _ = rand.Read(seed) // does not fail
-	return &builderAuth{auth: a, images: images, transport: registryClient{}.transport(), seed: seed}
+	return &builderAuth{
+		auth: a, images: images, transport: registryClient{}.transport(), seed: seed,
+		challenges: map[string]*transport.Challenge{},
+	}
 }
 
 // Register implements session.Attachable.
@@ -61,12 +68,30 @@ func (b *builderAuth) login(
 	if registry, err = name.NewRegistry(host); err != nil {
 		return login, registry, nil, false, err
 	}
-	challenge, err = transport.Ping(ctx, registry, b.transport)
+	challenge, err = b.challenge(ctx, registry)
 	if err != nil {
 		return login, registry, nil, false, fmt.Errorf("authenticate to %s: %w (the registry must be reachable from this "+
 			"machine)", host, err)
 	}
 	return login, registry, challenge, true, nil
+}
+
+// challenge returns the challenge of a registry, and keeps it, because a builder requests several tokens in one build.
+func (b *builderAuth) challenge(ctx context.Context, registry name.Registry) (*transport.Challenge, error) {
+	host := registry.RegistryStr()
+	b.mu.Lock()
+	known := b.challenges[host]
+	b.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	challenge, err := transport.Ping(ctx, registry, b.transport)
+	if err == nil {
+		b.mu.Lock()
+		b.challenges[host] = challenge
+		b.mu.Unlock()
+	}
+	return challenge, err
 }
 
 // GetTokenAuthority implements auth.AuthServer. Unavailable means that the builder authenticates itself, anonymously or

@@ -97,6 +97,12 @@ func TestBuilderGetsTokens(t *testing.T) {
 	if err != nil || credentials.Username != "" || credentials.Secret != "" {
 		t.Errorf("got the login %v, %v", credentials, err)
 	}
+	challenges := slices.DeleteFunc(registry.seen(), func(request string) bool {
+		return !strings.HasPrefix(request, "/v2/")
+	})
+	if len(challenges) != 1 {
+		t.Errorf("requested the challenge %d times, want once", len(challenges))
+	}
 }
 
 // A builder that requests the login of a registry that the build does not name gets nothing, and causes no request.
