@@ -45,8 +45,8 @@ var help = map[string]string{
 	"ulimit":        "Limits of RUN steps, NAME=SOFT[:HARD]. One per line.",
 	"cgroup_parent": "Parent cgroup of RUN steps.",
 	"git_context": "Name of an additional build context that contains the commit's .git directory, byte for byte the " +
-		"same on every machine. auto: git, unless there is no commit or build_contexts has that name. none: no such " +
-		"context. The default on the command line is auto.",
+		"same on every machine. auto: git, if the source is a commit and build_contexts does not have that name. " +
+		"none: no additional context. The default on the command line is auto.",
 	"load":          "Load the image into the local Docker Engine.",
 	"push":          "Image references to push, comma-separated or one per line. Empty pushes nothing.",
 	"save":          "Save the image in Depot's registry.",
