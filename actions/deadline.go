@@ -23,10 +23,20 @@ func (e *InterruptedError) Error() string {
 	if e.Timeout > 0 {
 		return fmt.Sprintf("timed out after %s waiting for %s; raise the input timeout", e.Timeout, e.Waiting)
 	}
-	return fmt.Sprintf("canceled (%v) while waiting for %s; no outputs were written", e.Cause, e.Waiting)
+	return fmt.Sprintf("canceled (%v) while waiting for %s", e.Cause, e.Waiting)
 }
 
 func (e *InterruptedError) Unwrap() error { return e.Cause }
+
+// partialError is the error of a flow that ended early, with a note about what it published.
+type partialError struct {
+	Err  error
+	Note string // what was published, for example "the results so far are in junit.xml"
+}
+
+func (e *partialError) Error() string { return fmt.Sprintf("%v; %s", e.Err, e.Note) }
+
+func (e *partialError) Unwrap() error { return e.Err }
 
 // runWithDeadline runs f with a context that ends after timeout, or when ctx ends. If f fails after that, the error is
 // an [*InterruptedError] instead of f's own, together with the leftovers that f reports.
@@ -48,10 +58,16 @@ func runWithDeadline(ctx context.Context, timeout time.Duration, f func(context.
 	if err == nil || !errors.As(context.Cause(limited), &interrupted) {
 		return err
 	}
-	if leftover := (*daytona.LeftoverError)(nil); errors.As(err, &leftover) {
-		return &daytona.LeftoverError{Err: interrupted, Leftovers: leftover.Leftovers}
+	ended := error(interrupted)
+	if partial := (*partialError)(nil); errors.As(err, &partial) {
+		ended = &partialError{interrupted, partial.Note}
+	} else if interrupted.Timeout == 0 {
+		ended = &partialError{interrupted, "no outputs were written"}
 	}
-	return interrupted
+	if leftover := (*daytona.LeftoverError)(nil); errors.As(err, &leftover) {
+		return &daytona.LeftoverError{Err: ended, Leftovers: leftover.Leftovers}
+	}
+	return ended
 }
 
 // activities records what a run is waiting for, so that an [InterruptedError] can name it.

@@ -3,6 +3,7 @@ package actions
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -177,7 +178,7 @@ func exporterMetadata(result *image.Result) map[string]any {
 	return fields
 }
 
-// publish writes an action's outputs and its summary.
+// publish writes an action's outputs and its summary. If it cannot write one, it still writes the other.
 func publish(env Env, outputs any, summary string) error {
 	value := reflect.ValueOf(outputs)
 	var list []runner.Output
@@ -187,11 +188,12 @@ func publish(env Env, outputs any, summary string) error {
 			list = append(list, runner.Output{Name: field.Tag.Get("output"), Value: text})
 		}
 	}
-	if err := env.Runner.Outputs(list...); err != nil {
-		return fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", err)
+	err := env.Runner.Outputs(list...)
+	if err != nil {
+		err = fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", err)
 	}
-	if err := env.Runner.Summary(summary); err != nil {
-		return fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", err)
+	if summaryErr := env.Runner.Summary(summary); summaryErr != nil {
+		err = errors.Join(err, fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", summaryErr))
 	}
-	return nil
+	return err
 }

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,37 +19,124 @@ import (
 // reportFile is the name of the JUnit XML report in the directory report_dir.
 const reportFile = "junit.xml"
 
-// publishReport writes the report, the outputs and the summary, and returns an error if tests failed.
-func publishReport(job job, spec inputs.TestSpec, subject testSubject, report *suite.Report, exitCode int) error {
+// publishReport writes the report, the outputs and the summary. It returns an error if the run ended early with runErr,
+// if tests failed, or if results are missing.
+func publishReport(
+	job job, spec inputs.TestSpec, subject testSubject, report *suite.Report, command commandResult, runErr error,
+) error {
+	file := reportPath(job, spec, reportFile)
+	if command.JUnit.Report != nil {
+		report.Add(command.JUnit.Report)
+	}
 	report.Duration = time.Since(report.Started)
-	if err := writeJUnit(job, spec, report); err != nil {
-		return err
+	failure := runErr
+	if failure == nil {
+		failure = testFailure(spec, report, file, command.ExitCode)
 	}
-	if err := showReport(job, report); err != nil {
-		return err
+	logIgnored(job, spec, command.JUnit)
+	damaged := damagedFiles(job, spec, command.JUnit)
+	for i, err := range damaged {
+		report.Incomplete = append(report.Incomplete, job.Runner.Clean(err.Error()))
+		if failure == nil && i == 0 {
+			failure = err // and no annotation of its own
+		} else {
+			job.Runner.Warning(runner.Annotation{Message: err.Error()})
+		}
 	}
-	file := filepath.Join(spec.ReportDir, reportFile)
-	var err error
+	if runErr != nil {
+		report.Incomplete = append(report.Incomplete, job.Runner.Clean(runErr.Error()))
+	}
+	writeErr := writeJUnit(job, spec, report, command.JUnit.Files)
+	if runErr != nil {
+		note := "the results so far are in " + file
+		if writeErr != nil {
+			note = fmt.Sprintf("the results so far are in the log (%v)", writeErr)
+		}
+		failure, writeErr = &partialError{runErr, note}, nil
+	}
+	outputsErr := showReport(job, report)
 	if spec.JSON {
-		err = report.WriteJSON(job.Stdout)
+		outputsErr = errors.Join(outputsErr, report.WriteJSON(job.Stdout))
 	} else {
-		err = publishTestOutputs(job, subject, report, file)
+		outputsErr = errors.Join(outputsErr, publishTestOutputs(job, subject, report, file))
 	}
-	if err != nil {
-		return err
-	}
-	return testFailure(spec, report, file, exitCode)
+	return errors.Join(failure, writeErr, outputsErr)
 }
 
-func writeJUnit(job job, spec inputs.TestSpec, report *suite.Report) error {
+// maxIgnored is the maximum number of ignored files that the log names.
+const maxIgnored = 20
+
+// logIgnored names the files in the report directory that were not counted.
+func logIgnored(job job, spec inputs.TestSpec, junit suite.JUnitFiles) {
+	var lines []string
+	for _, ignored := range junit.Ignored {
+		lines = append(lines, fmt.Sprintf("%s: %v", reportPath(job, spec, ignored.File), ignored.Err))
+	}
+	for _, file := range junit.Old {
+		if file != reportFile { // of an earlier run
+			lines = append(lines, reportPath(job, spec, file)+": the command did not change it")
+		}
+	}
+	for i, line := range lines {
+		if i == maxIgnored {
+			job.Runner.Infof("Ignored %d more files", len(lines)-i)
+			break
+		}
+		job.Runner.Infof("Ignored %s", line)
+	}
+}
+
+// reportPath returns the path of a file in the report directory, for messages.
+func reportPath(job job, spec inputs.TestSpec, file string) string {
+	return relativeTo(filepath.Join(job.absolute(spec.ReportDir), file), job.Dir)
+}
+
+// damagedFiles returns an error for each JUnit file with missing results.
+func damagedFiles(job job, spec inputs.TestSpec, junit suite.JUnitFiles) (errs []error) {
+	for _, damaged := range junit.Damaged {
+		hint := "check that the command finished writing it; write other files to another directory"
+		if errors.Is(damaged, fs.ErrPermission) {
+			hint = `make it readable at the end of the command: chmod -R a+rX "$TEST_REPORT_DIR"`
+		}
+		file := reportPath(job, spec, damaged.File)
+		errs = append(errs, fmt.Errorf("read the command's JUnit file %s: %w (%s)", file, damaged.Err, hint))
+	}
+	return errs
+}
+
+// writeJUnit writes the report. It first renames a file of that name that the command wrote. files are the paths of
+// the command's files.
+func writeJUnit(job job, spec inputs.TestSpec, report *suite.Report, files []string) error {
+	dir := job.absolute(spec.ReportDir)
 	var xml bytes.Buffer
 	err := report.WriteJUnit(&xml)
+	if err == nil && slices.Contains(files, reportFile) {
+		err = keepCommandReport(job, dir, files)
+	}
 	if err == nil {
-		err = suite.WriteBelow(job.absolute(spec.ReportDir), reportFile, xml.Bytes())
+		err = suite.WriteBelow(dir, reportFile, xml.Bytes())
 	}
 	if err != nil {
 		return fmt.Errorf("write the report: %w (free disk space, or set report_dir)", err)
 	}
+	return nil
+}
+
+// keepCommandReport renames the command's junit.xml to junit-command.xml, or to the next free name.
+func keepCommandReport(job job, dir string, files []string) error {
+	name := "junit-command.xml"
+	for i := 2; slices.Contains(files, name); i++ {
+		name = fmt.Sprintf("junit-command-%d.xml", i)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.Rename(reportFile, name); err != nil {
+		return err
+	}
+	job.Runner.Infof("Renamed the command's %s to %s; the report has its tests, too", reportFile, name)
 	return nil
 }
 

@@ -54,7 +54,8 @@ func checkPrivileges(spec inputs.TestSpec, tests *suite.Suite) error {
 	return nil
 }
 
-// runSuite runs the suite against the image in the engine. If tests is nil, the report is empty.
+// runSuite runs the suite against the image in the engine. If tests is nil, the report is empty. If the run ends early,
+// runSuite returns the results so far and an error.
 func runSuite(
 	ctx context.Context, job job, spec inputs.TestSpec, engine *dockerengine.Engine, subject testSubject,
 	tests *suite.Suite,
@@ -89,11 +90,17 @@ func runSuite(
 		Parallel: spec.Parallel, Seed: spec.Seed, Run: spec.Run, Tags: spec.Tags, ReportDir: job.absolute(spec.ReportDir),
 		Log: job.Runner.Log(), Clean: job.Runner.Clean, Progress: testProgress(job).Test,
 	})
-	if err != nil {
+	if report == nil {
 		return nil, err
 	}
 	report.File, report.Started = tests.File, started
-	return report, nil
+	for _, result := range report.Tests {
+		result.Log = relativeTo(result.Log, job.Dir)
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return report, err
 }
 
 // checkNotReplaced returns an error if the engine has another image with the name, with this config: jobs on one
