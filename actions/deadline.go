@@ -39,7 +39,8 @@ func (e *partialError) Error() string { return fmt.Sprintf("%v; %s", e.Err, e.No
 func (e *partialError) Unwrap() error { return e.Err }
 
 // runWithDeadline runs f with a context that ends after timeout, or when ctx ends. If f fails after that, the error is
-// an [*InterruptedError] instead of f's own, together with the leftovers that f reports.
+// an [*InterruptedError] instead of f's own, together with what f published and the leftovers that it reports. An
+// [*ExitError] is the result of tests or a command, and is returned unchanged.
 func runWithDeadline(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
 	active := &activities{}
 	limited, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), activitiesKey{}, active))
@@ -54,8 +55,8 @@ func runWithDeadline(ctx context.Context, timeout time.Duration, f func(context.
 	})()
 
 	err := f(limited)
-	interrupted := (*InterruptedError)(nil)
-	if err == nil || !errors.As(context.Cause(limited), &interrupted) {
+	interrupted, exit := (*InterruptedError)(nil), (*ExitError)(nil)
+	if err == nil || errors.As(err, &exit) || !errors.As(context.Cause(limited), &interrupted) {
 		return err
 	}
 	ended := error(interrupted)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/safetext"
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
@@ -36,8 +37,8 @@ func runCommand(
 	if spec.Command == "" {
 		return commandResult{}, nil
 	}
-	defer startActivity(ctx, "the command %q", spec.Command)()
-	job.Runner.Group("Run " + spec.Command)
+	defer startActivity(ctx, "the command %q", commandName(spec))()
+	job.Runner.Group("Run " + commandName(spec))
 	defer job.Runner.EndGroup()
 	reportDir := job.absolute(spec.ReportDir)
 	if err := os.MkdirAll(reportDir, 0o755); err != nil {
@@ -52,12 +53,15 @@ func runCommand(
 		defer cancel()
 		ctx = grace
 	}
-	result.JUnit = suite.ReadJUnitFiles(ctx, reportDir, before)
+	result.JUnit = suite.ReadJUnitFiles(ctx, reportDir, before, reportFile)
 	if result.JUnit.Report != nil {
 		result.JUnit.Report.Clean(job.Runner.Clean)
 	}
 	return result, err
 }
+
+// commandName returns the command in one short line, for messages.
+func commandName(spec inputs.TestSpec) string { return safetext.Line(spec.Command, 80) }
 
 // commandEnvironment returns this process's environment without the registry logins and the files for outputs, which
 // only this program may use.

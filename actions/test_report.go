@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +31,7 @@ func publishReport(
 	if failure == nil {
 		failure = testFailure(spec, report, file, command.ExitCode)
 	}
-	logIgnored(job, spec, command.JUnit)
+	logFiles(job, spec, command.JUnit)
 	damaged := damagedFiles(job, spec, command.JUnit)
 	for i, err := range damaged {
 		report.Incomplete = append(report.Incomplete, job.Runner.Clean(err.Error()))
@@ -46,7 +44,7 @@ func publishReport(
 	if runErr != nil {
 		report.Incomplete = append(report.Incomplete, job.Runner.Clean(runErr.Error()))
 	}
-	writeErr := writeJUnit(job, spec, report, command.JUnit.Files)
+	writeErr := writeJUnit(job, spec, report)
 	if runErr != nil {
 		note := "the results so far are in " + file
 		if writeErr != nil {
@@ -66,8 +64,11 @@ func publishReport(
 // maxIgnored is the maximum number of ignored files that the log names.
 const maxIgnored = 20
 
-// logIgnored names the files in the report directory that were not counted.
-func logIgnored(job job, spec inputs.TestSpec, junit suite.JUnitFiles) {
+// logFiles names the files in the report directory that were renamed or not counted.
+func logFiles(job job, spec inputs.TestSpec, junit suite.JUnitFiles) {
+	if junit.Renamed != "" {
+		job.Runner.Infof("Renamed the command's %s to %s; the report has its tests, too", reportFile, junit.Renamed)
+	}
 	var lines []string
 	for _, ignored := range junit.Ignored {
 		lines = append(lines, fmt.Sprintf("%s: %v", reportPath(job, spec, ignored.File), ignored.Err))
@@ -104,39 +105,15 @@ func damagedFiles(job job, spec inputs.TestSpec, junit suite.JUnitFiles) (errs [
 	return errs
 }
 
-// writeJUnit writes the report. It first renames a file of that name that the command wrote. files are the paths of
-// the command's files.
-func writeJUnit(job job, spec inputs.TestSpec, report *suite.Report, files []string) error {
-	dir := job.absolute(spec.ReportDir)
+func writeJUnit(job job, spec inputs.TestSpec, report *suite.Report) error {
 	var xml bytes.Buffer
 	err := report.WriteJUnit(&xml)
-	if err == nil && slices.Contains(files, reportFile) {
-		err = keepCommandReport(job, dir, files)
-	}
 	if err == nil {
-		err = suite.WriteBelow(dir, reportFile, xml.Bytes())
+		err = suite.WriteBelow(job.absolute(spec.ReportDir), reportFile, xml.Bytes())
 	}
 	if err != nil {
 		return fmt.Errorf("write the report: %w (free disk space, or set report_dir)", err)
 	}
-	return nil
-}
-
-// keepCommandReport renames the command's junit.xml to junit-command.xml, or to the next free name.
-func keepCommandReport(job job, dir string, files []string) error {
-	name := "junit-command.xml"
-	for i := 2; slices.Contains(files, name); i++ {
-		name = fmt.Sprintf("junit-command-%d.xml", i)
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	if err := root.Rename(reportFile, name); err != nil {
-		return err
-	}
-	job.Runner.Infof("Renamed the command's %s to %s; the report has its tests, too", reportFile, name)
 	return nil
 }
 
@@ -176,7 +153,8 @@ func testFailure(spec inputs.TestSpec, report *suite.Report, file string, exitCo
 		err := fmt.Errorf("%d of %d tests failed; see the log above and %s", report.Failed, report.Total, file)
 		return &ExitError{max(1, exitCode), err}
 	case exitCode > 0:
-		err := fmt.Errorf("the command %q failed with exit code %d; see its output in the log above", spec.Command, exitCode)
+		err := fmt.Errorf("the command %q failed with exit code %d; see its output in the log above", commandName(spec),
+			exitCode)
 		return &ExitError{exitCode, err}
 	case report.Total == 0 && spec.Command == "":
 		return errors.New("no tests matched --run or --tags")

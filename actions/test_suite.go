@@ -28,8 +28,8 @@ func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error)
 	if _, err := os.Stat(path); err != nil && spec.Suite == inputs.DefaultSuite && spec.Command != "" {
 		return nil, nil
 	}
-	tests, err := suite.Load(path)
 	file := relativeTo(path, root, job.Dir)
+	tests, err := suite.Load(path, file)
 	if invalid := (*suite.InvalidError)(nil); errors.As(err, &invalid) {
 		for _, problem := range invalid.Problems[1:] { // the error itself reports the first one
 			job.Runner.Warning(runner.Annotation{File: file, Line: problem.Line, Message: problem.Message})
@@ -38,7 +38,6 @@ func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error)
 	if err != nil {
 		return nil, inputs.Wrap("suite", err)
 	}
-	tests.File = file
 	return tests, checkPrivileges(spec, tests)
 }
 

@@ -53,7 +53,7 @@ func isXML(name string) bool { return strings.EqualFold(path.Ext(name), ".xml") 
 // JUnitFiles are the results of the JUnit files in a directory.
 type JUnitFiles struct {
 	Report  *Report      // nil if there are no results
-	Files   []string     // paths of all new XML files, relative to the directory
+	Renamed string       // new path of a file with the reserved name; "" if there was none
 	Old     []string     // paths of XML files that were not read because they are not new
 	Ignored []*FileError // files without results, such as coverage reports and links
 	Damaged []*FileError // files with missing results; the results that precede the damage are in Report
@@ -76,21 +76,24 @@ func newFileError(file string, err error) *FileError {
 	return &FileError{safetext.Line(file, 0), err}
 }
 
-// ReadJUnitFiles reads the JUnit files below dir that were created or changed after before was listed. It follows no
-// links and reads only regular files, so it cannot block or leave dir. It stops when ctx ends.
-func ReadJUnitFiles(ctx context.Context, dir string, before XMLFiles) JUnitFiles {
-	var found JUnitFiles
+// ReadJUnitFiles reads the JUnit files below dir that were created or changed after before was listed. It first renames
+// a new file with the name reserved, for which the caller has another use. It follows no links out of dir and reads only
+// regular files, so it cannot block. It stops when ctx ends.
+func ReadJUnitFiles(ctx context.Context, dir string, before XMLFiles, reserved string) (found JUnitFiles) {
 	root, err := os.OpenRoot(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return found
-	}
-	if err != nil {
-		found.Damaged = []*FileError{newFileError(".", err)}
+	case err != nil:
+		found.Damaged = append(found.Damaged, newFileError(".", err))
 		return found
 	}
 	defer root.Close()
+	if found.Renamed, err = renameNewFile(root, reserved, before); err != nil {
+		found.Damaged = append(found.Damaged, newFileError(reserved, err))
+	}
 	files, order, failed := listXMLFiles(root.FS())
-	found.Damaged = failed
+	found.Damaged = append(found.Damaged, failed...)
 	for _, name := range order {
 		info := files[name]
 		switch isNew := isNewFile(before[name], info); {
@@ -98,16 +101,32 @@ func ReadJUnitFiles(ctx context.Context, dir string, before XMLFiles) JUnitFiles
 			found.Old = append(found.Old, safetext.Line(name, 0))
 		case !isNew:
 		case info.Mode().IsRegular():
-			found.Files = append(found.Files, name)
 			found.read(ctx, root, name)
 		default:
-			if isXML(name) {
-				found.Files = append(found.Files, name)
-			}
 			found.Ignored = append(found.Ignored, newFileError(name, errNotRegular))
 		}
 	}
 	return found
+}
+
+// renameNewFile renames a new file from a.xml to a-command.xml, or to a-command-2.xml and so on if that is new, too.
+func renameNewFile(root *os.Root, name string, before XMLFiles) (renamed string, err error) {
+	isNew := func(name string) bool {
+		info, err := root.Lstat(name)
+		return err == nil && isNewFile(before[name], info)
+	}
+	if !isNew(name) {
+		return "", nil
+	}
+	base := strings.TrimSuffix(name, path.Ext(name)) + "-command"
+	renamed = base + path.Ext(name)
+	for i := 2; isNew(renamed); i++ {
+		renamed = fmt.Sprintf("%s-%d%s", base, i, path.Ext(name))
+	}
+	if err := root.Rename(name, renamed); err != nil {
+		return "", err
+	}
+	return renamed, nil
 }
 
 // isNewFile reports whether a file was created or changed between two listings. The modification time alone does not

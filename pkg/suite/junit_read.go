@@ -24,7 +24,7 @@ import (
 // Limits of a JUnit file.
 const (
 	maxJUnit      = 1 << 30 // bytes to read
-	maxJUnitTests = 500_000
+	maxJUnitTests = 200_000
 	maxJUnitText  = 1 << 20 // bytes of an attribute or a text; the rest is dropped
 	maxJUnitName  = 1000    // characters
 )
@@ -50,7 +50,7 @@ func readJUnit(r io.Reader) (*Report, error) {
 	limited := &io.LimitedReader{R: r, N: maxJUnit + 1}
 	z := html.NewTokenizer(newTextLimiter(decodeXML(limited)))
 	z.AllowCDATA(true)
-	z.SetMaxBuf(16 * maxJUnitText)
+	z.SetMaxBuf(4 * maxJUnitText)
 	p := &junitParser{report: &Report{}}
 	for len(p.report.Tests) <= maxJUnitTests {
 		switch kind := z.Next(); kind {
@@ -123,9 +123,11 @@ func (l *textLimiter) Read(p []byte) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
+		ends := strings.IndexByte(`<>"'/-`, c) >= 0
 		switch {
 		case l.cdata:
-			l.cdata = c != '>' || l.last != [2]byte{']', ']'}
+			ends = c == ']' || c == '>' && l.last == [2]byte{']', ']'}
+			l.cdata = c != '>' || !ends
 		case c == '<':
 			l.size = 0
 			next, _ := l.r.Peek(len("![CDATA["))
@@ -134,7 +136,7 @@ func (l *textLimiter) Read(p []byte) (n int, err error) {
 			l.size = 0
 		}
 		l.last = [2]byte{l.last[1], c}
-		if l.size++; l.size <= maxJUnitText || strings.IndexByte(`<>"'/-]`, c) >= 0 {
+		if l.size++; l.size <= maxJUnitText || ends {
 			p[n] = c
 			n++
 		}
@@ -342,7 +344,7 @@ func (p *junitParser) finish(err error) (*Report, error) {
 	case !p.found:
 		err = &notJUnitError{safetext.Line(p.root, 50)}
 	case len(p.suites) > 0:
-		err = fmt.Errorf("file is cut off after %d tests", p.report.Total)
+		err = fmt.Errorf("file is cut off (tests read: %d)", p.report.Total)
 	default:
 		err = nil
 	}

@@ -224,12 +224,12 @@ func TestReadDamagedJUnit(t *testing.T) {
 		{"HTML", "<!DOCTYPE html><html><p>502<br></html>", "", "root element is <html>"},
 		{"coverage", "<coverage><testcase/><failure/></coverage>", "", "root element is <coverage>"},
 		{"cut in the first tag", cut("<testsui"), "", "no complete XML element"},
-		{"cut in a suite", cut(`<testsuite name="a">`), "", "cut off after 0 tests"},
-		{"cut in a tag", cut(`<testcase name="x`), "", "cut off after 0 tests"},
-		{"cut in a test", cut(`<testcase name="y">`), x, "cut off after 1 tests"},
-		{"cut in a failure", cut(">text"), x + y, "cut off after 2 tests"},
-		{"cut after a test", cut("</testcase>"), x + y, "cut off after 2 tests"},
-		{"cut after a suite", cut("</testsuite>"), x + y, "cut off after 2 tests"},
+		{"cut in a suite", cut(`<testsuite name="a">`), "", "cut off (tests read: 0)"},
+		{"cut in a tag", cut(`<testcase name="x`), "", "cut off (tests read: 0)"},
+		{"cut in a test", cut(`<testcase name="y">`), x, "cut off (tests read: 1)"},
+		{"cut in a failure", cut(">text"), x + y, "cut off (tests read: 2)"},
+		{"cut after a test", cut("</testcase>"), x + y, "cut off (tests read: 2)"},
+		{"cut after a suite", cut("</testsuite>"), x + y, "cut off (tests read: 2)"},
 		{"end tags missing", `<testsuite name="a"><testcase name="x"><testcase name="y"></testsuite>`, x + "passed a: y\n", ""},
 		{"end tags too many", `<testsuite name="a"><testcase name="x"/></testcase></testsuite></testsuite></b>`, x, ""},
 	} {
@@ -266,7 +266,7 @@ func repeat(text string, n int) io.Reader {
 // Long texts and attributes take little memory, and do not hide the results after them.
 func TestReadJUnitWithLongTexts(t *testing.T) {
 	log := strings.Repeat("2026-11-25 <b> it's a \"log\" & more\n", 1<<10)
-	const size = 1 << 9 // 18 MiB
+	const size = 1 << 8 // 9 MiB
 	for name, text := range map[string][2]string{
 		"CDATA":     {`<system-out><![CDATA[`, `]]></system-out>`},
 		"text":      {`<failure message="m">`, `</failure>`},
@@ -293,7 +293,7 @@ func TestReadJUnitWithLongTexts(t *testing.T) {
 	t.Run("too many tests", func(t *testing.T) {
 		tests := strings.Repeat("<testcase/>", 1000)
 		r, err := readJUnit(io.MultiReader(strings.NewReader("<testsuite>"), repeat(tests, maxJUnitTests/1000+1)))
-		if err == nil || !strings.Contains(err.Error(), "more than 500000 tests") || r.Total < maxJUnitTests {
+		if err == nil || !strings.Contains(err.Error(), "more than 200000 tests") || r.Total < maxJUnitTests {
 			t.Errorf("%v, %s", err, r.Line())
 		}
 	})
@@ -344,26 +344,29 @@ func TestReadJUnitFiles(t *testing.T) {
 	writeReports(t, dir, map[string]string{
 		"appended.xml": suiteOf("a") + suiteOf("a2"), "rewritten.xml": suiteOf("B"), "copied.xml": suiteOf("d"),
 		"sub/deeper/TEST-e.XML": suiteOf("e"), "junit.xml": suiteOf("f"),
-		"coverage.xml": "<coverage/>", "notes.txt": suiteOf("no"), "empty.xml": "", "cut.xml": suiteOf("g")[:50] + "<testcase",
+		"junit-command.xml": suiteOf("f2"),
+		"coverage.xml":      "<coverage/>", "notes.txt": suiteOf("no"), "empty.xml": "", "cut.xml": suiteOf("g")[:50] + "<testcase",
 	})
 	for name, at := range map[string]time.Time{"copied.xml": past, "rewritten.xml": past, "touched.xml": past.Add(time.Minute)} {
 		if err := os.Chtimes(filepath.Join(dir, name), at, at); err != nil {
 			t.Fatal(err)
 		}
 	}
-	found := ReadJUnitFiles(t.Context(), dir, before)
+	found := ReadJUnitFiles(t.Context(), dir, before, "junit.xml")
 	var names []string
 	for _, result := range found.Report.Tests {
 		names = append(names, result.Name)
 	}
-	if want := []string{"a", "a2", "d", "g", "f", "B", "e", "c"}; !slices.Equal(names, want) {
+	if want := []string{"a", "a2", "d", "g", "f", "f2", "B", "e", "c"}; !slices.Equal(names, want) {
 		t.Errorf("tests %q, want %q", names, want)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "junit.xml")); err == nil || found.Renamed != "junit-command-2.xml" {
+		t.Errorf("the file with the reserved name was renamed to %q, %v", found.Renamed, err)
 	}
 	if want := []string{"old.xml", "sub/old.xml"}; !slices.Equal(found.Old, want) {
 		t.Errorf("old files %q, want %q", found.Old, want)
 	}
-	if len(found.Ignored) != 1 || found.Ignored[0].File != "coverage.xml" ||
-		!slices.Contains(found.Files, "junit.xml") {
+	if len(found.Ignored) != 1 || found.Ignored[0].File != "coverage.xml" {
 		t.Errorf("%+v", found)
 	}
 	if len(found.Damaged) != 2 || found.Damaged[0].File != "cut.xml" || !errors.Is(found.Damaged[1], errEmpty) {
@@ -371,11 +374,12 @@ func TestReadJUnitFiles(t *testing.T) {
 	}
 	r := sample()
 	r.Add(found.Report)
-	if r.Total != 13 || r.Passed != 9 || r.Failed != 2 {
+	if r.Total != 14 || r.Passed != 10 || r.Failed != 2 {
 		t.Error(r.Line())
 	}
 	for _, dir := range []string{t.TempDir(), filepath.Join(dir, "absent")} {
-		if found := ReadJUnitFiles(t.Context(), dir, ListXMLFiles(dir)); found.Report != nil || len(found.Damaged) > 0 {
+		if found := ReadJUnitFiles(t.Context(), dir, ListXMLFiles(dir), "junit.xml"); found.Report != nil ||
+			len(found.Damaged) > 0 {
 			t.Errorf("%+v", found)
 		}
 	}
@@ -393,7 +397,7 @@ func TestReadJUnitFilesOpensRegularFilesOnly(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe.xml"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	found := ReadJUnitFiles(t.Context(), dir, nil)
+	found := ReadJUnitFiles(t.Context(), dir, nil, "junit.xml")
 	if outline(found.Report) != lines("passed s: in", "passed s: real") {
 		t.Error(outline(found.Report))
 	}
@@ -427,10 +431,16 @@ func TestReadJUnitFilesNamesUnreadableFiles(t *testing.T) {
 		}
 		defer os.Chmod(filepath.Join(dir, name), 0o755)
 	}
-	found := ReadJUnitFiles(t.Context(), dir, nil)
-	if len(found.Damaged) != 3 || !errors.Is(found.Damaged[0], fs.ErrPermission) ||
-		!errors.Is(found.Damaged[2], fs.ErrPermission) {
-		t.Errorf("%v", found.Damaged)
+	var denied []string
+	for _, damaged := range ReadJUnitFiles(t.Context(), dir, nil, "junit.xml").Damaged {
+		if errors.Is(damaged, fs.ErrPermission) {
+			denied = append(denied, damaged.File)
+		} else if damaged.File != "b ::error::.xml" {
+			t.Error(damaged)
+		}
+	}
+	if want := []string{"sub", "a.xml"}; !slices.Equal(denied, want) {
+		t.Errorf("permission denied for %q, want %q", denied, want)
 	}
 }
 
@@ -438,7 +448,7 @@ func TestReadJUnitFilesStops(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stopped := errors.New("stopped")
 	cancel(stopped)
-	found := ReadJUnitFiles(ctx, reportDir(t, map[string]string{"a.xml": suiteOf("a")}), nil)
+	found := ReadJUnitFiles(ctx, reportDir(t, map[string]string{"a.xml": suiteOf("a")}), nil, "junit.xml")
 	if len(found.Damaged) != 1 || !errors.Is(found.Damaged[0], stopped) {
 		t.Errorf("%+v", found)
 	}

@@ -72,8 +72,12 @@ func (r *Report) Annotations() []Annotation {
 			if a.Line == 0 {
 				a.Line = t.Line
 			}
+			if t.File == "" { // nothing else identifies the test in plain text
+				a.Title = t.title()
+				a.Message = a.Title + ": " + a.Message
+			}
 			if flaky {
-				a.Message = fmt.Sprintf("flaky: passed on attempt %d; earlier failure: %s", t.Attempts, f.Message)
+				a.Message = fmt.Sprintf("flaky: passed on attempt %d; earlier failure: %s", t.Attempts, a.Message)
 			}
 			list = append(list, a)
 		}
