@@ -46,7 +46,7 @@ type SnapshotOutputs struct {
 	DopplerUpdated bool    `output:"doppler_updated"`
 }
 
-// TestOutputs are the outputs of the test action. They are also written when tests fail.
+// TestOutputs are the outputs of the test action. They are also written when tests fail and when the run is canceled.
 type TestOutputs struct {
 	BuildOutputs
 	TestsTotal   int    `output:"tests_total"`
@@ -82,11 +82,12 @@ var outputHelp = map[string]string{
 	"reused":           "Whether an existing snapshot of the same image was reused. If true, nothing was pushed.",
 	"doppler_updated":  "Whether the name in Doppler changed.",
 
-	"tests_total":   "Number of tests in the suite and in the command's JUnit reports.",
-	"tests_passed":  "Number of tests that passed on the first attempt.",
-	"tests_failed":  "Number of tests that failed.",
-	"tests_skipped": "Number of tests that were skipped.",
-	"report":        "Path of the JUnit XML report of all tests.",
+	"tests_total":  "Number of tests in the suite and in the command's JUnit reports.",
+	"tests_passed": "Number of tests that passed on the first attempt.",
+	"tests_failed": "Number of tests that failed.",
+	"tests_skipped": "Number of tests that were skipped, including those that did not end before the run was canceled or " +
+		"timed out.",
+	"report": "Path of the JUnit XML report of all tests.",
 }
 
 // OutputField describes one output to the generators of documents and workflows.

@@ -56,7 +56,8 @@ func publishReport(
 	if spec.JSON {
 		outputsErr = errors.Join(outputsErr, report.WriteJSON(job.Stdout))
 	} else {
-		outputsErr = errors.Join(outputsErr, publishTestOutputs(job, subject, report, file))
+		path := filepath.Join(spec.ReportDir, reportFile)
+		outputsErr = errors.Join(outputsErr, publishTestOutputs(job, subject, report, path))
 	}
 	return errors.Join(failure, writeErr, outputsErr)
 }

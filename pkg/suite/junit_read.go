@@ -27,6 +27,8 @@ const (
 	maxJUnitTests = 200_000
 	maxJUnitText  = 1 << 20 // bytes of an attribute or a text; the rest is dropped
 	maxJUnitName  = 1000    // characters
+
+	maxJUnitBuffer = 16 << 20 // bytes of a text that consists of markup characters
 )
 
 // Reasons why a file has no results.
@@ -50,7 +52,7 @@ func readJUnit(r io.Reader) (*Report, error) {
 	limited := &io.LimitedReader{R: r, N: maxJUnit + 1}
 	z := html.NewTokenizer(newTextLimiter(decodeXML(limited)))
 	z.AllowCDATA(true)
-	z.SetMaxBuf(4 * maxJUnitText)
+	z.SetMaxBuf(maxJUnitBuffer)
 	p := &junitParser{report: &Report{}}
 	for len(p.report.Tests) <= maxJUnitTests {
 		switch kind := z.Next(); kind {
@@ -73,6 +75,9 @@ func readJUnit(r io.Reader) (*Report, error) {
 		case html.ErrorToken:
 			p.hasText = p.hasText || len(z.Raw()) > 0 // an incomplete tag
 			err := z.Err()
+			if errors.Is(err, html.ErrBufferExceeded) {
+				err = fmt.Errorf("file has a text of more than %d MiB", maxJUnitBuffer>>20)
+			}
 			if err == io.EOF && limited.N <= 0 {
 				err = fmt.Errorf("file is larger than %d MiB", maxJUnit>>20)
 			}
@@ -107,12 +112,12 @@ func decodeXML(r io.Reader) io.Reader {
 }
 
 // textLimiter passes XML through, except the part of each CDATA section, text and tag that exceeds maxJUnitText. Of
-// that, it keeps the characters that end them.
+// that, it keeps the characters that can end it.
 type textLimiter struct {
 	r     *bufio.Reader
 	cdata bool
+	keep  int // remaining bytes of "]]>"
 	size  int // of the current section, text or tag
-	last  [2]byte
 }
 
 func newTextLimiter(r io.Reader) *textLimiter { return &textLimiter{r: bufio.NewReaderSize(r, 64<<10)} }
@@ -123,25 +128,30 @@ func (l *textLimiter) Read(p []byte) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
-		ends := strings.IndexByte(`<>"'/-`, c) >= 0
 		switch {
+		case l.cdata && c == ']' && l.keep == 0 && l.hasPrefix("]>"):
+			l.keep = len("]]>")
 		case l.cdata:
-			ends = c == ']' || c == '>' && l.last == [2]byte{']', ']'}
-			l.cdata = c != '>' || !ends
 		case c == '<':
-			l.size = 0
-			next, _ := l.r.Peek(len("![CDATA["))
-			l.cdata = string(next) == "![CDATA["
+			l.size, l.cdata = 0, l.hasPrefix("![CDATA[")
 		case c == '>':
 			l.size = 0
 		}
-		l.last = [2]byte{l.last[1], c}
-		if l.size++; l.size <= maxJUnitText || ends {
+		if l.size++; l.size <= maxJUnitText || l.keep > 0 || !l.cdata && strings.IndexByte(`<>"'/-`, c) >= 0 {
 			p[n] = c
 			n++
 		}
+		if l.keep > 0 {
+			l.keep--
+			l.cdata = l.keep > 0
+		}
 	}
 	return n, nil
+}
+
+func (l *textLimiter) hasPrefix(s string) bool {
+	next, _ := l.r.Peek(len(s)) // fewer bytes at the end of the file
+	return string(next) == s
 }
 
 // readTag returns the name of the current tag without its namespace, and its attributes, all in lower case.

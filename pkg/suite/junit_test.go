@@ -265,23 +265,31 @@ func repeat(text string, n int) io.Reader {
 
 // Long texts and attributes take little memory, and do not hide the results after them.
 func TestReadJUnitWithLongTexts(t *testing.T) {
-	log := strings.Repeat("2026-11-25 <b> it's a \"log\" & more\n", 1<<10)
-	const size = 1 << 8 // 9 MiB
-	for name, text := range map[string][2]string{
-		"CDATA":     {`<system-out><![CDATA[`, `]]></system-out>`},
-		"text":      {`<failure message="m">`, `</failure>`},
-		"attribute": {`<failure message="`, `"/>`},
-		"comment":   {`<!-- `, ` -->`},
+	log := strings.Repeat("2026-11-25 it's a log & more ]] \n", 1<<10)
+	for _, test := range []struct {
+		name, start, content, end string
+		bytes                     int
+		err                       string
+	}{
+		{"CDATA", `<system-out><![CDATA[`, log, `]]></system-out>`, maxJUnitBuffer, ""},
+		{"CDATA of markup", `<system-out><![CDATA[`, strings.Repeat(`]] ><"`, 1<<10), `]]]></system-out>`, maxJUnitBuffer, ""},
+		{"text", `<failure message="m">`, log, `</failure>`, 2 * maxJUnitText, ""},
+		{"attribute", `<failure message="`, log, `"/>`, 2 * maxJUnitText, ""},
+		{"comment", `<!-- `, log, ` -->`, 2 * maxJUnitText, ""},
+		{"quotes", `<failure message="`, strings.Repeat("'", 1<<10), `"/>`, maxJUnitBuffer, "more than 16 MiB"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			content := log
-			if name != "CDATA" {
-				content = strings.NewReplacer("<b>", "", `"`, "").Replace(log)
+		t.Run(test.name, func(t *testing.T) {
+			r, err := readJUnit(io.MultiReader(strings.NewReader(`<testsuite name="a"><testcase name="x">`+test.start),
+				repeat(test.content, test.bytes/len(test.content)+1),
+				strings.NewReader(test.end+`</testcase><testcase name="y"/></testsuite>`)))
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("got %v, want %s", err, test.err)
+				}
+				return
 			}
-			r, err := readJUnit(io.MultiReader(strings.NewReader(`<testsuite name="a"><testcase name="x">`+text[0]),
-				repeat(content, size), strings.NewReader(text[1]+`</testcase><testcase name="y"/></testsuite>`)))
 			if err != nil || r.Total != 2 || r.Tests[1].Name != "y" {
-				t.Errorf("%v, %s", err, r.Line())
+				t.Fatalf("%v, %s", err, r.Line())
 			}
 			for _, f := range r.Tests[0].Failures {
 				if len(f.Message) > 4*maxJUnitName || len(f.Detail) > 2*maxExcerpt {

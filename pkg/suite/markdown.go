@@ -77,12 +77,12 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 
 var marks = map[Status]string{Passed: "✅", Failed: "❌", Skipped: "⏭️", Flaky: "⚠️"}
 
-// title returns the test's name, after its class if it has one.
+// title returns the test's name in one line, after its class if it has one.
 func (t *Result) title() string {
 	if t.Class == "" {
-		return t.Name
+		return safetext.Line(t.Name, 0)
 	}
-	return t.Class + ": " + t.Name
+	return safetext.Line(t.Class+": "+t.Name, 0)
 }
 
 // markdownSpecial matches characters with a meaning in Markdown.
