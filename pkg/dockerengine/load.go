@@ -69,13 +69,15 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 	}
 	for attempt := 1; ; attempt++ {
 		loaded, err := e.loadArchive(ctx, a, reference.TagNameOnly(ref).String())
-		if !cerrdefs.IsNotFound(err) || attempt == maxLoads {
+		freed := e.removeLeftovers(ctx) > 0 // after the load, which may use their layers
+		// The image was removed before it was tagged, or the leftovers may have filled the disk.
+		if err == nil || !cerrdefs.IsNotFound(err) && !freed || attempt == maxLoads {
 			return loaded, err
-		} // otherwise the image was removed before it was tagged
+		}
 	}
 }
 
-// maxLoads is how often an image is loaded if other clients of the engine remove it before it is tagged.
+// maxLoads is how often Load tries to load an image.
 const maxLoads = 3
 
 // loadArchive has the engine get the image in the fastest way that works, and tags it.
