@@ -88,6 +88,11 @@ func (e *APIError) Transient() bool {
 	return e.isOutage()
 }
 
+// MayHaveArrived reports whether the service may have received the request.
+func (e *APIError) MayHaveArrived() bool {
+	return e.Status != 0 || isTransient(e.Err) && !neverSent(e.Err)
+}
+
 // isOutage reports whether the status means that the service, or a proxy in front of it, is overloaded or down.
 func (e *APIError) isOutage() bool {
 	return e.Status >= 500 || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout

@@ -183,7 +183,7 @@ func (t *transport) waitBeforeRetry(request *http.Request) error {
 // neverSent reports whether the request was not sent because connecting failed.
 func neverSent(err error) bool {
 	dial := new(net.OpError)
-	return errors.As(err, &dial) && dial.Op == "dial"
+	return errors.As(err, &dial) && (dial.Op == "dial" || dial.Op == "proxyconnect")
 }
 
 // isTransient reports whether another attempt may succeed after this error.
