@@ -61,7 +61,8 @@ func (e Env) runJob(ctx context.Context, timeout time.Duration, flow func(contex
 	}
 	defer remove()
 	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Scratch: scratch, Started: time.Now()}
-	return runWithDeadline(ctx, timeout, func(ctx context.Context) error { return flow(ctx, j) })
+	err = runWithDeadline(ctx, timeout, func(ctx context.Context) error { return flow(ctx, j) })
+	return explainFullDisk(err, scratch)
 }
 
 // relativeTo returns path relative to the first root that contains it, or unchanged if none does.

@@ -61,7 +61,7 @@ func buildRequests(
 func layerDirectory(job job) (string, error) {
 	dir := filepath.Join(job.Scratch, "layers")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("create a temporary directory: %w (free disk space, or set RUNNER_TEMP)", err)
+		return "", fmt.Errorf("create a temporary directory: %w", err)
 	}
 	return dir, nil
 }

@@ -37,6 +37,24 @@ func makeScratch(parent string) (dir string, remove func(), err error) {
 	}, nil
 }
 
+// explainFullDisk adds what to do to the error of a run if a disk of this machine is full.
+func explainFullDisk(err error, scratch string) error {
+	if err == nil {
+		return nil
+	}
+	for _, full := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT} {
+		// BuildKit returns the errors of our files as text.
+		text := err.Error()
+		switch {
+		case strings.Contains(text, scratch) && strings.Contains(text, full.Error()):
+			return fmt.Errorf("%w (free disk space, or set RUNNER_TEMP to a directory on another disk)", err)
+		case errors.Is(err, full):
+			return fmt.Errorf("%w (free disk space)", err)
+		}
+	}
+	return err
+}
+
 // lockScratch creates the lock of dir. The file has another name until it is locked, because another run may remove a
 // directory with a free lock.
 func lockScratch(dir string) (*os.File, error) {

@@ -1,9 +1,11 @@
 package actions
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 )
 
@@ -44,4 +46,31 @@ func TestMakeScratch(t *testing.T) {
 	check(second)
 	removeSecond()
 	check()
+}
+
+func TestExplainFullDisk(t *testing.T) {
+	const scratch = "/tmp/sandbox-actions-1"
+	in := func(path string, err error) error { return &os.PathError{Op: "write", Path: path, Err: err} }
+	failed := errors.New("failed")
+	for _, test := range []struct {
+		err  error
+		hint string
+	}{
+		{nil, ""},
+		{failed, ""},
+		{in(scratch+"/git/pack", syscall.ENOSPC), " (free disk space, or set RUNNER_TEMP to a directory on another disk)"},
+		{in(scratch+"/git/pack", syscall.EDQUOT), " (free disk space, or set RUNNER_TEMP to a directory on another disk)"},
+		{in(scratch+"/git/pack", syscall.EACCES), ""},
+		{in("/home/report.xml", syscall.ENOSPC), " (free disk space)"},
+		{
+			errors.New("write " + scratch + "/layers/ingest/total: no space left on device"),
+			" (free disk space, or set RUNNER_TEMP to a directory on another disk)",
+		},
+		{errors.New("step failed: write /var/lib/apt: no space left on device"), ""},
+	} {
+		got := explainFullDisk(test.err, scratch)
+		if !errors.Is(got, test.err) || got != nil && got.Error() != test.err.Error()+test.hint {
+			t.Errorf("got %v, want %v%s", got, test.err, test.hint)
+		}
+	}
 }
