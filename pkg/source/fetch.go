@@ -82,6 +82,9 @@ func (r Repository) fetchHint(err error) string {
 	}
 	switch failure.Cause {
 	case git.RateLimited:
+		if failure.RetryAfter > 0 {
+			return tried + "the server limits requests: retry after " + failure.RetryAfter.String()
+		}
 		return tried + "the server limits requests: try again in a few minutes"
 	case git.Network:
 		return tried + "check the network, and that " + r.serverURL() + " (GITHUB_SERVER_URL) answers"
