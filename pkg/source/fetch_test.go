@@ -26,7 +26,7 @@ import (
 // fetch fetches a commit to a new directory.
 func fetch(t testing.TB, r Repository, sha string) (Tree, error) {
 	t.Helper()
-	return r.Fetch(t.Context(), Commit{SHA: sha, Ref: "refs/heads/x"}, filepath.Join(t.TempDir(), "source"))
+	return r.Fetch(t.Context(), Commit{SHA: sha, Ref: "refs/heads/x"}, filepath.Join(t.TempDir(), "source"), FetchOptions{})
 }
 
 func TestFetch(t *testing.T) {
@@ -39,7 +39,7 @@ func TestFetch(t *testing.T) {
 		t.Setenv("GIT_DIR", "/nowhere")
 		t.Setenv("GIT_CONFIG_PARAMETERS", "'core.bare=true'")
 		var err error
-		tree, err = fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha, Ref: "refs/heads/x"}, dir)
+		tree, err = fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha, Ref: "refs/heads/x"}, dir, FetchOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +163,7 @@ func TestFetchHidesTokenAndCancels(t *testing.T) {
 	sha := sh(t, hubDir+"/app", "git rev-parse trunk")
 	done := make(chan error, 1)
 	go func() {
-		_, err := fromHub("app", goodToken).Fetch(ctx, Commit{SHA: sha}, dir)
+		_, err := fromHub("app", goodToken).Fetch(ctx, Commit{SHA: sha}, dir, FetchOptions{})
 		done <- err
 	}()
 	for requested := false; !requested; runtime.Gosched() {
@@ -259,7 +259,7 @@ func TestFetchFails(t *testing.T) {
 		})
 	}
 	t.Run("directory that cannot be created", func(t *testing.T) {
-		_, err := fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha}, "/dev/null/source")
+		_, err := fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha}, "/dev/null/source", FetchOptions{})
 		if !errors.Is(err, syscall.ENOTDIR) {
 			t.Errorf("error = %v", err)
 		}
@@ -277,7 +277,7 @@ func TestFetchFails(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 24<<10), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		_, err := fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha}, filepath.Join(dir, "source"))
+		_, err := fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha}, filepath.Join(dir, "source"), FetchOptions{})
 		checkError(t, err, "free disk space, or set RUNNER_TEMP")
 	})
 	for name, program := range map[string]string{"no git": "", "old git": "git version 2.25.1"} {

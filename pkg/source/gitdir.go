@@ -21,6 +21,8 @@ import (
 // blobs, an index, and a detached HEAD. The directory is identical, including timestamps, for a clone, a shallow clone,
 // a worktree or a partial clone, and for any version of git. With the commit's files, `git status` reports no changes.
 //
+// The index marks Git LFS files as unchanged, because without git-lfs, git compares their content with the pointers.
+//
 // The formats are git's: pack version 2 with index version 2, and staging index version 2 (gitformat-pack,
 // gitformat-index).
 func (t Tree) WriteGitDir(ctx context.Context, dir string) error {
@@ -53,7 +55,7 @@ func (t Tree) WriteGitDir(ctx context.Context, dir string) error {
 	if err := t.writePacks(ctx, packs, objectIDs(t.SHA, root, entries)); err != nil {
 		return err
 	}
-	index, err := stagingIndex(entries, newHash())
+	index, err := stagingIndex(entries, packs.pointers, newHash())
 	if err != nil {
 		return err
 	}
@@ -116,8 +118,8 @@ func normalizeFile(path string, id []byte) error {
 }
 
 // stagingIndex encodes git's index. It omits the cached stat data of the files on disk, so git compares their contents
-// once.
-func stagingIndex(entries []treeEntry, sum hash.Hash) ([]byte, error) {
+// once. It marks the blobs in unchanged as unchanged (git update-index --assume-unchanged).
+func stagingIndex(entries []treeEntry, unchanged map[string]bool, sum hash.Hash) ([]byte, error) {
 	entries = slices.DeleteFunc(slices.Clone(entries), func(e treeEntry) bool { return e.kind == "tree" })
 	slices.SortFunc(entries, func(a, b treeEntry) int { return strings.Compare(a.path, b.path) })
 	data := binary.BigEndian.AppendUint32([]byte("DIRC\x00\x00\x00\x02"), uint32(len(entries)))
@@ -135,8 +137,12 @@ func stagingIndex(entries []treeEntry, sum hash.Hash) ([]byte, error) {
 		data = binary.BigEndian.AppendUint32(data, uint32(mode))
 		data = append(data, make([]byte, 12)...) // owner, group, size
 		data = append(data, id...)
-		const maxNameLength = 0xfff
-		data = binary.BigEndian.AppendUint16(data, uint16(min(len(e.path), maxNameLength)))
+		const maxNameLength, assumeUnchanged = 0xfff, 0x8000
+		flags := uint16(min(len(e.path), maxNameLength))
+		if unchanged[e.id] {
+			flags |= assumeUnchanged
+		}
+		data = binary.BigEndian.AppendUint16(data, flags)
 		data = append(data, e.path...)
 		data = append(data, make([]byte, 8-(len(data)-begin)%8)...) // 1 to 8 zero bytes
 	}
