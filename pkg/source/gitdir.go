@@ -59,7 +59,7 @@ func (t Tree) WriteGitDir(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{"index": index, "config": gitConfig(t.SHA), "HEAD": []byte(t.SHA + "\n")}
+	files := map[string][]byte{"index": index, "config": gitConfig(t.SHA, entries), "HEAD": []byte(t.SHA + "\n")}
 	if bytes.Contains(header, []byte("\nparent ")) {
 		files["shallow"] = []byte(t.SHA + "\n")
 	}
@@ -92,13 +92,18 @@ func objectIDs(commit, root string, entries []treeEntry) []string {
 	return slices.Compact(ids)
 }
 
-func gitConfig(sha string) []byte {
-	version, extensions := 0, ""
+func gitConfig(sha string, entries []treeEntry) []byte {
+	version, more := 0, ""
 	if len(sha) == 64 {
-		version, extensions = 1, "[extensions]\n\tobjectformat = sha256\n"
+		version, more = 1, "[extensions]\n\tobjectformat = sha256\n"
+	}
+	if slices.ContainsFunc(entries, func(e treeEntry) bool { return e.kind == "commit" }) {
+		// In a checkout, the .git file of a submodule refers to a directory in .git that this one does not have. With
+		// another value, `git status` runs git in the submodule and fails.
+		more += "[diff]\n\tignoreSubmodules = dirty\n"
 	}
 	return fmt.Appendf(nil, "[core]\n\trepositoryformatversion = %d\n\tfilemode = true\n\tbare = false\n"+
-		"[gc]\n\tautoPackLimit = 0\n%s", version, extensions)
+		"[gc]\n\tautoPackLimit = 0\n%s", version, more)
 }
 
 // writeFile writes a file with permissions and a time that do not depend on the machine.

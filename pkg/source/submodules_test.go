@@ -186,3 +186,21 @@ func TestResolveRemote(t *testing.T) {
 		}
 	}
 }
+
+// The .git directory of a checkout works with the .git files of its submodules, which refer to directories that it does
+// not have.
+func TestGitDirOfCheckoutWithSubmodules(t *testing.T) {
+	dir := t.TempDir()
+	sh(t, dir, `git init -q lib; cd lib; echo x >file; git add .; git commit -qm x; cd ..
+		git init -q app; cd app; git submodule --quiet add ../lib vendor/lib; git commit -qm x`)
+	app := filepath.Join(dir, "app")
+	gitDir := gitDirOf(t, app)
+	tree, err := OpenCheckout(t.Context(), app)
+	if err != nil || tree.Dirty {
+		t.Errorf("%+v, %v", tree, err)
+	}
+	sh(t, app, "mv .git ../moved; cp -r "+gitDir+" .git; test -f vendor/lib/.git")
+	if got := sh(t, app, "git status --porcelain; git diff"); got != "" {
+		t.Errorf("git reports %s", got)
+	}
+}
