@@ -67,7 +67,10 @@ type Request struct {
 	// written there. If it is "", those layers cannot be read.
 	LayerDir string
 
-	Logf func(format string, args ...any) // reports retries; may be nil
+	Logf  func(format string, args ...any) // reports retries; may be nil
+	Clean func(line string) string         // redacts secrets in a line of the builder's output; may be nil
+
+	DockerfileName string // the Dockerfile in errors; "" for the base name of Dockerfile
 
 	withoutLease bool // the image is not read after the build
 }
