@@ -106,6 +106,9 @@ func ReadJUnitFiles(ctx context.Context, dir string, before XMLFiles, reserved s
 			found.Ignored = append(found.Ignored, newFileError(name, errNotRegular))
 		}
 	}
+	if found.Report != nil {
+		found.Report.count()
+	}
 	return found
 }
 
@@ -141,7 +144,7 @@ func (f *JUnitFiles) read(ctx context.Context, root *os.Root, name string) {
 	report, err := readJUnitFile(ctx, root, name)
 	if report != nil && report.Total > 0 {
 		f.Report = cmp.Or(f.Report, &Report{})
-		f.Report.Add(report)
+		f.Report.Tests = append(f.Report.Tests, report.Tests...)
 	}
 	other := (*notJUnitError)(nil)
 	switch {

@@ -179,7 +179,7 @@ type junitParser struct {
 	found   bool     // whether there was a suite
 
 	test     *Result // open testcase
-	outcome  Status  // of the open testcase, according to its attributes
+	outcome  Status  // of the open testcase, unless it has failures; "" if unknown
 	flaky    *Failure
 	attempts int // failed attempts of the open testcase that have elements of their own
 
@@ -207,7 +207,7 @@ func (p *junitParser) start(name string, attributes map[string]string) {
 	case name == "testsuites" || name == "testsuite":
 		p.endTest()
 		p.found = true
-		p.suites = append(p.suites, safetext.Line(attributes["name"], maxJUnitName))
+		p.suites = append(p.suites, junitLine(attributes["name"]))
 	case len(p.suites) == 0:
 	case name == "testcase":
 		p.endTest()
@@ -248,7 +248,7 @@ var outcomes = map[string]Status{
 
 func (p *junitParser) startTest(attributes map[string]string) {
 	p.test = &Result{
-		Name: safetext.Line(attributes["name"], maxJUnitName), Class: safetext.Line(attributes["classname"], maxJUnitName),
+		Name: junitLine(attributes["name"]), Class: junitLine(attributes["classname"]),
 		Duration: parseSeconds(attributes["time"]),
 	}
 	if p.test.Class == "" {
@@ -260,7 +260,7 @@ func (p *junitParser) startTest(attributes map[string]string) {
 		p.outcome = outcomes[strings.ToLower(attributes["result"])]
 	}
 	if p.outcome == Skipped {
-		p.test.Reason = safetext.Line(attributes["status"], maxJUnitName)
+		p.test.Reason = junitLine(attributes["status"])
 	}
 }
 
@@ -292,7 +292,7 @@ func (p *junitParser) endTest() {
 func (p *junitParser) endElement() {
 	name := p.element
 	p.element = ""
-	message := safetext.Line(escapeSequence.ReplaceAllString(p.attributes["message"], ""), maxJUnitName)
+	message := junitLine(p.attributes["message"])
 	text := strings.TrimSpace(escapeSequence.ReplaceAllString(p.text.String(), ""))
 	failure := func() Failure {
 		f := Failure{Message: message}
@@ -302,7 +302,7 @@ func (p *junitParser) endElement() {
 		for _, other := range []string{text, p.attributes["type"], "failed without a message"} {
 			if f.Message == "" {
 				first, _, _ := strings.Cut(other, "\n")
-				f.Message = safetext.Line(first, maxJUnitName)
+				f.Message = junitLine(first)
 			}
 		}
 		return f
@@ -326,7 +326,7 @@ func (p *junitParser) endElement() {
 	case name == "skipped":
 		p.outcome = Skipped
 		if message == "" {
-			message = safetext.Line(text, maxJUnitName)
+			message = junitLine(text)
 		}
 		p.test.Reason = message
 	}
@@ -334,6 +334,10 @@ func (p *junitParser) endElement() {
 
 // escapeSequence matches terminal sequences, such as colors.
 var escapeSequence = regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`)
+
+func junitLine(s string) string {
+	return safetext.Line(escapeSequence.ReplaceAllString(s, ""), maxJUnitName)
+}
 
 // finish returns the report, and an error if the end of the file is missing. A test without its end counts only if it
 // has failed already.
