@@ -340,17 +340,25 @@ func suiteOf(name string) string {
 func TestReadJUnitFiles(t *testing.T) {
 	dir := reportDir(t, map[string]string{
 		"old.xml": suiteOf("old"), "sub/old.xml": suiteOf("old"), "appended.xml": suiteOf("a"), "rewritten.xml": suiteOf("b"),
-		"touched.xml": suiteOf("c"),
+		"touched.xml": suiteOf("c"), "replaced.xml": suiteOf("h"),
 	})
 	before := ListXMLFiles(dir)
 	past := time.Now().Add(-time.Hour)
+	replacement := filepath.Join(t.TempDir(), "replacement.xml")
+	writeReports(t, filepath.Dir(replacement), map[string]string{"replacement.xml": suiteOf("H")})
+	if err := os.Rename(replacement, filepath.Join(dir, "replaced.xml")); err != nil {
+		t.Fatal(err)
+	}
 	writeReports(t, dir, map[string]string{
 		"appended.xml": suiteOf("a") + suiteOf("a2"), "rewritten.xml": suiteOf("B"), "copied.xml": suiteOf("d"),
 		"sub/deeper/TEST-e.XML": suiteOf("e"), "junit.xml": suiteOf("f"),
 		"junit-command.xml": suiteOf("f2"),
 		"coverage.xml":      "<coverage/>", "notes.txt": suiteOf("no"), "empty.xml": "", "cut.xml": suiteOf("g")[:50] + "<testcase",
 	})
-	for name, at := range map[string]time.Time{"copied.xml": past, "rewritten.xml": past, "touched.xml": past.Add(time.Minute)} {
+	for name, at := range map[string]time.Time{
+		"copied.xml": past, "rewritten.xml": past, "touched.xml": past.Add(time.Minute),
+		"appended.xml": before["appended.xml"].ModTime(), "replaced.xml": before["replaced.xml"].ModTime(),
+	} {
 		if err := os.Chtimes(filepath.Join(dir, name), at, at); err != nil {
 			t.Fatal(err)
 		}
@@ -360,7 +368,7 @@ func TestReadJUnitFiles(t *testing.T) {
 	for _, result := range found.Report.Tests {
 		names = append(names, result.Name)
 	}
-	if want := []string{"a", "a2", "d", "g", "f", "f2", "B", "e", "c"}; !slices.Equal(names, want) {
+	if want := []string{"a", "a2", "d", "g", "f", "f2", "H", "B", "e", "c"}; !slices.Equal(names, want) {
 		t.Errorf("tests %q, want %q", names, want)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "junit.xml")); err == nil || found.Renamed != "junit-command-2.xml" {
@@ -377,7 +385,7 @@ func TestReadJUnitFiles(t *testing.T) {
 	}
 	r := sample()
 	r.Add(found.Report)
-	if r.Total != 14 || r.Passed != 10 || r.Failed != 2 {
+	if r.Total != 15 || r.Passed != 11 || r.Failed != 2 {
 		t.Error(r.Line())
 	}
 	for _, dir := range []string{t.TempDir(), filepath.Join(dir, "absent")} {
