@@ -77,8 +77,8 @@ func newFileError(file string, err error) *FileError {
 }
 
 // ReadJUnitFiles reads the JUnit files below dir that were created or changed after before was listed. It first renames
-// a new file with the name reserved, for which the caller has another use. It follows no links out of dir and reads only
-// regular files, so it cannot block. It stops when ctx ends.
+// a new file with the name reserved, for which the caller has another use. It follows no links out of dir and reads
+// only regular files, so it cannot block. It stops when ctx ends.
 func ReadJUnitFiles(ctx context.Context, dir string, before XMLFiles, reserved string) (found JUnitFiles) {
 	root, err := os.OpenRoot(dir)
 	switch {

@@ -28,7 +28,7 @@ const (
 	maxJUnitText  = 1 << 20 // bytes of an attribute or a text; the rest is dropped
 	maxJUnitName  = 1000    // characters
 
-	maxJUnitBuffer = 16 << 20 // bytes of a text that consists of markup characters
+	maxJUnitBuffer = 4 << 20 // bytes of a tag that consists of such characters as quotes
 )
 
 // Reasons why a file has no results.
@@ -76,7 +76,7 @@ func readJUnit(r io.Reader) (*Report, error) {
 			p.hasText = p.hasText || len(z.Raw()) > 0 // an incomplete tag
 			err := z.Err()
 			if errors.Is(err, html.ErrBufferExceeded) {
-				err = fmt.Errorf("file has a text of more than %d MiB", maxJUnitBuffer>>20)
+				err = fmt.Errorf("file has a tag of more than %d MiB", maxJUnitBuffer>>20)
 			}
 			if err == io.EOF && limited.N <= 0 {
 				err = fmt.Errorf("file is larger than %d MiB", maxJUnit>>20)
@@ -116,8 +116,10 @@ func decodeXML(r io.Reader) io.Reader {
 type textLimiter struct {
 	r     *bufio.Reader
 	cdata bool
-	keep  int // remaining bytes of "]]>"
-	size  int // of the current section, text or tag
+	keep  int  // remaining bytes of "]]>"
+	tag   bool // whether the position is in a tag or a comment
+	quote byte // of an attribute; 0 outside
+	size  int  // of the current section, text or tag
 }
 
 func newTextLimiter(r io.Reader) *textLimiter { return &textLimiter{r: bufio.NewReaderSize(r, 64<<10)} }
@@ -133,11 +135,17 @@ func (l *textLimiter) Read(p []byte) (n int, err error) {
 			l.keep = len("]]>")
 		case l.cdata:
 		case c == '<':
-			l.size, l.cdata = 0, l.hasPrefix("![CDATA[")
-		case c == '>':
-			l.size = 0
+			l.size, l.quote, l.cdata = 0, 0, l.hasPrefix("![CDATA[")
+			l.tag = !l.cdata
+		case l.tag && c == l.quote:
+			l.quote = 0
+		case l.tag && l.quote == 0 && (c == '"' || c == '\''):
+			l.quote = c
+		case l.tag && l.quote == 0 && c == '>':
+			l.size, l.tag = -1, false
 		}
-		if l.size++; l.size <= maxJUnitText || l.keep > 0 || !l.cdata && strings.IndexByte(`<>"'/-`, c) >= 0 {
+		l.size++
+		if l.size <= maxJUnitText || l.keep > 0 || l.tag && strings.IndexByte(`>"'/-`, c) >= 0 {
 			p[n] = c
 			n++
 		}
