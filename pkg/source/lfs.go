@@ -3,6 +3,9 @@ package source
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -102,7 +105,6 @@ func (f *fetcher) addLFS(ctx context.Context, t *Tree, from remote, entries []tr
 		t.Unfetched.Pointers = slices.Sorted(maps.Keys(pointers))
 		return nil
 	}
-	t.lfs = pointers
 	if err := f.downloadLFS(ctx, *t, from, pointers); err != nil {
 		return fmt.Errorf("download Git LFS files: %w", err)
 	}
@@ -196,6 +198,28 @@ func (f *fetcher) progress(total int64) func(bytes int64) {
 			next += total / 4
 		}
 	}
+}
+
+// isContentOf reports whether a file has the content of the pointer that is the blob with this ID.
+func isContentOf(file, id string) bool {
+	info, err := os.Lstat(file)
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	content, err := os.Open(file)
+	if err != nil {
+		return false
+	}
+	defer content.Close()
+	sum := sha256.New()
+	size, err := io.Copy(sum, content)
+	pointer := lfs.Pointer{OID: hex.EncodeToString(sum.Sum(nil)), Size: size}.String()
+	blob := sha1.New()
+	if len(id) == 64 {
+		blob = sha256.New()
+	}
+	_, _ = fmt.Fprintf(blob, "blob %d\x00%s", len(pointer), pointer) // never fails
+	return err == nil && hex.EncodeToString(blob.Sum(nil)) == id
 }
 
 func copyFile(from, to string) (err error) {

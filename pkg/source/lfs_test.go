@@ -248,3 +248,28 @@ func TestFindUnfetched(t *testing.T) {
 		})
 	}
 }
+
+// The content of a Git LFS file is not a change, although git compares it with the pointer.
+func TestDirtyLFS(t *testing.T) {
+	for _, test := range []struct {
+		name, script string
+		dirty        bool
+	}{
+		{"content", "printf content >a.bin", false},
+		{"pointer", "true", false},
+		{"other content", "printf contents >a.bin", true},
+		{"executable", "printf content >a.bin; chmod +x a.bin", true},
+		{"staged", "printf content >a.bin; git add a.bin", true},
+		{"deleted", "rm a.bin", true},
+		{"link", "rm a.bin; printf content >b; ln -s b a.bin", true},
+		{"another file", "printf content >a.bin; echo x >b", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			sh(t, dir, lfsFunctions+"git init -q; "+trackBin+"lfs a.bin content; git add .; git commit -qm x; "+test.script)
+			if tree, err := OpenCheckout(t.Context(), dir); err != nil || tree.Dirty != test.dirty {
+				t.Errorf("dirty = %t, %v; want %t", tree.Dirty, err, test.dirty)
+			}
+		})
+	}
+}
