@@ -46,7 +46,8 @@ func warnUnfetched(job job, spec inputs.BuildSpec, tree source.Tree, paths input
 			list += fmt.Sprintf(" and %d more", more)
 		}
 		job.Runner.Warning(runner.Annotation{
-			Title: "Files are missing in the build context", Message: fmt.Sprintf("%s has %s: %s; %s", what, problem, list, hint),
+			Title:   "Files are missing in the build context",
+			Message: fmt.Sprintf("%s has %s: %s; %s", what, problem, list, hint),
 		})
 	}
 	warn(missing.Submodules, "submodules that are not fetched", modules)

@@ -31,8 +31,10 @@ func TestWarnUnfetched(t *testing.T) {
 		{"checkout", false, source.FetchOptions{}, ".", "", missing,
 			[]string{inContext + modules + " in the actions/checkout step, or run `git submodule update --init`",
 				inContext + pointers + "a.bin, app/b.bin; set lfs: true in the actions/checkout step, or run `git lfs pull`"}, nil},
-		{"without paths", false, source.FetchOptions{}, "", "", missing, []string{modules, pointers + "a.bin, app/b.bin;"}, nil},
-		{"context", false, source.FetchOptions{}, "app", "", missing, []string{pointers + "app/b.bin;"}, []string{"submodules"}},
+		{"without paths", false, source.FetchOptions{}, "", "", missing,
+			[]string{modules, pointers + "a.bin, app/b.bin;"}, nil},
+		{"context", false, source.FetchOptions{}, "app", "", missing,
+			[]string{pointers + "app/b.bin;"}, []string{"submodules"}},
 		{"context in a submodule", false, source.FetchOptions{}, "vendor/lib/sub", "", missing, []string{modules},
 			[]string{"LFS"}},
 		{"ignored", false, source.FetchOptions{}, ".", "vendor\n**/*.bin\n!a.bin\n", missing, []string{pointers + "a.bin;"},
@@ -44,7 +46,8 @@ func TestWarnUnfetched(t *testing.T) {
 			[]string{"vendor/lib; set submodules: recursive\n"}, []string{"LFS"}},
 		{"commit, with all submodules", true, source.FetchOptions{Submodules: source.RecursiveSubmodules}, ".", "", missing,
 			nil, []string{"has"}},
-		{"many", true, source.FetchOptions{}, ".", "", source.Unfetched{Submodules: []string{"a", "b\n::error::x", "c", "d", "e"}},
+		{"many", true, source.FetchOptions{}, ".", "",
+			source.Unfetched{Submodules: []string{"a", "b\n::error::x", "c", "d", "e"}},
 			[]string{"not fetched: a, b ::error::x, c and 2 more; "}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -133,7 +133,11 @@ func (d downloader) requestBatch(ctx context.Context, objects []Object) (map[str
 	request.Header.Set("Accept", mediaType)
 	request.Header.Set("Content-Type", mediaType)
 	d.authorize(request)
-	response, err := d.HTTP.Client().Do(request)
+	config := d.HTTP
+	if config.Policy.RateLimit == nil {
+		config.Policy.RateLimit = httpclient.GitHubRateLimit
+	}
+	response, err := config.Client().Do(request)
 	if err != nil {
 		return nil, d.failure(ctx, nil, err)
 	}

@@ -82,7 +82,8 @@ func readRegular(dir, name string, limit int64) ([]byte, error) {
 			return nil, err
 		}
 		isLast := i == len(parts)-1
-		if !filepath.IsLocal(part) || !isLast && !info.IsDir() || isLast && (!info.Mode().IsRegular() || info.Size() > limit) {
+		if !filepath.IsLocal(part) || !isLast && !info.IsDir() ||
+			isLast && (!info.Mode().IsRegular() || info.Size() > limit) {
 			return nil, errNotRegular
 		}
 	}

@@ -204,8 +204,9 @@ func (r Repository) resolveRemote(from remote, address string) (remote, error) {
 	}
 	clean := strings.Trim(path.Clean("/"+parsed.Path), "/")
 	isSSH := parsed.Scheme == "ssh" || parsed.Scheme == "git+ssh"
-	sameHost := strings.EqualFold(parsed.Host, server.Host) || isSSH && (strings.EqualFold(parsed.Hostname(), server.Hostname()) ||
-		strings.EqualFold(parsed.Hostname(), "ssh."+server.Hostname())) // https://docs.github.com/authentication/troubleshooting-ssh
+	// https://docs.github.com/en/authentication/troubleshooting-ssh/using-ssh-over-the-https-port
+	sshHost := strings.TrimPrefix(strings.ToLower(parsed.Hostname()), "ssh.")
+	sameHost := strings.EqualFold(parsed.Host, server.Host) || isSSH && strings.EqualFold(sshHost, server.Hostname())
 	switch {
 	case sameHost && (isSSH || parsed.Scheme == "https" || parsed.Scheme == "http" || parsed.Scheme == "git"):
 		return remote{server.JoinPath(clean).String(), r.Token}, nil
