@@ -106,7 +106,7 @@ var help = map[string]string{
 		"controls the machine.",
 	"command": "Test command to run on the host, in the tested commit's files. It gets RUN_LOCAL_DOCKER_TESTS=true, " +
 		"LOCAL_DOCKER_IMAGE_NAME, DOCKER_HOST and TEST_REPORT_DIR. Tests in the JUnit XML files that it writes to " +
-		"TEST_REPORT_DIR are counted.",
+		"TEST_REPORT_DIR and its subdirectories are counted.",
 	"parallel": "Containers to run in parallel: a number, or cores.",
 	"report_dir": "Directory for the JUnit XML report and the container logs of failed tests. Default: test-results in " +
 		"RUNNER_TEMP, outside the workspace, so that later builds do not contain it. On the command line, test-results in " +
