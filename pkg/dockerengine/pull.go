@@ -82,7 +82,7 @@ func (e *Engine) pullImage(parent context.Context, a *archive, complete func() e
 		return nil, fmt.Errorf("%w: %w", errCannotPull, err)
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), killTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), removeGrace)
 		defer cancel()
 		_, removed := e.client.ImageRemove(ctx, reference, client.ImageRemoveOptions{})
 		if removed != nil && err == nil {
