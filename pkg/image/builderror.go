@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -75,12 +73,6 @@ func classifyError(ctx context.Context, r Request, err error) error {
 	if !inVertex && isPushFailure(r, message, len(sources) > 0) {
 		return pushFailure(ctx, r, message, err)
 	}
-	if len(sources) == 0 && isMissing(r.Dockerfile) && !isRemote(r.Context) {
-		return &BuilderError{
-			Platform: r.Platform, Message: fmt.Sprintf("Dockerfile %s not found", r.Dockerfile),
-			Hint: "set the input dockerfile to its path", Err: err,
-		}
-	}
 	if len(sources) > 0 || inVertex {
 		return newBuildError(r, sources, message, err)
 	}
@@ -90,11 +82,6 @@ func classifyError(ctx context.Context, r Request, err error) error {
 		failure.Hint = "retry; if it happens again, check the builder's log"
 	}
 	return failure
-}
-
-func isMissing(file string) bool {
-	_, err := os.Stat(file)
-	return errors.Is(err, fs.ErrNotExist)
 }
 
 func newBuildError(r Request, sources []*errdefs.Source, message string, err error) *BuildError {

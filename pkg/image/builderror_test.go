@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -80,9 +79,7 @@ func TestClassifyPushFailure(t *testing.T) {
 func TestClassifyBuilderError(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\n"})
 	r := request(dir)
-	missing := r
-	missing.Dockerfile = filepath.Join(dir, "absent")
-	remote := missing
+	remote := r
 	remote.Context, remote.Dockerfile = "https://example.com/repo.git", "absent"
 	for _, test := range []struct {
 		name    string
@@ -98,11 +95,6 @@ func TestClassifyBuilderError(t *testing.T) {
 		{
 			"other", r, status.Error(codes.Unknown, "failed to solve: rpc error: code = Unknown desc = something\n\tnew"),
 			"something new", "",
-		},
-		{
-			"missing Dockerfile", missing,
-			status.Error(codes.Unknown, "failed to solve: failed to read dockerfile: open absent"),
-			"Dockerfile " + dir + "/absent not found", "set the input dockerfile",
 		},
 		{
 			"missing Dockerfile of a remote context", remote,

@@ -109,7 +109,7 @@ func (r Request) solve(
 	ctx context.Context, c *client.Client, push *pushMonitor, status chan<- *client.SolveStatus,
 	exports ...client.ExportEntry,
 ) (map[string]string, error) {
-	opt, err := r.solveOpt()
+	opt, files, err := r.solveOpt()
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +129,9 @@ func (r Request) solve(
 			retries++
 			r.logf("Building for %s again (retry %d of %d): %s", r.Platform, retries, maxSchedulerRetries, buildkitMessage(err))
 		}))
+	if failed := files.failure(); err != nil && failed != nil && ctx.Err() == nil {
+		return nil, failed
+	}
 	if err != nil {
 		return nil, classifyError(ctx, r, err)
 	}

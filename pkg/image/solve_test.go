@@ -387,7 +387,7 @@ func TestSharedKeyOfChangedContent(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := request(dir)
-		r.SharedKey, r.ContentTimes = "TestSharedKeyOfChangedContent "+dir, true
+		r.SharedKey, r.CommitFiles = "TestSharedKeyOfChangedContent "+dir, ""
 		result, _, err := solve(t.Context(), c, r)
 		if err != nil {
 			t.Fatal(err)
