@@ -22,8 +22,8 @@ const (
 // directory: .. of its root is the root, as in the builder. It returns nil, for all files, if a path is the root or
 // there are too many links.
 //
-// fsutil's own resolution follows each link only once (tonistiigi/fsutil a72de9d, followlinks.go:58), so that the second
-// of two paths through a linked directory is not sent.
+// fsutil's own resolution follows each link only once (tonistiigi/fsutil a72de9d, followlinks.go:58), so that the
+// second of two paths through a linked directory is not sent.
 func followLinks(directory string, paths []string) []string {
 	l := linkFollower{directory: directory, patterns: map[string]bool{}, seen: map[linkStep]bool{}}
 	for _, p := range paths {
@@ -164,8 +164,8 @@ func (p sendPatterns) excludeBelow(directory string) bool {
 	return err == nil && excluded && !canMatchBelow(p.exclude, true, directory)
 }
 
-// canMatchBelow reports whether a pattern, or with exceptions set a pattern that begins with !, can match a path below a
-// directory that it does not match itself.
+// canMatchBelow reports whether a pattern can match a path below a directory that it does not match itself. With
+// exceptions set, it considers only the patterns that begin with !.
 func canMatchBelow(matcher *patternmatcher.PatternMatcher, exceptions bool, directory string) bool {
 	return slices.ContainsFunc(matcher.Patterns(), func(pattern *patternmatcher.Pattern) bool {
 		if pattern.Exclusion() != exceptions {
