@@ -1,6 +1,8 @@
 package image
 
 import (
+	"archive/tar"
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -222,5 +224,46 @@ func TestReadDockerfile(t *testing.T) {
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", name, err, want)
 		}
+	}
+}
+
+// Without root's rights, a directory must stay writable until its files are written.
+func TestExtractAsNobody(t *testing.T) {
+	const nobody = 65534
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for _, header := range []tar.Header{
+		{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o555}, {Name: "d/e/", Typeflag: tar.TypeDir, Mode: 0o500},
+		{Name: "d/e/f", Typeflag: tar.TypeReg, Mode: 0o400},
+	} {
+		if err := w.WriteHeader(&header); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if os.Geteuid() == 0 {
+		if err := os.Chown(dir, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		_ = errors.Join(os.Chmod(filepath.Join(dir, "d"), 0o700), os.Chmod(filepath.Join(dir, "d/e"), 0o700))
+	})
+	for range 2 { // the second time, the directories exist
+		asNobody(t, func() { err = extractArchive(root, bytes.NewReader(archive.Bytes())) })
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(dir, "d/e")); err != nil || info.Mode().Perm() != 0o500 {
+		t.Errorf("%v, %v", info, err)
 	}
 }

@@ -62,7 +62,7 @@ func (r Request) build(
 			return nil, classifyError(ctx, r, err)
 		}
 	}
-	plan := r.planExports(features)
+	plan := r.extractOutputs().planExports(features)
 	var layers content.Store
 	if r.LayerDir != "" && r.hasFixedTime() && features.rewritesTimestamps {
 		// The builder's next garbage collection, seconds later, removes layers with rewritten timestamps. Copy them now.
