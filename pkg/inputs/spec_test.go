@@ -421,7 +421,8 @@ func TestResolve(t *testing.T) {
 		},
 		{
 			"named contexts",
-			[]string{"INPUT_BUILD_CONTEXTS=a=lib\nb=docker-image://alpine\nc=oci-layout://lib\nd=git@github.com:a/b"},
+			[]string{"INPUT_BUILD_CONTEXTS=library/a:latest=lib\nb=docker-image://alpine\nc=oci-layout://lib\n" +
+				"d=git@github.com:a/b"},
 			".", "Dockerfile", map[string]string{
 				"a": below("lib"), "b": "docker-image://alpine", "c": "oci-layout://" + below("lib"), "d": "git@github.com:a/b",
 			},
@@ -598,7 +599,7 @@ func TestImageNames(t *testing.T) {
 		})
 	}
 	_, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, "INPUT_LOAD=false", "INPUT_OUTPUTS=type=docker,name=A")
-	assertInvalid(t, err, "image_name", 0, "A", "not an image name")
+	assertInvalid(t, err, "outputs", 1, "", "must be lowercase")
 }
 
 // Depot's machines have no host that a build could reach; that of your own BuildKit is known when it is connected.
