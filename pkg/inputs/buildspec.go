@@ -68,8 +68,7 @@ type BuildSpec struct {
 }
 
 var (
-	argPattern   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	stagePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+	stagePattern = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
 	tagPattern   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 )
 
@@ -205,13 +204,14 @@ func validateArguments(spec *BuildSpec, in Build, env Env) error {
 	r.BuildArgs, r.Labels = map[string]string{}, map[string]string{}
 	for _, item := range in.BuildArgs {
 		name, value, hasValue := strings.Cut(item.Text, "=")
-		if !argPattern.MatchString(name) {
+		if !isWord(name) {
 			return itemErrorf("build_args", item, "is not a build argument; write NAME=VALUE, and quote an element that has "+
 				`several lines: "NAME=VALUE"`)
 		}
 		if !hasValue {
 			if value = env.Getenv(name); value == "" {
-				return itemErrorf("build_args", item, "has no value, and the environment variable is not set; write NAME=VALUE")
+				return itemErrorf("build_args", item, "has no value, and the environment variable is not set or is empty; write "+
+					"NAME=VALUE")
 			}
 		}
 		r.BuildArgs[name] = value

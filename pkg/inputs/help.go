@@ -14,8 +14,9 @@ var help = map[string]string{
 		"and linux/arm/v6, v7 and v8 on its arm64 machines; your own BuildKit builds what it supports.",
 	"context": "Build context: a directory, a URL that the builder fetches, {{defaultContext}} for the event's commit, " +
 		"or {{defaultContext}}:DIRECTORY for a directory of it, to which dockerfile is then relative.",
-	"dockerfile": "Path of the Dockerfile, relative to the repository root. The default is the Dockerfile in the " +
-		"context, or sandbox/Dockerfile if the context has none.",
+	"dockerfile": "Path of the Dockerfile, relative to the repository root or, for a context that is a URL, to that " +
+		"context; or - for the standard input. Default: the Dockerfile in the context, or sandbox/Dockerfile if the context " +
+		"has none.",
 	"target":     "Stage to build. Default: the last stage.",
 	"image_name": "Image names in the local engine, comma-separated or one per line.",
 	"build_args": "Build arguments, NAME=VALUE, or NAME for the value of that environment variable. One per line.",
@@ -106,7 +107,7 @@ var help = map[string]string{
 		"controls the machine.",
 	"command": "Test command to run on the host, in the tested commit's files. It gets RUN_LOCAL_DOCKER_TESTS=true, " +
 		"LOCAL_DOCKER_IMAGE_NAME, DOCKER_HOST and TEST_REPORT_DIR. Tests in the JUnit XML files that it writes to " +
-		"TEST_REPORT_DIR are counted.",
+		"TEST_REPORT_DIR and its subdirectories are counted.",
 	"parallel": "Containers to run in parallel: a number, or cores.",
 	"report_dir": "Directory for the JUnit XML report and the container logs of failed tests. Default: test-results in " +
 		"RUNNER_TEMP, outside the workspace, so that later builds do not contain it. On the command line, test-results in " +
