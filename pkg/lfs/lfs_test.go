@@ -309,6 +309,36 @@ func TestDownloadBatches(t *testing.T) {
 	}
 }
 
+// The failure of one batch cancels the downloads of the others.
+func TestDownloadFailsFast(t *testing.T) {
+	var contents []string
+	for i := range batchSize + 1 {
+		contents = append(contents, strconv.Itoa(i))
+	}
+	s, objects := startServer(t, contents...)
+	silent := slices.MinFunc(objects, func(a, b Object) int { return strings.Compare(a.OID, b.OID) })
+	s.object = func(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
+		if r.PathValue("id") == silent.OID {
+			<-r.Context().Done()
+			return
+		}
+		next(w, r)
+	}
+	first := true
+	s.batch = func(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
+		if !first {
+			status(404, `{"message":"gone"}`)(w, r)
+			return
+		}
+		first = false
+		next(w, r)
+	}
+	err := s.client("").Download(t.Context(), "", objects, t.TempDir(), nil)
+	if err == nil || !strings.Contains(err.Error(), "gone") {
+		t.Errorf("error = %v", err)
+	}
+}
+
 // The token goes to the Git LFS server and to no other.
 func TestDownloadToken(t *testing.T) {
 	s, objects := startServer(t, "content")

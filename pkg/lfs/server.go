@@ -55,16 +55,19 @@ func (s Server) Download(
 	}
 	d := downloader{Server: s, ref: ref, dir: dir, progress: progress}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelDownloads)
-	for batch := range slices.Chunk(objects, batchSize) {
-		actions, err := d.requestBatch(ctx, batch)
-		if err != nil {
-			return cmp.Or(context.Cause(ctx), cmp.Or(group.Wait(), err))
+	group.SetLimit(1 + parallelDownloads)
+	group.Go(func() error {
+		for batch := range slices.Chunk(objects, batchSize) {
+			actions, err := d.requestBatch(ctx, batch)
+			if err != nil {
+				return err
+			}
+			for _, object := range batch {
+				group.Go(func() error { return d.download(ctx, object, actions[object.OID]) })
+			}
 		}
-		for _, object := range batch {
-			group.Go(func() error { return d.download(ctx, object, actions[object.OID]) })
-		}
-	}
+		return nil
+	})
 	return group.Wait()
 }
 
