@@ -165,6 +165,20 @@ func TestFetchLFSFails(t *testing.T) {
 	}
 }
 
+func TestFetchLFSWithFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs root on Linux to mount a small file system; run without -short")
+	}
+	sha := addRepository(t, "large", trackBin+"lfs a.bin $(head -c 1000000 /dev/zero | tr '\\0' x)", false)
+	dir := t.TempDir()
+	if out, err := shell(dir, "mount -t tmpfs -o size=400k small ."); err != nil {
+		t.Fatalf("%s: run the tests as root on Linux (sudo make test)", out)
+	}
+	defer sh(t, "/", "umount -l "+dir)
+	_, err := fromHub("large", "").Fetch(t.Context(), Commit{SHA: sha}, filepath.Join(dir, "s"), FetchOptions{LFS: true})
+	checkError(t, err, "download a.bin", "free disk space, or set RUNNER_TEMP")
+}
+
 // A commit cannot make Fetch write the content of an object outside of its directory.
 func TestFetchHostileLFS(t *testing.T) {
 	outside := t.TempDir()
