@@ -84,7 +84,8 @@ func (f *fetcher) fetchSubmodules(ctx context.Context, t *Tree, from remote, ent
 	if err != nil {
 		return err
 	}
-	var mu sync.Mutex
+	dir, gitDir := t.Dir, t.gitDir
+	var mu sync.Mutex // guards t
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelSubmodules)
 	for i, link := range links {
@@ -96,8 +97,8 @@ func (f *fetcher) fetchSubmodules(ctx context.Context, t *Tree, from remote, ent
 			continue
 		}
 		group.Go(func() error {
-			gitDir := filepath.Join(t.gitDir, "modules", strconv.Itoa(i))
-			left, err := f.fetchSubmodule(ctx, *t, from, link, module.url, gitDir, depth+1)
+			moduleDir := filepath.Join(gitDir, "modules", strconv.Itoa(i))
+			left, err := f.fetchSubmodule(ctx, from, link, module.url, dir, moduleDir, depth+1)
 			mu.Lock()
 			defer mu.Unlock()
 			t.Unfetched.add(link.path, left)
@@ -107,9 +108,9 @@ func (f *fetcher) fetchSubmodules(ctx context.Context, t *Tree, from remote, ent
 	return group.Wait()
 }
 
-// fetchSubmodule fetches one submodule into its directory, and returns what was not fetched of it.
+// fetchSubmodule fetches one submodule into its directory below root, and returns what was not fetched of it.
 func (f *fetcher) fetchSubmodule(
-	ctx context.Context, parent Tree, from remote, link treeEntry, address, gitDir string, depth int,
+	ctx context.Context, from remote, link treeEntry, address, root, gitDir string, depth int,
 ) (Unfetched, error) {
 	failure := &SubmoduleError{Path: link.path, URL: address}
 	if address == "" {
@@ -117,8 +118,8 @@ func (f *fetcher) fetchSubmodule(
 		failure.Hint = "add it with `git submodule add`, or remove the directory with `git rm --cached`"
 		return Unfetched{}, failure
 	}
-	dir := filepath.Join(parent.Dir, link.path)
-	if failure.Err = checkDirectory(parent.Dir, link.path); failure.Err != nil {
+	dir := filepath.Join(root, link.path)
+	if failure.Err = checkDirectory(root, link.path); failure.Err != nil {
 		return Unfetched{}, failure
 	}
 	var source remote
