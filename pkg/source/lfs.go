@@ -90,7 +90,8 @@ func readRegular(dir, name string, limit int64) ([]byte, error) {
 	return os.ReadFile(full)
 }
 
-// addLFS downloads the content of the Git LFS files of a tree, or records in it which ones contain only pointers.
+// addLFS downloads the content of the Git LFS files of a tree, or records in it which ones contain only pointers. It
+// replaces the IDs of entries whose content it has downloaded, from which normalizeFiles derives the times of files.
 func (f *fetcher) addLFS(ctx context.Context, t *Tree, from remote, entries []treeEntry) error {
 	var paths []string
 	for _, e := range entries {
@@ -108,6 +109,11 @@ func (f *fetcher) addLFS(ctx context.Context, t *Tree, from remote, entries []tr
 	}
 	if err := f.downloadLFS(ctx, *t, from, pointers); err != nil {
 		return fmt.Errorf("download Git LFS files: %w", err)
+	}
+	for i, e := range entries {
+		if pointer, ok := pointers[e.path]; ok {
+			entries[i].id = pointer.OID
+		}
 	}
 	return nil
 }
