@@ -44,8 +44,6 @@ func TestWarnUnfetched(t *testing.T) {
 			[]string{"LFS", "checkout"}},
 		{"commit, with its submodules", true, source.FetchOptions{Submodules: source.DirectSubmodules}, ".", "", missing,
 			[]string{"vendor/lib; set submodules: recursive\n"}, []string{"LFS"}},
-		{"commit, with all submodules", true, source.FetchOptions{Submodules: source.RecursiveSubmodules}, ".", "", missing,
-			nil, []string{"has"}},
 		{"many", true, source.FetchOptions{}, ".", "",
 			source.Unfetched{Submodules: []string{"a", "b\n::error::x", "c", "d", "e"}},
 			[]string{"not fetched: a, b ::error::x, c and 2 more; "}, nil},

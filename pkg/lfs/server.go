@@ -225,7 +225,7 @@ func (d downloader) hints() []httpclient.Hint {
 	const noBudget = "raise the Git LFS budget of the repository's owner, or set lfs: false"
 	access := "the github_token needs contents: read for this repository"
 	if d.Token == "" {
-		access = "the repository requires a token; it gets one only if it is on the job's GitHub server: set github_token"
+		access = "set github_token to a token with contents: read; only the GitHub server gets it"
 	}
 	return []httpclient.Hint{
 		// GitHub's messages: "exceeded its LFS budget" (onekey-sec/unblob#1183), "over its data quota" (nabla-c0d3/nassl#99).

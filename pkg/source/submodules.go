@@ -91,9 +91,7 @@ func (f *fetcher) fetchSubmodules(ctx context.Context, t *Tree, from remote, ent
 	for i, link := range links {
 		module := modules[link.path]
 		if module.update == "none" { // `git submodule update` leaves it out, too
-			mu.Lock()
-			t.Unfetched.Submodules = append(t.Unfetched.Submodules, link.path)
-			mu.Unlock()
+			f.r.logf("Submodule %s is not fetched: .gitmodules has update = none", safetext.Line(link.path, maxShownPath))
 			continue
 		}
 		group.Go(func() error {

@@ -34,11 +34,11 @@ func TestFetchSubmodules(t *testing.T) {
 			"cat file; ls vendor/lib absolute": "super\nabsolute:\n\nvendor/lib:",
 		}},
 		{"", "absolute ssh unused vendor/lib", nil},
-		{DirectSubmodules, "absolute/deep/inner ssh/deep/inner unused vendor/lib/deep/inner", map[string]string{
+		{DirectSubmodules, "absolute/deep/inner ssh/deep/inner vendor/lib/deep/inner", map[string]string{
 			"cat vendor/lib/file absolute/file ssh/file vendor/lib/a.bin": "lib\nlib\nlib\ncontent",
 			"ls vendor/lib/deep/inner unused":                             "unused:\n\nvendor/lib/deep/inner:",
 		}},
-		{RecursiveSubmodules, "unused", map[string]string{
+		{RecursiveSubmodules, "", map[string]string{
 			"cat vendor/lib/deep/inner/file vendor/lib/deep/inner/a.bin": "inner\ninner",
 			"find . -name .git": "",
 			"stat -c %a vendor/lib/file vendor/lib/dir/x vendor/lib": "755\n644\n755",
