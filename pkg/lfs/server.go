@@ -202,7 +202,8 @@ func (e *MissingError) Error() string {
 	if more := len(e.Paths) - shown; more > 0 {
 		paths = append(paths, fmt.Sprintf("and %d more", more))
 	}
-	return fmt.Sprintf("%s does not provide %s: %s (push the objects with `git lfs push --all origin`)",
+	return fmt.Sprintf("%s does not provide %s: %s (push the objects with `git lfs push --all origin`, or set "+
+		"lfs: false)",
 		e.Server, strings.Join(paths, ", "), e.Reason)
 }
 
