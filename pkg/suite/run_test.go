@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -181,6 +182,43 @@ tests:
 	})
 }
 
+// A command that cannot be started has the same exit code and output in every kind of container.
+func TestCommandsThatCannotStart(t *testing.T) {
+	text := "tests:\n"
+	wants := map[string]want{}
+	for kind, settings := range map[string]string{
+		"new container": "", "session": "session: s, ", "after a setup": "setup: ['true'], ",
+	} {
+		const missing = `cannot execute "no-such-program": executable file not found in $PATH`
+		const output = ", stdout: {equals: ''}, stderr: "
+		for _, test := range []struct{ name, keys, failure string }{
+			{"missing", "run: [no-such-program], exit: 127" + output + "executable file not found", ""},
+			{"missing file", "run: [/no/such], exit: 127" + output + "no such file", ""},
+			{"not executable", "run: [/etc/passwd], exit: 126" + output + "permission denied", ""},
+			{"directory", "run: [/etc], exit: 126" + output + "/etc", ""},
+			{"unexpected", "run: [no-such-program]", "exit code is 127, want 0: " + missing},
+			{"other exit code", "run: [/etc/passwd], exit: 127", `exit code is 126, want 127: cannot execute "/etc/passwd"`},
+		} {
+			name := test.name + " in " + kind
+			text += fmt.Sprintf("  - {name: %s, %s%s}\n", name, settings, test.keys)
+			if test.failure != "" {
+				wants[name] = want{Failed, test.failure}
+			}
+		}
+	}
+	text += "  - {name: directory of the command, session: s, workdir: /no/such, run: [/service, print], exit: 127}\n" +
+		"  - {name: step, service: {steps: [{run: [/etc/passwd], exit: 126, stderr: denied}]}}\n"
+	wants["directory of the command"] = want{Failed, `chdir to cwd ("/no/such")`}
+	s := parse(t, text, nil)
+	onBoth(t, func(t *testing.T, m *machine) {
+		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 2, Log: t.Output()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, r, wants)
+	})
+}
+
 func TestServices(t *testing.T) {
 	s := parse(t, `
 tests:
@@ -228,6 +266,20 @@ tests:
     service: {ready: {log: listening}, steps: [{logs: {stdout: {exclude: [listen]}}}]}
   - {name: wrong step, service: {ready: {log: listening}, steps: [{run: exit 7, within: 300ms}]}}
   - {name: timeout, timeout: 2s, service: {ready: {log: never, within: 30s}}}
+  - name: runs once
+    service:
+      command: [migrate, "0"]
+      ready: {exit: 0, log: migrated}
+      steps: [{logs: {stdout: ^migrated}}, {restart: true}, {logs: {stdout: 'migrated\nmigrated\n$'}}]
+  - {name: fails once, service: {command: [migrate, "3"], ready: {exit: 0}}}
+  - {name: exits early, service: {command: [migrate, "0"], ready: {log: migrated}}}
+  - {name: runs on, service: {ready: {exit: 0, within: 1s}}}
+  - {name: not up again, service: {command: [once-up], ready: {log: up, within: 2s}, steps: [{restart: true}]}}
+  - name: long log
+    service:
+      command: [spam]
+      ready: {log: now ready}
+      steps: [{logs: {stdout: ^first line}}, {stop: true}, {logs: {stdout: 'bye\n$'}}]
 `[1:], nil)
 	wants := map[string]want{
 		"wrong status":    {Failed, "GET /no on port 8080: status is 404, want 200"},
@@ -242,6 +294,10 @@ tests:
 		"wrong log":       {Failed, `stdout of the log must not match "listen"`},
 		"wrong step":      {Failed, "exit code is 7, want 0"},
 		"timeout":         {Failed, "timed out after 2s and was killed"},
+		"fails once":      {Failed, "service exited with code 3, want 0"},
+		"exits early":     {Failed, "service exited with code 0 (set exit: 0 if it is ready when it exits)"},
+		"runs on":         {Failed, "not ready within 1s: service has not exited"},
+		"not up again":    {Failed, `after the restart: not ready within 2s: log does not match "up"`},
 	}
 	onBoth(t, func(t *testing.T, m *machine) {
 		o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: t.TempDir(), Log: t.Output()}

@@ -75,15 +75,15 @@ func (v *ValueCheck) compare(have string, present bool) string {
 func quote(s string) string { return strconv.Quote(truncate(s, maxQuoted)) }
 
 // excerpt returns a short text unchanged, and the start and the end of a long one.
-func excerpt(s string) string {
-	if s == "" {
+func excerpt[T string | []byte](s T) string {
+	if len(s) == 0 {
 		return "(empty)"
 	}
 	if len(s) <= maxExcerpt {
-		return s
+		return string(s)
 	}
 	half := maxExcerpt / 2
-	start, end := strings.ToValidUTF8(s[:half], ""), strings.ToValidUTF8(s[len(s)-half:], "")
+	start, end := strings.ToValidUTF8(string(s[:half]), ""), strings.ToValidUTF8(string(s[len(s)-half:]), "")
 	return fmt.Sprintf("%s\n… %d bytes omitted …\n%s", start, len(s)-2*half, end)
 }
 
