@@ -138,7 +138,7 @@ tests:
 		"wrong exit code":      {Failed, "exit code is 4, want 0"},
 		"missing program":      {Failed, "/no/such/program"},
 		"setup fails":          {Failed, "setup command exited with code 9"},
-		"not included":         {Failed, `stdout does not match "^b"`},
+		"not included":         {Failed, `stdout: "a\n" does not match "^b"`},
 		"excluded":             {Failed, `stdout must not match "sec", but contains "sec"`},
 		"other text":           {Failed, "stdout differs from equals"},
 		"timeout":              {Failed, "timed out after 1s and was killed"},
@@ -283,10 +283,10 @@ tests:
 `[1:], nil)
 	wants := map[string]want{
 		"wrong status":    {Failed, "GET /no on port 8080: status is 404, want 200"},
-		"wrong body":      {Failed, `body of GET /health does not match "nothing"`},
+		"wrong body":      {Failed, `mode\":\"\"}" does not match "nothing"`},
 		"wrong header":    {Failed, `header X-Version is "7", want "8"`},
 		"never ready":     {Failed, "not ready within 1s: port 9999 does not accept connections"},
-		"never logs":      {Failed, `not ready within 1s: log does not match "nothing like it"`},
+		"never logs":      {Failed, `not ready within 1s: log: "listening on 8080\n" does not match "nothing like it"`},
 		"exits at once":   {Failed, "service exited with code 3"},
 		"slow stop":       {Failed, "service did not exit within 1s and was killed"},
 		"ignored signal":  {Failed, "service did not exit within 1s of signal TERM"},

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -160,7 +159,7 @@ func (s *runningService) checkReady(ctx context.Context, r *ReadinessCheck) []Fa
 			return executionFailure(ctx, r.Log.Line, err)
 		}
 		if printed := log.bytes(); !r.Log.Match(printed) {
-			return fail(r.Log.Line, excerpt(printed), "log does not match %s", strconv.Quote(r.Log.String()))
+			return fail(r.Log.Line, excerpt(printed), "%s", r.Log.mismatch("log", string(printed)))
 		}
 	}
 	return nil
