@@ -242,7 +242,15 @@ func (c *Container) wrapError(ctx context.Context, op string, err error) error {
 	if err == nil && ctx.Err() == nil {
 		return nil
 	}
-	return fmt.Errorf("%s container %.12s of %s: %w", op, c.ID, c.image, c.engine.classifyError(ctx, err))
+	return fmt.Errorf("%s container %.12s of %s: %w", op, c.ID, shortImage(c.image), c.engine.classifyError(ctx, err))
+}
+
+// shortImage abbreviates an image ID as docker image ls does. It returns names unchanged.
+func shortImage(image string) string {
+	if digits, ok := strings.CutPrefix(image, "sha256:"); ok && len(digits) > 12 {
+		return digits[:12]
+	}
+	return image
 }
 
 // Containers returns the sorted IDs of the containers with all of these labels, each NAME or NAME=VALUE.

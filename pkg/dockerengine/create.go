@@ -60,7 +60,7 @@ type Size struct{ Width, Height uint }
 // killed.
 func (e *Engine) Create(ctx context.Context, spec ContainerSpec) (*Container, error) {
 	fail := func(err error) (*Container, error) {
-		return nil, fmt.Errorf("create a container of %s: %w", spec.Image, err)
+		return nil, fmt.Errorf("create a container of %s: %w", shortImage(spec.Image), err)
 	}
 	options, err := spec.options()
 	if err != nil {

@@ -59,16 +59,26 @@ var componentPrefix = regexp.MustCompile(`^(Error response from daemon|failed to
 	`unable to start container process|error during container init|\w+_linux\.go:\d+|` +
 	`(starting container process|exec command|container init|running exec setns process for init) caused): *`)
 
+// mountHint is what dockerd appends to every message that contains "not a directory", also without a mount.
+const mountHint = ": Are you trying to mount a directory onto a file (or vice-versa)? " +
+	"Check if the specified host path exists and is the expected type"
+
+// Causes that runc (libcontainer/rootfs_linux.go, init_linux.go) describes in terms of its implementation.
+var (
+	mountFailure   = regexp.MustCompile(`^(?:error )?mounting (".*?") to rootfs at (".*?")(?: caused)?: .*?([^:]+)$`)
+	workDirFailure = regexp.MustCompile(`^chdir to cwd \((".*?")\) set in config.json failed`)
+)
+
 // runtimeCause returns the innermost cause of a failed start.
 func runtimeCause(message string) string {
 	cause := strings.TrimSpace(message)
-	for {
-		prefix := componentPrefix.FindString(cause)
-		if prefix == "" {
-			return strings.TrimSuffix(cause, ": unknown") // the code of containerd's gRPC error
-		}
-		cause = cause[len(prefix):]
+	for prefix := "-"; prefix != ""; cause = cause[len(prefix):] {
+		prefix = componentPrefix.FindString(cause)
 	}
+	cause = strings.TrimSuffix(cause, mountHint)
+	cause = strings.TrimSuffix(cause, ": unknown") // the code of containerd's gRPC error
+	cause = mountFailure.ReplaceAllString(cause, "mount $1 on $2:$3")
+	return workDirFailure.ReplaceAllString(cause, "working directory $1")
 }
 
 // asStartError returns a [*StartError] if the engine answered that it cannot start a container. It returns other errors

@@ -58,7 +58,7 @@ func TestStartError(t *testing.T) {
 		t.Run("directory of a command", func(t *testing.T) {
 			_, err := running.Exec(t.Context(), ExecSpec{Cmd: []string{"/probe", "where"}, WorkDir: "/no/such"})
 			failed := new(StartError)
-			if !errors.As(err, &failed) || failed.Exit != 0 || !strings.HasPrefix(failed.Cause, `chdir to cwd ("/no/such")`) {
+			if !errors.As(err, &failed) || failed.Exit != 0 || !strings.HasPrefix(failed.Cause, `working directory "/no/such": `) {
 				t.Error(err)
 			}
 		})
@@ -72,7 +72,13 @@ func TestRuntimeCause(t *testing.T) {
 			"executable file not found in $PATH": `exec: "x": executable file not found in $PATH`,
 		"OCI runtime create failed: container_linux.go:380: starting container process caused: process_linux.go:545: " +
 			"container init caused: rootfs_linux.go:76: mounting \"/a\" to rootfs at \"/b\" caused: mount through procfd: " +
-			"not a directory: unknown": `mounting "/a" to rootfs at "/b" caused: mount through procfd: not a directory`,
+			"not a directory: unknown": `mount "/a" on "/b": not a directory`,
+		"failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: " +
+			"unable to start container process: error during container init: error mounting \"/d\" to rootfs at " +
+			"\"/etc/passwd\": mount src=/d, dst=/etc/passwd, dstFd=/proc/thread-self/fd/16, flags=MS_BIND|MS_REC: not a " +
+			"directory" + mountHint: `mount "/d" on "/etc/passwd": not a directory`,
+		"OCI runtime exec failed: exec failed: unable to start container process: chdir to cwd (\"/f\") set in " +
+			"config.json failed: not a directory" + mountHint: `working directory "/f": not a directory`,
 		"OCI runtime exec failed: exec failed: unable to start container process: exec: \"/etc\": is a directory: " +
 			"permission denied\r\n": `exec: "/etc": is a directory: permission denied`,
 		"crun: executable file `x` not found in $PATH": "crun: executable file `x` not found in $PATH",

@@ -176,7 +176,10 @@ func (r *run) startShared(ctx context.Context, t *Test, shared **testContainer) 
 	}
 	*shared = &testContainer{container: c, broken: true}
 	if err := c.Start(ctx); err != nil {
-		return fmt.Errorf("session and setup need /bin/sh in the image: %w", err)
+		if failed := new(dockerengine.StartError); errors.As(err, &failed) && failed.Exit != 0 {
+			err = fmt.Errorf("session and setup need /bin/sh in the image: %w", err)
+		}
+		return err
 	}
 	(*shared).broken = false
 	return nil
@@ -245,9 +248,11 @@ func executionFailure(ctx context.Context, line int, err error) []Failure {
 	return []Failure{{Line: line, Message: err.Error()}}
 }
 
-// withOutput adds what a command printed to the first failure.
+// withOutput adds what a command printed, if anything, to the first failure.
 func withOutput(failures []Failure, printed *transcript) []Failure {
-	failures[0].Detail = excerpt(string(printed.all()))
+	if all := printed.all(); len(all) > 0 {
+		failures[0].Detail = excerpt(all)
+	}
 	return failures
 }
 

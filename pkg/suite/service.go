@@ -60,7 +60,7 @@ func (r *run) runService(ctx context.Context, t *Test, own **testContainer) ([]F
 	defer cancel()
 	log := tail{limit: maxOutput}
 	err = s.Logs(logCtx, dockerengine.LogOptions{}, dockerengine.Streams{Out: &log, Err: &log})
-	if err == nil && failures[0].Detail == "" {
+	if err == nil && failures[0].Detail == "" && len(log.kept) > 0 {
 		failures[0].Detail = excerpt(log.bytes())
 	}
 	return failures, log.bytes()
@@ -231,7 +231,11 @@ func (s *runningService) runCommand(ctx context.Context, step *Step) []Failure {
 		Streams: printed.streams(),
 	}))
 	if err != nil {
-		return withOutput(executionFailure(ctx, step.Line, err), &printed)
+		failures := executionFailure(ctx, step.Line, err)
+		if state, err := s.Inspect(ctx); err == nil && !state.Running {
+			failures[0].Message = fmt.Sprintf("service exited with code %d before or during the command", state.ExitCode)
+		}
+		return withOutput(failures, &printed)
 	}
 	return s.run.checkCommand(&step.CommandCheck, exit, &printed)
 }

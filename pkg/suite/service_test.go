@@ -35,6 +35,13 @@ func TestReadiness(t *testing.T) {
 		want        string
 	}{
 		{"exited", "log: up", dockerengine.State{ExitCode: 3}, "not ready within 30s: service exited with code 3"},
+		{
+			"exited with 0", "log: up", dockerengine.State{},
+			"not ready within 30s: service exited with code 0 (set exit: 0 if it is ready when it exits)",
+		},
+		{"exited with another code", "exit: 0", dockerengine.State{ExitCode: 3},
+			"not ready within 30s: service exited with code 3, want 0"},
+		{"not exited", "exit: 0, within: 1ms", running, "not ready within 1ms: service has not exited"},
 		{"exited as expected", "exit: 3, log: up", dockerengine.State{ExitCode: 3}, ""},
 		{
 			"no HEALTHCHECK", "healthy: true, within: 1ms", running,
