@@ -396,7 +396,7 @@ func (r *run) finish(ctx context.Context) {
 		if result.Status != "" {
 			continue
 		}
-		result.Status, result.Reason = Skipped, "not run"
+		result.Status, result.Reason, result.NotRun = Skipped, "not run", true
 		if cause := context.Cause(ctx); cause != nil {
 			result.Reason += ": " + cause.Error()
 		}
