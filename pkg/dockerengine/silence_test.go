@@ -108,6 +108,8 @@ func TestSilentEngine(t *testing.T) {
 		{"load: content store", "POST /grpc", false, load},
 		{"load: content", "POST /grpc", true, load},
 		{"load: pull", "POST /images/create", false, load},
+		{"load: pull and removal", "POST /images/create|DELETE .*|GET /images/sha256:.*", false, load},
+		{"load: archive and removal", "POST /images/load|DELETE .*|GET /images/sha256:.*", false, loadArchive},
 		{"load: pull progress", "POST /images/create", true, load},
 		{"load: archive", "POST /images/load", false, loadArchive},
 		{"load: progress", "POST /images/load", true, loadArchive},
