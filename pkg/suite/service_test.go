@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -157,6 +159,20 @@ func TestLogOfEarlierStart(t *testing.T) {
 	got := runOnFake(t, e, parse(t, text, nil), Options{}).Tests[0].summary()
 	if want := `after the restart: not ready within 1ms: log does not match "up"`; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A long log is reported with its end.
+func TestEndOfLongLog(t *testing.T) {
+	e := &fakeEngine{command: prints(strings.Repeat("x", maxOutput)+"\nlast line\n", "")}
+	const text = "tests: [{name: a, service: {ready: {log: up, within: 1ms}}}]"
+	result := runOnFake(t, e, parse(t, text, nil), Options{ReportDir: t.TempDir()}).Tests[0]
+	log, err := os.ReadFile(result.Log)
+	if err != nil || len(log) != maxOutput || !bytes.HasSuffix(log, []byte("\nlast line\n")) {
+		t.Errorf("log of %d bytes, %v", len(log), err)
+	}
+	if !strings.Contains(result.details(), "last line") {
+		t.Errorf("the details lack the end")
 	}
 }
 
