@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -68,8 +67,8 @@ func isMissing(job job, spec inputs.BuildSpec, checkout source.Tree) bool {
 	if checkout.SHA != "" || !job.Runner.InActions() || job.Getenv("GITHUB_SHA") == "" {
 		return false
 	}
-	_, err := os.Stat(spec.DockerfileIn(job.Dir))
-	return err != nil
+	_, exists := spec.DockerfileIn(job.Dir)
+	return !exists
 }
 
 // checkoutSource returns the checkout in the workspace as the source, including uncommitted changes.

@@ -184,7 +184,7 @@ func (e *Engine) completeImage(ctx context.Context, a *archive) string {
 // keeps an image that it could not unpack. It keeps a tagged image, which existed before. It returns err, with a hint
 // if the removal fails.
 func (e *Engine) removePartial(ctx context.Context, a *archive, err error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeGrace)
 	defer cancel()
 	image, missing := e.client.ImageInspect(ctx, a.manifest.String())
 	if missing != nil || len(image.RepoTags) > 0 {
@@ -229,7 +229,7 @@ func (e *Engine) streamArchive(parent context.Context, a *archive, layers []file
 	case writeErr != nil && !errors.Is(writeErr, errEngineDone) && !errors.Is(writeErr, io.ErrClosedPipe):
 		return writeErr // the engine reports only that the archive is truncated
 	}
-	return withHint(err) // nil even if the engine did not read to the end of the pipe
+	return withDiskHint(withConnectionHint(err)) // nil even if the engine did not read to the end of the pipe
 }
 
 // errEngineDone stops the source of a transfer when the engine has stopped reading.

@@ -3,10 +3,10 @@ package image
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path"
@@ -41,7 +41,7 @@ func classifyError(ctx context.Context, r Request, steps *stepRecorder, err erro
 		return pushFailure(ctx, r, f.whole, err)
 	}
 	for _, explain := range []func(failure) error{
-		failure.badIgnoreFile, failure.missingTarget, failure.unreadableDockerfile, failure.missingEntitlement,
+		failure.badIgnoreFile, failure.missingTarget, failure.missingDockerfile, failure.missingEntitlement,
 		failure.missingSecret, failure.missingAgent, failure.failedPull, failure.failedFetch, failure.unreadableContext,
 		failure.missingFile, failure.failedStep,
 	} {
@@ -94,22 +94,21 @@ func newFailure(r Request, steps *stepRecorder, err error) failure {
 			f.at = f.at.extend(int(lines.Start.Line), int(lines.End.Line))
 		}
 	}
-	if f.dockerfile == nil && !isRemote(r.Context) {
-		f.dockerfile = readDockerfile(r.Dockerfile)
+	if f.dockerfile == nil {
+		f.dockerfile = r.dockerfile()
 	}
 	return f
 }
 
-const maxDockerfile = 1 << 20 // bytes of a Dockerfile that is read to explain an error
-
-// readDockerfile returns the beginning of a Dockerfile, or nil if it cannot be read.
-func readDockerfile(file string) []byte {
-	f, err := os.Open(file)
-	if err != nil {
+// dockerfile returns the content of the Dockerfile, or nil if it is unknown.
+func (r Request) dockerfile() []byte {
+	if r.Definition != nil {
+		return r.Definition.data
+	}
+	if r.isRemote() {
 		return nil
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxDockerfile))
+	data, err := readBounded(r.Dockerfile, maxDockerfile)
 	if err != nil {
 		return nil
 	}
@@ -197,11 +196,14 @@ func (r Request) clean(text string) string {
 // badIgnoreFile explains an invalid pattern in a .dockerignore file. BuildKit reports neither the file nor the pattern.
 func (f failure) badIgnoreFile() error {
 	isPattern := strings.HasSuffix(f.message, filepath.ErrBadPattern.Error()) || contextStep.MatchString(f.step.name)
-	if !isPattern || f.hasSource || isRemote(f.request.Context) {
+	if !isPattern || f.hasSource || f.request.isRemote() {
 		return nil
 	}
 	file := f.request.ignoreFile()
-	data := readDockerfile(file)
+	data, err := readBounded(file, maxDockerfile)
+	if err != nil {
+		return nil
+	}
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for number := 1; lines.Scan(); number++ {
 		patterns, err := ignorefile.ReadAll(bytes.NewReader(lines.Bytes()))
@@ -258,40 +260,21 @@ func (f failure) missingTarget() error {
 	return e
 }
 
-// unreadableDockerfile explains a Dockerfile that does not exist or is not a file.
-func (f failure) unreadableDockerfile() error {
-	const hint = "set the input dockerfile to its path"
-	switch {
-	case f.hasSource:
-		return nil
-	case isRemote(f.request.Context):
-		if strings.Contains(f.err.Error(), "failed to read dockerfile: open ") {
-			return &ContextError{
-				Context: "the Dockerfile " + f.request.Dockerfile, Message: "not found in " + f.request.Context, Hint: hint,
-				Err: f.err,
-			}
-		}
+const dockerfileHint = "set the input dockerfile to its path"
+
+// missingDockerfile explains a Dockerfile that is not in a remote context.
+func (f failure) missingDockerfile() error {
+	if f.hasSource || !f.request.isRemote() || !strings.Contains(f.err.Error(), "failed to read dockerfile: open ") {
 		return nil
 	}
-	info, err := os.Stat(f.request.Dockerfile)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return &ContextError{Context: "the Dockerfile " + f.shownDockerfile(), Message: "not found", Hint: hint, Err: f.err}
-	case err == nil && info.IsDir():
-		return &ContextError{
-			Context: "the Dockerfile " + f.shownDockerfile(), Message: "is a directory", Hint: hint, Err: f.err,
-		}
+	return &ContextError{
+		Context: "the Dockerfile " + f.request.Dockerfile, Message: "not found in " + f.request.displayContext(),
+		Hint: dockerfileHint, Err: f.err,
 	}
-	return nil
 }
 
 // shownDockerfile returns the whole path of the Dockerfile if the user's own is unknown.
-func (f failure) shownDockerfile() string {
-	if f.request.DockerfileName != "" {
-		return f.request.DockerfileName
-	}
-	return f.request.Dockerfile
-}
+func (r Request) shownDockerfile() string { return cmp.Or(r.DockerfileName, r.Dockerfile) }
 
 // deniedEntitlement matches the errors of util/entitlements/entitlements.go.
 var deniedEntitlement = regexp.MustCompile(`\b(network\.host|security\.insecure|device\S*) is not allowed( by)?`)
@@ -522,29 +505,36 @@ func (f failure) missingFile() error {
 	if e.Instruction == "RUN" { // a mount
 		e.From = "the source of the mount"
 	}
-	if e.From == "" && f.request.hasFile(file) {
-		e.IgnoredBy = f.request.displayPath(f.request.ignoreFile())
+	if existing := f.request.resolve(file); e.From == "" && existing != "" {
+		e.Existing, e.IgnoredBy = existing, f.request.displayPath(f.request.ignoreFile())
 	}
 	return e
 }
 
-// hasFile reports whether the context is a directory with this file. A link that leads out of it does not count.
-func (r Request) hasFile(file string) bool {
-	if isRemote(r.Context) {
-		return false
+// resolve returns the path of a file of the context without symbolic links, relative to the context. It returns "" if
+// the file does not exist or is not in the context.
+func (r Request) resolve(file string) string {
+	if r.isRemote() {
+		return ""
 	}
-	root, err := os.OpenRoot(r.Context)
+	root, err := filepath.EvalSymlinks(r.Context)
 	if err != nil {
-		return false
+		return ""
 	}
-	defer root.Close()
-	_, err = root.Stat(filepath.FromSlash(strings.TrimPrefix(path.Clean("/"+file), "/")))
-	return err == nil
+	existing, err := filepath.EvalSymlinks(filepath.Join(root, filepath.FromSlash(path.Clean("/"+file))))
+	if err != nil {
+		return ""
+	}
+	relative, err := filepath.Rel(root, existing)
+	if err != nil || !filepath.IsLocal(relative) {
+		return ""
+	}
+	return filepath.ToSlash(relative)
 }
 
 // displayContext returns the build context as the user would write it.
 func (r Request) displayContext() string {
-	if isRemote(r.Context) {
+	if r.isRemote() {
 		return withoutPassword(r.Context)
 	}
 	return r.displayPath(r.Context)

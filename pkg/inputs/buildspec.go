@@ -68,8 +68,7 @@ type BuildSpec struct {
 }
 
 var (
-	argPattern   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	stagePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+	stagePattern = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
 	tagPattern   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 )
 
@@ -87,8 +86,8 @@ func (in Build) Spec(env Env) (BuildSpec, error) {
 	spec.Request.NoCache, spec.Request.Pull = in.NoCache, in.Pull
 	spec.Request.NoCacheFilters = Texts(in.NoCacheFilters)
 	for _, validate := range []func(*BuildSpec, Build, Env) error{
-		validateSource, validatePlatforms, validateReferences, validateArguments, validateContexts, validateHosts, validateSecrets,
-		validateLimits, validateAttestations, validateAnnotations, validateBuilder, validateOutputs,
+		validateSource, validatePlatforms, validateReferences, validateArguments, validateContexts, validateHosts,
+		validateSecrets, validateLimits, validateAttestations, validateAnnotations, validateBuilder, validateOutputs,
 	} {
 		if err := validate(&spec, in, env); err != nil {
 			return BuildSpec{}, err
@@ -205,13 +204,14 @@ func validateArguments(spec *BuildSpec, in Build, env Env) error {
 	r.BuildArgs, r.Labels = map[string]string{}, map[string]string{}
 	for _, item := range in.BuildArgs {
 		name, value, hasValue := strings.Cut(item.Text, "=")
-		if !argPattern.MatchString(name) {
+		if !isWord(name) {
 			return itemErrorf("build_args", item, "is not a build argument; write NAME=VALUE, and quote an element that has "+
 				`several lines: "NAME=VALUE"`)
 		}
 		if !hasValue {
 			if value = env.Getenv(name); value == "" {
-				return itemErrorf("build_args", item, "has no value, and the environment variable is not set; write NAME=VALUE")
+				return itemErrorf("build_args", item, "has no value, and the environment variable is not set or is empty; write "+
+					"NAME=VALUE")
 			}
 		}
 		r.BuildArgs[name] = value

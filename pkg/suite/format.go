@@ -155,8 +155,10 @@ type ImageCheck struct {
 type FileCheck struct {
 	Position `yaml:"-"`
 	// A path, or a pattern: * matches within a name, ** across directories. The checks apply to every match. At least one
-	// file must match, unless absent or count is set. A plain path follows symbolic links, except with absent, target or
-	// type: symlink.
+	// file must match, unless absent or count is set. Symbolic links in the directories of a path are followed, but **
+	// does not search linked directories. A link at the end of a plain path is followed, except with absent, target, or
+	// type or having symlink. At the end of a pattern, mode, executable_by, size and content apply to the file to which a
+	// link points, and the other keys to the link.
 	Path PathPattern `yaml:"path" jsonschema:"required"`
 	// Patterns of paths to ignore.
 	Except []Glob `yaml:"except,omitempty"`
@@ -197,7 +199,7 @@ type ServiceCheck struct {
 	Steps []Step `yaml:"steps,omitempty"`
 }
 
-// ReadinessCheck defines when the service is ready: when all conditions are met.
+// ReadinessCheck defines when the service is ready: when all conditions are met since its last start.
 type ReadinessCheck struct {
 	Position `yaml:"-" schema:"minProperties=1"`
 	// The image's HEALTHCHECK reports healthy.
@@ -206,8 +208,10 @@ type ReadinessCheck struct {
 	Port int `yaml:"port,omitempty" jsonschema:"minimum=1,maximum=65535"`
 	// A request succeeds.
 	HTTP *HTTPCheck `yaml:"http,omitempty"`
-	// The log matches this regular expression.
+	// The log since the last start matches this regular expression.
 	Log *Pattern `yaml:"log,omitempty"`
+	// The service exits with this code, because it runs only once. Only logs and restart can follow.
+	Exit *int `yaml:"exit,omitempty" jsonschema:"minimum=0,maximum=255"`
 	// Time limit for the service to become ready. Default: 30s.
 	Within Duration `yaml:"within,omitempty"`
 }
