@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -43,19 +44,19 @@ type BuildError struct {
 	Err      error
 }
 
-// maxErrorLines is the maximum number of lines of output in the text of an error.
-const maxErrorLines = 3
+// MaxErrorLines is the maximum number of lines of output in the text of a [BuildError].
+const MaxErrorLines = 3
 
 func (e *BuildError) Error() string {
 	text := e.Headline()
 	if e.ExitCode != 0 {
-		last := e.Output[max(0, len(e.Output)-maxErrorLines):]
+		last := e.Output[max(0, len(e.Output)-MaxErrorLines):]
 		quoted := make([]string, len(last))
 		for i, line := range last {
-			quoted[i] = "`" + safetext.Line(line, maxMessage/maxErrorLines) + "`"
+			quoted[i] = "`" + safetext.Line(line, maxMessage/MaxErrorLines) + "`"
 		}
 		if len(last) == 0 {
-			text += " and no output: " + safetext.Line(e.Step, maxMessage/maxErrorLines)
+			text += " and no output: " + safetext.Line(e.Step, maxMessage/MaxErrorLines)
 		} else {
 			text += "; last output: " + strings.Join(quoted, ", ")
 		}
@@ -179,8 +180,8 @@ type IgnoreFileError struct {
 }
 
 func (e *IgnoreFileError) Error() string {
-	return fmt.Sprintf("%s: invalid pattern %q: %v (close the bracket, or escape it as \\[)", e.Position, e.Pattern,
-		filepath.ErrBadPattern)
+	return fmt.Sprintf("%s: invalid pattern %q: %v (close the bracket or escape it as \\[; a pattern cannot end with \\)",
+		e.Position, e.Pattern, filepath.ErrBadPattern)
 }
 
 func (e *IgnoreFileError) Unwrap() error { return e.Err }
@@ -221,32 +222,22 @@ func (e *EntitlementError) Error() string {
 
 func (e *EntitlementError) Unwrap() error { return e.Err }
 
-// ContextError reports a build context or Dockerfile that this machine cannot send to the builder.
-type ContextError struct {
-	Context string // for example "the build context app"
-	Message string
-	Hint    string
-	Err     error
-}
-
-func (e *ContextError) Error() string {
-	return fmt.Sprintf("read %s: %s (%s)", e.Context, e.Message, e.Hint)
-}
-
-func (e *ContextError) Unwrap() error { return e.Err }
-
-// BuilderError reports a build that failed for another reason: the connection, an output, the builder.
+// BuilderError reports a build that failed for another reason: the connection, an output, the builder, a file of this
+// machine.
 type BuilderError struct {
-	Message string // one safe line
-	Hint    string // may be ""
-	Err     error
+	Platform string
+	Op       string // what failed; "" for the build
+	Message  string // one safe line
+	Hint     string // may be ""
+	Err      error
 }
 
 func (e *BuilderError) Error() string {
-	if e.Hint == "" {
-		return "build: " + e.Message
+	text := cmp.Or(e.Op, "build") + ": " + e.Message
+	if e.Hint != "" {
+		text += " (" + e.Hint + ")"
 	}
-	return fmt.Sprintf("build: %s (%s)", e.Message, e.Hint)
+	return text
 }
 
 func (e *BuilderError) Unwrap() error { return e.Err }

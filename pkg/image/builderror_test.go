@@ -174,10 +174,9 @@ func TestClassifyStep(t *testing.T) {
 		{
 			"rate limit of Docker Hub", "[1/2] FROM docker.io/library/debian:12@sha256:3a6a",
 			"failed to copy: httpReadSeeker: failed open: unexpected status code https://registry-1.docker.io/v2/library/" +
-				"debian/manifests/sha256:3a6a: 429 Too Many Requests - Server message: toomanyrequests: You have reached your " +
-				"unauthenticated pull rate limit.",
-			pull + "docker.io returned 429 Too Many Requests: toomanyrequests: You have reached your unauthenticated pull rate " +
-				"limit. (try again in a few minutes, or log in for a higher limit)",
+				"debian/manifests/sha256:3a6a: 429 Too Many Requests - Server message: toomanyrequests: Rate limit reached.",
+			pull + "docker.io returned 429 Too Many Requests: toomanyrequests: Rate limit " +
+				"reached. (try again in a few minutes, or log in for a higher limit)",
 		},
 		{
 			"private image of Docker Hub", metadata, "failed to resolve source metadata for docker.io/library/debian:12: " +
@@ -194,8 +193,8 @@ func TestClassifyStep(t *testing.T) {
 				"certificate of docker.io, and that the builder trusts it)",
 		},
 		{
-			"no login", metadata, "failed to authorize: failed to fetch oauth token: unauthorized: incorrect username or password",
-			pull + "failed to fetch oauth token: unauthorized: incorrect username or password (log in to docker.io (docker " +
+			"no login", metadata, "failed to authorize: failed to fetch oauth token: unauthorized: wrong user",
+			pull + "failed to fetch oauth token: unauthorized: wrong user (log in to docker.io (docker " +
 				"login) with valid credentials that may pull from the repository)",
 		},
 		{

@@ -3,6 +3,7 @@ package image
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,22 +95,22 @@ func newFailure(r Request, steps *stepRecorder, err error) failure {
 			f.at = f.at.extend(int(lines.Start.Line), int(lines.End.Line))
 		}
 	}
-	if f.dockerfile == nil && !isRemote(r.Context) {
-		f.dockerfile = readDockerfile(r.Dockerfile)
+	if f.dockerfile == nil && r.isLocal() {
+		f.dockerfile = readStart(r.Dockerfile)
 	}
 	return f
 }
 
-const maxDockerfile = 1 << 20 // bytes of a Dockerfile that is read to explain an error
+const maxExplained = 1 << 20 // bytes of a file that is read to explain an error
 
-// readDockerfile returns the beginning of a Dockerfile, or nil if it cannot be read.
-func readDockerfile(file string) []byte {
+// readStart returns the beginning of a file, or nil if it cannot be read.
+func readStart(file string) []byte {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxDockerfile))
+	data, err := io.ReadAll(io.LimitReader(f, maxExplained))
 	if err != nil {
 		return nil
 	}
@@ -197,11 +198,11 @@ func (r Request) clean(text string) string {
 // badIgnoreFile explains an invalid pattern in a .dockerignore file. BuildKit reports neither the file nor the pattern.
 func (f failure) badIgnoreFile() error {
 	isPattern := strings.HasSuffix(f.message, filepath.ErrBadPattern.Error()) || contextStep.MatchString(f.step.name)
-	if !isPattern || f.hasSource || isRemote(f.request.Context) {
+	if !isPattern || f.hasSource || !f.request.isLocal() {
 		return nil
 	}
 	file := f.request.ignoreFile()
-	data := readDockerfile(file)
+	data := readStart(file)
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for number := 1; lines.Scan(); number++ {
 		patterns, err := ignorefile.ReadAll(bytes.NewReader(lines.Bytes()))
@@ -260,38 +261,28 @@ func (f failure) missingTarget() error {
 
 // unreadableDockerfile explains a Dockerfile that does not exist or is not a file.
 func (f failure) unreadableDockerfile() error {
-	const hint = "set the input dockerfile to its path"
-	switch {
-	case f.hasSource:
-		return nil
-	case isRemote(f.request.Context):
-		if strings.Contains(f.err.Error(), "failed to read dockerfile: open ") {
-			return &ContextError{
-				Context: "the Dockerfile " + f.request.Dockerfile, Message: "not found in " + f.request.Context, Hint: hint,
-				Err: f.err,
-			}
-		}
-		return nil
+	e := &BuilderError{
+		Platform: f.request.Platform, Op: "read the Dockerfile " + cmp.Or(f.request.DockerfileName, f.request.Dockerfile),
+		Hint: "set the input dockerfile to its path", Err: f.err,
 	}
 	info, err := os.Stat(f.request.Dockerfile)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return &ContextError{Context: "the Dockerfile " + f.shownDockerfile(), Message: "not found", Hint: hint, Err: f.err}
-	case err == nil && info.IsDir():
-		return &ContextError{
-			Context: "the Dockerfile " + f.shownDockerfile(), Message: "is a directory", Hint: hint, Err: f.err,
-		}
+	switch isLocal := f.request.isLocal(); {
+	case f.hasSource:
+		return nil
+	case !isLocal && strings.Contains(f.err.Error(), "failed to read dockerfile: open "):
+		e.Message = "not found in " + withoutPassword(f.request.Context)
+	case isLocal && errors.Is(err, os.ErrNotExist):
+		e.Message = "not found"
+	case isLocal && err == nil && info.IsDir():
+		e.Message = "is a directory"
+	default:
+		return nil
 	}
-	return nil
+	return e
 }
 
-// shownDockerfile returns the whole path of the Dockerfile if the user's own is unknown.
-func (f failure) shownDockerfile() string {
-	if f.request.DockerfileName != "" {
-		return f.request.DockerfileName
-	}
-	return f.request.Dockerfile
-}
+// isLocal reports whether the context is a directory of this machine.
+func (r Request) isLocal() bool { return filepath.IsAbs(r.Context) }
 
 // deniedEntitlement matches the errors of util/entitlements/entitlements.go.
 var deniedEntitlement = regexp.MustCompile(`\b(network\.host|security\.insecure|device\S*) is not allowed( by)?`)
@@ -482,8 +473,8 @@ func (f failure) unreadableContext() error {
 	if found[1] != "internal" {
 		name += strings.TrimPrefix(found[1], "context")
 	}
-	return &ContextError{
-		Context: name, Message: f.message, Err: f.err,
+	return &BuilderError{
+		Platform: f.request.Platform, Op: "read " + name, Message: f.message, Err: f.err,
 		Hint: "make the file readable, or exclude it in .dockerignore",
 	}
 }
@@ -530,7 +521,7 @@ func (f failure) missingFile() error {
 
 // hasFile reports whether the context is a directory with this file. A link that leads out of it does not count.
 func (r Request) hasFile(file string) bool {
-	if isRemote(r.Context) {
+	if !r.isLocal() {
 		return false
 	}
 	root, err := os.OpenRoot(r.Context)
@@ -544,7 +535,7 @@ func (r Request) hasFile(file string) bool {
 
 // displayContext returns the build context as the user would write it.
 func (r Request) displayContext() string {
-	if isRemote(r.Context) {
+	if !r.isLocal() {
 		return withoutPassword(r.Context)
 	}
 	return r.displayPath(r.Context)
@@ -575,6 +566,10 @@ func (f failure) failedStep() error {
 			"platform, or install an emulator (QEMU) on the builder"
 	case isDiskFull(f.message):
 		e.Hint = diskFullHint
+	case strings.Contains(e.Step, "type=ssh"):
+		if i := slices.IndexFunc(f.request.SSH, SSH.hasNoKeys); i >= 0 {
+			e.Hint = "the SSH agent " + f.request.SSH[i].ID + " has no keys: add one with ssh-add"
+		}
 	}
 	return e
 }
@@ -586,7 +581,7 @@ func isDiskFull(message string) bool { return strings.HasSuffix(message, "no spa
 
 // failedBuilder describes a failure outside the Dockerfile.
 func (f failure) failedBuilder() error {
-	e := &BuilderError{Message: f.whole, Err: f.err}
+	e := &BuilderError{Platform: f.request.Platform, Message: f.whole, Err: f.err}
 	switch {
 	case grpcerrors.Code(f.err) == codes.Unavailable:
 		e.Message = "the connection to the builder was lost: " + f.whole
