@@ -25,7 +25,7 @@ func (e *InterruptedError) Error() string {
 	if e.Timeout > 0 {
 		return fmt.Sprintf("timed out after %s %s; raise `timeout`", e.Timeout, e.activity("waiting for"))
 	}
-	return fmt.Sprintf("canceled (%v) %s; no outputs were written", e.Cause, e.activity("while waiting for"))
+	return fmt.Sprintf("canceled (%v) %s", e.Cause, e.activity("while waiting for"))
 }
 
 func (e *InterruptedError) activity(waiting string) string {
@@ -37,8 +37,19 @@ func (e *InterruptedError) activity(waiting string) string {
 
 func (e *InterruptedError) Unwrap() error { return e.Cause }
 
+// partialError is the error of a flow that ended early, with a note about what it published.
+type partialError struct {
+	Err  error
+	Note string // what was published, for example "the results so far are in junit.xml"
+}
+
+func (e *partialError) Error() string { return fmt.Sprintf("%v; %s", e.Err, e.Note) }
+
+func (e *partialError) Unwrap() error { return e.Err }
+
 // runWithDeadline runs f with a context that ends after timeout, or when ctx ends. If f fails after that, the error is
-// an [*InterruptedError] instead of f's own, together with the leftovers that f reports.
+// an [*InterruptedError] instead of f's own, together with what f published and the leftovers that it reports. An
+// [*ExitError] is the result of tests or a command, and is returned unchanged.
 func runWithDeadline(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
 	active := &activities{}
 	limited, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), activitiesKey{}, active))
@@ -53,14 +64,20 @@ func runWithDeadline(ctx context.Context, timeout time.Duration, f func(context.
 	})()
 
 	err := f(limited)
-	interrupted := (*InterruptedError)(nil)
-	if err == nil || !errors.As(context.Cause(limited), &interrupted) {
+	interrupted, exit := (*InterruptedError)(nil), (*ExitError)(nil)
+	if err == nil || errors.As(err, &exit) || !errors.As(context.Cause(limited), &interrupted) {
 		return err
 	}
-	if leftover := (*daytona.LeftoverError)(nil); errors.As(err, &leftover) {
-		return &daytona.LeftoverError{Err: interrupted, Leftovers: leftover.Leftovers}
+	ended := error(interrupted)
+	if partial := (*partialError)(nil); errors.As(err, &partial) {
+		ended = &partialError{interrupted, partial.Note}
+	} else if interrupted.Timeout == 0 {
+		ended = &partialError{interrupted, "no outputs were written"}
 	}
-	return interrupted
+	if leftover := (*daytona.LeftoverError)(nil); errors.As(err, &leftover) {
+		return &daytona.LeftoverError{Err: ended, Leftovers: leftover.Leftovers}
+	}
+	return ended
 }
 
 // activities records what a run is waiting for, so that an [InterruptedError] can name it.

@@ -71,6 +71,32 @@ func TestDepotInterruptsRun(t *testing.T) {
 	interrupt(t.Context(), canceled) // outside of a run
 }
 
+func TestInterruptionKeepsWhatWasPublished(t *testing.T) {
+	parent, cancel := context.WithCancelCause(t.Context())
+	err := runWithDeadline(parent, time.Hour, func(ctx context.Context) error {
+		cancel(errors.New("SIGINT"))
+		<-ctx.Done()
+		return &partialError{errors.New("read: connection closed"), "the results so far are in junit.xml"}
+	})
+	const want = "canceled (SIGINT) while waiting for the run to end; the results so far are in junit.xml"
+	if err == nil || err.Error() != want {
+		t.Errorf("%v\nwant %s", err, want)
+	}
+}
+
+// The exit code of tests that failed is not lost when the run ends right after them.
+func TestInterruptionKeepsTheExitCode(t *testing.T) {
+	parent, cancel := context.WithCancelCause(t.Context())
+	err := runWithDeadline(parent, time.Hour, func(ctx context.Context) error {
+		cancel(errors.New("SIGINT"))
+		<-ctx.Done()
+		return &ExitError{7, errors.New("tests failed")}
+	})
+	if exit := (*ExitError)(nil); !errors.As(err, &exit) || exit.Code != 7 {
+		t.Errorf("got %v, want the exit code 7", err)
+	}
+}
+
 func TestInterruptionKeepsLeftovers(t *testing.T) {
 	parent, cancel := context.WithCancelCause(t.Context())
 	left := []string{"snapshot a could not be deleted"}

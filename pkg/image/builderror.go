@@ -1,7 +1,6 @@
 package image
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -222,22 +221,32 @@ func (e *EntitlementError) Error() string {
 
 func (e *EntitlementError) Unwrap() error { return e.Err }
 
-// BuilderError reports a build that failed for another reason: the connection, an output, the builder, a file of this
-// machine.
+// ContextError reports a build context or Dockerfile that this machine cannot send to the builder.
+type ContextError struct {
+	Context string // for example "the build context app"
+	Message string
+	Hint    string
+	Err     error
+}
+
+func (e *ContextError) Error() string {
+	return fmt.Sprintf("read %s: %s (%s)", e.Context, e.Message, e.Hint)
+}
+
+func (e *ContextError) Unwrap() error { return e.Err }
+
+// BuilderError reports a build that failed for another reason: the connection, an output, the builder.
 type BuilderError struct {
-	Platform string
-	Op       string // what failed; "" for the build
-	Message  string // one safe line
-	Hint     string // may be ""
-	Err      error
+	Message string // one safe line
+	Hint    string // may be ""
+	Err     error
 }
 
 func (e *BuilderError) Error() string {
-	text := cmp.Or(e.Op, "build") + ": " + e.Message
-	if e.Hint != "" {
-		text += " (" + e.Hint + ")"
+	if e.Hint == "" {
+		return "build: " + e.Message
 	}
-	return text
+	return fmt.Sprintf("build: %s (%s)", e.Message, e.Hint)
 }
 
 func (e *BuilderError) Unwrap() error { return e.Err }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path"
@@ -42,7 +41,7 @@ func classifyError(ctx context.Context, r Request, steps *stepRecorder, err erro
 		return pushFailure(ctx, r, f.whole, err)
 	}
 	for _, explain := range []func(failure) error{
-		failure.badIgnoreFile, failure.missingTarget, failure.unreadableDockerfile, failure.missingEntitlement,
+		failure.badIgnoreFile, failure.missingTarget, failure.missingDockerfile, failure.missingEntitlement,
 		failure.missingSecret, failure.missingAgent, failure.failedPull, failure.failedFetch, failure.unreadableContext,
 		failure.missingFile, failure.failedStep,
 	} {
@@ -95,22 +94,21 @@ func newFailure(r Request, steps *stepRecorder, err error) failure {
 			f.at = f.at.extend(int(lines.Start.Line), int(lines.End.Line))
 		}
 	}
-	if f.dockerfile == nil && r.isLocal() {
-		f.dockerfile = readStart(r.Dockerfile)
+	if f.dockerfile == nil {
+		f.dockerfile = r.dockerfile()
 	}
 	return f
 }
 
-const maxExplained = 1 << 20 // bytes of a file that is read to explain an error
-
-// readStart returns the beginning of a file, or nil if it cannot be read.
-func readStart(file string) []byte {
-	f, err := os.Open(file)
-	if err != nil {
+// dockerfile returns the content of the Dockerfile, or nil if it is unknown.
+func (r Request) dockerfile() []byte {
+	if r.Definition != nil {
+		return r.Definition.data
+	}
+	if r.isRemote() {
 		return nil
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxExplained))
+	data, err := readBounded(r.Dockerfile, maxDockerfile)
 	if err != nil {
 		return nil
 	}
@@ -198,11 +196,14 @@ func (r Request) clean(text string) string {
 // badIgnoreFile explains an invalid pattern in a .dockerignore file. BuildKit reports neither the file nor the pattern.
 func (f failure) badIgnoreFile() error {
 	isPattern := strings.HasSuffix(f.message, filepath.ErrBadPattern.Error()) || contextStep.MatchString(f.step.name)
-	if !isPattern || f.hasSource || !f.request.isLocal() {
+	if !isPattern || f.hasSource || f.request.isRemote() {
 		return nil
 	}
 	file := f.request.ignoreFile()
-	data := readStart(file)
+	data, err := readBounded(file, maxDockerfile)
+	if err != nil {
+		return nil
+	}
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for number := 1; lines.Scan(); number++ {
 		patterns, err := ignorefile.ReadAll(bytes.NewReader(lines.Bytes()))
@@ -259,30 +260,21 @@ func (f failure) missingTarget() error {
 	return e
 }
 
-// unreadableDockerfile explains a Dockerfile that does not exist or is not a file.
-func (f failure) unreadableDockerfile() error {
-	e := &BuilderError{
-		Platform: f.request.Platform, Op: "read the Dockerfile " + cmp.Or(f.request.DockerfileName, f.request.Dockerfile),
-		Hint: "set the input dockerfile to its path", Err: f.err,
-	}
-	info, err := os.Stat(f.request.Dockerfile)
-	switch isLocal := f.request.isLocal(); {
-	case f.hasSource:
-		return nil
-	case !isLocal && strings.Contains(f.err.Error(), "failed to read dockerfile: open "):
-		e.Message = "not found in " + withoutPassword(f.request.Context)
-	case isLocal && errors.Is(err, os.ErrNotExist):
-		e.Message = "not found"
-	case isLocal && err == nil && info.IsDir():
-		e.Message = "is a directory"
-	default:
+const dockerfileHint = "set the input dockerfile to its path"
+
+// missingDockerfile explains a Dockerfile that is not in a remote context.
+func (f failure) missingDockerfile() error {
+	if f.hasSource || !f.request.isRemote() || !strings.Contains(f.err.Error(), "failed to read dockerfile: open ") {
 		return nil
 	}
-	return e
+	return &ContextError{
+		Context: "the Dockerfile " + f.request.Dockerfile, Message: "not found in " + f.request.displayContext(),
+		Hint: dockerfileHint, Err: f.err,
+	}
 }
 
-// isLocal reports whether the context is a directory of this machine.
-func (r Request) isLocal() bool { return filepath.IsAbs(r.Context) }
+// shownDockerfile returns the whole path of the Dockerfile if the user's own is unknown.
+func (r Request) shownDockerfile() string { return cmp.Or(r.DockerfileName, r.Dockerfile) }
 
 // deniedEntitlement matches the errors of util/entitlements/entitlements.go.
 var deniedEntitlement = regexp.MustCompile(`\b(network\.host|security\.insecure|device\S*) is not allowed( by)?`)
@@ -464,19 +456,36 @@ func (f failure) unreadableContext() error {
 	if found == nil {
 		return nil
 	}
-	if _, pattern, ok := strings.Cut(f.message, "invalid includepatterns: ["); ok { // of COPY and ADD
-		pattern, _, _ = strings.Cut(pattern, "]: ")
-		at := f.position(containing(pattern))
-		return &BuildError{Position: at, Step: f.instruction(at), Message: f.message, Err: f.err}
+	if strings.HasSuffix(f.message, filepath.ErrBadPattern.Error()) { // of COPY and ADD
+		pattern := ""
+		at := f.position(func(n *parser.Node) bool {
+			pattern = badPattern(n)
+			return pattern != ""
+		})
+		message := fmt.Sprintf("invalid pattern %q: %v", pattern, filepath.ErrBadPattern)
+		return &BuildError{Position: at, Step: f.instruction(at), Message: message, Err: f.err}
 	}
 	name := "the build context"
 	if found[1] != "internal" {
 		name += strings.TrimPrefix(found[1], "context")
 	}
-	return &BuilderError{
-		Platform: f.request.Platform, Op: "read " + name, Message: f.message, Err: f.err,
+	return &ContextError{
+		Context: name, Message: f.message, Err: f.err,
 		Hint: "make the file readable, or exclude it in .dockerignore",
 	}
+}
+
+// badPattern returns an argument of a COPY or ADD that is an invalid pattern, or "".
+func badPattern(n *parser.Node) string {
+	if !strings.EqualFold(n.Value, command.Copy) && !strings.EqualFold(n.Value, command.Add) {
+		return ""
+	}
+	for argument := n.Next; argument != nil; argument = argument.Next {
+		if _, err := filepath.Match(argument.Value, ""); err != nil {
+			return argument.Value
+		}
+	}
+	return ""
 }
 
 // missingFileText matches the error of a COPY or ADD without its file: cache/contenthash/checksum.go.
@@ -521,7 +530,7 @@ func (f failure) missingFile() error {
 
 // hasFile reports whether the context is a directory with this file. A link that leads out of it does not count.
 func (r Request) hasFile(file string) bool {
-	if !r.isLocal() {
+	if r.isRemote() {
 		return false
 	}
 	root, err := os.OpenRoot(r.Context)
@@ -535,7 +544,7 @@ func (r Request) hasFile(file string) bool {
 
 // displayContext returns the build context as the user would write it.
 func (r Request) displayContext() string {
-	if !r.isLocal() {
+	if r.isRemote() {
 		return withoutPassword(r.Context)
 	}
 	return r.displayPath(r.Context)
@@ -581,7 +590,7 @@ func isDiskFull(message string) bool { return strings.HasSuffix(message, "no spa
 
 // failedBuilder describes a failure outside the Dockerfile.
 func (f failure) failedBuilder() error {
-	e := &BuilderError{Platform: f.request.Platform, Message: f.whole, Err: f.err}
+	e := &BuilderError{Message: f.whole, Err: f.err}
 	switch {
 	case grpcerrors.Code(f.err) == codes.Unavailable:
 		e.Message = "the connection to the builder was lost: " + f.whole

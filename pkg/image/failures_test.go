@@ -124,7 +124,7 @@ var failingBuilds = []failingBuild{
 	},
 	{
 		name: "invalid pattern of COPY", older: true, dockerfile: "FROM scratch\nCOPY [a- /\n",
-		want: "Dockerfile:2: invalid includepatterns: [[a-]: syntax error in pattern",
+		want: `Dockerfile:2: invalid pattern "[a-": syntax error in pattern`,
 	},
 	{
 		name: "check is an error", dockerfile: "# check=error=true\nFROM scratch as x\nCOPY f /\n",

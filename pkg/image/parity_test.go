@@ -136,7 +136,7 @@ func prepare(t *testing.T, w *services, source, dir string) *expectation {
 func (e *expectation) request(w *services, dir string) Request {
 	r := request(dir)
 	switch {
-	case isRemote(e.Context):
+	case strings.Contains(e.Context, "://"):
 		r.Context, r.Dockerfile = e.Context, "Dockerfile"
 	case e.Context != "":
 		r.Context = filepath.Join(dir, e.Context)
@@ -178,7 +178,7 @@ func buildctl(t *testing.T, w *services, r Request) (config string, line int, er
 	add := func(flag, format string, values ...any) {
 		arguments = append(arguments, flag, fmt.Sprintf(format, values...))
 	}
-	if isRemote(r.Context) {
+	if !filepath.IsAbs(r.Context) {
 		add("--opt", "context=%s", r.Context)
 	} else {
 		add("--local", "context=%s", r.Context)

@@ -63,7 +63,7 @@ func (r Request) build(
 			return nil, classifyError(ctx, r, &push.steps, err)
 		}
 	}
-	plan := r.planExports(features)
+	plan := r.extractOutputs().planExports(features)
 	var layers content.Store
 	if r.LayerDir != "" && r.hasFixedTime() && features.rewritesTimestamps {
 		// The builder's next garbage collection, seconds later, removes layers with rewritten timestamps. Copy them now.
@@ -110,7 +110,7 @@ func (r Request) solve(
 	ctx context.Context, c *client.Client, push *pushMonitor, status chan<- *client.SolveStatus,
 	exports ...client.ExportEntry,
 ) (map[string]string, error) {
-	opt, err := r.solveOpt()
+	opt, files, err := r.solveOpt()
 	if err != nil {
 		return nil, err
 	}
@@ -131,6 +131,9 @@ func (r Request) solve(
 			r.logf("Building for %s again (retry %d of %d): %s", r.Platform, retries, maxSchedulerRetries,
 				buildkitMessage(r, err))
 		}))
+	if failed := files.failure(); err != nil && failed != nil && ctx.Err() == nil {
+		return nil, failed
+	}
 	if err != nil {
 		return nil, classifyError(ctx, r, &push.steps, err)
 	}
