@@ -235,7 +235,20 @@ func (e *ContextError) Error() string {
 
 func (e *ContextError) Unwrap() error { return e.Err }
 
-// BuilderError reports a build that failed for another reason: the connection, an output, the builder.
+// OutputError reports an output that cannot be written on this machine.
+type OutputError struct {
+	Message string
+	Hint    string
+	Err     error
+}
+
+func (e *OutputError) Error() string {
+	return fmt.Sprintf("write the outputs: %s (%s)", e.Message, e.Hint)
+}
+
+func (e *OutputError) Unwrap() error { return e.Err }
+
+// BuilderError reports a build that failed for another reason, such as the connection or the builder.
 type BuilderError struct {
 	Message string // one safe line
 	Hint    string // may be ""

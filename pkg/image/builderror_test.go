@@ -207,7 +207,7 @@ func TestClassifyStep(t *testing.T) {
 		},
 		{
 			"unreadable file", "[internal] load build context", "error from sender: open data/key: permission denied",
-			"read the build context: error from sender: open data/key: permission denied (make the file readable, or exclude " +
+			"read the build context: open data/key: permission denied (make the file readable, or exclude " +
 				"it in .dockerignore)",
 		},
 		{

@@ -1,6 +1,8 @@
 package image
 
 import (
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/moby/buildkit/client"
+	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
 	"golang.org/x/crypto/ssh/agent"
 )
 
@@ -249,8 +252,8 @@ var failingBuilds = []failingBuild{
 		change: func(r *Request) {
 			r.Outputs = []client.ExportEntry{{Type: client.ExporterLocal, OutputDir: filepath.Join(r.Context, "f", "x")}}
 		},
-		want: "build: failed to create synctarget dest dir ${DIR}/f/x: mkdir ${DIR}/f: not a directory (check the input " +
-			"outputs)",
+		want: "write the outputs: failed to create synctarget dest dir ${DIR}/f/x: mkdir ${DIR}/f: not a directory (check " +
+			"the destination of the input outputs)",
 	},
 
 	// A registry.
@@ -510,6 +513,58 @@ func TestInvalidSSHKey(t *testing.T) {
 		_, err := sshAgents([]SSH{{ID: "default", Paths: []string{filepath.Join(dir, path)}}})
 		if err == nil || !strings.HasPrefix(err.Error(), "open the SSH agent default: "+want+" (") {
 			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// The builder may report a failed output only as the end of the stream.
+func TestOutputWithoutCause(t *testing.T) {
+	disk := testdaemons.SmallDisk(t, "1m")
+	r := request(t.TempDir())
+	r.Outputs = []client.ExportEntry{{Type: client.ExporterLocal, OutputDir: disk}}
+	export := step("exporting to client directory", 0, 1, fails("EOF"))
+	steps := &stepRecorder{}
+	steps.record(&export)
+	explain := func() string {
+		return classifyError(t.Context(), r, steps, errors.New("failed to solve: EOF")).Error()
+	}
+	const unknown = "write the outputs: EOF (check the destination of the input outputs)"
+	if got := explain(); got != unknown {
+		t.Errorf("got %s, want %s", got, unknown)
+	}
+	if err := os.WriteFile(filepath.Join(disk, "large"), make([]byte, 900<<10), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want := "write the outputs: write " + disk + ": no space left on device (free disk space there)"
+	if got := explain(); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if files, err := os.ReadDir(disk); err != nil || len(files) != 1 {
+		t.Errorf("%v, %v, want only the large file", files, err)
+	}
+}
+
+// A full disk of this machine is not that of the builder.
+func TestOutputOnFullDisk(t *testing.T) {
+	c := sharedServices(t).machine(t, amd64)
+	noise := make([]byte, 2<<20)
+	_, _ = rand.Read(noise) // does not fail
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY big /\n", "big": string(noise)})
+	for _, output := range []string{
+		"type=local,dest=out", "type=tar,dest=out.tar", "type=oci,dest=out.tar", "type=docker,dest=out.tar",
+		"type=oci,tar=false,dest=out",
+	} {
+		disk := testdaemons.SmallDisk(t, "1m")
+		entry, err := ParseOutput(output, disk, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := request(dir)
+		r.Outputs = []client.ExportEntry{entry}
+		_, _, err = solve(t.Context(), c, r)
+		if failed, ok := errors.AsType[*OutputError](err); !ok || failed.Hint != "free disk space there" ||
+			!strings.HasPrefix(failed.Message, "write "+disk+"/out") {
+			t.Errorf("%s: %v, want an OutputError about the disk", output, err)
 		}
 	}
 }
