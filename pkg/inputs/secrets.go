@@ -1,10 +1,12 @@
 package inputs
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -125,10 +127,21 @@ func validateSSH(spec *BuildSpec, in Build, env Env) error {
 					return itemErrorf("ssh", item, "names a file that cannot be read: %v", err)
 				}
 			}
-			spec.Request.SSH = append(spec.Request.SSH, agent)
+			spec.addSSH(agent)
 		}
 	}
 	return nil
+}
+
+// addSSH adds an agent, or its keys if the ID already has keys. BuildKit refuses several agents with one ID.
+func (s *BuildSpec) addSSH(agent image.SSH) {
+	i := slices.IndexFunc(s.Request.SSH, func(other image.SSH) bool { return other.ID == agent.ID })
+	switch {
+	case i < 0:
+		s.Request.SSH = append(s.Request.SSH, agent)
+	case len(agent.Paths) > 0:
+		s.Request.SSH[i].Paths = append(s.Request.SSH[i].Paths, agent.Paths...)
+	}
 }
 
 // parseSSH parses ID, ID=SOCKET and ID=KEY,KEY, and several of them separated by commas. A part without "=" after an
@@ -141,7 +154,7 @@ func parseSSH(text string) (agents []image.SSH) {
 		switch {
 		case part == "":
 		case hasPath && !strings.Contains(id, "/"):
-			agents = append(agents, image.SSH{ID: id, Paths: []string{path}})
+			agents = append(agents, image.SSH{ID: cmp.Or(id, "default"), Paths: []string{path}})
 		case last >= 0 && len(agents[last].Paths) > 0:
 			agents[last].Paths = append(agents[last].Paths, part)
 		default:
