@@ -7,13 +7,14 @@ var help = map[string]string{
 	"allow_untrusted_ref": "Build code that may be from a fork although this run has secrets. Such code has access to " +
 		"what the job has, except the secrets of doppler_config. Set it only after a review.",
 	"allow_untrusted_secrets": "With allow_untrusted_ref, also give the build the secrets of doppler_config.",
-	"platform": "linux/amd64, linux/arm64, another platform, local for this machine's, or several. Depot builds linux/386 on its amd64 machines " +
-		"and linux/arm/v6, v7 and v8 on its arm64 machines; your own BuildKit builds what it supports.",
+	"platform": "linux/amd64, linux/arm64, another platform, local for this machine's, or several. Depot builds " +
+		"linux/386 on its amd64 machines and linux/arm/v6, v7 and v8 on its arm64 machines; your own BuildKit builds what " +
+		"it supports.",
 	"context": "Build context: a directory, a URL that the builder fetches, {{defaultContext}} for the event's commit, " +
 		"or {{defaultContext}}:DIRECTORY for a directory of it, to which dockerfile is then relative.",
 	"dockerfile": "Path of the Dockerfile, relative to the repository root or, for a context that is a URL, to that " +
-		"context; or - for the standard input. Default: the Dockerfile in the context, or sandbox/Dockerfile if the context " +
-		"has none.",
+		"context; or - for the standard input. Default: the Dockerfile in the context, or sandbox/Dockerfile if the " +
+		"context has none.",
 	"target":     "Stage to build. Default: the last stage.",
 	"image_name": "Image names in the local engine, comma-separated or one per line.",
 	"build_args": "Build arguments, NAME=VALUE, or NAME for the value of that environment variable. One per line.",
@@ -30,8 +31,8 @@ var help = map[string]string{
 	"secret_files": "Build secrets from files, ID=PATH. One per line. Missing files are left out with a warning.",
 	"ssh":          "SSH agent sockets or keys for build steps, ID, ID=SOCKET or ID=KEY,KEY. One per line.",
 	"allow":        "Entitlements: network.host, security.insecure. network: host implies network.host.",
-	"add_hosts": "Entries of /etc/hosts for build steps, NAME=ADDRESS[,ADDRESS] or NAME:ADDRESS. With your own BuildKit, ADDRESS " +
-		"can be host-gateway.",
+	"add_hosts": "Entries of /etc/hosts for build steps, NAME=ADDRESS[,ADDRESS] or NAME:ADDRESS. With your own " +
+		"BuildKit, ADDRESS can be host-gateway.",
 	"no_cache_filters": "Stages to build without the cache.",
 	"outputs": "Additional outputs in BuildKit's syntax, for example type=local,dest=out. One per line. type=docker " +
 		"without dest loads the image.",

@@ -92,7 +92,8 @@ func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 // isWord reports whether a Dockerfile can use the text as the ID of a secret or the name of a build argument. BuildKit
 // has no other rules.
 func isWord(text string) bool {
-	return text != "" && !strings.ContainsFunc(text, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) })
+	isBlank := func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) }
+	return text != "" && !strings.ContainsFunc(text, isBlank)
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_./-]{0,63}$`)

@@ -383,7 +383,8 @@ func TestResolve(t *testing.T) {
 	dir := t.TempDir()
 	writeTree(t, dir, map[string]string{
 		"Dockerfile": "FROM root", "app/Dockerfile": "FROM app", "sandbox/Dockerfile": "FROM sandbox", "lib/x": "",
-		"common/Dockerfile": "FROM common", "lower/dockerfile": "FROM lower", "both/dockerfile": "", "both/Dockerfile": "FROM a",
+		"common/Dockerfile": "FROM common", "lower/dockerfile": "FROM lower",
+		"both/dockerfile": "", "both/Dockerfile": "FROM a",
 	}, map[string]string{
 		"linked/Dockerfile": "../common/Dockerfile", "linked/.dockerignore": "../lib/x", "folder": "common",
 		"absolute/Dockerfile": filepath.Join(dir, "common/Dockerfile"),
@@ -402,8 +403,8 @@ func TestResolve(t *testing.T) {
 			"dockerfile of the root", []string{"INPUT_CONTEXT=app", "INPUT_DOCKERFILE=Dockerfile"}, "app", "Dockerfile", nil,
 		},
 		{
-			"dockerfile of the root with ./", []string{"INPUT_CONTEXT=app", "INPUT_DOCKERFILE=./Dockerfile"}, "app", "Dockerfile",
-			nil,
+			"dockerfile of the root with ./", []string{"INPUT_CONTEXT=app", "INPUT_DOCKERFILE=./Dockerfile"}, "app",
+			"Dockerfile", nil,
 		},
 		{
 			"dockerfile of the context", []string{"INPUT_CONTEXT=./app", "INPUT_DOCKERFILE=app/Dockerfile"}, "app",
@@ -611,12 +612,14 @@ func TestImageNames(t *testing.T) {
 
 // Depot's machines have no host that a build could reach; that of your own BuildKit is known when it is connected.
 func TestHostsAndNetwork(t *testing.T) {
-	spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, "INPUT_ADD_HOSTS=a:10.180.0.1,10.180.0.2,b=[::1],::2,c:host-gateway",
-		"INPUT_BUILDER=unix:///run/buildkit.sock", "INPUT_NETWORK=host")
+	spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()},
+		"INPUT_ADD_HOSTS=a:10.180.0.1,10.180.0.2,b=[::1],::2,c:host-gateway", "INPUT_BUILDER=unix:///run/buildkit.sock",
+		"INPUT_NETWORK=host")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"a=10.180.0.1", "a=10.180.0.2", "b=::1", "b=::2", "c=host-gateway"}; !slices.Equal(spec.Request.AddHosts, want) {
+	want := []string{"a=10.180.0.1", "a=10.180.0.2", "b=::1", "b=::2", "c=host-gateway"}
+	if !slices.Equal(spec.Request.AddHosts, want) {
 		t.Errorf("hosts %q, want %q", spec.Request.AddHosts, want)
 	}
 	if want := []string{"network.host"}; !slices.Equal(spec.Request.Allow, want) {
