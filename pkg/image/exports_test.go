@@ -178,7 +178,8 @@ func TestExtractLocal(t *testing.T) {
 		}
 		r := request(writeFiles(t, map[string]string{
 			"Dockerfile": "FROM debian:bookworm-slim AS made\n" +
-				"RUN mkdir -p /d/a/b && cd /d && echo 1 >a/b/f && chmod 444 a/b/f && ln -s a/b/f l && ln a/b/f h && touch -d @1000000000 a/b/f && chmod 555 a/b a && touch -d @1000000000 a\n" +
+				"RUN mkdir -p /d/a/b && cd /d && echo 1 >a/b/f && chmod 444 a/b/f && ln -s a/b/f l && ln a/b/f h " +
+				"&& touch -d @1000000000 a/b/f && chmod 555 a/b a && touch -d @1000000000 a\n" +
 				"FROM scratch\nCOPY --from=made /d /\n",
 		}))
 		r.Outputs = []client.ExportEntry{extractLocal(entry)}
