@@ -122,7 +122,7 @@ func TestUnreadableFiles(t *testing.T) {
 					if err != nil || failed != nil {
 						t.Errorf("%v, %v", err, failed)
 					}
-				} else if err == nil || failed == nil || failed.Path != test.want || !errors.Is(failed, fs.ErrPermission) {
+				} else if err == nil || failed == nil || failed.Path != filepath.Join(dir, test.want) || !errors.Is(failed, fs.ErrPermission) {
 					t.Errorf("%v, %v; want an error about %s", err, failed, test.want)
 				}
 			})
@@ -141,7 +141,7 @@ func TestUnreadableContext(t *testing.T) {
 	}
 	_, _, err := solve(t.Context(), c, r)
 	failed, ok := errors.AsType[*ContextError](err)
-	if !ok || failed.Path != ".dockerignore" || !errors.Is(err, syscall.EISDIR) {
+	if !ok || failed.Path != filepath.Join(dir, "sub/.dockerignore") || !errors.Is(err, syscall.EISDIR) {
 		t.Errorf("%v, want an error about .dockerignore", err)
 	}
 	checkLine(t, err)
@@ -208,6 +208,21 @@ func testLinkedDockerfile(t *testing.T, _ *services, c *client.Client) {
 			t.Errorf("%s: %q, want %q", dockerfile, got, want)
 		}
 	}
+}
+
+// An absolute path names a Dockerfile of this machine also for a context that the builder fetches.
+func TestRemoteContextWithLocalDockerfile(t *testing.T) {
+	onBothVersions(t, func(t *testing.T, w *services, c *client.Client) {
+		r := request(writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY tracked.txt /local\n"}))
+		r.Context = w.git.URL + "/repo.git#main"
+		result, _, err := solve(t.Context(), c, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if files := extract(t, result.Image); string(files["local"].content) != "from git\n" {
+			t.Errorf("%v", files)
+		}
+	})
 }
 
 func TestReadDockerfile(t *testing.T) {

@@ -136,6 +136,9 @@ func (r Request) solveOpt() (client.SolveOpt, *contextFiles, error) {
 	} else {
 		opt.FrontendAttrs["context"] = r.Context
 		opt.FrontendAttrs["filename"] = r.Dockerfile
+		if filepath.IsAbs(r.Dockerfile) {
+			opt.FrontendAttrs["dockerfilekey"] = dockerfileMount
+		}
 	}
 	if r.Definition == nil && filepath.IsAbs(r.Dockerfile) {
 		if r.Definition, err = r.readDockerfile(); err != nil {
@@ -145,7 +148,6 @@ func (r Request) solveOpt() (client.SolveOpt, *contextFiles, error) {
 	if r.Definition != nil {
 		files.dockerfile = r.Definition.files()
 		opt.FrontendAttrs["filename"] = r.Definition.name
-		opt.FrontendAttrs["dockerfilekey"] = dockerfileMount
 	}
 	for name, from := range r.Contexts {
 		if err := r.addContext(&opt, files, name, from); err != nil {
