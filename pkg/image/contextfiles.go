@@ -129,6 +129,9 @@ func (t *contextTransfer) prepare(name string, opt *fsutil.FilterOpt) (err error
 		t.FS, err = t.ignoreFile()
 		return err
 	}
+	if _, err := os.ReadDir(directory); err != nil { // fsutil takes an unreadable root for an empty one
+		return t.fail("", err)
+	}
 	opt.IncludePatterns = append(opt.IncludePatterns, followLinks(directory, follow)...)
 	if t.patterns, err = newSendPatterns(opt); err != nil {
 		return err

@@ -92,6 +92,7 @@ func TestUnreadableFiles(t *testing.T) {
 		{"folder that is not needed", "/src", "", "data/pg", ""},
 		{"folder that is not needed, with a wildcard", "/src/*.txt", "", "data/pg", ""},
 		{"folder that a wildcard can need", "/*/*/f", "", "data/pg", "data/pg"},
+		{"context", "", "", ".", "."},
 		{"file", "", "", "src/a.txt", "src/a.txt"},
 		{"ignored file", "", "src/a.txt", "src/a.txt", ""},
 		{"file that is not needed", "/data", "", "src/a.txt", ""},
@@ -100,13 +101,11 @@ func TestUnreadableFiles(t *testing.T) {
 			t.Run(test.name, func(t *testing.T) {
 				dir := writeFiles(t, map[string]string{"src/a.txt": "a", "data/pg/f": "f"})
 				path := filepath.Join(dir, test.unreadable)
-				if err := os.Chmod(path, 0); err != nil {
+				err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755), os.Chmod(path, 0))
+				if err != nil {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = os.Chmod(path, 0o700) })
-				if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
-					t.Fatal(err)
-				}
 				files := &contextFiles{directories: map[string]string{mainContext: dir}}
 				if ofCommit {
 					files.commitFiles = dir
@@ -115,7 +114,6 @@ func TestUnreadableFiles(t *testing.T) {
 				if test.follow != "" {
 					opt.FollowPaths = []string{test.follow}
 				}
-				var err error
 				asNobody(t, func() { _, err = send(t, files, opt) })
 				failed, _ := errors.AsType[*ContextError](files.failure())
 				if test.want == "" {

@@ -67,10 +67,7 @@ type BuildSpec struct {
 	secrets     []secret
 }
 
-var (
-	stagePattern = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
-	tagPattern   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
-)
+var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
 // Spec validates the inputs without reading file contents or using the network. An error is an [*Error].
 func (in Build) Spec(env Env) (BuildSpec, error) {

@@ -113,12 +113,13 @@ func validateGitContext(spec *BuildSpec, in Build) error {
 	isTaken := func(name string) bool {
 		return spec.Request.Contexts[name] != "" || spec.EventContexts[name] != ""
 	}
+	lookedUp, err := image.ContextName(in.GitContext)
 	switch {
 	case in.GitContext == "", in.GitContext == none, in.GitContext == auto && isTaken(name):
 		spec.GitContext = ""
 	case in.GitContext == auto:
 		spec.GitContext, spec.GitContextOptional = name, true
-	case isTaken(in.GitContext) || !stagePattern.MatchString(in.GitContext):
+	case isTaken(in.GitContext), err != nil, lookedUp != in.GitContext:
 		return Errorf("git_context", in.GitContext, "must be a name that build_contexts does not use, for example git")
 	}
 	return nil
