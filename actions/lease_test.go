@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/pkg/builder"
@@ -122,6 +124,43 @@ func TestCanBuildAgain(t *testing.T) {
 		if got := canBuildAgain(job, test.spec, test.err); got != test.want {
 			t.Errorf("%s: got %t", test.name, got)
 		}
+	}
+}
+
+// The second attempt uses the source that the first one has fetched, and is the last one.
+func TestOnNewMachine(t *testing.T) {
+	job, _, stderr := testJob(t, nil)
+	lost := &builder.LostError{
+		Platform: "linux/amd64", Addr: "10.0.0.1:443", Silent: 45 * time.Second, Err: errors.New("EOF"),
+	}
+	pushed := &builder.LostError{Err: &image.PushedError{Err: errors.New("EOF")}}
+	fetched := buildSource{Tree: source.Tree{Dir: "fetched"}}
+	for _, test := range []struct {
+		name   string
+		errs   []error // of the attempts
+		builds int
+	}{
+		{"success", []error{nil}, 1},
+		{"lost once", []error{lost, nil}, 2},
+		{"lost twice", []error{lost, lost}, 2},
+		{"lost after a push", []error{pushed}, 1},
+	} {
+		builds := 0
+		spec := inputs.BuildSpec{Builder: "depot", Platforms: []string{"linux/amd64"}}
+		_, err := onNewMachine(job, spec, buildSource{}, func(source buildSource) (builtImage, error) {
+			if builds++; builds > 1 && source.Tree.Dir != fetched.Tree.Dir {
+				t.Errorf("%s: attempt %d has the source %+v", test.name, builds, source)
+			}
+			return builtImage{Source: fetched}, test.errs[builds-1]
+		})
+		if want := test.errs[len(test.errs)-1]; builds != test.builds || err != want { //nolint:errorlint // the same value
+			t.Errorf("%s: %d attempts, %v", test.name, builds, err)
+		}
+	}
+	const want = "the builder for linux/amd64 at 10.0.0.1:443 stopped answering: no data for 45s (check its state and its " +
+		"log); building again on a new machine"
+	if !strings.Contains(stderr.String(), want) {
+		t.Errorf("logged %q", stderr)
 	}
 }
 

@@ -42,6 +42,7 @@ func buildRequests(
 	if source.Commit.SHA != "" {
 		common.CommitFiles = job.Scratch
 	}
+	common.Clean, common.DockerfileName = job.Runner.Clean, relativeTo(paths.Dockerfile, source.Tree.Dir, job.Dir)
 	common.Push = pushReferences(spec, lease)
 	var requests []image.Request
 	for _, platform := range spec.Platforms {
@@ -65,7 +66,7 @@ func buildRequests(
 func layerDirectory(job job) (string, error) {
 	dir := filepath.Join(job.Scratch, "layers")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("create a temporary directory: %w (free disk space, or set RUNNER_TEMP)", err)
+		return "", fmt.Errorf("create a temporary directory: %w", err)
 	}
 	return dir, nil
 }

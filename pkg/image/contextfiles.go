@@ -21,13 +21,13 @@ import (
 // ignoreFile is the name of a context's ignore file, and the end of the name of a Dockerfile's.
 const ignoreFile = ".dockerignore"
 
-// ContextError reports a file or directory of a build context that cannot be read.
-type ContextError struct {
+// ContextFileError reports a file or directory of a build context that cannot be read.
+type ContextFileError struct {
 	Path string // absolute
 	Err  error
 }
 
-func (e *ContextError) Error() string {
+func (e *ContextFileError) Error() string {
 	hint := "make it readable, or exclude it in .dockerignore"
 	if errors.Is(e.Err, fs.ErrNotExist) {
 		hint = "do not remove files during the build"
@@ -35,7 +35,7 @@ func (e *ContextError) Error() string {
 	return fmt.Sprintf("read the build context: %s: %v (%s)", e.Path, e.Err, hint)
 }
 
-func (e *ContextError) Unwrap() error { return e.Err }
+func (e *ContextFileError) Unwrap() error { return e.Err }
 
 // contextFiles sends the build contexts and the Dockerfile to the builder. It replaces the mounts of BuildKit's client
 // (moby/buildkit v0.34.2, prepareSyncedFiles in client/solve.go), which fail for a directory that cannot be read even
@@ -101,7 +101,7 @@ type contextTransfer struct {
 
 // fail records the first error, because the builder returns only its text, and returns it.
 func (t *contextTransfer) fail(path string, err error) error {
-	failed := &ContextError{Path: filepath.Join(t.directory, path), Err: causeOf(err)}
+	failed := &ContextFileError{Path: filepath.Join(t.directory, path), Err: causeOf(err)}
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
 	if t.failed == nil {

@@ -115,7 +115,7 @@ func TestUnreadableFiles(t *testing.T) {
 					opt.FollowPaths = []string{test.follow}
 				}
 				asNobody(t, func() { _, err = send(t, files, opt) })
-				failed, _ := errors.AsType[*ContextError](files.failure())
+				failed, _ := errors.AsType[*ContextFileError](files.failure())
 				if test.want == "" {
 					if err != nil || failed != nil {
 						t.Errorf("%v, %v", err, failed)
@@ -138,7 +138,7 @@ func TestUnreadableContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err := solve(t.Context(), c, r)
-	failed, ok := errors.AsType[*ContextError](err)
+	failed, ok := errors.AsType[*ContextFileError](err)
 	if !ok || failed.Path != filepath.Join(dir, "sub/.dockerignore") || !errors.Is(err, syscall.EISDIR) {
 		t.Errorf("%v, want an error about .dockerignore", err)
 	}

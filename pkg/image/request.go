@@ -69,7 +69,10 @@ type Request struct {
 	// written there. If it is "", those layers cannot be read.
 	LayerDir string
 
-	Logf func(format string, args ...any) // reports retries; may be nil
+	Logf  func(format string, args ...any) // reports retries; may be nil
+	Clean func(line string) string         // redacts secrets in a line of the builder's output; may be nil
+
+	DockerfileName string // the Dockerfile in errors; "" for the base name of Dockerfile
 
 	withoutLease bool // the image is not read after the build
 }
@@ -129,16 +132,14 @@ func (r Request) solveOpt() (client.SolveOpt, *contextFiles, error) {
 		SharedKey:           r.SharedKey,
 		AllowedEntitlements: r.Allow,
 	}
-	if isDirectory := filepath.IsAbs(r.Context); isDirectory {
-		if err := files.add(mainContext, r.Context); err != nil {
-			return client.SolveOpt{}, nil, fmt.Errorf("open build context: %w", err)
-		}
-	} else {
+	if r.isRemote() {
 		opt.FrontendAttrs["context"] = r.Context
 		opt.FrontendAttrs["filename"] = r.Dockerfile
 		if filepath.IsAbs(r.Dockerfile) {
 			opt.FrontendAttrs["dockerfilekey"] = dockerfileMount
 		}
+	} else if err := files.add(mainContext, r.Context); err != nil {
+		return client.SolveOpt{}, nil, fmt.Errorf("open build context: %w", err)
 	}
 	if r.Definition == nil && filepath.IsAbs(r.Dockerfile) {
 		if r.Definition, err = r.readDockerfile(); err != nil {
@@ -158,13 +159,15 @@ func (r Request) solveOpt() (client.SolveOpt, *contextFiles, error) {
 	return opt, files, nil
 }
 
+// isRemote reports whether the builder fetches the context.
+func (r Request) isRemote() bool { return !filepath.IsAbs(r.Context) }
+
 // readDockerfile reads the Dockerfile for callers that have not.
 func (r Request) readDockerfile() (*Dockerfile, error) {
 	dockerfile, err := ReadDockerfile(r.Dockerfile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &BuilderError{
-			Platform: r.Platform, Message: fmt.Sprintf("Dockerfile %s not found", r.Dockerfile),
-			Hint: "set the input dockerfile to its path", Err: err,
+		return nil, &ContextError{
+			Context: "the Dockerfile " + r.shownDockerfile(), Message: "not found", Hint: dockerfileHint, Err: err,
 		}
 	}
 	if err != nil {

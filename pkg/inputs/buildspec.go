@@ -32,6 +32,7 @@ type BuildSpec struct {
 	Ref                   string // empty: the checkout, or the event's commit
 	AllowUntrustedRef     bool
 	AllowUntrustedSecrets bool
+	Fetch                 source.FetchOptions
 	Platforms             []string // os/architecture[/variant], normalized, without duplicates
 	Doppler               Doppler
 
@@ -83,7 +84,7 @@ func (in Build) Spec(env Env) (BuildSpec, error) {
 	spec.Request.NoCache, spec.Request.Pull = in.NoCache, in.Pull
 	spec.Request.NoCacheFilters = Texts(in.NoCacheFilters)
 	for _, validate := range []func(*BuildSpec, Build, Env) error{
-		validatePlatforms, validateReferences, validateArguments, validateContexts, validateHosts, validateSecrets,
+		validateSource, validatePlatforms, validateReferences, validateArguments, validateContexts, validateHosts, validateSecrets,
 		validateLimits, validateAttestations, validateAnnotations, validateBuilder, validateOutputs,
 	} {
 		if err := validate(&spec, in, env); err != nil {
@@ -91,6 +92,20 @@ func (in Build) Spec(env Env) (BuildSpec, error) {
 		}
 	}
 	return spec, nil
+}
+
+func validateSource(spec *BuildSpec, in Build, _ Env) error {
+	if in.Ref != "" {
+		if err := source.ValidateRef(in.Ref); err != nil {
+			return Wrap("ref", err)
+		}
+	}
+	spec.Fetch = source.FetchOptions{LFS: in.LFS, Submodules: source.Submodules(strings.ToLower(in.Submodules))}
+	switch spec.Fetch.Submodules {
+	case "", source.NoSubmodules, source.DirectSubmodules, source.RecursiveSubmodules:
+		return nil
+	}
+	return Errorf("submodules", in.Submodules, "must be false, true or recursive")
 }
 
 func validatePlatforms(spec *BuildSpec, in Build, _ Env) error {
@@ -285,11 +300,6 @@ func validateLimits(spec *BuildSpec, in Build, _ Env) error {
 }
 
 func validateBuilder(_ *BuildSpec, in Build, env Env) error {
-	if in.Ref != "" {
-		if err := source.ValidateRef(in.Ref); err != nil {
-			return Wrap("ref", err)
-		}
-	}
 	if in.Builder != "depot" {
 		address := builder.Address{
 			Addr: in.Builder, CertDir: env.Getenv(builder.CertPath), AllowPlaintext: in.AllowPlaintextBuilder,

@@ -21,6 +21,8 @@ type Build struct {
 	Ref                   string
 	AllowUntrustedRef     bool
 	AllowUntrustedSecrets bool
+	Submodules            string
+	LFS                   bool `name:"lfs" default:"true" negatable:""`
 	Platform              List `default:"linux/amd64" terminal:"${terminal_platform}" variable:"SANDBOX_BUILD_PLATFORM"`
 	Doppler
 	Context               string `default:"."`

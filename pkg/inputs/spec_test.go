@@ -116,6 +116,7 @@ func TestInvalidInputs(t *testing.T) {
 			"a={{defaultContext}}:b", "GitHub Actions"},
 		{"output type", "outputs", "type=zip,dest=x", 1, "", "zip"},
 		{"ref like an option", "ref", "--upload-pack=x", 0, "", "--upload-pack=x"},
+		{"submodules", "submodules", "all", 0, "all", "must be false, true or recursive"},
 		{"ref with dots", "ref", "a..b", 0, "", "a..b"},
 		{"ref with a line break", "ref", "a\nb", 0, "", `a\nb`},
 		{"git context", "git_context", "a b", 0, "a b", "for example git"},
