@@ -133,9 +133,7 @@ func (t *contextTransfer) prepare(name string, opt *fsutil.FilterOpt) (err error
 		return t.fail("", err)
 	}
 	opt.IncludePatterns = append(opt.IncludePatterns, followLinks(directory, follow)...)
-	if t.patterns, err = newSendPatterns(opt); err != nil {
-		return err
-	}
+	t.patterns = newSendPatterns(opt)
 	if t.FS, err = fsutil.NewFS(directory); err == nil && !t.isOfCommit(directory) {
 		t.FS = contentTimes{t.FS}
 	}
