@@ -63,10 +63,12 @@ func validateContexts(spec *BuildSpec, in Build, env Env) error {
 			if err := checkNamedContext(from); err != nil {
 				return itemErrorf("build_contexts", item, "%v", err)
 			}
+			delete(spec.EventContexts, name) // the last line of a name counts
 			spec.Request.Contexts[name] = from
 		case in.Ref == "" && env.Getenv("GITHUB_SHA") == "":
 			return itemErrorf("build_contexts", item, "needs an event of GitHub Actions; write a directory, or set ref")
 		default:
+			delete(spec.Request.Contexts, name)
 			spec.EventContexts[name] = directory
 		}
 	}
