@@ -209,7 +209,6 @@ func (e transferEntry) Info() (fs.FileInfo, error) {
 	if !ok {
 		return nil, &os.PathError{Op: "stat", Path: e.path, Err: fs.ErrInvalid}
 	}
-	stat = stat.CloneVT()
-	stat.Uid, stat.Gid = 0, 0
-	return &fsutil.StatInfo{Stat: stat}, nil
+	stat.Uid, stat.Gid = 0, 0 // fsutil returns a copy
+	return info, nil
 }
