@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 )
@@ -127,8 +129,9 @@ func freeName(ctx context.Context, job job, client daytona.Client, old daytona.S
 		job.Runner.Warning(runner.Annotation{Message: fmt.Sprintf("replacing snapshot %s: no sandbox can start from this "+
 			"name until the new one is active, or ever if it fails", old.Name)})
 	}
+	client.Timing.Outage = settleLimit // without the old snapshot, the run should not end in a short outage
 	err := client.Remove(ctx, old)
-	if slow := (*daytona.RemovalError)(nil); errors.As(err, &slow) && slow.State == daytona.Removing && ctx.Err() == nil {
+	if slow := (*daytona.RemovalError)(nil); errors.As(err, &slow) && slow.State != daytona.Active && ctx.Err() == nil {
 		_, err = awaitRemoval(ctx, job, client, old)
 	}
 	return err
@@ -156,7 +159,8 @@ func waitUntilSettled(ctx context.Context, job job, client daytona.Client, s day
 	limited, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	_, err := client.WaitUntilActive(limited, s.ID, "", nil)
-	if unread := (*daytona.UnconfirmedError)(nil); errors.As(err, &unread) {
+	unread := (*daytona.UnconfirmedError)(nil)
+	if errors.As(err, &unread) && httpclient.Status(err) != http.StatusNotFound {
 		return err
 	}
 	return context.Cause(ctx)

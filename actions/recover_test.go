@@ -62,7 +62,7 @@ func startDaytona(t *testing.T, change func(*cloudaytona.Options)) cloud {
 			t.Error(err)
 		}
 	})
-	timing := daytona.Timing{MinPoll: time.Millisecond, MaxPoll: 10 * time.Millisecond}
+	timing := daytona.Timing{MinPoll: time.Millisecond, MaxPoll: 10 * time.Millisecond, Missing: 50 * time.Millisecond}
 	return cloud{s, daytona.Client{URL: s.URL(), Key: fullKey, Timing: timing}, inputs.SnapshotSpec{
 		Image: "layout", NamePrefix: "agent", Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 1},
 		IfExists: inputs.Reuse,
