@@ -156,6 +156,9 @@ func TestWaitForImageFaults(t *testing.T) {
 			}, Timing: Timing{ImageVisible: time.Second}}
 			if test.faults > 0 && test.status == 0 {
 				c.HTTP.Policy.Timeout = 50 * time.Millisecond
+				if test.found {
+					c.HTTP.Policy.Timeout = 2 * time.Second // for the second request, too
+				}
 			}
 			image := fmt.Sprintf("%s/p/app:1", strings.TrimPrefix(registry.URL, "http://"))
 			got, err := c.WaitForImage(t.Context(), PushAccess{User: "u", Secret: "s"}, image)
