@@ -61,6 +61,10 @@ func removeFailed(
 		return daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s was not deleted, because it replaces a deleted one",
 			created.Name))
 	}
+	if !isCanceled && httpclient.Status(cause) == http.StatusNotFound {
+		return fmt.Errorf("Daytona does not find snapshot %s, which this run has created: another client may have deleted it "+
+			"(run `action-snapshot list`, then run again): %w", created.Name, cause)
+	}
 	if !isCanceled && !hasFailed(cause) {
 		return daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s was not deleted; run `action-snapshot list`, and run "+
 			"again to reuse it if it is active", created.Name))
