@@ -50,9 +50,9 @@ func createSnapshot(
 	return active, nil
 }
 
-// removeFailed removes a snapshot that failed, because it would occupy its name and count toward the quota, or whose run
-// is canceled, unless it replaces a deleted one. It keeps a snapshot that may be active or become active. It returns
-// cause, wrapped in a [daytona.LeftoverError] if the snapshot is or may be left.
+// removeFailed removes a snapshot that failed, because it would occupy its name and count toward the quota. It removes
+// that of a canceled run, too, unless it replaces a deleted one. It keeps a snapshot that may be active or become
+// active. It returns cause, wrapped in a [daytona.LeftoverError] if the snapshot is or may be left.
 func removeFailed(
 	ctx context.Context, client daytona.Client, created daytona.Snapshot, isReplacement bool, cause error,
 ) error {
@@ -62,8 +62,8 @@ func removeFailed(
 			created.Name))
 	}
 	if !isCanceled && httpclient.Status(cause) == http.StatusNotFound {
-		return fmt.Errorf("Daytona does not find snapshot %s, which this run has created: another client may have deleted it "+
-			"(run `action-snapshot list`, then run again): %w", created.Name, cause)
+		return fmt.Errorf("snapshot %s, which this run has created, is missing: another client may have deleted it (run "+
+			"`action-snapshot list`, then run again): %w", created.Name, cause)
 	}
 	if !isCanceled && !hasFailed(cause) {
 		return daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s was not deleted; run `action-snapshot list`, and run "+

@@ -205,7 +205,7 @@ func hasSuffix(suffix string) func(*http.Request) bool {
 // Whatever a call returns, once or always, before or after it had its effect: a snapshot that Doppler names exists, and
 // no healthy snapshot is deleted on doubt. With SOAK=1, all combinations are tested; otherwise, one in seven.
 func TestSnapshotFaults(t *testing.T) {
-	const part = 7 // each fault, call and kind of run is in a part
+	const part = 7
 	group := 0
 	for _, call := range faultyCalls {
 		for _, times := range []int{1, 0} {
@@ -228,7 +228,7 @@ func TestSnapshotFaults(t *testing.T) {
 							rule := call.rule
 							rule.Times, rule.Late, rule.Fault = times, late, fault
 							t.Run(fmt.Sprintf("%s, replace %t", fault.Name, replace), func(t *testing.T) {
-								testFault(t, rule, call.doppler, replace)
+								_ = testFault(t, rule, call.doppler, replace) // which checks the error
 							})
 						}
 					}
@@ -238,9 +238,29 @@ func TestSnapshotFaults(t *testing.T) {
 	}
 }
 
-func testFault(t *testing.T, rule faultproxy.Rule, isDoppler, replace bool) {
+// A call without a response ends after a while, and the run goes on.
+func TestSnapshotSilence(t *testing.T) {
+	for _, call := range faultyCalls {
+		if call.rule.Method == "GET" && call.rule.Skip == 0 {
+			continue // reads are alike
+		}
+		t.Run(call.name, func(t *testing.T) {
+			t.Parallel()
+			rule := call.rule
+			rule.Times, rule.Late, rule.Fault = 1, rule.Method != "GET", faultproxy.Silence()
+			if err := testFault(t, rule, call.doppler, true); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func testFault(t *testing.T, rule faultproxy.Rule, isDoppler, replace bool) error {
 	t.Helper()
 	f, img := startFaultyFlow(t, replace), testImage(t)
+	if rule.Fault.Name == faultproxy.Silence().Name {
+		f.policy.Timeout = 2 * time.Second // of each request, including those that are answered
+	}
 	f.isCutOff = rule.Method == http.MethodGet && rule.Skip > 0 && rule.Times == 0
 	f.beforeSnapshot = func() {
 		if isDoppler {
@@ -254,4 +274,5 @@ func testFault(t *testing.T, rule faultproxy.Rule, isDoppler, replace bool) {
 	if t.Failed() {
 		t.Logf("error %v\n%s", err, log)
 	}
+	return err
 }

@@ -415,7 +415,10 @@ func TestEnsureSnapshotAfterRemoval(t *testing.T) {
 		want          string // in the error
 	}{
 		{name: "fails", becomes: "error", ifExists: inputs.Reuse},
-		{name: "becomes active", becomes: "active", ifExists: inputs.Reuse, want: "already exists as a snapshot in state active"},
+		{
+			name: "becomes active", becomes: "active", ifExists: inputs.Reuse,
+			want: "already exists as a snapshot in state active",
+		},
 		{name: "becomes active, replaced", becomes: "active", ifExists: inputs.Replace},
 	} {
 		t.Run(test.name, func(t *testing.T) {
