@@ -60,8 +60,8 @@ func isConflict(err error) bool {
 	return errors.Is(err, daytona.ErrInProgress) || errors.Is(err, daytona.ErrNameTaken)
 }
 
-// canRetry reports whether another attempt to create a snapshot may succeed. It may not if the failed snapshot may still
-// be there.
+// canRetry reports whether another attempt to create a snapshot may succeed. It may not if the failed snapshot may
+// still be there.
 func canRetry(ctx context.Context, err error) bool {
 	leftover := (*daytona.LeftoverError)(nil)
 	return ctx.Err() == nil && !errors.As(err, &leftover) && (daytona.IsTransient(err) || isConflict(err))

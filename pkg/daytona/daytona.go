@@ -30,6 +30,8 @@ type Client struct {
 	Organization string       // ID; required with a user's token, optional with a key, which belongs to one organization
 	Mask         func(string) // called with each secret before its first use; may be nil
 
+	Logf func(format string, args ...any) // logs failures that a wait tolerates; may be nil
+
 	HTTP   httpclient.Config
 	Timing Timing
 }

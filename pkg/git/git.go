@@ -61,15 +61,15 @@ func (g Git) Output(ctx context.Context, args ...string) ([]byte, error) {
 const (
 	maxAttempts = 3
 	firstWait   = 500 * time.Millisecond
+	maxWait     = time.Minute // longest wait that a server can request; a longer one ends the attempts
 )
 
 // OutputWithRetry is like [Git.Output] for a command that connects to a server and is safe to repeat. It runs the
 // command up to 3 times if the network or the server fails, and returns the output of the last attempt.
 func (g Git) OutputWithRetry(ctx context.Context, args ...string) ([]byte, error) {
-	clock := g.Clock
-	if clock == nil {
-		clock = httpclient.SystemClock{}
-	}
+	clock := g.clock()
+	// git shows Retry-After only in its trace. It removes credentials from the trace.
+	g.Env = append(slices.Clone(g.Env), "GIT_TRACE_CURL=2", "GIT_TRACE_CURL_NO_DATA=1", "GIT_TRACE_REDACT=1")
 	wait := firstWait
 	for attempt := 1; ; attempt++ {
 		out, err := g.Output(ctx, args...)
@@ -78,21 +78,28 @@ func (g Git) OutputWithRetry(ctx context.Context, args ...string) ([]byte, error
 			return out, err
 		}
 		failure.Attempts = attempt
-		if !failure.Temporary() || attempt == maxAttempts {
+		if !failure.Temporary() || attempt == maxAttempts || failure.RetryAfter > maxWait {
 			return out, failure
 		}
-		if err := clock.Sleep(ctx, wait); err != nil {
+		if err := clock.Sleep(ctx, max(wait, failure.RetryAfter)); err != nil {
 			return nil, err
 		}
 		wait *= 2
 	}
 }
 
+func (g Git) clock() httpclient.Clock {
+	if g.Clock == nil {
+		return httpclient.SystemClock{}
+	}
+	return g.Clock
+}
+
 // Run runs a git command with the given standard input and output. It returns the same errors as [Git.Output].
 func (g Git) Run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir, cmd.Stdin, cmd.Stdout = g.Dir, stdin, stdout
-	var stderr bytes.Buffer
+	var stderr tailBuffer
 	cmd.Stderr = &stderr
 	cmd.Env = slices.Concat(environment(os.Environ()), g.settingsEnv(), g.Env)
 	// Kill the whole process group: git starts child processes such as git-remote-https.
@@ -108,7 +115,21 @@ func (g Git) Run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ..
 	case errors.Is(err, exec.ErrNotFound):
 		return ErrNotInstalled
 	}
-	return newError(args[0], stderr.String(), err)
+	return newError(args[0], string(stderr), err, g.clock().Now())
+}
+
+// tailBuffer keeps the end of what is written to it: a server can send any number of messages.
+type tailBuffer []byte
+
+const maxTail = 256 << 10
+
+// Write implements [io.Writer].
+func (b *tailBuffer) Write(data []byte) (int, error) {
+	*b = append(*b, data...)
+	if len(*b) > 2*maxTail {
+		*b = append((*b)[:0], (*b)[len(*b)-maxTail:]...)
+	}
+	return len(data), nil
 }
 
 // settingsEnv returns the settings as environment variables, which override every configuration file.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/org/sandbox-actions/pkg/git"
 )
@@ -23,7 +26,10 @@ type Tree struct {
 	Dirty      bool   // whether files differ from the commit
 	Repository string // owner/name from the URL of the remote "origin"; "" if the URL has another form
 
-	git git.Git // runs in the repository that has the commit's objects
+	Unfetched Unfetched // what is missing in Dir
+
+	git    git.Git // runs in the repository that has the commit's objects
+	gitDir string  // directory of that repository; "" for a checkout
 }
 
 // OpenCheckout describes the working tree in dir, including uncommitted changes. The repository may come from an
@@ -48,18 +54,51 @@ func OpenCheckout(ctx context.Context, dir string) (Tree, error) {
 		return Tree{}, err
 	}
 	t.SHA = strings.TrimSpace(string(sha))
-	if ref, err := t.git.Output(ctx, "symbolic-ref", "--quiet", "HEAD"); err == nil {
-		t.Ref = strings.TrimSpace(string(ref))
-	}
-	if url, err := t.git.Output(ctx, "config", "--get", "remote.origin.url"); err == nil {
-		t.Repository = ownerAndName(strings.TrimSpace(string(url)))
-	}
-	status, err := t.git.Output(ctx, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=dirty")
-	if err != nil {
+	var ref, url []byte
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		ref, _ = t.git.Output(groupCtx, "symbolic-ref", "--quiet", "HEAD") // fails with a detached HEAD
+		return nil
+	})
+	group.Go(func() error {
+		url, _ = t.git.Output(groupCtx, "config", "--get", "remote.origin.url") // fails without a remote
+		return nil
+	})
+	group.Go(func() error {
+		changed, err := changedFiles(groupCtx, t.git, dir, 1, "--untracked-files=normal", "--ignore-submodules=dirty")
+		t.Dirty = len(changed) > 0
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return Tree{}, fmt.Errorf("find changed files: %w", err)
 	}
-	t.Dirty = len(status) > 0
+	t.Ref, t.Repository = strings.TrimSpace(string(ref)), ownerAndName(strings.TrimSpace(string(url)))
 	return t, nil
+}
+
+// FindUnfetched returns the submodules of a checkout whose directories are empty, and its Git LFS files that contain
+// only pointers.
+func (t Tree) FindUnfetched(ctx context.Context) (Unfetched, error) {
+	out, err := t.git.Output(ctx, "ls-files", "-z", "--stage")
+	if err != nil {
+		return Unfetched{}, fmt.Errorf("list the files of the checkout: %w", err)
+	}
+	var found Unfetched
+	var paths []string
+	for line := range strings.SplitSeq(string(out), "\x00") {
+		head, name, _ := strings.Cut(line, "\t")
+		switch mode, _, _ := strings.Cut(head, " "); mode {
+		case "160000":
+			if files, err := os.ReadDir(filepath.Join(t.Dir, name)); err == nil && len(files) == 0 {
+				found.Submodules = append(found.Submodules, name)
+			}
+		case "100644", "100755":
+			paths = append(paths, name)
+		}
+	}
+	pointers, err := t.findPointers(ctx, paths)
+	found.Pointers = slices.Sorted(maps.Keys(pointers))
+	return found, err
 }
 
 // checkAlternates returns an error if the repository reads objects of other repositories, which may be anywhere on the
@@ -95,17 +134,35 @@ func (t Tree) Extra(ctx context.Context, dir string, limit int) ([]string, error
 	g := t.git
 	g.Dir = dir
 	g.Env = append(slices.Clone(g.Env), "GIT_WORK_TREE="+dir)
-	out, err := g.Output(ctx, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignored",
-		"--ignore-submodules=all")
+	changed, err := changedFiles(ctx, g, dir, limit, "--untracked-files=all", "--ignored", "--ignore-submodules=all")
 	if err != nil {
 		return nil, fmt.Errorf("compare %s with %s: %w", dir, t.SHA, err)
 	}
+	return changed, nil
+}
+
+// changedFiles returns up to limit paths from `git status` in dir, without Git LFS files that have the content of their
+// pointers: git compares them with the pointers themselves, because it runs no filters of the repository.
+func changedFiles(ctx context.Context, g git.Git, dir string, limit int, options ...string) ([]string, error) {
+	out, err := g.Output(ctx, append([]string{"status", "--porcelain=v2", "-z", "--no-renames"}, options...)...)
+	if err != nil {
+		return nil, err
+	}
 	var paths []string
 	for entry := range strings.SplitSeq(string(out), "\x00") {
-		const status = len("XY ")
-		if len(entry) > status && len(paths) < limit {
-			paths = append(paths, entry[status:])
+		// git-status(1): "1 XY sub mH mI mW hH hI path", "u XY sub m1 m2 m3 mW h1 h2 h3 path", "? path", "! path"
+		kind, _, _ := strings.Cut(entry, " ")
+		count, known := map[string]int{"1": 9, "u": 11, "?": 2, "!": 2}[kind]
+		fields := strings.SplitN(entry, " ", count)
+		if !known || len(fields) < count || len(paths) == limit {
+			continue
 		}
+		name := fields[count-1]
+		sameMode := kind == "1" && fields[4] == fields[5]
+		if sameMode && fields[1] == ".M" && isContentOf(filepath.Join(dir, name), fields[7]) {
+			continue
+		}
+		paths = append(paths, name)
 	}
 	return paths, nil
 }
