@@ -174,8 +174,8 @@ func connectMessage(body []byte) (string, bool) {
 	return cmp.Or(answer.Message, answer.Code.String()), true
 }
 
-// messageChecker returns an [*httpclient.IncompleteError] for a response that ends in the middle of a field. A proxy may
-// cut a body and send the rest as a complete one.
+// messageChecker returns an [*httpclient.IncompleteError] for a response that ends in the middle of a field. A proxy
+// may cut a body and send the rest as a complete one.
 type messageChecker struct{ next http.RoundTripper }
 
 // RoundTrip implements [http.RoundTripper].

@@ -8,7 +8,9 @@ import (
 
 // Extend returns a context that ends the given time after ctx, with cause, or with that of ctx if cause is nil. It has
 // no deadline until ctx ends. stop releases it.
-func Extend(ctx context.Context, period time.Duration, cause error) (extended context.Context, stop context.CancelFunc) {
+func Extend(
+	ctx context.Context, period time.Duration, cause error,
+) (extended context.Context, stop context.CancelFunc) {
 	extended, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	unregister := context.AfterFunc(ctx, func() {
 		if cause == nil {
