@@ -227,7 +227,7 @@ func TestLostConnection(t *testing.T) {
 			if err := e.setCertificates(machine.CACert, machine.Cert, machine.Key); err != nil {
 				t.Fatal(err)
 			}
-			lease := newLease(t.Context(), ConnectPolicy{PingAfter: time.Millisecond, PingTimeout: 3 * time.Second})
+			lease := newLease(t.Context(), ConnectPolicy{PingAfter: time.Millisecond, PingTimeout: 5 * time.Second})
 			lease.connect = func(ctx context.Context, _ string) (connection, error) { return e.connect(ctx) }
 			t.Cleanup(func() { lease.Release(nil) })
 			c, err := lease.Machine(t.Context(), "linux/amd64")

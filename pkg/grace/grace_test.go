@@ -17,11 +17,11 @@ func TestExtend(t *testing.T) {
 			defer stop()
 			time.Sleep(time.Hour)
 			cancel(interrupted)
-			time.Sleep(time.Second - 1)
+			time.Sleep(time.Second - time.Nanosecond)
 			if err := context.Cause(extended); err != nil {
 				t.Errorf("ended before the grace period: %v", err)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			synctest.Wait()
 			if err := context.Cause(extended); !errors.Is(err, test.want) {
 				t.Errorf("got %v, want %v", err, test.want)
