@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/grace"
 )
 
 // Engine creates the containers in which tests run. [*dockerengine.Engine] implements it.
@@ -106,7 +107,7 @@ func newRun(s *Suite, o Options) (*run, error) {
 	}
 	r.create = func(ctx context.Context, spec dockerengine.ContainerSpec) (container, error) {
 		// The engine may complete an interrupted request. Without the grace period, that container would remain.
-		ctx, cancel := withGrace(ctx, createGrace)
+		ctx, cancel := grace.Extend(ctx, createGrace, nil)
 		defer cancel()
 		return o.Engine.Create(ctx, spec)
 	}
@@ -163,19 +164,6 @@ func newRun(s *Suite, o Options) (*run, error) {
 
 // createGrace is how long the creation of a container may continue after its test has ended.
 const createGrace = 3 * time.Second
-
-// withGrace returns a context that ends the given time after ctx.
-func withGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
-	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		select {
-		case <-later.Done():
-		case <-time.After(grace):
-			cancel()
-		}
-	})
-	return later, func() { stop(); cancel() }
-}
 
 func (r *run) isSelected(t *Test) bool {
 	if r.Run != nil && !r.Run.MatchString(t.Name) {
