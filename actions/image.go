@@ -72,8 +72,9 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 		return built, err
 	}
 	results, stats, err := solve(ctx, job, lease, requests)
-	annotate(job, err, stats.Warnings, relativeTo(source.Paths.Dockerfile, source.Tree.Dir, job.Dir))
+	annotate(job, stats.Warnings, requests[0].DockerfileName)
 	if err != nil {
+		reportFailure(job, err)
 		return built, err
 	}
 	warnUnsupported(job, results)

@@ -27,11 +27,12 @@ func TestProjectDirs(t *testing.T) {
 		tree                string
 		want                []string // relative to the workspace or the tree
 	}{
-		{"root", ".", "Dockerfile", "", []string{".", ".", "."}},
-		{"context", "apps/api", "Dockerfile", "", []string{"apps/api", "apps/api", "."}},
+		{"root", ".", "", "", []string{".", ".", "."}},
+		{"context", "apps/api", "", "", []string{"apps/api", "apps/api", "."}},
 		{"Dockerfile elsewhere", "apps/api", "docker/api.Dockerfile", "", []string{"docker", "apps/api", "."}},
 		{"commit", "apps/api", "docker/Dockerfile", "/tree", []string{"docker", "apps/api", "."}},
 		{"remote context", "https://example.com/a.git", "docker/Dockerfile", "", []string{"docker", "."}},
+		{"remote context without dockerfile", "https://example.com/a.git", "", "", []string{".", "."}},
 		{"absolute context", "/elsewhere", "docker/Dockerfile", "", []string{"docker", "/elsewhere", "."}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -76,7 +77,7 @@ func TestProjectOfProvider(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			spec := inputs.BuildSpec{Builder: "depot", Context: "api", Dockerfile: "Dockerfile"}
+			spec := inputs.BuildSpec{Builder: "depot", Context: "api"}
 			got, err := builderFor(job, spec, credentials.Doppler{}, buildSource{})
 			if !errors.Is(err, test.err) || (err == nil) != (test.err == nil) {
 				t.Fatalf("got %v, want %v", err, test.err)

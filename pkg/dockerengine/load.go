@@ -184,7 +184,7 @@ func (e *Engine) completeImage(ctx context.Context, a *archive) string {
 // keeps an image that it could not unpack. It keeps a tagged image, which existed before. It returns err, with a hint
 // if the removal fails.
 func (e *Engine) removePartial(ctx context.Context, a *archive, err error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeGrace)
 	defer cancel()
 	image, missing := e.client.ImageInspect(ctx, a.manifest.String())
 	if missing != nil || len(image.RepoTags) > 0 {
