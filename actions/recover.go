@@ -14,6 +14,7 @@ import (
 // Limits on how often a snapshot is created.
 const (
 	maxFailures  = 3 // attempts that fail because of Daytona
+	maxReplaces  = 9 // the same, if the snapshot that the new one replaces is deleted already
 	maxConflicts = 6 // attempts that fail because another run creates a snapshot of the same image or with the same name
 )
 
@@ -39,7 +40,11 @@ func ensureSnapshot(
 		default:
 			failures++
 		}
-		if failures == maxFailures || conflicts == maxConflicts || !canRetry(ctx, err) {
+		limit := maxFailures
+		if replaced.ID != "" {
+			limit = maxReplaces
+		}
+		if failures == limit || conflicts == maxConflicts || !canRetry(ctx, err) {
 			break
 		}
 		job.Runner.Infof("Attempt %d to create a snapshot failed: %s; trying again", failures+conflicts, reasonOf(err))

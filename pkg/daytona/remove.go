@@ -29,7 +29,7 @@ func (e *RemovalError) Error() string {
 	if e.State != "" {
 		state = fmt.Sprintf(", and the snapshot was last %s", e.State)
 	}
-	return fmt.Sprintf("delete snapshot %s: not confirmed%s: %v (run `action-snapshot list`; if it lists the snapshot, "+
+	return fmt.Sprintf("delete snapshot %s: not confirmed by Daytona%s: %v (run `action-snapshot list`; if it lists the snapshot, "+
 		"run `action-snapshot delete %[1]s`)", e.Name, state, e.Err)
 }
 

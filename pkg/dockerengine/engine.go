@@ -15,6 +15,8 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/versions"
+
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
 // Timeouts for the engine's responses. Only the caller's context limits how long a container runs.
@@ -83,7 +85,8 @@ func retry[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	return backoff.Retry(ctx, func() (T, error) {
 		result, err := read()
 		if cerrdefs.IsNotFound(err) || cerrdefs.IsInvalidArgument(err) || cerrdefs.IsUnauthorized(err) ||
-			cerrdefs.IsPermissionDenied(err) || cerrdefs.IsConflict(err) || cerrdefs.IsNotImplemented(err) {
+			cerrdefs.IsPermissionDenied(err) || cerrdefs.IsConflict(err) || cerrdefs.IsNotImplemented(err) ||
+			errors.As(err, new(*httpclient.BodyTooLargeError)) {
 			err = backoff.Permanent(err)
 		}
 		return result, err
