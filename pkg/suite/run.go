@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/grace"
 )
 
 // Engine creates the containers in which tests run. [*dockerengine.Engine] implements it.
@@ -106,7 +107,7 @@ func newRun(s *Suite, o Options) (*run, error) {
 	}
 	r.create = func(ctx context.Context, spec dockerengine.ContainerSpec) (container, error) {
 		// The engine may complete an interrupted request. Without the grace period, that container would remain.
-		ctx, cancel := dockerengine.WithGrace(ctx, createGrace)
+		ctx, cancel := grace.Extend(ctx, createGrace, nil)
 		defer cancel()
 		return o.Engine.Create(ctx, spec)
 	}
