@@ -234,11 +234,11 @@ func TestInterruptedCommands(t *testing.T) {
 		{"output limit", "run: x", func(_ *fakeContainer, _ []string, out, _ io.Writer) (int, error) {
 			_, err := out.Write(make([]byte, maxOutput+1))
 			return 0, fmt.Errorf("copy: %w", err)
-		}, "command printed more than 8 MiB and was killed"},
+		}, "command printed more than limits.output (default 8 MiB) and was killed"},
 		{"session output limit", "session: s, run: x", func(_ *fakeContainer, _ []string, _, stderr io.Writer) (int, error) {
 			_, err := stderr.Write(make([]byte, maxOutput+1))
 			return 0, fmt.Errorf("copy: %w", err)
-		}, "command printed more than 8 MiB and was killed"},
+		}, "command printed more than limits.output (default 8 MiB) and was killed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := &fakeEngine{command: test.command}

@@ -116,6 +116,11 @@ func (t *Tree) selectFiles(c *FileCheck) (files []File) {
 	if c.Absent || c.Type == "symlink" || c.Target != nil {
 		stat = t.Lstat
 	}
+	if c.Follow != nil && !*c.Follow {
+		stat = t.Lstat
+	} else if c.Follow != nil {
+		stat = t.Stat
+	}
 	if f, ok := stat(name); ok {
 		f.Path = path.Clean(name)
 		add(f)

@@ -210,6 +210,16 @@ func (t *Tree) makeDirectory(dir string) *entry {
 	return at
 }
 
+// addMountPoints adds the directories that the engine creates in every container of an image: its volumes and its
+// working directory.
+func (t *Tree) addMountPoints(config *v1.Config) {
+	for _, dir := range append(slices.Sorted(maps.Keys(config.Volumes)), config.WorkingDir) {
+		if _, exists := t.Lstat(dir); !exists {
+			t.makeDirectory(dir)
+		}
+	}
+}
+
 // pathNames splits a path into names.
 func pathNames(name string) []string {
 	return strings.FieldsFunc(name, func(c rune) bool { return c == '/' })
