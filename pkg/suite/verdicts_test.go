@@ -43,6 +43,7 @@ func verdictImages(t *testing.T) map[string]v1.Image {
 			User: user,
 			Env: []string{
 				"PATH=/usr/local/bin:/usr/bin:/bin", "APP_HOME=/srv/app", "EMPTY=", "DOLLAR=a$b", "SHELL_PATH=/bin/sh",
+				`OPTIONS=-Da=b=c "d"`,
 			},
 			Labels: map[string]string{
 				"org.example.name": "structure", "org.example.empty": "", "org.example.json": `{"a": 1}`,
@@ -81,11 +82,12 @@ func verdictLayer(t *testing.T) []byte {
 	}
 	for name, target := range map[string]string{
 		"opt/dangling": "/dev/stdout", "opt/passwd": "/etc/passwd", "opt/directory": "/usr/share", "opt/loop": "loop",
-		"opt/relative": "multi", "opt/lucky": "../etc/multi.conf",
+		"opt/relative": "multi", "opt/lucky": "../etc/multi.conf", "opt/license": "/opt/licenses/mit",
 	} {
 		add(tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target, Mode: 0o777, Uid: 7, Gid: 8}, "")
 	}
 	add(tar.Header{Name: "opt/multi", Mode: 0o644}, "alpha\n")
+	add(tar.Header{Name: "opt/ü b", Mode: 0o600}, "")
 	add(tar.Header{Name: "usr/local/bin/tool", Mode: 0o4755, Uid: 998, Gid: 998}, "#!/bin/sh\n")
 	add(tar.Header{Name: "usr/local/bin/run", Mode: 0o750}, "#!/bin/sh\n")
 	add(tar.Header{Name: "srv/shared/", Typeflag: tar.TypeDir, Mode: 0o2775, Gid: 1000}, "")
