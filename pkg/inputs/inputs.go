@@ -21,10 +21,12 @@ type Build struct {
 	Ref                   string
 	AllowUntrustedRef     bool
 	AllowUntrustedSecrets bool
+	Submodules            string
+	LFS                   bool `name:"lfs" default:"true" negatable:""`
 	Platform              List `default:"linux/amd64" terminal:"${terminal_platform}" variable:"SANDBOX_BUILD_PLATFORM"`
 	Doppler
 	Context               string `default:"."`
-	Dockerfile            string `default:"Dockerfile"`
+	Dockerfile            string
 	Target                string
 	ImageName             List `default:"iterate-sandbox:ci" terminal:"${image_name}" variable:"LOCAL_DOCKER_IMAGE_NAME"`
 	BuildArgs             Lines
@@ -143,7 +145,7 @@ type Shell struct {
 
 // Convert declares the arguments of action-test convert.
 type Convert struct {
-	File string `arg:"" help:"Test file of container-structure-test, schema 2.0.0."`
+	File string `arg:"" help:"Test file of container-structure-test (.yaml, .yml or .json)."`
 }
 
 // ListSnapshots declares the arguments of action-snapshot list.

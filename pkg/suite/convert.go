@@ -25,7 +25,7 @@ type Warning struct {
 // Convert converts a file of container-structure-test (schema 1.0.0 or 2.0.0; see
 // https://github.com/GoogleContainerTools/container-structure-test) to a suite with the same verdicts as those of its
 // Docker driver. The name of the file decides whether it is JSON (.json) or YAML. Convert warns about each test that
-// can have another verdict. It refuses a file with a test that cannot pass, with an [*InvalidError] without a file name.
+// can have another verdict. For a file with a test that cannot pass, it returns an [*InvalidError] without a file name.
 func Convert(file string, data []byte) ([]byte, []Warning, error) {
 	c := &converter{parsedFile: &parsedFile{}, names: map[string]bool{}}
 	var suite Document
@@ -54,12 +54,17 @@ type converter struct {
 	warnings []Warning
 
 	global  map[string]string // globalEnvVars, with references (see replaceWith)
-	changes []string          // differences of the containers of command tests, as the end of a sentence about a test
+	changes []string          // of all command tests
 	mounts  []string          // targets of the mounts that are left out
 }
 
 func (c *converter) warnf(line int, format string, args ...any) {
 	c.warnings = append(c.warnings, Warning{max(line, 1), fmt.Sprintf(format, args...)})
+}
+
+// changef adds a difference of every command test: the end of a sentence that begins with the test.
+func (c *converter) changef(format string, args ...any) {
+	c.changes = append(c.changes, fmt.Sprintf(format, args...))
 }
 
 // Limits of container-structure-test's containers. It has none, but a suite always has some.
@@ -94,9 +99,8 @@ func (c *converter) convert(source *structureTest) Document {
 		suite.Tests = append(suite.Tests, &Test{Name: name, Image: check})
 	}
 	for i := range source.LicenseTests {
-		suite.Tests = append(
-			suite.Tests,
-			c.licenseTests(location{"licenseTests", strconv.Itoa(i)}, &source.LicenseTests[i])...)
+		l := location{"licenseTests", strconv.Itoa(i)}
+		suite.Tests = append(suite.Tests, c.licenseTests(l, &source.LicenseTests[i])...)
 	}
 	return suite
 }
@@ -118,27 +122,18 @@ func (c *converter) defaults(source *structureTest) Settings {
 		c.warnf(line, "containerRunOptions.privileged needs the input allow_privileged: true")
 	}
 	if o.TTY {
-		c.changes = append(
-			c.changes,
-			"can pass if it prints; container-structure-test fails, because it cannot read the output "+
-				"of a terminal (allocateTty)",
-		)
+		c.changef("can pass if it prints; container-structure-test cannot read the output of a terminal (allocateTty)")
 	}
 	if o.EnvFile != "" {
 		settings.Env = c.readEnvFile(line, o.EnvFile, settings.Env)
 	}
 	if len(o.EnvVars) > 0 {
-		c.changes = append(
-			c.changes,
-			"runs without the variables "+strings.Join(o.EnvVars, ", ")+" of containerRunOptions.envVars, "+
-				"because a suite does not read the environment; add them to env",
-		)
+		c.changef("runs without the variables %s of containerRunOptions.envVars, because a suite does not read the "+
+			"environment; add them to env", strings.Join(o.EnvVars, ", "))
 	}
 	if len(o.Capabilities) > 0 {
-		c.warnf(
-			line,
-			"containerRunOptions.capabilities is left out; engines ignore it when container-structure-test sends it",
-		)
+		c.warnf(line, "containerRunOptions.capabilities is left out; engines ignore it in the requests of "+
+			"container-structure-test")
 	}
 	for _, mount := range o.BindMounts {
 		c.bindMount(line, mount)
@@ -179,10 +174,7 @@ func (c *converter) bindMount(line int, mount string) {
 		c.addf(line, "containerRunOptions.bindMounts: engines reject %q (for example /fixtures:/fixtures)", mount)
 		return
 	}
-	c.changes = append(
-		c.changes,
-		fmt.Sprintf("runs without the mount %q; put the files next to the suite and add mounts", mount),
-	)
+	c.changef("runs without the mount %q; put the files next to the suite and add mounts", mount)
 	c.mounts = append(c.mounts, path.Clean(target))
 }
 
@@ -213,11 +205,7 @@ func (c *converter) commandTest(l location, t *commandTest, source *structureTes
 		case len(t.Setup) > 0:
 			own = committed
 		case len(own) > 0:
-			c.warnf(
-				line,
-				"envVars of %q are left out; container-structure-test ignores them if containerRunOptions is set",
-				name,
-			)
+			c.warnf(line, "envVars of %q are left out; container-structure-test ignores them with containerRunOptions", name)
 			own = nil
 		}
 	} else if len(t.Setup) > 0 && !maps.Equal(own, committed) {
@@ -236,12 +224,8 @@ func (c *converter) commandTest(l location, t *commandTest, source *structureTes
 	}
 	if len(t.Setup) > 0 {
 		test.SetupMayFail = true
-		c.warnf(
-			line,
-			"setup of %q runs in the container of the test, so the command sees its processes and its files in volumes "+
-				"and /dev/shm; it needs /bin/sh in the image",
-			name,
-		)
+		c.warnf(line, "setup of %q runs in the container of the test, so the command sees its processes, its files in volumes "+
+			"and its changes of /etc/hosts; it needs /bin/sh in the image", name)
 	}
 	for _, change := range c.changes {
 		c.warnf(line, "test %q %s", name, change)
@@ -432,6 +416,9 @@ func (c *converter) pairs(l location, list []envVar, replace func(string) string
 	for i, pair := range list {
 		// The engine splits the pair at the first equals sign.
 		name, value, _ := strings.Cut(pair.Key+"="+replace(pair.Value), "=")
+		if pair.Key == "" && len(l) > 1 {
+			continue // validateCommand reports it
+		}
 		if !envNameForm.MatchString(name) || strings.ContainsRune(pair.Value, 0) {
 			c.addf(c.line(l.child(strconv.Itoa(i))), "invalid environment variable %q", pair.Key)
 			continue

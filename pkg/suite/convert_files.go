@@ -1,10 +1,8 @@
 package suite
 
 import (
-	"cmp"
 	"fmt"
 	"io/fs"
-	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -26,16 +24,11 @@ func (c *converter) existenceTest(l location, t *existenceTest, source *structur
 	}
 	clean := cleanPath(text)
 	c.warnAboutMounts(line, name, clean)
-	// The engine follows a link at the end of a path only before a slash.
-	isDirectory := clean != "/" && (strings.HasSuffix(text, "/") || strings.HasSuffix(text, "/."))
 	check := FileCheck{Path: literalPath(clean)}
 	_, isEngineFile := engineFiles[clean]
 	switch {
 	case !t.ShouldExist && isEngineFile:
 		c.addf(line, "%s always exists, because the engine creates it", clean)
-	case !t.ShouldExist && isDirectory:
-		follow := true
-		check.Absent, check.Follow, check.Having = true, &follow, []Trait{"directory"}
 	case !t.ShouldExist:
 		check.Absent = true
 	default:
@@ -47,13 +40,10 @@ func (c *converter) existenceTest(l location, t *existenceTest, source *structur
 		if hasMode {
 			check.Type, check.Mode = typeOf(mode), fmt.Sprintf("%04o", unixMode(mode))
 		}
-		if isDirectory {
-			check.Type = cmp.Or(check.Type, "directory")
-		} else {
-			check.Follow = new(bool)
-		}
 		if check.Type == "symlink" {
-			check.Mode, check.Follow = "", nil // all links have the same mode
+			check.Mode = "" // all links have the same mode
+		} else {
+			check.Follow = new(bool) // the engine does not follow a link at the end of a path
 		}
 	}
 	return &Test{Name: name, Files: []FileCheck{check}}
@@ -69,7 +59,7 @@ func (c *converter) contentTest(l location, t *contentTest, source *structureTes
 		return nil
 	}
 	clean := cleanPath(t.Path)
-	if strings.HasSuffix(t.Path, "/") || strings.HasSuffix(t.Path, "/.") {
+	if strings.HasSuffix(clean, "/") {
 		c.addf(line, "path %q is a directory, which has no content", t.Path)
 	}
 	c.warnAboutMounts(line, name, clean)
@@ -95,7 +85,7 @@ func cleanPath(name string) string {
 	if strings.Contains(name, reference) {
 		return "/" + name
 	}
-	return path.Clean("/" + name)
+	return cleanKeepingSlash("/" + name)
 }
 
 // literalPath escapes the special characters of patterns.
@@ -232,7 +222,7 @@ func (c *converter) licenseTests(l location, t *licenseTest) (tests []*Test) {
 	}
 	var checks []FileCheck
 	for i, file := range t.Files {
-		if file == "" || strings.HasSuffix(file, "/") {
+		if strings.HasSuffix(cleanPath(file), "/") {
 			c.addf(c.line(l.child("files", strconv.Itoa(i))), "license test: %q is not a file", file)
 			continue
 		}

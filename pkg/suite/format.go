@@ -164,14 +164,16 @@ type ImageCheck struct {
 type FileCheck struct {
 	Position `yaml:"-"`
 	// A path, or a pattern: * matches within a name, ** across directories. The checks apply to every match. At least one
-	// file must match, unless absent or count is set. A plain path follows symbolic links, except with absent, target or
-	// type: symlink.
+	// file must match, unless absent or count is set. Symbolic links in the directories of a path are followed, but **
+	// does not search linked directories. A link at the end of a plain path is followed, except with absent, target, or
+	// type or having symlink. At the end of a pattern, mode, executable_by, size and content apply to the file to which a
+	// link points, and the other keys to the link.
 	Path PathPattern `yaml:"path" jsonschema:"required"`
 	// Patterns of paths to ignore.
 	Except []Glob `yaml:"except,omitempty"`
 	// Select only files with all of these traits.
 	Having []Trait `yaml:"having,omitempty"`
-	// Whether a plain path follows a symbolic link at its end. Default: true, except with absent, target or type: symlink.
+	// Whether the checks apply to the file to which a link at the end of the path points. The default is above.
 	Follow *bool `yaml:"follow,omitempty"`
 	// Require that no file matches.
 	Absent bool   `yaml:"absent,omitempty" jsonschema:"default=false"`
