@@ -276,14 +276,20 @@ func TestInterruptedCommands(t *testing.T) {
 			_, err := stderr.Write(make([]byte, maxOutput+1))
 			return 0, fmt.Errorf("copy: %w", err)
 		}, "command printed more than limits.output (default 8 MiB) and was killed"},
-		{"lower output limit", "limits: {output: 1KiB}, run: x", func(_ *fakeContainer, _ []string, out, _ io.Writer) (int, error) {
-			_, err := out.Write(make([]byte, 1025))
-			return 0, err
-		}, "command printed more than limits.output (default 8 MiB) and was killed"},
-		{"higher output limit", "limits: {output: 9MiB}, run: x", func(_ *fakeContainer, _ []string, out, _ io.Writer) (int, error) {
-			_, err := out.Write(make([]byte, 9<<20))
-			return 1, err
-		}, "exit code is 1, want 0"},
+		{
+			"low output limit", "limits: {output: 1KiB}, run: x",
+			func(_ *fakeContainer, _ []string, w, _ io.Writer) (int, error) {
+				_, err := w.Write(make([]byte, 1025))
+				return 0, err
+			}, "command printed more than limits.output (default 8 MiB) and was killed",
+		},
+		{
+			"high output limit", "limits: {output: 9MiB}, run: x",
+			func(_ *fakeContainer, _ []string, w, _ io.Writer) (int, error) {
+				_, err := w.Write(make([]byte, 9<<20))
+				return 1, err
+			}, "exit code is 1, want 0",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := &fakeEngine{command: test.command}

@@ -224,8 +224,8 @@ func (c *converter) commandTest(l location, t *commandTest, source *structureTes
 	}
 	if len(t.Setup) > 0 {
 		test.SetupMayFail = true
-		c.warnf(line, "setup of %q runs in the container of the test, so the command sees its processes, its files in volumes "+
-			"and its changes of /etc/hosts; it needs /bin/sh in the image", name)
+		c.warnf(line, "setup of %q runs in the container of the test, so the command sees its processes, its files in "+
+			"volumes and its changes of /etc/hosts; it needs /bin/sh in the image", name)
 	}
 	for _, change := range c.changes {
 		c.warnf(line, "test %q %s", name, change)
