@@ -18,12 +18,12 @@ func Convert(_ context.Context, env Env, in inputs.Convert) error {
 		return fmt.Errorf("convert: %w", err)
 	}
 	converted, warnings, err := suite.Convert(in.File, data)
-	for _, w := range warnings {
-		env.Runner.Warning(runner.Annotation{File: in.File, Line: w.Line, Message: w.Message})
-	}
 	if err != nil {
 		annotateProblems(env.Runner, in.File, err)
-		return fmt.Errorf("convert %s: %w", in.File, err)
+		return fmt.Errorf("convert: %w", err)
+	}
+	for _, w := range warnings {
+		env.Runner.Warning(runner.Annotation{File: in.File, Line: w.Line, Message: w.Message})
 	}
 	_, err = env.Stdout.Write(converted)
 	return err

@@ -25,7 +25,7 @@ type Warning struct {
 // Convert converts a file of container-structure-test (schema 1.0.0 or 2.0.0; see
 // https://github.com/GoogleContainerTools/container-structure-test) to a suite with the same verdicts as those of its
 // Docker driver. The name of the file decides whether it is JSON (.json) or YAML. Convert warns about each test that
-// can have another verdict. For a file with a test that cannot pass, it returns an [*InvalidError] without a file name.
+// can have another verdict. For a file with a test that cannot pass, it returns an [*InvalidError].
 func Convert(file string, data []byte) ([]byte, []Warning, error) {
 	c := &converter{parsedFile: &parsedFile{}, names: map[string]bool{}}
 	var suite Document
@@ -35,15 +35,15 @@ func Convert(file string, data []byte) ([]byte, []Warning, error) {
 	if len(c.problems) == 0 && len(suite.Tests) == 0 {
 		c.addf(1, "file has no tests that can be converted")
 	}
-	if err := c.err(""); err != nil {
-		return nil, c.warnings, err
+	if err := c.err(file); err != nil {
+		return nil, nil, err
 	}
 	c.finishReferences(&suite)
 	var b bytes.Buffer
 	encoder := yaml.NewEncoder(&b)
 	encoder.SetIndent(2)
 	if err := encoder.Encode(suite); err != nil {
-		return nil, c.warnings, fmt.Errorf("write the suite: %w", err)
+		return nil, nil, fmt.Errorf("write the suite: %w", err)
 	}
 	return b.Bytes(), c.warnings, encoder.Close()
 }

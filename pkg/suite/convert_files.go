@@ -14,8 +14,8 @@ func (c *converter) existenceTest(l location, t *existenceTest, source *structur
 	if c.skip(source, line, problems) {
 		return nil
 	}
-	if t.Path == "" {
-		c.addf(line, "file test has no path")
+	if t.Path == "" || strings.Contains(t.Path, reference) {
+		c.addf(line, "file test has no path, or one with a NUL character")
 		return nil
 	}
 	text := t.Path
@@ -52,8 +52,8 @@ func (c *converter) existenceTest(l location, t *existenceTest, source *structur
 func (c *converter) contentTest(l location, t *contentTest, source *structureTest) *Test {
 	line, problems := c.line(l), len(c.problems)
 	name := c.testName(line, t.Name, "file content test")
-	if t.Path == "" {
-		c.addf(line, "file test has no path")
+	if t.Path == "" || strings.Contains(t.Path, reference) {
+		c.addf(line, "file test has no path, or one with a NUL character")
 	}
 	if c.skip(source, line, problems) {
 		return nil

@@ -126,7 +126,7 @@ func TestConvertInvalid(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			_, _, err := Convert("structure.yaml", []byte(test.text))
 			invalid := new(InvalidError)
-			if !errors.As(err, &invalid) || !strings.HasPrefix(err.Error(), "line "+test.want) {
+			if !errors.As(err, &invalid) || !strings.HasPrefix(err.Error(), "structure.yaml:"+test.want) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
 		})
