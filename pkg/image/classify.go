@@ -505,24 +505,31 @@ func (f failure) missingFile() error {
 	if e.Instruction == "RUN" { // a mount
 		e.From = "the source of the mount"
 	}
-	if e.From == "" && f.request.hasFile(file) {
-		e.IgnoredBy = f.request.displayPath(f.request.ignoreFile())
+	if existing := f.request.resolve(file); e.From == "" && existing != "" {
+		e.Existing, e.IgnoredBy = existing, f.request.displayPath(f.request.ignoreFile())
 	}
 	return e
 }
 
-// hasFile reports whether the context is a directory with this file. A link that leads out of it does not count.
-func (r Request) hasFile(file string) bool {
+// resolve returns the path of a file of the context without symbolic links, relative to the context. It returns "" if
+// the file does not exist or is not in the context.
+func (r Request) resolve(file string) string {
 	if r.isRemote() {
-		return false
+		return ""
 	}
-	root, err := os.OpenRoot(r.Context)
+	root, err := filepath.EvalSymlinks(r.Context)
 	if err != nil {
-		return false
+		return ""
 	}
-	defer root.Close()
-	_, err = root.Stat(filepath.FromSlash(strings.TrimPrefix(path.Clean("/"+file), "/")))
-	return err == nil
+	existing, err := filepath.EvalSymlinks(filepath.Join(root, filepath.FromSlash(path.Clean("/"+file))))
+	if err != nil {
+		return ""
+	}
+	relative, err := filepath.Rel(root, existing)
+	if err != nil || !filepath.IsLocal(relative) {
+		return ""
+	}
+	return filepath.ToSlash(relative)
 }
 
 // displayContext returns the build context as the user would write it.

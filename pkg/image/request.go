@@ -163,15 +163,16 @@ func (r Request) isRemote() bool { return !filepath.IsAbs(r.Context) }
 // readDockerfile reads the Dockerfile for callers that have not.
 func (r Request) readDockerfile() (*Dockerfile, error) {
 	dockerfile, err := ReadDockerfile(r.Dockerfile)
+	if err == nil {
+		return dockerfile, nil
+	}
+	message := err.Error()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &ContextError{
-			Context: "the Dockerfile " + r.shownDockerfile(), Message: "not found", Hint: dockerfileHint, Err: err,
-		}
+		message = "not found"
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read Dockerfile %s: %w", r.Dockerfile, err)
+	return nil, &ContextError{
+		Context: "the Dockerfile " + r.shownDockerfile(), Message: message, Hint: dockerfileHint, Err: err,
 	}
-	return dockerfile, nil
 }
 
 // frontendAttrs returns the attributes of the Dockerfile frontend without those of the contexts.

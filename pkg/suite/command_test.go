@@ -185,16 +185,20 @@ func TestSetupFailure(t *testing.T) {
 }
 
 func TestSetupMayFail(t *testing.T) {
-	for exit, want := range map[int]Status{0: Passed, 1: Passed, 126: Failed, 127: Failed, 137: Passed} {
+	for _, test := range []struct {
+		exit int
+		err  error
+		want Status
+	}{{0, nil, Passed}, {1, nil, Passed}, {127, nil, Passed}, {0, &dockerengine.StartError{Exit: 127}, Failed}} {
 		e := &fakeEngine{command: func(_ *fakeContainer, args []string, _, _ io.Writer) (int, error) {
 			if args[0] == "z" {
 				return 0, nil
 			}
-			return exit, nil
+			return test.exit, test.err
 		}}
 		s := parse(t, "tests: [{name: a, setup: [[$HOME]], setup_may_fail: true, expand: true, run: [z]}]", nil)
-		if got := runOnFake(t, e, s, Options{}).Tests[0]; got.Status != want {
-			t.Errorf("exit code %d: %s %q", exit, got.Status, got.summary())
+		if got := runOnFake(t, e, s, Options{}).Tests[0]; got.Status != test.want {
+			t.Errorf("exit code %d, %v: %s %q", test.exit, test.err, got.Status, got.summary())
 		}
 		if got := e.containers[0].execs[0].Cmd; !slices.Equal(got, []string{""}) {
 			t.Errorf("setup command is not expanded: %q", got)

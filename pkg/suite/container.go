@@ -23,12 +23,8 @@ const maxOutput = 8 << 20
 // unprivilegedUser is the user of commands if the image's user is root and the test sets none.
 const unprivilegedUser = "65534:65534"
 
-// Exit codes with a meaning.
-const (
-	exitNotExecutable = 126
-	exitNotFound      = 127
-	exitKilled        = 137 // by SIGKILL
-)
+// exitKilled is the exit code of a process that was killed by SIGKILL.
+const exitKilled = 137
 
 // idleCommand keeps a shared container running by waiting for input that never arrives. It needs only a shell.
 var idleCommand = []string{"/bin/sh", "-c", "read -r _"}
@@ -39,8 +35,8 @@ type container interface {
 	Run(context.Context, dockerengine.Streams) (exit int, err error)
 	Exec(context.Context, dockerengine.ExecSpec) (exit int, err error)
 	Inspect(context.Context) (dockerengine.State, error)
-	Logs(ctx context.Context, follow bool, streams dockerengine.Streams) error
-	Restart(ctx context.Context, grace time.Duration) error
+	Logs(context.Context, dockerengine.LogOptions, dockerengine.Streams) error
+	Restart(ctx context.Context, grace time.Duration) (between time.Time, err error)
 	Stop(ctx context.Context, grace time.Duration) error
 	Kill(ctx context.Context, signal string) error
 	Wait(context.Context) (exit int, err error)
@@ -153,7 +149,7 @@ func (r *run) runCommand(ctx context.Context, t *Test, own **testContainer) ([]F
 	}
 	*own = &testContainer{container: c}
 	printed := transcript{limit: int(t.Limits.Output)}
-	exit, err := c.Run(ctx, printed.streams())
+	exit, err := printed.exitOf(c.Run(ctx, printed.streams()))
 	if err != nil {
 		return withOutput(executionFailure(ctx, t.Run.Line, err), &printed), printed.all()
 	}
@@ -190,7 +186,7 @@ func (r *run) runSetupAndCommand(ctx context.Context, t *Test, shared **testCont
 		if err != nil {
 			return withOutput(executionFailure(ctx, setup.Line, err), &printed)
 		}
-		if exit != 0 && (!t.SetupMayFail || exit == exitNotExecutable || exit == exitNotFound) {
+		if exit != 0 && (!t.SetupMayFail || printed.startError != nil) {
 			failure := Failure{Line: setup.Line, Message: fmt.Sprintf("setup command exited with code %d", exit)}
 			return withOutput([]Failure{failure}, &printed)
 		}
@@ -215,7 +211,10 @@ func (r *run) startShared(ctx context.Context, t *Test, shared **testContainer) 
 	}
 	*shared = &testContainer{container: c, broken: true}
 	if err := c.Start(ctx); err != nil {
-		return fmt.Errorf("session and setup need /bin/sh in the image: %w", err)
+		if failed := new(dockerengine.StartError); errors.As(err, &failed) && failed.Exit != 0 {
+			err = fmt.Errorf("session and setup need /bin/sh in the image: %w", err)
+		}
+		return err
 	}
 	(*shared).broken = false
 	return nil
@@ -234,9 +233,9 @@ func (r *run) closeContainer(ctx context.Context, shared **testContainer) {
 func (r *run) exec(
 	ctx context.Context, c *testContainer, t *Test, args []string, printed *transcript,
 ) (int, error) {
-	exit, err := c.Exec(ctx, dockerengine.ExecSpec{
+	exit, err := printed.exitOf(c.Exec(ctx, dockerengine.ExecSpec{
 		Cmd: args, Env: r.environ(t), User: r.commandUser(t), WorkDir: t.Workdir, TTY: t.TTY, Streams: printed.streams(),
-	})
+	}))
 	if err != nil {
 		c.broken = true
 		return 0, err
@@ -252,6 +251,9 @@ func (r *run) exec(
 func (r *run) checkCommand(check *CommandCheck, exit int, printed *transcript) (failures []Failure) {
 	if exit != check.Exit {
 		message := fmt.Sprintf("exit code is %d, want %d", exit, check.Exit)
+		if printed.startError != nil {
+			message += ": " + printed.startError.Error()
+		}
 		failures = append(failures, Failure{Line: check.Run.Line, Message: message, Detail: excerpt(string(printed.all()))})
 	}
 	if check.Stdout != nil {
@@ -281,9 +283,11 @@ func executionFailure(ctx context.Context, line int, err error) []Failure {
 	return []Failure{{Line: line, Message: err.Error()}}
 }
 
-// withOutput adds what a command printed to the first failure.
+// withOutput adds what a command printed, if anything, to the first failure.
 func withOutput(failures []Failure, printed *transcript) []Failure {
-	failures[0].Detail = excerpt(string(printed.all()))
+	if all := printed.all(); len(all) > 0 {
+		failures[0].Detail = excerpt(all)
+	}
 	return failures
 }
 
@@ -307,7 +311,24 @@ type transcript struct {
 	mutex          sync.Mutex
 	stdout, stderr bytes.Buffer
 	both           bytes.Buffer
-	limit          int // bytes of each stream; 0 for maxOutput
+	limit          int                      // bytes of each stream; 0 for maxOutput
+	startError     *dockerengine.StartError // set if the command could not be started
+}
+
+// exitOf returns the result of a command. If the engine could not start the program, it returns the exit code that a
+// shell reports, and replaces the output by the cause on standard error. The result thus does not depend on the kind of
+// container: engines print the cause on standard output if the container runs, and otherwise not at all.
+func (t *transcript) exitOf(exit int, err error) (int, error) {
+	failed := new(dockerengine.StartError)
+	if !errors.As(err, &failed) || failed.Exit == 0 {
+		return exit, err
+	}
+	t.startError = failed
+	t.stdout.Reset()
+	t.stderr.Reset()
+	t.both.Reset()
+	_, err = fmt.Fprintln(t.streams().Err, failed)
+	return failed.Exit, err
 }
 
 func (t *transcript) streams() dockerengine.Streams {

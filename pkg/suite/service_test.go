@@ -36,6 +36,14 @@ func TestReadiness(t *testing.T) {
 	}{
 		{"exited", "log: up", dockerengine.State{ExitCode: 3}, "not ready within 30s: service exited with code 3"},
 		{
+			"exited with 0", "log: up", dockerengine.State{},
+			"not ready within 30s: service exited with code 0 (set exit: 0 if it is ready when it exits)",
+		},
+		{"exited with another code", "exit: 0", dockerengine.State{ExitCode: 3},
+			"not ready within 30s: service exited with code 3, want 0"},
+		{"not exited", "exit: 0, within: 1ms", running, "not ready within 1ms: service has not exited"},
+		{"exited as expected", "exit: 3, log: up", dockerengine.State{ExitCode: 3}, ""},
+		{
 			"no HEALTHCHECK", "healthy: true, within: 1ms", running,
 			"not ready within 1ms: image has no HEALTHCHECK; add one, or use port, http or log",
 		},
@@ -134,6 +142,32 @@ func TestNotReadyAfterRestart(t *testing.T) {
 	got := runOnFake(t, e, parse(t, text, nil), Options{}).Tests[0].summary()
 	if want := "after the restart: not ready within 30s: service exited with code 3"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// After a restart, only the log since then counts.
+func TestLogOfEarlierStart(t *testing.T) {
+	e := &fakeEngine{command: func(_ *fakeContainer, args []string, out, _ io.Writer) (int, error) {
+		if !slices.Equal(args, []string{"logs", "since", restarted.String()}) {
+			_, _ = io.WriteString(out, "up")
+		}
+		return 0, nil
+	}}
+	const text = "tests: [{name: a, service: {ready: {log: up, within: 1ms}, steps: [{restart: true}]}}]"
+	got := runOnFake(t, e, parse(t, text, nil), Options{}).Tests[0].summary()
+	if want := `after the restart: not ready within 1ms: log does not match "up"`; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestTail(t *testing.T) {
+	log := tail{limit: 3}
+	for _, test := range []struct{ write, want string }{
+		{"", ""}, {"ab", "ab"}, {"cd", "bcd"}, {"ef", "def"}, {"0123456789", "789"}, {"x", "89x"},
+	} {
+		if n, err := log.Write([]byte(test.write)); n != len(test.write) || err != nil || string(log.bytes()) != test.want {
+			t.Errorf("%q: %d, %v, %q", test.write, n, err, log.bytes())
+		}
 	}
 }
 

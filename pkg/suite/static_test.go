@@ -200,7 +200,7 @@ func TestFiles(t *testing.T) {
 		{"[{path: /su, content: {golden: su.txt}}, {path: /su, content: {equals: su}}]", ""},
 		{"[{path: /app, content: x}]", "/app is a directory and has no content"},
 		{"[{path: '/**/*.pem', count: {max: 0}}]", "/**/*.pem matches 1 files, want at most 0: /ssl/ca.pem"},
-		{"[{path: /su, content: a}, {path: /loose, content: b}]", `/su does not match "a" (and 1 more)`},
+		{"[{path: /su, content: a}, {path: /loose, content: b}]", `/su: "su" does not match "a" (and 1 more)`},
 	}, map[string]string{"golden.txt": "y", "su.txt": "su"})
 }
 
