@@ -76,6 +76,9 @@ const (
 
 func (c *converter) convert(source *structureTest) Document {
 	c.global = c.pairs(location{"globalEnvVars"}, source.GlobalEnvVars, replaceWith(nil))
+	for _, mount := range source.ContainerRunOptions.BindMounts {
+		c.bindMount(c.line(location{"containerRunOptions"}), mount)
+	}
 	var suite Document
 	if len(source.CommandTests)+len(source.LicenseTests) > 0 {
 		suite.Defaults = c.defaults(source)
@@ -134,9 +137,6 @@ func (c *converter) defaults(source *structureTest) Settings {
 	if len(o.Capabilities) > 0 {
 		c.warnf(line, "containerRunOptions.capabilities is left out; engines ignore it in the requests of "+
 			"container-structure-test")
-	}
-	for _, mount := range o.BindMounts {
-		c.bindMount(line, mount)
 	}
 	return settings
 }
@@ -301,11 +301,7 @@ func (c *converter) pattern(l location, text string) Pattern {
 }
 
 func (c *converter) textCheck(
-	l location,
-	includeKey string,
-	include []string,
-	excludeKey string,
-	exclude []string,
+	l location, includeKey string, include []string, excludeKey string, exclude []string,
 ) *TextCheck {
 	if len(include)+len(exclude) == 0 {
 		return nil

@@ -137,11 +137,8 @@ func (c *converter) permissions(l location, text string) (mode fs.FileMode, ok b
 	}
 	isLink := mode&fs.ModeSymlink != 0
 	if mode.String() != text || isLink && mode != fs.ModeSymlink|fs.ModePerm {
-		c.addf(
-			c.line(l),
-			"no file has the permissions %q (for example -rw-r--r--, drwxr-xr-x, urwxr-xr-x or Lrwxrwxrwx)",
-			text,
-		)
+		c.addf(c.line(l), "no file has the permissions %q (for example -rw-r--r--, drwxr-xr-x, urwxr-xr-x or Lrwxrwxrwx)",
+			text)
 		return 0, false
 	}
 	return mode, true
@@ -164,11 +161,8 @@ func (c *converter) executableBy(l location, t *existenceTest) string {
 	case "other":
 		return "others"
 	}
-	c.addf(
-		c.line(l.child("isExecutableBy")),
-		"isExecutableBy must be owner, group, other or any, not %q",
-		t.IsExecutableBy,
-	)
+	line := c.line(l.child("isExecutableBy"))
+	c.addf(line, "isExecutableBy must be owner, group, other or any, not %q", t.IsExecutableBy)
 	return ""
 }
 
@@ -191,10 +185,10 @@ func (c *converter) owner(l location, t *existenceTest) Text {
 }
 
 // licenseScript prints the packages without a copyright file, and the copyright files with a forbidden license.
-const licenseScript = `cd /usr/share/doc && failed=0
-for package in */; do
-  package=${package%/}
-  [ ! -L "$package" ] && [ "$package" != libgnutls30 ] || continue
+const licenseScript = `cd /usr/share/doc || exit
+failed=0
+for package in *; do
+  [ -d "$package" ] && [ ! -L "$package" ] && [ "$package" != libgnutls30 ] || continue
   if [ ! -r "$package/copyright" ] || grep -i -e AGPL -e WTFPL "$package/copyright"; then
     echo "$package"
     failed=1
@@ -211,14 +205,9 @@ func (c *converter) licenseTests(l location, t *licenseTest) (tests []*Test) {
 	}
 	if t.Debian {
 		c.warnf(line, "license test of Debian packages needs /bin/sh and grep in the image")
-		script := &Command{Args: []string{"/bin/sh", "-c", licenseScript}}
-		tests = append(
-			tests,
-			&Test{
-				Name:         c.testName(line, "licenses of packages", "licenses of packages"),
-				CommandCheck: CommandCheck{Run: script},
-			},
-		)
+		name := c.testName(line, "licenses of packages", "licenses of packages")
+		check := CommandCheck{Run: &Command{Args: []string{"/bin/sh", "-c", licenseScript}}}
+		tests = append(tests, &Test{Name: name, CommandCheck: check})
 	}
 	var checks []FileCheck
 	for i, file := range t.Files {

@@ -183,14 +183,8 @@ func (c *converter) parse(file string, data []byte) *structureTest {
 	case header.SchemaVersion == "":
 		c.addf(1, "schemaVersion is missing (add schemaVersion: %s)", version2)
 	default:
-		c.addf(
-			c.line(location{"schemaVersion"}),
-			"schemaVersion is %q; only versions %s and %s of container-structure-test can "+
-				"be converted",
-			header.SchemaVersion,
-			version1,
-			version2,
-		)
+		c.addf(c.line(location{"schemaVersion"}), "schemaVersion is %q; only versions %s and %s of "+
+			"container-structure-test can be converted", header.SchemaVersion, version1, version2)
 	}
 	if len(c.problems) > 0 {
 		return nil
@@ -239,11 +233,8 @@ func (c *converter) warnAboutJSON(source *structureTest) {
 		case isMissing("shouldExist"):
 			c.warnf(c.line(l), "test %q requires that the file is absent; shouldExist is false by default in JSON", t.Name)
 		case t.ShouldExist && source.SchemaVersion == version2 && (isMissing("uid") || isMissing("gid")):
-			c.warnf(
-				c.line(l),
-				"test %q requires the owner root; uid and gid are 0 by default in JSON (-1 stands for any)",
-				t.Name,
-			)
+			c.warnf(c.line(l), "test %q requires the owner root; uid and gid are 0 by default in JSON (-1 stands for any)",
+				t.Name)
 		}
 	}
 }
@@ -276,6 +267,7 @@ func (c *converter) decode(data []byte, isJSON, strict bool, into any) bool {
 	if strict && c.root != nil {
 		c.checkKeys(c.root, reflect.TypeOf(into), nil, isJSON)
 	}
+	hasUnknownKeys := len(c.problems) > problems
 	unmarshal := yaml2.Unmarshal
 	switch {
 	case isJSON:
@@ -288,7 +280,7 @@ func (c *converter) decode(data []byte, isJSON, strict bool, into any) bool {
 	switch {
 	case errors.As(err, &typeError):
 		for _, message := range typeError.Errors {
-			c.addTypeError(message)
+			c.addTypeError(message, hasUnknownKeys)
 		}
 	case errors.As(err, &syntaxError):
 		c.addf(lineAt(data, syntaxError.Offset), "invalid JSON: %v", err)
@@ -313,8 +305,8 @@ var (
 	yamlUnknown   = regexp.MustCompile(`^field \S+ not found in type `)
 )
 
-// addTypeError adds an error of yaml.v2. It omits unknown keys, which checkKeys reports.
-func (c *converter) addTypeError(message string) {
+// addTypeError adds an error of yaml.v2. It omits unknown keys if they are known to be reported.
+func (c *converter) addTypeError(message string, hasUnknownKeys bool) {
 	line := 1
 	if m := yamlLine.FindStringSubmatch(message); m != nil {
 		line, _ = strconv.Atoi(m[1])
@@ -333,7 +325,7 @@ func (c *converter) addTypeError(message string) {
 		}
 		message = fmt.Sprintf("%s must be %s", value, nameOf(m[3]))
 	}
-	if !yamlUnknown.MatchString(message) {
+	if !hasUnknownKeys || !yamlUnknown.MatchString(message) {
 		c.addf(line, "%s", message)
 	}
 }
