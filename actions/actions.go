@@ -10,7 +10,6 @@ package actions
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -56,14 +55,14 @@ type job struct {
 
 // runJob runs an action's flow with a deadline and a temporary directory.
 func (e Env) runJob(ctx context.Context, timeout time.Duration, flow func(context.Context, job) error) error {
-	scratch, err := os.MkdirTemp(e.Getenv("RUNNER_TEMP"), "sandbox-")
+	scratch, remove, err := makeScratch(e.Getenv("RUNNER_TEMP"))
 	if err != nil {
-		return fmt.Errorf("create a temporary directory: %w (free disk space, or set RUNNER_TEMP to a writable directory)",
-			err)
+		return err
 	}
-	defer os.RemoveAll(scratch)
+	defer remove()
 	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Scratch: scratch, Started: time.Now()}
-	return runWithDeadline(ctx, timeout, func(ctx context.Context) error { return flow(ctx, j) })
+	err = runWithDeadline(ctx, timeout, func(ctx context.Context) error { return flow(ctx, j) })
+	return explainFullDisk(err, scratch)
 }
 
 // relativeTo returns path relative to the first root that contains it, or unchanged if none does.

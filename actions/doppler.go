@@ -146,8 +146,13 @@ func updateDoppler(
 	if len(update.Written) > 0 {
 		written = "; updated: " + strings.Join(update.Written, ", ")
 	}
-	return update, fmt.Errorf("snapshot %s is active, but updating Doppler failed: %w%s (run again, or set %s=%s in %s)",
-		snapshot.Name, joinErrors(failures), written, spec.Record.Secret, snapshot.Name, strings.Join(failed, ", "))
+	remedy := fmt.Sprintf("run again, or set %s=%s in %s", spec.Record.Secret, snapshot.Name, strings.Join(failed, ", "))
+	if cause := context.Cause(ctx); cause != nil {
+		return update, daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s is active, but Doppler was not updated%s (%s)",
+			snapshot.Name, written, remedy))
+	}
+	return update, fmt.Errorf("snapshot %s is active, but updating Doppler failed: %w%s (%s)",
+		snapshot.Name, joinErrors(failures), written, remedy)
 }
 
 // joinErrors is like [errors.Join], on one line.

@@ -17,7 +17,7 @@ const maxReason = 1000
 func reasonOf(err error) string {
 	switch {
 	case errors.Is(err, daytona.ErrNameTaken):
-		return "another run has created a snapshot with the same name"
+		return "the snapshot name is taken"
 	case errors.Is(err, daytona.ErrInProgress):
 		return "Daytona is processing another snapshot of the same image"
 	}

@@ -20,7 +20,7 @@ func TestReasonOf(t *testing.T) {
 		{&daytona.SnapshotError{Snapshot: failed}, "snapshot a is in state error: " + long},
 		{fmt.Errorf("create: %w", &httpclient.APIError{Op: "create snapshot a", Message: "refused", Hint: "hint"}),
 			"create snapshot a: refused"},
-		{fmt.Errorf("create: %w", daytona.ErrNameTaken), "another run has created a snapshot with the same name"},
+		{fmt.Errorf("create: %w", daytona.ErrNameTaken), "the snapshot name is taken"},
 		{errors.New("other"), "other"},
 	} {
 		if got := reasonOf(test.err); !strings.HasPrefix(got, test.want) || strings.Contains(got, "\n") {

@@ -63,11 +63,58 @@ func TestExitCodes(t *testing.T) {
 
 func TestBuildErrorIsAnnotatedAtItsLine(t *testing.T) {
 	job, stdout, _ := testJob(t, map[string]string{"GITHUB_ACTIONS": "true"})
-	report(job.Runner, fmt.Errorf("build: %w", &image.BuildError{File: "sandbox/Dockerfile", Line: 3, EndLine: 4}))
-	for _, field := range []string{"file=sandbox/Dockerfile", "line=3", "endLine=4"} {
+	report(job.Runner, fmt.Errorf("build: %w", &image.BuildError{
+		Position: image.Position{File: "sandbox/Dockerfile", Line: 3, EndLine: 4}, ExitCode: 2,
+		Output: []string{"one", "two", "three", "::error::four"},
+	}))
+	for _, field := range []string{"file=sandbox/Dockerfile", "line=3", "endLine=4", "%0Aone%0Atwo%0Athree%0A::error::four"} {
 		if !strings.Contains(stdout.String(), field) {
 			t.Errorf("%q lacks %s", stdout, field)
 		}
+	}
+	if lines := strings.Count(stdout.String(), "\n"); lines != 1 {
+		t.Errorf("%d lines, want one command: %q", lines, stdout)
+	}
+}
+
+func contentOf(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// The last lines of a failed step are the last group of the log, and in the summary.
+func TestReportFailure(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "summary.md")
+	environ := map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": file}
+	job, stdout, _ := testJob(t, environ)
+	job.Runner.Mask("hunter2-hunter2")
+	failed := &image.BuildError{
+		Position: image.Position{File: "Dockerfile", Line: 3, Excerpt: "   3 | >>> RUN make hunter2-hunter2\n"},
+		Step:     "RUN make hunter2-hunter2", ExitCode: 2, Output: []string{"```", "::error::forged"},
+	}
+	reportFailure(job, fmt.Errorf("build: %w", failed))
+	_, group, _ := strings.Cut(stdout.String(), "::group::Last output of RUN make ***\n::stop-commands::")
+	group, after, found := strings.Cut(group, "::endgroup::\n")
+	if !found || !strings.Contains(group, "\n```\n::error::forged\n") || strings.Contains(after, "::group::") ||
+		!strings.Contains(after, ">>> RUN make ***") {
+		t.Errorf("the log is\n%s", stdout)
+	}
+	summary := contentOf(t, file)
+	const output = "Last output of `RUN make ***`:\n\n````\n```\n::error::forged\n````\n"
+	if !strings.HasPrefix(summary, "### Build failed\n") || !strings.Contains(summary, output) ||
+		!strings.Contains(summary, "Dockerfile:3 failed with exit code 2") || strings.Contains(summary, "hunter2") {
+		t.Errorf("the summary is\n%s", summary)
+	}
+
+	environ["DOCKER_BUILD_SUMMARY"] = "false"
+	reportFailure(job, failed)
+	reportFailure(job, errors.New("not of the build"))
+	if got := contentOf(t, file); got != summary {
+		t.Errorf("more was written: %s", got)
 	}
 }
 

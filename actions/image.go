@@ -30,18 +30,25 @@ type builtImage struct {
 	Digest   string        // of the manifest, or of the index if there are several platforms or attestations
 }
 
-// buildAndLoad builds the image, loads it into the engine if the input load is set, and releases the builder.
-func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
-	built, err := buildImage(ctx, job, spec, session)
-	if err != nil {
-		return builtImage{}, err
-	}
-	defer func() { err = release(ctx, job, built.Lease, err) }()
-	if spec.Load {
+// buildAndLoad builds the image, loads it into the engine if the input load is set, and releases the builder. If Depot's
+// machine is lost before anything is pushed, it does so once more on a new machine.
+func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session session) (builtImage, error) {
+	return onNewMachine(job, spec, session.Source, func(source buildSource) (_ builtImage, err error) {
+		session.Source = source
+		built, err := buildOnLease(ctx, job, spec, session)
+		if err != nil {
+			return built, err
+		}
+		defer func() { err = release(ctx, job, built.Lease, err) }()
+		if !spec.Load {
+			return built, nil
+		}
 		err = loadImage(ctx, job, session.Engine, spec.ImageNames, built.Loaded.Image)
-		err = built.Lease.Explain(session.LoadPlatform, err)
-	}
-	return built, err
+		if err != nil && len(pushReferences(spec, built.Lease)) > 0 {
+			err = &image.PushedError{Err: err}
+		}
+		return built, built.Lease.Explain(session.LoadPlatform, err)
+	})
 }
 
 // buildOnLease acquires a lease, builds the image for every platform and pushes it to the references of the input push.
@@ -65,8 +72,9 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 		return built, err
 	}
 	results, stats, err := solve(ctx, job, lease, requests)
-	annotate(job, err, stats.Warnings, relativeTo(source.Paths.Dockerfile, source.Tree.Dir, job.Dir))
+	annotate(job, stats.Warnings, requests[0].DockerfileName)
 	if err != nil {
+		reportFailure(job, err)
 		return built, err
 	}
 	warnUnsupported(job, results)

@@ -10,7 +10,6 @@ import (
 
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
@@ -20,7 +19,7 @@ func imageLabels(job job, spec inputs.BuildSpec, source buildSource) map[string]
 	labels := map[string]string{}
 	if spec.DefaultLabels && isLocal(source) && source.Tree.SHA != "" {
 		labels = commitLabels(job, source)
-		for _, name := range image.DockerfileLabels(source.Paths.Dockerfile) {
+		for _, name := range source.Paths.Definition.Labels() {
 			delete(labels, name)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/source"
 )
@@ -30,10 +31,14 @@ func TestImageLabels(t *testing.T) {
 	if err := os.WriteFile(dockerfile, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	definition, err := image.ReadDockerfile(dockerfile)
+	if err != nil {
+		t.Fatal(err)
+	}
 	job, _, _ := testJob(t, map[string]string{"GITHUB_SERVER_URL": "https://ghe.example", "GITHUB_SHA": "1"})
 	commit := buildSource{
 		Repository: "a/b", Tree: source.Tree{Dir: dir, SHA: "1", Ref: "refs/heads/x"}, Time: time.Unix(0, 0).UTC(),
-		Paths: inputs.Paths{Context: dir, Dockerfile: dockerfile},
+		Paths: inputs.Paths{Context: dir, Dockerfile: dockerfile, Definition: definition},
 	}
 	remote, plain, other := commit, commit, commit
 	remote.Paths.Context = "https://github.com/a/b.git"

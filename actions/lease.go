@@ -109,7 +109,8 @@ func projectDirs(job job, spec inputs.BuildSpec, source buildSource) []string {
 		}
 		return filepath.Join(root, path)
 	}
-	dirs := []string{filepath.Dir(below(spec.DockerfileIn(root)))}
+	dockerfile, _ := spec.DockerfileIn(root)
+	dirs := []string{filepath.Dir(below(dockerfile))}
 	if !inputs.IsRemote(spec.Context) {
 		dirs = append(dirs, below(spec.Context))
 	}

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/pkg/builder"
@@ -25,11 +27,12 @@ func TestProjectDirs(t *testing.T) {
 		tree                string
 		want                []string // relative to the workspace or the tree
 	}{
-		{"root", ".", "Dockerfile", "", []string{".", ".", "."}},
-		{"context", "apps/api", "Dockerfile", "", []string{"apps/api", "apps/api", "."}},
+		{"root", ".", "", "", []string{".", ".", "."}},
+		{"context", "apps/api", "", "", []string{"apps/api", "apps/api", "."}},
 		{"Dockerfile elsewhere", "apps/api", "docker/api.Dockerfile", "", []string{"docker", "apps/api", "."}},
 		{"commit", "apps/api", "docker/Dockerfile", "/tree", []string{"docker", "apps/api", "."}},
 		{"remote context", "https://example.com/a.git", "docker/Dockerfile", "", []string{"docker", "."}},
+		{"remote context without dockerfile", "https://example.com/a.git", "", "", []string{".", "."}},
 		{"absolute context", "/elsewhere", "docker/Dockerfile", "", []string{"docker", "/elsewhere", "."}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -74,7 +77,7 @@ func TestProjectOfProvider(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			spec := inputs.BuildSpec{Builder: "depot", Context: "api", Dockerfile: "Dockerfile"}
+			spec := inputs.BuildSpec{Builder: "depot", Context: "api"}
 			got, err := builderFor(job, spec, credentials.Doppler{}, buildSource{})
 			if !errors.Is(err, test.err) || (err == nil) != (test.err == nil) {
 				t.Fatalf("got %v, want %v", err, test.err)
@@ -121,6 +124,43 @@ func TestCanBuildAgain(t *testing.T) {
 		if got := canBuildAgain(job, test.spec, test.err); got != test.want {
 			t.Errorf("%s: got %t", test.name, got)
 		}
+	}
+}
+
+// The second attempt uses the source that the first one has fetched, and is the last one.
+func TestOnNewMachine(t *testing.T) {
+	job, _, stderr := testJob(t, nil)
+	lost := &builder.LostError{
+		Platform: "linux/amd64", Addr: "10.0.0.1:443", Silent: 45 * time.Second, Err: errors.New("EOF"),
+	}
+	pushed := &builder.LostError{Err: &image.PushedError{Err: errors.New("EOF")}}
+	fetched := buildSource{Tree: source.Tree{Dir: "fetched"}}
+	for _, test := range []struct {
+		name   string
+		errs   []error // of the attempts
+		builds int
+	}{
+		{"success", []error{nil}, 1},
+		{"lost once", []error{lost, nil}, 2},
+		{"lost twice", []error{lost, lost}, 2},
+		{"lost after a push", []error{pushed}, 1},
+	} {
+		builds := 0
+		spec := inputs.BuildSpec{Builder: "depot", Platforms: []string{"linux/amd64"}}
+		_, err := onNewMachine(job, spec, buildSource{}, func(source buildSource) (builtImage, error) {
+			if builds++; builds > 1 && source.Tree.Dir != fetched.Tree.Dir {
+				t.Errorf("%s: attempt %d has the source %+v", test.name, builds, source)
+			}
+			return builtImage{Source: fetched}, test.errs[builds-1]
+		})
+		if want := test.errs[len(test.errs)-1]; builds != test.builds || err != want { //nolint:errorlint // the same value
+			t.Errorf("%s: %d attempts, %v", test.name, builds, err)
+		}
+	}
+	const want = "the builder for linux/amd64 at 10.0.0.1:443 stopped answering: no data for 45s (check its state and its " +
+		"log); building again on a new machine"
+	if !strings.Contains(stderr.String(), want) {
+		t.Errorf("logged %q", stderr)
 	}
 }
 

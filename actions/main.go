@@ -9,6 +9,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/sirupsen/logrus"
@@ -103,6 +104,21 @@ func (c Command) run(ctx context.Context, env Env, args, environ []string) (err 
 	return c.Run(ctx, env)
 }
 
+// maxAnnotationLines is the maximum number of lines of a failed step's output in an annotation.
+const maxAnnotationLines = 10
+
+// positionOf returns the position in the Dockerfile that an error of a build has.
+func positionOf(err error) (image.Position, bool) {
+	var located interface {
+		error
+		Where() image.Position
+	}
+	if !errors.As(err, &located) {
+		return image.Position{}, false
+	}
+	return located.Where(), true
+}
+
 // report prints err, if it is not nil, and returns the exit code.
 func report(r *runner.Runner, err error) int {
 	if err == nil || errors.Is(err, inputs.ErrHelp) {
@@ -116,8 +132,11 @@ func report(r *runner.Runner, err error) int {
 		}
 	}
 	var at runner.Annotation
+	if position, ok := positionOf(err); ok {
+		at.File, at.Line, at.EndLine = position.File, position.Line, position.EndLine
+	}
 	if failed := (*image.BuildError)(nil); errors.As(err, &failed) {
-		at.File, at.Line, at.EndLine = failed.File, failed.Line, failed.EndLine
+		at.Message = strings.Join(failed.Output[max(0, len(failed.Output)-maxAnnotationLines):], "\n")
 	}
 	r.Fail(err, at)
 	return code

@@ -3,6 +3,7 @@ package actions
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -45,7 +46,7 @@ type SnapshotOutputs struct {
 	DopplerUpdated bool    `output:"doppler_updated"`
 }
 
-// TestOutputs are the outputs of the test action. They are also written when tests fail.
+// TestOutputs are the outputs of the test action. They are also written when tests fail and when the run is canceled.
 type TestOutputs struct {
 	BuildOutputs
 	TestsTotal   int    `output:"tests_total"`
@@ -81,11 +82,12 @@ var outputHelp = map[string]string{
 	"reused":           "Whether an existing snapshot of the same image was reused. If true, nothing was pushed.",
 	"doppler_updated":  "Whether the name in Doppler changed.",
 
-	"tests_total":   "Number of tests in the suite and in the command's JUnit reports.",
-	"tests_passed":  "Number of tests that passed on the first attempt.",
-	"tests_failed":  "Number of tests that failed.",
-	"tests_skipped": "Number of tests that were skipped.",
-	"report":        "Path of the JUnit XML report of all tests.",
+	"tests_total":  "Number of tests in the suite and in the command's JUnit reports.",
+	"tests_passed": "Number of tests that passed on the first attempt.",
+	"tests_failed": "Number of tests that failed.",
+	"tests_skipped": "Number of tests that were skipped, including those that did not end before the run was canceled or " +
+		"timed out.",
+	"report": "Path of the JUnit XML report of all tests.",
 }
 
 // OutputField describes one output to the generators of documents and workflows.
@@ -177,7 +179,7 @@ func exporterMetadata(result *image.Result) map[string]any {
 	return fields
 }
 
-// publish writes an action's outputs and its summary.
+// publish writes an action's outputs and its summary. If it cannot write one, it still writes the other.
 func publish(env Env, outputs any, summary string) error {
 	value := reflect.ValueOf(outputs)
 	var list []runner.Output
@@ -187,11 +189,12 @@ func publish(env Env, outputs any, summary string) error {
 			list = append(list, runner.Output{Name: field.Tag.Get("output"), Value: text})
 		}
 	}
-	if err := env.Runner.Outputs(list...); err != nil {
-		return fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", err)
+	err := env.Runner.Outputs(list...)
+	if err != nil {
+		err = fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", err)
 	}
-	if err := env.Runner.Summary(summary); err != nil {
-		return fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", err)
+	if summaryErr := env.Runner.Summary(summary); summaryErr != nil {
+		err = errors.Join(err, fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", summaryErr))
 	}
-	return nil
+	return err
 }

@@ -69,6 +69,7 @@ func daytonaClient(
 		Doppler: config, InActions: env.Runner.InActions(), Getenv: env.Getenv, Mask: env.Runner.Mask,
 	})
 	if err == nil {
+		client.Logf = env.Runner.Infof
 		env.Runner.Infof("Daytona API key: from %s", from)
 	}
 	return client, err

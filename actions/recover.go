@@ -26,11 +26,7 @@ func ensureSnapshot(
 	upload, err := uploadImage(ctx, job, spec, session, target)
 	var replaced daytona.Snapshot
 	for failures, conflicts := 0, 0; err == nil && !upload.isReused(); {
-		old := upload.Existing.Conflicting
-		if err = freeName(ctx, job, target.Client, old); err != nil {
-			break
-		}
-		if isUsable(old) {
+		if old := upload.Existing.Conflicting; isUsable(old) {
 			replaced = old
 		}
 		var created daytona.Snapshot
@@ -59,8 +55,8 @@ func isConflict(err error) bool {
 	return errors.Is(err, daytona.ErrInProgress) || errors.Is(err, daytona.ErrNameTaken)
 }
 
-// canRetry reports whether another attempt to create a snapshot may succeed. It may not if the failed snapshot is still
-// there.
+// canRetry reports whether another attempt to create a snapshot may succeed. It may not if the failed snapshot is or may
+// be still there.
 func canRetry(ctx context.Context, err error) bool {
 	leftover := (*daytona.LeftoverError)(nil)
 	return ctx.Err() == nil && !errors.As(err, &leftover) && (daytona.IsTransient(err) || isConflict(err))
@@ -77,11 +73,15 @@ func waitToRetry(ctx context.Context, client daytona.Client, cause error) error 
 		return nil
 	}
 	defer startActivity(ctx, "another attempt to create the snapshot")()
+	return sleep(ctx, client, retryDelay)
+}
+
+func sleep(ctx context.Context, client daytona.Client, d time.Duration) error {
 	var clock httpclient.Clock = httpclient.SystemClock{}
 	if client.HTTP.Clock != nil {
 		clock = client.HTTP.Clock
 	}
-	return clock.Sleep(ctx, retryDelay)
+	return clock.Sleep(ctx, d)
 }
 
 // nextUpload prepares the next attempt after a failed one. It pushes the image again if Daytona's registry has lost it,
@@ -130,7 +130,17 @@ func reportReplaced(ctx context.Context, client daytona.Client, replaced daytona
 	if replaced.ID == "" {
 		return cause
 	}
-	if now, found, err := client.Find(ctx, replaced.Name); err == nil && found && isUsable(now) {
+	const limit = 2 * time.Second // after a cancellation
+	if ctx.Err() != nil {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+		defer cancel()
+		ctx = limited
+	}
+	switch now, found, err := client.Find(ctx, replaced.Name); {
+	case err != nil:
+		return daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s, which it was to replace, may be deleted (run "+
+			"`action-snapshot list`)", replaced.Name))
+	case found && (isUsable(now) || now.ID != replaced.ID && !isFailed(now)):
 		return cause
 	}
 	return daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s, which it was to replace, is deleted; create another one "+

@@ -34,10 +34,15 @@ func buildRequests(
 	}
 	common := spec.Request
 	paths := source.Paths
-	common.Context, common.Dockerfile, common.Contexts = paths.Context, paths.Dockerfile, paths.Contexts
+	common.Context, common.Contexts = paths.Context, paths.Contexts
+	common.Dockerfile, common.Definition = paths.Dockerfile, paths.Definition
 	common.Secrets, common.BuildArgs, common.Labels = secrets, buildArgs, imageLabels(job, spec, source)
 	common.VCS, common.Auth, common.Logf = vcsAttributes(job, source), registryAuth(job, lease), job.Runner.Infof
-	common.ContentTimes, common.Compression = source.Commit.SHA == "", compression(spec, session.Engine)
+	common.Compression = compression(spec, session.Engine)
+	if source.Commit.SHA != "" {
+		common.CommitFiles = job.Scratch
+	}
+	common.Clean, common.DockerfileName = job.Runner.Clean, relativeTo(paths.Dockerfile, source.Tree.Dir, job.Dir)
 	common.Push = pushReferences(spec, lease)
 	var requests []image.Request
 	for _, platform := range spec.Platforms {
@@ -61,7 +66,7 @@ func buildRequests(
 func layerDirectory(job job) (string, error) {
 	dir := filepath.Join(job.Scratch, "layers")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("create a temporary directory: %w (free disk space, or set RUNNER_TEMP)", err)
+		return "", fmt.Errorf("create a temporary directory: %w", err)
 	}
 	return dir, nil
 }

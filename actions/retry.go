@@ -12,13 +12,23 @@ import (
 // buildImage builds the image for every platform and pushes it to the references of the input push. It builds once more
 // on a new machine if Depot's machine is lost before anything is pushed. The caller must release the lease.
 func buildImage(ctx context.Context, job job, spec inputs.BuildSpec, session session) (builtImage, error) {
-	built, err := buildOnLease(ctx, job, spec, session)
+	return onNewMachine(job, spec, session.Source, func(source buildSource) (builtImage, error) {
+		session.Source = source
+		return buildOnLease(ctx, job, spec, session)
+	})
+}
+
+// onNewMachine calls build again if Depot's machine is lost before anything is pushed. With an error, build returns the
+// source if it was fetched.
+func onNewMachine(
+	job job, spec inputs.BuildSpec, source buildSource, build func(buildSource) (builtImage, error),
+) (builtImage, error) {
+	built, err := build(source)
 	if !canBuildAgain(job, spec, err) {
 		return built, err
 	}
 	job.Runner.Infof("%v; building again on a new machine", err)
-	session.Source = built.Source // fetched
-	return buildOnLease(ctx, job, spec, session)
+	return build(built.Source)
 }
 
 // canBuildAgain reports whether err is that of a lost machine for which Depot provides another one, and no reference

@@ -96,9 +96,24 @@ print_sha256() {
 	fi
 }
 
+# remove_leftovers removes what this script left in the directory $1 when it was killed. The names contain the PID, which
+# the program keeps.
+remove_leftovers() {
+	for _leftover in "$1"/sandbox-actions-program-*; do
+		_pid=${_leftover##*/sandbox-actions-program-}
+		_pid=${_pid%%-*}
+		case $_pid in
+		'' | *[!0-9]*) ;;
+		*) kill -0 "$_pid" 2>/dev/null || rm -rf "$_leftover" 2>/dev/null || : ;;
+		esac
+	done
+}
+
 # make_private creates a directory that only this user can access, and sets _copy to the path of the program in it.
 make_private() {
-	_temporary=$(mktemp -d "${RUNNER_TEMP:-${TMPDIR:-/tmp}}/XXXXXX") ||
+	_parent=${RUNNER_TEMP:-${TMPDIR:-/tmp}}
+	remove_leftovers "$_parent"
+	_temporary=$(mktemp -d "$_parent/sandbox-actions-program-$$-XXXXXX") ||
 		fail 'cannot create a temporary directory: free disk space or set RUNNER_TEMP'
 	_copy=$_temporary/$_name
 }
@@ -249,7 +264,8 @@ obtain() {
 # store copies the verified program to the tool cache, if that is writable, so that later steps need no download. The
 # move replaces the file atomically.
 store() {
-	if [ -n "$_cache" ] && mkdir -p "$_cache" 2>/dev/null && _stored=$(mktemp "$_cache/XXXXXX" 2>/dev/null); then
+	if [ -n "$_cache" ] && mkdir -p "$_cache" 2>/dev/null && remove_leftovers "$_cache" &&
+		_stored=$(mktemp "$_cache/sandbox-actions-program-$$-XXXXXX" 2>/dev/null); then
 		if cat <"$_program" >"$_stored" 2>/dev/null && chmod 755 "$_stored"; then
 			mv -f "$_stored" "$_cache/$_name"
 		else

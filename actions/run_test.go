@@ -735,6 +735,35 @@ func TestRunConcurrently(t *testing.T) {
 	}
 }
 
+// A run removes the copies of programs that killed runs have left.
+func TestRunRemovesLeftovers(t *testing.T) {
+	s := startGitHub(t, false)
+	root, j := checkout(t, checksums(s.ServerURL())), newJob(t, nil)
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	cache := "sandbox-actions/v1.2.3/" + runtime.GOARCH
+	name := func(pid int) string { return fmt.Sprintf("sandbox-actions-program-%d-abcdef", pid) }
+	writeFiles(t, j.temp, map[string]string{
+		name(ended.Process.Pid) + "/action-build": "", name(os.Getpid()) + "/action-build": "",
+		"sandbox-actions-program-x-1/file": "",
+	})
+	writeFiles(t, j.toolCache, map[string]string{
+		cache + "/" + name(ended.Process.Pid): "", cache + "/" + name(os.Getpid()): "",
+	})
+	if out, err := j.step(t, root).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	want := []string{
+		filepath.Join(j.toolCache, cache, "action-build"), filepath.Join(j.toolCache, cache, name(os.Getpid())),
+		filepath.Join(j.temp, name(os.Getpid()), "action-build"), filepath.Join(j.temp, "sandbox-actions-program-x-1/file"),
+	}
+	if got := j.files(t); !slices.Equal(got, want) {
+		t.Errorf("files afterwards: %q, want %q", got, want)
+	}
+}
+
 // The tool cache is shared by the jobs of a self-hosted runner. A job that swaps the program in it while another job
 // starts cannot make that job execute anything but the verified program.
 func TestRunExecutesWhatItVerified(t *testing.T) {

@@ -2,7 +2,6 @@ package actions
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -23,7 +22,8 @@ const lastOutputWait = 2 * time.Second
 func solve(
 	ctx context.Context, job job, lease *builder.Lease, requests []image.Request,
 ) ([]*image.Result, image.Stats, error) {
-	defer startActivity(ctx, "the build")()
+	monitor := &image.StepMonitor{}
+	defer startBuild(ctx, monitor)()
 	statuses, wait := startSolves(ctx, lease, requests)
 	var results []*image.Result
 	var stats image.Stats
@@ -32,7 +32,7 @@ func solve(
 	go func() { // ends with the solves, which end with ctx
 		defer close(done)
 		var displayErr error
-		stats, displayErr = image.Progress(ctx, statuses, job.Runner.Clean, display(job))
+		stats, displayErr = image.Progress(ctx, statuses, job.Runner.Clean, monitor.Watch(display(job)))
 		if results, err = wait(); err == nil && displayErr != nil {
 			job.Runner.Infof("Displaying the progress failed: %v", displayErr)
 		}
@@ -108,8 +108,8 @@ func display(job job) image.Display {
 }
 
 // annotate adds an annotation to the Dockerfile for each warning of BuildKit's checks, unless
-// DOCKER_BUILD_CHECKS_ANNOTATIONS is false, and prints the lines of the step that failed.
-func annotate(job job, err error, warnings []image.Warning, dockerfile string) {
+// DOCKER_BUILD_CHECKS_ANNOTATIONS is false.
+func annotate(job job, warnings []image.Warning, dockerfile string) {
 	for _, w := range warnings {
 		message := w.Short
 		if w.Detail != "" {
@@ -125,10 +125,6 @@ func annotate(job job, err error, warnings []image.Warning, dockerfile string) {
 		job.Runner.Warning(runner.Annotation{
 			Title: "Dockerfile check", File: dockerfile, Line: w.Line, EndLine: w.EndLine, Message: message,
 		})
-	}
-	if failed := (*image.BuildError)(nil); errors.As(err, &failed) && failed.Excerpt != "" {
-		failed.File = dockerfile
-		writeUntrusted(job.Runner, failed.Excerpt)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -45,7 +44,7 @@ func resolveSource(
 		ref = cmp.Or(checkout.SHA, job.Getenv("GITHUB_SHA"))
 	}
 	if ref == "" {
-		return checkoutSource(job, spec, checkout, repository)
+		return checkoutSource(ctx, job, spec, checkout, repository)
 	}
 	hosted, err := hostedRepository(job, spec, doppler, repository)
 	if err != nil {
@@ -68,12 +67,14 @@ func isMissing(job job, spec inputs.BuildSpec, checkout source.Tree) bool {
 	if checkout.SHA != "" || !job.Runner.InActions() || job.Getenv("GITHUB_SHA") == "" {
 		return false
 	}
-	_, err := os.Stat(spec.DockerfileIn(job.Dir))
-	return err != nil
+	_, exists := spec.DockerfileIn(job.Dir)
+	return !exists
 }
 
 // checkoutSource returns the checkout in the workspace as the source, including uncommitted changes.
-func checkoutSource(job job, spec inputs.BuildSpec, checkout source.Tree, repository string) (buildSource, error) {
+func checkoutSource(
+	ctx context.Context, job job, spec inputs.BuildSpec, checkout source.Tree, repository string,
+) (buildSource, error) {
 	if spec.GitContext != "" && !spec.GitContextOptional && checkout.SHA == "" {
 		return buildSource{}, inputs.Errorf("git_context", spec.GitContext,
 			"needs a commit; set ref, or build from a clone of a git repository")
@@ -81,7 +82,13 @@ func checkoutSource(job job, spec inputs.BuildSpec, checkout source.Tree, reposi
 	s := buildSource{Repository: repository, Tree: checkout}
 	job.Runner.Infof("%s", describeSource(s))
 	var err error
+	if checkout.SHA != "" {
+		if s.Tree.Unfetched, err = checkout.FindUnfetched(ctx); err != nil {
+			return buildSource{}, err
+		}
+	}
 	s.Paths, err = spec.Resolve(checkout.Dir)
+	warnUnfetched(job, spec, s.Tree, s.Paths)
 	return s, err
 }
 
@@ -113,7 +120,9 @@ func fetchSource(
 				return buildSource{}, err
 			}
 		}
-		if s.Paths, err = spec.Resolve(s.Tree.Dir); err != nil {
+		s.Paths, err = spec.Resolve(s.Tree.Dir)
+		warnUnfetched(job, spec, s.Tree, s.Paths)
+		if err != nil {
 			return buildSource{}, err
 		}
 	}
@@ -173,7 +182,8 @@ func fetchCommit(
 	if err != nil {
 		return source.Tree{}, err
 	}
-	return hosted.Fetch(ctx, s.Commit, filepath.Join(job.Scratch, directory))
+	hosted.Logf = job.Runner.Infof
+	return hosted.Fetch(ctx, s.Commit, filepath.Join(job.Scratch, directory), spec.Fetch)
 }
 
 // describeSource returns a log line that describes the source.

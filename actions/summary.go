@@ -1,6 +1,7 @@
 package actions
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 // maxChartSteps is the maximum number of steps in a summary's chart.
@@ -37,6 +39,37 @@ func buildSummary(job job, built builtImage, outputs BuildOutputs) string {
 	t.row("Time", elapsed(job))
 	t.row("Depot build", link(outputs.BuildID, outputs.BuildURL))
 	return t.String() + stepChart(built.Stats.Steps)
+}
+
+// reportFailure ends the log of a failed build with the last lines of the failed step's output as a group, so that they
+// are not followed by other steps, and the lines of the Dockerfile. It writes both to the summary.
+func reportFailure(job job, err error) {
+	position, ok := positionOf(err)
+	if !ok {
+		return
+	}
+	output, step := "", ""
+	if failed := (*image.BuildError)(nil); errors.As(err, &failed) {
+		output, step = strings.Join(failed.Output, "\n"), safetext.Line(failed.Step, 100)
+	}
+	if output != "" && job.Runner.InActions() { // elsewhere, BuildKit's display repeats the output
+		job.Runner.Group("Last output of " + step)
+		writeUntrusted(job.Runner, output)
+		job.Runner.EndGroup()
+	}
+	if position.Excerpt != "" {
+		writeUntrusted(job.Runner, position.Excerpt)
+	}
+	if isOff(job, "DOCKER_BUILD_SUMMARY") {
+		return
+	}
+	summary := "### Build failed\n\n" + codeBlock(err.Error()) + codeBlock(position.Excerpt)
+	if output != "" {
+		summary += "Last output of " + code(step) + ":\n\n" + codeBlock(output)
+	}
+	if err := job.Runner.Summary(summary); err != nil {
+		job.Runner.Infof("Writing the summary failed: %v", err)
+	}
 }
 
 // isOff reports whether an environment variable is set to false, or another form of it.
@@ -131,6 +164,18 @@ func code(value string) string {
 		return ""
 	}
 	return "`" + strings.NewReplacer("`", "'", "|", "\\|", "\n", " ").Replace(value) + "`"
+}
+
+// codeBlock returns text as a Markdown code block, or "" without text. Its fence is longer than every one in the text.
+func codeBlock(text string) string {
+	if text == "" {
+		return ""
+	}
+	fence := "```"
+	for strings.Contains(text, fence) {
+		fence += "`"
+	}
+	return fmt.Sprintf("%s\n%s\n%s\n\n", fence, strings.TrimRight(text, "\n"), fence)
 }
 
 // link returns a Markdown link for a table cell. It is empty unless url is an HTTP or HTTPS URL.

@@ -9,8 +9,9 @@ import (
 )
 
 // Test builds an image, or opens an existing one, loads it into the local Docker Engine and tests it with a suite, a
-// command or both. It writes the outputs, the summary and the report even if tests fail. If the command fails, the
-// program exits with the command's exit code.
+// command or both. After the tests have started, it writes the outputs, the summary and the report in any case: if
+// tests fail, if the run is canceled or times out, or if a report cannot be read. If the command fails, the program
+// exits with the command's exit code.
 func Test(ctx context.Context, env Env, in inputs.Test) error {
 	spec, err := in.Spec(env.validation())
 	if err != nil {
@@ -34,14 +35,14 @@ func Test(ctx context.Context, env Env, in inputs.Test) error {
 			return err
 		}
 		report, err := runSuite(ctx, job, spec, session.Engine, subject, tests)
-		if err != nil {
+		if report == nil {
 			return err
 		}
-		exitCode, err := runCommand(ctx, job, spec, session.Engine, subject, root, report)
-		if err != nil {
-			return err
+		var command commandResult
+		if err == nil {
+			command, err = runCommand(ctx, job, spec, session.Engine, subject, root)
 		}
-		return publishReport(job, spec, subject, report, exitCode)
+		return publishReport(job, spec, subject, report, command, err)
 	})
 }
 

@@ -13,44 +13,55 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/safetext"
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
 // commandGrace is how long a command may take to exit after SIGTERM.
 const commandGrace = 3 * time.Second
 
-// runCommand runs the input command on this machine, adds the tests of its JUnit files to the report, and returns its
-// exit code. It treats the command's output as untrusted.
+// commandResult is the result of the input command. The zero value is that of a run without a command.
+type commandResult struct {
+	ExitCode int
+	JUnit    suite.JUnitFiles
+}
+
+// readGrace is how long JUnit files are read after the run was canceled.
+const readGrace = 2 * time.Second
+
+// runCommand runs the input command on this machine and reads its JUnit files, even if it was canceled. It treats the
+// command's output as untrusted.
 func runCommand(
 	ctx context.Context, job job, spec inputs.TestSpec, engine *dockerengine.Engine, subject testSubject, root string,
-	report *suite.Report,
-) (exitCode int, err error) {
+) (result commandResult, err error) {
 	if spec.Command == "" {
-		return 0, nil
+		return commandResult{}, nil
 	}
-	defer startActivity(ctx, "the command %q", spec.Command)()
-	job.Runner.Group("Run " + spec.Command)
+	defer startActivity(ctx, "the command %q", commandName(spec))()
+	job.Runner.Group("Run " + commandName(spec))
 	defer job.Runner.EndGroup()
-	started := time.Now()
 	reportDir := job.absolute(spec.ReportDir)
 	if err := os.MkdirAll(reportDir, 0o755); err != nil {
-		return 0, inputs.Wrap("report_dir", fmt.Errorf("%w (set it to a writable directory)", err))
+		return commandResult{}, inputs.Wrap("report_dir", fmt.Errorf("%w (set it to a writable directory)", err))
 	}
+	before := suite.ListXMLFiles(reportDir)
 	environ := append(commandEnvironment(), "RUN_LOCAL_DOCKER_TESTS=true", "LOCAL_DOCKER_IMAGE_NAME="+subject.Name,
 		"DOCKER_HOST="+engine.Host, "TEST_REPORT_DIR="+reportDir)
-	if exitCode, err = runShell(ctx, job, spec.Command, root, environ); err != nil {
-		return 0, err
+	result.ExitCode, err = runShell(ctx, job, spec.Command, root, environ)
+	if ctx.Err() != nil {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), readGrace)
+		defer cancel()
+		ctx = grace
 	}
-	reported, err := suite.ReadJUnitFiles(reportDir, started, reportFile)
-	if err != nil {
-		return 0, fmt.Errorf("read the JUnit files of the command: %w", err)
+	result.JUnit = suite.ReadJUnitFiles(ctx, reportDir, before, reportFile)
+	if result.JUnit.Report != nil {
+		result.JUnit.Report.Clean(job.Runner.Clean)
 	}
-	if reported != nil {
-		reported.Clean(job.Runner.Clean)
-		report.Add(reported)
-	}
-	return exitCode, nil
+	return result, err
 }
+
+// commandName returns the command in one short line, for messages.
+func commandName(spec inputs.TestSpec) string { return safetext.Line(spec.Command, 80) }
 
 // commandEnvironment returns this process's environment without the registry logins and the files for outputs, which
 // only this program may use.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"time"
@@ -16,26 +17,93 @@ import (
 // reportFile is the name of the JUnit XML report in the directory report_dir.
 const reportFile = "junit.xml"
 
-// publishReport writes the report, the outputs and the summary, and returns an error if tests failed.
-func publishReport(job job, spec inputs.TestSpec, subject testSubject, report *suite.Report, exitCode int) error {
+// publishReport writes the report, the outputs and the summary. It returns an error if the run ended early with runErr,
+// if tests failed, or if results are missing.
+func publishReport(
+	job job, spec inputs.TestSpec, subject testSubject, report *suite.Report, command commandResult, runErr error,
+) error {
+	file := reportPath(job, spec, reportFile)
+	if command.JUnit.Report != nil {
+		report.Add(command.JUnit.Report)
+	}
 	report.Duration = time.Since(report.Started)
-	if err := writeJUnit(job, spec, report); err != nil {
-		return err
+	failure := runErr
+	if failure == nil {
+		failure = testFailure(spec, report, file, command.ExitCode)
 	}
-	if err := showReport(job, report); err != nil {
-		return err
+	logFiles(job, spec, command.JUnit)
+	damaged := damagedFiles(job, spec, command.JUnit)
+	for i, err := range damaged {
+		report.Incomplete = append(report.Incomplete, job.Runner.Clean(err.Error()))
+		if failure == nil && i == 0 {
+			failure = err // and no annotation of its own
+		} else {
+			job.Runner.Warning(runner.Annotation{Message: err.Error()})
+		}
 	}
-	file := filepath.Join(spec.ReportDir, reportFile)
-	var err error
+	if runErr != nil {
+		report.Incomplete = append(report.Incomplete, job.Runner.Clean(runErr.Error()))
+	}
+	writeErr := writeJUnit(job, spec, report)
+	if runErr != nil {
+		note := "the results so far are in " + file
+		if writeErr != nil {
+			note = fmt.Sprintf("the results so far are in the log (%v)", writeErr)
+		}
+		failure, writeErr = &partialError{runErr, note}, nil
+	}
+	outputsErr := showReport(job, report)
 	if spec.JSON {
-		err = report.WriteJSON(job.Stdout)
+		outputsErr = errors.Join(outputsErr, report.WriteJSON(job.Stdout))
 	} else {
-		err = publishTestOutputs(job, subject, report, file)
+		path := filepath.Join(spec.ReportDir, reportFile)
+		outputsErr = errors.Join(outputsErr, publishTestOutputs(job, subject, report, path))
 	}
-	if err != nil {
-		return err
+	return errors.Join(failure, writeErr, outputsErr)
+}
+
+// maxIgnored is the maximum number of ignored files that the log names.
+const maxIgnored = 20
+
+// logFiles names the files in the report directory that were renamed or not counted.
+func logFiles(job job, spec inputs.TestSpec, junit suite.JUnitFiles) {
+	if junit.Renamed != "" {
+		job.Runner.Infof("Renamed the command's %s to %s; the report has its tests, too", reportFile, junit.Renamed)
 	}
-	return testFailure(spec, report, file, exitCode)
+	var lines []string
+	for _, ignored := range junit.Ignored {
+		lines = append(lines, fmt.Sprintf("%s: %v", reportPath(job, spec, ignored.File), ignored.Err))
+	}
+	for _, file := range junit.Old {
+		if file != reportFile { // of an earlier run
+			lines = append(lines, reportPath(job, spec, file)+": the command did not change it")
+		}
+	}
+	for i, line := range lines {
+		if i == maxIgnored {
+			job.Runner.Infof("Ignored %d more files", len(lines)-i)
+			break
+		}
+		job.Runner.Infof("Ignored %s", line)
+	}
+}
+
+// reportPath returns the path of a file in the report directory, for messages.
+func reportPath(job job, spec inputs.TestSpec, file string) string {
+	return relativeTo(filepath.Join(job.absolute(spec.ReportDir), file), job.Dir)
+}
+
+// damagedFiles returns an error for each JUnit file with missing results.
+func damagedFiles(job job, spec inputs.TestSpec, junit suite.JUnitFiles) (errs []error) {
+	for _, damaged := range junit.Damaged {
+		hint := "check that the command finished writing it; write other files to another directory"
+		if errors.Is(damaged, fs.ErrPermission) {
+			hint = `make it readable at the end of the command: chmod -R a+rX "$TEST_REPORT_DIR"`
+		}
+		file := reportPath(job, spec, damaged.File)
+		errs = append(errs, fmt.Errorf("read the command's JUnit file %s: %w (%s)", file, damaged.Err, hint))
+	}
+	return errs
 }
 
 func writeJUnit(job job, spec inputs.TestSpec, report *suite.Report) error {
@@ -86,7 +154,8 @@ func testFailure(spec inputs.TestSpec, report *suite.Report, file string, exitCo
 		err := fmt.Errorf("%d of %d tests failed; see the log above and %s", report.Failed, report.Total, file)
 		return &ExitError{max(1, exitCode), err}
 	case exitCode > 0:
-		err := fmt.Errorf("the command %q failed with exit code %d; see its output in the log above", spec.Command, exitCode)
+		err := fmt.Errorf("the command %q failed with exit code %d; see its output in the log above", commandName(spec),
+			exitCode)
 		return &ExitError{exitCode, err}
 	case report.Total == 0 && spec.Command == "":
 		return errors.New("no tests matched --run or --tags")

@@ -28,8 +28,8 @@ func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error)
 	if _, err := os.Stat(path); err != nil && spec.Suite == inputs.DefaultSuite && spec.Command != "" {
 		return nil, nil
 	}
-	tests, err := suite.Load(path)
 	file := relativeTo(path, root, job.Dir)
+	tests, err := suite.Load(path, file)
 	if invalid := (*suite.InvalidError)(nil); errors.As(err, &invalid) {
 		for _, problem := range invalid.Problems[1:] { // the error itself reports the first one
 			job.Runner.Warning(runner.Annotation{File: file, Line: problem.Line, Message: problem.Message})
@@ -38,7 +38,6 @@ func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error)
 	if err != nil {
 		return nil, inputs.Wrap("suite", err)
 	}
-	tests.File = file
 	return tests, checkPrivileges(spec, tests)
 }
 
@@ -54,7 +53,8 @@ func checkPrivileges(spec inputs.TestSpec, tests *suite.Suite) error {
 	return nil
 }
 
-// runSuite runs the suite against the image in the engine. If tests is nil, the report is empty.
+// runSuite runs the suite against the image in the engine. If tests is nil, the report is empty. If the run ends early,
+// runSuite returns the results so far and an error.
 func runSuite(
 	ctx context.Context, job job, spec inputs.TestSpec, engine *dockerengine.Engine, subject testSubject,
 	tests *suite.Suite,
@@ -89,11 +89,17 @@ func runSuite(
 		Parallel: spec.Parallel, Seed: spec.Seed, Run: spec.Run, Tags: spec.Tags, ReportDir: job.absolute(spec.ReportDir),
 		Log: job.Runner.Log(), Clean: job.Runner.Clean, Progress: testProgress(job).Test,
 	})
-	if err != nil {
+	if report == nil {
 		return nil, err
 	}
 	report.File, report.Started = tests.File, started
-	return report, nil
+	for _, result := range report.Tests {
+		result.Log = relativeTo(result.Log, job.Dir)
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return report, err
 }
 
 // checkNotReplaced returns an error if the engine has another image with the name, with this config: jobs on one

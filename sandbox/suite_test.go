@@ -18,7 +18,7 @@ import (
 // The image passes its suite on each engine.
 func TestSuite(t *testing.T) {
 	o := built(t)
-	tests, err := suite.Load("tests.yaml")
+	tests, err := suite.Load("tests.yaml", "tests.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestSuite(t *testing.T) {
 // The suite fails for an image with secrets, unexpected permissions or leftovers.
 func TestSuiteDetectsProblems(t *testing.T) {
 	o := built(t)
-	tests, err := suite.Load("tests.yaml")
+	tests, err := suite.Load("tests.yaml", "tests.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

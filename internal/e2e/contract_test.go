@@ -41,7 +41,8 @@ func outputsOf(t *testing.T, name string) []string {
 // The actions have the documented input names and defaults and output names.
 func TestActionContract(t *testing.T) {
 	buildInputs := values{
-		"ref": "", "allow_untrusted_ref": "false", "allow_untrusted_secrets": "false", "platform": "linux/amd64",
+		"ref": "", "allow_untrusted_ref": "false", "allow_untrusted_secrets": "false", "submodules": "",
+		"lfs": "true", "platform": "linux/amd64",
 		"doppler_config": "", "doppler_project": "", "doppler_token": "", "doppler_identity": "",
 		"context": ".", "dockerfile": "Dockerfile", "target": "", "image_name": "iterate-sandbox:ci",
 		"build_args": "", "build_contexts": "", "labels": "", "default_labels": "true", "annotations": "",

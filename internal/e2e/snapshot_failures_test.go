@@ -174,8 +174,8 @@ func (e *environment) assertNoNewSnapshots(t *testing.T, before map[string]dayto
 			t.Errorf("leftover snapshot %s in state %s", name, s.State)
 			continue
 		}
-		if err := e.daytona().WaitUntilRemoved(t.Context(), s.ID); err != nil {
-			t.Error(err)
+		if now, err := e.daytona().WaitUntilRemoved(t.Context(), s); err != nil || now.ID != "" {
+			t.Errorf("%+v, %v", now, err)
 		}
 	}
 }

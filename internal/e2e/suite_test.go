@@ -3,8 +3,13 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // reportingCommand is a test command that writes a JUnit report with a failure, prints a workflow command and tries to
@@ -102,6 +107,52 @@ tests:
 				t.Errorf("containers left: %s", left)
 			}
 		})
+	}
+}
+
+// A canceled test action publishes the results so far and removes its containers.
+func TestTestActionCanceled(t *testing.T) {
+	e := setup(t)
+	dir := t.TempDir()
+	writeFile(t, dir, "Dockerfile", fromDebian+"USER nobody\n")
+	writeFile(t, dir, "tests.yaml", `
+tests:
+  - {name: fails, session: one, run: "echo the reason; exit 3"}
+  - {name: waits, session: one, run: sleep 300}
+  - {name: never starts, session: one, run: "true"}
+`)
+	r := e.run(t, invocation{
+		program: "action-test", dir: dir, inputs: values{"suite": "tests.yaml", "command": "touch ran"},
+		onStart: func(pid int, stdout *safeBuffer) {
+			hasFailed := func() bool { return strings.Contains(stdout.String(), "failed  fails") }
+			for !hasFailed() && unix.Kill(pid, 0) == nil && t.Context().Err() == nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if err := unix.Kill(pid, unix.SIGINT); err != nil {
+				t.Error(err)
+			}
+		},
+	})
+	if r.exitCode != 1 || !strings.Contains(r.stderr, "waiting for the suite tests.yaml; the results so far are in ") {
+		t.Errorf("exit code %d: %s", r.exitCode, r.stderr)
+	}
+	want := values{"tests_total": "3", "tests_failed": "1", "tests_passed": "0", "tests_skipped": "2"}
+	for name, want := range want {
+		if r.outputs[name] != want {
+			t.Errorf("%s is %q, want %q", name, r.outputs[name], want)
+		}
+	}
+	if junit := read(t, r.outputs["report"]); !strings.Contains(junit, "the reason") || strings.Count(junit, "<error ") != 2 {
+		t.Errorf("junit.xml:\n%s", junit)
+	}
+	if !strings.Contains(r.summary, "the reason") || !strings.Contains(r.summary, "Results may be missing") {
+		t.Errorf("summary:\n%s", r.summary)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "ran")); err == nil {
+		t.Error("the command ran after the cancellation")
+	}
+	if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
+		t.Errorf("containers left: %s", left)
 	}
 }
 

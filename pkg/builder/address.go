@@ -92,7 +92,7 @@ func (a Address) Acquire(ctx context.Context, _ Request) (*Lease, error) {
 			return nil, err
 		}
 	}
-	lease := newLease(ctx)
+	lease := newLease(ctx, a.Connect)
 	lease.connect = func(ctx context.Context, platform string) (connection, error) {
 		c, err := target.connect(ctx)
 		if err != nil {

@@ -88,7 +88,7 @@ func (d Depot) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	}
 	d.mask(token)
 	d.Policy = d.Policy.withDefaults()
-	lease := newLease(ctx)
+	lease := newLease(ctx, d.Policy.Connect)
 	s := &session{Depot: d, api: d.api(), lease: lease, onCanceled: r.Canceled}
 	lease.connect, lease.finish = s.connect, s.finish
 	begin := s.create

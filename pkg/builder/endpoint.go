@@ -16,15 +16,15 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/safetext"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 )
 
 const (
 	dialTimeout      = 10 * time.Second // for one connection, including the TLS handshake
-	probeTimeout     = 15 * time.Second // for the daemon's first response
 	maxConnectWait   = 2 * time.Second  // between attempts
+	maxUnanswered    = 3                // connections without an answer after which a daemon counts as frozen
 	maxErrorLength   = 300              // maximum characters shown of a network error
 	tlsRemoteErrorOp = "remote error"   // Op of a *net.OpError for a TLS alert from the peer
 )
@@ -34,19 +34,21 @@ type ConnectPolicy struct {
 	Timeout   time.Duration // for all attempts: the daemon may still be starting; default 1 min, 5 min with Depot
 	FirstWait time.Duration // before the second attempt; grows to 2 s; default 50 ms
 
+	AnswerTimeout time.Duration // for the first answer over a connection; default 15 s
+
 	// A connection over which nothing arrives for PingAfter is lost unless the daemon answers a ping within PingTimeout.
-	// During a build, BuildKit's session sends a health check every 5 s, so that a ping is rare; more than 2 pings within
-	// 5 minutes without data in between would make a gRPC server with the default policy close the connection.
-	PingAfter   time.Duration // gRPC raises it to at least 10 s; default 30 s
-	PingTimeout time.Duration // default 20 s
+	// The ping is a call, because a proxy in front of a frozen daemon would answer the pings of HTTP/2.
+	PingAfter   time.Duration // default 15 s
+	PingTimeout time.Duration // default 30 s
 }
 
 func (p ConnectPolicy) withDefaults() ConnectPolicy {
 	return ConnectPolicy{
-		Timeout:     cmp.Or(p.Timeout, time.Minute),
-		FirstWait:   cmp.Or(p.FirstWait, 50*time.Millisecond),
-		PingAfter:   cmp.Or(p.PingAfter, 30*time.Second),
-		PingTimeout: cmp.Or(p.PingTimeout, 20*time.Second),
+		Timeout:       cmp.Or(p.Timeout, time.Minute),
+		FirstWait:     cmp.Or(p.FirstWait, 50*time.Millisecond),
+		AnswerTimeout: cmp.Or(p.AnswerTimeout, 15*time.Second),
+		PingAfter:     cmp.Or(p.PingAfter, 15*time.Second),
+		PingTimeout:   cmp.Or(p.PingTimeout, 30*time.Second),
 	}
 }
 
@@ -109,7 +111,28 @@ func (c connection) explain(platform string, err error) error {
 	if c.client == nil || !c.link.isBroken() {
 		return err
 	}
-	return &LostError{Platform: platform, Addr: c.addr, Err: err}
+	return &LostError{Platform: platform, Addr: c.addr, Silent: c.link.frozenFor(), Err: err}
+}
+
+// watch closes the connection if the daemon stops answering. It returns then, and when ctx or the connection ends.
+func (c connection) watch(ctx context.Context, policy ConnectPolicy) {
+	policy = policy.withDefaults()
+	for ctx.Err() == nil && !c.link.isBroken() {
+		if wait := policy.PingAfter - c.link.silence(); wait > 0 {
+			_ = httpclient.SystemClock{}.Sleep(ctx, wait)
+			continue
+		}
+		ping, cancel := context.WithTimeout(ctx, policy.PingTimeout)
+		_, _ = c.client.Info(ping) // an error is an answer, too
+		timedOut := errors.Is(ping.Err(), context.DeadlineExceeded)
+		cancel()
+		// During an upload, an answer may be late. Then other data arrives in the meantime.
+		if silence := c.link.silence(); timedOut && silence >= policy.PingTimeout {
+			c.link.freeze(silence)
+			_ = c.client.Close() // ends all calls
+		}
+		c.link.hear()
+	}
 }
 
 // connect returns a client that has reached its daemon. It retries until the policy's timeout, because the daemon may
@@ -118,9 +141,14 @@ func (e *endpoint) connect(ctx context.Context) (connection, error) {
 	policy := e.policy.withDefaults()
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval, waits.MaxInterval = policy.FirstWait, maxConnectWait
+	unanswered := 0
 	connected, err := backoff.Retry(ctx, func() (connection, error) {
 		c, err := e.attempt(ctx, policy)
-		if err != nil && (isTLSFailure(err) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) {
+		if errors.Is(err, errNoAnswer) {
+			unanswered++
+		}
+		if err != nil && (isTLSFailure(err) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) ||
+			unanswered == maxUnanswered) {
 			return connection{}, backoff.Permanent(err)
 		}
 		return c, err
@@ -136,6 +164,8 @@ func (e *endpoint) connect(ctx context.Context) (connection, error) {
 		policy.Timeout,
 	)
 	switch {
+	case errors.Is(err, errNoAnswer):
+		hint = fmt.Sprintf("%d attempts of %s; restart BuildKit", unanswered, policy.AnswerTimeout)
 	case isTLSFailure(err):
 		hint = "the certificates do not match or have expired; check " + CertPath +
 			" or, with Depot, run again to get new ones"
@@ -146,6 +176,9 @@ func (e *endpoint) connect(ctx context.Context) (connection, error) {
 	}
 	return connection{}, fmt.Errorf("%s (%s)", shortCause(err), hint)
 }
+
+// errNoAnswer means that a daemon accepted a connection, but did not answer within the policy's AnswerTimeout.
+var errNoAnswer = errors.New("the builder accepts connections, but does not answer")
 
 // attempt creates a client and waits for the daemon's first response. It prefers the connection's error to gRPC's,
 // which has less detail.
@@ -160,20 +193,17 @@ func (e *endpoint) attempt(ctx context.Context, policy ConnectPolicy) (connectio
 		return observedConn{conn, observed}, nil
 	}
 	c, err := client.New(ctx, e.addr, client.WithContextDialer(dial),
-		client.WithGRPCDialOption(grpc.WithKeepaliveParams(keepalive.ClientParameters{
-			Time: policy.PingAfter, Timeout: policy.PingTimeout,
-		})),
 		client.WithGRPCDialOption(grpc.WithIdleTimeout(0)), // so that only a failure closes the connection
 		client.WithGRPCDialOption(grpc.WithChainUnaryInterceptor(observed.intercept)))
 	if err != nil {
 		return connection{}, backoff.Permanent(err)
 	}
-	probe, cancel := context.WithTimeout(ctx, probeTimeout)
+	answer, cancel := context.WithTimeoutCause(ctx, policy.AnswerTimeout, errNoAnswer)
 	defer cancel()
-	workers, err := c.ListWorkers(probe)
+	workers, err := c.ListWorkers(answer)
 	if err != nil {
 		_ = c.Close()
-		return connection{}, cmp.Or(observed.get(), err)
+		return connection{}, cmp.Or(observed.get(), context.Cause(answer), err)
 	}
 	observed.establish()
 	_, addr, _ := strings.Cut(e.addr, "://")

@@ -43,12 +43,13 @@ type Lease struct {
 	Tags        []string     // references to push, so that Depot's registry keeps the image; the build ID's is first
 	Credentials []Credential // for pushing Tags
 
+	policy  ConnectPolicy
 	connect func(ctx context.Context, platform string) (connection, error)
 	finish  func(outcome error) // reports the outcome to Depot; nil for an [Address]
 
 	ctx     context.Context // canceled only by Release, not by Acquire's context
 	cancel  context.CancelCauseFunc
-	running sync.WaitGroup // connection attempts and health reports
+	running sync.WaitGroup // connections and health reports
 
 	mu       sync.Mutex
 	machines map[string]*machine // by platform
@@ -63,8 +64,8 @@ type machine struct {
 	exportLeases []string // to be deleted by Release
 }
 
-func newLease(ctx context.Context) *Lease {
-	l := &Lease{machines: map[string]*machine{}}
+func newLease(ctx context.Context, policy ConnectPolicy) *Lease {
+	l := &Lease{policy: policy, machines: map[string]*machine{}}
 	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return l
 }
@@ -98,8 +99,11 @@ func (l *Lease) machine(platform string) (*machine, error) {
 	m := &machine{done: make(chan struct{})}
 	l.machines[platform] = m
 	l.running.Go(func() {
-		defer close(m.done)
 		m.connection, m.err = l.connect(l.ctx, platform)
+		close(m.done)
+		if m.err == nil {
+			m.watch(l.ctx, l.policy)
+		}
 	})
 	return m, nil
 }

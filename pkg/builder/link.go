@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 )
@@ -14,6 +15,8 @@ type link struct {
 	err         error // of the latest dial or TLS alert
 	established bool  // the daemon has answered
 	broken      bool  // the connection was closed after that
+	heard       time.Time
+	frozen      time.Duration // silence after which the connection was closed; 0: it was closed for another reason
 	grpc        *grpc.ClientConn
 }
 
@@ -33,6 +36,34 @@ func (l *link) establish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.established = true
+	l.heard = time.Now()
+}
+
+// hear records that data has arrived.
+func (l *link) hear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard = time.Now()
+}
+
+// silence returns the time since data has arrived.
+func (l *link) silence() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.heard)
+}
+
+// freeze records that the daemon has not answered for the given time.
+func (l *link) freeze(silence time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken, l.frozen = true, silence
+}
+
+func (l *link) frozenFor() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.frozen
 }
 
 func (l *link) close() {
@@ -47,7 +78,7 @@ func (l *link) isBroken() bool {
 	return l.broken
 }
 
-// observedConn records TLS alerts from the server and the end of the connection. With TLS 1.3 the server rejects a
+// observedConn records when data arrives, TLS alerts from the server, and the end of the connection. With TLS 1.3 the server rejects a
 // client certificate after the handshake, and gRPC may report a failed write instead.
 type observedConn struct {
 	net.Conn
@@ -57,6 +88,9 @@ type observedConn struct {
 // Read implements [net.Conn].
 func (c observedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.link.hear()
+	}
 	if err != nil && isTLSFailure(err) {
 		c.link.set(err)
 	}

@@ -178,12 +178,12 @@ func (p *proxy) closeAll() {
 func TestLostConnection(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		lose func(*proxy)
+		lose func(*testing.T, *proxy)
 		want string
 	}{
-		{"closed", (*proxy).closeAll, "EOF"},
-		// Takes 10 s, the minimum of gRPC.
-		{"machine does not respond", func(p *proxy) { close(p.frozen) }, "keepalive ping failed"},
+		{"closed", func(_ *testing.T, p *proxy) { p.closeAll() }, "EOF"},
+		{"network drops everything", func(_ *testing.T, p *proxy) { close(p.frozen) }, "stopped answering: no data for "},
+		{"daemon is frozen", freezeDaemon, "stopped answering: no data for "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			machine, err := machines(t).Open("linux/amd64", time.Minute)
@@ -194,12 +194,11 @@ func TestLostConnection(t *testing.T) {
 			p := startProxy(t, strings.TrimPrefix(machine.Endpoint, "tcp://"))
 			e := endpoint{
 				addr: "tcp://" + p.Addr().String(), serverName: machine.ServerName,
-				policy: ConnectPolicy{PingAfter: time.Second, PingTimeout: 100 * time.Millisecond},
 			}
 			if err := e.setCertificates(machine.CACert, machine.Cert, machine.Key); err != nil {
 				t.Fatal(err)
 			}
-			lease := newLease(t.Context())
+			lease := newLease(t.Context(), ConnectPolicy{PingAfter: time.Millisecond, PingTimeout: 3 * time.Second})
 			lease.connect = func(ctx context.Context, _ string) (connection, error) { return e.connect(ctx) }
 			t.Cleanup(func() { lease.Release(nil) })
 			c, err := lease.Machine(t.Context(), "linux/amd64")
@@ -214,7 +213,7 @@ func TestLostConnection(t *testing.T) {
 			var running errgroup.Group
 			running.Go(func() error { return solve(t.Context(), t, c, "FROM scratch\nADD http://"+silent+"/file /\n") })
 			mustReturn(t, "the build's request", func() { <-requested })
-			test.lose(p)
+			test.lose(t, p)
 			mustReturn(t, "the build", func() { err = lease.Explain("linux/amd64", running.Wait()) })
 			lost, ok := errors.AsType[*LostError](err)
 			if !ok || lost.Platform != "linux/amd64" || lost.Addr != p.Addr().String() ||
@@ -227,6 +226,42 @@ func TestLostConnection(t *testing.T) {
 			}
 			checkMessage(t, err)
 		})
+	}
+}
+
+// freezeDaemon stops the daemon behind the proxy until the test ends.
+func freezeDaemon(t *testing.T, _ *proxy) {
+	t.Helper()
+	resume, err := machines(t).Freeze("linux/amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := resume(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A daemon that accepts connections but never answers is not worth the timeout of one that starts.
+func TestFrozenFromTheStart(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close() // the kernel accepts connections
+	a := Address{Addr: "tcp://" + listener.Addr().String(), Connect: ConnectPolicy{
+		Timeout: time.Hour, FirstWait: time.Millisecond, AnswerTimeout: 50 * time.Millisecond,
+	}}
+	lease, err := a.Acquire(t.Context(), Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release(nil)
+	_, err = lease.Machine(t.Context(), "linux/amd64")
+	want := "the builder accepts connections, but does not answer (3 attempts of 50ms; restart BuildKit)"
+	if err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
 	}
 }
 

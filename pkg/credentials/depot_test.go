@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 	"github.com/org/sandbox-actions/pkg/builder"
@@ -430,6 +431,20 @@ func TestForkAnswersChallenge(t *testing.T) {
 	}
 }
 
+// longWaits is a clock that records waits of a second or more and does not wait for them.
+type longWaits struct {
+	httpclient.SystemClock
+	waits []string
+}
+
+func (c *longWaits) Sleep(ctx context.Context, d time.Duration) error {
+	if d < time.Second {
+		return c.SystemClock.Sleep(ctx, d)
+	}
+	c.waits = append(c.waits, d.String())
+	return context.Cause(ctx)
+}
+
 // A failed exchange uses up the challenge, so the run requests another one.
 func TestForkRequestsAnotherChallenge(t *testing.T) {
 	for _, test := range []struct {
@@ -443,6 +458,11 @@ func TestForkRequestsAnotherChallenge(t *testing.T) {
 			"gateway timeout", depotapi.Fault{Method: "exchange", Times: 1, Status: 504, Body: "<html>"},
 			"Depot returned 504 Gateway Timeout: the response is a web page",
 		},
+		{
+			"rate limit", depotapi.Fault{
+				Method: "exchange", Times: 1, Code: connect.CodeResourceExhausted, Header: map[string]string{"Retry-After": "7"},
+			}, "retry after 7s",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			first := ""
@@ -455,12 +475,17 @@ func TestForkRequestsAnotherChallenge(t *testing.T) {
 			})
 			d := depot(forkJob(pullRequest(t, "contributor/sandbox-actions", false), nil), l)
 			d.ClaimURL = s.ClaimURL()
+			clock := &longWaits{}
+			d.OIDC.HTTP.Clock = clock
 			if test.fault.Method != "" {
 				s.Fail(test.fault)
 			}
 			token, err := d.Token(t.Context())
 			if err != nil {
 				t.Fatal(err)
+			}
+			if wait := test.fault.Header["Retry-After"]; wait != "" && !slices.Equal(clock.waits, []string{wait + "s"}) {
+				t.Errorf("waited %q, want %ss", clock.waits, wait)
 			}
 			if got := tokenKind(t, s, token); got != depotapi.ForkToken {
 				t.Errorf("Depot recognized a token of kind %q", got)

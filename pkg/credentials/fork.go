@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -74,7 +75,11 @@ func (d Depot) answerChallenges(ctx context.Context, repository string) (string,
 			return token, err
 		}
 		d.Logf("%v; requesting another challenge", err)
-		if err := d.clock().Sleep(ctx, d.interval()); err != nil {
+		wait := d.interval()
+		if failed, ok := errors.AsType[*httpclient.APIError](err); ok {
+			wait = max(wait, failed.RetryAfter)
+		}
+		if err := d.clock().Sleep(ctx, wait); err != nil {
 			return "", err
 		}
 	}
@@ -139,7 +144,8 @@ func (d Depot) exchange(ctx context.Context, c challenge, timeout time.Duration,
 	config := d.OIDC.HTTP
 	config.Policy.Attempts, config.Policy.Timeout = 1, timeout
 	service := httpclient.Service{
-		Name: "Depot", URL: c.ExchangeURL, Message: issuerMessage, Hints: []httpclient.Hint{{On: httpclient.Any, Text: hint}},
+		Name: "Depot", URL: c.ExchangeURL, Message: issuerMessage, Clock: d.OIDC.HTTP.Clock,
+		Hints: []httpclient.Hint{{On: httpclient.Any, Text: hint}},
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.ExchangeURL, http.NoBody)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/org/sandbox-actions/pkg/httpclient"
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 // PushAccess is an account for pushing to and pulling from Registry/Project/NAME:TAG. Its String method omits the
@@ -90,7 +91,7 @@ func (c *Client) WaitForImage(ctx context.Context, access PushAccess, image stri
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}), // the transport retries
 	}
 	clock, limit := c.clock(), c.Timing.withDefaults().ImageVisible
-	start := clock.Now()
+	start, logged := clock.Now(), 0
 	for intervals := c.intervals(); ; {
 		found, err := remote.Head(ref, append(options, remote.WithContext(ctx))...)
 		switch cause := context.Cause(ctx); {
@@ -99,13 +100,20 @@ func (c *Client) WaitForImage(ctx context.Context, access PushAccess, image stri
 		case err == nil:
 			return found.Digest.String(), nil
 		}
-		if denied, ok := errors.AsType[*transport.Error](err); ok && (denied.StatusCode == http.StatusUnauthorized ||
-			denied.StatusCode == http.StatusForbidden) {
+		status := http.StatusBadGateway // no response
+		if answer, ok := errors.AsType[*transport.Error](err); ok {
+			status = answer.StatusCode
+		}
+		if status == http.StatusUnauthorized || status == http.StatusForbidden {
 			return "", &httpclient.APIError{
-				Service: "Daytona's registry", Op: "find " + image, Status: denied.StatusCode,
+				Service: "Daytona's registry", Op: "find " + image, Status: status,
 				Message: "access has expired", Hint: "run again", Err: err,
 			}
 		}
+		if status != logged && status != http.StatusNotFound && c.Logf != nil {
+			c.Logf("Daytona's registry does not serve the image yet: %s; trying again", safetext.Line(err.Error(), 300))
+		}
+		logged = status
 		if clock.Now().Sub(start) >= limit {
 			return "", fmt.Errorf("find %s in Daytona's registry: not visible %s after the push (run again): %w",
 				image, limit, err)

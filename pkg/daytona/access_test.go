@@ -126,11 +126,12 @@ func TestWaitForImageFaults(t *testing.T) {
 		status int   // of those responses; 0 for no response
 		found  bool
 		want   int // status of the error
+		logged int // number of log lines
 	}{
 		{name: "found", found: true},
-		{name: "no response once", faults: 1, found: true},
-		{name: "no response", faults: 1000},
-		{name: "server error once", faults: 1, status: 500, found: true},
+		{name: "no response once", faults: 1, found: true, logged: 1},
+		{name: "no response", faults: 1000, logged: 1},
+		{name: "server error twice", faults: 2, status: 500, found: true, logged: 1},
 		{name: "not found once", faults: 1, status: 404, found: true},
 		{name: "unauthorized once", faults: 1, status: 401, want: 401},
 		{name: "forbidden once", faults: 1, status: 403, want: 403},
@@ -154,6 +155,8 @@ func TestWaitForImageFaults(t *testing.T) {
 			c := &Client{HTTP: httpclient.Config{
 				Clock: &fakeclock.Clock{}, Policy: httpclient.Policy{Attempts: 1},
 			}, Timing: Timing{ImageVisible: time.Second}}
+			logged := 0
+			c.Logf = func(string, ...any) { logged++ }
 			if test.faults > 0 && test.status == 0 {
 				c.HTTP.Policy.Timeout = 50 * time.Millisecond
 			}
@@ -166,6 +169,9 @@ func TestWaitForImageFaults(t *testing.T) {
 				t.Errorf("got %v, want status %d", err, test.want)
 			case !test.found && test.want == 0 && !errors.Is(err, context.DeadlineExceeded):
 				t.Errorf("got %v, want a timeout", err)
+			}
+			if logged != test.logged {
+				t.Errorf("%d log lines, want %d", logged, test.logged)
 			}
 		})
 	}

@@ -55,31 +55,48 @@ func (e *DigestError) Error() string {
 		e.Snapshot.Name, cmp.Or(e.Snapshot.Digest, "with an unknown digest"), e.Want)
 }
 
+// UnconfirmedError reports a snapshot whose state could not be read. It may be active, or become active.
+type UnconfirmedError struct {
+	Name  string
+	State State // when it was last read; "" if it was never read
+	Err   error // why the state could not be read
+}
+
+func (e *UnconfirmedError) Error() string {
+	return fmt.Sprintf("cannot confirm that snapshot %s is active (last state: %s): %v", e.Name,
+		cmp.Or(e.State, "unknown"), e.Err)
+}
+
+func (e *UnconfirmedError) Unwrap() error { return e.Err }
+
 // WaitUntilActive polls a snapshot until it is active. After each poll it calls report, which may be nil, with the
-// snapshot and how long it has been in its state. It keeps polling during unknown states and short outages. It returns
-// a *[SnapshotError] if the snapshot fails, a *[DigestError] if it does not have the digest, unless that is empty, and
-// an error that wraps the cause of ctx if ctx ends.
+// snapshot and how long it has been in its state. It keeps polling during unknown states, short outages and unusable
+// responses. It returns a *[SnapshotError] if the snapshot fails, a *[DigestError] if it does not have the digest,
+// unless that is empty, an *[UnconfirmedError] if it cannot read the state, and an error that wraps the cause of ctx if
+// ctx ends.
 //
 // The snapshot must be active in two polls, with an interval between them, because it can fail right after it became
 // active.
 func (c *Client) WaitUntilActive(
 	ctx context.Context, id, digest string, report func(s Snapshot, since time.Duration),
 ) (Snapshot, error) {
-	clock := c.clock()
+	clock, timing := c.clock(), c.Timing.withDefaults()
 	var s Snapshot
 	since, lastResponse := clock.Now(), clock.Now()
 	for intervals := c.intervals(); ; {
 		now, err := c.Get(ctx, id)
+		unread := clock.Now().Sub(lastResponse)
 		switch {
 		case context.Cause(ctx) != nil:
 			return s, c.timedOut(ctx, s, since)
-		case httpclient.Status(err) == http.StatusNotFound:
+		case isNotFound(err) && unread > timing.Missing:
 			return s, fmt.Errorf("snapshot %s was deleted while waiting for it to become active (run again)",
 				cmp.Or(s.Name, id))
-		case err != nil && (!IsTransient(err) || clock.Now().Sub(lastResponse) > c.Timing.withDefaults().Outage):
-			return s, err
+		case isNotFound(err): // a replica of Daytona's database may lag behind
+		case err != nil && (!isInconclusive(err) || unread > timing.Outage):
+			return s, &UnconfirmedError{cmp.Or(s.Name, id), s.State, err}
 		case err == nil:
-			activeTwice := now.State == Active && s.State == Active
+			activeTwice := now.State == Active && s.State == Active && (digest == "" || now.Digest != "")
 			if now.State != s.State {
 				since, intervals = clock.Now(), c.intervals()
 			}
@@ -87,7 +104,7 @@ func (c *Client) WaitUntilActive(
 			if report != nil {
 				report(s, clock.Now().Sub(since))
 			}
-			if err := c.outcome(ctx, s, digest); err != nil || activeTwice {
+			if err := c.outcome(ctx, s, digest, clock.Now().Sub(since)); err != nil || activeTwice {
 				return s, err
 			}
 		}
@@ -97,8 +114,9 @@ func (c *Client) WaitUntilActive(
 	}
 }
 
-// outcome returns why a snapshot will not become active with the digest, or nil.
-func (c *Client) outcome(ctx context.Context, s Snapshot, digest string) error {
+// outcome returns why a snapshot, which has been in its state since a while, will not become active with the digest, or
+// nil.
+func (c *Client) outcome(ctx context.Context, s Snapshot, digest string, since time.Duration) error {
 	switch s.State {
 	case Failed, BuildFailed:
 		return &SnapshotError{s, c.buildLog(ctx, s)}
@@ -106,7 +124,8 @@ func (c *Client) outcome(ctx context.Context, s Snapshot, digest string) error {
 		return fmt.Errorf("snapshot %s was deactivated while waiting for it to become active "+
 			"(activate it in Daytona's dashboard, or run again)", s.Name)
 	case Active:
-		if digest != "" && s.Digest != digest {
+		isKnown := s.Digest != "" || since > c.Timing.withDefaults().Outage
+		if digest != "" && s.Digest != digest && isKnown {
 			return &DigestError{s, digest}
 		}
 	}

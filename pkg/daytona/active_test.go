@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/internal/fakeclock"
+	"github.com/org/sandbox-actions/internal/faultproxy"
 	cloud "github.com/org/sandbox-actions/internal/localcloud/daytona"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
@@ -132,11 +133,19 @@ func TestWaitUntilActiveFailures(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("missing", func(t *testing.T) {
+		s.Fail(cloud.Fault{Method: "GET", Status: 404, Message: "no", Times: 2})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		got, err := c.WaitUntilActive(ctx, created.ID, "", func(Snapshot, time.Duration) { cancel(timeout) })
+		if !errors.Is(err, timeout) || got.State != Pending {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
 	t.Run("key revoked", func(t *testing.T) {
 		s.Fail(cloud.Fault{Status: 401, Message: "Invalid credentials"})
 		defer s.ClearFaults()
 		_, err := c.WaitUntilActive(t.Context(), created.ID, "", nil)
-		if httpclient.Status(err) != http.StatusUnauthorized {
+		if httpclient.Status(err) != http.StatusUnauthorized || !errors.As(err, new(*UnconfirmedError)) {
 			t.Error(err)
 		}
 	})
@@ -194,6 +203,40 @@ func TestWaitUntilActiveOutages(t *testing.T) {
 			_, err := c.WaitUntilActive(ctx, id, "", nil)
 			if httpclient.Status(err) != test.status || errors.Is(err, finished) != (test.status == 0) || n != len(test.steps) {
 				t.Errorf("got %v after %d requests", err, n)
+			}
+		})
+	}
+}
+
+// A response that does not show the state is no reason to give up: the snapshot may be active.
+func TestWaitUntilActiveUnusableResponses(t *testing.T) {
+	s := startCloud(t, nil)
+	digest := "sha256:" + strings.Repeat("ab", 32)
+	id := s.Put(cloud.Snapshot{Organization: "org-1", Name: "app-1", Digest: digest})
+	proxy, err := faultproxy.Start(t.Context(), s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	for _, fault := range []faultproxy.Fault{
+		faultproxy.Reset(), faultproxy.ResetAfterHeaders(), faultproxy.CutBody(), faultproxy.Truncated(),
+		faultproxy.WrongTypes(), faultproxy.Empty(200), faultproxy.WebPage(200), faultproxy.WebPage(404),
+		faultproxy.Empty(429), faultproxy.Status(500), faultproxy.Huge(100<<20, nil),
+	} {
+		t.Run(fault.Name, func(t *testing.T) {
+			c := newClient(s, "dtn_all")
+			c.URL, c.HTTP.Clock = proxy.URL, &fakeclock.Clock{}
+			c.Timing.MaxPoll = 20 * time.Second
+			proxy.Fail(faultproxy.Rule{Path: id, Times: 5, Fault: fault})
+			if got, err := c.WaitUntilActive(t.Context(), id, digest, nil); err != nil || got.State != Active {
+				t.Errorf("five times: %+v, %v", got, err)
+			}
+			proxy.Fail(faultproxy.Rule{Path: id, Skip: 1, Fault: fault})
+			defer proxy.Clear()
+			_, err := c.WaitUntilActive(t.Context(), id, digest, nil)
+			unconfirmed, ok := errors.AsType[*UnconfirmedError](err)
+			if !ok || unconfirmed.State != Active || unconfirmed.Name != "app-1" {
+				t.Errorf("always: %v", err)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package daytona
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -21,6 +22,9 @@ type Request struct {
 	SandboxClass string   // "" means the server's default
 	Entrypoint   []string // nil means the image's entrypoint
 	Region       string   // region ID; "" means the organization's default
+
+	// Keep leaves the snapshot of a canceled Create: it takes the place of one that is deleted already.
+	Keep bool
 }
 
 // check rejects an image by digest, which Daytona accepts and then reads as the tag sha256 (getFullName in
@@ -36,11 +40,11 @@ func (r Request) check() error {
 const maxCreates = 4
 
 // Create requests a snapshot; [Client.WaitUntilActive] waits for it. If a request fails but may have created the
-// snapshot, Create looks for a snapshot with the same name and image before it retries. If ctx ends, Create deletes the
-// snapshot that it created and returns the cause.
+// snapshot, or if the name is taken, Create looks for a snapshot with the same name and image. It retries a request
+// without a response. If ctx ends, Create deletes the snapshot that it created and returns the cause.
 //
 // The error of a refused request explains which limit or rule of the organization the request violates. It is
-// [ErrNameTaken] if a snapshot with the name exists.
+// [ErrNameTaken] if a snapshot of another image has the name.
 func (c *Client) Create(ctx context.Context, r Request) (Snapshot, error) {
 	if err := r.check(); err != nil {
 		return Snapshot{}, err
@@ -52,8 +56,8 @@ func (c *Client) Create(ctx context.Context, r Request) (Snapshot, error) {
 	uncertain := false // an earlier request may have created the snapshot
 	for try := 1; ; try++ {
 		created, err := c.post(graced, r)
-		noResponse := err != nil && (httpclient.Status(err) < 300 || httpclient.Status(err) >= 500)
-		uncertain = uncertain || noResponse
+		isLost := mayHaveCreated(err)
+		uncertain = uncertain || isLost || context.Cause(graced) != nil
 		switch cause := context.Cause(ctx); {
 		case cause != nil && (err == nil || uncertain):
 			return Snapshot{}, c.deleteCreated(ctx, r, created, cause)
@@ -61,7 +65,7 @@ func (c *Client) Create(ctx context.Context, r Request) (Snapshot, error) {
 			return Snapshot{}, cause
 		case err == nil:
 			return created, c.checkOrganization(ctx, created)
-		case !uncertain || (!noResponse && httpclient.Status(err) != http.StatusConflict):
+		case !isLost && !errors.Is(err, ErrNameTaken):
 			return Snapshot{}, err
 		}
 		found, ok, findErr := c.Find(graced, r.Name)
@@ -70,13 +74,33 @@ func (c *Client) Create(ctx context.Context, r Request) (Snapshot, error) {
 			return Snapshot{}, c.deleteCreated(ctx, r, Snapshot{}, cause)
 		case ok && found.Image == r.Image:
 			return found, c.checkOrganization(ctx, found)
-		case findErr != nil || !noResponse || try == maxCreates:
+		case !isLost:
 			return Snapshot{}, err
+		case findErr != nil || try == maxCreates:
+			return Snapshot{}, &uncertainError{r.Name, err}
 		}
 		// If ctx ends, the next iteration returns.
 		_ = c.clock().Sleep(ctx, interval.NextBackOff())
 	}
 }
+
+// mayHaveCreated reports whether the request that failed with err may have created a snapshot.
+func mayHaveCreated(err error) bool {
+	failed, ok := errors.AsType[*httpclient.APIError](err)
+	return ok && failed.MayHaveArrived() && (failed.Status < 300 || failed.Status >= 500)
+}
+
+// uncertainError reports a request that may still create a snapshot.
+type uncertainError struct {
+	name string
+	err  error
+}
+
+func (e *uncertainError) Error() string {
+	return fmt.Sprintf("%v; snapshot %s may have been created (run `action-snapshot list`)", e.err, e.name)
+}
+
+func (e *uncertainError) Unwrap() error { return e.err }
 
 func (c *Client) post(ctx context.Context, r Request) (Snapshot, error) {
 	request := api.NewCreateSnapshot(r.Name)
@@ -112,21 +136,25 @@ func (c *Client) checkOrganization(ctx context.Context, created Snapshot) error 
 	return WithLeftovers(c.wrongOrganization(created.Organization), c.Remove(ctx, created))
 }
 
-// deleteCreated deletes the snapshot that a canceled request created. If the snapshot is unknown, it looks for one with
-// the same name and image.
+// deleteCreated deletes the snapshot that a canceled request created, unless r.Keep is set. If the snapshot is unknown,
+// it looks for one with the same name and image, which may appear late.
 func (c *Client) deleteCreated(ctx context.Context, r Request, created Snapshot, cause error) error {
-	if created.ID == "" {
-		graced, stop := withGrace(ctx, c.Timing.withDefaults().CleanupGrace)
-		defer stop()
-		found, ok, err := c.Find(graced, r.Name)
+	graced, stop := withGrace(ctx, c.Timing.withDefaults().CleanupGrace)
+	defer stop()
+	for intervals := c.intervals(); created.ID == ""; {
+		found, ok, _ := c.Find(graced, r.Name) // retried until the grace ends
 		switch {
-		case err != nil:
-			return WithLeftovers(cause, fmt.Errorf("snapshot %s may have been created: %w (run `action-snapshot list`)",
-				r.Name, err))
-		case !ok || found.Image != r.Image:
+		case ok && found.Image == r.Image:
+			created = found
+		case ok: // the name is taken, so the request has no effect
 			return cause
+		case c.clock().Sleep(graced, intervals.NextBackOff()) != nil:
+			return WithLeftovers(cause, fmt.Errorf("snapshot %s may have been created (run `action-snapshot list`)", r.Name))
 		}
-		created = found
 	}
-	return WithLeftovers(cause, c.Remove(ctx, created))
+	if r.Keep {
+		return WithLeftovers(cause, fmt.Errorf("snapshot %s was not deleted, because it replaces a deleted one (run "+
+			"`action-snapshot list`)", r.Name))
+	}
+	return WithLeftovers(cause, c.remove(graced, created))
 }

@@ -126,7 +126,7 @@ func TestCreate(t *testing.T) {
 		{
 			name: "quota", changeCloud: func(o *cloud.Options) { o.Organizations[0].Snapshots = 1 },
 			existing: &cloud.Snapshot{Name: "other"}, posts: 1, left: 1, status: 400,
-			want: "Maximum allowed: 1 (delete one of the organization's 1 snapshots",
+			want: "Maximum allowed: 1 (the organization has 1 of 1 snapshots: delete one with",
 		},
 		{
 			name: "region without a runner", change: func(r *Request) { r.Region = "void" }, posts: 1, status: 400,
@@ -230,7 +230,10 @@ func TestCreateCanceled(t *testing.T) {
 			name: "created, connection reset", post: cloud.Fault{Hangup: true, ReplaceResponse: true},
 			faults: []cloud.Fault{silentGetOnce},
 		},
-		{name: "not created", post: cloud.Fault{NoResponse: true}},
+		{
+			name: "not created", post: cloud.Fault{NoResponse: true}, grace: 100 * time.Millisecond,
+			want: "snapshot app-1 may have been created",
+		},
 		{
 			name: "name taken by another image", existing: &cloud.Snapshot{Image: "other:1", State: "error"},
 			post: cloud.Fault{NoResponse: true}, left: true,

@@ -30,6 +30,8 @@ type Client struct {
 	Organization string       // ID; required with a user's token, optional with a key, which belongs to one organization
 	Mask         func(string) // called with each secret before its first use; may be nil
 
+	Logf func(format string, args ...any) // logs failures that a wait tolerates; may be nil
+
 	HTTP   httpclient.Config
 	Timing Timing
 }
@@ -39,6 +41,7 @@ type Timing struct {
 	MinPoll       time.Duration // first polling interval; default 200 ms
 	MaxPoll       time.Duration // maximum polling interval; default 5 s
 	Outage        time.Duration // how long polling tolerates failing requests; default 2 min
+	Missing       time.Duration // how long polling tolerates that a snapshot is not found; default 10 s
 	ImageVisible  time.Duration // how long to wait for a pushed image in the registry; default 2 min
 	Removal       time.Duration // how long to wait until a deleted snapshot is gone; default 90 s
 	ResponseGrace time.Duration // how long a canceled Create waits for the response; default 2 s
@@ -49,6 +52,7 @@ func (t Timing) withDefaults() Timing {
 	t.MinPoll = cmp.Or(t.MinPoll, 200*time.Millisecond)
 	t.MaxPoll = cmp.Or(t.MaxPoll, 5*time.Second)
 	t.Outage = cmp.Or(t.Outage, 2*time.Minute)
+	t.Missing = cmp.Or(t.Missing, 10*time.Second)
 	t.ImageVisible = cmp.Or(t.ImageVisible, 2*time.Minute)
 	t.Removal = cmp.Or(t.Removal, 90*time.Second)
 	t.ResponseGrace = cmp.Or(t.ResponseGrace, 2*time.Second)

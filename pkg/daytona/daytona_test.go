@@ -268,7 +268,9 @@ func TestErrors(t *testing.T) {
 			name: "web page with 200", fault: cloud.Fault{Status: 200, Body: "<html>"}, requests: 1, format: true,
 			want: "(check DAYTONA_API_URL (" + s.URL() + "), which must end in /api)",
 		},
-		{name: "truncated JSON", fault: page(200, "[{"), requests: 1, format: true, want: "check DAYTONA_API_URL"},
+		{
+			name: "429 of a proxy", fault: page(429, "<html>"), requests: 4, format: true, want: "(try again in a minute)",
+		},
 		{
 			name: "unexpected JSON", fault: page(200, "{}"), requests: 1, format: true,
 			want: "Daytona returned 200 OK: the response is not in the API's format: json: cannot unmarshal object … (if " +

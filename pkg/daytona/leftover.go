@@ -1,6 +1,9 @@
 package daytona
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // LeftoverError reports a failed operation that left resources behind in Daytona.
 type LeftoverError struct {
@@ -9,9 +12,12 @@ type LeftoverError struct {
 }
 
 // WithLeftovers returns cause, wrapped in a [LeftoverError] if any of the clean-ups failed. nil means that a clean-up
-// succeeded.
+// succeeded. The leftovers of a cause that is a LeftoverError are kept.
 func WithLeftovers(cause error, cleanups ...error) error {
 	var leftovers []string
+	if earlier, ok := cause.(*LeftoverError); ok {
+		cause, leftovers = earlier.Err, slices.Clone(earlier.Leftovers)
+	}
 	for _, err := range cleanups {
 		if err != nil {
 			leftovers = append(leftovers, err.Error())

@@ -13,6 +13,8 @@ import (
 var (
 	// ErrNameTaken means that a snapshot with the name exists.
 	ErrNameTaken = errors.New("the snapshot name is taken")
+	// ErrQuota means that the organization has its maximum number of snapshots.
+	ErrQuota = errors.New("the snapshot quota is exceeded")
 	// ErrInProgress means that Daytona is processing another snapshot of the same image.
 	ErrInProgress = errors.New("another operation on the image is in progress")
 	// ErrDeactivating means that a snapshot was deactivated less than ten minutes ago.
@@ -29,14 +31,15 @@ func IsTransient(err error) bool {
 		return true
 	}
 	failed, ok := errors.AsType[*httpclient.APIError](err)
-	if !ok || errors.Is(failed.Err, httpclient.ErrFormat) && failed.Status < 500 {
-		return false
-	}
-	switch failed.Status {
-	case 0, http.StatusRequestTimeout, http.StatusTooManyRequests:
-		return true
-	}
-	return failed.Status >= 500
+	return ok && failed.Transient()
+}
+
+// isInconclusive reports whether a failed read says nothing about what it was to read. Another read may succeed.
+func isInconclusive(err error) bool { return IsTransient(err) || errors.Is(err, httpclient.ErrFormat) }
+
+// isNotFound reports whether Daytona, and not a proxy, returned 404.
+func isNotFound(err error) bool {
+	return httpclient.Status(err) == http.StatusNotFound && !errors.Is(err, httpclient.ErrFormat)
 }
 
 // NeedsPush reports whether a snapshot failed because its image is missing from the registry or incomplete.
@@ -67,8 +70,9 @@ const (
 // them.
 var messages = []message{
 	// apps/api/src/sandbox/services/snapshot.service.ts, validateOrganizationQuotas
-	refusal(400, `Snapshot quota exceeded\. Maximum allowed: (\d+)`, "delete one of the organization's $1 snapshots "+
-		"with `action-snapshot delete`, or set the input keep"),
+	refusal(400, `Snapshot quota exceeded\. Maximum allowed: (\d+)`, "the organization has $1 of $1 snapshots: delete one "+
+		"with `action-snapshot delete NAME` (`action-snapshot list` shows them), and set the input keep so that later runs "+
+		"delete old ones", ErrQuota),
 	refusal(400, `CPU request \S+ exceeds maximum allowed per sandbox \(([\d.]+)\)`, atMost("cpu", "")),
 	refusal(400, `Memory request \S+ exceeds maximum allowed per sandbox \(([\d.]+)GB\)`, atMost("memory", " GB")),
 	refusal(400, `Disk request \S+ exceeds maximum allowed per sandbox \(([\d.]+)GB\)`, atMost("disk", " GB")),

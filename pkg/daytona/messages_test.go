@@ -95,7 +95,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{
 			400, "Snapshot quota exceeded. Maximum allowed: 30",
-			"delete one of the organization's 30 snapshots with `action-snapshot delete`, or set the input keep", nil,
+			"the organization has 30 of 30 snapshots: delete one with `action-snapshot delete NAME`", ErrQuota,
 		},
 		{
 			400, "CPU request 8 exceeds maximum allowed per sandbox (4).\n" + contact, "set the input cpu to at most 4, or", nil,

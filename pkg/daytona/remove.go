@@ -47,12 +47,22 @@ func (c *Client) Remove(ctx context.Context, s Snapshot) error {
 	if s.ID == "" { // the path without an ID is that of the list
 		return nil
 	}
-	timing := c.Timing.withDefaults()
-	ctx, stop := withGrace(ctx, timing.CleanupGrace)
+	ctx, stop := withGrace(ctx, c.Timing.withDefaults().CleanupGrace)
 	defer stop()
-	if err := c.requestRemoval(ctx, s); err != nil && context.Cause(ctx) == nil {
+	return c.remove(ctx, s)
+}
+
+func (c *Client) remove(ctx context.Context, s Snapshot) error {
+	// After an inconclusive response, the snapshot's state shows whether Daytona removes it.
+	if err := c.requestRemoval(ctx, s); err != nil && !isInconclusive(err) && context.Cause(ctx) == nil {
 		return err
 	}
+	return c.confirmRemoval(ctx, s)
+}
+
+// confirmRemoval waits until a snapshot no longer exists after its removal was requested.
+func (c *Client) confirmRemoval(ctx context.Context, s Snapshot) error {
+	timing := c.Timing.withDefaults()
 	var last State
 	start := c.clock().Now()
 	for intervals := c.intervals(); ; {
@@ -79,7 +89,7 @@ func (c *Client) Remove(ctx context.Context, s Snapshot) error {
 func (c *Client) ensureRemoving(ctx context.Context, s Snapshot) (State, error) {
 	now, err := c.Get(ctx, s.ID)
 	switch {
-	case httpclient.Status(err) == http.StatusNotFound:
+	case isNotFound(err):
 		return "", nil
 	case err == nil && now.State != Removing:
 		err = c.requestRemoval(ctx, s)
@@ -112,22 +122,26 @@ func (c *Client) requestRemoval(ctx context.Context, s Snapshot) error {
 	return err
 }
 
-// WaitUntilRemoved polls a snapshot that another client deleted until it no longer exists and its name is available.
-func (c *Client) WaitUntilRemoved(ctx context.Context, id string) error {
-	intervals := c.intervals()
-	for {
-		s, err := c.Get(ctx, id)
+// WaitUntilRemoved polls a snapshot that Daytona is removing until it no longer exists, for as long as ctx allows. If
+// the snapshot leaves the state [Removing], WaitUntilRemoved returns it; see [Client.Remove] for the reason.
+func (c *Client) WaitUntilRemoved(ctx context.Context, s Snapshot) (Snapshot, error) {
+	lastResponse := c.clock().Now()
+	for intervals := c.intervals(); ; {
+		now, err := c.Get(ctx, s.ID)
 		switch {
-		case httpclient.Status(err) == http.StatusNotFound:
-			return nil
-		case err != nil:
-			return err
-		case s.State != Removing:
-			return fmt.Errorf("snapshot %s was deleted, but is now %s: another client changed it (run again)", s.Name, s.State)
+		case isNotFound(err):
+			return Snapshot{}, nil
+		case context.Cause(ctx) != nil: // Sleep returns it
+		case err == nil && now.State != Removing:
+			return now, nil
+		case err == nil:
+			lastResponse = c.clock().Now()
+		case !isInconclusive(err) || c.clock().Now().Sub(lastResponse) > c.Timing.withDefaults().Outage:
+			return Snapshot{}, fmt.Errorf("wait until Daytona has removed snapshot %s: %w", s.Name, err)
 		}
 		if err := c.clock().Sleep(ctx, intervals.NextBackOff()); err != nil {
-			return fmt.Errorf("%w; Daytona is still removing snapshot %s (try again in a minute, or use another name)",
-				err, s.Name)
+			return Snapshot{}, WithLeftovers(err, fmt.Errorf("Daytona is still removing snapshot %s (try again in a minute, "+
+				"or use another name)", s.Name))
 		}
 	}
 }

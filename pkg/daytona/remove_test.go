@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,9 +53,11 @@ func TestRemoveMissing(t *testing.T) {
 }
 
 // fakeSnapshot answers GET with the states, in order, and then with the last one. "" means that the snapshot is gone,
-// a number is the status of a failed response, and "hang" no response. It records the requests.
+// a number is the status of a failed response, "truncated" a part of one, "hang" no response, and "cancel" ends the
+// context. It records the requests.
 type fakeSnapshot struct {
 	states   []string
+	cancel   func()
 	refuse   int // status of the response to DELETE; 0 for success
 	requests []string
 }
@@ -75,6 +78,11 @@ func (f *fakeSnapshot) RoundTrip(r *http.Request) (*http.Response, error) {
 		switch state {
 		case "":
 			state = "404"
+		case "truncated":
+			body = body[:9]
+		case "cancel":
+			f.cancel()
+			body = `{"id": "1", "name": "app-1", "state": "removing"}`
 		case "hang":
 			<-r.Context().Done()
 			return nil, r.Context().Err()
@@ -111,6 +119,11 @@ func TestRemoveStates(t *testing.T) {
 		},
 		{"never read", []string{"503"}, 0, "DELETE GET GET", "delete snapshot app-1: not confirmed: read snapshot"},
 		{"refused", nil, 403, "DELETE", "delete snapshot app-1: Daytona returned 403"},
+		{"response lost", []string{"removing", ""}, 500, "DELETE GET GET", ""},
+		{
+			"server error", []string{"active"}, 500, "DELETE GET DELETE GET",
+			"not confirmed, and the snapshot was last active: delete snapshot app-1: Daytona returned 500",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := &fakeSnapshot{states: test.states, refuse: test.refuse}
@@ -124,7 +137,7 @@ func TestRemoveStates(t *testing.T) {
 				t.Errorf("requests %s, want %s", got, test.requests)
 			}
 			unconfirmed, ok := errors.AsType[*RemovalError](err)
-			if ok != (test.want != "" && test.refuse == 0) || ok && unconfirmed.Name != "app-1" {
+			if ok != (test.want != "" && test.refuse != 403) || ok && unconfirmed.Name != "app-1" {
 				t.Errorf("got %#v", err)
 			}
 		})
@@ -165,23 +178,34 @@ func TestRemoveCanceled(t *testing.T) {
 	}
 }
 
+// A snapshot may exist for minutes after its deletion, and may leave the state removing.
 func TestWaitUntilRemoved(t *testing.T) {
-	s := startCloud(t, func(o *cloud.Options) { o.ReadsPerState = 2 })
-	c, ctx := newClient(s, "dtn_all"), t.Context()
-	id := s.Put(cloud.Snapshot{Organization: "org-1", Name: "kept", State: "error"})
-	checkError(t, c.WaitUntilRemoved(ctx, id), "snapshot kept was deleted, but is now error")
-	checkError(t, c.requestRemoval(ctx, Snapshot{ID: id, Name: "kept"}), "")
-	ended, cancel := context.WithCancelCause(ctx)
 	interrupted := errors.New("interrupted")
-	canceled := newClient(s, "dtn_all")
-	canceled.HTTP.Clock = &fakeclock.Clock{OnSleep: func() { cancel(interrupted) }}
-	err := canceled.WaitUntilRemoved(ended, id)
-	if checkError(t, err, "still removing snapshot kept"); !errors.Is(err, interrupted) {
-		t.Error(err)
-	}
-	checkError(t, c.WaitUntilRemoved(ctx, id), "")
-	s.Fail(cloud.Fault{Status: 401, Message: "no"})
-	if err := c.WaitUntilRemoved(ctx, id); httpclient.Status(err) != http.StatusUnauthorized {
-		t.Error(err)
+	for _, test := range []struct {
+		name   string
+		states []string
+		state  State // of the returned snapshot
+		want   string
+	}{
+		{"slow", append(slices.Repeat([]string{"removing"}, 100), ""), "", ""},
+		{"outage", []string{"503", "removing", "truncated", ""}, "", ""},
+		{"failed", []string{"removing", "error"}, Failed, ""},
+		{"activated", []string{"removing", "active"}, Active, ""},
+		{"canceled", []string{"removing", "cancel"}, "", "interrupted; Daytona is still removing snapshot app-1"},
+		{"key revoked", []string{"401"}, "", "wait until Daytona has removed snapshot app-1: read snapshot"},
+		{"long outage", []string{"removing", "503"}, "", "wait until Daytona has removed snapshot app-1: read snapshot"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			server := &fakeSnapshot{states: test.states, cancel: func() { cancel(interrupted) }}
+			c := &Client{Key: "dtn_all", HTTP: httpclient.Config{
+				Clock: &fakeclock.Clock{}, Base: server, Policy: httpclient.Policy{Attempts: 1},
+			}}
+			now, err := c.WaitUntilRemoved(ctx, Snapshot{ID: "1", Name: "app-1"})
+			checkError(t, err, test.want)
+			if now.State != test.state {
+				t.Errorf("got %+v", now)
+			}
+		})
 	}
 }

@@ -114,7 +114,7 @@ func (c *Client) Get(ctx context.Context, id string) (Snapshot, error) {
 func (c *Client) Find(ctx context.Context, name string) (s Snapshot, found bool, err error) {
 	s, err = c.get(ctx, "find snapshot "+name, name)
 	switch {
-	case httpclient.Status(err) == http.StatusNotFound:
+	case isNotFound(err):
 		return Snapshot{}, false, nil
 	case err != nil:
 		return Snapshot{}, false, err

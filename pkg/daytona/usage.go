@@ -7,8 +7,6 @@ import (
 	"slices"
 
 	api "github.com/daytonaio/daytona/libs/api-client-go"
-
-	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
 // Usage counts what depends on a snapshot. Daytona deletes a snapshot that is in use without an error.
@@ -109,7 +107,7 @@ func (c *Client) warmPools(ctx context.Context) (warmPoolList, error) {
 			}
 			return a.GetConfig().HTTPClient.Do(request)
 		})
-	if httpclient.Status(err) == http.StatusNotFound {
+	if isNotFound(err) {
 		return nil, nil
 	}
 	return pools, err

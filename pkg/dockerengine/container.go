@@ -199,12 +199,14 @@ func parseTime(text string) time.Time {
 	return t
 }
 
-// Remove kills the container and removes it with its anonymous volumes within 30 seconds, even if ctx has ended. It
-// succeeds if the container no longer exists.
+// Remove kills the container and removes it with its anonymous volumes. It takes at most 30 seconds, and at most 3
+// seconds after ctx ends. It succeeds if the container no longer exists.
 func (c *Container) Remove(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	ctx, cancel := WithGrace(ctx, removeGrace)
 	defer cancel()
-	return c.wrapError(ctx, "remove", c.engine.remove(ctx, c.ID))
+	step, cancelStep := context.WithTimeout(ctx, removeTimeout)
+	defer cancelStep()
+	return c.wrapError(ctx, "remove", c.engine.remove(step, c.ID))
 }
 
 func (e *Engine) remove(ctx context.Context, id string) error {

@@ -19,7 +19,8 @@ import (
 // Timeouts for the engine's responses. Only the caller's context limits how long a container runs.
 const (
 	stepTimeout   = time.Minute
-	killTimeout   = 3 * time.Second
+	killTimeout   = 1500 * time.Millisecond // after a run that ended early; Remove kills, too
+	removeGrace   = 3 * time.Second
 	removeTimeout = 30 * time.Second
 )
 

@@ -36,7 +36,9 @@ func (c *Container) Exec(ctx context.Context, spec ExecSpec) (exit int, err erro
 	if err != nil {
 		return fail(err)
 	}
-	conn, err := c.engine.client.ExecAttach(step, created.ID, client.ExecAttachOptions{TTY: spec.TTY})
+	conn, err := hijack(step, func(ctx context.Context) (client.ExecAttachResult, error) {
+		return c.engine.client.ExecAttach(ctx, created.ID, client.ExecAttachOptions{TTY: spec.TTY})
+	}, func(r client.ExecAttachResult) { r.Close() })
 	if err != nil {
 		return fail(err)
 	}

@@ -56,7 +56,9 @@ func (e *Engine) contentStore(ctx context.Context) contentapi.ContentClient {
 	defer e.content.mutex.Unlock()
 	if e.content.conn == nil {
 		dial := func(ctx context.Context, _ string) (net.Conn, error) {
-			return e.client.DialHijack(ctx, "/grpc", "h2c", nil)
+			return hijack(ctx, func(ctx context.Context) (net.Conn, error) {
+				return e.client.DialHijack(ctx, "/grpc", "h2c", nil)
+			}, func(conn net.Conn) { conn.Close() })
 		}
 		e.content.conn, err = grpc.NewClient("passthrough:engine", grpc.WithContextDialer(dial),
 			grpc.WithTransportCredentials(insecure.NewCredentials()))

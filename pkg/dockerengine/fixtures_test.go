@@ -30,8 +30,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if host := os.Getenv(ownerProcess); host != "" {
-		createContainerAndWait(host)
+	if task := os.Getenv(ownerProcess); task != "" {
+		runOwner(task)
 	}
 	flag.Parse()
 	os.Exit(testdaemons.Run(m))

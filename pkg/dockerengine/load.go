@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/docker/go-units"
@@ -61,40 +63,47 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 	if _, ok := ref.(reference.Digested); ok {
 		return Loaded{}, errors.New("invalid image name: a digest cannot be loaded (use a tag)")
 	}
-	ref = reference.TagNameOnly(ref)
 	a, err := newArchive(img)
 	if err != nil {
 		return Loaded{}, err
 	}
-
-	loaded := Loaded{Config: a.config.String(), Layers: len(a.layers), Existing: len(a.layers)}
-	if id := e.completeImage(ctx, a); id != "" {
-		loaded.ID, err = e.tagImage(ctx, id, ref.String())
-		if !cerrdefs.IsNotFound(err) { // if not found, the image was removed in the meantime
+	for attempt := 1; ; attempt++ {
+		loaded, err := e.loadArchive(ctx, a, reference.TagNameOnly(ref).String())
+		freed := e.removeLeftovers(ctx) > 0 // after the load, which may use their layers
+		// The image was removed before it was tagged, or the leftovers may have filled the disk.
+		if err == nil || !cerrdefs.IsNotFound(err) && !freed || attempt == maxLoads {
 			return loaded, err
 		}
 	}
+}
+
+// maxLoads is how often Load tries to load an image.
+const maxLoads = 3
+
+// loadArchive has the engine get the image in the fastest way that works, and tags it.
+func (e *Engine) loadArchive(ctx context.Context, a *archive, name string) (loaded Loaded, err error) {
+	loaded = Loaded{Config: a.config.String(), Layers: len(a.layers), Existing: len(a.layers)}
+	if loaded.ID = e.completeImage(ctx, a); loaded.ID != "" {
+		return loaded, e.tagImage(ctx, loaded.ID, name)
+	}
+	var sent []file
 	if e.canPull(ctx) {
-		sent, err := e.pullImage(ctx, a, func() (err error) {
-			id := e.completeImage(ctx, a)
-			if id == "" {
+		sent, err = e.pullImage(ctx, a, func() error {
+			if loaded.ID = e.completeImage(ctx, a); loaded.ID == "" {
 				return fmt.Errorf("%w: %w", errCannotPull, errIncomplete)
 			}
-			loaded.ID, err = e.tagImage(ctx, id, ref.String())
-			return err
+			return e.tagImage(ctx, loaded.ID, name)
 		})
 		if !errors.Is(err, errCannotPull) {
 			loaded.addSent(sent)
 			return loaded, err
 		}
 	}
-	sent, id, err := e.loadMissing(ctx, a, e.existingLayers(ctx, a))
-	if err != nil {
+	if sent, loaded.ID, err = e.loadMissing(ctx, a, e.existingLayers(ctx, a)); err != nil {
 		return Loaded{}, e.removePartial(ctx, a, err)
 	}
 	loaded.addSent(sent)
-	loaded.ID, err = e.tagImage(ctx, id, ref.String())
-	return loaded, err
+	return loaded, e.tagImage(ctx, loaded.ID, name)
 }
 
 // loadMissing sends the archive without the existing layers. If the engine does not have them after all, it sends the
@@ -121,23 +130,29 @@ func (e *Engine) loadMissing(ctx context.Context, a *archive, existing map[v1.Ha
 // an image for another platform and therefore reports no error for missing layers.
 var errIncomplete = errors.New("the engine reported success, but the image is incomplete (check the engine's log)")
 
-// tagImage tags a complete image and returns the engine's ID for the tag.
-func (e *Engine) tagImage(ctx context.Context, id, name string) (string, error) {
-	existing, err := e.ImageID(ctx, name)
-	if err != nil || existing == id {
-		return existing, err
+// tagImage tags a complete image. Of several clients that use one tag at once, the last one wins. The current engine
+// replaces a tag in two steps and returns 500 if another client creates the tag in between, so tagImage retries:
+// moby/moby v29, daemon/containerd/image_tag.go, createOrReplaceImage.
+func (e *Engine) tagImage(ctx context.Context, id, name string) error {
+	waits := backoff.NewExponentialBackOff()
+	waits.InitialInterval, waits.MaxInterval = 20*time.Millisecond, 500*time.Millisecond
+	_, err := backoff.Retry(ctx, func() (client.ImageTagResult, error) {
+		step, cancel := context.WithTimeout(ctx, stepTimeout)
+		defer cancel()
+		tagged, err := e.client.ImageTag(step, client.ImageTagOptions{Source: id, Target: name})
+		if err != nil && !cerrdefs.IsInternal(err) {
+			err = backoff.Permanent(err)
+		}
+		return tagged, err
+	}, backoff.WithBackOff(waits), backoff.WithMaxTries(maxTagAttempts))
+	if err != nil {
+		return fmt.Errorf("tag %s: %w", id, e.classifyError(ctx, err))
 	}
-	step, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	if _, err := e.client.ImageTag(step, client.ImageTagOptions{Source: id, Target: name}); err != nil {
-		return "", fmt.Errorf("tag %s: %w", id, e.classifyError(ctx, err))
-	}
-	tagged, err := e.ImageID(ctx, name)
-	if err == nil && tagged != id {
-		err = fmt.Errorf("tag %s: the tag now refers to %q (do not load concurrently under the same name)", id, tagged)
-	}
-	return tagged, err
+	return nil
 }
+
+// maxTagAttempts allows for about 3 s of conflicts.
+const maxTagAttempts = 12
 
 // completeImage returns the engine's ID of the archive's image if the engine has the complete image, or "". It also
 // returns "" if the engine fails; the load then reports the error.
@@ -169,7 +184,7 @@ func (e *Engine) completeImage(ctx context.Context, a *archive) string {
 // keeps an image that it could not unpack. It keeps a tagged image, which existed before. It returns err, with a hint
 // if the removal fails.
 func (e *Engine) removePartial(ctx context.Context, a *archive, err error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeGrace)
 	defer cancel()
 	image, missing := e.client.ImageInspect(ctx, a.manifest.String())
 	if missing != nil || len(image.RepoTags) > 0 {

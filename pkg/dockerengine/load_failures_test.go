@@ -149,8 +149,8 @@ func TestLoadResendsAfterWrongGuess(t *testing.T) {
 					t.Errorf("%d layers sent, %q, %v", len(sent), id, err)
 				}
 				removeImage(t, e, "guess:ci")
-				if tagged, err := e.tagImage(t.Context(), id, "guess:ci"); err != nil || tagged != id {
-					t.Errorf("tagged %q, want %q (%v)", tagged, id, err)
+				if err := e.tagImage(t.Context(), id, "guess:ci"); err != nil {
+					t.Error(err)
 				}
 				if architecture == "amd64" {
 					if got := outputOf(t, e, "guess:ci"); got != "hello whole" {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
@@ -124,32 +125,35 @@ func TestCompleteImage(t *testing.T) {
 	}
 }
 
+// tagImage retries what the current engine answers if another client creates the tag.
 func TestTagImage(t *testing.T) {
-	const inspect, tag = "GET /images/app:1/json", "POST /images/sha256:new/tag"
+	const tag = "POST /images/sha256:new/tag"
+	const conflict = "!500 image docker.io/library/app:1: already exists"
 	for _, test := range []struct {
-		name, before, after string
-		tags                bool
-		fails               bool
+		name     string
+		answers  []string // the last one repeats
+		attempts int
+		fails    bool
 	}{
-		{"already tagged", `{"Id":"sha256:new"}`, `{"Id":"sha256:new"}`, false, false},
-		{"tag moves", `{"Id":"sha256:old"}`, `{"Id":"sha256:new"}`, true, false},
-		{"first tag", "!404 none", `{"Id":"sha256:new"}`, true, false},
-		{"concurrent load", "!404 none", `{"Id":"sha256:other"}`, true, true},
+		{"success", []string{"{}"}, 1, false},
+		{"conflicts", []string{conflict, conflict, "{}"}, 3, false},
+		{"persistent conflict", []string{conflict}, maxTagAttempts, true},
+		{"no image", []string{"!404 no such image"}, 1, true},
 	} {
-		api := &fakeAPI{answers: map[string]string{tag: "{}", inspect: test.before}}
+		attempts := 0
+		api := &fakeAPI{answers: map[string]string{}}
 		e := engineOn(t, func(r *http.Request) (*http.Response, error) {
-			response, err := api.RoundTrip(r)
-			if r.Method == http.MethodPost {
-				api.answers[inspect] = test.after
-			}
-			return response, err
+			api.answers[tag] = test.answers[min(attempts, len(test.answers)-1)]
+			attempts++
+			return api.RoundTrip(r)
 		})
-		id, err := e.tagImage(t.Context(), "sha256:new", "app:1")
-		if (err != nil) != test.fails || !test.fails && id != "sha256:new" {
-			t.Errorf("%s: %q, %v", test.name, id, err)
-		}
-		if tagged := slices.Contains(api.requests, tag); tagged != test.tags {
-			t.Errorf("%s: tagged is %t", test.name, tagged)
+		synctest.Test(t, func(t *testing.T) { // does not wait
+			if err := e.tagImage(t.Context(), "sha256:new", "app:1"); (err != nil) != test.fails {
+				t.Errorf("%s: %v", test.name, err)
+			}
+		})
+		if attempts != test.attempts {
+			t.Errorf("%s: %d attempts, want %d", test.name, attempts, test.attempts)
 		}
 	}
 }
@@ -185,14 +189,23 @@ func TestLoadNames(t *testing.T) {
 	a := archiveOf(t, randomLayer(t))
 	img := must(fixedImage(a))
 	api := &fakeAPI{answers: map[string]string{
-		"GET /images/" + a.config.String() + "/json":        fmt.Sprintf(`{"Id":%q}`, a.config),
-		"GET /images/docker.io/library/app:latest/json":     fmt.Sprintf(`{"Id":%q}`, a.config),
-		"GET /images/registry.example:5000/team/app:1/json": fmt.Sprintf(`{"Id":%q}`, a.config),
+		"GET /images/" + a.config.String() + "/json": fmt.Sprintf(`{"Id":%q}`, a.config),
+		"POST /images/" + a.config.String() + "/tag": "{}",
 	}}
-	for _, image := range []string{"app", "registry.example:5000/team/app:1"} {
-		loaded, err := api.engine(t).Load(t.Context(), image, img)
-		if err != nil || loaded.ID != a.config.String() || loaded.Sent != 0 || loaded.Existing != 1 {
-			t.Errorf("%s: %+v, %v", image, loaded, err)
+	for name, want := range map[string]string{
+		"app":                              "repo=docker.io%2Flibrary%2Fapp&tag=latest",
+		"registry.example:5000/team/app:1": "repo=registry.example%3A5000%2Fteam%2Fapp&tag=1",
+	} {
+		var tagged string
+		e := engineOn(t, func(r *http.Request) (*http.Response, error) {
+			if r.Method == http.MethodPost {
+				tagged = r.URL.RawQuery
+			}
+			return api.RoundTrip(r)
+		})
+		loaded, err := e.Load(t.Context(), name, img)
+		if err != nil || loaded.ID != a.config.String() || loaded.Sent != 0 || loaded.Existing != 1 || tagged != want {
+			t.Errorf("%s: %+v as %s, want %s (%v)", name, loaded, tagged, want, err)
 		}
 	}
 }

@@ -71,11 +71,11 @@ func (f finder) connect(ctx context.Context, c candidate) (*Engine, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
-	timeout := f.responseTimeout
+	timeout, dial := f.responseTimeout, dialHost(c.endpoint.Host)
 	if helper, err := connhelper.GetConnectionHelper(c.endpoint.Host); err != nil {
 		return nil, err
 	} else if helper != nil {
-		timeout = f.sshTimeout
+		timeout, dial = f.sshTimeout, helper.Dialer
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -88,7 +88,7 @@ func (f finder) connect(ctx context.Context, c candidate) (*Engine, error) {
 	}
 	// client.WithAPIVersionFromEnv would read the process's environment instead of getenv.
 	options = append(options, client.WithAPIVersion(f.getenv("DOCKER_API_VERSION")),
-		client.WithUserAgent("sandbox-actions"))
+		client.WithUserAgent("sandbox-actions"), client.WithDialContext(reportDialed(dial)))
 	api, err := client.New(options...)
 	if err != nil {
 		return nil, err

@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 )
 
 // Labels of all containers from [Engine.Create]: the process that created the container, and the time after which the
-// container may be removed even if that process still runs.
+// container may be removed even if that process still runs. The temporary names of loads contain them, too.
 const (
 	ownerLabel = "sandbox-actions.owner" // MACHINE PID START, see owner
 	untilLabel = "sandbox-actions.until" // Unix time in seconds
@@ -22,7 +24,7 @@ const (
 // maxLifetime is longer than any run needs a container.
 const maxLifetime = 24 * time.Hour
 
-// ownerLabels returns the labels for a container that this process creates at the given time.
+// ownerLabels returns the labels for what this process creates in an engine at the given time.
 func ownerLabels(now time.Time) map[string]string {
 	labels := map[string]string{untilLabel: strconv.FormatInt(now.Add(maxLifetime).Unix(), 10)}
 	if owner, err := processOwner(os.Getpid()); err == nil {
@@ -33,9 +35,14 @@ func ownerLabels(now time.Time) map[string]string {
 
 // owner identifies a process uniquely, even if its PID is reused.
 type owner struct {
-	machine string // boot and PID namespace
+	machine string // hash of the boot and the PID namespace
 	pid     int
 	start   string // start time, in an OS-specific format
+}
+
+// hashMachine returns an ID of a boot and PID namespace that consists of hexadecimal digits.
+func hashMachine(boot, namespace string) string {
+	return digest.FromString(strings.TrimSpace(boot) + "/" + namespace).Encoded()[:16]
 }
 
 func (o owner) String() string { return fmt.Sprintf("%s %d %s", o.machine, o.pid, o.start) }
@@ -67,11 +74,11 @@ func (e *Engine) Reap(ctx context.Context) (attempted int, err error) {
 	return attempted, group.Wait()
 }
 
-// orphaned reports whether a container with these labels has expired or its process is known to have ended.
+// orphaned reports whether the owner with these labels has expired or is known to have ended.
 func orphaned(labels map[string]string, now time.Time) bool {
 	until, err := strconv.ParseInt(labels[untilLabel], 10, 64)
 	if err != nil {
-		return false // not created by Create
+		return false // not created by this package
 	}
 	if now.Unix() > until {
 		return true
@@ -88,5 +95,5 @@ func orphaned(labels map[string]string, now time.Time) bool {
 		return true
 	}
 	holder, err := processOwner(creator.pid)
-	return err == nil && holder != creator
+	return errors.Is(err, os.ErrProcessDone) || err == nil && holder != creator
 }

@@ -2,7 +2,6 @@ package dockerengine
 
 import (
 	"fmt"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,5 +17,5 @@ func processOwner(pid int) (owner, error) {
 		return owner{}, err
 	}
 	began := process.Proc.P_starttime
-	return owner{machine: strings.TrimSpace(boot), pid: pid, start: fmt.Sprintf("%d.%d", began.Sec, began.Usec)}, nil
+	return owner{machine: hashMachine(boot, ""), pid: pid, start: fmt.Sprintf("%d.%d", began.Sec, began.Usec)}, nil
 }

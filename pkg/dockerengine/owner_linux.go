@@ -7,7 +7,7 @@ import (
 )
 
 // processOwner identifies a process by the boot ID, the PID namespace, and the process's start time in clock ticks
-// since boot. See proc(5).
+// since boot. It returns [os.ErrProcessDone] for a process that has ended. See proc(5).
 func processOwner(pid int) (owner, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -26,5 +26,8 @@ func processOwner(pid int) (owner, error) {
 	if len(fields) < 20 {
 		return owner{}, fmt.Errorf("parse /proc/%d/stat: unexpected format", pid)
 	}
-	return owner{machine: strings.TrimSpace(string(boot)) + "/" + namespace, pid: pid, start: fields[19]}, nil
+	if state := fields[0]; state == "Z" || state == "X" { // killed, but its parent has not waited for it yet
+		return owner{}, os.ErrProcessDone
+	}
+	return owner{machine: hashMachine(string(boot), namespace), pid: pid, start: fields[19]}, nil
 }

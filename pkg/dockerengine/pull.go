@@ -1,6 +1,7 @@
 package dockerengine
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -32,11 +33,15 @@ var errCannotPull = errors.New("the engine cannot pull from this process")
 // layers while it pulls further ones, but unpacks an archive only at the end. With other stores a pull is not faster.
 // An engine on another machine or in a virtual machine cannot reach our loopback interface.
 func (e *Engine) canPull(ctx context.Context) bool {
-	local := runtime.GOOS == "linux" && strings.HasPrefix(e.Host, "unix://")
-	return local && !e.archiveOnly && e.contentStore(ctx) != nil
+	return e.isLocal() && !e.archiveOnly && e.contentStore(ctx) != nil
 }
 
-// pullImage has the engine pull an image from a read-only registry in this process, on loopback under a random name.
+// isLocal reports whether the engine may run on this machine outside a virtual machine.
+func (e *Engine) isLocal() bool {
+	return runtime.GOOS == "linux" && strings.HasPrefix(e.Host, "unix://")
+}
+
+// pullImage has the engine pull an image from a read-only registry in this process, on loopback under a temporary name.
 // When the engine has the image, pullImage calls complete and then removes the name. It returns the layers that were
 // sent.
 func (e *Engine) pullImage(parent context.Context, a *archive, complete func() error) (sent []file, err error) {
@@ -50,7 +55,7 @@ func (e *Engine) pullImage(parent context.Context, a *archive, complete func() e
 	}
 	r := &imageRegistry{
 		ctx: ctx, cancel: cancel, archive: a, missing: a.missingLayers(e.existingLayers(ctx, a)),
-		name: strings.ToLower(rand.Text()), idle: idle, progress: e.Progress, contacted: make(chan struct{}),
+		name: temporaryRepository(time.Now()), idle: idle, progress: e.Progress, contacted: make(chan struct{}),
 	}
 	server := &http.Server{Handler: r, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	served := make(chan struct{})
@@ -74,6 +79,13 @@ func (e *Engine) pullImage(parent context.Context, a *archive, complete func() e
 	defer firstRequest.Stop()
 
 	reference := listener.Addr().String() + "/" + r.name + "@" + a.manifest.String()
+	// The engine may create the name even if its response is lost. A name that cannot be removed now is removed by a later
+	// load, see removeLeftovers.
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), killTimeout)
+		defer cancel()
+		_, _ = e.client.ImageRemove(ctx, reference, client.ImageRemoveOptions{})
+	}()
 	err = e.pullReference(ctx, reference, idle)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -81,15 +93,56 @@ func (e *Engine) pullImage(parent context.Context, a *archive, complete func() e
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errCannotPull, err)
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), killTimeout)
-		defer cancel()
-		_, removed := e.client.ImageRemove(ctx, reference, client.ImageRemoveOptions{})
-		if removed != nil && err == nil {
-			err = fmt.Errorf("remove the temporary name %s: %w", reference, removed)
-		}
-	}()
 	return r.sentLayers(), complete()
+}
+
+// temporaryPrefix begins the names of the repositories that engines pull from this process.
+const temporaryPrefix = "sandbox-actions-"
+
+// temporaryRepository returns a random name that contains the labels of this process, see ownerLabels.
+func temporaryRepository(now time.Time) string {
+	labels := ownerLabels(now)
+	owner := cmp.Or(labels[ownerLabel], "unknown 0 0")
+	return temporaryPrefix + strings.ReplaceAll(owner, " ", "-") + "-" + labels[untilLabel] + "-" +
+		strings.ToLower(rand.Text())
+}
+
+// temporaryLabels returns the labels in a reference with a temporary repository, and nil for other references.
+func temporaryLabels(name string) map[string]string {
+	_, repository, _ := strings.Cut(name, "/")
+	repository, _, _ = strings.Cut(repository, "@")
+	fields, isTemporary := strings.CutPrefix(repository, temporaryPrefix)
+	owner := strings.Split(fields, "-") // machine, PID, start, until, random
+	if !isTemporary || len(owner) != 5 {
+		return nil
+	}
+	return map[string]string{ownerLabel: strings.Join(owner[:3], " "), untilLabel: owner[3]}
+}
+
+// removeLeftovers removes the temporary names of processes that were killed during a load, and returns their number.
+// The engine then deletes an image that has no other name. Errors are left to the next load.
+func (e *Engine) removeLeftovers(ctx context.Context) (removed int) {
+	if !e.isLocal() {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	names := client.Filters{}.Add("reference", "127.0.0.1:*/"+temporaryPrefix+"*")
+	list, err := e.client.ImageList(ctx, client.ImageListOptions{Filters: names})
+	if err != nil {
+		return 0
+	}
+	for _, image := range list.Items {
+		for _, name := range slices.Concat(image.RepoTags, image.RepoDigests) {
+			if !orphaned(temporaryLabels(name), time.Now()) {
+				continue
+			}
+			if _, err := e.client.ImageRemove(ctx, name, client.ImageRemoveOptions{}); err == nil {
+				removed++
+			}
+		}
+	}
+	return removed
 }
 
 // pullReference pulls a reference like docker pull.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,6 +129,43 @@ func TestCanPull(t *testing.T) {
 		e.Host, e.archiveOnly = test.host, test.archiveOnly
 		if e.canPull(t.Context()) {
 			t.Errorf("%s: canPull is true", test.name)
+		}
+	}
+}
+
+// pullImage removes the temporary name even if it does not know whether the engine has created it, and does not fail if
+// it cannot remove the name.
+func TestPullRemovesName(t *testing.T) {
+	a := archiveOf(t, randomLayer(t))
+	failed := errors.New("tag failed")
+	for _, test := range []struct {
+		name, answer, removal string
+		complete, want        error
+	}{
+		{"success", `{"status":"Downloaded"}`, "[]", nil, nil},
+		{"removal fails", `{"status":"Downloaded"}`, "!500 busy", nil, nil},
+		{"image unusable", `{"status":"Downloaded"}`, "[]", failed, failed},
+		{"pull fails", `{"errorDetail":{"message":"no space left"}}`, "!404 none", nil, errCannotPull},
+		{"response truncated", `{"status":"Downl`, "[]", nil, errCannotPull},
+	} {
+		var pulled, removed string
+		e := engineOn(t, func(r *http.Request) (*http.Response, error) {
+			api := &fakeAPI{answers: map[string]string{"POST /images/create": test.answer}}
+			switch r.Method {
+			case http.MethodPost:
+				pulled = r.URL.Query().Get("fromImage") + "@" + r.URL.Query().Get("tag")
+			case http.MethodDelete:
+				_, removed, _ = strings.Cut(r.URL.Path, "/images/")
+				api.answers["DELETE /images/"+removed] = test.removal
+			}
+			return api.RoundTrip(r)
+		})
+		_, err := e.pullImage(t.Context(), a, func() error { return test.complete })
+		if !errors.Is(err, test.want) {
+			t.Errorf("%s: got %v, want %v", test.name, err, test.want)
+		}
+		if removed == "" || removed != pulled {
+			t.Errorf("%s: removed %q, want %q", test.name, removed, pulled)
 		}
 	}
 }

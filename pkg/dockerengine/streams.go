@@ -28,9 +28,11 @@ type Attachment struct {
 func (c *Container) Attach(ctx context.Context, streams Streams) (*Attachment, error) {
 	step, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	conn, err := c.engine.client.ContainerAttach(step, c.ID, client.ContainerAttachOptions{
-		Stream: true, Stdin: streams.In != nil, Stdout: true, Stderr: true, DetachKeys: noDetachKeys,
-	})
+	conn, err := hijack(step, func(ctx context.Context) (client.ContainerAttachResult, error) {
+		return c.engine.client.ContainerAttach(ctx, c.ID, client.ContainerAttachOptions{
+			Stream: true, Stdin: streams.In != nil, Stdout: true, Stderr: true, DetachKeys: noDetachKeys,
+		})
+	}, func(r client.ContainerAttachResult) { r.Close() })
 	if err != nil {
 		return nil, c.wrapError(ctx, "attach to", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -54,9 +55,6 @@ func (c Client) Secrets(ctx context.Context) (map[string]Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	if answer == nil {
-		return nil, formatError("read "+c.Name(), "the response has no secrets")
-	}
 	secrets := map[string]Secret{}
 	for name, value := range answer {
 		secrets[name] = Secret{value.computedOr(""), value.Computed == nil, cmp.Or(value.Visibility, Masked)}
@@ -92,7 +90,11 @@ func (c Client) CheckWrite(ctx context.Context, names ...string) error {
 		Names []string `json:"names"`
 	}
 	call := c.call(op, http.MethodGet, "/v3/configs/config/secrets/names", nil)
-	if err := c.do(ctx, call, &answer); err != nil {
+	err := c.do(ctx, call, &answer)
+	if err == nil && answer.Names == nil {
+		err = formatError(op, "the response has no names")
+	}
+	if err != nil {
 		return err
 	}
 	existing := slices.DeleteFunc(answer.Names, func(name string) bool { return strings.HasPrefix(name, "DOPPLER_") })
@@ -103,7 +105,7 @@ func (c Client) CheckWrite(ctx context.Context, names ...string) error {
 	if i := slices.IndexFunc(names, func(wanted string) bool { return slices.Contains(existing, wanted) }); i >= 0 {
 		name = names[i]
 	}
-	err := c.write(ctx, op, []change{{Name: name, OriginalName: &name}})
+	err = c.write(ctx, op, []change{{Name: name, OriginalName: &name}})
 	if isRejected(err) {
 		return nil
 	}
@@ -112,7 +114,7 @@ func (c Client) CheckWrite(ctx context.Context, names ...string) error {
 
 // Set writes raw values of secrets in one call, unless they are already current, and reports whether it changed any. It
 // first calls allow, which may be nil, with the current values of the secrets that exist, and returns an error from
-// allow. Doppler rejects the write if another client has changed a value that allow has seen. Set then starts again, so
+// allow. After a write without a response, it reads the values, also if ctx has ended. Doppler rejects the write if another client has changed a value that allow has seen. Set then starts again, so
 // that retries are safe. For a secret that does not exist, there is no value to compare, so the last writer wins.
 func (c Client) Set(
 	ctx context.Context, want map[string]string, allow func(current map[string]string) error,
@@ -138,8 +140,11 @@ func (c Client) Set(
 			}
 		}
 		err = c.write(ctx, op, changes(names, current, want))
-		if !isRejected(err) {
-			return err == nil, err
+		switch {
+		case err == nil:
+			return true, nil
+		case !isRejected(err):
+			return c.confirmWrite(ctx, want, err)
 		}
 		rejected, before = err, current
 	}
@@ -148,6 +153,43 @@ func (c Client) Set(
 	}
 	return false, rejected
 }
+
+// confirmLimit is how long a canceled Set takes to find out whether its write had an effect.
+const confirmLimit = 3 * time.Second
+
+// confirmWrite reports whether the secrets have the wanted values after a write that failed with cause. It returns cause
+// if they do not, or an [*UnconfirmedError] if it cannot read them.
+func (c Client) confirmWrite(ctx context.Context, want map[string]string, cause error) (bool, error) {
+	if failed, ok := errors.AsType[*httpclient.APIError](cause); ok && (!failed.MayHaveArrived() || isAnswer(failed)) {
+		return false, cause
+	}
+	if ctx.Err() != nil {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), confirmLimit)
+		defer cancel()
+		ctx = limited
+	}
+	switch current, err := c.Raw(ctx, slices.Collect(maps.Keys(want))...); {
+	case err != nil:
+		return false, &UnconfirmedError{cause}
+	case maps.Equal(current, want):
+		return true, nil
+	}
+	return false, cause
+}
+
+// isAnswer reports whether Doppler itself refused a request.
+func isAnswer(failed *httpclient.APIError) bool {
+	return failed.Status/100 == 4 && !errors.Is(failed, httpclient.ErrFormat)
+}
+
+// UnconfirmedError reports a write whose effect is unknown.
+type UnconfirmedError struct{ Err error }
+
+func (e *UnconfirmedError) Error() string {
+	return e.Err.Error() + "; the config may have the new value"
+}
+
+func (e *UnconfirmedError) Unwrap() error { return e.Err }
 
 func changes(names []string, current, want map[string]string) []change {
 	var list []change
@@ -281,10 +323,11 @@ func (c Client) read(ctx context.Context, query url.Values) (map[string]secret, 
 		Secrets map[string]secret `json:"secrets"`
 	}
 	call := c.call("read "+c.Name(), http.MethodGet, "/v3/configs/config/secrets", query)
-	if err := c.do(ctx, call, &answer); err != nil {
-		return nil, err
+	err := c.do(ctx, call, &answer)
+	if err == nil && answer.Secrets == nil {
+		err = formatError(call.Op, "the response has no secrets")
 	}
-	return answer.Secrets, nil
+	return answer.Secrets, err
 }
 
 // change is a change request: the new value, and the expected current value. Doppler documents the latter: "If

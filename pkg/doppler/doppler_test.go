@@ -392,6 +392,25 @@ func TestSet(t *testing.T) {
 			},
 		},
 		{
+			name: "all responses lost", client: dev, want: both, changed: true, writes: onlyName, posts: 4, after: "new",
+			fault: func(*local.Server) local.Fault {
+				return local.Fault{Method: "POST", Status: 500, ReplaceResponse: true}
+			},
+		},
+		{
+			name: "all responses lost, nothing written", client: dev, want: both, posts: 4, after: "old", status: 500,
+			err:   "Doppler returned 500",
+			fault: func(*local.Server) local.Fault { return local.Fault{Method: "POST", Status: 500} },
+		},
+		{
+			name: "effect unknown", client: dev, want: both, writes: onlyName, posts: 4, after: "new", status: 500,
+			err: "Doppler returned 500 … the config may have the new value",
+			fault: func(s *local.Server) local.Fault {
+				outage := func() { s.Fail(local.Fault{Method: "GET", Status: 503}) }
+				return local.Fault{Method: "POST", Before: outage, Status: 500, ReplaceResponse: true}
+			},
+		},
+		{
 			name: "values unavailable", client: dev, want: both, after: "old", status: 503, err: "Doppler returned 503",
 			fault: func(*local.Server) local.Fault { return local.Fault{Method: "GET", Status: 503} },
 		},
@@ -434,6 +453,32 @@ func TestSet(t *testing.T) {
 				t.Errorf("value afterwards %q, want %q", after, test.after)
 			}
 		})
+	}
+}
+
+// A canceled write whose response is lost counts if it had an effect.
+func TestSetCanceled(t *testing.T) {
+	for _, written := range []bool{true, false} {
+		s := start(t, "")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		interrupted := errors.New("interrupted")
+		s.Fail(local.Fault{Method: "POST", NoResponse: true, ReplaceResponse: written, Before: func() {
+			if !written {
+				cancel(interrupted)
+			}
+		}})
+		if written { // the client disconnects after the write
+			go func() {
+				for len(s.Writes()) == 0 && ctx.Err() == nil {
+					time.Sleep(time.Millisecond)
+				}
+				cancel(interrupted)
+			}()
+		}
+		changed, err := Client{Token: devToken}.withServer(s).Set(ctx, map[string]string{name: "new"}, nil)
+		if changed != written || !written && !errors.Is(err, interrupted) || written && err != nil {
+			t.Errorf("written %t: changed %t, %v", written, changed, err)
+		}
 	}
 }
 
@@ -602,6 +647,10 @@ func TestErrors(t *testing.T) {
 			err: "(try again in a minute; retry after 1m1s)",
 		},
 		{name: "500 once", client: service, fault: local.Fault{Status: 500, Times: 1}, requests: 2},
+		{
+			name: "429 of a proxy", client: service, fault: page(429), requests: 4, status: 429, format: true,
+			err: "(try again in a minute)",
+		},
 		{
 			name: "persistent 500", client: service, fault: local.Fault{Status: 500}, requests: 4, status: 500,
 			err: "(try again later; see https://www.dopplerstatus.com)",

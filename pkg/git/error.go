@@ -3,9 +3,14 @@ package git
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
+	"time"
 
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
@@ -37,14 +42,16 @@ var causes = []struct {
 }{
 	{DiskFull, []string{"No space left", "Out of diskspace", "isk quota"}},
 	{RateLimited, []string{"error: 429"}},
-	{Network, []string{
-		"Could not resolve host", "Failed to connect", "Connection reset", "Connection refused", "Connection timed out",
-		"Operation timed out", "Operation too slow", "early EOF", "RPC failed", "unexpected disconnect",
-		"hung up unexpectedly", "Empty reply", "error: 50", "TLS connection was non-properly terminated",
-	}},
 	{Unauthorized, []string{"could not read Username", "Authentication failed", "error: 401", "error: 403"}},
 	{Moved, []string{"error: 301", "error: 302", "error: 307", "error: 308"}},
-	{NotFound, []string{"not found", "error: 404"}},
+	{NotFound, []string{"error: 404"}},
+	{Network, []string{ // "RPC failed" is a POST without a complete response (git v2.39.5, remote-curl.c: post_rpc)
+		"RPC failed", "error: 408", "error: 50", "Could not resolve", "Failed to connect", "Couldn't connect",
+		"Connection reset", "Connection refused", "timed out", "Operation too slow", "transfer closed", "Empty reply",
+		"Recv failure", "Send failure", "HTTP/2 ", "SSL_ERROR_SYSCALL", "TLS connection was non-properly terminated",
+		"unexpected eof", "early EOF", "unexpected disconnect", "hung up unexpectedly",
+	}},
+	{NotFound, []string{"not found"}},
 	{MissingCommit, []string{"not our ref", "remote ref", "no such remote"}},
 	{NotGit, []string{
 		"is this a git repository", "dumb http transport", "protocol error", "bad line length",
@@ -61,6 +68,8 @@ type Error struct {
 	ExitCode int    // -1 if a signal killed git or it did not start
 	Attempts int    // number of attempts; 0 means one
 	Err      error
+
+	RetryAfter time.Duration // the wait that the server requests; known only with [Git.OutputWithRetry]
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("git %s: %s", e.Op, e.Message) }
@@ -71,8 +80,10 @@ func (e *Error) Temporary() bool { return e.Cause == Network || e.Cause == RateL
 
 const maxMessage = 300
 
-func newError(op, stderr string, err error) *Error {
+func newError(op, stderr string, err error, now time.Time) *Error {
+	stderr, trace := splitTrace(stderr)
 	e := &Error{Op: op, Message: safetext.Line(reason(stderr), maxMessage), ExitCode: -1, Err: err}
+	e.RetryAfter = httpclient.RetryAfter(lastHeader(trace), now)
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		e.ExitCode = exit.ExitCode()
 	} else {
@@ -92,13 +103,18 @@ func newError(op, stderr string, err error) *Error {
 	return e
 }
 
-// reason returns the last line in which git reports an error. A line about a full disk or a rejected ref takes
-// precedence, because later errors follow from it.
+// reason returns the last line in which git reports an error. A line about a full disk, a rejected ref or a failed
+// request takes precedence, because later errors follow from it.
 func reason(stderr string) string {
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
-	for _, line := range lines {
-		if strings.Contains(line, "No space left on device") || strings.HasPrefix(line, " ! ") {
-			return line
+	for _, isCause := range []func(line string) bool{
+		func(line string) bool { return strings.Contains(line, "No space left on device") },
+		func(line string) bool {
+			return strings.HasPrefix(line, " ! ") || strings.HasPrefix(line, "error: RPC failed")
+		},
+	} {
+		if i := slices.IndexFunc(lines, isCause); i >= 0 {
+			return lines[i]
 		}
 	}
 	for i := len(lines) - 1; i >= 0; i-- {
@@ -109,4 +125,37 @@ func reason(stderr string) string {
 		}
 	}
 	return lines[len(lines)-1]
+}
+
+// tracePattern matches a line of GIT_TRACE_CURL, and the header of a response in it (git v2.39.5, trace.c:
+// prepare_trace_line, and http.c: curl_trace).
+var tracePattern = regexp.MustCompile(`^[0-9:.]{15} \S+:[0-9]+ +(?:<= Recv header: (.*))?`)
+
+// splitTrace separates the headers of the responses in a trace of HTTP from git's other messages.
+func splitTrace(stderr string) (messages string, headers []string) {
+	var rest strings.Builder
+	for line := range strings.Lines(stderr) {
+		traced := tracePattern.FindStringSubmatch(line)
+		switch {
+		case traced == nil:
+			rest.WriteString(line)
+		case traced[1] != "":
+			headers = append(headers, strings.TrimSpace(traced[1]))
+		}
+	}
+	return rest.String(), headers
+}
+
+// lastHeader returns the header of the last of several responses.
+func lastHeader(lines []string) http.Header {
+	header := http.Header{}
+	for _, line := range lines {
+		if strings.HasPrefix(line, "HTTP/") {
+			clear(header)
+		}
+		if name, value, ok := strings.Cut(line, ":"); ok {
+			header.Add(name, strings.TrimSpace(value))
+		}
+	}
+	return header
 }

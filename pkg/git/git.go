@@ -61,15 +61,15 @@ func (g Git) Output(ctx context.Context, args ...string) ([]byte, error) {
 const (
 	maxAttempts = 3
 	firstWait   = 500 * time.Millisecond
+	maxWait     = time.Minute // longest wait that a server can request; a longer one ends the attempts
 )
 
 // OutputWithRetry is like [Git.Output] for a command that connects to a server and is safe to repeat. It runs the
 // command up to 3 times if the network or the server fails, and returns the output of the last attempt.
 func (g Git) OutputWithRetry(ctx context.Context, args ...string) ([]byte, error) {
-	clock := g.Clock
-	if clock == nil {
-		clock = httpclient.SystemClock{}
-	}
+	clock := g.clock()
+	// git shows Retry-After only in its trace. It removes credentials from the trace.
+	g.Env = append(slices.Clone(g.Env), "GIT_TRACE_CURL=2", "GIT_TRACE_CURL_NO_DATA=1", "GIT_TRACE_REDACT=1")
 	wait := firstWait
 	for attempt := 1; ; attempt++ {
 		out, err := g.Output(ctx, args...)
@@ -78,14 +78,21 @@ func (g Git) OutputWithRetry(ctx context.Context, args ...string) ([]byte, error
 			return out, err
 		}
 		failure.Attempts = attempt
-		if !failure.Temporary() || attempt == maxAttempts {
+		if !failure.Temporary() || attempt == maxAttempts || failure.RetryAfter > maxWait {
 			return out, failure
 		}
-		if err := clock.Sleep(ctx, wait); err != nil {
+		if err := clock.Sleep(ctx, max(wait, failure.RetryAfter)); err != nil {
 			return nil, err
 		}
 		wait *= 2
 	}
+}
+
+func (g Git) clock() httpclient.Clock {
+	if g.Clock == nil {
+		return httpclient.SystemClock{}
+	}
+	return g.Clock
 }
 
 // Run runs a git command with the given standard input and output. It returns the same errors as [Git.Output].
@@ -108,7 +115,7 @@ func (g Git) Run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ..
 	case errors.Is(err, exec.ErrNotFound):
 		return ErrNotInstalled
 	}
-	return newError(args[0], stderr.String(), err)
+	return newError(args[0], stderr.String(), err, g.clock().Now())
 }
 
 // settingsEnv returns the settings as environment variables, which override every configuration file.

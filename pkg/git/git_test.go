@@ -163,7 +163,7 @@ func TestErrorCause(t *testing.T) {
 		{"one\ntwo\x1b[31m", `two\u001b[31m`, Unknown, false},
 		{"", "exit status 128", Unknown, false},
 	} {
-		err := newError("fetch", test.stderr, errors.New("exit status 128"))
+		err := newError("fetch", test.stderr, errors.New("exit status 128"), time.Now())
 		if test.stderr != "" { // without stderr, git did not start
 			fakeGit(t, "cat >&2 <<'EOF'\n"+test.stderr+"\nEOF\nexit 128\n")
 			_, failed := Git{}.Output(t.Context(), "fetch")

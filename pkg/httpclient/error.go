@@ -74,10 +74,29 @@ type When int
 const (
 	Any          When = -1
 	NoResponse   When = -2 // network errors and timeouts
-	BadFormat    When = -3 // [ErrFormat], except with a 5xx status, which a proxy sends
+	BadFormat    When = -3 // [ErrFormat], except with a status that a proxy sends for an overload or an outage
 	ClientErrors When = -4 // 4xx
 	ServerErrors When = -5 // 5xx
 )
+
+// Transient reports whether the same call may succeed later: there was no response because of the network, or the status
+// is that of an overload or an outage.
+func (e *APIError) Transient() bool {
+	if e.Status == 0 {
+		return !errors.Is(e.Err, ErrFormat) && isTransient(e.Err)
+	}
+	return e.isOutage()
+}
+
+// MayHaveArrived reports whether the service may have received the request.
+func (e *APIError) MayHaveArrived() bool {
+	return e.Status != 0 || isTransient(e.Err) && !neverSent(e.Err)
+}
+
+// isOutage reports whether the status means that the service, or a proxy in front of it, is overloaded or down.
+func (e *APIError) isOutage() bool {
+	return e.Status >= 500 || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout
+}
 
 func (h Hint) matches(e *APIError) bool {
 	if !strings.Contains(strings.ToLower(e.Message), h.Message) {
@@ -89,7 +108,7 @@ func (h Hint) matches(e *APIError) bool {
 	case NoResponse:
 		return e.Status == 0 && !errors.Is(e.Err, ErrFormat)
 	case BadFormat:
-		return errors.Is(e.Err, ErrFormat) && e.Status < 500
+		return errors.Is(e.Err, ErrFormat) && !e.isOutage()
 	case ClientErrors:
 		return e.Status/100 == 4
 	case ServerErrors:
@@ -130,15 +149,19 @@ func (s Service) Failure(
 			err = wrapped.Err // without the method and the full URL
 		}
 		e.Message = fmt.Sprintf("cannot reach %s: %v", s.URL, err)
-		if errors.As(err, new(*BodyTooLargeError)) {
+		switch {
+		case errors.As(err, new(*BodyTooLargeError)):
 			e.Message, e.Err = err.Error(), errors.Join(ErrFormat, err)
+		case errors.As(err, new(*IncompleteError)):
+			e.Message = fmt.Sprintf("no usable response from %s: %v", s.URL, err)
 		}
+		e.Hint = networkHint(err, s.URL)
 	} else {
 		s.readResponse(e, response)
 	}
 	e.Message = clean(e.Message, secrets)
 	for _, hint := range slices.Concat(hints, s.Hints) {
-		if hint.matches(e) {
+		if e.Hint == "" && hint.matches(e) {
 			e.Hint = hint.Text
 			break
 		}

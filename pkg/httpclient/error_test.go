@@ -195,6 +195,10 @@ func TestFailure(t *testing.T) {
 			message: "the response is a web page, not JSON", hint: "server",
 			format: true,
 		},
+		{
+			name: "429 of a proxy", status: 429, body: "slow down", message: "the response is not JSON", hint: "client",
+			format: true,
+		},
 		{name: "text", status: 404, body: "nope", message: "the response is not JSON", hint: "bad format", format: true},
 		{name: "empty body", status: 404, message: "the response is empty", hint: "bad format", format: true},
 		{

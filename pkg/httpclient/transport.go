@@ -183,13 +183,13 @@ func (t *transport) waitBeforeRetry(request *http.Request) error {
 // neverSent reports whether the request was not sent because connecting failed.
 func neverSent(err error) bool {
 	dial := new(net.OpError)
-	return errors.As(err, &dial) && dial.Op == "dial"
+	return errors.As(err, &dial) && (dial.Op == "dial" || dial.Op == "proxyconnect")
 }
 
 // isTransient reports whether another attempt may succeed after this error.
 func isTransient(err error) bool {
 	return !errors.As(err, new(*BodyTooLargeError)) && !errors.As(err, new(*tls.CertificateVerificationError)) &&
-		!errors.As(err, new(tls.RecordHeaderError))
+		!isPlaintextServer(err) && !errors.As(err, new(*PlaintextError))
 }
 
 // TimeoutError reports an attempt without a complete response within Limit. It wraps [context.DeadlineExceeded].
@@ -245,11 +245,14 @@ func (t attemptTransport) RoundTrip(request *http.Request) (*http.Response, erro
 func (t attemptTransport) readBody(response *http.Response) error {
 	data, err := io.ReadAll(io.LimitReader(response.Body, t.policy.MaxBody+1))
 	err = cmp.Or(err, response.Body.Close())
-	if err == nil && int64(len(data)) > t.policy.MaxBody {
+	switch {
+	case err != nil:
+		return &IncompleteError{err}
+	case int64(len(data)) > t.policy.MaxBody:
 		return &BodyTooLargeError{t.policy.MaxBody}
 	}
 	response.Body = io.NopCloser(bytes.NewReader(data))
-	return err
+	return checkComplete(response, data)
 }
 
 // streamedBody releases the attempt's context when the body is closed.

@@ -3,8 +3,11 @@ package image
 import (
 	"context"
 	"fmt"
+	"os/exec"
+	"regexp"
 
 	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/moby/buildkit/session/auth/authprovider"
@@ -56,7 +59,7 @@ func (a Auth) find(ctx context.Context, host string) (types.AuthConfig, error) {
 	}
 	found, err := authprovider.LoadAuthConfig(file)(ctx, host, nil, nil)
 	if err != nil {
-		return types.AuthConfig{}, fmt.Errorf("read the credentials for %s from Docker's configuration: %w", host, err)
+		return types.AuthConfig{}, newCredentialError(file, host, err)
 	}
 	if a.Mask != nil {
 		for _, secret := range []string{found.Password, found.IdentityToken, found.RegistryToken} {
@@ -66,4 +69,30 @@ func (a Auth) find(ctx context.Context, host string) (types.AuthConfig, error) {
 		}
 	}
 	return found, nil
+}
+
+// CredentialError reports that Docker's configuration has a credential helper which does not work.
+type CredentialError struct {
+	Text string
+	Err  error
+}
+
+func (e *CredentialError) Error() string { return e.Text }
+func (e *CredentialError) Unwrap() error { return e.Err }
+
+// credentialText matches the text of a [*CredentialError] in a message of BuildKit.
+var credentialText = regexp.MustCompile(`get the credentials for .*$`)
+
+func newCredentialError(file *configfile.ConfigFile, host string, err error) error {
+	helper := file.CredentialHelpers[host]
+	if helper == "" {
+		helper = file.CredentialsStore
+	}
+	program, setting := "docker-credential-"+helper, "credsStore or credHelpers"
+	cause := err.Error()
+	if _, missing := exec.LookPath(program); missing != nil {
+		cause = program + " is not installed"
+	}
+	return &CredentialError{Err: err, Text: fmt.Sprintf("get the credentials for %s from Docker's configuration: %s "+
+		"(install %s, or remove it from %s in %s and run docker login)", host, cause, program, setting, file.Filename)}
 }

@@ -208,8 +208,12 @@ COPY --from=build / /a
 COPY --from=copy.example:5000/files@sha256:` + strings.Repeat("a", 64) + ` / /b
 FROM debian:12
 `})
+	dockerfile, err := ReadDockerfile(filepath.Join(dir, "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := Request{
-		Context: dir, Dockerfile: filepath.Join(dir, "Dockerfile"),
+		Context: dir, Definition: dockerfile,
 		Push:      []string{"push.example/app:1", "registry.example/team/base:2"},
 		Contexts:  map[string]string{"other": "docker-image://context.example/x:1", "files": dir},
 		BuildArgs: map[string]string{"OVERRIDDEN": "right.example/x", "BUILDKIT_SYNTAX": "syntax.example/y"},

@@ -1,12 +1,8 @@
 package image
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,136 +10,250 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/client"
-	gateway "github.com/moby/buildkit/frontend/gateway/pb"
-	"github.com/moby/buildkit/solver/errdefs"
-	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/org/sandbox-actions/pkg/safetext"
-	"google.golang.org/grpc/codes"
 )
+
+// Position is a place in a Dockerfile, or in its .dockerignore file.
+type Position struct {
+	File    string // as the user wrote it
+	Line    int    // from 1; 0 if BuildKit does not report it
+	EndLine int
+	Excerpt string // the instruction, marked, and the lines around it; may be ""
+}
+
+// Where returns the position. Errors embed a Position, so that a caller can find it without knowing their types.
+func (p Position) Where() Position { return p }
+
+func (p Position) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d", p.File, p.Line)
+}
 
 // BuildError reports a Dockerfile with a failed step or an invalid line.
 type BuildError struct {
-	File     string // the Dockerfile as in [Request]
-	Line     int    // of the instruction, from 1; 0 if BuildKit does not report it
-	EndLine  int
-	Excerpt  string // the instruction, marked, and the lines around it; "" if BuildKit does not send them
-	Step     string // the instruction, for example "RUN make"; "" if Line is 0
-	ExitCode int    // of the step's process; 0 if no process failed
-	Message  string // BuildKit's message as one safe line
+	Position
+	Step     string   // the instruction, for example "RUN make"
+	Number   string   // of the step, for example 3/4 or builder 3/4; "" for an invalid line
+	ExitCode int      // of the step's process; 0 if no process failed
+	Output   []string // the last lines of the step's output, without control characters and secrets
+	Message  string   // BuildKit's message as one safe line
+	Hint     string   // may be ""
 	Err      error
 }
+
+// maxErrorLines is the maximum number of lines of output in the text of an error.
+const maxErrorLines = 3
 
 func (e *BuildError) Error() string {
-	file := filepath.Base(e.File)
-	if e.Line == 0 { // BuildKit reports no line for steps that fetch
-		return fmt.Sprintf("%s: %s (fix the step that failed; see its output above)", file, e.Message)
+	text := e.Headline()
+	if e.ExitCode != 0 {
+		last := e.Output[max(0, len(e.Output)-maxErrorLines):]
+		quoted := make([]string, len(last))
+		for i, line := range last {
+			quoted[i] = "`" + safetext.Line(line, maxMessage/maxErrorLines) + "`"
+		}
+		if len(last) == 0 {
+			text += " and no output: " + safetext.Line(e.Step, maxMessage/maxErrorLines)
+		} else {
+			text += "; last output: " + strings.Join(quoted, ", ")
+		}
 	}
-	return fmt.Sprintf("%s:%d: %s (fix this line; see the step's output above)", file, e.Line, e.Message)
-}
-
-func (e *BuildError) Unwrap() error { return e.Err }
-
-// BuilderError reports a build that failed for a reason outside the Dockerfile: the connection, an output, the builder.
-type BuilderError struct {
-	Platform string
-	Message  string // one safe line
-	Hint     string // may be ""
-	Err      error
-}
-
-func (e *BuilderError) Error() string {
-	text := fmt.Sprintf("build for %s: %s", e.Platform, e.Message)
 	if e.Hint != "" {
 		text += " (" + e.Hint + ")"
 	}
 	return text
 }
 
+// Headline returns the error without output and hint.
+func (e *BuildError) Headline() string {
+	text := e.Position.String()
+	if e.Number != "" {
+		text += " (step " + e.Number + ")"
+	}
+	if e.ExitCode != 0 {
+		return fmt.Sprintf("%s failed with exit code %d", text, e.ExitCode)
+	}
+	return text + ": " + e.Message
+}
+
+func (e *BuildError) Unwrap() error { return e.Err }
+
+// ImageError reports an image that the builder cannot pull: a base image, one of COPY --from, or the frontend.
+type ImageError struct {
+	Position
+	Reference string
+	Context   string // the named context that names the image; "" for none
+	Err       error  // an [*httpclient.APIError] or a [*CredentialError]
+}
+
+func (e *ImageError) Error() string {
+	switch {
+	case e.Context != "":
+		return fmt.Sprintf("build context %s: %v", e.Context, e.Err)
+	case e.Line == 0: // for example an SBOM generator
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("%s: %v", e.Position, e.Err)
+}
+
+func (e *ImageError) Unwrap() error { return e.Err }
+
+// MissingFileError reports a COPY or ADD of a file that does not exist.
+type MissingFileError struct {
+	Position
+	Instruction string // COPY or ADD
+	Path        string // as in the Dockerfile
+	From        string // the stage, image or named context; "" for the build context
+	Context     string // the build context, as in [Request]
+	Existing    string // path of the file without symbolic links; "" if the file does not exist
+	IgnoredBy   string // the .dockerignore file that excludes the existing file
+	Err         error
+}
+
+func (e *MissingFileError) Error() string {
+	text := fmt.Sprintf("%s: %s %s: ", e.Position, e.Instruction, e.Path)
+	switch {
+	case e.From != "":
+		return text + fmt.Sprintf("not in %s (correct the path, or create the file in %[1]s)", e.From)
+	case e.IgnoredBy != "":
+		return text + fmt.Sprintf("excluded by %s (add the line !%s to it)", e.IgnoredBy, e.Existing)
+	}
+	return text + fmt.Sprintf("not in the build context (`%s`), or excluded by .dockerignore (paths are relative to the "+
+		"input context)", e.Context)
+}
+
+func (e *MissingFileError) Unwrap() error { return e.Err }
+
+// FetchError reports a URL or a git repository that the builder cannot fetch: of ADD, or of a build context.
+type FetchError struct {
+	Position        // Line is 0 for a context
+	URL      string // "" if it is unknown
+	Message  string
+	Hint     string
+	Err      error
+}
+
+func (e *FetchError) Error() string {
+	text := "fetch " + e.URL
+	if e.Line != 0 {
+		text = e.Position.String() + ": " + text
+	}
+	return fmt.Sprintf("%s: %s (%s)", text, e.Message, e.Hint)
+}
+
+func (e *FetchError) Unwrap() error { return e.Err }
+
+// SecretError reports a build secret that a step needs and that the build does not have.
+type SecretError struct {
+	Position
+	ID  string
+	Err error
+}
+
+func (e *SecretError) Error() string {
+	return fmt.Sprintf("%s needs the secret %s: add it to secrets, secret_envs, secret_files or the Doppler config",
+		e.Position, e.ID)
+}
+
+func (e *SecretError) Unwrap() error { return e.Err }
+
+// SSHError reports an SSH agent that a step needs and that the build does not have.
+type SSHError struct {
+	Position
+	ID  string
+	Err error
+}
+
+func (e *SSHError) Error() string {
+	return fmt.Sprintf("%s needs the SSH agent %s: add %s to the input ssh", e.Position, e.ID, e.ID)
+}
+
+func (e *SSHError) Unwrap() error { return e.Err }
+
+// IgnoreFileError reports an invalid pattern in a .dockerignore file.
+type IgnoreFileError struct {
+	Position
+	Pattern string
+	Err     error
+}
+
+func (e *IgnoreFileError) Error() string {
+	return fmt.Sprintf("%s: invalid pattern %q: %v (close the bracket, or escape it as \\[)", e.Position, e.Pattern,
+		filepath.ErrBadPattern)
+}
+
+func (e *IgnoreFileError) Unwrap() error { return e.Err }
+
+// TargetError reports a stage that the Dockerfile does not have.
+type TargetError struct {
+	File   string
+	Target string
+	Stages []string // the stages with a name
+	Err    error
+}
+
+func (e *TargetError) Error() string {
+	hint := "remove the input target, or add AS " + e.Target + " to the stage in the Dockerfile"
+	if len(e.Stages) > 0 {
+		hint = "set the input target to one of: " + strings.Join(e.Stages, ", ")
+	}
+	return fmt.Sprintf("stage %q not found in %s (%s)", e.Target, e.File, hint)
+}
+
+func (e *TargetError) Unwrap() error { return e.Err }
+
+// EntitlementError reports a step that needs an entitlement which the build or the builder does not grant.
+type EntitlementError struct {
+	Position
+	Name      string // network.host or security.insecure
+	ByBuilder bool   // whether the builder refuses it
+	Err       error
+}
+
+func (e *EntitlementError) Error() string {
+	if e.ByBuilder {
+		return fmt.Sprintf("the builder does not allow %s (remove it from the input allow, or allow it in the "+
+			"configuration of buildkitd)", e.Name)
+	}
+	return fmt.Sprintf("%s needs the entitlement %s (add it to the input allow)", e.Position, e.Name)
+}
+
+func (e *EntitlementError) Unwrap() error { return e.Err }
+
+// ContextError reports a build context or Dockerfile that this machine cannot send to the builder.
+type ContextError struct {
+	Context string // for example "the build context app"
+	Message string
+	Hint    string
+	Err     error
+}
+
+func (e *ContextError) Error() string {
+	return fmt.Sprintf("read %s: %s (%s)", e.Context, e.Message, e.Hint)
+}
+
+func (e *ContextError) Unwrap() error { return e.Err }
+
+// BuilderError reports a build that failed for another reason: the connection, an output, the builder.
+type BuilderError struct {
+	Message string // one safe line
+	Hint    string // may be ""
+	Err     error
+}
+
+func (e *BuilderError) Error() string {
+	if e.Hint == "" {
+		return "build: " + e.Message
+	}
+	return fmt.Sprintf("build: %s (%s)", e.Message, e.Hint)
+}
+
 func (e *BuilderError) Unwrap() error { return e.Err }
 
 // maxMessage is the maximum length of a builder's or registry's message in an error, in characters.
 const maxMessage = 1000
-
-// classifyError converts an error of BuildKit to one of this package's types. If ctx has ended, it returns the cause.
-func classifyError(ctx context.Context, r Request, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	message := buildkitMessage(err)
-	sources := errdefs.Sources(err)
-	_, inVertex := errors.AsType[*errdefs.VertexError](err)
-	if !inVertex && isPushFailure(r, message, len(sources) > 0) {
-		return pushFailure(ctx, r, message, err)
-	}
-	if len(sources) == 0 && isMissing(r.Dockerfile) && !isRemote(r.Context) {
-		return &BuilderError{
-			Platform: r.Platform, Message: fmt.Sprintf("Dockerfile %s not found", r.Dockerfile),
-			Hint: "set the input dockerfile to its path", Err: err,
-		}
-	}
-	if len(sources) > 0 || inVertex {
-		return newBuildError(r, sources, message, err)
-	}
-	failure := &BuilderError{Platform: r.Platform, Message: message, Err: err}
-	if grpcerrors.Code(err) == codes.Unavailable {
-		failure.Message = "the connection to the builder was lost: " + message
-		failure.Hint = "retry; if it happens again, check the builder's log"
-	}
-	return failure
-}
-
-func isMissing(file string) bool {
-	_, err := os.Stat(file)
-	return errors.Is(err, fs.ErrNotExist)
-}
-
-func newBuildError(r Request, sources []*errdefs.Source, message string, err error) *BuildError {
-	e := &BuildError{File: r.Dockerfile, Message: message, Err: err}
-	if exit, ok := errors.AsType[*gateway.ExitError](err); ok {
-		e.ExitCode = int(exit.ExitCode)
-	}
-	for _, source := range sources {
-		for _, lines := range source.Ranges {
-			if e.Line == 0 || int(lines.Start.Line) < e.Line {
-				e.Line = int(lines.Start.Line)
-			}
-			e.EndLine = max(e.EndLine, int(lines.End.Line))
-		}
-		var excerpt bytes.Buffer
-		if source.Print(&excerpt) == nil {
-			e.Excerpt = excerpt.String()
-		}
-		if source.Info != nil {
-			e.Step = instruction(string(source.Info.Data), e.Line, e.EndLine)
-		}
-	}
-	return e
-}
-
-// instruction returns the lines first to last of a Dockerfile, joined into one.
-func instruction(dockerfile string, first, last int) string {
-	lines := strings.Split(dockerfile, "\n")
-	if first < 1 || last < first || first > len(lines) {
-		return ""
-	}
-	return safetext.Line(strings.Join(lines[first-1:min(last, len(lines))], " "), maxMessage)
-}
-
-// prefix matches the prefixes that BuildKit's components add to a message.
-var prefix = regexp.MustCompile(`^(failed to solve|rpc error: code = \w+ desc|dockerfile parse error on line \d+|` +
-	`failed to read dockerfile) *[:=] *`)
-
-// buildkitMessage returns BuildKit's message as one safe line without prefixes.
-func buildkitMessage(err error) string {
-	message := safetext.Line(err.Error(), maxMessage)
-	for {
-		shorter := prefix.ReplaceAllString(message, "")
-		if shorter == message {
-			return message
-		}
-		message = shorter
-	}
-}
 
 // schedulerErrors are the texts of errors of BuildKit's scheduler, which have no type or code. The same build can
 // succeed: moby/buildkit v0.34.2, solver/edge.go, and util/flightcontrol of v0.11; Depot's CLI repeats it, too

@@ -63,12 +63,12 @@ func (e contentEntry) Info() (fs.FileInfo, error) {
 		return nil, &os.PathError{Op: "read", Path: e.path, Err: err}
 	}
 	stat = stat.CloneVT()
-	stat.ModTime = withFraction(stat.ModTime, binary.BigEndian.Uint64(sum.Sum(nil)))
+	stat.ModTime = withFraction(stat.ModTime, sum.Sum(nil))
 	return &fsutil.StatInfo{Stat: stat}, nil
 }
 
-// withFraction replaces the fraction of a second of a time in nanoseconds.
-func withFraction(nanoseconds int64, hash uint64) int64 {
+// withFraction derives the fraction of a second of a time in nanoseconds from a hash of at least 8 bytes.
+func withFraction(nanoseconds int64, hash []byte) int64 {
 	second := time.Unix(0, nanoseconds).Truncate(time.Second).UnixNano()
-	return second + int64(hash%uint64(time.Second))
+	return second + int64(binary.BigEndian.Uint64(hash)%uint64(time.Second))
 }

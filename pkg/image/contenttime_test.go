@@ -77,7 +77,7 @@ func TestContentTimes(t *testing.T) {
 func TestWithFraction(t *testing.T) {
 	const second = int64(time.Second)
 	for _, nanoseconds := range []int64{0, 5*second + 1, -5*second + 1, -5 * second} {
-		got := withFraction(nanoseconds, 1<<63+7)
+		got := withFraction(nanoseconds, []byte{0x80, 0, 0, 0, 0, 0, 0, 7})
 		floor := nanoseconds - ((nanoseconds%second)+second)%second
 		if got < floor || got >= floor+second {
 			t.Errorf("%d: got %d, want a time in the second from %d", nanoseconds, got, floor)

@@ -2,7 +2,10 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,6 +166,92 @@ func configName(t *testing.T, image v1.Image) v1.Hash {
 		t.Fatal(err)
 	}
 	return hash
+}
+
+// A user without root's rights gets the files below read-only directories, also of a second build.
+func TestExtractLocal(t *testing.T) {
+	onBothVersions(t, func(t *testing.T, _ *services, c *client.Client) {
+		out := t.TempDir()
+		entry, err := ParseOutput("type=local,dest=new/out", out, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := request(writeFiles(t, map[string]string{
+			"Dockerfile": "FROM debian:bookworm-slim AS made\nRUN mkdir -p /d/a/b && cd /d && echo 1 >a/b/f && chmod 444 a/b/f " +
+				"&& ln -s a/b/f l && ln a/b/f h && touch -d @1000000000 a/b/f && chmod 555 a/b a && touch -d @1000000000 a\n" +
+				"FROM scratch\nCOPY --from=made /d /\n",
+		}))
+		r.Outputs = []client.ExportEntry{extractLocal(entry)}
+		for range 2 {
+			if _, _, err := solve(t.Context(), c, r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		old := time.Unix(1_000_000_000, 0)
+		for name, mode := range map[string]fs.FileMode{
+			"a": 0o555 | fs.ModeDir, "a/b": 0o555 | fs.ModeDir, "a/b/f": 0o444, "h": 0o444, "l": 0o444,
+		} {
+			info, err := os.Stat(filepath.Join(out, "new/out", name))
+			if err != nil || info.Mode() != mode || name != "a/b" && !info.ModTime().Equal(old) {
+				t.Errorf("%s: %v, %v; want mode %s of %s", name, info, err, mode, old)
+			}
+		}
+	})
+}
+
+// The archive comes from the builder: it can write nothing outside of the directory.
+func TestExtractArchive(t *testing.T) {
+	file := func(name, content string) tar.Header {
+		return tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o400, Linkname: content, Size: int64(len(content))}
+	}
+	directory := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeDir, Mode: 0o555} }
+	link := func(name, to string) tar.Header {
+		return tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: to}
+	}
+	for name, test := range map[string]struct {
+		headers []tar.Header
+		refused bool
+	}{
+		"read-only directory": {headers: []tar.Header{directory("d"), file("d/f", "x"), directory("d/e"), file("d/e/f", "y")}},
+		"replaced":            {headers: []tar.Header{file("d/old", "x"), link("d", "/etc"), directory("d"), file("d/f", "z")}},
+		"parent":              {[]tar.Header{file("../f", "x")}, true},
+		"absolute":            {[]tar.Header{file("/f", "x")}, true},
+		"through a link":      {[]tar.Header{link("l", ".."), file("l/f", "x")}, true},
+		"hard link":           {[]tar.Header{{Name: "h", Typeflag: tar.TypeLink, Linkname: "../secret"}}, true},
+		"device":              {[]tar.Header{{Name: "null", Typeflag: tar.TypeChar}}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := writeFiles(t, map[string]string{"secret": "", "out/d/old": ""})
+			var archive bytes.Buffer
+			w := tar.NewWriter(&archive)
+			for _, header := range test.headers {
+				content := ""
+				if header.Typeflag == tar.TypeReg {
+					content, header.Linkname = header.Linkname, ""
+				}
+				if err := w.WriteHeader(&header); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.WriteString(w, content); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			e, err := newExtractor(filepath.Join(dir, "out"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = io.Copy(e, &archive)
+			if err := errors.Join(err, e.Close()); (err != nil) != test.refused {
+				t.Errorf("%v, want an error: %t", err, test.refused)
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
+				t.Errorf("%v, %v", left, err)
+			}
+		})
+	}
 }
 
 // With several platforms, a local output has a directory for each, whether or not the builder creates it.

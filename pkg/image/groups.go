@@ -1,12 +1,10 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -21,14 +19,10 @@ type LogGroups interface {
 	Untrusted() io.WriteCloser // for output of a build, which must not act as a workflow command
 }
 
-const (
-	maxPending = 4 << 20 // bytes buffered for a step that is not shown yet
-	tailLines  = 30      // lines of a failed step that are repeated
-)
+const maxPending = 4 << 20 // bytes buffered for a step that is not shown yet
 
 // Groups returns a display that shows each step of a build as one group. Steps run in parallel, but a log is
-// sequential, so Groups shows one step live until it ends and buffers the others. It repeats the last lines of a failed
-// step after its group.
+// sequential, so Groups shows one step live until it ends and buffers the others.
 func Groups(log LogGroups) Display {
 	return func(_ context.Context, status chan *client.SolveStatus) error {
 		g := &groupDisplay{log: log, out: log.Untrusted(), steps: map[digest.Digest]*groupedStep{}}
@@ -51,7 +45,6 @@ type groupDisplay struct {
 type groupedStep struct {
 	vertex  client.Vertex
 	pending []byte // output that is not shown yet
-	tail    []byte // the last lines of the output
 	dropped int    // bytes that exceed maxPending
 	ended   bool
 	queued  bool // in the queue, or current
@@ -111,10 +104,6 @@ func (g *groupDisplay) write(vertex digest.Digest, data []byte) {
 	}
 	g.enqueue(step)
 	step.pending = append(step.pending, data...)
-	step.tail = append(step.tail, data...)
-	if lines := bytes.SplitAfter(step.tail, []byte("\n")); len(lines) > tailLines {
-		step.tail = bytes.Join(lines[len(lines)-tailLines:], nil)
-	}
 }
 
 // show writes the output of the current step. When that has ended, it continues with the next step, preferring those
@@ -148,12 +137,10 @@ func (g *groupDisplay) end(step *groupedStep) {
 	}
 	v := step.vertex
 	switch {
-	case strings.HasSuffix(v.Error, context.Canceled.Error()): // after another step failed
+	case isCanceled(v.Error): // after another step failed
 		fmt.Fprintln(g.out, "canceled")
 	case v.Error != "":
-		g.log.EndGroup()
-		fmt.Fprintf(g.out, "%s\n%s%s\n", v.Name, step.tail, v.Error)
-		return
+		fmt.Fprintln(g.out, v.Error)
 	case v.Cached:
 		fmt.Fprintln(g.out, "cached")
 	case v.Started != nil && v.Completed != nil:

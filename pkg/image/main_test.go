@@ -477,5 +477,5 @@ func writeDockerConfig(t *testing.T, config string) {
 
 // request returns a request to build a directory with a Dockerfile.
 func request(dir string) Request {
-	return Request{Platform: amd64, Context: dir, Dockerfile: filepath.Join(dir, "Dockerfile")}
+	return Request{Platform: amd64, Context: dir, CommitFiles: dir, Dockerfile: filepath.Join(dir, "Dockerfile")}
 }

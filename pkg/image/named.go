@@ -1,10 +1,8 @@
 package image
 
 import (
-	"bytes"
 	"encoding/csv"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -14,6 +12,16 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	"github.com/moby/buildkit/session/auth/authprovider"
 )
+
+// ContextName returns the form of a named context's name that BuildKit looks up for an image or a stage: x for
+// docker.io/library/x:latest (moby/buildkit v0.34.2, NamedContext in frontend/dockerui/config.go).
+func ContextName(name string) (string, error) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(reference.FamiliarString(named), ":latest"), nil
+}
 
 // defaultScanner is the image that BuildKit runs for an SBOM unless the attestation names another.
 const defaultScanner = "docker.io/docker/buildkit-syft-scanner"
@@ -44,10 +52,8 @@ func (r Request) namedImages() namedImages {
 		}
 	}
 	images.add(r.BuildArgs["BUILDKIT_SYNTAX"], "pull")
-	if !isRemote(r.Context) {
-		if data, err := os.ReadFile(r.Dockerfile); err == nil { // the builder reports errors
-			images.addDockerfile(data, r.BuildArgs)
-		}
+	if r.Definition != nil {
+		images.addDockerfile(r.Definition, r.BuildArgs)
 	}
 	return images
 }
@@ -70,22 +76,16 @@ func (n namedImages) add(image string, actions ...string) {
 	}
 }
 
-// addDockerfile adds the images in a Dockerfile. It ignores a Dockerfile that it cannot parse, which the builder
-// reports.
-func (n namedImages) addDockerfile(data []byte, args map[string]string) {
-	if syntax, _, _, ok := parser.DetectSyntax(data); ok {
+// addDockerfile adds the images in a Dockerfile.
+func (n namedImages) addDockerfile(dockerfile *Dockerfile, args map[string]string) {
+	if syntax, _, _, ok := parser.DetectSyntax(dockerfile.data); ok {
 		n.add(syntax, "pull")
 	}
-	parsed, err := parser.Parse(bytes.NewReader(data))
-	if err != nil {
-		return
-	}
-	stages, globals, err := instructions.Parse(parsed.AST, nil)
-	if err != nil {
+	if dockerfile.parsed == nil {
 		return
 	}
 	values := map[string]string{}
-	lex := shell.NewLex(parsed.EscapeToken)
+	lex := shell.NewLex(dockerfile.parsed.EscapeToken)
 	expand := func(text string) string {
 		var environ []string
 		for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -96,7 +96,7 @@ func (n namedImages) addDockerfile(data []byte, args map[string]string) {
 		}
 		return ""
 	}
-	for _, global := range globals {
+	for _, global := range dockerfile.args {
 		for _, arg := range global.Args {
 			if arg.Value != nil {
 				values[arg.Key] = expand(*arg.Value)
@@ -106,7 +106,7 @@ func (n namedImages) addDockerfile(data []byte, args map[string]string) {
 			}
 		}
 	}
-	for _, stage := range stages {
+	for _, stage := range dockerfile.stages {
 		n.add(expand(stage.BaseName), "pull")
 		for _, command := range stage.Commands {
 			switch command := command.(type) {

@@ -9,7 +9,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/tonistiigi/go-csvvalue"
 )
 
@@ -43,7 +45,15 @@ func parseOutput(value, dir string, severalPlatforms bool) (entry client.ExportE
 	switch kind {
 	case client.ExporterImage, "registry":
 		return imageOutput(entry, dest, severalPlatforms)
-	case client.ExporterLocal, client.ExporterTar, client.ExporterOCI, client.ExporterDocker:
+	case client.ExporterLocal, client.ExporterTar:
+		if mode := attrs["mode"]; mode != "" && mode != string(client.LocalExporterModeCopy) {
+			return entry, fmt.Errorf("mode=%s would delete other files in the directory (write to an empty directory)", mode)
+		}
+		delete(attrs, "mode")
+	case client.ExporterOCI, client.ExporterDocker:
+		if err := checkNames(attrs["name"]); err != nil {
+			return entry, err
+		}
 	case CacheOnly:
 		return entry, nil
 	case "":
@@ -58,9 +68,14 @@ func parseOutput(value, dir string, severalPlatforms bool) (entry client.ExportE
 		return entry, errors.New("no destination (use dest=PATH; standard output is reserved for results)")
 	}
 	directory, err := isDirectory(entry)
-	switch {
-	case err != nil:
+	if err != nil {
 		return entry, err
+	}
+	switch info, err := os.Stat(dest); {
+	case err == nil && directory && !info.IsDir():
+		return entry, fmt.Errorf("%s is a file (use the path of a directory)", dest)
+	case err == nil && !directory && info.IsDir():
+		return entry, fmt.Errorf("%s is a directory (use the path of a file)", dest)
 	case directory && severalPlatforms && kind != client.ExporterLocal:
 		return entry, errors.New("one layout for several platforms (build one platform, or use the input push)")
 	case directory:
@@ -127,6 +142,14 @@ func imageOutput(entry client.ExportEntry, dest string, severalPlatforms bool) (
 	if dest != "" {
 		return entry, errors.New("type image has no dest (use name=)")
 	}
+	if err := checkNames(entry.Attrs["name"]); err != nil {
+		return entry, err
+	}
+	for _, attribute := range []exptypes.ImageExporterOptKey{exptypes.OptKeyPush, exptypes.OptKeyPushByDigest} {
+		if err := normalizeBool(entry.Attrs, string(attribute)); err != nil {
+			return entry, err
+		}
+	}
 	if entry.Attrs["push"] == "true" && entry.Attrs["name"] == "" { // BuildKit would push nothing, without an error
 		return entry, errors.New("no name to push (use name=REFERENCE, or the input push)")
 	}
@@ -138,15 +161,36 @@ func imageOutput(entry client.ExportEntry, dest string, severalPlatforms bool) (
 
 // isDirectory reports whether the output is a directory, not a file.
 func isDirectory(entry client.ExportEntry) (bool, error) {
-	text, ok := entry.Attrs["tar"]
-	if entry.Type == client.ExporterLocal || entry.Type == client.ExporterTar || !ok {
+	if entry.Type == client.ExporterLocal || entry.Type == client.ExporterTar {
 		return entry.Type == client.ExporterLocal, nil
 	}
-	tar, err := strconv.ParseBool(text)
-	if err != nil {
-		return false, fmt.Errorf("tar=%s is not a boolean (use true or false)", text)
+	err := normalizeBool(entry.Attrs, "tar")
+	return entry.Attrs["tar"] == "false", err
+}
+
+// normalizeBool writes a boolean attribute, if it is set, as true or false. BuildKit accepts the forms of
+// [strconv.ParseBool].
+func normalizeBool(attrs map[string]string, attribute string) error {
+	text, ok := attrs[attribute]
+	if !ok {
+		return nil
 	}
-	return !tar, nil
+	value, err := strconv.ParseBool(text)
+	if err != nil {
+		return fmt.Errorf("%s=%s is not a boolean (use true or false)", attribute, text)
+	}
+	attrs[attribute] = strconv.FormatBool(value)
+	return nil
+}
+
+// checkNames checks the attribute name, a list of references. The frontend replaces the name *.
+func checkNames(names string) error {
+	for name := range strings.SplitSeq(names, ",") {
+		if _, err := reference.ParseNormalizedNamed(name); err != nil && name != "" && name != "*" {
+			return fmt.Errorf("name %q: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // createFile creates a file and its parent directories. If the file is below dir, it follows no symbolic link that

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -50,8 +51,11 @@ var ErrUnreachable = errors.New("registry is not reachable from this machine")
 // CheckPushed returns an error if the registry does not have the manifest or index with this digest in the repository
 // of reference. A few retries allow for registries that are eventually consistent.
 func CheckPushed(ctx context.Context, reference string, digest v1.Hash, keychain authn.Keychain) error {
-	return registryClient{keychain: keychain}.checkPushed(ctx, reference, digest)
+	return registryClient{keychain: keychain, idleTimeout: checkTimeout}.checkPushed(ctx, reference, digest)
 }
+
+// checkTimeout limits the wait for one answer about a push.
+const checkTimeout = 20 * time.Second
 
 func (c registryClient) checkPushed(ctx context.Context, reference string, digest v1.Hash) error {
 	call := registryCall{op: checkOp, references: []string{reference}}

@@ -29,6 +29,7 @@ type registryOp string
 const (
 	pushOp registryOp = "push"
 	readOp registryOp = "read"
+	pullOp registryOp = "pull"
 
 	checkOp registryOp = "check the push to"
 )
@@ -45,8 +46,16 @@ func (c registryCall) String() string { return string(c.op) + " " + strings.Join
 func (c registryCall) hosts() string {
 	var hosts []string
 	for _, reference := range c.references {
-		if ref, err := name.ParseReference(reference); err == nil && !slices.Contains(hosts, ref.Context().RegistryStr()) {
-			hosts = append(hosts, ref.Context().RegistryStr())
+		ref, err := name.ParseReference(reference)
+		if err != nil {
+			continue
+		}
+		host := ref.Context().RegistryStr()
+		if host == name.DefaultRegistry {
+			host = "docker.io"
+		}
+		if !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
 		}
 	}
 	return strings.Join(hosts, " and ")
@@ -108,9 +117,13 @@ func (c registryCall) describe(e *httpclient.APIError) {
 		e.Err = errors.Join(ErrUnauthorized, e.Err)
 		e.Hint = fmt.Sprintf("log in to %s (docker login) with valid credentials that may %s the repository",
 			c.hosts(), permission)
-	case e.Status == http.StatusNotFound:
+	case e.Status == http.StatusNotFound, c.op == pullOp && strings.HasSuffix(e.Message, ": not found"),
+		c.op == pullOp && e.Message == "not found":
 		e.Hint = "check the name and the tag"
-	case e.Status == http.StatusTooManyRequests:
+		if c.op != pushOp {
+			e.Hint += fmt.Sprintf(", and log in to %s (docker login) if the image is private", c.hosts())
+		}
+	case e.Status == http.StatusTooManyRequests, contains("toomanyrequests"):
 		e.Hint = "try again in a few minutes, or log in for a higher limit"
 	case e.Status >= 500:
 		e.Hint = "try again later; check the registry's status page or log"
@@ -119,6 +132,10 @@ func (c registryCall) describe(e *httpclient.APIError) {
 		e.Hint = "try again later"
 	case errors.Is(e.Err, io.EOF), errors.Is(e.Err, io.ErrUnexpectedEOF):
 		e.Hint = "retry"
+	case contains("x509: ", "tls: "):
+		e.Hint = fmt.Sprintf("check the TLS certificate of %s, and that the builder trusts it", c.hosts())
+	case contains("text/html"):
+		e.Hint = fmt.Sprintf("check the reference, and that %s is a registry", c.hosts())
 	default:
 		e.Hint = fmt.Sprintf("check that %s answers and that the reference is correct", c.hosts())
 	}

@@ -16,29 +16,31 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	"github.com/tonistiigi/fsutil"
 )
 
 // Request describes the build of one platform.
 type Request struct {
 	Platform   string // os/architecture, for example linux/amd64
-	Context    string // a directory, or the URL of a git repository or an archive, which the builder fetches
+	Context    string // absolute path of a directory, or the URL of a git repository or an archive
 	Dockerfile string // path of the file; relative to the context if that is a URL
 	Target     string // the stage to build; "" for the last
+
+	// Definition is the content of Dockerfile. If it is nil, Solve reads the file, or the builder does from a URL.
+	Definition *Dockerfile
 
 	// SharedKey identifies the context directory across builds: files that an earlier build with the same key has sent
 	// are not sent again. A file counts as unchanged if its path, mode, size and modification time are equal, so
 	// directories in which those can be equal for different contents must not share a key.
 	SharedKey string
 
-	// ContentTimes makes the builder request every file with another content, although its size and time are the same. It
-	// costs reading all files, and is not needed for the files of a commit.
-	ContentTimes bool
+	// CommitFiles is a directory. The times of the files below it depend on their content, as those of a commit's files
+	// do. For other files, the times that the builder gets are derived from their content, which costs reading them.
+	CommitFiles string
 
 	BuildArgs map[string]string
 	Labels    map[string]string
 	VCS       map[string]string // attributes of the provenance attestation, for example vcs:revision
-	Contexts  map[string]string // named contexts: a directory, docker-image://, oci-layout://, or a URL
+	Contexts  map[string]string // named contexts: an absolute path, docker-image://, oci-layout://, or a URL
 
 	Secrets map[string]func() ([]byte, error) // by ID; each is read when a step uses it
 	SSH     []SSH
@@ -67,7 +69,10 @@ type Request struct {
 	// written there. If it is "", those layers cannot be read.
 	LayerDir string
 
-	Logf func(format string, args ...any) // reports retries; may be nil
+	Logf  func(format string, args ...any) // reports retries; may be nil
+	Clean func(line string) string         // redacts secrets in a line of the builder's output; may be nil
+
+	DockerfileName string // the Dockerfile in errors; "" for the base name of Dockerfile
 
 	withoutLease bool // the image is not read after the build
 }
@@ -113,39 +118,61 @@ func (r Request) exporterAttrs() map[string]string {
 	return attrs
 }
 
-// solveOpt returns BuildKit's options without exports.
-func (r Request) solveOpt() (client.SolveOpt, error) {
+// solveOpt returns BuildKit's options without exports, and the files that the options give the builder.
+func (r Request) solveOpt() (client.SolveOpt, *contextFiles, error) {
 	ssh, err := sshAgents(r.SSH)
 	if err != nil {
-		return client.SolveOpt{}, err
+		return client.SolveOpt{}, nil, err
 	}
+	files := &contextFiles{directories: map[string]string{}, commitFiles: r.CommitFiles}
 	opt := client.SolveOpt{
 		Frontend:            "dockerfile.v0",
 		FrontendAttrs:       r.frontendAttrs(),
-		LocalMounts:         map[string]fsutil.FS{},
 		OCIStores:           map[string]content.Store{},
 		SharedKey:           r.SharedKey,
-		Session:             append(ssh, r.Auth.provider(r.namedImages()), secretProvider(r.Secrets)),
 		AllowedEntitlements: r.Allow,
 	}
-	if isRemote(r.Context) {
+	if r.isRemote() {
 		opt.FrontendAttrs["context"] = r.Context
 		opt.FrontendAttrs["filename"] = r.Dockerfile
-	} else {
-		if opt.LocalMounts["context"], err = r.openDirectory(r.Context); err != nil {
-			return client.SolveOpt{}, fmt.Errorf("open build context: %w", err)
+	} else if err := files.add(mainContext, r.Context); err != nil {
+		return client.SolveOpt{}, nil, fmt.Errorf("open build context: %w", err)
+	}
+	if r.Definition == nil && filepath.IsAbs(r.Dockerfile) {
+		if r.Definition, err = r.readDockerfile(); err != nil {
+			return client.SolveOpt{}, nil, err
 		}
-		if opt.LocalMounts["dockerfile"], err = r.openDirectory(filepath.Dir(r.Dockerfile)); err != nil {
-			return client.SolveOpt{}, fmt.Errorf("open the directory of the Dockerfile: %w", err)
-		}
-		opt.FrontendAttrs["filename"] = filepath.Base(r.Dockerfile)
+	}
+	if r.Definition != nil {
+		files.dockerfile = r.Definition.files()
+		opt.FrontendAttrs["filename"] = r.Definition.name
+		opt.FrontendAttrs["dockerfilekey"] = dockerfileMount
 	}
 	for name, from := range r.Contexts {
-		if err := r.addContext(&opt, name, from); err != nil {
-			return client.SolveOpt{}, fmt.Errorf("open build context %q: %w", name, err)
+		if err := r.addContext(&opt, files, name, from); err != nil {
+			return client.SolveOpt{}, nil, fmt.Errorf("open build context %q: %w", name, err)
 		}
 	}
-	return opt, nil
+	opt.Session = append(ssh, r.Auth.provider(r.namedImages()), secretProvider(r.Secrets), files)
+	return opt, files, nil
+}
+
+// isRemote reports whether the builder fetches the context.
+func (r Request) isRemote() bool { return !filepath.IsAbs(r.Context) }
+
+// readDockerfile reads the Dockerfile for callers that have not.
+func (r Request) readDockerfile() (*Dockerfile, error) {
+	dockerfile, err := ReadDockerfile(r.Dockerfile)
+	if err == nil {
+		return dockerfile, nil
+	}
+	message := err.Error()
+	if errors.Is(err, fs.ErrNotExist) {
+		message = "not found"
+	}
+	return nil, &ContextError{
+		Context: "the Dockerfile " + r.shownDockerfile(), Message: message, Hint: dockerfileHint, Err: err,
+	}
 }
 
 // frontendAttrs returns the attributes of the Dockerfile frontend without those of the contexts.
@@ -186,7 +213,7 @@ func (r Request) frontendAttrs() map[string]string {
 }
 
 // addContext adds a named context to the options.
-func (r Request) addContext(opt *client.SolveOpt, name, from string) error {
+func (r Request) addContext(opt *client.SolveOpt, files *contextFiles, name, from string) error {
 	key := "context:" + name
 	if layout, ok := strings.CutPrefix(from, layoutScheme); ok {
 		dir, reference := splitLayout(layout)
@@ -204,49 +231,17 @@ func (r Request) addContext(opt *client.SolveOpt, name, from string) error {
 		opt.FrontendAttrs[key] = layoutScheme + id + "@" + digest
 		return nil
 	}
-	if isRemote(from) || strings.HasPrefix(from, "docker-image://") {
+	if !filepath.IsAbs(from) {
 		opt.FrontendAttrs[key] = from
 		return nil
 	}
-	dir, err := r.openDirectory(from)
-	if err != nil {
-		return err
-	}
 	mount := mountName(name)
-	opt.LocalMounts[mount] = dir
 	opt.FrontendAttrs[key] = "local:" + mount
-	return nil
+	return files.add(mount, from)
 }
 
 // mountName returns a name without special characters for a context.
 func mountName(context string) string {
 	sum := sha256.Sum256([]byte(context))
 	return "context-" + hex.EncodeToString(sum[:8])
-}
-
-// isRemote reports whether the builder fetches the context itself.
-func isRemote(from string) bool {
-	for _, prefix := range []string{"http://", "https://", "git://", "ssh://", "git@", "github.com/"} {
-		if strings.HasPrefix(from, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
-func (r Request) openDirectory(dir string) (fsutil.FS, error) {
-	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s does not exist", dir)
-	case err != nil:
-		return nil, err
-	case !info.IsDir():
-		return nil, fmt.Errorf("%s is not a directory", dir)
-	}
-	files, err := fsutil.NewFS(dir)
-	if err == nil && r.ContentTimes {
-		files = contentTimes{files}
-	}
-	return files, err
 }

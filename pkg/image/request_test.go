@@ -127,7 +127,7 @@ func TestSolveOptContexts(t *testing.T) {
 			"image": "docker-image://debian:12", "url": "https://example.com/a.git", "ssh": "git@example.com:a", "dir": dir,
 		},
 	}
-	opt, err := r.solveOpt()
+	opt, files, err := r.solveOpt()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,8 +140,8 @@ func TestSolveOptContexts(t *testing.T) {
 			t.Errorf("attribute %s = %q, want %q", attr, got, want)
 		}
 	}
-	mounts := slices.Sorted(maps.Keys(opt.LocalMounts))
-	want := []string{"context", "dockerfile", mountName("dir")}
+	mounts := slices.Sorted(maps.Keys(files.directories))
+	want := []string{"context", mountName("dir")}
 	slices.Sort(want)
 	if !slices.Equal(mounts, want) {
 		t.Errorf("mounts = %q, want %q", mounts, want)
@@ -150,11 +150,11 @@ func TestSolveOptContexts(t *testing.T) {
 		t.Errorf("options = %+v", opt)
 	}
 	r = Request{Context: "https://example.com/b.git", Dockerfile: "sub/Dockerfile"}
-	if opt, err = r.solveOpt(); err != nil {
+	if opt, files, err = r.solveOpt(); err != nil {
 		t.Fatal(err)
 	}
 	attrs := opt.FrontendAttrs
-	if attrs["context"] != r.Context || attrs["filename"] != r.Dockerfile || len(opt.LocalMounts) > 0 {
+	if attrs["context"] != r.Context || attrs["filename"] != r.Dockerfile || len(files.directories) > 0 {
 		t.Errorf("remote context: options = %+v", opt)
 	}
 }
@@ -174,7 +174,7 @@ func TestInvalidRequest(t *testing.T) {
 		{"context that is a file", func(r *Request) { r.Context = r.Dockerfile }, []string{"Dockerfile is not a directory"}},
 		{
 			"missing directory of the Dockerfile", func(r *Request) { r.Dockerfile = filepath.Join(absent, "Dockerfile") },
-			[]string{"open the directory of the Dockerfile: ", absent + " does not exist"},
+			[]string{"Dockerfile " + absent, "not found"},
 		},
 		{
 			"missing named context", func(r *Request) { r.Contexts = map[string]string{"x": absent} },

@@ -35,15 +35,16 @@ type Result struct {
 
 // Solve builds r on c. It sends the progress to status and closes it; the caller must receive from status until then.
 //
-// The error is a [*BuildError] for a failed step or an invalid Dockerfile, an [*httpclient.APIError] for a failed push,
-// a [*BuilderError] for other failed builds, or the cause of ctx if that has ended.
+// The error has the type of its cause: a [*BuildError] for a failed step or an invalid Dockerfile, another type of this
+// package with a [Position] if an input, a registry or the context is the cause, an [*httpclient.APIError] for a failed
+// push, a [*BuilderError] for other failed builds, or the cause of ctx if that has ended.
 func Solve(ctx context.Context, c *client.Client, r Request, status chan *client.SolveStatus) (*Result, error) {
 	defer close(status)
 	var err error
 	if r.AddHosts, err = resolveHostGateway(ctx, c, r.AddHosts); err != nil {
 		return nil, err
 	}
-	push := &pushMonitor{}
+	push := &pushMonitor{steps: stepRecorder{clean: r.Clean}}
 	result, err := r.build(ctx, c, push, status)
 	if err != nil && push.begun.Load() {
 		return nil, &PushedError{err}
@@ -59,10 +60,10 @@ func (r Request) build(
 	if len(r.Outputs) > 0 || r.hasFixedTime() { // otherwise they make no difference
 		var err error
 		if features, err = readCapabilities(ctx, c); err != nil {
-			return nil, classifyError(ctx, r, err)
+			return nil, classifyError(ctx, r, &push.steps, err)
 		}
 	}
-	plan := r.planExports(features)
+	plan := r.extractOutputs().planExports(features)
 	var layers content.Store
 	if r.LayerDir != "" && r.hasFixedTime() && features.rewritesTimestamps {
 		// The builder's next garbage collection, seconds later, removes layers with rewritten timestamps. Copy them now.
@@ -109,7 +110,7 @@ func (r Request) solve(
 	ctx context.Context, c *client.Client, push *pushMonitor, status chan<- *client.SolveStatus,
 	exports ...client.ExportEntry,
 ) (map[string]string, error) {
-	opt, err := r.solveOpt()
+	opt, files, err := r.solveOpt()
 	if err != nil {
 		return nil, err
 	}
@@ -127,10 +128,14 @@ func (r Request) solve(
 		backoff.WithMaxElapsedTime(0), // the default would not retry a build that took 15 min
 		backoff.WithNotify(func(err error, _ time.Duration) {
 			retries++
-			r.logf("Building for %s again (retry %d of %d): %s", r.Platform, retries, maxSchedulerRetries, buildkitMessage(err))
+			r.logf("Building for %s again (retry %d of %d): %s", r.Platform, retries, maxSchedulerRetries,
+				buildkitMessage(r, err))
 		}))
+	if failed := files.failure(); err != nil && failed != nil && ctx.Err() == nil {
+		return nil, failed
+	}
 	if err != nil {
-		return nil, classifyError(ctx, r, err)
+		return nil, classifyError(ctx, r, &push.steps, err)
 	}
 	if err := checkConfirmed(exports[len(exports)-1], response.ExporterResponse); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -376,6 +377,37 @@ func TestSharedKey(t *testing.T) {
 	}
 }
 
+// A named context replaces an image in each of the forms that BuildKit takes for the same.
+func TestContextName(t *testing.T) {
+	onBothVersions(t, func(t *testing.T, _ *services, c *client.Client) {
+		files := writeFiles(t, map[string]string{"file": "x"})
+		digest := "@sha256:" + strings.Repeat("a", 64)
+		for _, names := range [][]string{
+			{"x", "library/x", "docker.io/library/x", "x:latest", "index.docker.io/library/x:latest"},
+			{"library/x:1", "x:1"}, {"docker.io/y/x", "y/x:latest"}, {"localhost:5000/x", "localhost:5000/x:latest"},
+			{"library/x" + digest, "x" + digest}, {"x:1" + digest, "docker.io/library/x:1" + digest},
+		} {
+			for i, name := range names {
+				used := names[(i+1)%len(names)]
+				r := request(writeFiles(t, map[string]string{
+					"Dockerfile": fmt.Sprintf("FROM %s\nCOPY --from=%[1]s file /copied\n", used),
+				}))
+				key, err := ContextName(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Contexts = map[string]string{key: files}
+				if _, _, err := solve(t.Context(), c, r); err != nil {
+					t.Errorf("%s for %s: %v", name, used, err)
+				}
+			}
+		}
+	})
+	if name, err := ContextName("Base"); err == nil {
+		t.Errorf("a name of no image: %s", name)
+	}
+}
+
 // A file that changes without another size or time, such as one from an archive with fixed times, is sent again.
 func TestSharedKeyOfChangedContent(t *testing.T) {
 	c := sharedServices(t).machine(t, amd64)
@@ -387,7 +419,7 @@ func TestSharedKeyOfChangedContent(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := request(dir)
-		r.SharedKey, r.ContentTimes = "TestSharedKeyOfChangedContent "+dir, true
+		r.SharedKey, r.CommitFiles = "TestSharedKeyOfChangedContent "+dir, ""
 		result, _, err := solve(t.Context(), c, r)
 		if err != nil {
 			t.Fatal(err)

@@ -166,8 +166,9 @@ func (t *progressTracker) displayName(name string) string {
 	return t.platform + " " + name
 }
 
-// stepName matches the steps of a Dockerfile, [2/5] RUN … or [stage 2/5] RUN …, and captures the instruction.
-var stepName = regexp.MustCompile(`^\[(?:.* )?\d+/\d+\] (\S+)`)
+// stepName matches the steps of a Dockerfile, [2/5] RUN … or [stage 2/5] RUN …. It captures the stage with the number,
+// and the instruction.
+var stepName = regexp.MustCompile(`^\[((?:.* )?\d+/\d+)\] (\S+)`)
 
 // addTo adds the recorded steps to stats, and the warnings that are not in seen.
 func (t *progressTracker) addTo(stats *Stats, seen map[Warning]bool) {
@@ -184,7 +185,7 @@ func (t *progressTracker) addTo(stats *Stats, seen map[Warning]bool) {
 			step.Duration = v.Completed.Sub(*v.Started)
 		}
 		stats.Steps = append(stats.Steps, step)
-		if match := stepName.FindStringSubmatch(v.Name); match != nil && match[1] != "FROM" {
+		if match := stepName.FindStringSubmatch(v.Name); match != nil && match[2] != "FROM" {
 			stats.Total++
 			if v.Cached {
 				stats.Cached++

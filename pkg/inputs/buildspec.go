@@ -31,6 +31,7 @@ type BuildSpec struct {
 	Ref                   string // empty: the checkout, or the event's commit
 	AllowUntrustedRef     bool
 	AllowUntrustedSecrets bool
+	Fetch                 source.FetchOptions
 	Platforms             []string // os/architecture[/variant], normalized, without duplicates
 	Doppler               Doppler
 
@@ -67,8 +68,7 @@ type BuildSpec struct {
 }
 
 var (
-	argPattern   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	stagePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+	stagePattern = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
 	tagPattern   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 )
 
@@ -86,7 +86,7 @@ func (in Build) Spec(env Env) (BuildSpec, error) {
 	spec.Request.NoCache, spec.Request.Pull = in.NoCache, in.Pull
 	spec.Request.NoCacheFilters = Texts(in.NoCacheFilters)
 	for _, validate := range []func(*BuildSpec, Build, Env) error{
-		validatePlatforms, validateReferences, validateArguments, validateContexts, validateHosts, validateSecrets,
+		validateSource, validatePlatforms, validateReferences, validateArguments, validateContexts, validateHosts, validateSecrets,
 		validateLimits, validateAttestations, validateAnnotations, validateBuilder, validateOutputs,
 	} {
 		if err := validate(&spec, in, env); err != nil {
@@ -94,6 +94,20 @@ func (in Build) Spec(env Env) (BuildSpec, error) {
 		}
 	}
 	return spec, nil
+}
+
+func validateSource(spec *BuildSpec, in Build, _ Env) error {
+	if in.Ref != "" {
+		if err := source.ValidateRef(in.Ref); err != nil {
+			return Wrap("ref", err)
+		}
+	}
+	spec.Fetch = source.FetchOptions{LFS: in.LFS, Submodules: source.Submodules(strings.ToLower(in.Submodules))}
+	switch spec.Fetch.Submodules {
+	case "", source.NoSubmodules, source.DirectSubmodules, source.RecursiveSubmodules:
+		return nil
+	}
+	return Errorf("submodules", in.Submodules, "must be false, true or recursive")
 }
 
 func validatePlatforms(spec *BuildSpec, in Build, _ Env) error {
@@ -190,13 +204,14 @@ func validateArguments(spec *BuildSpec, in Build, env Env) error {
 	r.BuildArgs, r.Labels = map[string]string{}, map[string]string{}
 	for _, item := range in.BuildArgs {
 		name, value, hasValue := strings.Cut(item.Text, "=")
-		if !argPattern.MatchString(name) {
+		if !isWord(name) {
 			return itemErrorf("build_args", item, "is not a build argument; write NAME=VALUE, and quote an element that has "+
 				`several lines: "NAME=VALUE"`)
 		}
 		if !hasValue {
 			if value = env.Getenv(name); value == "" {
-				return itemErrorf("build_args", item, "has no value, and the environment variable is not set; write NAME=VALUE")
+				return itemErrorf("build_args", item, "has no value, and the environment variable is not set or is empty; write "+
+					"NAME=VALUE")
 			}
 		}
 		r.BuildArgs[name] = value
@@ -278,11 +293,6 @@ func validateLimits(spec *BuildSpec, in Build, _ Env) error {
 }
 
 func validateBuilder(_ *BuildSpec, in Build, env Env) error {
-	if in.Ref != "" {
-		if err := source.ValidateRef(in.Ref); err != nil {
-			return Wrap("ref", err)
-		}
-	}
 	if in.Builder != "depot" {
 		address := builder.Address{
 			Addr: in.Builder, CertDir: env.Getenv(builder.CertPath), AllowPlaintext: in.AllowPlaintextBuilder,

@@ -15,10 +15,12 @@ func TestDefaultContext(t *testing.T) {
 		wantContext, wantDockfile string
 		ofEvent                   bool
 	}{
-		{"{{defaultContext}}", "", ".", "Dockerfile", true},
-		{"{{ defaultContext }}:docker", "", "docker", "Dockerfile", true},
+		{"{{defaultContext}}", "", ".", "", true},
+		{"{{ defaultContext }}:docker", "", "docker", "", true},
+		{"{{defaultContext}}:docker", "Dockerfile", "docker", "docker/Dockerfile", true},
 		{"{{{defaultContext}}}:docker/app/", "dev.Dockerfile", "docker/app", "docker/app/dev.Dockerfile", true},
 		{"{{defaultContext}}:../..", "dev.Dockerfile", ".", "dev.Dockerfile", true},
+		{"{{defaultContext}}:docker", "-", "docker", "/dev/stdin", true},
 		{"docker", "dev.Dockerfile", "docker", "dev.Dockerfile", false},
 	} {
 		spec, err := buildSpec(t, env, "INPUT_CONTEXT="+test.context, "INPUT_DOCKERFILE="+test.dockerfile)
@@ -33,6 +35,8 @@ func TestDefaultContext(t *testing.T) {
 		!maps.Equal(spec.Request.Contexts, map[string]string{"c": "lib"}) {
 		t.Errorf("event %v, others %v, %v", spec.EventContexts, spec.Request.Contexts, err)
 	}
+	_, err = buildSpec(t, env, "INPUT_GIT_CONTEXT=Git")
+	assertInvalid(t, err, "git_context", 0, "Git", "for example git")
 	_, err = buildSpec(t, env, "INPUT_BUILD_CONTEXTS=git={{defaultContext}}", "INPUT_GIT_CONTEXT=git")
 	assertInvalid(t, err, "git_context", 0, "git", "a name that build_contexts does not use")
 }

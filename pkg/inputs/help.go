@@ -7,12 +7,16 @@ var help = map[string]string{
 	"allow_untrusted_ref": "Build code that may be from a fork although this run has secrets. Such code has access to " +
 		"what the job has, except the secrets of doppler_config. Set it only after a review.",
 	"allow_untrusted_secrets": "With allow_untrusted_ref, also give the build the secrets of doppler_config.",
+	"submodules": "Submodules to fetch with the commit: true, or recursive for those of submodules, too. Default: false. " +
+		"Other servers than the GitHub server need HTTPS URLs. Private submodules need a github_token that can read them.",
+	"lfs": "Download the content of the commit's Git LFS files. With false, the files contain pointers.",
 	"platform": "linux/amd64, linux/arm64, another platform, or several. Depot builds linux/386 on its amd64 machines " +
 		"and linux/arm/v6, v7 and v8 on its arm64 machines; your own BuildKit builds what it supports.",
 	"context": "Build context: a directory, a URL that the builder fetches, {{defaultContext}} for the event's commit, " +
 		"or {{defaultContext}}:DIRECTORY for a directory of it, to which dockerfile is then relative.",
-	"dockerfile": "Path of the Dockerfile, relative to the repository root. The default is the Dockerfile in the " +
-		"context, or sandbox/Dockerfile if the context has none.",
+	"dockerfile": "Path of the Dockerfile, relative to the repository root or, for a context that is a URL, to that " +
+		"context; or - for the standard input. Default: the Dockerfile in the context, or sandbox/Dockerfile if the context " +
+		"has none.",
 	"target":     "Stage to build. Default: the last stage.",
 	"image_name": "Image names in the local engine, comma-separated or one per line.",
 	"build_args": "Build arguments, NAME=VALUE, or NAME for the value of that environment variable. One per line.",
@@ -57,8 +61,9 @@ var help = map[string]string{
 	"builder": "depot, or the address of a BuildKit daemon (unix://, tcp://).",
 	"allow_plaintext_builder": "Connect to a builder on another machine without TLS. The network can then read and " +
 		"change the source code, the secrets and the image.",
-	"github_token": "GitHub token to resolve and fetch ref, and git contexts on the GitHub server.",
-	"timeout":      "Time limit for the whole action.",
+	"github_token": "GitHub token to resolve and fetch ref, its submodules and Git LFS files, and git contexts on the " +
+		"GitHub server.",
+	"timeout": "Time limit for the whole action.",
 	"doppler_config": "Doppler config that supplies credentials and build secrets. Default for a snapshot: " +
 		"DOPPLER_CONFIG, the config of the service token or, on the command line, of doppler setup, then dev.",
 	"doppler_project": "Doppler project. A service token implies its project. Default: DOPPLER_PROJECT or, on the " +
@@ -102,7 +107,7 @@ var help = map[string]string{
 		"controls the machine.",
 	"command": "Test command to run on the host, in the tested commit's files. It gets RUN_LOCAL_DOCKER_TESTS=true, " +
 		"LOCAL_DOCKER_IMAGE_NAME, DOCKER_HOST and TEST_REPORT_DIR. Tests in the JUnit XML files that it writes to " +
-		"TEST_REPORT_DIR are counted.",
+		"TEST_REPORT_DIR and its subdirectories are counted.",
 	"parallel": "Containers to run in parallel: a number, or cores.",
 	"report_dir": "Directory for the JUnit XML report and the container logs of failed tests. Default: test-results in " +
 		"RUNNER_TEMP, outside the workspace, so that later builds do not contain it. On the command line, test-results in " +

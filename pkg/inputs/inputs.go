@@ -21,10 +21,12 @@ type Build struct {
 	Ref                   string
 	AllowUntrustedRef     bool
 	AllowUntrustedSecrets bool
+	Submodules            string
+	LFS                   bool `name:"lfs" default:"true" negatable:""`
 	Platform              List `default:"linux/amd64" terminal:"${terminal_platform}" variable:"SANDBOX_BUILD_PLATFORM"`
 	Doppler
 	Context               string `default:"."`
-	Dockerfile            string `default:"Dockerfile"`
+	Dockerfile            string
 	Target                string
 	ImageName             List `default:"iterate-sandbox:ci" terminal:"${image_name}" variable:"LOCAL_DOCKER_IMAGE_NAME"`
 	BuildArgs             Lines

@@ -24,7 +24,7 @@ type secret struct {
 // Dependabot get no secrets. Errors and warnings never quote what may be a secret value.
 func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 	add := func(input, example string, item Item, s secret) error {
-		if !isSecretID(s.id) {
+		if !isWord(s.id) {
 			return &Error{Input: input, Line: item.Line, Reason: "the secret has an invalid ID; write " + example}
 		}
 		for _, other := range spec.secrets {
@@ -42,7 +42,7 @@ func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 	for _, item := range in.Secrets {
 		id, value, ok := strings.Cut(item.Text, "=")
 		switch {
-		case !ok || !isSecretID(id):
+		case !ok || !isWord(id):
 			return &Error{Input: "secrets", Line: item.Line, Reason: "the secret has no ID; write ID=VALUE, and quote an " +
 				`element that has several lines: "ID=VALUE"`}
 		case value == "":
@@ -87,9 +87,10 @@ func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 	return validateSSH(spec, in, env)
 }
 
-// isSecretID reports whether a Dockerfile can name the ID. BuildKit restricts it to the characters of a path.
-func isSecretID(id string) bool {
-	return id != "" && !strings.ContainsFunc(id, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) })
+// isWord reports whether a Dockerfile can use the text as the ID of a secret or the name of a build argument. BuildKit
+// has no other rules.
+func isWord(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) })
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_./-]{0,63}$`)

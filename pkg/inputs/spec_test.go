@@ -3,6 +3,7 @@ package inputs
 import (
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -58,6 +59,7 @@ func TestInvalidInputs(t *testing.T) {
 		{"builder scheme", "builder", "ftp://x", 0, "", "unix://"},
 		{"builder without TLS", "builder", "tcp://builder:1234", 0, "", "BUILDKIT_CERT_PATH"},
 		{"build argument", "build_args", "A=1\n\nB C=2", 3, "B C=2", "write NAME=VALUE"},
+		{"build argument without a name", "build_args", "=1", 1, "=1", "write NAME=VALUE"},
 		{"build argument without value", "build_args", "NOT_SET", 1, "NOT_SET", "environment variable is not set"},
 		{"open quote", "build_args", "A=1\n\"B=2", 2, "", "close every quote"},
 		{"label", "labels", "a=b\n=c", 2, "=c", "write NAME=VALUE"},
@@ -68,6 +70,16 @@ func TestInvalidInputs(t *testing.T) {
 			"not in the input platform",
 		},
 		{"named context without source", "build_contexts", "base", 1, "base", "write NAME=DIRECTORY"},
+		{"named context with a name of no image", "build_contexts", "Base=file", 1, "Base=file", "must be lowercase"},
+		{"named context of an invalid image", "build_contexts", "a=docker-image://A", 1, "a=docker-image://A", "lowercase"},
+		{"named context that BuildKit does not fetch", "build_contexts", "a=ftp://x", 1, "a=ftp://x", "does not fetch"},
+		{"named context by SSH URL", "build_contexts", "a=ssh://git@x/y", 1, "a=ssh://git@x/y", "write git@HOST:PATH"},
+		{"named context by short URL", "build_contexts", "a=github.com/x/y", 1, "a=github.com/x/y",
+			"write https://github.com/x/y"},
+		{"context that BuildKit does not fetch", "context", "docker-image://x", 0, "docker-image://x", "does not fetch"},
+		{"context with an unknown query", "context", "https://x/y.git?z=1", 0, "https://x/y.git?z=1", "z"},
+		{"Dockerfile from a URL", "dockerfile", "https://x/Dockerfile", 0, "https://x/Dockerfile", "is a URL"},
+		{"Dockerfile that is a directory", "dockerfile", ".", 0, ".", "is a directory"},
 		{"named context not found", "build_contexts", "base=missing", 0, "base=missing", "not a directory"},
 		{"value in place of a secret", "secrets", "A=1\nhunter2hunter2", 2, "", "the secret has no ID"},
 		{"secret ID with a space", "secrets", "hunter2 x=1", 1, "", "the secret has no ID"},
@@ -98,6 +110,7 @@ func TestInvalidInputs(t *testing.T) {
 			"a={{defaultContext}}:b", "GitHub Actions"},
 		{"output type", "outputs", "type=zip,dest=x", 1, "", "zip"},
 		{"ref like an option", "ref", "--upload-pack=x", 0, "", "--upload-pack=x"},
+		{"submodules", "submodules", "all", 0, "all", "must be false, true or recursive"},
 		{"ref with dots", "ref", "a..b", 0, "", "a..b"},
 		{"ref with a line break", "ref", "a\nb", 0, "", `a\nb`},
 		{"git context", "git_context", "a b", 0, "a b", "for example git"},
@@ -363,51 +376,161 @@ func TestGitContext(t *testing.T) {
 
 func TestResolve(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"app/Dockerfile", "sandbox/Dockerfile", "lib/x"} {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte("FROM scratch\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeTree(t, dir, map[string]string{
+		"Dockerfile": "FROM root", "app/Dockerfile": "FROM app", "sandbox/Dockerfile": "FROM sandbox", "lib/x": "",
+		"common/Dockerfile": "FROM common", "lower/dockerfile": "FROM lower", "both/dockerfile": "", "both/Dockerfile": "FROM a",
+	}, map[string]string{
+		"linked/Dockerfile": "../common/Dockerfile", "linked/.dockerignore": "../lib/x", "folder": "common",
+		"absolute/Dockerfile": filepath.Join(dir, "common/Dockerfile"),
+	})
 	below := func(name string) string { return filepath.Join(dir, name) }
 	const git = "https://github.com/moby/buildkit.git#v0.20.0"
 	for _, test := range []struct {
-		name      string
-		variables []string
-		want      Paths
+		name                string
+		variables           []string
+		context, dockerfile string // relative to dir
+		contexts            map[string]string
 	}{
-		{"sandbox/Dockerfile without one in the context", nil, Paths{dir, below("sandbox/Dockerfile"), map[string]string{}}},
+		{"sandbox/Dockerfile without one in the context", []string{"INPUT_CONTEXT=lib"}, "lib", "sandbox/Dockerfile", nil},
+		{"the context's Dockerfile first", []string{"INPUT_CONTEXT=app"}, "app", "app/Dockerfile", nil},
 		{
-			"the context's Dockerfile first", []string{"INPUT_CONTEXT=app"},
-			Paths{below("app"), below("app/Dockerfile"), map[string]string{}},
+			"dockerfile of the root", []string{"INPUT_CONTEXT=app", "INPUT_DOCKERFILE=Dockerfile"}, "app", "Dockerfile", nil,
 		},
 		{
-			"dockerfile", []string{"INPUT_CONTEXT=lib", "INPUT_DOCKERFILE=app/Dockerfile"},
-			Paths{below("lib"), below("app/Dockerfile"), map[string]string{}},
+			"dockerfile of the root with ./", []string{"INPUT_CONTEXT=app", "INPUT_DOCKERFILE=./Dockerfile"}, "app", "Dockerfile",
+			nil,
 		},
-		{"remote context", []string{"INPUT_CONTEXT=" + git}, Paths{git, "Dockerfile", map[string]string{}}},
-		{"named contexts", []string{
-			"INPUT_BUILD_CONTEXTS=a=lib\nb=docker-image://alpine\nc=oci-layout://lib\nd=git@github.com:a/b",
+		{
+			"dockerfile of the context", []string{"INPUT_CONTEXT=./app", "INPUT_DOCKERFILE=app/Dockerfile"}, "app",
+			"app/Dockerfile", nil,
 		},
-			Paths{dir, below("sandbox/Dockerfile"), map[string]string{
+		{
+			"absolute dockerfile", []string{"INPUT_CONTEXT=lib", "INPUT_DOCKERFILE=" + below("app/Dockerfile")}, "lib",
+			"app/Dockerfile", nil,
+		},
+		{"lower case", []string{"INPUT_CONTEXT=lower"}, "lower", "lower/dockerfile", nil},
+		{"lower case for a path", []string{"INPUT_DOCKERFILE=lower/Dockerfile"}, ".", "lower/dockerfile", nil},
+		{"upper case first", []string{"INPUT_CONTEXT=both"}, "both", "both/Dockerfile", nil},
+		{"link to another folder", []string{"INPUT_CONTEXT=linked"}, "linked", "linked/Dockerfile", nil},
+		{"absolute link", []string{"INPUT_DOCKERFILE=absolute/Dockerfile"}, ".", "absolute/Dockerfile", nil},
+		{"through a linked folder", []string{"INPUT_CONTEXT=folder"}, "folder", "folder/Dockerfile", nil},
+		{"remote context", []string{"INPUT_CONTEXT=" + git}, git, "", nil},
+		{
+			"remote context with a local Dockerfile",
+			[]string{"INPUT_CONTEXT=git@example.com:a/b", "INPUT_DOCKERFILE=" + below("app/Dockerfile")},
+			"git@example.com:a/b", "app/Dockerfile", nil,
+		},
+		{
+			"named contexts",
+			[]string{"INPUT_BUILD_CONTEXTS=library/a:latest=lib\nb=docker-image://alpine\nc=oci-layout://lib\n" +
+				"d=git@github.com:a/b"},
+			".", "Dockerfile", map[string]string{
 				"a": below("lib"), "b": "docker-image://alpine", "c": "oci-layout://" + below("lib"), "d": "git@github.com:a/b",
-			}}},
+			},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: dir}, test.variables...)
 			if err != nil {
 				t.Fatal(err)
 			}
+			want := Paths{Context: test.context, Dockerfile: "Dockerfile", Contexts: map[string]string{}}
+			if !IsRemote(test.context) {
+				want.Context = below(test.context)
+			}
+			if test.dockerfile != "" {
+				want.Dockerfile = below(test.dockerfile)
+			}
+			maps.Copy(want.Contexts, test.contexts)
 			for range 2 { // Resolve must not modify the spec
 				got, err := spec.Resolve(dir)
-				if err != nil || !reflect.DeepEqual(got, test.want) {
-					t.Errorf("%+v, %v; want %+v", got, err, test.want)
+				if (got.Definition != nil) != (test.dockerfile != "") {
+					t.Errorf("definition %v", got.Definition)
+				}
+				got.Definition = nil
+				if err != nil || !reflect.DeepEqual(got, want) {
+					t.Errorf("%+v, %v; want %+v", got, err, want)
 				}
 			}
 		})
+	}
+}
+
+// writeTree writes files and symbolic links below a directory.
+func writeTree(t *testing.T, dir string, files, links map[string]string) {
+	t.Helper()
+	write := func(name, content string, write func(content, path string) error) {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := write(content, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, content := range files {
+		write(name, content, func(content, path string) error { return os.WriteFile(path, []byte(content), 0o644) })
+	}
+	for name, target := range links {
+		write(name, target, os.Symlink)
+	}
+}
+
+// A message about a missing Dockerfile names one that exists.
+func TestDockerfileNotFound(t *testing.T) {
+	for _, test := range []struct{ file, context, dockerfile, value, reason string }{
+		{"app/Dockerfile", "app", "Dockerfile", "Dockerfile", "write app/Dockerfile"},
+		{"app/dockerfile", "app", "./Dockerfile", "./Dockerfile", "write app/dockerfile"},
+		{"app/dev.Dockerfile", "app", "dev.Dockerfile", "dev.Dockerfile", "write app/dev.Dockerfile"},
+		{"Dockerfile", "app", "", "app/Dockerfile", "write Dockerfile"},
+		{"sandbox/Dockerfile", ".", "Dockerfile", "Dockerfile", "write sandbox/Dockerfile"},
+		{"x", ".", "", "Dockerfile", "relative to the repository root"},
+	} {
+		dir := t.TempDir()
+		writeTree(t, dir, map[string]string{test.file: "FROM a", "app/x": ""}, nil)
+		spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: dir}, "INPUT_CONTEXT="+test.context,
+			"INPUT_DOCKERFILE="+test.dockerfile)
+		if err == nil {
+			_, err = spec.Resolve(dir)
+		}
+		assertInvalid(t, err, "dockerfile", 0, test.value, test.reason)
+	}
+}
+
+// Files that the build reads through links are below the root. One that BuildKit would not find is an error.
+func TestLinksOutOfTheRepository(t *testing.T) {
+	for _, test := range []struct{ link, target, input, reason string }{
+		{"Dockerfile", "/etc/passwd", "dockerfile", "out of the repository"},
+		{"Dockerfile", "missing", "dockerfile", "does not exist"},
+		{"Dockerfile.dockerignore", "/etc/passwd", "dockerfile", "out of the repository"},
+		{".dockerignore", "/etc/passwd", "context", "out of the repository"},
+		{".dockerignore", "missing", "context", "does not exist"},
+		{"lib/.dockerignore", "/etc/passwd", "build_contexts", "out of the repository"},
+	} {
+		dir := t.TempDir()
+		writeTree(t, dir, map[string]string{"Dockerfile": "FROM a", "lib/x": ""}, nil)
+		if err := os.RemoveAll(filepath.Join(dir, test.link)); err != nil {
+			t.Fatal(err)
+		}
+		writeTree(t, dir, nil, map[string]string{test.link: test.target})
+		spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: dir}, "INPUT_BUILD_CONTEXTS=lib=lib")
+		if err == nil {
+			_, err = spec.Resolve(dir)
+		}
+		assertInvalid(t, err, test.input, 0, "", test.reason)
+	}
+}
+
+func TestIsRemote(t *testing.T) {
+	for context, want := range map[string]bool{
+		".": false, "app": false, "/a/b": false, "./github.com/a/b": false, "a:b": false, "GitHub.com/a/b": false,
+		"github.com/a/b": true, "https://a/b.tar": true, "HTTPS://a/b.git": true, "http://a/b.git#x:y": true,
+		"git://a/b": true, "ssh://git@a/b": true, "git@a:b/c": true, "someone@a:b/c.git": true,
+		"https://a/b.git?unknown=1": true, "docker-image://a": true, "oci-layout://a": true, "ftp://a": true,
+	} {
+		if got := IsRemote(context); got != want {
+			t.Errorf("%s: %t, want %t", context, got, want)
+		}
 	}
 }
 
@@ -477,7 +600,7 @@ func TestImageNames(t *testing.T) {
 		})
 	}
 	_, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, "INPUT_LOAD=false", "INPUT_OUTPUTS=type=docker,name=A")
-	assertInvalid(t, err, "image_name", 0, "A", "not an image name")
+	assertInvalid(t, err, "outputs", 1, "", "must be lowercase")
 }
 
 // Depot's machines have no host that a build could reach; that of your own BuildKit is known when it is connected.

@@ -160,13 +160,14 @@ func (a Annotation) position() string {
 }
 
 // Fail reports the error that ends the program on stderr and, in GitHub Actions, also as an annotation with the fields
-// of at.
+// of at. The message of at follows the error in the annotation.
 func (r *Runner) Fail(err error, at Annotation) {
-	at.Message = strings.TrimSpace(err.Error())
+	text := strings.TrimSpace(err.Error())
 	if r.inActions {
+		at.Message = strings.TrimSpace(text + "\n" + at.Message)
 		r.annotate("error", at)
 	}
-	r.writeLines(r.stderr, "error: "+r.Redact(at.Message))
+	r.writeLines(r.stderr, "error: "+r.Redact(text))
 }
 
 // Group starts a collapsible group with a title, which ends at EndGroup. Groups do not nest.

@@ -2,8 +2,12 @@ package source
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,7 +16,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/org/sandbox-actions/pkg/git"
+	"github.com/org/sandbox-actions/pkg/lfs"
 )
 
 // Tree is a directory of files to build.
@@ -23,7 +30,11 @@ type Tree struct {
 	Dirty      bool   // whether files differ from the commit
 	Repository string // owner/name from the URL of the remote "origin"; "" if the URL has another form
 
-	git git.Git // runs in the repository that has the commit's objects
+	Unfetched Unfetched // what is missing in Dir
+
+	git    git.Git                // runs in the repository that has the commit's objects
+	gitDir string                 // directory of that repository; "" for a checkout
+	lfs    map[string]lfs.Pointer // Git LFS files whose content was fetched
 }
 
 // OpenCheckout describes the working tree in dir, including uncommitted changes. The repository may come from an
@@ -48,18 +59,52 @@ func OpenCheckout(ctx context.Context, dir string) (Tree, error) {
 		return Tree{}, err
 	}
 	t.SHA = strings.TrimSpace(string(sha))
-	if ref, err := t.git.Output(ctx, "symbolic-ref", "--quiet", "HEAD"); err == nil {
-		t.Ref = strings.TrimSpace(string(ref))
-	}
-	if url, err := t.git.Output(ctx, "config", "--get", "remote.origin.url"); err == nil {
-		t.Repository = ownerAndName(strings.TrimSpace(string(url)))
-	}
-	status, err := t.git.Output(ctx, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=dirty")
-	if err != nil {
+	var ref, url, status []byte
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		ref, _ = t.git.Output(groupCtx, "symbolic-ref", "--quiet", "HEAD") // fails with a detached HEAD
+		return nil
+	})
+	group.Go(func() error {
+		url, _ = t.git.Output(groupCtx, "config", "--get", "remote.origin.url") // fails without a remote
+		return nil
+	})
+	group.Go(func() (err error) {
+		status, err = t.git.Output(groupCtx, "status", "--porcelain", "--untracked-files=normal",
+			"--ignore-submodules=dirty")
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return Tree{}, fmt.Errorf("find changed files: %w", err)
 	}
+	t.Ref, t.Repository = strings.TrimSpace(string(ref)), ownerAndName(strings.TrimSpace(string(url)))
 	t.Dirty = len(status) > 0
 	return t, nil
+}
+
+// FindUnfetched returns the submodules of a checkout whose directories are empty, and its Git LFS files that contain
+// only pointers.
+func (t Tree) FindUnfetched(ctx context.Context) (Unfetched, error) {
+	out, err := t.git.Output(ctx, "ls-files", "-z", "--stage")
+	if err != nil {
+		return Unfetched{}, fmt.Errorf("list the files of the checkout: %w", err)
+	}
+	var found Unfetched
+	var paths []string
+	for line := range strings.SplitSeq(string(out), "\x00") {
+		head, name, _ := strings.Cut(line, "\t")
+		switch mode, _, _ := strings.Cut(head, " "); mode {
+		case "160000":
+			if files, err := os.ReadDir(filepath.Join(t.Dir, name)); err == nil && len(files) == 0 {
+				found.Submodules = append(found.Submodules, name)
+			}
+		case "100644", "100755":
+			paths = append(paths, name)
+		}
+	}
+	pointers, err := t.findPointers(ctx, paths)
+	found.Pointers = slices.Sorted(maps.Keys(pointers))
+	return found, err
 }
 
 // checkAlternates returns an error if the repository reads objects of other repositories, which may be anywhere on the
@@ -103,11 +148,31 @@ func (t Tree) Extra(ctx context.Context, dir string, limit int) ([]string, error
 	var paths []string
 	for entry := range strings.SplitSeq(string(out), "\x00") {
 		const status = len("XY ")
-		if len(entry) > status && len(paths) < limit {
+		if len(entry) > status && len(paths) < limit && !t.hasContent(dir, entry[status:]) {
 			paths = append(paths, entry[status:])
 		}
 	}
 	return paths, nil
+}
+
+// hasContent reports whether a file in dir has the content that Git LFS has for its path.
+func (t Tree) hasContent(dir, name string) bool {
+	pointer, ok := t.lfs[name]
+	if !ok {
+		return false
+	}
+	info, err := os.Lstat(filepath.Join(dir, name))
+	if err != nil || !info.Mode().IsRegular() || info.Size() != pointer.Size {
+		return false
+	}
+	file, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, file)
+	return err == nil && hex.EncodeToString(sum.Sum(nil)) == pointer.OID
 }
 
 // CommitTime returns the time at which the commit was created, in UTC.

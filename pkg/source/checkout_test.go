@@ -63,7 +63,7 @@ func TestExtra(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree, err := fromHub("app", goodToken).Fetch(t.Context(), commit, filepath.Join(t.TempDir(), "source"))
+	tree, err := fromHub("app", goodToken).Fetch(t.Context(), commit, filepath.Join(t.TempDir(), "source"), FetchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,16 +6,24 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/org/sandbox-actions/pkg/git"
 )
+
+// FetchOptions selects what Fetch fetches in addition to the commit.
+type FetchOptions struct {
+	LFS        bool       // the content of Git LFS files
+	Submodules Submodules // "" means NoSubmodules
+}
 
 // Fetch fetches one commit by its SHA, with depth 1, and checks out its files in dir, which it creates. The git
 // objects are in dir + ".git", so dir contains only the commit's files. The token appears in no URL, argument or file.
 //
 // The permissions and times of the files are derived from the commit. Every machine gets an identical directory, and a
 // builder recognizes files that did not change since an earlier commit.
-func (r Repository) Fetch(ctx context.Context, c Commit, dir string) (Tree, error) {
+func (r Repository) Fetch(ctx context.Context, c Commit, dir string, options FetchOptions) (Tree, error) {
 	op := fmt.Sprintf("fetch %s of %s", c.SHA, r.fullName())
 	if !shaPattern.MatchString(c.SHA) {
 		return Tree{}, fmt.Errorf("%s: not a full SHA", op)
@@ -23,26 +31,41 @@ func (r Repository) Fetch(ctx context.Context, c Commit, dir string) (Tree, erro
 	if err := r.validate(); err != nil {
 		return Tree{}, err
 	}
-	t, err := r.fetchTree(ctx, c, dir)
-	if hint := r.fetchHint(err); hint != "" {
-		return Tree{}, fmt.Errorf("%s: %w (%s)", op, err, hint)
-	} else if cause := context.Cause(ctx); err != nil && cause != nil {
+	f := &fetcher{r: r, options: options}
+	t, err := f.fetchTree(ctx, remote{r.serverURL() + "/" + r.fullName(), r.Token}, c, dir, dir+".git", 0)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return Tree{}, cause
 	} else if err != nil {
+		if hint := r.fetchHint(err); hint != "" {
+			return Tree{}, fmt.Errorf("%s: %w (%s)", op, err, hint)
+		}
 		return Tree{}, fmt.Errorf("%s: %w", op, err)
 	}
 	return t, nil
 }
 
-func (r Repository) fetchTree(ctx context.Context, c Commit, dir string) (Tree, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Tree{}, err
+// fetcher is one call of [Repository.Fetch].
+type fetcher struct {
+	r          Repository
+	options    FetchOptions
+	submodules atomic.Int64 // number of submodules that were found
+}
+
+// fetchTree fetches a commit of a repository that is nested depth submodules deep.
+func (f *fetcher) fetchTree(ctx context.Context, from remote, c Commit, dir, gitDir string, depth int) (Tree, error) {
+	for _, created := range []string{dir, gitDir} {
+		if err := os.MkdirAll(created, 0o755); err != nil {
+			return Tree{}, err
+		}
 	}
-	g := git.Git{Dir: dir, Clock: r.HTTP.Clock, IdleTimeout: r.GitIdleTimeout, Env: []string{
-		"GIT_DIR=" + dir + ".git", "GIT_WORK_TREE=" + dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
+	g := git.Git{Dir: dir, Clock: f.r.HTTP.Clock, IdleTimeout: f.r.GitIdleTimeout, Env: []string{
+		"GIT_DIR=" + gitDir, "GIT_WORK_TREE=" + dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
+		"GIT_ATTR_NOSYSTEM=1", "GIT_ALLOW_PROTOCOL=" + from.scheme(),
 	}}
-	if err := g.CheckVersion(ctx); err != nil {
-		return Tree{}, err
+	if depth == 0 {
+		if err := g.CheckVersion(ctx); err != nil {
+			return Tree{}, err
+		}
 	}
 	objectFormat := "sha1"
 	if len(c.SHA) == 64 {
@@ -51,27 +74,43 @@ func (r Repository) fetchTree(ctx context.Context, c Commit, dir string) (Tree, 
 	if _, err := g.Output(ctx, "init", "--quiet", "--template=", "--object-format="+objectFormat); err != nil {
 		return Tree{}, err
 	}
-	if _, err := g.WithToken(r.serverURL(), r.Token).OutputWithRetry(ctx, "fetch", "--quiet", "--depth=1",
+	if _, err := g.WithToken(f.r.serverURL(), from.token).OutputWithRetry(ctx, "fetch", "--quiet", "--depth=1",
 		"--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--no-auto-maintenance",
-		r.serverURL()+"/"+r.fullName(), c.SHA); err != nil {
+		from.url, c.SHA); err != nil {
 		return Tree{}, err
 	}
 	if _, err := g.Output(ctx, "checkout", "--quiet", "--force", "--detach", c.SHA); err != nil {
 		return Tree{}, err
 	}
-	head, err := g.Output(ctx, "rev-parse", "HEAD")
+	t := Tree{Dir: dir, SHA: c.SHA, Ref: c.Ref, git: g, gitDir: gitDir}
+	entries, err := t.entries(ctx)
 	if err != nil {
 		return Tree{}, err
 	}
-	if got := strings.TrimSpace(string(head)); got != c.SHA {
-		return Tree{}, fmt.Errorf("git checked out %s (try again)", got)
+	if err := f.addLFS(ctx, &t, from, entries); err != nil {
+		return Tree{}, err
 	}
-	t := Tree{Dir: dir, SHA: c.SHA, Ref: c.Ref, git: g}
-	return t, t.normalizeFiles(ctx)
+	if err := t.normalizeFiles(entries); err != nil {
+		return Tree{}, err
+	}
+	return t, f.fetchSubmodules(ctx, &t, from, entries, depth)
+}
+
+// scheme returns the only protocol that git may use for the remote, also after a redirect.
+func (from remote) scheme() string {
+	scheme, _, _ := strings.Cut(from.url, ":")
+	return scheme
 }
 
 // fetchHint returns how the user can fix a failed fetch, or "" if that is unknown.
 func (r Repository) fetchHint(err error) string {
+	const diskFull = "the disk is full: free disk space, or set RUNNER_TEMP to a directory on another disk"
+	switch {
+	case errors.As(err, new(*SubmoduleError)): // has its own hint
+		return ""
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return diskFull
+	}
 	failure, ok := errors.AsType[*git.Error](err)
 	if !ok {
 		return ""
@@ -82,6 +121,9 @@ func (r Repository) fetchHint(err error) string {
 	}
 	switch failure.Cause {
 	case git.RateLimited:
+		if failure.RetryAfter > 0 {
+			return tried + "the server limits requests: retry after " + failure.RetryAfter.String()
+		}
 		return tried + "the server limits requests: try again in a few minutes"
 	case git.Network:
 		return tried + "check the network, and that " + r.serverURL() + " (GITHUB_SERVER_URL) answers"
@@ -101,7 +143,7 @@ func (r Repository) fetchHint(err error) string {
 	case git.InvalidPath:
 		return "git refuses to write this file: remove it from the commit"
 	case git.DiskFull:
-		return "the disk is full: free disk space, or set RUNNER_TEMP to a directory on another disk"
+		return diskFull
 	}
 	return ""
 }

@@ -12,11 +12,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/org/sandbox-actions/internal/fakeclock"
 	standin "github.com/org/sandbox-actions/internal/localcloud/github"
 	"github.com/org/sandbox-actions/pkg/git"
 )
@@ -24,7 +26,7 @@ import (
 // fetch fetches a commit to a new directory.
 func fetch(t testing.TB, r Repository, sha string) (Tree, error) {
 	t.Helper()
-	return r.Fetch(t.Context(), Commit{SHA: sha, Ref: "refs/heads/x"}, filepath.Join(t.TempDir(), "source"))
+	return r.Fetch(t.Context(), Commit{SHA: sha, Ref: "refs/heads/x"}, filepath.Join(t.TempDir(), "source"), FetchOptions{})
 }
 
 func TestFetch(t *testing.T) {
@@ -37,7 +39,7 @@ func TestFetch(t *testing.T) {
 		t.Setenv("GIT_DIR", "/nowhere")
 		t.Setenv("GIT_CONFIG_PARAMETERS", "'core.bare=true'")
 		var err error
-		tree, err = fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha, Ref: "refs/heads/x"}, dir)
+		tree, err = fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha, Ref: "refs/heads/x"}, dir, FetchOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +163,7 @@ func TestFetchHidesTokenAndCancels(t *testing.T) {
 	sha := sh(t, hubDir+"/app", "git rev-parse trunk")
 	done := make(chan error, 1)
 	go func() {
-		_, err := fromHub("app", goodToken).Fetch(ctx, Commit{SHA: sha}, dir)
+		_, err := fromHub("app", goodToken).Fetch(ctx, Commit{SHA: sha}, dir, FetchOptions{})
 		done <- err
 	}()
 	for requested := false; !requested; runtime.Gosched() {
@@ -208,13 +210,13 @@ func TestFetchFails(t *testing.T) {
 		name, repository, token, sha string
 		fault                        standin.Fault
 		cause                        git.Cause
-		attempts                     int    // 0: Fetch succeeds; -1: git does not run
+		attempts                     int    // 0: git does not run
 		phrase                       string // of the hint
 	}{
 		{"unknown commit", "app", goodToken, strings.Repeat("1", 40), standin.Fault{}, git.MissingCommit, 1, "push it again"},
-		{"short SHA", "app", goodToken, sha[:10], standin.Fault{}, 0, -1, "not a full SHA"},
-		{"SHA that is an option", "app", goodToken, "--upload-pack=touch x", standin.Fault{}, 0, -1, "not a full SHA"},
-		{"invalid repository name", "../x", goodToken, sha, standin.Fault{}, 0, -1, "invalid repository name"},
+		{"short SHA", "app", goodToken, sha[:10], standin.Fault{}, 0, 0, "not a full SHA"},
+		{"SHA that is an option", "app", goodToken, "--upload-pack=touch x", standin.Fault{}, 0, 0, "not a full SHA"},
+		{"invalid repository name", "../x", goodToken, sha, standin.Fault{}, 0, 0, "invalid repository name"},
 		{
 			"private, without a token", "app", "", sha, standin.Fault{}, git.Unauthorized, 1,
 			"set github_token to a token with contents: read)",
@@ -227,25 +229,11 @@ func TestFetchFails(t *testing.T) {
 			"unknown repository", "nothing", goodToken, sha, standin.Fault{}, git.NotFound, 1,
 			"check the name and the github_token",
 		},
-		{"forbidden", "app", goodToken, sha, onServer(standin.Fault{Status: 403}), git.Unauthorized, 1, "contents: read"},
 		{"moved", "app", goodToken, sha, onServer(moved), git.Moved, 1, "use its current name"},
-		{
-			"rate limit", "app", goodToken, sha, onServer(standin.Fault{Status: 429}), git.RateLimited, 3,
-			"tried 3 times; the server limits",
-		},
-		{
-			"5xx", "app", goodToken, sha, onServer(standin.Fault{Status: 502, Body: "\n::error::x"}), git.Network, 3,
-			"tried 3 times; check the network, and that " + hub.ServerURL() + " (GITHUB_SERVER_URL) answers",
-		},
-		{"temporary 5xx", "app", goodToken, sha, onServer(standin.Fault{Status: 503, Times: 2}), 0, 0, ""},
 		{
 			"message with a workflow command", "app", goodToken, sha,
 			onServer(standin.Fault{Status: 404, Body: "\x1b[31mno\r\n::error::x", Header: plainText}), git.NotFound, 1,
 			"not found",
-		},
-		{
-			"closed connection", "app", goodToken, sha, onServer(standin.Fault{Hangup: true}), git.Network, 3,
-			"check the network",
 		},
 		{
 			"web page instead of refs", "app", goodToken, sha,
@@ -256,21 +244,12 @@ func TestFetchFails(t *testing.T) {
 			"web page instead of a pack", "app", goodToken, sha,
 			standin.Fault{Path: "app/git-upload-pack", Status: 200, Body: "<html>"}, git.Network, 3, "GITHUB_SERVER_URL",
 		},
-		{"no answer", "app", goodToken, sha, onServer(standin.Fault{NoResponse: true}), git.Network, 3, "check the network"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.fault.Path != "" {
 				injectFaults(t, test.fault)
 			}
-			r := fromHub(test.repository, test.token)
-			r.GitIdleTimeout = time.Second
-			tree, err := fetch(t, r, test.sha)
-			if test.attempts == 0 {
-				if err != nil || tree.SHA != test.sha {
-					t.Errorf("%+v, %v", tree, err)
-				}
-				return
-			}
+			_, err := fetch(t, fromHub(test.repository, test.token), test.sha)
 			checkError(t, err, test.phrase)
 			failure, ok := errors.AsType[*git.Error](err)
 			if ok != (test.attempts > 0) ||
@@ -280,7 +259,7 @@ func TestFetchFails(t *testing.T) {
 		})
 	}
 	t.Run("directory that cannot be created", func(t *testing.T) {
-		_, err := fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha}, "/dev/null/source")
+		_, err := fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha}, "/dev/null/source", FetchOptions{})
 		if !errors.Is(err, syscall.ENOTDIR) {
 			t.Errorf("error = %v", err)
 		}
@@ -298,7 +277,7 @@ func TestFetchFails(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 24<<10), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		_, err := fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha}, filepath.Join(dir, "source"))
+		_, err := fromHub("app", goodToken).Fetch(t.Context(), Commit{SHA: sha}, filepath.Join(dir, "source"), FetchOptions{})
 		checkError(t, err, "free disk space, or set RUNNER_TEMP")
 	})
 	for name, program := range map[string]string{"no git": "", "old git": "git version 2.25.1"} {
@@ -321,7 +300,75 @@ func TestFetchFails(t *testing.T) {
 	}
 }
 
-// Fetch never executes content of a repository, and never writes outside the directory.
+// Both requests of a fetch are repeated if that may help.
+func TestFetchRetries(t *testing.T) {
+	sha := sh(t, hubDir+"/app", "git rev-parse trunk")
+	half, whole, hinted := 500*time.Millisecond, time.Second, 7*time.Second
+	for _, request := range []string{"/info/refs", "/git-upload-pack"} {
+		for _, test := range []struct {
+			name    string
+			fault   standin.Fault
+			cause   git.Cause
+			waits   []time.Duration
+			phrases []string // of the error; nil: Fetch succeeds
+		}{
+			{"reset", standin.Fault{Hangup: true}, git.Network, []time.Duration{half, whole}, []string{
+				"Empty reply", "tried 3 times; check the network, and that " + hub.ServerURL() + " (GITHUB_SERVER_URL) answers"}},
+			{"401", standin.Fault{Status: 401}, git.Unauthorized, nil, []string{"set github_token"}},
+			{"403", standin.Fault{Status: 403}, git.Unauthorized, nil, []string{"error: 403", "contents: read"}},
+			{"404", standin.Fault{Status: 404}, git.NotFound, nil, []string{"check the name"}},
+			{"429", standin.Fault{Status: 429}, git.RateLimited, []time.Duration{half, whole},
+				[]string{"error: 429", "tried 3 times; the server limits requests"}},
+			{"429 with Retry-After", standin.Fault{Status: 429, Header: map[string]string{"Retry-After": "7"}, Times: 2}, 0,
+				[]time.Duration{hinted, hinted}, nil},
+			{"429 with a long Retry-After", standin.Fault{Status: 429, Header: map[string]string{"Retry-After": "3600"}},
+				git.RateLimited, nil, []string{"retry after 1h0m0s"}},
+			{"500 once", standin.Fault{Status: 500, Times: 1}, 0, []time.Duration{half}, nil},
+			{"502", standin.Fault{Status: 502, Body: "\n::error::x"}, git.Network, []time.Duration{half, whole},
+				[]string{"error: 502", "tried 3 times"}},
+			{"503 twice", standin.Fault{Status: 503, Body: "<html>", Times: 2}, 0, []time.Duration{half, whole}, nil},
+			{"cut body", standin.Fault{Truncate: 20}, git.Network, []time.Duration{half, whole},
+				[]string{"transfer closed with", "tried 3 times"}},
+			{"silence", standin.Fault{NoResponse: true}, git.Network, []time.Duration{half, whole},
+				[]string{"Operation too slow", "tried 3 times"}},
+		} {
+			t.Run(request[1:]+" "+test.name, func(t *testing.T) {
+				test.fault.Path = request
+				injectFaults(t, test.fault)
+				clock := &fakeclock.Clock{}
+				r := fromHub("app", goodToken)
+				r.HTTP.Clock, r.GitIdleTimeout = clock, time.Second
+				tree, err := fetch(t, r, sha)
+				if !slices.Equal(clock.Slept(), test.waits) {
+					t.Errorf("waits = %v, want %v", clock.Slept(), test.waits)
+				}
+				if test.phrases == nil {
+					if err != nil || tree.SHA != sha {
+						t.Errorf("%+v, %v", tree, err)
+					}
+					return
+				}
+				if request == "/git-upload-pack" {
+					test.phrases = append(test.phrases, "RPC failed")
+				}
+				checkError(t, err, test.phrases...)
+				failure, ok := errors.AsType[*git.Error](err)
+				if !ok || failure.Cause != test.cause || failure.Attempts != len(test.waits)+1 {
+					t.Errorf("error = %#v", failure)
+				}
+			})
+		}
+	}
+	t.Run("refused", func(t *testing.T) {
+		closed := httptest.NewServer(nil)
+		closed.Close()
+		r := fromHub("app", goodToken)
+		r.ServerURL = closed.URL
+		_, err := fetch(t, r, sha)
+		checkError(t, err, "Failed to connect", "tried 3 times; check the network")
+	})
+}
+
 // The settings that another job has left on the runner cannot send the token to another server.
 func TestFetchIgnoresLeftoverSettings(t *testing.T) {
 	sha := sh(t, hubDir+"/app", "git rev-parse feature/x")
@@ -348,6 +395,7 @@ func TestFetchIgnoresLeftoverSettings(t *testing.T) {
 	}
 }
 
+// Fetch never executes content of a repository, and never writes outside the directory.
 func TestFetchHostileRepository(t *testing.T) {
 	// Settings of the user that a repository could use.
 	home := t.TempDir()

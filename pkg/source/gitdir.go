@@ -21,6 +21,8 @@ import (
 // blobs, an index, and a detached HEAD. The directory is identical, including timestamps, for a clone, a shallow clone,
 // a worktree or a partial clone, and for any version of git. With the commit's files, `git status` reports no changes.
 //
+// The index marks Git LFS files as unchanged, because without git-lfs, git compares their content with the pointers.
+//
 // The formats are git's: pack version 2 with index version 2, and staging index version 2 (gitformat-pack,
 // gitformat-index).
 func (t Tree) WriteGitDir(ctx context.Context, dir string) error {
@@ -53,11 +55,11 @@ func (t Tree) WriteGitDir(ctx context.Context, dir string) error {
 	if err := t.writePacks(ctx, packs, objectIDs(t.SHA, root, entries)); err != nil {
 		return err
 	}
-	index, err := stagingIndex(entries, newHash())
+	index, err := stagingIndex(entries, packs.pointers, newHash())
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{"index": index, "config": gitConfig(t.SHA), "HEAD": []byte(t.SHA + "\n")}
+	files := map[string][]byte{"index": index, "config": gitConfig(t.SHA, entries), "HEAD": []byte(t.SHA + "\n")}
 	if bytes.Contains(header, []byte("\nparent ")) {
 		files["shallow"] = []byte(t.SHA + "\n")
 	}
@@ -90,13 +92,18 @@ func objectIDs(commit, root string, entries []treeEntry) []string {
 	return slices.Compact(ids)
 }
 
-func gitConfig(sha string) []byte {
-	version, extensions := 0, ""
+func gitConfig(sha string, entries []treeEntry) []byte {
+	version, more := 0, ""
 	if len(sha) == 64 {
-		version, extensions = 1, "[extensions]\n\tobjectformat = sha256\n"
+		version, more = 1, "[extensions]\n\tobjectformat = sha256\n"
+	}
+	if slices.ContainsFunc(entries, func(e treeEntry) bool { return e.kind == "commit" }) {
+		// In a checkout, the .git file of a submodule refers to a directory in .git that this one does not have. With
+		// another value, `git status` runs git in the submodule and fails.
+		more += "[diff]\n\tignoreSubmodules = dirty\n"
 	}
 	return fmt.Appendf(nil, "[core]\n\trepositoryformatversion = %d\n\tfilemode = true\n\tbare = false\n"+
-		"[gc]\n\tautoPackLimit = 0\n%s", version, extensions)
+		"[gc]\n\tautoPackLimit = 0\n%s", version, more)
 }
 
 // writeFile writes a file with permissions and a time that do not depend on the machine.
@@ -116,8 +123,8 @@ func normalizeFile(path string, id []byte) error {
 }
 
 // stagingIndex encodes git's index. It omits the cached stat data of the files on disk, so git compares their contents
-// once.
-func stagingIndex(entries []treeEntry, sum hash.Hash) ([]byte, error) {
+// once. It marks the blobs in unchanged as unchanged (git update-index --assume-unchanged).
+func stagingIndex(entries []treeEntry, unchanged map[string]bool, sum hash.Hash) ([]byte, error) {
 	entries = slices.DeleteFunc(slices.Clone(entries), func(e treeEntry) bool { return e.kind == "tree" })
 	slices.SortFunc(entries, func(a, b treeEntry) int { return strings.Compare(a.path, b.path) })
 	data := binary.BigEndian.AppendUint32([]byte("DIRC\x00\x00\x00\x02"), uint32(len(entries)))
@@ -135,8 +142,12 @@ func stagingIndex(entries []treeEntry, sum hash.Hash) ([]byte, error) {
 		data = binary.BigEndian.AppendUint32(data, uint32(mode))
 		data = append(data, make([]byte, 12)...) // owner, group, size
 		data = append(data, id...)
-		const maxNameLength = 0xfff
-		data = binary.BigEndian.AppendUint16(data, uint16(min(len(e.path), maxNameLength)))
+		const maxNameLength, assumeUnchanged = 0xfff, 0x8000
+		flags := uint16(min(len(e.path), maxNameLength))
+		if unchanged[e.id] {
+			flags |= assumeUnchanged
+		}
+		data = binary.BigEndian.AppendUint16(data, flags)
 		data = append(data, e.path...)
 		data = append(data, make([]byte, 8-(len(data)-begin)%8)...) // 1 to 8 zero bytes
 	}

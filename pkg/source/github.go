@@ -26,7 +26,15 @@ type Repository struct {
 	Token       string // needs contents: read; may be "" for a public repository
 
 	HTTP           httpclient.Config // for API requests, and its clock for git; the zero value is the production default
-	GitIdleTimeout time.Duration     // see git.Git
+	GitIdleTimeout time.Duration     // see git.Git and lfs.Server
+
+	Logf func(format string, args ...any) // logs the progress of Fetch; nil logs nothing
+}
+
+func (r Repository) logf(format string, args ...any) {
+	if r.Logf != nil {
+		r.Logf(format, args...)
+	}
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)

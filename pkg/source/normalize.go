@@ -45,18 +45,14 @@ func (t Tree) entries(ctx context.Context) ([]treeEntry, error) {
 }
 
 // normalizeFiles sets the permissions and times of all files to values derived from the commit.
-func (t Tree) normalizeFiles(ctx context.Context) error {
-	list, err := t.entries(ctx)
-	if err != nil {
-		return err
-	}
-	known := make(map[string]treeEntry, len(list))
-	for _, e := range list {
+func (t Tree) normalizeFiles(entries []treeEntry) error {
+	known := make(map[string]treeEntry, len(entries))
+	for _, e := range entries {
 		known[e.path] = e
 	}
 	// Walk the disk instead of the commit's paths, which may be hostile: the walk follows no symbolic links.
 	var directories []string
-	err = filepath.WalkDir(t.Dir, func(path string, file os.DirEntry, err error) error {
+	err := filepath.WalkDir(t.Dir, func(path string, file os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,8 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/org/sandbox-actions/pkg/lfs"
 )
 
 // packWriter writes git packs, one at a time because they share its buffers.
@@ -26,12 +28,15 @@ type packWriter struct {
 	newHash  func() hash.Hash
 	buffer   *bufio.Writer
 	compress *zlib.Writer
+	pointers map[string]bool // IDs of the blobs that are pointers of Git LFS
 }
 
 const packBuffer = 1 << 20
 
 func newPackWriter(dir string, newHash func() hash.Hash) *packWriter {
-	return &packWriter{dir, newHash, bufio.NewWriterSize(io.Discard, packBuffer), zlib.NewWriter(io.Discard)}
+	return &packWriter{
+		dir, newHash, bufio.NewWriterSize(io.Discard, packBuffer), zlib.NewWriter(io.Discard), map[string]bool{},
+	}
 }
 
 // writePacks writes the objects with these sorted IDs, one pack for each first byte of an ID. A changed file then
@@ -166,6 +171,12 @@ func (w *packWriter) copyObject(pack io.Writer, objects *bufio.Reader, id string
 		return 0, err
 	}
 	w.compress.Reset(target)
+	if fields[1] == "blob" && size <= lfs.MaxPointer {
+		data, _ := objects.Peek(int(size)) // CopyN reports errors
+		if _, isPointer := lfs.ParsePointer(data); isPointer {
+			w.pointers[id] = true
+		}
+	}
 	if _, err := io.CopyN(w.compress, objects, size); err != nil {
 		return 0, fmt.Errorf("read object %s: %w", id, err)
 	}

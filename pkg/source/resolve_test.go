@@ -228,7 +228,7 @@ func TestResolveAPIFailures(t *testing.T) {
 		},
 		{
 			"truncated response", standin.Fault{Path: "/git/ref/", Truncate: 9}, 4, 0,
-			[]string{"cannot reach", "check the network"},
+			[]string{"the body is incomplete", "check the network"},
 		},
 		{
 			"closed connection", standin.Fault{Path: "/api/v3/", Hangup: true}, 4, 0,

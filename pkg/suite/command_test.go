@@ -259,20 +259,6 @@ func TestExecutionFailureNamesTimeout(t *testing.T) {
 	}
 }
 
-func TestWithGrace(t *testing.T) {
-	ended, end := context.WithCancel(t.Context())
-	end()
-	later, cancel := withGrace(ended, time.Hour)
-	if later.Err() != nil {
-		t.Error("context ends without grace")
-	}
-	cancel()
-	<-later.Done()
-	short, cancel := withGrace(ended, time.Millisecond)
-	defer cancel()
-	<-short.Done()
-}
-
 // slowEngine takes longer to create a container than the test's timeout, and records whether the request was
 // interrupted.
 type slowEngine struct {

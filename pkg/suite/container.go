@@ -41,8 +41,8 @@ type container interface {
 	Remove(context.Context) error
 }
 
-// sharedContainer runs the commands of several tests, or a test's setup and its command.
-type sharedContainer struct {
+// testContainer is a container of one test, or of the tests of a session.
+type testContainer struct {
 	container
 	broken bool // a command failed in a way that affects the next one
 }
@@ -104,7 +104,7 @@ func (r *run) commandLine(t *Test) []string {
 
 // runCommand runs a test's command as the first process of a new container, so the image needs no other program. It
 // returns the failures and everything that the command printed.
-func (r *run) runCommand(ctx context.Context, t *Test) ([]Failure, []byte) {
+func (r *run) runCommand(ctx context.Context, t *Test, own **testContainer) ([]Failure, []byte) {
 	spec := r.containerSpec(t)
 	args := r.commandLine(t)
 	spec.Entrypoint, spec.Cmd = args[:1], args[1:]
@@ -112,7 +112,7 @@ func (r *run) runCommand(ctx context.Context, t *Test) ([]Failure, []byte) {
 	if err != nil {
 		return executionFailure(ctx, t.Run.Line, err), nil
 	}
-	defer r.remove(ctx, c)
+	*own = &testContainer{container: c}
 	var printed transcript
 	exit, err := c.Run(ctx, printed.streams())
 	if err != nil {
@@ -129,25 +129,20 @@ func (r *run) runCommand(ctx context.Context, t *Test) ([]Failure, []byte) {
 
 // runInSession runs a test's setup and command in a container that the tests of a session share. *shared is that
 // container, or nil before the first test.
-func (r *run) runInSession(ctx context.Context, t *Test, shared **sharedContainer) ([]Failure, []byte) {
+func (r *run) runInSession(ctx context.Context, t *Test, shared **testContainer) ([]Failure, []byte) {
 	var log transcript
 	failures := r.runSetupAndCommand(ctx, t, shared, &log)
-	if t.Session == "" {
-		r.closeShared(ctx, shared)
-	}
 	return failures, log.all()
 }
 
-func (r *run) runSetupAndCommand(ctx context.Context, t *Test, shared **sharedContainer, log *transcript) []Failure {
+func (r *run) runSetupAndCommand(ctx context.Context, t *Test, shared **testContainer, log *transcript) []Failure {
 	if *shared != nil && (*shared).broken {
-		r.closeShared(ctx, shared)
+		r.closeContainer(ctx, shared)
 	}
 	if *shared == nil {
-		c, err := r.startShared(ctx, t)
-		if err != nil {
+		if err := r.startShared(ctx, t, shared); err != nil {
 			return executionFailure(ctx, t.Line, err)
 		}
-		*shared = c
 	}
 	for _, setup := range t.Setup {
 		var printed transcript
@@ -170,24 +165,25 @@ func (r *run) runSetupAndCommand(ctx context.Context, t *Test, shared **sharedCo
 	return r.checkCommand(&t.CommandCheck, exit, &printed)
 }
 
-// startShared creates and starts a container that runs until it is removed.
-func (r *run) startShared(ctx context.Context, t *Test) (*sharedContainer, error) {
+// startShared creates and starts a container that runs until it is removed. It sets *shared even if the start fails.
+func (r *run) startShared(ctx context.Context, t *Test, shared **testContainer) error {
 	spec := r.containerSpec(t)
 	spec.Entrypoint, spec.Cmd, spec.TTY, spec.Stdin = idleCommand[:1], idleCommand[1:], false, true
 	spec.WorkDir = "" // each command sets its working directory, which may not exist yet
 	c, err := r.create(ctx, spec)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	*shared = &testContainer{container: c, broken: true}
 	if err := c.Start(ctx); err != nil {
-		r.remove(ctx, c)
-		return nil, fmt.Errorf("session and setup need /bin/sh in the image: %w", err)
+		return fmt.Errorf("session and setup need /bin/sh in the image: %w", err)
 	}
-	return &sharedContainer{container: c}, nil
+	(*shared).broken = false
+	return nil
 }
 
-// closeShared removes a shared container, if there is one.
-func (r *run) closeShared(ctx context.Context, shared **sharedContainer) {
+// closeContainer removes a shared container, if there is one.
+func (r *run) closeContainer(ctx context.Context, shared **testContainer) {
 	if *shared != nil {
 		r.remove(ctx, (*shared).container)
 		*shared = nil
@@ -197,7 +193,7 @@ func (r *run) closeShared(ctx context.Context, shared **sharedContainer) {
 // exec runs one command in a shared container and returns its exit code. After an error, it marks the container as
 // broken, because the command may still be running.
 func (r *run) exec(
-	ctx context.Context, c *sharedContainer, t *Test, args []string, printed *transcript,
+	ctx context.Context, c *testContainer, t *Test, args []string, printed *transcript,
 ) (int, error) {
 	exit, err := c.Exec(ctx, dockerengine.ExecSpec{
 		Cmd: args, Env: environ(t.Env), User: r.commandUser(t), WorkDir: t.Workdir, TTY: t.TTY, Streams: printed.streams(),
@@ -226,6 +222,11 @@ func (r *run) checkCommand(check *CommandCheck, exit int, printed *transcript) (
 		failures = append(failures, check.Stderr.check("stderr", printed.stderr.String(), r.suiteDir)...)
 	}
 	return failures
+}
+
+// isCanceled reports whether the run was canceled, as opposed to a test that timed out.
+func isCanceled(ctx context.Context) bool {
+	return ctx.Err() != nil && !errors.As(context.Cause(ctx), new(*timeoutError))
 }
 
 // executionFailure returns the failure of a test that did not complete. If the cause of the engine's error is a timeout

@@ -125,4 +125,7 @@ func (c *fakeContainer) Kill(_ context.Context, signal string) error {
 
 func (c *fakeContainer) Wait(ctx context.Context) (int, error) { return 0, c.engine.stop(ctx, c, 0) }
 
-func (c *fakeContainer) Remove(context.Context) error { c.removed = true; return nil }
+func (c *fakeContainer) Remove(ctx context.Context) error {
+	c.removed = ctx.Err() == nil
+	return ctx.Err()
+}

@@ -50,28 +50,42 @@ func checkFiles(t *Tree, c *FileCheck) *fileResult {
 	case c.Absent:
 		return r
 	case len(files) == 0 && c.Count == nil:
-		if link, ok := t.Lstat(string(c.Path)); ok && link.Type == "symlink" {
-			r.addf("%s is a symbolic link to %q, which does not exist", c.Path, link.Target)
-		} else {
-			r.addf("%s not found", c.Path)
-		}
+		r.addf("%s not found", c.Path)
 		return r
 	case c.Count != nil && !c.Count.contains(int64(len(files))):
 		r.addf("%s matches %d files, want %s: %s", c.Path, len(files), c.Count, listPaths(files))
 	}
 	for _, f := range files {
-		r.checkHeader(t, f)
+		target := f
+		if f.Type == "symlink" && c.followsLinks() {
+			followed, ok := t.Stat(f.Path)
+			if !ok {
+				r.addf("%s is a symbolic link to %q, which does not exist", f.Path, f.Target)
+				continue
+			}
+			target, target.Path = followed, f.Path
+		}
+		r.checkHeader(t, f, target)
 		switch {
 		case c.Content == nil:
-		case f.Type != "file":
-			r.addf("%s is a %s and has no content", f.Path, f.Type)
-		case f.Size > maxContent:
-			r.addf("%s has %d bytes; only files of at most %d bytes can be compared", f.Path, f.Size, maxContent)
+		case target.Type != "file":
+			r.addf("%s is a %s and has no content", f.Path, target.Type)
+		case target.Size > maxContent:
+			r.addf("%s has %d bytes; only files of at most %d bytes can be compared", f.Path, target.Size, maxContent)
 		default:
-			r.contentFiles = append(r.contentFiles, f)
+			r.contentFiles = append(r.contentFiles, target)
 		}
 	}
 	return r
+}
+
+// followsLinks reports whether the check is about the file to which a selected link points. That is always so for a
+// plain path. The mode and the size of a link are meaningless.
+func (c *FileCheck) followsLinks() bool {
+	if c.Type == "symlink" || c.Target != nil || slices.Contains(c.Having, "symlink") {
+		return false
+	}
+	return !isPattern(string(c.Path)) || c.Mode != "" || c.ExecutableBy != "" || c.Size != nil || c.Content != nil
 }
 
 // addf adds a message. It formats no messages beyond the limit, so a pattern that matches every file is cheap.
@@ -100,30 +114,38 @@ func (r *fileResult) failures(contents [][]byte, err error, dir string) (failure
 }
 
 // selectFiles returns the files to which a check applies, sorted by path.
-func (t *Tree) selectFiles(c *FileCheck) (files []File) {
-	add := func(f File) {
-		if c.selects(f) {
-			files = append(files, f)
+func (t *Tree) selectFiles(c *FileCheck) []File {
+	files := t.filesAt(c)
+	ignored := map[*entry]bool{}
+	if len(files) > 0 {
+		for _, pattern := range c.Except {
+			for _, f := range t.Glob(string(pattern)) {
+				ignored[f.entry] = true
+			}
 		}
 	}
-	pattern := string(c.Path)
-	if isPattern(pattern) {
-		t.Glob(pattern, add)
-		return files
-	}
-	name := unescape(pattern)
-	stat := t.Stat
-	if c.Absent || c.Type == "symlink" || c.Target != nil {
-		stat = t.Lstat
-	}
-	if f, ok := stat(name); ok {
-		f.Path = path.Clean(name)
-		add(f)
-	}
-	return files
+	return slices.DeleteFunc(files, func(f File) bool { return ignored[f.entry] || !c.selects(f) })
 }
 
-// selects reports whether the check applies to a file that its path matches.
+// filesAt returns the files that the path of a check names.
+func (t *Tree) filesAt(c *FileCheck) []File {
+	pattern := string(c.Path)
+	if isPattern(pattern) {
+		return t.Glob(pattern)
+	}
+	name := unescape(pattern)
+	f, ok := t.Lstat(name)
+	if !ok {
+		return nil
+	}
+	if target, ok := t.Stat(name); ok && c.followsLinks() && (!c.Absent || len(c.Having) > 0) {
+		f = target
+	}
+	f.Path = path.Clean(name)
+	return []File{f}
+}
+
+// selects reports whether the file has the traits of the check and no exception names its path.
 func (c *FileCheck) selects(f File) bool {
 	for _, pattern := range c.Except {
 		if doublestar.MatchUnvalidated(string(pattern), f.Path) {
@@ -163,15 +185,16 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// checkHeader checks everything except the content of a file.
-func (r *fileResult) checkHeader(t *Tree, f File) {
+// checkHeader checks everything except the content of a file. target is the file itself or, for a link that the check
+// follows, the file to which it points.
+func (r *fileResult) checkHeader(t *Tree, f, target File) {
 	c := r.check
 	if c.Type != "" && f.Type != c.Type {
 		r.addf("%s is a %s, want a %s", f.Path, f.Type, c.Type)
 	}
 	if c.Mode != "" {
-		if want, _ := strconv.ParseUint(c.Mode, 8, 32); uint64(unixMode(f.Mode)) != want {
-			r.addf("%s has mode %04o, want %04o", f.Path, unixMode(f.Mode), want)
+		if want, _ := strconv.ParseUint(c.Mode, 8, 32); uint64(unixMode(target.Mode)) != want {
+			r.addf("%s has mode %04o, want %04o", f.Path, unixMode(target.Mode), want)
 		}
 	}
 	if c.Owner != "" {
@@ -181,8 +204,8 @@ func (r *fileResult) checkHeader(t *Tree, f File) {
 	}
 	if c.ExecutableBy != "" {
 		bits := map[string]fs.FileMode{"owner": 0o100, "group": 0o010, "others": 0o001, "any": 0o111}[c.ExecutableBy]
-		if f.Mode&bits == 0 {
-			r.addf("%s has mode %04o, which is not executable by %s", f.Path, unixMode(f.Mode), c.ExecutableBy)
+		if target.Mode&bits == 0 {
+			r.addf("%s has mode %04o, which is not executable by %s", f.Path, unixMode(target.Mode), c.ExecutableBy)
 		}
 	}
 	if c.Target != nil {
@@ -192,8 +215,8 @@ func (r *fileResult) checkHeader(t *Tree, f File) {
 			r.addf("target of %s %s", f.Path, difference)
 		}
 	}
-	if c.Size != nil && !c.Size.contains(f.Size) {
-		r.addf("%s has %d bytes, want %s", f.Path, f.Size, c.Size)
+	if c.Size != nil && !c.Size.contains(target.Size) {
+		r.addf("%s has %d bytes, want %s", f.Path, target.Size, c.Size)
 	}
 }
 

@@ -155,8 +155,10 @@ type ImageCheck struct {
 type FileCheck struct {
 	Position `yaml:"-"`
 	// A path, or a pattern: * matches within a name, ** across directories. The checks apply to every match. At least one
-	// file must match, unless absent or count is set. A plain path follows symbolic links, except with absent, target or
-	// type: symlink.
+	// file must match, unless absent or count is set. Symbolic links in the directories of a path are followed, but **
+	// does not search linked directories. A link at the end of a plain path is followed, except with absent, target, or
+	// type or having symlink. At the end of a pattern, mode, executable_by, size and content apply to the file to which a
+	// link points, and the other keys to the link.
 	Path PathPattern `yaml:"path" jsonschema:"required"`
 	// Patterns of paths to ignore.
 	Except []Glob `yaml:"except,omitempty"`

@@ -2,15 +2,13 @@ package suite
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
 )
 
 // FuzzReadJUnit checks that every test in an untrusted file is counted once and shown in one line, and that writing the
-// report as JUnit and reading it again yields the same results.
+// report as JUnit and reading it again yields the same results. JUnit has no status for flaky tests.
 func FuzzReadJUnit(f *testing.F) {
 	for _, seed := range []string{
 		`<testsuites><testsuite name="s"><testcase name="a" classname="c" time="0.1"/>` +
@@ -25,16 +23,8 @@ func FuzzReadJUnit(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	dir := f.TempDir()
-	file, rewritten := filepath.Join(dir, "original.xml"), filepath.Join(dir, "rewritten.xml")
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if err := os.WriteFile(file, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		r, err := ReadJUnit(file)
-		if err != nil {
-			return
-		}
+		r, _ := readJUnit(bytes.NewReader(data)) // with an error, too, the results are valid
 		if n := r.Passed + r.Failed + r.Skipped + r.Flaky; n != r.Total || n != len(r.Tests) {
 			t.Errorf("%d tests: %+v", len(r.Tests), r)
 		}
@@ -47,7 +37,7 @@ func FuzzReadJUnit(f *testing.F) {
 			if strings.ContainsFunc(text, unicode.IsControl) || strings.ContainsRune(text, '\u2028') {
 				t.Errorf("%q is not one line", text)
 			}
-			if (test.Status == Failed) != (len(test.Failures) > 0) {
+			if (test.Status == Failed || test.Status == Flaky) != (len(test.Failures) > 0) {
 				t.Errorf("%q %s with %d failures", test.Name, test.Status, len(test.Failures))
 			}
 		}
@@ -55,14 +45,11 @@ func FuzzReadJUnit(f *testing.F) {
 		if err := r.WriteJUnit(&written); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(rewritten, written.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		second, err := ReadJUnit(rewritten)
+		second, err := readJUnit(bytes.NewReader(written.Bytes()))
 		if err != nil {
 			t.Fatalf("%v in\n%s", err, &written)
 		}
-		if second.Passed != r.Passed || second.Failed != r.Failed || second.Skipped != r.Skipped {
+		if second.Passed != r.Passed+r.Flaky || second.Failed != r.Failed || second.Skipped != r.Skipped {
 			t.Errorf("%s became %s in\n%s", r.Line(), second.Line(), &written)
 		}
 		for i, test := range second.Tests {

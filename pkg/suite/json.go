@@ -39,9 +39,11 @@ func (r *Report) WriteJSON(w io.Writer) error {
 		Skipped int       `json:"skipped"`
 		Flaky   int       `json:"flaky"`
 		Tests   []test    `json:"tests"`
+
+		Incomplete []string `json:"incomplete,omitempty"` // why results may be missing
 	}{
 		r.Suite, r.File, r.Image, r.Seed, r.Started.UTC(), r.Duration.Seconds(),
-		r.Total, r.Passed, r.Failed, r.Skipped, r.Flaky, []test{},
+		r.Total, r.Passed, r.Failed, r.Skipped, r.Flaky, []test{}, r.Incomplete,
 	}
 	for _, t := range r.Tests {
 		out := test{

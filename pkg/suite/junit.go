@@ -1,41 +1,40 @@
 package suite
 
 import (
-	"bytes"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
-	reader "github.com/joshdk/go-junit"
 	"github.com/jstemmer/go-junit-report/v2/junit"
 
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// maxJUnit is the maximum size of a JUnit file to read, in bytes.
-const maxJUnit = 64 << 20
-
 // WriteJUnit writes the report as JUnit XML in the format of Jenkins (junit-10.xsd), which other tools support too.
 func (r *Report) WriteJUnit(w io.Writer) error {
 	s := junit.Testsuite{Name: xmlText(r.Suite), Time: xmlSeconds(r.Duration), File: xmlText(r.File)}
 	s.SetTimestamp(r.Started)
-	s.AddProperty("image", r.Image)
+	s.AddProperty("image", xmlText(r.Image))
 	s.AddProperty("seed", fmt.Sprint(r.Seed))
 	for _, t := range r.Tests {
-		c := junit.Testcase{Name: xmlText(t.Name), Classname: xmlText(t.Class), Time: xmlSeconds(t.Duration)}
+		c := junit.Testcase{
+			Name:      xmlText(safetext.Line(t.Name, 0)),
+			Classname: xmlText(t.Class),
+			Time:      xmlSeconds(t.Duration),
+		}
 		if c.Classname == "" {
 			c.Classname = s.Name
 		}
 		switch t.Status {
 		case Skipped:
-			c.Skipped = &junit.Result{Message: xmlText(t.Reason)}
+			result := &junit.Result{Message: xmlText(t.Reason)}
+			if t.NotRun {
+				c.Error = result // unlike a skipped test, it must not look like a success
+			} else {
+				c.Skipped = result
+			}
 		case Failed:
 			c.Failure = &junit.Result{Type: "failure", Message: xmlText(t.summary()), Data: xmlText(t.details())}
 		case Flaky:
@@ -44,6 +43,9 @@ func (r *Report) WriteJUnit(w io.Writer) error {
 			c.SystemOut = &junit.Output{Data: xmlText(note)}
 		}
 		s.AddTestcase(c)
+	}
+	if len(r.Incomplete) > 0 {
+		s.SystemErr = &junit.Output{Data: xmlText(strings.Join(r.Incomplete, "\n"))}
 	}
 	suites := junit.Testsuites{Name: s.Name, Time: s.Time}
 	suites.AddSuite(s)
@@ -98,104 +100,4 @@ func xmlText(s string) string {
 		}
 		return 0xfffd
 	}, s)
-}
-
-// ReadJUnit reads a JUnit XML file that another program wrote.
-func ReadJUnit(file string) (*Report, error) {
-	fail := func(err error) (*Report, error) {
-		return nil, fmt.Errorf("read the JUnit file %s: %w", file, err)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return fail(err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxJUnit+1))
-	switch {
-	case err != nil:
-		return fail(err)
-	case len(data) > maxJUnit:
-		return fail(fmt.Errorf("file is larger than %d MiB", maxJUnit>>20))
-	case !bytes.Contains(data, []byte("<testsuite")):
-		return fail(errNoTestsuite)
-	}
-	suites, err := reader.Ingest(data)
-	if err != nil {
-		return fail(err)
-	}
-	r := &Report{Suite: filepath.Base(file), File: file}
-	for _, s := range suites {
-		r.ingest(s)
-	}
-	r.count()
-	return r, nil
-}
-
-var errNoTestsuite = errors.New("file has no testsuite element")
-
-// ingest adds the tests of a suite and of its nested suites.
-func (r *Report) ingest(s reader.Suite) {
-	for _, t := range s.Tests {
-		result := &Result{
-			Name: safetext.Line(t.Name, 0), Class: safetext.Line(t.Classname, 0),
-			Duration: t.Duration, Status: Passed, Attempts: 1,
-		}
-		if result.Class == "" {
-			result.Class = safetext.Line(s.Name, 0)
-		}
-		switch t.Status {
-		case reader.StatusSkipped:
-			result.Status, result.Reason, result.Attempts = Skipped, safetext.Line(t.Message, 0), 0
-		case reader.StatusFailed, reader.StatusError:
-			result.Status = Failed
-			f := Failure{Message: safetext.Line(t.Message, 0)}
-			if t.Error != nil {
-				f.Detail = excerpt(strings.TrimSpace(t.Error.Error()))
-			}
-			if f.Message == "" {
-				first, _, _ := strings.Cut(f.Detail, "\n")
-				f.Message = safetext.Line(first, 0)
-			}
-			result.Failures = []Failure{f}
-		}
-		r.Duration += t.Duration
-		r.Tests = append(r.Tests, result)
-	}
-	for _, inner := range s.Suites {
-		r.ingest(inner)
-	}
-}
-
-// ReadJUnitFiles reads the JUnit files in dir that were modified at or after since, except those with the given names.
-// It ignores other XML files. If there are no JUnit files, it returns nil.
-func ReadJUnitFiles(dir string, since time.Time, except ...string) (*Report, error) {
-	files, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.xml"))
-	if err != nil {
-		return nil, err
-	}
-	var all *Report
-	for _, file := range files {
-		info, err := os.Stat(file)
-		if errors.Is(err, fs.ErrNotExist) || slices.Contains(except, filepath.Base(file)) {
-			continue
-		}
-		if err == nil && (!info.Mode().IsRegular() || info.ModTime().Before(since)) {
-			continue
-		}
-		r, err := ReadJUnit(file)
-		switch {
-		case errors.Is(err, errNoTestsuite):
-		case err != nil:
-			return nil, err
-		case all == nil:
-			all = r
-		default:
-			all.Add(r)
-		}
-	}
-	return all, nil
-}
-
-func escapeGlob(dir string) string {
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(dir)
 }

@@ -11,10 +11,11 @@ import (
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
-// Limits of a job summary, which GitHub limits to 1 MiB.
+// Limits of a job summary. GitHub discards one of more than 1 MiB.
 const (
 	maxSummaryFailures = 50
 	maxSummaryRows     = 500
+	maxSummaryBytes    = 768 << 10
 )
 
 // WriteMarkdown writes the report for a job summary: the failures with a diff of expected and actual text, and a
@@ -23,7 +24,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	var b bytes.Buffer
 	mark := "✅"
 	switch {
-	case r.Failed > 0:
+	case r.Failed > 0, len(r.Incomplete) > 0:
 		mark = "❌"
 	case r.Flaky > 0:
 		mark = "⚠️"
@@ -32,9 +33,12 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	b.WriteString("| total | passed | failed | flaky | skipped | time |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	fmt.Fprintf(&b, "| %d | %d | %d | %d | %d | %s |\n",
 		r.Total, r.Passed, r.Failed, r.Flaky, r.Skipped, seconds(r.Duration))
+	for _, reason := range r.Incomplete {
+		fmt.Fprintf(&b, "\n❌ Results may be missing: %s\n", escape(reason))
+	}
 	failed := r.failed()
 	for i, t := range failed {
-		if i == maxSummaryFailures {
+		if i == maxSummaryFailures || b.Len() > maxSummaryBytes/2 {
 			fmt.Fprintf(&b, "\n… and %d more.\n", len(failed)-i)
 			break
 		}
@@ -53,7 +57,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	fmt.Fprintf(&b, "\n<details><summary>All %d tests</summary>\n\n", r.Total)
 	b.WriteString("| | test | time | |\n| --- | --- | ---: | --- |\n")
 	for i, t := range r.Tests {
-		if i == maxSummaryRows {
+		if i == maxSummaryRows || b.Len() > maxSummaryBytes {
 			fmt.Fprintf(&b, "| | … and %d more | | |\n", len(r.Tests)-i)
 			break
 		}
@@ -73,12 +77,12 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 
 var marks = map[Status]string{Passed: "✅", Failed: "❌", Skipped: "⏭️", Flaky: "⚠️"}
 
-// title returns the test's name, after its class if it has one.
+// title returns the test's name in one line, after its class if it has one.
 func (t *Result) title() string {
 	if t.Class == "" {
-		return t.Name
+		return safetext.Line(t.Name, 0)
 	}
-	return t.Class + ": " + t.Name
+	return safetext.Line(t.Class+": "+t.Name, 0)
 }
 
 // markdownSpecial matches characters with a meaning in Markdown.

@@ -367,8 +367,15 @@ func TestWriteBelow(t *testing.T) {
 func TestLoadErrors(t *testing.T) {
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "no.yaml")
-	for file, want := range map[string]string{missing: "test suite " + missing + " not found", dir: "is a directory"} {
-		if _, err := Load(file); err == nil || !strings.Contains(err.Error(), want) {
+	invalid := filepath.Join(dir, "invalid.yaml")
+	if err := os.WriteFile(invalid, []byte("test: []"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{
+		missing: "test suite the/suite not found", dir: "the/suite: is a directory", invalid: "the/suite:1: ",
+	} {
+		_, err := Load(file, "the/suite")
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), dir) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
@@ -466,7 +473,7 @@ func TestSchemaAgreesOnFiles(t *testing.T) {
 					t.Fatal(err)
 				}
 				bySchema := schema.Validate(value)
-				_, byLoad := Load(file)
+				_, byLoad := Load(file, file)
 				if (bySchema == nil) != (folder == "good") || (byLoad == nil) != (folder == "good") {
 					t.Errorf("schema: %v; Load: %v", bySchema, byLoad)
 				}

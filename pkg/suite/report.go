@@ -30,19 +30,21 @@ type Report struct {
 
 	Total, Passed, Failed, Skipped, Flaky int
 
-	Tests []*Result // in the order of the suite
+	Tests      []*Result // in the order of the suite
+	Incomplete []string  // why results may be missing; one line each, without secrets
 }
 
 // Result is the result of one test.
 type Result struct {
 	Name     string
-	Class    string // class name of a test that [ReadJUnit] read; otherwise ""
+	Class    string // class name of a test that [ReadJUnitFiles] read; otherwise ""
 	File     string // path of the suite; "" for a test of another program
 	Line     int    // in File; 0 if unknown
 	Tags     []string
 	Status   Status
 	Attempts int    // 0 if the test did not run
 	Reason   string // why the test was skipped
+	NotRun   bool   // whether the run ended before the test did; Status is then Skipped
 	Duration time.Duration
 	Failures []Failure // of the last failed attempt
 	Log      string    // path of the file with the container's output; may be ""
@@ -70,8 +72,12 @@ func (r *Report) Annotations() []Annotation {
 			if a.Line == 0 {
 				a.Line = t.Line
 			}
+			if t.File == "" { // nothing else identifies the test in plain text
+				a.Title = t.title()
+				a.Message = a.Title + ": " + a.Message
+			}
 			if flaky {
-				a.Message = fmt.Sprintf("flaky: passed on attempt %d; earlier failure: %s", t.Attempts, f.Message)
+				a.Message = fmt.Sprintf("flaky: passed on attempt %d; earlier failure: %s", t.Attempts, a.Message)
 			}
 			list = append(list, a)
 		}
@@ -93,13 +99,13 @@ func (r *Report) Line() string {
 	return fmt.Sprintf("%d tests: %s (%s)", r.Total, strings.Join(parts, ", "), seconds(r.Duration))
 }
 
-// Add appends the results of another report, such as one from [ReadJUnit].
+// Add appends the results of another report, such as one from [ReadJUnitFiles].
 func (r *Report) Add(other *Report) {
 	r.Tests = append(r.Tests, other.Tests...)
 	r.count()
 }
 
-// Clean applies clean to each line of text in the report. It removes secrets from a report that [ReadJUnit] read.
+// Clean applies clean to each line of text in the report. It removes secrets from a report that [ReadJUnitFiles] read.
 func (r *Report) Clean(clean func(line string) string) {
 	for _, t := range r.Tests {
 		t.Name, t.Class, t.Reason = clean(t.Name), clean(t.Class), clean(t.Reason)

@@ -125,7 +125,11 @@ func TestJUnitIsValid(t *testing.T) {
 		{Name: hostile, Status: Failed, Failures: []Failure{{Message: hostile, Detail: hostile}}},
 		{Name: "s", Status: Skipped, Reason: hostile},
 	}}
-	for _, r := range []*Report{sample(), hostileReport, {Suite: "empty"}} {
+	stopped := &Report{
+		Suite: "stopped early", Incomplete: []string{hostile, "timed out"},
+		Tests: []*Result{{Name: "a", Status: Passed}, {Name: "b", Status: Skipped, NotRun: true, Reason: "not run: timed out"}},
+	}
+	for _, r := range []*Report{sample(), hostileReport, {Suite: "empty"}, stopped} {
 		r.count()
 		file := filepath.Join(t.TempDir(), "junit.xml")
 		var b bytes.Buffer
@@ -144,8 +148,12 @@ func TestJUnitIsValid(t *testing.T) {
 			t.Fatal(suites, err)
 		}
 		got := suites[0].Totals
-		if got.Tests != r.Total || got.Failed != r.Failed || got.Skipped != r.Skipped || got.Passed != r.Passed+r.Flaky {
+		if got.Tests != r.Total || got.Failed != r.Failed || got.Skipped+got.Error != r.Skipped ||
+			got.Passed != r.Passed+r.Flaky {
 			t.Errorf("got %+v, want %s", got, r.Line())
+		}
+		if incomplete := len(r.Incomplete) > 0; (got.Error > 0) != incomplete || (suites[0].SystemErr != "") != incomplete {
+			t.Errorf("%s: %d errors, system-err %q", r.Suite, got.Error, suites[0].SystemErr)
 		}
 	}
 	invalid := filepath.Join(t.TempDir(), "invalid.xml")
@@ -155,150 +163,6 @@ func TestJUnitIsValid(t *testing.T) {
 	}
 	if validateJUnit(t, invalid) == nil {
 		t.Error("the schema accepts an invalid file")
-	}
-}
-
-func TestReadJUnit(t *testing.T) {
-	for _, test := range []struct{ name, text, want string }{
-		{
-			"jest",
-			`<testsuites><testsuite name="a"><testcase name="x" classname="c" time="0.5"/>
-				<testcase name="y"><failure message="no">at line 3</failure></testcase></testsuite></testsuites>`,
-			"2 tests: 1 passed, 1 failed (500ms)",
-		},
-		{
-			"pytest",
-			`<testsuites><testsuite name="pytest" errors="1"><testcase name="x"><error message="e"/></testcase>
-				<testcase name="s"><skipped message="later"/></testcase></testsuite></testsuites>`,
-			"2 tests: 0 passed, 1 failed, 1 skipped (0s)",
-		},
-		{"single suite", `<testsuite name="a"><testcase name="x"/></testsuite>`, "1 tests: 1 passed (0s)"},
-		{
-			"nested suites",
-			`<testsuites><testsuite name="a"><testsuite name="b"><testcase name="x"/></testsuite>
-				<testcase name="y"/></testsuite></testsuites>`,
-			"2 tests: 2 passed (0s)",
-		},
-		{
-			"names with line breaks",
-			`<testsuite name="a"><testcase name="x&#10;::error::no" classname="c&#13;&#10;d"/></testsuite>`,
-			"1 tests: 1 passed (0s)",
-		},
-		{"no tests", `<testsuites/>`, "0 tests: 0 passed (0s)"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			r, err := ReadJUnit(writeFile(t, test.text))
-			if err != nil || r.Line() != test.want {
-				t.Errorf("got %s, %v, want %s", r.Line(), err, test.want)
-			}
-			for _, result := range r.Tests {
-				if strings.ContainsAny(result.title(), "\r\n") {
-					t.Errorf("%q has a line break", result.title())
-				}
-			}
-		})
-	}
-}
-
-func writeFile(t *testing.T, text string) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "junit.xml")
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
-func TestReadJUnitInvalid(t *testing.T) {
-	for _, test := range []struct{ name, text, want string }{
-		{"other XML", `<coverage/>`, "no testsuite element"},
-		{"incomplete", `<testsuites><testsuite name="a"><testcase`, "XML syntax error"},
-		{"empty", ``, "no testsuite element"},
-		{"too large", strings.Repeat(" ", maxJUnit+1), "larger than 64 MiB"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			file := writeFile(t, test.text)
-			_, err := ReadJUnit(file)
-			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), file) {
-				t.Errorf("got %v, want %s", err, test.want)
-			}
-		})
-	}
-}
-
-func TestReadJUnitDetails(t *testing.T) {
-	r, err := ReadJUnit(writeFile(t, `<testsuite name="s">
-		<testcase name="passed" classname="c" time="1.5"/>
-		<testcase name="skipped"><skipped message="later"/></testcase>
-		<testcase name="failed"><failure message="wrong">at line 3</failure></testcase>
-		<testcase name="no message"><error>first
-second</error></testcase>
-	</testsuite>`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []*Result{
-		{Name: "passed", Class: "c", Status: Passed, Attempts: 1, Duration: 1500 * time.Millisecond},
-		{Name: "skipped", Class: "s", Status: Skipped, Reason: "later"},
-		{
-			Name: "failed", Class: "s", Status: Failed, Attempts: 1,
-			Failures: []Failure{{Message: "wrong", Detail: "at line 3"}},
-		},
-		{
-			Name: "no message", Class: "s", Status: Failed, Attempts: 1,
-			Failures: []Failure{{Message: "first", Detail: "first\nsecond"}},
-		},
-	}
-	for i, got := range r.Tests {
-		if !reflect.DeepEqual(got, want[i]) {
-			t.Errorf("got  %+v\nwant %+v", got, want[i])
-		}
-	}
-	if len(r.Tests) != 4 || r.Duration != 1500*time.Millisecond {
-		t.Errorf("%+v", r)
-	}
-}
-
-// ReadJUnitFiles reads the new JUnit files in a directory and ignores old, excluded and other files.
-func TestReadJUnitFiles(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "[results]*")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	since := time.Now().Add(-time.Minute)
-	for name, text := range map[string]string{
-		"a.xml":        `<testsuite name="a"><testcase name="x"/></testsuite>`,
-		"b.xml":        `<testsuite name="b"><testcase name="y"><failure/></testcase></testsuite>`,
-		"old.xml":      `<testsuite name="c"><testcase name="z"/></testsuite>`,
-		"own.xml":      `<testsuite name="d"><testcase name="w"/></testsuite>`,
-		"coverage.xml": `<coverage/>`,
-		"notes.txt":    "<testsuite",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	old := since.Add(-time.Hour)
-	if err := os.Chtimes(filepath.Join(dir, "old.xml"), old, old); err != nil {
-		t.Fatal(err)
-	}
-	found, err := ReadJUnitFiles(dir, since, "own.xml")
-	if err != nil || found.Line() != "2 tests: 1 passed, 1 failed (0s)" {
-		t.Fatal(found, err)
-	}
-	r := sample()
-	r.Add(found)
-	if r.Total != 7 || r.Passed != 2 || r.Failed != 3 || r.Skipped != 1 || r.Flaky != 1 {
-		t.Error(r.Line())
-	}
-	if found, err := ReadJUnitFiles(t.TempDir(), since); found != nil || err != nil {
-		t.Error(found, err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "broken.xml"), []byte("<testsuite"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadJUnitFiles(dir, since); err == nil {
-		t.Error("a broken file is ignored")
 	}
 }
 

@@ -106,7 +106,7 @@ func newRun(s *Suite, o Options) (*run, error) {
 	}
 	r.create = func(ctx context.Context, spec dockerengine.ContainerSpec) (container, error) {
 		// The engine may complete an interrupted request. Without the grace period, that container would remain.
-		ctx, cancel := withGrace(ctx, createGrace)
+		ctx, cancel := dockerengine.WithGrace(ctx, createGrace)
 		defer cancel()
 		return o.Engine.Create(ctx, spec)
 	}
@@ -163,19 +163,6 @@ func newRun(s *Suite, o Options) (*run, error) {
 
 // createGrace is how long the creation of a container may continue after its test has ended.
 const createGrace = 3 * time.Second
-
-// withGrace returns a context that ends the given time after ctx.
-func withGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
-	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		select {
-		case <-later.Done():
-		case <-time.After(grace):
-			cancel()
-		}
-	})
-	return later, func() { stop(); cancel() }
-}
 
 func (r *run) isSelected(t *Test) bool {
 	if r.Run != nil && !r.Run.MatchString(t.Name) {
@@ -260,8 +247,8 @@ func (r *run) runStatic(ctx context.Context) error {
 
 // runUnit runs the tests of a session in a shared container, or a single test. It starts no test after ctx ends.
 func (r *run) runUnit(ctx context.Context, unit []*Result) error {
-	var shared *sharedContainer
-	defer func() { r.closeShared(ctx, &shared) }()
+	var shared *testContainer
+	defer func() { r.closeContainer(ctx, &shared) }()
 	for _, result := range unit {
 		started := time.Now()
 		log, completed := r.runWithRetries(ctx, result, &shared)
@@ -280,7 +267,7 @@ func (r *run) runUnit(ctx context.Context, unit []*Result) error {
 // runWithRetries runs a test until it passes or has no retries left. It returns the container's output, or nil if the
 // test passed on the first attempt. completed is false if ctx ended, in which case the test has no result.
 func (r *run) runWithRetries(
-	ctx context.Context, result *Result, shared **sharedContainer,
+	ctx context.Context, result *Result, shared **testContainer,
 ) (log []byte, completed bool) {
 	t := r.tests[result]
 	for ctx.Err() == nil {
@@ -299,23 +286,28 @@ func (r *run) runWithRetries(
 		if result.Attempts > t.Retries {
 			return printed, true
 		}
-		r.closeShared(ctx, shared) // a retry starts in a new container
+		r.closeContainer(ctx, shared) // a retry starts in a new container
 	}
 	return nil, false
 }
 
 // attempt runs a test once. It returns the failures and everything that the container printed.
-func (r *run) attempt(ctx context.Context, t *Test, shared **sharedContainer) ([]Failure, []byte) {
+func (r *run) attempt(ctx context.Context, t *Test, shared **testContainer) ([]Failure, []byte) {
 	timeout := time.Duration(t.Timeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, &timeoutError{timeout})
+	limited, cancel := context.WithTimeoutCause(ctx, timeout, &timeoutError{timeout})
 	defer cancel()
+	if t.Service == nil && t.Session != "" {
+		return r.runInSession(limited, t, shared)
+	}
+	var own *testContainer
+	defer func() { r.closeContainer(ctx, &own) }() // ctx: the time for the removal does not depend on the test's timeout
 	switch {
 	case t.Service != nil:
-		return r.runService(ctx, t)
-	case t.Session != "" || len(t.Setup) > 0:
-		return r.runInSession(ctx, t, shared)
+		return r.runService(limited, t, &own)
+	case len(t.Setup) > 0:
+		return r.runInSession(limited, t, &own)
 	}
-	return r.runCommand(ctx, t)
+	return r.runCommand(limited, t, &own)
 }
 
 // timeoutError reports a test that took too long.
@@ -404,7 +396,7 @@ func (r *run) finish(ctx context.Context) {
 		if result.Status != "" {
 			continue
 		}
-		result.Status, result.Reason = Skipped, "not run"
+		result.Status, result.Reason, result.NotRun = Skipped, "not run", true
 		if cause := context.Cause(ctx); cause != nil {
 			result.Reason += ": " + cause.Error()
 		}

@@ -40,7 +40,7 @@ type runningService struct {
 
 // runService starts the image as a service and performs the steps. It returns the failures and, if there are any, the
 // service's log.
-func (r *run) runService(ctx context.Context, t *Test) ([]Failure, []byte) {
+func (r *run) runService(ctx context.Context, t *Test, own **testContainer) ([]Failure, []byte) {
 	spec := r.containerSpec(t)
 	spec.Cmd, spec.Publish = t.Service.Command, t.ports()
 	if t.Service.Ready != nil && t.Service.Ready.Healthy {
@@ -50,11 +50,11 @@ func (r *run) runService(ctx context.Context, t *Test) ([]Failure, []byte) {
 	if err != nil {
 		return executionFailure(ctx, t.Service.Line, err), nil
 	}
-	defer r.remove(ctx, c)
+	*own = &testContainer{container: c}
 	s := &runningService{c, r, t}
 	failures := s.perform(ctx)
-	if len(failures) == 0 {
-		return nil, nil
+	if len(failures) == 0 || isCanceled(ctx) {
+		return failures, nil
 	}
 	logCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout) // the test may have timed out
 	defer cancel()

@@ -37,28 +37,44 @@ const (
 
 // Suite is a validated suite of tests for one image.
 type Suite struct {
-	File  string  // the path that was passed to Load; callers may shorten it for reports
+	File  string  // path of the file, for messages and reports
 	Name  string  // name in reports; default: the name of the file
 	Tests []*Test // in the order of the file, one for each combination of a matrix
 
 	dir string // absolute path of the file's directory, the base of golden files and mounts
 }
 
-// Load reads and validates a suite. For an invalid file it returns an [*InvalidError] with the line of each problem.
-func Load(file string) (*Suite, error) {
+// Load reads and validates a suite. name is the file's path in messages and reports. For an invalid file it returns an
+// [*InvalidError] with the line of each problem.
+func Load(file, name string) (*Suite, error) {
+	data, err := readSuite(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("test suite %s not found; create it (%s) or set another path", name, formatURL)
+	}
+	if of := (*fs.PathError)(nil); errors.As(err, &of) {
+		err = of.Err // without the path
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the test suite %s: %w", name, err)
+	}
+	s, err := Parse(file, data)
+	if invalid := (*InvalidError)(nil); errors.As(err, &invalid) {
+		invalid.File = name
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.File = name
+	return s, nil
+}
+
+func readSuite(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("test suite %s not found; create it (%s) or set another path", file, formatURL)
-		}
-		return nil, fmt.Errorf("read the test suite: %w", err)
+		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read the test suite: %w", err)
-	}
-	return Parse(file, data)
+	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }
 
 // Parse is like [Load] for data that was read from file. Golden files and mounts must exist next to file.

@@ -56,7 +56,7 @@ func (r *Report) WriteText(log, untrusted io.Writer) error {
 		if t.Status == Flaky {
 			state = fmt.Sprintf("FLAKY (passed on attempt %d)", t.Attempts)
 		}
-		if _, err := fmt.Fprintf(log, "\n%s: %s%s\n", state, safetext.Line(t.title(), 0), where); err != nil {
+		if _, err := fmt.Fprintf(log, "\n%s: %s%s\n", state, t.title(), where); err != nil {
 			return err
 		}
 		for line := range strings.Lines(t.details()) {

@@ -8,12 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"path"
-	"slices"
 	"strings"
 
-	"github.com/bmatcuk/doublestar/v4"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -38,7 +35,7 @@ type Tree struct {
 
 // File is a file, directory or other entry of a tree.
 type File struct {
-	Path string // absolute, without symbolic links in its directories
+	Path string // absolute
 	Type string // file, directory, symlink, fifo, char or block
 	Mode fs.FileMode
 	UID  int
@@ -47,7 +44,7 @@ type File struct {
 
 	Target string // target of a symlink, as stored
 
-	inode *inode
+	entry *entry
 }
 
 // entry is a name in a directory. Hard links are entries that share an inode.
@@ -119,7 +116,7 @@ func (t *Tree) read(ctx context.Context, number int, layer v1.Layer) error {
 		header.PAXRecords = nil // not needed, and large
 		// A whiteout only removes files of lower layers, so apply it first, regardless of its position in the layer.
 		if dir, name := path.Split(header.Name); strings.HasPrefix(name, whiteoutPrefix) {
-			t.applyWhiteout(dir, name)
+			t.applyWhiteout(number, dir, name)
 			continue
 		}
 		entries = append(entries, &inode{header: *header, layer: number, index: index})
@@ -136,12 +133,9 @@ func (t *Tree) read(ctx context.Context, number int, layer v1.Layer) error {
 	return nil
 }
 
-// applyWhiteout removes the files that a whiteout names.
-func (t *Tree) applyWhiteout(dir, name string) {
-	parent, _ := t.find(dir, true)
-	if parent == nil || parent.children == nil {
-		return
-	}
+// applyWhiteout removes the files that a whiteout of a layer names.
+func (t *Tree) applyWhiteout(layer int, dir, name string) {
+	parent := t.makeDirectory(layer, dir)
 	switch {
 	case name == opaqueWhiteout:
 		clear(parent.children)
@@ -168,9 +162,9 @@ func (t *Tree) add(node *inode) error {
 		return fmt.Errorf("%s has unsupported type %q", header.Name, header.Typeflag)
 	}
 	dir, name := path.Split(header.Name)
-	parent := t.makeDirectory(dir)
+	parent := t.makeDirectory(node.layer, dir)
 	if header.Typeflag == tar.TypeLink {
-		target, _ := t.find(path.Clean("/"+header.Linkname), false)
+		target, _ := t.findThrough(node.layer, path.Clean("/"+header.Linkname), false)
 		if target == nil || target.children != nil || target.layer != node.layer {
 			return fmt.Errorf("%s is a hard link to %s, which is not a file of the same layer", header.Name, header.Linkname)
 		}
@@ -191,15 +185,16 @@ func (t *Tree) add(node *inode) error {
 	return nil
 }
 
-// makeDirectory returns the directory at a path. It creates missing directories.
-func (t *Tree) makeDirectory(dir string) *entry {
-	if found, _ := t.find(dir, true); found != nil && found.children != nil {
+// makeDirectory returns the directory at a path of a layer. It creates missing directories. Engines unpack a layer
+// without the files of the lower ones, so links of those are not followed but replaced.
+func (t *Tree) makeDirectory(layer int, dir string) *entry {
+	if found, _ := t.findThrough(layer, dir, true); found != nil && found.children != nil {
 		return found
 	}
 	at, walked := t.root, "/"
 	for _, name := range pathNames(dir) {
 		walked = path.Join(walked, name)
-		next, _ := t.find(walked, true)
+		next, _ := t.findThrough(layer, walked, true)
 		if next == nil || next.children == nil {
 			next = newDirectory()
 			next.inode.header.Name = walked
@@ -218,7 +213,18 @@ func pathNames(name string) []string {
 // find returns the entry at a path, and its path without symbolic links. It follows links in the directories of the
 // path and, if followLast is set, at its end. It returns nil if the entry does not exist, or if links form a loop.
 func (t *Tree) find(name string, followLast bool) (*entry, string) {
+	return t.findThrough(allLayers, name, followLast)
+}
+
+// allLayers stands for the number of a layer.
+const allLayers = -1
+
+// findThrough is like find, but does not find what is behind links of other layers.
+func (t *Tree) findThrough(layer int, name string, followLast bool) (*entry, string) {
 	rest := pathNames(name)
+	if strings.HasSuffix(name, "/") {
+		rest = append(rest, ".") // a directory
+	}
 	stack := []*entry{t.root}
 	var names []string
 	for links := 0; len(rest) > 0; {
@@ -239,7 +245,7 @@ func (t *Tree) find(name string, followLast bool) (*entry, string) {
 			return nil, ""
 		}
 		if found.header.Typeflag == tar.TypeSymlink && (len(rest) > 0 || followLast) {
-			if links++; links > maxLinks {
+			if links++; links > maxLinks || layer != allLayers && found.layer != layer {
 				return nil, ""
 			}
 			if path.IsAbs(found.header.Linkname) {
@@ -273,7 +279,7 @@ func (t *Tree) stat(name string, followLast bool) (File, bool) {
 func (e *entry) file(name string) File {
 	h := &e.header
 	mode := h.FileInfo().Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
-	f := File{Path: name, Mode: mode, UID: h.Uid, GID: h.Gid, inode: e.inode}
+	f := File{Path: name, Mode: mode, UID: h.Uid, GID: h.Gid, entry: e}
 	switch h.Typeflag {
 	case tar.TypeDir:
 		f.Type = "directory"
@@ -291,32 +297,6 @@ func (e *entry) file(name string) File {
 	return f
 }
 
-// Glob calls visit for every file with a path that matches the pattern, sorted by path: * matches within a name, **
-// across directories. It does not follow symbolic links.
-func (t *Tree) Glob(pattern string, visit func(File)) {
-	base, _ := doublestar.SplitPattern(pattern)
-	if !strings.HasPrefix(base, "/") {
-		base = "/"
-	}
-	start, clean := t.find(base, false)
-	if start == nil || clean != path.Clean(base) { // base contains a link, so no path begins with it
-		return
-	}
-	walk(start, clean, func(name string, e *entry) {
-		if doublestar.MatchUnvalidated(pattern, name) {
-			visit(e.file(name))
-		}
-	})
-}
-
-// walk visits an entry and everything below it, sorted by path.
-func walk(e *entry, name string, visit func(string, *entry)) {
-	visit(name, e)
-	for _, child := range slices.Sorted(maps.Keys(e.children)) {
-		walk(e.children[child], path.Join(name, child), visit)
-	}
-}
-
 // Contents returns the contents of files, in the same order. It reads each layer at most once.
 func (t *Tree) Contents(files []File) ([][]byte, error) {
 	contents := make([][]byte, len(files))
@@ -332,10 +312,10 @@ func (t *Tree) Contents(files []File) ([][]byte, error) {
 		if total += f.Size; total > maxTotalContents {
 			return nil, fmt.Errorf("files to compare have more than %d MiB in total; select fewer", maxTotalContents>>20)
 		}
-		if wanted[f.inode.layer] == nil {
-			wanted[f.inode.layer] = map[int][]int{}
+		if wanted[f.entry.layer] == nil {
+			wanted[f.entry.layer] = map[int][]int{}
 		}
-		wanted[f.inode.layer][f.inode.index] = append(wanted[f.inode.layer][f.inode.index], i)
+		wanted[f.entry.layer][f.entry.index] = append(wanted[f.entry.layer][f.entry.index], i)
 	}
 	for layer, indexes := range wanted {
 		if err := t.extract(layer, indexes, contents); err != nil {

@@ -78,7 +78,7 @@ func describeFile(f File, content string) string {
 func contents(t *testing.T, tree *Tree) map[string]string {
 	t.Helper()
 	files := map[string]string{}
-	tree.Glob("/**", func(f File) {
+	for _, f := range tree.Glob("/**") {
 		content := ""
 		if f.Type == "file" {
 			read, err := tree.Contents([]File{f})
@@ -88,7 +88,7 @@ func contents(t *testing.T, tree *Tree) map[string]string {
 			content = string(read[0])
 		}
 		files[f.Path] = describeFile(f, content)
-	})
+	}
 	return files
 }
 
@@ -185,6 +185,32 @@ var treeTests = []struct {
 		map[string]string{
 			"/usr": "directory 0755 0:0", "/usr/bin": "directory 0755 0:0", "/usr/bin/sh": `file 0755 0:0 "sh"`,
 			"/bin": "symlink usr/bin",
+		},
+	},
+	{
+		"files through links of the same layer",
+		[][]string{
+			{"dir usr 755", "dir usr/bin 755", "file usr/bin/old 755 o"},
+			{"dir usr 755", "dir usr/bin 755", "symlink bin usr/bin", "file bin/new 644 n", "link b bin/new"},
+		},
+		map[string]string{
+			"/usr": "directory 0755 0:0", "/usr/bin": "directory 0755 0:0", "/usr/bin/old": `file 0755 0:0 "o"`,
+			"/usr/bin/new": `file 0644 0:0 "n"`, "/bin": "symlink usr/bin", "/b": `file 0644 0:0 "n"`,
+		},
+	},
+	{
+		"file through a link of a lower layer", // replaces the link
+		[][]string{{"dir usr 755", "file usr/old 755 o", "symlink bin usr"}, {"file bin/new 755 n"}},
+		map[string]string{
+			"/usr": "directory 0755 0:0", "/usr/old": `file 0755 0:0 "o"`, "/bin": "directory 0755 0:0",
+			"/bin/new": `file 0755 0:0 "n"`,
+		},
+	},
+	{
+		"whiteout through a link of a lower layer", // replaces the link and removes nothing
+		[][]string{{"dir usr 755", "file usr/old 755 o", "symlink bin usr"}, {"file bin/.wh.old 0"}},
+		map[string]string{
+			"/usr": "directory 0755 0:0", "/usr/old": `file 0755 0:0 "o"`, "/bin": "directory 0755 0:0",
 		},
 	},
 	{
@@ -427,7 +453,7 @@ func TestContentsLimits(t *testing.T) {
 	tree := &Tree{}
 	var many []File
 	for range maxTotalContents/maxContent + 1 {
-		many = append(many, File{Path: "/a", Type: "file", Size: maxContent, inode: &inode{}})
+		many = append(many, File{Path: "/a", Type: "file", Size: maxContent, entry: &entry{inode: &inode{}}})
 	}
 	for _, test := range []struct {
 		name, want string
@@ -467,7 +493,7 @@ func FuzzTree(f *testing.F) {
 		if err != nil {
 			return
 		}
-		tree.Glob("/**", func(file File) {
+		for _, file := range tree.Glob("/**") {
 			if !path.IsAbs(file.Path) || path.Clean(file.Path) != file.Path {
 				t.Errorf("path %q is not clean", file.Path)
 			}
@@ -479,6 +505,6 @@ func FuzzTree(f *testing.F) {
 					t.Errorf("read %q: %v", file.Path, err)
 				}
 			}
-		})
+		}
 	})
 }

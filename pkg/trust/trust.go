@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/source"
 )
@@ -70,9 +71,9 @@ func Check(ctx context.Context, repository Repository, event runner.Event, code 
 		}
 		switch {
 		case isImage(from):
-		case isRemote(from):
+		case inputs.IsRemote(from) && !strings.HasPrefix(from, "oci-layout://"):
 			return &UntrustedError{fmt.Sprintf("the context %q is fetched from elsewhere", from), event}
-		case strings.Contains(from, "://") || !filepath.IsLocal(filepath.Clean(from)):
+		case inputs.IsRemote(from), !filepath.IsLocal(filepath.Clean(from)):
 			return &UntrustedError{fmt.Sprintf("%q is not a path in the repository", from), event}
 		}
 	}
@@ -88,7 +89,7 @@ var (
 // branch or tag contains: the repository serves the commits of its forks, too. Other URLs name what the workflow has
 // chosen.
 func checkURL(ctx context.Context, repository Repository, event runner.Event, from string) error {
-	if !isRemote(from) || !strings.Contains(strings.ToLower(from), strings.ToLower(event.Repository)) {
+	if !inputs.IsRemote(from) || !strings.Contains(strings.ToLower(from), strings.ToLower(event.Repository)) {
 		return nil
 	}
 	own := fmt.Sprintf("pull/%d", event.Pull)
@@ -110,15 +111,6 @@ func checkURL(ctx context.Context, repository Repository, event runner.Event, fr
 
 // isImage reports whether a named context is an image in a registry, which is like a base image.
 func isImage(from string) bool { return strings.HasPrefix(from, "docker-image://") }
-
-func isRemote(from string) bool {
-	for _, prefix := range []string{"https://", "http://", "git://", "ssh://", "git@", "github.com/"} {
-		if strings.HasPrefix(strings.ToLower(from), prefix) {
-			return true
-		}
-	}
-	return false
-}
 
 // originOf describes the origin of untrusted code. It returns "" for code of the repository.
 func originOf(ctx context.Context, repository Repository, event runner.Event, code Code) (string, error) {

@@ -231,6 +231,9 @@ func TestSources(t *testing.T) {
 		"git@github.com:evil/caller":                                 "is fetched from elsewhere",
 		"github.com/evil/caller":                                     "is fetched from elsewhere",
 		"HTTPS://github.com/evil/caller.git":                         "is fetched from elsewhere",
+		"someone@github.com:evil/caller.git":                         "is fetched from elsewhere",
+		"ssh://git@github.com/evil/caller":                           "is fetched from elsewhere",
+		"ftp://github.com/evil/caller":                               "is fetched from elsewhere",
 		"oci-layout://artifact":                                      "is not a path in the repository",
 		"/work/artifact":                                             "is not a path in the repository",
 		"../artifact":                                                "is not a path in the repository",
@@ -263,6 +266,8 @@ func TestURLs(t *testing.T) {
 		"https://github.com/acme/caller.git#refs/pull/7/merge":    "may be code from a fork",
 		"https://github.com/Acme/Caller.git#pull/7/head:app":      "may be code from a fork",
 		"https://github.com/acme/caller.git?ref=refs/pull/7/head": "may be code from a fork",
+		"github.com/acme/caller#" + headSHA:                       "names a commit that may be from a fork",
+		"someone@github.com:acme/caller.git#" + headSHA:           "names a commit that may be from a fork",
 		"git@github.com:acme/caller.git#" + headSHA:               "names a commit that may be from a fork",
 		"https://github.com/acme/caller/tarball/" + headSHA:       "names a commit that may be from a fork",
 	} {

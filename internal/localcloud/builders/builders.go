@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud/checkout"
@@ -167,6 +168,12 @@ func (b *Builders) FailSolves(platform string, messages ...string) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	f.failures = append(f.failures, messages...)
+}
+
+// Freeze stops a platform's daemon, which then answers nothing, until resume is called. Clients stay connected.
+func (b *Builders) Freeze(platform string) (resume func() error, err error) {
+	daemon := b.machines[platform].process
+	return func() error { return daemon.Signal(syscall.SIGCONT) }, daemon.Signal(syscall.SIGSTOP)
 }
 
 // Tap copies the decrypted data that clients send to the daemons to w. It affects connections opened after the call. w

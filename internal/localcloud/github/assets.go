@@ -82,7 +82,7 @@ func (c *call) getAsset(release *release, a *asset) (any, error) {
 	if a.content == nil {
 		return nil, errNotFound
 	}
-	return redirect(c.signedURL(a)), nil
+	return redirect(c.assetURL(a)), nil
 }
 
 func (c *call) deleteAsset(release *release, deleted *asset) (any, error) {

@@ -14,14 +14,17 @@ import (
 	"time"
 )
 
-// serveWeb serves release downloads and git.
+// serveWeb serves release downloads, Git LFS and git.
 func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 	parts := strings.SplitN(strings.TrimPrefix(r.URL.Path, "/"), "/", 4)
-	if len(parts) == 4 && parts[2] == "releases" {
+	switch {
+	case len(parts) == 4 && parts[2] == "releases":
 		s.serveDownload(w, r, parts[0], parts[1], parts[3])
-		return
+	case len(parts) == 4 && parts[2]+"/"+parts[3] == "info/lfs/objects/batch":
+		s.serveLFSBatch(w, r, parts[0], strings.TrimSuffix(parts[1], ".git"))
+	default:
+		s.serveGit(w, r)
 	}
-	s.serveGit(w, r)
 }
 
 // serveDownload redirects the public URL of an asset, releases/download/TAG/NAME or releases/latest/download/NAME. It
@@ -43,7 +46,7 @@ func (s *Server) serveDownload(w http.ResponseWriter, r *http.Request, owner, na
 	}
 	if a := store.download(path); a != nil {
 		a.downloads++
-		http.Redirect(w, r, s.signedURL(a), http.StatusFound)
+		http.Redirect(w, r, s.assetURL(a), http.StatusFound)
 		return
 	}
 	http.Error(w, "Not Found", http.StatusNotFound)
@@ -71,15 +74,17 @@ func (s *store) download(path string) *asset {
 // Objects is the prefix of paths on the asset host.
 const Objects = "/github-production-release-asset/"
 
-// signedURL returns a URL that serves an asset without credentials until it expires.
-func (s *Server) signedURL(a *asset) string {
+func (s *Server) assetURL(a *asset) string { return s.signedURL(a.object, a.name, a.contentType) }
+
+// signedURL returns a URL that serves an object of the asset host without credentials until it expires.
+func (s *Server) signedURL(object, name, contentType string) string {
 	expiry := time.Now().Add(cmp.Or(s.currentOptions().DownloadURLLifetime, 5*time.Minute))
 	query := url.Values{
 		"se": {expiry.UTC().Format(time.RFC3339Nano)}, "sp": {"r"},
-		"rscd": {"attachment; filename=" + a.name}, "rsct": {a.contentType},
+		"rscd": {"attachment; filename=" + name}, "rsct": {contentType},
 	}
-	query.Set("sig", s.signature(a.object, query))
-	return s.assetsURL + a.object + "?" + query.Encode()
+	query.Set("sig", s.signature(object, query))
+	return s.assetsURL + object + "?" + query.Encode()
 }
 
 // signature returns the signature of an object's path and the other parameters of its URL.
@@ -104,6 +109,8 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) {
 		sendStorageError(w, http.StatusForbidden, "AuthenticationFailed", "Signature did not match.")
 	case time.Now().After(expiry):
 		sendStorageError(w, http.StatusForbidden, "AuthenticationFailed", "Signature not valid in the specified time frame.")
+	case strings.HasPrefix(r.URL.Path, LFSObjects):
+		s.serveLFSObject(w, r)
 	case a == nil:
 		sendStorageError(w, http.StatusNotFound, "BlobNotFound", "The specified blob does not exist.")
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:

@@ -13,7 +13,7 @@ import (
 // Fault is an injected failure. The first fault that matches a request applies.
 type Fault struct {
 	Method     string // HTTP method; "": any
-	Path       string // part of the request path; "": any. [Objects] matches requests to the asset host
+	Path       string // part of the request path; "": any. [Objects] and [LFSObjects] match requests to the asset host
 	Times      int    // number of requests that fail; 0: all
 	Status     int
 	Body       string
@@ -59,6 +59,16 @@ func SecondaryLimit(status int, retryAfter time.Duration) Fault {
 		f.Header["Retry-After"] = strconv.Itoa(int(retryAfter.Seconds()))
 	}
 	return f
+}
+
+// LFSBudget returns the Batch API's response if the account has used its bandwidth or storage for Git LFS.
+// https://github.com/onekey-sec/unblob/issues/1183
+func LFSBudget() Fault {
+	return Fault{
+		Path: "/info/lfs/objects/batch", Status: http.StatusForbidden, Header: map[string]string{"Content-Type": lfsType},
+		Body: `{"message":"This repository exceeded its LFS budget. The account responsible for the budget should ` +
+			`increase it to restore access."}`,
+	}
 }
 
 // Fail adds a fault.

@@ -18,11 +18,12 @@ func TestDockerfileLabels(t *testing.T) {
 		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if got := DockerfileLabels(file); !slices.Equal(got, want) {
+		dockerfile, err := ReadDockerfile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := dockerfile.Labels(); !slices.Equal(got, want) {
 			t.Errorf("%q: %q, want %q", content, got, want)
 		}
-	}
-	if got := DockerfileLabels(filepath.Join(t.TempDir(), "missing")); got != nil {
-		t.Errorf("missing file: %q", got)
 	}
 }

@@ -1,0 +1,110 @@
+package actions
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/moby/patternmatcher"
+	"github.com/moby/patternmatcher/ignorefile"
+
+	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/safetext"
+	"github.com/org/sandbox-actions/pkg/source"
+)
+
+// warnUnfetched warns about submodules and Git LFS files of the build contexts whose content is missing, unless the
+// inputs leave it out. Without paths, all files of the tree count.
+func warnUnfetched(job job, spec inputs.BuildSpec, tree source.Tree, paths inputs.Paths) {
+	what, modules, pointers := "The checkout",
+		"set submodules: true in the actions/checkout step, or run `git submodule update --init`",
+		"set lfs: true in the actions/checkout step, or run `git lfs pull`"
+	missing := tree.Unfetched
+	if tree.Dir != job.Dir {
+		what, modules = "Commit "+tree.SHA, "set submodules: true"
+		missing.Pointers = nil // as lfs: false requests
+	}
+	switch {
+	case tree.Dir == job.Dir:
+	case spec.Fetch.Submodules == source.DirectSubmodules:
+		modules = "set submodules: recursive"
+	case spec.Fetch.Submodules == source.RecursiveSubmodules:
+		missing.Submodules = nil // as update = none in .gitmodules requests
+	}
+	isNeeded := contextFilter(tree, paths)
+	warn := func(names []string, problem, hint string) {
+		names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !isNeeded(name) })
+		if len(names) == 0 {
+			return
+		}
+		const shown = 3
+		list := safetext.Line(strings.Join(names[:min(shown, len(names))], ", "), 0)
+		if more := len(names) - shown; more > 0 {
+			list += fmt.Sprintf(" and %d more", more)
+		}
+		job.Runner.Warning(runner.Annotation{
+			Title: "Files are missing in the build context", Message: fmt.Sprintf("%s has %s: %s; %s", what, problem, list, hint),
+		})
+	}
+	warn(missing.Submodules, "submodules that are not fetched", modules)
+	warn(missing.Pointers, "Git LFS files that contain only pointers", pointers)
+}
+
+// contextFilter returns a function that reports whether a file or directory of a tree may be part of a local build
+// context, or contains one.
+func contextFilter(tree source.Tree, paths inputs.Paths) func(name string) bool {
+	if paths.Context == "" {
+		return func(string) bool { return true }
+	}
+	type buildContext struct {
+		dir     string
+		ignored *patternmatcher.PatternMatcher // may be nil
+	}
+	contexts := []buildContext{{paths.Context, readIgnoreFile(paths.Dockerfile+".dockerignore", paths.Context)}}
+	for _, dir := range paths.Contexts {
+		contexts = append(contexts, buildContext{dir, readIgnoreFile("", dir)})
+	}
+	contexts = slices.DeleteFunc(contexts, func(c buildContext) bool { return !filepath.IsAbs(c.dir) })
+	return func(name string) bool {
+		full := filepath.Join(tree.Dir, name)
+		return slices.ContainsFunc(contexts, func(c buildContext) bool {
+			if around, err := filepath.Rel(full, c.dir); err == nil && filepath.IsLocal(around) {
+				return true
+			}
+			relative, err := filepath.Rel(c.dir, full)
+			if err != nil || !filepath.IsLocal(relative) {
+				return false
+			}
+			if c.ignored == nil {
+				return true
+			}
+			isIgnored, err := c.ignored.MatchesOrParentMatches(filepath.ToSlash(relative))
+			return err != nil || !isIgnored
+		})
+	}
+}
+
+// readIgnoreFile returns the patterns of a Dockerfile's own ignore file or, without one, of the .dockerignore in the
+// context. It returns nil if there is none, or if BuildKit will refuse it.
+func readIgnoreFile(own, context string) *patternmatcher.PatternMatcher {
+	file, err := os.Open(own)
+	if err != nil {
+		file, err = os.Open(filepath.Join(context, ".dockerignore"))
+	}
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	patterns, err := ignorefile.ReadAll(file)
+	if err != nil {
+		return nil
+	}
+	matcher, err := patternmatcher.New(patterns)
+	if err != nil {
+		return nil
+	}
+	return matcher
+}
