@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/org/sandbox-actions/internal/localcloud/programs"
 	"golang.org/x/sys/unix"
 )
 
@@ -123,7 +124,7 @@ tests:
 `)
 	r := e.run(t, invocation{
 		program: "action-test", dir: dir, inputs: values{"suite": "tests.yaml", "command": "touch ran"},
-		onStart: func(pid int, stdout *safeBuffer) {
+		onStart: func(pid int, stdout *programs.Buffer) {
 			hasFailed := func() bool { return strings.Contains(stdout.String(), "failed  fails") }
 			for !hasFailed() && unix.Kill(pid, 0) == nil && t.Context().Err() == nil {
 				time.Sleep(10 * time.Millisecond)
