@@ -121,6 +121,19 @@ func checkSnapshot(ctx context.Context, l *lab, t trial) error {
 	return errors.Join(problems...)
 }
 
+// checkNamedSnapshot checks only the snapshot with the name of the run.
+func checkNamedSnapshot(ctx context.Context, l *lab, t trial) error {
+	client := &daytonaclient.Client{URL: l.Daytona.URL(), Key: l.DaytonaKey}
+	s, found, err := client.Find(ctx, t.id)
+	if err != nil {
+		return err
+	}
+	if !found || s.State != "active" {
+		return fmt.Errorf("snapshot %s is not active: %v", t.id, s)
+	}
+	return l.deleteSnapshot(ctx, s.ID)
+}
+
 func (l *lab) deleteSnapshot(ctx context.Context, id string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodDelete, l.Daytona.URL()+"/snapshots/"+id, nil)
 	if err != nil {

@@ -125,6 +125,7 @@ type lab struct {
 	fixtures
 	proxies map[string]*faultproxy.Proxy // by service
 	home    string                       // with a login to the registry
+	temp    string                       // of all runs, as RUNNER_TEMP is of all steps
 	number  int                          // distinguishes the runs of labs
 	runs    atomic.Int64
 
@@ -138,7 +139,7 @@ func newLab(t testing.TB) *lab {
 	if testing.Short() {
 		t.Skip("needs BuildKit and Docker; run without -short")
 	}
-	l := &lab{proxies: map[string]*faultproxy.Proxy{}, home: t.TempDir(), number: int(labs.Add(1))}
+	l := &lab{proxies: map[string]*faultproxy.Proxy{}, home: t.TempDir(), temp: t.TempDir(), number: int(labs.Add(1))}
 	var err error
 	if l.fixtures, err = shared(); err != nil {
 		t.Fatal(err)
@@ -219,7 +220,8 @@ func (l *lab) step(ctx context.Context, program string, inputs map[string]string
 		return programs.Step{}, err
 	}
 	return programs.Step{
-		Command: []string{filepath.Join(l.programs, program)}, Dir: workspace, Files: files, Inputs: inputs, Env: env,
+		Command: []string{filepath.Join(l.programs, program)}, Dir: workspace, Files: files, Temp: l.temp,
+		Inputs: inputs, Env: env,
 	}, nil
 }
 

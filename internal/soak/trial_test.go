@@ -35,7 +35,7 @@ type trial struct {
 }
 
 // try runs a flow once and checks what holds after every run: it ends in time, either with exit code 0 and all outputs,
-// or with one error, and leaves no temporary files.
+// or with one error.
 func (l *lab) try(ctx context.Context, f flow, onStart func(pid int, _ *programs.Buffer)) trial {
 	t := trial{id: fmt.Sprintf("run-%d-%d", l.number, l.runs.Add(1))}
 	all := f.inputs(l, t.id)
@@ -74,7 +74,7 @@ func (t *trial) err() error { return errors.Join(t.problems...) }
 // annotation matches the annotation of a run's error. Those of failed tests have a title.
 var annotation = regexp.MustCompile(`(?m)^::error(?: file=[^:]*)?::(.*)$`)
 
-// judge checks the exit code, the annotation, the outputs and the temporary files.
+// judge checks the exit code, the annotation and the outputs.
 func (t *trial) judge() {
 	found := annotation.FindAllStringSubmatch(t.Stdout, -1)
 	if len(found) > 0 {
@@ -93,19 +93,21 @@ func (t *trial) judge() {
 	if strings.Contains(t.Stdout+t.Stderr, "goroutine ") {
 		t.fail("the program panicked:\n%s", t.Stderr)
 	}
-	for _, file := range t.Left {
-		if !strings.Contains(file, "test-results") {
-			t.fail("the run left the temporary file %s", file)
-		}
-	}
 }
 
-// check checks what a run has left in the services.
+// check checks what a run has left in the services and in its temporary directory.
 func (l *lab) check(ctx context.Context, f flow, t trial) error {
 	err := f.check(ctx, l, t)
-	for _, build := range l.unfinishedBuilds() {
-		if !t.isKilled {
-			err = errors.Join(err, fmt.Errorf("the run did not finish build %s", build))
+	builds := l.unfinishedBuilds()
+	if t.isKilled {
+		return err
+	}
+	for _, build := range builds {
+		err = errors.Join(err, fmt.Errorf("the run did not finish build %s", build))
+	}
+	for _, file := range t.Left {
+		if !strings.Contains(file, "test-results") { // of action-test
+			err = errors.Join(err, fmt.Errorf("the run left the temporary file %s", file))
 		}
 	}
 	return err

@@ -3,6 +3,7 @@ package programs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -40,6 +41,7 @@ type Step struct {
 	Command []string // path of the program and its arguments; may start with a wrapper
 	Dir     string   // the workspace
 	Files   string   // directory for the files of the runner and the home directory; it must exist
+	Temp    string   // RUNNER_TEMP and TMPDIR. Default: a directory in Files
 	Inputs  map[string]string
 	Env     map[string]string // complete environment except the runner's variables, which it overrides; "" removes one
 	OnStart func(pid int, stdout *Buffer)
@@ -51,14 +53,14 @@ type Result struct {
 	Stdout, Stderr string
 	Outputs        string // GITHUB_OUTPUT as the program wrote it
 	Summary        string
-	Left           []string // files in RUNNER_TEMP after the run
+	Left           []string // files in Temp after the run
 	MaxMemory      int64    // largest resident set of the program, in KiB on Linux
 }
 
 // Run runs the step. It kills the program when ctx ends, and returns an error only if the program did not run to its
 // end.
 func (s Step) Run(ctx context.Context) (Result, error) {
-	temp := filepath.Join(s.Files, "temp")
+	temp := cmp.Or(s.Temp, filepath.Join(s.Files, "temp"))
 	if err := os.MkdirAll(temp, 0o755); err != nil {
 		return Result{}, err
 	}
