@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -113,6 +114,9 @@ func (s Step) Run(ctx context.Context) (Result, error) {
 // listFiles returns the paths of all files and directories below dir.
 func listFiles(dir string) (files []string, err error) {
 	err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && path != dir { // another run shares the directory
+			return nil
+		}
 		if err == nil && path != dir {
 			files = append(files, path)
 		}
