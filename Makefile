@@ -1,5 +1,5 @@
 # Each target installs and builds its dependencies into .cache on first use.
-.PHONY: demo test race fuzz lint generate release clean
+.PHONY: demo test race soak fuzz lint generate release clean
 
 demo: ## Build, test and snapshot the sandbox image on this machine: up to 7 minutes, later runs about one.
 	@scripts/demo.sh
@@ -11,6 +11,10 @@ test: ## Run all tests, with real daemons on loopback.
 race: ## Run the tests of pkg and actions with the race detector.
 	@scripts/setup.sh test
 	@scripts/test.sh -race ./pkg/... ./actions/...
+
+soak: ## Run the programs under faults and write docs/reliability.md: about 40 minutes.
+	@scripts/setup.sh test
+	@scripts/test.sh ./internal/soak -timeout 60m -full
 
 fuzz: ## Run each fuzz test for 20 s. `scripts/fuzz.sh 10m FuzzParse` runs one for 10 minutes.
 	@scripts/fuzz.sh

@@ -16,6 +16,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
+	"github.com/org/sandbox-actions/internal/localcloud/programs"
 )
 
 // Each build failure produces one error with the cause and a hint.
@@ -314,7 +315,7 @@ func TestCancel(t *testing.T) {
 			}
 			depotCalls, githubRequests := len(e.Depot.Calls()), len(e.GitHub.Requests())
 			var sent time.Time
-			interrupt := func(pid int, stdout *safeBuffer) {
+			interrupt := func(pid int, stdout *programs.Buffer) {
 				for {
 					seen := test.until != "" && strings.Contains(stdout.String(), test.until)
 					for _, call := range e.Depot.Calls()[depotCalls:] {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/org/sandbox-actions/internal/localcloud"
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
+	"github.com/org/sandbox-actions/internal/localcloud/programs"
 	"github.com/org/sandbox-actions/pkg/builder"
 )
 
@@ -57,7 +58,7 @@ func TestBuildIsCanceledOnDepot(t *testing.T) {
 	before := len(e.Depot.Calls())
 	r := e.run(t, invocation{
 		dockerfile: fromDebian + "RUN echo started && sleep 300\n",
-		onStart: func(_ int, stdout *safeBuffer) {
+		onStart: func(_ int, stdout *programs.Buffer) {
 			waitFor(t, "the step", func() bool { return strings.Contains(stdout.String(), "started") })
 			e.Depot.Cancel(e.createdBuild(t, before))
 		},
@@ -104,7 +105,7 @@ func TestMachineIsLost(t *testing.T) {
 			r := e.run(t, invocation{
 				dockerfile: "FROM scratch\nADD " + files.URL + "/file /file\n",
 				inputs:     test.inputs, env: values{"HOME": e.login(t)},
-				onStart: func(int, *safeBuffer) {
+				onStart: func(int, *programs.Buffer) {
 					select {
 					case <-requested:
 					case <-time.After(time.Minute):

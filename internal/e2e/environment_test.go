@@ -3,10 +3,10 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +20,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/checkout"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
+	"github.com/org/sandbox-actions/internal/localcloud/programs"
 	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
 )
 
@@ -48,17 +49,12 @@ var startEnvironment = sync.OnceValues(func() (*environment, error) {
 	if e.dir, err = os.MkdirTemp("", "e2e-"); err != nil {
 		return nil, err
 	}
-	e.ours, e.caller, e.programs = filepath.Join(
-		e.dir,
-		"ours",
-	), filepath.Join(
-		e.dir,
-		"caller",
-	), filepath.Join(e.dir, "bin")
+	e.ours, e.caller = filepath.Join(e.dir, "ours"), filepath.Join(e.dir, "caller")
+	e.programs = filepath.Join(e.dir, "bin")
 	if err := e.createRepositories(root); err != nil {
 		return nil, err
 	}
-	if err := e.buildPrograms(root); err != nil {
+	if err := programs.Build(e.programs); err != nil {
 		return nil, err
 	}
 	builders, err := testdaemons.AttachBuilders()
@@ -138,19 +134,6 @@ git -C "$OURS" remote add origin https://github.com/org/sandbox-actions`
 	return nil
 }
 
-// buildPrograms builds the programs with the settings of a release, so that a release finds all packages in Go's build
-// cache.
-func (e *environment) buildPrograms(root string) error {
-	command := exec.Command("sh", "-c", `. actions/buildenv.sh
-go build -ldflags="$(link_flags '')" -o "$PROGRAMS/" ./action-build ./action-snapshot ./action-test`)
-	command.Dir = root
-	command.Env = append(os.Environ(), "PROGRAMS="+e.programs)
-	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the programs: %w: %s", err, out)
-	}
-	return nil
-}
-
 // result is the result of running a program.
 type result struct {
 	exitCode       int
@@ -169,7 +152,7 @@ type invocation struct {
 	dockerfile string
 	inputs     values
 	env        values // overrides variables of the cloud; "" removes a variable
-	onStart    func(pid int, stdout *safeBuffer)
+	onStart    func(pid int, stdout *programs.Buffer)
 	timeout    time.Duration // default: 2 minutes
 }
 
@@ -185,55 +168,32 @@ func (e *environment) run(t *testing.T, i invocation) result {
 	if i.timeout == 0 {
 		i.timeout = 2 * time.Minute
 	}
-	temp := t.TempDir()
-	files := t.TempDir()
 	env := e.Env()
 	delete(env, "DEPOT_TOKEN") // the programs authenticate with OIDC
-	for name, value := range map[string]string{
-		"PATH": os.Getenv("PATH"), "HOME": files, "RUNNER_TEMP": temp, "TMPDIR": temp, "GITHUB_ACTIONS": "true",
-		"GITHUB_REPOSITORY": callerRepository, "GITHUB_WORKSPACE": i.dir, "GITHUB_OUTPUT": filepath.Join(files, "output"),
-		"GITHUB_STEP_SUMMARY": filepath.Join(files, "summary"),
-	} {
-		env[name] = value
-	}
-	for name, value := range i.inputs {
-		env["INPUT_"+strings.ToUpper(name)] = value
-	}
-	for name, value := range i.env {
-		env[name] = value
-	}
+	env["GITHUB_REPOSITORY"] = callerRepository
+	maps.Copy(env, i.env)
 	ctx, cancel := context.WithTimeout(t.Context(), i.timeout)
 	defer cancel()
-	arguments := slices.Concat(i.wrapper, []string{filepath.Join(e.programs, i.program)}, i.args)
-	command := exec.CommandContext(ctx, arguments[0], arguments[1:]...)
-	command.Dir = i.dir
-	for name, value := range env {
-		if value != "" {
-			command.Env = append(command.Env, name+"="+value)
-		}
+	step := programs.Step{
+		Command: slices.Concat(i.wrapper, []string{filepath.Join(e.programs, i.program)}, i.args),
+		Dir:     i.dir, Files: t.TempDir(), Inputs: i.inputs, Env: env, OnStart: i.onStart,
 	}
-	var stdout, stderr safeBuffer
-	command.Stdout, command.Stderr = &stdout, &stderr
-	if err := command.Start(); err != nil {
+	ran, err := step.Run(ctx)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if i.onStart != nil {
-		i.onStart(command.Process.Pid, &stdout)
-	}
-	_ = command.Wait() // the test asserts the exit code
-	if ctx.Err() != nil {
-		t.Fatalf("%s is still running after %s:\n%s%s", i.program, i.timeout, &stdout, &stderr)
-	}
-	left := slices.DeleteFunc(listFiles(t, temp), func(file string) bool {
+	left := slices.DeleteFunc(ran.Left, func(file string) bool {
 		return strings.Contains(file, "/test-results") // of action-test
 	})
 	if len(left) > 0 {
 		t.Errorf("%s left temporary files: %q", i.program, left)
 	}
-	r := result{exitCode: command.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String()}
-	r.outputFile = read(t, filepath.Join(files, "output"))
-	r.summary = read(t, filepath.Join(files, "summary"))
-	r.outputs = parseOutputs(t, r.outputFile)
+	r := result{
+		exitCode: ran.ExitCode, stdout: ran.Stdout, stderr: ran.Stderr, outputFile: ran.Outputs, summary: ran.Summary,
+	}
+	if r.outputs, err = programs.ParseOutputs(ran.Outputs); err != nil {
+		t.Error(err)
+	}
 	return r
 }
 
@@ -245,52 +205,6 @@ func (e *environment) mustRun(t *testing.T, i invocation) result {
 		t.Fatalf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
 	}
 	return r
-}
-
-// safeBuffer is a buffer that can be read while a process writes to it.
-type safeBuffer struct {
-	mutex  sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	return b.buffer.String()
-}
-
-// parseOutputs parses GITHUB_OUTPUT as the runner does: NAME=VALUE, or NAME<<DELIMITER, lines, DELIMITER.
-func parseOutputs(t *testing.T, text string) values {
-	t.Helper()
-	outputs := values{}
-	lines := strings.Split(text, "\n")
-	for n := 0; n < len(lines); n++ {
-		equals, heredoc := strings.Index(lines[n], "="), strings.Index(lines[n], "<<")
-		switch {
-		case lines[n] == "":
-		case heredoc >= 0 && (equals < 0 || heredoc < equals):
-			name, delimiter := lines[n][:heredoc], lines[n][heredoc+2:]
-			var value []string
-			for n++; n < len(lines) && lines[n] != delimiter; n++ {
-				value = append(value, lines[n])
-			}
-			if n == len(lines) {
-				t.Errorf("output %s: missing delimiter %s", name, delimiter)
-			}
-			outputs[name] = strings.Join(value, "\n")
-		case equals > 0:
-			outputs[lines[n][:equals]] = lines[n][equals+1:]
-		default:
-			t.Errorf("invalid line in GITHUB_OUTPUT: %q", lines[n])
-		}
-	}
-	return outputs
 }
 
 // maxShutdown is the time within which a program must exit after a signal: twice the documented 5 s, to allow for busy

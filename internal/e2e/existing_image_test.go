@@ -15,6 +15,7 @@ import (
 
 	"github.com/org/sandbox-actions/internal/localcloud"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/internal/localcloud/programs"
 )
 
 // A snapshot of an existing image in a Docker Engine, a registry or a directory does not build. The image keeps its
@@ -212,7 +213,7 @@ func TestShellTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer terminal.Close()
-	var screen safeBuffer
+	var screen programs.Buffer
 	read := make(chan struct{})
 	go func() {
 		defer close(read)

@@ -20,6 +20,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/org/sandbox-actions/internal/localcloud/programs"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
 
@@ -264,7 +265,7 @@ func startBuildKit(t *testing.T, dir, secret string) string {
 	for _, arg := range daemon.Args {
 		args = append(args, localPaths.Replace(arg))
 	}
-	var log safeBuffer
+	var log programs.Buffer
 	command := exec.Command(filepath.Join(dir, "bin/buildkitd"), args...)
 	command.Stdout, command.Stderr = &log, &log
 	command.Env = []string{

@@ -41,6 +41,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud"
 	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
 	clouddoppler "github.com/org/sandbox-actions/internal/localcloud/doppler"
+	"github.com/org/sandbox-actions/internal/localcloud/programs"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 )
 
@@ -119,7 +120,7 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 				defer e.Daytona.ClearFaults()
 			}
 			watcher := &processWatcher{}
-			s.onStart = func(pid int, stdout *safeBuffer) {
+			s.onStart = func(pid int, stdout *programs.Buffer) {
 				for interrupted := false; unix.Kill(pid, 0) == nil; time.Sleep(10 * time.Millisecond) {
 					watcher.sample(pid)
 					if test.interrupt != nil && !interrupted && test.interrupt(s, stdout.String()) {
@@ -220,7 +221,7 @@ type secretRun struct {
 	records  string // directory with the environments and arguments of started programs
 	canaries []canary
 
-	sent, answered map[string]*safeBuffer // by service
+	sent, answered map[string]*programs.Buffer // by service
 }
 
 // secret registers a canary and returns its value.
@@ -235,15 +236,15 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 	s := &secretRun{
 		home:     t.TempDir(),
 		records:  t.TempDir(),
-		sent:     map[string]*safeBuffer{},
-		answered: map[string]*safeBuffer{},
+		sent:     map[string]*programs.Buffer{},
+		answered: map[string]*programs.Buffer{},
 	}
 	s.program, s.dir = program, t.TempDir()
 	for _, service := range []string{
 		toDepot, toDoppler, toDaytona, toGitHub, toRunner, toRegistry, toDepotRegistry, toDaytonaRegistry, toBuilder,
 		toEngine,
 	} {
-		s.sent[service], s.answered[service] = &safeBuffer{}, &safeBuffer{}
+		s.sent[service], s.answered[service] = &programs.Buffer{}, &programs.Buffer{}
 	}
 	r := rand.Text
 

@@ -14,6 +14,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud"
 	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
 	clouddoppler "github.com/org/sandbox-actions/internal/localcloud/doppler"
+	"github.com/org/sandbox-actions/internal/localcloud/programs"
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
@@ -404,7 +405,7 @@ func TestSnapshotCancel(t *testing.T) {
 			e.Daytona.Fail(cloudaytona.Fault{Snapshot: cloudaytona.Stuck})
 			defer e.Daytona.ClearFaults()
 			var sent time.Time
-			interrupt := func(pid int, stdout *safeBuffer) {
+			interrupt := func(pid int, stdout *programs.Buffer) {
 				for !strings.Contains(stdout.String(), until) && unix.Kill(pid, 0) == nil {
 					time.Sleep(5 * time.Millisecond)
 				}

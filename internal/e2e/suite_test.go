@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/org/sandbox-actions/internal/localcloud/programs"
 	"golang.org/x/sys/unix"
 )
 
@@ -122,9 +123,8 @@ tests:
   - {name: never starts, session: one, run: "true"}
 `)
 	r := e.run(t, invocation{
-		program: "action-test", dir: dir,
-		inputs: values{"suite": "tests.yaml", "command": "touch ran", "report_dir": "results"},
-		onStart: func(pid int, stdout *safeBuffer) {
+		program: "action-test", dir: dir, inputs: values{"suite": "tests.yaml", "command": "touch ran"},
+		onStart: func(pid int, stdout *programs.Buffer) {
 			hasFailed := func() bool { return strings.Contains(stdout.String(), "failed  fails") }
 			for !hasFailed() && unix.Kill(pid, 0) == nil && t.Context().Err() == nil {
 				time.Sleep(10 * time.Millisecond)

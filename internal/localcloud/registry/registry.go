@@ -83,6 +83,8 @@ func Start(ctx context.Context, dir string, accounts ...Account) (*Registry, err
 		if tap != nil {
 			tap(request)
 		}
+		// The challenge names the host of the request, so that clients of a proxy request their tokens from the proxy.
+		request.Header.Set("X-Forwarded-Proto", "http")
 		mux.ServeHTTP(w, request)
 	}
 	r.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(handle)}
@@ -118,7 +120,7 @@ func (r *Registry) app(ctx context.Context, dir string) (http.Handler, error) {
 			"delete":     {"enabled": true},
 		},
 		Auth: configuration.Auth{"token": {
-			"realm": "http://" + r.Addr + "/token", "issuer": issuer, "service": service, "jwks": keysFile,
+			"realm": "http://" + r.Addr + "/token", "autoredirect": true, "autoredirectpath": "/token", "issuer": issuer, "service": service, "jwks": keysFile,
 			"signingalgorithms": []any{string(jose.ES256)},
 		}},
 	}

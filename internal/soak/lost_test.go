@@ -1,0 +1,67 @@
+//go:build linux
+
+package soak
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// Machines disappear at seeded moments of a build. The run must succeed on another machine, or fail with one error and
+// finish the build.
+func TestLostMachine(t *testing.T) {
+	const moments = 50
+	planner := newLab(t)
+	random := rand.New(rand.NewPCG(3, 4))
+	type lostRun struct {
+		flow flow
+		at   moment
+	}
+	var cases []lostRun
+	for _, f := range []flow{push, load, snapshot} {
+		requests, err := planner.requests(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range moments {
+			at := moment{1 + random.IntN(len(requests)), time.Duration(random.Int64N(int64(200 * time.Millisecond)))}
+			cases = append(cases, lostRun{f, at})
+		}
+	}
+	inLabs(t, func(yield func(func(*lab)) bool) {
+		for n, c := range cases {
+			if isSelected(n, 31) && !yield(func(l *lab) { l.tryLost(t, c.flow, c.at) }) {
+				return
+			}
+		}
+	})
+}
+
+func (l *lab) tryLost(t *testing.T, f flow, at moment) {
+	var lost error
+	tried := l.tryWith(t.Context(), f, at, func(int) {
+		if builds := l.createdBuilds(); len(builds) > 0 {
+			lost = l.Depot.LoseMachines(builds[len(builds)-1])
+		}
+	})
+	tried.name = fmt.Sprintf("%s: machine lost %s after request %d", f.name, at.after, at.request)
+	if lost != nil {
+		tried.fail("%w", lost)
+	}
+	if err := l.check(t.Context(), f, tried); err != nil {
+		tried.fail("%w", err)
+	}
+	results.add(t, lostBuilder, f.name, tried)
+}
+
+// createdBuilds returns the builds that were created since the last call of unfinishedBuilds.
+func (l *lab) createdBuilds() (builds []string) {
+	for _, call := range l.Depot.Calls()[l.depotCalls:] {
+		if call.Method == "CreateBuild" && call.BuildID != "" {
+			builds = append(builds, call.BuildID)
+		}
+	}
+	return builds
+}

@@ -1,0 +1,129 @@
+//go:build linux
+
+package soak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/org/sandbox-actions/internal/localcloud/programs"
+)
+
+// limit is the input timeout of a run under faults, and grace the time after it within which the program must exit.
+// Both allow for busy machines.
+const (
+	limit = 20 * time.Second
+	grace = 15 * time.Second
+)
+
+// trial is the result of one run.
+type trial struct {
+	programs.Result
+	name     string // in messages
+	id       string
+	isKilled bool // the run received SIGKILL, so it had no chance to release what it had
+	outputs  map[string]string
+	message  string // of the error annotation; "" after a success
+	problems []error
+}
+
+// try runs a flow once and checks what holds after every run: it ends in time, either with exit code 0 and all outputs,
+// or with one error.
+func (l *lab) try(ctx context.Context, f flow, onStart func(pid int, _ *programs.Buffer)) trial {
+	t := trial{id: fmt.Sprintf("run-%d-%d", l.number, l.runs.Add(1))}
+	all := f.inputs(l, t.id)
+	all["timeout"] = limit.String()
+	step, err := l.step(ctx, f.program, all)
+	for name, content := range f.files {
+		err = errors.Join(err, os.WriteFile(filepath.Join(step.Dir, name), []byte(content), 0o644))
+	}
+	if err != nil {
+		t.fail("%w", err)
+		return t
+	}
+	defer os.RemoveAll(step.Files)
+	step.OnStart = onStart
+	limited, cancel := context.WithTimeout(ctx, limit+grace)
+	defer cancel()
+	t.Result, err = step.Run(limited)
+	if err != nil {
+		t.fail("%w", err)
+		return t
+	}
+	t.outputs, err = programs.ParseOutputs(t.Outputs)
+	if err != nil {
+		t.fail("%w", err)
+	}
+	t.judge()
+	return t
+}
+
+func (t *trial) fail(format string, args ...any) {
+	t.problems = append(t.problems, fmt.Errorf(format, args...))
+}
+
+func (t *trial) err() error { return errors.Join(t.problems...) }
+
+// annotation matches the annotation of a run's error. Those of failed tests have a title.
+var annotation = regexp.MustCompile(`(?m)^::error(?: file=[^:]*)?::(.*)$`)
+
+// judge checks the exit code, the annotation and the outputs.
+func (t *trial) judge() {
+	found := annotation.FindAllStringSubmatch(t.Stdout, -1)
+	if len(found) > 0 {
+		t.message = found[0][1]
+	}
+	switch {
+	case t.ExitCode == 0 && len(found) > 0:
+		t.fail("the run succeeded, but reports an error: %s", t.message)
+	case t.ExitCode == 0 && len(t.outputs) == 0:
+		t.fail("the run succeeded without outputs")
+	case t.ExitCode > 0 && len(found) != 1:
+		t.fail("the run failed with %d errors: %q", len(found), found)
+	case t.ExitCode > 0 && len(t.outputs) > 0 && t.outputs["tests_total"] == "":
+		t.fail("the run failed, but wrote outputs: %v", t.outputs)
+	}
+	if strings.Contains(t.Stdout+t.Stderr, "goroutine ") {
+		t.fail("the program panicked:\n%s", t.Stderr)
+	}
+}
+
+// check checks what a run has left in the services and in its temporary directory.
+func (l *lab) check(ctx context.Context, f flow, t trial) error {
+	err := f.check(ctx, l, t)
+	builds := l.unfinishedBuilds()
+	if t.isKilled {
+		return err
+	}
+	for _, build := range builds {
+		err = errors.Join(err, fmt.Errorf("the run did not finish build %s", build))
+	}
+	for _, file := range t.Left {
+		if !strings.Contains(file, "test-results") { // of action-test
+			err = errors.Join(err, fmt.Errorf("the run left the temporary file %s", file))
+		}
+	}
+	return err
+}
+
+// unfinishedBuilds returns the builds that were created since the last call, and that no program has tried to finish.
+func (l *lab) unfinishedBuilds() (builds []string) {
+	calls := l.Depot.Calls()
+	for _, call := range calls[l.depotCalls:] {
+		switch call.Method {
+		case "CreateBuild":
+			builds = append(builds, call.BuildID)
+		case "FinishBuild":
+			builds = slices.DeleteFunc(builds, func(id string) bool { return id == call.BuildID })
+		}
+	}
+	l.depotCalls = len(calls)
+	return builds
+}
