@@ -183,34 +183,6 @@ func TestFetchLFSWithFullDisk(t *testing.T) {
 	checkError(t, err, "download a.bin", "free disk space, or set RUNNER_TEMP")
 }
 
-// A commit cannot make Fetch write the content of an object outside of its directory.
-func TestFetchHostileLFS(t *testing.T) {
-	outside := t.TempDir()
-	sh(t, outside, lfsFunctions+"pointer content >file.bin; chmod 600 file.bin")
-	untouched := listFiles(t, outside)
-	sha := addRepository(
-		t,
-		"hostile-lfs",
-		trackBin+"lfs a.bin content; git add .; blob=$(git hash-object -w a.bin); rm a.bin"+`
-		sub=$(printf '100644 blob %s\tfile.bin\n' $blob | git mktree)
-		link=$(printf `+outside+` | git hash-object -w --stdin)
-		attributes=$(git hash-object -w .gitattributes)
-		tree=$(printf '100644 blob %s\t.gitattributes\n120000 blob %s\ta\n040000 tree %s\ta\n' $attributes $link $sub |
-			git mktree)
-		git commit-tree -m hostile $tree >.git/hostile`,
-		false,
-	)
-	hostile := sh(t, filepath.Join(repositoryDir(t, "hostile-lfs")), "cat .git/hostile")
-	if hostile == sha {
-		t.Fatal("no hostile commit")
-	}
-	_, err := fromHub("hostile-lfs", "").Fetch(t.Context(), Commit{SHA: hostile}, filepath.Join(t.TempDir(), "s"),
-		FetchOptions{LFS: true})
-	if got := listFiles(t, outside); got != untouched {
-		t.Errorf("%v; a file outside has changed:\n%s\nwas\n%s", err, got, untouched)
-	}
-}
-
 // repositoryDir returns the directory of octo/NAME.
 func repositoryDir(t *testing.T, name string) (dir string) {
 	t.Helper()
