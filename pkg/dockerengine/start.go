@@ -41,6 +41,8 @@ func newStartError(message string) *StartError {
 	cause, isProgram := strings.CutPrefix(runtimeCause(message), "exec: ") // the format of Go's os/exec
 	e := &StartError{Cause: cause}
 	switch {
+	case cause == "":
+		e.Cause = "the engine did not report a cause (check its log)"
 	case !isProgram:
 	case strings.Contains(cause, exec.ErrNotFound.Error()), strings.Contains(cause, syscall.ENOENT.Error()):
 		e.Exit = exitNotFound

@@ -212,6 +212,11 @@ func (s *runningService) performStep(ctx context.Context, step *Step) []Failure 
 		return s.retry(ctx, within, step.Line, func() []Failure { return s.checkLogs(ctx, step) })
 	case step.Restart:
 		var err error
+		if ready := s.t.Service.Ready; ready == nil || ready.Exit == nil {
+			if failures := s.checkRunning(ctx, step.Line); len(failures) > 0 {
+				return failures
+			}
+		}
 		if s.started, err = s.Restart(ctx, defaultStopTimeout); err != nil {
 			return executionFailure(ctx, step.Line, err)
 		}
@@ -255,6 +260,18 @@ func (s *runningService) checkLogs(ctx context.Context, step *Step) (failures []
 	return failures
 }
 
+// checkRunning returns a failure if the service has exited. Otherwise a stop or a restart would hide a crash.
+func (s *runningService) checkRunning(ctx context.Context, line int) []Failure {
+	state, err := s.Inspect(ctx)
+	switch {
+	case err != nil:
+		return executionFailure(ctx, line, err)
+	case !state.Running:
+		return []Failure{{Line: line, Message: fmt.Sprintf("service has already exited with code %d", state.ExitCode)}}
+	}
+	return nil
+}
+
 // checkStop stops the service and checks the duration and the exit code.
 func (s *runningService) checkStop(ctx context.Context, want *StopCheck) []Failure {
 	within := time.Duration(want.Within)
@@ -263,6 +280,9 @@ func (s *runningService) checkStop(ctx context.Context, want *StopCheck) []Failu
 	}
 	fail := func(format string, args ...any) []Failure {
 		return []Failure{{Line: want.Line, Message: fmt.Sprintf(format, args...)}}
+	}
+	if failures := s.checkRunning(ctx, want.Line); len(failures) > 0 {
+		return failures
 	}
 	started := time.Now()
 	var err error

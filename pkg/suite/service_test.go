@@ -138,7 +138,7 @@ func TestNotReadyAfterRestart(t *testing.T) {
 	inspected := 0
 	e := &fakeEngine{command: prints("up", ""), state: func(*fakeContainer) dockerengine.State {
 		inspected++
-		return dockerengine.State{Running: inspected == 1, ExitCode: 3}
+		return dockerengine.State{Running: inspected <= 2, ExitCode: 3}
 	}}
 	const text = "tests: [{name: a, service: {ready: {log: up}, steps: [{restart: true}]}}]"
 	got := runOnFake(t, e, parse(t, text, nil), Options{}).Tests[0].summary()
@@ -183,6 +183,25 @@ func TestTail(t *testing.T) {
 	} {
 		if n, err := log.Write([]byte(test.write)); n != len(test.write) || err != nil || string(log.bytes()) != test.want {
 			t.Errorf("%q: %d, %v, %q", test.write, n, err, log.bytes())
+		}
+	}
+}
+
+// A service that has exited cannot be stopped or restarted, except one that runs once.
+func TestStopAfterExit(t *testing.T) {
+	for service, want := range map[string]string{
+		"steps: [{stop: true}]":                              "service has already exited with code 0",
+		"steps: [{stop: {signal: TERM}}]":                    "service has already exited with code 0",
+		"steps: [{restart: true}]":                           "service has already exited with code 0",
+		"ready: {exit: 0}, steps: [{restart: true}]":         "",
+		"ready: {exit: 0}, steps: [{logs: {stdout: hello}}]": "",
+	} {
+		e := &fakeEngine{
+			command: prints("hello", ""), state: func(*fakeContainer) dockerengine.State { return dockerengine.State{} },
+		}
+		r := runOnFake(t, e, parse(t, "tests: [{name: a, service: {"+service+"}}]", nil), Options{})
+		if got := r.Tests[0].summary(); got != want {
+			t.Errorf("%s: got %q, want %q", service, got, want)
 		}
 	}
 }
