@@ -135,7 +135,7 @@ func report(r *runner.Runner, err error) int {
 	if position, ok := positionOf(err); ok {
 		at.File, at.Line, at.EndLine = position.File, position.Line, position.EndLine
 	}
-	if failed := (*image.BuildError)(nil); errors.As(err, &failed) {
+	if failed := (*image.BuildError)(nil); errors.As(err, &failed) && len(failed.Output) > image.MaxErrorLines {
 		at.Message = strings.Join(failed.Output[max(0, len(failed.Output)-maxAnnotationLines):], "\n")
 	}
 	r.Fail(err, at)

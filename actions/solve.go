@@ -54,7 +54,6 @@ func startSolves(
 	ctx context.Context, lease *builder.Lease, requests []image.Request,
 ) (statuses []image.PlatformStatus, wait func() ([]*image.Result, error)) {
 	solving, cancel := context.WithCancelCause(ctx)
-	context.AfterFunc(ctx, func() { cancel(nil) })
 	results := make([]*image.Result, len(requests))
 	var solves errgroup.Group
 	for i, request := range requests {
@@ -62,6 +61,9 @@ func startSolves(
 		statuses = append(statuses, image.PlatformStatus{Platform: request.Platform, Status: status})
 		solves.Go(func() (err error) {
 			if results[i], err = solvePlatform(solving, lease, request, status); err != nil {
+				if len(requests) > 1 {
+					err = fmt.Errorf("%s: %w", request.Platform, err)
+				}
 				cancel(err)
 			}
 			return err
@@ -72,6 +74,7 @@ func startSolves(
 		if cause := context.Cause(solving); err != nil && cause != nil {
 			err = cause // the first failure; the others are consequences of its cancellation
 		}
+		cancel(nil)
 		return results, err
 	}
 }

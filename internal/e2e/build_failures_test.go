@@ -133,6 +133,9 @@ func TestBuildFailures(t *testing.T) {
 
 		{name: "failing step", dockerfile: fromDebian + "RUN echo last words && exit 7\n", createsBuild: true,
 			want: "Dockerfile:2 \\(step 2/2\\) failed with exit code 7; last output: `last words`$"},
+		{name: "failing platform", dockerfile: fromDebian + "ARG TARGETARCH\nRUN test $TARGETARCH = arm64\n",
+			inputs: values{"platform": "linux/amd64,linux/arm64", "load": "false"}, createsBuild: true,
+			want: `linux/amd64: Dockerfile:3 \(step 2/2\) failed with exit code 1 and no output`},
 		{name: "Dockerfile syntax error", dockerfile: "FROM scratch\nCOPPY a b\n", createsBuild: true,
 			want: `Dockerfile:2: unknown instruction: COPPY`},
 		{name: "file missing in the context", dockerfile: "FROM scratch\n\nCOPY absent /\n", createsBuild: true,

@@ -213,6 +213,9 @@ func (c *copier) copy(ctx context.Context, out io.Writer, f file) error {
 		c.idle.touch(peerSource)
 		var err error
 		if from, err = f.layer.Compressed(); err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				return cause
+			}
 			return fmt.Errorf("read layer %s: %w", f.hash, err)
 		}
 	}
@@ -243,6 +246,8 @@ func (c *copier) copy(ctx context.Context, out io.Writer, f file) error {
 			return fmt.Errorf("read layer %s: digest mismatch", f.hash)
 		case err == io.EOF:
 			return nil
+		case err != nil && ctx.Err() != nil: // the read was interrupted
+			return context.Cause(ctx)
 		case err != nil:
 			return fmt.Errorf("read layer %s: %w", f.hash, err)
 		}

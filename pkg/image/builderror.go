@@ -43,19 +43,19 @@ type BuildError struct {
 	Err      error
 }
 
-// maxErrorLines is the maximum number of lines of output in the text of an error.
-const maxErrorLines = 3
+// MaxErrorLines is the maximum number of lines of output in the text of a [BuildError].
+const MaxErrorLines = 3
 
 func (e *BuildError) Error() string {
 	text := e.Headline()
 	if e.ExitCode != 0 {
-		last := e.Output[max(0, len(e.Output)-maxErrorLines):]
+		last := e.Output[max(0, len(e.Output)-MaxErrorLines):]
 		quoted := make([]string, len(last))
 		for i, line := range last {
-			quoted[i] = "`" + safetext.Line(line, maxMessage/maxErrorLines) + "`"
+			quoted[i] = "`" + safetext.Line(line, maxMessage/MaxErrorLines) + "`"
 		}
 		if len(last) == 0 {
-			text += " and no output: " + safetext.Line(e.Step, maxMessage/maxErrorLines)
+			text += " and no output: " + safetext.Line(e.Step, maxMessage/MaxErrorLines)
 		} else {
 			text += "; last output: " + strings.Join(quoted, ", ")
 		}
@@ -180,8 +180,8 @@ type IgnoreFileError struct {
 }
 
 func (e *IgnoreFileError) Error() string {
-	return fmt.Sprintf("%s: invalid pattern %q: %v (close the bracket, or escape it as \\[)", e.Position, e.Pattern,
-		filepath.ErrBadPattern)
+	return fmt.Sprintf("%s: invalid pattern %q: %v (close the bracket or escape it as \\[; a pattern cannot end with \\)",
+		e.Position, e.Pattern, filepath.ErrBadPattern)
 }
 
 func (e *IgnoreFileError) Unwrap() error { return e.Err }
@@ -236,7 +236,20 @@ func (e *ContextError) Error() string {
 
 func (e *ContextError) Unwrap() error { return e.Err }
 
-// BuilderError reports a build that failed for another reason: the connection, an output, the builder.
+// OutputError reports an output that cannot be written on this machine.
+type OutputError struct {
+	Message string
+	Hint    string
+	Err     error
+}
+
+func (e *OutputError) Error() string {
+	return fmt.Sprintf("write the outputs: %s (%s)", e.Message, e.Hint)
+}
+
+func (e *OutputError) Unwrap() error { return e.Err }
+
+// BuilderError reports a build that failed for another reason, such as the connection or the builder.
 type BuilderError struct {
 	Message string // one safe line
 	Hint    string // may be ""

@@ -165,6 +165,82 @@ func TestClassifyPullFailure(t *testing.T) {
 	}
 }
 
+// These are messages that no build of the tests produces: of Docker Hub, of TLS, of a full disk, of unreadable files.
+func TestClassifyStep(t *testing.T) {
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM debian:12\nRUN make\n"})
+	const metadata = "[internal] load metadata for docker.io/library/debian:12"
+	const pull = `Dockerfile:1: pull debian:12: `
+	for _, test := range []struct{ name, step, message, want string }{
+		{
+			"rate limit of Docker Hub", "[1/2] FROM docker.io/library/debian:12@sha256:3a6a",
+			"failed to copy: httpReadSeeker: failed open: unexpected status code https://registry-1.docker.io/v2/library/" +
+				"debian/manifests/sha256:3a6a: 429 Too Many Requests - Server message: toomanyrequests: Rate limit reached.",
+			pull + "docker.io returned 429 Too Many Requests: toomanyrequests: Rate limit " +
+				"reached. (try again in a few minutes, or log in for a higher limit)",
+		},
+		{
+			"private image of Docker Hub", metadata, "failed to resolve source metadata for docker.io/library/debian:12: " +
+				"pull access denied, repository does not exist or may require authorization: server message: " +
+				"insufficient_scope: authorization failed",
+			pull + "pull access denied, repository does not exist or may require authorization: server message: " +
+				"insufficient_scope: authorization failed (grant this account permission to pull from the repository, or log in " +
+				"to docker.io with another account)",
+		},
+		{
+			"certificate", metadata, `failed to do request: Head "https://registry-1.docker.io/v2/library/debian/manifests/` +
+				`12": tls: failed to verify certificate: x509: certificate signed by unknown authority`,
+			pull + "tls: failed to verify certificate: x509: certificate signed by unknown authority (check the TLS " +
+				"certificate of docker.io, and that the builder trusts it)",
+		},
+		{
+			"no login", metadata, "failed to authorize: failed to fetch oauth token: unauthorized: wrong user",
+			pull + "failed to fetch oauth token: unauthorized: wrong user (log in to docker.io (docker " +
+				"login) with valid credentials that may pull from the repository)",
+		},
+		{
+			"full disk in a step", "[2/2] RUN make", "failed to create temp dir: mkdir /tmp/x: no space left on device",
+			"Dockerfile:2 (step 2/2): failed to create temp dir: mkdir /tmp/x: no space left on device (" + diskFullHint + ")",
+		},
+		{
+			"full disk in an export", "exporting to image", "write blob: no space left on device",
+			"build: write blob: no space left on device (" + diskFullHint + ")",
+		},
+		{
+			"unreadable file", "[internal] load build context", "error from sender: open data/key: permission denied",
+			"read the build context: open data/key: permission denied (make the file readable, or exclude " +
+				"it in .dockerignore)",
+		},
+		{
+			"unreadable file of a named context", "[context assets] load from client", "open key: permission denied",
+			"read the build context assets: open key: permission denied (make the file readable, or exclude it in " +
+				".dockerignore)",
+		},
+		{
+			"entitlement of the builder", "", "granting entitlement network.host is not allowed by build daemon configuration",
+			"the builder does not allow network.host (remove it from the input allow, or allow it in the configuration of " +
+				"buildkitd)",
+		},
+		{
+			"private repository", "[internal] load git source https://user:hunter2@github.com/a/b.git",
+			"git stderr:\nfatal: could not read Username for 'https://github.com': terminal prompts disabled\n: exit status 128",
+			"fetch https://user:***@github.com/a/b.git: fatal: could not read Username for 'https://github.com': terminal " +
+				"prompts disabled (add the secret GIT_AUTH_TOKEN with a token that can read the repository)",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			steps := &stepRecorder{}
+			if test.step != "" {
+				status := step(test.step, 0, 1, fails(test.message))
+				steps.record(&status)
+			}
+			err := status.Error(codes.Unknown, "failed to solve: "+test.message)
+			if got := classifyError(t.Context(), request(dir), steps, err); got.Error() != test.want {
+				t.Errorf("got  %v\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
 // checkLine checks that an error is one safe line without the password.
 func checkLine(t *testing.T, err error) {
 	t.Helper()

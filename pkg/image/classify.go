@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path"
@@ -43,7 +44,7 @@ func classifyError(ctx context.Context, r Request, steps *stepRecorder, err erro
 	for _, explain := range []func(failure) error{
 		failure.badIgnoreFile, failure.missingTarget, failure.missingDockerfile, failure.missingEntitlement,
 		failure.missingSecret, failure.missingAgent, failure.failedPull, failure.failedFetch, failure.unreadableContext,
-		failure.missingFile, failure.failedStep,
+		failure.missingFile, failure.failedOutput, failure.failedStep,
 	} {
 		if explained := explain(f); explained != nil {
 			return explained
@@ -171,7 +172,8 @@ func (f failure) instruction(at Position) string {
 
 // prefix matches the prefixes that BuildKit's components add to a message.
 var prefix = regexp.MustCompile(`^(failed to solve|rpc error: code = \w+ desc|dockerfile parse error on line \d+|` +
-	`failed to read dockerfile|failed to load LLB|failed to (compute|load) cache key|` +
+	`failed to read dockerfile|failed to load LLB|failed to (compute|load) cache key|error from (receiver|sender)|` +
+	`ResourceExhausted|failed to copy( to tar)?|failed to send write|` +
 	`process "(?:[^"\\]|\\.)*" did not complete successfully) *[:=] *`)
 
 // buildkitMessage returns BuildKit's message as one safe line without prefixes.
@@ -456,10 +458,14 @@ func (f failure) unreadableContext() error {
 	if found == nil {
 		return nil
 	}
-	if _, pattern, ok := strings.Cut(f.message, "invalid includepatterns: ["); ok { // of COPY and ADD
-		pattern, _, _ = strings.Cut(pattern, "]: ")
-		at := f.position(containing(pattern))
-		return &BuildError{Position: at, Step: f.instruction(at), Message: f.message, Err: f.err}
+	if strings.HasSuffix(f.message, filepath.ErrBadPattern.Error()) { // of COPY and ADD
+		pattern := ""
+		at := f.position(func(n *parser.Node) bool {
+			pattern = badPattern(n)
+			return pattern != ""
+		})
+		message := fmt.Sprintf("invalid pattern %q: %v", pattern, filepath.ErrBadPattern)
+		return &BuildError{Position: at, Step: f.instruction(at), Message: message, Err: f.err}
 	}
 	name := "the build context"
 	if found[1] != "internal" {
@@ -469,6 +475,19 @@ func (f failure) unreadableContext() error {
 		Context: name, Message: f.message, Err: f.err,
 		Hint: "make the file readable, or exclude it in .dockerignore",
 	}
+}
+
+// badPattern returns an argument of a COPY or ADD that is an invalid pattern, or "".
+func badPattern(n *parser.Node) string {
+	if !strings.EqualFold(n.Value, command.Copy) && !strings.EqualFold(n.Value, command.Add) {
+		return ""
+	}
+	for argument := n.Next; argument != nil; argument = argument.Next {
+		if _, err := filepath.Match(argument.Value, ""); err != nil {
+			return argument.Value
+		}
+	}
+	return ""
 }
 
 // missingFileText matches the error of a COPY or ADD without its file: cache/contenthash/checksum.go.
@@ -540,6 +559,42 @@ func (r Request) displayContext() string {
 	return r.displayPath(r.Context)
 }
 
+// clientExport matches the steps that send an output to this machine: exporter/{local,tar,oci}/export.go.
+var clientExport = regexp.MustCompile(`^exporting to (client|oci|docker) `)
+
+func (f failure) failedOutput() error {
+	e := &OutputError{Message: f.message, Hint: "check the destination of the input outputs", Err: f.err}
+	isOutput := clientExport.MatchString(f.step.name)
+	for _, output := range f.request.Outputs {
+		isOutput = isOutput || output.OutputDir != "" && strings.Contains(f.message, output.OutputDir)
+		// The builder may report only the end of the stream: fsutil a72de9d, send.go, does not read the error that
+		// ended it.
+		if f.message == io.EOF.Error() && output.OutputDir != "" {
+			if err := tryWrite(output.OutputDir); err != nil {
+				e.Message = fmt.Sprintf("write %s: %v", output.OutputDir, causeOf(err))
+			}
+		}
+	}
+	if !isOutput {
+		return nil
+	}
+	if isDiskFull(e.Message) {
+		e.Hint = "free disk space there"
+	}
+	return e
+}
+
+// tryWrite returns the error of writing a file of 1 MiB to a directory.
+func tryWrite(directory string) error {
+	file, err := os.CreateTemp(directory, ".try-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	_, err = file.Write(make([]byte, 1<<20))
+	return errors.Join(err, file.Close())
+}
+
 // failedStep explains a step of the Dockerfile, or an invalid line.
 func (f failure) failedStep() error {
 	e := &BuildError{Message: f.message, Number: f.step.number(), Err: f.err}
@@ -565,6 +620,10 @@ func (f failure) failedStep() error {
 			"platform, or install an emulator (QEMU) on the builder"
 	case isDiskFull(f.message):
 		e.Hint = diskFullHint
+	case strings.Contains(e.Step, "type=ssh"):
+		if i := slices.IndexFunc(f.request.SSH, SSH.hasNoKeys); i >= 0 {
+			e.Hint = "the SSH agent " + f.request.SSH[i].ID + " has no keys: add one with ssh-add"
+		}
 	}
 	return e
 }
@@ -585,8 +644,6 @@ func (f failure) failedBuilder() error {
 		e.Hint = diskFullHint
 	case strings.HasPrefix(f.whole, "lint violation found"): // frontend/dockerfile/linter
 		e.Hint = "fix the warnings of the checks, or remove error=true from the line # check= of the Dockerfile"
-	case strings.HasPrefix(f.step.name, "exporting to") && len(f.request.Outputs) > 0:
-		e.Hint = "check the input outputs"
 	}
 	return e
 }

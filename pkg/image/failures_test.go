@@ -1,7 +1,10 @@
 package image
 
 import (
+	"crypto/rand"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/moby/buildkit/client"
+	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
+	"golang.org/x/crypto/ssh/agent"
 )
 
 // failingBuild is a build that fails, and the whole text of its error.
@@ -29,7 +34,7 @@ type failingBuild struct {
 
 // failingBuilds are what goes wrong in builds: in the Dockerfile, the inputs, the context, registries and other servers.
 // ${BAD} is a registry whose repositories are named after the status of their answers, ${PRIVATE} one that requires a
-// login, ${FILES} and ${GIT} are servers of files and git repositories, and ${SOCKET} is an SSH agent.
+// login, ${FILES} and ${GIT} are servers of files and git repositories, and ${SOCKET} and ${NO_KEYS} are SSH agents.
 var failingBuilds = []failingBuild{
 	// A step fails.
 	{
@@ -122,7 +127,7 @@ var failingBuilds = []failingBuild{
 	},
 	{
 		name: "invalid pattern of COPY", older: true, dockerfile: "FROM scratch\nCOPY [a- /\n",
-		want: "Dockerfile:2: invalid includepatterns: [[a-]: syntax error in pattern",
+		want: `Dockerfile:2: invalid pattern "[a-": syntax error in pattern`,
 	},
 	{
 		name: "check is an error", dockerfile: "# check=error=true\nFROM scratch as x\nCOPY f /\n",
@@ -134,13 +139,14 @@ var failingBuilds = []failingBuild{
 	{
 		name: "pattern of .dockerignore", older: true, dockerfile: "FROM scratch\nCOPY f /\n",
 		files: map[string]string{".dockerignore": "# comment\nok\n[a-\n"},
-		want:  `.dockerignore:3: invalid pattern "[a-": syntax error in pattern (close the bracket, or escape it as \[)`,
+		want: `.dockerignore:3: invalid pattern "[a-": syntax error in pattern (close the bracket or escape it as \[; ` +
+			`a pattern cannot end with \)`,
 	},
 	{
 		name: "pattern of the Dockerfile's own .dockerignore", older: true, dockerfile: "FROM scratch\nCOPY . /\n",
 		files: map[string]string{".dockerignore": "x\n", "Dockerfile.dockerignore": "!a[\n"},
-		want: `Dockerfile.dockerignore:1: invalid pattern "!a[": syntax error in pattern (close the bracket, or escape it ` +
-			`as \[)`,
+		want: `Dockerfile.dockerignore:1: invalid pattern "!a[": syntax error in pattern (close the bracket or escape it ` +
+			`as \[; a pattern cannot end with \)`,
 	},
 	{
 		name: "unknown target", older: true, dockerfile: "FROM scratch AS one\nCOPY f /f\nFROM one as Two\nCOPY f /\nFROM two\n",
@@ -177,6 +183,13 @@ var failingBuilds = []failingBuild{
 		dockerfile: "FROM debian:bookworm-slim\nRUN --mount=type=ssh,id=github,required=true true\n",
 		change:     func(r *Request) { r.SSH = []SSH{{ID: "default", Paths: []string{"${SOCKET}"}}} },
 		want:       "Dockerfile:2 needs the SSH agent github: add github to the input ssh",
+	},
+	{
+		name:       "SSH agent without keys",
+		dockerfile: "FROM debian:bookworm-slim\nRUN --mount=type=ssh echo 'Permission denied (publickey).'; exit 128\n",
+		change:     func(r *Request) { r.SSH = []SSH{{ID: "default", Paths: []string{"${NO_KEYS}"}}} },
+		want: "Dockerfile:2 (step 2/2) failed with exit code 128; last output: `Permission denied (publickey).` (the SSH " +
+			"agent default has no keys: add one with ssh-add)",
 	},
 	{
 		name: "host network in the Dockerfile", older: true,
@@ -239,8 +252,8 @@ var failingBuilds = []failingBuild{
 		change: func(r *Request) {
 			r.Outputs = []client.ExportEntry{{Type: client.ExporterLocal, OutputDir: filepath.Join(r.Context, "f", "x")}}
 		},
-		want: "build: failed to create synctarget dest dir ${DIR}/f/x: mkdir ${DIR}/f: not a directory (check the input " +
-			"outputs)",
+		want: "write the outputs: failed to create synctarget dest dir ${DIR}/f/x: mkdir ${DIR}/f: not a directory (check " +
+			"the destination of the input outputs)",
 	},
 
 	// A registry.
@@ -376,12 +389,15 @@ func TestFailingBuilds(t *testing.T) {
 	}))
 	t.Cleanup(bad.Close)
 	w.pushIndexOf(t, "library/arm:1", arm64)
+	noKeys := filepath.Join(t.TempDir(), "agent")
+	serveAgent(t, noKeys)
 	for _, test := range failingBuilds {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			fill := strings.NewReplacer("${BAD}", host(bad), "${PRIVATE}", w.registry.Addr, "${HUB}", host(w.hub),
-				"${FILES}", w.files.URL, "${GIT}", w.git.URL, "${SOCKET}", w.agent, "${DIR}", dir)
+				"${FILES}", w.files.URL, "${GIT}", w.git.URL, "${SOCKET}", w.agent,
+				"${NO_KEYS}", noKeys, "${DIR}", dir)
 			test.files = mergeFiles(test.files, map[string]string{"f": "x\n", "Dockerfile": fill.Replace(test.dockerfile)})
 			for file, content := range test.files {
 				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
@@ -398,7 +414,7 @@ func TestFailingBuilds(t *testing.T) {
 			}
 			r.Context = fill.Replace(r.Context)
 			for i := range r.SSH {
-				r.SSH[i].Paths = []string{w.agent}
+				r.SSH[i].Paths[0] = fill.Replace(r.SSH[i].Paths[0])
 			}
 			check := func(c *client.Client) {
 				t.Helper()
@@ -420,6 +436,28 @@ func mergeFiles(more, files map[string]string) map[string]string {
 		files[file] = content
 	}
 	return files
+}
+
+// serveAgent serves an SSH agent without keys until the test ends.
+func serveAgent(t *testing.T, socket string) {
+	t.Helper()
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_ = agent.ServeAgent(agent.NewKeyring(), conn) // returns when the client disconnects
+			}()
+		}
+	}()
 }
 
 // pushIndexOf pushes an index with an image of one platform to the stand-in of Docker Hub.
@@ -462,6 +500,71 @@ func TestFailingCredentialHelper(t *testing.T) {
 				!strings.Contains(err.Error(), test.want) {
 				t.Errorf("%s: %v, want %s", test.config, err, test.want)
 			}
+		}
+	}
+}
+
+func TestInvalidSSHKey(t *testing.T) {
+	dir := writeFiles(t, map[string]string{"key": "no key\n"})
+	for path, want := range map[string]string{
+		"key":    "failed to parse " + dir + "/key: ssh: no key found",
+		"absent": "stat " + dir + "/absent: no such file or directory",
+	} {
+		_, err := sshAgents([]SSH{{ID: "default", Paths: []string{filepath.Join(dir, path)}}})
+		if err == nil || !strings.HasPrefix(err.Error(), "open the SSH agent default: "+want+" (") {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// The builder may report a failed output only as the end of the stream.
+func TestOutputWithoutCause(t *testing.T) {
+	disk := testdaemons.SmallDisk(t, "1m")
+	r := request(t.TempDir())
+	r.Outputs = []client.ExportEntry{{Type: client.ExporterLocal, OutputDir: disk}}
+	export := step("exporting to client directory", 0, 1, fails("EOF"))
+	steps := &stepRecorder{}
+	steps.record(&export)
+	explain := func() string {
+		return classifyError(t.Context(), r, steps, errors.New("failed to solve: EOF")).Error()
+	}
+	const unknown = "write the outputs: EOF (check the destination of the input outputs)"
+	if got := explain(); got != unknown {
+		t.Errorf("got %s, want %s", got, unknown)
+	}
+	if err := os.WriteFile(filepath.Join(disk, "large"), make([]byte, 900<<10), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want := "write the outputs: write " + disk + ": no space left on device (free disk space there)"
+	if got := explain(); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if files, err := os.ReadDir(disk); err != nil || len(files) != 1 {
+		t.Errorf("%v, %v, want only the large file", files, err)
+	}
+}
+
+// A full disk of this machine is not that of the builder.
+func TestOutputOnFullDisk(t *testing.T) {
+	c := sharedServices(t).machine(t, amd64)
+	noise := make([]byte, 2<<20)
+	_, _ = rand.Read(noise) // does not fail
+	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY big /\n", "big": string(noise)})
+	for _, output := range []string{
+		"type=local,dest=out", "type=tar,dest=out.tar", "type=oci,dest=out.tar", "type=docker,dest=out.tar",
+		"type=oci,tar=false,dest=out",
+	} {
+		disk := testdaemons.SmallDisk(t, "1m")
+		entry, err := ParseOutput(output, disk, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := request(dir)
+		r.Outputs = []client.ExportEntry{entry}
+		_, _, err = solve(t.Context(), c, r)
+		if failed, ok := errors.AsType[*OutputError](err); !ok || failed.Hint != "free disk space there" ||
+			!strings.HasPrefix(failed.Message, "write "+disk+"/out") {
+			t.Errorf("%s: %v, want an OutputError about the disk", output, err)
 		}
 	}
 }

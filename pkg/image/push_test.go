@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -439,6 +440,33 @@ type brokenLayer struct {
 
 func (l brokenLayer) Compressed() (io.ReadCloser, error) { return io.NopCloser(l), nil }
 func (l brokenLayer) Read([]byte) (int, error)           { return 0, l.err }
+
+// The layer that fails first gives the error of a push, not the others, whose uploads it cancels.
+func TestPushKeepsTheCause(t *testing.T) {
+	w := sharedRegistry(t)
+	image, err := random.Image(1<<10, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var uploads atomic.Int32
+	addr := faulty(t, w.registry, func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPatch {
+			return false
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		if uploads.Add(1) == 2 {
+			rw.WriteHeader(http.StatusInsufficientStorage)
+		} else {
+			<-r.Context().Done()
+		}
+		return true
+	})
+	client := fastRegistry(Auth{Credentials: []Credential{{Host: addr, Username: "robot", Password: password}}})
+	err = client.pushImage(t.Context(), addr+"/team/cause:1", image, nil)
+	if httpclient.Status(err) != http.StatusInsufficientStorage {
+		t.Errorf("got %v, want the registry's status", err)
+	}
+}
 
 // If the credentials expire during a push, the same call with fresh ones sends only the missing layers.
 func TestPushImageResumes(t *testing.T) {

@@ -168,13 +168,16 @@ func (r Request) readDockerfile() (*Dockerfile, error) {
 	if err == nil {
 		return dockerfile, nil
 	}
-	message := err.Error()
-	if errors.Is(err, fs.ErrNotExist) {
-		message = "not found"
+	e := &ContextError{
+		Context: "the Dockerfile " + r.shownDockerfile(), Message: err.Error(), Hint: dockerfileHint, Err: err,
 	}
-	return nil, &ContextError{
-		Context: "the Dockerfile " + r.shownDockerfile(), Message: message, Hint: dockerfileHint, Err: err,
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		e.Message = "not found"
+	case errors.Is(err, fs.ErrPermission):
+		e.Hint = "make it readable"
 	}
+	return nil, e
 }
 
 // frontendAttrs returns the attributes of the Dockerfile frontend without those of the contexts.

@@ -2,12 +2,18 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/secrets"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"github.com/moby/buildkit/session/sshforward/sshprovider"
+	"golang.org/x/crypto/ssh/agent"
 )
 
 // secretStore implements BuildKit's secrets.SecretStore. It reads a secret when a step uses it.
@@ -32,11 +38,38 @@ func sshAgents(list []SSH) ([]session.Attachable, error) {
 	}
 	var configs []sshprovider.AgentConfig
 	for _, s := range list {
-		configs = append(configs, sshprovider.AgentConfig{ID: s.ID, Paths: s.Paths})
+		config := sshprovider.AgentConfig{ID: s.ID, Paths: s.Paths}
+		if _, err := sshprovider.NewSSHAgentProvider([]sshprovider.AgentConfig{config}); err != nil {
+			const wrapped = "failed to convert agent config"
+			for next := err; next != nil && strings.HasPrefix(err.Error(), wrapped); next = errors.Unwrap(next) {
+				err = next
+			}
+			return nil, fmt.Errorf("open the SSH agent %s: %w (set the input ssh to the socket of a running agent, or to a key "+
+				"without a passphrase)", s.ID, err)
+		}
+		configs = append(configs, config)
 	}
 	provider, err := sshprovider.NewSSHAgentProvider(configs)
 	if err != nil {
-		return nil, fmt.Errorf("open SSH agent: %w (start an agent, or set an existing socket or key)", err)
+		return nil, fmt.Errorf("open the SSH agents: %w", err)
 	}
 	return []session.Attachable{provider}, nil
+}
+
+const agentTimeout = 2 * time.Second // for the answer of an SSH agent on this machine
+
+// hasNoKeys reports whether this is an agent that answers and has no keys.
+func (s SSH) hasNoKeys() bool {
+	socket := os.Getenv("SSH_AUTH_SOCK")
+	if len(s.Paths) > 0 {
+		socket = s.Paths[0]
+	}
+	conn, err := net.DialTimeout("unix", socket, agentTimeout) // fails for a key
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(agentTimeout)) // fails for a closed connection, as List does
+	keys, err := agent.NewClient(conn).List()
+	return err == nil && len(keys) == 0
 }

@@ -292,8 +292,8 @@ func TestFailedOutput(t *testing.T) {
 	r := request(dir)
 	r.Outputs = []client.ExportEntry{entry}
 	_, _, err = solve(t.Context(), c, r)
-	if _, ok := errors.AsType[*BuilderError](err); !ok || !strings.Contains(err.Error(), "mkdirat file: file exists") {
-		t.Fatalf("error = %v, want a BuilderError with the cause", err)
+	if _, ok := errors.AsType[*OutputError](err); !ok || !strings.Contains(err.Error(), "mkdirat file: file exists") {
+		t.Fatalf("error = %v, want an OutputError with the cause", err)
 	}
 	checkLine(t, err)
 }

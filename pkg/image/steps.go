@@ -52,6 +52,11 @@ func (r *stepRecorder) record(status *client.SolveStatus) {
 			step.output.write(log.Stream, log.Data)
 		}
 	}
+	for _, v := range status.Vertexes {
+		if v.Completed != nil && v.Error == "" {
+			r.steps[v.Digest].output = outputTail{clean: r.clean} // only failures need it
+		}
+	}
 }
 
 // failed returns the step with the given digest or, without one, the step that failed with the end of message. A step
@@ -90,7 +95,7 @@ const (
 // outputTail keeps the last lines of the output of a step, of both streams in the order in which the lines end.
 type outputTail struct {
 	clean   func(line string) string
-	lines   []string
+	lines   [][]byte
 	partial map[int][]byte // unfinished lines by stream
 }
 
@@ -115,23 +120,27 @@ func (t *outputTail) write(stream int, data []byte) {
 }
 
 func (t *outputTail) add(line []byte) {
-	text := visibleLine(string(line), t.clean)
-	if strings.TrimSpace(text) == "" {
+	if len(bytes.TrimSpace(line)) == 0 {
 		return
 	}
-	t.lines = append(t.lines, text)
+	t.lines = append(t.lines, bytes.Clone(line[:min(len(line), maxPartialLine)]))
 	if len(t.lines) > maxTailLines {
 		t.lines = t.lines[1:]
 	}
 }
 
-// last returns the last lines that are not empty, with the unfinished ones at the end.
-func (t *outputTail) last() []string {
+// last returns the last lines that are not empty, as a terminal shows them, with the unfinished ones at the end.
+func (t *outputTail) last() (lines []string) {
 	for stream := 1; stream <= 2; stream++ { // standard output and standard error
 		t.add(t.partial[stream])
 		delete(t.partial, stream)
 	}
-	return t.lines
+	for _, line := range t.lines {
+		if text := visibleLine(string(line), t.clean); strings.TrimSpace(text) != "" {
+			lines = append(lines, text)
+		}
+	}
+	return lines
 }
 
 // terminalControl matches the control sequences of a terminal, such as colors and window titles (ECMA-48).
@@ -162,7 +171,7 @@ func (m *StepMonitor) Watch(show Display) Display {
 		ended := make(chan error, 1)
 		go func() { ended <- show(ctx, shown) }()
 		for s := range status {
-			m.steps.record(s)
+			m.steps.record(&client.SolveStatus{Vertexes: s.Vertexes})
 			select {
 			case shown <- s:
 			case err := <-ended:
