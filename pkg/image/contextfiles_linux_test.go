@@ -120,7 +120,8 @@ func TestUnreadableFiles(t *testing.T) {
 					if err != nil || failed != nil {
 						t.Errorf("%v, %v", err, failed)
 					}
-				} else if err == nil || failed == nil || failed.Path != filepath.Join(dir, test.want) || !errors.Is(failed, fs.ErrPermission) {
+				} else if err == nil || failed == nil || failed.Path != filepath.Join(dir, test.want) ||
+					!errors.Is(failed, fs.ErrPermission) {
 					t.Errorf("%v, %v; want an error about %s", err, failed, test.want)
 				}
 			})
