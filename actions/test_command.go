@@ -48,14 +48,18 @@ func runCommand(
 	environ := append(commandEnvironment(), "RUN_LOCAL_DOCKER_TESTS=true", "LOCAL_DOCKER_IMAGE_NAME="+subject.Name,
 		"DOCKER_HOST="+engine.Host, "TEST_REPORT_DIR="+reportDir)
 	result.ExitCode, err = runShell(ctx, job, spec.Command, root, environ)
+	reading := ctx
 	if ctx.Err() != nil {
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), readGrace)
+		var cancel context.CancelFunc
+		reading, cancel = context.WithTimeout(context.WithoutCancel(ctx), readGrace)
 		defer cancel()
-		ctx = grace
 	}
-	result.JUnit = suite.ReadJUnitFiles(ctx, reportDir, before, reportFile)
+	result.JUnit = suite.ReadJUnitFiles(reading, reportDir, before, reportFile)
 	if result.JUnit.Report != nil {
 		result.JUnit.Report.Clean(job.Runner.Clean)
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
 	return result, err
 }

@@ -36,7 +36,7 @@ func publishReport(
 	for i, err := range damaged {
 		report.Incomplete = append(report.Incomplete, job.Runner.Clean(err.Error()))
 		if failure == nil && i == 0 {
-			failure = err // and no annotation of its own
+			failure = &ExitError{1, err} // and no annotation of its own
 		} else {
 			job.Runner.Warning(runner.Annotation{Message: err.Error()})
 		}

@@ -17,7 +17,7 @@ import (
 )
 
 // warnUnfetched warns about submodules and Git LFS files of the build contexts whose content is missing, unless the
-// inputs leave it out. Without paths, all files of the tree count.
+// input lfs leaves it out. Without paths, all files of the tree count.
 func warnUnfetched(job job, spec inputs.BuildSpec, tree source.Tree, paths inputs.Paths) {
 	what, modules, pointers := "The checkout",
 		"set submodules: true in the actions/checkout step, or run `git submodule update --init`",
@@ -25,14 +25,10 @@ func warnUnfetched(job job, spec inputs.BuildSpec, tree source.Tree, paths input
 	missing := tree.Unfetched
 	if tree.Dir != job.Dir {
 		what, modules = "Commit "+tree.SHA, "set submodules: true"
+		if spec.Fetch.Submodules == source.DirectSubmodules {
+			modules = "set submodules: recursive"
+		}
 		missing.Pointers = nil // as lfs: false requests
-	}
-	switch {
-	case tree.Dir == job.Dir:
-	case spec.Fetch.Submodules == source.DirectSubmodules:
-		modules = "set submodules: recursive"
-	case spec.Fetch.Submodules == source.RecursiveSubmodules:
-		missing.Submodules = nil // as update = none in .gitmodules requests
 	}
 	isNeeded := contextFilter(tree, paths)
 	warn := func(names []string, problem, hint string) {
@@ -46,7 +42,8 @@ func warnUnfetched(job job, spec inputs.BuildSpec, tree source.Tree, paths input
 			list += fmt.Sprintf(" and %d more", more)
 		}
 		job.Runner.Warning(runner.Annotation{
-			Title: "Files are missing in the build context", Message: fmt.Sprintf("%s has %s: %s; %s", what, problem, list, hint),
+			Title:   "Files are missing in the build context",
+			Message: fmt.Sprintf("%s has %s: %s; %s", what, problem, list, hint),
 		})
 	}
 	warn(missing.Submodules, "submodules that are not fetched", modules)

@@ -122,7 +122,8 @@ tests:
   - {name: never starts, session: one, run: "true"}
 `)
 	r := e.run(t, invocation{
-		program: "action-test", dir: dir, inputs: values{"suite": "tests.yaml", "command": "touch ran"},
+		program: "action-test", dir: dir,
+		inputs: values{"suite": "tests.yaml", "command": "touch ran", "report_dir": "results"},
 		onStart: func(pid int, stdout *safeBuffer) {
 			hasFailed := func() bool { return strings.Contains(stdout.String(), "failed  fails") }
 			for !hasFailed() && unix.Kill(pid, 0) == nil && t.Context().Err() == nil {
@@ -133,7 +134,8 @@ tests:
 			}
 		},
 	})
-	if r.exitCode != 1 || !strings.Contains(r.stderr, "waiting for the suite tests.yaml; the results so far are in ") {
+	const end = "waiting for the suite tests.yaml; the results so far are in results/junit.xml"
+	if r.exitCode != 1 || !strings.Contains(r.stderr, end) {
 		t.Errorf("exit code %d: %s", r.exitCode, r.stderr)
 	}
 	want := values{"tests_total": "3", "tests_failed": "1", "tests_passed": "0", "tests_skipped": "2"}
@@ -142,7 +144,9 @@ tests:
 			t.Errorf("%s is %q, want %q", name, r.outputs[name], want)
 		}
 	}
-	if junit := read(t, r.outputs["report"]); !strings.Contains(junit, "the reason") || strings.Count(junit, "<error ") != 2 {
+	junit := read(t, filepath.Join(dir, r.outputs["report"]))
+	isNamed := strings.Contains(junit, "the reason") && strings.Contains(junit, " results/logs/001-fails.log\n")
+	if !isNamed || strings.Count(junit, "<error ") != 2 {
 		t.Errorf("junit.xml:\n%s", junit)
 	}
 	if !strings.Contains(r.summary, "the reason") || !strings.Contains(r.summary, "Results may be missing") {

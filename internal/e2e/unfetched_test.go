@@ -18,7 +18,8 @@ import (
 func TestLFSAndSubmodules(t *testing.T) {
 	e := setup(t)
 	dir := writeFiles(t, values{
-		"Dockerfile": "FROM scratch\nCOPY . /\n", ".gitattributes": "*.bin filter=lfs -text\n", "lib/file": "of the submodule",
+		"Dockerfile": "FROM scratch\nCOPY . /\n", ".gitattributes": "*.bin filter=lfs -text\n",
+		"lib/file":    "of the submodule",
 		".gitmodules": "[submodule \"lib\"]\n\tpath = vendor/lib\n\turl = ../large.git\n",
 	})
 	git(t, dir, "init", "--quiet", "--initial-branch=main")

@@ -38,12 +38,13 @@ type State struct {
 	ImageID    string         // ID of the image that it was created from
 }
 
-// Start starts the container. Output before [Container.Attach] is available only in the log.
+// Start starts the container. Output before [Container.Attach] is available only in the log. If the engine cannot start
+// the program, the error is a [*StartError].
 func (c *Container) Start(ctx context.Context) error {
 	step, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	_, err := c.engine.client.ContainerStart(step, c.ID, client.ContainerStartOptions{})
-	return c.wrapError(ctx, "start", err)
+	return c.wrapError(ctx, "start", asStartError(err))
 }
 
 // Run attaches to a created container, starts it, and waits for its exit and the end of its output. If a writer fails
@@ -124,12 +125,23 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 	return c.wrapError(ctx, "stop", err)
 }
 
-// Restart stops the container like [Container.Stop] and starts it again.
-func (c *Container) Restart(ctx context.Context, grace time.Duration) error {
-	step, cancel := context.WithTimeout(ctx, grace+2*stepTimeout)
+// Restart stops the container like [Container.Stop] and starts it again. It returns a time on the engine's clock
+// between the two runs. The times in the container's state do not separate their output: the engine may record output
+// after the end, or before the start.
+func (c *Container) Restart(ctx context.Context, grace time.Duration) (between time.Time, err error) {
+	if err := c.Stop(ctx, grace); err != nil {
+		return time.Time{}, err
+	}
+	step, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	_, err := c.engine.client.ContainerRestart(step, c.ID, client.ContainerRestartOptions{Timeout: seconds(grace)})
-	return c.wrapError(ctx, "restart", err)
+	info, err := c.engine.client.Info(step, client.InfoOptions{})
+	if err != nil {
+		return time.Time{}, c.wrapError(ctx, "restart", err)
+	}
+	if between = parseTime(info.Info.SystemTime); between.IsZero() {
+		return time.Time{}, c.wrapError(ctx, "restart", errors.New("the engine did not report its time"))
+	}
+	return between, c.Start(ctx)
 }
 
 func seconds(d time.Duration) *int {
@@ -230,7 +242,15 @@ func (c *Container) wrapError(ctx context.Context, op string, err error) error {
 	if err == nil && ctx.Err() == nil {
 		return nil
 	}
-	return fmt.Errorf("%s container %.12s of %s: %w", op, c.ID, c.image, c.engine.classifyError(ctx, err))
+	return fmt.Errorf("%s container %.12s of %s: %w", op, c.ID, shortImage(c.image), c.engine.classifyError(ctx, err))
+}
+
+// shortImage abbreviates an image ID as docker image ls does. It returns names unchanged.
+func shortImage(image string) string {
+	if digits, ok := strings.CutPrefix(image, "sha256:"); ok && len(digits) > 12 {
+		return digits[:12]
+	}
+	return image
 }
 
 // Containers returns the sorted IDs of the containers with all of these labels, each NAME or NAME=VALUE.

@@ -60,7 +60,7 @@ type Size struct{ Width, Height uint }
 // killed.
 func (e *Engine) Create(ctx context.Context, spec ContainerSpec) (*Container, error) {
 	fail := func(err error) (*Container, error) {
-		return nil, fmt.Errorf("create a container of %s: %w", spec.Image, err)
+		return nil, fmt.Errorf("create a container of %s: %w", shortImage(spec.Image), err)
 	}
 	options, err := spec.options()
 	if err != nil {
@@ -74,7 +74,7 @@ func (e *Engine) Create(ctx context.Context, spec ContainerSpec) (*Container, er
 	case cerrdefs.IsNotFound(err):
 		return fail(errors.New("image not found in the Docker Engine (build or load it first)"))
 	case err != nil:
-		return fail(e.classifyError(ctx, err))
+		return fail(withDiskHint(e.classifyError(ctx, err)))
 	}
 	return &Container{ID: created.ID, engine: e, image: spec.Image, tty: spec.TTY}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -82,25 +83,25 @@ func (e *Engine) classifyError(ctx context.Context, err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("timed out waiting for the Docker Engine at %s (check its log)", e.Host)
 	}
-	return withHint(err)
+	return withConnectionHint(err)
 }
 
-// withHint adds hints to known errors. The engine reports most of them only as text.
-func withHint(err error) error {
-	if err == nil {
-		return nil
+// withConnectionHint adds a hint to the error of a lost connection.
+func withConnectionHint(err error) error {
+	if !client.IsErrConnectionFailed(err) {
+		return err
 	}
-	if client.IsErrConnectionFailed(err) {
-		return fmt.Errorf("lost the connection to the Docker Engine: %w (run docker info, or check the engine's log)",
-			withoutURL(err))
-	}
-	for _, known := range []struct{ text, hint string }{
-		{"no space left on device", "free disk space with docker system prune"},
-		{"disk quota exceeded", "free disk space with docker system prune"},
-		{"permission denied", "check the engine's log"},
-	} {
-		if strings.Contains(err.Error(), known.text) {
-			return fmt.Errorf("%w (%s)", err, known.hint)
+	return fmt.Errorf("lost the connection to the Docker Engine: %w (run docker info, or check the engine's log)",
+		withoutURL(err))
+}
+
+// withDiskHint adds a hint to the error of a full disk. Use it only for calls that fill the engine's disk: other limits
+// of the kernel, such as those of inotify, cause the same error. The engine reports it only as text, in the wording of
+// Go's syscall package.
+func withDiskHint(err error) error {
+	for _, full := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT} {
+		if err != nil && strings.Contains(err.Error(), full.Error()) {
+			return fmt.Errorf("%w (free disk space with docker system prune)", err)
 		}
 	}
 	return err

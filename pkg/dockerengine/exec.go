@@ -3,6 +3,7 @@ package dockerengine
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -19,10 +20,10 @@ type ExecSpec struct {
 	Streams
 }
 
-// Exec runs a process in a running container and returns its exit code. If the program cannot be started, the exit code
-// is 126 or 127, as in a shell, and Out receives the reason. If ctx ends, Exec returns, but the process keeps running
-// until the container stops, because the API cannot kill it. The engine waits 2 seconds for child processes that keep
-// the output open.
+// Exec runs a process in a running container and returns its exit code. If the engine cannot start the program, the
+// error is a [*StartError], and Out has received the engine's message. If ctx ends, Exec returns, but the process keeps
+// running until the container stops, because the API cannot kill it. The engine waits 2 seconds for child processes
+// that keep the output open.
 func (c *Container) Exec(ctx context.Context, spec ExecSpec) (exit int, err error) {
 	fail := func(err error) (int, error) {
 		return 0, c.wrapError(ctx, fmt.Sprintf("run %q in", strings.Join(spec.Cmd, " ")), err)
@@ -44,6 +45,11 @@ func (c *Container) Exec(ctx context.Context, spec ExecSpec) (exit int, err erro
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, conn.Close)()
+	printed := &beginning{Writer: io.Discard}
+	if spec.Out != nil {
+		printed.Writer = spec.Out
+	}
+	spec.Out = printed
 	if err := copyStreams(conn.HijackedResponse, spec.Streams, spec.TTY); err != nil || ctx.Err() != nil {
 		return fail(err)
 	}
@@ -55,7 +61,10 @@ func (c *Container) Exec(ctx context.Context, spec ExecSpec) (exit int, err erro
 		if err != nil {
 			return fail(err)
 		}
-		if !state.Running {
+		switch {
+		case !state.Running && state.PID == 0 && state.ExitCode != 0: // there was no process
+			return fail(newStartError(string(printed.bytes)))
+		case !state.Running:
 			return state.ExitCode, nil
 		}
 		select {

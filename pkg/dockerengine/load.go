@@ -229,7 +229,7 @@ func (e *Engine) streamArchive(parent context.Context, a *archive, layers []file
 	case writeErr != nil && !errors.Is(writeErr, errEngineDone) && !errors.Is(writeErr, io.ErrClosedPipe):
 		return writeErr // the engine reports only that the archive is truncated
 	}
-	return withHint(err) // nil even if the engine did not read to the end of the pipe
+	return withDiskHint(withConnectionHint(err)) // nil even if the engine did not read to the end of the pipe
 }
 
 // errEngineDone stops the source of a transfer when the engine has stopped reading.

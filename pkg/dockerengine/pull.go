@@ -82,7 +82,7 @@ func (e *Engine) pullImage(parent context.Context, a *archive, complete func() e
 	// The engine may create the name even if its response is lost. A name that cannot be removed now is removed by a later
 	// load, see removeLeftovers.
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), killTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), removeGrace)
 		defer cancel()
 		_, _ = e.client.ImageRemove(ctx, reference, client.ImageRemoveOptions{})
 	}()

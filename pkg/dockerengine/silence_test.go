@@ -28,7 +28,7 @@ func TestSilentEngine(t *testing.T) {
 		_, err := c(e).Exec(ctx, ExecSpec{Cmd: []string{"x"}})
 		return err
 	}
-	logs := func(ctx context.Context, e *Engine) error { return c(e).Logs(ctx, false, Streams{}) }
+	logs := func(ctx context.Context, e *Engine) error { return c(e).Logs(ctx, LogOptions{}, Streams{}) }
 	load := func(ctx context.Context, e *Engine) error { _, err := e.Load(ctx, "app", app); return err }
 	loadArchive := func(ctx context.Context, e *Engine) error {
 		e.archiveOnly = true
@@ -77,7 +77,10 @@ func TestSilentEngine(t *testing.T) {
 		{"wait", "POST .*/wait", false, func(ctx context.Context, e *Engine) error { _, err := c(e).Wait(ctx); return err }},
 		{"exit", "POST .*/wait", true, func(ctx context.Context, e *Engine) error { _, err := c(e).Wait(ctx); return err }},
 		{"stop", "POST .*/stop", false, func(ctx context.Context, e *Engine) error { return c(e).Stop(ctx, 0) }},
-		{"restart", "POST .*/restart", false, func(ctx context.Context, e *Engine) error { return c(e).Restart(ctx, 0) }},
+		{"restart", "GET /info", false, func(ctx context.Context, e *Engine) error {
+			_, err := c(e).Restart(ctx, 0)
+			return err
+		}},
 		{"kill", "POST .*/kill", false, func(ctx context.Context, e *Engine) error { return c(e).Kill(ctx, "HUP") }},
 		{"resize", "POST .*/resize", false, func(ctx context.Context, e *Engine) error {
 			return c(e).Resize(ctx, Size{1, 1})
@@ -105,6 +108,8 @@ func TestSilentEngine(t *testing.T) {
 		{"load: content store", "POST /grpc", false, load},
 		{"load: content", "POST /grpc", true, load},
 		{"load: pull", "POST /images/create", false, load},
+		{"load: pull and removal", "POST /images/create|DELETE .*|GET /images/sha256:.*", false, load},
+		{"load: archive and removal", "POST /images/load|DELETE .*|GET /images/sha256:.*", false, loadArchive},
 		{"load: pull progress", "POST /images/create", true, load},
 		{"load: archive", "POST /images/load", false, loadArchive},
 		{"load: progress", "POST /images/load", true, loadArchive},

@@ -3,6 +3,7 @@ package dockerengine
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
@@ -79,12 +80,20 @@ func copyStreams(conn client.HijackedResponse, streams Streams, tty bool) error 
 	return err
 }
 
-// Logs writes the container's previous output and, with follow, also new output until the container stops. The engine
-// keeps the last 16 to 32 MB, in an encoding that is larger than the text.
-func (c *Container) Logs(ctx context.Context, follow bool, streams Streams) error {
-	stream, err := c.engine.client.ContainerLogs(ctx, c.ID, client.ContainerLogsOptions{
-		ShowStdout: true, ShowStderr: true, Follow: follow,
-	})
+// LogOptions select the output that [Container.Logs] writes.
+type LogOptions struct {
+	Since  time.Time // on the engine's clock; zero for all output
+	Follow bool      // also write new output until the container stops
+}
+
+// Logs writes the container's previous output. The engine keeps the last 16 to 32 MB, in an encoding that is larger
+// than the text.
+func (c *Container) Logs(ctx context.Context, options LogOptions, streams Streams) error {
+	request := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Follow: options.Follow}
+	if !options.Since.IsZero() {
+		request.Since = options.Since.Format(time.RFC3339Nano)
+	}
+	stream, err := c.engine.client.ContainerLogs(ctx, c.ID, request)
 	if err != nil {
 		return c.wrapError(ctx, "read the log of", err)
 	}

@@ -99,7 +99,7 @@ func (g Git) clock() httpclient.Clock {
 func (g Git) Run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir, cmd.Stdin, cmd.Stdout = g.Dir, stdin, stdout
-	var stderr bytes.Buffer
+	var stderr tailBuffer
 	cmd.Stderr = &stderr
 	cmd.Env = slices.Concat(environment(os.Environ()), g.settingsEnv(), g.Env)
 	// Kill the whole process group: git starts child processes such as git-remote-https.
@@ -115,7 +115,21 @@ func (g Git) Run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ..
 	case errors.Is(err, exec.ErrNotFound):
 		return ErrNotInstalled
 	}
-	return newError(args[0], stderr.String(), err, g.clock().Now())
+	return newError(args[0], string(stderr), err, g.clock().Now())
+}
+
+// tailBuffer keeps the end of what is written to it: a server can send any number of messages.
+type tailBuffer []byte
+
+const maxTail = 256 << 10
+
+// Write implements [io.Writer].
+func (b *tailBuffer) Write(data []byte) (int, error) {
+	*b = append(*b, data...)
+	if len(*b) > 2*maxTail {
+		*b = append((*b)[:0], (*b)[len(*b)-maxTail:]...)
+	}
+	return len(data), nil
 }
 
 // settingsEnv returns the settings as environment variables, which override every configuration file.

@@ -1,6 +1,7 @@
 package git
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -194,6 +195,22 @@ func TestCheckVersion(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if err := (Git{}).CheckVersion(t.Context()); !errors.Is(err, ErrNotInstalled) {
 		t.Errorf("without git: error = %v", err)
+	}
+}
+
+// A server cannot fill the memory with messages.
+func TestLongMessages(t *testing.T) {
+	var b tailBuffer
+	for range 100 {
+		if _, err := b.Write(bytes.Repeat([]byte("remote: x\n"), maxTail/50)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fakeGit(t, `seq -f "remote: %.0f" 200000 >&2; echo "fatal: early EOF" >&2; exit 128`)
+	_, err := Git{}.Output(t.Context(), "fetch")
+	failure, ok := errors.AsType[*Error](err)
+	if len(b) > 2*maxTail || !ok || failure.Message != "fatal: early EOF" {
+		t.Errorf("%d bytes; error = %v", len(b), err)
 	}
 }
 

@@ -107,7 +107,8 @@ type MissingFileError struct {
 	Path        string // as in the Dockerfile
 	From        string // the stage, image or named context; "" for the build context
 	Context     string // the build context, as in [Request]
-	IgnoredBy   string // the .dockerignore file that excludes the file; "" if the file does not exist
+	Existing    string // path of the file without symbolic links; "" if the file does not exist
+	IgnoredBy   string // the .dockerignore file that excludes the existing file
 	Err         error
 }
 
@@ -117,7 +118,7 @@ func (e *MissingFileError) Error() string {
 	case e.From != "":
 		return text + fmt.Sprintf("not in %s (correct the path, or create the file in %[1]s)", e.From)
 	case e.IgnoredBy != "":
-		return text + fmt.Sprintf("excluded by %s (add the line !%s to it)", e.IgnoredBy, strings.TrimPrefix(e.Path, "/"))
+		return text + fmt.Sprintf("excluded by %s (add the line !%s to it)", e.IgnoredBy, e.Existing)
 	}
 	return text + fmt.Sprintf("not in the build context (`%s`), or excluded by .dockerignore (paths are relative to the "+
 		"input context)", e.Context)

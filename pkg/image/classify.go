@@ -56,8 +56,8 @@ func classifyError(ctx context.Context, r Request, steps *stepRecorder, err erro
 // failure is an error of BuildKit with what is known about it.
 //
 // BuildKit sends the causes of most failures as text, without a type or a code. The texts in this file are those of
-// moby/buildkit v0.34.2 and v0.11.6. The names of the steps come from frontend/dockerui/{config,context,namedcontext}.go,
-// frontend/dockerfile/dockerfile2llb/convert.go and solver/llbsolver/bridge.go.
+// moby/buildkit v0.34.2 and v0.11.6. The names of the steps come from config.go, context.go and namedcontext.go in
+// frontend/dockerui, frontend/dockerfile/dockerfile2llb/convert.go and solver/llbsolver/bridge.go.
 type failure struct {
 	request    Request
 	err        error
@@ -325,8 +325,8 @@ var imageStep = regexp.MustCompile(
 		`(\S+)|(?:\[[^\]]* ?\d+/\d+\] )?FROM (\S+?)(?:@sha256:\w+)?)$`,
 )
 
-// registryFailure matches the error of a registry in a message of containerd's resolver, which quotes the status line and
-// perhaps the registry's message: core/remotes/errors/errors.go and core/remotes/docker/fetcher.go of containerd v2.4,
+// registryFailure matches the error of a registry in a message of containerd's resolver, which quotes the status line
+// and perhaps the registry's message: core/remotes/errors/errors.go and core/remotes/docker/fetcher.go of containerd v2.4,
 // remotes/docker/resolver.go of v1.6.
 var registryFailure = regexp.MustCompile(
 	`(?:unexpected status|failed with status code).*?: ([45]\d\d) [A-Z][A-Za-z ]*(?:- Server message: )?(.*)$`)
@@ -524,24 +524,31 @@ func (f failure) missingFile() error {
 	if e.Instruction == "RUN" { // a mount
 		e.From = "the source of the mount"
 	}
-	if e.From == "" && f.request.hasFile(file) {
-		e.IgnoredBy = f.request.displayPath(f.request.ignoreFile())
+	if existing := f.request.resolve(file); e.From == "" && existing != "" {
+		e.Existing, e.IgnoredBy = existing, f.request.displayPath(f.request.ignoreFile())
 	}
 	return e
 }
 
-// hasFile reports whether the context is a directory with this file. A link that leads out of it does not count.
-func (r Request) hasFile(file string) bool {
+// resolve returns the path of a file of the context without symbolic links, relative to the context. It returns "" if
+// the file does not exist or is not in the context.
+func (r Request) resolve(file string) string {
 	if r.isRemote() {
-		return false
+		return ""
 	}
-	root, err := os.OpenRoot(r.Context)
+	root, err := filepath.EvalSymlinks(r.Context)
 	if err != nil {
-		return false
+		return ""
 	}
-	defer root.Close()
-	_, err = root.Stat(filepath.FromSlash(strings.TrimPrefix(path.Clean("/"+file), "/")))
-	return err == nil
+	existing, err := filepath.EvalSymlinks(filepath.Join(root, filepath.FromSlash(path.Clean("/"+file))))
+	if err != nil {
+		return ""
+	}
+	relative, err := filepath.Rel(root, existing)
+	if err != nil || !filepath.IsLocal(relative) {
+		return ""
+	}
+	return filepath.ToSlash(relative)
 }
 
 // displayContext returns the build context as the user would write it.
@@ -560,8 +567,7 @@ func (f failure) failedOutput() error {
 	isOutput := clientExport.MatchString(f.step.name)
 	for _, output := range f.request.Outputs {
 		isOutput = isOutput || output.OutputDir != "" && strings.Contains(f.message, output.OutputDir)
-		// The builder may report only the end of the stream: fsutil a72de9d, send.go, does not read the error that
-		// ended it.
+		// The builder may report only the end of the stream: send.go of fsutil a72de9d does not read what ended it.
 		if f.message == io.EOF.Error() && output.OutputDir != "" {
 			if err := tryWrite(output.OutputDir); err != nil {
 				e.Message = fmt.Sprintf("write %s: %v", output.OutputDir, causeOf(err))

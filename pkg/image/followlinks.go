@@ -1,6 +1,7 @@
 package image
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -138,7 +139,7 @@ type sendPatterns struct {
 func newSendPatterns(opt *fsutil.FilterOpt) (p sendPatterns, err error) {
 	if len(opt.IncludePatterns) > 0 {
 		if p.include, err = patternmatcher.New(opt.IncludePatterns); err != nil {
-			return p, err
+			return p, fmt.Errorf("invalid includepatterns: %s: %w", opt.IncludePatterns, err) // as fsutil
 		}
 	}
 	if len(opt.ExcludePatterns) > 0 {

@@ -86,8 +86,8 @@ func (in Build) Spec(env Env) (BuildSpec, error) {
 	spec.Request.NoCache, spec.Request.Pull = in.NoCache, in.Pull
 	spec.Request.NoCacheFilters = Texts(in.NoCacheFilters)
 	for _, validate := range []func(*BuildSpec, Build, Env) error{
-		validateSource, validatePlatforms, validateReferences, validateArguments, validateContexts, validateHosts, validateSecrets,
-		validateLimits, validateAttestations, validateAnnotations, validateBuilder, validateOutputs,
+		validateSource, validatePlatforms, validateReferences, validateArguments, validateContexts, validateHosts,
+		validateSecrets, validateLimits, validateAttestations, validateAnnotations, validateBuilder, validateOutputs,
 	} {
 		if err := validate(&spec, in, env); err != nil {
 			return BuildSpec{}, err

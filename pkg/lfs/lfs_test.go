@@ -88,7 +88,8 @@ func startServer(t *testing.T, contents ...string) (*server, []Object) {
 		s.objects[id] = []byte(content)
 		objects = append(objects, Object{Pointer{OID: id, Size: int64(len(content))}, "file" + strconv.Itoa(i)})
 	}
-	call := func(replace func() func(http.ResponseWriter, *http.Request, http.HandlerFunc), next http.HandlerFunc) http.HandlerFunc {
+	type replacement = func(http.ResponseWriter, *http.Request, http.HandlerFunc)
+	call := func(replace func() replacement, next http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			s.mu.Lock()
 			s.requests = append(s.requests, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+r.Header.Get("Range")))
@@ -100,7 +101,6 @@ func startServer(t *testing.T, contents ...string) (*server, []Object) {
 			next(w, r)
 		}
 	}
-	type replacement = func(http.ResponseWriter, *http.Request, http.HandlerFunc)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /lfs/objects/batch", call(func() replacement { return s.batch }, s.serveBatch))
 	mux.HandleFunc("GET /objects/{id}", call(func() replacement { return s.object }, s.serveObject))
@@ -152,7 +152,7 @@ func times(n int, fault http.HandlerFunc) func(http.ResponseWriter, *http.Reques
 
 func (s *server) client(token string) Server {
 	return Server{
-		URL: s.URL + "/lfs", Token: token, HTTP: httpclient.Config{Clock: &fakeclock.Clock{}}, IdleTimeout: 50 * time.Millisecond,
+		URL: s.URL + "/lfs", Token: token, HTTP: httpclient.Config{Clock: &fakeclock.Clock{}},
 	}
 }
 
@@ -223,9 +223,9 @@ func TestDownload(t *testing.T) {
 		{"object: cut", "", nil, times(1, cut(content, 30)), "batch object batch object 30-", nil},
 		{"object: cut twice", "", nil, times(2, cut(content, 30)), "batch object batch object 30- batch object 30-", nil},
 		{"object: always cut", "", nil, times(always, cut(content, 30)), "", []string{"download file0", "unexpected EOF"}},
-		{"object: silence", "", nil, times(1, stall), "batch object batch object 30-", nil},
-		{"object: always silence", "", nil, times(always, stall), "", []string{"received less than 1000 bytes/s for 50ms"}},
-		{"object: wrong bytes once", "", nil, times(1, status(200, strings.Repeat("x", 100))), "batch object batch object", nil},
+		{"object: silence", "", nil, times(always, stall), "", []string{"received less than 1000 bytes/s for 50ms"}},
+		{"object: wrong bytes once", "", nil, times(1, status(200, strings.Repeat("x", 100))),
+			"batch object batch object", nil},
 		{"object: wrong bytes", "", nil, times(always, status(200, strings.Repeat("x", 100))), "",
 			[]string{"download file0: checksum mismatch: got ", "want OID"}},
 		{"object: too short", "", nil, times(always, status(200, content[:50])), "", []string{"received 50 of 100 bytes"}},
@@ -251,7 +251,11 @@ func TestDownload(t *testing.T) {
 			}
 			dir := t.TempDir()
 			received := int64(0)
-			err := s.client(test.token).Download(t.Context(), "refs/heads/main", objects, dir, func(n int64) { received += n })
+			client := s.client(test.token)
+			if strings.Contains(test.name, "silence") {
+				client.IdleTimeout = 50 * time.Millisecond
+			}
+			err := client.Download(t.Context(), "refs/heads/main", objects, dir, func(n int64) { received += n })
 			got := strings.NewReplacer("POST /lfs/objects/batch", "batch", "GET /objects/"+object.OID, "object", "bytes=", "").
 				Replace(strings.Join(s.requests, " "))
 			if test.requests != "" && got != test.requests {
@@ -302,6 +306,36 @@ func TestDownloadBatches(t *testing.T) {
 	}
 	if count("POST") != 3 || count("GET") != len(objects) {
 		t.Errorf("%d batches, %d downloads", count("POST"), count("GET"))
+	}
+}
+
+// The failure of one batch cancels the downloads of the others.
+func TestDownloadFailsFast(t *testing.T) {
+	var contents []string
+	for i := range batchSize + 1 {
+		contents = append(contents, strconv.Itoa(i))
+	}
+	s, objects := startServer(t, contents...)
+	silent := slices.MinFunc(objects, func(a, b Object) int { return strings.Compare(a.OID, b.OID) })
+	s.object = func(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
+		if r.PathValue("id") == silent.OID {
+			<-r.Context().Done()
+			return
+		}
+		next(w, r)
+	}
+	first := true
+	s.batch = func(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
+		if !first {
+			status(404, `{"message":"gone"}`)(w, r)
+			return
+		}
+		first = false
+		next(w, r)
+	}
+	err := s.client("").Download(t.Context(), "", objects, t.TempDir(), nil)
+	if err == nil || !strings.Contains(err.Error(), "gone") {
+		t.Errorf("error = %v", err)
 	}
 }
 

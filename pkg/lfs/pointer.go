@@ -4,6 +4,7 @@ package lfs
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -18,6 +19,11 @@ type Pointer struct {
 	OID        string   // SHA-256 of the object, in lower-case hexadecimal digits
 	Size       int64    // bytes
 	Extensions []string // names of the programs that convert the object to the file
+}
+
+// String returns the pointer file that git-lfs writes for an object without extensions.
+func (p Pointer) String() string {
+	return fmt.Sprintf("version %s\noid sha256:%s\nsize %d\n", pointerVersions[0], p.OID, p.Size)
 }
 
 var (

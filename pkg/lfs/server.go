@@ -55,16 +55,19 @@ func (s Server) Download(
 	}
 	d := downloader{Server: s, ref: ref, dir: dir, progress: progress}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelDownloads)
-	for batch := range slices.Chunk(objects, batchSize) {
-		actions, err := d.requestBatch(ctx, batch)
-		if err != nil {
-			return cmp.Or(context.Cause(ctx), cmp.Or(group.Wait(), err))
+	group.SetLimit(1 + parallelDownloads)
+	group.Go(func() error {
+		for batch := range slices.Chunk(objects, batchSize) {
+			actions, err := d.requestBatch(ctx, batch)
+			if err != nil {
+				return err
+			}
+			for _, object := range batch {
+				group.Go(func() error { return d.download(ctx, object, actions[object.OID]) })
+			}
 		}
-		for _, object := range batch {
-			group.Go(func() error { return d.download(ctx, object, actions[object.OID]) })
-		}
-	}
+		return nil
+	})
 	return group.Wait()
 }
 
@@ -133,7 +136,11 @@ func (d downloader) requestBatch(ctx context.Context, objects []Object) (map[str
 	request.Header.Set("Accept", mediaType)
 	request.Header.Set("Content-Type", mediaType)
 	d.authorize(request)
-	response, err := d.HTTP.Client().Do(request)
+	config := d.HTTP
+	if config.Policy.RateLimit == nil {
+		config.Policy.RateLimit = httpclient.GitHubRateLimit
+	}
+	response, err := config.Client().Do(request)
 	if err != nil {
 		return nil, d.failure(ctx, nil, err)
 	}
@@ -195,7 +202,8 @@ func (e *MissingError) Error() string {
 	if more := len(e.Paths) - shown; more > 0 {
 		paths = append(paths, fmt.Sprintf("and %d more", more))
 	}
-	return fmt.Sprintf("%s does not provide %s: %s (push the objects with `git lfs push --all origin`)",
+	return fmt.Sprintf("%s does not provide %s: %s (push the objects with `git lfs push --all origin`, or set "+
+		"lfs: false)",
 		e.Server, strings.Join(paths, ", "), e.Reason)
 }
 
@@ -218,7 +226,7 @@ func (d downloader) hints() []httpclient.Hint {
 	const noBudget = "raise the Git LFS budget of the repository's owner, or set lfs: false"
 	access := "the github_token needs contents: read for this repository"
 	if d.Token == "" {
-		access = "the repository requires a token; it gets one only if it is on the job's GitHub server: set github_token"
+		access = "set github_token to a token with contents: read; only the GitHub server gets it"
 	}
 	return []httpclient.Hint{
 		// GitHub's messages: "exceeded its LFS budget" (onekey-sec/unblob#1183), "over its data quota" (nabla-c0d3/nassl#99).

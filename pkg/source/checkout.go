@@ -2,11 +2,8 @@ package source
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -19,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/sandbox-actions/pkg/git"
-	"github.com/org/sandbox-actions/pkg/lfs"
 )
 
 // Tree is a directory of files to build.
@@ -32,9 +28,8 @@ type Tree struct {
 
 	Unfetched Unfetched // what is missing in Dir
 
-	git    git.Git                // runs in the repository that has the commit's objects
-	gitDir string                 // directory of that repository; "" for a checkout
-	lfs    map[string]lfs.Pointer // Git LFS files whose content was fetched
+	git    git.Git // runs in the repository that has the commit's objects
+	gitDir string  // directory of that repository; "" for a checkout
 }
 
 // OpenCheckout describes the working tree in dir, including uncommitted changes. The repository may come from an
@@ -59,7 +54,7 @@ func OpenCheckout(ctx context.Context, dir string) (Tree, error) {
 		return Tree{}, err
 	}
 	t.SHA = strings.TrimSpace(string(sha))
-	var ref, url, status []byte
+	var ref, url []byte
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		ref, _ = t.git.Output(groupCtx, "symbolic-ref", "--quiet", "HEAD") // fails with a detached HEAD
@@ -69,16 +64,15 @@ func OpenCheckout(ctx context.Context, dir string) (Tree, error) {
 		url, _ = t.git.Output(groupCtx, "config", "--get", "remote.origin.url") // fails without a remote
 		return nil
 	})
-	group.Go(func() (err error) {
-		status, err = t.git.Output(groupCtx, "status", "--porcelain", "--untracked-files=normal",
-			"--ignore-submodules=dirty")
+	group.Go(func() error {
+		changed, err := changedFiles(groupCtx, t.git, dir, 1, "--untracked-files=normal", "--ignore-submodules=dirty")
+		t.Dirty = len(changed) > 0
 		return err
 	})
 	if err := group.Wait(); err != nil {
 		return Tree{}, fmt.Errorf("find changed files: %w", err)
 	}
 	t.Ref, t.Repository = strings.TrimSpace(string(ref)), ownerAndName(strings.TrimSpace(string(url)))
-	t.Dirty = len(status) > 0
 	return t, nil
 }
 
@@ -140,39 +134,37 @@ func (t Tree) Extra(ctx context.Context, dir string, limit int) ([]string, error
 	g := t.git
 	g.Dir = dir
 	g.Env = append(slices.Clone(g.Env), "GIT_WORK_TREE="+dir)
-	out, err := g.Output(ctx, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignored",
-		"--ignore-submodules=all")
+	changed, err := changedFiles(ctx, g, dir, limit, "--untracked-files=all", "--ignored", "--ignore-submodules=all")
 	if err != nil {
 		return nil, fmt.Errorf("compare %s with %s: %w", dir, t.SHA, err)
 	}
-	var paths []string
-	for entry := range strings.SplitSeq(string(out), "\x00") {
-		const status = len("XY ")
-		if len(entry) > status && len(paths) < limit && !t.hasContent(dir, entry[status:]) {
-			paths = append(paths, entry[status:])
-		}
-	}
-	return paths, nil
+	return changed, nil
 }
 
-// hasContent reports whether a file in dir has the content that Git LFS has for its path.
-func (t Tree) hasContent(dir, name string) bool {
-	pointer, ok := t.lfs[name]
-	if !ok {
-		return false
-	}
-	info, err := os.Lstat(filepath.Join(dir, name))
-	if err != nil || !info.Mode().IsRegular() || info.Size() != pointer.Size {
-		return false
-	}
-	file, err := os.Open(filepath.Join(dir, name))
+// changedFiles returns up to limit paths from `git status` in dir, without Git LFS files that have the content of their
+// pointers: git compares them with the pointers themselves, because it runs no filters of the repository.
+func changedFiles(ctx context.Context, g git.Git, dir string, limit int, options ...string) ([]string, error) {
+	out, err := g.Output(ctx, append([]string{"status", "--porcelain=v2", "-z", "--no-renames"}, options...)...)
 	if err != nil {
-		return false
+		return nil, err
 	}
-	defer file.Close()
-	sum := sha256.New()
-	_, err = io.Copy(sum, file)
-	return err == nil && hex.EncodeToString(sum.Sum(nil)) == pointer.OID
+	var paths []string
+	for entry := range strings.SplitSeq(string(out), "\x00") {
+		// git-status(1): "1 XY sub mH mI mW hH hI path", "u XY sub m1 m2 m3 mW h1 h2 h3 path", "? path", "! path"
+		kind, _, _ := strings.Cut(entry, " ")
+		count, known := map[string]int{"1": 9, "u": 11, "?": 2, "!": 2}[kind]
+		fields := strings.SplitN(entry, " ", count)
+		if !known || len(fields) < count || len(paths) == limit {
+			continue
+		}
+		name := fields[count-1]
+		sameMode := kind == "1" && fields[4] == fields[5]
+		if sameMode && fields[1] == ".M" && isContentOf(filepath.Join(dir, name), fields[7]) {
+			continue
+		}
+		paths = append(paths, name)
+	}
+	return paths, nil
 }
 
 // CommitTime returns the time at which the commit was created, in UTC.

@@ -93,7 +93,8 @@ func (f *fetcher) fetchTree(ctx context.Context, from remote, c Commit, dir, git
 	if err := t.normalizeFiles(entries); err != nil {
 		return Tree{}, err
 	}
-	return t, f.fetchSubmodules(ctx, &t, from, entries, depth)
+	err = f.fetchSubmodules(ctx, &t, from, entries, depth)
+	return t, err
 }
 
 // scheme returns the only protocol that git may use for the remote, also after a redirect.

@@ -26,7 +26,8 @@ import (
 // fetch fetches a commit to a new directory.
 func fetch(t testing.TB, r Repository, sha string) (Tree, error) {
 	t.Helper()
-	return r.Fetch(t.Context(), Commit{SHA: sha, Ref: "refs/heads/x"}, filepath.Join(t.TempDir(), "source"), FetchOptions{})
+	dir := filepath.Join(t.TempDir(), "source")
+	return r.Fetch(t.Context(), Commit{SHA: sha, Ref: "refs/heads/x"}, dir, FetchOptions{})
 }
 
 func TestFetch(t *testing.T) {
@@ -337,7 +338,10 @@ func TestFetchRetries(t *testing.T) {
 				injectFaults(t, test.fault)
 				clock := &fakeclock.Clock{}
 				r := fromHub("app", goodToken)
-				r.HTTP.Clock, r.GitIdleTimeout = clock, time.Second
+				r.HTTP.Clock = clock
+				if test.fault.NoResponse {
+					r.GitIdleTimeout = time.Second
+				}
 				tree, err := fetch(t, r, sha)
 				if !slices.Equal(clock.Slept(), test.waits) {
 					t.Errorf("waits = %v, want %v", clock.Slept(), test.waits)

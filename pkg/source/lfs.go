@@ -3,6 +3,9 @@ package source
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -79,14 +82,16 @@ func readRegular(dir, name string, limit int64) ([]byte, error) {
 			return nil, err
 		}
 		isLast := i == len(parts)-1
-		if !filepath.IsLocal(part) || !isLast && !info.IsDir() || isLast && (!info.Mode().IsRegular() || info.Size() > limit) {
+		if !filepath.IsLocal(part) || !isLast && !info.IsDir() ||
+			isLast && (!info.Mode().IsRegular() || info.Size() > limit) {
 			return nil, errNotRegular
 		}
 	}
 	return os.ReadFile(full)
 }
 
-// addLFS downloads the content of the Git LFS files of a tree, or records in it which ones contain only pointers.
+// addLFS downloads the content of the Git LFS files of a tree, or records in it which ones contain only pointers. It
+// replaces the IDs of entries whose content it has downloaded, from which normalizeFiles derives the times of files.
 func (f *fetcher) addLFS(ctx context.Context, t *Tree, from remote, entries []treeEntry) error {
 	var paths []string
 	for _, e := range entries {
@@ -102,9 +107,13 @@ func (f *fetcher) addLFS(ctx context.Context, t *Tree, from remote, entries []tr
 		t.Unfetched.Pointers = slices.Sorted(maps.Keys(pointers))
 		return nil
 	}
-	t.lfs = pointers
 	if err := f.downloadLFS(ctx, *t, from, pointers); err != nil {
 		return fmt.Errorf("download Git LFS files: %w", err)
+	}
+	for i, e := range entries {
+		if pointer, ok := pointers[e.path]; ok {
+			entries[i].id = pointer.OID
+		}
 	}
 	return nil
 }
@@ -196,6 +205,28 @@ func (f *fetcher) progress(total int64) func(bytes int64) {
 			next += total / 4
 		}
 	}
+}
+
+// isContentOf reports whether a file has the content of the pointer that is the blob with this ID.
+func isContentOf(file, id string) bool {
+	info, err := os.Lstat(file)
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	content, err := os.Open(file)
+	if err != nil {
+		return false
+	}
+	defer content.Close()
+	sum := sha256.New()
+	size, err := io.Copy(sum, content)
+	pointer := lfs.Pointer{OID: hex.EncodeToString(sum.Sum(nil)), Size: size}.String()
+	blob := sha1.New()
+	if len(id) == 64 {
+		blob = sha256.New()
+	}
+	_, _ = fmt.Fprintf(blob, "blob %d\x00%s", len(pointer), pointer) // never fails
+	return err == nil && hex.EncodeToString(blob.Sum(nil)) == id
 }
 
 func copyFile(from, to string) (err error) {

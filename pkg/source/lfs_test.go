@@ -26,7 +26,8 @@ const lfsFunctions = `pointer() {
 func addRepository(t *testing.T, name, script string, private bool) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), name)
-	sh(t, filepath.Dir(dir), lfsFunctions+"git init -q "+name+"; cd "+name+"\n"+script+"\ngit add -A; git commit -qm "+name)
+	sh(t, filepath.Dir(dir), lfsFunctions+"git init -q "+name+"; cd "+name+"\n"+script+`
+		git add -A; git commit -qm x`)
 	hub.Change(func(o *standin.Options) {
 		o.Repositories = append(o.Repositories, standin.Repository{Owner: "octo", Name: name, Dir: dir, Private: private})
 	})
@@ -46,12 +47,17 @@ func addRepository(t *testing.T, name, script string, private bool) string {
 const trackBin = "echo '*.bin filter=lfs diff=lfs merge=lfs -text' >.gitattributes; "
 
 func TestFetchLFS(t *testing.T) {
-	sha := addRepository(t, "large", `printf '%s\n' '*.bin filter=lfs diff=lfs merge=lfs -text' '[attr]large filter=lfs -text' \
+	sha := addRepository(
+		t,
+		"large",
+		`printf '%s\n' '*.bin filter=lfs diff=lfs merge=lfs -text' '[attr]large filter=lfs -text' \
 			'docs/*.pdf large' 'examples/*.bin -filter' '*.txt text eol=crlf' >.gitattributes
 		lfs a.bin one; lfs "b c/ä.bin" two; chmod +x a.bin; lfs docs/x.pdf three; lfs again.bin one
 		mkdir -p sub examples; echo '*.dat filter=lfs' >sub/.gitattributes; lfs sub/y.dat four; lfs y.dat five
 		pointer none >examples/pointer.bin; pointer '' >empty.bin; : >nothing.bin; echo 'not a pointer' >text.bin
-		ln -s a.bin link.bin; echo text >crlf.txt`, true)
+		ln -s a.bin link.bin; echo text >crlf.txt`,
+		true,
+	)
 	before := len(hub.Requests())
 	var log []string
 	r := fromHub("large", goodToken)
@@ -67,13 +73,14 @@ func TestFetchLFS(t *testing.T) {
 		"head -1 y.dat examples/pointer.bin | grep -c version": "2",
 		"cat empty.bin nothing.bin; cat text.bin":              "not a pointer",
 		"readlink link.bin":                                    "a.bin",
-		"ls -A":                                                ".gitattributes\na.bin\nagain.bin\nb c\ncrlf.txt\ndocs\nempty.bin\nexamples\nlink.bin\nnothing.bin\nsub\ntext.bin\ny.dat",
-		"stat -c %Y a.bin | grep -c -v ^1000000000$":           "1",
+		"echo *; ls -A | wc -l": "a.bin again.bin b c crlf.txt docs empty.bin examples link.bin nothing.bin sub " +
+			"text.bin y.dat\n13",
 	} {
 		if got := sh(t, tree.Dir, "export LC_ALL=C; "+script); got != want {
 			t.Errorf("%s: %q, want %q", script, got, want)
 		}
 	}
+	contentTime := sh(t, tree.Dir, "stat -c %y a.bin")
 	downloads := 0
 	for _, request := range hub.Requests()[before:] {
 		if strings.HasPrefix(request.Path, standin.LFSObjects) {
@@ -99,6 +106,10 @@ func TestFetchLFS(t *testing.T) {
 	tree, err = fetch(t, fromHub("large", goodToken), sha)
 	if err != nil {
 		t.Fatal(err)
+	}
+	pointerTime := sh(t, tree.Dir, "stat -c %y a.bin") // a builder finds changed files by size and time
+	if pointerTime == contentTime {
+		t.Errorf("the pointer and the content have the time %s", pointerTime)
 	}
 	const want = "a.bin again.bin b c/ä.bin docs/x.pdf empty.bin sub/y.dat"
 	if got := strings.Join(tree.Unfetched.Pointers, " "); got != want {
@@ -133,13 +144,15 @@ func TestFetchLFSFails(t *testing.T) {
 			standin.Fault{Path: standin.LFSObjects, CorruptLastByte: true, Times: 1}, ""},
 		{"object: wrong bytes", "large", large, standin.Fault{Path: standin.LFSObjects, CorruptLastByte: true},
 			"download Git LFS files: download a.bin: checksum mismatch"},
-		{"no budget", "large", large, standin.LFSBudget(), "raise the Git LFS budget of the repository's owner, or set lfs: false"},
+		{"no budget", "large", large, standin.LFSBudget(),
+			"raise the Git LFS budget of the repository's owner, or set lfs: false"},
 		{"rate limit", "large", large, standin.Fault{Path: "/info/lfs/", Status: 429}, "try again in a few minutes"},
 		{"missing object", "missing", missing, standin.Fault{}, "does not provide a.bin: 404 Object does not exist"},
 		{"extension", "extension", extension, standin.Fault{}, "a.bin: the Git LFS extension crypt is not supported"},
 		{"server of .lfsconfig without TLS", "refused", refused, standin.Fault{},
 			"lfs.url in .lfsconfig: http URLs are not supported"},
-		{"server of .lfsconfig without the object", "own", own, standin.Fault{}, hub.ServerURL() + "/octo/large/info/lfs does not"},
+		{"server of .lfsconfig without the object", "own", own, standin.Fault{},
+			hub.ServerURL() + "/octo/large/info/lfs does not"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.fault.Path != "" {
@@ -156,16 +169,37 @@ func TestFetchLFSFails(t *testing.T) {
 	}
 }
 
+func TestFetchLFSWithFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs root on Linux to mount a small file system; run without -short")
+	}
+	sha := addRepository(t, "large", trackBin+"lfs a.bin $(head -c 1000000 /dev/zero | tr '\\0' x)", false)
+	dir := t.TempDir()
+	if out, err := shell(dir, "mount -t tmpfs -o size=400k small ."); err != nil {
+		t.Fatalf("%s: run the tests as root on Linux (sudo make test)", out)
+	}
+	defer sh(t, "/", "umount -l "+dir)
+	_, err := fromHub("large", "").Fetch(t.Context(), Commit{SHA: sha}, filepath.Join(dir, "s"), FetchOptions{LFS: true})
+	checkError(t, err, "download a.bin", "free disk space, or set RUNNER_TEMP")
+}
+
 // A commit cannot make Fetch write the content of an object outside of its directory.
 func TestFetchHostileLFS(t *testing.T) {
 	outside := t.TempDir()
 	sh(t, outside, lfsFunctions+"pointer content >file.bin; chmod 600 file.bin")
 	untouched := listFiles(t, outside)
-	sha := addRepository(t, "hostile-lfs", trackBin+"lfs a.bin content; git add .; blob=$(git hash-object -w a.bin); rm a.bin"+`
-		sub=$(printf '100644 blob %s\tfile.bin\n' $blob | git mktree); link=$(printf `+outside+` | git hash-object -w --stdin)
+	sha := addRepository(
+		t,
+		"hostile-lfs",
+		trackBin+"lfs a.bin content; git add .; blob=$(git hash-object -w a.bin); rm a.bin"+`
+		sub=$(printf '100644 blob %s\tfile.bin\n' $blob | git mktree)
+		link=$(printf `+outside+` | git hash-object -w --stdin)
 		attributes=$(git hash-object -w .gitattributes)
-		tree=$(printf '100644 blob %s\t.gitattributes\n120000 blob %s\ta\n040000 tree %s\ta\n' $attributes $link $sub | git mktree)
-		git commit-tree -m hostile $tree >.git/hostile`, false)
+		tree=$(printf '100644 blob %s\t.gitattributes\n120000 blob %s\ta\n040000 tree %s\ta\n' $attributes $link $sub |
+			git mktree)
+		git commit-tree -m hostile $tree >.git/hostile`,
+		false,
+	)
 	hostile := sh(t, filepath.Join(repositoryDir(t, "hostile-lfs")), "cat .git/hostile")
 	if hostile == sha {
 		t.Fatal("no hostile commit")
@@ -213,7 +247,8 @@ func TestGitDirLFS(t *testing.T) {
 			t.Errorf("%s: git reports\n%s", name, got)
 		}
 	}
-	script := "export GIT_DIR=" + gitDir + " GIT_WORK_TREE=$PWD; echo x >>file; git update-index --no-assume-unchanged a.bin; git add a.bin; "
+	script := "export GIT_DIR=" + gitDir + " GIT_WORK_TREE=$PWD; echo x >>file; " +
+		"git update-index --no-assume-unchanged a.bin; git add a.bin; "
 	if got := sh(t, tree.Dir, script+"git diff --name-only; git diff --cached --name-only"); got != "file\na.bin" {
 		t.Errorf("after changes: git reports %s", got)
 	}
@@ -244,6 +279,31 @@ func TestFindUnfetched(t *testing.T) {
 			if err != nil || strings.Join(found.Submodules, " ") != test.submodules ||
 				strings.Join(found.Pointers, " ") != test.pointers {
 				t.Errorf("%+v, %v; want %s and %s", found, err, test.submodules, test.pointers)
+			}
+		})
+	}
+}
+
+// The content of a Git LFS file is not a change, although git compares it with the pointer.
+func TestDirtyLFS(t *testing.T) {
+	for _, test := range []struct {
+		name, script string
+		dirty        bool
+	}{
+		{"content", "printf content >a.bin", false},
+		{"pointer", "true", false},
+		{"other content", "printf contents >a.bin", true},
+		{"executable", "printf content >a.bin; chmod +x a.bin", true},
+		{"staged", "printf content >a.bin; git add a.bin", true},
+		{"deleted", "rm a.bin", true},
+		{"link", "rm a.bin; printf content >b; ln -s b a.bin", true},
+		{"another file", "printf content >a.bin; echo x >b", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			sh(t, dir, lfsFunctions+"git init -q; "+trackBin+"lfs a.bin content; git add .; git commit -qm x; "+test.script)
+			if tree, err := OpenCheckout(t.Context(), dir); err != nil || tree.Dirty != test.dirty {
+				t.Errorf("dirty = %t, %v; want %t", tree.Dirty, err, test.dirty)
 			}
 		})
 	}

@@ -84,20 +84,19 @@ func (f *fetcher) fetchSubmodules(ctx context.Context, t *Tree, from remote, ent
 	if err != nil {
 		return err
 	}
-	var mu sync.Mutex
+	dir, gitDir := t.Dir, t.gitDir
+	var mu sync.Mutex // guards t
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelSubmodules)
 	for i, link := range links {
 		module := modules[link.path]
 		if module.update == "none" { // `git submodule update` leaves it out, too
-			mu.Lock()
-			t.Unfetched.Submodules = append(t.Unfetched.Submodules, link.path)
-			mu.Unlock()
+			f.r.logf("Submodule %s is not fetched: .gitmodules has update = none", safetext.Line(link.path, maxShownPath))
 			continue
 		}
 		group.Go(func() error {
-			gitDir := filepath.Join(t.gitDir, "modules", strconv.Itoa(i))
-			left, err := f.fetchSubmodule(ctx, *t, from, link, module.url, gitDir, depth+1)
+			moduleDir := filepath.Join(gitDir, "modules", strconv.Itoa(i))
+			left, err := f.fetchSubmodule(ctx, from, link, module.url, dir, moduleDir, depth+1)
 			mu.Lock()
 			defer mu.Unlock()
 			t.Unfetched.add(link.path, left)
@@ -107,9 +106,9 @@ func (f *fetcher) fetchSubmodules(ctx context.Context, t *Tree, from remote, ent
 	return group.Wait()
 }
 
-// fetchSubmodule fetches one submodule into its directory, and returns what was not fetched of it.
+// fetchSubmodule fetches one submodule into its directory below root, and returns what was not fetched of it.
 func (f *fetcher) fetchSubmodule(
-	ctx context.Context, parent Tree, from remote, link treeEntry, address, gitDir string, depth int,
+	ctx context.Context, from remote, link treeEntry, address, root, gitDir string, depth int,
 ) (Unfetched, error) {
 	failure := &SubmoduleError{Path: link.path, URL: address}
 	if address == "" {
@@ -117,8 +116,8 @@ func (f *fetcher) fetchSubmodule(
 		failure.Hint = "add it with `git submodule add`, or remove the directory with `git rm --cached`"
 		return Unfetched{}, failure
 	}
-	dir := filepath.Join(parent.Dir, link.path)
-	if failure.Err = checkDirectory(parent.Dir, link.path); failure.Err != nil {
+	dir := filepath.Join(root, link.path)
+	if failure.Err = checkDirectory(root, link.path); failure.Err != nil {
 		return Unfetched{}, failure
 	}
 	var source remote
@@ -204,8 +203,9 @@ func (r Repository) resolveRemote(from remote, address string) (remote, error) {
 	}
 	clean := strings.Trim(path.Clean("/"+parsed.Path), "/")
 	isSSH := parsed.Scheme == "ssh" || parsed.Scheme == "git+ssh"
-	sameHost := strings.EqualFold(parsed.Host, server.Host) || isSSH && (strings.EqualFold(parsed.Hostname(), server.Hostname()) ||
-		strings.EqualFold(parsed.Hostname(), "ssh."+server.Hostname())) // https://docs.github.com/authentication/troubleshooting-ssh
+	// https://docs.github.com/en/authentication/troubleshooting-ssh/using-ssh-over-the-https-port
+	sshHost := strings.TrimPrefix(strings.ToLower(parsed.Hostname()), "ssh.")
+	sameHost := strings.EqualFold(parsed.Host, server.Host) || isSSH && strings.EqualFold(sshHost, server.Hostname())
 	switch {
 	case sameHost && (isSSH || parsed.Scheme == "https" || parsed.Scheme == "http" || parsed.Scheme == "git"):
 		return remote{server.JoinPath(clean).String(), r.Token}, nil

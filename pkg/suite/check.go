@@ -103,16 +103,24 @@ func (c *checker) service(t *Test, test location) {
 		c.at(l, "nothing is checked; add ready or steps")
 	}
 	if r := s.Ready; r != nil {
-		if !r.Healthy && r.Port == 0 && r.HTTP == nil && r.Log == nil {
-			c.addf(r.Line, "%s: no condition is set; set healthy: true, port, http or log", l.child("ready"))
+		listens := r.Healthy || r.Port != 0 || r.HTTP != nil
+		switch {
+		case !listens && r.Log == nil && r.Exit == nil:
+			c.addf(r.Line, "%s: no condition is set; set healthy: true, port, http, log or exit", l.child("ready"))
+		case listens && r.Exit != nil:
+			c.at(l.child("ready", "exit"), "a service that has exited is neither healthy nor reachable; remove healthy, port "+
+				"and http, or exit")
 		}
 		c.http(r.HTTP, l.child("ready", "http"))
 	}
 	stopped := 0 // line of the step that stops the service
 	for i := range s.Steps {
 		step, here := &s.Steps[i], l.child("steps", strconv.Itoa(i))
-		if stopped > 0 && step.Logs == nil {
+		switch exits := s.Ready != nil && s.Ready.Exit != nil; {
+		case stopped > 0 && step.Logs == nil:
 			c.addf(step.Line, "%s: service is already stopped on line %d; only logs can follow", here, stopped)
+		case exits && step.Logs == nil && !step.Restart:
+			c.addf(step.Line, "%s: service has exited when it is ready; only logs and restart can follow ready.exit", here)
 		}
 		if step.Stop != nil {
 			stopped = step.Line

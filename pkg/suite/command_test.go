@@ -250,6 +250,29 @@ func TestInterruptedCommands(t *testing.T) {
 	}
 }
 
+// A program that cannot be started has an exit code, and its cause on standard error, in every kind of container.
+func TestCommandThatCannotStart(t *testing.T) {
+	cannotStart := func(_ *fakeContainer, args []string, out, _ io.Writer) (int, error) {
+		if !slices.Equal(args, []string{"x"}) {
+			return 0, nil
+		}
+		_, _ = io.WriteString(out, "OCI runtime exec failed")
+		return 0, fmt.Errorf("start: %w", &dockerengine.StartError{Exit: 127, Cause: `"x": not found`})
+	}
+	for _, settings := range []string{"run: [x]", "session: s, run: [x]", "setup: [y], run: [x]"} {
+		for checks, want := range map[string]string{
+			", exit: 127, stdout: {equals: ''}, stderr: x": "",
+			"": `exit code is 127, want 0: cannot execute "x": not found (check the command and the image)`,
+		} {
+			e := &fakeEngine{command: cannotStart}
+			r := runOnFake(t, e, parse(t, "tests: [{name: a, "+settings+checks+"}]", nil), Options{})
+			if got := r.Tests[0].summary(); got != want {
+				t.Errorf("%s%s: got %q, want %q", settings, checks, got, want)
+			}
+		}
+	}
+}
+
 func TestExecutionFailureNamesTimeout(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(&timeoutError{1e9})

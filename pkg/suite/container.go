@@ -33,8 +33,8 @@ type container interface {
 	Run(context.Context, dockerengine.Streams) (exit int, err error)
 	Exec(context.Context, dockerengine.ExecSpec) (exit int, err error)
 	Inspect(context.Context) (dockerengine.State, error)
-	Logs(ctx context.Context, follow bool, streams dockerengine.Streams) error
-	Restart(ctx context.Context, grace time.Duration) error
+	Logs(context.Context, dockerengine.LogOptions, dockerengine.Streams) error
+	Restart(ctx context.Context, grace time.Duration) (between time.Time, err error)
 	Stop(ctx context.Context, grace time.Duration) error
 	Kill(ctx context.Context, signal string) error
 	Wait(context.Context) (exit int, err error)
@@ -114,7 +114,7 @@ func (r *run) runCommand(ctx context.Context, t *Test, own **testContainer) ([]F
 	}
 	*own = &testContainer{container: c}
 	var printed transcript
-	exit, err := c.Run(ctx, printed.streams())
+	exit, err := printed.exitOf(c.Run(ctx, printed.streams()))
 	if err != nil {
 		return withOutput(executionFailure(ctx, t.Run.Line, err), &printed), printed.all()
 	}
@@ -176,7 +176,10 @@ func (r *run) startShared(ctx context.Context, t *Test, shared **testContainer) 
 	}
 	*shared = &testContainer{container: c, broken: true}
 	if err := c.Start(ctx); err != nil {
-		return fmt.Errorf("session and setup need /bin/sh in the image: %w", err)
+		if failed := new(dockerengine.StartError); errors.As(err, &failed) && failed.Exit != 0 {
+			err = fmt.Errorf("session and setup need /bin/sh in the image: %w", err)
+		}
+		return err
 	}
 	(*shared).broken = false
 	return nil
@@ -195,9 +198,9 @@ func (r *run) closeContainer(ctx context.Context, shared **testContainer) {
 func (r *run) exec(
 	ctx context.Context, c *testContainer, t *Test, args []string, printed *transcript,
 ) (int, error) {
-	exit, err := c.Exec(ctx, dockerengine.ExecSpec{
+	exit, err := printed.exitOf(c.Exec(ctx, dockerengine.ExecSpec{
 		Cmd: args, Env: environ(t.Env), User: r.commandUser(t), WorkDir: t.Workdir, TTY: t.TTY, Streams: printed.streams(),
-	})
+	}))
 	if err != nil {
 		c.broken = true
 		return 0, err
@@ -213,6 +216,9 @@ func (r *run) exec(
 func (r *run) checkCommand(check *CommandCheck, exit int, printed *transcript) (failures []Failure) {
 	if exit != check.Exit {
 		message := fmt.Sprintf("exit code is %d, want %d", exit, check.Exit)
+		if printed.startError != nil {
+			message += ": " + printed.startError.Error()
+		}
 		failures = append(failures, Failure{Line: check.Run.Line, Message: message, Detail: excerpt(string(printed.all()))})
 	}
 	if check.Stdout != nil {
@@ -242,9 +248,11 @@ func executionFailure(ctx context.Context, line int, err error) []Failure {
 	return []Failure{{Line: line, Message: err.Error()}}
 }
 
-// withOutput adds what a command printed to the first failure.
+// withOutput adds what a command printed, if anything, to the first failure.
 func withOutput(failures []Failure, printed *transcript) []Failure {
-	failures[0].Detail = excerpt(string(printed.all()))
+	if all := printed.all(); len(all) > 0 {
+		failures[0].Detail = excerpt(all)
+	}
 	return failures
 }
 
@@ -265,6 +273,23 @@ type transcript struct {
 	mutex          sync.Mutex
 	stdout, stderr bytes.Buffer
 	both           bytes.Buffer
+	startError     *dockerengine.StartError // set if the command could not be started
+}
+
+// exitOf returns the result of a command. If the engine could not start the program, it returns the exit code that a
+// shell reports, and replaces the output by the cause on standard error. The result thus does not depend on the kind of
+// container: engines print the cause on standard output if the container runs, and otherwise not at all.
+func (t *transcript) exitOf(exit int, err error) (int, error) {
+	failed := new(dockerengine.StartError)
+	if !errors.As(err, &failed) || failed.Exit == 0 {
+		return exit, err
+	}
+	t.startError = failed
+	t.stdout.Reset()
+	t.stderr.Reset()
+	t.both.Reset()
+	_, err = fmt.Fprintln(t.streams().Err, failed)
+	return failed.Exit, err
 }
 
 func (t *transcript) streams() dockerengine.Streams {

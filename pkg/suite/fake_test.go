@@ -103,15 +103,22 @@ func (c *fakeContainer) Inspect(context.Context) (dockerengine.State, error) {
 	return c.engine.state(c), nil
 }
 
-func (c *fakeContainer) Logs(_ context.Context, _ bool, streams dockerengine.Streams) error {
-	_, err := c.engine.command(c, []string{"logs"}, streams.Out, streams.Err)
+func (c *fakeContainer) Logs(_ context.Context, o dockerengine.LogOptions, streams dockerengine.Streams) error {
+	args := []string{"logs"}
+	if !o.Since.IsZero() {
+		args = append(args, "since", o.Since.String())
+	}
+	_, err := c.engine.command(c, args, streams.Out, streams.Err)
 	return err
 }
 
-func (c *fakeContainer) Restart(_ context.Context, grace time.Duration) error {
+func (c *fakeContainer) Restart(_ context.Context, grace time.Duration) (time.Time, error) {
 	c.call("restart %s", grace)
-	return nil
+	return restarted, nil
 }
+
+// restarted is the result of Restart.
+var restarted = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (c *fakeContainer) Stop(ctx context.Context, grace time.Duration) error {
 	c.call("stop %s", grace)

@@ -199,7 +199,7 @@ type ServiceCheck struct {
 	Steps []Step `yaml:"steps,omitempty"`
 }
 
-// ReadinessCheck defines when the service is ready: when all conditions are met.
+// ReadinessCheck defines when the service is ready: when all conditions are met since its last start.
 type ReadinessCheck struct {
 	Position `yaml:"-" schema:"minProperties=1"`
 	// The image's HEALTHCHECK reports healthy.
@@ -208,8 +208,10 @@ type ReadinessCheck struct {
 	Port int `yaml:"port,omitempty" jsonschema:"minimum=1,maximum=65535"`
 	// A request succeeds.
 	HTTP *HTTPCheck `yaml:"http,omitempty"`
-	// The log matches this regular expression.
+	// The log since the last start matches this regular expression.
 	Log *Pattern `yaml:"log,omitempty"`
+	// The service exits with this code, because it runs only once. Only logs and restart can follow.
+	Exit *int `yaml:"exit,omitempty" jsonschema:"minimum=0,maximum=255"`
 	// Time limit for the service to become ready. Default: 30s.
 	Within Duration `yaml:"within,omitempty"`
 }

@@ -77,8 +77,8 @@ func newFileError(file string, err error) *FileError {
 }
 
 // ReadJUnitFiles reads the JUnit files below dir that were created or changed after before was listed. It first renames
-// a new file with the name reserved, for which the caller has another use. It follows no links out of dir and reads only
-// regular files, so it cannot block. It stops when ctx ends.
+// a new file with the name reserved, for which the caller has another use. It follows no links out of dir and reads
+// only regular files, so it cannot block. It stops when ctx ends.
 func ReadJUnitFiles(ctx context.Context, dir string, before XMLFiles, reserved string) (found JUnitFiles) {
 	root, err := os.OpenRoot(dir)
 	switch {
@@ -105,6 +105,9 @@ func ReadJUnitFiles(ctx context.Context, dir string, before XMLFiles, reserved s
 		default:
 			found.Ignored = append(found.Ignored, newFileError(name, errNotRegular))
 		}
+	}
+	if found.Report != nil {
+		found.Report.count()
 	}
 	return found
 }
@@ -141,7 +144,7 @@ func (f *JUnitFiles) read(ctx context.Context, root *os.Root, name string) {
 	report, err := readJUnitFile(ctx, root, name)
 	if report != nil && report.Total > 0 {
 		f.Report = cmp.Or(f.Report, &Report{})
-		f.Report.Add(report)
+		f.Report.Tests = append(f.Report.Tests, report.Tests...)
 	}
 	other := (*notJUnitError)(nil)
 	switch {

@@ -28,7 +28,7 @@ const (
 	maxJUnitText  = 1 << 20 // bytes of an attribute or a text; the rest is dropped
 	maxJUnitName  = 1000    // characters
 
-	maxJUnitBuffer = 16 << 20 // bytes of a text that consists of markup characters
+	maxJUnitBuffer = 4 << 20 // bytes of a tag that consists of such characters as quotes
 )
 
 // Reasons why a file has no results.
@@ -76,7 +76,7 @@ func readJUnit(r io.Reader) (*Report, error) {
 			p.hasText = p.hasText || len(z.Raw()) > 0 // an incomplete tag
 			err := z.Err()
 			if errors.Is(err, html.ErrBufferExceeded) {
-				err = fmt.Errorf("file has a text of more than %d MiB", maxJUnitBuffer>>20)
+				err = fmt.Errorf("file has a tag of more than %d MiB", maxJUnitBuffer>>20)
 			}
 			if err == io.EOF && limited.N <= 0 {
 				err = fmt.Errorf("file is larger than %d MiB", maxJUnit>>20)
@@ -116,8 +116,10 @@ func decodeXML(r io.Reader) io.Reader {
 type textLimiter struct {
 	r     *bufio.Reader
 	cdata bool
-	keep  int // remaining bytes of "]]>"
-	size  int // of the current section, text or tag
+	keep  int  // remaining bytes of "]]>"
+	tag   bool // whether the position is in a tag or a comment
+	quote byte // of an attribute; 0 outside
+	size  int  // of the current section, text or tag
 }
 
 func newTextLimiter(r io.Reader) *textLimiter { return &textLimiter{r: bufio.NewReaderSize(r, 64<<10)} }
@@ -133,11 +135,17 @@ func (l *textLimiter) Read(p []byte) (n int, err error) {
 			l.keep = len("]]>")
 		case l.cdata:
 		case c == '<':
-			l.size, l.cdata = 0, l.hasPrefix("![CDATA[")
-		case c == '>':
-			l.size = 0
+			l.size, l.quote, l.cdata = 0, 0, l.hasPrefix("![CDATA[")
+			l.tag = !l.cdata
+		case l.tag && c == l.quote:
+			l.quote = 0
+		case l.tag && l.quote == 0 && (c == '"' || c == '\''):
+			l.quote = c
+		case l.tag && l.quote == 0 && c == '>':
+			l.size, l.tag = -1, false
 		}
-		if l.size++; l.size <= maxJUnitText || l.keep > 0 || !l.cdata && strings.IndexByte(`<>"'/-`, c) >= 0 {
+		l.size++
+		if l.size <= maxJUnitText || l.keep > 0 || l.tag && strings.IndexByte(`>"'/-`, c) >= 0 {
 			p[n] = c
 			n++
 		}
@@ -179,7 +187,7 @@ type junitParser struct {
 	found   bool     // whether there was a suite
 
 	test     *Result // open testcase
-	outcome  Status  // of the open testcase, according to its attributes
+	outcome  Status  // of the open testcase, unless it has failures; "" if unknown
 	flaky    *Failure
 	attempts int // failed attempts of the open testcase that have elements of their own
 
@@ -207,7 +215,7 @@ func (p *junitParser) start(name string, attributes map[string]string) {
 	case name == "testsuites" || name == "testsuite":
 		p.endTest()
 		p.found = true
-		p.suites = append(p.suites, safetext.Line(attributes["name"], maxJUnitName))
+		p.suites = append(p.suites, junitLine(attributes["name"]))
 	case len(p.suites) == 0:
 	case name == "testcase":
 		p.endTest()
@@ -248,7 +256,7 @@ var outcomes = map[string]Status{
 
 func (p *junitParser) startTest(attributes map[string]string) {
 	p.test = &Result{
-		Name: safetext.Line(attributes["name"], maxJUnitName), Class: safetext.Line(attributes["classname"], maxJUnitName),
+		Name: junitLine(attributes["name"]), Class: junitLine(attributes["classname"]),
 		Duration: parseSeconds(attributes["time"]),
 	}
 	if p.test.Class == "" {
@@ -260,7 +268,7 @@ func (p *junitParser) startTest(attributes map[string]string) {
 		p.outcome = outcomes[strings.ToLower(attributes["result"])]
 	}
 	if p.outcome == Skipped {
-		p.test.Reason = safetext.Line(attributes["status"], maxJUnitName)
+		p.test.Reason = junitLine(attributes["status"])
 	}
 }
 
@@ -292,7 +300,7 @@ func (p *junitParser) endTest() {
 func (p *junitParser) endElement() {
 	name := p.element
 	p.element = ""
-	message := safetext.Line(escapeSequence.ReplaceAllString(p.attributes["message"], ""), maxJUnitName)
+	message := junitLine(p.attributes["message"])
 	text := strings.TrimSpace(escapeSequence.ReplaceAllString(p.text.String(), ""))
 	failure := func() Failure {
 		f := Failure{Message: message}
@@ -302,7 +310,7 @@ func (p *junitParser) endElement() {
 		for _, other := range []string{text, p.attributes["type"], "failed without a message"} {
 			if f.Message == "" {
 				first, _, _ := strings.Cut(other, "\n")
-				f.Message = safetext.Line(first, maxJUnitName)
+				f.Message = junitLine(first)
 			}
 		}
 		return f
@@ -326,7 +334,7 @@ func (p *junitParser) endElement() {
 	case name == "skipped":
 		p.outcome = Skipped
 		if message == "" {
-			message = safetext.Line(text, maxJUnitName)
+			message = junitLine(text)
 		}
 		p.test.Reason = message
 	}
@@ -334,6 +342,10 @@ func (p *junitParser) endElement() {
 
 // escapeSequence matches terminal sequences, such as colors.
 var escapeSequence = regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`)
+
+func junitLine(s string) string {
+	return safetext.Line(escapeSequence.ReplaceAllString(s, ""), maxJUnitName)
+}
 
 // finish returns the report, and an error if the end of the file is missing. A test without its end counts only if it
 // has failed already.

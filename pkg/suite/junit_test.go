@@ -69,8 +69,8 @@ func TestReadJUnit(t *testing.T) {
 				<testcase classname="tests.test_a" name="test_x[1-&quot;]" time="0.001"><system-out>out</system-out></testcase>
 				<testcase classname="" name="tests.test_b" time="0.000"><error message="collection failure">E   x</error></testcase>
 				<testcase classname="tests.test_a" name="test_s" time="0"><skipped type="pytest.skip" message="later">a.py:3: later
-				</skipped></testcase><testcase classname="tests.test_a" name="test_f" time="0"><skipped type="pytest.xfail" message="" />
-				</testcase></testsuite></testsuites>`,
+				</skipped></testcase><testcase classname="tests.test_a" name="test_f" time="0">
+				<skipped type="pytest.xfail" message="" /></testcase></testsuite></testsuites>`,
 			lines(`passed tests.test_a: test_x[1-"]`, "failed pytest: tests.test_b [collection failure|E   x]",
 				"skipped tests.test_a: test_s (later)", "skipped tests.test_a: test_f"),
 		},
@@ -94,8 +94,8 @@ func TestReadJUnit(t *testing.T) {
 			`<testsuites tests="2" failures="1"><testsuite tests="2" failures="1" time="0.160" name="package/name">
 				<properties><property name="go.version" value="1.0"></property></properties>
 				<testcase classname="name" name="TestOne" time="0.020"><failure message="Failed" type="">file_test.go:11: Error
-file_test.go:12: multiline</failure></testcase><testcase classname="name" name="TestTwo/sub test" time="0.130"></testcase>
-				</testsuite></testsuites>`,
+file_test.go:12: multiline</failure></testcase>
+				<testcase classname="name" name="TestTwo/sub test" time="0.130"></testcase></testsuite></testsuites>`,
 			lines("failed name: TestOne [Failed|file_test.go:11: Error\nfile_test.go:12: multiline]",
 				"passed name: TestTwo/sub test"),
 		},
@@ -122,30 +122,36 @@ file_test.go:12: multiline</failure></testcase><testcase classname="name" name="
 		},
 		{
 			"a suite that did not start",
-			`<testsuite name="a.T" errors="1"><error message="no class" type="E">E: no class</error><testcase name="x"/></testsuite>`,
+			`<testsuite name="a.T" errors="1"><error message="no class" type="E">E: no class</error>
+				<testcase name="x"/></testsuite>`,
 			lines("failed a.T [no class|E: no class]", "passed a.T: x"),
 		},
 		{"no declaration, several roots", `<testsuite><testcase name="x"/></testsuite>
 			<?xml version="1.0"?><testsuite name="b"><testcase name="y"/></testsuite>`, lines("passed x", "passed b: y")},
 		{"text before the document", "Starting…\n<testsuite name='a'><testcase name='x'/></testsuite>", lines("passed a: x")},
-		{"namespace", `<j:testsuite xmlns:j="j" name="a"><j:testcase name="x"><j:failure message="m"/></j:testcase></j:testsuite>`,
+		{"namespace", `<j:testsuite xmlns:j="j" name="a"><j:testcase name="x"><j:failure message="m"/></j:testcase>
+			</j:testsuite>`,
 			lines("failed a: x [m|]")},
-		{"several failures", `<testsuite name="a"><testcase name="x"><failure message="1"/><error message="2"/><skipped/></testcase>
-			</testsuite>`, lines("failed a: x [1|] [2|]")},
+		{"several failures", `<testsuite name="a"><testcase name="x"><failure message="1"/><error message="2"/>
+			<skipped/></testcase></testsuite>`, lines("failed a: x [1|] [2|]")},
 		{"commented out", `<testsuite name="a"><!-- <testcase name="x"/> --><testcase name="y"/></testsuite>`,
 			lines("passed a: y")},
-		{"markup in output", `<testsuite name="a"><testcase name="x"><system-out><error>no</error><testcase name="z"/></system-out>
-			<properties><failure/></properties></testcase><system-err><failure/></system-err></testsuite>`, lines("passed a: x")},
+		{"markup in output", `<testsuite name="a"><testcase name="x"><system-out><error>no</error><testcase name="z"/>
+			</system-out><properties><failure/></properties></testcase><system-err><failure/></system-err></testsuite>`,
+			lines("passed a: x")},
 		{"HTML elements", `<testsuite name="a"><title/><style/><testcase name="x"><script/></testcase></testsuite>`,
 			lines("passed a: x")},
 		{"line breaks", `<testsuite name="a"><testcase name="x&#10;::error::no" classname="c&#13;&#10;d"/></testsuite>`,
 			lines("passed c d: x ::error::no")},
-		{"invalid counts", `<testsuite name="a" tests="many" failures="-1" time="1e999"><testcase name="x" time="NaN"/></testsuite>`,
+		{"invalid counts", `<testsuite name="a" tests="many" failures="-1" time="1e999"><testcase name="x" time="NaN"/>
+			</testsuite>`,
 			lines("passed a: x")},
-		{"colors", "<testsuite name=\"a\"><testcase name=\"x\"><failure message=\"\x1b[31mbad\x1b[0m\">\x1b[1;31mred\x1b[0m\x01" +
-			"</failure></testcase><testcase name=\"y&#27;\"/></testsuite>", lines("failed a: x [bad|red\x01]", `passed a: y\u001b`)},
-		{"unescaped text", `<testsuite name="a"><testcase name="x < y" classname="R&D &nope;"><failure message="want <b>">1 < 2 && ]]>` +
-			"</failure></testcase></testsuite>", lines("failed R&D &nope;: x < y [want <b>|1 < 2 && ]]>]")},
+		{"colors", "<testsuite name='a'><testcase name='x'><failure message='\x1b[31mbad\x1b[0m'>\x1b[1;31mred\x1b[0m\x01" +
+			"</failure></testcase><testcase name='y&#27;'/></testsuite>",
+			lines("failed a: x [bad|red\x01]", `passed a: y\u001b`)},
+		{"unescaped text", `<testsuite name="a"><testcase name="x < y" classname="R&D &nope;">
+			<failure message="want <b>">1 < 2 && ]]></failure></testcase></testsuite>`,
+			lines("failed R&D &nope;: x < y [want <b>|1 < 2 && ]]>]")},
 		{"invalid UTF-8", "<testsuite name=\"a\"><testcase name=\"\xfcber\"/></testsuite>", lines("passed a: \ufffdber")},
 		{"entity expansion", `<!DOCTYPE t [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;"><!ENTITY f SYSTEM "file:///etc/passwd">]>
 			<testsuite name="a"><testcase name="&b;&f;"/></testsuite>`, lines("passed a: &b;&f;")},
@@ -156,22 +162,17 @@ file_test.go:12: multiline</failure></testcase><testcase classname="name" name="
 			if got := outline(r); err != nil || got != test.want {
 				t.Errorf("%v, got\n%swant\n%s", err, got, test.want)
 			}
-			if test.name == "markup in output" || test.name == "a suite that did not start" ||
-				strings.Contains(test.text, "status=") {
-				return // the other library ignores these
-			}
-			// An XML parser accepts the valid files and counts the same results.
+			// An XML parser counts the same tests in the files that it accepts.
 			suites, err := reader.Ingest([]byte(test.text))
 			if err != nil {
 				return
 			}
-			var want reader.Totals
+			count := 0
 			for _, s := range suites {
-				want.Tests += s.Totals.Tests
-				want.Failed += s.Totals.Failed + s.Totals.Error
+				count += s.Totals.Tests
 			}
-			if test.name != "several failures" && (want.Tests != r.Total || want.Failed != r.Failed) {
-				t.Errorf("another library counts %+v", want)
+			if count != r.Total && test.name != "a suite that did not start" { // another library ignores that failure
+				t.Errorf("another library counts %d tests", count)
 			}
 		})
 	}
@@ -188,9 +189,12 @@ func TestReadJUnitEncodings(t *testing.T) {
 		{"us-ascii", unicode.UTF8, "grün"}, {"ISO-8859-1", charmap.ISO8859_1, "grün"}, {"latin1", charmap.ISO8859_1, "grün"},
 		{"windows-1252", charmap.Windows1252, "5 €"}, {"cp1251", charmap.Windows1251, "тест"},
 		{"Shift_JIS", japanese.ShiftJIS, "テスト"}, {"klingon", unicode.UTF8, "grün"},
-		{"utf-16", utf16(unicode.LittleEndian, unicode.UseBOM), "grün"}, {"UTF-16", utf16(unicode.BigEndian, unicode.UseBOM), "grün"},
-		{"UTF-16", utf16(unicode.LittleEndian, unicode.IgnoreBOM), "grün"}, {"", utf16(unicode.BigEndian, unicode.IgnoreBOM), "grün"},
-		{"utf-16", unicode.UTF8, "grün"}, {"utf-8", utf16(unicode.LittleEndian, unicode.UseBOM), "grün"}, // wrong declarations
+		{"utf-16", utf16(unicode.LittleEndian, unicode.UseBOM), "grün"},
+		{"UTF-16", utf16(unicode.BigEndian, unicode.UseBOM), "grün"},
+		{"UTF-16", utf16(unicode.LittleEndian, unicode.IgnoreBOM), "grün"},
+		{"", utf16(unicode.BigEndian, unicode.IgnoreBOM), "grün"},
+		// Wrong declarations.
+		{"utf-16", unicode.UTF8, "grün"}, {"utf-8", utf16(unicode.LittleEndian, unicode.UseBOM), "grün"},
 	} {
 		t.Run(test.declared+" "+test.name, func(t *testing.T) {
 			text := `<testsuite name="a"><testcase name="` + test.name + `"/></testsuite>`
@@ -211,8 +215,8 @@ func TestReadJUnitEncodings(t *testing.T) {
 
 // Results that precede the damage are read.
 func TestReadDamagedJUnit(t *testing.T) {
-	const whole = `<testsuites><testsuite name="a"><testcase name="x"/><testcase name="y"><failure message="m">text</failure>` +
-		`</testcase></testsuite></testsuites>`
+	const whole = `<testsuites><testsuite name="a"><testcase name="x"/><testcase name="y">` +
+		`<failure message="m">text</failure></testcase></testsuite></testsuites>`
 	cut := func(at string) string { return whole[:strings.Index(whole, at)+len(at)] }
 	const x, y = "passed a: x\n", "failed a: y [m|text]\n"
 	for _, test := range []struct{ name, text, want, err string }{
@@ -230,7 +234,8 @@ func TestReadDamagedJUnit(t *testing.T) {
 		{"cut in a failure", cut(">text"), x + y, "cut off (tests read: 2)"},
 		{"cut after a test", cut("</testcase>"), x + y, "cut off (tests read: 2)"},
 		{"cut after a suite", cut("</testsuite>"), x + y, "cut off (tests read: 2)"},
-		{"end tags missing", `<testsuite name="a"><testcase name="x"><testcase name="y"></testsuite>`, x + "passed a: y\n", ""},
+		{"end tags missing", `<testsuite name="a"><testcase name="x"><testcase name="y"></testsuite>`,
+			x + "passed a: y\n", ""},
 		{"end tags too many", `<testsuite name="a"><testcase name="x"/></testcase></testsuite></testsuite></b>`, x, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -272,11 +277,14 @@ func TestReadJUnitWithLongTexts(t *testing.T) {
 		err                       string
 	}{
 		{"CDATA", `<system-out><![CDATA[`, log, `]]></system-out>`, maxJUnitBuffer, ""},
-		{"CDATA of markup", `<system-out><![CDATA[`, strings.Repeat(`]] ><"`, 1<<10), `]]]></system-out>`, maxJUnitBuffer, ""},
-		{"text", `<failure message="m">`, log, `</failure>`, 2 * maxJUnitText, ""},
+		{"CDATA of markup", `<system-out><![CDATA[`, strings.Repeat(`]] ><"`, 1<<10), `]]]></system-out>`,
+			maxJUnitBuffer, ""},
+		{"text", `<failure message="m">`, log, `</failure>`, maxJUnitBuffer, ""},
+		{"text of quotes", `<failure message="m">`, strings.Repeat(`"'/-`, 1<<10), `</failure>`, maxJUnitBuffer, ""},
 		{"attribute", `<failure message="`, log, `"/>`, 2 * maxJUnitText, ""},
+		{"attribute of markup", `<failure message="`, strings.Repeat("> it's ", 1<<10), `"/>`, 2 * maxJUnitText, ""},
 		{"comment", `<!-- `, log, ` -->`, 2 * maxJUnitText, ""},
-		{"quotes", `<failure message="`, strings.Repeat("'", 1<<10), `"/>`, maxJUnitBuffer, "more than 16 MiB"},
+		{"quotes", `<failure message="`, strings.Repeat("'", 1<<10), `"/>`, maxJUnitBuffer, "more than 4 MiB"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r, err := readJUnit(io.MultiReader(strings.NewReader(`<testsuite name="a"><testcase name="x">`+test.start),
@@ -309,8 +317,9 @@ func TestReadJUnitWithLongTexts(t *testing.T) {
 
 func TestParseSeconds(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"1.5": 1500 * time.Millisecond, "0,5": 500 * time.Millisecond, "0,125": 125 * time.Millisecond, "1,234.5": 1234500 * time.Millisecond,
-		"1,234": 1234 * time.Second, "1,234,567": 1234567 * time.Second, " 2 ": 2 * time.Second, "1.5s": 1500 * time.Millisecond,
+		"1.5": 1500 * time.Millisecond, "0,5": 500 * time.Millisecond, "0,125": 125 * time.Millisecond,
+		"1,234.5": 1234500 * time.Millisecond, "1,234": 1234 * time.Second, "1,234,567": 1234567 * time.Second,
+		" 2 ": 2 * time.Second, "1.5s": 1500 * time.Millisecond,
 		"1e-3": time.Millisecond, "": 0, "-1": 0, "NaN": 0, "Inf": 0, "1e309": 0, "1e12": 0, "many": 0, "-3s": 0,
 	} {
 		if got := parseSeconds(text); got != want {
@@ -345,17 +354,26 @@ func suiteOf(name string) string {
 func TestReadJUnitFiles(t *testing.T) {
 	dir := reportDir(t, map[string]string{
 		"old.xml": suiteOf("old"), "sub/old.xml": suiteOf("old"), "appended.xml": suiteOf("a"), "rewritten.xml": suiteOf("b"),
-		"touched.xml": suiteOf("c"),
+		"touched.xml": suiteOf("c"), "replaced.xml": suiteOf("h"),
 	})
 	before := ListXMLFiles(dir)
 	past := time.Now().Add(-time.Hour)
+	replacement := filepath.Join(t.TempDir(), "replacement.xml")
+	writeReports(t, filepath.Dir(replacement), map[string]string{"replacement.xml": suiteOf("H")})
+	if err := os.Rename(replacement, filepath.Join(dir, "replaced.xml")); err != nil {
+		t.Fatal(err)
+	}
 	writeReports(t, dir, map[string]string{
 		"appended.xml": suiteOf("a") + suiteOf("a2"), "rewritten.xml": suiteOf("B"), "copied.xml": suiteOf("d"),
 		"sub/deeper/TEST-e.XML": suiteOf("e"), "junit.xml": suiteOf("f"),
 		"junit-command.xml": suiteOf("f2"),
-		"coverage.xml":      "<coverage/>", "notes.txt": suiteOf("no"), "empty.xml": "", "cut.xml": suiteOf("g")[:50] + "<testcase",
+		"coverage.xml":      "<coverage/>", "notes.txt": suiteOf("no"), "empty.xml": "",
+		"cut.xml": suiteOf("g")[:50] + "<testcase",
 	})
-	for name, at := range map[string]time.Time{"copied.xml": past, "rewritten.xml": past, "touched.xml": past.Add(time.Minute)} {
+	for name, at := range map[string]time.Time{
+		"copied.xml": past, "rewritten.xml": past, "touched.xml": past.Add(time.Minute),
+		"appended.xml": before["appended.xml"].ModTime(), "replaced.xml": before["replaced.xml"].ModTime(),
+	} {
 		if err := os.Chtimes(filepath.Join(dir, name), at, at); err != nil {
 			t.Fatal(err)
 		}
@@ -365,7 +383,7 @@ func TestReadJUnitFiles(t *testing.T) {
 	for _, result := range found.Report.Tests {
 		names = append(names, result.Name)
 	}
-	if want := []string{"a", "a2", "d", "g", "f", "f2", "B", "e", "c"}; !slices.Equal(names, want) {
+	if want := []string{"a", "a2", "d", "g", "f", "f2", "H", "B", "e", "c"}; !slices.Equal(names, want) {
 		t.Errorf("tests %q, want %q", names, want)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "junit.xml")); err == nil || found.Renamed != "junit-command-2.xml" {
@@ -382,7 +400,7 @@ func TestReadJUnitFiles(t *testing.T) {
 	}
 	r := sample()
 	r.Add(found.Report)
-	if r.Total != 14 || r.Passed != 10 || r.Failed != 2 {
+	if r.Total != 15 || r.Passed != 11 || r.Failed != 2 {
 		t.Error(r.Line())
 	}
 	for _, dir := range []string{t.TempDir(), filepath.Join(dir, "absent")} {
@@ -397,7 +415,9 @@ func TestReadJUnitFiles(t *testing.T) {
 func TestReadJUnitFilesOpensRegularFilesOnly(t *testing.T) {
 	outside := reportDir(t, map[string]string{"a.xml": suiteOf("outside")})
 	dir := reportDir(t, map[string]string{"real.xml": suiteOf("real"), "dir.xml/in.xml": suiteOf("in")})
-	for link, target := range map[string]string{"out.xml": filepath.Join(outside, "a.xml"), "out": outside, "near.xml": "real.xml", "loop": "."} {
+	for link, target := range map[string]string{
+		"out.xml": filepath.Join(outside, "a.xml"), "out": outside, "near.xml": "real.xml", "loop": ".",
+	} {
 		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)
 		}

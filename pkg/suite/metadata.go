@@ -3,6 +3,7 @@ package suite
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -97,13 +98,17 @@ func (m *metadataResult) comparePorts(have map[string]struct{}) {
 }
 
 func (m *metadataResult) compareVolumes(have map[string]struct{}) {
+	declared := map[string]bool{}
+	for volume := range have {
+		declared[path.Clean(volume)] = true // a Dockerfile may contain /data/
+	}
 	for _, volume := range m.check.Volumes {
-		if _, ok := have[volume]; !ok {
+		if !declared[path.Clean(volume)] {
 			m.addf(m.check.Line, "volume %s is not declared; declared volumes: %q", volume, slices.Sorted(maps.Keys(have)))
 		}
 	}
 	for _, volume := range m.check.VolumesAbsent {
-		if _, ok := have[volume]; ok {
+		if declared[path.Clean(volume)] {
 			m.addf(m.check.Line, "volume %s must not be declared", volume)
 		}
 	}

@@ -227,6 +227,16 @@ func TestParseInvalid(t *testing.T) {
 			"2: service.ready: no condition is set",
 		},
 		{
+			"readiness of a service that has exited",
+			"tests:\n  - {name: a, service: {ready: {port: 80, exit: 0}}}",
+			"2: service.ready.exit: a service that has exited is neither healthy nor reachable",
+		},
+		{
+			"step of a service that has exited",
+			"tests:\n- name: a\n  service:\n    ready: {exit: 0}\n    steps:\n    - restart: true\n    - run: x",
+			"7: service.steps[1]: service has exited when it is ready; only logs and restart can follow",
+		},
+		{
 			"several problems",
 			"tests:\n  - {name: a, run: x, exit: no}\n  - {name: b, rum: x}",
 			`2: exit must be an integer, not "no" (and 1 more)`,

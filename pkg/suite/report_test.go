@@ -127,7 +127,10 @@ func TestJUnitIsValid(t *testing.T) {
 	}}
 	stopped := &Report{
 		Suite: "stopped early", Incomplete: []string{hostile, "timed out"},
-		Tests: []*Result{{Name: "a", Status: Passed}, {Name: "b", Status: Skipped, NotRun: true, Reason: "not run: timed out"}},
+		Tests: []*Result{
+			{Name: "a", Status: Passed},
+			{Name: "b", Status: Skipped, NotRun: true, Reason: "not run: timed out"},
+		},
 	}
 	for _, r := range []*Report{sample(), hostileReport, {Suite: "empty"}, stopped} {
 		r.count()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,7 +138,7 @@ tests:
 		"wrong exit code":      {Failed, "exit code is 4, want 0"},
 		"missing program":      {Failed, "/no/such/program"},
 		"setup fails":          {Failed, "setup command exited with code 9"},
-		"not included":         {Failed, `stdout does not match "^b"`},
+		"not included":         {Failed, `stdout: "a\n" does not match "^b"`},
 		"excluded":             {Failed, `stdout must not match "sec", but contains "sec"`},
 		"other text":           {Failed, "stdout differs from equals"},
 		"timeout":              {Failed, "timed out after 1s and was killed"},
@@ -178,6 +179,43 @@ tests:
 		check(t, r, map[string]want{
 			"shell": {Failed, "/bin/sh"}, "session": {Failed, "session and setup need /bin/sh in the image"},
 		})
+	})
+}
+
+// A command that cannot be started has the same exit code and output in every kind of container.
+func TestCommandsThatCannotStart(t *testing.T) {
+	text := "tests:\n"
+	wants := map[string]want{}
+	for kind, settings := range map[string]string{
+		"new container": "", "session": "session: s, ", "after a setup": "setup: ['true'], ",
+	} {
+		const missing = `cannot execute "no-such-program": executable file not found in $PATH`
+		const output = ", stdout: {equals: ''}, stderr: "
+		for _, test := range []struct{ name, keys, failure string }{
+			{"missing", "run: [no-such-program], exit: 127" + output + "executable file not found", ""},
+			{"missing file", "run: [/no/such], exit: 127" + output + "no such file", ""},
+			{"not executable", "run: [/etc/passwd], exit: 126" + output + "permission denied", ""},
+			{"directory", "run: [/etc], exit: 126" + output + "/etc", ""},
+			{"unexpected", "run: [no-such-program]", "exit code is 127, want 0: " + missing},
+			{"other exit code", "run: [/etc/passwd], exit: 127", `exit code is 126, want 127: cannot execute "/etc/passwd"`},
+		} {
+			name := test.name + " in " + kind
+			text += fmt.Sprintf("  - {name: %s, %s%s}\n", name, settings, test.keys)
+			if test.failure != "" {
+				wants[name] = want{Failed, test.failure}
+			}
+		}
+	}
+	text += "  - {name: directory of the command, session: s, workdir: /no/such, run: [/service, print], exit: 127}\n" +
+		"  - {name: step, service: {steps: [{run: [/etc/passwd], exit: 126, stderr: denied}]}}\n"
+	wants["directory of the command"] = want{Failed, `working directory "/no/such": no such file or directory`}
+	s := parse(t, text, nil)
+	onBoth(t, func(t *testing.T, m *machine) {
+		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 2, Log: t.Output()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, r, wants)
 	})
 }
 
@@ -228,13 +266,26 @@ tests:
     service: {ready: {log: listening}, steps: [{logs: {stdout: {exclude: [listen]}}}]}
   - {name: wrong step, service: {ready: {log: listening}, steps: [{run: exit 7, within: 300ms}]}}
   - {name: timeout, timeout: 2s, service: {ready: {log: never, within: 30s}}}
+  - name: runs once
+    service:
+      command: [migrate, "0"]
+      ready: {exit: 0, log: migrated}
+      steps: [{logs: {stdout: ^migrated}}, {restart: true}, {logs: {stdout: 'migrated\nmigrated\n$'}}]
+  - {name: fails once, service: {command: [migrate, "3"], ready: {exit: 0}}}
+  - {name: runs on, service: {ready: {exit: 0, within: 1s}}}
+  - {name: not up again, service: {command: [once-up], ready: {log: up, within: 2s}, steps: [{restart: true}]}}
+  - name: long log
+    service:
+      command: [spam]
+      ready: {log: now ready}
+      steps: [{logs: {stdout: ^first line}}, {stop: true}, {logs: {stdout: 'bye\n$'}}]
 `[1:], nil)
 	wants := map[string]want{
 		"wrong status":    {Failed, "GET /no on port 8080: status is 404, want 200"},
-		"wrong body":      {Failed, `body of GET /health does not match "nothing"`},
+		"wrong body":      {Failed, `plain\"}" does not match "nothing"`},
 		"wrong header":    {Failed, `header X-Version is "7", want "8"`},
 		"never ready":     {Failed, "not ready within 1s: port 9999 does not accept connections"},
-		"never logs":      {Failed, `not ready within 1s: log does not match "nothing like it"`},
+		"never logs":      {Failed, `not ready within 1s: log: "listening on 8080\n" does not match "nothing like it"`},
 		"exits at once":   {Failed, "service exited with code 3"},
 		"slow stop":       {Failed, "service did not exit within 1s and was killed"},
 		"ignored signal":  {Failed, "service did not exit within 1s of signal TERM"},
@@ -242,6 +293,9 @@ tests:
 		"wrong log":       {Failed, `stdout of the log must not match "listen"`},
 		"wrong step":      {Failed, "exit code is 7, want 0"},
 		"timeout":         {Failed, "timed out after 2s and was killed"},
+		"fails once":      {Failed, "service exited with code 3, want 0"},
+		"runs on":         {Failed, "not ready within 1s: service has not exited"},
+		"not up again":    {Failed, `after the restart: not ready within 2s: log does not match "up"`},
 	}
 	onBoth(t, func(t *testing.T, m *machine) {
 		o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: t.TempDir(), Log: t.Output()}

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -34,8 +33,9 @@ const (
 // runningService is a service under test.
 type runningService struct {
 	container
-	run *run
-	t   *Test
+	run     *run
+	t       *Test
+	started time.Time // before the last start, if the service was restarted
 }
 
 // runService starts the image as a service and performs the steps. It returns the failures and, if there are any, the
@@ -51,19 +51,19 @@ func (r *run) runService(ctx context.Context, t *Test, own **testContainer) ([]F
 		return executionFailure(ctx, t.Service.Line, err), nil
 	}
 	*own = &testContainer{container: c}
-	s := &runningService{c, r, t}
+	s := &runningService{container: c, run: r, t: t}
 	failures := s.perform(ctx)
 	if len(failures) == 0 || isCanceled(ctx) {
 		return failures, nil
 	}
 	logCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout) // the test may have timed out
 	defer cancel()
-	printed, err := s.logs(logCtx)
-	log := printed.all()
-	if err == nil && failures[0].Detail == "" {
-		failures[0].Detail = excerpt(string(log))
+	log := tail{limit: maxOutput}
+	err = s.Logs(logCtx, dockerengine.LogOptions{}, dockerengine.Streams{Out: &log, Err: &log})
+	if err == nil && failures[0].Detail == "" && len(log.kept) > 0 {
+		failures[0].Detail = excerpt(log.bytes())
 	}
-	return failures, log
+	return failures, log.bytes()
 }
 
 // ports returns the ports to which the checks connect.
@@ -129,7 +129,13 @@ func (s *runningService) checkReady(ctx context.Context, r *ReadinessCheck) []Fa
 	switch {
 	case err != nil:
 		return executionFailure(ctx, r.Line, err)
-	case !state.Running:
+	case r.Exit != nil && state.Running:
+		return fail(r.Line, "", "service has not exited")
+	case r.Exit != nil && state.ExitCode != *r.Exit:
+		return fail(r.Line, "", "service exited with code %d, want %d", state.ExitCode, *r.Exit)
+	case r.Exit == nil && !state.Running && state.ExitCode == 0:
+		return fail(r.Line, "", "service exited with code 0 (set exit: 0 if it is ready when it exits)")
+	case r.Exit == nil && !state.Running:
 		return fail(r.Line, "", "service exited with code %d", state.ExitCode)
 	case r.Healthy && state.Health == "":
 		return fail(r.Line, "", "image has no HEALTHCHECK; add one, or use port, http or log")
@@ -147,12 +153,13 @@ func (s *runningService) checkReady(ctx context.Context, r *ReadinessCheck) []Fa
 		}
 	}
 	if r.Log != nil {
-		printed, err := s.logs(ctx)
-		if err != nil {
+		log := tail{limit: maxLog}
+		options := dockerengine.LogOptions{Since: s.started}
+		if err := s.Logs(ctx, options, dockerengine.Streams{Out: &log, Err: &log}); err != nil {
 			return executionFailure(ctx, r.Log.Line, err)
 		}
-		if all := printed.all(); !r.Log.Match(all) {
-			return fail(r.Log.Line, excerpt(string(all)), "log does not match %s", strconv.Quote(r.Log.String()))
+		if printed := log.bytes(); !r.Log.Match(printed) {
+			return fail(r.Log.Line, excerpt(printed), "%s", r.Log.mismatch("log", string(printed)))
 		}
 	}
 	return nil
@@ -163,6 +170,7 @@ func (s *runningService) checkReady(ctx context.Context, r *ReadinessCheck) []Fa
 func (s *runningService) retry(ctx context.Context, within time.Duration, line int, try func() []Failure) []Failure {
 	expired := time.After(within)
 	for exited := false; ; {
+		began := time.Now()
 		failures := try()
 		switch {
 		case ctx.Err() != nil && len(failures) > 0:
@@ -182,7 +190,7 @@ func (s *runningService) retry(ctx context.Context, within time.Duration, line i
 			return timedOut
 		case <-expired:
 			return failures
-		case <-time.After(pollInterval):
+		case <-time.After(max(pollInterval, time.Since(began))): // a long log takes longer to read
 		}
 	}
 }
@@ -203,7 +211,8 @@ func (s *runningService) performStep(ctx context.Context, step *Step) []Failure 
 	case step.Logs != nil:
 		return s.retry(ctx, within, step.Line, func() []Failure { return s.checkLogs(ctx, step) })
 	case step.Restart:
-		if err := s.Restart(ctx, defaultStopTimeout); err != nil {
+		var err error
+		if s.started, err = s.Restart(ctx, defaultStopTimeout); err != nil {
 			return executionFailure(ctx, step.Line, err)
 		}
 		failures := s.waitUntilReady(ctx)
@@ -217,26 +226,31 @@ func (s *runningService) performStep(ctx context.Context, step *Step) []Failure 
 
 func (s *runningService) runCommand(ctx context.Context, step *Step) []Failure {
 	var printed transcript
-	exit, err := s.Exec(ctx, dockerengine.ExecSpec{
+	exit, err := printed.exitOf(s.Exec(ctx, dockerengine.ExecSpec{
 		Cmd: step.Run.Args, User: string(step.User), Env: environ(step.Env), WorkDir: step.Workdir,
 		Streams: printed.streams(),
-	})
+	}))
 	if err != nil {
-		return withOutput(executionFailure(ctx, step.Line, err), &printed)
+		failures := executionFailure(ctx, step.Line, err)
+		if state, err := s.Inspect(ctx); err == nil && !state.Running {
+			failures[0].Message = fmt.Sprintf("service exited with code %d before or during the command", state.ExitCode)
+		}
+		return withOutput(failures, &printed)
 	}
 	return s.run.checkCommand(&step.CommandCheck, exit, &printed)
 }
 
 func (s *runningService) checkLogs(ctx context.Context, step *Step) (failures []Failure) {
-	printed, err := s.logs(ctx)
+	stdout, stderr := tail{limit: maxLog}, tail{limit: maxLog}
+	err := s.Logs(ctx, dockerengine.LogOptions{}, dockerengine.Streams{Out: &stdout, Err: &stderr})
 	if err != nil {
 		return executionFailure(ctx, step.Line, err)
 	}
 	if check := step.Logs.Stdout; check != nil {
-		failures = append(failures, check.check("stdout of the log", printed.stdout.String(), s.run.suiteDir)...)
+		failures = append(failures, check.check("stdout of the log", string(stdout.bytes()), s.run.suiteDir)...)
 	}
 	if check := step.Logs.Stderr; check != nil {
-		failures = append(failures, check.check("stderr of the log", printed.stderr.String(), s.run.suiteDir)...)
+		failures = append(failures, check.check("stderr of the log", string(stderr.bytes()), s.run.suiteDir)...)
 	}
 	return failures
 }
@@ -280,15 +294,24 @@ func (s *runningService) checkStop(ctx context.Context, want *StopCheck) []Failu
 	return nil
 }
 
-// logs returns the output of the container so far, up to the output limit.
-func (s *runningService) logs(ctx context.Context) (*transcript, error) {
-	printed := new(transcript)
-	err := s.Logs(ctx, false, printed.streams())
-	if errors.Is(err, errOutputLimit) {
-		err = nil
-	}
-	return printed, err
+// maxLog is the maximum size of a log that is searched, in bytes. It is more than the engine keeps.
+const maxLog = 32 << 20
+
+// tail keeps the last bytes that are written to it.
+type tail struct {
+	limit int
+	kept  []byte
 }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p...)
+	if len(t.kept) > 2*t.limit {
+		t.kept = append(t.kept[:0], t.bytes()...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) bytes() []byte { return t.kept[max(0, len(t.kept)-t.limit):] }
 
 // checkAcceptsConnections connects to a published port. The engine's proxy accepts every connection, but closes it
 // immediately if no process in the container listens, so the connection must stay open for closeDetectionDelay.

@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +37,14 @@ func TestReadiness(t *testing.T) {
 		want        string
 	}{
 		{"exited", "log: up", dockerengine.State{ExitCode: 3}, "not ready within 30s: service exited with code 3"},
+		{
+			"exited with 0", "log: up", dockerengine.State{},
+			"not ready within 30s: service exited with code 0 (set exit: 0 if it is ready when it exits)",
+		},
+		{"exited with another code", "exit: 0", dockerengine.State{ExitCode: 3},
+			"not ready within 30s: service exited with code 3, want 0"},
+		{"not exited", "exit: 0, within: 1ms", running, "not ready within 1ms: service has not exited"},
+		{"exited as expected", "exit: 3, log: up", dockerengine.State{ExitCode: 3}, ""},
 		{
 			"no HEALTHCHECK", "healthy: true, within: 1ms", running,
 			"not ready within 1ms: image has no HEALTHCHECK; add one, or use port, http or log",
@@ -134,6 +144,46 @@ func TestNotReadyAfterRestart(t *testing.T) {
 	got := runOnFake(t, e, parse(t, text, nil), Options{}).Tests[0].summary()
 	if want := "after the restart: not ready within 30s: service exited with code 3"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// After a restart, only the log since then counts.
+func TestLogOfEarlierStart(t *testing.T) {
+	e := &fakeEngine{command: func(_ *fakeContainer, args []string, out, _ io.Writer) (int, error) {
+		if !slices.Equal(args, []string{"logs", "since", restarted.String()}) {
+			_, _ = io.WriteString(out, "up")
+		}
+		return 0, nil
+	}}
+	const text = "tests: [{name: a, service: {ready: {log: up, within: 1ms}, steps: [{restart: true}]}}]"
+	got := runOnFake(t, e, parse(t, text, nil), Options{}).Tests[0].summary()
+	if want := `after the restart: not ready within 1ms: log does not match "up"`; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A long log is reported with its end.
+func TestEndOfLongLog(t *testing.T) {
+	e := &fakeEngine{command: prints(strings.Repeat("x", maxOutput)+"\nlast line\n", "")}
+	const text = "tests: [{name: a, service: {ready: {log: up, within: 1ms}}}]"
+	result := runOnFake(t, e, parse(t, text, nil), Options{ReportDir: t.TempDir()}).Tests[0]
+	log, err := os.ReadFile(result.Log)
+	if err != nil || len(log) != maxOutput || !bytes.HasSuffix(log, []byte("\nlast line\n")) {
+		t.Errorf("log of %d bytes, %v", len(log), err)
+	}
+	if !strings.Contains(result.details(), "last line") {
+		t.Errorf("the details lack the end")
+	}
+}
+
+func TestTail(t *testing.T) {
+	log := tail{limit: 3}
+	for _, test := range []struct{ write, want string }{
+		{"", ""}, {"ab", "ab"}, {"cd", "bcd"}, {"ef", "def"}, {"0123456789", "789"}, {"x", "89x"},
+	} {
+		if n, err := log.Write([]byte(test.write)); n != len(test.write) || err != nil || string(log.bytes()) != test.want {
+			t.Errorf("%q: %d, %v, %q", test.write, n, err, log.bytes())
+		}
 	}
 }
 

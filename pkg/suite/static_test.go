@@ -53,7 +53,7 @@ func TestMetadata(t *testing.T) {
 	img, err := imageOf(v1.Config{
 		User: "app", Env: []string{"PATH=/usr/bin", "EMPTY="}, Labels: map[string]string{"team": "a"},
 		Entrypoint: []string{"/run", "x"}, ExposedPorts: map[string]struct{}{"80": {}, "53/udp": {}},
-		Volumes: map[string]struct{}{"/data": {}}, WorkingDir: "/app",
+		Volumes: map[string]struct{}{"/data": {}, "/cache/": {}}, WorkingDir: "/app",
 		Healthcheck: &v1.HealthConfig{Test: []string{"CMD", "true"}},
 	}, layerOf(t, "file a 644 hello"), layerOf(t, "file b 644 b"))
 	if err != nil {
@@ -81,8 +81,9 @@ func TestMetadata(t *testing.T) {
 		{"{ports: [80, 53/udp], ports_absent: [22, 53]}", ""},
 		{"{ports: [8080]}", `port 8080/tcp is not exposed; exposed ports: ["53/udp" "80/tcp"]`},
 		{"{ports_absent: [80]}", "port 80/tcp must not be exposed"},
-		{"{volumes: [/data], volumes_absent: [/tmp]}", ""},
-		{"{volumes: [/x]}", `volume /x is not declared; declared volumes: ["/data"]`},
+		{"{volumes: [/data/, /cache], volumes_absent: [/tmp]}", ""},
+		{"{volumes: [/x]}", `volume /x is not declared; declared volumes: ["/cache/" "/data"]`},
+		{"{volumes_absent: [/cache]}", "volume /cache must not be declared"},
 		{"{volumes_absent: [/data]}", "volume /data must not be declared"},
 		{"{healthcheck: true}", ""},
 		{"{healthcheck: [CMD, 'true']}", ""},
@@ -194,7 +195,7 @@ func TestFiles(t *testing.T) {
 		{"[{path: /su, content: {golden: su.txt}}, {path: /su, content: {equals: su}}]", ""},
 		{"[{path: /app, content: x}]", "/app is a directory and has no content"},
 		{"[{path: '/**/*.pem', count: {max: 0}}]", "/**/*.pem matches 1 files, want at most 0: /ssl/ca.pem"},
-		{"[{path: /su, content: a}, {path: /loose, content: b}]", `/su does not match "a" (and 1 more)`},
+		{"[{path: /su, content: a}, {path: /loose, content: b}]", `/su: "su" does not match "a" (and 1 more)`},
 	}, map[string]string{"golden.txt": "y", "su.txt": "su"})
 }
 

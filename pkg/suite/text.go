@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -30,7 +31,7 @@ func (c *TextCheck) check(name, text, dir string) (failures []Failure) {
 	}
 	for _, p := range c.Include {
 		if !p.MatchString(text) {
-			fail(p.Line, excerpt(text), "%s does not match %s", name, strconv.Quote(p.String()))
+			fail(p.Line, excerpt(text), "%s", p.mismatch(name, text))
 		}
 	}
 	for _, p := range c.Exclude {
@@ -51,6 +52,31 @@ func (c *TextCheck) check(name, text, dir string) (failures []Failure) {
 		}
 	}
 	return failures
+}
+
+// maxHinted is the maximum length of a text for which mismatch looks for the mistake in a pattern, in bytes.
+const maxHinted = 1 << 20
+
+// mismatch describes a text that the pattern does not match. It quotes a text of one short line, and explains the two
+// common mistakes: $ before a final newline, and ^ or $ at a line of a longer text.
+func (p *Pattern) mismatch(name, text string) string {
+	if line := strings.TrimRight(text, "\r\n"); line != "" && len(line) <= maxQuoted && !strings.Contains(line, "\n") {
+		name += ": " + strconv.Quote(text)
+	}
+	message := fmt.Sprintf("%s does not match %s", name, strconv.Quote(p.String()))
+	if len(text) > maxHinted {
+		return message
+	}
+	for _, end := range []string{"\n", "\r\n"} {
+		if rest, ok := strings.CutSuffix(text, end); ok && p.MatchString(rest) {
+			end = strings.Trim(strconv.Quote(end), `"`)
+			return fmt.Sprintf("%s: $ does not match before a final newline, write %s$", message, end)
+		}
+	}
+	if lines, err := regexp.Compile("(?m)" + p.String()); err == nil && lines.MatchString(text) {
+		return message + ": ^ and $ match at each line only with (?m) at the start"
+	}
+	return message
 }
 
 // compare describes how a value differs from v. It returns "" if it does not.
@@ -75,15 +101,15 @@ func (v *ValueCheck) compare(have string, present bool) string {
 func quote(s string) string { return strconv.Quote(truncate(s, maxQuoted)) }
 
 // excerpt returns a short text unchanged, and the start and the end of a long one.
-func excerpt(s string) string {
-	if s == "" {
+func excerpt[T string | []byte](s T) string {
+	if len(s) == 0 {
 		return "(empty)"
 	}
 	if len(s) <= maxExcerpt {
-		return s
+		return string(s)
 	}
 	half := maxExcerpt / 2
-	start, end := strings.ToValidUTF8(s[:half], ""), strings.ToValidUTF8(s[len(s)-half:], "")
+	start, end := strings.ToValidUTF8(string(s[:half]), ""), strings.ToValidUTF8(string(s[len(s)-half:]), "")
 	return fmt.Sprintf("%s\n… %d bytes omitted …\n%s", start, len(s)-2*half, end)
 }
 

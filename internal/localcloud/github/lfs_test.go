@@ -56,7 +56,8 @@ func TestLFS(t *testing.T) {
 			}
 			defer response.Body.Close()
 			body, err := io.ReadAll(response.Body)
-			if err != nil || response.StatusCode != test.status || !bytes.Contains(body, []byte(test.want)) && test.want != "large" {
+			if err != nil || response.StatusCode != test.status ||
+				!bytes.Contains(body, []byte(test.want)) && test.want != "large" {
 				t.Fatalf("%d %s (%v), want %d %s", response.StatusCode, body, err, test.status, test.want)
 			}
 			if test.want != "large" {

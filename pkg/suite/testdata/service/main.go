@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -36,13 +37,27 @@ func main() {
 				os.Exit(1)
 			}
 			return
+		case "migrate": // a service that runs once
+			fmt.Println("migrated")
+			code, _ := strconv.Atoi(os.Args[2])
+			os.Exit(code)
+		case "once-up": // prints up only on the first start
+			if _, err := os.OpenFile("/tmp/started", os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+				fmt.Println("up")
+			}
+			waitForEnd()
+			return
+		case "spam": // prints 9 MiB before it is ready
+			line := strings.Repeat("x", 1023) + "\n"
+			fmt.Print("first line\n", strings.Repeat(line, 9<<10), "now ready\n")
+			waitForEnd()
+			fmt.Println("bye")
+			return
 		case "fail":
 			fmt.Fprintln(os.Stderr, "cannot start")
 			os.Exit(3)
 		}
 	}
-	ended := make(chan os.Signal, 1)
-	signal.Notify(ended, syscall.SIGTERM)
 	http.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Version", "7")
 		fmt.Fprintf(w, `{"status":"ok","mode":%q}`, os.Getenv("MODE"))
@@ -56,7 +71,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, http.ListenAndServe(":8080", nil))
 		os.Exit(4)
 	}()
-	<-ended
+	waitForEnd()
 	fmt.Println("ending")
 	if os.Getenv("STUBBORN") != "" {
 		time.Sleep(time.Hour)
@@ -64,4 +79,10 @@ func main() {
 	if os.Getenv("FAIL") != "" {
 		os.Exit(5)
 	}
+}
+
+func waitForEnd() {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGTERM)
+	<-ended
 }
