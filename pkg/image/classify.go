@@ -326,8 +326,8 @@ var imageStep = regexp.MustCompile(
 )
 
 // registryFailure matches the error of a registry in a message of containerd's resolver, which quotes the status line
-// and perhaps the registry's message: core/remotes/errors/errors.go and core/remotes/docker/fetcher.go of containerd v2.4,
-// remotes/docker/resolver.go of v1.6.
+// and perhaps the registry's message: core/remotes/errors/errors.go and core/remotes/docker/fetcher.go of containerd
+// v2.4, remotes/docker/resolver.go of v1.6.
 var registryFailure = regexp.MustCompile(
 	`(?:unexpected status|failed with status code).*?: ([45]\d\d) [A-Z][A-Za-z ]*(?:- Server message: )?(.*)$`)
 

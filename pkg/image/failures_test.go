@@ -48,10 +48,10 @@ var failingBuilds = []failingBuild{
 		want:       "Dockerfile:2 (step builder 2/2) failed with exit code 1; last output: `98`, `99`, `100`",
 	},
 	{
-		name:       "progress bar, colors and an unfinished line",
+		name: "progress bar, colors and an unfinished line",
 		dockerfile: "FROM debian:bookworm-slim\n" +
 			"RUN printf ' 1%%\\r50%%\\r99%%\\n\\033[31mred\\033[0m\\n\\n::error::forged'; exit 1\n",
-		want:       "Dockerfile:2 (step 2/2) failed with exit code 1; last output: `99%`, `red`, `::error::forged`",
+		want: "Dockerfile:2 (step 2/2) failed with exit code 1; last output: `99%`, `red`, `::error::forged`",
 	},
 	{
 		name:       "secret in the output",
@@ -152,8 +152,8 @@ var failingBuilds = []failingBuild{
 	{
 		name: "unknown target", older: true,
 		dockerfile: "FROM scratch AS one\nCOPY f /f\nFROM one as Two\nCOPY f /\nFROM two\n",
-		change: func(r *Request) { r.Target = "nosuch" },
-		want:   `stage "nosuch" not found in Dockerfile (set the input target to one of: one, Two)`,
+		change:     func(r *Request) { r.Target = "nosuch" },
+		want:       `stage "nosuch" not found in Dockerfile (set the input target to one of: one, Two)`,
 	},
 	{
 		name: "target without stages", dockerfile: "FROM scratch\nCOPY f /f\n",

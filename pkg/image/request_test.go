@@ -187,7 +187,7 @@ func TestInvalidRequest(t *testing.T) {
 		},
 		{
 			"missing SSH agent", func(r *Request) { r.SSH = []SSH{{ID: "default", Paths: []string{absent}}} },
-			[]string{"open SSH agent", "start an agent"},
+			[]string{"open the SSH agent default", "a running agent"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
