@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 )
@@ -48,9 +50,9 @@ func createSnapshot(
 	return active, nil
 }
 
-// removeFailed removes a snapshot that failed, because it would occupy its name and count toward the quota, or whose run
-// is canceled, unless it replaces a deleted one. It keeps a snapshot that may be active or become active. It returns
-// cause, wrapped in a [daytona.LeftoverError] if the snapshot is or may be left.
+// removeFailed removes a snapshot that failed, because it would occupy its name and count toward the quota. It removes
+// that of a canceled run, too, unless it replaces a deleted one. It keeps a snapshot that may be active or become
+// active. It returns cause, wrapped in a [daytona.LeftoverError] if the snapshot is or may be left.
 func removeFailed(
 	ctx context.Context, client daytona.Client, created daytona.Snapshot, isReplacement bool, cause error,
 ) error {
@@ -58,6 +60,10 @@ func removeFailed(
 	if isCanceled && isReplacement {
 		return daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s was not deleted, because it replaces a deleted one",
 			created.Name))
+	}
+	if !isCanceled && httpclient.Status(cause) == http.StatusNotFound {
+		return fmt.Errorf("snapshot %s, which this run has created, is missing: another client may have deleted it (run "+
+			"`action-snapshot list`, then run again): %w", created.Name, cause)
 	}
 	if !isCanceled && !hasFailed(cause) {
 		return daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s was not deleted; run `action-snapshot list`, and run "+
@@ -127,8 +133,9 @@ func freeName(ctx context.Context, job job, client daytona.Client, old daytona.S
 		job.Runner.Warning(runner.Annotation{Message: fmt.Sprintf("replacing snapshot %s: no sandbox can start from this "+
 			"name until the new one is active, or ever if it fails", old.Name)})
 	}
+	client.Timing.Outage = settleLimit // without the old snapshot, the run should not end in a short outage
 	err := client.Remove(ctx, old)
-	if slow := (*daytona.RemovalError)(nil); errors.As(err, &slow) && slow.State == daytona.Removing && ctx.Err() == nil {
+	if slow := (*daytona.RemovalError)(nil); errors.As(err, &slow) && slow.State != daytona.Active && ctx.Err() == nil {
 		_, err = awaitRemoval(ctx, job, client, old)
 	}
 	return err
@@ -156,7 +163,8 @@ func waitUntilSettled(ctx context.Context, job job, client daytona.Client, s day
 	limited, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	_, err := client.WaitUntilActive(limited, s.ID, "", nil)
-	if unread := (*daytona.UnconfirmedError)(nil); errors.As(err, &unread) {
+	unread := (*daytona.UnconfirmedError)(nil)
+	if errors.As(err, &unread) && httpclient.Status(err) != http.StatusNotFound {
 		return err
 	}
 	return context.Cause(ctx)

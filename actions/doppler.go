@@ -147,12 +147,17 @@ func updateDoppler(
 		written = "; updated: " + strings.Join(update.Written, ", ")
 	}
 	remedy := fmt.Sprintf("run again, or set %s=%s in %s", spec.Record.Secret, snapshot.Name, strings.Join(failed, ", "))
+	err := joinErrors(failures)
 	if cause := context.Cause(ctx); cause != nil {
-		return update, daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s is active, but Doppler was not updated%s (%s)",
-			snapshot.Name, written, remedy))
+		isUpdated := "was not"
+		if unknown := (*doppler.UnconfirmedError)(nil); errors.As(err, &unknown) {
+			isUpdated = "may not be"
+		}
+		return update, daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s is active, but Doppler %s updated%s (%s)",
+			snapshot.Name, isUpdated, written, remedy))
 	}
-	return update, fmt.Errorf("snapshot %s is active, but updating Doppler failed: %w%s (%s)",
-		snapshot.Name, joinErrors(failures), written, remedy)
+	return update, fmt.Errorf("snapshot %s is active, but updating Doppler failed: %w%s (%s)", snapshot.Name, err,
+		written, remedy)
 }
 
 // joinErrors is like [errors.Join], on one line.

@@ -1,8 +1,10 @@
 package actions
 
 import (
+	"context"
 	"errors"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	local "github.com/org/sandbox-actions/internal/localcloud/doppler"
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/doppler"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 )
@@ -177,6 +180,51 @@ func TestUpdateDoppler(t *testing.T) {
 			if !maps.EqualFunc(written, test.written, maps.Equal) ||
 				!slices.Equal(slices.Sorted(slices.Values(update.Written)), slices.Sorted(maps.Keys(test.written))) {
 				t.Errorf("wrote %v, reported %q; want %v", written, update.Written, test.written)
+			}
+		})
+	}
+}
+
+// A run that is canceled during the write looks whether Doppler has the name, and reports what it knows.
+func TestUpdateDopplerCanceled(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		written  bool
+		readable bool
+		want     string // in the leftovers; empty if the run continues
+	}{
+		{name: "written", written: true, readable: true},
+		{name: "not written", readable: true, want: "snapshot new is active, but Doppler was not updated (run again, or set"},
+		{name: "unknown", written: true, want: "snapshot new is active, but Doppler may not be updated"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := startDoppler(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			client := doppler.Client{Host: server.URL(), Token: everything, Project: "app", Config: "dev"}
+			client.HTTP.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if r.Method != http.MethodPost && (ctx.Err() == nil || test.readable) {
+					return http.DefaultTransport.RoundTrip(r)
+				}
+				if r.Method == http.MethodPost && test.written {
+					response, err := http.DefaultTransport.RoundTrip(r)
+					if err != nil {
+						return nil, err
+					}
+					response.Body.Close()
+				}
+				cancel()
+				return nil, errors.New("connection lost")
+			})
+			job, _, _ := testJob(t, nil)
+			target := snapshotTarget{Doppler: []dopplerConfig{{Client: client, Previous: "old"}}}
+			update, err := updateDoppler(ctx, job, snapshotSpec(t), target, daytona.Snapshot{Name: "new"})
+			left := (*daytona.LeftoverError)(nil)
+			if test.want == "" {
+				if err != nil || !slices.Equal(update.Written, []string{"app.dev"}) {
+					t.Errorf("%v, %v", update, err)
+				}
+			} else if !errors.As(err, &left) || !strings.HasPrefix(left.Leftovers[0], test.want) {
+				t.Errorf("got %v", err)
 			}
 		})
 	}

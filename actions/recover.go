@@ -14,6 +14,7 @@ import (
 // Limits on how often a snapshot is created.
 const (
 	maxFailures  = 3 // attempts that fail because of Daytona
+	maxReplaces  = 9 // the same, if the snapshot that the new one replaces is deleted already
 	maxConflicts = 6 // attempts that fail because another run creates a snapshot of the same image or with the same name
 )
 
@@ -39,7 +40,11 @@ func ensureSnapshot(
 		default:
 			failures++
 		}
-		if failures == maxFailures || conflicts == maxConflicts || !canRetry(ctx, err) {
+		limit := maxFailures
+		if replaced.ID != "" {
+			limit = maxReplaces
+		}
+		if failures == limit || conflicts == maxConflicts || !canRetry(ctx, err) {
 			break
 		}
 		job.Runner.Infof("Attempt %d to create a snapshot failed: %s; trying again", failures+conflicts, reasonOf(err))
@@ -55,8 +60,8 @@ func isConflict(err error) bool {
 	return errors.Is(err, daytona.ErrInProgress) || errors.Is(err, daytona.ErrNameTaken)
 }
 
-// canRetry reports whether another attempt to create a snapshot may succeed. It may not if the failed snapshot is or may
-// be still there.
+// canRetry reports whether another attempt to create a snapshot may succeed. It may not if the failed snapshot may
+// still be there.
 func canRetry(ctx context.Context, err error) bool {
 	leftover := (*daytona.LeftoverError)(nil)
 	return ctx.Err() == nil && !errors.As(err, &leftover) && (daytona.IsTransient(err) || isConflict(err))

@@ -3,6 +3,7 @@ package actions
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -62,12 +63,16 @@ func startDaytona(t *testing.T, change func(*cloudaytona.Options)) cloud {
 			t.Error(err)
 		}
 	})
-	timing := daytona.Timing{MinPoll: time.Millisecond, MaxPoll: 10 * time.Millisecond}
+	timing := daytona.Timing{MinPoll: time.Millisecond, MaxPoll: 10 * time.Millisecond, Missing: 50 * time.Millisecond}
 	return cloud{s, daytona.Client{URL: s.URL(), Key: fullKey, Timing: timing}, inputs.SnapshotSpec{
 		Image: "layout", NamePrefix: "agent", Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 1},
 		IfExists: inputs.Reuse,
 	}}
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // testImage returns an image with an ENTRYPOINT and a CMD.
 func testImage(t *testing.T) v1.Image {
@@ -247,6 +252,39 @@ func TestEnsureSnapshotsAtOnce(t *testing.T) {
 	}
 }
 
+// Identical runs at the same time, which generate the same name, share one snapshot.
+func TestEnsureIdenticalSnapshotsAtOnce(t *testing.T) {
+	c, img := startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState = 2 }), testImage(t)
+	// Each run looks for a snapshot to reuse before the others create theirs.
+	var looked sync.WaitGroup
+	results := make([]ensured, 3)
+	looked.Add(len(results))
+	var group sync.WaitGroup
+	for i := range results {
+		group.Go(func() {
+			c := c
+			var once sync.Once
+			c.client.HTTP.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/snapshots") {
+					once.Do(looked.Done)
+					looked.Wait()
+				}
+				return http.DefaultTransport.RoundTrip(r)
+			})
+			results[i] = c.ensure(t.Context(), t, img)
+		})
+	}
+	group.Wait()
+	for i, r := range results {
+		if r.err != nil || r.snapshot.ID != results[0].snapshot.ID {
+			t.Errorf("run %d: %v, %s\n%s", i, r.err, r.snapshot.Name, r.log)
+		}
+	}
+	if left := c.names(t); len(left) != 1 {
+		t.Errorf("left %q", left)
+	}
+}
+
 // A run reuses the snapshot that another run is creating of the same image. If that fails, it creates its own.
 func TestEnsureSnapshotWaitsForAnotherRun(t *testing.T) {
 	for _, fails := range []bool{false, true} {
@@ -369,6 +407,85 @@ func TestEnsureSnapshotFreesName(t *testing.T) {
 	}
 }
 
+// A snapshot with the requested name may be in the state removing for a while, and then leave it.
+func TestEnsureSnapshotAfterRemoval(t *testing.T) {
+	for _, test := range []struct {
+		name, becomes string
+		ifExists      inputs.IfExists
+		want          string // in the error
+	}{
+		{name: "fails", becomes: "error", ifExists: inputs.Reuse},
+		{
+			name: "becomes active", becomes: "active", ifExists: inputs.Reuse,
+			want: "already exists as a snapshot in state active",
+		},
+		{name: "becomes active, replaced", becomes: "active", ifExists: inputs.Replace},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := startDaytona(t, func(o *cloudaytona.Options) { o.Cron = -1 })
+			id := c.Put(cloudaytona.Snapshot{Organization: organization, Name: "taken", State: "removing"})
+			c.spec.Name, c.spec.IfExists = "taken", test.ifExists
+			polls := 0
+			c.client.HTTP.Clock = &fakeclock.Clock{OnSleep: func() {
+				if polls++; polls == 50 {
+					c.SetState(id, test.becomes)
+				}
+				if polls > 50 {
+					c.Tick()
+				}
+			}}
+			r := c.ensure(t.Context(), t, testImage(t))
+			if (r.err == nil) != (test.want == "") || r.err != nil && !strings.Contains(r.err.Error(), test.want) {
+				t.Errorf("%v, want %q\n%s", r.err, test.want, r.log)
+			}
+			if left := c.names(t); !slices.Equal(left, []string{"taken active"}) {
+				t.Errorf("left %q", left)
+			}
+		})
+	}
+}
+
+// Daytona may refuse the name of a snapshot for a while after it is removed. No other run is blamed for it.
+func TestEnsureSnapshotNameNotReleased(t *testing.T) {
+	for _, refusals := range []int{8, 0} { // 0: always
+		c := startDaytona(t, nil)
+		clock := &fakeclock.Clock{OnSleep: c.Tick}
+		c.client.HTTP.Clock, c.spec.Name = clock, "gone"
+		c.Fail(cloudaytona.Fault{
+			Method: "POST", Path: "/snapshots", Times: refusals, Status: 409,
+			Message: `Snapshot with name "gone" already exists for this organization`,
+		})
+		r := c.ensure(t.Context(), t, testImage(t))
+		if (r.err == nil) != (refusals > 0) || strings.Contains(r.log, "another run") {
+			t.Errorf("%v\n%s", r.err, r.log)
+		}
+		if r.err != nil && !strings.Contains(r.err.Error(), "has not released the name") {
+			t.Error(r.err)
+		}
+	}
+}
+
+// A request that Daytona refuses for another reason than its name leaves the snapshot that it was to replace.
+func TestEnsureSnapshotKeepsReplaced(t *testing.T) {
+	c := startDaytona(t, nil)
+	c.Put(cloudaytona.Snapshot{Organization: organization, Name: "taken"})
+	c.spec.Name, c.spec.IfExists, c.spec.Resources.CPU = "taken", inputs.Replace, 99
+	r := c.ensure(t.Context(), t, testImage(t))
+	if r.err == nil || !strings.Contains(r.err.Error(), "at most 4") || strings.Contains(r.err.Error(), "deleted") {
+		t.Errorf("%v", r.err)
+	}
+	if left := c.names(t); !slices.Equal(left, []string{"taken active"}) {
+		t.Errorf("left %q", left)
+	}
+	// The quota counts the snapshot that is replaced.
+	c = startDaytona(t, func(o *cloudaytona.Options) { o.Organizations[0].Snapshots = 1 })
+	c.Put(cloudaytona.Snapshot{Organization: organization, Name: "taken"})
+	c.spec.Name, c.spec.IfExists = "taken", inputs.Replace
+	if r := c.ensure(t.Context(), t, testImage(t)); r.err != nil {
+		t.Errorf("within the quota: %v", r.err)
+	}
+}
+
 // A replaced snapshot that is lost is part of the error.
 func TestEnsureSnapshotReportsReplaced(t *testing.T) {
 	c := startDaytona(t, func(o *cloudaytona.Options) { o.Organizations[0].MaxSnapshotGB = 1e-9 })
@@ -415,6 +532,32 @@ func TestEnsureSnapshotCanceled(t *testing.T) {
 	}
 	if left := c.names(t); len(left) > 0 {
 		t.Errorf("left %q after %v\n%s", left, r.err, r.log)
+	}
+}
+
+// A canceled run that has deleted the snapshot with the name keeps its replacement.
+func TestEnsureSnapshotCanceledReplacement(t *testing.T) {
+	c := startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState = 2 })
+	old := c.Put(cloudaytona.Snapshot{Organization: organization, Name: "taken"})
+	c.spec.Name, c.spec.IfExists = "taken", inputs.Replace
+	ctx, cancel := context.WithCancel(t.Context())
+	c.client.HTTP.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+		response, err := http.DefaultTransport.RoundTrip(r)
+		isRead := err == nil && r.Method == http.MethodGet && response.StatusCode == http.StatusOK
+		if isRead && strings.Contains(r.URL.Path, "/snapshots/") && !strings.HasSuffix(r.URL.Path, "/taken") &&
+			!strings.HasSuffix(r.URL.Path, old) {
+			cancel() // while the run waits for the new snapshot
+		}
+		return response, err
+	})
+	r := c.ensure(ctx, t, testImage(t))
+	left := (*daytona.LeftoverError)(nil)
+	if !errors.Is(r.err, context.Canceled) || !errors.As(r.err, &left) || len(left.Leftovers) != 1 ||
+		!strings.Contains(left.Leftovers[0], "snapshot taken was not deleted, because it replaces a deleted one") {
+		t.Errorf("%v\n%s", r.err, r.log)
+	}
+	if names := c.names(t); len(names) != 1 || !strings.HasPrefix(names[0], "taken ") {
+		t.Errorf("left %q", names)
 	}
 }
 

@@ -137,6 +137,12 @@ func TestEveryInput(t *testing.T) {
 			dir: writeFiles(t, values{"other/Containerfile": "FROM scratch\nCOPY file /\n", "file": ""}),
 		},
 		{
+			name: "dockerfile of the root", inputs: values{"context": "sub", "dockerfile": "Dockerfile"},
+			dir: writeFiles(t, values{
+				"Dockerfile": "FROM scratch\nCOPY file /\n", "sub/Dockerfile": "FROM scratch\nCOPY absent /\n", "sub/file": "",
+			}),
+		},
+		{
 			name: "default Dockerfile in sandbox",
 			dir:  writeFiles(t, values{"sandbox/Dockerfile": "FROM scratch\nCOPY file /\n", "file": ""}),
 		},

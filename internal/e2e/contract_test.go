@@ -44,7 +44,7 @@ func TestActionContract(t *testing.T) {
 		"ref": "", "allow_untrusted_ref": "false", "allow_untrusted_secrets": "false", "submodules": "",
 		"lfs": "true", "platform": "linux/amd64",
 		"doppler_config": "", "doppler_project": "", "doppler_token": "", "doppler_identity": "",
-		"context": ".", "dockerfile": "Dockerfile", "target": "", "image_name": "iterate-sandbox:ci",
+		"context": ".", "dockerfile": "", "target": "", "image_name": "iterate-sandbox:ci",
 		"build_args": "", "build_contexts": "", "labels": "", "default_labels": "true", "annotations": "",
 		"secrets": "", "secret_envs": "", "secret_files": "", "ssh": "", "allow": "", "add_hosts": "",
 		"no_cache_filters": "", "outputs": "", "attests": "", "no_cache": "false", "pull": "false",

@@ -13,7 +13,8 @@ import (
 
 // Fault is what a client receives instead of the service's response.
 type Fault struct {
-	Name string
+	Name    string
+	Refuses bool // the response says that the request has no effect
 
 	needsResponse bool // serve receives the service's response even if the rule is not Late
 	serve         func(http.ResponseWriter, *http.Request, *response)
@@ -62,7 +63,9 @@ func UnknownState() Fault {
 func Status(status int, headers ...string) Fault {
 	name := strings.TrimSpace(strconv.Itoa(status) + " " + strings.Join(headers, " "))
 	body := fmt.Sprintf(`{"statusCode":%d,"message":"injected","messages":["injected"],"success":false}`, status)
-	return respond(name, status, body, append([]string{"Content-Type", "application/json"}, headers...)...)
+	fault := respond(name, status, body, append([]string{"Content-Type", "application/json"}, headers...)...)
+	fault.Refuses = status/100 == 4
+	return fault
 }
 
 // WebPage responds with a page in HTML, such as that of a proxy or a login.

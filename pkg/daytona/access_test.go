@@ -159,6 +159,9 @@ func TestWaitForImageFaults(t *testing.T) {
 			c.Logf = func(string, ...any) { logged++ }
 			if test.faults > 0 && test.status == 0 {
 				c.HTTP.Policy.Timeout = 50 * time.Millisecond
+				if test.found {
+					c.HTTP.Policy.Timeout = 2 * time.Second // for the second request, too
+				}
 			}
 			image := fmt.Sprintf("%s/p/app:1", strings.TrimPrefix(registry.URL, "http://"))
 			got, err := c.WaitForImage(t.Context(), PushAccess{User: "u", Secret: "s"}, image)

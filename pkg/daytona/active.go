@@ -55,7 +55,8 @@ func (e *DigestError) Error() string {
 		e.Snapshot.Name, cmp.Or(e.Snapshot.Digest, "with an unknown digest"), e.Want)
 }
 
-// UnconfirmedError reports a snapshot whose state could not be read. It may be active, or become active.
+// UnconfirmedError reports a snapshot whose state could not be read. It may be active, or become active, unless Err has
+// the status 404.
 type UnconfirmedError struct {
 	Name  string
 	State State // when it was last read; "" if it was never read
@@ -89,10 +90,7 @@ func (c *Client) WaitUntilActive(
 		switch {
 		case context.Cause(ctx) != nil:
 			return s, c.timedOut(ctx, s, since)
-		case isNotFound(err) && unread > timing.Missing:
-			return s, fmt.Errorf("snapshot %s was deleted while waiting for it to become active (run again)",
-				cmp.Or(s.Name, id))
-		case isNotFound(err): // a replica of Daytona's database may lag behind
+		case isNotFound(err) && unread <= timing.Missing: // a replica of Daytona's database may lag behind
 		case err != nil && (!isInconclusive(err) || unread > timing.Outage):
 			return s, &UnconfirmedError{cmp.Or(s.Name, id), s.State, err}
 		case err == nil:

@@ -155,7 +155,7 @@ func TestWaitUntilActiveFailures(t *testing.T) {
 		_, err := c.WaitUntilActive(t.Context(), created.ID, "", func(Snapshot, time.Duration) {
 			checkError(t, c.requestRemoval(t.Context(), created), "")
 		})
-		checkError(t, err, "snapshot app-1 was deleted while waiting")
+		checkError(t, err, "cannot confirm that snapshot app-1 is active (last state: … Daytona returned 404 Not Found")
 	})
 }
 

@@ -28,8 +28,13 @@ func (e *RemovalError) Error() string {
 	if e.State != "" {
 		state = fmt.Sprintf(", and the snapshot was last %s", e.State)
 	}
-	return fmt.Sprintf("delete snapshot %s: not confirmed%s: %v (run `action-snapshot list`; if it lists the snapshot, "+
-		"run `action-snapshot delete %[1]s`)", e.Name, state, e.Err)
+	return fmt.Sprintf(
+		"delete snapshot %s: not confirmed by Daytona%s: %v (run `action-snapshot list`; if it lists the snapshot, "+
+			"run `action-snapshot delete %[1]s`)",
+		e.Name,
+		state,
+		e.Err,
+	)
 }
 
 func (e *RemovalError) Unwrap() error { return e.Err }
@@ -140,8 +145,8 @@ func (c *Client) WaitUntilRemoved(ctx context.Context, s Snapshot) (Snapshot, er
 			return Snapshot{}, fmt.Errorf("wait until Daytona has removed snapshot %s: %w", s.Name, err)
 		}
 		if err := c.clock().Sleep(ctx, intervals.NextBackOff()); err != nil {
-			return Snapshot{}, WithLeftovers(err, fmt.Errorf("Daytona is still removing snapshot %s (try again in a minute, "+
-				"or use another name)", s.Name))
+			return Snapshot{}, WithLeftovers(err, fmt.Errorf("snapshot %s still exists: Daytona is removing it (try "+
+				"again in a minute, or use another name)", s.Name))
 		}
 	}
 }

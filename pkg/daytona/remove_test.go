@@ -114,15 +114,15 @@ func TestRemoveStates(t *testing.T) {
 		},
 		{
 			"always activated", []string{"active"}, 0, "DELETE GET DELETE GET DELETE",
-			"delete snapshot app-1: not confirmed, and the snapshot was last active: it exists after 1m … (run " +
+			"delete snapshot app-1: not confirmed by Daytona, and the snapshot was last active: it exists after 1m … (run " +
 				"`action-snapshot list`; if it lists the snapshot, run `action-snapshot delete app-1`)",
 		},
-		{"never read", []string{"503"}, 0, "DELETE GET GET", "delete snapshot app-1: not confirmed: read snapshot"},
+		{"never read", []string{"503"}, 0, "DELETE GET GET", "app-1: not confirmed by Daytona: read snapshot"},
 		{"refused", nil, 403, "DELETE", "delete snapshot app-1: Daytona returned 403"},
 		{"response lost", []string{"removing", ""}, 500, "DELETE GET GET", ""},
 		{
 			"server error", []string{"active"}, 500, "DELETE GET DELETE GET",
-			"not confirmed, and the snapshot was last active: delete snapshot app-1: Daytona returned 500",
+			"not confirmed by Daytona, and the snapshot was last active: delete snapshot app-1: Daytona returned 500",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -191,7 +191,7 @@ func TestWaitUntilRemoved(t *testing.T) {
 		{"outage", []string{"503", "removing", "truncated", ""}, "", ""},
 		{"failed", []string{"removing", "error"}, Failed, ""},
 		{"activated", []string{"removing", "active"}, Active, ""},
-		{"canceled", []string{"removing", "cancel"}, "", "interrupted; Daytona is still removing snapshot app-1"},
+		{"canceled", []string{"removing", "cancel"}, "", "interrupted; snapshot app-1 still exists"},
 		{"key revoked", []string{"401"}, "", "wait until Daytona has removed snapshot app-1: read snapshot"},
 		{"long outage", []string{"removing", "503"}, "", "wait until Daytona has removed snapshot app-1: read snapshot"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/docker/cli/cli/connhelper"
 	"github.com/moby/moby/client"
+
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
 // finder opens the first engine that responds.
@@ -88,7 +91,8 @@ func (f finder) connect(ctx context.Context, c candidate) (*Engine, error) {
 	}
 	// client.WithAPIVersionFromEnv would read the process's environment instead of getenv.
 	options = append(options, client.WithAPIVersion(f.getenv("DOCKER_API_VERSION")),
-		client.WithUserAgent("sandbox-actions"), client.WithDialContext(reportDialed(dial)))
+		client.WithUserAgent("sandbox-actions"), client.WithDialContext(reportDialed(dial)),
+		client.WithResponseHook(limitResponse))
 	api, err := client.New(options...)
 	if err != nil {
 		return nil, err
@@ -101,6 +105,17 @@ func (f finder) connect(ctx context.Context, c candidate) (*Engine, error) {
 		return nil, withoutURL(err)
 	}
 	return &Engine{Host: c.endpoint.Host, client: api, idleTimeout: f.idleTimeout}, nil
+}
+
+// maxResponse is the maximum size of a response that describes something, in bytes.
+const maxResponse = 16 << 20
+
+// limitResponse bounds the memory for a response, which the client decodes as a whole. Responses to other methods than
+// GET may be streams of JSON messages.
+func limitResponse(r *http.Response) {
+	if r.Request.Method == http.MethodGet && r.Header.Get("Content-Type") == "application/json" {
+		r.Body = httpclient.LimitBody(r.Body, maxResponse)
+	}
 }
 
 // checkSocket connects to a Unix socket and returns the cause of a failure, which the client's errors omit.

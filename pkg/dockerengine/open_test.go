@@ -12,6 +12,8 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,7 +24,9 @@ import (
 	"github.com/docker/cli/cli/context/docker"
 	"github.com/docker/cli/cli/context/store"
 
+	"github.com/org/sandbox-actions/internal/faultproxy"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
 // describe returns the candidates as a list of "name host".
@@ -183,6 +187,33 @@ func TestOpenTimesOut(t *testing.T) {
 	_, err := f.open(t.Context(), candidates(getenv))
 	if err == nil || !strings.Contains(err.Error(), "timed out after 100ms") {
 		t.Errorf("got %v, want a timeout after 100ms", err)
+	}
+}
+
+// An engine that sends an endless response is not read further than the limit.
+func TestEndlessResponse(t *testing.T) {
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("API-Version", "1.47")
+	}))
+	defer service.Close()
+	proxy, err := faultproxy.Start(t.Context(), service.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	const total = 1 << 30
+	sent := make(chan int64, 1)
+	proxy.Fail(faultproxy.Rule{Path: "/version", Fault: faultproxy.Huge(total, func(n int64) { sent <- n })})
+	e, err := Open(t.Context(), env(map[string]string{"DOCKER_HOST": strings.Replace(proxy.URL, "http", "tcp", 1)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if _, err := e.Platform(t.Context()); !errors.As(err, new(*httpclient.BodyTooLargeError)) {
+		t.Errorf("got %v", err)
+	}
+	if n := <-sent; n > total/4 {
+		t.Errorf("read %d bytes", n)
 	}
 }
 

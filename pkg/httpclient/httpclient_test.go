@@ -27,7 +27,6 @@ type reply struct {
 	reset  bool // closes the connection without a response
 	cut    bool // closes the connection in the middle of the body
 	silent bool // does not respond
-	stalls bool // sends only the first part of the body
 }
 
 // server sends the replies in order, repeating the last one. It records the request bodies.
@@ -63,10 +62,6 @@ func startServer(t *testing.T, replies ...reply) *server {
 			w.WriteHeader(answer.status)
 		}
 		_, _ = io.WriteString(w, answer.body)
-		if answer.stalls {
-			_ = http.NewResponseController(w).Flush()
-			<-r.Context().Done()
-		}
 	}))
 	t.Cleanup(s.Close)
 	return s
@@ -260,29 +255,47 @@ func TestUnreachable(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	for _, test := range []struct {
 		name     string
-		reply    reply
+		hasBody  bool // the response stalls in its body
 		attempts int
 		text     string
 	}{
-		{"no response", reply{silent: true}, 2, "no response within 20ms, after 2 attempts"},
-		{"a single attempt", reply{silent: true}, 1, "no response within 20ms"},
-		{"incomplete response", reply{body: "do", stalls: true}, 2, "no response within 20ms, after 2 attempts"},
+		{"no response", false, 2, "no response within 20ms, after 2 attempts"},
+		{"a single attempt", false, 1, "no response within 20ms"},
+		{"incomplete response", true, 2, "no response within 20ms, after 2 attempts"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := startServer(t, test.reply)
+			n := 0
+			base := roundTripper(func(r *http.Request) (*http.Response, error) {
+				n++
+				if test.hasBody {
+					return &http.Response{StatusCode: http.StatusOK, Body: stalledBody{r.Context()}}, nil
+				}
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			})
 			policy := Policy{Timeout: 20 * time.Millisecond, Attempts: test.attempts}
-			_, err := Config{Policy: policy, Clock: &fakeclock.Clock{}}.Client().Get(s.URL)
+			_, err := Config{Policy: policy, Clock: &fakeclock.Clock{}, Base: base}.Client().Get("http://127.0.0.1/")
 			timeout, ok := errors.AsType[*TimeoutError](err)
 			if !ok || timeout.Limit != policy.Timeout || !errors.Is(err, context.DeadlineExceeded) ||
 				!strings.HasSuffix(err.Error(), test.text) {
 				t.Errorf("got %v, want a timeout", err)
 			}
-			if n := len(s.requests()); n != test.attempts {
+			if n != test.attempts {
 				t.Errorf("got %d requests, want %d", n, test.attempts)
 			}
 		})
 	}
 }
+
+// stalledBody is a body that does not arrive.
+type stalledBody struct{ ctx context.Context }
+
+func (b stalledBody) Read([]byte) (int, error) {
+	<-b.ctx.Done()
+	return 0, b.ctx.Err()
+}
+
+func (stalledBody) Close() error { return nil }
 
 func TestCertificateIsNotRetried(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.NotFoundHandler())

@@ -206,6 +206,26 @@ func (e *BodyTooLargeError) Error() string {
 	return fmt.Sprintf("the response is larger than %d bytes", e.Limit)
 }
 
+// LimitBody returns a body that fails with a [*BodyTooLargeError] after limit bytes. It is for clients that read bodies
+// without a limit.
+func LimitBody(body io.ReadCloser, limit int64) io.ReadCloser {
+	return &limitedBody{ReadCloser: body, left: limit, limit: limit}
+}
+
+type limitedBody struct {
+	io.ReadCloser
+	left, limit int64
+}
+
+func (b *limitedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left+1)]) // one more byte shows whether the body is larger
+	if int64(n) > b.left {
+		return 0, &BodyTooLargeError{b.limit}
+	}
+	b.left -= int64(n)
+	return n, err
+}
+
 // attemptTransport sends a request once, within the timeout, and reads the whole response unless StreamBody is set.
 type attemptTransport struct {
 	base   http.RoundTripper
@@ -243,13 +263,13 @@ func (t attemptTransport) RoundTrip(request *http.Request) (*http.Response, erro
 
 // readBody reads the body into memory.
 func (t attemptTransport) readBody(response *http.Response) error {
-	data, err := io.ReadAll(io.LimitReader(response.Body, t.policy.MaxBody+1))
+	data, err := io.ReadAll(LimitBody(response.Body, t.policy.MaxBody))
 	err = cmp.Or(err, response.Body.Close())
 	switch {
+	case errors.As(err, new(*BodyTooLargeError)):
+		return err
 	case err != nil:
 		return &IncompleteError{err}
-	case int64(len(data)) > t.policy.MaxBody:
-		return &BodyTooLargeError{t.policy.MaxBody}
 	}
 	response.Body = io.NopCloser(bytes.NewReader(data))
 	return checkComplete(response, data)

@@ -18,19 +18,21 @@ import (
 	"google.golang.org/grpc"
 )
 
-const (
-	ignoreSuffix = ".dockerignore" // of the ignore file of one Dockerfile
-	ignoreFile   = ".dockerignore" // of a context
-)
+// ignoreFile is the name of a context's ignore file, and the end of the name of a Dockerfile's.
+const ignoreFile = ".dockerignore"
 
 // ContextFileError reports a file or directory of a build context that cannot be read.
 type ContextFileError struct {
-	Path string // relative to the context
+	Path string // absolute
 	Err  error
 }
 
 func (e *ContextFileError) Error() string {
-	return fmt.Sprintf("read the build context: %s: %v (make it readable, or exclude it in .dockerignore)", e.Path, e.Err)
+	hint := "make it readable, or exclude it in .dockerignore"
+	if errors.Is(e.Err, fs.ErrNotExist) {
+		hint = "do not remove files during the build"
+	}
+	return fmt.Sprintf("read the build context: %s: %v (%s)", e.Path, e.Err, hint)
 }
 
 func (e *ContextFileError) Unwrap() error { return e.Err }
@@ -82,17 +84,6 @@ func (c *contextFiles) DiffCopy(stream grpc.BidiStreamingServer[types.Packet, ty
 	return server.DiffCopy(stream)
 }
 
-// fail records the first error, because the builder returns only its text, and returns it.
-func (c *contextFiles) fail(path string, err error) error {
-	failed := &ContextFileError{Path: path, Err: causeOf(err)}
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	if c.failed == nil {
-		c.failed = failed
-	}
-	return failed
-}
-
 // failure returns the first error that stopped a transfer, or nil.
 func (c *contextFiles) failure() error {
 	c.mutex.Lock()
@@ -104,7 +95,19 @@ func (c *contextFiles) failure() error {
 type contextTransfer struct {
 	*contextFiles
 	fsutil.FS
-	patterns sendPatterns
+	directory string
+	patterns  sendPatterns
+}
+
+// fail records the first error, because the builder returns only its text, and returns it.
+func (t *contextTransfer) fail(path string, err error) error {
+	failed := &ContextFileError{Path: filepath.Join(t.directory, path), Err: causeOf(err)}
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	if t.failed == nil {
+		t.failed = failed
+	}
+	return failed
 }
 
 // LookupDir implements filesync.DirSource.
@@ -116,20 +119,21 @@ func (t *contextTransfer) LookupDir(name string) (fsutil.FS, bool) {
 // prepare opens the directory of a transfer. It replaces the paths that the builder wants followed.
 func (t *contextTransfer) prepare(name string, opt *fsutil.FilterOpt) (err error) {
 	directory, isContext := t.directories[name]
+	follow := opt.FollowPaths
+	t.directory, opt.FollowPaths = directory, nil
 	switch {
 	case !isContext:
-		t.FS, opt.FollowPaths = t.dockerfile, nil
+		t.FS = t.dockerfile
 		return nil
-	case slices.Equal(opt.FollowPaths, []string{ignoreFile}):
-		opt.FollowPaths = nil
-		t.FS, err = t.ignoreFile(directory)
+	case slices.Equal(follow, []string{ignoreFile}):
+		t.FS, err = t.ignoreFile()
 		return err
 	}
-	opt.IncludePatterns = append(opt.IncludePatterns, followLinks(directory, opt.FollowPaths)...)
-	opt.FollowPaths = nil
-	if t.patterns, err = newSendPatterns(opt); err != nil {
-		return err
+	if _, err := os.ReadDir(directory); err != nil { // fsutil takes an unreadable root for an empty one
+		return t.fail("", err)
 	}
+	opt.IncludePatterns = append(opt.IncludePatterns, followLinks(directory, follow)...)
+	t.patterns = newSendPatterns(opt)
 	if t.FS, err = fsutil.NewFS(directory); err == nil && !t.isOfCommit(directory) {
 		t.FS = contentTimes{t.FS}
 	}
@@ -142,9 +146,9 @@ func (c *contextFiles) isOfCommit(directory string) bool {
 }
 
 // ignoreFile returns the ignore file of a context as a regular file. A link may lead out of the context.
-func (t *contextTransfer) ignoreFile(directory string) (fsutil.FS, error) {
+func (t *contextTransfer) ignoreFile() (fsutil.FS, error) {
 	files := staticfs.NewFS()
-	data, err := readBounded(filepath.Join(directory, ignoreFile), maxDockerfile)
+	data, err := readBounded(filepath.Join(t.directory, ignoreFile), maxDockerfile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return files, nil
 	}
@@ -205,7 +209,6 @@ func (e transferEntry) Info() (fs.FileInfo, error) {
 	if !ok {
 		return nil, &os.PathError{Op: "stat", Path: e.path, Err: fs.ErrInvalid}
 	}
-	stat = stat.CloneVT()
-	stat.Uid, stat.Gid = 0, 0
-	return &fsutil.StatInfo{Stat: stat}, nil
+	stat.Uid, stat.Gid = 0, 0 // fsutil returns a copy
+	return info, nil
 }

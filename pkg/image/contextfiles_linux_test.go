@@ -92,6 +92,7 @@ func TestUnreadableFiles(t *testing.T) {
 		{"folder that is not needed", "/src", "", "data/pg", ""},
 		{"folder that is not needed, with a wildcard", "/src/*.txt", "", "data/pg", ""},
 		{"folder that a wildcard can need", "/*/*/f", "", "data/pg", "data/pg"},
+		{"context", "", "", ".", "."},
 		{"file", "", "", "src/a.txt", "src/a.txt"},
 		{"ignored file", "", "src/a.txt", "src/a.txt", ""},
 		{"file that is not needed", "/data", "", "src/a.txt", ""},
@@ -100,13 +101,11 @@ func TestUnreadableFiles(t *testing.T) {
 			t.Run(test.name, func(t *testing.T) {
 				dir := writeFiles(t, map[string]string{"src/a.txt": "a", "data/pg/f": "f"})
 				path := filepath.Join(dir, test.unreadable)
-				if err := os.Chmod(path, 0); err != nil {
+				err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755), os.Chmod(path, 0))
+				if err != nil {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = os.Chmod(path, 0o700) })
-				if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
-					t.Fatal(err)
-				}
 				files := &contextFiles{directories: map[string]string{mainContext: dir}}
 				if ofCommit {
 					files.commitFiles = dir
@@ -115,14 +114,13 @@ func TestUnreadableFiles(t *testing.T) {
 				if test.follow != "" {
 					opt.FollowPaths = []string{test.follow}
 				}
-				var err error
 				asNobody(t, func() { _, err = send(t, files, opt) })
 				failed, _ := errors.AsType[*ContextFileError](files.failure())
 				if test.want == "" {
 					if err != nil || failed != nil {
 						t.Errorf("%v, %v", err, failed)
 					}
-				} else if err == nil || failed == nil || failed.Path != test.want || !errors.Is(failed, fs.ErrPermission) {
+				} else if err == nil || failed == nil || failed.Path != filepath.Join(dir, test.want) || !errors.Is(failed, fs.ErrPermission) {
 					t.Errorf("%v, %v; want an error about %s", err, failed, test.want)
 				}
 			})
@@ -141,7 +139,7 @@ func TestUnreadableContext(t *testing.T) {
 	}
 	_, _, err := solve(t.Context(), c, r)
 	failed, ok := errors.AsType[*ContextFileError](err)
-	if !ok || failed.Path != ".dockerignore" || !errors.Is(err, syscall.EISDIR) {
+	if !ok || failed.Path != filepath.Join(dir, "sub/.dockerignore") || !errors.Is(err, syscall.EISDIR) {
 		t.Errorf("%v, want an error about .dockerignore", err)
 	}
 	checkLine(t, err)
@@ -208,6 +206,21 @@ func testLinkedDockerfile(t *testing.T, _ *services, c *client.Client) {
 			t.Errorf("%s: %q, want %q", dockerfile, got, want)
 		}
 	}
+}
+
+// An absolute path names a Dockerfile of this machine also for a context that the builder fetches.
+func TestRemoteContextWithLocalDockerfile(t *testing.T) {
+	onBothVersions(t, func(t *testing.T, w *services, c *client.Client) {
+		r := request(writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY tracked.txt /local\n"}))
+		r.Context = w.git.URL + "/repo.git#main"
+		result, _, err := solve(t.Context(), c, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if files := extract(t, result.Image); string(files["local"].content) != "from git\n" {
+			t.Errorf("%v", files)
+		}
+	})
 }
 
 func TestReadDockerfile(t *testing.T) {

@@ -39,8 +39,8 @@ func ReadDockerfile(path string) (*Dockerfile, error) {
 		return nil, err
 	}
 	d := &Dockerfile{name: filepath.Base(path), data: data}
-	if d.ignore, err = readBounded(path+ignoreSuffix, maxDockerfile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s%s: %w", d.name, ignoreSuffix, err)
+	if d.ignore, err = readBounded(path+ignoreFile, maxDockerfile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s%s: %w", d.name, ignoreFile, err)
 	}
 	if d.parsed, err = parser.Parse(bytes.NewReader(data)); err != nil {
 		return d, nil
@@ -59,7 +59,7 @@ func (d *Dockerfile) files() *staticfs.FS {
 	files := staticfs.NewFS()
 	files.Add(d.name, fixedStat(d.data), d.data)
 	if d.ignore != nil {
-		files.Add(d.name+ignoreSuffix, fixedStat(d.ignore), d.ignore)
+		files.Add(d.name+ignoreFile, fixedStat(d.ignore), d.ignore)
 	}
 	return files
 }

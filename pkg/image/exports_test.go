@@ -177,8 +177,9 @@ func TestExtractLocal(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := request(writeFiles(t, map[string]string{
-			"Dockerfile": "FROM debian:bookworm-slim AS made\nRUN mkdir -p /d/a/b && cd /d && echo 1 >a/b/f && chmod 444 a/b/f " +
-				"&& ln -s a/b/f l && ln a/b/f h && touch -d @1000000000 a/b/f && chmod 555 a/b a && touch -d @1000000000 a\n" +
+			"Dockerfile": "FROM debian:bookworm-slim AS made\n" +
+				"RUN mkdir -p /d/a/b && cd /d && echo 1 >a/b/f && chmod 444 a/b/f && ln -s a/b/f l && ln a/b/f h " +
+				"&& touch -d @1000000000 a/b/f && chmod 555 a/b a && touch -d @1000000000 a\n" +
 				"FROM scratch\nCOPY --from=made /d /\n",
 		}))
 		r.Outputs = []client.ExportEntry{extractLocal(entry)}
@@ -212,13 +213,15 @@ func TestExtractArchive(t *testing.T) {
 		headers []tar.Header
 		refused bool
 	}{
-		"read-only directory": {headers: []tar.Header{directory("d"), file("d/f", "x"), directory("d/e"), file("d/e/f", "y")}},
-		"replaced":            {headers: []tar.Header{file("d/old", "x"), link("d", "/etc"), directory("d"), file("d/f", "z")}},
-		"parent":              {[]tar.Header{file("../f", "x")}, true},
-		"absolute":            {[]tar.Header{file("/f", "x")}, true},
-		"through a link":      {[]tar.Header{link("l", ".."), file("l/f", "x")}, true},
-		"hard link":           {[]tar.Header{{Name: "h", Typeflag: tar.TypeLink, Linkname: "../secret"}}, true},
-		"device":              {[]tar.Header{{Name: "null", Typeflag: tar.TypeChar}}, true},
+		"read-only directory": {[]tar.Header{directory("d"), file("d/f", "x"), directory("d/e"), file("d/e/f", "y")}, false},
+		"replaced": {
+			[]tar.Header{file("d/old", "x"), link("d", "/etc"), directory("d"), file("d/f", "z")}, false,
+		},
+		"parent":         {[]tar.Header{file("../f", "x")}, true},
+		"absolute":       {[]tar.Header{file("/f", "x")}, true},
+		"through a link": {[]tar.Header{link("l", ".."), file("l/f", "x")}, true},
+		"hard link":      {[]tar.Header{{Name: "h", Typeflag: tar.TypeLink, Linkname: "../secret"}}, true},
+		"device":         {[]tar.Header{{Name: "null", Typeflag: tar.TypeChar}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := writeFiles(t, map[string]string{"secret": "", "out/d/old": ""})

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -136,16 +135,15 @@ type sendPatterns struct {
 	include, exclude *patternmatcher.PatternMatcher // nil without patterns
 }
 
-func newSendPatterns(opt *fsutil.FilterOpt) (p sendPatterns, err error) {
+// newSendPatterns ignores invalid patterns, which fsutil reports.
+func newSendPatterns(opt *fsutil.FilterOpt) (p sendPatterns) {
 	if len(opt.IncludePatterns) > 0 {
-		if p.include, err = patternmatcher.New(opt.IncludePatterns); err != nil {
-			return p, fmt.Errorf("invalid includepatterns: %s: %w", opt.IncludePatterns, err) // as fsutil
-		}
+		p.include, _ = patternmatcher.New(opt.IncludePatterns)
 	}
 	if len(opt.ExcludePatterns) > 0 {
-		p.exclude, err = patternmatcher.New(opt.ExcludePatterns)
+		p.exclude, _ = patternmatcher.New(opt.ExcludePatterns)
 	}
-	return p, err
+	return p
 }
 
 // excludeBelow reports whether no file below a directory can be sent, whatever its name.

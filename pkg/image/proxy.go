@@ -3,10 +3,10 @@ package image
 import (
 	"fmt"
 	"maps"
-	"net/url"
 	"strings"
 
 	"github.com/docker/cli/cli/config"
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 // AddProxies returns build arguments together with the proxies of Docker's configuration, as docker build sends them:
@@ -27,10 +27,12 @@ func AddProxies(args map[string]string, builder string, mask func(secret string)
 		if given[strings.ToLower(name)] {
 			continue
 		}
-		if location, err := url.Parse(*value); err == nil && location.User != nil {
-			if password, ok := location.User.Password(); ok {
-				mask(password)
-			}
+		location := *value
+		if !strings.Contains(location, "://") { // clients add the scheme
+			location = "http://" + location
+		}
+		for _, secret := range safetext.URLSecrets(location) {
+			mask(secret)
 		}
 		all[name] = *value
 	}

@@ -18,7 +18,8 @@ func TestAddProxies(t *testing.T) {
 	t.Cleanup(func() { config.SetDir(before) })
 	const content = `{"proxies": {
 		"default": {"httpProxy": "http://user:secret@proxy.example", "noProxy": "localhost"},
-		"tcp://builder.example:1234": {"httpsProxy": "http://other.example"}}}`
+		"tcp://builder.example:1234": {"httpsProxy": "http://other.example"},
+		"unix:///run/other.sock": {"ftpProxy": "user:p%2Fw@proxy.example:3128", "allProxy": "socks5://proxy.example"}}}`
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -40,6 +41,11 @@ func TestAddProxies(t *testing.T) {
 		{
 			"address", "tcp://builder.example:1234", nil,
 			map[string]string{"HTTPS_PROXY": "http://other.example", "https_proxy": "http://other.example"}, nil,
+		},
+		{
+			"other proxies, without a scheme", "unix:///run/other.sock", map[string]string{"all_proxy": ""}, map[string]string{
+				"FTP_PROXY": "user:p%2Fw@proxy.example:3128", "ftp_proxy": "user:p%2Fw@proxy.example:3128", "all_proxy": "",
+			}, []string{"p%2Fw", "p/w", "p%2Fw", "p/w"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"time"
 
@@ -40,6 +41,7 @@ func (c registryClient) wait() time.Duration { return cmp.Or(c.minWait, 500*time
 
 const (
 	maxRetryAfter = time.Minute    // maximum Retry-After of a registry
+	maxManifest   = 8 << 20        // bytes; registries accept 4 MiB, go-containerregistry reads 100 MiB
 	maxTransfer   = 24 * time.Hour // maximum duration of one transfer; the idle timeout ends stalled ones
 )
 
@@ -74,9 +76,12 @@ func (t uploadTransport) RoundTrip(request *http.Request) (*http.Response, error
 		// An upload starts with a POST. It is safe to retry, because an unused upload expires.
 		response, err := t.retrying.RoundTrip(request.WithContext(httpclient.Idempotent(request.Context())))
 		if err != nil {
-			err = &finalError{err}
+			return nil, &finalError{err}
 		}
-		return response, err
+		if strings.Contains(request.URL.Path, "/manifests/") {
+			response.Body = httpclient.LimitBody(response.Body, maxManifest)
+		}
+		return response, nil
 	}
 	// go-containerregistry retries the upload and counts its progress only once, but does not support Retry-After.
 	response, err := t.base.RoundTrip(request)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/internal/fakeclock"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
 // The transport sends uploads of layers once and waits for the registry's Retry-After. It retries other requests.
@@ -79,6 +80,25 @@ func TestRegistryTransport(t *testing.T) {
 				t.Errorf("waits = %v, want %v", clock.Slept(), test.waits)
 			}
 		})
+	}
+}
+
+// A registry that sends an endless manifest is not read further than the limit. Layers have no limit here.
+func TestEndlessManifest(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(make([]byte, maxManifest+1))
+	}))
+	defer server.Close()
+	for path, isLimited := range map[string]bool{"/v2/a/manifests/1": true, "/v2/a/blobs/1": false} {
+		response, err := (&http.Client{Transport: registryClient{}.transport()}).Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+		if errors.As(err, new(*httpclient.BodyTooLargeError)) != isLimited || n > maxManifest && isLimited {
+			t.Errorf("%s: read %d bytes, %v", path, n, err)
+		}
 	}
 }
 

@@ -135,6 +135,9 @@ func (r Request) solveOpt() (client.SolveOpt, *contextFiles, error) {
 	if r.isRemote() {
 		opt.FrontendAttrs["context"] = r.Context
 		opt.FrontendAttrs["filename"] = r.Dockerfile
+		if filepath.IsAbs(r.Dockerfile) {
+			opt.FrontendAttrs["dockerfilekey"] = dockerfileMount
+		}
 	} else if err := files.add(mainContext, r.Context); err != nil {
 		return client.SolveOpt{}, nil, fmt.Errorf("open build context: %w", err)
 	}
@@ -146,7 +149,6 @@ func (r Request) solveOpt() (client.SolveOpt, *contextFiles, error) {
 	if r.Definition != nil {
 		files.dockerfile = r.Definition.files()
 		opt.FrontendAttrs["filename"] = r.Definition.name
-		opt.FrontendAttrs["dockerfilekey"] = dockerfileMount
 	}
 	for name, from := range r.Contexts {
 		if err := r.addContext(&opt, files, name, from); err != nil {

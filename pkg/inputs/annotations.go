@@ -27,7 +27,7 @@ func validateAnnotations(spec *BuildSpec, in Build, _ Env) error {
 		if !hasLevels {
 			levels, key = "manifest", name
 		}
-		if !ok || key == "" || strings.ContainsAny(key, " :[]") {
+		if !ok || !isWord(key) {
 			return itemErrorf("annotations", item, "is not an annotation; write NAME=VALUE, manifest:NAME=VALUE, "+
 				"manifest,index:NAME=VALUE or manifest[linux/amd64]:NAME=VALUE")
 		}

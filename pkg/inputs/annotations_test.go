@@ -7,7 +7,7 @@ import (
 
 func TestAnnotations(t *testing.T) {
 	const text = "INPUT_ANNOTATIONS=a=1\nindex:b=2\nmanifest[linux/arm64/v8]:c=3\nmanifest-descriptor:d=4\n" +
-		"manifest,index:e=x:y=z"
+		"manifest,index:e=x:y=z\nmanifest:urn:f[0]=5"
 	for _, test := range []struct {
 		platforms string
 		image     map[string]string // of linux/amd64
@@ -16,12 +16,13 @@ func TestAnnotations(t *testing.T) {
 		{
 			"linux/amd64,linux/arm64", map[string]string{
 				"annotation.a": "1", "annotation-manifest-descriptor.d": "4", "annotation.e": "x:y=z",
+				"annotation.urn:f[0]": "5",
 			}, map[string]string{"b": "2", "e": "x:y=z"},
 		},
 		{
 			"linux/arm64", map[string]string{
 				"annotation.a": "1", "annotation-index.b": "2", "annotation-manifest-descriptor.d": "4",
-				"annotation.e": "x:y=z", "annotation-index.e": "x:y=z",
+				"annotation.e": "x:y=z", "annotation-index.e": "x:y=z", "annotation.urn:f[0]": "5",
 			}, map[string]string{"b": "2", "e": "x:y=z"},
 		},
 	} {

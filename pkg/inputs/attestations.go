@@ -81,6 +81,14 @@ func provenance(in Build, env Env) string {
 	return in.Provenance
 }
 
+// quoteField returns an element of a CSV record.
+func quoteField(field string) string {
+	if !strings.ContainsAny(field, `",`) {
+		return field
+	}
+	return `"` + strings.ReplaceAll(field, `"`, `""`) + `"`
+}
+
 // parseAttestation parses type=KIND,ATTRIBUTE=VALUE,… like docker buildx.
 func parseAttestation(item Item) (kind, attributes string, disabled bool, err error) {
 	fields, err := csvvalue.Fields(item.Text, nil)
@@ -90,15 +98,19 @@ func parseAttestation(item Item) (kind, attributes string, disabled bool, err er
 	var rest []string
 	for i, field := range fields {
 		name, value, ok := strings.Cut(field, "=")
-		switch {
-		case name == "type":
+		switch key := strings.ToLower(strings.TrimSpace(name)); {
+		case key == "type":
 			kind = value
 		case !ok && i == 0:
 			kind = name
-		case name == "disabled":
-			disabled, _ = strconv.ParseBool(value)
+		case !ok:
+			return "", "", false, itemErrorf("attests", item, "has the attribute %q without a value", field)
+		case key == "disabled":
+			if disabled, err = strconv.ParseBool(value); err != nil {
+				return "", "", false, itemErrorf("attests", item, "has a value of disabled that is not true or false")
+			}
 		default:
-			rest = append(rest, field)
+			rest = append(rest, quoteField(field))
 		}
 	}
 	if kind != "sbom" && kind != "provenance" {

@@ -29,6 +29,11 @@ func TestAttestations(t *testing.T) {
 			"short form", []string{"INPUT_ATTESTS=sbom", "INPUT_PROVENANCE=true"},
 			map[string]string{"sbom": "", "provenance": ""},
 		},
+		{
+			"quoted attribute", []string{`INPUT_ATTESTS="type=sbom,""generator=a,b"""`},
+			map[string]string{"sbom": `"generator=a,b"`},
+		},
+		{"upper case", []string{"INPUT_ATTESTS=Type=sbom,Disabled=0,generator=a"}, map[string]string{"sbom": "generator=a"}},
 		{"generator", []string{"INPUT_SBOM=generator=a/b"}, map[string]string{"sbom": "generator=a/b"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package inputs
 import (
 	"net/netip"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,10 +68,7 @@ type BuildSpec struct {
 	secrets     []secret
 }
 
-var (
-	stagePattern = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
-	tagPattern   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
-)
+var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
 // Spec validates the inputs without reading file contents or using the network. An error is an [*Error].
 func (in Build) Spec(env Env) (BuildSpec, error) {
@@ -132,6 +130,9 @@ func validatePlatforms(spec *BuildSpec, in Build, _ Env) error {
 
 // normalizePlatform returns the shortest form of a Linux platform: linux/arm64 for arm64 or linux/arm64/v8.
 func normalizePlatform(text string) (name string, ok bool) {
+	if strings.EqualFold(text, "local") { // as in docker buildx
+		text = runtime.GOARCH
+	}
 	if !strings.Contains(text, "/") {
 		text = "linux/" + text
 	}
@@ -235,12 +236,18 @@ func validateArguments(spec *BuildSpec, in Build, env Env) error {
 	return nil
 }
 
+// validateHosts validates the input add_hosts. An address alone is another one of the name before it, as in
+// NAME=ADDRESS,ADDRESS.
 func validateHosts(spec *BuildSpec, in Build, _ Env) error {
+	previous := ""
 	for _, item := range in.AddHosts {
 		name, address, ok := strings.Cut(item.Text, "=")
-		if !ok {
+		if _, err := netip.ParseAddr(strings.Trim(item.Text, "[]")); err == nil && previous != "" {
+			name, address, ok = previous, item.Text, true
+		} else if !ok {
 			name, address, ok = strings.Cut(item.Text, ":")
 		}
+		previous = name
 		if ok && name != "" && address == image.HostGateway {
 			if in.Builder == "depot" {
 				return itemErrorf("add_hosts", item, "is not supported on Depot, where the builder's host is Depot's machine; "+
@@ -250,7 +257,7 @@ func validateHosts(spec *BuildSpec, in Build, _ Env) error {
 			continue
 		}
 		ip, err := netip.ParseAddr(strings.Trim(address, "[]"))
-		if !ok || name == "" || err != nil {
+		if !ok || !isWord(name) || err != nil || ip.Zone() != "" {
 			return itemErrorf("add_hosts", item, "is not a host entry; write NAME=ADDRESS, where ADDRESS is an IP address")
 		}
 		spec.Request.AddHosts = append(spec.Request.AddHosts, name+"="+ip.String())
@@ -278,7 +285,7 @@ func validateLimits(spec *BuildSpec, in Build, _ Env) error {
 	r.Network = in.Network
 	if in.ShmSize != "" {
 		size, err := units.RAMInBytes(in.ShmSize)
-		if err != nil || size <= 0 {
+		if err != nil || size < 0 { // 0 is the builder's default, as in docker build
 			return Errorf("shm_size", in.ShmSize, "is not a size; write for example 512m or 2g")
 		}
 		r.ShmSize = size

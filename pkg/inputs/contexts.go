@@ -63,10 +63,12 @@ func validateContexts(spec *BuildSpec, in Build, env Env) error {
 			if err := checkNamedContext(from); err != nil {
 				return itemErrorf("build_contexts", item, "%v", err)
 			}
+			delete(spec.EventContexts, name) // the last line of a name counts
 			spec.Request.Contexts[name] = from
 		case in.Ref == "" && env.Getenv("GITHUB_SHA") == "":
 			return itemErrorf("build_contexts", item, "needs an event of GitHub Actions; write a directory, or set ref")
 		default:
+			delete(spec.Request.Contexts, name)
 			spec.EventContexts[name] = directory
 		}
 	}
@@ -113,12 +115,13 @@ func validateGitContext(spec *BuildSpec, in Build) error {
 	isTaken := func(name string) bool {
 		return spec.Request.Contexts[name] != "" || spec.EventContexts[name] != ""
 	}
+	lookedUp, err := image.ContextName(in.GitContext)
 	switch {
 	case in.GitContext == "", in.GitContext == none, in.GitContext == auto && isTaken(name):
 		spec.GitContext = ""
 	case in.GitContext == auto:
 		spec.GitContext, spec.GitContextOptional = name, true
-	case isTaken(in.GitContext) || !stagePattern.MatchString(in.GitContext):
+	case isTaken(in.GitContext), err != nil, lookedUp != in.GitContext:
 		return Errorf("git_context", in.GitContext, "must be a name that build_contexts does not use, for example git")
 	}
 	return nil

@@ -30,7 +30,8 @@ func TestDefaultContext(t *testing.T) {
 				test, spec.Context, spec.Dockerfile, spec.EventCommit, err)
 		}
 	}
-	spec, err := buildSpec(t, env, "INPUT_BUILD_CONTEXTS=a={{defaultContext}}\nb={{defaultContext}}:lib\nc=lib")
+	spec, err := buildSpec(t, env, "INPUT_BUILD_CONTEXTS=a=lib\nc={{defaultContext}}\n"+
+		"a={{defaultContext}}\nb={{defaultContext}}:lib\nc=lib")
 	if err != nil || !maps.Equal(spec.EventContexts, map[string]string{"a": ".", "b": "lib"}) ||
 		!maps.Equal(spec.Request.Contexts, map[string]string{"c": "lib"}) {
 		t.Errorf("event %v, others %v, %v", spec.EventContexts, spec.Request.Contexts, err)

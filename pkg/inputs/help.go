@@ -10,18 +10,19 @@ var help = map[string]string{
 	"submodules": "Submodules to fetch with the commit: true, or recursive for those of submodules, too. Default: " +
 		"false. Other servers than the GitHub server need HTTPS URLs. Private submodules need a github_token that can read them.",
 	"lfs": "Download the content of the commit's Git LFS files. With false, the files contain pointers.",
-	"platform": "linux/amd64, linux/arm64, another platform, or several. Depot builds linux/386 on its amd64 machines " +
-		"and linux/arm/v6, v7 and v8 on its arm64 machines; your own BuildKit builds what it supports.",
+	"platform": "linux/amd64, linux/arm64, another platform, local for this machine's, or several. Depot builds " +
+		"linux/386 on its amd64 machines and linux/arm/v6, v7 and v8 on its arm64 machines; your own BuildKit builds what " +
+		"it supports.",
 	"context": "Build context: a directory, a URL that the builder fetches, {{defaultContext}} for the event's commit, " +
 		"or {{defaultContext}}:DIRECTORY for a directory of it, to which dockerfile is then relative.",
 	"dockerfile": "Path of the Dockerfile, relative to the repository root or, for a context that is a URL, to that " +
-		"context; or - for the standard input. Default: the Dockerfile in the context, or sandbox/Dockerfile if the context " +
-		"has none.",
+		"context; or - for the standard input. Default: the Dockerfile in the context, or sandbox/Dockerfile if the " +
+		"context has none.",
 	"target":     "Stage to build. Default: the last stage.",
 	"image_name": "Image names in the local engine, comma-separated or one per line.",
 	"build_args": "Build arguments, NAME=VALUE, or NAME for the value of that environment variable. One per line.",
 	"build_contexts": "Named contexts, NAME=DIRECTORY, docker-image://, oci-layout://, {{defaultContext}} or a URL. " +
-		"One per line.",
+		"NAME is a stage or an image: x also replaces docker.io/library/x:latest. One per line.",
 	"labels": "Labels, NAME=VALUE. One per line. They replace default labels and those of the Dockerfile.",
 	"default_labels": "Label the image with its commit: org.opencontainers.image.revision, source, created (the " +
 		"commit's time) and version (the branch or tag), unless the Dockerfile or labels sets them. With false, a commit " +
@@ -33,8 +34,8 @@ var help = map[string]string{
 	"secret_files": "Build secrets from files, ID=PATH. One per line. Missing files are left out with a warning.",
 	"ssh":          "SSH agent sockets or keys for build steps, ID, ID=SOCKET or ID=KEY,KEY. One per line.",
 	"allow":        "Entitlements: network.host, security.insecure. network: host implies network.host.",
-	"add_hosts": "Entries of /etc/hosts for build steps, NAME=ADDRESS or NAME:ADDRESS. With your own BuildKit, ADDRESS " +
-		"can be host-gateway.",
+	"add_hosts": "Entries of /etc/hosts for build steps, NAME=ADDRESS[,ADDRESS] or NAME:ADDRESS. With your own " +
+		"BuildKit, ADDRESS can be host-gateway.",
 	"no_cache_filters": "Stages to build without the cache.",
 	"outputs": "Additional outputs in BuildKit's syntax, for example type=local,dest=out. One per line. type=docker " +
 		"without dest loads the image.",

@@ -36,6 +36,7 @@ func TestLists(t *testing.T) {
 		{"bare quotes", `A={"b": 1}`, []string{`A={"b": 1}`}, []string{`A={"b": 1}`}},
 		{"spaces after commas", "A=b, c", []string{"A=b", "c"}, []string{"A=b, c"}},
 		{"Windows line breaks", "a\r\nb\r\n", []string{"a", "b"}, []string{"a", "b"}},
+		{"byte order mark", "\ufeff\"A=1\"\nB", []string{"A=1", "B"}, []string{"A=1", "B"}},
 		{"empty", "\n \n", nil, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

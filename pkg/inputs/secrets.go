@@ -1,10 +1,12 @@
 package inputs
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -90,7 +92,8 @@ func validateSecrets(spec *BuildSpec, in Build, env Env) error {
 // isWord reports whether a Dockerfile can use the text as the ID of a secret or the name of a build argument. BuildKit
 // has no other rules.
 func isWord(text string) bool {
-	return text != "" && !strings.ContainsFunc(text, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) })
+	isBlank := func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) }
+	return text != "" && !strings.ContainsFunc(text, isBlank)
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_./-]{0,63}$`)
@@ -125,10 +128,21 @@ func validateSSH(spec *BuildSpec, in Build, env Env) error {
 					return itemErrorf("ssh", item, "names a file that cannot be read: %v", err)
 				}
 			}
-			spec.Request.SSH = append(spec.Request.SSH, agent)
+			spec.addSSH(agent)
 		}
 	}
 	return nil
+}
+
+// addSSH adds an agent, or its keys if the ID already has keys. BuildKit refuses several agents with one ID.
+func (s *BuildSpec) addSSH(agent image.SSH) {
+	i := slices.IndexFunc(s.Request.SSH, func(other image.SSH) bool { return other.ID == agent.ID })
+	switch {
+	case i < 0:
+		s.Request.SSH = append(s.Request.SSH, agent)
+	case len(agent.Paths) > 0:
+		s.Request.SSH[i].Paths = append(s.Request.SSH[i].Paths, agent.Paths...)
+	}
 }
 
 // parseSSH parses ID, ID=SOCKET and ID=KEY,KEY, and several of them separated by commas. A part without "=" after an
@@ -141,7 +155,7 @@ func parseSSH(text string) (agents []image.SSH) {
 		switch {
 		case part == "":
 		case hasPath && !strings.Contains(id, "/"):
-			agents = append(agents, image.SSH{ID: id, Paths: []string{path}})
+			agents = append(agents, image.SSH{ID: cmp.Or(id, "default"), Paths: []string{path}})
 		case last >= 0 && len(agents[last].Paths) > 0:
 			agents[last].Paths = append(agents[last].Paths, part)
 		default:

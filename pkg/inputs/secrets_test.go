@@ -98,6 +98,10 @@ func TestSSH(t *testing.T) {
 		"default=" + a + "," + b:         {agent("default", a, b)},
 		"default=" + a + ",github=" + b:  {agent("default", a), agent("github", b)},
 		"default\ngithub=" + b + "," + a: {agent("default"), agent("github", b, a)},
+		"x=" + a + "\nx=" + b:            {agent("x", a, b)},
+		"default\ndefault=" + a:          {agent("default", a)},
+		"default=" + a + "\ndefault":     {agent("default", a)},
+		"=" + a:                          {agent("default", a)},
 	} {
 		env := Env{Dir: dir, Getenv: func(name string) string {
 			return map[string]string{"SSH_AUTH_SOCK": "/run/agent.sock"}[name]

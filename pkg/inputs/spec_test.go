@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -89,6 +90,11 @@ func TestInvalidInputs(t *testing.T) {
 		{"SSH without agent", "ssh", "default", 1, "default", "SSH_AUTH_SOCK"},
 		{"SSH socket not found", "ssh", "default=/missing.sock", 1, "default=/missing.sock", "cannot be read"},
 		{"host", "add_hosts", "a=b", 1, "a=b", "IP address"},
+		{"address without a host", "add_hosts", "10.0.0.1", 1, "10.0.0.1", "IP address"},
+		{"address with a zone", "add_hosts", "a=fe80::1%eth0", 1, "a=fe80::1%eth0", "IP address"},
+		{"attestation without a boolean", "attests", "type=sbom,disabled=x", 1, "type=sbom,disabled=x", "not true or false"},
+		{"attestation without a value", "attests", "type=sbom,x", 1, "type=sbom,x", "without a value"},
+		{"annotation with a space", "annotations", "a b=c", 1, "a b=c", "not an annotation"},
 		{"entitlement", "allow", "root", 1, "root", "network.host or security.insecure"},
 		{"network", "network", "bridge", 0, "bridge", "default, none or host"},
 		{"host gateway on Depot", "add_hosts", "a:host-gateway", 1, "a:host-gateway", "not supported on Depot"},
@@ -378,7 +384,8 @@ func TestResolve(t *testing.T) {
 	dir := t.TempDir()
 	writeTree(t, dir, map[string]string{
 		"Dockerfile": "FROM root", "app/Dockerfile": "FROM app", "sandbox/Dockerfile": "FROM sandbox", "lib/x": "",
-		"common/Dockerfile": "FROM common", "lower/dockerfile": "FROM lower", "both/dockerfile": "", "both/Dockerfile": "FROM a",
+		"common/Dockerfile": "FROM common", "lower/dockerfile": "FROM lower",
+		"both/dockerfile": "", "both/Dockerfile": "FROM a",
 	}, map[string]string{
 		"linked/Dockerfile": "../common/Dockerfile", "linked/.dockerignore": "../lib/x", "folder": "common",
 		"absolute/Dockerfile": filepath.Join(dir, "common/Dockerfile"),
@@ -397,8 +404,8 @@ func TestResolve(t *testing.T) {
 			"dockerfile of the root", []string{"INPUT_CONTEXT=app", "INPUT_DOCKERFILE=Dockerfile"}, "app", "Dockerfile", nil,
 		},
 		{
-			"dockerfile of the root with ./", []string{"INPUT_CONTEXT=app", "INPUT_DOCKERFILE=./Dockerfile"}, "app", "Dockerfile",
-			nil,
+			"dockerfile of the root with ./", []string{"INPUT_CONTEXT=app", "INPUT_DOCKERFILE=./Dockerfile"}, "app",
+			"Dockerfile", nil,
 		},
 		{
 			"dockerfile of the context", []string{"INPUT_CONTEXT=./app", "INPUT_DOCKERFILE=app/Dockerfile"}, "app",
@@ -540,6 +547,7 @@ func TestPlatforms(t *testing.T) {
 		{"linux/arm64/v8,linux/arm64", "depot", "linux/arm64"},
 		{"linux/386,linux/arm/v7,linux/arm,linux/arm/v6", "depot", "linux/386,linux/arm/v7,linux/arm/v6"},
 		{"linux/x86_64,linux/aarch64", "depot", "linux/amd64,linux/arm64"},
+		{"local", "depot", "linux/" + runtime.GOARCH},
 		{"linux/riscv64,s390x", "unix:///run/buildkit.sock", "linux/riscv64,linux/s390x"},
 	} {
 		spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()},
@@ -605,12 +613,14 @@ func TestImageNames(t *testing.T) {
 
 // Depot's machines have no host that a build could reach; that of your own BuildKit is known when it is connected.
 func TestHostsAndNetwork(t *testing.T) {
-	spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, "INPUT_ADD_HOSTS=a:10.180.0.1,b=[::1],c:host-gateway",
-		"INPUT_BUILDER=unix:///run/buildkit.sock", "INPUT_NETWORK=host")
+	spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()},
+		"INPUT_ADD_HOSTS=a:10.180.0.1,10.180.0.2,b=[::1],::2,c:host-gateway", "INPUT_BUILDER=unix:///run/buildkit.sock",
+		"INPUT_NETWORK=host")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"a=10.180.0.1", "b=::1", "c=host-gateway"}; !slices.Equal(spec.Request.AddHosts, want) {
+	want := []string{"a=10.180.0.1", "a=10.180.0.2", "b=::1", "b=::2", "c=host-gateway"}
+	if !slices.Equal(spec.Request.AddHosts, want) {
 		t.Errorf("hosts %q, want %q", spec.Request.AddHosts, want)
 	}
 	if want := []string{"network.host"}; !slices.Equal(spec.Request.Allow, want) {

@@ -62,8 +62,9 @@ func decodeItems(ctx *kong.DecodeContext, splitAtCommas bool) ([]Item, error) {
 
 // parseItems parses a list like docker/build-push-action: as CSV, in which a quoted element can contain commas, line
 // breaks and doubled quotes. It skips blank lines and lines that begin with #. Unless splitAtCommas is set, a line that
-// does not begin with a quote is one element, verbatim.
+// does not begin with a quote is one element, verbatim. A byte order mark at the start is skipped.
 func parseItems(text string, splitAtCommas bool) (items []Item, err error) {
+	text = strings.TrimPrefix(text, "\ufeff")
 	for number := 1; text != ""; number++ {
 		line, rest, _ := strings.Cut(text, "\n")
 		trimmed := strings.TrimSpace(line)

@@ -138,6 +138,17 @@ func (s *Server) used(o *Organization) int {
 	return n
 }
 
+// SetState changes the state of a snapshot, as the server does after a race of its handlers.
+func (s *Server) SetState(id, state string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, it := range s.snapshots {
+		if it.id == id {
+			s.setState(it, state)
+		}
+	}
+}
+
 // setState overwrites the state of a snapshot and resets the read counter. The caller must hold s.mu.
 func (s *Server) setState(it *snapshot, state string) {
 	it.state, it.updated, it.reads = state, s.now(), 0

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,7 +195,6 @@ func TestDownloadFaults(t *testing.T) {
 		{"status from the asset host", Fault{Path: Objects, Status: 503}, "", "0 503 0"},
 		{"once", Fault{Path: Objects, Status: 503, Times: 1}, "--retry 1 --retry-delay 0", "10000 200 0"},
 		{"closed connection", Fault{Path: Objects, Hangup: true}, "", "0 302 52"},
-		{"no response", Fault{Path: Objects, NoResponse: true}, "-m 0.5", "0 302 28"},
 		{"truncated body", Fault{Path: Objects, Truncate: 4000}, "", "4000 200 18"},
 		{"another method", Fault{Path: Objects, Method: "HEAD", Hangup: true}, "", "10000 200 0"},
 	} {
@@ -206,6 +206,25 @@ func TestDownloadFaults(t *testing.T) {
 				t.Errorf("%s, want %s", got, test.want)
 			}
 		})
+	}
+	s.Fail(Fault{Path: Objects, NoResponse: true, Times: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	before := len(s.Requests())
+	go func() { // cancels the request when it has arrived at the asset host
+		for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+			list := s.Requests()
+			if slices.ContainsFunc(list[before:], func(r Request) bool { return strings.HasPrefix(r.Path, Objects) }) {
+				cancel()
+			}
+		}
+	}()
+	silent, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response, err := http.DefaultClient.Do(silent); !errors.Is(err, context.Canceled) {
+		t.Errorf("no response: %v, %v", response, err)
 	}
 	s.Fail(Fault{Path: Objects, CorruptLastByte: true, Times: 1})
 	if _, body := get(t, address, ""); body != content[:len(content)-1]+"8" {
