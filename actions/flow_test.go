@@ -67,7 +67,9 @@ func TestBuildErrorIsAnnotatedAtItsLine(t *testing.T) {
 		Position: image.Position{File: "sandbox/Dockerfile", Line: 3, EndLine: 4}, ExitCode: 2,
 		Output: []string{"one", "two", "three", "::error::four"},
 	}))
-	for _, field := range []string{"file=sandbox/Dockerfile", "line=3", "endLine=4", "%0Aone%0Atwo%0Athree%0A::error::four"} {
+	for _, field := range []string{
+		"file=sandbox/Dockerfile", "line=3", "endLine=4", "%0Aone%0Atwo%0Athree%0A::error::four",
+	} {
 		if !strings.Contains(stdout.String(), field) {
 			t.Errorf("%q lacks %s", stdout, field)
 		}

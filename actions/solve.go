@@ -53,7 +53,8 @@ func solve(
 func startSolves(
 	ctx context.Context, lease *builder.Lease, requests []image.Request,
 ) (statuses []image.PlatformStatus, wait func() ([]*image.Result, error)) {
-	solving, cancel := context.WithCancelCause(ctx)
+	solving, cancel := context.WithCancelCause(ctx) // the results are read with it, until ctx ends
+	context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	results := make([]*image.Result, len(requests))
 	var solves errgroup.Group
 	for i, request := range requests {
@@ -74,7 +75,6 @@ func startSolves(
 		if cause := context.Cause(solving); err != nil && cause != nil {
 			err = cause // the first failure; the others are consequences of its cancellation
 		}
-		cancel(nil)
 		return results, err
 	}
 }

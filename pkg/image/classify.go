@@ -56,8 +56,8 @@ func classifyError(ctx context.Context, r Request, steps *stepRecorder, err erro
 // failure is an error of BuildKit with what is known about it.
 //
 // BuildKit sends the causes of most failures as text, without a type or a code. The texts in this file are those of
-// moby/buildkit v0.34.2 and v0.11.6. The names of the steps come from frontend/dockerui/{config,context,namedcontext}.go,
-// frontend/dockerfile/dockerfile2llb/convert.go and solver/llbsolver/bridge.go.
+// moby/buildkit v0.34.2 and v0.11.6. The names of the steps come from config.go, context.go and namedcontext.go in
+// frontend/dockerui, frontend/dockerfile/dockerfile2llb/convert.go and solver/llbsolver/bridge.go.
 type failure struct {
 	request    Request
 	err        error
@@ -325,9 +325,9 @@ var imageStep = regexp.MustCompile(
 		`(\S+)|(?:\[[^\]]* ?\d+/\d+\] )?FROM (\S+?)(?:@sha256:\w+)?)$`,
 )
 
-// registryFailure matches the error of a registry in a message of containerd's resolver, which quotes the status line and
-// perhaps the registry's message: core/remotes/errors/errors.go and core/remotes/docker/fetcher.go of containerd v2.4,
-// remotes/docker/resolver.go of v1.6.
+// registryFailure matches the error of a registry in a message of containerd's resolver, which quotes the status line
+// and perhaps the registry's message: core/remotes/errors/errors.go and core/remotes/docker/fetcher.go of containerd
+// v2.4, remotes/docker/resolver.go of v1.6.
 var registryFailure = regexp.MustCompile(
 	`(?:unexpected status|failed with status code).*?: ([45]\d\d) [A-Z][A-Za-z ]*(?:- Server message: )?(.*)$`)
 
@@ -567,8 +567,7 @@ func (f failure) failedOutput() error {
 	isOutput := clientExport.MatchString(f.step.name)
 	for _, output := range f.request.Outputs {
 		isOutput = isOutput || output.OutputDir != "" && strings.Contains(f.message, output.OutputDir)
-		// The builder may report only the end of the stream: fsutil a72de9d, send.go, does not read the error that
-		// ended it.
+		// The builder may report only the end of the stream: send.go of fsutil a72de9d does not read what ended it.
 		if f.message == io.EOF.Error() && output.OutputDir != "" {
 			if err := tryWrite(output.OutputDir); err != nil {
 				e.Message = fmt.Sprintf("write %s: %v", output.OutputDir, causeOf(err))

@@ -32,7 +32,7 @@ type failingBuild struct {
 	older      bool              // also on v0.11, with the same text
 }
 
-// failingBuilds are what goes wrong in builds: in the Dockerfile, the inputs, the context, registries and other servers.
+// failingBuilds are what goes wrong in builds: in the Dockerfile, the inputs, the context, registries, other servers.
 // ${BAD} is a registry whose repositories are named after the status of their answers, ${PRIVATE} one that requires a
 // login, ${FILES} and ${GIT} are servers of files and git repositories, and ${SOCKET} and ${NO_KEYS} are SSH agents.
 var failingBuilds = []failingBuild{
@@ -48,9 +48,10 @@ var failingBuilds = []failingBuild{
 		want:       "Dockerfile:2 (step builder 2/2) failed with exit code 1; last output: `98`, `99`, `100`",
 	},
 	{
-		name:       "progress bar, colors and an unfinished line",
-		dockerfile: "FROM debian:bookworm-slim\nRUN printf ' 1%%\\r50%%\\r99%%\\n\\033[31mred\\033[0m\\n\\n::error::forged'; exit 1\n",
-		want:       "Dockerfile:2 (step 2/2) failed with exit code 1; last output: `99%`, `red`, `::error::forged`",
+		name: "progress bar, colors and an unfinished line",
+		dockerfile: "FROM debian:bookworm-slim\n" +
+			"RUN printf ' 1%%\\r50%%\\r99%%\\n\\033[31mred\\033[0m\\n\\n::error::forged'; exit 1\n",
+		want: "Dockerfile:2 (step 2/2) failed with exit code 1; last output: `99%`, `red`, `::error::forged`",
 	},
 	{
 		name:       "secret in the output",
@@ -82,9 +83,9 @@ var failingBuilds = []failingBuild{
 	{
 		name:       "program of another platform",
 		dockerfile: "FROM debian:bookworm-slim\nCOPY --chmod=755 f /f\nRUN echo '/bin/sh: exec format error'; exit 255\n",
-		want: "Dockerfile:3 (step 3/3) failed with exit code 255; last output: `/bin/sh: exec format error` (the program is " +
-			"for another platform than linux/amd64: check the base image and the input platform, or install an emulator (QEMU) " +
-			"on the builder)",
+		want: "Dockerfile:3 (step 3/3) failed with exit code 255; last output: `/bin/sh: exec format error` (the program " +
+			"is for another platform than linux/amd64: check the base image and the input platform, or install an emulator " +
+			"(QEMU) on the builder)",
 	},
 	{
 		name:       "unknown user",
@@ -131,8 +132,8 @@ var failingBuilds = []failingBuild{
 	},
 	{
 		name: "check is an error", dockerfile: "# check=error=true\nFROM scratch as x\nCOPY f /\n",
-		want: "build: lint violation found for rules: FromAsCasing (fix the warnings of the checks, or remove error=true from " +
-			"the line # check= of the Dockerfile)",
+		want: "build: lint violation found for rules: FromAsCasing (fix the warnings of the checks, or remove error=true " +
+			"from the line # check= of the Dockerfile)",
 	},
 
 	// An input, or the context.
@@ -149,9 +150,10 @@ var failingBuilds = []failingBuild{
 			`as \[; a pattern cannot end with \)`,
 	},
 	{
-		name: "unknown target", older: true, dockerfile: "FROM scratch AS one\nCOPY f /f\nFROM one as Two\nCOPY f /\nFROM two\n",
-		change: func(r *Request) { r.Target = "nosuch" },
-		want:   `stage "nosuch" not found in Dockerfile (set the input target to one of: one, Two)`,
+		name: "unknown target", older: true,
+		dockerfile: "FROM scratch AS one\nCOPY f /f\nFROM one as Two\nCOPY f /\nFROM two\n",
+		change:     func(r *Request) { r.Target = "nosuch" },
+		want:       `stage "nosuch" not found in Dockerfile (set the input target to one of: one, Two)`,
 	},
 	{
 		name: "target without stages", dockerfile: "FROM scratch\nCOPY f /f\n",
@@ -213,8 +215,8 @@ var failingBuilds = []failingBuild{
 			r.Dockerfile, r.DockerfileName = filepath.Join(r.Context, "app", "Dockerfile"), "app/Dockerfile"
 			r.Context = filepath.Join(r.Context, "app")
 		},
-		want: "app/Dockerfile:2: ADD dir/missing: not in the build context (`app`), or excluded by .dockerignore (paths are " +
-			"relative to the input context)",
+		want: "app/Dockerfile:2: ADD dir/missing: not in the build context (`app`), or excluded by .dockerignore (paths " +
+			"are relative to the input context)",
 	},
 	{
 		name: "excluded file", older: true, dockerfile: "FROM scratch\nCOPY f /\n",
@@ -269,8 +271,8 @@ var failingBuilds = []failingBuild{
 	},
 	{
 		name: "403", older: true, dockerfile: "FROM ${BAD}/403/x:1\n",
-		want: "Dockerfile:1: pull ${BAD}/403/x:1: ${BAD} returned 403 Forbidden (grant this account permission to pull from " +
-			"the repository, or log in to ${BAD} with another account)",
+		want: "Dockerfile:1: pull ${BAD}/403/x:1: ${BAD} returned 403 Forbidden (grant this account permission to pull " +
+			"from the repository, or log in to ${BAD} with another account)",
 	},
 	{
 		name: "unknown tag", dockerfile: "FROM scratch\nFROM debian:absent\n",
@@ -285,8 +287,8 @@ var failingBuilds = []failingBuild{
 	{
 		name: "link out of the context", dockerfile: "FROM scratch\nCOPY link /\n",
 		change: func(r *Request) { _ = os.Symlink("/etc/passwd", filepath.Join(r.Context, "link")) },
-		want: "Dockerfile:2: COPY link: not in the build context (`.`), or excluded by .dockerignore (paths are relative to " +
-			"the input context)",
+		want: "Dockerfile:2: COPY link: not in the build context (`.`), or excluded by .dockerignore (paths are relative " +
+			"to the input context)",
 	},
 	{
 		name: "unknown tag of a mount", dockerfile: "FROM small:1\nRUN --mount=from=debian:absent,target=/x true\n",
@@ -295,8 +297,8 @@ var failingBuilds = []failingBuild{
 	},
 	{
 		name: "rate limit", older: true, dockerfile: "FROM ${BAD}/429/x:1\n",
-		want: "Dockerfile:1: pull ${BAD}/429/x:1: ${BAD} returned 429 Too Many Requests (try again in a few minutes, or log " +
-			"in for a higher limit)",
+		want: "Dockerfile:1: pull ${BAD}/429/x:1: ${BAD} returned 429 Too Many Requests (try again in a few minutes, or " +
+			"log in for a higher limit)",
 	},
 	{
 		name: "503", older: true, dockerfile: "FROM ${BAD}/503/x:1\n",
@@ -305,13 +307,13 @@ var failingBuilds = []failingBuild{
 	},
 	{
 		name: "a page instead of a registry", older: true, dockerfile: "FROM ${BAD}/200/x:1\n",
-		want: "Dockerfile:1: pull ${BAD}/200/x:1: encountered unknown type text/html; children may not be fetched (check the " +
-			"reference, and that ${BAD} is a registry)",
+		want: "Dockerfile:1: pull ${BAD}/200/x:1: encountered unknown type text/html; children may not be fetched (check " +
+			"the reference, and that ${BAD} is a registry)",
 	},
 	{
 		name: "connection refused", older: true, dockerfile: "FROM 127.0.0.1:1/x:1\n",
-		want: "Dockerfile:1: pull 127.0.0.1:1/x:1: dial tcp 127.0.0.1:1: connect: connection refused (check that 127.0.0.1:1 " +
-			"answers and that the reference is correct)",
+		want: "Dockerfile:1: pull 127.0.0.1:1/x:1: dial tcp 127.0.0.1:1: connect: connection refused (check that " +
+			"127.0.0.1:1 answers and that the reference is correct)",
 	},
 	{
 		name: "other platform", dockerfile: "FROM ${HUB}/library/arm:1\nCOPY f /\n",
@@ -337,8 +339,8 @@ var failingBuilds = []failingBuild{
 	{
 		name: "SBOM generator", dockerfile: "FROM scratch\nCOPY f /\n",
 		change: func(r *Request) { r.Attestations = map[string]string{"sbom": "generator=docker.io/library/nosuch:1"} },
-		want: "pull nosuch:1: not found (check the name and the tag, and log in to docker.io (docker login) if the image is " +
-			"private)",
+		want: "pull nosuch:1: not found (check the name and the tag, and log in to docker.io (docker login) if the image " +
+			"is private)",
 	},
 
 	// Another server.

@@ -65,7 +65,10 @@ func TestStepMonitor(t *testing.T) {
 			"step", []client.SolveStatus{step(load, 0, 0), step(from, 0, 0), pending, step(build, 1, 0), step(from, 0, 2)},
 			"step `[2/3] RUN make` (0 of 2 steps done)",
 		},
-		{"ended step", []client.SolveStatus{step(build, 1, 2), step(waiting, 2, 0)}, "step `" + waiting + "` (1 of 2 steps done)"},
+		{
+			"ended step", []client.SolveStatus{step(build, 1, 2), step(waiting, 2, 0)},
+			"step `" + waiting + "` (1 of 2 steps done)",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var monitor StepMonitor
