@@ -10,16 +10,17 @@ import (
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
-// Convert converts a test file of container-structure-test to a suite and prints it. It warns about everything that it
-// cannot convert.
+// Convert converts a test file of container-structure-test to a suite and prints it. It warns about each test that can
+// have another verdict.
 func Convert(_ context.Context, env Env, in inputs.Convert) error {
 	data, err := os.ReadFile(in.File)
 	if err != nil {
 		return fmt.Errorf("convert: %w", err)
 	}
-	converted, warnings, err := suite.Convert(data)
+	converted, warnings, err := suite.Convert(in.File, data)
 	if err != nil {
-		return fmt.Errorf("convert %s: %w", in.File, err)
+		annotateProblems(env.Runner, in.File, err)
+		return fmt.Errorf("convert: %w", err)
 	}
 	for _, w := range warnings {
 		env.Runner.Warning(runner.Annotation{File: in.File, Line: w.Line, Message: w.Message})

@@ -30,8 +30,8 @@ type builtImage struct {
 	Digest   string        // of the manifest, or of the index if there are several platforms or attestations
 }
 
-// buildAndLoad builds the image, loads it into the engine if the input load is set, and releases the builder. If Depot's
-// machine is lost before anything is pushed, it does so once more on a new machine.
+// buildAndLoad builds the image, loads it into the engine if the input load is set, and releases the builder. If
+// Depot's machine is lost before anything is pushed, it does so once more on a new machine.
 func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session session) (builtImage, error) {
 	return onNewMachine(job, spec, session.Source, func(source buildSource) (_ builtImage, err error) {
 		session.Source = source

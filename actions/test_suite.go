@@ -30,15 +30,20 @@ func loadSuite(job job, spec inputs.TestSpec, root string) (*suite.Suite, error)
 	}
 	file := relativeTo(path, root, job.Dir)
 	tests, err := suite.Load(path, file)
-	if invalid := (*suite.InvalidError)(nil); errors.As(err, &invalid) {
-		for _, problem := range invalid.Problems[1:] { // the error itself reports the first one
-			job.Runner.Warning(runner.Annotation{File: file, Line: problem.Line, Message: problem.Message})
-		}
-	}
 	if err != nil {
+		annotateProblems(job.Runner, file, err)
 		return nil, inputs.Wrap("suite", err)
 	}
 	return tests, checkPrivileges(spec, tests)
+}
+
+// annotateProblems annotates the problems of an invalid file except the first one, which the error itself reports.
+func annotateProblems(r *runner.Runner, file string, err error) {
+	if invalid := (*suite.InvalidError)(nil); errors.As(err, &invalid) {
+		for _, problem := range invalid.Problems[1:] {
+			r.Warning(runner.Annotation{File: file, Line: problem.Line, Message: problem.Message})
+		}
+	}
 }
 
 // checkPrivileges refuses privileged containers unless an input allows them. The suite may be part of an unreviewed

@@ -169,6 +169,28 @@ fileExistenceTests:
 	}
 }
 
+// Every problem of a container-structure-test file is listed.
+func TestConvertInvalid(t *testing.T) {
+	e := setup(t)
+	dir := t.TempDir()
+	writeFile(t, dir, "structure.json", `{"schemaVersion": "2.0.0", "FileExistenceTests": [
+  {"name": "a", "path": ""},
+  {"name": "b", "path": "/etc", "shouldExist": true, "permissions": "0755"},
+  {"name": "c", "path": "/etc/hosts"}
+]}`)
+	r := e.run(t, invocation{
+		program: "action-test",
+		args:    []string{"convert", "structure.json"},
+		dir:     dir,
+		env:     values{"GITHUB_ACTIONS": ""},
+	})
+	for _, position := range []string{"structure.json:2: ", "structure.json:3: ", "structure.json:4: "} {
+		if r.exitCode != 1 || r.stdout != "" || strings.Count(r.stderr, position) != 1 {
+			t.Errorf("exit code %d, no single %q in %q", r.exitCode, position, r.stderr+r.stdout)
+		}
+	}
+}
+
 // The shell has a terminal that follows the size of the user's terminal. Ctrl-C interrupts the command but not the
 // shell, and the program exits with the shell's exit code.
 func TestShellTerminal(t *testing.T) {

@@ -299,7 +299,7 @@ func TestDefaultPolicies(t *testing.T) {
 		p.Clock == nil {
 		t.Errorf("got %+v", p)
 	}
-	if total := p.ReleaseTimeout + gracePeriod; p.ReleaseTimeout != 4*time.Second || total > 5*time.Second {
+	if total := p.CreateGrace + p.ReleaseTimeout/2; p.ReleaseTimeout != 4*time.Second || total > 5*time.Second {
 		t.Errorf("releasing a canceled build takes up to %s", total)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -13,15 +14,16 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/depot/depot-go/api"
+	cliv1 "github.com/depot/depot-go/proto/depot/cli/v1"
 	"github.com/depot/depot-go/proto/depot/cli/v1/cliv1connect"
 	"github.com/org/sandbox-actions/pkg/httpclient"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 const (
 	defaultAPIURL = "https://api.depot.dev"
 	apiAttempts   = 5
-	maxResponse   = 4 << 20     // bytes
-	gracePeriod   = time.Second // how long a canceled CreateBuild waits for its response
+	maxResponse   = 4 << 20 // bytes
 )
 
 // rejections are statuses that mean the call had no effect, so that even CreateBuild is safe to retry.
@@ -52,6 +54,8 @@ var apiHints = []httpclient.Hint{
 // apiClient calls depot.cli.v1.BuildService, including methods that depot-go lacks.
 type apiClient struct {
 	cliv1connect.BuildServiceClient
+	createBuild func(context.Context, *connect.Request[cliv1.CreateBuildRequest]) (
+		*connect.Response[cliv1.CreateBuildResponse], error)
 	getBuild     *connect.Client[getBuildRequest, existingBuild]
 	getPullInfo  *connect.Client[pullInfoRequest, pullInfo]
 	getPullToken *connect.Client[pullTokenRequest, pullToken]
@@ -99,13 +103,16 @@ func (d Depot) api() *apiClient {
 	url := strings.TrimSuffix(cmp.Or(d.APIURL, defaultAPIURL), "/")
 	policy := d.Policy.HTTP
 	policy.Attempts, policy.Rejections = cmp.Or(policy.Attempts, apiAttempts), rejections
-	client := httpclient.Config{Policy: policy, Clock: d.Policy.Clock}.Client()
-	client.Transport = responseRecorder{client.Transport}
+	client := d.httpClient(policy)
 	options := connect.WithClientOptions(api.WithUserAgent(), connect.WithReadMaxBytes(maxResponse))
 	service := url + "/" + cliv1connect.BuildServiceName
 	asJSON := connect.WithClientOptions(options, connect.WithCodec(jsonCodec{}))
+	// A build whose response arrives too late cannot be finished, and Depot keeps it until it notices.
+	policy.Timeout = cmp.Or(d.Policy.CreateTimeout, 2*time.Minute)
+	creating := cliv1connect.NewBuildServiceClient(d.httpClient(policy), url, options)
 	return &apiClient{
 		BuildServiceClient: cliv1connect.NewBuildServiceClient(client, url, options),
+		createBuild:        creating.CreateBuild,
 		getBuild:           connect.NewClient[getBuildRequest, existingBuild](client, service+"/GetBuild", asJSON),
 		getPullInfo:        connect.NewClient[pullInfoRequest, pullInfo](client, service+"/GetPullInfo", asJSON),
 		getPullToken:       connect.NewClient[pullTokenRequest, pullToken](client, service+"/GetPullToken", asJSON),
@@ -115,12 +122,32 @@ func (d Depot) api() *apiClient {
 	}
 }
 
+func (d Depot) httpClient(policy httpclient.Policy) *http.Client {
+	client := httpclient.Config{
+		Policy: policy, Clock: d.Policy.Clock, Base: messageChecker{http.DefaultTransport},
+	}.Client()
+	client.Transport = responseRecorder{client.Transport}
+	return client
+}
+
 // call makes one API call with retries. If ctx has ended, it returns the cause. Other errors are
 // *[httpclient.APIError]; if the service responded, they wrap the *[connect.Error].
 func call[Q, A any](
 	ctx context.Context, c *apiClient, op, token string, request *Q,
 	method func(context.Context, *connect.Request[Q]) (*connect.Response[A], error),
 ) (*A, error) {
+	answer, err := callWithHeader(ctx, c, op, token, request, method)
+	if err != nil {
+		return nil, err
+	}
+	return answer.Msg, nil
+}
+
+// callWithHeader is like call and also returns the header of the response.
+func callWithHeader[Q, A any](
+	ctx context.Context, c *apiClient, op, token string, request *Q,
+	method func(context.Context, *connect.Request[Q]) (*connect.Response[A], error),
+) (*connect.Response[A], error) {
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
 	}
@@ -131,17 +158,7 @@ func call[Q, A any](
 		response, networkErr := last.get()
 		return nil, c.service.Failure(ctx, op, response, cmp.Or(networkErr, err), []string{token})
 	}
-	return answer.Msg, nil
-}
-
-// withGrace returns a context that ends [gracePeriod] after ctx, with the same cause. It lets a canceled call that
-// creates a build receive the build's ID, so that the build can be finished.
-func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
-	graced, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		time.AfterFunc(gracePeriod, func() { cancel(context.Cause(ctx)) })
-	})
-	return graced, func() { stop(); cancel(nil) }
+	return answer, nil
 }
 
 // connectMessage extracts the message of a Connect error in JSON. It returns false for a body without a code that
@@ -155,6 +172,46 @@ func connectMessage(body []byte) (string, bool) {
 		return "", false
 	}
 	return cmp.Or(answer.Message, answer.Code.String()), true
+}
+
+// messageChecker returns an [*httpclient.IncompleteError] for a response that ends in the middle of a field. A proxy
+// may cut a body and send the rest as a complete one.
+type messageChecker struct{ next http.RoundTripper }
+
+// RoundTrip implements [http.RoundTripper].
+func (c messageChecker) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := c.next.RoundTrip(request)
+	if err != nil || response.Header.Get("Content-Type") != "application/proto" {
+		return response, err
+	}
+	body := response.Body
+	data, err := io.ReadAll(io.LimitReader(body, maxResponse+1))
+	if err == nil && len(data) <= maxResponse {
+		err = checkFields(data)
+	}
+	if err != nil {
+		_ = body.Close()
+		return nil, &httpclient.IncompleteError{Err: err}
+	}
+	response.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(data), body), body}
+	return response, nil
+}
+
+// checkFields returns [io.ErrUnexpectedEOF] if an encoded message ends in the middle of a field.
+func checkFields(message []byte) error {
+	for len(message) > 0 {
+		_, _, n := protowire.ConsumeField(message)
+		if err := protowire.ParseError(n); errors.Is(err, io.ErrUnexpectedEOF) {
+			return err
+		} else if err != nil {
+			return nil // not a message; Connect reports it
+		}
+		message = message[n:]
+	}
+	return nil
 }
 
 // responseRecorder records the result of each call's HTTP request. Connect's errors omit the status and headers of

@@ -188,7 +188,7 @@ func TestAPIErrors(t *testing.T) {
 			var err error
 			if method == "CreateBuild" {
 				if test.fault.NoResponse {
-					d.Policy.HTTP.Timeout = 100 * time.Millisecond
+					d.Policy.CreateTimeout = 100 * time.Millisecond
 				}
 				_, err = d.Acquire(t.Context(), Request{Platforms: []string{"linux/amd64"}})
 			} else {

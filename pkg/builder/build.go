@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	cliv1 "github.com/depot/depot-go/proto/depot/cli/v1"
+	"github.com/org/sandbox-actions/pkg/grace"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/safetext"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -25,6 +27,7 @@ func (s *session) create(ctx context.Context, token string, r Request) error {
 	l.ID, l.URL, l.ProjectID = created.BuildId, created.BuildUrl, cmp.Or(created.ProjectId, s.Project)
 	s.token = created.BuildToken
 	if cause := context.Cause(ctx); cause != nil { // canceled while Depot created the build
+		s.Policy.ReleaseTimeout /= 2 // CreateBuild took the other half
 		l.Release(context.Canceled)
 		return cause
 	}
@@ -118,11 +121,12 @@ func (s *session) createBuild(ctx context.Context, token string, r Request) (*cl
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
 	}
-	graced, cancel := withGrace(ctx)
-	defer cancel()
+	graced, stop := grace.Extend(ctx, s.Policy.CreateGrace, nil)
+	defer stop()
+	defer time.AfterFunc(s.Policy.NoticeAfter, func() { s.logf("Waiting for Depot to create the build") }).Stop()
 	request := &cliv1.CreateBuildRequest{ProjectId: s.Project, Options: []*cliv1.BuildOptions{buildOptions(r)}}
 	op := fmt.Sprintf("create a build in project %q", s.Project)
-	created, err := call(graced, s.api, op, token, request, s.api.CreateBuild)
+	created, err := call(graced, s.api, op, token, request, s.api.createBuild)
 	switch {
 	case err != nil && context.Cause(ctx) != nil:
 		return nil, context.Cause(ctx)

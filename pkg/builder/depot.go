@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -36,6 +37,8 @@ type Policy struct {
 	HealthPeriod   time.Duration // between health reports, without which Depot reclaims a machine; default 5 s
 	NoticeAfter    time.Duration // how long to wait for a machine before logging the wait; default 2 s
 	ReleaseTimeout time.Duration // for [Lease.Release]; default 4 s
+	CreateTimeout  time.Duration // for the response to CreateBuild; default 2 min
+	CreateGrace    time.Duration // how long a canceled CreateBuild waits for its response; default 2 s
 }
 
 func (p Policy) withDefaults() Policy {
@@ -46,6 +49,7 @@ func (p Policy) withDefaults() Policy {
 	p.HealthPeriod = cmp.Or(p.HealthPeriod, 5*time.Second)
 	p.NoticeAfter = cmp.Or(p.NoticeAfter, 2*time.Second)
 	p.ReleaseTimeout = cmp.Or(p.ReleaseTimeout, 4*time.Second)
+	p.CreateGrace = cmp.Or(p.CreateGrace, 2*time.Second)
 	return p
 }
 
@@ -233,20 +237,26 @@ func (s *session) waitForMachine(
 // the time at which the client must release the machine: see depot/cli b57f518, pkg/machine/machine.go.
 func (s *session) reportHealth(ctx context.Context, platform cliv1.BuilderPlatform) {
 	request := &cliv1.ReportBuildHealthRequest{BuildId: s.lease.ID, Platform: platform}
-	var cancelsAt time.Time
+	var cancelsAt time.Time // by the local clock
 	for {
-		answer, err := call(httpclient.Idempotent(ctx), s.api, "report health", s.token, request, s.api.ReportBuildHealth)
+		answer, err := callWithHeader(
+			httpclient.Idempotent(ctx), s.api, "report health", s.token, request, s.api.ReportBuildHealth,
+		)
+		now := s.Policy.Clock.Now()
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
 			s.warnUnhealthy.Do(func() { s.logf("Health report to Depot failed; the build continues: %v", err) })
-		case answer.CancelsAt.IsValid():
-			cancelsAt = answer.CancelsAt.AsTime()
+		case answer.Msg.CancelsAt.IsValid():
+			cancelsAt = answer.Msg.CancelsAt.AsTime()
+			if date, err := http.ParseTime(answer.Header().Get("Date")); err == nil { // the local clock may be wrong
+				cancelsAt = now.Add(cancelsAt.Sub(date))
+			}
 		default:
 			cancelsAt = time.Time{}
 		}
-		if now := s.Policy.Clock.Now(); !cancelsAt.IsZero() {
+		if !cancelsAt.IsZero() {
 			if now.After(cancelsAt) {
 				s.cancel(cancelsAt)
 				return

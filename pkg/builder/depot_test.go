@@ -417,6 +417,21 @@ func TestAcquireCanceledWhileCreating(t *testing.T) {
 	}
 }
 
+// A response to CreateBuild may take longer than those to other calls: a build without a known ID cannot be finished.
+func TestLateBuild(t *testing.T) {
+	hold := make(chan struct{})
+	s := startDepot(t)
+	s.Fail(depotapi.Fault{Method: "CreateBuild", Hold: hold})
+	d := depot(s, &journal{}, "project-token")
+	d.Policy.HTTP.Timeout, d.Policy.NoticeAfter = 20*time.Millisecond, 50*time.Millisecond
+	d.Logf = func(format string, args ...any) {
+		if fmt.Sprintf(format, args...) == "Waiting for Depot to create the build" {
+			close(hold)
+		}
+	}
+	acquire(t, d, Request{})
+}
+
 // Acquire returns when the grace period for CreateBuild ends.
 func TestAcquireCanceledWithoutResponse(t *testing.T) {
 	s := startDepot(t)

@@ -167,7 +167,7 @@ func (e *endpoint) connect(ctx context.Context) (connection, error) {
 	case errors.Is(err, errNoAnswer):
 		hint = fmt.Sprintf("%d attempts of %s; restart BuildKit", unanswered, policy.AnswerTimeout)
 	case isTLSFailure(err):
-		hint = "the certificates do not match or have expired; check " + CertPath +
+		hint = "the certificates do not match or have expired; check the clock of this machine and " + CertPath +
 			" or, with Depot, run again to get new ones"
 	case errors.Is(err, os.ErrPermission):
 		hint = "run as root or as a member of the socket's group"

@@ -78,8 +78,8 @@ func (l *link) isBroken() bool {
 	return l.broken
 }
 
-// observedConn records when data arrives, TLS alerts from the server, and the end of the connection. With TLS 1.3 the server rejects a
-// client certificate after the handshake, and gRPC may report a failed write instead.
+// observedConn records when data arrives, TLS alerts from the server, and the end of the connection. With TLS 1.3 the
+// server rejects a client certificate after the handshake, and gRPC may report a failed write instead.
 type observedConn struct {
 	net.Conn
 	link *link

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -61,6 +62,34 @@ func TestDepotCancelsBuild(t *testing.T) {
 	lease.Release(nil) // the success of a flow that did not notice
 	if n := calls(s, "FinishBuild", nil); n != 1 || len(canceled) > 0 {
 		t.Errorf("the build was finished %d times, and canceled once more: %v", n, len(canceled) > 0)
+	}
+}
+
+// skewedClock is a system clock that is wrong by skew.
+type skewedClock struct {
+	httpclient.SystemClock
+	skew time.Duration
+}
+
+func (c skewedClock) Now() time.Time { return c.SystemClock.Now().Add(c.skew) }
+
+// Depot's clock decides when a build is canceled.
+func TestCancelWithWrongClock(t *testing.T) {
+	for _, skew := range []time.Duration{-10 * time.Minute, 10 * time.Minute} {
+		s := startDepotWithMachines(t, func(o *depotapi.Options) { o.Limit = 5 * time.Minute })
+		d := depot(s, &journal{}, "project-token")
+		d.Policy.Clock, d.Policy.HealthPeriod = skewedClock{skew: skew}, time.Millisecond
+		lease := acquire(t, d, Request{})
+		if _, err := lease.Machine(t.Context(), "linux/amd64"); err != nil {
+			t.Fatal(err)
+		}
+		before := calls(s, "ReportBuildHealth", nil)
+		eventually(t, "health reports", func() bool { return calls(s, "ReportBuildHealth", nil) > before+2 })
+		if err := lease.Err(); err != nil {
+			t.Errorf("skew %s: canceled before the time limit: %v", skew, err)
+		}
+		s.Cancel(lease.ID)
+		eventually(t, "the cancellation", func() bool { return lease.Err() != nil })
 	}
 }
 
@@ -198,7 +227,7 @@ func TestLostConnection(t *testing.T) {
 			if err := e.setCertificates(machine.CACert, machine.Cert, machine.Key); err != nil {
 				t.Fatal(err)
 			}
-			lease := newLease(t.Context(), ConnectPolicy{PingAfter: time.Millisecond, PingTimeout: 3 * time.Second})
+			lease := newLease(t.Context(), ConnectPolicy{PingAfter: time.Millisecond, PingTimeout: 5 * time.Second})
 			lease.connect = func(ctx context.Context, _ string) (connection, error) { return e.connect(ctx) }
 			t.Cleanup(func() { lease.Release(nil) })
 			c, err := lease.Machine(t.Context(), "linux/amd64")

@@ -10,6 +10,7 @@ import (
 	api "github.com/daytonaio/daytona/libs/api-client-go"
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"github.com/org/sandbox-actions/pkg/grace"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
@@ -50,7 +51,7 @@ func (c *Client) Create(ctx context.Context, r Request) (Snapshot, error) {
 		return Snapshot{}, err
 	}
 	// Wait for the response a little longer than ctx, to learn what to delete.
-	graced, stop := withGrace(ctx, c.Timing.withDefaults().ResponseGrace)
+	graced, stop := grace.Extend(ctx, c.Timing.withDefaults().ResponseGrace, errNoTime)
 	defer stop()
 	interval := backoff.NewExponentialBackOff()
 	uncertain := false // an earlier request may have created the snapshot
@@ -139,7 +140,7 @@ func (c *Client) checkOrganization(ctx context.Context, created Snapshot) error 
 // deleteCreated deletes the snapshot that a canceled request created, unless r.Keep is set. If the snapshot is unknown,
 // it looks for one with the same name and image, which may appear late.
 func (c *Client) deleteCreated(ctx context.Context, r Request, created Snapshot, cause error) error {
-	graced, stop := withGrace(ctx, c.Timing.withDefaults().CleanupGrace)
+	graced, stop := grace.Extend(ctx, c.Timing.withDefaults().CleanupGrace, errNoTime)
 	defer stop()
 	for intervals := c.intervals(); created.ID == ""; {
 		found, ok, _ := c.Find(graced, r.Name) // retried until the grace ends

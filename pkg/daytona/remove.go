@@ -10,6 +10,7 @@ import (
 
 	api "github.com/daytonaio/daytona/libs/api-client-go"
 
+	"github.com/org/sandbox-actions/pkg/grace"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
@@ -52,7 +53,7 @@ func (c *Client) Remove(ctx context.Context, s Snapshot) error {
 	if s.ID == "" { // the path without an ID is that of the list
 		return nil
 	}
-	ctx, stop := withGrace(ctx, c.Timing.withDefaults().CleanupGrace)
+	ctx, stop := grace.Extend(ctx, c.Timing.withDefaults().CleanupGrace, errNoTime)
 	defer stop()
 	return c.remove(ctx, s)
 }
@@ -103,16 +104,6 @@ func (c *Client) ensureRemoving(ctx context.Context, s Snapshot) (State, error) 
 }
 
 var errNoTime = errors.New("no time left to wait")
-
-// withGrace returns a context that ends a while after ctx, with the cause [errNoTime].
-func withGrace(ctx context.Context, grace time.Duration) (graced context.Context, stop func()) {
-	graced, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	unregister := context.AfterFunc(ctx, func() { time.AfterFunc(grace, func() { cancel(errNoTime) }) })
-	return graced, func() {
-		unregister()
-		cancel(nil)
-	}
-}
 
 // requestRemoval requests the removal of a snapshot. It returns nil if the snapshot does not exist.
 func (c *Client) requestRemoval(ctx context.Context, s Snapshot) error {

@@ -12,6 +12,8 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
+
+	"github.com/org/sandbox-actions/pkg/grace"
 )
 
 // Container is a container created by [Engine.Create]. The caller must remove it.
@@ -214,7 +216,7 @@ func parseTime(text string) time.Time {
 // Remove kills the container and removes it with its anonymous volumes. It takes at most 30 seconds, and at most 3
 // seconds after ctx ends. It succeeds if the container no longer exists.
 func (c *Container) Remove(ctx context.Context) error {
-	ctx, cancel := WithGrace(ctx, removeGrace)
+	ctx, cancel := grace.Extend(ctx, removeGrace, nil)
 	defer cancel()
 	step, cancelStep := context.WithTimeout(ctx, removeTimeout)
 	defer cancelStep()

@@ -12,9 +12,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/versions"
+
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
 // Timeouts for the engine's responses. Only the caller's context limits how long a container runs.
@@ -45,7 +48,9 @@ func (e *Engine) Close() error { return errors.Join(e.content.close(), e.client.
 func (e *Engine) Platform(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	version, err := e.client.ServerVersion(ctx, client.ServerVersionOptions{})
+	version, err := retry(ctx, func() (client.ServerVersionResult, error) {
+		return e.client.ServerVersion(ctx, client.ServerVersionOptions{})
+	})
 	if err != nil {
 		return "", fmt.Errorf("get the platform of the Docker Engine at %s: %w", e.Host, err)
 	}
@@ -60,7 +65,7 @@ func (e *Engine) ReadsZstd() bool { return !versions.LessThan(e.client.ClientVer
 func (e *Engine) ImageID(ctx context.Context, name string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	image, err := e.client.ImageInspect(ctx, name)
+	image, err := e.inspectImage(ctx, name)
 	switch {
 	case cerrdefs.IsNotFound(err):
 		return "", nil
@@ -68,6 +73,25 @@ func (e *Engine) ImageID(ctx context.Context, name string) (string, error) {
 		return "", fmt.Errorf("inspect image %s on the Docker Engine at %s: %w", name, e.Host, err)
 	}
 	return image.ID, nil
+}
+
+func (e *Engine) inspectImage(ctx context.Context, name string) (client.ImageInspectResult, error) {
+	return retry(ctx, func() (client.ImageInspectResult, error) { return e.client.ImageInspect(ctx, name) })
+}
+
+// retry repeats a call that reads from the engine after a failed connection or a server error, which may pass.
+func retry[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	waits := backoff.NewExponentialBackOff()
+	waits.InitialInterval = 100 * time.Millisecond
+	return backoff.Retry(ctx, func() (T, error) {
+		result, err := read()
+		if cerrdefs.IsNotFound(err) || cerrdefs.IsInvalidArgument(err) || cerrdefs.IsUnauthorized(err) ||
+			cerrdefs.IsPermissionDenied(err) || cerrdefs.IsConflict(err) || cerrdefs.IsNotImplemented(err) ||
+			errors.As(err, new(*httpclient.BodyTooLargeError)) {
+			err = backoff.Permanent(err)
+		}
+		return result, err
+	}, backoff.WithBackOff(waits), backoff.WithMaxTries(4))
 }
 
 // engineError is an error that the engine reported in a response body, regardless of the status.

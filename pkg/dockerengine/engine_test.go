@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -141,5 +142,47 @@ func TestIdleTimer(t *testing.T) {
 	idle.stop()
 	if idle.timer.Stop() || stopped.Err() != nil {
 		t.Error("the stopped timer canceled the context")
+	}
+}
+
+// Reads of the engine are repeated after failures that may pass.
+func TestReadsAreRetried(t *testing.T) {
+	const ok = `{"Id":"sha256:a","Os":"linux","Arch":"amd64","DriverStatus":[]}`
+	reset := errors.New("connection reset by peer")
+	for _, test := range []struct {
+		name     string
+		answers  []string // the last one repeats; "" is a reset
+		requests int
+		fails    bool
+	}{
+		{"success", []string{ok}, 1, false},
+		{"server error", []string{"!500 starting", "!503 starting", ok}, 3, false},
+		{"reset", []string{"", ok}, 2, false},
+		{"persistent server error", []string{"!500 broken"}, 4, true},
+		{"denied", []string{"!403 denied"}, 1, true},
+	} {
+		for path, read := range map[string]func(context.Context, *Engine) error{
+			"GET /version":       func(ctx context.Context, e *Engine) error { _, err := e.Platform(ctx); return err },
+			"GET /images/a/json": func(ctx context.Context, e *Engine) error { _, err := e.ImageID(ctx, "a"); return err },
+		} {
+			synctest.Test(t, func(t *testing.T) { // does not wait
+				api := &fakeAPI{answers: map[string]string{}}
+				e := engineOn(t, func(r *http.Request) (*http.Response, error) {
+					answer := test.answers[min(len(api.requests), len(test.answers)-1)]
+					api.answers[path] = answer
+					response, err := api.RoundTrip(r)
+					if answer == "" {
+						return nil, reset
+					}
+					return response, err
+				})
+				if err := read(t.Context(), e); (err != nil) != test.fails {
+					t.Errorf("%s, %s: %v", test.name, path, err)
+				}
+				if n := len(api.requests); n != test.requests {
+					t.Errorf("%s, %s: %d requests, want %d", test.name, path, n, test.requests)
+				}
+			})
+		}
 	}
 }

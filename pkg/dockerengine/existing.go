@@ -48,7 +48,7 @@ var containerdStore = [2]string{"driver-type", "io.containerd.snapshotter.v1"}
 // BuildKit serves it. See https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Session and
 // https://github.com/moby/buildkit/blob/master/control/control.go.
 func (e *Engine) contentStore(ctx context.Context) contentapi.ContentClient {
-	info, err := e.client.Info(ctx, client.InfoOptions{})
+	info, err := retry(ctx, func() (client.SystemInfoResult, error) { return e.client.Info(ctx, client.InfoOptions{}) })
 	if err != nil || !slices.Contains(info.Info.DriverStatus, containerdStore) {
 		return nil
 	}

@@ -86,16 +86,3 @@ func dialHost(host string) dialFunc {
 	}
 	return dialer.DialContext
 }
-
-// WithGrace returns a context that ends the given time after ctx, with the same cause.
-func WithGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
-	later, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		select {
-		case <-later.Done():
-		case <-time.After(grace):
-			cancel(context.Cause(ctx))
-		}
-	})
-	return later, func() { stop(); cancel(nil) }
-}

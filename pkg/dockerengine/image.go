@@ -42,7 +42,7 @@ func (e *Engine) Image(ctx context.Context, name, platform string) (*Image, erro
 	}
 	step, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	found, err := e.client.ImageInspect(step, name)
+	found, err := e.inspectImage(step, name)
 	switch {
 	case cerrdefs.IsNotFound(err):
 		return fail(errors.New("image not found (list images with docker image ls)"))

@@ -97,7 +97,10 @@ func (f finder) connect(ctx context.Context, c candidate) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+	_, err = retry(ctx, func() (client.PingResult, error) {
+		return api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+	})
+	if err != nil {
 		api.Close()
 		if errors.Is(err, context.DeadlineExceeded) {
 			return nil, fmt.Errorf("timed out after %s", timeout)

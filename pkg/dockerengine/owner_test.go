@@ -19,8 +19,8 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
-// ownerProcess is the environment variable that makes the test binary create a container on an engine, or pull an image,
-// and wait. Tests start such a process with startOwner and kill it.
+// ownerProcess is the environment variable that makes the test binary create a container on an engine, or pull an
+// image, and wait. Tests start such a process with startOwner and kill it.
 const ownerProcess = "DOCKERENGINE_TEST_OWNER_ON"
 
 func runOwner(task string) {

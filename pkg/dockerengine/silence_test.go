@@ -242,17 +242,3 @@ func (s *silentEngine) waitForClose(from *bufio.Reader) {
 	_, _ = io.Copy(io.Discard, from)
 	s.closed <- struct{}{}
 }
-
-func TestWithGrace(t *testing.T) {
-	ended, end := context.WithCancel(t.Context())
-	end()
-	later, cancel := WithGrace(ended, time.Hour)
-	if later.Err() != nil {
-		t.Error("context ends without grace")
-	}
-	cancel()
-	<-later.Done()
-	short, cancel := WithGrace(ended, time.Millisecond)
-	defer cancel()
-	<-short.Done()
-}

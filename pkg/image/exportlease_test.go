@@ -4,11 +4,22 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	hub "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/moby/buildkit/client"
 )
 
 // Depot's builders remove manifests between the solve and the reads unless the build requests a lease.
@@ -89,6 +100,64 @@ func TestSchedulerErrorsAreRetried(t *testing.T) {
 			}
 		})
 	}
+}
+
+// BuildKit gives up on a registry that fails a few times. A retry is safe, because nothing was pushed.
+func TestUnavailableRegistryIsRetried(t *testing.T) {
+	onBothVersions(t, func(t *testing.T, _ *services, c *client.Client) {
+		for _, test := range []struct {
+			name     string
+			status   int
+			failures int32
+			retries  bool
+		}{
+			{"for a moment", http.StatusInternalServerError, 3, true},
+			{"rate limit", http.StatusTooManyRequests, 6, true},
+			{"denied", http.StatusForbidden, 1000, false},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				r := request(writeFiles(t, map[string]string{
+					"Dockerfile": "FROM " + startFailingRegistry(t, test.status, test.failures) + "\nCOPY Dockerfile /\n",
+				}))
+				var reported []string
+				r.Logf = func(format string, args ...any) { reported = append(reported, fmt.Sprintf(format, args...)) }
+				_, _, err := solve(t.Context(), c, r)
+				if (err == nil) != test.retries || (len(reported) > 0) != test.retries {
+					t.Errorf("got %v, reported %q, want retries: %t", err, reported, test.retries)
+				}
+			})
+		}
+	})
+}
+
+// startFailingRegistry starts a registry with one image and returns the image's reference. The registry answers status
+// to the first requests for a manifest.
+func startFailingRegistry(t *testing.T, status int, failures int32) (reference string) {
+	t.Helper()
+	var failing atomic.Int32
+	images := hub.New(hub.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/manifests/") && failing.Add(-1) >= 0 {
+			w.WriteHeader(status)
+			return
+		}
+		images.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	base, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference = host(server) + "/base:1"
+	ref, err := name.ParseReference(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, base); err != nil {
+		t.Fatal(err)
+	}
+	failing.Store(failures)
+	return reference
 }
 
 func TestTakeExportLease(t *testing.T) {

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -105,7 +106,15 @@ func (r Request) build(
 const fileTimes = "SOURCE_DATE_EPOCH does not set the modification times of files in the layers, because the " +
 	"builder's BuildKit is older than v0.13; it sets those in the image's config only"
 
-// solve runs one solve and returns the response of the last export. It retries errors of the builder's scheduler.
+// unavailableRegistry matches BuildKit's message about an image whose registry may answer later. It has no code:
+// moby/buildkit v0.34.2, client/llb/sourceresolver/imageresolver.go; containerd v2.1, core/remotes/docker, and v1.6.20,
+// remotes/docker/resolver.go, in BuildKit v0.11.
+var unavailableRegistry = regexp.MustCompile(
+	`(failed to resolve source metadata for|pulling from host|httpReadSeeker: failed open|failed to do request)` +
+		`.*(: (429|50[0234]) [A-Z]|EOF|connection reset by peer|i/o timeout)`)
+
+// solve runs one solve and returns the response of the last export. It retries errors of the builder's scheduler and of
+// the registries of base images.
 func (r Request) solve(
 	ctx context.Context, c *client.Client, push *pushMonitor, status chan<- *client.SolveStatus,
 	exports ...client.ExportEntry,
@@ -115,16 +124,20 @@ func (r Request) solve(
 		return nil, err
 	}
 	opt.Exports = exports
-	retries := 0
+	retries, wait := 0, retryWait(schedulerRetryWait)
 	response, err := backoff.Retry(ctx, func() (*client.SolveResponse, error) {
-		solveStatus, wait := push.forward(status)
+		solveStatus, waitForStatus := push.forward(status)
 		response, err := c.Solve(ctx, nil, opt, solveStatus)
-		wait()
-		if err != nil && !isSchedulerError(err) {
+		waitForStatus()
+		switch {
+		case err == nil || isSchedulerError(err):
+		case unavailableRegistry.MatchString(err.Error()) && !push.begun.Load():
+			wait = retryWait(time.Duration(retries+1) * registryRetryWait)
+		default:
 			err = backoff.Permanent(err)
 		}
 		return response, err
-	}, backoff.WithBackOff(backoff.NewConstantBackOff(schedulerRetryWait)), backoff.WithMaxTries(1+maxSchedulerRetries),
+	}, backoff.WithBackOff(&wait), backoff.WithMaxTries(1+maxSchedulerRetries),
 		backoff.WithMaxElapsedTime(0), // the default would not retry a build that took 15 min
 		backoff.WithNotify(func(err error, _ time.Duration) {
 			retries++
@@ -142,6 +155,18 @@ func (r Request) solve(
 	}
 	return response.ExporterResponse, nil
 }
+
+// registryRetryWait is the wait before the first retry after a registry was unavailable. It grows linearly.
+const registryRetryWait = time.Second
+
+// retryWait implements [backoff.BackOff]. The failed attempt sets it.
+type retryWait time.Duration
+
+// NextBackOff implements [backoff.BackOff].
+func (w *retryWait) NextBackOff() time.Duration { return time.Duration(*w) }
+
+// Reset implements [backoff.BackOff].
+func (w *retryWait) Reset() {}
 
 // copyMissingLayers copies the layers that the builder has not pulled because no step has read them. A second solve,
 // from the cache, makes the builder pull and send them.

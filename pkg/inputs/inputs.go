@@ -145,7 +145,7 @@ type Shell struct {
 
 // Convert declares the arguments of action-test convert.
 type Convert struct {
-	File string `arg:"" help:"Test file of container-structure-test, schema 2.0.0."`
+	File string `arg:"" help:"Test file of container-structure-test (.yaml, .yml or .json)."`
 }
 
 // ListSnapshots declares the arguments of action-snapshot list.

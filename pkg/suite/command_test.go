@@ -44,6 +44,7 @@ func TestContainerSpec(t *testing.T) {
 		{"image user root", "run: [a]", "root", func(s *dockerengine.ContainerSpec) { s.User = "65534:65534" }},
 		{"image user 0", "run: [a]", "0:0", func(s *dockerengine.ContainerSpec) { s.User = "65534:65534" }},
 		{"no image user", "run: [a]", "", func(s *dockerengine.ContainerSpec) { s.User = "65534:65534" }},
+		{"allowed root", "run: [a], allow_root: true", "root", func(*dockerengine.ContainerSpec) {}},
 		{"user", "run: [a], user: 1:2", "root", func(s *dockerengine.ContainerSpec) { s.User = "1:2" }},
 		{"command line", "run: a b", "app", func(s *dockerengine.ContainerSpec) {
 			s.Entrypoint, s.Cmd = []string{"/bin/sh"}, []string{"-c", "a b"}
@@ -66,6 +67,24 @@ func TestContainerSpec(t *testing.T) {
 		{"env", "run: [a], env: {B: 2, A: 1}", "app", func(s *dockerengine.ContainerSpec) {
 			s.Env = []string{"A=1", "B=2"}
 		}},
+		{"variables of any name", "run: [a], env: {a.b-c d: 1}", "app", func(s *dockerengine.ContainerSpec) {
+			s.Env = []string{"a.b-c d=1"}
+		}},
+		{
+			"expanded", "run: [a, '$HOME/${HOME}', $NO, $$HOME], env: {B: '<$HOME>', C: $B}, expand: true", "app",
+			func(s *dockerengine.ContainerSpec) {
+				s.Cmd, s.Env = []string{"/h//h", "", "$HOME"}, []string{"B=</h>", "C="}
+			},
+		},
+		{"not expanded", "run: [a, $HOME], env: {B: $HOME}", "app", func(s *dockerengine.ContainerSpec) {
+			s.Cmd, s.Env = []string{"$HOME"}, []string{"B=$HOME"}
+		}},
+		{
+			"service, not expanded", "expand: true, env: {B: $HOME}, service: {steps: [{run: b}]}", "app",
+			func(s *dockerengine.ContainerSpec) {
+				s.Entrypoint, s.Cmd, s.Network, s.Env = nil, nil, "", []string{"B=$HOME"}
+			},
+		},
 		{"service", "service: {command: [x], steps: [{run: b}]}", "root", func(s *dockerengine.ContainerSpec) {
 			s.Entrypoint, s.Cmd, s.Network = nil, []string{"x"}, ""
 		}},
@@ -74,7 +93,7 @@ func TestContainerSpec(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			img, err := imageOf(v1.Config{User: test.user, Entrypoint: []string{"/entry", "x"}})
+			img, err := imageOf(v1.Config{User: test.user, Entrypoint: []string{"/entry", "x"}, Env: []string{"HOME=/h"}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -165,6 +184,28 @@ func TestSetupFailure(t *testing.T) {
 	}
 }
 
+func TestSetupMayFail(t *testing.T) {
+	for _, test := range []struct {
+		exit int
+		err  error
+		want Status
+	}{{0, nil, Passed}, {1, nil, Passed}, {127, nil, Passed}, {0, &dockerengine.StartError{Exit: 127}, Failed}} {
+		e := &fakeEngine{command: func(_ *fakeContainer, args []string, _, _ io.Writer) (int, error) {
+			if args[0] == "z" {
+				return 0, nil
+			}
+			return test.exit, test.err
+		}}
+		s := parse(t, "tests: [{name: a, setup: [[$HOME]], setup_may_fail: true, expand: true, run: [z]}]", nil)
+		if got := runOnFake(t, e, s, Options{}).Tests[0]; got.Status != test.want {
+			t.Errorf("exit code %d, %v: %s %q", test.exit, test.err, got.Status, got.summary())
+		}
+		if got := e.containers[0].execs[0].Cmd; !slices.Equal(got, []string{""}) {
+			t.Errorf("setup command is not expanded: %q", got)
+		}
+	}
+}
+
 // After a test breaks a session's container, the next test gets a new one.
 func TestSessionReplacesBrokenContainer(t *testing.T) {
 	const text = "tests: [{name: one, session: s, run: x}, {name: two, session: s, run: y}]"
@@ -234,11 +275,25 @@ func TestInterruptedCommands(t *testing.T) {
 		{"output limit", "run: x", func(_ *fakeContainer, _ []string, out, _ io.Writer) (int, error) {
 			_, err := out.Write(make([]byte, maxOutput+1))
 			return 0, fmt.Errorf("copy: %w", err)
-		}, "command printed more than 8 MiB and was killed"},
+		}, "command printed more than limits.output (default 8 MiB) and was killed"},
 		{"session output limit", "session: s, run: x", func(_ *fakeContainer, _ []string, _, stderr io.Writer) (int, error) {
 			_, err := stderr.Write(make([]byte, maxOutput+1))
 			return 0, fmt.Errorf("copy: %w", err)
-		}, "command printed more than 8 MiB and was killed"},
+		}, "command printed more than limits.output (default 8 MiB) and was killed"},
+		{
+			"low output limit", "limits: {output: 1KiB}, run: x",
+			func(_ *fakeContainer, _ []string, w, _ io.Writer) (int, error) {
+				_, err := w.Write(make([]byte, 1025))
+				return 0, err
+			}, "command printed more than limits.output (default 8 MiB) and was killed",
+		},
+		{
+			"high output limit", "limits: {output: 9MiB}, run: x",
+			func(_ *fakeContainer, _ []string, w, _ io.Writer) (int, error) {
+				_, err := w.Write(make([]byte, 9<<20))
+				return 1, err
+			}, "exit code is 1, want 0",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := &fakeEngine{command: test.command}

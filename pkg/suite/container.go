@@ -2,10 +2,12 @@ package suite
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,7 +17,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
-// maxOutput is the maximum size of each output stream of a command, in bytes. A command that prints more is killed.
+// maxOutput is the default of limits.output.
 const maxOutput = 8 << 20
 
 // unprivilegedUser is the user of commands if the image's user is root and the test sets none.
@@ -50,7 +52,7 @@ type testContainer struct {
 // containerSpec returns the specification of a test's container.
 func (r *run) containerSpec(t *Test) dockerengine.ContainerSpec {
 	spec := dockerengine.ContainerSpec{
-		Image: r.ImageID, User: string(t.User), WorkDir: t.Workdir, TTY: t.TTY, Env: environ(t.Env), Network: t.Network,
+		Image: r.ImageID, User: string(t.User), WorkDir: t.Workdir, TTY: t.TTY, Env: r.environ(t), Network: t.Network,
 		Memory: int64(t.Limits.Memory), CPUs: t.Limits.CPUs, Pids: int64(t.Limits.PIDs),
 	}
 	if spec.Network == "" && t.Service == nil {
@@ -74,7 +76,7 @@ func (r *run) containerSpec(t *Test) dockerengine.ContainerSpec {
 
 // commandUser returns the user that a test's commands run as; "" for the image's user.
 func (r *run) commandUser(t *Test) string {
-	if t.User == "" && r.imageRunsAsRoot() {
+	if t.User == "" && !t.AllowRoot && r.imageRunsAsRoot() {
 		return unprivilegedUser
 	}
 	return string(t.User)
@@ -96,10 +98,43 @@ func environ(env Env) []string {
 
 // commandLine returns the program and arguments of a test.
 func (r *run) commandLine(t *Test) []string {
+	args := r.expand(t, t.Run.Args)
 	if t.Entrypoint {
-		return append(slices.Clone(r.config.Config.Entrypoint), t.Run.Args...)
+		return append(slices.Clone(r.config.Config.Entrypoint), args...)
 	}
-	return t.Run.Args
+	return args
+}
+
+// environ returns the environment variables of a test as NAME=VALUE, sorted by name.
+func (r *run) environ(t *Test) []string {
+	if !t.Expand || t.Service != nil {
+		return environ(t.Env)
+	}
+	expanded := Env{}
+	for name, value := range t.Env {
+		expanded[name] = Text(os.Expand(string(value), r.imageVariable))
+	}
+	return environ(expanded)
+}
+
+// expand returns the arguments of a command with the references replaced, if the test sets expand.
+func (r *run) expand(t *Test, args []string) []string {
+	if !t.Expand {
+		return args
+	}
+	var expanded []string
+	for _, arg := range args {
+		expanded = append(expanded, os.Expand(arg, r.imageVariable))
+	}
+	return expanded
+}
+
+// imageVariable returns the value of a reference: a variable of the image, or $ for the reference $$.
+func (r *run) imageVariable(name string) string {
+	if name == "$" {
+		return "$"
+	}
+	return environMap(r.config.Config.Env)[name]
 }
 
 // runCommand runs a test's command as the first process of a new container, so the image needs no other program. It
@@ -113,7 +148,7 @@ func (r *run) runCommand(ctx context.Context, t *Test, own **testContainer) ([]F
 		return executionFailure(ctx, t.Run.Line, err), nil
 	}
 	*own = &testContainer{container: c}
-	var printed transcript
+	printed := transcript{limit: int(t.Limits.Output)}
 	exit, err := printed.exitOf(c.Run(ctx, printed.streams()))
 	if err != nil {
 		return withOutput(executionFailure(ctx, t.Run.Line, err), &printed), printed.all()
@@ -145,18 +180,18 @@ func (r *run) runSetupAndCommand(ctx context.Context, t *Test, shared **testCont
 		}
 	}
 	for _, setup := range t.Setup {
-		var printed transcript
-		exit, err := r.exec(ctx, *shared, t, setup.Args, &printed)
+		printed := transcript{limit: int(t.Limits.Output)}
+		exit, err := r.exec(ctx, *shared, t, r.expand(t, setup.Args), &printed)
 		log.append(&printed)
 		if err != nil {
 			return withOutput(executionFailure(ctx, setup.Line, err), &printed)
 		}
-		if exit != 0 {
+		if exit != 0 && (!t.SetupMayFail || printed.startError != nil) {
 			failure := Failure{Line: setup.Line, Message: fmt.Sprintf("setup command exited with code %d", exit)}
 			return withOutput([]Failure{failure}, &printed)
 		}
 	}
-	var printed transcript
+	printed := transcript{limit: int(t.Limits.Output)}
 	exit, err := r.exec(ctx, *shared, t, r.commandLine(t), &printed)
 	log.append(&printed)
 	if err != nil {
@@ -199,7 +234,7 @@ func (r *run) exec(
 	ctx context.Context, c *testContainer, t *Test, args []string, printed *transcript,
 ) (int, error) {
 	exit, err := printed.exitOf(c.Exec(ctx, dockerengine.ExecSpec{
-		Cmd: args, Env: environ(t.Env), User: r.commandUser(t), WorkDir: t.Workdir, TTY: t.TTY, Streams: printed.streams(),
+		Cmd: args, Env: r.environ(t), User: r.commandUser(t), WorkDir: t.Workdir, TTY: t.TTY, Streams: printed.streams(),
 	}))
 	if err != nil {
 		c.broken = true
@@ -266,13 +301,17 @@ func (r *run) remove(ctx context.Context, c container) {
 }
 
 // errOutputLimit reports a command that was killed because it printed too much.
-var errOutputLimit = fmt.Errorf("command printed more than %d MiB and was killed", maxOutput>>20)
+var errOutputLimit = fmt.Errorf(
+	"command printed more than limits.output (default %d MiB) and was killed",
+	maxOutput>>20,
+)
 
 // transcript records the output of a command: each stream separately, and both in order.
 type transcript struct {
 	mutex          sync.Mutex
 	stdout, stderr bytes.Buffer
 	both           bytes.Buffer
+	limit          int                      // bytes of each stream; 0 for maxOutput
 	startError     *dockerengine.StartError // set if the command could not be started
 }
 
@@ -318,7 +357,7 @@ type transcriptWriter struct {
 func (w *transcriptWriter) Write(p []byte) (int, error) {
 	w.transcript.mutex.Lock()
 	defer w.transcript.mutex.Unlock()
-	n := min(len(p), maxOutput-w.stream.Len())
+	n := min(len(p), cmp.Or(w.transcript.limit, maxOutput)-w.stream.Len())
 	w.stream.Write(p[:n])
 	w.transcript.both.Write(p[:n])
 	if n < len(p) {

@@ -2,14 +2,17 @@ package suite
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
+	"maps"
+	"os"
 	"path"
-	"reflect"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
-	"sync"
+	"time"
 
+	"github.com/joho/godotenv"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -19,539 +22,427 @@ type Warning struct {
 	Message string
 }
 
-// Convert converts a file of container-structure-test (schema 2.0.0, YAML or JSON; see
-// https://github.com/GoogleContainerTools/container-structure-test) to a suite with the same checks. As in
-// container-structure-test, commands run as root, with the engine's default privileges and network. For an invalid
-// file, Convert returns an [*InvalidError] without a file name.
-func Convert(data []byte) ([]byte, []Warning, error) {
-	validator, err := structureTestValidator()
-	if err != nil {
-		return nil, nil, err
-	}
-	c := &converter{parsedFile: parseYAML(data), names: map[string]bool{}}
-	if c.value != nil {
-		for _, found := range validator.validate(c.parsedFile) {
-			c.addf(found.line, "%s", found.message)
-		}
-	}
-	var source structureTest
-	if len(c.problems) == 0 && c.decodeInto(nil, &source) && source.SchemaVersion != structureTestVersion {
-		c.addf(c.line(location{"schemaVersion"}), "schemaVersion is %q; only version %s of container-structure-test can be "+
-			"converted", source.SchemaVersion, structureTestVersion)
-	}
+// Convert converts a file of container-structure-test (schema 1.0.0 or 2.0.0; see
+// https://github.com/GoogleContainerTools/container-structure-test) to a suite with the same verdicts as those of its
+// Docker driver. The name of the file decides whether it is JSON (.json) or YAML. Convert warns about each test that
+// can have another verdict. For a file with a test that cannot pass, it returns an [*InvalidError].
+func Convert(file string, data []byte) ([]byte, []Warning, error) {
+	c := &converter{parsedFile: &parsedFile{}, names: map[string]bool{}}
 	var suite Document
-	if len(c.problems) == 0 {
-		suite = c.convert(&source)
+	if source := c.parse(file, data); source != nil {
+		suite = c.convert(source)
 	}
 	if len(c.problems) == 0 && len(suite.Tests) == 0 {
 		c.addf(1, "file has no tests that can be converted")
 	}
-	if err := c.err(""); err != nil {
-		return nil, c.warnings, err
+	if err := c.err(file); err != nil {
+		return nil, nil, err
 	}
+	c.finishReferences(&suite)
 	var b bytes.Buffer
 	encoder := yaml.NewEncoder(&b)
 	encoder.SetIndent(2)
 	if err := encoder.Encode(suite); err != nil {
-		return nil, c.warnings, fmt.Errorf("write the suite: %w", err)
+		return nil, nil, fmt.Errorf("write the suite: %w", err)
 	}
 	return b.Bytes(), c.warnings, encoder.Close()
-}
-
-// structureTestVersion is the only version of the source format that Convert supports.
-const structureTestVersion = "2.0.0"
-
-// structureTest is a file of container-structure-test.
-type structureTest struct {
-	SchemaVersion scalar          `yaml:"schemaVersion"`
-	GlobalEnv     []sourcePair    `yaml:"globalEnvVars"`
-	Commands      []commandTest   `yaml:"commandTests"`
-	Existence     []existenceTest `yaml:"fileExistenceTests"`
-	Content       []contentTest   `yaml:"fileContentTests"`
-	Metadata      *metadataTest   `yaml:"metadataTest"`
-	Licenses      []licenseTest   `yaml:"licenseTests"`
-	Options       runOptions      `yaml:"containerRunOptions"`
-}
-
-type (
-	// scalar is a string; container-structure-test accepts other scalars too.
-	scalar string
-
-	sourcePair struct {
-		Position `yaml:"-"`
-		Key      scalar `yaml:"key"`
-		Value    scalar `yaml:"value"`
-		Regex    bool   `yaml:"isRegex"`
-	}
-
-	commandTest struct {
-		Position       `yaml:"-"`
-		Name           scalar       `yaml:"name"`
-		Setup          [][]scalar   `yaml:"setup"`
-		Teardown       [][]scalar   `yaml:"teardown"`
-		Env            []sourcePair `yaml:"envVars"`
-		Exit           int          `yaml:"exitCode"`
-		Command        scalar       `yaml:"command"`
-		Args           []scalar     `yaml:"args"`
-		Output         []Pattern    `yaml:"expectedOutput"`
-		ExcludedOutput []Pattern    `yaml:"excludedOutput"`
-		Error          []Pattern    `yaml:"expectedError"`
-		ExcludedError  []Pattern    `yaml:"excludedError"`
-	}
-
-	existenceTest struct {
-		Position     `yaml:"-"`
-		Name         scalar `yaml:"name"`
-		Path         scalar `yaml:"path"`
-		Exists       *bool  `yaml:"shouldExist"`
-		Permissions  scalar `yaml:"permissions"`
-		UID          *int   `yaml:"uid"`
-		GID          *int   `yaml:"gid"`
-		ExecutableBy scalar `yaml:"isExecutableBy"`
-	}
-
-	contentTest struct {
-		Position `yaml:"-"`
-		Name     scalar    `yaml:"name"`
-		Path     scalar    `yaml:"path"`
-		Expected []Pattern `yaml:"expectedContents"`
-		Excluded []Pattern `yaml:"excludedContents"`
-	}
-
-	metadataTest struct {
-		Position         `yaml:"-"`
-		Env              []sourcePair `yaml:"envVars"`
-		OldEnv           []sourcePair `yaml:"env"`
-		UnboundEnv       []sourcePair `yaml:"unboundEnvVars"`
-		Labels           []sourcePair `yaml:"labels"`
-		Cmd              *[]string    `yaml:"cmd"`
-		Entrypoint       *[]string    `yaml:"entrypoint"`
-		ExposedPorts     []scalar     `yaml:"exposedPorts"`
-		UnexposedPorts   []scalar     `yaml:"unexposedPorts"`
-		Volumes          []string     `yaml:"volumes"`
-		UnmountedVolumes []string     `yaml:"unmountedVolumes"`
-		Workdir          scalar       `yaml:"workdir"`
-		User             scalar       `yaml:"user"`
-	}
-
-	licenseTest struct {
-		Position `yaml:"-"`
-		Name     scalar   `yaml:"name"`
-		Debian   bool     `yaml:"debian"`
-		Files    []scalar `yaml:"files"`
-	}
-
-	runOptions struct {
-		Position     `yaml:"-"`
-		User         scalar   `yaml:"user"`
-		Privileged   bool     `yaml:"privileged"`
-		TTY          bool     `yaml:"allocateTty"`
-		EnvFile      scalar   `yaml:"envFile"`
-		Env          []scalar `yaml:"envVars"`
-		Capabilities []scalar `yaml:"capabilities"`
-		Mounts       []scalar `yaml:"bindMounts"`
-	}
-)
-
-func (s *scalar) UnmarshalYAML(n *yaml.Node) error {
-	if n.Tag != nullTag {
-		*s = scalar(n.Value)
-	}
-	return nil
-}
-
-func (p *sourcePair) UnmarshalYAML(n *yaml.Node) error {
-	p.Line = n.Line
-	type mapping sourcePair
-	return n.Decode((*mapping)(p))
-}
-
-func (t *commandTest) UnmarshalYAML(n *yaml.Node) error {
-	t.Line = n.Line
-	type mapping commandTest
-	return n.Decode((*mapping)(t))
-}
-
-func (t *existenceTest) UnmarshalYAML(n *yaml.Node) error {
-	t.Line = n.Line
-	type mapping existenceTest
-	return n.Decode((*mapping)(t))
-}
-
-func (t *contentTest) UnmarshalYAML(n *yaml.Node) error {
-	t.Line = n.Line
-	type mapping contentTest
-	return n.Decode((*mapping)(t))
-}
-
-func (t *metadataTest) UnmarshalYAML(n *yaml.Node) error {
-	t.Line = n.Line
-	type mapping metadataTest
-	return n.Decode((*mapping)(t))
-}
-
-func (t *licenseTest) UnmarshalYAML(n *yaml.Node) error {
-	t.Line = n.Line
-	type mapping licenseTest
-	return n.Decode((*mapping)(t))
-}
-
-func (o *runOptions) UnmarshalYAML(n *yaml.Node) error {
-	o.Line = n.Line
-	type mapping runOptions
-	return n.Decode((*mapping)(o))
-}
-
-var structureTestValidator = sync.OnceValues(func() (*validator, error) {
-	schema, err := json.Marshal(typeSchema(reflect.TypeFor[structureTest]()))
-	if err != nil {
-		return nil, fmt.Errorf("write the schema of container-structure-test: %w", err)
-	}
-	return newValidator(string(schema))
-})
-
-// typeSchema returns a JSON schema for a Go type. It describes only keys and types.
-func typeSchema(t reflect.Type) any {
-	switch t {
-	case reflect.TypeFor[scalar]():
-		return map[string]any{"type": []string{"string", "number", "boolean", "null"}}
-	case reflect.TypeFor[Pattern]():
-		return json.RawMessage(Pattern{}.JSONForm())
-	}
-	switch t.Kind() {
-	case reflect.Pointer:
-		return typeSchema(t.Elem())
-	case reflect.Slice:
-		return map[string]any{"type": "array", "items": typeSchema(t.Elem())}
-	case reflect.Bool:
-		return map[string]any{"type": "boolean"}
-	case reflect.Int:
-		return map[string]any{"type": "integer", "minimum": 0}
-	case reflect.String:
-		return map[string]any{"type": "string"}
-	}
-	properties := map[string]any{}
-	for i := range t.NumField() {
-		if field := t.Field(i); field.Tag.Get("yaml") != "-" {
-			properties[field.Tag.Get("yaml")] = typeSchema(field.Type)
-		}
-	}
-	return map[string]any{"type": "object", "properties": properties, "additionalProperties": false}
 }
 
 type converter struct {
 	*parsedFile
 	names    map[string]bool // of the tests so far
 	warnings []Warning
+
+	global  map[string]string // globalEnvVars, with references (see replaceWith)
+	changes []string          // of all command tests
+	mounts  []string          // targets of the mounts that are left out
 }
 
 func (c *converter) warnf(line int, format string, args ...any) {
-	c.warnings = append(c.warnings, Warning{line, fmt.Sprintf(format, args...)})
+	c.warnings = append(c.warnings, Warning{max(line, 1), fmt.Sprintf(format, args...)})
 }
 
+// changef adds a difference of every command test: the end of a sentence that begins with the test.
+func (c *converter) changef(format string, args ...any) {
+	c.changes = append(c.changes, fmt.Sprintf(format, args...))
+}
+
+// Limits of container-structure-test's containers. It has none, but a suite always has some.
+const (
+	convertedTimeout = 24 * time.Hour
+	convertedPIDs    = 4194304 // the kernel's maximum
+	convertedOutput  = 1 << 30
+)
+
 func (c *converter) convert(source *structureTest) Document {
-	suite := Document{Defaults: c.defaults(source)}
-	for i := range source.Commands {
-		if t := c.commandTest(&source.Commands[i]); t != nil {
+	c.global = c.pairs(location{"globalEnvVars"}, source.GlobalEnvVars, replaceWith(nil))
+	for _, mount := range source.ContainerRunOptions.BindMounts {
+		c.bindMount(c.line(location{"containerRunOptions"}), mount)
+	}
+	var suite Document
+	if len(source.CommandTests)+len(source.LicenseTests) > 0 {
+		suite.Defaults = c.defaults(source)
+	}
+	add := func(t *Test) {
+		if t != nil {
 			suite.Tests = append(suite.Tests, t)
 		}
 	}
-	for i := range source.Existence {
-		suite.Tests = append(suite.Tests, c.existenceTest(&source.Existence[i]))
+	for i := range source.CommandTests {
+		add(c.commandTest(location{"commandTests", strconv.Itoa(i)}, &source.CommandTests[i], source))
 	}
-	for _, t := range source.Content {
-		check := FileCheck{Path: c.path(t.Path, t.Line), Content: textCheck(t.Expected, t.Excluded)}
-		suite.Tests = append(suite.Tests, &Test{Name: c.testName(t.Name, t.Line), Files: []FileCheck{check}})
+	for i := range source.FileExistenceTests {
+		add(c.existenceTest(location{"fileExistenceTests", strconv.Itoa(i)}, &source.FileExistenceTests[i], source))
 	}
-	if source.Metadata != nil {
-		if check := c.imageCheck(source.Metadata); !reflect.DeepEqual(check, ImageCheck{}) {
-			name := c.testName("metadata", source.Metadata.Line)
-			suite.Tests = append(suite.Tests, &Test{Name: name, Image: &check})
-		}
+	for i := range source.FileContentTests {
+		add(c.contentTest(location{"fileContentTests", strconv.Itoa(i)}, &source.FileContentTests[i], source))
 	}
-	for _, t := range source.Licenses {
-		c.warnf(t.Line, "licenseTests are not supported and left out; check the copyright files with files and content")
+	for _, check := range c.imageChecks(&source.MetadataTest) {
+		name := c.testName(check.Line, "metadata", "metadata")
+		suite.Tests = append(suite.Tests, &Test{Name: name, Image: check})
+	}
+	for i := range source.LicenseTests {
+		l := location{"licenseTests", strconv.Itoa(i)}
+		suite.Tests = append(suite.Tests, c.licenseTests(l, &source.LicenseTests[i])...)
 	}
 	return suite
 }
 
+// defaults returns the settings of containers. As in container-structure-test, commands run as the image's user, with
+// the engine's default privileges and network.
 func (c *converter) defaults(source *structureTest) Settings {
-	o := &source.Options
+	o := &source.ContainerRunOptions
 	settings := Settings{
-		User: "root", Privileges: "default", Network: "bridge", TTY: o.TTY, Mounts: c.mounts(o), Env: c.env(source.GlobalEnv),
+		Timeout: Duration(convertedTimeout), User: Text(o.User), AllowRoot: o.User == "", Privileges: "default",
+		Network: "bridge", TTY: o.TTY, Limits: Limits{PIDs: convertedPIDs, Output: convertedOutput},
 	}
-	if o.User != "" {
-		settings.User = Text(o.User)
+	if source.SchemaVersion != version1 { // there, only setup sets them
+		settings.Env = toEnv(c.global)
 	}
+	line := c.line(location{"containerRunOptions"})
 	if o.Privileged {
 		settings.Privileges = "all"
+		c.warnf(line, "containerRunOptions.privileged needs the input allow_privileged: true")
+	}
+	if o.TTY {
+		c.changef("can pass if it prints; container-structure-test cannot read the output of a terminal (allocateTty)")
 	}
 	if o.EnvFile != "" {
-		c.warnf(o.Line, "containerRunOptions.envFile %q is left out; add its variables to defaults.env", o.EnvFile)
+		settings.Env = c.readEnvFile(line, o.EnvFile, settings.Env)
 	}
-	if len(o.Env) > 0 {
-		c.warnf(o.Line, "containerRunOptions.envVars is left out, because a suite does not read the environment; add the "+
-			"values of %s to defaults.env", strings.Join(stringsOf(o.Env), ", "))
+	if len(o.EnvVars) > 0 {
+		c.changef("runs without the variables %s of containerRunOptions.envVars, because a suite does not read the "+
+			"environment; add them to env", strings.Join(o.EnvVars, ", "))
 	}
 	if len(o.Capabilities) > 0 {
-		c.warnf(o.Line, "containerRunOptions.capabilities is left out; only privileges: default and all are supported")
+		c.warnf(line, "containerRunOptions.capabilities is left out; engines ignore it in the requests of "+
+			"container-structure-test")
 	}
 	return settings
 }
 
-func (c *converter) mounts(o *runOptions) (mounts []Mount) {
-	for _, m := range o.Mounts {
-		source, rest, _ := strings.Cut(string(m), ":")
-		target, mode, _ := strings.Cut(rest, ":")
-		if source == "" || path.IsAbs(source) || !path.IsAbs(target) || path.Clean(target) == "/" {
-			c.warnf(o.Line, "mount %q is left out; only files in the suite's directory can be mounted", m)
-			continue
-		}
-		if mode != "ro" {
-			c.warnf(o.Line, "mount %q becomes read-only", m)
-		}
-		mounts = append(mounts, Mount{Source: source, Target: target})
+// readEnvFile adds the variables of a file to env. Like container-structure-test, it omits empty variables and ignores
+// a missing file.
+func (c *converter) readEnvFile(line int, file string, env Env) Env {
+	variables, err := godotenv.Read(file)
+	if err != nil {
+		c.warnf(line, "containerRunOptions.envFile is left out, as in container-structure-test: %v", err)
+		return env
 	}
-	return mounts
+	c.warnf(line, "variables of containerRunOptions.envFile %q are copied to defaults.env; remove secrets", file)
+	if env == nil {
+		env = Env{}
+	}
+	for name, value := range variables {
+		if value != "" {
+			env[name] = Text(value)
+		}
+	}
+	return env
 }
 
-// commandTest converts a command test. It returns nil if the test is invalid.
-func (c *converter) commandTest(t *commandTest) *Test {
-	if t.Command == "" {
-		c.addf(t.Line, "command test %q has no command", t.Name)
+// volumeName matches the names of volumes that engines accept as the source of a mount.
+var volumeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+
+func (c *converter) bindMount(line int, mount string) {
+	source, rest, hasSource := strings.Cut(mount, ":")
+	target, _, _ := strings.Cut(rest, ":")
+	if !hasSource {
+		source, target = "anonymous-volume", mount
+	}
+	if !path.IsAbs(target) || path.Clean(target) == "/" || !path.IsAbs(source) && !volumeName.MatchString(source) {
+		c.addf(line, "containerRunOptions.bindMounts: engines reject %q (for example /fixtures:/fixtures)", mount)
+		return
+	}
+	c.changef("runs without the mount %q; put the files next to the suite and add mounts", mount)
+	c.mounts = append(c.mounts, path.Clean(target))
+}
+
+func (c *converter) commandTest(l location, t *commandTest, source *structureTest) *Test {
+	line, problems := c.line(l), len(c.problems)
+	name := c.testName(line, t.Name, "command test")
+	c.validateCommand(l, t)
+	if c.skip(source, line, problems) {
 		return nil
 	}
-	if t.Exit > 255 {
-		c.addf(t.Line, "exitCode must be 0 to 255, not %d", t.Exit)
+	c.checkCommand(l, t)
+	global := c.global
+	if source.SchemaVersion == version1 {
+		global = nil
 	}
-	test := &Test{Name: c.testName(t.Name, t.Line), Settings: Settings{Env: c.env(t.Env)}}
-	test.Run = &Command{Args: append([]string{string(t.Command)}, stringsOf(t.Args)...)}
-	test.Exit = t.Exit
-	test.Stdout = textCheck(t.Output, t.ExcludedOutput)
-	test.Stderr = textCheck(t.Error, t.ExcludedError)
-	for _, setup := range t.Setup {
-		if len(setup) == 0 || setup[0] == "" {
-			c.addf(t.Line, "setup command of %q is empty", t.Name)
-			continue
+	// setup commits an image with expanded variables. The command gets the variables of the test as they are written.
+	own := c.pairs(l.child("envVars"), t.EnvVars, func(value string) string { return value })
+	committed, environment := c.pairs(l.child("envVars"), t.EnvVars, replaceWith(global)), global
+	if len(t.Setup) > 0 {
+		if source.SchemaVersion == version1 {
+			committed = merged(c.global, committed)
+			own = merged(c.global, own)
 		}
-		test.Setup = append(test.Setup, Command{Args: stringsOf(setup)})
+		environment = merged(global, committed)
+	}
+	if source.ContainerRunOptions.isSet() {
+		switch {
+		case len(t.Setup) > 0:
+			own = committed
+		case len(own) > 0:
+			c.warnf(line, "envVars of %q are left out; container-structure-test ignores them with containerRunOptions", name)
+			own = nil
+		}
+	} else if len(t.Setup) > 0 && !maps.Equal(own, committed) {
+		c.warnf(line, "setup of %q sees the envVars as they are written; container-structure-test replaces their variables "+
+			"for setup, but not for the command", name)
+	}
+	test := &Test{Name: name, Settings: Settings{Env: toEnv(own)}, CommandCheck: CommandCheck{Exit: t.ExitCode}}
+	test.Run = &Command{}
+	for _, arg := range append([]string{t.Command}, t.Args...) {
+		test.Run.Args = append(test.Run.Args, replaceWith(environment)(arg))
+	}
+	test.Stdout = c.textCheck(l, "expectedOutput", t.ExpectedOutput, "excludedOutput", t.ExcludedOutput)
+	test.Stderr = c.textCheck(l, "expectedError", t.ExpectedError, "excludedError", t.ExcludedError)
+	for _, setup := range t.Setup {
+		test.Setup = append(test.Setup, Command{Args: setup})
 	}
 	if len(t.Setup) > 0 {
-		c.warnf(t.Line, "setup of %q runs in the container of the test instead of separate ones, and needs /bin/sh in the "+
-			"image", t.Name)
+		test.SetupMayFail = true
+		c.warnf(line, "setup of %q runs in the container of the test, so the command sees its processes, its files in "+
+			"volumes and its changes of /etc/hosts; it needs /bin/sh in the image", name)
 	}
-	if len(t.Teardown) > 0 {
-		c.warnf(t.Line, "teardown of %q is left out; the container of each test is removed", t.Name)
+	for _, change := range c.changes {
+		c.warnf(line, "test %q %s", name, change)
 	}
-	for _, arg := range test.Run.Args {
-		c.warnAboutVariables(t.Line, "command of "+test.Name, arg)
+	if len(c.problems) > problems {
+		return nil
 	}
 	return test
 }
 
-func (c *converter) existenceTest(t *existenceTest) *Test {
-	check := FileCheck{Path: c.path(t.Path, t.Line)}
-	if t.Exists != nil && !*t.Exists {
-		check.Absent = true
-		if t.Permissions != "" || t.UID != nil || t.GID != nil || t.ExecutableBy != "" {
-			c.warnf(t.Line, "other checks of %q are left out, because it must not exist", t.Path)
+// skip reports whether container-structure-test skips a test because of the problems after the first ones. It fails
+// invalid tests, but skips those of version 1.0.0.
+func (c *converter) skip(source *structureTest, line, first int) bool {
+	if len(c.problems) == first || source.SchemaVersion != version1 {
+		return false
+	}
+	c.warnf(line, "left out, because container-structure-test skips this test: %s", c.problems[first].Message)
+	c.problems = c.problems[:first]
+	return true
+}
+
+// validateCommand adds a problem for everything that container-structure-test checks before it runs a command test.
+func (c *converter) validateCommand(l location, t *commandTest) {
+	if t.Command == "" {
+		c.addf(c.line(l), "command test %q has no command", t.Name)
+	}
+	for i, setup := range t.Setup {
+		if len(setup) == 0 {
+			c.addf(c.line(l.child("setup", strconv.Itoa(i))), "setup command of %q is empty", t.Name)
 		}
-	} else {
-		check.Type, check.Mode = c.permissions(string(t.Permissions), t.Line)
-		check.Owner = owner(t.UID, t.GID)
-		check.ExecutableBy = c.executableBy(t)
 	}
-	return &Test{Name: c.testName(t.Name, t.Line), Files: []FileCheck{check}}
-}
-
-func (c *converter) executableBy(t *existenceTest) string {
-	switch t.ExecutableBy {
-	case "", "owner", "group", "any":
-		return string(t.ExecutableBy)
-	case "other":
-		return "others"
-	}
-	c.addf(t.Line, "isExecutableBy must be owner, group, other or any, not %q", t.ExecutableBy)
-	return ""
-}
-
-func (c *converter) imageCheck(m *metadataTest) ImageCheck {
-	check := ImageCheck{
-		Env: c.valueChecks(append(m.Env, m.OldEnv...)), Labels: c.valueChecks(m.Labels),
-		Entrypoint: m.Entrypoint, Cmd: m.Cmd, User: equalsIfSet(m.User), Workdir: equalsIfSet(m.Workdir),
-		Ports: c.ports(m.ExposedPorts, m.Line), PortsAbsent: c.ports(m.UnexposedPorts, m.Line),
-		Volumes: m.Volumes, VolumesAbsent: m.UnmountedVolumes,
-	}
-	for _, pair := range m.UnboundEnv {
-		if check.Env == nil {
-			check.Env = map[string]ValueCheck{}
+	for i, teardown := range t.Teardown {
+		if len(teardown) == 0 {
+			c.addf(c.line(l.child("teardown", strconv.Itoa(i))), "teardown command of %q is empty", t.Name)
 		}
-		check.Env[string(pair.Key)] = ValueCheck{absent: true}
 	}
-	return check
+	for i, pair := range t.EnvVars {
+		if pair.Key == "" || pair.Value == "" {
+			c.addf(c.line(l.child("envVars", strconv.Itoa(i))), "environment variable of %q has no key or no value", t.Name)
+		}
+	}
 }
 
-func equalsIfSet(value scalar) *ValueCheck {
-	if value == "" {
+// checkCommand adds a problem for everything else that makes a command test fail in any image.
+func (c *converter) checkCommand(l location, t *commandTest) {
+	if t.ExitCode < 0 || t.ExitCode > 255 {
+		c.addf(c.line(l.child("exitCode")), "exitCode must be 0 to 255, not %d", t.ExitCode)
+	}
+	for i, setup := range t.Setup {
+		if len(setup) > 0 && setup[0] == "" {
+			c.addf(c.line(l.child("setup", strconv.Itoa(i))), "setup command of %q is empty", t.Name)
+		}
+	}
+	for _, arg := range slices.Concat([]string{t.Command}, t.Args, slices.Concat(t.Setup...)) {
+		if strings.ContainsRune(arg, 0) {
+			c.addf(c.line(l), "command test %q has an argument with a NUL character", t.Name)
+		}
+	}
+}
+
+func (c *converter) pattern(l location, text string) Pattern {
+	compiled, err := regexp.Compile(text)
+	if err != nil {
+		c.addf(
+			c.line(l),
+			"%s: invalid regular expression %q: %s",
+			l,
+			text,
+			strings.TrimPrefix(err.Error(), "error parsing regexp: "),
+		)
+	}
+	return Pattern{Regexp: compiled}
+}
+
+func (c *converter) textCheck(
+	l location, includeKey string, include []string, excludeKey string, exclude []string,
+) *TextCheck {
+	if len(include)+len(exclude) == 0 {
 		return nil
 	}
-	return &ValueCheck{equals: string(value)}
-}
-
-var portForm = regexp.MustCompile(`^[0-9]{1,5}(/(tcp|udp|sctp))?$`)
-
-func (c *converter) ports(list []scalar, line int) (ports []Port) {
-	for _, port := range list {
-		if !portForm.MatchString(string(port)) {
-			c.addf(line, "invalid port %q (for example 8080/tcp)", port)
-		}
-		ports = append(ports, Port(port))
+	check := &TextCheck{}
+	for i, text := range include {
+		check.Include = append(check.Include, c.pattern(l.child(includeKey, strconv.Itoa(i)), text))
 	}
-	return ports
+	for i, text := range exclude {
+		check.Exclude = append(check.Exclude, c.pattern(l.child(excludeKey, strconv.Itoa(i)), text))
+	}
+	return check
 }
 
 // invalidInName matches characters that are invalid in a test name: line breaks and other control characters.
 var invalidInName = regexp.MustCompile(`[\pC\s]+`)
 
-// testName returns a valid and unique name for a test.
-func (c *converter) testName(source scalar, line int) string {
-	name := strings.TrimSpace(truncate(invalidInName.ReplaceAllString(string(source), " "), 180))
-	if name == "" {
+// testName returns a valid and unique name for a test. kind replaces a blank name.
+func (c *converter) testName(line int, source, kind string) string {
+	if source == "" {
 		c.addf(line, "test has no name")
 		return ""
+	}
+	name := strings.TrimSpace(truncate(invalidInName.ReplaceAllString(source, " "), 180))
+	if name == "" {
+		name = kind
 	}
 	unique := name
 	for n := 2; c.names[unique]; n++ {
 		unique = fmt.Sprintf("%s (%d)", name, n)
 	}
-	if unique != string(source) {
+	if unique != source && kind != source {
 		c.warnf(line, "test %q is renamed to %q; names must be unique and on one line", source, unique)
 	}
 	c.names[unique] = true
 	return unique
 }
 
-var envNameForm = regexp.MustCompile(envName)
+// reference marks the start and the end of the name of an image's variable, until finishReferences writes references.
+const reference = "\x00"
 
-func (c *converter) env(pairs []sourcePair) Env {
-	var env Env
-	for _, pair := range pairs {
-		if !envNameForm.MatchString(string(pair.Key)) || strings.ContainsRune(string(pair.Value), 0) {
-			c.addf(pair.Line, "invalid environment variable %q", pair.Key)
+// variableName matches the names that container-structure-test can find in the variables of an image.
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+
+// replaceWith returns a function that replaces variables as container-structure-test does: with those in known, then
+// with those of the image.
+func replaceWith(known map[string]string) func(text string) string {
+	return func(text string) string {
+		return os.Expand(text, func(name string) string {
+			if value, ok := known[name]; ok {
+				return value
+			}
+			if !variableName.MatchString(name) {
+				return "" // for example $1 or ${A:-b}
+			}
+			return reference + name + reference
+		})
+	}
+}
+
+// finishReferences writes the references to the image's variables, if the suite has any.
+func (c *converter) finishReferences(suite *Document) {
+	hasReferences := false
+	replaceTexts(suite, func(text string) string {
+		hasReferences = hasReferences || strings.Contains(text, reference)
+		return text
+	})
+	if !hasReferences {
+		return
+	}
+	suite.Defaults.Expand = true
+	marked := regexp.MustCompile(reference + `(.*?)` + reference)
+	replaceTexts(suite, func(text string) string {
+		return marked.ReplaceAllString(strings.ReplaceAll(text, "$", "$$"), "$${$1}")
+	})
+}
+
+// replaceTexts replaces every text to which the setting expand applies.
+func replaceTexts(suite *Document, replace func(string) string) {
+	env := func(env Env) {
+		for name, value := range env {
+			env[name] = Text(replace(string(value)))
+		}
+	}
+	command := func(c *Command) {
+		for i, arg := range c.Args {
+			c.Args[i] = replace(arg)
+		}
+	}
+	env(suite.Defaults.Env)
+	for _, t := range suite.Tests {
+		env(t.Env)
+		for i := range t.Setup {
+			command(&t.Setup[i])
+		}
+		if t.Run != nil {
+			command(t.Run)
+		}
+		for i := range t.Files {
+			t.Files[i].Path = PathPattern(replace(string(t.Files[i].Path)))
+		}
+	}
+}
+
+// pairs returns environment variables by name. replace replaces the variables in a value.
+func (c *converter) pairs(l location, list []envVar, replace func(string) string) map[string]string {
+	env := map[string]string{}
+	for i, pair := range list {
+		// The engine splits the pair at the first equals sign.
+		name, value, _ := strings.Cut(pair.Key+"="+replace(pair.Value), "=")
+		if pair.Key == "" && len(l) > 1 {
+			continue // validateCommand reports it
+		}
+		if !envNameForm.MatchString(name) || strings.ContainsRune(pair.Value, 0) {
+			c.addf(c.line(l.child(strconv.Itoa(i))), "invalid environment variable %q", pair.Key)
 			continue
 		}
-		if env == nil {
-			env = Env{}
-		}
-		env[string(pair.Key)] = Text(pair.Value)
-		c.warnAboutVariables(pair.Line, string(pair.Key), string(pair.Value))
+		env[name] = value
 	}
 	return env
 }
 
-// variable matches a reference to an environment variable.
-var variable = regexp.MustCompile(`\$\{?[A-Za-z_]`)
+// envNameForm matches the names of environment variables that a suite accepts.
+var envNameForm = regexp.MustCompile(`^[^=\pC]+$`)
 
-// warnAboutVariables warns about references that container-structure-test expands with the image's variables.
-func (c *converter) warnAboutVariables(line int, where, text string) {
-	if variable.MatchString(text) {
-		c.warnf(line, "%s: variables in %q are not expanded; write the value, or use a shell (run with a string)",
-			where, text)
+func merged(base, over map[string]string) map[string]string {
+	all := maps.Clone(base)
+	if all == nil {
+		all = map[string]string{}
 	}
+	maps.Copy(all, over)
+	return all
 }
 
-func (c *converter) valueChecks(pairs []sourcePair) map[string]ValueCheck {
-	var checks map[string]ValueCheck
-	for _, pair := range pairs {
-		if checks == nil {
-			checks = map[string]ValueCheck{}
+func toEnv(variables map[string]string) Env {
+	var env Env
+	for name, value := range variables {
+		if env == nil {
+			env = Env{}
 		}
-		check := ValueCheck{equals: string(pair.Value)}
-		if pair.Regex {
-			matches, err := regexp.Compile(string(pair.Value))
-			if err != nil {
-				c.addf(pair.Line, "%v", err)
-				continue
-			}
-			check = ValueCheck{matches: matches}
-		}
-		checks[string(pair.Key)] = check
+		env[name] = Text(value)
 	}
-	return checks
-}
-
-// path returns an absolute path with the special characters of patterns escaped.
-func (c *converter) path(source scalar, line int) PathPattern {
-	if source == "" {
-		c.addf(line, "file test has no path")
-		return "/"
-	}
-	c.warnAboutVariables(line, "path", string(source))
-	name := string(source)
-	if !path.IsAbs(name) {
-		c.warnf(line, "path %q becomes absolute", source)
-		name = "/" + name
-	}
-	escape := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "{", `\{`, "}", `\}`)
-	return PathPattern(escape.Replace(name))
-}
-
-var permissionForm = regexp.MustCompile(`^([a-zA-Z]*|-)([r-][w-][x-][r-][w-][x-][r-][w-][x-])$`)
-
-// permissions splits a mode in the format of Go's fs.FileMode, for example "drwxr-xr-x" or, with setuid, "urwxr-xr-x".
-func (c *converter) permissions(text string, line int) (fileType, mode string) {
-	if text == "" {
-		return "", ""
-	}
-	m := permissionForm.FindStringSubmatch(text)
-	if m == nil {
-		c.addf(line, "invalid permissions %q (for example -rw-r--r--)", text)
-		return "", ""
-	}
-	bits := 0
-	for i, r := range m[2] {
-		if r != '-' {
-			bits |= 1 << (8 - i)
-		}
-	}
-	fileType = "file"
-	for _, r := range m[1] {
-		switch r {
-		case '-':
-		case 'd':
-			fileType = "directory"
-		case 'L':
-			return "symlink", "" // the mode of a symbolic link is always the same
-		case 'p':
-			fileType = "fifo"
-		case 'u':
-			bits |= 0o4000
-		case 'g':
-			bits |= 0o2000
-		case 't':
-			bits |= 0o1000
-		default:
-			c.warnf(line, "%q in permissions %q is left out", r, text)
-		}
-	}
-	return fileType, fmt.Sprintf("%04o", bits)
-}
-
-func owner(uid, gid *int) Text {
-	switch {
-	case uid != nil && gid != nil:
-		return Text(fmt.Sprintf("%d:%d", *uid, *gid))
-	case uid != nil:
-		return Text(fmt.Sprint(*uid))
-	case gid != nil:
-		return Text(fmt.Sprintf(":%d", *gid))
-	}
-	return ""
-}
-
-func textCheck(include, exclude []Pattern) *TextCheck {
-	if len(include)+len(exclude) == 0 {
-		return nil
-	}
-	return &TextCheck{Include: include, Exclude: exclude}
+	return env
 }

@@ -12,7 +12,7 @@ import (
 // testdata/convert contains files of container-structure-test, each with the converted suite. Comments in the suite are
 // the warnings.
 func TestConvert(t *testing.T) {
-	files, _ := filepath.Glob("testdata/convert/*.yaml")
+	files, _ := filepath.Glob("testdata/convert/*.[yj]*")
 	if len(files) < 20 {
 		t.Fatalf("only %d files", len(files))
 	}
@@ -23,7 +23,7 @@ func TestConvert(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			to, warnings, err := Convert(from)
+			to, warnings, err := Convert(file, from)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -32,7 +32,7 @@ func TestConvert(t *testing.T) {
 				fmt.Fprintf(&got, "# line %d: %s\n", w.Line, w.Message)
 			}
 			got.Write(to)
-			golden := strings.TrimSuffix(file, "yaml") + "golden"
+			golden := strings.TrimSuffix(file, filepath.Ext(file)) + ".golden"
 			if *update {
 				if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
 					t.Fatal(err)
@@ -62,17 +62,19 @@ func TestConvert(t *testing.T) {
 func TestConvertInvalid(t *testing.T) {
 	const version = "schemaVersion: 2.0.0\n"
 	for _, test := range []struct{ name, text, want string }{
-		{"empty", "", "1: file is empty"},
-		{"no version", "commandTests: []", `1: schemaVersion is ""; only version 2.0.0`},
-		{"older version", "schemaVersion: 1.0.0", `1: schemaVersion is "1.0.0"`},
-		{"unknown key", version + "commandTest: []", `2: unknown key "commandTest" in suite; did you mean "commandTests"?`},
+		{"empty", "", "1: schemaVersion is missing"},
+		{"no version", "commandTests: []", "1: schemaVersion is missing (add schemaVersion: 2.0.0)"},
+		{"unknown version", "schemaVersion: 3.0.0", `1: schemaVersion is "3.0.0"; only versions 1.0.0 and 2.0.0`},
+		{"version as a number", "schemaVersion: 2.0", `1: schemaVersion is "2.0"`},
+		{
+			"unknown key", version + "commandTest: []", `2: unknown key "commandTest" in the file; did you mean "commandTests"?`,
+		},
 		{
 			"unknown key of a test", version + "commandTests:\n- name: a\n  cmd: x",
 			`4: unknown key "cmd" in commandTests[0]; use args, command`,
 		},
 		{"no command", version + "commandTests:\n- name: a", `3: command test "a" has no command`},
 		{"no name", version + "commandTests:\n- command: a", "3: test has no name"},
-		{"blank name", version + "commandTests:\n- {name: ' ', command: a}", "3: test has no name"},
 		{"no path", version + "fileExistenceTests:\n- name: a", "3: file test has no path"},
 		{
 			"invalid regular expression", version + "fileContentTests:\n- name: a\n  path: /a\n  expectedContents: ['(']",
@@ -81,11 +83,11 @@ func TestConvertInvalid(t *testing.T) {
 		{
 			"invalid regular expression of a label",
 			version + "metadataTest:\n  labels:\n  - {key: a, value: '(', isRegex: true}",
-			"4: error parsing regexp: missing closing )",
+			"4: metadataTest.labels[0]: invalid regular expression",
 		},
 		{
 			"octal permissions", version + "fileExistenceTests:\n- {name: a, path: /a, permissions: '0644'}",
-			`3: invalid permissions "0644" (for example -rw-r--r--)`,
+			`3: no file has the permissions "0644" (for example -rw-r--r--`,
 		},
 		{
 			"executable by all", version + "fileExistenceTests:\n- {name: a, path: /a, isExecutableBy: all}",
@@ -100,17 +102,31 @@ func TestConvertInvalid(t *testing.T) {
 			"3: exitCode must be 0 to 255, not 256",
 		},
 		{
-			"invalid environment variable", version + "globalEnvVars:\n- {key: A-B, value: x}",
-			`3: invalid environment variable "A-B"`,
+			"environment variable without a name", version + "globalEnvVars:\n- {key: '', value: x}",
+			`3: invalid environment variable ""`,
 		},
-		{"invalid port", version + "metadataTest: {exposedPorts: [http]}", `2: invalid port "http"`},
+		{"invalid port", version + "metadataTest: {exposedPorts: [http]}", `2: port "http" never matches`},
 		{"no tests", version, "1: file has no tests that can be converted"},
-		{"only licenses", version + "licenseTests: [{debian: true}]", "1: file has no tests that can be converted"},
+		{"license test without files", version + "licenseTests: [{}]", "1: file has no tests that can be converted"},
+		{"invalid YAML", version + "commandTests: [", "2: invalid YAML: did not find expected node content"},
+		{"string for a list", version + "commandTests:\n- {args: x}", `3: "x" must be a list of strings`},
+		{"list for a string", version + "commandTests:\n- {name: [x]}", "3: a list must be a string"},
+		{
+			"boolean in quotes", version + "fileExistenceTests:\n- {shouldExist: 'yes'}",
+			`3: "yes" must be true or false, without`,
+		},
+		{"duplicate key", version + "commandTests:\n- {name: a, name: b}", `3: duplicate key "name"; remove one`},
+		{"file that the engine creates", version + "fileExistenceTests:\n- {name: a, path: /etc/hosts, shouldExist: no}",
+			"3: /etc/hosts always exists, because the engine creates it",
+		},
+		{"relative mount", version + "containerRunOptions:\n  bindMounts: [./a:/a]\ncommandTests: [{name: a, command: b}]",
+			`3: containerRunOptions.bindMounts: engines reject "./a:/a"`,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, _, err := Convert([]byte(test.text))
+			_, _, err := Convert("structure.yaml", []byte(test.text))
 			invalid := new(InvalidError)
-			if !errors.As(err, &invalid) || !strings.HasPrefix(err.Error(), "line "+test.want) {
+			if !errors.As(err, &invalid) || !strings.HasPrefix(err.Error(), "structure.yaml:"+test.want) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
 		})
@@ -123,7 +139,7 @@ func TestConvertedSuiteRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	converted, _, err := Convert(source)
+	converted, _, err := Convert("structure.yaml", source)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,10 +165,15 @@ func FuzzConvert(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(text)
+		f.Add(text, ".yaml")
 	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		to, _, err := Convert(text)
+	text, err := os.ReadFile("testdata/convert/json-keys.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text, ".json")
+	f.Fuzz(func(t *testing.T, text []byte, extension string) {
+		to, _, err := Convert("structure"+extension, text)
 		if err != nil {
 			return
 		}

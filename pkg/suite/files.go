@@ -64,6 +64,9 @@ func checkFiles(t *Tree, c *FileCheck) *fileResult {
 				continue
 			}
 			target, target.Path = followed, f.Path
+			if c.Follow != nil {
+				f = target // for all checks
+			}
 		}
 		r.checkHeader(t, f, target)
 		switch {
@@ -82,6 +85,9 @@ func checkFiles(t *Tree, c *FileCheck) *fileResult {
 // followsLinks reports whether the check is about the file to which a selected link points. That is always so for a
 // plain path. The mode and the size of a link are meaningless.
 func (c *FileCheck) followsLinks() bool {
+	if c.Follow != nil {
+		return *c.Follow
+	}
 	if c.Type == "symlink" || c.Target != nil || slices.Contains(c.Having, "symlink") {
 		return false
 	}

@@ -48,6 +48,8 @@ type Test struct {
 	Session Word `yaml:"session,omitempty"`
 	// Commands to run first in the same container. Each must exit with 0. The image needs /bin/sh.
 	Setup []Command `yaml:"setup,omitempty"`
+	// Continue after a setup command that fails, unless it cannot be started.
+	SetupMayFail bool `yaml:"setup_may_fail,omitempty" jsonschema:"default=false"`
 
 	CommandCheck `yaml:",inline"`
 }
@@ -59,6 +61,8 @@ type Settings struct {
 	// User, as in docker run --user. Default: the image's user, or 65534:65534 if that is root, so a test that needs root
 	// must set it. The default for a service is always the image's user.
 	User Text `yaml:"user,omitempty"`
+	// Let commands without user run as root if that is the image's user.
+	AllowRoot bool `yaml:"allow_root,omitempty" jsonschema:"default=false"`
 	// Privileges. none: no capabilities and no way to gain them (sudo does not work); default: as in docker run; all: as
 	// in docker run --privileged.
 	Privileges string `yaml:"privileges,omitempty" jsonschema:"enum=none,enum=default,enum=all,default=none"`
@@ -73,6 +77,9 @@ type Settings struct {
 	Workdir string `yaml:"workdir,omitempty" jsonschema:"title=absolute path,pattern=^(/|$),example=/tmp"`
 	// Environment variables in addition to those of the image.
 	Env Env `yaml:"env,omitempty"`
+	// Replace $NAME and ${NAME} in run, setup, their env, and paths of files with the image's variables, and $$ with $. A
+	// variable that the image does not set is empty. Services ignore this setting.
+	Expand bool `yaml:"expand,omitempty" jsonschema:"default=false"`
 	// Files and directories next to the suite to mount read-only.
 	Mounts []Mount `yaml:"mounts,omitempty"`
 	Limits Limits  `yaml:"limits,omitempty"`
@@ -95,6 +102,8 @@ type Limits struct {
 	CPUs float64 `yaml:"cpus,omitempty" jsonschema:"minimum=0,maximum=1000000"`
 	// Number of processes and threads.
 	PIDs int `yaml:"pids,omitempty" jsonschema:"minimum=0,maximum=4194304,default=512"`
+	// Size of each output stream of a command. A command that prints more is killed. Default: 8MiB.
+	Output Size `yaml:"output,omitempty"`
 }
 
 // CommandCheck runs a command and checks its exit code and output.
@@ -164,6 +173,8 @@ type FileCheck struct {
 	Except []Glob `yaml:"except,omitempty"`
 	// Select only files with all of these traits.
 	Having []Trait `yaml:"having,omitempty"`
+	// Whether the checks apply to the file to which a link at the end of the path points. The default is above.
+	Follow *bool `yaml:"follow,omitempty"`
 	// Require that no file matches.
 	Absent bool   `yaml:"absent,omitempty" jsonschema:"default=false"`
 	Type   string `yaml:"type,omitempty" jsonschema:"enum=file,enum=directory,enum=symlink,enum=fifo,enum=char,enum=block"`

@@ -25,7 +25,7 @@ type (
 	Duration time.Duration
 	// Size is a number of bytes.
 	Size int64
-	// Port is a port with an optional protocol. Default: tcp.
+	// Port is a port with an optional protocol: tcp, udp, sctp or any. Default: tcp.
 	Port string
 	// Glob is a pattern of paths: * matches within a name, ** across directories.
 	Glob string
@@ -81,7 +81,7 @@ var formats = map[string]func(string) error{
 // Parts of JSON schemas that several forms share.
 const (
 	text     = `{"type": ["string", "number"]}`
-	envName  = `^[A-Za-z_][A-Za-z0-9_]*$`
+	envName  = `^[^=\\p{C}]+$` // the engine accepts everything but =
 	envValue = `{"type": ["string", "number"], "title": "value without NUL characters", "pattern": "^[^\\x00]*$"}`
 )
 
@@ -139,8 +139,8 @@ func parseSize(s string) (int64, error) {
 
 // JSONForm returns the JSON schema of the YAML form.
 func (Port) JSONForm() string {
-	return `{"type": ["string", "integer"], "title": "port", "pattern": "^[0-9]{1,5}(/(tcp|udp|sctp))?$",
-		"minimum": 0, "maximum": 99999, "examples": [8080, "8080/tcp", "53/udp"]}`
+	return `{"type": ["string", "integer"], "title": "port", "pattern": "^[0-9]{1,5}(/(tcp|udp|sctp|any))?$",
+		"minimum": 0, "maximum": 99999, "examples": [8080, "8080/tcp", "53/any"]}`
 }
 
 // JSONForm returns the JSON schema of the YAML form.

@@ -15,12 +15,7 @@ import (
 func (c *ImageCheck) check(config *v1.ConfigFile, layers int, size func() (int64, error)) []Failure {
 	m := &metadataResult{check: c}
 	set := config.Config
-	env := map[string]string{}
-	for _, pair := range set.Env {
-		name, value, _ := strings.Cut(pair, "=")
-		env[name] = value
-	}
-	m.compareMap("environment variable", c.Env, env)
+	m.compareMap("environment variable", c.Env, environMap(set.Env))
 	m.compareMap("label", c.Labels, set.Labels)
 	m.compareList("entry point", c.Entrypoint, set.Entrypoint)
 	m.compareList("default command", c.Cmd, set.Cmd)
@@ -42,6 +37,16 @@ func (c *ImageCheck) check(config *v1.ConfigFile, layers int, size func() (int64
 		}
 	}
 	return m.failures
+}
+
+// environMap returns NAME=VALUE pairs by name.
+func environMap(pairs []string) map[string]string {
+	env := map[string]string{}
+	for _, pair := range pairs {
+		name, value, _ := strings.Cut(pair, "=")
+		env[name] = value
+	}
+	return env
 }
 
 // metadataResult collects the failures of a metadata check.
@@ -81,17 +86,18 @@ func (m *metadataResult) compareList(name string, want *[]string, have []string)
 }
 
 func (m *metadataResult) comparePorts(have map[string]struct{}) {
-	exposed := map[string]bool{}
+	exposed, anyProtocol := map[string]bool{}, map[string]bool{}
 	for port := range have {
-		exposed[withProtocol(port)] = true
+		number, _, _ := strings.Cut(port, "/")
+		exposed[withProtocol(port)], anyProtocol[number+"/any"] = true, true
 	}
 	for _, want := range m.check.Ports {
-		if port := withProtocol(string(want)); !exposed[port] {
+		if port := withProtocol(string(want)); !exposed[port] && !anyProtocol[port] {
 			m.addf(m.check.Line, "port %s is not exposed; exposed ports: %q", port, slices.Sorted(maps.Keys(exposed)))
 		}
 	}
 	for _, unwanted := range m.check.PortsAbsent {
-		if port := withProtocol(string(unwanted)); exposed[port] {
+		if port := withProtocol(string(unwanted)); exposed[port] || anyProtocol[port] {
 			m.addf(m.check.Line, "port %s must not be exposed", port)
 		}
 	}

@@ -94,8 +94,8 @@ func TestParseInvalid(t *testing.T) {
 		},
 		{
 			"invalid env name",
-			"tests:\n  - {name: a, run: x, env: {A-B: c}}",
-			`2: env: invalid environment variable name "A-B"`,
+			"tests:\n  - {name: a, run: x, env: {A=B: c}}",
+			`2: env: invalid environment variable name "A=B"`,
 		},
 		{"empty command list", "tests:\n  - {name: a, run: []}", "2: run must not be empty"},
 		{"blank command", "tests:\n  - {name: a, run: ' '}", `2: run: invalid command " "`},
@@ -294,8 +294,8 @@ func TestParseInvalid(t *testing.T) {
 		{"merge of a string", "tests:\n  - {name: a, run: x, <<: b}", `2: merge key << must refer to a mapping, not "b"`},
 		{
 			"invalid env names in two tests",
-			"tests:\n  - {name: a, run: x, env: {A-B: c}}\n  - {name: b, run: x, env: {C-D: c}}",
-			`2: env: invalid environment variable name "A-B" (for example LOG_LEVEL) (and 1 more)`,
+			"tests:\n  - {name: a, run: x, env: {A=B: c}}\n  - {name: b, run: x, env: {C=D: c}}",
+			`2: env: invalid environment variable name "A=B" (for example LOG_LEVEL) (and 1 more)`,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/grace"
 )
 
 // Engine creates the containers in which tests run. [*dockerengine.Engine] implements it.
@@ -106,7 +108,7 @@ func newRun(s *Suite, o Options) (*run, error) {
 	}
 	r.create = func(ctx context.Context, spec dockerengine.ContainerSpec) (container, error) {
 		// The engine may complete an interrupted request. Without the grace period, that container would remain.
-		ctx, cancel := dockerengine.WithGrace(ctx, createGrace)
+		ctx, cancel := grace.Extend(ctx, createGrace, nil)
 		defer cancel()
 		return o.Engine.Create(ctx, spec)
 	}
@@ -195,7 +197,13 @@ func (r *run) runStatic(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the image's layers: %w", err)
 	}
-	readTree := sync.OnceValues(func() (*Tree, error) { return ReadTree(ctx, r.Image) })
+	readTree := sync.OnceValues(func() (*Tree, error) {
+		tree, err := ReadTree(ctx, r.Image)
+		if err == nil {
+			tree.addMountPoints(&r.config.Config)
+		}
+		return tree, err
+	})
 	fileResults := map[*Result][]*fileResult{}
 	var contentFiles []File // of all tests in order
 	for _, result := range r.static {
@@ -216,7 +224,7 @@ func (r *run) runStatic(ctx context.Context) error {
 			result.Failures = []Failure{{Line: t.Line, Message: err.Error()}}
 		} else {
 			for i := range t.Files {
-				checked := checkFiles(tree, &t.Files[i])
+				checked := checkFiles(tree, r.expandPath(t, &t.Files[i]))
 				fileResults[result] = append(fileResults[result], checked)
 				contentFiles = append(contentFiles, checked.contentFiles...)
 			}
@@ -243,6 +251,26 @@ func (r *run) runStatic(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// cleanKeepingSlash returns the shortest path, with a slash at the end if it can only name a directory.
+func cleanKeepingSlash(name string) string {
+	clean := path.Clean(name)
+	if clean != "/" && (strings.HasSuffix(name, "/") || strings.HasSuffix(name, "/.")) {
+		clean += "/"
+	}
+	return clean
+}
+
+// expandPath returns the check with the references in its path replaced, if the test sets expand.
+func (r *run) expandPath(t *Test, check *FileCheck) *FileCheck {
+	if !t.Expand {
+		return check
+	}
+	expanded := *check
+	quoted := func(name string) string { return string(literalPath(r.imageVariable(name))) }
+	expanded.Path = PathPattern(cleanKeepingSlash(os.Expand(string(check.Path), quoted)))
+	return &expanded
 }
 
 // runUnit runs the tests of a session in a shared container, or a single test. It starts no test after ctx ends.

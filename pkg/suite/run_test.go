@@ -345,7 +345,7 @@ tests:
 			t.Fatal(err)
 		}
 		check(t, r, map[string]want{
-			"endless output":    {Failed, "command printed more than 8 MiB and was killed"},
+			"endless output":    {Failed, "command printed more than limits.output (default 8 MiB) and was killed"},
 			"out of memory":     {Failed, "exit code is 137, want 0"}, // an old engine may report the cause later
 			"ignores signals":   {Failed, "timed out after 1s and was killed"},
 			"workflow commands": {Failed, "exit code is 1, want 0"},

@@ -62,6 +62,9 @@ func TestMetadata(t *testing.T) {
 	runStatic(t, img, "image", []staticTest{
 		{"{user: app, workdir: /app, stop_signal: null}", ""},
 		{"{user: root}", `user is "app", want "root"`},
+		{"{ports: [80/any, 53/any], ports_absent: [5/any]}", ""},
+		{"{ports: [54/any]}", `port 54/any is not exposed; exposed ports: ["53/udp" "80/tcp"]`},
+		{"{ports_absent: [53/any]}", "port 53/any must not be exposed"},
 		{"{user: null}", `user is "app", but must not be set`},
 		{"{user: {matches: ^a}}", ""},
 		{"{user: {matches: ^b}}", `user is "app", want a match of "^b"`},
@@ -166,6 +169,9 @@ func TestFiles(t *testing.T) {
 		{"[{path: '/**/*.pem', except: [/ssl/**], absent: true}]", ""},
 		{"[{path: /code, type: symlink, target: app/main.py}, {path: /code, mode: '0755', content: print}]", ""},
 		{"[{path: '/odd\\[1]', content: odd}]", ""},
+		{"[{path: /python, follow: false}, {path: /code, follow: false, mode: '0777', owner: '0'}]", ""},
+		{"[{path: /code, follow: false, type: file}]", "/code is a symlink, want a file"},
+		{"[{path: /code, follow: true, mode: '0755'}, {path: '/cod*', follow: true, type: file}]", ""},
 		{"[{path: '/**/*.pem', count: 1}, {path: /none*, count: {min: 1}}, {path: /no-such*, count: 0}]", ""},
 		{"[{path: /su, absent: true}]", "must be absent: /su"},
 		{"[{path: /no}]", "/no not found"},
@@ -200,6 +206,27 @@ func TestFiles(t *testing.T) {
 }
 
 // Each trait selects exactly the files that have it.
+// The engine creates the volumes and the working directory of an image in every container.
+func TestDirectoriesOfTheConfig(t *testing.T) {
+	img, err := imageOf(v1.Config{
+		WorkingDir: "/work/dir", Volumes: map[string]struct{}{"/data": {}, "/file": {}, "/link": {}},
+		Env: []string{"DIR=/work", "PATTERN=*"},
+	}, layerOf(t, "file file 640", "symlink link no-such"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	runStatic(t, img, "files", []staticTest{
+		{"[{path: /work/dir, type: directory, mode: '0755', owner: '0:0'}, {path: /data, type: directory}]", ""},
+		{"[{path: /file, type: file, mode: '0640'}, {path: /link, type: symlink}]", ""},
+		{"[{path: /data, absent: true}]", "must be absent: /data"},
+	}, nil)
+	runStatic(t, img, "expand: true, files", []staticTest{
+		{"[{path: /$DIR/dir, type: directory}, {path: '/data/../${DIR}/./dir/'}]", ""},
+		{"[{path: /$NO/$PATTERN}]", `/\* not found`},
+		{"[{path: /$$DIR}]", "/$DIR not found"},
+	}, nil)
+}
+
 func TestTraits(t *testing.T) {
 	var tests []staticTest
 	for _, test := range []struct{ trait, want string }{

