@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"sync/atomic"
@@ -141,9 +143,9 @@ func TestSilenceAndDown(t *testing.T) {
 	}
 }
 
-// A socket of a local daemon, and a connection that a request upgrades, are forwarded.
+// The proxy forwards to a socket of a local daemon, also a connection that a request upgrades.
 func TestUpgrade(t *testing.T) {
-	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	service := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, buffer, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
@@ -153,8 +155,16 @@ func TestUpgrade(t *testing.T) {
 		_, _ = buffer.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nhello")
 		_ = buffer.Flush()
 	}))
+	socket := filepath.Join(t.TempDir(), "socket")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	service.Listener.Close()
+	service.Listener = listener
+	service.Start()
 	defer service.Close()
-	p, err := Start(t.Context(), service.URL)
+	p, err := Start(t.Context(), "unix://"+socket)
 	if err != nil {
 		t.Fatal(err)
 	}
