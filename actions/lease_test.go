@@ -157,7 +157,7 @@ func TestOnNewMachine(t *testing.T) {
 			t.Errorf("%s: %d attempts, %v", test.name, builds, err)
 		}
 	}
-	const want = "the builder for linux/amd64 at 10.0.0.1:443 stopped answering: no data for 45s (check its state and " +
+	const want = "the builder for linux/amd64 at 10.0.0.1:443 stopped answering: no answer for 45s (check its state and " +
 		"its log); building again on a new machine"
 	if !strings.Contains(stderr.String(), want) {
 		t.Errorf("logged %q", stderr)

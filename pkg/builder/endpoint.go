@@ -126,9 +126,10 @@ func (c connection) watch(ctx context.Context, policy ConnectPolicy) {
 		_, _ = c.client.Info(ping) // an error is an answer, too
 		timedOut := errors.Is(ping.Err(), context.DeadlineExceeded)
 		cancel()
-		// During an upload, an answer may be late. Then other data arrives in the meantime.
-		if silence := c.link.silence(); timedOut && silence >= policy.PingTimeout {
-			c.link.freeze(silence)
+		// During an upload, an answer may be late. Then other data arrives until the end of the wait. A proxy in front of a
+		// frozen daemon may only acknowledge the ping.
+		if silence := c.link.silence(); timedOut && silence >= policy.PingTimeout/2 {
+			c.link.freeze(policy.PingAfter + policy.PingTimeout)
 			_ = c.client.Close() // ends all calls
 		}
 		c.link.hear()

@@ -24,13 +24,13 @@ func (e *CanceledError) Unwrap() error { return context.Canceled }
 type LostError struct {
 	Platform string
 	Addr     string        // of the machine
-	Silent   time.Duration // how long BuildKit did not answer; 0 if the connection was closed
+	Silent   time.Duration // time without an answer of BuildKit; 0 if the connection was closed
 	Err      error         // of the call that failed
 }
 
 func (e *LostError) Error() string {
 	if e.Silent > 0 {
-		return fmt.Sprintf("the builder for %s at %s stopped answering: no data for %s (check its state and its log)",
+		return fmt.Sprintf("the builder for %s at %s stopped answering: no answer for %s (check its state and its log)",
 			e.Platform, e.Addr, e.Silent.Round(time.Second))
 	}
 	return fmt.Sprintf("lost the connection to the machine for %s at %s: %s "+

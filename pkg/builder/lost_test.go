@@ -211,8 +211,8 @@ func TestLostConnection(t *testing.T) {
 		want string
 	}{
 		{"closed", func(_ *testing.T, p *proxy) { p.closeAll() }, "EOF"},
-		{"network drops everything", func(_ *testing.T, p *proxy) { close(p.frozen) }, "stopped answering: no data for "},
-		{"daemon is frozen", freezeDaemon, "stopped answering: no data for "},
+		{"network drops everything", func(_ *testing.T, p *proxy) { close(p.frozen) }, "stopped answering: no answer for "},
+		{"daemon is frozen", freezeDaemon, "stopped answering: no answer for "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			machine, err := machines(t).Open("linux/amd64", time.Minute)
