@@ -85,8 +85,8 @@ var outputHelp = map[string]string{
 	"tests_total":  "Number of tests in the suite and in the command's JUnit reports.",
 	"tests_passed": "Number of tests that passed on the first attempt.",
 	"tests_failed": "Number of tests that failed.",
-	"tests_skipped": "Number of tests that were skipped, including those that did not end before the run was canceled or " +
-		"timed out.",
+	"tests_skipped": "Number of tests that were skipped, including those that did not end before the run was canceled" +
+		" or timed out.",
 	"report": "Path of the JUnit XML report of all tests.",
 }
 

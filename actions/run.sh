@@ -96,8 +96,8 @@ print_sha256() {
 	fi
 }
 
-# remove_leftovers removes what this script left in the directory $1 when it was killed. The names contain the PID, which
-# the program keeps.
+# remove_leftovers removes what this script left in the directory $1 when it was killed. The names contain the PID,
+# which the program keeps.
 remove_leftovers() {
 	for _leftover in "$1"/sandbox-actions-program-*; do
 		_pid=${_leftover##*/sandbox-actions-program-}

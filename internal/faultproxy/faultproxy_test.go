@@ -91,7 +91,9 @@ func TestFaults(t *testing.T) {
 func TestRules(t *testing.T) {
 	p, served := start(t)
 	p.Fail(Rule{Method: "GET", Path: "/x", Skip: 1, Times: 1, Late: true, Fault: Status(500)})
-	p.Fail(Rule{Path: "/x", Times: 1, Match: func(r *http.Request) bool { return r.URL.RawQuery != "" }, Fault: Status(503)})
+	p.Fail(
+		Rule{Path: "/x", Times: 1, Match: func(r *http.Request) bool { return r.URL.RawQuery != "" }, Fault: Status(503)},
+	)
 	p.Fail(Rule{Method: "POST", Fault: Status(504)})
 	for _, call := range []struct {
 		path   string
@@ -104,7 +106,11 @@ func TestRules(t *testing.T) {
 		}
 	}
 	want := []Request{
-		{"GET", "/api/x", ""}, {"GET", "/api/x", "500"}, {"GET", "/api/x", ""}, {"GET", "/api/x", "503"}, {"GET", "/api/x", ""},
+		{
+			"GET",
+			"/api/x",
+			"",
+		}, {"GET", "/api/x", "500"}, {"GET", "/api/x", ""}, {"GET", "/api/x", "503"}, {"GET", "/api/x", ""},
 	}
 	if got := p.Requests(); !reflect.DeepEqual(got, want) {
 		t.Errorf("requests %q", got)

@@ -32,7 +32,9 @@ func (e endpoint) compare(other endpoint) int {
 }
 
 var variable = regexp.MustCompile(
-	`sha256:[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{12,}\b|\brun-[0-9]+-[0-9]+\b|\b[a-z0-9]{10}\b|\b[A-Z2-7]{26}\b`)
+	`sha256:[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{12,}\b|` +
+		`\brun-[0-9]+-[0-9]+\b|\b[a-z0-9]{10}\b|\b[A-Z2-7]{26}\b`,
+)
 
 func pattern(path string) string { return variable.ReplaceAllString(path, "*") }
 

@@ -43,9 +43,15 @@ var (
 			"doppler_project": localcloud.Project, "update_doppler": "true",
 		}
 	}, checkSnapshot}
-	testFlow = flow{"test", "action-test", map[string]string{"tests.yaml": testSuite}, func(*lab, string) map[string]string {
-		return map[string]string{"image": testImage, "suite": "tests.yaml"}
-	}, checkTested}
+	testFlow = flow{
+		"test",
+		"action-test",
+		map[string]string{"tests.yaml": testSuite},
+		func(*lab, string) map[string]string {
+			return map[string]string{"image": testImage, "suite": "tests.yaml"}
+		},
+		checkTested,
+	}
 )
 
 // testImage is the image that the test flow tests.

@@ -97,17 +97,23 @@ func TestHostile(t *testing.T) {
 		})
 	}
 	for _, test := range []struct{ name, dockerfile string }{
-		{"a step that prints workflow commands", "FROM debian:bookworm-slim\n" +
+		{"a step that prints workflow commands", fromDebian +
 			"RUN echo '::set-output name=digest::x'; echo '::error::forged'; echo '::add-mask::a'; echo '##[error]forged'\n"},
-		{"a step that prints escape sequences", "FROM debian:bookworm-slim\nRUN printf '\\033]0;title\\007\\033[2J\\r\\b\\0'\n"},
-		{"a step that prints 100 MB", "FROM debian:bookworm-slim\nRUN head -c 100000000 /dev/zero | tr '\\0' x\n"},
-		{"a step that prints a million lines", "FROM debian:bookworm-slim\nRUN yes | head -n 1000000\n"},
+		{"a step that prints escape sequences", fromDebian + "RUN printf '\\033]0;title\\007\\033[2J\\r\\b\\0'\n"},
+		{"a step that prints 100 MB", fromDebian + "RUN head -c 100000000 /dev/zero | tr '\\0' x\n"},
+		{"a step that prints a million lines", fromDebian + "RUN yes | head -n 1000000\n"},
 		{"a Dockerfile of 10,000 instructions", "FROM scratch\n" + strings.Repeat("ENV A=b\n", 10_000)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f := flow{"build", "action-build", map[string]string{"Dockerfile": test.dockerfile}, func(*lab, string) map[string]string {
-				return map[string]string{"context": ".", "dockerfile": "Dockerfile", "load": "false", "no_cache": "true"}
-			}, func(context.Context, *lab, trial) error { return nil }}
+			f := flow{
+				"build",
+				"action-build",
+				map[string]string{"Dockerfile": test.dockerfile},
+				func(*lab, string) map[string]string {
+					return map[string]string{"context": ".", "dockerfile": "Dockerfile", "load": "false", "no_cache": "true"}
+				},
+				func(context.Context, *lab, trial) error { return nil },
+			}
 			tried := l.try(t.Context(), f, nil)
 			l.judgeHostile(t, test.name, f, tried)
 		})

@@ -59,6 +59,8 @@ var repositoryFiles = map[string]string{
 	"start":      "#!/start\n",
 }
 
+const fromDebian = "FROM debian:bookworm-slim\n"
+
 // testSuite is the suite of the test flow.
 const testSuite = `tests:
   - name: system
@@ -236,7 +238,8 @@ func (l *lab) createTestImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(step.Dir, "Dockerfile"), []byte("FROM debian:bookworm-slim\n"), 0o644); err != nil {
+	dockerfile := filepath.Join(step.Dir, "Dockerfile")
+	if err := os.WriteFile(dockerfile, []byte(fromDebian), 0o644); err != nil {
 		return err
 	}
 	r, err := step.Run(ctx)

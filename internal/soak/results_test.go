@@ -87,7 +87,11 @@ survives if it succeeds, or if it ends with one error that names the service and
 			continue
 		}
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", c.title, c.description)
-		fmt.Fprintf(&b, "| %s | tried | survived | of these, succeeded | of these, failed with an explanation |\n", c.rowTitle)
+		fmt.Fprintf(
+			&b,
+			"| %s | tried | survived | of these, succeeded | of these, failed with an explanation |\n",
+			c.rowTitle,
+		)
 		b.WriteString("| --- | ---: | ---: | ---: | ---: |\n")
 		rows := slices.Clone(s.rows[c])
 		slices.Sort(rows)

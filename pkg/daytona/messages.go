@@ -70,9 +70,14 @@ const (
 // them.
 var messages = []message{
 	// apps/api/src/sandbox/services/snapshot.service.ts, validateOrganizationQuotas
-	refusal(400, `Snapshot quota exceeded\. Maximum allowed: (\d+)`, "the organization has $1 of $1 snapshots: delete one "+
-		"with `action-snapshot delete NAME` (`action-snapshot list` shows them), and set the input keep so that later runs "+
-		"delete old ones", ErrQuota),
+	refusal(
+		400,
+		`Snapshot quota exceeded\. Maximum allowed: (\d+)`,
+		"the organization has $1 of $1 snapshots: delete one "+
+			"with `action-snapshot delete NAME` (`action-snapshot list` shows them), and set the input keep so that later runs "+
+			"delete old ones",
+		ErrQuota,
+	),
 	refusal(400, `CPU request \S+ exceeds maximum allowed per sandbox \(([\d.]+)\)`, atMost("cpu", "")),
 	refusal(400, `Memory request \S+ exceeds maximum allowed per sandbox \(([\d.]+)GB\)`, atMost("memory", " GB")),
 	refusal(400, `Disk request \S+ exceeds maximum allowed per sandbox \(([\d.]+)GB\)`, atMost("disk", " GB")),

@@ -58,7 +58,8 @@ func TestStartError(t *testing.T) {
 		t.Run("directory of a command", func(t *testing.T) {
 			_, err := running.Exec(t.Context(), ExecSpec{Cmd: []string{"/probe", "where"}, WorkDir: "/no/such"})
 			failed := new(StartError)
-			if !errors.As(err, &failed) || failed.Exit != 0 || !strings.HasPrefix(failed.Cause, `working directory "/no/such": `) {
+			if !errors.As(err, &failed) || failed.Exit != 0 ||
+				!strings.HasPrefix(failed.Cause, `working directory "/no/such": `) {
 				t.Error(err)
 			}
 		})

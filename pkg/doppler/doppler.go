@@ -114,8 +114,9 @@ func (c Client) CheckWrite(ctx context.Context, names ...string) error {
 
 // Set writes raw values of secrets in one call, unless they are already current, and reports whether it changed any. It
 // first calls allow, which may be nil, with the current values of the secrets that exist, and returns an error from
-// allow. After a write without a response, it reads the values, also if ctx has ended. Doppler rejects the write if another client has changed a value that allow has seen. Set then starts again, so
-// that retries are safe. For a secret that does not exist, there is no value to compare, so the last writer wins.
+// allow. After a write without a response, it reads the values, also if ctx has ended. Doppler rejects the write if
+// another client has changed a value that allow has seen. Set then starts again, so that retries are safe. For a secret
+// that does not exist, there is no value to compare, so the last writer wins.
 func (c Client) Set(
 	ctx context.Context, want map[string]string, allow func(current map[string]string) error,
 ) (changed bool, err error) {
@@ -157,8 +158,8 @@ func (c Client) Set(
 // confirmLimit is how long a canceled Set takes to find out whether its write had an effect.
 const confirmLimit = 3 * time.Second
 
-// confirmWrite reports whether the secrets have the wanted values after a write that failed with cause. It returns cause
-// if they do not, or an [*UnconfirmedError] if it cannot read them.
+// confirmWrite reports whether the secrets have the wanted values after a write that failed with cause. It returns
+// cause if they do not, or an [*UnconfirmedError] if it cannot read them.
 func (c Client) confirmWrite(ctx context.Context, want map[string]string, cause error) (bool, error) {
 	if failed, ok := errors.AsType[*httpclient.APIError](cause); ok && (!failed.MayHaveArrived() || isAnswer(failed)) {
 		return false, cause

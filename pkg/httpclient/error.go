@@ -79,8 +79,8 @@ const (
 	ServerErrors When = -5 // 5xx
 )
 
-// Transient reports whether the same call may succeed later: there was no response because of the network, or the status
-// is that of an overload or an outage.
+// Transient reports whether the same call may succeed later: there was no response because of the network, or the
+// status is that of an overload or an outage.
 func (e *APIError) Transient() bool {
 	if e.Status == 0 {
 		return !errors.Is(e.Err, ErrFormat) && isTransient(e.Err)

@@ -8,7 +8,8 @@ var help = map[string]string{
 		"what the job has, except the secrets of doppler_config. Set it only after a review.",
 	"allow_untrusted_secrets": "With allow_untrusted_ref, also give the build the secrets of doppler_config.",
 	"submodules": "Submodules to fetch with the commit: true, or recursive for those of submodules, too. Default: " +
-		"false. Other servers than the GitHub server need HTTPS URLs. Private submodules need a github_token that can read them.",
+		"false. Other servers than the GitHub server need HTTPS URLs. Private submodules need a github_token that can " +
+		"read them.",
 	"lfs": "Download the content of the commit's Git LFS files. With false, the files contain pointers.",
 	"platform": "linux/amd64, linux/arm64, another platform, local for this machine's, or several. Depot builds " +
 		"linux/386 on its amd64 machines and linux/arm/v6, v7 and v8 on its arm64 machines; your own BuildKit builds what " +

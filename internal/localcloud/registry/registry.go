@@ -120,7 +120,8 @@ func (r *Registry) app(ctx context.Context, dir string) (http.Handler, error) {
 			"delete":     {"enabled": true},
 		},
 		Auth: configuration.Auth{"token": {
-			"realm": "http://" + r.Addr + "/token", "autoredirect": true, "autoredirectpath": "/token", "issuer": issuer, "service": service, "jwks": keysFile,
+			"realm": "http://" + r.Addr + "/token", "autoredirect": true, "autoredirectpath": "/token",
+			"issuer": issuer, "service": service, "jwks": keysFile,
 			"signingalgorithms": []any{string(jose.ES256)},
 		}},
 	}
