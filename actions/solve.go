@@ -49,11 +49,13 @@ func solve(
 	}
 }
 
-// startSolves starts a solve for each request. The first failure cancels the others, and wait returns it.
+// startSolves starts a solve for each request. The first failure cancels the others, and wait returns it. The results
+// read layers from the builders until ctx ends.
 func startSolves(
 	ctx context.Context, lease *builder.Lease, requests []image.Request,
 ) (statuses []image.PlatformStatus, wait func() ([]*image.Result, error)) {
 	solving, cancel := context.WithCancelCause(ctx)
+	context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	results := make([]*image.Result, len(requests))
 	var solves errgroup.Group
 	for i, request := range requests {
@@ -74,7 +76,6 @@ func startSolves(
 		if cause := context.Cause(solving); err != nil && cause != nil {
 			err = cause // the first failure; the others are consequences of its cancellation
 		}
-		cancel(nil)
 		return results, err
 	}
 }
