@@ -49,7 +49,8 @@ func solve(
 	}
 }
 
-// startSolves starts a solve for each request. The first failure cancels the others, and wait returns it.
+// startSolves starts a solve for each request. The first failure cancels the others, and wait returns it. The results
+// read layers from the builders until ctx ends.
 func startSolves(
 	ctx context.Context, lease *builder.Lease, requests []image.Request,
 ) (statuses []image.PlatformStatus, wait func() ([]*image.Result, error)) {
