@@ -54,8 +54,8 @@ func solve(
 func startSolves(
 	ctx context.Context, lease *builder.Lease, requests []image.Request,
 ) (statuses []image.PlatformStatus, wait func() ([]*image.Result, error)) {
-	solving, cancel := context.WithCancelCause(ctx) // the results are read with it, until ctx ends
-	context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	solving, cancel := context.WithCancelCause(ctx)
+	context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) }) // not earlier, because the results are read with it
 	results := make([]*image.Result, len(requests))
 	var solves errgroup.Group
 	for i, request := range requests {
