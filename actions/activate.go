@@ -18,7 +18,7 @@ func waitUntilActive(
 	check func(s daytona.Snapshot, since time.Duration) error,
 ) (daytona.Snapshot, error) {
 	const dashboard = "https://app.daytona.io/dashboard/snapshots"
-	defer startActivity(ctx, "snapshot %s to become active (see %s)", snapshot.Name, dashboard)()
+	defer startActivity(ctx, "Daytona to make snapshot %s active (see %s)", snapshot.Name, dashboard)()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	const interval = 15 * time.Second

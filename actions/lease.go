@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
@@ -27,7 +28,7 @@ func acquire(
 		return err
 	})
 	group.Go(func() (err error) {
-		defer startActivity(ctx, "the builder")()
+		defer startActivity(ctx, "%s to accept the build", provider)()
 		request := builderRequest(spec)
 		request.Canceled = func(err *builder.CanceledError) { interrupt(ctx, err) }
 		acquired, err := provider.Acquire(groupCtx, request)
@@ -38,7 +39,7 @@ func acquire(
 		context.AfterFunc(ctx, func() { acquired.Release(context.Canceled) })
 		for _, platform := range spec.Platforms {
 			group.Go(func() error {
-				defer startActivity(ctx, "a machine for %s", platform)()
+				defer startActivity(ctx, "a machine of %s for %s", provider, platform)()
 				_, err := lease.Machine(groupCtx, platform)
 				return err
 			})
@@ -75,6 +76,7 @@ func selectBuilder(
 
 // provider acquires BuildKit machines. It is a [builder.Depot] or a [builder.Address].
 type provider interface {
+	fmt.Stringer // the name in messages
 	Acquire(context.Context, builder.Request) (*builder.Lease, error)
 }
 

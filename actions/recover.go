@@ -77,7 +77,7 @@ func waitToRetry(ctx context.Context, client daytona.Client, cause error) error 
 	if !errors.As(cause, &refused) || isConflict(cause) {
 		return nil
 	}
-	defer startActivity(ctx, "another attempt to create the snapshot")()
+	defer startActivity(ctx, "another attempt to create the snapshot at Daytona")()
 	return sleep(ctx, client, retryDelay)
 }
 

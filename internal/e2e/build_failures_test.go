@@ -341,7 +341,7 @@ func TestCancel(t *testing.T) {
 			if took := time.Since(sent); took > maxShutdown {
 				t.Errorf("the program exited %s after the signal", took)
 			}
-			assertFailed(t, r, `^error: canceled .*waiting for `)
+			assertFailed(t, r, `^error: canceled .*(while waiting for|in step) `)
 			created, canceled := 0, 0
 			for _, call := range e.Depot.Calls()[depotCalls:] {
 				if call.Method == "CreateBuild" && call.BuildID != "" {

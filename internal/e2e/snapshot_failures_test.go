@@ -418,7 +418,7 @@ func TestSnapshotCancel(t *testing.T) {
 			if took := time.Since(sent); took > maxShutdown {
 				t.Errorf("the program exited %s after the signal", took)
 			}
-			assertFailed(t, r, `^error: canceled .*waiting for `)
+			assertFailed(t, r, `^error: canceled .*(while waiting for|in step) `)
 			e.Daytona.ClearFaults()
 			e.assertNoNewSnapshots(t, before)
 			if now := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); now != doppler {

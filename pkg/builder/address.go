@@ -80,6 +80,9 @@ func IsLocal(addr string) bool {
 	return err == nil && scheme == "tcp" && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
+// String returns the name of the builder in messages.
+func (a Address) String() string { return "the builder at " + a.Addr }
+
 // Acquire returns a lease that connects on the first call to [Lease.Machine]. One daemon builds all platforms, so it
 // must support each of them.
 func (a Address) Acquire(ctx context.Context, _ Request) (*Lease, error) {

@@ -79,6 +79,9 @@ func IsDepotPlatform(name string) bool {
 	return err == nil
 }
 
+// String returns the name of the service in messages.
+func (Depot) String() string { return "Depot" }
+
 // Acquire creates a build in Depot, or attaches to one. [Lease.Machine] requests its machines.
 func (d Depot) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	for _, name := range r.Platforms {
