@@ -59,10 +59,12 @@ func (l *lab) requests(ctx context.Context, f flow) (all []endpoint, err error) 
 	return all, nil
 }
 
-// names are the words by which a message may refer to a service.
+// names are the words by which a message may refer to a service. A run that times out names what it waits for, such as
+// the step that pushes.
 var names = map[string]string{
-	depot: `(?i)Depot`, oidc: `OIDC|ID token`, ghAPI: `GitHub|acme/app`, ghGit: `GitHub|git|acme/app`, doppler: `Doppler`,
-	daytona: `Daytona`, imageRegistry: `registry|127\.0\.0\.1`, docker: `Docker Engine|engine|container`,
+	depot: `(?i)Depot`, oidc: `OIDC|ID token|Depot|Doppler`, ghAPI: `GitHub|acme/app`, ghGit: `GitHub|git|acme/app`,
+	doppler: `Doppler`, daytona: `Daytona`, imageRegistry: `registry|127\.0\.0\.1|exporting|push`,
+	docker: `Docker Engine|engine|container|the suite|the image|tests failed`,
 }
 
 // faultCase is one fault at one endpoint.

@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,7 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/stream"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/org/sandbox-actions/internal/localcloud"
 )
@@ -31,7 +32,7 @@ const maxMemory = 400 << 10
 const filesSuite = `tests:
   - name: files
     files:
-      - { path: "/**/soak-escaped", absent: true }
+      - { path: "/**/*.conf", absent: true }
       - { path: /etc/shadow, absent: true }
 `
 
@@ -137,16 +138,16 @@ func (l *lab) judgeHostile(t *testing.T, name string, f flow, tried trial) {
 
 // pushLayer pushes an image with one layer to the registry.
 func (l *lab) pushLayer(ctx context.Context, tag string, write func(*tar.Writer) error) error {
-	reader, writer := io.Pipe()
-	go func() {
-		w := tar.NewWriter(writer)
-		err := write(w)
-		if err == nil {
-			err = w.Close()
-		}
-		writer.CloseWithError(err)
-	}()
-	image, err := mutate.AppendLayers(empty.Image, stream.NewLayer(reader, stream.WithCompressionLevel(gzip.BestSpeed)))
+	path := filepath.Join(l.temp, tag+".tar.gz")
+	defer os.Remove(path)
+	if err := writeLayer(path, write); err != nil {
+		return err
+	}
+	layer, err := tarball.LayerFromFile(path)
+	if err != nil {
+		return err
+	}
+	image, err := mutate.AppendLayers(empty.Image, layer)
 	if err != nil {
 		return err
 	}
@@ -160,6 +161,24 @@ func (l *lab) pushLayer(ctx context.Context, tag string, write func(*tar.Writer)
 	}
 	auth := &authn.Basic{Username: localcloud.RegistryUser, Password: l.RegistryPassword}
 	return remote.Write(ref, image, remote.WithAuth(auth), remote.WithContext(ctx))
+}
+
+// writeLayer writes a layer to a file.
+func writeLayer(path string, write func(*tar.Writer) error) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	compressed, err := gzip.NewWriterLevel(file, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	w := tar.NewWriter(compressed)
+	if err := write(w); err != nil {
+		return err
+	}
+	return errors.Join(w.Close(), compressed.Close())
 }
 
 // entry is an entry of a layer.

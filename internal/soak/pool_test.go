@@ -9,7 +9,7 @@ import (
 )
 
 // workers is the number of labs that run at once. Most runs wait, for the services and for retries.
-const workers = 8
+const workers = 12
 
 // inLabs runs jobs in labs, several at once, and returns when all jobs have ended.
 func inLabs(t *testing.T, jobs iter.Seq[func(*lab)]) {

@@ -19,7 +19,7 @@ import (
 // limit is the input timeout of a run under faults, and grace the time after it within which the program must exit.
 // Both allow for busy machines.
 const (
-	limit = 20 * time.Second
+	limit = 15 * time.Second
 	grace = 15 * time.Second
 )
 
@@ -71,14 +71,37 @@ func (t *trial) fail(format string, args ...any) {
 
 func (t *trial) err() error { return errors.Join(t.problems...) }
 
-// annotation matches the annotation of a run's error. Those of failed tests have a title.
-var annotation = regexp.MustCompile(`(?m)^::error(?: file=[^:]*)?::(.*)$`)
+// annotation matches an error annotation: its properties and its message.
+var annotation = regexp.MustCompile(`(?m)^::error([^:]*)::(.*)$`)
+
+// withoutStopped returns the output without the lines in which workflow commands are stopped.
+func withoutStopped(output string) string {
+	var b strings.Builder
+	end := ""
+	for line := range strings.Lines(output) {
+		token, stops := strings.CutPrefix(strings.TrimSpace(line), "::stop-commands::")
+		switch {
+		case end == "" && stops:
+			end = "::" + token + "::"
+		case end == "":
+			b.WriteString(line)
+		case strings.TrimSpace(line) == end:
+			end = ""
+		}
+	}
+	return b.String()
+}
 
 // judge checks the exit code, the annotation and the outputs.
 func (t *trial) judge() {
-	found := annotation.FindAllStringSubmatch(t.Stdout, -1)
+	var found []string
+	for _, match := range annotation.FindAllStringSubmatch(withoutStopped(t.Stdout), -1) {
+		if !strings.Contains(match[1], "title=") { // of a failed test
+			found = append(found, match[2])
+		}
+	}
 	if len(found) > 0 {
-		t.message = found[0][1]
+		t.message = found[0]
 	}
 	switch {
 	case t.ExitCode == 0 && len(found) > 0:
