@@ -2,6 +2,7 @@ package actions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -63,7 +64,8 @@ func startSolves(
 		statuses = append(statuses, image.PlatformStatus{Platform: request.Platform, Status: status})
 		solves.Go(func() (err error) {
 			if results[i], err = solvePlatform(solving, lease, request, status); err != nil {
-				if len(requests) > 1 {
+				isLost := errors.As(err, new(*builder.LostError)) // which names the platform
+				if len(requests) > 1 && !isLost {
 					err = fmt.Errorf("%s: %w", request.Platform, err)
 				}
 				cancel(err)
