@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -23,6 +24,7 @@ import (
 type flow struct {
 	name    string
 	program string
+	timeout time.Duration     // default: limit
 	files   map[string]string // of the workspace, by name
 	inputs  func(l *lab, id string) map[string]string
 	// check checks what the services have after a run, whose outputs are empty if it failed, and removes it.
@@ -31,26 +33,32 @@ type flow struct {
 
 // The flows: build and push a commit, build and load it, create a snapshot from it, and run a test suite.
 var (
-	push = flow{"push", "action-build", nil, func(l *lab, id string) map[string]string {
-		return map[string]string{"ref": l.commit, "push": l.pushed(id), "load": "false"}
-	}, checkPushed}
-	load = flow{"load", "action-build", nil, func(l *lab, id string) map[string]string {
-		return map[string]string{"ref": l.commit, "image_name": "soak/loaded:" + id}
-	}, checkLoaded}
-	snapshot = flow{"snapshot", "action-snapshot", nil, func(l *lab, id string) map[string]string {
-		return map[string]string{
-			"ref": l.commit, "name": id, "doppler_identity": localcloud.DopplerIdentity,
-			"doppler_project": localcloud.Project, "update_doppler": "true",
-		}
-	}, checkSnapshot}
+	push = flow{
+		name: "push", program: "action-build", check: checkPushed,
+		inputs: func(l *lab, id string) map[string]string {
+			return map[string]string{"ref": l.commit, "push": l.pushed(id), "load": "false"}
+		},
+	}
+	load = flow{
+		name: "load", program: "action-build", check: checkLoaded,
+		inputs: func(l *lab, id string) map[string]string {
+			return map[string]string{"ref": l.commit, "image_name": "soak/loaded:" + id}
+		},
+	}
+	snapshot = flow{
+		name: "snapshot", program: "action-snapshot", check: checkSnapshot,
+		inputs: func(l *lab, id string) map[string]string {
+			return map[string]string{
+				"ref": l.commit, "name": id, "doppler_identity": localcloud.DopplerIdentity,
+				"doppler_project": localcloud.Project, "update_doppler": "true",
+			}
+		},
+	}
 	testFlow = flow{
-		"test",
-		"action-test",
-		map[string]string{"tests.yaml": testSuite},
-		func(*lab, string) map[string]string {
+		name: "test", program: "action-test", check: checkTested, files: map[string]string{"tests.yaml": testSuite},
+		inputs: func(*lab, string) map[string]string {
 			return map[string]string{"image": testImage, "suite": "tests.yaml"}
 		},
-		checkTested,
 	}
 )
 

@@ -107,13 +107,11 @@ func TestHostile(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := flow{
-				"build",
-				"action-build",
-				map[string]string{"Dockerfile": test.dockerfile},
-				func(*lab, string) map[string]string {
+				name: "build", program: "action-build", files: map[string]string{"Dockerfile": test.dockerfile},
+				inputs: func(*lab, string) map[string]string {
 					return map[string]string{"context": ".", "dockerfile": "Dockerfile", "load": "false", "no_cache": "true"}
 				},
-				func(context.Context, *lab, trial) error { return nil },
+				check: func(context.Context, *lab, trial) error { return nil },
 			}
 			tried := l.try(t.Context(), f, nil)
 			l.judgeHostile(t, test.name, f, tried)
