@@ -123,7 +123,8 @@ tests:
   - {name: never starts, session: one, run: "true"}
 `)
 	r := e.run(t, invocation{
-		program: "action-test", dir: dir, inputs: values{"suite": "tests.yaml", "command": "touch ran", "report_dir": "results"},
+		program: "action-test", dir: dir,
+		inputs: values{"suite": "tests.yaml", "command": "touch ran", "report_dir": "results"},
 		onStart: func(pid int, stdout *programs.Buffer) {
 			hasFailed := func() bool { return strings.Contains(stdout.String(), "failed  fails") }
 			for !hasFailed() && unix.Kill(pid, 0) == nil && t.Context().Err() == nil {
