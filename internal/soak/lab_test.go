@@ -131,7 +131,8 @@ type lab struct {
 	number  int                          // distinguishes the runs of labs
 	runs    atomic.Int64
 
-	depotCalls int // that unfinishedBuilds has seen
+	depotCalls    int // that unfinishedBuilds has seen
+	depotRequests int // that hasTriedToFinish has seen
 }
 
 var labs atomic.Int64

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/org/sandbox-actions/internal/faultproxy"
 	"github.com/org/sandbox-actions/internal/localcloud/programs"
 )
 
@@ -123,12 +124,12 @@ func (t *trial) judge() {
 // check checks what a run has left in the services and in its temporary directory.
 func (l *lab) check(ctx context.Context, f flow, t trial) error {
 	err := f.check(ctx, l, t)
-	builds := l.unfinishedBuilds()
+	builds, attempted := l.unfinishedBuilds(), l.hasTriedToFinish()
 	if t.isKilled {
 		return err
 	}
 	for _, build := range builds {
-		if strings.Contains(t.Stdout, build) { // otherwise the program does not know it
+		if strings.Contains(t.Stdout, build) && !attempted { // otherwise the program does not know it
 			err = errors.Join(err, fmt.Errorf("the run did not finish build %s", build))
 		}
 	}
@@ -140,7 +141,17 @@ func (l *lab) check(ctx context.Context, f flow, t trial) error {
 	return err
 }
 
-// unfinishedBuilds returns the builds that were created since the last call, and that no program has tried to finish.
+// hasTriedToFinish reports whether a fault has replaced a FinishBuild request since the last call.
+func (l *lab) hasTriedToFinish() bool {
+	requests := l.proxies[depot].Requests()
+	tried := slices.ContainsFunc(requests[l.depotRequests:], func(r faultproxy.Request) bool {
+		return strings.HasSuffix(r.Path, "/FinishBuild") && r.Fault != ""
+	})
+	l.depotRequests = len(requests)
+	return tried
+}
+
+// unfinishedBuilds returns the builds that were created since the last call, and that no request has finished.
 func (l *lab) unfinishedBuilds() (builds []string) {
 	calls := l.Depot.Calls()
 	for _, call := range calls[l.depotCalls:] {

@@ -453,7 +453,7 @@ func TestForkRequestsAnotherChallenge(t *testing.T) {
 		log   string // substring
 	}{
 		{"code is not in the log", depotapi.Fault{}, "Depot returned 500 Internal Server Error: no validated jobs"},
-		{"connection lost", depotapi.Fault{Method: "exchange", Times: 1, Hangup: true}, "cannot reach http"},
+		{"connection lost", depotapi.Fault{Method: "exchange", Times: 1, Hangup: true}, "cannot reach Depot at http"},
 		{
 			"gateway timeout", depotapi.Fault{Method: "exchange", Times: 1, Status: 504, Body: "<html>"},
 			"Depot returned 504 Gateway Timeout: the response is a web page",

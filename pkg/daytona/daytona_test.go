@@ -290,7 +290,7 @@ func TestErrors(t *testing.T) {
 		{name: "connection reset once", fault: cloud.Fault{Hangup: true, Times: 1}, requests: 2},
 		{
 			name: "persistent connection reset", fault: cloud.Fault{Hangup: true}, requests: 4,
-			want: "cannot reach " + s.URL() + " … (check the network, DAYTONA_API_URL",
+			want: "cannot reach Daytona at " + s.URL() + " … (check the network, DAYTONA_API_URL",
 		},
 		{name: "no response", fault: cloud.Fault{NoResponse: true}, requests: 4, want: "no response within 50ms"},
 	} {

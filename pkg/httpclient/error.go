@@ -148,13 +148,14 @@ func (s Service) Failure(
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
 			err = wrapped.Err // without the method and the full URL
 		}
-		e.Message = fmt.Sprintf("cannot reach %s: %v", s.URL, err)
-		switch {
-		case errors.As(err, new(*BodyTooLargeError)):
-			e.Message, e.Err = err.Error(), errors.Join(ErrFormat, err)
-		case errors.As(err, new(*IncompleteError)):
-			e.Message = fmt.Sprintf("no usable response from %s: %v", s.URL, err)
+		problem := "cannot reach"
+		if isTooLarge := errors.As(err, new(*BodyTooLargeError)); isTooLarge || errors.As(err, new(*IncompleteError)) {
+			problem = "no usable response from"
+			if isTooLarge {
+				e.Err = errors.Join(ErrFormat, err)
+			}
 		}
+		e.Message = fmt.Sprintf("%s %s at %s: %v", problem, s.Name, s.URL, err)
 		e.Hint = networkHint(err, s.URL)
 	} else {
 		s.readResponse(e, response)

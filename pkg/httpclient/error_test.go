@@ -164,12 +164,13 @@ func TestFailure(t *testing.T) {
 		format  bool
 	}{
 		{
-			name: "no response", err: io.ErrUnexpectedEOF, message: "cannot reach https://api.example: unexpected EOF",
+			name: "no response", err: io.ErrUnexpectedEOF, message: "cannot reach Depot at https://api.example: unexpected EOF",
 			hint: "no response",
 		},
 		{
 			name: "response too large", err: &BodyTooLargeError{Limit: 7},
-			message: "the response is larger than 7 bytes", hint: "bad format", format: true,
+			message: "no usable response from Depot at https://api.example: the response is larger than 7 bytes",
+			hint:    "bad format", format: true,
 		},
 		{
 			name: "message", status: 401, body: `{"message":"no such\n token."}`, message: "no such token",
@@ -355,7 +356,7 @@ func TestJSONClient(t *testing.T) {
 		}
 		err := client.Do(t.Context(), JSONCall{Op: "read", Path: "/v1/x"}, nil)
 		if failed, ok := errors.AsType[*APIError](err); !ok || failed.Status != 0 ||
-			!strings.HasPrefix(failed.Message, "cannot reach http://127.0.0.1:1/base: dial tcp") {
+			!strings.HasPrefix(failed.Message, "cannot reach S at http://127.0.0.1:1/base: dial tcp") {
 			t.Error(err)
 		}
 	})

@@ -270,7 +270,7 @@ func TestResolveAPIFailures(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = r.Resolve(t.Context(), "trunk")
-		checkError(t, err, "cannot reach "+r.APIURL)
+		checkError(t, err, "cannot reach GitHub at "+r.APIURL)
 	})
 	t.Run("commit of another SHA", func(t *testing.T) {
 		injectFaults(t, standin.Fault{
