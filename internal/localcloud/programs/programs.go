@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/org/sandbox-actions/internal/localcloud/checkout"
 )
@@ -55,7 +54,6 @@ type Result struct {
 	Outputs        string // GITHUB_OUTPUT as the program wrote it
 	Summary        string
 	Left           []string // files in Temp after the run
-	MaxMemory      int64    // largest resident set of the program, in KiB on Linux
 }
 
 // Run runs the step. It kills the program when ctx ends, and returns an error only if the program did not run to its
@@ -93,9 +91,6 @@ func (s Step) Run(ctx context.Context) (Result, error) {
 	r := Result{ExitCode: command.ProcessState.ExitCode(), Stdout: stdout.String(), Stderr: stderr.String()}
 	if err := ctx.Err(); err != nil {
 		return r, fmt.Errorf("%s is still running: %w\n%s%s", strings.Join(s.Command, " "), err, r.Stdout, r.Stderr)
-	}
-	if usage, ok := command.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		r.MaxMemory = usage.Maxrss
 	}
 	var err error
 	if r.Left, err = listFiles(temp); err != nil {
