@@ -70,15 +70,24 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 	for attempt := 1; ; attempt++ {
 		loaded, err := e.loadArchive(ctx, a, reference.TagNameOnly(ref).String())
 		freed := e.removeLeftovers(ctx) > 0 // after the load, which may use their layers
-		// The image was removed before it was tagged, or the leftovers may have filled the disk.
-		if err == nil || !cerrdefs.IsNotFound(err) && !freed || attempt == maxLoads {
+		// The image was removed before it was tagged, another job loads it, or the leftovers may have filled the disk.
+		retry := cerrdefs.IsNotFound(err) || isConflict(err) || freed
+		if err == nil || !retry || attempt == maxLoads {
 			return loaded, err
 		}
 	}
 }
 
-// maxLoads is how often Load tries to load an image.
-const maxLoads = 3
+// maxLoads is how often Load tries to load an image. After a conflict, the other job has often completed it.
+const maxLoads = 8
+
+// isConflict reports whether a load failed because another load of the same image created a name first. The engine
+// returns only the text of containerd's error: moby/moby v29, daemon/containerd/image_exporter.go, LoadImage, which
+// creates names with core/images.
+func isConflict(err error) bool {
+	failed, ok := errors.AsType[*engineError](err)
+	return ok && strings.HasSuffix(failed.message, cerrdefs.ErrAlreadyExists.Error())
+}
 
 // loadArchive has the engine get the image in the fastest way that works, and tags it.
 func (e *Engine) loadArchive(ctx context.Context, a *archive, name string) (loaded Loaded, err error) {
@@ -99,7 +108,11 @@ func (e *Engine) loadArchive(ctx context.Context, a *archive, name string) (load
 			return loaded, err
 		}
 	}
-	if sent, loaded.ID, err = e.loadMissing(ctx, a, e.existingLayers(ctx, a)); err != nil {
+	sent, loaded.ID, err = e.loadMissing(ctx, a, e.existingLayers(ctx, a))
+	switch {
+	case isConflict(err): // the image is that of the other load
+		return Loaded{}, err
+	case err != nil:
 		return Loaded{}, e.removePartial(ctx, a, err)
 	}
 	loaded.addSent(sent)

@@ -158,6 +158,18 @@ func TestTagImage(t *testing.T) {
 	}
 }
 
+func TestIsConflict(t *testing.T) {
+	const exists = `AlreadyExists: image "moby-dangling@sha256:1": already exists`
+	for err, want := range map[error]bool{
+		fmt.Errorf("load app:1: %w", &engineError{exists}): true, &engineError{"no space left on device"}: false,
+		errors.New(exists): false,
+	} {
+		if isConflict(err) != want {
+			t.Errorf("%v: got %t", err, !want)
+		}
+	}
+}
+
 func TestRemovePartial(t *testing.T) {
 	a := archiveOf(t, randomLayer(t))
 	cause := errors.New("unpacking failed")
