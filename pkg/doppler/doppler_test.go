@@ -724,7 +724,11 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Client{Token: readToken}.withServer(s).Secrets(t.Context())
-	checkError(t, err, "read the Doppler config: cannot reach Doppler at "+s.URL()+": … (check the network, DOPPLER_API_HOST")
+	checkError(
+		t,
+		err,
+		"read the Doppler config: cannot reach Doppler at "+s.URL()+": … (check the network, DOPPLER_API_HOST",
+	)
 }
 
 func TestTimeout(t *testing.T) {
