@@ -290,7 +290,8 @@ func TestUnreachableAPI(t *testing.T) {
 	_, err = d.Acquire(t.Context(), Request{})
 	// Even CreateBuild is retried, because the request was never sent.
 	checkAPIError(t, err, `create a build in project "sandbox"`, wantError{
-		message: "cannot reach Depot at http://" + addr + ": dial tcp " + addr + ": connect: connection refused, after 5 attempts",
+		message: "cannot reach Depot at http://" + addr + ": dial tcp " + addr + ": connect: connection refused, after 5 " +
+			"attempts",
 		hint:    "check the network and DEPOT_API_URL",
 	})
 }
