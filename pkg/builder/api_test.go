@@ -292,7 +292,7 @@ func TestUnreachableAPI(t *testing.T) {
 	checkAPIError(t, err, `create a build in project "sandbox"`, wantError{
 		message: "cannot reach Depot at http://" + addr + ": dial tcp " + addr + ": connect: connection refused, after 5 " +
 			"attempts",
-		hint:    "check the network and DEPOT_API_URL",
+		hint: "check the network and DEPOT_API_URL",
 	})
 }
 
