@@ -155,7 +155,7 @@ func (s Service) Failure(
 				e.Err = errors.Join(ErrFormat, err)
 			}
 		}
-		e.Message = fmt.Sprintf("%s %s at %s: %v", problem, s.Name, s.URL, err)
+		e.Message = fmt.Sprintf("%s %s: %v", problem, s.nameWithURL(), err)
 		e.Hint = networkHint(err, s.URL)
 	} else {
 		s.readResponse(e, response)
@@ -168,6 +168,14 @@ func (s Service) Failure(
 		}
 	}
 	return e
+}
+
+// nameWithURL returns the name and the URL, which may be the same for a host of which nothing else is known.
+func (s Service) nameWithURL() string {
+	if s.Name == s.URL {
+		return s.Name
+	}
+	return s.Name + " at " + s.URL
 }
 
 func (s Service) readResponse(e *APIError, response *http.Response) {

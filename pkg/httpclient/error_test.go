@@ -349,6 +349,12 @@ func TestJSONClient(t *testing.T) {
 			}
 		})
 	}
+	t.Run("host without a name", func(t *testing.T) {
+		err := Service{Name: "x.example", URL: "x.example"}.Failure(t.Context(), "read", nil, io.ErrUnexpectedEOF, nil)
+		if want := "read: cannot reach x.example: unexpected EOF"; err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	})
 	t.Run("unreachable", func(t *testing.T) {
 		client := JSONClient{
 			Service: Service{Name: "S", URL: "http://127.0.0.1:1/base"},
