@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,28 +16,10 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/client"
+	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 )
-
-// asNobody calls a function with the access to files that a user without rights has.
-func asNobody(t *testing.T, call func()) {
-	t.Helper()
-	const root, nobody = 0, 65534
-	if os.Geteuid() == root {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		if err := syscall.Setfsuid(nobody); err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := syscall.Setfsuid(root); err != nil {
-				t.Error(err)
-			}
-		}()
-	}
-	call()
-}
 
 // send returns the files that a transfer sends, by path.
 func send(t *testing.T, files *contextFiles, opt fsutil.FilterOpt) (map[string]*types.Stat, error) {
@@ -114,7 +95,7 @@ func TestUnreadableFiles(t *testing.T) {
 				if test.follow != "" {
 					opt.FollowPaths = []string{test.follow}
 				}
-				asNobody(t, func() { _, err = send(t, files, opt) })
+				testdaemons.AsNobody(t, func() { _, err = send(t, files, opt) })
 				failed, _ := errors.AsType[*ContextFileError](files.failure())
 				if test.want == "" {
 					if err != nil || failed != nil {
@@ -272,7 +253,7 @@ func TestExtractAsNobody(t *testing.T) {
 		_ = errors.Join(os.Chmod(filepath.Join(dir, "d"), 0o700), os.Chmod(filepath.Join(dir, "d/e"), 0o700))
 	})
 	for range 2 { // the second time, the directories exist
-		asNobody(t, func() { err = extractArchive(root, bytes.NewReader(archive.Bytes())) })
+		testdaemons.AsNobody(t, func() { err = extractArchive(root, bytes.NewReader(archive.Bytes())) })
 		if err != nil {
 			t.Error(err)
 		}
