@@ -85,7 +85,7 @@ func contextFilter(tree source.Tree, paths inputs.Paths) func(name string) bool 
 }
 
 // readIgnoreFile returns the patterns of a Dockerfile's own ignore file or, without one, of the .dockerignore in the
-// context. It returns nil if there is none, or if BuildKit will refuse it.
+// context. It returns nil if no such file exists or the file is invalid.
 func readIgnoreFile(own, context string) *patternmatcher.PatternMatcher {
 	file, err := os.Open(own)
 	if err != nil {

@@ -157,7 +157,9 @@ func (l *lab) unfinishedBuilds() (builds []string) {
 	for _, call := range calls[l.depotCalls:] {
 		switch call.Method {
 		case "CreateBuild":
-			builds = append(builds, call.BuildID)
+			if call.BuildID != "" { // Depot has created it
+				builds = append(builds, call.BuildID)
+			}
 		case "FinishBuild":
 			builds = slices.DeleteFunc(builds, func(id string) bool { return id == call.BuildID })
 		}

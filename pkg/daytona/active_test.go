@@ -208,7 +208,7 @@ func TestWaitUntilActiveOutages(t *testing.T) {
 	}
 }
 
-// A response that does not show the state is no reason to give up: the snapshot may be active.
+// WaitUntilActive continues after a response that does not show the state, because the snapshot may be active.
 func TestWaitUntilActiveUnusableResponses(t *testing.T) {
 	s := startCloud(t, nil)
 	digest := "sha256:" + strings.Repeat("ab", 32)

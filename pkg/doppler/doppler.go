@@ -115,8 +115,8 @@ func (c Client) CheckWrite(ctx context.Context, names ...string) error {
 // Set writes raw values of secrets in one call, unless they are already current, and reports whether it changed any. It
 // first calls allow, which may be nil, with the current values of the secrets that exist, and returns an error from
 // allow. After a write without a response, it reads the values, also if ctx has ended. Doppler rejects the write if
-// another client has changed a value that allow has seen. Set then starts again, so that retries are safe. For a secret
-// that does not exist, there is no value to compare, so the last writer wins.
+// another client has changed a value that allow has seen. Set then starts again, so that retries are safe. Doppler
+// cannot compare a secret that does not exist, so of several writers that create it the last one wins.
 func (c Client) Set(
 	ctx context.Context, want map[string]string, allow func(current map[string]string) error,
 ) (changed bool, err error) {

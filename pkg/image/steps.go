@@ -61,7 +61,7 @@ func (r *stepRecorder) record(status *client.SolveStatus) {
 
 // failed returns the step with the given digest or, without one, the step that failed with the end of message. A step
 // that was canceled is the consequence of another failure, so failed returns the step that failed first instead. The
-// result is nil if there is no such step.
+// result is nil if the step is unknown.
 func (r *stepRecorder) failed(vertex digest.Digest, message string) *recordedStep {
 	r.mu.Lock()
 	defer r.mu.Unlock()
