@@ -32,9 +32,22 @@ func makeScratch(parent string) (dir string, remove func(), err error) {
 			"on a local file system)", err)
 	}
 	return dir, func() {
-		os.RemoveAll(dir)
+		removeScratch(dir)
 		lock.Close()
 	}, nil
+}
+
+// removeScratch removes dir. It removes the lock last: if the rest cannot be removed, a later run tries again.
+func removeScratch(dir string) {
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		if entry.Name() != scratchLock {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, entry.Name())))
+		}
+	}
+	if err == nil {
+		os.RemoveAll(dir)
+	}
 }
 
 // explainFullDisk adds what to do to the error of a run if a disk of this machine is full.
@@ -89,7 +102,7 @@ func removeLeftovers(parent string) {
 			continue // no lock, so it belongs to another program
 		}
 		if flock(lock) == nil {
-			os.RemoveAll(dir)
+			removeScratch(dir)
 		}
 		lock.Close()
 	}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -102,10 +103,12 @@ func (g Git) Run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ..
 	var stderr tailBuffer
 	cmd.Stderr = &stderr
 	cmd.Env = slices.Concat(environment(os.Environ()), g.settingsEnv(), g.Env)
-	// Kill the whole process group: git starts child processes such as git-remote-https.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = processAttributes()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second // in case a process has left the group and keeps a pipe open
+	// The kernel kills git when the thread that started it exits, so keep that thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	err := cmd.Run()
 	switch {
 	case err == nil:

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package git
+
+import "syscall"
+
+// processAttributes returns attributes that start git in a process group of its own, because it starts processes such
+// as git-remote-https.
+func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
