@@ -524,8 +524,11 @@ func TestFaults(t *testing.T) {
 			}
 			dir, _ := e.makeRelease(t, fmt.Sprintf("v%d.0.0", i+1))
 			e.Fail(test.fault)
-			_, err := e.run(t.Context(), writeToken,
-				limits{Request: time.Second, Transfer: time.Second, MinWait: testLimits.MinWait}, "publish", dir)
+			bounds := testLimits
+			if test.fault.NoResponse {
+				bounds.Request, bounds.Transfer = time.Second, time.Second
+			}
+			_, err := e.run(t.Context(), writeToken, bounds, "publish", dir)
 			e.ClearFaults()
 			failed, ok := errors.AsType[*httpclient.APIError](err)
 			switch {
