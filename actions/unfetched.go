@@ -1,8 +1,8 @@
 package actions
 
 import (
+	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,6 +10,7 @@ import (
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
 
+	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/safetext"
@@ -60,9 +61,13 @@ func contextFilter(tree source.Tree, paths inputs.Paths) func(name string) bool 
 		dir     string
 		ignored *patternmatcher.PatternMatcher // may be nil
 	}
-	contexts := []buildContext{{paths.Context, readIgnoreFile(paths.Dockerfile+".dockerignore", paths.Context)}}
+	var own []byte
+	if paths.Definition != nil {
+		own = paths.Definition.Ignore()
+	}
+	contexts := []buildContext{{paths.Context, ignoredFiles(own, paths.Context)}}
 	for _, dir := range paths.Contexts {
-		contexts = append(contexts, buildContext{dir, readIgnoreFile("", dir)})
+		contexts = append(contexts, buildContext{dir, ignoredFiles(nil, dir)})
 	}
 	contexts = slices.DeleteFunc(contexts, func(c buildContext) bool { return !filepath.IsAbs(c.dir) })
 	return func(name string) bool {
@@ -84,18 +89,14 @@ func contextFilter(tree source.Tree, paths inputs.Paths) func(name string) bool 
 	}
 }
 
-// readIgnoreFile returns the patterns of a Dockerfile's own ignore file or, without one, of the .dockerignore in the
-// context. It returns nil if no such file exists or the file is invalid.
-func readIgnoreFile(own, context string) *patternmatcher.PatternMatcher {
-	file, err := os.Open(own)
-	if err != nil {
-		file, err = os.Open(filepath.Join(context, ".dockerignore"))
+// ignoredFiles returns the patterns of an ignore file or, if it is nil, of the .dockerignore in the context. It returns
+// nil if no such file exists or the file is invalid.
+func ignoredFiles(own []byte, context string) *patternmatcher.PatternMatcher {
+	content := own
+	if content == nil {
+		content, _ = image.ReadIgnoreFile(context) // BuildKit reports the error
 	}
-	if err != nil {
-		return nil
-	}
-	defer file.Close()
-	patterns, err := ignorefile.ReadAll(file)
+	patterns, err := ignorefile.ReadAll(bytes.NewReader(content))
 	if err != nil {
 		return nil
 	}

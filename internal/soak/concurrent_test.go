@@ -50,15 +50,15 @@ func TestConcurrent(t *testing.T) {
 			trials := l.tryAtOnce(t.Context(), test.flow, test.runs)
 			succeeded := 0
 			for i := range trials {
-				tried := &trials[i]
-				tried.name = test.name
+				run := &trials[i]
+				run.name = test.name
 				if test.id != "" {
-					tried.id = test.id
+					run.id = test.id
 				}
-				if tried.ExitCode == 0 {
+				if run.ExitCode == 0 {
 					succeeded++
 				} else if !test.mayFail {
-					tried.fail("failed: %s", tried.message)
+					run.fail("failed: %s", run.message)
 				}
 			}
 			consistent := 0
@@ -80,8 +80,8 @@ func TestConcurrent(t *testing.T) {
 			if builds := l.unfinishedBuilds(); len(builds) > 0 {
 				last.fail("the runs did not finish the builds %q", builds)
 			}
-			for _, tried := range trials {
-				results.add(t, concurrent, fmt.Sprintf("%d %s", test.runs, test.name), tried)
+			for _, run := range trials {
+				results.add(t, run, row{concurrent, fmt.Sprintf("%d %s", test.runs, test.name)})
 			}
 		})
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"strings"
 	"sync"
 	"testing"
 
@@ -16,30 +15,28 @@ import (
 // faultRate is the share of requests that get a fault in TestEndurance.
 const faultRate = 0.05
 
-// Many runs, of which 5 % of the requests fail at random, end right and leave nothing in the engine.
+// Many runs, of which 5 % of the requests fail at random, end right, and leave nothing in the daemons and the stand-ins.
 func TestEndurance(t *testing.T) {
 	runs := map[string]int{push.name: 4, load.name: 4, snapshot.name: 3, testFlow.name: 3}
 	if *full {
 		runs = map[string]int{push.name: 250, load.name: 250, snapshot.name: 200, testFlow.name: 200}
 	}
 	observer := newLab(t)
-	images, containers := observer.inventory(t)
-	inLabs(t, func(yield func(func(*lab)) bool) {
-		seed := uint64(0)
-		for _, f := range []flow{push, load, snapshot, testFlow} {
-			for range runs[f.name] {
-				seed++
-				if !yield(func(l *lab) { l.tryAtRandom(t, f, seed) }) {
-					return
+	before := observer.usage(t)
+	t.Run("runs", func(t *testing.T) { // which stops its labs
+		inLabs(t, func(yield func(func(*lab)) bool) {
+			seed := uint64(0)
+			for _, f := range []flow{push, load, snapshot, testFlow} {
+				for range runs[f.name] {
+					seed++
+					if !yield(func(l *lab) { l.tryAtRandom(t, f, seed) }) {
+						return
+					}
 				}
 			}
-		}
+		})
 	})
-	imagesAfter, containersAfter := observer.inventory(t)
-	if imagesAfter != images || containersAfter != containers {
-		t.Errorf("the engine had the images\n%s\nand the containers\n%s\nand has now\n%s\nand\n%s", images, containers,
-			imagesAfter, containersAfter)
-	}
+	observer.checkUsage(t, before)
 }
 
 func (l *lab) tryAtRandom(t *testing.T, f flow, seed uint64) {
@@ -58,30 +55,10 @@ func (l *lab) tryAtRandom(t *testing.T, f flow, seed uint64) {
 	for _, proxy := range l.proxies {
 		proxy.Fail(faultproxy.Rule{Match: isUnlucky, Fault: fault})
 	}
-	tried := l.try(t.Context(), f, nil)
+	run := l.try(t.Context(), f, nil)
 	for _, proxy := range l.proxies {
 		proxy.Clear()
 	}
-	tried.name = fmt.Sprintf("%s, seed %d, %s", f.name, seed, fault.Name)
-	if err := l.check(t.Context(), f, tried); err != nil {
-		tried.fail("%w", err)
-	}
-	results.add(t, endurance, f.name, tried)
-}
-
-// inventory returns the images and containers of the engine.
-func (l *lab) inventory(t *testing.T) (images, containers string) {
-	t.Helper()
-	var lists []string
-	for _, args := range [][]string{
-		{"image", "ls", "--all", "--digests", "--format", "{{.Repository}}:{{.Tag}} {{.Digest}}"},
-		{"container", "ls", "--all", "--format", "{{.Names}} {{.Image}}"},
-	} {
-		list, err := l.docker(t.Context(), args...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lists = append(lists, strings.TrimSpace(list))
-	}
-	return lists[0], lists[1]
+	run.name = fmt.Sprintf("%s, seed %d, %s", f.name, seed, fault.Name)
+	l.record(t, f, run, row{endurance, f.name})
 }

@@ -22,11 +22,13 @@ import (
 
 // flow is what a run of a program does.
 type flow struct {
-	name    string
-	program string
-	timeout time.Duration     // default: limit
-	files   map[string]string // of the workspace, by name
-	inputs  func(l *lab, id string) map[string]string
+	name       string
+	program    string
+	timeout    time.Duration     // default: limit
+	repository string            // OWNER/NAME; default: the repository that all labs have
+	files      map[string]string // of the workspace, by name
+	script     string            // of a shell, which creates the rest of the workspace
+	inputs     func(l *lab, id string) map[string]string
 	// check checks what the services have after a run, whose outputs are empty if it failed, and removes it.
 	check func(ctx context.Context, l *lab, t trial) error
 }

@@ -3,6 +3,7 @@
 package soak
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -91,22 +92,33 @@ var shared = sync.OnceValues(func() (f fixtures, err error) {
 			return f, err
 		}
 	}
-	script := `set -eu
-export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.com
-export GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.com
-git init --quiet --initial-branch=main
-git add --all
-git commit --quiet --message=begin
-git rev-parse HEAD`
-	command := exec.Command("sh", "-c", script)
-	command.Dir = f.repository
-	out, err := command.Output()
+	f.commit, err = runScript(f.repository, `git init --quiet --initial-branch=main
+		git add --all; git commit --quiet --message=begin; git rev-parse HEAD`)
 	if err != nil {
-		return f, fmt.Errorf("create the repository: %w", err)
+		return f, err
 	}
-	f.commit = strings.TrimSpace(string(out))
 	return f, programs.Build(f.programs)
 })
+
+// runScript runs a shell script in dir and returns its output.
+func runScript(dir, script string) (string, error) {
+	command := exec.Command("sh", "-euc", script)
+	command.Dir = dir
+	command.Env = append(
+		os.Environ(),
+		"GIT_CONFIG_GLOBAL=/dev/null",
+		"GIT_AUTHOR_NAME=a",
+		"GIT_AUTHOR_EMAIL=a@example.com",
+		"GIT_COMMITTER_NAME=a",
+		"GIT_COMMITTER_EMAIL=a@example.com",
+		"MARK="+mark,
+	)
+	out, err := command.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", script, err, out)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
 
 // The services of a lab. Each is behind a proxy that injects faults.
 const (
@@ -131,13 +143,13 @@ type lab struct {
 	number  int                          // distinguishes the runs of labs
 	runs    atomic.Int64
 
-	depotCalls    int // that unfinishedBuilds has seen
-	depotRequests int // that hasTriedToFinish has seen
+	depotCalls, depotRequests int // before the last check
 }
 
 var labs atomic.Int64
 
-func newLab(t testing.TB) *lab {
+// newLab starts a lab. Its GitHub has the repository of the flows and the given ones.
+func newLab(t testing.TB, repositories ...github.Repository) *lab {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs BuildKit and Docker; run without -short")
@@ -152,9 +164,10 @@ func newLab(t testing.TB) *lab {
 		t.Fatal(err)
 	}
 	l.Cloud, err = localcloud.Start(t.Context(), localcloud.Options{
-		Dir: t.TempDir(), Base: filepath.Join(root, registry.BaseImage), EngineHost: testdaemons.Engine(t, engine.Current),
-		Builders:     testdaemons.Builders(t),
-		Repositories: []github.Repository{{Owner: "acme", Name: "app", Dir: l.repository, Private: true}},
+		Dir: t.TempDir(), Base: filepath.Join(root, registry.BaseImage), Builders: testdaemons.Builders(t),
+		EngineHost: testdaemons.PrivateEngine(t, engine.Current),
+		Repositories: append([]github.Repository{{Owner: "acme", Name: "app", Dir: l.repository, Private: true}},
+			repositories...),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -199,7 +212,8 @@ func (l *lab) login() error {
 }
 
 // step returns a step that runs a program in an empty workspace, with the services behind their proxies.
-func (l *lab) step(ctx context.Context, program string, inputs map[string]string) (programs.Step, error) {
+// repository is that of the workflow, as OWNER/NAME; "" stands for that of the flows.
+func (l *lab) step(program, repository string, inputs map[string]string) (programs.Step, error) {
 	files, err := os.MkdirTemp(l.root, "run-")
 	if err != nil {
 		return programs.Step{}, err
@@ -216,15 +230,15 @@ func (l *lab) step(ctx context.Context, program string, inputs map[string]string
 	}
 	env["ACTIONS_ID_TOKEN_REQUEST_URL"] += "?" + queryOf(l.GitHub.IDTokenRequestURL())
 	env["DOCKER_HOST"] = strings.Replace(l.proxies[docker].URL, "http://", "tcp://", 1)
-	env["GITHUB_REPOSITORY"] = "acme/app"
+	env["GITHUB_REPOSITORY"] = cmp.Or(repository, "acme/app")
 	env["DOCKER_CONFIG"] = filepath.Join(l.home, ".docker")
 	workspace := filepath.Join(files, "workspace")
 	if err := os.Mkdir(workspace, 0o755); err != nil {
 		return programs.Step{}, err
 	}
 	return programs.Step{
-		Command: []string{filepath.Join(l.programs, program)}, Dir: workspace, Files: files, Temp: l.temp,
-		Inputs: inputs, Env: env,
+		Command: []string{"setsid", filepath.Join(l.programs, program)}, // a session, to find its processes
+		Dir:     workspace, Files: files, Temp: l.temp, Inputs: inputs, Env: env,
 	}, nil
 }
 
@@ -235,7 +249,7 @@ func queryOf(url string) string {
 
 // createTestImage loads the image of the test flow into the engine.
 func (l *lab) createTestImage(ctx context.Context) error {
-	step, err := l.step(ctx, "action-build", map[string]string{"image_name": testImage, "context": "."})
+	step, err := l.step("action-build", "", map[string]string{"image_name": testImage, "context": "."})
 	if err != nil {
 		return err
 	}

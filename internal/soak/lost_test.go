@@ -41,27 +41,14 @@ func TestLostMachine(t *testing.T) {
 
 func (l *lab) tryLost(t *testing.T, f flow, at moment) {
 	var lost error
-	tried := l.tryWith(t.Context(), f, at, func(int) {
-		if builds := l.createdBuilds(); len(builds) > 0 {
-			lost = l.Depot.LoseMachines(builds[len(builds)-1])
+	run := l.tryWith(t.Context(), f, at, func(int) {
+		for _, build := range l.unfinishedBuilds() {
+			lost = l.Depot.LoseMachines(build)
 		}
 	})
-	tried.name = fmt.Sprintf("%s: machine lost %s after request %d", f.name, at.after, at.request)
+	run.name = fmt.Sprintf("%s: machine lost %s after request %d", f.name, at.after, at.request)
 	if lost != nil {
-		tried.fail("%w", lost)
+		run.fail("%w", lost)
 	}
-	if err := l.check(t.Context(), f, tried); err != nil {
-		tried.fail("%w", err)
-	}
-	results.add(t, lostBuilder, f.name, tried)
-}
-
-// createdBuilds returns the builds that were created since the last call of unfinishedBuilds.
-func (l *lab) createdBuilds() (builds []string) {
-	for _, call := range l.Depot.Calls()[l.depotCalls:] {
-		if call.Method == "CreateBuild" && call.BuildID != "" {
-			builds = append(builds, call.BuildID)
-		}
-	}
-	return builds
+	l.record(t, f, run, row{lostBuilder, f.name})
 }

@@ -12,28 +12,37 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/org/sandbox-actions/internal/faultproxy"
 	"github.com/org/sandbox-actions/internal/localcloud/programs"
 )
 
-// limit is the default of the input timeout, and grace the time after it within which the program must exit. Both allow
-// for busy machines.
+// limit is the default of the input timeout, and grace the time after it within which the program must exit.
 const (
 	limit = 15 * time.Second
 	grace = 15 * time.Second
 )
 
+// onThisMachine extends a time limit if the machine may be busy: other packages are tested at once unless -full is set.
+func onThisMachine(limit time.Duration) time.Duration {
+	if *full {
+		return limit
+	}
+	return 3 * limit
+}
+
 // trial is the result of one run.
 type trial struct {
 	programs.Result
-	name     string // in messages
-	id       string
-	isKilled bool // the run received SIGKILL, so it had no chance to release what it had
-	outputs  map[string]string
-	message  string // of the error annotation; "" after a success
-	problems []error
+	name      string // in messages
+	id        string
+	isKilled  bool // the run received SIGKILL, so it had no chance to release what it had
+	outputs   map[string]string
+	message   string   // of the error annotation; "" after a success
+	processes []string // that the program has left running
+	problems  []error
 }
 
 // try runs a flow once and checks what holds after every run: it ends in time, either with exit code 0 and all outputs,
@@ -41,25 +50,35 @@ type trial struct {
 func (l *lab) try(ctx context.Context, f flow, onStart func(pid int, _ *programs.Buffer)) trial {
 	t := trial{id: fmt.Sprintf("run-%d-%d", l.number, l.runs.Add(1))}
 	all := f.inputs(l, t.id)
-	timeout := cmp.Or(f.timeout, limit)
+	timeout := cmp.Or(f.timeout, onThisMachine(limit))
 	all["timeout"] = timeout.String()
-	step, err := l.step(ctx, f.program, all)
+	step, err := l.step(f.program, f.repository, all)
 	for name, content := range f.files {
 		err = errors.Join(err, os.WriteFile(filepath.Join(step.Dir, name), []byte(content), 0o644))
+	}
+	if err == nil && f.script != "" {
+		_, err = runScript(step.Dir, f.script)
 	}
 	if err != nil {
 		t.fail("%w", err)
 		return t
 	}
 	defer os.RemoveAll(step.Files)
-	step.OnStart = onStart
-	limited, cancel := context.WithTimeout(ctx, timeout+grace)
+	var session int
+	step.OnStart = func(pid int, stdout *programs.Buffer) {
+		session = pid
+		if onStart != nil {
+			onStart(pid, stdout)
+		}
+	}
+	limited, cancel := context.WithTimeout(ctx, timeout+onThisMachine(grace))
 	defer cancel()
 	t.Result, err = step.Run(limited)
 	if err != nil {
 		t.fail("%w", err)
 		return t
 	}
+	t.processes = processes(session)
 	t.outputs, err = programs.ParseOutputs(t.Outputs)
 	if err != nil {
 		t.fail("%w", err)
@@ -71,8 +90,6 @@ func (l *lab) try(ctx context.Context, f flow, onStart func(pid int, _ *programs
 func (t *trial) fail(format string, args ...any) {
 	t.problems = append(t.problems, fmt.Errorf(format, args...))
 }
-
-func (t *trial) err() error { return errors.Join(t.problems...) }
 
 // annotation matches an error annotation: its properties and its message.
 var annotation = regexp.MustCompile(`(?m)^::error([^:]*)::(.*)$`)
@@ -121,10 +138,20 @@ func (t *trial) judge() {
 	}
 }
 
+// record checks what a run has left, and counts the run in rows.
+func (l *lab) record(t *testing.T, f flow, run trial, rows ...row) {
+	t.Helper()
+	if err := l.check(t.Context(), f, run); err != nil {
+		run.fail("%w", err)
+	}
+	results.add(t, run, rows...)
+}
+
 // check checks what a run has left in the services and in its temporary directory.
 func (l *lab) check(ctx context.Context, f flow, t trial) error {
 	err := f.check(ctx, l, t)
 	builds, attempted := l.unfinishedBuilds(), l.hasTriedToFinish()
+	l.depotCalls, l.depotRequests = len(l.Depot.Calls()), len(l.proxies[depot].Requests())
 	if t.isKilled {
 		return err
 	}
@@ -132,6 +159,9 @@ func (l *lab) check(ctx context.Context, f flow, t trial) error {
 		if strings.Contains(t.Stdout, build) && !attempted { // otherwise the program does not know it
 			err = errors.Join(err, fmt.Errorf("the run did not finish build %s", build))
 		}
+	}
+	if len(t.processes) > 0 {
+		err = errors.Join(err, fmt.Errorf("the run left the processes %q", t.processes))
 	}
 	for _, file := range t.Left {
 		if !strings.Contains(file, "test-results") { // of action-test
@@ -141,29 +171,23 @@ func (l *lab) check(ctx context.Context, f flow, t trial) error {
 	return err
 }
 
-// hasTriedToFinish reports whether a fault has replaced a FinishBuild request since the last call.
+// hasTriedToFinish reports whether a fault has replaced a FinishBuild request since the last check.
 func (l *lab) hasTriedToFinish() bool {
-	requests := l.proxies[depot].Requests()
-	tried := slices.ContainsFunc(requests[l.depotRequests:], func(r faultproxy.Request) bool {
+	requests := l.proxies[depot].Requests()[l.depotRequests:]
+	return slices.ContainsFunc(requests, func(r faultproxy.Request) bool {
 		return strings.HasSuffix(r.Path, "/FinishBuild") && r.Fault != ""
 	})
-	l.depotRequests = len(requests)
-	return tried
 }
 
-// unfinishedBuilds returns the builds that were created since the last call, and that no request has finished.
+// unfinishedBuilds returns the builds that were created since the last check, and that no request has finished.
 func (l *lab) unfinishedBuilds() (builds []string) {
-	calls := l.Depot.Calls()
-	for _, call := range calls[l.depotCalls:] {
-		switch call.Method {
-		case "CreateBuild":
-			if call.BuildID != "" { // Depot has created it
-				builds = append(builds, call.BuildID)
-			}
-		case "FinishBuild":
+	for _, call := range l.Depot.Calls()[l.depotCalls:] {
+		switch {
+		case call.Method == "CreateBuild" && call.BuildID != "": // Depot has created it
+			builds = append(builds, call.BuildID)
+		case call.Method == "FinishBuild":
 			builds = slices.DeleteFunc(builds, func(id string) bool { return id == call.BuildID })
 		}
 	}
-	l.depotCalls = len(calls)
 	return builds
 }

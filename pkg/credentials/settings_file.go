@@ -2,11 +2,11 @@ package credentials
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/org/sandbox-actions/pkg/safefile"
 )
 
 // maxSettingsFile is the maximum size of the settings file of another program, in bytes.
@@ -18,16 +18,11 @@ func readSettingsFile(path string) ([]byte, error) {
 	if path == "" {
 		return nil, nil
 	}
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	data, err := safefile.Read(path, maxSettingsFile)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular() || info.Size() > maxSettingsFile:
-		return nil, fmt.Errorf("%q is not a regular file of at most %d KiB", path, maxSettingsFile>>10)
 	}
-	return os.ReadFile(path)
+	return data, err
 }
 
 // userConfigDir is like [os.UserConfigDir], but reads the environment with getenv. It returns "" if the directory is

@@ -109,7 +109,7 @@ func (r Request) dockerfile() []byte {
 	if r.isRemote() {
 		return nil
 	}
-	data, err := readBounded(r.Dockerfile, maxDockerfile)
+	data, err := readFile(r.Dockerfile)
 	if err != nil {
 		return nil
 	}
@@ -202,7 +202,7 @@ func (f failure) badIgnoreFile() error {
 		return nil
 	}
 	file := f.request.ignoreFile()
-	data, err := readBounded(file, maxDockerfile)
+	data, err := readFile(file)
 	if err != nil {
 		return nil
 	}

@@ -145,11 +145,21 @@ func (c *contextFiles) isOfCommit(directory string) bool {
 	return c.commitFiles != "" && err == nil && filepath.IsLocal(relative)
 }
 
+// ReadIgnoreFile returns the content of the .dockerignore of a build context, or nil without one. An error does not name
+// the file.
+func ReadIgnoreFile(directory string) ([]byte, error) {
+	data, err := readFile(filepath.Join(directory, ignoreFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
 // ignoreFile returns the ignore file of a context as a regular file. A link may lead out of the context.
 func (t *contextTransfer) ignoreFile() (fsutil.FS, error) {
 	files := staticfs.NewFS()
-	data, err := readBounded(filepath.Join(t.directory, ignoreFile), maxDockerfile)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := ReadIgnoreFile(t.directory)
+	if data == nil && err == nil {
 		return files, nil
 	}
 	if err != nil {

@@ -5,9 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -15,6 +13,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/util/staticfs"
 	"github.com/tonistiigi/fsutil/types"
+
+	"github.com/org/sandbox-actions/pkg/safefile"
 )
 
 // maxDockerfile is the maximum size of a Dockerfile and of an ignore file, which are read into memory. BuildKit has the
@@ -34,12 +34,12 @@ type Dockerfile struct {
 // ReadDockerfile reads a Dockerfile and the ignore file next to it. It follows symbolic links; the caller decides where
 // they may lead. An error does not name the file.
 func ReadDockerfile(path string) (*Dockerfile, error) {
-	data, err := readBounded(path, maxDockerfile)
+	data, err := readFile(path)
 	if err != nil {
 		return nil, err
 	}
 	d := &Dockerfile{name: filepath.Base(path), data: data}
-	if d.ignore, err = readBounded(path+ignoreFile, maxDockerfile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if d.ignore, err = readFile(path + ignoreFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s%s: %w", d.name, ignoreFile, err)
 	}
 	if d.parsed, err = parser.Parse(bytes.NewReader(data)); err != nil {
@@ -50,6 +50,9 @@ func ReadDockerfile(path string) (*Dockerfile, error) {
 	}
 	return d, nil
 }
+
+// Ignore returns the content of the ignore file next to the Dockerfile, or nil without one.
+func (d *Dockerfile) Ignore() []byte { return d.ignore }
 
 // IsEmpty reports whether the Dockerfile contains only white space.
 func (d *Dockerfile) IsEmpty() bool { return len(bytes.TrimSpace(d.data)) == 0 }
@@ -87,17 +90,9 @@ func (d *Dockerfile) Labels() (names []string) {
 	return names
 }
 
-// readBounded reads a file of at most limit bytes. An error does not name the file.
-func readBounded(path string, limit int64) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, causeOf(err)
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("larger than %d MiB", limit>>20)
-	}
+// readFile reads a Dockerfile or an ignore file. An error does not name the file.
+func readFile(path string) ([]byte, error) {
+	data, err := safefile.Read(path, maxDockerfile)
 	return data, causeOf(err)
 }
 

@@ -7,16 +7,16 @@ package suite
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/org/sandbox-actions/pkg/safefile"
 )
 
 // Limits of a suite.
@@ -47,7 +47,7 @@ type Suite struct {
 // Load reads and validates a suite. name is the file's path in messages and reports. For an invalid file it returns an
 // [*InvalidError] with the line of each problem.
 func Load(file, name string) (*Suite, error) {
-	data, err := readSuite(file)
+	data, err := safefile.Read(file, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("test suite %s not found; create it (%s) or set another path", name, formatURL)
 	}
@@ -66,15 +66,6 @@ func Load(file, name string) (*Suite, error) {
 	}
 	s.File = name
 	return s, nil
-}
-
-func readSuite(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }
 
 // Parse is like [Load] for data that was read from file. Golden files and mounts must exist next to file.

@@ -2,13 +2,14 @@ package suite
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/pmezard/go-difflib/difflib"
+
+	"github.com/org/sandbox-actions/pkg/safefile"
 )
 
 // Maximum lengths of quotes in a failure, in bytes.
@@ -44,7 +45,8 @@ func (c *TextCheck) check(name, text, dir string) (failures []Failure) {
 		fail(c.Line, diff(*c.Equals, text), "%s differs from equals", name)
 	}
 	if c.Golden != "" {
-		want, err := os.ReadFile(filepath.Join(dir, c.Golden))
+		const maxGolden = 64 << 20 // bytes
+		want, err := safefile.Read(filepath.Join(dir, c.Golden), maxGolden)
 		if err != nil {
 			fail(c.Line, "", "%s cannot be compared: %v", name, err)
 		} else if text != string(want) {
