@@ -207,6 +207,6 @@ func (e *environment) mustRun(t *testing.T, i invocation) result {
 	return r
 }
 
-// maxShutdown is the time within which a program must exit after a signal: twice the documented 5 s, to allow for busy
-// machines.
-const maxShutdown = 10 * time.Second
+// maxShutdown is the time after which a program that has received a signal hangs. The documented time is 5 s; a busy
+// machine may take longer.
+const maxShutdown = 30 * time.Second
