@@ -30,23 +30,13 @@ type builtImage struct {
 	Digest   string        // of the manifest, or of the index if there are several platforms or attestations
 }
 
-// buildAndLoad builds the image, loads it into the engine if the input load is set, and releases the builder. If
-// Depot's machine is lost before anything is pushed, it does so once more on a new machine.
+// buildAndLoad builds the image and loads it into the engine if the input load is set.
 func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session session) (builtImage, error) {
-	return onNewMachine(job, spec, session.Source, func(source buildSource) (_ builtImage, err error) {
-		session.Source = source
-		built, err := buildOnLease(ctx, job, spec, session)
-		if err != nil {
-			return built, err
-		}
-		defer func() { err = release(ctx, job, built.Lease, err) }()
+	return withImage(ctx, job, spec, session, func(built builtImage) (builtImage, error) {
 		if !spec.Load {
 			return built, nil
 		}
-		err = loadImage(ctx, job, session.Engine, spec.ImageNames, built.Loaded.Image)
-		if err != nil && len(pushReferences(spec, built.Lease)) > 0 {
-			err = &image.PushedError{Err: err}
-		}
+		err := loadImage(ctx, job, session.Engine, spec.ImageNames, built.Loaded.Image)
 		return built, built.Lease.Explain(session.LoadPlatform, err)
 	})
 }
@@ -56,7 +46,7 @@ func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session s
 func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
 	source, lease, err := acquire(ctx, job, spec, session)
 	if err != nil {
-		return builtImage{}, err
+		return builtImage{Source: session.Source}, err
 	}
 	built := builtImage{Source: source}
 	defer func() {

@@ -9,26 +9,37 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// buildImage builds the image for every platform and pushes it to the references of the input push. It builds once more
-// on a new machine if Depot's machine is lost before anything is pushed. The caller must release the lease.
-func buildImage(ctx context.Context, job job, spec inputs.BuildSpec, session session) (builtImage, error) {
-	return onNewMachine(job, spec, session.Source, func(source buildSource) (builtImage, error) {
+// withImage builds the image for every platform, pushes it to the references of the input push, calls use, and releases
+// the builder. It does so once more on a new machine if Depot's machine is lost before anything is pushed.
+func withImage[T any](
+	ctx context.Context, job job, spec inputs.BuildSpec, session session, use func(builtImage) (T, error),
+) (T, error) {
+	return onNewMachine(job, spec, session.Source, func(source buildSource) (result T, _ buildSource, err error) {
 		session.Source = source
-		return buildOnLease(ctx, job, spec, session)
+		built, err := buildOnLease(ctx, job, spec, session)
+		if err != nil {
+			return result, built.Source, err
+		}
+		defer func() { err = release(ctx, job, built.Lease, err) }()
+		result, err = use(built)
+		if err != nil && len(pushReferences(spec, built.Lease)) > 0 {
+			err = &image.PushedError{Err: err}
+		}
+		return result, built.Source, err
 	})
 }
 
-// onNewMachine calls build again if Depot's machine is lost before anything is pushed. With an error, build returns the
-// source if it was fetched.
-func onNewMachine(
-	job job, spec inputs.BuildSpec, source buildSource, build func(buildSource) (builtImage, error),
-) (builtImage, error) {
-	built, err := build(source)
-	if !canBuildAgain(job, spec, err) {
-		return built, err
+// onNewMachine calls build again if Depot's machine is lost before anything is pushed. build also returns the source
+// that it has fetched.
+func onNewMachine[T any](
+	job job, spec inputs.BuildSpec, source buildSource, build func(buildSource) (T, buildSource, error),
+) (T, error) {
+	result, fetched, err := build(source)
+	if canBuildAgain(job, spec, err) {
+		job.Runner.Infof("%v; building again on a new machine", err)
+		result, _, err = build(fetched)
 	}
-	job.Runner.Infof("%v; building again on a new machine", err)
-	return build(built.Source)
+	return result, err
 }
 
 // canBuildAgain reports whether err is that of a lost machine for which Depot provides another one, and no reference

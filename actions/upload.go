@@ -34,7 +34,7 @@ func (u imageUpload) isReused() bool { return u.Existing.Reused.ID != "" }
 // releases the builder.
 func uploadImage(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
-) (_ imageUpload, err error) {
+) (imageUpload, error) {
 	access := requestAccess(ctx, target) // in parallel with the build
 	if spec.Image != "" {
 		outputs, err := outputsOfExisting(session.Image, spec.Image)
@@ -45,17 +45,14 @@ func uploadImage(
 		upload := imageUpload{Build: outputs}
 		return offerImage(ctx, job, spec, target, access, upload, session.Image, pushExisting(job, session.Image))
 	}
-	built, err := buildImage(ctx, job, spec.BuildSpec, session.session)
-	if err != nil {
-		return imageUpload{}, err
-	}
-	defer func() { err = release(ctx, job, built.Lease, err) }()
-	outputs, err := buildOutputs(spec.BuildSpec, built)
-	if err != nil {
-		return imageUpload{}, err
-	}
-	upload := imageUpload{Build: outputs, Source: built.Source, Summary: buildSummary(job, built, outputs)}
-	return offerImage(ctx, job, spec, target, access, upload, built.Results[0].Image, pushFromBuilder(job, built))
+	return withImage(ctx, job, spec.BuildSpec, session.session, func(built builtImage) (imageUpload, error) {
+		outputs, err := buildOutputs(spec.BuildSpec, built)
+		if err != nil {
+			return imageUpload{}, err
+		}
+		upload := imageUpload{Build: outputs, Source: built.Source, Summary: buildSummary(job, built, outputs)}
+		return offerImage(ctx, job, spec, target, access, upload, built.Results[0].Image, pushFromBuilder(job, built))
+	})
 }
 
 // pushFunc pushes an image to a reference with the credentials of auth, and resumes an interrupted push.
@@ -70,6 +67,9 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 		}
 		auth.Credentials = append(auth.Credentials, registryAuth(job, built.Lease).Credentials...)
 		err = image.PushFromBuilder(ctx, machine, built.Requests[0], built.Results[0], auth, reference)
+		if partial := (*image.PushedError)(nil); errors.As(err, &partial) {
+			err = partial.Err // no one else knows the repository, so another machine may push again
+		}
 		return built.Lease.Explain(built.Results[0].Platform, err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/internal/localcloud"
+	cloudaytona "github.com/org/sandbox-actions/internal/localcloud/daytona"
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/internal/localcloud/programs"
 	"github.com/org/sandbox-actions/pkg/builder"
@@ -127,6 +128,29 @@ func TestMachineIsLost(t *testing.T) {
 				t.Errorf("finished %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// The snapshot action builds again on a new machine if the machine is lost while it pushes to Daytona.
+func TestMachineIsLostDuringPush(t *testing.T) {
+	e := setup(t)
+	e.Daytona.Fail(cloudaytona.Fault{Registry: cloudaytona.PushStalls, Times: 1})
+	builds, requests := len(e.Depot.Calls()), len(e.Daytona.Requests())
+	isPush := func(r cloudaytona.Request) bool { return r.Registry && r.Method == http.MethodPost }
+	r := e.run(t, invocation{
+		program: "action-snapshot", dockerfile: sleepDockerfile + "LABEL lost=during-push\n",
+		onStart: func(int, *programs.Buffer) {
+			waitFor(t, "the push", func() bool { return slices.ContainsFunc(e.Daytona.Requests()[requests:], isPush) })
+			if err := e.Depot.LoseMachines(e.createdBuild(t, builds)); err != nil {
+				t.Error(err)
+			}
+		},
+	})
+	if r.exitCode != 0 || !strings.Contains(r.stdout, "building again on a new machine") {
+		t.Errorf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
+	}
+	if got := finished(e.Depot.Calls()[builds:]); !slices.Equal(got, []string{"error", "success"}) {
+		t.Errorf("finished %q", got)
 	}
 }
 

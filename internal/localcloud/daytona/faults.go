@@ -75,6 +75,7 @@ type RegistryFault string
 const (
 	PushDenied    RegistryFault = "push denied"    // responds to writes with 403
 	BlobUnknown   RegistryFault = "blob unknown"   // responds to reads of blobs with 404
+	PushStalls    RegistryFault = "push stalls"    // does not respond to a write until the client disconnects
 	AccessExpires RegistryFault = "access expires" // the next write revokes push access until a new request for it
 )
 

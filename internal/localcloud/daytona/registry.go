@@ -3,6 +3,7 @@ package daytona
 import (
 	"cmp"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -82,7 +83,13 @@ func (s *Server) harbor() http.Handler {
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if status, code := s.registryFault(r); status != 0 {
+		status, code, stalls := s.registryFault(r)
+		if stalls {
+			_, _ = io.Copy(io.Discard, r.Body) // net/http notices that the client has disconnected only after that
+			<-r.Context().Done()
+			return
+		}
+		if status != 0 {
 			w.Header().Set("Content-Type", "application/json")
 			if status == http.StatusUnauthorized {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+s.host+`/token",service="registry"`)
@@ -97,23 +104,24 @@ func (s *Server) harbor() http.Handler {
 	})
 }
 
-// registryFault returns the status and the error code of the fault that applies to a request, or 0 if none does.
+// registryFault returns the status and the error code of the fault that applies to a request, or 0 if none does. stalls
+// means no response.
 // https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
-func (s *Server) registryFault(r *http.Request) (int, string) {
+func (s *Server) registryFault(r *http.Request) (status int, code string, stalls bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead || r.URL.Path == "/token"
 	if name := manifests.FindStringSubmatch(r.URL.Path); reads && name != nil && s.hiddenReads[name[1]] > 0 {
 		s.hiddenReads[name[1]]--
-		return http.StatusNotFound, "MANIFEST_UNKNOWN"
+		return http.StatusNotFound, "MANIFEST_UNKNOWN", false
 	}
 	byRunner := s.isRunner(r)
 	if r.Method == http.MethodDelete && !byRunner { // robots can only push, see pushAccess
-		return http.StatusUnauthorized, "UNAUTHORIZED"
+		return http.StatusUnauthorized, "UNAUTHORIZED", false
 	}
 	f, ok := s.nextFaultLocked(func(f Fault) bool {
 		switch f.Registry {
-		case PushDenied, AccessExpires:
+		case PushDenied, PushStalls, AccessExpires:
 			return !reads && !byRunner
 		case BlobUnknown:
 			return r.Method == http.MethodGet && blobs.MatchString(r.URL.Path)
@@ -125,11 +133,11 @@ func (s *Server) registryFault(r *http.Request) (int, string) {
 	}
 	switch {
 	case s.expired && !byRunner:
-		return http.StatusUnauthorized, "UNAUTHORIZED"
+		return http.StatusUnauthorized, "UNAUTHORIZED", false
 	case ok && f.Registry == PushDenied:
-		return http.StatusForbidden, "DENIED"
+		return http.StatusForbidden, "DENIED", false
 	case ok && f.Registry == BlobUnknown:
-		return http.StatusNotFound, "BLOB_UNKNOWN"
+		return http.StatusNotFound, "BLOB_UNKNOWN", false
 	}
-	return 0, ""
+	return 0, "", ok && f.Registry == PushStalls
 }
