@@ -15,7 +15,7 @@ import (
 // faultRate is the share of requests that get a fault in TestEndurance.
 const faultRate = 0.05
 
-// Many runs, of which 5 % of the requests fail at random, end right, and leave nothing in the daemons and the stand-ins.
+// Many runs, of which 5 % of the requests fail at random, end right and leave nothing in the daemons and the stand-ins.
 func TestEndurance(t *testing.T) {
 	runs := map[string]int{push.name: 4, load.name: 4, snapshot.name: 3, testFlow.name: 3}
 	if *full {

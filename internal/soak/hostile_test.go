@@ -97,7 +97,8 @@ func TestHostileDockerfiles(t *testing.T) {
 		{"a step that prints workflow commands", fromDebian +
 			"RUN echo '::set-output name=digest::x'; echo '::error::forged'; echo '::add-mask::a'; echo '##[error]forged'\n"},
 		{"a step that prints escape sequences", fromDebian + "RUN printf '\\033]0;title\\007\\033[2J\\r\\b\\0'\n"},
-		{"a step that prints 1 GB", fromDebian + fmt.Sprintf("RUN head -c %d /dev/zero | tr '\\0' x\n", inFull(1<<30, 32<<20))},
+		{"a step that prints 1 GB", fromDebian +
+			fmt.Sprintf("RUN head -c %d /dev/zero | tr '\\0' x\n", inFull(1<<30, 32<<20))},
 		{"a step that prints many lines", fromDebian + fmt.Sprintf("RUN yes | head -n %d\n", inFull(1_000_000, 100_000))},
 		{"a Dockerfile of 10,000 instructions", "FROM scratch\n" + strings.Repeat("ENV A=b\n", 10_000)},
 	} {

@@ -58,7 +58,8 @@ func (l *lab) usage(t *testing.T) (u usage) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if u.containers, err = l.docker(t.Context(), "container", "ls", "--all", "--format", "{{.Names}} {{.Image}}"); err != nil {
+	u.containers, err = l.docker(t.Context(), "container", "ls", "--all", "--format", "{{.Names}} {{.Image}}")
+	if err != nil {
 		t.Fatal(err)
 	}
 	daemon, err := listener(strings.TrimPrefix(l.Engine.Host, "unix://"))

@@ -145,8 +145,8 @@ func (c *contextFiles) isOfCommit(directory string) bool {
 	return c.commitFiles != "" && err == nil && filepath.IsLocal(relative)
 }
 
-// ReadIgnoreFile returns the content of the .dockerignore of a build context, or nil without one. An error does not name
-// the file.
+// ReadIgnoreFile returns the content of the .dockerignore of a build context, or nil without one. An error does not
+// name the file.
 func ReadIgnoreFile(directory string) ([]byte, error) {
 	data, err := readFile(filepath.Join(directory, ignoreFile))
 	if errors.Is(err, fs.ErrNotExist) {
