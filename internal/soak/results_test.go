@@ -30,7 +30,8 @@ with an error and without outputs unless it succeeded. After SIGKILL, the next r
 	hostile     = class{"Hostile input", "", "input"}
 	endurance   = class{"Endurance", "", "runs"}
 
-	classes = []class{byService, byFault, canceled, concurrent, lostBuilder, hostile, endurance}
+	classes = []class{byService, byFault, canceled, concurrent, lostBuilder, hostile, endurance, unreachable, restarted, wrongClock,
+		rejected, expired, fullDisk, frozenBuilder, keptSnapshots}
 )
 
 // counts are the results of the trials in a row.
