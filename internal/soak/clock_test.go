@@ -38,7 +38,7 @@ func TestWrongClock(t *testing.T) {
 	for _, f := range []flow{push, load, snapshot, testFlow} {
 		cases = append(cases, skewedRun{f, 10 * time.Minute}, skewedRun{f, -10 * time.Minute})
 	}
-	inSomeLabs(t, func(yield func(func(*lab)) bool) {
+	inSomeLabs(t, newLab(t), func(yield func(func(*lab)) bool) {
 		for n, c := range cases {
 			if isSelected(n, 5) && !yield(func(l *lab) { l.tryWrongClock(t, c.flow, c.skew) }) {
 				return
@@ -104,7 +104,7 @@ func TestOutsideOfValidity(t *testing.T) {
 			}})
 		}
 	}
-	inSomeLabs(t, func(yield func(func(*lab)) bool) {
+	inSomeLabs(t, newLab(t), func(yield func(func(*lab)) bool) {
 		for n, c := range cases {
 			if isSelected(n, 7) && !yield(func(l *lab) {
 				c.inject(l, c.times)

@@ -25,6 +25,7 @@ func TestFullDisk(t *testing.T) {
 		fill   func(l *lab)
 		remedy string // of the error
 	}
+	l := newLab(t)
 	var cases []full
 	for _, f := range []flow{push, load, snapshot, testFlow} {
 		for _, size := range []string{"4k", "16k", "64k", "256k", "1m"} {
@@ -50,7 +51,7 @@ func TestFullDisk(t *testing.T) {
 			}, "free disk space"})
 		}
 	}
-	inSomeLabs(t, func(yield func(func(*lab)) bool) {
+	inSomeLabs(t, l, func(yield func(func(*lab)) bool) {
 		for n, c := range cases {
 			if isSelected(n, 8) && !yield(func(l *lab) { l.tryFullDisk(t, c.disk, c.flow, c.fill, c.remedy) }) {
 				return
@@ -58,7 +59,6 @@ func TestFullDisk(t *testing.T) {
 		}
 	})
 	// All labs share the builders.
-	l := newLab(t)
 	for _, f := range []flow{push, load, snapshot} {
 		l.tryFullDisk(t, "builder", f, func(l *lab) { l.Builders.FailSolves("linux/amd64", noSpace) }, "free disk space")
 	}

@@ -56,7 +56,7 @@ func TestExpiry(t *testing.T) {
 			})
 		}
 	}
-	inSomeLabs(t, func(yield func(func(*lab)) bool) {
+	inSomeLabs(t, newLab(t), func(yield func(func(*lab)) bool) {
 		for n, c := range cases {
 			if isSelected(n, 6) && !yield(func(l *lab) {
 				c.inject(l)

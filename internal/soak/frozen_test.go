@@ -54,7 +54,8 @@ func (l *lab) tryFrozen(t *testing.T, f flow, at moment) {
 		}
 	})
 	tried.name = fmt.Sprintf("%s: machine frozen %s after request %d", f.name, at.after, at.request)
-	if tried.ExitCode != 0 && !regexp.MustCompile(`builder .*stopped answering|does not answer`).MatchString(tried.message) {
+	if tried.ExitCode != 0 &&
+		!regexp.MustCompile(`builder .*stopped answering|does not answer`).MatchString(tried.message) {
 		tried.fail("the error does not name the builder")
 	}
 	if err := l.check(t.Context(), f, tried); err != nil {

@@ -28,7 +28,7 @@ func TestKeep(t *testing.T) {
 		prefixes [2]string
 		cpus     [2]string // another size is another snapshot
 	}
-	inSomeLabs(t, func(yield func(func(*lab)) bool) {
+	inSomeLabs(t, newLab(t), func(yield func(func(*lab)) bool) {
 		random := rand.New(rand.NewPCG(9, 10))
 		for n, p := range []pair{
 			{"same prefix", [2]string{"kept", "kept"}, [2]string{"1", "2"}},

@@ -45,8 +45,8 @@ type address struct {
 	hint    *regexp.Regexp // of the error
 	scheme  string
 	host    string
-	tls     bool   // the server speaks TLS
 	caFile  string // of the certificate authority that the program trusts; "" for the system's
+	isSlow  bool   // a run takes as long as its time limit
 }
 
 // unknownHost has a label that is too long for DNS, so that no resolver sends a query.
@@ -62,13 +62,18 @@ func startAddresses(t *testing.T) []address {
 	t.Cleanup(plain.Close)
 	return []address{
 		{problem: "connection refused", scheme: "http", host: refusingHost(t), hint: regexp.MustCompile(`check|start`)},
-		{problem: "unknown host", scheme: "https", host: unknownHost, hint: regexp.MustCompile(`check (the host name|the network|that)`)},
 		{
-			problem: "certificate of an unknown authority", scheme: "https", host: unknown, tls: true,
+			problem: "unknown host",
+			scheme:  "https",
+			host:    unknownHost,
+			hint:    regexp.MustCompile(`check (the host name|the network|that)`),
+		},
+		{
+			problem: "certificate of an unknown authority", scheme: "https", host: unknown,
 			hint: regexp.MustCompile(`certificate authority`),
 		},
 		{
-			problem: "expired certificate", scheme: "https", host: expired, tls: true, caFile: trusted,
+			problem: "expired certificate", scheme: "https", host: expired, caFile: trusted,
 			hint: regexp.MustCompile(`clock`),
 		},
 		{
@@ -76,7 +81,7 @@ func startAddresses(t *testing.T) []address {
 			hint: regexp.MustCompile(`check the port`),
 		},
 		{
-			problem: "no answer to the TLS handshake", scheme: "https", host: silentHost(t),
+			problem: "no answer to the TLS handshake", scheme: "https", host: silentHost(t), isSlow: true,
 			hint: regexp.MustCompile(`timed out|no response|check`),
 		},
 	}
@@ -161,44 +166,43 @@ func TestUnreachable(t *testing.T) {
 	}
 	var cases []unreachableRun
 	for _, f := range []flow{push, load, snapshot, testFlow} {
-		for _, service := range planner.services(t, f) {
+		requests, err := planner.requests(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, service := range servicesOf(requests) {
 			for _, a := range addresses {
-				if service == imageRegistry && (a.scheme == "https" && (a.tls || a.host != unknownHost)) {
-					continue // registries on this machine need no TLS
+				isTLS := a.scheme == "https" && a.host != unknownHost
+				if service == imageRegistry && isTLS || a.isSlow && !*full { // registries on this machine need no TLS
+					continue
 				}
 				cases = append(cases, unreachableRun{f, service, a})
 			}
 		}
 	}
-	inSomeLabs(t, func(yield func(func(*lab)) bool) {
+	inSomeLabs(t, planner, func(yield func(func(*lab)) bool) {
 		for n, c := range cases {
-			if isSelected(n, 11) && !yield(func(l *lab) { l.tryUnreachable(t, c.flow, c.service, c.address, certificates) }) {
+			if isSelected(n, 16) && !yield(func(l *lab) { l.tryUnreachable(t, c.flow, c.service, c.address, certificates) }) {
 				return
 			}
 		}
 	})
 }
 
-// inSomeLabs is [inLabs] for few jobs: without -full, it runs them one after another in one lab.
-func inSomeLabs(t *testing.T, jobs iter.Seq[func(*lab)]) {
+// inSomeLabs is [inLabs] for few jobs: without -full, it runs them one after another in l.
+func inSomeLabs(t *testing.T, l *lab, jobs iter.Seq[func(*lab)]) {
 	t.Helper()
 	if *full {
 		inLabs(t, jobs)
 		return
 	}
-	l := newLab(t)
 	for job := range jobs {
 		job(l)
 	}
 }
 
-// services returns the services that a flow uses.
-func (l *lab) services(t *testing.T, f flow) (services []string) {
-	t.Helper()
-	requests, err := l.requests(t.Context(), f)
-	if err != nil {
-		t.Fatal(err)
-	}
+// servicesOf returns the services that receive the requests.
+func servicesOf(requests []endpoint) (services []string) {
 	for _, request := range requests {
 		services = append(services, request.service)
 	}
@@ -248,7 +252,11 @@ func clientCertificates(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -260,7 +268,11 @@ func clientCertificates(t *testing.T) string {
 	dir := filepath.Dir(caFile)
 	err = errors.Join(
 		os.WriteFile(filepath.Join(dir, "cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
-		os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600),
+		os.WriteFile(
+			filepath.Join(dir, "key.pem"),
+			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+			0o600,
+		),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -298,16 +310,16 @@ func TestRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, service := range planner.services(t, f) {
+		for _, service := range servicesOf(requests) {
 			for range 4 {
 				at := moment{1 + random.IntN(len(requests)), time.Duration(random.Int64N(int64(200 * time.Millisecond)))}
 				cases = append(cases, restart{f, service, at})
 			}
 		}
 	}
-	inSomeLabs(t, func(yield func(func(*lab)) bool) {
+	inSomeLabs(t, planner, func(yield func(func(*lab)) bool) {
 		for n, c := range cases {
-			if isSelected(n, 23) && !yield(func(l *lab) { l.tryRestart(t, c.flow, c.service, c.at, outage) }) {
+			if isSelected(n, 29) && !yield(func(l *lab) { l.tryRestart(t, c.flow, c.service, c.at, outage) }) {
 				return
 			}
 		}
