@@ -77,37 +77,41 @@ func TestOutsideOfValidity(t *testing.T) {
 		flow    flow
 		problem string
 		times   int // 0: always
-		inject  func(l *lab, times int)
+		inject  func(*lab)
 	}
 	var cases []invalidRun
 	for _, f := range []flow{push, load, snapshot} {
-		for problem, fault := range map[string]depotapi.MachineFault{
-			"certificate of the machine not yet valid": depotapi.ClockAhead,
-			"certificate of the machine expired":       depotapi.ClockBehind,
+		for _, machine := range []struct {
+			problem string
+			fault   depotapi.MachineFault
+		}{
+			{"certificate of the machine not yet valid", depotapi.ClockAhead},
+			{"certificate of the machine expired", depotapi.ClockBehind},
 		} {
 			for _, times := range []int{1, 0} {
-				cases = append(cases, invalidRun{f, problem, times, func(l *lab, times int) {
-					// The first of the answers says that the machine is pending.
-					if times > 0 {
-						times++
-					}
-					l.Depot.Fail(depotapi.Fault{Method: "GetBuildKitConnection", Machine: fault, Times: times})
-				}})
+				fault := depotapi.Fault{Method: "GetBuildKitConnection", Machine: machine.fault, Times: times}
+				if times == 1 {
+					fault.Times = 2 // the first answer says that the machine is pending
+				}
+				cases = append(cases, invalidRun{f, machine.problem, times, func(l *lab) { l.Depot.Fail(fault) }})
 			}
 		}
-		for problem, lifetime := range map[string][2]time.Duration{
-			"OIDC token expired":       {-20 * time.Minute, -10 * time.Minute},
-			"OIDC token not yet valid": {10 * time.Minute, 20 * time.Minute},
+		for _, token := range []struct {
+			problem            string
+			notBefore, expires time.Duration
+		}{
+			{"OIDC token expired", -20 * time.Minute, -10 * time.Minute},
+			{"OIDC token not yet valid", 10 * time.Minute, 20 * time.Minute},
 		} {
-			cases = append(cases, invalidRun{f, problem, 0, func(l *lab, _ int) {
-				l.GitHub.SetLifetime(lifetime[0], lifetime[1])
+			cases = append(cases, invalidRun{f, token.problem, 0, func(l *lab) {
+				l.GitHub.SetLifetime(token.notBefore, token.expires)
 			}})
 		}
 	}
 	inSomeLabs(t, newLab(t), func(yield func(func(*lab)) bool) {
 		for n, c := range cases {
 			if isSelected(n, 7) && !yield(func(l *lab) {
-				c.inject(l, c.times)
+				c.inject(l)
 				tried := l.try(t.Context(), c.flow, nil)
 				l.Depot.ClearFaults()
 				l.GitHub.SetLifetime(0, 0)

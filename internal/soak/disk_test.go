@@ -19,22 +19,22 @@ const noSpace = "write /var/lib/data/x: no space left on device"
 
 // Disks are full.
 func TestFullDisk(t *testing.T) {
-	type full struct {
+	type fullRun struct {
 		disk   string
 		flow   flow
 		fill   func(l *lab)
 		remedy string // of the error
 	}
 	l := newLab(t)
-	var cases []full
+	var cases []fullRun
 	for _, f := range []flow{push, load, snapshot, testFlow} {
 		for _, size := range []string{"4k", "16k", "64k", "256k", "1m"} {
-			cases = append(cases, full{"RUNNER_TEMP with " + size, f, func(l *lab) {
+			cases = append(cases, fullRun{"RUNNER_TEMP with " + size, f, func(l *lab) {
 				l.temp = testdaemons.SmallDisk(t, size)
 			}, "free disk space"})
 		}
 		cases = append(cases,
-			full{"GITHUB_OUTPUT", f, func(l *lab) {
+			fullRun{"GITHUB_OUTPUT", f, func(l *lab) {
 				l.env = map[string]string{"GITHUB_OUTPUT": "/dev/full"}
 			}, "GITHUB_OUTPUT.*free disk space"})
 	}
@@ -46,7 +46,7 @@ func TestFullDisk(t *testing.T) {
 				fault = faultproxy.Respond("full", 200, fmt.Sprintf(`{"errorDetail":%s,"error":%q}`, message, noSpace),
 					"Content-Type", "application/json")
 			}
-			cases = append(cases, full{"Docker Engine, POST " + path, f, func(l *lab) {
+			cases = append(cases, fullRun{"Docker Engine, POST " + path, f, func(l *lab) {
 				l.proxies[docker].Fail(faultproxy.Rule{Method: "POST", Path: path, Fault: fault})
 			}, "free disk space"})
 		}

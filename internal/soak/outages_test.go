@@ -56,7 +56,7 @@ var unknownHost = strings.Repeat("x", 64) + ".invalid"
 func startAddresses(t *testing.T) []address {
 	t.Helper()
 	now := time.Now()
-	trusted, expired := startTLS(t, now.Add(-2*time.Hour), now.Add(-time.Hour))
+	trusted, stale := startTLS(t, now.Add(-2*time.Hour), now.Add(-time.Hour))
 	_, unknown := startTLS(t, now.Add(-time.Hour), now.Add(time.Hour))
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
@@ -73,7 +73,7 @@ func startAddresses(t *testing.T) []address {
 			hint: regexp.MustCompile(`certificate authority`),
 		},
 		{
-			problem: "expired certificate", scheme: "https", host: expired, caFile: trusted,
+			problem: "expired certificate", scheme: "https", host: stale, caFile: trusted,
 			hint: regexp.MustCompile(`clock`),
 		},
 		{

@@ -192,10 +192,8 @@ func (b *buildService) GetBuildKitConnection(
 		if build.finished || s.stopped {
 			return nil, apiError(connect.CodeFailedPrecondition, "build %s has finished", build.id)
 		}
-		if c, err = s.options.Machines.OpenWithClock(platform, s.options.Lifetime, fault.skew()); errors.Is(
-			err,
-			builders.ErrNoMachine,
-		) {
+		c, err = s.options.Machines.OpenWithClock(platform, s.options.Lifetime, fault.skew())
+		if errors.Is(err, builders.ErrNoMachine) {
 			return nil, apiError(connect.CodeInvalidArgument, "%w", err)
 		} else if err != nil {
 			return nil, apiError(connect.CodeInternal, "open a machine: %w", err)
