@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -98,7 +99,8 @@ func removeAll(ctx context.Context, client daytona.Client, snapshots []daytona.S
 // prunable returns the snapshots that may be deleted if they are unused: the superseded ones, and all but the newest
 // keep with the prefix. Only names that generateName produced for this prefix count: another prefix may begin with it.
 // The current snapshot counts toward keep. Snapshots that another run is creating or removing, or has created since
-// this run started, and those that are newer than the current one, are not included.
+// this run started, and those that are newer than the current one, are not included. The times are Daytona's: the clock
+// of this machine may be wrong.
 func prunable(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, current daytona.Snapshot,
 	superseded []daytona.Snapshot,
@@ -113,8 +115,9 @@ func prunable(
 			return s.ID == current.ID || !isSettled(s) || slices.ContainsFunc(old, hasID(s.ID)) ||
 				!isGeneratedName(spec.NamePrefix, s.Name)
 		})
+		started := current.Created.Add(-time.Since(job.Started)) // or earlier
 		for _, s := range others[min(len(others), spec.Keep-1):] {
-			if s.Created.Before(job.Started) {
+			if s.Created.Before(started) {
 				old = append(old, s)
 			}
 		}

@@ -160,8 +160,9 @@ func TestPrunableAfterReuse(t *testing.T) {
 	if err != nil || len(old) != 1 || old[0].Name != generated+"old" {
 		t.Errorf("%v, %v", old, err)
 	}
-	// Another run that ends at the same time has just published the older snapshot.
-	job.Started = old[0].Created.Add(-time.Second)
+	// Another run that ends at the same time has just published the older snapshot. Daytona's clock differs from this
+	// machine's.
+	job.Started = time.Now().Add(-current.Created.Sub(old[0].Created) - time.Second)
 	if old, err := prunable(t.Context(), job, c.spec, snapshotTarget{Client: c.client}, current, nil); len(old) > 0 {
 		t.Errorf("created since the run started: %v, %v", old, err)
 	}

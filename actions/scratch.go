@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/org/sandbox-actions/pkg/git"
 )
 
 const (
@@ -65,7 +67,18 @@ func explainFullDisk(err error, scratch string) error {
 			return fmt.Errorf("%w (free disk space)", err)
 		}
 	}
+	// git init does not report the cause (git v2.39.5).
+	if failed, ok := errors.AsType[*git.Error](err); ok && failed.Cause == git.Unknown && isFull(scratch) {
+		return fmt.Errorf("%w (the disk of %s is full: free disk space, or set RUNNER_TEMP to a directory on another disk)",
+			err, scratch)
+	}
 	return err
+}
+
+// isFull reports whether the file system of dir has no space left.
+func isFull(dir string) bool {
+	var stat syscall.Statfs_t
+	return syscall.Statfs(dir, &stat) == nil && stat.Bavail == 0
 }
 
 // lockScratch creates the lock of dir. The file has another name until it is locked, because another run may remove a

@@ -5,8 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
+	"github.com/org/sandbox-actions/pkg/git"
 )
 
 // A run removes the temporary directories of killed runs, and no others.
@@ -72,5 +76,19 @@ func TestExplainFullDisk(t *testing.T) {
 		if !errors.Is(got, test.err) || got != nil && got.Error() != test.err.Error()+test.hint {
 			t.Errorf("got %v, want %v%s", got, test.err, test.hint)
 		}
+	}
+}
+
+// git does not report that the disk is full in every case.
+func TestFullScratch(t *testing.T) {
+	dir := testdaemons.SmallDisk(t, "64k")
+	failed := &git.Error{Op: "init", Message: "fatal: could not set 'core.repositoryformatversion' to '0'"}
+	if got := explainFullDisk(failed, dir); got != failed { //nolint:errorlint // the same value
+		t.Errorf("got %v on a disk with space", got)
+	}
+	_ = os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 1<<20), 0o644)
+	got := explainFullDisk(failed, dir)
+	if !errors.Is(got, failed) || !strings.Contains(got.Error(), "free disk space, or set RUNNER_TEMP") {
+		t.Errorf("got %v on a full disk", got)
 	}
 }

@@ -198,6 +198,10 @@ func pushToDaytona(
 			await = requestAccess(ctx, target)
 			continue
 		}
+		if errors.Is(err, image.ErrUnauthorized) {
+			return "", fmt.Errorf("push to Daytona: its registry %s rejected the credentials that Daytona issued, %d times "+
+				"(try again later; status: https://status.daytona.io)", access.Registry, attempt)
+		}
 		if err != nil {
 			return "", err
 		}

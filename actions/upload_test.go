@@ -1,6 +1,7 @@
 package actions
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
+	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
@@ -40,5 +42,20 @@ func TestDescribeWantedChecksPlatform(t *testing.T) {
 		if (err == nil) != ok || ok && strings.Join(wanted.entrypoint, " ") != "/init -x" {
 			t.Errorf("%q: %v, %q", platform, err, wanted.entrypoint)
 		}
+	}
+}
+
+// If Daytona's registry rejects all credentials that Daytona issues, a login of the user does not help.
+func TestRejectedAccess(t *testing.T) {
+	target := snapshotTarget{Client: startDaytona(t, nil).client}
+	job, _, _ := testJob(t, nil)
+	pushes := 0
+	_, err := pushToDaytona(t.Context(), job, inputs.SnapshotSpec{}, target, requestAccess(t.Context(), target), v1.Hash{},
+		func(context.Context, string, image.Auth) error {
+			pushes++
+			return image.ErrUnauthorized
+		})
+	if pushes != maxAccesses || err == nil || !strings.Contains(err.Error(), "https://status.daytona.io") {
+		t.Errorf("got %v after %d pushes", err, pushes)
 	}
 }

@@ -3,6 +3,7 @@ package faultproxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -85,6 +86,32 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%d %q, %v; want %d %q", status, body, err, test.status, want)
 			}
 		})
+	}
+}
+
+// The times of a service are those of its clock, in the header and in the body.
+func TestSkew(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"name":"n","created":[%q]}`, at.Format(time.RFC3339))
+	}))
+	defer service.Close()
+	p, err := Start(t.Context(), service.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	p.Fail(Rule{Fault: Skew(time.Hour)})
+	response, err := http.Get(p.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	want := fmt.Sprintf(`{"created":[%q],"name":"n"}`, at.Add(time.Hour).Format(time.RFC3339))
+	date, dateErr := http.ParseTime(response.Header.Get("Date"))
+	if string(body) != want || err != nil || dateErr != nil || time.Until(date) < 30*time.Minute {
+		t.Errorf("%s, %v, %s; want %s", body, err, date, want)
 	}
 }
 

@@ -63,24 +63,25 @@ func UnknownState() Fault {
 func Status(status int, headers ...string) Fault {
 	name := strings.TrimSpace(strconv.Itoa(status) + " " + strings.Join(headers, " "))
 	body := fmt.Sprintf(`{"statusCode":%d,"message":"injected","messages":["injected"],"success":false}`, status)
-	fault := respond(name, status, body, append([]string{"Content-Type", "application/json"}, headers...)...)
+	fault := Respond(name, status, body, append([]string{"Content-Type", "application/json"}, headers...)...)
 	fault.Refuses = status/100 == 4
 	return fault
 }
 
 // WebPage responds with a page in HTML, such as that of a proxy or a login.
 func WebPage(status int) Fault {
-	return respond(fmt.Sprintf("web page with status %d", status), status, "<!DOCTYPE html><title>Proxy</title>",
+	return Respond(fmt.Sprintf("web page with status %d", status), status, "<!DOCTYPE html><title>Proxy</title>",
 		"Content-Type", "text/html")
 }
 
 // Empty responds without a body.
 func Empty(status int, headers ...string) Fault {
 	name := fmt.Sprintf("empty response with status %d", status)
-	return respond(strings.TrimSpace(name+" "+strings.Join(headers, " ")), status, "", headers...)
+	return Respond(strings.TrimSpace(name+" "+strings.Join(headers, " ")), status, "", headers...)
 }
 
-func respond(name string, status int, body string, headers ...string) Fault {
+// Respond responds with a status, a body and headers, which are pairs of a name and a value.
+func Respond(name string, status int, body string, headers ...string) Fault {
 	return Fault{Name: name, serve: func(w http.ResponseWriter, _ *http.Request, _ *response) {
 		for i := 0; i+1 < len(headers); i += 2 {
 			w.Header().Set(headers[i], headers[i+1])
@@ -95,6 +96,18 @@ func Silence() Fault {
 	return Fault{Name: "silence", serve: func(_ http.ResponseWriter, r *http.Request, _ *response) {
 		<-r.Context().Done()
 	}}
+}
+
+// Skew moves the times of the service by d, as if its clock were wrong: in the header Date, and in a JSON body.
+func Skew(d time.Duration) Fault {
+	shift := func(value any) any { return shiftTimes(value, d) }
+	fault := edit(fmt.Sprintf("clock wrong by %s", d), shift)
+	serve := fault.serve
+	fault.serve = func(w http.ResponseWriter, r *http.Request, answer *response) {
+		answer.header.Set("Date", time.Now().Add(d).UTC().Format(http.TimeFormat))
+		serve(w, r, answer)
+	}
+	return fault
 }
 
 // Slow sends the service's response one byte per interval, until the client disconnects.
@@ -184,6 +197,24 @@ func wrongType(value any) any {
 			v[name] = wrongType(field)
 		}
 		return v
+	}
+	return value
+}
+
+func shiftTimes(value any, d time.Duration) any {
+	switch v := value.(type) {
+	case string:
+		if at, err := time.Parse(time.RFC3339Nano, v); err == nil {
+			return at.Add(d).Format(time.RFC3339Nano)
+		}
+	case []any:
+		for i := range v {
+			v[i] = shiftTimes(v[i], d)
+		}
+	case map[string]any:
+		for name, field := range v {
+			v[name] = shiftTimes(field, d)
+		}
 	}
 	return value
 }

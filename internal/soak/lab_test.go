@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -140,6 +141,7 @@ type lab struct {
 	proxies map[string]*faultproxy.Proxy // by service
 	home    string                       // with a login to the registry
 	temp    string                       // of all runs, as RUNNER_TEMP is of all steps
+	env     map[string]string            // of the next runs, in addition; overrides
 	number  int                          // distinguishes the runs of labs
 	runs    atomic.Int64
 
@@ -232,6 +234,7 @@ func (l *lab) step(program, repository string, inputs map[string]string) (progra
 	env["DOCKER_HOST"] = strings.Replace(l.proxies[docker].URL, "http://", "tcp://", 1)
 	env["GITHUB_REPOSITORY"] = cmp.Or(repository, "acme/app")
 	env["DOCKER_CONFIG"] = filepath.Join(l.home, ".docker")
+	maps.Copy(env, l.env)
 	workspace := filepath.Join(files, "workspace")
 	if err := os.Mkdir(workspace, 0o755); err != nil {
 		return programs.Step{}, err

@@ -31,10 +31,17 @@ var rejections = []int{
 	http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable,
 }
 
+const clockHint = "check the clock of the server that issued it"
+
 var apiHints = []httpclient.Hint{
 	{On: httpclient.NoResponse, Text: "check the network and DEPOT_API_URL; status: https://status.depot.dev"},
 	{On: http.StatusTooManyRequests, Text: "check the organization's limits"},
 	{On: httpclient.BadFormat, Text: "check DEPOT_API_URL and any proxy"},
+	{
+		On: http.StatusUnauthorized, Message: "expired",
+		Text: "use a token that has not expired; an OIDC token is new, so with one, " + clockHint,
+	},
+	{On: http.StatusUnauthorized, Message: "not before", Text: clockHint}, // the claim nbf of an OIDC token
 	{
 		On: http.StatusUnauthorized,
 		Text: "set depot_token or DEPOT_TOKEN to a valid token, or neither and add the repository to the project's " +
@@ -50,6 +57,11 @@ var apiHints = []httpclient.Hint{
 	{On: httpclient.ServerErrors, Text: "try again later; status: https://status.depot.dev"},
 	{On: httpclient.ClientErrors, Text: "run again; if it fails again, check the build's page on Depot"},
 }
+
+// buildHints apply to calls with the token of a build.
+var buildHints = append([]httpclient.Hint{
+	{On: http.StatusUnauthorized, Text: "the token of the build is no longer valid: run again"},
+}, apiHints...)
 
 // apiClient calls depot.cli.v1.BuildService, including methods that depot-go lacks.
 type apiClient struct {

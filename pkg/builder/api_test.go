@@ -210,6 +210,17 @@ func TestAPIErrors(t *testing.T) {
 	}
 }
 
+// The user cannot replace the token of a build.
+func TestExpiredBuildToken(t *testing.T) {
+	s := startDepot(t)
+	lease := acquire(t, depot(s, &journal{}, "project-token"), Request{})
+	s.Fail(depotapi.Fault{Code: connect.CodeUnauthenticated, Message: "invalid API token"})
+	_, err := lease.Machine(t.Context(), "linux/amd64")
+	if err == nil || !strings.HasSuffix(err.Error(), "(the token of the build is no longer valid: run again)") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestAPIErrorMessage(t *testing.T) {
 	s := startDepot(t)
 	_, err := depot(s, &journal{}, "other-token").Acquire(t.Context(), Request{})
@@ -254,12 +265,14 @@ func TestRejectedOIDCTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	expired := mint(credentials.DepotAudience, func(c map[string]any) { c["exp"] = time.Now().Add(-time.Minute).Unix() })
+	early := mint(credentials.DepotAudience, func(c map[string]any) { c["nbf"] = time.Now().Add(time.Hour).Unix() })
 	untrusted := mint(credentials.DepotAudience, func(c map[string]any) { c["repository"] = "else/where" })
 	for _, test := range []struct {
 		name, token string
 		want        wantError
 	}{
-		{"expired", expired, wantError{1, 401, false, "the OIDC token has expired", "depot_token"}},
+		{"expired", expired, wantError{1, 401, false, "the OIDC token has expired", "check the clock of the server"}},
+		{"not yet valid", early, wantError{1, 401, false, "invalid OIDC token", "check the clock of the server"}},
 		{"untrusted repository", untrusted, wantError{1, 403, false, "no trust relationship with else/where", "trust"}},
 		{"forged signature", forged, wantError{1, 401, false, "invalid OIDC token", "depot_token"}},
 		{"wrong audience", mint("", nil), wantError{1, 401, false, "invalid OIDC token", "depot_token"}},

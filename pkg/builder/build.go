@@ -25,7 +25,7 @@ func (s *session) create(ctx context.Context, token string, r Request) error {
 	}
 	l := s.lease
 	l.ID, l.URL, l.ProjectID = created.BuildId, created.BuildUrl, cmp.Or(created.ProjectId, s.Project)
-	s.token = created.BuildToken
+	s.token, s.api.service.Hints = created.BuildToken, buildHints
 	if cause := context.Cause(ctx); cause != nil { // canceled while Depot created the build
 		s.Policy.ReleaseTimeout /= 2 // CreateBuild took the other half
 		l.Release(context.Canceled)

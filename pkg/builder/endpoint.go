@@ -167,6 +167,8 @@ func (e *endpoint) connect(ctx context.Context) (connection, error) {
 	switch {
 	case errors.Is(err, errNoAnswer):
 		hint = fmt.Sprintf("%d attempts of %s; restart BuildKit", unanswered, policy.AnswerTimeout)
+	case isOutsideValidity(err):
+		hint = "check the clock of this machine; if it is right, renew the certificates of the builder"
 	case isTLSFailure(err):
 		hint = "the certificates do not match or have expired; check the clock of this machine and " + CertPath +
 			" or, with Depot, run again to get new ones"
@@ -226,6 +228,12 @@ func (e *endpoint) dial(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	return secure, nil
+}
+
+// isOutsideValidity reports whether the server's certificate has expired or is not valid yet.
+func isOutsideValidity(err error) bool {
+	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+	return ok && invalid.Reason == x509.Expired
 }
 
 // isTLSFailure reports whether either side rejected the other's certificate, or the server does not speak TLS.

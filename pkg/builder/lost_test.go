@@ -113,7 +113,7 @@ func TestCancelAfterRelease(t *testing.T) {
 func TestMachineIsAcquiredAgain(t *testing.T) {
 	for _, fault := range []depotapi.MachineFault{
 		depotapi.Unreachable, depotapi.ClientRejected, depotapi.UntrustedServer, depotapi.NoCertificates,
-		depotapi.InvalidAddress,
+		depotapi.InvalidAddress, depotapi.ClockBehind,
 	} {
 		t.Run(string(fault), func(t *testing.T) {
 			s := startDepotWithMachines(t, func(o *depotapi.Options) { o.Pending = -1 })

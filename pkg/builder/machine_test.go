@@ -68,6 +68,8 @@ func TestBrokenMachines(t *testing.T) {
 		{depotapi.Unreachable, false, []string{"connect: connection refused", hintNetwork}},
 		{depotapi.ClientRejected, false, []string{"remote error: tls: ", hintCertificates}},
 		{depotapi.UntrustedServer, false, []string{"certificate signed by unknown authority", hintCertificates}},
+		{depotapi.ClockAhead, false, []string{"is not yet valid", "check the clock of this machine"}},
+		{depotapi.ClockBehind, false, []string{"has expired", "check the clock of this machine"}},
 		{depotapi.NoCertificates, true, []string{"invalid CA certificate"}},
 		{depotapi.MalformedKey, true, []string{"invalid client certificate"}},
 		{depotapi.InvalidAddress, true, []string{"invalid machine address"}},

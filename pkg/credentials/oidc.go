@@ -54,7 +54,10 @@ func (o OIDC) Token(ctx context.Context, audience string) (string, error) {
 	github := httpclient.JSONClient{
 		Service: httpclient.Service{
 			Name: issuerName(address), URL: address.String(), Clock: o.HTTP.Clock,
-			Hints: []httpclient.Hint{{On: httpclient.Any, Text: "rerun the job"}},
+			Hints: []httpclient.Hint{
+				{On: httpclient.NoResponse, Text: "check the network of the runner, and rerun the job"},
+				{On: httpclient.Any, Text: "rerun the job"},
+			},
 		},
 		HTTP: o.HTTP.Client(),
 	}

@@ -2,10 +2,16 @@ package dockerengine
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // dialFunc is the type of [net.Dialer.DialContext].
@@ -75,6 +81,27 @@ func reportDialed(dial dialFunc) dialFunc {
 			connection.set(conn)
 		}
 		return conn, err
+	}
+}
+
+// Waits for an engine that refuses connections.
+const (
+	restartWait  = 100 * time.Millisecond
+	restartLimit = 5 * time.Second
+)
+
+// redial returns a dial function that tries again while the engine refuses connections, because it may be starting
+// again. It does so only if opened is set.
+func redial(dial dialFunc, opened *atomic.Bool) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		return backoff.Retry(ctx, func() (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			isRefused := errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) // no socket
+			if err != nil && !(opened.Load() && isRefused) {
+				err = backoff.Permanent(err)
+			}
+			return conn, err
+		}, backoff.WithBackOff(backoff.NewConstantBackOff(restartWait)), backoff.WithMaxElapsedTime(restartLimit))
 	}
 }
 

@@ -1,7 +1,9 @@
 package dockerengine
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,6 +47,7 @@ func Open(ctx context.Context, getenv func(string) string) (*Engine, error) {
 func (f finder) open(ctx context.Context, candidates []candidate) (*Engine, error) {
 	var tried []string
 	denied := false
+	var last error
 	for _, c := range candidates {
 		e, err := f.connect(ctx, c)
 		if err == nil {
@@ -52,7 +56,7 @@ func (f finder) open(ctx context.Context, candidates []candidate) (*Engine, erro
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("connect to a Docker Engine: %w", context.Cause(ctx))
 		}
-		denied = denied || errors.Is(err, fs.ErrPermission)
+		last, denied = err, denied || errors.Is(err, fs.ErrPermission)
 		where := c.name
 		if c.endpoint.Host != "" {
 			where = fmt.Sprintf("%s (%s)", c.endpoint.Host, c.name)
@@ -64,9 +68,18 @@ func (f finder) open(ctx context.Context, candidates []candidate) (*Engine, erro
 	case denied:
 		hint = `add your user to the docker group with sudo usermod -aG docker "$USER", then log in again`
 	case len(candidates) == 1:
-		hint = "start that engine, or unset the variable to use the default engine"
+		hint = cmp.Or(connectionHint(last, candidates[0].endpoint.Host),
+			"start that engine, or unset the variable to use the default engine")
 	}
 	return nil, fmt.Errorf("cannot connect to a Docker Engine: %s: %s", strings.Join(tried, "; "), hint)
+}
+
+// connectionHint returns what the user can do about a failed connection to host, or "" if the cause is unknown.
+func connectionHint(err error, host string) string {
+	if errors.As(err, new(x509.UnknownAuthorityError)) {
+		return "replace ca.pem in DOCKER_CERT_PATH, or the one of the context, by the certificate authority of the engine"
+	}
+	return httpclient.NetworkHint(err, host)
 }
 
 // connect connects to a candidate's engine and negotiates the API version.
@@ -89,6 +102,8 @@ func (f finder) connect(ctx context.Context, c candidate) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	var opened atomic.Bool
+	dial = redial(dial, &opened)
 	// client.WithAPIVersionFromEnv would read the process's environment instead of getenv.
 	options = append(options, client.WithAPIVersion(f.getenv("DOCKER_API_VERSION")),
 		client.WithUserAgent("sandbox-actions"), client.WithDialContext(reportDialed(dial)),
@@ -107,6 +122,7 @@ func (f finder) connect(ctx context.Context, c candidate) (*Engine, error) {
 		}
 		return nil, withoutURL(err)
 	}
+	opened.Store(true)
 	return &Engine{Host: c.endpoint.Host, client: api, idleTimeout: f.idleTimeout}, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -95,6 +96,16 @@ func TestOpenFailures(t *testing.T) {
 		io.WriteString(conn, "SSH-2.0-OpenSSH\r\n")
 		conn.Close()
 	})
+	plain, unknown := httptest.NewServer(http.NotFoundHandler()), httptest.NewUnstartedServer(http.NotFoundHandler())
+	defer plain.Close()
+	unknown.Config.ErrorLog = log.New(io.Discard, "", 0)
+	unknown.StartTLS()
+	defer unknown.Close()
+	_, files := certificates(t)
+	certs := filepath.Join(dir, "certs")
+	for name, content := range map[string][]byte{"ca.pem": files.CA, "cert.pem": files.Cert, "key.pem": files.Key} {
+		write(t, filepath.Join(certs, name), string(content))
+	}
 	for _, test := range []struct {
 		name string
 		env  map[string]string
@@ -106,6 +117,14 @@ func TestOpenFailures(t *testing.T) {
 		{"closed port", map[string]string{"DOCKER_HOST": "tcp://127.0.0.1:1"},
 			[]string{"tcp://127.0.0.1:1 (DOCKER_HOST): "}},
 		{"not an engine", map[string]string{"DOCKER_HOST": "tcp://" + garbage}, []string{"malformed HTTP"}},
+		{"unknown host", map[string]string{"DOCKER_HOST": "tcp://" + strings.Repeat("x", 64) + ".invalid:1"},
+			[]string{"check the host name"}},
+		{"server without TLS", map[string]string{
+			"DOCKER_HOST": "tcp://" + plain.Listener.Addr().String(), "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": certs,
+		}, []string{"check the port"}},
+		{"unknown authority", map[string]string{
+			"DOCKER_HOST": "tcp://" + unknown.Listener.Addr().String(), "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": certs,
+		}, []string{"replace ca.pem in DOCKER_CERT_PATH"}},
 		{"not an address", map[string]string{"DOCKER_HOST": "carrier-pigeon"}, []string{"tcp://carrier-pigeon"}},
 		{"unknown context", map[string]string{"DOCKER_CONTEXT": "gone"},
 			[]string{"DOCKER_CONTEXT gone: ", "docker context ls"}},

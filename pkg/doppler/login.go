@@ -19,7 +19,12 @@ func (c Client) Login(ctx context.Context, identity, idToken string) (string, er
 	var answer struct {
 		Token string `json:"token"`
 	}
+	const clockHint = "the OIDC token is new: check the clock of the server that issued it"
 	hints := append(slices.Clone(outageHints), httpclient.Hint{
+		On: httpclient.Any, Message: "expired", Text: clockHint,
+	}, httpclient.Hint{
+		On: httpclient.Any, Message: "not before", Text: clockHint,
+	}, httpclient.Hint{
 		On:   httpclient.Any,
 		Text: "check doppler_identity, and configure that identity to trust " + describeSubject(idToken),
 	})

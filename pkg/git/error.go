@@ -30,6 +30,8 @@ const (
 	NotFound            // the repository does not exist or is not visible to the token
 	MissingCommit       // the server does not have the commit
 	NotGit              // the response is not from a git server
+	Certificate         // the certificate of the server is not trusted, or not valid at this time
+	NotTLS              // the server does not speak TLS
 	InvalidPath         // the commit contains a path that git refuses to write, such as .git/config
 	DiskFull
 )
@@ -43,6 +45,12 @@ var causes = []struct {
 	{DiskFull, []string{"No space left", "Out of diskspace", "isk quota"}},
 	{RateLimited, []string{"error: 429"}},
 	{Unauthorized, []string{"could not read Username", "Authentication failed", "error: 401", "error: 403"}},
+	// lib/vtls/gtls.c and lib/vtls/openssl.c of curl 7.88.1, and OpenSSL 3.0.17, crypto/x509/x509_txt.c
+	{Certificate, []string{
+		"certificate verification failed", "certificate expiration date", "certificate not activated",
+		"SSL certificate problem", "certificate subject name",
+	}},
+	{NotTLS, []string{"unexpected TLS packet", "wrong version number"}}, // of GnuTLS and of OpenSSL
 	{Moved, []string{"error: 301", "error: 302", "error: 307", "error: 308"}},
 	{NotFound, []string{"error: 404"}},
 	{Network, []string{ // "RPC failed" is a POST without a complete response (git v2.39.5, remote-curl.c: post_rpc)

@@ -61,8 +61,8 @@ func (g Git) Output(ctx context.Context, args ...string) ([]byte, error) {
 
 const (
 	maxAttempts = 3
-	firstWait   = 500 * time.Millisecond
-	maxWait     = time.Minute // longest wait that a server can request; a longer one ends the attempts
+	firstWait   = 1500 * time.Millisecond // with 3 attempts, survives an outage of 3 s
+	maxWait     = time.Minute             // longest wait that a server can request; a longer one ends the attempts
 )
 
 // OutputWithRetry is like [Git.Output] for a command that connects to a server and is safe to repeat. It runs the

@@ -82,7 +82,7 @@ func TestWithToken(t *testing.T) {
 
 func TestOutputWithRetry(t *testing.T) {
 	const network = "fatal: unable to access 'x': Failed to connect"
-	half, whole := 500*time.Millisecond, time.Second
+	first, second := 1500*time.Millisecond, 3*time.Second
 	for _, test := range []struct {
 		name     string
 		message  string
@@ -91,9 +91,9 @@ func TestOutputWithRetry(t *testing.T) {
 		waits    []time.Duration
 	}{
 		{"success", network, 0, 0, nil},
-		{"two failures", network, 2, 0, []time.Duration{half, whole}},
-		{"network failure", network, 9, 3, []time.Duration{half, whole}},
-		{"rate limit", "fatal: The requested URL returned error: 429", 9, 3, []time.Duration{half, whole}},
+		{"two failures", network, 2, 0, []time.Duration{first, second}},
+		{"network failure", network, 9, 3, []time.Duration{first, second}},
+		{"rate limit", "fatal: The requested URL returned error: 429", 9, 3, []time.Duration{first, second}},
 		{"permanent failure", "fatal: Authentication failed", 9, 1, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -147,6 +147,18 @@ func TestErrorCause(t *testing.T) {
 		{"fatal: The requested URL returned error: 429", "fatal: The requested URL returned error: 429", RateLimited, true},
 		{"fatal: The requested URL returned error: 502", "fatal: The requested URL returned error: 502", Network, true},
 		{"fatal: The requested URL returned error: 403", "fatal: The requested URL returned error: 403", Unauthorized, false},
+		{
+			"fatal: unable to access 'x': server certificate verification failed. CAfile: none CRLfile: none",
+			"fatal: unable to access 'x': server certificate verification failed. CAfile: none CRLfile: none", Certificate, false,
+		},
+		{
+			"fatal: unable to access 'x': SSL certificate problem: certificate is not yet valid",
+			"fatal: unable to access 'x': SSL certificate problem: certificate is not yet valid", Certificate, false,
+		},
+		{
+			"fatal: unable to access 'x': gnutls_handshake() failed: An unexpected TLS packet was received.",
+			"fatal: unable to access 'x': gnutls_handshake() failed: An unexpected TLS packet was received.", NotTLS, false,
+		},
 		{"fatal: The requested URL returned error: 301", "fatal: The requested URL returned error: 301", Moved, false},
 		{
 			"error: file write error: No space left on device\nfatal: unable to write loose object: early EOF",

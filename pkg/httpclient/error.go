@@ -156,7 +156,7 @@ func (s Service) Failure(
 			}
 		}
 		e.Message = fmt.Sprintf("%s %s: %v", problem, s.nameWithURL(), err)
-		e.Hint = networkHint(err, s.URL)
+		e.Hint = NetworkHint(err, s.URL)
 	} else {
 		s.readResponse(e, response)
 	}

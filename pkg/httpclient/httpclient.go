@@ -27,7 +27,7 @@ type Policy struct {
 	Timeout       time.Duration // for one request, including the response body; default 20 s
 	Attempts      int           // maximum requests for one call; default 4
 	Budget        time.Duration // no request starts later than this after the first; default 5 min
-	MinWait       time.Duration // before the second request; doubles each time; jittered by up to half; default 300 ms
+	MinWait       time.Duration // before the second request; doubles each time; jittered by up to half; default 1 s
 	MaxWait       time.Duration // maximum of such a wait; default 10 s
 	MaxRetryAfter time.Duration // longest Retry-After to wait for; a longer one ends the call; default 60 s
 	MaxBody       int64         // response bytes; a larger response is a *BodyTooLargeError; default 8 MiB
@@ -49,7 +49,7 @@ func (p Policy) withDefaults() Policy {
 	p.Timeout = cmp.Or(p.Timeout, 20*time.Second)
 	p.Attempts = cmp.Or(p.Attempts, 4)
 	p.Budget = cmp.Or(p.Budget, 5*time.Minute)
-	p.MinWait = cmp.Or(p.MinWait, 300*time.Millisecond)
+	p.MinWait = cmp.Or(p.MinWait, time.Second) // with 4 attempts, survives an outage of 3 s
 	p.MaxWait = cmp.Or(p.MaxWait, 10*time.Second)
 	p.MaxRetryAfter = cmp.Or(p.MaxRetryAfter, time.Minute)
 	p.MaxBody = cmp.Or(p.MaxBody, 8<<20)

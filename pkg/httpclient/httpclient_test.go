@@ -216,7 +216,7 @@ func TestBackoff(t *testing.T) {
 
 func TestDefaults(t *testing.T) {
 	want := Policy{
-		Timeout: 20 * time.Second, Attempts: 4, Budget: 5 * time.Minute, MinWait: 300 * time.Millisecond,
+		Timeout: 20 * time.Second, Attempts: 4, Budget: 5 * time.Minute, MinWait: time.Second,
 		MaxWait: 10 * time.Second, MaxRetryAfter: time.Minute, MaxBody: 8 << 20, Rejections: []int{429},
 	}
 	if got := (Policy{}).withDefaults(); !reflect.DeepEqual(got, want) {

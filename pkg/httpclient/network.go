@@ -35,9 +35,8 @@ func checkComplete(response *http.Response, body []byte) error {
 	return nil
 }
 
-// networkHint returns what the user can do about a request without a response, if the cause is known. It applies to
-// every service at url.
-func networkHint(err error, url string) string {
+// NetworkHint returns what the user can do about a request to url without a response, or "" if the cause is unknown.
+func NetworkHint(err error, url string) string {
 	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "proxyconnect" {
 		return "check HTTPS_PROXY and HTTP_PROXY, or add the host to NO_PROXY"
 	}

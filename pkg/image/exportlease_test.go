@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -116,9 +117,8 @@ func TestUnavailableRegistryIsRetried(t *testing.T) {
 			{"denied", http.StatusForbidden, 1000, false},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				r := request(writeFiles(t, map[string]string{
-					"Dockerfile": "FROM " + startFailingRegistry(t, test.status, test.failures) + "\nCOPY Dockerfile /\n",
-				}))
+				base, _ := startFailingRegistry(t, test.status, test.failures)
+				r := request(writeFiles(t, map[string]string{"Dockerfile": "FROM " + base + "\nCOPY Dockerfile /\n"}))
 				var reported []string
 				r.Logf = func(format string, args ...any) { reported = append(reported, fmt.Sprintf(format, args...)) }
 				_, _, err := solve(t.Context(), c, r)
@@ -130,13 +130,40 @@ func TestUnavailableRegistryIsRetried(t *testing.T) {
 	})
 }
 
+// A registry refuses connections while it starts again.
+func TestRefusingRegistryIsRetried(t *testing.T) {
+	onBothVersions(t, func(t *testing.T, _ *services, c *client.Client) {
+		reference, images := startFailingRegistry(t, http.StatusOK, 0)
+		address, _, _ := strings.Cut(reference, "/")
+		images.Close()
+		r := request(writeFiles(t, map[string]string{"Dockerfile": "FROM " + reference + "\nCOPY Dockerfile /\n"}))
+		retries := 0
+		r.Logf = func(string, ...any) {
+			if retries++; retries > 1 {
+				return
+			}
+			listener, err := net.Listen("tcp", address)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			again := &httptest.Server{Listener: listener, Config: &http.Server{Handler: images.Config.Handler}}
+			again.Start()
+			t.Cleanup(again.Close)
+		}
+		if _, _, err := solve(t.Context(), c, r); err != nil || retries == 0 {
+			t.Errorf("got %v after %d retries", err, retries)
+		}
+	})
+}
+
 // startFailingRegistry starts a registry with one image and returns the image's reference. The registry answers status
 // to the first requests for a manifest.
-func startFailingRegistry(t *testing.T, status int, failures int32) (reference string) {
+func startFailingRegistry(t *testing.T, status int, failures int32) (reference string, server *httptest.Server) {
 	t.Helper()
 	var failing atomic.Int32
 	images := hub.New(hub.Logger(log.New(io.Discard, "", 0)))
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "/manifests/") && failing.Add(-1) >= 0 {
 			w.WriteHeader(status)
 			return
@@ -157,7 +184,7 @@ func startFailingRegistry(t *testing.T, status int, failures int32) (reference s
 		t.Fatal(err)
 	}
 	failing.Store(failures)
-	return reference
+	return reference, server
 }
 
 func TestTakeExportLease(t *testing.T) {

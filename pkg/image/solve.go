@@ -111,7 +111,7 @@ const fileTimes = "SOURCE_DATE_EPOCH does not set the modification times of file
 // remotes/docker/resolver.go, in BuildKit v0.11.
 var unavailableRegistry = regexp.MustCompile(
 	`(failed to resolve source metadata for|pulling from host|httpReadSeeker: failed open|failed to do request)` +
-		`.*(: (429|50[0234]) [A-Z]|EOF|connection reset by peer|i/o timeout)`)
+		`.*(: (429|50[0234]) [A-Z]|EOF|connection (reset by peer|refused)|i/o timeout)`)
 
 // solve runs one solve and returns the response of the last export. It retries errors of the builder's scheduler and of
 // the registries of base images.

@@ -141,6 +141,11 @@ func (r Repository) fetchHint(err error) string {
 		return "the server no longer has the commit: push it again, or use a ref that exists"
 	case git.NotGit:
 		return "not a git server: check " + r.serverURL() + " (GITHUB_SERVER_URL)"
+	case git.Certificate: // GnuTLS reports no reason
+		return "check the clock of this machine; if it is right, add the certificate authority of " + r.serverURL() +
+			", or of a proxy that inspects TLS, to the system's trusted certificates, or set GIT_SSL_CAINFO"
+	case git.NotTLS:
+		return "check the port of " + r.serverURL() + " (GITHUB_SERVER_URL): the server there does not use TLS"
 	case git.InvalidPath:
 		return "git refuses to write this file: remove it from the commit"
 	case git.DiskFull:

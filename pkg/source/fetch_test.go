@@ -6,7 +6,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -304,7 +306,7 @@ func TestFetchFails(t *testing.T) {
 // Both requests of a fetch are repeated if that may help.
 func TestFetchRetries(t *testing.T) {
 	sha := sh(t, hubDir+"/app", "git rev-parse trunk")
-	half, whole, hinted := 500*time.Millisecond, time.Second, 7*time.Second
+	first, second, hinted := 1500*time.Millisecond, 3*time.Second, 7*time.Second
 	for _, request := range []string{"/info/refs", "/git-upload-pack"} {
 		for _, test := range []struct {
 			name    string
@@ -313,24 +315,24 @@ func TestFetchRetries(t *testing.T) {
 			waits   []time.Duration
 			phrases []string // of the error; nil: Fetch succeeds
 		}{
-			{"reset", standin.Fault{Hangup: true}, git.Network, []time.Duration{half, whole}, []string{
+			{"reset", standin.Fault{Hangup: true}, git.Network, []time.Duration{first, second}, []string{
 				"Empty reply", "tried 3 times; check the network, and that " + hub.ServerURL() + " (GITHUB_SERVER_URL) answers"}},
 			{"401", standin.Fault{Status: 401}, git.Unauthorized, nil, []string{"set github_token"}},
 			{"403", standin.Fault{Status: 403}, git.Unauthorized, nil, []string{"error: 403", "contents: read"}},
 			{"404", standin.Fault{Status: 404}, git.NotFound, nil, []string{"check the name"}},
-			{"429", standin.Fault{Status: 429}, git.RateLimited, []time.Duration{half, whole},
+			{"429", standin.Fault{Status: 429}, git.RateLimited, []time.Duration{first, second},
 				[]string{"error: 429", "tried 3 times; the server limits requests"}},
 			{"429 with Retry-After", standin.Fault{Status: 429, Header: map[string]string{"Retry-After": "7"}, Times: 2}, 0,
 				[]time.Duration{hinted, hinted}, nil},
 			{"429 with a long Retry-After", standin.Fault{Status: 429, Header: map[string]string{"Retry-After": "3600"}},
 				git.RateLimited, nil, []string{"retry after 1h0m0s"}},
-			{"500 once", standin.Fault{Status: 500, Times: 1}, 0, []time.Duration{half}, nil},
-			{"502", standin.Fault{Status: 502, Body: "\n::error::x"}, git.Network, []time.Duration{half, whole},
+			{"500 once", standin.Fault{Status: 500, Times: 1}, 0, []time.Duration{first}, nil},
+			{"502", standin.Fault{Status: 502, Body: "\n::error::x"}, git.Network, []time.Duration{first, second},
 				[]string{"error: 502", "tried 3 times"}},
-			{"503 twice", standin.Fault{Status: 503, Body: "<html>", Times: 2}, 0, []time.Duration{half, whole}, nil},
-			{"cut body", standin.Fault{Truncate: 20}, git.Network, []time.Duration{half, whole},
+			{"503 twice", standin.Fault{Status: 503, Body: "<html>", Times: 2}, 0, []time.Duration{first, second}, nil},
+			{"cut body", standin.Fault{Truncate: 20}, git.Network, []time.Duration{first, second},
 				[]string{"transfer closed with", "tried 3 times"}},
-			{"silence", standin.Fault{NoResponse: true}, git.Network, []time.Duration{half, whole},
+			{"silence", standin.Fault{NoResponse: true}, git.Network, []time.Duration{first, second},
 				[]string{"Operation too slow", "tried 3 times"}},
 		} {
 			t.Run(request[1:]+" "+test.name, func(t *testing.T) {
@@ -363,11 +365,27 @@ func TestFetchRetries(t *testing.T) {
 			})
 		}
 	}
+	t.Run("TLS", func(t *testing.T) {
+		secure, plain := httptest.NewUnstartedServer(http.NotFoundHandler()), httptest.NewServer(http.NotFoundHandler())
+		secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+		secure.StartTLS()
+		defer secure.Close()
+		defer plain.Close()
+		for phrase, server := range map[string]string{
+			"check the clock of this machine":   secure.URL,
+			"the server there does not use TLS": strings.Replace(plain.URL, "http:", "https:", 1),
+		} {
+			r := fromHub("app", goodToken)
+			r.ServerURL = server
+			_, err := fetch(t, r, sha)
+			checkError(t, err, phrase)
+		}
+	})
 	t.Run("refused", func(t *testing.T) {
 		closed := httptest.NewServer(nil)
 		closed.Close()
 		r := fromHub("app", goodToken)
-		r.ServerURL = closed.URL
+		r.ServerURL, r.HTTP.Clock = closed.URL, &fakeclock.Clock{}
 		_, err := fetch(t, r, sha)
 		checkError(t, err, "Failed to connect", "tried 3 times; check the network")
 	})

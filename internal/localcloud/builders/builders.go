@@ -130,6 +130,11 @@ func Start(ctx context.Context, o Options) (*Builders, error) {
 // machine behaves like Depot's fork of BuildKit: it removes the manifest of an image after the solve unless the client
 // has requested a lease.
 func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, error) {
+	return b.OpenWithClock(platform, lifetime, 0)
+}
+
+// OpenWithClock is [Builders.Open] for a machine whose clock is wrong by skew.
+func (b *Builders) OpenWithClock(platform string, lifetime, skew time.Duration) (*Connection, error) {
 	m := b.machines[platform]
 	if m == nil {
 		return nil, fmt.Errorf("%w: %s", ErrNoMachine, platform)
@@ -139,7 +144,7 @@ func (b *Builders) Open(platform string, lifetime time.Duration) (*Connection, e
 	if b.stopped {
 		return nil, errors.New("the builders are stopped")
 	}
-	c, err := open(m.fork.dial, b.tap, lifetime)
+	c, err := open(m.fork.dial, b.tap, lifetime, skew)
 	if err != nil {
 		return nil, err
 	}

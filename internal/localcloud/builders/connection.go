@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,6 +32,7 @@ type Connection struct {
 	mutex  sync.Mutex
 	open   map[net.Conn]struct{}
 	closed bool
+	frozen atomic.Bool
 	served sync.WaitGroup
 }
 
@@ -53,12 +55,34 @@ func (c *Connection) Close() error {
 	return nil
 }
 
+// Freeze makes the connection drop all data from now on, while it stays open.
+func (c *Connection) Freeze() { c.frozen.Store(true) }
+
+// IsFrozen reports whether Freeze was called.
+func (c *Connection) IsFrozen() bool { return c.frozen.Load() }
+
+// gate drops what is written after the connection is frozen.
+type gate struct {
+	io.Writer
+	frozen *atomic.Bool
+}
+
+// Write implements [io.Writer].
+func (g gate) Write(p []byte) (int, error) {
+	if g.frozen.Load() {
+		return len(p), nil
+	}
+	return g.Writer.Write(p)
+}
+
 // open listens on loopback and forwards clients that present this connection's certificate. It copies what they send to
-// tap.
-func open(dial func() (net.Conn, error), tap io.Writer, lifetime time.Duration) (*Connection, error) {
+// tap. Its clock is wrong by skew.
+func open(dial func() (net.Conn, error), tap io.Writer, lifetime, skew time.Duration) (*Connection, error) {
 	const serverName = "builder.localcloud"
-	notAfter := time.Now().Add(lifetime)
-	authority, authorityKey, err := certificate(notAfter, x509.Certificate{
+	clock := func() time.Time { return time.Now().Add(skew) }
+	notBefore := clock().Add(-time.Minute) // tolerates clock skew
+	notAfter := clock().Add(lifetime)
+	authority, authorityKey, err := certificate(notBefore, notAfter, x509.Certificate{
 		Subject:               pkix.Name{CommonName: "builds of one connection"},
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -67,7 +91,7 @@ func open(dial func() (net.Conn, error), tap io.Writer, lifetime time.Duration) 
 	if err != nil {
 		return nil, err
 	}
-	server, serverKey, err := certificate(notAfter, x509.Certificate{
+	server, serverKey, err := certificate(notBefore, notAfter, x509.Certificate{
 		Subject:     pkix.Name{CommonName: serverName},
 		DNSNames:    []string{serverName},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
@@ -76,7 +100,7 @@ func open(dial func() (net.Conn, error), tap io.Writer, lifetime time.Duration) 
 	if err != nil {
 		return nil, err
 	}
-	user, userKey, err := certificate(notAfter, x509.Certificate{
+	user, userKey, err := certificate(notBefore, notAfter, x509.Certificate{
 		Subject:     pkix.Name{CommonName: "build"},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -99,6 +123,7 @@ func open(dial func() (net.Conn, error), tap io.Writer, lifetime time.Duration) 
 		MinVersion:   tls.VersionTLS12,
 		// A resumed session skips the check of the certificate's validity period.
 		SessionTicketsDisabled: true,
+		Time:                   clock,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listen for TLS connections: %w", err)
@@ -120,7 +145,7 @@ func open(dial func() (net.Conn, error), tap io.Writer, lifetime time.Duration) 
 
 // certificate creates a key and a certificate for it, signed by parent, or self-signed if parent is nil.
 func certificate(
-	notAfter time.Time,
+	notBefore, notAfter time.Time,
 	template x509.Certificate,
 	parent *x509.Certificate,
 	parentKey *ecdsa.PrivateKey,
@@ -134,8 +159,7 @@ func certificate(
 		return nil, nil, fmt.Errorf("create a certificate: %w", err)
 	}
 	template.SerialNumber = serial
-	template.NotBefore = time.Now().Add(-time.Minute) // tolerates clock skew
-	template.NotAfter = notAfter
+	template.NotBefore, template.NotAfter = notBefore, notAfter
 	if parent == nil {
 		parent, parentKey = &template, key
 	}
@@ -184,10 +208,10 @@ func (c *Connection) forward(client *tls.Conn) {
 	defer c.untrack(daemon)
 	var sending sync.WaitGroup
 	sending.Go(func() {
-		_, _ = io.Copy(daemon, io.TeeReader(client, c.tap))
+		_, _ = io.Copy(gate{daemon, &c.frozen}, io.TeeReader(client, c.tap))
 		daemon.Close()
 	})
-	_, _ = io.Copy(client, daemon)
+	_, _ = io.Copy(gate{client, &c.frozen}, daemon)
 	client.Close()
 	sending.Wait()
 }

@@ -25,6 +25,7 @@ type build struct {
 	finished           bool
 	cancelsAt          time.Time // zero: never
 
+	skew        time.Duration                   // of the clocks of the machines
 	requests    map[string]int                  // GetBuildKitConnection calls by platform
 	connections map[string]*builders.Connection // by platform
 }
@@ -151,6 +152,15 @@ func (s *Server) LoseMachines(buildID string) error {
 	return err
 }
 
+// FreezeMachines makes the connections to a build's machines drop all data, while they stay open.
+func (s *Server) FreezeMachines(buildID string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for _, c := range s.builds[buildID].connections {
+		c.Freeze()
+	}
+}
+
 // GetBuildKitConnection returns a connection to a platform's machine: first pending, then active.
 func (b *buildService) GetBuildKitConnection(
 	ctx context.Context,
@@ -174,11 +184,16 @@ func (b *buildService) GetBuildKitConnection(
 		}), nil
 	}
 	c := build.connections[platform]
-	if c == nil {
+	if c == nil || build.skew != fault.skew() || c.IsFrozen() {
+		if c != nil {
+			go c.Close() // waits for its clients
+		}
+		build.skew = fault.skew()
 		if build.finished || s.stopped {
 			return nil, apiError(connect.CodeFailedPrecondition, "build %s has finished", build.id)
 		}
-		if c, err = s.options.Machines.Open(platform, s.options.Lifetime); errors.Is(err, builders.ErrNoMachine) {
+		c, err = s.options.Machines.OpenWithClock(platform, s.options.Lifetime, fault.skew())
+		if errors.Is(err, builders.ErrNoMachine) {
 			return nil, apiError(connect.CodeInvalidArgument, "%w", err)
 		} else if err != nil {
 			return nil, apiError(connect.CodeInternal, "open a machine: %w", err)

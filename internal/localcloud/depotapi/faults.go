@@ -50,7 +50,22 @@ const (
 	NoCertificates  MachineFault = "no certificates"  // active, without certificates
 	MalformedKey    MachineFault = "malformed key"    // the private key of the client is malformed
 	InvalidAddress  MachineFault = "invalid address"  // the machine's address has no scheme
+
+	// The clock of the machine, and that by which its certificates are valid, is 20 minutes ahead or behind.
+	ClockAhead  MachineFault = "clock ahead"
+	ClockBehind MachineFault = "clock behind"
 )
+
+// skew returns the error of a machine's clock.
+func (f MachineFault) skew() time.Duration {
+	switch f {
+	case ClockAhead:
+		return 20 * time.Minute
+	case ClockBehind:
+		return -20 * time.Minute
+	}
+	return 0
+}
 
 // Fail adds a fault.
 func (s *Server) Fail(f Fault) {
@@ -160,7 +175,7 @@ func (s *Server) applyMachineFault(
 		c.Endpoint = "tcp://" + l.Addr().String()
 		return l.Close()
 	case ClientRejected, UntrustedServer:
-		other, err := s.options.Machines.Open(platform, s.options.Lifetime)
+		other, err := s.options.Machines.OpenWithClock(platform, s.options.Lifetime, 0)
 		if err != nil {
 			return apiError(connect.CodeInternal, "open a machine: %w", err)
 		}

@@ -60,7 +60,7 @@ type Project struct {
 
 // Machines opens connections to the BuildKit daemon of a platform (linux/amd64), as [builders.Builders] does.
 type Machines interface {
-	Open(platform string, lifetime time.Duration) (*builders.Connection, error)
+	OpenWithClock(platform string, lifetime, skew time.Duration) (*builders.Connection, error)
 }
 
 // Registry stores saved images as HOST/PROJECT:BUILD. The user name is always x-token.

@@ -63,6 +63,14 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	sendJSON(w, r, http.StatusOK, map[string]any{"count": len(token), "value": token})
 }
 
+// SetLifetime sets the validity period of tokens, relative to the time of the request, as if the issuer's clock were
+// wrong. Zero values restore the default.
+func (s *Server) SetLifetime(notBefore, expires time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notBefore, s.expires = notBefore, expires
+}
+
 // Mint returns a token signed by the issuer. An audience of "" means the default audience. change, which may be nil,
 // edits the claims.
 func (s *Server) Mint(audience string, change func(claims map[string]any)) (string, error) {
@@ -122,10 +130,16 @@ func (s *Server) claims(audience string, change func(map[string]any)) map[string
 		subject = "environment:" + text["environment"]
 	}
 	now := time.Now()
+	s.mu.Lock()
+	notBefore, expires := s.notBefore, s.expires
+	s.mu.Unlock()
+	if expires == 0 {
+		notBefore, expires = -10*time.Minute, 5*time.Minute
+	}
 	claims := map[string]any{
 		"iss": s.Issuer(), "aud": audience, "sub": "repo:" + text["repository"] + ":" + subject, "repository_owner": owner,
-		"jti": rand.Text(), "iat": now.Unix(), "nbf": now.Add(-10 * time.Minute).Unix(),
-		"exp": now.Add(5 * time.Minute).Unix(),
+		"jti": rand.Text(), "iat": now.Unix(), "nbf": now.Add(notBefore).Unix(),
+		"exp": now.Add(expires).Unix(),
 	}
 	for name, value := range text {
 		claims[name] = value

@@ -61,6 +61,8 @@ type Server struct {
 	closed   bool
 	handling sync.WaitGroup
 
+	notBefore, expires time.Duration // of OIDC tokens; 0: the defaults
+
 	storeMu sync.Mutex
 	stores  map[string]*store // by repository
 	lastID  int64
