@@ -5,7 +5,6 @@ package soak
 import (
 	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -62,14 +61,13 @@ func TestExpiry(t *testing.T) {
 		for n, c := range cases {
 			if isSelected(n, 6) && !yield(func(l *lab) {
 				c.inject(l)
-				tried := l.try(t.Context(), c.flow, nil)
+				run := l.try(t.Context(), c.flow, nil)
 				l.Daytona.ClearFaults()
 				for _, proxy := range l.proxies {
 					proxy.Clear()
 				}
-				tried.name = fmt.Sprintf("%s: %s (case %d)", c.flow.name, c.credential, n)
-				l.judgeExpiry(t, c.flow, &tried, c.mustSucceed, regexp.MustCompile(c.hint))
-				results.add(t, expired, c.credential, tried)
+				run.name = fmt.Sprintf("%s: %s (case %d)", c.flow.name, c.credential, n)
+				l.recordExpiry(t, c.flow, run, c.mustSucceed, c.hint, row{expired, c.credential})
 			}) {
 				return
 			}

@@ -86,7 +86,7 @@ func (l *lab) tryKeep(t *testing.T, name string, prefixes, cpus [2]string, delay
 		if i == 0 && err != nil {
 			trials[i].fail("%w", err)
 		}
-		results.add(t, keptSnapshots, name, trials[i])
+		results.add(t, trials[i], row{keptSnapshots, name})
 	}
 }
 

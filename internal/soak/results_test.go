@@ -37,8 +37,10 @@ no workflow command, and use less than 400 MiB of memory.`, "input"}
 engine has the same images and containers, the local cloud has the same number of goroutines, files and sockets, and no
 process of the runs is left.`, "flow"}
 
-	classes = []class{byService, byFault, canceled, concurrent, lostBuilder, hostile, endurance, unreachable, restarted, wrongClock,
-		rejected, expired, fullDisk, frozenBuilder, keptSnapshots}
+	classes = []class{
+		byService, byFault, unreachable, restarted, wrongClock, rejected, expired, fullDisk, canceled, lostBuilder,
+		frozenBuilder, concurrent, keptSnapshots, hostile, endurance,
+	}
 )
 
 // counts are the results of the trials in a row.
