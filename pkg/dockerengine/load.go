@@ -63,7 +63,7 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 	if _, ok := ref.(reference.Digested); ok {
 		return Loaded{}, errors.New("invalid image name: a digest cannot be loaded (use a tag)")
 	}
-	a, err := newArchive(img)
+	a, err := newArchive(img, e.readsZstd())
 	if err != nil {
 		return Loaded{}, err
 	}
@@ -95,9 +95,10 @@ func (e *Engine) loadArchive(ctx context.Context, a *archive, name string) (load
 	if loaded.ID = e.completeImage(ctx, a); loaded.ID != "" {
 		return loaded, e.tagImage(ctx, loaded.ID, name)
 	}
-	var sent []file
-	if e.canPull(ctx) {
-		sent, err = e.pullImage(ctx, a, func() error {
+	existing := e.existingLayers(ctx, a)
+	sent := a.missingLayers(existing)
+	if e.canPull(ctx, sent) {
+		sent, err = e.pullImage(ctx, a, sent, func() error {
 			if loaded.ID = e.completeImage(ctx, a); loaded.ID == "" {
 				return fmt.Errorf("%w: %w", errCannotPull, errIncomplete)
 			}
@@ -108,7 +109,7 @@ func (e *Engine) loadArchive(ctx context.Context, a *archive, name string) (load
 			return loaded, err
 		}
 	}
-	sent, loaded.ID, err = e.loadMissing(ctx, a, e.existingLayers(ctx, a))
+	sent, loaded.ID, err = e.loadMissing(ctx, a, existing)
 	switch {
 	case isConflict(err): // the image is that of the other load
 		return Loaded{}, err
@@ -213,12 +214,6 @@ func (e *Engine) removePartial(ctx context.Context, a *archive, err error) error
 // streamArchive sends the archive with these layers and reads the engine's response. See
 // https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageLoad.
 func (e *Engine) streamArchive(parent context.Context, a *archive, layers []file) error {
-	for _, f := range layers {
-		if f.zstd && !e.ReadsZstd() {
-			return fmt.Errorf("unsupported layer compression zstd: this engine (API %s) supports only gzip "+
-				"(update to Docker 23 or later, or build the image with gzip layers)", e.client.ClientVersion())
-		}
-	}
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	idle := newIdleTimer(e.idleTimeout, cancel)
@@ -227,7 +222,7 @@ func (e *Engine) streamArchive(parent context.Context, a *archive, layers []file
 	reader, writer := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
-		err := a.write(ctx, writer, layers, idle, e.Progress)
+		err := a.write(ctx, writer, layers, &copier{idle: idle, progress: e.Progress, tempDir: e.TempDir})
 		writer.CloseWithError(err)
 		written <- err
 	}()
