@@ -139,7 +139,7 @@ type blobReader struct {
 	received    int64
 
 	openCopy func() (io.ReadCloser, error) // opens a copy of a blob that the builder lacks; may be nil
-	copied   io.ReadCloser                 // nil until then
+	copied   io.Reader                     // nil until then
 }
 
 func (r *blobReader) Read(p []byte) (int, error) {
@@ -156,10 +156,13 @@ func (r *blobReader) Read(p []byte) (int, error) {
 		case errors.Is(err, io.EOF):
 			return 0, io.EOF
 		case r.openCopy != nil && r.received == 0 && grpcerrors.Code(err) == codes.NotFound:
-			if r.copied, err = r.openCopy(); err != nil {
+			copied, err := r.openCopy()
+			if err != nil {
 				return 0, err
 			}
-			return r.copied.Read(p)
+			context.AfterFunc(r.ctx, func() { copied.Close() }) // when r is closed
+			r.copied = copied
+			return copied.Read(p)
 		case err != nil:
 			return 0, r.classify(err)
 		}
@@ -208,8 +211,5 @@ func (r *blobReader) classify(err error) error {
 
 func (r *blobReader) Close() error {
 	r.cancel(nil)
-	if r.copied != nil {
-		return r.copied.Close()
-	}
 	return nil
 }
