@@ -16,6 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/client"
+	"github.com/moby/moby/client/pkg/versions"
 )
 
 // Loaded is the result of [Engine.Load].
@@ -173,17 +174,15 @@ const maxTagAttempts = 12
 func (e *Engine) completeImage(ctx context.Context, a *archive) string {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
+	// The manifests say which blobs the containerd store has. Other stores ignore the option.
+	withManifests := client.ImageInspectWithManifests(!versions.LessThan(e.client.ClientVersion(), "1.48"))
 	for _, hash := range []v1.Hash{a.manifest, a.config} {
-		image, err := e.client.ImageInspect(ctx, hash.String())
+		image, err := e.client.ImageInspect(ctx, hash.String(), withManifests)
 		if err != nil || image.ID != hash.String() {
 			continue
 		}
 		if image.Descriptor == nil { // without the containerd store, an image is never incomplete
 			return image.ID
-		}
-		image, err = e.client.ImageInspect(ctx, hash.String(), client.ImageInspectWithManifests(true))
-		if err != nil {
-			continue
 		}
 		for _, manifest := range image.Manifests {
 			if manifest.ID == a.manifest.String() && manifest.Available {
