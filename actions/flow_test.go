@@ -160,11 +160,27 @@ func TestGitContextWithoutCommit(t *testing.T) {
 	}
 }
 
-func TestCompressionWithoutEngine(t *testing.T) {
-	if got := compression(
-		inputs.BuildSpec{Platforms: []string{"linux/amd64"}, Builder: "unix:///b"}, nil,
-	); got != image.Gzip {
-		t.Errorf("%q, want gzip for an image that is not loaded", got)
+func TestCompression(t *testing.T) {
+	local := "unix:///b"
+	for _, test := range []struct {
+		name string
+		spec inputs.BuildSpec
+		want image.Compression
+	}{
+		{"loaded", inputs.BuildSpec{Load: true}, image.ZstdFast},
+		{"neither loaded nor published", inputs.BuildSpec{}, image.ZstdFast},
+		{"loaded and pushed", inputs.BuildSpec{Load: true, Push: []string{"a"}}, image.Gzip},
+		{"saved", inputs.BuildSpec{Save: true}, image.Gzip},
+		{"exported", inputs.BuildSpec{Outputs: []string{"type=oci,dest=a"}}, image.Gzip},
+		{"several platforms", inputs.BuildSpec{Platforms: []string{"linux/amd64", "linux/arm64"}}, image.Gzip},
+		{"loaded from a local builder", inputs.BuildSpec{Builder: local, Load: true}, image.Uncompressed},
+		{"pushed by a local builder", inputs.BuildSpec{Builder: local, Load: true, Push: []string{"a"}}, image.Gzip},
+		{"snapshot of a local builder", inputs.BuildSpec{Builder: local}, image.Gzip},
+		{"remote builder", inputs.BuildSpec{Builder: "tcp://builder.example:1234", Load: true}, image.ZstdFast},
+	} {
+		if got, _ := compression(test.spec); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
 	}
 }
 

@@ -122,14 +122,20 @@ func pushIndex(
 	return index, digest, pushes.Wait()
 }
 
+// progressInterval is how often a load or a push logs its progress.
+const progressInterval = 5 * time.Second
+
 // loadImage loads an image into the engine and tags it with the names.
 func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names []string, img v1.Image) error {
 	defer startActivity(ctx, "the Docker Engine to load %s", names[0])()
 	job.Runner.Group("Load " + strings.Join(names, ", "))
 	defer job.Runner.EndGroup()
 	started := time.Now()
+	engine.TempDir = job.Scratch
+	logged := started
 	engine.Progress = func(layer dockerengine.Layer) {
-		if layer.Sent == layer.Size {
+		if layer.Sent == layer.Size || time.Since(logged) > progressInterval {
+			logged = time.Now()
 			job.Runner.Infof("%s", layer)
 		}
 	}

@@ -59,8 +59,8 @@ type TestOutputs struct {
 // outputHelp describes each output, for action.yml, the workflows and docs/reference.md.
 var outputHelp = map[string]string{
 	"digest": "Digest of the image: of the manifest, or of the index if there are several platforms or attestations. " +
-		"An image that is only loaded is compressed differently from one that is pushed or saved, so its digest differs " +
-		"but its image_id does not.",
+		"An image that is pushed, saved or exported can be compressed differently from one that is not. Its digest then " +
+		"differs, but its image_id does not.",
 	"image_id": "Digest of the image's config. With several platforms, the config of the loaded platform's image.",
 	"image_ref": "Reference for later steps and jobs: the first pushed reference with the digest, otherwise the " +
 		"reference in Depot's registry with the digest, otherwise the local name.",

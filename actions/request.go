@@ -11,7 +11,6 @@ import (
 	"github.com/moby/buildkit/client"
 
 	"github.com/org/sandbox-actions/pkg/builder"
-	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
@@ -38,7 +37,9 @@ func buildRequests(
 	common.Dockerfile, common.Definition = paths.Dockerfile, paths.Definition
 	common.Secrets, common.BuildArgs, common.Labels = secrets, buildArgs, imageLabels(job, spec, source)
 	common.VCS, common.Auth, common.Logf = vcsAttributes(job, source), registryAuth(job, lease), job.Runner.Infof
-	common.Compression = compression(spec, session.Engine)
+	var reason string
+	common.Compression, reason = compression(spec)
+	job.Runner.Infof("Compression of layers: %s", reason)
 	if source.Commit.SHA != "" {
 		common.CommitFiles = job.Scratch
 	}
@@ -55,7 +56,10 @@ func buildRequests(
 		if len(spec.Platforms) > 1 { // the index gets the tags
 			r.PushByDigest, r.Push = true, repositories(r.Push)
 		}
-		if spec.Load && platform == session.LoadPlatform {
+		switch {
+		case !spec.Load:
+			r.UnpulledDir = layers // for the check of a snapshot's entry point
+		case platform == session.LoadPlatform:
 			r.LayerDir = layers
 		}
 		requests = append(requests, r)
@@ -125,20 +129,20 @@ func parseOutputs(job job, spec inputs.BuildSpec) ([]client.ExportEntry, error) 
 	return outputs, nil
 }
 
-// compression selects how layers are compressed, which accounts for much of the time of a cold build. A published image
-// always uses gzip, so that its digest does not depend on earlier builds. An image that is only loaded uses the fastest
-// compression that the engine can read.
-func compression(spec inputs.BuildSpec, engine *dockerengine.Engine) image.Compression {
+// compression selects how new layers are compressed, which accounts for much of the time of a cold build, and returns
+// the reason. It does not depend on the engine or the command, so that building, testing and making a snapshot give the
+// same digest.
+func compression(spec inputs.BuildSpec) (image.Compression, string) {
 	published := len(spec.Push) > 0 || spec.Save || len(spec.Outputs) > 0 || len(spec.Platforms) > 1
 	switch {
-	case engine == nil || published:
-		return image.Gzip
-	case !engine.ReadsZstd():
-		return image.GzipFast
-	case builder.IsLocal(spec.Builder):
-		return image.Uncompressed
+	case published:
+		return image.Gzip, "gzip, which every registry and engine can read"
+	case !builder.IsLocal(spec.Builder):
+		return image.ZstdFast, "zstd for new layers, which is the fastest for engines and Daytona; existing layers keep theirs"
+	case spec.Load:
+		return image.Uncompressed, "none for new layers, because the builder runs on this machine"
 	}
-	return image.ZstdFast
+	return image.Gzip, "gzip, because layers that were built for a local engine are not compressed"
 }
 
 // registryAuth returns the credentials of the lease, which take precedence over those in Docker's configuration.

@@ -74,15 +74,17 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 	}
 }
 
-// pushExisting returns a function that streams an existing image and logs the progress every 5 seconds.
+// pushExisting returns a function that streams an existing image and logs the progress, with the rate in megabytes
+// (10^6 bytes) per second.
 func pushExisting(job job, img v1.Image) pushFunc {
-	const interval = 5 * time.Second
 	return func(ctx context.Context, reference string, auth image.Auth) error {
-		logged := time.Now()
+		started := time.Now()
+		logged := started
 		return image.PushImage(ctx, reference, img, auth, func(done, total int64) {
-			if time.Since(logged) > interval {
+			if time.Since(logged) > progressInterval {
 				logged = time.Now()
-				job.Runner.Infof("Pushed %s of %s", units.HumanSize(float64(done)), units.HumanSize(float64(total)))
+				job.Runner.Infof("Pushed %s of %s, %.1f MB/s", units.HumanSize(float64(done)), units.HumanSize(float64(total)),
+					float64(done)/1e6/time.Since(started).Seconds())
 			}
 		})
 	}

@@ -467,7 +467,32 @@ func TestRefs(t *testing.T) {
 	})
 }
 
-// The oldest supported and the current Docker Engine load and run the image.
+// Building an image, testing it and making a snapshot of it give the same digest, also after the image was pushed with
+// another compression.
+func TestSameDigest(t *testing.T) {
+	e := setup(t)
+	dir := t.TempDir()
+	writeFile(t, dir, "Dockerfile", fromDebian+"RUN head -c 100000 /dev/urandom >/random\nCMD [\"sleep\", \"60\"]\n")
+	writeFile(t, dir, "tests.yaml", "tests:\n  - name: random\n    run: [test, -s, /random]\n")
+	env := values{"DAYTONA_API_KEY": "", "HOME": e.login(t)}
+	run := func(program string, inputs values) result {
+		return e.mustRun(t, invocation{program: program, dir: dir, inputs: inputs, env: env})
+	}
+	first := run("action-build", values{"load": "false"})
+	pushed := run("action-build", values{"load": "false", "push": e.Registry.Addr + "/team/same:1", "provenance": "false"})
+	for _, r := range []result{
+		run("action-build", nil), run("action-test", values{"suite": "tests.yaml"}), run("action-snapshot", nil),
+	} {
+		if r.outputs["digest"] != first.outputs["digest"] {
+			t.Errorf("digest %s, want %s", r.outputs["digest"], first.outputs["digest"])
+		}
+	}
+	if pushed.outputs["image_id"] != first.outputs["image_id"] {
+		t.Errorf("the pushed image is %s, want %s", pushed.outputs["image_id"], first.outputs["image_id"])
+	}
+}
+
+// The oldest supported and the current Docker Engine load and run the image, with the same digest.
 func TestLoadOldestEngine(t *testing.T) {
 	e := setup(t)
 	oldest, err := engine.Start(t.Context(), engine.Oldest, t.TempDir(), nil)
@@ -479,6 +504,7 @@ func TestLoadOldestEngine(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	digests := map[string]bool{}
 	for host, ids := range map[string][]string{oldest.Host: {"image_id"}, e.Engine.Host: {"image_id", "digest"}} {
 		r := e.mustRun(t, invocation{
 			dockerfile: fromDebian + "RUN echo there > /there\n",
@@ -495,6 +521,10 @@ func TestLoadOldestEngine(t *testing.T) {
 		if !known {
 			t.Errorf("%s: outputs %v do not contain the engine's image ID %s", host, ids, id)
 		}
+		digests[r.outputs["digest"]] = true
+	}
+	if len(digests) != 1 {
+		t.Errorf("digests %v, want the same for both engines", digests)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -23,12 +24,14 @@ import (
 // OCI layouts, with the same blobs. See
 // https://github.com/opencontainers/image-spec/blob/main/image-layout.md and
 // https://github.com/moby/docker-image-spec/blob/main/spec.md. It contains no name, because the image is tagged
-// only when it is complete.
+// only when it is complete. An archive with unpacked layers is not an OCI layout, because the manifest refers to the
+// compressed ones.
 type archive struct {
 	manifest, config v1.Hash
 	mediaType        types.MediaType // of the manifest
 	diffIDs          []v1.Hash       // of the layers, from the lowest
 	digests          []v1.Hash       // of the layers, from the lowest; equal layers share a blob
+	paths            []string        // in the archive, of the layers from the lowest
 	metadata         []file          // manifest, config, and the files of the layout
 	layers           []file          // distinct layers
 }
@@ -38,13 +41,17 @@ type file struct {
 	name  string
 	size  int64
 	hash  v1.Hash
-	data  []byte   // the content, unless layer is set
+	data  []byte   // the content, unless layer or unpacked is set
 	layer v1.Layer // source of the content
-	zstd  bool     // whether the content is compressed with zstd
+
+	unpack   bool     // whether the archive contains the content without its compression, zstd
+	diffID   v1.Hash  // of the layer
+	unpacked *os.File // source of the content of an unpacked layer
 }
 
-// newArchive creates the archive of an image. It reads the manifest and the config, but no layers.
-func newArchive(img v1.Image) (*archive, error) {
+// newArchive creates the archive of an image. It reads the manifest and the config, but no layers. If the engine cannot
+// read zstd, the archive contains unpacked layers instead.
+func newArchive(img v1.Image, readsZstd bool) (*archive, error) {
 	raw, err := img.RawManifest()
 	if err != nil {
 		return nil, fmt.Errorf("read the image's manifest: %w", err)
@@ -64,13 +71,13 @@ func newArchive(img v1.Image) (*archive, error) {
 	if a.mediaType, err = img.MediaType(); err != nil {
 		return nil, fmt.Errorf("read the image's media type: %w", err)
 	}
-	if err := a.addLayers(img, manifest, config); err != nil {
+	if err := a.addLayers(img, manifest, config, readsZstd); err != nil {
 		return nil, err
 	}
 	return a, a.addMetadata(raw, config)
 }
 
-func (a *archive) addLayers(img v1.Image, manifest *v1.Manifest, config []byte) error {
+func (a *archive) addLayers(img v1.Image, manifest *v1.Manifest, config []byte, readsZstd bool) error {
 	layers, err := img.Layers()
 	if err != nil {
 		return fmt.Errorf("read the image's layers: %w", err)
@@ -91,13 +98,14 @@ func (a *archive) addLayers(img v1.Image, manifest *v1.Manifest, config []byte) 
 		if err := digest.Digest(hash.String()).Validate(); err != nil {
 			return fmt.Errorf("layer %s: %w", hash, err)
 		}
-		if !slices.Contains(a.digests, hash) {
-			a.layers = append(a.layers, file{
-				name: blobPath(hash), size: descriptor.Size, hash: hash, layer: layer,
-				zstd: strings.HasSuffix(string(descriptor.MediaType), "zstd"),
-			})
+		f := file{name: blobPath(hash), size: descriptor.Size, hash: hash, layer: layer, diffID: a.diffIDs[i]}
+		if f.unpack = !readsZstd && strings.HasSuffix(string(descriptor.MediaType), "zstd"); f.unpack {
+			f.name = blobPath(f.diffID)
 		}
-		a.digests = append(a.digests, hash)
+		if !slices.Contains(a.digests, hash) {
+			a.layers = append(a.layers, f)
+		}
+		a.digests, a.paths = append(a.digests, hash), append(a.paths, f.name)
 	}
 	return nil
 }
@@ -111,10 +119,7 @@ func (a *archive) addMetadata(manifest, config []byte) error {
 		Config   string
 		RepoTags []string
 		Layers   []string
-	}{Config: blobPath(a.config), Layers: []string{}}
-	for _, hash := range a.digests {
-		dockerManifest.Layers = append(dockerManifest.Layers, blobPath(hash))
-	}
+	}{Config: blobPath(a.config), Layers: append([]string{}, a.paths...)} // not null
 	for _, entry := range []struct {
 		name    string
 		content any // json.RawMessage is written unchanged
@@ -138,6 +143,11 @@ func (a *archive) addMetadata(manifest, config []byte) error {
 		}
 		a.metadata = append(a.metadata, file{name: entry.name, size: int64(len(data)), hash: hash, data: data})
 	}
+	if slices.ContainsFunc(a.layers, func(f file) bool { return f.unpack }) {
+		a.metadata = slices.DeleteFunc(a.metadata, func(f file) bool {
+			return f.name == v1spec.ImageLayoutFile || f.name == v1spec.ImageIndexFile
+		})
+	}
 	return nil
 }
 
@@ -155,22 +165,19 @@ func (a *archive) missingLayers(existing map[v1.Hash]bool) (missing []file) {
 
 // write streams the archive with the given layers. It verifies the digest of every blob. On a mismatch it stops before
 // the end of the archive, so that engines reject the archive.
-func (a *archive) write(
-	ctx context.Context, to io.Writer, layers []file, idle *idleTimer, progress func(Layer),
-) error {
+func (a *archive) write(ctx context.Context, to io.Writer, layers []file, c *copier) error {
 	out := tar.NewWriter(to)
-	c := &copier{buffer: make([]byte, copyBuffer), idle: idle, count: len(layers), progress: progress}
+	c.buffer, c.count = make([]byte, copyBuffer), len(layers)
 	for _, f := range slices.Concat(a.metadata, layers) {
-		header := &tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644, Size: f.size, Format: tar.FormatPAX}
-		idle.touch(peerEngine)
-		if err := out.WriteHeader(header); err != nil {
-			return err
+		write := c.write
+		if f.unpack {
+			write = c.writeUnpacked
 		}
-		if err := c.copy(ctx, out, f); err != nil {
+		if err := write(ctx, out, f); err != nil {
 			return err
 		}
 	}
-	idle.touch(peerEngine)
+	c.idle.touch(peerEngine)
 	return out.Close()
 }
 
@@ -204,11 +211,25 @@ type copier struct {
 	idle          *idleTimer
 	number, count int         // of the layers
 	progress      func(Layer) // may be nil
+	tempDir       string      // for the content of a layer; "" for os.TempDir
+}
+
+// write adds a file to an archive.
+func (c *copier) write(ctx context.Context, out *tar.Writer, f file) error {
+	header := &tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644, Size: f.size, Format: tar.FormatPAX}
+	c.idle.touch(peerEngine)
+	if err := out.WriteHeader(header); err != nil {
+		return err
+	}
+	return c.copy(ctx, out, f)
 }
 
 func (c *copier) copy(ctx context.Context, out io.Writer, f file) error {
 	from, start := io.NopCloser(bytes.NewReader(f.data)), time.Now()
-	if f.layer != nil {
+	switch {
+	case f.unpacked != nil:
+		from = f.unpacked
+	case f.layer != nil:
 		c.number++
 		c.idle.touch(peerSource)
 		var err error

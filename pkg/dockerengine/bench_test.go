@@ -26,6 +26,7 @@ func BenchmarkLoad(b *testing.B) {
 		}{{"first", 5}, {"unchanged", 0}, {"one changed", 1}} {
 			b.Run(test.name+" "+kind, func(b *testing.B) {
 				e := openHost(b, engineHost(b, kind))
+				e.pullMinimum = 0
 				removeImage(b, e, "bench:ci")
 				removeImage(b, e, "bench:tar")
 				var ours, theirs time.Duration
@@ -83,7 +84,7 @@ func other(b *testing.B, layers []v1.Layer, changed int) v1.Image {
 // archiveFile writes an archive of the image, like docker save, and returns its path.
 func archiveFile(b *testing.B, img v1.Image) string {
 	b.Helper()
-	a, err := newArchive(img)
+	a, err := newArchive(img, true)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func archiveFile(b *testing.B, img v1.Image) string {
 	defer file.Close()
 	idle := newIdleTimer(time.Hour, func(error) {})
 	defer idle.stop()
-	if err := a.write(b.Context(), file, a.layers, idle, nil); err != nil {
+	if err := a.write(b.Context(), file, a.layers, &copier{idle: idle}); err != nil {
 		b.Fatal(err)
 	}
 	return file.Name()

@@ -37,7 +37,7 @@ func TestConcurrentLoads(t *testing.T) {
 				for i := range loads {
 					removeImage(t, e, name(i))
 					other := openHost(t, e.Host)
-					other.archiveOnly = e.archiveOnly
+					other.pullMinimum = e.pullMinimum
 					group.Go(func() {
 						result, err := other.Load(t.Context(), name(i), images[i%test.images])
 						if err != nil {

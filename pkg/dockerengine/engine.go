@@ -35,10 +35,14 @@ type Engine struct {
 	// Progress, if set, is called during Load for each chunk of a layer that was sent, but never concurrently.
 	Progress func(Layer)
 
+	// TempDir is a directory for the content of layers that the engine cannot decompress, one layer at a time. ""
+	// means [os.TempDir].
+	TempDir string
+
 	client      *client.Client
 	content     content       // connection to the containerd content store
 	idleTimeout time.Duration // maximum time without progress by the engine or the image source
-	archiveOnly bool          // disables loading by a pull
+	pullMinimum int64         // size of missing layers from which a pull is faster than an archive; 0: 32 MiB
 }
 
 // Close closes the connections to the engine.
@@ -57,8 +61,8 @@ func (e *Engine) Platform(ctx context.Context) (string, error) {
 	return version.Os + "/" + version.Arch, nil
 }
 
-// ReadsZstd reports whether the engine supports layers compressed with zstd, as Docker 23 and later do.
-func (e *Engine) ReadsZstd() bool { return !versions.LessThan(e.client.ClientVersion(), "1.42") }
+// readsZstd reports whether the engine supports layers compressed with zstd, as Docker 23 and later do.
+func (e *Engine) readsZstd() bool { return !versions.LessThan(e.client.ClientVersion(), "1.42") }
 
 // ImageID returns the engine's ID of the named image, "sha256:…", or "" if the image does not exist. The ID is the
 // digest of the image's config or, with the containerd image store, of its manifest or index.

@@ -55,7 +55,7 @@ func TestReadsZstd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := (&Engine{client: api}).ReadsZstd(); got != want {
+		if got := (&Engine{client: api}).readsZstd(); got != want {
 			t.Errorf("API %s: %t, want %t", version, got, want)
 		}
 	}

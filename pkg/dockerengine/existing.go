@@ -28,8 +28,9 @@ func (e *Engine) existingLayers(ctx context.Context, a *archive) map[v1.Hash]boo
 
 // content holds the connection to an engine's content store.
 type content struct {
-	mutex sync.Mutex
-	conn  *grpc.ClientConn
+	mutex   sync.Mutex
+	missing bool // whether the engine has no content store
+	conn    *grpc.ClientConn
 }
 
 func (c *content) close() error {
@@ -48,13 +49,19 @@ var containerdStore = [2]string{"driver-type", "io.containerd.snapshotter.v1"}
 // BuildKit serves it. See https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Session and
 // https://github.com/moby/buildkit/blob/master/control/control.go.
 func (e *Engine) contentStore(ctx context.Context) contentapi.ContentClient {
-	info, err := retry(ctx, func() (client.SystemInfoResult, error) { return e.client.Info(ctx, client.InfoOptions{}) })
-	if err != nil || !slices.Contains(info.Info.DriverStatus, containerdStore) {
-		return nil
-	}
 	e.content.mutex.Lock()
 	defer e.content.mutex.Unlock()
+	if e.content.missing {
+		return nil
+	}
 	if e.content.conn == nil {
+		info, err := retry(ctx, func() (client.SystemInfoResult, error) { return e.client.Info(ctx, client.InfoOptions{}) })
+		if err != nil {
+			return nil
+		}
+		if e.content.missing = !slices.Contains(info.Info.DriverStatus, containerdStore); e.content.missing {
+			return nil
+		}
 		dial := func(ctx context.Context, _ string) (net.Conn, error) {
 			return hijack(ctx, func(ctx context.Context) (net.Conn, error) {
 				return e.client.DialHijack(ctx, "/grpc", "h2c", nil)

@@ -36,7 +36,7 @@ func archiveOf(t *testing.T, layers ...v1.Layer) *archive {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := newArchive(img)
+	a, err := newArchive(img, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,7 +59,7 @@ func withEachMethod(t *testing.T, test func(t *testing.T, kind string, e *Engine
 	onEachEngine(t, test)
 	t.Run("current by archive", func(t *testing.T) {
 		e := openHost(t, engineHost(t, engine.Current))
-		e.archiveOnly = true
+		e.pullMinimum = math.MaxInt64
 		test(t, engine.Current, e)
 	})
 }
@@ -70,6 +71,7 @@ func openHost(t testing.TB, host string) *Engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.Close() })
+	e.pullMinimum = 1 // tests use small layers
 	return e
 }
 

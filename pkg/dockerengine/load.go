@@ -16,6 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/client"
+	"github.com/moby/moby/client/pkg/versions"
 )
 
 // Loaded is the result of [Engine.Load].
@@ -63,7 +64,7 @@ func (e *Engine) load(ctx context.Context, name string, img v1.Image) (Loaded, e
 	if _, ok := ref.(reference.Digested); ok {
 		return Loaded{}, errors.New("invalid image name: a digest cannot be loaded (use a tag)")
 	}
-	a, err := newArchive(img)
+	a, err := newArchive(img, e.readsZstd())
 	if err != nil {
 		return Loaded{}, err
 	}
@@ -95,9 +96,10 @@ func (e *Engine) loadArchive(ctx context.Context, a *archive, name string) (load
 	if loaded.ID = e.completeImage(ctx, a); loaded.ID != "" {
 		return loaded, e.tagImage(ctx, loaded.ID, name)
 	}
-	var sent []file
-	if e.canPull(ctx) {
-		sent, err = e.pullImage(ctx, a, func() error {
+	existing := e.existingLayers(ctx, a)
+	sent := a.missingLayers(existing)
+	if e.canPull(ctx, sent) {
+		sent, err = e.pullImage(ctx, a, sent, func() error {
 			if loaded.ID = e.completeImage(ctx, a); loaded.ID == "" {
 				return fmt.Errorf("%w: %w", errCannotPull, errIncomplete)
 			}
@@ -108,7 +110,7 @@ func (e *Engine) loadArchive(ctx context.Context, a *archive, name string) (load
 			return loaded, err
 		}
 	}
-	sent, loaded.ID, err = e.loadMissing(ctx, a, e.existingLayers(ctx, a))
+	sent, loaded.ID, err = e.loadMissing(ctx, a, existing)
 	switch {
 	case isConflict(err): // the image is that of the other load
 		return Loaded{}, err
@@ -172,17 +174,15 @@ const maxTagAttempts = 12
 func (e *Engine) completeImage(ctx context.Context, a *archive) string {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
+	// The manifests say which blobs the containerd store has. Other stores ignore the option.
+	withManifests := client.ImageInspectWithManifests(!versions.LessThan(e.client.ClientVersion(), "1.48"))
 	for _, hash := range []v1.Hash{a.manifest, a.config} {
-		image, err := e.client.ImageInspect(ctx, hash.String())
+		image, err := e.client.ImageInspect(ctx, hash.String(), withManifests)
 		if err != nil || image.ID != hash.String() {
 			continue
 		}
 		if image.Descriptor == nil { // without the containerd store, an image is never incomplete
 			return image.ID
-		}
-		image, err = e.client.ImageInspect(ctx, hash.String(), client.ImageInspectWithManifests(true))
-		if err != nil {
-			continue
 		}
 		for _, manifest := range image.Manifests {
 			if manifest.ID == a.manifest.String() && manifest.Available {
@@ -213,12 +213,6 @@ func (e *Engine) removePartial(ctx context.Context, a *archive, err error) error
 // streamArchive sends the archive with these layers and reads the engine's response. See
 // https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image/operation/ImageLoad.
 func (e *Engine) streamArchive(parent context.Context, a *archive, layers []file) error {
-	for _, f := range layers {
-		if f.zstd && !e.ReadsZstd() {
-			return fmt.Errorf("unsupported layer compression zstd: this engine (API %s) supports only gzip "+
-				"(update to Docker 23 or later, or build the image with gzip layers)", e.client.ClientVersion())
-		}
-	}
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	idle := newIdleTimer(e.idleTimeout, cancel)
@@ -227,7 +221,7 @@ func (e *Engine) streamArchive(parent context.Context, a *archive, layers []file
 	reader, writer := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
-		err := a.write(ctx, writer, layers, idle, e.Progress)
+		err := a.write(ctx, writer, layers, &copier{idle: idle, progress: e.Progress, tempDir: e.TempDir})
 		writer.CloseWithError(err)
 		written <- err
 	}()

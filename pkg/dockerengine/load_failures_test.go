@@ -3,10 +3,12 @@ package dockerengine
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"errors"
 	"flag"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -126,7 +128,7 @@ func TestLoadResendsAfterWrongGuess(t *testing.T) {
 				img := newImage(t, "whole", randomLayer(t))
 				config := must(img.ConfigFile()).DeepCopy()
 				config.Architecture = architecture
-				a := must(newArchive(must(mutate.ConfigFile(img, config))))
+				a := must(newArchive(must(mutate.ConfigFile(img, config)), true))
 				before := countImages(t, e)
 				guess := map[v1.Hash]bool{a.digests[0]: true}
 				err := e.streamArchive(t.Context(), a, a.missingLayers(guess))
@@ -170,7 +172,7 @@ func TestLoadRepairsIncompleteImage(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, kind string, e *Engine) {
 		removeImage(t, e, "partial:ci")
 		img := newImage(t, "whole", randomLayer(t))
-		a, err := newArchive(img)
+		a, err := newArchive(img, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -217,39 +219,82 @@ func TestLoadWhenEngineStops(t *testing.T) {
 	}
 }
 
+// An engine that cannot read zstd receives the content of the layers, and nothing remains of the temporary files.
 func TestLoadZstd(t *testing.T) {
-	var b bytes.Buffer
-	z, err := zstd.NewWriter(&b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z.Write(tarOf("file", []byte("content")))
-	z.Close()
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
-	}, tarball.WithMediaType(types.OCILayerZStd))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for kind, want := range map[string]string{
-		engine.Current: "",
-		engine.Oldest:  "unsupported layer compression zstd",
+	content := tarOf("file", bytes.Repeat([]byte("content"), 1<<18))
+	broken := errors.New("builder unavailable")
+	for _, test := range []struct {
+		name    string
+		data    []byte
+		source  func(v1.Layer) (io.ReadCloser, error) // nil: the layer's own
+		tempDir string                                // "": a directory of the test
+		oldest  string                                // error of the oldest engine
+		current bool                                  // whether the current engine fails, too
+	}{
+		{name: "layer", data: zstdOf(t, content)},
+		{name: "several frames", data: append(zstdOf(t, content[:1000]), zstdOf(t, content[1000:])...)},
+		{name: "truncated", data: zstdOf(t, content)[:100], oldest: "unpack layer sha256:", current: true},
+		{name: "not zstd", data: content[:1024], oldest: "unpack layer sha256:", current: true},
+		{
+			name: "content of another layer", data: zstdOf(t, tarOf("other", nil)), oldest: "digest mismatch", current: true,
+		},
+		{
+			name: "source fails", data: zstdOf(t, content), oldest: broken.Error(), current: true,
+			source: func(v1.Layer) (io.ReadCloser, error) { return nil, broken },
+		},
+		{name: "no temporary directory", data: zstdOf(t, content), tempDir: "/missing", oldest: "create a temporary file"},
 	} {
-		t.Run(kind, func(t *testing.T) {
-			e := openHost(t, engineHost(t, kind))
-			removeImage(t, e, "zstd:ci")
-			_, err := e.Load(t.Context(), "zstd:ci", newImage(t, "zstd", layer))
-			switch {
-			case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
-				t.Errorf("got %v, want %q", err, want)
-			case want == "" && err != nil:
-				t.Error(err)
-			case want == "" && outputOf(t, e, "zstd:ci") != "hello zstd":
-				t.Error("the image does not run")
-			}
+		t.Run(test.name, func(t *testing.T) {
+			withEachMethod(t, func(t *testing.T, kind string, e *Engine) {
+				removeImage(t, e, "zstd:ci")
+				layer := zstdLayer(t, test.data, content)
+				if test.source != nil {
+					layer = openerLayer{layer, test.source}
+				}
+				e.TempDir = cmp.Or(test.tempDir, t.TempDir())
+				_, err := e.Load(t.Context(), "zstd:ci", newImage(t, "zstd", layer))
+				if kind == engine.Oldest && test.oldest != "" || test.current {
+					if err == nil || kind == engine.Oldest && !strings.Contains(err.Error(), test.oldest) {
+						t.Errorf("got %v, want %q", err, test.oldest)
+					}
+				} else if err != nil {
+					t.Error(err)
+				} else if got := outputOf(t, e, "zstd:ci"); got != "hello zstd" {
+					t.Error(got)
+				}
+				if left, err := os.ReadDir(e.TempDir); test.tempDir == "" && (err != nil || len(left) > 0) {
+					t.Errorf("temporary files are left: %v, %v", left, err)
+				}
+			})
 		})
 	}
 }
+
+func zstdOf(t *testing.T, content []byte) []byte {
+	t.Helper()
+	encoder, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encoder.EncodeAll(content, nil)
+}
+
+// zstdLayer returns a layer with the given data and the diff ID of content.
+func zstdLayer(t *testing.T, data, content []byte) v1.Layer {
+	t.Helper()
+	diffID, _, err := v1.SHA256(bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return diffIDLayer{static.NewLayer(data, types.OCILayerZStd), diffID}
+}
+
+type diffIDLayer struct {
+	v1.Layer
+	diffID v1.Hash
+}
+
+func (l diffIDLayer) DiffID() (v1.Hash, error) { return l.diffID, nil }
 
 // needEngine skips tests that start their own engines under -short.
 func needEngine(t *testing.T) {

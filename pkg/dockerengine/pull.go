@@ -29,11 +29,19 @@ const firstRequestTimeout = 5 * time.Second
 // interface, or rejects the responses.
 var errCannotPull = errors.New("the engine cannot pull from this process")
 
-// canPull reports whether a pull may work and is faster than an archive. An engine with the containerd store unpacks
-// layers while it pulls further ones, but unpacks an archive only at the end. With other stores a pull is not faster.
-// An engine on another machine or in a virtual machine cannot reach our loopback interface.
-func (e *Engine) canPull(ctx context.Context) bool {
-	return e.isLocal() && !e.archiveOnly && e.contentStore(ctx) != nil
+// defaultPullMinimum is the default of Engine.pullMinimum, in compressed bytes.
+const defaultPullMinimum = 32 << 20
+
+// canPull reports whether a pull of the missing layers may work and is faster than an archive. An engine with the
+// containerd store unpacks layers while it pulls further ones, but unpacks an archive only at the end. For small layers
+// the requests of a pull take longer than that. With other stores a pull is not faster. An engine on another machine or
+// in a virtual machine cannot reach our loopback interface.
+func (e *Engine) canPull(ctx context.Context, missing []file) bool {
+	size := int64(0)
+	for _, f := range missing {
+		size += f.size
+	}
+	return size >= cmp.Or(e.pullMinimum, defaultPullMinimum) && e.isLocal() && e.contentStore(ctx) != nil
 }
 
 // isLocal reports whether the engine may run on this machine outside a virtual machine.
@@ -42,9 +50,11 @@ func (e *Engine) isLocal() bool {
 }
 
 // pullImage has the engine pull an image from a read-only registry in this process, on loopback under a temporary name.
-// When the engine has the image, pullImage calls complete and then removes the name. It returns the layers that were
-// sent.
-func (e *Engine) pullImage(parent context.Context, a *archive, complete func() error) (sent []file, err error) {
+// The engine is expected to request the missing layers. When it has the image, pullImage calls complete and then removes
+// the name. It returns the layers that were sent.
+func (e *Engine) pullImage(
+	parent context.Context, a *archive, missing []file, complete func() error,
+) (sent []file, err error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	idle := newIdleTimer(e.idleTimeout, cancel)
@@ -54,7 +64,7 @@ func (e *Engine) pullImage(parent context.Context, a *archive, complete func() e
 		return nil, fmt.Errorf("%w: %w", errCannotPull, err)
 	}
 	r := &imageRegistry{
-		ctx: ctx, cancel: cancel, archive: a, missing: a.missingLayers(e.existingLayers(ctx, a)),
+		ctx: ctx, cancel: cancel, archive: a, missing: missing,
 		name: temporaryRepository(time.Now()), idle: idle, progress: e.Progress, contacted: make(chan struct{}),
 	}
 	server := &http.Server{Handler: r, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}

@@ -16,8 +16,8 @@ func TestLoadFromAnotherNetwork(t *testing.T) {
 	e := openHost(t, engineHost(t, engine.Current))
 	removeImage(t, e, "elsewhere:ci")
 	img := newImage(t, "elsewhere")
-	a := must(newArchive(img))
-	if !e.canPull(t.Context()) {
+	a := must(newArchive(img, true))
+	if !e.canPull(t.Context(), a.layers) {
 		t.Error("canPull is false")
 	}
 	type result struct {
@@ -32,7 +32,7 @@ func TestLoadFromAnotherNetwork(t *testing.T) {
 			r.err = exec.Command("ip", "link", "set", "lo", "up").Run()
 		}
 		if r.err == nil {
-			_, r.pulled = e.pullImage(t.Context(), a, func() error { return nil })
+			_, r.pulled = e.pullImage(t.Context(), a, a.layers, func() error { return nil })
 			r.loaded, r.err = e.Load(t.Context(), "elsewhere:ci", img)
 		}
 		done <- r

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -116,19 +117,27 @@ func TestImageRegistryWithFailingSource(t *testing.T) {
 
 func TestCanPull(t *testing.T) {
 	const containerd = `{"DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}`
+	const local = "unix:///docker.sock"
 	for _, test := range []struct {
 		name, host, info string
-		archiveOnly      bool
+		sizes            []int64 // of the missing layers
+		want             bool
 	}{
-		{"remote engine", "tcp://engine:2375", containerd, false},
-		{"ssh", "ssh://engine", containerd, false},
-		{"other image store", "unix:///docker.sock", `{"DriverStatus":[["driver-type","overlay2"]]}`, false},
-		{"archives only", "unix:///docker.sock", containerd, true},
+		{"containerd store", local, containerd, []int64{16 << 20, 16 << 20}, runtime.GOOS == "linux"},
+		{"small layers", local, containerd, []int64{16 << 20, 8 << 20}, false},
+		{"no layers", local, containerd, nil, false},
+		{"remote engine", "tcp://engine:2375", containerd, []int64{1 << 30}, false},
+		{"ssh", "ssh://engine", containerd, []int64{1 << 30}, false},
+		{"other image store", local, `{"DriverStatus":[["driver-type","overlay2"]]}`, []int64{1 << 30}, false},
 	} {
 		e := (&fakeAPI{answers: map[string]string{"GET /info": test.info}}).engine(t)
-		e.Host, e.archiveOnly = test.host, test.archiveOnly
-		if e.canPull(t.Context()) {
-			t.Errorf("%s: canPull is true", test.name)
+		e.Host = test.host
+		var missing []file
+		for _, size := range test.sizes {
+			missing = append(missing, file{size: size})
+		}
+		if got := e.canPull(t.Context(), missing); got != test.want {
+			t.Errorf("%s: canPull is %t, want %t", test.name, got, test.want)
 		}
 	}
 }
@@ -160,7 +169,7 @@ func TestPullRemovesName(t *testing.T) {
 			}
 			return api.RoundTrip(r)
 		})
-		_, err := e.pullImage(t.Context(), a, func() error { return test.complete })
+		_, err := e.pullImage(t.Context(), a, a.layers, func() error { return test.complete })
 		if !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v, want %v", test.name, err, test.want)
 		}

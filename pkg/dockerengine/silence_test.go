@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -31,7 +32,7 @@ func TestSilentEngine(t *testing.T) {
 	logs := func(ctx context.Context, e *Engine) error { return c(e).Logs(ctx, LogOptions{}, Streams{}) }
 	load := func(ctx context.Context, e *Engine) error { _, err := e.Load(ctx, "app", app); return err }
 	loadArchive := func(ctx context.Context, e *Engine) error {
-		e.archiveOnly = true
+		e.pullMinimum = math.MaxInt64
 		return load(ctx, e)
 	}
 	read := func(ctx context.Context, e *Engine) error { _, err := e.Image(ctx, "app", ""); return err }

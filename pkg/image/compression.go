@@ -2,8 +2,7 @@ package image
 
 // Compression selects how the builder compresses new layers, which accounts for much of the time of a cold build.
 //
-// Layers of base images and earlier builds keep their compression, except with [Gzip] and [GzipFast], which recompress
-// them.
+// Layers of base images and earlier builds keep their compression, except with [Gzip], which recompresses them.
 type Compression string
 
 const (
@@ -12,9 +11,7 @@ const (
 	// Gzip is for published images. Every registry and engine supports it, and the digest does not depend on earlier
 	// builds.
 	Gzip Compression = "gzip"
-	// GzipFast is gzip at its fastest level, for Docker Engines before version 23.
-	GzipFast Compression = "gzip-fast"
-	// ZstdFast is zstd at its fastest level, for Docker Engine 23 and later.
+	// ZstdFast is zstd at its fastest level, for a Docker Engine and for Daytona.
 	ZstdFast Compression = "zstd-fast"
 	// Uncompressed is for a Docker Engine on the builder's machine.
 	Uncompressed Compression = "uncompressed"
@@ -25,8 +22,6 @@ func (c Compression) exporterAttrs() map[string]string {
 	switch c {
 	case Gzip:
 		return map[string]string{"compression": "gzip", "force-compression": "true"}
-	case GzipFast:
-		return map[string]string{"compression": "gzip", "compression-level": "1", "force-compression": "true"}
 	case ZstdFast:
 		return map[string]string{"compression": "zstd", "compression-level": "1"}
 	case Uncompressed:

@@ -24,6 +24,9 @@ type contentStore struct {
 	client contentapi.ContentClient
 	local  content.Store // may be nil
 
+	// copyUnpulled copies the layers if the builder has not pulled one that is read; may be nil.
+	copyUnpulled func() (content.Store, error)
+
 	exported map[v1.Hash][]byte // manifests and configs in the exporter's response
 
 	idleTimeout time.Duration // maximum wait for the next bytes of a blob; 0: 1 minute
@@ -66,16 +69,22 @@ func (s *contentStore) open(hash v1.Hash, size int64) (io.ReadCloser, error) {
 		return nil, err
 	}
 	if s.local != nil {
-		if r, err := s.local.ReaderAt(s.ctx, v1spec.Descriptor{Digest: name, Size: size}); err == nil {
-			return struct {
-				io.Reader
-				io.Closer
-			}{io.NewSectionReader(r, 0, r.Size()), r}, nil
+		if r, err := openLocal(s.ctx, s.local, name, size); err == nil {
+			return r, nil
 		}
 	}
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	r := &blobReader{
 		ctx: ctx, cancel: cancel, idleTimeout: s.timeout(), verifier: name.Verifier(), digest: hash, size: size,
+	}
+	if s.copyUnpulled != nil && size >= 0 { // a layer
+		r.openCopy = func() (io.ReadCloser, error) {
+			copied, err := s.copyUnpulled()
+			if err != nil {
+				return nil, err
+			}
+			return openLocal(s.ctx, copied, name, size)
+		}
 	}
 	var err error
 	if r.stream, err = s.client.Read(ctx, &contentapi.ReadContentRequest{Digest: hash.String()}); err != nil {
@@ -84,6 +93,17 @@ func (s *contentStore) open(hash v1.Hash, size int64) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+func openLocal(ctx context.Context, from content.Store, name digest.Digest, size int64) (io.ReadCloser, error) {
+	r, err := from.ReaderAt(ctx, v1spec.Descriptor{Digest: name, Size: size})
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(r, 0, r.Size()), r}, nil
 }
 
 // maxMetadata is the maximum size of a manifest, an index or a config, which are read into memory.
@@ -117,9 +137,15 @@ type blobReader struct {
 	digest      v1.Hash
 	size        int64 // -1 if unknown
 	received    int64
+
+	openCopy func() (io.ReadCloser, error) // opens a copy of a blob that the builder lacks; may be nil
+	copied   io.Reader                     // nil until then
 }
 
 func (r *blobReader) Read(p []byte) (int, error) {
+	if r.copied != nil {
+		return r.copied.Read(p)
+	}
 	for len(r.buffered) == 0 {
 		chunk, err := r.receive()
 		switch {
@@ -129,6 +155,14 @@ func (r *blobReader) Read(p []byte) (int, error) {
 			return 0, r.errorf("build again with no_cache; the builder's disk may be damaged", "digest mismatch")
 		case errors.Is(err, io.EOF):
 			return 0, io.EOF
+		case r.openCopy != nil && r.received == 0 && grpcerrors.Code(err) == codes.NotFound:
+			copied, err := r.openCopy()
+			if err != nil {
+				return 0, err
+			}
+			context.AfterFunc(r.ctx, func() { copied.Close() }) // when r is closed
+			r.copied = copied
+			return copied.Read(p)
 		case err != nil:
 			return 0, r.classify(err)
 		}

@@ -9,7 +9,7 @@
 // # Which compression does a layer get?
 //
 // [Request].Compression selects it; see [Compression]. Callers choose [Gzip] for an image that is published, and
-// otherwise the compression that the local Docker Engine loads fastest.
+// [ZstdFast] for one that only a Docker Engine or Daytona reads.
 //
 // # How many solves does a build need?
 //

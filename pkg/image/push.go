@@ -153,7 +153,7 @@ func PushFromBuilder(
 		return err
 	}
 	again := r.fromCache()
-	again.PushByDigest, again.Outputs, again.Auth, again.LayerDir = false, nil, auth, ""
+	again.PushByDigest, again.Outputs, again.Auth, again.LayerDir, again.UnpulledDir = false, nil, auth, "", ""
 	again.withoutLease = true
 	for _, again.Push = range [][]string{nil, references} { // compare first, then push
 		status := make(chan *client.SolveStatus)

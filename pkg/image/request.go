@@ -69,6 +69,10 @@ type Request struct {
 	// written there. If it is "", those layers cannot be read.
 	LayerDir string
 
+	// UnpulledDir is like LayerDir, but layers are written there only when a caller reads one that the builder has not
+	// pulled.
+	UnpulledDir string
+
 	Logf  func(format string, args ...any) // reports retries; may be nil
 	Clean func(line string) string         // redacts secrets in a line of the builder's output; may be nil
 

@@ -61,10 +61,6 @@ func TestExporterAttrs(t *testing.T) {
 	}{
 		{"default", Request{}, map[string]string{}},
 		{"gzip", Request{Compression: Gzip}, map[string]string{"compression": "gzip", "force-compression": "true"}},
-		{
-			"fast gzip", Request{Compression: GzipFast},
-			map[string]string{"compression": "gzip", "compression-level": "1", "force-compression": "true"},
-		},
 		{"fast zstd", Request{Compression: ZstdFast}, map[string]string{"compression": "zstd", "compression-level": "1"}},
 		{"uncompressed", Request{Compression: Uncompressed}, map[string]string{"compression": "uncompressed"}},
 		{"fixed time", Request{BuildArgs: epoch}, map[string]string{"rewrite-timestamp": "true"}},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -96,8 +97,11 @@ func (r Request) build(
 	}
 	if r.LayerDir != "" && store.local == nil {
 		if err := r.copyMissingLayers(ctx, c, store, result.Image); err != nil {
-			return nil, fmt.Errorf("copy the layers that the builder has not pulled: %w", err)
+			return nil, err
 		}
+	}
+	if r.UnpulledDir != "" {
+		store.copyUnpulled = sync.OnceValues(func() (content.Store, error) { return r.copyLayers(ctx, c, r.UnpulledDir) })
 	}
 	return result, nil
 }
@@ -168,8 +172,7 @@ func (w *retryWait) NextBackOff() time.Duration { return time.Duration(*w) }
 // Reset implements [backoff.BackOff].
 func (w *retryWait) Reset() {}
 
-// copyMissingLayers copies the layers that the builder has not pulled because no step has read them. A second solve,
-// from the cache, makes the builder pull and send them.
+// copyMissingLayers copies the layers to LayerDir if the builder has not pulled some of them.
 func (r Request) copyMissingLayers(ctx context.Context, c *client.Client, store *contentStore, image v1.Image) error {
 	manifest, err := image.Manifest()
 	if err != nil {
@@ -182,12 +185,21 @@ func (r Request) copyMissingLayers(ctx context.Context, c *client.Client, store 
 	if err := group.Wait(); err == nil || !errdefs.IsNotFound(errgrpc.ToNative(err)) {
 		return err
 	}
-	again := r.fromCache()
-	copied, layers, err := again.layerExport()
-	if err != nil {
-		return err
-	}
-	store.local = layers
-	_, err = again.solve(ctx, c, &pushMonitor{}, nil, copied)
+	store.local, err = r.copyLayers(ctx, c, r.LayerDir)
 	return err
+}
+
+// copyLayers copies the image's layers to a directory. The builder does not pull layers of base images that no step
+// reads. A second solve, from the cache, makes it pull and send them.
+func (r Request) copyLayers(ctx context.Context, c *client.Client, dir string) (content.Store, error) {
+	again := r.fromCache()
+	again.LayerDir = dir
+	copied, layers, err := again.layerExport()
+	if err == nil {
+		_, err = again.solve(ctx, c, &pushMonitor{}, nil, copied)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("copy the layers that the builder has not pulled: %w", err)
+	}
+	return layers, nil
 }
