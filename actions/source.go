@@ -127,7 +127,7 @@ func fetchSource(
 		}
 	}
 	if spec.DefaultLabels && s.Tree.SHA != "" {
-		if s.Time, err = s.Tree.CommitTime(ctx); err != nil {
+		if s.Time, err = s.Tree.CommitTime(); err != nil {
 			return buildSource{}, err
 		}
 	}
