@@ -146,7 +146,11 @@ func TestGitContextWithoutCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec := inputs.BuildSpec{Context: ".", Dockerfile: "Dockerfile", GitContext: "git", GitContextOptional: true}
-	found, err := resolveSource(t.Context(), job, spec, credentials.Doppler{})
+	checkout, err := openCheckout(t.Context(), job, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := resolveSource(t.Context(), job, spec, credentials.Doppler{}, checkout)
 	if err == nil {
 		found, err = fetchSource(t.Context(), job, spec, credentials.Doppler{}, found)
 	}
@@ -154,7 +158,7 @@ func TestGitContextWithoutCommit(t *testing.T) {
 		t.Errorf("optional: contexts %v, %v", found.Paths.Contexts, err)
 	}
 	spec.GitContextOptional = false
-	_, err = resolveSource(t.Context(), job, spec, credentials.Doppler{})
+	_, err = resolveSource(t.Context(), job, spec, credentials.Doppler{}, checkout)
 	if invalid := (*inputs.Error)(nil); !errors.As(err, &invalid) || invalid.Input != "git_context" {
 		t.Errorf("required: got %v, want an error of git_context", err)
 	}
