@@ -265,6 +265,15 @@ func TestSharedKey(t *testing.T) {
 		key(fork("evil/b", 7)), key(fork("evil/b", 8)), key(untrusted("1")), key(untrusted("2")), key(noCache), key(noCache),
 		key(untrustedWorkspace), key(untrustedWorkspace),
 	}
+	run := func(scratch string) string {
+		return key(func(j *job, spec *inputs.BuildSpec, s *session, source *buildSource) {
+			workspace("/tmp/1", scratch+"/git")(j, spec, s, source)
+			j.Scratch = scratch
+		})
+	}
+	if run("/tmp/sandbox-actions-1") != run("/tmp/sandbox-actions-2") {
+		t.Error("two runs with a checkout do not share the copy of the git context")
+	}
 	for i, a := range keys {
 		if slices.Contains(keys[:i], a) {
 			t.Errorf("key %d is the same as one before", i)

@@ -39,9 +39,7 @@ func buildRequests(
 	common.Secrets, common.BuildArgs, common.Labels = secrets, buildArgs, imageLabels(job, spec, source)
 	common.VCS, common.Auth, common.Logf = vcsAttributes(job, source), registryAuth(job, lease), job.Runner.Infof
 	common.Compression = compression(spec, session.Engine)
-	if source.Commit.SHA != "" {
-		common.CommitFiles = job.Scratch
-	}
+	common.CommitFiles = job.Scratch
 	common.Clean, common.DockerfileName = job.Runner.Clean, relativeTo(paths.Dockerfile, source.Tree.Dir, job.Dir)
 	common.Push = pushReferences(spec, lease)
 	var requests []image.Request
