@@ -51,7 +51,7 @@ func buildRequests(
 			return nil, err
 		}
 		if len(spec.Platforms) > 1 { // the index gets the tags
-			r.PushByDigest, r.Push = true, repositories(r.Push)
+			r.PushByDigest = true
 		}
 		if spec.Load && platform == session.LoadPlatform {
 			r.LayerDir = layers
@@ -152,20 +152,4 @@ func registryAuth(job job, lease *builder.Lease) image.Auth {
 // input push.
 func pushReferences(spec inputs.BuildSpec, lease *builder.Lease) []string {
 	return slices.Concat(lease.Tags, spec.Push)
-}
-
-func repositories(references []string) []string {
-	var list []string
-	for _, reference := range references {
-		list = append(list, withoutTag(reference))
-	}
-	return list
-}
-
-// withoutTag returns the repository of a reference that may have a tag.
-func withoutTag(reference string) string {
-	if i := strings.LastIndex(reference, ":"); i > strings.LastIndex(reference, "/") {
-		return reference[:i]
-	}
-	return reference
 }

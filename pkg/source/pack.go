@@ -35,7 +35,7 @@ type packWriter struct {
 }
 
 const (
-	packBuffer    = 1 << 20
+	packBuffer    = 64 << 10 // the capacity of a pipe
 	parallelPacks = 4
 )
 
