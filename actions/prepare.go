@@ -29,8 +29,8 @@ type session struct {
 	Untrusted    bool // whether allow_untrusted_ref admitted code that an outsider may have written
 }
 
-// prepare checks everything that can be checked before a build: the engine, the credentials and the checkout in parallel,
-// then the ref. It refuses code that the run must not build.
+// prepare checks everything that can be checked before a build: the engine, the credentials and the checkout in
+// parallel, then the ref. It refuses code that the run must not build.
 func prepare(ctx context.Context, job job, spec inputs.BuildSpec) (session, error) {
 	for _, warning := range spec.Warnings {
 		job.Runner.Warning(runner.Annotation{Message: warning})

@@ -3,11 +3,14 @@
 package e2e
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -145,4 +148,41 @@ func describeCalls(calls map[string][]string) string {
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// transferPattern matches the end of the upload of a context in BuildKit's log.
+var transferPattern = regexp.MustCompile(`transferring context\S*: ([0-9.]+)(k|M)?B .*done`)
+
+// A later run of a checkout sends what has changed, although the .git context is in another directory in each run.
+func TestSecondRunSendsChanges(t *testing.T) {
+	e := setup(t)
+	const size = 1_000_000
+	data := make([]byte, size)
+	_, _ = rand.Read(data) // never fails
+	dir := writeFiles(t, values{
+		"Dockerfile": fromDebian + "COPY . /src\nCOPY --from=git . /src/.git\n", "data": hex.EncodeToString(data),
+	})
+	git(t, dir, "init", "--quiet")
+	git(t, dir, "add", ".")
+	git(t, dir, "commit", "--quiet", "--message=first")
+	send := func() (bytes float64) {
+		r := e.mustRun(t, invocation{
+			dir: dir, inputs: values{"load": "false", "git_context": "git"},
+			env: values{"GITHUB_ACTIONS": ""}, // the log of a terminal has the sizes
+		})
+		for _, line := range transferPattern.FindAllStringSubmatch(r.stdout+r.stderr, -1) {
+			n, err := strconv.ParseFloat(line[1], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bytes += n * map[string]float64{"": 1, "k": 1e3, "M": 1e6}[line[2]]
+		}
+		return bytes
+	}
+	if sent := send(); sent < 3*size { // the file in hexadecimal, and compressed in .git
+		t.Errorf("the first run sent %.0f bytes, want at least %d", sent, 3*size)
+	}
+	if sent := send(); sent > size/10 {
+		t.Errorf("the second run sent %.0f bytes, want at most %d", sent, size/10)
+	}
 }

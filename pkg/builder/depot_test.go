@@ -310,7 +310,7 @@ func TestReleaseWhileWaiting(t *testing.T) {
 		},
 		{
 			"machine stays pending", depotapi.Fault{Method: method, Machine: depotapi.NeverActive},
-			func(_ *depotapi.Server, c *spyClock) bool { return c.slept(20 * time.Millisecond) },
+			func(_ *depotapi.Server, c *spyClock) bool { return c.slept(minPendingWait) },
 		},
 		{
 			"machine is unreachable", depotapi.Fault{Method: method, Machine: depotapi.Unreachable},
