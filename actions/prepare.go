@@ -16,6 +16,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/source"
 	"github.com/org/sandbox-actions/pkg/trust"
 )
 
@@ -28,13 +29,14 @@ type session struct {
 	Untrusted    bool // whether allow_untrusted_ref admitted code that an outsider may have written
 }
 
-// prepare checks everything that can be checked before a build: the engine and the credentials in parallel, then the
-// ref. It refuses code that the run must not build.
+// prepare checks everything that can be checked before a build: the engine, the credentials and the checkout in
+// parallel, then the ref. It refuses code that the run must not build.
 func prepare(ctx context.Context, job job, spec inputs.BuildSpec) (session, error) {
 	for _, warning := range spec.Warnings {
 		job.Runner.Warning(runner.Annotation{Message: warning})
 	}
 	var s session
+	var checkout source.Tree
 	var group errgroup.Group
 	if spec.Load {
 		group.Go(func() (err error) {
@@ -46,11 +48,15 @@ func prepare(ctx context.Context, job job, spec inputs.BuildSpec) (session, erro
 		s.Doppler, err = readDoppler(ctx, job.Env, spec.Doppler)
 		return err
 	})
+	group.Go(func() (err error) {
+		checkout, err = openCheckout(ctx, job, spec)
+		return err
+	})
 	if err := group.Wait(); err != nil {
 		return session{}, err
 	}
 	var err error
-	if s.Source, err = resolveSource(ctx, job, spec, s.Doppler); err != nil {
+	if s.Source, err = resolveSource(ctx, job, spec, s.Doppler, checkout); err != nil {
 		return session{}, err
 	}
 	if err := checkBuildNames(job, spec, s.Source); err != nil {

@@ -40,9 +40,7 @@ func buildRequests(
 	var reason string
 	common.Compression, reason = compression(spec)
 	job.Runner.Infof("Compression of layers: %s", reason)
-	if source.Commit.SHA != "" {
-		common.CommitFiles = job.Scratch
-	}
+	common.CommitFiles = job.Scratch
 	common.Clean, common.DockerfileName = job.Runner.Clean, relativeTo(paths.Dockerfile, source.Tree.Dir, job.Dir)
 	common.Push = pushReferences(spec, lease)
 	var requests []image.Request
@@ -54,7 +52,7 @@ func buildRequests(
 			return nil, err
 		}
 		if len(spec.Platforms) > 1 { // the index gets the tags
-			r.PushByDigest, r.Push = true, repositories(r.Push)
+			r.PushByDigest = true
 		}
 		switch {
 		case !spec.Load:
@@ -158,20 +156,4 @@ func registryAuth(job job, lease *builder.Lease) image.Auth {
 // input push.
 func pushReferences(spec inputs.BuildSpec, lease *builder.Lease) []string {
 	return slices.Concat(lease.Tags, spec.Push)
-}
-
-func repositories(references []string) []string {
-	var list []string
-	for _, reference := range references {
-		list = append(list, withoutTag(reference))
-	}
-	return list
-}
-
-// withoutTag returns the repository of a reference that may have a tag.
-func withoutTag(reference string) string {
-	if i := strings.LastIndex(reference, ":"); i > strings.LastIndex(reference, "/") {
-		return reference[:i]
-	}
-	return reference
 }

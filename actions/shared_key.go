@@ -27,7 +27,10 @@ func sharedKey(job job, spec inputs.BuildSpec, session session, source buildSour
 	}{trustDomain(job, session, source), source.Repository, spec.Context, platform, spec.Request.Contexts}
 	host, _ := os.Hostname() // without one, the directory alone names it
 	if source.Commit.SHA == "" {
-		key.Origin, key.Contexts = host+"\n"+source.Tree.Dir, source.Paths.Contexts
+		key.Origin, key.Contexts = host+"\n"+source.Tree.Dir, map[string]string{}
+		for name, directory := range source.Paths.Contexts {
+			key.Contexts[name] = relativeTo(directory, job.Scratch) // which has another name in each run
+		}
 	} else if usesMachine(spec) {
 		key.Origin = host + "\n" + source.Repository
 	}

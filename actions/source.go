@@ -24,16 +24,26 @@ type buildSource struct {
 	Replaces   bool          // whether the commit is built instead of the files of the workspace, see mustBuildCommit
 }
 
+// openCheckout describes the checkout in the workspace. The input ref needs only its repository, and not even that in
+// GitHub Actions.
+func openCheckout(ctx context.Context, job job, spec inputs.BuildSpec) (source.Tree, error) {
+	if spec.Ref != "" && job.Getenv("GITHUB_REPOSITORY") != "" {
+		return source.Tree{}, nil
+	}
+	defer startActivity(ctx, "git to read the checkout")()
+	checkout, err := source.OpenCheckout(ctx, job.Dir)
+	if spec.Ref != "" && context.Cause(ctx) == nil {
+		return checkout, nil // without a checkout, the error says that the ref needs a repository
+	}
+	return checkout, err
+}
+
 // resolveSource decides what to build: the commit of the input ref, the checkout if ref is empty, or the event's commit
 // if GitHub Actions has no checkout.
 func resolveSource(
-	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler,
+	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, checkout source.Tree,
 ) (buildSource, error) {
 	defer startActivity(ctx, "GitHub to resolve the ref")()
-	checkout, err := source.OpenCheckout(ctx, job.Dir)
-	if err != nil && spec.Ref == "" {
-		return buildSource{}, err
-	}
 	repository := cmp.Or(job.Getenv("GITHUB_REPOSITORY"), checkout.Repository)
 	ref, wholeRef := spec.Ref, ""
 	if ref == "" && (spec.EventCommit || isMissing(job, spec, checkout)) {
@@ -127,7 +137,7 @@ func fetchSource(
 		}
 	}
 	if spec.DefaultLabels && s.Tree.SHA != "" {
-		if s.Time, err = s.Tree.CommitTime(ctx); err != nil {
+		if s.Time, err = s.Tree.CommitTime(); err != nil {
 			return buildSource{}, err
 		}
 	}

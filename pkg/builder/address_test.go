@@ -288,7 +288,7 @@ func TestConnectRetries(t *testing.T) {
 
 func TestDefaultPolicies(t *testing.T) {
 	c := ConnectPolicy{}.withDefaults()
-	if c.Timeout != time.Minute || c.FirstWait != 50*time.Millisecond {
+	if c.Timeout != time.Minute || c.FirstWait != 10*time.Millisecond {
 		t.Errorf("got %+v", c)
 	}
 	if noticed := c.PingAfter + c.PingTimeout; noticed > time.Minute {

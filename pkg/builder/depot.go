@@ -55,9 +55,10 @@ func (p Policy) withDefaults() Policy {
 
 // Limits of the interval between requests for a pending machine. Depot proposes an interval in each response.
 const (
-	minPendingWait = 50 * time.Millisecond
-	maxPendingWait = 10 * time.Second
-	noticePeriod   = 10 * time.Second // between log lines about a pending machine
+	minPendingWait     = 10 * time.Millisecond
+	maxPendingWait     = 10 * time.Second
+	defaultPendingWait = 50 * time.Millisecond // if Depot proposes none
+	noticePeriod       = 10 * time.Second      // between log lines about a pending machine
 )
 
 // depotPlatform returns the machine that builds an OCI platform, as Depot's CLI selects it (depot/cli b57f518,
@@ -227,6 +228,9 @@ func (s *session) waitForMachine(
 				nextNotice = now.Add(noticePeriod)
 			}
 			proposed := time.Duration(connection.Pending.WaitMs) * time.Millisecond
+			if proposed <= 0 {
+				proposed = defaultPendingWait
+			}
 			if err := clock.Sleep(ctx, min(max(proposed, minPendingWait), maxPendingWait)); err != nil {
 				return nil, err
 			}

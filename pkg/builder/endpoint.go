@@ -32,7 +32,7 @@ const (
 // ConnectPolicy limits how long connecting to a BuildKit daemon is retried. Zero fields mean the defaults.
 type ConnectPolicy struct {
 	Timeout   time.Duration // for all attempts: the daemon may still be starting; default 1 min, 5 min with Depot
-	FirstWait time.Duration // before the second attempt; grows to 2 s; default 50 ms
+	FirstWait time.Duration // before the second attempt; grows to 2 s; default 10 ms
 
 	AnswerTimeout time.Duration // for the first answer over a connection; default 15 s
 
@@ -45,7 +45,7 @@ type ConnectPolicy struct {
 func (p ConnectPolicy) withDefaults() ConnectPolicy {
 	return ConnectPolicy{
 		Timeout:       cmp.Or(p.Timeout, time.Minute),
-		FirstWait:     cmp.Or(p.FirstWait, 50*time.Millisecond),
+		FirstWait:     cmp.Or(p.FirstWait, 10*time.Millisecond),
 		AnswerTimeout: cmp.Or(p.AnswerTimeout, 15*time.Second),
 		PingAfter:     cmp.Or(p.PingAfter, 15*time.Second),
 		PingTimeout:   cmp.Or(p.PingTimeout, 30*time.Second),

@@ -148,6 +148,8 @@ func TestPendingWait(t *testing.T) {
 		want     time.Duration
 	}{
 		{"none", time.Nanosecond, 50 * time.Millisecond},
+		{"shorter than the minimum", time.Millisecond, 10 * time.Millisecond},
+		{"milliseconds", 20 * time.Millisecond, 20 * time.Millisecond},
 		{"negative", -time.Second, 50 * time.Millisecond},
 		{"short", 700 * time.Millisecond, 700 * time.Millisecond},
 		{"longer than the maximum", 24 * time.Hour, 10 * time.Second},

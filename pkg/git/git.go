@@ -206,19 +206,21 @@ var commandSettings = []struct {
 // HardenedConfig returns a copy in which the settings of the repository in Dir cannot run commands: the repository may
 // come from an artifact, a cache or another user. System and user settings still apply. The only protocol that the copy
 // uses, for objects that a partial clone lacks, is HTTPS, because others can run commands. Reading the settings uses
-// none.
-func (g Git) HardenedConfig(ctx context.Context) (Git, error) {
+// none. HardenedConfig also returns all settings; of several with the same name, the last one applies.
+func (g Git) HardenedConfig(ctx context.Context) (hardened Git, settings []Setting, err error) {
 	reader := g
 	reader.Env = append(slices.Clone(g.Env), "GIT_ALLOW_PROTOCOL=none")
 	g.Env = append(slices.Clone(g.Env), "GIT_ALLOW_PROTOCOL=https")
-	out, err := reader.Output(ctx, "config", "--list", "--show-scope", "--name-only", "--null")
+	out, err := reader.Output(ctx, "config", "--list", "--show-scope", "--null")
 	if err != nil {
-		return Git{}, err
+		return Git{}, nil, err
 	}
-	fields := strings.Split(string(out), "\x00") // alternating scopes and names
+	fields := strings.Split(string(out), "\x00") // alternating scopes and settings
 	g.Settings = slices.Clone(g.Settings)
 	for i := 0; i+1 < len(fields); i += 2 {
-		scope, name := fields[i], fields[i+1]
+		scope := fields[i]
+		name, value, _ := strings.Cut(fields[i+1], "\n")
+		settings = append(settings, Setting{name, value})
 		if scope != "local" && scope != "worktree" {
 			continue
 		}
@@ -233,5 +235,5 @@ func (g Git) HardenedConfig(ctx context.Context) (Git, error) {
 			}
 		}
 	}
-	return g, nil
+	return g, settings, nil
 }

@@ -133,7 +133,7 @@ func (c registryClient) call(ctx context.Context, reference string, push func(na
 
 // StaleCacheError reports that the builder no longer has an image in its cache and built another one instead.
 type StaleCacheError struct {
-	References  []string // the references that were not pushed
+	References  []string // the tags that were not added
 	Want, Built v1.Hash
 }
 
@@ -142,9 +142,9 @@ func (e *StaleCacheError) Error() string {
 	return fmt.Sprintf("%s: the builder no longer has %s and built %s instead (retry)", call, e.Want, e.Built)
 }
 
-// PushFromBuilder pushes the image that r built on c, without its attestations, directly from the builder's cache. If
-// the builder would now build another image, PushFromBuilder pushes nothing and returns a [*StaleCacheError]. Other
-// errors are those of [PushImage].
+// PushFromBuilder pushes the image that r built on c, without its attestations, directly from the builder's cache. The
+// builder pushes it by digest, and PushFromBuilder adds the tags. If the builder would now build another image,
+// PushFromBuilder adds none and returns a [*StaleCacheError]. Other errors are those of [PushImage].
 func PushFromBuilder(
 	ctx context.Context, c *client.Client, r Request, built *Result, auth Auth, references ...string,
 ) error {
@@ -153,18 +153,29 @@ func PushFromBuilder(
 		return err
 	}
 	again := r.fromCache()
-	again.PushByDigest, again.Outputs, again.Auth, again.LayerDir, again.UnpulledDir = false, nil, auth, "", ""
+	again.Push, again.PushByDigest, again.Auth = references, true, auth
+	again.Outputs, again.LayerDir, again.UnpulledDir = nil, "", ""
 	again.withoutLease = true
-	for _, again.Push = range [][]string{nil, references} { // compare first, then push
-		status := make(chan *client.SolveStatus)
-		go drain(status)
-		result, err := Solve(ctx, c, again, status)
-		if err != nil {
+	status := make(chan *client.SolveStatus)
+	go drain(status)
+	result, err := Solve(ctx, c, again, status)
+	if err != nil {
+		return err
+	}
+	if result.Digest != want {
+		return &StaleCacheError{References: references, Want: want, Built: result.Digest}
+	}
+	for _, reference := range references {
+		if err := (registryClient{keychain: auth}).pushManifest(ctx, reference, built.Image); err != nil {
 			return err
-		}
-		if result.Digest != want {
-			return &StaleCacheError{References: references, Want: want, Built: result.Digest}
 		}
 	}
 	return nil
+}
+
+// pushManifest pushes the manifest of an image whose layers and config the repository has.
+func (c registryClient) pushManifest(ctx context.Context, reference string, image v1.Image) error {
+	return c.call(ctx, reference, func(ref name.Reference) error {
+		return remote.Put(ref, image, c.options(ctx)...)
+	})
 }

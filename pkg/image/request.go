@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -61,7 +62,7 @@ type Request struct {
 	Outputs      []client.ExportEntry
 
 	Push         []string // references that BuildKit pushes to
-	PushByDigest bool     // push without tags, for an index that is pushed later
+	PushByDigest bool     // push without the tags in Push, which are added later
 
 	Compression Compression
 
@@ -102,6 +103,20 @@ func (r Request) fromCache() Request {
 // hasFixedTime reports whether all timestamps in the image are fixed.
 func (r Request) hasFixedTime() bool { return r.BuildArgs["SOURCE_DATE_EPOCH"] != "" }
 
+// repositories returns the distinct repositories of references that may have tags.
+func repositories(references []string) []string {
+	var list []string
+	for _, reference := range references {
+		if i := strings.LastIndex(reference, ":"); i > strings.LastIndex(reference, "/") {
+			reference = reference[:i]
+		}
+		if !slices.Contains(list, reference) {
+			list = append(list, reference)
+		}
+	}
+	return list
+}
+
 // exporterAttrs returns the attributes of BuildKit's image exporter.
 func (r Request) exporterAttrs() map[string]string {
 	attrs := r.Compression.exporterAttrs()
@@ -113,11 +128,13 @@ func (r Request) exporterAttrs() map[string]string {
 		attrs[string(exptypes.OptKeyRewriteTimestamp)] = "true"
 	}
 	if len(r.Push) > 0 {
-		attrs[string(exptypes.OptKeyName)] = strings.Join(r.Push, ",")
-		attrs[string(exptypes.OptKeyPush)] = "true"
+		names := r.Push
 		if r.PushByDigest {
+			names = repositories(r.Push)
 			attrs[string(exptypes.OptKeyPushByDigest)] = "true"
 		}
+		attrs[string(exptypes.OptKeyName)] = strings.Join(names, ",")
+		attrs[string(exptypes.OptKeyPush)] = "true"
 	}
 	return attrs
 }

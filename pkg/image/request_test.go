@@ -68,8 +68,11 @@ func TestExporterAttrs(t *testing.T) {
 		{"annotation", Request{Annotations: map[string]string{"annotation.a": "b"}}, map[string]string{"annotation.a": "b"}},
 		{"push", Request{Push: []string{"a", "b"}}, map[string]string{"name": "a,b", "push": "true"}},
 		{
-			"push by digest", Request{Push: []string{"a"}, PushByDigest: true},
-			map[string]string{"name": "a", "push": "true", "push-by-digest": "true"},
+			"push by digest",
+			Request{Push: []string{"a", "a.b/c:1", "localhost:5000/d", "a.b/c:2", "localhost:5000/e:1"}, PushByDigest: true},
+			map[string]string{
+				"name": "a,a.b/c,localhost:5000/d,localhost:5000/e", "push": "true", "push-by-digest": "true",
+			},
 		},
 		{"by digest without a push", Request{PushByDigest: true}, map[string]string{}},
 	} {

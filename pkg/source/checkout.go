@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,52 +29,90 @@ type Tree struct {
 
 	Unfetched Unfetched // what is missing in Dir
 
-	git    git.Git // runs in the repository that has the commit's objects
-	gitDir string  // directory of that repository; "" for a checkout
+	git       git.Git // runs in the repository that has the commit's objects
+	gitDir    string  // directory of that repository; "" for a checkout
+	commit    []byte  // content of the commit object
+	isPartial bool    // whether the repository is a partial clone, which may lack objects of the commit
 }
 
 // OpenCheckout describes the working tree in dir, including uncommitted changes. The repository may come from an
 // artifact, a cache or another user: OpenCheckout reads its settings before it runs any other git command in it, and
 // runs no commands from them.
 func OpenCheckout(ctx context.Context, dir string) (Tree, error) {
-	t := Tree{Dir: dir, git: git.Git{Dir: dir}}
-	if err := t.git.CheckVersion(ctx); err != nil {
+	g, settings, err := openRepository(ctx, dir)
+	if err != nil {
 		return Tree{}, err
 	}
-	var err error
-	if t.git, err = t.git.HardenedConfig(ctx); err != nil {
-		return Tree{}, fmt.Errorf("read the repository's settings: %w", err)
-	}
-	if err := t.checkAlternates(ctx); err != nil {
-		return Tree{}, err
-	}
-	sha, err := t.git.Output(ctx, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-	if _, failed := errors.AsType[*git.Error](err); failed {
-		return t, nil
-	} else if err != nil {
-		return Tree{}, err
-	}
-	t.SHA = strings.TrimSpace(string(sha))
-	var ref, url []byte
+	t := Tree{Dir: dir, git: g}
+	var changed []string
+	var changedErr error
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		ref, _ = t.git.Output(groupCtx, "symbolic-ref", "--quiet", "HEAD") // fails with a detached HEAD
-		return nil
-	})
-	group.Go(func() error {
-		url, _ = t.git.Output(groupCtx, "config", "--get", "remote.origin.url") // fails without a remote
-		return nil
-	})
-	group.Go(func() error {
-		changed, err := changedFiles(groupCtx, t.git, dir, 1, "--untracked-files=normal", "--ignore-submodules=dirty")
-		t.Dirty = len(changed) > 0
+	group.Go(func() error { return checkAlternates(groupCtx, g) })
+	group.Go(func() (err error) {
+		t.SHA, t.commit, err = readHead(groupCtx, g)
 		return err
 	})
-	if err := group.Wait(); err != nil {
-		return Tree{}, fmt.Errorf("find changed files: %w", err)
+	group.Go(func() error {
+		ref, _ := g.Output(groupCtx, "symbolic-ref", "--quiet", "HEAD") // fails with a detached HEAD
+		t.Ref = strings.TrimSpace(string(ref))
+		return nil
+	})
+	group.Go(func() error { // fails outside a repository
+		changed, changedErr = changedFiles(groupCtx, g, dir, 1, "--untracked-files=normal", "--ignore-submodules=dirty")
+		return nil
+	})
+	switch err := group.Wait(); {
+	case err != nil:
+		return Tree{}, err
+	case t.SHA == "":
+		return Tree{Dir: dir, git: g}, nil
+	case changedErr != nil:
+		return Tree{}, fmt.Errorf("find changed files: %w", changedErr)
 	}
-	t.Ref, t.Repository = strings.TrimSpace(string(ref)), ownerAndName(strings.TrimSpace(string(url)))
+	t.Dirty = len(changed) > 0
+	for _, s := range settings {
+		if s.Name == "remote.origin.url" {
+			t.Repository = ownerAndName(s.Value)
+		}
+		t.isPartial = t.isPartial || promisorPattern.MatchString(s.Name)
+	}
 	return t, nil
+}
+
+var promisorPattern = regexp.MustCompile(`^remote\..*\.promisor$`)
+
+// openRepository returns git for the repository in dir with hardened settings, and the settings.
+func openRepository(ctx context.Context, dir string) (hardened git.Git, settings []git.Setting, err error) {
+	g := git.Git{Dir: dir}
+	var settingsErr error
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return g.CheckVersion(groupCtx) })
+	group.Go(func() error { // a git that is too old also fails here
+		hardened, settings, settingsErr = g.HardenedConfig(groupCtx)
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return git.Git{}, nil, err
+	}
+	if settingsErr != nil {
+		return git.Git{}, nil, fmt.Errorf("read the repository's settings: %w", settingsErr)
+	}
+	return hardened, settings, nil
+}
+
+// readHead returns the ID and the content of HEAD's commit object, or "" if there is no commit or no repository.
+func readHead(ctx context.Context, g git.Git) (sha string, commit []byte, err error) {
+	var out bytes.Buffer
+	err = g.Run(ctx, strings.NewReader("HEAD^{commit}\n"), &out, "cat-file", "--batch")
+	if _, failed := errors.AsType[*git.Error](err); failed {
+		return "", nil, nil
+	}
+	head, object, _ := bytes.Cut(out.Bytes(), []byte("\n"))
+	fields := strings.Fields(string(head)) // ID, type, size; or the name and "missing"
+	if len(fields) != 3 || fields[1] != "commit" {
+		return "", nil, err
+	}
+	return fields[0], bytes.TrimSuffix(object, []byte("\n")), err
 }
 
 // FindUnfetched returns the submodules of a checkout whose directories are empty, and its Git LFS files that contain
@@ -103,14 +142,14 @@ func (t Tree) FindUnfetched(ctx context.Context) (Unfetched, error) {
 
 // checkAlternates returns an error if the repository reads objects of other repositories, which may be anywhere on the
 // machine.
-func (t Tree) checkAlternates(ctx context.Context) error {
-	out, err := t.git.Output(ctx, "rev-parse", "--git-path", "objects/info/alternates")
+func checkAlternates(ctx context.Context, g git.Git) error {
+	out, err := g.Output(ctx, "rev-parse", "--git-path", "objects/info/alternates")
 	if err != nil {
 		return context.Cause(ctx) // not a repository
 	}
 	file := strings.TrimSpace(string(out))
 	if !filepath.IsAbs(file) {
-		file = filepath.Join(t.Dir, file)
+		file = filepath.Join(g.Dir, file)
 	}
 	if _, err := os.Lstat(file); err == nil {
 		return fmt.Errorf("read the repository: %s: objects of other repositories are not supported "+
@@ -168,12 +207,8 @@ func changedFiles(ctx context.Context, g git.Git, dir string, limit int, options
 }
 
 // CommitTime returns the time at which the commit was created, in UTC.
-func (t Tree) CommitTime(ctx context.Context) (time.Time, error) {
-	object, err := t.git.Output(ctx, "cat-file", "commit", t.SHA)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("read the time of commit %s: %w", t.SHA, err)
-	}
-	committer := committerPattern.FindSubmatch(object)
+func (t Tree) CommitTime() (time.Time, error) {
+	committer := committerPattern.FindSubmatch(t.commit)
 	if committer == nil {
 		return time.Time{}, fmt.Errorf("read the time of commit %s: no committer line", t.SHA)
 	}

@@ -83,10 +83,11 @@ func (f *fetcher) fetchTree(ctx context.Context, from remote, c Commit, dir, git
 		return Tree{}, err
 	}
 	t := Tree{Dir: dir, SHA: c.SHA, Ref: c.Ref, git: g, gitDir: gitDir}
-	entries, err := t.entries(ctx)
+	commit, entries, err := t.readCommit(ctx)
 	if err != nil {
 		return Tree{}, err
 	}
+	t.commit = commit
 	if err := f.addLFS(ctx, &t, from, entries); err != nil {
 		return Tree{}, err
 	}

@@ -29,11 +29,7 @@ func (t Tree) WriteGitDir(ctx context.Context, dir string) error {
 	if !shaPattern.MatchString(t.SHA) {
 		return errors.New("write .git: no commit (commit something first)")
 	}
-	commit, err := t.git.Output(ctx, "cat-file", "commit", t.SHA)
-	if err != nil {
-		return err
-	}
-	header, _, _ := bytes.Cut(commit, []byte("\n\n"))
+	header, _, _ := bytes.Cut(t.commit, []byte("\n\n"))
 	root, ok := strings.CutPrefix(strings.SplitN(string(header), "\n", 2)[0], "tree ")
 	if !ok {
 		return fmt.Errorf("read commit %s: it does not begin with a tree", t.SHA)
@@ -51,11 +47,12 @@ func (t Tree) WriteGitDir(ctx context.Context, dir string) error {
 	if len(t.SHA) == 64 {
 		newHash = sha256.New
 	}
-	packs := newPackWriter(filepath.Join(dir, "objects/pack"), newHash)
-	if err := t.writePacks(ctx, packs, objectIDs(t.SHA, root, entries)); err != nil {
+	ids := objectIDs(t.SHA, root, entries)
+	pointers, err := t.writePacks(ctx, filepath.Join(dir, "objects/pack"), newHash, ids, entries)
+	if err != nil {
 		return err
 	}
-	index, err := stagingIndex(entries, packs.pointers, newHash())
+	index, err := stagingIndex(entries, pointers, newHash())
 	if err != nil {
 		return err
 	}

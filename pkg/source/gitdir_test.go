@@ -7,11 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -79,14 +84,22 @@ func gitDirOf(t testing.TB, checkout string) string {
 	return dir
 }
 
-// serveHTTPS serves a repository over HTTPS and returns its URL. The environment makes git accept the certificate.
-func serveHTTPS(t *testing.T, repository string) string {
+// serveHTTPS serves a repository over HTTPS. It returns the URL and the number of requests for objects. The environment
+// makes git accept the certificate.
+func serveHTTPS(t *testing.T, repository string) (url string, fetches *atomic.Int64) {
 	t.Helper()
 	sh(t, repository, "git config uploadpack.allowFilter true; git config uploadpack.allowAnySHA1InWant true")
-	server := httptest.NewTLSServer(&cgi.Handler{
+	backend := &cgi.Handler{
 		Path: filepath.Join(sh(t, repository, "git --exec-path"), "git-http-backend"),
 		Env:  []string{"GIT_PROJECT_ROOT=" + filepath.Dir(repository), "GIT_HTTP_EXPORT_ALL=1"},
-	})
+	}
+	fetches = &atomic.Int64{}
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			fetches.Add(1)
+		}
+		backend.ServeHTTP(w, r)
+	}))
 	t.Cleanup(server.Close)
 	authority := filepath.Join(t.TempDir(), "ca.pem")
 	block := &pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}
@@ -94,7 +107,7 @@ func serveHTTPS(t *testing.T, repository string) string {
 		t.Fatal(err)
 	}
 	t.Setenv("GIT_SSL_CAINFO", authority)
-	return server.URL + "/" + filepath.Base(repository)
+	return server.URL + "/" + filepath.Base(repository), fetches
 }
 
 // Objects of other repositories could be anywhere on the machine.
@@ -108,7 +121,8 @@ func TestSharedObjects(t *testing.T) {
 func TestGitDirOfClones(t *testing.T) {
 	origin := newRepository(t)
 	want := listFiles(t, gitDirOf(t, origin))
-	t.Setenv("HTTPS", serveHTTPS(t, origin))
+	url, _ := serveHTTPS(t, origin)
+	t.Setenv("HTTPS", url)
 	for name, script := range map[string]string{
 		"clone":          "git clone -q %s c",
 		"shallow clone":  "git clone -q --depth 1 file://%s c",
@@ -134,6 +148,60 @@ func TestGitDirOfClones(t *testing.T) {
 				t.Errorf(".git differs:\n%s\nwant\n%s", got, want)
 			}
 		})
+	}
+}
+
+// Otherwise, git would connect to the server for each missing blob.
+func TestPartialCloneFetchesOnce(t *testing.T) {
+	url, fetches := serveHTTPS(t, newRepository(t))
+	dir := t.TempDir()
+	sh(t, dir, "git clone -q --filter=blob:none --no-checkout "+url+" c")
+	before := fetches.Load()
+	gitDirOf(t, filepath.Join(dir, "c"))
+	if n := fetches.Load() - before; n != 1 {
+		t.Errorf("%d requests for objects, want 1", n)
+	}
+}
+
+// The number of CPUs decides only how many packs are written at once.
+func TestGitDirOnOneCPU(t *testing.T) {
+	origin := newRepository(t)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(parallelPacks))
+	want := listFiles(t, gitDirOf(t, origin))
+	runtime.GOMAXPROCS(1)
+	if got := listFiles(t, gitDirOf(t, origin)); got != want {
+		t.Errorf(".git differs:\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestSplitIntoPacks(t *testing.T) {
+	const large = maxSharedPack / 2
+	for name, test := range map[string]struct{ entries, want string }{
+		"small blobs share a pack": {"a1:1 a2:1 af:1 b1:1", "a1,a2,af b1"},
+		"large blobs of a digit":   {fmt.Sprintf("a1:1 a2:%d a3:%[1]d b1:1 b2:1", large), "a1 a2 a3 b1,b2"},
+		"repeated blob":            {fmt.Sprintf("a1:1 a2:%d a2:%[1]d", large), "a1,a2"},
+		"objects of one byte":      {fmt.Sprintf("a10:1 a11:%d a2:%[1]d", large), "a10,a11 a2"},
+		"nothing":                  {"", ""},
+	} {
+		var entries []treeEntry
+		for _, field := range strings.Fields(test.entries) {
+			id, size, _ := strings.Cut(field, ":")
+			n, err := strconv.ParseInt(size, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			entries = append(entries, treeEntry{id: id, size: n, kind: "blob"})
+		}
+		var ids, packs []string
+		for _, e := range entries {
+			ids = append(ids, e.id)
+		}
+		for _, pack := range splitIntoPacks(slices.Compact(ids), entries) {
+			packs = append(packs, strings.Join(pack, ","))
+		}
+		if got := strings.Join(packs, " "); got != test.want {
+			t.Errorf("%s: packs %q, want %q", name, got, test.want)
+		}
 	}
 }
 

@@ -6,12 +6,15 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,12 +23,55 @@ type treeEntry struct {
 	mode string // 100644, 100755, 120000, 040000, 160000
 	kind string // blob, tree, commit (a submodule)
 	id   string
+	size int64 // of a blob, in bytes; 0 if unknown
 	path string
 }
 
-// entries lists all files and directories of the commit, sorted by path.
+// readCommit returns the content of the commit object and lists the commit's files and directories.
+func (t Tree) readCommit(ctx context.Context) (commit []byte, entries []treeEntry, err error) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		commit, err = t.git.Output(ctx, "cat-file", "commit", t.SHA)
+		return err
+	})
+	group.Go(func() (err error) {
+		entries, err = t.entries(ctx)
+		return err
+	})
+	err = group.Wait()
+	return commit, entries, err
+}
+
+// entries lists all files and directories of the commit, sorted by path. First it fetches what a partial clone lacks:
+// otherwise git would fetch each blob on its own to find its size.
 func (t Tree) entries(ctx context.Context) ([]treeEntry, error) {
-	out, err := t.git.Output(ctx, "ls-tree", "-r", "-t", "-z", "--full-tree", t.SHA)
+	if t.isPartial {
+		if err := t.fetchMissingObjects(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return t.listTree(ctx, "--long")
+}
+
+// fetchMissingObjects makes git fetch all blobs that a partial clone lacks in one request.
+func (t Tree) fetchMissingObjects(ctx context.Context) error {
+	entries, err := t.listTree(ctx)
+	if err != nil {
+		return err
+	}
+	list := strings.NewReader(strings.Join(objectIDs(t.SHA, t.SHA, entries), "\n") + "\n")
+	err = t.git.Run(ctx, list, io.Discard, "pack-objects", "--stdout", "--quiet", "--window=0")
+	if err != nil {
+		return fmt.Errorf("fetch the objects that the partial clone lacks: %w (check out without a filter)", err)
+	}
+	return nil
+}
+
+// listTree runs git ls-tree for the commit. Only with the option --long, the entries have sizes.
+func (t Tree) listTree(ctx context.Context, options ...string) ([]treeEntry, error) {
+	out, err := t.git.Output(
+		ctx,
+		slices.Concat([]string{"ls-tree", "-r", "-t", "-z", "--full-tree"}, options, []string{t.SHA})...)
 	if err != nil {
 		return nil, err
 	}
@@ -35,11 +81,15 @@ func (t Tree) entries(ctx context.Context) ([]treeEntry, error) {
 			continue
 		}
 		head, path, ok := strings.Cut(string(line), "\t")
-		fields := strings.Fields(head)
-		if !ok || len(fields) != 3 {
+		fields := strings.Fields(head) // mode, type, ID, size
+		if !ok || len(fields) != 3+len(options) {
 			return nil, fmt.Errorf("git ls-tree: unexpected line %q", line)
 		}
-		list = append(list, treeEntry{mode: fields[0], kind: fields[1], id: fields[2], path: path})
+		e := treeEntry{mode: fields[0], kind: fields[1], id: fields[2], path: path}
+		if len(fields) > 3 {
+			e.size, _ = strconv.ParseInt(fields[3], 10, 64) // "-" except for blobs
+		}
+		list = append(list, e)
 	}
 	return list, nil
 }
