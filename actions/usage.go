@@ -35,7 +35,7 @@ func usesOf(
 	}
 	values, unreadable, err := config.Client.ValuesByConfig(ctx, secret)
 	for _, config := range slices.Sorted(maps.Keys(values)) {
-		uses[values[config]] = "named by the Doppler config " + config
+		uses[values[config][secret]] = "named by the Doppler config " + config
 	}
 	return uses, unreadable, err
 }
