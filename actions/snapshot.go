@@ -30,7 +30,7 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err != nil {
 			return err
 		}
-		update, err := updateDoppler(ctx, job, spec, target, snapshot)
+		update, err := updateDoppler(ctx, job, spec, target, snapshot, recordOfSnapshot(ctx, job, upload, snapshot))
 		if err != nil {
 			return err
 		}
