@@ -164,7 +164,14 @@ func TestUpdateDoppler(t *testing.T) {
 			if test.fault.Status != 0 {
 				server.Fail(test.fault)
 			}
-			update, err := updateDoppler(t.Context(), job, spec, target, daytona.Snapshot{Name: "new"}, namingRecord{Name: "new"})
+			update, err := updateDoppler(
+				t.Context(),
+				job,
+				spec,
+				target,
+				daytona.Snapshot{Name: "new"},
+				namingRecord{Name: "new"},
+			)
 			for _, part := range test.updateErr {
 				if err == nil || !strings.Contains(err.Error(), part) {
 					t.Errorf("got %v, want %q", err, part)

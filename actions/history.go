@@ -19,7 +19,7 @@ type namingRecord struct {
 	Name     string    `json:"name"`
 	Digest   string    `json:"digest,omitempty"` // of the image: sha256:…
 	Commit   string    `json:"commit,omitempty"` // full SHA, with -dirty if the workspace had changes
-	Image    string    `json:"image,omitempty"`  // reference with the digest, if the image is in a registry
+	Image    string    `json:"image,omitempty"`  // reference by digest, of the image or of its index
 	Time     time.Time `json:"time,omitzero"`    // zero for a name that another program wrote
 	By       string    `json:"by,omitempty"`     // user
 	Action   string    `json:"action,omitempty"`
@@ -133,7 +133,7 @@ func recordOfSnapshot(ctx context.Context, job job, upload imageUpload, snapshot
 	if upload.Source.Tree.Dirty {
 		record.Commit += "-dirty"
 	}
-	if _, digest, found := strings.Cut(upload.Build.ImageRef, "@"); found && digest == record.Digest {
+	if strings.Contains(upload.Build.ImageRef, "@sha256:") {
 		record.Image = upload.Build.ImageRef
 	}
 	return record

@@ -97,14 +97,14 @@ var help = map[string]string{
 		"that it names.",
 	"doppler_mirror": "Doppler secret to set to a reference to doppler_secret, for example VITE_DAYTONA_SNAPSHOT_NAME. " +
 		"Default: VITE_ and doppler_secret, in configs that have that secret.",
-	"doppler_configs":         "Doppler configs to write, CONFIG or PROJECT.CONFIG. Default: the config that is read.",
+	"doppler_configs": "Doppler configs to write, CONFIG or PROJECT.CONFIG. Default: the config that is read.",
 	"doppler_history": "Keep the last names in doppler_secret with the suffix _HISTORY, for rollback and history.",
 	"environment": "GitHub environment for which to record a deployment of the snapshot's commit. Needs the " +
 		"permission deployments: write.",
 	"to": "Doppler configs that name the snapshot, CONFIG or PROJECT.CONFIG. Default project: that of doppler_config.",
 	"to_token": "Doppler token that writes to, for example a service token of that config. Default: the token that " +
 		"reads doppler_config.",
-	"require_verified": "Fail if the history of doppler_config does not show that the snapshot was verified.",
+	"require_verified":        "Fail if the history of doppler_config does not show that the snapshot was verified.",
 	"force":                   "Delete the snapshot although a Doppler config names it or sandboxes use it.",
 	"dry_run":                 "With --keep: only print which snapshots would be deleted.",
 	"daytona_api_key":         "Daytona API key. Default: DAYTONA_API_KEY from Doppler, then from the environment.",
