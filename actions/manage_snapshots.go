@@ -15,6 +15,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runner"
 )
 
 // snapshotInfo describes a snapshot and what Doppler knows about it.
@@ -36,10 +37,7 @@ func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error 
 	if err != nil {
 		return err
 	}
-	infos, err := describeSnapshots(ctx, env, config, in.DopplerSecret, list)
-	if err != nil {
-		return err
-	}
+	infos := describeSnapshots(ctx, env, config, in.DopplerSecret, list)
 	out := tabwriter.NewWriter(env.Stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(out, "NAME\tSTATE\tSIZE\tCREATED\tIMAGE\tCOMMIT\tUSED\tNAMED BY\tVERIFIED")
 	for _, s := range infos {
@@ -50,17 +48,18 @@ func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error 
 	return out.Flush()
 }
 
-// describeSnapshots adds what the histories and the names in all readable Doppler configs show. Without a Doppler
-// config, only Daytona describes the snapshots.
+// describeSnapshots adds what the histories and the names in all readable Doppler configs show. If it cannot read them,
+// only Daytona describes the snapshots.
 func describeSnapshots(
 	ctx context.Context, env Env, config credentials.Doppler, secret string, list []daytona.Snapshot,
-) ([]snapshotInfo, error) {
+) []snapshotInfo {
 	var values map[string]map[string]string
 	if config.Client != nil {
 		var unreadable []string
 		var err error
-		if values, unreadable, err = config.Client.ValuesByConfig(ctx, secret, inputs.HistorySecret(secret)); err != nil {
-			return nil, err
+		values, unreadable, err = config.Client.ValuesByConfig(ctx, secret, inputs.HistorySecret(secret))
+		if err != nil {
+			env.Runner.Warning(runner.Annotation{Title: "The list does not show what names the snapshots", Message: err.Error()})
 		}
 		if len(unreadable) > 0 {
 			env.Runner.Infof("The Doppler token cannot read %s, which may name snapshots, too",
@@ -83,7 +82,7 @@ func describeSnapshots(
 		info.Commit, info.Verified = commitOf(s, found), found.Verified
 		infos = append(infos, info)
 	}
-	return infos, nil
+	return infos
 }
 
 // ShowHistory prints a table of the names in the history of a Doppler config, newest first, with the state of each

@@ -181,6 +181,13 @@ func TestShowHistoryAndList(t *testing.T) {
 		!strings.HasSuffix(got[i], p.digest(t)+" "+short+" - app.dev,app.prd boot") {
 		t.Errorf("list\n%s", strings.Join(got, "\n"))
 	}
+	p.doppler.Fail(local.Fault{Path: "/v3/projects", Status: 200, Body: `{"success":true}`})
+	if err := ListSnapshots(t.Context(), job.Env, in); err != nil {
+		t.Errorf("list without the other configs: %v", err)
+	}
+	if got := rows(); len(got) != 3 || !strings.HasSuffix(got[1], " - - -") {
+		t.Errorf("list\n%s", strings.Join(got, "\n"))
+	}
 	p.doppler.SetSecret("app", "prd", nameSecret, "agent-9") // by another program
 	if err := ShowHistory(t.Context(), job.Env, inputs.History{Doppler: doppler, SnapshotSecret: secret}); err != nil {
 		t.Fatal(err)
