@@ -57,7 +57,7 @@ func Promote(ctx context.Context, env Env, in inputs.Promote) error {
 		if err != nil {
 			return err
 		}
-		outputs := promoteOutputs(source.Snapshot, record, update, configs[0].Previous)
+		outputs := promoteOutputs(job, source.Snapshot, record, update, configs[0].Previous)
 		return publish(env, outputs, promoteSummary(job, "Snapshot promoted", source.Snapshot, record, update, configs))
 	})
 }
@@ -304,10 +304,14 @@ func copySnapshot(
 	return err
 }
 
-// nameAndDeploy records the name in the configs, and a deployment if the name changes.
+// nameAndDeploy records the name in the configs, and a deployment if the name changes. It refuses a name that the outputs
+// cannot contain before that.
 func nameAndDeploy(
 	ctx context.Context, job job, spec inputs.PromoteSpec, configs []dopplerConfig, record namingRecord,
 ) (dopplerUpdate, error) {
+	if err := checkOutputName(job, "name", record.Name); err != nil {
+		return dopplerUpdate{}, err
+	}
 	name := naming{Configs: configs, Secret: spec.Record.Secret, Record: record, AllowChange: refuseChange}
 	if !slices.ContainsFunc(configs, func(c dopplerConfig) bool { return c.Previous != record.Name }) {
 		return name.write(ctx, job)
@@ -323,10 +327,16 @@ func refuseChange(_ context.Context, current string) error {
 	return fmt.Errorf("another client has set %q since this run started", current)
 }
 
-// promoteOutputs returns the outputs of the promote action.
-func promoteOutputs(s daytona.Snapshot, record namingRecord, update dopplerUpdate, previous string) PromoteOutputs {
+// promoteOutputs returns the outputs of the promote action. They lack a previous name that contains a secret.
+func promoteOutputs(
+	job job, s daytona.Snapshot, record namingRecord, update dopplerUpdate, previous string,
+) PromoteOutputs {
+	if _, found := job.Runner.FindSecret(previous); found {
+		previous = ""
+	}
 	return PromoteOutputs{
-		SnapshotName: s.Name, SnapshotID: s.ID, Digest: digestOf(s).String(), GitSHA: record.Commit,
+		SnapshotName: s.Name, SnapshotID: s.ID, Digest: digestOf(s).String(),
+		GitSHA:           strings.TrimSuffix(record.Commit, "-dirty"),
 		PreviousSnapshot: previous, DopplerUpdated: len(update.Written) > 0,
 	}
 }

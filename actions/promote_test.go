@@ -308,6 +308,17 @@ func TestPromoteTo(t *testing.T) {
 			err: `another client has set "agent-7" since this run started; updated: app.plain`,
 		},
 		{
+			name: "a secret in the name", arguments: []string{"--to=prd"}, err: `input name: "agent-1" contains the Doppler secret`,
+			change: func(p *promotion) { p.doppler.SetSecret("app", "dev", "PASSWORD", "agent") },
+		},
+		{
+			name: "a secret in the previous name", arguments: []string{"--to=prd"}, want: map[string]string{"prd": "agent-1"},
+			change: func(p *promotion) {
+				p.doppler.SetSecret("app", "dev", "PASSWORD", "hunter2")
+				p.doppler.SetSecret("app", "prd", nameSecret, "hunter2-1")
+			},
+		},
+		{
 			name: "pull request", environ: map[string]string{"GITHUB_EVENT_NAME": "pull_request"},
 			arguments: []string{"--to=prd"}, err: "this run (pull_request) is for a pull request",
 		},

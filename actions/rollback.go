@@ -52,7 +52,7 @@ func Rollback(ctx context.Context, env Env, in inputs.Rollback) error {
 		if err != nil {
 			return err
 		}
-		outputs := promoteOutputs(snapshot, record, update, config.Previous)
+		outputs := promoteOutputs(job, snapshot, record, update, config.Previous)
 		return publish(env, outputs, promoteSummary(job, "Snapshot rolled back", snapshot, record, update, configs))
 	})
 }
@@ -86,11 +86,6 @@ func findPrevious(
 		remedy = fmt.Sprintf("earlier snapshots: %s; run `action-snapshot promote NAME --to %s`", strings.Join(others, ", "),
 			config.Config)
 	}
-	return daytona.Snapshot{}, fmt.Errorf(
-		"snapshot %s, which %s named before, %s (%s)",
-		record.Name,
-		config.Name(),
-		problem,
-		remedy,
-	)
+	err = fmt.Errorf("snapshot %s, which %s named before, %s (%s)", record.Name, config.Name(), problem, remedy)
+	return daytona.Snapshot{}, err
 }
