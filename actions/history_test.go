@@ -24,7 +24,10 @@ func TestAddToHistory(t *testing.T) {
 			"name that another program wrote", `[{"name":"x"}]`, "a", b,
 			`[{"name":"x"},{"name":"a"},{"name":"b","commit":"abc","action":"snapshot"}]`,
 		},
-		{"reference as the name", `[{"name":"x"}]`, "${prd.NAME}", b, `[{"name":"x"},{"name":"b","commit":"abc","action":"snapshot"}]`},
+		{
+			"reference as the name", `[{"name":"x"}]`, "${prd.NAME}", b,
+			`[{"name":"x"},{"name":"b","commit":"abc","action":"snapshot"}]`,
+		},
 		{"same name", `[{"name":"b"}]`, "b", b, `[{"name":"b"}]`},
 		{"same name, verified since", `[{"name":"b"}]`, "b", verified, `[{"name":"b","verified":"boot"}]`},
 		{"same name without a record", `[{"name":"a"}]`, "b", verified, `[{"name":"a"}]`},

@@ -304,8 +304,8 @@ func copySnapshot(
 	return err
 }
 
-// nameAndDeploy records the name in the configs, and a deployment if the name changes. It refuses a name that the outputs
-// cannot contain before that.
+// nameAndDeploy records the name in the configs, and a deployment if the name changes. It refuses a name that the
+// outputs cannot contain before that.
 func nameAndDeploy(
 	ctx context.Context, job job, spec inputs.PromoteSpec, configs []dopplerConfig, record namingRecord,
 ) (dopplerUpdate, error) {

@@ -290,7 +290,8 @@ func TestDopplerIdentityAudience(t *testing.T) {
 func TestDopplerMasksByVisibility(t *testing.T) {
 	server := startDoppler(t, map[string]string{
 		"DAYTONA_SNAPSHOT_NAME_HISTORY": "[{}]",
-		"DAYTONA_SNAPSHOT_NAME":         "sandbox-1", "VITE_DAYTONA_SNAPSHOT_NAME": "sandbox-1", "DEPOT_PROJECT_ID": "project",
+
+		"DAYTONA_SNAPSHOT_NAME": "sandbox-1", "VITE_DAYTONA_SNAPSHOT_NAME": "sandbox-1", "DEPOT_PROJECT_ID": "project",
 		"DAYTONA_API_URL": "https://daytona.example", "DAYTONA_ORG_ID": "org-1", "DAYTONA_ORGANIZATION_ID": "org-2",
 		"DOPPLER_PROJECT": "app", "DOPPLER_ENVIRONMENT": "development", "DOPPLER_CONFIG": "dev", "FLAG": "true", "BIT": "0",
 		"NAME": "in doppler_secret", "WORD": "unmasked", "COPY": "unmasked", "MODE": "development",

@@ -136,8 +136,8 @@ func (c Client) Set(
 // Update changes raw values of the named secrets in one call and reports whether it changed any. It calls change with
 // the current values of those that exist, writes what change leaves in the map, and returns an error from change. After
 // a write without a response, it reads the values, also if ctx has ended. Doppler rejects the write if another client
-// has changed a value that change has seen. Update then starts again, so that retries are safe. Doppler cannot compare a
-// secret that does not exist, so of several writers that create it the last one wins.
+// has changed a value that change has seen. Update then starts again, so that retries are safe. Doppler cannot compare
+// a secret that does not exist, so of several writers that create it the last one wins.
 func (c Client) Update(
 	ctx context.Context, names []string, change func(values map[string]string) error,
 ) (changed bool, err error) {
@@ -232,8 +232,8 @@ func changes(names []string, current, want map[string]string) []change {
 }
 
 // ValuesByConfig returns the values of secrets by name, with references resolved, for each config that has one of them
-// and that the token can read. Keys have the form "project.config", as in Doppler's references. unreadable describes the
-// configs of c's project that the token cannot read: for a service token, all but its own.
+// and that the token can read. Keys have the form "project.config", as in Doppler's references. unreadable describes
+// the configs of c's project that the token cannot read: for a service token, all but its own.
 func (c Client) ValuesByConfig(
 	ctx context.Context, names ...string,
 ) (values map[string]map[string]string, unreadable []string, err error) {

@@ -14,7 +14,7 @@ func TestPromoteSpec(t *testing.T) {
 		to                  []DopplerConfigName
 	}{
 		{args: "agent-1 --to prd", name: "agent-1", to: []DopplerConfigName{{"", "prd"}}},
-		{args: "--name agent-1 --to prd,website.prd", name: "agent-1", to: []DopplerConfigName{{"", "prd"}, {"website", "prd"}}},
+		{args: "-n agent-1 --to prd,website.prd", name: "agent-1", to: []DopplerConfigName{{"", "prd"}, {"website", "prd"}}},
 		{args: "agent-1 --name agent-1 --to prd", name: "agent-1", to: []DopplerConfigName{{"", "prd"}}},
 		{args: "--to prd", to: []DopplerConfigName{{"", "prd"}}},
 		{args: "agent-1", invalid: "to"},
