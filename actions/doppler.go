@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -30,8 +31,10 @@ func readDoppler(ctx context.Context, env Env, in inputs.Doppler) (credentials.D
 // dopplerConfig is a Doppler config in which the name of the snapshot is recorded.
 type dopplerConfig struct {
 	doppler.Client
-	Mirror   string // secret that becomes a reference to the name; empty for none
-	Previous string // the name in the config when the run started
+	Mirror   string         // secret that becomes a reference to the name; empty for none
+	History  string         // secret with the last names; empty for none
+	Previous string         // the name in the config when the run started
+	Records  []namingRecord // the last names when the run started
 }
 
 // checkDoppler returns the configs in which the name of the snapshot is recorded. It checks that they are writable.
@@ -50,11 +53,7 @@ func checkDoppler(
 		return nil, nil
 	}
 	configs := configsToWrite(spec.Record, *config.Client)
-	group, groupCtx := errgroup.WithContext(ctx)
-	for i := range configs {
-		group.Go(func() error { return configs[i].check(groupCtx, spec.Record) })
-	}
-	if err := group.Wait(); err != nil {
+	if err := checkConfigs(ctx, job, spec.Record, configs); err != nil {
 		return nil, inputs.Wrap("update_doppler", err)
 	}
 	by := config.Selected
@@ -64,6 +63,24 @@ func checkDoppler(
 	job.Runner.Infof("%s will be set in %s (selected by %s)", spec.Record.Secret, strings.Join(configNames(configs), ", "),
 		by)
 	return configs, nil
+}
+
+// checkConfigs checks that the configs are writable, and reads the secrets of the record in each.
+func checkConfigs(ctx context.Context, job job, record inputs.DopplerRecord, configs []dopplerConfig) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i := range configs {
+		group.Go(func() error { return configs[i].check(groupCtx, record) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, config := range configs {
+		if config.History == "" && record.History != "" {
+			job.Runner.Warning(runner.Annotation{Title: "The name will not be added to the history", Message: fmt.Sprintf(
+				"%s in %s %v (remove it, or set doppler_history: false)", record.History, config.Name(), errNotHistory)})
+		}
+	}
+	return nil
 }
 
 // configsToWrite returns the configs of the record, or the config that is read.
@@ -90,13 +107,25 @@ func (c *dopplerConfig) check(ctx context.Context, record inputs.DopplerRecord) 
 	if err := c.CheckWrite(ctx, record.Secret, record.Mirror); err != nil {
 		return err
 	}
-	current, err := c.Raw(ctx, record.Secret, record.Mirror)
+	return c.readNames(ctx, record)
+}
+
+// readNames reads the secrets of the record. History is empty afterwards if its secret contains something else.
+func (c *dopplerConfig) readNames(ctx context.Context, record inputs.DopplerRecord) (err error) {
+	names := []string{record.Secret, record.Mirror}
+	if record.History != "" {
+		names = append(names, record.History)
+	}
+	current, err := c.Raw(ctx, names...)
 	if err != nil {
 		return err
 	}
 	c.Previous = current[record.Secret]
 	if _, exists := current[record.Mirror]; exists || record.CreateMirror {
 		c.Mirror = record.Mirror
+	}
+	if c.Records, err = parseHistory(current[record.History]); err == nil {
+		c.History = record.History
 	}
 	return nil
 }
@@ -112,21 +141,44 @@ func configNames(configs []dopplerConfig) (names []string) {
 type dopplerUpdate struct {
 	Secret             string
 	Written, Unchanged []string
+	Outdated           []string // those of Unchanged that another run has set to a newer snapshot
 }
 
 // updateDoppler records the name of the snapshot in each config. Where another run has recorded a newer snapshot in the
 // meantime, it keeps that name.
 func updateDoppler(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, snapshot daytona.Snapshot,
+	record namingRecord,
 ) (dopplerUpdate, error) {
+	return naming{
+		Configs: target.Doppler, Secret: spec.Record.Secret, Record: record,
+		AllowChange: func(ctx context.Context, current string) error {
+			return checkNotNewer(ctx, spec, target, snapshot, current)
+		},
+	}.write(ctx, job)
+}
+
+// naming is an active snapshot and where its name is recorded.
+type naming struct {
+	Configs []dopplerConfig
+	Secret  string
+	Record  namingRecord
+	// AllowChange is called if another client has set another name since the run started. Its error is that of the
+	// config, except a [*newerSnapshotError], for which the config keeps the other name.
+	AllowChange func(ctx context.Context, current string) error
+}
+
+// write records the name in each config, also if it fails for another one.
+func (n naming) write(ctx context.Context, job job) (dopplerUpdate, error) {
 	defer startActivity(ctx, "Doppler")()
-	update := dopplerUpdate{Secret: spec.Record.Secret}
+	update := dopplerUpdate{Secret: n.Secret}
 	var failures []error
 	var failed []string
-	for i, name := range configNames(target.Doppler) {
-		changed, err := recordName(ctx, spec, target, target.Doppler[i], snapshot)
+	for i, name := range configNames(n.Configs) {
+		changed, err := n.writeTo(ctx, n.Configs[i])
 		if newer := (*newerSnapshotError)(nil); errors.As(err, &newer) {
 			job.Runner.Notice(runner.Annotation{Title: "Doppler was not updated", Message: name + ": " + newer.Error()})
+			update.Outdated = append(update.Outdated, name)
 			err = nil
 		}
 		switch {
@@ -134,7 +186,7 @@ func updateDoppler(
 			failures, failed = append(failures, err), append(failed, name)
 		case changed:
 			update.Written = append(update.Written, name)
-			job.Runner.Infof("Set %s in %s to %s", spec.Record.Secret, name, snapshot.Name)
+			job.Runner.Infof("Set %s in %s to %s", n.Secret, name, n.Record.Name)
 		default:
 			update.Unchanged = append(update.Unchanged, name)
 		}
@@ -146,7 +198,7 @@ func updateDoppler(
 	if len(update.Written) > 0 {
 		written = "; updated: " + strings.Join(update.Written, ", ")
 	}
-	remedy := fmt.Sprintf("run again, or set %s=%s in %s", spec.Record.Secret, snapshot.Name, strings.Join(failed, ", "))
+	remedy := fmt.Sprintf("run again, or set %s=%s in %s", n.Secret, n.Record.Name, strings.Join(failed, ", "))
 	err := joinErrors(failures)
 	if cause := context.Cause(ctx); cause != nil {
 		isUpdated := "was not"
@@ -154,9 +206,9 @@ func updateDoppler(
 			isUpdated = "may not be"
 		}
 		return update, daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s is active, but Doppler %s updated%s (%s)",
-			snapshot.Name, isUpdated, written, remedy))
+			n.Record.Name, isUpdated, written, remedy))
 	}
-	return update, fmt.Errorf("snapshot %s is active, but updating Doppler failed: %w%s (%s)", snapshot.Name, err,
+	return update, fmt.Errorf("snapshot %s is active, but updating Doppler failed: %w%s (%s)", n.Record.Name, err,
 		written, remedy)
 }
 
@@ -169,21 +221,36 @@ func joinErrors(errs []error) error {
 	return joined
 }
 
-// recordName sets the name of the snapshot in a config and reports whether that changed it.
-func recordName(
-	ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarget, config dopplerConfig, snapshot daytona.Snapshot,
-) (changed bool, err error) {
-	secret := spec.Record.Secret
-	values := map[string]string{secret: snapshot.Name}
-	if config.Mirror != "" {
-		values[config.Mirror] = "${" + secret + "}"
+// writeTo sets the name in a config, adds it to the history, and reports whether that changed the name or the mirror.
+func (n naming) writeTo(ctx context.Context, config dopplerConfig) (changed bool, err error) {
+	names := []string{n.Secret}
+	for _, name := range []string{config.Mirror, config.History} {
+		if name != "" {
+			names = append(names, name)
+		}
 	}
-	return config.Set(ctx, values, func(current map[string]string) error {
-		if current[secret] == config.Previous {
+	written, err := config.Update(ctx, names, func(values map[string]string) error {
+		before := maps.Clone(values)
+		values[n.Secret] = n.Record.Name
+		if config.Mirror != "" {
+			values[config.Mirror] = "${" + n.Secret + "}"
+		}
+		changed = changed || !maps.Equal(values, before)
+		if current := before[n.Secret]; current != config.Previous && current != n.Record.Name {
+			if err := n.AllowChange(ctx, current); err != nil {
+				return err
+			}
+		}
+		if config.History == "" {
 			return nil
 		}
-		return checkNotNewer(ctx, spec, target, snapshot, current[secret])
+		history, err := addToHistory(before[config.History], before[n.Secret], n.Record)
+		if err == nil && history != "" { // otherwise another client has changed it into something else
+			values[config.History] = history
+		}
+		return nil
 	})
+	return written && changed, err
 }
 
 // newerSnapshotError reports that Doppler already names a newer snapshot with the same prefix.

@@ -164,7 +164,14 @@ func TestUpdateDoppler(t *testing.T) {
 			if test.fault.Status != 0 {
 				server.Fail(test.fault)
 			}
-			update, err := updateDoppler(t.Context(), job, spec, target, daytona.Snapshot{Name: "new"})
+			update, err := updateDoppler(
+				t.Context(),
+				job,
+				spec,
+				target,
+				daytona.Snapshot{Name: "new"},
+				namingRecord{Name: "new"},
+			)
 			for _, part := range test.updateErr {
 				if err == nil || !strings.Contains(err.Error(), part) {
 					t.Errorf("got %v, want %q", err, part)
@@ -175,6 +182,11 @@ func TestUpdateDoppler(t *testing.T) {
 			}
 			written := map[string]map[string]string{}
 			for _, w := range server.Writes() {
+				records, err := parseHistory(w.Set[spec.Record.History])
+				if err != nil || len(records) == 0 || records[len(records)-1].Name != "new" {
+					t.Errorf("history in %s: %v, %v", w.Config, records, err)
+				}
+				delete(w.Set, spec.Record.History)
 				written[w.Project+"."+w.Config] = w.Set
 			}
 			if !maps.EqualFunc(written, test.written, maps.Equal) ||
@@ -217,7 +229,8 @@ func TestUpdateDopplerCanceled(t *testing.T) {
 			})
 			job, _, _ := testJob(t, nil)
 			target := snapshotTarget{Doppler: []dopplerConfig{{Client: client, Previous: "old"}}}
-			update, err := updateDoppler(ctx, job, snapshotSpec(t), target, daytona.Snapshot{Name: "new"})
+			update, err := updateDoppler(ctx, job, snapshotSpec(t), target, daytona.Snapshot{Name: "new"},
+				namingRecord{Name: "new"})
 			left := (*daytona.LeftoverError)(nil)
 			if test.want == "" {
 				if err != nil || !slices.Equal(update.Written, []string{"app.dev"}) {

@@ -115,7 +115,8 @@ func (f *faultyFlow) run(ctx context.Context, t *testing.T, img v1.Image) (dayto
 	if err != nil {
 		return daytona.Snapshot{}, stderr.String(), err
 	}
-	if _, err := updateDoppler(ctx, job, f.spec, target, snapshot); err != nil {
+	record := recordOfSnapshot(ctx, job, upload, snapshot)
+	if _, err := updateDoppler(ctx, job, f.spec, target, snapshot, record); err != nil {
 		return snapshot, stderr.String(), err
 	}
 	pruneSnapshots(ctx, job, f.spec, f.config, target, snapshot, upload.Existing.Superseded)

@@ -46,6 +46,16 @@ type SnapshotOutputs struct {
 	DopplerUpdated bool    `output:"doppler_updated"`
 }
 
+// PromoteOutputs are the outputs of the promote action.
+type PromoteOutputs struct {
+	SnapshotName     string `output:"snapshot_name"`
+	SnapshotID       string `output:"snapshot_id"`
+	Digest           string `output:"digest"`
+	GitSHA           string `output:"git_sha"`
+	PreviousSnapshot string `output:"previous_snapshot"`
+	DopplerUpdated   bool   `output:"doppler_updated"`
+}
+
 // TestOutputs are the outputs of the test action. They are also written when tests fail and when the run is canceled.
 type TestOutputs struct {
 	BuildOutputs
@@ -75,12 +85,13 @@ var outputHelp = map[string]string{
 	"total_steps":  "Number of Dockerfile steps on all platforms, without FROM.",
 	"metadata":     "Metadata from BuildKit's exporter, as JSON; keyed by platform if there are several.",
 
-	"snapshot_name":    "Name of the active snapshot.",
-	"snapshot_id":      "ID of the snapshot at Daytona.",
-	"snapshot_state":   "State of the snapshot, always active.",
-	"snapshot_size_gb": "Size of the snapshot in GB, as Daytona reports it.",
-	"reused":           "Whether an existing snapshot of the same image was reused. If true, nothing was pushed.",
-	"doppler_updated":  "Whether the name in Doppler changed.",
+	"snapshot_name":     "Name of the active snapshot.",
+	"snapshot_id":       "ID of the snapshot at Daytona.",
+	"snapshot_state":    "State of the snapshot, always active.",
+	"snapshot_size_gb":  "Size of the snapshot in GB, as Daytona reports it.",
+	"reused":            "Whether an existing snapshot of the same image was reused. If true, nothing was pushed.",
+	"previous_snapshot": "Name of the snapshot that the first config of to named before.",
+	"doppler_updated":   "Whether the name in Doppler changed.",
 
 	"tests_total":  "Number of tests in the suite and in the command's JUnit reports.",
 	"tests_passed": "Number of tests that passed on the first attempt.",

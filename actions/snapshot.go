@@ -30,7 +30,10 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err != nil {
 			return err
 		}
-		update, err := updateDoppler(ctx, job, spec, target, snapshot)
+		record := recordOfSnapshot(ctx, job, upload, snapshot)
+		deployed := startDeployment(ctx, job, spec.GitHubToken, spec.Environment, record)
+		update, err := updateDoppler(ctx, job, spec, target, snapshot, record)
+		deployed.finish(ctx, job, update, err)
 		if err != nil {
 			return err
 		}

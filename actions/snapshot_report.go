@@ -41,12 +41,7 @@ func snapshotSummary(
 	case len(update.Written)+len(update.Unchanged) == 0:
 		t.row("Doppler", "not updated (no Doppler token)")
 	}
-	if len(update.Written) > 0 {
-		t.row("Doppler", fmt.Sprintf("%s set in %s", code(update.Secret), code(strings.Join(update.Written, ", "))))
-	}
-	if len(update.Unchanged) > 0 {
-		t.row("Doppler", "unchanged in "+code(strings.Join(update.Unchanged, ", ")))
-	}
+	addDopplerRows(t, update)
 	t.row("Deleted", code(strings.Join(pruned, ", ")))
 	t.row("Start a sandbox", code("daytona create --snapshot "+snapshot.Name))
 	t.row("Time", elapsed(job))
@@ -54,6 +49,16 @@ func snapshotSummary(
 		return t.String() + "\n" + upload.Summary
 	}
 	return t.String()
+}
+
+// addDopplerRows adds the configs with the name to a summary.
+func addDopplerRows(t *table, update dopplerUpdate) {
+	if len(update.Written) > 0 {
+		t.row("Doppler", fmt.Sprintf("%s set in %s", code(update.Secret), code(strings.Join(update.Written, ", "))))
+	}
+	if len(update.Unchanged) > 0 {
+		t.row("Doppler", "unchanged in "+code(strings.Join(update.Unchanged, ", ")))
+	}
 }
 
 // sandboxSize describes the resources of a snapshot's sandboxes.

@@ -9,11 +9,12 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in a secret, sandboxes or warm
-// pools. unreadable describes the configs that the token cannot read and that may name any of them. Daytona itself does
-// not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
+// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in a secret or would have it after
+// a rollback, sandboxes or warm pools. unreadable describes the configs that the token cannot read and that may name
+// any of them. Daytona itself does not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
 // apps/api/src/sandbox/services/snapshot.service.ts, removeSnapshot).
 func usesOf(
 	ctx context.Context, config credentials.Doppler, secret string, client daytona.Client, snapshots []daytona.Snapshot,
@@ -33,9 +34,17 @@ func usesOf(
 	if config.Client == nil {
 		return uses, nil, nil
 	}
-	values, unreadable, err := config.Client.ValuesByConfig(ctx, secret)
+	values, unreadable, err := config.Client.ValuesByConfig(ctx, secret, inputs.HistorySecret(secret))
 	for _, config := range slices.Sorted(maps.Keys(values)) {
-		uses[values[config]] = "named by the Doppler config " + config
+		records, _ := parseHistory(values[config][inputs.HistorySecret(secret)]) // others are no histories
+		if previous, found := rollbackTarget(records, values[config][secret]); found && uses[previous.Name] == "" {
+			uses[previous.Name] = "what action-snapshot rollback restores in the Doppler config " + config
+		}
+	}
+	for _, config := range slices.Sorted(maps.Keys(values)) {
+		if name := values[config][secret]; name != "" {
+			uses[name] = "named by the Doppler config " + config
+		}
 	}
 	return uses, unreadable, err
 }

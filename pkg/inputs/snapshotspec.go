@@ -45,6 +45,7 @@ type SnapshotSpec struct {
 	Keep          int // snapshots to keep; 0 keeps all
 	UpdateDoppler bool
 	Record        DopplerRecord
+	Environment   string // GitHub environment of the deployment; empty records none
 	DryRun        bool
 	Daytona       Daytona
 }
@@ -60,7 +61,7 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	spec := SnapshotSpec{
 		BuildSpec: build, Image: in.Image, Name: in.Name, NamePrefix: in.NamePrefix, Region: in.Region,
 		SandboxClass: in.SandboxClass, IfExists: IfExists(in.IfExists), Keep: in.Keep, UpdateDoppler: in.updatesDoppler(),
-		DryRun: in.DryRun, Daytona: in.Daytona, ExpectImageID: in.ExpectImageID,
+		DryRun: in.DryRun, Daytona: in.Daytona, ExpectImageID: in.ExpectImageID, Environment: in.Environment,
 	}
 	if in.ExpectImageID != "" && !imageID.MatchString(in.ExpectImageID) {
 		return SnapshotSpec{}, Errorf("expect_image_id", in.ExpectImageID,
@@ -70,7 +71,7 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 		return SnapshotSpec{}, err
 	}
 	spec.Doppler.Default = DefaultDopplerConfig
-	spec.Doppler.Public = []string{spec.Record.Secret, spec.Record.Mirror}
+	spec.Doppler.Public = spec.Record.names()
 	if !slices.Equal(build.Platforms, []string{SnapshotPlatform}) {
 		return SnapshotSpec{}, Errorf("platform", strings.Join(build.Platforms, ","),
 			"is not supported by Daytona; write %s only", SnapshotPlatform)
