@@ -127,8 +127,18 @@ var messages = []message{
 	reason(`(blob|manifest)[ _]unknown|unknown[: ]+(blob|manifest)`, pushAgain, errImageMissing, errTransient),
 	reason(`\b(429|5\d\d) (Too Many Requests|Internal Server Error|Bad Gateway|Service Unavailable|Gateway Time-?out)|`+
 		`toomanyrequests|status( code)?:? 5\d\d`, tryAgain, errTransient),
-	reason(`connection (refused|reset)|broken pipe|no such host|\bEOF\b|deadline exceeded|request canceled|`+
-		`socket hang up|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENOTFOUND|EAI_AGAIN`, tryAgain, errTransient),
+	// Connections of the runner (Go's net and net/http, the Docker client) and of the API (Node.js, axios).
+	reason(`connection (refused|reset)|broken pipe|no such host|\bEOF\b|deadline exceeded|(request|context) canceled|`+
+		`no route to host|network is unreachable|server misbehaving|temporary failure in name resolution|`+
+		`use of closed network connection|GOAWAY|stream error|cannot connect to the docker daemon|socket hang up|`+
+		`socket disconnected|stream has been aborted|`+
+		`\bE(CONNREFUSED|CONNRESET|CONNABORTED|PIPE|HOSTUNREACH|NETUNREACH|TIMEDOUT|NOTFOUND|AI_AGAIN)\b`,
+		tryAgain, errTransient),
+	// The API's database and cache (pg 8, ioredis 5); the handlers of states store any error as the reason.
+	reason(`deadlock detected|could not serialize access|connection (terminated|is closed)|too many (clients|connections)`,
+		tryAgain, errTransient),
+	// A layer was damaged on its way to the runner (Docker Engine 20.10 to 29, containerd 2).
+	reason(`layer verification failed|unexpected commit digest`, tryAgain, errTransient),
 	// A push to the registry in which Daytona stores images failed.
 	reason(`error from registry: `, tryAgain, errTransient),
 	reason(`unauthorized|access (is )?denied|denied: |is denied|403 forbidden`,
