@@ -27,14 +27,21 @@ func readDoppler(ctx context.Context, env Env, in inputs.Doppler) (credentials.D
 	})
 }
 
-// dopplerConfig is a Doppler config in which the name of the snapshot is recorded.
+// dopplerConfig is a Doppler config in which the names of the snapshots are recorded.
 type dopplerConfig struct {
 	doppler.Client
-	Mirror   string // secret that becomes a reference to the name; empty for none
-	Previous string // the name in the config when the run started
+	Previous map[string]string // values when the run started, of the secrets that existed
 }
 
-// checkDoppler returns the configs in which the name of the snapshot is recorded. It checks that they are writable.
+// mirror returns the secret that becomes a reference to the name; empty for none.
+func (c dopplerConfig) mirror(record inputs.DopplerRecord) string {
+	if _, exists := c.Previous[record.Mirror]; exists || record.CreateMirror {
+		return record.Mirror
+	}
+	return ""
+}
+
+// checkDoppler returns the configs in which the names of the snapshots are recorded. It checks that they are writable.
 func checkDoppler(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler,
 ) ([]dopplerConfig, error) {
@@ -50,9 +57,13 @@ func checkDoppler(
 		return nil, nil
 	}
 	configs := configsToWrite(spec.Record, *config.Client)
+	var secrets, mirrors []string
+	for _, v := range spec.Each() {
+		secrets, mirrors = append(secrets, v.Record.Secret), append(mirrors, v.Record.Mirror)
+	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	for i := range configs {
-		group.Go(func() error { return configs[i].check(groupCtx, spec.Record) })
+		group.Go(func() error { return configs[i].check(groupCtx, append(slices.Clone(secrets), mirrors...)) })
 	}
 	if err := group.Wait(); err != nil {
 		return nil, inputs.Wrap("update_doppler", err)
@@ -61,7 +72,7 @@ func checkDoppler(
 	if len(spec.Record.Configs) > 0 {
 		by = "doppler_configs"
 	}
-	job.Runner.Infof("%s will be set in %s (selected by %s)", spec.Record.Secret, strings.Join(configNames(configs), ", "),
+	job.Runner.Infof("%s will be set in %s (selected by %s)", strings.Join(secrets, ", "), strings.Join(configNames(configs), ", "),
 		by)
 	return configs, nil
 }
@@ -85,20 +96,13 @@ func configsToWrite(record inputs.DopplerRecord, read doppler.Client) []dopplerC
 	return configs
 }
 
-// check checks that the config is writable, and reads the secrets of the record.
-func (c *dopplerConfig) check(ctx context.Context, record inputs.DopplerRecord) error {
-	if err := c.CheckWrite(ctx, record.Secret, record.Mirror); err != nil {
+// check checks that the secrets are writable, and reads them.
+func (c *dopplerConfig) check(ctx context.Context, secrets []string) (err error) {
+	if err := c.CheckWrite(ctx, secrets...); err != nil {
 		return err
 	}
-	current, err := c.Raw(ctx, record.Secret, record.Mirror)
-	if err != nil {
-		return err
-	}
-	c.Previous = current[record.Secret]
-	if _, exists := current[record.Mirror]; exists || record.CreateMirror {
-		c.Mirror = record.Mirror
-	}
-	return nil
+	c.Previous, err = c.Raw(ctx, secrets...)
+	return err
 }
 
 func configNames(configs []dopplerConfig) (names []string) {
@@ -108,23 +112,28 @@ func configNames(configs []dopplerConfig) (names []string) {
 	return names
 }
 
-// dopplerUpdate lists the configs with the name of the snapshot, as PROJECT.CONFIG.
+// dopplerUpdate lists the configs with the names of the snapshots, as PROJECT.CONFIG.
 type dopplerUpdate struct {
-	Secret             string
+	Secrets            []string
 	Written, Unchanged []string
 }
 
-// updateDoppler records the name of the snapshot in each config. Where another run has recorded a newer snapshot in the
-// meantime, it keeps that name.
-func updateDoppler(
-	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, snapshot daytona.Snapshot,
-) (dopplerUpdate, error) {
+// updateDoppler records the names of the snapshots in each config, all of them in one call. Where another run has
+// recorded a newer snapshot in the meantime, it keeps the names in that config.
+func updateDoppler(ctx context.Context, job job, created []createdSnapshot) (dopplerUpdate, error) {
 	defer startActivity(ctx, "Doppler")()
-	update := dopplerUpdate{Secret: spec.Record.Secret}
+	var update dopplerUpdate
+	var names, assignments []string
+	for _, c := range created {
+		update.Secrets = append(update.Secrets, c.Spec.Record.Secret)
+		names = append(names, c.Snapshot.Name)
+		assignments = append(assignments, c.Spec.Record.Secret+"="+c.Snapshot.Name)
+	}
+	configs := created[0].Target.Doppler
 	var failures []error
 	var failed []string
-	for i, name := range configNames(target.Doppler) {
-		changed, err := recordName(ctx, spec, target, target.Doppler[i], snapshot)
+	for i, name := range configNames(configs) {
+		changed, err := recordNames(ctx, configs[i], created)
 		if newer := (*newerSnapshotError)(nil); errors.As(err, &newer) {
 			job.Runner.Notice(runner.Annotation{Title: "Doppler was not updated", Message: name + ": " + newer.Error()})
 			err = nil
@@ -134,7 +143,9 @@ func updateDoppler(
 			failures, failed = append(failures, err), append(failed, name)
 		case changed:
 			update.Written = append(update.Written, name)
-			job.Runner.Infof("Set %s in %s to %s", spec.Record.Secret, name, snapshot.Name)
+			for j, secret := range update.Secrets {
+				job.Runner.Infof("Set %s in %s to %s", secret, name, names[j])
+			}
 		default:
 			update.Unchanged = append(update.Unchanged, name)
 		}
@@ -146,18 +157,21 @@ func updateDoppler(
 	if len(update.Written) > 0 {
 		written = "; updated: " + strings.Join(update.Written, ", ")
 	}
-	remedy := fmt.Sprintf("run again, or set %s=%s in %s", spec.Record.Secret, snapshot.Name, strings.Join(failed, ", "))
+	remedy := fmt.Sprintf("run again, or set %s in %s", strings.Join(assignments, " and "), strings.Join(failed, ", "))
+	active := "snapshot " + names[0] + " is active"
+	if len(names) > 1 {
+		active = "snapshots " + strings.Join(names, ", ") + " are active"
+	}
 	err := joinErrors(failures)
 	if cause := context.Cause(ctx); cause != nil {
 		isUpdated := "was not"
 		if unknown := (*doppler.UnconfirmedError)(nil); errors.As(err, &unknown) {
 			isUpdated = "may not be"
 		}
-		return update, daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s is active, but Doppler %s updated%s (%s)",
-			snapshot.Name, isUpdated, written, remedy))
+		return update, daytona.WithLeftovers(cause, fmt.Errorf("%s, but Doppler %s updated%s (%s)", active, isUpdated,
+			written, remedy))
 	}
-	return update, fmt.Errorf("snapshot %s is active, but updating Doppler failed: %w%s (%s)", snapshot.Name, err,
-		written, remedy)
+	return update, fmt.Errorf("%s, but updating Doppler failed: %w%s (%s)", active, err, written, remedy)
 }
 
 // joinErrors is like [errors.Join], on one line.
@@ -169,20 +183,28 @@ func joinErrors(errs []error) error {
 	return joined
 }
 
-// recordName sets the name of the snapshot in a config and reports whether that changed it.
-func recordName(
-	ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarget, config dopplerConfig, snapshot daytona.Snapshot,
-) (changed bool, err error) {
-	secret := spec.Record.Secret
-	values := map[string]string{secret: snapshot.Name}
-	if config.Mirror != "" {
-		values[config.Mirror] = "${" + secret + "}"
+// recordNames sets the names of the snapshots in a config and reports whether that changed it. It sets none if the
+// config has the name of a newer snapshot in place of one of them.
+func recordNames(ctx context.Context, config dopplerConfig, created []createdSnapshot) (changed bool, err error) {
+	values := map[string]string{}
+	for _, c := range created {
+		secret := c.Spec.Record.Secret
+		values[secret] = c.Snapshot.Name
+		if mirror := config.mirror(c.Spec.Record); mirror != "" {
+			values[mirror] = "${" + secret + "}"
+		}
 	}
 	return config.Set(ctx, values, func(current map[string]string) error {
-		if current[secret] == config.Previous {
-			return nil
+		for _, c := range created {
+			secret := c.Spec.Record.Secret
+			if current[secret] == config.Previous[secret] {
+				continue
+			}
+			if err := checkNotNewer(ctx, c, current[secret]); err != nil {
+				return err
+			}
 		}
-		return checkNotNewer(ctx, spec, target, snapshot, current[secret])
+		return nil
 	})
 }
 
@@ -194,18 +216,16 @@ func (e *newerSnapshotError) Error() string {
 }
 
 // checkNotNewer returns a [*newerSnapshotError] if current, the name in Doppler, is that of a newer snapshot.
-func checkNotNewer(
-	ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarget, snapshot daytona.Snapshot, current string,
-) error {
-	isOurs := strings.HasPrefix(current, spec.NamePrefix)
-	if !isOurs || current == "" || current == snapshot.Name {
+func checkNotNewer(ctx context.Context, c createdSnapshot, current string) error {
+	isOurs := strings.HasPrefix(current, c.Spec.NamePrefix)
+	if !isOurs || current == "" || current == c.Snapshot.Name {
 		return nil
 	}
-	other, found, err := target.Client.Find(ctx, current)
+	other, found, err := c.Target.Client.Find(ctx, current)
 	if err != nil {
 		return err
 	}
-	if found && other.Created.After(snapshot.Created) {
+	if found && other.Created.After(c.Snapshot.Created) {
 		return &newerSnapshotError{current}
 	}
 	return nil

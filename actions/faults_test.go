@@ -111,15 +111,16 @@ func (f *faultyFlow) run(ctx context.Context, t *testing.T, img v1.Image) (dayto
 	if f.beforeSnapshot != nil {
 		f.beforeSnapshot()
 	}
-	upload, snapshot, err := ensureSnapshot(ctx, job, f.spec, snapshotSession{Image: existingImage{Image: img}}, target)
+	session := snapshotSession{Image: existingImage{Image: img}}
+	created, err := ensureSnapshots(ctx, job, f.spec, session, []snapshotTarget{target})
 	if err != nil {
 		return daytona.Snapshot{}, stderr.String(), err
 	}
-	if _, err := updateDoppler(ctx, job, f.spec, target, snapshot); err != nil {
-		return snapshot, stderr.String(), err
+	if _, err := updateDoppler(ctx, job, created); err != nil {
+		return created[0].Snapshot, stderr.String(), err
 	}
-	pruneSnapshots(ctx, job, f.spec, f.config, target, snapshot, upload.Existing.Superseded)
-	return snapshot, stderr.String(), nil
+	pruneSnapshots(ctx, job, f.spec, f.config, created)
+	return created[0].Snapshot, stderr.String(), nil
 }
 
 // settled returns the states of the snapshots by name, and their digests, when Daytona has finished its work.

@@ -9,14 +9,16 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in a secret, sandboxes or warm
-// pools. unreadable describes the configs that the token cannot read and that may name any of them. Daytona itself does
+// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in one of the secrets, sandboxes or
+// warm pools. unreadable describes the configs that the token cannot read and that may name any of them. Daytona itself does
 // not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
 // apps/api/src/sandbox/services/snapshot.service.ts, removeSnapshot).
 func usesOf(
-	ctx context.Context, config credentials.Doppler, secret string, client daytona.Client, snapshots []daytona.Snapshot,
+	ctx context.Context, config credentials.Doppler, secrets []string, client daytona.Client,
+	snapshots []daytona.Snapshot,
 ) (uses map[string]string, unreadable []string, err error) {
 	uses = map[string]string{}
 	var names []string
@@ -33,11 +35,32 @@ func usesOf(
 	if config.Client == nil {
 		return uses, nil, nil
 	}
-	values, unreadable, err := config.Client.ValuesByConfig(ctx, secret)
+	values, unreadable, err := config.Client.ValuesByConfig(ctx, secrets...)
 	for _, config := range slices.Sorted(maps.Keys(values)) {
-		uses[values[config]] = "named by the Doppler config " + config
+		for _, name := range values[config] {
+			uses[name] = "named by the Doppler config " + config
+		}
 	}
 	return uses, unreadable, err
+}
+
+// secretsOf returns the secrets that may contain the name of a snapshot: the given one, and those of the variants that
+// the name may end in, or the prefix of a generated name.
+func secretsOf(secret, name string) []string {
+	family := name
+	for i := range name {
+		if nameSuffix.MatchString(name[i:]) {
+			family = name[:i]
+			break
+		}
+	}
+	secrets := []string{secret}
+	for i := range family {
+		if variant, ok := strings.CutPrefix(family[i:], "-"); ok && inputs.IsVariant(variant) {
+			secrets = append(secrets, inputs.VariantSecret(secret, variant))
+		}
+	}
+	return secrets
 }
 
 // describeUsage returns, for example, "used by 2 sandboxes and 1 warm pool".

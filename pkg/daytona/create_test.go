@@ -126,7 +126,7 @@ func TestCreate(t *testing.T) {
 		{
 			name: "quota", changeCloud: func(o *cloud.Options) { o.Organizations[0].Snapshots = 1 },
 			existing: &cloud.Snapshot{Name: "other"}, posts: 1, left: 1, status: 400,
-			want: "Maximum allowed: 1 (the organization has 1 of 1 snapshots: delete one with",
+			want: "Maximum allowed: 1 (Daytona holds 1 of 1 snapshots: delete one",
 		},
 		{
 			name: "region without a runner", change: func(r *Request) { r.Region = "void" }, posts: 1, status: 400,

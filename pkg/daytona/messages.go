@@ -64,6 +64,7 @@ const (
 const (
 	tryAgain  = "try again"
 	pushAgain = "push the image again"
+	deleteOne = "delete one (`action-snapshot list`, `action-snapshot delete NAME`), or set make_room: true"
 )
 
 // messages are the known texts, from daytonaio/daytona v0.190.0. The first match applies. The API has no codes for
@@ -73,9 +74,7 @@ var messages = []message{
 	refusal(
 		400,
 		`Snapshot quota exceeded\. Maximum allowed: (\d+)`,
-		"the organization has $1 of $1 snapshots: delete one "+
-			"with `action-snapshot delete NAME` (`action-snapshot list` shows them), and set the input keep so that later runs "+
-			"delete old ones",
+		"Daytona holds $1 of $1 snapshots: "+deleteOne,
 		ErrQuota,
 	),
 	refusal(400, `CPU request \S+ exceeds maximum allowed per sandbox \(([\d.]+)\)`, atMost("cpu", "")),

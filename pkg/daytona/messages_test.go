@@ -108,7 +108,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{
 			400, "Snapshot quota exceeded. Maximum allowed: 30",
-			"the organization has 30 of 30 snapshots: delete one with `action-snapshot delete NAME`", ErrQuota,
+			"Daytona holds 30 of 30 snapshots: delete one (`action-snapshot list`, `action-snapshot delete NAME`), or", ErrQuota,
 		},
 		{
 			400, "CPU request 8 exceeds maximum allowed per sandbox (4).\n" + contact, "set the input cpu to at most 4, or", nil,

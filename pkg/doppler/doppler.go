@@ -205,13 +205,13 @@ func changes(names []string, current, want map[string]string) []change {
 	return list
 }
 
-// ValuesByConfig returns the value of a secret, with references resolved, for each config that has the secret and that
-// the token can read. Keys have the form "project.config", as in Doppler's references. unreadable describes the configs
+// ValuesByConfig returns the values of the named secrets that exist, with references resolved, for each config that has
+// any and that the token can read. Keys have the form "project.config", as in Doppler's references. unreadable describes the configs
 // of c's project that the token cannot read: for a service token, all but its own.
 func (c Client) ValuesByConfig(
-	ctx context.Context, name string,
-) (values map[string]string, unreadable []string, err error) {
-	own, err := c.values(ctx, name, "DOPPLER_PROJECT", "DOPPLER_CONFIG")
+	ctx context.Context, names ...string,
+) (values map[string][]string, unreadable []string, err error) {
+	own, err := c.values(ctx, append(slices.Clone(names), "DOPPLER_PROJECT", "DOPPLER_CONFIG")...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -223,36 +223,40 @@ func (c Client) ValuesByConfig(
 	if !isComplete {
 		unreadable = append(unreadable, fmt.Sprintf("the other configs of project %q", c.Project))
 	}
-	found, denied := make([]secret, len(configs)), make([]bool, len(configs))
+	found, denied := make([]map[string]secret, len(configs)), make([]bool, len(configs))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
 	for i, config := range configs {
 		if config.Name() == c.Name() {
-			found[i] = own[name]
+			found[i] = own
 			continue
 		}
 		group.Go(func() error {
-			values, err := config.values(groupCtx, name)
+			values, err := config.values(groupCtx, names...)
 			if isDenied(err) {
 				denied[i] = true
 				return nil
 			}
-			found[i] = values[name]
+			found[i] = values
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return nil, nil, err
 	}
-	values = map[string]string{}
-	for i, value := range found {
-		switch {
-		case denied[i] && configs[i].Project == c.Project:
+	values = map[string][]string{}
+	for i, secrets := range found {
+		if denied[i] && configs[i].Project == c.Project {
 			unreadable = append(unreadable, fmt.Sprintf("config %q", configs[i].Config))
-		case value.Computed != nil:
-			values[configs[i].Project+"."+configs[i].Config] = *value.Computed
-		case value.exists:
-			return nil, nil, configs[i].restricted(name)
+		}
+		key := configs[i].Project + "." + configs[i].Config
+		for _, name := range names {
+			switch value := secrets[name]; {
+			case value.Computed != nil:
+				values[key] = append(values[key], *value.Computed)
+			case value.exists:
+				return nil, nil, configs[i].restricted(name)
+			}
 		}
 	}
 	return values, unreadable, nil

@@ -567,7 +567,7 @@ func TestValuesByConfig(t *testing.T) {
 			if test.fault.Status != 0 {
 				s.Fail(test.fault)
 			}
-			got, unreadable, err := test.client.withServer(s).ValuesByConfig(t.Context(), name)
+			got, unreadable, err := test.client.withServer(s).ValuesByConfig(t.Context(), name, "ANOTHER")
 			if text := strings.Join(unreadable, ", "); !strings.Contains(text, test.unreadable) ||
 				(test.unreadable == "") != (text == "") {
 				t.Errorf("unreadable: %q, want %q", text, test.unreadable)
@@ -576,8 +576,12 @@ func TestValuesByConfig(t *testing.T) {
 			if httpclient.Status(err) != test.status {
 				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
 			}
-			if !maps.Equal(got, test.want) {
-				t.Errorf("got %v, want %v", got, test.want)
+			want := map[string][]string{}
+			for config, value := range test.want {
+				want[config] = []string{value}
+			}
+			if !maps.EqualFunc(got, want, slices.Equal) {
+				t.Errorf("got %v, want %v", got, want)
 			}
 		})
 	}

@@ -87,7 +87,13 @@ var help = map[string]string{
 		"usually container.",
 	"entrypoint": "Command that replaces the image's ENTRYPOINT and CMD, in shell syntax.",
 	"region":     "Daytona region, by ID or name. Default: the organization's default region.",
-	"if_exists":  "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
+	"variants": "Snapshots to create of the one image, NAME: SETTING=VALUE,…, one per line. The settings are cpu, memory, " +
+		"disk, gpu, sandbox_class, region and doppler_secret. Those that a line omits are the inputs. NAME ends the " +
+		"name_prefix, the name and, in upper case, doppler_secret. Doppler is updated after all are active.",
+	"attempts": "How often to create a snapshot at most, if Daytona fails for a reason of its own.",
+	"make_room": "If the organization has its maximum number of snapshots, delete as many of the least recently used " +
+		"as needed, by the rules of keep.",
+	"if_exists": "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
 	"keep": "After success, keep the newest N snapshots with generated names of this prefix and delete older ones. 0 " +
 		"keeps all. Snapshots that sandboxes use or a Doppler config names are kept, and all of them if the Doppler token " +
 		"cannot read every config of the project.",

@@ -98,9 +98,12 @@ type Snapshot struct {
 	SandboxClass  string
 	Entrypoint    string
 	Region        string
+	Variants      Lines
 	IfExists      string `default:"reuse"`
+	Attempts      int    `default:"3"`
 	Keep          int    `default:"0"`
-	UpdateDoppler *bool  `negatable:""`
+	MakeRoom      bool
+	UpdateDoppler *bool `negatable:""`
 	SnapshotSecret
 	DopplerMirror  string
 	DopplerConfigs List

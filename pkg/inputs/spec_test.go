@@ -189,7 +189,7 @@ func TestInputsThatDependOnOthers(t *testing.T) {
 func TestInvalidSnapshotInputs(t *testing.T) {
 	valid := Snapshot{
 		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
-		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse",
+		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse", Attempts: 3,
 		SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
 	}
 	if _, err := valid.Spec(Env{Getenv: noEnv, Dir: t.TempDir()}); err != nil {
@@ -233,6 +233,10 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 			}, "doppler_configs", "needs update_doppler",
 		},
 		{"dry run", func(in *Snapshot) { in.DryRun = true }, "dry_run", "--keep N"},
+		{"attempts", func(in *Snapshot) { in.Attempts = 0 }, "attempts", `"0" must be at least 1`},
+		{"dry run that makes room", func(in *Snapshot) { in.DryRun, in.MakeRoom, in.Keep = true, true, 1 }, "make_room",
+			"remove --dry-run"},
+		{"two regions", func(in *Snapshot) { in.Region = "us,eu" }, "region", "eu: region=eu"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			in := valid
@@ -294,7 +298,7 @@ func TestSandboxClassAndGPU(t *testing.T) {
 	in := Snapshot{
 		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
 		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "1", SandboxClass: "linux-vm",
-		IfExists: "reuse", SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
+		IfExists: "reuse", Attempts: 3, SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
 	}
 	spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
 	if err != nil || spec.GPU != 1 || spec.SandboxClass != "linux-vm" {
