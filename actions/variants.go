@@ -50,12 +50,14 @@ func joinVariants(created []createdSnapshot, errs []error) error {
 		return errs[0]
 	}
 	var failures, notes []error
+	var kept []string
 	for i, err := range errs {
 		c := created[i]
-		if err == nil {
-			if !c.Upload.isReused() {
-				notes = append(notes, fmt.Errorf("snapshot %s is active and was kept (run again to reuse it)", c.Snapshot.Name))
-			}
+		switch {
+		case err == nil && c.Upload.isReused():
+			continue
+		case err == nil:
+			kept = append(kept, c.Snapshot.Name)
 			continue
 		}
 		if left := (*daytona.LeftoverError)(nil); errors.As(err, &left) {
@@ -68,6 +70,9 @@ func joinVariants(created []createdSnapshot, errs []error) error {
 	}
 	if len(failures) == 0 {
 		return nil
+	}
+	if len(kept) > 0 {
+		notes = append(notes, fmt.Errorf("active and kept for the next run, which reuses them: %s", strings.Join(kept, ", ")))
 	}
 	return daytona.WithLeftovers(joinErrors(failures), notes...)
 }

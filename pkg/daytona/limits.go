@@ -55,7 +55,7 @@ func (l Limits) CheckSnapshots(n int) error {
 	switch {
 	case n == 0 || l.Snapshots == 0 || missing <= 0:
 		return nil
-	case missing == 1:
+	case n == 1 && missing == 1:
 		return fmt.Errorf("%w: Daytona holds %d of %d snapshots (%s)", ErrQuota, l.Used, l.Snapshots, deleteOne)
 	}
 	return fmt.Errorf("%w: Daytona holds %d of %d snapshots, and %d more are needed (delete %d, see `action-snapshot list`, "+
