@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"regexp"
 	"slices"
 	"strings"
@@ -72,6 +73,50 @@ func TestSnapshot(t *testing.T) {
 	}
 	if requests := e.Registry.Requests()[before:]; len(requests) > 0 {
 		t.Errorf("the second run sent requests to the registry: %q", requests)
+	}
+}
+
+// Two variants are snapshots of one image, which the builder pushes once. Doppler has both names.
+func TestSnapshotVariants(t *testing.T) {
+	e := setup(t)
+	before := len(e.Daytona.Requests())
+	r := e.mustRun(t, invocation{
+		program: "action-snapshot", dockerfile: uniqueDockerfile(t), env: values{"DAYTONA_API_KEY": ""},
+		inputs: values{
+			"name_prefix": "variants", "variants": "small: cpu=1,memory=2,disk=5\nlarge: cpu=4,memory=8,disk=10",
+			"attempts": "2", "make_room": "true",
+		},
+	})
+	var list []struct{ Variant, Name string }
+	if err := json.Unmarshal([]byte(r.outputs["snapshots"]), &list); err != nil || len(list) != 2 {
+		t.Fatalf("%v: %s", err, r.outputs["snapshots"])
+	}
+	for i, cpu := range []int{1, 4} {
+		s, secret := e.snapshots(t)[list[i].Name], nameSecret+"_"+strings.ToUpper(list[i].Variant)
+		if s.State != daytona.Active || s.Resources.CPU != cpu || s.Digest != r.outputs["digest"] {
+			t.Errorf("%s: %+v", list[i].Name, s)
+		}
+		if got := e.Doppler.Secret(localcloud.Project, "dev", secret); got != s.Name {
+			t.Errorf("%s is %q, want %s", secret, got, s.Name)
+		}
+		if !strings.Contains(r.summary, s.Name) {
+			t.Errorf("summary %s", r.summary)
+		}
+		e.Doppler.SetSecret(localcloud.Project, "dev", secret, "")
+		e.deleteSnapshot(t, s.Name)
+	}
+	mounted, sent := map[string]bool{}, map[string]bool{}
+	for _, request := range e.Daytona.Requests()[before:] {
+		repository, _, isUpload := strings.Cut(request.Path, "/blobs/uploads/")
+		switch {
+		case isUpload && request.Method == "PATCH":
+			sent[repository] = true
+		case isUpload && request.Method == "POST" && request.Status == 201:
+			mounted[repository] = true
+		}
+	}
+	if r.outputs["snapshot_name"] != list[0].Name || len(mounted) != 1 {
+		t.Errorf("outputs %v; mounted to %v, sent to %v", r.outputs, mounted, sent)
 	}
 }
 
