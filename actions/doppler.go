@@ -72,8 +72,8 @@ func checkDoppler(
 	if len(spec.Record.Configs) > 0 {
 		by = "doppler_configs"
 	}
-	job.Runner.Infof("%s will be set in %s (selected by %s)", strings.Join(secrets, ", "), strings.Join(configNames(configs), ", "),
-		by)
+	job.Runner.Infof("%s will be set in %s (selected by %s)", strings.Join(secrets, ", "),
+		strings.Join(configNames(configs), ", "), by)
 	return configs, nil
 }
 

@@ -639,7 +639,8 @@ func TestEnsureSnapshotWithinLimits(t *testing.T) {
 		t.Fatal(first.err, second.err)
 	}
 	c.spec.Resources.CPU = 2
-	if r := c.ensure(t.Context(), t, img); r.err == nil || !strings.Contains(r.err.Error(), "Daytona holds 1 of 1 snapshots") {
+	if r := c.ensure(t.Context(), t, img); r.err == nil ||
+		!strings.Contains(r.err.Error(), "Daytona holds 1 of 1 snapshots") {
 		t.Errorf("too many snapshots: %v", r.err)
 	}
 	c.spec.Resources.CPU = 64

@@ -48,7 +48,8 @@ func snapshotSummary(job job, created []createdSnapshot, update dopplerUpdate, p
 		t.row("Doppler", "not updated (no Doppler token)")
 	}
 	if len(update.Written) > 0 {
-		t.row("Doppler", fmt.Sprintf("%s set in %s", code(strings.Join(update.Secrets, ", ")), code(strings.Join(update.Written, ", "))))
+		secrets := code(strings.Join(update.Secrets, ", "))
+		t.row("Doppler", fmt.Sprintf("%s set in %s", secrets, code(strings.Join(update.Written, ", "))))
 	}
 	if len(update.Unchanged) > 0 {
 		t.row("Doppler", "unchanged in "+code(strings.Join(update.Unchanged, ", ")))

@@ -147,14 +147,14 @@ func offerImage(
 // checkQuota checks the number of snapshots before the push. A snapshot that takes the place of another one needs no
 // room.
 func checkQuota(spec inputs.SnapshotSpec, target snapshotTarget, uploads []imageUpload) error {
+	if spec.MakeRoom {
+		return nil
+	}
 	count := 0
 	for _, u := range uploads {
 		if !u.isReused() && u.Existing.Conflicting.ID == "" {
 			count++
 		}
-	}
-	if spec.MakeRoom {
-		return nil
 	}
 	return target.Limits.CheckSnapshots(count)
 }

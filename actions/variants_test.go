@@ -34,7 +34,8 @@ type variantRun struct {
 // withVariants returns the cloud with the spec of a run with variants.
 func (c cloud) withVariants(t *testing.T, variants string, args ...string) cloud {
 	t.Helper()
-	c.spec = snapshotSpec(t, append([]string{"--image=layout", "--name-prefix=agent", "--variants=" + variants}, args...)...)
+	args = append([]string{"--image=layout", "--name-prefix=agent", "--variants=" + variants}, args...)
+	c.spec = snapshotSpec(t, args...)
 	return c
 }
 
@@ -196,6 +197,17 @@ func TestVariantsOneFails(t *testing.T) {
 	if again.err != nil || !again.created[0].Upload.isReused() || !again.created[1].Upload.isReused() ||
 		again.created[2].Upload.isReused() || len(c.names(t)) != 3 || len(server.Writes()) != 1 {
 		t.Errorf("%v; left %q, wrote %v\n%s", again.err, c.names(t), server.Writes(), again.log)
+	}
+}
+
+// A variant does not reuse the snapshot of another one with a longer name.
+func TestVariantsWithSimilarNames(t *testing.T) {
+	c, img := startDaytona(t, nil), testImage(t)
+	for _, variant := range []string{"v10", "v1"} {
+		r := c.withVariants(t, variant+": cpu=1").run(t.Context(), t, img, credentials.Doppler{})
+		if r.err != nil || !strings.HasPrefix(r.created[0].Snapshot.Name, "agent-"+variant+"-") {
+			t.Errorf("%s: %v, %+v", variant, r.err, r.created)
+		}
 	}
 }
 

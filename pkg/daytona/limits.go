@@ -58,8 +58,8 @@ func (l Limits) CheckSnapshots(n int) error {
 	case n == 1 && missing == 1:
 		return fmt.Errorf("%w: Daytona holds %d of %d snapshots (%s)", ErrQuota, l.Used, l.Snapshots, deleteOne)
 	}
-	return fmt.Errorf("%w: Daytona holds %d of %d snapshots, and %d more are needed (delete %d, see `action-snapshot list`, "+
-		"or set make_room: true)", ErrQuota, l.Used, l.Snapshots, n, missing)
+	return fmt.Errorf("%w: Daytona holds %d of %d snapshots, and %d more are needed (delete %d, see `action-snapshot "+
+		"list`, or set make_room: true)", ErrQuota, l.Used, l.Snapshots, n, missing)
 }
 
 // organizationUsage is the part of an organization's usage that is used. A field that a server does not return is 0 or
