@@ -1,5 +1,5 @@
 // Action-snapshot creates a Daytona snapshot of a sandbox image. The snapshot action runs it. On the command line it
-// also lists and deletes snapshots. See --help.
+// also lists, deletes, promotes and rolls back snapshots. See --help.
 package main
 
 import (
@@ -14,10 +14,13 @@ func main() {
 	var snapshot inputs.Snapshot
 	var list inputs.ListSnapshots
 	var deletion inputs.DeleteSnapshot
+	var promotion inputs.Promote
+	var rollback inputs.Rollback
+	var history inputs.History
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name: "action-snapshot",
 		Description: "Creates a Daytona snapshot of an image and sets its name in Doppler. " +
-			"Subcommands: action-snapshot list, action-snapshot delete NAME.",
+			"Subcommands of action-snapshot: list, delete NAME, promote NAME --to CONFIG, rollback, history.",
 		Inputs: &snapshot,
 		Run:    func(ctx context.Context, env actions.Env) error { return actions.Snapshot(ctx, env, snapshot) },
 	}, actions.Command{
@@ -30,5 +33,20 @@ func main() {
 		Description: "Deletes a snapshot, unless a Doppler config names it.",
 		Inputs:      &deletion,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.DeleteSnapshot(ctx, env, deletion) },
+	}, actions.Command{
+		Name:        "action-snapshot promote",
+		Description: "Names an existing snapshot in other Doppler configs, without building anything.",
+		Inputs:      &promotion,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.Promote(ctx, env, promotion) },
+	}, actions.Command{
+		Name:        "action-snapshot rollback",
+		Description: "Names the snapshot that a Doppler config named before the current one.",
+		Inputs:      &rollback,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.Rollback(ctx, env, rollback) },
+	}, actions.Command{
+		Name:        "action-snapshot history",
+		Description: "Lists the snapshots that a Doppler config named, newest first.",
+		Inputs:      &history,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.ShowHistory(ctx, env, history) },
 	}))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -27,21 +28,16 @@ func readDoppler(ctx context.Context, env Env, in inputs.Doppler) (credentials.D
 	})
 }
 
-// dopplerConfig is a Doppler config in which the names of the snapshots are recorded.
+// dopplerConfig is a Doppler config in which the name of the snapshot is recorded.
 type dopplerConfig struct {
 	doppler.Client
-	Previous map[string]string // values when the run started, of the secrets that existed
+	Mirror   string         // secret that becomes a reference to the name; empty for none
+	History  string         // secret with the last names; empty for none
+	Previous string         // the name in the config when the run started
+	Records  []namingRecord // the last names when the run started
 }
 
-// mirror returns the secret that becomes a reference to the name; empty for none.
-func (c dopplerConfig) mirror(record inputs.DopplerRecord) string {
-	if _, exists := c.Previous[record.Mirror]; exists || record.CreateMirror {
-		return record.Mirror
-	}
-	return ""
-}
-
-// checkDoppler returns the configs in which the names of the snapshots are recorded. It checks that they are writable.
+// checkDoppler returns the configs in which the name of the snapshot is recorded. It checks that they are writable.
 func checkDoppler(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler,
 ) ([]dopplerConfig, error) {
@@ -57,24 +53,34 @@ func checkDoppler(
 		return nil, nil
 	}
 	configs := configsToWrite(spec.Record, *config.Client)
-	var secrets, mirrors []string
-	for _, v := range spec.Each() {
-		secrets, mirrors = append(secrets, v.Record.Secret), append(mirrors, v.Record.Mirror)
-	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	for i := range configs {
-		group.Go(func() error { return configs[i].check(groupCtx, append(slices.Clone(secrets), mirrors...)) })
-	}
-	if err := group.Wait(); err != nil {
+	if err := checkConfigs(ctx, job, spec.Record, configs); err != nil {
 		return nil, inputs.Wrap("update_doppler", err)
 	}
 	by := config.Selected
 	if len(spec.Record.Configs) > 0 {
 		by = "doppler_configs"
 	}
-	job.Runner.Infof("%s will be set in %s (selected by %s)", strings.Join(secrets, ", "),
-		strings.Join(configNames(configs), ", "), by)
+	job.Runner.Infof("%s will be set in %s (selected by %s)", spec.Record.Secret, strings.Join(configNames(configs), ", "),
+		by)
 	return configs, nil
+}
+
+// checkConfigs checks that the configs are writable, and reads the secrets of the record in each.
+func checkConfigs(ctx context.Context, job job, record inputs.DopplerRecord, configs []dopplerConfig) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i := range configs {
+		group.Go(func() error { return configs[i].check(groupCtx, record) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, config := range configs {
+		if config.History == "" && record.History != "" {
+			job.Runner.Warning(runner.Annotation{Title: "The name will not be added to the history", Message: fmt.Sprintf(
+				"%s in %s %v (remove it, or set doppler_history: false)", record.History, config.Name(), errNotHistory)})
+		}
+	}
+	return nil
 }
 
 // configsToWrite returns the configs of the record, or the config that is read.
@@ -96,13 +102,32 @@ func configsToWrite(record inputs.DopplerRecord, read doppler.Client) []dopplerC
 	return configs
 }
 
-// check checks that the secrets are writable, and reads them.
-func (c *dopplerConfig) check(ctx context.Context, secrets []string) (err error) {
-	if err := c.CheckWrite(ctx, secrets...); err != nil {
+// check checks that the config is writable, and reads the secrets of the record.
+func (c *dopplerConfig) check(ctx context.Context, record inputs.DopplerRecord) error {
+	if err := c.CheckWrite(ctx, record.Secret, record.Mirror); err != nil {
 		return err
 	}
-	c.Previous, err = c.Raw(ctx, secrets...)
-	return err
+	return c.readNames(ctx, record)
+}
+
+// readNames reads the secrets of the record. History is empty afterwards if its secret contains something else.
+func (c *dopplerConfig) readNames(ctx context.Context, record inputs.DopplerRecord) (err error) {
+	names := []string{record.Secret, record.Mirror}
+	if record.History != "" {
+		names = append(names, record.History)
+	}
+	current, err := c.Raw(ctx, names...)
+	if err != nil {
+		return err
+	}
+	c.Previous = current[record.Secret]
+	if _, exists := current[record.Mirror]; exists || record.CreateMirror {
+		c.Mirror = record.Mirror
+	}
+	if c.Records, err = parseHistory(current[record.History]); err == nil {
+		c.History = record.History
+	}
+	return nil
 }
 
 func configNames(configs []dopplerConfig) (names []string) {
@@ -112,30 +137,60 @@ func configNames(configs []dopplerConfig) (names []string) {
 	return names
 }
 
-// dopplerUpdate lists the configs with the names of the snapshots, as PROJECT.CONFIG.
+// dopplerUpdate lists the configs with the name of the snapshot, as PROJECT.CONFIG.
 type dopplerUpdate struct {
-	Secrets            []string
+	Secret             string
 	Written, Unchanged []string
+	Outdated           []string // those of Unchanged that another run has set to a newer snapshot
 }
 
-// updateDoppler records the names of the snapshots in each config, all of them in one call. Where another run has
-// recorded a newer snapshot in the meantime, it keeps the names in that config.
+// updateDoppler records the names of the snapshots in each config. Where another run has recorded a newer snapshot in
+// the meantime, it keeps the names in that config.
 func updateDoppler(ctx context.Context, job job, created []createdSnapshot) (dopplerUpdate, error) {
-	defer startActivity(ctx, "Doppler")()
-	var update dopplerUpdate
-	var names, assignments []string
+	var names []naming
 	for _, c := range created {
-		update.Secrets = append(update.Secrets, c.Spec.Record.Secret)
-		names = append(names, c.Snapshot.Name)
-		assignments = append(assignments, c.Spec.Record.Secret+"="+c.Snapshot.Name)
+		names = append(names, naming{
+			Configs: c.Target.Doppler, Secret: c.Spec.Record.Secret,
+			Record: recordOfSnapshot(ctx, job, c.Upload, c.Snapshot),
+			AllowChange: func(ctx context.Context, current string) error {
+				return checkNotNewer(ctx, c.Spec, c.Target, c.Snapshot, current)
+			},
+		})
 	}
-	configs := created[0].Target.Doppler
+	return writeNames(ctx, job, names)
+}
+
+// naming is an active snapshot and where its name is recorded.
+type naming struct {
+	Configs []dopplerConfig
+	Secret  string
+	Record  namingRecord
+	// AllowChange is called if another client has set another name since the run started. Its error is that of the
+	// config, except a [*newerSnapshotError], for which the config keeps the other name.
+	AllowChange func(ctx context.Context, current string) error
+}
+
+// write records the name in each config, also if it fails for another one.
+func (n naming) write(ctx context.Context, job job) (dopplerUpdate, error) {
+	return writeNames(ctx, job, []naming{n})
+}
+
+// writeNames records names, which have the same configs, in each config: all of them in one call, or none.
+func writeNames(ctx context.Context, job job, all []naming) (dopplerUpdate, error) {
+	defer startActivity(ctx, "Doppler")()
+	var secrets, names, assignments []string
+	for _, n := range all {
+		secrets, names = append(secrets, n.Secret), append(names, n.Record.Name)
+		assignments = append(assignments, n.Secret+"="+n.Record.Name)
+	}
+	update := dopplerUpdate{Secret: strings.Join(secrets, ", ")}
 	var failures []error
 	var failed []string
-	for i, name := range configNames(configs) {
-		changed, err := recordNames(ctx, configs[i], created)
+	for i, name := range configNames(all[0].Configs) {
+		changed, err := writeTo(ctx, i, all)
 		if newer := (*newerSnapshotError)(nil); errors.As(err, &newer) {
 			job.Runner.Notice(runner.Annotation{Title: "Doppler was not updated", Message: name + ": " + newer.Error()})
+			update.Outdated = append(update.Outdated, name)
 			err = nil
 		}
 		switch {
@@ -143,8 +198,8 @@ func updateDoppler(ctx context.Context, job job, created []createdSnapshot) (dop
 			failures, failed = append(failures, err), append(failed, name)
 		case changed:
 			update.Written = append(update.Written, name)
-			for j, secret := range update.Secrets {
-				job.Runner.Infof("Set %s in %s to %s", secret, name, names[j])
+			for _, n := range all {
+				job.Runner.Infof("Set %s in %s to %s", n.Secret, name, n.Record.Name)
 			}
 		default:
 			update.Unchanged = append(update.Unchanged, name)
@@ -183,29 +238,52 @@ func joinErrors(errs []error) error {
 	return joined
 }
 
-// recordNames sets the names of the snapshots in a config and reports whether that changed it. It sets none if the
-// config has the name of a newer snapshot in place of one of them.
-func recordNames(ctx context.Context, config dopplerConfig, created []createdSnapshot) (changed bool, err error) {
-	values := map[string]string{}
-	for _, c := range created {
-		secret := c.Spec.Record.Secret
-		values[secret] = c.Snapshot.Name
-		if mirror := config.mirror(c.Spec.Record); mirror != "" {
-			values[mirror] = "${" + secret + "}"
+// writeTo sets the names in the config of the index, adds them to the histories, and reports whether that changed a name
+// or a mirror.
+func writeTo(ctx context.Context, index int, all []naming) (changed bool, err error) {
+	var secrets []string
+	for _, n := range all {
+		secrets = append(secrets, n.Secret)
+		for _, name := range []string{n.Configs[index].Mirror, n.Configs[index].History} {
+			if name != "" {
+				secrets = append(secrets, name)
+			}
 		}
 	}
-	return config.Set(ctx, values, func(current map[string]string) error {
-		for _, c := range created {
-			secret := c.Spec.Record.Secret
-			if current[secret] == config.Previous[secret] {
-				continue
+	written, err := all[0].Configs[index].Update(ctx, secrets, func(values map[string]string) error {
+		before := maps.Clone(values)
+		for _, n := range all {
+			values[n.Secret] = n.Record.Name
+			if mirror := n.Configs[index].Mirror; mirror != "" {
+				values[mirror] = "${" + n.Secret + "}"
 			}
-			if err := checkNotNewer(ctx, c, current[secret]); err != nil {
+		}
+		changed = changed || !maps.Equal(values, before)
+		for _, n := range all {
+			if err := n.checkAndRecord(ctx, n.Configs[index], before, values); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	return written && changed, err
+}
+
+// checkAndRecord returns the error of AllowChange, or adds the name to the history in values.
+func (n naming) checkAndRecord(ctx context.Context, config dopplerConfig, before, values map[string]string) error {
+	if current := before[n.Secret]; current != config.Previous && current != n.Record.Name {
+		if err := n.AllowChange(ctx, current); err != nil {
+			return err
+		}
+	}
+	if config.History == "" {
+		return nil
+	}
+	history, err := addToHistory(before[config.History], before[n.Secret], n.Record)
+	if err == nil && history != "" { // otherwise another client has changed it into something else
+		values[config.History] = history
+	}
+	return nil
 }
 
 // newerSnapshotError reports that Doppler already names a newer snapshot with the same prefix.
@@ -216,16 +294,18 @@ func (e *newerSnapshotError) Error() string {
 }
 
 // checkNotNewer returns a [*newerSnapshotError] if current, the name in Doppler, is that of a newer snapshot.
-func checkNotNewer(ctx context.Context, c createdSnapshot, current string) error {
-	isOurs := strings.HasPrefix(current, c.Spec.NamePrefix)
-	if !isOurs || current == "" || current == c.Snapshot.Name {
+func checkNotNewer(
+	ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarget, snapshot daytona.Snapshot, current string,
+) error {
+	isOurs := strings.HasPrefix(current, spec.NamePrefix)
+	if !isOurs || current == "" || current == snapshot.Name {
 		return nil
 	}
-	other, found, err := c.Target.Client.Find(ctx, current)
+	other, found, err := target.Client.Find(ctx, current)
 	if err != nil {
 		return err
 	}
-	if found && other.Created.After(c.Snapshot.Created) {
+	if found && other.Created.After(snapshot.Created) {
 		return &newerSnapshotError{current}
 	}
 	return nil

@@ -177,6 +177,11 @@ func TestUpdateDoppler(t *testing.T) {
 			}
 			written := map[string]map[string]string{}
 			for _, w := range server.Writes() {
+				records, err := parseHistory(w.Set[spec.Record.History])
+				if err != nil || len(records) == 0 || records[len(records)-1].Name != "new" {
+					t.Errorf("history in %s: %v, %v", w.Config, records, err)
+				}
+				delete(w.Set, spec.Record.History)
 				written[w.Project+"."+w.Config] = w.Set
 			}
 			if !maps.EqualFunc(written, test.written, maps.Equal) ||
@@ -218,7 +223,7 @@ func TestUpdateDopplerCanceled(t *testing.T) {
 				return nil, errors.New("connection lost")
 			})
 			job, _, _ := testJob(t, nil)
-			target := snapshotTarget{Doppler: []dopplerConfig{{Client: client, Previous: map[string]string{nameSecret: "old"}}}}
+			target := snapshotTarget{Doppler: []dopplerConfig{{Client: client, Previous: "old"}}}
 			update, err := updateDoppler(ctx, job, []createdSnapshot{
 				{Spec: snapshotSpec(t), Target: target, Snapshot: daytona.Snapshot{Name: "new"}},
 			})

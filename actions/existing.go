@@ -31,12 +31,11 @@ func openImage(
 	name, platform string,
 ) (existingImage, error) {
 	defer startActivity(ctx, "the image %s", name)()
-	auth := image.Auth{Mask: job.Runner.Mask}
 	if directory, ok := layoutDirectory(name); ok {
 		if err := checkLayout(ctx, job, spec, directory); err != nil {
 			return existingImage{}, err
 		}
-		img, err := image.Open(ctx, "oci-layout://"+job.absolute(directory), platform, auth)
+		img, err := image.Open(ctx, "oci-layout://"+job.absolute(directory), platform, image.Auth{Mask: job.Runner.Mask})
 		return existingImage{Image: img}, inputs.Wrap("image", err)
 	}
 	named, err := reference.ParseNormalizedNamed(name)
@@ -55,11 +54,20 @@ func openImage(
 	if reference.Domain(named) == "docker.io" && !strings.HasPrefix(name, "docker.io/") {
 		return existingImage{}, missing
 	}
-	img, err = image.Open(ctx, name, platform, auth)
-	if isDenied(err) && !strings.Contains(reference.Path(named), "/") {
-		img, err = openAtDepot(ctx, job, spec, doppler, name, platform, err)
-	}
+	img, err = openInRegistry(ctx, job, spec, doppler, named, name, platform)
 	return existingImage{Image: img}, inputs.Wrap("image", err)
+}
+
+// openInRegistry opens the image that name refers to. named is the parsed name.
+func openInRegistry(
+	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, named reference.Named,
+	name, platform string,
+) (v1.Image, error) {
+	img, err := image.Open(ctx, name, platform, image.Auth{Mask: job.Runner.Mask})
+	if isDenied(err) && !strings.Contains(reference.Path(named), "/") {
+		return openAtDepot(ctx, job, spec, doppler, name, platform, err)
+	}
+	return img, err
 }
 
 // outputsOfExisting returns the outputs of an existing image. Its commit is that of its label, see commitLabels.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,9 +17,18 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
+// snapshotInfo describes a snapshot and what Doppler knows about it.
+type snapshotInfo struct {
+	daytona.Snapshot
+	Commit   string   // full or abbreviated; empty if unknown
+	NamedBy  []string // Doppler configs, as PROJECT.CONFIG
+	Verified string   // how it was verified; empty if it was not, or that is unknown
+}
+
 // ListSnapshots prints a table of the snapshots with a name prefix, newest first.
 func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error {
-	client, _, err := authenticate(ctx, env, in.Doppler, in.Daytona)
+	in.Doppler.Public = []string{in.DopplerSecret, inputs.HistorySecret(in.DopplerSecret)}
+	client, config, err := authenticate(ctx, env, in.Doppler, in.Daytona)
 	if err != nil {
 		return err
 	}
@@ -25,19 +36,130 @@ func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error 
 	if err != nil {
 		return err
 	}
+	infos, err := describeSnapshots(ctx, env, config, in.DopplerSecret, list)
+	if err != nil {
+		return err
+	}
 	out := tabwriter.NewWriter(env.Stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(out, "NAME\tSTATE\tSIZE\tCREATED\tIMAGE")
-	for _, s := range list {
-		fmt.Fprintf(out, "%s\t%s\t%.2f GB\t%s ago\t%s\n",
-			s.Name, s.State, s.SizeGB, units.HumanDuration(time.Since(s.Created)), cmp.Or(s.Digest, s.Image))
+	fmt.Fprintln(out, "NAME\tSTATE\tSIZE\tCREATED\tIMAGE\tCOMMIT\tUSED\tNAMED BY\tVERIFIED")
+	for _, s := range infos {
+		fmt.Fprintf(out, "%s\t%s\t%.2f GB\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			s.Name, s.State, s.SizeGB, ago(s.Created), cmp.Or(s.Digest, s.Image), cell(shortCommit(s.Commit)), ago(s.Used),
+			cell(strings.Join(s.NamedBy, ",")), cell(s.Verified))
 	}
 	return out.Flush()
+}
+
+// describeSnapshots adds what the histories and the names in all readable Doppler configs show. Without a Doppler
+// config, only Daytona describes the snapshots.
+func describeSnapshots(
+	ctx context.Context, env Env, config credentials.Doppler, secret string, list []daytona.Snapshot,
+) ([]snapshotInfo, error) {
+	var values map[string]map[string]string
+	if config.Client != nil {
+		var unreadable []string
+		var err error
+		if values, unreadable, err = config.Client.ValuesByConfig(ctx, secret, inputs.HistorySecret(secret)); err != nil {
+			return nil, err
+		}
+		if len(unreadable) > 0 {
+			env.Runner.Infof("The Doppler token cannot read %s, which may name snapshots, too",
+				strings.Join(unreadable, " and "))
+		}
+	}
+	var infos []snapshotInfo
+	for _, s := range list {
+		info := snapshotInfo{Snapshot: s}
+		var found namingRecord
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			if values[name][secret] == s.Name {
+				info.NamedBy = append(info.NamedBy, name)
+			}
+			records, _ := parseHistory(values[name][inputs.HistorySecret(secret)]) // others are no histories
+			if record, ok := recordOf(records, s.Name); ok && record.Digest == s.Digest {
+				found.Commit, found.Verified = cmp.Or(found.Commit, record.Commit), cmp.Or(found.Verified, record.Verified)
+			}
+		}
+		info.Commit, info.Verified = commitOf(s, found), found.Verified
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+// ShowHistory prints a table of the names in the history of a Doppler config, newest first, with the state of each
+// snapshot at Daytona.
+func ShowHistory(ctx context.Context, env Env, in inputs.History) error {
+	history := inputs.HistorySecret(in.DopplerSecret)
+	in.Doppler.Public = []string{in.DopplerSecret, history}
+	in.Doppler.Default = inputs.DefaultDopplerConfig
+	config, err := readDoppler(ctx, env, in.Doppler)
+	if err != nil {
+		return err
+	}
+	client, err := daytonaClient(env, in.Daytona, config)
+	if err != nil {
+		return err
+	}
+	list, err := client.List(ctx, "")
+	if err != nil {
+		return err
+	}
+	records, err := parseHistory(config.Secrets[history])
+	if err != nil {
+		return fmt.Errorf("read %s: %s %w", config.Client.Name(), history, err)
+	}
+	current := config.Secrets[in.DopplerSecret]
+	if len(records) == 0 || records[len(records)-1].Name != current {
+		records = append(records, namingRecord{Name: cmp.Or(current, "-")}) // set by another program
+	}
+	out := tabwriter.NewWriter(env.Stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(out, "NAMED\tNAME\tCOMMIT\tSTATE\tSIZE\tUSED\tACTION\tBY\tVERIFIED")
+	for i, r := range slices.Backward(records) {
+		var s daytona.Snapshot
+		state, size := "deleted", "-"
+		if n := slices.IndexFunc(list, func(s daytona.Snapshot) bool { return s.Name == r.Name }); n >= 0 {
+			s = list[n]
+			state, size = string(s.State), fmt.Sprintf("%.2f GB", s.SizeGB)
+			if r.Digest != "" && r.Digest != s.Digest {
+				state = "replaced"
+			}
+		}
+		named := ago(r.Time)
+		if i == len(records)-1 {
+			named += " (current)"
+		}
+		fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			named, r.Name, cell(shortCommit(commitOf(daytona.Snapshot{Name: r.Name, Digest: r.Digest}, r))), state, size,
+			ago(s.Used), cell(r.Action), cell(r.By), cell(r.Verified))
+	}
+	return out.Flush()
+}
+
+// ago returns how long ago a time was, or "-" if it is unknown.
+func ago(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return units.HumanDuration(time.Since(t)) + " ago"
+}
+
+// cell returns a value for a table, which has no empty cells, so that scripts can split its rows.
+func cell(value string) string { return cmp.Or(value, "-") }
+
+// shortCommit returns an abbreviated commit, with -dirty if it has that.
+func shortCommit(commit string) string {
+	sha, isDirty := strings.CutSuffix(commit, "-dirty")
+	sha = sha[:min(len(sha), 7)]
+	if isDirty {
+		sha += "-dirty"
+	}
+	return sha
 }
 
 // DeleteSnapshot deletes a snapshot and waits until Daytona has removed it. Unless the input force is set, it refuses
 // if a Doppler config names the snapshot or sandboxes use it.
 func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) error {
-	in.Doppler.Public = []string{in.DopplerSecret}
+	in.Doppler.Public = []string{in.DopplerSecret, inputs.HistorySecret(in.DopplerSecret)}
 	client, config, err := authenticate(ctx, env, in.Doppler, in.Daytona)
 	if err != nil {
 		return err

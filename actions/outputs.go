@@ -48,6 +48,16 @@ type SnapshotOutputs struct {
 	Snapshots variantList `output:"snapshots"`
 }
 
+// PromoteOutputs are the outputs of the promote action.
+type PromoteOutputs struct {
+	SnapshotName     string `output:"snapshot_name"`
+	SnapshotID       string `output:"snapshot_id"`
+	Digest           string `output:"digest"`
+	GitSHA           string `output:"git_sha"`
+	PreviousSnapshot string `output:"previous_snapshot"`
+	DopplerUpdated   bool   `output:"doppler_updated"`
+}
+
 // TestOutputs are the outputs of the test action. They are also written when tests fail and when the run is canceled.
 type TestOutputs struct {
 	BuildOutputs
@@ -77,12 +87,13 @@ var outputHelp = map[string]string{
 	"total_steps":  "Number of Dockerfile steps on all platforms, without FROM.",
 	"metadata":     "Metadata from BuildKit's exporter, as JSON; keyed by platform if there are several.",
 
-	"snapshot_name":    "Name of the active snapshot. With variants, this and the next four are of the first one.",
-	"snapshot_id":      "ID of the snapshot at Daytona.",
-	"snapshot_state":   "State of the snapshot, always active.",
-	"snapshot_size_gb": "Size of the snapshot in GB, as Daytona reports it.",
-	"reused":           "Whether an existing snapshot of the same image was reused. If true, nothing was pushed.",
-	"doppler_updated":  "Whether a name in Doppler changed.",
+	"snapshot_name":     "Name of the active snapshot. With variants, this and the next four are of the first one.",
+	"snapshot_id":       "ID of the snapshot at Daytona.",
+	"snapshot_state":    "State of the snapshot, always active.",
+	"snapshot_size_gb":  "Size of the snapshot in GB, as Daytona reports it.",
+	"reused":            "Whether an existing snapshot of the same image was reused. If true, nothing was pushed.",
+	"previous_snapshot": "Name of the snapshot that the first config of to named before.",
+	"doppler_updated":   "Whether a name in Doppler changed.",
 	"snapshots": "All snapshots as a JSON list, in the order of variants. Each has variant, name, id, state, size_gb, " +
 		"reused, cpu, memory, disk, gpu, sandbox_class, region (ID) and doppler_secret.",
 

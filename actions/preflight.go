@@ -46,7 +46,6 @@ func preflight(
 		return nil, err
 	}
 	targets := make([]snapshotTarget, len(specs))
-	var configs []dopplerConfig
 	group, groupCtx := errgroup.WithContext(ctx)
 	regions := map[string]func() (string, error){}
 	for i, v := range specs {
@@ -62,19 +61,17 @@ func preflight(
 			targets[i].Limits, err = readLimits(groupCtx, client, v, targets[i].Region)
 			return wrapVariant(v, err)
 		})
+		if i == 0 || config.Client != nil { // without a token, there is one notice
+			group.Go(func() (err error) {
+				targets[i].Doppler, err = checkDoppler(groupCtx, job, v, config)
+				return err
+			})
+		}
 		if v.Name != "" {
 			group.Go(func() error { return wrapVariant(v, checkNameFree(groupCtx, client, key, v)) })
 		}
 	}
-	group.Go(func() (err error) {
-		configs, err = checkDoppler(groupCtx, job, spec, config)
-		return err
-	})
-	err = group.Wait()
-	for i := range targets {
-		targets[i].Doppler = configs
-	}
-	return targets, err
+	return targets, group.Wait()
 }
 
 // daytonaClient returns a Daytona client. Secrets of the Doppler config take precedence over the environment.

@@ -30,7 +30,10 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err != nil {
 			return err
 		}
+		record := recordOfSnapshot(ctx, job, created[0].Upload, created[0].Snapshot)
+		deployed := startDeployment(ctx, job, spec.GitHubToken, spec.Environment, record)
 		update, err := updateDoppler(ctx, job, created)
+		deployed.finish(ctx, job, update, err)
 		if err != nil {
 			return err
 		}

@@ -47,13 +47,7 @@ func snapshotSummary(job job, created []createdSnapshot, update dopplerUpdate, p
 	case len(update.Written)+len(update.Unchanged) == 0:
 		t.row("Doppler", "not updated (no Doppler token)")
 	}
-	if len(update.Written) > 0 {
-		secrets := code(strings.Join(update.Secrets, ", "))
-		t.row("Doppler", fmt.Sprintf("%s set in %s", secrets, code(strings.Join(update.Written, ", "))))
-	}
-	if len(update.Unchanged) > 0 {
-		t.row("Doppler", "unchanged in "+code(strings.Join(update.Unchanged, ", ")))
-	}
+	addDopplerRows(t, update)
 	t.row("Deleted", code(strings.Join(pruned, ", ")))
 	t.row("Start a sandbox", code("daytona create --snapshot "+snapshot.Name))
 	t.row("Time", elapsed(job))
@@ -65,6 +59,16 @@ func snapshotSummary(job job, created []createdSnapshot, update dopplerUpdate, p
 		text += "\n" + upload.Summary
 	}
 	return text
+}
+
+// addDopplerRows adds the configs with the name to a summary.
+func addDopplerRows(t *table, update dopplerUpdate) {
+	if len(update.Written) > 0 {
+		t.row("Doppler", fmt.Sprintf("%s set in %s", code(update.Secret), code(strings.Join(update.Written, ", "))))
+	}
+	if len(update.Unchanged) > 0 {
+		t.row("Doppler", "unchanged in "+code(strings.Join(update.Unchanged, ", ")))
+	}
 }
 
 // sandboxSize describes the resources of a snapshot's sandboxes.

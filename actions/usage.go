@@ -12,9 +12,9 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in one of the secrets, sandboxes
-// or warm pools. unreadable describes the configs that the token cannot read and that may name any of them. Daytona
-// itself does not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
+// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in one of the secrets or would have
+// it after a rollback, sandboxes or warm pools. unreadable describes the configs that the token cannot read and that may
+// name any of them. Daytona itself does not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
 // apps/api/src/sandbox/services/snapshot.service.ts, removeSnapshot).
 func usesOf(
 	ctx context.Context, config credentials.Doppler, secrets []string, client daytona.Client,
@@ -35,10 +35,25 @@ func usesOf(
 	if config.Client == nil {
 		return uses, nil, nil
 	}
-	values, unreadable, err := config.Client.ValuesByConfig(ctx, secrets...)
-	for _, config := range slices.Sorted(maps.Keys(values)) {
-		for _, name := range values[config] {
-			uses[name] = "named by the Doppler config " + config
+	read := slices.Clone(secrets)
+	for _, secret := range secrets {
+		read = append(read, inputs.HistorySecret(secret))
+	}
+	values, unreadable, err := config.Client.ValuesByConfig(ctx, read...)
+	configs := slices.Sorted(maps.Keys(values))
+	for _, config := range configs {
+		for _, secret := range secrets {
+			records, _ := parseHistory(values[config][inputs.HistorySecret(secret)]) // others are no histories
+			if previous, found := rollbackTarget(records, values[config][secret]); found && uses[previous.Name] == "" {
+				uses[previous.Name] = "what action-snapshot rollback restores in the Doppler config " + config
+			}
+		}
+	}
+	for _, config := range configs {
+		for _, secret := range secrets {
+			if name := values[config][secret]; name != "" {
+				uses[name] = "named by the Doppler config " + config
+			}
 		}
 	}
 	return uses, unreadable, err

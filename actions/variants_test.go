@@ -44,13 +44,13 @@ func (c cloud) run(ctx context.Context, t *testing.T, img v1.Image, config crede
 	t.Helper()
 	job, _, stderr := testJob(t, nil)
 	defer func() { r.log = stderr.String() }()
-	configs, err := checkDoppler(t.Context(), job, c.spec, config)
-	if err != nil {
-		return variantRun{err: err}
-	}
 	var targets []snapshotTarget
 	for _, spec := range c.spec.Each() {
-		target := snapshotTarget{Client: c.client, Doppler: configs}
+		target := snapshotTarget{Client: c.client}
+		var err error
+		if target.Doppler, err = checkDoppler(t.Context(), job, spec, config); err != nil {
+			return variantRun{err: err}
+		}
 		if target.Region, err = checkRegion(t.Context(), c.client, spec); err != nil {
 			return variantRun{err: err}
 		}
@@ -140,8 +140,11 @@ func TestVariants(t *testing.T) {
 	for i, secret := range []string{nameSecret + "_SMALL", nameSecret + "_LARGE", "EUROPE"} {
 		names[secret] = r.created[i].Snapshot.Name
 	}
-	if writes := server.Writes(); len(writes) != 1 || fmt.Sprint(writes[0].Set) != fmt.Sprint(names) {
-		t.Errorf("wrote %v, want once %v", writes, names)
+	writes := server.Writes()
+	for secret, name := range names {
+		if len(writes) != 1 || writes[0].Set[secret] != name || writes[0].Set[inputs.HistorySecret(secret)] == "" {
+			t.Errorf("wrote %v, want once %s=%s and its history", writes, secret, name)
+		}
 	}
 	again := c.run(t.Context(), t, img, config)
 	for i, created := range again.created {
@@ -239,16 +242,20 @@ func TestVariantsNewer(t *testing.T) {
 		t.Fatal(first.err)
 	}
 	job, _, log := testJob(t, nil)
-	configs, err := checkDoppler(t.Context(), job, c.spec, config)
-	if err != nil {
-		t.Fatal(err)
+	var configs [][]dopplerConfig
+	for _, spec := range c.spec.Each() {
+		read, err := checkDoppler(t.Context(), job, spec, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		configs = append(configs, read)
 	}
 	newer := c.Put(cloudaytona.Snapshot{
 		Organization: organization, Name: "agent-large-newer", Created: time.Now().Add(time.Hour),
 	})
 	server.SetSecret("app", "dev", nameSecret+"_LARGE", "agent-large-newer")
 	for i := range first.created {
-		first.created[i].Target.Doppler = configs
+		first.created[i].Target.Doppler = configs[i]
 		first.created[i].Snapshot.Name += "-x"
 	}
 	update, err := updateDoppler(t.Context(), job, first.created)

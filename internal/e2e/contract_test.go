@@ -17,7 +17,7 @@ type actionFile struct {
 	}
 }
 
-// readAction parses action.yml of the action build, snapshot or test.
+// readAction parses action.yml of an action.
 func readAction(t *testing.T, name string) (a actionFile) {
 	t.Helper()
 	if err := yaml.Unmarshal([]byte(read(t, "../../"+name+"/action.yml")), &a); err != nil {
@@ -58,16 +58,31 @@ func TestActionContract(t *testing.T) {
 		"project_id", "cached_steps", "total_steps", "metadata",
 	}
 	for name, own := range map[string]struct {
-		inputs  values
-		outputs []string
+		inputs     values
+		outputs    []string
+		standalone bool // does not extend build
 	}{
 		"build": {},
+		"promote": {
+			standalone: true,
+			inputs: values{
+				"name": "", "to": "", "require_verified": "false", "image": "", "region": "", "environment": "",
+				"doppler_config": "", "doppler_project": "", "doppler_token": "", "doppler_identity": "", "to_token": "",
+				"doppler_secret": "DAYTONA_SNAPSHOT_NAME", "doppler_mirror": "", "doppler_history": "true",
+				"daytona_api_key": "", "daytona_organization_id": "", "daytona_api_url": "",
+				"github_token": "${{ github.token }}", "timeout": "30m",
+			},
+			outputs: []string{
+				"snapshot_name", "snapshot_id", "digest", "git_sha", "previous_snapshot", "doppler_updated",
+			},
+		},
 		"snapshot": {
 			inputs: values{
 				"load": "false", "image": "", "expect_image_id": "", "name": "", "name_prefix": "iterate-sandbox",
 				"cpu": "2", "memory": "4", "disk": "10", "gpu": "0", "sandbox_class": "", "entrypoint": "", "region": "",
 				"if_exists": "reuse", "keep": "0",
 				"update_doppler": "", "doppler_secret": "DAYTONA_SNAPSHOT_NAME", "doppler_mirror": "", "doppler_configs": "",
+				"doppler_history": "true", "environment": "",
 				"daytona_api_key": "", "daytona_organization_id": "", "daytona_api_url": "",
 			},
 			outputs: []string{
@@ -82,7 +97,10 @@ func TestActionContract(t *testing.T) {
 			outputs: []string{"tests_total", "tests_passed", "tests_failed", "tests_skipped", "report"},
 		},
 	} {
-		want := merge(buildInputs, own.inputs)
+		want, wantOutputs := merge(buildInputs, own.inputs), slices.Concat(buildOutputs, own.outputs)
+		if own.standalone {
+			want, wantOutputs = own.inputs, own.outputs
+		}
 		got := values{}
 		for input, declared := range readAction(t, name).Inputs {
 			got[input] = declared.Default
@@ -90,7 +108,7 @@ func TestActionContract(t *testing.T) {
 		if !maps.Equal(got, want) {
 			t.Errorf("%s: inputs %v, want %v", name, got, want)
 		}
-		outputs := slices.Sorted(slices.Values(slices.Concat(buildOutputs, own.outputs)))
+		outputs := slices.Sorted(slices.Values(wantOutputs))
 		if got := outputsOf(t, name); !slices.Equal(got, outputs) {
 			t.Errorf("%s: outputs %q, want %q", name, got, outputs)
 		}

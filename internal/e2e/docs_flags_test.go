@@ -42,6 +42,8 @@ func parseCommandLine(line string) error {
 		"action-build": &inputs.Build{}, "action-test": &inputs.Test{}, "action-snapshot": &inputs.Snapshot{},
 		"action-test shell": &inputs.Shell{}, "action-test convert": &inputs.Convert{},
 		"action-snapshot list": &inputs.ListSnapshots{}, "action-snapshot delete": &inputs.DeleteSnapshot{},
+		"action-snapshot promote": &inputs.Promote{}, "action-snapshot rollback": &inputs.Rollback{},
+		"action-snapshot history": &inputs.History{},
 	}
 	target := targets[program]
 	if len(args) > 0 && targets[program+" "+args[0]] != nil {

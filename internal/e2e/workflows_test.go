@@ -78,6 +78,10 @@ func TestWorkflowContract(t *testing.T) {
 			"ref": "", "doppler_config": "dev", "snapshot_name": "", "cpu": "2", "memory": "4", "disk": "10",
 			"update_doppler": true,
 		}, []string{"snapshot_name", "digest", "git_sha"}},
+		"promote-daytona-snapshot.yml": {"Promote Daytona Snapshot", map[string]any{
+			"snapshot_name": "", "to": "", "doppler_config": "dev", "require_verified": false, "environment": "",
+			"deployment_environment": "",
+		}, []string{"snapshot_name", "digest", "git_sha", "previous_snapshot"}},
 		"local-docker-test.yml": {"Local Docker Tests", map[string]any{
 			"ref": "", "image_name": "iterate-sandbox:ci", "docker_platform": "linux/amd64", "test_command": "",
 		}, []string{"tests_passed", "tests_failed", "digest"}},
@@ -173,20 +177,28 @@ func TestDispatchCommands(t *testing.T) {
 			t.Errorf("%s: %v: %v", command.document, command, err)
 		}
 	}
-	for _, file := range []string{"build-docker-image.yml", "build-daytona-snapshot.yml", "local-docker-test.yml"} {
+	for _, file := range []string{
+		"build-docker-image.yml", "build-daytona-snapshot.yml", "local-docker-test.yml", "promote-daytona-snapshot.yml",
+	} {
 		if !shown[file] {
 			t.Errorf("the docs show no gh workflow run for %s, only for %q", file, slices.Sorted(maps.Keys(shown)))
 		}
 	}
 }
 
-// validateInputs parses the inputs of an action and validates the build inputs.
+// validateInputs parses the inputs of an action, and validates those of the build or of promote.
 func validateInputs(t *testing.T, action string, environ []string) error {
 	t.Helper()
-	target := map[string]any{"build": &inputs.Build{}, "snapshot": &inputs.Snapshot{}, "test": &inputs.Test{}}[action]
+	target := map[string]any{
+		"build": &inputs.Build{}, "snapshot": &inputs.Snapshot{}, "test": &inputs.Test{}, "promote": &inputs.Promote{},
+	}[action]
 	warnings, err := inputs.Source{Program: "action-" + action, Environ: environ, Stdout: io.Discard}.Parse(target)
 	if err != nil || len(warnings) > 0 {
 		t.Errorf("%q: warnings %q", environ, warnings)
+		return err
+	}
+	if promote, ok := target.(*inputs.Promote); ok {
+		_, err := promote.Spec()
 		return err
 	}
 	build, ok := target.(*inputs.Build)

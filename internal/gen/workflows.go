@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -15,6 +16,9 @@ type workflow struct {
 	Action string
 	Title  string // name of the workflow
 	Job    string // name of the job
+
+	Reads   string // comment that explains the permission contents: read
+	Deploys bool   // whether it records deployments, and has the input environment
 
 	Concurrency string // comment that explains the concurrency group
 	Group       string // concurrency group
@@ -73,8 +77,29 @@ var workflowConfigs = map[string]workflowConfig{
 		dispatch: []string{
 			"ref", "doppler_config", "snapshot_name", "cpu", "memory", "disk", "update_doppler", "image", "keep", "if_exists",
 		},
-		omitted: []string{"platform", "image_name"},
+		omitted: []string{"platform", "image_name", "environment"}, // callers need not grant deployments: write
 		own:     []field{runsOn},
+	},
+	"promote": {
+		workflow: workflow{
+			File: "promote-daytona-snapshot.yml", Title: "Promote Daytona Snapshot", Job: "Promote to ${{ inputs.to }}",
+			Reads: "to check out the action", Deploys: true,
+			Concurrency: "One promotion to the same configs at a time.",
+			Group:       "promote-daytona-snapshot ${{ github.repository }} ${{ inputs.to }}",
+		},
+		rename: map[string]string{"name": "snapshot_name", "environment": "deployment_environment"},
+		dispatch: []string{
+			"snapshot_name", "to", "doppler_config", "require_verified", "environment", "deployment_environment", "region",
+			"image", "runs_on",
+		},
+		own: []field{
+			{
+				"environment", "GitHub environment of the job, whose protection rules and secrets apply. GitHub records a " +
+					"deployment of the workflow's commit to it.",
+				"string", `""`,
+			},
+			runsOn,
+		},
 	},
 	"test": {
 		workflow: workflow{
@@ -117,6 +142,8 @@ var workflowHelp = map[string]string{
 	"doppler_project": "Doppler project. Default: the variable DOPPLER_PROJECT. A service token implies its project.",
 	"doppler_identity": "Identity of a Doppler service account to authenticate with GitHub OIDC. " +
 		"Default: the variable DOPPLER_IDENTITY.",
+	"environment": "GitHub environment for which to record a deployment of the snapshot's commit. Use another name " +
+		"than in environment, for which GitHub records a deployment itself.",
 	"depot_project": "Depot project ID. Default: the variable DEPOT_PROJECT_ID, then depot.json.",
 }
 
@@ -124,7 +151,10 @@ var workflowHelp = map[string]string{
 var workflowDefault = map[string]string{"git_context": "git", "update_doppler": "true"}
 
 // actionDefault is workflowDefault for the inputs of one action.
-var actionDefault = map[string]map[string]string{"snapshot": {"doppler_config": inputs.DefaultDopplerConfig}}
+var actionDefault = map[string]map[string]string{
+	"snapshot": {"doppler_config": inputs.DefaultDopplerConfig},
+	"promote":  {"doppler_config": inputs.DefaultDopplerConfig},
+}
 
 // secrets contains the inputs that callers pass as secrets.
 var secrets = map[string]field{
@@ -152,6 +182,7 @@ var expressions = map[string]string{
 	"doppler_identity": "${{ inputs.doppler_config && (inputs.doppler_identity || vars.DOPPLER_IDENTITY) || '' }}",
 	"doppler_token": "${{ inputs.doppler_config == 'prd' && secrets.DOPPLER_TOKEN_PRD || " +
 		"inputs.doppler_config && secrets.DOPPLER_TOKEN || '' }}",
+	"to_token":      "${{ inputs.to == 'prd' && secrets.DOPPLER_TOKEN_PRD || '' }}",
 	"depot_project": "${{ inputs.depot_project || vars.DEPOT_PROJECT_ID }} # then depot.json",
 	"build_args":    "|\n            GITHUB_REPOSITORY\n            ${{ inputs.build_args }}",
 	"git_context":   "${{ inputs.git_context || 'git' }}",
@@ -169,6 +200,7 @@ func newWorkflow(a action) (workflow, error) {
 	config := workflowConfigs[a.Name]
 	w := config.workflow
 	w.Action = a.Name
+	w.Reads = cmp.Or(w.Reads, "to resolve and fetch ref")
 	w.Repository = "${{ job.workflow_sha && job.workflow_repository || " +
 		"vars.SANDBOX_ACTIONS_REF && vars.SANDBOX_ACTIONS_REPOSITORY || github.repository }}"
 	w.Commit = "${{ job.workflow_repository && job.workflow_sha || " +
@@ -185,6 +217,10 @@ func newWorkflow(a action) (workflow, error) {
 				})
 			}
 			w.pass(input.Name, "${{ secrets."+secret.Name+" }}")
+			continue
+		}
+		if input.Name == "to_token" { // one of the secrets above
+			w.pass(input.Name, "")
 			continue
 		}
 		name := input.Name

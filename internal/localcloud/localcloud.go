@@ -77,7 +77,7 @@ type Cloud struct {
 	Engine   *engine.Engine // nil if Options requests no engine
 
 	// DepotToken is valid for Project, and OrganizationToken for every project. GitHubToken can read every repository.
-	// GitHubWriteToken also has `contents: write` and `attestations: write`.
+	// GitHubWriteToken also has `contents: write`, `attestations: write` and `deployments: write`.
 	DepotToken, OrganizationToken, GitHubToken, GitHubWriteToken, RegistryPassword string
 
 	// DopplerToken and DopplerTokenPRD are service tokens with read and write access to the configs dev and prd.
@@ -190,7 +190,7 @@ func (c *Cloud) startDepot(ctx context.Context, o Options) (err error) {
 		Repositories: o.Repositories, Tokens: []string{c.GitHubToken}, Claims: map[string]string{"repository": first},
 		JobTokens: []github.Token{{
 			Value:       c.GitHubWriteToken,
-			Permissions: map[string]string{"contents": "write", "attestations": "write"},
+			Permissions: map[string]string{"contents": "write", "attestations": "write", "deployments": "write"},
 		}},
 	})
 	if err != nil {

@@ -31,7 +31,7 @@ var dopplerNames = []string{"DOPPLER_PROJECT", "DOPPLER_ENVIRONMENT", "DOPPLER_C
 // publicNames are secrets that are not masked: names, IDs and URLs that appear in logs and outputs.
 var publicNames = append([]string{
 	"DEPOT_PROJECT_ID", "DAYTONA_API_URL", "DAYTONA_ORG_ID", "DAYTONA_ORGANIZATION_ID",
-	"DAYTONA_SNAPSHOT_NAME", "VITE_DAYTONA_SNAPSHOT_NAME",
+	"DAYTONA_SNAPSHOT_NAME", "VITE_DAYTONA_SNAPSHOT_NAME", "DAYTONA_SNAPSHOT_NAME_HISTORY",
 }, dopplerNames...)
 
 // neverInjected are the secrets that `doppler run` does not set in the environment (DopplerHQ/cli d441d94,

@@ -49,9 +49,14 @@ type Secret struct {
 	Visibility Visibility
 }
 
-// Secrets returns all secrets by name. They include DOPPLER_PROJECT, DOPPLER_ENVIRONMENT and DOPPLER_CONFIG.
-func (c Client) Secrets(ctx context.Context) (map[string]Secret, error) {
-	answer, err := c.read(ctx, nil)
+// Secrets returns secrets by name: the named ones that exist or, without names, all. All include DOPPLER_PROJECT,
+// DOPPLER_ENVIRONMENT and DOPPLER_CONFIG.
+func (c Client) Secrets(ctx context.Context, names ...string) (map[string]Secret, error) {
+	var query url.Values
+	if len(names) > 0 {
+		query = url.Values{"secrets": {strings.Join(names, ",")}}
+	}
+	answer, err := c.read(ctx, query)
 	if err != nil {
 		return nil, err
 	}
@@ -112,33 +117,51 @@ func (c Client) CheckWrite(ctx context.Context, names ...string) error {
 	return err
 }
 
-// Set writes raw values of secrets in one call, unless they are already current, and reports whether it changed any. It
-// first calls allow, which may be nil, with the current values of the secrets that exist, and returns an error from
-// allow. After a write without a response, it reads the values, also if ctx has ended. Doppler rejects the write if
-// another client has changed a value that allow has seen. Set then starts again, so that retries are safe. Doppler
-// cannot compare a secret that does not exist, so of several writers that create it the last one wins.
+// Set writes raw values of secrets in one call, unless they are already current, and reports whether it changed any.
+// See [Client.Update] for allow, which may be nil.
 func (c Client) Set(
 	ctx context.Context, want map[string]string, allow func(current map[string]string) error,
 ) (changed bool, err error) {
+	return c.Update(ctx, slices.Collect(maps.Keys(want)), func(values map[string]string) error {
+		if allow != nil && !maps.Equal(values, want) {
+			if err := allow(maps.Clone(values)); err != nil {
+				return err
+			}
+		}
+		maps.Copy(values, want)
+		return nil
+	})
+}
+
+// Update changes raw values of the named secrets in one call and reports whether it changed any. It calls change with
+// the current values of those that exist, writes what change leaves in the map, and returns an error from change. After
+// a write without a response, it reads the values, also if ctx has ended. Doppler rejects the write if another client
+// has changed a value that change has seen. Update then starts again, so that retries are safe. Doppler cannot compare a
+// secret that does not exist, so of several writers that create it the last one wins.
+func (c Client) Update(
+	ctx context.Context, names []string, change func(values map[string]string) error,
+) (changed bool, err error) {
 	const tries = 3
-	names := slices.Sorted(maps.Keys(want))
+	names = slices.Sorted(slices.Values(names))
 	op := "write " + strings.Join(names, ", ") + " to " + c.Name()
 	var rejected error
-	var before map[string]string
+	var before, want map[string]string
 	for range tries {
 		current, err := c.Raw(ctx, names...)
 		switch {
 		case err != nil:
 			return false, err
-		case maps.Equal(current, want):
-			return rejected != nil, nil // if rejected: the first write succeeded, but its response was lost
+		case rejected != nil && maps.Equal(current, want):
+			return true, nil // the first write succeeded, but its response was lost
 		case rejected != nil && maps.Equal(current, before):
 			return false, rejected
 		}
-		if allow != nil {
-			if err := allow(maps.Clone(current)); err != nil {
-				return false, err
-			}
+		want = maps.Clone(current)
+		if err := change(want); err != nil {
+			return false, err
+		}
+		if maps.Equal(current, want) {
+			return rejected != nil, nil // if rejected: another client wrote the same values
 		}
 		err = c.write(ctx, op, changes(names, current, want))
 		switch {
@@ -195,7 +218,10 @@ func (e *UnconfirmedError) Unwrap() error { return e.Err }
 func changes(names []string, current, want map[string]string) []change {
 	var list []change
 	for _, name := range names {
-		value := want[name]
+		value, ok := want[name]
+		if !ok {
+			continue
+		}
 		requested := change{Name: name, Value: &value}
 		if old, ok := current[name]; ok {
 			requested.OriginalName, requested.OriginalValue = &name, &old
@@ -205,13 +231,13 @@ func changes(names []string, current, want map[string]string) []change {
 	return list
 }
 
-// ValuesByConfig returns the values of the named secrets that exist, with references resolved, for each config that has
-// any and that the token can read. Keys have the form "project.config", as in Doppler's references. unreadable describes the configs
-// of c's project that the token cannot read: for a service token, all but its own.
+// ValuesByConfig returns the values of secrets by name, with references resolved, for each config that has one of them
+// and that the token can read. Keys have the form "project.config", as in Doppler's references. unreadable describes the
+// configs of c's project that the token cannot read: for a service token, all but its own.
 func (c Client) ValuesByConfig(
 	ctx context.Context, names ...string,
-) (values map[string][]string, unreadable []string, err error) {
-	own, err := c.values(ctx, append(slices.Clone(names), "DOPPLER_PROJECT", "DOPPLER_CONFIG")...)
+) (values map[string]map[string]string, unreadable []string, err error) {
+	own, err := c.values(ctx, append([]string{"DOPPLER_PROJECT", "DOPPLER_CONFIG"}, names...)...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -231,31 +257,34 @@ func (c Client) ValuesByConfig(
 			found[i] = own
 			continue
 		}
-		group.Go(func() error {
-			values, err := config.values(groupCtx, names...)
-			if isDenied(err) {
-				denied[i] = true
+		group.Go(func() (err error) {
+			found[i], err = config.values(groupCtx, names...)
+			if denied[i] = isDenied(err); denied[i] {
 				return nil
 			}
-			found[i] = values
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return nil, nil, err
 	}
-	values = map[string][]string{}
-	for i, secrets := range found {
-		if denied[i] && configs[i].Project == c.Project {
-			unreadable = append(unreadable, fmt.Sprintf("config %q", configs[i].Config))
+	values = map[string]map[string]string{}
+	for i, config := range configs {
+		if denied[i] && config.Project == c.Project {
+			unreadable = append(unreadable, fmt.Sprintf("config %q", config.Config))
 		}
-		key := configs[i].Project + "." + configs[i].Config
 		for _, name := range names {
-			switch value := secrets[name]; {
-			case value.Computed != nil:
-				values[key] = append(values[key], *value.Computed)
-			case value.exists:
-				return nil, nil, configs[i].restricted(name)
+			switch value, ok := found[i][name]; {
+			case !ok:
+				continue
+			case value.Computed == nil:
+				return nil, nil, config.restricted(name)
+			default:
+				key := config.Project + "." + config.Config
+				if values[key] == nil {
+					values[key] = map[string]string{}
+				}
+				values[key][name] = *value.Computed
 			}
 		}
 	}
@@ -292,7 +321,6 @@ type secret struct {
 	Raw        *string    `json:"raw"`
 	Computed   *string    `json:"computed"`
 	Visibility Visibility `json:"computedVisibility"`
-	exists     bool
 }
 
 func (s secret) computedOr(fallback string) string {
@@ -315,7 +343,6 @@ func (c Client) values(ctx context.Context, names ...string) (map[string]secret,
 	values := map[string]secret{}
 	for _, name := range names {
 		if value, ok := answer[name]; ok {
-			value.exists = true
 			values[name] = value
 		}
 	}

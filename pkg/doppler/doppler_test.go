@@ -456,6 +456,31 @@ func TestSet(t *testing.T) {
 	}
 }
 
+// Update derives the new values from the current ones, again after another client has changed them. It leaves out
+// secrets that do not exist, and creates those that change adds.
+func TestUpdate(t *testing.T) {
+	s := start(t, "")
+	s.Fail(local.Fault{Method: "POST", Times: 1, Before: func() { s.SetSecret("sandbox", "dev", name, "other") }})
+	client := Client{Token: devToken}.withServer(s)
+	var seen []string
+	changed, err := client.Update(t.Context(), []string{"LOG", name, "ABSENT"}, func(values map[string]string) error {
+		seen = append(seen, values[name])
+		values["LOG"], values[name] = values[name], "new"
+		return nil
+	})
+	if err != nil || !changed || !slices.Equal(seen, []string{"old", "other"}) {
+		t.Errorf("changed %t, saw %q, %v", changed, seen, err)
+	}
+	writes := s.Writes()
+	if len(writes) != 1 || !maps.Equal(writes[0].Set, map[string]string{"LOG": "other", name: "new"}) {
+		t.Errorf("wrote %v", writes)
+	}
+	changed, err = client.Update(t.Context(), []string{name}, func(map[string]string) error { return nil })
+	if err != nil || changed || len(s.Writes()) != 1 {
+		t.Errorf("unchanged: %t, %v, %v", changed, err, s.Writes())
+	}
+}
+
 // A canceled write whose response is lost counts if it had an effect.
 func TestSetCanceled(t *testing.T) {
 	for _, written := range []bool{true, false} {
@@ -567,7 +592,7 @@ func TestValuesByConfig(t *testing.T) {
 			if test.fault.Status != 0 {
 				s.Fail(test.fault)
 			}
-			got, unreadable, err := test.client.withServer(s).ValuesByConfig(t.Context(), name, "ANOTHER")
+			got, unreadable, err := test.client.withServer(s).ValuesByConfig(t.Context(), name)
 			if text := strings.Join(unreadable, ", "); !strings.Contains(text, test.unreadable) ||
 				(test.unreadable == "") != (text == "") {
 				t.Errorf("unreadable: %q, want %q", text, test.unreadable)
@@ -576,12 +601,12 @@ func TestValuesByConfig(t *testing.T) {
 			if httpclient.Status(err) != test.status {
 				t.Errorf("status %d, want %d", httpclient.Status(err), test.status)
 			}
-			want := map[string][]string{}
-			for config, value := range test.want {
-				want[config] = []string{value}
+			names := map[string]string{}
+			for config, values := range got {
+				names[config] = values[name]
 			}
-			if !maps.EqualFunc(got, want, slices.Equal) {
-				t.Errorf("got %v, want %v", got, want)
+			if !maps.Equal(names, test.want) {
+				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
 	}

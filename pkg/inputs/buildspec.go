@@ -311,8 +311,12 @@ func validateBuilder(_ *BuildSpec, in Build, env Env) error {
 			return Errorf("save", "true", "needs builder: depot; to keep the image elsewhere, use push")
 		}
 	}
-	if in.Timeout <= 0 {
-		return Errorf("timeout", in.Timeout.String(), "must be positive, for example 30m")
+	return checkTimeout(in.Timeout)
+}
+
+func checkTimeout(timeout time.Duration) error {
+	if timeout <= 0 {
+		return Errorf("timeout", timeout.String(), "must be positive, for example 30m")
 	}
 	return nil
 }

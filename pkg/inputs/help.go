@@ -103,7 +103,14 @@ var help = map[string]string{
 		"that it names.",
 	"doppler_mirror": "Doppler secret to set to a reference to doppler_secret, for example VITE_DAYTONA_SNAPSHOT_NAME. " +
 		"Default: VITE_ and doppler_secret, in configs that have that secret.",
-	"doppler_configs":         "Doppler configs to write, CONFIG or PROJECT.CONFIG. Default: the config that is read.",
+	"doppler_configs": "Doppler configs to write, CONFIG or PROJECT.CONFIG. Default: the config that is read.",
+	"doppler_history": "Keep the last names in doppler_secret with the suffix _HISTORY, for rollback and history.",
+	"environment": "GitHub environment for which to record a deployment of the snapshot's commit. Needs the " +
+		"permission deployments: write.",
+	"to": "Doppler configs that name the snapshot, CONFIG or PROJECT.CONFIG. Default project: that of doppler_config.",
+	"to_token": "Doppler token that writes to, for example a service token of that config. Default: the token that " +
+		"reads doppler_config.",
+	"require_verified":        "Fail if the history of doppler_config does not show that the snapshot was verified.",
 	"force":                   "Delete the snapshot although a Doppler config names it or sandboxes use it.",
 	"dry_run":                 "With --keep: only print which snapshots would be deleted.",
 	"daytona_api_key":         "Daytona API key. Default: DAYTONA_API_KEY from Doppler, then from the environment.",
@@ -126,3 +133,11 @@ var help = map[string]string{
 	"output": "json writes the report to standard output as JSON, instead of the outputs.",
 	"mount":  "Mount the current directory read-only at the image's working directory.",
 }
+
+// Help of the inputs of promote that differ from those of snapshot.
+const (
+	promotedImageHelp = "Registry reference of the snapshot's image. It is read only if a config of to belongs to " +
+		"another Daytona organization. Default: the one in the history of doppler_config."
+	promotedRegionHelp = "Daytona region that the snapshot must be in, by ID or name. Default: DAYTONA_TARGET of the " +
+		"config in to, if it is set."
+)

@@ -66,7 +66,7 @@ type Build struct {
 
 // Doppler declares the Doppler config to read and how to authenticate to Doppler.
 type Doppler struct {
-	DopplerConfig   string
+	DopplerConfig   string `aliases:"config"`
 	DopplerProject  string
 	DopplerToken    string `secret:""`
 	DopplerIdentity string
@@ -107,8 +107,47 @@ type Snapshot struct {
 	SnapshotSecret
 	DopplerMirror  string
 	DopplerConfigs List
+	DopplerHistory bool `default:"true" negatable:""`
+	Environment    string
 	Daytona
 	DryRun bool `cli:""`
+}
+
+// Promote declares the inputs of the promote action.
+type Promote struct {
+	Argument        string `arg:"" optional:"" name:"snapshot" help:"Name of the snapshot; the same as --name."`
+	Name            string `short:"n" help:"Name of the snapshot. Default: the one that doppler_config names."`
+	To              List
+	RequireVerified bool
+	Image           string `help:"${promoted_image}"`
+	Region          string `help:"${promoted_region}"`
+	Environment     string
+	Doppler
+	ToToken string `secret:""`
+	SnapshotSecret
+	DopplerMirror  string
+	DopplerHistory bool `default:"true" negatable:""`
+	Daytona
+	GithubToken string        `secret:"" help:"GitHub token to record the deployment of environment."`
+	Timeout     time.Duration `default:"30m"`
+}
+
+// Rollback declares the arguments of action-snapshot rollback.
+type Rollback struct {
+	Doppler
+	SnapshotSecret
+	DopplerMirror string
+	Environment   string
+	Daytona
+	GithubToken string        `secret:"" help:"GitHub token to record the deployment of environment."`
+	Timeout     time.Duration `default:"30m"`
+}
+
+// History declares the arguments of action-snapshot history.
+type History struct {
+	Doppler
+	SnapshotSecret
+	Daytona
 }
 
 // Daytona declares how to authenticate to Daytona.
@@ -154,6 +193,7 @@ type Convert struct {
 // ListSnapshots declares the arguments of action-snapshot list.
 type ListSnapshots struct {
 	NamePrefix string `default:"iterate-sandbox"`
+	SnapshotSecret
 	Doppler
 	Daytona
 }

@@ -89,6 +89,7 @@ func defaultsOf(target any, env map[string]string) kong.Vars {
 		"load":              "true",
 		"terminal_platform": "linux/" + runtime.GOARCH,
 		"image_name":        cmp.Or(strings.TrimSpace(env["LOCAL_DOCKER_IMAGE_NAME"]), "iterate-sandbox:local"),
+		"promoted_image":    promotedImageHelp, "promoted_region": promotedRegionHelp,
 	}
 	switch target.(type) {
 	case *Snapshot: // Daytona runs only linux/amd64, and the image is not loaded on this machine

@@ -212,7 +212,7 @@ func TestHelp(t *testing.T) {
 
 func TestNoUnusedHelpTexts(t *testing.T) {
 	used := map[string]bool{}
-	for _, target := range []any{&Build{}, &Snapshot{}, &Test{}, &Shell{}, &ListSnapshots{}, &DeleteSnapshot{}} {
+	for _, target := range []any{&Build{}, &Snapshot{}, &Test{}, &Shell{}, &ListSnapshots{}, &DeleteSnapshot{}, &Promote{}} {
 		fields, err := Fields(target)
 		if err != nil {
 			t.Fatal(err)

@@ -19,6 +19,9 @@ const AndroidClass = "android"
 // SnapshotPlatform is the only platform that Daytona runs.
 const SnapshotPlatform = "linux/amd64"
 
+// DefaultAttempts is the default of the input attempts.
+const DefaultAttempts = 3
+
 // IfExists selects what to do if the snapshot already exists.
 type IfExists string
 
@@ -47,6 +50,7 @@ type SnapshotSpec struct {
 	MakeRoom      bool // delete old snapshots if the quota is exceeded
 	UpdateDoppler bool
 	Record        DopplerRecord
+	Environment   string // GitHub environment of the deployment; empty records none
 	DryRun        bool
 	Daytona       Daytona
 
@@ -66,7 +70,7 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	spec := SnapshotSpec{
 		BuildSpec: build, Image: in.Image, Name: in.Name, NamePrefix: in.NamePrefix,
 		IfExists: IfExists(in.IfExists), Keep: in.Keep, UpdateDoppler: in.updatesDoppler(),
-		DryRun: in.DryRun, Daytona: in.Daytona, ExpectImageID: in.ExpectImageID,
+		DryRun: in.DryRun, Daytona: in.Daytona, ExpectImageID: in.ExpectImageID, Environment: in.Environment,
 		Attempts: in.Attempts, MakeRoom: in.MakeRoom,
 	}
 	if in.ExpectImageID != "" && !imageID.MatchString(in.ExpectImageID) {
@@ -77,7 +81,7 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 		return SnapshotSpec{}, err
 	}
 	spec.Doppler.Default = DefaultDopplerConfig
-	spec.Doppler.Public = []string{spec.Record.Secret, spec.Record.Mirror}
+	spec.Doppler.Public = spec.Record.names()
 	if !slices.Equal(build.Platforms, []string{SnapshotPlatform}) {
 		return SnapshotSpec{}, Errorf("platform", strings.Join(build.Platforms, ","),
 			"is not supported by Daytona; write %s only", SnapshotPlatform)

@@ -252,10 +252,14 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 
 // A snapshot updates Doppler unless that is turned off. It fails without a token only if an input requires Doppler.
 func TestDopplerRecord(t *testing.T) {
-	names := DopplerRecord{Secret: "DAYTONA_SNAPSHOT_NAME", Mirror: "VITE_DAYTONA_SNAPSHOT_NAME"}
+	names := DopplerRecord{
+		Secret: "DAYTONA_SNAPSHOT_NAME", Mirror: "VITE_DAYTONA_SNAPSHOT_NAME", History: "DAYTONA_SNAPSHOT_NAME_HISTORY",
+	}
+	unrecorded := names
+	unrecorded.History = ""
 	required := names
 	required.Required = true
-	own := DopplerRecord{Secret: "NAME", Mirror: "PUBLIC_NAME", CreateMirror: true}
+	own := DopplerRecord{Secret: "NAME", Mirror: "PUBLIC_NAME", CreateMirror: true, History: "NAME_HISTORY"}
 	several := required
 	several.Configs = []DopplerConfigName{{"", "dev"}, {"website", "prd"}}
 	for _, test := range []struct {
@@ -270,6 +274,7 @@ func TestDopplerRecord(t *testing.T) {
 		{"config, off", "--doppler-config=prd --no-update-doppler", false, names},
 		{"identity", "--doppler-identity=id", true, required},
 		{"other names", "--doppler-secret=NAME --doppler-mirror=PUBLIC_NAME", true, own},
+		{"no history", "--no-doppler-history", true, unrecorded},
 		{"several configs", "--doppler-configs=dev,website.prd", true, several},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -287,7 +292,7 @@ func TestDopplerRecord(t *testing.T) {
 				t.Errorf("update %t, record %+v; want %t, %+v", spec.UpdateDoppler, spec.Record, test.update, test.want)
 			}
 			if spec.Doppler.Default != "dev" ||
-				!slices.Equal(spec.Doppler.Public, []string{test.want.Secret, test.want.Mirror}) {
+				!slices.Equal(spec.Doppler.Public, []string{test.want.Secret, test.want.Mirror, test.want.Secret + "_HISTORY"}) {
 				t.Errorf("default %q, public %q", spec.Doppler.Default, spec.Doppler.Public)
 			}
 		})

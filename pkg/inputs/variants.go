@@ -38,8 +38,8 @@ func validateVariants(spec *SnapshotSpec, in Snapshot) error {
 			if earlier.Variant == v.Variant {
 				return itemErrorf("variants", item, "has the name of an earlier line; write another name")
 			}
-			taken := []string{earlier.Record.Secret, earlier.Record.Mirror}
-			if slices.Contains(taken, v.Record.Secret) || slices.Contains(taken, v.Record.Mirror) {
+			isTaken := func(name string) bool { return slices.Contains(earlier.Record.names(), name) }
+			if slices.ContainsFunc(v.Record.names(), isTaken) {
 				return itemErrorf("variants", item, "has the secret %s of an earlier line; write another doppler_secret",
 					v.Record.Secret)
 			}
@@ -47,7 +47,7 @@ func validateVariants(spec *SnapshotSpec, in Snapshot) error {
 		spec.Variants = append(spec.Variants, v)
 	}
 	for _, v := range spec.Variants {
-		spec.Doppler.Public = append(spec.Doppler.Public, v.Record.Secret, v.Record.Mirror)
+		spec.Doppler.Public = append(spec.Doppler.Public, v.Record.names()...)
 	}
 	run := *spec
 	for i := range spec.Variants {

@@ -26,6 +26,8 @@ var (
 	writeContents     = permission{scope: "contents", write: true}
 	readAttestations  = permission{scope: "attestations"}
 	writeAttestations = permission{scope: "attestations", write: true}
+	readDeployments   = permission{scope: "deployments"}
+	writeDeployments  = permission{scope: "deployments", write: true}
 )
 
 // requestToken returns the token of a request. Git sends it as a password, API clients send it as a bearer token.

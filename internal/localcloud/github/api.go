@@ -96,6 +96,7 @@ func withBody[T any](handle func(*call, T) (any, error)) func(*call) (any, error
 func (s *Server) handleAPI(mux *http.ServeMux) {
 	for _, e := range slices.Concat(
 		repositoryEndpoints, refEndpoints, releaseEndpoints, assetEndpoints, attestationEndpoints,
+		deploymentEndpoints,
 	) {
 		method, path, _ := strings.Cut(e.pattern, " ")
 		mux.HandleFunc(method+" /api/v3/repos/{owner}/{name}"+path, s.limitRate(s.serveEndpoint(e)))

@@ -26,6 +26,7 @@ type store struct {
 	releases     []*release // in order of creation
 	latestID     int64      // ID of the release that was explicitly marked as latest; 0: none
 	attestations []attestation
+	deployments  []*Deployment
 }
 
 type release struct {
@@ -43,7 +44,7 @@ type release struct {
 func (s *Server) lockStore(ctx context.Context, r Repository) (_ *store, unlock func()) {
 	s.storeMu.Lock()
 	ctx = context.WithoutCancel(ctx) // if git is canceled, existing tags appear to be missing
-	name := strings.ToLower(r.fullName())
+	name := storeKey(r.fullName())
 	if s.stores[name] == nil {
 		s.stores[name] = &store{}
 	}
@@ -54,6 +55,9 @@ func (s *Server) lockStore(ctx context.Context, r Repository) (_ *store, unlock 
 	}
 	return s.stores[name], s.storeMu.Unlock
 }
+
+// storeKey returns the key of a repository in Server.stores. GitHub ignores the case of OWNER/NAME.
+func storeKey(fullName string) string { return strings.ToLower(fullName) }
 
 // newID returns an ID that is unique on the server. The caller must hold s.storeMu.
 func (s *Server) newID() int64 {
