@@ -118,3 +118,12 @@ named=$(curl -fsS --config - "$DOPPLER_API_HOST/v3/configs/config/secrets/downlo
 	exit 1
 }
 echo "demo: Doppler names $named"
+
+run 'another snapshot' action-snapshot --image= "${build_arguments[@]}" --cpu 1
+for snapshot in 'first snapshot' 'another snapshot'; do
+	run "promotion of the $snapshot" action-snapshot promote "$(output "$snapshot" snapshot_name)" --to prd \
+		--to-token "$DOPPLER_TOKEN_PRD"
+done
+DOPPLER_TOKEN=$DOPPLER_TOKEN_PRD run 'rollback of prd' action-snapshot rollback
+require_same 'first snapshot' 'rollback of prd' snapshot_name
+DOPPLER_TOKEN=$DOPPLER_TOKEN_PRD "$programs/action-snapshot" history 2>/dev/null | sed 's/^/      /'

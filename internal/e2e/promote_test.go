@@ -17,6 +17,8 @@ func TestPromoteWorkflow(t *testing.T) {
 		Organization: localcloud.DaytonaOrganization, Name: "promoted-1",
 		Digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 	})
+	defer e.deleteSnapshot(t, "promoted-1")
+	defer e.Doppler.SetSecret(localcloud.Project, "prd", nameSecret, "")
 	before := len(e.GitHub.Deployments("org", "sandbox-actions"))
 	log, ok := e.act(t, actRun{
 		dir: e.ours, withGo: true, workflow: "promote-daytona-snapshot.yml", token: e.GitHubWriteToken,

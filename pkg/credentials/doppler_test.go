@@ -289,7 +289,8 @@ func TestDopplerIdentityAudience(t *testing.T) {
 // Doppler's visibility decides which values are masked, except names and URLs that appear in logs and outputs.
 func TestDopplerMasksByVisibility(t *testing.T) {
 	server := startDoppler(t, map[string]string{
-		"DAYTONA_SNAPSHOT_NAME": "sandbox-1", "VITE_DAYTONA_SNAPSHOT_NAME": "sandbox-1", "DEPOT_PROJECT_ID": "project",
+		"DAYTONA_SNAPSHOT_NAME_HISTORY": "[{}]",
+		"DAYTONA_SNAPSHOT_NAME":         "sandbox-1", "VITE_DAYTONA_SNAPSHOT_NAME": "sandbox-1", "DEPOT_PROJECT_ID": "project",
 		"DAYTONA_API_URL": "https://daytona.example", "DAYTONA_ORG_ID": "org-1", "DAYTONA_ORGANIZATION_ID": "org-2",
 		"DOPPLER_PROJECT": "app", "DOPPLER_ENVIRONMENT": "development", "DOPPLER_CONFIG": "dev", "FLAG": "true", "BIT": "0",
 		"NAME": "in doppler_secret", "WORD": "unmasked", "COPY": "unmasked", "MODE": "development",
