@@ -160,6 +160,12 @@ func findMessage(status int, text string) (found message, ok bool) {
 	return message{}, false
 }
 
+// isReason reports whether the reason of a failed snapshot or sandbox is known to mean an error.
+func isReason(reason string, is error) bool {
+	known, _ := findMessage(0, reason)
+	return slices.Contains(known.is, is)
+}
+
 // explainedError is an APIError with a known message.
 type explainedError struct {
 	*httpclient.APIError
