@@ -39,7 +39,9 @@ func TestReasons(t *testing.T) {
 		{`Error response from daemon: Get "https://h/v2/": net/http: TLS handshake timeout`, "try again", transient},
 		{"failed to register layer: write /x: no space left on device", "Daytona's runner is out of disk space", transient},
 		{"timeout waiting for daemon to start", "Daytona's daemon needs a shell (sh) in the image", permanent},
-		{"conflict: image sha256:12 architecture (arm64) is not x64 compatible", "build the image for linux/amd64", permanent},
+		{
+			"conflict: image sha256:12 architecture (arm64) is not x64 compatible", "build the image for linux/amd64", permanent,
+		},
 		{"unknown blob", "push the image again", push},
 		{"BLOB_UNKNOWN: blob unknown to registry", "push the image again", push},
 		{"unknown: artifact p/a:1 not found", "push the image again", push},

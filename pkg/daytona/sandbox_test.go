@@ -66,12 +66,18 @@ func TestCreateSandbox(t *testing.T) {
 		{
 			name: "rate limit", posts: 2,
 			fault: cloud.Fault{
-				Method: "POST", Path: "/sandbox", Times: 1, Status: 429, Message: "slow", Header: map[string]string{"Retry-After": "1"},
+				Method: "POST", Path: "/sandbox", Times: 1, Status: 429, Message: "slow", Header: map[string]string{
+					"Retry-After": "1",
+				},
 			},
 		},
-		{name: "outage", fault: refused(cloud.Fault{Status: 503, Message: "no"}), posts: 4, want: "returned 503", status: 503},
 		{
-			name: "quota", fault: refused(cloud.Fault{Status: 400, Message: "Total disk limit exceeded. Maximum allowed: 9GiB."}),
+			name: "outage", fault: refused(cloud.Fault{Status: 503, Message: "no"}), posts: 4, want: "returned 503", status: 503,
+		},
+		{
+			name: "quota", fault: refused(
+				cloud.Fault{Status: 400, Message: "Total disk limit exceeded. Maximum allowed: 9GiB."},
+			),
 			posts: 1, want: "create a sandbox of snapshot app-1: … (the organization's sandboxes use nearly all", status: 400,
 		},
 		{name: "wrong key", key: "dtn_none", posts: 1, want: "returned 401", status: 401},
