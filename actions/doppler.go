@@ -151,7 +151,7 @@ func updateDoppler(ctx context.Context, job job, created []createdSnapshot) (dop
 	for _, c := range created {
 		names = append(names, naming{
 			Configs: c.Target.Doppler, Secret: c.Spec.Record.Secret,
-			Record: recordOfSnapshot(ctx, job, c.Upload, c.Snapshot),
+			Record: recordOfSnapshot(ctx, job, c),
 			AllowChange: func(ctx context.Context, current string) error {
 				return checkNotNewer(ctx, c.Spec, c.Target, c.Snapshot, current)
 			},

@@ -17,6 +17,7 @@ import (
 // snapshotTarget is where a snapshot is created.
 type snapshotTarget struct {
 	Client  daytona.Client
+	Key     daytona.Key
 	Region  string // ID; empty if it is the organization's default and that is unknown
 	Limits  daytona.Limits
 	Doppler []dopplerConfig // configs in which the name is recorded
@@ -49,7 +50,7 @@ func preflight(
 	group, groupCtx := errgroup.WithContext(ctx)
 	regions := map[string]func() (string, error){}
 	for i, v := range specs {
-		targets[i].Client = client
+		targets[i].Client, targets[i].Key = client, key
 		if regions[v.Region] == nil {
 			regions[v.Region] = sync.OnceValues(func() (string, error) { return checkRegion(groupCtx, client, v) })
 		}
@@ -97,6 +98,9 @@ func checkPermissions(key daytona.Key, spec inputs.SnapshotSpec) error {
 	needed := []string{daytona.WriteSnapshots}
 	if spec.Keep > 0 || spec.MakeRoom || spec.IfExists == inputs.Replace {
 		needed = append(needed, daytona.DeleteSnapshots)
+	}
+	if spec.Verify == inputs.VerifyBoot || spec.Verify == inputs.VerifySuite {
+		needed = append(needed, sandboxPermissions...)
 	}
 	if missing := key.Missing(needed...); len(missing) > 0 {
 		return fmt.Errorf("the Daytona API key %q lacks the permission %s; create a key with it at %s",

@@ -291,7 +291,7 @@ func copySnapshot(
 	copied := inputs.SnapshotSpec{
 		Image: name, Name: from.Name, NamePrefix: from.Name, Resources: from.Resources, GPU: from.GPU,
 		SandboxClass: from.SandboxClass, Entrypoint: from.Entrypoint, Region: target.Region, IfExists: inputs.Reuse,
-		Attempts: inputs.DefaultAttempts,
+		Attempts: inputs.DefaultAttempts, Verify: inputs.VerifyOff,
 	}
 	destination := snapshotTarget{Client: target.Client}
 	if destination.Region, err = checkRegion(ctx, target.Client, copied); err != nil {

@@ -113,6 +113,7 @@ func (c cloud) ensure(ctx context.Context, t *testing.T, img v1.Image) ensured {
 		return ensured{err: err}
 	}
 	session := snapshotSession{Image: existingImage{Image: img}}
+	c.spec.Verify = inputs.VerifyOff
 	created, err := ensureSnapshots(ctx, job, c.spec, session, []snapshotTarget{target})
 	if err != nil {
 		return ensured{log: stderr.String(), err: err}

@@ -8,7 +8,7 @@ import (
 
 // Snapshot creates a Daytona snapshot of an image, or one for each variant, and sets their names in Doppler. It builds
 // the image and pushes it from the builder, or pushes an existing image. It writes the names to Doppler and the outputs
-// only once all snapshots are active, and deletes a snapshot that does not become active.
+// only once all snapshots are active and verified, and deletes a snapshot that does not become active or does not work.
 func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 	spec, err := in.Spec(env.validation())
 	if err != nil {
@@ -30,7 +30,7 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err != nil {
 			return err
 		}
-		record := recordOfSnapshot(ctx, job, created[0].Upload, created[0].Snapshot)
+		record := recordOfSnapshot(ctx, job, created[0])
 		deployed := startDeployment(ctx, job, spec.GitHubToken, spec.Environment, record)
 		update, err := updateDoppler(ctx, job, created)
 		deployed.finish(ctx, job, update, err)

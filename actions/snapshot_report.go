@@ -9,11 +9,11 @@ import (
 
 // snapshotOutputs returns the outputs of a run. Those about one snapshot are about the first variant.
 func snapshotOutputs(created []createdSnapshot, update dopplerUpdate) SnapshotOutputs {
-	upload, snapshot := created[0].Upload, created[0].Snapshot
+	upload, snapshot, verified := created[0].Upload, created[0].Snapshot, created[0].Verified
 	return SnapshotOutputs{
 		Snapshots: variantOutputs(created), BuildOutputs: upload.Build, SnapshotName: snapshot.Name, SnapshotID: snapshot.ID,
 		SnapshotState: string(snapshot.State), SnapshotSizeGB: snapshot.SizeGB, Reused: upload.isReused(),
-		DopplerUpdated: len(update.Written) > 0,
+		DopplerUpdated: len(update.Written) > 0, Verified: verified.output(),
 	}
 }
 
@@ -34,6 +34,7 @@ func snapshotSummary(job job, created []createdSnapshot, update dopplerUpdate, p
 	t.row("Digest", code(upload.Wanted.digest.String()))
 	t.row("State", code(string(snapshot.State)))
 	if isSingle {
+		t.row("Verified", created[0].Verified.describe())
 		t.row("Sandbox", sandboxSize(snapshot))
 		t.row("Sandbox class", code(spec.SandboxClass))
 	}

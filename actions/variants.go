@@ -18,9 +18,10 @@ type createdSnapshot struct {
 	Target   snapshotTarget
 	Upload   imageUpload
 	Snapshot daytona.Snapshot
+	Verified verification
 }
 
-// ensureSnapshots returns an active snapshot for each of spec.Each, with the target of the same index. It pushes the
+// ensureSnapshots returns an active, verified snapshot for each of spec.Each, with the target of the same index. It pushes the
 // image first, because the builder is not needed afterwards, and then creates the snapshots at the same time. If one
 // fails, the others are still created and kept, so that the next run can reuse them.
 func ensureSnapshots(
@@ -37,7 +38,11 @@ func ensureSnapshots(
 	for i, spec := range specs {
 		group.Go(func() {
 			upload, snapshot, err := ensureSnapshot(ctx, job, spec, session, targets[i], uploads[i])
-			created[i], failures[i] = createdSnapshot{spec, targets[i], upload, snapshot}, err
+			var verified verification
+			if err == nil {
+				verified, err = verify(ctx, job, spec, targets[i], upload, snapshot)
+			}
+			created[i], failures[i] = createdSnapshot{spec, targets[i], upload, snapshot, verified}, err
 		})
 	}
 	group.Wait()
@@ -93,6 +98,7 @@ type variantOutput struct {
 	State         string  `json:"state"`
 	SizeGB        float64 `json:"size_gb"`
 	Reused        bool    `json:"reused"`
+	Verified      string  `json:"verified"`
 	CPU           int     `json:"cpu"`
 	Memory        int     `json:"memory"`
 	Disk          int     `json:"disk"`
@@ -120,7 +126,7 @@ func variantOutputs(created []createdSnapshot) variantList {
 		s := c.Snapshot
 		list = append(list, variantOutput{
 			Variant: c.Spec.Variant, Name: s.Name, ID: s.ID, State: string(s.State), SizeGB: s.SizeGB,
-			Reused: c.Upload.isReused(), CPU: s.Resources.CPU, Memory: s.Resources.Memory, Disk: s.Resources.Disk, GPU: s.GPU,
+			Reused: c.Upload.isReused(), Verified: c.Verified.output(), CPU: s.Resources.CPU, Memory: s.Resources.Memory, Disk: s.Resources.Disk, GPU: s.GPU,
 			SandboxClass: s.SandboxClass, Region: strings.Join(s.Regions, ","), DopplerSecret: c.Spec.Record.Secret,
 		})
 	}
@@ -130,14 +136,14 @@ func variantOutputs(created []createdSnapshot) variantList {
 // variantTable is a Markdown table of the variants.
 func variantTable(created []createdSnapshot) string {
 	var b strings.Builder
-	b.WriteString("\n| Variant | Snapshot | Sandbox | Region | |\n| --- | --- | --- | --- | --- |\n")
+	b.WriteString("\n| Variant | Snapshot | Sandbox | Region | | Verified |\n| --- | --- | --- | --- | --- | --- |\n")
 	for _, c := range created {
 		result := "created"
 		if c.Upload.isReused() {
 			result = "reused"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", code(c.Spec.Variant), code(c.Snapshot.Name),
-			sandboxSize(c.Snapshot), code(strings.Join(c.Snapshot.Regions, ", ")), result)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", code(c.Spec.Variant), code(c.Snapshot.Name),
+			sandboxSize(c.Snapshot), code(strings.Join(c.Snapshot.Regions, ", ")), result, c.Verified.describe())
 	}
 	return b.String()
 }

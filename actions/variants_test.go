@@ -34,7 +34,7 @@ type variantRun struct {
 // withVariants returns the cloud with the spec of a run with variants.
 func (c cloud) withVariants(t *testing.T, variants string, args ...string) cloud {
 	t.Helper()
-	args = append([]string{"--image=layout", "--name-prefix=agent", "--variants=" + variants}, args...)
+	args = append([]string{"--image=layout", "--name-prefix=agent", "--verify=off", "--variants=" + variants}, args...)
 	c.spec = snapshotSpec(t, args...)
 	return c
 }
@@ -456,7 +456,7 @@ func TestVariantOutputs(t *testing.T) {
 	}
 	job, _, _ := testJob(t, nil)
 	summary := snapshotSummary(job, r.created, r.update, nil)
-	row := "| `large` | `" + second.Name + "` | 4 cores, 8 GB memory, 10 GB disk | `us` | created |\n"
+	row := "| `large` | `" + second.Name + "` | 4 cores, 8 GB memory, 10 GB disk | `us` | created | no: verify: off |\n"
 	if !strings.Contains(summary, row) || !strings.Contains(summary, "2 snapshots of one image") {
 		t.Errorf("the summary is\n%s", summary)
 	}

@@ -101,7 +101,9 @@ type Snapshot struct {
 	Variants      Lines
 	IfExists      string `default:"reuse"`
 	Attempts      int    `default:"3"`
-	Keep          int    `default:"0"`
+	Verify        string
+	KeepFailed    bool
+	Keep          int `default:"0"`
 	MakeRoom      bool
 	UpdateDoppler *bool `negatable:""`
 	SnapshotSecret

@@ -2,6 +2,7 @@ package inputs
 
 import (
 	"math"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -32,6 +33,17 @@ const (
 	Fail    IfExists = "fail"
 )
 
+// Verify selects how a snapshot is verified.
+type Verify string
+
+// The values of the input verify. Another value is the path of a suite, which means VerifySuite.
+const (
+	VerifyDefault Verify = "" // boot, if the key has the permissions
+	VerifyOff     Verify = "off"
+	VerifyBoot    Verify = "boot"
+	VerifySuite   Verify = "suite"
+)
+
 // SnapshotSpec is a validated [Snapshot].
 type SnapshotSpec struct {
 	BuildSpec
@@ -45,7 +57,10 @@ type SnapshotSpec struct {
 	Entrypoint    []string // empty for the image's
 	Region        string   // ID or name; empty for the organization's default
 	IfExists      IfExists
-	Attempts      int  // to create the snapshot, at least 1
+	Attempts      int // to create the snapshot, at least 1
+	Verify        Verify
+	VerifySuite   string // path of the suite, relative to the root; empty unless Verify is VerifySuite
+	KeepFailed    bool
 	Keep          int  // snapshots to keep; 0 keeps all
 	MakeRoom      bool // delete old snapshots if the quota is exceeded
 	UpdateDoppler bool
@@ -71,7 +86,7 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 		BuildSpec: build, Image: in.Image, Name: in.Name, NamePrefix: in.NamePrefix,
 		IfExists: IfExists(in.IfExists), Keep: in.Keep, UpdateDoppler: in.updatesDoppler(),
 		DryRun: in.DryRun, Daytona: in.Daytona, ExpectImageID: in.ExpectImageID, Environment: in.Environment,
-		Attempts: in.Attempts, MakeRoom: in.MakeRoom,
+		Attempts: in.Attempts, MakeRoom: in.MakeRoom, KeepFailed: in.KeepFailed,
 	}
 	if in.ExpectImageID != "" && !imageID.MatchString(in.ExpectImageID) {
 		return SnapshotSpec{}, Errorf("expect_image_id", in.ExpectImageID,
@@ -109,6 +124,9 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	if !slices.Contains([]IfExists{Reuse, Replace, Fail}, spec.IfExists) {
 		return SnapshotSpec{}, Errorf("if_exists", in.IfExists, "must be reuse, replace or fail")
 	}
+	if spec.Verify, spec.VerifySuite, err = parseVerify(in); err != nil {
+		return SnapshotSpec{}, err
+	}
 	if in.Keep < 0 {
 		return SnapshotSpec{}, Errorf("keep", strconv.Itoa(in.Keep),
 			"must be 0 to keep all, or the number of snapshots to keep")
@@ -140,6 +158,26 @@ func (in Snapshot) sandbox(spec *SnapshotSpec) (err error) {
 			"has no effect with sandbox_class: android; remove it, and set ENTRYPOINT in the Dockerfile")
 	}
 	return checkSandboxClass(in.SandboxClass)
+}
+
+// parseVerify validates the input verify. YAML 1.1 reads off as false.
+func parseVerify(in Snapshot) (mode Verify, suite string, err error) {
+	value := strings.TrimSpace(in.Verify)
+	switch mode = Verify(value); {
+	case mode == VerifyDefault || mode == VerifyOff:
+		return mode, "", nil
+	case value == "false":
+		return VerifyOff, "", nil
+	case in.SandboxClass == AndroidClass:
+		return "", "", Errorf("verify", value, "is not supported for sandbox_class: android; write off")
+	case mode == VerifyBoot:
+		return mode, "", nil
+	case mode == VerifySuite:
+		return mode, DefaultSuite, nil
+	case slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(value)):
+		return VerifySuite, value, nil
+	}
+	return "", "", Errorf("verify", value, "must be off, boot, suite, or the path of a suite such as %s", DefaultSuite)
 }
 
 var validSandboxClass = regexp.MustCompile(`^[a-z][a-z0-9_-]*$`)
