@@ -214,6 +214,29 @@ func TestVariantsWithSimilarNames(t *testing.T) {
 	}
 }
 
+// If one variant cannot be verified, Doppler is not updated, and the next run verifies and records all.
+func TestVariantsOneUnverified(t *testing.T) {
+	c, server, img := startVerifying(t, nil).withVariants(t, twoVariants, "--verify=boot"), startDoppler(t), testImage(t)
+	c.client.HTTP.Clock = shortClock{}
+	config := dopplerOf(t, server.URL())
+	c.Fail(cloudaytona.Fault{
+		Method: "POST", Path: "/sandbox", Status: 400, Message: "Total CPU limit exceeded. Maximum allowed: 10.", Times: 1,
+	})
+	r := c.run(t.Context(), t, img, config)
+	if r.err == nil || strings.Count(r.err.Error(), "variant ") != 1 || len(server.Writes()) > 0 || len(c.names(t)) != 2 {
+		t.Errorf("%v; wrote %v, left %q\n%s", r.err, server.Writes(), c.names(t), r.log)
+	}
+	again := c.run(t.Context(), t, img, config)
+	if again.err != nil || len(server.Writes()) != 1 || len(c.names(t)) != 2 {
+		t.Fatalf("%v; wrote %v, left %q\n%s", again.err, server.Writes(), c.names(t), again.log)
+	}
+	for _, created := range again.created {
+		if !created.Upload.isReused() || created.Verified.How != inputs.VerifyBoot {
+			t.Errorf("%s: reused %t, verified %q", created.Snapshot.Name, created.Upload.isReused(), created.Verified.How)
+		}
+	}
+}
+
 // A canceled run removes the snapshots of all variants.
 func TestVariantsCanceled(t *testing.T) {
 	c := startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState = 5 }).withVariants(t, twoVariants)
