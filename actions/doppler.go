@@ -238,8 +238,8 @@ func joinErrors(errs []error) error {
 	return joined
 }
 
-// writeTo sets the names in the config of the index, adds them to the histories, and reports whether that changed a name
-// or a mirror.
+// writeTo sets the names in the config of the index, adds them to the histories, and reports whether that changed a
+// name or a mirror.
 func writeTo(ctx context.Context, index int, all []naming) (changed bool, err error) {
 	var secrets []string
 	for _, n := range all {
