@@ -52,7 +52,7 @@ func ensureSnapshot(
 		}
 		// The variants of a run have the same image, so each can be in conflict with all others.
 		conflictLimit := maxConflicts + len(spec.NamePrefixes()) - 1
-		if failures == limit || conflicts == conflictLimit || deleted > maxRoom || !canRetry(ctx, spec, err) {
+		if failures >= limit || conflicts == conflictLimit || deleted > maxRoom || !canRetry(ctx, spec, err) {
 			break
 		}
 		job.Runner.Infof("Attempt %d to create %s failed: %s; trying again", tries+1, describeSnapshot(spec), reasonOf(err))
