@@ -144,18 +144,20 @@ type dopplerUpdate struct {
 	Outdated           []string // those of Unchanged that another run has set to a newer snapshot
 }
 
-// updateDoppler records the name of the snapshot in each config. Where another run has recorded a newer snapshot in the
-// meantime, it keeps that name.
-func updateDoppler(
-	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, snapshot daytona.Snapshot,
-	record namingRecord,
-) (dopplerUpdate, error) {
-	return naming{
-		Configs: target.Doppler, Secret: spec.Record.Secret, Record: record,
-		AllowChange: func(ctx context.Context, current string) error {
-			return checkNotNewer(ctx, spec, target, snapshot, current)
-		},
-	}.write(ctx, job)
+// updateDoppler records the names of the snapshots in each config. Where another run has recorded a newer snapshot in
+// the meantime, it keeps the names in that config.
+func updateDoppler(ctx context.Context, job job, created []createdSnapshot) (dopplerUpdate, error) {
+	var names []naming
+	for _, c := range created {
+		names = append(names, naming{
+			Configs: c.Target.Doppler, Secret: c.Spec.Record.Secret,
+			Record: recordOfSnapshot(ctx, job, c),
+			AllowChange: func(ctx context.Context, current string) error {
+				return checkNotNewer(ctx, c.Spec, c.Target, c.Snapshot, current)
+			},
+		})
+	}
+	return writeNames(ctx, job, names)
 }
 
 // naming is an active snapshot and where its name is recorded.
@@ -170,12 +172,22 @@ type naming struct {
 
 // write records the name in each config, also if it fails for another one.
 func (n naming) write(ctx context.Context, job job) (dopplerUpdate, error) {
+	return writeNames(ctx, job, []naming{n})
+}
+
+// writeNames records names, which have the same configs, in each config: all of them in one call, or none.
+func writeNames(ctx context.Context, job job, all []naming) (dopplerUpdate, error) {
 	defer startActivity(ctx, "Doppler")()
-	update := dopplerUpdate{Secret: n.Secret}
+	var secrets, names, assignments []string
+	for _, n := range all {
+		secrets, names = append(secrets, n.Secret), append(names, n.Record.Name)
+		assignments = append(assignments, n.Secret+"="+n.Record.Name)
+	}
+	update := dopplerUpdate{Secret: strings.Join(secrets, ", ")}
 	var failures []error
 	var failed []string
-	for i, name := range configNames(n.Configs) {
-		changed, err := n.writeTo(ctx, n.Configs[i])
+	for i, name := range configNames(all[0].Configs) {
+		changed, err := writeTo(ctx, i, all)
 		if newer := (*newerSnapshotError)(nil); errors.As(err, &newer) {
 			job.Runner.Notice(runner.Annotation{Title: "Doppler was not updated", Message: name + ": " + newer.Error()})
 			update.Outdated = append(update.Outdated, name)
@@ -186,7 +198,9 @@ func (n naming) write(ctx context.Context, job job) (dopplerUpdate, error) {
 			failures, failed = append(failures, err), append(failed, name)
 		case changed:
 			update.Written = append(update.Written, name)
-			job.Runner.Infof("Set %s in %s to %s", n.Secret, name, n.Record.Name)
+			for _, n := range all {
+				job.Runner.Infof("Set %s in %s to %s", n.Secret, name, n.Record.Name)
+			}
 		default:
 			update.Unchanged = append(update.Unchanged, name)
 		}
@@ -198,18 +212,21 @@ func (n naming) write(ctx context.Context, job job) (dopplerUpdate, error) {
 	if len(update.Written) > 0 {
 		written = "; updated: " + strings.Join(update.Written, ", ")
 	}
-	remedy := fmt.Sprintf("run again, or set %s=%s in %s", n.Secret, n.Record.Name, strings.Join(failed, ", "))
+	remedy := fmt.Sprintf("run again, or set %s in %s", strings.Join(assignments, " and "), strings.Join(failed, ", "))
+	active := "snapshot " + names[0] + " is active"
+	if len(names) > 1 {
+		active = "snapshots " + strings.Join(names, ", ") + " are active"
+	}
 	err := joinErrors(failures)
 	if cause := context.Cause(ctx); cause != nil {
 		isUpdated := "was not"
 		if unknown := (*doppler.UnconfirmedError)(nil); errors.As(err, &unknown) {
 			isUpdated = "may not be"
 		}
-		return update, daytona.WithLeftovers(cause, fmt.Errorf("snapshot %s is active, but Doppler %s updated%s (%s)",
-			n.Record.Name, isUpdated, written, remedy))
+		return update, daytona.WithLeftovers(cause, fmt.Errorf("%s, but Doppler %s updated%s (%s)", active, isUpdated,
+			written, remedy))
 	}
-	return update, fmt.Errorf("snapshot %s is active, but updating Doppler failed: %w%s (%s)", n.Record.Name, err,
-		written, remedy)
+	return update, fmt.Errorf("%s, but updating Doppler failed: %w%s (%s)", active, err, written, remedy)
 }
 
 // joinErrors is like [errors.Join], on one line.
@@ -221,36 +238,52 @@ func joinErrors(errs []error) error {
 	return joined
 }
 
-// writeTo sets the name in a config, adds it to the history, and reports whether that changed the name or the mirror.
-func (n naming) writeTo(ctx context.Context, config dopplerConfig) (changed bool, err error) {
-	names := []string{n.Secret}
-	for _, name := range []string{config.Mirror, config.History} {
-		if name != "" {
-			names = append(names, name)
-		}
-	}
-	written, err := config.Update(ctx, names, func(values map[string]string) error {
-		before := maps.Clone(values)
-		values[n.Secret] = n.Record.Name
-		if config.Mirror != "" {
-			values[config.Mirror] = "${" + n.Secret + "}"
-		}
-		changed = changed || !maps.Equal(values, before)
-		if current := before[n.Secret]; current != config.Previous && current != n.Record.Name {
-			if err := n.AllowChange(ctx, current); err != nil {
-				return err
+// writeTo sets the names in the config of the index, adds them to the histories, and reports whether that changed a
+// name or a mirror.
+func writeTo(ctx context.Context, index int, all []naming) (changed bool, err error) {
+	var secrets []string
+	for _, n := range all {
+		secrets = append(secrets, n.Secret)
+		for _, name := range []string{n.Configs[index].Mirror, n.Configs[index].History} {
+			if name != "" {
+				secrets = append(secrets, name)
 			}
 		}
-		if config.History == "" {
-			return nil
+	}
+	written, err := all[0].Configs[index].Update(ctx, secrets, func(values map[string]string) error {
+		before := maps.Clone(values)
+		for _, n := range all {
+			values[n.Secret] = n.Record.Name
+			if mirror := n.Configs[index].Mirror; mirror != "" {
+				values[mirror] = "${" + n.Secret + "}"
+			}
 		}
-		history, err := addToHistory(before[config.History], before[n.Secret], n.Record)
-		if err == nil && history != "" { // otherwise another client has changed it into something else
-			values[config.History] = history
+		changed = changed || !maps.Equal(values, before)
+		for _, n := range all {
+			if err := n.checkAndRecord(ctx, n.Configs[index], before, values); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
 	return written && changed, err
+}
+
+// checkAndRecord returns the error of AllowChange, or adds the name to the history in values.
+func (n naming) checkAndRecord(ctx context.Context, config dopplerConfig, before, values map[string]string) error {
+	if current := before[n.Secret]; current != config.Previous && current != n.Record.Name {
+		if err := n.AllowChange(ctx, current); err != nil {
+			return err
+		}
+	}
+	if config.History == "" {
+		return nil
+	}
+	history, err := addToHistory(before[config.History], before[n.Secret], n.Record)
+	if err == nil && history != "" { // otherwise another client has changed it into something else
+		values[config.History] = history
+	}
+	return nil
 }
 
 // newerSnapshotError reports that Doppler already names a newer snapshot with the same prefix.

@@ -164,14 +164,9 @@ func TestUpdateDoppler(t *testing.T) {
 			if test.fault.Status != 0 {
 				server.Fail(test.fault)
 			}
-			update, err := updateDoppler(
-				t.Context(),
-				job,
-				spec,
-				target,
-				daytona.Snapshot{Name: "new"},
-				namingRecord{Name: "new"},
-			)
+			update, err := updateDoppler(t.Context(), job, []createdSnapshot{
+				{Spec: spec, Target: target, Snapshot: daytona.Snapshot{Name: "new"}},
+			})
 			for _, part := range test.updateErr {
 				if err == nil || !strings.Contains(err.Error(), part) {
 					t.Errorf("got %v, want %q", err, part)
@@ -229,8 +224,9 @@ func TestUpdateDopplerCanceled(t *testing.T) {
 			})
 			job, _, _ := testJob(t, nil)
 			target := snapshotTarget{Doppler: []dopplerConfig{{Client: client, Previous: "old"}}}
-			update, err := updateDoppler(ctx, job, snapshotSpec(t), target, daytona.Snapshot{Name: "new"},
-				namingRecord{Name: "new"})
+			update, err := updateDoppler(ctx, job, []createdSnapshot{
+				{Spec: snapshotSpec(t), Target: target, Snapshot: daytona.Snapshot{Name: "new"}},
+			})
 			left := (*daytona.LeftoverError)(nil)
 			if test.want == "" {
 				if err != nil || !slices.Equal(update.Written, []string{"app.dev"}) {
@@ -309,7 +305,7 @@ func TestDopplerProtectsSnapshots(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.spec.Keep, c.spec.Record.Secret = 1, "OTHER_NAME"
-	deleted := pruneSnapshots(t.Context(), job, c.spec, config, snapshotTarget{Client: c.client}, current, nil)
+	deleted := pruneSnapshots(t.Context(), job, c.spec, config, []createdSnapshot{c.created(current)})
 	if !slices.Equal(deleted, []string{generated + "old"}) || !strings.Contains(log.String(), "config app.prd") {
 		t.Errorf("deleted %q\n%s", deleted, log)
 	}

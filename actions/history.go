@@ -127,8 +127,10 @@ func commitOf(s daytona.Snapshot, record namingRecord) string {
 }
 
 // recordOfSnapshot returns the record of a snapshot that this run has created or reused.
-func recordOfSnapshot(ctx context.Context, job job, upload imageUpload, snapshot daytona.Snapshot) namingRecord {
-	record := newRecord(ctx, job, actionSnapshot, snapshot)
+func recordOfSnapshot(ctx context.Context, job job, created createdSnapshot) namingRecord {
+	upload := created.Upload
+	record := newRecord(ctx, job, actionSnapshot, created.Snapshot)
+	record.Verified = string(created.Verified.How)
 	record.Digest, record.Commit = upload.Wanted.digest.String(), upload.Build.GitSHA
 	if upload.Source.Tree.Dirty {
 		record.Commit += "-dirty"

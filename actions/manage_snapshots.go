@@ -171,7 +171,8 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 		return inputs.Errorf("name", in.Name, "not found; run action-snapshot list")
 	}
 	if !in.Force {
-		uses, unreadable, err := usesOf(ctx, config, in.DopplerSecret, client, []daytona.Snapshot{snapshot})
+		secrets := secretsOf(in.DopplerSecret, in.Name)
+		uses, unreadable, err := usesOf(ctx, config, secrets, client, []daytona.Snapshot{snapshot})
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,10 @@ type SnapshotOutputs struct {
 	SnapshotState  string  `output:"snapshot_state"`
 	SnapshotSizeGB float64 `output:"snapshot_size_gb"`
 	Reused         bool    `output:"reused"`
+	Verified       string  `output:"verified"`
 	DopplerUpdated bool    `output:"doppler_updated"`
+
+	Snapshots variantList `output:"snapshots"`
 }
 
 // PromoteOutputs are the outputs of the promote action.
@@ -85,13 +88,17 @@ var outputHelp = map[string]string{
 	"total_steps":  "Number of Dockerfile steps on all platforms, without FROM.",
 	"metadata":     "Metadata from BuildKit's exporter, as JSON; keyed by platform if there are several.",
 
-	"snapshot_name":     "Name of the active snapshot.",
-	"snapshot_id":       "ID of the snapshot at Daytona.",
-	"snapshot_state":    "State of the snapshot, always active.",
-	"snapshot_size_gb":  "Size of the snapshot in GB, as Daytona reports it.",
-	"reused":            "Whether an existing snapshot of the same image was reused. If true, nothing was pushed.",
+	"snapshot_name":    "Name of the active snapshot. With variants, this and the next five are of the first one.",
+	"snapshot_id":      "ID of the snapshot at Daytona.",
+	"snapshot_state":   "State of the snapshot, always active.",
+	"snapshot_size_gb": "Size of the snapshot in GB, as Daytona reports it.",
+	"reused":           "Whether an existing snapshot of the same image was reused. If true, nothing was pushed.",
+	"verified": "How the snapshot was verified in a sandbox: boot or suite. none if it was not verified: verify is off, " +
+		"the key lacks the permissions, or it is a reused snapshot that Doppler names already.",
 	"previous_snapshot": "Name of the snapshot that the first config of to named before.",
-	"doppler_updated":   "Whether the name in Doppler changed.",
+	"doppler_updated":   "Whether a name in Doppler changed.",
+	"snapshots": "All snapshots as a JSON list, in the order of variants. Each has variant, name, id, state, size_gb, " +
+		"reused, verified, cpu, memory, disk, gpu, sandbox_class, region (ID) and doppler_secret.",
 
 	"tests_total":  "Number of tests in the suite and in the command's JUnit reports.",
 	"tests_passed": "Number of tests that passed on the first attempt.",

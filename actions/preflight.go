@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,48 +17,62 @@ import (
 // snapshotTarget is where a snapshot is created.
 type snapshotTarget struct {
 	Client  daytona.Client
+	Key     daytona.Key
 	Region  string // ID; empty if it is the organization's default and that is unknown
 	Limits  daytona.Limits
 	Doppler []dopplerConfig // configs in which the name is recorded
 }
 
 // preflight checks everything at Daytona and Doppler that can be checked before a build: permissions, limits, the
-// region, the name.
+// regions, the names. It returns a target for each of spec.Each.
 func preflight(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler,
-) (snapshotTarget, error) {
+) ([]snapshotTarget, error) {
 	defer startActivity(ctx, "Daytona and Doppler to answer")()
-	if err := checkSnapshotName(ctx, job, spec); err != nil {
-		return snapshotTarget{}, err
+	specs := spec.Each()
+	for _, v := range specs {
+		if err := checkSnapshotName(ctx, job, v); err != nil {
+			return nil, err
+		}
 	}
 	client, err := daytonaClient(job.Env, spec.Daytona, config)
 	if err != nil {
-		return snapshotTarget{}, err
+		return nil, err
 	}
 	key, err := client.CurrentKey(ctx) // first, so that a wrong key is reported once
 	if err != nil {
-		return snapshotTarget{}, err
+		return nil, err
 	}
 	if err := checkPermissions(key, spec); err != nil {
-		return snapshotTarget{}, err
+		return nil, err
 	}
-	target := snapshotTarget{Client: client}
+	targets := make([]snapshotTarget, len(specs))
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(func() (err error) {
-		if target.Region, err = checkRegion(groupCtx, client, spec); err != nil {
-			return err
+	regions := map[string]func() (string, error){}
+	for i, v := range specs {
+		targets[i].Client, targets[i].Key = client, key
+		if regions[v.Region] == nil {
+			regions[v.Region] = sync.OnceValues(func() (string, error) { return checkRegion(groupCtx, client, v) })
 		}
-		target.Limits, err = readLimits(groupCtx, client, spec, target.Region)
-		return err
-	})
-	if spec.Name != "" {
-		group.Go(func() error { return checkNameFree(groupCtx, client, key, spec) })
+		region := regions[v.Region]
+		group.Go(func() (err error) {
+			if targets[i].Region, err = region(); err != nil {
+				return wrapVariant(v, err)
+			}
+			targets[i].Limits, err = readLimits(groupCtx, client, v, targets[i].Region)
+			return wrapVariant(v, err)
+		})
+		if i == 0 || config.Client != nil { // without a token, there is one notice
+			group.Go(func() (err error) {
+				targets[i].Doppler, err = checkDoppler(groupCtx, job, v, config)
+				return err
+			})
+		}
+		if v.Name != "" {
+			group.Go(func() error { return wrapVariant(v, checkNameFree(groupCtx, client, key, v)) })
+		}
 	}
-	group.Go(func() (err error) {
-		target.Doppler, err = checkDoppler(groupCtx, job, spec, config)
-		return err
-	})
-	return target, group.Wait()
+	return targets, group.Wait()
 }
 
 // daytonaClient returns a Daytona client. Secrets of the Doppler config take precedence over the environment.
@@ -81,8 +96,11 @@ const keysPage = "https://app.daytona.io/dashboard/keys"
 // needs another one, see [checkNameFree].
 func checkPermissions(key daytona.Key, spec inputs.SnapshotSpec) error {
 	needed := []string{daytona.WriteSnapshots}
-	if spec.Keep > 0 || spec.IfExists == inputs.Replace {
+	if spec.Keep > 0 || spec.MakeRoom || spec.IfExists == inputs.Replace {
 		needed = append(needed, daytona.DeleteSnapshots)
+	}
+	if spec.Verify == inputs.VerifyBoot || spec.Verify == inputs.VerifySuite {
+		needed = append(needed, sandboxPermissions...)
 	}
 	if missing := key.Missing(needed...); len(missing) > 0 {
 		return fmt.Errorf("the Daytona API key %q lacks the permission %s; create a key with it at %s",
@@ -114,7 +132,7 @@ func readLimits(
 	if err != nil {
 		return daytona.Limits{}, err
 	}
-	return limits, daytona.Limits{Sandbox: limits.Sandbox}.Check(spec.Resources)
+	return limits, limits.CheckResources(spec.Resources)
 }
 
 // checkNameFree checks that the requested name is free, or can be freed: a failed snapshot is deleted, which needs a
@@ -151,6 +169,9 @@ func snapshotNeeds(job job, spec inputs.SnapshotSpec) trust.Needs {
 type snapshotSession struct {
 	session
 	Image existingImage // zero if the image is built
+
+	// exclusive is locked while a variant pushes again or deletes old snapshots, which the others must not do then.
+	exclusive *sync.Mutex
 }
 
 // prepareSnapshot reads the credentials and opens the existing image, or prepares the build.
@@ -165,5 +186,5 @@ func prepareSnapshot(ctx context.Context, job job, spec inputs.SnapshotSpec) (sn
 		return snapshotSession{}, err
 	}
 	img, err := openImage(ctx, job, spec.BuildSpec, doppler, nil, spec.Image, inputs.SnapshotPlatform)
-	return snapshotSession{session{Doppler: doppler}, img}, err
+	return snapshotSession{session: session{Doppler: doppler}, Image: img}, err
 }

@@ -291,6 +291,7 @@ func copySnapshot(
 	copied := inputs.SnapshotSpec{
 		Image: name, Name: from.Name, NamePrefix: from.Name, Resources: from.Resources, GPU: from.GPU,
 		SandboxClass: from.SandboxClass, Entrypoint: from.Entrypoint, Region: target.Region, IfExists: inputs.Reuse,
+		Attempts: inputs.DefaultAttempts, Verify: inputs.VerifyOff,
 	}
 	destination := snapshotTarget{Client: target.Client}
 	if destination.Region, err = checkRegion(ctx, target.Client, copied); err != nil {
@@ -299,8 +300,8 @@ func copySnapshot(
 	if destination.Limits, err = readLimits(ctx, target.Client, copied, destination.Region); err != nil {
 		return err
 	}
-	session := snapshotSession{session{Doppler: source.Config}, existingImage{Image: img}}
-	_, _, err = ensureSnapshot(ctx, job, copied, session, destination)
+	session := snapshotSession{session: session{Doppler: source.Config}, Image: existingImage{Image: img}}
+	_, err = ensureSnapshots(ctx, job, copied, session, []snapshotTarget{destination})
 	return err
 }
 

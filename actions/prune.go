@@ -19,16 +19,24 @@ import (
 // that may be in use, and returns the names of the deleted ones. A failure is only a warning, because the
 // new snapshot is active already.
 func pruneSnapshots(
-	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler, target snapshotTarget,
-	current daytona.Snapshot, superseded []daytona.Snapshot,
+	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler, created []createdSnapshot,
 ) (deleted []string) {
 	defer startActivity(ctx, "the deletion of old snapshots")()
 	warn := func(err error) {
 		job.Runner.Warning(runner.Annotation{Title: notDeleted, Message: err.Error()})
 	}
-	old, err := prunable(ctx, job, spec, target, current, superseded)
+	client := created[0].Target.Client
+	var old []daytona.Snapshot
+	var err error
+	for _, c := range created {
+		var some []daytona.Snapshot
+		if some, err = prunable(ctx, job, c); err != nil {
+			break
+		}
+		old = append(old, some...)
+	}
 	if err == nil {
-		old, err = withoutUsed(ctx, job, spec, config, target.Client, old)
+		old, err = withoutUsed(ctx, job, spec, config, client, old)
 	}
 	if err != nil {
 		warn(err)
@@ -40,7 +48,7 @@ func pruneSnapshots(
 		}
 		return nil
 	}
-	for i, err := range removeAll(ctx, target.Client, old) {
+	for i, err := range removeAll(ctx, client, old) {
 		if err != nil {
 			warn(err)
 			continue
@@ -61,7 +69,7 @@ func withoutUsed(
 	if len(old) == 0 {
 		return nil, nil
 	}
-	uses, unreadable, err := usesOf(ctx, config, spec.Record.Secret, client, old)
+	uses, unreadable, err := usesOf(ctx, config, spec.Secrets(), client, old)
 	if err != nil {
 		return nil, err
 	}
@@ -101,31 +109,35 @@ func removeAll(ctx context.Context, client daytona.Client, snapshots []daytona.S
 // The current snapshot counts toward keep. Snapshots that another run is creating or removing, or has created since
 // this run started, and those that are newer than the current one, are not included. The times are Daytona's: the clock
 // of this machine may be wrong.
-func prunable(
-	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, current daytona.Snapshot,
-	superseded []daytona.Snapshot,
-) ([]daytona.Snapshot, error) {
-	old := slices.Clone(superseded)
+func prunable(ctx context.Context, job job, c createdSnapshot) ([]daytona.Snapshot, error) {
+	spec, current := c.Spec, c.Snapshot
+	old := slices.Clone(c.Upload.Existing.Superseded)
 	if spec.Keep > 0 {
-		list, err := target.Client.List(ctx, spec.NamePrefix) // newest first
+		list, err := c.Target.Client.List(ctx, spec.NamePrefix) // newest first
 		if err != nil {
 			return nil, err
 		}
 		others := slices.DeleteFunc(list, func(s daytona.Snapshot) bool {
-			return s.ID == current.ID || !isSettled(s) || slices.ContainsFunc(old, hasID(s.ID)) ||
-				!isGeneratedName(spec.NamePrefix, s.Name)
+			return s.ID == current.ID || slices.ContainsFunc(old, hasID(s.ID))
 		})
 		started := current.Created.Add(-time.Since(job.Started)) // or earlier
-		for _, s := range others[min(len(others), spec.Keep-1):] {
-			if s.Created.Before(started) {
-				old = append(old, s)
-			}
-		}
+		old = append(old, beyondKept(others, spec.NamePrefix, spec.Keep-1, started)...)
 	}
 	return slices.DeleteFunc(old, func(s daytona.Snapshot) bool {
 		return s.ID == current.ID || !isSettled(s) || !s.Created.Before(current.Created) ||
 			!isGeneratedName(spec.NamePrefix, s.Name)
 	}), nil
+}
+
+// beyondKept returns all but the newest keep snapshots of a list, which has the newest first. Only settled snapshots
+// with generated names of the prefix count, and those that another run has created since this run started are kept.
+func beyondKept(list []daytona.Snapshot, prefix string, keep int, started time.Time) []daytona.Snapshot {
+	ours := slices.DeleteFunc(slices.Clone(list), func(s daytona.Snapshot) bool {
+		return !isSettled(s) || !isGeneratedName(prefix, s.Name)
+	})
+	return slices.DeleteFunc(ours[min(len(ours), keep):], func(s daytona.Snapshot) bool {
+		return !s.Created.Before(started)
+	})
 }
 
 func hasID(id string) func(daytona.Snapshot) bool {

@@ -23,6 +23,11 @@ func (c cloud) put(name, state string, hoursAgo int) string {
 	})
 }
 
+// created returns s as the snapshot that a run with c.spec has created.
+func (c cloud) created(s daytona.Snapshot) createdSnapshot {
+	return createdSnapshot{Spec: c.spec, Target: snapshotTarget{Client: c.client}, Snapshot: s}
+}
+
 // Only snapshots that are settled, older than the current one and without sandboxes or warm pools are deleted. Daytona
 // itself checks none of that.
 func TestPruneSnapshots(t *testing.T) {
@@ -45,8 +50,7 @@ func TestPruneSnapshots(t *testing.T) {
 		}
 		c.spec.Keep = 3 // newer, current, kept
 		job, _, log := testJob(t, nil)
-		target := snapshotTarget{Client: c.client}
-		deleted := pruneSnapshots(t.Context(), job, c.spec, credentials.Doppler{}, target, current, nil)
+		deleted := pruneSnapshots(t.Context(), job, c.spec, credentials.Doppler{}, []createdSnapshot{c.created(current)})
 		slices.Sort(deleted)
 		want := []string{generated + "failed", generated + "inactive", generated + "old"}
 		if !newer {
@@ -94,8 +98,7 @@ func TestPruneKeepsOtherFamilies(t *testing.T) {
 	}
 	c.spec.Keep = 1
 	job, _, log := testJob(t, nil)
-	target := snapshotTarget{Client: c.client}
-	deleted := pruneSnapshots(t.Context(), job, c.spec, credentials.Doppler{}, target, current, nil)
+	deleted := pruneSnapshots(t.Context(), job, c.spec, credentials.Doppler{}, []createdSnapshot{c.created(current)})
 	if !slices.Equal(deleted, []string{generated + "old"}) {
 		t.Errorf("deleted %q, want only %sold\n%s", deleted, generated, log)
 	}
@@ -117,7 +120,7 @@ func TestPruneWithUnreadableConfigs(t *testing.T) {
 	}
 	c.spec.Keep, c.spec.Record.Secret = 1, nameSecret
 	for _, c.spec.DryRun = range []bool{true, false} {
-		deleted := pruneSnapshots(t.Context(), job, c.spec, config, snapshotTarget{Client: c.client}, current, nil)
+		deleted := pruneSnapshots(t.Context(), job, c.spec, config, []createdSnapshot{c.created(current)})
 		if len(deleted) > 0 || !strings.Contains(log.String(), `cannot read the other configs of project "app"`) ||
 			strings.Contains(log.String(), "Would delete") {
 			t.Errorf("dry run %t: deleted %q\n%s", c.spec.DryRun, deleted, log)
@@ -137,8 +140,7 @@ func TestPruneWithUnknownUse(t *testing.T) {
 	c.Fail(cloudaytona.Fault{Path: "/sandbox", Status: 403, Message: "Access denied"})
 	c.spec.Keep = 1
 	job, _, log := testJob(t, nil)
-	target := snapshotTarget{Client: c.client}
-	deleted := pruneSnapshots(t.Context(), job, c.spec, credentials.Doppler{}, target, current, nil)
+	deleted := pruneSnapshots(t.Context(), job, c.spec, credentials.Doppler{}, []createdSnapshot{c.created(current)})
 	if len(deleted) > 0 || !strings.Contains(log.String(), "warning: find out what uses the snapshots: ") {
 		t.Errorf("deleted %q\n%s", deleted, log)
 	}
@@ -156,14 +158,14 @@ func TestPrunableAfterReuse(t *testing.T) {
 	}
 	c.spec.Keep = 1
 	job, _, _ := testJob(t, nil)
-	old, err := prunable(t.Context(), job, c.spec, snapshotTarget{Client: c.client}, current, nil)
+	old, err := prunable(t.Context(), job, c.created(current))
 	if err != nil || len(old) != 1 || old[0].Name != generated+"old" {
 		t.Errorf("%v, %v", old, err)
 	}
 	// Another run that ends at the same time has just published the older snapshot. Daytona's clock differs from this
 	// machine's.
 	job.Started = time.Now().Add(-current.Created.Sub(old[0].Created) - time.Second)
-	if old, err := prunable(t.Context(), job, c.spec, snapshotTarget{Client: c.client}, current, nil); len(old) > 0 {
+	if old, err := prunable(t.Context(), job, c.created(current)); len(old) > 0 {
 		t.Errorf("created since the run started: %v, %v", old, err)
 	}
 }

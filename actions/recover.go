@@ -11,43 +11,51 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// Limits on how often a snapshot is created.
+// Limits on how often a snapshot is created, in addition to the input attempts.
 const (
-	maxFailures  = 3 // attempts that fail because of Daytona
-	maxReplaces  = 9 // the same, if the snapshot that the new one replaces is deleted already
-	maxConflicts = 6 // attempts that fail because another run creates a snapshot of the same image or with the same name
+	maxConflicts = 6  // attempts that fail because of another snapshot of the same image or with the same name
+	maxRoom      = 10 // snapshots that are deleted to make room
+
+	// attemptsToReplace multiplies the input attempts if the snapshot that the new one replaces is deleted already.
+	attemptsToReplace = 3
 )
 
-// ensureSnapshot returns an active snapshot of the image: an existing one, or a new one. If Daytona fails to create one
-// for a reason of its own, it tries again. If another run has created a snapshot of the image in the meantime, it
-// reuses that one.
+// ensureSnapshot returns an active snapshot of the uploaded image: an existing one, or a new one. If Daytona fails to
+// create one for a reason of its own, it tries again. If another run has created a snapshot of the image in the
+// meantime, it reuses that one.
 func ensureSnapshot(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
+	upload imageUpload,
 ) (imageUpload, daytona.Snapshot, error) {
-	upload, err := uploadImage(ctx, job, spec, session, target)
 	var replaced daytona.Snapshot
-	for failures, conflicts := 0, 0; err == nil && !upload.isReused(); {
+	var err error
+	for failures, conflicts, deleted := 0, 0, 0; err == nil && !upload.isReused(); {
 		if old := upload.Existing.Conflicting; isUsable(old) {
 			replaced = old
 		}
 		var created daytona.Snapshot
-		created, err = createSnapshot(ctx, job, spec, target, upload, failures+conflicts)
+		tries := failures + conflicts + deleted
+		created, err = createSnapshot(ctx, job, spec, target, upload, tries)
 		switch {
 		case err == nil:
 			return upload, created, nil
 		case isConflict(err):
 			conflicts++
+		case isRoomNeeded(spec, err):
+			deleted++
 		default:
 			failures++
 		}
-		limit := maxFailures
+		limit := spec.Attempts
 		if replaced.ID != "" {
-			limit = maxReplaces
+			limit *= attemptsToReplace
 		}
-		if failures == limit || conflicts == maxConflicts || !canRetry(ctx, err) {
+		// The variants of a run have the same image, so each can be in conflict with all others.
+		conflictLimit := maxConflicts + len(spec.NamePrefixes()) - 1
+		if failures >= limit || conflicts == conflictLimit || deleted > maxRoom || !canRetry(ctx, spec, err) {
 			break
 		}
-		job.Runner.Infof("Attempt %d to create a snapshot failed: %s; trying again", failures+conflicts, reasonOf(err))
+		job.Runner.Infof("Attempt %d to create %s failed: %s; trying again", tries+1, describeSnapshot(spec), reasonOf(err))
 		upload, err = nextUpload(ctx, job, spec, session, target, upload, err)
 	}
 	if err != nil {
@@ -56,15 +64,23 @@ func ensureSnapshot(
 	return upload, upload.Existing.Reused, nil
 }
 
+func describeSnapshot(spec inputs.SnapshotSpec) string {
+	if spec.Variant == "" {
+		return "a snapshot"
+	}
+	return "the snapshot of the variant " + spec.Variant
+}
+
 func isConflict(err error) bool {
 	return errors.Is(err, daytona.ErrInProgress) || errors.Is(err, daytona.ErrNameTaken)
 }
 
 // canRetry reports whether another attempt to create a snapshot may succeed. It may not if the failed snapshot may
 // still be there.
-func canRetry(ctx context.Context, err error) bool {
+func canRetry(ctx context.Context, spec inputs.SnapshotSpec, err error) bool {
 	leftover := (*daytona.LeftoverError)(nil)
-	return ctx.Err() == nil && !errors.As(err, &leftover) && (daytona.IsTransient(err) || isConflict(err))
+	return ctx.Err() == nil && !errors.As(err, &leftover) &&
+		(daytona.IsTransient(err) || isConflict(err) || isRoomNeeded(spec, err))
 }
 
 // retryDelay is the wait before another attempt if Daytona refused to create a snapshot. If it created one that failed,
@@ -95,14 +111,27 @@ func nextUpload(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
 	failed imageUpload, cause error,
 ) (imageUpload, error) {
-	if err := waitToRetry(ctx, target.Client, cause); err != nil {
+	isQuota := isRoomNeeded(spec, cause)
+	if isQuota || daytona.NeedsPush(cause) {
+		session.exclusive.Lock()
+		defer session.exclusive.Unlock()
+	}
+	if isQuota {
+		if err := makeRoom(ctx, job, spec, session.Doppler, target, failed.Wanted, cause); err != nil {
+			return imageUpload{}, err
+		}
+	} else if err := waitToRetry(ctx, target.Client, cause); err != nil {
 		return imageUpload{}, err
 	}
 	if daytona.NeedsPush(cause) {
 		if spec.Image == "" {
 			session.Source = failed.Source // fetched already
 		}
-		return uploadImage(ctx, job, spec, session, target)
+		uploads, err := uploadImage(ctx, job, []inputs.SnapshotSpec{spec}, session, []snapshotTarget{target})
+		if err != nil {
+			return imageUpload{}, err
+		}
+		return uploads[0], nil
 	}
 	if errors.Is(cause, daytona.ErrInProgress) {
 		waitForOthers(ctx, job, target.Client, failed.Wanted)

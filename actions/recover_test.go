@@ -67,7 +67,7 @@ func startDaytona(t *testing.T, change func(*cloudaytona.Options)) cloud {
 	timing := daytona.Timing{MinPoll: time.Millisecond, MaxPoll: 10 * time.Millisecond, Missing: 50 * time.Millisecond}
 	return cloud{s, daytona.Client{URL: s.URL(), Key: fullKey, Timing: timing}, inputs.SnapshotSpec{
 		Image: "layout", NamePrefix: "agent", Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 1},
-		IfExists: inputs.Reuse,
+		IfExists: inputs.Reuse, Attempts: 3,
 	}}
 }
 
@@ -113,8 +113,12 @@ func (c cloud) ensure(ctx context.Context, t *testing.T, img v1.Image) ensured {
 		return ensured{err: err}
 	}
 	session := snapshotSession{Image: existingImage{Image: img}}
-	upload, snapshot, err := ensureSnapshot(ctx, job, c.spec, session, target)
-	return ensured{upload, snapshot, stderr.String(), err}
+	c.spec.Verify = inputs.VerifyOff
+	created, err := ensureSnapshots(ctx, job, c.spec, session, []snapshotTarget{target})
+	if err != nil {
+		return ensured{log: stderr.String(), err: err}
+	}
+	return ensured{created[0].Upload, created[0].Snapshot, stderr.String(), nil}
 }
 
 // names lists the snapshots that Daytona is not removing.
@@ -636,7 +640,8 @@ func TestEnsureSnapshotWithinLimits(t *testing.T) {
 		t.Fatal(first.err, second.err)
 	}
 	c.spec.Resources.CPU = 2
-	if r := c.ensure(t.Context(), t, img); r.err == nil || !strings.Contains(r.err.Error(), "1 of at most 1 snapshots") {
+	if r := c.ensure(t.Context(), t, img); r.err == nil ||
+		!strings.Contains(r.err.Error(), "Daytona holds 1 of 1 snapshots") {
 		t.Errorf("too many snapshots: %v", r.err)
 	}
 	c.spec.Resources.CPU = 64

@@ -112,7 +112,11 @@ func listCandidates(
 	region := cmp.Or(target.Region, defaultRegion(list))
 	candidates := slices.DeleteFunc(list, func(s daytona.Snapshot) bool {
 		isNamed := s.Name == wanted.spec.Name
-		if wanted.spec.Name == "" {
+		switch {
+		case wanted.spec.Name != "":
+		case wanted.spec.Variant != "": // the prefix of a variant may begin that of another
+			isNamed = isGeneratedName(wanted.spec.NamePrefix, s.Name)
+		default:
 			isNamed = strings.HasPrefix(s.Name, wanted.spec.NamePrefix)
 		}
 		return !isNamed || !isUsable(s) || !slices.Contains(s.Regions, region) || !wanted.matches(s)

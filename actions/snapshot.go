@@ -6,9 +6,9 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// Snapshot creates a Daytona snapshot of an image and sets its name in Doppler. It builds the image and pushes it from
-// the builder, or pushes an existing image. It writes the snapshot's name to Doppler and the outputs only once the
-// snapshot is active, and deletes a snapshot that does not become active.
+// Snapshot creates a Daytona snapshot of an image, or one for each variant, and sets their names in Doppler. It builds
+// the image and pushes it from the builder, or pushes an existing image. It writes the names to Doppler and the outputs
+// only once all snapshots are active and verified, and deletes a snapshot that does not become active or does not work.
 func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 	spec, err := in.Spec(env.validation())
 	if err != nil {
@@ -22,23 +22,23 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err != nil {
 			return err
 		}
-		target, err := preflight(ctx, job, spec, session.Doppler)
+		targets, err := preflight(ctx, job, spec, session.Doppler)
 		if err != nil {
 			return err
 		}
-		upload, snapshot, err := ensureSnapshot(ctx, job, spec, session, target)
+		created, err := ensureSnapshots(ctx, job, spec, session, targets)
 		if err != nil {
 			return err
 		}
-		record := recordOfSnapshot(ctx, job, upload, snapshot)
+		record := recordOfSnapshot(ctx, job, created[0])
 		deployed := startDeployment(ctx, job, spec.GitHubToken, spec.Environment, record)
-		update, err := updateDoppler(ctx, job, spec, target, snapshot, record)
+		update, err := updateDoppler(ctx, job, created)
 		deployed.finish(ctx, job, update, err)
 		if err != nil {
 			return err
 		}
-		pruned := pruneSnapshots(ctx, job, spec, session.Doppler, target, snapshot, upload.Existing.Superseded)
-		outputs := snapshotOutputs(upload, snapshot, update)
-		return publish(env, outputs, snapshotSummary(job, spec, upload, snapshot, update, pruned))
+		pruned := pruneSnapshots(ctx, job, spec, session.Doppler, created)
+		outputs := snapshotOutputs(created, update)
+		return publish(env, outputs, snapshotSummary(job, created, update, pruned))
 	})
 }

@@ -5,32 +5,39 @@ import (
 	"strings"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
-	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// snapshotOutputs returns the outputs of a snapshot.
-func snapshotOutputs(upload imageUpload, snapshot daytona.Snapshot, update dopplerUpdate) SnapshotOutputs {
+// snapshotOutputs returns the outputs of a run. Those about one snapshot are about the first variant.
+func snapshotOutputs(created []createdSnapshot, update dopplerUpdate) SnapshotOutputs {
+	upload, snapshot, verified := created[0].Upload, created[0].Snapshot, created[0].Verified
 	return SnapshotOutputs{
-		BuildOutputs: upload.Build, SnapshotName: snapshot.Name, SnapshotID: snapshot.ID,
+		Snapshots: variantOutputs(created), BuildOutputs: upload.Build, SnapshotName: snapshot.Name, SnapshotID: snapshot.ID,
 		SnapshotState: string(snapshot.State), SnapshotSizeGB: snapshot.SizeGB, Reused: upload.isReused(),
-		DopplerUpdated: len(update.Written) > 0,
+		DopplerUpdated: len(update.Written) > 0, Verified: verified.output(),
 	}
 }
 
-// snapshotSummary returns the Markdown summary of a snapshot.
-func snapshotSummary(
-	job job, spec inputs.SnapshotSpec, upload imageUpload, snapshot daytona.Snapshot, update dopplerUpdate,
-	pruned []string,
-) string {
+// snapshotSummary returns the Markdown summary of a run.
+func snapshotSummary(job job, created []createdSnapshot, update dopplerUpdate, pruned []string) string {
+	spec, upload, snapshot := created[0].Spec, created[0].Upload, created[0].Snapshot
+	isSingle := len(created) == 1
 	t := newTable("Snapshot created")
-	if upload.isReused() {
+	switch {
+	case !isSingle:
+		t = newTable(fmt.Sprintf("%d snapshots of one image", len(created)))
+	case upload.isReused():
 		t = newTable("Snapshot reused")
 	}
-	t.row("Name", code(snapshot.Name))
+	if isSingle {
+		t.row("Name", code(snapshot.Name))
+	}
 	t.row("Digest", code(upload.Wanted.digest.String()))
 	t.row("State", code(string(snapshot.State)))
-	t.row("Sandbox", sandboxSize(snapshot))
-	t.row("Sandbox class", code(spec.SandboxClass))
+	if isSingle {
+		t.row("Verified", created[0].Verified.describe())
+		t.row("Sandbox", sandboxSize(snapshot))
+		t.row("Sandbox class", code(spec.SandboxClass))
+	}
 	t.row("Starts", code(strings.Join(upload.Wanted.entrypoint, " ")))
 	if snapshot.SizeGB > 0 {
 		t.row("Size", fmt.Sprintf("%.2f GB", snapshot.SizeGB))
@@ -45,10 +52,14 @@ func snapshotSummary(
 	t.row("Deleted", code(strings.Join(pruned, ", ")))
 	t.row("Start a sandbox", code("daytona create --snapshot "+snapshot.Name))
 	t.row("Time", elapsed(job))
-	if upload.Summary != "" {
-		return t.String() + "\n" + upload.Summary
+	text := t.String()
+	if !isSingle {
+		text += variantTable(created)
 	}
-	return t.String()
+	if upload.Summary != "" {
+		text += "\n" + upload.Summary
+	}
+	return text
 }
 
 // addDopplerRows adds the configs with the name to a summary.

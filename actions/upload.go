@@ -6,12 +6,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/docker/go-units"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/image"
@@ -30,28 +33,29 @@ type imageUpload struct {
 
 func (u imageUpload) isReused() bool { return u.Existing.Reused.ID != "" }
 
-// uploadImage builds or opens the image, and pushes it to Daytona's registry unless a snapshot of it can be reused. It
-// releases the builder.
+// uploadImage builds or opens the image of the specs, which differ only in the settings of variants. For each spec, it
+// pushes the image to Daytona's registry unless a snapshot of it can be reused. It releases the builder.
 func uploadImage(
-	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
-) (imageUpload, error) {
-	access := requestAccess(ctx, target) // in parallel with the build
+	ctx context.Context, job job, specs []inputs.SnapshotSpec, session snapshotSession, targets []snapshotTarget,
+) ([]imageUpload, error) {
+	accesses := requestAccesses(ctx, targets) // in parallel with the build
+	spec := specs[0]
 	if spec.Image != "" {
 		outputs, err := outputsOfExisting(session.Image, spec.Image)
 		if err != nil {
-			return imageUpload{}, err
+			return nil, err
 		}
 		outputs.Platforms = inputs.SnapshotPlatform
 		upload := imageUpload{Build: outputs}
-		return offerImage(ctx, job, spec, target, access, upload, session.Image, pushExisting(job, session.Image))
+		return offerImage(ctx, job, specs, targets, accesses, upload, session.Image, pushExisting(job, session.Image))
 	}
-	return withImage(ctx, job, spec.BuildSpec, session.session, func(built builtImage) (imageUpload, error) {
+	return withImage(ctx, job, spec.BuildSpec, session.session, func(built builtImage) ([]imageUpload, error) {
 		outputs, err := buildOutputs(spec.BuildSpec, built)
 		if err != nil {
-			return imageUpload{}, err
+			return nil, err
 		}
 		upload := imageUpload{Build: outputs, Source: built.Source, Summary: buildSummary(job, built, outputs)}
-		return offerImage(ctx, job, spec, target, access, upload, built.Results[0].Image, pushFromBuilder(job, built))
+		return offerImage(ctx, job, specs, targets, accesses, upload, built.Results[0].Image, pushFromBuilder(job, built))
 	})
 }
 
@@ -90,34 +94,95 @@ func pushExisting(job job, img v1.Image) pushFunc {
 	}
 }
 
-// offerImage completes an upload: it reuses a snapshot of the image, or pushes the image.
+// offerImage completes the upload for each spec: it reuses a snapshot of the image, or pushes the image.
 func offerImage(
-	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, access registryAccess,
+	ctx context.Context, job job, specs []inputs.SnapshotSpec, targets []snapshotTarget, accesses []registryAccess,
 	upload imageUpload, img v1.Image, push pushFunc,
-) (imageUpload, error) {
-	if err := checkImageID(spec, upload.Build.ImageID); err != nil {
-		return imageUpload{}, err
+) ([]imageUpload, error) {
+	if err := checkImageID(specs[0], upload.Build.ImageID); err != nil {
+		return nil, err
 	}
-	var err error
-	if upload.Wanted, err = describeWanted(spec, img); err != nil {
-		return imageUpload{}, err
+	uploads := make([]imageUpload, len(specs))
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i, spec := range specs {
+		wanted, err := describeWanted(spec, img)
+		if err != nil {
+			return nil, err
+		}
+		upload.Build.Digest = cmp.Or(upload.Build.Digest, wanted.digest.String())
+		uploads[i] = upload
+		uploads[i].Wanted = wanted
+		group.Go(func() (err error) {
+			uploads[i].Existing, err = findExisting(groupCtx, job, targets[i], wanted)
+			return wrapVariant(spec, err)
+		})
 	}
-	digest := upload.Wanted.digest
-	upload.Build.Digest = cmp.Or(upload.Build.Digest, digest.String())
-	if upload.Existing, err = findExisting(ctx, job, target, upload.Wanted); err != nil || upload.isReused() {
-		return upload, err
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
-	if upload.Existing.Conflicting.ID == "" { // otherwise its removal makes space for another
-		if err := target.Limits.Check(spec.Resources); err != nil {
-			return imageUpload{}, err
+	if err := checkQuota(specs[0], targets[0], uploads); err != nil {
+		return nil, err
+	}
+	push = pushOnce(job, push)
+	var checked []string
+	for i, spec := range specs {
+		if uploads[i].isReused() {
+			continue
+		}
+		wanted := uploads[i].Wanted
+		if checked == nil || !slices.Equal(checked, wanted.entrypoint) {
+			logEntrypoint(job, spec, wanted.image, wanted.entrypoint)
+			if err := checkEntrypoint(ctx, job, img, wanted.image, wanted.entrypoint); err != nil {
+				return nil, err
+			}
+			checked = append([]string{}, wanted.entrypoint...)
+		}
+		var err error
+		uploads[i].Reference, err = pushToDaytona(ctx, job, spec, targets[i], accesses[i], wanted.digest, push)
+		if err != nil {
+			return nil, wrapVariant(spec, err)
 		}
 	}
-	logEntrypoint(job, spec, upload.Wanted.image, upload.Wanted.entrypoint)
-	if err := checkEntrypoint(ctx, job, img, upload.Wanted.image, upload.Wanted.entrypoint); err != nil {
-		return imageUpload{}, err
+	return uploads, nil
+}
+
+// checkQuota checks the number of snapshots before the push. A snapshot that takes the place of another one needs no
+// room.
+func checkQuota(spec inputs.SnapshotSpec, target snapshotTarget, uploads []imageUpload) error {
+	if spec.MakeRoom {
+		return nil
 	}
-	upload.Reference, err = pushToDaytona(ctx, job, spec, target, access, digest, push)
-	return upload, err
+	count := 0
+	for _, u := range uploads {
+		if !u.isReused() && u.Existing.Conflicting.ID == "" {
+			count++
+		}
+	}
+	return target.Limits.CheckSnapshots(count)
+}
+
+// pushOnce returns a function that pushes the image, and copies it from there when it is called again for another
+// repository of the same project: the registry then mounts the layers, so that they are sent once.
+func pushOnce(job job, push pushFunc) pushFunc {
+	pushed := map[string]string{}
+	return func(ctx context.Context, reference string, auth image.Auth) error {
+		project := path.Dir(reference)
+		if from := pushed[project]; from != "" {
+			img, err := image.Open(ctx, from, "", auth)
+			if err == nil {
+				err = image.PushImage(ctx, reference, img, auth, nil)
+			}
+			if err == nil || ctx.Err() != nil || errors.Is(err, image.ErrUnauthorized) {
+				return err
+			}
+			job.Runner.Infof("Copying %s failed: %v; pushing the image again", from, err)
+		}
+		if err := push(ctx, reference, auth); err != nil {
+			return err
+		}
+		pushed[project] = reference
+		return nil
+	}
 }
 
 // describeWanted returns what a snapshot of the image with the settings of the inputs looks like. It returns an error
@@ -164,6 +229,19 @@ func requestAccess(ctx context.Context, target snapshotTarget) registryAccess {
 		<-done
 		return access, err
 	}
+}
+
+// requestAccesses requests access for each target, once for each region.
+func requestAccesses(ctx context.Context, targets []snapshotTarget) []registryAccess {
+	regions := map[string]registryAccess{}
+	var accesses []registryAccess
+	for _, target := range targets {
+		if regions[target.Region] == nil {
+			regions[target.Region] = requestAccess(ctx, target)
+		}
+		accesses = append(accesses, regions[target.Region])
+	}
+	return accesses
 }
 
 // maxAccesses is how many times access is requested for one push, if it expires in between.

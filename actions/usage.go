@@ -12,12 +12,13 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in a secret or would have it after
-// a rollback, sandboxes or warm pools. unreadable describes the configs that the token cannot read and that may name
-// any of them. Daytona itself does not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
+// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in one of the secrets or would have
+// it after a rollback, sandboxes or warm pools. unreadable describes the configs that the token cannot read and that may
+// name any of them. Daytona itself does not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
 // apps/api/src/sandbox/services/snapshot.service.ts, removeSnapshot).
 func usesOf(
-	ctx context.Context, config credentials.Doppler, secret string, client daytona.Client, snapshots []daytona.Snapshot,
+	ctx context.Context, config credentials.Doppler, secrets []string, client daytona.Client,
+	snapshots []daytona.Snapshot,
 ) (uses map[string]string, unreadable []string, err error) {
 	uses = map[string]string{}
 	var names []string
@@ -34,19 +35,47 @@ func usesOf(
 	if config.Client == nil {
 		return uses, nil, nil
 	}
-	values, unreadable, err := config.Client.ValuesByConfig(ctx, secret, inputs.HistorySecret(secret))
-	for _, config := range slices.Sorted(maps.Keys(values)) {
-		records, _ := parseHistory(values[config][inputs.HistorySecret(secret)]) // others are no histories
-		if previous, found := rollbackTarget(records, values[config][secret]); found && uses[previous.Name] == "" {
-			uses[previous.Name] = "what action-snapshot rollback restores in the Doppler config " + config
+	read := slices.Clone(secrets)
+	for _, secret := range secrets {
+		read = append(read, inputs.HistorySecret(secret))
+	}
+	values, unreadable, err := config.Client.ValuesByConfig(ctx, read...)
+	configs := slices.Sorted(maps.Keys(values))
+	for _, config := range configs {
+		for _, secret := range secrets {
+			records, _ := parseHistory(values[config][inputs.HistorySecret(secret)]) // others are no histories
+			if previous, found := rollbackTarget(records, values[config][secret]); found && uses[previous.Name] == "" {
+				uses[previous.Name] = "what action-snapshot rollback restores in the Doppler config " + config
+			}
 		}
 	}
-	for _, config := range slices.Sorted(maps.Keys(values)) {
-		if name := values[config][secret]; name != "" {
-			uses[name] = "named by the Doppler config " + config
+	for _, config := range configs {
+		for _, secret := range secrets {
+			if name := values[config][secret]; name != "" {
+				uses[name] = "named by the Doppler config " + config
+			}
 		}
 	}
 	return uses, unreadable, err
+}
+
+// secretsOf returns the secrets that may contain the name of a snapshot: the given one, and those of the variants that
+// the name may end in, or the prefix of a generated name.
+func secretsOf(secret, name string) []string {
+	family := name
+	for i := range name {
+		if nameSuffix.MatchString(name[i:]) {
+			family = name[:i]
+			break
+		}
+	}
+	secrets := []string{secret}
+	for i := range family {
+		if variant, ok := strings.CutPrefix(family[i:], "-"); ok && inputs.IsVariant(variant) {
+			secrets = append(secrets, inputs.VariantSecret(secret, variant))
+		}
+	}
+	return secrets
 }
 
 // describeUsage returns, for example, "used by 2 sandboxes and 1 warm pool".

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -32,10 +31,7 @@ func (e *SnapshotError) Error() string {
 }
 
 // Is implements the interface of [errors.Is] for the errors in [messages].
-func (e *SnapshotError) Is(target error) bool {
-	known, _ := findMessage(0, e.reason())
-	return slices.Contains(known.is, target)
-}
+func (e *SnapshotError) Is(target error) bool { return isReason(e.reason(), target) }
 
 // reason returns why the snapshot failed, in one line.
 func (e *SnapshotError) reason() string {

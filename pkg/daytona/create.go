@@ -42,7 +42,8 @@ const maxCreates = 4
 
 // Create requests a snapshot; [Client.WaitUntilActive] waits for it. If a request fails but may have created the
 // snapshot, or if the name is taken, Create looks for a snapshot with the same name and image. It retries a request
-// without a response. If ctx ends, Create deletes the snapshot that it created and returns the cause.
+// without a response, also if it cannot look: Daytona refuses the name if the snapshot exists. If ctx ends, Create
+// deletes the snapshot that it created and returns the cause.
 //
 // The error of a refused request explains which limit or rule of the organization the request violates. It is
 // [ErrNameTaken] if a snapshot of another image has the name.
@@ -75,9 +76,9 @@ func (c *Client) Create(ctx context.Context, r Request) (Snapshot, error) {
 			return Snapshot{}, c.deleteCreated(ctx, r, Snapshot{}, cause)
 		case ok && found.Image == r.Image:
 			return found, c.checkOrganization(ctx, found)
-		case !isLost:
+		case !isLost && (findErr == nil || !uncertain):
 			return Snapshot{}, err
-		case findErr != nil || try == maxCreates:
+		case try == maxCreates || findErr != nil && !isInconclusive(findErr):
 			return Snapshot{}, &uncertainError{r.Name, err}
 		}
 		// If ctx ends, the next iteration returns.

@@ -108,8 +108,17 @@ func TestCreate(t *testing.T) {
 		},
 		{name: "429 once", post: cloud.Fault{Status: 429, Times: 1}, posts: 2, left: 1},
 		{
-			name: "unknown outcome, Daytona down", post: cloud.Fault{Status: 500}, posts: 1, status: 500, want: "app-1",
+			name: "unknown outcome, Daytona down", post: cloud.Fault{Status: 500}, posts: 4, status: 500, want: "app-1",
 			faults: []cloud.Fault{{Method: "GET", Path: "/snapshots/app-1", Status: 503}},
+		},
+		{
+			name: "unknown outcome, no access", post: cloud.Fault{Status: 500}, posts: 1, status: 500, want: "app-1",
+			faults: []cloud.Fault{{Method: "GET", Path: "/snapshots/app-1", Status: 403, Message: "Access denied"}},
+		},
+		{
+			name: "created, connection reset, not readable for a while", posts: 2, left: 1,
+			post:   cloud.Fault{Hangup: true, ReplaceResponse: true, Times: 1},
+			faults: []cloud.Fault{{Method: "GET", Path: "/snapshots/app-1", Status: 503, Times: 4}},
 		},
 		{
 			name: "name taken", existing: &cloud.Snapshot{Name: "app-1", State: "error"}, posts: 1, left: 1, status: 409,
@@ -126,7 +135,7 @@ func TestCreate(t *testing.T) {
 		{
 			name: "quota", changeCloud: func(o *cloud.Options) { o.Organizations[0].Snapshots = 1 },
 			existing: &cloud.Snapshot{Name: "other"}, posts: 1, left: 1, status: 400,
-			want: "Maximum allowed: 1 (the organization has 1 of 1 snapshots: delete one with",
+			want: "Maximum allowed: 1 (Daytona holds 1 of 1 snapshots: delete one",
 		},
 		{
 			name: "region without a runner", change: func(r *Request) { r.Region = "void" }, posts: 1, status: 400,

@@ -33,8 +33,8 @@ type Limits struct {
 	Used      int       // number of existing snapshots; valid if Snapshots is known
 }
 
-// Check returns an error that names every limit that r exceeds.
-func (l Limits) Check(r Resources) error {
+// CheckResources returns an error that names every limit that the resources of a sandbox exceed.
+func (l Limits) CheckResources(r Resources) error {
 	var exceeded []string
 	for i, limit := range resources(l.Sandbox) {
 		if wanted := resources(r)[i]; limit.value > 0 && wanted.value > limit.value {
@@ -42,15 +42,24 @@ func (l Limits) Check(r Resources) error {
 				wanted.name, wanted.value, limit.value, unit(wanted.name)))
 		}
 	}
-	if len(exceeded) > 0 {
-		return fmt.Errorf("resources exceed the organization's limits: %s (reduce them, or request higher limits at %s)",
-			strings.Join(exceeded, "; "), limitsPage)
+	if len(exceeded) == 0 {
+		return nil
 	}
-	if l.Snapshots > 0 && l.Used >= l.Snapshots {
-		return fmt.Errorf("the organization has %d of at most %d snapshots (delete one with `action-snapshot delete`, "+
-			"or set the input keep)", l.Used, l.Snapshots)
+	return fmt.Errorf("resources exceed the organization's limits: %s (reduce them, or request higher limits at %s)",
+		strings.Join(exceeded, "; "), limitsPage)
+}
+
+// CheckSnapshots returns an error that is [ErrQuota] if the organization cannot have n more snapshots.
+func (l Limits) CheckSnapshots(n int) error {
+	missing := l.Used + n - l.Snapshots
+	switch {
+	case n == 0 || l.Snapshots == 0 || missing <= 0:
+		return nil
+	case n == 1 && missing == 1:
+		return fmt.Errorf("%w: Daytona holds %d of %d snapshots (%s)", ErrQuota, l.Used, l.Snapshots, deleteOne)
 	}
-	return nil
+	return fmt.Errorf("%w: Daytona holds %d of %d snapshots, and %d more are needed (delete %d, see `action-snapshot "+
+		"list`, or set make_room: true)", ErrQuota, l.Used, l.Snapshots, n, missing)
 }
 
 // organizationUsage is the part of an organization's usage that is used. A field that a server does not return is 0 or

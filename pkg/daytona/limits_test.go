@@ -12,7 +12,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-func TestLimitsCheck(t *testing.T) {
+func TestLimitsCheckResources(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		limits Limits
@@ -29,11 +29,31 @@ func TestLimitsCheck(t *testing.T) {
 			"two limits exceeded", Limits{Sandbox: Resources{4, 8, 10}}, Resources{4, 9, 20},
 			"memory 9 exceeds the maximum of 8 GB per sandbox; disk 20 exceeds the maximum of 10 GB per sandbox (reduce them",
 		},
-		{"one snapshot below the limit", Limits{Snapshots: 3, Used: 2}, Resources{1, 1, 1}, ""},
-		{"too many snapshots", Limits{Snapshots: 3, Used: 3}, Resources{1, 1, 1}, "has 3 of at most 3 snapshots"},
-		{"unknown number of snapshots", Limits{Used: 3}, Resources{1, 1, 1}, ""},
 	} {
-		t.Run(test.name, func(t *testing.T) { checkError(t, test.limits.Check(test.wanted), test.want) })
+		t.Run(test.name, func(t *testing.T) { checkError(t, test.limits.CheckResources(test.wanted), test.want) })
+	}
+}
+
+func TestLimitsCheckSnapshots(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		limits Limits
+		wanted int
+		want   string
+	}{
+		{"one below the limit", Limits{Snapshots: 3, Used: 2}, 1, ""},
+		{"one too many", Limits{Snapshots: 3, Used: 3}, 1, "Daytona holds 3 of 3 snapshots (delete one (`action-snapshot"},
+		{"several", Limits{Snapshots: 3, Used: 2}, 4, "2 of 3 snapshots, and 4 more are needed (delete 3, see `action-"},
+		{"none wanted", Limits{Snapshots: 3, Used: 4}, 0, ""},
+		{"unknown limit", Limits{Used: 3}, 9, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			err := test.limits.CheckSnapshots(test.wanted)
+			checkError(t, err, test.want)
+			if errors.Is(err, ErrQuota) != (test.want != "") {
+				t.Errorf("quota: %v", err)
+			}
+		})
 	}
 }
 

@@ -64,6 +64,7 @@ const (
 const (
 	tryAgain  = "try again"
 	pushAgain = "push the image again"
+	deleteOne = "delete one (`action-snapshot list`, `action-snapshot delete NAME`), or set make_room: true"
 )
 
 // messages are the known texts, from daytonaio/daytona v0.190.0. The first match applies. The API has no codes for
@@ -73,9 +74,7 @@ var messages = []message{
 	refusal(
 		400,
 		`Snapshot quota exceeded\. Maximum allowed: (\d+)`,
-		"the organization has $1 of $1 snapshots: delete one "+
-			"with `action-snapshot delete NAME` (`action-snapshot list` shows them), and set the input keep so that later runs "+
-			"delete old ones",
+		"Daytona holds $1 of $1 snapshots: "+deleteOne,
 		ErrQuota,
 	),
 	refusal(400, `CPU request \S+ exceeds maximum allowed per sandbox \(([\d.]+)\)`, atMost("cpu", "")),
@@ -106,6 +105,13 @@ var messages = []message{
 	// apps/api/src/sandbox/services/runner.service.ts, getRandomAvailableRunner: only for requests with a GPU
 	refusal(400, `No available runners`, "try again later, change the input region, or set the input gpu to 0"),
 	// apps/api/src/sandbox/errors/job-conflict.error.ts, snapshot-conflict.error.ts
+	// apps/api/src/sandbox/services/sandbox.service.ts, validateOrganizationQuotas: of all running sandboxes
+	refusal(
+		400,
+		`Total (CPU|memory|disk|GPU) limit exceeded\. Maximum allowed: (\d+)`,
+		"the organization's sandboxes use "+
+			"nearly all of its $1 ($2): stop or delete some, request more at "+limitsPage+", or set verify: off",
+	),
 	refusal(409, `already in progress`, "try again in a minute", ErrInProgress),
 	refusal(409, `modified by another operation`, tryAgain, errTransient),
 
@@ -113,7 +119,15 @@ var messages = []message{
 	reason(`operation is already in progress`, "try again when the other snapshot of the image is active", ErrInProgress),
 	// apps/api/src/sandbox/managers/snapshot.manager.ts, processSnapshotDigest
 	reason(`exceeds maximum allowed size`, "make the image smaller, or request a higher limit at "+limitsPage),
-	// the same file, and apps/api/src/sandbox/services/job.service.ts
+	// apps/runner/pkg/docker/daemon.go, in a sandbox. The daemon writes to the home directory when it starts.
+	reason(
+		`timeout waiting for daemon to start`,
+		"Daytona's daemon needs a shell (sh) in the image, and a USER with a home "+
+			"directory that it can write: set USER to a user of /etc/passwd, or ENV HOME",
+	),
+	// apps/runner/pkg/docker/create.go, validateImageArchitecture
+	reason(`is not x64 compatible`, "build the image for linux/amd64"),
+	// apps/api/src/sandbox/managers/snapshot.manager.ts and apps/api/src/sandbox/services/job.service.ts
 	reason(`\btimed out\b|\btimeout\b`, tryAgain, errTransient),
 	// apps/api/src/sandbox/services/runner.service.ts, apps/api/src/sandbox/runner-adapter
 	reason(`runner (with ID )?\S* ?(not found|is not (healthy|ready))|in an unknown state|`+
@@ -127,8 +141,18 @@ var messages = []message{
 	reason(`(blob|manifest)[ _]unknown|unknown[: ]+(blob|manifest)`, pushAgain, errImageMissing, errTransient),
 	reason(`\b(429|5\d\d) (Too Many Requests|Internal Server Error|Bad Gateway|Service Unavailable|Gateway Time-?out)|`+
 		`toomanyrequests|status( code)?:? 5\d\d`, tryAgain, errTransient),
-	reason(`connection (refused|reset)|broken pipe|no such host|\bEOF\b|deadline exceeded|request canceled|`+
-		`socket hang up|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENOTFOUND|EAI_AGAIN`, tryAgain, errTransient),
+	// Connections of the runner (Go's net and net/http, the Docker client) and of the API (Node.js, axios).
+	reason(`connection (refused|reset)|broken pipe|no such host|\bEOF\b|deadline exceeded|(request|context) canceled|`+
+		`no route to host|network is unreachable|server misbehaving|temporary failure in name resolution|`+
+		`use of closed network connection|GOAWAY|stream error|cannot connect to the docker daemon|socket hang up|`+
+		`socket disconnected|stream has been aborted|`+
+		`\bE(CONNREFUSED|CONNRESET|CONNABORTED|PIPE|HOSTUNREACH|NETUNREACH|TIMEDOUT|NOTFOUND|AI_AGAIN)\b`,
+		tryAgain, errTransient),
+	// The API's database and cache (pg 8, ioredis 5); the handlers of states store any error as the reason.
+	reason(`deadlock detected|could not serialize access|connection (terminated|is closed)|too many (clients|connections)`,
+		tryAgain, errTransient),
+	// A layer was damaged on its way to the runner (Docker Engine 20.10 to 29, containerd 2).
+	reason(`layer verification failed|unexpected commit digest`, tryAgain, errTransient),
 	// A push to the registry in which Daytona stores images failed.
 	reason(`error from registry: `, tryAgain, errTransient),
 	reason(`unauthorized|access (is )?denied|denied: |is denied|403 forbidden`,
@@ -158,6 +182,12 @@ func findMessage(status int, text string) (found message, ok bool) {
 		}
 	}
 	return message{}, false
+}
+
+// isReason reports whether the reason of a failed snapshot or sandbox is known to mean an error.
+func isReason(reason string, is error) bool {
+	known, _ := findMessage(0, reason)
+	return slices.Contains(known.is, is)
 }
 
 // explainedError is an APIError with a known message.

@@ -37,7 +37,24 @@ func TestReasons(t *testing.T) {
 		},
 		{`Error response from daemon: Get "http://h/v2/": dial tcp: lookup h: no such host`, "try again", transient},
 		{`Error response from daemon: Get "https://h/v2/": net/http: TLS handshake timeout`, "try again", transient},
+		{"write tcp 10.0.0.1:1->10.0.0.2:443: write: no route to host", "try again", transient},
+		{"dial tcp: lookup h on 10.0.0.2:53: server misbehaving", "try again", transient},
+		{"http2: server sent GOAWAY and closed the connection", "try again", transient},
+		{"context canceled", "try again", transient},
+		{"Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running?", "try again", transient},
+		{"connect EHOSTUNREACH 10.0.0.1:3003", "try again", transient},
+		{"Client network socket disconnected before secure TLS connection was established", "try again", transient},
+		{"deadlock detected", "try again", transient},
+		{"Connection terminated unexpectedly", "try again", transient},
+		{"Connection is closed.", "try again", transient},
+		{"filesystem layer verification failed for digest sha256:12", "try again", transient},
+		{"failed commit on ref \"layer-sha256:12\": unexpected commit digest sha256:34, expected sha256:12: failed " +
+			"precondition", "try again", transient},
 		{"failed to register layer: write /x: no space left on device", "Daytona's runner is out of disk space", transient},
+		{"timeout waiting for daemon to start", "Daytona's daemon needs a shell (sh) in the image", permanent},
+		{
+			"conflict: image sha256:12 architecture (arm64) is not x64 compatible", "build the image for linux/amd64", permanent,
+		},
 		{"unknown blob", "push the image again", push},
 		{"BLOB_UNKNOWN: blob unknown to registry", "push the image again", push},
 		{"unknown: artifact p/a:1 not found", "push the image again", push},
@@ -95,7 +112,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{
 			400, "Snapshot quota exceeded. Maximum allowed: 30",
-			"the organization has 30 of 30 snapshots: delete one with `action-snapshot delete NAME`", ErrQuota,
+			"Daytona holds 30 of 30 snapshots: delete one (`action-snapshot list`, `action-snapshot delete NAME`), or", ErrQuota,
 		},
 		{
 			400, "CPU request 8 exceeds maximum allowed per sandbox (4).\n" + contact, "set the input cpu to at most 4, or", nil,
@@ -105,6 +122,10 @@ func TestRefusals(t *testing.T) {
 		{400, "GPU quota exceeded. Maximum allowed: 0.", "set the input gpu to 0", nil},
 		{400, "No GPU types are allowed in this region.", "set the input gpu to 0", nil},
 		{400, "No available runners", "try again later", nil},
+		{
+			400, "Total CPU limit exceeded. Maximum allowed: 10.\n" + contact,
+			"the organization's sandboxes use nearly all of its CPU (10): stop or delete some", nil,
+		},
 		{
 			400, "No runners are configured in region 'eu' for sandbox class 'container'. Try a different region.",
 			"change the input region or sandbox_class", nil,

@@ -87,7 +87,18 @@ var help = map[string]string{
 		"usually container.",
 	"entrypoint": "Command that replaces the image's ENTRYPOINT and CMD, in shell syntax.",
 	"region":     "Daytona region, by ID or name. Default: the organization's default region.",
-	"if_exists":  "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
+	"variants": "Snapshots to create of the one image, NAME: SETTING=VALUE,…, one per line. The settings are cpu, memory, " +
+		"disk, gpu, sandbox_class, region and doppler_secret. Those that a line omits are the inputs. NAME ends the " +
+		"name_prefix, the name and, in upper case, doppler_secret. Doppler is updated after all are active and verified.",
+	"attempts": "How often to create a snapshot at most, if Daytona fails for a reason of its own.",
+	"make_room": "If the organization has its maximum number of snapshots, delete as many of the least recently used " +
+		"as needed, by the rules of keep.",
+	"if_exists": "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
+	"verify": "How a snapshot is verified before Doppler names it: boot (a sandbox of it starts, runs a command, and " +
+		"its entry point keeps running), suite (boot, then the test suite runs in the sandbox), the path of another suite, " +
+		"or off. Default: boot if the key has the permissions write:sandboxes and delete:sandboxes, except for a reused " +
+		"snapshot that the Doppler configs name already. Otherwise, a warning says that the snapshot is not verified.",
+	"keep_failed": "Keep a snapshot that fails the verification, to examine it. Doppler never names it.",
 	"keep": "After success, keep the newest N snapshots with generated names of this prefix and delete older ones. 0 " +
 		"keeps all. Snapshots that sandboxes use or a Doppler config names are kept, and all of them if the Doppler token " +
 		"cannot read every config of the project.",

@@ -98,9 +98,14 @@ type Snapshot struct {
 	SandboxClass  string
 	Entrypoint    string
 	Region        string
+	Variants      Lines
 	IfExists      string `default:"reuse"`
-	Keep          int    `default:"0"`
-	UpdateDoppler *bool  `negatable:""`
+	Attempts      int    `default:"3"`
+	Verify        string
+	KeepFailed    bool
+	Keep          int `default:"0"`
+	MakeRoom      bool
+	UpdateDoppler *bool `negatable:""`
 	SnapshotSecret
 	DopplerMirror  string
 	DopplerConfigs List

@@ -189,7 +189,7 @@ func TestInputsThatDependOnOthers(t *testing.T) {
 func TestInvalidSnapshotInputs(t *testing.T) {
 	valid := Snapshot{
 		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
-		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse",
+		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse", Attempts: 3,
 		SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
 	}
 	if _, err := valid.Spec(Env{Getenv: noEnv, Dir: t.TempDir()}); err != nil {
@@ -216,6 +216,8 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 		{"sandbox class", func(in *Snapshot) { in.SandboxClass = "Linux VM" }, "sandbox_class", "linux-vm"},
 		{"sandbox class windows", func(in *Snapshot) { in.SandboxClass = "windows" }, "sandbox_class", "from an image"},
 		{"if_exists", func(in *Snapshot) { in.IfExists = "skip" }, "if_exists", "reuse, replace or fail"},
+		{"verify", func(in *Snapshot) { in.Verify = "always" }, "verify", `"always" must be off, boot, suite, or the path`},
+		{"verify android", func(in *Snapshot) { in.Verify, in.SandboxClass = "boot", "android" }, "verify", "write off"},
 		{"keep", func(in *Snapshot) { in.Keep = -1 }, "keep", `"-1" must be 0 to keep all`},
 		{"cpu is a word", func(in *Snapshot) { in.CPU = "two" }, "cpu", `"two" must be a whole, positive number of cores`},
 		{"cpu is a fraction", func(in *Snapshot) { in.CPU = "1.5" }, "cpu", `"1.5"`},
@@ -233,6 +235,10 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 			}, "doppler_configs", "needs update_doppler",
 		},
 		{"dry run", func(in *Snapshot) { in.DryRun = true }, "dry_run", "--keep N"},
+		{"attempts", func(in *Snapshot) { in.Attempts = 0 }, "attempts", `"0" must be at least 1`},
+		{"dry run that makes room", func(in *Snapshot) { in.DryRun, in.MakeRoom, in.Keep = true, true, 1 }, "make_room",
+			"remove --dry-run"},
+		{"two regions", func(in *Snapshot) { in.Region = "us,eu" }, "region", "eu: region=eu"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			in := valid
@@ -299,11 +305,32 @@ func TestSandboxClassAndGPU(t *testing.T) {
 	in := Snapshot{
 		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
 		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "1", SandboxClass: "linux-vm",
-		IfExists: "reuse", SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
+		IfExists: "reuse", Attempts: 3, SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
 	}
 	spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
 	if err != nil || spec.GPU != 1 || spec.SandboxClass != "linux-vm" {
 		t.Errorf("gpu %d, class %q, %v", spec.GPU, spec.SandboxClass, err)
+	}
+}
+
+func TestVerifyInput(t *testing.T) {
+	in := Snapshot{
+		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
+		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse", Attempts: 3,
+		SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
+	}
+	for value, want := range map[string]struct {
+		mode  Verify
+		suite string
+	}{
+		"": {VerifyDefault, ""}, "off": {VerifyOff, ""}, "false": {VerifyOff, ""}, "boot": {VerifyBoot, ""},
+		"suite": {VerifySuite, DefaultSuite}, "a/b.yml": {VerifySuite, "a/b.yml"},
+	} {
+		in.Verify = value
+		spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
+		if err != nil || spec.Verify != want.mode || spec.VerifySuite != want.suite {
+			t.Errorf("%q: got %q, %q, %v", value, spec.Verify, spec.VerifySuite, err)
+		}
 	}
 }
 

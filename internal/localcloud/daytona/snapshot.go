@@ -25,6 +25,7 @@ type Snapshot struct {
 	Region            string    // default: the organization's default region
 	Created           time.Time // default: now
 	Updated           time.Time // default: Created
+	Used              time.Time // default: never
 }
 
 // Put adds a snapshot and returns its ID. No runner processes it.
@@ -33,7 +34,8 @@ func (s *Server) Put(p Snapshot) string {
 		id: newID(), organization: p.Organization, general: p.General, name: p.Name, image: p.Image,
 		state: cmp.Or(p.State, "active"), reason: p.Reason, log: p.Log, cpu: cmp.Or(p.CPU, 1),
 		memory: cmp.Or(p.Memory, 1), disk: cmp.Or(p.Disk, 3), gpu: p.GPU, class: cmp.Or(p.SandboxClass, defaultClass),
-		entrypoint: p.Entrypoint, region: p.Region, created: p.Created, changes: make(chan struct{}, 1),
+		entrypoint: p.Entrypoint, region: p.Region, created: p.Created, used: p.Used,
+		changes: make(chan struct{}, 1),
 	}
 	if it.created.IsZero() {
 		it.created = s.now()
