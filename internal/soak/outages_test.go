@@ -201,6 +201,13 @@ func inSomeLabs(t *testing.T, l *lab, jobs iter.Seq[func(*lab)]) {
 	}
 }
 
+// onBusyMachine returns the flow with a time limit that it does not reach on a busy machine. It is for faults after which
+// the run does not wait.
+func (f flow) onBusyMachine() flow {
+	f.timeout = time.Minute
+	return f
+}
+
 // servicesOf returns the services that receive the requests.
 func servicesOf(requests []endpoint) (services []string) {
 	for _, request := range requests {
