@@ -19,25 +19,15 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/org/sandbox-actions/pkg/dockerengine"
-	"github.com/org/sandbox-actions/pkg/grace"
 )
-
-// Engine creates the containers in which tests run. [*dockerengine.Engine] implements it.
-type Engine interface {
-	Create(context.Context, dockerengine.ContainerSpec) (*dockerengine.Container, error)
-	// Reap removes containers of earlier runs that were killed.
-	Reap(context.Context) (removed int, err error)
-}
 
 // Options configure a run.
 type Options struct {
 	Image   v1.Image // config and layers, for the checks of metadata and files
-	ImageID string   // ID of the image in the engine; unlike a name, it always refers to the same image
-	Engine  Engine   // may be nil if no test needs a container
+	ImageID string   // for the report
+	Target  Target   // may be nil if no test needs an instance
 
-	Parallel  int            // maximum number of containers at a time; 0 for the number of CPUs
+	Parallel  int            // maximum number of instances at a time; 0 for the number of CPUs
 	Seed      uint64         // seed of the order; 0 for a random one
 	Run       *regexp.Regexp // run only tests with a matching name; nil for all
 	Tags      []string       // run only tests with at least one of the tags; nil for all
@@ -87,7 +77,6 @@ type run struct {
 	suiteDir string // base directory of golden files and mounts
 	log      io.Writer
 	parallel int
-	create   func(context.Context, dockerengine.ContainerSpec) (container, error)
 	config   *v1.ConfigFile
 	units    [][]*Result // tests with containers, in start order; tests of a unit run in sequence in one container
 	static   []*Result   // tests without containers
@@ -105,12 +94,6 @@ func newRun(s *Suite, o Options) (*run, error) {
 	}
 	if r.parallel <= 0 {
 		r.parallel = runtime.NumCPU()
-	}
-	r.create = func(ctx context.Context, spec dockerengine.ContainerSpec) (container, error) {
-		// The engine may complete an interrupted request. Without the grace period, that container would remain.
-		ctx, cancel := grace.Extend(ctx, createGrace, nil)
-		defer cancel()
-		return o.Engine.Create(ctx, spec)
 	}
 	var err error
 	if r.config, err = o.Image.ConfigFile(); err != nil {
@@ -135,7 +118,7 @@ func newRun(s *Suite, o Options) (*run, error) {
 			result.Status, result.Reason = Skipped, t.Skip
 		case t.Image != nil || t.Files != nil:
 			r.static = append(r.static, result)
-		case o.Engine == nil:
+		case o.Target == nil:
 			return nil, fmt.Errorf("test %q needs a container, but no Docker Engine is available; start one, or select tests "+
 				"of files and metadata", t.Name)
 		case t.Session != "" && started:
@@ -163,9 +146,6 @@ func newRun(s *Suite, o Options) (*run, error) {
 	return r, nil
 }
 
-// createGrace is how long the creation of a container may continue after its test has ended.
-const createGrace = 3 * time.Second
-
 func (r *run) isSelected(t *Test) bool {
 	if r.Run != nil && !r.Run.MatchString(t.Name) {
 		return false
@@ -176,10 +156,10 @@ func (r *run) isSelected(t *Test) bool {
 
 // reap removes containers of earlier runs that were killed. It returns an error only if it could remove none.
 func (r *run) reap(ctx context.Context) error {
-	if r.Engine == nil {
+	if r.Target == nil {
 		return nil
 	}
-	removed, err := r.Engine.Reap(ctx)
+	removed, err := r.Target.Reap(ctx)
 	switch {
 	case err != nil && removed == 0:
 		return err
@@ -275,7 +255,7 @@ func (r *run) expandPath(t *Test, check *FileCheck) *FileCheck {
 
 // runUnit runs the tests of a session in a shared container, or a single test. It starts no test after ctx ends.
 func (r *run) runUnit(ctx context.Context, unit []*Result) error {
-	var shared *testContainer
+	var shared *testInstance
 	defer func() { r.closeContainer(ctx, &shared) }()
 	for _, result := range unit {
 		started := time.Now()
@@ -295,7 +275,7 @@ func (r *run) runUnit(ctx context.Context, unit []*Result) error {
 // runWithRetries runs a test until it passes or has no retries left. It returns the container's output, or nil if the
 // test passed on the first attempt. completed is false if ctx ended, in which case the test has no result.
 func (r *run) runWithRetries(
-	ctx context.Context, result *Result, shared **testContainer,
+	ctx context.Context, result *Result, shared **testInstance,
 ) (log []byte, completed bool) {
 	t := r.tests[result]
 	for ctx.Err() == nil {
@@ -304,6 +284,10 @@ func (r *run) runWithRetries(
 		switch {
 		case ctx.Err() != nil:
 			return nil, false
+		case len(failures) > 0 && failures[0].skip:
+			result.Status, result.Reason = Skipped, failures[0].Message
+			result.Attempts, result.Failures = 0, nil
+			return nil, true
 		case len(failures) == 0 && result.Attempts == 1:
 			return nil, true
 		case len(failures) == 0:
@@ -320,14 +304,14 @@ func (r *run) runWithRetries(
 }
 
 // attempt runs a test once. It returns the failures and everything that the container printed.
-func (r *run) attempt(ctx context.Context, t *Test, shared **testContainer) ([]Failure, []byte) {
+func (r *run) attempt(ctx context.Context, t *Test, shared **testInstance) ([]Failure, []byte) {
 	timeout := time.Duration(t.Timeout)
 	limited, cancel := context.WithTimeoutCause(ctx, timeout, &timeoutError{timeout})
 	defer cancel()
 	if t.Service == nil && t.Session != "" {
 		return r.runInSession(limited, t, shared)
 	}
-	var own *testContainer
+	var own *testInstance
 	defer func() { r.closeContainer(ctx, &own) }() // ctx: the time for the removal does not depend on the test's timeout
 	switch {
 	case t.Service != nil:

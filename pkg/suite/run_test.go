@@ -145,7 +145,9 @@ tests:
 		"timeout in a session": {Failed, "timed out after 2s and was killed"},
 	}
 	onBoth(t, func(t *testing.T, m *machine) {
-		o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: t.TempDir(), Log: t.Output()}
+		o := Options{
+			Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 4, ReportDir: t.TempDir(), Log: t.Output(),
+		}
 		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
@@ -172,7 +174,7 @@ tests:
   - {name: service, service: {ready: {http: {port: 8080, path: /health}}}}
 `[1:], nil)
 	onBoth(t, func(t *testing.T, m *machine) {
-		r, err := Run(t.Context(), s, Options{Image: scratch, ImageID: m.scratch, Engine: m})
+		r, err := Run(t.Context(), s, Options{Image: scratch, ImageID: m.scratch, Target: OnEngine(m, m.scratch)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,7 +213,8 @@ func TestCommandsThatCannotStart(t *testing.T) {
 	wants["directory of the command"] = want{Failed, `working directory "/no/such": no such file or directory`}
 	s := parse(t, text, nil)
 	onBoth(t, func(t *testing.T, m *machine) {
-		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 2, Log: t.Output()})
+		o := Options{Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 2, Log: t.Output()}
+		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -298,7 +301,9 @@ tests:
 		"not up again":    {Failed, `after the restart: not ready within 2s: log does not match "up"`},
 	}
 	onBoth(t, func(t *testing.T, m *machine) {
-		o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: t.TempDir(), Log: t.Output()}
+		o := Options{
+			Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 4, ReportDir: t.TempDir(), Log: t.Output(),
+		}
 		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
@@ -339,7 +344,9 @@ tests:
   - {name: workflow commands, run: 'printf "::error::no\n\033[2J\000\377::stop-commands::x\n"; exit 1'}
 `[1:], nil)
 	onBoth(t, func(t *testing.T, m *machine) {
-		o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 3, ReportDir: t.TempDir(), Log: t.Output()}
+		o := Options{
+			Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 3, ReportDir: t.TempDir(), Log: t.Output(),
+		}
 		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
@@ -366,7 +373,7 @@ tests:
 		var group errgroup.Group
 		for range 2 { // concurrent runs are independent
 			group.Go(func() error {
-				o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 2, Log: t.Output()}
+				o := Options{Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 2, Log: t.Output()}
 				r, err := Run(t.Context(), s, o)
 				if err == nil {
 					check(t, r, nil)
@@ -417,7 +424,7 @@ tests:
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Run(t.Context(), s, Options{Image: img, Engine: &fakeEngine{}, Run: regexp.MustCompile("nothing")})
+	_, err = Run(t.Context(), s, Options{Image: img, Target: &fakeEngine{}, Run: regexp.MustCompile("nothing")})
 	if err == nil || !strings.Contains(err.Error(), "match the selected names and tags (the suite has 3 tests)") {
 		t.Error(err)
 	}
@@ -460,7 +467,7 @@ tests:
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Run(t.Context(), s, Options{Image: img, Engine: &fakeEngine{}})
+	r, err := Run(t.Context(), s, Options{Image: img, Target: OnEngine(&slowEngine{}, "")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -498,7 +505,8 @@ func TestReap(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log strings.Builder
-			_, err := Run(t.Context(), s, Options{Image: img, Engine: &reaper{removed: test.removed, err: test.err}, Log: &log})
+			target := &reaper{removed: test.removed, err: test.err}
+			_, err := Run(t.Context(), s, Options{Image: img, Target: target, Log: &log})
 			if log.String() != test.log || errors.Is(err, failure) != test.fails || err != nil && !test.fails {
 				t.Errorf("log %q, error %v", log.String(), err)
 			}
@@ -518,7 +526,7 @@ tests:
 `[1:], nil)
 	m := fleet(t)[engine.Current]
 	clean := func(line string) string { return strings.ReplaceAll(line, "hunter2", "***") }
-	o := Options{Image: debian, ImageID: m.debian, Engine: m, ReportDir: t.TempDir(), Clean: clean}
+	o := Options{Image: debian, ImageID: m.debian, Target: m.target(), ReportDir: t.TempDir(), Clean: clean}
 	r, err := Run(t.Context(), s, o)
 	if err != nil || r.Failed != 2 {
 		t.Fatal(r, err)
@@ -573,7 +581,8 @@ tests:
 			t.Error(err)
 		}
 	}()
-	r, err := Run(t.Context(), s, Options{Image: scratch, ImageID: "stops:ci", Engine: e, Parallel: 2})
+	o := Options{Image: scratch, ImageID: "stops:ci", Target: OnEngine(e, "stops:ci"), Parallel: 2}
+	r, err := Run(t.Context(), s, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -602,7 +611,7 @@ tests:
 			waitForContainers(t, m, 3)
 			cancel(canceled)
 		}()
-		r, err := Run(ctx, s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 3})
+		r, err := Run(ctx, s, Options{Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 3})
 		if !errors.Is(err, canceled) {
 			t.Error(err)
 		}
@@ -642,7 +651,7 @@ func TestNextRunRemovesContainers(t *testing.T) {
 		}
 		_ = killed.Wait() // always fails
 		var log strings.Builder
-		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Log: &log})
+		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Target: m.target(), Log: &log})
 		if err != nil || r.Passed != 1 || log.String() != "removed 2 containers of an earlier run\n" {
 			t.Error(r, err, log.String())
 		}
@@ -664,6 +673,6 @@ func runUntilKilled(host, image string) error {
 	if err != nil {
 		return err
 	}
-	_, err = Run(context.Background(), s, Options{Image: img, ImageID: image, Engine: e, Parallel: 2})
+	_, err = Run(context.Background(), s, Options{Image: img, ImageID: image, Target: OnEngine(e, image), Parallel: 2})
 	return err
 }
