@@ -66,6 +66,8 @@ type SandboxFault string
 const (
 	NoShell   SandboxFault = "no shell"   // fails after the response to POST, as with an image without a shell
 	SlowStart SandboxFault = "slow start" // stays creating, so that POST /sandbox takes StartTimeout
+
+	RunnerFails SandboxFault = "runner fails" // a 502 of the runner
 )
 
 // RegistryFault is a failure of the registry.

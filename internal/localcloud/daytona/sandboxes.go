@@ -2,6 +2,7 @@ package daytona
 
 import (
 	"cmp"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -46,7 +47,9 @@ type sandbox struct {
 	class, pool                              string // pool is the ID of the warm pool of an unclaimed sandbox
 	cpu, memory, disk, gpu                   int
 	autoStop, autoDelete                     float64
-	created                                  time.Time
+	env                                      []string // NAME=VALUE
+	token                                    string   // for its previews
+	created, active                          time.Time
 	changed                                  chan struct{} // closed when it is started or has failed
 	fault                                    SandboxFault
 	hasAnswer                                bool       // the response to the request that created it was sent
@@ -73,6 +76,7 @@ func (s *Server) addSandbox(p Sandbox, pool string) *sandbox {
 		id: id, organization: p.Organization, name: cmp.Or(p.Name, id), snapshot: p.Snapshot, region: p.Region,
 		state: cmp.Or(p.State, "started"), desired: "started", class: defaultClass, pool: pool,
 		cpu: 1, memory: 1, disk: 3, autoStop: 15, autoDelete: -1, created: s.now(), changed: make(chan struct{}),
+		active: s.now(), token: strings.ToLower(rand.Text()),
 	}
 	s.sandboxes = append(s.sandboxes, box)
 	return box
@@ -115,7 +119,7 @@ func (s *Server) sandboxDTO(box *sandbox) map[string]any {
 		"volumes": []any{}, "state": box.visibleState(), "desiredState": box.desired, "errorReason": orNull(box.reason),
 		"recoverable": false, "backupState": "None", "autoStopInterval": box.autoStop, "autoArchiveInterval": 10080,
 		"autoDeleteInterval": box.autoDelete, "sandboxClass": box.class, "createdAt": formatTime(box.created),
-		"updatedAt": formatTime(box.created), "lastActivityAt": formatTime(box.created), "runnerId": runnerID,
+		"updatedAt": formatTime(box.created), "lastActivityAt": formatTime(box.active), "runnerId": runnerID,
 		"toolboxProxyUrl": s.URL() + "/toolbox",
 	}
 	if box.state == "started" {
@@ -260,9 +264,13 @@ func (s *Server) startSandbox(who caller, body map[string]any) (*sandbox, any, e
 	if hasAutoDelete {
 		box.autoDelete = autoDelete
 	}
+	variables, _ := body["env"].(map[string]any)
+	for name, value := range variables {
+		box.env = append(box.env, fmt.Sprintf("%s=%v", name, value))
+	}
 	f, _ := s.nextFaultLocked(func(f Fault) bool { return f.Sandbox != "" })
 	box.fault = f.Sandbox
-	if s.ctx.Err() == nil && box.fault == "" {
+	if s.ctx.Err() == nil && (box.fault == "" || box.fault == RunnerFails) {
 		ref, entrypoint := it.ref, it.entrypoint
 		s.running.Go(func() { s.bootSandbox(box, ref, entrypoint) })
 	}
@@ -287,7 +295,7 @@ func (s *Server) findForSandbox(who caller, id string) *snapshot {
 
 // bootSandbox starts a sandbox as the runner does (apps/runner/pkg/docker/create.go).
 func (s *Server) bootSandbox(box *sandbox, ref string, entrypoint []string) {
-	started, err := s.startImage(ref, entrypoint)
+	started, err := s.startImage(box, ref, entrypoint)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -312,7 +320,10 @@ const errNoDaemon = reason("timeout waiting for daemon to start")
 
 // startImage checks the architecture of an image (validateImageArchitecture) and starts a container, if there is an
 // engine.
-func (s *Server) startImage(ref string, entrypoint []string) (*container, error) {
+func (s *Server) startImage(box *sandbox, ref string, entrypoint []string) (*container, error) {
+	if box.fault == RunnerFails {
+		return nil, errUnavailable
+	}
 	at, err := name.ParseReference(ref)
 	if err != nil {
 		return nil, err
@@ -338,7 +349,8 @@ func (s *Server) startImage(ref string, entrypoint []string) (*container, error)
 	if len(entrypoint) == 0 {
 		entrypoint = config.Config.Entrypoint
 	}
-	started, err := s.startContainer(s.local(ref), entrypoint)
+	env := append([]string{"DAYTONA_SANDBOX_ID=" + box.id, "DAYTONA_SANDBOX_SNAPSHOT=" + ref}, box.env...)
+	started, err := s.startContainer(s.local(ref), config.Config, env, entrypoint)
 	if err != nil {
 		return nil, errNoDaemon
 	}
@@ -445,14 +457,38 @@ func (s *Server) destroySandbox(who caller, r *http.Request) (any, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case box.desired == "destroyed":
+	case box.desired == "destroyed" || box.state == "unknown": // an operation is pending
 		return nil, apiError{http.StatusConflict, "Sandbox state change in progress"}
 	}
-	box.desired, box.name = "destroyed", fmt.Sprintf("DESTROYED_%s_%d", box.name, s.now().UnixMilli())
+	s.markDestroyed(box)
 	return s.sandboxDTO(box), nil
 }
 
-// advanceSandboxes removes the sandboxes that are to be destroyed, and lets those without a daemon fail after the
+// markDestroyed implements getSoftDeleteUpdate of apps/api/src/sandbox/entities/sandbox.entity.ts. The caller must hold
+// s.mu.
+func (s *Server) markDestroyed(box *sandbox) {
+	box.desired, box.name = "destroyed", fmt.Sprintf("DESTROYED_%s_%d", box.name, s.now().UnixMilli())
+}
+
+// stopIdle stops a sandbox after its auto-stop interval without activity, or deletes it if it is ephemeral
+// (autostopCheck of apps/api/src/sandbox/managers/sandbox.manager.ts). The caller must hold s.mu.
+func (s *Server) stopIdle(box *sandbox) {
+	interval := time.Duration(box.autoStop * float64(time.Minute))
+	isIdle := box.state == "started" && box.desired == "started" && box.pool == "" && interval > 0 &&
+		s.now().Sub(box.active) > interval
+	switch {
+	case isIdle && box.autoDelete == 0:
+		s.markDestroyed(box)
+	case isIdle:
+		box.state, box.desired = "stopped", "stopped"
+		if started := box.container; started != nil && s.ctx.Err() == nil {
+			box.container = nil
+			s.running.Go(func() { s.removeContainer(started) })
+		}
+	}
+}
+
+// advanceSandboxes stops idle sandboxes, removes those that are to be destroyed, and lets those without a daemon fail after the
 // response to POST: the server waits 30 seconds for a sandbox, and the runner 60 for its daemon. The caller must hold
 // s.mu.
 func (s *Server) advanceSandboxes() {
@@ -460,6 +496,7 @@ func (s *Server) advanceSandboxes() {
 		if box.fault == NoShell && box.hasAnswer && box.state == "unknown" {
 			box.state, box.reason = "error", string(errNoDaemon)
 		}
+		s.stopIdle(box)
 		if started := box.container; started != nil && box.desired == "destroyed" && s.ctx.Err() == nil {
 			s.running.Go(func() { s.removeContainer(started) })
 		}

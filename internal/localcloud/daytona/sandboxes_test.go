@@ -187,11 +187,11 @@ func TestSandboxContainer(t *testing.T) {
 	}{
 		{
 			name: "ends", entrypoint: []string{"sh", "-c", "echo is up $*; exit 3", "sh"}, cmd: []string{"not passed"},
-			session: `"command":"'sh' '-c' 'echo is up $*; exit 3' 'sh'","exitCode":3,`, log: "is up\n",
+			session: `"command":"'sh' '-c' 'echo is up $*; exit 3' 'sh'","exitCode":3,`, log: "\x01\x01\x01is up\n",
 		},
 		{
 			name: "missing", entrypoint: []string{"/bin/nope"}, session: `"command":"'/bin/nope'","exitCode":127,`,
-			log: "/bin/sh: 1: /bin/nope: not found\n",
+			log: "\x02\x02\x02/usr/bin/bash: line 1: /bin/nope: No such file or directory\n",
 		},
 		{name: "command-only", cmd: []string{"sleep", "infinity"}},
 		{

@@ -66,6 +66,7 @@ type Options struct {
 	Registry          *registry.Registry // clients push to it and the runner pulls from it
 	Project           string             // registry project for pushed images. Default: sbox-transient
 	Engine            string             // DOCKER_HOST of the runner; "": sandboxes have only states
+	Simulation        *Simulation        // what sandboxes do without an engine; nil: the toolbox responds with 501
 	AccessLifetime    time.Duration      // lifetime of push access. Default: 1 hour
 	InspectTimeout    time.Duration      // limit for the inspection of an image. Default: 30 seconds
 	StartTimeout      time.Duration      // time that POST /sandbox waits for the sandbox. Default: 30 seconds
@@ -98,7 +99,8 @@ type Server struct {
 	jobs        map[string]bool // resources with an unfinished job of the runner
 	abandoned   []string        // keys of jobs that end at the next Tick
 	hiddenReads map[string]int  // remaining reads that do not find images, by repository
-	expired     bool            // push access is revoked until a client requests it again
+	previews    []*http.Server
+	expired     bool // push access is revoked until a client requests it again
 }
 
 // Start starts the API and the registry proxy on free loopback ports.
@@ -162,6 +164,9 @@ func (s *Server) Close() error {
 	s.cancel() // with the lock held, so that the runner starts no more work
 	s.mu.Unlock()
 	err := errors.Join(s.server.Close(), s.front.Close())
+	for _, preview := range s.previews {
+		err = errors.Join(err, preview.Close())
+	}
 	s.running.Wait()
 	for _, box := range s.sandboxes {
 		if box.container != nil {
@@ -202,9 +207,14 @@ func (s *Server) api() http.Handler {
 		"DELETE /api/sandbox/{id}":               {any: []string{DeleteSandboxes}, answer: s.destroySandbox},
 		"GET /api/warm-pools":                    {answer: s.listWarmPools},
 
+		"GET /api/sandbox/{id}/ports/{port}/preview-url": {answer: s.previewURL},
+
 		"POST /api/toolbox/{id}/process/execute":                {answer: s.execute},
 		"GET /api/toolbox/{id}/process/session/entrypoint":      {answer: s.entrypointSession},
 		"GET /api/toolbox/{id}/process/session/entrypoint/logs": {answer: s.entrypointSession},
+		"GET /api/toolbox/{id}/files/info":                      {answer: s.fileInfo},
+		"GET /api/toolbox/{id}/files/download":                  {answer: s.download},
+		"POST /api/toolbox/{id}/files/upload":                   {answer: s.upload},
 	} {
 		if pattern == "GET /api/warm-pools" && !s.options.Newer {
 			continue
@@ -273,6 +283,12 @@ func send(w http.ResponseWriter, status int, body any) {
 		w.Header().Set("Content-Type", "application/octet-stream")
 		_, _ = w.Write([]byte(body))
 	case response:
+		if content, isFile := body.body.([]byte); isFile || body.body == nil {
+			w.Header().Set("Content-Type", "application/octet-stream")
+			w.WriteHeader(body.status)
+			_, _ = w.Write(content)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		w.WriteHeader(body.status)
 		_ = json.NewEncoder(w).Encode(body.body)
