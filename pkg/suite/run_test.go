@@ -41,7 +41,7 @@ func parse(t *testing.T, text string, files map[string]string) *Suite {
 	return s
 }
 
-// want is the expected result of a test: its status and a part of its first failure.
+// want is the expected result of a test: its status and a part of its first failure or of the reason for skipping it.
 type want struct {
 	status  Status
 	message string
@@ -58,7 +58,7 @@ func check(t *testing.T, r *Report, wants map[string]want) {
 			w = want{Passed, ""}
 		}
 		unexpected := w.message == "" && len(result.Failures) > 0
-		if result.Status != w.status || !strings.Contains(result.summary(), w.message) || unexpected {
+		if result.Status != w.status || !strings.Contains(result.summary()+result.Reason, w.message) || unexpected {
 			t.Errorf("%q %s (%q), want %s (%q)\n%s", result.Name, result.Status, result.summary(), w.status, w.message,
 				result.details())
 		}
@@ -80,9 +80,8 @@ func resultOf(t *testing.T, r *Report, name string) *Result {
 	t.Fatalf("no result for %q", name)
 	return nil
 }
-
-func TestCommands(t *testing.T) {
-	s := parse(t, `
+func commandCases(t *testing.T) (s *Suite, wants map[string]want) {
+	s = parse(t, `
 tests:
   - {name: list, run: [echo, hello], stdout: '^hello\n$'}
   - {name: shell, run: 'echo $((6*7)) && echo oops >&2; exit 3', exit: 3, stdout: {equals: "42\n"}, stderr: oops}
@@ -133,7 +132,7 @@ tests:
   - {name: timeout in a session, timeout: 2s, session: slow, run: sleep 60}
   - {name: after the timeout, session: slow, run: 'true'}
 `[1:], map[string]string{"fixtures/a": "content of a\n"})
-	wants := map[string]want{
+	wants = map[string]want{
 		"skipped":              {Skipped, ""},
 		"wrong exit code":      {Failed, "exit code is 4, want 0"},
 		"missing program":      {Failed, "/no/such/program"},
@@ -144,6 +143,11 @@ tests:
 		"timeout":              {Failed, "timed out after 1s and was killed"},
 		"timeout in a session": {Failed, "timed out after 2s and was killed"},
 	}
+	return s, wants
+}
+
+func TestCommands(t *testing.T) {
+	s, wants := commandCases(t)
 	onBoth(t, func(t *testing.T, m *machine) {
 		o := Options{
 			Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 4, ReportDir: t.TempDir(), Log: t.Output(),
@@ -184,10 +188,9 @@ tests:
 	})
 }
 
-// A command that cannot be started has the same exit code and output in every kind of container.
-func TestCommandsThatCannotStart(t *testing.T) {
+func startCases(t *testing.T) (s *Suite, wants map[string]want) {
 	text := "tests:\n"
-	wants := map[string]want{}
+	wants = map[string]want{}
 	for kind, settings := range map[string]string{
 		"new container": "", "session": "session: s, ", "after a setup": "setup: ['true'], ",
 	} {
@@ -211,7 +214,13 @@ func TestCommandsThatCannotStart(t *testing.T) {
 	text += "  - {name: directory of the command, session: s, workdir: /no/such, run: [/service, print], exit: 127}\n" +
 		"  - {name: step, service: {steps: [{run: [/etc/passwd], exit: 126, stderr: denied}]}}\n"
 	wants["directory of the command"] = want{Failed, `working directory "/no/such": no such file or directory`}
-	s := parse(t, text, nil)
+	s = parse(t, text, nil)
+	return s, wants
+}
+
+// A command that cannot be started has the same exit code and output in every kind of container.
+func TestCommandsThatCannotStart(t *testing.T) {
+	s, wants := startCases(t)
 	onBoth(t, func(t *testing.T, m *machine) {
 		o := Options{Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 2, Log: t.Output()}
 		r, err := Run(t.Context(), s, o)
@@ -221,9 +230,8 @@ func TestCommandsThatCannotStart(t *testing.T) {
 		check(t, r, wants)
 	})
 }
-
-func TestServices(t *testing.T) {
-	s := parse(t, `
+func serviceCases(t *testing.T) (s *Suite, wants map[string]want) {
+	s = parse(t, `
 tests:
   - name: everything
     env: {MODE: tested}
@@ -283,7 +291,7 @@ tests:
       ready: {log: now ready}
       steps: [{logs: {stdout: ^first line}}, {stop: true}, {logs: {stdout: 'bye\n$'}}]
 `[1:], nil)
-	wants := map[string]want{
+	wants = map[string]want{
 		"wrong status":    {Failed, "GET /no on port 8080: status is 404, want 200"},
 		"wrong body":      {Failed, `plain\"}" does not match "nothing"`},
 		"wrong header":    {Failed, `header X-Version is "7", want "8"`},
@@ -300,6 +308,11 @@ tests:
 		"runs on":         {Failed, "not ready within 1s: service has not exited"},
 		"not up again":    {Failed, `after the restart: not ready within 2s: log does not match "up"`},
 	}
+	return s, wants
+}
+
+func TestServices(t *testing.T) {
+	s, wants := serviceCases(t)
 	onBoth(t, func(t *testing.T, m *machine) {
 		o := Options{
 			Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 4, ReportDir: t.TempDir(), Log: t.Output(),
@@ -315,10 +328,8 @@ tests:
 	})
 }
 
-// A command that exceeds its limits or interferes with its container does not affect other tests, and the failure names
-// the cause.
-func TestMisbehavingCommands(t *testing.T) {
-	s := parse(t, `
+func misbehavingCases(t *testing.T) (s *Suite, wants map[string]want) {
+	s = parse(t, `
 defaults: {timeout: 20s}
 tests:
   - {name: endless output, run: [/service, flood]}
@@ -343,6 +354,19 @@ tests:
   - {name: ignores signals, timeout: 1s, run: [/service, hang]}
   - {name: workflow commands, run: 'printf "::error::no\n\033[2J\000\377::stop-commands::x\n"; exit 1'}
 `[1:], nil)
+	wants = map[string]want{
+		"endless output":    {Failed, "command printed more than limits.output (default 8 MiB) and was killed"},
+		"out of memory":     {Failed, "exit code is 137, want 0"}, // an old engine may report the cause later
+		"ignores signals":   {Failed, "timed out after 1s and was killed"},
+		"workflow commands": {Failed, "exit code is 1, want 0"},
+	}
+	return s, wants
+}
+
+// A command that exceeds its limits or interferes with its container does not affect other tests, and the failure names
+// the cause.
+func TestMisbehavingCommands(t *testing.T) {
+	s, wants := misbehavingCases(t)
 	onBoth(t, func(t *testing.T, m *machine) {
 		o := Options{
 			Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 3, ReportDir: t.TempDir(), Log: t.Output(),
@@ -351,24 +375,23 @@ tests:
 		if err != nil {
 			t.Fatal(err)
 		}
-		check(t, r, map[string]want{
-			"endless output":    {Failed, "command printed more than limits.output (default 8 MiB) and was killed"},
-			"out of memory":     {Failed, "exit code is 137, want 0"}, // an old engine may report the cause later
-			"ignores signals":   {Failed, "timed out after 1s and was killed"},
-			"workflow commands": {Failed, "exit code is 1, want 0"},
-		})
+		check(t, r, wants)
 	})
 }
 
-func TestSessions(t *testing.T) {
-	s := parse(t, `
+func sessionCases(t *testing.T) (s *Suite, wants map[string]want) {
+	return parse(t, `
 tests:
   - {name: one, session: a, run: 'echo $$ > /tmp/first; hostname > /tmp/host'}
   - {name: alone, run: test ! -e /tmp/first}
   - {name: two, session: a, run: 'test "$(cat /tmp/host)" = "$(hostname)"', env: {A: b}}
   - {name: another, session: b, run: test ! -e /tmp/first}
   - {name: three, session: a, user: root, run: 'id -u; cat /tmp/first', stdout: ^0}
-`[1:], nil)
+`[1:], nil), nil
+}
+
+func TestSessions(t *testing.T) {
+	s, _ := sessionCases(t)
 	onBoth(t, func(t *testing.T, m *machine) {
 		var group errgroup.Group
 		for range 2 { // concurrent runs are independent
