@@ -50,6 +50,11 @@ type Result struct {
 	Log      string    // path of the file with the container's output; may be ""
 }
 
+// skip marks a test as skipped.
+func (r *Result) skip(reason string) {
+	r.Status, r.Reason, r.Attempts, r.Failures = Skipped, reason, 0, nil
+}
+
 // Annotation is a message about a line of the suite.
 type Annotation struct {
 	File    string

@@ -23,9 +23,10 @@ import (
 
 // Options configure a run.
 type Options struct {
-	Image   v1.Image // config and layers, for the checks of metadata and files
-	ImageID string   // for the report
-	Target  Target   // may be nil if no test needs an instance
+	Image   v1.Image       // config and layers, for the checks of metadata and files
+	Config  *v1.ConfigFile // of the image, if Image is nil and the target reads the files
+	ImageID string         // for the report
+	Target  Target         // may be nil if no test needs an instance
 
 	Parallel  int            // maximum number of instances at a time; 0 for the number of CPUs
 	Seed      uint64         // seed of the order; 0 for a random one
@@ -95,9 +96,11 @@ func newRun(s *Suite, o Options) (*run, error) {
 	if r.parallel <= 0 {
 		r.parallel = runtime.NumCPU()
 	}
-	var err error
-	if r.config, err = o.Image.ConfigFile(); err != nil {
-		return nil, fmt.Errorf("read the image's config: %w", err)
+	if r.config = o.Config; o.Image != nil {
+		var err error
+		if r.config, err = o.Image.ConfigFile(); err != nil {
+			return nil, fmt.Errorf("read the image's config: %w", err)
+		}
 	}
 	seed := o.Seed
 	for seed == 0 {
@@ -173,17 +176,7 @@ func (r *run) reap(ctx context.Context) error {
 
 // runStatic runs the tests of metadata and files. It reads each layer at most twice: for the headers and the contents.
 func (r *run) runStatic(ctx context.Context) error {
-	layers, err := r.Image.Layers()
-	if err != nil {
-		return fmt.Errorf("read the image's layers: %w", err)
-	}
-	readTree := sync.OnceValues(func() (*Tree, error) {
-		tree, err := ReadTree(ctx, r.Image)
-		if err == nil {
-			tree.addMountPoints(&r.config.Config)
-		}
-		return tree, err
-	})
+	readTree := sync.OnceValues(func() (*Tree, error) { return r.readTree(ctx) })
 	fileResults := map[*Result][]*fileResult{}
 	var contentFiles []File // of all tests in order
 	for _, result := range r.static {
@@ -193,7 +186,10 @@ func (r *run) runStatic(ctx context.Context) error {
 		}
 		t := r.tests[result]
 		if t.Image != nil {
-			result.Failures = t.Image.check(r.config, len(layers), func() (int64, error) {
+			result.Failures = t.Image.check(r.config, func() (int64, error) {
+				if r.Image == nil {
+					return 0, &UnsupportedError{"max_size is not supported without the image's layers"}
+				}
 				tree, err := readTree()
 				if err != nil {
 					return 0, err
@@ -201,12 +197,20 @@ func (r *run) runStatic(ctx context.Context) error {
 				return tree.Size, nil
 			})
 		} else if tree, err := readTree(); err != nil {
-			result.Failures = []Failure{{Line: t.Line, Message: err.Error()}}
+			result.Failures = executionFailure(ctx, t.Line, err)
 		} else {
+			tree.hidden = ""
+			checks := []*fileResult{}
 			for i := range t.Files {
-				checked := checkFiles(tree, r.expandPath(t, &t.Files[i]))
-				fileResults[result] = append(fileResults[result], checked)
-				contentFiles = append(contentFiles, checked.contentFiles...)
+				checks = append(checks, checkFiles(tree, r.expandPath(t, &t.Files[i])))
+			}
+			if hidden := tree.hiddenFrom(checks); hidden != "" {
+				result.Failures = executionFailure(ctx, t.Line, unsupported("the image's user cannot read %s", hidden))
+			} else {
+				fileResults[result] = checks
+				for _, checked := range checks {
+					contentFiles = append(contentFiles, checked.contentFiles...)
+				}
 			}
 		}
 		result.Duration = time.Since(started)
@@ -225,12 +229,27 @@ func (r *run) runStatic(ctx context.Context) error {
 				contents = contents[len(checked.contentFiles):]
 			}
 		}
-		result.Attempts = 1
+		if result.Attempts = 1; len(result.Failures) > 0 && result.Failures[0].skip {
+			result.skip(result.Failures[0].Message)
+		}
 		if err := r.finalize(result, nil); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// readTree reads the files of the image from its layers or, without them, from the target.
+func (r *run) readTree(ctx context.Context) (*Tree, error) {
+	reader, ok := r.Target.(treeReader)
+	if r.Image == nil && ok {
+		return reader.readTree(ctx)
+	}
+	tree, err := ReadTree(ctx, r.Image)
+	if err == nil {
+		tree.addMountPoints(&r.config.Config)
+	}
+	return tree, err
 }
 
 // cleanKeepingSlash returns the shortest path, with a slash at the end if it can only name a directory.
@@ -285,8 +304,7 @@ func (r *run) runWithRetries(
 		case ctx.Err() != nil:
 			return nil, false
 		case len(failures) > 0 && failures[0].skip:
-			result.Status, result.Reason = Skipped, failures[0].Message
-			result.Attempts, result.Failures = 0, nil
+			result.skip(failures[0].Message)
 			return nil, true
 		case len(failures) == 0 && result.Attempts == 1:
 			return nil, true

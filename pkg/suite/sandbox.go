@@ -25,16 +25,31 @@ type SandboxClient interface {
 	PreviewURL(ctx context.Context, box daytona.Sandbox, port int) (daytona.Preview, error)
 }
 
-// InSandboxes returns the target that runs tests in new sandboxes of a snapshot. config is the configuration of the
-// snapshot's image.
-func InSandboxes(client SandboxClient, request daytona.SandboxRequest, config v1.Config) Target {
-	return &sandboxTarget{client, request, config}
+// InSandboxes returns the target that runs tests in new sandboxes of a snapshot, and reads the image's files in booted, a
+// started sandbox of it. config is the configuration of the snapshot's image.
+func InSandboxes(
+	client SandboxClient, booted daytona.Sandbox, request daytona.SandboxRequest, config v1.Config,
+) Target {
+	return &sandboxTarget{client, booted, request, config}
 }
 
 type sandboxTarget struct {
 	client  SandboxClient
+	booted  daytona.Sandbox
 	request daytona.SandboxRequest
 	config  v1.Config
+}
+
+// newInstance returns an instance whose sandbox is not prepared yet.
+func (t *sandboxTarget) newInstance(box daytona.Sandbox, spec Spec) *sandboxInstance {
+	i := &sandboxInstance{target: t, spec: spec, box: box, token: "suite-" + strings.ToLower(rand.Text())}
+	i.service.previews = map[int]daytona.Preview{}
+	return i
+}
+
+// unsupported returns the error for a test that needs what a sandbox lacks.
+func unsupported(format string, args ...any) error {
+	return &UnsupportedError{"not supported in a Daytona sandbox: " + fmt.Sprintf(format, args...)}
 }
 
 // Reap does nothing: Daytona deletes the sandboxes of a run that was killed.
@@ -43,14 +58,13 @@ func (t *sandboxTarget) Reap(context.Context) (int, error) { return 0, nil }
 // Create creates a sandbox and waits until it is started.
 func (t *sandboxTarget) Create(ctx context.Context, spec Spec) (Instance, error) {
 	if reason := unsupportedInSandbox(spec); reason != "" {
-		return nil, &UnsupportedError{"not supported in a Daytona sandbox: " + reason}
+		return nil, unsupported("%s", reason)
 	}
 	box, err := t.client.CreateSandbox(ctx, t.request)
 	if err != nil {
 		return nil, err
 	}
-	i := &sandboxInstance{target: t, spec: spec, box: box, token: "suite-" + strings.ToLower(rand.Text())}
-	i.service.previews = map[int]daytona.Preview{}
+	i := t.newInstance(box, spec)
 	if i.box, err = t.client.WaitUntilStarted(ctx, box.ID); err == nil {
 		err = i.prepare(ctx)
 	}
@@ -123,7 +137,7 @@ func (i *sandboxInstance) Remove(ctx context.Context) error {
 // first process of a container.
 func (i *sandboxInstance) exec(ctx context.Context, p Process, streams Streams, makeDir bool) (int, error) {
 	if p.TTY {
-		return 0, &UnsupportedError{"not supported in a Daytona sandbox: tty"}
+		return 0, unsupported("tty")
 	}
 	i.number++
 	files := fmt.Sprintf("%s/%d", i.dir, i.number)
@@ -182,13 +196,11 @@ func (i *sandboxInstance) startError(report processReport, p Process) error {
 	case "":
 		return nil
 	case failedUser:
-		return &UnsupportedError{fmt.Sprintf("not supported in a Daytona sandbox: user %s, because commands run as the "+
-			"image's user", p.User)}
+		return unsupported("user %s, because commands run as the image's user", cmp.Or(p.User, i.spec.User))
 	case failedSetpriv:
-		return &UnsupportedError{"not supported in a Daytona sandbox: privileges: none and other users, because the image " +
-			"has no setpriv"}
+		return unsupported("privileges: none and other users, because the image has no setpriv")
 	case failedUnknownUser:
-		failed.Cause = fmt.Sprintf("user %q not found in the image's /etc/passwd", p.User)
+		failed.Cause = fmt.Sprintf("user %q not found in the image's /etc/passwd", cmp.Or(p.User, i.spec.User))
 	case failedDir:
 		failed.Cause = fmt.Sprintf("working directory %q: no such file or directory", p.WorkDir)
 	case failedMissing:

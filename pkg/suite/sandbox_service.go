@@ -99,7 +99,7 @@ echo "$token 0 0 0"`)
 	case err != nil:
 		return fmt.Errorf("stop the entry point of %s: %w", i.name(), err)
 	case report.failure != "":
-		return &UnsupportedError{"not supported in a Daytona sandbox: services, because its daemon is not the first process"}
+		return unsupported("services, because its daemon is not the first process")
 	}
 	return nil
 }
@@ -258,7 +258,7 @@ var sandboxHTTP = &http.Client{
 // Send sends a request to the preview of a port.
 func (i *sandboxInstance) Send(port int, request *http.Request) (*http.Response, error) {
 	if request.Host != "" {
-		return nil, &UnsupportedError{"not supported in a Daytona sandbox: requests with the header Host"}
+		return nil, unsupported("requests with the header Host")
 	}
 	preview, ok := i.service.previews[port]
 	if !ok {

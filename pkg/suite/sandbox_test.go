@@ -2,14 +2,17 @@ package suite
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"maps"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	cloud "github.com/org/sandbox-actions/internal/localcloud/daytona"
@@ -62,7 +65,7 @@ func (s sandboxes) target(t *testing.T, img v1.Image) Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ref, err := name.NewTag(access.Registry + "/" + access.Project + "/image:1")
+	ref, err := name.NewTag(access.Registry + "/" + access.Project + "/image:" + rand.Text())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +74,12 @@ func (s sandboxes) target(t *testing.T, img v1.Image) Target {
 	})); err != nil {
 		t.Fatal(err)
 	}
-	snapshot, err := s.client.Create(ctx, daytona.Request{Name: "s", Image: ref.Name()})
+	digest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "s-" + digest.Hex[:8]
+	snapshot, err := s.client.Create(ctx, daytona.Request{Name: name, Image: ref.Name()})
 	if err == nil {
 		_, err = s.client.WaitUntilActive(ctx, snapshot.ID, "", nil)
 	}
@@ -82,14 +90,32 @@ func (s sandboxes) target(t *testing.T, img v1.Image) Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return InSandboxes(s.client, daytona.SandboxRequest{Snapshot: "s"}, config.Config)
+	return InSandboxes(s.client, s.boot(t, name), daytona.SandboxRequest{Snapshot: name}, config.Config)
 }
 
-// checkRemoved checks that no sandboxes remain.
+// boot starts a sandbox of the snapshot, for the tests of files.
+func (s sandboxes) boot(t *testing.T, snapshot string) daytona.Sandbox {
+	t.Helper()
+	box, err := s.client.CreateSandbox(t.Context(), daytona.SandboxRequest{
+		Snapshot: snapshot, Labels: map[string]string{"booted": "true"},
+	})
+	if err == nil {
+		box, err = s.client.WaitUntilStarted(t.Context(), box.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return box
+}
+
+func isBooted(box daytona.Sandbox) bool { return box.Labels["booted"] != "" }
+
+// checkRemoved checks that no sandboxes of tests remain.
 func (s sandboxes) checkRemoved(t *testing.T) {
 	t.Helper()
 	s.Tick()
-	if left, err := s.client.ListSandboxes(context.WithoutCancel(t.Context()), nil); err != nil || len(left) > 0 {
+	left, err := s.client.ListSandboxes(context.WithoutCancel(t.Context()), nil)
+	if left = slices.DeleteFunc(left, isBooted); err != nil || len(left) > 0 {
 		t.Errorf("remaining sandboxes: %v, %v", left, err)
 	}
 }
@@ -130,6 +156,79 @@ func TestSandboxes(t *testing.T) {
 			}
 			check(t, r, all)
 			s.checkRemoved(t)
+		})
+	}
+}
+
+// The files of a sandbox are those of the image. Those that the image's user cannot read are not known.
+func TestSandboxFiles(t *testing.T) {
+	s := startSandboxes(t)
+	tests := parse(t, `
+tests:
+  - {name: content, files: [{path: /etc/passwd, mode: "0644", owner: 'root:root', content: '(?m)^root:x:0:0:'}]}
+  - {name: two contents, files: [{path: '/etc/{issue,debian_version}', content: '^[^\x00]+$', count: 2}]}
+  - {name: empty, files: [{path: /etc/.pwd.lock, having: [empty], count: {max: 1}, content: ^$, mode: "0600"}]}
+  - {name: other content, files: [{path: /etc/passwd, content: nothing}]}
+  - {name: links, files: [{path: /bin/sh, target: dash}, {path: '/usr/bin/pager', follow: true, type: file}]}
+  - {name: linked directory, files: [{path: /bin, type: symlink}, {path: '/bin/*', having: [executable], count: {min: 100}}]}
+  - {name: setuid, files: [{path: /usr/bin/passwd, mode: "4755", executable_by: others}]}
+  - {name: sticky, files: [{path: /tmp, mode: "1777", type: directory}]}
+  - {name: size, files: [{path: /service, size: {min: 1MB}, executable_by: any}]}
+  - {name: absent, files: [{path: /no/such, absent: true}, {path: '/usr/**/*.no-such', absent: true}]}
+  - {name: not absent, files: [{path: '/etc/pass*', absent: true}]}
+  - {name: "daemon's files", files: [{path: '/**/.daytona', absent: true}]}
+  - {name: mounted files, files: [{path: '/etc/resolv.conf', count: {max: 0}}]}
+  - {name: directory of root, files: [{path: /root/.bashrc, content: bash}]}
+  - {name: shadow, files: [{path: /etc/shadow, content: '(?m)^root:'}]}
+  - {name: everything, files: [{path: '/**', having: [file], count: {min: 1000}}]}
+  - {name: layers, image: {max_layers: 2, platform: linux/amd64, workdir: /tmp}}
+  - {name: too many layers, image: {max_layers: 1}}
+  - {name: size of the image, image: {max_size: 1GB}}
+  - {name: size and layers, image: {max_size: 1GB, max_layers: 1}}
+`[1:], nil)
+	wants := map[string]want{
+		"other content":     {Failed, `does not match "nothing"`},
+		"not absent":        {Failed, "must be absent: /etc/passwd"},
+		"too many layers":   {Failed, "image has 2 layers"},
+		"size and layers":   {Failed, "image has 2 layers"},
+		"size of the image": {Skipped, "max_size"},
+	}
+	for _, test := range []struct {
+		user    string
+		differs map[string]want
+	}{
+		{"", nil},
+		{"www-data", map[string]want{
+			"directory of root": {Skipped, "the image's user cannot read /root"},
+			"shadow":            {Skipped, "the image's user cannot read /etc/shadow"},
+			"everything":        {Skipped, "the image's user cannot read /"},
+			"empty":             {Skipped, "the image's user cannot read /etc/.pwd.lock"},
+			"daemon's files":    {Skipped, "cannot read"},
+		}},
+	} {
+		t.Run("user "+test.user, func(t *testing.T) {
+			config, err := debian.ConfigFile()
+			if err != nil {
+				t.Fatal(err)
+			}
+			set := config.Config
+			set.User = test.user
+			set.Env = append(set.Env, "HOME=/tmp")
+			img, err := mutate.Config(debian, set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			target := s.target(t, img)
+			if config, err = img.ConfigFile(); err != nil {
+				t.Fatal(err)
+			}
+			r, err := Run(t.Context(), tests, Options{Config: config, Target: target, Log: t.Output()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := maps.Clone(wants)
+			maps.Copy(all, test.differs)
+			check(t, r, all)
 		})
 	}
 }
@@ -273,7 +372,7 @@ func (s sandboxes) onStarted(t *testing.T, do func(daytona.Sandbox)) {
 		if err != nil {
 			continue
 		}
-		for _, box := range boxes {
+		for _, box := range slices.DeleteFunc(boxes, isBooted) {
 			if _, found, err := s.client.FileInfo(t.Context(), box, "/tmp/started"); err == nil && found {
 				do(box)
 				return

@@ -9,7 +9,7 @@ import (
 )
 
 // Target is where the tests of a suite run: the containers of an engine ([OnEngine]), or sandboxes ([InSandboxes]).
-// Tests of metadata and files need none.
+// Tests of metadata need none, and those of files only without the image's layers.
 type Target interface {
 	// Create creates an instance without starting it. The caller must remove it.
 	Create(context.Context, Spec) (Instance, error)
@@ -114,5 +114,10 @@ func (e *StartError) Unwrap() error { return e.Err }
 type UnsupportedError struct{ Reason string }
 
 func (e *UnsupportedError) Error() string { return e.Reason }
+
+// treeReader is a Target that reads the files of the image itself, because its layers are not available.
+type treeReader interface {
+	readTree(context.Context) (*Tree, error)
+}
 
 func isUnsupported(err error) bool { return errors.As(err, new(*UnsupportedError)) }

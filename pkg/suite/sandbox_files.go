@@ -1,0 +1,148 @@
+package suite
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// This file reads the files of a sandbox: as root if the image's user is root or can use sudo without a password.
+
+// maxTreeList is the maximum size of the list of all files of a sandbox, in bytes.
+const maxTreeList = 48 << 20
+
+const (
+	asRoot = `root=; if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then root="sudo -n"; fi
+`
+	exitNoFind = 3
+	// listFiles lists all files, each as "FLAG TYPE MODE UID GID SIZE DEVICE PATH", NUL, "TARGET", NUL. FLAG is ! for a
+	// directory or file that cannot be read, otherwise a dot. It needs GNU find.
+	listFiles = asRoot + `find / -maxdepth 0 -printf '' 2>/dev/null || exit 3
+$root find / -xdev \
+	\( \( -type d ! \( -readable -executable \) -o -type f ! -readable \) -printf '! ' -o -printf '. ' \) \
+	-printf '%y %m %U %G %s %D %p\0%l\0' 2>/dev/null
+exit 0`
+	// readFiles prints the size and the content of each file.
+	readFiles = asRoot + `for file; do
+	$root cat -- "$file" >"$0" || exit
+	wc -c <"$0" && cat "$0"
+done`
+)
+
+// readTree reads the file system of the sandbox.
+func (t *sandboxTarget) readTree(ctx context.Context) (*Tree, error) {
+	i := t.newInstance(t.booted, Spec{Kind: SharedInstance, Privileges: "default", Limits: Limits{Output: maxTreeList}})
+	if err := i.prepare(ctx); err != nil {
+		return nil, err
+	}
+	var list, errs bytes.Buffer
+	exit, err := i.Exec(ctx, Process{Args: []string{"/bin/sh", "-c", listFiles}}, Streams{&list, &errs})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("list the files of %s: %w", i.name(), err)
+	case exit == exitNoFind:
+		return nil, unsupported("files, because the image has no GNU find")
+	case exit != 0:
+		return nil, fmt.Errorf("list the files of %s: %s", i.name(), truncate(errs.String(), 200))
+	}
+	tree := &Tree{root: newDirectory(), ids: map[string]map[string]int{}}
+	tree.readContents = func(files []File) ([][]byte, error) { return i.contents(ctx, files) }
+	return tree, tree.addList(list.String(), []string{i.dir, "/.daytona"})
+}
+
+// addList adds the files of a list of listFiles, except those on other devices, such as /etc/hosts and Daytona's
+// daemon, and those below the given paths: absolute ones, or ends of paths.
+func (t *Tree) addList(list string, ignored []string) error {
+	device := ""
+	for index := 0; list != ""; index++ {
+		line, rest, found := strings.Cut(list, "\x00")
+		target, next, foundTarget := strings.Cut(rest, "\x00")
+		fields := strings.SplitN(line, " ", 8)
+		if !found || !foundTarget || len(fields) != 8 {
+			return fmt.Errorf("list the files of the sandbox: unexpected line %q", truncate(line, 200))
+		}
+		list = next
+		h := tar.Header{Name: path.Clean("/" + fields[7]), Linkname: target}
+		var numbers [4]int64
+		for n, base := range []int{8, 10, 10, 10} {
+			var err error
+			if numbers[n], err = strconv.ParseInt(fields[2+n], base, 64); err != nil {
+				return fmt.Errorf("list the files of the sandbox: %w", err)
+			}
+		}
+		h.Mode, h.Uid, h.Gid, h.Size = numbers[0], int(numbers[1]), int(numbers[2]), numbers[3]
+		types := map[string]byte{
+			"f": tar.TypeReg, "d": tar.TypeDir, "l": tar.TypeSymlink, "p": tar.TypeFifo, "c": tar.TypeChar, "b": tar.TypeBlock,
+		}
+		var known bool
+		if h.Typeflag, known = types[fields[1]]; !known { // a socket
+			continue
+		}
+		if h.Typeflag != tar.TypeReg {
+			h.Size = 0
+		}
+		if h.Name == "/" {
+			device = fields[6]
+		}
+		if fields[6] != device && h.Typeflag != tar.TypeDir || isBelow(h.Name, ignored) {
+			continue
+		}
+		if err := t.add(&inode{header: h, index: index, unreadable: fields[0] == "!"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isBelow reports whether a path is one of the directories, or below it.
+func isBelow(name string, dirs []string) bool {
+	for _, dir := range dirs {
+		if strings.HasPrefix(name+"/", dir+"/") || strings.HasPrefix(dir, "/.") && strings.Contains(name+"/", dir+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// maxRead limits the files that one command reads, in number and total bytes.
+const (
+	maxReadFiles = 200
+	maxReadBytes = 32 << 20
+)
+
+// contents reads files.
+func (i *sandboxInstance) contents(ctx context.Context, files []File) ([][]byte, error) {
+	var all [][]byte
+	for len(files) > 0 {
+		args := []string{"/bin/sh", "-c", readFiles, i.dir + "/content"}
+		for total, n := int64(0), 0; n < len(files) && n < maxReadFiles; n++ {
+			if total += files[n].Size; total > maxReadBytes && n > 0 {
+				break
+			}
+			args = append(args, files[n].Path)
+		}
+		count := len(args) - 4
+		var out, errs bytes.Buffer
+		exit, err := i.Exec(ctx, Process{Args: args}, Streams{&out, &errs})
+		if err == nil && exit != 0 {
+			err = fmt.Errorf("read files of %s: %s", i.name(), truncate(strings.TrimSpace(errs.String()), 200))
+		}
+		if err != nil {
+			return nil, err
+		}
+		for range count {
+			line, err := out.ReadString('\n')
+			size, sizeErr := strconv.Atoi(strings.TrimSpace(line))
+			if err != nil || sizeErr != nil || size < 0 || size > out.Len() {
+				return nil, fmt.Errorf("read files of %s: unexpected output %q", i.name(), truncate(line, 200))
+			}
+			all = append(all, bytes.Clone(out.Next(size)))
+		}
+		files = files[count:]
+	}
+	return all, nil
+}
