@@ -58,6 +58,9 @@ func logEntrypoint(job job, spec inputs.SnapshotSpec, image v1.Config, entrypoin
 	if image.Healthcheck != nil && len(image.Healthcheck.Test) > 0 && image.Healthcheck.Test[0] != "NONE" {
 		job.Runner.Infof("Daytona ignores the image's HEALTHCHECK")
 	}
+	if len(image.ExposedPorts) > 0 {
+		job.Runner.Infof("Daytona ignores the image's EXPOSE: each port of a sandbox has a preview URL")
+	}
 }
 
 // Limits on reading layers to check an entry point, in compressed bytes.

@@ -43,6 +43,7 @@ type SnapshotOutputs struct {
 	SnapshotState  string  `output:"snapshot_state"`
 	SnapshotSizeGB float64 `output:"snapshot_size_gb"`
 	Reused         bool    `output:"reused"`
+	Verified       string  `output:"verified"`
 	DopplerUpdated bool    `output:"doppler_updated"`
 }
 
@@ -80,7 +81,9 @@ var outputHelp = map[string]string{
 	"snapshot_state":   "State of the snapshot, always active.",
 	"snapshot_size_gb": "Size of the snapshot in GB, as Daytona reports it.",
 	"reused":           "Whether an existing snapshot of the same image was reused. If true, nothing was pushed.",
-	"doppler_updated":  "Whether the name in Doppler changed.",
+	"verified": "How the snapshot was verified in a sandbox: boot or suite. none if it was not verified: verify is off, " +
+		"the key lacks the permissions, or it is a reused snapshot that Doppler names already.",
+	"doppler_updated": "Whether the name in Doppler changed.",
 
 	"tests_total":  "Number of tests in the suite and in the command's JUnit reports.",
 	"tests_passed": "Number of tests that passed on the first attempt.",

@@ -16,6 +16,7 @@ import (
 // snapshotTarget is where a snapshot is created.
 type snapshotTarget struct {
 	Client  daytona.Client
+	Key     daytona.Key
 	Region  string // ID; empty if it is the organization's default and that is unknown
 	Limits  daytona.Limits
 	Doppler []dopplerConfig // configs in which the name is recorded
@@ -41,7 +42,7 @@ func preflight(
 	if err := checkPermissions(key, spec); err != nil {
 		return snapshotTarget{}, err
 	}
-	target := snapshotTarget{Client: client}
+	target := snapshotTarget{Client: client, Key: key}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
 		if target.Region, err = checkRegion(groupCtx, client, spec); err != nil {
@@ -83,6 +84,9 @@ func checkPermissions(key daytona.Key, spec inputs.SnapshotSpec) error {
 	needed := []string{daytona.WriteSnapshots}
 	if spec.Keep > 0 || spec.IfExists == inputs.Replace {
 		needed = append(needed, daytona.DeleteSnapshots)
+	}
+	if spec.Verify == inputs.VerifyBoot || spec.Verify == inputs.VerifySuite {
+		needed = append(needed, sandboxPermissions...)
 	}
 	if missing := key.Missing(needed...); len(missing) > 0 {
 		return fmt.Errorf("the Daytona API key %q lacks the permission %s; create a key with it at %s",

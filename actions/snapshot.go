@@ -8,7 +8,7 @@ import (
 
 // Snapshot creates a Daytona snapshot of an image and sets its name in Doppler. It builds the image and pushes it from
 // the builder, or pushes an existing image. It writes the snapshot's name to Doppler and the outputs only once the
-// snapshot is active, and deletes a snapshot that does not become active.
+// snapshot is active and verified, and deletes a snapshot that does not become active or does not work.
 func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 	spec, err := in.Spec(env.validation())
 	if err != nil {
@@ -30,12 +30,16 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err != nil {
 			return err
 		}
+		verified, err := verify(ctx, job, spec, target, upload, snapshot)
+		if err != nil {
+			return err
+		}
 		update, err := updateDoppler(ctx, job, spec, target, snapshot)
 		if err != nil {
 			return err
 		}
 		pruned := pruneSnapshots(ctx, job, spec, session.Doppler, target, snapshot, upload.Existing.Superseded)
-		outputs := snapshotOutputs(upload, snapshot, update)
-		return publish(env, outputs, snapshotSummary(job, spec, upload, snapshot, update, pruned))
+		outputs := snapshotOutputs(upload, snapshot, verified, update)
+		return publish(env, outputs, snapshotSummary(job, spec, upload, snapshot, verified, update, pruned))
 	})
 }

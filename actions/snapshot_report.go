@@ -3,24 +3,27 @@ package actions
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
 // snapshotOutputs returns the outputs of a snapshot.
-func snapshotOutputs(upload imageUpload, snapshot daytona.Snapshot, update dopplerUpdate) SnapshotOutputs {
+func snapshotOutputs(
+	upload imageUpload, snapshot daytona.Snapshot, verified verification, update dopplerUpdate,
+) SnapshotOutputs {
 	return SnapshotOutputs{
 		BuildOutputs: upload.Build, SnapshotName: snapshot.Name, SnapshotID: snapshot.ID,
 		SnapshotState: string(snapshot.State), SnapshotSizeGB: snapshot.SizeGB, Reused: upload.isReused(),
-		DopplerUpdated: len(update.Written) > 0,
+		DopplerUpdated: len(update.Written) > 0, Verified: verified.output(),
 	}
 }
 
 // snapshotSummary returns the Markdown summary of a snapshot.
 func snapshotSummary(
-	job job, spec inputs.SnapshotSpec, upload imageUpload, snapshot daytona.Snapshot, update dopplerUpdate,
-	pruned []string,
+	job job, spec inputs.SnapshotSpec, upload imageUpload, snapshot daytona.Snapshot, verified verification,
+	update dopplerUpdate, pruned []string,
 ) string {
 	t := newTable("Snapshot created")
 	if upload.isReused() {
@@ -29,6 +32,11 @@ func snapshotSummary(
 	t.row("Name", code(snapshot.Name))
 	t.row("Digest", code(upload.Wanted.digest.String()))
 	t.row("State", code(string(snapshot.State)))
+	if verified.How != "" {
+		t.row("Verified", fmt.Sprintf("%s, in %s", verified.How, verified.Boot.Round(time.Second/10)))
+	} else {
+		t.row("Verified", "no: "+verified.Reason)
+	}
 	t.row("Sandbox", sandboxSize(snapshot))
 	t.row("Sandbox class", code(spec.SandboxClass))
 	t.row("Starts", code(strings.Join(upload.Wanted.entrypoint, " ")))

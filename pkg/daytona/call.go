@@ -31,6 +31,7 @@ type call struct {
 	hints      []httpclient.Hint // take precedence over those of all calls
 	idempotent bool              // whether a POST is safe to retry
 	timeout    time.Duration     // for one request, if the server blocks longer than the client's default
+	host       string            // base URL, if it is not that of the API
 }
 
 func (c *Client) url() string { return strings.TrimRight(cmp.Or(c.URL, DefaultURL), "/") }
@@ -154,7 +155,9 @@ func (c *Client) failure(ctx context.Context, spec call, r *http.Response, err e
 			Text: "use an API key with the " + spec.permission + " permission; create one at " + keysPage,
 		})
 	}
-	err = c.service().Failure(ctx, spec.op, r, err, []string{c.Key}, hints...)
+	service := c.service()
+	service.URL = cmp.Or(spec.host, service.URL)
+	err = service.Failure(ctx, spec.op, r, err, []string{c.Key}, hints...)
 	if failed, ok := errors.AsType[*httpclient.APIError](err); ok {
 		return explain(failed)
 	}

@@ -106,6 +106,13 @@ var messages = []message{
 	// apps/api/src/sandbox/services/runner.service.ts, getRandomAvailableRunner: only for requests with a GPU
 	refusal(400, `No available runners`, "try again later, change the input region, or set the input gpu to 0"),
 	// apps/api/src/sandbox/errors/job-conflict.error.ts, snapshot-conflict.error.ts
+	// apps/api/src/sandbox/services/sandbox.service.ts, validateOrganizationQuotas: of all running sandboxes
+	refusal(
+		400,
+		`Total (CPU|memory|disk|GPU) limit exceeded\. Maximum allowed: (\d+)`,
+		"the organization's sandboxes use "+
+			"nearly all of its $1 ($2): stop or delete some, request more at "+limitsPage+", or set verify: off",
+	),
 	refusal(409, `already in progress`, "try again in a minute", ErrInProgress),
 	refusal(409, `modified by another operation`, tryAgain, errTransient),
 
@@ -113,7 +120,15 @@ var messages = []message{
 	reason(`operation is already in progress`, "try again when the other snapshot of the image is active", ErrInProgress),
 	// apps/api/src/sandbox/managers/snapshot.manager.ts, processSnapshotDigest
 	reason(`exceeds maximum allowed size`, "make the image smaller, or request a higher limit at "+limitsPage),
-	// the same file, and apps/api/src/sandbox/services/job.service.ts
+	// apps/runner/pkg/docker/daemon.go, in a sandbox. The daemon writes to the home directory when it starts.
+	reason(
+		`timeout waiting for daemon to start`,
+		"Daytona's daemon needs a shell (sh) in the image, and a USER with a home "+
+			"directory that it can write: set USER to a user of /etc/passwd, or ENV HOME",
+	),
+	// apps/runner/pkg/docker/create.go, validateImageArchitecture
+	reason(`is not x64 compatible`, "build the image for linux/amd64"),
+	// apps/api/src/sandbox/managers/snapshot.manager.ts and apps/api/src/sandbox/services/job.service.ts
 	reason(`\btimed out\b|\btimeout\b`, tryAgain, errTransient),
 	// apps/api/src/sandbox/services/runner.service.ts, apps/api/src/sandbox/runner-adapter
 	reason(`runner (with ID )?\S* ?(not found|is not (healthy|ready))|in an unknown state|`+

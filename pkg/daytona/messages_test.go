@@ -38,6 +38,10 @@ func TestReasons(t *testing.T) {
 		{`Error response from daemon: Get "http://h/v2/": dial tcp: lookup h: no such host`, "try again", transient},
 		{`Error response from daemon: Get "https://h/v2/": net/http: TLS handshake timeout`, "try again", transient},
 		{"failed to register layer: write /x: no space left on device", "Daytona's runner is out of disk space", transient},
+		{"timeout waiting for daemon to start", "Daytona's daemon needs a shell (sh) in the image", permanent},
+		{
+			"conflict: image sha256:12 architecture (arm64) is not x64 compatible", "build the image for linux/amd64", permanent,
+		},
 		{"unknown blob", "push the image again", push},
 		{"BLOB_UNKNOWN: blob unknown to registry", "push the image again", push},
 		{"unknown: artifact p/a:1 not found", "push the image again", push},
@@ -105,6 +109,10 @@ func TestRefusals(t *testing.T) {
 		{400, "GPU quota exceeded. Maximum allowed: 0.", "set the input gpu to 0", nil},
 		{400, "No GPU types are allowed in this region.", "set the input gpu to 0", nil},
 		{400, "No available runners", "try again later", nil},
+		{
+			400, "Total CPU limit exceeded. Maximum allowed: 10.\n" + contact,
+			"the organization's sandboxes use nearly all of its CPU (10): stop or delete some", nil,
+		},
 		{
 			400, "No runners are configured in region 'eu' for sandbox class 'container'. Try a different region.",
 			"change the input region or sandbox_class", nil,

@@ -30,8 +30,9 @@ func (c *Client) in(box Sandbox, spec call, send toolboxFunc) (call, sendFunc, e
 		return spec, nil, fmt.Errorf("%s: Daytona returned no toolboxProxyUrl (update sandbox-actions, or report this "+
 			"version of Daytona)", spec.op)
 	}
-	spec.hints = append(spec.hints, httpclient.Hint{On: httpclient.NoResponse, Text: "check that the machine can reach " +
-		box.toolbox})
+	spec.host = box.toolbox
+	spec.hints = append(spec.hints, httpclient.Hint{On: httpclient.NoResponse, Text: "check the network, and that this " +
+		"machine can reach " + box.toolbox})
 	return spec, func(ctx context.Context, a *api.APIClient) (*http.Response, error) {
 		configuration := toolbox.NewConfiguration()
 		configuration.Servers = toolbox.ServerConfigurations{{URL: box.toolbox + "/" + url.PathEscape(box.ID)}}

@@ -88,6 +88,11 @@ var help = map[string]string{
 	"entrypoint": "Command that replaces the image's ENTRYPOINT and CMD, in shell syntax.",
 	"region":     "Daytona region, by ID or name. Default: the organization's default region.",
 	"if_exists":  "What to do if the snapshot exists: reuse (only if its image has the same digest), replace or fail.",
+	"verify": "How a snapshot is verified before Doppler names it: boot (a sandbox of it starts, runs a command, and " +
+		"its entry point keeps running), suite (boot, then the test suite runs in the sandbox), the path of another suite, " +
+		"or off. Default: boot if the key has the permissions write:sandboxes and delete:sandboxes, except for a reused " +
+		"snapshot that the Doppler configs name already. Otherwise, a warning says that the snapshot is not verified.",
+	"keep_failed": "Keep a snapshot that fails the verification, to examine it. Doppler never names it.",
 	"keep": "After success, keep the newest N snapshots with generated names of this prefix and delete older ones. 0 " +
 		"keeps all. Snapshots that sandboxes use or a Doppler config names are kept, and all of them if the Doppler token " +
 		"cannot read every config of the project.",

@@ -99,8 +99,10 @@ type Snapshot struct {
 	Entrypoint    string
 	Region        string
 	IfExists      string `default:"reuse"`
-	Keep          int    `default:"0"`
-	UpdateDoppler *bool  `negatable:""`
+	Verify        string
+	KeepFailed    bool
+	Keep          int   `default:"0"`
+	UpdateDoppler *bool `negatable:""`
 	SnapshotSecret
 	DopplerMirror  string
 	DopplerConfigs List

@@ -2,6 +2,7 @@ package inputs
 
 import (
 	"math"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -29,6 +30,17 @@ const (
 	Fail    IfExists = "fail"
 )
 
+// Verify selects how a snapshot is verified.
+type Verify string
+
+// The values of the input verify. Another value is the path of a suite, which means VerifySuite.
+const (
+	VerifyDefault Verify = "" // boot, if the key has the permissions
+	VerifyOff     Verify = "off"
+	VerifyBoot    Verify = "boot"
+	VerifySuite   Verify = "suite"
+)
+
 // SnapshotSpec is a validated [Snapshot].
 type SnapshotSpec struct {
 	BuildSpec
@@ -42,6 +54,9 @@ type SnapshotSpec struct {
 	Entrypoint    []string // empty for the image's
 	Region        string   // ID or name; empty for the organization's default
 	IfExists      IfExists
+	Verify        Verify
+	VerifySuite   string // path of the suite, relative to the root; empty unless Verify is VerifySuite
+	KeepFailed    bool
 	Keep          int // snapshots to keep; 0 keeps all
 	UpdateDoppler bool
 	Record        DopplerRecord
@@ -60,7 +75,7 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	spec := SnapshotSpec{
 		BuildSpec: build, Image: in.Image, Name: in.Name, NamePrefix: in.NamePrefix, Region: in.Region,
 		SandboxClass: in.SandboxClass, IfExists: IfExists(in.IfExists), Keep: in.Keep, UpdateDoppler: in.updatesDoppler(),
-		DryRun: in.DryRun, Daytona: in.Daytona, ExpectImageID: in.ExpectImageID,
+		DryRun: in.DryRun, Daytona: in.Daytona, ExpectImageID: in.ExpectImageID, KeepFailed: in.KeepFailed,
 	}
 	if in.ExpectImageID != "" && !imageID.MatchString(in.ExpectImageID) {
 		return SnapshotSpec{}, Errorf("expect_image_id", in.ExpectImageID,
@@ -108,6 +123,9 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 	if !slices.Contains([]IfExists{Reuse, Replace, Fail}, spec.IfExists) {
 		return SnapshotSpec{}, Errorf("if_exists", in.IfExists, "must be reuse, replace or fail")
 	}
+	if spec.Verify, spec.VerifySuite, err = parseVerify(in); err != nil {
+		return SnapshotSpec{}, err
+	}
 	if in.Keep < 0 {
 		return SnapshotSpec{}, Errorf("keep", strconv.Itoa(in.Keep),
 			"must be 0 to keep all, or the number of snapshots to keep")
@@ -116,6 +134,26 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 		return SnapshotSpec{}, &Error{Input: "dry_run", Reason: "needs --keep N"}
 	}
 	return spec, nil
+}
+
+// parseVerify validates the input verify. YAML 1.1 reads off as false.
+func parseVerify(in Snapshot) (mode Verify, suite string, err error) {
+	value := strings.TrimSpace(in.Verify)
+	switch mode = Verify(value); {
+	case mode == VerifyDefault || mode == VerifyOff:
+		return mode, "", nil
+	case value == "false":
+		return VerifyOff, "", nil
+	case in.SandboxClass == AndroidClass:
+		return "", "", Errorf("verify", value, "is not supported for sandbox_class: android; write off")
+	case mode == VerifyBoot:
+		return mode, "", nil
+	case mode == VerifySuite:
+		return mode, DefaultSuite, nil
+	case slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(value)):
+		return VerifySuite, value, nil
+	}
+	return "", "", Errorf("verify", value, "must be off, boot, suite, or the path of a suite such as %s", DefaultSuite)
 }
 
 var validSandboxClass = regexp.MustCompile(`^[a-z][a-z0-9_-]*$`)

@@ -216,6 +216,8 @@ func TestInvalidSnapshotInputs(t *testing.T) {
 		{"sandbox class", func(in *Snapshot) { in.SandboxClass = "Linux VM" }, "sandbox_class", "linux-vm"},
 		{"sandbox class windows", func(in *Snapshot) { in.SandboxClass = "windows" }, "sandbox_class", "from an image"},
 		{"if_exists", func(in *Snapshot) { in.IfExists = "skip" }, "if_exists", "reuse, replace or fail"},
+		{"verify", func(in *Snapshot) { in.Verify = "always" }, "verify", `"always" must be off, boot, suite, or the path`},
+		{"verify android", func(in *Snapshot) { in.Verify, in.SandboxClass = "boot", "android" }, "verify", "write off"},
 		{"keep", func(in *Snapshot) { in.Keep = -1 }, "keep", `"-1" must be 0 to keep all`},
 		{"cpu is a word", func(in *Snapshot) { in.CPU = "two" }, "cpu", `"two" must be a whole, positive number of cores`},
 		{"cpu is a fraction", func(in *Snapshot) { in.CPU = "1.5" }, "cpu", `"1.5"`},
@@ -299,6 +301,27 @@ func TestSandboxClassAndGPU(t *testing.T) {
 	spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
 	if err != nil || spec.GPU != 1 || spec.SandboxClass != "linux-vm" {
 		t.Errorf("gpu %d, class %q, %v", spec.GPU, spec.SandboxClass, err)
+	}
+}
+
+func TestVerifyInput(t *testing.T) {
+	in := Snapshot{
+		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
+		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse",
+		SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
+	}
+	for value, want := range map[string]struct {
+		mode  Verify
+		suite string
+	}{
+		"": {VerifyDefault, ""}, "off": {VerifyOff, ""}, "false": {VerifyOff, ""}, "boot": {VerifyBoot, ""},
+		"suite": {VerifySuite, DefaultSuite}, "a/b.yml": {VerifySuite, "a/b.yml"},
+	} {
+		in.Verify = value
+		spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
+		if err != nil || spec.Verify != want.mode || spec.VerifySuite != want.suite {
+			t.Errorf("%q: got %q, %q, %v", value, spec.Verify, spec.VerifySuite, err)
+		}
 	}
 }
 

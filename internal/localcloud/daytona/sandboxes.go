@@ -26,6 +26,8 @@ type Sandbox struct {
 	Snapshot     string // name of its snapshot
 	State        string // default: started
 	Region       string
+	Labels       map[string]any
+	Created      time.Time // default: now
 }
 
 // WarmPool is a warm pool for [Server.PutWarmPool]. Its sandboxes wait until a client of the organization creates a
@@ -76,7 +78,10 @@ func (s *Server) addSandbox(p Sandbox, pool string) *sandbox {
 		id: id, organization: p.Organization, name: cmp.Or(p.Name, id), snapshot: p.Snapshot, region: p.Region,
 		state: cmp.Or(p.State, "started"), desired: "started", class: defaultClass, pool: pool,
 		cpu: 1, memory: 1, disk: 3, autoStop: 15, autoDelete: -1, created: s.now(), changed: make(chan struct{}),
-		active: s.now(), token: strings.ToLower(rand.Text()),
+		active: s.now(), token: strings.ToLower(rand.Text()), labels: p.Labels,
+	}
+	if !p.Created.IsZero() {
+		box.created = p.Created
 	}
 	s.sandboxes = append(s.sandboxes, box)
 	return box
@@ -488,9 +493,9 @@ func (s *Server) stopIdle(box *sandbox) {
 	}
 }
 
-// advanceSandboxes stops idle sandboxes, removes those that are to be destroyed, and lets those without a daemon fail after the
-// response to POST: the server waits 30 seconds for a sandbox, and the runner 60 for its daemon. The caller must hold
-// s.mu.
+// advanceSandboxes stops idle sandboxes, removes those that are to be destroyed, and lets those without a daemon fail
+// after the response to POST: the server waits 30 seconds for a sandbox, and the runner 60 for its daemon. The caller
+// must hold s.mu.
 func (s *Server) advanceSandboxes() {
 	for _, box := range s.sandboxes {
 		if box.fault == NoShell && box.hasAnswer && box.state == "unknown" {

@@ -220,8 +220,12 @@ func (s *Server) download(who caller, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, content, err := s.runOnFile(r, box, fileScript+`[ -d "$1" ] && exit 12; [ -r "$1" ] || exit 11; exec cat -- "$1"`,
-		nil)
+	answer, content, err := s.runOnFile(
+		r,
+		box,
+		fileScript+`[ -d "$1" ] && exit 12; [ -r "$1" ] || exit 11; exec cat -- "$1"`,
+		nil,
+	)
 	if err != nil || answer.status != http.StatusOK {
 		return answer, err
 	}
