@@ -264,7 +264,11 @@ func withOutput(failures []Failure, printed *transcript) []Failure {
 
 // remove removes a container, even if ctx has ended. It only logs an error, because the next run removes the container.
 func (r *run) remove(ctx context.Context, c Instance) {
-	if err := c.Remove(ctx); err != nil {
+	r.logError(c.Remove(ctx))
+}
+
+func (r *run) logError(err error) {
+	if err != nil {
 		r.mutex.Lock()
 		defer r.mutex.Unlock()
 		fmt.Fprintf(r.log, "%v\n", err)

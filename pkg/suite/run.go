@@ -176,7 +176,16 @@ func (r *run) reap(ctx context.Context) error {
 
 // runStatic runs the tests of metadata and files. It reads each layer at most twice: for the headers and the contents.
 func (r *run) runStatic(ctx context.Context) error {
-	readTree := sync.OnceValues(func() (*Tree, error) { return r.readTree(ctx) })
+	opened := (*Tree)(nil)
+	readTree := sync.OnceValues(func() (_ *Tree, err error) {
+		opened, err = r.readTree(ctx)
+		return opened, err
+	})
+	defer func() {
+		if opened != nil && opened.close != nil {
+			r.logError(opened.close())
+		}
+	}()
 	fileResults := map[*Result][]*fileResult{}
 	var contentFiles []File // of all tests in order
 	for _, result := range r.static {
@@ -324,7 +333,7 @@ func (r *run) runWithRetries(
 // attempt runs a test once. It returns the failures and everything that the container printed.
 func (r *run) attempt(ctx context.Context, t *Test, shared **testInstance) ([]Failure, []byte) {
 	timeout := time.Duration(t.Timeout)
-	limited, cancel := context.WithTimeoutCause(ctx, timeout, &timeoutError{timeout})
+	limited, cancel := withTimeout(ctx, timeout)
 	defer cancel()
 	if t.Service == nil && t.Session != "" {
 		return r.runInSession(limited, t, shared)
@@ -338,6 +347,32 @@ func (r *run) attempt(ctx context.Context, t *Test, shared **testInstance) ([]Fa
 		return r.runInSession(limited, t, &own)
 	}
 	return r.runCommand(limited, t, &own)
+}
+
+// withTimeout returns a context that ends with a [*timeoutError]. [pauseTimeout] stops its clock.
+func withTimeout(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(limit, func() { cancel(&timeoutError{limit}) })
+	pause := func() (resume func()) {
+		if timer.Stop() {
+			return func() { timer.Reset(limit) }
+		}
+		return func() {}
+	}
+	return context.WithValue(ctx, pauseKey{}, pause), func() {
+		timer.Stop()
+		cancel(nil)
+	}
+}
+
+type pauseKey struct{}
+
+// pauseTimeout stops the clock of a test's timeout, which starts again with resume.
+func pauseTimeout(ctx context.Context) (resume func()) {
+	if pause, ok := ctx.Value(pauseKey{}).(func() func()); ok {
+		return pause()
+	}
+	return func() {}
 }
 
 // timeoutError reports a test that took too long.

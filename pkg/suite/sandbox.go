@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -25,26 +27,17 @@ type SandboxClient interface {
 	PreviewURL(ctx context.Context, box daytona.Sandbox, port int) (daytona.Preview, error)
 }
 
-// InSandboxes returns the target that runs tests in new sandboxes of a snapshot, and reads the image's files in booted, a
-// started sandbox of it. config is the configuration of the snapshot's image.
-func InSandboxes(
-	client SandboxClient, booted daytona.Sandbox, request daytona.SandboxRequest, config v1.Config,
-) Target {
-	return &sandboxTarget{client, booted, request, config}
+// InSandboxes returns the target that runs each test or session in a new sandbox of a snapshot. config is the
+// configuration of the snapshot's image.
+func InSandboxes(client SandboxClient, request daytona.SandboxRequest, config v1.Config) Target {
+	return &sandboxTarget{client: client, request: request, config: config}
 }
 
 type sandboxTarget struct {
 	client  SandboxClient
-	booted  daytona.Sandbox
 	request daytona.SandboxRequest
 	config  v1.Config
-}
-
-// newInstance returns an instance whose sandbox is not prepared yet.
-func (t *sandboxTarget) newInstance(box daytona.Sandbox, spec Spec) *sandboxInstance {
-	i := &sandboxInstance{target: t, spec: spec, box: box, token: "suite-" + strings.ToLower(rand.Text())}
-	i.service.previews = map[int]daytona.Preview{}
-	return i
+	live    atomic.Int32 // sandboxes that exist
 }
 
 // unsupported returns the error for a test that needs what a sandbox lacks.
@@ -55,23 +48,52 @@ func unsupported(format string, args ...any) error {
 // Reap does nothing: Daytona deletes the sandboxes of a run that was killed.
 func (t *sandboxTarget) Reap(context.Context) (int, error) { return 0, nil }
 
-// Create creates a sandbox and waits until it is started.
+// Create creates a sandbox and waits until it is started. That is not part of the test's timeout.
 func (t *sandboxTarget) Create(ctx context.Context, spec Spec) (Instance, error) {
 	if reason := unsupportedInSandbox(spec); reason != "" {
 		return nil, unsupported("%s", reason)
 	}
-	box, err := t.client.CreateSandbox(ctx, t.request)
+	return t.create(ctx, spec)
+}
+
+func (t *sandboxTarget) create(ctx context.Context, spec Spec) (*sandboxInstance, error) {
+	defer pauseTimeout(ctx)()
+	box, err := t.createSandbox(ctx)
 	if err != nil {
 		return nil, err
 	}
-	i := t.newInstance(box, spec)
+	t.live.Add(1)
+	i := &sandboxInstance{target: t, spec: spec, box: box, token: "suite-" + strings.ToLower(rand.Text())}
+	i.service.previews = map[int]daytona.Preview{}
 	if i.box, err = t.client.WaitUntilStarted(ctx, box.ID); err == nil {
 		err = i.prepare(ctx)
 	}
 	if err != nil {
-		return nil, daytona.WithLeftovers(err, t.client.DeleteSandbox(ctx, box.ID))
+		i.box.ID = box.ID
+		return nil, daytona.WithLeftovers(err, i.Remove(ctx))
 	}
 	return i, nil
+}
+
+// quotaGrace is how long Daytona may count a sandbox that was deleted.
+const quotaGrace = 15 * time.Second
+
+// createSandbox creates a sandbox. If the organization's quota allows no more, it waits for the end of another test.
+func (t *sandboxTarget) createSandbox(ctx context.Context) (daytona.Sandbox, error) {
+	for alone := time.Now(); ; {
+		box, err := t.client.CreateSandbox(ctx, t.request)
+		if t.live.Load() > 0 {
+			alone = time.Now()
+		}
+		if !errors.Is(err, daytona.ErrSandboxQuota) || time.Since(alone) > quotaGrace {
+			return box, err
+		}
+		select {
+		case <-ctx.Done():
+			return box, context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // unsupportedInSandbox returns what a sandbox lacks of what a test needs, or "".
@@ -129,6 +151,7 @@ func (i *sandboxInstance) Remove(ctx context.Context) error {
 		i.service.cancel()
 	}
 	err := i.target.client.DeleteSandbox(ctx, i.box.ID)
+	i.target.live.Add(-1)
 	i.service.running.Wait()
 	return err
 }

@@ -8,6 +8,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
 // This file reads the files of a sandbox: as root if the image's user is root or can use sudo without a password.
@@ -33,25 +35,33 @@ exit 0`
 done`
 )
 
-// readTree reads the file system of the sandbox.
+// readTree reads the file system of a new sandbox. The caller must close the tree.
 func (t *sandboxTarget) readTree(ctx context.Context) (*Tree, error) {
-	i := t.newInstance(t.booted, Spec{Kind: SharedInstance, Privileges: "default", Limits: Limits{Output: maxTreeList}})
-	if err := i.prepare(ctx); err != nil {
+	i, err := t.create(ctx, Spec{Kind: SharedInstance, Privileges: "default", Limits: Limits{Output: maxTreeList}})
+	if err != nil {
 		return nil, err
 	}
+	tree := &Tree{root: newDirectory(), ids: map[string]map[string]int{}, close: func() error { return i.Remove(ctx) }}
+	tree.readContents = func(files []File) ([][]byte, error) { return i.contents(ctx, files) }
+	if err := i.addFiles(ctx, tree); err != nil {
+		return nil, daytona.WithLeftovers(err, i.Remove(ctx))
+	}
+	return tree, nil
+}
+
+// addFiles adds the files of the sandbox to a tree.
+func (i *sandboxInstance) addFiles(ctx context.Context, tree *Tree) error {
 	var list, errs bytes.Buffer
 	exit, err := i.Exec(ctx, Process{Args: []string{"/bin/sh", "-c", listFiles}}, Streams{&list, &errs})
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("list the files of %s: %w", i.name(), err)
+		return fmt.Errorf("list the files of %s: %w", i.name(), err)
 	case exit == exitNoFind:
-		return nil, unsupported("files, because the image has no GNU find")
+		return unsupported("files, because the image has no GNU find")
 	case exit != 0:
-		return nil, fmt.Errorf("list the files of %s: %s", i.name(), truncate(errs.String(), 200))
+		return fmt.Errorf("list the files of %s: %s", i.name(), truncate(errs.String(), 200))
 	}
-	tree := &Tree{root: newDirectory(), ids: map[string]map[string]int{}}
-	tree.readContents = func(files []File) ([][]byte, error) { return i.contents(ctx, files) }
-	return tree, tree.addList(list.String(), []string{i.dir, "/.daytona"})
+	return tree.addList(list.String(), []string{i.dir, "/.daytona"})
 }
 
 // addList adds the files of a list of listFiles, except those on other devices, such as /etc/hosts and Daytona's

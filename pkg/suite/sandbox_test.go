@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"maps"
-	"slices"
 	"testing"
 	"time"
 
@@ -90,32 +89,15 @@ func (s sandboxes) target(t *testing.T, img v1.Image) Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return InSandboxes(s.client, s.boot(t, name), daytona.SandboxRequest{Snapshot: name}, config.Config)
+	return InSandboxes(s.client, daytona.SandboxRequest{Snapshot: name}, config.Config)
 }
-
-// boot starts a sandbox of the snapshot, for the tests of files.
-func (s sandboxes) boot(t *testing.T, snapshot string) daytona.Sandbox {
-	t.Helper()
-	box, err := s.client.CreateSandbox(t.Context(), daytona.SandboxRequest{
-		Snapshot: snapshot, Labels: map[string]string{"booted": "true"},
-	})
-	if err == nil {
-		box, err = s.client.WaitUntilStarted(t.Context(), box.ID)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return box
-}
-
-func isBooted(box daytona.Sandbox) bool { return box.Labels["booted"] != "" }
 
 // checkRemoved checks that no sandboxes of tests remain.
 func (s sandboxes) checkRemoved(t *testing.T) {
 	t.Helper()
 	s.Tick()
 	left, err := s.client.ListSandboxes(context.WithoutCancel(t.Context()), nil)
-	if left = slices.DeleteFunc(left, isBooted); err != nil || len(left) > 0 {
+	if err != nil || len(left) > 0 {
 		t.Errorf("remaining sandboxes: %v, %v", left, err)
 	}
 }
@@ -229,6 +211,7 @@ tests:
 			all := maps.Clone(wants)
 			maps.Copy(all, test.differs)
 			check(t, r, all)
+			s.checkRemoved(t)
 		})
 	}
 }
@@ -318,6 +301,9 @@ tests:
 			{Method: "POST", Path: "/process/execute", Hangup: true, Times: 1},
 		}},
 		{"creation", []cloud.Fault{{Method: "POST", Path: "/api/sandbox", Status: 503, ReplaceResponse: true, Times: 1}}},
+		{"quota", []cloud.Fault{{
+			Method: "POST", Path: "/api/sandbox", Status: 400, Message: "Total CPU limit exceeded. Maximum allowed: 4.", Times: 1,
+		}}},
 		{"deletion", []cloud.Fault{{Method: "DELETE", Path: "/api/sandbox/", Status: 500, Times: 1}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -372,7 +358,7 @@ func (s sandboxes) onStarted(t *testing.T, do func(daytona.Sandbox)) {
 		if err != nil {
 			continue
 		}
-		for _, box := range slices.DeleteFunc(boxes, isBooted) {
+		for _, box := range boxes {
 			if _, found, err := s.client.FileInfo(t.Context(), box, "/tmp/started"); err == nil && found {
 				do(box)
 				return

@@ -35,6 +35,7 @@ type Tree struct {
 	ids    map[string]map[string]int // IDs by file (/etc/passwd, /etc/group) and name, read on demand
 
 	readContents func([]File) ([][]byte, error) // nil: from the layers
+	close        func() error                   // releases what readContents uses; nil: nothing
 	hidden       string                         // a directory that a search needed, but that could not be read
 }
 
