@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
 // maxOutput is the default of limits.output.
@@ -251,7 +253,7 @@ func executionFailure(ctx context.Context, line int, err error) []Failure {
 	case errors.As(context.Cause(ctx), &timeout):
 		err = timeout
 	}
-	return []Failure{{Line: line, Message: err.Error()}}
+	return []Failure{{Line: line, Message: err.Error(), outage: daytona.IsTransient(err)}}
 }
 
 // withOutput adds what a command printed, if anything, to the first failure.

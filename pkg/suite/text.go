@@ -23,6 +23,7 @@ type Failure struct {
 	Message string // one line; may quote output of the image
 	Detail  string // output of the image, or its diff to the expected text; untrusted
 	skip    bool   // the target does not support the test; Message is the reason
+	outage  bool   // the target failed, so that another run may pass
 }
 
 // check compares text with c. name describes the text in messages; dir is the base directory of golden files.
