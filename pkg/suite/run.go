@@ -214,7 +214,7 @@ func (r *run) runStatic(ctx context.Context) error {
 				checks = append(checks, checkFiles(tree, r.expandPath(t, &t.Files[i])))
 			}
 			if hidden := tree.hiddenFrom(checks); hidden != "" {
-				result.Failures = executionFailure(ctx, t.Line, unsupported("the image's user cannot read %s", hidden))
+				result.Failures = executionFailure(ctx, t.Line, unsupported("the image's user cannot read %s", quote(hidden)))
 			} else {
 				fileResults[result] = checks
 				for _, checked := range checks {
@@ -390,6 +390,7 @@ func (r *run) finalize(result *Result, log []byte) error {
 			result.Status = Failed
 		}
 	}
+	result.Reason = cleanLines(result.Reason, r.Clean)
 	for i := range result.Failures {
 		f := &result.Failures[i]
 		f.Message, f.Detail = cleanLines(f.Message, r.Clean), cleanLines(f.Detail, r.Clean)

@@ -181,10 +181,10 @@ tests:
 	}{
 		{"", nil},
 		{"www-data", map[string]want{
-			"directory of root": {Skipped, "the image's user cannot read /root"},
-			"shadow":            {Skipped, "the image's user cannot read /etc/shadow"},
-			"everything":        {Skipped, "the image's user cannot read /"},
-			"empty":             {Skipped, "the image's user cannot read /etc/.pwd.lock"},
+			"directory of root": {Skipped, `the image's user cannot read "/root"`},
+			"shadow":            {Skipped, `the image's user cannot read "/etc/shadow"`},
+			"everything":        {Skipped, `the image's user cannot read "/`},
+			"empty":             {Skipped, `the image's user cannot read "/etc/.pwd.lock"`},
 			"daemon's files":    {Skipped, "cannot read"},
 		}},
 	} {
