@@ -185,6 +185,11 @@ func (i *sandboxInstance) exec(ctx context.Context, p Process, streams Streams, 
 	}
 }
 
+// workDir returns the working directory of a process.
+func (i *sandboxInstance) workDir(p Process) string {
+	return cmp.Or(p.WorkDir, i.spec.WorkDir, i.target.config.WorkingDir, "/")
+}
+
 func (i *sandboxInstance) name() string { return "sandbox " + i.box.ID }
 
 // copyOutput copies both streams. The report contains short ones, unless they changed or are not UTF-8.
@@ -225,7 +230,7 @@ func (i *sandboxInstance) startError(report processReport, p Process) error {
 	case failedUnknownUser:
 		failed.Cause = fmt.Sprintf("user %q not found in the image's /etc/passwd", cmp.Or(p.User, i.spec.User))
 	case failedDir:
-		failed.Cause = fmt.Sprintf("working directory %q: no such file or directory", p.WorkDir)
+		failed.Cause = fmt.Sprintf("working directory %q: no such file or directory", i.workDir(p))
 	case failedMissing:
 		failed.Exit, failed.Cause = 127, fmt.Sprintf("%q: executable file not found in $PATH", p.Args[0])
 		if strings.Contains(p.Args[0], "/") {

@@ -118,10 +118,10 @@ func isBelow(name string, dirs []string) bool {
 	return false
 }
 
-// maxRead limits the files that one command reads, in number and total bytes.
+// Limits of the files that one command reads, in bytes.
 const (
-	maxReadFiles = 200
-	maxReadBytes = 32 << 20
+	maxReadPaths    = 16 << 10
+	maxReadContents = 32 << 20
 )
 
 // contents reads files.
@@ -129,11 +129,13 @@ func (i *sandboxInstance) contents(ctx context.Context, files []File) ([][]byte,
 	var all [][]byte
 	for len(files) > 0 {
 		args := []string{"/bin/sh", "-c", readFiles, i.dir + "/content"}
-		for total, n := int64(0), 0; n < len(files) && n < maxReadFiles; n++ {
-			if total += files[n].Size; total > maxReadBytes && n > 0 {
+		var paths, size int64
+		for n, f := range files {
+			paths, size = paths+int64(len(f.Path)), size+f.Size
+			if n > 0 && (paths > maxReadPaths || size > maxReadContents) {
 				break
 			}
-			args = append(args, files[n].Path)
+			args = append(args, f.Path)
 		}
 		count := len(args) - 4
 		var out, errs bytes.Buffer

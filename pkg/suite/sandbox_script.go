@@ -132,7 +132,10 @@ done`)
 func (i *sandboxInstance) header(files string) string {
 	return "token=" + i.token + " d=" + shellQuote(files) + `
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
-await() { n=0; until [ -s "$d/$1" ] || [ -s "$d/exit" ] || [ -s "$d/failed" ] || [ $n -ge 300 ]; do nap; n=$((n+1)); done; }
+await() {
+	n=0
+	until [ -s "$d/$1" ] || [ -s "$d/exit" ] || [ -s "$d/failed" ] || [ $n -ge 300 ]; do nap; n=$((n+1)); done
+}
 fail() { echo "$1" >"$d/failed"; exit 1; }
 found() (
 	set -f
@@ -167,7 +170,7 @@ report`
 // start returns the part of a script that runs a process in the foreground. launcher is a program that runs its
 // arguments as a program, or "".
 func (i *sandboxInstance) start(p Process, makeDir bool, launcher string) string {
-	dir := cmp.Or(p.WorkDir, i.spec.WorkDir, i.target.config.WorkingDir, "/")
+	dir := i.workDir(p)
 	change := "cd " + shellQuote(dir) + " 2>/dev/null || fail " + failedDir
 	if makeDir {
 		change = "mkdir -p " + shellQuote(dir) + " 2>/dev/null; " + change

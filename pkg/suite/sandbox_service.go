@@ -15,9 +15,9 @@ import (
 	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
-// This file runs services in sandboxes. A sandbox starts the entry point itself, but with the arguments of its snapshot,
-// and its API cannot stop it. A test of a service therefore first stops all processes of the sandbox, and then runs the
-// entry point as a process of its own.
+// This file runs services in sandboxes. A sandbox starts the entry point itself, but with the arguments of its
+// snapshot, and its API cannot stop it. A test of a service therefore first stops all processes of the sandbox, and then
+// runs the entry point as a process of its own.
 
 // sandboxService is the service of a sandbox.
 type sandboxService struct {
@@ -127,7 +127,9 @@ func (i *sandboxInstance) State(ctx context.Context) (State, error) {
 const defaultProbeTimeout = 30 * time.Second
 
 // probe runs a HEALTHCHECK once.
-func (i *sandboxInstance) probe(ctx context.Context, test []string, timeout time.Duration) (health, output string, err error) {
+func (i *sandboxInstance) probe(
+	ctx context.Context, test []string, timeout time.Duration,
+) (health, output string, err error) {
 	if timeout <= 0 {
 		timeout = defaultProbeTimeout
 	}
@@ -209,13 +211,16 @@ func (i *sandboxInstance) Stop(ctx context.Context, grace time.Duration) error {
 // Kill sends a signal to the service.
 func (i *sandboxInstance) Kill(ctx context.Context, signal string) error {
 	report, err := i.inService(ctx, `read -r pid <"$d/pid"
-if message=$(kill -s `+shellQuote(signal)+` "$pid" 2>&1) || [ -s "$d/exit" ]; then echo "$token 0 0 0"; else echo "$token 1 0 0
-$message"; fi`)
+message=$(kill -s `+shellQuote(signal)+` "$pid" 2>&1) && failed=0 || failed=1
+if [ -s "$d/exit" ]; then failed=0; fi
+echo "$token $failed 0 0
+$message"`)
 	switch {
 	case err != nil:
 		return fmt.Errorf("send SIG%s to the service in %s: %w", signal, i.name(), err)
 	case report.exit != 0:
-		return fmt.Errorf("send SIG%s to the service in %s: %s", signal, i.name(), truncate(strings.TrimSpace(report.output), 200))
+		message := truncate(strings.TrimSpace(report.output), 200)
+		return fmt.Errorf("send SIG%s to the service in %s: %s", signal, i.name(), message)
 	}
 	return nil
 }

@@ -152,7 +152,8 @@ tests:
   - {name: empty, files: [{path: /etc/.pwd.lock, having: [empty], count: {max: 1}, content: ^$, mode: "0600"}]}
   - {name: other content, files: [{path: /etc/passwd, content: nothing}]}
   - {name: links, files: [{path: /bin/sh, target: dash}, {path: '/usr/bin/pager', follow: true, type: file}]}
-  - {name: linked directory, files: [{path: /bin, type: symlink}, {path: '/bin/*', having: [executable], count: {min: 100}}]}
+  - name: linked directory
+    files: [{path: /bin, type: symlink}, {path: '/bin/*', having: [executable], count: {min: 100}}]
   - {name: setuid, files: [{path: /usr/bin/passwd, mode: "4755", executable_by: others}]}
   - {name: sticky, files: [{path: /tmp, mode: "1777", type: directory}]}
   - {name: size, files: [{path: /service, size: {min: 1MB}, executable_by: any}]}
@@ -289,7 +290,9 @@ func TestSandboxFaults(t *testing.T) {
 tests:
   - {name: once, session: s, run: 'echo x >> /tmp/runs; sleep 0.2; cat /tmp/runs', stdout: {equals: "x\n"}}
   - name: service
-    service: {ready: {http: {port: 8080, path: /health}}, steps: [{stop: true}, {logs: {stdout: "^listening on 8080\nending\n$"}}]}
+    service:
+      ready: {http: {port: 8080, path: /health}}
+      steps: [{stop: true}, {logs: {stdout: "^listening on 8080\nending\n$"}}]
 `[1:], nil)
 	for _, test := range []struct {
 		name   string
@@ -302,7 +305,8 @@ tests:
 		}},
 		{"creation", []cloud.Fault{{Method: "POST", Path: "/api/sandbox", Status: 503, ReplaceResponse: true, Times: 1}}},
 		{"quota", []cloud.Fault{{
-			Method: "POST", Path: "/api/sandbox", Status: 400, Message: "Total CPU limit exceeded. Maximum allowed: 4.", Times: 1,
+			Method: "POST", Path: "/api/sandbox", Status: 400, Message: "Total CPU limit exceeded. Maximum allowed: 4.",
+			Times: 1,
 		}}},
 		{"deletion", []cloud.Fault{{Method: "DELETE", Path: "/api/sandbox/", Status: 500, Times: 1}}},
 	} {
