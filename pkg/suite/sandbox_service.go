@@ -16,8 +16,8 @@ import (
 )
 
 // This file runs services in sandboxes. A sandbox starts the entry point itself, but with the arguments of its
-// snapshot, and its API cannot stop it. A test of a service therefore first stops all processes of the sandbox, and then
-// runs the entry point as a process of its own.
+// snapshot, and its API cannot stop it. Therefore a test of a service first stops all processes of the sandbox, and
+// then runs the entry point as a process of its own.
 
 // sandboxService is the service of a sandbox.
 type sandboxService struct {

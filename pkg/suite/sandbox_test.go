@@ -1,10 +1,14 @@
 package suite
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"maps"
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -282,13 +286,17 @@ tests:
 	s.checkRemoved(t)
 }
 
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 // Lost and failed requests do not run a command twice.
 func TestSandboxFaults(t *testing.T) {
 	s := startSandboxes(t)
 	target := s.target(t, debian)
 	once := parse(t, `
 tests:
-  - {name: once, session: s, run: 'echo x >> /tmp/runs; sleep 0.2; cat /tmp/runs', stdout: {equals: "x\n"}}
+  - {name: once, session: s, run: 'echo x >> /tmp/runs; cat /tmp/runs', stdout: {equals: "x\n"}}
   - name: service
     service:
       ready: {http: {port: 8080, path: /health}}
@@ -299,10 +307,7 @@ tests:
 		faults []cloud.Fault
 	}{
 		{"server error", []cloud.Fault{{Method: "POST", Path: "/process/execute", Status: 500, Times: 1}}},
-		{"lost responses", []cloud.Fault{
-			{Method: "POST", Path: "/process/execute", Status: 502, ReplaceResponse: true, Times: 2},
-			{Method: "POST", Path: "/process/execute", Hangup: true, Times: 1},
-		}},
+		{"lost connection", []cloud.Fault{{Method: "POST", Path: "/process/execute", Hangup: true, Times: 1}}},
 		{"creation", []cloud.Fault{{Method: "POST", Path: "/api/sandbox", Status: 503, ReplaceResponse: true, Times: 1}}},
 		{"quota", []cloud.Fault{{
 			Method: "POST", Path: "/api/sandbox", Status: 400, Message: "Total CPU limit exceeded. Maximum allowed: 4.",
@@ -323,6 +328,34 @@ tests:
 			s.checkRemoved(t)
 		})
 	}
+	t.Run("lost responses", func(t *testing.T) {
+		var lost atomic.Int32
+		s.client.HTTP.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+			var body []byte
+			if r.Body != nil {
+				var err error
+				if body, err = io.ReadAll(r.Body); err != nil {
+					return nil, err
+				}
+				r.Body = io.NopCloser(bytes.NewReader(body))
+			}
+			response, err := http.DefaultTransport.RoundTrip(r)
+			if bytes.Contains(body, []byte("/tmp/runs")) && lost.Add(1) <= 2 && err == nil {
+				return nil, errors.Join(io.ErrUnexpectedEOF, response.Body.Close())
+			}
+			return response, err
+		})
+		defer func() { s.client.HTTP.Base = nil }()
+		r, err := Run(t.Context(), once, Options{Image: debian, Target: target, Parallel: 1, Log: t.Output()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, r, nil)
+		if n := lost.Load(); n != 3 {
+			t.Errorf("%d requests for the command, want 3", n)
+		}
+		s.checkRemoved(t)
+	})
 	t.Run("lost sandbox", func(t *testing.T) {
 		lost := parse(t, `
 tests:
