@@ -48,10 +48,14 @@ const (
 func startFaultyFlow(t *testing.T, replace bool) *faultyFlow {
 	t.Helper()
 	f := &faultyFlow{previous: generated + "previous"}
-	f.cloud = startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState, o.Cron = 1, -1 })
+	f.cloud = startDaytona(t, func(o *cloudaytona.Options) {
+		o.ReadsPerState, o.Cron, o.Simulation = 1, -1, &cloudaytona.Simulation{}
+		key := &o.Organizations[0].Keys[0]
+		key.Permissions = append(key.Permissions, cloudaytona.WriteSandboxes, cloudaytona.DeleteSandboxes)
+	})
 	f.doppler = startDoppler(t)
 	f.spec.Keep, f.spec.Record = 1, inputs.DopplerRecord{Secret: nameSecret, Mirror: mirrorSecret}
-	f.spec.UpdateDoppler = true
+	f.spec.UpdateDoppler, f.spec.Verify, f.spec.Timeout = true, inputs.VerifyBoot, time.Hour
 	if replace {
 		f.previous = namedName
 		f.spec.Name, f.spec.IfExists, f.spec.Keep = namedName, inputs.Replace, 0
@@ -114,6 +118,9 @@ func (f *faultyFlow) run(ctx context.Context, t *testing.T, img v1.Image) (dayto
 	upload, snapshot, err := ensureSnapshot(ctx, job, f.spec, snapshotSession{Image: existingImage{Image: img}}, target)
 	if err != nil {
 		return daytona.Snapshot{}, stderr.String(), err
+	}
+	if _, err := verify(ctx, job, f.spec, target, upload, snapshot); err != nil {
+		return snapshot, stderr.String(), err
 	}
 	if _, err := updateDoppler(ctx, job, f.spec, target, snapshot); err != nil {
 		return snapshot, stderr.String(), err
@@ -190,7 +197,10 @@ var faultyCalls = []struct {
 	{"request access", false, faultproxy.Rule{Method: "GET", Path: "/registry-push-access"}},
 	{"create", false, faultproxy.Rule{Method: "POST", Path: "/snapshots"}},
 	{"delete", false, faultproxy.Rule{Method: "DELETE", Path: "/snapshots/"}},
-	{"list sandboxes", false, faultproxy.Rule{Method: "GET", Path: "/sandbox"}},
+	{"list sandboxes", false, faultproxy.Rule{Method: "GET", Path: "/sandbox", Match: hasSuffix("/sandbox")}},
+	{"create a sandbox", false, faultproxy.Rule{Method: "POST", Path: "/sandbox"}},
+	{"read a sandbox", false, faultproxy.Rule{Method: "GET", Path: "/api/sandbox/"}},
+	{"delete a sandbox", false, faultproxy.Rule{Method: "DELETE", Path: "/sandbox/"}},
 	{"list warm pools", false, faultproxy.Rule{Method: "GET", Path: "/warm-pools"}},
 	{"read secrets", true, faultproxy.Rule{Method: "GET", Path: "/secrets"}},
 	{"write secrets", true, faultproxy.Rule{Method: "POST", Path: "/secrets"}},

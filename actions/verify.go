@@ -104,6 +104,7 @@ type brokenError struct {
 	Snapshot string
 	Problem  string
 	Log      string // the end of the entry point's log; untrusted
+	Hint     string // what the user can do; may be empty
 	Err      error  // may be nil
 }
 
@@ -111,6 +112,9 @@ func (e *brokenError) Error() string {
 	text := fmt.Sprintf("snapshot %s does not work: %s", e.Snapshot, e.Problem)
 	if lines := strings.Split(e.Log, "\n"); lines[len(lines)-1] != "" {
 		text += fmt.Sprintf("; its last output: %s", safetext.Line(lines[len(lines)-1], 300))
+	}
+	if e.Hint != "" {
+		text += " (" + e.Hint + ")"
 	}
 	return text
 }
@@ -251,12 +255,9 @@ func brokenEntrypoint(
 	lines := strings.Split(log, "\n")
 	return &brokenError{
 		Snapshot: box.Snapshot, Log: strings.Join(lines[max(0, len(lines)-maxLines):], "\n"),
-		Problem: fmt.Sprintf(
-			"in a sandbox, the entry point %s ended with exit code %d (try it with `docker run`, and correct "+
-				"ENTRYPOINT, CMD or the input entrypoint)",
-			safetext.Line(state.Command, 200),
-			state.Exit,
-		),
+		Problem: fmt.Sprintf("in a sandbox, the entry point %s ended with exit code %d", safetext.Line(state.Command, 200),
+			state.Exit),
+		Hint: "try it with `docker run`; correct ENTRYPOINT or CMD in the Dockerfile, or the input entrypoint",
 	}
 }
 
@@ -303,7 +304,7 @@ func isNamed(ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarge
 
 // reportBroken shows the log of the entry point as a group of the log and in the summary.
 func reportBroken(job job, broken *brokenError) {
-	summary := "### Snapshot failed the verification\n\n" + codeBlock(broken.Error())
+	summary := "### Snapshot verification failed\n\n" + codeBlock(broken.Error())
 	if broken.Log != "" {
 		job.Runner.Group("Last output of the entry point")
 		writeUntrusted(job.Runner, broken.Log+"\n")

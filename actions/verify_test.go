@@ -111,7 +111,7 @@ func (c cloud) boxes(t *testing.T) int {
 // Doppler names only a snapshot that works. One that does not is deleted, unless an input keeps it. No sandbox is left.
 func TestVerify(t *testing.T) {
 	exit := func(code int) *int { return &code }
-	const crashed = "in a sandbox, the entry point 'simulated' ended with exit code 3 … ; its last output: no config"
+	const crashed = "in a sandbox, the entry point 'simulated' ended with exit code 3; its last output: no config (try it"
 	for _, test := range []struct {
 		name       string
 		simulation cloudaytona.Simulation

@@ -103,8 +103,9 @@ before=0
 for snapshot in 'first snapshot' 'second snapshot'; do
 	run "$snapshot" action-snapshot --image= "${build_arguments[@]}"
 	after=$(pushed_bytes)
-	printf '      %s is %s, reused: %s, bytes pushed: %d\n' "$(output "$snapshot" snapshot_name)" \
-		"$(output "$snapshot" snapshot_state)" "$(output "$snapshot" reused)" $((after - before))
+	printf '      %s is %s, verified: %s, reused: %s, bytes pushed: %d\n' "$(output "$snapshot" snapshot_name)" \
+		"$(output "$snapshot" snapshot_state)" "$(output "$snapshot" verified)" "$(output "$snapshot" reused)" \
+		$((after - before))
 	before=$after
 done
 require_same 'first snapshot' 'second snapshot' snapshot_name

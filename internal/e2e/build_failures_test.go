@@ -193,7 +193,7 @@ func TestBuildFailures(t *testing.T) {
 }
 
 // assertFailed asserts that a program failed with exit code 1, one error line that matches pattern, one annotation, no
-// outputs, and no summary other than that of a failed build.
+// outputs, and no summary other than that of a failed build or verification.
 func assertFailed(t *testing.T, r result, pattern string) {
 	t.Helper()
 	stderr, annotations := errorLines(t, r)
@@ -207,7 +207,8 @@ func assertFailed(t *testing.T, r result, pattern string) {
 	case strings.Count(stderr[0], "\n") > 0 || len(stderr[0]) > 1500:
 		t.Errorf("the error is not one short line: %s", stderr[0])
 	}
-	if r.outputFile != "" || r.summary != "" && !strings.HasPrefix(r.summary, "### Build failed\n") {
+	hasReport := regexp.MustCompile(`^### (Build|Snapshot verification) failed\n`).MatchString(r.summary)
+	if r.outputFile != "" || r.summary != "" && !hasReport {
 		t.Errorf("outputs or summary after a failure: %s%s", r.outputFile, r.summary)
 	}
 }

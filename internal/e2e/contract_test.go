@@ -66,12 +66,12 @@ func TestActionContract(t *testing.T) {
 			inputs: values{
 				"load": "false", "image": "", "expect_image_id": "", "name": "", "name_prefix": "iterate-sandbox",
 				"cpu": "2", "memory": "4", "disk": "10", "gpu": "0", "sandbox_class": "", "entrypoint": "", "region": "",
-				"if_exists": "reuse", "keep": "0",
+				"if_exists": "reuse", "keep": "0", "keep_failed": "false", "verify": "",
 				"update_doppler": "", "doppler_secret": "DAYTONA_SNAPSHOT_NAME", "doppler_mirror": "", "doppler_configs": "",
 				"daytona_api_key": "", "daytona_organization_id": "", "daytona_api_url": "",
 			},
 			outputs: []string{
-				"snapshot_name", "snapshot_id", "snapshot_state", "snapshot_size_gb", "reused", "doppler_updated",
+				"snapshot_name", "snapshot_id", "snapshot_state", "snapshot_size_gb", "reused", "verified", "doppler_updated",
 			},
 		},
 		"test": {

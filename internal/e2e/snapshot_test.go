@@ -36,13 +36,13 @@ func TestSnapshot(t *testing.T) {
 	}
 	writeFile(t, dir, "Dockerfile", sleepDockerfile)
 	e.Doppler.SetSecret(localcloud.Project, "dev", mirrorSecret, "stale") // is mirrored because it exists
-	one := run(nil)
+	one := run(values{"verify": "boot"})
 	name := one.outputs["snapshot_name"]
 	if !regexp.MustCompile(`^iterate-sandbox-\d{8}-\d{6}-[0-9a-f]{7}-octocat$`).MatchString(name) {
 		t.Errorf("name %q", name)
 	}
 	if one.outputs["snapshot_state"] != "active" || one.outputs["reused"] != "false" ||
-		one.outputs["doppler_updated"] != "true" ||
+		one.outputs["doppler_updated"] != "true" || one.outputs["verified"] != "boot" ||
 		len(one.outputs) != len(outputsOf(t, "snapshot")) {
 		t.Errorf("outputs %v", one.outputs)
 	}
@@ -72,6 +72,47 @@ func TestSnapshot(t *testing.T) {
 	}
 	if requests := e.Registry.Requests()[before:]; len(requests) > 0 {
 		t.Errorf("the second run sent requests to the registry: %q", requests)
+	}
+}
+
+// A snapshot whose entry point crashes in a sandbox never reaches Doppler.
+func TestSnapshotCrashes(t *testing.T) {
+	e := setup(t)
+	dir := writeFiles(t, values{
+		"Dockerfile": "FROM debian:bookworm-slim\nCOPY --chmod=755 start /start\nENTRYPOINT [\"/start\"]\n",
+		"start":      "#!/bin/sh\necho starting >&2\necho ::error::no database >&2\nexit 3\n",
+	})
+	e.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "works")
+	for _, keepFailed := range []string{"false", "true"} {
+		t.Run("keep_failed: "+keepFailed, func(t *testing.T) {
+			before := e.snapshots(t)
+			r := e.run(t, invocation{
+				program: "action-snapshot", dir: dir, inputs: values{"verify": "boot", "keep_failed": keepFailed},
+			})
+			assertFailed(t, r, `the entry point '/start' ended with exit code 3; its last output: .*error.*no database`)
+			if got := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != "works" {
+				t.Errorf("Doppler has %q", got)
+			}
+			if !strings.Contains(r.summary, "starting\n::error::no database\n") {
+				t.Errorf("the summary lacks the output of the entry point:\n%s", r.summary)
+			}
+			kept := 0
+			for name, s := range e.snapshots(t) {
+				if _, exists := before[name]; !exists && s.State == daytona.Active {
+					kept++
+					e.deleteSnapshot(t, name)
+				}
+			}
+			if want := map[string]int{"false": 0, "true": 1}[keepFailed]; kept != want {
+				t.Errorf("%d snapshots are left, want %d", kept, want)
+			}
+			boxes, err := e.daytona().ListSandboxes(t.Context(), map[string]string{"sandbox-actions": "verify"})
+			if err != nil || slices.ContainsFunc(boxes, func(box daytona.Sandbox) bool {
+				return box.State != daytona.SandboxDestroying
+			}) {
+				t.Errorf("sandboxes %+v, %v", boxes, err)
+			}
+		})
 	}
 }
 

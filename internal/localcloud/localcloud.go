@@ -82,8 +82,8 @@ type Cloud struct {
 
 	// DopplerToken and DopplerTokenPRD are service tokens with read and write access to the configs dev and prd.
 	DopplerToken, DopplerTokenPRD string
-	// DaytonaKey can create and delete snapshots; both Doppler configs contain it. DaytonaReadKey has no permissions,
-	// DaytonaExpiredKey has expired, and DaytonaOtherKey is for another organization.
+	// DaytonaKey can create and delete snapshots, and sandboxes if there is an engine; both Doppler configs contain it.
+	// DaytonaReadKey has no permissions, DaytonaExpiredKey has expired, and DaytonaOtherKey is for another organization.
 	DaytonaKey, DaytonaReadKey, DaytonaExpiredKey, DaytonaOtherKey string
 
 	lock   *os.File
@@ -168,6 +168,8 @@ func (c *Cloud) startDaytona(ctx context.Context, _ Options) (err error) {
 	}
 	if c.runner != nil {
 		options.Engine = c.runner.Host
+		key := &options.Organizations[1].Keys[0] // without an engine, sandboxes run nothing
+		key.Permissions = append(key.Permissions, daytona.WriteSandboxes, daytona.DeleteSandboxes)
 	}
 	c.Daytona, err = daytona.Start(ctx, options)
 	return err
