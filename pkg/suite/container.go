@@ -35,7 +35,7 @@ type testInstance struct {
 func (r *run) instanceSpec(t *Test) Spec {
 	spec := Spec{
 		User: string(t.User), WorkDir: t.Workdir, TTY: t.TTY, Env: r.environ(t), Network: t.Network,
-		Privileges: t.Privileges, Limits: t.Limits,
+		Privileges: t.Privileges, Limits: t.Limits, OwnLimits: t.ownLimits,
 	}
 	if t.Service == nil {
 		spec.User = r.commandUser(t)

@@ -22,9 +22,10 @@ const (
 `
 	exitNoFind = 3
 	// listFiles lists all files, each as "FLAG TYPE MODE UID GID SIZE DEVICE PATH", NUL, "TARGET", NUL. FLAG is ! for a
-	// directory or file that cannot be read, otherwise a dot. It needs GNU find.
+	// directory or file that cannot be read, otherwise a dot. It leaves out files that changed after the engine had
+	// created /etc/hostname, for example those that the entry point wrote. It needs GNU find.
 	listFiles = asRoot + `find / -maxdepth 0 -printf '' 2>/dev/null || exit 3
-$root find / -xdev \
+$root find / -xdev ! \( ! -type d -cnewer /etc/hostname \) \
 	\( \( -type d ! \( -readable -executable \) -o -type f ! -readable \) -printf '! ' -o -printf '. ' \) \
 	-printf '%y %m %U %G %s %D %p\0%l\0' 2>/dev/null
 exit 0`

@@ -72,6 +72,7 @@ type Spec struct {
 	Privileges string  // as in the suite
 	Mounts     []Mount // with absolute sources
 	Limits     Limits
+	OwnLimits  bool  // whether the test itself sets limits, other than that of the output
 	Ports      []int // to which CheckPort and Send connect
 	Health     bool  // whether State must report the health
 }
