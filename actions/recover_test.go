@@ -26,6 +26,7 @@ type cloud struct {
 	*cloudaytona.Server
 	client daytona.Client
 	spec   inputs.SnapshotSpec
+	suite  string // content of suite.yaml in the workspace
 }
 
 // Organization and keys of the stand-in.
@@ -68,7 +69,7 @@ func startDaytona(t *testing.T, change func(*cloudaytona.Options)) cloud {
 	return cloud{s, daytona.Client{URL: s.URL(), Key: fullKey, Timing: timing}, inputs.SnapshotSpec{
 		Image: "layout", NamePrefix: "agent", Resources: daytona.Resources{CPU: 1, Memory: 1, Disk: 1},
 		IfExists: inputs.Reuse, Attempts: 3,
-	}}
+	}, ""}
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

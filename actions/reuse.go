@@ -27,6 +27,7 @@ type wantedSnapshot struct {
 	digest     v1.Hash
 	entrypoint []string // effective
 	image      v1.Config
+	file       *v1.ConfigFile // with image
 }
 
 // matches reports whether a snapshot has the same image, entry point, resources and class, regardless of its region.

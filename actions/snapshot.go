@@ -22,6 +22,9 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err != nil {
 			return err
 		}
+		if err := checkVerifySuite(job, spec, session.Source); err != nil {
+			return err
+		}
 		targets, err := preflight(ctx, job, spec, session.Doppler)
 		if err != nil {
 			return err

@@ -44,7 +44,7 @@ func publishReport(
 	if runErr != nil {
 		report.Incomplete = append(report.Incomplete, job.Runner.Clean(runErr.Error()))
 	}
-	writeErr := writeJUnit(job, spec, report)
+	writeErr := writeJUnit(job.absolute(spec.ReportDir), report)
 	if runErr != nil {
 		note := "the results so far are in " + file
 		if writeErr != nil {
@@ -106,11 +106,11 @@ func damagedFiles(job job, spec inputs.TestSpec, junit suite.JUnitFiles) (errs [
 	return errs
 }
 
-func writeJUnit(job job, spec inputs.TestSpec, report *suite.Report) error {
+func writeJUnit(dir string, report *suite.Report) error {
 	var xml bytes.Buffer
 	err := report.WriteJUnit(&xml)
 	if err == nil {
-		err = suite.WriteBelow(job.absolute(spec.ReportDir), reportFile, xml.Bytes())
+		err = suite.WriteBelow(dir, reportFile, xml.Bytes())
 	}
 	if err != nil {
 		return fmt.Errorf("write the report: %w (free disk space, or set report_dir)", err)

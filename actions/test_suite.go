@@ -90,7 +90,7 @@ func runSuite(
 	job.Runner.Group(fmt.Sprintf("Test %s with %s (seed %d)", subject.Name, tests.File, spec.Seed))
 	defer job.Runner.EndGroup()
 	report, err := suite.Run(ctx, tests, suite.Options{
-		Image: img.Image, ImageID: id, Engine: engine,
+		Image: img.Image, ImageID: id, Target: suite.OnEngine(engine, id),
 		Parallel: spec.Parallel, Seed: spec.Seed, Run: spec.Run, Tags: spec.Tags, ReportDir: job.absolute(spec.ReportDir),
 		Log: job.Runner.Log(), Clean: job.Runner.Clean, Progress: testProgress(job).Test,
 	})

@@ -54,6 +54,9 @@ func uploadImage(
 		if err != nil {
 			return nil, err
 		}
+		if err := checkVerifySuite(job, spec, built.Source); err != nil {
+			return nil, err
+		}
 		upload := imageUpload{Build: outputs, Source: built.Source, Summary: buildSummary(job, built, outputs)}
 		return offerImage(ctx, job, specs, targets, accesses, upload, built.Results[0].Image, pushFromBuilder(job, built))
 	})
@@ -201,7 +204,7 @@ func describeWanted(spec inputs.SnapshotSpec, img v1.Image) (wantedSnapshot, err
 	if err != nil {
 		return wantedSnapshot{}, fmt.Errorf("read the image's manifest: %w", err)
 	}
-	return wantedSnapshot{spec, digest, effectiveEntrypoint(spec, config.Config), config.Config}, nil
+	return wantedSnapshot{spec, digest, effectiveEntrypoint(spec, config.Config), config.Config, config}, nil
 }
 
 // checkImageID checks that the image is the one that an earlier step tested.

@@ -63,24 +63,18 @@ func verify(
 	}()
 	done := verification{How: inputs.VerifyBoot}
 	start := time.Now()
-	err := bootWithRetries(ctx, job, spec, target, s, func(box daytona.Sandbox) (err error) {
-		if err := checkBooted(ctx, job, target.Client, box); err != nil {
-			return err
-		}
-		done.Boot = time.Since(start)
-		job.Runner.Infof("A sandbox of snapshot %s starts and works (%s)", s.Name, done.Boot.Round(time.Second/10))
-		if spec.Verify != inputs.VerifySuite {
-			return nil
-		}
-		done.How = inputs.VerifySuite
-		done.Suite, err = verifySuite(ctx, job, spec, target, upload, box)
-		if err == nil && done.Suite.Failed > 0 {
-			err = &brokenError{Snapshot: s.Name, Problem: fmt.Sprintf("%d of %d tests of %s failed in a sandbox",
-				done.Suite.Failed, done.Suite.Total, spec.VerifySuite)}
-		}
-		return err
+	err := bootWithRetries(ctx, job, spec, target, s, func(box daytona.Sandbox) error {
+		return checkBooted(ctx, job, target.Client, box)
 	})
 	<-reaped
+	if err == nil {
+		done.Boot = time.Since(start)
+		job.Runner.Infof("A sandbox of snapshot %s starts and works (%s)", s.Name, done.Boot.Round(time.Second/10))
+	}
+	if err == nil && spec.Verify == inputs.VerifySuite {
+		done.How = inputs.VerifySuite
+		done.Suite, err = verifySuite(ctx, job, spec, target, upload, s)
+	}
 	if err != nil {
 		return verification{}, discardUnverified(ctx, job, spec, target, upload, s, err)
 	}
@@ -178,18 +172,25 @@ const (
 	verifyTool    = "verify"
 )
 
+// sandboxRequest describes a sandbox of a verification.
+func sandboxRequest(
+	job job, spec inputs.SnapshotSpec, target snapshotTarget, s daytona.Snapshot,
+) daytona.SandboxRequest {
+	return daytona.SandboxRequest{
+		Snapshot: s.Name, Region: target.Region, AutoStop: idleLimit, Labels: map[string]string{
+			toolLabel: verifyTool, snapshotLabel: s.Name, timeoutLabel: spec.Timeout.String(),
+			runLabel: strings.Trim(job.Getenv("GITHUB_REPOSITORY")+"/"+job.Getenv("GITHUB_RUN_ID"), "/"),
+		},
+	}
+}
+
 // bootSandbox starts a sandbox of a snapshot, calls use, and deletes the sandbox, also if ctx ends.
 func bootSandbox(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, s daytona.Snapshot,
 	use func(daytona.Sandbox) error,
 ) (err error) {
 	client := target.Client
-	box, err := client.CreateSandbox(ctx, daytona.SandboxRequest{
-		Snapshot: s.Name, Region: target.Region, AutoStop: idleLimit, Labels: map[string]string{
-			toolLabel: verifyTool, snapshotLabel: s.Name, timeoutLabel: spec.Timeout.String(),
-			runLabel: strings.Trim(job.Getenv("GITHUB_REPOSITORY")+"/"+job.Getenv("GITHUB_RUN_ID"), "/"),
-		},
-	})
+	box, err := client.CreateSandbox(ctx, sandboxRequest(job, spec, target, s))
 	if err != nil {
 		return err
 	}

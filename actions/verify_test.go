@@ -5,6 +5,8 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +30,7 @@ type verified struct {
 	doppler  string // the name in Doppler afterwards
 	stdout   string
 	stderr   string
+	reports  string // directory of the suite's report
 	err      error
 }
 
@@ -59,7 +62,11 @@ func (c cloud) verify(ctx context.Context, t *testing.T, previous string) (resul
 	config := credentials.Doppler{
 		Client: &doppler.Client{Host: server.URL(), Token: everything, Project: "app", Config: "dev"},
 	}
-	job, stdout, stderr := testJob(t, map[string]string{"GITHUB_ACTIONS": "true"})
+	result.reports = t.TempDir()
+	job, stdout, stderr := testJob(t, map[string]string{"GITHUB_ACTIONS": "true", "RUNNER_TEMP": result.reports})
+	if err := os.WriteFile(filepath.Join(job.Dir, "suite.yaml"), []byte(c.suite), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	c.client.HTTP.Clock = &fakeclock.Clock{OnSleep: func() { time.Sleep(time.Millisecond) }}
 	target := snapshotTarget{Client: c.client, Region: "us"}
 	result.err = errors.Join(

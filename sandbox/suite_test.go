@@ -41,7 +41,7 @@ func TestSuite(t *testing.T) {
 				t.Fatal(err)
 			}
 			report, err := suite.Run(t.Context(), tests, suite.Options{
-				Image: o.image, ImageID: id, Engine: e, ReportDir: t.TempDir(),
+				Image: o.image, ImageID: id, Target: suite.OnEngine(e, id), ReportDir: t.TempDir(),
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -15,6 +15,8 @@ var (
 	ErrNameTaken = errors.New("the snapshot name is taken")
 	// ErrQuota means that the organization has its maximum number of snapshots.
 	ErrQuota = errors.New("the snapshot quota is exceeded")
+	// ErrSandboxQuota means that the organization's sandboxes use all of its cores, memory or disk space.
+	ErrSandboxQuota = errors.New("the quota of sandboxes is exceeded")
 	// ErrInProgress means that Daytona is processing another snapshot of the same image.
 	ErrInProgress = errors.New("another operation on the image is in progress")
 	// ErrDeactivating means that a snapshot was deactivated less than ten minutes ago.
@@ -111,6 +113,7 @@ var messages = []message{
 		`Total (CPU|memory|disk|GPU) limit exceeded\. Maximum allowed: (\d+)`,
 		"the organization's sandboxes use "+
 			"nearly all of its $1 ($2): stop or delete some, request more at "+limitsPage+", or set verify: off",
+		ErrSandboxQuota,
 	),
 	refusal(409, `already in progress`, "try again in a minute", ErrInProgress),
 	refusal(409, `modified by another operation`, tryAgain, errTransient),

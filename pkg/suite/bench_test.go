@@ -38,7 +38,7 @@ func BenchmarkFortyCommands(b *testing.B) {
 			{"sequence", 0, 1}, {"parallel-4", 0, 4}, {"parallel-8", 0, 8}, {"session", 1, 1}, {"sessions-4", 4, 4},
 		} {
 			s := suite(bench.sessions)
-			o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: bench.parallel}
+			o := Options{Image: debian, ImageID: m.debian, Target: m.target(), Parallel: bench.parallel}
 			b.Run(kind+"/"+bench.name, func(b *testing.B) {
 				for b.Loop() {
 					r, err := Run(b.Context(), s, o)

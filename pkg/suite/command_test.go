@@ -340,9 +340,11 @@ func TestExecutionFailureNamesTimeout(t *testing.T) {
 // slowEngine takes longer to create a container than the test's timeout, and records whether the request was
 // interrupted.
 type slowEngine struct {
-	fakeEngine
+	Engine
 	interrupted error
 }
+
+func (e *slowEngine) Reap(context.Context) (int, error) { return 0, nil }
 
 func (e *slowEngine) Create(ctx context.Context, _ dockerengine.ContainerSpec) (*dockerengine.Container, error) {
 	time.Sleep(20 * time.Millisecond)
@@ -358,7 +360,7 @@ func TestTimeoutWhileCreating(t *testing.T) {
 	}
 	e := &slowEngine{}
 	s := parse(t, "tests: [{name: a, timeout: 1ms, run: x}]", nil)
-	r, err := Run(t.Context(), s, Options{Image: img, Engine: e})
+	r, err := Run(t.Context(), s, Options{Image: img, Target: OnEngine(e, "")})
 	if err != nil {
 		t.Fatal(err)
 	}

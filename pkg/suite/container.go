@@ -12,9 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/daytona"
 )
 
 // maxOutput is the default of limits.output.
@@ -26,50 +25,24 @@ const unprivilegedUser = "65534:65534"
 // exitKilled is the exit code of a process that was killed by SIGKILL.
 const exitKilled = 137
 
-// idleCommand keeps a shared container running by waiting for input that never arrives. It needs only a shell.
-var idleCommand = []string{"/bin/sh", "-c", "read -r _"}
-
-// container is a container of a run. [*dockerengine.Container] implements it.
-type container interface {
-	Start(context.Context) error
-	Run(context.Context, dockerengine.Streams) (exit int, err error)
-	Exec(context.Context, dockerengine.ExecSpec) (exit int, err error)
-	Inspect(context.Context) (dockerengine.State, error)
-	Logs(context.Context, dockerengine.LogOptions, dockerengine.Streams) error
-	Restart(ctx context.Context, grace time.Duration) (between time.Time, err error)
-	Stop(ctx context.Context, grace time.Duration) error
-	Kill(ctx context.Context, signal string) error
-	Wait(context.Context) (exit int, err error)
-	Remove(context.Context) error
-}
-
-// testContainer is a container of one test, or of the tests of a session.
-type testContainer struct {
-	container
+// testInstance is an instance of one test, or of the tests of a session.
+type testInstance struct {
+	Instance
 	broken bool // a command failed in a way that affects the next one
 }
 
-// containerSpec returns the specification of a test's container.
-func (r *run) containerSpec(t *Test) dockerengine.ContainerSpec {
-	spec := dockerengine.ContainerSpec{
-		Image: r.ImageID, User: string(t.User), WorkDir: t.Workdir, TTY: t.TTY, Env: r.environ(t), Network: t.Network,
-		Memory: int64(t.Limits.Memory), CPUs: t.Limits.CPUs, Pids: int64(t.Limits.PIDs),
-	}
-	if spec.Network == "" && t.Service == nil {
-		spec.Network = "none"
+// instanceSpec returns the specification of a test's instance, without the program.
+func (r *run) instanceSpec(t *Test) Spec {
+	spec := Spec{
+		User: string(t.User), WorkDir: t.Workdir, TTY: t.TTY, Env: r.environ(t), Network: t.Network,
+		Privileges: t.Privileges, Limits: t.Limits, OwnLimits: t.ownLimits,
 	}
 	if t.Service == nil {
 		spec.User = r.commandUser(t)
 	}
-	switch t.Privileges {
-	case "none":
-		spec.CapDrop, spec.NoNewPrivileges = []string{"ALL"}, true
-	case "all":
-		spec.Privileged = true
-	}
 	for _, m := range t.Mounts {
-		source := filepath.Join(r.suiteDir, m.Source)
-		spec.Mounts = append(spec.Mounts, dockerengine.Mount{Source: source, Target: m.Target})
+		m.Source = filepath.Join(r.suiteDir, m.Source)
+		spec.Mounts = append(spec.Mounts, m)
 	}
 	return spec
 }
@@ -139,15 +112,14 @@ func (r *run) imageVariable(name string) string {
 
 // runCommand runs a test's command as the first process of a new container, so the image needs no other program. It
 // returns the failures and everything that the command printed.
-func (r *run) runCommand(ctx context.Context, t *Test, own **testContainer) ([]Failure, []byte) {
-	spec := r.containerSpec(t)
-	args := r.commandLine(t)
-	spec.Entrypoint, spec.Cmd = args[:1], args[1:]
-	c, err := r.create(ctx, spec)
+func (r *run) runCommand(ctx context.Context, t *Test, own **testInstance) ([]Failure, []byte) {
+	spec := r.instanceSpec(t)
+	spec.Kind, spec.Args = CommandInstance, r.commandLine(t)
+	c, err := r.Target.Create(ctx, spec)
 	if err != nil {
 		return executionFailure(ctx, t.Run.Line, err), nil
 	}
-	*own = &testContainer{container: c}
+	*own = &testInstance{Instance: c}
 	printed := transcript{limit: int(t.Limits.Output)}
 	exit, err := printed.exitOf(c.Run(ctx, printed.streams()))
 	if err != nil {
@@ -155,7 +127,7 @@ func (r *run) runCommand(ctx context.Context, t *Test, own **testContainer) ([]F
 	}
 	failures := r.checkCommand(&t.CommandCheck, exit, &printed)
 	if exit == exitKilled && len(failures) > 0 {
-		if state, err := c.Inspect(ctx); err == nil && state.OOMKilled {
+		if state, err := c.State(ctx); err == nil && state.OOMKilled {
 			failures[0].Message += fmt.Sprintf("; out of memory, limits.memory is %d bytes", t.Limits.Memory)
 		}
 	}
@@ -164,13 +136,13 @@ func (r *run) runCommand(ctx context.Context, t *Test, own **testContainer) ([]F
 
 // runInSession runs a test's setup and command in a container that the tests of a session share. *shared is that
 // container, or nil before the first test.
-func (r *run) runInSession(ctx context.Context, t *Test, shared **testContainer) ([]Failure, []byte) {
+func (r *run) runInSession(ctx context.Context, t *Test, shared **testInstance) ([]Failure, []byte) {
 	var log transcript
 	failures := r.runSetupAndCommand(ctx, t, shared, &log)
 	return failures, log.all()
 }
 
-func (r *run) runSetupAndCommand(ctx context.Context, t *Test, shared **testContainer, log *transcript) []Failure {
+func (r *run) runSetupAndCommand(ctx context.Context, t *Test, shared **testInstance, log *transcript) []Failure {
 	if *shared != nil && (*shared).broken {
 		r.closeContainer(ctx, shared)
 	}
@@ -201,17 +173,16 @@ func (r *run) runSetupAndCommand(ctx context.Context, t *Test, shared **testCont
 }
 
 // startShared creates and starts a container that runs until it is removed. It sets *shared even if the start fails.
-func (r *run) startShared(ctx context.Context, t *Test, shared **testContainer) error {
-	spec := r.containerSpec(t)
-	spec.Entrypoint, spec.Cmd, spec.TTY, spec.Stdin = idleCommand[:1], idleCommand[1:], false, true
-	spec.WorkDir = "" // each command sets its working directory, which may not exist yet
-	c, err := r.create(ctx, spec)
+func (r *run) startShared(ctx context.Context, t *Test, shared **testInstance) error {
+	spec := r.instanceSpec(t)
+	spec.Kind = SharedInstance
+	c, err := r.Target.Create(ctx, spec)
 	if err != nil {
 		return err
 	}
-	*shared = &testContainer{container: c, broken: true}
+	*shared = &testInstance{Instance: c, broken: true}
 	if err := c.Start(ctx); err != nil {
-		if failed := new(dockerengine.StartError); errors.As(err, &failed) && failed.Exit != 0 {
+		if failed := new(StartError); errors.As(err, &failed) && failed.Exit != 0 {
 			err = fmt.Errorf("session and setup need /bin/sh in the image: %w", err)
 		}
 		return err
@@ -221,9 +192,9 @@ func (r *run) startShared(ctx context.Context, t *Test, shared **testContainer) 
 }
 
 // closeContainer removes a shared container, if there is one.
-func (r *run) closeContainer(ctx context.Context, shared **testContainer) {
+func (r *run) closeContainer(ctx context.Context, shared **testInstance) {
 	if *shared != nil {
-		r.remove(ctx, (*shared).container)
+		r.remove(ctx, (*shared).Instance)
 		*shared = nil
 	}
 }
@@ -231,17 +202,17 @@ func (r *run) closeContainer(ctx context.Context, shared **testContainer) {
 // exec runs one command in a shared container and returns its exit code. After an error, it marks the container as
 // broken, because the command may still be running.
 func (r *run) exec(
-	ctx context.Context, c *testContainer, t *Test, args []string, printed *transcript,
+	ctx context.Context, c *testInstance, t *Test, args []string, printed *transcript,
 ) (int, error) {
-	exit, err := printed.exitOf(c.Exec(ctx, dockerengine.ExecSpec{
-		Cmd: args, Env: r.environ(t), User: r.commandUser(t), WorkDir: t.Workdir, TTY: t.TTY, Streams: printed.streams(),
-	}))
+	exit, err := printed.exitOf(c.Exec(ctx, Process{
+		Args: args, Env: r.environ(t), User: r.commandUser(t), WorkDir: t.Workdir, TTY: t.TTY,
+	}, printed.streams()))
 	if err != nil {
 		c.broken = true
 		return 0, err
 	}
 	if exit != t.Exit {
-		state, err := c.Inspect(ctx)
+		state, err := c.State(ctx)
 		c.broken = err != nil || !state.Running
 	}
 	return exit, nil
@@ -252,7 +223,7 @@ func (r *run) checkCommand(check *CommandCheck, exit int, printed *transcript) (
 	if exit != check.Exit {
 		message := fmt.Sprintf("exit code is %d, want %d", exit, check.Exit)
 		if printed.startError != nil {
-			message += ": " + printed.startError.Error()
+			message += ": " + printed.startError.Cause
 		}
 		failures = append(failures, Failure{Line: check.Run.Line, Message: message, Detail: excerpt(string(printed.all()))})
 	}
@@ -273,14 +244,16 @@ func isCanceled(ctx context.Context) bool {
 // executionFailure returns the failure of a test that did not complete. If the cause of the engine's error is a timeout
 // or the output limit, it reports that cause.
 func executionFailure(ctx context.Context, line int, err error) []Failure {
-	timeout := new(timeoutError)
+	timeout, unsupported := new(timeoutError), new(UnsupportedError)
 	switch {
+	case errors.As(err, &unsupported):
+		return []Failure{{Line: line, Message: unsupported.Reason, skip: true}}
 	case errors.Is(err, errOutputLimit):
 		err = errOutputLimit
 	case errors.As(context.Cause(ctx), &timeout):
 		err = timeout
 	}
-	return []Failure{{Line: line, Message: err.Error()}}
+	return []Failure{{Line: line, Message: err.Error(), outage: daytona.IsTransient(err)}}
 }
 
 // withOutput adds what a command printed, if anything, to the first failure.
@@ -292,8 +265,12 @@ func withOutput(failures []Failure, printed *transcript) []Failure {
 }
 
 // remove removes a container, even if ctx has ended. It only logs an error, because the next run removes the container.
-func (r *run) remove(ctx context.Context, c container) {
-	if err := c.Remove(ctx); err != nil {
+func (r *run) remove(ctx context.Context, c Instance) {
+	r.logError(c.Remove(ctx))
+}
+
+func (r *run) logError(err error) {
+	if err != nil {
 		r.mutex.Lock()
 		defer r.mutex.Unlock()
 		fmt.Fprintf(r.log, "%v\n", err)
@@ -311,15 +288,15 @@ type transcript struct {
 	mutex          sync.Mutex
 	stdout, stderr bytes.Buffer
 	both           bytes.Buffer
-	limit          int                      // bytes of each stream; 0 for maxOutput
-	startError     *dockerengine.StartError // set if the command could not be started
+	limit          int         // bytes of each stream; 0 for maxOutput
+	startError     *StartError // set if the command could not be started
 }
 
 // exitOf returns the result of a command. If the engine could not start the program, it returns the exit code that a
 // shell reports, and replaces the output by the cause on standard error. The result thus does not depend on the kind of
 // container: engines print the cause on standard output if the container runs, and otherwise not at all.
 func (t *transcript) exitOf(exit int, err error) (int, error) {
-	failed := new(dockerengine.StartError)
+	failed := new(StartError)
 	if !errors.As(err, &failed) || failed.Exit == 0 {
 		return exit, err
 	}
@@ -327,12 +304,12 @@ func (t *transcript) exitOf(exit int, err error) (int, error) {
 	t.stdout.Reset()
 	t.stderr.Reset()
 	t.both.Reset()
-	_, err = fmt.Fprintln(t.streams().Err, failed)
+	_, err = fmt.Fprintln(t.streams().Err, failed.Cause)
 	return failed.Exit, err
 }
 
-func (t *transcript) streams() dockerengine.Streams {
-	return dockerengine.Streams{Out: &transcriptWriter{t, &t.stdout}, Err: &transcriptWriter{t, &t.stderr}}
+func (t *transcript) streams() Streams {
+	return Streams{Out: &transcriptWriter{t, &t.stdout}, Err: &transcriptWriter{t, &t.stderr}}
 }
 
 // all returns a copy of both streams in order.

@@ -145,7 +145,7 @@ func TestConvertedSuiteRuns(t *testing.T) {
 	}
 	s := parse(t, string(converted), nil)
 	onBoth(t, func(t *testing.T, m *machine) {
-		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4})
+		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 4})
 		if err != nil {
 			t.Fatal(err)
 		}

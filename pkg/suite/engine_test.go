@@ -30,6 +30,8 @@ type machine struct {
 	debian, scratch string // image IDs
 }
 
+func (m *machine) target() Target { return OnEngine(m, m.debian) }
+
 var (
 	debian, scratch v1.Image // set by fleet
 	cleanups        []func() // stop the engines, in reverse order

@@ -2,7 +2,6 @@ package suite
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -25,13 +24,17 @@ type fakeEngine struct {
 	// stop is called by Stop and Wait and returns their error.
 	stop func(ctx context.Context, c *fakeContainer, grace time.Duration) error
 
+	imageID    string
 	mutex      sync.Mutex
 	containers []*fakeContainer
 }
 
-// Create is never called: runOnFake replaces it.
-func (e *fakeEngine) Create(context.Context, dockerengine.ContainerSpec) (*dockerengine.Container, error) {
-	return nil, errors.New("not a real engine")
+func (e *fakeEngine) Create(_ context.Context, spec Spec) (Instance, error) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	c := &fakeContainer{engine: e, number: len(e.containers) + 1, spec: containerSpec(e.imageID, spec)}
+	e.containers = append(e.containers, c)
+	return &engineInstance{container: c}, nil
 }
 
 func (e *fakeEngine) Reap(context.Context) (int, error) { return 0, nil }
@@ -46,19 +49,8 @@ func runOnFake(t *testing.T, e *fakeEngine, s *Suite, o Options) *Report {
 		}
 		o.Image = img
 	}
-	o.Engine, o.Parallel = e, 1
-	r, err := newRun(s, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.create = func(_ context.Context, spec dockerengine.ContainerSpec) (container, error) {
-		e.mutex.Lock()
-		defer e.mutex.Unlock()
-		c := &fakeContainer{engine: e, number: len(e.containers) + 1, spec: spec}
-		e.containers = append(e.containers, c)
-		return c, nil
-	}
-	report, err := r.execute(t.Context())
+	e.imageID, o.Target, o.Parallel = o.ImageID, e, 1
+	report, err := Run(t.Context(), s, o)
 	if err != nil {
 		t.Fatal(err)
 	}

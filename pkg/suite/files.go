@@ -119,6 +119,18 @@ func (r *fileResult) failures(contents [][]byte, err error, dir string) (failure
 	return failures
 }
 
+// hiddenFrom returns a directory that a check searched or a file whose content it needs, but that could not be read.
+func (t *Tree) hiddenFrom(checks []*fileResult) string {
+	for _, checked := range checks {
+		for _, f := range checked.contentFiles {
+			if f.entry.unreadable {
+				return f.Path
+			}
+		}
+	}
+	return t.hidden
+}
+
 // selectFiles returns the files to which a check applies, sorted by path.
 func (t *Tree) selectFiles(c *FileCheck) []File {
 	files := t.filesAt(c)

@@ -52,6 +52,8 @@ type Test struct {
 	SetupMayFail bool `yaml:"setup_may_fail,omitempty" jsonschema:"default=false"`
 
 	CommandCheck `yaml:",inline"`
+
+	ownLimits bool // whether the test itself sets limits of resources
 }
 
 // Settings configure a test's containers and how commands run in them.

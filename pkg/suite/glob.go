@@ -59,6 +59,9 @@ func (g *globber) match(at place, names []string) {
 		return
 	}
 	g.seen[state] = true
+	if at.unreadable {
+		g.tree.hidden = at.clean
+	}
 	switch name, rest := names[0], names[1:]; {
 	case name == ".":
 		g.match(at, rest)

@@ -51,7 +51,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 			Attempts: t.Attempts, Reason: t.Reason, Seconds: t.Duration.Seconds(), Log: t.Log,
 		}
 		for _, f := range t.Failures {
-			out.Failures = append(out.Failures, failure(f))
+			out.Failures = append(out.Failures, failure{f.Line, f.Message, f.Detail})
 		}
 		report.Tests = append(report.Tests, out)
 	}

@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"path"
@@ -12,7 +13,7 @@ import (
 )
 
 // check compares an image's metadata with c. It calls size only if c limits the size.
-func (c *ImageCheck) check(config *v1.ConfigFile, layers int, size func() (int64, error)) []Failure {
+func (c *ImageCheck) check(config *v1.ConfigFile, size func() (int64, error)) []Failure {
 	m := &metadataResult{check: c}
 	set := config.Config
 	m.compareMap("environment variable", c.Env, environMap(set.Env))
@@ -26,11 +27,15 @@ func (c *ImageCheck) check(config *v1.ConfigFile, layers int, size func() (int64
 	m.compareVolumes(set.Volumes)
 	m.compareHealthcheck(set.Healthcheck)
 	m.comparePlatform(config)
-	if c.MaxLayers > 0 && layers > c.MaxLayers {
+	if layers := len(config.RootFS.DiffIDs); c.MaxLayers > 0 && layers > c.MaxLayers {
 		m.addf(c.Line, "image has %d layers, want at most %d", layers, c.MaxLayers)
 	}
 	if c.MaxSize > 0 {
-		if n, err := size(); err != nil {
+		if n, err := size(); isUnsupported(err) {
+			if len(m.failures) == 0 {
+				m.failures = executionFailure(context.Background(), c.Line, err)
+			}
+		} else if err != nil {
 			m.addf(c.Line, "cannot determine the size of the image: %v", err)
 		} else if n > int64(c.MaxSize) {
 			m.addf(c.Line, "layers of the image have %d bytes, want at most %d", n, c.MaxSize)

@@ -30,6 +30,8 @@ type Report struct {
 
 	Total, Passed, Failed, Skipped, Flaky int
 
+	Outages int // failed tests that may pass in another run, because their sandbox failed
+
 	Tests      []*Result // in the order of the suite
 	Incomplete []string  // why results may be missing; one line each, without secrets
 }
@@ -48,6 +50,11 @@ type Result struct {
 	Duration time.Duration
 	Failures []Failure // of the last failed attempt
 	Log      string    // path of the file with the container's output; may be ""
+}
+
+// skip marks a test as skipped.
+func (r *Result) skip(reason string) {
+	r.Status, r.Reason, r.Attempts, r.Failures = Skipped, reason, 0, nil
 }
 
 // Annotation is a message about a line of the suite.
@@ -124,6 +131,13 @@ func (r *Report) count() {
 			}
 		}
 		return n
+	}
+	isOutage := func(f Failure) bool { return f.outage }
+	r.Outages = 0
+	for _, t := range r.Tests {
+		if t.Status == Failed && slices.ContainsFunc(t.Failures, isOutage) {
+			r.Outages++
+		}
 	}
 	r.Total = len(r.Tests)
 	r.Passed, r.Failed, r.Skipped, r.Flaky = count(Passed), count(Failed), count(Skipped), count(Flaky)

@@ -19,25 +19,16 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/org/sandbox-actions/pkg/dockerengine"
-	"github.com/org/sandbox-actions/pkg/grace"
 )
-
-// Engine creates the containers in which tests run. [*dockerengine.Engine] implements it.
-type Engine interface {
-	Create(context.Context, dockerengine.ContainerSpec) (*dockerengine.Container, error)
-	// Reap removes containers of earlier runs that were killed.
-	Reap(context.Context) (removed int, err error)
-}
 
 // Options configure a run.
 type Options struct {
-	Image   v1.Image // config and layers, for the checks of metadata and files
-	ImageID string   // ID of the image in the engine; unlike a name, it always refers to the same image
-	Engine  Engine   // may be nil if no test needs a container
+	Image   v1.Image       // config and layers, for the checks of metadata and files
+	Config  *v1.ConfigFile // of the image, if Image is nil and the target reads the files
+	ImageID string         // for the report
+	Target  Target         // may be nil if no test needs an instance
 
-	Parallel  int            // maximum number of containers at a time; 0 for the number of CPUs
+	Parallel  int            // maximum number of instances at a time; 0 for the number of CPUs
 	Seed      uint64         // seed of the order; 0 for a random one
 	Run       *regexp.Regexp // run only tests with a matching name; nil for all
 	Tags      []string       // run only tests with at least one of the tags; nil for all
@@ -87,7 +78,6 @@ type run struct {
 	suiteDir string // base directory of golden files and mounts
 	log      io.Writer
 	parallel int
-	create   func(context.Context, dockerengine.ContainerSpec) (container, error)
 	config   *v1.ConfigFile
 	units    [][]*Result // tests with containers, in start order; tests of a unit run in sequence in one container
 	static   []*Result   // tests without containers
@@ -106,15 +96,11 @@ func newRun(s *Suite, o Options) (*run, error) {
 	if r.parallel <= 0 {
 		r.parallel = runtime.NumCPU()
 	}
-	r.create = func(ctx context.Context, spec dockerengine.ContainerSpec) (container, error) {
-		// The engine may complete an interrupted request. Without the grace period, that container would remain.
-		ctx, cancel := grace.Extend(ctx, createGrace, nil)
-		defer cancel()
-		return o.Engine.Create(ctx, spec)
-	}
-	var err error
-	if r.config, err = o.Image.ConfigFile(); err != nil {
-		return nil, fmt.Errorf("read the image's config: %w", err)
+	if r.config = o.Config; o.Image != nil {
+		var err error
+		if r.config, err = o.Image.ConfigFile(); err != nil {
+			return nil, fmt.Errorf("read the image's config: %w", err)
+		}
 	}
 	seed := o.Seed
 	for seed == 0 {
@@ -135,7 +121,7 @@ func newRun(s *Suite, o Options) (*run, error) {
 			result.Status, result.Reason = Skipped, t.Skip
 		case t.Image != nil || t.Files != nil:
 			r.static = append(r.static, result)
-		case o.Engine == nil:
+		case o.Target == nil:
 			return nil, fmt.Errorf("test %q needs a container, but no Docker Engine is available; start one, or select tests "+
 				"of files and metadata", t.Name)
 		case t.Session != "" && started:
@@ -163,9 +149,6 @@ func newRun(s *Suite, o Options) (*run, error) {
 	return r, nil
 }
 
-// createGrace is how long the creation of a container may continue after its test has ended.
-const createGrace = 3 * time.Second
-
 func (r *run) isSelected(t *Test) bool {
 	if r.Run != nil && !r.Run.MatchString(t.Name) {
 		return false
@@ -176,10 +159,10 @@ func (r *run) isSelected(t *Test) bool {
 
 // reap removes containers of earlier runs that were killed. It returns an error only if it could remove none.
 func (r *run) reap(ctx context.Context) error {
-	if r.Engine == nil {
+	if r.Target == nil {
 		return nil
 	}
-	removed, err := r.Engine.Reap(ctx)
+	removed, err := r.Target.Reap(ctx)
 	switch {
 	case err != nil && removed == 0:
 		return err
@@ -193,17 +176,16 @@ func (r *run) reap(ctx context.Context) error {
 
 // runStatic runs the tests of metadata and files. It reads each layer at most twice: for the headers and the contents.
 func (r *run) runStatic(ctx context.Context) error {
-	layers, err := r.Image.Layers()
-	if err != nil {
-		return fmt.Errorf("read the image's layers: %w", err)
-	}
-	readTree := sync.OnceValues(func() (*Tree, error) {
-		tree, err := ReadTree(ctx, r.Image)
-		if err == nil {
-			tree.addMountPoints(&r.config.Config)
-		}
-		return tree, err
+	opened := (*Tree)(nil)
+	readTree := sync.OnceValues(func() (_ *Tree, err error) {
+		opened, err = r.readTree(ctx)
+		return opened, err
 	})
+	defer func() {
+		if opened != nil && opened.close != nil {
+			r.logError(opened.close())
+		}
+	}()
 	fileResults := map[*Result][]*fileResult{}
 	var contentFiles []File // of all tests in order
 	for _, result := range r.static {
@@ -213,7 +195,10 @@ func (r *run) runStatic(ctx context.Context) error {
 		}
 		t := r.tests[result]
 		if t.Image != nil {
-			result.Failures = t.Image.check(r.config, len(layers), func() (int64, error) {
+			result.Failures = t.Image.check(r.config, func() (int64, error) {
+				if r.Image == nil {
+					return 0, &UnsupportedError{"max_size is not supported without the image's layers"}
+				}
 				tree, err := readTree()
 				if err != nil {
 					return 0, err
@@ -221,12 +206,20 @@ func (r *run) runStatic(ctx context.Context) error {
 				return tree.Size, nil
 			})
 		} else if tree, err := readTree(); err != nil {
-			result.Failures = []Failure{{Line: t.Line, Message: err.Error()}}
+			result.Failures = executionFailure(ctx, t.Line, err)
 		} else {
+			tree.hidden = ""
+			checks := []*fileResult{}
 			for i := range t.Files {
-				checked := checkFiles(tree, r.expandPath(t, &t.Files[i]))
-				fileResults[result] = append(fileResults[result], checked)
-				contentFiles = append(contentFiles, checked.contentFiles...)
+				checks = append(checks, checkFiles(tree, r.expandPath(t, &t.Files[i])))
+			}
+			if hidden := tree.hiddenFrom(checks); hidden != "" {
+				result.Failures = executionFailure(ctx, t.Line, unsupported("the image's user cannot read %s", quote(hidden)))
+			} else {
+				fileResults[result] = checks
+				for _, checked := range checks {
+					contentFiles = append(contentFiles, checked.contentFiles...)
+				}
 			}
 		}
 		result.Duration = time.Since(started)
@@ -245,12 +238,27 @@ func (r *run) runStatic(ctx context.Context) error {
 				contents = contents[len(checked.contentFiles):]
 			}
 		}
-		result.Attempts = 1
+		if result.Attempts = 1; len(result.Failures) > 0 && result.Failures[0].skip {
+			result.skip(result.Failures[0].Message)
+		}
 		if err := r.finalize(result, nil); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// readTree reads the files of the image from its layers or, without them, from the target.
+func (r *run) readTree(ctx context.Context) (*Tree, error) {
+	reader, ok := r.Target.(treeReader)
+	if r.Image == nil && ok {
+		return reader.readTree(ctx)
+	}
+	tree, err := ReadTree(ctx, r.Image)
+	if err == nil {
+		tree.addMountPoints(&r.config.Config)
+	}
+	return tree, err
 }
 
 // cleanKeepingSlash returns the shortest path, with a slash at the end if it can only name a directory.
@@ -275,7 +283,7 @@ func (r *run) expandPath(t *Test, check *FileCheck) *FileCheck {
 
 // runUnit runs the tests of a session in a shared container, or a single test. It starts no test after ctx ends.
 func (r *run) runUnit(ctx context.Context, unit []*Result) error {
-	var shared *testContainer
+	var shared *testInstance
 	defer func() { r.closeContainer(ctx, &shared) }()
 	for _, result := range unit {
 		started := time.Now()
@@ -295,7 +303,7 @@ func (r *run) runUnit(ctx context.Context, unit []*Result) error {
 // runWithRetries runs a test until it passes or has no retries left. It returns the container's output, or nil if the
 // test passed on the first attempt. completed is false if ctx ended, in which case the test has no result.
 func (r *run) runWithRetries(
-	ctx context.Context, result *Result, shared **testContainer,
+	ctx context.Context, result *Result, shared **testInstance,
 ) (log []byte, completed bool) {
 	t := r.tests[result]
 	for ctx.Err() == nil {
@@ -304,6 +312,9 @@ func (r *run) runWithRetries(
 		switch {
 		case ctx.Err() != nil:
 			return nil, false
+		case len(failures) > 0 && failures[0].skip:
+			result.skip(failures[0].Message)
+			return nil, true
 		case len(failures) == 0 && result.Attempts == 1:
 			return nil, true
 		case len(failures) == 0:
@@ -320,14 +331,14 @@ func (r *run) runWithRetries(
 }
 
 // attempt runs a test once. It returns the failures and everything that the container printed.
-func (r *run) attempt(ctx context.Context, t *Test, shared **testContainer) ([]Failure, []byte) {
+func (r *run) attempt(ctx context.Context, t *Test, shared **testInstance) ([]Failure, []byte) {
 	timeout := time.Duration(t.Timeout)
-	limited, cancel := context.WithTimeoutCause(ctx, timeout, &timeoutError{timeout})
+	limited, cancel := withTimeout(ctx, timeout)
 	defer cancel()
 	if t.Service == nil && t.Session != "" {
 		return r.runInSession(limited, t, shared)
 	}
-	var own *testContainer
+	var own *testInstance
 	defer func() { r.closeContainer(ctx, &own) }() // ctx: the time for the removal does not depend on the test's timeout
 	switch {
 	case t.Service != nil:
@@ -336,6 +347,32 @@ func (r *run) attempt(ctx context.Context, t *Test, shared **testContainer) ([]F
 		return r.runInSession(limited, t, &own)
 	}
 	return r.runCommand(limited, t, &own)
+}
+
+// withTimeout returns a context that ends with a [*timeoutError]. [pauseTimeout] stops its clock.
+func withTimeout(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(limit, func() { cancel(&timeoutError{limit}) })
+	pause := func() (resume func()) {
+		if timer.Stop() {
+			return func() { timer.Reset(limit) }
+		}
+		return func() {}
+	}
+	return context.WithValue(ctx, pauseKey{}, pause), func() {
+		timer.Stop()
+		cancel(nil)
+	}
+}
+
+type pauseKey struct{}
+
+// pauseTimeout stops the clock of a test's timeout, which starts again with resume.
+func pauseTimeout(ctx context.Context) (resume func()) {
+	if pause, ok := ctx.Value(pauseKey{}).(func() func()); ok {
+		return pause()
+	}
+	return func() {}
 }
 
 // timeoutError reports a test that took too long.
@@ -353,6 +390,7 @@ func (r *run) finalize(result *Result, log []byte) error {
 			result.Status = Failed
 		}
 	}
+	result.Reason = cleanLines(result.Reason, r.Clean)
 	for i := range result.Failures {
 		f := &result.Failures[i]
 		f.Message, f.Detail = cleanLines(f.Message, r.Clean), cleanLines(f.Detail, r.Clean)

@@ -41,7 +41,7 @@ func parse(t *testing.T, text string, files map[string]string) *Suite {
 	return s
 }
 
-// want is the expected result of a test: its status and a part of its first failure.
+// want is the expected result of a test: its status and a part of its first failure or of the reason for skipping it.
 type want struct {
 	status  Status
 	message string
@@ -58,7 +58,7 @@ func check(t *testing.T, r *Report, wants map[string]want) {
 			w = want{Passed, ""}
 		}
 		unexpected := w.message == "" && len(result.Failures) > 0
-		if result.Status != w.status || !strings.Contains(result.summary(), w.message) || unexpected {
+		if result.Status != w.status || !strings.Contains(result.summary()+result.Reason, w.message) || unexpected {
 			t.Errorf("%q %s (%q), want %s (%q)\n%s", result.Name, result.Status, result.summary(), w.status, w.message,
 				result.details())
 		}
@@ -80,9 +80,8 @@ func resultOf(t *testing.T, r *Report, name string) *Result {
 	t.Fatalf("no result for %q", name)
 	return nil
 }
-
-func TestCommands(t *testing.T) {
-	s := parse(t, `
+func commandCases(t *testing.T) (s *Suite, wants map[string]want) {
+	s = parse(t, `
 tests:
   - {name: list, run: [echo, hello], stdout: '^hello\n$'}
   - {name: shell, run: 'echo $((6*7)) && echo oops >&2; exit 3', exit: 3, stdout: {equals: "42\n"}, stderr: oops}
@@ -133,7 +132,7 @@ tests:
   - {name: timeout in a session, timeout: 2s, session: slow, run: sleep 60}
   - {name: after the timeout, session: slow, run: 'true'}
 `[1:], map[string]string{"fixtures/a": "content of a\n"})
-	wants := map[string]want{
+	wants = map[string]want{
 		"skipped":              {Skipped, ""},
 		"wrong exit code":      {Failed, "exit code is 4, want 0"},
 		"missing program":      {Failed, "/no/such/program"},
@@ -144,8 +143,15 @@ tests:
 		"timeout":              {Failed, "timed out after 1s and was killed"},
 		"timeout in a session": {Failed, "timed out after 2s and was killed"},
 	}
+	return s, wants
+}
+
+func TestCommands(t *testing.T) {
+	s, wants := commandCases(t)
 	onBoth(t, func(t *testing.T, m *machine) {
-		o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: t.TempDir(), Log: t.Output()}
+		o := Options{
+			Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 4, ReportDir: t.TempDir(), Log: t.Output(),
+		}
 		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
@@ -172,7 +178,7 @@ tests:
   - {name: service, service: {ready: {http: {port: 8080, path: /health}}}}
 `[1:], nil)
 	onBoth(t, func(t *testing.T, m *machine) {
-		r, err := Run(t.Context(), s, Options{Image: scratch, ImageID: m.scratch, Engine: m})
+		r, err := Run(t.Context(), s, Options{Image: scratch, ImageID: m.scratch, Target: OnEngine(m, m.scratch)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,10 +188,9 @@ tests:
 	})
 }
 
-// A command that cannot be started has the same exit code and output in every kind of container.
-func TestCommandsThatCannotStart(t *testing.T) {
+func startCases(t *testing.T) (s *Suite, wants map[string]want) {
 	text := "tests:\n"
-	wants := map[string]want{}
+	wants = map[string]want{}
 	for kind, settings := range map[string]string{
 		"new container": "", "session": "session: s, ", "after a setup": "setup: ['true'], ",
 	} {
@@ -209,18 +214,24 @@ func TestCommandsThatCannotStart(t *testing.T) {
 	text += "  - {name: directory of the command, session: s, workdir: /no/such, run: [/service, print], exit: 127}\n" +
 		"  - {name: step, service: {steps: [{run: [/etc/passwd], exit: 126, stderr: denied}]}}\n"
 	wants["directory of the command"] = want{Failed, `working directory "/no/such": no such file or directory`}
-	s := parse(t, text, nil)
+	s = parse(t, text, nil)
+	return s, wants
+}
+
+// A command that cannot be started has the same exit code and output in every kind of container.
+func TestCommandsThatCannotStart(t *testing.T) {
+	s, wants := startCases(t)
 	onBoth(t, func(t *testing.T, m *machine) {
-		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 2, Log: t.Output()})
+		o := Options{Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 2, Log: t.Output()}
+		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		check(t, r, wants)
 	})
 }
-
-func TestServices(t *testing.T) {
-	s := parse(t, `
+func serviceCases(t *testing.T) (s *Suite, wants map[string]want) {
+	s = parse(t, `
 tests:
   - name: everything
     env: {MODE: tested}
@@ -280,7 +291,7 @@ tests:
       ready: {log: now ready}
       steps: [{logs: {stdout: ^first line}}, {stop: true}, {logs: {stdout: 'bye\n$'}}]
 `[1:], nil)
-	wants := map[string]want{
+	wants = map[string]want{
 		"wrong status":    {Failed, "GET /no on port 8080: status is 404, want 200"},
 		"wrong body":      {Failed, `plain\"}" does not match "nothing"`},
 		"wrong header":    {Failed, `header X-Version is "7", want "8"`},
@@ -297,8 +308,15 @@ tests:
 		"runs on":         {Failed, "not ready within 1s: service has not exited"},
 		"not up again":    {Failed, `after the restart: not ready within 2s: log does not match "up"`},
 	}
+	return s, wants
+}
+
+func TestServices(t *testing.T) {
+	s, wants := serviceCases(t)
 	onBoth(t, func(t *testing.T, m *machine) {
-		o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 4, ReportDir: t.TempDir(), Log: t.Output()}
+		o := Options{
+			Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 4, ReportDir: t.TempDir(), Log: t.Output(),
+		}
 		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
@@ -310,10 +328,8 @@ tests:
 	})
 }
 
-// A command that exceeds its limits or interferes with its container does not affect other tests, and the failure names
-// the cause.
-func TestMisbehavingCommands(t *testing.T) {
-	s := parse(t, `
+func misbehavingCases(t *testing.T) (s *Suite, wants map[string]want) {
+	s = parse(t, `
 defaults: {timeout: 20s}
 tests:
   - {name: endless output, run: [/service, flood]}
@@ -338,35 +354,49 @@ tests:
   - {name: ignores signals, timeout: 1s, run: [/service, hang]}
   - {name: workflow commands, run: 'printf "::error::no\n\033[2J\000\377::stop-commands::x\n"; exit 1'}
 `[1:], nil)
+	wants = map[string]want{
+		"endless output":    {Failed, "command printed more than limits.output (default 8 MiB) and was killed"},
+		"out of memory":     {Failed, "exit code is 137, want 0"}, // an old engine may report the cause later
+		"ignores signals":   {Failed, "timed out after 1s and was killed"},
+		"workflow commands": {Failed, "exit code is 1, want 0"},
+	}
+	return s, wants
+}
+
+// A command that exceeds its limits or interferes with its container does not affect other tests, and the failure names
+// the cause.
+func TestMisbehavingCommands(t *testing.T) {
+	s, wants := misbehavingCases(t)
 	onBoth(t, func(t *testing.T, m *machine) {
-		o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 3, ReportDir: t.TempDir(), Log: t.Output()}
+		o := Options{
+			Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 3, ReportDir: t.TempDir(), Log: t.Output(),
+		}
 		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		check(t, r, map[string]want{
-			"endless output":    {Failed, "command printed more than limits.output (default 8 MiB) and was killed"},
-			"out of memory":     {Failed, "exit code is 137, want 0"}, // an old engine may report the cause later
-			"ignores signals":   {Failed, "timed out after 1s and was killed"},
-			"workflow commands": {Failed, "exit code is 1, want 0"},
-		})
+		check(t, r, wants)
 	})
 }
 
-func TestSessions(t *testing.T) {
-	s := parse(t, `
+func sessionCases(t *testing.T) (s *Suite, wants map[string]want) {
+	return parse(t, `
 tests:
   - {name: one, session: a, run: 'echo $$ > /tmp/first; hostname > /tmp/host'}
   - {name: alone, run: test ! -e /tmp/first}
   - {name: two, session: a, run: 'test "$(cat /tmp/host)" = "$(hostname)"', env: {A: b}}
   - {name: another, session: b, run: test ! -e /tmp/first}
   - {name: three, session: a, user: root, run: 'id -u; cat /tmp/first', stdout: ^0}
-`[1:], nil)
+`[1:], nil), nil
+}
+
+func TestSessions(t *testing.T) {
+	s, _ := sessionCases(t)
 	onBoth(t, func(t *testing.T, m *machine) {
 		var group errgroup.Group
 		for range 2 { // concurrent runs are independent
 			group.Go(func() error {
-				o := Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 2, Log: t.Output()}
+				o := Options{Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 2, Log: t.Output()}
 				r, err := Run(t.Context(), s, o)
 				if err == nil {
 					check(t, r, nil)
@@ -417,7 +447,7 @@ tests:
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Run(t.Context(), s, Options{Image: img, Engine: &fakeEngine{}, Run: regexp.MustCompile("nothing")})
+	_, err = Run(t.Context(), s, Options{Image: img, Target: &fakeEngine{}, Run: regexp.MustCompile("nothing")})
 	if err == nil || !strings.Contains(err.Error(), "match the selected names and tags (the suite has 3 tests)") {
 		t.Error(err)
 	}
@@ -460,7 +490,7 @@ tests:
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Run(t.Context(), s, Options{Image: img, Engine: &fakeEngine{}})
+	r, err := Run(t.Context(), s, Options{Image: img, Target: OnEngine(&slowEngine{}, "")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -498,7 +528,8 @@ func TestReap(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log strings.Builder
-			_, err := Run(t.Context(), s, Options{Image: img, Engine: &reaper{removed: test.removed, err: test.err}, Log: &log})
+			target := &reaper{removed: test.removed, err: test.err}
+			_, err := Run(t.Context(), s, Options{Image: img, Target: target, Log: &log})
 			if log.String() != test.log || errors.Is(err, failure) != test.fails || err != nil && !test.fails {
 				t.Errorf("log %q, error %v", log.String(), err)
 			}
@@ -518,7 +549,7 @@ tests:
 `[1:], nil)
 	m := fleet(t)[engine.Current]
 	clean := func(line string) string { return strings.ReplaceAll(line, "hunter2", "***") }
-	o := Options{Image: debian, ImageID: m.debian, Engine: m, ReportDir: t.TempDir(), Clean: clean}
+	o := Options{Image: debian, ImageID: m.debian, Target: m.target(), ReportDir: t.TempDir(), Clean: clean}
 	r, err := Run(t.Context(), s, o)
 	if err != nil || r.Failed != 2 {
 		t.Fatal(r, err)
@@ -573,7 +604,8 @@ tests:
 			t.Error(err)
 		}
 	}()
-	r, err := Run(t.Context(), s, Options{Image: scratch, ImageID: "stops:ci", Engine: e, Parallel: 2})
+	o := Options{Image: scratch, ImageID: "stops:ci", Target: OnEngine(e, "stops:ci"), Parallel: 2}
+	r, err := Run(t.Context(), s, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -602,7 +634,7 @@ tests:
 			waitForContainers(t, m, 3)
 			cancel(canceled)
 		}()
-		r, err := Run(ctx, s, Options{Image: debian, ImageID: m.debian, Engine: m, Parallel: 3})
+		r, err := Run(ctx, s, Options{Image: debian, ImageID: m.debian, Target: m.target(), Parallel: 3})
 		if !errors.Is(err, canceled) {
 			t.Error(err)
 		}
@@ -642,7 +674,7 @@ func TestNextRunRemovesContainers(t *testing.T) {
 		}
 		_ = killed.Wait() // always fails
 		var log strings.Builder
-		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Engine: m, Log: &log})
+		r, err := Run(t.Context(), s, Options{Image: debian, ImageID: m.debian, Target: m.target(), Log: &log})
 		if err != nil || r.Passed != 1 || log.String() != "removed 2 containers of an earlier run\n" {
 			t.Error(r, err, log.String())
 		}
@@ -664,6 +696,6 @@ func runUntilKilled(host, image string) error {
 	if err != nil {
 		return err
 	}
-	_, err = Run(context.Background(), s, Options{Image: img, ImageID: image, Engine: e, Parallel: 2})
+	_, err = Run(context.Background(), s, Options{Image: img, ImageID: image, Target: OnEngine(e, image), Parallel: 2})
 	return err
 }

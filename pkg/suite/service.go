@@ -3,18 +3,13 @@ package suite
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/org/sandbox-actions/pkg/dockerengine"
 )
 
 // Default time limits of a service.
@@ -24,42 +19,37 @@ const (
 )
 
 const (
-	pollInterval        = 50 * time.Millisecond  // between retries of a check
-	healthInterval      = 500 * time.Millisecond // between probes of the HEALTHCHECK
-	requestTimeout      = 5 * time.Second        // of one request to a service
-	closeDetectionDelay = 250 * time.Millisecond // how long a connection must stay open to count as accepted
+	pollInterval   = 50 * time.Millisecond // between retries of a check
+	requestTimeout = 5 * time.Second       // of one request to a service
 )
 
 // runningService is a service under test.
 type runningService struct {
-	container
-	run     *run
-	t       *Test
-	started time.Time // before the last start, if the service was restarted
+	Instance
+	run *run
+	t   *Test
 }
 
 // runService starts the image as a service and performs the steps. It returns the failures and, if there are any, the
 // service's log.
-func (r *run) runService(ctx context.Context, t *Test, own **testContainer) ([]Failure, []byte) {
-	spec := r.containerSpec(t)
-	spec.Cmd, spec.Publish = t.Service.Command, t.ports()
-	if t.Service.Ready != nil && t.Service.Ready.Healthy {
-		spec.HealthInterval = healthInterval
-	}
-	c, err := r.create(ctx, spec)
+func (r *run) runService(ctx context.Context, t *Test, own **testInstance) ([]Failure, []byte) {
+	spec := r.instanceSpec(t)
+	spec.Kind, spec.Args, spec.Ports = ServiceInstance, t.Service.Command, t.ports()
+	spec.Health = t.Service.Ready != nil && t.Service.Ready.Healthy
+	c, err := r.Target.Create(ctx, spec)
 	if err != nil {
 		return executionFailure(ctx, t.Service.Line, err), nil
 	}
-	*own = &testContainer{container: c}
-	s := &runningService{container: c, run: r, t: t}
+	*own = &testInstance{Instance: c}
+	s := &runningService{Instance: c, run: r, t: t}
 	failures := s.perform(ctx)
-	if len(failures) == 0 || isCanceled(ctx) {
+	if len(failures) == 0 || failures[0].skip || isCanceled(ctx) {
 		return failures, nil
 	}
 	logCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout) // the test may have timed out
 	defer cancel()
 	log := tail{limit: maxOutput}
-	err = s.Logs(logCtx, dockerengine.LogOptions{}, dockerengine.Streams{Out: &log, Err: &log})
+	err = s.Logs(logCtx, false, Streams{Out: &log, Err: &log})
 	if err == nil && failures[0].Detail == "" && len(log.kept) > 0 {
 		failures[0].Detail = excerpt(log.bytes())
 	}
@@ -114,7 +104,7 @@ func (s *runningService) waitUntilReady(ctx context.Context) []Failure {
 		within = defaultReadyTimeout
 	}
 	failures := s.retry(ctx, within, r.Line, func() []Failure { return s.checkReady(ctx, r) })
-	if len(failures) > 0 && ctx.Err() == nil {
+	if len(failures) > 0 && !failures[0].skip && ctx.Err() == nil {
 		failures[0].Message = fmt.Sprintf("not ready within %s: %s", within, failures[0].Message)
 	}
 	return failures
@@ -125,7 +115,7 @@ func (s *runningService) checkReady(ctx context.Context, r *ReadinessCheck) []Fa
 	fail := func(line int, detail, format string, args ...any) []Failure {
 		return []Failure{{Line: line, Message: fmt.Sprintf(format, args...), Detail: detail}}
 	}
-	state, err := s.Inspect(ctx)
+	state, err := s.State(ctx)
 	switch {
 	case err != nil:
 		return executionFailure(ctx, r.Line, err)
@@ -143,19 +133,18 @@ func (s *runningService) checkReady(ctx context.Context, r *ReadinessCheck) []Fa
 		return fail(r.Line, excerpt(state.Probe), "HEALTHCHECK reports %s", state.Health)
 	}
 	if r.Port != 0 {
-		if err := checkAcceptsConnections(ctx, state.Ports[r.Port]); err != nil {
+		if err := s.CheckPort(ctx, r.Port); err != nil {
 			return fail(r.Line, "", "port %d does not accept connections: %v", r.Port, err)
 		}
 	}
 	if r.HTTP != nil {
-		if failures := s.checkHTTP(ctx, state, r.HTTP); len(failures) > 0 {
+		if failures := s.checkHTTP(ctx, r.HTTP); len(failures) > 0 {
 			return failures
 		}
 	}
 	if r.Log != nil {
 		log := tail{limit: maxLog}
-		options := dockerengine.LogOptions{Since: s.started}
-		if err := s.Logs(ctx, options, dockerengine.Streams{Out: &log, Err: &log}); err != nil {
+		if err := s.Logs(ctx, true, Streams{Out: &log, Err: &log}); err != nil {
 			return executionFailure(ctx, r.Log.Line, err)
 		}
 		if printed := log.bytes(); !r.Log.Match(printed) {
@@ -175,10 +164,10 @@ func (s *runningService) retry(ctx context.Context, within time.Duration, line i
 		switch {
 		case ctx.Err() != nil && len(failures) > 0:
 			return executionFailure(ctx, line, context.Cause(ctx))
-		case len(failures) == 0, within == 0, exited:
+		case len(failures) == 0, within == 0, exited, failures[0].skip:
 			return failures
 		}
-		if state, err := s.Inspect(ctx); err != nil || !state.Running {
+		if state, err := s.State(ctx); err != nil || !state.Running {
 			exited = true // try once more, with the final state
 			continue
 		}
@@ -201,26 +190,22 @@ func (s *runningService) performStep(ctx context.Context, step *Step) []Failure 
 	case step.Run != nil:
 		return s.retry(ctx, within, step.Line, func() []Failure { return s.runCommand(ctx, step) })
 	case step.HTTP != nil:
-		return s.retry(ctx, within, step.Line, func() []Failure {
-			state, err := s.Inspect(ctx)
-			if err != nil {
-				return executionFailure(ctx, step.Line, err)
-			}
-			return s.checkHTTP(ctx, state, step.HTTP)
-		})
+		return s.retry(ctx, within, step.Line, func() []Failure { return s.checkHTTP(ctx, step.HTTP) })
 	case step.Logs != nil:
 		return s.retry(ctx, within, step.Line, func() []Failure { return s.checkLogs(ctx, step) })
 	case step.Restart:
-		var err error
 		if ready := s.t.Service.Ready; ready == nil || ready.Exit == nil {
 			if failures := s.checkRunning(ctx, step.Line); len(failures) > 0 {
 				return failures
 			}
 		}
-		if s.started, err = s.Restart(ctx, defaultStopTimeout); err != nil {
+		if err := s.Restart(ctx, defaultStopTimeout); err != nil {
 			return executionFailure(ctx, step.Line, err)
 		}
 		failures := s.waitUntilReady(ctx)
+		if len(failures) > 0 && failures[0].skip {
+			return failures
+		}
 		for i := range failures {
 			failures[i].Message = "after the restart: " + failures[i].Message
 		}
@@ -231,13 +216,12 @@ func (s *runningService) performStep(ctx context.Context, step *Step) []Failure 
 
 func (s *runningService) runCommand(ctx context.Context, step *Step) []Failure {
 	var printed transcript
-	exit, err := printed.exitOf(s.Exec(ctx, dockerengine.ExecSpec{
-		Cmd: step.Run.Args, User: string(step.User), Env: environ(step.Env), WorkDir: step.Workdir,
-		Streams: printed.streams(),
-	}))
+	exit, err := printed.exitOf(s.Exec(ctx, Process{
+		Args: step.Run.Args, User: string(step.User), Env: environ(step.Env), WorkDir: step.Workdir,
+	}, printed.streams()))
 	if err != nil {
 		failures := executionFailure(ctx, step.Line, err)
-		if state, err := s.Inspect(ctx); err == nil && !state.Running {
+		if state, err := s.State(ctx); err == nil && !state.Running {
 			failures[0].Message = fmt.Sprintf("service exited with code %d before or during the command", state.ExitCode)
 		}
 		return withOutput(failures, &printed)
@@ -247,7 +231,7 @@ func (s *runningService) runCommand(ctx context.Context, step *Step) []Failure {
 
 func (s *runningService) checkLogs(ctx context.Context, step *Step) (failures []Failure) {
 	stdout, stderr := tail{limit: maxLog}, tail{limit: maxLog}
-	err := s.Logs(ctx, dockerengine.LogOptions{}, dockerengine.Streams{Out: &stdout, Err: &stderr})
+	err := s.Logs(ctx, false, Streams{Out: &stdout, Err: &stderr})
 	if err != nil {
 		return executionFailure(ctx, step.Line, err)
 	}
@@ -262,7 +246,7 @@ func (s *runningService) checkLogs(ctx context.Context, step *Step) (failures []
 
 // checkRunning returns a failure if the service has exited. Otherwise a stop or a restart would hide a crash.
 func (s *runningService) checkRunning(ctx context.Context, line int) []Failure {
-	state, err := s.Inspect(ctx)
+	state, err := s.State(ctx)
 	switch {
 	case err != nil:
 		return executionFailure(ctx, line, err)
@@ -300,7 +284,7 @@ func (s *runningService) checkStop(ctx context.Context, want *StopCheck) []Failu
 	if err != nil {
 		return executionFailure(ctx, want.Line, err)
 	}
-	state, err := s.Inspect(ctx)
+	state, err := s.State(ctx)
 	switch {
 	case err != nil:
 		return executionFailure(ctx, want.Line, err)
@@ -333,34 +317,8 @@ func (t *tail) Write(p []byte) (int, error) {
 
 func (t *tail) bytes() []byte { return t.kept[max(0, len(t.kept)-t.limit):] }
 
-// checkAcceptsConnections connects to a published port. The engine's proxy accepts every connection, but closes it
-// immediately if no process in the container listens, so the connection must stay open for closeDetectionDelay.
-func checkAcceptsConnections(ctx context.Context, address string) error {
-	if address == "" {
-		return errors.New("port is not published by the engine")
-	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_ = conn.SetReadDeadline(time.Now().Add(closeDetectionDelay))
-	if _, err := conn.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("connection closed immediately (%w)", err)
-	}
-	return nil
-}
-
-// serviceClient sends requests to published ports. They are on loopback, so it uses no proxy.
-var serviceClient = &http.Client{
-	Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
-
 // checkHTTP sends a request and checks the response.
-func (s *runningService) checkHTTP(ctx context.Context, state dockerengine.State, c *HTTPCheck) []Failure {
+func (s *runningService) checkHTTP(ctx context.Context, c *HTTPCheck) []Failure {
 	method, path, status := c.Method, c.Path, c.Status
 	if method == "" {
 		method = http.MethodGet
@@ -375,24 +333,24 @@ func (s *runningService) checkHTTP(ctx context.Context, state dockerengine.State
 		message := fmt.Sprintf("%s %s on port %d: ", method, path, c.Port) + fmt.Sprintf(format, args...)
 		return []Failure{{Line: c.Line, Message: message}}
 	}
-	address := state.Ports[c.Port]
-	if address == "" {
-		return fail("service is not running, or the engine did not publish the port")
-	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, nil)
+	request, err := http.NewRequestWithContext(ctx, method, "http://service"+path, nil)
 	if err != nil {
 		return fail("%v", err)
 	}
+	request.Host = "" // that of the target
 	for name, value := range c.Request {
 		request.Header.Set(name, string(value))
 		if http.CanonicalHeaderKey(name) == "Host" {
 			request.Host = string(value)
 		}
 	}
-	response, err := serviceClient.Do(request)
-	if err != nil {
+	response, err := s.Send(c.Port, request)
+	switch {
+	case isUnsupported(err):
+		return executionFailure(ctx, c.Line, err)
+	case err != nil:
 		return fail("%v", err)
 	}
 	defer response.Body.Close()

@@ -143,6 +143,9 @@ func (s *Suite) decode(f *parsedFile, violations []violation) {
 		if !f.decodeInto(l, t) {
 			continue
 		}
+		common := defaults.Limits
+		common.Output = t.Limits.Output
+		t.ownLimits = t.Limits != common
 		c.test(t, l)
 		if first := sessions[t.Session]; first == nil {
 			sessions[t.Session] = t

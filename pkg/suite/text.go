@@ -23,12 +23,14 @@ type Failure struct {
 	Line    int    // in the suite's file
 	Message string // one line; may quote output of the image
 	Detail  string // output of the image, or its diff to the expected text; untrusted
+	skip    bool   // the target does not support the test; Message is the reason
+	outage  bool   // the target failed, so that another run may pass
 }
 
 // check compares text with c. name describes the text in messages; dir is the base directory of golden files.
 func (c *TextCheck) check(name, text, dir string) (failures []Failure) {
 	fail := func(line int, detail, format string, args ...any) {
-		failures = append(failures, Failure{line, fmt.Sprintf(format, args...), detail})
+		failures = append(failures, Failure{Line: line, Message: fmt.Sprintf(format, args...), Detail: detail})
 	}
 	for _, p := range c.Include {
 		if !p.MatchString(text) {

@@ -33,6 +33,10 @@ type Tree struct {
 	layers []v1.Layer
 	count  int
 	ids    map[string]map[string]int // IDs by file (/etc/passwd, /etc/group) and name, read on demand
+
+	readContents func([]File) ([][]byte, error) // nil: from the layers
+	close        func() error                   // releases what readContents uses; nil: nothing
+	hidden       string                         // a directory that a search needed, but that could not be read
 }
 
 // File is a file, directory or other entry of a tree.
@@ -59,6 +63,8 @@ type inode struct {
 	header tar.Header
 	layer  int // index of the layer with the content; -1 for a directory that is in no layer
 	index  int // of the entry in the layer's tar file
+
+	unreadable bool // a directory whose files are unknown, or a file without its content
 }
 
 // ReadTree reads the headers of all layers of an image. It stops when ctx ends.
@@ -252,6 +258,9 @@ func (t *Tree) findThrough(layer int, name string, followLast bool) (*entry, str
 			}
 			continue
 		}
+		if at.unreadable {
+			t.hidden = "/" + strings.Join(names, "/")
+		}
 		found := at.children[next]
 		if found == nil {
 			return nil, ""
@@ -328,6 +337,9 @@ func (t *Tree) Contents(files []File) ([][]byte, error) {
 			wanted[f.entry.layer] = map[int][]int{}
 		}
 		wanted[f.entry.layer][f.entry.index] = append(wanted[f.entry.layer][f.entry.index], i)
+	}
+	if t.readContents != nil {
+		return t.readContents(files)
 	}
 	for layer, indexes := range wanted {
 		if err := t.extract(layer, indexes, contents); err != nil {

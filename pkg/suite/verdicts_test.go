@@ -140,7 +140,8 @@ func TestVerdicts(t *testing.T) {
 		}
 	}
 	for name, s := range all {
-		r, err := Run(t.Context(), s, Options{Image: images[name], ImageID: ids[name], Engine: m, Parallel: 4})
+		o := Options{Image: images[name], ImageID: ids[name], Target: OnEngine(m, ids[name]), Parallel: 4}
+		r, err := Run(t.Context(), s, o)
 		if err != nil {
 			t.Fatal(err)
 		}
