@@ -1,5 +1,5 @@
 # Each target installs and builds its dependencies into .cache on first use.
-.PHONY: demo test race soak fuzz lint generate release clean
+.PHONY: demo test race soak fuzz bench growth lint generate release clean
 
 demo: ## Build, test and snapshot the sandbox image on this machine: up to 7 minutes, later runs about one.
 	@scripts/demo.sh
@@ -18,6 +18,14 @@ soak: ## Run the programs under faults and write docs/reliability.md: about 40 m
 
 fuzz: ## Run each fuzz test for 20 s. `scripts/fuzz.sh 10m FuzzParse` runs one for 10 minutes.
 	@scripts/fuzz.sh
+
+bench: ## Compare with the Depot CLI, docker and buildctl: 25 minutes. ARGS='-run Peers/cached' selects rows.
+	@scripts/setup.sh test
+	@scripts/bench.sh -run Peers $(ARGS)
+
+growth: ## Measure how runs grow with their input: 10 minutes. ARGS=-large adds 4 GB of context and an image of 5 GB.
+	@scripts/setup.sh test
+	@scripts/bench.sh -run Growth $(ARGS)
 
 generate: ## Generate action.yml, the workflows and docs/reference.md from pkg/inputs.
 	@go generate ./...

@@ -166,6 +166,14 @@ func (b *Builders) ExportLeases() []string {
 	return ids
 }
 
+// Calls returns the number of RPCs that clients have sent through connections. It counts a session as one.
+func (b *Builders) Calls() (n int64) {
+	for _, m := range b.machines {
+		n += m.fork.calls.Load()
+	}
+	return n
+}
+
 // FailSolves makes the next solves of a platform fail with these messages, if a client starts them through a
 // connection.
 func (b *Builders) FailSolves(platform string, messages ...string) {

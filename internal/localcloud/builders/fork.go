@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
@@ -42,6 +43,7 @@ type fork struct {
 	daemon   *grpc.ClientConn
 	server   *grpc.Server
 	listener *bufconn.Listener
+	calls    atomic.Int64
 
 	mutex     sync.Mutex
 	leases    map[string][]string // digests, by lease
@@ -91,6 +93,7 @@ func (f *fork) heldLeases() []string {
 
 // handle serves a call of a client.
 func (f *fork) handle(_ any, stream grpc.ServerStream) error {
+	f.calls.Add(1)
 	method, _ := grpc.MethodFromServerStream(stream)
 	switch method {
 	case solveMethod:

@@ -78,6 +78,10 @@ func TestGarbageCollection(t *testing.T) {
 	if leases := b.ExportLeases(); len(leases) != 1 || leases[0] != leased["depot/session.id"] {
 		t.Errorf("leases %q, the response has %q", leases, leased["depot/session.id"])
 	}
+	calls := b.Calls()
+	if readable(digest); b.Calls() != calls+1 {
+		t.Errorf("%d calls after a read, %d before", b.Calls(), calls)
+	}
 	image(nil) // a second solve does not remove what the lease protects
 	if !readable(digest) {
 		t.Error("the second solve removed the leased image")
