@@ -136,7 +136,7 @@ func compression(spec inputs.BuildSpec) (image.Compression, string) {
 	case published:
 		return image.Gzip, "gzip, which every registry and engine can read"
 	case !builder.IsLocal(spec.Builder):
-		return image.ZstdFast, "zstd for new layers, which is the fastest for engines and Daytona; existing layers keep theirs"
+		return image.ZstdFast, "zstd for new layers, the fastest for engines and Daytona; existing layers keep theirs"
 	case spec.Load:
 		return image.Uncompressed, "none for new layers, because the builder runs on this machine"
 	}

@@ -30,7 +30,8 @@ func (shortClock) Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// transientFaults injects failures of Daytona itself: into a part of the snapshots, and into a part of the calls. The seed determines the sequence of decisions.
+// transientFaults injects failures of Daytona itself: into a part of the snapshots, and into a part of the calls. The
+// seed determines the sequence of decisions.
 type transientFaults struct {
 	cloud
 	snapshots, calls float64
@@ -77,7 +78,8 @@ func (f *transientFaults) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// Twenty snapshots, of which 30 % fail for a reason of Daytona and for which 10 % of the calls fail: each becomes active, or is removed and named in the error. Doppler is not involved.
+// Twenty snapshots, of which 30 % fail for a reason of Daytona and for which 10 % of the calls fail: each becomes
+// active, or is removed and named in the error. Doppler is not involved.
 func TestTransientFailures(t *testing.T) {
 	const snapshots = 20
 	var variants []string

@@ -12,10 +12,10 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in one of the secrets or would have
-// it after a rollback, sandboxes or warm pools. unreadable describes the configs that the token cannot read and that may
-// name any of them. Daytona itself does not check: it deletes a snapshot that sandboxes use (daytonaio/daytona v0.190.0,
-// apps/api/src/sandbox/services/snapshot.service.ts, removeSnapshot).
+// usesOf maps the names of snapshots to what uses them: a Doppler config that has it in one of the secrets or would
+// have it after a rollback, sandboxes or warm pools. unreadable describes the configs that the token cannot read and
+// that may name any of them. Daytona itself does not check: it deletes a snapshot that sandboxes use (daytonaio/daytona
+// v0.190.0, apps/api/src/sandbox/services/snapshot.service.ts, removeSnapshot).
 func usesOf(
 	ctx context.Context, config credentials.Doppler, secrets []string, client daytona.Client,
 	snapshots []daytona.Snapshot,

@@ -21,9 +21,9 @@ type createdSnapshot struct {
 	Verified verification
 }
 
-// ensureSnapshots returns an active, verified snapshot for each of spec.Each, with the target of the same index. It pushes the
-// image first, because the builder is not needed afterwards, and then creates the snapshots at the same time. If one
-// fails, the others are still created and kept, so that the next run can reuse them.
+// ensureSnapshots returns an active, verified snapshot for each of spec.Each, with the target of the same index. It
+// pushes the image first, because the builder is not needed afterwards, and then creates the snapshots at the same
+// time. If one fails, the others are still created and kept, so that the next run can reuse them.
 func ensureSnapshots(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, targets []snapshotTarget,
 ) ([]createdSnapshot, error) {
@@ -126,7 +126,8 @@ func variantOutputs(created []createdSnapshot) variantList {
 		s := c.Snapshot
 		list = append(list, variantOutput{
 			Variant: c.Spec.Variant, Name: s.Name, ID: s.ID, State: string(s.State), SizeGB: s.SizeGB,
-			Reused: c.Upload.isReused(), Verified: c.Verified.output(), CPU: s.Resources.CPU, Memory: s.Resources.Memory, Disk: s.Resources.Disk, GPU: s.GPU,
+			Reused: c.Upload.isReused(), Verified: c.Verified.output(),
+			CPU: s.Resources.CPU, Memory: s.Resources.Memory, Disk: s.Resources.Disk, GPU: s.GPU,
 			SandboxClass: s.SandboxClass, Region: strings.Join(s.Regions, ","), DopplerSecret: c.Spec.Record.Secret,
 		})
 	}

@@ -409,7 +409,10 @@ func TestPreflightVariants(t *testing.T) {
 		want           string // in the error
 	}{
 		{name: "valid", variants: twoVariants + "\neurope: region=eu", args: []string{"--region=us"}},
-		{name: "region", variants: twoVariants + "\nmars: region=mars", want: `variant mars: input region: unknown region "mars"`},
+		{
+			name: "region", variants: twoVariants + "\nmars: region=mars",
+			want: `variant mars: input region: unknown region "mars"`,
+		},
 		{
 			name: "limit", variants: twoVariants + "\nhuge: cpu=64", args: []string{"--daytona-api-key=" + userToken},
 			want: "variant huge: resources exceed the organization's limits: cpu 64",

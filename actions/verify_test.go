@@ -154,10 +154,10 @@ func TestVerify(t *testing.T) {
 		},
 		{
 			name: "runner fails", fault: cloudaytona.Fault{Sandbox: cloudaytona.RunnerFails}, left: true,
-			want: "verify snapshot agent … is in state error: … the snapshot is active and was not deleted; run again to reuse it",
+			want: "verify snapshot agent … is in state error: … the snapshot is active and was not deleted; run again",
 		},
 		{
-			name: "quota", left: true, want: "the organization's sandboxes use nearly all of its CPU (10) … run again to reuse it",
+			name: "quota", left: true, want: "the organization's sandboxes use nearly all of its CPU (10) … run again to",
 			fault: cloudaytona.Fault{
 				Method: "POST", Path: "/sandbox", Status: 400, Message: "Total CPU limit exceeded. Maximum allowed: 10.",
 			},

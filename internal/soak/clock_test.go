@@ -68,7 +68,8 @@ func (l *lab) tryWrongClock(t *testing.T, f flow, skew time.Duration) {
 	l.record(t, f, run, row{wrongClock, title})
 }
 
-// A certificate or a token that the other side considers invalid is replaced, and the clock is named if that fails, too.
+// A certificate or a token that the other side considers invalid is replaced, and the clock is named if that fails,
+// too.
 func TestOutsideOfValidity(t *testing.T) {
 	type invalidRun struct {
 		flow    flow

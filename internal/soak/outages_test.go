@@ -201,8 +201,8 @@ func inSomeLabs(t *testing.T, l *lab, jobs iter.Seq[func(*lab)]) {
 	}
 }
 
-// onBusyMachine returns the flow with a time limit that it does not reach on a busy machine. It is for faults after which
-// the run does not wait.
+// onBusyMachine returns the flow with a time limit that it does not reach on a busy machine. It is for faults after
+// which the run does not wait.
 func (f flow) onBusyMachine() flow {
 	f.timeout = time.Minute
 	return f
@@ -289,7 +289,9 @@ func trusting(t *testing.T, certificates, caFile string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, file := range map[string]string{
-		"ca.pem": caFile, "cert.pem": filepath.Join(certificates, "cert.pem"), "key.pem": filepath.Join(certificates, "key.pem"),
+		"ca.pem": caFile, "cert.pem": filepath.Join(
+			certificates, "cert.pem",
+		), "key.pem": filepath.Join(certificates, "key.pem"),
 	} {
 		if err := os.Symlink(file, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)

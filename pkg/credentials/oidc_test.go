@@ -120,7 +120,9 @@ func TestOIDCToken(t *testing.T) {
 				return
 			}
 			failed, ok := errors.AsType[*httpclient.APIError](err)
-			if !ok || failed.Service != "GitHub" || failed.Status != test.status || !strings.HasSuffix(failed.Hint, "rerun the job") ||
+			if !ok || failed.Service != "GitHub" || failed.Status != test.status || !strings.HasSuffix(
+				failed.Hint, "rerun the job",
+			) ||
 				strings.Contains(failed.Hint, "network") != (test.status == 0) ||
 				!strings.Contains(failed.Message, test.message) || errors.Is(err, httpclient.ErrFormat) != test.format {
 				t.Errorf("got %+v", err)

@@ -50,8 +50,8 @@ func (e *Engine) isLocal() bool {
 }
 
 // pullImage has the engine pull an image from a read-only registry in this process, on loopback under a temporary name.
-// The engine is expected to request the missing layers. When it has the image, pullImage calls complete and then removes
-// the name. It returns the layers that were sent.
+// The engine is expected to request the missing layers. When it has the image, pullImage calls complete and then
+// removes the name. It returns the layers that were sent.
 func (e *Engine) pullImage(
 	parent context.Context, a *archive, missing []file, complete func() error,
 ) (sent []file, err error) {

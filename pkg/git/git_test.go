@@ -149,7 +149,8 @@ func TestErrorCause(t *testing.T) {
 		{"fatal: The requested URL returned error: 403", "fatal: The requested URL returned error: 403", Unauthorized, false},
 		{
 			"fatal: unable to access 'x': server certificate verification failed. CAfile: none CRLfile: none",
-			"fatal: unable to access 'x': server certificate verification failed. CAfile: none CRLfile: none", Certificate, false,
+			"fatal: unable to access 'x': server certificate verification failed. CAfile: none CRLfile: none", Certificate,
+			false,
 		},
 		{
 			"fatal: unable to access 'x': SSL certificate problem: certificate is not yet valid",

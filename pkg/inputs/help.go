@@ -87,9 +87,9 @@ var help = map[string]string{
 		"usually container.",
 	"entrypoint": "Command that replaces the image's ENTRYPOINT and CMD, in shell syntax.",
 	"region":     "Daytona region, by ID or name. Default: the organization's default region.",
-	"variants": "Snapshots to create of the one image, NAME: SETTING=VALUE,…, one per line. The settings are cpu, memory, " +
-		"disk, gpu, sandbox_class, region and doppler_secret. Those that a line omits are the inputs. NAME ends the " +
-		"name_prefix, the name and, in upper case, doppler_secret. Doppler is updated after all are active and verified.",
+	"variants": "Snapshots to create from the one image, NAME: SETTING=VALUE,…, one per line. The settings are cpu, " +
+		"memory, disk, gpu, sandbox_class, region and doppler_secret. Those that a line omits are the inputs. NAME ends " +
+		"the name_prefix, the name and, in upper case, doppler_secret. Doppler is updated after all are active and verified.",
 	"attempts": "How often to create a snapshot at most, if Daytona fails for a reason of its own.",
 	"make_room": "If the organization has its maximum number of snapshots, delete as many of the least recently used " +
 		"as needed, by the rules of keep.",
