@@ -278,11 +278,8 @@ func copySnapshot(
 	}
 	img, err := openInRegistry(ctx, job, inputs.BuildSpec{}, source.Config, named, name, inputs.SnapshotPlatform)
 	if err != nil {
-		return inputs.Wrap(
-			"image",
-			fmt.Errorf("read the image of snapshot %s to copy it to another Daytona organization: %w; "+
-				"%s", from.Name, err, remedy),
-		)
+		return inputs.Wrap("image", fmt.Errorf("read the image of snapshot %s to copy it to another Daytona organization: "+
+			"%w; %s", from.Name, err, remedy))
 	}
 	if digest, err := img.Digest(); err != nil || digest != source.Digest {
 		return inputs.Errorf("image", name, "has the digest %s, but snapshot %s has %s", digest, from.Name, source.Digest)

@@ -63,7 +63,7 @@ func TestCallsPerRun(t *testing.T) {
 1 registry: HEAD /v2/team/calls/manifests/1
 3 registry: HEAD /v2/team/calls/manifests/sha256:…
 1 registry: PUT /v2/team/calls/manifests/1
-1 registry: PUT /v2/team/calls/manifests/sha256:…`,
+2 registry: PUT /v2/team/calls/manifests/sha256:…`,
 		},
 		{"test", invocation{program: "action-test", dir: dir, inputs: values{"suite": "tests.yaml"}}, depot + oidc},
 		{"snapshot", snapshot, daytona + `

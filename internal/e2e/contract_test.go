@@ -80,13 +80,15 @@ func TestActionContract(t *testing.T) {
 			inputs: values{
 				"load": "false", "image": "", "expect_image_id": "", "name": "", "name_prefix": "iterate-sandbox",
 				"cpu": "2", "memory": "4", "disk": "10", "gpu": "0", "sandbox_class": "", "entrypoint": "", "region": "",
-				"if_exists": "reuse", "keep": "0", "keep_failed": "false", "verify": "",
+				"variants": "", "attempts": "3", "make_room": "false", "if_exists": "reuse", "keep": "0",
+				"keep_failed": "false", "verify": "",
 				"update_doppler": "", "doppler_secret": "DAYTONA_SNAPSHOT_NAME", "doppler_mirror": "", "doppler_configs": "",
 				"doppler_history": "true", "environment": "",
 				"daytona_api_key": "", "daytona_organization_id": "", "daytona_api_url": "",
 			},
 			outputs: []string{
-				"snapshot_name", "snapshot_id", "snapshot_state", "snapshot_size_gb", "reused", "verified", "doppler_updated",
+				"snapshot_name", "snapshot_id", "snapshot_state", "snapshot_size_gb", "reused", "verified", "snapshots",
+				"doppler_updated",
 			},
 		},
 		"test": {

@@ -88,7 +88,7 @@ func TestMovingDocs(t *testing.T) {
 	_, text, _ := strings.Cut(read(t, "../../docs/moving.md"), "```diff")
 	example, text, _ := strings.Cut(text, "```")
 	_, scripts, _ := strings.Cut(text, "| the script |")
-	all := append(append(inputsOf(t, "snapshot"), inputsOf(t, "test")...), "uses")
+	all := slices.Concat(inputsOf(t, "snapshot"), inputsOf(t, "test"), inputsOf(t, "promote"), []string{"uses"})
 	found := regexp.MustCompile("(?m)^\\+ +(?:- )?([a-z_]+):|`([a-z_]+):[^`/]*`").
 		FindAllStringSubmatch(example+scripts, -1)
 	for _, m := range found {

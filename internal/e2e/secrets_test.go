@@ -791,7 +791,7 @@ func (e *environment) buildLogs(t *testing.T) map[string]bool {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // builds of other packages may be waiting for faults
 	defer cancel()
 	list := func(activeOnly bool) (records []*controlapi.BuildHistoryRecord) {
 		events, err := c.ControlClient().
