@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,6 +26,7 @@ import (
 	api "github.com/google/go-github/v62/github"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/org/sandbox-actions/internal/faultproxy"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 )
 
@@ -228,17 +228,6 @@ func (j job) fillToolCache(t *testing.T, content string) {
 	writeFiles(t, j.toolCache, map[string]string{"sandbox-actions/v1.2.3/" + runtime.GOARCH + "/action-build": content})
 }
 
-// closedServer returns the URL of a port on which no server listens.
-func closedServer(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return "http://" + listener.Addr().String()
-}
-
 // emptyServer starts a server that answers 404 to every request.
 func emptyServer(t *testing.T) string {
 	t.Helper()
@@ -249,7 +238,7 @@ func emptyServer(t *testing.T) string {
 
 func TestRunFindsProgram(t *testing.T) {
 	public, private := startGitHub(t, false), startGitHub(t, true)
-	closed := closedServer(t)
+	closed := "http://" + faultproxy.Refused(t)
 	privateEnv := map[string]string{"GITHUB_SERVER_URL": private.ServerURL(), "GITHUB_API_URL": private.APIURL()}
 	with := func(env map[string]string, more map[string]string) map[string]string {
 		env = maps.Clone(env)
@@ -420,7 +409,7 @@ func TestRunRefuses(t *testing.T) {
 			name: "always 429", want: `returned 429`, wantRequests: 4,
 			fault: github.Fault{Path: "/releases/download/", Status: 429, Header: map[string]string{"Retry-After": "1"}},
 		},
-		{name: "no server", home: closedServer(t), want: `cannot download ` + asset + `: http://127.*: curl: \(7\)`},
+		{name: "no server", home: "http://" + faultproxy.Refused(t), want: `cannot download ` + asset + `: http://127.*: curl: \(7\)`},
 		{
 			name: "a redirect to another protocol", want: `/releases/download/.*curl: \(1\)`,
 			fault: github.Fault{
@@ -767,7 +756,7 @@ func TestRunRemovesLeftovers(t *testing.T) {
 // The tool cache is shared by the jobs of a self-hosted runner. A job that swaps the program in it while another job
 // starts cannot make that job execute anything but the verified program.
 func TestRunExecutesWhatItVerified(t *testing.T) {
-	root, j := checkout(t, checksums(closedServer(t))), newJob(t, nil)
+	root, j := checkout(t, checksums("http://"+faultproxy.Refused(t))), newJob(t, nil)
 	j.fillToolCache(t, program)
 	cached := filepath.Join(j.toolCache, "sandbox-actions/v1.2.3", runtime.GOARCH, "action-build")
 	dir := t.TempDir()

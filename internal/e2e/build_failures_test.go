@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"net"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
 
+	"github.com/org/sandbox-actions/internal/faultproxy"
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
@@ -23,14 +23,7 @@ import (
 func TestBuildFailures(t *testing.T) {
 	e := setup(t)
 	const scratch = "FROM scratch\nCOPY Dockerfile /\n"
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closed := faultproxy.Refused(t)
 	noID := values{"ACTIONS_ID_TOKEN_REQUEST_URL": "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}
 	expired, err := e.GitHub.Mint(
 		"https://depot.dev",

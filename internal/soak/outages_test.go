@@ -29,7 +29,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/org/sandbox-actions/internal/faultproxy"
 )
 
 var (
@@ -61,7 +61,7 @@ func startAddresses(t *testing.T) []address {
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
 	return []address{
-		{problem: "connection refused", scheme: "http", host: refusingHost(t), hint: regexp.MustCompile(`check|start`)},
+		{problem: "connection refused", scheme: "http", host: faultproxy.Refused(t), hint: regexp.MustCompile(`check|start`)},
 		{
 			problem: "unknown host",
 			scheme:  "https",
@@ -85,24 +85,6 @@ func startAddresses(t *testing.T) []address {
 			hint: regexp.MustCompile(`timed out|no response|check`),
 		},
 	}
-}
-
-// refusingHost returns an address that refuses connections. The test holds the port, so that no other program gets it.
-func refusingHost(t *testing.T) string {
-	t.Helper()
-	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Close(socket) })
-	if err := unix.Bind(socket, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	bound, err := unix.Getsockname(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", bound.(*unix.SockaddrInet4).Port)
 }
 
 // silentHost returns an address that accepts connections and never answers.

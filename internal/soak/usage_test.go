@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"testing"
@@ -32,17 +33,22 @@ type usage struct {
 // minute.
 func (l *lab) checkUsage(t *testing.T, before usage) {
 	t.Helper()
-	const idle = 20
+	const (
+		idle  = 20
+		ended = 2 * workers // goroutines of stopped registries (distribution v3.1.2, registry/handlers/app.go, NewApp)
+	)
 	deadline := time.Now().Add(time.Minute)
 	for {
 		now := l.usage(t)
 		if now.images == before.images && now.containers == before.containers && now.heldRecords <= before.heldRecords &&
 			now.engineFiles <= before.engineFiles+idle && now.files <= before.files+idle &&
-			now.goroutines <= before.goroutines+idle {
+			now.goroutines <= before.goroutines+idle+ended {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("before:\n%+v\nafter:\n%+v", before, now)
+			var stacks strings.Builder
+			_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
+			t.Errorf("before:\n%+v\nafter:\n%+v\n%s", before, now, &stacks)
 			return
 		}
 		time.Sleep(time.Second)

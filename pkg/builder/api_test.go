@@ -3,7 +3,6 @@ package builder
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -14,11 +13,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/sandbox-actions/internal/faultproxy"
 	"github.com/org/sandbox-actions/internal/localcloud/depotapi"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/httpclient"
-	"golang.org/x/sync/errgroup"
 )
 
 // wantError describes the expected *[httpclient.APIError] of a call, and how often the call is sent.
@@ -290,17 +291,10 @@ func TestRejectedOIDCTokens(t *testing.T) {
 }
 
 func TestUnreachableAPI(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr := faultproxy.Refused(t)
 	d := depot(startDepot(t), &journal{}, "project-token")
 	d.APIURL = "http://" + addr + "/"
-	_, err = d.Acquire(t.Context(), Request{})
+	_, err := d.Acquire(t.Context(), Request{})
 	// Even CreateBuild is retried, because the request was never sent.
 	checkAPIError(t, err, `create a build in project "sandbox"`, wantError{
 		message: "cannot reach Depot at http://" + addr + ": dial tcp " + addr + ": connect: connection refused, after 5 " +

@@ -58,11 +58,7 @@ func TestNetworkHints(t *testing.T) {
 	defer server.Close()
 	plain := httptest.NewServer(http.NotFoundHandler()) // as a proxy, it refuses every connection
 	defer plain.Close()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
+	closed := faultproxy.Refused(t)
 	trusted := server.Client().Transport.(*http.Transport)
 	with := func(change func(*http.Transport)) *http.Transport {
 		transport := trusted.Clone()
@@ -96,13 +92,13 @@ func TestNetworkHints(t *testing.T) {
 			transport.TLSClientConfig.ServerName = "another.example.org"
 		}), hint: "correct the host name"},
 		{name: "server without TLS", base: trusted, url: "https://" + plain.Listener.Addr().String(), hint: "check the port"},
-		{name: "proxy is down", base: through(closed.Addr().String()), hint: "check HTTPS_PROXY", transient: true},
+		{name: "proxy is down", base: through(closed), hint: "check HTTPS_PROXY", transient: true},
 		{name: "proxy refuses", base: through(plain.Listener.Addr().String()), hint: "the proxy answered 404",
 			transient: true},
 		{name: "unknown host", base: roundTripper(func(*http.Request) (*http.Response, error) {
 			return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "x", IsNotFound: true}}
 		}), hint: "check the host name", transient: true},
-		{name: "refused", base: trusted, url: "https://" + closed.Addr().String(), hint: other, transient: true},
+		{name: "refused", base: trusted, url: "https://" + closed, hint: other, transient: true},
 		{name: "credentials without TLS", base: trusted, url: "http://api.example.org", hint: other},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -21,6 +21,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/org/sandbox-actions/internal/faultproxy"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
@@ -320,7 +322,7 @@ func TestOpenFromRegistry(t *testing.T) {
 	multi := put("open:both", func(ref name.Reference, options ...remote.Option) error {
 		return remote.WriteIndex(ref, both, options...)
 	})
-	gone := closedAddress()
+	gone := faultproxy.Refused(t)
 	answers := func(status int, header, body string) string {
 		server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if key, value, ok := strings.Cut(header, ": "); ok {

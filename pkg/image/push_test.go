@@ -29,6 +29,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/moby/buildkit/client"
+
+	"github.com/org/sandbox-actions/internal/faultproxy"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
@@ -225,7 +227,7 @@ func smallImage(t testing.TB) v1.Image {
 // BuildKit's push and PushImage fail with the same errors.
 func TestPushFails(t *testing.T) {
 	w := sharedServices(t)
-	gone := closedAddress()
+	gone := faultproxy.Refused(t)
 	dir := writeFiles(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	login := "log in to " + w.registry.Addr + " (docker login)"
 	for _, test := range []struct {
@@ -693,11 +695,4 @@ func TestCheckPushPermission(t *testing.T) {
 // fastRegistry returns a client that retries without long waits.
 func fastRegistry(auth Auth) registryClient {
 	return registryClient{keychain: auth, minWait: time.Millisecond}
-}
-
-// closedAddress returns an address on loopback on which no server listens.
-func closedAddress() string {
-	server := httptest.NewServer(http.NotFoundHandler())
-	server.Close()
-	return host(server)
 }

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/internal/fakeclock"
+	"github.com/org/sandbox-actions/internal/faultproxy"
 	standin "github.com/org/sandbox-actions/internal/localcloud/github"
 	"github.com/org/sandbox-actions/pkg/git"
 )
@@ -382,10 +383,8 @@ func TestFetchRetries(t *testing.T) {
 		}
 	})
 	t.Run("refused", func(t *testing.T) {
-		closed := httptest.NewServer(nil)
-		closed.Close()
 		r := fromHub("app", goodToken)
-		r.ServerURL, r.HTTP.Clock = closed.URL, &fakeclock.Clock{}
+		r.ServerURL, r.HTTP.Clock = "http://"+faultproxy.Refused(t), &fakeclock.Clock{}
 		_, err := fetch(t, r, sha)
 		checkError(t, err, "Failed to connect", "tried 3 times; check the network")
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/internal/fakeclock"
+	"github.com/org/sandbox-actions/internal/faultproxy"
 	standin "github.com/org/sandbox-actions/internal/localcloud/github"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
@@ -260,16 +260,9 @@ func TestResolveAPIFailures(t *testing.T) {
 		})
 	}
 	t.Run("connection refused", func(t *testing.T) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
 		r := fromHub("app", goodToken)
-		r.APIURL = "http://" + l.Addr().String() + "/api/v3"
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		_, err = r.Resolve(t.Context(), "trunk")
+		r.APIURL = "http://" + faultproxy.Refused(t) + "/api/v3"
+		_, err := r.Resolve(t.Context(), "trunk")
 		checkError(t, err, "cannot reach GitHub at "+r.APIURL)
 	})
 	t.Run("commit of another SHA", func(t *testing.T) {
