@@ -409,7 +409,10 @@ func TestRunRefuses(t *testing.T) {
 			name: "always 429", want: `returned 429`, wantRequests: 4,
 			fault: github.Fault{Path: "/releases/download/", Status: 429, Header: map[string]string{"Retry-After": "1"}},
 		},
-		{name: "no server", home: "http://" + faultproxy.Refused(t), want: `cannot download ` + asset + `: http://127.*: curl: \(7\)`},
+		{
+			name: "no server", home: "http://" + faultproxy.Refused(t),
+			want: `cannot download ` + asset + `: http://127.*: curl: \(7\)`,
+		},
 		{
 			name: "a redirect to another protocol", want: `/releases/download/.*curl: \(1\)`,
 			fault: github.Fault{
