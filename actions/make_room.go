@@ -26,7 +26,7 @@ func isRoomNeeded(spec inputs.SnapshotSpec, err error) bool {
 // quota; a failed or inactive one makes no room (daytonaio/daytona v0.190.0,
 // apps/api/src/organization/constants/snapshot-states-consuming-resources.constant.ts).
 //
-// The error is cause if there is no such snapshot.
+// Without such a snapshot, the error wraps cause.
 func makeRoom(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler, target snapshotTarget,
 	wanted wantedSnapshot, cause error,

@@ -68,7 +68,7 @@ type promotionSource struct {
 	Client   daytona.Client
 	Snapshot daytona.Snapshot
 	Digest   v1.Hash
-	Record   namingRecord // of the snapshot in the config's history; zero if there is none
+	Record   namingRecord // of the snapshot in the config's history; zero without one
 }
 
 // openPromotionSource reads the config and finds the snapshot.

@@ -204,7 +204,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// assertVerified checks the error, that Doppler names the snapshot only if there is none, and that no sandbox is left.
+// assertVerified checks the error, that Doppler names the snapshot only without an error, and that no sandbox is left.
 func assertVerified(t *testing.T, c cloud, got verified, want string) {
 	t.Helper()
 	c.ClearFaults()

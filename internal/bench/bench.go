@@ -79,7 +79,7 @@ type Row struct {
 	// Ours and Peer are medians, in seconds unless the name has another unit.
 	Ours float64 `json:"ours"`
 	Peer float64 `json:"peer"`
-	// Ratio is Ours / Peer. Goal is its largest accepted value, 0 if there is none. Min and Max are the smallest and the
+	// Ratio is Ours / Peer. Goal is its largest accepted value, or 0. Min and Max are the smallest and the
 	// largest ratio of a pair.
 	Ratio float64 `json:"ratio"`
 	Goal  float64 `json:"goal"`

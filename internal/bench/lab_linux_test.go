@@ -36,7 +36,7 @@ type lab struct {
 	git        string // the repository's .git, which our programs create themselves
 	home       string // with a login to the registries
 	programs   string // directory of our programs
-	secretFile string // the .npmrc of the user; "" if there is none
+	secretFile string // the .npmrc of the user; may be empty
 }
 
 // newLab starts a lab with the sandbox image and engines, or one with a small image and without engines.

@@ -100,7 +100,7 @@ func openRepository(ctx context.Context, dir string) (hardened git.Git, settings
 	return hardened, settings, nil
 }
 
-// readHead returns the ID and the content of HEAD's commit object, or "" if there is no commit or no repository.
+// readHead returns the ID and the content of HEAD's commit object, or "" without a commit or a repository.
 func readHead(ctx context.Context, g git.Git) (sha string, commit []byte, err error) {
 	var out bytes.Buffer
 	err = g.Run(ctx, strings.NewReader("HEAD^{commit}\n"), &out, "cat-file", "--batch")

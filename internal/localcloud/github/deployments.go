@@ -40,7 +40,7 @@ type DeploymentStatus struct {
 	EnvironmentURL string `json:"environment_url"`
 }
 
-// State returns the state of the last status, or "" if there is none.
+// State returns the state of the last status, or "" without one.
 func (d Deployment) State() string {
 	if len(d.Statuses) == 0 {
 		return ""
