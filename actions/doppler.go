@@ -144,10 +144,9 @@ type dopplerUpdate struct {
 	Outdated           []string // those of Unchanged that another run has set to a newer snapshot
 }
 
-// updateDoppler records the names of the snapshots in each config. Where another run has recorded a newer snapshot in
-// the meantime, it keeps the names in that config.
-func updateDoppler(ctx context.Context, job job, created []createdSnapshot) (dopplerUpdate, error) {
-	var names []naming
+// namings returns what to record for the snapshots of a run. Where another run has recorded a newer snapshot in the
+// meantime, the config keeps its names.
+func namings(ctx context.Context, job job, created []createdSnapshot) (names []naming) {
 	for _, c := range created {
 		names = append(names, naming{
 			Configs: c.Target.Doppler, Secret: c.Spec.Record.Secret,
@@ -157,7 +156,7 @@ func updateDoppler(ctx context.Context, job job, created []createdSnapshot) (dop
 			},
 		})
 	}
-	return writeNames(ctx, job, names)
+	return names
 }
 
 // naming is an active snapshot and where its name is recorded.

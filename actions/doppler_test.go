@@ -164,9 +164,9 @@ func TestUpdateDoppler(t *testing.T) {
 			if test.fault.Status != 0 {
 				server.Fail(test.fault)
 			}
-			update, err := updateDoppler(t.Context(), job, []createdSnapshot{
+			update, err := writeNames(t.Context(), job, namings(t.Context(), job, []createdSnapshot{
 				{Spec: spec, Target: target, Snapshot: daytona.Snapshot{Name: "new"}},
-			})
+			}))
 			for _, part := range test.updateErr {
 				if err == nil || !strings.Contains(err.Error(), part) {
 					t.Errorf("got %v, want %q", err, part)
@@ -224,9 +224,9 @@ func TestUpdateDopplerCanceled(t *testing.T) {
 			})
 			job, _, _ := testJob(t, nil)
 			target := snapshotTarget{Doppler: []dopplerConfig{{Client: client, Previous: "old"}}}
-			update, err := updateDoppler(ctx, job, []createdSnapshot{
+			update, err := writeNames(ctx, job, namings(ctx, job, []createdSnapshot{
 				{Spec: snapshotSpec(t), Target: target, Snapshot: daytona.Snapshot{Name: "new"}},
-			})
+			}))
 			left := (*daytona.LeftoverError)(nil)
 			if test.want == "" {
 				if err != nil || !slices.Equal(update.Written, []string{"app.dev"}) {

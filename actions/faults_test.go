@@ -120,7 +120,7 @@ func (f *faultyFlow) run(ctx context.Context, t *testing.T, img v1.Image) (dayto
 	if err != nil {
 		return daytona.Snapshot{}, stderr.String(), err
 	}
-	if _, err := updateDoppler(ctx, job, created); err != nil {
+	if _, err := writeNames(ctx, job, namings(ctx, job, created)); err != nil {
 		return created[0].Snapshot, stderr.String(), err
 	}
 	pruneSnapshots(ctx, job, f.spec, f.config, created)

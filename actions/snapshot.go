@@ -33,9 +33,9 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err != nil {
 			return err
 		}
-		record := recordOfSnapshot(ctx, job, created[0])
-		deployed := startDeployment(ctx, job, spec.GitHubToken, spec.Environment, record)
-		update, err := updateDoppler(ctx, job, created)
+		names := namings(ctx, job, created)
+		deployed := startDeployment(ctx, job, spec.GitHubToken, spec.Environment, names[0].Record)
+		update, err := writeNames(ctx, job, names)
 		deployed.finish(ctx, job, update, err)
 		if err != nil {
 			return err

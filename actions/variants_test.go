@@ -63,7 +63,7 @@ func (c cloud) run(ctx context.Context, t *testing.T, img v1.Image, config crede
 	if r.created, r.err = ensureSnapshots(ctx, job, c.spec, session, targets); r.err != nil {
 		return r
 	}
-	if r.update, r.err = updateDoppler(ctx, job, r.created); r.err != nil {
+	if r.update, r.err = writeNames(ctx, job, namings(ctx, job, r.created)); r.err != nil {
 		return r
 	}
 	r.deleted = pruneSnapshots(ctx, job, c.spec, config, r.created)
@@ -281,7 +281,7 @@ func TestVariantsNewer(t *testing.T) {
 		first.created[i].Target.Doppler = configs[i]
 		first.created[i].Snapshot.Name += "-x"
 	}
-	update, err := updateDoppler(t.Context(), job, first.created)
+	update, err := writeNames(t.Context(), job, namings(t.Context(), job, first.created))
 	if err != nil || len(update.Written) > 0 || server.Secret("app", "dev", nameSecret+"_LARGE") != "agent-large-newer" ||
 		!strings.Contains(log.String(), "another run has created agent-large-newer") {
 		t.Errorf("%s: %v, %v\n%s", newer, update, err, log)

@@ -81,7 +81,7 @@ func (c cloud) verify(ctx context.Context, t *testing.T, previous string) (resul
 			result.snapshot, result.verification = created[0].Snapshot, created[0].Verified
 		}
 		if result.err == nil {
-			_, result.err = updateDoppler(ctx, job, created)
+			_, result.err = writeNames(ctx, job, namings(ctx, job, created))
 		}
 	}
 	result.doppler, result.stdout, result.stderr = server.Secret(
