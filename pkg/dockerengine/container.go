@@ -136,7 +136,9 @@ func (c *Container) Restart(ctx context.Context, grace time.Duration) (between t
 	}
 	step, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	info, err := c.engine.client.Info(step, client.InfoOptions{})
+	info, err := retry(step, func() (client.SystemInfoResult, error) {
+		return c.engine.client.Info(step, client.InfoOptions{})
+	})
 	if err != nil {
 		return time.Time{}, c.wrapError(ctx, "restart", err)
 	}
@@ -173,7 +175,9 @@ func (c *Container) Resize(ctx context.Context, size Size) error {
 func (c *Container) Inspect(ctx context.Context) (State, error) {
 	step, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	inspected, err := c.engine.client.ContainerInspect(step, c.ID, client.ContainerInspectOptions{})
+	inspected, err := retry(step, func() (client.ContainerInspectResult, error) {
+		return c.engine.client.ContainerInspect(step, c.ID, client.ContainerInspectOptions{})
+	})
 	if err != nil {
 		return State{}, c.wrapError(ctx, "inspect", err)
 	}
@@ -224,7 +228,9 @@ func (c *Container) Remove(ctx context.Context) error {
 }
 
 func (e *Engine) remove(ctx context.Context, id string) error {
-	_, err := e.client.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	_, err := retry(ctx, func() (client.ContainerRemoveResult, error) {
+		return e.client.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	})
 	if cerrdefs.IsConflict(err) { // another call is removing it
 		wait := e.client.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
 		select {
@@ -272,8 +278,10 @@ func (e *Engine) Containers(ctx context.Context, labels ...string) ([]string, er
 func (e *Engine) list(ctx context.Context, labels ...string) ([]container.Summary, error) {
 	step, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	found, err := e.client.ContainerList(step, client.ContainerListOptions{
-		All: true, Filters: client.Filters{}.Add("label", labels...),
+	found, err := retry(step, func() (client.ContainerListResult, error) {
+		return e.client.ContainerList(step, client.ContainerListOptions{
+			All: true, Filters: client.Filters{}.Add("label", labels...),
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list the containers of the Docker Engine at %s: %w", e.Host, e.classifyError(ctx, err))

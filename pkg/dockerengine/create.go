@@ -1,11 +1,14 @@
 package dockerengine
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"strings"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -57,7 +60,7 @@ type Size struct{ Width, Height uint }
 // Create creates a container without starting it. It does not pull the image.
 //
 // It labels the container with this process as the owner, so that [Engine.Reap] can remove it if this process is
-// killed.
+// killed. It gives the container a random name, so that it can repeat a request of which the answer was lost.
 func (e *Engine) Create(ctx context.Context, spec ContainerSpec) (*Container, error) {
 	fail := func(err error) (*Container, error) {
 		return nil, fmt.Errorf("create a container of %s: %w", shortImage(spec.Image), err)
@@ -69,14 +72,21 @@ func (e *Engine) Create(ctx context.Context, spec ContainerSpec) (*Container, er
 	maps.Copy(options.Config.Labels, ownerLabels(time.Now()))
 	step, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	created, err := e.client.ContainerCreate(step, options)
+	options.Name = "sandbox-" + strings.ToLower(rand.Text())
+	created, err := retry(step, func() (client.ContainerCreateResult, error) {
+		return e.client.ContainerCreate(step, options)
+	})
+	c := &Container{ID: cmp.Or(created.ID, options.Name), engine: e, image: spec.Image, tty: spec.TTY}
 	switch {
+	case err == nil:
+		return c, nil
+	case cerrdefs.IsConflict(err): // an earlier request created it
+		return c, nil
 	case cerrdefs.IsNotFound(err):
 		return fail(errors.New("image not found in the Docker Engine (build or load it first)"))
-	case err != nil:
-		return fail(withDiskHint(e.classifyError(ctx, err)))
 	}
-	return &Container{ID: created.ID, engine: e, image: spec.Image, tty: spec.TTY}, nil
+	_ = c.Remove(ctx) // an error is left to Reap
+	return fail(withDiskHint(e.classifyError(ctx, err)))
 }
 
 // options converts the spec to the API's options.

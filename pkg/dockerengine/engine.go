@@ -83,12 +83,12 @@ func (e *Engine) inspectImage(ctx context.Context, name string) (client.ImageIns
 	return retry(ctx, func() (client.ImageInspectResult, error) { return e.client.ImageInspect(ctx, name) })
 }
 
-// retry repeats a call that reads from the engine after a failed connection or a server error, which may pass.
-func retry[T any](ctx context.Context, read func() (T, error)) (T, error) {
+// retry repeats an idempotent call after a failed connection or a server error, which may pass.
+func retry[T any](ctx context.Context, call func() (T, error)) (T, error) {
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval = 100 * time.Millisecond
 	return backoff.Retry(ctx, func() (T, error) {
-		result, err := read()
+		result, err := call()
 		if cerrdefs.IsNotFound(err) || cerrdefs.IsInvalidArgument(err) || cerrdefs.IsUnauthorized(err) ||
 			cerrdefs.IsPermissionDenied(err) || cerrdefs.IsConflict(err) || cerrdefs.IsNotImplemented(err) ||
 			errors.As(err, new(*httpclient.BodyTooLargeError)) {

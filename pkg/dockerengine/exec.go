@@ -57,7 +57,9 @@ func (c *Container) Exec(ctx context.Context, spec ExecSpec) (exit int, err erro
 	ended, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
-		state, err := c.engine.client.ExecInspect(ended, created.ID, client.ExecInspectOptions{})
+		state, err := retry(ended, func() (client.ExecInspectResult, error) {
+			return c.engine.client.ExecInspect(ended, created.ID, client.ExecInspectOptions{})
+		})
 		if err != nil {
 			return fail(err)
 		}

@@ -199,14 +199,19 @@ func (e *Engine) completeImage(ctx context.Context, a *archive) string {
 func (e *Engine) removePartial(ctx context.Context, a *archive, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeGrace)
 	defer cancel()
-	image, missing := e.client.ImageInspect(ctx, a.manifest.String())
+	image, missing := e.inspectImage(ctx, a.manifest.String())
 	if missing != nil || len(image.RepoTags) > 0 {
 		return err
 	}
-	_, removed := e.client.ImageRemove(ctx, a.manifest.String(), client.ImageRemoveOptions{PruneChildren: true})
+	removed := e.removeImage(ctx, a.manifest.String(), client.ImageRemoveOptions{PruneChildren: true})
 	if removed != nil && !cerrdefs.IsNotFound(removed) {
 		return fmt.Errorf("%w; removing the incomplete image failed: %v (run docker image rm %s)", err, removed, a.manifest)
 	}
+	return err
+}
+
+func (e *Engine) removeImage(ctx context.Context, name string, options client.ImageRemoveOptions) error {
+	_, err := retry(ctx, func() (client.ImageRemoveResult, error) { return e.client.ImageRemove(ctx, name, options) })
 	return err
 }
 

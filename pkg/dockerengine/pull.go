@@ -94,7 +94,7 @@ func (e *Engine) pullImage(
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), removeGrace)
 		defer cancel()
-		_, _ = e.client.ImageRemove(ctx, reference, client.ImageRemoveOptions{})
+		_ = e.removeImage(ctx, reference, client.ImageRemoveOptions{})
 	}()
 	err = e.pullReference(ctx, reference, idle)
 	switch {
@@ -147,7 +147,7 @@ func (e *Engine) removeLeftovers(ctx context.Context) (removed int) {
 			if !orphaned(temporaryLabels(name), time.Now()) {
 				continue
 			}
-			if _, err := e.client.ImageRemove(ctx, name, client.ImageRemoveOptions{}); err == nil {
+			if err := e.removeImage(ctx, name, client.ImageRemoveOptions{}); err == nil {
 				removed++
 			}
 		}

@@ -1,0 +1,58 @@
+package dockerengine
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/org/sandbox-actions/internal/faultproxy"
+)
+
+// A container is created once and removed, even if the engine handles a request of which the answer is lost.
+func TestLostAnswers(t *testing.T) {
+	reset, gateway := faultproxy.ResetAfterHeaders(), faultproxy.Status(502)
+	for _, test := range []struct {
+		name  string
+		rule  faultproxy.Rule
+		fails bool // whether Create fails
+	}{
+		{"one of create", faultproxy.Rule{Path: "/containers/create", Times: 1, Late: true, Fault: reset}, false},
+		{"one of create at a gateway", faultproxy.Rule{Path: "/create", Times: 1, Late: true, Fault: gateway}, false},
+		{"all of create", faultproxy.Rule{Path: "/containers/create", Late: true, Fault: gateway}, true},
+		{"two requests to remove", faultproxy.Rule{Method: "DELETE", Times: 2, Fault: reset}, false},
+		{"two of remove", faultproxy.Rule{Method: "DELETE", Times: 2, Late: true, Fault: gateway}, false},
+		{"one list", faultproxy.Rule{Path: "/containers/json", Times: 1, Fault: reset}, false},
+		{"one inspection", faultproxy.Rule{Method: "GET", Path: "/json", Skip: 1, Times: 1, Fault: gateway}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			onEachEngine(t, func(t *testing.T, _ string, direct *Engine) {
+				image := loadProbe(t, direct)
+				proxy, err := faultproxy.Start(t.Context(), direct.Host)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = proxy.Close() })
+				e := openHost(t, strings.Replace(proxy.URL, "http", "tcp", 1))
+				proxy.Fail(test.rule)
+				spec := ContainerSpec{Image: image, Cmd: []string{"wait"}, Labels: map[string]string{"test": t.Name()}}
+				c, err := e.Create(t.Context(), spec)
+				if (err != nil) != test.fails {
+					t.Fatalf("error %v, want one: %t", err, test.fails)
+				}
+				if err == nil {
+					if found, err := e.Containers(t.Context(), "test="+t.Name()); err != nil || len(found) != 1 {
+						t.Errorf("containers %q (%v), want one", found, err)
+					}
+					if _, err := c.Inspect(t.Context()); err != nil {
+						t.Error(err)
+					}
+					if err := c.Remove(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+				if left, err := direct.Containers(t.Context(), "test="+t.Name()); err != nil || len(left) > 0 {
+					t.Errorf("containers %q are left (%v)", left, err)
+				}
+			})
+		})
+	}
+}
