@@ -23,7 +23,7 @@ import (
 const mark = "/tmp/soak-escaped"
 
 // maxMemory is the largest resident set, in KiB, that a program may have for hostile input.
-const maxMemory = 400 << 10
+const maxMemory = 512 << 10
 
 // filesSuite has checks that read all files of an image.
 const filesSuite = `tests:

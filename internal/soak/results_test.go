@@ -32,7 +32,7 @@ must be that of one of the runs. If the runs replace each other's snapshot, one 
 succeed on another machine, or fail with one error and finish the build.`, "flow"}
 	hostile = class{"Hostile input", `The images, repositories, files of the workspace and Dockerfiles attack the program.
 A run must have no effect outside of the container or the workspace, run no command of the attacker on the runner, forge
-no workflow command, and use less than 400 MiB of memory.`, "input"}
+no workflow command, and use less than 512 MiB of memory.`, "input"}
 	endurance = class{"Endurance", `The runs use one local cloud, and 5 % of their requests get a fault. Afterward, the
 engine has the same images and containers, the local cloud has the same number of goroutines, files and sockets, and no
 process of the runs is left.`, "flow"}

@@ -77,7 +77,7 @@ func (t *Tree) addList(list string, ignored []string) error {
 			return fmt.Errorf("list the files of the sandbox: unexpected line %q", truncate(line, 200))
 		}
 		list = next
-		h := tar.Header{Name: path.Clean("/" + fields[7]), Linkname: target}
+		name, h := path.Clean("/"+fields[7]), header{linkname: target}
 		var numbers [4]int64
 		for n, base := range []int{8, 10, 10, 10} {
 			var err error
@@ -85,24 +85,25 @@ func (t *Tree) addList(list string, ignored []string) error {
 				return fmt.Errorf("list the files of the sandbox: %w", err)
 			}
 		}
-		h.Mode, h.Uid, h.Gid, h.Size = numbers[0], int(numbers[1]), int(numbers[2]), numbers[3]
+		h.mode, h.size = uint32(numbers[0]), numbers[3]
+		h.uid, h.gid = uint32(numbers[1]), uint32(numbers[2])
 		types := map[string]byte{
 			"f": tar.TypeReg, "d": tar.TypeDir, "l": tar.TypeSymlink, "p": tar.TypeFifo, "c": tar.TypeChar, "b": tar.TypeBlock,
 		}
 		var known bool
-		if h.Typeflag, known = types[fields[1]]; !known { // a socket
+		if h.typeflag, known = types[fields[1]]; !known { // a socket
 			continue
 		}
-		if h.Typeflag != tar.TypeReg {
-			h.Size = 0
+		if h.typeflag != tar.TypeReg {
+			h.size = 0
 		}
-		if h.Name == "/" {
+		if name == "/" {
 			device = fields[6]
 		}
-		if fields[6] != device && h.Typeflag != tar.TypeDir || isBelow(h.Name, ignored) {
+		if fields[6] != device && h.typeflag != tar.TypeDir || isBelow(name, ignored) {
 			continue
 		}
-		if err := t.add(&inode{header: h, index: index, unreadable: fields[0] == "!"}); err != nil {
+		if err := t.add(name, &inode{header: h, index: int32(index), unreadable: fields[0] == "!"}); err != nil {
 			return err
 		}
 	}

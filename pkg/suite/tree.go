@@ -18,7 +18,7 @@ import (
 
 // Limits on reading an image.
 const (
-	maxEntries       = 4_000_000 // files
+	maxEntries       = 2_000_000 // files; each takes about 200 bytes of memory
 	maxContent       = 16 << 20  // bytes of one file to compare
 	maxTotalContents = 256 << 20 // bytes of all files to compare
 	maxLinks         = 40        // symbolic links in one path, as in path_resolution(7)
@@ -60,11 +60,23 @@ type entry struct {
 }
 
 type inode struct {
-	header tar.Header
-	layer  int // index of the layer with the content; -1 for a directory that is in no layer
-	index  int // of the entry in the layer's tar file
+	header
+	layer int32 // index of the layer with the content; -1 for a directory that is in no layer
+	index int32 // of the entry in the layer's tar file
 
 	unreadable bool // a directory whose files are unknown, or a file without its content
+}
+
+// header is the part of a tar header that a tree keeps. An image can have many files, so it is small.
+type header struct {
+	size           int64
+	linkname       string
+	mode, uid, gid uint32
+	typeflag       byte
+}
+
+func headerOf(h *tar.Header) header {
+	return header{h.Size, h.Linkname, uint32(h.Mode), uint32(h.Uid), uint32(h.Gid), h.Typeflag}
 }
 
 // ReadTree reads the headers of all layers of an image. It stops when ctx ends.
@@ -75,7 +87,7 @@ func ReadTree(ctx context.Context, img v1.Image) (*Tree, error) {
 	}
 	t := &Tree{root: newDirectory(), layers: layers, ids: map[string]map[string]int{}}
 	for i, layer := range layers {
-		if err := t.read(ctx, i, layer); err != nil {
+		if err := t.read(ctx, int32(i), layer); err != nil {
 			name := fmt.Sprint(i + 1)
 			if digest, err := layer.Digest(); err == nil {
 				name += " (" + digest.String() + ")"
@@ -88,8 +100,8 @@ func ReadTree(ctx context.Context, img v1.Image) (*Tree, error) {
 
 // newDirectory returns a directory that is in no layer.
 func newDirectory() *entry {
-	header := tar.Header{Typeflag: tar.TypeDir, Mode: 0o755}
-	return &entry{inode: &inode{header: header, layer: -1}, children: map[string]*entry{}}
+	return &entry{inode: &inode{header: header{typeflag: tar.TypeDir, mode: 0o755}, layer: -1},
+		children: map[string]*entry{}}
 }
 
 // Names of whiteouts, which remove files of lower layers.
@@ -100,7 +112,7 @@ const (
 )
 
 // read applies one layer.
-func (t *Tree) read(ctx context.Context, number int, layer v1.Layer) error {
+func (t *Tree) read(ctx context.Context, number int32, layer v1.Layer) error {
 	content, err := layer.Uncompressed()
 	if err != nil {
 		return err
@@ -108,7 +120,11 @@ func (t *Tree) read(ctx context.Context, number int, layer v1.Layer) error {
 	defer content.Close()
 	counted := &countingReader{ctx: ctx, from: content}
 	reader := tar.NewReader(counted)
-	var entries []*inode
+	type item struct {
+		name string
+		node *inode
+	}
+	var items []item
 	for index := 0; ; index++ {
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
@@ -120,21 +136,20 @@ func (t *Tree) read(ctx context.Context, number int, layer v1.Layer) error {
 		if t.count++; t.count > maxEntries {
 			return fmt.Errorf("the image has more than %d files", maxEntries)
 		}
-		header.Name = path.Clean("/" + header.Name)
-		header.PAXRecords = nil // not needed, and large
+		cleaned := path.Clean("/" + header.Name)
 		// A whiteout only removes files of lower layers, so apply it first, regardless of its position in the layer.
-		if dir, name := path.Split(header.Name); strings.HasPrefix(name, whiteoutPrefix) {
+		if dir, name := path.Split(cleaned); strings.HasPrefix(name, whiteoutPrefix) {
 			t.applyWhiteout(number, dir, name)
 			continue
 		}
-		entries = append(entries, &inode{header: *header, layer: number, index: index})
+		items = append(items, item{cleaned, &inode{header: headerOf(header), layer: number, index: int32(index)}})
 	}
 	if _, err := io.Copy(io.Discard, counted); err != nil { // verifies the digest
 		return err
 	}
 	t.Size += counted.n
-	for _, node := range entries {
-		if err := t.add(node); err != nil {
+	for _, item := range items {
+		if err := t.add(item.name, item.node); err != nil {
 			return err
 		}
 	}
@@ -142,7 +157,7 @@ func (t *Tree) read(ctx context.Context, number int, layer v1.Layer) error {
 }
 
 // applyWhiteout removes the files that a whiteout of a layer names.
-func (t *Tree) applyWhiteout(layer int, dir, name string) {
+func (t *Tree) applyWhiteout(layer int32, dir, name string) {
 	parent := t.makeDirectory(layer, dir)
 	switch {
 	case name == opaqueWhiteout:
@@ -152,38 +167,38 @@ func (t *Tree) applyWhiteout(layer int, dir, name string) {
 	}
 }
 
-// add adds one file of a layer.
-func (t *Tree) add(node *inode) error {
-	header := &node.header
-	if header.Name == "/" {
-		if header.Typeflag == tar.TypeDir {
+// add adds one file of a layer at a clean, absolute path.
+func (t *Tree) add(file string, node *inode) error {
+	if file == "/" {
+		if node.typeflag == tar.TypeDir {
 			t.root.inode = node
 		}
 		return nil
 	}
-	switch header.Typeflag {
+	switch node.typeflag {
 	case tar.TypeXGlobalHeader:
 		return nil
 	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo,
 		tar.TypeGNUSparse, tar.TypeCont:
 	default:
-		return fmt.Errorf("%s has unsupported type %q", header.Name, header.Typeflag)
+		return fmt.Errorf("%s has unsupported type %q", file, node.typeflag)
 	}
-	dir, name := path.Split(header.Name)
+	dir, name := path.Split(file)
+	name = strings.Clone(name) // which does not keep the path in memory
 	parent := t.makeDirectory(node.layer, dir)
-	if header.Typeflag == tar.TypeLink {
-		target, _ := t.findThrough(node.layer, path.Clean("/"+header.Linkname), false)
+	if node.typeflag == tar.TypeLink {
+		target, _ := t.findThrough(node.layer, path.Clean("/"+node.linkname), false)
 		if target == nil || target.children != nil || target.layer != node.layer {
-			return fmt.Errorf("%s is a hard link to %s, which is not a file of the same layer", header.Name, header.Linkname)
+			return fmt.Errorf("%s is a hard link to %s, which is not a file of the same layer", file, node.linkname)
 		}
 		// Engines apply the owner and mode of the link's header to the file.
 		linked := target.inode
-		linked.header.Uid, linked.header.Gid, linked.header.Mode = header.Uid, header.Gid, header.Mode
+		linked.uid, linked.gid, linked.mode = node.uid, node.gid, node.mode
 		parent.children[name] = &entry{inode: linked}
 		return nil
 	}
 	added := &entry{inode: node}
-	if header.Typeflag == tar.TypeDir {
+	if node.typeflag == tar.TypeDir {
 		added.children = map[string]*entry{}
 		if below := parent.children[name]; below != nil && below.children != nil {
 			added.children = below.children
@@ -195,7 +210,7 @@ func (t *Tree) add(node *inode) error {
 
 // makeDirectory returns the directory at a path of a layer. It creates missing directories. Engines unpack a layer
 // without the files of the lower ones, so links of those are not followed but replaced.
-func (t *Tree) makeDirectory(layer int, dir string) *entry {
+func (t *Tree) makeDirectory(layer int32, dir string) *entry {
 	if found, _ := t.findThrough(layer, dir, true); found != nil && found.children != nil {
 		return found
 	}
@@ -205,8 +220,7 @@ func (t *Tree) makeDirectory(layer int, dir string) *entry {
 		next, _ := t.findThrough(layer, walked, true)
 		if next == nil || next.children == nil {
 			next = newDirectory()
-			next.inode.header.Name = walked
-			at.children[name] = next
+			at.children[strings.Clone(name)] = next
 		}
 		at = next
 	}
@@ -238,7 +252,7 @@ func (t *Tree) find(name string, followLast bool) (*entry, string) {
 const allLayers = -1
 
 // findThrough is like find, but does not find what is behind links of other layers.
-func (t *Tree) findThrough(layer int, name string, followLast bool) (*entry, string) {
+func (t *Tree) findThrough(layer int32, name string, followLast bool) (*entry, string) {
 	rest := pathNames(name)
 	if strings.HasSuffix(name, "/") {
 		rest = append(rest, ".") // a directory
@@ -265,14 +279,14 @@ func (t *Tree) findThrough(layer int, name string, followLast bool) (*entry, str
 		if found == nil {
 			return nil, ""
 		}
-		if found.header.Typeflag == tar.TypeSymlink && (len(rest) > 0 || followLast) {
+		if found.typeflag == tar.TypeSymlink && (len(rest) > 0 || followLast) {
 			if links++; links > maxLinks || layer != allLayers && found.layer != layer {
 				return nil, ""
 			}
-			if path.IsAbs(found.header.Linkname) {
+			if path.IsAbs(found.linkname) {
 				stack, names = stack[:1], nil
 			}
-			rest = append(pathNames(found.header.Linkname), rest...)
+			rest = append(pathNames(found.linkname), rest...)
 			continue
 		}
 		if len(rest) > 0 && found.children == nil {
@@ -298,14 +312,14 @@ func (t *Tree) stat(name string, followLast bool) (File, bool) {
 }
 
 func (e *entry) file(name string) File {
-	h := &e.header
-	mode := h.FileInfo().Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
-	f := File{Path: name, Mode: mode, UID: h.Uid, GID: h.Gid, entry: e}
-	switch h.Typeflag {
+	tarMode := (&tar.Header{Mode: int64(e.mode)}).FileInfo().Mode()
+	mode := tarMode & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
+	f := File{Path: name, Mode: mode, UID: int(e.uid), GID: int(e.gid), entry: e}
+	switch e.typeflag {
 	case tar.TypeDir:
 		f.Type = "directory"
 	case tar.TypeSymlink:
-		f.Type, f.Target = "symlink", h.Linkname
+		f.Type, f.Target = "symlink", e.linkname
 	case tar.TypeFifo:
 		f.Type = "fifo"
 	case tar.TypeChar:
@@ -313,7 +327,7 @@ func (e *entry) file(name string) File {
 	case tar.TypeBlock:
 		f.Type = "block"
 	default:
-		f.Type, f.Size = "file", h.Size
+		f.Type, f.Size = "file", e.size
 	}
 	return f
 }
@@ -321,7 +335,7 @@ func (e *entry) file(name string) File {
 // Contents returns the contents of files, in the same order. It reads each layer at most once.
 func (t *Tree) Contents(files []File) ([][]byte, error) {
 	contents := make([][]byte, len(files))
-	wanted := map[int]map[int][]int{} // indexes in files by layer and tar entry
+	wanted := map[int32]map[int32][]int{} // indexes in files by layer and tar entry
 	var total int64
 	for i, f := range files {
 		switch {
@@ -334,7 +348,7 @@ func (t *Tree) Contents(files []File) ([][]byte, error) {
 			return nil, fmt.Errorf("files to compare have more than %d MiB in total; select fewer", maxTotalContents>>20)
 		}
 		if wanted[f.entry.layer] == nil {
-			wanted[f.entry.layer] = map[int][]int{}
+			wanted[f.entry.layer] = map[int32][]int{}
 		}
 		wanted[f.entry.layer][f.entry.index] = append(wanted[f.entry.layer][f.entry.index], i)
 	}
@@ -350,14 +364,14 @@ func (t *Tree) Contents(files []File) ([][]byte, error) {
 }
 
 // extract reads entries of one layer. indexes maps the index of an entry to the indexes of its files in contents.
-func (t *Tree) extract(layer int, indexes map[int][]int, contents [][]byte) error {
+func (t *Tree) extract(layer int32, indexes map[int32][]int, contents [][]byte) error {
 	content, err := t.layers[layer].Uncompressed()
 	if err != nil {
 		return err
 	}
 	defer content.Close()
 	reader := tar.NewReader(content)
-	for index := 0; len(indexes) > 0; index++ {
+	for index := int32(0); len(indexes) > 0; index++ {
 		if _, err := reader.Next(); err != nil {
 			return err
 		}

@@ -337,7 +337,7 @@ func exportedFiles(t *testing.T, m *machine, img v1.Image) map[string]string {
 			files[name] = targets[path.Clean("/"+header.Linkname)]
 			continue
 		}
-		e := entry{inode: &inode{header: *header}}
+		e := entry{inode: &inode{header: headerOf(header)}}
 		files[name] = describeFile(e.file(name), string(content))
 		targets[name] = files[name]
 	}
