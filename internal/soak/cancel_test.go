@@ -22,10 +22,15 @@ import (
 // share the machine.
 const maxShutdown = 10 * time.Second
 
-// moment is when a signal is sent: a time after a request to a service.
+// moment is when a fault begins or a signal is sent: a time after a request to a service.
 type moment struct {
 	request int // number of the request, over all services
 	after   time.Duration
+}
+
+// randomMoment returns a moment within 200 ms of one of the requests.
+func randomMoment(random *rand.Rand, requests []endpoint) moment {
+	return moment{1 + random.IntN(len(requests)), time.Duration(random.Int64N(int64(200 * time.Millisecond)))}
 }
 
 // Each flow receives each signal at seeded moments. It must exit in time with an error and without outputs, or have
@@ -46,7 +51,7 @@ func TestCancel(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range moments {
-			at := moment{1 + random.IntN(len(requests)), time.Duration(random.Int64N(int64(200 * time.Millisecond)))}
+			at := randomMoment(random, requests)
 			for _, signal := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGKILL} {
 				cases = append(cases, canceledRun{f, signal, at})
 			}

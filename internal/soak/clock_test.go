@@ -53,7 +53,7 @@ func (l *lab) tryWrongClock(t *testing.T, f flow, skew time.Duration) {
 			Match: func(r *http.Request) bool { return paths.MatchString(r.URL.Path) }, Fault: faultproxy.Skew(skew),
 		})
 	}
-	run := l.try(t.Context(), f.onBusyMachine(), nil)
+	run := l.try(t.Context(), f.withLongTimeout(), nil)
 	for _, proxy := range l.proxies {
 		proxy.Clear()
 	}
@@ -110,7 +110,7 @@ func TestOutsideOfValidity(t *testing.T) {
 		for n, c := range cases {
 			if isSelected(n, 7) && !yield(func(l *lab) {
 				c.inject(l)
-				run := l.try(t.Context(), c.flow.onBusyMachine(), nil)
+				run := l.try(t.Context(), c.flow.withLongTimeout(), nil)
 				l.Depot.ClearFaults()
 				l.GitHub.SetLifetime(0, 0)
 				run.name = fmt.Sprintf("%s: %s, %d times", c.flow.name, c.problem, c.times)

@@ -67,7 +67,7 @@ func TestFullDisk(t *testing.T) {
 func (l *lab) tryFullDisk(t *testing.T, disk string, f flow, fill func(*lab), remedy string) {
 	temp := l.temp
 	fill(l)
-	run := l.try(t.Context(), f.onBusyMachine(), nil)
+	run := l.try(t.Context(), f.withLongTimeout(), nil)
 	l.temp, l.env = temp, nil
 	l.proxies[docker].Clear()
 	run.name = fmt.Sprintf("%s: %s full", f.name, disk)

@@ -61,7 +61,7 @@ func TestExpiry(t *testing.T) {
 		for n, c := range cases {
 			if isSelected(n, 6) && !yield(func(l *lab) {
 				c.inject(l)
-				run := l.try(t.Context(), c.flow.onBusyMachine(), nil)
+				run := l.try(t.Context(), c.flow.withLongTimeout(), nil)
 				l.Daytona.ClearFaults()
 				for _, proxy := range l.proxies {
 					proxy.Clear()

@@ -34,7 +34,7 @@ func TestFrozenMachine(t *testing.T) {
 		}
 		f.timeout = 3 * time.Minute
 		for range moments {
-			at := moment{1 + random.IntN(len(requests)), time.Duration(random.Int64N(int64(200 * time.Millisecond)))}
+			at := randomMoment(random, requests)
 			cases = append(cases, frozenRun{f, at})
 		}
 	}

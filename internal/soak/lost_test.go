@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"time"
 )
 
 // Machines disappear at seeded moments of a build. The run must succeed on another machine, or fail with one error and
@@ -26,7 +25,7 @@ func TestLostMachine(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range moments {
-			at := moment{1 + random.IntN(len(requests)), time.Duration(random.Int64N(int64(200 * time.Millisecond)))}
+			at := randomMoment(random, requests)
 			cases = append(cases, lostRun{f, at})
 		}
 	}

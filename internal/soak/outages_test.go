@@ -183,9 +183,9 @@ func inSomeLabs(t *testing.T, l *lab, jobs iter.Seq[func(*lab)]) {
 	}
 }
 
-// onBusyMachine returns the flow with a time limit that it does not reach on a busy machine. It is for faults after
+// withLongTimeout returns the flow with a time limit that it does not reach on a busy machine. It is for faults after
 // which the run does not wait.
-func (f flow) onBusyMachine() flow {
+func (f flow) withLongTimeout() flow {
 	f.timeout = time.Minute
 	return f
 }
@@ -300,7 +300,7 @@ func TestRestart(t *testing.T) {
 		}
 		for _, service := range servicesOf(requests) {
 			for range 4 {
-				at := moment{1 + random.IntN(len(requests)), time.Duration(random.Int64N(int64(200 * time.Millisecond)))}
+				at := randomMoment(random, requests)
 				cases = append(cases, restart{f, service, at})
 			}
 		}
