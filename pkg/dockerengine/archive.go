@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/docker/go-units"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -23,10 +24,11 @@ import (
 // archive is an image in the format of docker load: an OCI layout, and manifest.json for engines without support for
 // OCI layouts, with the same blobs. See
 // https://github.com/opencontainers/image-spec/blob/main/image-layout.md and
-// https://github.com/moby/docker-image-spec/blob/main/spec.md. It contains no name, because the image is tagged
-// only when it is complete. An archive with unpacked layers is not an OCI layout, because the manifest refers to the
-// compressed ones.
+// https://github.com/moby/docker-image-spec/blob/main/spec.md. The image has a temporary name, by which a failed or
+// killed load can be undone, because it is tagged only when it is complete. An archive with unpacked layers is not an
+// OCI layout, because the manifest refers to the compressed ones.
 type archive struct {
+	name             string // of the image
 	manifest, config v1.Hash
 	mediaType        types.MediaType // of the manifest
 	diffIDs          []v1.Hash       // of the layers, from the lowest
@@ -64,7 +66,7 @@ func newArchive(img v1.Image, readsZstd bool) (*archive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the image's config: %w", err)
 	}
-	a := &archive{config: manifest.Config.Digest}
+	a := &archive{name: "127.0.0.1:0/" + temporaryRepository(time.Now()) + ":load", config: manifest.Config.Digest}
 	if a.manifest, err = img.Digest(); err != nil {
 		return nil, fmt.Errorf("read the image's digest: %w", err)
 	}
@@ -113,13 +115,16 @@ func (a *archive) addLayers(img v1.Image, manifest *v1.Manifest, config []byte, 
 func (a *archive) addMetadata(manifest, config []byte) error {
 	index := v1.IndexManifest{
 		SchemaVersion: 2, MediaType: types.OCIImageIndex,
-		Manifests: []v1.Descriptor{{MediaType: a.mediaType, Size: int64(len(manifest)), Digest: a.manifest}},
+		Manifests: []v1.Descriptor{{
+			MediaType: a.mediaType, Size: int64(len(manifest)), Digest: a.manifest,
+			Annotations: map[string]string{images.AnnotationImageName: a.name},
+		}},
 	}
 	dockerManifest := struct {
 		Config   string
 		RepoTags []string
 		Layers   []string
-	}{Config: blobPath(a.config), Layers: append([]string{}, a.paths...)} // not null
+	}{blobPath(a.config), []string{a.name}, append([]string{}, a.paths...)} // not null
 	for _, entry := range []struct {
 		name    string
 		content any // json.RawMessage is written unchanged

@@ -110,12 +110,10 @@ func (e *Engine) loadArchive(ctx context.Context, a *archive, name string) (load
 			return loaded, err
 		}
 	}
+	defer e.removeTemporary(ctx, a.name)
 	sent, loaded.ID, err = e.loadMissing(ctx, a, existing)
-	switch {
-	case isConflict(err): // the image is that of the other load
+	if err != nil {
 		return Loaded{}, err
-	case err != nil:
-		return Loaded{}, e.removePartial(ctx, a, err)
 	}
 	loaded.addSent(sent)
 	return loaded, e.tagImage(ctx, loaded.ID, name)
@@ -191,28 +189,6 @@ func (e *Engine) completeImage(ctx context.Context, a *archive) string {
 		}
 	}
 	return ""
-}
-
-// removePartial removes the incomplete image that a load that failed with err left behind, because the current engine
-// keeps an image that it could not unpack. It keeps a tagged image, which existed before. It returns err, with a hint
-// if the removal fails.
-func (e *Engine) removePartial(ctx context.Context, a *archive, err error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeGrace)
-	defer cancel()
-	image, missing := e.inspectImage(ctx, a.manifest.String())
-	if missing != nil || len(image.RepoTags) > 0 {
-		return err
-	}
-	removed := e.removeImage(ctx, a.manifest.String(), client.ImageRemoveOptions{PruneChildren: true})
-	if removed != nil && !cerrdefs.IsNotFound(removed) {
-		return fmt.Errorf("%w; removing the incomplete image failed: %v (run docker image rm %s)", err, removed, a.manifest)
-	}
-	return err
-}
-
-func (e *Engine) removeImage(ctx context.Context, name string, options client.ImageRemoveOptions) error {
-	_, err := retry(ctx, func() (client.ImageRemoveResult, error) { return e.client.ImageRemove(ctx, name, options) })
-	return err
 }
 
 // streamArchive sends the archive with these layers and reads the engine's response. See

@@ -170,33 +170,6 @@ func TestIsConflict(t *testing.T) {
 	}
 }
 
-func TestRemovePartial(t *testing.T) {
-	a := archiveOf(t, randomLayer(t))
-	cause := errors.New("unpacking failed")
-	remove := "DELETE /images/" + a.manifest.String()
-	for _, test := range []struct {
-		name, image, removal string
-		removes, mentions    bool
-	}{
-		{"no image", "!404 none", "[]", false, false},
-		{"untagged image", `{"Id":"x"}`, "[]", true, false},
-		{"tagged image", `{"Id":"x","RepoTags":["app:1"]}`, "[]", false, false},
-		{"removed meanwhile", `{"Id":"x"}`, "!404 none", true, false},
-		{"removal fails", `{"Id":"x"}`, "!500 broken", true, true},
-	} {
-		api := &fakeAPI{answers: map[string]string{
-			"GET /images/" + a.manifest.String() + "/json": test.image, remove: test.removal,
-		}}
-		err := api.engine(t).removePartial(t.Context(), a, cause)
-		if !errors.Is(err, cause) || strings.Contains(err.Error(), "docker image rm") != test.mentions {
-			t.Errorf("%s: %v", test.name, err)
-		}
-		if removed := slices.Contains(api.requests, remove); removed != test.removes {
-			t.Errorf("%s: removed is %t", test.name, removed)
-		}
-	}
-}
-
 func TestLoadNames(t *testing.T) {
 	a := archiveOf(t, randomLayer(t))
 	img := must(fixedImage(a))

@@ -56,3 +56,33 @@ func TestLostAnswers(t *testing.T) {
 		})
 	}
 }
+
+// A load that fails leaves nothing behind, even if another load has given the same image a name.
+func TestFailedLoadOfNamedImage(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, _ string, e *Engine) {
+		img := newImage(t, "named", randomLayer(t))
+		before := countImages(t, e)
+		first, second := must(newArchive(img, true)), must(newArchive(img, true))
+		_, id, err := e.loadMissing(t.Context(), first, nil)
+		if err == nil {
+			err = e.tagImage(t.Context(), id, "named:1")
+		}
+		if err == nil {
+			err = e.streamArchive(t.Context(), second, second.layers)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.removeTemporary(t.Context(), second.name)
+		e.removeTemporary(t.Context(), first.name)
+		if e.completeImage(t.Context(), first) == "" {
+			t.Error("the image is gone, although it has another name")
+		}
+		if err := e.removeName(t.Context(), "named:1"); err != nil {
+			t.Error(err)
+		}
+		if after := countImages(t, e); after != before {
+			t.Errorf("the number of images went from %d to %d", before, after)
+		}
+	})
+}

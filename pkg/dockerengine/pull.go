@@ -89,13 +89,7 @@ func (e *Engine) pullImage(
 	defer firstRequest.Stop()
 
 	reference := listener.Addr().String() + "/" + r.name + "@" + a.manifest.String()
-	// The engine may create the name even if its response is lost. A name that cannot be removed now is removed by a later
-	// load, see removeLeftovers.
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), removeGrace)
-		defer cancel()
-		_ = e.removeImage(ctx, reference, client.ImageRemoveOptions{})
-	}()
+	defer e.removeTemporary(parent, reference)
 	err = e.pullReference(ctx, reference, idle)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -129,12 +123,25 @@ func temporaryLabels(name string) map[string]string {
 	return map[string]string{ownerLabel: strings.Join(owner[:3], " "), untilLabel: owner[3]}
 }
 
+// removeTemporary removes a temporary name, which the engine may have created even if its response was lost. The engine
+// then deletes an image that has no other name. A name that cannot be removed now is removed by a later load, see
+// removeLeftovers.
+func (e *Engine) removeTemporary(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeGrace)
+	defer cancel()
+	_ = e.removeName(ctx, name)
+}
+
+func (e *Engine) removeName(ctx context.Context, name string) error {
+	_, err := retry(ctx, func() (client.ImageRemoveResult, error) {
+		return e.client.ImageRemove(ctx, name, client.ImageRemoveOptions{})
+	})
+	return err
+}
+
 // removeLeftovers removes the temporary names of processes that were killed during a load, and returns their number.
 // The engine then deletes an image that has no other name. Errors are left to the next load.
 func (e *Engine) removeLeftovers(ctx context.Context) (removed int) {
-	if !e.isLocal() {
-		return 0
-	}
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
 	names := client.Filters{}.Add("reference", "127.0.0.1:*/"+temporaryPrefix+"*")
@@ -147,7 +154,7 @@ func (e *Engine) removeLeftovers(ctx context.Context) (removed int) {
 			if !orphaned(temporaryLabels(name), time.Now()) {
 				continue
 			}
-			if err := e.removeImage(ctx, name, client.ImageRemoveOptions{}); err == nil {
+			if e.removeName(ctx, name) == nil {
 				removed++
 			}
 		}
