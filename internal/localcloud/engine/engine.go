@@ -40,6 +40,21 @@ type Engine struct {
 // the engine's log to log, which may be nil. ctx bounds the start only: the engine runs until Stop is called or this
 // process exits. Start requires root.
 func Start(ctx context.Context, kind, dir string, log io.Writer) (*Engine, error) {
+	for attempt := 1; ; attempt++ {
+		e, err := start(ctx, kind, dir, log)
+		// Docker 20.10 exits if containerd takes more than 15 s to start, as on a busy machine: moby/moby v20.10.24,
+		// libcontainerd/supervisor/remote_daemon.go, startupTimeout.
+		if !errors.Is(err, errExited) || attempt == maxStarts {
+			return e, err
+		}
+	}
+}
+
+const maxStarts = 4
+
+var errExited = errors.New("the engine exited")
+
+func start(ctx context.Context, kind, dir string, log io.Writer) (*Engine, error) {
 	root, err := checkout.Root()
 	if err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
@@ -130,7 +145,7 @@ func (e *Engine) waitUntilReady(ctx context.Context, socket string) error {
 		}
 		select {
 		case <-e.ended:
-			return errors.New("the engine exited")
+			return errExited
 		case <-ctx.Done():
 			return fmt.Errorf("the engine does not respond: %w", ctx.Err())
 		case <-time.After(20 * time.Millisecond):
