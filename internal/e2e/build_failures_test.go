@@ -17,6 +17,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 	"github.com/org/sandbox-actions/internal/localcloud/programs"
+	"github.com/org/sandbox-actions/internal/runnerlog"
 )
 
 // Each build failure produces one error with the cause and a hint.
@@ -360,7 +361,7 @@ func TestHostileOutput(t *testing.T) {
 	lines := []string{
 		"::set-output name=digest::forged", "::add-mask::hello", "::error::forged", "::warning file=x::forged",
 		"::stop-commands::forged", "::group::forged", "::endgroup::",
-		"##[error]forged", "##[set-env name=FORGED]1", "_GitHubActionsFileCommandDelimeter_",
+		"##[error]forged", "##[set-env name=FORGED]1", "##[endgroup]", "##[group]forged", "[endgroup]", "[group]forged", "_GitHubActionsFileCommandDelimeter_",
 		"digest<<_GitHubActionsFileCommandDelimeter_", "EOF", "ghadelimiter_0",
 		"\x1b[2J\x1b]0;forged\x07", "carriage\r::error::forged", "a\u2028::error::forged",
 	}
@@ -399,29 +400,12 @@ func TestHostileOutput(t *testing.T) {
 	}
 }
 
-// workflowCommands returns the lines of a log that the runner executes as workflow commands.
+// workflowCommands returns the lines of a log that the runner executes as workflow commands. The groups of the log must
+// be balanced.
 func workflowCommands(t *testing.T, log string) []string {
 	t.Helper()
-	var commands []string
-	stopped := ""
-	for line := range strings.FieldsFuncSeq(log, func(c rune) bool { return c == '\n' || c == '\r' }) {
-		trimmed := strings.TrimSpace(line)
-		switch {
-		case stopped != "":
-			if trimmed == "::"+stopped+"::" {
-				stopped = ""
-			}
-		case strings.HasPrefix(trimmed, "::stop-commands::"):
-			stopped = strings.TrimPrefix(trimmed, "::stop-commands::")
-			if len(stopped) < 20 {
-				t.Errorf("the stop-commands token can be guessed: %q", stopped)
-			}
-		case strings.HasPrefix(trimmed, "::"), strings.HasPrefix(trimmed, "##["):
-			commands = append(commands, trimmed)
-		}
+	if _, err := runnerlog.Groups(log); err != nil {
+		t.Errorf("%v:\n%s", err, log)
 	}
-	if stopped != "" {
-		t.Error("workflow commands are still stopped at the end")
-	}
-	return commands
+	return runnerlog.Commands(log)
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/org/sandbox-actions/internal/runnerlog"
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
@@ -363,26 +365,19 @@ func replaceTokens(out string) string {
 	return out
 }
 
-// checkCommands parses output like an Actions runner and fails if the build issues a workflow command or prints the
-// secret.
+// checkCommands fails if a build issues a workflow command, disturbs the groups of the log, or prints the secret.
 func checkCommands(t *testing.T, out string) {
 	t.Helper()
 	if strings.Contains(out, "hunter2-hunter2") {
 		t.Errorf("the output contains the secret:\n%s", out)
 	}
-	token := ""
-	for _, line := range strings.FieldsFunc(out, func(r rune) bool { return r == '\n' || r == '\r' }) {
-		switch {
-		case token != "":
-			if line == "::"+token+"::" {
-				token = ""
-			}
-		case stopCommand.MatchString(line):
-			token = stopCommand.FindStringSubmatch(line)[1]
-		case strings.HasPrefix(line, "::group::"), line == "::endgroup::":
-		case strings.Contains(line, "::") || strings.Contains(line, "##["):
-			t.Errorf("the runner would execute %q", line)
+	for _, command := range runnerlog.Commands(out) {
+		if !strings.HasPrefix(command, "::group::") && command != "::endgroup::" {
+			t.Errorf("the runner would execute %q", command)
 		}
+	}
+	if _, err := runnerlog.Groups(out); err != nil {
+		t.Errorf("%v:\n%s", err, out)
 	}
 	for _, r := range out {
 		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
