@@ -50,10 +50,7 @@ func (e Env) present(run reached, started time.Time, report inputs.Report, err e
 // reject presents the record of a run that did not start because of an invalid argument or input, and returns err with
 // its exit code.
 func (e Env) reject(err error) error {
-	if exitCode(err) != exitInvalid {
-		err = &usageError{err}
-	}
-	return e.present(reached{}, time.Now(), inputs.Report{}, err)
+	return e.present(reached{}, time.Now(), inputs.Report{}, &usageError{err})
 }
 
 // setOutput sets an output, in its place if the list has it.

@@ -107,7 +107,8 @@ func kindOf(err error) runrecord.Kind {
 		return runrecord.SnapshotFailed
 	case isLocated, has(new(*image.TargetError)), has(new(*image.ContextError)):
 		return runrecord.BuildFailed
-	case has(new(*inputs.Error)):
+	}
+	if invalid, ok := errors.AsType[*inputs.Error](err); ok && invalid.Err == nil { // otherwise, the cause is another one
 		return runrecord.InvalidInput
 	}
 	return runrecord.OtherwiseFailed
