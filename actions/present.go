@@ -76,7 +76,12 @@ func (e Env) writeOutputs(outputs []runrecord.Output) error {
 func (e Env) writeStdout(record *runrecord.Record) error {
 	switch {
 	case e.Output == inputs.JSONOutput:
-		return record.Write(e.Stdout)
+		short := *record
+		short.Steps = slices.Clone(record.Steps)
+		for i := range short.Steps {
+			short.Steps[i].Log = "" // it is in the report
+		}
+		return short.Write(e.Stdout)
 	case e.Output == inputs.EnvOutput || !e.Runner.InActions():
 		for _, o := range record.Outputs {
 			if _, err := fmt.Fprintf(e.Stdout, "%s=%s\n", o.Name, strings.ReplaceAll(o.Value, "\n", "%0A")); err != nil {
