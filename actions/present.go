@@ -2,6 +2,7 @@ package actions
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -51,6 +52,17 @@ func (e Env) present(run reached, started time.Time, report inputs.Report, err e
 // its exit code.
 func (e Env) reject(err error) error {
 	return e.present(reached{}, time.Now(), inputs.Report{}, &usageError{err})
+}
+
+// presentList prints rows as a JSON list. If err is not nil, it presents the record of the failed run instead.
+func (e Env) presentList(rows any, err error) error {
+	if err != nil {
+		return e.present(reached{}, time.Now(), inputs.Report{}, err)
+	}
+	encoder := json.NewEncoder(e.Stdout)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(rows)
 }
 
 // setOutput sets an output, in its place if the list has it.
