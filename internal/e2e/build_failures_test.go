@@ -5,6 +5,7 @@ package e2e
 import (
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -186,7 +187,20 @@ func TestBuildFailures(t *testing.T) {
 	}
 }
 
-// assertFailed asserts that a program failed with exit code 1, one error line that matches pattern, one annotation, no
+// exitCodes returns the documented exit codes of an error.
+func exitCodes(message string) []int {
+	switch {
+	case strings.HasPrefix(message, "error: input "):
+		return []int{1, 2} // 2 if the input itself is invalid
+	case strings.HasPrefix(message, "error: canceled (interrupt signal"):
+		return []int{130}
+	case strings.HasPrefix(message, "error: canceled (terminated signal"):
+		return []int{143}
+	}
+	return []int{1}
+}
+
+// assertFailed asserts that a program failed with its documented exit code, one annotation that matches pattern, no
 // outputs, and no summary other than that of a failed build or verification.
 func assertFailed(t *testing.T, r result, pattern string) {
 	t.Helper()
@@ -194,7 +208,7 @@ func assertFailed(t *testing.T, r result, pattern string) {
 	first, _, _ := strings.Cut(messages[0], "\n") // the last lines of a step's output can follow
 	message := "error: " + first
 	switch {
-	case r.exitCode != 1:
+	case r.exitCode == 0 || !slices.Contains(exitCodes(message), r.exitCode):
 		t.Errorf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
 	case len(messages) != 2 || r.stderr != "": // the runner shows the annotation in the log, too
 		t.Errorf("%d annotations, and on standard error %q:\n%s", len(messages)-1, r.stderr, r.stdout)

@@ -136,7 +136,7 @@ tests:
 		},
 	})
 	const end = "waiting for the suite tests.yaml; the results so far are in results/junit.xml"
-	if messages := errorMessages(r); r.exitCode != 1 || !strings.Contains(strings.Join(messages, "\n"), end) {
+	if messages := errorMessages(r); r.exitCode != 130 || !strings.Contains(strings.Join(messages, "\n"), end) {
 		t.Errorf("exit code %d: %q", r.exitCode, messages)
 	}
 	want := values{"tests_total": "3", "tests_failed": "1", "tests_passed": "0", "tests_skipped": "2"}
