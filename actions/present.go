@@ -42,6 +42,9 @@ func (e Env) present(run reached, started time.Time, report inputs.Report, err e
 		err = errors.Join(err, fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", summaryErr))
 	}
 	record = e.complete(record, started, err)
+	if line := record.Line(); line != "" && (e.Runner.InActions() || e.Output != inputs.TextOutput) {
+		e.Runner.Infof("%s", line)
+	}
 	if stdoutErr := e.writeStdout(&record); stdoutErr != nil {
 		err = errors.Join(err, fmt.Errorf("write to standard output: %w", stdoutErr))
 	}

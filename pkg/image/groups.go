@@ -270,6 +270,9 @@ func (g *groupDisplay) tick(now time.Time) {
 		}
 		g.dequeue(silent)
 		g.open(silent)
+		if silent.progress(now) == "" {
+			fmt.Fprintf(g.out, "no output for %s so far\n", humanize.Duration(now.Sub(silent.since)))
+		}
 	}
 	if progress := g.current.progress(now); progress != "" {
 		fmt.Fprintln(g.out, progress)

@@ -23,6 +23,7 @@ func FuzzUntrusted(f *testing.F) {
 		r.secrets.add("a secret", "hunter2")
 		w := r.Untrusted()
 		r.Group("first")
+		r.Infof("a line")
 		for chunk := range slices.Chunk([]byte(text), max(1, int(piece))) {
 			if _, err := w.Write(chunk); err != nil {
 				t.Fatal(err)
@@ -75,6 +76,7 @@ func FuzzQuotedText(f *testing.F) {
 		stdout.Reset()
 		r.Warning(Annotation{Title: text, File: text, Line: 1, Message: text})
 		r.Group(text)
+		r.Infof("a line")
 		got := runnerlog.Commands(stdout.String())
 		if len(got) != 2 || !strings.HasPrefix(got[0], "::warning ") || !strings.HasPrefix(got[1], "::group::") {
 			t.Errorf("commands %q, want a warning and a group", got)

@@ -116,12 +116,12 @@ func TestGroupsOfUntrustedOutput(t *testing.T) {
 				_, _ = io.WriteString(w, "a\n::error::b\n##[group]c\n[endgroup]\n")
 				r.EndGroup()
 				r.Infof("between ::endgroup::\n##[endgroup]")
-				r.Group("two") // starts although it has no lines
+				r.Group("three") // has no lines, so it is not written
 				r.EndGroup()
 				r.EndGroup() // has ended already
 			},
 			"::stop-commands::TOKEN1\nbefore\n##[group]::error::one␊##\\[group]two\na\n::error::b\n##\\[group]c\n" +
-				"\\[endgroup]\n##[endgroup]\nbetween ::endgroup::\n##\\[endgroup]\n##[group]two\n##[endgroup]\n::TOKEN1::\n",
+				"\\[endgroup]\n##[endgroup]\nbetween ::endgroup::\n##\\[endgroup]\n::TOKEN1::\n",
 		},
 		{
 			"group before the first line",
@@ -220,7 +220,7 @@ func TestSecretsAreRedacted(t *testing.T) {
 		{
 			"message of an error", func() error { r.Infof("is %v", errors.New("hunter2")); return nil }, "is ***",
 		},
-		{"group", func() error { r.Group("hunter2"); return nil }, "::group::***"},
+		{"group", func() error { r.Group("hunter2"); r.Infof("a"); return nil }, "::group::***"},
 		{"log", func() error { return writeAll(r.Log(), "is hunter2") }, "is ***"},
 		{"untrusted, in pieces", func() error { return writeAll(r.Untrusted(), "is hunt", "er2 here") }, "is *** here"},
 		{"failure", func() error { r.Fail(errors.New("no hunter2"), Annotation{}); return nil }, "::error::no ***"},
@@ -429,8 +429,10 @@ func TestCommandsInActions(t *testing.T) {
 	}
 	stdout.Reset()
 	r.Group("solve")
+	r.Mask("hunter2") // not a line
+	r.Infof("a")
 	r.EndGroup()
-	if want := "::group::solve\n::endgroup::\n"; stdout.String() != want {
+	if want := "::add-mask::hunter2\n::group::solve\na\n::endgroup::\n"; stdout.String() != want {
 		t.Errorf("got %q, want %q", stdout, want)
 	}
 	stdout.Reset()
