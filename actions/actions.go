@@ -19,6 +19,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/terminal"
 )
 
 // Env is the environment in which an action runs.
@@ -27,7 +28,9 @@ type Env struct {
 	Getenv   func(string) string
 	Dir      string // absolute path of the workspace; relative paths start here
 	Stdout   io.Writer
-	Terminal *os.File // shows progress; nil without a terminal
+	Terminal *os.File         // shows progress; nil without a terminal
+	Color    bool             // whether text for people is colored
+	Screen   *terminal.Screen // on Terminal; nil without one
 }
 
 // validation returns the part of the environment that input validation reads.

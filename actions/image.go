@@ -126,14 +126,19 @@ func pushIndex(
 const progressInterval = 5 * time.Second
 
 // loadImage loads an image into the engine and tags it with the names.
-func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names []string, img v1.Image) error {
+func loadImage(
+	ctx context.Context, job job, engine *dockerengine.Engine, names []string, img v1.Image,
+) (err error) {
 	defer startActivity(ctx, "the Docker Engine to load %s", names[0])()
 	job.Runner.Group("Load " + strings.Join(names, ", "))
 	defer job.Runner.EndGroup()
+	task := job.Screen.Start("Loading", "load "+strings.Join(names, ", "))
+	defer func() { task.End(err) }()
 	started := time.Now()
 	engine.TempDir = job.Scratch
 	logged := started
 	engine.Progress = func(layer dockerengine.Layer) {
+		task.Transfer(fmt.Sprintf("layer %d of %d", layer.Number, layer.Count), layer.Sent, layer.Size)
 		if layer.Sent == layer.Size || time.Since(logged) > progressInterval {
 			logged = time.Now()
 			job.Runner.Infof("%s", layer)

@@ -1,7 +1,6 @@
 package actions
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,17 +18,15 @@ import (
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/terminal"
 )
-
-// Version is the release of the program, for example v1.2.3. scripts/release.sh sets it at link time; it is empty in
-// a build from source.
-var Version string
 
 // Command is one command of a program.
 type Command struct {
 	Name        string // action-test, or action-test shell for a subcommand
 	Description string
-	Inputs      any // pointer to a struct of package inputs; Main fills it and masks its secrets before Run
+	Examples    string // command lines for --help, one per line
+	Inputs      any    // pointer to a struct of package inputs; Main fills it and masks its secrets before Run
 	Run         func(context.Context, Env) error
 }
 
@@ -48,20 +45,18 @@ func (e *ExitError) Error() string {
 
 func (e *ExitError) Unwrap() error { return e.Err }
 
+// usageExitCode is the exit code for an invalid command line.
+const usageExitCode = 2
+
 // Main runs the subcommand that args[0] names, or the default command, and returns the exit code. It reports an error
 // once: on standard error and, in GitHub Actions, as one annotation. SIGINT and SIGTERM cancel the command; a second
 // signal kills the process.
 func Main(args []string, command Command, subcommands ...Command) int {
-	if len(args) > 0 && args[0] == "--version" {
-		fmt.Println(command.Name, cmp.Or(Version, "(built from source)"))
-		return 0
+	p := newProgram(command, subcommands)
+	if len(args) > 0 && args[0] == completeCommand {
+		return p.complete(os.Stdout, args[1:], os.Environ())
 	}
-	for _, sub := range subcommands {
-		if len(args) > 0 && sub.Name == command.Name+" "+args[0] {
-			command, args = sub, args[1:]
-			break
-		}
-	}
+	command, args = p.choose(args)
 	// Libraries write to these logs, but their errors contain everything that matters.
 	log.SetOutput(io.Discard)
 	logrus.SetOutput(io.Discard)
@@ -73,30 +68,39 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	protectErr := credentials.ProtectProcess()
 	environ := os.Environ()
 	getenv := credentials.WithholdInputs(environ)
-	env := Env{Runner: runner.New(os.Stdout, os.Stderr, getenv), Getenv: getenv, Stdout: os.Stdout}
+	env := Env{Getenv: getenv, Stdout: os.Stdout}
+	isTerminal := term.IsTerminal(int(os.Stderr.Fd()))
+	messages := io.Writer(os.Stderr)
+	if isTerminal && getenv("TERM") != "dumb" {
+		env.Terminal, env.Screen = os.Stderr, terminal.NewScreen(os.Stderr, terminal.UseUnicode(getenv))
+		messages = env.Screen
+	}
+	env.Runner = runner.New(os.Stdout, messages, getenv)
+	env.Color = terminal.UseColor(getenv, isTerminal)
+	env.Runner.Label = func(level string) string { return terminal.Label(level, env.Color) }
 	if protectErr != nil {
 		env.Runner.Warning(runner.Annotation{Message: protectErr.Error()})
 	}
 	credentials.MaskEnvironment(getenv, env.Runner.MaskAs)
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		env.Terminal = os.Stderr
-	}
-	return report(env.Runner, command.run(ctx, env, args, environ))
+	source := p.source(command)
+	source.Args, source.Environ = args, environ
+	return report(env.Runner, command.run(ctx, env, source))
 }
 
-func (c Command) run(ctx context.Context, env Env, args, environ []string) (err error) {
+func (c Command) run(ctx context.Context, env Env, source inputs.Source) (err error) {
 	if env.Dir, err = os.Getwd(); err != nil {
 		return err
 	}
-	source := inputs.Source{
-		Program: c.Name, Description: c.Description, Args: args, Environ: environ, Stdout: env.Stdout,
-	}
+	source.Stdout = env.Stdout
 	warnings, err := source.Parse(c.Inputs)
 	for _, warning := range warnings {
 		env.Runner.Warning(runner.Annotation{Message: warning})
 	}
-	if err != nil {
+	if errors.Is(err, inputs.ErrHelp) {
 		return err
+	}
+	if err != nil {
+		return &ExitError{Code: usageExitCode, Err: err}
 	}
 	for name, secret := range inputs.SecretValues(c.Inputs) {
 		env.Runner.MaskAs(name, secret)

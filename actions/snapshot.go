@@ -18,6 +18,9 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err := checkForkPermissions(ctx, job, snapshotNeeds(job, spec)); err != nil {
 			return err
 		}
+		if spec.Optional {
+			spec = chooseImage(ctx, job, spec)
+		}
 		session, err := prepareSnapshot(ctx, job, spec)
 		if err != nil {
 			return err

@@ -21,6 +21,12 @@ func Test(ctx context.Context, env Env, in inputs.Test) error {
 		if err := checkForkPermissions(ctx, job, buildNeeds(job, spec.BuildSpec)); err != nil {
 			return err
 		}
+		var err error
+		if spec.Optional {
+			if spec.Image, err = localImage(ctx, job, spec.Image, "Testing"); err != nil {
+				return err
+			}
+		}
 		session, err := prepareTest(ctx, job, spec)
 		if err != nil {
 			return err

@@ -67,7 +67,9 @@ type pushFunc func(ctx context.Context, reference string, auth image.Auth) error
 
 // pushFromBuilder returns a function that pushes directly from the builder to the registry.
 func pushFromBuilder(job job, built builtImage) pushFunc {
-	return func(ctx context.Context, reference string, auth image.Auth) error {
+	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
+		task := job.Screen.Start("Pushing", "push "+reference)
+		defer func() { task.End(err) }()
 		machine, err := built.Lease.Machine(ctx, built.Results[0].Platform)
 		if err != nil {
 			return err
@@ -84,10 +86,13 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 // pushExisting returns a function that streams an existing image and logs the progress, with the rate in megabytes
 // (10^6 bytes) per second.
 func pushExisting(job job, img v1.Image) pushFunc {
-	return func(ctx context.Context, reference string, auth image.Auth) error {
+	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
+		task := job.Screen.Start("Pushing", "push "+reference)
+		defer func() { task.End(err) }()
 		started := time.Now()
 		logged := started
 		return image.PushImage(ctx, reference, img, auth, func(done, total int64) {
+			task.Transfer("layers", done, total)
 			if time.Since(logged) > progressInterval {
 				logged = time.Now()
 				job.Runner.Infof("Pushed %s of %s, %.1f MB/s", units.HumanSize(float64(done)), units.HumanSize(float64(total)),

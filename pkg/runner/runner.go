@@ -26,6 +26,10 @@ import (
 // Runner writes for the Actions runner if GITHUB_ACTIONS is "true". Otherwise it writes plain text: outputs to stdout,
 // everything else to stderr. Its methods are safe for concurrent use. Create one with [New].
 type Runner struct {
+	// Label returns the text that stands for a level before a message on a terminal, such as "error:" in red. It is set
+	// before the first message. Without it, and in GitHub Actions, the text is the level and a colon.
+	Label func(level string) string
+
 	getenv    func(string) string
 	inActions bool
 	action    *githubactions.Action // writes to command
@@ -122,7 +126,7 @@ func (r *Runner) Error(a Annotation) { r.annotate("error", a) }
 func (r *Runner) annotate(level string, a Annotation) {
 	message := r.Redact(a.Message)
 	if !r.inActions {
-		r.writeLines(r.stderr, level+": "+a.position()+message)
+		r.writeLabeled(level, a.position()+message)
 		return
 	}
 	fields := map[string]string{}
@@ -167,7 +171,16 @@ func (r *Runner) Fail(err error, at Annotation) {
 		at.Message = strings.TrimSpace(text + "\n" + at.Message)
 		r.annotate("error", at)
 	}
-	r.writeLines(r.stderr, "error: "+r.Redact(text))
+	r.writeLabeled("error", r.Redact(text))
+}
+
+// writeLabeled writes a redacted message after its level to stderr.
+func (r *Runner) writeLabeled(level, text string) {
+	label := level + ":"
+	if r.Label != nil && !r.inActions {
+		label = r.Label(level)
+	}
+	r.writePrefixed(r.stderr, label+" ", text)
 }
 
 // Group starts a collapsible group with a title, which ends at EndGroup. Groups do not nest.
@@ -266,7 +279,10 @@ func (r *Runner) log() io.Writer {
 
 // writeLines resumes workflow commands and writes a redacted message. It escapes control characters and workflow
 // commands, because a message may quote untrusted text.
-func (r *Runner) writeLines(w io.Writer, text string) {
+func (r *Runner) writeLines(w io.Writer, text string) { r.writePrefixed(w, "", text) }
+
+// writePrefixed is [Runner.writeLines] with a prefix that is written as it is.
+func (r *Runner) writePrefixed(w io.Writer, prefix, text string) {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
 		lines[i] = safetext.Visible(line)
@@ -277,7 +293,7 @@ func (r *Runner) writeLines(w io.Writer, text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.resumeCommands()
-	fmt.Fprintln(w, strings.Join(lines, "\n"))
+	fmt.Fprintln(w, prefix+strings.Join(lines, "\n"))
 }
 
 // issue runs command, which writes one workflow command through the library, and copies that to stdout.
