@@ -56,10 +56,8 @@ func completionCommand(program string) Command {
 		Run: func(_ context.Context, env Env) error {
 			script, found := completionScripts[in.Shell]
 			if !found {
-				return &ExitError{
-					Code: usageExitCode,
-					Err:  &inputs.UsageError{Reason: fmt.Sprintf("unknown shell %q; write bash, zsh or fish", in.Shell)},
-				}
+				reason := fmt.Sprintf("unknown shell %q; write bash, zsh or fish", in.Shell)
+				return &usageError{&inputs.UsageError{Reason: reason}}
 			}
 			function := "_" + strings.ReplaceAll(program, "-", "_")
 			_, err := io.WriteString(env.Stdout, strings.NewReplacer("PROGRAM", program, "FUNCTION", function).Replace(script))
@@ -71,7 +69,7 @@ func completionCommand(program string) Command {
 // complete prints the completions of args, see [completeCommand], in the form that the shell's script expects.
 func (p program) complete(w io.Writer, args, environ []string) int {
 	if len(args) == 0 {
-		return usageExitCode
+		return 1
 	}
 	shell, words := args[0], args[1:]
 	if shell == "bash" {

@@ -1,13 +1,13 @@
 package actions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 
@@ -45,9 +45,6 @@ func (e *ExitError) Error() string {
 
 func (e *ExitError) Unwrap() error { return e.Err }
 
-// usageExitCode is the exit code for an invalid command line.
-const usageExitCode = 2
-
 // Main runs the subcommand that args[0] names, or the default command, and returns the exit code. It reports an error
 // once: on standard error and, in GitHub Actions, as one annotation. SIGINT and SIGTERM cancel the command; a second
 // signal kills the process.
@@ -61,37 +58,53 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	log.SetOutput(io.Discard)
 	logrus.SetOutput(io.Discard)
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := notifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop)
 
 	protectErr := credentials.ProtectProcess()
 	environ := os.Environ()
 	getenv := credentials.WithholdInputs(environ)
-	env := Env{Getenv: getenv, Stdout: os.Stdout}
-	isTerminal := term.IsTerminal(int(os.Stderr.Fd()))
+	env := Env{Getenv: getenv, Stdout: os.Stdout, Program: command.Name, Inputs: command.Inputs}
+	source := p.source(command)
+	source.Args, source.Environ, source.Stdout = args, environ, os.Stdout
+	output, outputErr := source.OutputFormat(command.Inputs)
+	env.Output = cmp.Or(output, defaultOutput(getenv))
 	messages := io.Writer(os.Stderr)
+	isTerminal := term.IsTerminal(int(os.Stderr.Fd()))
 	if isTerminal && getenv("TERM") != "dumb" {
 		env.Terminal, env.Screen = os.Stderr, terminal.NewScreen(os.Stderr, terminal.UseUnicode(getenv))
 		messages = env.Screen
 	}
-	env.Runner = runner.New(os.Stdout, messages, getenv)
+	log := io.Writer(os.Stdout)
+	if output == inputs.JSONOutput || output == inputs.EnvOutput { // the only thing on standard output
+		log = messages
+	}
+	env.Runner = runner.New(log, messages, getenv)
 	env.Color = terminal.UseColor(getenv, isTerminal)
 	env.Runner.Label = func(level string) string { return terminal.Label(level, env.Color) }
 	if protectErr != nil {
 		env.Runner.Warning(runner.Annotation{Message: protectErr.Error()})
 	}
 	credentials.MaskEnvironment(getenv, env.Runner.MaskAs)
-	source := p.source(command)
-	source.Args, source.Environ = args, environ
+	if outputErr != nil {
+		return report(env.Runner, env.reject(outputErr))
+	}
 	return report(env.Runner, command.run(ctx, env, source))
+}
+
+// defaultOutput returns what a program writes to standard output without --output: text to a terminal and in a log of
+// GitHub Actions, otherwise the outputs, for scripts.
+func defaultOutput(getenv func(string) string) inputs.Output {
+	if getenv("GITHUB_ACTIONS") == "true" || term.IsTerminal(int(os.Stdout.Fd())) {
+		return inputs.TextOutput
+	}
+	return inputs.EnvOutput
 }
 
 func (c Command) run(ctx context.Context, env Env, source inputs.Source) (err error) {
 	if env.Dir, err = os.Getwd(); err != nil {
 		return err
 	}
-	source.Stdout = env.Stdout
 	warnings, err := source.Parse(c.Inputs)
 	for _, warning := range warnings {
 		env.Runner.Warning(runner.Annotation{Message: warning})
@@ -100,7 +113,8 @@ func (c Command) run(ctx context.Context, env Env, source inputs.Source) (err er
 		return err
 	}
 	if err != nil {
-		return &ExitError{Code: usageExitCode, Err: err}
+		env.Inputs = nil // not known
+		return env.reject(err)
 	}
 	for name, secret := range inputs.SecretValues(c.Inputs) {
 		env.Runner.MaskAs(name, secret)
@@ -125,15 +139,9 @@ func positionOf(err error) (image.Position, bool) {
 
 // report prints err, if it is not nil, and returns the exit code.
 func report(r *runner.Runner, err error) int {
-	if err == nil || errors.Is(err, inputs.ErrHelp) {
-		return 0
-	}
-	code := 1
-	if exit := (*ExitError)(nil); errors.As(err, &exit) {
-		code = exit.Code
-		if exit.Err == nil {
-			return code
-		}
+	code := exitCode(err)
+	if exit := (*ExitError)(nil); code == 0 || errors.As(err, &exit) && exit.Err == nil {
+		return code
 	}
 	var at runner.Annotation
 	if position, ok := positionOf(err); ok {

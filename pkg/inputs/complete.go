@@ -44,11 +44,11 @@ func (s Source) Complete(target any) ([]Candidate, error) {
 		return nil, nil
 	}
 	if name, _, found := strings.Cut(current, "="); found && strings.HasPrefix(name, "--") {
-		return withPrefix(valuesOf(findFlag(parser.Model.Flags, name), name+"=", true), current), nil
+		return withPrefix(candidatesOf(findFlag(parser.Model.Flags, name), name+"=", true), current), nil
 	}
 	if len(words) > 0 {
 		if flag := findFlag(parser.Model.Flags, words[len(words)-1]); flag != nil && !flag.IsBool() {
-			return withPrefix(valuesOf(flag, "", false), current), nil
+			return withPrefix(candidatesOf(flag, "", false), current), nil
 		}
 	}
 	var candidates []Candidate
@@ -70,8 +70,8 @@ func (s Source) Complete(target any) ([]Candidate, error) {
 	return withPrefix(candidates, current), nil
 }
 
-// valuesOf returns the known values of a flag, each after prefix. A boolean flag has values only after "=".
-func valuesOf(flag *kong.Flag, prefix string, isAssigned bool) (candidates []Candidate) {
+// candidatesOf returns the known values of a flag, each after prefix. A boolean flag has values only after "=".
+func candidatesOf(flag *kong.Flag, prefix string, isAssigned bool) (candidates []Candidate) {
 	if flag == nil {
 		return nil
 	}
