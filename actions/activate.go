@@ -8,6 +8,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/humanize"
 )
 
 // waitUntilActive waits until a snapshot with the given digest is active. It logs each change of its state, and the
@@ -38,7 +39,7 @@ func waitUntilActive(
 		case now.State != state:
 			job.Runner.Infof("Snapshot %s is %s", now.Name, now.State)
 		case time.Since(logged) >= interval:
-			job.Runner.Infof("Snapshot %s has been %s for %s", now.Name, now.State, since.Round(time.Second))
+			job.Runner.Infof("Snapshot %s has been %s for %s", now.Name, now.State, humanize.Duration(since))
 		default:
 			return
 		}

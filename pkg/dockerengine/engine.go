@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/client/pkg/versions"
 
 	"github.com/org/sandbox-actions/pkg/httpclient"
+	"github.com/org/sandbox-actions/pkg/humanize"
 )
 
 // Timeouts for the engine's responses. Only the caller's context limits how long a container runs.
@@ -32,8 +33,9 @@ const (
 type Engine struct {
 	Host string // address, as in DOCKER_HOST
 
-	// Progress, if set, is called during Load for each chunk of a layer that was sent, but never concurrently.
-	Progress func(Layer)
+	// Progress, if set, is called during Load for each chunk of a layer that was sent, but never concurrently. If the
+	// engine rejects the first attempt, the progress starts again.
+	Progress func(humanize.Transfer)
 
 	// TempDir is a directory for the content of layers that the engine cannot decompress, one layer at a time. ""
 	// means [os.TempDir].

@@ -12,6 +12,8 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/org/sandbox-actions/pkg/humanize"
 )
 
 // Screen shows parts of a run live on a terminal, with BuildKit's display. Parts that run at the same time share the
@@ -121,16 +123,16 @@ func (s *Screen) Start(phase, name string) *Task {
 	return t
 }
 
-// Transfer shows that done of total bytes are transferred. If total is 0, it is unknown. id names what is transferred.
-func (t *Task) Transfer(id string, done, total int64) {
+// Transfer shows the progress of a transfer.
+func (t *Task) Transfer(progress humanize.Transfer) {
 	if t == nil {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	status := t.status(id)
-	status.Current, status.Total = done, total
-	if total > 0 && done >= total && status.Completed == nil {
+	status := t.status("layers")
+	status.Current, status.Total = progress.Done, progress.Total
+	if progress.Total > 0 && progress.Done >= progress.Total && status.Completed == nil {
 		now := time.Now()
 		status.Completed = &now
 	}
