@@ -17,15 +17,18 @@ import (
 func waitUntilActive(
 	ctx context.Context, job job, client daytona.Client, snapshot daytona.Snapshot, digest v1.Hash,
 	check func(s daytona.Snapshot, since time.Duration) error,
-) (daytona.Snapshot, error) {
+) (active daytona.Snapshot, err error) {
 	const dashboard = "https://app.daytona.io/dashboard/snapshots"
 	defer startActivity(ctx, "Daytona to make snapshot %s active (see %s)", snapshot.Name, dashboard)()
+	task := job.Screen.Start("Creating the snapshot", "snapshot "+snapshot.Name)
+	defer func() { task.End(err) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	const interval = 15 * time.Second
 	var state daytona.State
 	var logged time.Time
 	report := func(now daytona.Snapshot, since time.Duration) {
+		task.State(string(now.State))
 		if check != nil {
 			if err := check(now, since); err != nil {
 				cancel(err)
@@ -42,7 +45,7 @@ func waitUntilActive(
 		}
 		state, logged = now.State, time.Now()
 	}
-	active, err := client.WaitUntilActive(ctx, snapshot.ID, digest.String(), report)
+	active, err = client.WaitUntilActive(ctx, snapshot.ID, digest.String(), report)
 	if failed := (*daytona.SnapshotError)(nil); errors.As(err, &failed) && failed.Log != "" {
 		writeUntrusted(job.Runner, failed.Log+"\n")
 	}

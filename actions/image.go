@@ -140,8 +140,10 @@ func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names 
 	defer startPhase(ctx, "Load %s", strings.Join(names, ", ")).end(&err)
 	job.Runner.Group("Load " + strings.Join(names, ", "))
 	defer job.Runner.EndGroup()
+	task := job.Screen.Start("Loading", "load "+strings.Join(names, ", "))
+	defer func() { task.End(err) }()
 	started := time.Now()
-	engine.TempDir, engine.Progress = job.Scratch, logTransfer(job, "Loading")
+	engine.TempDir, engine.Progress = job.Scratch, logTransfer(job, "Loading", task)
 	for _, name := range names { // the first load sends the layers, the others add a tag
 		loaded, err := engine.Load(ctx, name, img)
 		if err != nil {

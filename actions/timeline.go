@@ -18,7 +18,7 @@ type timeline struct {
 
 	mu     sync.Mutex
 	phases []*runrecord.Phase
-	group  *runrecord.Phase // the phase that is a group of the log; nil for none
+	group  *runrecord.Phase             // the phase that is a group of the log; nil for none
 	states map[string][]runrecord.State // by the name of the snapshot
 }
 

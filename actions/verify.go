@@ -65,9 +65,13 @@ func verify(
 	}()
 	done := verification{How: inputs.VerifyBoot}
 	start := time.Now()
+	task := job.Screen.Start("Verifying", "verify snapshot "+s.Name)
+	task.State("start a sandbox")
 	err = bootWithRetries(ctx, job, spec, target, s, func(box daytona.Sandbox) error {
+		task.State("run a command, and watch the entry point")
 		return checkBooted(ctx, job, target.Client, box)
 	})
+	task.End(err)
 	<-reaped
 	if err == nil {
 		done.Boot = time.Since(start)

@@ -37,6 +37,10 @@ import (
 // Runner writes for the Actions runner if GITHUB_ACTIONS is "true". Otherwise it writes plain text to stderr. Its
 // methods are safe for concurrent use. Create one with [New].
 type Runner struct {
+	// Label returns the text that stands for a level before a message on a terminal, such as "error:" in red. It is set
+	// before the first message. Without it, the text is the level and a colon.
+	Label func(level string) string
+
 	getenv    func(string) string
 	inActions bool
 	action    *githubactions.Action // writes to command
@@ -136,7 +140,7 @@ func (r *Runner) Error(a Annotation) { r.annotate("error", a) }
 func (r *Runner) annotate(level string, a Annotation) {
 	message := r.Redact(a.Message)
 	if !r.inActions {
-		r.writeLines(r.stderr, level+": "+a.position()+message)
+		r.writeLabeled(level, a.position()+message)
 		return
 	}
 	fields := map[string]string{}
@@ -183,12 +187,21 @@ func (a Annotation) position() string {
 func (r *Runner) Fail(err error, at Annotation) {
 	text := strings.TrimSpace(err.Error())
 	if !r.inActions {
-		r.writeLines(r.stderr, "error: "+r.Redact(text))
+		r.writeLabeled("error", r.Redact(text))
 		return
 	}
 	r.EndGroup() // the log page shows the lines of a group only after a click
 	at.Message = strings.TrimSpace(text + "\n" + at.Message)
 	r.annotate("error", at)
+}
+
+// writeLabeled writes a redacted message after its level to stderr.
+func (r *Runner) writeLabeled(level, text string) {
+	label := level + ":"
+	if r.Label != nil {
+		label = r.Label(level)
+	}
+	r.writePrefixed(r.stderr, label+" ", text)
 }
 
 // Group starts a collapsible group with a title. It ends at EndGroup or at the next group, because groups do not nest. A
@@ -345,7 +358,10 @@ func (r *Runner) log() io.Writer {
 
 // writeLines writes a redacted message. It escapes control characters and workflow commands, because a message may
 // quote untrusted text.
-func (r *Runner) writeLines(w io.Writer, text string) {
+func (r *Runner) writeLines(w io.Writer, text string) { r.writePrefixed(w, "", text) }
+
+// writePrefixed is [Runner.writeLines] with a prefix that is written as it is.
+func (r *Runner) writePrefixed(w io.Writer, prefix, text string) {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
 		lines[i] = safetext.Visible(line)
@@ -356,7 +372,7 @@ func (r *Runner) writeLines(w io.Writer, text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.startGroup()
-	fmt.Fprintln(w, strings.Join(lines, "\n"))
+	fmt.Fprintln(w, prefix+strings.Join(lines, "\n"))
 }
 
 // issue resumes workflow commands and runs command, which writes one command through the library.
