@@ -375,7 +375,8 @@ func TestHostileOutput(t *testing.T) {
 	lines := []string{
 		"::set-output name=digest::forged", "::add-mask::hello", "::error::forged", "::warning file=x::forged",
 		"::stop-commands::forged", "::group::forged", "::endgroup::",
-		"##[error]forged", "##[set-env name=FORGED]1", "##[endgroup]", "##[group]forged", "[endgroup]", "[group]forged", "_GitHubActionsFileCommandDelimeter_",
+		"##[error]forged", "##[set-env name=FORGED]1", "##[endgroup]", "##[group]forged", "[endgroup]", "[group]forged",
+		"_GitHubActionsFileCommandDelimeter_",
 		"digest<<_GitHubActionsFileCommandDelimeter_", "EOF", "ghadelimiter_0",
 		"\x1b[2J\x1b]0;forged\x07", "carriage\r::error::forged", "a\u2028::error::forged",
 	}

@@ -186,10 +186,22 @@ func (g *groupDisplay) show(all bool) {
 	}
 }
 
-// next removes a step from the queue that can be shown: one that has ended, in the order of the Dockerfile, or else one
-// with output. It leaves failed steps to the end, because BuildKit may retry them, and because the end is where a reader
-// looks. Cached steps wait for another one, because BuildKit reports them in any order. It returns nil if there is none.
+// next removes the first of the steps that can be shown from the queue. Cached steps wait for another one, because
+// BuildKit reports them in any order. It returns nil if there is none.
 func (g *groupDisplay) next(all bool) *groupedStep {
+	ready := g.ready(all)
+	isNew := func(s *groupedStep) bool { return all || !s.vertex.Cached || len(s.pending) > 0 }
+	if !slices.ContainsFunc(ready, isNew) {
+		return nil
+	}
+	g.dequeue(ready[0])
+	return ready[0]
+}
+
+// ready returns the steps that can be shown: those that have ended, in the order of the Dockerfile, and those with
+// output. Failed steps are last, and only if all is set, because BuildKit may retry them, and because the end is where a
+// reader looks.
+func (g *groupDisplay) ready(all bool) []*groupedStep {
 	const ended, running, failed = 1, 2, 3
 	rank := func(s *groupedStep) int {
 		switch {
@@ -200,15 +212,14 @@ func (g *groupDisplay) next(all bool) *groupedStep {
 		}
 		return running
 	}
-	isReady := func(s *groupedStep) bool {
-		return all || rank(s) == ended || rank(s) == running && len(s.pending) > 0
-	}
-	if !slices.ContainsFunc(g.queue, func(s *groupedStep) bool { return isReady(s) && (all || !s.vertex.Cached) }) {
-		return nil
+	ready := slices.DeleteFunc(slices.Clone(g.queue), func(s *groupedStep) bool {
+		return !all && rank(s) != ended && (rank(s) == failed || len(s.pending) == 0)
+	})
+	if len(ready) < 2 {
+		return ready
 	}
 	depths := g.stageDepths()
-	ready := slices.DeleteFunc(slices.Clone(g.queue), func(s *groupedStep) bool { return !isReady(s) })
-	step := slices.MinFunc(ready, func(a, b *groupedStep) int {
+	slices.SortStableFunc(ready, func(a, b *groupedStep) int {
 		order := cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.kind(), b.kind()))
 		if order != 0 || a.kind() != dockerfileStep {
 			return order
@@ -216,8 +227,7 @@ func (g *groupDisplay) next(all bool) *groupedStep {
 		return cmp.Or(cmp.Compare(depths[a.stage], depths[b.stage]), cmp.Compare(a.stage, b.stage),
 			cmp.Compare(a.number, b.number))
 	})
-	g.dequeue(step)
-	return step
+	return ready
 }
 
 // The kinds of steps, in the order in which a build needs them.
@@ -326,6 +336,10 @@ func (g *groupDisplay) tick(now time.Time) {
 		}
 		if silent == nil {
 			return
+		}
+		for _, cached := range g.ready(false) {
+			g.dequeue(cached)
+			g.end(cached)
 		}
 		g.dequeue(silent)
 		g.open(silent)

@@ -290,6 +290,8 @@ func TestProgressOfSilentSteps(t *testing.T) {
 		g.update(&s, *at(ended))
 	}
 	begin(build, 0)
+	cachedStep := step("[1/3] WORKDIR /app", 0, 0.1, cached)
+	g.update(&cachedStep, *at(0.1))
 	begin(from, 2, receive("sha256:1", 0, 40e6), receive("sha256:2", 0, 60e6))
 	g.tick(*at(4)) // nothing has run for long
 	g.tick(*at(6)) // the first step has
