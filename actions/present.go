@@ -16,6 +16,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/suite"
+	"github.com/org/sandbox-actions/pkg/terminal"
 )
 
 // recordFile is the name of the record in the directory of the report.
@@ -77,6 +78,8 @@ func (e Env) writeStdout(record *runrecord.Record) error {
 	switch {
 	case e.Output == inputs.JSONOutput:
 		return record.Write(e.Stdout)
+	case e.Output == inputs.TextOutput && !e.Runner.InActions():
+		terminal.Closing(e.Stdout, record, e.Color)
 	case e.Output == inputs.EnvOutput || !e.Runner.InActions():
 		for _, o := range record.Outputs {
 			if _, err := fmt.Fprintf(e.Stdout, "%s=%s\n", o.Name, strings.ReplaceAll(o.Value, "\n", "%0A")); err != nil {
