@@ -232,41 +232,21 @@ func (c *closing) commands(list []string) {
 	}
 }
 
-// failure writes where a run failed, unless the error says it all.
+// failure writes where a run failed. The last lines of a failed step are at the end of the display.
 func (c *closing) failure() {
 	if t := c.record.Tests; t != nil && t.Failed > 0 {
 		c.failedTests(t)
 	}
 	e := c.record.Error
-	if e == nil {
+	if e == nil || e.Excerpt == "" {
 		return
 	}
-	var lines []string
-	if e.Excerpt != "" {
-		where := e.File
-		if e.Line > 0 {
-			where += fmt.Sprintf(":%d", e.Line)
-		}
-		lines = append(lines, Bold.Apply(clean(where), c.color))
-		lines = append(lines, indent(e.Excerpt)...)
+	where := e.File
+	if e.Line > 0 {
+		where += fmt.Sprintf(":%d", e.Line)
 	}
-	if output := strings.TrimSpace(e.Output); output != "" && !containsLines(e.Message, output) {
-		lines = append(lines, Bold.Apply("The last lines of the step:", c.color))
-		lines = append(lines, indent(e.Output)...)
-	}
-	if len(lines) > 0 {
-		c.text.WriteString(strings.Join(lines, "\n") + "\n")
-	}
-}
-
-// containsLines reports whether text contains all lines of a step's output.
-func containsLines(text, output string) bool {
-	for line := range strings.Lines(output) {
-		if !strings.Contains(text, strings.TrimSpace(line)) {
-			return false
-		}
-	}
-	return true
+	c.title(Bold, "%s", where)
+	c.text.WriteString(strings.Join(indent(e.Excerpt), "\n") + "\n")
 }
 
 func indent(text string) (lines []string) {

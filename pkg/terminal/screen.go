@@ -62,7 +62,7 @@ func (s *Screen) open(phase string) (chan<- *client.SolveStatus, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.parts == 0 {
-		display, err := progressui.NewDisplay(s.out, progressui.AutoMode, progressui.WithPhase(phase))
+		display, err := progressui.NewDisplay(displayFile{s.out}, progressui.AutoMode, progressui.WithPhase(phase))
 		if err != nil {
 			return nil, fmt.Errorf("display the progress: %w", err)
 		}
@@ -231,6 +231,16 @@ func (f screenFile) Write(text []byte) (int, error) {
 		}, shown)
 	}
 	if _, err := f.File.WriteString(shown); err != nil {
+		return 0, err
+	}
+	return len(text), nil
+}
+
+// displayFile is the terminal of a display. It erases what is left of longer lines, from before the terminal was resized.
+type displayFile struct{ screenFile }
+
+func (f displayFile) Write(text []byte) (int, error) {
+	if _, err := f.screenFile.Write(bytes.ReplaceAll(text, []byte("\n"), []byte("\x1b[K\n"))); err != nil {
 		return 0, err
 	}
 	return len(text), nil
