@@ -8,7 +8,6 @@ import (
 	"io"
 	"log"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 
@@ -66,14 +65,23 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	log.SetOutput(io.Discard)
 	logrus.SetOutput(io.Discard)
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := notifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop)
 
 	protectErr := credentials.ProtectProcess()
 	environ := os.Environ()
 	getenv := credentials.WithholdInputs(environ)
-	env := Env{Runner: runner.New(os.Stdout, os.Stderr, getenv), Getenv: getenv, Stdout: os.Stdout}
+	env := Env{Getenv: getenv, Stdout: os.Stdout, Program: command.Name, Inputs: command.Inputs}
+	source := inputs.Source{
+		Program: command.Name, Description: command.Description, Args: args, Environ: environ, Stdout: os.Stdout,
+	}
+	output, outputErr := source.OutputFormat(command.Inputs)
+	env.Output = cmp.Or(output, defaultOutput(getenv))
+	log := os.Stdout
+	if output == inputs.JSONOutput || output == inputs.EnvOutput { // the only thing on standard output
+		log = os.Stderr
+	}
+	env.Runner = runner.New(log, os.Stderr, getenv)
 	if protectErr != nil {
 		env.Runner.Warning(runner.Annotation{Message: protectErr.Error()})
 	}
@@ -81,22 +89,35 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		env.Terminal = os.Stderr
 	}
-	return report(env.Runner, command.run(ctx, env, args, environ))
+	if outputErr != nil {
+		return report(env.Runner, env.reject(outputErr))
+	}
+	return report(env.Runner, command.run(ctx, env, source))
 }
 
-func (c Command) run(ctx context.Context, env Env, args, environ []string) (err error) {
+// defaultOutput returns what a program writes to standard output without --output: text to a terminal and in a log of
+// GitHub Actions, otherwise the outputs, for scripts.
+func defaultOutput(getenv func(string) string) inputs.Output {
+	if getenv("GITHUB_ACTIONS") == "true" || term.IsTerminal(int(os.Stdout.Fd())) {
+		return inputs.TextOutput
+	}
+	return inputs.EnvOutput
+}
+
+func (c Command) run(ctx context.Context, env Env, source inputs.Source) (err error) {
 	if env.Dir, err = os.Getwd(); err != nil {
 		return err
-	}
-	source := inputs.Source{
-		Program: c.Name, Description: c.Description, Args: args, Environ: environ, Stdout: env.Stdout,
 	}
 	warnings, err := source.Parse(c.Inputs)
 	for _, warning := range warnings {
 		env.Runner.Warning(runner.Annotation{Message: warning})
 	}
-	if err != nil {
+	if errors.Is(err, inputs.ErrHelp) {
 		return err
+	}
+	if err != nil {
+		env.Inputs = nil // not known
+		return env.reject(err)
 	}
 	for name, secret := range inputs.SecretValues(c.Inputs) {
 		env.Runner.MaskAs(name, secret)
@@ -121,15 +142,9 @@ func positionOf(err error) (image.Position, bool) {
 
 // report prints err, if it is not nil, and returns the exit code.
 func report(r *runner.Runner, err error) int {
-	if err == nil || errors.Is(err, inputs.ErrHelp) {
-		return 0
-	}
-	code := 1
-	if exit := (*ExitError)(nil); errors.As(err, &exit) {
-		code = exit.Code
-		if exit.Err == nil {
-			return code
-		}
+	code := exitCode(err)
+	if exit := (*ExitError)(nil); code == 0 || errors.As(err, &exit) && exit.Err == nil {
+		return code
 	}
 	var at runner.Annotation
 	if position, ok := positionOf(err); ok {

@@ -62,6 +62,10 @@ type Build struct {
 	AllowPlaintextBuilder bool
 	GithubToken           string        `secret:""`
 	Timeout               time.Duration `default:"30m"`
+	Report                bool
+	ReportDir             string `terminal:"test-results"`
+	PreviousRecord        string
+	OutputFormat
 }
 
 // Doppler declares the Doppler config to read and how to authenticate to Doppler.
@@ -132,6 +136,7 @@ type Promote struct {
 	Daytona
 	GithubToken string        `secret:"" help:"GitHub token to record the deployment of environment."`
 	Timeout     time.Duration `default:"30m"`
+	OutputFormat
 }
 
 // Rollback declares the arguments of action-snapshot rollback.
@@ -143,6 +148,7 @@ type Rollback struct {
 	Daytona
 	GithubToken string        `secret:"" help:"GitHub token to record the deployment of environment."`
 	Timeout     time.Duration `default:"30m"`
+	OutputFormat
 }
 
 // History declares the arguments of action-snapshot history.
@@ -150,6 +156,7 @@ type History struct {
 	Doppler
 	SnapshotSecret
 	Daytona
+	OutputFormat
 }
 
 // Daytona declares how to authenticate to Daytona.
@@ -167,11 +174,9 @@ type Test struct {
 	AllowPrivileged bool
 	Command         string
 	Parallel        string `default:"cores"`
-	ReportDir       string `terminal:"test-results"`
 	Run             string `cli:""`
 	Tags            List   `cli:""`
 	Seed            string `cli:""`
-	Output          string `cli:""`
 }
 
 // DefaultSuite is the suite that [Test] runs by default, relative to the repository root.
@@ -198,6 +203,7 @@ type ListSnapshots struct {
 	SnapshotSecret
 	Doppler
 	Daytona
+	OutputFormat
 }
 
 // DeleteSnapshot declares the arguments of action-snapshot delete.
