@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
@@ -71,7 +72,7 @@ func commentSizes(r *runrecord.Record) string {
 		p := changed[i]
 		change, _ := changeOf(r, p.Platform)
 		return []string{
-			code(p.Platform), size(p.Size - change.Size), size(p.Size), difference(change.Size), packageNumbers(change),
+			code(p.Platform), humanize.Size(p.Size - change.Size), humanize.Size(p.Size), humanize.SizeChange(change.Size), packageNumbers(change),
 		}
 	}
 	const header = "| platform | before | now | difference | packages |\n| --- | ---: | ---: | ---: | --- |\n"

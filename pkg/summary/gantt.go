@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
@@ -65,9 +66,9 @@ func phaseTasks(r *runrecord.Record) (tasks []task) {
 		if phase.Seconds < minTask && !phase.Failed {
 			continue
 		}
-		note := seconds(phase.Seconds)
+		note := humanize.Seconds(phase.Seconds)
 		if phase.Bytes > 0 {
-			note += ", " + size(phase.Bytes)
+			note += ", " + humanize.Size(phase.Bytes)
 		}
 		tasks = append(tasks, task{"Run", label(phase.Name, note), phase.Offset, phase.Seconds, phase.Failed})
 	}
@@ -81,7 +82,7 @@ func stepTasks(r *runrecord.Record) (tasks []task) {
 		}
 		section := safetext.Line(strings.TrimSpace(step.Platform+" "+step.Stage), maxSection)
 		tasks = append(tasks, task{
-			cmp.Or(section, "Build"), label(step.Name, seconds(step.Seconds)), step.Offset, step.Seconds, step.Error != "",
+			cmp.Or(section, "Build"), label(step.Name, humanize.Seconds(step.Seconds)), step.Offset, step.Seconds, step.Error != "",
 		})
 	}
 	return tasks

@@ -5,10 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
-
-	"github.com/docker/go-units"
 
 	"github.com/org/sandbox-actions/pkg/safetext"
 )
@@ -224,27 +221,6 @@ func digits(n int) string {
 		text = text[:i] + "," + text[i:]
 	}
 	return text
-}
-
-func size(bytes int64) string { return units.HumanSize(float64(bytes)) }
-
-// difference returns the difference of two sizes with its sign.
-func difference(bytes int64) string {
-	switch {
-	case bytes > 0:
-		return "+" + size(bytes)
-	case bytes < 0:
-		return "−" + size(-bytes)
-	}
-	return "no change"
-}
-
-func seconds(s float64) string {
-	d := time.Duration(s * float64(time.Second))
-	if d < time.Minute {
-		return d.Round(100 * time.Millisecond).String()
-	}
-	return d.Round(time.Second).String()
 }
 
 // shellWord returns an argument of a shell command.

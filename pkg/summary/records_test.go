@@ -159,7 +159,7 @@ func failingRun() *runrecord.Record {
 	r.ExitCode, r.Seconds, r.Steps = 1, 31.2, buildSteps()[:5]
 	r.Steps[4].Seconds, r.Steps[4].Error = 4.2, "exit code: 1"
 	r.Phases = append(r.Phases, runrecord.Phase{Name: "Build", Offset: 5.9, Seconds: 25.3, Failed: true})
-	r.Error = &runrecord.Error{
+	r.Error = &runrecord.Error{Kind: runrecord.BuildFailed,
 		Message: "build the image: Dockerfile:7 (step 5/8) failed with exit code 1; last output: npm error code E404 " +
 			"(fix this line; see the step's output above)",
 		File: "sandbox/Dockerfile", Line: 7, EndLine: 8, Step: "[deps 2/3] RUN npm ci",
@@ -175,7 +175,7 @@ func failingCopy() *runrecord.Record {
 	r := base("action-build")
 	r.ExitCode, r.Seconds, r.Steps = 1, 8.1, buildSteps()[:2]
 	r.Phases = append(r.Phases, runrecord.Phase{Name: "Build", Offset: 5.9, Seconds: 2.2, Failed: true})
-	r.Error = &runrecord.Error{
+	r.Error = &runrecord.Error{Kind: runrecord.BuildFailed,
 		Message: "build the image: Dockerfile:6: COPY package-lock.json: not in the build context (.), or excluded by " +
 			".dockerignore",
 		File: "sandbox/Dockerfile", Line: 6, Step: "[deps 1/3] COPY package.json package-lock.json ./",
@@ -188,7 +188,7 @@ func invalidInput() *runrecord.Record {
 	r := base("action-snapshot")
 	r.ExitCode, r.Seconds, r.Source, r.Phases = 2, 0.1, nil, nil
 	r.Inputs = append(r.Inputs, runrecord.Input{Name: "memory", Value: "4GB"})
-	r.Error = &runrecord.Error{
+	r.Error = &runrecord.Error{Kind: runrecord.InvalidInput,
 		Message: `input memory: "4GB" is not a whole number of GB, for example 4`, Input: "memory",
 	}
 	return r
@@ -199,7 +199,7 @@ func timeout() *runrecord.Record {
 	r.ExitCode, r.Seconds, r.Steps = 1, 60, buildSteps()[:5]
 	r.Steps[4].Seconds = 33
 	r.Phases = append(r.Phases, runrecord.Phase{Name: "Build", Offset: 5.9, Seconds: 54.1, Failed: true})
-	r.Error = &runrecord.Error{
+	r.Error = &runrecord.Error{Kind: runrecord.TimedOut,
 		Message: "timed out after 1m0s in step [deps 2/3] RUN npm ci (4 of 8 steps done); raise the timeout input",
 		Step:    "[deps 2/3] RUN npm ci",
 	}
@@ -230,7 +230,7 @@ func passingTests() *runrecord.Record {
 func failingTests() *runrecord.Record {
 	r := passingTests()
 	r.ExitCode = 1
-	r.Error = &runrecord.Error{Message: "2 of 17 tests failed; see the log above and test-results/junit.xml"}
+	r.Error = &runrecord.Error{Kind: runrecord.TestsFailed, Message: "2 of 17 tests failed; see the log above and test-results/junit.xml"}
 	equals := test("the shop greets", "failed", 1.2)
 	equals.Line = 14
 	equals.Failures = []runrecord.TestFailure{
@@ -277,7 +277,7 @@ func snapshotNew() *runrecord.Record {
 	)
 	r.Snapshots = []runrecord.Snapshot{snapshot("shop-20261126-102144-4f2c1d9-ci")}
 	r.Doppler = &runrecord.Doppler{
-		Secret: "DAYTONA_SNAPSHOT_NAME", Written: []string{"shop/dev"}, Unchanged: []string{"shop/preview"},
+		Secret: "DAYTONA_SNAPSHOT_NAME", Written: []string{"shop.dev"}, Unchanged: []string{"shop.preview"},
 		Previous: "shop-20261125-091500-0a1b2c3-ci", Deleted: []string{"shop-20261101-080000-9f8e7d6-ci"},
 	}
 	return r
@@ -309,7 +309,7 @@ func promote() *runrecord.Record {
 	s.States = nil
 	r.Snapshots = []runrecord.Snapshot{s}
 	r.Doppler = &runrecord.Doppler{
-		Secret: "DAYTONA_SNAPSHOT_NAME", Written: []string{"shop/prd"}, Previous: "shop-20261120-120000-1234567-ci",
+		Secret: "DAYTONA_SNAPSHOT_NAME", Written: []string{"shop.prd"}, Previous: "shop-20261120-120000-1234567-ci",
 	}
 	return r
 }

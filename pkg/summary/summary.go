@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
@@ -22,9 +23,10 @@ func Markdown(r *runrecord.Record) string {
 		"### "+title(r),
 		headline(r),
 		failure(r),
+		failedTests(r),
 		imageTable(r),
 		snapshotTables(r),
-		tests(r),
+		passedTests(r),
 		changes(r),
 		cacheMiss(r),
 		timeline(r),
@@ -93,11 +95,17 @@ func flaky(n int) string { return fmt.Sprintf("%d only when repeated", n) }
 func failedTitle(r *runrecord.Record) string {
 	e := cmp.Or(r.Error, &runrecord.Error{})
 	switch {
-	case e.Input != "":
+	case e.Kind == runrecord.TimedOut:
+		return "Timed out after " + humanize.Seconds(r.Seconds)
+	case e.Kind == runrecord.Canceled:
+		return "Canceled after " + humanize.Seconds(r.Seconds)
+	case e.Input != "" && e.Kind == runrecord.InvalidInput:
 		return "Invalid input " + code(e.Input)
+	case e.Kind == runrecord.InvalidInput:
+		return "Invalid input"
 	case r.Tests != nil && r.Tests.Failed > 0:
 		return fmt.Sprintf("%s of %s failed", digits(r.Tests.Failed), count(r.Tests.Total, "test"))
-	case e.Step != "" || e.File != "" && r.Image == nil:
+	case e.Kind == runrecord.BuildFailed:
 		return "The build failed"
 	case r.Tests != nil:
 		return "The tests did not finish"
@@ -150,11 +158,11 @@ func headline(r *runrecord.Record) string {
 		parts = append(parts, verified(r.Snapshots[0].Verified))
 	}
 	if r.Doppler != nil && len(r.Doppler.Written) > 0 {
-		parts = append(parts, "named in "+count(len(r.Doppler.Written), "Doppler config"))
+		parts = append(parts, "named in "+count(len(r.Doppler.Written), "config"))
 	}
-	took := seconds(r.Seconds)
+	took := humanize.Seconds(r.Seconds)
 	if r.Changes != nil && r.Changes.Seconds > 0 {
-		took += " (before " + seconds(r.Changes.Seconds) + ")"
+		took += " (before " + humanize.Seconds(r.Changes.Seconds) + ")"
 	}
 	return line(append(parts, took, commitLink(r))...)
 }
@@ -163,9 +171,9 @@ func headline(r *runrecord.Record) string {
 func imageSize(r *runrecord.Record) string {
 	var sizes []string
 	for _, p := range r.Image.Platforms {
-		text := size(p.Size)
+		text := humanize.Size(p.Size)
 		if change, ok := changeOf(r, p.Platform); ok {
-			text += fmt.Sprintf(" (%s)", difference(change.Size))
+			text += fmt.Sprintf(" (%s)", humanize.SizeChange(change.Size))
 		}
 		if len(r.Image.Platforms) > 1 {
 			text = code(p.Platform) + " " + text
@@ -418,7 +426,7 @@ func states(s runrecord.Snapshot) string {
 	for i, state := range s.States[:min(len(s.States), maxCodes)] {
 		text := code(state.Name)
 		if i+1 < len(s.States) {
-			text += " " + seconds(s.States[i+1].Offset-state.Offset)
+			text += " " + humanize.Seconds(s.States[i+1].Offset-state.Offset)
 		}
 		list = append(list, text)
 	}
@@ -463,7 +471,7 @@ func platformChange(p runrecord.PlatformChange, isNamed bool) string {
 	})
 	row := func(i int) []string {
 		l := layers[i]
-		return []string{code(l.CreatedBy), sizeOf(l.Before, 1), sizeOf(l.After, 1), difference(l.After - l.Before)}
+		return []string{code(l.CreatedBy), sizeOf(l.Before, 1), sizeOf(l.After, 1), humanize.SizeChange(l.After - l.Before)}
 	}
 	const layerHeader = "| layer | before | now | difference |\n| --- | ---: | ---: | ---: |\n"
 	text := join(table(layerHeader, len(layers), row, maxLayers/maxPlatforms, "layer"), packages(p), files(p))
@@ -480,7 +488,7 @@ func sizeOf(bytes, smallest int64) string {
 	if bytes < smallest {
 		return ""
 	}
-	return size(bytes)
+	return humanize.Size(bytes)
 }
 
 func packages(p runrecord.PlatformChange) string {
@@ -488,7 +496,7 @@ func packages(p runrecord.PlatformChange) string {
 		c := p.Packages[i]
 		return []string{code(c.Name), code(c.Manager), code(c.Before), code(c.After)}
 	}
-	const header = "| package | from | before | now |\n| --- | --- | --- | --- |\n"
+	const header = "| package | manager | before | now |\n| --- | --- | --- | --- |\n"
 	rows := table(header, len(p.Packages), row, maxPackages/maxPlatforms, "package")
 	return details("Packages: "+packageNumbers(p), rows)
 }
@@ -529,7 +537,7 @@ func files(p runrecord.PlatformChange) string {
 	row := func(i int) []string {
 		f := p.Files[i]
 		return []string{
-			code("/" + f.Path), sizeOf(f.Before, 0), sizeOf(f.After, 0), difference(max(f.After, 0) - max(f.Before, 0)),
+			code("/" + f.Path), sizeOf(f.Before, 0), sizeOf(f.After, 0), humanize.SizeChange(max(f.After, 0) - max(f.Before, 0)),
 		}
 	}
 	const header = "| file | before | now | difference |\n| --- | ---: | ---: | ---: |\n"
@@ -641,12 +649,15 @@ const (
 
 // repeatCommands returns commands that examine or repeat a failed run.
 func repeatCommands(r *runrecord.Record) (lines []string) {
+	if r.Error != nil && r.Error.Kind == runrecord.InvalidInput {
+		return nil // the workflow must change first
+	}
 	if t := r.Tests; t != nil && t.Failed > 0 && t.Seed != "" && t.Seed != "0" {
-		lines = append(lines, "action-test --seed "+shellWord(t.Seed)+"  # the same order of tests")
+		lines = append(lines, "action-test --seed "+shellWord(t.Seed)+"  # repeats the order of the tests")
 	}
 	if r.Run != nil && r.Run.ID != "" {
-		id, repository := shellWord(r.Run.ID), shellWord(r.Run.Repository)
-		lines = append(lines, "gh run view "+id+" --log-failed -R "+repository, "gh run rerun "+id+" --failed -R "+repository)
+		run := shellWord(r.Run.ID) + " -R " + shellWord(r.Run.Repository)
+		lines = append(lines, "gh run view --log-failed "+run, "gh run rerun --failed "+run)
 	}
 	return lines
 }

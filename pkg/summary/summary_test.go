@@ -76,7 +76,7 @@ func fill(v reflect.Value, text string) {
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			fixed := []string{"Program", "Status", "Server", "Repository", "Started", "Since", "Created", "SHA"}
+			fixed := []string{"Program", "Status", "Server", "Repository", "Started", "Since", "Created", "SHA", "Kind"}
 			if !slices.Contains(fixed, v.Type().Field(i).Name) {
 				fill(v.Field(i), text)
 			}
@@ -276,7 +276,7 @@ func TestTimelineChoosesSteps(t *testing.T) {
 	r.Steps[98].Cached = true
 	got := timeline(r)
 	for text, want := range map[string]int{
-		"#91;3] (4s) :crit, ": 1, "#91;99] (1m40s) :": 1, "#91;98]": 0, "#91;4]": 0,
+		"#91;3] (4 s) :crit, ": 1, "#91;99] (1 min 40 s) :": 1, "#91;98]": 0, "#91;4]": 0,
 		"Not shown: 1 cached step, 69 shorter steps.": 1, " :": maxTasks,
 	} {
 		if strings.Count(got, text) != want {

@@ -6,21 +6,37 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // foldedTests is the number of tests from which their table is folded, because the failures are above it.
 const foldedTests = 10
 
+// failedTests returns the tests of a run in which some failed or are missing.
+func failedTests(r *runrecord.Record) string {
+	if hasProblems(r.Tests) {
+		return tests(r)
+	}
+	return ""
+}
+
+func hasProblems(t *runrecord.Tests) bool { return t != nil && (t.Failed > 0 || len(t.Incomplete) > 0) }
+
+// passedTests returns the tests of another run.
+func passedTests(r *runrecord.Record) string {
+	if r.Tests == nil || hasProblems(r.Tests) {
+		return ""
+	}
+	return tests(r)
+}
+
 // tests returns the failures, and a table of all tests: failed ones first.
 func tests(r *runrecord.Record) string {
 	t := r.Tests
-	if t == nil {
-		return ""
-	}
 	const counts = "| total | passed | failed | flaky | skipped | time |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n"
 	numbers := fmt.Sprintf("%s| %s | %s | %s | %s | %s | %s |", counts,
-		digits(t.Total), digits(t.Passed), digits(t.Failed), digits(t.Flaky), digits(t.Skipped), seconds(t.Seconds))
+		digits(t.Total), digits(t.Passed), digits(t.Failed), digits(t.Flaky), digits(t.Skipped), humanize.Seconds(t.Seconds))
 	incomplete := messages(strings.Join(t.Incomplete, "\n"))
 	if incomplete != "" {
 		incomplete = join("❌ Results may be missing:", incomplete)
@@ -84,7 +100,7 @@ func testTable(r *runrecord.Record) string {
 		if t.Attempts > 1 {
 			note = count(t.Attempts, "attempt")
 		}
-		return []string{mark(t.Status), code(testName(t)), seconds(t.Seconds), note}
+		return []string{mark(t.Status), code(testName(t)), humanize.Seconds(t.Seconds), note}
 	}
 	rows := table("| | test | time | |\n| --- | --- | ---: | --- |\n", len(all), row, maxTests, "test")
 	if len(all) <= foldedTests && r.Tests.Failed+r.Tests.Flaky == 0 {
