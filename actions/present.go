@@ -50,10 +50,7 @@ func (e Env) present(run reached, started time.Time, report inputs.Report, err e
 // reject presents the record of a run that did not start because of an invalid argument or input, and returns err with
 // its exit code.
 func (e Env) reject(err error) error {
-	if exitCode(err) != exitInvalid {
-		err = &usageError{err}
-	}
-	return e.present(reached{}, time.Now(), inputs.Report{}, err)
+	return e.present(reached{}, time.Now(), inputs.Report{}, &usageError{err})
 }
 
 // setOutput sets an output, in its place if the list has it.
@@ -79,7 +76,12 @@ func (e Env) writeOutputs(outputs []runrecord.Output) error {
 func (e Env) writeStdout(record *runrecord.Record) error {
 	switch {
 	case e.Output == inputs.JSONOutput:
-		return record.Write(e.Stdout)
+		short := *record
+		short.Steps = slices.Clone(record.Steps)
+		for i := range short.Steps {
+			short.Steps[i].Log = "" // it is in the report
+		}
+		return short.Write(e.Stdout)
 	case e.Output == inputs.EnvOutput || !e.Runner.InActions():
 		for _, o := range record.Outputs {
 			if _, err := fmt.Fprintf(e.Stdout, "%s=%s\n", o.Name, strings.ReplaceAll(o.Value, "\n", "%0A")); err != nil {

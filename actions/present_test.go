@@ -43,6 +43,8 @@ func TestErrorRecords(t *testing.T) {
 		want runrecord.Error // without Kind and Message
 	}{
 		{"input", inputs.Errorf("platform", "x", "is unknown"), 2, runrecord.InvalidInput, runrecord.Error{Input: "platform"}},
+		{"engine", inputs.Wrap("load", &engineError{errors.New("no engine")}), 1, runrecord.OtherwiseFailed,
+			runrecord.Error{Input: "load"}},
 		{"flag", &usageError{errors.New("unknown flag --x")}, 2, runrecord.InvalidInput, runrecord.Error{}},
 		{"build", located, 1, runrecord.BuildFailed, runrecord.Error{
 			File: "Dockerfile", Line: 3, EndLine: 4, Excerpt: "3 | >>> RUN make", Step: "RUN make", Output: "one\ntwo",

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -107,7 +106,8 @@ func kindOf(err error) runrecord.Kind {
 		return runrecord.SnapshotFailed
 	case isLocated, has(new(*image.TargetError)), has(new(*image.ContextError)):
 		return runrecord.BuildFailed
-	case has(new(*inputs.Error)):
+	}
+	if invalid, ok := errors.AsType[*inputs.Error](err); ok && invalid.Err == nil { // otherwise, the cause is another one
 		return runrecord.InvalidInput
 	}
 	return runrecord.OtherwiseFailed
@@ -117,7 +117,7 @@ func kindOf(err error) runrecord.Kind {
 func addBuild(record *runrecord.Record, job job, spec inputs.BuildSpec, built builtImage) {
 	record.Source = sourceRecord(job, spec, built.Source)
 	for _, step := range built.Stats.Steps {
-		record.Steps = append(record.Steps, stepRecord(job, step))
+		record.Steps = append(record.Steps, stepRecord(job, built.Source.Paths.Definition, step))
 	}
 	if len(built.Results) == 0 {
 		return
@@ -204,21 +204,19 @@ func sourceRecord(job job, spec inputs.BuildSpec, source buildSource) *runrecord
 	return record
 }
 
-// stageOf matches the step of a Dockerfile. It captures the platform and the stage.
-var stageOf = regexp.MustCompile(`^\[(?:([a-z0-9]+/[a-z0-9/]+) )?(?:(.+) )?\d+/\d+\] `)
-
-func stepRecord(job job, step image.Step) runrecord.Step {
+// stepRecord describes a step of a build. dockerfile may be nil.
+func stepRecord(job job, dockerfile *image.Dockerfile, step image.Step) runrecord.Step {
 	record := runrecord.Step{
-		Name: step.Name, Seconds: roundSeconds(step.Duration), Cached: step.Cached, Error: step.Error,
+		Name: step.Name, Seconds: roundSeconds(step.Duration), Cached: step.Cached, Error: step.Error, Log: step.Log,
 	}
-	if match := stageOf.FindStringSubmatch(step.Name); match != nil {
-		record.Platform = match[1]
-		if match[2] != "stage-0" {
-			record.Stage = match[2]
+	if parts, ok := image.ParseStepName(step.Name); ok {
+		record.Platform, record.Stage = parts.Platform, parts.Stage
+		if dockerfile != nil {
+			record.Line = dockerfile.StepLine(parts)
 		}
 	}
 	if !step.Started.IsZero() {
-		record.Offset = roundSeconds(step.Started.Sub(job.Started))
+		record.Offset = max(roundSeconds(step.Started.Sub(job.Started)), 0)
 	}
 	return record
 }

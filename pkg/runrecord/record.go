@@ -5,6 +5,8 @@
 // run reached.
 package runrecord
 
+//go:generate go run ../../internal/gen/schema record
+
 import "time"
 
 // Version is the version of the format. It changes when a field is removed or its meaning changes, not when a field is
@@ -41,7 +43,7 @@ type Kind string
 
 // The kinds of errors. Others may be added.
 const (
-	InvalidInput    Kind = "input"    // an input is invalid, or names something that cannot be used
+	InvalidInput    Kind = "input"    // an argument or an input is invalid, or names something that does not exist
 	BuildFailed     Kind = "build"    // the Dockerfile or its context is to blame
 	TestsFailed     Kind = "test"     // a test or the test command failed, or results are missing
 	SnapshotFailed  Kind = "snapshot" // Daytona could not create the snapshot, or it does not work
