@@ -61,8 +61,7 @@ type job struct {
 
 // reached is what a run reached, also one that failed.
 type reached struct {
-	runrecord.Record        // without what is the same for all programs, see [Env.present]
-	Summary          string // Markdown
+	runrecord.Record // without what is the same for all programs, see [Env.present]
 }
 
 // runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached.
@@ -72,7 +71,7 @@ func (e Env) runJob(
 	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Started: time.Now()}
 	scratch, remove, err := makeScratch(e.Getenv("RUNNER_TEMP"))
 	if err != nil {
-		return e.present(reached{}, j.Started, report, err)
+		return e.present(ctx, reached{}, j.Started, report, err)
 	}
 	defer remove()
 	j.Scratch = scratch
@@ -83,7 +82,7 @@ func (e Env) runJob(
 		return err
 	})
 	times.addTo(&run.Record)
-	return e.present(run, j.Started, report, explainFullDisk(err, scratch))
+	return e.present(ctx, run, j.Started, report, explainFullDisk(err, scratch))
 }
 
 // relativeTo returns path relative to the first root that contains it, or unchanged if none does.

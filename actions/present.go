@@ -2,12 +2,14 @@ package actions
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/suite"
+	"github.com/org/sandbox-actions/pkg/summary"
 )
 
 // recordFile is the name of the record in the directory of the report.
@@ -23,7 +26,7 @@ const recordFile = "record.json"
 
 // present shows what a run that ended with err has reached: in the outputs of the step, the report, the job summary and
 // on standard output. It is the only function that does. It returns err together with the errors of these.
-func (e Env) present(run reached, started time.Time, report inputs.Report, err error) error {
+func (e Env) present(ctx context.Context, run reached, started time.Time, report inputs.Report, err error) error {
 	if report.Dir != "" {
 		setOutput(&run.Record, "record", filepath.Join(report.Dir, recordFile))
 	}
@@ -37,9 +40,10 @@ func (e Env) present(run reached, started time.Time, report inputs.Report, err e
 			err = errors.Join(err, fmt.Errorf("write the report: %w (free disk space, or set report_dir)", reportErr))
 		}
 	}
-	if summaryErr := e.Runner.Summary(run.Summary); summaryErr != nil {
+	if summaryErr := e.writeSummary(&record); summaryErr != nil {
 		err = errors.Join(err, fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", summaryErr))
 	}
+	e.comment(ctx, &record, report)
 	record = e.complete(record, started, err)
 	if stdoutErr := e.writeStdout(&record); stdoutErr != nil {
 		err = errors.Join(err, fmt.Errorf("write to standard output: %w", stdoutErr))
@@ -50,7 +54,7 @@ func (e Env) present(run reached, started time.Time, report inputs.Report, err e
 // reject presents the record of a run that did not start because of an invalid argument or input, and returns err with
 // its exit code.
 func (e Env) reject(err error) error {
-	return e.present(reached{}, time.Now(), inputs.Report{}, &usageError{err})
+	return e.present(context.Background(), reached{}, time.Now(), inputs.Report{}, &usageError{err})
 }
 
 // setOutput sets an output, in its place if the list has it.
@@ -62,6 +66,20 @@ func setOutput(record *runrecord.Record, name, value string) {
 	} else {
 		record.Outputs = append(record.Outputs, output)
 	}
+}
+
+// writeSummary writes the job summary. DOCKER_BUILD_SUMMARY=false turns it off, as in docker/build-push-action.
+func (e Env) writeSummary(record *runrecord.Record) error {
+	if e.isOff("DOCKER_BUILD_SUMMARY") {
+		return nil
+	}
+	return e.Runner.Summary(summary.Markdown(record))
+}
+
+// isOff reports whether an environment variable is set to false, or another form of it.
+func (e Env) isOff(variable string) bool {
+	on, err := strconv.ParseBool(e.Getenv(variable))
+	return err == nil && !on
 }
 
 func (e Env) writeOutputs(outputs []runrecord.Output) error {

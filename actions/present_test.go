@@ -92,7 +92,7 @@ func TestOutputFormats(t *testing.T) {
 			Steps:   []runrecord.Step{{Name: "RUN echo " + canary, Log: "one\n" + canary + "\a"}},
 			Source:  &runrecord.Source{BuildArgs: map[string]string{canary: canary}},
 		}}
-		err := job.present(run, job.Started, inputs.Report{}, test.err)
+		err := job.present(t.Context(), run, job.Started, inputs.Report{}, test.err)
 		if !errors.Is(err, test.err) {
 			t.Errorf("got %v, want %v", err, test.err)
 		}
@@ -146,7 +146,7 @@ func TestReportFiles(t *testing.T) {
 	job, _, _ := testJob(t, map[string]string{"GITHUB_OUTPUT": filepath.Join(files, "output")})
 	report := inputs.Report{Dir: "results"}
 	failed := errors.New("failed")
-	if err := job.present(reached{}, job.Started, report, failed); !errors.Is(err, failed) {
+	if err := job.present(t.Context(), reached{}, job.Started, report, failed); !errors.Is(err, failed) {
 		t.Fatal(err)
 	}
 	record := parseRecord(t, []byte(readFile(t, job.absolute("results/record.json"))))
@@ -159,7 +159,7 @@ func TestReportFiles(t *testing.T) {
 		os.Symlink(outside, job.absolute("results/record.json"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := job.present(reached{}, job.Started, report, nil); err == nil {
+	if err := job.present(t.Context(), reached{}, job.Started, report, nil); err == nil {
 		t.Error("no error for a symbolic link")
 	}
 	if _, err := os.Stat(outside); !errors.Is(err, os.ErrNotExist) {

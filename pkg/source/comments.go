@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/google/go-github/v62/github"
+
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
 // Comment is a comment that a tool keeps up to date on a pull request. The tool finds it by its first line, which GitHub
@@ -82,6 +84,7 @@ func (r Repository) viewer(ctx context.Context) (string, error) {
 		} `json:"data"`
 	}
 	const op = "read the token's user"
+	ctx = httpclient.Idempotent(ctx)
 	_, err := call(ctx, r, op, func(c *github.Client) (any, *github.Response, error) {
 		request, err := c.NewRequest(
 			http.MethodPost,
@@ -147,6 +150,7 @@ func (r Repository) updateComment(ctx context.Context, existing *github.IssueCom
 	if c.isOlderThan(existing.GetBody()) {
 		return ErrNewerComment
 	}
+	ctx = httpclient.Idempotent(ctx)
 	_, err := call(ctx, r, "update the comment", func(g *github.Client) (*github.IssueComment, *github.Response, error) {
 		text := c.text()
 		return g.Issues.EditComment(ctx, r.Owner, r.Name, existing.GetID(), &github.IssueComment{Body: &text})

@@ -148,7 +148,7 @@ func outside(markdown string, allowed *regexp.Regexp) (problems []string) {
 				problems = append(problems, fmt.Sprintf("text %q", value))
 			}
 		case *ast.AutoLink, *ast.Image, *ast.ThematicBreak, *ast.CodeBlock:
-			problems = append(problems, fmt.Sprintf("%s", n.Kind()))
+			problems = append(problems, n.Kind().String())
 		}
 		return ast.WalkContinue, nil
 	})
