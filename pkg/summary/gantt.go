@@ -82,7 +82,10 @@ func stepTasks(r *runrecord.Record) (tasks []task) {
 		}
 		section := safetext.Line(strings.TrimSpace(step.Platform+" "+step.Stage), maxSection)
 		tasks = append(tasks, task{
-			cmp.Or(section, "Build"), label(step.Name, humanize.Seconds(step.Seconds)), step.Offset, step.Seconds, step.Error != "",
+			cmp.Or(
+				section,
+				"Build",
+			), label(step.Name, humanize.Seconds(step.Seconds)), step.Offset, step.Seconds, step.Error != "",
 		})
 	}
 	return tasks

@@ -1,6 +1,7 @@
 package summary
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"slices"
@@ -151,9 +152,8 @@ func details(title, markdown string) string {
 	return fmt.Sprintf("<details><summary>%s</summary>\n\n%s\n</details>\n", title, strings.TrimRight(markdown, "\n")+"\n")
 }
 
-// table returns a Markdown table of n rows. header is its first two lines. A row has cells of Markdown, in which table
-// escapes pipes: in a table, also in a code span, `\|` is a literal pipe (https://github.github.com/gfm/#example-200). Rows that
-// would make it longer than limit bytes are omitted, and counted in a line below it as "N more things".
+// table returns a Markdown table of n rows, or "" without rows. header is its first two lines. Rows that would make it
+// longer than limit bytes are omitted, and counted in a line below it as "N more things".
 func table(header string, n int, row func(i int) []string, limit int, thing string) string {
 	if n == 0 {
 		return ""
@@ -161,11 +161,7 @@ func table(header string, n int, row func(i int) []string, limit int, thing stri
 	var t strings.Builder
 	t.WriteString(header)
 	for i := range n {
-		line := "|"
-		for _, cell := range row(i) {
-			line += " " + strings.ReplaceAll(cell, "|", `\|`) + " |"
-		}
-		line += "\n"
+		line := tableRow(row(i))
 		if t.Len()+len(line) > limit {
 			fmt.Fprintf(&t, "\n… and %s.\n", count(n-i, "more "+thing))
 			break
@@ -175,10 +171,26 @@ func table(header string, n int, row func(i int) []string, limit int, thing stri
 	return t.String()
 }
 
-// facts returns a table of names and values, without those that have no value.
+// tableRow returns a row of a table with cells of Markdown. It escapes pipes: in a table, also in a code span, `\|` is a
+// literal pipe, see https://github.github.com/gfm/#example-200.
+func tableRow(cells []string) string {
+	line := "|"
+	for _, cell := range cells {
+		line += " " + strings.ReplaceAll(cell, "|", `\|`) + " |"
+	}
+	return line + "\n"
+}
+
+// facts returns a table of names and values, without those that have no value. The first one is the header, because
+// GitHub shows an empty row for a table without one.
 func facts(pairs ...[2]string) string {
 	pairs = slices.DeleteFunc(pairs, func(pair [2]string) bool { return pair[1] == "" })
-	return table("| | |\n| --- | --- |\n", len(pairs), func(i int) []string { return pairs[i][:] }, maxFacts, "row")
+	if len(pairs) == 0 {
+		return ""
+	}
+	header := tableRow(pairs[0][:]) + "| :--- | :--- |\n"
+	row := func(i int) []string { return pairs[i+1][:] }
+	return cmp.Or(table(header, len(pairs)-1, row, maxFacts, "row"), header)
 }
 
 // maxFacts is the maximum size of a table of names and values in bytes.

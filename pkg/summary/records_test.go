@@ -64,8 +64,16 @@ func built() *runrecord.Image {
 	return &runrecord.Image{
 		Digest: digest("3f"), ID: digest("ab"), Ref: "ghcr.io/acme/shop:pr-7@" + digest("3f"),
 		Names: []string{"shop:ci"}, Pushed: []string{"ghcr.io/acme/shop:pr-7"},
-		Platforms: []runrecord.PlatformImage{{Platform: "linux/amd64", Size: 187_400_000}},
-		Cached:    0, Total: 8, BuildURL: "https://depot.dev/orgs/acme/projects/shop/builds/b1",
+		Platforms: []runrecord.PlatformImage{{Platform: "linux/amd64", Size: 187_400_000, Layers: []runrecord.Layer{
+			{Digest: digest("01"), Size: 28_200_000, CreatedBy: "# debian.sh --arch 'amd64' out/ 'bookworm'"},
+			{
+				Digest:    digest("02"),
+				Size:      98_100_000,
+				CreatedBy: "RUN /bin/sh -c apt-get update && apt-get install -y git # buildkit",
+			},
+			{Digest: digest("03"), Size: 61_100_000},
+		}}},
+		Cached: 0, Total: 8, BuildURL: "https://depot.dev/orgs/acme/projects/shop/builds/b1",
 	}
 }
 
@@ -230,7 +238,10 @@ func passingTests() *runrecord.Record {
 func failingTests() *runrecord.Record {
 	r := passingTests()
 	r.ExitCode = 1
-	r.Error = &runrecord.Error{Kind: runrecord.TestsFailed, Message: "2 of 17 tests failed; see the log above and test-results/junit.xml"}
+	r.Error = &runrecord.Error{
+		Kind:    runrecord.TestsFailed,
+		Message: "2 of 17 tests failed; see the log above and test-results/junit.xml",
+	}
 	equals := test("the shop greets", "failed", 1.2)
 	equals.Line = 14
 	equals.Failures = []runrecord.TestFailure{

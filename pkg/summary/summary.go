@@ -28,6 +28,7 @@ func Markdown(r *runrecord.Record) string {
 		snapshotTables(r),
 		passedTests(r),
 		changes(r),
+		layers(r),
 		cacheMiss(r),
 		timeline(r),
 		inputsTable(r),
@@ -460,6 +461,29 @@ func changes(r *runrecord.Record) string {
 		text = "The sizes are the same."
 	}
 	return join("#### Changes since "+since, text)
+}
+
+// layers returns the layers of an image that is not compared with another one.
+func layers(r *runrecord.Record) string {
+	if r.Image == nil || r.Changes != nil {
+		return ""
+	}
+	var parts []string
+	for _, p := range r.Image.Platforms[:min(len(r.Image.Platforms), maxPlatforms)] {
+		row := func(i int) []string {
+			return []string{
+				code(cmp.Or(p.Layers[i].CreatedBy, shortDigest(p.Layers[i].Digest))),
+				humanize.Size(p.Layers[i].Size),
+			}
+		}
+		const header = "| layer | size |\n| --- | ---: |\n"
+		rows := table(header, len(p.Layers), row, maxLayers/maxPlatforms, "layer")
+		if rows != "" && len(r.Image.Platforms) > 1 {
+			rows = join(code(p.Platform)+":", rows)
+		}
+		parts = append(parts, details(fmt.Sprintf("Layers: %d, %s", len(p.Layers), humanize.Size(p.Size)), rows))
+	}
+	return join(parts...)
 }
 
 // maxPlatforms is the maximum number of platforms with their changes.
