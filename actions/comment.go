@@ -11,7 +11,6 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/httpclient"
-	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/source"
@@ -23,30 +22,30 @@ const commentTimeout = time.Minute
 
 // comment shows the result in a comment on the run's pull request. Failures are notices, because the job summary shows
 // the result, too.
-func (e Env) comment(ctx context.Context, record *runrecord.Record, report inputs.Report) {
+func (j job) comment(ctx context.Context, record *runrecord.Record) {
 	switch {
-	case !report.Comment.On, record.Run == nil:
+	case !j.Report.Comment.On, record.Run == nil:
 		return
 	case record.Run.Pull == 0:
-		e.Runner.Infof("No comment: the event %s has no pull request", record.Run.Event)
+		j.Runner.Infof("No comment: the event %s has no pull request", record.Run.Event)
 		return
 	case ctx.Err() != nil:
-		e.Runner.Infof("No comment: the run was canceled")
+		j.Runner.Infof("No comment: the run was canceled")
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, commentTimeout)
 	defer cancel()
 	owner, name, _ := strings.Cut(record.Run.Repository, "/")
-	token := credentials.GitHubToken(report.GitHubToken, e.Getenv, e.Runner.Mask)
-	comment := source.Comment{Key: e.commentKey(report.Comment.Name), Body: summary.Comment(record)}
+	token := credentials.GitHubToken(j.Report.GitHubToken, j.Getenv, j.Runner.Mask)
+	comment := source.Comment{Key: j.commentKey(j.Report.Comment.Name), Body: summary.Comment(record)}
 	comment.Run, _ = strconv.ParseInt(record.Run.ID, 10, 64)
 	comment.Attempt, _ = strconv.ParseInt(record.Run.Attempt, 10, 64)
-	err := credentials.Repository(owner, name, token, e.Getenv).PutComment(ctx, record.Run.Pull, comment)
+	err := credentials.Repository(owner, name, token, j.Getenv).PutComment(ctx, record.Run.Pull, comment)
 	switch {
 	case errors.Is(err, source.ErrNewerComment):
-		e.Runner.Infof("No comment: a later run has updated it")
+		j.Runner.Infof("No comment: a later run has updated it")
 	case err != nil:
-		e.Runner.Notice(runner.Annotation{Title: "The result is not in a comment", Message: e.commentProblem(err)})
+		j.Runner.Notice(runner.Annotation{Title: "The result is not in a comment", Message: j.commentProblem(err)})
 	}
 }
 

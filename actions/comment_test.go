@@ -71,12 +71,13 @@ func TestComment(t *testing.T) {
 				"GITHUB_RUN_ID": "42", "GITHUB_RUN_ATTEMPT": "1", "GITHUB_JOB": "image", "GITHUB_ACTION": "build.__run",
 				"GITHUB_WORKFLOW_REF": "acme/app/.github/workflows/ci.yml@refs/heads/main", "GITHUB_STEP_SUMMARY": summary,
 			})
-			job.Program, test.report.GitHubToken = "action-build", readToken
+			job.Program, job.Report = "action-build", test.report
+			job.Report.GitHubToken = readToken
 			if test.ctx == nil {
 				test.ctx = t.Context()
 			}
 			run := reached{Record: runrecord.Record{Image: &runrecord.Image{Names: []string{"app:ci"}}}}
-			if err := job.present(test.ctx, run, job.Started, test.report, nil); err != nil {
+			if err := job.present(test.ctx, run, nil); err != nil {
 				t.Error(err)
 			}
 			if log := stdout.String() + stderr.String(); !strings.Contains(log, test.log) ||
@@ -107,7 +108,7 @@ func TestSummaryOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		job, _, _ := testJob(t, map[string]string{"GITHUB_STEP_SUMMARY": summary, "DOCKER_BUILD_SUMMARY": value})
-		_ = job.present(t.Context(), reached{}, job.Started, inputs.Report{}, os.ErrClosed)
+		_ = job.present(t.Context(), reached{}, os.ErrClosed)
 		if _, err := os.Stat(summary); (err == nil) != want {
 			t.Errorf("%q: %v", value, err)
 		}
