@@ -57,19 +57,26 @@ type job struct {
 	Event   runner.Event
 	Scratch string // temporary directory, removed at the end of the run
 	Started time.Time
+
+	Report   inputs.Report
+	Previous *runrecord.Record // the record to compare with; nil without one
 }
 
 // reached is what a run reached, also one that failed.
 type reached struct {
-	runrecord.Record        // without what is the same for all programs, see [Env.present]
-	Summary          string // Markdown
+	runrecord.Record                   // without what is the same for all programs, see [Env.present]
+	Summary          string            // Markdown
+	Previous         *runrecord.Record // the record to compare with; nil without one
 }
 
 // runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached.
 func (e Env) runJob(
 	ctx context.Context, timeout time.Duration, report inputs.Report, flow func(context.Context, job) (reached, error),
 ) error {
-	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Started: time.Now()}
+	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Started: time.Now(), Report: report}
+	if report.Dir != "" {
+		j.Previous = e.readPrevious(report)
+	}
 	scratch, remove, err := makeScratch(e.Getenv("RUNNER_TEMP"))
 	if err != nil {
 		return e.present(reached{}, j.Started, report, err)
@@ -83,6 +90,7 @@ func (e Env) runJob(
 		return err
 	})
 	times.addTo(&run.Record)
+	run.Previous = j.Previous
 	return e.present(run, j.Started, report, explainFullDisk(err, scratch))
 }
 

@@ -33,6 +33,7 @@ func (e Env) present(run reached, started time.Time, report inputs.Report, err e
 		run.Outputs = nil
 	}
 	record := e.complete(run.Record, started, err)
+	record.Changes = runrecord.Compare(run.Previous, &record)
 	if report.Dir != "" {
 		if reportErr := e.writeReport(&record, report); reportErr != nil {
 			err = errors.Join(err, fmt.Errorf("write the report: %w (free disk space, or set report_dir)", reportErr))
@@ -104,7 +105,7 @@ func (e Env) writeStdout(record *runrecord.Record) error {
 	return nil
 }
 
-// writeReport compares the record with the previous one and writes the files of the report.
+// writeReport writes the files of the report.
 func (e Env) writeReport(record *runrecord.Record, report inputs.Report) error {
 	dir := e.absolute(report.Dir)
 	var data bytes.Buffer
@@ -124,6 +125,9 @@ func (e Env) readPrevious(report inputs.Report) *runrecord.Record {
 	var record *runrecord.Record
 	if err == nil {
 		record, err = readRecord(path)
+	}
+	if record != nil {
+		record.Clean(e.Runner.Clean) // it may come from anybody
 	}
 	if err != nil && (report.Previous != "" || !errors.Is(err, fs.ErrNotExist)) {
 		e.Runner.Warning(runner.Annotation{Title: "The run is not compared with a previous one",

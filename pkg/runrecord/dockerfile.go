@@ -149,24 +149,6 @@ func (d *dockerfile) locate(name string) (position, bool) {
 	return position{}, false
 }
 
-// LocateSteps sets the stage and the line of the steps that are instructions of a Dockerfile.
-func LocateSteps(steps []Step, definition string) {
-	d := parseDockerfile(definition)
-	if d == nil {
-		return
-	}
-	for i := range steps {
-		at, ok := d.locate(steps[i].Name)
-		if !ok {
-			continue
-		}
-		steps[i].Line = d.stages[at.stage].instructions[at.instruction].line
-		if len(d.stages) > 1 {
-			steps[i].Stage = d.stages[at.stage].name
-		}
-	}
-}
-
 // chain returns the first instructions of a stage, or all if count is -1, after those of the stages that it is based
 // on, and after the global arguments.
 func (d *dockerfile) chain(index, count int) []dockerInstruction {
@@ -235,13 +217,14 @@ func imageDigest(steps []Step, platform, image, stage string) string {
 	for _, s := range steps {
 		before, shown, found := strings.Cut(s.Name, "FROM ")
 		name, digest, isPinned := strings.Cut(shown, "@")
-		if !found || !isPinned || s.Platform != platform {
+		if !found || !isPinned {
 			continue
 		}
 		match := stepPattern.FindStringSubmatch(s.Name)
-		isStage := match != nil && stage != "" && (match[2] == stage || match[2] == "") // "" for the only stage
-		isReference := (match != nil || before == "") && (name == reference || shown == reference)
-		if isStage || isReference {
+		isStep := match != nil && s.Platform == platform
+		isStage := isStep && stage != "" && (match[2] == stage || match[2] == "") // "" for the only stage
+		isCopied := match == nil && strings.TrimSpace(before) == platform         // an image that COPY --from names
+		if isStage || (isStep || isCopied) && (name == reference || shown == reference) {
 			return digest
 		}
 	}
