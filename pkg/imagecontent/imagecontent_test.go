@@ -358,6 +358,7 @@ func TestReadFailures(t *testing.T) {
 		"bad gzip":  strings.NewReader("\x1f\x8b\x00"),
 		"bad zstd":  strings.NewReader("\x28\xb5\x2f\xfd\xff\xff\xff\xff"),
 		"failing":   io.MultiReader(strings.NewReader("x"), failingReader{failure}),
+		"bad end":   io.MultiReader(bytes.NewReader(archiveOf(entry{name: "a"})), failingReader{failure}), // a wrong digest
 	}
 	for name, content := range contents {
 		p, err := read(t.Context(), openImage{image, func(index int, layer v1.Layer) (io.ReadCloser, error) {
