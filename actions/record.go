@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -20,13 +21,13 @@ import (
 )
 
 // complete adds what is the same for all programs to the record of a run that ended with err, and removes secrets.
-func (e Env) complete(record runrecord.Record, started time.Time, err error) runrecord.Record {
-	record.Format, record.Program, record.Release = runrecord.Version, e.Program, Version
-	record.Started, record.Seconds = started.UTC().Truncate(time.Millisecond), roundSeconds(time.Since(started))
+func (j job) complete(record runrecord.Record, err error) runrecord.Record {
+	record.Format, record.Program, record.Release = runrecord.Version, j.Program, Version
+	record.Started, record.Seconds = j.Started.UTC().Truncate(time.Millisecond), roundSeconds(time.Since(j.Started))
 	record.ExitCode, record.Error = exitCode(err), errorRecord(err)
-	record.Run = runRecord(e)
-	record.Inputs = inputRecords(e)
-	record.Clean(e.Runner.Clean)
+	record.Run = runRecord(j.Env)
+	record.Inputs = inputRecords(j.Env)
+	record.Clean(j.Runner.Clean)
 	return record
 }
 
@@ -119,7 +120,10 @@ func addBuild(record *runrecord.Record, job job, spec inputs.BuildSpec, built bu
 	record.Source = sourceRecord(job, spec, built.Source)
 	addSourceHashes(record.Source, job, built)
 	for _, step := range built.Stats.Steps {
-		record.Steps = append(record.Steps, stepRecord(job, built.Source.Paths.Definition, step))
+		record.Steps = append(record.Steps, stepRecord(job, step))
+	}
+	if record.Source != nil {
+		runrecord.LocateSteps(record.Steps, record.Source.Definition)
 	}
 	if len(built.Results) == 0 {
 		return
@@ -171,6 +175,9 @@ func imageRecord(
 	return record
 }
 
+// maxDefinition is the maximum size of a Dockerfile in a record, in bytes.
+const maxDefinition = 256 << 10
+
 // sourceRecord describes the code that is built. It returns nil if it is unknown.
 func sourceRecord(job job, spec inputs.BuildSpec, source buildSource) *runrecord.Source {
 	if source.Tree.SHA == "" && source.Tree.Dir == "" {
@@ -182,19 +189,21 @@ func sourceRecord(job job, spec inputs.BuildSpec, source buildSource) *runrecord
 	if source.Paths.Dockerfile != "" {
 		record.Dockerfile = relativeTo(source.Paths.Dockerfile, source.Tree.Dir, job.Dir)
 	}
+	if definition := source.Paths.Definition; definition != nil && len(definition.Content()) <= maxDefinition {
+		record.Definition = strings.ReplaceAll(string(definition.Content()), "\r\n", "\n")
+	}
 	return record
 }
 
-// stepRecord describes a step of a build. dockerfile may be nil.
-func stepRecord(job job, dockerfile *image.Dockerfile, step image.Step) runrecord.Step {
+// stepPlatform matches the name of a step if the image has several platforms: [linux/amd64 2/5] RUN make.
+var stepPlatform = regexp.MustCompile(`^\[([^ \]]+/[^ \]]+) `)
+
+func stepRecord(job job, step image.Step) runrecord.Step {
 	record := runrecord.Step{
 		Name: step.Name, Seconds: roundSeconds(step.Duration), Cached: step.Cached, Error: step.Error, Log: step.Log,
 	}
-	if parts, ok := image.ParseStepName(step.Name); ok {
-		record.Platform, record.Stage = parts.Platform, parts.Stage
-		if dockerfile != nil {
-			record.Line = dockerfile.StepLine(parts)
-		}
+	if match := stepPlatform.FindStringSubmatch(step.Name); match != nil {
+		record.Platform = match[1]
 	}
 	if !step.Started.IsZero() {
 		record.Offset = max(roundSeconds(step.Started.Sub(job.Started)), 0)
@@ -215,10 +224,10 @@ func addSubject(record *runrecord.Record, job job, spec inputs.TestSpec, subject
 	}
 }
 
-// addTests adds the results of the tests to what a run has reached, and the outputs.
-func addTests(run *reached, spec inputs.TestSpec, subject testSubject, report *suite.Report) {
-	run.Tests, run.Summary = testsRecord(report), testSummary(subject, report)
-	run.Outputs = outputList(TestOutputs{
+// addTests adds the results of the tests and the outputs to a record.
+func addTests(record *runrecord.Record, spec inputs.TestSpec, subject testSubject, report *suite.Report) {
+	record.Tests = testsRecord(report)
+	record.Outputs = outputList(TestOutputs{
 		BuildOutputs: subject.Build, TestsTotal: report.Total, TestsPassed: report.Passed, TestsFailed: report.Failed,
 		TestsSkipped: report.Skipped, Report: filepath.Join(spec.ReportDir, reportFile),
 	})

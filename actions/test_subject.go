@@ -15,7 +15,6 @@ type testSubject struct {
 	Built    builtImage                // zero for an existing image
 	Existing existingImage             // zero for one that was built
 	Contents []runrecord.PlatformImage // of an existing image; nil without a report
-	Summary  string                    // of the build; empty for an existing image
 }
 
 // provideSubject builds the image or opens an existing one, and loads it into the engine. With an error, it returns what
@@ -30,7 +29,6 @@ func provideSubject(ctx context.Context, job job, spec inputs.TestSpec, session 
 		return subject, err
 	}
 	subject.Build, err = buildOutputs(spec.BuildSpec, built)
-	subject.Summary = buildSummary(job, built, subject.Build)
 	return subject, err
 }
 

@@ -51,11 +51,11 @@ func ReadDockerfile(path string) (*Dockerfile, error) {
 	return d, nil
 }
 
+// Content returns the content of the Dockerfile.
+func (d *Dockerfile) Content() []byte { return d.data }
+
 // Ignore returns the content of the ignore file next to the Dockerfile, or nil without one.
 func (d *Dockerfile) Ignore() []byte { return d.ignore }
-
-// Text returns the content of the Dockerfile.
-func (d *Dockerfile) Text() string { return string(d.data) }
 
 // IsEmpty reports whether the Dockerfile contains only white space.
 func (d *Dockerfile) IsEmpty() bool { return len(bytes.TrimSpace(d.data)) == 0 }

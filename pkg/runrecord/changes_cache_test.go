@@ -270,9 +270,15 @@ func TestLocate(t *testing.T) {
 			t.Errorf("%s: got line %d, want %d", step, got, line)
 		}
 	}
-	single := parseDockerfile("FROM debian AS only\nRUN x\n")
-	if _, ok := single.locate("[2/2] RUN x"); !ok {
-		t.Error("a step of the only stage was not found")
+	steps := []Step{{Name: "[2/2] RUN x"}, {Name: "[internal] x"}}
+	LocateSteps(steps, "FROM debian AS only\nRUN x\n")
+	if steps[0].Line != 2 || steps[0].Stage != "" || steps[1].Line != 0 {
+		t.Errorf("a step of the only stage: got %+v", steps)
+	}
+	steps = []Step{{Name: "[b 1/1] COPY x /"}}
+	LocateSteps(steps, "FROM scratch AS a\nFROM a AS b\nCOPY x /\n")
+	if steps[0].Line != 3 || steps[0].Stage != "b" {
+		t.Errorf("a step of one of two stages: got %+v", steps)
 	}
 }
 

@@ -149,6 +149,24 @@ func (d *dockerfile) locate(name string) (position, bool) {
 	return position{}, false
 }
 
+// LocateSteps sets the stage and the line of the steps that are instructions of a Dockerfile.
+func LocateSteps(steps []Step, definition string) {
+	d := parseDockerfile(definition)
+	if d == nil {
+		return
+	}
+	for i := range steps {
+		at, ok := d.locate(steps[i].Name)
+		if !ok {
+			continue
+		}
+		steps[i].Line = d.stages[at.stage].instructions[at.instruction].line
+		if len(d.stages) > 1 {
+			steps[i].Stage = d.stages[at.stage].name
+		}
+	}
+}
+
 // chain returns the first instructions of a stage, or all if count is -1, after those of the stages that it is based
 // on, and after the global arguments.
 func (d *dockerfile) chain(index, count int) []dockerInstruction {
