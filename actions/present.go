@@ -127,7 +127,7 @@ func (e Env) writeStdout(record *runrecord.Record) error {
 		return short.Write(e.Stdout)
 	case e.Output == inputs.TextOutput && !e.Runner.InActions():
 		terminal.Closing(e.Stdout, record, e.Color)
-	case e.Output == inputs.EnvOutput || !e.Runner.InActions():
+	case e.Output == inputs.EnvOutput:
 		for _, o := range record.Outputs {
 			if _, err := fmt.Fprintf(e.Stdout, "%s=%s\n", o.Name, strings.ReplaceAll(o.Value, "\n", "%0A")); err != nil {
 				return err
@@ -170,6 +170,9 @@ func (e Env) readPrevious(report inputs.Report) *runrecord.Record {
 	}
 	if err == nil && record.Image == nil && report.Previous == "" {
 		record, err = readRecord(filepath.Join(dir, previousFile))
+	}
+	if record != nil {
+		record.Clean(e.Runner.Clean) // it may come from anybody
 	}
 	if err != nil && (report.Previous != "" || !errors.Is(err, fs.ErrNotExist)) {
 		e.Runner.Warning(runner.Annotation{Title: "The run is not compared with a previous one",

@@ -13,6 +13,7 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/imagecontent"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/runrecord"
@@ -117,6 +118,7 @@ func kindOf(err error) runrecord.Kind {
 // addBuild adds what a build has reached to a record: its source, its steps and its image.
 func addBuild(record *runrecord.Record, job job, spec inputs.BuildSpec, built builtImage) {
 	record.Source = sourceRecord(job, spec, built.Source)
+	addSourceHashes(record.Source, job, built)
 	for _, step := range built.Stats.Steps {
 		record.Steps = append(record.Steps, stepRecord(job, step))
 	}
@@ -126,20 +128,22 @@ func addBuild(record *runrecord.Record, job job, spec inputs.BuildSpec, built bu
 	if len(built.Results) == 0 {
 		return
 	}
-	record.Image = imageRecord(job, built.Loaded.Image, built.Results...)
+	record.Image = imageRecord(job, built.Loaded.Image, built.Contents, built.Results...)
 	record.Image.Digest, record.Image.Ref = built.Digest, imageRef(spec, built.Lease, built.Digest)
 	record.Image.Names, record.Image.Pushed = built.Names, pushReferences(spec, built.Lease)
 	record.Image.Cached, record.Image.Total = built.Stats.Cached, built.Stats.Total
 	record.Image.BuildURL = built.Lease.URL
 }
 
-// existingRecord describes an image from an earlier build.
-func existingRecord(job job, img v1.Image, outputs BuildOutputs) *runrecord.Image {
+// existingRecord describes an image from an earlier build. contents is what [readContents] returned for it.
+func existingRecord(
+	job job, img v1.Image, contents []runrecord.PlatformImage, outputs BuildOutputs,
+) *runrecord.Image {
 	platform := outputs.Platforms
 	if config, err := img.ConfigFile(); err == nil && platform == "" {
 		platform = strings.TrimSuffix(config.OS+"/"+config.Architecture+"/"+config.Variant, "/")
 	}
-	record := imageRecord(job, img, &image.Result{Platform: platform, Image: img})
+	record := imageRecord(job, img, contents, &image.Result{Platform: platform, Image: img})
 	record.Digest, record.Ref, record.Existing = outputs.Digest, outputs.ImageRef, true
 	return record
 }
@@ -152,16 +156,24 @@ func existingSource(outputs BuildOutputs) *runrecord.Source {
 	return &runrecord.Source{SHA: outputs.GitSHA, Ref: outputs.GitRef}
 }
 
-// imageRecord describes the config of main and the images of the platforms. What cannot be read is left out.
-func imageRecord(job job, main v1.Image, results ...*image.Result) *runrecord.Image {
+// imageRecord describes the config of main and the images of the platforms. What cannot be read is left out. contents
+// is what [readContents] returned for the results.
+func imageRecord(
+	job job, main v1.Image, contents []runrecord.PlatformImage, results ...*image.Result,
+) *runrecord.Image {
 	record := &runrecord.Image{Platforms: []runrecord.PlatformImage{}}
 	id, idErr := main.ConfigName()
 	config, err := main.ConfigFile()
 	if err = errors.Join(idErr, err); err == nil {
 		record.ID, record.Created = id.String(), config.Created.UTC()
 	}
-	for _, result := range results {
-		platform, platformErr := platformRecord(result.Platform, result.Image)
+	for i, result := range results {
+		if i < len(contents) {
+			contents[i].Platform = result.Platform
+			record.Platforms = append(record.Platforms, contents[i])
+			continue
+		}
+		platform, platformErr := imagecontent.Describe(result.Image, result.Platform, job.Runner.Redact)
 		err = errors.Join(err, platformErr)
 		record.Platforms = append(record.Platforms, platform)
 	}
@@ -169,37 +181,6 @@ func imageRecord(job job, main v1.Image, results ...*image.Result) *runrecord.Im
 		job.Runner.Infof("Describing the image failed: %v", err)
 	}
 	return record
-}
-
-// platformRecord describes the image of one platform and its layers, without their files.
-func platformRecord(platform string, img v1.Image) (runrecord.PlatformImage, error) {
-	manifest, err := img.Manifest()
-	if err != nil {
-		return runrecord.PlatformImage{}, err
-	}
-	config, err := img.ConfigFile()
-	if err != nil {
-		return runrecord.PlatformImage{}, err
-	}
-	record := runrecord.PlatformImage{Platform: platform, Size: manifest.Config.Size, Layers: []runrecord.Layer{}}
-	var instructions []string
-	for _, entry := range config.History {
-		if !entry.EmptyLayer {
-			instructions = append(instructions, entry.CreatedBy)
-		}
-	}
-	for i, descriptor := range manifest.Layers {
-		layer := runrecord.Layer{Digest: descriptor.Digest.String(), Size: descriptor.Size}
-		if i < len(config.RootFS.DiffIDs) {
-			layer.DiffID = config.RootFS.DiffIDs[i].String()
-		}
-		if len(instructions) == len(manifest.Layers) { // otherwise it is unknown which layer is whose
-			layer.CreatedBy = instructions[i]
-		}
-		record.Size += descriptor.Size
-		record.Layers = append(record.Layers, layer)
-	}
-	return record, nil
 }
 
 // maxDefinition is the maximum size of a Dockerfile in a record, in bytes.
@@ -217,7 +198,7 @@ func sourceRecord(job job, spec inputs.BuildSpec, source buildSource) *runrecord
 		record.Dockerfile = relativeTo(source.Paths.Dockerfile, source.Tree.Dir, job.Dir)
 	}
 	if definition := source.Paths.Definition; definition != nil && len(definition.Content()) <= maxDefinition {
-		record.Definition = string(definition.Content())
+		record.Definition = strings.ReplaceAll(string(definition.Content()), "\r\n", "\n")
 	}
 	return record
 }
@@ -243,7 +224,7 @@ func addSubject(record *runrecord.Record, job job, spec inputs.TestSpec, subject
 	switch {
 	case subject.Existing.Image != nil:
 		record.Source = existingSource(subject.Build)
-		record.Image = existingRecord(job, subject.Existing, subject.Build)
+		record.Image = existingRecord(job, subject.Existing, subject.Contents, subject.Build)
 		if subject.Build.ImageName != "" {
 			record.Image.Names = []string{subject.Build.ImageName}
 		}
@@ -293,7 +274,7 @@ func addSnapshots(
 		addBuild(record, job, spec.BuildSpec, upload.Built)
 	} else {
 		record.Source = existingSource(upload.Build)
-		record.Image = existingRecord(job, session.Image, upload.Build)
+		record.Image = existingRecord(job, session.Image, upload.Contents, upload.Build)
 	}
 	for _, c := range created {
 		if c.Verified.Suite != nil && record.Tests == nil {

@@ -19,12 +19,14 @@ import (
 	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // imageUpload is the image of a snapshot: one that was pushed to Daytona's registry, or that of an existing snapshot.
 type imageUpload struct {
 	Build     BuildOutputs
-	Built     builtImage // zero for an existing image
+	Built     builtImage                // zero for an existing image
+	Contents  []runrecord.PlatformImage // of an existing image; nil without a report
 	Wanted    wantedSnapshot
 	Existing  existingSnapshots
 	Reference string // in Daytona's registry, by tag; empty if a snapshot is reused
@@ -47,6 +49,10 @@ func uploadImage(
 		}
 		outputs.Platforms = inputs.SnapshotPlatform
 		upload := imageUpload{Build: outputs}
+		result := &image.Result{Platform: outputs.Platforms, Image: session.Image.Image}
+		if upload.Contents, err = readContents(ctx, job, result); err != nil {
+			return nil, err
+		}
 		push := pushExisting(job, session.Image)
 		uploads, err := offerImage(ctx, job, specs, targets, accesses, upload, session.Image, push)
 		if len(uploads) == 0 {
@@ -66,6 +72,13 @@ func uploadImage(
 		upload := imageUpload{Build: outputs, Built: built}
 		image := built.Results[0].Image
 		uploads, err = offerImage(ctx, job, specs, targets, accesses, upload, image, pushFromBuilder(job, built))
+		if err != nil {
+			return err
+		}
+		contents, err := readContents(ctx, job, built.Results...)
+		for i := range uploads {
+			uploads[i].Built.Contents = contents
+		}
 		return err
 	})
 	if len(uploads) == 0 {
