@@ -487,7 +487,9 @@ func TestVariantOutputs(t *testing.T) {
 func TestSnapshotRecords(t *testing.T) {
 	for _, fault := range []cloudaytona.SnapshotFault{"", cloudaytona.FailsAfterActive} {
 		c := startDaytona(t, nil).withVariants(t, twoVariants, "--attempts=1")
-		c.Fail(cloudaytona.Fault{Snapshot: fault})
+		if fault != "" {
+			c.Fail(cloudaytona.Fault{Snapshot: fault})
+		}
 		times := &timeline{started: time.Now()}
 		r := c.run(context.WithValue(t.Context(), timelineKey{}, times), t, testImage(t), credentials.Doppler{})
 		job, _, _ := testJob(t, nil)
