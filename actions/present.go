@@ -2,6 +2,7 @@ package actions
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/suite"
+	"github.com/org/sandbox-actions/pkg/summary"
 	"github.com/org/sandbox-actions/pkg/terminal"
 )
 
@@ -30,25 +33,26 @@ const (
 
 // present shows what a run that ended with err has reached: in the outputs of the step, the report, the job summary and
 // on standard output. It is the only function that does. It returns err together with the errors of these.
-func (j job) present(run reached, err error) error {
+func (j job) present(ctx context.Context, run runrecord.Record, err error) error {
 	if j.Report.Dir != "" {
-		setOutput(&run.Record, "report_html", filepath.Join(j.Report.Dir, htmlFile))
-		setOutput(&run.Record, "record", filepath.Join(j.Report.Dir, recordFile))
+		setOutput(&run, "report_html", filepath.Join(j.Report.Dir, htmlFile))
+		setOutput(&run, "record", filepath.Join(j.Report.Dir, recordFile))
 	}
 	if outputsErr := j.writeOutputs(run.Outputs); outputsErr != nil {
 		err = errors.Join(err, fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", outputsErr))
 		run.Outputs = nil
 	}
-	record := j.complete(run.Record, err)
+	record := j.complete(run, err)
 	record.Changes = runrecord.Compare(j.Previous, &record)
 	if j.Report.Dir != "" {
 		if reportErr := j.writeReport(&record); reportErr != nil {
 			err = errors.Join(err, fmt.Errorf("write the report: %w (free disk space, or set report_dir)", reportErr))
 		}
 	}
-	if summaryErr := j.Runner.Summary(run.Summary); summaryErr != nil {
+	if summaryErr := j.writeSummary(&record); summaryErr != nil {
 		err = errors.Join(err, fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", summaryErr))
 	}
+	j.comment(ctx, &record)
 	record = j.complete(record, err)
 	if line := record.Line(); line != "" && (j.Runner.InActions() || j.Output != inputs.TextOutput) {
 		j.Runner.Infof("%s", line)
@@ -60,7 +64,9 @@ func (j job) present(run reached, err error) error {
 }
 
 // fail presents the record of a command that failed with err, and returns err.
-func (e Env) fail(err error) error { return job{Env: e, Started: time.Now()}.present(reached{}, err) }
+func (e Env) fail(err error) error {
+	return job{Env: e, Started: time.Now()}.present(context.Background(), runrecord.Record{}, err)
+}
 
 // reject is [Env.fail] for a command that did not start because of an invalid argument or input.
 func (e Env) reject(err error) error { return e.fail(&usageError{err}) }
@@ -87,6 +93,20 @@ func setOutput(record *runrecord.Record, name, value string) {
 	}
 }
 
+// writeSummary writes the job summary. DOCKER_BUILD_SUMMARY=false turns it off, as in docker/build-push-action.
+func (e Env) writeSummary(record *runrecord.Record) error {
+	if e.isOff("DOCKER_BUILD_SUMMARY") {
+		return nil
+	}
+	return e.Runner.Summary(summary.Markdown(record))
+}
+
+// isOff reports whether an environment variable is set to false, or another form of it.
+func (e Env) isOff(variable string) bool {
+	on, err := strconv.ParseBool(e.Getenv(variable))
+	return err == nil && !on
+}
+
 func (e Env) writeOutputs(outputs []runrecord.Output) error {
 	var list []runner.Output
 	for _, o := range outputs {
@@ -107,7 +127,7 @@ func (e Env) writeStdout(record *runrecord.Record) error {
 		return short.Write(e.Stdout)
 	case e.Output == inputs.TextOutput && !e.Runner.InActions():
 		terminal.Closing(e.Stdout, record, e.Color)
-	case e.Output == inputs.EnvOutput || !e.Runner.InActions():
+	case e.Output == inputs.EnvOutput:
 		for _, o := range record.Outputs {
 			if _, err := fmt.Fprintf(e.Stdout, "%s=%s\n", o.Name, strings.ReplaceAll(o.Value, "\n", "%0A")); err != nil {
 				return err
@@ -150,6 +170,9 @@ func (e Env) readPrevious(report inputs.Report) *runrecord.Record {
 	}
 	if err == nil && record.Image == nil && report.Previous == "" {
 		record, err = readRecord(filepath.Join(dir, previousFile))
+	}
+	if record != nil {
+		record.Clean(e.Runner.Clean) // it may come from anybody
 	}
 	if err != nil && (report.Previous != "" || !errors.Is(err, fs.ErrNotExist)) {
 		e.Runner.Warning(runner.Annotation{Title: "The run is not compared with a previous one",

@@ -245,27 +245,40 @@ func TestContextSources(t *testing.T) {
 	}
 }
 
-func TestLocateSteps(t *testing.T) {
-	const definition = "# syntax=docker/dockerfile:1\nARG V=1\nFROM debian AS Build\nRUN \\\n  a\nFROM build\n" +
-		"WORKDIR /\nWORKDIR /app\nENV A=b\nCOPY <<EOF /x\ntext\nEOF\nFROM scratch\nCOPY --from=1 /x /\n"
-	steps := []Step{
-		{Name: "[internal] load build definition from Dockerfile"}, {Name: "[build 1/2] FROM docker.io/library/debian"},
-		{Name: "[build 2/2] RUN   a"}, {Name: "[linux/amd64 stage-1 1/3] WORKDIR /app"},
-		{Name: "[linux/amd64->arm64 stage-1 2/3] COPY <<EOF /x"}, {Name: "[stage-2 1/1] COPY --from=1 /x /"},
-		{Name: "[stage-2 1/1] RUN other"}, {Name: "[stage-9 1/1] RUN other"}, {Name: "exporting to image"},
-	}
-	LocateSteps(steps, definition)
-	want := map[int]Step{2: {Stage: "build", Line: 4}, 3: {Stage: "stage-1", Line: 8}, 4: {Stage: "stage-1", Line: 10},
-		5: {Stage: "stage-2", Line: 14}}
-	for i, s := range steps {
-		if s.Stage != want[i].Stage || s.Line != want[i].Line {
-			t.Errorf("%s: got stage %q, line %d; want %q, %d", s.Name, s.Stage, s.Line, want[i].Stage, want[i].Line)
+func TestLocate(t *testing.T) {
+	d := parseDockerfile("# syntax=docker/dockerfile:1\nARG V=1\nFROM debian AS Build\nRUN \\\n  a\nFROM build\n" +
+		"WORKDIR /\nWORKDIR /app\nENV A=b\nCOPY <<EOF /x\ntext\nEOF\nFROM scratch\nCOPY --from=1 /x /\n")
+	for step, line := range map[string]int{
+		"[internal] load build definition from Dockerfile": 0,
+		"[build 1/2] FROM docker.io/library/debian":        0,
+		"[build 2/2] RUN   a":                              4,
+		"[build  2/2] RUN   a":                             4,
+		"[linux/amd64 stage-1 1/3] WORKDIR /app":           8,
+		"[linux/amd64->arm64 stage-1 2/3] COPY <<EOF /x":   10,
+		"[stage-2 1/1] COPY --from=1 /x /":                 14,
+		"[stage-2 1/1] LINK COPY --from=1 /x /":            0,
+		"[stage-2 1/1] RUN other":                          0,
+		"[stage-2 1/2] COPY --from=1 /x /":                 0,
+		"[stage-9 1/1] RUN other":                          0,
+		"exporting to image":                               0,
+	} {
+		got := 0
+		if at, ok := d.locate(step); ok {
+			got = d.stages[at.stage].instructions[at.instruction].line
+		}
+		if got != line {
+			t.Errorf("%s: got line %d, want %d", step, got, line)
 		}
 	}
-	single := []Step{{Name: "[ 2/12] RUN x"}, {Name: "[2/2] RUN x"}}
-	LocateSteps(single, "FROM debian AS only\nRUN x\n")
-	if single[0].Line != 0 || single[1].Line != 2 || single[1].Stage != "" {
-		t.Errorf("got %+v", single)
+	steps := []Step{{Name: "[2/2] RUN x"}, {Name: "[internal] x"}}
+	LocateSteps(steps, "FROM debian AS only\nRUN x\n")
+	if steps[0].Line != 2 || steps[0].Stage != "" || steps[1].Line != 0 {
+		t.Errorf("a step of the only stage: got %+v", steps)
+	}
+	steps = []Step{{Name: "[b 1/1] COPY x /"}}
+	LocateSteps(steps, "FROM scratch AS a\nFROM a AS b\nCOPY x /\n")
+	if steps[0].Line != 3 || steps[0].Stage != "b" {
+		t.Errorf("a step of one of two stages: got %+v", steps)
 	}
 }
 

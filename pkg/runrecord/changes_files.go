@@ -54,8 +54,13 @@ func isBelow(path string, sets ...map[string]bool) bool {
 // InstalledPackages returns the packages in the databases of an image, sorted by manager, name and version, without
 // duplicates. All layers must have been read.
 func InstalledPackages(layers []Layer) (packages []Package) {
-	for path, f := range visibleFiles(layers) {
-		packages = append(packages, layers[f.layer].Packages[path]...)
+	visible := visibleFiles(layers)
+	for i, layer := range layers {
+		for _, database := range layer.Databases {
+			if f, exists := visible[database.Path]; exists && f.layer == i {
+				packages = append(packages, database.Packages...)
+			}
+		}
 	}
 	compare := func(a, b Package) int {
 		return cmp.Or(strings.Compare(a.Manager, b.Manager), strings.Compare(a.Name, b.Name),

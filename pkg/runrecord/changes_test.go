@@ -158,9 +158,10 @@ func sorted(changes []LayerChange) string {
 func TestComparePackages(t *testing.T) {
 	const status = "var/lib/dpkg/status"
 	databases := func(diffID string, files map[string][]Package) Layer {
-		layer := Layer{DiffID: diffID, Read: true, Packages: files}
-		for path := range files {
+		layer := Layer{DiffID: diffID, Read: true}
+		for path, packages := range files {
 			layer.Files = append(layer.Files, File{Path: path})
+			layer.Databases = append(layer.Databases, Database{path, packages})
 		}
 		return layer
 	}

@@ -235,13 +235,14 @@ func imageDigest(steps []Step, platform, image, stage string) string {
 	for _, s := range steps {
 		before, shown, found := strings.Cut(s.Name, "FROM ")
 		name, digest, isPinned := strings.Cut(shown, "@")
-		if !found || !isPinned || s.Platform != platform {
+		if !found || !isPinned {
 			continue
 		}
 		match := stepPattern.FindStringSubmatch(s.Name)
-		isStage := match != nil && stage != "" && (match[2] == stage || match[2] == "") // "" for the only stage
-		isReference := (match != nil || before == "") && (name == reference || shown == reference)
-		if isStage || isReference {
+		isStep := match != nil && s.Platform == platform
+		isStage := isStep && stage != "" && (match[2] == stage || match[2] == "") // "" for the only stage
+		isCopied := match == nil && strings.TrimSpace(before) == platform         // an image that COPY --from names
+		if isStage || (isStep || isCopied) && (name == reference || shown == reference) {
 			return digest
 		}
 	}

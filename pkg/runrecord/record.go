@@ -154,8 +154,13 @@ type Layer struct {
 	Omitted     int   `json:"omitted,omitempty"`      // files that are not in Files, the smallest ones
 	OmittedSize int64 `json:"omitted_size,omitempty"` // bytes of the largest of them
 
-	// Packages lists the packages of each package database in the layer, by the path of the database.
-	Packages map[string][]Package `json:"packages,omitempty"`
+	Databases []Database `json:"databases,omitempty"` // sorted by path
+}
+
+// Database is a package database in a layer.
+type Database struct {
+	Path     string    `json:"path"`
+	Packages []Package `json:"packages,omitempty"`
 }
 
 // File is a file of a layer.
