@@ -93,8 +93,8 @@ func TestSessionAtTerminal(t *testing.T) {
 	}
 	rest := text
 	for _, want := range []string{
-		"[+] Building ", "FINISHED", "[+] Loading ", "=> load session:1", "FINISHED", "Built session:1 sha256:", "digest", "Next:",
-		"docker run --rm -it session:1",
+		"[+] Building ", "FINISHED", "[+] Loading ", "=> load session:1", "FINISHED",
+		"Built session:1 sha256:", "digest", "Next:", "docker run --rm -it session:1",
 	} {
 		_, after, found := strings.Cut(rest, want)
 		if !found {

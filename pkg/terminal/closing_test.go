@@ -82,14 +82,14 @@ Next:
 			Seconds: 12, ExitCode: 1, Error: &runrecord.Error{Message: "2 of 3 tests failed"}, Image: builtImage(),
 			Tests: &runrecord.Tests{Total: 3, Passed: 1, Failed: 2, Tests: []runrecord.Test{
 				{Name: "git", Status: "passed"},
-				{Name: "node's version (22)", Status: "failed", File: "sandbox/tests.yaml", Line: 3, Failures: []runrecord.TestFailure{
+				{Name: "node's version (22)", Status: "failed", File: "tests.yaml", Line: 3, Failures: []runrecord.TestFailure{
 					{Line: 5, Message: "stdout: \"v20\" does not match\n::error::x"},
 				}},
 				{Name: "\x1b[31mred", Status: "failed"},
 			}},
 		}, `
 Tested sandbox:local: 1 passed, 2 failed, 12 s
-  node's version (22)  sandbox/tests.yaml:5
+  node's version (22)  tests.yaml:5
     stdout: "v20" does not match ::error::x
   ` + safetext.Visible("\x1b[31mred") + `
 
@@ -135,7 +135,8 @@ Next:
   daytona create --snapshot s-1
 `},
 		{"promotion", runrecord.Record{
-			Seconds: 1, Doppler: &runrecord.Doppler{Secret: "NAME", Written: []string{"app/prd"}, Unchanged: []string{"app/stg"}},
+			Seconds: 1,
+			Doppler: &runrecord.Doppler{Secret: "NAME", Written: []string{"app/prd"}, Unchanged: []string{"app/stg"}},
 		}, `
 Finished in 1 s
   named in   app/prd (NAME)

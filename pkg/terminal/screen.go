@@ -89,8 +89,8 @@ func (s *Screen) close() {
 	_, _ = s.waiting.WriteTo(s.out) // a broken terminal cannot be reported anywhere
 }
 
-// Task is one part of a run on a [Screen], such as a push. Its methods are safe for concurrent use, and do nothing for a
-// nil Task.
+// Task is one part of a run on a [Screen], such as a push. Its methods are safe for concurrent use, and do nothing for
+// a nil Task.
 type Task struct {
 	screen *Screen
 	shown  chan<- *client.SolveStatus
@@ -236,7 +236,8 @@ func (f screenFile) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// displayFile is the terminal of a display. It erases what is left of longer lines, from before the terminal was resized.
+// displayFile is the terminal of a display. It erases what is left of longer lines, from before the terminal was
+// resized.
 type displayFile struct{ screenFile }
 
 func (f displayFile) Write(text []byte) (int, error) {

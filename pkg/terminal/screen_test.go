@@ -344,7 +344,8 @@ func TestUseColor(t *testing.T) {
 			t.Errorf("%s: %t", test.name, got)
 		}
 	}
-	if got := Label("error", true) + Label("notice", true) + Label("warning", false); got != "\x1b[31merror:\x1b[0mnotice:warning:" {
-		t.Errorf("labels %q", got)
+	labels := Label("error", true) + Label("notice", true) + Label("warning", false)
+	if labels != "\x1b[31merror:\x1b[0mnotice:warning:" {
+		t.Errorf("labels %q", labels)
 	}
 }
