@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -89,21 +90,62 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// In a shell, Tab completes commands, flags and values.
-func TestBashCompletion(t *testing.T) {
-	dir := t.TempDir()
-	script := "#!/bin/sh\nif [ \"$1\" = __complete ]; then " + asProgram + "=1 exec " + os.Args[0] + " \"$@\"; fi\n" +
+// installCompletion returns a directory with a program action-snapshot that completes words and otherwise prints its
+// arguments, and with the completion script of a shell.
+func installCompletion(t *testing.T, shell string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	program := "#!/bin/sh\nif [ \"$1\" = __complete ]; then " + asProgram + "=1 exec " + os.Args[0] + " \"$@\"; fi\n" +
 		"echo \"ran with [$*]\"\n"
-	if err := os.WriteFile(filepath.Join(dir, "action-snapshot"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
+	completion, _, _ := run(t, "completion", shell)
+	for name, content := range map[string]string{"action-snapshot": program, "completion": completion, "a file": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "a file"), nil, 0o644); err != nil {
-		t.Fatal(err)
+	return dir
+}
+
+// zsh and fish show the completions with their descriptions.
+func TestOtherCompletions(t *testing.T) {
+	for shell, test := range map[string]struct {
+		command string // %s is a command line, of which the last word is completed
+		want    map[string]string
+	}{
+		"fish": {"source completion; complete -C %q", map[string]string{
+			"action-snapshot prom":           "promote\tNames an existing snapshot in other Doppler configs\n",
+			"action-snapshot --if-exists=re": "--if-exists=replace\n--if-exists=reuse\n",
+			"action-snapshot --dry-":         "--dry-run\tWith --keep: only print which snapshots would be deleted\n",
+			"action-snapshot --entrypoint a": "a file\naction-snapshot\n",
+		}},
+		"zsh": {"compdef() {}; _files() { print files }; _describe() { print -rl -- $candidates }; source ./completion; " +
+			"words=(${(z)${:-%q}}); CURRENT=$#words; _action_snapshot", map[string]string{
+			"action-snapshot prom":           "promote:Names an existing snapshot in other Doppler configs\n",
+			"action-snapshot --if-exists=re": "--if-exists=reuse:\n--if-exists=replace:\n",
+			"action-snapshot --entrypoint a": "files\n",
+		}},
+	} {
+		t.Run(shell, func(t *testing.T) {
+			if _, err := exec.LookPath(shell); err != nil {
+				t.Skip(err)
+			}
+			dir := installCompletion(t, shell)
+			for line, want := range test.want {
+				command := exec.CommandContext(t.Context(), shell, "-c", fmt.Sprintf(test.command, line))
+				command.Dir = dir
+				command.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir}
+				got, err := command.CombinedOutput()
+				if err != nil || string(got) != want {
+					t.Errorf("%s: %v, got %q, want %q", line, err, got, want)
+				}
+			}
+		})
 	}
-	completion, _, _ := run(t, "completion", "bash")
-	if err := os.WriteFile(filepath.Join(dir, "completion"), []byte(completion), 0o644); err != nil {
-		t.Fatal(err)
-	}
+}
+
+// In bash, Tab completes commands, flags and values.
+func TestBashCompletion(t *testing.T) {
+	dir := installCompletion(t, "bash")
 	shell := exec.CommandContext(t.Context(), "bash", "--norc", "--noprofile", "-i")
 	shell.Dir = dir
 	shell.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "TERM=dumb", "HOME=" + dir, "PS1=$ "}

@@ -1,6 +1,6 @@
 // Package actions holds the flows of the three actions, [Build], [Snapshot] and [Test], and the smaller commands of
 // their programs. A flow reads from top to bottom, only connects packages of pkg/, and returns what it reached, from
-// which [Env.present] makes everything that a person sees:
+// which [job.present] makes everything that a person sees:
 //
 //	inputs -> Spec ─┐
 //	credentials ────┼─> source -> lease (BuildKit) -> image -> engine | registry | Daytona -> outputs
@@ -32,7 +32,7 @@ type Env struct {
 	Stdout   io.Writer
 	Terminal *os.File         // shows progress; nil without a terminal
 	Screen   *terminal.Screen // on Terminal; nil without one
-	Color    bool             // whether text for people is colored
+	Color    bool             // whether text for people on Stdout is colored
 
 	Program string        // name of the command, for the record of the run
 	Inputs  any           // of the command, for the record: a pointer to a struct of package inputs; may be nil
@@ -57,36 +57,34 @@ func (e Env) absolute(path string) string {
 // job is one run of an action.
 type job struct {
 	Env
-	Event   runner.Event
-	Scratch string // temporary directory, removed at the end of the run
-	Started time.Time
+	Event    runner.Event
+	Scratch  string // temporary directory, removed at the end of the run
+	Started  time.Time
+	Report   inputs.Report
+	Previous *runrecord.Record // with which the run is compared; nil for none
 }
 
-// reached is what a run reached, also one that failed.
-type reached struct {
-	runrecord.Record        // without what is the same for all programs, see [Env.present]
-	Summary          string // Markdown
-}
-
-// runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached.
+// runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached. The flow returns
+// that also if it fails, as a record without what is the same for all programs.
 func (e Env) runJob(
-	ctx context.Context, timeout time.Duration, report inputs.Report, flow func(context.Context, job) (reached, error),
+	ctx context.Context, timeout time.Duration, report inputs.Report,
+	flow func(context.Context, job) (runrecord.Record, error),
 ) error {
-	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Started: time.Now()}
+	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Started: time.Now(), Report: report}
 	scratch, remove, err := makeScratch(e.Getenv("RUNNER_TEMP"))
 	if err != nil {
-		return e.present(reached{}, j.Started, report, err)
+		return j.present(ctx, runrecord.Record{}, err)
 	}
 	defer remove()
-	j.Scratch = scratch
+	j.Scratch, j.Previous = scratch, e.readPrevious(report)
 	times := &timeline{started: j.Started}
-	var run reached
+	var run runrecord.Record
 	err = runWithDeadline(context.WithValue(ctx, timelineKey{}, times), timeout, func(ctx context.Context) (err error) {
 		run, err = flow(ctx, j)
 		return err
 	})
-	times.addTo(&run.Record)
-	return e.present(run, j.Started, report, explainFullDisk(err, scratch))
+	times.addTo(&run)
+	return j.present(ctx, run, explainFullDisk(err, scratch))
 }
 
 // relativeTo returns path relative to the first root that contains it, or unchanged if none does.

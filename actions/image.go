@@ -17,6 +17,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // builtImage is an image in a builder's content store. It can be read until its lease is released.
@@ -30,23 +31,27 @@ type builtImage struct {
 	Index    v1.ImageIndex // of several platforms; nil for one
 	Digest   string        // of the manifest, or of the index if there are several platforms or attestations
 	Names    []string      // in the engine; empty until it is loaded
+
+	Files    map[string]string         // hashes of the context's files; nil without a report
+	Contents []runrecord.PlatformImage // in the order of the platforms; nil without a report
 }
 
 // buildAndLoad builds the image and loads it into the engine if the input load is set. With an error, it returns what
 // it reached.
 func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session session) (builtImage, error) {
 	var loaded []string
-	built, err := withImage(ctx, job, spec, session, func(built builtImage) error {
-		if !spec.Load {
-			return nil
-		}
-		err := loadImage(ctx, job, session.Engine, spec.ImageNames, built.Loaded.Image)
-		if err == nil {
+	var contents []runrecord.PlatformImage
+	built, err := withImage(ctx, job, spec, session, func(built builtImage) (err error) {
+		if spec.Load {
+			if err := loadImage(ctx, job, session.Engine, spec.ImageNames, built.Loaded.Image); err != nil {
+				return built.Lease.Explain(session.LoadPlatform, err)
+			}
 			loaded = spec.ImageNames
 		}
-		return built.Lease.Explain(session.LoadPlatform, err)
+		contents, err = readContents(ctx, job, built.Results...)
+		return err
 	})
-	built.Names = loaded
+	built.Names, built.Contents = loaded, contents
 	return built, err
 }
 
@@ -70,12 +75,13 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 	if err != nil {
 		return built, err
 	}
+	built.Requests = requests
+	sourceHashes := startSourceHashes(ctx, job, source)
 	results, stats, err := solve(ctx, job, lease, requests)
-	built.Stats = stats
+	built.Stats, built.Files = stats, sourceHashes()
 	annotate(job, stats.Warnings, requests[0].DockerfileName)
 	if err != nil {
 		logFailure(job, err)
-		reportFailure(job, err)
 		return built, err
 	}
 	warnUnsupported(job, results)
@@ -87,7 +93,8 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 		return built, err
 	}
 	loaded := results[max(0, slices.Index(spec.Platforms, session.LoadPlatform))]
-	return builtImage{source, lease, requests, results, loaded, stats, index, digest.String(), nil}, nil
+	built.Lease, built.Results, built.Loaded, built.Index, built.Digest = lease, results, loaded, index, digest.String()
+	return built, nil
 }
 
 // checkPushes checks that the registries have the image. A registry that only the builder can reach is not an error.
@@ -140,7 +147,7 @@ func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names 
 	defer startPhase(ctx, "Load %s", strings.Join(names, ", ")).end(&err)
 	job.Runner.Group("Load " + strings.Join(names, ", "))
 	defer job.Runner.EndGroup()
-	task := job.Screen.Start("Loading", "load "+strings.Join(names, ", "))
+	task := job.Screen.Start("Loading", "load "+strings.Join(names, ", "), "unpack")
 	defer func() { task.End(err) }()
 	started := time.Now()
 	engine.TempDir, engine.Progress = job.Scratch, logTransfer(job, "Loading", task)

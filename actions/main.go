@@ -80,16 +80,13 @@ func Main(args []string, command Command, subcommands ...Command) int {
 		log = messages
 	}
 	env.Runner = runner.New(log, messages, getenv)
-	env.Color = terminal.UseColor(getenv, isTerminal)
-	env.Runner.Label = func(level string) string { return terminal.Label(level, env.Color) }
+	env.Color = terminal.UseColor(getenv, term.IsTerminal(int(os.Stdout.Fd())))
+	isColored := terminal.UseColor(getenv, isTerminal)
+	env.Runner.Label = func(level string) string { return terminal.Label(level, isColored) }
 	if protectErr != nil {
 		env.Runner.Warning(runner.Annotation{Message: protectErr.Error()})
 	}
-	credentials.MaskEnvironment(getenv, env.Runner.MaskAs)
-	if outputErr != nil {
-		return report(env.Runner, env.reject(outputErr))
-	}
-	return report(env.Runner, command.run(ctx, env, source))
+	return report(env.Runner, command.run(ctx, env, source, outputErr))
 }
 
 // defaultOutput returns what a program writes to standard output without --output: text to a terminal and in a log of
@@ -101,18 +98,20 @@ func defaultOutput(getenv func(string) string) inputs.Output {
 	return inputs.EnvOutput
 }
 
-func (c Command) run(ctx context.Context, env Env, source inputs.Source) (err error) {
+// run parses the arguments and runs the command, unless the flag --output has the error outputErr.
+func (c Command) run(ctx context.Context, env Env, source inputs.Source, outputErr error) (err error) {
 	if env.Dir, err = os.Getwd(); err != nil {
 		return err
 	}
 	warnings, err := source.Parse(c.Inputs)
+	if errors.Is(err, inputs.ErrHelp) { // scripts read the version, so nothing else is printed
+		return err
+	}
+	credentials.MaskEnvironment(env.Getenv, env.Runner.MaskAs)
 	for _, warning := range warnings {
 		env.Runner.Warning(runner.Annotation{Message: warning})
 	}
-	if errors.Is(err, inputs.ErrHelp) {
-		return err
-	}
-	if err != nil {
+	if err = cmp.Or(outputErr, err); err != nil {
 		env.Inputs = nil // not known
 		return env.reject(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/doppler"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/trust"
 )
 
@@ -26,7 +27,9 @@ func Promote(ctx context.Context, env Env, in inputs.Promote) error {
 	if err != nil {
 		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, inputs.Report{}, func(ctx context.Context, job job) (run reached, err error) {
+	return env.runJob(ctx, spec.Timeout, inputs.Report{}, func(
+		ctx context.Context, job job,
+	) (run runrecord.Record, err error) {
 		if err := trust.CheckNaming(job.Event); err != nil {
 			return run, err
 		}
@@ -54,12 +57,11 @@ func Promote(ctx context.Context, env Env, in inputs.Promote) error {
 			configs = append(configs, target.Configs...)
 		}
 		update, err := nameAndDeploy(ctx, job, spec, configs, record)
-		addNaming(&run.Record, source.Snapshot, record, update, configs)
+		addNaming(&run, source.Snapshot, record, update, configs)
 		if err != nil {
 			return run, err
 		}
 		run.Outputs = outputList(promoteOutputs(job, source.Snapshot, record, update, configs[0].Previous))
-		run.Summary = promoteSummary(job, "Snapshot promoted", source.Snapshot, record, update, configs)
 		return run, nil
 	})
 }
@@ -339,23 +341,4 @@ func promoteOutputs(
 		GitSHA:           strings.TrimSuffix(record.Commit, "-dirty"),
 		PreviousSnapshot: previous, DopplerUpdated: len(update.Written) > 0,
 	}
-}
-
-// promoteSummary returns the Markdown summary of a promotion or a rollback.
-func promoteSummary(
-	job job, title string, s daytona.Snapshot, record namingRecord, update dopplerUpdate, configs []dopplerConfig,
-) string {
-	t := newTable(title)
-	t.row("Name", code(s.Name))
-	t.row("Digest", code(digestOf(s).String()))
-	t.row("Commit", code(record.Commit))
-	t.row("Verified", cmp.Or(code(record.Verified), "no"))
-	addDopplerRows(t, update)
-	for _, config := range configs {
-		if config.Previous != s.Name {
-			t.row("Before in "+configNames([]dopplerConfig{config})[0], code(config.Previous))
-		}
-	}
-	t.row("Time", elapsed(job))
-	return t.String()
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/image"
+	"github.com/org/sandbox-actions/pkg/imagecontent"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/runrecord"
@@ -19,13 +21,13 @@ import (
 )
 
 // complete adds what is the same for all programs to the record of a run that ended with err, and removes secrets.
-func (e Env) complete(record runrecord.Record, started time.Time, err error) runrecord.Record {
-	record.Format, record.Program, record.Release = runrecord.Version, e.Program, Version
-	record.Started, record.Seconds = started.UTC().Truncate(time.Millisecond), roundSeconds(time.Since(started))
+func (j job) complete(record runrecord.Record, err error) runrecord.Record {
+	record.Format, record.Program, record.Release = runrecord.Version, j.Program, Version
+	record.Started, record.Seconds = j.Started.UTC().Truncate(time.Millisecond), roundSeconds(time.Since(j.Started))
 	record.ExitCode, record.Error = exitCode(err), errorRecord(err)
-	record.Run = runRecord(e)
-	record.Inputs = inputRecords(e)
-	record.Clean(e.Runner.Clean)
+	record.Run = runRecord(j.Env)
+	record.Inputs = inputRecords(j.Env)
+	record.Clean(j.Runner.Clean)
 	return record
 }
 
@@ -88,7 +90,7 @@ func errorRecord(err error) *runrecord.Error {
 	return e
 }
 
-// kindOf returns the kind of an error, which is that of its outermost cause that has one.
+// kindOf returns the kind of an error.
 func kindOf(err error) runrecord.Kind {
 	has := func(target any) bool { return errors.As(err, target) }
 	_, isLocated := positionOf(err)
@@ -116,40 +118,62 @@ func kindOf(err error) runrecord.Kind {
 // addBuild adds what a build has reached to a record: its source, its steps and its image.
 func addBuild(record *runrecord.Record, job job, spec inputs.BuildSpec, built builtImage) {
 	record.Source = sourceRecord(job, spec, built.Source)
+	addSourceHashes(record.Source, job, built)
 	for _, step := range built.Stats.Steps {
-		record.Steps = append(record.Steps, stepRecord(job, built.Source.Paths.Definition, step))
+		record.Steps = append(record.Steps, stepRecord(job, step))
+	}
+	if record.Source != nil {
+		runrecord.LocateSteps(record.Steps, record.Source.Definition)
 	}
 	if len(built.Results) == 0 {
 		return
 	}
-	record.Image = imageRecord(job, built.Loaded.Image, built.Results...)
+	record.Image = imageRecord(job, built.Loaded.Image, built.Contents, built.Results...)
 	record.Image.Digest, record.Image.Ref = built.Digest, imageRef(spec, built.Lease, built.Digest)
 	record.Image.Names, record.Image.Pushed = built.Names, pushReferences(spec, built.Lease)
 	record.Image.Cached, record.Image.Total = built.Stats.Cached, built.Stats.Total
 	record.Image.BuildURL = built.Lease.URL
 }
 
-// existingRecord describes an image from an earlier build.
-func existingRecord(job job, img v1.Image, outputs BuildOutputs) *runrecord.Image {
+// existingRecord describes an image from an earlier build. contents is what [readContents] returned for it.
+func existingRecord(
+	job job, img v1.Image, contents []runrecord.PlatformImage, outputs BuildOutputs,
+) *runrecord.Image {
 	platform := outputs.Platforms
 	if config, err := img.ConfigFile(); err == nil && platform == "" {
 		platform = strings.TrimSuffix(config.OS+"/"+config.Architecture+"/"+config.Variant, "/")
 	}
-	record := imageRecord(job, img, &image.Result{Platform: platform, Image: img})
+	record := imageRecord(job, img, contents, &image.Result{Platform: platform, Image: img})
 	record.Digest, record.Ref, record.Existing = outputs.Digest, outputs.ImageRef, true
 	return record
 }
 
-// imageRecord describes the config of main and the images of the platforms. What cannot be read is left out.
-func imageRecord(job job, main v1.Image, results ...*image.Result) *runrecord.Image {
+// existingSource describes the commit of an existing image. It returns nil if the commit is unknown.
+func existingSource(outputs BuildOutputs) *runrecord.Source {
+	if outputs.GitSHA == "" {
+		return nil
+	}
+	return &runrecord.Source{SHA: outputs.GitSHA, Ref: outputs.GitRef}
+}
+
+// imageRecord describes the config of main and the images of the platforms. What cannot be read is left out. contents
+// is what [readContents] returned for the results.
+func imageRecord(
+	job job, main v1.Image, contents []runrecord.PlatformImage, results ...*image.Result,
+) *runrecord.Image {
 	record := &runrecord.Image{Platforms: []runrecord.PlatformImage{}}
 	id, idErr := main.ConfigName()
 	config, err := main.ConfigFile()
 	if err = errors.Join(idErr, err); err == nil {
 		record.ID, record.Created = id.String(), config.Created.UTC()
 	}
-	for _, result := range results {
-		platform, platformErr := platformRecord(result.Platform, result.Image)
+	for i, result := range results {
+		if i < len(contents) {
+			contents[i].Platform = result.Platform
+			record.Platforms = append(record.Platforms, contents[i])
+			continue
+		}
+		platform, platformErr := imagecontent.Describe(result.Image, result.Platform, job.Runner.Redact)
 		err = errors.Join(err, platformErr)
 		record.Platforms = append(record.Platforms, platform)
 	}
@@ -159,36 +183,8 @@ func imageRecord(job job, main v1.Image, results ...*image.Result) *runrecord.Im
 	return record
 }
 
-// platformRecord describes the image of one platform and its layers, without their files.
-func platformRecord(platform string, img v1.Image) (runrecord.PlatformImage, error) {
-	manifest, err := img.Manifest()
-	if err != nil {
-		return runrecord.PlatformImage{}, err
-	}
-	config, err := img.ConfigFile()
-	if err != nil {
-		return runrecord.PlatformImage{}, err
-	}
-	record := runrecord.PlatformImage{Platform: platform, Size: manifest.Config.Size, Layers: []runrecord.Layer{}}
-	var instructions []string
-	for _, entry := range config.History {
-		if !entry.EmptyLayer {
-			instructions = append(instructions, entry.CreatedBy)
-		}
-	}
-	for i, descriptor := range manifest.Layers {
-		layer := runrecord.Layer{Digest: descriptor.Digest.String(), Size: descriptor.Size}
-		if i < len(config.RootFS.DiffIDs) {
-			layer.DiffID = config.RootFS.DiffIDs[i].String()
-		}
-		if len(instructions) == len(manifest.Layers) { // otherwise it is unknown which layer is whose
-			layer.CreatedBy = instructions[i]
-		}
-		record.Size += descriptor.Size
-		record.Layers = append(record.Layers, layer)
-	}
-	return record, nil
-}
+// maxDefinition is the maximum size of a Dockerfile in a record, in bytes.
+const maxDefinition = 256 << 10
 
 // sourceRecord describes the code that is built. It returns nil if it is unknown.
 func sourceRecord(job job, spec inputs.BuildSpec, source buildSource) *runrecord.Source {
@@ -201,19 +197,21 @@ func sourceRecord(job job, spec inputs.BuildSpec, source buildSource) *runrecord
 	if source.Paths.Dockerfile != "" {
 		record.Dockerfile = relativeTo(source.Paths.Dockerfile, source.Tree.Dir, job.Dir)
 	}
+	if definition := source.Paths.Definition; definition != nil && len(definition.Content()) <= maxDefinition {
+		record.Definition = strings.ReplaceAll(string(definition.Content()), "\r\n", "\n")
+	}
 	return record
 }
 
-// stepRecord describes a step of a build. dockerfile may be nil.
-func stepRecord(job job, dockerfile *image.Dockerfile, step image.Step) runrecord.Step {
+// stepPlatform matches the name of a step if the image has several platforms: [linux/amd64 2/5] RUN make.
+var stepPlatform = regexp.MustCompile(`^\[([^ \]]+/[^ \]]+) `)
+
+func stepRecord(job job, step image.Step) runrecord.Step {
 	record := runrecord.Step{
 		Name: step.Name, Seconds: roundSeconds(step.Duration), Cached: step.Cached, Error: step.Error, Log: step.Log,
 	}
-	if parts, ok := image.ParseStepName(step.Name); ok {
-		record.Platform, record.Stage = parts.Platform, parts.Stage
-		if dockerfile != nil {
-			record.Line = dockerfile.StepLine(parts)
-		}
+	if match := stepPlatform.FindStringSubmatch(step.Name); match != nil {
+		record.Platform = match[1]
 	}
 	if !step.Started.IsZero() {
 		record.Offset = max(roundSeconds(step.Started.Sub(job.Started)), 0)
@@ -225,7 +223,8 @@ func stepRecord(job job, dockerfile *image.Dockerfile, step image.Step) runrecor
 func addSubject(record *runrecord.Record, job job, spec inputs.TestSpec, subject testSubject) {
 	switch {
 	case subject.Existing.Image != nil:
-		record.Image = existingRecord(job, subject.Existing, subject.Build)
+		record.Source = existingSource(subject.Build)
+		record.Image = existingRecord(job, subject.Existing, subject.Contents, subject.Build)
 		if subject.Build.ImageName != "" {
 			record.Image.Names = []string{subject.Build.ImageName}
 		}
@@ -234,10 +233,10 @@ func addSubject(record *runrecord.Record, job job, spec inputs.TestSpec, subject
 	}
 }
 
-// addTests adds the results of the tests to what a run has reached, and the outputs.
-func addTests(run *reached, spec inputs.TestSpec, subject testSubject, report *suite.Report) {
-	run.Tests, run.Summary = testsRecord(report), testSummary(subject, report)
-	run.Outputs = outputList(TestOutputs{
+// addTests adds the results of the tests and the outputs to a record.
+func addTests(record *runrecord.Record, spec inputs.TestSpec, subject testSubject, report *suite.Report) {
+	record.Tests = testsRecord(report)
+	record.Outputs = outputList(TestOutputs{
 		BuildOutputs: subject.Build, TestsTotal: report.Total, TestsPassed: report.Passed, TestsFailed: report.Failed,
 		TestsSkipped: report.Skipped, Report: filepath.Join(spec.ReportDir, reportFile),
 	})
@@ -274,7 +273,8 @@ func addSnapshots(
 	if upload := created[0].Upload; spec.Image == "" {
 		addBuild(record, job, spec.BuildSpec, upload.Built)
 	} else {
-		record.Image = existingRecord(job, session.Image, upload.Build)
+		record.Source = existingSource(upload.Build)
+		record.Image = existingRecord(job, session.Image, upload.Contents, upload.Build)
 	}
 	for _, c := range created {
 		if c.Verified.Suite != nil && record.Tests == nil {
@@ -316,8 +316,6 @@ func dopplerRecord(update dopplerUpdate, configs []dopplerConfig) *runrecord.Dop
 	record := &runrecord.Doppler{Secret: update.Secret, Written: update.Written, Unchanged: update.Unchanged}
 	if len(configs) > 0 {
 		record.Previous = configs[0].Previous
-	} else {
-		record.Skipped = "update_doppler is false, or there is no Doppler token"
 	}
 	return record
 }

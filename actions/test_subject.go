@@ -3,16 +3,18 @@ package actions
 import (
 	"context"
 
+	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // testSubject is the image under test, in the engine.
 type testSubject struct {
 	Name     string // in the engine
 	Build    BuildOutputs
-	Built    builtImage    // zero for an existing image
-	Existing existingImage // zero for one that was built
-	Summary  string        // of the build; empty for an existing image
+	Built    builtImage                // zero for an existing image
+	Existing existingImage             // zero for one that was built
+	Contents []runrecord.PlatformImage // of an existing image; nil without a report
 }
 
 // provideSubject builds the image or opens an existing one, and loads it into the engine. With an error, it returns what
@@ -27,7 +29,6 @@ func provideSubject(ctx context.Context, job job, spec inputs.TestSpec, session 
 		return subject, err
 	}
 	subject.Build, err = buildOutputs(spec.BuildSpec, built)
-	subject.Summary = buildSummary(job, built, subject.Build)
 	return subject, err
 }
 
@@ -49,5 +50,8 @@ func provideExisting(ctx context.Context, job job, spec inputs.TestSpec, session
 		err = loadImage(ctx, job, session.Engine, spec.ImageNames, img.Image)
 	}
 	subject.Build.ImageName = subject.Name
+	if err == nil {
+		subject.Contents, err = readContents(ctx, job, &image.Result{Platform: outputs.Platforms, Image: img.Image})
+	}
 	return subject, err
 }

@@ -19,13 +19,14 @@ import (
 	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // imageUpload is the image of a snapshot: one that was pushed to Daytona's registry, or that of an existing snapshot.
 type imageUpload struct {
 	Build     BuildOutputs
-	Built     builtImage // zero for an existing image
-	Summary   string     // of the build; empty for an existing image
+	Built     builtImage                // zero for an existing image
+	Contents  []runrecord.PlatformImage // of an existing image; nil without a report
 	Wanted    wantedSnapshot
 	Existing  existingSnapshots
 	Reference string // in Daytona's registry, by tag; empty if a snapshot is reused
@@ -48,7 +49,16 @@ func uploadImage(
 		}
 		outputs.Platforms = inputs.SnapshotPlatform
 		upload := imageUpload{Build: outputs}
-		return offerImage(ctx, job, specs, targets, accesses, upload, session.Image, pushExisting(job, session.Image))
+		result := &image.Result{Platform: outputs.Platforms, Image: session.Image.Image}
+		if upload.Contents, err = readContents(ctx, job, result); err != nil {
+			return nil, err
+		}
+		push := pushExisting(job, session.Image)
+		uploads, err := offerImage(ctx, job, specs, targets, accesses, upload, session.Image, push)
+		if len(uploads) == 0 {
+			uploads = []imageUpload{upload}
+		}
+		return uploads, err
 	}
 	var uploads []imageUpload
 	built, err := withImage(ctx, job, spec.BuildSpec, session.session, func(built builtImage) error {
@@ -59,9 +69,16 @@ func uploadImage(
 		if err := checkVerifySuite(job, spec, built.Source); err != nil {
 			return err
 		}
-		upload := imageUpload{Build: outputs, Built: built, Summary: buildSummary(job, built, outputs)}
+		upload := imageUpload{Build: outputs, Built: built}
 		image := built.Results[0].Image
 		uploads, err = offerImage(ctx, job, specs, targets, accesses, upload, image, pushFromBuilder(job, built))
+		if err != nil {
+			return err
+		}
+		contents, err := readContents(ctx, job, built.Results...)
+		for i := range uploads {
+			uploads[i].Built.Contents = contents
+		}
 		return err
 	})
 	if len(uploads) == 0 {
@@ -76,7 +93,7 @@ type pushFunc func(ctx context.Context, reference string, auth image.Auth) error
 // pushFromBuilder returns a function that pushes directly from the builder to the registry.
 func pushFromBuilder(job job, built builtImage) pushFunc {
 	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
-		task := job.Screen.Start("Pushing", "push "+reference)
+		task := job.Screen.Start("Pushing", "push "+reference, "")
 		defer func() { task.End(err) }()
 		machine, err := built.Lease.Machine(ctx, built.Results[0].Platform)
 		if err != nil {
@@ -97,7 +114,7 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 // pushExisting returns a function that streams an existing image.
 func pushExisting(job job, img v1.Image) pushFunc {
 	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
-		task := job.Screen.Start("Pushing", "push "+reference)
+		task := job.Screen.Start("Pushing", "push "+reference, "")
 		defer func() { task.End(err) }()
 		logPush(job, img, reference)
 		return image.PushImage(ctx, reference, img, auth, logTransfer(job, "Pushing", task))

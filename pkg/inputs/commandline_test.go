@@ -15,7 +15,8 @@ func TestInvalidCommandLines(t *testing.T) {
 		args   []string
 		want   string
 	}{
-		{"unknown command", &Snapshot{}, []string{"lst"}, `unknown command "lst"; did you mean "list"? Commands: list, delete`},
+		{"unknown command", &Snapshot{}, []string{"lst"},
+			`unknown command "lst"; did you mean "list"? Commands: list, delete`},
 		{"beginning of a command", &Snapshot{}, []string{"del"},
 			`unknown command "del"; did you mean "delete"? Commands: list, delete`},
 		{"other command", &Snapshot{}, []string{"push"}, `unknown command "push"; commands: list, delete`},
@@ -25,13 +26,15 @@ func TestInvalidCommandLines(t *testing.T) {
 		{"value of a boolean flag", &Build{}, []string{"--load", "false"}, `unexpected argument "false"; write --load=false`},
 
 		{"typing error", &Build{}, []string{"--platfrom", "x"}, "unknown flag --platfrom; did you mean --platform?"},
-		{"typing error with a value", &Build{}, []string{"--platfrom=x"}, "unknown flag --platfrom; did you mean --platform?"},
+		{"typing error with a value", &Build{}, []string{"--platfrom=x"},
+			"unknown flag --platfrom; did you mean --platform?"},
 		{"name of an input", &Build{}, []string{"--depot_project", "x"},
 			"unknown flag --depot_project; did you mean --depot-project?"},
 		{"beginning of a flag", &Build{}, []string{"--no-cache-f", "x"},
 			"unknown flag --no-cache-f; did you mean --no-cache?"},
 		{"one dash", &Build{}, []string{"-platform", "x"}, "unknown flag -platform; did you mean --platform?"},
-		{"negation of another flag", &Build{}, []string{"--no-timeout"}, "unknown flag --no-timeout; did you mean --timeout?"},
+		{"negation of another flag", &Build{}, []string{"--no-timeout"},
+			"unknown flag --no-timeout; did you mean --timeout?"},
 		{"flag of docker build", &Build{}, []string{"-f", "x"}, "unknown flag -f; did you mean --dockerfile?"},
 		{"flag of docker build, not of this command", &ListSnapshots{}, []string{"-f", "x"},
 			"unknown flag -f; run program --help-all for the list"},

@@ -85,7 +85,10 @@ func (s *Source) parse(parser *kong.Kong) (err error) {
 		}
 	}()
 	trace, err := kong.Trace(parser, s.Args)
-	if err == nil && trace.Error != nil {
+	if err != nil {
+		return err
+	}
+	if trace.Error != nil {
 		return s.explain(trace)
 	}
 	for _, p := range trace.Path {

@@ -123,7 +123,7 @@ func TestHelpShowsDefaultsThatApply(t *testing.T) {
 		flag    string
 		want    string
 	}{
-		{[]string{"SANDBOX_BUILD_PLATFORM=linux/riscv64"}, "platform", "Default: linux/riscv64, from SANDBOX_BUILD_PLATFORM."},
+		{[]string{"SANDBOX_BUILD_PLATFORM=linux/386"}, "platform", "Default: linux/386, from SANDBOX_BUILD_PLATFORM."},
 		{[]string{"LOCAL_DOCKER_IMAGE_NAME=mine:dev"}, "image-name", "Default: mine:dev, from LOCAL_DOCKER_IMAGE_NAME."},
 		{[]string{"INPUT_IMAGE_NAME=other:1"}, "image-name", "Default: other:1, from INPUT_IMAGE_NAME."},
 		{[]string{"GITHUB_ACTIONS=true"}, "git-context", "no additional context. The default on the command line is auto."},
