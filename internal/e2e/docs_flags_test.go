@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,16 +46,19 @@ func parseCommandLine(line string) error {
 		"action-snapshot promote": &inputs.Promote{}, "action-snapshot rollback": &inputs.Rollback{},
 		"action-snapshot history": &inputs.History{},
 	}
+	for _, name := range []string{"action-build", "action-test", "action-snapshot"} {
+		targets[name+" completion"], targets[name+" version"] = &inputs.Completion{}, &struct{}{}
+	}
 	target := targets[program]
 	if len(args) > 0 && targets[program+" "+args[0]] != nil {
 		target, args = targets[program+" "+args[0]], args[1:]
-	}
-	if slices.Contains(args, "--help") || slices.Contains(args, "--version") {
-		return nil
 	}
 	if strings.HasSuffix(line, " delete") { // a mention without the name
 		args = []string{"NAME"}
 	}
 	_, err = inputs.Source{Program: program, Args: args, Stdout: &bytes.Buffer{}}.Parse(target)
+	if errors.Is(err, inputs.ErrHelp) {
+		return nil
+	}
 	return err
 }

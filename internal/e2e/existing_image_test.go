@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/org/sandbox-actions/internal/localcloud"
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
-	"github.com/org/sandbox-actions/internal/localcloud/programs"
 )
 
 // A snapshot of an existing image in a Docker Engine, a registry or a directory does not build. The image keeps its
@@ -117,7 +115,7 @@ func TestShell(t *testing.T) {
 	}{
 		{"command", []string{"--image", "shell:1", "--", "sh", "-c", "echo $0 $1; exit 5", "a b", "c"}, 5, "a b c\n"},
 		{"mounted directory", []string{"--image", "shell:1", "--mount", "--", "cat", "/here/seen"}, 0, "mounted\n"},
-		{"unknown image", []string{"--image", "absent:1"}, 1, ""},
+		{"unknown image", []string{"--image", "absent:1"}, 2, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := e.run(t, invocation{
@@ -127,7 +125,7 @@ func TestShell(t *testing.T) {
 				env:     values{"GITHUB_ACTIONS": ""},
 			})
 			if r.exitCode != test.exitCode || r.stdout != test.output ||
-				test.exitCode == 1 && !strings.Contains(r.stderr, `"absent:1"`) {
+				test.exitCode == 2 && !strings.Contains(r.stderr, `"absent:1"`) {
 				t.Errorf("exit code %d, %q, %s", r.exitCode, r.stdout, r.stderr)
 			}
 			if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {
@@ -208,17 +206,7 @@ func TestShellTerminal(t *testing.T) {
 		"--norc",
 	)
 	command.Env = append(os.Environ(), "DOCKER_HOST="+e.Engine.Host)
-	terminal, err := pty.StartWithSize(command, &pty.Winsize{Rows: 33, Cols: 77})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer terminal.Close()
-	var screen programs.Buffer
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		_, _ = io.Copy(&screen, terminal) // fails when the program exits
-	}()
+	terminal, screen, read := startAtTerminal(t, command, pty.Winsize{Rows: 33, Cols: 77})
 	wait := func(text string) {
 		t.Helper()
 		deadline := time.Now().Add(time.Minute)
@@ -248,7 +236,7 @@ func TestShellTerminal(t *testing.T) {
 	typeText("echo $((1 + 2))-still here\r")
 	wait("3-still here")
 	typeText("exit 5\r")
-	err = command.Wait()
+	err := command.Wait()
 	<-read
 	if code := command.ProcessState.ExitCode(); code != 5 {
 		t.Errorf("exit code %d (%v)", code, err)
