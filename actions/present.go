@@ -21,6 +21,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/suite"
 	"github.com/org/sandbox-actions/pkg/summary"
+	"github.com/org/sandbox-actions/pkg/terminal"
 )
 
 // The files in the directory of the report.
@@ -53,6 +54,9 @@ func (j job) present(ctx context.Context, run runrecord.Record, err error) error
 	}
 	j.comment(ctx, &record)
 	record = j.complete(record, err)
+	if line := record.Line(); line != "" && (j.Runner.InActions() || j.Output != inputs.TextOutput) {
+		j.Runner.Infof("%s", line)
+	}
 	if stdoutErr := j.writeStdout(&record); stdoutErr != nil {
 		err = errors.Join(err, fmt.Errorf("write to standard output: %w", stdoutErr))
 	}
@@ -115,13 +119,10 @@ func (e Env) writeOutputs(outputs []runrecord.Output) error {
 func (e Env) writeStdout(record *runrecord.Record) error {
 	switch {
 	case e.Output == inputs.JSONOutput:
-		short := *record
-		short.Steps = slices.Clone(record.Steps)
-		for i := range short.Steps {
-			short.Steps[i].Log = "" // it is in the report
-		}
-		return short.Write(e.Stdout)
-	case e.Output == inputs.EnvOutput || !e.Runner.InActions():
+		return record.Short().Write(e.Stdout)
+	case e.Output == inputs.TextOutput && !e.Runner.InActions():
+		terminal.Closing(e.Stdout, record, e.Color)
+	case e.Output == inputs.EnvOutput:
 		for _, o := range record.Outputs {
 			if _, err := fmt.Fprintf(e.Stdout, "%s=%s\n", o.Name, strings.ReplaceAll(o.Value, "\n", "%0A")); err != nil {
 				return err

@@ -90,7 +90,7 @@ func errorRecord(err error) *runrecord.Error {
 	return e
 }
 
-// kindOf returns the kind of an error, which is that of its outermost cause that has one.
+// kindOf returns the kind of an error.
 func kindOf(err error) runrecord.Kind {
 	has := func(target any) bool { return errors.As(err, target) }
 	_, isLocated := positionOf(err)
@@ -146,6 +146,14 @@ func existingRecord(
 	record := imageRecord(job, img, contents, &image.Result{Platform: platform, Image: img})
 	record.Digest, record.Ref, record.Existing = outputs.Digest, outputs.ImageRef, true
 	return record
+}
+
+// existingSource describes the commit of an existing image. It returns nil if the commit is unknown.
+func existingSource(outputs BuildOutputs) *runrecord.Source {
+	if outputs.GitSHA == "" {
+		return nil
+	}
+	return &runrecord.Source{SHA: outputs.GitSHA, Ref: outputs.GitRef}
 }
 
 // imageRecord describes the config of main and the images of the platforms. What cannot be read is left out. contents
@@ -215,6 +223,7 @@ func stepRecord(job job, step image.Step) runrecord.Step {
 func addSubject(record *runrecord.Record, job job, spec inputs.TestSpec, subject testSubject) {
 	switch {
 	case subject.Existing.Image != nil:
+		record.Source = existingSource(subject.Build)
 		record.Image = existingRecord(job, subject.Existing, subject.Contents, subject.Build)
 		if subject.Build.ImageName != "" {
 			record.Image.Names = []string{subject.Build.ImageName}
@@ -264,6 +273,7 @@ func addSnapshots(
 	if upload := created[0].Upload; spec.Image == "" {
 		addBuild(record, job, spec.BuildSpec, upload.Built)
 	} else {
+		record.Source = existingSource(upload.Build)
 		record.Image = existingRecord(job, session.Image, upload.Contents, upload.Build)
 	}
 	for _, c := range created {
@@ -306,8 +316,6 @@ func dopplerRecord(update dopplerUpdate, configs []dopplerConfig) *runrecord.Dop
 	record := &runrecord.Doppler{Secret: update.Secret, Written: update.Written, Unchanged: update.Unchanged}
 	if len(configs) > 0 {
 		record.Previous = configs[0].Previous
-	} else {
-		record.Skipped = "update_doppler is false, or there is no Doppler token"
 	}
 	return record
 }

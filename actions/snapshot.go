@@ -21,6 +21,9 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err := checkForkPermissions(ctx, job, snapshotNeeds(job, spec)); err != nil {
 			return run, err
 		}
+		if spec.Optional {
+			spec = chooseImage(ctx, job, spec)
+		}
 		session, err := prepareSnapshot(ctx, job, spec)
 		run.Source = sourceRecord(job, spec.BuildSpec, session.Source)
 		if err != nil {
@@ -42,6 +45,12 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		deployed := startDeployment(ctx, job, spec.GitHubToken, spec.Environment, names[0].Record)
 		update, err := writeNames(ctx, job, names)
 		run.Doppler = dopplerRecord(update, targets[0].Doppler)
+		switch {
+		case !spec.UpdateDoppler:
+			run.Doppler.Skipped = "update_doppler is false"
+		case len(targets[0].Doppler) == 0:
+			run.Doppler.Skipped = "there is no Doppler token"
+		}
 		deployed.finish(ctx, job, update, err)
 		if err != nil {
 			return run, err

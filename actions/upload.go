@@ -12,11 +12,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runrecord"
@@ -53,7 +53,12 @@ func uploadImage(
 		if upload.Contents, err = readContents(ctx, job, result); err != nil {
 			return nil, err
 		}
-		return offerImage(ctx, job, specs, targets, accesses, upload, session.Image, pushExisting(job, session.Image))
+		push := pushExisting(job, session.Image)
+		uploads, err := offerImage(ctx, job, specs, targets, accesses, upload, session.Image, push)
+		if len(uploads) == 0 {
+			uploads = []imageUpload{upload}
+		}
+		return uploads, err
 	}
 	var uploads []imageUpload
 	built, err := withImage(ctx, job, spec.BuildSpec, session.session, func(built builtImage) error {
@@ -87,13 +92,18 @@ type pushFunc func(ctx context.Context, reference string, auth image.Auth) error
 
 // pushFromBuilder returns a function that pushes directly from the builder to the registry.
 func pushFromBuilder(job job, built builtImage) pushFunc {
-	return func(ctx context.Context, reference string, auth image.Auth) error {
+	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
+		task := job.Screen.Start("Pushing", "push "+reference, "")
+		defer func() { task.End(err) }()
 		machine, err := built.Lease.Machine(ctx, built.Results[0].Platform)
 		if err != nil {
 			return err
 		}
 		auth.Credentials = append(auth.Credentials, registryAuth(job, built.Lease).Credentials...)
+		logPush(job, built.Results[0].Image, reference)
+		stop := logElapsed(ctx, job, "Pushing") // BuildKit does not report what it has pushed
 		err = image.PushFromBuilder(ctx, machine, built.Requests[0], built.Results[0], auth, reference)
+		stop()
 		if partial := (*image.PushedError)(nil); errors.As(err, &partial) {
 			err = partial.Err // no one else knows the repository, so another machine may push again
 		}
@@ -101,19 +111,13 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 	}
 }
 
-// pushExisting returns a function that streams an existing image and logs the progress, with the rate in megabytes
-// (10^6 bytes) per second.
+// pushExisting returns a function that streams an existing image.
 func pushExisting(job job, img v1.Image) pushFunc {
-	return func(ctx context.Context, reference string, auth image.Auth) error {
-		started := time.Now()
-		logged := started
-		return image.PushImage(ctx, reference, img, auth, func(done, total int64) {
-			if time.Since(logged) > progressInterval {
-				logged = time.Now()
-				job.Runner.Infof("Pushed %s of %s, %.1f MB/s", units.HumanSize(float64(done)), units.HumanSize(float64(total)),
-					float64(done)/1e6/time.Since(started).Seconds())
-			}
-		})
+	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
+		task := job.Screen.Start("Pushing", "push "+reference, "")
+		defer func() { task.End(err) }()
+		logPush(job, img, reference)
+		return image.PushImage(ctx, reference, img, auth, logTransfer(job, "Pushing", task))
 	}
 }
 
@@ -283,7 +287,11 @@ func pushToDaytona(
 ) (_ string, err error) {
 	defer startActivity(ctx, "the push to Daytona")()
 	defer startPhase(ctx, "Push to Daytona").end(&err)
-	job.Runner.Group("Push to Daytona")
+	title := "Push to Daytona"
+	if spec.Variant != "" {
+		title += " for " + spec.Variant
+	}
+	job.Runner.Group(title)
 	defer job.Runner.EndGroup()
 	started, name := time.Now(), repositoryName(spec.NamePrefix)+":"+imageTag(digest, spec.Region == "")
 	for attempt := 1; ; attempt++ {
@@ -316,7 +324,7 @@ func pushToDaytona(
 			return "", fmt.Errorf("push to Daytona: %s has the digest %s instead of %s (run again; if it persists, report it "+
 				"to Daytona)", reference, found, digest)
 		}
-		job.Runner.Infof("Pushed %s in %s", reference, time.Since(started).Round(100*time.Millisecond))
+		job.Runner.Infof("Pushed %s in %s", reference, humanize.Duration(time.Since(started)))
 		return reference, nil
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/safetext"
@@ -48,7 +49,7 @@ func verify(
 		return verification{Reason: reason}, nil
 	}
 	defer startActivity(ctx, "the verification of snapshot %s", s.Name)()
-	defer startPhase(ctx, "Verify snapshot %s", s.Name).end(&err)
+	defer startPhase(ctx, "Verify snapshot %s", s.Name).inGroup(job.Runner).end(&err)
 	reaped := make(chan struct{})
 	go func() {
 		defer close(reaped)
@@ -56,13 +57,17 @@ func verify(
 	}()
 	done := verification{How: inputs.VerifyBoot}
 	start := time.Now()
+	task := job.Screen.Start("Verifying", "verify snapshot "+s.Name, "")
+	task.State("start a sandbox")
 	err = bootWithRetries(ctx, job, spec, target, s, func(box daytona.Sandbox) error {
+		task.State("run a command, and watch the entry point")
 		return checkBooted(ctx, job, target.Client, box)
 	})
+	task.End(err)
 	<-reaped
 	if err == nil {
 		done.Boot = time.Since(start)
-		job.Runner.Infof("A sandbox of snapshot %s starts and works (%s)", s.Name, done.Boot.Round(time.Second/10))
+		job.Runner.Infof("A sandbox of snapshot %s starts and works (%s)", s.Name, humanize.Duration(done.Boot))
 	}
 	if err == nil && spec.Verify == inputs.VerifySuite {
 		done.How = inputs.VerifySuite
@@ -303,12 +308,10 @@ func isNamed(ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarge
 	})
 }
 
-// reportBroken shows the log of the entry point as a group of the log.
+// reportBroken shows the end of the entry point's log.
 func reportBroken(job job, broken *brokenError) {
 	if broken.Log != "" {
-		job.Runner.Group("Last output of the entry point")
-		writeUntrusted(job.Runner, broken.Log+"\n")
-		job.Runner.EndGroup()
+		writeUntrusted(job.Runner, "Last output of the entry point:\n"+broken.Log+"\n")
 	}
 }
 
