@@ -51,6 +51,9 @@ func stanzas(data []byte) (list []map[string]string) {
 			current = nil
 		case !ok || strings.HasPrefix(text, " ") || strings.HasPrefix(text, "\t"):
 		case current == nil:
+			if len(list) > maxPackages { // the layer is over the limit
+				return list
+			}
 			current = map[string]string{}
 			list = append(list, current)
 			fallthrough
