@@ -119,12 +119,7 @@ func (e Env) writeOutputs(outputs []runrecord.Output) error {
 func (e Env) writeStdout(record *runrecord.Record) error {
 	switch {
 	case e.Output == inputs.JSONOutput:
-		short := *record
-		short.Steps = slices.Clone(record.Steps)
-		for i := range short.Steps {
-			short.Steps[i].Log = "" // it is in the report
-		}
-		return short.Write(e.Stdout)
+		return record.Short().Write(e.Stdout)
 	case e.Output == inputs.TextOutput && !e.Runner.InActions():
 		terminal.Closing(e.Stdout, record, e.Color)
 	case e.Output == inputs.EnvOutput:

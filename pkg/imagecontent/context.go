@@ -29,9 +29,9 @@ type ContextLimits struct {
 }
 
 // HashContext returns the hash of each file of a build context that BuildKit receives, for [runrecord.Source].Files:
-// its mode as git shows it, but with all permissions, and git's ID of its content. A context over the limit of files
-// has one hash for each directory at its top instead, and none over the limit of all files. An empty hash means that
-// the file was not read.
+// its mode as git shows it, but with all permissions, and git's ID of its content. The directory .git has one hash. A
+// context over the limit of files has one for each directory at its top, and none over the limit of all files. An empty
+// hash means that the file was not read.
 //
 // ignore is the content of the ignore file next to the Dockerfile; if it is nil, that of the context applies. knownID
 // returns git's ID of a file of the given size, or ""; it may be nil.
@@ -90,7 +90,7 @@ func HashContext(
 		}
 		hashes[printable(stat.Path)] = hash
 	}
-	if len(hashes) > limits.Files {
+	if hashes = runrecord.FoldFiles(hashes, ".git/"); len(hashes) > limits.Files {
 		hashes = runrecord.FoldFiles(hashes)
 	}
 	return hashes, nil

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 func TestHashContext(t *testing.T) {
@@ -17,6 +19,7 @@ func TestHashContext(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 	writeFiles(t, dir, map[string]string{
 		"a": "hello\n", "sub/b": "hello\n", "sub/c": "", "ignored/d": "1", "own": "1", ".dockerignore": "ignored\n",
+		".git/HEAD": "", ".git/refs/x": "",
 	})
 	if err := errors.Join(
 		os.Chmod(path("sub/b"), 0o755), os.Symlink("a", path("link")), os.Symlink("nowhere", path("broken")),
@@ -27,6 +30,9 @@ func TestHashContext(t *testing.T) {
 	}
 	const hello, empty = "ce013625030ba8dba906f756967f9e9ca394464a", "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391" // of git
 	all := map[string]string{
+		".git/": runrecord.FoldFiles(map[string]string{
+			".git/HEAD": "100644 " + empty, ".git/refs/x": "100644 " + empty,
+		})[".git/"],
 		"a": "100644 " + hello, "hard": "100644 " + hello, "sub/b": "100755 " + hello, "sub/c": "100644 " + empty,
 		"link": "120000 " + blobID([]byte("a")), "broken": "120000 " + blobID([]byte("nowhere")),
 		"own": "100600 " + blobID(

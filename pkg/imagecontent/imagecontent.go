@@ -149,7 +149,7 @@ func Read(ctx context.Context, img v1.Image, p *runrecord.PlatformImage, o Optio
 	if o.Order != nil {
 		readers.SetLimit(1)
 	}
-	for _, i := range r.plan(p.Layers, layers, o.Order) {
+	for _, i := range r.plan(p.Layers, o.Order) {
 		readers.Go(func() error {
 			if err := r.readLayer(ctx, layers[i], p.Layers[i]); err != nil {
 				return fmt.Errorf("read layer %s: %w", p.Layers[i].Digest, err)
@@ -176,11 +176,11 @@ type reader struct {
 	mutex       sync.Mutex
 	read        map[string]runrecord.Layer // by diff ID
 	directories map[string][]string        // of the layers, by diff ID
-	files       int                        // in the layers that were read
+	entries     int                        // files and packages in the layers that were read
 }
 
 // plan returns the indexes of the layers to read, in their order. The limit favors higher layers, because they change.
-func (r *reader) plan(layers []runrecord.Layer, images, order []v1.Layer) (plan []int) {
+func (r *reader) plan(layers []runrecord.Layer, order []v1.Layer) (plan []int) {
 	planned := map[string]bool{}
 	left := r.limits.Compressed
 	for i, layer := range slices.Backward(layers) {
@@ -229,7 +229,7 @@ func (r *reader) readLayer(ctx context.Context, from v1.Layer, layer runrecord.L
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	const factor = 10 // of what is returned, because it is in memory until all layers are read
-	if r.files += len(read.layer.Files); r.files > factor*r.limits.ImageFiles {
+	if r.entries += len(read.layer.Files) + read.listed; r.entries > factor*r.limits.ImageFiles {
 		return nil
 	}
 	r.read[layer.DiffID], r.directories[layer.DiffID] = read.layer, read.directories

@@ -179,8 +179,9 @@ func TestReadCompressions(t *testing.T) {
 }
 
 func TestReadPackages(t *testing.T) {
-	const status = "Package: bash\nStatus: install ok installed\nInstalled-Size: 10\nVersion: 5.2\nDescription: x\n more: y\n\n" +
-		"Package: old\nStatus: deinstall ok config-files\nVersion: 1\n\nbroken\n\nPackage: tar\r\nStatus: install ok installed\r\nVersion: 1.34\r\n"
+	const status = "Package: bash\nStatus: install ok installed\nInstalled-Size: 10\nVersion: 5.2\nDescription: x\n" +
+		" more: y\n\nPackage: old\nStatus: deinstall ok config-files\nVersion: 1\n\nbroken\n\n" +
+		"Package: tar\r\nStatus: install ok installed\r\nVersion: 1.34\r\n"
 	for _, test := range []struct {
 		name   string
 		layers [][]entry
@@ -289,8 +290,14 @@ func TestReadLimits(t *testing.T) {
 	for i := range tooMany {
 		tooMany[i].name = ".wh." + strings.Repeat("x", i%200+1)
 	}
-	if p := readEntries(t, Options{}, tooMany); p.Layers[0].Read {
-		t.Error("a layer with too many whiteouts was read")
+	for name, entries := range map[string][]entry{
+		"whiteouts": tooMany,
+		"packages":  {{name: "lib/apk/db/installed", content: strings.Repeat("P:a\nV:1\n\n", maxPackages+1)}},
+		"bytes":     {{name: "var/lib/dpkg/status", content: strings.Repeat("x", maxDatabase+1)}},
+	} {
+		if p := readEntries(t, Options{}, entries); p.Layers[0].Read {
+			t.Errorf("a layer with too many %s was read", name)
+		}
 	}
 }
 

@@ -30,6 +30,8 @@ const (
 	maxHashed     = 64 << 20 // bytes of a file whose content is compared
 	maxEssential  = 20_000   // files of a layer that remove others or list packages
 	maxDirectory  = 200_000  // directories of a layer
+	maxDatabase   = 16 << 20 // bytes of a package database
+	maxPackages   = 50_000   // in the databases of a layer
 	maxZstdWindow = 128 << 20
 )
 
@@ -84,6 +86,7 @@ type archiveReader struct {
 	directories []string
 	hashes      map[string]string              // of the files that hard links can name, by path
 	packages    map[string][]runrecord.Package // by path of the database
+	listed      int                            // packages in all databases
 	essential   int
 }
 
@@ -125,11 +128,11 @@ func (a *archiveReader) add(header *tar.Header, content io.Reader) error {
 	case name == "" || header.Typeflag == tar.TypeXGlobalHeader:
 		return nil
 	case base == ".wh..wh..opq":
-		return a.append(runrecord.File{Path: a.text(directory), Removed: true, Opaque: true}, true)
+		return a.addEntry(runrecord.File{Path: a.text(directory), Removed: true, Opaque: true}, true)
 	case strings.HasPrefix(removed, ".wh."), isWhiteout && strings.Trim(removed, ".") == "" && len(removed) < 3:
 		return nil // metadata of aufs, and names of no file
 	case isWhiteout:
-		return a.append(runrecord.File{Path: a.text(path.Join(directory, removed)), Removed: true}, true)
+		return a.addEntry(runrecord.File{Path: a.text(path.Join(directory, removed)), Removed: true}, true)
 	case header.Typeflag == tar.TypeDir:
 		if len(a.directories) == maxDirectory {
 			return errLimit
@@ -162,7 +165,7 @@ func (a *archiveReader) addFile(name string, header *tar.Header, content io.Read
 			a.hashes[name] = f.Hash
 		}
 	}
-	return a.append(f, isDatabase)
+	return a.addEntry(f, isDatabase)
 }
 
 // readFile returns the hash of a file's content, and whether it is a package database.
@@ -176,11 +179,17 @@ func (a *archiveReader) readFile(name string, f runrecord.File, content io.Reade
 		_, err := io.Copy(sum, content)
 		return encode(sum), false, err
 	}
+	if f.Size > maxDatabase {
+		return "", false, errLimit
+	}
 	data, err := io.ReadAll(content)
 	if err != nil {
 		return "", false, err
 	}
 	packages := parse(data)
+	if a.listed += len(packages); a.listed > maxPackages {
+		return "", false, errLimit
+	}
 	for i := range packages {
 		packages[i].Name, packages[i].Version = a.text(packages[i].Name), a.text(packages[i].Version)
 	}
@@ -188,8 +197,8 @@ func (a *archiveReader) readFile(name string, f runrecord.File, content io.Reade
 	return hashOf(data), true, nil
 }
 
-// append adds a file. It keeps the largest ones, and those that are essential for a comparison.
-func (a *archiveReader) append(f runrecord.File, essential bool) error {
+// addEntry adds a file to the layer. It keeps the largest ones, and those that are essential for a comparison.
+func (a *archiveReader) addEntry(f runrecord.File, essential bool) error {
 	if essential {
 		if a.essential++; a.essential > maxEssential {
 			return errLimit
@@ -212,7 +221,7 @@ func (a *archiveReader) omit(f runrecord.File) {
 
 // truncate omits the smallest files.
 func (a *archiveReader) truncate() {
-	files := a.layer.Files
+	files, essential := a.layer.Files, 0
 	rank := func(f runrecord.File) int {
 		if _, isDatabase := a.packages[f.Path]; isDatabase || f.Removed {
 			return 0
@@ -222,7 +231,10 @@ func (a *archiveReader) truncate() {
 	slices.SortStableFunc(files, func(x, y runrecord.File) int {
 		return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(y.Size, x.Size))
 	})
-	kept := min(len(files), a.essential+a.limits.LayerFiles)
+	for essential < len(files) && rank(files[essential]) == 0 {
+		essential++
+	}
+	kept := min(len(files), essential+a.limits.LayerFiles)
 	for _, f := range files[kept:] {
 		a.omit(f)
 	}

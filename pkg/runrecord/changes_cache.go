@@ -10,12 +10,15 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/patternmatcher"
+
+	"github.com/org/sandbox-actions/pkg/safetext"
 )
 
 // Maximum numbers of entries in a [CacheBreak].
 const (
 	maxBreakFiles   = 20
 	maxBreakEarlier = 20
+	maxBreakText    = 200 // characters of an instruction
 )
 
 // cacheComparison compares the builds of two runs.
@@ -94,7 +97,9 @@ func (c cacheComparison) explain(step Step, at position) (found CacheBreak) {
 		return CacheBreak{}
 	}
 	oldChain = oldChain[:old]
-	used := union(usedBy(in, oldChain), usedBy(in, chain))
+	used := map[string]bool{}
+	variablesOf(oldChain).usedBy(in, used)
+	variablesOf(chain).usedBy(in, used)
 	found.Earlier = c.changedEarlier(in, oldChain, chain, used)
 	found.Earlier = found.Earlier[:min(len(found.Earlier), maxBreakEarlier)]
 	if found.BaseImage {
@@ -186,15 +191,17 @@ func (c cacheComparison) changedEarlier(
 			continue
 		}
 		for _, other := range slices.Concat(oldChain[op.I1:op.I2], chain[op.J1:op.J2]) {
-			if c.dependsOn(in, other, used) && !slices.Contains(changed, other.text) {
-				changed = append(changed, other.text)
+			text := safetext.Line(other.text, maxBreakText)
+			if c.dependsOn(in, other, used) && !slices.Contains(changed, text) {
+				changed = append(changed, text)
 			}
 		}
 	}
 	return changed
 }
 
-// dependsOn reports whether an earlier instruction is part of the cache key of a step. used is what [usedBy] returns.
+// dependsOn reports whether an earlier instruction is part of the cache key of a step. used has the labels of the
+// variables on which the step depends.
 func (c cacheComparison) dependsOn(in, earlier dockerInstruction, used map[string]bool) bool {
 	run, isRun := in.Command.(*instructions.RunCommand)
 	switch e := earlier.Command.(type) {
@@ -233,53 +240,87 @@ func texts(list []dockerInstruction) (texts []string) {
 	return texts
 }
 
-// usedBy returns the variables on which a step depends: "ENV name", "ARG name", and "GLOBAL name" for an argument
-// before the first stage. A RUN instruction gets all variables in its environment; others depend on those they name.
-func usedBy(in dockerInstruction, chain []dockerInstruction) map[string]bool {
-	values := map[string]map[string]bool{} // what the value of each variable in scope depends on
-	global := map[string]map[string]bool{}
-	isEnv := map[string]bool{}
-	dependencies := func(of string, from map[string]map[string]bool, own string) map[string]bool {
-		all := map[string]bool{own: true}
-		for _, name := range references(of) {
-			all = union(all, from[name])
+// variables are the definitions of variables in a chain, and which of them are in scope at its end.
+type variables struct {
+	list          []variable
+	local, global map[string]int // index in list, by name
+	isEnv         map[string]bool
+}
+
+type variable struct {
+	label string // "ENV name", "ARG name", or "GLOBAL name" for an argument before the first stage
+	uses  []int  // definitions on which the value depends
+}
+
+func (v *variables) define(label string, uses ...int) int {
+	v.list = append(v.list, variable{label, uses})
+	return len(v.list) - 1
+}
+
+// find returns the definitions of the variables that a text names.
+func find(scope map[string]int, text string) (found []int) {
+	for _, name := range references(text) {
+		if i, exists := scope[name]; exists {
+			found = append(found, i)
 		}
-		return all
 	}
-	for _, earlier := range chain {
-		switch c := earlier.Command.(type) {
+	return found
+}
+
+// variablesOf returns the variables after a chain of instructions.
+func variablesOf(chain []dockerInstruction) *variables {
+	v := &variables{local: map[string]int{}, global: map[string]int{}, isEnv: map[string]bool{}}
+	for _, in := range chain {
+		switch c := in.Command.(type) {
 		case *instructions.EnvCommand:
-			added := map[string]map[string]bool{}
+			defined := map[string]int{}
 			for _, pair := range c.Env { // which do not see each other
-				added[pair.Key], isEnv[pair.Key] = dependencies(pair.Value, values, "ENV "+pair.Key), true
+				defined[pair.Key] = v.define("ENV "+pair.Key, find(v.local, pair.Value)...)
+				v.isEnv[pair.Key] = true
 			}
-			for name, value := range added {
-				values[name] = value
-			}
+			maps.Copy(v.local, defined)
 		case *instructions.ArgCommand:
 			for _, arg := range c.Args {
-				switch {
-				case earlier.isGlobal:
-					global[arg.Key] = union(dependencies(arg.ValueString(), global, "GLOBAL "+arg.Key),
-						map[string]bool{"ARG " + arg.Key: true})
-				case isEnv[arg.Key]: // takes precedence
-				case arg.Value == nil:
-					values[arg.Key] = union(global[arg.Key], map[string]bool{"ARG " + arg.Key: true})
-				default:
-					values[arg.Key] = dependencies(*arg.Value, values, "ARG "+arg.Key)
-				}
+				v.defineArg(arg, in.isGlobal)
 			}
 		}
 	}
-	used := map[string]bool{}
-	names := references(in.text)
+	return v
+}
+
+func (v *variables) defineArg(arg instructions.KeyValuePairOptional, isGlobal bool) {
+	name, label := arg.Key, "ARG "+arg.Key
+	inherited, isInherited := v.global[name]
+	switch {
+	case isGlobal:
+		uses := append(find(v.global, arg.ValueString()), v.define(label))
+		v.global[name] = v.define("GLOBAL "+name, uses...)
+	case v.isEnv[name]: // takes precedence
+	case arg.Value != nil:
+		v.local[name] = v.define(label, find(v.local, *arg.Value)...)
+	case isInherited:
+		v.local[name] = v.define(label, inherited)
+	default:
+		v.local[name] = v.define(label)
+	}
+}
+
+// usedBy adds the labels of the variables on which a step depends. A RUN instruction gets all variables in its
+// environment; others depend on those they name.
+func (v *variables) usedBy(in dockerInstruction, used map[string]bool) {
+	pending := find(v.local, in.text)
 	if _, isRun := in.Command.(*instructions.RunCommand); isRun {
-		names = slices.Collect(maps.Keys(values))
+		pending = slices.Collect(maps.Values(v.local))
 	}
-	for _, name := range names {
-		used = union(used, values[name])
+	visited := make([]bool, len(v.list))
+	for len(pending) > 0 {
+		i := pending[len(pending)-1]
+		pending = pending[:len(pending)-1]
+		if !visited[i] {
+			visited[i], used[v.list[i].label] = true, true
+			pending = append(pending, v.list[i].uses...)
+		}
 	}
-	return used
 }
 
 func scopeOf(arg dockerInstruction) string {
@@ -287,15 +328,6 @@ func scopeOf(arg dockerInstruction) string {
 		return "GLOBAL "
 	}
 	return "ARG "
-}
-
-func union(a, b map[string]bool) map[string]bool {
-	all := maps.Clone(a)
-	if all == nil {
-		all = map[string]bool{}
-	}
-	maps.Copy(all, b)
-	return all
 }
 
 var variablePattern = regexp.MustCompile(`\$\{?([A-Za-z_][A-Za-z0-9_]*)`)

@@ -65,6 +65,9 @@ func TestCacheBreakUnknown(t *testing.T) {
 		{"folded directory", simple, changed(func(b *build) {
 			b.files = FoldFiles(b.files)
 		}), &CacheBreak{Step: "[2/3] COPY src /src", Line: 2, Files: []string{"src/"}}},
+		{"another folded directory", simple, changed(func(b *build) {
+			b.files = FoldFiles(map[string]string{"src/a": "100644 2", ".git/HEAD": "100644 1"}, ".git/")
+		}), found},
 		{"folded without a change", simple, changed(func(b *build) { b.files = FoldFiles(simple.files) }), nil},
 		{"no_cache", simple, changed(func(b *build) { b.inputs = []Input{{Name: "no_cache", Value: "true"}} }), nil},
 		{

@@ -22,16 +22,17 @@ func HashBuildArgs(args map[string]string, redact func(string) string) map[strin
 	return hashes
 }
 
-// FoldFiles returns the files with one entry for each directory at the top, such as "src/", instead of its files. Such
-// an entry is "", for unknown, if a file is.
-func FoldFiles(files map[string]string) map[string]string {
+// FoldFiles returns the files with one entry for each of the given directories at the top, such as "src/", instead of
+// its files. Without directories, it folds all. Such an entry is "", for unknown, if a file is.
+func FoldFiles(files map[string]string, directories ...string) map[string]string {
 	folded := map[string]string{}
 	content := map[string]*strings.Builder{}
 	for _, path := range slices.Sorted(maps.Keys(files)) {
 		directory, rest, isBelow := strings.Cut(path, "/")
 		directory += "/"
 		switch _, isUnknown := folded[directory]; {
-		case !isBelow || rest == "": // rest is empty for a directory that is folded already
+		case !isBelow || rest == "", // folded already
+			len(directories) > 0 && !slices.Contains(directories, directory):
 			folded[path] = files[path]
 		case isUnknown:
 		case files[path] == "":
@@ -63,11 +64,16 @@ func changedFiles(before, after map[string]string) []string {
 	if before == nil || after == nil {
 		return nil
 	}
-	folded := func(files map[string]string) bool {
-		return slices.ContainsFunc(slices.Collect(maps.Keys(files)), isFolded)
+	var folded []string
+	for _, files := range []map[string]string{before, after} {
+		for path := range files {
+			if isFolded(path) {
+				folded = append(folded, path)
+			}
+		}
 	}
-	if folded(before) != folded(after) {
-		before, after = FoldFiles(before), FoldFiles(after)
+	if len(folded) > 0 {
+		before, after = FoldFiles(before, folded...), FoldFiles(after, folded...)
 	}
 	return changedKeys(before, after)
 }

@@ -35,14 +35,23 @@ type dockerInstruction struct {
 	isGlobal bool // whether it is before the first stage
 }
 
-// parseDockerfile returns nil for an invalid Dockerfile.
+// Limits of a Dockerfile in a previous record, which may come from anybody.
+const (
+	maxDefinition = 1 << 20
+	maxStages     = 500
+)
+
+// parseDockerfile returns nil for a Dockerfile that is invalid or over a limit.
 func parseDockerfile(text string) *dockerfile {
+	if len(text) > maxDefinition {
+		return nil
+	}
 	parsed, err := parser.Parse(strings.NewReader(text))
 	if err != nil {
 		return nil
 	}
 	stages, arguments, err := instructions.Parse(parsed.AST, nil)
-	if err != nil || len(stages) == 0 {
+	if err != nil || len(stages) == 0 || len(stages) > maxStages {
 		return nil
 	}
 	d := &dockerfile{}
