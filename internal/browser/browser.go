@@ -24,8 +24,11 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// maxTest ends the browser of a test that waits for something that does not happen.
-const maxTest = 5 * time.Minute
+// The limits end a test that waits for something that does not happen.
+const (
+	maxWait = 12 * time.Second
+	maxTest = 8 * time.Minute
+)
 
 // Browser is a running Chromium with a new, empty profile.
 type Browser struct {
@@ -65,8 +68,8 @@ func find() (string, error) {
 	return "", fmt.Errorf("cannot find Chromium: run scripts/setup.sh test, or go test -short without browser tests")
 }
 
-// flags returns the options of the process. chromedp adds --user-data-dir with a new directory, --remote-debugging-pipe,
-// and as root --no-sandbox.
+// flags returns the options of the process. chromedp adds a new --user-data-dir, --remote-debugging-pipe, and as root
+// --no-sandbox.
 func flags() []chromedp.ExecAllocatorOption {
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.Headless,
@@ -193,6 +196,16 @@ func Run[T any](p *Page, action chromedp.Action[T]) T {
 		p.t.Fatalf("%s: %v; the page logged %q", p.url, err, p.Problems())
 	}
 	return result
+}
+
+// Wait waits until a JavaScript expression is true.
+func (p *Page) Wait(expression string) {
+	p.t.Helper()
+	wait := chromedp.Poll[bool](expression, chromedp.WithPollingInterval(20*time.Millisecond),
+		chromedp.WithPollingTimeout(maxWait))
+	if _, err := chromedp.Run(p.ctx, wait); err != nil {
+		p.t.Fatalf("%s: waiting for %s: %v; the page logged %q", p.url, expression, err, p.Problems())
+	}
 }
 
 // Screenshot returns a PNG of the whole page, with two pixels for each CSS pixel.
