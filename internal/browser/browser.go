@@ -5,6 +5,7 @@ package browser
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -20,13 +21,14 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
 
 // The limits end a test that waits for something that does not happen.
 const (
-	maxWait = 12 * time.Second
+	maxWait = 2 * time.Minute
 	maxTest = 8 * time.Minute
 )
 
@@ -140,8 +142,34 @@ func (b *Browser) Open(t testing.TB, url string, view View) *Page {
 		}
 	})
 	p.Show(view)
-	p.Do(chromedp.Navigate(url))
+	p.Do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		return navigate(ctx, target, url)
+	}))
 	return p
+}
+
+// navigate opens a URL and waits until the page is complete. It polls the state of the page, because chromedp.Navigate
+// sometimes waits forever for events on a busy machine.
+func navigate(ctx context.Context, target *chromedp.Target, url string) error {
+	result, err := cdp.Call(ctx, target, page.Navigate, page.NavigateParams{URL: url})
+	if err != nil {
+		return err
+	}
+	if result.ErrorText != "" {
+		return errors.New(result.ErrorText)
+	}
+	complete := chromedp.Evaluate[bool](`location.href !== "about:blank" && document.readyState === "complete"`)
+	for {
+		// An error is that of a document that was replaced in the meantime.
+		if done, err := complete(ctx, target); err == nil && done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // Show changes how the page is displayed.
