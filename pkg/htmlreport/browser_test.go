@@ -271,7 +271,7 @@ func TestScreenshots(t *testing.T) {
 			if record.Image != nil {
 				write(name+suffix+"-image", browser.Run(p, chromedp.Screenshot(chromedp.CSS("#image"))))
 			}
-			p.Do(chromedp.Focus(chromedp.CSS("#timeline-chart")), chromedp.KeyEvent(strings.Repeat(kb.ArrowDown, 9)+kb.Enter),
+			p.Do(chromedp.Focus(chromedp.CSS("#timeline-chart")), chromedp.KeyEvent(strings.Repeat(kb.ArrowDown, 10)+kb.Enter),
 				chromedp.WaitVisible(chromedp.CSS("dialog#log[open]")))
 			write(name+suffix+"-log", browser.Run(p, chromedp.CaptureScreenshot()))
 		}
