@@ -165,7 +165,7 @@ func TestTreemap(t *testing.T) {
 	const entries = `[...document.querySelectorAll(".entries li")].map((e) => e.innerText.replace(/\s+/g, " "))`
 	want := []string{
 		"COPY /app/node_modules /app/node_modules 78 MB",
-		"RUN apt-get update && apt-get install -y --no-install-recommends git ripgrep curl jq ca-certificates 61 MB",
+		"RUN apt-get update && apt-get install -y --no-install-recommends git ripgrep curl jq 61 MB",
 		"debian.sh --arch 'amd64' out/ 'bookworm' 28 MB", "WORKDIR /app 32 B",
 	}
 	if got := browser.Run(p, chromedp.Evaluate[[]string](entries)); !slices.Equal(got, want) {
@@ -207,7 +207,8 @@ func TestNarrow(t *testing.T) {
 		p := b.OpenHTML(t, render(t, record), browser.View{Width: 360})
 		p.Do(chromedp.WaitVisible(chromedp.CSS("#timeline-chart svg")))
 		wide := browser.Run(p, chromedp.Evaluate[[]string](`document.documentElement.scrollWidth <= 360 ? [] :
-			[...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > 360 && !e.closest(".scroll, pre, svg"))
+			[...document.querySelectorAll("body *")]
+				.filter((e) => e.getBoundingClientRect().right > 360 && !e.closest(".scroll, pre, svg"))
 				.map((e) => e.outerHTML.slice(0, 200))`))
 		for _, element := range wide {
 			t.Errorf("wider than the page: %s", element)
@@ -227,8 +228,9 @@ func TestAccessibility(t *testing.T) {
 			p := b.OpenHTML(t, render(t, record), browser.View{Dark: dark})
 			check := func(state string) {
 				t.Helper()
-				const run = `axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}).then((r) =>
-					r.violations.flatMap((v) => v.nodes.map((n) => v.id + ": " + n.html.slice(0, 200) + ": " + n.failureSummary)))`
+				const run = `axe.run({
+					runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+				}).then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + ": " + n.html.slice(0, 200) + ": " + n.failureSummary)))`
 				found := browser.Run(p, chromedp.Evaluate[[]string](run, chromedp.EvalAwaitPromise))
 				for _, violation := range found {
 					t.Errorf("%s, dark %t, %s: %s", name, dark, state, violation)
