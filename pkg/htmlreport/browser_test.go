@@ -230,7 +230,8 @@ func TestAccessibility(t *testing.T) {
 				t.Helper()
 				const run = `axe.run({
 					runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-				}).then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + ": " + n.html.slice(0, 200) + ": " + n.failureSummary)))`
+				}).then((r) => r.violations.flatMap((v) => v.nodes.map((n) =>
+					v.id + ": " + n.html.slice(0, 200) + ": " + n.failureSummary)))`
 				found := browser.Run(p, chromedp.Evaluate[[]string](run, chromedp.EvalAwaitPromise))
 				for _, violation := range found {
 					t.Errorf("%s, dark %t, %s: %s", name, dark, state, violation)
