@@ -1,5 +1,6 @@
 // Package actions holds the flows of the three actions, [Build], [Snapshot] and [Test], and the smaller commands of
-// their programs. A flow reads from top to bottom and only connects packages of pkg/:
+// their programs. A flow reads from top to bottom, only connects packages of pkg/, and returns what it reached, from
+// which [job.present] makes everything that a person sees:
 //
 //	inputs -> Spec ─┐
 //	credentials ────┼─> source -> lease (BuildKit) -> image -> engine | registry | Daytona -> outputs
@@ -19,6 +20,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
+	"github.com/org/sandbox-actions/pkg/terminal"
 )
 
 // Env is the environment in which an action runs.
@@ -27,7 +30,13 @@ type Env struct {
 	Getenv   func(string) string
 	Dir      string // absolute path of the workspace; relative paths start here
 	Stdout   io.Writer
-	Terminal *os.File // shows progress; nil without a terminal
+	Terminal *os.File         // shows progress; nil without a terminal
+	Screen   *terminal.Screen // on Terminal; nil without one
+	Color    bool             // whether text for people on Stdout is colored
+
+	Program string        // name of the command, for the record of the run
+	Inputs  any           // of the command, for the record: a pointer to a struct of package inputs; may be nil
+	Output  inputs.Output // what is written to Stdout at the end
 }
 
 // validation returns the part of the environment that input validation reads.
@@ -48,21 +57,34 @@ func (e Env) absolute(path string) string {
 // job is one run of an action.
 type job struct {
 	Env
-	Event   runner.Event
-	Scratch string // temporary directory, removed at the end of the run
-	Started time.Time
+	Event    runner.Event
+	Scratch  string // temporary directory, removed at the end of the run
+	Started  time.Time
+	Report   inputs.Report
+	Previous *runrecord.Record // with which the run is compared; nil for none
 }
 
-// runJob runs an action's flow with a deadline and a temporary directory.
-func (e Env) runJob(ctx context.Context, timeout time.Duration, flow func(context.Context, job) error) error {
+// runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached. The flow returns
+// that also if it fails, as a record without what is the same for all programs.
+func (e Env) runJob(
+	ctx context.Context, timeout time.Duration, report inputs.Report,
+	flow func(context.Context, job) (runrecord.Record, error),
+) error {
+	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Started: time.Now(), Report: report}
 	scratch, remove, err := makeScratch(e.Getenv("RUNNER_TEMP"))
 	if err != nil {
-		return err
+		return j.present(ctx, runrecord.Record{}, err)
 	}
 	defer remove()
-	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Scratch: scratch, Started: time.Now()}
-	err = runWithDeadline(ctx, timeout, func(ctx context.Context) error { return flow(ctx, j) })
-	return explainFullDisk(err, scratch)
+	j.Scratch, j.Previous = scratch, e.readPrevious(report)
+	times := &timeline{started: j.Started}
+	var run runrecord.Record
+	err = runWithDeadline(context.WithValue(ctx, timelineKey{}, times), timeout, func(ctx context.Context) (err error) {
+		run, err = flow(ctx, j)
+		return err
+	})
+	times.addTo(&run)
+	return j.present(ctx, run, explainFullDisk(err, scratch))
 }
 
 // relativeTo returns path relative to the first root that contains it, or unchanged if none does.

@@ -15,6 +15,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/doppler"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 const (
@@ -346,10 +347,13 @@ func TestNamesWithSecrets(t *testing.T) {
 }
 
 // No output is written if one contains a secret.
-func TestPublishSecret(t *testing.T) {
+func TestSecretOutputs(t *testing.T) {
 	job, stdout, _ := testJob(t, nil)
+	job.Output = inputs.EnvOutput
 	job.Runner.MaskAs("the Doppler secret APP", "sandbox")
-	err := publish(job.Env, SnapshotOutputs{SnapshotName: "iterate-sandbox-1", SnapshotState: "active"}, "")
+	var run runrecord.Record
+	run.Outputs = outputList(SnapshotOutputs{SnapshotName: "iterate-sandbox-1", SnapshotState: "active"})
+	err := job.present(t.Context(), run, nil)
 	leak := (*runner.SecretOutputError)(nil)
 	if !errors.As(err, &leak) || leak.Output != "snapshot_name" || leak.Secret != "the Doppler secret APP" ||
 		stdout.Len() > 0 {

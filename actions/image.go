@@ -13,9 +13,11 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/builder"
 	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // builtImage is an image in a builder's content store. It can be read until its lease is released.
@@ -28,21 +30,33 @@ type builtImage struct {
 	Stats    image.Stats
 	Index    v1.ImageIndex // of several platforms; nil for one
 	Digest   string        // of the manifest, or of the index if there are several platforms or attestations
+	Names    []string      // in the engine; empty until it is loaded
+
+	Files    map[string]string         // hashes of the context's files; nil without a report
+	Contents []runrecord.PlatformImage // in the order of the platforms; nil without a report
 }
 
-// buildAndLoad builds the image and loads it into the engine if the input load is set.
+// buildAndLoad builds the image and loads it into the engine if the input load is set. With an error, it returns what
+// it reached.
 func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session session) (builtImage, error) {
-	return withImage(ctx, job, spec, session, func(built builtImage) (builtImage, error) {
-		if !spec.Load {
-			return built, nil
+	var loaded []string
+	var contents []runrecord.PlatformImage
+	built, err := withImage(ctx, job, spec, session, func(built builtImage) (err error) {
+		if spec.Load {
+			if err := loadImage(ctx, job, session.Engine, spec.ImageNames, built.Loaded.Image); err != nil {
+				return built.Lease.Explain(session.LoadPlatform, err)
+			}
+			loaded = spec.ImageNames
 		}
-		err := loadImage(ctx, job, session.Engine, spec.ImageNames, built.Loaded.Image)
-		return built, built.Lease.Explain(session.LoadPlatform, err)
+		contents, err = readContents(ctx, job, built.Results...)
+		return err
 	})
+	built.Names, built.Contents = loaded, contents
+	return built, err
 }
 
 // buildOnLease acquires a lease, builds the image for every platform and pushes it to the references of the input push.
-// The caller must release the lease. With an error, only the source is set, if it was fetched.
+// The caller must release the lease. With an error, the source is set, if it was fetched, and the statistics.
 func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
 	source, lease, err := acquire(ctx, job, spec, session)
 	if err != nil {
@@ -61,10 +75,13 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 	if err != nil {
 		return built, err
 	}
+	built.Requests = requests
+	sourceHashes := startSourceHashes(ctx, job, source)
 	results, stats, err := solve(ctx, job, lease, requests)
+	built.Stats, built.Files = stats, sourceHashes()
 	annotate(job, stats.Warnings, requests[0].DockerfileName)
 	if err != nil {
-		reportFailure(job, err)
+		logFailure(job, err)
 		return built, err
 	}
 	warnUnsupported(job, results)
@@ -76,7 +93,8 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 		return built, err
 	}
 	loaded := results[max(0, slices.Index(spec.Platforms, session.LoadPlatform))]
-	return builtImage{source, lease, requests, results, loaded, stats, index, digest.String()}, nil
+	built.Lease, built.Results, built.Loaded, built.Index, built.Digest = lease, results, loaded, index, digest.String()
+	return built, nil
 }
 
 // checkPushes checks that the registries have the image. A registry that only the builder can reach is not an error.
@@ -114,37 +132,31 @@ func pushIndex(
 	}
 	var pushes errgroup.Group
 	for _, reference := range pushReferences(spec, lease) {
-		pushes.Go(func() error {
+		pushes.Go(func() (err error) {
 			defer startActivity(ctx, "the push of %s", reference)()
+			defer startPhase(ctx, "Push %s", reference).end(&err)
 			return image.PushIndex(ctx, reference, index, auth)
 		})
 	}
 	return index, digest, pushes.Wait()
 }
 
-// progressInterval is how often a load or a push logs its progress.
-const progressInterval = 5 * time.Second
-
 // loadImage loads an image into the engine and tags it with the names.
-func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names []string, img v1.Image) error {
+func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names []string, img v1.Image) (err error) {
 	defer startActivity(ctx, "the Docker Engine to load %s", names[0])()
+	defer startPhase(ctx, "Load %s", strings.Join(names, ", ")).end(&err)
 	job.Runner.Group("Load " + strings.Join(names, ", "))
 	defer job.Runner.EndGroup()
+	task := job.Screen.Start("Loading", "load "+strings.Join(names, ", "), "unpack")
+	defer func() { task.End(err) }()
 	started := time.Now()
-	engine.TempDir = job.Scratch
-	logged := started
-	engine.Progress = func(layer dockerengine.Layer) {
-		if layer.Sent == layer.Size || time.Since(logged) > progressInterval {
-			logged = time.Now()
-			job.Runner.Infof("%s", layer)
-		}
-	}
+	engine.TempDir, engine.Progress = job.Scratch, logTransfer(job, "Loading", task)
 	for _, name := range names { // the first load sends the layers, the others add a tag
 		loaded, err := engine.Load(ctx, name, img)
 		if err != nil {
 			return err
 		}
-		job.Runner.Infof("Loaded %s in %s: %s", name, time.Since(started).Round(10*time.Millisecond), loaded)
+		job.Runner.Infof("Loaded %s in %s: %s", name, humanize.Duration(time.Since(started)), loaded)
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 
@@ -19,17 +18,15 @@ import (
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/terminal"
 )
-
-// Version is the release of the program, for example v1.2.3. scripts/release.sh sets it at link time; it is empty in
-// a build from source.
-var Version string
 
 // Command is one command of a program.
 type Command struct {
 	Name        string // action-test, or action-test shell for a subcommand
 	Description string
-	Inputs      any // pointer to a struct of package inputs; Main fills it and masks its secrets before Run
+	Examples    string // command lines for --help, one per line
+	Inputs      any    // pointer to a struct of package inputs; Main fills it and masks its secrets before Run
 	Run         func(context.Context, Env) error
 }
 
@@ -52,51 +49,74 @@ func (e *ExitError) Unwrap() error { return e.Err }
 // once: on standard error and, in GitHub Actions, as one annotation. SIGINT and SIGTERM cancel the command; a second
 // signal kills the process.
 func Main(args []string, command Command, subcommands ...Command) int {
-	if len(args) > 0 && args[0] == "--version" {
-		fmt.Println(command.Name, cmp.Or(Version, "(built from source)"))
-		return 0
+	p := newProgram(command, subcommands)
+	if len(args) > 0 && args[0] == completeCommand {
+		return p.complete(os.Stdout, args[1:], os.Environ())
 	}
-	for _, sub := range subcommands {
-		if len(args) > 0 && sub.Name == command.Name+" "+args[0] {
-			command, args = sub, args[1:]
-			break
-		}
-	}
+	command, args = p.choose(args)
 	// Libraries write to these logs, but their errors contain everything that matters.
 	log.SetOutput(io.Discard)
 	logrus.SetOutput(io.Discard)
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := notifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop)
 
 	protectErr := credentials.ProtectProcess()
 	environ := os.Environ()
 	getenv := credentials.WithholdInputs(environ)
-	env := Env{Runner: runner.New(os.Stdout, os.Stderr, getenv), Getenv: getenv, Stdout: os.Stdout}
+	env := Env{Getenv: getenv, Stdout: os.Stdout, Program: command.Name, Inputs: command.Inputs}
+	source := p.source(command)
+	source.Args, source.Environ, source.Stdout = args, environ, os.Stdout
+	output, outputErr := source.OutputFormat(command.Inputs)
+	env.Output = cmp.Or(output, defaultOutput(getenv))
+	messages := io.Writer(os.Stderr)
+	isTerminal := term.IsTerminal(int(os.Stderr.Fd()))
+	if isTerminal && getenv("TERM") != "dumb" {
+		env.Terminal, env.Screen = os.Stderr, terminal.NewScreen(os.Stderr, terminal.UseUnicode(getenv))
+		messages = env.Screen
+	}
+	log := io.Writer(os.Stdout)
+	if output == inputs.JSONOutput || output == inputs.EnvOutput { // the only thing on standard output
+		log = messages
+	}
+	env.Runner = runner.New(log, messages, getenv)
+	env.Color = terminal.UseColor(getenv, term.IsTerminal(int(os.Stdout.Fd())))
+	isColored := terminal.UseColor(getenv, isTerminal)
+	env.Runner.Label = func(level string) string { return terminal.Label(level, isColored) }
 	if protectErr != nil {
 		env.Runner.Warning(runner.Annotation{Message: protectErr.Error()})
 	}
 	credentials.MaskEnvironment(getenv, env.Runner.MaskAs)
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		env.Terminal = os.Stderr
+	if outputErr != nil {
+		env.Inputs = nil // not known
+		return report(env.Runner, env.reject(outputErr))
 	}
-	return report(env.Runner, command.run(ctx, env, args, environ))
+	return report(env.Runner, command.run(ctx, env, source))
 }
 
-func (c Command) run(ctx context.Context, env Env, args, environ []string) (err error) {
+// defaultOutput returns what a program writes to standard output without --output: text to a terminal and in a log of
+// GitHub Actions, otherwise the outputs, for scripts.
+func defaultOutput(getenv func(string) string) inputs.Output {
+	if getenv("GITHUB_ACTIONS") == "true" || term.IsTerminal(int(os.Stdout.Fd())) {
+		return inputs.TextOutput
+	}
+	return inputs.EnvOutput
+}
+
+func (c Command) run(ctx context.Context, env Env, source inputs.Source) (err error) {
 	if env.Dir, err = os.Getwd(); err != nil {
 		return err
-	}
-	source := inputs.Source{
-		Program: c.Name, Description: c.Description, Args: args, Environ: environ, Stdout: env.Stdout,
 	}
 	warnings, err := source.Parse(c.Inputs)
 	for _, warning := range warnings {
 		env.Runner.Warning(runner.Annotation{Message: warning})
 	}
-	if err != nil {
+	if errors.Is(err, inputs.ErrHelp) {
 		return err
+	}
+	if err != nil {
+		env.Inputs = nil // not known
+		return env.reject(err)
 	}
 	for name, secret := range inputs.SecretValues(c.Inputs) {
 		env.Runner.MaskAs(name, secret)
@@ -121,15 +141,9 @@ func positionOf(err error) (image.Position, bool) {
 
 // report prints err, if it is not nil, and returns the exit code.
 func report(r *runner.Runner, err error) int {
-	if err == nil || errors.Is(err, inputs.ErrHelp) {
-		return 0
-	}
-	code := 1
-	if exit := (*ExitError)(nil); errors.As(err, &exit) {
-		code = exit.Code
-		if exit.Err == nil {
-			return code
-		}
+	code := exitCode(err)
+	if exit := (*ExitError)(nil); code == 0 || errors.As(err, &exit) && exit.Err == nil {
+		return code
 	}
 	var at runner.Annotation
 	if position, ok := positionOf(err); ok {

@@ -16,6 +16,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/doppler"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/trust"
 )
 
@@ -24,26 +25,28 @@ import (
 func Promote(ctx context.Context, env Env, in inputs.Promote) error {
 	spec, err := in.Spec()
 	if err != nil {
-		return err
+		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, func(ctx context.Context, job job) error {
+	return env.runJob(ctx, spec.Timeout, inputs.Report{}, func(
+		ctx context.Context, job job,
+	) (run runrecord.Record, err error) {
 		if err := trust.CheckNaming(job.Event); err != nil {
-			return err
+			return run, err
 		}
 		source, err := openPromotionSource(ctx, job, spec)
 		if err != nil {
-			return err
+			return run, err
 		}
 		targets, err := openPromotionTargets(ctx, job, spec, source)
 		if err != nil {
-			return err
+			return run, err
 		}
 		if err := checkVerified(job, spec, source); err != nil {
-			return err
+			return run, err
 		}
 		for _, target := range targets {
 			if err := makeAvailable(ctx, job, spec, source, target); err != nil {
-				return fmt.Errorf("promote to %s: %w", configNames(target.Configs)[0], err)
+				return run, fmt.Errorf("promote to %s: %w", configNames(target.Configs)[0], err)
 			}
 		}
 		record := newRecord(ctx, job, actionPromote, source.Snapshot)
@@ -54,11 +57,12 @@ func Promote(ctx context.Context, env Env, in inputs.Promote) error {
 			configs = append(configs, target.Configs...)
 		}
 		update, err := nameAndDeploy(ctx, job, spec, configs, record)
+		addNaming(&run, source.Snapshot, record, update, configs)
 		if err != nil {
-			return err
+			return run, err
 		}
-		outputs := promoteOutputs(job, source.Snapshot, record, update, configs[0].Previous)
-		return publish(env, outputs, promoteSummary(job, "Snapshot promoted", source.Snapshot, record, update, configs))
+		run.Outputs = outputList(promoteOutputs(job, source.Snapshot, record, update, configs[0].Previous))
+		return run, nil
 	})
 }
 
@@ -337,23 +341,4 @@ func promoteOutputs(
 		GitSHA:           strings.TrimSuffix(record.Commit, "-dirty"),
 		PreviousSnapshot: previous, DopplerUpdated: len(update.Written) > 0,
 	}
-}
-
-// promoteSummary returns the Markdown summary of a promotion or a rollback.
-func promoteSummary(
-	job job, title string, s daytona.Snapshot, record namingRecord, update dopplerUpdate, configs []dopplerConfig,
-) string {
-	t := newTable(title)
-	t.row("Name", code(s.Name))
-	t.row("Digest", code(digestOf(s).String()))
-	t.row("Commit", code(record.Commit))
-	t.row("Verified", cmp.Or(code(record.Verified), "no"))
-	addDopplerRows(t, update)
-	for _, config := range configs {
-		if config.Previous != s.Name {
-			t.row("Before in "+configNames([]dopplerConfig{config})[0], code(config.Previous))
-		}
-	}
-	t.row("Time", elapsed(job))
-	return t.String()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // Snapshot creates a Daytona snapshot of an image, or one for each variant, and sets their names in Doppler. It builds
@@ -12,36 +13,50 @@ import (
 func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 	spec, err := in.Spec(env.validation())
 	if err != nil {
-		return err
+		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, func(ctx context.Context, job job) error {
+	return env.runJob(ctx, spec.Timeout, spec.Report, func(
+		ctx context.Context, job job,
+	) (run runrecord.Record, err error) {
 		if err := checkForkPermissions(ctx, job, snapshotNeeds(job, spec)); err != nil {
-			return err
+			return run, err
+		}
+		if spec.Optional {
+			spec = chooseImage(ctx, job, spec)
 		}
 		session, err := prepareSnapshot(ctx, job, spec)
+		run.Source = sourceRecord(job, spec.BuildSpec, session.Source)
 		if err != nil {
-			return err
+			return run, err
 		}
 		if err := checkVerifySuite(job, spec, session.Source); err != nil {
-			return err
+			return run, err
 		}
 		targets, err := preflight(ctx, job, spec, session.Doppler)
 		if err != nil {
-			return err
+			return run, err
 		}
 		created, err := ensureSnapshots(ctx, job, spec, session, targets)
+		addSnapshots(&run, job, spec, session, created)
 		if err != nil {
-			return err
+			return run, err
 		}
 		names := namings(ctx, job, created)
 		deployed := startDeployment(ctx, job, spec.GitHubToken, spec.Environment, names[0].Record)
 		update, err := writeNames(ctx, job, names)
+		run.Doppler = dopplerRecord(update, targets[0].Doppler)
+		switch {
+		case !spec.UpdateDoppler:
+			run.Doppler.Skipped = "update_doppler is false"
+		case len(targets[0].Doppler) == 0:
+			run.Doppler.Skipped = "there is no Doppler token"
+		}
 		deployed.finish(ctx, job, update, err)
 		if err != nil {
-			return err
+			return run, err
 		}
-		pruned := pruneSnapshots(ctx, job, spec, session.Doppler, created)
-		outputs := snapshotOutputs(created, update)
-		return publish(env, outputs, snapshotSummary(job, created, update, pruned))
+		run.Doppler.Deleted = pruneSnapshots(ctx, job, spec, session.Doppler, created)
+		run.Outputs = outputList(snapshotOutputs(created, update))
+		return run, nil
 	})
 }

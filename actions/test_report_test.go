@@ -14,6 +14,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
@@ -88,14 +89,19 @@ func TestResultsArePublished(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			stderr := &onText{text: "\nready\n", call: func() { cancel(errors.New("SIGTERM")) }}
 			job.Runner = runner.New(stdout, stderr, job.Getenv)
-			spec := inputs.TestSpec{Command: test.command, ReportDir: "results"}
+			spec := inputs.TestSpec{Command: test.command}
+			spec.ReportDir = "results"
 			results := &suite.Report{Suite: "tests.yaml", Started: time.Now()}
 			results.Add(&suite.Report{Tests: []*suite.Result{{Name: "known", File: "tests.yaml", Status: suite.Passed}}})
 
+			var run runrecord.Record
 			err := runWithDeadline(ctx, time.Hour, func(ctx context.Context) error {
 				command, err := runCommand(ctx, job, spec, &dockerengine.Engine{}, testSubject{}, job.Dir)
-				return publishReport(job, spec, testSubject{}, results, command, err)
+				err = finishReport(job, spec, results, command, err)
+				addTests(&run, spec, testSubject{}, results)
+				return err
 			})
+			err = job.present(t.Context(), run, err)
 			if code := report(job.Runner, err); code != test.code || test.err != "" && !strings.Contains(err.Error(), test.err) {
 				t.Errorf("exit code %d, %v; want %d, %s", code, err, test.code, test.err)
 			}

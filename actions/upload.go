@@ -12,20 +12,21 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // imageUpload is the image of a snapshot: one that was pushed to Daytona's registry, or that of an existing snapshot.
 type imageUpload struct {
 	Build     BuildOutputs
-	Source    buildSource // zero for an existing image
-	Summary   string      // of the build; empty for an existing image
+	Built     builtImage                // zero for an existing image
+	Contents  []runrecord.PlatformImage // of an existing image; nil without a report
 	Wanted    wantedSnapshot
 	Existing  existingSnapshots
 	Reference string // in Daytona's registry, by tag; empty if a snapshot is reused
@@ -34,7 +35,8 @@ type imageUpload struct {
 func (u imageUpload) isReused() bool { return u.Existing.Reused.ID != "" }
 
 // uploadImage builds or opens the image of the specs, which differ only in the settings of variants. For each spec, it
-// pushes the image to Daytona's registry unless a snapshot of it can be reused. It releases the builder.
+// pushes the image to Daytona's registry unless a snapshot of it can be reused. It releases the builder. With an error,
+// it returns what it reached.
 func uploadImage(
 	ctx context.Context, job job, specs []inputs.SnapshotSpec, session snapshotSession, targets []snapshotTarget,
 ) ([]imageUpload, error) {
@@ -47,19 +49,42 @@ func uploadImage(
 		}
 		outputs.Platforms = inputs.SnapshotPlatform
 		upload := imageUpload{Build: outputs}
-		return offerImage(ctx, job, specs, targets, accesses, upload, session.Image, pushExisting(job, session.Image))
+		result := &image.Result{Platform: outputs.Platforms, Image: session.Image.Image}
+		if upload.Contents, err = readContents(ctx, job, result); err != nil {
+			return nil, err
+		}
+		push := pushExisting(job, session.Image)
+		uploads, err := offerImage(ctx, job, specs, targets, accesses, upload, session.Image, push)
+		if len(uploads) == 0 {
+			uploads = []imageUpload{upload}
+		}
+		return uploads, err
 	}
-	return withImage(ctx, job, spec.BuildSpec, session.session, func(built builtImage) ([]imageUpload, error) {
+	var uploads []imageUpload
+	built, err := withImage(ctx, job, spec.BuildSpec, session.session, func(built builtImage) error {
 		outputs, err := buildOutputs(spec.BuildSpec, built)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := checkVerifySuite(job, spec, built.Source); err != nil {
-			return nil, err
+			return err
 		}
-		upload := imageUpload{Build: outputs, Source: built.Source, Summary: buildSummary(job, built, outputs)}
-		return offerImage(ctx, job, specs, targets, accesses, upload, built.Results[0].Image, pushFromBuilder(job, built))
+		upload := imageUpload{Build: outputs, Built: built}
+		image := built.Results[0].Image
+		uploads, err = offerImage(ctx, job, specs, targets, accesses, upload, image, pushFromBuilder(job, built))
+		if err != nil {
+			return err
+		}
+		contents, err := readContents(ctx, job, built.Results...)
+		for i := range uploads {
+			uploads[i].Built.Contents = contents
+		}
+		return err
 	})
+	if len(uploads) == 0 {
+		uploads = []imageUpload{{Built: built}}
+	}
+	return uploads, err
 }
 
 // pushFunc pushes an image to a reference with the credentials of auth, and resumes an interrupted push.
@@ -67,13 +92,18 @@ type pushFunc func(ctx context.Context, reference string, auth image.Auth) error
 
 // pushFromBuilder returns a function that pushes directly from the builder to the registry.
 func pushFromBuilder(job job, built builtImage) pushFunc {
-	return func(ctx context.Context, reference string, auth image.Auth) error {
+	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
+		task := job.Screen.Start("Pushing", "push "+reference, "")
+		defer func() { task.End(err) }()
 		machine, err := built.Lease.Machine(ctx, built.Results[0].Platform)
 		if err != nil {
 			return err
 		}
 		auth.Credentials = append(auth.Credentials, registryAuth(job, built.Lease).Credentials...)
+		logPush(job, built.Results[0].Image, reference)
+		stop := logElapsed(ctx, job, "Pushing") // BuildKit does not report what it has pushed
 		err = image.PushFromBuilder(ctx, machine, built.Requests[0], built.Results[0], auth, reference)
+		stop()
 		if partial := (*image.PushedError)(nil); errors.As(err, &partial) {
 			err = partial.Err // no one else knows the repository, so another machine may push again
 		}
@@ -81,19 +111,13 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 	}
 }
 
-// pushExisting returns a function that streams an existing image and logs the progress, with the rate in megabytes
-// (10^6 bytes) per second.
+// pushExisting returns a function that streams an existing image.
 func pushExisting(job job, img v1.Image) pushFunc {
-	return func(ctx context.Context, reference string, auth image.Auth) error {
-		started := time.Now()
-		logged := started
-		return image.PushImage(ctx, reference, img, auth, func(done, total int64) {
-			if time.Since(logged) > progressInterval {
-				logged = time.Now()
-				job.Runner.Infof("Pushed %s of %s, %.1f MB/s", units.HumanSize(float64(done)), units.HumanSize(float64(total)),
-					float64(done)/1e6/time.Since(started).Seconds())
-			}
-		})
+	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
+		task := job.Screen.Start("Pushing", "push "+reference, "")
+		defer func() { task.End(err) }()
+		logPush(job, img, reference)
+		return image.PushImage(ctx, reference, img, auth, logTransfer(job, "Pushing", task))
 	}
 }
 
@@ -101,11 +125,11 @@ func pushExisting(job job, img v1.Image) pushFunc {
 func offerImage(
 	ctx context.Context, job job, specs []inputs.SnapshotSpec, targets []snapshotTarget, accesses []registryAccess,
 	upload imageUpload, img v1.Image, push pushFunc,
-) ([]imageUpload, error) {
+) (uploads []imageUpload, err error) {
 	if err := checkImageID(specs[0], upload.Build.ImageID); err != nil {
 		return nil, err
 	}
-	uploads := make([]imageUpload, len(specs))
+	uploads = make([]imageUpload, len(specs))
 	group, groupCtx := errgroup.WithContext(ctx)
 	for i, spec := range specs {
 		wanted, err := describeWanted(spec, img)
@@ -121,10 +145,10 @@ func offerImage(
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return uploads, err
 	}
 	if err := checkQuota(specs[0], targets[0], uploads); err != nil {
-		return nil, err
+		return uploads, err
 	}
 	push = pushOnce(job, push)
 	var checked []string
@@ -136,14 +160,13 @@ func offerImage(
 		if checked == nil || !slices.Equal(checked, wanted.entrypoint) {
 			logEntrypoint(job, spec, wanted.image, wanted.entrypoint)
 			if err := checkEntrypoint(ctx, job, img, wanted.image, wanted.entrypoint); err != nil {
-				return nil, err
+				return uploads, err
 			}
 			checked = append([]string{}, wanted.entrypoint...)
 		}
-		var err error
 		uploads[i].Reference, err = pushToDaytona(ctx, job, spec, targets[i], accesses[i], wanted.digest, push)
 		if err != nil {
-			return nil, wrapVariant(spec, err)
+			return uploads, wrapVariant(spec, err)
 		}
 	}
 	return uploads, nil
@@ -261,9 +284,14 @@ const maxAccesses = 4
 func pushToDaytona(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, await registryAccess, digest v1.Hash,
 	push pushFunc,
-) (string, error) {
+) (_ string, err error) {
 	defer startActivity(ctx, "the push to Daytona")()
-	job.Runner.Group("Push to Daytona")
+	defer startPhase(ctx, "Push to Daytona").end(&err)
+	title := "Push to Daytona"
+	if spec.Variant != "" {
+		title += " for " + spec.Variant
+	}
+	job.Runner.Group(title)
 	defer job.Runner.EndGroup()
 	started, name := time.Now(), repositoryName(spec.NamePrefix)+":"+imageTag(digest, spec.Region == "")
 	for attempt := 1; ; attempt++ {
@@ -296,7 +324,7 @@ func pushToDaytona(
 			return "", fmt.Errorf("push to Daytona: %s has the digest %s instead of %s (run again; if it persists, report it "+
 				"to Daytona)", reference, found, digest)
 		}
-		job.Runner.Infof("Pushed %s in %s", reference, time.Since(started).Round(100*time.Millisecond))
+		job.Runner.Infof("Pushed %s in %s", reference, humanize.Duration(time.Since(started)))
 		return reference, nil
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/safetext"
@@ -37,25 +38,18 @@ func (v verification) output() string {
 	return string(v.How)
 }
 
-// describe returns how a snapshot was verified, for a summary.
-func (v verification) describe() string {
-	if v.How == "" {
-		return "no: " + v.Reason
-	}
-	return fmt.Sprintf("%s, in %s", v.How, v.Boot.Round(time.Second/10))
-}
-
 // verify starts a sandbox of a snapshot, and checks that it works. If it does not, verify deletes the snapshot, unless
 // the inputs or another use of it require that it is kept. A verification that cannot be completed because of Daytona
 // is an error, too, but the snapshot is kept: the next run reuses it.
 func verify(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, upload imageUpload, s daytona.Snapshot,
-) (verification, error) {
+) (_ verification, err error) {
 	if reason := unverifiedReason(job, spec, target, upload, s); reason != "" {
 		job.Runner.Infof("Snapshot %s is not verified: %s", s.Name, reason)
 		return verification{Reason: reason}, nil
 	}
 	defer startActivity(ctx, "the verification of snapshot %s", s.Name)()
+	defer startPhase(ctx, "Verify snapshot %s", s.Name).inGroup(job.Runner).end(&err)
 	reaped := make(chan struct{})
 	go func() {
 		defer close(reaped)
@@ -63,20 +57,24 @@ func verify(
 	}()
 	done := verification{How: inputs.VerifyBoot}
 	start := time.Now()
-	err := bootWithRetries(ctx, job, spec, target, s, func(box daytona.Sandbox) error {
+	task := job.Screen.Start("Verifying", "verify snapshot "+s.Name, "")
+	task.State("start a sandbox")
+	err = bootWithRetries(ctx, job, spec, target, s, func(box daytona.Sandbox) error {
+		task.State("run a command, and watch the entry point")
 		return checkBooted(ctx, job, target.Client, box)
 	})
+	task.End(err)
 	<-reaped
 	if err == nil {
 		done.Boot = time.Since(start)
-		job.Runner.Infof("A sandbox of snapshot %s starts and works (%s)", s.Name, done.Boot.Round(time.Second/10))
+		job.Runner.Infof("A sandbox of snapshot %s starts and works (%s)", s.Name, humanize.Duration(done.Boot))
 	}
 	if err == nil && spec.Verify == inputs.VerifySuite {
 		done.How = inputs.VerifySuite
 		done.Suite, err = verifySuite(ctx, job, spec, target, upload, s)
 	}
 	if err != nil {
-		return verification{}, discardUnverified(ctx, job, spec, target, upload, s, err)
+		return verification{Suite: done.Suite}, discardUnverified(ctx, job, spec, target, upload, s, err)
 	}
 	return done, nil
 }
@@ -310,17 +308,10 @@ func isNamed(ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarge
 	})
 }
 
-// reportBroken shows the log of the entry point as a group of the log and in the summary.
+// reportBroken shows the end of the entry point's log.
 func reportBroken(job job, broken *brokenError) {
-	summary := "### Snapshot verification failed\n\n" + codeBlock(broken.Error())
 	if broken.Log != "" {
-		job.Runner.Group("Last output of the entry point")
-		writeUntrusted(job.Runner, broken.Log+"\n")
-		job.Runner.EndGroup()
-		summary += "Last output of the entry point:\n\n" + codeBlock(broken.Log)
-	}
-	if err := job.Runner.Summary(summary); err != nil {
-		job.Runner.Infof("Writing the summary failed: %v", err)
+		writeUntrusted(job.Runner, "Last output of the entry point:\n"+broken.Log+"\n")
 	}
 }
 

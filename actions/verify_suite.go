@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
@@ -51,13 +50,13 @@ func loadVerifySuite(job job, spec inputs.SnapshotSpec, source buildSource) (*su
 func verifySuite(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, upload imageUpload, s daytona.Snapshot,
 ) (*suite.Report, error) {
-	tests, err := loadVerifySuite(job, spec, upload.Source)
+	tests, err := loadVerifySuite(job, spec, upload.Built.Source)
 	if err != nil {
 		return nil, err
 	}
 	client, image := target.Client, upload.Wanted.file
 	client.HTTP.Policy.MaxBody = maxSandboxBody
-	dir := verifyReportDir(job)
+	dir := job.absolute(spec.ReportDir)
 	job.Runner.Group(fmt.Sprintf("Test snapshot %s with %s", s.Name, tests.File))
 	report, err := suite.Run(ctx, tests, suite.Options{
 		Config: image, ImageID: upload.Build.ImageID, Parallel: suiteSandboxes, ReportDir: dir,
@@ -90,22 +89,11 @@ func verifySuite(
 	return report, err
 }
 
-// verifyReportDir returns the directory of the JUnit report and the logs: the default of the input report_dir of
-// action-test.
-func verifyReportDir(job job) string {
-	if job.Runner.InActions() {
-		return filepath.Join(job.Getenv("RUNNER_TEMP"), "test-results")
-	}
-	return job.absolute("test-results")
-}
-
-// publishVerifyReport shows a report in the log and the summary, and writes the JUnit report. It only logs failures,
+// publishVerifyReport shows a report in the log, and writes the JUnit report. It only logs failures,
 // because they say nothing about the snapshot.
 func publishVerifyReport(job job, dir string, report *suite.Report) {
 	report.Duration = time.Since(report.Started)
-	var summary strings.Builder
-	err := errors.Join(showReport(job, report), report.WriteMarkdown(&summary), writeJUnit(dir, report))
-	if err = errors.Join(err, job.Runner.Summary(summary.String())); err != nil {
+	if err := errors.Join(showReport(job, report), writeJUnit(dir, report)); err != nil {
 		job.Runner.Infof("Publishing the results of the suite failed: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ package e2e
 import (
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 	"github.com/org/sandbox-actions/internal/localcloud/programs"
+	"github.com/org/sandbox-actions/internal/runnerlog"
 )
 
 // Each build failure produces one error with the cause and a hint.
@@ -177,7 +179,7 @@ func TestBuildFailures(t *testing.T) {
 				t.Errorf("%d builds created, result %q", created, finished)
 			}
 			for _, secret := range []string{e.OrganizationToken, expired, forged, "dp.st.dev.wrong"} {
-				if strings.Contains(r.stderr, secret) {
+				if strings.Contains(strings.Join(errorMessages(r), "\n"), secret) {
 					t.Error("the error message contains a secret")
 				}
 			}
@@ -185,20 +187,35 @@ func TestBuildFailures(t *testing.T) {
 	}
 }
 
-// assertFailed asserts that a program failed with exit code 1, one error line that matches pattern, one annotation, no
+// exitCodes returns the documented exit codes of an error.
+func exitCodes(message string) []int {
+	switch {
+	case strings.HasPrefix(message, "error: input "):
+		return []int{1, 2} // 2 if the input itself is invalid
+	case strings.HasPrefix(message, "error: canceled (interrupt signal"):
+		return []int{130}
+	case strings.HasPrefix(message, "error: canceled (terminated signal"):
+		return []int{143}
+	}
+	return []int{1}
+}
+
+// assertFailed asserts that a program failed with its documented exit code, one annotation that matches pattern, no
 // outputs, and no summary other than that of a failed build or verification.
 func assertFailed(t *testing.T, r result, pattern string) {
 	t.Helper()
-	stderr, annotations := errorLines(t, r)
+	messages := append(errorMessages(r), "")
+	first, _, _ := strings.Cut(messages[0], "\n") // the last lines of a step's output can follow
+	message := "error: " + first
 	switch {
-	case r.exitCode != 1:
+	case r.exitCode == 0 || !slices.Contains(exitCodes(message), r.exitCode):
 		t.Errorf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
-	case len(stderr) != 1 || len(annotations) != 1:
-		t.Errorf("%d lines on standard error, %d annotations:\n%s%s", len(stderr), len(annotations), r.stdout, r.stderr)
-	case !regexp.MustCompile(pattern).MatchString(stderr[0]):
-		t.Errorf("got\n%s\nwant\n%s", stderr[0], pattern)
-	case strings.Count(stderr[0], "\n") > 0 || len(stderr[0]) > 1500:
-		t.Errorf("the error is not one short line: %s", stderr[0])
+	case len(messages) != 2 || r.stderr != "": // the runner shows the annotation in the log, too
+		t.Errorf("%d annotations, and on standard error %q:\n%s", len(messages)-1, r.stderr, r.stdout)
+	case !regexp.MustCompile(pattern).MatchString(message):
+		t.Errorf("got\n%s\nwant\n%s", message, pattern)
+	case len(message) > 1500:
+		t.Errorf("the error is not short: %s", message)
 	}
 	hasReport := regexp.MustCompile(`^### (Build|Snapshot verification) failed\n`).MatchString(r.summary)
 	if r.outputFile != "" || r.summary != "" && !hasReport {
@@ -358,7 +375,7 @@ func TestHostileOutput(t *testing.T) {
 	lines := []string{
 		"::set-output name=digest::forged", "::add-mask::hello", "::error::forged", "::warning file=x::forged",
 		"::stop-commands::forged", "::group::forged", "::endgroup::",
-		"##[error]forged", "##[set-env name=FORGED]1", "_GitHubActionsFileCommandDelimeter_",
+		"##[error]forged", "##[set-env name=FORGED]1", "##[endgroup]", "##[group]forged", "[endgroup]", "[group]forged", "_GitHubActionsFileCommandDelimeter_",
 		"digest<<_GitHubActionsFileCommandDelimeter_", "EOF", "ghadelimiter_0",
 		"\x1b[2J\x1b]0;forged\x07", "carriage\r::error::forged", "a\u2028::error::forged",
 	}
@@ -397,29 +414,12 @@ func TestHostileOutput(t *testing.T) {
 	}
 }
 
-// workflowCommands returns the lines of a log that the runner executes as workflow commands.
+// workflowCommands returns the lines of a log that the runner executes as workflow commands. The groups of the log must
+// be balanced.
 func workflowCommands(t *testing.T, log string) []string {
 	t.Helper()
-	var commands []string
-	stopped := ""
-	for line := range strings.FieldsFuncSeq(log, func(c rune) bool { return c == '\n' || c == '\r' }) {
-		trimmed := strings.TrimSpace(line)
-		switch {
-		case stopped != "":
-			if trimmed == "::"+stopped+"::" {
-				stopped = ""
-			}
-		case strings.HasPrefix(trimmed, "::stop-commands::"):
-			stopped = strings.TrimPrefix(trimmed, "::stop-commands::")
-			if len(stopped) < 20 {
-				t.Errorf("the stop-commands token can be guessed: %q", stopped)
-			}
-		case strings.HasPrefix(trimmed, "::"), strings.HasPrefix(trimmed, "##["):
-			commands = append(commands, trimmed)
-		}
+	if _, err := runnerlog.Groups(log); err != nil {
+		t.Errorf("%v:\n%s", err, log)
 	}
-	if stopped != "" {
-		t.Error("workflow commands are still stopped at the end")
-	}
-	return commands
+	return runnerlog.Commands(log)
 }

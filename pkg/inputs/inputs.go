@@ -62,6 +62,11 @@ type Build struct {
 	AllowPlaintextBuilder bool
 	GithubToken           string        `secret:""`
 	Timeout               time.Duration `default:"30m"`
+	Report                bool
+	ReportDir             string `terminal:"test-results"`
+	PreviousRecord        string
+	Comment               string `default:"false"`
+	OutputFormat
 }
 
 // Doppler declares the Doppler config to read and how to authenticate to Doppler.
@@ -88,6 +93,7 @@ type SnapshotSecret struct {
 type Snapshot struct {
 	Build
 	Image         string `short:"i" terminal:"${image_name}"`
+	DefaultImage  bool   `kong:"-"` // whether Image is its default
 	ExpectImageID string `name:"expect-image-id"`
 	Name          string `short:"n"`
 	NamePrefix    string `default:"iterate-sandbox"`
@@ -132,6 +138,7 @@ type Promote struct {
 	Daytona
 	GithubToken string        `secret:"" help:"GitHub token to record the deployment of environment."`
 	Timeout     time.Duration `default:"30m"`
+	OutputFormat
 }
 
 // Rollback declares the arguments of action-snapshot rollback.
@@ -143,6 +150,7 @@ type Rollback struct {
 	Daytona
 	GithubToken string        `secret:"" help:"GitHub token to record the deployment of environment."`
 	Timeout     time.Duration `default:"30m"`
+	OutputFormat
 }
 
 // History declares the arguments of action-snapshot history.
@@ -150,6 +158,7 @@ type History struct {
 	Doppler
 	SnapshotSecret
 	Daytona
+	OutputFormat
 }
 
 // Daytona declares how to authenticate to Daytona.
@@ -163,15 +172,14 @@ type Daytona struct {
 type Test struct {
 	Build
 	Image           string `short:"i" terminal:"${image_name}"`
+	DefaultImage    bool   `kong:"-"` // whether Image is its default
 	Suite           string `default:"sandbox/tests.yaml"`
 	AllowPrivileged bool
 	Command         string
 	Parallel        string `default:"cores"`
-	ReportDir       string `terminal:"test-results"`
 	Run             string `cli:""`
 	Tags            List   `cli:""`
 	Seed            string `cli:""`
-	Output          string `cli:""`
 }
 
 // DefaultSuite is the suite that [Test] runs by default, relative to the repository root.
@@ -182,7 +190,7 @@ const NoSuite = "none"
 
 // Shell declares the arguments of action-test shell.
 type Shell struct {
-	Image string `short:"i" default:"${image_name}"`
+	Image string `short:"i" default:"${image_name}" help:"Image in the local engine."`
 	Mount bool
 	Cmd   []string `arg:"" optional:"" passthrough:"" help:"Command to run instead of a login shell, after --."`
 }
@@ -192,12 +200,18 @@ type Convert struct {
 	File string `arg:"" help:"Test file of container-structure-test (.yaml, .yml or .json)."`
 }
 
+// Completion declares the arguments of the command completion.
+type Completion struct {
+	Shell string `arg:"" help:"bash, zsh or fish."`
+}
+
 // ListSnapshots declares the arguments of action-snapshot list.
 type ListSnapshots struct {
 	NamePrefix string `default:"iterate-sandbox"`
 	SnapshotSecret
 	Doppler
 	Daytona
+	OutputFormat
 }
 
 // DeleteSnapshot declares the arguments of action-snapshot delete.

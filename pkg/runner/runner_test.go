@@ -3,6 +3,7 @@ package runner
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/org/sandbox-actions/internal/runnerlog"
 )
 
 // record returns a Runner with the given environment, and buffers with its output.
@@ -20,25 +23,14 @@ func record(env map[string]string) (r *Runner, stdout, stderr *bytes.Buffer) {
 
 var inActions = map[string]string{"GITHUB_ACTIONS": "true"}
 
-// commands returns the lines that the Actions runner would process as commands: while commands are not stopped, those
-// that start with :: after optional white space or contain ##[.
-// https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
-func commands(log string) []string {
-	var found []string
-	token := ""
-	for _, line := range strings.FieldsFunc(log, func(c rune) bool { return c == '\n' || c == '\r' }) {
-		line = strings.TrimSpace(line)
-		switch {
-		case token != "" && line == "::"+token+"::":
-			token = ""
-		case token != "":
-		case strings.HasPrefix(line, "::stop-commands::"):
-			token = strings.TrimPrefix(line, "::stop-commands::")
-		case strings.HasPrefix(line, "::"), strings.Contains(line, "##["):
-			found = append(found, line)
-		}
+// groups returns the titles of the groups that the log page shows, which must be balanced.
+func groups(t *testing.T, log string) []string {
+	t.Helper()
+	titles, err := runnerlog.Groups(log)
+	if err != nil {
+		t.Errorf("%v:\n%s", err, log)
 	}
-	return found
+	return titles
 }
 
 // hostile contains text that issues commands to the Actions runner or a terminal.
@@ -56,12 +48,20 @@ var hostile = []string{
 	"no newline at the end ::error::x",
 	"\x1b[2J\x1b]0;title\x07",
 	"::endgroup::",
+	"##[endgroup]",
+	"##[group]forged",
+	"[group]forged",
+	"text\n[group]forged\n##[endgroup]",
+	"[endgroup]",
+	"[ENDGROUP]\n[Group]forged",
+	"text\r##[group]forged",
 }
 
 func TestUntrustedTextIssuesNoCommands(t *testing.T) {
 	for _, text := range hostile {
 		t.Run(text, func(t *testing.T) {
 			r, stdout, _ := record(inActions)
+			r.Group("outer")
 			w := r.Untrusted()
 			for _, c := range []byte(text) { // byte by byte, as from a slow pipe
 				if _, err := w.Write([]byte{c}); err != nil {
@@ -72,8 +72,13 @@ func TestUntrustedTextIssuesNoCommands(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.Notice(Annotation{Message: "ours"})
-			if got := commands(stdout.String()); !slices.Equal(got, []string{"::notice::ours"}) {
+			r.EndGroup()
+			want := []string{"::group::outer", "::notice::ours", "::endgroup::"}
+			if got := runnerlog.Commands(stdout.String()); !slices.Equal(got, want) {
 				t.Errorf("commands %q in\n%s", got, stdout)
+			}
+			if got := groups(t, stdout.String()); !slices.Equal(got, []string{"outer"}) {
+				t.Errorf("groups %q in\n%s", got, stdout)
 			}
 			if strings.ContainsAny(stdout.String(), "\x1b\x07\r") {
 				t.Errorf("control characters in %q", stdout)
@@ -90,11 +95,99 @@ func TestStopTokensAreNotReused(t *testing.T) {
 		_ = w.Close()
 		r.Infof("ours")
 	}
-	tokens := regexp.MustCompile(`::stop-commands::(\w{26,})\n`).FindAllStringSubmatch(stdout.String(), -1)
+	tokens := stopTokens.FindAllStringSubmatch(stdout.String(), -1)
 	if len(tokens) != 3 || tokens[0][1] == tokens[1][1] || tokens[1][1] == tokens[2][1] {
 		t.Errorf("got tokens %v, want three distinct long tokens", tokens)
 	}
 }
+
+// Commands are stopped once for all groups of untrusted output.
+func TestGroupsOfUntrustedOutput(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		write func(r *Runner, w io.WriteCloser)
+		want  string
+	}{
+		{
+			"several groups",
+			func(r *Runner, w io.WriteCloser) {
+				_, _ = io.WriteString(w, "before\n")
+				r.Group("::error::one\n##[group]two")
+				_, _ = io.WriteString(w, "a\n::error::b\n##[group]c\n[endgroup]\n")
+				r.EndGroup()
+				r.Infof("between ::endgroup::\n##[endgroup]")
+				r.Group("three") // has no lines, so it is not written
+				r.EndGroup()
+				r.EndGroup() // has ended already
+			},
+			"::stop-commands::TOKEN1\nbefore\n##[group]::error::one␊##\\[group]two\na\n::error::b\n##\\[group]c\n" +
+				"\\[endgroup]\n##[endgroup]\nbetween ::endgroup::\n##\\[endgroup]\n::TOKEN1::\n",
+		},
+		{
+			"group before the first line",
+			func(r *Runner, w io.WriteCloser) {
+				r.Group("one")
+				_, _ = io.WriteString(w, "a\n")
+				r.Group("two") // ends the first one
+				_, _ = io.WriteString(w, "b\n")
+				r.EndGroup()
+			},
+			"::group::one\n::stop-commands::TOKEN1\na\n##[endgroup]\n##[group]two\nb\n##[endgroup]\n::TOKEN1::\n",
+		},
+		{
+			"masks and annotations",
+			func(r *Runner, w io.WriteCloser) {
+				r.Group("one")
+				_, _ = io.WriteString(w, "a\n")
+				r.Mask("hunter2")
+				_, _ = io.WriteString(w, "hunter2\n")
+				r.Warning(Annotation{Message: "careful"})
+				r.EndGroup()
+				_, _ = io.WriteString(w, "unfinished")
+			},
+			"::group::one\n::stop-commands::TOKEN1\na\n::TOKEN1::\n::add-mask::hunter2\n::stop-commands::TOKEN2\n***\n" +
+				"::TOKEN2::\n::warning::careful\n::endgroup::\n::stop-commands::TOKEN3\nunfinished\n::TOKEN3::\n",
+		},
+		{
+			"another writer",
+			func(r *Runner, w io.WriteCloser) {
+				_, _ = io.WriteString(w, "a\n")
+				other := r.Untrusted()
+				_, _ = io.WriteString(other, "b\n")
+				_ = other.Close()
+				_ = other.Close() // has no effect
+				_, _ = io.WriteString(w, "c\n")
+			},
+			"::stop-commands::TOKEN1\na\nb\nc\n::TOKEN1::\n",
+		},
+		{
+			"failure in a group",
+			func(r *Runner, w io.WriteCloser) {
+				r.Group("one")
+				_, _ = io.WriteString(w, "a\n")
+				r.Fail(errors.New("cause"), Annotation{})
+			},
+			"::group::one\n::stop-commands::TOKEN1\na\n##[endgroup]\n::TOKEN1::\n::error::cause\n",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r, stdout, _ := record(inActions)
+			w := r.Untrusted()
+			test.write(r, w)
+			_ = w.Close()
+			got := stdout.String()
+			for i, token := range stopTokens.FindAllStringSubmatch(got, -1) {
+				got = strings.ReplaceAll(got, token[1], fmt.Sprint("TOKEN", i+1))
+			}
+			if got != test.want {
+				t.Errorf("got\n%s\nwant\n%s", got, test.want)
+			}
+			groups(t, got)
+		})
+	}
+}
+
+var stopTokens = regexp.MustCompile(`::stop-commands::(\w{26,})\n`)
 
 type word string
 
@@ -127,10 +220,10 @@ func TestSecretsAreRedacted(t *testing.T) {
 		{
 			"message of an error", func() error { r.Infof("is %v", errors.New("hunter2")); return nil }, "is ***",
 		},
-		{"group", func() error { r.Group("hunter2"); return nil }, "::group::***"},
+		{"group", func() error { r.Group("hunter2"); r.Infof("a"); return nil }, "::group::***"},
 		{"log", func() error { return writeAll(r.Log(), "is hunter2") }, "is ***"},
 		{"untrusted, in pieces", func() error { return writeAll(r.Untrusted(), "is hunt", "er2 here") }, "is *** here"},
-		{"failure", func() error { r.Fail(errors.New("no hunter2"), Annotation{}); return nil }, "error: no ***"},
+		{"failure", func() error { r.Fail(errors.New("no hunter2"), Annotation{}); return nil }, "::error::no ***"},
 		{"summary", func() error { return r.Summary("is hunter2") }, "is ***"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -336,13 +429,15 @@ func TestCommandsInActions(t *testing.T) {
 	}
 	stdout.Reset()
 	r.Group("solve")
+	r.Mask("hunter2") // not a line
+	r.Infof("a")
 	r.EndGroup()
-	if want := "::group::solve\n::endgroup::\n"; stdout.String() != want {
+	if want := "::add-mask::hunter2\n::group::solve\na\n::endgroup::\n"; stdout.String() != want {
 		t.Errorf("got %q, want %q", stdout, want)
 	}
 	stdout.Reset()
 	r.Fail(errors.New("cause\n"), Annotation{File: "Dockerfile", Line: 3})
-	if stdout.String() != "::error file=Dockerfile,line=3::cause\n" || stderr.String() != "error: cause\n" {
+	if stdout.String() != "::error file=Dockerfile,line=3::cause\n" || stderr.Len() > 0 {
 		t.Errorf("got %q and %q", stdout, stderr)
 	}
 }
@@ -373,8 +468,8 @@ error: no builder
 	if stderr.String() != wantLog {
 		t.Errorf("stderr: got %q, want %q", stderr, wantLog)
 	}
-	if want := "digest=sha256:1\ntags=a%0Ab\n"; stdout.String() != want {
-		t.Errorf("stdout: got %q, want %q", stdout, want)
+	if stdout.Len() > 0 {
+		t.Errorf("stdout: got %q", stdout)
 	}
 	if r.InActions() {
 		t.Error("InActions is true")

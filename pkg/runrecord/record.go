@@ -5,6 +5,8 @@
 // run reached.
 package runrecord
 
+//go:generate go run ../../internal/gen/schema record
+
 import "time"
 
 // Version is the version of the format. It changes when a field is removed or its meaning changes, not when a field is
@@ -36,8 +38,23 @@ type Record struct {
 	Outputs   []Output   `json:"outputs,omitempty"` // in the order of the reference
 }
 
+// Kind is the kind of an error.
+type Kind string
+
+// The kinds of errors. Others may be added.
+const (
+	InvalidInput    Kind = "input"    // an argument or an input is invalid, or names something that does not exist
+	BuildFailed     Kind = "build"    // the Dockerfile or its context is to blame
+	TestsFailed     Kind = "test"     // a test or the test command failed, or results are missing
+	SnapshotFailed  Kind = "snapshot" // Daytona could not create the snapshot, or it does not work
+	TimedOut        Kind = "timeout"  // the input timeout passed
+	Canceled        Kind = "canceled" // by a signal, or by Depot
+	OtherwiseFailed Kind = "other"
+)
+
 // Error describes why a run failed.
 type Error struct {
+	Kind    Kind   `json:"kind"`
 	Message string `json:"message"`         // as printed at the end of the log
 	Input   string `json:"input,omitempty"` // the invalid input; "" for another cause
 	File    string `json:"file,omitempty"`  // relative to the root of the repository; "" if none is to blame
@@ -74,8 +91,9 @@ type Source struct {
 	Dirty      bool              `json:"dirty,omitempty"` // whether the workspace had uncommitted changes
 	Context    string            `json:"context,omitempty"`
 	Dockerfile string            `json:"dockerfile,omitempty"` // relative to the root of the repository
-	Files      map[string]string `json:"files,omitempty"`      // hash of each file of the context, by path in the context
-	BuildArgs  map[string]string `json:"build_args,omitempty"` // hash of each value, by name
+	Definition string            `json:"definition,omitempty"` // content of the Dockerfile; "" if it is too large
+	Files      map[string]string `json:"files,omitempty"`      // mode and hash by path in the context, see [FoldFiles]
+	BuildArgs  map[string]string `json:"build_args,omitempty"` // hash of each value, by name, see [HashBuildArgs]
 }
 
 // Phase is a part of the run, such as "Build" or "Load iterate-sandbox:ci". Phases can overlap.
@@ -130,7 +148,19 @@ type Layer struct {
 	Size      int64  `json:"size"`                 // compressed bytes
 	Unpacked  int64  `json:"unpacked,omitempty"`   // bytes of its files; 0 if the layer was not read
 	CreatedBy string `json:"created_by,omitempty"` // the instruction of the Dockerfile
+	Read      bool   `json:"read,omitempty"`       // whether the layer was read, so that the fields below describe it
 	Files     []File `json:"files,omitempty"`      // sorted by path; nil if the layer was not read
+
+	Omitted     int   `json:"omitted,omitempty"`      // files that are not in Files, the smallest ones
+	OmittedSize int64 `json:"omitted_size,omitempty"` // bytes of the largest of them
+
+	Databases []Database `json:"databases,omitempty"` // sorted by path
+}
+
+// Database is a package database in a layer.
+type Database struct {
+	Path     string    `json:"path"`
+	Packages []Package `json:"packages,omitempty"`
 }
 
 // File is a file of a layer.
@@ -168,6 +198,7 @@ type PlatformChange struct {
 	Files    []FileChange    `json:"files,omitempty"`    // the largest differences first
 	Omitted  int             `json:"omitted,omitempty"`  // files that are not in Files
 	Packages []PackageChange `json:"packages,omitempty"` // sorted by manager and name
+	Unread   int             `json:"unread,omitempty"`   // layers that were not read: Files and Packages can lack changes
 }
 
 // LayerChange is a layer that only one of the images has. A layer of the same instruction in both is one change.
@@ -201,6 +232,10 @@ type CacheBreak struct {
 	Files       []string `json:"files,omitempty"`       // of the context, at most 20
 	MoreFiles   int      `json:"more_files,omitempty"`  // that are not in Files
 	BuildArgs   []string `json:"build_args,omitempty"`  // names
+
+	// Earlier are instructions on which the step depends, and that were added, changed or removed without being an
+	// uncached step: ENV and ARG, or a removed RUN. At most 20.
+	Earlier []string `json:"earlier,omitempty"`
 }
 
 // Tests are the results of the tests.
@@ -269,7 +304,7 @@ type State struct {
 // Doppler describes where the snapshot is named.
 type Doppler struct {
 	Secret    string   `json:"secret"`
-	Written   []string `json:"written,omitempty"`   // configs in which the name changed, as project/config
+	Written   []string `json:"written,omitempty"`   // configs in which the name changed, as PROJECT.CONFIG
 	Unchanged []string `json:"unchanged,omitempty"` // configs that had the name already
 	Skipped   string   `json:"skipped,omitempty"`   // why no config was written
 	Previous  string   `json:"previous,omitempty"`  // the name before
