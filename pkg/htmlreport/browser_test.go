@@ -200,6 +200,18 @@ func TestWithoutScript(t *testing.T) {
 	}
 }
 
+// A printed page has the open tables instead of the charts.
+func TestPrint(t *testing.T) {
+	p := browser.Start(t).OpenHTML(t, render(t, builtRecord()), browser.View{})
+	if len(browser.Run(p, chromedp.PrintToPDF())) == 0 {
+		t.Error("the PDF is empty")
+	}
+	p.Wait(`[...document.querySelectorAll("details.unfold")].every((e) => e.open)`)
+	p.Show(browser.View{Print: true})
+	p.Wait(`document.querySelector("#timeline-chart").offsetParent === null`)
+	p.Wait(`document.querySelector(".steps").offsetParent !== null`)
+}
+
 // A phone can read the page without scrolling sideways.
 func TestNarrow(t *testing.T) {
 	b := browser.Start(t)
