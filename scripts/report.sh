@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Bundles the script of report.html: scripts/report.sh [FILE], by default pkg/htmlreport/report.js. It installs the pinned
-# npm packages in .cache/report if they changed.
+# Bundles the script of report.html:
+#
+#   scripts/report.sh [FILE]     write FILE, by default pkg/htmlreport/report.js
+#   scripts/report.sh --install  only install the pinned npm packages in .cache/report, if they changed
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

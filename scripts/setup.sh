@@ -23,6 +23,7 @@ main() {
 			iproute2 iptables libc6-dev libseccomp-dev libxml2-utils make pkg-config runc shellcheck zsh
 		command -v npm >/dev/null || install_packages npm
 		build_in_background install_depot_cli
+		build_in_background scripts/report.sh --install
 		build_in_background install_page_assets
 		build_in_background build_engine
 		quiet go mod download

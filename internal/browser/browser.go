@@ -5,6 +5,7 @@ package browser
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -20,12 +21,16 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
 
-// maxTest ends the browser of a test that waits for something that does not happen.
-const maxTest = 5 * time.Minute
+// The limits end a test that waits for something that does not happen.
+const (
+	maxWait = 2 * time.Minute
+	maxTest = 8 * time.Minute
+)
 
 // Browser is a running Chromium with a new, empty profile.
 type Browser struct {
@@ -65,8 +70,8 @@ func find() (string, error) {
 	return "", fmt.Errorf("cannot find Chromium: run scripts/setup.sh test, or go test -short without browser tests")
 }
 
-// flags returns the options of the process. chromedp adds --user-data-dir with a new directory, --remote-debugging-pipe,
-// and as root --no-sandbox.
+// flags returns the options of the process. chromedp adds a new --user-data-dir, --remote-debugging-pipe, and as root
+// --no-sandbox.
 func flags() []chromedp.ExecAllocatorOption {
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.Headless,
@@ -137,8 +142,34 @@ func (b *Browser) Open(t testing.TB, url string, view View) *Page {
 		}
 	})
 	p.Show(view)
-	p.Do(chromedp.Navigate(url))
+	p.Do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		return navigate(ctx, target, url)
+	}))
 	return p
+}
+
+// navigate opens a URL and waits until the page is complete. It polls the state of the page, because chromedp.Navigate
+// sometimes waits forever for events on a busy machine.
+func navigate(ctx context.Context, target *chromedp.Target, url string) error {
+	result, err := cdp.Call(ctx, target, page.Navigate, page.NavigateParams{URL: url})
+	if err != nil {
+		return err
+	}
+	if result.ErrorText != "" {
+		return errors.New(result.ErrorText)
+	}
+	complete := chromedp.Evaluate[bool](`location.href !== "about:blank" && document.readyState === "complete"`)
+	for {
+		// An error is that of a document that was replaced in the meantime.
+		if done, err := complete(ctx, target); err == nil && done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // Show changes how the page is displayed.
@@ -193,6 +224,16 @@ func Run[T any](p *Page, action chromedp.Action[T]) T {
 		p.t.Fatalf("%s: %v; the page logged %q", p.url, err, p.Problems())
 	}
 	return result
+}
+
+// Wait waits until a JavaScript expression is true.
+func (p *Page) Wait(expression string) {
+	p.t.Helper()
+	wait := chromedp.Poll[bool](expression, chromedp.WithPollingInterval(20*time.Millisecond),
+		chromedp.WithPollingTimeout(maxWait))
+	if _, err := chromedp.Run(p.ctx, wait); err != nil {
+		p.t.Fatalf("%s: waiting for %s: %v; the page logged %q", p.url, expression, err, p.Problems())
+	}
 }
 
 // Screenshot returns a PNG of the whole page, with two pixels for each CSS pixel.

@@ -38,7 +38,7 @@ func builtRecord() *runrecord.Record {
 			{Name: "[internal] load build definition from Dockerfile", Offset: 3.8, Seconds: 0.2},
 			{Name: "[base 1/4] FROM docker.io/library/debian:bookworm-slim", Stage: "base", Line: 1, Offset: 4.1, Cached: true},
 			{
-				Name:  "[base 2/4] RUN apt-get update && apt-get install -y --no-install-recommends git ripgrep curl jq ca-certificates",
+				Name:  "[base 2/4] RUN apt-get update && apt-get install -y --no-install-recommends git ripgrep curl jq",
 				Stage: "base", Line: 3, Offset: 4.1, Cached: true,
 			},
 			{Name: "[tools 1/3] FROM docker.io/library/node:24-slim", Stage: "tools", Line: 9, Offset: 4.1, Seconds: 12.4},
@@ -50,12 +50,23 @@ func builtRecord() *runrecord.Record {
 				Name: "[tools 3/3] RUN npm ci --omit=dev", Stage: "tools", Line: 11, Offset: 16.8, Seconds: 31.4,
 				Log: lines("npm http fetch GET 200 https://registry.example/package-%d 12ms", 40) + "added 412 packages in 31s\n",
 			},
-			{Name: "[base 3/4] COPY --from=tools /app/node_modules /app/node_modules", Stage: "base", Line: 14, Offset: 48.2, Seconds: 4.9},
+			{
+				Name:    "[base 3/4] COPY --from=tools /app/node_modules /app/node_modules",
+				Stage:   "base",
+				Line:    14,
+				Offset:  48.2,
+				Seconds: 4.9,
+			},
 			{
 				Name: "[base 4/4] RUN /app/node_modules/.bin/agent --version", Stage: "base", Line: 15, Offset: 53.1, Seconds: 1.7,
 				Log: "agent 2.7.1\n",
 			},
-			{Name: "exporting to image", Offset: 54.8, Seconds: 10.4, Log: "exporting layers\nexporting manifest " + testDigest + "\n"},
+			{
+				Name:    "exporting to image",
+				Offset:  54.8,
+				Seconds: 10.4,
+				Log:     "exporting layers\nexporting manifest " + testDigest + "\n",
+			},
 		},
 		Image: &runrecord.Image{
 			Digest: testDigest, Ref: "ghcr.io/acme/agents@" + testDigest, Names: []string{"agents:ci"},
@@ -72,14 +83,28 @@ func builtRecord() *runrecord.Record {
 					},
 					{
 						Digest: testDigest, Size: 61_000_000, Unpacked: 171_000_000,
-						CreatedBy: "RUN apt-get update && apt-get install -y --no-install-recommends git ripgrep curl jq ca-certificates",
+						CreatedBy: "RUN apt-get update && apt-get install -y --no-install-recommends git ripgrep curl jq",
 						Files: files("usr/bin/git", 3_700_000, "usr/bin/rg", 5_300_000, "usr/lib/git-core/git-remote-http", 2_500_000,
 							"usr/lib/x86_64-linux-gnu/libicudata.so.72", 31_000_000, "usr/share/perl/5.36.0/unicore/Name.pl", 1_100_000),
 					},
-					{Digest: testDigest, Size: 78_100_000, Unpacked: 240_000_000, CreatedBy: "COPY /app/node_modules /app/node_modules",
-						Files: files("app/node_modules/typescript/lib/typescript.js", 9_100_000,
-							"app/node_modules/typescript/lib/tsc.js", 6_200_000, "app/node_modules/@anthropic/agent/dist/cli.js", 11_400_000,
-							"app/node_modules/esbuild/bin/esbuild", 10_100_000, "app/node_modules/playwright-core/lib/server.js", 2_400_000)},
+					{
+						Digest:    testDigest,
+						Size:      78_100_000,
+						Unpacked:  240_000_000,
+						CreatedBy: "COPY /app/node_modules /app/node_modules",
+						Files: files(
+							"app/node_modules/typescript/lib/typescript.js",
+							9_100_000,
+							"app/node_modules/typescript/lib/tsc.js",
+							6_200_000,
+							"app/node_modules/@anthropic/agent/dist/cli.js",
+							11_400_000,
+							"app/node_modules/esbuild/bin/esbuild",
+							10_100_000,
+							"app/node_modules/playwright-core/lib/server.js",
+							2_400_000,
+						),
+					},
 					{Digest: testDigest, Size: 32, Unpacked: 0, CreatedBy: "WORKDIR /app"},
 				},
 				Packages: []runrecord.Package{
@@ -134,7 +159,10 @@ func failedRecord() *runrecord.Record {
 	failed.Seconds = 14.5
 	failed.Error = `process "/bin/sh -c npm ci --omit=dev" did not complete successfully: exit code: 1`
 	failed.Log = "npm error code ETARGET\nnpm error notarget No matching version found for typescript@5.99.0.\n"
-	r.Steps = append(r.Steps, runrecord.Step{Name: "[base 3/4] COPY --from=tools /app/node_modules /app/node_modules", Stage: "base"})
+	r.Steps = append(
+		r.Steps,
+		runrecord.Step{Name: "[base 3/4] COPY --from=tools /app/node_modules /app/node_modules", Stage: "base"},
+	)
 	r.Error = &runrecord.Error{
 		Message: "sandbox/Dockerfile:11 (step 3/3 of tools) failed with exit code 1: RUN npm ci --omit=dev",
 		File:    "sandbox/Dockerfile", Line: 11, EndLine: 11, Step: failed.Name,
@@ -173,19 +201,49 @@ func snapshotRecord() *runrecord.Record {
 		Previous: "agents-20261125-c0ffeec", Deleted: []string{"agents-20261101-1234567"},
 	}
 	r.Tests = &runrecord.Tests{
-		Suite: "agents", File: "sandbox/tests.yaml", Seed: "42", Seconds: 9.4, Total: 5, Passed: 2, Failed: 1, Skipped: 1, Flaky: 1,
+		Suite: "agents", File: "sandbox/tests.yaml", Seed: "42", Seconds: 9.4,
+		Total: 5, Passed: 2, Failed: 1, Skipped: 1, Flaky: 1,
 		Tests: []runrecord.Test{
-			{Name: "git is installed", Class: "tools", File: "sandbox/tests.yaml", Line: 4, Tags: []string{"fast"}, Status: "passed",
-				Attempts: 1, Seconds: 0.2},
-			{Name: "agent answers on port 8080", Class: "service", File: "sandbox/tests.yaml", Line: 12, Status: "failed", Attempts: 2,
-				Seconds: 5.1, Log: "test-results/agent.log", Failures: []runrecord.TestFailure{
-					{Line: 15, Message: `GET /health: got status 503, want 200`, Detail: "HTTP/1.1 503 Service Unavailable\nRetry-After: 5\n"},
-				}},
+			{
+				Name:     "git is installed",
+				Class:    "tools",
+				File:     "sandbox/tests.yaml",
+				Line:     4,
+				Tags:     []string{"fast"},
+				Status:   "passed",
+				Attempts: 1,
+				Seconds:  0.2,
+			},
+			{
+				Name:     "agent answers on port 8080",
+				Class:    "service",
+				File:     "sandbox/tests.yaml",
+				Line:     12,
+				Status:   "failed",
+				Attempts: 2,
+				Seconds:  5.1,
+				Log:      "test-results/agent.log",
+				Failures: []runrecord.TestFailure{
+					{
+						Line:    15,
+						Message: `GET /health: got status 503, want 200`,
+						Detail:  "HTTP/1.1 503 Service Unavailable\nRetry-After: 5\n",
+					},
+				},
+			},
 			{Name: "clone a large repository", Class: "tools", File: "sandbox/tests.yaml", Line: 20, Tags: []string{"network"},
 				Status: "flaky", Attempts: 2, Seconds: 3.3},
 			{Name: "GPU is visible", Class: "hardware", File: "sandbox/tests.yaml", Line: 28, Status: "skipped",
 				Reason: "no GPU in the sandbox", Attempts: 0},
-			{Name: "node runs TypeScript", Class: "tools", File: "sandbox/tests.yaml", Line: 33, Status: "passed", Attempts: 1, Seconds: 0.8},
+			{
+				Name:     "node runs TypeScript",
+				Class:    "tools",
+				File:     "sandbox/tests.yaml",
+				Line:     33,
+				Status:   "passed",
+				Attempts: 1,
+				Seconds:  0.8,
+			},
 		},
 	}
 	return r
@@ -196,10 +254,19 @@ func hostileRecord() *runrecord.Record {
 	const evil = `</script><script>document.title="hacked"</script><img src=x onerror='document.title="hacked"'>"'` +
 		"`&lt;{{.}}\u2028\u2029\\u003c<!--<script>]]>${1}"
 	r := snapshotRecord()
-	r.Error = &runrecord.Error{Message: evil, File: evil, Line: 3, Excerpt: "3 | " + evil, Step: evil, Output: evil, Input: evil}
+	r.Error = &runrecord.Error{
+		Message: evil,
+		File:    evil,
+		Line:    3,
+		Excerpt: "3 | " + evil,
+		Step:    evil,
+		Output:  evil,
+		Input:   evil,
+	}
 	r.ExitCode, r.Program, r.Release = 1, evil, evil
 	r.Run = &runrecord.Run{
-		Repository: `x/y"><script>`, Server: "javascript:alert(1)//", ID: evil, Attempt: evil, Job: evil, Event: evil, Branch: evil,
+		Repository: `x/y"><script>`, Server: "javascript:alert(1)//", ID: evil, Attempt: evil, Job: evil, Event: evil,
+		Branch: evil,
 	}
 	r.Source = &runrecord.Source{SHA: evil, Ref: evil, Dockerfile: evil}
 	r.Image.BuildURL = "javascript:document.title='hacked'"

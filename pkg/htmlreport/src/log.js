@@ -15,16 +15,19 @@ export function createLog() {
     part("error").textContent = row?.querySelector("pre.failed")?.textContent ?? "";
     part("text").textContent = log?.textContent ?? "";
     part("text").hidden = !log;
+    // Not a button: the key that opens the dialog would press it.
+    (log ? part("text") : part("title")).focus();
     part("text").scrollTop = bar.status === "failed" ? part("text").scrollHeight : 0;
   }
-  const go = (offset) => {
-    const bar = move(offset);
-    if (bar) {
-      show(bar);
-    }
-  };
-  part("previous").addEventListener("click", () => go(-1));
-  part("next").addEventListener("click", () => go(1));
+  for (const [name, offset] of [["previous", -1], ["next", 1]]) {
+    part(name).addEventListener("click", () => {
+      const bar = move(offset);
+      if (bar) {
+        show(bar);
+        part(name).focus();
+      }
+    });
+  }
   part("close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog && event.clientX < dialog.getBoundingClientRect().left) {

@@ -25,12 +25,11 @@ foldTables();
 addCopyButtons();
 focusScrollersOnly();
 
-// foldTables closes the tables whose content the charts show.
+// foldTables closes the tables whose content the charts show. Printing opens them.
 function foldTables() {
   for (const details of document.querySelectorAll("details.unfold")) {
     details.open = false;
   }
-  // A link to a row opens its table, and so does printing.
   addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details.unfold")) {
       details.open = true;

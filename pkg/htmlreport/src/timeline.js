@@ -33,7 +33,6 @@ export function createTimeline(element, data, open) {
     const scrolls = rows.length > maxRows;
     const left = wide ? Math.round(Math.min(360, element.clientWidth * 0.35)) : 4;
     element.style.height = `${visible * rowHeight + 84}px`;
-    chart.resize();
     chart.setOption(
       {
         animation: false,
@@ -80,6 +79,7 @@ export function createTimeline(element, data, open) {
       },
       { notMerge: true },
     );
+    chart.resize(); // only now: the old option does not fit the new rows
     showRange();
   }
 
@@ -222,7 +222,7 @@ export function createTimeline(element, data, open) {
 
 function barStyle(bar) {
   if (bar.status === "failed") {
-    return { fill: "var(--bad)" };
+    return { fill: "var(--failed)" };
   }
   if (bar.status === "cached") {
     return { fill: "var(--cached)" };

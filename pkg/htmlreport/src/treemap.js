@@ -11,6 +11,8 @@ use([SVGRenderer, TooltipComponent, TreemapChart]);
 // White text is readable on all of these colors.
 const palette = ["#0969da", "#1a7f37", "#8250df", "#9a6700", "#bf3989", "#bc4c00", "#1b7c83", "#57606a"];
 
+const maxDepth = 6; // of the entries that are visible at once
+
 // createTreemap draws the content of an image, with a list of the same entries for the keyboard and screen readers.
 export function createTreemap(element, root) {
   const chart = init(element, null, { renderer: "svg" });
@@ -40,7 +42,7 @@ export function createTreemap(element, root) {
         },
         series: [{
           type: "treemap", left: 0, top: 0, right: 0, bottom: 0, roam: false, nodeClick: false,
-          breadcrumb: { show: false }, visibleMin: 40, childrenVisibleMin: 2000,
+          breadcrumb: { show: false }, visibleMin: 80, childrenVisibleMin: 4000,
           label: {
             formatter: ({ data }) => `${data.name}\n${size(data.node.bytes)}`, color: "#ffffff", lineHeight: 16,
             overflow: "truncate", position: "insideTopLeft", distance: 4,
@@ -51,7 +53,7 @@ export function createTreemap(element, root) {
           },
           emphasis: { label: { color: "#ffffff" }, upperLabel: { color: "#ffffff" } },
           levels: [{ upperLabel: { show: false }, itemStyle: { borderWidth: 0, gapWidth: 2, borderColor: "var(--background)" } }],
-          data: (directory.children ?? []).map((child) => item(child, color ?? child.color, 4)),
+          data: (directory.children ?? []).map((child) => item(child, color ?? child.color, maxDepth)),
         }],
       },
       { notMerge: true },
