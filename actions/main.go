@@ -90,6 +90,7 @@ func Main(args []string, command Command, subcommands ...Command) int {
 		env.Terminal = os.Stderr
 	}
 	if outputErr != nil {
+		env.Inputs = nil // not known
 		return report(env.Runner, env.reject(outputErr))
 	}
 	return report(env.Runner, command.run(ctx, env, source))
