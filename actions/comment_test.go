@@ -23,8 +23,13 @@ func TestComment(t *testing.T) {
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	const pull, fork = `{"pull_request":{"number":7,"head":{"repo":{"full_name":"acme/app"}}},"repository":{"full_name":"acme/app"}}`,
-		`{"pull_request":{"number":7,"head":{"repo":{"full_name":"else/app"}}},"repository":{"full_name":"acme/app"}}`
+	payload := func(head string) string {
+		return `{"pull_request":{"number":7,"head":{"repo":{"full_name":"` + head + `"}}},` +
+			`"repository":{"full_name":"acme/app"}}`
+	}
+	pull, fork := payload("acme/app"), payload("else/app")
+	const notice = "::notice title=The result is not in a comment::"
+	on := inputs.Report{Comment: inputs.Comment{On: true}}
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, test := range []struct {
@@ -36,18 +41,18 @@ func TestComment(t *testing.T) {
 		comments             int
 	}{
 		{name: "on", event: "pull_request", payload: pull, permission: "write",
-			report: inputs.Report{Comment: inputs.Comment{On: true}}, comments: 1},
+			report: on, comments: 1},
 		{name: "off", event: "pull_request", payload: pull, permission: "write"},
 		{name: "push", event: "push", payload: `{}`, permission: "write",
-			report: inputs.Report{Comment: inputs.Comment{On: true}}, log: "No comment: the event push has no pull request"},
+			report: on, log: "No comment: the event push has no pull request"},
 		{name: "no permission", event: "pull_request", payload: pull, permission: "read",
-			report: inputs.Report{Comment: inputs.Comment{On: true}},
-			log:    "::notice title=The result is not in a comment::the GitHub token lacks a permission; add `permissions: pull-requests: write`"},
+			report: on,
+			log:    notice + "the GitHub token lacks a permission; add `permissions: pull-requests: write`"},
 		{name: "fork", event: "pull_request", payload: fork, permission: "read",
-			report: inputs.Report{Comment: inputs.Comment{On: true}},
-			log:    "::notice title=The result is not in a comment::GitHub gives a pull request from a fork a token that cannot write"},
+			report: on,
+			log:    notice + "GitHub gives a pull request from a fork a token that cannot write"},
 		{name: "canceled", event: "pull_request", payload: pull, permission: "write", ctx: canceled,
-			report: inputs.Report{Comment: inputs.Comment{On: true}}, log: "No comment: the run was canceled"},
+			report: on, log: "No comment: the run was canceled"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, err := github.Start(t.Context(), github.Options{
@@ -61,12 +66,12 @@ func TestComment(t *testing.T) {
 			}
 			defer s.Close()
 			files := t.TempDir()
-			payload, summary := filepath.Join(files, "event.json"), filepath.Join(files, "summary")
-			if err := os.WriteFile(payload, []byte(test.payload), 0o600); err != nil {
+			event, summary := filepath.Join(files, "event.json"), filepath.Join(files, "summary")
+			if err := os.WriteFile(event, []byte(test.payload), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			job, stdout, stderr := testJob(t, map[string]string{
-				"GITHUB_ACTIONS": "true", "GITHUB_EVENT_NAME": test.event, "GITHUB_EVENT_PATH": payload,
+				"GITHUB_ACTIONS": "true", "GITHUB_EVENT_NAME": test.event, "GITHUB_EVENT_PATH": event,
 				"GITHUB_REPOSITORY": "acme/app", "GITHUB_API_URL": s.APIURL(), "GITHUB_SERVER_URL": s.ServerURL(),
 				"GITHUB_RUN_ID": "42", "GITHUB_RUN_ATTEMPT": "1", "GITHUB_JOB": "image", "GITHUB_ACTION": "build.__run",
 				"GITHUB_WORKFLOW_REF": "acme/app/.github/workflows/ci.yml@refs/heads/main", "GITHUB_STEP_SUMMARY": summary,

@@ -13,8 +13,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
-// Comment is a comment that a tool keeps up to date on a pull request. The tool finds it by its first line, which GitHub
-// does not show, and by its author: others can write the same line.
+// Comment is a comment that a tool keeps up to date on a pull request. The tool finds it by its first line, which
+// GitHub does not show, and by its author: others can write the same line.
 type Comment struct {
 	Key     string // identifies the comment among those of the tool; without white space and -->
 	Run     int64  // a later run has a higher number

@@ -17,7 +17,7 @@ const (
 	noComment = "no-comments-token"
 )
 
-// startPulls starts a stand-in with the pull request 7 of octo/app, and returns clients with and without the permission.
+// startPulls starts a stand-in with pull request 7 of octo/app, and returns clients with and without the permission.
 func startPulls(t *testing.T) (s *standin.Server, allowed, denied Repository) {
 	t.Helper()
 	app := standin.Repository{Owner: "octo", Name: "app", Dir: t.TempDir()}

@@ -55,8 +55,9 @@ func TestPages(t *testing.T) {
 				t.Errorf("no diagram has the label %q", label)
 			}
 		}
-		for i, ticks := range browser.Run(p, chromedp.Evaluate[[][]string](`[...document.querySelectorAll('.mermaid svg')].map(
-			svg => [...svg.querySelectorAll('.tick text')].map(e => e.textContent))`)) {
+		axes := browser.Run(p, chromedp.Evaluate[[][]string](`[...document.querySelectorAll('.mermaid svg')].map(
+			svg => [...svg.querySelectorAll('.tick text')].map(e => e.textContent))`))
+		for i, ticks := range axes {
 			if slices.Sort(ticks); len(ticks) < 2 || len(slices.Compact(slices.Clone(ticks))) != len(ticks) || ticks[0] == "" {
 				t.Errorf("diagram %d has the ticks %q", i, ticks)
 			}

@@ -72,9 +72,8 @@ func commentSizes(r *runrecord.Record) string {
 		p := changed[i]
 		change, _ := changeOf(r, p.Platform)
 		return []string{
-			code(
-				p.Platform,
-			), humanize.Size(p.Size - change.Size), humanize.Size(p.Size), humanize.SizeChange(change.Size), packageNumbers(change),
+			code(p.Platform), humanize.Size(p.Size - change.Size), humanize.Size(p.Size),
+			humanize.SizeChange(change.Size), packageNumbers(change),
 		}
 	}
 	const header = "| platform | before | now | difference | packages |\n| --- | ---: | ---: | ---: | --- |\n"

@@ -80,13 +80,9 @@ func stepTasks(r *runrecord.Record) (tasks []task) {
 		if step.Cached || step.Seconds < minTask && step.Error == "" || step.Offset == 0 && step.Seconds == 0 {
 			continue
 		}
-		section := safetext.Line(strings.TrimSpace(step.Platform+" "+step.Stage), maxSection)
-		tasks = append(tasks, task{
-			cmp.Or(
-				section,
-				"Build",
-			), label(step.Name, humanize.Seconds(step.Seconds)), step.Offset, step.Seconds, step.Error != "",
-		})
+		section := cmp.Or(safetext.Line(step.Platform+" "+step.Stage, maxSection), "Build")
+		text := label(step.Name, humanize.Seconds(step.Seconds))
+		tasks = append(tasks, task{section, text, step.Offset, step.Seconds, step.Error != ""})
 	}
 	return tasks
 }
@@ -206,10 +202,10 @@ func axis(duration, last float64) (interval, format string) {
 	return "3hour", "%d %H:%M"
 }
 
-// entities returns text for a label of Mermaid. It replaces the characters with a meaning in Mermaid's grammar, in its
-// directives or in Markdown by entities such as #58;, and those that Mermaid uses internally for entities (encodeEntities
-// in packages/mermaid/src/utils.ts). It always replaces the first character, because a label that begins like a keyword,
-// a date or a number is none.
+// entities returns text for a label of Mermaid. Entities such as #58; replace the characters with a meaning in Mermaid's
+// grammar, in its directives or in Markdown, and those that Mermaid uses internally for entities (encodeEntities in
+// packages/mermaid/src/utils.ts of mermaid-js/mermaid, v11). They always replace the first character, because Mermaid
+// does not take a keyword, a date or a number at the start of a label as text.
 func entities(text string) string {
 	const special = ":;#%<>&\"'`{}\\ﬂ°¶ß"
 	var s strings.Builder

@@ -164,6 +164,8 @@ func platforms() *runrecord.Record {
 
 func failingRun() *runrecord.Record {
 	r := base("action-build")
+	r.Changes = cachedBuild().Changes // since a run that succeeded; only the cache can be compared
+	r.Changes.Platforms = nil
 	r.ExitCode, r.Seconds, r.Steps = 1, 31.2, buildSteps()[:5]
 	r.Steps[4].Seconds, r.Steps[4].Error = 4.2, "exit code: 1"
 	r.Phases = append(r.Phases, runrecord.Phase{Name: "Build", Offset: 5.9, Seconds: 25.3, Failed: true})
@@ -171,8 +173,8 @@ func failingRun() *runrecord.Record {
 		Message: "build the image: Dockerfile:7 (step 5/8) failed with exit code 1; last output: npm error code E404 " +
 			"(fix this line; see the step's output above)",
 		File: "sandbox/Dockerfile", Line: 7, EndLine: 8, Step: "[deps 2/3] RUN npm ci",
-		Excerpt: "   5 | WORKDIR /app\n   6 | COPY package.json package-lock.json ./\n>  7 | RUN npm ci \\\n>  8 |     --no-audit\n" +
-			"   9 | RUN node -e 'require(\"assert\")'",
+		Excerpt: "   5 | WORKDIR /app\n   6 | COPY package.json package-lock.json ./\n>  7 | RUN npm ci \\\n" +
+			">  8 |     --no-audit\n   9 | RUN node -e 'require(\"assert\")'",
 		Output: "npm error code E404\nnpm error 404 Not Found - GET https://registry.example/@acme%2fcart - Not found\n" +
 			"npm error 404 The requested resource '@acme/cart@^2.0.0' could not be found\n",
 	}

@@ -140,7 +140,7 @@ func imageName(r *runrecord.Record) string {
 			return names[0]
 		}
 	}
-	return cmp.Or(r.Image.Ref, r.Image.Digest, "the image")
+	return cmp.Or(r.Image.Ref, shortDigest(r.Image.Digest), "the image")
 }
 
 // headline returns the most important facts in one line.
@@ -162,7 +162,7 @@ func headline(r *runrecord.Record) string {
 		parts = append(parts, "named in "+count(len(r.Doppler.Written), "config"))
 	}
 	took := humanize.Seconds(r.Seconds)
-	if r.Changes != nil && r.Changes.Seconds > 0 {
+	if r.Changes != nil && r.Changes.Seconds > 0 && r.Error == nil {
 		took += " (before " + humanize.Seconds(r.Changes.Seconds) + ")"
 	}
 	return line(append(parts, took, commitLink(r))...)
@@ -437,7 +437,7 @@ func states(s runrecord.Snapshot) string {
 // changes returns what changed since the previous run.
 func changes(r *runrecord.Record) string {
 	c := r.Changes
-	if c == nil {
+	if c == nil || r.Image == nil {
 		return ""
 	}
 	since := "the run of " + c.Since.UTC().Format("2006-01-02 15:04 UTC")
@@ -455,7 +455,7 @@ func changes(r *runrecord.Record) string {
 	}
 	text := join(parts[:min(len(parts), maxPlatforms)]...)
 	switch {
-	case r.Image != nil && c.Digest == r.Image.Digest:
+	case c.Digest == r.Image.Digest:
 		text = "The image is the same."
 	case text == "":
 		text = "The sizes are the same."

@@ -60,11 +60,14 @@ func TestEmptyRecord(t *testing.T) {
 
 // hostile texts would change a page if they were not escaped.
 var hostile = []string{
-	"a | b \\| c \\\\| d |", "`tick` ``two`` ```three", "`", "```\n</details>\n# heading\n```", "<script>alert(1)</script><b>",
+	"a | b \\| c \\\\| d |", "`tick` ``two`` ```three", "`", "```\n</details>\n# heading\n```",
+	"<script>alert(1)</script><b>",
 	"<details><summary>x", "--> <!-- x", "@octocat and @acme/team", "#1 GH-2 acme/shop#3 " + sha,
 	"https://evil.example www.evil.example a@evil.example", "[text](https://evil.example) ![x](y) [^1] [x]",
-	"**bold** _it_ ~~no~~ \\*", "\x1b[31mred\x1b[0m \x00\x07\r\n next", "- list\n1. one\n> quote\n    code\n---\n===\n\n| a |\n|---|",
-	"a\u2028b\u202ec\u200b", ":smile: $x$ $$y$$ &amp; &#64; \xff", "%%{init: {}}%% section x: 1, 2; title y #35; ﬂ°°58¶ß click a",
+	"**bold** _it_ ~~no~~ \\*", "\x1b[31mred\x1b[0m \x00\x07\r\n next",
+	"- list\n1. one\n> quote\n    code\n---\n===\n\n| a |\n|---|",
+	"a\u2028b\u202ec\u200b", ":smile: $x$ $$y$$ &amp; &#64; \xff",
+	"%%{init: {}}%% section x: 1, 2; title y #35; ﬂ°°58¶ß click a",
 }
 
 // fill sets every string of a value to text, except those with a fixed set of values.
@@ -189,25 +192,19 @@ func TestLimits(t *testing.T) {
 	r.Changes.Digest = digest("00")
 	change := &r.Changes.Platforms[0]
 	r.Doppler, r.Snapshots = snapshotNew().Doppler, nil
+	failures := []runrecord.TestFailure{
+		{Line: 2, Message: long, Detail: long}, {Line: 3, Message: "a\n" + long, Detail: long},
+	}
 	for range 10_000 {
 		r.Steps = append(r.Steps, runrecord.Step{Name: "[" + long, Stage: long, Offset: 1, Seconds: 1})
 		r.Phases = append(r.Phases, runrecord.Phase{Name: long, Seconds: 1})
 		r.Inputs = append(r.Inputs, runrecord.Input{Name: long, Value: strings.Repeat(long+"\n", 10)})
 		r.Tests.Tests = append(r.Tests.Tests, runrecord.Test{
-			Name: long, Class: long, Status: "failed", File: long, Line: 1, Attempts: 3, Failures: slices.Repeat(
-				[]runrecord.TestFailure{
-					{Line: 2, Message: long, Detail: long},
-					{Line: 3, Message: "a\n" + long, Detail: long},
-				},
-				10,
-			),
+			Name: long, Class: long, Status: "failed", File: long, Line: 1, Attempts: 3, Failures: slices.Repeat(failures, 10),
 		})
 		change.Layers = append(change.Layers, runrecord.LayerChange{CreatedBy: long, After: 3})
 		change.Files = append(change.Files, runrecord.FileChange{Path: long})
-		change.Packages = append(
-			change.Packages,
-			runrecord.PackageChange{Name: long, Manager: long, Before: long, After: long},
-		)
+		change.Packages = append(change.Packages, runrecord.PackageChange{Name: long, Before: long, After: long})
 		r.Snapshots = append(r.Snapshots, snapshot(long))
 		r.Doppler.Written = append(r.Doppler.Written, long)
 		r.Image.Names, r.Image.Pushed = append(r.Image.Names, long), append(r.Image.Pushed, long)
@@ -227,7 +224,8 @@ func TestLimits(t *testing.T) {
 		t.Errorf("the summary has %d bytes", len(markdown))
 	}
 	for _, part := range []string{
-		"### ❌ 10,002 of 10,017 tests failed", "exit code is 1, want 0", "more failed tests.", "more inputs.", "more layers.", "more packages.", "more files.", "lines are omitted; see the log", "Not shown: ",
+		"### ❌ 10,002 of 10,017 tests failed", "exit code is 1, want 0", "more failed tests.", "more inputs.",
+		"more layers.", "more packages.", "more files.", "lines are omitted; see the log", "Not shown: ",
 	} {
 		if !strings.Contains(markdown, part) {
 			t.Errorf("the summary lacks %q", part)

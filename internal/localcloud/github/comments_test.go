@@ -25,7 +25,7 @@ func TestComments(t *testing.T) {
 		{name: "too long", token: "comments", number: 7, body: strings.Repeat("x", 65_537), status: 422, message: "too long"},
 		{name: "blank", token: "comments", number: 7, body: " ", status: 422, message: "blank"},
 		{name: "no pull request", token: "comments", number: 8, body: "x", status: 404, message: "Not Found"},
-		{name: "no permission", token: "deploys", number: 7, body: "x", status: 403, message: "not accessible by integration"},
+		{name: "no permission", token: "deploys", number: 7, body: "x", status: 403, message: "not accessible"},
 		{name: "other repository", token: "lib", number: 7, body: "x", status: 404, message: "Not Found"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
