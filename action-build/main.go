@@ -11,10 +11,18 @@ import (
 
 func main() {
 	var in inputs.Build
+	var doctor inputs.Build
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
-		Name:        "action-build",
-		Description: "Builds an image on Depot or another BuildKit, loads it, pushes it, and prints its digest.",
-		Inputs:      &in,
-		Run:         func(ctx context.Context, env actions.Env) error { return actions.Build(ctx, env, in) },
+		Name: "action-build",
+		Description: "Builds an image on Depot or another BuildKit, loads it, pushes it, and prints its digest. " +
+			"Subcommand: action-build doctor.",
+		Inputs: &in,
+		Run:    func(ctx context.Context, env actions.Env) error { return actions.Build(ctx, env, in) },
+	}, actions.Command{
+		Name: "action-build doctor",
+		Description: "Checks what a build with the same flags needs. Each line says what works, or what to do. " +
+			"Builds nothing.",
+		Inputs: &doctor,
+		Run:    func(ctx context.Context, env actions.Env) error { return actions.DoctorBuild(ctx, env, doctor) },
 	}))
 }

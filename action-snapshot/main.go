@@ -17,10 +17,11 @@ func main() {
 	var promotion inputs.Promote
 	var rollback inputs.Rollback
 	var history inputs.History
+	var doctor inputs.Snapshot
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name: "action-snapshot",
 		Description: "Creates a Daytona snapshot of an image and sets its name in Doppler. " +
-			"Subcommands of action-snapshot: list, delete NAME, promote NAME --to CONFIG, rollback, history.",
+			"Subcommands of action-snapshot: list, delete NAME, promote NAME --to CONFIG, rollback, history, doctor.",
 		Inputs: &snapshot,
 		Run:    func(ctx context.Context, env actions.Env) error { return actions.Snapshot(ctx, env, snapshot) },
 	}, actions.Command{
@@ -48,5 +49,11 @@ func main() {
 		Description: "Lists the snapshots that a Doppler config named, newest first.",
 		Inputs:      &history,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.ShowHistory(ctx, env, history) },
+	}, actions.Command{
+		Name: "action-snapshot doctor",
+		Description: "Checks what a snapshot with the same flags needs. Each line says what works, or what to do. " +
+			"Creates nothing.",
+		Inputs: &doctor,
+		Run:    func(ctx context.Context, env actions.Env) error { return actions.DoctorSnapshot(ctx, env, doctor) },
 	}))
 }

@@ -14,10 +14,11 @@ func main() {
 	var test inputs.Test
 	var shell inputs.Shell
 	var convert inputs.Convert
+	var doctor inputs.Test
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name: "action-test",
 		Description: "Tests an image in the local Docker Engine. " +
-			"Subcommands: action-test shell [-- COMMAND…], action-test convert FILE.",
+			"Subcommands: action-test shell [-- COMMAND…], action-test convert FILE, action-test doctor.",
 		Inputs: &test,
 		Run:    func(ctx context.Context, env actions.Env) error { return actions.Test(ctx, env, test) },
 	}, actions.Command{
@@ -30,5 +31,10 @@ func main() {
 		Description: "Converts a container-structure-test file to a suite for this program.",
 		Inputs:      &convert,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.Convert(ctx, env, convert) },
+	}, actions.Command{
+		Name:        "action-test doctor",
+		Description: "Checks what a test with the same flags needs. Each line says what works, or what to do. Runs no test.",
+		Inputs:      &doctor,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.DoctorTest(ctx, env, doctor) },
 	}))
 }

@@ -43,7 +43,8 @@ func parseCommandLine(line string) error {
 		"action-test shell": &inputs.Shell{}, "action-test convert": &inputs.Convert{},
 		"action-snapshot list": &inputs.ListSnapshots{}, "action-snapshot delete": &inputs.DeleteSnapshot{},
 		"action-snapshot promote": &inputs.Promote{}, "action-snapshot rollback": &inputs.Rollback{},
-		"action-snapshot history": &inputs.History{},
+		"action-snapshot history": &inputs.History{}, "action-build doctor": &inputs.Build{},
+		"action-test doctor": &inputs.Test{}, "action-snapshot doctor": &inputs.Snapshot{},
 	}
 	target := targets[program]
 	if len(args) > 0 && targets[program+" "+args[0]] != nil {
