@@ -124,14 +124,9 @@ func buildChecks(env Env, spec inputs.BuildSpec) []doctor.Check {
 		engine = "not needed, because load is false"
 	}
 	return slices.Concat(
-		e.machineChecks(
-			buildNeeds(e.job, spec),
-		),
-		e.sourceChecks(""),
+		e.machineChecks(buildNeeds(e.job, spec)), e.sourceChecks(""),
 		[]doctor.Check{e.engineCheck(engine), e.builderCheck("")},
-		e.pushChecks(),
-		[]doctor.Check{e.dopplerCheck("")},
-		e.networkChecks(),
+		e.pushChecks(), []doctor.Check{e.dopplerCheck("")}, e.networkChecks(),
 	)
 }
 

@@ -220,7 +220,7 @@ func (e examination) examineClock(ctx context.Context) doctor.Result {
 	}
 	switch {
 	case len(agreeing) > 0: // then another server is wrong
-		return doctor.Pass("within %s of %s", maxSkew, strings.Join(agreeing, ", "))
+		return doctor.Pass("within a minute of %s", strings.Join(agreeing, ", "))
 	case smallest == nil:
 		return doctor.Skip("no service answered with its time")
 	}
@@ -274,8 +274,7 @@ func (e examination) examineProxy(ctx context.Context) doctor.Result {
 	if config.HTTPProxy == "" && config.HTTPSProxy == "" {
 		return doctor.Skip("HTTPS_PROXY and HTTP_PROXY are not set")
 	}
-	if !isProxy(config.HTTPProxy) ||
-		!isProxy(config.HTTPSProxy) { // net/http would use none; the value may have a password
+	if !isProxy(config.HTTPProxy) || !isProxy(config.HTTPSProxy) { // net/http would use none
 		return doctor.Fail(errors.New("HTTPS_PROXY or HTTP_PROXY is not the URL of a proxy (write for example " +
 			"http://proxy.example.com:3128)"))
 	}
