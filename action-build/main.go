@@ -13,15 +13,19 @@ func main() {
 	var in inputs.Build
 	var doctor inputs.Build
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
-		Name: "action-build",
-		Description: "Builds an image on Depot or another BuildKit, loads it, pushes it, and prints its digest. " +
-			"Subcommand: action-build doctor.",
+		Name:        "action-build",
+		Description: "Builds an image on Depot or another BuildKit, loads it, pushes it, and prints its digest.",
+		Examples: "action-build                          # build and load the workspace\n" +
+			"action-build --ref main --no-load --push ghcr.io/OWNER/IMAGE:TAG\n" +
+			"action-build --builder unix:///run/buildkit/buildkitd.sock",
 		Inputs: &in,
 		Run:    func(ctx context.Context, env actions.Env) error { return actions.Build(ctx, env, in) },
 	}, actions.Command{
 		Name: "action-build doctor",
 		Description: "Checks what a build with the same flags needs. Each line says what works, or what to do. " +
 			"Builds nothing.",
+		Examples: "action-build doctor\n" +
+			"action-build doctor --no-load --push ghcr.io/OWNER/IMAGE:TAG",
 		Inputs: &doctor,
 		Run:    func(ctx context.Context, env actions.Env) error { return actions.DoctorBuild(ctx, env, doctor) },
 	}))

@@ -17,23 +17,29 @@ func main() {
 	var doctor inputs.Test
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name: "action-test",
-		Description: "Tests an image in the local Docker Engine. " +
-			"Subcommands: action-test shell [-- COMMAND…], action-test convert FILE, action-test doctor.",
+		Description: "Tests an image in the local Docker Engine. At a prompt, it tests the local image, and builds one if " +
+			"there is none.",
+		Examples: "action-test                          # test the local image\n" +
+			"action-test --image= --run '^git'    # build, then run some of the tests\n" +
+			"action-test shell -- git --version",
 		Inputs: &test,
 		Run:    func(ctx context.Context, env actions.Env) error { return actions.Test(ctx, env, test) },
 	}, actions.Command{
 		Name:        "action-test shell",
 		Description: "Opens a terminal in a new container of the image.",
+		Examples:    "action-test shell\naction-test shell --mount -- make test",
 		Inputs:      &shell,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.Shell(ctx, env, shell) },
 	}, actions.Command{
 		Name:        "action-test convert",
-		Description: "Converts a container-structure-test file to a suite for this program.",
+		Description: "Converts a container-structure-test file to a suite.",
+		Examples:    "action-test convert structure-tests.yaml > sandbox/tests.yaml",
 		Inputs:      &convert,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.Convert(ctx, env, convert) },
 	}, actions.Command{
 		Name:        "action-test doctor",
 		Description: "Checks what a test with the same flags needs. Each line says what works, or what to do. Runs no test.",
+		Examples:    "action-test doctor",
 		Inputs:      &doctor,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.DoctorTest(ctx, env, doctor) },
 	}))

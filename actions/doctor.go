@@ -5,23 +5,21 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/org/sandbox-actions/pkg/builder"
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/doctor"
 	"github.com/org/sandbox-actions/pkg/doppler"
 	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/source"
+	"github.com/org/sandbox-actions/pkg/terminal"
 )
 
 // diagnosisTime limits the checks of one diagnosis, which run in parallel.
@@ -42,6 +40,11 @@ func DoctorTest(ctx context.Context, env Env, in inputs.Test) error {
 	if err != nil {
 		return env.reject(err)
 	}
+	if spec.Optional {
+		if found, err := engineHas(ctx, env, spec.Image); err == nil && !found {
+			spec.Image = ""
+		}
+	}
 	return env.examine(ctx, testChecks(env, spec))
 }
 
@@ -51,7 +54,25 @@ func DoctorSnapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 	if err != nil {
 		return env.reject(err)
 	}
+	if spec.Optional {
+		if found, _ := engineHas(ctx, env, spec.Image); !found {
+			spec.Image = ""
+		}
+	}
 	return env.examine(ctx, snapshotChecks(env, spec))
+}
+
+// engineHas reports whether the engine has an image, without which the run would build one. See [localImage].
+func engineHas(ctx context.Context, env Env, name string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, diagnosisTime)
+	defer cancel()
+	engine, err := dockerengine.Open(ctx, env.Getenv)
+	if err != nil {
+		return false, err
+	}
+	defer engine.Close()
+	id, err := engine.ImageID(ctx, name)
+	return id != "", err
 }
 
 // examine runs the checks of a command and prints their results. If one has failed, the exit code is 1.
@@ -87,18 +108,20 @@ func (e Env) redactedResults(ctx context.Context, checks []doctor.Check) []docto
 
 // printResults prints results to standard output or, in GitHub Actions, to the log, where no line can be a command.
 func (e Env) printResults(results []doctor.Result) {
+	if e.Runner.InActions() {
+		e.logResults(results)
+		return
+	}
 	for _, r := range results {
-		if e.Runner.InActions() {
-			e.Runner.Infof("%s", r.Line(doctor.Style{}))
-		} else {
-			fmt.Fprintln(e.Stdout, r.Line(doctor.StyleOf(e.Getenv, isTerminal(e.Stdout))))
-		}
+		fmt.Fprintln(e.Stdout, r.Line(terminal.UseUnicode(e.Getenv), e.Color))
 	}
 }
 
-func isTerminal(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
+func (e Env) logResults(results []doctor.Result) {
+	unicode := terminal.UseUnicode(e.Getenv) || e.Runner.InActions() // its log is UTF-8
+	for _, r := range results {
+		e.Runner.Infof("%s", r.Line(unicode, false))
+	}
 }
 
 // diagnose runs e.Checks after a failed run and adds their results to the log. It does nothing after a cancellation.
@@ -108,11 +131,7 @@ func (e Env) diagnose(ctx context.Context, failure error) {
 	}
 	e.Runner.Group("Diagnosis")
 	defer e.Runner.EndGroup()
-	style := doctor.StyleOf(e.Getenv, false)
-	style.ASCII = style.ASCII && !e.Runner.InActions() // its log is UTF-8
-	for _, r := range e.redactedResults(ctx, e.Checks) {
-		e.Runner.Infof("%s", r.Line(style))
-	}
+	e.logResults(e.redactedResults(ctx, e.Checks))
 }
 
 // buildChecks returns the checks of what a build needs.

@@ -272,11 +272,12 @@ func TestDoctorPasses(t *testing.T) {
 	w := startWard(t)
 	w.environ["SANDBOX_BUILD_PLATFORM"] = "linux/amd64"
 	push := w.registry.Addr + "/team/app:1"
+	build := machine + "- GitHub: not needed, because the checkout is built\n" + engine + depot +
+		"- Registries: not needed, because push is empty\n" +
+		"- Doppler: not configured (no token, or no input selects a config)\n" + network
 	for _, test := range []struct{ command, want string }{
-		{"build", machine + "- GitHub: not needed, because the checkout is built\n" + engine + depot +
-			"- Registries: not needed, because push is empty\n" +
-			"- Doppler: not configured (no token, or no input selects a config)\n" +
-			network},
+		{"build", build},
+		{"test", build}, // the engine does not have the default image
 		{"build --no-load --doppler-config dev --push " + push, machine +
 			"- GitHub: not needed, because the checkout is built\n- Docker Engine: not needed, because load is false\n" + depot +
 			"✓ Push to REGISTRY/team/app:1: allowed with the login in Docker's configuration\n" +

@@ -3,15 +3,14 @@
 package doctor
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/org/sandbox-actions/pkg/safetext"
+	"github.com/org/sandbox-actions/pkg/terminal"
 )
 
 // Status is the outcome of a check.
@@ -117,46 +116,19 @@ func HasFailed(results []Result) bool {
 	return slices.ContainsFunc(results, func(r Result) bool { return r.Status == Failed })
 }
 
-// Style selects how results are printed.
-type Style struct {
-	ASCII bool // no other characters, except in text from outside
-	Color bool
-}
-
-// StyleOf returns the style for an environment: ASCII unless the locale is UTF-8, and colors only on a terminal, see
-// https://no-color.org.
-func StyleOf(getenv func(string) string, isTerminal bool) Style {
-	locale := strings.ToUpper(cmp.Or(getenv("LC_ALL"), getenv("LC_CTYPE"), getenv("LANG")))
-	return Style{
-		ASCII: !strings.Contains(locale, "UTF-8") && !strings.Contains(locale, "UTF8"),
-		Color: isTerminal && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb",
-	}
-}
-
-// mark returns the mark of an outcome and its color (ECMA-48, SGR).
-func (s Status) mark(ascii bool) (text, color string) {
-	unicode := "-"
-	switch s {
+// Line returns the result as one line: "✗ Depot: cause (hint)". Without unicode, the mark is in ASCII.
+func (r Result) Line(unicode, color bool) string {
+	mark, ascii, style := "-", "-", terminal.Faint
+	switch r.Status {
 	case OK:
-		unicode, text, color = "✓", "ok", "32"
+		mark, ascii, style = "✓", "ok", terminal.Green
 	case Failed:
-		unicode, text, color = "✗", "FAILED", "31"
-	default:
-		text, color = "-", "2"
+		mark, ascii, style = "✗", "FAILED", terminal.Red
 	}
-	if ascii {
-		return text, color
+	if !unicode {
+		mark = ascii
 	}
-	return unicode, color
-}
-
-// Line returns the result as one line: "✗ Depot: cause (hint)".
-func (r Result) Line(style Style) string {
-	mark, color := r.Status.mark(style.ASCII)
-	if style.Color {
-		mark = "\x1b[" + color + "m" + mark + "\x1b[0m"
-	}
-	line := mark + " " + r.Name + ": " + r.Message
+	line := style.Apply(mark, color) + " " + r.Name + ": " + r.Message
 	if r.Hint != "" {
 		line += " (" + r.Hint + ")"
 	}

@@ -85,49 +85,19 @@ func TestLine(t *testing.T) {
 	failed := Result{Name: "Depot", Status: Failed, Message: "a: b", Hint: "do c"}
 	skipped := Result{Name: "GitHub", Status: Skipped, Message: "not needed"}
 	for _, test := range []struct {
-		result Result
-		style  Style
-		want   string
+		result         Result
+		unicode, color bool
+		want           string
 	}{
-		{ok, Style{}, "✓ Git: 2.39.5"}, {failed, Style{}, "✗ Depot: a: b (do c)"},
-		{skipped, Style{}, "- GitHub: not needed"},
-		{ok, Style{ASCII: true}, "ok Git: 2.39.5"}, {failed, Style{ASCII: true}, "FAILED Depot: a: b (do c)"},
-		{skipped, Style{ASCII: true}, "- GitHub: not needed"},
-		{ok, Style{Color: true}, "\x1b[32m✓\x1b[0m Git: 2.39.5"},
-		{failed, Style{ASCII: true, Color: true}, "\x1b[31mFAILED\x1b[0m Depot: a: b (do c)"},
+		{ok, true, false, "✓ Git: 2.39.5"}, {failed, true, false, "✗ Depot: a: b (do c)"},
+		{skipped, true, false, "- GitHub: not needed"},
+		{ok, false, false, "ok Git: 2.39.5"}, {failed, false, false, "FAILED Depot: a: b (do c)"},
+		{skipped, false, false, "- GitHub: not needed"},
+		{ok, true, true, "\x1b[32m✓\x1b[0m Git: 2.39.5"},
+		{failed, false, true, "\x1b[31mFAILED\x1b[0m Depot: a: b (do c)"},
 	} {
-		if got := test.result.Line(test.style); got != test.want {
+		if got := test.result.Line(test.unicode, test.color); got != test.want {
 			t.Errorf("got %q, want %q", got, test.want)
-		}
-	}
-}
-
-func TestStyleOf(t *testing.T) {
-	for _, test := range []struct {
-		env      string // NAME=VALUE, separated by spaces
-		terminal bool
-		want     Style
-	}{
-		{"LANG=en_US.UTF-8", true, Style{Color: true}},
-		{"LANG=en_US.UTF-8", false, Style{}},
-		{"LANG=C.utf8", false, Style{}},
-		{"", true, Style{ASCII: true, Color: true}},
-		{"LANG=en_US.UTF-8 LC_ALL=C", true, Style{ASCII: true, Color: true}},
-		{"LANG=en_US.UTF-8 LC_CTYPE=POSIX", false, Style{ASCII: true}},
-		{"LANG=C LC_CTYPE=en_US.UTF-8", false, Style{}},
-		{"LANG=en_US.UTF-8 NO_COLOR=1", true, Style{}},
-		{"LANG=en_US.UTF-8 TERM=dumb", true, Style{}},
-	} {
-		getenv := func(name string) string {
-			for pair := range strings.FieldsSeq(test.env) {
-				if value, ok := strings.CutPrefix(pair, name+"="); ok {
-					return value
-				}
-			}
-			return ""
-		}
-		if got := StyleOf(getenv, test.terminal); got != test.want {
-			t.Errorf("%q: got %+v, want %+v", test.env, got, test.want)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/moby/buildkit/client"
@@ -31,11 +30,15 @@ type Stats struct {
 // Step is one step of the builder.
 type Step struct {
 	Name     string
-	Started  time.Time // zero for a step that did not start or did not end
+	Started  time.Time // by the clock of this machine; zero for a step that did not start or did not end
 	Duration time.Duration
 	Cached   bool
 	Error    string // "" for a step that succeeded
+	Log      string // the end of its output, at most [MaxStepLog] bytes
 }
+
+// MaxStepLog is the maximum size of the log of a [Step] in bytes.
+const MaxStepLog = 64 << 10
 
 // Warning is a finding of BuildKit's checks in the Dockerfile.
 type Warning struct {
@@ -75,7 +78,9 @@ func Progress(
 				tracker.track(status)
 				send(status)
 			}
-			send(&client.SolveStatus{Logs: tracker.flush()})
+			rest := tracker.flush()
+			tracker.keep(rest)
+			send(&client.SolveStatus{Logs: rest})
 			return nil
 		})
 	}
@@ -90,26 +95,15 @@ func Progress(
 	return stats, err
 }
 
-// Terminal returns BuildKit's own display: live on a terminal, line by line elsewhere.
-func Terminal(out *os.File) Display {
-	return func(ctx context.Context, status chan *client.SolveStatus) error {
-		return display(ctx, out, progressui.AutoMode, status)
-	}
-}
-
 // Plain returns a display that shows a build line by line.
 func Plain(out io.Writer) Display {
 	return func(ctx context.Context, status chan *client.SolveStatus) error {
-		return display(ctx, out, progressui.PlainMode, status)
+		d, err := progressui.NewDisplay(out, progressui.PlainMode)
+		if err != nil {
+			return fmt.Errorf("display the build: %w", err)
+		}
+		// Without cancellation, so that the end of a canceled build is displayed too.
+		_, err = d.UpdateFrom(context.WithoutCancel(ctx), status)
+		return err
 	}
-}
-
-func display(ctx context.Context, out io.Writer, mode progressui.DisplayMode, status chan *client.SolveStatus) error {
-	d, err := progressui.NewDisplay(out, mode)
-	if err != nil {
-		return fmt.Errorf("display the build: %w", err)
-	}
-	// Without cancellation, so that the end of a canceled build is displayed too.
-	_, err = d.UpdateFrom(context.WithoutCancel(ctx), status)
-	return err
 }
