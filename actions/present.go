@@ -50,6 +50,9 @@ func (j job) present(run reached, err error) error {
 		err = errors.Join(err, fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", summaryErr))
 	}
 	record = j.complete(record, err)
+	if line := record.Line(); line != "" && (j.Runner.InActions() || j.Output != inputs.TextOutput) {
+		j.Runner.Infof("%s", line)
+	}
 	if stdoutErr := j.writeStdout(&record); stdoutErr != nil {
 		err = errors.Join(err, fmt.Errorf("write to standard output: %w", stdoutErr))
 	}
