@@ -21,9 +21,8 @@ func main() {
 		Inputs: &in,
 		Run:    func(ctx context.Context, env actions.Env) error { return actions.Build(ctx, env, in) },
 	}, actions.Command{
-		Name: "action-build doctor",
-		Description: "Checks what a build with the same flags needs. Each line says what works, or what to do. " +
-			"Builds nothing.",
+		Name:        "action-build doctor",
+		Description: "Checks what a build with the same flags needs, and builds nothing.",
 		Examples: "action-build doctor\n" +
 			"action-build doctor --no-load --push ghcr.io/OWNER/IMAGE:TAG",
 		Inputs: &doctor,

@@ -59,11 +59,10 @@ func main() {
 		Inputs:      &history,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.ShowHistory(ctx, env, history) },
 	}, actions.Command{
-		Name: "action-snapshot doctor",
-		Description: "Checks what a snapshot with the same flags needs. Each line says what works, or what to do. " +
-			"Creates nothing.",
-		Examples: "action-snapshot doctor --doppler-config prd",
-		Inputs:   &doctor,
-		Run:      func(ctx context.Context, env actions.Env) error { return actions.DoctorSnapshot(ctx, env, doctor) },
+		Name:        "action-snapshot doctor",
+		Description: "Checks what a snapshot with the same flags needs, and creates nothing.",
+		Examples:    "action-snapshot doctor --doppler-config prd",
+		Inputs:      &doctor,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.DoctorSnapshot(ctx, env, doctor) },
 	}))
 }

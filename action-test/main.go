@@ -38,7 +38,7 @@ func main() {
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.Convert(ctx, env, convert) },
 	}, actions.Command{
 		Name:        "action-test doctor",
-		Description: "Checks what a test with the same flags needs. Each line says what works, or what to do. Runs no test.",
+		Description: "Checks what a test with the same flags needs, and runs none.",
 		Examples:    "action-test doctor",
 		Inputs:      &doctor,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.DoctorTest(ctx, env, doctor) },

@@ -76,29 +76,35 @@ func (e examination) examineBuildKit(ctx context.Context) doctor.Result {
 // examineDepot checks the token and the project. It creates no build.
 func (e examination) examineDepot(ctx context.Context) doctor.Result {
 	config, dopplerErr := e.doppler(ctx)
-	result := e.examineProject(ctx, config)
-	if dopplerErr != nil && result.Status == doctor.Failed {
+	result, err := e.examineProject(ctx, config)
+	isMissing := errors.Is(err, builder.ErrNoProject) || errors.Is(err, credentials.ErrNoDepotToken) ||
+		errors.Is(err, credentials.ErrNoIDToken)
+	switch {
+	case err == nil:
+		return result
+	case isMissing && dopplerErr != nil:
 		return doctor.Skip("the Doppler config, which may have the token and the project, was not read")
 	}
-	return result
+	return doctor.Fail(err)
 }
 
-func (e examination) examineProject(ctx context.Context, config credentials.Doppler) doctor.Result {
+func (e examination) examineProject(ctx context.Context, config credentials.Doppler) (doctor.Result, error) {
 	token := depotToken(e.job, e.spec, config)
 	token.OIDC.HTTP = e.http
 	if e.Event.IsFork() && !token.OIDC.Available() && !credentials.HasDepotToken(e.spec.DepotToken, token.Getenv) {
-		return doctor.Skip("a pull request from a fork authenticates with a challenge in the log, which only a build answers")
+		const reason = "a pull request from a fork authenticates with a challenge in the log, which only a build answers"
+		return doctor.Skip(reason), nil
 	}
 	project, from, err := depotProject(e.job, e.spec, config, buildSource{}, discardf)
 	if errors.Is(err, builder.ErrNoProject) {
 		if checkout, openErr := e.checkout(ctx); openErr == nil {
 			if ref, _, _ := refToBuild(e.job, e.spec, checkout); ref != "" {
-				return doctor.Skip("the project is that of depot.json in the commit, which only a build fetches")
+				return doctor.Skip("the project is that of depot.json in the commit, which only a build fetches"), nil
 			}
 		}
 	}
 	if err != nil {
-		return doctor.Fail(err)
+		return doctor.Result{}, err
 	}
 	client := depot(e.job, e.spec, config, project)
 	var authenticated string
@@ -108,13 +114,13 @@ func (e examination) examineProject(ctx context.Context, config credentials.Dopp
 		return value, err
 	}
 	if err := client.Check(ctx); err != nil {
-		return doctor.Fail(err)
+		return doctor.Result{}, err
 	}
 	what := fmt.Sprintf("project %q (%s)", project, relativeTo(from, e.Dir))
 	if client.BuildID != "" {
 		what = "build " + client.BuildID
 	}
-	return doctor.Pass("%s, authenticated with %s", what, authenticated)
+	return doctor.Pass("%s, authenticated with %s", what, authenticated), nil
 }
 
 // pushChecks returns a check for each reference of the input push.

@@ -463,6 +463,12 @@ func TestDoctorFails(t *testing.T) {
 		{name: "unknown Doppler token", command: snapshot, environ: map[string]string{"DOPPLER_TOKEN": "dp.st.dev.unknown"},
 			check: "Doppler", want: []string{"401", "Invalid Auth token"}, hint: "set doppler_token to a valid, unexpired token",
 			skipped: []string{"Doppler write access", "Daytona key", "Daytona region", "Daytona snapshots"}},
+		{name: "Depot token in an unreadable config", command: snapshot, environ: map[string]string{
+			"DOPPLER_TOKEN": "dp.st.dev.unknown", "DEPOT_TOKEN": "",
+		}, check: "Doppler", want: []string{"401"}, hint: "set doppler_token", skipped: []string{"Depot"}},
+		{name: "unknown tokens of Doppler and Depot", command: snapshot, environ: map[string]string{
+			"DOPPLER_TOKEN": "dp.st.dev.unknown", "DEPOT_TOKEN": "depot_unknown",
+		}, check: "Depot", want: []string{"401"}, hint: "set depot_token"},
 		{name: "Doppler config of another token", command: snapshot + " --doppler-project app --doppler-config prd",
 			check: "Doppler", want: []string{"prd"}, hint: "a service token can access only its own config"},
 		{name: "Doppler is silent", command: snapshot, fault: func() { w.doppler.Fail(clouddoppler.Fault{NoResponse: true}) },
