@@ -172,8 +172,8 @@ func (e examination) dopplerCheck(unneeded string) doctor.Check {
 		case config.Client == nil:
 			return doctor.Skip("not configured (no token, or no input selects a config)")
 		}
-		return doctor.Pass("%s (selected by %s) with %d secrets, token from %s", config.Client.Name(), config.Selected,
-			len(config.Secrets), config.TokenFrom)
+		return doctor.Pass("%s.%s (selected by %s), %d secrets, token from %s", config.Client.Project, config.Client.Config,
+			config.Selected, len(config.Secrets), config.TokenFrom)
 	})
 }
 

@@ -165,6 +165,17 @@ func fakeEngine(t *testing.T) string {
 	return "unix://" + listener.Addr().String()
 }
 
+// silentEngine returns the DOCKER_HOST of a socket that accepts connections and does not answer.
+func silentEngine(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	return "tcp://" + listener.Addr().String()
+}
+
 // inActions makes the environment that of a job with the permission id-token: write.
 func (w *ward) inActions() {
 	maps.Copy(w.environ, map[string]string{
@@ -281,7 +292,7 @@ func TestDoctorPasses(t *testing.T) {
 		{"build --no-load --doppler-config dev --push " + push, machine +
 			"- GitHub: not needed, because the checkout is built\n- Docker Engine: not needed, because load is false\n" + depot +
 			"✓ Push to REGISTRY/team/app:1: allowed with the login in Docker's configuration\n" +
-			"✓ Doppler: Doppler config \"dev\" of project \"app\" (selected by doppler_config) with 5 secrets, token from " +
+			"✓ Doppler: app.dev (selected by doppler_config), 5 secrets, token from " +
 			"DOPPLER_TOKEN\n" + network},
 		{"test --image app:1", machine + "- GitHub: not needed to test an existing image\n" + engine +
 			"- Depot: not needed to test an existing image\n- Registries: not needed, because push is empty\n" +
@@ -291,7 +302,7 @@ func TestDoctorPasses(t *testing.T) {
 			"- GitHub: not needed, because the checkout is built\n" +
 			"- Docker Engine: not needed, because a snapshot is not loaded\n" + depot +
 			"- Registries: not needed, because push is empty\n" +
-			"✓ Doppler: Doppler config \"dev\" of project \"app\" (selected by the service token in DOPPLER_TOKEN) with 5 " +
+			"✓ Doppler: app.dev (selected by the service token in DOPPLER_TOKEN), 5 " +
 			"secrets, token from DOPPLER_TOKEN\n" +
 			"✓ Doppler write access: DAYTONA_SNAPSHOT_NAME will be set in app.dev\n" +
 			"✓ Daytona key: \"ci\" with delete:sandboxes, delete:snapshots, write:sandboxes, write:snapshots, from " +
@@ -454,6 +465,8 @@ func TestDoctorFails(t *testing.T) {
 		{name: "no engine", command: "build", environ: map[string]string{"DOCKER_HOST": "unix:///nonexistent/d.sock"},
 			check: "Docker Engine", want: []string{"unix:///nonexistent/d.sock (DOCKER_HOST): no such file"},
 			hint: "start that engine, or unset the variable"},
+		{name: "the engine is silent", command: "build", environ: map[string]string{"DOCKER_HOST": silentEngine(t)},
+			check: "Docker Engine", want: []string{"timed out after 5s"}, hint: "start that engine"},
 		{name: "no engine to test", command: "test --image=", environ: map[string]string{
 			"DOCKER_HOST": strings.Replace(refused, "http", "tcp", 1),
 		}, check: "Docker Engine", want: []string{"Is the docker daemon running?"}, hint: "start that engine"},
@@ -524,6 +537,9 @@ func TestDoctorFails(t *testing.T) {
 			before := maps.Clone(w.environ)
 			maps.Copy(w.environ, test.environ)
 			w.clock = test.clock
+			if strings.Contains(test.name, "engine is silent") && testing.Short() {
+				t.Skip("waits for 5 s")
+			}
 			if strings.HasSuffix(test.name, "is silent") {
 				w.timeout = 300 * time.Millisecond
 			}
