@@ -11,6 +11,7 @@ import (
 
 func main() {
 	var in inputs.Build
+	var doctor inputs.Build
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name:        "action-build",
 		Description: "Builds an image on Depot or another BuildKit, loads it, pushes it, and prints its digest.",
@@ -19,5 +20,12 @@ func main() {
 			"action-build --builder unix:///run/buildkit/buildkitd.sock",
 		Inputs: &in,
 		Run:    func(ctx context.Context, env actions.Env) error { return actions.Build(ctx, env, in) },
+	}, actions.Command{
+		Name:        "action-build doctor",
+		Description: "Checks what a build with the same flags needs, and builds nothing.",
+		Examples: "action-build doctor\n" +
+			"action-build doctor --no-load --push ghcr.io/OWNER/IMAGE:TAG",
+		Inputs: &doctor,
+		Run:    func(ctx context.Context, env actions.Env) error { return actions.DoctorBuild(ctx, env, doctor) },
 	}))
 }

@@ -17,6 +17,7 @@ func main() {
 	var promotion inputs.Promote
 	var rollback inputs.Rollback
 	var history inputs.History
+	var doctor inputs.Snapshot
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name: "action-snapshot",
 		Description: "Creates a Daytona snapshot of an image and sets its name in Doppler. At a prompt, it uses the local " +
@@ -57,5 +58,11 @@ func main() {
 		Examples:    "action-snapshot history --doppler-config prd",
 		Inputs:      &history,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.ShowHistory(ctx, env, history) },
+	}, actions.Command{
+		Name:        "action-snapshot doctor",
+		Description: "Checks what a snapshot with the same flags needs, and creates nothing.",
+		Examples:    "action-snapshot doctor --doppler-config prd",
+		Inputs:      &doctor,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.DoctorSnapshot(ctx, env, doctor) },
 	}))
 }

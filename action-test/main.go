@@ -14,6 +14,7 @@ func main() {
 	var test inputs.Test
 	var shell inputs.Shell
 	var convert inputs.Convert
+	var doctor inputs.Test
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name: "action-test",
 		Description: "Tests an image in the local Docker Engine. At a prompt, it tests the local image, and builds one if " +
@@ -35,5 +36,11 @@ func main() {
 		Examples:    "action-test convert structure-tests.yaml > sandbox/tests.yaml",
 		Inputs:      &convert,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.Convert(ctx, env, convert) },
+	}, actions.Command{
+		Name:        "action-test doctor",
+		Description: "Checks what a test with the same flags needs, and runs none.",
+		Examples:    "action-test doctor",
+		Inputs:      &doctor,
+		Run:         func(ctx context.Context, env actions.Env) error { return actions.DoctorTest(ctx, env, doctor) },
 	}))
 }

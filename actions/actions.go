@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/pkg/credentials"
+	"github.com/org/sandbox-actions/pkg/doctor"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/runrecord"
@@ -37,6 +39,9 @@ type Env struct {
 	Program string        // name of the command, for the record of the run
 	Inputs  any           // of the command, for the record: a pointer to a struct of package inputs; may be nil
 	Output  inputs.Output // what is written to Stdout at the end
+
+	Checks []doctor.Check    // run after a failure, see the input doctor
+	Probe  httpclient.Config // of the requests of checks; zero fields mean short limits
 }
 
 // validation returns the part of the environment that input validation reads.
@@ -84,6 +89,7 @@ func (e Env) runJob(
 		return err
 	})
 	times.addTo(&run)
+	e.diagnose(ctx, err)
 	return j.present(ctx, run, explainFullDisk(err, scratch))
 }
 

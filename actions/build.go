@@ -16,6 +16,9 @@ func Build(ctx context.Context, env Env, in inputs.Build) error {
 	if err != nil {
 		return env.reject(err)
 	}
+	if in.Doctor {
+		env.Checks = buildChecks(env, spec)
+	}
 	return env.runJob(ctx, spec.Timeout, spec.Report, func(
 		ctx context.Context, job job,
 	) (run runrecord.Record, err error) {

@@ -20,12 +20,16 @@ import (
 // readDoppler reads the Doppler config that the inputs, the environment or the Doppler CLI select, if any.
 func readDoppler(ctx context.Context, env Env, in inputs.Doppler) (credentials.Doppler, error) {
 	defer startActivity(ctx, "Doppler")()
-	return credentials.ReadDoppler(ctx, credentials.DopplerSource{
+	return credentials.ReadDoppler(ctx, dopplerSource(env, in))
+}
+
+func dopplerSource(env Env, in inputs.Doppler) credentials.DopplerSource {
+	return credentials.DopplerSource{
 		Config: in.DopplerConfig, Project: in.DopplerProject, Token: in.DopplerToken, Identity: in.DopplerIdentity,
 		Default: in.Default, Optional: in.Optional, Public: in.Public,
 		Repository: env.Getenv("GITHUB_REPOSITORY"), Dir: env.Dir, InActions: env.Runner.InActions(),
 		Getenv: env.Getenv, OIDC: env.oidc(), Mask: env.Runner.MaskAs, Logf: env.Runner.Infof,
-	})
+	}
 }
 
 // dopplerConfig is a Doppler config in which the name of the snapshot is recorded.
@@ -45,8 +49,7 @@ func checkDoppler(
 	case !spec.UpdateDoppler:
 		return nil, nil
 	case config.Client == nil && spec.Record.Required:
-		return nil, inputs.Errorf("update_doppler", "true", "needs a Doppler token; set doppler_token, DOPPLER_TOKEN or "+
-			"doppler_identity, or set update_doppler: false")
+		return nil, errUpdateWithoutToken()
 	case config.Client == nil:
 		job.Runner.Notice(runner.Annotation{Title: "Doppler will not be updated", Message: "No Doppler token is set. To " +
 			"record the name of the snapshot, set doppler_token, DOPPLER_TOKEN or doppler_identity."})
@@ -63,6 +66,11 @@ func checkDoppler(
 	job.Runner.Infof("%s will be set in %s (selected by %s)", spec.Record.Secret, strings.Join(configNames(configs), ", "),
 		by)
 	return configs, nil
+}
+
+func errUpdateWithoutToken() error {
+	return inputs.Errorf("update_doppler", "true", "needs a Doppler token; set doppler_token, DOPPLER_TOKEN or "+
+		"doppler_identity, or set update_doppler: false")
 }
 
 // checkConfigs checks that the configs are writable, and reads the secrets of the record in each.

@@ -51,12 +51,17 @@ func openImage(
 	if missing == nil {
 		return existingImage{img, true}, nil
 	}
-	// A name without a registry means a local image here, although Docker would look for it on Docker Hub.
-	if reference.Domain(named) == "docker.io" && !strings.HasPrefix(name, "docker.io/") {
+	if isLocalName(named, name) {
 		return existingImage{}, missing
 	}
 	img, err = openInRegistry(ctx, job, spec, doppler, named, name, platform)
 	return existingImage{Image: img}, inputs.Wrap("image", err)
+}
+
+// isLocalName reports whether a name has no registry. Then it means a local image, although Docker would look for it on
+// Docker Hub. named is the parsed name.
+func isLocalName(named reference.Named, name string) bool {
+	return reference.Domain(named) == "docker.io" && !strings.HasPrefix(name, "docker.io/")
 }
 
 // openInRegistry opens the image that name refers to. named is the parsed name.

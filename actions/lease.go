@@ -90,16 +90,30 @@ func builderFor(job job, spec inputs.BuildSpec, doppler credentials.Doppler, sou
 			Addr: spec.Builder, CertDir: job.Getenv(builder.CertPath), AllowPlaintext: spec.AllowPlaintextBuilder,
 		}, nil
 	}
-	project := spec.DepotProject
-	if project == "" {
-		var err error
-		getenv := doppler.Over(job.Getenv)
-		project, err = builder.FindProject(getenv, job.Runner.Infof, projectDirs(job, spec, source)...)
-		if err != nil && !(errors.Is(err, builder.ErrNoProject) && job.Getenv("DEPOT_BUILD_ID") != "") {
-			return nil, err
-		}
+	project, _, err := depotProject(job, spec, doppler, source, job.Runner.Infof)
+	if err != nil {
+		return nil, err
 	}
 	return depot(job, spec, doppler, project), nil
+}
+
+// depotProject returns the ID of the Depot project, see [builderFor], and what it comes from. The ID is empty if the
+// project is that of an existing build.
+func depotProject(
+	job job, spec inputs.BuildSpec, doppler credentials.Doppler, source buildSource, logf func(string, ...any),
+) (project, from string, err error) {
+	if spec.DepotProject != "" {
+		return spec.DepotProject, "depot_project", nil
+	}
+	project, file, err := builder.FindProject(doppler.Over(job.Getenv), logf, projectDirs(job, spec, source)...)
+	if errors.Is(err, builder.ErrNoProject) && job.Getenv("DEPOT_BUILD_ID") != "" {
+		err = nil
+	}
+	from = "DEPOT_PROJECT_ID"
+	if doppler.Secrets[from] != "" {
+		from += " in " + doppler.Client.Name()
+	}
+	return project, cmp.Or(file, from), err
 }
 
 // projectDirs returns the directories from which depot.json is searched upward, in the order of their precedence.
@@ -123,12 +137,16 @@ func projectDirs(job job, spec inputs.BuildSpec, source buildSource) []string {
 // depot returns a client for Depot with the credentials of the inputs and the job. An empty project stands for the
 // project of the token.
 func depot(job job, spec inputs.BuildSpec, doppler credentials.Doppler, project string) builder.Depot {
-	token := credentials.Depot{
-		Input: spec.DepotToken, Getenv: doppler.Over(job.Getenv), OIDC: job.oidc(), Logf: job.Runner.Infof,
-	}
 	return builder.Depot{
-		Project: project, Token: token.Token, APIURL: job.Getenv("DEPOT_API_URL"), BuildID: job.Getenv("DEPOT_BUILD_ID"),
+		Project: project, Token: depotToken(job, spec, doppler).Token,
+		APIURL: job.Getenv("DEPOT_API_URL"), BuildID: job.Getenv("DEPOT_BUILD_ID"),
 		Logf: job.Runner.Infof, Mask: job.Runner.Mask,
+	}
+}
+
+func depotToken(job job, spec inputs.BuildSpec, doppler credentials.Doppler) credentials.Depot {
+	return credentials.Depot{
+		Input: spec.DepotToken, Getenv: doppler.Over(job.Getenv), OIDC: job.oidc(), Logf: job.Runner.Infof,
 	}
 }
 

@@ -80,15 +80,19 @@ func preflight(
 func daytonaClient(
 	env Env, in inputs.Daytona, config credentials.Doppler,
 ) (daytona.Client, error) {
-	client, from, err := credentials.Daytona(credentials.DaytonaSource{
-		APIKey: in.DaytonaAPIKey, OrganizationID: in.DaytonaOrganizationID, APIURL: in.DaytonaAPIURL,
-		Doppler: config, InActions: env.Runner.InActions(), Getenv: env.Getenv, Mask: env.Runner.Mask,
-	})
+	client, from, err := credentials.Daytona(daytonaSource(env, in, config))
 	if err == nil {
 		client.Logf = env.Runner.Infof
 		env.Runner.Infof("Daytona API key: from %s", from)
 	}
 	return client, err
+}
+
+func daytonaSource(env Env, in inputs.Daytona, config credentials.Doppler) credentials.DaytonaSource {
+	return credentials.DaytonaSource{
+		APIKey: in.DaytonaAPIKey, OrganizationID: in.DaytonaOrganizationID, APIURL: in.DaytonaAPIURL,
+		Doppler: config, InActions: env.Runner.InActions(), Getenv: env.Getenv, Mask: env.Runner.Mask,
+	}
 }
 
 const keysPage = "https://app.daytona.io/dashboard/keys"

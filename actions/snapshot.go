@@ -15,6 +15,9 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 	if err != nil {
 		return env.reject(err)
 	}
+	if in.Doctor {
+		env.Checks = snapshotChecks(env, spec)
+	}
 	return env.runJob(ctx, spec.Timeout, spec.Report, func(
 		ctx context.Context, job job,
 	) (run runrecord.Record, err error) {

@@ -44,15 +44,8 @@ func resolveSource(
 	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, checkout source.Tree,
 ) (buildSource, error) {
 	defer startActivity(ctx, "GitHub to resolve the ref")()
-	repository := cmp.Or(job.Getenv("GITHUB_REPOSITORY"), checkout.Repository)
-	ref, wholeRef := spec.Ref, ""
-	if ref == "" && (spec.EventCommit || isMissing(job, spec, checkout)) {
-		ref, wholeRef = job.Getenv("GITHUB_SHA"), job.Getenv("GITHUB_REF")
-	}
-	replaces := ref == "" && mustBuildCommit(job, spec)
-	if replaces {
-		ref = cmp.Or(checkout.SHA, job.Getenv("GITHUB_SHA"))
-	}
+	repository := repositoryOf(job, checkout)
+	ref, wholeRef, replaces := refToBuild(job, spec, checkout)
 	if ref == "" {
 		return checkoutSource(ctx, job, spec, checkout, repository)
 	}
@@ -71,6 +64,25 @@ func resolveSource(
 	return s, nil
 }
 
+// repositoryOf returns owner/name of the repository in which a ref is resolved.
+func repositoryOf(job job, checkout source.Tree) string {
+	return cmp.Or(job.Getenv("GITHUB_REPOSITORY"), checkout.Repository)
+}
+
+// refToBuild returns the ref to resolve, or "" to build the checkout. wholeRef is the full name of the ref, if the
+// event names it. replaces reports whether the ref is built instead of the files of the workspace.
+func refToBuild(job job, spec inputs.BuildSpec, checkout source.Tree) (ref, wholeRef string, replaces bool) {
+	ref = spec.Ref
+	if ref == "" && (spec.EventCommit || isMissing(job, spec, checkout)) {
+		ref, wholeRef = job.Getenv("GITHUB_SHA"), job.Getenv("GITHUB_REF")
+	}
+	replaces = ref == "" && mustBuildCommit(job, spec)
+	if replaces {
+		ref = cmp.Or(checkout.SHA, job.Getenv("GITHUB_SHA"))
+	}
+	return ref, wholeRef, replaces
+}
+
 // isMissing reports whether a workflow's workspace has neither a checkout nor a Dockerfile, so that the event's commit
 // is built instead.
 func isMissing(job job, spec inputs.BuildSpec, checkout source.Tree) bool {
@@ -85,9 +97,8 @@ func isMissing(job job, spec inputs.BuildSpec, checkout source.Tree) bool {
 func checkoutSource(
 	ctx context.Context, job job, spec inputs.BuildSpec, checkout source.Tree, repository string,
 ) (buildSource, error) {
-	if spec.GitContext != "" && !spec.GitContextOptional && checkout.SHA == "" {
-		return buildSource{}, inputs.Errorf("git_context", spec.GitContext,
-			"needs a commit; set ref, or build from a clone of a git repository")
+	if err := checkGitContext(spec, checkout); err != nil {
+		return buildSource{}, err
 	}
 	s := buildSource{Repository: repository, Tree: checkout}
 	job.Runner.Infof("%s", describeSource(s))
@@ -100,6 +111,15 @@ func checkoutSource(
 	s.Paths, err = spec.Resolve(checkout.Dir)
 	warnUnfetched(job, spec, s.Tree, s.Paths)
 	return s, err
+}
+
+// checkGitContext returns an error if the git context is required, but the checkout has no commit.
+func checkGitContext(spec inputs.BuildSpec, checkout source.Tree) error {
+	if spec.GitContext == "" || spec.GitContextOptional || checkout.SHA != "" {
+		return nil
+	}
+	return inputs.Errorf("git_context", spec.GitContext,
+		"needs a commit; set ref, or build from a clone of a git repository")
 }
 
 // hostedRepository returns a client for the repository in which a ref is resolved, with the token of the inputs or the

@@ -18,6 +18,9 @@ func Test(ctx context.Context, env Env, in inputs.Test) error {
 	if err != nil {
 		return env.reject(err)
 	}
+	if in.Doctor {
+		env.Checks = testChecks(env, spec)
+	}
 	return env.runJob(ctx, spec.Timeout, spec.Report, func(
 		ctx context.Context, job job,
 	) (run runrecord.Record, err error) {

@@ -44,7 +44,8 @@ func parseCommandLine(line string) error {
 		"action-test shell": &inputs.Shell{}, "action-test convert": &inputs.Convert{},
 		"action-snapshot list": &inputs.ListSnapshots{}, "action-snapshot delete": &inputs.DeleteSnapshot{},
 		"action-snapshot promote": &inputs.Promote{}, "action-snapshot rollback": &inputs.Rollback{},
-		"action-snapshot history": &inputs.History{},
+		"action-snapshot history": &inputs.History{}, "action-build doctor": &inputs.Build{},
+		"action-test doctor": &inputs.Test{}, "action-snapshot doctor": &inputs.Snapshot{},
 	}
 	for _, name := range []string{"action-build", "action-test", "action-snapshot"} {
 		targets[name+" completion"], targets[name+" version"] = &inputs.Completion{}, &struct{}{}

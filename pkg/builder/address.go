@@ -101,15 +101,21 @@ func (a Address) Acquire(ctx context.Context, _ Request) (*Lease, error) {
 		if err != nil {
 			return connection{}, fmt.Errorf("connect to builder %s: %w", a.Addr, err)
 		}
-		supported := supportedPlatforms(c.workers)
-		if !slices.Contains(supported, platform) {
+		if err := a.checkPlatform(platform, supportedPlatforms(c.workers)); err != nil {
 			_ = c.client.Close()
-			return connection{}, fmt.Errorf("builder %s does not support %s: set platform to one of %s, or use another builder",
-				a.Addr, platform, strings.Join(withoutAMD64Levels(supported), ", "))
+			return connection{}, err
 		}
 		return c, nil
 	}
 	return lease, nil
+}
+
+func (a Address) checkPlatform(platform string, supported []string) error {
+	if slices.Contains(supported, platform) {
+		return nil
+	}
+	return fmt.Errorf("builder %s does not support %s: set platform to one of %s, or use another builder",
+		a.Addr, platform, strings.Join(withoutAMD64Levels(supported), ", "))
 }
 
 // supportedPlatforms returns the sorted, distinct platforms that the workers support.

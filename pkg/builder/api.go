@@ -20,10 +20,12 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
+// DefaultAPIURL is the base URL of Depot's API.
+const DefaultAPIURL = "https://api.depot.dev"
+
 const (
-	defaultAPIURL = "https://api.depot.dev"
-	apiAttempts   = 5
-	maxResponse   = 4 << 20 // bytes
+	apiAttempts = 5
+	maxResponse = 4 << 20 // bytes
 )
 
 // rejections are statuses that mean the call had no effect, so that even CreateBuild is safe to retry.
@@ -112,7 +114,7 @@ func (jsonCodec) Marshal(message any) ([]byte, error)   { return json.Marshal(me
 func (jsonCodec) Unmarshal(data []byte, into any) error { return json.Unmarshal(data, into) }
 
 func (d Depot) api() *apiClient {
-	url := strings.TrimSuffix(cmp.Or(d.APIURL, defaultAPIURL), "/")
+	url := strings.TrimSuffix(cmp.Or(d.APIURL, DefaultAPIURL), "/")
 	policy := d.Policy.HTTP
 	policy.Attempts, policy.Rejections = cmp.Or(policy.Attempts, apiAttempts), rejections
 	client := d.httpClient(policy)

@@ -22,17 +22,19 @@ const maxProjectFile = 64 << 10
 const projectHint = "expected {\"id\": \"…\"}, as `depot init` writes it"
 
 // FindProject returns DEPOT_PROJECT_ID or, if it is not set, the ID in the nearest depot.json (or .yml, .yaml) in the
-// first of dirs that has one, or in its parents. Without any, it returns [ErrNoProject]. It logs a file of another of
-// dirs that names another project.
-func FindProject(getenv func(string) string, logf func(format string, args ...any), dirs ...string) (string, error) {
+// first of dirs that has one, or in its parents, and the path of that file. Without any, it returns [ErrNoProject]. It
+// logs a file of another of dirs that names another project.
+func FindProject(
+	getenv func(string) string, logf func(format string, args ...any), dirs ...string,
+) (id, file string, err error) {
 	if id := getenv("DEPOT_PROJECT_ID"); id != "" {
-		return id, nil
+		return id, "", nil
 	}
 	var found, from string
 	for _, dir := range dirs {
 		dir, err := filepath.Abs(dir)
 		if err != nil {
-			return "", fmt.Errorf("find depot.json: %w (set DEPOT_PROJECT_ID or depot_project)", err)
+			return "", "", fmt.Errorf("find depot.json: %w (set DEPOT_PROJECT_ID or depot_project)", err)
 		}
 		file, err := project.FindConfigFileUp(dir)
 		if err != nil || file == from {
@@ -41,7 +43,7 @@ func FindProject(getenv func(string) string, logf func(format string, args ...an
 		id, err := readProject(dir, file)
 		switch {
 		case found == "" && err != nil:
-			return "", err
+			return "", "", err
 		case found == "":
 			found, from = id, file
 		case err == nil && id != found:
@@ -49,9 +51,9 @@ func FindProject(getenv func(string) string, logf func(format string, args ...an
 		}
 	}
 	if found == "" {
-		return "", ErrNoProject
+		return "", "", ErrNoProject
 	}
-	return found, nil
+	return found, from, nil
 }
 
 // readProject returns the ID in file, the nearest project file of dir.

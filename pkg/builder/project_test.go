@@ -74,7 +74,7 @@ func TestFindProject(t *testing.T) {
 			}
 			t.Chdir(dir)
 			for _, from := range []string{dir, "."} {
-				got, err := FindProject(environment(map[string]string{"DEPOT_PROJECT_ID": test.env}), t.Logf, from)
+				got, _, err := FindProject(environment(map[string]string{"DEPOT_PROJECT_ID": test.env}), t.Logf, from)
 				message := ""
 				if err != nil {
 					message = strings.ReplaceAll(err.Error(), root, "DIR")
@@ -143,7 +143,7 @@ func TestFindProjectInDirectories(t *testing.T) {
 				dirs = append(dirs, filepath.Join(root, dir))
 			}
 			j := &journal{}
-			got, err := FindProject(environment(nil), j.logf, dirs...)
+			got, _, err := FindProject(environment(nil), j.logf, dirs...)
 			if err != nil {
 				got = err.Error()
 			}
@@ -175,7 +175,7 @@ func FuzzFindProject(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, "depot.json"), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		id, err := FindProject(environment(nil), t.Logf, dir)
+		id, _, err := FindProject(environment(nil), t.Logf, dir)
 		switch {
 		case err != nil && (id != "" || strings.ContainsAny(err.Error(), "\n\r\x1b\x00")):
 			t.Errorf("got %q, %q", id, err)

@@ -142,6 +142,6 @@ func (d Depot) isRegistry(host string) bool {
 		name = host
 	}
 	const domain = "registry.depot.dev"
-	api, err := url.Parse(cmp.Or(d.APIURL, defaultAPIURL))
+	api, err := url.Parse(cmp.Or(d.APIURL, DefaultAPIURL))
 	return host == domain || strings.HasSuffix(host, "."+domain) || err == nil && name == api.Hostname()
 }

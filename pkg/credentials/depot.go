@@ -39,26 +39,34 @@ type Depot struct {
 // depotToken is a token and its source, for the log.
 type depotToken struct{ source, value string }
 
-// Token returns the first of these that exists, and logs which: the input, DEPOT_TOKEN, DEPOT_API_TOKEN, the token of
-// `depot login` (outside GitHub Actions), an OIDC token, and those of Depot's own runners, DEPOT_JIT_TOKEN and
+// Token is like [Depot.Find], and logs the source of the token.
+func (d Depot) Token(ctx context.Context) (string, error) {
+	token, source, err := d.Find(ctx)
+	if err == nil {
+		d.Logf("Authenticating to Depot with %s", source)
+	}
+	return token, err
+}
+
+// Find returns the first of these tokens that exists, and its source: the input, DEPOT_TOKEN, DEPOT_API_TOKEN, the
+// token of `depot login` (outside GitHub Actions), an OIDC token, and those of Depot's own runners, DEPOT_JIT_TOKEN and
 // DEPOT_CACHE_TOKEN. This is the order of depot/cli b57f518, pkg/helpers/token.go.
 //
-// GitHub issues no OIDC tokens for pull requests from forks; if the base repository is public, Token proves the run's
-// identity to Depot with a challenge in the run's log. Token returns [ErrNoDepotToken] outside GitHub Actions,
+// GitHub issues no OIDC tokens for pull requests from forks; if the base repository is public, Find proves the run's
+// identity to Depot with a challenge in the run's log. Find returns [ErrNoDepotToken] outside GitHub Actions,
 // [ErrNoIDToken] in a job without the permission, the cause of ctx, or an error that wraps an *[httpclient.APIError].
-func (d Depot) Token(ctx context.Context) (string, error) {
+func (d Depot) Find(ctx context.Context) (value, source string, err error) {
 	token, err := d.staticToken()
 	if err == nil && token.value == "" {
 		token, err = d.issuedToken(ctx)
 	}
 	if err != nil && context.Cause(ctx) != nil {
-		return "", context.Cause(ctx)
+		return "", "", context.Cause(ctx)
 	}
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	d.Logf("Authenticating to Depot with %s", token.source)
-	return token.value, nil
+	return token.value, token.source, nil
 }
 
 // staticToken returns the token that the user provides, or the zero token.

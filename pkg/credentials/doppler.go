@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/org/sandbox-actions/pkg/doppler"
+	"github.com/org/sandbox-actions/pkg/httpclient"
 )
 
 const (
@@ -53,15 +54,17 @@ type DopplerSource struct {
 	InActions  bool
 	Getenv     func(string) string // DOPPLER_*, HOME
 	OIDC       OIDC
+	HTTP       httpclient.Config         // of the requests to Doppler
 	Mask       func(name, secret string) // masks a secret that errors refer to by name
 	Logf       func(format string, args ...any)
 }
 
 // Doppler is a Doppler config that has been read. The zero value has no secrets.
 type Doppler struct {
-	Client   *doppler.Client   // nil without a config
-	Secrets  map[string]string // by name
-	Selected string            // what selected the config, for messages
+	Client    *doppler.Client   // nil without a config
+	Secrets   map[string]string // by name
+	Selected  string            // what selected the config, for messages
+	TokenFrom string            // source of the token, for messages
 }
 
 // ReadDoppler authenticates to Doppler, reads the config and masks its secrets.
@@ -107,7 +110,7 @@ func ReadDoppler(ctx context.Context, source DopplerSource) (Doppler, error) {
 	}
 	client.Project = cmp.Or(stored["DOPPLER_PROJECT"].Value, client.Project)
 	client.Config = cmp.Or(stored["DOPPLER_CONFIG"].Value, client.Config)
-	config := Doppler{&client, source.valuesOf(stored, source.isInjected(client)), selected.by}
+	config := Doppler{&client, source.valuesOf(stored, source.isInjected(client)), selected.by, selected.tokenFrom}
 	source.mask(stored, config.Secrets)
 	source.Logf("Doppler token: from %s", selected.tokenFrom)
 	source.Logf("Read %s (selected by %s)", client.Name(), selected.by)
@@ -141,7 +144,7 @@ func (s DopplerSource) selectConfig(ctx context.Context) (selection, error) {
 		}
 		levels = append(levels, level{cli.Project, cli.Config, cli.Token, "doppler setup", "doppler login"})
 	}
-	selected := selection{client: doppler.Client{Host: cmp.Or(s.Getenv("DOPPLER_API_HOST"), cli.Host)}}
+	selected := selection{client: doppler.Client{Host: cmp.Or(s.Getenv("DOPPLER_API_HOST"), cli.Host), HTTP: s.HTTP}}
 	if s.Token == "" && s.Identity != "" {
 		selected.tokenFrom = "doppler_identity"
 	}
@@ -241,7 +244,7 @@ func (s DopplerSource) login(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("input doppler_identity: %w", err)
 	}
-	token, err := doppler.Client{Host: s.Getenv("DOPPLER_API_HOST")}.Login(ctx, s.Identity, id)
+	token, err := doppler.Client{Host: s.Getenv("DOPPLER_API_HOST"), HTTP: s.HTTP}.Login(ctx, s.Identity, id)
 	if err == nil {
 		s.Mask(dopplerToken, token)
 	}

@@ -32,6 +32,7 @@ const (
 // Engine is a connection to a Docker Engine.
 type Engine struct {
 	Host string // address, as in DOCKER_HOST
+	From string // source of the address, for messages: DOCKER_HOST, a context of docker, or the name of a default
 
 	// Progress, if set, is called during Load for each chunk of a layer that was sent, but never concurrently. If the
 	// engine rejects the first attempt, the progress starts again.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/moby/moby/client"
+
+	"github.com/org/sandbox-actions/internal/localcloud/engine"
 )
 
 // fakeAPI responds to requests by "METHOD /path" without the API version, and to all others with 404.
@@ -76,6 +79,45 @@ func TestImageID(t *testing.T) {
 			t.Errorf("%s: %q, %v", test.name, got, err)
 		}
 	}
+}
+
+func TestInfo(t *testing.T) {
+	const version = `{"Os":"linux","Arch":"arm64"}`
+	for _, test := range []struct {
+		name, info string
+		want       Info
+	}{
+		{
+			"containerd", `{"ServerVersion":"29.1.0","Driver":"overlayfs","Name":"a","DockerRootDir":"/d",
+				"DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}`,
+			Info{"29.1.0", "linux/arm64", "containerd", "a", "/d"},
+		},
+		{
+			"graph driver", `{"ServerVersion":"20.10.24","Driver":"overlay2","DriverStatus":[["Backing Filesystem","extfs"]]}`,
+			Info{"20.10.24", "linux/arm64", "overlay2", "", ""},
+		},
+	} {
+		api := &fakeAPI{answers: map[string]string{"GET /info": test.info, "GET /version": version}}
+		if got, err := api.engine(t).Info(t.Context()); err != nil || got != test.want {
+			t.Errorf("%s: got %+v, %v; want %+v", test.name, got, err, test.want)
+		}
+	}
+	api := &fakeAPI{answers: map[string]string{"GET /info": "!403 denied"}}
+	if _, err := api.engine(t).Info(t.Context()); err == nil || !strings.Contains(err.Error(), "denied") {
+		t.Errorf("got %v, want the engine's error", err)
+	}
+}
+
+// Both engines say what they are.
+func TestInfoOfEngine(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, kind string, e *Engine) {
+		store := map[string]string{engine.Current: "containerd", engine.Oldest: "overlay2"}[kind]
+		info, err := e.Info(t.Context())
+		if err != nil || info.Store != store || info.Version == "" || info.Dir == "" || info.Host == "" ||
+			info.Platform != "linux/"+runtime.GOARCH || e.From != "DOCKER_HOST" {
+			t.Errorf("got %+v of %s, %v", info, e.From, err)
+		}
+	})
 }
 
 func TestClassifyError(t *testing.T) {

@@ -63,7 +63,7 @@ func (f finder) open(ctx context.Context, candidates []candidate) (*Engine, erro
 		}
 		tried = append(tried, where+": "+err.Error())
 	}
-	hint := "start Docker (sudo systemctl start docker, Docker Desktop, OrbStack or Colima), or set DOCKER_HOST"
+	hint := "start Docker with sudo systemctl start docker, Docker Desktop, OrbStack or Colima, or set DOCKER_HOST"
 	switch {
 	case denied:
 		hint = `add your user to the docker group with sudo usermod -aG docker "$USER", then log in again`
@@ -71,7 +71,7 @@ func (f finder) open(ctx context.Context, candidates []candidate) (*Engine, erro
 		hint = cmp.Or(connectionHint(last, candidates[0].endpoint.Host),
 			"start that engine, or unset the variable to use the default engine")
 	}
-	return nil, fmt.Errorf("cannot connect to a Docker Engine: %s: %s", strings.Join(tried, "; "), hint)
+	return nil, fmt.Errorf("cannot connect to a Docker Engine: %s (%s)", strings.Join(tried, "; "), hint)
 }
 
 // connectionHint returns what the user can do about a failed connection to host, or "" if the cause is unknown.
@@ -123,7 +123,7 @@ func (f finder) connect(ctx context.Context, c candidate) (*Engine, error) {
 		return nil, withoutURL(err)
 	}
 	opened.Store(true)
-	return &Engine{Host: c.endpoint.Host, client: api, idleTimeout: f.idleTimeout}, nil
+	return &Engine{Host: c.endpoint.Host, From: c.name, client: api, idleTimeout: f.idleTimeout}, nil
 }
 
 // maxResponse is the maximum size of a response that describes something, in bytes.

@@ -37,7 +37,7 @@ func TestOpenWithoutPermission(t *testing.T) {
 		defer set(0)
 	}
 	_, err = Open(t.Context(), env(map[string]string{"DOCKER_HOST": "unix://" + socket, "HOME": "/nonexistent"}))
-	if err == nil || !strings.Contains(err.Error(), "permission denied: add your user to the docker group") {
+	if err == nil || !strings.Contains(err.Error(), "permission denied (add your user to the docker group") {
 		t.Errorf("got %v", err)
 	}
 }

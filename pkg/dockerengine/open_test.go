@@ -166,8 +166,8 @@ func TestOpenTriesAllCandidates(t *testing.T) {
 		"unix://H/.orbstack/run/docker.sock (OrbStack): no such file; " +
 		"unix://H/.colima/default/docker.sock (Colima): no such file; " +
 		"unix://H/.docker/run/docker.sock (Docker Desktop): no such file; " +
-		"unix://H/run/podman/podman.sock (Podman): no such file: " +
-		"start Docker (sudo systemctl start docker, Docker Desktop, OrbStack or Colima), or set DOCKER_HOST"
+		"unix://H/run/podman/podman.sock (Podman): no such file " +
+		"(start Docker with sudo systemctl start docker, Docker Desktop, OrbStack or Colima, or set DOCKER_HOST)"
 	if got != want {
 		t.Errorf("\n%s, want\n%s", got, want)
 	}

@@ -177,16 +177,21 @@ func environment(own []string) []string {
 	return slices.DeleteFunc(slices.Clone(own), func(variable string) bool { return !inherited.MatchString(variable) })
 }
 
+// Version returns the version of git, for example 2.39.5. The error is [ErrNotInstalled] or an [*Error].
+func (g Git) Version(ctx context.Context) (string, error) {
+	out, err := g.Output(ctx, "version")
+	return safetext.Line(strings.TrimPrefix(string(out), "git version "), 80), err
+}
+
 // CheckVersion returns an error if git is missing or older than 2.32.
 func (g Git) CheckVersion(ctx context.Context) error {
-	out, err := g.Output(ctx, "version")
+	version, err := g.Version(ctx)
 	if err != nil {
 		return err
 	}
 	var major, minor int
-	version := strings.TrimSpace(strings.TrimPrefix(string(out), "git version "))
 	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n != 2 || major < 2 || major == 2 && minor < 32 {
-		return fmt.Errorf("git %s is too old: install git 2.32 or later", safetext.Line(version, 80))
+		return fmt.Errorf("git %s is too old: install git 2.32 or later", version)
 	}
 	return nil
 }

@@ -66,6 +66,8 @@ var help = map[string]string{
 	"github_token": "GitHub token to resolve and fetch ref, its submodules and Git LFS files, and git contexts on the " +
 		"GitHub server.",
 	"timeout": "Time limit for the whole action.",
+	"doctor": "If the run fails, check git, the Docker Engine, the builder, Doppler, Daytona, registry logins, the " +
+		"clock and the proxy for at most 20 seconds, and add a line for each to the log, in the group Diagnosis.",
 	"doppler_config": "Doppler config that supplies credentials and build secrets. Default for a snapshot: " +
 		"DOPPLER_CONFIG, the config of the service token or, on the command line, of doppler setup, then dev.",
 	"doppler_project": "Doppler project. A service token implies its project. Default: DOPPLER_PROJECT or, on the " +

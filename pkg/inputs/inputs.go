@@ -66,6 +66,7 @@ type Build struct {
 	ReportDir             string `terminal:"test-results"`
 	PreviousRecord        string
 	Comment               string `default:"false"`
+	Doctor                bool
 	OutputFormat
 }
 

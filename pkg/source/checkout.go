@@ -167,6 +167,12 @@ func (t Tree) Parents(ctx context.Context, sha string) ([]string, error) {
 	return strings.Fields(string(out)), nil
 }
 
+// IsShallow reports whether the repository of a checkout has only a part of the history.
+func (t Tree) IsShallow(ctx context.Context) (bool, error) {
+	out, err := t.git.Output(ctx, "rev-parse", "--is-shallow-repository")
+	return strings.TrimSpace(string(out)) == "true", err
+}
+
 // Extra returns up to limit paths of files in dir that are not, with the same content, part of the commit of t, a tree
 // that was fetched. They include files that git ignores. Extra does not read the .git directory of dir.
 func (t Tree) Extra(ctx context.Context, dir string, limit int) ([]string, error) {

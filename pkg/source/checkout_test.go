@@ -43,6 +43,21 @@ func TestOpenCheckout(t *testing.T) {
 	}
 }
 
+func TestIsShallow(t *testing.T) {
+	origin := newRepository(t)
+	parent := t.TempDir()
+	sh(t, parent, "git clone -q --depth 1 file://"+origin+" c")
+	for dir, want := range map[string]bool{origin: false, filepath.Join(parent, "c"): true} {
+		tree, err := OpenCheckout(t.Context(), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := tree.IsShallow(t.Context()); got != want || err != nil {
+			t.Errorf("%s: %t, %v; want %t", dir, got, err, want)
+		}
+	}
+}
+
 func TestCommitTime(t *testing.T) {
 	origin := newRepository(t)
 	sh(t, origin, `GIT_AUTHOR_DATE='2020-01-01T00:00:00Z' GIT_COMMITTER_DATE='2021-06-01T02:00:00+02:00' \

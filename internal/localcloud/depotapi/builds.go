@@ -37,8 +37,8 @@ func (b *build) takeConnections() []*builders.Connection {
 	return connections
 }
 
-// buildService implements the methods that depot-go calls. The CLI ignores errors of the unimplemented ones (timings,
-// build context, lists of builds).
+// buildService implements the methods that clients call. The CLI ignores errors of the unimplemented ones (timings,
+// build context).
 type buildService struct {
 	cliv1connect.UnimplementedBuildServiceHandler
 	server *Server
@@ -101,6 +101,32 @@ func (b *buildService) CreateBuild(
 // saved reports whether the client requested to keep the image in Depot's registry.
 func (b *build) saved() bool {
 	return slices.ContainsFunc(b.options, func(o *cliv1.BuildOptions) bool { return o.Save })
+}
+
+// ListBuilds lists the builds of a project that the caller can use, without pages.
+func (b *buildService) ListBuilds(
+	ctx context.Context,
+	request *connect.Request[cliv1.ListBuildsRequest],
+) (*connect.Response[cliv1.ListBuildsResponse], error) {
+	s := b.server
+	s.note(ctx, func(c *Call) { c.Project = request.Msg.ProjectId })
+	who, err := s.identify(ctx, request.Header())
+	if err != nil {
+		return nil, err
+	}
+	project, err := s.authorize(who, request.Msg.ProjectId)
+	if err != nil {
+		return nil, err
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	response := &cliv1.ListBuildsResponse{}
+	for _, build := range s.builds {
+		if build.project == project.ID {
+			response.Builds = append(response.Builds, &cliv1.Build{Id: build.id})
+		}
+	}
+	return connect.NewResponse(response), nil
 }
 
 // addRegistry adds references in Depot's registry to a response, and a credential to push them. A client must ignore

@@ -475,7 +475,7 @@ func buildWithOurs(t *testing.T, dir string, getenv func(string) string, argumen
 	if err != nil {
 		t.Fatal(err)
 	}
-	project, err := builder.FindProject(getenv, t.Logf, filepath.Dir(file), buildContext)
+	project, _, err := builder.FindProject(getenv, t.Logf, filepath.Dir(file), buildContext)
 	if err != nil && !errors.Is(err, builder.ErrNoProject) { // the token may identify the project
 		return err
 	}
