@@ -62,7 +62,24 @@ func checkDoppler(
 	}
 	job.Runner.Infof("%s will be set in %s (selected by %s)", spec.Record.Secret, strings.Join(configNames(configs), ", "),
 		by)
+	noticeOtherPrefix(job, spec, configs)
 	return configs, nil
+}
+
+// noticeOtherPrefix reports that a config names a snapshot with another prefix, for example because the default has
+// changed since: this run neither reuses nor deletes those snapshots.
+func noticeOtherPrefix(job job, spec inputs.SnapshotSpec, configs []dopplerConfig) {
+	for _, config := range configs {
+		other := prefixOf(config.Previous)
+		if spec.Name != "" || other == config.Previous || other == spec.NamePrefix {
+			continue
+		}
+		other = strings.TrimSuffix(other, "-"+spec.Variant)
+		job.Runner.Notice(runner.Annotation{Title: "Older snapshots have another prefix", Message: fmt.Sprintf(
+			"%s names %s, but this run uses the prefix %s: set name_prefix: %[4]s to reuse and prune the older snapshots, or "+
+				"delete them (action-snapshot list --name-prefix %[4]s)",
+			config.Name(), config.Previous, spec.NamePrefix, other)})
+	}
 }
 
 // checkConfigs checks that the configs are writable, and reads the secrets of the record in each.

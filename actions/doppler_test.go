@@ -276,6 +276,32 @@ func TestDopplerIsOptional(t *testing.T) {
 	}
 }
 
+// A run whose prefix differs from that of the named snapshot says how to go on with the older snapshots.
+func TestNoticeOtherPrefix(t *testing.T) {
+	const suffix = "-20260102-030405-0123456-me"
+	for _, test := range []struct {
+		name, previous, want string
+		arguments            []string
+	}{
+		{name: "former default", previous: "iterate-sandbox" + suffix, want: "set name_prefix: iterate-sandbox to reuse"},
+		{name: "variant", previous: "other-small" + suffix, want: "set name_prefix: other to reuse",
+			arguments: []string{"--variants=small: cpu=1"}},
+		{name: "same prefix", previous: "sandbox" + suffix},
+		{name: "no generated name", previous: "pinned"},
+		{name: "no name"},
+		{name: "given name", previous: "other" + suffix, arguments: []string{"--name=pinned"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			job, _, log := testJob(t, nil)
+			spec := snapshotSpec(t, test.arguments...).Each()[0]
+			noticeOtherPrefix(job, spec, []dopplerConfig{{Previous: test.previous}})
+			if !strings.Contains(log.String(), test.want) || (test.want == "") != (log.Len() == 0) {
+				t.Errorf("log %q, want %q", log, test.want)
+			}
+		})
+	}
+}
+
 // keep and delete spare the snapshots that any readable config names in the chosen secret.
 func TestDopplerProtectsSnapshots(t *testing.T) {
 	server, c := startDoppler(t), startDaytona(t, nil)
@@ -349,7 +375,7 @@ func TestNamesWithSecrets(t *testing.T) {
 func TestPublishSecret(t *testing.T) {
 	job, stdout, _ := testJob(t, nil)
 	job.Runner.MaskAs("the Doppler secret APP", "sandbox")
-	err := publish(job.Env, SnapshotOutputs{SnapshotName: "iterate-sandbox-1", SnapshotState: "active"}, "")
+	err := publish(job.Env, SnapshotOutputs{SnapshotName: "web-sandbox-1", SnapshotState: "active"}, "")
 	leak := (*runner.SecretOutputError)(nil)
 	if !errors.As(err, &leak) || leak.Output != "snapshot_name" || leak.Secret != "the Doppler secret APP" ||
 		stdout.Len() > 0 {

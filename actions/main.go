@@ -88,8 +88,12 @@ func (c Command) run(ctx context.Context, env Env, args, environ []string) (err 
 	if env.Dir, err = os.Getwd(); err != nil {
 		return err
 	}
+	names, err := defaultNames(ctx, env)
+	if err != nil {
+		return err
+	}
 	source := inputs.Source{
-		Program: c.Name, Description: c.Description, Args: args, Environ: environ, Stdout: env.Stdout,
+		Program: c.Name, Description: c.Description, Args: args, Environ: environ, Stdout: env.Stdout, Names: names,
 	}
 	warnings, err := source.Parse(c.Inputs)
 	for _, warning := range warnings {

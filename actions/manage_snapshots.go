@@ -37,6 +37,9 @@ func ListSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) error 
 	if err != nil {
 		return err
 	}
+	if len(list) == 0 && in.NamePrefix != "" {
+		env.Runner.Infof("No snapshot has the prefix %s; list all snapshots with --name-prefix=", in.NamePrefix)
+	}
 	infos := describeSnapshots(ctx, env, config, in.DopplerSecret, list)
 	out := tabwriter.NewWriter(env.Stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(out, "NAME\tSTATE\tSIZE\tCREATED\tIMAGE\tCOMMIT\tUSED\tNAMED BY\tVERIFIED")

@@ -72,7 +72,7 @@ func TestWorkflowContract(t *testing.T) {
 		outputs []string
 	}{
 		"build-docker-image.yml": {"Build Docker Image", map[string]any{
-			"ref": "", "docker_platform": "linux/amd64", "image_name": "iterate-sandbox:ci", "doppler_config": "", "save": false,
+			"ref": "", "docker_platform": "linux/amd64", "image_name": "sandbox:ci", "doppler_config": "", "save": false,
 		}, []string{"image_ref", "digest", "git_sha"}},
 		"build-daytona-snapshot.yml": {"Build Daytona Snapshot", map[string]any{
 			"ref": "", "doppler_config": "dev", "snapshot_name": "", "cpu": "2", "memory": "4", "disk": "10",
@@ -83,7 +83,7 @@ func TestWorkflowContract(t *testing.T) {
 			"deployment_environment": "",
 		}, []string{"snapshot_name", "digest", "git_sha", "previous_snapshot"}},
 		"local-docker-test.yml": {"Local Docker Tests", map[string]any{
-			"ref": "", "image_name": "iterate-sandbox:ci", "docker_platform": "linux/amd64", "test_command": "",
+			"ref": "", "image_name": "sandbox:ci", "docker_platform": "linux/amd64", "test_command": "",
 		}, []string{"tests_passed", "tests_failed", "digest"}},
 	} {
 		w := readWorkflow(t, file)

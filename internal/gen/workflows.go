@@ -71,7 +71,7 @@ var workflowConfigs = map[string]workflowConfig{
 			Job:         "Snapshot for ${{ inputs.doppler_config }}",
 			Concurrency: "One snapshot of a config and prefix at a time: Doppler records the last one.",
 			Group: "build-daytona-snapshot ${{ github.repository }} ${{ inputs.doppler_config }} " +
-				"${{ inputs.name_prefix || 'iterate-sandbox' }}",
+				"${{ inputs.name_prefix || vars.SANDBOX_NAME_PREFIX }}",
 		},
 		rename: map[string]string{"name": "snapshot_name"},
 		dispatch: []string{
@@ -184,6 +184,7 @@ var expressions = map[string]string{
 		"inputs.doppler_config && secrets.DOPPLER_TOKEN || '' }}",
 	"to_token":      "${{ inputs.to == 'prd' && secrets.DOPPLER_TOKEN_PRD || '' }}",
 	"depot_project": "${{ inputs.depot_project || vars.DEPOT_PROJECT_ID }} # then depot.json",
+	"name_prefix":   "${{ inputs.name_prefix || vars.SANDBOX_NAME_PREFIX }} # then the repository's name",
 	"build_args":    "|\n            GITHUB_REPOSITORY\n            ${{ inputs.build_args }}",
 	"git_context":   "${{ inputs.git_context || 'git' }}",
 }

@@ -162,7 +162,7 @@ func validateReferences(spec *BuildSpec, in Build, _ Env) error {
 
 // checkImageNames checks the names under which the image is loaded.
 func checkImageNames(names []string) error {
-	const example = "write for example iterate-sandbox:ci"
+	const example = "write for example sandbox:ci"
 	if len(names) == 0 {
 		return Errorf("image_name", "", "must not be empty if the image is loaded; %s", example)
 	}

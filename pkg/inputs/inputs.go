@@ -28,7 +28,7 @@ type Build struct {
 	Context               string `default:"."`
 	Dockerfile            string
 	Target                string
-	ImageName             List `default:"iterate-sandbox:ci" terminal:"${image_name}" variable:"LOCAL_DOCKER_IMAGE_NAME"`
+	ImageName             List `default:"sandbox:ci" terminal:"${image_name}" variable:"LOCAL_DOCKER_IMAGE_NAME"`
 	BuildArgs             Lines
 	BuildContexts         Lines
 	Labels                Lines
@@ -90,7 +90,7 @@ type Snapshot struct {
 	Image         string `short:"i" terminal:"${image_name}"`
 	ExpectImageID string `name:"expect-image-id"`
 	Name          string `short:"n"`
-	NamePrefix    string `default:"iterate-sandbox"`
+	NamePrefix    string `default:"${name_prefix}" variable:"SANDBOX_NAME_PREFIX"`
 	CPU           string `name:"cpu" short:"c" default:"2" variable:"DAYTONA_DEFAULT_SNAPSHOT_CPU"`
 	Memory        string `short:"m" default:"4" variable:"DAYTONA_DEFAULT_SNAPSHOT_MEMORY"`
 	Disk          string `short:"d" default:"10" variable:"DAYTONA_DEFAULT_SNAPSHOT_DISK"`
@@ -194,7 +194,7 @@ type Convert struct {
 
 // ListSnapshots declares the arguments of action-snapshot list.
 type ListSnapshots struct {
-	NamePrefix string `default:"iterate-sandbox"`
+	NamePrefix string `default:"${name_prefix}" variable:"SANDBOX_NAME_PREFIX"`
 	SnapshotSecret
 	Doppler
 	Daytona

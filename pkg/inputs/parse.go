@@ -28,6 +28,7 @@ type Source struct {
 	Description string
 	Args        []string
 	Environ     []string  // NAME=VALUE, as in os.Environ
+	Names       Names     // defaults of image_name and name_prefix; the zero value is NamesOf("")
 	Stdout      io.Writer // receives the help text
 }
 
@@ -38,7 +39,7 @@ type Source struct {
 // Parse returns a warning for each INPUT_* variable that names no input. For an invalid value it returns an [*Error].
 func (s Source) Parse(target any) (warnings []string, err error) {
 	env := environment(s.Environ)
-	parser, err := newParser(target, env, kong.Name(s.Program), kong.Description(s.Description),
+	parser, err := newParser(target, env, cmp.Or(s.Names, NamesOf("")), kong.Name(s.Program), kong.Description(s.Description),
 		kong.Resolvers(variables(env)), kong.Writers(s.Stdout, s.Stdout), kong.Exit(func(int) { panic(ErrHelp) }))
 	if err != nil {
 		return nil, err
@@ -66,9 +67,9 @@ func parse(parser *kong.Kong, args []string) (err error) {
 	return err
 }
 
-func newParser(target any, env map[string]string, options ...kong.Option) (*kong.Kong, error) {
+func newParser(target any, env map[string]string, names Names, options ...kong.Option) (*kong.Kong, error) {
 	parser, err := kong.New(target, append(options,
-		defaultsOf(target, env),
+		defaultsOf(target, env, names),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.KindMapper(reflect.Bool, boolMapper{}),
 		kong.KindMapper(reflect.Int, kong.MapperFunc(decodeInt)),
@@ -84,11 +85,12 @@ func newParser(target any, env map[string]string, options ...kong.Option) (*kong
 }
 
 // defaultsOf returns the defaults that depend on the command or the machine.
-func defaultsOf(target any, env map[string]string) kong.Vars {
+func defaultsOf(target any, env map[string]string, names Names) kong.Vars {
 	vars := kong.Vars{
 		"load":              "true",
 		"terminal_platform": "linux/" + runtime.GOARCH,
-		"image_name":        cmp.Or(strings.TrimSpace(env["LOCAL_DOCKER_IMAGE_NAME"]), "iterate-sandbox:local"),
+		"image_name":        cmp.Or(strings.TrimSpace(env["LOCAL_DOCKER_IMAGE_NAME"]), names.Image),
+		"name_prefix":       names.Prefix,
 		"promoted_image":    promotedImageHelp, "promoted_region": promotedRegionHelp,
 	}
 	switch target.(type) {
@@ -173,7 +175,7 @@ type Field struct {
 
 // Fields returns the inputs that a struct of this package declares, in order.
 func Fields(target any) ([]Field, error) {
-	parser, err := newParser(target, nil)
+	parser, err := newParser(target, nil, Names{})
 	if err != nil {
 		return nil, err
 	}
