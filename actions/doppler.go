@@ -20,12 +20,16 @@ import (
 // readDoppler reads the Doppler config that the inputs, the environment or the Doppler CLI select, if any.
 func readDoppler(ctx context.Context, env Env, in inputs.Doppler) (credentials.Doppler, error) {
 	defer startActivity(ctx, "Doppler")()
-	return credentials.ReadDoppler(ctx, credentials.DopplerSource{
+	config, err := credentials.ReadDoppler(ctx, credentials.DopplerSource{
 		Config: in.DopplerConfig, Project: in.DopplerProject, Token: in.DopplerToken, Identity: in.DopplerIdentity,
 		Default: in.Default, Optional: in.Optional, Public: in.Public,
 		Repository: env.Getenv("GITHUB_REPOSITORY"), Dir: env.Dir, InActions: env.Runner.InActions(),
 		Getenv: env.Getenv, OIDC: env.oidc(), Mask: env.Runner.MaskAs, Logf: env.Runner.Infof,
 	})
+	if errors.Is(err, credentials.ErrNoDopplerToken) && in.Instead != "" {
+		err = fmt.Errorf("%w; without Doppler, %s", err, in.Instead)
+	}
+	return config, err
 }
 
 // dopplerConfig is a Doppler config in which the name of the snapshot is recorded.
@@ -331,6 +335,7 @@ func checkNotNewer(
 // must be recorded.
 func snapshotDoppler(job job, spec inputs.SnapshotSpec) inputs.Doppler {
 	in := spec.Doppler
+	in.Instead = "set daytona_api_key and update_doppler: false"
 	in.Optional = credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv, job.Runner.InActions()) &&
 		!(spec.UpdateDoppler && spec.Record.Required)
 	return in

@@ -81,8 +81,22 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		env.Terminal = os.Stderr
 	}
-	return report(env.Runner, command.run(ctx, env, args, environ))
+	err := command.run(ctx, env, args, environ)
+	if err != nil && !env.Runner.InActions() {
+		err = &promptError{err, command.Inputs}
+	}
+	return report(env.Runner, err)
 }
+
+// promptError is an error that names the inputs of a command as flags.
+type promptError struct {
+	error
+	inputs any
+}
+
+func (e *promptError) Error() string { return inputs.FlagForm(e.inputs, e.error.Error()) }
+
+func (e *promptError) Unwrap() error { return e.error }
 
 func (c Command) run(ctx context.Context, env Env, args, environ []string) (err error) {
 	if env.Dir, err = os.Getwd(); err != nil {

@@ -197,7 +197,7 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 func authenticate(
 	ctx context.Context, env Env, doppler inputs.Doppler, in inputs.Daytona,
 ) (daytona.Client, credentials.Doppler, error) {
-	doppler.Default = inputs.DefaultDopplerConfig
+	doppler.Default, doppler.Instead = inputs.DefaultDopplerConfig, "set daytona_api_key"
 	doppler.Optional = credentials.HasDaytonaKey(in.DaytonaAPIKey, env.Getenv, env.Runner.InActions())
 	config, err := readDoppler(ctx, env, doppler)
 	if err != nil {

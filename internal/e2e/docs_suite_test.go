@@ -12,11 +12,11 @@ import (
 
 // suiteSchema is the part of a JSON schema that describes which keys a value can have.
 type suiteSchema struct {
-	Ref                  string                 `json:"$ref"`
-	Definitions          map[string]suiteSchema `json:"$defs"`
-	Properties           map[string]suiteSchema
-	Items                *suiteSchema
-	OneOf                []suiteSchema
+	Ref         string                 `json:"$ref"`
+	Definitions map[string]suiteSchema `json:"$defs"`
+	Properties  map[string]suiteSchema
+	Items       *suiteSchema
+	OneOf       []suiteSchema
 }
 
 // The examples in docs/suite.md show every key of the format.

@@ -10,11 +10,11 @@ import (
 
 // action describes an action for its action.yml and for docs/reference.md.
 type action struct {
-	Name, Title        string
-	About              string // at most 125 characters, the limit of GitHub's marketplace
-	Icon               string // of GitHub's list of Feather icons
-	Arguments          string // of run.sh
-	ExtendsBuild       bool   // whether it has the inputs and outputs of build, too
+	Name, Title  string
+	About        string // at most 125 characters, the limit of GitHub's marketplace
+	Icon         string // of GitHub's list of Feather icons
+	Arguments    string // of run.sh
+	ExtendsBuild bool   // whether it has the inputs and outputs of build, too
 
 	Inputs  []inputs.Field // available in workflows and on the command line
 	Flags   []inputs.Field // available only on the command line

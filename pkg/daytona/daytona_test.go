@@ -128,7 +128,7 @@ func TestCurrentKey(t *testing.T) {
 		{
 			name: "expired key", key: "dtn_expired", status: 401,
 			want: "check the Daytona API key: Daytona returned 401 Unauthorized: Invalid credentials " +
-				"(set daytona_api_key to a valid, unexpired key; create one at " +
+				"(replace the key in daytona_api_key; create one at " +
 				"https://app.daytona.io/dashboard/keys)",
 		},
 		{name: "no key", want: "no Daytona API key"},

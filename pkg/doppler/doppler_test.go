@@ -628,7 +628,7 @@ func TestErrors(t *testing.T) {
 		err      string // "" for no error
 		requests int    // number of attempts of the call
 	}{
-		{name: "no token", status: 401, err: "Invalid Auth token (set doppler_token to a valid, unexpired", requests: 1},
+		{name: "no token", status: 401, err: "Invalid Auth token (replace the token in doppler_token", requests: 1},
 		{
 			name: "service token, another config", client: Client{Token: readToken, Config: "prd"}, requests: 1, status: 400,
 			err: `read Doppler config "prd": Doppler returned 400 Bad Request: This token does not have access to ` +

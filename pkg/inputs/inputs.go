@@ -73,6 +73,7 @@ type Doppler struct {
 
 	Default  string   `kong:"-"` // config to read if nothing selects one; "" reads none without one of these inputs
 	Optional bool     `kong:"-"` // without a token, no config is read
+	Instead  string   `kong:"-"` // how to do without Doppler, for errors; "" if it is required
 	Public   []string `kong:"-"` // secrets that are not masked
 }
 
