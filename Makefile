@@ -38,4 +38,4 @@ release: ## Create a release in dist/VERSION and its tagged commit: make release
 	@scripts/release.sh "$$VERSION"
 
 clean: ## Remove what the other targets created.
-	@rm -rf .cache dist test-results
+	@rm -rf .cache demo-results dist test-results

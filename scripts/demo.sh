@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Builds the sandbox image, runs its test suite and creates a Daytona snapshot, as a workflow would. The services are
 # those of internal/localcloud: GitHub OIDC, Depot's API, BuildKit behind mTLS, a Docker Engine, Daytona, Doppler. The
-# build and the snapshot run twice; the second run reuses the results of the first one.
+# build and the snapshot run twice; the second run reuses the results of the first one. Then three runs fail on purpose.
+#
+# The summaries of the runs, a report and a recording of a terminal are in demo-results afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,12 +11,16 @@ echo 'demo: builds the sandbox image, runs its test suite and creates a Daytona 
 if [[ -x .cache/demo/localcloud && -x .cache/bin/buildkitd && -f .cache/base/bookworm-slim.tar ]]; then
 	echo 'demo: all dependencies are in .cache: this takes about a minute, or 3 minutes if the image must be rebuilt'
 else
-	echo 'demo: the first run installs Debian packages (docker.io, debootstrap), builds BuildKit and the programs, and'
+	echo 'demo: the first run installs Debian packages (docker.io, debootstrap, asciinema), builds BuildKit and the programs, and'
 	echo 'demo: creates debian:bookworm-slim. It takes 5 to 7 minutes on 2 cores; later runs take about a minute'
 fi
 scripts/setup.sh demo
 
-programs=.cache/demo
+root=$PWD
+programs=$root/.cache/demo
+results=$root/demo-results
+rm -rf "$results"
+mkdir "$results"
 dir=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-demo-XXXXXX")
 cloud=''
 finish() {
@@ -45,12 +51,13 @@ source "$dir/env"
 unset DEPOT_TOKEN DAYTONA_API_KEY
 export GITHUB_REPOSITORY=org/sandbox-actions
 
-# run NAME PROGRAM ARGUMENT… runs a program, stores its outputs as NAME and prints its duration. It shows the program's
-# log on a terminal, and otherwise the end of the log if the program fails.
+# run NAME PROGRAM ARGUMENT… runs a program, stores its outputs and its summary as NAME, and prints its duration. It
+# shows the program's log on a terminal, and otherwise the end of the log if the program fails.
 run() {
 	local name=$1 program=$programs/$2 began
 	shift 2
 	began=$(date +%s.%N)
+	local -x GITHUB_STEP_SUMMARY=$results/${name// /-}.md
 	if [[ -t 2 ]]; then
 		"$program" "$@" >"$dir/$name"
 	elif ! "$program" "$@" >"$dir/$name" 2>"$dir/log"; then
@@ -81,23 +88,34 @@ pushed_bytes() {
 	sed -n 's/^pushed //p' "$dir/cloud.log" | tail -n 1
 }
 
+# fail NAME PROGRAM ARGUMENT… runs a program that must fail, and prints its error.
+fail() {
+	local name=$1 program=$programs/$2
+	shift 2
+	if GITHUB_STEP_SUMMARY=$results/${name// /-}.md "$program" "$@" >"$dir/$name" 2>"$dir/log"; then
+		echo "demo: $name: the program did not fail" >&2
+		exit 1
+	fi
+	printf 'demo: %s: %s\n' "$name" "$(sed -n 's/^error: //p' "$dir/log")"
+}
+
 build_arguments=(--git-context git --build-args GITHUB_REPOSITORY)
 if command -v npm >/dev/null && [[ -f $(npm config get userconfig) ]]; then
 	build_arguments+=(--secret-files "npmrc=$(npm config get userconfig)")
 fi
 for build in 'first build' 'second build'; do
-	run "$build" action-build "${build_arguments[@]}" --image-name iterate-sandbox:local
+	run "$build" action-build "${build_arguments[@]}"
 	printf '      %s of %s steps cached, digest %s\n' \
 		"$(output "$build" cached_steps)" "$(output "$build" total_steps)" "$(output "$build" digest)"
 done
 require_same 'first build' 'second build' digest
-docker run --rm iterate-sandbox:local sh -c 'printf "demo: in the image: %s, node %s, %s changed files at %s\n" \
+docker run --rm "$(output 'second build' image_name)" sh -c 'printf "demo: in the image: %s, node %s, %s changed files at %s\n" \
 	"$(git --version)" "$(node --version)" "$(git status --short | wc -l)" "$(git rev-parse --short HEAD)"'
 
-GITHUB_STEP_SUMMARY=$dir/summary run 'test suite' action-test --report-dir "$dir/results"
+run 'test suite' action-test --report-dir "$dir/results"
 printf '      %s of %s passed, %s failed, %s skipped\n' "$(output 'test suite' tests_passed)" \
 	"$(output 'test suite' tests_total)" "$(output 'test suite' tests_failed)" "$(output 'test suite' tests_skipped)"
-grep '^|' "$dir/summary" | grep -v 'Image built' | cut -c1-60 | pr -2 -t -w 126 -l 1000 | sed 's/^/      /'
+grep '^|' "$results/test-suite.md" | grep -v 'Image built' | cut -c1-60 | pr -2 -t -w 126 -l 1000 | sed 's/^/      /'
 
 before=0
 verify=suite # in sandboxes of the snapshot; the second run reuses a snapshot that Doppler names already
@@ -129,3 +147,24 @@ done
 DOPPLER_TOKEN=$DOPPLER_TOKEN_PRD run 'rollback of prd' action-snapshot rollback
 require_same 'first snapshot' 'rollback of prd' snapshot_name
 DOPPLER_TOKEN=$DOPPLER_TOKEN_PRD "$programs/action-snapshot" history 2>/dev/null | sed 's/^/      /'
+
+# Runs that fail, in another repository.
+cp -R examples/build-test-snapshot "$dir/app"
+cd "$dir/app"
+git init --quiet --initial-branch=main
+git remote add origin "$GITHUB_SERVER_URL/acme/app"
+sed -i 's/vi\$/nano$/' sandbox/tests.yaml
+git add --all
+git -c user.name=demo -c user.email=demo@example.com commit --quiet --message='Expect another editor'
+export GITHUB_REPOSITORY=acme/app
+fail 'failed test' action-test --image=
+fail 'refused snapshot' action-snapshot --image= --cpu 64
+sed -i 's/^USER/RUN agent --version\n&/' Dockerfile
+fail 'failed step' action-build
+cd "$root"
+
+GITHUB_REPOSITORY=org/sandbox-actions PATH=$programs:$PATH LC_ALL=C.UTF-8 TERM=xterm-256color \
+	asciinema rec --quiet --idle-time-limit 1 --cols 100 --rows 30 --command scripts/demo-session.sh \
+	"$results/session.cast" </dev/null >/dev/null
+echo 'demo: results are in demo-results:'
+(cd "$results" && ls) | sed 's/^/      /'

@@ -2,13 +2,35 @@ package e2e
 
 import (
 	"encoding/json"
+	"io/fs"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/org/sandbox-actions/pkg/suite"
 )
+
+// Each suite of the examples names the published schema, which editors use to complete and check it.
+func TestExampleSuitesNameTheSchema(t *testing.T) {
+	suites := 0
+	must(t, filepath.WalkDir("../../examples", func(path string, _ fs.DirEntry, err error) error {
+		if filepath.Base(path) != "tests.yaml" {
+			return err
+		}
+		suites++
+		if !strings.HasPrefix(read(t, path), "# yaml-language-server: $schema="+suite.SchemaURL+"\n") {
+			t.Errorf("%s does not begin with a comment that names the schema %s", path, suite.SchemaURL)
+		}
+		return err
+	}))
+	if suites < 5 {
+		t.Errorf("found only %d suites", suites)
+	}
+}
 
 // suiteSchema is the part of a JSON schema that describes which keys a value can have.
 type suiteSchema struct {
@@ -54,9 +76,9 @@ func TestDocsShowEverySuiteKey(t *testing.T) {
 		}
 	}
 	for _, block := range codeBlocks(t, "docs/suite.md", "yaml") {
-		var suite any
-		must(t, yaml.Unmarshal([]byte(block), &suite))
-		mark(root, "Suite", suite)
+		var document any
+		must(t, yaml.Unmarshal([]byte(block), &document))
+		mark(root, "Suite", document)
 	}
 	for _, key := range slices.Sorted(maps.Keys(shown)) {
 		setting, ok := strings.CutPrefix(key, "Settings.") // keys of defaults and of tests

@@ -64,7 +64,8 @@ func (w workflowFile) action(t *testing.T) (name string, with values) {
 	return "", nil
 }
 
-// The workflows have the documented names, inputs and outputs. Dispatch inputs are identical to call inputs.
+// The workflows have the documented names, inputs and outputs. Dispatch inputs are identical to call inputs, except the
+// name of the image.
 func TestWorkflowContract(t *testing.T) {
 	for file, promised := range map[string]struct {
 		name    string
@@ -72,7 +73,7 @@ func TestWorkflowContract(t *testing.T) {
 		outputs []string
 	}{
 		"build-docker-image.yml": {"Build Docker Image", map[string]any{
-			"ref": "", "docker_platform": "linux/amd64", "image_name": "sandbox:ci", "doppler_config": "", "save": false,
+			"ref": "", "docker_platform": "linux/amd64", "image_name": "iterate-sandbox:ci", "doppler_config": "", "save": false,
 		}, []string{"image_ref", "digest", "git_sha"}},
 		"build-daytona-snapshot.yml": {"Build Daytona Snapshot", map[string]any{
 			"ref": "", "doppler_config": "dev", "snapshot_name": "", "cpu": "2", "memory": "4", "disk": "10",
@@ -83,7 +84,7 @@ func TestWorkflowContract(t *testing.T) {
 			"deployment_environment": "",
 		}, []string{"snapshot_name", "digest", "git_sha", "previous_snapshot"}},
 		"local-docker-test.yml": {"Local Docker Tests", map[string]any{
-			"ref": "", "image_name": "sandbox:ci", "docker_platform": "linux/amd64", "test_command": "",
+			"ref": "", "image_name": "iterate-sandbox:ci", "docker_platform": "linux/amd64", "test_command": "",
 		}, []string{"tests_passed", "tests_failed", "digest"}},
 	} {
 		w := readWorkflow(t, file)
@@ -94,6 +95,9 @@ func TestWorkflowContract(t *testing.T) {
 			t.Errorf("%s: %d dispatch inputs; older GitHub servers accept only 10", file, n)
 		}
 		for name, input := range w.On.Dispatch.Inputs {
+			if name == "image_name" { // that of this repository, see sandbox.json
+				input.Default = "sandbox:ci"
+			}
 			if w.On.Call.Inputs[name] != input {
 				t.Errorf("%s: input %s: dispatch has %+v, call has %+v", file, name, input, w.On.Call.Inputs[name])
 			}

@@ -254,6 +254,16 @@ func newWorkflow(a action) (workflow, error) {
 	return w, nil
 }
 
+// presetImageName sets the default of the input image_name if a person starts the workflow, which is only possible in
+// this repository. Other repositories call it.
+func (w *workflow) presetImageName(name string) {
+	for i := range w.Dispatch {
+		if w.Dispatch[i].Name == "image_name" {
+			w.Dispatch[i].Default = strconv.Quote(name)
+		}
+	}
+}
+
 // pass sets an input of the action to value, or to the value in actionExpressions or expressions if it has one.
 func (w *workflow) pass(name, value string) {
 	if expression, ok := actionExpressions[w.Action][name]; ok {
