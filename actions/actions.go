@@ -1,5 +1,6 @@
 // Package actions holds the flows of the three actions, [Build], [Snapshot] and [Test], and the smaller commands of
-// their programs. A flow reads from top to bottom and only connects packages of pkg/:
+// their programs. A flow reads from top to bottom, only connects packages of pkg/, and returns what it reached, from
+// which [Env.present] makes everything that a person sees:
 //
 //	inputs -> Spec ─┐
 //	credentials ────┼─> source -> lease (BuildKit) -> image -> engine | registry | Daytona -> outputs
@@ -19,6 +20,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // Env is the environment in which an action runs.
@@ -28,6 +30,11 @@ type Env struct {
 	Dir      string // absolute path of the workspace; relative paths start here
 	Stdout   io.Writer
 	Terminal *os.File // shows progress; nil without a terminal
+
+	Program string        // name of the command, for the record of the run
+	Inputs  any           // of the command, for the record: a pointer to a struct of package inputs; may be nil
+	Names   inputs.Names  // defaults of the inputs
+	Output  inputs.Output // what is written to Stdout at the end
 }
 
 // validation returns the part of the environment that input validation reads.
@@ -53,16 +60,31 @@ type job struct {
 	Started time.Time
 }
 
-// runJob runs an action's flow with a deadline and a temporary directory.
-func (e Env) runJob(ctx context.Context, timeout time.Duration, flow func(context.Context, job) error) error {
+// reached is what a run reached, also one that failed.
+type reached struct {
+	runrecord.Record        // without what is the same for all programs, see [Env.present]
+	Summary          string // Markdown
+}
+
+// runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached.
+func (e Env) runJob(
+	ctx context.Context, timeout time.Duration, report inputs.Report, flow func(context.Context, job) (reached, error),
+) error {
+	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Started: time.Now()}
 	scratch, remove, err := makeScratch(e.Getenv("RUNNER_TEMP"))
 	if err != nil {
-		return err
+		return e.present(reached{}, j.Started, report, err)
 	}
 	defer remove()
-	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Scratch: scratch, Started: time.Now()}
-	err = runWithDeadline(ctx, timeout, func(ctx context.Context) error { return flow(ctx, j) })
-	return explainFullDisk(err, scratch)
+	j.Scratch = scratch
+	times := &timeline{started: j.Started}
+	var run reached
+	err = runWithDeadline(context.WithValue(ctx, timelineKey{}, times), timeout, func(ctx context.Context) (err error) {
+		run, err = flow(ctx, j)
+		return err
+	})
+	times.addTo(&run.Record)
+	return e.present(run, j.Started, report, explainFullDisk(err, scratch))
 }
 
 // relativeTo returns path relative to the first root that contains it, or unchanged if none does.

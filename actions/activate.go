@@ -30,6 +30,7 @@ func waitUntilActive(
 				cancel(err)
 			}
 		}
+		recordState(ctx, now)
 		switch {
 		case now.State != state:
 			job.Runner.Infof("Snapshot %s is %s", now.Name, now.State)

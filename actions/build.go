@@ -8,32 +8,35 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
 
-// Build builds an image and loads, pushes and saves it according to the inputs. It writes the outputs and the summary
+// Build builds an image and loads, pushes and saves it according to the inputs. The outputs are those of the image only
 // after all of that has succeeded.
 func Build(ctx context.Context, env Env, in inputs.Build) error {
 	spec, err := in.Spec(env.validation())
 	if err != nil {
-		return err
+		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, func(ctx context.Context, job job) error {
+	return env.runJob(ctx, spec.Timeout, spec.Report, func(ctx context.Context, job job) (run reached, err error) {
 		if err := checkForkPermissions(ctx, job, buildNeeds(job, spec)); err != nil {
-			return err
+			return run, err
 		}
 		session, err := prepare(ctx, job, spec)
+		run.Source = sourceRecord(job, spec, session.Source)
 		if unavailable := (*engineError)(nil); errors.As(err, &unavailable) {
-			return inputs.Wrap("load", fmt.Errorf("%w; or set load: false", err))
+			return run, inputs.Wrap("load", fmt.Errorf("%w; or set load: false", err))
 		}
 		if err != nil {
-			return err
+			return run, err
 		}
 		built, err := buildAndLoad(ctx, job, spec, session)
+		addBuild(&run.Record, job, spec, built)
 		if err != nil {
-			return err
+			return run, err
 		}
 		outputs, err := buildOutputs(spec, built)
 		if err != nil {
-			return err
+			return run, err
 		}
-		return publish(env, outputs, buildSummary(job, built, outputs))
+		run.Outputs, run.Summary = outputList(outputs), buildSummary(job, built, outputs)
+		return run, nil
 	})
 }

@@ -15,14 +15,16 @@ import (
 
 // createSnapshot creates a snapshot of the pushed image and waits until it is active. If the snapshot fails, it removes
 // it. The snapshot that has the name is removed only after Daytona has accepted the rest of the request: Daytona checks
-// the name last (daytonaio/daytona v0.190.0, apps/api/src/sandbox/services/snapshot.service.ts, createFromPull).
+// the name last (daytonaio/daytona v0.190.0, apps/api/src/sandbox/services/snapshot.service.ts, createFromPull). With an
+// error, it returns the snapshot that failed, if Daytona has created one.
 func createSnapshot(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, upload imageUpload, retries int,
-) (daytona.Snapshot, error) {
+) (_ daytona.Snapshot, err error) {
 	name := spec.Name
 	if name == "" {
 		name = generateName(ctx, job, spec, upload, retries)
 	}
+	defer startPhase(ctx, "Create snapshot %s", name).end(&err)
 	request := daytona.Request{
 		Name: name, Image: upload.Reference, Resources: spec.Resources, GPU: spec.GPU, SandboxClass: spec.SandboxClass,
 		Entrypoint: upload.Wanted.entrypoint, Region: target.Region,
@@ -45,7 +47,10 @@ func createSnapshot(
 	}
 	active, err := waitUntilActive(ctx, job, target.Client, created, upload.Wanted.digest, check)
 	if err != nil {
-		return daytona.Snapshot{}, removeFailed(ctx, target.Client, created, request.Keep, err)
+		if active.ID == "" { // its state was never read
+			active = created
+		}
+		return active, removeFailed(ctx, target.Client, created, request.Keep, err)
 	}
 	return active, nil
 }

@@ -196,8 +196,11 @@ func (n naming) write(ctx context.Context, job job) (dopplerUpdate, error) {
 }
 
 // writeNames records names, which have the same configs, in each config: all of them in one call, or none.
-func writeNames(ctx context.Context, job job, all []naming) (dopplerUpdate, error) {
+func writeNames(ctx context.Context, job job, all []naming) (_ dopplerUpdate, err error) {
 	defer startActivity(ctx, "Doppler")()
+	if len(all[0].Configs) > 0 {
+		defer startPhase(ctx, "Update Doppler").end(&err)
+	}
 	var secrets, names, assignments []string
 	for _, n := range all {
 		secrets, names = append(secrets, n.Secret), append(names, n.Record.Name)
@@ -237,7 +240,7 @@ func writeNames(ctx context.Context, job job, all []naming) (dopplerUpdate, erro
 	if len(names) > 1 {
 		active = "snapshots " + strings.Join(names, ", ") + " are active"
 	}
-	err := joinErrors(failures)
+	err = joinErrors(failures)
 	if cause := context.Cause(ctx); cause != nil {
 		isUpdated := "was not"
 		if unknown := (*doppler.UnconfirmedError)(nil); errors.As(err, &unknown) {

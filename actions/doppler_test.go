@@ -372,10 +372,13 @@ func TestNamesWithSecrets(t *testing.T) {
 }
 
 // No output is written if one contains a secret.
-func TestPublishSecret(t *testing.T) {
+func TestSecretOutputs(t *testing.T) {
 	job, stdout, _ := testJob(t, nil)
+	job.Output = inputs.EnvOutput
 	job.Runner.MaskAs("the Doppler secret APP", "sandbox")
-	err := publish(job.Env, SnapshotOutputs{SnapshotName: "web-sandbox-1", SnapshotState: "active"}, "")
+	var run reached
+	run.Outputs = outputList(SnapshotOutputs{SnapshotName: "web-sandbox-1", SnapshotState: "active"})
+	err := job.present(run, job.Started, inputs.Report{}, nil)
 	leak := (*runner.SecretOutputError)(nil)
 	if !errors.As(err, &leak) || leak.Output != "snapshot_name" || leak.Secret != "the Doppler secret APP" ||
 		stdout.Len() > 0 {

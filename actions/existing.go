@@ -29,8 +29,9 @@ type existingImage struct {
 func openImage(
 	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, engine *dockerengine.Engine,
 	name, platform string,
-) (existingImage, error) {
+) (_ existingImage, err error) {
 	defer startActivity(ctx, "the image %s", name)()
+	defer startPhase(ctx, "Open %s", name).end(&err)
 	if directory, ok := layoutDirectory(name); ok {
 		if err := checkLayout(ctx, job, spec, directory); err != nil {
 			return existingImage{}, err

@@ -25,6 +25,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/source"
 	"github.com/org/sandbox-actions/pkg/suite"
 )
@@ -526,12 +527,14 @@ func TestMetadataJSON(t *testing.T) {
 	}
 }
 
-func TestPublish(t *testing.T) {
+func TestEnvOutput(t *testing.T) {
 	job, stdout, _ := testJob(t, nil)
+	job.Output = inputs.EnvOutput
 	outputs := SnapshotOutputs{
 		BuildOutputs: BuildOutputs{Digest: "sha256:1", CachedSteps: 2}, SnapshotSizeGB: 1.5, Reused: true,
 	}
-	if err := publish(job.Env, outputs, ""); err != nil {
+	run := reached{Record: runrecord.Record{Outputs: outputList(outputs)}}
+	if err := job.present(run, job.Started, inputs.Report{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	fields := OutputFields(outputs)

@@ -132,7 +132,7 @@ func recordOfSnapshot(ctx context.Context, job job, created createdSnapshot) nam
 	record := newRecord(ctx, job, actionSnapshot, created.Snapshot)
 	record.Verified = string(created.Verified.How)
 	record.Digest, record.Commit = upload.Wanted.digest.String(), upload.Build.GitSHA
-	if upload.Source.Tree.Dirty {
+	if upload.Built.Source.Tree.Dirty {
 		record.Commit += "-dirty"
 	}
 	if strings.Contains(upload.Build.ImageRef, "@sha256:") {

@@ -28,21 +28,29 @@ type builtImage struct {
 	Stats    image.Stats
 	Index    v1.ImageIndex // of several platforms; nil for one
 	Digest   string        // of the manifest, or of the index if there are several platforms or attestations
+	Names    []string      // in the engine; empty until it is loaded
 }
 
-// buildAndLoad builds the image and loads it into the engine if the input load is set.
+// buildAndLoad builds the image and loads it into the engine if the input load is set. With an error, it returns what
+// it reached.
 func buildAndLoad(ctx context.Context, job job, spec inputs.BuildSpec, session session) (builtImage, error) {
-	return withImage(ctx, job, spec, session, func(built builtImage) (builtImage, error) {
+	var loaded []string
+	built, err := withImage(ctx, job, spec, session, func(built builtImage) error {
 		if !spec.Load {
-			return built, nil
+			return nil
 		}
 		err := loadImage(ctx, job, session.Engine, spec.ImageNames, built.Loaded.Image)
-		return built, built.Lease.Explain(session.LoadPlatform, err)
+		if err == nil {
+			loaded = spec.ImageNames
+		}
+		return built.Lease.Explain(session.LoadPlatform, err)
 	})
+	built.Names = loaded
+	return built, err
 }
 
 // buildOnLease acquires a lease, builds the image for every platform and pushes it to the references of the input push.
-// The caller must release the lease. With an error, only the source is set, if it was fetched.
+// The caller must release the lease. With an error, the source is set, if it was fetched, and the statistics.
 func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session session) (_ builtImage, err error) {
 	source, lease, err := acquire(ctx, job, spec, session)
 	if err != nil {
@@ -62,6 +70,7 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 		return built, err
 	}
 	results, stats, err := solve(ctx, job, lease, requests)
+	built.Stats = stats
 	annotate(job, stats.Warnings, requests[0].DockerfileName)
 	if err != nil {
 		reportFailure(job, err)
@@ -76,7 +85,7 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 		return built, err
 	}
 	loaded := results[max(0, slices.Index(spec.Platforms, session.LoadPlatform))]
-	return builtImage{source, lease, requests, results, loaded, stats, index, digest.String()}, nil
+	return builtImage{source, lease, requests, results, loaded, stats, index, digest.String(), nil}, nil
 }
 
 // checkPushes checks that the registries have the image. A registry that only the builder can reach is not an error.
@@ -114,8 +123,9 @@ func pushIndex(
 	}
 	var pushes errgroup.Group
 	for _, reference := range pushReferences(spec, lease) {
-		pushes.Go(func() error {
+		pushes.Go(func() (err error) {
 			defer startActivity(ctx, "the push of %s", reference)()
+			defer startPhase(ctx, "Push %s", reference).end(&err)
 			return image.PushIndex(ctx, reference, index, auth)
 		})
 	}
@@ -126,8 +136,9 @@ func pushIndex(
 const progressInterval = 5 * time.Second
 
 // loadImage loads an image into the engine and tags it with the names.
-func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names []string, img v1.Image) error {
+func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names []string, img v1.Image) (err error) {
 	defer startActivity(ctx, "the Docker Engine to load %s", names[0])()
+	defer startPhase(ctx, "Load %s", strings.Join(names, ", ")).end(&err)
 	job.Runner.Group("Load " + strings.Join(names, ", "))
 	defer job.Runner.EndGroup()
 	started := time.Now()

@@ -18,6 +18,7 @@ import (
 func acquire(
 	ctx context.Context, job job, spec inputs.BuildSpec, session session,
 ) (source buildSource, lease *builder.Lease, err error) {
+	defer startPhase(ctx, "Acquire a builder").end(&err)
 	provider, source, err := selectBuilder(ctx, job, spec, session)
 	if err != nil {
 		return buildSource{}, nil, err

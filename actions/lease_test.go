@@ -147,11 +147,11 @@ func TestOnNewMachine(t *testing.T) {
 	} {
 		builds := 0
 		spec := inputs.BuildSpec{Builder: "depot", Platforms: []string{"linux/amd64"}}
-		_, err := onNewMachine(job, spec, buildSource{}, func(source buildSource) (builtImage, buildSource, error) {
+		_, err := onNewMachine(job, spec, buildSource{}, func(source buildSource) (builtImage, error) {
 			if builds++; builds > 1 && source.Tree.Dir != fetched.Tree.Dir {
 				t.Errorf("%s: attempt %d has the source %+v", test.name, builds, source)
 			}
-			return builtImage{}, fetched, test.errs[builds-1]
+			return builtImage{Source: fetched}, test.errs[builds-1]
 		})
 		if want := test.errs[len(test.errs)-1]; builds != test.builds || err != want { //nolint:errorlint // the same value
 			t.Errorf("%s: %d attempts, %v", test.name, builds, err)

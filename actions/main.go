@@ -8,7 +8,6 @@ import (
 	"io"
 	"log"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 
@@ -66,14 +65,23 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	log.SetOutput(io.Discard)
 	logrus.SetOutput(io.Discard)
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := notifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop)
 
 	protectErr := credentials.ProtectProcess()
 	environ := os.Environ()
 	getenv := credentials.WithholdInputs(environ)
-	env := Env{Runner: runner.New(os.Stdout, os.Stderr, getenv), Getenv: getenv, Stdout: os.Stdout}
+	env := Env{Getenv: getenv, Stdout: os.Stdout, Program: command.Name, Inputs: command.Inputs}
+	source := inputs.Source{
+		Program: command.Name, Description: command.Description, Args: args, Environ: environ, Stdout: os.Stdout,
+	}
+	output, outputErr := source.OutputFormat(command.Inputs)
+	env.Output = cmp.Or(output, defaultOutput(getenv))
+	log := os.Stdout
+	if output == inputs.JSONOutput || output == inputs.EnvOutput { // the only thing on standard output
+		log = os.Stderr
+	}
+	env.Runner = runner.New(log, os.Stderr, getenv)
 	if protectErr != nil {
 		env.Runner.Warning(runner.Annotation{Message: protectErr.Error()})
 	}
@@ -81,11 +89,10 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		env.Terminal = os.Stderr
 	}
-	err := command.run(ctx, env, args, environ)
-	if err != nil && !env.Runner.InActions() {
-		err = &promptError{err, command.Inputs}
+	if outputErr != nil {
+		return report(env.Runner, env.reject(outputErr))
 	}
-	return report(env.Runner, err)
+	return report(env.Runner, env.atPrompt(command.run(ctx, env, source)))
 }
 
 // promptError is an error that names the inputs of a command as flags.
@@ -98,23 +105,42 @@ func (e *promptError) Error() string { return inputs.FlagForm(e.inputs, e.error.
 
 func (e *promptError) Unwrap() error { return e.error }
 
-func (c Command) run(ctx context.Context, env Env, args, environ []string) (err error) {
+// atPrompt returns err as a user of the command line reads it. In GitHub Actions, it returns err unchanged.
+func (e Env) atPrompt(err error) error {
+	if err == nil || e.Inputs == nil || e.Runner.InActions() {
+		return err
+	}
+	return &promptError{err, e.Inputs}
+}
+
+// defaultOutput returns what a program writes to standard output without --output: text to a terminal and in a log of
+// GitHub Actions, otherwise the outputs, for scripts.
+func defaultOutput(getenv func(string) string) inputs.Output {
+	if getenv("GITHUB_ACTIONS") == "true" || term.IsTerminal(int(os.Stdout.Fd())) {
+		return inputs.TextOutput
+	}
+	return inputs.EnvOutput
+}
+
+func (c Command) run(ctx context.Context, env Env, source inputs.Source) (err error) {
 	if env.Dir, err = os.Getwd(); err != nil {
 		return err
 	}
-	names, err := defaultNames(ctx, env)
-	if err != nil {
-		return err
+	if env.Names, err = defaultNames(ctx, env); err != nil {
+		return env.reject(err)
 	}
-	source := inputs.Source{
-		Program: c.Name, Description: c.Description, Args: args, Environ: environ, Stdout: env.Stdout, Names: names,
-	}
+	source.Names = env.Names
 	warnings, err := source.Parse(c.Inputs)
 	for _, warning := range warnings {
 		env.Runner.Warning(runner.Annotation{Message: warning})
 	}
-	if err != nil {
+	if errors.Is(err, inputs.ErrHelp) {
 		return err
+	}
+	if err != nil {
+		err = env.atPrompt(err)
+		env.Inputs = nil // not known
+		return env.reject(err)
 	}
 	for name, secret := range inputs.SecretValues(c.Inputs) {
 		env.Runner.MaskAs(name, secret)
@@ -139,15 +165,9 @@ func positionOf(err error) (image.Position, bool) {
 
 // report prints err, if it is not nil, and returns the exit code.
 func report(r *runner.Runner, err error) int {
-	if err == nil || errors.Is(err, inputs.ErrHelp) {
-		return 0
-	}
-	code := 1
-	if exit := (*ExitError)(nil); errors.As(err, &exit) {
-		code = exit.Code
-		if exit.Err == nil {
-			return code
-		}
+	code := exitCode(err)
+	if exit := (*ExitError)(nil); code == 0 || errors.As(err, &exit) && exit.Err == nil {
+		return code
 	}
 	var at runner.Annotation
 	if position, ok := positionOf(err); ok {

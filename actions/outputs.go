@@ -3,7 +3,6 @@ package actions
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -14,7 +13,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/builder"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
-	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // BuildOutputs are the outputs of the build action. The struct tag output holds a field's name in a workflow, and
@@ -33,6 +32,8 @@ type BuildOutputs struct {
 	CachedSteps int    `output:"cached_steps"`
 	TotalSteps  int    `output:"total_steps"`
 	Metadata    string `output:"metadata"`
+	ReportHTML  string `output:"report_html"`
+	Record      string `output:"record"`
 }
 
 // SnapshotOutputs are the outputs of the snapshot action.
@@ -87,6 +88,9 @@ var outputHelp = map[string]string{
 	"cached_steps": "Number of Dockerfile steps that came from the cache.",
 	"total_steps":  "Number of Dockerfile steps on all platforms, without FROM.",
 	"metadata":     "Metadata from BuildKit's exporter, as JSON; keyed by platform if there are several.",
+	"report_html": "Path of the report, a page for a browser, if report is true. It is also set if the run fails, like " +
+		"record.",
+	"record": "Path of the record of the run as JSON, if report is true.",
 
 	"snapshot_name":    "Name of the active snapshot. With variants, this and the next five are of the first one.",
 	"snapshot_id":      "ID of the snapshot at Daytona.",
@@ -197,22 +201,14 @@ func exporterMetadata(result *image.Result) map[string]any {
 	return fields
 }
 
-// publish writes an action's outputs and its summary. If it cannot write one, it still writes the other.
-func publish(env Env, outputs any, summary string) error {
+// outputList returns the outputs in a struct such as [BuildOutputs].
+func outputList(outputs any) (list []runrecord.Output) {
 	value := reflect.ValueOf(outputs)
-	var list []runner.Output
 	for _, field := range reflect.VisibleFields(value.Type()) {
 		if !field.Anonymous {
 			text := fmt.Sprint(value.FieldByIndex(field.Index).Interface())
-			list = append(list, runner.Output{Name: field.Tag.Get("output"), Value: text})
+			list = append(list, runrecord.Output{Name: field.Tag.Get("output"), Value: text})
 		}
 	}
-	err := env.Runner.Outputs(list...)
-	if err != nil {
-		err = fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", err)
-	}
-	if summaryErr := env.Runner.Summary(summary); summaryErr != nil {
-		err = errors.Join(err, fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", summaryErr))
-	}
-	return err
+	return list
 }

@@ -27,8 +27,9 @@ type snapshotTarget struct {
 // regions, the names. It returns a target for each of spec.Each.
 func preflight(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler,
-) ([]snapshotTarget, error) {
+) (_ []snapshotTarget, err error) {
 	defer startActivity(ctx, "Daytona and Doppler to answer")()
+	defer startPhase(ctx, "Check Daytona and Doppler").end(&err)
 	specs := spec.Each()
 	for _, v := range specs {
 		if err := checkSnapshotName(ctx, job, v); err != nil {

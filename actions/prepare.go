@@ -31,11 +31,12 @@ type session struct {
 
 // prepare checks everything that can be checked before a build: the engine, the credentials and the checkout in
 // parallel, then the ref. It refuses code that the run must not build.
-func prepare(ctx context.Context, job job, spec inputs.BuildSpec) (session, error) {
+// With an error, the session has the source if that is known.
+func prepare(ctx context.Context, job job, spec inputs.BuildSpec) (s session, err error) {
+	defer startPhase(ctx, "Prepare").end(&err)
 	for _, warning := range spec.Warnings {
 		job.Runner.Warning(runner.Annotation{Message: warning})
 	}
-	var s session
 	var checkout source.Tree
 	var group errgroup.Group
 	if spec.Load {
@@ -55,12 +56,11 @@ func prepare(ctx context.Context, job job, spec inputs.BuildSpec) (session, erro
 	if err := group.Wait(); err != nil {
 		return session{}, err
 	}
-	var err error
 	if s.Source, err = resolveSource(ctx, job, spec, s.Doppler, checkout); err != nil {
 		return session{}, err
 	}
 	if err := checkBuildNames(job, spec, s.Source); err != nil {
-		return session{}, err
+		return session{Source: s.Source}, err
 	}
 	warnSecretArguments(job, spec) // here, because the secrets of Doppler are masked already
 	s.Untrusted, err = checkTrusted(ctx, job, spec, s.Doppler, s.Source)

@@ -24,26 +24,26 @@ import (
 func Promote(ctx context.Context, env Env, in inputs.Promote) error {
 	spec, err := in.Spec()
 	if err != nil {
-		return err
+		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, func(ctx context.Context, job job) error {
+	return env.runJob(ctx, spec.Timeout, inputs.Report{}, func(ctx context.Context, job job) (run reached, err error) {
 		if err := trust.CheckNaming(job.Event); err != nil {
-			return err
+			return run, err
 		}
 		source, err := openPromotionSource(ctx, job, spec)
 		if err != nil {
-			return err
+			return run, err
 		}
 		targets, err := openPromotionTargets(ctx, job, spec, source)
 		if err != nil {
-			return err
+			return run, err
 		}
 		if err := checkVerified(job, spec, source); err != nil {
-			return err
+			return run, err
 		}
 		for _, target := range targets {
 			if err := makeAvailable(ctx, job, spec, source, target); err != nil {
-				return fmt.Errorf("promote to %s: %w", configNames(target.Configs)[0], err)
+				return run, fmt.Errorf("promote to %s: %w", configNames(target.Configs)[0], err)
 			}
 		}
 		record := newRecord(ctx, job, actionPromote, source.Snapshot)
@@ -54,11 +54,13 @@ func Promote(ctx context.Context, env Env, in inputs.Promote) error {
 			configs = append(configs, target.Configs...)
 		}
 		update, err := nameAndDeploy(ctx, job, spec, configs, record)
+		addNaming(&run.Record, source.Snapshot, record, update, configs)
 		if err != nil {
-			return err
+			return run, err
 		}
-		outputs := promoteOutputs(job, source.Snapshot, record, update, configs[0].Previous)
-		return publish(env, outputs, promoteSummary(job, "Snapshot promoted", source.Snapshot, record, update, configs))
+		run.Outputs = outputList(promoteOutputs(job, source.Snapshot, record, update, configs[0].Previous))
+		run.Summary = promoteSummary(job, "Snapshot promoted", source.Snapshot, record, update, configs)
+		return run, nil
 	})
 }
 

@@ -48,6 +48,9 @@ func pruneSnapshots(
 		}
 		return nil
 	}
+	if len(old) > 0 {
+		defer startPhase(ctx, "Delete old snapshots").end(&err)
+	}
 	for i, err := range removeAll(ctx, client, old) {
 		if err != nil {
 			warn(err)

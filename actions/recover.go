@@ -22,18 +22,17 @@ const (
 
 // ensureSnapshot returns an active snapshot of the uploaded image: an existing one, or a new one. If Daytona fails to
 // create one for a reason of its own, it tries again. If another run has created a snapshot of the image in the
-// meantime, it reuses that one.
+// meantime, it reuses that one. With an error, the snapshot is that of the last attempt, if Daytona has created one.
 func ensureSnapshot(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
 	upload imageUpload,
 ) (imageUpload, daytona.Snapshot, error) {
-	var replaced daytona.Snapshot
+	var replaced, created daytona.Snapshot
 	var err error
 	for failures, conflicts, deleted := 0, 0, 0; err == nil && !upload.isReused(); {
 		if old := upload.Existing.Conflicting; isUsable(old) {
 			replaced = old
 		}
-		var created daytona.Snapshot
 		tries := failures + conflicts + deleted
 		created, err = createSnapshot(ctx, job, spec, target, upload, tries)
 		switch {
@@ -59,7 +58,7 @@ func ensureSnapshot(
 		upload, err = nextUpload(ctx, job, spec, session, target, upload, err)
 	}
 	if err != nil {
-		return imageUpload{}, daytona.Snapshot{}, reportReplaced(ctx, target.Client, replaced, err)
+		return upload, created, reportReplaced(ctx, target.Client, replaced, err)
 	}
 	return upload, upload.Existing.Reused, nil
 }
@@ -106,7 +105,7 @@ func sleep(ctx context.Context, client daytona.Client, d time.Duration) error {
 }
 
 // nextUpload prepares the next attempt after a failed one. It pushes the image again if Daytona's registry has lost it,
-// for which it builds the image again from the builder's cache.
+// for which it builds the image again from the builder's cache. With an error, it returns the failed upload.
 func nextUpload(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, target snapshotTarget,
 	failed imageUpload, cause error,
@@ -118,18 +117,18 @@ func nextUpload(
 	}
 	if isQuota {
 		if err := makeRoom(ctx, job, spec, session.Doppler, target, failed.Wanted, cause); err != nil {
-			return imageUpload{}, err
+			return failed, err
 		}
 	} else if err := waitToRetry(ctx, target.Client, cause); err != nil {
-		return imageUpload{}, err
+		return failed, err
 	}
 	if daytona.NeedsPush(cause) {
 		if spec.Image == "" {
-			session.Source = failed.Source // fetched already
+			session.Source = failed.Built.Source // fetched already
 		}
 		uploads, err := uploadImage(ctx, job, []inputs.SnapshotSpec{spec}, session, []snapshotTarget{target})
 		if err != nil {
-			return imageUpload{}, err
+			return failed, err
 		}
 		return uploads[0], nil
 	}

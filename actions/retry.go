@@ -10,36 +10,36 @@ import (
 )
 
 // withImage builds the image for every platform, pushes it to the references of the input push, calls use, and releases
-// the builder. It does so once more on a new machine if Depot's machine is lost before anything is pushed.
-func withImage[T any](
-	ctx context.Context, job job, spec inputs.BuildSpec, session session, use func(builtImage) (T, error),
-) (T, error) {
-	return onNewMachine(job, spec, session.Source, func(source buildSource) (result T, _ buildSource, err error) {
+// the builder. It does so once more on a new machine if Depot's machine is lost before anything is pushed. With an
+// error, it returns what it reached.
+func withImage(
+	ctx context.Context, job job, spec inputs.BuildSpec, session session, use func(builtImage) error,
+) (builtImage, error) {
+	return onNewMachine(job, spec, session.Source, func(source buildSource) (built builtImage, err error) {
 		session.Source = source
-		built, err := buildOnLease(ctx, job, spec, session)
-		if err != nil {
-			return result, built.Source, err
+		if built, err = buildOnLease(ctx, job, spec, session); err != nil {
+			return built, err
 		}
 		defer func() { err = release(ctx, job, built.Lease, err) }()
-		result, err = use(built)
+		err = use(built)
 		if err != nil && len(pushReferences(spec, built.Lease)) > 0 {
 			err = &image.PushedError{Err: err}
 		}
-		return result, built.Source, err
+		return built, err
 	})
 }
 
-// onNewMachine calls build again if Depot's machine is lost before anything is pushed. build also returns the source
-// that it has fetched.
-func onNewMachine[T any](
-	job job, spec inputs.BuildSpec, source buildSource, build func(buildSource) (T, buildSource, error),
-) (T, error) {
-	result, fetched, err := build(source)
+// onNewMachine calls build again, with the source that it has fetched, if Depot's machine is lost before anything is
+// pushed.
+func onNewMachine(
+	job job, spec inputs.BuildSpec, source buildSource, build func(buildSource) (builtImage, error),
+) (builtImage, error) {
+	built, err := build(source)
 	if canBuildAgain(job, spec, err) {
 		job.Runner.Infof("%v; building again on a new machine", err)
-		result, _, err = build(fetched)
+		return build(built.Source)
 	}
-	return result, err
+	return built, err
 }
 
 // canBuildAgain reports whether err is that of a lost machine for which Depot provides another one, and no reference

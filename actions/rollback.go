@@ -14,46 +14,48 @@ import (
 func Rollback(ctx context.Context, env Env, in inputs.Rollback) error {
 	spec, err := in.Spec()
 	if err != nil {
-		return err
+		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, func(ctx context.Context, job job) error {
+	return env.runJob(ctx, spec.Timeout, inputs.Report{}, func(ctx context.Context, job job) (run reached, err error) {
 		if err := trust.CheckNaming(job.Event); err != nil {
-			return err
+			return run, err
 		}
 		read, err := readDoppler(ctx, job.Env, spec.Doppler)
 		if err != nil {
-			return err
+			return run, err
 		}
 		configs := configsToWrite(spec.Record, *read.Client)
 		if err := checkConfigs(ctx, job, spec.Record, configs); err != nil {
-			return err
+			return run, err
 		}
 		config := configs[0]
 		previous, found := rollbackTarget(config.Records, config.Previous)
 		if !found {
-			return fmt.Errorf("%s has no name before %q in %s (name a snapshot with `action-snapshot promote NAME --to %s`)",
+			return run, fmt.Errorf("%s has no name before %q in %s (name a snapshot with `action-snapshot promote NAME --to %s`)",
 				config.Name(), config.Previous, spec.Record.History, config.Config)
 		}
 		client, err := daytonaClient(job.Env, spec.Daytona, read)
 		if err != nil {
-			return err
+			return run, err
 		}
 		snapshot, err := findPrevious(ctx, client, config, previous)
 		if err != nil {
-			return err
+			return run, err
 		}
 		if err := ensureActive(ctx, job, client, snapshot, previous.Image); err != nil {
-			return err
+			return run, err
 		}
 		record := newRecord(ctx, job, actionRollback, snapshot)
 		record.Commit, record.Image, record.Verified = commitOf(snapshot, previous), previous.Image, previous.Verified
 		record.Replaced = config.Previous
 		update, err := nameAndDeploy(ctx, job, spec, configs, record)
+		addNaming(&run.Record, snapshot, record, update, configs)
 		if err != nil {
-			return err
+			return run, err
 		}
-		outputs := promoteOutputs(job, snapshot, record, update, config.Previous)
-		return publish(env, outputs, promoteSummary(job, "Snapshot rolled back", snapshot, record, update, configs))
+		run.Outputs = outputList(promoteOutputs(job, snapshot, record, update, config.Previous))
+		run.Summary = promoteSummary(job, "Snapshot rolled back", snapshot, record, update, configs)
+		return run, nil
 	})
 }
 

@@ -12,36 +12,40 @@ import (
 func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 	spec, err := in.Spec(env.validation())
 	if err != nil {
-		return err
+		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, func(ctx context.Context, job job) error {
+	return env.runJob(ctx, spec.Timeout, spec.Report, func(ctx context.Context, job job) (run reached, err error) {
 		if err := checkForkPermissions(ctx, job, snapshotNeeds(job, spec)); err != nil {
-			return err
+			return run, err
 		}
 		session, err := prepareSnapshot(ctx, job, spec)
+		run.Source = sourceRecord(job, spec.BuildSpec, session.Source)
 		if err != nil {
-			return err
+			return run, err
 		}
 		if err := checkVerifySuite(job, spec, session.Source); err != nil {
-			return err
+			return run, err
 		}
 		targets, err := preflight(ctx, job, spec, session.Doppler)
 		if err != nil {
-			return err
+			return run, err
 		}
 		created, err := ensureSnapshots(ctx, job, spec, session, targets)
+		addSnapshots(&run.Record, job, spec, session, created)
 		if err != nil {
-			return err
+			return run, err
 		}
 		names := namings(ctx, job, created)
 		deployed := startDeployment(ctx, job, spec.GitHubToken, spec.Environment, names[0].Record)
 		update, err := writeNames(ctx, job, names)
+		run.Doppler = dopplerRecord(update, targets[0].Doppler)
 		deployed.finish(ctx, job, update, err)
 		if err != nil {
-			return err
+			return run, err
 		}
-		pruned := pruneSnapshots(ctx, job, spec, session.Doppler, created)
-		outputs := snapshotOutputs(created, update)
-		return publish(env, outputs, snapshotSummary(job, created, update, pruned))
+		run.Doppler.Deleted = pruneSnapshots(ctx, job, spec, session.Doppler, created)
+		run.Outputs = outputList(snapshotOutputs(created, update))
+		run.Summary = snapshotSummary(job, created, update, run.Doppler.Deleted)
+		return run, nil
 	})
 }

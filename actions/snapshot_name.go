@@ -22,8 +22,8 @@ const (
 // another image of the same commit gets another name. A snapshot of the same image is found by its digest instead. Each
 // attempt gets another name, because another run may have taken the name.
 func generateName(ctx context.Context, job job, spec inputs.SnapshotSpec, upload imageUpload, retries int) string {
-	sha := cmp.Or(upload.Build.GitSHA, upload.Source.Tree.SHA, upload.Wanted.digest.Hex)
-	dirty := upload.Source.Tree.Dirty
+	sha := cmp.Or(upload.Build.GitSHA, upload.Built.Source.Tree.SHA, upload.Wanted.digest.Hex)
+	dirty := upload.Built.Source.Tree.Dirty
 	at := job.Started.Add(time.Duration(retries) * time.Second)
 	return snapshotName(spec.NamePrefix, at, sha, dirty, personOf(ctx, job))
 }

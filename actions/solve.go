@@ -22,31 +22,33 @@ const lastOutputWait = 2 * time.Second
 // can be read until ctx ends or the lease is released.
 func solve(
 	ctx context.Context, job job, lease *builder.Lease, requests []image.Request,
-) ([]*image.Result, image.Stats, error) {
+) (_ []*image.Result, _ image.Stats, err error) {
+	defer startPhase(ctx, "Build").end(&err)
 	monitor := &image.StepMonitor{}
 	defer startBuild(ctx, monitor)()
 	statuses, wait := startSolves(ctx, lease, requests)
 	var results []*image.Result
 	var stats image.Stats
-	var err error
+	var solveErr error
 	done := make(chan struct{})
 	go func() { // ends with the solves, which end with ctx
 		defer close(done)
 		var displayErr error
 		stats, displayErr = image.Progress(ctx, statuses, job.Runner.Clean, monitor.Watch(display(job)))
-		if results, err = wait(); err == nil && displayErr != nil {
+		if results, solveErr = wait(); solveErr == nil && displayErr != nil {
 			job.Runner.Infof("Displaying the progress failed: %v", displayErr)
 		}
 	}()
 	select {
 	case <-done:
-		return results, stats, err
+		return results, stats, solveErr
 	case <-ctx.Done():
 		select {
 		case <-done:
+			return nil, stats, context.Cause(ctx)
 		case <-time.After(lastOutputWait):
+			return nil, image.Stats{}, context.Cause(ctx)
 		}
-		return nil, image.Stats{}, context.Cause(ctx)
 	}
 }
 

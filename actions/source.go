@@ -186,8 +186,9 @@ func addEventContexts(
 // fetchCommit fetches the files of a commit into a directory of the run's temporary files.
 func fetchCommit(
 	ctx context.Context, job job, spec inputs.BuildSpec, doppler credentials.Doppler, s buildSource, directory string,
-) (source.Tree, error) {
+) (_ source.Tree, err error) {
 	defer startActivity(ctx, "git to fetch %s", s.Commit.SHA)()
+	defer startPhase(ctx, "Fetch %s", s.Commit.SHA).end(&err)
 	hosted, err := hostedRepository(job, spec, doppler, s.Repository)
 	if err != nil {
 		return source.Tree{}, err

@@ -9,40 +9,44 @@ import (
 )
 
 // Test builds an image, or opens an existing one, loads it into the local Docker Engine and tests it with a suite, a
-// command or both. After the tests have started, it writes the outputs, the summary and the report in any case: if
-// tests fail, if the run is canceled or times out, or if a report cannot be read. If the command fails, the program
-// exits with the command's exit code.
+// command or both. After the tests have started, it has outputs and writes the JUnit report in any case: if tests fail,
+// if the run is canceled or times out, or if a report cannot be read. If the command fails, the program exits with the
+// command's exit code.
 func Test(ctx context.Context, env Env, in inputs.Test) error {
 	spec, err := in.Spec(env.validation())
 	if err != nil {
-		return err
+		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, func(ctx context.Context, job job) error {
+	return env.runJob(ctx, spec.Timeout, spec.Report, func(ctx context.Context, job job) (run reached, err error) {
 		if err := checkForkPermissions(ctx, job, buildNeeds(job, spec.BuildSpec)); err != nil {
-			return err
+			return run, err
 		}
 		session, err := prepareTest(ctx, job, spec)
+		run.Source = sourceRecord(job, spec.BuildSpec, session.Source)
 		if err != nil {
-			return err
+			return run, err
 		}
 		root := session.Source.Tree.Dir // of the tested commit, or the workspace
 		tests, err := loadSuite(job, spec, root)
 		if err != nil {
-			return err
+			return run, err
 		}
 		subject, err := provideSubject(ctx, job, spec, session)
+		addSubject(&run.Record, job, spec, subject)
 		if err != nil {
-			return err
+			return run, err
 		}
 		report, err := runSuite(ctx, job, spec, session.Engine, subject, tests)
 		if report == nil {
-			return err
+			return run, err
 		}
 		var command commandResult
 		if err == nil {
 			command, err = runCommand(ctx, job, spec, session.Engine, subject, root)
 		}
-		return publishReport(job, spec, subject, report, command, err)
+		err = finishReport(job, spec, report, command, err)
+		addTests(&run, spec, subject, report)
+		return run, err
 	})
 }
 
@@ -55,7 +59,7 @@ func prepareTest(ctx context.Context, job job, spec inputs.TestSpec) (s session,
 	} else {
 		s.Source.Tree.Dir = job.Dir
 		if err := checkTrustedWorkspace(ctx, job, spec.BuildSpec); err != nil {
-			return session{}, err
+			return s, err
 		}
 		s.Engine, s.LoadPlatform, err = openEngine(ctx, job, spec.BuildSpec)
 	}

@@ -38,6 +38,7 @@ func runCommand(
 		return commandResult{}, nil
 	}
 	defer startActivity(ctx, "the command %q", commandName(spec))()
+	defer startPhase(ctx, "Run %s", commandName(spec)).end(&err)
 	job.Runner.Group("Run " + commandName(spec))
 	defer job.Runner.EndGroup()
 	reportDir := job.absolute(spec.ReportDir)

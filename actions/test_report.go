@@ -17,11 +17,9 @@ import (
 // reportFile is the name of the JUnit XML report in the directory report_dir.
 const reportFile = "junit.xml"
 
-// publishReport writes the report, the outputs and the summary. It returns an error if the run ended early with runErr,
-// if tests failed, or if results are missing.
-func publishReport(
-	job job, spec inputs.TestSpec, subject testSubject, report *suite.Report, command commandResult, runErr error,
-) error {
+// finishReport completes the report of a run that ended with runErr, shows it in the log, and writes the JUnit report.
+// It returns an error if runErr is one, if tests failed, or if results are missing.
+func finishReport(job job, spec inputs.TestSpec, report *suite.Report, command commandResult, runErr error) error {
 	file := reportPath(job, spec, reportFile)
 	if command.JUnit.Report != nil {
 		report.Add(command.JUnit.Report)
@@ -52,14 +50,7 @@ func publishReport(
 		}
 		failure, writeErr = &partialError{runErr, note}, nil
 	}
-	outputsErr := showReport(job, report)
-	if spec.JSON {
-		outputsErr = errors.Join(outputsErr, report.WriteJSON(job.Stdout))
-	} else {
-		path := filepath.Join(spec.ReportDir, reportFile)
-		outputsErr = errors.Join(outputsErr, publishTestOutputs(job, subject, report, path))
-	}
-	return errors.Join(failure, writeErr, outputsErr)
+	return errors.Join(failure, writeErr, showReport(job, report))
 }
 
 // maxIgnored is the maximum number of ignored files that the log names.
@@ -133,18 +124,14 @@ func showReport(job job, report *suite.Report) error {
 	return errors.Join(err, untrusted.Close())
 }
 
-func publishTestOutputs(job job, subject testSubject, report *suite.Report, file string) error {
+// testSummary returns the Markdown summary of a test.
+func testSummary(subject testSubject, report *suite.Report) string {
 	var summary strings.Builder
-	if err := report.WriteMarkdown(&summary); err != nil {
-		return err
-	}
+	_ = report.WriteMarkdown(&summary) // a Builder returns no error
 	if subject.Summary != "" {
 		summary.WriteString("\n" + subject.Summary)
 	}
-	return publish(job.Env, TestOutputs{
-		BuildOutputs: subject.Build, TestsTotal: report.Total, TestsPassed: report.Passed, TestsFailed: report.Failed,
-		TestsSkipped: report.Skipped, Report: file,
-	}, summary.String())
+	return summary.String()
 }
 
 // testFailure returns an error if a test or the command failed, or if no test matched.

@@ -88,14 +88,19 @@ func TestResultsArePublished(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			stderr := &onText{text: "\nready\n", call: func() { cancel(errors.New("SIGTERM")) }}
 			job.Runner = runner.New(stdout, stderr, job.Getenv)
-			spec := inputs.TestSpec{Command: test.command, ReportDir: "results"}
+			spec := inputs.TestSpec{Command: test.command}
+			spec.ReportDir = "results"
 			results := &suite.Report{Suite: "tests.yaml", Started: time.Now()}
 			results.Add(&suite.Report{Tests: []*suite.Result{{Name: "known", File: "tests.yaml", Status: suite.Passed}}})
 
+			var run reached
 			err := runWithDeadline(ctx, time.Hour, func(ctx context.Context) error {
 				command, err := runCommand(ctx, job, spec, &dockerengine.Engine{}, testSubject{}, job.Dir)
-				return publishReport(job, spec, testSubject{}, results, command, err)
+				err = finishReport(job, spec, results, command, err)
+				addTests(&run, spec, testSubject{}, results)
+				return err
 			})
+			err = job.present(run, job.Started, inputs.Report{}, err)
 			if code := report(job.Runner, err); code != test.code || test.err != "" && !strings.Contains(err.Error(), test.err) {
 				t.Errorf("exit code %d, %v; want %d, %s", code, err, test.code, test.err)
 			}

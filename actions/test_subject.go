@@ -8,22 +8,27 @@ import (
 
 // testSubject is the image under test, in the engine.
 type testSubject struct {
-	Name    string // in the engine
-	Build   BuildOutputs
-	Summary string // of the build; empty for an existing image
+	Name     string // in the engine
+	Build    BuildOutputs
+	Built    builtImage    // zero for an existing image
+	Existing existingImage // zero for one that was built
+	Summary  string        // of the build; empty for an existing image
 }
 
-// provideSubject builds the image or opens an existing one, and loads it into the engine.
+// provideSubject builds the image or opens an existing one, and loads it into the engine. With an error, it returns what
+// it reached.
 func provideSubject(ctx context.Context, job job, spec inputs.TestSpec, session session) (testSubject, error) {
 	if spec.Image != "" {
 		return provideExisting(ctx, job, spec, session)
 	}
 	built, err := buildAndLoad(ctx, job, spec.BuildSpec, session)
+	subject := testSubject{Name: spec.ImageName, Built: built}
 	if err != nil {
-		return testSubject{}, err
+		return subject, err
 	}
-	outputs, err := buildOutputs(spec.BuildSpec, built)
-	return testSubject{spec.ImageName, outputs, buildSummary(job, built, outputs)}, err
+	subject.Build, err = buildOutputs(spec.BuildSpec, built)
+	subject.Summary = buildSummary(job, built, subject.Build)
+	return subject, err
 }
 
 func provideExisting(ctx context.Context, job job, spec inputs.TestSpec, session session) (testSubject, error) {
@@ -35,16 +40,14 @@ func provideExisting(ctx context.Context, job job, spec inputs.TestSpec, session
 	if err != nil {
 		return testSubject{}, err
 	}
-	name := spec.Image
-	if !img.InEngine {
-		name = spec.ImageName
-		if err := loadImage(ctx, job, session.Engine, spec.ImageNames, img.Image); err != nil {
-			return testSubject{}, err
-		}
-	}
-	outputs.ImageName = name
 	if tree := session.Source.Tree; tree.SHA != "" { // the suite's
 		outputs.GitSHA, outputs.GitRef = tree.SHA, tree.Ref
 	}
-	return testSubject{Name: name, Build: outputs}, nil
+	subject := testSubject{Name: spec.Image, Build: outputs, Existing: img}
+	if !img.InEngine {
+		subject.Name = spec.ImageName
+		err = loadImage(ctx, job, session.Engine, spec.ImageNames, img.Image)
+	}
+	subject.Build.ImageName = subject.Name
+	return subject, err
 }

@@ -63,12 +63,13 @@ func checkPrivileges(spec inputs.TestSpec, tests *suite.Suite) error {
 func runSuite(
 	ctx context.Context, job job, spec inputs.TestSpec, engine *dockerengine.Engine, subject testSubject,
 	tests *suite.Suite,
-) (*suite.Report, error) {
+) (_ *suite.Report, err error) {
 	started := time.Now()
 	if tests == nil {
 		return &suite.Report{Suite: spec.Suite, Image: subject.Name, Started: started}, nil
 	}
 	defer startActivity(ctx, "the suite %s", tests.File)()
+	defer startPhase(ctx, "Test with %s", tests.File).end(&err)
 	id, err := engine.ImageID(ctx, subject.Name)
 	if err != nil {
 		return nil, err

@@ -24,8 +24,8 @@ import (
 // imageUpload is the image of a snapshot: one that was pushed to Daytona's registry, or that of an existing snapshot.
 type imageUpload struct {
 	Build     BuildOutputs
-	Source    buildSource // zero for an existing image
-	Summary   string      // of the build; empty for an existing image
+	Built     builtImage // zero for an existing image
+	Summary   string     // of the build; empty for an existing image
 	Wanted    wantedSnapshot
 	Existing  existingSnapshots
 	Reference string // in Daytona's registry, by tag; empty if a snapshot is reused
@@ -34,7 +34,8 @@ type imageUpload struct {
 func (u imageUpload) isReused() bool { return u.Existing.Reused.ID != "" }
 
 // uploadImage builds or opens the image of the specs, which differ only in the settings of variants. For each spec, it
-// pushes the image to Daytona's registry unless a snapshot of it can be reused. It releases the builder.
+// pushes the image to Daytona's registry unless a snapshot of it can be reused. It releases the builder. With an error,
+// it returns what it reached.
 func uploadImage(
 	ctx context.Context, job job, specs []inputs.SnapshotSpec, session snapshotSession, targets []snapshotTarget,
 ) ([]imageUpload, error) {
@@ -49,17 +50,24 @@ func uploadImage(
 		upload := imageUpload{Build: outputs}
 		return offerImage(ctx, job, specs, targets, accesses, upload, session.Image, pushExisting(job, session.Image))
 	}
-	return withImage(ctx, job, spec.BuildSpec, session.session, func(built builtImage) ([]imageUpload, error) {
+	var uploads []imageUpload
+	built, err := withImage(ctx, job, spec.BuildSpec, session.session, func(built builtImage) error {
 		outputs, err := buildOutputs(spec.BuildSpec, built)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := checkVerifySuite(job, spec, built.Source); err != nil {
-			return nil, err
+			return err
 		}
-		upload := imageUpload{Build: outputs, Source: built.Source, Summary: buildSummary(job, built, outputs)}
-		return offerImage(ctx, job, specs, targets, accesses, upload, built.Results[0].Image, pushFromBuilder(job, built))
+		upload := imageUpload{Build: outputs, Built: built, Summary: buildSummary(job, built, outputs)}
+		image := built.Results[0].Image
+		uploads, err = offerImage(ctx, job, specs, targets, accesses, upload, image, pushFromBuilder(job, built))
+		return err
 	})
+	if len(uploads) == 0 {
+		uploads = []imageUpload{{Built: built}}
+	}
+	return uploads, err
 }
 
 // pushFunc pushes an image to a reference with the credentials of auth, and resumes an interrupted push.
@@ -101,11 +109,11 @@ func pushExisting(job job, img v1.Image) pushFunc {
 func offerImage(
 	ctx context.Context, job job, specs []inputs.SnapshotSpec, targets []snapshotTarget, accesses []registryAccess,
 	upload imageUpload, img v1.Image, push pushFunc,
-) ([]imageUpload, error) {
+) (uploads []imageUpload, err error) {
 	if err := checkImageID(specs[0], upload.Build.ImageID); err != nil {
 		return nil, err
 	}
-	uploads := make([]imageUpload, len(specs))
+	uploads = make([]imageUpload, len(specs))
 	group, groupCtx := errgroup.WithContext(ctx)
 	for i, spec := range specs {
 		wanted, err := describeWanted(spec, img)
@@ -121,10 +129,10 @@ func offerImage(
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return uploads, err
 	}
 	if err := checkQuota(specs[0], targets[0], uploads); err != nil {
-		return nil, err
+		return uploads, err
 	}
 	push = pushOnce(job, push)
 	var checked []string
@@ -136,14 +144,13 @@ func offerImage(
 		if checked == nil || !slices.Equal(checked, wanted.entrypoint) {
 			logEntrypoint(job, spec, wanted.image, wanted.entrypoint)
 			if err := checkEntrypoint(ctx, job, img, wanted.image, wanted.entrypoint); err != nil {
-				return nil, err
+				return uploads, err
 			}
 			checked = append([]string{}, wanted.entrypoint...)
 		}
-		var err error
 		uploads[i].Reference, err = pushToDaytona(ctx, job, spec, targets[i], accesses[i], wanted.digest, push)
 		if err != nil {
-			return nil, wrapVariant(spec, err)
+			return uploads, wrapVariant(spec, err)
 		}
 	}
 	return uploads, nil
@@ -261,8 +268,9 @@ const maxAccesses = 4
 func pushToDaytona(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, await registryAccess, digest v1.Hash,
 	push pushFunc,
-) (string, error) {
+) (_ string, err error) {
 	defer startActivity(ctx, "the push to Daytona")()
+	defer startPhase(ctx, "Push to Daytona").end(&err)
 	job.Runner.Group("Push to Daytona")
 	defer job.Runner.EndGroup()
 	started, name := time.Now(), repositoryName(spec.NamePrefix)+":"+imageTag(digest, spec.Region == "")

@@ -23,17 +23,22 @@ type createdSnapshot struct {
 
 // ensureSnapshots returns an active, verified snapshot for each of spec.Each, with the target of the same index. It
 // pushes the image first, because the builder is not needed afterwards, and then creates the snapshots at the same
-// time. If one fails, the others are still created and kept, so that the next run can reuse them.
+// time. If one fails, the others are still created and kept, so that the next run can reuse them. With an error, it
+// returns what it reached.
 func ensureSnapshots(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, session snapshotSession, targets []snapshotTarget,
-) ([]createdSnapshot, error) {
+) (created []createdSnapshot, err error) {
 	specs := spec.Each()
 	uploads, err := uploadImage(ctx, job, specs, session, targets)
 	if err != nil {
-		return nil, err
+		for i, upload := range uploads {
+			created = append(created, createdSnapshot{Spec: specs[i], Target: targets[i], Upload: upload})
+		}
+		return created, err
 	}
 	session.exclusive = &sync.Mutex{}
-	created, failures := make([]createdSnapshot, len(specs)), make([]error, len(specs))
+	created = make([]createdSnapshot, len(specs))
+	failures := make([]error, len(specs))
 	var group sync.WaitGroup
 	for i, spec := range specs {
 		group.Go(func() {

@@ -50,12 +50,13 @@ func (v verification) describe() string {
 // is an error, too, but the snapshot is kept: the next run reuses it.
 func verify(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, upload imageUpload, s daytona.Snapshot,
-) (verification, error) {
+) (_ verification, err error) {
 	if reason := unverifiedReason(job, spec, target, upload, s); reason != "" {
 		job.Runner.Infof("Snapshot %s is not verified: %s", s.Name, reason)
 		return verification{Reason: reason}, nil
 	}
 	defer startActivity(ctx, "the verification of snapshot %s", s.Name)()
+	defer startPhase(ctx, "Verify snapshot %s", s.Name).end(&err)
 	reaped := make(chan struct{})
 	go func() {
 		defer close(reaped)
@@ -63,7 +64,7 @@ func verify(
 	}()
 	done := verification{How: inputs.VerifyBoot}
 	start := time.Now()
-	err := bootWithRetries(ctx, job, spec, target, s, func(box daytona.Sandbox) error {
+	err = bootWithRetries(ctx, job, spec, target, s, func(box daytona.Sandbox) error {
 		return checkBooted(ctx, job, target.Client, box)
 	})
 	<-reaped
@@ -76,7 +77,7 @@ func verify(
 		done.Suite, err = verifySuite(ctx, job, spec, target, upload, s)
 	}
 	if err != nil {
-		return verification{}, discardUnverified(ctx, job, spec, target, upload, s, err)
+		return verification{Suite: done.Suite}, discardUnverified(ctx, job, spec, target, upload, s, err)
 	}
 	return done, nil
 }

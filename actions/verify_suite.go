@@ -51,13 +51,13 @@ func loadVerifySuite(job job, spec inputs.SnapshotSpec, source buildSource) (*su
 func verifySuite(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, upload imageUpload, s daytona.Snapshot,
 ) (*suite.Report, error) {
-	tests, err := loadVerifySuite(job, spec, upload.Source)
+	tests, err := loadVerifySuite(job, spec, upload.Built.Source)
 	if err != nil {
 		return nil, err
 	}
 	client, image := target.Client, upload.Wanted.file
 	client.HTTP.Policy.MaxBody = maxSandboxBody
-	dir := verifyReportDir(job)
+	dir := job.absolute(spec.ReportDir)
 	job.Runner.Group(fmt.Sprintf("Test snapshot %s with %s", s.Name, tests.File))
 	report, err := suite.Run(ctx, tests, suite.Options{
 		Config: image, ImageID: upload.Build.ImageID, Parallel: suiteSandboxes, ReportDir: dir,
@@ -88,15 +88,6 @@ func verifySuite(
 			"above and %s", report.Failed, report.Total, tests.File, relativeTo(filepath.Join(dir, reportFile), job.Dir))}
 	}
 	return report, err
-}
-
-// verifyReportDir returns the directory of the JUnit report and the logs: the default of the input report_dir of
-// action-test.
-func verifyReportDir(job job) string {
-	if job.Runner.InActions() {
-		return filepath.Join(job.Getenv("RUNNER_TEMP"), "test-results")
-	}
-	return job.absolute("test-results")
 }
 
 // publishVerifyReport shows a report in the log and the summary, and writes the JUnit report. It only logs failures,

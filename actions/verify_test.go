@@ -63,6 +63,7 @@ func (c cloud) verify(ctx context.Context, t *testing.T, previous string) (resul
 		Client: &doppler.Client{Host: server.URL(), Token: everything, Project: "app", Config: "dev"},
 	}
 	result.reports = t.TempDir()
+	c.spec.ReportDir = filepath.Join(result.reports, "test-results")
 	job, stdout, stderr := testJob(t, map[string]string{"GITHUB_ACTIONS": "true", "RUNNER_TEMP": result.reports})
 	if err := os.WriteFile(filepath.Join(job.Dir, "suite.yaml"), []byte(c.suite), 0o600); err != nil {
 		t.Fatal(err)

@@ -112,7 +112,6 @@ var workflowConfigs = map[string]workflowConfig{
 			"ref", "image_name", "docker_platform", "test_command", "suite", "image", "doppler_config", "no_cache", "parallel",
 			"runs_on",
 		},
-		omitted: []string{"report_dir"},
 		own: []field{
 			{
 				"artifact_name", "Name of the artifact with the test results. Use a different name for each call in a run.",
@@ -125,7 +124,9 @@ var workflowConfigs = map[string]workflowConfig{
 
 // neverPassed lists action inputs that no workflow has. Callers cannot provide files or variables on the runner, and
 // the workflows decide whether to load the image.
-var neverPassed = []string{"secret_envs", "secret_files", "ssh", "outputs", "load", "github_token"}
+var neverPassed = []string{
+	"secret_envs", "secret_files", "ssh", "outputs", "load", "github_token", "report_dir", "previous_record",
+}
 
 // workflowHelp overrides the help of inputs that work differently in a workflow, which has no checkout of the caller's
 // repository and reads its variables.
@@ -247,7 +248,8 @@ func newWorkflow(a action) (workflow, error) {
 		w.Dispatch = append(w.Dispatch, w.Call[i])
 	}
 	for _, o := range a.Outputs {
-		if o.Name != "image_name" && o.Name != "report" { // they refer to data on the runner
+		onRunner := []string{"image_name", "report", "report_html", "record"} // they refer to data on the runner
+		if !slices.Contains(onRunner, o.Name) {
 			w.Outputs = append(w.Outputs, o)
 		}
 	}

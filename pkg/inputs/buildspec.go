@@ -62,6 +62,9 @@ type BuildSpec struct {
 	GitHubToken              string
 	Timeout                  time.Duration
 
+	ReportDir string // relative to the workspace, or absolute
+	Report    Report
+
 	Warnings []string // about inputs that have no effect
 
 	annotations []annotation
@@ -86,6 +89,7 @@ func (in Build) Spec(env Env) (BuildSpec, error) {
 	for _, validate := range []func(*BuildSpec, Build, Env) error{
 		validateSource, validatePlatforms, validateReferences, validateArguments, validateContexts, validateHosts,
 		validateSecrets, validateLimits, validateAttestations, validateAnnotations, validateBuilder, validateOutputs,
+		validateReport,
 	} {
 		if err := validate(&spec, in, env); err != nil {
 			return BuildSpec{}, err

@@ -62,6 +62,10 @@ type Build struct {
 	AllowPlaintextBuilder bool
 	GithubToken           string        `secret:""`
 	Timeout               time.Duration `default:"30m"`
+	Report                bool
+	ReportDir             string `terminal:"test-results"`
+	PreviousRecord        string
+	OutputFormat
 }
 
 // Doppler declares the Doppler config to read and how to authenticate to Doppler.
@@ -133,6 +137,7 @@ type Promote struct {
 	Daytona
 	GithubToken string        `secret:"" help:"GitHub token to record the deployment of environment."`
 	Timeout     time.Duration `default:"30m"`
+	OutputFormat
 }
 
 // Rollback declares the arguments of action-snapshot rollback.
@@ -144,6 +149,7 @@ type Rollback struct {
 	Daytona
 	GithubToken string        `secret:"" help:"GitHub token to record the deployment of environment."`
 	Timeout     time.Duration `default:"30m"`
+	OutputFormat
 }
 
 // History declares the arguments of action-snapshot history.
@@ -151,6 +157,7 @@ type History struct {
 	Doppler
 	SnapshotSecret
 	Daytona
+	OutputFormat
 }
 
 // Daytona declares how to authenticate to Daytona.
@@ -168,11 +175,9 @@ type Test struct {
 	AllowPrivileged bool
 	Command         string
 	Parallel        string `default:"cores"`
-	ReportDir       string `terminal:"test-results"`
 	Run             string `cli:""`
 	Tags            List   `cli:""`
 	Seed            string `cli:""`
-	Output          string `cli:""`
 }
 
 // DefaultSuite is the suite that [Test] runs by default, relative to the repository root.
@@ -199,6 +204,7 @@ type ListSnapshots struct {
 	SnapshotSecret
 	Doppler
 	Daytona
+	OutputFormat
 }
 
 // DeleteSnapshot declares the arguments of action-snapshot delete.

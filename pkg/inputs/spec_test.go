@@ -343,7 +343,7 @@ func TestInvalidTestInputs(t *testing.T) {
 			Load:      true,
 			ImageName: List{{"a:b", 1}},
 		},
-		Suite: DefaultSuite, Parallel: "cores", ReportDir: "test-results",
+		Suite: DefaultSuite, Parallel: "cores",
 	}
 	dir := repository(t)
 	spec, err := valid.Spec(Env{Getenv: noEnv, Dir: dir})
@@ -361,7 +361,6 @@ func TestInvalidTestInputs(t *testing.T) {
 		{"parallel", func(in *Test) { in.Parallel = "all" }, "parallel", "such as 4"},
 		{"run", func(in *Test) { in.Run = "(" }, "run", "not a regular expression"},
 		{"seed", func(in *Test) { in.Seed = "x" }, "seed", "number that an earlier run printed"},
-		{"output", func(in *Test) { in.Output = "xml" }, "output", "json or empty"},
 		{"report directory", func(in *Test) { in.ReportDir = "out/x" }, "report_dir", "symbolic link"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package inputs
 
 import (
 	"math/rand/v2"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -11,15 +10,13 @@ import (
 // TestSpec is a validated [Test].
 type TestSpec struct {
 	BuildSpec
-	Image     string // empty to build one
-	Suite     string // relative to the tested tree; [NoSuite] for none
-	Command   string // run by sh; empty for none
-	Parallel  int    // maximum number of containers at a time
-	ReportDir string // relative to the workspace, or absolute
-	Run       *regexp.Regexp
-	Tags      []string
-	Seed      uint64
-	JSON      bool // write the report as JSON instead of the outputs
+	Image    string // empty to build one
+	Suite    string // relative to the tested tree; [NoSuite] for none
+	Command  string // run by sh; empty for none
+	Parallel int    // maximum number of containers at a time
+	Run      *regexp.Regexp
+	Tags     []string
+	Seed     uint64
 
 	AllowPrivileged bool // whether the suite may run privileged containers
 }
@@ -31,8 +28,8 @@ func (in Test) Spec(env Env) (TestSpec, error) {
 		return TestSpec{}, err
 	}
 	spec := TestSpec{
-		BuildSpec: build, Image: in.Image, Suite: in.Suite, Command: in.Command, ReportDir: in.ReportDir,
-		Tags: Texts(in.Tags), Parallel: runtime.NumCPU(), Seed: rand.Uint64(), JSON: in.Output == "json",
+		BuildSpec: build, Image: in.Image, Suite: in.Suite, Command: in.Command,
+		Tags: Texts(in.Tags), Parallel: runtime.NumCPU(), Seed: rand.Uint64(),
 		AllowPrivileged: in.AllowPrivileged,
 	}
 	if in.Suite == NoSuite && in.Command == "" {
@@ -56,13 +53,5 @@ func (in Test) Spec(env Env) (TestSpec, error) {
 			return TestSpec{}, Errorf("seed", in.Seed, "must be the number that an earlier run printed")
 		}
 	}
-	if spec.ReportDir == "" {
-		spec.ReportDir = filepath.Join(env.Getenv("RUNNER_TEMP"), "test-results")
-	} else if _, err := SecureJoin(env.Dir, spec.ReportDir); err != nil {
-		return TestSpec{}, Wrap("report_dir", err)
-	}
-	if in.Output != "" && in.Output != "json" {
-		return TestSpec{}, Errorf("output", in.Output, "must be json or empty")
-	}
-	return spec, nil
+	return spec, spec.checkReportDir(env)
 }

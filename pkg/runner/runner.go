@@ -23,8 +23,8 @@ import (
 	"github.com/sethvargo/go-githubactions"
 )
 
-// Runner writes for the Actions runner if GITHUB_ACTIONS is "true". Otherwise it writes plain text: outputs to stdout,
-// everything else to stderr. Its methods are safe for concurrent use. Create one with [New].
+// Runner writes for the Actions runner if GITHUB_ACTIONS is "true". Otherwise it writes plain text to stderr. Its
+// methods are safe for concurrent use. Create one with [New].
 type Runner struct {
 	getenv    func(string) string
 	inActions bool
@@ -222,29 +222,22 @@ func (e *SecretOutputError) Error() string {
 		"visibility to unmasked)", e.Output, e.Secret)
 }
 
-// Outputs sets outputs of the step in GitHub Actions (GITHUB_OUTPUT), or prints name=value to stdout elsewhere. If one
-// contains a secret, it writes none of them and returns a [*SecretOutputError]. It does not use the library's
-// SetOutput, because a value that contains its fixed delimiter could forge other outputs.
+// Outputs sets outputs of the step if GITHUB_OUTPUT is set. If one contains a secret, it writes none of them and returns
+// a [*SecretOutputError]. It does not use the library's SetOutput, because a value that contains its fixed delimiter
+// could forge other outputs.
 func (r *Runner) Outputs(outputs ...Output) error {
-	path, text := r.getenv("GITHUB_OUTPUT"), ""
+	text := ""
 	for _, o := range outputs {
 		if secret, found := r.FindSecret(o.Value); found {
 			return &SecretOutputError{o.Name, secret}
 		}
-		if path == "" {
-			text += o.Name + "=" + strings.ReplaceAll(o.Value, "\n", "%0A") + "\n"
-		} else {
-			delimiter := "EOF_" + rand.Text()
-			text += fmt.Sprintf("%s<<%s\n%s\n%s\n", o.Name, delimiter, o.Value, delimiter)
-		}
+		delimiter := "EOF_" + rand.Text()
+		text += fmt.Sprintf("%s<<%s\n%s\n%s\n", o.Name, delimiter, o.Value, delimiter)
 	}
-	if path != "" {
+	if path := r.getenv("GITHUB_OUTPUT"); path != "" {
 		return appendFile(path, text)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, err := io.WriteString(r.stdout, text)
-	return err
+	return nil
 }
 
 // Summary appends Markdown to the job summary. It does nothing if GITHUB_STEP_SUMMARY is not set.

@@ -373,8 +373,8 @@ error: no builder
 	if stderr.String() != wantLog {
 		t.Errorf("stderr: got %q, want %q", stderr, wantLog)
 	}
-	if want := "digest=sha256:1\ntags=a%0Ab\n"; stdout.String() != want {
-		t.Errorf("stdout: got %q, want %q", stdout, want)
+	if stdout.Len() > 0 {
+		t.Errorf("stdout: got %q", stdout)
 	}
 	if r.InActions() {
 		t.Error("InActions is true")

@@ -36,8 +36,23 @@ type Record struct {
 	Outputs   []Output   `json:"outputs,omitempty"` // in the order of the reference
 }
 
+// Kind is the kind of an error.
+type Kind string
+
+// The kinds of errors. Others may be added.
+const (
+	InvalidInput    Kind = "input"    // an input is invalid, or names something that cannot be used
+	BuildFailed     Kind = "build"    // the Dockerfile or its context is to blame
+	TestsFailed     Kind = "test"     // a test or the test command failed, or results are missing
+	SnapshotFailed  Kind = "snapshot" // Daytona could not create the snapshot, or it does not work
+	TimedOut        Kind = "timeout"  // the input timeout passed
+	Canceled        Kind = "canceled" // by a signal, or by Depot
+	OtherwiseFailed Kind = "other"
+)
+
 // Error describes why a run failed.
 type Error struct {
+	Kind    Kind   `json:"kind"`
 	Message string `json:"message"`         // as printed at the end of the log
 	Input   string `json:"input,omitempty"` // the invalid input; "" for another cause
 	File    string `json:"file,omitempty"`  // relative to the root of the repository; "" if none is to blame
@@ -269,7 +284,7 @@ type State struct {
 // Doppler describes where the snapshot is named.
 type Doppler struct {
 	Secret    string   `json:"secret"`
-	Written   []string `json:"written,omitempty"`   // configs in which the name changed, as project/config
+	Written   []string `json:"written,omitempty"`   // configs in which the name changed, as PROJECT.CONFIG
 	Unchanged []string `json:"unchanged,omitempty"` // configs that had the name already
 	Skipped   string   `json:"skipped,omitempty"`   // why no config was written
 	Previous  string   `json:"previous,omitempty"`  // the name before

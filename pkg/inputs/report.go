@@ -1,0 +1,33 @@
+package inputs
+
+import "path/filepath"
+
+// Report selects whether the report of a run is written. The zero value writes none.
+type Report struct {
+	Dir      string // relative to the workspace, or absolute; "" writes no report
+	Previous string // path of the record to compare with; "" for that in Dir, if there is one
+}
+
+func validateReport(spec *BuildSpec, in Build, env Env) error {
+	spec.ReportDir = in.ReportDir
+	if spec.ReportDir == "" {
+		spec.ReportDir = filepath.Join(env.Getenv("RUNNER_TEMP"), "test-results")
+	}
+	switch {
+	case in.Report:
+		spec.Report = Report{spec.ReportDir, in.PreviousRecord}
+		return spec.checkReportDir(env)
+	case in.PreviousRecord != "":
+		return Errorf("previous_record", in.PreviousRecord, "has no effect without report: true; add that")
+	}
+	return nil
+}
+
+// checkReportDir returns an error if a symbolic link of the repository leads the report elsewhere.
+func (s BuildSpec) checkReportDir(env Env) error {
+	if filepath.IsAbs(s.ReportDir) {
+		return nil
+	}
+	_, err := SecureJoin(env.Dir, s.ReportDir)
+	return Wrap("report_dir", err)
+}
