@@ -262,6 +262,9 @@ func TestDopplerIsOptional(t *testing.T) {
 				t.Fatalf("got %v, want %v", err, test.err)
 			}
 			if err != nil {
+				if !strings.Contains(err.Error(), "without Doppler, set daytona_api_key and update_doppler: false") {
+					t.Errorf("got %v", err)
+				}
 				return
 			}
 			configs, err := checkDoppler(t.Context(), job, spec, config)

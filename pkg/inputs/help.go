@@ -133,16 +133,16 @@ var help = map[string]string{
 	"report_dir": "Directory for the report, the JUnit XML report of a suite, and the container logs of failed tests. " +
 		"Default: test-results in RUNNER_TEMP, outside the workspace, so that later builds do not contain it. On the " +
 		"command line, test-results in the current directory. Each step of a job needs its own for report.",
-	"run":    "Run only tests with names that match this regular expression.",
-	"tags":   "Run only tests that have one of these tags.",
-	"seed":   "Seed from the log of an earlier run, to repeat its order.",
+	"run":  "Run only tests with names that match this regular expression.",
+	"tags": "Run only tests that have one of these tags.",
+	"seed": "Seed from the log of an earlier run, to repeat its order.",
 	"report": "Write the report of the run to report_dir: report.html for a browser, and record.json, with which the " +
 		"next run is compared.",
 	"previous_record": "Path of the record.json of an earlier run to compare the image with. Default: record.json in " +
 		"report_dir, if it exists.",
 	"output": "What to write to standard output: text for people, env for the outputs as NAME=VALUE, or json for the " +
 		"record of the run, also if it fails. Default: text at a terminal and in GitHub Actions, otherwise env.",
-	"mount":  "Mount the current directory read-only at the image's working directory.",
+	"mount": "Mount the current directory read-only at the image's working directory.",
 }
 
 // Help of the inputs of promote that differ from those of snapshot.
