@@ -1,6 +1,6 @@
 // Package actions holds the flows of the three actions, [Build], [Snapshot] and [Test], and the smaller commands of
 // their programs. A flow reads from top to bottom, only connects packages of pkg/, and returns what it reached, from
-// which [Env.present] makes everything that a person sees:
+// which [job.present] makes everything that a person sees:
 //
 //	inputs -> Spec ─┐
 //	credentials ────┼─> source -> lease (BuildKit) -> image -> engine | registry | Daytona -> outputs
@@ -55,14 +55,16 @@ func (e Env) absolute(path string) string {
 // job is one run of an action.
 type job struct {
 	Env
-	Event   runner.Event
-	Scratch string // temporary directory, removed at the end of the run
-	Started time.Time
+	Event    runner.Event
+	Scratch  string // temporary directory, removed at the end of the run
+	Started  time.Time
+	Report   inputs.Report
+	Previous *runrecord.Record // with which the run is compared; nil for none
 }
 
 // reached is what a run reached, also one that failed.
 type reached struct {
-	runrecord.Record        // without what is the same for all programs, see [Env.present]
+	runrecord.Record        // without what is the same for all programs, see [job.complete]
 	Summary          string // Markdown
 }
 
@@ -70,13 +72,13 @@ type reached struct {
 func (e Env) runJob(
 	ctx context.Context, timeout time.Duration, report inputs.Report, flow func(context.Context, job) (reached, error),
 ) error {
-	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Started: time.Now()}
+	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Started: time.Now(), Report: report}
 	scratch, remove, err := makeScratch(e.Getenv("RUNNER_TEMP"))
 	if err != nil {
-		return e.present(reached{}, j.Started, report, err)
+		return j.present(reached{}, err)
 	}
 	defer remove()
-	j.Scratch = scratch
+	j.Scratch, j.Previous = scratch, e.readPrevious(report)
 	times := &timeline{started: j.Started}
 	var run reached
 	err = runWithDeadline(context.WithValue(ctx, timelineKey{}, times), timeout, func(ctx context.Context) (err error) {
@@ -84,7 +86,7 @@ func (e Env) runJob(
 		return err
 	})
 	times.addTo(&run.Record)
-	return e.present(run, j.Started, report, explainFullDisk(err, scratch))
+	return j.present(run, explainFullDisk(err, scratch))
 }
 
 // relativeTo returns path relative to the first root that contains it, or unchanged if none does.

@@ -35,7 +35,7 @@ func exitCode(err error) int {
 	return exitFailure
 }
 
-// usageError reports arguments that cannot be parsed.
+// usageError reports arguments or inputs with which a run cannot start.
 type usageError struct{ err error }
 
 func (e *usageError) Error() string { return e.err.Error() }

@@ -534,7 +534,7 @@ func TestEnvOutput(t *testing.T) {
 		BuildOutputs: BuildOutputs{Digest: "sha256:1", CachedSteps: 2}, SnapshotSizeGB: 1.5, Reused: true,
 	}
 	run := reached{Record: runrecord.Record{Outputs: outputList(outputs)}}
-	if err := job.present(run, job.Started, inputs.Report{}, nil); err != nil {
+	if err := job.present(run, nil); err != nil {
 		t.Fatal(err)
 	}
 	fields := OutputFields(outputs)

@@ -2,6 +2,7 @@ package actions
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,48 +13,63 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/org/sandbox-actions/pkg/htmlreport"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
-// recordFile is the name of the record in the directory of the report.
-const recordFile = "record.json"
+// The files in the directory of the report.
+const (
+	recordFile   = "record.json"
+	previousFile = "previous.json" // the last record with an image, if recordFile has none
+	htmlFile     = "report.html"
+)
 
 // present shows what a run that ended with err has reached: in the outputs of the step, the report, the job summary and
 // on standard output. It is the only function that does. It returns err together with the errors of these.
-func (e Env) present(run reached, started time.Time, report inputs.Report, err error) error {
-	if report.Dir != "" {
-		setOutput(&run.Record, "record", filepath.Join(report.Dir, recordFile))
+func (j job) present(run reached, err error) error {
+	if j.Report.Dir != "" {
+		setOutput(&run.Record, "report_html", filepath.Join(j.Report.Dir, htmlFile))
+		setOutput(&run.Record, "record", filepath.Join(j.Report.Dir, recordFile))
 	}
-	if outputsErr := e.writeOutputs(run.Outputs); outputsErr != nil {
+	if outputsErr := j.writeOutputs(run.Outputs); outputsErr != nil {
 		err = errors.Join(err, fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", outputsErr))
 		run.Outputs = nil
 	}
-	record := e.complete(run.Record, started, err)
-	if report.Dir != "" {
-		if reportErr := e.writeReport(&record, report); reportErr != nil {
+	record := j.complete(run.Record, err)
+	record.Changes = runrecord.Compare(j.Previous, &record)
+	if j.Report.Dir != "" {
+		if reportErr := j.writeReport(&record); reportErr != nil {
 			err = errors.Join(err, fmt.Errorf("write the report: %w (free disk space, or set report_dir)", reportErr))
 		}
 	}
-	if summaryErr := e.Runner.Summary(run.Summary); summaryErr != nil {
+	if summaryErr := j.Runner.Summary(run.Summary); summaryErr != nil {
 		err = errors.Join(err, fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", summaryErr))
 	}
-	record = e.complete(record, started, err)
-	if stdoutErr := e.writeStdout(&record); stdoutErr != nil {
+	record = j.complete(record, err)
+	if stdoutErr := j.writeStdout(&record); stdoutErr != nil {
 		err = errors.Join(err, fmt.Errorf("write to standard output: %w", stdoutErr))
 	}
 	return err
 }
 
-// reject presents the record of a run that did not start because of an invalid argument or input, and returns err with
-// its exit code.
-func (e Env) reject(err error) error {
-	if exitCode(err) != exitInvalid {
-		err = &usageError{err}
+// fail presents the record of a command that failed with err, and returns err.
+func (e Env) fail(err error) error { return job{Env: e, Started: time.Now()}.present(reached{}, err) }
+
+// reject is [Env.fail] for a command that did not start because of an invalid argument or input.
+func (e Env) reject(err error) error { return e.fail(&usageError{err}) }
+
+// presentList prints rows as a JSON list or, if err is not nil, the record of the failed command.
+func (e Env) presentList(rows any, err error) error {
+	if err != nil {
+		return e.fail(err)
 	}
-	return e.present(reached{}, time.Now(), inputs.Report{}, err)
+	encoder := json.NewEncoder(e.Stdout)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(rows)
 }
 
 // setOutput sets an output, in its place if the list has it.
@@ -79,7 +95,12 @@ func (e Env) writeOutputs(outputs []runrecord.Output) error {
 func (e Env) writeStdout(record *runrecord.Record) error {
 	switch {
 	case e.Output == inputs.JSONOutput:
-		return record.Write(e.Stdout)
+		short := *record
+		short.Steps = slices.Clone(record.Steps)
+		for i := range short.Steps {
+			short.Steps[i].Log = "" // it is in the report
+		}
+		return short.Write(e.Stdout)
 	case e.Output == inputs.EnvOutput || !e.Runner.InActions():
 		for _, o := range record.Outputs {
 			if _, err := fmt.Fprintf(e.Stdout, "%s=%s\n", o.Name, strings.ReplaceAll(o.Value, "\n", "%0A")); err != nil {
@@ -90,26 +111,39 @@ func (e Env) writeStdout(record *runrecord.Record) error {
 	return nil
 }
 
-// writeReport compares the record with the previous one and writes the files of the report.
-func (e Env) writeReport(record *runrecord.Record, report inputs.Report) error {
-	dir := e.absolute(report.Dir)
-	var data bytes.Buffer
-	if err := record.Write(&data); err != nil {
+// writeReport writes the files of the report. A record without an image does not take the place of one with an image:
+// the next run is compared with that.
+func (j job) writeReport(record *runrecord.Record) error {
+	var data, page, previous bytes.Buffer
+	if err := errors.Join(record.Write(&data), htmlreport.Write(&page, record)); err != nil {
 		return err
 	}
-	return suite.WriteBelow(dir, recordFile, data.Bytes())
+	dir := j.absolute(j.Report.Dir)
+	err := errors.Join(suite.WriteBelow(dir, recordFile, data.Bytes()), suite.WriteBelow(dir, htmlFile, page.Bytes()))
+	if record.Image == nil && j.Previous != nil {
+		err = errors.Join(err, j.Previous.Write(&previous), suite.WriteBelow(dir, previousFile, previous.Bytes()))
+	}
+	return err
 }
 
-// readPrevious reads the record with which a run is compared: that of the input previous_record or, without it, the one
-// that the run will replace. It returns nil if there is none, and with a warning if it cannot be read.
+// readPrevious reads the record with which a run is compared: that of the input previous_record or, without it, the
+// last one with an image in the directory of the report. It returns nil if there is none, and with a warning if it
+// cannot be read.
 func (e Env) readPrevious(report inputs.Report) *runrecord.Record {
-	path, err := filepath.Join(e.absolute(report.Dir), recordFile), error(nil)
+	if report.Dir == "" {
+		return nil
+	}
+	dir := e.absolute(report.Dir)
+	path, err := filepath.Join(dir, recordFile), error(nil)
 	if report.Previous != "" {
 		path, err = inputs.SecureJoin(e.Dir, report.Previous)
 	}
 	var record *runrecord.Record
 	if err == nil {
 		record, err = readRecord(path)
+	}
+	if err == nil && record.Image == nil && report.Previous == "" {
+		record, err = readRecord(filepath.Join(dir, previousFile))
 	}
 	if err != nil && (report.Previous != "" || !errors.Is(err, fs.ErrNotExist)) {
 		e.Runner.Warning(runner.Annotation{Title: "The run is not compared with a previous one",

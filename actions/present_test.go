@@ -43,6 +43,8 @@ func TestErrorRecords(t *testing.T) {
 		want runrecord.Error // without Kind and Message
 	}{
 		{"input", inputs.Errorf("platform", "x", "is unknown"), 2, runrecord.InvalidInput, runrecord.Error{Input: "platform"}},
+		{"engine", inputs.Wrap("load", &engineError{errors.New("no engine")}), 1, runrecord.OtherwiseFailed,
+			runrecord.Error{Input: "load"}},
 		{"flag", &usageError{errors.New("unknown flag --x")}, 2, runrecord.InvalidInput, runrecord.Error{}},
 		{"build", located, 1, runrecord.BuildFailed, runrecord.Error{
 			File: "Dockerfile", Line: 3, EndLine: 4, Excerpt: "3 | >>> RUN make", Step: "RUN make", Output: "one\ntwo",
@@ -90,7 +92,7 @@ func TestOutputFormats(t *testing.T) {
 			Steps:   []runrecord.Step{{Name: "RUN echo " + canary, Log: "one\n" + canary + "\a"}},
 			Source:  &runrecord.Source{BuildArgs: map[string]string{canary: canary}},
 		}}
-		err := job.present(run, job.Started, inputs.Report{}, test.err)
+		err := job.present(run, test.err)
 		if !errors.Is(err, test.err) {
 			t.Errorf("got %v, want %v", err, test.err)
 		}
@@ -112,7 +114,8 @@ func TestOutputFormats(t *testing.T) {
 			t.Errorf("inputs %+v", record.Inputs)
 		}
 		if record.Program != "action-build" || record.ExitCode != exitCode(test.err) || (record.Error == nil) != (err == nil) ||
-			(record.Run == nil) != (test.inActions == "") || record.Steps[0].Log != "one\n***␇" {
+			(record.Run == nil) != (test.inActions == "") ||
+			record.Steps[0].Log != "" {
 			t.Errorf("%+v", record)
 		}
 	}
@@ -142,14 +145,16 @@ func TestRejectedInputs(t *testing.T) {
 func TestReportFiles(t *testing.T) {
 	files := t.TempDir()
 	job, _, _ := testJob(t, map[string]string{"GITHUB_OUTPUT": filepath.Join(files, "output")})
-	report := inputs.Report{Dir: "results"}
+	job.Report = inputs.Report{Dir: "results"}
 	failed := errors.New("failed")
-	if err := job.present(reached{}, job.Started, report, failed); !errors.Is(err, failed) {
+	job.Runner.Mask("hunter2-canary")
+	run := reached{Record: runrecord.Record{Steps: []runrecord.Step{{Name: "RUN", Log: "one\nhunter2-canary\a"}}}}
+	if err := job.present(run, failed); !errors.Is(err, failed) {
 		t.Fatal(err)
 	}
 	record := parseRecord(t, []byte(readFile(t, job.absolute("results/record.json"))))
 	outputs := parseOutputFile(readFile(t, filepath.Join(files, "output")))
-	if record.ExitCode != 1 || outputs["record"] != "results/record.json" {
+	if record.ExitCode != 1 || outputs["record"] != "results/record.json" || record.Steps[0].Log != "one\n***␇" {
 		t.Errorf("%+v, outputs %v", record, outputs)
 	}
 	outside := filepath.Join(files, "outside")
@@ -157,7 +162,7 @@ func TestReportFiles(t *testing.T) {
 		os.Symlink(outside, job.absolute("results/record.json"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := job.present(reached{}, job.Started, report, nil); err == nil {
+	if err := job.present(reached{}, nil); err == nil {
 		t.Error("no error for a symbolic link")
 	}
 	if _, err := os.Stat(outside); !errors.Is(err, os.ErrNotExist) {
@@ -198,5 +203,42 @@ func TestPreviousRecord(t *testing.T) {
 	stderr.Reset()
 	if job.readPrevious(inputs.Report{Dir: "results", Previous: "missing.json"}); stderr.Len() == 0 {
 		t.Error("no warning for a missing previous_record")
+	}
+}
+
+// A run is compared with the last one that had an image, also after a failed one.
+func TestComparison(t *testing.T) {
+	job, _, stderr := testJob(t, nil)
+	job.Report = inputs.Report{Dir: "results"}
+	failed := errors.New("failed")
+	with := func(digest string) *runrecord.Image {
+		return &runrecord.Image{Digest: digest, Platforms: []runrecord.PlatformImage{}}
+	}
+	for i, test := range []struct {
+		image *runrecord.Image
+		err   error
+		since string // digest of the image with which the run is compared; "" for none
+	}{
+		{with("sha256:1"), nil, ""}, {nil, failed, "sha256:1"}, {nil, failed, "sha256:1"}, {with("sha256:2"), nil, "sha256:1"},
+		{with("sha256:3"), failed, "sha256:2"}, {with("sha256:4"), nil, "sha256:3"},
+	} {
+		job.Previous = job.readPrevious(job.Report)
+		if err := job.present(reached{Record: runrecord.Record{Image: test.image}}, test.err); !errors.Is(err, test.err) {
+			t.Fatal(err)
+		}
+		record := parseRecord(t, []byte(readFile(t, job.absolute("results/record.json"))))
+		since := ""
+		if record.Changes != nil {
+			since = record.Changes.Digest
+		}
+		if since != test.since || (record.Image == nil) != (test.image == nil) {
+			t.Errorf("run %d is compared with %q, want %q", i, since, test.since)
+		}
+	}
+	if stderr.Len() > 0 {
+		t.Errorf("log %q", stderr)
+	}
+	if page := readFile(t, job.absolute("results/report.html")); !strings.Contains(page, "sha256:4") {
+		t.Error("the page lacks the digest")
 	}
 }

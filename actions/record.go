@@ -20,13 +20,13 @@ import (
 )
 
 // complete adds what is the same for all programs to the record of a run that ended with err, and removes secrets.
-func (e Env) complete(record runrecord.Record, started time.Time, err error) runrecord.Record {
-	record.Format, record.Program, record.Release = runrecord.Version, e.Program, Version
-	record.Started, record.Seconds = started.UTC().Truncate(time.Millisecond), roundSeconds(time.Since(started))
-	record.ExitCode, record.Error = exitCode(err), errorRecord(e.atPrompt(err))
-	record.Run = runRecord(e)
-	record.Inputs = inputRecords(e)
-	record.Clean(e.Runner.Clean)
+func (j job) complete(record runrecord.Record, err error) runrecord.Record {
+	record.Format, record.Program, record.Release = runrecord.Version, j.Program, Version
+	record.Started, record.Seconds = j.Started.UTC().Truncate(time.Millisecond), roundSeconds(time.Since(j.Started))
+	record.ExitCode, record.Error = exitCode(err), errorRecord(j.atPrompt(err))
+	record.Run = runRecord(j.Env)
+	record.Inputs = inputRecords(j.Env)
+	record.Clean(j.Runner.Clean)
 	return record
 }
 
@@ -107,7 +107,8 @@ func kindOf(err error) runrecord.Kind {
 		return runrecord.SnapshotFailed
 	case isLocated, has(new(*image.TargetError)), has(new(*image.ContextError)):
 		return runrecord.BuildFailed
-	case has(new(*inputs.Error)):
+	}
+	if invalid, ok := errors.AsType[*inputs.Error](err); ok && invalid.Err == nil { // otherwise, the cause is another one
 		return runrecord.InvalidInput
 	}
 	return runrecord.OtherwiseFailed
@@ -118,6 +119,9 @@ func addBuild(record *runrecord.Record, job job, spec inputs.BuildSpec, built bu
 	record.Source = sourceRecord(job, spec, built.Source)
 	for _, step := range built.Stats.Steps {
 		record.Steps = append(record.Steps, stepRecord(job, step))
+	}
+	if record.Source != nil {
+		runrecord.LocateSteps(record.Steps, record.Source.Definition)
 	}
 	if len(built.Results) == 0 {
 		return
@@ -190,6 +194,9 @@ func platformRecord(platform string, img v1.Image) (runrecord.PlatformImage, err
 	return record, nil
 }
 
+// maxDefinition is the maximum size of a Dockerfile in a record, in bytes.
+const maxDefinition = 256 << 10
+
 // sourceRecord describes the code that is built. It returns nil if it is unknown.
 func sourceRecord(job job, spec inputs.BuildSpec, source buildSource) *runrecord.Source {
 	if source.Tree.SHA == "" && source.Tree.Dir == "" {
@@ -201,24 +208,24 @@ func sourceRecord(job job, spec inputs.BuildSpec, source buildSource) *runrecord
 	if source.Paths.Dockerfile != "" {
 		record.Dockerfile = relativeTo(source.Paths.Dockerfile, source.Tree.Dir, job.Dir)
 	}
+	if definition := source.Paths.Definition; definition != nil && len(definition.Content()) <= maxDefinition {
+		record.Definition = string(definition.Content())
+	}
 	return record
 }
 
-// stageOf matches the step of a Dockerfile. It captures the platform and the stage.
-var stageOf = regexp.MustCompile(`^\[(?:([a-z0-9]+/[a-z0-9/]+) )?(?:(.+) )?\d+/\d+\] `)
+// stepPlatform matches the name of a step if the image has several platforms: [linux/amd64 2/5] RUN make.
+var stepPlatform = regexp.MustCompile(`^\[([^ \]]+/[^ \]]+) `)
 
 func stepRecord(job job, step image.Step) runrecord.Step {
 	record := runrecord.Step{
-		Name: step.Name, Seconds: roundSeconds(step.Duration), Cached: step.Cached, Error: step.Error,
+		Name: step.Name, Seconds: roundSeconds(step.Duration), Cached: step.Cached, Error: step.Error, Log: step.Log,
 	}
-	if match := stageOf.FindStringSubmatch(step.Name); match != nil {
+	if match := stepPlatform.FindStringSubmatch(step.Name); match != nil {
 		record.Platform = match[1]
-		if match[2] != "stage-0" {
-			record.Stage = match[2]
-		}
 	}
 	if !step.Started.IsZero() {
-		record.Offset = roundSeconds(step.Started.Sub(job.Started))
+		record.Offset = max(roundSeconds(step.Started.Sub(job.Started)), 0)
 	}
 	return record
 }

@@ -197,6 +197,47 @@ func TestShowHistoryAndList(t *testing.T) {
 	}
 }
 
+// With --output json, list and history print lists of objects, and the record of the run if they fail.
+func TestSnapshotLists(t *testing.T) {
+	p := startPromotion(t)
+	p.add(t, "agent-1", "active")
+	p.add(t, "agent-3", "active")
+	p.setHistory(t, "agent-1", "agent-2", "agent-3")
+	job, _, _ := testJob(t, p.environ)
+	var stdout bytes.Buffer // without the log
+	job.Stdout, job.Output = &stdout, inputs.JSONOutput
+	secret := inputs.SnapshotSecret{DopplerSecret: nameSecret}
+	list := func(config string) error {
+		return ListSnapshots(t.Context(), job.Env, inputs.ListSnapshots{
+			NamePrefix: "agent", Doppler: inputs.Doppler{DopplerConfig: config}, SnapshotSecret: secret,
+		})
+	}
+	history := func(config string) error {
+		return ShowHistory(t.Context(), job.Env, inputs.History{
+			Doppler: inputs.Doppler{DopplerConfig: config}, SnapshotSecret: secret,
+		})
+	}
+	for name, command := range map[string]func(config string) error{"list": list, "history": history} {
+		if err := command("prd"); err != nil {
+			t.Fatal(err)
+		}
+		var rows []snapshotRow
+		if err := json.Unmarshal(stdout.Bytes(), &rows); err != nil {
+			t.Fatalf("%s: %v: %s", name, err, stdout.String())
+		}
+		i := slices.IndexFunc(rows, func(r snapshotRow) bool { return r.Name == "agent-3" })
+		if i < 0 || rows[i].State != "active" || rows[i].Commit != p.commit || rows[i].Verified != "boot" ||
+			rows[i].Current != (name == "history") || rows[i].Named.IsZero() != (name == "list") {
+			t.Errorf("%s: %+v", name, rows)
+		}
+		stdout.Reset()
+		if err := command("absent"); err == nil || parseRecord(t, stdout.Bytes()).Error.Message != err.Error() {
+			t.Errorf("%s of a missing config: %v: %s", name, err, stdout.String())
+		}
+		stdout.Reset()
+	}
+}
+
 // The snapshot that a rollback would name is in use, for keep and delete.
 func TestRollbackTargetIsProtected(t *testing.T) {
 	p := startPromotion(t)

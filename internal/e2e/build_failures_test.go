@@ -5,6 +5,7 @@ package e2e
 import (
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,13 +186,26 @@ func TestBuildFailures(t *testing.T) {
 	}
 }
 
-// assertFailed asserts that a program failed with exit code 1, one error line that matches pattern, one annotation, no
+// exitCodes returns the documented exit codes of an error.
+func exitCodes(message string) []int {
+	switch {
+	case strings.HasPrefix(message, "error: input "):
+		return []int{1, 2} // 2 if the input itself is invalid
+	case strings.HasPrefix(message, "error: canceled (interrupt signal"):
+		return []int{130}
+	case strings.HasPrefix(message, "error: canceled (terminated signal"):
+		return []int{143}
+	}
+	return []int{1}
+}
+
+// assertFailed asserts that a program failed with its documented exit code, one error line that matches pattern, one annotation, no
 // outputs, and no summary other than that of a failed build or verification.
 func assertFailed(t *testing.T, r result, pattern string) {
 	t.Helper()
 	stderr, annotations := errorLines(t, r)
 	switch {
-	case r.exitCode != 1:
+	case r.exitCode == 0 || len(stderr) > 0 && !slices.Contains(exitCodes(stderr[0]), r.exitCode):
 		t.Errorf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
 	case len(stderr) != 1 || len(annotations) != 1:
 		t.Errorf("%d lines on standard error, %d annotations:\n%s%s", len(stderr), len(annotations), r.stdout, r.stderr)

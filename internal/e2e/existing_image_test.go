@@ -117,7 +117,7 @@ func TestShell(t *testing.T) {
 	}{
 		{"command", []string{"--image", "shell:1", "--", "sh", "-c", "echo $0 $1; exit 5", "a b", "c"}, 5, "a b c\n"},
 		{"mounted directory", []string{"--image", "shell:1", "--mount", "--", "cat", "/here/seen"}, 0, "mounted\n"},
-		{"unknown image", []string{"--image", "absent:1"}, 1, ""},
+		{"unknown image", []string{"--image", "absent:1"}, 2, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := e.run(t, invocation{
@@ -127,7 +127,7 @@ func TestShell(t *testing.T) {
 				env:     values{"GITHUB_ACTIONS": ""},
 			})
 			if r.exitCode != test.exitCode || r.stdout != test.output ||
-				test.exitCode == 1 && !strings.Contains(r.stderr, `"absent:1"`) {
+				test.exitCode == 2 && !strings.Contains(r.stderr, `"absent:1"`) {
 				t.Errorf("exit code %d, %q, %s", r.exitCode, r.stdout, r.stderr)
 			}
 			if left := docker(t, e.Engine.Host, "ps", "-aq"); left != "" {

@@ -99,22 +99,23 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 		{program: "action-build", from: fromInputs, end: "failure", last: "exit 9", inputs: values{"save": "true"},
 			exitCode: 1},
 		{program: "action-build", from: fromOIDC, end: "cancel", last: "echo waiting; sleep 300",
-			inputs: values{"save": "true"}, exitCode: 1, interrupt: waiting},
+			inputs: values{"save": "true"}, exitCode: 130, interrupt: waiting},
 		{program: "action-snapshot", from: fromInputs, end: "success"},
 		{program: "action-snapshot", from: fromOIDC, end: "failure", daytona: cloudaytona.FailsAfterActive, exitCode: 1},
-		{program: "action-snapshot", from: fromEnvironment, end: "cancel", daytona: cloudaytona.Stuck, exitCode: 1,
+		{program: "action-snapshot", from: fromEnvironment, end: "cancel", daytona: cloudaytona.Stuck, exitCode: 130,
 			interrupt: isPending},
 		{program: "action-test", from: fromOIDC, end: "success", inputs: values{"command": "env"}},
 		{program: "action-test", from: fromEnvironment, end: "failure",
 			inputs:   values{"command": printEnvironment + "; exit 7"},
 			exitCode: 7},
 		{program: "action-test", from: fromInputs, end: "cancel",
-			inputs: values{"command": printEnvironment + "; echo waiting; sleep 300", "report_dir": "reports"}, exitCode: 1,
+			inputs: values{"command": printEnvironment + "; echo waiting; sleep 300", "report_dir": "reports"}, exitCode: 130,
 			interrupt: waiting},
 	} {
 		t.Run(test.program+" "+test.end, func(t *testing.T) {
 			s := e.secretRun(t, test.program, test.from, test.last, stored)
 			maps.Copy(s.inputs, test.inputs)
+			maps.Copy(s.inputs, values{"report": "true", "report_dir": "reports"})
 			if test.daytona != "" {
 				e.Daytona.Fail(cloudaytona.Fault{Snapshot: test.daytona})
 				defer e.Daytona.ClearFaults()

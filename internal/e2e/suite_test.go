@@ -136,7 +136,7 @@ tests:
 		},
 	})
 	const end = "waiting for the suite tests.yaml; the results so far are in results/junit.xml"
-	if r.exitCode != 1 || !strings.Contains(r.stderr, end) {
+	if r.exitCode != 130 || !strings.Contains(r.stderr, end) {
 		t.Errorf("exit code %d: %s", r.exitCode, r.stderr)
 	}
 	want := values{"tests_total": "3", "tests_failed": "1", "tests_passed": "0", "tests_skipped": "2"}

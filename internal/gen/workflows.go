@@ -25,6 +25,7 @@ type workflow struct {
 
 	Dispatch, Call, Secrets []field
 	Outputs                 []actions.OutputField
+	Artifact                string       // default name of the artifact with the report; empty if the action has none
 	With                    []assignment // inputs of the action
 	Repository, Commit      string       // expressions for the source of the action
 }
@@ -57,6 +58,7 @@ var workflowConfigs = map[string]workflowConfig{
 			File: "build-docker-image.yml", Title: "Build Docker Image", Job: "Build ${{ inputs.docker_platform }}",
 			Concurrency: "One build of the same source at a time: the next one finds every step cached.",
 			Group:       "build-docker-image " + sourceGroup,
+			Artifact:    "build-report",
 		},
 		rename: map[string]string{"platform": "docker_platform"},
 		dispatch: []string{
@@ -72,6 +74,7 @@ var workflowConfigs = map[string]workflowConfig{
 			Concurrency: "One snapshot of a config and prefix at a time: Doppler records the last one.",
 			Group: "build-daytona-snapshot ${{ github.repository }} ${{ inputs.doppler_config }} " +
 				"${{ inputs.name_prefix || vars.SANDBOX_NAME_PREFIX }}",
+			Artifact: "snapshot-report",
 		},
 		rename: map[string]string{"name": "snapshot_name"},
 		dispatch: []string{
@@ -106,19 +109,14 @@ var workflowConfigs = map[string]workflowConfig{
 			File: "local-docker-test.yml", Title: "Local Docker Tests", Job: "Test ${{ inputs.docker_platform }}",
 			Concurrency: "One test of the same source at a time: the next one finds every step cached.",
 			Group:       "local-docker-test " + sourceGroup + " ${{ inputs.suite }} ${{ inputs.image }}",
+			Artifact:    "test-results",
 		},
 		rename: map[string]string{"platform": "docker_platform", "command": "test_command"},
 		dispatch: []string{
 			"ref", "image_name", "docker_platform", "test_command", "suite", "image", "doppler_config", "no_cache", "parallel",
 			"runs_on",
 		},
-		own: []field{
-			{
-				"artifact_name", "Name of the artifact with the test results. Use a different name for each call in a run.",
-				"string", `"test-results"`,
-			},
-			runsOn,
-		},
+		own: []field{runsOn},
 	},
 }
 
@@ -135,6 +133,8 @@ var workflowHelp = map[string]string{
 		"Default: the run's commit.",
 	"image": "Existing image to use instead of building: a registry reference, for example the output image_ref of a " +
 		"build with save.",
+	"report": "Upload the report of the run as an artifact: report.html for a browser, and record.json for scripts. " +
+		"It is also uploaded if the run fails.",
 	"context":         "Build context: a directory of the repository, or a URL that the builder fetches.",
 	"build_args":      "Build arguments in addition to GITHUB_REPOSITORY, NAME=VALUE. One per line.",
 	"build_contexts":  "Named contexts, NAME=DIRECTORY, docker-image:// or a URL. One per line.",
@@ -237,6 +237,12 @@ func newWorkflow(a action) (workflow, error) {
 		if input.Name == "save" && a.Name == "build" {
 			w.pass("load", "${{ !inputs.save && !inputs.push }} # saved and pushed images are pulled when needed")
 		}
+	}
+	if w.Artifact != "" {
+		w.Call = append(w.Call, field{
+			"artifact_name", "Name of the artifact with the report. Use a different name for each call in a run.", "string",
+			strconv.Quote(w.Artifact),
+		})
 	}
 	w.Call = append(w.Call, config.own...)
 	w.Secrets = append(w.Secrets, commonSecrets...)

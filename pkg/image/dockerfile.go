@@ -51,6 +51,9 @@ func ReadDockerfile(path string) (*Dockerfile, error) {
 	return d, nil
 }
 
+// Content returns the content of the Dockerfile.
+func (d *Dockerfile) Content() []byte { return d.data }
+
 // Ignore returns the content of the ignore file next to the Dockerfile, or nil without one.
 func (d *Dockerfile) Ignore() []byte { return d.ignore }
 

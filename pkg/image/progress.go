@@ -31,11 +31,15 @@ type Stats struct {
 // Step is one step of the builder.
 type Step struct {
 	Name     string
-	Started  time.Time // zero for a step that did not start or did not end
+	Started  time.Time // by the clock of this machine; zero for a step that did not start or did not end
 	Duration time.Duration
 	Cached   bool
 	Error    string // "" for a step that succeeded
+	Log      string // the end of its output, at most [MaxStepLog] bytes
 }
+
+// MaxStepLog is the maximum size of the log of a [Step] in bytes.
+const MaxStepLog = 64 << 10
 
 // Warning is a finding of BuildKit's checks in the Dockerfile.
 type Warning struct {
@@ -75,7 +79,9 @@ func Progress(
 				tracker.track(status)
 				send(status)
 			}
-			send(&client.SolveStatus{Logs: tracker.flush()})
+			rest := tracker.flush()
+			tracker.keep(rest)
+			send(&client.SolveStatus{Logs: rest})
 			return nil
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/buildkit/client"
 	"github.com/opencontainers/go-digest"
@@ -19,6 +20,12 @@ type progressTracker struct {
 	vertexes map[digest.Digest]*client.Vertex
 	partial  map[logStream]*client.VertexLog // incomplete lines
 	warnings []Warning
+	logs     map[digest.Digest][]byte // the end of each step's output
+
+	// delay is how much later than by the builder's clock an event arrives here: the difference of the clocks, and the
+	// shortest time that an event took.
+	delay    time.Duration
+	hasDelay bool
 }
 
 // logStream is standard output (1) or standard error (2) of a step.
@@ -33,6 +40,7 @@ const maxPartialLine = 64 << 10
 func newProgressTracker(clean func(string) string) *progressTracker {
 	return &progressTracker{
 		clean: clean, vertexes: map[digest.Digest]*client.Vertex{}, partial: map[logStream]*client.VertexLog{},
+		logs: map[digest.Digest][]byte{},
 	}
 }
 
@@ -40,6 +48,14 @@ func newProgressTracker(clean func(string) string) *progressTracker {
 func (t *progressTracker) track(status *client.SolveStatus) {
 	for _, v := range status.Vertexes {
 		t.trackVertex(v)
+		for _, event := range []*time.Time{v.Started, v.Completed} {
+			if event == nil {
+				continue
+			}
+			if delay := time.Since(*event); !t.hasDelay || delay < t.delay {
+				t.delay, t.hasDelay = delay, true
+			}
+		}
 	}
 	for _, s := range status.Statuses {
 		s.Vertex, s.ID, s.Name = t.key(s.Vertex), t.clean(s.ID), t.clean(s.Name)
@@ -57,8 +73,21 @@ func (t *progressTracker) track(status *client.SolveStatus) {
 			status.Logs = append(status.Logs, t.flush(logStream{v.Digest, 1}, logStream{v.Digest, 2})...)
 		}
 	}
+	t.keep(status.Logs)
 	for _, w := range status.Warnings {
 		t.trackWarning(w)
+	}
+}
+
+// keep adds cleaned lines to the logs of their steps, of which it keeps the end.
+func (t *progressTracker) keep(logs []*client.VertexLog) {
+	for _, log := range logs {
+		kept := append(t.logs[log.Vertex], log.Data...)
+		if excess := len(kept) - MaxStepLog; excess > 0 {
+			kept = kept[excess:]
+			kept = bytes.Clone(kept[bytes.IndexByte(kept, '\n')+1:])
+		}
+		t.logs[log.Vertex] = kept
 	}
 }
 
@@ -179,9 +208,9 @@ func (t *progressTracker) addTo(stats *Stats, seen map[Warning]bool) {
 		return cmp.Or(a.Started.Compare(*b.Started), cmp.Compare(a.Name, b.Name))
 	})
 	for _, v := range vertexes {
-		step := Step{Name: v.Name, Cached: v.Cached, Error: v.Error}
+		step := Step{Name: v.Name, Cached: v.Cached, Error: v.Error, Log: string(t.logs[v.Digest])}
 		if v.Started != nil && v.Completed != nil {
-			step.Started = *v.Started
+			step.Started = v.Started.Add(t.delay)
 			step.Duration = v.Completed.Sub(*v.Started)
 		}
 		stats.Steps = append(stats.Steps, step)

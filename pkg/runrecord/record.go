@@ -5,6 +5,8 @@
 // run reached.
 package runrecord
 
+//go:generate go run ../../internal/gen/schema record
+
 import "time"
 
 // Version is the version of the format. It changes when a field is removed or its meaning changes, not when a field is
@@ -41,7 +43,7 @@ type Kind string
 
 // The kinds of errors. Others may be added.
 const (
-	InvalidInput    Kind = "input"    // an input is invalid, or names something that cannot be used
+	InvalidInput    Kind = "input"    // an argument or an input is invalid, or names something that does not exist
 	BuildFailed     Kind = "build"    // the Dockerfile or its context is to blame
 	TestsFailed     Kind = "test"     // a test or the test command failed, or results are missing
 	SnapshotFailed  Kind = "snapshot" // Daytona could not create the snapshot, or it does not work
@@ -89,8 +91,9 @@ type Source struct {
 	Dirty      bool              `json:"dirty,omitempty"` // whether the workspace had uncommitted changes
 	Context    string            `json:"context,omitempty"`
 	Dockerfile string            `json:"dockerfile,omitempty"` // relative to the root of the repository
-	Files      map[string]string `json:"files,omitempty"`      // hash of each file of the context, by path in the context
-	BuildArgs  map[string]string `json:"build_args,omitempty"` // hash of each value, by name
+	Definition string            `json:"definition,omitempty"` // content of the Dockerfile; "" if it is too large
+	Files      map[string]string `json:"files,omitempty"`      // mode and hash by path in the context, see [FoldFiles]
+	BuildArgs  map[string]string `json:"build_args,omitempty"` // hash of each value, by name, see [HashBuildArgs]
 }
 
 // Phase is a part of the run, such as "Build" or "Load sandbox:ci". Phases can overlap.
@@ -145,7 +148,14 @@ type Layer struct {
 	Size      int64  `json:"size"`                 // compressed bytes
 	Unpacked  int64  `json:"unpacked,omitempty"`   // bytes of its files; 0 if the layer was not read
 	CreatedBy string `json:"created_by,omitempty"` // the instruction of the Dockerfile
+	Read      bool   `json:"read,omitempty"`       // whether the layer was read, so that the fields below describe it
 	Files     []File `json:"files,omitempty"`      // sorted by path; nil if the layer was not read
+
+	Omitted     int   `json:"omitted,omitempty"`      // files that are not in Files, the smallest ones
+	OmittedSize int64 `json:"omitted_size,omitempty"` // bytes of the largest of them
+
+	// Packages lists the packages of each package database in the layer, by the path of the database.
+	Packages map[string][]Package `json:"packages,omitempty"`
 }
 
 // File is a file of a layer.
@@ -183,6 +193,7 @@ type PlatformChange struct {
 	Files    []FileChange    `json:"files,omitempty"`    // the largest differences first
 	Omitted  int             `json:"omitted,omitempty"`  // files that are not in Files
 	Packages []PackageChange `json:"packages,omitempty"` // sorted by manager and name
+	Unread   int             `json:"unread,omitempty"`   // layers that were not read: Files and Packages can lack changes
 }
 
 // LayerChange is a layer that only one of the images has. A layer of the same instruction in both is one change.
@@ -216,6 +227,10 @@ type CacheBreak struct {
 	Files       []string `json:"files,omitempty"`       // of the context, at most 20
 	MoreFiles   int      `json:"more_files,omitempty"`  // that are not in Files
 	BuildArgs   []string `json:"build_args,omitempty"`  // names
+
+	// Earlier are instructions on which the step depends, and that were added, changed or removed without being an
+	// uncached step: ENV and ARG, or a removed RUN. At most 20.
+	Earlier []string `json:"earlier,omitempty"`
 }
 
 // Tests are the results of the tests.

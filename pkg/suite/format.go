@@ -4,7 +4,7 @@ package suite
 // schema tags, JSONForm methods) and its documentation (the comments). schema.json is generated from them. Parse
 // validates files against the schema, and Convert encodes these types.
 
-//go:generate go run ../../internal/gen/schema
+//go:generate go run ../../internal/gen/schema suite
 
 // Position is the position of a value in the suite's file.
 type Position struct {

@@ -2,7 +2,6 @@ package suite
 
 import (
 	"bytes"
-	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"flag"
@@ -61,7 +60,7 @@ const hostile = "::error::no\n```\n</details>\n# big <script>alert(1)</script>\n
 
 func TestGoldenReports(t *testing.T) {
 	for name, write := range map[string]func(*Report, io.Writer) error{
-		"report.md": (*Report).WriteMarkdown, "report.xml": (*Report).WriteJUnit, "report.json": (*Report).WriteJSON,
+		"report.md": (*Report).WriteMarkdown, "report.xml": (*Report).WriteJUnit,
 		"report.txt": func(r *Report, w io.Writer) error { return r.WriteText(w, w) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -229,24 +228,6 @@ func TestProgress(t *testing.T) {
 		clearLine + flaky + clearLine
 	if terminal.String() != want {
 		t.Errorf("got %q, want %q", terminal.String(), want)
-	}
-}
-
-func TestJSONIsJSON(t *testing.T) {
-	var b bytes.Buffer
-	if err := sample().WriteJSON(&b); err != nil {
-		t.Fatal(err)
-	}
-	var got struct {
-		Seed  string
-		Total int
-		Tests []struct{ Status string }
-	}
-	if err := json.Unmarshal(b.Bytes(), &got); err != nil {
-		t.Fatal(err)
-	}
-	if got.Seed != "7" || got.Total != 5 || got.Tests[4].Status != "flaky" {
-		t.Errorf("%+v", got)
 	}
 }
 

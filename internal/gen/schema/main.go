@@ -1,8 +1,8 @@
-// Command schema generates pkg/suite/schema.json from the types of the suite format.
+// Command schema generates schema.json in pkg/suite, from the types of the suite format, and in pkg/runrecord, from the
+// type of the record of a run. Its argument, suite or record, selects one of them.
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -17,7 +17,12 @@ import (
 const suitePackage = "github.com/org/sandbox-actions/pkg/suite"
 
 func main() {
-	schema, err := suiteSchema()
+	generate := map[string]func() ([]byte, error){"suite": suiteSchema, "record": recordSchema}[os.Args[len(os.Args)-1]]
+	if generate == nil {
+		fmt.Fprintln(os.Stderr, "usage: schema suite|record")
+		os.Exit(2)
+	}
+	schema, err := generate()
 	if err == nil {
 		err = os.WriteFile("schema.json", schema, 0o644)
 	}
@@ -74,12 +79,7 @@ func suiteSchema() ([]byte, error) {
 	if failed != nil {
 		return nil, failed
 	}
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	err := encoder.Encode(root)
-	return b.Bytes(), err
+	return encode(root)
 }
 
 // complete adds to a mapping's definition what invopop/jsonschema does not support: the keywords in the schema tag of
