@@ -14,7 +14,10 @@ func main() {
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name:        "action-build",
 		Description: "Builds an image on Depot or another BuildKit, loads it, pushes it, and prints its digest.",
-		Inputs:      &in,
-		Run:         func(ctx context.Context, env actions.Env) error { return actions.Build(ctx, env, in) },
+		Examples: "action-build                          # build and load the workspace\n" +
+			"action-build --ref main --no-load --push ghcr.io/OWNER/IMAGE:TAG\n" +
+			"action-build --builder unix:///run/buildkit/buildkitd.sock",
+		Inputs: &in,
+		Run:    func(ctx context.Context, env actions.Env) error { return actions.Build(ctx, env, in) },
 	}))
 }

@@ -16,18 +16,23 @@ func main() {
 	var convert inputs.Convert
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name: "action-test",
-		Description: "Tests an image in the local Docker Engine. " +
-			"Subcommands: action-test shell [-- COMMAND…], action-test convert FILE.",
+		Description: "Tests an image in the local Docker Engine. At a prompt, it tests the local image, and builds one if " +
+			"there is none.",
+		Examples: "action-test                          # test the local image\n" +
+			"action-test --image= --run '^git'    # build, then run some of the tests\n" +
+			"action-test shell -- git --version",
 		Inputs: &test,
 		Run:    func(ctx context.Context, env actions.Env) error { return actions.Test(ctx, env, test) },
 	}, actions.Command{
 		Name:        "action-test shell",
 		Description: "Opens a terminal in a new container of the image.",
+		Examples:    "action-test shell\naction-test shell --mount -- make test",
 		Inputs:      &shell,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.Shell(ctx, env, shell) },
 	}, actions.Command{
 		Name:        "action-test convert",
-		Description: "Converts a container-structure-test file to a suite for this program.",
+		Description: "Converts a container-structure-test file to a suite.",
+		Examples:    "action-test convert structure-tests.yaml > sandbox/tests.yaml",
 		Inputs:      &convert,
 		Run:         func(ctx context.Context, env actions.Env) error { return actions.Convert(ctx, env, convert) },
 	}))

@@ -21,6 +21,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/runrecord"
+	"github.com/org/sandbox-actions/pkg/terminal"
 )
 
 // Env is the environment in which an action runs.
@@ -29,7 +30,9 @@ type Env struct {
 	Getenv   func(string) string
 	Dir      string // absolute path of the workspace; relative paths start here
 	Stdout   io.Writer
-	Terminal *os.File // shows progress; nil without a terminal
+	Terminal *os.File         // shows progress; nil without a terminal
+	Screen   *terminal.Screen // on Terminal; nil without one
+	Color    bool             // whether text for people is colored
 
 	Program string        // name of the command, for the record of the run
 	Inputs  any           // of the command, for the record: a pointer to a struct of package inputs; may be nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/builder"
 	"github.com/org/sandbox-actions/pkg/dockerengine"
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
@@ -73,6 +74,7 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 	built.Stats = stats
 	annotate(job, stats.Warnings, requests[0].DockerfileName)
 	if err != nil {
+		logFailure(job, err)
 		reportFailure(job, err)
 		return built, err
 	}
@@ -132,30 +134,22 @@ func pushIndex(
 	return index, digest, pushes.Wait()
 }
 
-// progressInterval is how often a load or a push logs its progress.
-const progressInterval = 5 * time.Second
-
 // loadImage loads an image into the engine and tags it with the names.
 func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names []string, img v1.Image) (err error) {
 	defer startActivity(ctx, "the Docker Engine to load %s", names[0])()
 	defer startPhase(ctx, "Load %s", strings.Join(names, ", ")).end(&err)
 	job.Runner.Group("Load " + strings.Join(names, ", "))
 	defer job.Runner.EndGroup()
+	task := job.Screen.Start("Loading", "load "+strings.Join(names, ", "))
+	defer func() { task.End(err) }()
 	started := time.Now()
-	engine.TempDir = job.Scratch
-	logged := started
-	engine.Progress = func(layer dockerengine.Layer) {
-		if layer.Sent == layer.Size || time.Since(logged) > progressInterval {
-			logged = time.Now()
-			job.Runner.Infof("%s", layer)
-		}
-	}
+	engine.TempDir, engine.Progress = job.Scratch, logTransfer(job, "Loading", task)
 	for _, name := range names { // the first load sends the layers, the others add a tag
 		loaded, err := engine.Load(ctx, name, img)
 		if err != nil {
 			return err
 		}
-		job.Runner.Infof("Loaded %s in %s: %s", name, time.Since(started).Round(10*time.Millisecond), loaded)
+		job.Runner.Infof("Loaded %s in %s: %s", name, humanize.Duration(time.Since(started)), loaded)
 	}
 	return nil
 }

@@ -18,17 +18,15 @@ import (
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/terminal"
 )
-
-// Version is the release of the program, for example v1.2.3. scripts/release.sh sets it at link time; it is empty in
-// a build from source.
-var Version string
 
 // Command is one command of a program.
 type Command struct {
 	Name        string // action-test, or action-test shell for a subcommand
 	Description string
-	Inputs      any // pointer to a struct of package inputs; Main fills it and masks its secrets before Run
+	Examples    string // command lines for --help, one per line
+	Inputs      any    // pointer to a struct of package inputs; Main fills it and masks its secrets before Run
 	Run         func(context.Context, Env) error
 }
 
@@ -51,16 +49,11 @@ func (e *ExitError) Unwrap() error { return e.Err }
 // once: on standard error and, in GitHub Actions, as one annotation. SIGINT and SIGTERM cancel the command; a second
 // signal kills the process.
 func Main(args []string, command Command, subcommands ...Command) int {
-	if len(args) > 0 && args[0] == "--version" {
-		fmt.Println(command.Name, cmp.Or(Version, "(built from source)"))
-		return 0
+	p := newProgram(command, subcommands)
+	if len(args) > 0 && args[0] == completeCommand {
+		return p.complete(os.Stdout, args[1:], os.Environ())
 	}
-	for _, sub := range subcommands {
-		if len(args) > 0 && sub.Name == command.Name+" "+args[0] {
-			command, args = sub, args[1:]
-			break
-		}
-	}
+	command, args = p.choose(args)
 	// Libraries write to these logs, but their errors contain everything that matters.
 	log.SetOutput(io.Discard)
 	logrus.SetOutput(io.Discard)
@@ -72,23 +65,27 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	environ := os.Environ()
 	getenv := credentials.WithholdInputs(environ)
 	env := Env{Getenv: getenv, Stdout: os.Stdout, Program: command.Name, Inputs: command.Inputs}
-	source := inputs.Source{
-		Program: command.Name, Description: command.Description, Args: args, Environ: environ, Stdout: os.Stdout,
-	}
+	source := p.source(command)
+	source.Args, source.Environ, source.Stdout = args, environ, os.Stdout
 	output, outputErr := source.OutputFormat(command.Inputs)
 	env.Output = cmp.Or(output, defaultOutput(getenv))
-	log := os.Stdout
-	if output == inputs.JSONOutput || output == inputs.EnvOutput { // the only thing on standard output
-		log = os.Stderr
+	messages := io.Writer(os.Stderr)
+	isTerminal := term.IsTerminal(int(os.Stderr.Fd()))
+	if isTerminal && getenv("TERM") != "dumb" {
+		env.Terminal, env.Screen = os.Stderr, terminal.NewScreen(os.Stderr, terminal.UseUnicode(getenv))
+		messages = env.Screen
 	}
-	env.Runner = runner.New(log, os.Stderr, getenv)
+	log := io.Writer(os.Stdout)
+	if output == inputs.JSONOutput || output == inputs.EnvOutput { // the only thing on standard output
+		log = messages
+	}
+	env.Runner = runner.New(log, messages, getenv)
+	env.Color = terminal.UseColor(getenv, isTerminal)
+	env.Runner.Label = func(level string) string { return terminal.Label(level, env.Color) }
 	if protectErr != nil {
 		env.Runner.Warning(runner.Annotation{Message: protectErr.Error()})
 	}
 	credentials.MaskEnvironment(getenv, env.Runner.MaskAs)
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		env.Terminal = os.Stderr
-	}
 	if outputErr != nil {
 		return report(env.Runner, env.reject(outputErr))
 	}

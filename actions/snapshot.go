@@ -18,6 +18,9 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		if err := checkForkPermissions(ctx, job, snapshotNeeds(job, spec)); err != nil {
 			return run, err
 		}
+		if spec.Optional {
+			spec = chooseImage(ctx, job, spec)
+		}
 		session, err := prepareSnapshot(ctx, job, spec)
 		run.Source = sourceRecord(job, spec.BuildSpec, session.Source)
 		if err != nil {

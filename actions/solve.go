@@ -105,8 +105,10 @@ func display(job job) image.Display {
 	switch {
 	case job.Runner.InActions():
 		return image.Groups(job.Runner)
-	case job.Terminal != nil:
-		return image.Terminal(job.Terminal)
+	case job.Screen != nil:
+		return func(_ context.Context, status chan *client.SolveStatus) error {
+			return job.Screen.Show("Building", status)
+		}
 	}
 	return func(ctx context.Context, status chan *client.SolveStatus) error {
 		out := job.Runner.Untrusted()

@@ -41,8 +41,7 @@ func buildSummary(job job, built builtImage, outputs BuildOutputs) string {
 	return t.String() + stepChart(built.Stats.Steps)
 }
 
-// reportFailure ends the log of a failed build with the last lines of the failed step's output as a group, so that they
-// are not followed by other steps, and the lines of the Dockerfile. It writes both to the summary.
+// reportFailure writes the last lines of the failed step's output and the lines of the Dockerfile to the summary.
 func reportFailure(job job, err error) {
 	position, ok := positionOf(err)
 	if !ok {
@@ -51,14 +50,6 @@ func reportFailure(job job, err error) {
 	output, step := "", ""
 	if failed := (*image.BuildError)(nil); errors.As(err, &failed) {
 		output, step = strings.Join(failed.Output, "\n"), safetext.Line(failed.Step, 100)
-	}
-	if output != "" && job.Runner.InActions() { // elsewhere, BuildKit's display repeats the output
-		job.Runner.Group("Last output of " + step)
-		writeUntrusted(job.Runner, output)
-		job.Runner.EndGroup()
-	}
-	if position.Excerpt != "" {
-		writeUntrusted(job.Runner, position.Excerpt)
 	}
 	if isOff(job, "DOCKER_BUILD_SUMMARY") {
 		return

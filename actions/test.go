@@ -21,6 +21,11 @@ func Test(ctx context.Context, env Env, in inputs.Test) error {
 		if err := checkForkPermissions(ctx, job, buildNeeds(job, spec.BuildSpec)); err != nil {
 			return run, err
 		}
+		if spec.Optional {
+			if spec.Image, err = localImage(ctx, job, spec.Image, "Testing"); err != nil {
+				return run, err
+			}
+		}
 		session, err := prepareTest(ctx, job, spec)
 		run.Source = sourceRecord(job, spec.BuildSpec, session.Source)
 		if err != nil {

@@ -124,5 +124,5 @@ func testProgress(job job) *suite.Progress {
 		return &suite.Progress{Log: job.Runner.Log()}
 	}
 	width, _, _ := term.GetSize(int(job.Terminal.Fd())) // 0 selects the default width
-	return &suite.Progress{Log: job.Terminal, Terminal: true, Width: width}
+	return &suite.Progress{Log: job.Screen, Terminal: true, Width: width}
 }

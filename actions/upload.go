@@ -12,11 +12,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
 )
@@ -75,13 +75,21 @@ type pushFunc func(ctx context.Context, reference string, auth image.Auth) error
 
 // pushFromBuilder returns a function that pushes directly from the builder to the registry.
 func pushFromBuilder(job job, built builtImage) pushFunc {
-	return func(ctx context.Context, reference string, auth image.Auth) error {
+	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
+		task := job.Screen.Start("Pushing", "push "+reference)
+		defer func() { task.End(err) }()
 		machine, err := built.Lease.Machine(ctx, built.Results[0].Platform)
 		if err != nil {
 			return err
 		}
 		auth.Credentials = append(auth.Credentials, registryAuth(job, built.Lease).Credentials...)
+		bytes, layers, err := imageSize(built.Results[0].Image)
+		if err != nil {
+			return err
+		}
+		stop := logElapsed(ctx, job, fmt.Sprintf("Pushing %s, %d layers", humanize.Size(bytes), layers))
 		err = image.PushFromBuilder(ctx, machine, built.Requests[0], built.Results[0], auth, reference)
+		stop()
 		if partial := (*image.PushedError)(nil); errors.As(err, &partial) {
 			err = partial.Err // no one else knows the repository, so another machine may push again
 		}
@@ -89,19 +97,12 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 	}
 }
 
-// pushExisting returns a function that streams an existing image and logs the progress, with the rate in megabytes
-// (10^6 bytes) per second.
+// pushExisting returns a function that streams an existing image.
 func pushExisting(job job, img v1.Image) pushFunc {
-	return func(ctx context.Context, reference string, auth image.Auth) error {
-		started := time.Now()
-		logged := started
-		return image.PushImage(ctx, reference, img, auth, func(done, total int64) {
-			if time.Since(logged) > progressInterval {
-				logged = time.Now()
-				job.Runner.Infof("Pushed %s of %s, %.1f MB/s", units.HumanSize(float64(done)), units.HumanSize(float64(total)),
-					float64(done)/1e6/time.Since(started).Seconds())
-			}
-		})
+	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
+		task := job.Screen.Start("Pushing", "push "+reference)
+		defer func() { task.End(err) }()
+		return image.PushImage(ctx, reference, img, auth, logTransfer(job, "Pushing", task))
 	}
 }
 
@@ -304,7 +305,7 @@ func pushToDaytona(
 			return "", fmt.Errorf("push to Daytona: %s has the digest %s instead of %s (run again; if it persists, report it "+
 				"to Daytona)", reference, found, digest)
 		}
-		job.Runner.Infof("Pushed %s in %s", reference, time.Since(started).Round(100*time.Millisecond))
+		job.Runner.Infof("Pushed %s in %s", reference, humanize.Duration(time.Since(started)))
 		return reference, nil
 	}
 }

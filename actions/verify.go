@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/safetext"
@@ -42,7 +43,7 @@ func (v verification) describe() string {
 	if v.How == "" {
 		return "no: " + v.Reason
 	}
-	return fmt.Sprintf("%s, in %s", v.How, v.Boot.Round(time.Second/10))
+	return fmt.Sprintf("%s, in %s", v.How, humanize.Duration(v.Boot))
 }
 
 // verify starts a sandbox of a snapshot, and checks that it works. If it does not, verify deletes the snapshot, unless
@@ -64,13 +65,17 @@ func verify(
 	}()
 	done := verification{How: inputs.VerifyBoot}
 	start := time.Now()
+	task := job.Screen.Start("Verifying", "verify snapshot "+s.Name)
+	task.State("start a sandbox")
 	err = bootWithRetries(ctx, job, spec, target, s, func(box daytona.Sandbox) error {
+		task.State("run a command, and watch the entry point")
 		return checkBooted(ctx, job, target.Client, box)
 	})
+	task.End(err)
 	<-reaped
 	if err == nil {
 		done.Boot = time.Since(start)
-		job.Runner.Infof("A sandbox of snapshot %s starts and works (%s)", s.Name, done.Boot.Round(time.Second/10))
+		job.Runner.Infof("A sandbox of snapshot %s starts and works (%s)", s.Name, humanize.Duration(done.Boot))
 	}
 	if err == nil && spec.Verify == inputs.VerifySuite {
 		done.How = inputs.VerifySuite
@@ -311,13 +316,11 @@ func isNamed(ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarge
 	})
 }
 
-// reportBroken shows the log of the entry point as a group of the log and in the summary.
+// reportBroken shows the log of the entry point in the log and in the summary.
 func reportBroken(job job, broken *brokenError) {
 	summary := "### Snapshot verification failed\n\n" + codeBlock(broken.Error())
 	if broken.Log != "" {
-		job.Runner.Group("Last output of the entry point")
-		writeUntrusted(job.Runner, broken.Log+"\n")
-		job.Runner.EndGroup()
+		writeUntrusted(job.Runner, "Last output of the entry point:\n"+broken.Log+"\n")
 		summary += "Last output of the entry point:\n\n" + codeBlock(broken.Log)
 	}
 	if err := job.Runner.Summary(summary); err != nil {

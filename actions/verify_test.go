@@ -133,7 +133,7 @@ func TestVerify(t *testing.T) {
 			name: "user token", key: userToken, how: inputs.VerifyBoot, // its permissions are unknown
 		},
 		{
-			name: "entry point crashes", want: crashed, log: "::group::Last output of the entry point",
+			name: "entry point crashes", want: crashed, log: "\nLast output of the entry point:\n",
 			simulation: cloudaytona.Simulation{Entrypoint: exit(3), Log: "\x01\x01\x01started\n\x02\x02\x02no config\n"},
 		},
 		{

@@ -536,17 +536,15 @@ func TestEnginePlatformMissing(t *testing.T) {
 		dockerfile: "FROM scratch\n",
 		inputs:     values{"platform": "linux/arm64,linux/riscv64", "builder": e.Builders.Address("linux/arm64")},
 	})
-	if r.exitCode != 1 || !strings.Contains(r.stderr, "load: false") {
-		t.Errorf("exit code %d: %s", r.exitCode, r.stderr)
-	}
+	assertFailed(t, r, "load: false")
 	if len(e.Depot.Calls()) != before {
 		t.Error("a build was created at Depot")
 	}
 }
 
-// errorLines returns the lines on standard error, and the ::error commands that the runner executes.
-func errorLines(t *testing.T, r result) (stderr, annotations []string) {
-	t.Helper()
+// errorMessages returns the messages of the ::error commands that the runner executes.
+func errorMessages(r result) (messages []string) {
+	unescape := strings.NewReplacer("%0A", "\n", "%0D", "\r", "%25", "%")
 	for _, stream := range []string{r.stdout, r.stderr} {
 		stopped := ""
 		for lines := bufio.NewScanner(strings.NewReader(stream)); lines.Scan(); {
@@ -559,12 +557,10 @@ func errorLines(t *testing.T, r result) (stderr, annotations []string) {
 			case strings.HasPrefix(line, "::stop-commands::"):
 				stopped = strings.TrimPrefix(line, "::stop-commands::")
 			case strings.HasPrefix(line, "::error"):
-				annotations = append(annotations, line)
+				_, message, _ := strings.Cut(strings.TrimPrefix(line, "::"), "::")
+				messages = append(messages, unescape.Replace(message))
 			}
 		}
 	}
-	for line := range strings.Lines(r.stderr) {
-		stderr = append(stderr, strings.TrimRight(line, "\n"))
-	}
-	return stderr, annotations
+	return messages
 }

@@ -396,7 +396,7 @@ func TestKeep(t *testing.T) {
 func TestSnapshotCancel(t *testing.T) {
 	e := setup(t)
 	for name, until := range map[string]string{
-		"at the start": "::add-mask::", "during the build": "::group::exporting",
+		"at the start": "::add-mask::", "during the build": "[internal] load build definition",
 		"during the push":          "::group::Push to Daytona",
 		"while Daytona creates it": " is pending",
 	} {

@@ -136,8 +136,8 @@ tests:
 		},
 	})
 	const end = "waiting for the suite tests.yaml; the results so far are in results/junit.xml"
-	if r.exitCode != 130 || !strings.Contains(r.stderr, end) {
-		t.Errorf("exit code %d: %s", r.exitCode, r.stderr)
+	if messages := errorMessages(r); r.exitCode != 130 || !strings.Contains(strings.Join(messages, "\n"), end) {
+		t.Errorf("exit code %d: %q", r.exitCode, messages)
 	}
 	want := values{"tests_total": "3", "tests_failed": "1", "tests_passed": "0", "tests_skipped": "2"}
 	for name, want := range want {

@@ -11,9 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/docker/go-units"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/opencontainers/go-digest"
@@ -167,7 +165,7 @@ func (a *archive) missingLayers(existing map[v1.Hash]bool) (missing []file) {
 // the end of the archive, so that engines reject the archive.
 func (a *archive) write(ctx context.Context, to io.Writer, layers []file, c *copier) error {
 	out := tar.NewWriter(to)
-	c.buffer, c.count = make([]byte, copyBuffer), len(layers)
+	c.buffer = make([]byte, copyBuffer)
 	for _, f := range slices.Concat(a.metadata, layers) {
 		write := c.write
 		if f.unpack {
@@ -181,37 +179,15 @@ func (a *archive) write(ctx context.Context, to io.Writer, layers []file, c *cop
 	return out.Close()
 }
 
-// Layer is the progress of one layer during a load.
-type Layer struct {
-	Number, Count int // position among the layers to send, from 1, and their number
-	Digest        string
-	Sent, Size    int64         // bytes, in the compression of the image
-	Took          time.Duration // since the layer was opened
-}
-
-// String returns a one-line description with the rate in megabytes (10^6 bytes) per second.
-func (l Layer) String() string {
-	text := fmt.Sprintf("layer %d of %d, %.19s: ", l.Number, l.Count, l.Digest)
-	if l.Sent < l.Size {
-		text += units.HumanSize(float64(l.Sent)) + " of "
-	}
-	text += units.HumanSize(float64(l.Size)) + " in " + l.Took.Round(10*time.Millisecond).String()
-	if seconds := l.Took.Seconds(); seconds >= 0.1 {
-		text += fmt.Sprintf(", %.1f MB/s", float64(l.Sent)/1e6/seconds)
-	}
-	return text
-}
-
 // copyBuffer is the size of the buffer for reading layers, in bytes.
 const copyBuffer = 256 << 10
 
 // copier copies files, verifies them and reports progress.
 type copier struct {
-	buffer        []byte
-	idle          *idleTimer
-	number, count int         // of the layers
-	progress      func(Layer) // may be nil
-	tempDir       string      // for the content of a layer; "" for os.TempDir
+	buffer  []byte
+	idle    *idleTimer
+	meter   *meter
+	tempDir string // for the content of a layer; "" for os.TempDir
 }
 
 // write adds a file to an archive.
@@ -225,12 +201,11 @@ func (c *copier) write(ctx context.Context, out *tar.Writer, f file) error {
 }
 
 func (c *copier) copy(ctx context.Context, out io.Writer, f file) error {
-	from, start := io.NopCloser(bytes.NewReader(f.data)), time.Now()
+	from := io.NopCloser(bytes.NewReader(f.data))
 	switch {
 	case f.unpacked != nil:
 		from = f.unpacked
 	case f.layer != nil:
-		c.number++
 		c.idle.touch(peerSource)
 		var err error
 		if from, err = f.layer.Compressed(); err != nil {
@@ -257,8 +232,8 @@ func (c *copier) copy(ctx context.Context, out io.Writer, f file) error {
 		if _, err := out.Write(c.buffer[:n]); err != nil {
 			return err
 		}
-		if f.layer != nil && c.progress != nil && n > 0 {
-			c.progress(Layer{c.number, c.count, f.hash.String(), size, f.size, time.Since(start)})
+		if f.layer != nil && n > 0 {
+			c.meter.update(f, size)
 		}
 		switch {
 		case err == io.EOF && size < f.size:

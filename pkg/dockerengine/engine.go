@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/client/pkg/versions"
 
 	"github.com/org/sandbox-actions/pkg/httpclient"
+	"github.com/org/sandbox-actions/pkg/humanize"
 )
 
 // Timeouts for the engine's responses. Only the caller's context limits how long a container runs.
@@ -32,8 +33,9 @@ const (
 type Engine struct {
 	Host string // address, as in DOCKER_HOST
 
-	// Progress, if set, is called during Load for each chunk of a layer that was sent, but never concurrently.
-	Progress func(Layer)
+	// Progress, if set, is called during Load for each chunk of a layer that was sent, but never concurrently. If the
+	// engine rejects the first attempt, the progress starts again.
+	Progress func(humanize.Transfer)
 
 	// TempDir is a directory for the content of layers that the engine cannot decompress, one layer at a time. ""
 	// means [os.TempDir].
@@ -67,16 +69,34 @@ func (e *Engine) readsZstd() bool { return !versions.LessThan(e.client.ClientVer
 // ImageID returns the engine's ID of the named image, "sha256:…", or "" if the image does not exist. The ID is the
 // digest of the image's config or, with the containerd image store, of its manifest or index.
 func (e *Engine) ImageID(ctx context.Context, name string) (string, error) {
+	info, err := e.ImageInfo(ctx, name)
+	return info.ID, err
+}
+
+// ImageInfo describes an image in the engine.
+type ImageInfo struct {
+	ID      string    // see [Engine.ImageID]; "" if the image does not exist
+	Created time.Time // zero if the image does not tell
+	Labels  map[string]string
+}
+
+// ImageInfo describes the named image.
+func (e *Engine) ImageInfo(ctx context.Context, name string) (ImageInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	image, err := e.inspectImage(ctx, name)
 	switch {
 	case cerrdefs.IsNotFound(err):
-		return "", nil
+		return ImageInfo{}, nil
 	case err != nil:
-		return "", fmt.Errorf("inspect image %s on the Docker Engine at %s: %w", name, e.Host, err)
+		return ImageInfo{}, fmt.Errorf("inspect image %s on the Docker Engine at %s: %w", name, e.Host, err)
 	}
-	return image.ID, nil
+	info := ImageInfo{ID: image.ID}
+	info.Created, _ = time.Parse(time.RFC3339Nano, image.Created)
+	if image.Config != nil {
+		info.Labels = image.Config.Labels
+	}
+	return info, nil
 }
 
 func (e *Engine) inspectImage(ctx context.Context, name string) (client.ImageInspectResult, error) {

@@ -12,11 +12,12 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/distribution/reference"
-	"github.com/docker/go-units"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/versions"
+
+	"github.com/org/sandbox-actions/pkg/humanize"
 )
 
 // Loaded is the result of [Engine.Load].
@@ -33,7 +34,7 @@ func (l Loaded) String() string {
 	if l.Existing == l.Layers {
 		return fmt.Sprintf("all %d layers already exist", l.Layers)
 	}
-	return fmt.Sprintf("%d of %d layers already exist, %s sent", l.Existing, l.Layers, units.HumanSize(float64(l.Sent)))
+	return fmt.Sprintf("%d of %d layers already exist, %s sent", l.Existing, l.Layers, humanize.Size(l.Sent))
 }
 
 // addSent adds layers that were sent.
@@ -221,7 +222,8 @@ func (e *Engine) streamArchive(parent context.Context, a *archive, layers []file
 	reader, writer := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
-		err := a.write(ctx, writer, layers, &copier{idle: idle, progress: e.Progress, tempDir: e.TempDir})
+		err := a.write(ctx, writer, layers,
+			&copier{idle: idle, meter: newMeter(layers, e.Progress), tempDir: e.TempDir})
 		writer.CloseWithError(err)
 		written <- err
 	}()

@@ -24,6 +24,7 @@ import (
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/testdaemons"
+	"github.com/org/sandbox-actions/pkg/humanize"
 )
 
 func TestLoadOnFullDisk(t *testing.T) {
@@ -70,9 +71,9 @@ func TestLoadStreams(t *testing.T) {
 			return stats.HeapAlloc
 		}
 		before, most, next := heap(), uint64(0), int64(0)
-		e.Progress = func(l Layer) {
-			if l.Sent >= next {
-				most, next = max(most, heap()), l.Sent+8<<20
+		e.Progress = func(p humanize.Transfer) {
+			if p.Done >= next {
+				most, next = max(most, heap()), p.Done+8<<20
 			}
 		}
 		loaded, err := e.Load(t.Context(), "large:ci", img)

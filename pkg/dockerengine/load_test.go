@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/pkg/humanize"
 )
 
 func TestPlatform(t *testing.T) {
@@ -57,23 +58,21 @@ func TestLoad(t *testing.T) {
 					img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
 				}
 				var read atomic.Int64
-				progress := map[string]int64{}
-				e.Progress = func(l Layer) {
-					if l.Sent < progress[l.Digest] || l.Sent > l.Size || l.Number < 1 || l.Number > l.Count {
-						t.Errorf("progress from %d to %+v", progress[l.Digest], l)
+				var progress humanize.Transfer
+				e.Progress = func(now humanize.Transfer) {
+					if now.Done < progress.Done || now.Done > now.Total || now.Number < 1 || now.Number > now.Layers {
+						t.Errorf("progress from %+v to %+v", progress, now)
 					}
-					progress[l.Digest] = l.Sent
+					progress = now
 				}
 				loaded, err := e.Load(t.Context(), test.image, countReads(img, &read))
 				if err != nil {
 					t.Fatal(err)
 				}
-				shown := int64(0)
-				for _, sent := range progress {
-					shown += sent
-				}
-				if shown != read.Load() || loaded.Sent != read.Load() || read.Load() == 0 {
-					t.Errorf("%d bytes read, %d in Progress, %d in Sent", read.Load(), shown, loaded.Sent)
+				layers := loaded.Layers - loaded.Existing
+				if progress.Done != read.Load() || loaded.Sent != read.Load() || read.Load() == 0 ||
+					progress.Total != progress.Done || progress.Number != layers || progress.Layers != layers {
+					t.Errorf("%d bytes read, progress %+v, loaded %+v", read.Load(), progress, loaded)
 				}
 				checkID(t, kind, e, test.image, loaded, img)
 				if got, want := outputOf(t, e, test.image), "hello "+test.name; got != want {

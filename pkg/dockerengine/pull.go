@@ -65,7 +65,7 @@ func (e *Engine) pullImage(
 	}
 	r := &imageRegistry{
 		ctx: ctx, cancel: cancel, archive: a, missing: missing,
-		name: temporaryRepository(time.Now()), idle: idle, progress: e.Progress, contacted: make(chan struct{}),
+		name: temporaryRepository(time.Now()), idle: idle, meter: newMeter(missing, e.Progress), contacted: make(chan struct{}),
 	}
 	server := &http.Server{Handler: r, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	served := make(chan struct{})
@@ -182,7 +182,7 @@ type imageRegistry struct {
 	missing   []file // the layers that the engine is expected to request
 	name      string // of the repository
 	idle      *idleTimer
-	progress  func(Layer)
+	meter     *meter
 	contacted chan struct{} // closed by the first request for a blob or the manifest
 	once      sync.Once
 	serving   sync.WaitGroup
@@ -230,7 +230,7 @@ func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, request *http.Request) 
 		return
 	}
 	kind, digest := path.Split(strings.TrimPrefix(request.URL.Path, "/v2/"+r.name+"/"))
-	for index, f := range slices.Concat(r.missing, r.archive.metadata, r.archive.layers) {
+	for _, f := range slices.Concat(r.missing, r.archive.metadata, r.archive.layers) {
 		isManifest := f.hash == r.archive.manifest && kind == "manifests/"
 		if f.hash.String() != digest || !isManifest && kind != "blobs/" {
 			continue
@@ -243,25 +243,16 @@ func (r *imageRegistry) ServeHTTP(w http.ResponseWriter, request *http.Request) 
 		w.Header().Set("Docker-Content-Digest", digest)
 		w.Header().Set("Content-Length", strconv.FormatInt(f.size, 10))
 		if request.Method == http.MethodGet {
-			r.serveFile(w, f, index)
+			r.serveFile(w, f)
 		}
 		return
 	}
 	http.NotFound(w, request)
 }
 
-// serveFile sends a file. index is its position in the missing layers, or beyond them for other files. If the source
-// fails, serveFile cancels the pull, because the engine would only retry.
-func (r *imageRegistry) serveFile(w io.Writer, f file, index int) {
-	c := &copier{buffer: make([]byte, copyBuffer), idle: r.idle, number: min(index, len(r.missing))}
-	c.count = max(len(r.missing), c.number+1)
-	if r.progress != nil {
-		c.progress = func(l Layer) {
-			r.mutex.Lock()
-			defer r.mutex.Unlock()
-			r.progress(l)
-		}
-	}
+// serveFile sends a file. If the source fails, it cancels the pull, because the engine would only retry.
+func (r *imageRegistry) serveFile(w io.Writer, f file) {
+	c := &copier{buffer: make([]byte, copyBuffer), idle: r.idle, meter: r.meter}
 	out := &errorRecorder{Writer: w}
 	if err := c.copy(r.ctx, out, f); err != nil {
 		if out.err == nil {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/org/sandbox-actions/pkg/humanize"
 )
 
 // serveImage serves an archive as for a pull. The registry expects requests for all layers but the first.
@@ -36,8 +38,8 @@ func TestImageRegistry(t *testing.T) {
 	a := archiveOf(t, randomLayer(t), randomLayer(t))
 	r, url := serveImage(t, a)
 	layer, manifest := a.digests[1].String(), a.manifest.String()
-	var progress []Layer
-	r.progress = func(l Layer) { progress = append(progress, l) }
+	var progress []humanize.Transfer
+	r.meter = newMeter(r.missing, func(p humanize.Transfer) { progress = append(progress, p) })
 	for _, test := range []struct {
 		method, path string
 		status       int
@@ -76,7 +78,7 @@ func TestImageRegistry(t *testing.T) {
 	if sent := r.sentLayers(); len(sent) != 1 || sent[0].hash != a.digests[1] {
 		t.Errorf("sent %+v, want the second layer", sent)
 	}
-	if len(progress) == 0 || progress[0].Number != 1 || progress[0].Count != 1 {
+	if len(progress) == 0 || progress[0].Number != 1 || progress[0].Layers != 1 || progress[0].Total != a.layers[1].size {
 		t.Errorf("progress %+v, want layer 1 of 1", progress)
 	}
 	select {
@@ -89,7 +91,9 @@ func TestImageRegistry(t *testing.T) {
 	progress = nil
 	get(t, url+"/v2/random/blobs/"+a.digests[0].String())
 	r.serving.Wait()
-	if len(progress) == 0 || progress[0].Number != 2 || progress[0].Count != 2 {
+	total := a.layers[0].size + a.layers[1].size
+	if len(progress) == 0 || progress[0].Number != 2 || progress[0].Layers != 2 || progress[0].Total != total ||
+		progress[len(progress)-1].Done != total {
 		t.Errorf("progress %+v, want layer 2 of 2", progress)
 	}
 

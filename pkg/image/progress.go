@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/moby/buildkit/client"
@@ -96,26 +95,15 @@ func Progress(
 	return stats, err
 }
 
-// Terminal returns BuildKit's own display: live on a terminal, line by line elsewhere.
-func Terminal(out *os.File) Display {
-	return func(ctx context.Context, status chan *client.SolveStatus) error {
-		return display(ctx, out, progressui.AutoMode, status)
-	}
-}
-
 // Plain returns a display that shows a build line by line.
 func Plain(out io.Writer) Display {
 	return func(ctx context.Context, status chan *client.SolveStatus) error {
-		return display(ctx, out, progressui.PlainMode, status)
+		d, err := progressui.NewDisplay(out, progressui.PlainMode)
+		if err != nil {
+			return fmt.Errorf("display the build: %w", err)
+		}
+		// Without cancellation, so that the end of a canceled build is displayed too.
+		_, err = d.UpdateFrom(context.WithoutCancel(ctx), status)
+		return err
 	}
-}
-
-func display(ctx context.Context, out io.Writer, mode progressui.DisplayMode, status chan *client.SolveStatus) error {
-	d, err := progressui.NewDisplay(out, mode)
-	if err != nil {
-		return fmt.Errorf("display the build: %w", err)
-	}
-	// Without cancellation, so that the end of a canceled build is displayed too.
-	_, err = d.UpdateFrom(context.WithoutCancel(ctx), status)
-	return err
 }

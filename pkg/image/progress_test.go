@@ -78,6 +78,19 @@ const (
 	copyStep = "[stage-1 3/3] COPY --from=build /out /"
 )
 
+var (
+	fromDigest = "[1/4] FROM docker.io/library/debian:bookworm-slim@" + id("debian").String()
+	longStep   = "[1/2] RUN " + strings.Repeat("apt-get install -y package && ", 20) + "true"
+)
+
+// declare returns the status of steps that have not started, in the order in which BuildKit reports them.
+func declare(names ...string) (s client.SolveStatus) {
+	for _, name := range names {
+		s.Vertexes = append(s.Vertexes, &client.Vertex{Digest: id(name), Name: name})
+	}
+	return s
+}
+
 // scripts are the statuses of builds. testdata/progress has the expected output.
 var scripts = map[string]script{
 	"success": {
@@ -118,6 +131,44 @@ var scripts = map[string]script{
 	"interrupted": {
 		{0, step(build, 0, 0)}, {0, logs(build, 1, "half a li")},
 		{0, step(copyStep, 0.5, 0)}, {0, logs(copyStep, 1, "waiting\n")},
+	},
+	"whole-build": {
+		{0, step(load, 0, 0)}, {0, transfer(load, "transferring dockerfile: 120B", 120, 0, 0.01)}, {0, step(load, 0, 0.02)},
+		{0, step("[internal] load metadata for docker.io/library/debian:bookworm-slim", 0, 0.8)},
+		{0, step("[internal] load .dockerignore", 0.8, 0.81)},
+		{0, declare(fromDigest, "[2/4] WORKDIR /app", "[3/4] COPY . .", "[4/4] RUN npm ci")},
+		{0, step("[internal] load build context", 0.9, 0)},
+		{0, transfer("[internal] load build context", "transferring context:", 12_345_678, 0.9, 1.3)},
+		{0, step("[internal] load build context", 0.9, 1.3)},
+		{0, step("[3/4] COPY . .", 1.3, 1.4, cached)}, {0, step("[2/4] WORKDIR /app", 1.3, 1.3, cached)},
+		{0, step(fromDigest, 0.9, 0)}, {0, transfer(fromDigest, "resolve "+fromDigest[11:], 0, 0.9, 1.1)},
+		{0, transfer(fromDigest, id("layer").String(), 29_000_000, 1.1, 2)},
+		{0, transfer(fromDigest, "extracting "+id("layer").String(), 0, 2, 2.6)}, {0, step(fromDigest, 0.9, 2.6)},
+		{0, step("[4/4] RUN npm ci", 2.6, 0)}, {0, logs("[4/4] RUN npm ci", 30, "added 312 packages in 27s\n")},
+		{0, step("[4/4] RUN npm ci", 2.6, 30.2)},
+		{0, step("exporting to image", 30.2, 0)}, {0, transfer("exporting to image", "exporting layers", 0, 30.2, 33)},
+		{0, transfer("exporting to image", "exporting manifest "+id("manifest").String(), 0, 33, 33.01)},
+		{0, transfer("exporting to image", "pushing layers", 0, 33, 75)},
+		{0, transfer("exporting to image", "pushing manifest for example.com/team/app:1@"+id("manifest").String(), 0, 75, 76)},
+		{0, step("exporting to image", 30.2, 76)},
+	},
+	"long-name": {
+		{0, step(longStep, 0, 1)}, {0, step(longStep+" again", 0, 0)}, {0, logs(longStep+" again", 1, "output\n")},
+		{0, step(longStep+" again", 0, 2)},
+	},
+	// A registry fails once, so the solve is retried; steps that were shown are cached then.
+	"retried-solve": {
+		{0, step(from, 0, 0)}, {0, step(build, 0, 0)}, {0, logs(build, 1, "made\n")}, {0, step(build, 0, 1)},
+		{0, step(from, 0, 1, fails("failed to do request: EOF"))},
+		{0, step(build, 2, 2, cached)}, {0, step(build, 2, 2, cached)}, {0, step(from, 2, 3)}, {0, step(from, 2, 3)},
+		{0, step(copyStep, 3, 3.2)},
+	},
+	"failed-step-before-others": {
+		{0, step(copyStep, 0, 0)}, {0, step(build, 0, 0)}, {0, step("[other 1/1] RUN sleep 9", 0, 0)},
+		{0, logs(copyStep, 0.5, "copying\n")}, {0, logs(build, 1, "make: *** [all] Error 2\n")},
+		{0, step(build, 0, 2, fails("process \"/bin/sh -c make\" did not complete successfully: exit code: 2"))},
+		{0, step(copyStep, 0, 2.1, fails("context canceled"))},
+		{0, step("[other 1/1] RUN sleep 9", 0, 2.1, fails("context canceled"))},
 	},
 	"empty": {},
 }
@@ -206,6 +257,46 @@ func TestProgressInGroups(t *testing.T) {
 			golden(t, name+".groups", replaceTokens(out))
 		})
 	}
+}
+
+// A step that runs for a while without output shows that it runs, and its progress.
+func TestProgressOfSilentSteps(t *testing.T) {
+	var out bytes.Buffer
+	r := runner.New(&out, &out, func(string) string { return "true" })
+	g := newGroupDisplay(r)
+	begin := func(name string, seconds float64, change ...func(*client.VertexStatus)) {
+		s := step(name, seconds, 0)
+		for _, c := range change {
+			status := &client.VertexStatus{Vertex: id(name), Timestamp: *at(seconds), Started: at(seconds)}
+			c(status)
+			s.Statuses = append(s.Statuses, status)
+		}
+		g.update(&s, *at(seconds))
+	}
+	receive := func(name string, bytes, total int64) func(*client.VertexStatus) {
+		return func(s *client.VertexStatus) { s.ID, s.Current, s.Total = name, bytes, total }
+	}
+	end := func(name string, begun, ended float64) {
+		s := step(name, begun, ended)
+		g.update(&s, *at(ended))
+	}
+	begin(build, 0)
+	begin(from, 2, receive("sha256:1", 0, 40e6), receive("sha256:2", 0, 60e6))
+	g.tick(*at(4)) // nothing has run for long
+	g.tick(*at(6)) // the first step has
+	end(build, 0, 7)
+	begin(from, 2, receive("sha256:1", 40e6, 40e6), receive("sha256:2", 10e6, 60e6))
+	g.tick(*at(12))
+	begin(from, 2, receive("sha256:2", 60e6, 60e6))
+	end(from, 2, 22)
+	begin("exporting to image", 22, receive("pushing layers", 0, 0))
+	g.tick(*at(32))
+	g.tick(*at(97))
+	end("exporting to image", 22, 100)
+	if err := g.close(); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "silent-steps.groups", replaceTokens(out.String()))
 }
 
 func TestProgressLineByLine(t *testing.T) {
@@ -384,13 +475,13 @@ func TestStats(t *testing.T) {
 
 // The buffered output of a step that is not shown yet is limited.
 func TestProgressLimits(t *testing.T) {
-	long := script{{0, step(build, 0, 0)}, {0, step(copyStep, 0, 0)}}
+	long := script{{0, step(build, 0, 0)}, {0, logs(build, 1, "making\n")}, {0, step(copyStep, 0, 0)}}
 	for range 100 {
 		long = append(long, script{{0, logs(copyStep, 1, strings.Repeat("0123456789abcde\n", 1<<12))}}...)
 	}
 	long = append(long, script{{0, step(build, 0, 1)}, {0, step(copyStep, 0, 2)}}...)
 	out, _ := play(t, long, true, func(r *runner.Runner) Display { return Groups(r) })
-	if !strings.Contains(out, "(2.359MB of output omitted)") || len(out) > maxPending+1<<10 {
+	if !strings.Contains(out, "(2.4 MB of output omitted)") || len(out) > maxPending+1<<10 {
 		t.Errorf("%d bytes are shown, and the end is %q", len(out), out[len(out)-200:])
 	}
 	line := logs(build, 1, strings.Repeat("x", 200<<10))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/moby/buildkit/client"
+	"github.com/org/sandbox-actions/pkg/humanize"
 )
 
 // JoinPlatforms returns an index of the images of several platforms and their attestations, in the given order. The
@@ -61,20 +63,20 @@ func (c registryClient) pushIndex(ctx context.Context, reference string, index v
 }
 
 // PushImage copies an image to a registry without changing its digest. It streams the layers that the registry lacks,
-// with little memory and no temporary files. One goroutine calls progress, which may be nil, with the number of bytes
-// sent so far and in total.
+// with little memory and no temporary files. One goroutine calls progress, which may be nil, without the layers that the
+// registry has.
 //
 // PushImage retries after broken connections, 429 and 5xx. The error is an [*httpclient.APIError], a [*ReadError] of
 // the image, or the cause of ctx. After an [ErrUnauthorized], call it again with fresh credentials to send the
 // missing layers.
 func PushImage(
-	ctx context.Context, reference string, image v1.Image, keychain authn.Keychain, progress func(done, total int64),
+	ctx context.Context, reference string, image v1.Image, keychain authn.Keychain, progress func(humanize.Transfer),
 ) error {
 	return registryClient{keychain: keychain}.pushImage(ctx, reference, image, progress)
 }
 
 func (c registryClient) pushImage(
-	ctx context.Context, reference string, image v1.Image, progress func(done, total int64),
+	ctx context.Context, reference string, image v1.Image, progress func(humanize.Transfer),
 ) error {
 	return c.call(ctx, reference, func(ref name.Reference) error {
 		options := c.options(ctx)
@@ -85,16 +87,32 @@ func (c registryClient) pushImage(
 		reported := make(chan struct{})
 		go func() {
 			defer close(reported)
-			for u := range updates {
-				if u.Error == nil {
-					progress(u.Complete, u.Total)
-				}
-			}
+			reportTransfer(updates, progress)
 		}()
 		err := remote.Write(ref, image, append(options, remote.WithProgress(updates))...)
 		<-reported
 		return err
 	})
+}
+
+// maxRead is more than the bytes of a layer that are read at once.
+const maxRead = 1 << 20
+
+// reportTransfer reports the updates of a push. remote.Write counts a layer that the registry has in one update, and the
+// bytes of other layers as they are read.
+func reportTransfer(updates <-chan v1.Update, report func(humanize.Transfer)) {
+	started := time.Now()
+	var complete, existing int64
+	for u := range updates {
+		if u.Error != nil {
+			continue
+		}
+		if added := u.Complete - complete; added > maxRead {
+			existing += added
+		}
+		complete = u.Complete
+		report(humanize.Transfer{Done: complete - existing, Total: u.Total - existing, Elapsed: time.Since(started)})
+	}
 }
 
 // CheckPushPermission returns an error if the credentials have no permission to push to reference. It pushes nothing.

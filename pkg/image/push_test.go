@@ -33,6 +33,7 @@ import (
 	"github.com/org/sandbox-actions/internal/faultproxy"
 	"github.com/org/sandbox-actions/internal/localcloud/registry"
 	"github.com/org/sandbox-actions/pkg/httpclient"
+	"github.com/org/sandbox-actions/pkg/humanize"
 )
 
 // login returns the credentials of an account of the registry.
@@ -339,16 +340,16 @@ func TestPushImageRetries(t *testing.T) {
 			image := smallImage(t)
 			reference := addr + "/team/retries:1"
 			auth := Auth{Credentials: []Credential{{Host: addr, Username: "robot", Password: password}}}
-			var done, total int64
-			err := fastRegistry(auth).pushImage(t.Context(), reference, image, func(d, of int64) { done, total = d, of })
+			var progress humanize.Transfer
+			err := fastRegistry(auth).pushImage(t.Context(), reference, image, func(p humanize.Transfer) { progress = p })
 			if err != nil {
 				t.Fatal(err)
 			}
 			if left != 0 {
 				t.Fatalf("%d of %d faults did not occur", left, test.times)
 			}
-			if done != total || total == 0 {
-				t.Errorf("the progress ended at %d of %d", done, total)
+			if progress.Done != progress.Total || progress.Total == 0 {
+				t.Errorf("the progress ended at %+v", progress)
 			}
 			pulled, err := Open(t.Context(), reference, "", auth)
 			if err != nil {
@@ -404,7 +405,7 @@ func TestPushImageGivesUp(t *testing.T) {
 			if test.is == os.ErrDeadlineExceeded { //nolint:errorlint // the same value
 				client.idleTimeout = 300 * time.Millisecond
 			}
-			err := client.pushImage(t.Context(), addr+"/team/gives-up:1", smallImage(t), func(int64, int64) {})
+			err := client.pushImage(t.Context(), addr+"/team/gives-up:1", smallImage(t), func(humanize.Transfer) {})
 			failure, ok := errors.AsType[*httpclient.APIError](err)
 			if !ok || failure.Op != "push "+addr+"/team/gives-up:1" || !strings.Contains(failure.Hint, test.hint) ||
 				test.is != nil && !errors.Is(err, test.is) || test.name != "web page" && failure.Status != test.status {
@@ -524,9 +525,9 @@ func TestPushImageMemory(t *testing.T) {
 	before := live()
 	var most uint64
 	next := int64(0)
-	progress := func(done, _ int64) {
-		if done >= next {
-			next = done + size/8
+	progress := func(p humanize.Transfer) {
+		if p.Done >= next {
+			next = p.Done + size/8
 			most = max(most, live())
 		}
 	}
@@ -536,6 +537,24 @@ func TestPushImageMemory(t *testing.T) {
 	}
 	if next < size || int64(most)-int64(before) > 8<<20 {
 		t.Errorf("%d bytes of heap before, at most %d while %d bytes were sent", before, most, next)
+	}
+}
+
+// The progress of a push contains neither the layers that the registry has nor their time.
+func TestPushProgress(t *testing.T) {
+	updates := make(chan v1.Update)
+	go func() {
+		defer close(updates)
+		for _, complete := range []int64{32 << 10, 64 << 10, 64<<10 + 300<<20, 96<<10 + 300<<20, 64<<10 + 300<<20} {
+			updates <- v1.Update{Complete: complete, Total: 400 << 20}
+		}
+		updates <- v1.Update{Error: errors.New("broken")}
+	}()
+	var got []int64
+	reportTransfer(updates, func(p humanize.Transfer) { got = append(got, p.Done>>10, p.Total>>20) })
+	want := []int64{32, 400, 64, 400, 64, 100, 96, 100, 64, 100}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v kB of MB, want %v", got, want)
 	}
 }
 

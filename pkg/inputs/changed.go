@@ -23,8 +23,11 @@ func Changed(target any, names Names, inActions bool) (changed []Value) {
 		env["GITHUB_ACTIONS"] = "true"
 	}
 	unset := reflect.New(reflect.TypeOf(target).Elem()).Interface()
-	defaults, err := newParser(unset, env, names, kong.Resolvers(variables(env)))
-	if err != nil || parse(defaults, nil) != nil {
+	defaults, err := newParser(unset, env, names, kong.Resolvers(kong.ResolverFunc((&Source{env: env}).resolve)))
+	if err != nil {
+		return nil
+	}
+	if _, err := defaults.Parse(nil); err != nil {
 		return nil
 	}
 	current, err := newParser(target, env, names)
@@ -44,7 +47,7 @@ func Changed(target any, names Names, inActions bool) (changed []Value) {
 func valuesOf(parser *kong.Kong) (values []Value) {
 	all := parser.Model.Positional
 	for _, flag := range parser.Model.Flags {
-		if flag.Name != "help" {
+		if isInput(flag) {
 			all = append(all, flag.Value)
 		}
 	}

@@ -1,10 +1,14 @@
 package inputs
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // Error reports an invalid input.
 type Error struct {
 	Input  string // the name in a workflow, for example build_args
+	Flag   string // the flag that set the value, for example --build-args; "" if something else did
 	Line   int    // of the input's text, from 1; 0 for the whole input
 	Value  string // the invalid value; empty if it is missing or may be a secret
 	Reason string // why the value is invalid, and a correct example
@@ -12,7 +16,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	message := "input " + e.Input
+	message := cmp.Or(e.Flag, "input "+e.Input)
 	if e.Line > 0 {
 		message += fmt.Sprintf(", line %d", e.Line)
 	}

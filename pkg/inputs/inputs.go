@@ -93,6 +93,7 @@ type SnapshotSecret struct {
 type Snapshot struct {
 	Build
 	Image         string `short:"i" terminal:"${image_name}"`
+	DefaultImage  bool   `kong:"-"` // whether Image is its default
 	ExpectImageID string `name:"expect-image-id"`
 	Name          string `short:"n"`
 	NamePrefix    string `default:"${name_prefix}" variable:"SANDBOX_NAME_PREFIX"`
@@ -171,6 +172,7 @@ type Daytona struct {
 type Test struct {
 	Build
 	Image           string `short:"i" terminal:"${image_name}"`
+	DefaultImage    bool   `kong:"-"` // whether Image is its default
 	Suite           string `default:"sandbox/tests.yaml"`
 	AllowPrivileged bool
 	Command         string
@@ -188,7 +190,7 @@ const NoSuite = "none"
 
 // Shell declares the arguments of action-test shell.
 type Shell struct {
-	Image string `short:"i" default:"${image_name}"`
+	Image string `short:"i" default:"${image_name}" help:"Image in the local engine."`
 	Mount bool
 	Cmd   []string `arg:"" optional:"" passthrough:"" help:"Command to run instead of a login shell, after --."`
 }
@@ -196,6 +198,11 @@ type Shell struct {
 // Convert declares the arguments of action-test convert.
 type Convert struct {
 	File string `arg:"" help:"Test file of container-structure-test (.yaml, .yml or .json)."`
+}
+
+// Completion declares the arguments of the command completion.
+type Completion struct {
+	Shell string `arg:"" help:"bash, zsh or fish."`
 }
 
 // ListSnapshots declares the arguments of action-snapshot list.

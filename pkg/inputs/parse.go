@@ -26,32 +26,58 @@ var ErrHelp = errors.New("help requested")
 type Source struct {
 	Program     string // name of the command, for --help
 	Description string
+	Examples    string       // command lines, one per line
+	Commands    []Subcommand // of the program; nil for one of them
+	Version     string       // printed by --version
 	Args        []string
 	Environ     []string  // NAME=VALUE, as in os.Environ
 	Names       Names     // defaults of image_name and name_prefix; the zero value is NamesOf("")
 	Stdout      io.Writer // receives the help text
+
+	target any
+	env    map[string]string // Environ by name
+	flags  []string          // names of the flags in Args
 }
 
 // Parse fills target, a pointer to one of this package's structs. The value of an input is the first of these that is
 // set: the flag, the INPUT_* variable, the variable of its tag, the default. An empty variable counts as not set,
 // because a composite action passes every input of its step.
 //
-// Parse returns a warning for each INPUT_* variable that names no input. For an invalid value it returns an [*Error].
+// Parse returns a warning for each INPUT_* variable that names no input. For an invalid value it returns an [*Error],
+// and for invalid arguments a [*UsageError].
 func (s Source) Parse(target any) (warnings []string, err error) {
-	env := environment(s.Environ)
-	parser, err := newParser(target, env, cmp.Or(s.Names, NamesOf("")), kong.Name(s.Program), kong.Description(s.Description),
-		kong.Resolvers(variables(env)), kong.Writers(s.Stdout, s.Stdout), kong.Exit(func(int) { panic(ErrHelp) }))
+	s.target, s.env = target, environment(s.Environ)
+	parser, err := s.newParser()
 	if err != nil {
 		return nil, err
 	}
-	if err := parse(parser, s.Args); err != nil {
+	if err := s.parse(parser); err != nil {
 		return nil, err
 	}
-	return unknownVariables(parser, env), nil
+	switch in := target.(type) {
+	case *Test:
+		in.DefaultImage = in.Image != "" && s.isDefault("image")
+	case *Snapshot:
+		in.DefaultImage = in.Image != "" && s.isDefault("image")
+	}
+	return unknownVariables(parser, s.env), nil
+}
+
+// newParser returns a parser with the flags of all commands, such as --version.
+func (s *Source) newParser() (*kong.Kong, error) {
+	parser, err := newParser(s.target, s.env, cmp.Or(s.Names, NamesOf("")),
+		kong.Name(s.Program), kong.Description(s.Description),
+		kong.Embed(&globalFlags{}), kong.Bind(s), kong.Resolvers(kong.ResolverFunc(s.resolve)),
+		kong.Writers(s.Stdout, s.Stdout), kong.Exit(func(int) { panic(ErrHelp) }),
+		kong.Help(func(_ kong.HelpOptions, ctx *kong.Context) error { return s.printHelp(ctx, false) }))
+	if err == nil {
+		arrangeFlags(parser.Model.Flags)
+	}
+	return parser, err
 }
 
 // parse runs the parser. Kong ends the program after printing --help; here that becomes [ErrHelp].
-func parse(parser *kong.Kong, args []string) (err error) {
+func (s *Source) parse(parser *kong.Kong) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			if r != any(ErrHelp) {
@@ -60,9 +86,21 @@ func parse(parser *kong.Kong, args []string) (err error) {
 			err = ErrHelp
 		}
 	}()
-	_, err = parser.Parse(args)
+	trace, err := kong.Trace(parser, s.Args)
+	if err == nil && trace.Error != nil {
+		return s.explain(trace)
+	}
+	for _, p := range trace.Path {
+		if p.Flag != nil {
+			s.flags = append(s.flags, p.Flag.Name)
+		}
+	}
+	_, err = parser.Parse(s.Args)
 	if invalid := (*Error)(nil); errors.As(err, &invalid) {
 		return invalid
+	}
+	if missing := missingArgument(trace); err != nil && missing != nil {
+		return s.missing(missing)
 	}
 	return err
 }
@@ -70,7 +108,6 @@ func parse(parser *kong.Kong, args []string) (err error) {
 func newParser(target any, env map[string]string, names Names, options ...kong.Option) (*kong.Kong, error) {
 	parser, err := kong.New(target, append(options,
 		defaultsOf(target, env, names),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.KindMapper(reflect.Bool, boolMapper{}),
 		kong.KindMapper(reflect.Int, kong.MapperFunc(decodeInt)),
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(decodeDuration)),
@@ -100,21 +137,34 @@ func defaultsOf(target any, env map[string]string, names Names) kong.Vars {
 	return vars
 }
 
-// variables returns a resolver that reads inputs from the environment and, outside GitHub Actions, from the tag
-// terminal.
-func variables(env map[string]string) kong.Resolver {
-	inActions := env["GITHUB_ACTIONS"] == "true"
-	return kong.ResolverFunc(func(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-		for _, name := range []string{Variable(flag.Name), flag.Tag.Get("variable")} {
-			if value := env[name]; strings.TrimSpace(value) != "" {
-				return value, nil
-			}
+// isDefault reports whether neither a flag nor a variable INPUT_* sets an input.
+func (s *Source) isDefault(flag string) bool {
+	return !slices.Contains(s.flags, flag) && strings.TrimSpace(s.env[Variable(flag)]) == ""
+}
+
+// resolve is a [kong.ResolverFunc].
+func (s *Source) resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	if value, _ := s.lookup(flag, ctx.Model.Vars()); value != "" {
+		return value, nil
+	}
+	return nil, nil
+}
+
+// lookup returns the value of an input whose flag is not set, with the environment variable that sets it. Without one,
+// it is the default outside GitHub Actions, if that differs from the tag default.
+func (s *Source) lookup(flag *kong.Flag, vars kong.Vars) (value, variable string) {
+	if !isInput(flag) {
+		return "", ""
+	}
+	for _, name := range []string{Variable(flag.Name), flag.Tag.Get("variable")} {
+		if value := s.env[name]; strings.TrimSpace(value) != "" {
+			return value, name
 		}
-		if value := flag.Tag.Get("terminal"); value != "" && !inActions {
-			return expand(value, ctx.Model.Vars()), nil
-		}
-		return nil, nil
-	})
+	}
+	if s.env["GITHUB_ACTIONS"] == "true" {
+		return "", ""
+	}
+	return expand(flag.Tag.Get("terminal"), vars), ""
 }
 
 // expand replaces a value of the form ${name}.
@@ -129,7 +179,9 @@ func expand(value string, vars kong.Vars) string {
 func unknownVariables(parser *kong.Kong, env map[string]string) (warnings []string) {
 	var known []string
 	for _, flag := range parser.Model.Flags {
-		known = append(known, Variable(flag.Name))
+		if isInput(flag) {
+			known = append(known, Variable(flag.Name))
+		}
 	}
 	for name := range env {
 		if !strings.HasPrefix(name, "INPUT_") || slices.Contains(known, name) {
@@ -181,7 +233,7 @@ func Fields(target any) ([]Field, error) {
 	}
 	var fields []Field
 	for _, flag := range parser.Model.Flags {
-		if flag.Name == "help" {
+		if !isInput(flag) {
 			continue
 		}
 		field := Field{

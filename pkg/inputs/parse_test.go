@@ -2,7 +2,6 @@ package inputs
 
 import (
 	"bytes"
-	"errors"
 	"maps"
 	"reflect"
 	"runtime"
@@ -178,38 +177,6 @@ func TestUnknownInputs(t *testing.T) {
 	}
 }
 
-func TestHelp(t *testing.T) {
-	for _, target := range []any{&Build{}, &Snapshot{}, &Test{}} {
-		var out bytes.Buffer
-		_, err := Source{
-			Program:     "program",
-			Description: "Does one thing.",
-			Args:        []string{"--help"},
-			Stdout:      &out,
-		}.Parse(
-			target,
-		)
-		if !errors.Is(err, ErrHelp) {
-			t.Fatal(err)
-		}
-		if !strings.Contains(out.String(), "Does one thing.") {
-			t.Errorf("%T: --help lacks the description", target)
-		}
-		fields, err := Fields(target)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, field := range fields {
-			if !strings.Contains(out.String(), "--"+field.Flag) && !strings.Contains(out.String(), "--[no-]"+field.Flag) {
-				t.Errorf("%T: --help lacks %s", target, field.Flag)
-			}
-			if field.Help == "" {
-				t.Errorf("%T: %s has no help text", target, field.Name)
-			}
-		}
-	}
-}
-
 func TestNoUnusedHelpTexts(t *testing.T) {
 	used := map[string]bool{}
 	for _, target := range []any{
@@ -257,10 +224,6 @@ func TestFields(t *testing.T) {
 }
 
 func TestArguments(t *testing.T) {
-	_, err := Source{Program: "action-test convert", Stdout: &bytes.Buffer{}}.Parse(&Convert{})
-	if err == nil || !strings.Contains(err.Error(), "<file>") {
-		t.Errorf("convert without a file: %v", err)
-	}
 	for _, args := range [][]string{nil, {"--", "ls"}, {"ls", "-l"}} {
 		var shell Shell
 		if _, err := (Source{Program: "action-test shell", Args: args, Stdout: &bytes.Buffer{}}).Parse(&shell); err != nil {

@@ -48,6 +48,7 @@ const (
 type SnapshotSpec struct {
 	BuildSpec
 	Image         string // empty to build one
+	Optional      bool   // whether to build one if the engine does not have Image
 	ExpectImageID string // sha256:…; empty accepts any
 	Name          string // empty to generate one
 	NamePrefix    string
@@ -83,7 +84,7 @@ func (in Snapshot) Spec(env Env) (SnapshotSpec, error) {
 		return SnapshotSpec{}, err
 	}
 	spec := SnapshotSpec{
-		BuildSpec: build, Image: in.Image, Name: in.Name, NamePrefix: in.NamePrefix,
+		BuildSpec: build, Image: in.Image, Optional: in.DefaultImage, Name: in.Name, NamePrefix: in.NamePrefix,
 		IfExists: IfExists(in.IfExists), Keep: in.Keep, UpdateDoppler: in.updatesDoppler(),
 		DryRun: in.DryRun, Daytona: in.Daytona, ExpectImageID: in.ExpectImageID, Environment: in.Environment,
 		Attempts: in.Attempts, MakeRoom: in.MakeRoom, KeepFailed: in.KeepFailed,

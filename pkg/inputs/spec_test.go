@@ -55,7 +55,7 @@ func TestInvalidInputs(t *testing.T) {
 		{"platform without a machine", "platform", "linux/riscv64", 0, "linux/riscv64", "set builder to a BuildKit"},
 		{"one of two platforms", "platform", "linux/amd64,windows/amd64", 0, "windows/amd64", "not a supported platform"},
 		{"boolean", "load", "maybe", 0, "maybe", "must be true or false"},
-		{"duration without unit", "timeout", "30", 0, "30", "for example 30m"},
+		{"duration without unit", "timeout", "30", 0, "30", "has no unit; write 30m or 30s"},
 		{"timeout of zero", "timeout", "0s", 0, "0s", "must be positive, for example 30m"},
 		{"builder scheme", "builder", "ftp://x", 0, "", "unix://"},
 		{"builder without TLS", "builder", "tcp://builder:1234", 0, "", "BUILDKIT_CERT_PATH"},

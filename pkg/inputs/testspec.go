@@ -11,6 +11,7 @@ import (
 type TestSpec struct {
 	BuildSpec
 	Image    string // empty to build one
+	Optional bool   // whether to build one if the engine does not have Image
 	Suite    string // relative to the tested tree; [NoSuite] for none
 	Command  string // run by sh; empty for none
 	Parallel int    // maximum number of containers at a time
@@ -28,7 +29,7 @@ func (in Test) Spec(env Env) (TestSpec, error) {
 		return TestSpec{}, err
 	}
 	spec := TestSpec{
-		BuildSpec: build, Image: in.Image, Suite: in.Suite, Command: in.Command,
+		BuildSpec: build, Image: in.Image, Optional: in.DefaultImage, Suite: in.Suite, Command: in.Command,
 		Tags: Texts(in.Tags), Parallel: runtime.NumCPU(), Seed: rand.Uint64(),
 		AllowPrivileged: in.AllowPrivileged,
 	}

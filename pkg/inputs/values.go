@@ -183,7 +183,11 @@ func decodeDuration(ctx *kong.DecodeContext, target reflect.Value) error {
 	if err := ctx.Scan.PopValueInto("duration", &text); err != nil {
 		return err
 	}
-	duration, err := time.ParseDuration(strings.TrimSpace(text))
+	text = strings.TrimSpace(text)
+	if text != "" && text != "0" && strings.Trim(text, "0123456789.") == "" {
+		return Errorf(inputOf(ctx), text, "has no unit; write %[1]sm or %[1]ss", text)
+	}
+	duration, err := time.ParseDuration(text)
 	if err != nil {
 		return Errorf(inputOf(ctx), text, "must be a duration with a unit, for example 30m or 90s")
 	}

@@ -8,7 +8,8 @@ import (
 	"unicode"
 )
 
-// FuzzUntrusted checks that no commands or secrets remain in untrusted text that is written in pieces of any size.
+// FuzzUntrusted checks that untrusted text, written in pieces of any size, issues no commands, starts and ends no groups,
+// and contains no secrets.
 func FuzzUntrusted(f *testing.F) {
 	for _, text := range hostile {
 		f.Add(text, uint8(1))
@@ -19,17 +20,29 @@ func FuzzUntrusted(f *testing.F) {
 		r, stdout, _ := record(inActions)
 		r.secrets.add("a secret", "hunter2")
 		w := r.Untrusted()
+		r.Group("first")
 		for chunk := range slices.Chunk([]byte(text), max(1, int(piece))) {
 			if _, err := w.Write(chunk); err != nil {
 				t.Fatal(err)
 			}
 		}
+		r.Group("second " + text)
+		r.Infof("%s", text)
+		r.EndGroup()
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
 		r.Notice(Annotation{Message: "ours"})
-		if got := commands(stdout.String()); !slices.Equal(got, []string{"::notice::ours"}) {
+		isOurs := func(command string) bool {
+			return command == "::group::first" || command == "::notice::ours" || command == "::endgroup::" ||
+				strings.HasPrefix(command, "::group::second ")
+		}
+		if got := commands(stdout.String()); !slices.Contains(got, "::notice::ours") ||
+			slices.ContainsFunc(got, func(command string) bool { return !isOurs(command) }) || len(got) > 5 {
 			t.Errorf("commands %q in\n%s", got, stdout)
+		}
+		if got := groups(t, stdout.String()); len(got) != 2 || got[0] != "first" || !strings.HasPrefix(got[1], "second ") {
+			t.Errorf("groups %q in\n%s", got, stdout)
 		}
 		isControl := func(c rune) bool { return unicode.IsControl(c) && c != '\n' && c != '\t' }
 		if strings.ContainsFunc(stdout.String(), isControl) {
@@ -64,6 +77,8 @@ func FuzzQuotedText(f *testing.F) {
 		if len(got) != 2 || !strings.HasPrefix(got[0], "::warning ") || !strings.HasPrefix(got[1], "::group::") {
 			t.Errorf("commands %q, want a warning and a group", got)
 		}
+		r.EndGroup()
+		groups(t, stdout.String())
 		stdout.Reset()
 		r.Fail(errors.New(text), Annotation{})
 		if got := commands(stderr.String()); len(got) > 0 {
@@ -72,5 +87,6 @@ func FuzzQuotedText(f *testing.F) {
 		if got := commands(stdout.String()); len(got) != 1 || !strings.HasPrefix(got[0], "::error") {
 			t.Errorf("commands %q, want one error", got)
 		}
+		groups(t, stdout.String())
 	})
 }

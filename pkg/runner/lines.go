@@ -61,13 +61,25 @@ func (w *lineWriter) Close() error {
 	return nil
 }
 
-// escapeCommand escapes a line so that the Actions runner does not process it as a command: the runner processes lines
-// that start with :: after optional white space, and lines that contain ##[.
+// escapeCommand escapes a line so that the Actions runner does not process it as a command, and the log page does not
+// interpret it: the runner processes lines that start with :: after optional white space, and lines that contain ##[.
 // https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
 func escapeCommand(line string) string {
-	line = strings.ReplaceAll(line, "##[", `##\[`)
+	line = escapeMarkers(line)
 	if strings.HasPrefix(strings.TrimSpace(line), "::") {
 		return `\` + line
+	}
+	return line
+}
+
+// escapeMarkers escapes a line so that the log page does not start or end a group at it, or color it as an error, also
+// while commands are stopped. The page accepts [group] like ##[group] (robherley/actions-log-parser, src/line.ts).
+func escapeMarkers(line string) string {
+	line = strings.ReplaceAll(line, "##[", `##\[`)
+	for _, marker := range []string{"[group]", "[endgroup]"} {
+		if len(line) >= len(marker) && strings.EqualFold(line[:len(marker)], marker) {
+			return `\` + line
+		}
 	}
 	return line
 }

@@ -4,6 +4,17 @@
 // For workflow commands, see https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands. The
 // output of builds and containers is untrusted: write it to [Runner.Untrusted], which prevents it from issuing
 // commands.
+//
+// # Groups and untrusted output
+//
+// While commands are stopped, the Actions runner writes the line ##[group]TITLE unchanged to the log, which is what it
+// writes for the command ::group::TITLE (actions/runner, src/Runner.Worker/ActionCommandManager.cs, TryProcessCommand and
+// GroupingCommandExtension; Handlers/OutputManager.cs, OnDataReceived). The log page folds these lines. A Runner
+// therefore stops commands once for all steps of a build and writes their groups in this form. It escapes the same
+// lines in untrusted output.
+//
+// Groups do not nest: on the log page, a group ends the one before it, and a line ##[endgroup] without a group is shown
+// (actions/toolkit issue 1001; robherley/actions-log-parser, src/parser.ts, by an author of that page).
 package runner
 
 import (
@@ -26,6 +37,10 @@ import (
 // Runner writes for the Actions runner if GITHUB_ACTIONS is "true". Otherwise it writes plain text to stderr. Its
 // methods are safe for concurrent use. Create one with [New].
 type Runner struct {
+	// Label returns the text that stands for a level before a message on a terminal, such as "error:" in red. It is set
+	// before the first message. Without it, the text is the level and a colon.
+	Label func(level string) string
+
 	getenv    func(string) string
 	inActions bool
 	action    *githubactions.Action // writes to command
@@ -35,6 +50,8 @@ type Runner struct {
 	stderr    io.Writer
 	command   bytes.Buffer // buffers the workflow command that is being issued
 	stopToken string       // resumes stopped workflow commands; "" if they are not stopped
+	untrusted int          // number of writers of untrusted output that are in use
+	inGroup   bool
 	secrets   secrets
 }
 
@@ -122,7 +139,7 @@ func (r *Runner) Error(a Annotation) { r.annotate("error", a) }
 func (r *Runner) annotate(level string, a Annotation) {
 	message := r.Redact(a.Message)
 	if !r.inActions {
-		r.writeLines(r.stderr, level+": "+a.position()+message)
+		r.writeLabeled(level, a.position()+message)
 		return
 	}
 	fields := map[string]string{}
@@ -135,6 +152,11 @@ func (r *Runner) annotate(level string, a Annotation) {
 	set("file", a.File)
 	set("line", strconv.Itoa(a.Line))
 	set("endLine", strconv.Itoa(a.EndLine))
+	lines := strings.Split(message, "\n") // the runner writes them to the log
+	for i, line := range lines {
+		lines[i] = escapeMarkers(safetext.Visible(line))
+	}
+	message = strings.Join(lines, "\n")
 	r.issue(func(action *githubactions.Action) {
 		action = action.WithFieldsMap(fields)
 		switch level {
@@ -159,31 +181,65 @@ func (a Annotation) position() string {
 	return a.File + ": "
 }
 
-// Fail reports the error that ends the program on stderr and, in GitHub Actions, also as an annotation with the fields
-// of at. The message of at follows the error in the annotation.
+// Fail reports the error that ends the program, once: on stderr or, in GitHub Actions, as an annotation with the fields
+// of at, which the runner also shows in the log. The message of at follows the error in the annotation.
 func (r *Runner) Fail(err error, at Annotation) {
 	text := strings.TrimSpace(err.Error())
-	if r.inActions {
-		at.Message = strings.TrimSpace(text + "\n" + at.Message)
-		r.annotate("error", at)
-	}
-	r.writeLines(r.stderr, "error: "+r.Redact(text))
-}
-
-// Group starts a collapsible group with a title, which ends at EndGroup. Groups do not nest.
-func (r *Runner) Group(title string) {
 	if !r.inActions {
-		r.writeLines(r.stderr, "==> "+r.Redact(title))
+		r.writeLabeled("error", r.Redact(text))
 		return
 	}
-	r.issue(func(a *githubactions.Action) { a.Group(r.Redact(title)) })
+	r.EndGroup() // the log page shows the lines of a group only after a click
+	at.Message = strings.TrimSpace(text + "\n" + at.Message)
+	r.annotate("error", at)
 }
 
-// EndGroup ends the current group.
-func (r *Runner) EndGroup() {
-	if r.inActions {
-		r.issue(func(a *githubactions.Action) { a.EndGroup() })
+// writeLabeled writes a redacted message after its level to stderr.
+func (r *Runner) writeLabeled(level, text string) {
+	label := level + ":"
+	if r.Label != nil {
+		label = r.Label(level)
 	}
+	r.writePrefixed(r.stderr, label+" ", text)
+}
+
+// Group starts a collapsible group with a title. It ends at EndGroup or at the next group, because groups do not nest.
+func (r *Runner) Group(title string) {
+	title = r.Clean(title)
+	if !r.inActions {
+		r.writeLines(r.stderr, "==> "+title)
+		return
+	}
+	title = escapeMarkers(title)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endGroup()
+	r.inGroup = true
+	if r.stopToken != "" {
+		fmt.Fprintf(r.stdout, "##[group]%s\n", title)
+		return
+	}
+	r.writeCommand(func(a *githubactions.Action) { a.Group(title) })
+}
+
+// EndGroup ends the current group, if there is one.
+func (r *Runner) EndGroup() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endGroup()
+}
+
+// endGroup is [Runner.EndGroup] for a caller that holds the mutex.
+func (r *Runner) endGroup() {
+	switch {
+	case !r.inGroup:
+		return
+	case r.stopToken != "":
+		fmt.Fprintln(r.stdout, "##[endgroup]")
+	default:
+		r.writeCommand(func(a *githubactions.Action) { a.EndGroup() })
+	}
+	r.inGroup = false
 }
 
 // Log returns a writer for trusted log output, such as a progress display. It redacts secrets line by line. Close
@@ -192,23 +248,56 @@ func (r *Runner) Log() io.WriteCloser {
 	return &lineWriter{emit: func(line string) { r.writeLines(r.log(), r.Redact(line)) }}
 }
 
-// Untrusted returns a writer for the output of builds and containers. It stops workflow commands with an unguessable
-// token, redacts secrets and makes control characters visible. Close writes an unfinished last line.
+// Untrusted returns a writer for the output of builds and containers. It redacts secrets and makes control characters
+// visible. From the first line until Close, workflow commands are stopped with an unguessable token, except for a moment
+// when the Runner issues one. Close writes an unfinished last line.
 func (r *Runner) Untrusted() io.WriteCloser {
-	return &lineWriter{emit: func(line string) {
-		line = r.Clean(line)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if !r.inActions {
-			fmt.Fprintln(r.stderr, line)
-			return
-		}
-		if r.stopToken == "" {
-			r.stopToken = rand.Text()
-			fmt.Fprintf(r.stdout, "::stop-commands::%s\n", r.stopToken)
-		}
-		fmt.Fprintln(r.stdout, line)
-	}}
+	w := &untrustedWriter{runner: r}
+	w.emit = w.writeLine
+	return w
+}
+
+// untrustedWriter is the writer of [Runner.Untrusted].
+type untrustedWriter struct {
+	lineWriter
+	runner *Runner
+	inUse  bool // whether it has written a line since it was closed
+}
+
+func (w *untrustedWriter) writeLine(line string) {
+	r := w.runner
+	line = r.Clean(line)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.inActions {
+		fmt.Fprintln(r.stderr, line)
+		return
+	}
+	if !w.inUse {
+		w.inUse = true
+		r.untrusted++
+	}
+	if r.stopToken == "" {
+		r.stopToken = rand.Text()
+		fmt.Fprintf(r.stdout, "::stop-commands::%s\n", r.stopToken)
+	}
+	fmt.Fprintln(r.stdout, escapeMarkers(line))
+}
+
+// Close implements [io.Closer].
+func (w *untrustedWriter) Close() error {
+	err := w.lineWriter.Close()
+	r := w.runner
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !w.inUse {
+		return err
+	}
+	w.inUse = false
+	if r.untrusted--; r.untrusted == 0 {
+		r.resumeCommands()
+	}
+	return err
 }
 
 // Output is an output of the step.
@@ -257,9 +346,12 @@ func (r *Runner) log() io.Writer {
 	return r.stderr
 }
 
-// writeLines resumes workflow commands and writes a redacted message. It escapes control characters and workflow
-// commands, because a message may quote untrusted text.
-func (r *Runner) writeLines(w io.Writer, text string) {
+// writeLines writes a redacted message. It escapes control characters and workflow commands, because a message may
+// quote untrusted text.
+func (r *Runner) writeLines(w io.Writer, text string) { r.writePrefixed(w, "", text) }
+
+// writePrefixed is [Runner.writeLines] with a prefix that is written as it is.
+func (r *Runner) writePrefixed(w io.Writer, prefix, text string) {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
 		lines[i] = safetext.Visible(line)
@@ -269,15 +361,19 @@ func (r *Runner) writeLines(w io.Writer, text string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.resumeCommands()
-	fmt.Fprintln(w, strings.Join(lines, "\n"))
+	fmt.Fprintln(w, prefix+strings.Join(lines, "\n"))
 }
 
-// issue runs command, which writes one workflow command through the library, and copies that to stdout.
+// issue resumes workflow commands and runs command, which writes one command through the library.
 func (r *Runner) issue(command func(*githubactions.Action)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.resumeCommands()
+	r.writeCommand(command)
+}
+
+// writeCommand copies the command that the library writes to stdout.
+func (r *Runner) writeCommand(command func(*githubactions.Action)) {
 	r.command.Reset()
 	command(r.action)
 	_, _ = r.stdout.Write(r.command.Bytes())

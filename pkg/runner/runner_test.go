@@ -3,6 +3,7 @@ package runner
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -41,6 +42,56 @@ func commands(log string) []string {
 	return found
 }
 
+// groups returns the titles of the groups that the log page shows. It fails if one does not end before the next one, or
+// ends twice. See the documentation of the package for the sources.
+func groups(t *testing.T, log string) (titles []string) {
+	t.Helper()
+	open := false
+	for _, line := range written(log) {
+		line = strings.TrimPrefix(line, "##")
+		switch title, starts := strings.CutPrefix(line, "[group]"); {
+		case starts && open:
+			t.Errorf("group %q starts in another one:\n%s", title, log)
+		case starts:
+			titles, open = append(titles, title), true
+		case strings.HasPrefix(line, "[endgroup]"):
+			if !open {
+				t.Errorf("a group ends that has not started:\n%s", log)
+			}
+			open = false
+		}
+	}
+	if open {
+		t.Errorf("a group does not end:\n%s", log)
+	}
+	return titles
+}
+
+// written returns the lines that the Actions runner writes to the log: the groups and messages of commands, and all
+// other lines unchanged.
+func written(log string) (lines []string) {
+	token := ""
+	unescape := strings.NewReplacer("%0A", "\n", "%0D", "\r", "%25", "%")
+	for _, line := range strings.FieldsFunc(log, func(c rune) bool { return c == '\n' || c == '\r' }) {
+		command := logCommand.FindStringSubmatch(line)
+		switch {
+		case token != "":
+			if line == "::"+token+"::" {
+				token = ""
+			}
+		case strings.HasPrefix(line, "::stop-commands::"):
+			token = strings.TrimPrefix(line, "::stop-commands::")
+		case command != nil:
+			line = "##[" + command[1] + "]" + unescape.Replace(command[2])
+		}
+		lines = append(lines, strings.Split(line, "\n")...)
+	}
+	return lines
+}
+
+// logCommand matches the commands that the runner writes to the log.
+var logCommand = regexp.MustCompile(`^::(group|endgroup|notice|warning|error)(?: .*?)?::(.*)$`)
+
 // hostile contains text that issues commands to the Actions runner or a terminal.
 var hostile = []string{
 	"::add-mask::a",
@@ -56,12 +107,20 @@ var hostile = []string{
 	"no newline at the end ::error::x",
 	"\x1b[2J\x1b]0;title\x07",
 	"::endgroup::",
+	"##[endgroup]",
+	"##[group]forged",
+	"[group]forged",
+	"text\n[group]forged\n##[endgroup]",
+	"[endgroup]",
+	"[ENDGROUP]\n[Group]forged",
+	"text\r##[group]forged",
 }
 
 func TestUntrustedTextIssuesNoCommands(t *testing.T) {
 	for _, text := range hostile {
 		t.Run(text, func(t *testing.T) {
 			r, stdout, _ := record(inActions)
+			r.Group("outer")
 			w := r.Untrusted()
 			for _, c := range []byte(text) { // byte by byte, as from a slow pipe
 				if _, err := w.Write([]byte{c}); err != nil {
@@ -72,8 +131,13 @@ func TestUntrustedTextIssuesNoCommands(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.Notice(Annotation{Message: "ours"})
-			if got := commands(stdout.String()); !slices.Equal(got, []string{"::notice::ours"}) {
+			r.EndGroup()
+			want := []string{"::group::outer", "::notice::ours", "::endgroup::"}
+			if got := commands(stdout.String()); !slices.Equal(got, want) {
 				t.Errorf("commands %q in\n%s", got, stdout)
+			}
+			if got := groups(t, stdout.String()); !slices.Equal(got, []string{"outer"}) {
+				t.Errorf("groups %q in\n%s", got, stdout)
 			}
 			if strings.ContainsAny(stdout.String(), "\x1b\x07\r") {
 				t.Errorf("control characters in %q", stdout)
@@ -90,11 +154,99 @@ func TestStopTokensAreNotReused(t *testing.T) {
 		_ = w.Close()
 		r.Infof("ours")
 	}
-	tokens := regexp.MustCompile(`::stop-commands::(\w{26,})\n`).FindAllStringSubmatch(stdout.String(), -1)
+	tokens := stopTokens.FindAllStringSubmatch(stdout.String(), -1)
 	if len(tokens) != 3 || tokens[0][1] == tokens[1][1] || tokens[1][1] == tokens[2][1] {
 		t.Errorf("got tokens %v, want three distinct long tokens", tokens)
 	}
 }
+
+// Commands are stopped once for all groups of untrusted output.
+func TestGroupsOfUntrustedOutput(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		write func(r *Runner, w io.WriteCloser)
+		want  string
+	}{
+		{
+			"several groups",
+			func(r *Runner, w io.WriteCloser) {
+				_, _ = io.WriteString(w, "before\n")
+				r.Group("::error::one\n##[group]two")
+				_, _ = io.WriteString(w, "a\n::error::b\n##[group]c\n[endgroup]\n")
+				r.EndGroup()
+				r.Infof("between ::endgroup::\n##[endgroup]")
+				r.Group("two") // starts although it has no lines
+				r.EndGroup()
+				r.EndGroup() // has ended already
+			},
+			"::stop-commands::TOKEN1\nbefore\n##[group]::error::one␊##\\[group]two\na\n::error::b\n##\\[group]c\n" +
+				"\\[endgroup]\n##[endgroup]\nbetween ::endgroup::\n##\\[endgroup]\n##[group]two\n##[endgroup]\n::TOKEN1::\n",
+		},
+		{
+			"group before the first line",
+			func(r *Runner, w io.WriteCloser) {
+				r.Group("one")
+				_, _ = io.WriteString(w, "a\n")
+				r.Group("two") // ends the first one
+				_, _ = io.WriteString(w, "b\n")
+				r.EndGroup()
+			},
+			"::group::one\n::stop-commands::TOKEN1\na\n##[endgroup]\n##[group]two\nb\n##[endgroup]\n::TOKEN1::\n",
+		},
+		{
+			"masks and annotations",
+			func(r *Runner, w io.WriteCloser) {
+				r.Group("one")
+				_, _ = io.WriteString(w, "a\n")
+				r.Mask("hunter2")
+				_, _ = io.WriteString(w, "hunter2\n")
+				r.Warning(Annotation{Message: "careful"})
+				r.EndGroup()
+				_, _ = io.WriteString(w, "unfinished")
+			},
+			"::group::one\n::stop-commands::TOKEN1\na\n::TOKEN1::\n::add-mask::hunter2\n::stop-commands::TOKEN2\n***\n" +
+				"::TOKEN2::\n::warning::careful\n::endgroup::\n::stop-commands::TOKEN3\nunfinished\n::TOKEN3::\n",
+		},
+		{
+			"another writer",
+			func(r *Runner, w io.WriteCloser) {
+				_, _ = io.WriteString(w, "a\n")
+				other := r.Untrusted()
+				_, _ = io.WriteString(other, "b\n")
+				_ = other.Close()
+				_ = other.Close() // has no effect
+				_, _ = io.WriteString(w, "c\n")
+			},
+			"::stop-commands::TOKEN1\na\nb\nc\n::TOKEN1::\n",
+		},
+		{
+			"failure in a group",
+			func(r *Runner, w io.WriteCloser) {
+				r.Group("one")
+				_, _ = io.WriteString(w, "a\n")
+				r.Fail(errors.New("cause"), Annotation{})
+			},
+			"::group::one\n::stop-commands::TOKEN1\na\n##[endgroup]\n::TOKEN1::\n::error::cause\n",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r, stdout, _ := record(inActions)
+			w := r.Untrusted()
+			test.write(r, w)
+			_ = w.Close()
+			got := stdout.String()
+			for i, token := range stopTokens.FindAllStringSubmatch(got, -1) {
+				got = strings.ReplaceAll(got, token[1], fmt.Sprint("TOKEN", i+1))
+			}
+			if got != test.want {
+				t.Errorf("got\n%s\nwant\n%s", got, test.want)
+			}
+			groups(t, got)
+		})
+	}
+}
+
+var stopTokens = regexp.MustCompile(`::stop-commands::(\w{26,})\n`)
 
 type word string
 
@@ -130,7 +282,7 @@ func TestSecretsAreRedacted(t *testing.T) {
 		{"group", func() error { r.Group("hunter2"); return nil }, "::group::***"},
 		{"log", func() error { return writeAll(r.Log(), "is hunter2") }, "is ***"},
 		{"untrusted, in pieces", func() error { return writeAll(r.Untrusted(), "is hunt", "er2 here") }, "is *** here"},
-		{"failure", func() error { r.Fail(errors.New("no hunter2"), Annotation{}); return nil }, "error: no ***"},
+		{"failure", func() error { r.Fail(errors.New("no hunter2"), Annotation{}); return nil }, "::error::no ***"},
 		{"summary", func() error { return r.Summary("is hunter2") }, "is ***"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -342,7 +494,7 @@ func TestCommandsInActions(t *testing.T) {
 	}
 	stdout.Reset()
 	r.Fail(errors.New("cause\n"), Annotation{File: "Dockerfile", Line: 3})
-	if stdout.String() != "::error file=Dockerfile,line=3::cause\n" || stderr.String() != "error: cause\n" {
+	if stdout.String() != "::error file=Dockerfile,line=3::cause\n" || stderr.Len() > 0 {
 		t.Errorf("got %q and %q", stdout, stderr)
 	}
 }
