@@ -67,8 +67,7 @@ type job struct {
 
 // reached is what a run reached, also one that failed.
 type reached struct {
-	runrecord.Record        // without what is the same for all programs, see [job.complete]
-	Summary          string // Markdown
+	runrecord.Record // without what is the same for all programs, see [job.complete]
 }
 
 // runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached.
@@ -78,7 +77,7 @@ func (e Env) runJob(
 	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Started: time.Now(), Report: report}
 	scratch, remove, err := makeScratch(e.Getenv("RUNNER_TEMP"))
 	if err != nil {
-		return j.present(reached{}, err)
+		return j.present(ctx, reached{}, err)
 	}
 	defer remove()
 	j.Scratch, j.Previous = scratch, e.readPrevious(report)
@@ -89,7 +88,7 @@ func (e Env) runJob(
 		return err
 	})
 	times.addTo(&run.Record)
-	return j.present(run, explainFullDisk(err, scratch))
+	return j.present(ctx, run, explainFullDisk(err, scratch))
 }
 
 // relativeTo returns path relative to the first root that contains it, or unchanged if none does.

@@ -36,7 +36,7 @@ func Build(ctx context.Context, env Env, in inputs.Build) error {
 		if err != nil {
 			return run, err
 		}
-		run.Outputs, run.Summary = outputList(outputs), buildSummary(job, built, outputs)
+		run.Outputs = outputList(outputs)
 		return run, nil
 	})
 }

@@ -381,7 +381,7 @@ func TestSecretOutputs(t *testing.T) {
 	job.Runner.MaskAs("the Doppler secret APP", "sandbox")
 	var run reached
 	run.Outputs = outputList(SnapshotOutputs{SnapshotName: "web-sandbox-1", SnapshotState: "active"})
-	err := job.present(run, nil)
+	err := job.present(t.Context(), run, nil)
 	leak := (*runner.SecretOutputError)(nil)
 	if !errors.As(err, &leak) || leak.Output != "snapshot_name" || leak.Secret != "the Doppler secret APP" ||
 		stdout.Len() > 0 {

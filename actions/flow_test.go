@@ -90,11 +90,9 @@ func contentOf(t *testing.T, file string) string {
 	return string(content)
 }
 
-// The last lines of a failed step end the log, outside of a group. They are also in the summary.
+// The last lines of a failed step end the log, outside of a group.
 func TestReportFailure(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "summary.md")
-	environ := map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": file}
-	job, stdout, _ := testJob(t, environ)
+	job, stdout, _ := testJob(t, map[string]string{"GITHUB_ACTIONS": "true"})
 	job.Runner.Mask("hunter2-hunter2")
 	failed := &image.BuildError{
 		Position: image.Position{File: "Dockerfile", Line: 3, Excerpt: "   3 | >>> RUN make hunter2-hunter2\n"},
@@ -112,20 +110,6 @@ func TestReportFailure(t *testing.T) {
 	logFailure(job, errors.New("not of the build"))
 	if stdout.Len() > 0 {
 		t.Errorf("the log is\n%s", stdout)
-	}
-	reportFailure(job, fmt.Errorf("build: %w", failed))
-	summary := contentOf(t, file)
-	const output = "Last output of `RUN make ***`:\n\n````\n```\n::error::forged\n````\n"
-	if !strings.HasPrefix(summary, "### Build failed\n") || !strings.Contains(summary, output) ||
-		!strings.Contains(summary, "Dockerfile:3 failed with exit code 2") || strings.Contains(summary, "hunter2") {
-		t.Errorf("the summary is\n%s", summary)
-	}
-
-	environ["DOCKER_BUILD_SUMMARY"] = "false"
-	reportFailure(job, failed)
-	reportFailure(job, errors.New("not of the build"))
-	if got := contentOf(t, file); got != summary {
-		t.Errorf("more was written: %s", got)
 	}
 }
 
@@ -542,7 +526,7 @@ func TestEnvOutput(t *testing.T) {
 		BuildOutputs: BuildOutputs{Digest: "sha256:1", CachedSteps: 2}, SnapshotSizeGB: 1.5, Reused: true,
 	}
 	run := reached{Record: runrecord.Record{Outputs: outputList(outputs)}}
-	if err := job.present(run, nil); err != nil {
+	if err := job.present(t.Context(), run, nil); err != nil {
 		t.Fatal(err)
 	}
 	fields := OutputFields(outputs)
@@ -570,48 +554,5 @@ func TestEnvOutput(t *testing.T) {
 				t.Errorf("%T: %s has no help text", outputs, field.Name)
 			}
 		}
-	}
-}
-
-func TestMarkdown(t *testing.T) {
-	table := newTable("Title")
-	table.row("Name", code("a|b`c\nd"))
-	table.row("Empty", code(""))
-	table.row("Link", link("id", "https://depot.example/a(b)|c d"))
-	table.row("Not a link", link("id", "javascript:alert(1)"))
-	const want = "### Title\n\n| | |\n| --- | --- |\n| Name | `a\\|b'c d` |\n" +
-		"| Link | [id](https://depot.example/a%28b%29%7Cc%20d) |\n"
-	if got := table.String(); got != want {
-		t.Errorf("%q\nwant %q", got, want)
-	}
-}
-
-func TestStepChart(t *testing.T) {
-	started := time.Unix(1_000, 0)
-	step := func(name string, offset, duration time.Duration) image.Step {
-		return image.Step{Name: name, Started: started.Add(offset), Duration: duration}
-	}
-	steps := []image.Step{
-		step("[2/3] RUN make; echo `id` :1, 2", time.Second, 2*time.Second),
-		step("[1/3] COPY . .", 0, time.Second),
-		step("fast", 0, 99*time.Millisecond),
-		{Name: "cached", Cached: true, Duration: time.Hour},
-	}
-	const want = "\n```mermaid\ngantt\n  title Slowest steps\n  dateFormat x\n  axisFormat %M:%S\n" +
-		"  1/3 COPY . . (1s) :0, 1000\n  2/3 RUN make echo id 1 2 (2s) :1000, 3000\n```\n"
-	if got := stepChart(steps); got != want {
-		t.Errorf("%q\nwant %q", got, want)
-	}
-	if stepChart(steps[2:]) != "" {
-		t.Error("stepChart returned a chart without steps")
-	}
-	for range maxChartSteps + 5 {
-		steps = append(steps, step("s", 0, time.Second))
-	}
-	if got := strings.Count(stepChart(steps), "\n") - 7; got != maxChartSteps {
-		t.Errorf("%d steps, want %d", got, maxChartSteps)
-	}
-	if got := chartName(strings.Repeat("x", 100)); len(got) != 60 {
-		t.Errorf("a name of %d characters", len(got))
 	}
 }

@@ -75,7 +75,6 @@ func buildOnLease(ctx context.Context, job job, spec inputs.BuildSpec, session s
 	annotate(job, stats.Warnings, requests[0].DockerfileName)
 	if err != nil {
 		logFailure(job, err)
-		reportFailure(job, err)
 		return built, err
 	}
 	warnUnsupported(job, results)

@@ -149,6 +149,16 @@ func buildOutputs(spec inputs.BuildSpec, built builtImage) (BuildOutputs, error)
 	return outputs, nil
 }
 
+// snapshotOutputs returns the outputs of a run. Those about one snapshot are about the first variant.
+func snapshotOutputs(created []createdSnapshot, update dopplerUpdate) SnapshotOutputs {
+	upload, snapshot, verified := created[0].Upload, created[0].Snapshot, created[0].Verified
+	return SnapshotOutputs{
+		Snapshots: variantOutputs(created), BuildOutputs: upload.Build, SnapshotName: snapshot.Name, SnapshotID: snapshot.ID,
+		SnapshotState: string(snapshot.State), SnapshotSizeGB: snapshot.SizeGB, Reused: upload.isReused(),
+		DopplerUpdated: len(update.Written) > 0, Verified: verified.output(),
+	}
+}
+
 // imageRef returns the reference for later steps and jobs: the first pushed one, the one in Depot's registry, or the
 // local name. It is empty if the image is only in the builder.
 func imageRef(spec inputs.BuildSpec, lease *builder.Lease, digest string) string {

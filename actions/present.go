@@ -2,6 +2,7 @@ package actions
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/suite"
+	"github.com/org/sandbox-actions/pkg/summary"
 )
 
 // The files in the directory of the report.
@@ -29,7 +32,7 @@ const (
 
 // present shows what a run that ended with err has reached: in the outputs of the step, the report, the job summary and
 // on standard output. It is the only function that does. It returns err together with the errors of these.
-func (j job) present(run reached, err error) error {
+func (j job) present(ctx context.Context, run reached, err error) error {
 	if j.Report.Dir != "" {
 		setOutput(&run.Record, "report_html", filepath.Join(j.Report.Dir, htmlFile))
 		setOutput(&run.Record, "record", filepath.Join(j.Report.Dir, recordFile))
@@ -45,9 +48,10 @@ func (j job) present(run reached, err error) error {
 			err = errors.Join(err, fmt.Errorf("write the report: %w (free disk space, or set report_dir)", reportErr))
 		}
 	}
-	if summaryErr := j.Runner.Summary(run.Summary); summaryErr != nil {
+	if summaryErr := j.writeSummary(&record); summaryErr != nil {
 		err = errors.Join(err, fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", summaryErr))
 	}
+	j.comment(ctx, &record)
 	record = j.complete(record, err)
 	if stdoutErr := j.writeStdout(&record); stdoutErr != nil {
 		err = errors.Join(err, fmt.Errorf("write to standard output: %w", stdoutErr))
@@ -56,7 +60,9 @@ func (j job) present(run reached, err error) error {
 }
 
 // fail presents the record of a command that failed with err, and returns err.
-func (e Env) fail(err error) error { return job{Env: e, Started: time.Now()}.present(reached{}, err) }
+func (e Env) fail(err error) error {
+	return job{Env: e, Started: time.Now()}.present(context.Background(), reached{}, err)
+}
 
 // reject is [Env.fail] for a command that did not start because of an invalid argument or input.
 func (e Env) reject(err error) error { return e.fail(&usageError{err}) }
@@ -81,6 +87,20 @@ func setOutput(record *runrecord.Record, name, value string) {
 	} else {
 		record.Outputs = append(record.Outputs, output)
 	}
+}
+
+// writeSummary writes the job summary. DOCKER_BUILD_SUMMARY=false turns it off, as in docker/build-push-action.
+func (e Env) writeSummary(record *runrecord.Record) error {
+	if e.isOff("DOCKER_BUILD_SUMMARY") {
+		return nil
+	}
+	return e.Runner.Summary(summary.Markdown(record))
+}
+
+// isOff reports whether an environment variable is set to false, or another form of it.
+func (e Env) isOff(variable string) bool {
+	on, err := strconv.ParseBool(e.Getenv(variable))
+	return err == nil && !on
 }
 
 func (e Env) writeOutputs(outputs []runrecord.Output) error {

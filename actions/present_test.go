@@ -92,7 +92,7 @@ func TestOutputFormats(t *testing.T) {
 			Steps:   []runrecord.Step{{Name: "RUN echo " + canary, Log: "one\n" + canary + "\a"}},
 			Source:  &runrecord.Source{BuildArgs: map[string]string{canary: canary}},
 		}}
-		err := job.present(run, test.err)
+		err := job.present(t.Context(), run, test.err)
 		if !errors.Is(err, test.err) {
 			t.Errorf("got %v, want %v", err, test.err)
 		}
@@ -149,7 +149,7 @@ func TestReportFiles(t *testing.T) {
 	failed := errors.New("failed")
 	job.Runner.Mask("hunter2-canary")
 	run := reached{Record: runrecord.Record{Steps: []runrecord.Step{{Name: "RUN", Log: "one\nhunter2-canary\a"}}}}
-	if err := job.present(run, failed); !errors.Is(err, failed) {
+	if err := job.present(t.Context(), run, failed); !errors.Is(err, failed) {
 		t.Fatal(err)
 	}
 	record := parseRecord(t, []byte(readFile(t, job.absolute("results/record.json"))))
@@ -162,7 +162,7 @@ func TestReportFiles(t *testing.T) {
 		os.Symlink(outside, job.absolute("results/record.json"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := job.present(reached{}, nil); err == nil {
+	if err := job.present(t.Context(), reached{}, nil); err == nil {
 		t.Error("no error for a symbolic link")
 	}
 	if _, err := os.Stat(outside); !errors.Is(err, os.ErrNotExist) {
@@ -223,7 +223,7 @@ func TestComparison(t *testing.T) {
 		{with("sha256:3"), failed, "sha256:2"}, {with("sha256:4"), nil, "sha256:3"},
 	} {
 		job.Previous = job.readPrevious(job.Report)
-		if err := job.present(reached{Record: runrecord.Record{Image: test.image}}, test.err); !errors.Is(err, test.err) {
+		if err := job.present(t.Context(), reached{Record: runrecord.Record{Image: test.image}}, test.err); !errors.Is(err, test.err) {
 			t.Fatal(err)
 		}
 		record := parseRecord(t, []byte(readFile(t, job.absolute("results/record.json"))))

@@ -59,7 +59,6 @@ func Promote(ctx context.Context, env Env, in inputs.Promote) error {
 			return run, err
 		}
 		run.Outputs = outputList(promoteOutputs(job, source.Snapshot, record, update, configs[0].Previous))
-		run.Summary = promoteSummary(job, "Snapshot promoted", source.Snapshot, record, update, configs)
 		return run, nil
 	})
 }
@@ -339,23 +338,4 @@ func promoteOutputs(
 		GitSHA:           strings.TrimSuffix(record.Commit, "-dirty"),
 		PreviousSnapshot: previous, DopplerUpdated: len(update.Written) > 0,
 	}
-}
-
-// promoteSummary returns the Markdown summary of a promotion or a rollback.
-func promoteSummary(
-	job job, title string, s daytona.Snapshot, record namingRecord, update dopplerUpdate, configs []dopplerConfig,
-) string {
-	t := newTable(title)
-	t.row("Name", code(s.Name))
-	t.row("Digest", code(digestOf(s).String()))
-	t.row("Commit", code(record.Commit))
-	t.row("Verified", cmp.Or(code(record.Verified), "no"))
-	addDopplerRows(t, update)
-	for _, config := range configs {
-		if config.Previous != s.Name {
-			t.row("Before in "+configNames([]dopplerConfig{config})[0], code(config.Previous))
-		}
-	}
-	t.row("Time", elapsed(job))
-	return t.String()
 }

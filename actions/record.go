@@ -245,7 +245,7 @@ func addSubject(record *runrecord.Record, job job, spec inputs.TestSpec, subject
 
 // addTests adds the results of the tests to what a run has reached, and the outputs.
 func addTests(run *reached, spec inputs.TestSpec, subject testSubject, report *suite.Report) {
-	run.Tests, run.Summary = testsRecord(report), testSummary(subject, report)
+	run.Tests = testsRecord(report)
 	run.Outputs = outputList(TestOutputs{
 		BuildOutputs: subject.Build, TestsTotal: report.Total, TestsPassed: report.Passed, TestsFailed: report.Failed,
 		TestsSkipped: report.Skipped, Report: filepath.Join(spec.ReportDir, reportFile),

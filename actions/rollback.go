@@ -54,7 +54,6 @@ func Rollback(ctx context.Context, env Env, in inputs.Rollback) error {
 			return run, err
 		}
 		run.Outputs = outputList(promoteOutputs(job, snapshot, record, update, config.Previous))
-		run.Summary = promoteSummary(job, "Snapshot rolled back", snapshot, record, update, configs)
 		return run, nil
 	})
 }

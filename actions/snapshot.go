@@ -48,7 +48,6 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		}
 		run.Doppler.Deleted = pruneSnapshots(ctx, job, spec, session.Doppler, created)
 		run.Outputs = outputList(snapshotOutputs(created, update))
-		run.Summary = snapshotSummary(job, created, update, run.Doppler.Deleted)
 		return run, nil
 	})
 }

@@ -128,7 +128,7 @@ func annotate(job job, warnings []image.Warning, dockerfile string) {
 		if w.URL != "" {
 			message += " (" + w.URL + ")"
 		}
-		if isOff(job, "DOCKER_BUILD_CHECKS_ANNOTATIONS") {
+		if job.isOff("DOCKER_BUILD_CHECKS_ANNOTATIONS") {
 			job.Runner.Infof("%s", safetext.Line(message, 500))
 			continue
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/org/sandbox-actions/pkg/inputs"
@@ -122,16 +121,6 @@ func showReport(job job, report *suite.Report) error {
 	untrusted := job.Runner.Untrusted()
 	err := report.WriteText(job.Runner.Log(), untrusted)
 	return errors.Join(err, untrusted.Close())
-}
-
-// testSummary returns the Markdown summary of a test.
-func testSummary(subject testSubject, report *suite.Report) string {
-	var summary strings.Builder
-	_ = report.WriteMarkdown(&summary) // a Builder returns no error
-	if subject.Summary != "" {
-		summary.WriteString("\n" + subject.Summary)
-	}
-	return summary.String()
 }
 
 // testFailure returns an error if a test or the command failed, or if no test matched.

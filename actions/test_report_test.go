@@ -100,7 +100,7 @@ func TestResultsArePublished(t *testing.T) {
 				addTests(&run, spec, testSubject{}, results)
 				return err
 			})
-			err = job.present(run, err)
+			err = job.present(t.Context(), run, err)
 			if code := report(job.Runner, err); code != test.code || test.err != "" && !strings.Contains(err.Error(), test.err) {
 				t.Errorf("exit code %d, %v; want %d, %s", code, err, test.code, test.err)
 			}

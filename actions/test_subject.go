@@ -12,7 +12,6 @@ type testSubject struct {
 	Build    BuildOutputs
 	Built    builtImage    // zero for an existing image
 	Existing existingImage // zero for one that was built
-	Summary  string        // of the build; empty for an existing image
 }
 
 // provideSubject builds the image or opens an existing one, and loads it into the engine. With an error, it returns what
@@ -27,7 +26,6 @@ func provideSubject(ctx context.Context, job job, spec inputs.TestSpec, session 
 		return subject, err
 	}
 	subject.Build, err = buildOutputs(spec.BuildSpec, built)
-	subject.Summary = buildSummary(job, built, subject.Build)
 	return subject, err
 }
 

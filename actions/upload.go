@@ -25,7 +25,6 @@ import (
 type imageUpload struct {
 	Build     BuildOutputs
 	Built     builtImage // zero for an existing image
-	Summary   string     // of the build; empty for an existing image
 	Wanted    wantedSnapshot
 	Existing  existingSnapshots
 	Reference string // in Daytona's registry, by tag; empty if a snapshot is reused
@@ -59,7 +58,7 @@ func uploadImage(
 		if err := checkVerifySuite(job, spec, built.Source); err != nil {
 			return err
 		}
-		upload := imageUpload{Build: outputs, Built: built, Summary: buildSummary(job, built, outputs)}
+		upload := imageUpload{Build: outputs, Built: built}
 		image := built.Results[0].Image
 		uploads, err = offerImage(ctx, job, specs, targets, accesses, upload, image, pushFromBuilder(job, built))
 		return err

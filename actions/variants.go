@@ -138,18 +138,3 @@ func variantOutputs(created []createdSnapshot) variantList {
 	}
 	return list
 }
-
-// variantTable is a Markdown table of the variants.
-func variantTable(created []createdSnapshot) string {
-	var b strings.Builder
-	b.WriteString("\n| Variant | Snapshot | Sandbox | Region | | Verified |\n| --- | --- | --- | --- | --- | --- |\n")
-	for _, c := range created {
-		result := "created"
-		if c.Upload.isReused() {
-			result = "reused"
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", code(c.Spec.Variant), code(c.Snapshot.Name),
-			sandboxSize(c.Snapshot), code(strings.Join(c.Snapshot.Regions, ", ")), result, c.Verified.describe())
-	}
-	return b.String()
-}

@@ -38,14 +38,6 @@ func (v verification) output() string {
 	return string(v.How)
 }
 
-// describe returns how a snapshot was verified, for a summary.
-func (v verification) describe() string {
-	if v.How == "" {
-		return "no: " + v.Reason
-	}
-	return fmt.Sprintf("%s, in %s", v.How, humanize.Duration(v.Boot))
-}
-
 // verify starts a sandbox of a snapshot, and checks that it works. If it does not, verify deletes the snapshot, unless
 // the inputs or another use of it require that it is kept. A verification that cannot be completed because of Daytona
 // is an error, too, but the snapshot is kept: the next run reuses it.
@@ -316,15 +308,10 @@ func isNamed(ctx context.Context, spec inputs.SnapshotSpec, target snapshotTarge
 	})
 }
 
-// reportBroken shows the log of the entry point in the log and in the summary.
+// reportBroken shows the log of the entry point in the log.
 func reportBroken(job job, broken *brokenError) {
-	summary := "### Snapshot verification failed\n\n" + codeBlock(broken.Error())
 	if broken.Log != "" {
 		writeUntrusted(job.Runner, "Last output of the entry point:\n"+broken.Log+"\n")
-		summary += "Last output of the entry point:\n\n" + codeBlock(broken.Log)
-	}
-	if err := job.Runner.Summary(summary); err != nil {
-		job.Runner.Infof("Writing the summary failed: %v", err)
 	}
 }
 

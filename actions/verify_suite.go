@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
@@ -90,13 +89,11 @@ func verifySuite(
 	return report, err
 }
 
-// publishVerifyReport shows a report in the log and the summary, and writes the JUnit report. It only logs failures,
+// publishVerifyReport shows a report in the log, and writes the JUnit report. It only logs failures,
 // because they say nothing about the snapshot.
 func publishVerifyReport(job job, dir string, report *suite.Report) {
 	report.Duration = time.Since(report.Started)
-	var summary strings.Builder
-	err := errors.Join(showReport(job, report), report.WriteMarkdown(&summary), writeJUnit(dir, report))
-	if err = errors.Join(err, job.Runner.Summary(summary.String())); err != nil {
+	if err := errors.Join(showReport(job, report), writeJUnit(dir, report)); err != nil {
 		job.Runner.Infof("Publishing the results of the suite failed: %v", err)
 	}
 }

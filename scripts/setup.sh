@@ -23,6 +23,7 @@ main() {
 			iproute2 iptables libc6-dev libseccomp-dev libxml2-utils make pkg-config runc shellcheck
 		command -v npm >/dev/null || install_packages npm
 		build_in_background install_depot_cli
+		build_in_background install_page_assets
 		build_in_background build_engine
 		quiet go mod download
 		create_base_image
@@ -154,18 +155,31 @@ build_engine() {
 
 # install_depot_cli installs the Depot CLI, which tests compare with the local cloud and our programs.
 install_depot_cli() {
-	local package=@depot/cli-linux-x64@0.0.1-cli.2.102.12 program=.cache/depot/depot unpacked
-	local sha256=ea084fde31e371b14416f28c28f3671d5f41829b3827f3e4ef3b1f1364cde078
-	! sha256sum --check --status <<<"$sha256  $program" 2>/dev/null || return 0
 	[[ $(uname -sm) == "Linux x86_64" ]] || fail "no Depot CLI is pinned for $(uname -sm): run the tests on Linux x86_64"
+	install_npm_file @depot/cli-linux-x64@0.0.1-cli.2.102.12 bin/depot .cache/depot/depot \
+		ea084fde31e371b14416f28c28f3671d5f41829b3827f3e4ef3b1f1364cde078
+}
+
+# install_page_assets installs Mermaid and GitHub's style for Markdown, with which tests display summaries.
+install_page_assets() {
+	install_npm_file mermaid@11.17.2 dist/mermaid.min.js .cache/githubpage/mermaid.min.js \
+		581ed7d74bd9048d0e3a91363927d72ef22942d7722546b27f7cc29e35390eb8
+	install_npm_file github-markdown-css@5.9.0 github-markdown.css .cache/githubpage/github-markdown.css \
+		6112686f954db5d3806fb96116d2ab20ad3018469ab1015c587fd8efe7d25cf4
+}
+
+# install_npm_file PACKAGE FILE TARGET SHA256 installs one file of an npm package.
+install_npm_file() {
+	local package=$1 file=$2 target=$3 sha256=$4 unpacked
+	! sha256sum --check --status <<<"$sha256  $target" 2>/dev/null || return 0
 	echo "setup: installing $package"
-	mkdir -p "${program%/*}"
-	unpacked=$(mktemp -d "${program%/*}/unpack.XXXXXX")
+	mkdir -p "${target%/*}"
+	unpacked=$(mktemp -d "${target%/*}/unpack.XXXXXX")
 	quiet npm pack --pack-destination "$unpacked" "$package"
-	tar -xzf "$unpacked"/*.tgz -C "$unpacked" package/bin/depot
-	sha256sum --check --status <<<"$sha256  $unpacked/package/bin/depot" ||
+	tar -xzf "$unpacked"/*.tgz -C "$unpacked" "package/$file"
+	sha256sum --check --status <<<"$sha256  $unpacked/package/$file" ||
 		fail "checksum mismatch for $package: expected $sha256"
-	mv "$unpacked/package/bin/depot" "$program"
+	mv "$unpacked/package/$file" "$target"
 	rm -r "$unpacked"
 }
 

@@ -10,9 +10,10 @@ import (
 	"strings"
 )
 
-// Files returns the Markdown files of the checkout at root, also those not committed yet, relative to root.
+// Files returns the Markdown files of the checkout at root, also those not committed yet, relative to root. It leaves out
+// those in testdata.
 func Files(root string) ([]string, error) {
-	command := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
+	command := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md", ":!*/testdata/*")
 	command.Dir = root
 	out, err := command.Output()
 	if err != nil {

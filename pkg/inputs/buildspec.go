@@ -89,7 +89,7 @@ func (in Build) Spec(env Env) (BuildSpec, error) {
 	for _, validate := range []func(*BuildSpec, Build, Env) error{
 		validateSource, validatePlatforms, validateReferences, validateArguments, validateContexts, validateHosts,
 		validateSecrets, validateLimits, validateAttestations, validateAnnotations, validateBuilder, validateOutputs,
-		validateReport,
+		validateReport, validateComment,
 	} {
 		if err := validate(&spec, in, env); err != nil {
 			return BuildSpec{}, err

@@ -140,6 +140,9 @@ var help = map[string]string{
 		"next run is compared.",
 	"previous_record": "Path of the record.json of an earlier run to compare the image with. Default: record.json in " +
 		"report_dir, if it exists.",
+	"comment": "Show the result in a comment on the pull request, which later runs update. Needs the permission " +
+		"pull-requests: write. true, false, or a name. The jobs of a matrix need different names, because each has a " +
+		"comment of its own.",
 	"output": "What to write to standard output: text for people, env for the outputs as NAME=VALUE, or json for the " +
 		"record of the run, also if it fails. Default: text at a terminal and in GitHub Actions, otherwise env.",
 	"mount": "Mount the current directory read-only at the image's working directory.",

@@ -562,7 +562,7 @@ tests:
 		}
 		all.Write(log)
 	}
-	err = errors.Join(r.WriteJUnit(&all), r.WriteMarkdown(&all), r.WriteText(&all, &all))
+	err = errors.Join(r.WriteJUnit(&all), r.WriteText(&all, &all))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,3 +72,11 @@ func (r *Report) WriteText(log, untrusted io.Writer) error {
 	_, err := fmt.Fprintf(log, "\n%s%s\n", seed, r.Line())
 	return err
 }
+
+// title returns the test's name in one line, after its class if it has one.
+func (t *Result) title() string {
+	if t.Class == "" {
+		return safetext.Line(t.Name, 0)
+	}
+	return safetext.Line(t.Class+": "+t.Name, 0)
+}

@@ -28,6 +28,8 @@ var (
 	writeAttestations = permission{scope: "attestations", write: true}
 	readDeployments   = permission{scope: "deployments"}
 	writeDeployments  = permission{scope: "deployments", write: true}
+	readPulls         = permission{scope: "pull-requests"}
+	writePulls        = permission{scope: "pull-requests", write: true}
 )
 
 // requestToken returns the token of a request. Git sends it as a password, API clients send it as a bearer token.

@@ -96,7 +96,7 @@ func withBody[T any](handle func(*call, T) (any, error)) func(*call) (any, error
 func (s *Server) handleAPI(mux *http.ServeMux) {
 	for _, e := range slices.Concat(
 		repositoryEndpoints, refEndpoints, releaseEndpoints, assetEndpoints, attestationEndpoints,
-		deploymentEndpoints,
+		deploymentEndpoints, commentEndpoints,
 	) {
 		method, path, _ := strings.Cut(e.pattern, " ")
 		mux.HandleFunc(method+" /api/v3/repos/{owner}/{name}"+path, s.limitRate(s.serveEndpoint(e)))
@@ -104,6 +104,7 @@ func (s *Server) handleAPI(mux *http.ServeMux) {
 	const uploads = "POST /api/uploads/repos/{owner}/{name}/releases/{id}/assets"
 	mux.HandleFunc(uploads, s.limitRate(s.serveEndpoint(uploadEndpoint)))
 	mux.HandleFunc("GET /api/v3/rate_limit", s.serveRateLimit)
+	mux.HandleFunc("POST /api/graphql", s.limitRate(s.serveGraphQL))
 	mux.HandleFunc("/api/v3/", s.limitRate(func(w http.ResponseWriter, r *http.Request) {
 		sendError(w, r, *errNotFound, "https://docs.github.com/rest")
 	}))

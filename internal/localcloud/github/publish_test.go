@@ -32,6 +32,7 @@ func startPublisher(t *testing.T) (s *Server, dir string, first, second, other s
 		JobTokens: []Token{
 			{Value: "writes", Permissions: write},
 			{Value: "deploys", Permissions: map[string]string{"contents": "read", "deployments": "write"}},
+			{Value: "comments", Permissions: map[string]string{"contents": "read", "pull-requests": "write"}},
 			{Value: "app", Repository: "octo/app", Permissions: write},
 			{Value: "app-reads", Repository: "Octo/App", Permissions: map[string]string{"contents": "read"}},
 			{Value: "app-none", Repository: "octo/app", Permissions: map[string]string{"issues": "write"}},

@@ -27,6 +27,7 @@ type store struct {
 	latestID     int64      // ID of the release that was explicitly marked as latest; 0: none
 	attestations []attestation
 	deployments  []*Deployment
+	comments     []*Comment
 }
 
 type release struct {

@@ -1,6 +1,6 @@
 // Package github stands in for GitHub on loopback. It implements the REST endpoints that resolve refs, publish
-// releases and record deployments, git and Git LFS over HTTP, release downloads, and the OIDC issuer of Actions. It
-// serves real git repositories and keeps the rest in memory.
+// releases, record deployments and comment on pull requests, git and Git LFS over HTTP, release downloads, and the OIDC
+// issuer of Actions. It serves real git repositories and keeps the rest in memory.
 package github
 
 import (
