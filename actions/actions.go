@@ -32,7 +32,7 @@ type Env struct {
 	Stdout   io.Writer
 	Terminal *os.File         // shows progress; nil without a terminal
 	Screen   *terminal.Screen // on Terminal; nil without one
-	Color    bool             // whether text for people is colored
+	Color    bool             // whether text for people on Stdout is colored
 
 	Program string        // name of the command, for the record of the run
 	Inputs  any           // of the command, for the record: a pointer to a struct of package inputs; may be nil

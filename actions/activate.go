@@ -20,7 +20,7 @@ func waitUntilActive(
 ) (active daytona.Snapshot, err error) {
 	const dashboard = "https://app.daytona.io/dashboard/snapshots"
 	defer startActivity(ctx, "Daytona to make snapshot %s active (see %s)", snapshot.Name, dashboard)()
-	task := job.Screen.Start("Creating the snapshot", "snapshot "+snapshot.Name)
+	task := job.Screen.Start("Creating the snapshot", "snapshot "+snapshot.Name, "")
 	defer func() { task.End(err) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

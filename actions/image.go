@@ -139,7 +139,7 @@ func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names 
 	defer startPhase(ctx, "Load %s", strings.Join(names, ", ")).end(&err)
 	job.Runner.Group("Load " + strings.Join(names, ", "))
 	defer job.Runner.EndGroup()
-	task := job.Screen.Start("Loading", "load "+strings.Join(names, ", "))
+	task := job.Screen.Start("Loading", "load "+strings.Join(names, ", "), "unpack")
 	defer func() { task.End(err) }()
 	started := time.Now()
 	engine.TempDir, engine.Progress = job.Scratch, logTransfer(job, "Loading", task)

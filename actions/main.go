@@ -80,8 +80,9 @@ func Main(args []string, command Command, subcommands ...Command) int {
 		log = messages
 	}
 	env.Runner = runner.New(log, messages, getenv)
-	env.Color = terminal.UseColor(getenv, isTerminal)
-	env.Runner.Label = func(level string) string { return terminal.Label(level, env.Color) }
+	env.Color = terminal.UseColor(getenv, term.IsTerminal(int(os.Stdout.Fd())))
+	isColored := terminal.UseColor(getenv, isTerminal)
+	env.Runner.Label = func(level string) string { return terminal.Label(level, isColored) }
 	if protectErr != nil {
 		env.Runner.Warning(runner.Annotation{Message: protectErr.Error()})
 	}

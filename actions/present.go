@@ -21,6 +21,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/suite"
 	"github.com/org/sandbox-actions/pkg/summary"
+	"github.com/org/sandbox-actions/pkg/terminal"
 )
 
 // The files in the directory of the report.
@@ -121,6 +122,8 @@ func (e Env) writeStdout(record *runrecord.Record) error {
 			short.Steps[i].Log = "" // it is in the report
 		}
 		return short.Write(e.Stdout)
+	case e.Output == inputs.TextOutput && !e.Runner.InActions():
+		terminal.Closing(e.Stdout, record, e.Color)
 	case e.Output == inputs.EnvOutput || !e.Runner.InActions():
 		for _, o := range record.Outputs {
 			if _, err := fmt.Fprintf(e.Stdout, "%s=%s\n", o.Name, strings.ReplaceAll(o.Value, "\n", "%0A")); err != nil {

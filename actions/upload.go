@@ -75,7 +75,7 @@ type pushFunc func(ctx context.Context, reference string, auth image.Auth) error
 // pushFromBuilder returns a function that pushes directly from the builder to the registry.
 func pushFromBuilder(job job, built builtImage) pushFunc {
 	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
-		task := job.Screen.Start("Pushing", "push "+reference)
+		task := job.Screen.Start("Pushing", "push "+reference, "")
 		defer func() { task.End(err) }()
 		machine, err := built.Lease.Machine(ctx, built.Results[0].Platform)
 		if err != nil {
@@ -99,7 +99,7 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 // pushExisting returns a function that streams an existing image.
 func pushExisting(job job, img v1.Image) pushFunc {
 	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
-		task := job.Screen.Start("Pushing", "push "+reference)
+		task := job.Screen.Start("Pushing", "push "+reference, "")
 		defer func() { task.End(err) }()
 		return image.PushImage(ctx, reference, img, auth, logTransfer(job, "Pushing", task))
 	}

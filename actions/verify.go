@@ -57,7 +57,7 @@ func verify(
 	}()
 	done := verification{How: inputs.VerifyBoot}
 	start := time.Now()
-	task := job.Screen.Start("Verifying", "verify snapshot "+s.Name)
+	task := job.Screen.Start("Verifying", "verify snapshot "+s.Name, "")
 	task.State("start a sandbox")
 	err = bootWithRetries(ctx, job, spec, target, s, func(box daytona.Sandbox) error {
 		task.State("run a command, and watch the entry point")

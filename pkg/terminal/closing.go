@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/org/sandbox-actions/pkg/humanize"
@@ -53,28 +52,18 @@ func (c *closing) row(label, format string, args ...any) {
 
 func clean(text string) string { return safetext.Visible(strings.TrimSpace(text)) }
 
-// result writes the title and what came out of a run that succeeded.
+// result writes what came out of a run that succeeded.
 func (c *closing) result() {
-	r, took := c.record, humanize.Seconds(c.record.Seconds)
-	switch {
-	case len(r.Snapshots) == 1:
-		s := r.Snapshots[0]
-		c.title(Green, "Snapshot %s is %s after %s", s.Name, s.State, took)
-	case len(r.Snapshots) > 1:
-		c.title(Green, "%d snapshots are active after %s", len(r.Snapshots), took)
-	case r.Tests != nil:
-		c.title(Green, "%s in %s", countTests(r.Tests), took)
-	case r.Doppler != nil:
-		c.title(Green, "Finished in %s", took)
-	case r.Image != nil:
-		c.title(Green, "Built %s in %s", imageName(r.Image), took)
-	default:
+	r := c.record
+	title := r.Line()
+	if title == "" && r.Doppler != nil { // of a command that only names a snapshot
+		title = "Finished in " + humanize.Seconds(r.Seconds)
+	}
+	if title == "" {
 		return
 	}
+	c.title(Green, "%s", title)
 	c.image()
-	if r.Tests != nil && len(r.Snapshots) > 0 {
-		c.row("tests", "%s", countTests(r.Tests))
-	}
 	for _, s := range r.Snapshots {
 		c.snapshot(s)
 	}
@@ -86,48 +75,58 @@ func (c *closing) image() {
 	if i == nil {
 		return
 	}
-	var names []string
-	for _, name := range append(slices.Clone(i.Names), i.Pushed...) {
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	c.row("image", "%s", strings.Join(names, ", "))
+	c.row("image", "%s", strings.Join(i.Names, ", "))
 	c.row("digest", "%s", i.Digest)
-	for _, p := range i.Platforms {
-		size := humanize.Size(p.Size)
-		if change, ok := c.change(p.Platform); ok {
-			size += " (" + humanize.SizeChange(change.Size) + " since the last run)"
-		}
-		if len(i.Platforms) > 1 {
-			size = p.Platform + ": " + size
-		}
-		c.row("size", "%s", size)
-	}
-	if i.Total > 0 && !i.Existing {
-		c.row("cache", "%d of %d steps%s", i.Cached, i.Total, c.cacheBreak())
-	}
-	if i.Existing && i.Created.Year() >= 2013 { // reproducible images name an earlier time
+	c.row("pushed", "%s", strings.Join(i.Pushed, ", "))
+	c.row("source", "%s", c.source())
+	if i.Existing && i.Created.Year() >= firstYear {
 		c.row("built", "%s", i.Created.Local().Format("2006-01-02 15:04"))
 	}
-	c.row("source", "%s", c.source())
+	c.row("changed", "%s", c.changes())
 	c.row("Depot", "%s", i.BuildURL)
 }
 
-func (c *closing) change(platform string) (runrecord.PlatformChange, bool) {
+// firstYear is the first year in which an image can have been created. Reproducible images name an earlier one.
+const firstYear = 2013
+
+// changes describes what changed since the last run, and why steps were not cached.
+func (c *closing) changes() string {
 	if c.record.Changes == nil {
-		return runrecord.PlatformChange{}, false
+		return ""
 	}
-	i := slices.IndexFunc(c.record.Changes.Platforms, func(p runrecord.PlatformChange) bool { return p.Platform == platform })
-	if i < 0 {
-		return runrecord.PlatformChange{}, false
+	var parts []string
+	if causes := c.cacheBreak(); causes != "" {
+		parts = append(parts, causes)
 	}
-	return c.record.Changes.Platforms[i], true
+	for _, p := range c.record.Changes.Platforms {
+		text := ""
+		if len(p.Packages) > 0 {
+			text = count(len(p.Packages), "package")
+		}
+		if files := len(p.Files) + p.Omitted; files > 0 {
+			text = strings.TrimPrefix(text+" and "+count(files, "file"), " and ")
+		}
+		if text == "" {
+			continue
+		}
+		if len(c.record.Changes.Platforms) > 1 {
+			text = p.Platform + ": " + text
+		}
+		parts = append(parts, text+" of the image")
+	}
+	return strings.Join(parts, "; ")
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // cacheBreak names the inputs that changed, so that the steps after the cached ones ran.
 func (c *closing) cacheBreak() string {
-	if c.record.Changes == nil || c.record.Changes.CacheBreak == nil {
+	if c.record.Changes.CacheBreak == nil {
 		return ""
 	}
 	b := c.record.Changes.CacheBreak
@@ -145,10 +144,7 @@ func (c *closing) cacheBreak() string {
 		more += len(causes) - 3
 		causes = causes[:3]
 	}
-	if len(causes) == 0 {
-		return ""
-	}
-	text := "; changed: " + strings.Join(causes, ", ")
+	text := strings.Join(causes, ", ")
 	if more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
@@ -171,22 +167,10 @@ func (c *closing) source() string {
 }
 
 func (c *closing) snapshot(s runrecord.Snapshot) {
-	if len(c.record.Snapshots) > 1 {
-		c.row(cmp.Or(s.Variant, "snapshot"), "%s", s.Name)
+	c.row(cmp.Or(s.Variant, "snapshot"), "%s", s.Name)
+	if s.Verified == "none" {
+		c.row("verified", "no")
 	}
-	how := "created"
-	if s.Reused {
-		how = "reused: it has the same image"
-	}
-	switch s.Verified {
-	case "boot":
-		how += "; a sandbox of it starts"
-	case "suite":
-		how += "; its tests passed in a sandbox"
-	case "none":
-		how += "; not verified"
-	}
-	c.row("snapshot", "%s", how)
 	sandbox := fmt.Sprintf("%d CPU, %d GB memory, %d GB disk", s.CPU, s.MemoryGB, s.DiskGB)
 	if s.GPU > 0 {
 		sandbox += fmt.Sprintf(", %d GPU", s.GPU)
@@ -215,32 +199,6 @@ func (c *closing) doppler() {
 	c.row("deleted", "%s", strings.Join(d.Deleted, ", "))
 }
 
-func imageName(i *runrecord.Image) string {
-	for _, names := range [][]string{i.Names, i.Pushed} {
-		if len(names) > 0 {
-			return names[0]
-		}
-	}
-	return "the image"
-}
-
-func countTests(t *runrecord.Tests) string {
-	if t.Failed > 0 {
-		return fmt.Sprintf("%d of %d tests failed", t.Failed, t.Total)
-	}
-	text := fmt.Sprintf("%d tests passed", t.Passed)
-	if t.Passed == 1 {
-		text = "1 test passed"
-	}
-	if t.Flaky > 0 {
-		text += fmt.Sprintf(", %d after another attempt", t.Flaky)
-	}
-	if t.Skipped > 0 {
-		text += fmt.Sprintf(", %d skipped", t.Skipped)
-	}
-	return text
-}
-
 // next writes commands that use the result.
 func (c *closing) next() {
 	r := c.record
@@ -262,49 +220,33 @@ func (c *closing) next() {
 		commands = append(commands, "docker run --rm -it "+r.Image.Pushed[0]+"@"+r.Image.Digest)
 	}
 	if len(commands) > 0 {
-		c.text.WriteString("\n")
-		c.title(Bold, "Next:")
-		for _, command := range commands {
-			c.text.WriteString("  " + clean(command) + "\n")
-		}
+		c.commands(commands)
 	}
 }
 
-// failure writes where a run failed, unless the error says it all.
+func (c *closing) commands(list []string) {
+	c.text.WriteString("\n")
+	c.title(Bold, "Next:")
+	for _, command := range list {
+		c.text.WriteString("  " + clean(command) + "\n")
+	}
+}
+
+// failure writes where a run failed. The last lines of a failed step are at the end of the display.
 func (c *closing) failure() {
 	if t := c.record.Tests; t != nil && t.Failed > 0 {
 		c.failedTests(t)
 	}
 	e := c.record.Error
-	if e == nil {
+	if e == nil || e.Excerpt == "" {
 		return
 	}
-	var lines []string
-	if e.Excerpt != "" {
-		where := e.File
-		if e.Line > 0 {
-			where += fmt.Sprintf(":%d", e.Line)
-		}
-		lines = append(lines, Bold.Apply(clean(where), c.color))
-		lines = append(lines, indent(e.Excerpt)...)
+	where := e.File
+	if e.Line > 0 {
+		where += fmt.Sprintf(":%d", e.Line)
 	}
-	if output := strings.TrimSpace(e.Output); output != "" && !containsLines(e.Message, output) {
-		lines = append(lines, Bold.Apply("The last lines of the step:", c.color))
-		lines = append(lines, indent(e.Output)...)
-	}
-	if len(lines) > 0 {
-		c.text.WriteString(strings.Join(lines, "\n") + "\n")
-	}
-}
-
-// containsLines reports whether text contains all lines of a step's output.
-func containsLines(text, output string) bool {
-	for line := range strings.Lines(output) {
-		if !strings.Contains(text, strings.TrimSpace(line)) {
-			return false
-		}
-	}
-	return true
+	c.title(Bold, "%s", where)
+	c.text.WriteString(strings.Join(indent(e.Excerpt), "\n") + "\n")
 }
 
 func indent(text string) (lines []string) {
@@ -315,7 +257,7 @@ func indent(text string) (lines []string) {
 }
 
 func (c *closing) failedTests(t *runrecord.Tests) {
-	c.title(Red, "%s in %s", countTests(t), humanize.Seconds(t.Seconds))
+	c.title(Red, "%s", c.record.Line())
 	listed := 0
 	var first string
 	for _, test := range t.Tests {
@@ -338,12 +280,11 @@ func (c *closing) failedTests(t *runrecord.Tests) {
 	if listed > maxTests {
 		fmt.Fprintf(&c.text, "  and %d more\n", listed-maxTests)
 	}
-	c.text.WriteString("\n")
-	c.title(Bold, "Next:")
+	var commands []string
 	if first != "" {
-		c.text.WriteString("  action-test --run " + shellQuote(clean(first)) + "\n")
+		commands = append(commands, "action-test --run "+namePattern(first))
 	}
-	c.text.WriteString("  action-test shell\n")
+	c.commands(append(commands, "action-test shell"))
 }
 
 func lineOf(test runrecord.Test) int {
@@ -355,7 +296,7 @@ func lineOf(test runrecord.Test) int {
 	return 0
 }
 
-// shellQuote returns a regular expression for a name as one word of a shell.
-func shellQuote(name string) string {
+// namePattern returns a regular expression for a name as one word of a shell.
+func namePattern(name string) string {
 	return "'^" + strings.ReplaceAll(regexp.QuoteMeta(name), "'", `'\''`) + "$'"
 }

@@ -62,7 +62,7 @@ func (s *Screen) open(phase string) (chan<- *client.SolveStatus, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.parts == 0 {
-		display, err := progressui.NewDisplay(s.out, progressui.AutoMode, progressui.WithPhase(phase))
+		display, err := progressui.NewDisplay(displayFile{s.out}, progressui.AutoMode, progressui.WithPhase(phase))
 		if err != nil {
 			return nil, fmt.Errorf("display the progress: %w", err)
 		}
@@ -99,10 +99,12 @@ type Task struct {
 	vertex client.Vertex
 	states map[string]*client.VertexStatus
 	state  string // of State; "" before the first
+	last   string // state that follows the transfer
 }
 
-// Start shows a task. If no display is running, it starts one, with the title phase, such as Loading.
-func (s *Screen) Start(phase, name string) *Task {
+// Start shows a task. If no display is running, it starts one, with the title phase, such as Loading. last is the state
+// that follows a complete transfer, such as unpack; "" for none.
+func (s *Screen) Start(phase, name, last string) *Task {
 	if s == nil {
 		return nil
 	}
@@ -117,7 +119,7 @@ func (s *Screen) Start(phase, name string) *Task {
 	now := time.Now()
 	t := &Task{
 		screen: s, shown: shown, vertex: client.Vertex{Digest: id, Name: name, Started: &now},
-		states: map[string]*client.VertexStatus{},
+		states: map[string]*client.VertexStatus{}, last: last,
 	}
 	t.update(true)
 	return t
@@ -132,11 +134,14 @@ func (t *Task) Transfer(progress humanize.Transfer) {
 	defer t.mu.Unlock()
 	status := t.status("layers")
 	status.Current, status.Total = progress.Done, progress.Total
-	if progress.Total > 0 && progress.Done >= progress.Total && status.Completed == nil {
-		now := time.Now()
-		status.Completed = &now
+	updates := []*client.VertexStatus{status}
+	if progress.Total > 0 && progress.Done >= progress.Total {
+		t.complete(status.ID)
+		if t.last != "" {
+			updates = append(updates, t.status(t.last))
+		}
 	}
-	t.update(false, status)
+	t.update(false, updates...)
 }
 
 // State shows the state that a service reports, with the time since it began.
@@ -226,6 +231,16 @@ func (f screenFile) Write(text []byte) (int, error) {
 		}, shown)
 	}
 	if _, err := f.File.WriteString(shown); err != nil {
+		return 0, err
+	}
+	return len(text), nil
+}
+
+// displayFile is the terminal of a display. It erases what is left of longer lines, from before the terminal was resized.
+type displayFile struct{ screenFile }
+
+func (f displayFile) Write(text []byte) (int, error) {
+	if _, err := f.screenFile.Write(bytes.ReplaceAll(text, []byte("\n"), []byte("\x1b[K\n"))); err != nil {
 		return 0, err
 	}
 	return len(text), nil
