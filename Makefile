@@ -6,7 +6,7 @@ demo: ## Build, test and snapshot the sandbox image on this machine: up to 7 min
 
 pictures: ## Create docs/images from the summaries and the report of the demo: a minute after make demo.
 	@scripts/setup.sh test
-	@scripts/pictures.sh
+	@scripts/pictures.sh docs
 
 test: ## Run all tests, with real daemons on loopback.
 	@scripts/setup.sh test

@@ -166,5 +166,8 @@ cd "$root"
 GITHUB_REPOSITORY=org/sandbox-actions PATH=$programs:$PATH LC_ALL=C.UTF-8 TERM=xterm-256color \
 	asciinema rec --quiet --idle-time-limit 1 --cols 100 --rows 30 --command scripts/demo-session.sh \
 	"$results/session.cast" </dev/null >/dev/null
+if command -v chromium >/dev/null && [[ -f .cache/githubpage/mermaid.min.js ]]; then
+	scripts/pictures.sh
+fi
 echo 'demo: results are in demo-results:'
 (cd "$results" && ls) | sed 's/^/      /'
