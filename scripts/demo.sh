@@ -119,13 +119,14 @@ grep '^|' "$results/test-suite.md" | grep -v 'Image built' | cut -c1-60 | pr -2 
 
 before=0
 verify=suite # in sandboxes of the snapshot; the second run reuses a snapshot that Doppler names already
+report=(--report --report-dir "$results")
 for snapshot in 'first snapshot' 'second snapshot'; do
-	run "$snapshot" action-snapshot --image= "${build_arguments[@]}" --verify "$verify"
+	run "$snapshot" action-snapshot --image= "${build_arguments[@]}" --verify "$verify" "${report[@]}"
 	after=$(pushed_bytes)
 	printf '      %s is %s, verified: %s, reused: %s, bytes pushed: %d\n' "$(output "$snapshot" snapshot_name)" \
 		"$(output "$snapshot" snapshot_state)" "$(output "$snapshot" verified)" "$(output "$snapshot" reused)" \
 		$((after - before))
-	before=$after verify=
+	before=$after verify='' report=()
 done
 require_same 'first snapshot' 'second snapshot' snapshot_name
 require_same 'first snapshot' 'second build' image_id
