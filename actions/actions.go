@@ -65,29 +65,26 @@ type job struct {
 	Previous *runrecord.Record // with which the run is compared; nil for none
 }
 
-// reached is what a run reached, also one that failed.
-type reached struct {
-	runrecord.Record // without what is the same for all programs, see [job.complete]
-}
-
-// runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached.
+// runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached. The flow returns
+// that also if it fails, as a record without what is the same for all programs.
 func (e Env) runJob(
-	ctx context.Context, timeout time.Duration, report inputs.Report, flow func(context.Context, job) (reached, error),
+	ctx context.Context, timeout time.Duration, report inputs.Report,
+	flow func(context.Context, job) (runrecord.Record, error),
 ) error {
 	j := job{Env: e, Event: runner.ReadEvent(e.Getenv), Started: time.Now(), Report: report}
 	scratch, remove, err := makeScratch(e.Getenv("RUNNER_TEMP"))
 	if err != nil {
-		return j.present(ctx, reached{}, err)
+		return j.present(ctx, runrecord.Record{}, err)
 	}
 	defer remove()
 	j.Scratch, j.Previous = scratch, e.readPrevious(report)
 	times := &timeline{started: j.Started}
-	var run reached
+	var run runrecord.Record
 	err = runWithDeadline(context.WithValue(ctx, timelineKey{}, times), timeout, func(ctx context.Context) (err error) {
 		run, err = flow(ctx, j)
 		return err
 	})
-	times.addTo(&run.Record)
+	times.addTo(&run)
 	return j.present(ctx, run, explainFullDisk(err, scratch))
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // Build builds an image and loads, pushes and saves it according to the inputs. The outputs are those of the image only
@@ -15,7 +16,9 @@ func Build(ctx context.Context, env Env, in inputs.Build) error {
 	if err != nil {
 		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, spec.Report, func(ctx context.Context, job job) (run reached, err error) {
+	return env.runJob(ctx, spec.Timeout, spec.Report, func(
+		ctx context.Context, job job,
+	) (run runrecord.Record, err error) {
 		if err := checkForkPermissions(ctx, job, buildNeeds(job, spec)); err != nil {
 			return run, err
 		}
@@ -28,7 +31,7 @@ func Build(ctx context.Context, env Env, in inputs.Build) error {
 			return run, err
 		}
 		built, err := buildAndLoad(ctx, job, spec, session)
-		addBuild(&run.Record, job, spec, built)
+		addBuild(&run, job, spec, built)
 		if err != nil {
 			return run, err
 		}

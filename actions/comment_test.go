@@ -76,7 +76,7 @@ func TestComment(t *testing.T) {
 			if test.ctx == nil {
 				test.ctx = t.Context()
 			}
-			run := reached{Record: runrecord.Record{Image: &runrecord.Image{Names: []string{"app:ci"}}}}
+			run := runrecord.Record{Image: &runrecord.Image{Names: []string{"app:ci"}}}
 			if err := job.present(test.ctx, run, nil); err != nil {
 				t.Error(err)
 			}
@@ -108,7 +108,7 @@ func TestSummaryOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		job, _, _ := testJob(t, map[string]string{"GITHUB_STEP_SUMMARY": summary, "DOCKER_BUILD_SUMMARY": value})
-		_ = job.present(t.Context(), reached{}, os.ErrClosed)
+		_ = job.present(t.Context(), runrecord.Record{}, os.ErrClosed)
 		if _, err := os.Stat(summary); (err == nil) != want {
 			t.Errorf("%q: %v", value, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/doppler"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 const (
@@ -379,8 +380,8 @@ func TestSecretOutputs(t *testing.T) {
 	job, stdout, _ := testJob(t, nil)
 	job.Output = inputs.EnvOutput
 	job.Runner.MaskAs("the Doppler secret APP", "sandbox")
-	var run reached
-	run.Outputs = outputList(SnapshotOutputs{SnapshotName: "web-sandbox-1", SnapshotState: "active"})
+	var run runrecord.Record
+	run.Outputs = outputList(SnapshotOutputs{SnapshotName: "iterate-sandbox-1", SnapshotState: "active"})
 	err := job.present(t.Context(), run, nil)
 	leak := (*runner.SecretOutputError)(nil)
 	if !errors.As(err, &leak) || leak.Output != "snapshot_name" || leak.Secret != "the Doppler secret APP" ||

@@ -525,7 +525,7 @@ func TestEnvOutput(t *testing.T) {
 	outputs := SnapshotOutputs{
 		BuildOutputs: BuildOutputs{Digest: "sha256:1", CachedSteps: 2}, SnapshotSizeGB: 1.5, Reused: true,
 	}
-	run := reached{Record: runrecord.Record{Outputs: outputList(outputs)}}
+	run := runrecord.Record{Outputs: outputList(outputs)}
 	if err := job.present(t.Context(), run, nil); err != nil {
 		t.Fatal(err)
 	}

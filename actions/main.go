@@ -88,6 +88,7 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	}
 	credentials.MaskEnvironment(getenv, env.Runner.MaskAs)
 	if outputErr != nil {
+		env.Inputs = nil // not known
 		return report(env.Runner, env.reject(outputErr))
 	}
 	return report(env.Runner, env.atPrompt(command.run(ctx, env, source)))

@@ -33,16 +33,16 @@ const (
 
 // present shows what a run that ended with err has reached: in the outputs of the step, the report, the job summary and
 // on standard output. It is the only function that does. It returns err together with the errors of these.
-func (j job) present(ctx context.Context, run reached, err error) error {
+func (j job) present(ctx context.Context, run runrecord.Record, err error) error {
 	if j.Report.Dir != "" {
-		setOutput(&run.Record, "report_html", filepath.Join(j.Report.Dir, htmlFile))
-		setOutput(&run.Record, "record", filepath.Join(j.Report.Dir, recordFile))
+		setOutput(&run, "report_html", filepath.Join(j.Report.Dir, htmlFile))
+		setOutput(&run, "record", filepath.Join(j.Report.Dir, recordFile))
 	}
 	if outputsErr := j.writeOutputs(run.Outputs); outputsErr != nil {
 		err = errors.Join(err, fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", outputsErr))
 		run.Outputs = nil
 	}
-	record := j.complete(run.Record, err)
+	record := j.complete(run, err)
 	record.Changes = runrecord.Compare(j.Previous, &record)
 	if j.Report.Dir != "" {
 		if reportErr := j.writeReport(&record); reportErr != nil {
@@ -62,7 +62,7 @@ func (j job) present(ctx context.Context, run reached, err error) error {
 
 // fail presents the record of a command that failed with err, and returns err.
 func (e Env) fail(err error) error {
-	return job{Env: e, Started: time.Now()}.present(context.Background(), reached{}, err)
+	return job{Env: e, Started: time.Now()}.present(context.Background(), runrecord.Record{}, err)
 }
 
 // reject is [Env.fail] for a command that did not start because of an invalid argument or input.

@@ -87,11 +87,11 @@ func TestOutputFormats(t *testing.T) {
 		stdout.Reset()
 		job.Output, job.Program = test.output, "action-build"
 		job.Inputs = &inputs.Build{DepotToken: canary, BuildArgs: inputs.Lines{{Text: "A=" + canary}}, Target: "app"}
-		run := reached{Record: runrecord.Record{
+		run := runrecord.Record{
 			Outputs: []runrecord.Output{{Name: "digest", Value: "sha256:1"}, {Name: "metadata", Value: "a\nb"}},
 			Steps:   []runrecord.Step{{Name: "RUN echo " + canary, Log: "one\n" + canary + "\a"}},
 			Source:  &runrecord.Source{BuildArgs: map[string]string{canary: canary}},
-		}}
+		}
 		err := job.present(t.Context(), run, test.err)
 		if !errors.Is(err, test.err) {
 			t.Errorf("got %v, want %v", err, test.err)
@@ -148,7 +148,7 @@ func TestReportFiles(t *testing.T) {
 	job.Report = inputs.Report{Dir: "results"}
 	failed := errors.New("failed")
 	job.Runner.Mask("hunter2-canary")
-	run := reached{Record: runrecord.Record{Steps: []runrecord.Step{{Name: "RUN", Log: "one\nhunter2-canary\a"}}}}
+	run := runrecord.Record{Steps: []runrecord.Step{{Name: "RUN", Log: "one\nhunter2-canary\a"}}}
 	if err := job.present(t.Context(), run, failed); !errors.Is(err, failed) {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func TestReportFiles(t *testing.T) {
 		os.Symlink(outside, job.absolute("results/record.json"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := job.present(t.Context(), reached{}, nil); err == nil {
+	if err := job.present(t.Context(), runrecord.Record{}, nil); err == nil {
 		t.Error("no error for a symbolic link")
 	}
 	if _, err := os.Stat(outside); !errors.Is(err, os.ErrNotExist) {
@@ -223,7 +223,7 @@ func TestComparison(t *testing.T) {
 		{with("sha256:3"), failed, "sha256:2"}, {with("sha256:4"), nil, "sha256:3"},
 	} {
 		job.Previous = job.readPrevious(job.Report)
-		if err := job.present(t.Context(), reached{Record: runrecord.Record{Image: test.image}}, test.err); !errors.Is(err, test.err) {
+		if err := job.present(t.Context(), runrecord.Record{Image: test.image}, test.err); !errors.Is(err, test.err) {
 			t.Fatal(err)
 		}
 		record := parseRecord(t, []byte(readFile(t, job.absolute("results/record.json"))))

@@ -16,6 +16,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/doppler"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/trust"
 )
 
@@ -26,7 +27,9 @@ func Promote(ctx context.Context, env Env, in inputs.Promote) error {
 	if err != nil {
 		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, inputs.Report{}, func(ctx context.Context, job job) (run reached, err error) {
+	return env.runJob(ctx, spec.Timeout, inputs.Report{}, func(
+		ctx context.Context, job job,
+	) (run runrecord.Record, err error) {
 		if err := trust.CheckNaming(job.Event); err != nil {
 			return run, err
 		}
@@ -54,7 +57,7 @@ func Promote(ctx context.Context, env Env, in inputs.Promote) error {
 			configs = append(configs, target.Configs...)
 		}
 		update, err := nameAndDeploy(ctx, job, spec, configs, record)
-		addNaming(&run.Record, source.Snapshot, record, update, configs)
+		addNaming(&run, source.Snapshot, record, update, configs)
 		if err != nil {
 			return run, err
 		}

@@ -89,7 +89,7 @@ func errorRecord(err error) *runrecord.Error {
 	return e
 }
 
-// kindOf returns the kind of an error, which is that of its outermost cause that has one.
+// kindOf returns the kind of an error.
 func kindOf(err error) runrecord.Kind {
 	has := func(target any) bool { return errors.As(err, target) }
 	_, isLocated := positionOf(err)
@@ -142,6 +142,14 @@ func existingRecord(job job, img v1.Image, outputs BuildOutputs) *runrecord.Imag
 	record := imageRecord(job, img, &image.Result{Platform: platform, Image: img})
 	record.Digest, record.Ref, record.Existing = outputs.Digest, outputs.ImageRef, true
 	return record
+}
+
+// existingSource describes the commit of an existing image. It returns nil if the commit is unknown.
+func existingSource(outputs BuildOutputs) *runrecord.Source {
+	if outputs.GitSHA == "" {
+		return nil
+	}
+	return &runrecord.Source{SHA: outputs.GitSHA, Ref: outputs.GitRef}
 }
 
 // imageRecord describes the config of main and the images of the platforms. What cannot be read is left out.
@@ -234,6 +242,7 @@ func stepRecord(job job, step image.Step) runrecord.Step {
 func addSubject(record *runrecord.Record, job job, spec inputs.TestSpec, subject testSubject) {
 	switch {
 	case subject.Existing.Image != nil:
+		record.Source = existingSource(subject.Build)
 		record.Image = existingRecord(job, subject.Existing, subject.Build)
 		if subject.Build.ImageName != "" {
 			record.Image.Names = []string{subject.Build.ImageName}
@@ -243,10 +252,10 @@ func addSubject(record *runrecord.Record, job job, spec inputs.TestSpec, subject
 	}
 }
 
-// addTests adds the results of the tests to what a run has reached, and the outputs.
-func addTests(run *reached, spec inputs.TestSpec, subject testSubject, report *suite.Report) {
-	run.Tests = testsRecord(report)
-	run.Outputs = outputList(TestOutputs{
+// addTests adds the results of the tests and the outputs to a record.
+func addTests(record *runrecord.Record, spec inputs.TestSpec, subject testSubject, report *suite.Report) {
+	record.Tests = testsRecord(report)
+	record.Outputs = outputList(TestOutputs{
 		BuildOutputs: subject.Build, TestsTotal: report.Total, TestsPassed: report.Passed, TestsFailed: report.Failed,
 		TestsSkipped: report.Skipped, Report: filepath.Join(spec.ReportDir, reportFile),
 	})
@@ -283,6 +292,7 @@ func addSnapshots(
 	if upload := created[0].Upload; spec.Image == "" {
 		addBuild(record, job, spec.BuildSpec, upload.Built)
 	} else {
+		record.Source = existingSource(upload.Build)
 		record.Image = existingRecord(job, session.Image, upload.Build)
 	}
 	for _, c := range created {
@@ -325,8 +335,6 @@ func dopplerRecord(update dopplerUpdate, configs []dopplerConfig) *runrecord.Dop
 	record := &runrecord.Doppler{Secret: update.Secret, Written: update.Written, Unchanged: update.Unchanged}
 	if len(configs) > 0 {
 		record.Previous = configs[0].Previous
-	} else {
-		record.Skipped = "update_doppler is false, or there is no Doppler token"
 	}
 	return record
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/trust"
 )
 
@@ -16,7 +17,9 @@ func Rollback(ctx context.Context, env Env, in inputs.Rollback) error {
 	if err != nil {
 		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, inputs.Report{}, func(ctx context.Context, job job) (run reached, err error) {
+	return env.runJob(ctx, spec.Timeout, inputs.Report{}, func(
+		ctx context.Context, job job,
+	) (run runrecord.Record, err error) {
 		if err := trust.CheckNaming(job.Event); err != nil {
 			return run, err
 		}
@@ -49,7 +52,7 @@ func Rollback(ctx context.Context, env Env, in inputs.Rollback) error {
 		record.Commit, record.Image, record.Verified = commitOf(snapshot, previous), previous.Image, previous.Verified
 		record.Replaced = config.Previous
 		update, err := nameAndDeploy(ctx, job, spec, configs, record)
-		addNaming(&run.Record, snapshot, record, update, configs)
+		addNaming(&run, snapshot, record, update, configs)
 		if err != nil {
 			return run, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // Snapshot creates a Daytona snapshot of an image, or one for each variant, and sets their names in Doppler. It builds
@@ -14,7 +15,9 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 	if err != nil {
 		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, spec.Report, func(ctx context.Context, job job) (run reached, err error) {
+	return env.runJob(ctx, spec.Timeout, spec.Report, func(
+		ctx context.Context, job job,
+	) (run runrecord.Record, err error) {
 		if err := checkForkPermissions(ctx, job, snapshotNeeds(job, spec)); err != nil {
 			return run, err
 		}
@@ -34,7 +37,7 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 			return run, err
 		}
 		created, err := ensureSnapshots(ctx, job, spec, session, targets)
-		addSnapshots(&run.Record, job, spec, session, created)
+		addSnapshots(&run, job, spec, session, created)
 		if err != nil {
 			return run, err
 		}
@@ -42,6 +45,12 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		deployed := startDeployment(ctx, job, spec.GitHubToken, spec.Environment, names[0].Record)
 		update, err := writeNames(ctx, job, names)
 		run.Doppler = dopplerRecord(update, targets[0].Doppler)
+		switch {
+		case !spec.UpdateDoppler:
+			run.Doppler.Skipped = "update_doppler is false"
+		case len(targets[0].Doppler) == 0:
+			run.Doppler.Skipped = "there is no Doppler token"
+		}
 		deployed.finish(ctx, job, update, err)
 		if err != nil {
 			return run, err

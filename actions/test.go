@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // Test builds an image, or opens an existing one, loads it into the local Docker Engine and tests it with a suite, a
@@ -17,7 +18,9 @@ func Test(ctx context.Context, env Env, in inputs.Test) error {
 	if err != nil {
 		return env.reject(err)
 	}
-	return env.runJob(ctx, spec.Timeout, spec.Report, func(ctx context.Context, job job) (run reached, err error) {
+	return env.runJob(ctx, spec.Timeout, spec.Report, func(
+		ctx context.Context, job job,
+	) (run runrecord.Record, err error) {
 		if err := checkForkPermissions(ctx, job, buildNeeds(job, spec.BuildSpec)); err != nil {
 			return run, err
 		}
@@ -37,7 +40,7 @@ func Test(ctx context.Context, env Env, in inputs.Test) error {
 			return run, err
 		}
 		subject, err := provideSubject(ctx, job, spec, session)
-		addSubject(&run.Record, job, spec, subject)
+		addSubject(&run, job, spec, subject)
 		if err != nil {
 			return run, err
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/dockerengine"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
@@ -93,7 +94,7 @@ func TestResultsArePublished(t *testing.T) {
 			results := &suite.Report{Suite: "tests.yaml", Started: time.Now()}
 			results.Add(&suite.Report{Tests: []*suite.Result{{Name: "known", File: "tests.yaml", Status: suite.Passed}}})
 
-			var run reached
+			var run runrecord.Record
 			err := runWithDeadline(ctx, time.Hour, func(ctx context.Context) error {
 				command, err := runCommand(ctx, job, spec, &dockerengine.Engine{}, testSubject{}, job.Dir)
 				err = finishReport(job, spec, results, command, err)

@@ -47,7 +47,12 @@ func uploadImage(
 		}
 		outputs.Platforms = inputs.SnapshotPlatform
 		upload := imageUpload{Build: outputs}
-		return offerImage(ctx, job, specs, targets, accesses, upload, session.Image, pushExisting(job, session.Image))
+		push := pushExisting(job, session.Image)
+		uploads, err := offerImage(ctx, job, specs, targets, accesses, upload, session.Image, push)
+		if len(uploads) == 0 {
+			uploads = []imageUpload{upload}
+		}
+		return uploads, err
 	}
 	var uploads []imageUpload
 	built, err := withImage(ctx, job, spec.BuildSpec, session.session, func(built builtImage) error {

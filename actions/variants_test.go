@@ -17,6 +17,7 @@ import (
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/image"
 	"github.com/org/sandbox-actions/pkg/inputs"
+	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
 // twoVariants are variants in one region.
@@ -479,5 +480,39 @@ func TestVariantOutputs(t *testing.T) {
 	}
 	if outputs.SnapshotName != r.created[0].Snapshot.Name {
 		t.Errorf("snapshot_name is %s", outputs.SnapshotName)
+	}
+}
+
+// The record has the snapshots of all variants with the states that Daytona reported, also of those that failed.
+func TestSnapshotRecords(t *testing.T) {
+	for _, fault := range []cloudaytona.SnapshotFault{"", cloudaytona.FailsAfterActive} {
+		c := startDaytona(t, nil).withVariants(t, twoVariants, "--attempts=1")
+		c.Fail(cloudaytona.Fault{Snapshot: fault})
+		times := &timeline{started: time.Now()}
+		r := c.run(context.WithValue(t.Context(), timelineKey{}, times), t, testImage(t), credentials.Doppler{})
+		job, _, _ := testJob(t, nil)
+		var record runrecord.Record
+		addSnapshots(&record, job, c.spec, snapshotSession{Image: existingImage{Image: testImage(t)}}, r.created)
+		times.addTo(&record)
+		want := "active"
+		if fault != "" {
+			want = "error"
+		}
+		if len(record.Snapshots) != 2 || (r.err == nil) != (fault == "") || !record.Image.Existing {
+			t.Fatalf("%v: %+v", r.err, record)
+		}
+		for i, s := range record.Snapshots {
+			last := s.States[len(s.States)-1]
+			if s.Variant != []string{"small", "large"}[i] || s.State != want || last.Name != want || last.Offset <= 0 ||
+				s.CPU != []int{1, 4}[i] || s.Digest == "" {
+				t.Errorf("%q: %+v", fault, s)
+			}
+		}
+		i := slices.IndexFunc(record.Phases, func(p runrecord.Phase) bool {
+			return p.Name == "Create snapshot "+record.Snapshots[0].Name
+		})
+		if i < 0 || record.Phases[i].Failed != (fault != "") {
+			t.Errorf("%q: phases %+v", fault, record.Phases)
+		}
 	}
 }
