@@ -24,7 +24,7 @@ func createSnapshot(
 	if name == "" {
 		name = generateName(ctx, job, spec, upload, retries)
 	}
-	defer startPhase(ctx, "Create snapshot %s", name).end(&err)
+	defer startPhase(ctx, "Create snapshot %s", name).inGroup(job.Runner).end(&err)
 	request := daytona.Request{
 		Name: name, Image: upload.Reference, Resources: spec.Resources, GPU: spec.GPU, SandboxClass: spec.SandboxClass,
 		Entrypoint: upload.Wanted.entrypoint, Region: target.Region,

@@ -199,7 +199,7 @@ func (n naming) write(ctx context.Context, job job) (dopplerUpdate, error) {
 func writeNames(ctx context.Context, job job, all []naming) (_ dopplerUpdate, err error) {
 	defer startActivity(ctx, "Doppler")()
 	if len(all[0].Configs) > 0 {
-		defer startPhase(ctx, "Update Doppler").end(&err)
+		defer startPhase(ctx, "Update Doppler").inGroup(job.Runner).end(&err)
 	}
 	var secrets, names, assignments []string
 	for _, n := range all {

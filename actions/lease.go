@@ -18,7 +18,7 @@ import (
 func acquire(
 	ctx context.Context, job job, spec inputs.BuildSpec, session session,
 ) (source buildSource, lease *builder.Lease, err error) {
-	defer startPhase(ctx, "Acquire a builder").end(&err)
+	defer startPhase(ctx, "Acquire a builder").inGroup(job.Runner).end(&err)
 	provider, source, err := selectBuilder(ctx, job, spec, session)
 	if err != nil {
 		return buildSource{}, nil, err

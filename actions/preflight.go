@@ -29,7 +29,7 @@ func preflight(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, config credentials.Doppler,
 ) (_ []snapshotTarget, err error) {
 	defer startActivity(ctx, "Daytona and Doppler to answer")()
-	defer startPhase(ctx, "Check Daytona and Doppler").end(&err)
+	defer startPhase(ctx, "Check Daytona and Doppler").inGroup(job.Runner).end(&err)
 	specs := spec.Each()
 	for _, v := range specs {
 		if err := checkSnapshotName(ctx, job, v); err != nil {

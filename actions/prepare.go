@@ -33,7 +33,7 @@ type session struct {
 // parallel, then the ref. It refuses code that the run must not build.
 // With an error, the session has the source if that is known.
 func prepare(ctx context.Context, job job, spec inputs.BuildSpec) (s session, err error) {
-	defer startPhase(ctx, "Prepare").end(&err)
+	defer startPhase(ctx, "Prepare").inGroup(job.Runner).end(&err)
 	for _, warning := range spec.Warnings {
 		job.Runner.Warning(runner.Annotation{Message: warning})
 	}

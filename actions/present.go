@@ -54,6 +54,9 @@ func (j job) present(ctx context.Context, run runrecord.Record, err error) error
 	}
 	j.comment(ctx, &record)
 	record = j.complete(record, err)
+	if line := record.Line(); line != "" && (j.Runner.InActions() || j.Output != inputs.TextOutput) {
+		j.Runner.Infof("%s", line)
+	}
 	if stdoutErr := j.writeStdout(&record); stdoutErr != nil {
 		err = errors.Join(err, fmt.Errorf("write to standard output: %w", stdoutErr))
 	}

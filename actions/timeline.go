@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/runner"
 	"github.com/org/sandbox-actions/pkg/runrecord"
 )
 
@@ -17,6 +18,7 @@ type timeline struct {
 
 	mu     sync.Mutex
 	phases []*runrecord.Phase
+	group  *runrecord.Phase             // the phase that is a group of the log; nil for none
 	states map[string][]runrecord.State // by the name of the snapshot
 }
 
@@ -32,6 +34,7 @@ func roundSeconds(d time.Duration) float64 { return d.Round(time.Millisecond).Se
 type phase struct {
 	timeline *timeline
 	record   *runrecord.Phase
+	log      *runner.Runner // in which the phase is a group; nil if it is not
 }
 
 // startPhase records that a phase of the run begins.
@@ -44,7 +47,22 @@ func startPhase(ctx context.Context, format string, args ...any) phase {
 	defer l.mu.Unlock()
 	p := &runrecord.Phase{Name: fmt.Sprintf(format, args...), Offset: l.offset(time.Now()), Seconds: -1}
 	l.phases = append(l.phases, p)
-	return phase{l, p}
+	return phase{timeline: l, record: p}
+}
+
+// inGroup makes the phase a group of the log in GitHub Actions. A phase that begins during another one is part of that
+// one's group.
+func (p phase) inGroup(log *runner.Runner) phase {
+	if p.timeline == nil || !log.InActions() {
+		return p
+	}
+	p.timeline.mu.Lock()
+	defer p.timeline.mu.Unlock()
+	if p.timeline.group == nil {
+		p.timeline.group, p.log = p.record, log
+		log.Group(p.record.Name)
+	}
+	return p
 }
 
 // end records that the phase ends, and has failed if *err is not nil.
@@ -59,6 +77,10 @@ func (p phase) endAfter(bytes int64, err *error) {
 	defer p.timeline.mu.Unlock()
 	p.record.Seconds = max(p.timeline.offset(time.Now())-p.record.Offset, 0)
 	p.record.Bytes, p.record.Failed = bytes, *err != nil
+	if p.log != nil {
+		p.timeline.group = nil
+		p.log.EndGroup()
+	}
 }
 
 // recordState records the state of a snapshot, unless it is the last one that was recorded.

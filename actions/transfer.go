@@ -56,16 +56,15 @@ func logElapsed(ctx context.Context, job job, doing string) (stop func()) {
 	}
 }
 
-// imageSize returns the size of an image in a registry, its config and its compressed layers in bytes, and the number
-// of its layers.
-func imageSize(img v1.Image) (bytes int64, layers int, err error) {
+// logPush logs which image is pushed, and its size in a registry: the config and the compressed layers.
+func logPush(job job, img v1.Image, reference string) {
 	manifest, err := img.Manifest()
 	if err != nil {
-		return 0, 0, err
+		return // the push reports it
 	}
-	bytes = manifest.Config.Size
+	size := manifest.Config.Size
 	for _, layer := range manifest.Layers {
-		bytes += layer.Size
+		size += layer.Size
 	}
-	return bytes, len(manifest.Layers), nil
+	job.Runner.Infof("Pushing %s in %d layers to %s", humanize.Size(size), len(manifest.Layers), reference)
 }

@@ -87,11 +87,8 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 			return err
 		}
 		auth.Credentials = append(auth.Credentials, registryAuth(job, built.Lease).Credentials...)
-		bytes, layers, err := imageSize(built.Results[0].Image)
-		if err != nil {
-			return err
-		}
-		stop := logElapsed(ctx, job, fmt.Sprintf("Pushing %s, %d layers", humanize.Size(bytes), layers))
+		logPush(job, built.Results[0].Image, reference)
+		stop := logElapsed(ctx, job, "Pushing") // BuildKit does not report what it has pushed
 		err = image.PushFromBuilder(ctx, machine, built.Requests[0], built.Results[0], auth, reference)
 		stop()
 		if partial := (*image.PushedError)(nil); errors.As(err, &partial) {
@@ -106,6 +103,7 @@ func pushExisting(job job, img v1.Image) pushFunc {
 	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
 		task := job.Screen.Start("Pushing", "push "+reference, "")
 		defer func() { task.End(err) }()
+		logPush(job, img, reference)
 		return image.PushImage(ctx, reference, img, auth, logTransfer(job, "Pushing", task))
 	}
 }
@@ -276,7 +274,11 @@ func pushToDaytona(
 ) (_ string, err error) {
 	defer startActivity(ctx, "the push to Daytona")()
 	defer startPhase(ctx, "Push to Daytona").end(&err)
-	job.Runner.Group("Push to Daytona")
+	title := "Push to Daytona"
+	if spec.Variant != "" {
+		title += " for " + spec.Variant
+	}
+	job.Runner.Group(title)
 	defer job.Runner.EndGroup()
 	started, name := time.Now(), repositoryName(spec.NamePrefix)+":"+imageTag(digest, spec.Region == "")
 	for attempt := 1; ; attempt++ {

@@ -49,7 +49,7 @@ func verify(
 		return verification{Reason: reason}, nil
 	}
 	defer startActivity(ctx, "the verification of snapshot %s", s.Name)()
-	defer startPhase(ctx, "Verify snapshot %s", s.Name).end(&err)
+	defer startPhase(ctx, "Verify snapshot %s", s.Name).inGroup(job.Runner).end(&err)
 	reaped := make(chan struct{})
 	go func() {
 		defer close(reaped)

@@ -18,6 +18,7 @@ import (
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
 	"github.com/org/sandbox-actions/internal/localcloud/github"
 	"github.com/org/sandbox-actions/internal/localcloud/programs"
+	"github.com/org/sandbox-actions/internal/runnerlog"
 )
 
 // Each build failure produces one error with the cause and a hint.
@@ -199,7 +200,7 @@ func exitCodes(message string) []int {
 	return []int{1}
 }
 
-// assertFailed asserts that a program failed with its documented exit code, one error line that matches pattern, one annotation, no
+// assertFailed asserts that a program failed with its documented exit code, one annotation that matches pattern, no
 // outputs, and no summary other than that of a failed build or verification.
 func assertFailed(t *testing.T, r result, pattern string) {
 	t.Helper()
@@ -207,7 +208,7 @@ func assertFailed(t *testing.T, r result, pattern string) {
 	first, _, _ := strings.Cut(messages[0], "\n") // the last lines of a step's output can follow
 	message := "error: " + first
 	switch {
-	case r.exitCode == 0 || len(stderr) > 0 && !slices.Contains(exitCodes(stderr[0]), r.exitCode):
+	case r.exitCode == 0 || !slices.Contains(exitCodes(message), r.exitCode):
 		t.Errorf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
 	case len(messages) != 2 || r.stderr != "": // the runner shows the annotation in the log, too
 		t.Errorf("%d annotations, and on standard error %q:\n%s", len(messages)-1, r.stderr, r.stdout)
@@ -374,7 +375,7 @@ func TestHostileOutput(t *testing.T) {
 	lines := []string{
 		"::set-output name=digest::forged", "::add-mask::hello", "::error::forged", "::warning file=x::forged",
 		"::stop-commands::forged", "::group::forged", "::endgroup::",
-		"##[error]forged", "##[set-env name=FORGED]1", "_GitHubActionsFileCommandDelimeter_",
+		"##[error]forged", "##[set-env name=FORGED]1", "##[endgroup]", "##[group]forged", "[endgroup]", "[group]forged", "_GitHubActionsFileCommandDelimeter_",
 		"digest<<_GitHubActionsFileCommandDelimeter_", "EOF", "ghadelimiter_0",
 		"\x1b[2J\x1b]0;forged\x07", "carriage\r::error::forged", "a\u2028::error::forged",
 	}
@@ -413,29 +414,12 @@ func TestHostileOutput(t *testing.T) {
 	}
 }
 
-// workflowCommands returns the lines of a log that the runner executes as workflow commands.
+// workflowCommands returns the lines of a log that the runner executes as workflow commands. The groups of the log must
+// be balanced.
 func workflowCommands(t *testing.T, log string) []string {
 	t.Helper()
-	var commands []string
-	stopped := ""
-	for line := range strings.FieldsFuncSeq(log, func(c rune) bool { return c == '\n' || c == '\r' }) {
-		trimmed := strings.TrimSpace(line)
-		switch {
-		case stopped != "":
-			if trimmed == "::"+stopped+"::" {
-				stopped = ""
-			}
-		case strings.HasPrefix(trimmed, "::stop-commands::"):
-			stopped = strings.TrimPrefix(trimmed, "::stop-commands::")
-			if len(stopped) < 20 {
-				t.Errorf("the stop-commands token can be guessed: %q", stopped)
-			}
-		case strings.HasPrefix(trimmed, "::"), strings.HasPrefix(trimmed, "##["):
-			commands = append(commands, trimmed)
-		}
+	if _, err := runnerlog.Groups(log); err != nil {
+		t.Errorf("%v:\n%s", err, log)
 	}
-	if stopped != "" {
-		t.Error("workflow commands are still stopped at the end")
-	}
-	return commands
+	return runnerlog.Commands(log)
 }

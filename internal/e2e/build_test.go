@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
@@ -26,6 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/org/sandbox-actions/internal/localcloud/engine"
+	"github.com/org/sandbox-actions/internal/runnerlog"
 )
 
 // docker runs the docker command with an engine and returns its output.
@@ -545,21 +545,10 @@ func TestEnginePlatformMissing(t *testing.T) {
 // errorMessages returns the messages of the ::error commands that the runner executes.
 func errorMessages(r result) (messages []string) {
 	unescape := strings.NewReplacer("%0A", "\n", "%0D", "\r", "%25", "%")
-	for _, stream := range []string{r.stdout, r.stderr} {
-		stopped := ""
-		for lines := bufio.NewScanner(strings.NewReader(stream)); lines.Scan(); {
-			line := lines.Text()
-			switch {
-			case stopped != "":
-				if line == "::"+stopped+"::" {
-					stopped = ""
-				}
-			case strings.HasPrefix(line, "::stop-commands::"):
-				stopped = strings.TrimPrefix(line, "::stop-commands::")
-			case strings.HasPrefix(line, "::error"):
-				_, message, _ := strings.Cut(strings.TrimPrefix(line, "::"), "::")
-				messages = append(messages, unescape.Replace(message))
-			}
+	for _, command := range runnerlog.Commands(r.stdout + "\n" + r.stderr) {
+		if text, isError := strings.CutPrefix(command, "::error"); isError {
+			_, message, _ := strings.Cut(text, "::")
+			messages = append(messages, unescape.Replace(message))
 		}
 	}
 	return messages

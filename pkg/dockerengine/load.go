@@ -34,7 +34,7 @@ func (l Loaded) String() string {
 	if l.Existing == l.Layers {
 		return fmt.Sprintf("all %d layers already exist", l.Layers)
 	}
-	return fmt.Sprintf("%d of %d layers already exist, %s sent", l.Existing, l.Layers, humanize.Size(l.Sent))
+	return fmt.Sprintf("sent %d of %d layers, %s", l.Layers-l.Existing, l.Layers, humanize.Size(l.Sent))
 }
 
 // addSent adds layers that were sent.

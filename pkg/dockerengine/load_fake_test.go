@@ -20,7 +20,7 @@ func TestLoadedString(t *testing.T) {
 		t.Error(got)
 	}
 	loaded.addSent([]file{{size: 1_500_000}})
-	if got := loaded.String(); got != "1 of 2 layers already exist, 1.5 MB sent" {
+	if got := loaded.String(); got != "sent 1 of 2 layers, 1.5 MB" {
 		t.Error(got)
 	}
 }

@@ -49,12 +49,15 @@ func (m *meter) update(layer file, sent int64) {
 	defer m.mu.Unlock()
 	m.expect(layer) // the engine can also request a layer that it was expected to have
 	m.sent[layer.hash] = sent
-	done := int64(0)
-	for _, bytes := range m.sent {
+	done, complete := int64(0), 0
+	for hash, bytes := range m.sent {
 		done += bytes
+		if bytes == m.sizes[hash] {
+			complete++
+		}
 	}
 	m.report(humanize.Transfer{
-		Layer: layer.hash.String(), Number: len(m.sent), Layers: len(m.sizes), Done: done, Total: m.total,
-		Elapsed: time.Since(m.started),
+		Layer: layer.hash.String(), Number: min(complete+1, len(m.sizes)), Layers: len(m.sizes),
+		Done: done, Total: m.total, Elapsed: time.Since(m.started),
 	})
 }

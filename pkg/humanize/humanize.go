@@ -66,8 +66,8 @@ func joinUnits(large int64, largeUnit string, small int64, smallUnit string) str
 
 // Transfer is the progress of a transfer, such as a load or a push.
 type Transfer struct {
-	Layer   string        // digest of the layer that is being sent; "" if unknown
-	Number  int           // position of Layer among the layers to send, from 1; 0 if unknown
+	Layer   string        // digest of a layer that is being sent; "" if unknown
+	Number  int           // of the layer that will be complete next, from 1; 0 if unknown
 	Layers  int           // number of the layers to send; 0 if unknown
 	Done    int64         // bytes of all layers that were sent so far
 	Total   int64         // bytes of all layers to send; 0 if unknown

@@ -60,13 +60,14 @@ type groupDisplay struct {
 	log     LogGroups
 	out     io.WriteCloser
 	steps   map[digest.Digest]*groupedStep
-	queue   []*groupedStep // started and not shown yet
+	queue   []*groupedStep // started and not shown yet, in the order of their start
 	current *groupedStep   // whose group is open; may be nil
 }
 
 type groupedStep struct {
 	vertex    client.Vertex
-	order     int                // of its first status; BuildKit reports the steps of a Dockerfile in their order
+	stage     string             // of the Dockerfile; the name of a step that is not part of it
+	number    int                // in the stage
 	since     time.Time          // when the display received its start
 	transfers []*groupedTransfer // in the order of their start
 	pending   []byte             // output that is not shown yet
@@ -106,7 +107,8 @@ func (g *groupDisplay) update(s *client.SolveStatus, now time.Time) {
 func (g *groupDisplay) updateStep(v *client.Vertex, now time.Time) {
 	step := g.steps[v.Digest]
 	if step == nil {
-		step = &groupedStep{order: len(g.steps)}
+		step = &groupedStep{}
+		step.stage, step.number = splitStepName(v.Name)
 		g.steps[v.Digest] = step
 	}
 	if v.Started != nil && step.vertex.Started == nil {
@@ -119,6 +121,17 @@ func (g *groupDisplay) updateStep(v *client.Vertex, now time.Time) {
 	if v.Started != nil && (!step.shown || step.failed() && v.Error != step.failure) {
 		g.enqueue(step)
 	}
+}
+
+// splitStepName returns the stage of a step of the Dockerfile and its number in the stage.
+func splitStepName(name string) (stage string, number int) {
+	match := stepName.FindStringSubmatch(name)
+	if match == nil {
+		return name, 0
+	}
+	i := strings.LastIndexByte(match[1], ' ') + 1
+	_, _ = fmt.Sscanf(match[1][i:], "%d/", &number) // the expression ensures that it is a number
+	return match[1][:i], number
 }
 
 func (s *groupedStep) updateTransfer(status *client.VertexStatus, now time.Time) {
@@ -173,9 +186,9 @@ func (g *groupDisplay) show(all bool) {
 	}
 }
 
-// next removes a step from the queue that can be shown: one that has ended, or else one with output. It leaves failed
-// steps to the end, because BuildKit may retry them, and because the end is where a reader looks. Cached steps wait for
-// another one, because BuildKit reports them in any order. It returns nil if there is none.
+// next removes a step from the queue that can be shown: one that has ended, in the order of the Dockerfile, or else one
+// with output. It leaves failed steps to the end, because BuildKit may retry them, and because the end is where a reader
+// looks. Cached steps wait for another one, because BuildKit reports them in any order. It returns nil if there is none.
 func (g *groupDisplay) next(all bool) *groupedStep {
 	const ended, running, failed = 1, 2, 3
 	rank := func(s *groupedStep) int {
@@ -187,18 +200,64 @@ func (g *groupDisplay) next(all bool) *groupedStep {
 		}
 		return running
 	}
-	slices.SortFunc(g.queue, func(a, b *groupedStep) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.order, b.order))
-	})
 	isReady := func(s *groupedStep) bool {
 		return all || rank(s) == ended || rank(s) == running && len(s.pending) > 0
 	}
 	if !slices.ContainsFunc(g.queue, func(s *groupedStep) bool { return isReady(s) && (all || !s.vertex.Cached) }) {
 		return nil
 	}
-	step := g.queue[slices.IndexFunc(g.queue, isReady)]
+	depths := g.stageDepths()
+	ready := slices.DeleteFunc(slices.Clone(g.queue), func(s *groupedStep) bool { return !isReady(s) })
+	step := slices.MinFunc(ready, func(a, b *groupedStep) int {
+		order := cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.kind(), b.kind()))
+		if order != 0 || a.kind() != dockerfileStep {
+			return order
+		}
+		return cmp.Or(cmp.Compare(depths[a.stage], depths[b.stage]), cmp.Compare(a.stage, b.stage),
+			cmp.Compare(a.number, b.number))
+	})
 	g.dequeue(step)
 	return step
+}
+
+// The kinds of steps, in the order in which a build needs them.
+const (
+	internalStep   = iota // [internal] load build context, [auth] …
+	dockerfileStep        // [builder 2/5] RUN make
+	exportStep            // exporting to image
+)
+
+func (s *groupedStep) kind() int {
+	switch {
+	case s.number > 0:
+		return dockerfileStep
+	case strings.HasPrefix(s.vertex.Name, "["):
+		return internalStep
+	}
+	return exportStep
+}
+
+// stageDepths returns how many steps each stage depends on, in a row. A stage comes after those on which it depends.
+func (g *groupDisplay) stageDepths() map[string]int {
+	depths := map[digest.Digest]int{}
+	var depth func(digest.Digest) int
+	depth = func(d digest.Digest) int {
+		if known, ok := depths[d]; ok || g.steps[d] == nil {
+			return known
+		}
+		depths[d] = 0 // in case of a cycle, which a builder could report
+		deepest := 0
+		for _, input := range g.steps[d].vertex.Inputs {
+			deepest = max(deepest, depth(input))
+		}
+		depths[d] = deepest + 1
+		return depths[d]
+	}
+	stages := map[string]int{}
+	for d, step := range g.steps {
+		stages[step.stage] = max(stages[step.stage], depth(d))
+	}
+	return stages
 }
 
 func (g *groupDisplay) dequeue(step *groupedStep) {
@@ -220,7 +279,7 @@ func (g *groupDisplay) open(step *groupedStep) {
 		title += step.result()
 	}
 	g.log.Group(title)
-	if full := shortenDigests(step.vertex.Name); strings.HasSuffix(step.name(), "…") {
+	if full := shortenDigests(step.vertex.Name); full != step.name() {
 		fmt.Fprintln(g.out, full)
 	}
 }
@@ -260,9 +319,9 @@ func (g *groupDisplay) tick(now time.Time) {
 	if g.current == nil {
 		var silent *groupedStep
 		for _, s := range g.queue {
-			isSilent := !s.ended() && now.Sub(s.since) >= progressInterval
-			if isSilent && (silent == nil || s.order < silent.order) {
+			if !s.ended() && now.Sub(s.since) >= progressInterval {
 				silent = s
+				break
 			}
 		}
 		if silent == nil {
@@ -270,6 +329,9 @@ func (g *groupDisplay) tick(now time.Time) {
 		}
 		g.dequeue(silent)
 		g.open(silent)
+		if silent.progress(now) == "" {
+			fmt.Fprintf(g.out, "no output for %s so far\n", humanize.Duration(now.Sub(silent.since)))
+		}
 	}
 	if progress := g.current.progress(now); progress != "" {
 		fmt.Fprintln(g.out, progress)

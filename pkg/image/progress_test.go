@@ -18,6 +18,8 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/org/sandbox-actions/internal/runnerlog"
 	"github.com/org/sandbox-actions/pkg/runner"
 )
 
@@ -50,6 +52,13 @@ func step(name string, begun, ended float64, change ...func(*client.Vertex)) cli
 }
 
 func cached(v *client.Vertex) { v.Cached = true }
+func needs(names ...string) func(*client.Vertex) {
+	return func(v *client.Vertex) {
+		for _, name := range names {
+			v.Inputs = append(v.Inputs, id(name))
+		}
+	}
+}
 func fails(why string) func(*client.Vertex) {
 	return func(v *client.Vertex) { v.Error = why }
 }
@@ -82,14 +91,6 @@ var (
 	fromDigest = "[1/4] FROM docker.io/library/debian:bookworm-slim@" + id("debian").String()
 	longStep   = "[1/2] RUN " + strings.Repeat("apt-get install -y package && ", 20) + "true"
 )
-
-// declare returns the status of steps that have not started, in the order in which BuildKit reports them.
-func declare(names ...string) (s client.SolveStatus) {
-	for _, name := range names {
-		s.Vertexes = append(s.Vertexes, &client.Vertex{Digest: id(name), Name: name})
-	}
-	return s
-}
 
 // scripts are the statuses of builds. testdata/progress has the expected output.
 var scripts = map[string]script{
@@ -136,7 +137,6 @@ var scripts = map[string]script{
 		{0, step(load, 0, 0)}, {0, transfer(load, "transferring dockerfile: 120B", 120, 0, 0.01)}, {0, step(load, 0, 0.02)},
 		{0, step("[internal] load metadata for docker.io/library/debian:bookworm-slim", 0, 0.8)},
 		{0, step("[internal] load .dockerignore", 0.8, 0.81)},
-		{0, declare(fromDigest, "[2/4] WORKDIR /app", "[3/4] COPY . .", "[4/4] RUN npm ci")},
 		{0, step("[internal] load build context", 0.9, 0)},
 		{0, transfer("[internal] load build context", "transferring context:", 12_345_678, 0.9, 1.3)},
 		{0, step("[internal] load build context", 0.9, 1.3)},
@@ -169,6 +169,15 @@ var scripts = map[string]script{
 		{0, step(build, 0, 2, fails("process \"/bin/sh -c make\" did not complete successfully: exit code: 2"))},
 		{0, step(copyStep, 0, 2.1, fails("context canceled"))},
 		{0, step("[other 1/1] RUN sleep 9", 0, 2.1, fails("context canceled"))},
+	},
+	// BuildKit reports the steps of a build that is cached as a whole from the last one to the first one.
+	"cached-build": {
+		{0, step("[base 1/2] FROM debian", 0, 0.1)},
+		{0, step("[stage-2 2/2] RUN make", 0.1, 0.1, cached, needs("[stage-2 1/2] COPY --from=tools / /"))},
+		{0, step("[stage-2 1/2] COPY --from=tools / /", 0.1, 0.1, cached, needs("[tools 1/1] RUN tool", "[base 2/2] RUN a"))},
+		{0, step("[tools 1/1] RUN tool", 0.1, 0.1, cached, needs("[base 2/2] RUN a"))},
+		{0, step("[base 2/2] RUN a", 0.1, 0.1, cached, needs("[base 1/2] FROM debian"))},
+		{0, step("exporting to image", 0.1, 0.3)},
 	},
 	"empty": {},
 }
@@ -336,21 +345,6 @@ func plainContent(out string) string {
 	return s.String()
 }
 
-func TestTerminalDisplayOfFile(t *testing.T) {
-	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	play(t, scripts["success"], false, func(*runner.Runner) Display { return Terminal(file) })
-	var plain bytes.Buffer
-	play(t, scripts["success"], false, func(*runner.Runner) Display { return Plain(&plain) })
-	got, err := os.ReadFile(file.Name())
-	if err != nil || plainContent(string(got)) != plainContent(plain.String()) || plain.Len() == 0 {
-		t.Errorf("got (%v)\n%s\nwant\n%s", err, got, plain.String())
-	}
-}
-
 var stopCommand = regexp.MustCompile(`^::stop-commands::(\w{20,})$`)
 
 // replaceTokens replaces the random tokens of stop-commands with a constant.
@@ -363,26 +357,19 @@ func replaceTokens(out string) string {
 	return out
 }
 
-// checkCommands parses output like an Actions runner and fails if the build issues a workflow command or prints the
-// secret.
+// checkCommands fails if a build issues a workflow command, disturbs the groups of the log, or prints the secret.
 func checkCommands(t *testing.T, out string) {
 	t.Helper()
 	if strings.Contains(out, "hunter2-hunter2") {
 		t.Errorf("the output contains the secret:\n%s", out)
 	}
-	token := ""
-	for _, line := range strings.FieldsFunc(out, func(r rune) bool { return r == '\n' || r == '\r' }) {
-		switch {
-		case token != "":
-			if line == "::"+token+"::" {
-				token = ""
-			}
-		case stopCommand.MatchString(line):
-			token = stopCommand.FindStringSubmatch(line)[1]
-		case strings.HasPrefix(line, "::group::"), line == "::endgroup::":
-		case strings.Contains(line, "::") || strings.Contains(line, "##["):
-			t.Errorf("the runner would execute %q", line)
+	for _, command := range runnerlog.Commands(out) {
+		if !strings.HasPrefix(command, "::group::") && command != "::endgroup::" {
+			t.Errorf("the runner would execute %q", command)
 		}
+	}
+	if _, err := runnerlog.Groups(out); err != nil {
+		t.Errorf("%v:\n%s", err, out)
 	}
 	for _, r := range out {
 		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/org/sandbox-actions/internal/runnerlog"
 )
 
 // FuzzUntrusted checks that untrusted text, written in pieces of any size, issues no commands, starts and ends no groups,
@@ -21,6 +23,7 @@ func FuzzUntrusted(f *testing.F) {
 		r.secrets.add("a secret", "hunter2")
 		w := r.Untrusted()
 		r.Group("first")
+		r.Infof("a line")
 		for chunk := range slices.Chunk([]byte(text), max(1, int(piece))) {
 			if _, err := w.Write(chunk); err != nil {
 				t.Fatal(err)
@@ -37,7 +40,7 @@ func FuzzUntrusted(f *testing.F) {
 			return command == "::group::first" || command == "::notice::ours" || command == "::endgroup::" ||
 				strings.HasPrefix(command, "::group::second ")
 		}
-		if got := commands(stdout.String()); !slices.Contains(got, "::notice::ours") ||
+		if got := runnerlog.Commands(stdout.String()); !slices.Contains(got, "::notice::ours") ||
 			slices.ContainsFunc(got, func(command string) bool { return !isOurs(command) }) || len(got) > 5 {
 			t.Errorf("commands %q in\n%s", got, stdout)
 		}
@@ -67,13 +70,14 @@ func FuzzQuotedText(f *testing.F) {
 		w := r.Log()
 		_, _ = w.Write([]byte(text))
 		_ = w.Close()
-		if got := commands(stdout.String()); len(got) > 0 {
+		if got := runnerlog.Commands(stdout.String()); len(got) > 0 {
 			t.Errorf("commands %q", got)
 		}
 		stdout.Reset()
 		r.Warning(Annotation{Title: text, File: text, Line: 1, Message: text})
 		r.Group(text)
-		got := commands(stdout.String())
+		r.Infof("a line")
+		got := runnerlog.Commands(stdout.String())
 		if len(got) != 2 || !strings.HasPrefix(got[0], "::warning ") || !strings.HasPrefix(got[1], "::group::") {
 			t.Errorf("commands %q, want a warning and a group", got)
 		}
@@ -81,10 +85,10 @@ func FuzzQuotedText(f *testing.F) {
 		groups(t, stdout.String())
 		stdout.Reset()
 		r.Fail(errors.New(text), Annotation{})
-		if got := commands(stderr.String()); len(got) > 0 {
+		if got := runnerlog.Commands(stderr.String()); len(got) > 0 {
 			t.Errorf("commands %q on stderr", got)
 		}
-		if got := commands(stdout.String()); len(got) != 1 || !strings.HasPrefix(got[0], "::error") {
+		if got := runnerlog.Commands(stdout.String()); len(got) != 1 || !strings.HasPrefix(got[0], "::error") {
 			t.Errorf("commands %q, want one error", got)
 		}
 		groups(t, stdout.String())

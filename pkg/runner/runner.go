@@ -51,7 +51,8 @@ type Runner struct {
 	command   bytes.Buffer // buffers the workflow command that is being issued
 	stopToken string       // resumes stopped workflow commands; "" if they are not stopped
 	untrusted int          // number of writers of untrusted output that are in use
-	inGroup   bool
+	group     string       // title of a group that has no lines yet, and is not written; "" for none
+	inGroup   bool         // whether the title of a group was written that has not ended
 	secrets   secrets
 }
 
@@ -203,23 +204,18 @@ func (r *Runner) writeLabeled(level, text string) {
 	r.writePrefixed(r.stderr, label+" ", text)
 }
 
-// Group starts a collapsible group with a title. It ends at EndGroup or at the next group, because groups do not nest.
+// Group starts a collapsible group with a title. It ends at EndGroup or at the next group, because groups do not nest. A
+// group without lines is not written.
 func (r *Runner) Group(title string) {
 	title = r.Clean(title)
 	if !r.inActions {
 		r.writeLines(r.stderr, "==> "+title)
 		return
 	}
-	title = escapeMarkers(title)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.endGroup()
-	r.inGroup = true
-	if r.stopToken != "" {
-		fmt.Fprintf(r.stdout, "##[group]%s\n", title)
-		return
-	}
-	r.writeCommand(func(a *githubactions.Action) { a.Group(title) })
+	r.group = escapeMarkers(title)
 }
 
 // EndGroup ends the current group, if there is one.
@@ -229,8 +225,21 @@ func (r *Runner) EndGroup() {
 	r.endGroup()
 }
 
-// endGroup is [Runner.EndGroup] for a caller that holds the mutex.
+// startGroup writes the title of a group before its first line. The caller holds the mutex, as for endGroup.
+func (r *Runner) startGroup() {
+	switch {
+	case r.group == "":
+		return
+	case r.stopToken != "":
+		fmt.Fprintf(r.stdout, "##[group]%s\n", r.group)
+	default:
+		r.writeCommand(func(a *githubactions.Action) { a.Group(r.group) })
+	}
+	r.group, r.inGroup = "", true
+}
+
 func (r *Runner) endGroup() {
+	r.group = ""
 	switch {
 	case !r.inGroup:
 		return
@@ -277,6 +286,7 @@ func (w *untrustedWriter) writeLine(line string) {
 		w.inUse = true
 		r.untrusted++
 	}
+	r.startGroup()
 	if r.stopToken == "" {
 		r.stopToken = rand.Text()
 		fmt.Fprintf(r.stdout, "::stop-commands::%s\n", r.stopToken)
@@ -361,6 +371,7 @@ func (r *Runner) writePrefixed(w io.Writer, prefix, text string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.startGroup()
 	fmt.Fprintln(w, prefix+strings.Join(lines, "\n"))
 }
 

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/org/sandbox-actions/internal/runnerlog"
 )
 
 // record returns a Runner with the given environment, and buffers with its output.
@@ -21,76 +23,15 @@ func record(env map[string]string) (r *Runner, stdout, stderr *bytes.Buffer) {
 
 var inActions = map[string]string{"GITHUB_ACTIONS": "true"}
 
-// commands returns the lines that the Actions runner would process as commands: while commands are not stopped, those
-// that start with :: after optional white space or contain ##[.
-// https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
-func commands(log string) []string {
-	var found []string
-	token := ""
-	for _, line := range strings.FieldsFunc(log, func(c rune) bool { return c == '\n' || c == '\r' }) {
-		line = strings.TrimSpace(line)
-		switch {
-		case token != "" && line == "::"+token+"::":
-			token = ""
-		case token != "":
-		case strings.HasPrefix(line, "::stop-commands::"):
-			token = strings.TrimPrefix(line, "::stop-commands::")
-		case strings.HasPrefix(line, "::"), strings.Contains(line, "##["):
-			found = append(found, line)
-		}
-	}
-	return found
-}
-
-// groups returns the titles of the groups that the log page shows. It fails if one does not end before the next one, or
-// ends twice. See the documentation of the package for the sources.
-func groups(t *testing.T, log string) (titles []string) {
+// groups returns the titles of the groups that the log page shows, which must be balanced.
+func groups(t *testing.T, log string) []string {
 	t.Helper()
-	open := false
-	for _, line := range written(log) {
-		line = strings.TrimPrefix(line, "##")
-		switch title, starts := strings.CutPrefix(line, "[group]"); {
-		case starts && open:
-			t.Errorf("group %q starts in another one:\n%s", title, log)
-		case starts:
-			titles, open = append(titles, title), true
-		case strings.HasPrefix(line, "[endgroup]"):
-			if !open {
-				t.Errorf("a group ends that has not started:\n%s", log)
-			}
-			open = false
-		}
-	}
-	if open {
-		t.Errorf("a group does not end:\n%s", log)
+	titles, err := runnerlog.Groups(log)
+	if err != nil {
+		t.Errorf("%v:\n%s", err, log)
 	}
 	return titles
 }
-
-// written returns the lines that the Actions runner writes to the log: the groups and messages of commands, and all
-// other lines unchanged.
-func written(log string) (lines []string) {
-	token := ""
-	unescape := strings.NewReplacer("%0A", "\n", "%0D", "\r", "%25", "%")
-	for _, line := range strings.FieldsFunc(log, func(c rune) bool { return c == '\n' || c == '\r' }) {
-		command := logCommand.FindStringSubmatch(line)
-		switch {
-		case token != "":
-			if line == "::"+token+"::" {
-				token = ""
-			}
-		case strings.HasPrefix(line, "::stop-commands::"):
-			token = strings.TrimPrefix(line, "::stop-commands::")
-		case command != nil:
-			line = "##[" + command[1] + "]" + unescape.Replace(command[2])
-		}
-		lines = append(lines, strings.Split(line, "\n")...)
-	}
-	return lines
-}
-
-// logCommand matches the commands that the runner writes to the log.
-var logCommand = regexp.MustCompile(`^::(group|endgroup|notice|warning|error)(?: .*?)?::(.*)$`)
 
 // hostile contains text that issues commands to the Actions runner or a terminal.
 var hostile = []string{
@@ -133,7 +74,7 @@ func TestUntrustedTextIssuesNoCommands(t *testing.T) {
 			r.Notice(Annotation{Message: "ours"})
 			r.EndGroup()
 			want := []string{"::group::outer", "::notice::ours", "::endgroup::"}
-			if got := commands(stdout.String()); !slices.Equal(got, want) {
+			if got := runnerlog.Commands(stdout.String()); !slices.Equal(got, want) {
 				t.Errorf("commands %q in\n%s", got, stdout)
 			}
 			if got := groups(t, stdout.String()); !slices.Equal(got, []string{"outer"}) {
@@ -175,12 +116,12 @@ func TestGroupsOfUntrustedOutput(t *testing.T) {
 				_, _ = io.WriteString(w, "a\n::error::b\n##[group]c\n[endgroup]\n")
 				r.EndGroup()
 				r.Infof("between ::endgroup::\n##[endgroup]")
-				r.Group("two") // starts although it has no lines
+				r.Group("three") // has no lines, so it is not written
 				r.EndGroup()
 				r.EndGroup() // has ended already
 			},
 			"::stop-commands::TOKEN1\nbefore\n##[group]::error::one␊##\\[group]two\na\n::error::b\n##\\[group]c\n" +
-				"\\[endgroup]\n##[endgroup]\nbetween ::endgroup::\n##\\[endgroup]\n##[group]two\n##[endgroup]\n::TOKEN1::\n",
+				"\\[endgroup]\n##[endgroup]\nbetween ::endgroup::\n##\\[endgroup]\n::TOKEN1::\n",
 		},
 		{
 			"group before the first line",
@@ -279,7 +220,7 @@ func TestSecretsAreRedacted(t *testing.T) {
 		{
 			"message of an error", func() error { r.Infof("is %v", errors.New("hunter2")); return nil }, "is ***",
 		},
-		{"group", func() error { r.Group("hunter2"); return nil }, "::group::***"},
+		{"group", func() error { r.Group("hunter2"); r.Infof("a"); return nil }, "::group::***"},
 		{"log", func() error { return writeAll(r.Log(), "is hunter2") }, "is ***"},
 		{"untrusted, in pieces", func() error { return writeAll(r.Untrusted(), "is hunt", "er2 here") }, "is *** here"},
 		{"failure", func() error { r.Fail(errors.New("no hunter2"), Annotation{}); return nil }, "::error::no ***"},
@@ -488,8 +429,10 @@ func TestCommandsInActions(t *testing.T) {
 	}
 	stdout.Reset()
 	r.Group("solve")
+	r.Mask("hunter2") // not a line
+	r.Infof("a")
 	r.EndGroup()
-	if want := "::group::solve\n::endgroup::\n"; stdout.String() != want {
+	if want := "::add-mask::hunter2\n::group::solve\na\n::endgroup::\n"; stdout.String() != want {
 		t.Errorf("got %q, want %q", stdout, want)
 	}
 	stdout.Reset()
