@@ -550,7 +550,7 @@ func TestMovingVariables(t *testing.T) {
 		return func(t *testing.T) {
 			without := run(t, name, "", checked, nil)
 			with := run(t, name, value, checked, nil)
-			if with.outputs["digest"] != without.outputs["digest"] || !strings.Contains(with.summary, "Image built") ||
+			if with.outputs["digest"] != without.outputs["digest"] || !strings.Contains(with.summary, "✅ Built ") ||
 				!strings.Contains(with.stdout, annotation) {
 				t.Errorf("digest %s with it, %s without; summary %q\n%s",
 					with.outputs["digest"], without.outputs["digest"], with.summary, with.stdout)

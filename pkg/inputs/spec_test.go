@@ -57,6 +57,7 @@ func TestInvalidInputs(t *testing.T) {
 		{"boolean", "load", "maybe", 0, "maybe", "must be true or false"},
 		{"duration without unit", "timeout", "30", 0, "30", "has no unit; write 30m or 30s"},
 		{"timeout of zero", "timeout", "0s", 0, "0s", "must be positive, for example 30m"},
+		{"comment", "comment", "-->", 0, "-->", "must be true, false, or a name"},
 		{"builder scheme", "builder", "ftp://x", 0, "", "unix://"},
 		{"builder without TLS", "builder", "tcp://builder:1234", 0, "", "BUILDKIT_CERT_PATH"},
 		{"build argument", "build_args", "A=1\n\nB C=2", 3, "B C=2", "write NAME=VALUE"},

@@ -70,7 +70,7 @@ func testFailure(r *runrecord.Record, t runrecord.Test) string {
 	if t.Status == "flaky" {
 		flaky = fmt.Sprintf("passed on attempt %d", t.Attempts)
 	}
-	parts := []string{line("**"+mark(t.Status)+"** "+code(testName(t)), place(r, t.File, t.Line, 0), flaky)}
+	parts := []string{"##### " + line(mark(t.Status)+" "+code(testName(t)), place(r, t.File, t.Line, 0), flaky)}
 	for _, f := range t.Failures[:min(len(t.Failures), maxChecks)] {
 		where := ""
 		if f.Line > 0 && f.Line != t.Line {
