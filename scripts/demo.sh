@@ -49,7 +49,7 @@ done
 source "$dir/env"
 # Use the job's OIDC token for Depot, and the Daytona API key in Doppler.
 unset DEPOT_TOKEN DAYTONA_API_KEY
-export GITHUB_REPOSITORY=org/sandbox-actions
+export GITHUB_REPOSITORY=org/sandbox-actions GITHUB_ACTOR=demo
 
 # run NAME PROGRAM ARGUMENT… runs a program, stores its outputs and its summary as NAME, and prints its duration. It
 # shows the program's log on a terminal, and otherwise the end of the log if the program fails.
@@ -149,18 +149,24 @@ DOPPLER_TOKEN=$DOPPLER_TOKEN_PRD run 'rollback of prd' action-snapshot rollback
 require_same 'first snapshot' 'rollback of prd' snapshot_name
 DOPPLER_TOKEN=$DOPPLER_TOKEN_PRD "$programs/action-snapshot" history 2>/dev/null | sed 's/^/      /'
 
-# Runs that fail, in another repository.
+# Another repository: a snapshot of a changed image, and runs that fail.
 cp -R examples/build-test-snapshot "$dir/app"
 cd "$dir/app"
+commit() { git add --all && git -c user.name=demo -c user.email=demo@example.com commit --quiet --message="$1"; }
 git init --quiet --initial-branch=main
 git remote add origin "$GITHUB_SERVER_URL/acme/app"
-sed -i 's/vi\$/nano$/' sandbox/tests.yaml
-git add --all
-git -c user.name=demo -c user.email=demo@example.com commit --quiet --message='Expect another editor'
+commit 'Add the sandbox'
 export GITHUB_REPOSITORY=acme/app
+run 'build of app' action-build --report --report-dir "$dir/app-report"
+printf '#!/bin/sh\necho "agent 1.0"\n' >agent
+sed -i 's|^USER|COPY --chmod=755 agent /usr/local/bin/\n&|' Dockerfile
+commit 'Add the agent'
+run 'snapshot of app' action-snapshot --image= --verify suite --report --report-dir "$dir/app-report"
+sed -i 's/vi\$/nano$/' sandbox/tests.yaml
+commit 'Expect another editor'
 fail 'failed test' action-test --image=
 fail 'refused snapshot' action-snapshot --image= --cpu 64
-sed -i 's/^USER/RUN agent --version\n&/' Dockerfile
+sed -i 's/^USER/RUN agnet --version\n&/' Dockerfile
 fail 'failed step' action-build
 cd "$root"
 

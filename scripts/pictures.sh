@@ -16,5 +16,5 @@ for summary in "$results"/*.md; do
 done
 [[ ${1:-} == docs ]] || exit 0
 mkdir -p docs/images
-cp "$results/first-snapshot-light.png" docs/images/summary-light.png
-cp "$results/first-snapshot-dark.png" docs/images/summary-dark.png
+cp "$results/snapshot-of-app-light.png" docs/images/summary-light.png
+cp "$results/snapshot-of-app-dark.png" docs/images/summary-dark.png

@@ -9,7 +9,7 @@ import (
 
 // mention matches a quoted text, and what may be the name of an input with the words before it and its value.
 var mention = regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|`([^`]*)`|" +
-	`\b((?:the )?input |(?:set|with|needs|without|write|use|add) )?` + setting)
+	`\b((?:(?:set|with|needs|without|write|use|add) )?(?:(?:the )?input )?)` + setting)
 
 const setting = `\b([a-z]+(?:_[a-z]+)*)\b(?:: ([a-z0-9](?:[\w./:=-]*\w)?))?`
 
@@ -37,7 +37,8 @@ func FlagForm(target any, message string) string {
 		case flag == nil:
 			return text
 		case strings.HasSuffix(words, "input "):
-			return strings.Replace(text, words+name, "--"+flag.Name, 1)
+			verb := strings.TrimSuffix(strings.TrimSuffix(words, "input "), "the ")
+			return verb + "--" + flag.Name + text[len(words+name):]
 		case isWord && (words == "" || value == ""):
 			return text
 		case words == "set " && value != "":

@@ -14,6 +14,7 @@ func TestFlagForm(t *testing.T) {
 		{&Snapshot{}, `set daytona_api_key and update_doppler: false`, `set --daytona-api-key and --no-update-doppler`},
 		{&Snapshot{}, `build it with platform: linux/amd64`, `build it with --platform linux/amd64`},
 		{&Snapshot{}, `set if_exists: reuse or replace`, `pass --if-exists reuse or replace`},
+		{&Snapshot{}, `set the input cpu to at most 4`, `set --cpu to at most 4`},
 		{&Snapshot{}, `the input entrypoint: "x" is empty`, `--entrypoint: "x" is empty`},
 		{&Build{}, `save_tags needs save: true`, `--save-tags needs --save`},
 		{&Build{}, "timed out after 4s; raise `timeout`", "timed out after 4s; raise `--timeout`"},
