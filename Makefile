@@ -1,7 +1,7 @@
 # Each target installs and builds its dependencies into .cache on first use.
 .PHONY: demo pictures test race soak fuzz bench growth lint generate release clean
 
-demo: ## Build, test and snapshot the sandbox image on this machine: up to 7 minutes, later runs about one.
+demo: ## Build, test and snapshot the sandbox image on this machine: up to 8 minutes, later runs about two.
 	@scripts/demo.sh
 
 pictures: ## Create docs/images from the summaries and the report of the demo: a minute after make demo.

@@ -9,10 +9,10 @@ cd "$(dirname "$0")/.."
 
 echo 'demo: builds the sandbox image, runs its test suite and creates a Daytona snapshot, twice, on this machine only'
 if [[ -x .cache/demo/localcloud && -x .cache/bin/buildkitd && -f .cache/base/bookworm-slim.tar ]]; then
-	echo 'demo: all dependencies are in .cache: this takes about a minute, or 3 minutes if the image must be rebuilt'
+	echo 'demo: all dependencies are in .cache: this takes about 2 minutes, or 4 minutes if the image must be rebuilt'
 else
 	echo 'demo: the first run installs Debian packages (docker.io, debootstrap, asciinema), builds BuildKit and the programs, and'
-	echo 'demo: creates debian:bookworm-slim. It takes 5 to 7 minutes on 2 cores; later runs take about a minute'
+	echo 'demo: creates debian:bookworm-slim. It takes 6 to 8 minutes on 2 cores; later runs take about 2 minutes'
 fi
 scripts/setup.sh demo
 
