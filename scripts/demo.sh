@@ -115,7 +115,7 @@ docker run --rm "$(output 'second build' image_name)" sh -c 'printf "demo: in th
 run 'test suite' action-test --report-dir "$dir/results"
 printf '      %s of %s passed, %s failed, %s skipped\n' "$(output 'test suite' tests_passed)" \
 	"$(output 'test suite' tests_total)" "$(output 'test suite' tests_failed)" "$(output 'test suite' tests_skipped)"
-grep '^|' "$results/test-suite.md" | grep -v 'Image built' | cut -c1-60 | pr -2 -t -w 126 -l 1000 | sed 's/^/      /'
+grep -E '^\|[^|]+\|[^|]+\| [0-9.]+ s \|' "$results/test-suite.md" | cut -c1-60 | pr -2 -t -w 126 -l 1000 | sed 's/^/      /'
 
 before=0
 verify=suite # in sandboxes of the snapshot; the second run reuses a snapshot that Doppler names already
