@@ -1,8 +1,12 @@
 # Each target installs and builds its dependencies into .cache on first use.
-.PHONY: demo test race soak fuzz bench growth lint generate release clean
+.PHONY: demo pictures test race soak fuzz bench growth lint generate release clean
 
-demo: ## Build, test and snapshot the sandbox image on this machine: up to 7 minutes, later runs about one.
+demo: ## Build, test and snapshot the sandbox image on this machine: up to 8 minutes, later runs about two.
 	@scripts/demo.sh
+
+pictures: ## Create docs/images from the summaries and the report of the demo: a minute after make demo.
+	@scripts/setup.sh test
+	@scripts/pictures.sh docs
 
 test: ## Run all tests, with real daemons on loopback.
 	@scripts/setup.sh test
@@ -38,4 +42,4 @@ release: ## Create a release in dist/VERSION and its tagged commit: make release
 	@scripts/release.sh "$$VERSION"
 
 clean: ## Remove what the other targets created.
-	@rm -rf .cache dist test-results
+	@rm -rf .cache demo-results dist test-results

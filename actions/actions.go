@@ -38,6 +38,7 @@ type Env struct {
 
 	Program string        // name of the command, for the record of the run
 	Inputs  any           // of the command, for the record: a pointer to a struct of package inputs; may be nil
+	Names   inputs.Names  // defaults of the inputs
 	Output  inputs.Output // what is written to Stdout at the end
 
 	Checks []doctor.Check    // run after a failure, see the input doctor

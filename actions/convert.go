@@ -10,8 +10,8 @@ import (
 	"github.com/org/sandbox-actions/pkg/suite"
 )
 
-// Convert converts a test file of container-structure-test to a suite and prints it. It warns about each test that can
-// have another verdict.
+// Convert converts a test file of container-structure-test to a suite and prints it, with a comment that names the
+// schema to editors. It warns about each test that can have another verdict.
 func Convert(_ context.Context, env Env, in inputs.Convert) error {
 	data, err := os.ReadFile(in.File)
 	if err != nil {
@@ -25,6 +25,6 @@ func Convert(_ context.Context, env Env, in inputs.Convert) error {
 	for _, w := range warnings {
 		env.Runner.Warning(runner.Annotation{File: in.File, Line: w.Line, Message: w.Message})
 	}
-	_, err = env.Stdout.Write(converted)
+	_, err = fmt.Fprintf(env.Stdout, "# yaml-language-server: $schema=%s\n%s", suite.SchemaURL, converted)
 	return err
 }

@@ -20,7 +20,11 @@ import (
 // readDoppler reads the Doppler config that the inputs, the environment or the Doppler CLI select, if any.
 func readDoppler(ctx context.Context, env Env, in inputs.Doppler) (credentials.Doppler, error) {
 	defer startActivity(ctx, "Doppler")()
-	return credentials.ReadDoppler(ctx, dopplerSource(env, in))
+	config, err := credentials.ReadDoppler(ctx, dopplerSource(env, in))
+	if errors.Is(err, credentials.ErrNoDopplerToken) && in.Instead != "" {
+		err = fmt.Errorf("%w; without Doppler, %s", err, in.Instead)
+	}
+	return config, err
 }
 
 func dopplerSource(env Env, in inputs.Doppler) credentials.DopplerSource {
@@ -65,12 +69,29 @@ func checkDoppler(
 	}
 	job.Runner.Infof("%s will be set in %s (selected by %s)", spec.Record.Secret, strings.Join(configNames(configs), ", "),
 		by)
+	noticeOtherPrefix(job, spec, configs)
 	return configs, nil
 }
 
 func errUpdateWithoutToken() error {
 	return inputs.Errorf("update_doppler", "true", "needs a Doppler token; set doppler_token, DOPPLER_TOKEN or "+
 		"doppler_identity, or set update_doppler: false")
+}
+
+// noticeOtherPrefix reports that a config names a snapshot with another prefix, for example because the default has
+// changed since: this run neither reuses nor deletes those snapshots.
+func noticeOtherPrefix(job job, spec inputs.SnapshotSpec, configs []dopplerConfig) {
+	for _, config := range configs {
+		other := prefixOf(config.Previous)
+		if spec.Name != "" || other == config.Previous || other == spec.NamePrefix {
+			continue
+		}
+		other = strings.TrimSuffix(other, "-"+spec.Variant)
+		job.Runner.Notice(runner.Annotation{Title: "Older snapshots have another prefix", Message: fmt.Sprintf(
+			"%s names %s, but this run uses the prefix %s: set name_prefix: %[4]s to reuse and prune the older snapshots, or "+
+				"delete them (action-snapshot list --name-prefix %[4]s)",
+			config.Name(), config.Previous, spec.NamePrefix, other)})
+	}
 }
 
 // checkConfigs checks that the configs are writable, and reads the secrets of the record in each.
@@ -325,6 +346,7 @@ func checkNotNewer(
 // must be recorded.
 func snapshotDoppler(job job, spec inputs.SnapshotSpec) inputs.Doppler {
 	in := spec.Doppler
+	in.Instead = "set daytona_api_key and update_doppler: false"
 	in.Optional = credentials.HasDaytonaKey(spec.Daytona.DaytonaAPIKey, job.Getenv, job.Runner.InActions()) &&
 		!(spec.UpdateDoppler && spec.Record.Required)
 	return in

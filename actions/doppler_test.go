@@ -263,6 +263,9 @@ func TestDopplerIsOptional(t *testing.T) {
 				t.Fatalf("got %v, want %v", err, test.err)
 			}
 			if err != nil {
+				if !strings.Contains(err.Error(), "without Doppler, set daytona_api_key and update_doppler: false") {
+					t.Errorf("got %v", err)
+				}
 				return
 			}
 			configs, err := checkDoppler(t.Context(), job, spec, config)
@@ -272,6 +275,32 @@ func TestDopplerIsOptional(t *testing.T) {
 			client, err := daytonaClient(job.Env, spec.Daytona, config)
 			if err != nil || client.Key != test.key {
 				t.Errorf("Daytona: %v", err)
+			}
+		})
+	}
+}
+
+// A run whose prefix differs from that of the named snapshot says how to go on with the older snapshots.
+func TestNoticeOtherPrefix(t *testing.T) {
+	const suffix = "-20260102-030405-0123456-me"
+	for _, test := range []struct {
+		name, previous, want string
+		arguments            []string
+	}{
+		{name: "former default", previous: "iterate-sandbox" + suffix, want: "set name_prefix: iterate-sandbox to reuse"},
+		{name: "variant", previous: "other-small" + suffix, want: "set name_prefix: other to reuse",
+			arguments: []string{"--variants=small: cpu=1"}},
+		{name: "same prefix", previous: "sandbox" + suffix},
+		{name: "no generated name", previous: "pinned"},
+		{name: "no name"},
+		{name: "given name", previous: "other" + suffix, arguments: []string{"--name=pinned"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			job, _, log := testJob(t, nil)
+			spec := snapshotSpec(t, test.arguments...).Each()[0]
+			noticeOtherPrefix(job, spec, []dopplerConfig{{Previous: test.previous}})
+			if !strings.Contains(log.String(), test.want) || (test.want == "") != (log.Len() == 0) {
+				t.Errorf("log %q, want %q", log, test.want)
 			}
 		})
 	}

@@ -86,7 +86,25 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	if protectErr != nil {
 		env.Runner.Warning(runner.Annotation{Message: protectErr.Error()})
 	}
-	return report(env.Runner, command.run(ctx, env, source, outputErr))
+	return report(env.Runner, env.atPrompt(command.run(ctx, env, source, outputErr)))
+}
+
+// promptError is an error that names the inputs of a command as flags.
+type promptError struct {
+	error
+	inputs any
+}
+
+func (e *promptError) Error() string { return inputs.FlagForm(e.inputs, e.error.Error()) }
+
+func (e *promptError) Unwrap() error { return e.error }
+
+// atPrompt returns err as a user of the command line reads it. In GitHub Actions, it returns err unchanged.
+func (e Env) atPrompt(err error) error {
+	if err == nil || e.Inputs == nil || e.Runner.InActions() {
+		return err
+	}
+	return &promptError{err, e.Inputs}
 }
 
 // defaultOutput returns what a program writes to standard output without --output: text to a terminal and in a log of
@@ -103,6 +121,10 @@ func (c Command) run(ctx context.Context, env Env, source inputs.Source, outputE
 	if env.Dir, err = os.Getwd(); err != nil {
 		return err
 	}
+	if env.Names, err = defaultNames(ctx, env); err != nil {
+		return env.reject(err)
+	}
+	source.Names = env.Names
 	warnings, err := source.Parse(c.Inputs)
 	if errors.Is(err, inputs.ErrHelp) { // scripts read the version, so nothing else is printed
 		return err
@@ -112,6 +134,7 @@ func (c Command) run(ctx context.Context, env Env, source inputs.Source, outputE
 		env.Runner.Warning(runner.Annotation{Message: warning})
 	}
 	if err = cmp.Or(outputErr, err); err != nil {
+		err = env.atPrompt(err)
 		env.Inputs = nil // not known
 		return env.reject(err)
 	}

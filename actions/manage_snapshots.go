@@ -72,6 +72,9 @@ func listSnapshots(ctx context.Context, env Env, in inputs.ListSnapshots) ([]sna
 	if err != nil {
 		return nil, err
 	}
+	if len(list) == 0 && in.NamePrefix != "" {
+		env.Runner.Infof("No snapshot has the prefix %s; list all snapshots with --name-prefix=", in.NamePrefix)
+	}
 	return describeSnapshots(ctx, env, config, in.DopplerSecret, list), nil
 }
 
@@ -237,7 +240,7 @@ func DeleteSnapshot(ctx context.Context, env Env, in inputs.DeleteSnapshot) erro
 func authenticate(
 	ctx context.Context, env Env, doppler inputs.Doppler, in inputs.Daytona,
 ) (daytona.Client, credentials.Doppler, error) {
-	doppler.Default = inputs.DefaultDopplerConfig
+	doppler.Default, doppler.Instead = inputs.DefaultDopplerConfig, "set daytona_api_key"
 	doppler.Optional = credentials.HasDaytonaKey(in.DaytonaAPIKey, env.Getenv, env.Runner.InActions())
 	config, err := readDoppler(ctx, env, doppler)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 func (j job) complete(record runrecord.Record, err error) runrecord.Record {
 	record.Format, record.Program, record.Release = runrecord.Version, j.Program, Version
 	record.Started, record.Seconds = j.Started.UTC().Truncate(time.Millisecond), roundSeconds(time.Since(j.Started))
-	record.ExitCode, record.Error = exitCode(err), errorRecord(err)
+	record.ExitCode, record.Error = exitCode(err), errorRecord(j.atPrompt(err))
 	record.Run = runRecord(j.Env)
 	record.Inputs = inputRecords(j.Env)
 	record.Clean(j.Runner.Clean)
@@ -36,7 +36,7 @@ func inputRecords(e Env) (records []runrecord.Input) {
 	if e.Inputs == nil {
 		return nil
 	}
-	for _, value := range inputs.Changed(e.Inputs, e.Runner.InActions()) {
+	for _, value := range inputs.Changed(e.Inputs, e.Names, e.Runner.InActions()) {
 		if _, found := e.Runner.FindSecret(value.Text); found || value.Secret {
 			records = append(records, runrecord.Input{Name: value.Name, Secret: true})
 		} else {

@@ -62,5 +62,15 @@ func isGeneratedName(prefix, name string) bool {
 	return ok && nameSuffix.MatchString(rest)
 }
 
+// prefixOf returns the prefix of a generated name. It returns other names unchanged.
+func prefixOf(name string) string {
+	for i := range name {
+		if nameSuffix.MatchString(name[i:]) {
+			return name[:i]
+		}
+	}
+	return name
+}
+
 // nameSuffix matches what snapshotName adds to the prefix. The prefix of a long name is cut.
 var nameSuffix = regexp.MustCompile(`^-\d{8}-\d{6}-[0-9a-f]{1,7}(-dirty)?-[a-zA-Z0-9_.-]+$`)

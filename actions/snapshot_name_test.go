@@ -17,7 +17,7 @@ func TestSnapshotName(t *testing.T) {
 		dirty             bool
 		person, want      string
 	}{
-		{"commit", "iterate-sandbox", sha, false, "octocat", "iterate-sandbox-20260304-040607-0123456-octocat"},
+		{"commit", "web-sandbox", sha, false, "octocat", "web-sandbox-20260304-040607-0123456-octocat"},
 		{"uncommitted changes", "a", sha, true, "octocat", "a-20260304-040607-0123456-dirty-octocat"},
 		{"bot", "a", sha, false, "dependabot[bot]", "a-20260304-040607-0123456-dependabot-bot"},
 		{"characters that Daytona rejects", "a", sha, false, " Ünal Ö/é: ", "a-20260304-040607-0123456-nal"},
@@ -42,7 +42,7 @@ func FuzzSnapshotName(f *testing.F) {
 	for _, person := range []string{
 		"octocat", "dependabot[bot]", "", "Ünal Ö", "-", "a/b:latest", strings.Repeat("x", 200), "\n", "a@b.example",
 	} {
-		f.Add("iterate-sandbox", uint64(0x1234567), person, false)
+		f.Add("web-sandbox", uint64(0x1234567), person, false)
 		f.Add(strings.Repeat("team/image:", 20)+"x", uint64(0), person, true)
 	}
 	f.Fuzz(func(t *testing.T, prefix string, commit uint64, person string, dirty bool) {

@@ -16,7 +16,7 @@ import (
 // Every push has a repository of its own, because Daytona deletes all tags of an image from its repository.
 func TestRepositoryName(t *testing.T) {
 	for prefix, want := range map[string]string{
-		"iterate-sandbox": "iterate-sandbox-", "Team/Image:v1": "team-image-v1-", "__": "snapshot-", "-a-": "a-",
+		"web-sandbox": "web-sandbox-", "Team/Image:v1": "team-image-v1-", "__": "snapshot-", "-a-": "a-",
 		strings.Repeat("a", 300): strings.Repeat("a", maxRepositoryPrefix) + "-",
 	} {
 		first, second := repositoryName(prefix), repositoryName(prefix)

@@ -62,13 +62,7 @@ func usesOf(
 // secretsOf returns the secrets that may contain the name of a snapshot: the given one, and those of the variants that
 // the name may end in, or the prefix of a generated name.
 func secretsOf(secret, name string) []string {
-	family := name
-	for i := range name {
-		if nameSuffix.MatchString(name[i:]) {
-			family = name[:i]
-			break
-		}
-	}
+	family := prefixOf(name)
 	secrets := []string{secret}
 	for i := range family {
 		if variant, ok := strings.CutPrefix(family[i:], "-"); ok && inputs.IsVariant(variant) {

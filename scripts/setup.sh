@@ -13,7 +13,7 @@ main() {
 		require_go
 		build_in_background build_tools bin internal/tools github.com/moby/buildkit/cmd/buildkitd
 		build_in_background build_programs
-		install_packages ca-certificates curl debootstrap docker.io git iproute2 iptables runc
+		install_packages asciinema ca-certificates curl debootstrap docker.io git iproute2 iptables runc
 		create_base_image
 		;;
 	test)

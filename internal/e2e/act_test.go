@@ -258,7 +258,7 @@ func TestCallerWorkflows(t *testing.T) {
 			run: actRun{
 				dir: e.caller, workflow: "snapshot.yml", vars: values{"DOPPLER_IDENTITY": localcloud.DopplerIdentity},
 			},
-			want: []string{`a sandbox starts from iterate-sandbox-\d{8}-\d{6}-` + sha[:7] + `-`},
+			want: []string{`a sandbox starts from caller-sandbox-\d{8}-\d{6}-` + sha[:7] + `-`},
 		},
 		{
 			name: "reusable snapshot workflow for prd", ok: true,
@@ -275,7 +275,7 @@ func TestCallerWorkflows(t *testing.T) {
 				inputs:  values{"ref": "v1", "doppler_config": "dev", "update_doppler": "true"},
 				secrets: values{"DOPPLER_TOKEN": e.DopplerToken},
 			},
-			want: []string{`::set-output:: snapshot_name=iterate-sandbox-`, `::set-output:: doppler_updated=true`},
+			want: []string{`::set-output:: snapshot_name=sandbox-actions-`, `::set-output:: doppler_updated=true`},
 		},
 		{
 			name: "dispatched snapshot workflow without Doppler", ok: true,

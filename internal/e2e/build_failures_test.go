@@ -263,7 +263,7 @@ func TestEngineDiskFull(t *testing.T) {
 		}
 	})
 	r := e.run(t, invocation{dockerfile: fromDebian, env: values{"DOCKER_HOST": full.Host}})
-	assertFailed(t, r, `iterate-sandbox:ci.*Docker Engine.*no space left on device`)
+	assertFailed(t, r, `sandbox:ci.*Docker Engine.*no space left on device`)
 }
 
 // Fetching a ref reports a full disk on the runner.

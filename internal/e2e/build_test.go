@@ -122,7 +122,7 @@ func TestEveryInput(t *testing.T) {
 		{
 			name: "platform", dockerfile: fromFile, inputs: values{"platform": "linux/arm64"},
 			check: func(t *testing.T, r result) {
-				architecture := docker(t, e.Engine.Host, "image", "inspect", "-f", "{{.Architecture}}", "iterate-sandbox:ci")
+				architecture := docker(t, e.Engine.Host, "image", "inspect", "-f", "{{.Architecture}}", "sandbox:ci")
 				if architecture != "arm64" || r.outputs["platforms"] != "linux/arm64" {
 					t.Errorf("architecture %s, platforms %s", architecture, r.outputs["platforms"])
 				}
@@ -150,7 +150,7 @@ func TestEveryInput(t *testing.T) {
 			name: "target", inputs: values{"target": "one"},
 			dockerfile: "FROM scratch AS one\nLABEL stage=one\nFROM scratch\nCOPY absent /\n",
 			check: func(t *testing.T, _ result) {
-				if got := config(t, "iterate-sandbox:ci").Labels["stage"]; got != "one" {
+				if got := config(t, "sandbox:ci").Labels["stage"]; got != "one" {
 					t.Errorf("stage %q", got)
 				}
 			},
@@ -179,7 +179,7 @@ func TestEveryInput(t *testing.T) {
 		{
 			name: "labels", dockerfile: fromFile, inputs: values{"labels": "one=1\n\"two=a,b\""},
 			check: func(t *testing.T, _ result) {
-				if got := config(t, "iterate-sandbox:ci").Labels; got["one"] != "1" || got["two"] != "a,b" {
+				if got := config(t, "sandbox:ci").Labels; got["one"] != "1" || got["two"] != "a,b" {
 					t.Errorf("labels %v", got)
 				}
 			},
@@ -270,7 +270,7 @@ func TestEveryInput(t *testing.T) {
 				if index := fromRegistry(t, "attested:1").Manifest; !bytes.Contains(index, []byte("attestation-manifest")) {
 					t.Errorf("no attestation in %s", index)
 				}
-				config(t, "iterate-sandbox:ci") // attestations do not prevent loading
+				config(t, "sandbox:ci") // attestations do not prevent loading
 			},
 		},
 		{
@@ -302,7 +302,7 @@ func TestEveryInput(t *testing.T) {
 						t.Errorf("%s %s, want the index %s", d.MediaType, d.Digest, r.outputs["digest"])
 					}
 				}
-				config(t, "iterate-sandbox:ci")
+				config(t, "sandbox:ci")
 			},
 		},
 		{

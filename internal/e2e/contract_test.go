@@ -44,7 +44,7 @@ func TestActionContract(t *testing.T) {
 		"ref": "", "allow_untrusted_ref": "false", "allow_untrusted_secrets": "false", "submodules": "",
 		"lfs": "true", "platform": "linux/amd64",
 		"doppler_config": "", "doppler_project": "", "doppler_token": "", "doppler_identity": "",
-		"context": ".", "dockerfile": "", "target": "", "image_name": "iterate-sandbox:ci",
+		"context": ".", "dockerfile": "", "target": "", "image_name": "sandbox:ci",
 		"build_args": "", "build_contexts": "", "labels": "", "default_labels": "true", "annotations": "",
 		"secrets": "", "secret_envs": "", "secret_files": "", "ssh": "", "allow": "", "add_hosts": "",
 		"no_cache_filters": "", "outputs": "", "attests": "", "no_cache": "false", "pull": "false",
@@ -78,7 +78,7 @@ func TestActionContract(t *testing.T) {
 		},
 		"snapshot": {
 			inputs: values{
-				"load": "false", "image": "", "expect_image_id": "", "name": "", "name_prefix": "iterate-sandbox",
+				"load": "false", "image": "", "expect_image_id": "", "name": "", "name_prefix": "",
 				"cpu": "2", "memory": "4", "disk": "10", "gpu": "0", "sandbox_class": "", "entrypoint": "", "region": "",
 				"variants": "", "attempts": "3", "make_room": "false", "if_exists": "reuse", "keep": "0",
 				"keep_failed": "false", "verify": "",

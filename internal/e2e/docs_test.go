@@ -93,6 +93,33 @@ func TestDocsLinks(t *testing.T) {
 	}
 }
 
+var picture = regexp.MustCompile(`(?:src|srcset)="([^":]+)"`)
+
+// Every picture in the docs exists, and scripts/pictures.sh creates it. The docs show every picture.
+func TestDocsPictures(t *testing.T) {
+	script := read(t, "../../scripts/pictures.sh")
+	shown := map[string]bool{}
+	for _, name := range documents(t) {
+		for _, m := range picture.FindAllStringSubmatch(read(t, "../../"+name), -1) {
+			file := filepath.Join(filepath.Dir(name), m[1])
+			shown[file] = true
+			if _, err := os.Stat("../../" + file); err != nil || !strings.Contains(script, filepath.Base(file)) {
+				t.Errorf("%s: %s does not exist, or scripts/pictures.sh does not create it", name, m[1])
+			}
+		}
+	}
+	files, err := filepath.Glob("../../docs/images/*")
+	must(t, err)
+	for _, file := range files {
+		if !shown[strings.TrimPrefix(file, "../../")] {
+			t.Errorf("no document shows %s", file)
+		}
+	}
+	if len(files) < 2 {
+		t.Errorf("found only %q", files)
+	}
+}
+
 // Files and environment variables in the docs exist in the repository.
 func TestDocsNames(t *testing.T) {
 	file := regexp.MustCompile("`((?:actions|pkg|internal|scripts|docs|\\.github)/[A-Za-z0-9_./-]+\\.[a-z]+)`")

@@ -62,7 +62,7 @@ func TestExamples(t *testing.T) {
 	}{
 		{folder: "minimal", workflow: "image.yml", event: "push", builds: 1, want: []string{`::set-output:: tests_passed=1`}},
 		{folder: "build-test-snapshot", workflow: "release.yml", event: "push", builds: 1,
-			want: []string{oneImage.String() + ` as iterate-sandbox-`},
+			want: []string{oneImage.String() + ` as caller-sandbox-`},
 			after: func(t *testing.T, log string) {
 				if all := oneImage.FindStringSubmatch(log); all == nil || all[1] != all[2] || all[2] != all[3] {
 					t.Errorf("the digests differ: %q", all)

@@ -160,6 +160,9 @@ fileExistenceTests:
 	if converted.exitCode != 0 {
 		t.Fatal(converted.stderr)
 	}
+	if !strings.HasPrefix(converted.stdout, "# yaml-language-server: $schema=https://") {
+		t.Errorf("the suite does not name its schema:\n%s", converted.stdout)
+	}
 	writeFile(t, dir, "tests.yaml", converted.stdout)
 	writeFile(t, dir, "Dockerfile", fromDebian)
 	r := e.mustRun(t, invocation{program: "action-test", dir: dir, inputs: values{"suite": "tests.yaml"}})

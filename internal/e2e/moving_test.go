@@ -181,7 +181,7 @@ func movingInputs(dir string) map[string]movingInput {
 		"outputs": {
 			value: "type=cacheonly\ntype=docker\nout\ntype=oci,dest=a.tar", with: values{"load": "false"},
 			got:  func(s inputs.BuildSpec) any { return []any{s.Load, s.Outputs} },
-			want: []any{true, []string{"out", `type=oci,dest=a.tar,"name=iterate-sandbox:ci"`}},
+			want: []any{true, []string{"out", `type=oci,dest=a.tar,"name=sandbox:ci"`}},
 		},
 		"platforms": {
 			value: "linux/arm64/v8,linux/386,linux/arm/v7", got: spec("Platforms"),

@@ -93,7 +93,7 @@ func TestReleasedActions(t *testing.T) {
 	commit := e.release(t)
 	vars := values{"DEPOT_PROJECT_ID": localcloud.Project, "DOPPLER_IDENTITY": localcloud.DopplerIdentity}
 	result := regexp.MustCompile(
-		`built sha256:[0-9a-f]{64}, tested sha256:[0-9a-f]{64} with 1 passed, released as iterate-sandbox-\d{8}`)
+		`built sha256:[0-9a-f]{64}, tested sha256:[0-9a-f]{64} with 1 passed, released as caller-sandbox-\d{8}`)
 	for _, pin := range []string{"v1", commit} {
 		t.Run(pin, func(t *testing.T) {
 			dir := t.TempDir()

@@ -162,8 +162,8 @@ printf '<testsuite name="s" tests="1"><testcase name="t"><failure message="%s"/>
 				"files in the home directory": strings.Join(fileContents(s.home, ".docker/config.json"), "\n"),
 			}
 			if test.exitCode == 0 && s.inputs["load"] != "false" && test.program != "action-snapshot" {
-				places["the image"] = docker(t, e.Engine.Host, "image", "inspect", "iterate-sandbox:secret") +
-					docker(t, e.Engine.Host, "history", "--no-trunc", "iterate-sandbox:secret")
+				places["the image"] = docker(t, e.Engine.Host, "image", "inspect", "sandbox:secret") +
+					docker(t, e.Engine.Host, "history", "--no-trunc", "sandbox:secret")
 			}
 			for place, environments := range watcher.startedEnvironments {
 				places[place] = strings.Join(environments, "\n")
@@ -276,7 +276,7 @@ func (e *environment) secretRun(t *testing.T, program, from, last string, stored
 		"secrets":      "a=" + s.secret("secrets", `canary "`+r()+`' 100%25 \n`, toBuilder),
 		"secret_envs":  "b=BUILD_SECRET",
 		"secret_files": "c=" + file, "ssh": "default=" + key,
-		"doppler_config": "dev", "dockerfile": "Dockerfile", "image_name": "iterate-sandbox:secret", "no_cache": "true",
+		"doppler_config": "dev", "dockerfile": "Dockerfile", "image_name": "sandbox:secret", "no_cache": "true",
 		"git_context": "git", "provenance": "mode=max",
 	}
 	s.env = values{

@@ -231,27 +231,27 @@ func TestDopplerUpdateFails(t *testing.T) {
 // Doppler keeps the name of a newer snapshot that another run created in the meantime.
 func TestDopplerKeepsNewerSnapshot(t *testing.T) {
 	e := setup(t)
-	e.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "iterate-sandbox-older")
+	e.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "caller-sandbox-older")
 	// The first POST checks whether the token can write.
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1})
 	e.Doppler.Fail(clouddoppler.Fault{Method: "POST", Path: "/secrets", Times: 1, Before: func() {
 		e.Daytona.Put(
 			cloudaytona.Snapshot{
 				Organization: localcloud.DaytonaOrganization,
-				Name:         "iterate-sandbox-newer",
+				Name:         "caller-sandbox-newer",
 				Created:      time.Now().Add(time.Second),
 			},
 		)
-		e.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "iterate-sandbox-newer")
+		e.Doppler.SetSecret(localcloud.Project, "dev", nameSecret, "caller-sandbox-newer")
 	}})
 	defer e.Doppler.ClearFaults()
-	defer e.deleteSnapshot(t, "iterate-sandbox-newer")
+	defer e.deleteSnapshot(t, "caller-sandbox-newer")
 	r := e.mustRun(t, invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t)})
-	if got := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != "iterate-sandbox-newer" ||
+	if got := e.Doppler.Secret(localcloud.Project, "dev", nameSecret); got != "caller-sandbox-newer" ||
 		r.outputs["doppler_updated"] != "false" {
 		t.Errorf("Doppler has %q; outputs %v", got, r.outputs)
 	}
-	if !strings.Contains(r.stdout, "iterate-sandbox-newer") {
+	if !strings.Contains(r.stdout, "caller-sandbox-newer") {
 		t.Errorf("the log does not contain the name of the newer snapshot:\n%s", r.stdout)
 	}
 }
@@ -317,7 +317,7 @@ func TestSnapshotNameExists(t *testing.T) {
 			Value: everything, Access: []clouddoppler.Access{{Project: localcloud.Project, Write: true}},
 		}))
 		two := run(values{
-			"if_exists": "replace", "name_prefix": "iterate-sandbox", "doppler_token": everything,
+			"if_exists": "replace", "name_prefix": "caller-sandbox", "doppler_token": everything,
 			"doppler_project": localcloud.Project,
 		})
 		if two.exitCode != 0 || two.outputs["snapshot_name"] == one.outputs["snapshot_name"] ||

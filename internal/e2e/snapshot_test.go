@@ -39,7 +39,7 @@ func TestSnapshot(t *testing.T) {
 	e.Doppler.SetSecret(localcloud.Project, "dev", mirrorSecret, "stale") // is mirrored because it exists
 	one := run(values{"verify": "boot"})
 	name := one.outputs["snapshot_name"]
-	if !regexp.MustCompile(`^iterate-sandbox-\d{8}-\d{6}-[0-9a-f]{7}-octocat$`).MatchString(name) {
+	if !regexp.MustCompile(`^caller-sandbox-\d{8}-\d{6}-[0-9a-f]{7}-octocat$`).MatchString(name) {
 		t.Errorf("name %q", name)
 	}
 	if one.outputs["snapshot_state"] != "active" || one.outputs["reused"] != "false" ||
@@ -60,7 +60,7 @@ func TestSnapshot(t *testing.T) {
 	if !slices.Equal(created.Entrypoint, []string{"sleep", "60"}) { // Daytona itself ignores CMD
 		t.Errorf("a sandbox starts %q, want the image's CMD", created.Entrypoint)
 	}
-	tagged := regexp.MustCompile(`/iterate-sandbox-[a-z0-9]{26}:sha256-[0-9a-f]{64}-default$`)
+	tagged := regexp.MustCompile(`/caller-sandbox-[a-z0-9]{26}:sha256-[0-9a-f]{64}-default$`)
 	if !tagged.MatchString(created.Image) || created.Digest != one.outputs["digest"] {
 		t.Errorf("created from %s with the digest %s", created.Image, created.Digest)
 	}

@@ -67,8 +67,8 @@ tests:
 			outputs: values{
 				"tests_total": "4", "tests_passed": "3", "tests_failed": "0", "tests_skipped": "1",
 			}},
-		{name: "existing image", inputs: values{"suite": "good.yaml", "image": "iterate-sandbox:ci"},
-			outputs: values{"tests_passed": "3", "image_ref": "iterate-sandbox:ci"}},
+		{name: "existing image", inputs: values{"suite": "good.yaml", "image": "sandbox:ci"},
+			outputs: values{"tests_passed": "3", "image_ref": "sandbox:ci"}},
 		{name: "some fail", inputs: values{"suite": "bad.yaml"}, exitCode: 1, want: "2 of 2 tests failed",
 			outputs: values{"tests_failed": "2", "tests_passed": "0"}, log: "::error "},
 		{name: "command", inputs: values{"suite": "good.yaml", "command": reportingCommand},

@@ -64,7 +64,8 @@ func (w workflowFile) action(t *testing.T) (name string, with values) {
 	return "", nil
 }
 
-// The workflows have the documented names, inputs and outputs. Dispatch inputs are identical to call inputs.
+// The workflows have the documented names, inputs and outputs. Dispatch inputs are identical to call inputs, except the
+// name of the image.
 func TestWorkflowContract(t *testing.T) {
 	for file, promised := range map[string]struct {
 		name    string
@@ -94,6 +95,9 @@ func TestWorkflowContract(t *testing.T) {
 			t.Errorf("%s: %d dispatch inputs; older GitHub servers accept only 10", file, n)
 		}
 		for name, input := range w.On.Dispatch.Inputs {
+			if name == "image_name" { // that of this repository, see sandbox.json
+				input.Default = "sandbox:ci"
+			}
 			if w.On.Call.Inputs[name] != input {
 				t.Errorf("%s: input %s: dispatch has %+v, call has %+v", file, name, input, w.On.Call.Inputs[name])
 			}

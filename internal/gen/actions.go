@@ -10,9 +10,11 @@ import (
 
 // action describes an action for its action.yml and for docs/reference.md.
 type action struct {
-	Name, Title, About string
-	Arguments          string // of run.sh
-	ExtendsBuild       bool   // whether it has the inputs and outputs of build, too
+	Name, Title  string
+	About        string // at most 125 characters, the limit of GitHub's marketplace
+	Icon         string // of GitHub's list of Feather icons
+	Arguments    string // of run.sh
+	ExtendsBuild bool   // whether it has the inputs and outputs of build, too
 
 	Inputs  []inputs.Field // available in workflows and on the command line
 	Flags   []inputs.Field // available only on the command line
@@ -23,20 +25,20 @@ type action struct {
 func loadActions() ([]action, error) {
 	list := []action{
 		{
-			Name: "build", Title: "Build a sandbox image", Arguments: "build",
-			About: "Builds an image on Depot with GitHub OIDC, loads it, pushes it, and outputs its digest.",
+			Name: "build", Title: "Build a sandbox image", Arguments: "build", Icon: "package",
+			About: "Builds an image on Depot or your own BuildKit, loads and pushes it, and outputs its digest. No stored tokens.",
 		},
 		{
-			Name: "snapshot", Title: "Create a Daytona snapshot", Arguments: "snapshot", ExtendsBuild: true,
-			About: "Builds a sandbox image, pushes it from the builder to Daytona, and records the snapshot's name in Doppler.",
+			Name: "snapshot", Title: "Create a Daytona snapshot", Arguments: "snapshot", Icon: "camera", ExtendsBuild: true,
+			About: "Builds an image or takes one, makes it a verified Daytona snapshot, and records its name in Doppler.",
 		},
 		{
-			Name: "test", Title: "Test a sandbox image", Arguments: "test", ExtendsBuild: true,
-			About: "Builds a sandbox image, loads it into the Docker Engine, and runs its test suite.",
+			Name: "test", Title: "Test a sandbox image", Arguments: "test", Icon: "check-circle", ExtendsBuild: true,
+			About: "Builds an image or takes one, loads it into Docker, and runs a YAML suite of tests and your command against it.",
 		},
 		{
-			Name: "promote", Title: "Promote a Daytona snapshot", Arguments: "snapshot promote",
-			About: "Names an existing Daytona snapshot in other Doppler configs, without building anything.",
+			Name: "promote", Title: "Promote a Daytona snapshot", Arguments: "snapshot promote", Icon: "chevrons-up",
+			About: "Names a Daytona snapshot that exists in other Doppler configs, for example of production. Builds nothing.",
 		},
 	}
 	declared := []struct{ inputs, outputs any }{

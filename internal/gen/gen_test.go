@@ -36,6 +36,21 @@ func TestGeneratedFiles(t *testing.T) {
 	}
 }
 
+// Each action.yml has the fields that GitHub's marketplace shows.
+func TestMarketplaceFields(t *testing.T) {
+	const maxDescription = 125 // characters
+	actions, err := loadActions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range actions {
+		if a.Title == "" || a.About == "" || len(a.About) > maxDescription || a.Icon == "" {
+			t.Errorf("%s: title %q, icon %q, description of %d characters, want at most %d",
+				a.Name, a.Title, a.Icon, len(a.About), maxDescription)
+		}
+	}
+}
+
 // An unknown dispatch input is an error.
 func TestUnknownDispatchInput(t *testing.T) {
 	_, err := newWorkflow(action{Name: "build"})

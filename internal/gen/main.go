@@ -8,6 +8,7 @@ package main
 
 import (
 	"embed"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,6 +57,10 @@ func generatedFiles(root string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	name, err := readName(root)
+	if err != nil {
+		return nil, err
+	}
 	files := map[string]string{}
 	for _, a := range actions {
 		if files[a.Name+"/action.yml"], err = render("action.yml", a, pins); err != nil {
@@ -65,6 +70,7 @@ func generatedFiles(root string) (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
+		w.presetImageName(name + ":ci")
 		if files[".github/workflows/"+w.File], err = render("workflow.yml", w, pins); err != nil {
 			return nil, err
 		}
@@ -96,6 +102,17 @@ func render(name string, data any, pins map[string]string) (string, error) {
 	var text strings.Builder
 	err = t.Execute(&text, data)
 	return text.String(), err
+}
+
+// readName returns the name in sandbox.json, which docs/moving.md describes.
+func readName(root string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(root, "sandbox.json"))
+	if err != nil {
+		return "", err
+	}
+	var content struct{ Name string }
+	err = json.Unmarshal(data, &content)
+	return content.Name, err
 }
 
 var pinnedAction = regexp.MustCompile(`uses: (actions/[a-z-]+)(@[0-9a-f]{40} # v\S+)`)

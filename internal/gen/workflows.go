@@ -73,7 +73,7 @@ var workflowConfigs = map[string]workflowConfig{
 			Job:         "Snapshot for ${{ inputs.doppler_config }}",
 			Concurrency: "One snapshot of a config and prefix at a time: Doppler records the last one.",
 			Group: "build-daytona-snapshot ${{ github.repository }} ${{ inputs.doppler_config }} " +
-				"${{ inputs.name_prefix || 'iterate-sandbox' }}",
+				"${{ inputs.name_prefix || vars.SANDBOX_NAME_PREFIX }}",
 			Artifact: "snapshot-report",
 		},
 		rename: map[string]string{"name": "snapshot_name"},
@@ -186,6 +186,7 @@ var expressions = map[string]string{
 		"inputs.doppler_config && secrets.DOPPLER_TOKEN || '' }}",
 	"to_token":      "${{ inputs.to == 'prd' && secrets.DOPPLER_TOKEN_PRD || '' }}",
 	"depot_project": "${{ inputs.depot_project || vars.DEPOT_PROJECT_ID }} # then depot.json",
+	"name_prefix":   "${{ inputs.name_prefix || vars.SANDBOX_NAME_PREFIX }} # then the repository's name",
 	"build_args":    "|\n            GITHUB_REPOSITORY\n            ${{ inputs.build_args }}",
 	"git_context":   "${{ inputs.git_context || 'git' }}",
 }
@@ -260,6 +261,16 @@ func newWorkflow(a action) (workflow, error) {
 		}
 	}
 	return w, nil
+}
+
+// presetImageName sets the default of the input image_name if a person starts the workflow, which is only possible in
+// this repository. Other repositories call it.
+func (w *workflow) presetImageName(name string) {
+	for i := range w.Dispatch {
+		if w.Dispatch[i].Name == "image_name" {
+			w.Dispatch[i].Default = strconv.Quote(name)
+		}
+	}
 }
 
 // pass sets an input of the action to value, or to the value in actionExpressions or expressions if it has one.

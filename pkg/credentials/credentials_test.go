@@ -40,12 +40,13 @@ func TestDaytona(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var masked []string
 			test.source.Mask = func(secret string) { masked = append(masked, secret) }
-			client, _, err := Daytona(test.source)
+			client, from, err := Daytona(test.source)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if client.Key != test.key || client.Organization != test.organization || client.URL != test.url {
-				t.Errorf("key %s, organization %s, URL %s", client.Key, client.Organization, client.URL)
+			if client.Key != test.key || client.Organization != test.organization || client.URL != test.url ||
+				client.KeySource != from {
+				t.Errorf("key %s from %s, organization %s, URL %s", client.Key, client.KeySource, client.Organization, client.URL)
 			}
 			if !slices.Equal(masked, []string{test.key}) {
 				t.Errorf("masked %q, want the key", masked)

@@ -48,6 +48,7 @@ func Daytona(source DaytonaSource) (client daytona.Client, from string, err erro
 		return daytona.Client{}, "", errors.New("no Daytona API key: set daytona_api_key or DAYTONA_API_KEY")
 	}
 	source.Mask(client.Key)
+	client.KeySource = from
 	return client, from, nil
 }
 

@@ -88,6 +88,7 @@ func ReadDoppler(ctx context.Context, source DopplerSource) (Doppler, error) {
 		return Doppler{}, err
 	}
 	client := selected.client
+	client.TokenSource = selected.tokenFrom
 	switch {
 	case client.Token != "":
 		source.Mask(dopplerToken, client.Token)

@@ -51,8 +51,8 @@ func (c *Client) service() httpclient.Service {
 	return httpclient.Service{Name: serviceName, URL: c.url(), Clock: c.clock(), Hints: []httpclient.Hint{
 		{On: httpclient.NoResponse, Text: "check the network, DAYTONA_API_URL and https://status.daytona.io"},
 		{On: httpclient.BadFormat, Text: c.checkURL()},
-		{On: http.StatusUnauthorized, Text: "set daytona_api_key to a valid, unexpired key; create one at " +
-			keysPage},
+		{On: http.StatusUnauthorized, Text: "replace the key in " + cmp.Or(c.KeySource, "daytona_api_key") +
+			"; create one at " + keysPage},
 		{On: http.StatusForbidden, Text: "check that the key or its user belongs to the organization, and " +
 			"that https://app.daytona.io/dashboard shows no problem with the organization"},
 		{On: http.StatusNotFound, Text: "check DAYTONA_API_URL and the organization"},

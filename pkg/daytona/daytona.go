@@ -27,6 +27,7 @@ const (
 type Client struct {
 	URL          string       // "" means DefaultURL
 	Key          string       // an API key, or a user's token (a JWT)
+	KeySource    string       // where the key is set, for errors; may be ""
 	Organization string       // ID; required with a user's token, optional with a key, which belongs to one organization
 	Mask         func(string) // called with each secret before its first use; may be nil
 

@@ -108,7 +108,7 @@ func TestCurrentKey(t *testing.T) {
 	s.Put(cloud.Snapshot{Organization: "org-1", Name: "own"})
 	s.Put(cloud.Snapshot{Name: "daytona", General: true})
 	for _, test := range []struct {
-		name, key, organization string
+		name, key, source, organization string
 		missing                 string
 		status                  int
 		want                    string
@@ -128,14 +128,18 @@ func TestCurrentKey(t *testing.T) {
 		{
 			name: "expired key", key: "dtn_expired", status: 401,
 			want: "check the Daytona API key: Daytona returned 401 Unauthorized: Invalid credentials " +
-				"(set daytona_api_key to a valid, unexpired key; create one at " +
+				"(replace the key in daytona_api_key; create one at " +
 				"https://app.daytona.io/dashboard/keys)",
+		},
+		{
+			name: "expired key of a config", key: "dtn_expired", source: "DAYTONA_API_KEY in Doppler config dev", status: 401,
+			want: "(replace the key in DAYTONA_API_KEY in Doppler config dev; create one at ",
 		},
 		{name: "no key", want: "no Daytona API key"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newClient(s, test.key)
-			c.Organization = test.organization
+			c.Organization, c.KeySource = test.organization, test.source
 			key, err := c.CurrentKey(t.Context())
 			checkError(t, err, test.want)
 			if httpclient.Status(err) != test.status {
@@ -241,7 +245,7 @@ func TestErrors(t *testing.T) {
 			name: "message", fault: cloud.Fault{Status: 400, Message: "bad\nthing."}, requests: 1,
 			want: "list Daytona regions: Daytona returned 400 Bad Request: bad thing (correct the input)",
 		},
-		{name: "401", fault: cloud.Fault{Status: 401, Message: "no"}, requests: 1, want: "no (set daytona_api_key"},
+		{name: "401", fault: cloud.Fault{Status: 401, Message: "no"}, requests: 1, want: "no (replace the key in daytona_api_key"},
 		{
 			name: "403 without a permission to name", fault: cloud.Fault{Status: 403, Message: "Access denied"}, requests: 1,
 			want: "Access denied (check that the key or its user belongs to the organization",

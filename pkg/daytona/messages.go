@@ -66,7 +66,8 @@ const (
 const (
 	tryAgain  = "try again"
 	pushAgain = "push the image again"
-	deleteOne = "delete one (`action-snapshot list`, `action-snapshot delete NAME`), or set make_room: true"
+	deleteOne = "delete one (`action-snapshot list`, `action-snapshot delete NAME`), or set make_room: true; set " +
+		"keep: 5 to delete older ones after each run"
 )
 
 // messages are the known texts, from daytonaio/daytona v0.190.0. The first match applies. The API has no codes for

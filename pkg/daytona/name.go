@@ -22,7 +22,7 @@ const maxNameLength = 255
 func CheckName(name string) error {
 	switch {
 	case name == "":
-		return errors.New("the snapshot name is empty (for example, use iterate-sandbox-v1)")
+		return errors.New("the snapshot name is empty (for example, use sandbox-v1)")
 	case len(name) > maxNameLength:
 		return fmt.Errorf("the snapshot name has %d characters (use at most %d)", len(name), maxNameLength)
 	case name == "latest" || strings.HasSuffix(name, ":latest"):
@@ -33,12 +33,12 @@ func CheckName(name string) error {
 	}
 	if part := unsafeName.FindString(name); part != "" {
 		return fmt.Errorf("invalid snapshot name %q: Daytona takes %q for a URL (for example, use %s)",
-			name, part, safeName(name))
+			name, part, SafeName(name))
 	}
 	return nil
 }
 
-// safeName replaces the last character of what Daytona takes for a URL by a dash.
-func safeName(name string) string {
+// SafeName replaces the last character of what Daytona takes for a URL by a dash.
+func SafeName(name string) string {
 	return unsafeName.ReplaceAllStringFunc(name, func(part string) string { return part[:len(part)-1] + "-" })
 }

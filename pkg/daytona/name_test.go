@@ -7,7 +7,7 @@ import (
 
 func TestCheckName(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
-		{"typical", "iterate-sandbox-20260102-030405-abcdef0-jane", ""},
+		{"typical", "web-sandbox-20260102-030405-abcdef0-jane", ""},
 		{"all valid characters", "Team/app_1.2:v3", ""},
 		{"digest", "app@sha256:" + strings.Repeat("a", 64), ""},
 		{"empty", "", "name is empty"},

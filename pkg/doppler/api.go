@@ -1,6 +1,7 @@
 package doppler
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,12 +29,18 @@ var (
 		{On: httpclient.ServerErrors, Text: "try again later; see https://www.dopplerstatus.com"},
 	}
 	configHints = append(slices.Clone(outageHints), []httpclient.Hint{
-		{On: http.StatusUnauthorized, Text: "set doppler_token to a valid, unexpired token"},
 		{On: httpclient.Any, Message: writeDenied, Text: writeHint},
 		{On: http.StatusForbidden, Text: "grant the token's account access to the config, or use another config"},
 		{On: httpclient.Any, Text: "check doppler_project and doppler_config"},
 	}...)
 )
+
+// hints returns the hints for calls for the config.
+func (c Client) hints() []httpclient.Hint {
+	return append([]httpclient.Hint{{
+		On: http.StatusUnauthorized, Text: "replace the token in " + cmp.Or(c.TokenSource, "doppler_token"),
+	}}, configHints...)
+}
 
 // api returns a client for API calls.
 func (c Client) api(hints []httpclient.Hint) httpclient.JSONClient {
@@ -79,12 +86,12 @@ func (c Client) call(op, method, path string, query url.Values) httpclient.JSONC
 // *[httpclient.APIError].
 func (c Client) do(ctx context.Context, call httpclient.JSONCall, answer any) error {
 	call.Token = c.Token
-	err := c.api(configHints).Do(ctx, call, answer)
+	err := c.api(c.hints()).Do(ctx, call, answer)
 	if httpclient.Status(err) == http.StatusUnauthorized && c.Renew != nil {
 		if call.Token, err = c.Renew(ctx); err != nil {
 			return err
 		}
-		err = c.api(configHints).Do(ctx, call, answer)
+		err = c.api(c.hints()).Do(ctx, call, answer)
 	}
 	if failed, ok := errors.AsType[*httpclient.APIError](err); ok && isNotFound(err) {
 		failed.Hint = c.locationHint(ctx, call)

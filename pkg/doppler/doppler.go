@@ -25,7 +25,10 @@ type Client struct {
 	Token   string // a service token, which implies project and config, or an account's token
 	Project string // slug; "" with a service token
 	Config  string // "" with a service token
-	HTTP    httpclient.Config
+
+	TokenSource string // where the token is set, for errors; may be ""
+
+	HTTP httpclient.Config
 
 	// Renew returns a new token after Doppler has rejected the current one, because tokens from Login may expire during a
 	// build. nil means that the token cannot be renewed.

@@ -244,7 +244,8 @@ func TestCheckWrite(t *testing.T) {
 			name: "account with read access", client: Client{Token: oneToken, Project: "sandbox", Config: "prd"}, posts: 1,
 			status: 403, err: hint,
 		},
-		{name: "invalid token", client: Client{Token: "dp.st.dev.no"}, status: 401, err: "(set doppler_token to a valid"},
+		{name: "invalid token", client: Client{Token: "dp.st.dev.no", TokenSource: "DOPPLER_TOKEN"}, status: 401,
+			err: "(replace the token in DOPPLER_TOKEN)"},
 		{
 			name: "rate limit", client: Client{Token: devToken}, posts: 4, status: 429, err: "Doppler returned 429",
 			fault: local.Fault{Method: "POST", Status: 429},
@@ -628,7 +629,7 @@ func TestErrors(t *testing.T) {
 		err      string // "" for no error
 		requests int    // number of attempts of the call
 	}{
-		{name: "no token", status: 401, err: "Invalid Auth token (set doppler_token to a valid, unexpired", requests: 1},
+		{name: "no token", status: 401, err: "Invalid Auth token (replace the token in doppler_token", requests: 1},
 		{
 			name: "service token, another config", client: Client{Token: readToken, Config: "prd"}, requests: 1, status: 400,
 			err: `read Doppler config "prd": Doppler returned 400 Bad Request: This token does not have access to ` +

@@ -153,7 +153,8 @@ type SecretError struct {
 }
 
 func (e *SecretError) Error() string {
-	return fmt.Sprintf("%s needs the secret %s: add it to secrets, secret_envs, secret_files or the Doppler config",
+	return fmt.Sprintf("%s needs the secret %s: add it to the input secrets, secret_envs or secret_files, or to the "+
+		"Doppler config",
 		e.Position, e.ID)
 }
 

@@ -164,8 +164,8 @@ var failingBuilds = []failingBuild{
 	{
 		name: "missing secret", older: true,
 		dockerfile: "FROM debian:bookworm-slim\nRUN --mount=type=secret,id=NPM_TOKEN,required=true true\n",
-		want: "Dockerfile:2 needs the secret NPM_TOKEN: add it to secrets, secret_envs, secret_files or the Doppler " +
-			"config",
+		want: "Dockerfile:2 needs the secret NPM_TOKEN: add it to the input secrets, secret_envs or secret_files, " +
+			"or to the Doppler config",
 	},
 	{
 		name:       "secret that is too large",

@@ -166,11 +166,14 @@ func validateReferences(spec *BuildSpec, in Build, _ Env) error {
 
 // checkImageNames checks the names under which the image is loaded.
 func checkImageNames(names []string) error {
-	const example = "write for example iterate-sandbox:ci"
+	const example = "write for example sandbox:ci"
 	if len(names) == 0 {
 		return Errorf("image_name", "", "must not be empty if the image is loaded; %s", example)
 	}
 	for _, text := range names {
+		if isBool(text) {
+			return Errorf("image_name", text, "is not an image name; %s", example)
+		}
 		named, err := reference.ParseNormalizedNamed(text)
 		if err != nil {
 			return Errorf("image_name", text, "is not an image name (%v); %s", err, example)
@@ -182,11 +185,16 @@ func checkImageNames(names []string) error {
 	return nil
 }
 
+// isBool reports whether an element of a list is a boolean, which is a mistake of workflows that used another action.
+func isBool(text string) bool {
+	return strings.EqualFold(text, "true") || strings.EqualFold(text, "false")
+}
+
 // taggedReference returns an element of the input push as a full reference, with the tag latest if it has none. It must
 // be valid for BuildKit, which pushes images, and for go-containerregistry, which pushes indexes.
 func taggedReference(item Item) (string, error) {
 	const example = "write for example ghcr.io/owner/name:tag"
-	if strings.EqualFold(item.Text, "true") || strings.EqualFold(item.Text, "false") {
+	if isBool(item.Text) {
 		return "", itemErrorf("push", item, "is not an image reference; push takes the references that "+
 			"docker/build-push-action takes as tags: list them, or leave push empty to push nothing")
 	}

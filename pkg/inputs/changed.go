@@ -17,20 +17,20 @@ type Value struct {
 
 // Changed returns the inputs of target, a pointer to a struct of this package, that differ from their defaults, in the
 // order of the reference. It leaves out github_token: in GitHub Actions, its default is the token of the job.
-func Changed(target any, inActions bool) (changed []Value) {
+func Changed(target any, names Names, inActions bool) (changed []Value) {
 	env := map[string]string{}
 	if inActions {
 		env["GITHUB_ACTIONS"] = "true"
 	}
 	unset := reflect.New(reflect.TypeOf(target).Elem()).Interface()
-	defaults, err := newParser(unset, env, kong.Resolvers(kong.ResolverFunc((&Source{env: env}).resolve)))
+	defaults, err := newParser(unset, env, names, kong.Resolvers(kong.ResolverFunc((&Source{env: env}).resolve)))
 	if err != nil {
 		return nil
 	}
 	if _, err := defaults.Parse(nil); err != nil {
 		return nil
 	}
-	current, err := newParser(target, env)
+	current, err := newParser(target, env, names)
 	if err != nil {
 		return nil
 	}

@@ -28,7 +28,7 @@ type Build struct {
 	Context               string `default:"."`
 	Dockerfile            string
 	Target                string
-	ImageName             List `default:"iterate-sandbox:ci" terminal:"${image_name}" variable:"LOCAL_DOCKER_IMAGE_NAME"`
+	ImageName             List `default:"sandbox:ci" terminal:"${image_name}" variable:"LOCAL_DOCKER_IMAGE_NAME"`
 	BuildArgs             Lines
 	BuildContexts         Lines
 	Labels                Lines
@@ -79,6 +79,7 @@ type Doppler struct {
 
 	Default  string   `kong:"-"` // config to read if nothing selects one; "" reads none without one of these inputs
 	Optional bool     `kong:"-"` // without a token, no config is read
+	Instead  string   `kong:"-"` // how to do without Doppler, for errors; "" if it is required
 	Public   []string `kong:"-"` // secrets that are not masked
 }
 
@@ -97,7 +98,7 @@ type Snapshot struct {
 	DefaultImage  bool   `kong:"-"` // whether Image is its default
 	ExpectImageID string `name:"expect-image-id"`
 	Name          string `short:"n"`
-	NamePrefix    string `default:"iterate-sandbox"`
+	NamePrefix    string `default:"${name_prefix}" variable:"SANDBOX_NAME_PREFIX"`
 	CPU           string `name:"cpu" short:"c" default:"2" variable:"DAYTONA_DEFAULT_SNAPSHOT_CPU"`
 	Memory        string `short:"m" default:"4" variable:"DAYTONA_DEFAULT_SNAPSHOT_MEMORY"`
 	Disk          string `short:"d" default:"10" variable:"DAYTONA_DEFAULT_SNAPSHOT_DISK"`
@@ -208,7 +209,7 @@ type Completion struct {
 
 // ListSnapshots declares the arguments of action-snapshot list.
 type ListSnapshots struct {
-	NamePrefix string `default:"iterate-sandbox"`
+	NamePrefix string `default:"${name_prefix}" variable:"SANDBOX_NAME_PREFIX"`
 	SnapshotSecret
 	Doppler
 	Daytona

@@ -31,6 +31,7 @@ type Source struct {
 	Version     string       // printed by --version
 	Args        []string
 	Environ     []string  // NAME=VALUE, as in os.Environ
+	Names       Names     // defaults of image_name and name_prefix; the zero value is NamesOf("")
 	Stdout      io.Writer // receives the help text
 
 	target any
@@ -64,7 +65,8 @@ func (s Source) Parse(target any) (warnings []string, err error) {
 
 // newParser returns a parser with the flags of all commands, such as --version.
 func (s *Source) newParser() (*kong.Kong, error) {
-	parser, err := newParser(s.target, s.env, kong.Name(s.Program), kong.Description(s.Description),
+	parser, err := newParser(s.target, s.env, cmp.Or(s.Names, NamesOf("")),
+		kong.Name(s.Program), kong.Description(s.Description),
 		kong.Embed(&globalFlags{}), kong.Bind(s), kong.Resolvers(kong.ResolverFunc(s.resolve)),
 		kong.Writers(s.Stdout, s.Stdout), kong.Exit(func(int) { panic(ErrHelp) }),
 		kong.Help(func(_ kong.HelpOptions, ctx *kong.Context) error { return s.printHelp(ctx, false) }))
@@ -106,9 +108,9 @@ func (s *Source) parse(parser *kong.Kong) (err error) {
 	return err
 }
 
-func newParser(target any, env map[string]string, options ...kong.Option) (*kong.Kong, error) {
+func newParser(target any, env map[string]string, names Names, options ...kong.Option) (*kong.Kong, error) {
 	parser, err := kong.New(target, append(options,
-		defaultsOf(target, env),
+		defaultsOf(target, env, names),
 		kong.KindMapper(reflect.Bool, boolMapper{}),
 		kong.KindMapper(reflect.Int, kong.MapperFunc(decodeInt)),
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(decodeDuration)),
@@ -123,11 +125,12 @@ func newParser(target any, env map[string]string, options ...kong.Option) (*kong
 }
 
 // defaultsOf returns the defaults that depend on the command or the machine.
-func defaultsOf(target any, env map[string]string) kong.Vars {
+func defaultsOf(target any, env map[string]string, names Names) kong.Vars {
 	vars := kong.Vars{
 		"load":              "true",
 		"terminal_platform": "linux/" + runtime.GOARCH,
-		"image_name":        cmp.Or(strings.TrimSpace(env["LOCAL_DOCKER_IMAGE_NAME"]), "iterate-sandbox:local"),
+		"image_name":        cmp.Or(strings.TrimSpace(env["LOCAL_DOCKER_IMAGE_NAME"]), names.Image),
+		"name_prefix":       names.Prefix,
 		"promoted_image":    promotedImageHelp, "promoted_region": promotedRegionHelp,
 	}
 	switch target.(type) {
@@ -227,7 +230,7 @@ type Field struct {
 
 // Fields returns the inputs that a struct of this package declares, in order.
 func Fields(target any) ([]Field, error) {
-	parser, err := newParser(target, nil)
+	parser, err := newParser(target, nil, Names{})
 	if err != nil {
 		return nil, err
 	}

@@ -79,8 +79,8 @@ func TestPrecedence(t *testing.T) {
 		image         string
 		load          bool
 	}{
-		{"terminal", nil, nil, native, "iterate-sandbox:local", true},
-		{"GitHub Actions", nil, []string{"GITHUB_ACTIONS=true"}, "linux/amd64", "iterate-sandbox:ci", true},
+		{"terminal", nil, nil, native, "sandbox:local", true},
+		{"GitHub Actions", nil, []string{"GITHUB_ACTIONS=true"}, "linux/amd64", "sandbox:ci", true},
 		{"variables of a developer", nil,
 			[]string{"SANDBOX_BUILD_PLATFORM=linux/arm64", "LOCAL_DOCKER_IMAGE_NAME=mine:dev"}, "linux/arm64", "mine:dev", true},
 		{"inputs before variables of a developer", nil, []string{
@@ -90,7 +90,7 @@ func TestPrecedence(t *testing.T) {
 		{"empty inputs count as not set", nil,
 			[]string{
 				"GITHUB_ACTIONS=true", "INPUT_PLATFORM=", "INPUT_IMAGE_NAME= ", "INPUT_LOAD=",
-			}, "linux/amd64", "iterate-sandbox:ci", true},
+			}, "linux/amd64", "sandbox:ci", true},
 		{"flags before inputs", []string{"--platform", "linux/amd64", "--no-load", "--image-name=f:1"},
 			[]string{"INPUT_PLATFORM=linux/arm64", "INPUT_LOAD=true", "INPUT_IMAGE_NAME=x:y"}, "linux/amd64", "f:1", false},
 	} {
@@ -130,7 +130,7 @@ func TestDefaultsOfEachCommand(t *testing.T) {
 	if snapshot.Load || snapshot.DopplerConfig != "" || snapshot.Image != "" {
 		t.Errorf("snapshot: load %t, doppler_config %q, image %q", snapshot.Load, snapshot.DopplerConfig, snapshot.Image)
 	}
-	if got := Texts(terminalSnapshot.Platform); terminalSnapshot.Image != "iterate-sandbox:local" ||
+	if got := Texts(terminalSnapshot.Platform); terminalSnapshot.Image != "sandbox:local" ||
 		!slices.Equal(got, []string{SnapshotPlatform}) {
 		t.Errorf("snapshot at a terminal: image %q, platform %q", terminalSnapshot.Image, got)
 	}
@@ -156,12 +156,12 @@ func TestDefaultsOfEachCommand(t *testing.T) {
 
 	var list ListSnapshots
 	parse(&list, actions)
-	if list.DopplerConfig != "" || list.NamePrefix != "iterate-sandbox" {
+	if list.DopplerConfig != "" || list.NamePrefix != "sandbox" {
 		t.Errorf("list: doppler_config %q, name_prefix %q", list.DopplerConfig, list.NamePrefix)
 	}
 	var shell Shell
 	parse(&shell)
-	if shell.Image != "iterate-sandbox:local" {
+	if shell.Image != "sandbox:local" {
 		t.Errorf("shell: image %q", shell.Image)
 	}
 }

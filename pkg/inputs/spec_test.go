@@ -190,7 +190,7 @@ func TestInputsThatDependOnOthers(t *testing.T) {
 func TestInvalidSnapshotInputs(t *testing.T) {
 	valid := Snapshot{
 		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
-		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse", Attempts: 3,
+		NamePrefix: "sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse", Attempts: 3,
 		SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
 	}
 	if _, err := valid.Spec(Env{Getenv: noEnv, Dir: t.TempDir()}); err != nil {
@@ -305,7 +305,7 @@ func TestDopplerRecord(t *testing.T) {
 func TestSandboxClassAndGPU(t *testing.T) {
 	in := Snapshot{
 		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
-		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "1", SandboxClass: "linux-vm",
+		NamePrefix: "sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "1", SandboxClass: "linux-vm",
 		IfExists: "reuse", Attempts: 3, SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
 	}
 	spec, err := in.Spec(Env{Getenv: noEnv, Dir: t.TempDir()})
@@ -317,7 +317,7 @@ func TestSandboxClassAndGPU(t *testing.T) {
 func TestVerifyInput(t *testing.T) {
 	in := Snapshot{
 		Build:      Build{Platform: List{{"linux/amd64", 1}}, Builder: "depot", Timeout: time.Minute},
-		NamePrefix: "iterate-sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse", Attempts: 3,
+		NamePrefix: "sandbox", CPU: "2", Memory: "4", Disk: "10", GPU: "0", IfExists: "reuse", Attempts: 3,
 		SnapshotSecret: SnapshotSecret{"DAYTONA_SNAPSHOT_NAME"},
 	}
 	for value, want := range map[string]struct {
@@ -613,18 +613,18 @@ func TestImageNames(t *testing.T) {
 		load      bool
 		outputs   []string
 	}{
-		{"default", nil, "iterate-sandbox:ci", true, nil},
+		{"default", nil, "sandbox:ci", true, nil},
 		{"several", []string{"INPUT_IMAGE_NAME=app:1,app:latest\nlocalhost:5000/app"}, "app:1,app:latest,localhost:5000/app",
 			true, nil},
-		{"output type=docker", []string{"INPUT_LOAD=false", "INPUT_OUTPUTS=type=docker"}, "iterate-sandbox:ci", true, nil},
+		{"output type=docker", []string{"INPUT_LOAD=false", "INPUT_OUTPUTS=type=docker"}, "sandbox:ci", true, nil},
 		{"output type=docker with a name", []string{"INPUT_LOAD=false", "INPUT_OUTPUTS=type=docker,name=app:1"}, "app:1",
 			true, nil},
-		{"output type=cacheonly", []string{"INPUT_LOAD=false", "INPUT_OUTPUTS=type=cacheonly"}, "iterate-sandbox:ci", false,
+		{"output type=cacheonly", []string{"INPUT_LOAD=false", "INPUT_OUTPUTS=type=cacheonly"}, "sandbox:ci", false,
 			nil},
 		{"archive", []string{"INPUT_IMAGE_NAME=a:1,b:1", "INPUT_OUTPUTS=type=docker,dest=a.tar\ntype=oci,dest=b.tar,name=c"},
 			"a:1,b:1", true, []string{`type=docker,dest=a.tar,"name=a:1,b:1"`, "type=oci,dest=b.tar,name=c"}},
 		{"archive of a pushed image", []string{"INPUT_PUSH=ghcr.io/a/b:1", "INPUT_OUTPUTS=type=oci,dest=b.tar\nout"},
-			"iterate-sandbox:ci", true, []string{`type=oci,dest=b.tar,"name=ghcr.io/a/b:1"`, "out"}},
+			"sandbox:ci", true, []string{`type=oci,dest=b.tar,"name=ghcr.io/a/b:1"`, "out"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			spec, err := buildSpec(t, Env{Getenv: noEnv, Dir: t.TempDir()}, test.variables...)

@@ -32,7 +32,7 @@ func TestVariants(t *testing.T) {
 	}
 	small, large := spec.Each()[0], spec.Each()[1]
 	if small.Resources != (daytona.Resources{CPU: 1, Memory: 2, Disk: 5}) || small.Region != "us" || small.GPU != 0 ||
-		small.Variant != "small" || small.Name != "agent-1-small" || small.NamePrefix != "iterate-sandbox-small" ||
+		small.Variant != "small" || small.Name != "agent-1-small" || small.NamePrefix != "sandbox-small" ||
 		small.Record.Secret != "DAYTONA_SNAPSHOT_NAME_SMALL" || small.Record.Mirror != "PUBLIC_SMALL" {
 		t.Errorf("small: %+v", small)
 	}
@@ -45,7 +45,7 @@ func TestVariants(t *testing.T) {
 			t.Errorf("%s is masked: %q", secret, spec.Doppler.Public)
 		}
 	}
-	prefixes := []string{"iterate-sandbox", "iterate-sandbox-small", "iterate-sandbox-large-gpu"}
+	prefixes := []string{"sandbox", "sandbox-small", "sandbox-large-gpu"}
 	if got := large.NamePrefixes(); !slices.Equal(got, prefixes) || !slices.Equal(got, spec.NamePrefixes()) {
 		t.Errorf("prefixes %q, want %q", got, prefixes)
 	}

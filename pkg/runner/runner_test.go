@@ -367,7 +367,7 @@ func TestSecretInOutput(t *testing.T) {
 		r, stdout, _ := record(env)
 		r.MaskAs("the Doppler secret APP", "first\niterate")
 		stdout.Reset()
-		err := r.Outputs(Output{"digest", "sha256:1"}, Output{"snapshot_name", "iterate-sandbox-1"})
+		err := r.Outputs(Output{"digest", "sha256:1"}, Output{"snapshot_name", "web-sandbox-1"})
 		leak := (*SecretOutputError)(nil)
 		if !errors.As(err, &leak) || *leak != (SecretOutputError{"snapshot_name", "the Doppler secret APP"}) ||
 			!strings.Contains(err.Error(), "snapshot_name") || !strings.Contains(err.Error(), "APP") {

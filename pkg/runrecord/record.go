@@ -96,7 +96,7 @@ type Source struct {
 	BuildArgs  map[string]string `json:"build_args,omitempty"` // hash of each value, by name, see [HashBuildArgs]
 }
 
-// Phase is a part of the run, such as "Build" or "Load iterate-sandbox:ci". Phases can overlap.
+// Phase is a part of the run, such as "Build" or "Load sandbox:ci". Phases can overlap.
 type Phase struct {
 	Name    string  `json:"name"`
 	Offset  float64 `json:"offset"` // seconds from the start of the run

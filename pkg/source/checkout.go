@@ -234,6 +234,16 @@ func UserName(ctx context.Context, dir string) string {
 	return strings.TrimSpace(string(name))
 }
 
+// RemoteRepository returns owner/name from the URL of the remote "origin" of the repository in dir, or "" if there is
+// none or the URL has another form.
+func RemoteRepository(ctx context.Context, dir string) string {
+	url, err := git.Git{Dir: dir}.Output(ctx, "config", "--get", "remote.origin.url")
+	if err != nil {
+		return ""
+	}
+	return ownerAndName(strings.TrimSpace(string(url)))
+}
+
 var remotePattern = regexp.MustCompile(`^(?:https?://(?:[^/@]+@)?[^/]+/|ssh://[^/]+/|[^/@:]+@[^/:]+:)` +
 	`([A-Za-z0-9._-]+)/([A-Za-z0-9._-]+?)(?:\.git)?/?$`)
 

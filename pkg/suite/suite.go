@@ -25,6 +25,9 @@ const (
 	maxMatrix = 256 // tests of one matrix
 )
 
+// SchemaURL is the address of the JSON schema of suites.
+const SchemaURL = "https://raw.githubusercontent.com/org/sandbox-actions/v1/pkg/suite/schema.json"
+
 // formatURL is the address of the suite format's documentation.
 const formatURL = "https://github.com/org/sandbox-actions/blob/v1/docs/suite.md"
 
