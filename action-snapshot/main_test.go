@@ -77,7 +77,7 @@ func TestCommands(t *testing.T) {
 	if code != 2 || before != `error: unknown command "lst"; did you mean "list"?` {
 		t.Errorf("exit code %d, %q", code, stderr)
 	}
-	for _, name := range []string{"list", "delete", "promote", "rollback", "history", "completion", "version"} {
+	for _, name := range []string{"list", "delete", "promote", "rollback", "history", "doctor", "completion", "version"} {
 		if !strings.Contains(list+",", name+",") {
 			t.Errorf("%q lacks %s", list, name)
 		}
