@@ -70,7 +70,8 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	output, outputErr := source.OutputFormat(command.Inputs)
 	env.Output = cmp.Or(output, defaultOutput(getenv))
 	messages := io.Writer(os.Stderr)
-	isTerminal := term.IsTerminal(int(os.Stderr.Fd()))
+	// The runner act gives steps a terminal, but the log of a workflow is not one.
+	isTerminal := term.IsTerminal(int(os.Stderr.Fd())) && getenv("GITHUB_ACTIONS") != "true"
 	if isTerminal && getenv("TERM") != "dumb" {
 		env.Terminal, env.Screen = os.Stderr, terminal.NewScreen(os.Stderr, terminal.UseUnicode(getenv))
 		messages = env.Screen
