@@ -70,8 +70,8 @@ type job struct {
 	Previous *runrecord.Record // with which the run is compared; nil for none
 }
 
-// runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached. The flow returns
-// that also if it fails, as a record without what is the same for all programs.
+// runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached. The flow
+// returns that also if it fails, as a record without what is the same for all programs.
 func (e Env) runJob(
 	ctx context.Context, timeout time.Duration, report inputs.Report,
 	flow func(context.Context, job) (runrecord.Record, error),

@@ -15,8 +15,8 @@ import (
 
 // createSnapshot creates a snapshot of the pushed image and waits until it is active. If the snapshot fails, it removes
 // it. The snapshot that has the name is removed only after Daytona has accepted the rest of the request: Daytona checks
-// the name last (daytonaio/daytona v0.190.0, apps/api/src/sandbox/services/snapshot.service.ts, createFromPull). With an
-// error, it returns the snapshot that failed, if Daytona has created one.
+// the name last (daytonaio/daytona v0.190.0, apps/api/src/sandbox/services/snapshot.service.ts, createFromPull). With
+// an error, it returns the snapshot that failed, if Daytona has created one.
 func createSnapshot(
 	ctx context.Context, job job, spec inputs.SnapshotSpec, target snapshotTarget, upload imageUpload, retries int,
 ) (_ daytona.Snapshot, err error) {

@@ -176,8 +176,8 @@ func (e Env) readPrevious(report inputs.Report) *runrecord.Record {
 	return record
 }
 
-// readRecord reads the record at path. The workspace may be hostile, so it refuses a symbolic link that leads out of the
-// directory, and does not wait for the writer of a FIFO.
+// readRecord reads the record at path. The workspace may be hostile, so it refuses a symbolic link that leads out of
+// the directory, and does not wait for the writer of a FIFO.
 func readRecord(path string) (*runrecord.Record, error) {
 	root, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {

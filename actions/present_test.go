@@ -42,7 +42,8 @@ func TestErrorRecords(t *testing.T) {
 		kind runrecord.Kind
 		want runrecord.Error // without Kind and Message
 	}{
-		{"input", inputs.Errorf("platform", "x", "is unknown"), 2, runrecord.InvalidInput, runrecord.Error{Input: "platform"}},
+		{"input", inputs.Errorf("platform", "x", "is unknown"), 2, runrecord.InvalidInput,
+			runrecord.Error{Input: "platform"}},
 		{"engine", inputs.Wrap("load", &engineError{errors.New("no engine")}), 1, runrecord.OtherwiseFailed,
 			runrecord.Error{Input: "load"}},
 		{"flag", &usageError{errors.New("unknown flag --x")}, 2, runrecord.InvalidInput, runrecord.Error{}},
@@ -113,7 +114,8 @@ func TestOutputFormats(t *testing.T) {
 		if !inputValues["depot_token"].Secret || !inputValues["build_args"].Secret || inputValues["target"].Value != "app" {
 			t.Errorf("inputs %+v", record.Inputs)
 		}
-		if record.Program != "action-build" || record.ExitCode != exitCode(test.err) || (record.Error == nil) != (err == nil) ||
+		if record.Program != "action-build" || record.ExitCode != exitCode(test.err) ||
+			(record.Error == nil) != (err == nil) ||
 			(record.Run == nil) != (test.inActions == "") ||
 			record.Steps[0].Log != "" {
 			t.Errorf("%+v", record)
@@ -219,7 +221,8 @@ func TestComparison(t *testing.T) {
 		err   error
 		since string // digest of the image with which the run is compared; "" for none
 	}{
-		{with("sha256:1"), nil, ""}, {nil, failed, "sha256:1"}, {nil, failed, "sha256:1"}, {with("sha256:2"), nil, "sha256:1"},
+		{with("sha256:1"), nil, ""}, {nil, failed, "sha256:1"}, {nil, failed, "sha256:1"},
+		{with("sha256:2"), nil, "sha256:1"},
 		{with("sha256:3"), failed, "sha256:2"}, {with("sha256:4"), nil, "sha256:3"},
 	} {
 		job.Previous = job.readPrevious(job.Report)

@@ -34,8 +34,13 @@ func Rollback(ctx context.Context, env Env, in inputs.Rollback) error {
 		config := configs[0]
 		previous, found := rollbackTarget(config.Records, config.Previous)
 		if !found {
-			return run, fmt.Errorf("%s has no name before %q in %s (name a snapshot with `action-snapshot promote NAME --to %s`)",
-				config.Name(), config.Previous, spec.Record.History, config.Config)
+			return run, fmt.Errorf(
+				"%s has no name before %q in %s (name a snapshot with `action-snapshot promote NAME --to %s`)",
+				config.Name(),
+				config.Previous,
+				spec.Record.History,
+				config.Config,
+			)
 		}
 		client, err := daytonaClient(job.Env, spec.Daytona, read)
 		if err != nil {

@@ -17,8 +17,8 @@ type testSubject struct {
 	Contents []runrecord.PlatformImage // of an existing image; nil without a report
 }
 
-// provideSubject builds the image or opens an existing one, and loads it into the engine. With an error, it returns what
-// it reached.
+// provideSubject builds the image or opens an existing one, and loads it into the engine. With an error, it returns
+// what it reached.
 func provideSubject(ctx context.Context, job job, spec inputs.TestSpec, session session) (testSubject, error) {
 	if spec.Image != "" {
 		return provideExisting(ctx, job, spec, session)

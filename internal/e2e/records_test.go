@@ -45,7 +45,8 @@ func TestRecords(t *testing.T) {
 			}},
 		{name: "failed step", run: invocation{dockerfile: fromDebian + "RUN echo last words && exit 7\n"}, code: 1,
 			kind: runrecord.BuildFailed, check: func(r *runrecord.Record) bool {
-				return r.Error.File == "Dockerfile" && r.Error.Line == 2 && r.Error.Output == "last words" && r.Error.Excerpt != "" &&
+				return r.Error.File == "Dockerfile" && r.Error.Line == 2 && r.Error.Output == "last words" &&
+					r.Error.Excerpt != "" &&
 					r.Image == nil && len(r.Steps) > 1 && r.Outputs == nil && hasPhases(r, "Prepare", "Build")
 			}},
 		{name: "invalid input", run: invocation{inputs: values{"platform": "linux/s390x"}}, code: 2,

@@ -120,8 +120,8 @@ var workflowConfigs = map[string]workflowConfig{
 	},
 }
 
-// neverPassed lists action inputs that no workflow has. Callers cannot provide files or variables on the runner, need not
-// grant pull-requests: write for comment, and the workflows decide whether to load the image.
+// neverPassed lists action inputs that no workflow has. Callers cannot provide files or variables on the runner, need
+// not grant pull-requests: write for comment, and the workflows decide whether to load the image.
 var neverPassed = []string{
 	"secret_envs", "secret_files", "ssh", "outputs", "load", "github_token", "report_dir", "previous_record",
 	"comment",

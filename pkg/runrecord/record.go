@@ -26,7 +26,7 @@ type Record struct {
 	Error    *Error    `json:"error,omitempty"` // nil if the run succeeded
 
 	Run       *Run       `json:"run,omitempty"`    // nil outside GitHub Actions
-	Inputs    []Input    `json:"inputs,omitempty"` // that have another value than the default, in the order of the reference
+	Inputs    []Input    `json:"inputs,omitempty"` // that differ from their defaults, in the order of the reference
 	Source    *Source    `json:"source,omitempty"`
 	Phases    []Phase    `json:"phases,omitempty"` // in the order of their start
 	Steps     []Step     `json:"steps,omitempty"`  // of the build, in the order of their start
