@@ -47,8 +47,8 @@ func readName(path string) (string, error) {
 		err = decoder.Decode(&content)
 	}
 	if err == nil && !validName.MatchString(content.Name) {
-		err = fmt.Errorf("name %q must have lower-case letters and digits, with single dots, dashes or underscores between "+
-			"them", content.Name)
+		err = fmt.Errorf("name %q must have lower-case letters and digits, with single dots, dashes or underscores "+
+			"between them", content.Name)
 	}
 	if err != nil {
 		return "", fmt.Errorf(`read %s: %w (write for example {"name": "my-sandbox"})`, namesFile, err)

@@ -96,7 +96,7 @@ fail() {
 		echo "demo: $name: the program did not fail" >&2
 		exit 1
 	fi
-	printf 'demo: %s: %s\n' "$name" "$(sed -n 's/^error: //p' "$dir/log")"
+	printf 'demo: %s: %s\n' "$name" "$(sed -n 's/^error: //p' "$dir/log" | tail -n 1)"
 }
 
 build_arguments=(--git-context git --build-args GITHUB_REPOSITORY)
@@ -164,7 +164,7 @@ commit 'Add the agent'
 run 'snapshot of app' action-snapshot --image= --verify suite --report --report-dir "$dir/app-report"
 sed -i 's/vi\$/nano$/' sandbox/tests.yaml
 commit 'Expect another editor'
-fail 'failed test' action-test --image=
+fail 'failed test' action-test --image= --report-dir "$dir/app-results"
 fail 'refused snapshot' action-snapshot --image= --cpu 64
 sed -i 's/^USER/RUN agnet --version\n&/' Dockerfile
 fail 'failed step' action-build

@@ -109,9 +109,9 @@ func TestCurrentKey(t *testing.T) {
 	s.Put(cloud.Snapshot{Name: "daytona", General: true})
 	for _, test := range []struct {
 		name, key, source, organization string
-		missing                 string
-		status                  int
-		want                    string
+		missing                         string
+		status                          int
+		want                            string
 	}{
 		{name: "key", key: "dtn_all", organization: "org-1"},
 		{name: "key without an organization", key: "dtn_all"},

@@ -9,7 +9,8 @@ func TestFlagForm(t *testing.T) {
 	}{
 		{&Build{}, `input timeout: "30" must have a unit`, `--timeout: "30" must have a unit`},
 		{&Build{}, `input push, line 1: "true" is not a reference`, `--push, line 1: "true" is not a reference`},
-		{&Build{}, `input load: no engine: start Docker; or set load: false`, `--load: no engine: start Docker; or pass --no-load`},
+		{&Build{}, `input load: no engine: start Docker; or set load: false`,
+			`--load: no engine: start Docker; or pass --no-load`},
 		{&Snapshot{}, `delete one, or set make_room: true`, `delete one, or pass --make-room`},
 		{&Snapshot{}, `set daytona_api_key and update_doppler: false`, `set --daytona-api-key and --no-update-doppler`},
 		{&Snapshot{}, `build it with platform: linux/amd64`, `build it with --platform linux/amd64`},
