@@ -100,8 +100,8 @@ func (e Env) examine(ctx context.Context, checks []doctor.Check) error {
 func (e Env) redactedResults(ctx context.Context, checks []doctor.Check) []doctor.Result {
 	results := doctor.Run(ctx, diagnosisTime, checks)
 	for i, r := range results {
-		results[i].Name, results[i].Message = e.Runner.Redact(r.Name), e.Runner.Redact(r.Message)
-		results[i].Hint = e.Runner.Redact(r.Hint)
+		results[i].Name, results[i].Message = e.Runner.Redact(r.Name), e.Runner.Redact(e.flagForm(r.Message))
+		results[i].Hint = e.Runner.Redact(e.flagForm(r.Hint))
 	}
 	return results
 }

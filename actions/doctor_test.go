@@ -474,11 +474,11 @@ func TestDoctorFails(t *testing.T) {
 			check: "Docker Engine", want: []string{"lacks linux/amd64"}},
 
 		{name: "unknown Doppler token", command: snapshot, environ: map[string]string{"DOPPLER_TOKEN": "dp.st.dev.unknown"},
-			check: "Doppler", want: []string{"401", "Invalid Auth token"}, hint: "set doppler_token to a valid, unexpired token",
+			check: "Doppler", want: []string{"401", "Invalid Auth token"}, hint: "replace the token in DOPPLER_TOKEN",
 			skipped: []string{"Doppler write access", "Daytona key", "Daytona region", "Daytona snapshots"}},
 		{name: "Depot token in an unreadable config", command: snapshot, environ: map[string]string{
 			"DOPPLER_TOKEN": "dp.st.dev.unknown", "DEPOT_TOKEN": "",
-		}, check: "Doppler", want: []string{"401"}, hint: "set doppler_token", skipped: []string{"Depot"}},
+		}, check: "Doppler", want: []string{"401"}, hint: "replace the token in DOPPLER_TOKEN", skipped: []string{"Depot"}},
 		{name: "unknown tokens of Doppler and Depot", command: snapshot, environ: map[string]string{
 			"DOPPLER_TOKEN": "dp.st.dev.unknown", "DEPOT_TOKEN": "depot_unknown",
 		}, check: "Depot", want: []string{"401"}, hint: "set depot_token"},
@@ -491,10 +491,10 @@ func TestDoctorFails(t *testing.T) {
 			check: "Doppler write access", want: []string{"write access"}, hint: "use a token with read/write access"},
 
 		{name: "unknown Daytona key", command: snapshot + " --daytona-api-key dtn_unknown",
-			check: "Daytona key", want: []string{"401"}, hint: "set daytona_api_key to a valid, unexpired key",
+			check: "Daytona key", want: []string{"401"}, hint: "replace the key in the input daytona_api_key",
 			skipped: []string{"Daytona region", "Daytona snapshots"}},
 		{name: "expired Daytona key", command: snapshot + " --daytona-api-key " + expiredSecret,
-			check: "Daytona key", want: []string{"401"}, hint: "set daytona_api_key to a valid, unexpired key"},
+			check: "Daytona key", want: []string{"401"}, hint: "replace the key in the input daytona_api_key"},
 		{name: "Daytona key without a permission", command: snapshot + " --daytona-api-key " + weakSecret,
 			check: "Daytona key", want: []string{`"weak" lacks the permission write:snapshots; create a key`}},
 		{name: "no permission for keep", command: snapshot + " --keep 1 --verify boot --daytona-api-key " + weakSecret,
@@ -534,12 +534,12 @@ func TestDoctorFails(t *testing.T) {
 			check: "Disk", want: []string{"/nonexistent"}, hint: "set RUNNER_TEMP to a writable directory"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			before := maps.Clone(w.environ)
-			maps.Copy(w.environ, test.environ)
-			w.clock = test.clock
 			if strings.Contains(test.name, "engine is silent") && testing.Short() {
 				t.Skip("waits for 5 s")
 			}
+			before := maps.Clone(w.environ)
+			maps.Copy(w.environ, test.environ)
+			w.clock = test.clock
 			if strings.HasSuffix(test.name, "is silent") {
 				w.timeout = 300 * time.Millisecond
 			}

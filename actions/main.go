@@ -90,22 +90,30 @@ func Main(args []string, command Command, subcommands ...Command) int {
 	return report(env.Runner, env.atPrompt(command.run(ctx, env, source, outputErr)))
 }
 
-// promptError is an error that names the inputs of a command as flags.
+// promptError is an error with another message.
 type promptError struct {
 	error
-	inputs any
+	message string
 }
 
-func (e *promptError) Error() string { return inputs.FlagForm(e.inputs, e.error.Error()) }
+func (e *promptError) Error() string { return e.message }
 
 func (e *promptError) Unwrap() error { return e.error }
 
-// atPrompt returns err as a user of the command line reads it. In GitHub Actions, it returns err unchanged.
+// atPrompt returns err with the message of [Env.flagForm].
 func (e Env) atPrompt(err error) error {
-	if err == nil || e.Inputs == nil || e.Runner.InActions() {
-		return err
+	if err == nil {
+		return nil
 	}
-	return &promptError{err, e.Inputs}
+	return &promptError{err, e.flagForm(err.Error())}
+}
+
+// flagForm returns a message that names inputs as flags, or unchanged in GitHub Actions.
+func (e Env) flagForm(message string) string {
+	if e.Inputs == nil || e.Runner.InActions() {
+		return message
+	}
+	return inputs.FlagForm(e.Inputs, message)
 }
 
 // defaultOutput returns what a program writes to standard output without --output: text to a terminal and in a log of

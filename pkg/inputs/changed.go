@@ -1,6 +1,7 @@
 package inputs
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"strings"
@@ -16,12 +17,13 @@ type Value struct {
 }
 
 // Changed returns the inputs of target, a pointer to a struct of this package, that differ from their defaults, in the
-// order of the reference. It leaves out github_token: in GitHub Actions, its default is the token of the job.
+// order of the reference. names are those of the source that was parsed. It leaves out github_token: in GitHub Actions, its default is the token of the job.
 func Changed(target any, names Names, inActions bool) (changed []Value) {
 	env := map[string]string{}
 	if inActions {
 		env["GITHUB_ACTIONS"] = "true"
 	}
+	names = cmp.Or(names, NamesOf(""))
 	unset := reflect.New(reflect.TypeOf(target).Elem()).Interface()
 	defaults, err := newParser(unset, env, names, kong.Resolvers(kong.ResolverFunc((&Source{env: env}).resolve)))
 	if err != nil {

@@ -61,7 +61,7 @@ func TestChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		inActions := len(test.environ) > 0 && test.environ[0] == "GITHUB_ACTIONS=true"
-		if got := Changed(test.target, inActions); !reflect.DeepEqual(got, test.want) {
+		if got := Changed(test.target, Names{}, inActions); !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%T with %q, %q: got %+v, want %+v", test.target, test.args, test.environ, got, test.want)
 		}
 	}

@@ -365,7 +365,7 @@ func TestSecretInOutput(t *testing.T) {
 			env["GITHUB_OUTPUT"] = path
 		}
 		r, stdout, _ := record(env)
-		r.MaskAs("the Doppler secret APP", "first\niterate")
+		r.MaskAs("the Doppler secret APP", "first\nweb-sandbox")
 		stdout.Reset()
 		err := r.Outputs(Output{"digest", "sha256:1"}, Output{"snapshot_name", "web-sandbox-1"})
 		leak := (*SecretOutputError)(nil)
