@@ -101,7 +101,8 @@ func TestReportFailure(t *testing.T) {
 	stdout.Reset()
 	logFailure(job, fmt.Errorf("build: %w", failed))
 	log := regexp.MustCompile(`\w{26}`).ReplaceAllString(stdout.String(), "TOKEN")
-	const wantLog = "::stop-commands::TOKEN\nLast output of RUN make ***:\n```\n::error::forged\n   3 | >>> RUN make ***\n" +
+	const wantLog = "::stop-commands::TOKEN\nLast output of RUN make ***:\n```\n::error::forged\n" +
+		"   3 | >>> RUN make ***\n" +
 		"::TOKEN::\n"
 	if log != wantLog {
 		t.Errorf("the log is\n%s", stdout)

@@ -11,8 +11,8 @@ echo 'demo: builds the sandbox image, runs its test suite and creates a Daytona 
 if [[ -x .cache/demo/localcloud && -x .cache/bin/buildkitd && -f .cache/base/bookworm-slim.tar ]]; then
 	echo 'demo: all dependencies are in .cache: this takes about 2 minutes, or 4 minutes if the image must be rebuilt'
 else
-	echo 'demo: the first run installs Debian packages (docker.io, debootstrap, asciinema), builds BuildKit and the programs, and'
-	echo 'demo: creates debian:bookworm-slim. It takes 6 to 8 minutes on 2 cores; later runs take about 2 minutes'
+	echo 'demo: the first run installs Debian packages (docker.io, debootstrap, asciinema), builds BuildKit and the'
+	echo 'demo: programs, and creates debian:bookworm-slim. It takes 6 to 8 minutes on 2 cores; later runs take about 2 minutes'
 fi
 scripts/setup.sh demo
 
@@ -109,13 +109,15 @@ for build in 'first build' 'second build'; do
 		"$(output "$build" cached_steps)" "$(output "$build" total_steps)" "$(output "$build" digest)"
 done
 require_same 'first build' 'second build' digest
-docker run --rm "$(output 'second build' image_name)" sh -c 'printf "demo: in the image: %s, node %s, %s changed files at %s\n" \
+docker run --rm "$(output 'second build' image_name)" sh -c 'printf \
+	"demo: in the image: %s, node %s, %s changed files at %s\n" \
 	"$(git --version)" "$(node --version)" "$(git status --short | wc -l)" "$(git rev-parse --short HEAD)"'
 
 run 'test suite' action-test --report-dir "$dir/results"
 printf '      %s of %s passed, %s failed, %s skipped\n' "$(output 'test suite' tests_passed)" \
 	"$(output 'test suite' tests_total)" "$(output 'test suite' tests_failed)" "$(output 'test suite' tests_skipped)"
-grep -E '^\|[^|]+\|[^|]+\| [0-9.]+ s \|' "$results/test-suite.md" | cut -c1-60 | pr -2 -t -w 126 -l 1000 | sed 's/^/      /'
+grep -E '^\|[^|]+\|[^|]+\| [0-9.]+ s \|' "$results/test-suite.md" | cut -c1-60 |
+	pr -2 -t -w 126 -l 1000 | sed 's/^/      /'
 
 before=0
 verify=suite # in sandboxes of the snapshot; the second run reuses a snapshot that Doppler names already

@@ -12,7 +12,8 @@ program=$(mktemp "${TMPDIR:-/tmp}/sandbox-pictures-XXXXXX")
 trap 'rm -f "$program"' EXIT
 go test -c -o "$program" ./internal/githubpage
 for summary in "$results"/*.md; do
-	(cd internal/githubpage && "$program" -test.run 'TestPicture$' -markdown "$summary" -picture "${summary%.md}") >/dev/null
+	(cd internal/githubpage &&
+		"$program" -test.run 'TestPicture$' -markdown "$summary" -picture "${summary%.md}") >/dev/null
 done
 [[ ${1:-} == docs ]] || exit 0
 mkdir -p docs/images

@@ -26,7 +26,8 @@ func loadActions() ([]action, error) {
 	list := []action{
 		{
 			Name: "build", Title: "Build a sandbox image", Arguments: "build", Icon: "package",
-			About: "Builds an image on Depot or your own BuildKit, loads and pushes it, and outputs its digest. No stored tokens.",
+			About: "Builds an image on Depot or your own BuildKit, loads and pushes it, and outputs its digest. " +
+				"No stored tokens.",
 		},
 		{
 			Name: "snapshot", Title: "Create a Daytona snapshot", Arguments: "snapshot", Icon: "camera", ExtendsBuild: true,
@@ -34,7 +35,8 @@ func loadActions() ([]action, error) {
 		},
 		{
 			Name: "test", Title: "Test a sandbox image", Arguments: "test", Icon: "check-circle", ExtendsBuild: true,
-			About: "Builds an image or takes one, loads it into Docker, and runs a YAML suite of tests and your command against it.",
+			About: "Builds an image or takes one, loads it into Docker, and runs a YAML suite of tests and your " +
+				"command against it.",
 		},
 		{
 			Name: "promote", Title: "Promote a Daytona snapshot", Arguments: "snapshot promote", Icon: "chevrons-up",

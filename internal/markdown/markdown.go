@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Files returns the Markdown files of the checkout at root, also those not committed yet, relative to root. It leaves out
-// those in testdata.
+// Files returns the Markdown files of the checkout at root, also those not committed yet, relative to root. It leaves
+// out those in testdata.
 func Files(root string) ([]string, error) {
 	command := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md", ":!*/testdata/*")
 	command.Dir = root

@@ -245,7 +245,10 @@ func TestErrors(t *testing.T) {
 			name: "message", fault: cloud.Fault{Status: 400, Message: "bad\nthing."}, requests: 1,
 			want: "list Daytona regions: Daytona returned 400 Bad Request: bad thing (correct the input)",
 		},
-		{name: "401", fault: cloud.Fault{Status: 401, Message: "no"}, requests: 1, want: "no (replace the key in daytona_api_key"},
+		{
+			name: "401", fault: cloud.Fault{Status: 401, Message: "no"}, requests: 1,
+			want: "no (replace the key in daytona_api_key",
+		},
 		{
 			name: "403 without a permission to name", fault: cloud.Fault{Status: 403, Message: "Access denied"}, requests: 1,
 			want: "Access denied (check that the key or its user belongs to the organization",

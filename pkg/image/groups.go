@@ -199,8 +199,8 @@ func (g *groupDisplay) next(all bool) *groupedStep {
 }
 
 // ready returns the steps that can be shown: those that have ended, in the order of the Dockerfile, and those with
-// output. Failed steps are last, and only if all is set, because BuildKit may retry them, and because the end is where a
-// reader looks.
+// output. Failed steps are last, and only if all is set, because BuildKit may retry them, and because the end is where
+// a reader looks.
 func (g *groupDisplay) ready(all bool) []*groupedStep {
 	const ended, running, failed = 1, 2, 3
 	rank := func(s *groupedStep) int {

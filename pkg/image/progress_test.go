@@ -149,7 +149,9 @@ var scripts = map[string]script{
 		{0, step("exporting to image", 30.2, 0)}, {0, transfer("exporting to image", "exporting layers", 0, 30.2, 33)},
 		{0, transfer("exporting to image", "exporting manifest "+id("manifest").String(), 0, 33, 33.01)},
 		{0, transfer("exporting to image", "pushing layers", 0, 33, 75)},
-		{0, transfer("exporting to image", "pushing manifest for example.com/team/app:1@"+id("manifest").String(), 0, 75, 76)},
+		{
+			0, transfer("exporting to image", "pushing manifest for example.com/team/app:1@"+id("manifest").String(), 0, 75, 76),
+		},
 		{0, step("exporting to image", 30.2, 76)},
 	},
 	"long-name": {

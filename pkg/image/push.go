@@ -63,8 +63,8 @@ func (c registryClient) pushIndex(ctx context.Context, reference string, index v
 }
 
 // PushImage copies an image to a registry without changing its digest. It streams the layers that the registry lacks,
-// with little memory and no temporary files. One goroutine calls progress, which may be nil, without the layers that the
-// registry has.
+// with little memory and no temporary files. One goroutine calls progress, which may be nil, without the layers that
+// the registry has.
 //
 // PushImage retries after broken connections, 429 and 5xx. The error is an [*httpclient.APIError], a [*ReadError] of
 // the image, or the cause of ctx. After an [ErrUnauthorized], call it again with fresh credentials to send the
@@ -98,8 +98,8 @@ func (c registryClient) pushImage(
 // maxRead is more than the bytes of a layer that are read at once.
 const maxRead = 1 << 20
 
-// reportTransfer reports the updates of a push. remote.Write counts a layer that the registry has in one update, and the
-// bytes of other layers as they are read.
+// reportTransfer reports the updates of a push. remote.Write counts a layer that the registry has in one update, and
+// the bytes of other layers as they are read.
 func reportTransfer(updates <-chan v1.Update, report func(humanize.Transfer)) {
 	started := time.Now()
 	var complete, existing int64

@@ -17,7 +17,8 @@ type Value struct {
 }
 
 // Changed returns the inputs of target, a pointer to a struct of this package, that differ from their defaults, in the
-// order of the reference. names are those of the source that was parsed. It leaves out github_token: in GitHub Actions, its default is the token of the job.
+// order of the reference. names are those of the source that was parsed. It leaves out github_token: in GitHub Actions,
+// its default is the token of the job.
 func Changed(target any, names Names, inActions bool) (changed []Value) {
 	env := map[string]string{}
 	if inActions {

@@ -80,8 +80,8 @@ var help = map[string]string{
 	"expect_image_id": "ID that the image must have, for example the output image_id of the test action. With another " +
 		"ID, the action fails before it pushes.",
 	"name": "Name of the snapshot. Default: PREFIX-DATE-TIME-SHA-USER.",
-	"name_prefix": "First part of the generated name. Reuse and keep apply to the snapshots with this prefix. Default: the " +
-		"repository's name with -sandbox, unless it contains that word.",
+	"name_prefix": "First part of the generated name. Reuse and keep apply to the snapshots with this prefix. " +
+		"Default: the repository's name with -sandbox, unless it contains that word.",
 	"cpu":    "CPU cores of a sandbox.",
 	"memory": "Memory of a sandbox, in GB.",
 	"disk":   "Disk of a sandbox, in GB.",

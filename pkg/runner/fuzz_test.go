@@ -10,8 +10,8 @@ import (
 	"github.com/org/sandbox-actions/internal/runnerlog"
 )
 
-// FuzzUntrusted checks that untrusted text, written in pieces of any size, issues no commands, starts and ends no groups,
-// and contains no secrets.
+// FuzzUntrusted checks that untrusted text, written in pieces of any size, issues no commands, starts and ends no
+// groups, and contains no secrets.
 func FuzzUntrusted(f *testing.F) {
 	for _, text := range hostile {
 		f.Add(text, uint8(1))

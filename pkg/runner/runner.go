@@ -8,8 +8,8 @@
 // # Groups and untrusted output
 //
 // While commands are stopped, the Actions runner writes the line ##[group]TITLE unchanged to the log, which is what it
-// writes for the command ::group::TITLE (actions/runner, src/Runner.Worker/ActionCommandManager.cs, TryProcessCommand and
-// GroupingCommandExtension; Handlers/OutputManager.cs, OnDataReceived). The log page folds these lines. A Runner
+// writes for the command ::group::TITLE (actions/runner, src/Runner.Worker/ActionCommandManager.cs, TryProcessCommand
+// and GroupingCommandExtension; Handlers/OutputManager.cs, OnDataReceived). The log page folds these lines. A Runner
 // therefore stops commands once for all steps of a build and writes their groups in this form. It escapes the same
 // lines in untrusted output.
 //
@@ -204,8 +204,8 @@ func (r *Runner) writeLabeled(level, text string) {
 	r.writePrefixed(r.stderr, label+" ", text)
 }
 
-// Group starts a collapsible group with a title. It ends at EndGroup or at the next group, because groups do not nest. A
-// group without lines is not written.
+// Group starts a collapsible group with a title. It ends at EndGroup or at the next group, because groups do not nest.
+// A group without lines is not written.
 func (r *Runner) Group(title string) {
 	title = r.Clean(title)
 	if !r.inActions {
@@ -258,8 +258,8 @@ func (r *Runner) Log() io.WriteCloser {
 }
 
 // Untrusted returns a writer for the output of builds and containers. It redacts secrets and makes control characters
-// visible. From the first line until Close, workflow commands are stopped with an unguessable token, except for a moment
-// when the Runner issues one. Close writes an unfinished last line.
+// visible. From the first line until Close, workflow commands are stopped with an unguessable token, except for a
+// moment when the Runner issues one. Close writes an unfinished last line.
 func (r *Runner) Untrusted() io.WriteCloser {
 	w := &untrustedWriter{runner: r}
 	w.emit = w.writeLine
@@ -321,9 +321,9 @@ func (e *SecretOutputError) Error() string {
 		"visibility to unmasked)", e.Output, e.Secret)
 }
 
-// Outputs sets outputs of the step if GITHUB_OUTPUT is set. If one contains a secret, it writes none of them and returns
-// a [*SecretOutputError]. It does not use the library's SetOutput, because a value that contains its fixed delimiter
-// could forge other outputs.
+// Outputs sets outputs of the step if GITHUB_OUTPUT is set. If one contains a secret, it writes none of them and
+// returns a [*SecretOutputError]. It does not use the library's SetOutput, because a value that contains its fixed
+// delimiter could forge other outputs.
 func (r *Runner) Outputs(outputs ...Output) error {
 	text := ""
 	for _, o := range outputs {

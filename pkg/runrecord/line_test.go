@@ -48,7 +48,9 @@ func TestLine(t *testing.T) {
 		},
 		{
 			"failed tests",
-			Record{ExitCode: 1, Image: built(nil), Tests: &Tests{Total: 43, Passed: 37, Failed: 1, Flaky: 2, Skipped: 3}, Seconds: 12},
+			Record{
+				ExitCode: 1, Image: built(nil), Tests: &Tests{Total: 43, Passed: 37, Failed: 1, Flaky: 2, Skipped: 3}, Seconds: 12,
+			},
 			"Tested sandbox:ci: 37 passed, 1 failed, 2 flaky, 3 skipped, 12 s",
 		},
 		{
@@ -71,7 +73,9 @@ func TestLine(t *testing.T) {
 		{
 			"reused snapshot",
 			Record{
-				Snapshots: []Snapshot{{Name: "a", State: "active", Reused: true, Verified: "none"}}, Doppler: &Doppler{}, Seconds: 1,
+				Snapshots: []Snapshot{
+					{Name: "a", State: "active", Reused: true, Verified: "none"},
+				}, Doppler: &Doppler{}, Seconds: 1,
 			},
 			"Snapshot a is active, reused, 1 s",
 		},

@@ -202,10 +202,10 @@ func axis(duration, last float64) (interval, format string) {
 	return "3hour", "%d %H:%M"
 }
 
-// entities returns text for a label of Mermaid. Entities such as #58; replace the characters with a meaning in Mermaid's
-// grammar, in its directives or in Markdown, and those that Mermaid uses internally for entities (encodeEntities in
-// packages/mermaid/src/utils.ts of mermaid-js/mermaid, v11). They always replace the first character, because Mermaid
-// does not take a keyword, a date or a number at the start of a label as text.
+// entities returns text for a label of Mermaid. Entities such as #58; replace the characters with a meaning in
+// Mermaid's grammar, in its directives or in Markdown, and those that Mermaid uses internally for entities
+// (encodeEntities in packages/mermaid/src/utils.ts of mermaid-js/mermaid, v11). They always replace the first
+// character, because Mermaid does not take a keyword, a date or a number at the start of a label as text.
 func entities(text string) string {
 	const special = ":;#%<>&\"'`{}\\ﬂ°¶ß"
 	var s strings.Builder

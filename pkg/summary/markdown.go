@@ -171,8 +171,8 @@ func table(header string, n int, row func(i int) []string, limit int, thing stri
 	return t.String()
 }
 
-// tableRow returns a row of a table with cells of Markdown. It escapes pipes: in a table, `\|` is a literal pipe, also in
-// a code span, see https://github.github.com/gfm/#example-200.
+// tableRow returns a row of a table with cells of Markdown. It escapes pipes: in a table, `\|` is a literal pipe, also
+// in a code span, see https://github.github.com/gfm/#example-200.
 func tableRow(cells []string) string {
 	line := "|"
 	for _, cell := range cells {
