@@ -12,7 +12,8 @@ if [[ -x .cache/demo/localcloud && -x .cache/bin/buildkitd && -f .cache/base/boo
 	echo 'demo: all dependencies are in .cache: this takes about 2 minutes, or 4 minutes if the image must be rebuilt'
 else
 	echo 'demo: the first run installs Debian packages (docker.io, debootstrap, asciinema), builds BuildKit and the'
-	echo 'demo: programs, and creates debian:bookworm-slim. It takes 6 to 8 minutes on 2 cores; later runs take about 2 minutes'
+	echo 'demo: programs, and creates debian:bookworm-slim. It takes 6 to 8 minutes on 2 cores; later runs take about'
+	echo 'demo: 2 minutes'
 fi
 scripts/setup.sh demo
 
