@@ -30,7 +30,7 @@ func pruneSnapshots(
 	var err error
 	for _, c := range created {
 		var some []daytona.Snapshot
-		if some, err = prunable(ctx, job, c); err != nil {
+		if some, err = prunable(ctx, c); err != nil {
 			break
 		}
 		old = append(old, some...)
@@ -112,7 +112,7 @@ func removeAll(ctx context.Context, client daytona.Client, snapshots []daytona.S
 // The current snapshot counts toward keep. Snapshots that another run is creating or removing, or has created since
 // this run started, and those that are newer than the current one, are not included. The times are Daytona's: the clock
 // of this machine may be wrong.
-func prunable(ctx context.Context, job job, c createdSnapshot) ([]daytona.Snapshot, error) {
+func prunable(ctx context.Context, c createdSnapshot) ([]daytona.Snapshot, error) {
 	spec, current := c.Spec, c.Snapshot
 	old := slices.Clone(c.Upload.Existing.Superseded)
 	if spec.Keep > 0 {
@@ -123,7 +123,7 @@ func prunable(ctx context.Context, job job, c createdSnapshot) ([]daytona.Snapsh
 		others := slices.DeleteFunc(list, func(s daytona.Snapshot) bool {
 			return s.ID == current.ID || slices.ContainsFunc(old, hasID(s.ID))
 		})
-		started := current.Created.Add(-time.Since(job.Started)) // or earlier
+		started := current.Created.Add(-c.Elapsed) // or earlier
 		old = append(old, beyondKept(others, spec.NamePrefix, spec.Keep-1, started)...)
 	}
 	return slices.DeleteFunc(old, func(s daytona.Snapshot) bool {

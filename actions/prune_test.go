@@ -157,15 +157,15 @@ func TestPrunableAfterReuse(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.spec.Keep = 1
-	job, _, _ := testJob(t, nil)
-	old, err := prunable(t.Context(), job, c.created(current))
+	old, err := prunable(t.Context(), c.created(current))
 	if err != nil || len(old) != 1 || old[0].Name != generated+"old" {
 		t.Errorf("%v, %v", old, err)
 	}
 	// Another run that ends at the same time has just published the older snapshot. Daytona's clock differs from this
 	// machine's.
-	job.Started = time.Now().Add(-current.Created.Sub(old[0].Created) - time.Second)
-	if old, err := prunable(t.Context(), job, c.created(current)); len(old) > 0 {
+	created := c.created(current)
+	created.Elapsed = current.Created.Sub(old[0].Created) + time.Second
+	if old, err := prunable(t.Context(), created); len(old) > 0 {
 		t.Errorf("created since the run started: %v, %v", old, err)
 	}
 }

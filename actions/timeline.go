@@ -3,6 +3,7 @@ package actions
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -26,6 +27,11 @@ type timelineKey struct{}
 
 // offset returns the seconds from the start of the run to t.
 func (l *timeline) offset(t time.Time) float64 { return roundSeconds(t.Sub(l.started)) }
+
+// since returns the seconds since an offset.
+func (l *timeline) since(offset float64) float64 {
+	return max(math.Round(1000*(l.offset(time.Now())-offset))/1000, 0)
+}
 
 // roundSeconds returns a duration in seconds, rounded to milliseconds.
 func roundSeconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
@@ -75,7 +81,7 @@ func (p phase) endAfter(bytes int64, err *error) {
 	}
 	p.timeline.mu.Lock()
 	defer p.timeline.mu.Unlock()
-	p.record.Seconds = max(p.timeline.offset(time.Now())-p.record.Offset, 0)
+	p.record.Seconds = p.timeline.since(p.record.Offset)
 	p.record.Bytes, p.record.Failed = bytes, *err != nil
 	if p.log != nil {
 		p.timeline.group = nil
@@ -108,7 +114,7 @@ func (l *timeline) addTo(record *runrecord.Record) {
 	for _, p := range l.phases {
 		phase := *p
 		if phase.Seconds < 0 { // it has not ended
-			phase.Seconds, phase.Failed = max(l.offset(time.Now())-phase.Offset, 0), true
+			phase.Seconds, phase.Failed = l.since(phase.Offset), true
 		}
 		record.Phases = append(record.Phases, phase)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/org/sandbox-actions/pkg/daytona"
 	"github.com/org/sandbox-actions/pkg/inputs"
@@ -18,6 +19,7 @@ type createdSnapshot struct {
 	Target   snapshotTarget
 	Upload   imageUpload
 	Snapshot daytona.Snapshot
+	Elapsed  time.Duration // from the start of the run until the snapshot was active
 	Verified verification
 }
 
@@ -44,10 +46,11 @@ func ensureSnapshots(
 		group.Go(func() {
 			upload, snapshot, err := ensureSnapshot(ctx, job, spec, session, targets[i], uploads[i])
 			var verified verification
+			elapsed := time.Since(job.Started)
 			if err == nil {
 				verified, err = verify(ctx, job, spec, targets[i], upload, snapshot)
 			}
-			created[i], failures[i] = createdSnapshot{spec, targets[i], upload, snapshot, verified}, err
+			created[i], failures[i] = createdSnapshot{spec, targets[i], upload, snapshot, elapsed, verified}, err
 		})
 	}
 	group.Wait()

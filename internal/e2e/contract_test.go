@@ -51,11 +51,11 @@ func TestActionContract(t *testing.T) {
 		"provenance": "", "sbom": "", "network": "", "shm_size": "", "ulimit": "", "cgroup_parent": "",
 		"git_context": "", "load": "true", "push": "", "save": "false", "save_tags": "",
 		"depot_project": "", "depot_token": "", "builder": "depot", "allow_plaintext_builder": "false",
-		"github_token": "${{ github.token }}", "timeout": "30m", "doctor": "false",
+		"github_token": "${{ github.token }}", "timeout": "30m", "doctor": "false", "report": "false", "report_dir": "", "previous_record": "", "comment": "false",
 	}
 	buildOutputs := []string{
 		"digest", "image_id", "image_ref", "image_name", "platforms", "git_sha", "git_ref", "build_id", "build_url",
-		"project_id", "cached_steps", "total_steps", "metadata",
+		"project_id", "cached_steps", "total_steps", "metadata", "report_html", "record",
 	}
 	for name, own := range map[string]struct {
 		inputs     values
@@ -94,7 +94,7 @@ func TestActionContract(t *testing.T) {
 		"test": {
 			inputs: values{
 				"image": "", "suite": "sandbox/tests.yaml", "allow_privileged": "false", "command": "",
-				"parallel": "cores", "report_dir": "",
+				"parallel": "cores",
 			},
 			outputs: []string{"tests_total", "tests_passed", "tests_failed", "tests_skipped", "report"},
 		},

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"path/filepath"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -18,6 +19,9 @@ func TestDocsSnippets(t *testing.T) {
 		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": e.release(t),
 		"DOPPLER_IDENTITY": localcloud.DopplerIdentity,
 	}
+	files := t.TempDir() // that suites in documents mention
+	writeFile(t, files, "golden/version.txt", "1.0\n")
+	writeFile(t, files, "fixtures/C.txt", "")
 	for _, name := range documents(t) {
 		if name == "docs/own-buildkit.md" { // TestOwnBuildKit runs it against its daemon
 			continue
@@ -32,7 +36,7 @@ func TestDocsSnippets(t *testing.T) {
 				t.Fatalf("%s: %v:\n%s", name, err, snippet)
 			}
 			if workflow.Jobs == nil {
-				if _, err := suite.Parse(name, []byte(snippet)); err != nil {
+				if _, err := suite.Parse(filepath.Join(files, filepath.Base(name)), []byte(snippet)); err != nil {
 					t.Errorf("%s: YAML block is neither a workflow nor a suite: %v", name, err)
 				}
 				continue

@@ -40,7 +40,7 @@ func TestRecords(t *testing.T) {
 				step := slices.IndexFunc(r.Steps, func(s runrecord.Step) bool { return strings.Contains(s.Name, "RUN echo") })
 				return r.Run.Repository == callerRepository && r.Source.Dockerfile == "Dockerfile" && r.Image.Names != nil &&
 					r.Image.Total == 1 && strings.Contains(layers[len(layers)-1].CreatedBy, "RUN") && r.Steps[step].Line == 4 &&
-					hasPhases(r, "Prepare", "Acquire a builder", "Build", "Load iterate-sandbox:ci") && len(r.Outputs) > 10 &&
+					hasPhases(r, "Prepare", "Acquire a builder", "Build", "Load sandbox:ci") && len(r.Outputs) > 10 &&
 					len(r.Inputs) == 1 && r.Inputs[0].Name == "output"
 			}},
 		{name: "failed step", run: invocation{dockerfile: fromDebian + "RUN echo last words && exit 7\n"}, code: 1,
@@ -69,10 +69,10 @@ func TestRecords(t *testing.T) {
 			}},
 		{name: "existing image",
 			run: invocation{program: "action-test", dir: suite, inputs: values{
-				"suite": "none", "command": "true", "image": "iterate-sandbox:ci",
+				"suite": "none", "command": "true", "image": "sandbox:ci",
 			}},
 			check: func(r *runrecord.Record) bool {
-				return r.Image.Existing && !r.Image.Created.IsZero() && r.Image.Names[0] == "iterate-sandbox:ci" && r.Steps == nil
+				return r.Image.Existing && !r.Image.Created.IsZero() && r.Image.Names[0] == "sandbox:ci" && r.Steps == nil
 			}},
 		{name: "snapshot", run: invocation{program: "action-snapshot", dockerfile: uniqueDockerfile(t)},
 			check: func(r *runrecord.Record) bool {
