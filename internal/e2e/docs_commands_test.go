@@ -19,9 +19,7 @@ func TestDocsSnippets(t *testing.T) {
 		"SANDBOX_ACTIONS_REPOSITORY": "org/sandbox-actions", "SANDBOX_ACTIONS_REF": e.release(t),
 		"DOPPLER_IDENTITY": localcloud.DopplerIdentity,
 	}
-	files := t.TempDir() // that suites in documents mention
-	writeFile(t, files, "golden/version.txt", "1.0\n")
-	writeFile(t, files, "fixtures/C.txt", "")
+	files := writeFiles(t, values{"golden/version.txt": "1.0\n", "fixtures/C.txt": ""}) // that suites mention
 	for _, name := range documents(t) {
 		if name == "docs/own-buildkit.md" { // TestOwnBuildKit runs it against its daemon
 			continue

@@ -92,7 +92,7 @@ func TestSnapshotFailures(t *testing.T) {
 		{name: "invalid key", inputs: values{"daytona_api_key": "dtn_wrong"}, want: `Daytona.*401`},
 		{name: "key without write:snapshots", inputs: values{"daytona_api_key": e.DaytonaReadKey},
 			want: `write:snapshots`},
-		{name: "expired key", inputs: values{"daytona_api_key": e.DaytonaExpiredKey}, want: `Daytona.*401.*expired`},
+		{name: "expired key", inputs: values{"daytona_api_key": e.DaytonaExpiredKey}, want: `Daytona.*401.*replace the key`},
 		{name: "key of another organization",
 			inputs: values{"daytona_api_key": e.DaytonaOtherKey, "daytona_organization_id": localcloud.DaytonaOrganization},
 			want:   localcloud.OtherOrganization + `.*` + localcloud.DaytonaOrganization},

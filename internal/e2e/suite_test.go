@@ -79,7 +79,8 @@ tests:
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := e.run(t, invocation{program: "action-test", dir: dir, inputs: test.inputs})
-			if r.exitCode != test.exitCode || !strings.Contains(r.stderr, test.want) || strings.Count(r.stderr, "\n") > 1 {
+			errors := strings.Join(errorMessages(r), "\n")
+			if r.exitCode != test.exitCode || !strings.Contains(errors, test.want) || r.stderr != "" {
 				t.Fatalf("exit code %d:\n%s%s", r.exitCode, r.stdout, r.stderr)
 			}
 			for name, want := range test.outputs {
