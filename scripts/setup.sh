@@ -20,8 +20,8 @@ main() {
 		require_go
 		build_in_background build_all_tools
 		install_packages ca-certificates chromium curl debootstrap docker.io fish fonts-liberation \
-			fonts-noto-color-emoji gcc git iproute2 iptables libc6-dev libseccomp-dev libxml2-utils make pkg-config runc shellcheck \
-			zsh
+			fonts-noto-color-emoji gcc git iproute2 iptables libc6-dev libseccomp-dev libxml2-utils make pkg-config runc \
+			shellcheck zsh
 		command -v npm >/dev/null || install_packages npm
 		build_in_background install_depot_cli
 		build_in_background scripts/report.sh --install

@@ -51,7 +51,8 @@ func TestActionContract(t *testing.T) {
 		"provenance": "", "sbom": "", "network": "", "shm_size": "", "ulimit": "", "cgroup_parent": "",
 		"git_context": "", "load": "true", "push": "", "save": "false", "save_tags": "",
 		"depot_project": "", "depot_token": "", "builder": "depot", "allow_plaintext_builder": "false",
-		"github_token": "${{ github.token }}", "timeout": "30m", "doctor": "false", "report": "false", "report_dir": "", "previous_record": "", "comment": "false",
+		"github_token": "${{ github.token }}", "timeout": "30m", "doctor": "false",
+		"report": "false", "report_dir": "", "previous_record": "", "comment": "false",
 	}
 	buildOutputs := []string{
 		"digest", "image_id", "image_ref", "image_name", "platforms", "git_sha", "git_ref", "build_id", "build_url",

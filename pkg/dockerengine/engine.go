@@ -104,8 +104,8 @@ func (e *Engine) inspectImage(ctx context.Context, name string) (client.ImageIns
 	return retry(ctx, func() (client.ImageInspectResult, error) { return e.client.ImageInspect(ctx, name) })
 }
 
-// retry repeats an idempotent call after a failed connection or a server error, which may pass. It does not repeat a call
-// that already waited for the engine, see [redial].
+// retry repeats an idempotent call after a failed connection or a server error, which may pass. It does not repeat a
+// call that already waited for the engine, see [redial].
 func retry[T any](ctx context.Context, call func() (T, error)) (T, error) {
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval = 100 * time.Millisecond
