@@ -21,7 +21,7 @@ func main() {
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name: "action-snapshot",
 		Description: "Creates a Daytona snapshot of an image and sets its name in Doppler. At a prompt, it uses the local " +
-			"image, and builds one if there is none.",
+			"image, or builds one if the engine has none.",
 		Examples: "action-snapshot --cpu 4 --memory 8\n" +
 			"action-snapshot --ref main --image= --no-update-doppler\n" +
 			"action-snapshot promote NAME --to prd",

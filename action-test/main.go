@@ -17,8 +17,8 @@ func main() {
 	var doctor inputs.Test
 	os.Exit(actions.Main(os.Args[1:], actions.Command{
 		Name: "action-test",
-		Description: "Tests an image in the local Docker Engine. At a prompt, it tests the local image, and builds one if " +
-			"there is none.",
+		Description: "Tests an image in the local Docker Engine. At a prompt, it tests the local image, or builds one if " +
+			"the engine has none.",
 		Examples: "action-test                          # test the local image\n" +
 			"action-test --image= --run '^git'    # build, then run some of the tests\n" +
 			"action-test shell -- git --version",

@@ -229,7 +229,7 @@ func (e examination) daytonaChecks(spec inputs.SnapshotSpec) []doctor.Check {
 		return func(ctx context.Context) doctor.Result {
 			found, err := access(ctx)
 			if err != nil {
-				return doctor.Skip("there is no accepted key")
+				return doctor.Skip("needs a valid Daytona API key")
 			}
 			return examine(ctx, found)
 		}

@@ -148,7 +148,7 @@ func (j job) writeReport(record *runrecord.Record) error {
 }
 
 // readPrevious reads the record with which a run is compared: that of the input previous_record or, without it, the
-// last one with an image in the directory of the report. It returns nil if there is none, and with a warning if it
+// last one with an image in the directory of the report. It returns nil if no record exists, and with a warning if it
 // cannot be read.
 func (e Env) readPrevious(report inputs.Report) *runrecord.Record {
 	if report.Dir == "" {

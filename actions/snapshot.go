@@ -52,7 +52,7 @@ func Snapshot(ctx context.Context, env Env, in inputs.Snapshot) error {
 		case !spec.UpdateDoppler:
 			run.Doppler.Skipped = "update_doppler is false"
 		case len(targets[0].Doppler) == 0:
-			run.Doppler.Skipped = "there is no Doppler token"
+			run.Doppler.Skipped = "no Doppler token is set"
 		}
 		deployed.finish(ctx, job, update, err)
 		if err != nil {

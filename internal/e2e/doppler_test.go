@@ -109,7 +109,7 @@ func TestSnapshotWithoutDoppler(t *testing.T) {
 		!strings.Contains(r.stdout, "::notice title=Doppler will not be updated::") {
 		t.Errorf("outputs %v\n%s", r.outputs, r.stdout)
 	}
-	if !strings.Contains(r.summary, "there is no Doppler token") {
+	if !strings.Contains(r.summary, "no Doppler token is set") {
 		t.Errorf("summary %s", r.summary)
 	}
 	r = e.run(t, invocation{

@@ -187,7 +187,7 @@ func (g *groupDisplay) show(all bool) {
 }
 
 // next removes the first of the steps that can be shown from the queue. Cached steps wait for another one, because
-// BuildKit reports them in any order. It returns nil if there is none.
+// BuildKit reports them in any order. It returns nil if no step can be shown.
 func (g *groupDisplay) next(all bool) *groupedStep {
 	ready := g.ready(all)
 	isNew := func(s *groupedStep) bool { return all || !s.vertex.Cached || len(s.pending) > 0 }

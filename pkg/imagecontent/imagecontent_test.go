@@ -351,7 +351,7 @@ func TestReadKnownLayers(t *testing.T) {
 	}
 }
 
-// A layer that cannot be read is no reason to lose the others.
+// A layer that cannot be read does not affect the others.
 func TestReadFailures(t *testing.T) {
 	failure := errors.New("connection lost")
 	image, err := imageOf(static.NewLayer(archiveOf(entry{name: "a"}), types.OCIUncompressedLayer),

@@ -60,7 +60,7 @@ func (s *Source) exampleValue(flag *kong.Flag, vars kong.Vars) string {
 	return ", for example " + value
 }
 
-// unexpected returns the error about an argument that is no flag.
+// unexpected returns the error about an unexpected argument.
 func (s *Source) unexpected(trace *kong.Context, last *kong.Path, argument string) error {
 	if last.Flag != nil && last.Flag.IsBool() && slices.Contains([]string{"true", "false"}, argument) {
 		return usageErrorf("unexpected argument %q; write --%s=%s", argument, last.Flag.Name, argument)
@@ -153,7 +153,7 @@ func findFlag(flags []*kong.Flag, argument string) *kong.Flag {
 }
 
 // mostSimilar returns the name that the user probably meant: one that begins with the text, or that differs in a few
-// characters. It returns "" if there is none.
+// characters. It returns "" if all names are too different.
 func mostSimilar(text string, names []string) string {
 	best, distance := "", 1+max(1, len(strings.TrimLeft(text, "-"))/3)
 	for _, name := range names {

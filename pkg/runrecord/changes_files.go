@@ -71,7 +71,7 @@ func InstalledPackages(layers []Layer) (packages []Package) {
 }
 
 // compareFiles returns the files that differ, the largest differences first, and how many it leaves out. A file that
-// one of the records may have omitted is no difference.
+// one of the records may have omitted does not count as a difference.
 func compareFiles(before, after []Layer) (changes []FileChange, omitted int) {
 	oldFiles, newFiles := visibleFiles(before), visibleFiles(after)
 	for path, o := range oldFiles {

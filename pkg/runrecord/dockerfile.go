@@ -205,7 +205,7 @@ func (d *dockerfile) hasStage(name string) bool {
 }
 
 // partner returns the index of the stage of another version of the Dockerfile that corresponds to a stage: the one with
-// the same name, or with the same place among the stages without such a partner. It returns -1 if there is none.
+// the same name, or with the same place among the stages without such a partner. It returns -1 without one.
 func (d *dockerfile) partner(index int, other *dockerfile) int {
 	find := func(stages []stage, name string) int {
 		return slices.IndexFunc(stages, func(s stage) bool { return s.name == name })

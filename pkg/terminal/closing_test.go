@@ -121,7 +121,7 @@ Next:
 				{Variant: "small", Name: "s-1", State: "active", Verified: "none", CPU: 1, MemoryGB: 1, DiskGB: 3},
 				{Variant: "gpu", Name: "s-2", State: "active", Verified: "boot", CPU: 4, MemoryGB: 8, DiskGB: 10, GPU: 1},
 			},
-			Doppler: &runrecord.Doppler{Skipped: "there is no token"},
+			Doppler: &runrecord.Doppler{Skipped: "no token is set"},
 		}, `
 2 snapshots are active: s-1, s-2, 41 s
   small      s-1
@@ -129,7 +129,7 @@ Next:
   sandbox    1 CPU, 1 GB memory, 3 GB disk
   gpu        s-2
   sandbox    4 CPU, 8 GB memory, 10 GB disk, 1 GPU
-  Doppler    not updated: there is no token
+  Doppler    not updated: no token is set
 
 Next:
   daytona create --snapshot s-1

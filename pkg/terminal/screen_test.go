@@ -278,7 +278,7 @@ func TestNoScreen(t *testing.T) {
 	task.End(nil)
 }
 
-// Many tasks and messages at the same time leave a whole screen, and nothing waits for ever.
+// Many tasks and messages at the same time leave a whole screen, and nothing blocks.
 func TestScreenConcurrency(t *testing.T) {
 	const tasks = 8
 	e := shownBy(t, 60, true, func(s *Screen, _ func(int)) {
