@@ -14,6 +14,7 @@ import (
 
 	"github.com/org/sandbox-actions/pkg/credentials"
 	"github.com/org/sandbox-actions/pkg/daytona"
+	"github.com/org/sandbox-actions/pkg/humanize"
 	"github.com/org/sandbox-actions/pkg/inputs"
 	"github.com/org/sandbox-actions/pkg/runner"
 )
@@ -194,11 +195,10 @@ func cell(value string) string { return cmp.Or(value, "-") }
 // shortCommit returns an abbreviated commit, with -dirty if it has that.
 func shortCommit(commit string) string {
 	sha, isDirty := strings.CutSuffix(commit, "-dirty")
-	sha = sha[:min(len(sha), 7)]
 	if isDirty {
-		sha += "-dirty"
+		return humanize.Commit(sha) + "-dirty"
 	}
-	return sha
+	return humanize.Commit(sha)
 }
 
 // DeleteSnapshot deletes a snapshot and waits until Daytona has removed it. Unless the input force is set, it refuses

@@ -31,7 +31,8 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"change":  humanize.SizeChange,
 	"seconds": humanize.Seconds,
 	"cut":     cut,
-	"short":   shortDigest,
+	"digest":  humanize.Digest,
+	"commit":  humanize.Commit,
 	"count":   count,
 	"list":    func(values ...any) []any { return values },
 }).Parse(pageText))

@@ -119,7 +119,7 @@ func newPage(r *runrecord.Record) *page {
 		p.Status = "failed"
 	}
 	if s := r.Source; s != nil && s.SHA != "" {
-		p.Commit = link{shortDigest(s.SHA), repositoryURL(r, "commit", s.SHA)}
+		p.Commit = link{humanize.Commit(s.SHA), repositoryURL(r, "commit", s.SHA)}
 	}
 	if run := r.Run; run != nil {
 		p.Workflow = link{run.Repository + " #" + run.ID, repositoryURL(r, "actions", "runs", run.ID)}
@@ -456,15 +456,6 @@ func end(log string, limit int) (text, omitted string) {
 		start++
 	}
 	return log[start:], humanize.Size(int64(start))
-}
-
-// shortDigest shortens a digest or a commit.
-func shortDigest(digest string) string {
-	algorithm, hash, ok := strings.Cut(digest, ":")
-	if !ok {
-		return digest[:min(len(digest), 7)]
-	}
-	return algorithm + ":" + hash[:min(len(hash), 12)]
 }
 
 // count formats a number of things: 1 file, 2 files.

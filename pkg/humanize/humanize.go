@@ -1,4 +1,4 @@
-// Package humanize formats sizes, durations and transfers for logs, summaries and terminals. All of them use it, so
+// Package humanize formats sizes, durations, transfers and digests for logs, summaries and terminals. All of them use it, so
 // that a value looks the same everywhere.
 package humanize
 
@@ -48,6 +48,18 @@ func Duration(d time.Duration) string {
 
 // Seconds is [Duration] for a number of seconds, as in a record.
 func Seconds(seconds float64) string { return Duration(time.Duration(seconds * float64(time.Second))) }
+
+// Digest shortens a digest to as many digits as Docker shows: sha256:3f1c9a0be21d.
+func Digest(digest string) string {
+	algorithm, hash, ok := strings.Cut(digest, ":")
+	if !ok {
+		return digest
+	}
+	return algorithm + ":" + hash[:min(len(hash), 12)]
+}
+
+// Commit shortens the SHA of a commit to as many digits as GitHub shows.
+func Commit(sha string) string { return sha[:min(len(sha), 7)] }
 
 // digits formats a value with one decimal if it is below 10, and without decimals otherwise.
 func digits(value float64, decimals bool) string {

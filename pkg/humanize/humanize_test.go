@@ -63,3 +63,19 @@ func TestTransfer(t *testing.T) {
 		}
 	}
 }
+
+func TestDigest(t *testing.T) {
+	for digest, want := range map[string]string{
+		"": "", "sha256:": "sha256:", "sha256:3f1c9a0be21d": "sha256:3f1c9a0be21d", "no digest": "no digest",
+		"sha256:3f1c9a0be21d5c6b7a8f": "sha256:3f1c9a0be21d",
+	} {
+		if got := Digest(digest); got != want {
+			t.Errorf("%q: got %q, want %q", digest, got, want)
+		}
+	}
+	for sha, want := range map[string]string{"": "", "1a2b": "1a2b", "1a2b3c4d5e6f": "1a2b3c4"} {
+		if got := Commit(sha); got != want {
+			t.Errorf("%q: got %q, want %q", sha, got, want)
+		}
+	}
+}

@@ -121,11 +121,10 @@ func (r *Record) sizeChange(platform string) string {
 	return ""
 }
 
-// shortDigest shortens a digest to as many digits as Docker shows.
+// shortDigest returns a shortened digest with an ellipsis.
 func shortDigest(digest string) string {
-	const digits = len("sha256:") + 12
-	if len(digest) <= digits {
-		return digest
+	if short := humanize.Digest(digest); short != digest {
+		return short + "…"
 	}
-	return digest[:digits] + "…"
+	return digest
 }

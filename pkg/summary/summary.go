@@ -140,14 +140,14 @@ func imageName(r *runrecord.Record) string {
 			return names[0]
 		}
 	}
-	return cmp.Or(r.Image.Ref, shortDigest(r.Image.Digest), "the image")
+	return cmp.Or(r.Image.Ref, humanize.Digest(r.Image.Digest), "the image")
 }
 
 // headline returns the most important facts in one line.
 func headline(r *runrecord.Record) string {
 	var parts []string
 	if r.Image != nil {
-		if short := shortDigest(r.Image.Digest); short != "" {
+		if short := humanize.Digest(r.Image.Digest); short != "" {
 			parts = append(parts, code(short))
 		}
 		parts = append(parts, imageSize(r))
@@ -195,16 +195,6 @@ func changeOf(r *runrecord.Record, platform string) (runrecord.PlatformChange, b
 	return runrecord.PlatformChange{}, false
 }
 
-func shortDigest(digest string) string {
-	algorithm, hex, ok := strings.Cut(digest, ":")
-	if !ok || len(hex) < 12 {
-		return digest
-	}
-	return algorithm + ":" + hex[:12]
-}
-
-func shortSHA(sha string) string { return sha[:min(len(sha), 7)] }
-
 // repositoryURL returns the URL of a page of the run's repository, or "" outside GitHub Actions.
 func repositoryURL(r *runrecord.Record, elements ...string) string {
 	if r.Run == nil || r.Run.Repository == "" || r.Run.Server == "" {
@@ -224,7 +214,7 @@ func commitLink(r *runrecord.Record) string {
 	if r.Source == nil || r.Source.SHA == "" {
 		return ""
 	}
-	commit := "commit " + link(code(shortSHA(r.Source.SHA)), repositoryURL(r, "commit", r.Source.SHA))
+	commit := "commit " + link(code(humanize.Commit(r.Source.SHA)), repositoryURL(r, "commit", r.Source.SHA))
 	if r.Source.Dirty {
 		commit += " with uncommitted changes"
 	}
@@ -442,7 +432,7 @@ func changes(r *runrecord.Record) string {
 	}
 	since := "the run of " + c.Since.UTC().Format("2006-01-02 15:04 UTC")
 	if c.SHA != "" {
-		since = "commit " + link(code(shortSHA(c.SHA)), repositoryURL(r, "commit", c.SHA))
+		since = "commit " + link(code(humanize.Commit(c.SHA)), repositoryURL(r, "commit", c.SHA))
 		if r.Source != nil && r.Source.SHA != "" && r.Source.SHA != c.SHA {
 			if compare := repositoryURL(r, "compare", c.SHA+"..."+r.Source.SHA); compare != "" {
 				since += fmt.Sprintf(" (%s)", link("compare", compare))
@@ -472,7 +462,7 @@ func layers(r *runrecord.Record) string {
 	for _, p := range r.Image.Platforms[:min(len(r.Image.Platforms), maxPlatforms)] {
 		row := func(i int) []string {
 			return []string{
-				code(cmp.Or(p.Layers[i].CreatedBy, shortDigest(p.Layers[i].Digest))),
+				code(cmp.Or(p.Layers[i].CreatedBy, humanize.Digest(p.Layers[i].Digest))),
 				humanize.Size(p.Layers[i].Size),
 			}
 		}
