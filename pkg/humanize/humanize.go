@@ -1,5 +1,5 @@
-// Package humanize formats sizes, durations, transfers and digests for logs, summaries and terminals. All of them use it, so
-// that a value looks the same everywhere.
+// Package humanize formats sizes, durations, transfers and digests for logs, summaries and terminals. All of them use
+// it, so that a value looks the same everywhere.
 package humanize
 
 import (
