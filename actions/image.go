@@ -144,7 +144,9 @@ func pushIndex(
 // loadImage loads an image into the engine and tags it with the names.
 func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names []string, img v1.Image) (err error) {
 	defer startActivity(ctx, "the Docker Engine to load %s", names[0])()
-	defer startPhase(ctx, "Load %s", strings.Join(names, ", ")).end(&err)
+	var sent int64
+	phase := startPhase(ctx, "Load %s", strings.Join(names, ", "))
+	defer func() { phase.endAfter(sent, &err) }()
 	job.Runner.Group("Load " + strings.Join(names, ", "))
 	defer job.Runner.EndGroup()
 	task := job.Screen.Start("Loading", "load "+strings.Join(names, ", "), "unpack")
@@ -156,6 +158,7 @@ func loadImage(ctx context.Context, job job, engine *dockerengine.Engine, names 
 		if err != nil {
 			return err
 		}
+		sent += loaded.Sent
 		job.Runner.Infof("Loaded %s in %s: %s", name, humanize.Duration(time.Since(started)), loaded)
 	}
 	return nil

@@ -41,6 +41,7 @@ func TestRecords(t *testing.T) {
 				return r.Run.Repository == callerRepository && r.Source.Dockerfile == "Dockerfile" && r.Image.Names != nil &&
 					r.Image.Total == 1 && strings.Contains(layers[len(layers)-1].CreatedBy, "RUN") && r.Steps[step].Line == 4 &&
 					hasPhases(r, "Prepare", "Acquire a builder", "Build", "Load sandbox:ci") && len(r.Outputs) > 10 &&
+					r.Phases[len(r.Phases)-1].Bytes > 0 &&
 					len(r.Inputs) == 1 && r.Inputs[0].Name == "output"
 			}},
 		{name: "failed step", run: invocation{dockerfile: fromDebian + "RUN echo last words && exit 7\n"}, code: 1,

@@ -97,6 +97,22 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// The page says why a step ran, and what the comparison lacks.
+func TestChanges(t *testing.T) {
+	r := builtRecord()
+	r.Changes.Platforms[0].Unread = 1
+	page := string(render(t, r))
+	for _, want := range []string{
+		"Changed files: <code>tools/package.json</code>",
+		"Changed instructions before it: <code>ENV NODE_ENV=production</code>",
+		"Files and packages of 1 layer are not compared",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not contain %q", want)
+		}
+	}
+}
+
 func TestEnd(t *testing.T) {
 	for _, test := range []struct {
 		log         string

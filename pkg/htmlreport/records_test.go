@@ -136,7 +136,8 @@ func builtRecord() *runrecord.Record {
 			}},
 			CacheBreak: &runrecord.CacheBreak{
 				Step: "[tools 2/3] COPY tools/package.json tools/package-lock.json ./", Line: 10,
-				Files: []string{"tools/package.json", "tools/package-lock.json"},
+				Files:   []string{"tools/package.json", "tools/package-lock.json"},
+				Earlier: []string{"ENV NODE_ENV=production"},
 			},
 		},
 		Outputs: []runrecord.Output{
@@ -288,7 +289,7 @@ func hostileRecord() *runrecord.Record {
 		}
 	}
 	r.Image.Platforms[0].Platform = evil
-	r.Changes.CacheBreak.Files = []string{evil}
+	r.Changes.CacheBreak.Files, r.Changes.CacheBreak.Earlier = []string{evil}, []string{evil}
 	r.Changes.Platforms[0].Files[0].Path = evil
 	for i := range r.Tests.Tests {
 		test := &r.Tests.Tests[i]

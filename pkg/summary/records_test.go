@@ -141,7 +141,7 @@ func cachedBuild() *runrecord.Record {
 		}},
 		CacheBreak: &runrecord.CacheBreak{
 			Step: "[deps 3/3] RUN npm ci", Line: 7, Files: []string{"package-lock.json", "package.json"}, MoreFiles: 1,
-			BuildArgs: []string{"NODE_VERSION"},
+			BuildArgs: []string{"NODE_VERSION"}, Earlier: []string{"ENV CI=true"},
 		},
 	}
 	return r
@@ -152,6 +152,7 @@ func platforms() *runrecord.Record {
 	r.Image.Platforms = append(r.Image.Platforms, runrecord.PlatformImage{Platform: "linux/arm64", Size: 181_000_000})
 	arm := r.Changes.Platforms[0]
 	arm.Platform, arm.Size, arm.Files, arm.Packages = "linux/arm64", -1_500_000, nil, nil
+	arm.Unread = 2
 	r.Changes.Platforms = append(r.Changes.Platforms, arm)
 	for i := range r.Steps {
 		r.Steps[i].Platform = "linux/amd64"

@@ -488,7 +488,11 @@ func platformChange(p runrecord.PlatformChange, isNamed bool) string {
 		return []string{code(l.CreatedBy), sizeOf(l.Before, 1), sizeOf(l.After, 1), humanize.SizeChange(l.After - l.Before)}
 	}
 	const layerHeader = "| layer | before | now | difference |\n| --- | ---: | ---: | ---: |\n"
-	text := join(table(layerHeader, len(layers), row, maxLayers/maxPlatforms, "layer"), packages(p), files(p))
+	unread := ""
+	if p.Unread > 0 {
+		unread = "Files and packages of " + count(p.Unread, "layer") + " are not compared (too large, or not readable).\n"
+	}
+	text := join(table(layerHeader, len(layers), row, maxLayers/maxPlatforms, "layer"), packages(p), files(p), unread)
 	if isNamed && text != "" {
 		return join(code(p.Platform)+":", text)
 	}
@@ -598,6 +602,9 @@ func cacheMiss(r *runrecord.Record) string {
 	}
 	if len(b.BuildArgs) > 0 {
 		causes = append(causes, "build argument "+codes(b.BuildArgs)+" changed")
+	}
+	if len(b.Earlier) > 0 {
+		causes = append(causes, "before it, "+codes(b.Earlier)+" changed")
 	}
 	why := "the cause is unknown"
 	if len(causes) > 0 {

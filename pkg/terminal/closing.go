@@ -139,6 +139,7 @@ func (c *closing) cacheBreak() string {
 	}
 	causes = append(causes, b.BuildArgs...)
 	causes = append(causes, b.Files...)
+	causes = append(causes, b.Earlier...)
 	more := b.MoreFiles
 	if len(causes) > 3 {
 		more += len(causes) - 3

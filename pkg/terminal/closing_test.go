@@ -42,13 +42,15 @@ Next:
 					Platform: "linux/amd64", Size: 12e5, Files: make([]runrecord.FileChange, 2), Omitted: 5,
 					Packages: make([]runrecord.PackageChange, 1),
 				}},
-				CacheBreak: &runrecord.CacheBreak{Files: []string{"a", "b", "c", "d"}, MoreFiles: 3},
+				CacheBreak: &runrecord.CacheBreak{
+					Files: []string{"a", "b"}, MoreFiles: 3, Earlier: []string{"ENV A=1", "ENV B=1"},
+				},
 			},
 		}, `
 Built sandbox:local sha256:ab12cd34ef56…, 467 MB (+1.2 MB), 12 of 14 steps cached, 8.4 s
   image      sandbox:local
   digest     ` + imageDigest + `
-  changed    a, b, c and 4 more; 1 package and 7 files of the image
+  changed    a, b, ENV A=1 and 4 more; 1 package and 7 files of the image
 
 Next:
   docker run --rm -it sandbox:local
