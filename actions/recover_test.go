@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -298,10 +299,7 @@ func TestEnsureSnapshotWaitsForAnotherRun(t *testing.T) {
 		if fails {
 			c.Fail(cloudaytona.Fault{Snapshot: cloudaytona.FailsAfterActive, Times: 1})
 		}
-		started := make(chan ensured, 1)
-		go func() { started <- c.ensure(t.Context(), t, img) }()
-		waitForPending(t, c)
-		second := c.ensure(t.Context(), t, img)
+		started, second := c.ensureDuring(t, img, img)
 		one := <-started
 		if one.err != nil || second.err != nil {
 			t.Fatalf("fails %t: %v, %v\n%s\n%s", fails, one.err, second.err, one.log, second.log)
@@ -318,7 +316,6 @@ func TestEnsureSnapshotsReplaceAtOnce(t *testing.T) {
 	c := startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState = 3 })
 	c.spec.Name, c.spec.IfExists = "agent-n", inputs.Replace
 	c.client.Timing.MaxPoll = time.Millisecond
-	first := make(chan ensured, 1)
 	img := testImage(t)
 	config, err := img.ConfigFile()
 	if err != nil {
@@ -330,9 +327,7 @@ func TestEnsureSnapshotsReplaceAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { first <- c.ensure(t.Context(), t, img) }()
-	waitForPending(t, c)
-	second := c.ensure(t.Context(), t, other)
+	first, second := c.ensureDuring(t, img, other)
 	// The second run may replace the active snapshot before the first run sees that it is active.
 	if one := <-first; one.err != nil && httpclient.Status(one.err) != http.StatusNotFound {
 		t.Errorf("first run: %v\n%s", one.err, one.log)
@@ -345,14 +340,47 @@ func TestEnsureSnapshotsReplaceAtOnce(t *testing.T) {
 	}
 }
 
-// waitForPending waits until Daytona is creating a snapshot.
-func waitForPending(t *testing.T, c cloud) {
+// ensureDuring starts a run, and another one while the first one's snapshot is pending. The first run continues when the
+// other one has looked for snapshots.
+func (c cloud) ensureDuring(t *testing.T, img, other v1.Image) (first <-chan ensured, second ensured) {
 	t.Helper()
-	for len(c.names(t)) == 0 {
-		if t.Context().Err() != nil {
-			t.Fatal("no snapshot")
-		}
+	created, looked := make(chan struct{}), make(chan struct{})
+	results, one := make(chan ensured, 1), c
+	one.afterCreate(func() {
+		close(created)
+		<-looked
+	})
+	go func() { results <- one.ensure(t.Context(), t, img) }()
+	select {
+	case <-created:
+	case r := <-results:
+		t.Fatalf("the first run ended early: %v\n%s", r.err, r.log)
 	}
+	seen := sync.OnceFunc(func() { close(looked) })
+	defer seen()
+	c.client.HTTP.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+		if strings.Contains(r.URL.Path, "/snapshots") {
+			defer seen()
+		}
+		return http.DefaultTransport.RoundTrip(r)
+	})
+	return results, c.ensure(t.Context(), t, other)
+}
+
+// afterCreate makes the client call f when it reads its new snapshot for the first time.
+func (c *cloud) afterCreate(f func()) {
+	f = sync.OnceFunc(f)
+	var created atomic.Bool
+	c.client.HTTP.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+		if isRead := r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/snapshots"); isRead && created.Load() {
+			f()
+		}
+		response, err := http.DefaultTransport.RoundTrip(r)
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/snapshots") {
+			created.Store(true)
+		}
+		return response, err
+	})
 }
 
 // An inactive snapshot is activated. If its image is gone, which happens after the first activation, another snapshot
@@ -528,11 +556,8 @@ func TestEnsureSnapshotKeepsOtherSnapshot(t *testing.T) {
 func TestEnsureSnapshotCanceled(t *testing.T) {
 	c := startDaytona(t, func(o *cloudaytona.Options) { o.ReadsPerState = 2 })
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan ensured, 1)
-	go func() { done <- c.ensure(ctx, t, testImage(t)) }()
-	waitForPending(t, c)
-	cancel()
-	r := <-done
+	c.afterCreate(cancel)
+	r := c.ensure(ctx, t, testImage(t))
 	if !errors.Is(r.err, context.Canceled) {
 		t.Errorf("%v", r.err)
 	}
