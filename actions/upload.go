@@ -90,7 +90,9 @@ func uploadImage(
 // pushFunc pushes an image to a reference with the credentials of auth, and resumes an interrupted push.
 type pushFunc func(ctx context.Context, reference string, auth image.Auth) error
 
-// pushFromBuilder returns a function that pushes directly from the builder to the registry.
+// pushFromBuilder returns a function that pushes directly from the builder to the registry. The builder solves the
+// Dockerfile again for it. If the workspace or another source has changed since the build, that would be another image,
+// so the function streams the one that was built.
 func pushFromBuilder(job job, built builtImage) pushFunc {
 	return func(ctx context.Context, reference string, auth image.Auth) (err error) {
 		task := job.Screen.Start("Pushing", "push "+reference, "")
@@ -104,6 +106,10 @@ func pushFromBuilder(job job, built builtImage) pushFunc {
 		stop := logElapsed(ctx, job, "Pushing") // BuildKit does not report what it has pushed
 		err = image.PushFromBuilder(ctx, machine, built.Requests[0], built.Results[0], auth, reference)
 		stop()
+		if stale := (*image.StaleCacheError)(nil); errors.As(err, &stale) {
+			job.Runner.Infof("The sources have changed since the build; streaming the image that was built")
+			err = image.PushImage(ctx, reference, built.Results[0].Image, auth, logTransfer(job, "Pushing", task))
+		}
 		if partial := (*image.PushedError)(nil); errors.As(err, &partial) {
 			err = partial.Err // no one else knows the repository, so another machine may push again
 		}

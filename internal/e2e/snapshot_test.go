@@ -4,9 +4,13 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/org/sandbox-actions/internal/localcloud"
@@ -73,6 +77,26 @@ func TestSnapshot(t *testing.T) {
 	}
 	if requests := e.Registry.Requests()[before:]; len(requests) > 0 {
 		t.Errorf("the second run sent requests to the registry: %q", requests)
+	}
+}
+
+// A source that changes after the build does not change the image of the snapshot.
+func TestSnapshotOfChangingSource(t *testing.T) {
+	e := setup(t)
+	var reads atomic.Int64
+	source := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, reads.Add(1))
+	}))
+	defer source.Close()
+	r := e.mustRun(t, invocation{
+		program:    "action-snapshot",
+		dockerfile: uniqueDockerfile(t) + "ADD " + source.URL + "/version /version\n",
+	})
+	if !strings.Contains(r.stdout+r.stderr, "The sources have changed since the build") {
+		t.Errorf("the source has not changed in the run:\n%s%s", r.stdout, r.stderr)
+	}
+	if created := e.snapshots(t)[r.outputs["snapshot_name"]]; created.Digest != r.outputs["digest"] {
+		t.Errorf("the snapshot has the digest %s, want %s", created.Digest, r.outputs["digest"])
 	}
 }
 

@@ -149,7 +149,8 @@ func (c registryClient) call(ctx context.Context, reference string, push func(na
 	return nil
 }
 
-// StaleCacheError reports that the builder no longer has an image in its cache and built another one instead.
+// StaleCacheError reports that the builder built another image instead of taking the wanted one from its cache: a file
+// of the context or another source has changed, or the cache no longer has a step.
 type StaleCacheError struct {
 	References  []string // the tags that were not added
 	Want, Built v1.Hash
@@ -157,7 +158,8 @@ type StaleCacheError struct {
 
 func (e *StaleCacheError) Error() string {
 	call := registryCall{op: pushOp, references: e.References}
-	return fmt.Sprintf("%s: the builder no longer has %s and built %s instead (retry)", call, e.Want, e.Built)
+	return fmt.Sprintf("%s: the builder built %s instead of %s (a source has changed since the build; retry)",
+		call, e.Built, e.Want)
 }
 
 // PushFromBuilder pushes the image that r built on c, without its attestations, directly from the builder's cache. The
