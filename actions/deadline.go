@@ -72,7 +72,7 @@ func runWithDeadline(ctx context.Context, timeout time.Duration, f func(context.
 	if partial := (*partialError)(nil); errors.As(err, &partial) {
 		ended = &partialError{interrupted, partial.Note}
 	} else if interrupted.Timeout == 0 {
-		ended = &partialError{interrupted, "no outputs were written"}
+		ended = &partialError{interrupted, "no results were written to the outputs"}
 	}
 	if leftover := (*daytona.LeftoverError)(nil); errors.As(err, &leftover) {
 		return &daytona.LeftoverError{Err: ended, Leftovers: leftover.Leftovers}

@@ -48,7 +48,8 @@ func TestCancellationIsTheError(t *testing.T) {
 	if !errors.As(err, &interrupted) || interrupted.Timeout != 0 || !errors.Is(err, signal) {
 		t.Fatalf("%v, want a cancellation by the signal", err)
 	}
-	if want := "canceled (SIGINT) while waiting for the run to end; no outputs were written"; err.Error() != want {
+	const want = "canceled (SIGINT) while waiting for the run to end; no results were written to the outputs"
+	if err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
 	}
 }
@@ -64,7 +65,8 @@ func TestDepotInterruptsRun(t *testing.T) {
 	if !errors.Is(err, canceled) {
 		t.Fatalf("got %v", err)
 	}
-	const want = "canceled (Depot canceled build abc at 03:04:05 UTC) while waiting for the build; no outputs were written"
+	const want = "canceled (Depot canceled build abc at 03:04:05 UTC) while waiting for the build; " +
+		"no results were written to the outputs"
 	if err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
 	}

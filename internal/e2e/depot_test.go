@@ -65,7 +65,7 @@ func TestBuildIsCanceledOnDepot(t *testing.T) {
 		},
 	})
 	assertFailed(t, r,
-		`^error: canceled \(Depot canceled build \w+ at .*\) in step .*; no outputs were written`)
+		`^error: canceled \(Depot canceled build \w+ at .*\) in step .*; no results were written to the outputs`)
 	if got := finished(e.Depot.Calls()[before:]); !slices.Equal(got, []string{"canceled"}) {
 		t.Errorf("finished %q, want canceled", got)
 	}
