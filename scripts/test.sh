@@ -22,5 +22,6 @@ if [[ " $* " == *' -race '* ]]; then
 	export CGO_ENABLED=1
 fi
 echo "test: go test $*"
-# Many tests wait for daemons, so running three packages at a time keeps two cores busy.
-"${run[@]}" .cache/bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -p 3 -timeout 25m "$@"
+# Many tests wait for daemons, so running three packages at a time keeps two cores busy. The timeout ends a test that
+# hangs: on a machine with a load of 8, internal/e2e takes 40 minutes.
+"${run[@]}" .cache/bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -p 3 -timeout 75m "$@"
