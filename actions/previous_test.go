@@ -196,7 +196,8 @@ func TestPreviousArtifactSilence(t *testing.T) {
 	}
 	limited, cancel := context.WithTimeoutCause(t.Context(), 0, errors.New("too late"))
 	defer cancel()
-	if record, err := job.downloadPrevious(limited, "report", ""); record != nil || err == nil || err.Error() != "too late" {
+	if record, err := job.downloadPrevious(limited, "report", ""); record != nil || err == nil ||
+		err.Error() != "too late" {
 		t.Errorf("got %+v, %v", record, err)
 	}
 }
@@ -212,8 +213,8 @@ func TestPreviousBranches(t *testing.T) {
 			[]string{"a/b", "main"}},
 		{"push to the default branch", runner.Event{Default: "main"},
 			map[string]string{"GITHUB_REF_TYPE": "branch", "GITHUB_REF_NAME": "main"}, []string{"main"}},
-		{"schedule without a payload", runner.Event{}, map[string]string{"GITHUB_REF_TYPE": "branch", "GITHUB_REF_NAME": "main"},
-			[]string{"main"}},
+		{"schedule without a payload", runner.Event{},
+			map[string]string{"GITHUB_REF_TYPE": "branch", "GITHUB_REF_NAME": "main"}, []string{"main"}},
 		{"tag", runner.Event{Default: "main"}, map[string]string{"GITHUB_REF_TYPE": "tag", "GITHUB_REF_NAME": "v1"},
 			[]string{"main"}},
 		{"pull request", runner.Event{Pull: 7, Repository: "acme/app", HeadRepository: "acme/app", Default: "main"},

@@ -42,8 +42,8 @@ func Read(r io.Reader) (*Record, error) {
 	return &record, nil
 }
 
-// ReadArchive reads the record from a file of a zip archive. Of several files with the name, the one nearest to the root
-// is read.
+// ReadArchive reads the record in the file of a zip archive that has the name. Of several files, it reads the one
+// nearest to the root.
 func ReadArchive(archive []byte, name string) (*Record, error) {
 	reader, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // paths are not used

@@ -31,6 +31,8 @@ type Artifact struct {
 	Name string
 	Run  int64 // ID of the run
 	Size int64 // bytes
+
+	attempt int // of the run; 0 if unknown
 }
 
 // Limits of a search.
@@ -98,7 +100,6 @@ func (r Repository) listRuns(ctx context.Context, q ArtifactQuery) (ids []int64,
 
 // listArtifacts returns the artifacts of a run that have the name and exist.
 func (r Repository) listArtifacts(ctx context.Context, run int64, name string) ([]Artifact, error) {
-	attempts := map[int64]int{} // by ID
 	var found []Artifact
 	for page := 1; page != 0 && page <= maxPages; {
 		var next int
@@ -116,13 +117,12 @@ func (r Repository) listArtifacts(ctx context.Context, run int64, name string) (
 		}
 		for _, a := range listed.Artifacts {
 			if attempt, ok := attemptOf(a.GetName(), name); ok && !a.GetExpired() {
-				attempts[a.GetID()] = attempt
-				found = append(found, Artifact{a.GetID(), a.GetName(), run, a.GetSizeInBytes()})
+				found = append(found, Artifact{a.GetID(), a.GetName(), run, a.GetSizeInBytes(), attempt})
 			}
 		}
 		page = next
 	}
-	slices.SortStableFunc(found, func(a, b Artifact) int { return attempts[b.ID] - attempts[a.ID] })
+	slices.SortStableFunc(found, func(a, b Artifact) int { return b.attempt - a.attempt })
 	return found, nil
 }
 
@@ -136,7 +136,8 @@ func attemptOf(artifact, name string) (attempt int, ok bool) {
 	return attempt, ok && err == nil && attempt > 0 && strconv.Itoa(attempt) == suffix
 }
 
-// DownloadArtifact returns the archive of an artifact. It needs a token with actions: read, also in a public repository.
+// DownloadArtifact returns the archive of an artifact. It needs a token with actions: read, also for a public
+// repository.
 func (r Repository) DownloadArtifact(ctx context.Context, a Artifact) ([]byte, error) {
 	if a.Size > maxArchive {
 		return nil, fmt.Errorf("artifact %s of run %d is larger than %d MiB", a.Name, a.Run, maxArchive>>20)

@@ -66,8 +66,8 @@ func TestArtifacts(t *testing.T) {
 	const fork, deleted = "fork", "deleted"
 	add(standin.Run{Branch: "main"}, "report-99")
 	add(standin.Run{Branch: "attempts"}, "report", "report-1", "report-10", "report-9", "report-2 (expired)")
-	add(standin.Run{Branch: "others"}, "report-", "report-x", "report-0", "report-01", "report--1", "report-1-1", "reports",
-		"Report")
+	add(standin.Run{Branch: "others"},
+		"report-", "report-x", "report-0", "report-01", "report--1", "report-1-1", "reports", "Report")
 	add(standin.Run{Branch: "latest", Conclusion: "success"}, "report-1")
 	add(standin.Run{Branch: "latest", Conclusion: "failure"}, "report-2")
 	add(standin.Run{Branch: "latest", Status: "in_progress"}, "report-3")
@@ -137,7 +137,8 @@ func TestDownloadArtifact(t *testing.T) {
 		{name: "success", ok: true},
 		{name: "public", public: true, ok: true},
 		{name: "public, without the permission", public: true, token: noActions, status: 403, message: "actions: read"},
-		{name: "without the permission", token: noActions, status: 403, message: "add `permissions: actions: read` to the job"},
+		{name: "without the permission", token: noActions, status: 403,
+			message: "add `permissions: actions: read` to the job"},
 		{name: "unknown token", token: "no-such", status: 401, message: "has not expired"},
 		{name: "without access", faults: []standin.Fault{{Path: runs, Status: 404, Body: `{"message":"Not Found"}`}},
 			status: 404, message: "actions: read"},
@@ -150,7 +151,8 @@ func TestDownloadArtifact(t *testing.T) {
 		{name: "outage", faults: []standin.Fault{{Path: artifacts, Status: 502}}, status: 502, message: "githubstatus"},
 		{name: "outage of the storage", faults: []standin.Fault{{Path: standin.Artifacts, Status: 500}}, status: 500,
 			message: "GitHub's storage"},
-		{name: "unreachable storage", faults: []standin.Fault{{Path: standin.Artifacts, Hangup: true}}, message: "cannot reach"},
+		{name: "unreachable storage", faults: []standin.Fault{{Path: standin.Artifacts, Hangup: true}},
+			message: "cannot reach"},
 		{name: "web page", faults: []standin.Fault{{Path: runs, Status: 200, Body: "<html>"}}, status: 200,
 			message: "a web page"},
 		{name: "null", faults: []standin.Fault{{Path: runs, Status: 200, Body: "null"}}, status: 200, message: "format"},

@@ -48,7 +48,8 @@ func TestArtifactPermissions(t *testing.T) {
 			c := client(t, s, test.token)
 			_, _, runsErr := c.Actions.ListWorkflowRunsByFileName(t.Context(), "octo", repository.Name, "ci.yml", nil)
 			_, _, listErr := c.Actions.ListWorkflowRunArtifacts(t.Context(), "octo", repository.Name, run.ID, nil)
-			list, _, err := client(t, s, "reads").Actions.ListWorkflowRunArtifacts(t.Context(), "octo", repository.Name, run.ID, nil)
+			reader := client(t, s, "reads").Actions
+			list, _, err := reader.ListWorkflowRunArtifacts(t.Context(), "octo", repository.Name, run.ID, nil)
 			if err != nil || statusOf(runsErr) != test.list || statusOf(listErr) != test.list {
 				t.Fatalf("%v; %v; %v", runsErr, listErr, err)
 			}
