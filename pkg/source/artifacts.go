@@ -101,7 +101,7 @@ func (r Repository) listRuns(ctx context.Context, q ArtifactQuery) (ids []int64,
 // listArtifacts returns the artifacts of a run that have the name and exist.
 func (r Repository) listArtifacts(ctx context.Context, run int64, name string) ([]Artifact, error) {
 	var found []Artifact
-	for page := 1; page != 0 && page <= maxPages; {
+	for page := 1; page <= maxPages; {
 		var next int
 		listed, err := call(ctx, r, "list the artifacts of run "+strconv.FormatInt(run, 10),
 			func(c *github.Client) (*github.ArtifactList, *github.Response, error) {
@@ -119,6 +119,9 @@ func (r Repository) listArtifacts(ctx context.Context, run int64, name string) (
 			if attempt, ok := attemptOf(a.GetName(), name); ok && !a.GetExpired() {
 				found = append(found, Artifact{a.GetID(), a.GetName(), run, a.GetSizeInBytes(), attempt})
 			}
+		}
+		if next <= page {
+			break
 		}
 		page = next
 	}
