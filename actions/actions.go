@@ -67,7 +67,7 @@ type job struct {
 	Scratch  string // temporary directory, removed at the end of the run
 	Started  time.Time
 	Report   inputs.Report
-	Previous *runrecord.Record // with which the run is compared; nil for none
+	Previous func() *runrecord.Record // waits for the record with which the run is compared; use previous
 }
 
 // runJob runs an action's flow with a deadline and a temporary directory, and presents what it reached. The flow
@@ -82,7 +82,7 @@ func (e Env) runJob(
 		return j.present(ctx, runrecord.Record{}, err)
 	}
 	defer remove()
-	j.Scratch, j.Previous = scratch, e.readPrevious(report)
+	j.Scratch, j.Previous = scratch, e.startPrevious(ctx, report)
 	times := &timeline{started: j.Started}
 	var run runrecord.Record
 	err = runWithDeadline(context.WithValue(ctx, timelineKey{}, times), timeout, func(ctx context.Context) (err error) {

@@ -22,8 +22,8 @@ func readContents(
 	defer startActivity(ctx, "the layers of the image for the report")()
 	defer startPhase(ctx, "Read the layers for the report").end(&err)
 	options := imagecontent.Options{Clean: job.Runner.Redact}
-	if job.Previous != nil && job.Previous.Image != nil {
-		options.Known = job.Previous.Image.Platforms
+	if previous := job.previous(); previous != nil && previous.Image != nil {
+		options.Known = previous.Image.Platforms
 	}
 	for _, result := range results {
 		if stored, ok := result.Image.(*dockerengine.Image); ok {

@@ -34,7 +34,8 @@ func TestReadContents(t *testing.T) {
 	}
 	known := slices.Clone(first[0].Layers)
 	known[0].Files = []runrecord.File{{Path: "known"}}
-	job.Previous = &runrecord.Record{Image: &runrecord.Image{Platforms: []runrecord.PlatformImage{{Layers: known}}}}
+	previous := &runrecord.Record{Image: &runrecord.Image{Platforms: []runrecord.PlatformImage{{Layers: known}}}}
+	job.Previous = func() *runrecord.Record { return previous }
 	second, err := readContents(t.Context(), job, result)
 	if err != nil || second[0].Layers[0].Files[0].Path != "known" {
 		t.Errorf("got %+v (%v)", second, err)

@@ -43,7 +43,7 @@ func (j job) present(ctx context.Context, run runrecord.Record, err error) error
 		run.Outputs = nil
 	}
 	record := j.complete(run, err)
-	record.Changes = runrecord.Compare(j.Previous, &record)
+	record.Changes = runrecord.Compare(j.previous(), &record)
 	if j.Report.Dir != "" {
 		if reportErr := j.writeReport(&record); reportErr != nil {
 			err = errors.Join(err, fmt.Errorf("write the report: %w (free disk space, or set report_dir)", reportErr))
@@ -141,8 +141,8 @@ func (j job) writeReport(record *runrecord.Record) error {
 	}
 	dir := j.absolute(j.Report.Dir)
 	err := errors.Join(suite.WriteBelow(dir, recordFile, data.Bytes()), suite.WriteBelow(dir, htmlFile, page.Bytes()))
-	if record.Image == nil && j.Previous != nil {
-		err = errors.Join(err, j.Previous.Write(&previous), suite.WriteBelow(dir, previousFile, previous.Bytes()))
+	if earlier := j.previous(); record.Image == nil && earlier != nil {
+		err = errors.Join(err, earlier.Write(&previous), suite.WriteBelow(dir, previousFile, previous.Bytes()))
 	}
 	return err
 }

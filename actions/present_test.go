@@ -225,7 +225,7 @@ func TestComparison(t *testing.T) {
 		{with("sha256:2"), nil, "sha256:1"},
 		{with("sha256:3"), failed, "sha256:2"}, {with("sha256:4"), nil, "sha256:3"},
 	} {
-		job.Previous = job.readPrevious(job.Report)
+		job.Previous = job.startPrevious(t.Context(), job.Report)
 		if err := job.present(t.Context(), runrecord.Record{Image: test.image}, test.err); !errors.Is(err, test.err) {
 			t.Fatal(err)
 		}

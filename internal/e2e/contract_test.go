@@ -52,7 +52,8 @@ func TestActionContract(t *testing.T) {
 		"git_context": "", "load": "true", "push": "", "save": "false", "save_tags": "",
 		"depot_project": "", "depot_token": "", "builder": "depot", "allow_plaintext_builder": "false",
 		"github_token": "${{ github.token }}", "timeout": "30m", "doctor": "false",
-		"report": "false", "report_dir": "", "previous_record": "", "comment": "false",
+		"report": "false", "report_dir": "", "previous_record": "", "previous_artifact": "",
+		"comment": "false",
 	}
 	buildOutputs := []string{
 		"digest", "image_id", "image_ref", "image_name", "platforms", "git_sha", "git_ref", "build_id", "build_url",

@@ -121,10 +121,11 @@ var workflowConfigs = map[string]workflowConfig{
 }
 
 // neverPassed lists action inputs that no workflow has. Callers cannot provide files or variables on the runner, need
-// not grant pull-requests: write for comment, and the workflows decide whether to load the image.
+// not grant pull-requests: write for comment and actions: read for previous_artifact, and the workflows decide whether
+// to load the image.
 var neverPassed = []string{
 	"secret_envs", "secret_files", "ssh", "outputs", "load", "github_token", "report_dir", "previous_record",
-	"comment",
+	"previous_artifact", "comment",
 }
 
 // workflowHelp overrides the help of inputs that work differently in a workflow, which has no checkout of the caller's

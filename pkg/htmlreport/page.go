@@ -39,6 +39,7 @@ type page struct {
 	Facts    []fact
 	Commit   link
 	Workflow link
+	Compared link // the previous run
 	Excerpt  []excerptLine
 	ErrorAt  link
 	Steps    []step
@@ -120,6 +121,12 @@ func newPage(r *runrecord.Record) *page {
 	}
 	if s := r.Source; s != nil && s.SHA != "" {
 		p.Commit = link{humanize.Commit(s.SHA), repositoryURL(r, "commit", s.SHA)}
+	}
+	if c := r.Changes; c != nil {
+		p.Compared.Text = "run of " + c.Since.UTC().Format("2006-01-02 15:04 UTC")
+		if c.Run != "" {
+			p.Compared.URL = repositoryURL(r, "actions", "runs", c.Run)
+		}
 	}
 	if run := r.Run; run != nil {
 		p.Workflow = link{run.Repository + " #" + run.ID, repositoryURL(r, "actions", "runs", run.ID)}

@@ -116,7 +116,7 @@ func builtRecord() *runrecord.Record {
 		},
 		Changes: &runrecord.Changes{
 			Since: time.Date(2026, 11, 25, 16, 12, 0, 0, time.UTC), SHA: strings.Repeat("c0ffee", 6) + "c0ff",
-			Digest: "sha256:" + strings.Repeat("90", 32), Seconds: 41,
+			Digest: "sha256:" + strings.Repeat("90", 32), Seconds: 41, Run: "4650", Branch: "main",
 			Platforms: []runrecord.PlatformChange{{
 				Platform: "linux/amd64", Size: 12_300_000,
 				Layers: []runrecord.LayerChange{
@@ -290,6 +290,7 @@ func hostileRecord() *runrecord.Record {
 	}
 	r.Image.Platforms[0].Platform = evil
 	r.Changes.CacheBreak.Files, r.Changes.CacheBreak.Earlier = []string{evil}, []string{evil}
+	r.Changes.Branch, r.Changes.Run = evil, evil
 	r.Changes.Platforms[0].Files[0].Path = evil
 	for i := range r.Tests.Tests {
 		test := &r.Tests.Tests[i]

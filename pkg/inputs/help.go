@@ -142,6 +142,9 @@ var help = map[string]string{
 		"next run is compared.",
 	"previous_record": "Path of the record.json of an earlier run to compare the image with. Default: record.json in " +
 		"report_dir, if it exists.",
+	"previous_artifact": "Name of the artifact to which the workflow uploads the report, to compare the image with that " +
+		"of the last run on this branch or, without one, on the base or default branch. NAME also selects NAME-N, with the " +
+		"attempt N of the run. Needs the permission actions: read.",
 	"comment": "Show the result in a comment on the pull request, which later runs update. Needs the permission " +
 		"pull-requests: write. true, false, or a name. The jobs of a matrix need different names, because each has a " +
 		"comment of its own.",

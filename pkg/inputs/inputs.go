@@ -65,6 +65,7 @@ type Build struct {
 	Report                bool
 	ReportDir             string `terminal:"test-results"`
 	PreviousRecord        string
+	PreviousArtifact      string
 	Comment               string `default:"false"`
 	Doctor                bool
 	OutputFormat

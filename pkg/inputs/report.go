@@ -1,14 +1,18 @@
 package inputs
 
-import "path/filepath"
+import (
+	"path/filepath"
+	"strings"
+)
 
 // Report selects where the result of a run is shown. The zero value writes no report.
 type Report struct {
 	Dir      string // relative to the workspace, or absolute; "" writes no report
 	Previous string // path of the record to compare with; "" for that in Dir, if there is one
+	Artifact string // name of the artifact with the record of an earlier run; "" reads none
 
 	Comment     Comment
-	GitHubToken string // to write the comment
+	GitHubToken string // to write the comment and to read the artifact
 }
 
 func validateReport(spec *BuildSpec, in Build, env Env) error {
@@ -16,14 +20,22 @@ func validateReport(spec *BuildSpec, in Build, env Env) error {
 	if spec.ReportDir == "" {
 		spec.ReportDir = filepath.Join(env.Getenv("RUNNER_TEMP"), "test-results")
 	}
+	const isUseless = "has no effect without report: true; add that"
 	switch {
-	case in.Report:
-		spec.Report.Dir, spec.Report.Previous = spec.ReportDir, in.PreviousRecord
-		return spec.checkReportDir(env)
-	case in.PreviousRecord != "":
-		return Errorf("previous_record", in.PreviousRecord, "has no effect without report: true; add that")
+	case in.PreviousRecord != "" && !in.Report:
+		return Errorf("previous_record", in.PreviousRecord, isUseless)
+	case in.PreviousArtifact != "" && !in.Report:
+		return Errorf("previous_artifact", in.PreviousArtifact, isUseless)
+	case in.PreviousArtifact != "" && in.PreviousRecord != "":
+		return Errorf("previous_artifact", in.PreviousArtifact, "has no effect with previous_record; remove one of them")
+	// github.com/actions/toolkit: packages/artifact/src/internal/upload/path-and-artifact-name-validation.ts
+	case strings.ContainsAny(in.PreviousArtifact, "\":<>|*?\r\n\\/"):
+		return Errorf("previous_artifact", in.PreviousArtifact, `must be the name of an artifact, without " : < > | * ? \ /`)
+	case !in.Report:
+		return nil
 	}
-	return nil
+	spec.Report.Dir, spec.Report.Previous, spec.Report.Artifact = spec.ReportDir, in.PreviousRecord, in.PreviousArtifact
+	return spec.checkReportDir(env)
 }
 
 // checkReportDir returns an error if a symbolic link of the repository leads the report elsewhere.

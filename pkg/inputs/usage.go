@@ -82,7 +82,9 @@ var helpGroups = []struct {
 		"builder", "allow_plaintext_builder", "depot_project", "depot_token", "doppler_config", "doppler_project",
 		"doppler_token", "doppler_identity", "daytona_api_key", "daytona_organization_id", "daytona_api_url", "github_token",
 	}},
-	{"Results", "Tests", []string{"output", "report", "report_dir", "previous_record", "comment", "doctor"}},
+	{"Results", "Tests", []string{
+		"output", "report", "report_dir", "previous_record", "previous_artifact", "comment", "doctor",
+	}},
 	{"Other", "Other", []string{"timeout", "verbose", "help", "help_all", "version"}},
 }
 

@@ -13,6 +13,7 @@ type Event struct {
 	Name       string // push, pull_request, …; "" outside GitHub Actions
 	Repository string // owner/name of the workflow's repository
 	Private    bool   // whether Repository is private
+	Default    string // default branch of Repository; "" if unknown
 	SHA        string // GITHUB_SHA; for pull_request_target and workflow_run, a commit of Repository itself
 	BaseSHA    string // head of the pull request's base branch
 
@@ -44,8 +45,9 @@ type payload struct {
 }
 
 type repositoryPayload struct {
-	FullName string `json:"full_name"`
-	Private  bool   `json:"private"`
+	FullName      string `json:"full_name"`
+	Private       bool   `json:"private"`
+	DefaultBranch string `json:"default_branch"`
 }
 
 type commitPayload struct {
@@ -65,6 +67,7 @@ func ReadEvent(getenv func(string) string) Event {
 	if p.Repository.FullName != "" {
 		e.Repository, e.Private = p.Repository.FullName, p.Repository.Private
 	}
+	e.Default = p.Repository.DefaultBranch
 	switch {
 	case p.PullRequest != nil:
 		e.Pull = p.PullRequest.Number

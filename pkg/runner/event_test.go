@@ -16,8 +16,9 @@ func TestReadEvent(t *testing.T) {
 		external, fork, privileged bool
 	}{
 		{
-			name: "push", event: "push", payload: `{` + repository + `, "ref": "refs/heads/main"}`,
-			want: Event{Repository: "acme/app", Private: true}, external: true,
+			name: "push", event: "push",
+			payload: `{"repository": {"full_name": "acme/app", "default_branch": "trunk"}, "ref": "refs/heads/main"}`,
+			want:    Event{Repository: "acme/app", Default: "trunk"}, external: true,
 		},
 		{
 			name: "pull request of a branch", event: "pull_request",

@@ -3,6 +3,7 @@ package runrecord
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -19,6 +20,11 @@ func Compare(previous, current *Record) *Changes {
 	}
 	if previous.Source != nil {
 		c.SHA = previous.Source.SHA
+	}
+	if a, b := previous.Run, current.Run; a != nil && b != nil && a.Repository == b.Repository {
+		if _, err := strconv.ParseUint(a.ID, 10, 63); err == nil { // it becomes part of a URL
+			c.Run, c.Branch = a.ID, a.Branch
+		}
 	}
 	if current.Image == nil {
 		return c

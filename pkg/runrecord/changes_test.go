@@ -234,4 +234,18 @@ func TestCompare(t *testing.T) {
 	if got := Compare(previous, &Record{}); got == nil || got.Platforms != nil {
 		t.Errorf("failed run: got %+v", got)
 	}
+	current.Run = &Run{Repository: "acme/app", ID: "8"}
+	for _, run := range []struct {
+		Run
+		want string // ID
+	}{
+		{Run{Repository: "acme/app", ID: "7", Branch: "main"}, "7"},
+		{Run{Repository: "else/app", ID: "7", Branch: "main"}, ""},
+		{Run{Repository: "acme/app", ID: "../../x", Branch: "main"}, ""},
+	} {
+		previous.Run = &run.Run
+		if got := Compare(previous, current); got.Run != run.want || (got.Branch != "") != (run.want != "") {
+			t.Errorf("%+v: run %q on %q", run.Run, got.Run, got.Branch)
+		}
+	}
 }

@@ -1,9 +1,15 @@
 package runrecord
 
 import (
+	"archive/zip"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"path"
+	"slices"
+	"strings"
 )
 
 // maxRecord is the maximum size of a record in bytes. Larger ones are not read.
@@ -34,4 +40,26 @@ func Read(r io.Reader) (*Record, error) {
 		return nil, fmt.Errorf("format %d of the record is unsupported, want %d", record.Format, Version)
 	}
 	return &record, nil
+}
+
+// ReadArchive reads the record in the file of a zip archive that has the name. Of several files, it reads the one
+// nearest to the root.
+func ReadArchive(archive []byte, name string) (*Record, error) {
+	reader, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
+	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // paths are not used
+		return nil, err
+	}
+	files := slices.DeleteFunc(reader.File, func(f *zip.File) bool {
+		return path.Base(f.Name) != name || !f.Mode().IsRegular()
+	})
+	if len(files) == 0 {
+		return nil, fmt.Errorf("the archive has no %s", name)
+	}
+	depth := func(f *zip.File) int { return strings.Count(f.Name, "/") }
+	file, err := slices.MinFunc(files, func(a, b *zip.File) int { return depth(a) - depth(b) }).Open()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return Read(file)
 }

@@ -185,7 +185,9 @@ type Changes struct {
 	Since      time.Time        `json:"since"` // when the previous run started
 	SHA        string           `json:"sha,omitempty"`
 	Digest     string           `json:"digest"`
-	Seconds    float64          `json:"seconds"` // duration of the previous run
+	Seconds    float64          `json:"seconds"`          // duration of the previous run
+	Run        string           `json:"run,omitempty"`    // ID of the previous run, in the same repository
+	Branch     string           `json:"branch,omitempty"` // of Run
 	Platforms  []PlatformChange `json:"platforms"`
 	CacheBreak *CacheBreak      `json:"cache_break,omitempty"` // nil if all steps were cached, or if the cause is unknown
 }

@@ -62,10 +62,11 @@ func (r Repository) serverURL() string {
 	return strings.TrimSuffix(cmp.Or(r.ServerURL, "https://github.com"), "/")
 }
 
-// call sends one request to GitHub's API with go-github. op names the operation in errors. call keeps the response, so
-// that an error can show one that go-github cannot decode.
+// call sends one request to GitHub's API with go-github. op names the operation in errors; hints take precedence over
+// those of all requests. call keeps the response, so that an error can show one that go-github cannot decode.
 func call[T any](
 	ctx context.Context, r Repository, op string, do func(*github.Client) (T, *github.Response, error),
+	hints ...httpclient.Hint,
 ) (T, error) {
 	config := r.HTTP
 	if config.Policy.RateLimit == nil {
@@ -95,10 +96,10 @@ func call[T any](
 	service := httpclient.Service{Name: "GitHub", URL: r.apiURL(), Hints: r.hints(), Clock: clock}
 	op = fmt.Sprintf("%s in %s", op, r.fullName())
 	if response == nil {
-		return answer, service.Failure(ctx, op, nil, err, []string{r.Token})
+		return answer, service.Failure(ctx, op, nil, err, []string{r.Token}, hints...)
 	}
 	response.Body = io.NopCloser(bytes.NewReader(recorder.body))
-	return answer, service.Failure(ctx, op, response.Response, err, []string{r.Token})
+	return answer, service.Failure(ctx, op, response.Response, err, []string{r.Token}, hints...)
 }
 
 // responseRecorder records the body of the last response.

@@ -120,6 +120,7 @@ func cachedBuild() *runrecord.Record {
 	}
 	r.Changes = &runrecord.Changes{
 		Since: r.Started.Add(-time.Hour), SHA: previous, Digest: digest("3f"), Seconds: 74.2,
+		Run: "18273101", Branch: "feature/cart",
 		Platforms: []runrecord.PlatformChange{{
 			Platform: "linux/amd64", Size: 3_200_000,
 			Layers: []runrecord.LayerChange{

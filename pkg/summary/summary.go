@@ -430,7 +430,15 @@ func changes(r *runrecord.Record) string {
 	if c == nil || r.Image == nil {
 		return ""
 	}
-	since := "the run of " + c.Since.UTC().Format("2006-01-02 15:04 UTC")
+	run := "the run of " + c.Since.UTC().Format("2006-01-02 15:04 UTC")
+	since, with := run, ""
+	if c.Run != "" {
+		with = "Compared with " + link(run, repositoryURL(r, "actions", "runs", c.Run))
+		if c.Branch != "" {
+			with += " on " + code(c.Branch)
+		}
+		with += "."
+	}
 	if c.SHA != "" {
 		since = "commit " + link(code(humanize.Commit(c.SHA)), repositoryURL(r, "commit", c.SHA))
 		if r.Source != nil && r.Source.SHA != "" && r.Source.SHA != c.SHA {
@@ -450,7 +458,7 @@ func changes(r *runrecord.Record) string {
 	case text == "":
 		text = "The sizes are the same."
 	}
-	return join("#### Changes since "+since, text)
+	return join("#### Changes since "+since, with, text)
 }
 
 // layers returns the layers of an image that is not compared with another one.

@@ -18,6 +18,8 @@ type Token struct {
 type permission struct {
 	scope string // name in a workflow; "": only access to the repository
 	write bool
+
+	inPublic bool // whether reading a public repository requires it, too
 }
 
 var (
@@ -30,6 +32,8 @@ var (
 	writeDeployments  = permission{scope: "deployments", write: true}
 	readPulls         = permission{scope: "pull-requests"}
 	writePulls        = permission{scope: "pull-requests", write: true}
+	readActions       = permission{scope: "actions"}
+	downloadArtifacts = permission{scope: "actions", inPublic: true}
 )
 
 // requestToken returns the token of a request. Git sends it as a password, API clients send it as a bearer token.
@@ -68,7 +72,8 @@ func (s *Server) authorize(r *http.Request, owner, name string, p permission) (R
 		return Repository{}, http.StatusUnauthorized
 	case p.write && (!ownJob || granted != "write"):
 		return Repository{}, http.StatusForbidden
-	case p.scope != "" && repository.Private && !readsAll && granted != "read" && granted != "write":
+	case p.scope != "" && (repository.Private || p.inPublic) && !readsAll &&
+		(!ownJob || granted != "read" && granted != "write"):
 		return Repository{}, http.StatusForbidden
 	}
 	return repository, http.StatusOK

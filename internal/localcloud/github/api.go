@@ -96,7 +96,7 @@ func withBody[T any](handle func(*call, T) (any, error)) func(*call) (any, error
 func (s *Server) handleAPI(mux *http.ServeMux) {
 	for _, e := range slices.Concat(
 		repositoryEndpoints, refEndpoints, releaseEndpoints, assetEndpoints, attestationEndpoints,
-		deploymentEndpoints, commentEndpoints,
+		deploymentEndpoints, commentEndpoints, artifactEndpoints,
 	) {
 		method, path, _ := strings.Cut(e.pattern, " ")
 		mux.HandleFunc(method+" /api/v3/repos/{owner}/{name}"+path, s.limitRate(s.serveEndpoint(e)))
@@ -116,6 +116,12 @@ type redirect string
 // page is a complete list. The response contains the page of it that the client requests.
 type page []any
 
+// countedPage is a page in an object that also has the number of all items.
+type countedPage struct {
+	name  string
+	items page
+}
+
 func (s *Server) serveEndpoint(e endpoint) http.HandlerFunc {
 	documentation := "https://docs.github.com/rest/" + e.documentation
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -134,6 +140,10 @@ func (s *Server) serveEndpoint(e endpoint) http.HandlerFunc {
 			http.Redirect(w, r, string(body), http.StatusFound)
 		case page:
 			sendJSON(w, r, http.StatusOK, body.requested(w, r))
+		case countedPage:
+			sendJSON(w, r, http.StatusOK, map[string]any{
+				"total_count": len(body.items), body.name: slices.Concat(page{}, body.items.requested(w, r)),
+			})
 		case nil:
 			w.WriteHeader(http.StatusNoContent)
 		default:
@@ -156,6 +166,9 @@ func (s *Server) callEndpoint(e endpoint, r *http.Request) (any, error) {
 		}
 		return nil, &apiError{status: status, message: "Requires authentication"}
 	case http.StatusForbidden:
+		if _, ok := requestToken(r); !ok { // https://github.com/brewsci/homebrew-bio/pull/1332
+			return nil, &apiError{status: status, message: "You must have the actions scope to download artifacts."}
+		}
 		return nil, &apiError{status: status, message: "Resource not accessible by integration"}
 	case http.StatusNotFound:
 		return nil, errNotFound

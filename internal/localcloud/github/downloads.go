@@ -74,11 +74,13 @@ func (s *store) download(path string) *asset {
 // Objects is the prefix of paths on the asset host.
 const Objects = "/github-production-release-asset/"
 
-func (s *Server) assetURL(a *asset) string { return s.signedURL(a.object, a.name, a.contentType) }
+func (s *Server) assetURL(a *asset) string {
+	return s.signedURL(a.object, a.name, a.contentType, 5*time.Minute)
+}
 
 // signedURL returns a URL that serves an object of the asset host without credentials until it expires.
-func (s *Server) signedURL(object, name, contentType string) string {
-	expiry := time.Now().Add(cmp.Or(s.currentOptions().DownloadURLLifetime, 5*time.Minute))
+func (s *Server) signedURL(object, name, contentType string, lifetime time.Duration) string {
+	expiry := time.Now().Add(cmp.Or(s.currentOptions().DownloadURLLifetime, lifetime))
 	query := url.Values{
 		"se": {expiry.UTC().Format(time.RFC3339Nano)}, "sp": {"r"},
 		"rscd": {"attachment; filename=" + name}, "rsct": {contentType},
@@ -124,7 +126,7 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// findObject returns the asset at a path, or nil if it does not exist.
+// findObject returns the asset or artifact at a path, or nil if it does not exist.
 func (s *Server) findObject(path string) *asset {
 	s.storeMu.Lock()
 	defer s.storeMu.Unlock()
@@ -133,6 +135,13 @@ func (s *Server) findObject(path string) *asset {
 			for _, a := range release.assets {
 				if a.object == path {
 					return a
+				}
+			}
+		}
+		for _, run := range store.runs {
+			for _, a := range run.artifacts {
+				if a.object == path {
+					return &a.asset
 				}
 			}
 		}

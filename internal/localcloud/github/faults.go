@@ -13,7 +13,7 @@ import (
 // Fault is an injected failure. The first fault that matches a request applies.
 type Fault struct {
 	Method     string // HTTP method; "": any
-	Path       string // part of the request path; "": any. [Objects] and [LFSObjects] match requests to the asset host
+	Path       string // part of the request path; "": any. [Objects], [Artifacts] and [LFSObjects] match the asset host
 	Times      int    // number of requests that fail; 0: all
 	Status     int
 	Body       string

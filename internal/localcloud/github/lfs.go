@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // LFSObjects is the prefix of the paths of Git LFS objects on the asset host.
@@ -94,7 +95,7 @@ func (s *Server) describeLFSObject(r *http.Request, repository Repository, objec
 		return
 	}
 	path := LFSObjects + repository.fullName() + "/" + object.OID
-	object.Actions = map[string]lfsAction{"download": {s.signedURL(path, object.OID, octetStream), 3600}}
+	object.Actions = map[string]lfsAction{"download": {s.signedURL(path, object.OID, octetStream, 5*time.Minute), 3600}}
 }
 
 // serveLFSObject serves the object at a path of the asset host. The URL's signature has been verified.

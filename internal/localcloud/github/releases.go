@@ -28,6 +28,7 @@ type store struct {
 	attestations []attestation
 	deployments  []*Deployment
 	comments     []*Comment
+	runs         []*Run // in order of creation
 }
 
 type release struct {

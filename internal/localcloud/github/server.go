@@ -1,6 +1,6 @@
 // Package github stands in for GitHub on loopback. It implements the REST endpoints that resolve refs, publish
-// releases, record deployments and comment on pull requests, git and Git LFS over HTTP, release downloads, and the OIDC
-// issuer of Actions. It serves real git repositories and keeps the rest in memory.
+// releases, record deployments, comment on pull requests and read artifacts of runs, git and Git LFS over HTTP, release
+// downloads, and the OIDC issuer of Actions. It serves real git repositories and keeps the rest in memory.
 package github
 
 import (
@@ -33,7 +33,7 @@ type Options struct {
 	JobTokens           []Token           // tokens with the permissions of a workflow's job
 	Claims              map[string]string // override the default claims of OIDC tokens: repository, ref, environment, …
 	RateLimit           int               // API requests per hour for each token, or without a token. Default: 5000
-	DownloadURLLifetime time.Duration     // lifetime of signed asset URLs. Default: 5 minutes
+	DownloadURLLifetime time.Duration     // of signed URLs. Default: 5 minutes for assets, 1 minute for artifacts
 }
 
 // Request is a recorded request.
