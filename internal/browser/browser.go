@@ -49,8 +49,13 @@ func Start(t testing.TB) *Browser {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), maxTest)
 	t.Cleanup(cancel)
-	ctx, stop := chromedp.NewExecAllocator(ctx, append([]chromedp.ExecAllocatorOption{chromedp.ExecPath(program)},
-		flags()...)...)
+	temp, err := os.MkdirTemp("", "chromium-") // Chromium does not remove its temporary files
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(temp) })
+	ctx, stop := chromedp.NewExecAllocator(ctx, append(flags(), chromedp.ExecPath(program),
+		chromedp.Env("TMPDIR="+temp))...)
 	t.Cleanup(stop) // waits until the process has ended
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
