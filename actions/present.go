@@ -39,7 +39,7 @@ func (j job) present(ctx context.Context, run runrecord.Record, err error) error
 		setOutput(&run, "record", filepath.Join(j.Report.Dir, recordFile))
 	}
 	if outputsErr := j.writeOutputs(run.Outputs); outputsErr != nil {
-		err = errors.Join(err, fmt.Errorf("write the outputs (GITHUB_OUTPUT): %w", outputsErr))
+		err = errors.Join(err, j.writeError("the outputs (GITHUB_OUTPUT)", outputsErr))
 		run.Outputs = nil
 	}
 	record := j.complete(run, err)
@@ -50,7 +50,7 @@ func (j job) present(ctx context.Context, run runrecord.Record, err error) error
 		}
 	}
 	if summaryErr := j.writeSummary(&record); summaryErr != nil {
-		err = errors.Join(err, fmt.Errorf("write the job summary (GITHUB_STEP_SUMMARY): %w", summaryErr))
+		err = errors.Join(err, j.writeError("the job summary (GITHUB_STEP_SUMMARY)", summaryErr))
 	}
 	j.comment(ctx, &record)
 	record = j.complete(record, err)
@@ -58,9 +58,14 @@ func (j job) present(ctx context.Context, run runrecord.Record, err error) error
 		j.Runner.Infof("%s", line)
 	}
 	if stdoutErr := j.writeStdout(&record); stdoutErr != nil {
-		err = errors.Join(err, fmt.Errorf("write to standard output: %w", stdoutErr))
+		err = errors.Join(err, j.writeError("to standard output", stdoutErr))
 	}
 	return err
+}
+
+// writeError describes an error of writing something.
+func (j job) writeError(something string, err error) error {
+	return explainFullDisk(fmt.Errorf("write %s: %w", something, err), j.Scratch)
 }
 
 // fail presents the record of a command that failed with err, and returns err.

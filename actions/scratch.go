@@ -61,7 +61,7 @@ func explainFullDisk(err error, scratch string) error {
 		// BuildKit returns the errors of our files as text.
 		text := err.Error()
 		switch {
-		case strings.Contains(text, scratch) && strings.Contains(text, full.Error()):
+		case scratch != "" && strings.Contains(text, scratch) && strings.Contains(text, full.Error()):
 			return fmt.Errorf("%w (free disk space, or set RUNNER_TEMP to a directory on another disk)", err)
 		case errors.Is(err, full):
 			return fmt.Errorf("%w (free disk space)", err)
