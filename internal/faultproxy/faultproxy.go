@@ -41,6 +41,7 @@ type Proxy struct {
 	mu       sync.Mutex
 	address  string
 	server   *http.Server // nil while the proxy is down
+	stop     context.CancelFunc
 	rules    []Rule
 	requests []Request
 }
@@ -108,7 +109,10 @@ func (p *Proxy) Up(ctx context.Context) error {
 	server := &http.Server{Handler: p, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols)}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
-	p.server = server
+	// http.Server.Close does not close connections that a request upgraded. The end of their requests does.
+	forwarding, stop := context.WithCancel(context.WithoutCancel(ctx))
+	server.BaseContext = func(net.Listener) context.Context { return forwarding }
+	p.server, p.stop = server, stop
 	p.running.Go(func() { _ = server.Serve(listener) }) // returns after Down
 	return nil
 }
@@ -116,13 +120,14 @@ func (p *Proxy) Up(ctx context.Context) error {
 // Down closes all connections and refuses new ones.
 func (p *Proxy) Down() error {
 	p.mu.Lock()
-	server := p.server
+	server, stop := p.server, p.stop
 	p.server = nil
 	p.mu.Unlock()
 	if server == nil {
 		return nil
 	}
 	defer p.running.Wait()
+	defer stop()
 	return server.Close()
 }
 

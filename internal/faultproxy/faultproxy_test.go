@@ -176,8 +176,10 @@ func TestSilenceAndDown(t *testing.T) {
 	}
 }
 
-// The proxy forwards to a socket of a local daemon, also a connection that a request upgrades.
+// The proxy forwards to a socket of a local daemon, also a connection that a request upgrades. It closes it when it
+// stops.
 func TestUpgrade(t *testing.T) {
+	held := make(chan struct{})
 	service := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, buffer, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -187,6 +189,7 @@ func TestUpgrade(t *testing.T) {
 		defer conn.Close()
 		_, _ = buffer.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nhello")
 		_ = buffer.Flush()
+		<-held
 	}))
 	socket := filepath.Join(t.TempDir(), "socket")
 	listener, err := net.Listen("unix", socket)
@@ -197,6 +200,7 @@ func TestUpgrade(t *testing.T) {
 	service.Listener = listener
 	service.Start()
 	defer service.Close()
+	defer close(held)
 	p, err := Start(t.Context(), "unix://"+socket)
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +217,12 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	if data, err := io.ReadAll(response.Body); response.StatusCode != 101 || string(data) != "hello" || err != nil {
+	data := make([]byte, len("hello"))
+	if _, err := io.ReadFull(response.Body, data); response.StatusCode != 101 || string(data) != "hello" || err != nil {
 		t.Errorf("%d %q, %v", response.StatusCode, data, err)
 	}
+	if err := p.Down(); err != nil {
+		t.Error(err)
+	}
+	_, _ = io.ReadAll(response.Body) // returns
 }
