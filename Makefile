@@ -16,7 +16,7 @@ race: ## Run the tests of pkg and actions with the race detector.
 	@scripts/setup.sh test
 	@scripts/test.sh -race ./pkg/... ./actions/...
 
-soak: ## Run the programs under faults and write docs/reliability.md: about 40 minutes.
+soak: ## Run the programs under faults and write docs/reliability.md: 30 minutes.
 	@scripts/setup.sh test
 	@scripts/test.sh ./internal/soak -timeout 60m -full
 
