@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/moby/buildkit/client"
 )
 
@@ -112,7 +113,10 @@ func (m *machine) stop() error {
 
 // removeContainers removes containers that outlived the daemon: those with a bundle below its directory.
 func (m *machine) removeContainers() error {
-	list, err := exec.Command("runc", "list", "--format", "json").Output()
+	// runc list fails if another daemon removes a container at the same time.
+	list, err := backoff.Retry(context.Background(), func() ([]byte, error) {
+		return exec.Command("runc", "list", "--format", "json").Output()
+	}, backoff.WithMaxTries(5))
 	if err != nil {
 		return fmt.Errorf("builders: runc list: %w", err)
 	}
