@@ -340,8 +340,8 @@ func TestEnsureSnapshotsReplaceAtOnce(t *testing.T) {
 	}
 }
 
-// ensureDuring starts a run, and another one while the first one's snapshot is pending. The first run continues when the
-// other one has looked for snapshots.
+// ensureDuring starts a run, and another one while the first one's snapshot is pending. The first run continues when
+// the other one has looked for snapshots.
 func (c cloud) ensureDuring(t *testing.T, img, other v1.Image) (first <-chan ensured, second ensured) {
 	t.Helper()
 	created, looked := make(chan struct{}), make(chan struct{})

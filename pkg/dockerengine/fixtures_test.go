@@ -229,8 +229,8 @@ type counter struct{ n *atomic.Int64 }
 
 func (c counter) Write(p []byte) (int, error) { c.n.Add(int64(len(p))); return len(p), nil }
 
-// outputOf runs a container of the image and returns its output. On a loaded machine, the engine discards output that it
-// has not read 2 seconds after the end of a container (moby/moby v29, daemon/monitor.go, handleContainerExit), so
+// outputOf runs a container of the image and returns its output. On a loaded machine, the engine discards output that
+// it has not read 2 seconds after the end of a container (moby/moby v29, daemon/monitor.go, handleContainerExit), so
 // outputOf runs up to three containers.
 func outputOf(t *testing.T, e *Engine, name string) string {
 	t.Helper()
