@@ -47,6 +47,11 @@ def build():
 class Server(ThreadingHTTPServer):
     daemon_threads = True  # exit without waiting for requests
 
+    def handle_error(self, request, client_address):
+        """Logs errors, except that a client has disconnected."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
