@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
@@ -792,11 +791,9 @@ func (e *environment) buildLogs(t *testing.T) map[string]bool {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // builds of other packages may be waiting for faults
-	defer cancel()
 	list := func(activeOnly bool) (records []*controlapi.BuildHistoryRecord) {
 		events, err := c.ControlClient().
-			ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{ActiveOnly: activeOnly, EarlyExit: true})
+			ListenBuildHistory(t.Context(), &controlapi.BuildHistoryRequest{ActiveOnly: activeOnly, EarlyExit: true})
 		for err == nil {
 			var event *controlapi.BuildHistoryEvent
 			if event, err = events.Recv(); err == nil {
@@ -808,13 +805,14 @@ func (e *environment) buildLogs(t *testing.T) map[string]bool {
 		}
 		return records
 	}
-	// Wait for canceled builds to end, but not for builds that other packages start in the meantime.
+	// Wait for canceled builds to end, but not for builds that other packages start in the meantime, and not for long: a
+	// build of another package may be waiting for a fault.
 	pending := map[string]bool{}
 	for _, record := range list(true) {
 		pending[record.Ref] = true
 	}
 	isPending := func(record *controlapi.BuildHistoryRecord) bool { return pending[record.Ref] }
-	for slices.ContainsFunc(list(true), isPending) {
+	for end := time.Now().Add(3 * time.Minute); slices.ContainsFunc(list(true), isPending) && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	for _, record := range list(false) {
