@@ -25,7 +25,8 @@ func cause(row string) string {
 			"checkout while the engine and Doppler answer, which halved the CPU time.",
 		"cached build to Daytona's registry": preparation + " Tried: one solve instead of two, which saved about 0.4 s.",
 		"cached build to an active snapshot, without Daytona's time": preparation + " The rest are the requests for " +
-			"permissions, quota and existing snapshots, and the interval at which the state is read. Not tried: more overlap.",
+			"permissions, quota and existing snapshots, and the interval at which the state is read. Tried: one solve instead " +
+			"of two, which saved about 0.4 s. Not tried: more overlap.",
 		"first load, Docker 29": "The engine unpacks the layers. Tried: zstd, which needs half of the time of gzip there.",
 		"first load, Docker 20.10": "The engine unpacks one layer after another. Tried: layers in zstd that the program " +
 			"decompresses, which takes the engine as long. Not tried: a pull of uncompressed layers.",
@@ -41,8 +42,8 @@ func cause(row string) string {
 			" Each step is a process of its own. Tried: one container for all.",
 		"launcher, program in the tool cache": "The launcher copies the program, so that no other job can replace it, and " +
 			"computes its SHA-256: 16 and 34 ms for 30 MB. Tried: install instead of cat, and tee into openssl.",
-		"download of a program, MB": "The programs contain the clients of BuildKit, Docker, Depot and Daytona. Not tried: " +
-			"xz, which some runners do not have.",
+		"download of a program, MB": "The programs contain the clients of BuildKit, Docker, Depot and Daytona. Tried: xz, " +
+			"which makes the largest 9.6 MB instead of 13.3 MB, but which some runners do not have.",
 	}[row], "not known yet")
 }
 
