@@ -18,9 +18,8 @@ func logFailure(job job, err error) {
 	out := job.Runner.Untrusted()
 	defer out.Close()
 	failed := (*image.BuildError)(nil)
-	if errors.As(err, &failed) && len(
-		failed.Output,
-	) > 0 && job.Runner.InActions() { // BuildKit's display does it elsewhere
+	// At a prompt, BuildKit's display shows the output.
+	if job.Runner.InActions() && errors.As(err, &failed) && len(failed.Output) > 0 {
 		fmt.Fprintf(out, "Last output of %s:\n", safetext.Line(failed.Step, 100))
 		for _, line := range failed.Output {
 			fmt.Fprintln(out, line)

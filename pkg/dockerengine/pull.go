@@ -65,9 +65,8 @@ func (e *Engine) pullImage(
 	}
 	r := &imageRegistry{
 		ctx: ctx, cancel: cancel, archive: a, missing: missing,
-		name: temporaryRepository(time.Now()), idle: idle, meter: newMeter(
-			missing, e.Progress,
-		), contacted: make(chan struct{}),
+		name: temporaryRepository(time.Now()), idle: idle, meter: newMeter(missing, e.Progress),
+		contacted: make(chan struct{}),
 	}
 	server := &http.Server{Handler: r, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	served := make(chan struct{})

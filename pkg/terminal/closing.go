@@ -157,7 +157,7 @@ func (c *closing) source() string {
 	if s == nil || s.SHA == "" {
 		return ""
 	}
-	text := s.SHA[:min(len(s.SHA), 7)]
+	text := humanize.Commit(s.SHA)
 	if s.Ref != "" {
 		text += " (" + strings.TrimPrefix(strings.TrimPrefix(s.Ref, "refs/heads/"), "refs/tags/") + ")"
 	}

@@ -54,19 +54,16 @@ type artifact struct {
 func (s *Server) AddRun(repository Repository, run Run) Run {
 	s.storeMu.Lock()
 	defer s.storeMu.Unlock()
-	key := storeKey(repository.fullName())
-	if s.stores[key] == nil {
-		s.stores[key] = &store{}
-	}
+	store := s.storeOf(repository)
 	run.ID, run.Number = s.newID(), 1
-	for _, other := range s.stores[key].runs {
+	for _, other := range store.runs {
 		if other.Workflow == run.Workflow {
 			run.Number++
 		}
 	}
 	run.HeadRepository = cmp.Or(run.HeadRepository, repository.fullName())
 	run.Status = cmp.Or(run.Status, "completed")
-	s.stores[key].runs = append(s.stores[key].runs, &run)
+	store.runs = append(store.runs, &run)
 	return run
 }
 

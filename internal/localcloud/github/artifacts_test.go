@@ -2,7 +2,6 @@ package github
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -127,35 +126,22 @@ func TestDownloadArtifact(t *testing.T) {
 		!listed.Artifacts[1].GetExpired() || listed.Artifacts[0].GetSizeInBytes() != 3 {
 		t.Fatalf("%v, %v", listed, err)
 	}
-	get := func(lifetime time.Duration, header http.Header) (int, string) {
+	download := func(lifetime time.Duration, authorization string) (int, string) {
 		s.Change(func(o *Options) { o.DownloadURLLifetime = lifetime })
 		location, _, err := c.Actions.DownloadArtifact(t.Context(), "octo", "app", listed.Artifacts[0].GetID(), 0)
 		if err != nil || "http://"+location.Host == s.ServerURL() {
 			t.Fatalf("%v, %v", location, err)
 		}
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, location.String(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Header = header
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		body, err := io.ReadAll(response.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return response.StatusCode, string(body)
+		response, body := get(t, location.String(), authorization)
+		return response.StatusCode, body
 	}
-	if status, body := get(0, http.Header{}); status != 200 || body != "zip" {
+	if status, body := download(0, ""); status != 200 || body != "zip" {
 		t.Errorf("got %d %q", status, body)
 	}
-	if status, _ := get(0, http.Header{"Authorization": {"Bearer reads"}}); status != 400 {
+	if status, _ := download(0, "Bearer reads"); status != 400 {
 		t.Errorf("with the token: %d", status)
 	}
-	if status, body := get(-time.Second, http.Header{}); status != 403 || !strings.Contains(body, "time frame") {
+	if status, body := download(-time.Second, ""); status != 403 || !strings.Contains(body, "time frame") {
 		t.Errorf("after its lifetime: %d %s", status, body)
 	}
 	_, response, err := c.Actions.DownloadArtifact(t.Context(), "octo", "app", listed.Artifacts[1].GetID(), 0)

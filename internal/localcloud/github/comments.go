@@ -48,12 +48,9 @@ func (s *Server) Comments(owner, name string) []Comment {
 func (s *Server) AddComment(repository Repository, c Comment) {
 	s.storeMu.Lock()
 	defer s.storeMu.Unlock()
-	key := storeKey(repository.fullName())
-	if s.stores[key] == nil {
-		s.stores[key] = &store{}
-	}
+	store := s.storeOf(repository)
 	c.ID = s.newID()
-	s.stores[key].comments = append(s.stores[key].comments, &c)
+	store.comments = append(store.comments, &c)
 }
 
 type commentBody struct {

@@ -46,16 +46,22 @@ type release struct {
 func (s *Server) lockStore(ctx context.Context, r Repository) (_ *store, unlock func()) {
 	s.storeMu.Lock()
 	ctx = context.WithoutCancel(ctx) // if git is canceled, existing tags appear to be missing
-	name := storeKey(r.fullName())
-	if s.stores[name] == nil {
-		s.stores[name] = &store{}
-	}
-	for _, release := range s.stores[name].releases {
+	found := s.storeOf(r)
+	for _, release := range found.releases {
 		if !release.draft && !r.hasRef(ctx, "refs/tags/"+release.tag) {
 			release.draft = true
 		}
 	}
-	return s.stores[name], s.storeMu.Unlock
+	return found, s.storeMu.Unlock
+}
+
+// storeOf returns the store of a repository, and creates it if it does not exist. The caller holds storeMu.
+func (s *Server) storeOf(r Repository) *store {
+	name := storeKey(r.fullName())
+	if s.stores[name] == nil {
+		s.stores[name] = &store{}
+	}
+	return s.stores[name]
 }
 
 // storeKey returns the key of a repository in Server.stores. GitHub ignores the case of OWNER/NAME.
