@@ -204,7 +204,8 @@ func TestAPIErrors(t *testing.T) {
 			}
 			checkAPIError(t, err, test.op, test.want)
 			checkMessage(t, err, append(j.secrets(), test.token)...)
-			if n := calls(s, method, nil); n != test.want.calls {
+			// A server without time to read a request does not record it: the error counts the attempts.
+			if n := calls(s, method, nil); n > test.want.calls || n < test.want.calls && !test.fault.NoResponse {
 				t.Errorf("got %d calls of %s, want %d", n, method, test.want.calls)
 			}
 		})

@@ -174,7 +174,7 @@ func calls(s *depotapi.Server, method string, matches func(depotapi.Call) bool) 
 // eventually waits until a condition is true, and fails the test if that takes too long.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("timed out waiting for %s", what)
 		}
@@ -191,7 +191,7 @@ func mustReturn(t *testing.T, what string, f func()) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatalf("%s did not return:\n%s", what, goroutines())
 	}
 }

@@ -99,7 +99,7 @@ func TestOIDCToken(t *testing.T) {
 		},
 		{
 			name: "no response", answers: []http.HandlerFunc{silence}, timeout: 50 * time.Millisecond,
-			requests: 4, message: "no response within 50ms",
+			requests: 4, message: "no response within 50ms, after 4 attempts",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -110,7 +110,8 @@ func TestOIDCToken(t *testing.T) {
 			}), r.mask)
 			oidc.HTTP.Policy = httpclient.Policy{MinWait: time.Millisecond, Timeout: test.timeout}
 			got, err := oidc.Token(t.Context(), "https://depot.dev/?a&b")
-			if n := requests.Load(); n != test.requests {
+			// A server without time to read a request does not count it: the message counts the attempts.
+			if n := requests.Load(); n > test.requests || n < test.requests && test.timeout == 0 {
 				t.Errorf("got %d requests, want %d", n, test.requests)
 			}
 			if test.message == "" {

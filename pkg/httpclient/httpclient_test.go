@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/org/sandbox-actions/internal/fakeclock"
@@ -285,6 +286,26 @@ func TestTimeout(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Of two limits that end together, the caller's is reported: its cause describes what the request was for.
+func TestTimeoutOfCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := roundTripper(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		client := Config{Policy: Policy{Timeout: time.Minute, Attempts: 1}, Base: base}.Client()
+		timedOut := errors.New("timed out waiting for the build")
+		for range 100 {
+			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, timedOut)
+			request, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1/", nil)
+			if _, err := client.Do(request); !errors.Is(err, timedOut) {
+				t.Fatalf("got %v, want the caller's cause", err)
+			}
+			cancel()
+		}
+	})
 }
 
 // stalledBody is a body that does not arrive.

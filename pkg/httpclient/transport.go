@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -236,7 +237,11 @@ type attemptTransport struct {
 func (t attemptTransport) RoundTrip(request *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(request.Context())
 	timedOut := &TimeoutError{t.policy.Timeout}
-	timer := time.AfterFunc(t.policy.Timeout, func() { cancel(timedOut) })
+	limit := t.policy.Timeout
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= limit {
+		limit = math.MaxInt64 // the caller's deadline is earlier, and has its own cause
+	}
+	timer := time.AfterFunc(limit, func() { cancel(timedOut) })
 	response, err := t.base.RoundTrip(request.WithContext(ctx))
 	switch {
 	case err != nil:

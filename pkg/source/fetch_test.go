@@ -343,7 +343,7 @@ func TestFetchRetries(t *testing.T) {
 				r := fromHub("app", goodToken)
 				r.HTTP.Clock = clock
 				if test.fault.NoResponse {
-					r.GitIdleTimeout = time.Second
+					r.GitIdleTimeout = 3 * time.Second // git counts whole seconds; other requests are answered in that time
 				}
 				tree, err := fetch(t, r, sha)
 				if !slices.Equal(clock.Slept(), test.waits) {

@@ -234,7 +234,10 @@ func TestResolveAPIFailures(t *testing.T) {
 			"closed connection", standin.Fault{Path: "/api/v3/", Hangup: true}, 4, 0,
 			[]string{"cannot reach", "GITHUB_API_URL"},
 		},
-		{"no answer", standin.Fault{NoResponse: true}, 4, 0, []string{"no response within 100ms", "check the network"}},
+		{
+			"no answer", standin.Fault{NoResponse: true}, 4, 0,
+			[]string{"no response within 100ms, after 4 attempts", "check the network"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			injectFaults(t, test.fault)
@@ -254,7 +257,7 @@ func TestResolveAPIFailures(t *testing.T) {
 			if got := httpclient.Status(err); got != test.status {
 				t.Errorf("status = %d, want %d", got, test.status)
 			}
-			if n := len(hub.Requests()) - before; n != test.requests {
+			if n := len(hub.Requests()) - before; n > test.requests || n < test.requests && !test.fault.NoResponse {
 				t.Errorf("%d requests, want %d", n, test.requests)
 			}
 		})
