@@ -287,7 +287,7 @@ func startBuildKit(t *testing.T, dir, secret string) string {
 		_ = command.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-ended:
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL)
 			<-ended
 		}
@@ -297,7 +297,7 @@ func startBuildKit(t *testing.T, dir, secret string) string {
 	for _, word := range daemon.ReadinessProbe.Exec.Command {
 		probe = append(probe, localPaths.Replace(word))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		ready := exec.CommandContext(ctx, filepath.Join(dir, "bin", probe[0]), probe[1:]...)

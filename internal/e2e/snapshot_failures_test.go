@@ -112,8 +112,8 @@ func TestSnapshotFailures(t *testing.T) {
 		{name: "registry lost a blob", do: inject(cloudaytona.Fault{Registry: cloudaytona.BlobUnknown}),
 			createsBuild: true, want: `could not fetch content descriptor .* not found`},
 		{name: "timeout waiting for the snapshot", do: inject(cloudaytona.Fault{Snapshot: cloudaytona.Stuck}),
-			inputs: values{"timeout": "8s"}, createsBuild: true,
-			want: `8s.*waiting for .*snapshot \S+ .*dashboard/snapshots`},
+			inputs: values{"timeout": "15s"}, createsBuild: true,
+			want: `15s.*waiting for .*snapshot \S+ .*dashboard/snapshots`},
 		{name: "error after active", do: inject(cloudaytona.Fault{Snapshot: cloudaytona.FailsAfterActive}),
 			createsBuild: true, want: `Timeout processing snapshot on initial runner`},
 	} {

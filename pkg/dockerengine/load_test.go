@@ -296,7 +296,7 @@ func TestLoadTimesOutWhenIdle(t *testing.T) {
 			reader, _ := io.Pipe()
 			return reader, nil
 		}}
-		e.idleTimeout = 2 * time.Second // the engine responds in that time
+		e.idleTimeout = 5 * time.Second // the engine responds in that time
 		_, err := e.Load(t.Context(), "stuck:ci", stuck)
 		if idle := new(idleError); !errors.As(err, &idle) || idle.peer != peerSource || idle.timeout != e.idleTimeout {
 			t.Errorf("got %v, want an idleError for the source", err)

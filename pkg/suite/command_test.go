@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -360,14 +361,16 @@ func TestTimeoutWhileCreating(t *testing.T) {
 	}
 	e := &slowEngine{}
 	s := parse(t, "tests: [{name: a, timeout: 1ms, run: x}]", nil)
-	r, err := Run(t.Context(), s, Options{Image: img, Target: OnEngine(e, "")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if e.interrupted != nil {
-		t.Errorf("creation is interrupted: %v", e.interrupted)
-	}
-	check(t, r, map[string]want{"a": {Failed, "timed out after 1ms and was killed"}})
+	synctest.Test(t, func(t *testing.T) {
+		r, err := Run(t.Context(), s, Options{Image: img, Target: OnEngine(e, "")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.interrupted != nil {
+			t.Errorf("creation is interrupted: %v", e.interrupted)
+		}
+		check(t, r, map[string]want{"a": {Failed, "timed out after 1ms and was killed"}})
+	})
 }
 
 func TestRetries(t *testing.T) {

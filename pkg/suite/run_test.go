@@ -256,9 +256,9 @@ tests:
         - restart: true
         - http: {port: 8080, path: /health}
         - logs: {stdout: '(?s)listening.*ending.*listening'}
-        - stop: {exit: 0, within: 5s}
+        - stop: {exit: 0, within: 30s}
         - logs: {stdout: {include: ['ending\n$']}, stderr: {equals: ""}}
-  - {name: signal, service: {ready: {log: listening}, steps: [{stop: {signal: TERM, within: 5s}}]}}
+  - {name: signal, service: {ready: {log: listening}, steps: [{stop: {signal: TERM, within: 30s}}]}}
   - {name: killed, service: {ready: {log: listening}, steps: [{stop: {signal: SIGKILL, exit: 137}}]}}
   - {name: own command, service: {command: [hang], steps: [{run: [cat, /proc/1/cmdline], stdout: hang}]}}
   - {name: wrong status, service: {ready: {port: 8080}, steps: [{http: {port: 8080, path: /no}}]}}
@@ -266,7 +266,7 @@ tests:
   - name: wrong header
     service: {ready: {port: 8080}, steps: [{http: {port: 8080, path: /health, headers: {X-Version: '8'}}}]}
   - {name: never ready, service: {ready: {port: 9999, within: 1s}}}
-  - {name: never logs, service: {ready: {log: nothing like it, within: 1s}}}
+  - {name: never logs, service: {ready: {log: nothing like it, within: 5s}}}
   - {name: exits at once, service: {command: [fail], ready: {port: 8080}}}
   - {name: slow stop, env: {STUBBORN: 1}, service: {ready: {log: listening}, steps: [{stop: {within: 1s}}]}}
   - name: ignored signal
@@ -284,7 +284,7 @@ tests:
       steps: [{logs: {stdout: ^migrated}}, {restart: true}, {logs: {stdout: 'migrated\nmigrated\n$'}}]
   - {name: fails once, service: {command: [migrate, "3"], ready: {exit: 0}}}
   - {name: runs on, service: {ready: {exit: 0, within: 1s}}}
-  - {name: not up again, service: {command: [once-up], ready: {log: up, within: 2s}, steps: [{restart: true}]}}
+  - {name: not up again, service: {command: [once-up], ready: {log: up, within: 5s}, steps: [{restart: true}]}}
   - name: long log
     service:
       command: [spam]
@@ -296,7 +296,7 @@ tests:
 		"wrong body":      {Failed, `plain\"}" does not match "nothing"`},
 		"wrong header":    {Failed, `header X-Version is "7", want "8"`},
 		"never ready":     {Failed, "not ready within 1s: port 9999 does not accept connections"},
-		"never logs":      {Failed, `not ready within 1s: log: "listening on 8080\n" does not match "nothing like it"`},
+		"never logs":      {Failed, `not ready within 5s: log: "listening on 8080\n" does not match "nothing like it"`},
 		"exits at once":   {Failed, "service exited with code 3"},
 		"slow stop":       {Failed, "service did not exit within 1s and was killed"},
 		"ignored signal":  {Failed, "service did not exit within 1s of signal TERM"},
@@ -306,7 +306,7 @@ tests:
 		"timeout":         {Failed, "timed out after 2s and was killed"},
 		"fails once":      {Failed, "service exited with code 3, want 0"},
 		"runs on":         {Failed, "not ready within 1s: service has not exited"},
-		"not up again":    {Failed, `after the restart: not ready within 2s: log does not match "up"`},
+		"not up again":    {Failed, `after the restart: not ready within 5s: log does not match "up"`},
 	}
 	return s, wants
 }
@@ -330,7 +330,7 @@ func TestServices(t *testing.T) {
 
 func misbehavingCases(t *testing.T) (s *Suite, wants map[string]want) {
 	s = parse(t, `
-defaults: {timeout: 20s}
+defaults: {timeout: 1m}
 tests:
   - {name: endless output, run: [/service, flood]}
   - name: too many processes

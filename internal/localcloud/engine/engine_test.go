@@ -104,7 +104,7 @@ func TestStopsWithOwner(t *testing.T) {
 				t.Fatalf("the owner did not start an engine: %v", err)
 			}
 			_ = owner.Process.Signal(signal)
-			for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 				left := traces(t, dir)
 				if len(left) == 0 {
 					break
