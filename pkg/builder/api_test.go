@@ -44,6 +44,15 @@ func checkAPIError(t *testing.T, err error, op string, want wantError) {
 	}
 }
 
+// checkCalls checks how often a method was called under a fault. If the server does not respond, it may have recorded
+// fewer calls, because it had no time to read a request: then the error's message counts the attempts.
+func checkCalls(t *testing.T, s *depotapi.Server, method string, want int, fault depotapi.Fault) {
+	t.Helper()
+	if n := calls(s, method, nil); n > want || n < want && !fault.NoResponse {
+		t.Errorf("got %d calls of %s, want %d", n, method, want)
+	}
+}
+
 func TestAPIErrors(t *testing.T) {
 	const (
 		create = `create a build in project "sandbox"`
@@ -204,10 +213,7 @@ func TestAPIErrors(t *testing.T) {
 			}
 			checkAPIError(t, err, test.op, test.want)
 			checkMessage(t, err, append(j.secrets(), test.token)...)
-			// A server without time to read a request does not record it: the error counts the attempts.
-			if n := calls(s, method, nil); n > test.want.calls || n < test.want.calls && !test.fault.NoResponse {
-				t.Errorf("got %d calls of %s, want %d", n, method, test.want.calls)
-			}
+			checkCalls(t, s, method, test.want.calls, test.fault)
 		})
 	}
 }

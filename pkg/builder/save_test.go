@@ -260,9 +260,7 @@ func TestPullCredentialErrors(t *testing.T) {
 			}
 			checkAPIError(t, err, "get a password to pull "+lease.Tags[0], test.want)
 			checkMessage(t, err, "pull-secret")
-			if n := calls(s, "GetPullInfo", nil); n > test.want.calls || n < test.want.calls && !test.fault.NoResponse {
-				t.Errorf("got %d calls, want %d", n, test.want.calls)
-			}
+			checkCalls(t, s, "GetPullInfo", test.want.calls, test.fault)
 		})
 	}
 }

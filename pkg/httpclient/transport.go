@@ -239,7 +239,7 @@ func (t attemptTransport) RoundTrip(request *http.Request) (*http.Response, erro
 	timedOut := &TimeoutError{t.policy.Timeout}
 	limit := t.policy.Timeout
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= limit {
-		limit = math.MaxInt64 // the caller's deadline is earlier, and has its own cause
+		limit = math.MaxInt64 // the caller's deadline ends the request, with a cause of its own
 	}
 	timer := time.AfterFunc(limit, func() { cancel(timedOut) })
 	response, err := t.base.RoundTrip(request.WithContext(ctx))
